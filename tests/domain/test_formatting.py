@@ -155,7 +155,7 @@ def test_a_time_in_a_zone(at: str, timezone: str, text: str) -> None:
         ("job.of_another_version", True, True, "Job of another version"),
         ("", True, True, "On time"),
         ("", True, False, "Ok"),
-        ("", False, True, "Not run yet"),
+        ("", False, True, "Waiting for the first run"),
     ],
 )
 def test_the_label_of_a_job(reason: str, has_run: bool, has_schedule: bool, label: str) -> None:

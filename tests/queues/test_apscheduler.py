@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import sqlalchemy
 from tests.support.polling import wait_until
 from tests.support.probe_runs import JobsRun, python_worker_command, run_jobs_probe
 from tests.support.redis_server import running_worker
-from watchdog.domain.model import Outcome
+from watchdog.domain.model import Json, Outcome
 from watchdog.probes import JobsProbe
 
 
@@ -18,21 +19,49 @@ def scheduler(url: str) -> Any:
     return running_worker(*python_worker_command("apscheduler_scheduler.py", DATABASE=url))
 
 
-def poll(url: str, grace: str = "1m") -> JobsRun:
+def poll(url: str, grace: str = "1m", state: Mapping[str, Json] | None = None) -> JobsRun:
     source = {"url": url.replace("+psycopg", "")}
-    return run_jobs_probe(JobsProbe.model_validate({"name": "Clock", "jobs": {"apscheduler": source, "grace": grace}}))
+    probe = JobsProbe.model_validate({"name": "Clock", "jobs": {"apscheduler": source, "grace": grace}})
+    return run_jobs_probe(probe, state)
 
 
-def test_a_killed_scheduler_makes_its_jobs_overdue(database_url: str) -> None:
+def updated(state: Mapping[str, Json], run: JobsRun) -> dict[str, Json]:
+    return {key: value for key, value in {**state, **run.state_updates}.items() if value is not None}
+
+
+def test_a_killed_scheduler_is_one_problem(database_url: str) -> None:
     with scheduler(database_url) as process:
         running = poll(database_url, "5s")
         process.kill()
         wait_until(lambda: poll(database_url, "1s").result.outcome is Outcome.FAIL)
     assert (running.result.outcome, running.result.measurements) == (Outcome.PASS, {"jobs": 3, "jobs_failing": 0})
-    jobs = poll(database_url, "1s").problems or {}
-    assert {name: reason for name, (reason, _) in jobs.items()} == {"digest": "job.overdue"}
+    dead = poll(database_url, "1s")
+    assert (dead.result.reason, dead.problems) == ("job.scheduler_dead", None)
+    assert dead.result.message.startswith("no APScheduler is running: digest was due at ")
     with scheduler(database_url):
         wait_until(lambda: poll(database_url, "5s").result.outcome is Outcome.PASS)
+
+
+def test_an_emptied_job_store_and_its_jobs_restored(database_url: str) -> None:
+    with scheduler(database_url):
+        first = poll(database_url, "5s")
+        state = updated({}, first)
+        wait_until(lambda: poll(database_url, "5s", state).state_updates)  # digest has run, so it is no one-off job
+        state = updated(state, poll(database_url, "5s", state))
+    engine = sqlalchemy.create_engine(database_url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE backup AS SELECT * FROM apscheduler_jobs")
+        connection.exec_driver_sql("DELETE FROM apscheduler_jobs")
+    emptied = poll(database_url, "1h", state)
+    assert (emptied.result.reason, emptied.problems) == ("job.most_gone", {})
+    message = "all 2 jobs are no longer listed: digest, nightly: table apscheduler_jobs is empty"
+    assert emptied.result.message == message
+    state = updated(state, emptied)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO apscheduler_jobs SELECT * FROM backup WHERE id <> 'nightly'")
+    engine.dispose()
+    restored = poll(database_url, "1h", state)
+    assert {name: problem.reason for name, problem in (restored.problems or {}).items()} == {"nightly": "job.gone"}
 
 
 def test_pickled_state_is_not_read(database_url: str) -> None:

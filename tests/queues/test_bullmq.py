@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
@@ -123,12 +124,76 @@ def test_only_watched_jobs_count_and_a_missing_one_is_gone(harness: BullmqSchedu
     assert report.problems == {"weekly": JobProblem("job.gone", "weekly is gone: its source does not list it")}
 
 
-def test_the_state_of_a_removed_job_is_deleted(harness: BullmqSchedulerHarness) -> None:
+def test_a_removed_job_is_gone_once(harness: BullmqSchedulerHarness) -> None:
     with harness.worker("return"):
         harness.run_probe()
-    [key] = [key for key, state in harness.state.items() if state["name"] == "digest"]
     harness.client.zrem(f"bull:{harness.queue}:repeat", "digest")
-    assert harness.run_probe().state_updates == {key: None}
+    reason, message = (harness.run_probe("1h").problems or {})["digest"]
+    assert reason == "job.gone"
+    assert message.startswith("digest is gone: its source does not list it: not listed since ")
+
+
+def test_a_flushed_queue_and_its_schedulers_restored(harness: BullmqSchedulerHarness) -> None:
+    with harness.worker("return"):
+        harness.run_probe()
+    for key in harness.client.keys(f"bull:{harness.queue}:*"):
+        harness.client.delete(key)
+    report = harness.run_probe()
+    assert (report.result.reason, report.problems) == ("job.most_gone", {})
+    missing = f"queue '{harness.queue}' with prefix 'bull' does not exist"
+    assert report.result.message == f"all 2 jobs are no longer listed: digest, nightly: {missing}"
+    with harness.worker("return"):
+        assert harness.run_probe().result.outcome is Outcome.PASS
+
+
+def test_a_queue_that_does_not_exist_and_one_without_schedulers(harness: BullmqSchedulerHarness) -> None:
+    assert harness.source_reason() == "queue.missing"
+    harness.client.hset(f"bull:{harness.queue}:meta", "version", "6")
+    report = harness.run_probe()
+    assert report.result.reason == "job.none_listed"
+    place = f"bull:{harness.queue}:repeat does not exist in redis://127.0.0.1:"
+    assert report.result.message.startswith(f"no scheduled jobs are listed: {place}")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"every": "60000", "limit": "3", "ic": "3"},
+        {"every": "60000", "endDate": "DUE"},
+        {"pattern": "0 3 * * *", "endDate": "DUE"},
+    ],
+)
+def test_a_scheduler_that_has_reached_its_end_is_not_missed(
+    harness: BullmqSchedulerHarness, fields: dict[str, str]
+) -> None:
+    due = int(time.time() * 1000) - 1_000
+    key = f"bull:{harness.queue}:repeat"
+    for name, definition in {"endless": {"every": "60000"}, "finite": fields}.items():
+        harness.client.zadd(key, {name: due})
+        values = {field: str(due + 1) if value == "DUE" else value for field, value in definition.items()}
+        harness.client.hset(f"{key}:{name}", mapping=values)
+    assert harness.source_reason() == ""
+    harness.client.zrem(key, "finite")
+    assert harness.problems() == {}
+    harness.client.zadd(key, {"other": due})
+    harness.client.zrem(key, "endless")
+    assert harness.problems()["endless"][0] == "job.gone"
+
+
+def test_a_stalled_run_is_over_once_a_later_run_has_succeeded(harness: BullmqSchedulerHarness) -> None:
+    with harness.worker("hang") as worker:
+        wait_until(lambda: harness.client.llen(f"bull:{harness.queue}:active"))
+        worker.kill()
+    [stalled] = harness.client.lrange(f"bull:{harness.queue}:active", 0, -1)
+    for key in harness.client.keys(f"bull:{harness.queue}:*:lock"):
+        harness.client.delete(key)
+    assert harness.reason("1h") == "job.stalled"
+    later = f"bull:{harness.queue}:repeat:digest:{int(time.time() * 1000)}"
+    started = int(harness.client.hget(f"bull:{harness.queue}:{stalled}", "processedOn")) + 1
+    run = {"rjk": "digest", "processedOn": started, "finishedOn": started + 5}
+    harness.client.hset(later, mapping=run)
+    harness.client.zadd(f"bull:{harness.queue}:completed", {later.removeprefix(f"bull:{harness.queue}:"): started + 5})
+    assert harness.reason("1h") == ""
 
 
 def test_a_broker_that_is_down(harness: BullmqSchedulerHarness) -> None:

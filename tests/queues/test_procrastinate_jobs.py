@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
@@ -15,6 +16,7 @@ from tests.support.postgres import PostgresServer
 from tests.support.probe_runs import python_worker_command
 from tests.support.redis_server import running_worker
 from watchdog.domain.model import Outcome
+from watchdog.domain.probe_state import SCHEDULER_STATE_KEY
 
 EVERY_SECOND = {"every": "1s"}
 
@@ -34,6 +36,12 @@ class PeriodicTaskHarness(JobSourceHarness):
         with psycopg.connect(self.url, autocommit=True) as connection:
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
+
+    def let_workers_be_silent(self, seconds: int) -> None:
+        older = f"last_heartbeat - interval '{seconds} seconds'"
+        self.sql(f"UPDATE procrastinate_workers SET last_heartbeat = {older}")
+        if SCHEDULER_STATE_KEY in self.state:
+            self.state[SCHEDULER_STATE_KEY]["heartbeat_at"] -= seconds * 1000
 
     @property
     def source(self) -> dict[str, dict[str, Any]]:
@@ -61,20 +69,52 @@ def test_every_task_is_read(harness: PeriodicTaskHarness) -> None:
     assert report.result.measurements == {"jobs": 1, "jobs_failing": 0}
 
 
-def test_a_killed_worker_is_reported_first_as_overdue_tasks_then_as_dead(harness: PeriodicTaskHarness) -> None:
+def test_a_killed_worker_is_one_problem_after_half_a_minute(harness: PeriodicTaskHarness) -> None:
     with harness.worker() as worker:
         wait_until(lambda: has_run(harness))
         worker.kill()
-        wait_until(lambda: harness.reason("1s", digest=EVERY_SECOND) == "job.overdue")
-    harness.sql("UPDATE procrastinate_workers SET last_heartbeat = now() - interval '1 hour'")
-    dead = harness.run_probe(digest=EVERY_SECOND)
+    time.sleep(3)
+    assert harness.source_reason("1s", digest=EVERY_SECOND) == "", "it may be starting again"
+    harness.let_workers_be_silent(31)
+    dead = harness.run_probe("1s", digest=EVERY_SECOND)
     assert (dead.result.outcome, dead.result.reason) == (Outcome.FAIL, "job.scheduler_dead")
     harness.sql("DELETE FROM procrastinate_workers")
-    gone = harness.run_probe(digest=EVERY_SECOND)
+    gone = harness.run_probe("1s", digest=EVERY_SECOND)
     assert gone.result.reason == "job.scheduler_dead"
-    assert gone.result.message.startswith("no Procrastinate worker is running")
+    assert gone.result.message.startswith("no Procrastinate worker is running: the last heartbeat was at ")
     with harness.worker():
         wait_until(lambda: harness.run_probe("10s", digest=EVERY_SECOND).result.outcome is Outcome.PASS)
+
+
+def test_a_worker_that_is_restarted_in_order_is_no_problem(harness: PeriodicTaskHarness) -> None:
+    """It removes itself from the table of workers."""
+    with harness.worker() as worker:
+        wait_until(lambda: has_run(harness))
+        worker.process.terminate()
+        worker.process.wait(30)
+    assert harness.sql("SELECT 1 FROM procrastinate_workers") == []
+    assert harness.source_reason("10s", digest=EVERY_SECOND) == ""
+
+
+def test_a_dead_worker_is_reported_although_it_was_never_seen_alive(harness: PeriodicTaskHarness) -> None:
+    with harness.worker():
+        wait_until(lambda: has_run(harness))
+    harness.state = {}
+    harness.sql("DELETE FROM procrastinate_workers")
+    report = harness.run_probe()
+    assert report.result.message == "no Procrastinate worker is running: none has ever reported"
+
+
+def test_an_emptied_table_is_reported(harness: PeriodicTaskHarness) -> None:
+    with harness.worker():
+        wait_until(lambda: has_run(harness))
+    harness.sql("DELETE FROM procrastinate_periodic_defers")
+    report = harness.run_probe("1h")
+    assert (report.problems or {})["digest"].reason == "job.gone"
+    harness.state = {}
+    unknown = harness.run_probe("1h")
+    assert unknown.result.reason == "job.none_listed"
+    assert unknown.result.message.endswith("table procrastinate_periodic_defers is empty")
 
 
 def test_a_run_that_no_worker_picks_up_is_overdue(harness: PeriodicTaskHarness) -> None:
@@ -104,8 +144,20 @@ def test_a_task_that_hangs_is_stuck_and_without_its_worker_stalled(harness: Peri
     with harness.worker("hang") as worker:
         wait_until(lambda: harness.reason("1h", digest={"max_runtime": "1s"}) == "job.stuck")
         worker.kill()
-        harness.sql("UPDATE procrastinate_workers SET last_heartbeat = now() - interval '1 minute'")
-        assert harness.reason("1h") == "job.stalled"
+        harness.let_workers_be_silent(31)
+        assert harness.source_reason("1h") == "job.scheduler_dead", "it was the only worker"
+        with harness.worker("hang", QUEUE_OF_WORKER="another"):
+            wait_until(lambda: harness.reason("1h") == "job.stalled")
+
+
+def test_a_stalled_run_is_over_once_a_later_run_has_succeeded(harness: PeriodicTaskHarness) -> None:
+    with harness.worker("hang") as worker:
+        wait_until(lambda: harness.sql("SELECT 1 FROM procrastinate_jobs WHERE status = 'doing'"))
+        worker.kill()
+        harness.let_workers_be_silent(31)
+    with harness.worker():
+        wait_until(lambda: has_run(harness) and harness.source_reason("1h") == "")
+    assert harness.sql("SELECT 1 FROM procrastinate_jobs WHERE status = 'doing'"), "Procrastinate still lists the run"
 
 
 def test_a_role_that_can_write_is_reported(harness: PeriodicTaskHarness) -> None:

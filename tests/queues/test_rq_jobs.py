@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import re
+import json
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -15,6 +17,9 @@ from tests.support.polling import wait_until
 from tests.support.probe_runs import python_worker_command
 from tests.support.redis_server import RedisServer, running_worker
 from watchdog.domain.model import Outcome
+from watchdog.domain.probe_state import SCHEDULER_STATE_KEY
+
+NBSP = "\N{NO-BREAK SPACE}"
 
 
 class RqCronHarness(JobSourceHarness):
@@ -34,6 +39,36 @@ class RqCronHarness(JobSourceHarness):
         return running_worker(
             *python_worker_command("rq_worker.py", REDIS=self.server.url, QUEUE=self.queue, FORKS="no")
         )
+
+    def let_scheduler_be_silent(self, seconds: int) -> None:
+        for name, heartbeat_s in self.client.zrange("rq:cron_schedulers", 0, -1, withscores=True):
+            self.client.zadd("rq:cron_schedulers", {name: heartbeat_s - seconds})
+        self.state[SCHEDULER_STATE_KEY]["heartbeat_at"] -= seconds * 1000
+
+    def publish_scheduler(
+        self,
+        name: str,
+        heartbeat_s: float,
+        *,
+        created: float,
+        job_list: list[dict[str, Any]] | None = None,
+        **jobs: dict[str, float],
+    ) -> None:
+        """`jobs`: interval, and instant of the next run, by name."""
+        listed = [
+            {
+                "name": job,
+                "interval": fields["interval"],
+                "next_enqueue_time": datetime.fromtimestamp(fields.get("due", time.time() + 60), UTC).isoformat(),
+            }
+            for job, fields in jobs.items()
+        ]
+        fields = {
+            "created_at": datetime.fromtimestamp(created, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "cron_jobs": json.dumps(job_list or listed),
+        }
+        self.client.hset(f"rq:cron_scheduler:{name}", mapping=fields)
+        self.client.zadd("rq:cron_schedulers", {name: heartbeat_s})
 
     @property
     def source(self) -> dict[str, dict[str, Any]]:
@@ -66,18 +101,74 @@ def test_without_a_worker_jobs_are_overdue_after_their_grace(harness: RqCronHarn
             wait_until(lambda: harness.reason("5s") == "")
 
 
-def test_a_killed_scheduler_is_reported_first_as_overdue_jobs_then_as_dead(harness: RqCronHarness) -> None:
+def test_a_killed_scheduler_is_one_problem_for_any_graces_of_its_jobs(harness: RqCronHarness) -> None:
+    limits: dict[str, Any] = {"digest": {"grace": "1s"}, "rest": {"grace": "1h"}}
     with harness.worker(), harness.scheduler("return") as scheduler:
         wait_until(lambda: "last_ok" in harness.job_evidence())
         scheduler.kill()
-        wait_until(lambda: harness.reason("1s") == "job.overdue")
+        killed_at = time.monotonic()
+        while time.monotonic() < killed_at + 3:
+            assert harness.source_reason(**limits) == "", "it may be starting again"
     for key in harness.client.keys("rq:cron_scheduler:*"):
         harness.client.delete(key)  # as they expire after two minutes
-    report = harness.run_probe("1s")
+    assert harness.source_reason(**limits) == "", "nothing is missed while it may be starting again"
+    harness.let_scheduler_be_silent(seconds=121)
+    report = harness.run_probe(**limits)
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "job.scheduler_dead")
-    message = report.result.message
-    assert re.fullmatch(r"no RQ scheduler is running: the last heartbeat was at .*\d\d:\d\d:\d\d UTC", message)
+    assert report.result.message.startswith("no RQ scheduler is running: the last heartbeat was at ")
     assert not report.state_updates
+    with harness.worker(), harness.scheduler("return"):
+        wait_until(lambda: harness.source_reason("5s") == "")
+        assert set(harness.run_probe().evidence.facts["jobs"]) == {"digest", "nightly"}
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_restarted_scheduler_has_the_same_jobs(harness: RqCronHarness, is_killed: bool) -> None:
+    """A killed scheduler stays registered, with all its jobs, for two minutes."""
+    with harness.worker():
+        with harness.scheduler("return") as scheduler:
+            wait_until(lambda: "last_ok" in harness.job_evidence())
+            if is_killed:
+                scheduler.kill()
+            else:
+                scheduler.process.terminate()
+                scheduler.process.wait(30)
+        assert harness.source_reason("5s") == ""
+        with harness.scheduler("return"):
+            assert harness.client.zcard("rq:cron_schedulers") == (2 if is_killed else 1)
+            restarted_at = time.monotonic()
+            while time.monotonic() < restarted_at + 8:
+                report = harness.run_probe("3s")
+                assert (report.result.message, report.problems) == ("", {})
+                assert set(report.evidence.facts["jobs"]) == {"digest", "nightly"}
+
+
+def test_each_job_is_as_the_newest_living_scheduler_lists_it(harness: RqCronHarness) -> None:
+    now = time.time()
+    publish = harness.publish_scheduler
+    publish("old", now - 1, created=now - 900, digest={"interval": 60}, report={"interval": 60})
+    publish("new", now - 1, created=now - 100, digest={"interval": 90})
+    publish("dead", now - 100, created=now - 50, digest={"interval": 120, "due": now - 40}, removed={"interval": 60})
+    jobs = harness.run_probe().evidence.facts["jobs"]
+    assert {name: facts["every"] for name, facts in jobs.items()} == {
+        "digest": f"1{NBSP}min 30{NBSP}s",
+        "report": f"1{NBSP}min",
+    }
+
+
+def test_jobs_that_share_a_name_are_distinguished_by_their_schedules(harness: RqCronHarness) -> None:
+    listed: list[dict[str, Any]] = [{"func_name": "f", "interval": 60}, {"func_name": "f", "cron": "0 3 * * *"}]
+    harness.publish_scheduler("one", time.time(), created=time.time(), job_list=listed)
+    harness.publish_scheduler("again", time.time(), created=time.time(), job_list=listed)
+    assert set(harness.run_probe().evidence.facts["jobs"]) == {"f every 60 s", "f 0 3 * * *"}
+
+
+def test_a_flushed_redis_is_reported(harness: RqCronHarness) -> None:
+    with harness.scheduler("return"):
+        assert harness.source_reason("1h") == ""
+    harness.client.flushdb()
+    harness.let_scheduler_be_silent(seconds=121)
+    assert harness.source_reason("1h") == "job.scheduler_dead"
 
 
 def test_a_job_that_throws_has_failed(harness: RqCronHarness) -> None:
@@ -108,4 +199,22 @@ def test_a_killed_workers_job_is_stalled(harness: RqCronHarness) -> None:
 
 
 def test_nothing_is_scheduled(harness: RqCronHarness) -> None:
-    assert harness.run_probe().result.measurements == {"jobs": 0, "jobs_failing": 0}
+    report = harness.run_probe()
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "job.none_listed")
+    place = f"no RQ scheduler is registered in {harness.server.url}"
+    assert report.result.message == f"no scheduled jobs are listed: {place}"
+
+
+def test_a_scheduler_that_was_dead_before_the_first_run(harness: RqCronHarness) -> None:
+    harness.client.zadd("rq:cron_jobs", {"digest": time.time() - 3600})
+    assert harness.source_reason() == "job.scheduler_dead"
+
+
+def test_a_stalled_run_is_over_once_a_later_run_has_succeeded(harness: RqCronHarness) -> None:
+    with harness.scheduler("hang"), harness.worker() as worker:
+        wait_until(lambda: harness.client.zcard(f"rq:wip:{harness.queue}"))
+        worker.kill()
+        wait_until(lambda: harness.reason("1h") == "job.stalled")
+    with harness.scheduler("return"), harness.worker():
+        wait_until(lambda: harness.reason("1h") == "")
+    assert harness.client.zcard(f"rq:wip:{harness.queue}"), "RQ still lists the run"

@@ -89,7 +89,8 @@ class ExternalApp:
             {"name": "Billing jobs", "jobs": jobs, "allow_private_addresses": allow_private_addresses}
         )
         report = run_jobs_probe(probe, self.state)
-        self.state |= report.state_updates
+        state = {**self.state, **report.state_updates}
+        self.state = {key: value for key, value in state.items() if value is not None}
         return report
 
     def problems(self, watch: Mapping[str, Mapping[str, Any]] = {}, **sql: Any) -> dict[str, tuple[str, str]]:
@@ -210,9 +211,52 @@ def test_an_unmapped_status_is_reported(app: ExternalApp) -> None:
     assert report.evidence.facts["jobs"]["export"]["last_start"]
 
 
-def test_an_empty_table_has_no_jobs_and_a_watched_job_is_gone(app: ExternalApp) -> None:
-    assert app.run().result.measurements == {"jobs": 0, "jobs_failing": 0}
+def test_an_empty_table_is_the_problem_and_not_each_watched_job(app: ExternalApp) -> None:
+    report = app.run({"export": {}})
+    assert (report.result.measurements, report.problems) == ({"jobs": 0, "jobs_failing": 0}, {})
+    assert report.result.reason == "job.none_listed"
+    period = "table scheduled_jobs holds no runs of the last 35\N{NO-BREAK SPACE}days"
+    assert report.result.message == f"no scheduled jobs are listed: {period}"
+    app.add("import", "completed", completed_at=HOUR)
     assert app.problems({"export": {}})["export"][0] == "job.gone"
+
+
+def test_an_emptied_table_and_its_rows_restored(app: ExternalApp) -> None:
+    for kind in ("export", "import", "digest"):
+        app.add(kind, "completed", scheduled_at=HOUR, completed_at=HOUR)
+    app.add("digest", "failed", scheduled_at=timedelta(minutes=5), completed_at=timedelta(minutes=5))
+    assert set(app.problems()) == {"digest"}
+    app.execute("CREATE TABLE backup AS SELECT * FROM scheduled_jobs", "DELETE FROM scheduled_jobs")
+    report = app.run()
+    assert (report.result.reason, report.problems) == ("job.most_gone", {})
+    assert report.result.message.startswith("all 3 jobs are no longer listed: digest, export, import: ")
+    app.execute("INSERT INTO scheduled_jobs SELECT * FROM backup")
+    assert {name: reason for name, (reason, _) in app.problems().items()} == {"digest": "job.failed"}
+    app.execute("DELETE FROM scheduled_jobs WHERE job_type = 'import'")
+    assert app.problems()["import"][0] == "job.gone"
+    app.execute("ALTER TABLE scheduled_jobs RENAME TO elsewhere")
+    assert app.run().result.reason == "job.most_gone"
+
+
+def test_a_job_whose_runs_the_application_has_deleted_by_age_is_not_missed(app: ExternalApp) -> None:
+    app.add("monthly", "completed", completed_at=8 * DAY)
+    for days in range(8):
+        app.add("daily", "completed", completed_at=days * DAY + HOUR)
+    assert app.problems() == {}
+    app.execute("DELETE FROM scheduled_jobs WHERE job_type = 'monthly'")
+    assert app.problems() == {}
+
+
+def test_a_row_that_is_corrected_counts_at_once(app: ExternalApp) -> None:
+    app.add("export", "completed", scheduled_at=HOUR, started_at=HOUR, completed_at=HOUR)
+    daily = {"export": {"every": "1d"}}
+    assert app.problems(daily) == {}
+    app.state = {
+        key: {**state, "expected_from": 0} if key.startswith("job:") else state for key, state in app.state.items()
+    }
+    three_days_ago = str(NOW - 3 * DAY) if "sqlite" in app.url else NOW - 3 * DAY
+    app.execute("UPDATE scheduled_jobs SET scheduled_at = :at, started_at = :at, completed_at = :at", at=three_days_ago)
+    assert app.problems(daily)["export"][0] == "job.overdue"
 
 
 # --- tables
@@ -422,7 +466,7 @@ def test_a_role_that_can_write_is_reported(postgres_app: ExternalApp) -> None:
         )
         postgres_app.execute("GRANT SELECT ON scheduled_jobs TO reader")
         report = postgres_app.run(url=reader_url)
-        assert report.result.outcome is Outcome.PASS
+        assert report.result.reason == "job.none_listed"
         assert "write_access" not in report.evidence.facts
     finally:
         postgres_app.execute("DROP OWNED BY reader", "DROP ROLE reader")
@@ -616,7 +660,7 @@ def test_mariadb_privileges(mariadb_app: ExternalApp, mariadb: MariaDbServer, mo
         assert refused.reason in ("broker.refused", "database.column_missing")
         mariadb.execute(f"GRANT SELECT ON {name}.scheduled_jobs TO reader@localhost")
         report = mariadb_app.run(url=base)
-        assert (report.result.outcome, set(report.evidence.facts)) == (Outcome.PASS, {"jobs"})
+        assert (report.result.reason, set(report.evidence.facts)) == ("job.none_listed", {"jobs"})
         problems = mariadb_app.run(url=base.replace("hush-hush", "hush-hish")).result
         assert problems.reason == "broker.unreachable"
         assert "hush" not in problems.message

@@ -8,6 +8,7 @@ from typing import Any
 
 from tests.support.probe_runs import JobProblem, JobsRun, run_jobs_probe
 from watchdog.domain.model import Json
+from watchdog.domain.probe_state import job_state_key
 from watchdog.probes import JobsProbe
 
 NO_PROBLEM = JobProblem("", "")
@@ -36,6 +37,7 @@ class JobSourceHarness(ABC):
         report = run_jobs_probe(probe, self.state)
         if self.keeps_state:
             self.state |= report.state_updates
+            self.state = {key: value for key, value in self.state.items() if value is not None}
         return report
 
     def problems(self, grace: str = "1m", **watch: Mapping[str, str | int]) -> dict[str, tuple[str, str]]:
@@ -48,10 +50,14 @@ class JobSourceHarness(ABC):
         """Of the job `digest`; empty if it has no problem, or if the source cannot be read."""
         return (self.run_probe(grace, **watch).problems or {}).get("digest", NO_PROBLEM).reason
 
+    def source_reason(self, grace: str = "1m", **watch: Mapping[str, str | int]) -> str:
+        """Of the run: that of the source, or of its first job with a problem."""
+        return self.run_probe(grace, **watch).result.reason
+
     def job_evidence(self, name: str = "digest") -> Json:
-        return self.run_probe().evidence.facts["jobs"].get(name, {})
+        return self.run_probe().evidence.facts.get("jobs", {}).get(name, {})
 
     def job_state(self, name: str) -> Json:
         """What the probe has saved about a job."""
-        [state] = [state for state in self.state.values() if state["name"] == name]
+        [state] = [state for key, state in self.state.items() if key == job_state_key(name) and state]
         return state

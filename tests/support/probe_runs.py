@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from tests.support.third_party import ThirdPartyServers
@@ -99,10 +99,16 @@ class JobsRun:
     recorded: RecordedResult
     problems: Mapping[str, JobProblem] | None
     """By job; None: no jobs were read."""
+    probe: Probe = field(repr=False)
 
     @property
     def result(self) -> Result:
         return self.recorded.result
+
+    def findings(self, rule: str) -> dict[str, str]:
+        """Subject -> message of each bad finding of a rule."""
+        findings = evaluate_rules(build_registered_probe(self.probe, "").policy, self.result)
+        return {finding.subject: finding.message for finding in findings if finding.rule == rule and finding.bad}
 
     @property
     def evidence(self) -> Evidence:
@@ -115,7 +121,7 @@ class JobsRun:
 
 def run_jobs_probe(probe: Probe, probe_state: Mapping[str, Json] | None = None) -> JobsRun:
     recorded = asyncio.run(run_probe(probe, probe_state=probe_state))
-    return JobsRun(recorded, find_job_problems(probe, recorded.result))
+    return JobsRun(recorded, find_job_problems(probe, recorded.result), probe)
 
 
 def find_job_problems(probe: Probe, result: Result) -> dict[str, JobProblem] | None:

@@ -1,20 +1,37 @@
-"""`watchdog jobs`: scheduled jobs, heartbeats and tasks."""
+"""`watchdog jobs`: scheduled jobs, heartbeats and tasks; `watchdog jobs forget`: jobs that are no longer missed."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, ExitCode, open_read_connection
+from watchdog.cli.click_classes import Command, CommandGroup
+from watchdog.cli.common import (
+    DEFAULT_CONFIG_PATH,
+    ConfigFileOption,
+    ExitCode,
+    exit_database_unavailable,
+    exit_with_error,
+    load_config_or_exit,
+    open_read_connection,
+    require_database_file,
+)
 from watchdog.cli.output import STATE_COLOURS, OutputFormat, OutputFormatOption, escape_markup, print_list
 
 if TYPE_CHECKING:
     from watchdog.store.read.jobs import JobSummary
 
 
+jobs_app = typer.Typer(cls=CommandGroup, invoke_without_command=True)
+
+
+@jobs_app.callback()
 def jobs_command(
-    config: ConfigFileOption = DEFAULT_CONFIG_PATH, output: OutputFormatOption = OutputFormat.TABLE
+    context: typer.Context,
+    config: ConfigFileOption = DEFAULT_CONFIG_PATH,
+    output: OutputFormatOption = OutputFormat.TABLE,
 ) -> None:
     """List scheduled jobs, heartbeats and tasks.
 
@@ -23,6 +40,48 @@ def jobs_command(
     \b
     Example: watchdog jobs
     """
+    if context.invoked_subcommand is None:
+        _list_jobs(config, output)
+
+
+@jobs_app.command("forget", cls=Command)
+def jobs_forget_command(
+    probe: Annotated[str, typer.Argument(help="Name or id of the probe.", show_default=False)],
+    job: Annotated[str | None, typer.Argument(help="Name of the job; default: every missing job.")] = None,
+    config: ConfigFileOption = DEFAULT_CONFIG_PATH,
+) -> None:
+    """End the incidents of jobs that were removed from their source on purpose.
+
+    The decision takes effect with the probe's next run. A job that is listed again is monitored again.
+
+    \b
+    Example: watchdog jobs forget "Report schedules" nightly-report
+    """
+    loaded_config = load_config_or_exit(config)
+
+    from watchdog.service.clock import wall_clock_ms
+    from watchdog.service.run_once import find_probe
+    from watchdog.store.database import Database
+    from watchdog.store.errors import SchemaError, StoreUnavailableError
+    from watchdog.store.write.forgotten_jobs import forget_missing_jobs
+
+    require_database_file(loaded_config)
+    database = Database(loaded_config.config.storage.url)
+    try:
+        probe_id = find_probe(loaded_config.config.probes, probe).id
+        names = forget_missing_jobs(database, probe_id, job, wall_clock_ms())
+    except LookupError as e:
+        exit_with_error(e.args[0])
+    except SchemaError as e:
+        exit_with_error(str(e), ExitCode.UNKNOWN)
+    except StoreUnavailableError as e:
+        exit_database_unavailable(loaded_config, e)
+    finally:
+        database.close()
+    print(f"No longer missed, from the next run of {probe} on: {', '.join(names)}")
+
+
+def _list_jobs(config: Path, output: OutputFormat) -> None:
     from watchdog.api.serializers import job_json
     from watchdog.service.clock import wall_clock_ms
     from watchdog.store.read.jobs import list_jobs

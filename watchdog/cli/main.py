@@ -12,7 +12,7 @@ from watchdog.cli.demo import demo_command
 from watchdog.cli.exec import ExecCommand, exec_command
 from watchdog.cli.incidents import incidents_command
 from watchdog.cli.init import init_command
-from watchdog.cli.jobs import jobs_command
+from watchdog.cli.jobs import jobs_app
 from watchdog.cli.mcp import mcp_command
 from watchdog.cli.probe import probe_command
 from watchdog.cli.run import run_command
@@ -51,7 +51,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "probe": probe_command,
     "status": status_command,
     "incidents": incidents_command,
-    "jobs": jobs_command,
     "test-alert": send_test_alert,
     "schema": schema_command,
     "mcp": mcp_command,
@@ -60,5 +59,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
 for name, command in COMMANDS.items():
     cli_app.command(name, cls=Command)(command)
 cli_app.command("exec", cls=ExecCommand, context_settings={"allow_interspersed_args": False})(exec_command)
+cli_app.add_typer(jobs_app, name="jobs")
 cli_app.add_typer(db_app, name="db")
 cli_app.command("version", cls=Command)(version_command)

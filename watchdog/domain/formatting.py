@@ -143,10 +143,10 @@ def format_in_zone(at: int, now: int, timezone: str, *, seconds: bool = False) -
 
 
 def job_status_label(reason: str, *, has_run: bool, has_schedule: bool) -> str:
-    """The state of a job or task: "Overdue", "On time", "Not run yet"; "Ok" if it has no known schedule."""
+    """The state of a job or task: "Overdue", "On time", "Waiting for the first run"; "Ok" without a known schedule."""
     if reason:
         return title(reason)
-    return ("On time" if has_schedule else "Ok") if has_run else "Not run yet"
+    return ("On time" if has_schedule else "Ok") if has_run else "Waiting for the first run"
 
 
 def format_remediation(attempt: RemediationAttempt, now: int) -> tuple[str, str]:

@@ -116,7 +116,7 @@ class JobFacts(NamedTuple):
     reporting_lag: int = 0
     """Milliseconds after which the source is certain to report a run that has started."""
     listed: bool = True
-    """Whether the source lists it; False for a job that the configuration names and the source does not have."""
+    """Whether the source lists it; False for a job that the configuration names, or that was listed before."""
     lost_since: int | None = None
     """When the newest lost run started: one that never ended. It is not `running_since`."""
     lost_is_newest: bool = False
@@ -127,6 +127,24 @@ class JobFacts(NamedTuple):
     """How long after their slots the newest runs started, in ms, if it was the same time for all; negative: before."""
     lost_failures: int = 0
     """Failed and lost runs in a row up to the lost run, in the first result that shows it; 0 in later ones."""
+    gone_since: int | None = None
+    """Since when the source no longer lists it; None: it is listed, or never was."""
+    removal: str = ""
+    """The reason for which it is no longer missed: `job.removal_accepted` or `job.forgotten`."""
+    undecided: bool = False
+    """That it is late, or not listed, is no evidence yet: its scheduler may be about to start again."""
+    advanced_at: int | None = None
+    """The newest announced run after which its scheduler announced a later one, where Watchdog has seen this."""
+    sent: bool = False
+    """The run at `next_due` has been sent by the scheduler, and waits for a worker."""
+    final: bool = False
+    """No run follows the one at `next_due`: the source removes the job after it."""
+
+    @property
+    def has_run(self) -> bool:
+        """Whether a run of it is known. If not, the job waits for its first run."""
+        instants = (self.last_start, self.last_end, self.running_since, self.lost_since, self.advanced_at)
+        return any(at is not None for at in instants)
 
     @property
     def sanitized(self) -> JobFacts:
@@ -159,16 +177,36 @@ class JobFacts(NamedTuple):
         return None
 
 
+class SchedulerLiveness(NamedTuple):
+    """What shows whether the scheduler of a source runs."""
+
+    name: str
+    """As people call it: "RQ scheduler"."""
+    timeout: int | None = None
+    """How long it may be silent, in ms. None: it sends no heartbeats. Then it is not running if a job is overdue and
+    none has been sent since that job was due."""
+    heartbeat_at: int | None = None
+    """When it last reported; None: no scheduler is registered, or it sends no heartbeats."""
+    lists_jobs: bool = False
+    """Whether the jobs are listed by the scheduler itself, so that they are not listed while it starts again."""
+
+
 class JobSourceSnapshot(NamedTuple):
     """Everything that a source of scheduled jobs reports at one instant."""
 
     taken_at: int
     """By the source's own clock."""
     jobs: tuple[JobFacts, ...]
-    scheduler_heartbeat_at: int | None = None
-    """When the scheduler itself last reported; None: it does not report."""
+    scheduler: SchedulerLiveness | None = None
+    """None: the source does not show whether its scheduler runs."""
     reporting_lag: int = 0
     """Milliseconds after which the source is certain to report a run that has started."""
+    location: str = ""
+    """Where the jobs are read from, such as "key redbeat::schedule": named if there are none."""
+    kept_since: int | None = None
+    """The source may have deleted runs before this instant, and with them the jobs that have not run since."""
+    drops_one_off_jobs: bool = False
+    """The source removes a job after its only run, and does not show which jobs run once."""
 
 
 class ToolFacts(NamedTuple):

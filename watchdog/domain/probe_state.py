@@ -14,6 +14,12 @@ from watchdog.domain.model import Json
 
 JOB_STATE_KEY_PREFIX = "job:"
 """Key of a `JobRecord`: this, then a digest of the job's name."""
+FORGET_JOB_KEY_PREFIX = "forget:"
+"""Key of an operator's decision to forget a missing job: this, then a digest of the job's name."""
+SCHEDULER_STATE_KEY = "scheduler"
+"""Key of a `SchedulerRecord`."""
+WAITING_STATE_KEY = "waiting"
+"""Present while none of the probe's jobs has run yet."""
 QUEUE_STATE_KEY = "queue"
 """Key of a queue's `ThresholdRecord`s."""
 SENTINEL_STATE_KEY = "sentinel"
@@ -47,6 +53,17 @@ class JobState(NamedTuple):
     duration: int | None = None
     failures: int = 0
     lost_since: int | None = None
+    enabled: bool = True
+    next_due: int | None = None
+    advanced_at: int | None = None
+    final: bool = False
+    gone_since: int | None = None
+    returned_at: int | None = None
+    """When the source listed it again after it was gone."""
+    was_listed: bool = True
+    """False for a job that only the configuration names: the source has never listed it."""
+    forgotten: bool = False
+    """The configuration names it, and an operator has decided that it is not missed. Ends when it is listed again."""
 
 
 class JobRecord(NamedTuple):
@@ -64,8 +81,26 @@ class JobRecord(NamedTuple):
         return cls(stored["name"], state)
 
 
+class SchedulerRecord(NamedTuple):
+    """When the scheduler of a source of jobs last reported: some no longer show this once they have stopped."""
+
+    heartbeat_at: int
+
+    def to_json(self) -> Json:
+        return self._asdict()
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Json]) -> SchedulerRecord:
+        return cls(stored["heartbeat_at"])
+
+
 def job_state_key(job_name: str) -> str:
     return JOB_STATE_KEY_PREFIX + short_digest(job_name)
+
+
+def forget_job_key(state_key: str) -> str:
+    """`state_key`: of the job's `JobRecord`."""
+    return FORGET_JOB_KEY_PREFIX + state_key.removeprefix(JOB_STATE_KEY_PREFIX)
 
 
 def load_job_record(probe_state: Mapping[str, Json], job_name: str) -> JobRecord | None:

@@ -28,6 +28,7 @@ _RECOVERED_PHRASES = {
     "stale": "has results again",
     "no_verdict": "can be checked again",
     "service": "gets notifications again",
+    "source": "lists its jobs again",
 }
 """By rule; for all others "recovered"."""
 
@@ -150,6 +151,8 @@ def _closing_event_text(probe_name: str, incident: Incident) -> str:
     closed = CLOSED_PHRASES.get(incident.resolution)
     if incident.resolution == "probe.removed":
         return f"{probe_name} {closed}"
+    if closed and incident.rule == "source":
+        return f"{probe_name}: each job that vanished {closed}"
     kind = SUBJECT_PREFIXES.get(incident.rule, "")
     subject = safe_line(incident.subject, MAX_NAME_CHARS)
     subject = f": {kind}{subject}" if subject not in ("", probe_name) else ""

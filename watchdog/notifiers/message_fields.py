@@ -32,11 +32,16 @@ MAX_NAME_CHARS, MAX_CAUSE_CHARS, MAX_EXCERPT_CHARS = 80, 240, 300
 """The incident's page has the full text."""
 MAX_EXPECTATIONS = 10
 """Broken expectations that a message lists."""
-CLOSED_PHRASES = {"subject.no_longer_listed": "is no longer listed", "probe.removed": "was removed"}
+CLOSED_PHRASES = {
+    "subject.no_longer_listed": "is no longer listed",
+    "probe.removed": "was removed",
+    "job.removal_accepted": "is accepted as removed",
+    "job.forgotten": "is no longer missed",
+}
 """How an incident ended that did not recover, by its resolution."""
 
 
-SUBJECT_PREFIXES = {"job": "job ", "task": "task ", "missing": "task "}
+SUBJECT_PREFIXES = {"job": "job ", "schedule": "job ", "task": "task ", "missing": "task "}
 """By rule: what its subjects are."""
 
 

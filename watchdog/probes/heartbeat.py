@@ -29,6 +29,7 @@ from watchdog.domain.observations import JobFacts
 from watchdog.domain.probe_state import load_job_record
 from watchdog.domain.rules.job import evaluate_job, expected_runs, run_deadline
 from watchdog.domain.rules.job_deadlines import next_job_deadline
+from watchdog.domain.rules.job_source import EvaluatedSource
 from watchdog.domain.schedule import common_delay, extend_deadline_over_gaps
 from watchdog.domain.uptime_clock import Gaps
 from watchdog.probes.base import Probe, RunContext
@@ -121,7 +122,7 @@ class HeartbeatProbe(Probe):
         record = load_job_record(context.probe_state, self.name)
         job = evaluate_job(_job_facts(self.name, state, limits, now, context.gaps), limits, record, now, context.gaps)
         gaps = _gaps_since(job.facts, context.gaps)
-        observation = jobs_observation([job], context, now, gaps)
+        observation = jobs_observation(EvaluatedSource((job,)), context, now, gaps)
         deadline = next_job_deadline(job.facts, limits, now, gaps, reason=job.verdict.reason)
         return replace(
             observation,

@@ -20,9 +20,11 @@ from watchdog.domain.formatting import format_count, format_duration, format_iso
 from watchdog.domain.limits import JobLimits
 from watchdog.domain.measurements import JOBS_EVIDENCE_KEY, JobCounts
 from watchdog.domain.model import Evidence, Json, Listing, Observation, Outcome
-from watchdog.domain.probe_state import JOB_STATE_KEY_PREFIX, job_state_key
+from watchdog.domain.observations import JobSourceSnapshot
+from watchdog.domain.probe_state import JOB_STATE_KEY_PREFIX, WAITING_STATE_KEY, JobRecord
 from watchdog.domain.rules import job as job_rule
-from watchdog.domain.rules.job import EvaluatedJob, JobVerdict, dead_scheduler_message, evaluate_snapshot
+from watchdog.domain.rules.job import EvaluatedJob, JobVerdict
+from watchdog.domain.rules.job_source import EvaluatedSource, evaluate_source, name_jobs
 from watchdog.domain.schedule import CronSchedule
 from watchdog.domain.uptime_clock import Gaps
 from watchdog.net.errors import ProbeError
@@ -35,16 +37,12 @@ MAX_EVIDENCE_JOBS = 50
 """Jobs in the evidence, those with problems first."""
 OTHER_JOBS_KEY = "*"
 TIMESTAMP_FIELDS = (
-    "next",
-    "next_due",
-    "last_start",
-    "last_end",
-    "last_ok",
-    "running_since",
-    "lost_since",
-    "rejected_at",
+    *("next", "next_due", "last_start", "last_end", "last_ok", "running_since"),
+    *("lost_since", "rejected_at", "gone_since", "advanced_at"),
 )
 DURATION_FIELDS = ("every", "duration", "usual_delay")
+SOURCE_MISSING_REASONS = ("queue.missing", "database.table_missing")
+"""What holds the jobs does not exist. If it did before, all jobs have vanished with it."""
 
 
 class JobOptions(ConfigModel):
@@ -173,28 +171,41 @@ class JobsProbe(QueueSystemProbe):
             context.phase_timer.start_phase("read")
             snapshot = await self.queue_driver.fetch_snapshot(connect_context)
             context.phase_timer.end_phase("read")
-            if message := dead_scheduler_message(snapshot):
-                raise ProbeError("job.scheduler_dead", message)
         except ProbeError as error:
-            observation = observation_from_error(error, context.phase_timer)
+            if error.reason not in SOURCE_MISSING_REASONS or not _lists_jobs(context.probe_state):
+                observation = observation_from_error(error, context.phase_timer)
+                return add_facts(observation, connect_context.facts)
+            snapshot = JobSourceSnapshot(context.started_at, (), location=error.message)
+        source = evaluate_source(snapshot, self.job_limits, self.jobs.required_jobs, context.probe_state, context.gaps)
+        if not source.is_readable:
+            observation = observation_from_error(ProbeError(source.reason, source.message), context.phase_timer)
         else:
-            jobs = evaluate_snapshot(snapshot, self.job_limits, self.jobs.required_jobs, context.probe_state)
-            observation = jobs_observation(list(jobs), context, snapshot.taken_at)
+            observation = jobs_observation(source, context, snapshot.taken_at)
         return add_facts(observation, connect_context.facts)
 
 
-def jobs_observation(jobs: list[EvaluatedJob], context: RunContext, observed_at: int, gaps: Gaps = ()) -> Observation:
+def _lists_jobs(probe_state: Mapping[str, Json]) -> bool:
+    """Whether the source has listed jobs before."""
+    records = (
+        JobRecord.from_json(stored) for key, stored in probe_state.items() if key.startswith(JOB_STATE_KEY_PREFIX)
+    )
+    return any(record.state.was_listed for record in records)
+
+
+def jobs_observation(source: EvaluatedSource, context: RunContext, observed_at: int, gaps: Gaps = ()) -> Observation:
     """The observation of a run that evaluated these jobs at `observed_at`, by the clock of their source. `gaps`:
     periods in which the source could not report to Watchdog."""
+    jobs = source.jobs
     problems = {job.facts.name: job.verdict for job in jobs if job.verdict.reason}
     reason, message, _ = next(iter(problems.values()), JobVerdict("", "", None))
     if len(problems) > 1:
-        message = f"{len(problems)} of {format_count(len(jobs), 'job')} have problems: {', '.join(list(problems)[:5])}"
-    records = {job_state_key(job.facts.name): job.record.to_json() for job in jobs}
-    removed = {key: None for key in context.probe_state if key.startswith(JOB_STATE_KEY_PREFIX) and key not in records}
+        message = f"{len(problems)} of {format_count(len(jobs), 'job')} have problems: {name_jobs(list(problems))}"
+    if source.reason:
+        reason, message = source.reason, source.message
+    state = _state_after(source, context.probe_state)
     evidence_jobs = sorted(jobs, key=lambda job: not job.verdict.reason)[:MAX_EVIDENCE_JOBS]
     return Observation(
-        Outcome.FAIL if problems else Outcome.PASS,
+        Outcome.FAIL if reason else Outcome.PASS,
         reason,
         message,
         duration=sum(context.phase_timer.phase_durations_ms.values()),
@@ -202,22 +213,26 @@ def jobs_observation(jobs: list[EvaluatedJob], context: RunContext, observed_at:
         measurements=JobCounts(len(jobs), len(problems))._asdict(),
         listings={job_rule.RULE_NAME: Listing(observed_at, {j.facts.name: j.facts for j in jobs}, tuple(gaps))},
         evidence=Evidence({JOBS_EVIDENCE_KEY: {job.facts.name: _job_evidence(job) for job in evidence_jobs}}),
-        state_updates={k: v for k, v in (records | removed).items() if context.probe_state.get(k) != v},
+        state_updates={key: value for key, value in state.items() if context.probe_state.get(key) != value},
     )
+
+
+def _state_after(source: EvaluatedSource, probe_state: Mapping[str, Json]) -> dict[str, Json]:
+    """The state that the run leaves, by key; None: the key is deleted."""
+    records = {
+        job.state_key: job.record.to_json() for job in source.jobs if not job.facts.removal or job.state.forgotten
+    }
+    removed = {key: None for key in probe_state if key.startswith(JOB_STATE_KEY_PREFIX) and key not in records}
+    is_waiting = not any(job.facts.has_run for job in source.jobs)
+    return {**removed, **records, **source.state_updates, WAITING_STATE_KEY: True if is_waiting else None}
 
 
 def _job_evidence(job: EvaluatedJob) -> Json:
     """The facts about a job for the evidence: formatted, without empty values."""
     values = job.facts._asdict() | {"next": job.verdict.next_expected_at}
     internal = (
-        "name",
-        "enabled",
-        "schedule_since",
-        "expected_from",
-        "reporting_lag",
-        "listed",
-        "lost_is_newest",
-        "lost_failures",
+        *("name", "enabled", "schedule_since", "expected_from", "reporting_lag", "listed", "removal"),
+        *("undecided", "sent", "final", "lost_is_newest", "lost_failures"),
     )
     omitted = (*internal, *(() if job.facts.cron else ("timezone",)))
     facts = {}
@@ -226,6 +241,4 @@ def _job_evidence(job: EvaluatedJob) -> Json:
             continue
         is_time, is_duration = name in TIMESTAMP_FIELDS, name in DURATION_FIELDS
         facts[name] = format_iso8601(value) if is_time else format_duration(value) if is_duration else value
-    if job.facts.cron and job.facts.enabled and not job.state.schedule_text and job.facts.next_due is None:
-        facts["unreadable_schedule"] = "this schedule cannot be read, so late runs are not detected"
     return facts

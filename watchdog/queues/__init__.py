@@ -27,7 +27,8 @@ from watchdog.queues.pgboss.stats import PgbossStatsSource
 from watchdog.queues.procrastinate.canary import ProcrastinateCanary
 from watchdog.queues.procrastinate.periodic_tasks import ProcrastinateJobSource
 from watchdog.queues.procrastinate.stats import ProcrastinateStatsSource
-from watchdog.queues.rq import RqCanary, RqJobSource, RqStatsSource
+from watchdog.queues.rq import RqCanary, RqStatsSource
+from watchdog.queues.rq_cron import RqJobSource
 from watchdog.queues.sql import SqlJobSource
 from watchdog.registry import Registry
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from watchdog.domain.model import Json
-from watchdog.domain.observations import JobFacts, JobSourceSnapshot
+from watchdog.domain.observations import JobFacts, JobSourceSnapshot, SchedulerLiveness
 from watchdog.net.errors import ProbeError
 from watchdog.queues.clients.job_table import MAX_JOBS, TableJobSource, TableName
 from watchdog.queues.clients.timestamps import parse_timestamp_ms
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 
 class ApschedulerJobSource(TableJobSource):
-    """The job store of APScheduler 3. It holds the next run of each job but no past runs, so only overdue jobs and
-    watched jobs that are gone are reported. If the scheduler stops, its jobs become overdue. The role needs SELECT on
-    the table only."""
+    """The job store of APScheduler 3. It holds the next run of each job but no past runs, so only jobs that are overdue
+    or gone are reported, and a scheduler that does not run. APScheduler removes a job after its only run: a job that
+    has not been seen to run more than once is not missed after its run was due. The role needs SELECT on the table
+    only."""
 
     kind: ClassVar[str] = "apscheduler"
     example: ClassVar[str] = """
@@ -44,5 +45,11 @@ class ApschedulerJobSource(TableJobSource):
             JobFacts(str(id), enabled=due is not None, next_due=parse_timestamp_ms(due, "UTC", "next_run_time"))
             for id, due in rows
         )
-        snapshot = JobSourceSnapshot(self.database.current_time(connection), tuple(facts))
+        snapshot = JobSourceSnapshot(
+            self.database.current_time(connection),
+            tuple(facts),
+            SchedulerLiveness("APScheduler"),
+            location=f"table {self.table} is empty",
+            drops_one_off_jobs=True,
+        )
         return snapshot, self.database.write_access_evidence(connection, jobs)

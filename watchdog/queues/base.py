@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from time import monotonic
-from typing import ClassVar, Protocol, Self
+from typing import ClassVar, Protocol, Self, TypeVar
 
 from pydantic import model_validator
 
@@ -209,6 +209,24 @@ class JobSource(QueueDriver):
     @abstractmethod
     async def fetch_snapshot(self, context: ConnectContext) -> JobSourceSnapshot:
         """All jobs that it knows. Raises ProbeError."""
+
+
+_Run = TypeVar("_Run")
+
+
+def select_run_in_progress(
+    runs: Iterable[_Run],
+    started_at: Callable[[_Run], int | None],
+    has_worker: Callable[[_Run], bool],
+    newest_success_started_at: int | None,
+) -> _Run | None:
+    """The oldest of the runs in progress. A run whose worker is gone is over once a later run has succeeded."""
+    current = [
+        run
+        for run in runs
+        if has_worker(run) or newest_success_started_at is None or (started_at(run) or 0) > newest_success_started_at
+    ]
+    return min(current, key=lambda run: started_at(run) or 0, default=None)
 
 
 async def resolve_reachable_address(context: ConnectContext, host: str, port: int, label: str = "broker") -> str:

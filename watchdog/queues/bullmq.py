@@ -17,7 +17,7 @@ from watchdog.config_types import SingleLineText
 from watchdog.domain.observations import CompletedCounts, JobFacts, JobSourceSnapshot, JobStage, JobStatus, QueueStats
 from watchdog.domain.timestamps import parse_milliseconds
 from watchdog.net.errors import ProbeError
-from watchdog.net.redact import describe_queue
+from watchdog.net.redact import describe_queue, redact_url
 from watchdog.queues.base import (
     CanaryConnection,
     CanaryDriver,
@@ -25,6 +25,7 @@ from watchdog.queues.base import (
     JobSource,
     QueueStatsSource,
     SentinelJob,
+    select_run_in_progress,
     stored_job_status,
 )
 from watchdog.queues.clients.redis import (
@@ -122,13 +123,17 @@ class BullmqJobSource(BullmqQueue, JobSource):
             return await self._read_snapshot(client)
 
     async def _read_snapshot(self, client: Any) -> JobSourceSnapshot:
-        """A scheduler's next run is one job, `repeat:<scheduler>:<due>`. When a worker picks it up, BullMQ adds the one
+        """Raises ProbeError if neither the queue nor a job scheduler exists.
+
+        A scheduler's next run is one job, `repeat:<scheduler>:<due>`. When a worker picks it up, BullMQ adds the one
         after it."""
         async with client.pipeline(transaction=True) as pipe:
             pipe.time()
             pipe.zrange(self.redis_key("repeat"), 0, MAX_JOBS_READ - 1, withscores=True)
             pipe.lrange(self.redis_key("active"), 0, MAX_JOBS_READ - 1)
             time, schedulers, active_ids = await pipe.execute()
+        if not schedulers:
+            await self.require_queue_exists(client)
         active_ids = [job_id for job_id in active_ids if job_id.startswith("repeat:")]
         finished_ids = [
             job_id
@@ -158,7 +163,8 @@ class BullmqJobSource(BullmqQueue, JobSource):
             for n, (name, due) in enumerate(schedulers)
         ]
         jobs = await self._clear_recovered_failures(client, jobs, runs)
-        return JobSourceSnapshot(parse_redis_time_ms(time), tuple(jobs))
+        location = f"{self.redis_key('repeat')} does not exist in {redact_url(self.redis)}"
+        return JobSourceSnapshot(parse_redis_time_ms(time), tuple(jobs), location=location)
 
     async def _clear_recovered_failures(
         self, client: Any, jobs: list[JobFacts], runs: dict[str, list[_BullmqJobRun]]
@@ -190,11 +196,16 @@ class _BullmqJobRun(NamedTuple):
 
 def _job_facts(name: str, next_due: int | None, fields: dict[str, str], runs: list[_BullmqJobRun]) -> JobFacts:
     """A scheduler. `next_due` moves on when a worker picks the run up."""
-    running = min((run for run in runs if run.finished_at is None), default=None)
     finished = sorted(
         (run for run in runs if run.finished_at is not None), key=lambda run: run.finished_at or 0, reverse=True
     )
     newest = finished[0] if finished else None
+    running = select_run_in_progress(
+        (run for run in runs if run.finished_at is None),
+        lambda run: run.started_at,
+        lambda run: run.has_worker,
+        max((run.started_at for run in finished if not run.error), default=None),
+    )
     return JobFacts(
         name,
         cron=fields.get("pattern", ""),
@@ -209,7 +220,22 @@ def _job_facts(name: str, next_due: int | None, fields: dict[str, str], runs: li
         failures=len(list(takewhile(lambda run: run.error, finished))),
         error=newest.error if newest else "",
         stalled=running is not None and not running.has_worker,
+        final=_is_final_run(fields, next_due),
     )
+
+
+def _is_final_run(fields: dict[str, str], next_due: int | None) -> bool:
+    """Whether the scheduler's limit or end comes before another run: BullMQ removes it after this one."""
+    limit, count, end = (parse_milliseconds(fields.get(name)) for name in ("limit", "ic", "endDate"))
+    every = parse_milliseconds(fields.get("every"))
+    if limit is not None and count is not None and count >= limit:
+        return True
+    if end is None or next_due is None:
+        return False
+    schedule = JobFacts(
+        "", fields.get("pattern", ""), every, fields.get("tz") or "UTC", next_due=next_due
+    ).sanitized.build_schedule()
+    return schedule is not None and schedule.next_slot_after(next_due) > end
 
 
 def _last_due_after_failure(facts: JobFacts, runs: list[_BullmqJobRun]) -> int | None:

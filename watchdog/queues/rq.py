@@ -6,25 +6,25 @@ import base64
 import json
 import pickle
 import zlib
-from collections import Counter
-from collections.abc import AsyncIterator, Container, Mapping
+from collections.abc import AsyncIterator, Container
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
-from itertools import takewhile
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 from watchdog.config_types import SingleLineText
-from watchdog.domain.formatting import format_utc
 from watchdog.domain.model import Json
-from watchdog.domain.observations import JobFacts, JobSourceSnapshot, JobStage, JobStatus, QueueStats
-from watchdog.domain.timestamps import parse_iso8601, parse_milliseconds
+from watchdog.domain.observations import (
+    JobStage,
+    JobStatus,
+    QueueStats,
+)
+from watchdog.domain.timestamps import parse_iso8601
 from watchdog.net.errors import ProbeError
-from watchdog.net.redact import describe_queue, redact_url
+from watchdog.net.redact import describe_queue
 from watchdog.queues.base import (
     CanaryConnection,
     CanaryDriver,
     ConnectContext,
-    JobSource,
     QueueStatsSource,
     SentinelJob,
     stored_job_status,
@@ -43,12 +43,8 @@ STAGE_BY_FINAL_STATUS = {
     "stopped": JobStage.FAILED,
     "canceled": JobStage.FAILED,
 }
-EXPIRED_RUN_STATUS = "expired"
-"""Our own status for a run that is no longer kept. It succeeded: failed runs are kept for longer, by default a year."""
 INTERVENTION_MESSAGES = {"stopped": "it was stopped", "canceled": "it was cancelled"}
 DEFAULT_FUNCTION = "operator.index"
-MAX_CRON_JOBS = 500
-MAX_RUNS_PER_JOB = 10
 MAX_TRACEBACK_CHARS = 100_000
 
 
@@ -159,10 +155,10 @@ class _RqCanaryConnection:
                 return JobStatus(JobStage.LOST)
             is_running = status == "started"
             worker_lost = (
-                is_running and bool(worker) and not await _count_live_workers(self.client, self.config, [worker])
+                is_running and bool(worker) and not await count_live_workers(self.client, self.config, [worker])
             )
         stage = JobStage.RUNNING if is_running else STAGE_BY_FINAL_STATUS.get(status, JobStage.QUEUED)
-        error = INTERVENTION_MESSAGES.get(status) or _last_traceback_line(results)
+        error = INTERVENTION_MESSAGES.get(status) or last_traceback_line(results)
         return stored_job_status(stage, parse_iso8601(started), parse_iso8601(ended), error, worker_lost=worker_lost)
 
     async def cancel(self, job_id: str) -> bool:
@@ -236,147 +232,19 @@ async def _fetch_queue_stats(config: RqQueue, client: Any) -> QueueStats:
         delayed=delayed,
         failed=failed,
         oldest=None if head_queued_at is None else max(now - head_queued_at, 0),
-        consumers=await _count_live_workers(client, config, workers),
+        consumers=await count_live_workers(client, config, workers),
         paused=bool(suspended),
         head=head,
     )
 
 
-async def _count_live_workers(client: Any, driver: RqRedis, workers: list[str]) -> int:
+async def count_live_workers(client: Any, driver: RqRedis, workers: list[str]) -> int:
     """The workers that listen for commands: RQ lists a killed worker for minutes."""
     channels = [driver.redis_key("pubsub", worker) for worker in workers]
     return sum(listeners > 0 for _, listeners in await client.pubsub_numsub(*channels)) if channels else 0
 
 
-# --- cron jobs
-
-
-class RqJobSource(RqRedis, JobSource):
-    """The cron jobs of RQ and the schedulers that enqueue them."""
-
-    example: ClassVar[str] = """
-        probes:
-          - name: RQ schedules
-            jobs: {rq: {redis: "${REDIS_URL}"}}
-    """
-
-    @property
-    def target(self) -> str:
-        return redact_url(self.redis)
-
-    async def fetch_snapshot(self, context: ConnectContext) -> JobSourceSnapshot:
-        async with open_redis_reader(self.redis, context) as client:
-            return await self._read_snapshot(client)
-
-    async def _read_snapshot(self, client: Any) -> JobSourceSnapshot:
-        """A scheduler publishes its jobs, and RQ keeps the runs that each job has queued."""
-        async with client.pipeline(transaction=True) as pipe:
-            pipe.time()
-            pipe.zrange(self.redis_key("cron_schedulers"), 0, -1, withscores=True)
-            pipe.zrange(self.redis_key("cron_jobs"), -1, -1, withscores=True)
-            time, schedulers, newest_job = await pipe.execute()
-        now = parse_redis_time_ms(time)
-        heartbeats = [heartbeat_s for _, heartbeat_s in schedulers]
-        job_lists = [await client.hget(self.redis_key("cron_scheduler", name), "cron_jobs") for name, _ in schedulers]
-        jobs = [job for text in filter(None, job_lists) for job in _parse_job_list(text)]
-        if not any(job_lists) and newest_job:
-            last_heartbeat_at = parse_milliseconds(max(heartbeats, default=newest_job[0][1]) * 1000)
-            at = format_utc(last_heartbeat_at or now, now, seconds=True)
-            raise ProbeError("job.scheduler_dead", f"no RQ scheduler is running: the last heartbeat was at {at}")
-        job_counts = Counter(map(_job_name, jobs))
-        facts = []
-        for job in jobs[:MAX_CRON_JOBS]:
-            name = _job_name(job)
-            if job_counts[name] > 1:
-                name = f"{name} {_describe_schedule(job)}"
-            facts.append(_job_facts(name, job, await self._read_runs(client, job)))
-        scheduler_heartbeat_at = max((parse_milliseconds(at * 1000) or 0 for at in heartbeats), default=None)
-        return JobSourceSnapshot(now, tuple(facts), scheduler_heartbeat_at)
-
-    async def _read_runs(self, client: Any, job: Mapping[str, Any]) -> list[_RqJobRun]:
-        """The runs that are still listed, newest first."""
-        jobs_key = self.redis_key("cron_job", _job_name(job), "jobs")
-        run_ids = await client.zrange(jobs_key, 0, MAX_RUNS_PER_JOB - 1, desc=True)
-        fields = ("status", "enqueued_at", "started_at", "ended_at", "worker_name")
-        async with client.pipeline(transaction=False) as pipe:
-            for run_id in run_ids:
-                pipe.hmget(self.redis_key("job", run_id), *fields)
-                pipe.xrevrange(self.redis_key("results", run_id), count=1)
-            responses = await pipe.execute()
-        runs = []
-        for (status, queued, started, ended, worker), results in zip(responses[::2], responses[1::2], strict=True):
-            run = _RqJobRun(
-                status=status or EXPIRED_RUN_STATUS,
-                queued_at=parse_iso8601(queued),
-                started_at=parse_iso8601(started),
-                finished_at=parse_iso8601(ended),
-                error=_last_traceback_line(results),
-                has_worker=status != "started" or not worker or bool(await _count_live_workers(client, self, [worker])),
-            )
-            runs.append(run)
-        return runs
-
-
-class _RqJobRun(NamedTuple):
-    status: str
-    queued_at: int | None
-    started_at: int | None
-    finished_at: int | None
-    error: str
-    has_worker: bool
-    """False only for a run in progress whose worker is gone."""
-
-
-def _parse_job_list(text: str) -> list[dict[str, Any]]:
-    try:
-        jobs = json.loads(text)
-    except (ValueError, RecursionError):
-        jobs = None
-    if not isinstance(jobs, list) or not all(isinstance(job, dict) for job in jobs):
-        raise ProbeError("broker.refused", "the job list of an RQ scheduler is not a JSON list of objects")
-    return jobs
-
-
-def _job_name(job: Mapping[str, Any]) -> str:
-    return str(job.get("name") or job.get("func_name"))
-
-
-def _describe_schedule(job: Mapping[str, Any]) -> str:
-    return str(job.get("cron") or f"every {job.get('interval')} s")
-
-
-def _job_facts(name: str, job: Mapping[str, Any], runs: list[_RqJobRun]) -> JobFacts:
-    """A cron job. A queued run that still waits is late; else the scheduler's own time for the next run counts.
-
-    Its cron expression is left out, because it is in the local time of a host whose time zone is unknown.
-    """
-    every = job.get("interval")
-    waiting_since = [
-        run.queued_at
-        for run in runs
-        if run.status not in STAGE_BY_FINAL_STATUS and run.status != "started" and run.queued_at
-    ]
-    running = min((run for run in runs if run.status == "started"), key=lambda run: run.started_at or 0, default=None)
-    finished = [run for run in runs if run.status in STAGE_BY_FINAL_STATUS and run.finished_at is not None]
-    newest = finished[0] if finished else None
-    ended = [run for run in runs if run.status in (*STAGE_BY_FINAL_STATUS, EXPIRED_RUN_STATUS)]
-    failed = list(takewhile(lambda run: run.status not in ("finished", EXPIRED_RUN_STATUS), ended))
-    return JobFacts(
-        name,
-        every=parse_milliseconds(every * 1000) if isinstance(every, int | float) else None,
-        next_due=min(waiting_since, default=parse_iso8601(job.get("next_enqueue_time"))),
-        last_start=max((run.started_at for run in runs if run.started_at is not None), default=None),
-        last_end=newest.finished_at if newest else None,
-        last_ok=next((run.finished_at for run in finished if run.status == "finished"), None),
-        running_since=running.started_at if running else None,
-        duration=(newest.finished_at or 0) - newest.started_at if newest and newest.started_at is not None else None,
-        failures=len(failed),
-        error=failed[0].error if failed else "",
-        stalled=running is not None and not running.has_worker,
-    )
-
-
-def _last_traceback_line(results: list[tuple[str, dict[str, str]]]) -> str:
+def last_traceback_line(results: list[tuple[str, dict[str, str]]]) -> str:
     """Names the exception of the newest result; empty if it has none."""
     packed = results[0][1].get("exc_string", "") if results else ""
     try:

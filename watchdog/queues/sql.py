@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
@@ -17,6 +17,7 @@ from watchdog.config_types import (
     TimezoneName,
     duration_bounds,
 )
+from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import Json
 from watchdog.domain.observations import JobFacts, JobSourceSnapshot
 from watchdog.net.errors import ProbeError
@@ -162,7 +163,16 @@ class SqlJobSource(TableJobSource):
             raise ProbeError("database.column_invalid", message)
         if unknown := sorted({row.unknown for row in rows if row.unknown is not None}):
             facts["unmapped_statuses"] = ", ".join(unknown[:5])
-        return JobSourceSnapshot(now, tuple(self._job_facts(row, time_formats) for row in rows)), facts
+        jobs = tuple(self._job_facts(row, time_formats) for row in rows)
+        location = f"table {self.table} holds no runs of the last {format_duration(self.since)}"
+        kept_since = self._kept_since(rows, time_formats, now)
+        return JobSourceSnapshot(now, jobs, location=location, kept_since=kept_since), facts
+
+    def _kept_since(self, rows: Sequence[Row[Any]], time_formats: Mapping[str, TimestampFormat], now: int) -> int:
+        """When the oldest run ended that the table still holds: applications delete old ones."""
+        column = self.columns.finished or self.columns.started or self.columns.scheduled or ""
+        ends = (parse_timestamp_ms(row.oldest_end, time_formats[column].default_zone, column) for row in rows)
+        return max(now - self.since, min((at for at in ends if at is not None), default=0))
 
     def _inspect_table(self, connection: Connection) -> tuple[TableClause, dict[str, TimestampFormat]]:
         """The table and the formats of its time columns, from the database's catalog. Raises ProbeError."""
@@ -290,6 +300,7 @@ class _JobAggregateQuery:
         selected: dict[str, ColumnElement[Any]] = {
             "last_end": sa.func.max(sa.case((is_finished, self.finished_at))),
             "last_ok": sa.func.max(sa.case((self.status_in(*statuses.done), self.finished_at))),
+            "oldest_end": sa.func.min(sa.case((is_finished, self.finished_at))),
             "unknown": sa.func.min(sa.case((status.not_in(statuses.all_statuses), status))),
         }
         if columns.started:

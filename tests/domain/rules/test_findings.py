@@ -451,7 +451,9 @@ FAILED = [failed_job("b")]
 def test_a_job_opens_and_resolves_at_once_regardless_of_after_and_recover() -> None:
     rows = [make_result("f", 1, jobs=LATE), make_result("f", 2, jobs=LATE), make_result("p", 3, jobs=[])]
     done = fold_results(alert_policy(3, 3), {}, 0, rows, lambda _: True)
-    assert describe_transitions(done.transitions) == ["opened job[a] at 1: job.overdue", "resolved job[a] at 3"]
+    assert describe_transitions(done.transitions) == [
+        "opened job[a] at 1: job.overdue", "resolved job[a] at 3: subject.no_longer_listed"
+    ]  # fmt: skip
 
 
 def test_each_job_has_its_own_incident() -> None:
@@ -461,7 +463,7 @@ def test_each_job_has_its_own_incident() -> None:
     assert describe_transitions(done.transitions) == [
         "opened job[a] at 1: job.overdue",
         "opened job[b] at 2: job.failed",
-        "resolved job[a] at 3",
+        "resolved job[a] at 3: subject.no_longer_listed",
     ]
 
 

@@ -9,15 +9,13 @@ import pytest
 
 from watchdog.domain.limits import JobLimits
 from watchdog.domain.model import Listing, ProbeInfo
-from watchdog.domain.observations import JobFacts, JobSourceSnapshot
-from watchdog.domain.probe_state import JobRecord, JobState, job_state_key
+from watchdog.domain.observations import JobFacts
+from watchdog.domain.probe_state import JobRecord, JobState
 from watchdog.domain.rules.job import (
     JobVerdict,
-    dead_scheduler_message,
     evaluate_job,
     evaluate_job_facts,
     evaluate_listed_job,
-    evaluate_snapshot,
     merge_job_state,
 )
 from watchdog.domain.schedule import CronSchedule
@@ -186,7 +184,7 @@ def test_facts_that_the_source_no_longer_reports_are_kept() -> None:
 def test_the_newest_facts_are_stored() -> None:
     facts, state = merge_job_state(JobFacts("backup", running_since=NOON, last_ok=NOON - DAY), JobLimits(), None, NOON)
     assert (facts.last_start, state.last_start, state.last_ok) == (NOON, NOON, NOON - DAY)
-    facts, state = merge_job_state(JobFacts("backup", last_ok=NOON - 2 * DAY), JobLimits(), state, NOON)
+    facts, state = merge_job_state(JobFacts("backup"), JobLimits(), state, NOON)
     assert (facts.last_start, state.last_start, state.last_ok) == (NOON, NOON, NOON - DAY)
     _, state = merge_job_state(JobFacts("backup", last_ok=NOON, last_end=NOON, duration=5), JobLimits(), state, NOON)
     assert (state.last_ok, state.duration) == (NOON, 5)
@@ -302,77 +300,6 @@ def test_an_older_run_does_not_replace_a_newer_one() -> None:
     older = JobFacts("backup", **NIGHTLY, last_start=NOON - 3 * DAY, last_end=NOON - 3 * DAY, duration=5)
     _, still = merge_job_state(older, JobLimits(), state, NOON)
     assert still == state
-
-
-# --- snapshots of a source
-
-
-def snapshot(*jobs: JobFacts, **fields: Any) -> JobSourceSnapshot:
-    return JobSourceSnapshot(NOON, jobs, **fields)
-
-
-def verdicts(
-    source: JobSourceSnapshot, limits: dict[str, JobLimits], state: dict[str, Any] | None = None
-) -> dict[str, str]:
-    """Name -> reason."""
-    required = tuple(name for name in limits if name != "*")
-    jobs = evaluate_snapshot(source, limits, required, state or {})
-    return {job.facts.name: job.verdict.reason for job in jobs}
-
-
-REST = {"*": JobLimits()}
-LATE = JobFacts("late", every=HOUR, next_due=NOON - HOUR)
-
-
-def test_every_job_of_a_source_is_judged_unless_it_is_not_watched() -> None:
-    source = snapshot(JobFacts("ignored", every=HOUR, next_due=NOON - HOUR), LATE, JobFacts("well"))
-    assert verdicts(source, {"late": JobLimits(), "well": JobLimits()}) == {"late": "job.overdue", "well": ""}
-
-
-def test_invalid_values_of_a_source_are_discarded() -> None:
-    nonsense = JobFacts("late", every=-5, next_due=10**300, running_since=-1, duration=10**300)
-    assert verdicts(snapshot(nonsense), REST) == {"late": ""}
-
-
-def test_a_source_that_reports_late_adds_to_the_grace() -> None:
-    assert verdicts(snapshot(LATE, reporting_lag=59 * MIN), REST) == {"late": "job.overdue"}
-    assert verdicts(snapshot(LATE, reporting_lag=HOUR), REST) == {"late": ""}
-
-
-def test_a_required_job_that_is_not_listed_is_gone() -> None:
-    assert verdicts(snapshot(JobFacts("a")), REST | {"b": JobLimits()}) == {"a": "", "b": "job.gone"}
-    (gone,) = evaluate_snapshot(snapshot(), {"*": JobLimits()}, ("b",), {})
-    assert gone.verdict == ("job.gone", "b is gone: its source does not list it", None)
-
-
-def test_an_unlisted_required_job_with_a_configured_schedule_is_judged_by_its_stored_state() -> None:
-    limits = {"b": JobLimits(interval=HOUR)}
-    record = JobRecord("b", JobState("every 60 min", FIRST_SEEN_AT, last_start=NOON - 30 * MIN))
-    state = {job_state_key("b"): record.to_json()}
-    assert verdicts(snapshot(), limits, state) == {"b": ""}
-    assert verdicts(snapshot(), limits) == {"b": ""}, "first seen now"
-    state = {job_state_key("b"): record._replace(state=record.state._replace(last_start=FIRST_SEEN_AT)).to_json()}
-    assert verdicts(snapshot(), limits, state) == {"b": "job.overdue"}
-
-
-def test_the_stored_record_of_a_job() -> None:
-    (job,) = evaluate_snapshot(snapshot(LATE), {"*": JobLimits()}, (), {})
-    assert job.record == JobRecord("late", job.state)
-    assert job.state.schedule_text == "every 60 min"
-
-
-@pytest.mark.parametrize(
-    ("sentence", "source", "message"),
-    [
-        ("no heartbeat", snapshot(LATE), ""),
-        ("no jobs", snapshot(scheduler_heartbeat_at=FIRST_SEEN_AT), ""),
-        ("a heartbeat just in time", snapshot(LATE, scheduler_heartbeat_at=NOON - 5 * MIN), ""),
-        ("no heartbeat for longer", snapshot(LATE, scheduler_heartbeat_at=NOON - 5 * MIN - 1),
-         "the scheduler has not reported since 11:54 UTC"),
-    ],
-)  # fmt: skip
-def test_a_scheduler_is_dead(sentence: str, source: JobSourceSnapshot, message: str) -> None:
-    assert dead_scheduler_message(source) == message, sentence
 
 
 def listed_job_reason(probe: ProbeInfo, listing: Listing, name: str) -> str | None:

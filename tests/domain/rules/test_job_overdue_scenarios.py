@@ -24,6 +24,7 @@ from watchdog.domain.model import Json
 from watchdog.domain.observations import JobFacts
 from watchdog.domain.probe_state import load_job_record
 from watchdog.domain.rules.job import evaluate_job
+from watchdog.domain.rules.job_source import EvaluatedSource
 from watchdog.net import Network
 from watchdog.probes import HeartbeatProbe
 from watchdog.probes.base import RunContext
@@ -113,7 +114,7 @@ class ScenarioJob:
                 facts = facts._replace(cron=plan.schedule or "", timezone=plan.timezone, every=plan.every)
                 plan = plan.model_copy(update={"schedule": None, "every": None})
             job = evaluate_job(facts, plan.to_job_limits(60_000), load_job_record(memory, facts.name), now)
-            observation = jobs_observation([job], context, now)
+            observation = jobs_observation(EvaluatedSource((job,)), context, now)
         self.memory |= observation.state_updates
         text = observation.message.replace("\N{NO-BREAK SPACE}", " ").replace(" UTC", "").removeprefix("backup ")
         text = text.removeprefix("is ").replace("has never run", "never ran").partition(", last run")[0]

@@ -8,12 +8,8 @@ from typing import Any
 import pytest
 from celery.schedules import crontab
 
-from watchdog.domain.observations import JobFacts
 from watchdog.domain.schedule import CronSchedule, ScheduleError
-from watchdog.queues.celery.crontab import MAX_CRON_CHARS, crontab_to_cron, scheduler_idle_since, validate_interval
-
-NOW = 1_777_723_200_000
-MIN = 60_000
+from watchdog.queues.celery.crontab import MAX_CRON_CHARS, crontab_to_cron, validate_interval
 
 
 @pytest.mark.parametrize(
@@ -68,30 +64,3 @@ def test_crontabs_without_an_equivalent_are_invalid_expressions(fields: tuple[An
 @pytest.mark.parametrize(("ms", "expected"), [(1500.0, 1500), (0.5, None), (1e300, None), (float("nan"), None)])
 def test_intervals_out_of_range_are_ignored(ms: float, expected: int | None) -> None:
     assert validate_interval(ms) == expected
-
-
-@pytest.mark.parametrize(
-    ("case", "jobs", "idle_since"),
-    [
-        ("nothing is due", [{"next_due": NOW + MIN}], None),
-        (
-            "a schedule is due, and no job was sent since",
-            [{"next_due": NOW - MIN, "last_start": NOW - 2 * MIN}],
-            NOW - MIN,
-        ),
-        ("a schedule was skipped, others were sent", [{"next_due": NOW - 9 * MIN}, {"last_start": NOW - MIN}], None),
-        ("it is disabled", [{"next_due": NOW - MIN, "enabled": False}], None),
-        ("every minute, idle for five", [{"every": MIN, "last_start": NOW - 5 * MIN}], NOW - 4 * MIN),
-        ("every second, idle for an hour", [{"every": 1000, "last_start": NOW - 60 * MIN}], NOW - 60 * MIN + 1000),
-        ("every hour, idle for five minutes", [{"every": 60 * MIN, "last_start": NOW - 5 * MIN}], None),
-        (
-            "it never ran and is due at three",
-            [{"cron": "0 3 * * *", "schedule_since": NOW - 600 * MIN}],
-            NOW - 540 * MIN,
-        ),
-        ("an unreadable expression", [{"cron": "full moon", "last_start": NOW - 600 * MIN}], None),
-        ("the first overdue schedule counts", [{"next_due": NOW - MIN}, {"next_due": NOW - 3 * MIN}], NOW - 3 * MIN),
-    ],
-)
-def test_the_start_of_an_idle_period_of_beat(case: str, jobs: list[dict[str, Any]], idle_since: int | None) -> None:
-    assert scheduler_idle_since([JobFacts("digest", **job) for job in jobs], NOW) == idle_since

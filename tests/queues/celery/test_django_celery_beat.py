@@ -36,7 +36,10 @@ class DjangoBeatHarness(JobSourceHarness):
         return running_worker(*python_worker_command("celery_beat.py", BROKER=self.broker, DATABASE=self.url))
 
     def reasons(self) -> dict[str, str]:
-        return {name: reason for name, (reason, _) in self.problems().items()}
+        """By job; under the empty name that of the source."""
+        report = self.run_probe()
+        jobs = {name: problem.reason for name, problem in (report.problems or {}).items()}
+        return jobs or ({"": report.result.reason} if report.result.reason else {})
 
     def has_sent(self) -> bool:
         return "last_start" in self.job_evidence()
@@ -76,17 +79,18 @@ def test_every_schedule_is_read_and_a_stopped_beat_reported(harness: DjangoBeatH
     harness.update(last_run_at=harness.time_ago(4))
     assert harness.reasons() == {}  # beat may not have stored its newest runs yet
     harness.update(last_run_at=harness.time_ago(4.6))
-    assert harness.reasons() == {"digest": "job.overdue"}
-    harness.update(last_run_at=harness.time_ago(10))
     report = harness.run_probe()
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "job.scheduler_dead")
-    assert report.result.message.startswith("the scheduler has not reported since ")
+    assert report.result.message.startswith("no Celery beat is running: digest was due at ")
+    harness.update("nightly", last_run_at=harness.time_ago(0))  # beat runs: it has sent something since
+    assert harness.reasons() == {"digest": "job.overdue"}
     with harness.beat():
         wait_until(lambda: harness.run_probe().result.outcome is Outcome.PASS)
 
 
 def test_only_schedules_in_force_are_judged(harness: DjangoBeatHarness) -> None:
     """A schedule is in force while it is enabled, has started, has not expired and, if one-off, has not run."""
+    harness.update("nightly", last_run_at=harness.time_ago(0))
     late = {"last_run_at": harness.time_ago(4.6), "date_changed": harness.time_ago(4.6)}
     for change in (
         {"enabled": False},
@@ -102,12 +106,15 @@ def test_only_schedules_in_force_are_judged(harness: DjangoBeatHarness) -> None:
 
 def test_runs_of_a_schedule_are_expected_from_its_enabling_on(harness: DjangoBeatHarness) -> None:
     harness.keeps_state = True
+    harness.update("nightly", last_run_at=harness.time_ago(0))
     harness.update(last_run_at=harness.time_ago(10_000), enabled=False)
     assert harness.reasons() == {}
     harness.update(last_run_at=None, enabled=True, date_changed=harness.time_ago(4))  # as Django saves it
     assert harness.reasons() == {}
     harness.update(date_changed=harness.time_ago(4.6))
-    harness.state = {key: {**state, "expected_from": 0} for key, state in harness.state.items()}
+    harness.state = {
+        key: {**state, "expected_from": 0} if key.startswith("job:") else state for key, state in harness.state.items()
+    }
     assert harness.reasons() == {"digest": "job.overdue"}
 
 
@@ -115,6 +122,7 @@ def test_a_clocked_schedule_is_due_once(harness: DjangoBeatHarness) -> None:
     harness.execute(
         "INSERT INTO django_celery_beat_clockedschedule (id, clocked_time) VALUES (1, :at)", at=harness.time_ago(4.6)
     )
+    harness.update("nightly", last_run_at=harness.time_ago(0))
     harness.update(last_run_at=None, interval_id=None, clocked_id=1, one_off=True, total_run_count=0)
     assert harness.reasons() == {"digest": "job.overdue"}
     harness.update(last_run_at=harness.time_ago(4.5))
@@ -125,6 +133,35 @@ def test_an_edited_schedule_counts_from_now_on(harness: DjangoBeatHarness) -> No
     harness.update(last_run_at=harness.time_ago(4.6))
     harness.execute("UPDATE django_celery_beat_intervalschedule SET every = 2, period = 'hours'")
     assert harness.reasons() == {}
+
+
+def test_a_solar_schedule_and_an_unknown_time_zone_are_not_judged(harness: DjangoBeatHarness) -> None:
+    harness.execute(
+        "INSERT INTO django_celery_beat_solarschedule (id, event, latitude, longitude) VALUES (1, 'sunset', 52, 13)"
+    )
+    harness.update(interval_id=None, solar_id=1)
+    harness.execute("UPDATE django_celery_beat_crontabschedule SET timezone = 'America/New_Yrok' WHERE hour = '3'")
+    findings = harness.run_probe().findings("schedule")
+    assert set(findings) == {"digest", "nightly"}
+    assert "'solar sunset' is not a cron expression" in findings["digest"]
+    assert findings["nightly"].endswith("unknown time zone 'America/New_Yrok': did you mean America/New_York?")
+
+
+def test_an_emptied_table_and_its_rows_restored(harness: DjangoBeatHarness) -> None:
+    harness.keeps_state = True
+    assert harness.reasons() == {}
+    harness.execute(f"CREATE TABLE backup AS SELECT * FROM {TASK_TABLE}")
+    harness.execute(f"DELETE FROM {TASK_TABLE}")
+    report = harness.run_probe()
+    assert (report.result.reason, report.problems) == ("job.most_gone", {})
+    names = "celery.backend_cleanup, digest, nightly, rates"
+    assert report.result.message == f"all 4 jobs are no longer listed: {names}: table {TASK_TABLE} is empty"
+    harness.execute(f"INSERT INTO {TASK_TABLE} SELECT * FROM backup")
+    assert harness.reasons() == {}
+    harness.execute(f"DELETE FROM {TASK_TABLE} WHERE name = 'rates'")
+    assert harness.reasons() == {"rates": "job.gone"}
+    harness.execute(f"ALTER TABLE {TASK_TABLE} RENAME TO elsewhere")
+    assert harness.run_probe().result.message.startswith("all 4 jobs are no longer listed: ")
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

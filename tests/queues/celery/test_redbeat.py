@@ -41,21 +41,21 @@ class RedbeatHarness(JobSourceHarness):
     def has_sent(self) -> bool:
         return "last_start" in self.job_evidence()
 
-    def save(self, every: Any, **fields: Any) -> None:
-        """Saves the schedule `digest` as an application does."""
+    def save(self, every: Any, name: str = "digest", **fields: Any) -> None:
+        """Saves a schedule as an application does."""
         app = Celery("shop", broker=self.server.url, set_as_current=False)
         app.conf.update(redbeat_redis_url=self.server.url, redbeat_redis_options={}, timezone="Europe/Berlin")
-        RedBeatSchedulerEntry("digest", "celery.accumulate", every, app=app, **fields).save()
+        RedBeatSchedulerEntry(name, "celery.accumulate", every, app=app, **fields).save()
         app.redbeat_redis.close()
 
-    def set_last_run(self, minutes: int) -> None:
-        """Sets `digest` as last sent this many minutes ago, and due a second later."""
+    def set_last_run(self, minutes: int, name: str = "digest", due_after: int = 1) -> None:
+        """Sets a schedule as last sent this many minutes ago, and due this many seconds later."""
         at = datetime.now(UTC) - timedelta(minutes=minutes)
         parts = ("year", "month", "day", "hour", "minute", "second", "microsecond")
         last_run = {part: getattr(at, part) for part in parts}
         meta = {"last_run_at": {"__type__": "datetime", **last_run, "timezone": "UTC"}, "total_run_count": 7}
-        self.client.hset("redbeat:digest", "meta", json.dumps(meta))
-        self.client.zadd("redbeat::schedule", {"redbeat:digest": int(at.timestamp()) + 1})
+        self.client.hset(f"redbeat:{name}", "meta", json.dumps(meta))
+        self.client.zadd("redbeat::schedule", {f"redbeat:{name}": int(at.timestamp()) + due_after})
 
 
 @pytest.fixture
@@ -81,34 +81,58 @@ def test_every_schedule_is_read(harness: RedbeatHarness) -> None:
     assert "unreadable_definitions" not in report.evidence.facts
 
 
-def test_a_stopped_beat_makes_its_jobs_overdue_after_their_grace(harness: RedbeatHarness) -> None:
+def test_a_stopped_beat_is_one_problem_for_any_graces_of_its_jobs(harness: RedbeatHarness) -> None:
     with harness.beat() as beat:
         wait_until(harness.has_sent)
         beat.process.terminate()
         beat.process.wait(30)
-        wait_until(lambda: harness.reason("1s") == "job.overdue")
-    assert harness.run_probe("1s").evidence.facts["lock"] == "redbeat::lock is not held"
+        limits: dict[str, Any] = {"digest": {"grace": "1s"}, "rest": {"grace": "1h"}}
+        wait_until(lambda: harness.source_reason(**limits) == "job.scheduler_dead")
+    report = harness.run_probe(**limits)
+    assert (report.result.outcome, report.problems) == (Outcome.FAIL, None)
+    assert report.result.message.startswith("no Celery beat is running: digest was due at ")
     with harness.beat():
-        wait_until(lambda: harness.reason("5s") == "")
+        wait_until(lambda: harness.source_reason("5s") == "")
 
 
 def test_a_killed_beat_is_reported_once_for_all_its_jobs(harness: RedbeatHarness) -> None:
     """The lock of a killed beat stays for 25 minutes."""
     with harness.beat() as beat:
         wait_until(harness.has_sent)
+        harness.run_probe()
         beat.kill()
     harness.set_last_run(6)
-    assert harness.reason() == "job.overdue"
-    harness.set_last_run(11)
     report = harness.run_probe()
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "job.scheduler_dead")
-    assert report.result.message.startswith("the scheduler has not reported since ")
     assert not report.state_updates
     harness.client.delete("redbeat::lock")
-    harness.set_last_run(6)
-    assert harness.run_probe().result.reason == "job.scheduler_dead"
+    assert harness.source_reason() == "job.scheduler_dead"
     with harness.beat():
         wait_until(lambda: harness.run_probe("5s").result.outcome is Outcome.PASS)
+
+
+def test_flushed_schedules_are_one_problem_and_restored_ones_are_as_before(harness: RedbeatHarness) -> None:
+    for name in ("a", "b", "digest"):
+        harness.save(schedule(3600.0), name=name)
+    assert harness.source_reason() == ""
+    harness.client.flushdb()
+    report = harness.run_probe()
+    assert (report.result.outcome, report.problems) == (Outcome.FAIL, {})
+    place = f"redbeat::schedule does not exist in {harness.server.url}"
+    assert report.result.message == f"all 3 jobs are no longer listed: a, b, digest: {place}"
+    assert set(report.findings("source")) == {""}
+    for name in ("a", "b", "digest"):
+        harness.save(schedule(3600.0), name=name)
+    assert harness.source_reason() == ""
+    harness.client.zrem("redbeat::schedule", "redbeat:b")
+    assert {name: reason for name, (reason, _) in harness.problems().items()} == {"b": "job.gone"}
+
+
+def test_schedules_of_another_database_are_not_there(harness: RedbeatHarness) -> None:
+    harness.save(schedule(3600.0))
+    report = harness.run_probe(overrides={"redbeat": f"{harness.server.url.removesuffix('/0')}/7"})
+    assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "job.none_listed")
+    assert report.result.message.endswith("/7")
 
 
 def test_a_disabled_schedule_is_listed_and_not_judged(harness: RedbeatHarness) -> None:
@@ -145,7 +169,9 @@ def test_an_edited_schedule_counts_from_now_on(harness: RedbeatHarness) -> None:
     ],
 )  # fmt: skip
 def test_an_unreadable_definition_is_judged_by_its_due_time(harness: RedbeatHarness, definition: str | bytes) -> None:
-    """Beat itself crashes on such a definition."""
+    """Beat itself crashes on such a definition, unless it is another that runs."""
+    harness.save(schedule(3600.0), name="hourly")
+    harness.set_last_run(0, "hourly", due_after=3600)
     harness.save(schedule(3600.0))
     harness.set_last_run(4)
     harness.client.hset("redbeat:evil", "definition", definition)
@@ -175,7 +201,9 @@ def test_invalid_entries_are_harmless(harness: RedbeatHarness) -> None:
 
 def test_another_prefix(harness: RedbeatHarness) -> None:
     harness.save(schedule(3600.0))
-    assert harness.run_probe(overrides={"prefix": "shop:"}).result.measurements == {"jobs": 0, "jobs_failing": 0}
+    report = harness.run_probe(overrides={"prefix": "shop:"})
+    assert (report.result.reason, report.result.measurements["jobs"]) == ("job.none_listed", 0)
+    assert "shop::schedule does not exist" in report.result.message
 
 
 def test_redis_is_down(harness: RedbeatHarness) -> None:

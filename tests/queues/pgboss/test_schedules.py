@@ -16,6 +16,7 @@ from tests.support.probe_runs import node_worker_command
 from tests.support.redis_server import running_worker
 from tests.support.third_party import ThirdPartyServers, find_free_port
 from watchdog.domain.model import Outcome
+from watchdog.domain.probe_state import JOB_STATE_KEY_PREFIX, SCHEDULER_STATE_KEY
 
 MINUTE_MS = 60_000
 TIME_COLUMNS_SQL = """
@@ -47,8 +48,13 @@ class PgbossScheduleHarness(JobSourceHarness):
         self.sql(f"UPDATE pgboss.schedule SET updated_on = updated_on - interval '{minutes} min'")
         if not scheduler_alive:
             self.sql(f"UPDATE pgboss.version SET cron_on = cron_on - interval '{minutes} min'")
-        for state in self.state.values():
-            for name in ("expected_from", "last_start", "last_end", "last_ok"):
+        for key, state in self.state.items():
+            names: tuple[str, ...] = ()
+            if key.startswith(JOB_STATE_KEY_PREFIX):
+                names = ("expected_from", "last_start", "last_end", "last_ok")
+            elif key == SCHEDULER_STATE_KEY and not scheduler_alive:
+                names = ("heartbeat_at",)
+            for name in names:
                 state[name] = None if state[name] is None else state[name] - minutes * MINUTE_MS
 
     @property
@@ -75,24 +81,55 @@ def test_every_schedule_is_read(harness: PgbossScheduleHarness) -> None:
         {"cron", "timezone", "next"}, "0 3 * * *", "Europe/Berlin",
     )  # fmt: skip
     assert facts[harness.queue]["last_ok"] >= facts[harness.queue]["last_start"]
-    assert facts[f"{harness.queue}-shared/rule"]["unreadable_schedule"].startswith("this schedule cannot be read")
+    assert set(report.findings("schedule")) == {f"{harness.queue}-shared/rule"}
     assert harness.job_state(harness.queue)["schedule_text"]
 
 
-def test_a_stopped_process_is_reported_first_as_overdue_schedules_then_as_dead(harness: PgbossScheduleHarness) -> None:
+def test_a_stopped_process_is_one_problem_after_two_minutes(harness: PgbossScheduleHarness) -> None:
     with harness.worker("return"):
         assert harness.problems() == {}
-    harness.age_everything(3)
-    problems = harness.problems()
-    assert problems[harness.queue][0] == "job.overdue"
-    assert set(problems) <= {harness.queue, f"{harness.queue}-shared/often"}
-    harness.age_everything(4)
-    report = harness.run_probe()
+    harness.age_everything(1)
+    assert harness.problems("1s") == {}, "it may be starting again"
+    harness.age_everything(2)
+    report = harness.run_probe("1s")
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "job.scheduler_dead")
-    assert report.result.message.startswith("the scheduler has not reported since ")
+    assert report.result.message.startswith("no pg-boss scheduler is running: the last heartbeat was at ")
     assert report.problems is None
     with harness.worker("return"):
         assert harness.queue not in harness.problems()
+
+
+def test_deleted_schedules_are_one_problem_and_restored_ones_are_as_before(harness: PgbossScheduleHarness) -> None:
+    with harness.worker("return"):
+        assert harness.source_reason() == ""
+        harness.sql("CREATE TABLE backup AS SELECT * FROM pgboss.schedule")
+        harness.sql("DELETE FROM pgboss.schedule")
+        report = harness.run_probe()
+        assert (report.result.reason, report.problems) == ("job.most_gone", {})
+        assert report.result.message.startswith("all 4 jobs are no longer listed: digest-")
+        assert report.result.message.endswith("table pgboss.schedule is empty")
+        harness.sql("INSERT INTO pgboss.schedule SELECT * FROM backup")
+        assert harness.source_reason() == ""
+        harness.sql("DELETE FROM pgboss.schedule WHERE name = %s", harness.queue)
+        assert harness.problems()[harness.queue][0] == "job.gone"
+        harness.sql("ALTER SCHEMA pgboss RENAME TO elsewhere")
+        assert harness.source_reason() == "job.most_gone"
+
+
+def test_schedules_that_cannot_be_read_are_not_judged(harness: PgbossScheduleHarness) -> None:
+    """pg-boss stores any text as a time zone. It knows schedules other than cron expressions."""
+    harness.sql(TABLES_BY_VERSION[24])
+    harness.sql("INSERT INTO pgboss.version VALUES (24, now())")
+    harness.sql("INSERT INTO pgboss.schedule (name, cron, timezone) VALUES ('a', '0 * * * *', 'America/New_Yrok')")
+    harness.sql("INSERT INTO pgboss.schedule (name, cron) VALUES ('b', '0 * * *'), ('c', '0 * * * *')")
+    report = harness.run_probe()
+    assert report.problems == {}
+    findings = report.findings("schedule")
+    assert set(findings) == {"a", "b"}
+    assert findings["a"].endswith("unknown time zone 'America/New_Yrok': did you mean America/New_York?")
+    harness.sql("UPDATE pgboss.schedule SET timezone = 'America/New_York', cron = '0 * * * *'")
+    assert harness.run_probe().findings("schedule") == {}
+    assert harness.run_probe(rest={"every": "1h"}).findings("schedule") == {}
 
 
 def test_runs_before_the_first_poll_count(harness: PgbossScheduleHarness) -> None:
@@ -193,10 +230,10 @@ def test_schedules_that_share_a_queue_are_reported(harness: PgbossScheduleHarnes
     assert facts["shared_queues"] == "r: pg-boss before 12 does not distinguish the schedules of one queue"
 
 
-def test_a_scheduler_without_schedules_needs_no_heartbeat(harness: PgbossScheduleHarness) -> None:
+def test_without_schedules_that_is_the_problem_and_not_the_heartbeat(harness: PgbossScheduleHarness) -> None:
     harness.sql(TABLES_BY_VERSION[26])
     harness.sql("INSERT INTO pgboss.version VALUES (26, now() - interval '1 day')")
-    assert harness.run_probe().result.outcome is Outcome.PASS
+    assert harness.source_reason() == "job.none_listed"
 
 
 def test_a_schema_without_schedules(harness: PgbossScheduleHarness) -> None:

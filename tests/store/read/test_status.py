@@ -210,7 +210,7 @@ def test_jobs_of_the_configured_probes(database: Database) -> None:
             NOW - MINUTE_MS,
             False,
         ),
-        ("Backup", "Not run yet", "", NOW - MINUTE_MS, False),
+        ("Backup", "Waiting for the first run", "", NOW - MINUTE_MS, False),
         ("b", "Ok", "", NOW - MINUTE_MS, True),
     ]
     stale = next(job for job in jobs if job.name == "t")

@@ -268,7 +268,7 @@ def test_a_probe_with_one_result_has_a_page(tmp_path: Path) -> None:
     assert "Latency, last 5 min" in text
     assert "State, last 5 min" in text
     assert "1 of 1" in text
-    assert "t Not run yet" in text
+    assert "t Waiting for the first run" in text
 
 
 @pytest.fixture
@@ -311,7 +311,7 @@ def test_the_jobs_of_a_source_are_listed_worst_first(tmp_path: Path, scheduled: 
     late = "retry is overdue: 4 runs missed, the first due 21 Nov 23:00 UTC, last run 21 Nov 22:29 UTC"
     assert f"retry {late} Overdue 0 * * * * UTC 21 Nov 22:29 - - 03:00" in text
     assert "usage-rollup On time every 10 min 02:28 02:29 59 s 02:38" in text
-    assert "yearly Not run yet 0 0 1 1 * UTC never - - 1 Jan 2027 00:00" in text
+    assert "yearly Waiting for the first run 0 0 1 1 * UTC never - - 1 Jan 2027 00:00" in text
     assert text.index("ledger") < text.index("retry") < text.index("usage-rollup") < text.index("yearly")
     assert "listed ·" not in elsewhere
 

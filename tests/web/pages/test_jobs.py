@@ -147,7 +147,12 @@ LISTED = task_aged(5 * MINUTE_MS, NOW)
     [
         ("ran within its limit", LISTED, {"*": HOUR_MS}, ("up", "up", "On time", "")),
         ("has no limit", LISTED, {}, ("up", "up", "Ok", "")),
-        ("has not run yet", ReportedTask(ok=True), {"t": HOUR_MS}, ("unknown", "wait", "Not run yet", "")),
+        (
+            "has not run yet",
+            ReportedTask(ok=True),
+            {"t": HOUR_MS},
+            ("unknown", "wait", "Waiting for the first run", ""),
+        ),
         ("failed", ReportedTask(ok=False, error="no"), {}, ("degraded", "degraded", "Failed", "task t failed: no")),
         ("is not listed", None, {"t": HOUR_MS}, ("down", "down", "Missing", "task t is not in the server's list")),
     ],

@@ -265,10 +265,27 @@ _QUEUES = (
     _failure(
         "job.scheduler_dead",
         "Scheduler dead",
-        "The scheduler has not reported for 5 minutes, so it starts no job at all. Its jobs are not reported "
-        "individually.",
+        "The scheduler has been silent for longer than it may be, or a job is overdue and no job has been sent since "
+        "it was due. Its jobs are not reported individually.",
         "Check whether its process runs.",
-        sentence="the scheduler has not reported since {since}",
+        sentence="no {scheduler} is running",
+    ),
+    _failure(
+        "job.most_gone",
+        "Most jobs gone",
+        "At least two jobs, and more than half of those that the source has listed in the last day, are no longer "
+        "listed. No incident of a job that is missing recovers meanwhile.",
+        "Check whether the source was emptied, and whether the URL, database and queue are right. If the jobs were "
+        "removed on purpose, `watchdog jobs forget PROBE` ends the incident.",
+        sentence="{counts} are no longer listed: {names}",
+    ),
+    _failure(
+        "job.none_listed",
+        "No jobs",
+        "The source lists no scheduled jobs at all, so nothing is monitored.",
+        "Check whether the URL, database, queue and prefix are right, and whether the application has created its "
+        "schedules.",
+        sentence="no scheduled jobs are listed",
     ),
 )
 

@@ -171,8 +171,9 @@ FINDING_REASONS = (
     _finding(
         "job.gone",
         "Gone",
-        "A job named under `watch` is not listed by its source.",
-        "Find out what removed it.",
+        "The source does not list a job that it listed before and that was enabled, or that `watch` names.",
+        "Find out what removed it. If it was removed on purpose, `watchdog jobs forget PROBE JOB` ends the incident; "
+        "otherwise it ends after 24 hours, unless `watch` names the job.",
         sentence="{name} is gone: its source does not list it",
     ),
     _finding(
@@ -197,6 +198,14 @@ FINDING_REASONS = (
         sentence="tool {name} is listed {count} times",
     ),
     _finding(
+        "job.schedule_unreadable",
+        "Schedule unreadable",
+        "The source has a schedule for the job that Watchdog cannot read: an unknown time zone, a wrong cron "
+        "expression, or a kind of schedule that Watchdog does not know. Whether the job runs on time is not judged.",
+        "Correct the schedule in the source, or set the expected schedule of the job under `watch`.",
+        sentence="{name} is not judged, because its schedule cannot be read",
+    ),
+    _finding(
         "preference.failed",
         "Preference not met",
         "A `prefer` expression is false or cannot be evaluated.",
@@ -213,7 +222,17 @@ FINDING_REASONS = (
     _resolution(
         "subject.no_longer_listed",
         "No longer listed",
-        "The task is no longer listed, or the expression was changed.",
+        "The task or job is no longer listed, or the expression was changed.",
+    ),
+    _resolution(
+        "job.removal_accepted",
+        "Accepted as removed",
+        "The source has not listed the job for 24 hours and was stable, so the job counts as removed.",
+    ),
+    _resolution(
+        "job.forgotten",
+        "Forgotten",
+        "An operator has decided that the job is no longer missed: `watchdog jobs forget`.",
     ),
     _resolution(
         "probe.removed",

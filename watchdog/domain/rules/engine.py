@@ -21,13 +21,29 @@ from watchdog.domain.model import (
     Result,
 )
 from watchdog.domain.reasons import is_same_cause
-from watchdog.domain.rules import availability, job, missing, no_verdict, preference, service, stale, task, tool
+from watchdog.domain.rules import (
+    availability,
+    job,
+    missing,
+    no_verdict,
+    preference,
+    service,
+    source,
+    stale,
+    task,
+    tool,
+    unreadable_schedule,
+)
+from watchdog.domain.rules.missing_jobs import gone_jobs, withheld_jobs
 from watchdog.domain.rules.policy import AlertPolicy
 
 AlertStates = dict[tuple[str, str], AlertState]
 """By (rule, subject). A finding that is clear has no entry."""
 
-RESULT_RULES = (availability, no_verdict, task, missing, preference, tool, job, service)
+RESULT_RULES = (
+    *(availability, no_verdict, task, missing, preference, tool),
+    *(job, source, unreadable_schedule, service),
+)
 """The rules that judge a result. `stale` judges the absence of results."""
 
 HEALTH_STATE_BY_RULE = {rule.RULE_NAME: rule.HEALTH_STATE for rule in (*RESULT_RULES, stale)}
@@ -37,6 +53,10 @@ LISTING_RULES = (task, preference, tool, job, service)
 """The rules that evaluate the subjects of a listing of their own."""
 
 FACTS_TYPES: Mapping[str, type[Facts]] = {rule.RULE_NAME: rule.FACTS for rule in LISTING_RULES}
+
+_LISTING_BY_RULE = {missing.RULE_NAME: task.RULE_NAME, unreadable_schedule.RULE_NAME: job.RULE_NAME}
+"""The listing that a rule reads, if it is another rule's."""
+_JOB_RULES = (job.RULE_NAME, unreadable_schedule.RULE_NAME)
 
 IMMEDIATE_RULES = (stale.RULE_NAME, job.RULE_NAME, service.RULE_NAME)
 """Rules with a tolerance of their own: `failure_threshold` and `success_threshold` do not apply to them."""
@@ -122,19 +142,26 @@ def listed_subjects(rule: str, result: Result) -> Collection[str] | None:
         return preference.listed_expressions(result)
     if rule == tool.RULE_NAME:
         return tool.listed_tools(result)
-    listing = result.listings.get(task.RULE_NAME if rule == missing.RULE_NAME else rule)
+    listing = result.listings.get(_LISTING_BY_RULE.get(rule, rule))
     return None if listing is None else listing.subjects
 
 
 def vanished_subject_findings(alert_states: AlertStates, result: Result, findings: Iterable[Finding]) -> list[Finding]:
-    """A good finding for each subject that is not clear and that the result's listing no longer has."""
+    """A good finding for each subject that is not clear and that the result's listing no longer has.
+
+    A job that is listed as missing, and that is not judged, gets none: that it is missing is no recovery.
+    """
     if result.outcome not in (Outcome.PASS, Outcome.FAIL):
         return []
     judged = {(f.rule, f.subject) for f in findings}
+    jobs = result.listings.get(job.RULE_NAME)
+    not_judged = frozenset() if jobs is None else withheld_jobs(jobs) | gone_jobs(jobs)
     return [
-        Finding(rule, subject, False, "" if rule in (job.RULE_NAME, tool.RULE_NAME) else "subject.no_longer_listed")
+        Finding(rule, subject, False, "" if rule == tool.RULE_NAME else "subject.no_longer_listed")
         for rule, subject in alert_states
-        if (rule, subject) not in judged and listed_subjects(rule, result) is not None
+        if (rule, subject) not in judged
+        and listed_subjects(rule, result) is not None
+        and not (rule in _JOB_RULES and subject in not_judged)
     ]
 
 
@@ -206,7 +233,10 @@ def fold_results(
 
 
 def derive_health_state(open_rules: Iterable[str], *, has_verdict: bool) -> HealthState:
-    """A probe's state: the worst of its open incidents. Without any, `up`, or `unknown` before the first verdict."""
+    """A probe's state: the worst of its open incidents. Without any, `up`, or `unknown` before the first verdict.
+
+    `has_verdict`: False as well while none of its jobs has run.
+    """
     states = {HEALTH_STATE_BY_RULE[rule] for rule in open_rules}
     return next(
         (state for state in (HealthState.DOWN, HealthState.UNKNOWN, HealthState.DEGRADED) if state in states),

@@ -1,9 +1,9 @@
 """job: each scheduled job that a source reports runs on time, succeeds and takes no longer than it may.
 
-`evaluate_job_facts` judges one job. A run calls it by `evaluate_snapshot` or `evaluate_job`, which first complete the
-facts by what the probe remembers; the fold and the pages call it by `evaluate_listed_job`, for the completed facts that
-a result lists. A job's tolerance is in its limits (grace, max_failures), so `failure_threshold` does not apply to this
-rule.
+`evaluate_job_facts` judges one job. A run calls it by `evaluate_source` (job_source.py) or `evaluate_job`, which first
+complete the facts by what the probe remembers; the fold and the pages call it by `evaluate_listed_job`, for the
+completed facts that a result lists. A job's tolerance is in its limits (grace, max_failures), so `failure_threshold`
+does not apply to this rule.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from watchdog.domain.formatting import (
     format_utc,
 )
 from watchdog.domain.limits import JobLimits
-from watchdog.domain.model import Finding, HealthState, Json, Listing, ProbeInfo, Result
-from watchdog.domain.observations import JobFacts, JobSourceSnapshot
-from watchdog.domain.probe_state import JobRecord, JobState, load_job_record
+from watchdog.domain.model import Finding, HealthState, Listing, ProbeInfo, Result
+from watchdog.domain.observations import JobFacts
+from watchdog.domain.probe_state import JobRecord, JobState, job_state_key
 from watchdog.domain.reasons import reason_and_message
+from watchdog.domain.rules.missing_jobs import withheld_jobs
 from watchdog.domain.rules.policy import AlertPolicy
 from watchdog.domain.schedule import (
     MAX_MISSED_RUNS,
@@ -44,16 +45,18 @@ HEALTH_STATE = HealthState.DOWN
 FACTS = JobFacts
 MIN_ASSUMED_RUNTIME_MS = HOUR_MS
 """A run without `max_runtime` is not given up as lost before this time."""
-SCHEDULER_DEAD_AFTER_MS = 300_000
-"""A scheduler that has not reported for this long is dead."""
+LATE_REASONS = ("job.overdue", "job.never_ran")
+"""A run did not start. The scheduler may be the cause."""
 
 
 def evaluate_result(policy: AlertPolicy, result: Result) -> Iterator[Finding]:
     if (listing := result.listings.get(RULE_NAME)) is None:
         return
-    for name in listing.subjects:
-        if (verdict := evaluate_listed_job(policy.probe, listing, name)) is not None:
-            yield Finding(RULE_NAME, name, bool(verdict.reason), verdict.reason, verdict.message)
+    withheld = withheld_jobs(listing)
+    for name, facts in listing.subjects.items():
+        verdict = None if name in withheld else evaluate_listed_job(policy.probe, listing, name)
+        if verdict is not None:
+            yield Finding(RULE_NAME, name, bool(verdict.reason), verdict.reason or facts.removal, verdict.message)
 
 
 def find_job_limits(job_limits: Mapping[str, JobLimits], name: str) -> JobLimits | None:
@@ -85,40 +88,22 @@ class EvaluatedJob(NamedTuple):
     facts: JobFacts
     state: JobState
     verdict: JobVerdict
+    stored_key: str = ""
+    """Where the probe's state has it, if that does not follow from the name: names are stored masked."""
+
+    @property
+    def state_key(self) -> str:
+        return self.stored_key or job_state_key(self.facts.name)
 
     @property
     def record(self) -> JobRecord:
         """What the probe remembers of it."""
         return JobRecord(self.facts.name, self.state)
 
-
-def dead_scheduler_message(snapshot: JobSourceSnapshot) -> str:
-    """Why the scheduler counts as dead; empty when it does not. A dead scheduler is one problem, however many jobs it
-    keeps from running."""
-    if not snapshot.jobs or snapshot.scheduler_heartbeat_at is None:
-        return ""
-    if snapshot.taken_at - snapshot.scheduler_heartbeat_at <= SCHEDULER_DEAD_AFTER_MS:
-        return ""
-    since = format_utc(snapshot.scheduler_heartbeat_at, snapshot.taken_at)
-    return reason_and_message("job.scheduler_dead", since=since)[1]
-
-
-def evaluate_snapshot(
-    snapshot: JobSourceSnapshot,
-    job_limits: Mapping[str, JobLimits],
-    required_jobs: tuple[str, ...],
-    probe_state: Mapping[str, Json],
-) -> Iterator[EvaluatedJob]:
-    """Judges every job that has limits. A required job that the source does not list is judged by what is remembered
-    of it, and is gone unless its configuration has a schedule of its own."""
-    listed = {facts.name for facts in snapshot.jobs}
-    unlisted = (JobFacts(name) for name in required_jobs if name not in listed)
-    for reported in (*(facts.sanitized for facts in snapshot.jobs), *unlisted):
-        limits = find_job_limits(job_limits, reported.name)
-        if limits is None:
-            continue
-        facts = reported._replace(reporting_lag=snapshot.reporting_lag, listed=reported.name in listed)
-        yield evaluate_job(facts, limits, load_job_record(probe_state, facts.name), snapshot.taken_at)
+    @property
+    def is_late(self) -> bool:
+        """Whether a run did not start."""
+        return self.verdict.reason in LATE_REASONS
 
 
 def evaluate_job(
@@ -204,11 +189,13 @@ def describe_schedule(facts: JobFacts, limits: JobLimits, now: int) -> str:
 def merge_job_state(facts: JobFacts, limits: JobLimits, state: JobState | None, now: int) -> tuple[JobFacts, JobState]:
     """The facts completed by what is remembered of the job, and what to remember from now on.
 
-    Sources forget old runs, and a run that was seen stays evidence. A remembered instant in the future is dropped: it
-    was stored by a clock that was ahead.
+    Sources forget old runs, and a run that was seen stays evidence, unless the source has corrected it. A remembered
+    instant in the future is dropped: it was stored by a clock that was ahead.
     """
     schedule_text = describe_schedule(facts, limits, now)
     saved = state or JobState(schedule_text, _initial_expected_from(facts, limits, now))
+    if _has_corrected_runs(facts, saved):
+        saved = saved._replace(last_start=None, last_end=None, last_ok=None, duration=None, failures=0)
     if saved.schedule_text == schedule_text:
         expected_from = min(max(saved.expected_from, facts.schedule_since or 0), now)
     else:
@@ -246,6 +233,25 @@ def merge_job_state(facts: JobFacts, limits: JobLimits, state: JobState | None, 
     )
 
 
+def _has_corrected_runs(facts: JobFacts, saved: JobState) -> bool:
+    """Whether the source has changed or deleted the run that is remembered as the newest: then its word counts.
+
+    A source forgets runs of the same outcome oldest first. So if it still has a success that is older than a remembered
+    one, or a failure that is older than a remembered one, it has not forgotten the newer run. The same is true of the
+    start, where only starts are reported.
+    """
+    reports_starts_only = facts.last_end is None and saved.last_end is None and facts.running_since is None
+    return (
+        _is_earlier(facts.last_ok, saved.last_ok)
+        or bool(facts.failures and saved.failures and _is_earlier(facts.last_end, saved.last_end))
+        or (reports_starts_only and _is_earlier(facts.last_start, saved.last_start))
+    )
+
+
+def _is_earlier(reported: int | None, remembered: int | None) -> bool:
+    return reported is not None and remembered is not None and reported < remembered
+
+
 def _initial_expected_from(facts: JobFacts, limits: JobLimits, now: int) -> int:
     """From when on runs are expected of a job that is seen for the first time."""
     if facts.schedule_since is not None:
@@ -265,13 +271,18 @@ def evaluate_job_facts(facts: JobFacts, limits: JobLimits, now: int, gaps: Gaps 
     limits = replace(limits, grace=limits.grace + facts.reporting_lag) if facts.reporting_lag else limits
     expected_from = now if facts.expected_from is None else facts.expected_from
     expected = expected_runs(facts, limits, expected_from, gaps)
-    if not facts.enabled:
+    if not facts.enabled or facts.removal or facts.undecided:
         return JobVerdict("", "", None)
+    if not facts.listed and not limits.overrides_schedule:
+        return JobVerdict(*_gone_reason(facts, now), None)
     reason, message = _find_job_problem(facts, limits, expected, now, gaps)
-    if not reason and not facts.listed and not limits.overrides_schedule:
-        return JobVerdict(*reason_and_message("job.gone", name=facts.name), None)
     next_expected_at = expected.schedule.next_slot_after(now) if expected.schedule is not None else facts.next_due
     return JobVerdict(reason, message, next_expected_at)
+
+
+def _gone_reason(facts: JobFacts, now: int) -> tuple[str, str]:
+    since = "" if facts.gone_since is None else f"not listed since {format_utc(facts.gone_since, now)}"
+    return reason_and_message("job.gone", since, name=facts.name)
 
 
 def _find_job_problem(

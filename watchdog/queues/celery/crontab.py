@@ -1,13 +1,11 @@
-"""The schedules of Celery beat, wherever they are stored: crontabs, intervals, and whether beat is running."""
+"""The schedules of Celery beat, wherever they are stored: crontabs and intervals."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Any
 
-from watchdog.domain.observations import MAX_INTERVAL_MS, JobFacts
-from watchdog.domain.schedule import missed_runs
+from watchdog.domain.observations import MAX_INTERVAL_MS
 
 MAX_SCHEDULES = 2_000
 MAX_CRON_CHARS = 600
@@ -58,23 +56,3 @@ def _expand_wrapped_range(part: str, low: int, high: int) -> str:
 def validate_interval(interval_ms: float) -> int | None:
     """None: out of range."""
     return int(interval_ms) if 1 <= interval_ms <= MAX_INTERVAL_MS else None
-
-
-def scheduler_idle_since(jobs: Iterable[JobFacts], now: int) -> int | None:
-    """When the first job became due of those that beat has not sent, provided that it has sent no other job since.
-    None: beat may be running."""
-    jobs = list(jobs)
-    last_sent_at = max((job.last_start for job in jobs if job.last_start is not None), default=0)
-    missed = [due_at for job in jobs if job.enabled and (due_at := _missed_due_at(job, now)) is not None]
-    return min((due_at for due_at in missed if due_at > last_sent_at), default=None)
-
-
-def _missed_due_at(job: JobFacts, now: int) -> int | None:
-    """When a job was due that has not been sent; None: it has been sent, or is not due."""
-    if job.next_due is not None:
-        return job.next_due if job.next_due <= now else None
-    since = next(at for at in (job.schedule_since, job.last_start, now) if at is not None)
-    schedule = job.build_schedule(since)
-    if schedule is None or not missed_runs(schedule, now, job.last_start, 0, since):
-        return None
-    return schedule.next_slot_after(since if job.last_start is None else job.last_start)

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from watchdog.domain.model import Json
-from watchdog.domain.observations import JobFacts, JobSourceSnapshot
+from watchdog.domain.observations import JobFacts, JobSourceSnapshot, SchedulerLiveness
 from watchdog.net.errors import ProbeError
-from watchdog.queues.celery.crontab import MAX_SCHEDULES, crontab_to_cron, scheduler_idle_since, validate_interval
+from watchdog.queues.celery.crontab import MAX_SCHEDULES, crontab_to_cron, validate_interval
 from watchdog.queues.clients.timestamps import parse_timestamp_ms
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ def read_snapshot(
         raise ProbeError("database.table_missing", f"table {PERIODIC_TASK_TABLE} does not exist: {hint}")
     now = database.current_time(connection)
     jobs = tuple(_job_facts(row, default_zone, now) for row in connection.execute(_select_schedules()))
-    snapshot = JobSourceSnapshot(now, jobs, scheduler_idle_since(jobs, now), REPORTING_LAG_MS)
+    location = f"table {PERIODIC_TASK_TABLE} is empty"
+    snapshot = JobSourceSnapshot(now, jobs, SchedulerLiveness("Celery beat"), REPORTING_LAG_MS, location)
     return snapshot, database.write_access_evidence(connection, sa.table(PERIODIC_TASK_TABLE))
 
 
@@ -49,6 +50,7 @@ def _select_schedules() -> Select[Any]:
         "interval": ("every", "period"),
         "crontab": ("minute", "hour", "day_of_month", "month_of_year", "day_of_week", "timezone"),
         "clocked": ("clocked_time",),
+        "solar": ("event",),
     }
     task = sa.table(PERIODIC_TASK_TABLE, *map(sa.column, (*task_columns, *(f"{kind}_id" for kind in schedule_columns))))
     selected = [task.c[name] for name in task_columns]
@@ -70,7 +72,7 @@ def _job_facts(row: Row[Any], default_zone: str, now: int) -> JobFacts:
     crontab = (row.minute, row.hour, row.day_of_month, row.month_of_year, row.day_of_week)
     return JobFacts(
         str(row.name)[:200],
-        cron="" if row.minute is None else crontab_to_cron(*crontab),
+        cron=f"solar {row.event}" if row.event is not None else "" if row.minute is None else crontab_to_cron(*crontab),
         every=validate_interval(row.every * PERIOD_MS.get(row.period, 0)) if isinstance(row.every, int) else None,
         timezone=str(row.timezone or "UTC"),
         enabled=bool(row.enabled) and not is_over,

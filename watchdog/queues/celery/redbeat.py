@@ -9,26 +9,21 @@ from zoneinfo import ZoneInfo
 
 from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import Json
-from watchdog.domain.observations import JobFacts, JobSourceSnapshot
+from watchdog.domain.observations import JobFacts, JobSourceSnapshot, SchedulerLiveness
 from watchdog.domain.timestamps import parse_milliseconds, to_epoch_ms
-from watchdog.queues.celery.crontab import MAX_SCHEDULES, crontab_to_cron, scheduler_idle_since, validate_interval
+from watchdog.queues.celery.crontab import MAX_SCHEDULES, crontab_to_cron, validate_interval
 from watchdog.queues.clients.redis import parse_redis_time_ms
 
 MAX_DEFINITION_CHARS = 20_000
 """Longer definitions are not read: they contain the task's arguments."""
 READ_BATCH_SIZE = 100
-BEAT_MAX_LOOP_INTERVAL_MS = 300_000
-"""Celery's default for how long beat sleeps: it may notice a new schedule only then."""
 DATETIME_FIELDS = ("year", "month", "day", "hour", "minute", "second")
 CRONTAB_FIELDS = ("minute", "hour", "day_of_month", "month_of_year", "day_of_week")
 
 
 async def read_snapshot(client: Any, prefix: str, facts: dict[str, Json]) -> JobSourceSnapshot:
-    """Reads all schedules, and derives from jobs that are due and not sent whether beat is running.
-
-    RedBeat's lock does not show that: it outlives a killed beat, and applications may disable it. While it is held,
-    beat gets the time of its longest sleep in addition. Adds evidence to `facts`.
-    """
+    """Reads all schedules. RedBeat's lock is evidence only: it outlives a killed beat, and applications may disable it.
+    Adds evidence to `facts`."""
     lock = f"{prefix}:lock"
     async with client.pipeline(transaction=True) as pipe:
         pipe.time()
@@ -53,10 +48,7 @@ async def read_snapshot(client: Any, prefix: str, facts: dict[str, Json]) -> Job
         facts["lock"] = f"{lock} expires in {format_duration(lock_ttl_ms)}" if is_locked else f"{lock} is not held"
     if unreadable := [name for name, (definition, _) in zip(names, hashes, strict=True) if not definition]:
         facts["unreadable_definitions"] = ", ".join(unreadable[:5])
-    idle_since = scheduler_idle_since(jobs, now)
-    if idle_since is not None and is_locked:
-        idle_since = min(idle_since + BEAT_MAX_LOOP_INTERVAL_MS, now)
-    return JobSourceSnapshot(now, jobs, idle_since)
+    return JobSourceSnapshot(now, jobs, SchedulerLiveness("Celery beat"))
 
 
 async def _read_definitions(

@@ -19,9 +19,10 @@ from watchdog.queues.clients.redis import RedisUrl, open_redis_reader, url_host
 
 class CeleryJobSource(JobSource):
     """The schedules of Celery beat, in RedBeat or django-celery-beat: exactly one of `redbeat` and `database`. A run is
-    a task that beat has sent; use a canary to monitor the workers. Watchdog does not know the times of solar schedules:
-    set the expected schedule in `watch`. Without RedBeat or django-celery-beat, beat keeps its schedules in a local
-    file, which Watchdog does not read: let one of the tasks check in instead (docs/heartbeats.md)."""
+    a task that beat has sent; use a canary to monitor the workers. Watchdog does not know the times of solar schedules,
+    and reports those of django-celery-beat as unreadable: set the expected schedule in `watch`. Without RedBeat or
+    django-celery-beat, beat keeps its schedules in a local file, which Watchdog does not read: let one of the tasks
+    check in instead (docs/heartbeats.md)."""
 
     kind: ClassVar[str] = "celery"
     example: ClassVar[str] = """
@@ -88,4 +89,6 @@ class CeleryJobSource(JobSource):
             context.facts.update(facts)
             return snapshot
         async with open_redis_reader(self.redbeat or "", context) as client:
-            return await redbeat.read_snapshot(client, self.prefix, context.facts)
+            snapshot = await redbeat.read_snapshot(client, self.prefix, context.facts)
+        redis = redact_url(self.redbeat or "")
+        return snapshot._replace(location=f"{self.prefix}:schedule does not exist in {redis}")

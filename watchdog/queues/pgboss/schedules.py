@@ -6,10 +6,10 @@ from collections import Counter, defaultdict
 from itertools import takewhile
 from typing import Any, ClassVar, NamedTuple
 
-from watchdog.domain.observations import JobFacts, JobSourceSnapshot
+from watchdog.domain.observations import JobFacts, JobSourceSnapshot, SchedulerLiveness
 from watchdog.net.errors import ProbeError
 from watchdog.net.redact import redact_url
-from watchdog.queues.base import ConnectContext, JobSource
+from watchdog.queues.base import ConnectContext, JobSource, select_run_in_progress
 from watchdog.queues.clients.postgres import PostgresSession, has_write_access_sql, open_postgres_session
 from watchdog.queues.pgboss.schema import (
     PgbossDatabase,
@@ -23,6 +23,8 @@ from watchdog.queues.pgboss.schema import (
 MAX_SCHEDULES = 2_000
 MAX_JOBS_PER_QUEUE = 100
 """The newest jobs of a queue that are searched for runs of its schedules."""
+SCHEDULER_TIMEOUT_MS = 120_000
+"""pg-boss records every 30 s, by default, that it looks for schedules that are due."""
 SCHEDULE_PRIVILEGES_HINT = "the role needs USAGE on the schema, SELECT on version, queue, schedule and job"
 
 
@@ -115,7 +117,9 @@ async def _read_snapshot(
         owns_queue = schedule_counts[schedule.queue] == 1 or not names_last_job
         own_runs = list(queue_runs.values()) if owns_queue else [last_run] if last_run else []
         jobs.append(_job_facts(schedule, own_runs, last_run, late_until=now if owns_queue else 0))
-    return JobSourceSnapshot(now, tuple(jobs), heartbeat_at)
+    is_known = heartbeat_at is not None
+    scheduler = SchedulerLiveness("pg-boss scheduler", SCHEDULER_TIMEOUT_MS, heartbeat_at) if is_known else None
+    return JobSourceSnapshot(now, tuple(jobs), scheduler, location=f"table {schema}.schedule is empty")
 
 
 async def _read_runs(
@@ -149,14 +153,15 @@ def _job_facts(
     """A waiting job makes the schedule late if it was due by `late_until`: a later one may be another schedule's."""
     started = [last_run] if last_run and last_run.started_at else runs
     started_at = [run.started_at for run in started if run.started_at is not None]
-    running = min(
-        (run for run in runs if run.state == "active" and run.started_at is not None),
-        key=lambda run: run.started_at or 0,
-        default=None,
-    )
     finished = [run for run in runs if run.state in ("completed", "failed") and run.finished_at is not None]
     finished.sort(key=lambda run: run.finished_at or 0, reverse=True)
     newest = finished[0] if finished else None
+    running = select_run_in_progress(
+        (run for run in runs if run.state == "active" and run.started_at is not None),
+        lambda run: run.started_at,
+        lambda run: not run.worker_lost,
+        max((run.started_at or 0 for run in finished if run.state == "completed"), default=None),
+    )
     waiting = [run.due_at for run in runs if run.state in ("created", "retry") and run.due_at <= late_until]
     return JobFacts(
         schedule.name,
@@ -172,4 +177,5 @@ def _job_facts(
         failures=len(list(takewhile(lambda run: run.state == "failed", finished))),
         error=error_message_from_output(newest.output) if newest else "",
         stalled=running is not None and running.worker_lost,
+        sent=bool(waiting),
     )

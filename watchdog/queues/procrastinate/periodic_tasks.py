@@ -6,10 +6,9 @@ from collections import Counter, defaultdict
 from itertools import takewhile
 from typing import ClassVar, NamedTuple
 
-from watchdog.domain.observations import JobFacts, JobSourceSnapshot
-from watchdog.net.errors import ProbeError
+from watchdog.domain.observations import JobFacts, JobSourceSnapshot, SchedulerLiveness
 from watchdog.net.redact import redact_url
-from watchdog.queues.base import ConnectContext, JobSource
+from watchdog.queues.base import ConnectContext, JobSource, select_run_in_progress
 from watchdog.queues.clients.postgres import PostgresSession, has_write_access_sql, open_postgres_session
 from watchdog.queues.procrastinate.schema import (
     MAX_JOBS_SEARCHED,
@@ -20,6 +19,8 @@ from watchdog.queues.procrastinate.schema import (
     require_procrastinate_tables,
 )
 
+WORKER_TIMEOUT_MS = 30_000
+"""Workers, which start the periodic tasks, report every ten seconds. Procrastinate gives one up after this time."""
 MAX_PERIODIC_TASKS = 500
 MAX_PERIODIC_RUNS = 1_000
 """The newest runs, of all periodic tasks together."""
@@ -81,9 +82,6 @@ async def _read_snapshot(session: PostgresSession, context: ConnectContext) -> J
     if can_write:
         context.facts["write_access"] = session.write_access_warning
     defers = await session.fetch_all(LATEST_PERIODIC_DEFERS_SQL)
-    if defers and heartbeat_at is None:
-        message = "no Procrastinate worker is running, so no periodic task is started"
-        raise ProbeError("job.scheduler_dead", message)
     runs: dict[str, list[_ProcrastinateJobRun]] = defaultdict(list)
     for task, *run in await session.fetch_all(PERIODIC_RUNS_SQL, {"tasks": sorted({defer[0] for defer in defers})}):
         runs[task].append(_ProcrastinateJobRun(*run))
@@ -93,7 +91,8 @@ async def _read_snapshot(session: PostgresSession, context: ConnectContext) -> J
         own_runs = [run for run in runs[task] if defer_counts[task] == 1 or run.id == job_id]
         name = f"{task}/{periodic_id}" if periodic_id else task
         jobs.append(_job_facts(name, due_at, job_id, own_runs))
-    return JobSourceSnapshot(now, tuple(jobs), heartbeat_at)
+    scheduler = SchedulerLiveness("Procrastinate worker", WORKER_TIMEOUT_MS, heartbeat_at)
+    return JobSourceSnapshot(now, tuple(jobs), scheduler, location="table procrastinate_periodic_defers is empty")
 
 
 def _job_facts(name: str, due_at: int, last_run_id: int | None, runs: list[_ProcrastinateJobRun]) -> JobFacts:
@@ -103,9 +102,14 @@ def _job_facts(name: str, due_at: int, last_run_id: int | None, runs: list[_Proc
     `runs`: newest first.
     """
     is_waiting = any(run.id == last_run_id and run.status == "todo" for run in runs)
-    running = next((run for run in runs if run.status == "doing"), None)
     finished = [run for run in runs if run.status in ("succeeded", "failed")]
     newest = finished[0] if finished else None
+    running = select_run_in_progress(
+        [run for run in runs if run.status == "doing"][:1],
+        lambda run: run.started_at,
+        lambda run: not run.worker_lost,
+        max((run.started_at or 0 for run in finished if run.status == "succeeded"), default=None),
+    )
     failures = 0 if last_run_id is None else len(list(takewhile(lambda run: run.status == "failed", finished)))
     duration = newest.finished_at - newest.started_at if newest and newest.finished_at and newest.started_at else None
     return JobFacts(
@@ -119,4 +123,5 @@ def _job_facts(name: str, due_at: int, last_run_id: int | None, runs: list[_Proc
         failures=failures,
         error=UNKNOWN_FAILURE_MESSAGE if failures else "",
         stalled=running is not None and running.worker_lost,
+        sent=is_waiting,
     )

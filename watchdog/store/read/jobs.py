@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from watchdog.domain.formatting import DAY_MS, format_duration, job_status_label
 from watchdog.domain.model import HealthState, Listing, ProbeInfo, Result
-from watchdog.domain.rules import HEALTH_STATE_BY_RULE, job, missing, task
+from watchdog.domain.rules import HEALTH_STATE_BY_RULE, job, missing, task, unreadable_schedule
 from watchdog.store.codec import probe_info_from_json
 from watchdog.store.listings import read_results
 from watchdog.store.tables import RESULT_COLUMNS, probes, results
@@ -50,11 +50,13 @@ class JobSummary:
     """The source has been read since, without a listing."""
     rule: str = job.RULE_NAME
     """The rule that judges it."""
+    has_run: bool
+    """False: it waits for its first run."""
 
     @property
     def status_label(self) -> str:
         """ "Overdue", "On time"."""
-        return job_status_label(self.reason, has_run=self.last_start is not None, has_schedule=self.has_schedule)
+        return job_status_label(self.reason, has_run=self.has_run, has_schedule=self.has_schedule)
 
     @property
     def has_schedule(self) -> bool:
@@ -66,7 +68,7 @@ class JobSummary:
         if self.reason:
             state: HealthState = HEALTH_STATE_BY_RULE[self.rule]
             return state
-        return HealthState.UNKNOWN if self.last_start is None else HealthState.UP
+        return HealthState.UP if self.has_run else HealthState.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,7 @@ def jobs_from_tasks(source: SourceListing) -> Iterator[JobSummary]:
             read_at=source.result.slot,
             outdated=source.outdated,
             rule=task.RULE_NAME,
+            has_run=facts.last_run_at is not None,
         )
     for name in missing.missing_tasks(probe.task_limits, listing.subjects):
         reason, message = missing.missing_task_reason(name)
@@ -163,6 +166,7 @@ def jobs_from_tasks(source: SourceListing) -> Iterator[JobSummary]:
             read_at=source.result.slot,
             outdated=source.outdated,
             rule=missing.RULE_NAME,
+            has_run=False,
         )
 
 
@@ -178,8 +182,12 @@ def _scheduled_jobs(source: SourceListing) -> Iterator[JobSummary]:
     for name, facts in listing.subjects.items():
         limits = job.find_job_limits(probe.job_limits, name)
         verdict = job.evaluate_listed_job(probe, listing, name)
-        if limits is None or verdict is None:
+        if limits is None or verdict is None or facts.removal:
             continue
+        reason, message, rule = verdict.reason, verdict.message, job.RULE_NAME
+        if not reason:
+            reason, message = unreadable_schedule.unreadable_schedule_problem(facts, limits)
+            rule = unreadable_schedule.RULE_NAME if reason else rule
         yield JobSummary(
             probe=probe,
             name=name,
@@ -189,8 +197,10 @@ def _scheduled_jobs(source: SourceListing) -> Iterator[JobSummary]:
             last_ok=facts.last_ok,
             duration=facts.duration,
             next_expected_at=verdict.next_expected_at,
-            reason=verdict.reason,
-            message=verdict.message,
+            reason=reason,
+            message=message,
             read_at=source.result.slot,
             outdated=source.outdated,
+            rule=rule,
+            has_run=facts.has_run,
         )

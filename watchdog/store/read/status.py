@@ -21,6 +21,7 @@ from watchdog.domain.model import (
     Outcome,
     ProbeInfo,
 )
+from watchdog.domain.probe_state import WAITING_STATE_KEY
 from watchdog.domain.rules import HEALTH_STATE_BY_RULE, derive_health_state, service
 from watchdog.store.codec import loads, probe_info_from_json
 from watchdog.store.read.alert_context import INCIDENTS_QUERY, incident_from_row
@@ -29,6 +30,7 @@ from watchdog.store.tables import (
     incidents,
     outbox,
     outbox_is_undelivered,
+    probe_state,
     probes,
     results,
     schedule,
@@ -157,8 +159,10 @@ def list_probe_statuses(connection: Connection, probe_id: str | None = None) -> 
     judged_slot = slots.where(newest.c.outcome.in_(JUDGED_OUTCOMES)).scalar_subquery()
     next_due = sa.select(sa.func.min(schedule.c.next_due)).where(schedule.c.probe == probes.c.id).scalar_subquery()
     is_newest = sa.and_(results.c.probe == probes.c.id, results.c.slot == slots.scalar_subquery())
+    is_waiting = sa.exists().where(probe_state.c.probe == probes.c.id, probe_state.c.key == WAITING_STATE_KEY)
+    columns = (probes.c.id, probes.c.info, probes.c.created_at, judged_slot, next_due, is_waiting)
     query = (
-        sa.select(probes.c.id, probes.c.info, probes.c.created_at, judged_slot, next_due, *RESULT_ROW_COLUMNS)
+        sa.select(*columns, *RESULT_ROW_COLUMNS)
         .join_from(probes, results, is_newest, isouter=True)
         .where(probes.c.removed_at.is_(None))
         .order_by(probes.c.name, probes.c.id)
@@ -175,8 +179,9 @@ def list_probe_statuses(connection: Connection, probe_id: str | None = None) -> 
 
 
 def _probe_status_from_row(row: Sequence[Any], open_incidents: Iterable[Incident]) -> ProbeStatus:
-    probe, info, created_at, judged_slot, next_due, *latest = row
-    state = derive_health_state([incident.rule for incident in open_incidents], has_verdict=judged_slot is not None)
+    probe, info, created_at, judged_slot, next_due, is_waiting, *latest = row
+    has_verdict = judged_slot is not None and not is_waiting
+    state = derive_health_state([incident.rule for incident in open_incidents], has_verdict=has_verdict)
     return ProbeStatus(
         probe=probe_info_from_json(probe, info),
         created_at=created_at,

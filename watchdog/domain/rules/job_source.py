@@ -1,0 +1,329 @@
+"""What one run of a source of scheduled jobs shows: its jobs, those that are missing, and whether its scheduler runs.
+
+A run calls `evaluate_source`. What it decides becomes facts of the listing, and the fold reads nothing else: a job that
+the source listed before stays in the listing, as not listed, until it is listed again or is no longer missed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from watchdog.domain.formatting import DAY_MS, format_count, format_utc
+from watchdog.domain.limits import JobLimits
+from watchdog.domain.model import Json
+from watchdog.domain.observations import JobFacts, JobSourceSnapshot, SchedulerLiveness
+from watchdog.domain.probe_state import (
+    FORGET_JOB_KEY_PREFIX,
+    JOB_STATE_KEY_PREFIX,
+    SCHEDULER_STATE_KEY,
+    JobRecord,
+    JobState,
+    SchedulerRecord,
+    forget_job_key,
+    job_state_key,
+    load_job_record,
+)
+from watchdog.domain.reasons import reason_and_message
+from watchdog.domain.rules.job import (
+    LATE_REASONS,
+    EvaluatedJob,
+    JobVerdict,
+    evaluate_job,
+    evaluate_job_facts,
+    find_job_limits,
+)
+from watchdog.domain.rules.missing_jobs import MIN_JOBS_FOR_SOURCE_INCIDENT, is_gone, vanished_jobs
+from watchdog.domain.schedule import missed_runs
+from watchdog.domain.uptime_clock import Gaps, UptimeClock
+
+REMOVAL_ACCEPTED_AFTER_MS = DAY_MS
+"""A source that has been stable for this long is believed: the jobs that it does not list were removed."""
+MIN_FORGOTTEN_AGE_MS = DAY_MS
+"""A source is assumed to have deleted the runs of a job by age only if they are at least this old."""
+MAX_NAMED_JOBS = 5
+
+
+class EvaluatedSource(NamedTuple):
+    """What a run found out about a source."""
+
+    jobs: tuple[EvaluatedJob, ...] = ()
+    reason: str = ""
+    """The problem of the source as a whole; empty if there is none."""
+    message: str = ""
+    is_readable: bool = True
+    """False: the jobs are no evidence, because nothing starts them. They are not listed."""
+    state_updates: Mapping[str, Json] = {}
+
+
+class _Source(NamedTuple):
+    """A snapshot with what decides how it is judged."""
+
+    snapshot: JobSourceSnapshot
+    job_limits: Mapping[str, JobLimits]
+    required_jobs: tuple[str, ...]
+    probe_state: Mapping[str, Json]
+    gaps: Gaps
+    heartbeat_at: int | None
+    """When the scheduler last reported, as the source shows or the probe remembers it."""
+
+    @property
+    def taken_at(self) -> int:
+        return self.snapshot.taken_at
+
+    @property
+    def scheduler(self) -> SchedulerLiveness:
+        return self.snapshot.scheduler or SchedulerLiveness("scheduler")
+
+
+def evaluate_source(
+    snapshot: JobSourceSnapshot,
+    job_limits: Mapping[str, JobLimits],
+    required_jobs: tuple[str, ...],
+    probe_state: Mapping[str, Json],
+    gaps: Gaps = (),
+) -> EvaluatedSource:
+    """Judges every job that has limits, and the source itself.
+
+    A required job that the source has never listed is judged by what is remembered of it, and is gone unless its
+    configuration has a schedule of its own.
+    """
+    heartbeat_at = _newest_heartbeat(snapshot, probe_state)
+    source = _Source(
+        snapshot=snapshot,
+        job_limits=job_limits,
+        required_jobs=required_jobs,
+        probe_state=probe_state,
+        gaps=gaps,
+        heartbeat_at=heartbeat_at,
+    )
+    listed = list(_evaluate_listed_jobs(source))
+    if dead := _dead_scheduler_reason(source, listed):
+        return EvaluatedSource((), *dead, is_readable=False)
+    unlisted = _remove_jobs_no_longer_missed(source, listed, list(_evaluate_unlisted_jobs(source)))
+    jobs = (*listed, *unlisted)
+    reason, message = _find_source_problem(snapshot, jobs)
+    updates: dict[str, Json] = dict.fromkeys(key for key in probe_state if key.startswith(FORGET_JOB_KEY_PREFIX))
+    if heartbeat_at is not None:
+        updates[SCHEDULER_STATE_KEY] = SchedulerRecord(heartbeat_at).to_json()
+    return EvaluatedSource(jobs, reason, message, state_updates=updates)
+
+
+def _find_source_problem(snapshot: JobSourceSnapshot, jobs: Iterable[EvaluatedJob]) -> tuple[str, str]:
+    facts = {job.facts.name: job.facts for job in jobs}
+    job_count = sum(job.listed or is_gone(job) for job in facts.values())
+    if vanished := vanished_jobs(facts):
+        counts = f"all {job_count} jobs" if len(vanished) == job_count else f"{len(vanished)} of {job_count} jobs"
+        detail = snapshot.location if not snapshot.jobs else ""
+        return reason_and_message("job.most_gone", detail, counts=counts, names=name_jobs(vanished))
+    if not snapshot.jobs and not any(is_gone(job) for job in facts.values()):
+        return reason_and_message("job.none_listed", snapshot.location)
+    return "", ""
+
+
+def name_jobs(names: list[str]) -> str:
+    """ "a, b, c, d, e and 3 more"."""
+    more = len(names) - MAX_NAMED_JOBS
+    return ", ".join(names[:MAX_NAMED_JOBS]) + (f" and {more} more" if more > 0 else "")
+
+
+# --- jobs that are listed
+
+
+def _evaluate_listed_jobs(source: _Source) -> Iterator[EvaluatedJob]:
+    for reported in source.snapshot.jobs:
+        facts = reported.sanitized._replace(reporting_lag=source.snapshot.reporting_lag)
+        limits = find_job_limits(source.job_limits, facts.name)
+        if limits is None:
+            continue
+        record = load_job_record(source.probe_state, facts.name)
+        saved = JobState("", 0) if record is None else record.state
+        facts = facts._replace(advanced_at=_advanced_at(facts, saved, source.taken_at))
+        job = evaluate_job(facts, limits, record, source.taken_at)
+        state = job.state._replace(
+            enabled=facts.enabled,
+            next_due=facts.next_due,
+            advanced_at=facts.advanced_at,
+            final=facts.final or (source.snapshot.drops_one_off_jobs and facts.advanced_at is None),
+            returned_at=saved.returned_at if saved.gone_since is None else source.taken_at,
+        )
+        job = job._replace(state=state)
+        yield _as_undecided(job) if _is_undecided(source, job, limits) else job
+
+
+def _advanced_at(facts: JobFacts, saved: JobState, now: int) -> int | None:
+    """The newest announced run that the scheduler has taken. Forgotten if that run is announced again."""
+    before, announced = saved.next_due, facts.next_due
+    if announced is None or facts.sent:
+        return saved.advanced_at
+    if before is not None and before <= now and announced > before:
+        return before
+    return None if saved.advanced_at is not None and announced <= saved.advanced_at else saved.advanced_at
+
+
+def _is_undecided(source: _Source, job: EvaluatedJob, limits: JobLimits) -> bool:
+    """Whether a run did not start, and the scheduler has not reported since the run was due and its grace passed. Then
+    the scheduler may be the cause: either it reports again, or it is dead."""
+    if not job.is_late or job.facts.sent or source.scheduler.timeout is None or source.heartbeat_at is None:
+        return False
+    return evaluate_job_facts(job.facts, limits, source.heartbeat_at).reason not in LATE_REASONS
+
+
+def _as_undecided(job: EvaluatedJob) -> EvaluatedJob:
+    return job._replace(facts=job.facts._replace(undecided=True), verdict=JobVerdict("", "", None))
+
+
+# --- jobs that are not listed
+
+
+def _evaluate_unlisted_jobs(source: _Source) -> Iterator[EvaluatedJob]:
+    listed_keys = {job_state_key(facts.sanitized.name) for facts in source.snapshot.jobs}
+    records = {
+        key: JobRecord.from_json(stored)
+        for key, stored in source.probe_state.items()
+        if key.startswith(JOB_STATE_KEY_PREFIX)
+    }
+    for name in source.required_jobs:
+        records.setdefault(job_state_key(name), JobRecord(name, JobState("", source.taken_at, was_listed=False)))
+    for key, record in sorted(records.items(), key=lambda item: item[1].name):
+        limits = find_job_limits(source.job_limits, record.name)
+        if key in listed_keys or limits is None:
+            continue
+        if not record.state.was_listed:
+            yield from _evaluate_never_listed_job(source, record.name, limits)
+        elif not _is_gone_by_itself(source, record):
+            yield _evaluate_gone_job(source, key, record, limits)
+
+
+def _evaluate_never_listed_job(source: _Source, name: str, limits: JobLimits) -> Iterator[EvaluatedJob]:
+    """A required job. If the source lists no jobs at all, that is the problem."""
+    if source.snapshot.jobs or limits.overrides_schedule:
+        record = load_job_record(source.probe_state, name)
+        job = evaluate_job(JobFacts(name, listed=False), limits, record, source.taken_at)
+        yield job._replace(state=job.state._replace(was_listed=False))
+
+
+def _is_gone_by_itself(source: _Source, record: JobRecord) -> bool:
+    """Whether it is no problem that a job is not listed any more: it was disabled, its last run has been due, or the
+    source deletes old runs and it has not run for long."""
+    state, snapshot = record.state, source.snapshot
+    if not state.enabled or (state.final and state.next_due is not None and state.next_due <= source.taken_at):
+        return True
+    last_run = max((at for at in (state.last_start, state.last_end) if at is not None), default=None)
+    if snapshot.kept_since is None or last_run is None or state.gone_since is not None:
+        return False
+    return last_run <= snapshot.kept_since and source.taken_at - last_run >= MIN_FORGOTTEN_AGE_MS
+
+
+def _evaluate_gone_job(source: _Source, key: str, record: JobRecord, limits: JobLimits) -> EvaluatedJob:
+    state = record.state
+    state = state._replace(gone_since=source.taken_at if state.gone_since is None else state.gone_since)
+    is_forgotten = state.forgotten or forget_job_key(key) in source.probe_state
+    facts = JobFacts(
+        record.name,
+        last_start=state.last_start,
+        last_end=state.last_end,
+        last_ok=state.last_ok,
+        duration=state.duration,
+        failures=state.failures,
+        expected_from=state.expected_from,
+        advanced_at=state.advanced_at,
+        listed=False,
+        gone_since=state.gone_since,
+        removal="job.forgotten" if is_forgotten else "",
+    )
+    verdict = evaluate_job_facts(facts, limits, source.taken_at)
+    state = state._replace(forgotten=is_forgotten and record.name in source.required_jobs)
+    job = EvaluatedJob(facts, state, verdict, key)
+    scheduler, gone_since = source.scheduler, state.gone_since or 0
+    is_starting = scheduler.lists_jobs and source.taken_at - gone_since <= (scheduler.timeout or 0)
+    return _as_undecided(job) if is_starting else job
+
+
+def _remove_jobs_no_longer_missed(
+    source: _Source, listed: list[EvaluatedJob], unlisted: list[EvaluatedJob]
+) -> list[EvaluatedJob]:
+    """Accepts that jobs were removed, once the source has been stable for long enough.
+
+    Never while the source lists nothing, and never a job that the configuration names.
+    """
+    if not source.snapshot.jobs:
+        return unlisted
+    clock = UptimeClock(source.gaps)
+    gone = {job.facts.name: job.facts for job in unlisted if is_gone(job.facts)}
+    vanished = vanished_jobs({job.facts.name: job.facts for job in listed} | gone)
+    changes = [facts.gone_since for facts in gone.values()] + [job.state.returned_at for job in listed]
+    stable_since = max((at for at in changes if at is not None), default=source.taken_at)
+
+    def is_accepted(facts: JobFacts) -> bool:
+        if facts.name not in gone or facts.name in source.required_jobs:
+            return False
+        since = stable_since if facts.name in vanished else facts.gone_since or source.taken_at
+        return clock.has_elapsed(since, REMOVAL_ACCEPTED_AFTER_MS, source.taken_at)
+
+    return [
+        job._replace(
+            facts=job.facts._replace(removal="job.removal_accepted", undecided=False), verdict=JobVerdict("", "", None)
+        )
+        if is_accepted(job.facts)
+        else job
+        for job in unlisted
+    ]
+
+
+# --- the scheduler
+
+
+def _newest_heartbeat(snapshot: JobSourceSnapshot, probe_state: Mapping[str, Json]) -> int | None:
+    if snapshot.scheduler is None or snapshot.scheduler.timeout is None:
+        return None
+    stored = probe_state.get(SCHEDULER_STATE_KEY)
+    remembered = None if stored is None else SchedulerRecord.from_json(stored).heartbeat_at
+    reports = [at for at in (snapshot.scheduler.heartbeat_at, remembered) if at is not None]
+    return max((min(at, snapshot.taken_at) for at in reports), default=None)
+
+
+def _dead_scheduler_reason(source: _Source, listed: list[EvaluatedJob]) -> tuple[str, str] | None:
+    """A scheduler that does not run is one problem, however many jobs it keeps from running."""
+    scheduler = source.snapshot.scheduler
+    if scheduler is None:
+        return None
+    has_published_jobs = scheduler.lists_jobs and scheduler.heartbeat_at is not None
+    is_known = any(key.startswith(JOB_STATE_KEY_PREFIX) for key in source.probe_state)
+    if not source.snapshot.jobs and not is_known and not has_published_jobs:
+        return None
+    if scheduler.timeout is None:
+        detail = _describe_idle_scheduler(source, listed)
+    elif source.heartbeat_at is None:
+        detail = "none has ever reported"
+    elif source.taken_at - source.heartbeat_at > scheduler.timeout:
+        detail = f"the last heartbeat was at {format_utc(source.heartbeat_at, source.taken_at, seconds=True)}"
+    else:
+        detail = ""
+    return reason_and_message("job.scheduler_dead", detail, scheduler=scheduler.name) if detail else None
+
+
+def _describe_idle_scheduler(source: _Source, listed: list[EvaluatedJob]) -> str:
+    """That nothing was sent since a job was due whose grace has passed; empty if something was, or if it is the only
+    job: then its own incident shows it."""
+    enabled = [job for job in listed if job.facts.enabled]
+    sent = (at for job in listed for at in (job.facts.last_start, job.facts.advanced_at) if at is not None)
+    last_sent_at = max(sent, default=0)
+    late = {job.facts.name: _unsent_due_at(job.facts, source.taken_at) for job in enabled if job.is_late}
+    unsent = {name: due_at for name, due_at in late.items() if due_at is not None and due_at > last_sent_at}
+    if len(enabled) < MIN_JOBS_FOR_SOURCE_INCIDENT or not unsent:
+        return ""
+    name = min(unsent, key=lambda name: unsent[name])
+    due = format_utc(unsent[name], source.taken_at, seconds=True)
+    return f"{name} was due at {due}, and none of {format_count(len(enabled), 'job')} has been sent since"
+
+
+def _unsent_due_at(facts: JobFacts, now: int) -> int | None:
+    """When a job was due that has not been sent; None: it has been sent, or is not due."""
+    if facts.next_due is not None:
+        return facts.next_due if facts.next_due <= now else None
+    since = next(at for at in (facts.schedule_since, facts.last_start, now) if at is not None)
+    schedule = facts.build_schedule(since)
+    if schedule is None or not missed_runs(schedule, now, facts.last_start, 0, since):
+        return None
+    return schedule.next_slot_after(since if facts.last_start is None else facts.last_start)

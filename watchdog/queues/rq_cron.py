@@ -1,0 +1,193 @@
+"""The cron jobs of RQ, and the schedulers that enqueue them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from itertools import takewhile
+from typing import Any, ClassVar, NamedTuple, Self
+
+from watchdog.domain.observations import JobFacts, JobSourceSnapshot, SchedulerLiveness
+from watchdog.domain.timestamps import parse_iso8601, parse_milliseconds
+from watchdog.net.errors import ProbeError
+from watchdog.net.redact import redact_url
+from watchdog.queues.base import ConnectContext, JobSource, select_run_in_progress
+from watchdog.queues.clients.redis import open_redis_reader, parse_redis_time_ms
+from watchdog.queues.rq import STAGE_BY_FINAL_STATUS, RqRedis, count_live_workers, last_traceback_line
+
+EXPIRED_RUN_STATUS = "expired"
+"""Our own status for a run that is no longer kept. It succeeded: failed runs are kept for longer, by default a year."""
+SCHEDULER_TIMEOUT_MS = 120_000
+"""A scheduler reports at least once a minute. RQ gives it up after this time."""
+MAX_REPORTING_DELAY_MS = 5_000
+"""How long after a job was due its scheduler has reported, at the latest."""
+MAX_CRON_JOBS = 500
+MAX_RUNS_PER_JOB = 10
+
+
+class RqJobSource(RqRedis, JobSource):
+    """The cron jobs of RQ and the schedulers that enqueue them."""
+
+    example: ClassVar[str] = """
+        probes:
+          - name: RQ schedules
+            jobs: {rq: {redis: "${REDIS_URL}"}}
+    """
+
+    @property
+    def target(self) -> str:
+        return redact_url(self.redis)
+
+    async def fetch_snapshot(self, context: ConnectContext) -> JobSourceSnapshot:
+        async with open_redis_reader(self.redis, context) as client:
+            return await self._read_snapshot(client)
+
+    async def _read_snapshot(self, client: Any) -> JobSourceSnapshot:
+        """A scheduler publishes its jobs, and RQ keeps the runs that each job has queued."""
+        async with client.pipeline(transaction=True) as pipe:
+            pipe.time()
+            pipe.zrange(self.redis_key("cron_schedulers"), 0, -1, withscores=True)
+            pipe.zrange(self.redis_key("cron_jobs"), -1, -1, withscores=True)
+            time, schedulers, newest_job = await pipe.execute()
+        now = parse_redis_time_ms(time)
+        published = [
+            _RqScheduler.parse(
+                parse_milliseconds(heartbeat_s * 1000) or 0,
+                *await client.hmget(self.redis_key("cron_scheduler", name), "created_at", "cron_jobs"),
+            )
+            for name, heartbeat_s in schedulers
+        ]
+        facts = [
+            _job_facts(name, job, await self._read_runs(client, job))
+            for name, job in list(_current_jobs(published, now).items())[:MAX_CRON_JOBS]
+        ]
+        # The time at which a job was last queued remains when no scheduler is registered any more.
+        seconds = [heartbeat_s for _, heartbeat_s in schedulers or newest_job]
+        heartbeat_at = max((parse_milliseconds(at * 1000) or 0 for at in seconds), default=None)
+        scheduler = SchedulerLiveness("RQ scheduler", SCHEDULER_TIMEOUT_MS, heartbeat_at, lists_jobs=True)
+        location = f"no RQ scheduler is registered in {redact_url(self.redis)}"
+        return JobSourceSnapshot(now, tuple(facts), scheduler, location=location)
+
+    async def _read_runs(self, client: Any, job: Mapping[str, Any]) -> list[_RqJobRun]:
+        """The runs that are still listed, newest first."""
+        jobs_key = self.redis_key("cron_job", _job_name(job), "jobs")
+        run_ids = await client.zrange(jobs_key, 0, MAX_RUNS_PER_JOB - 1, desc=True)
+        fields = ("status", "enqueued_at", "started_at", "ended_at", "worker_name")
+        async with client.pipeline(transaction=False) as pipe:
+            for run_id in run_ids:
+                pipe.hmget(self.redis_key("job", run_id), *fields)
+                pipe.xrevrange(self.redis_key("results", run_id), count=1)
+            responses = await pipe.execute()
+        runs = []
+        for (status, queued, started, ended, worker), results in zip(responses[::2], responses[1::2], strict=True):
+            run = _RqJobRun(
+                status=status or EXPIRED_RUN_STATUS,
+                queued_at=parse_iso8601(queued),
+                started_at=parse_iso8601(started),
+                finished_at=parse_iso8601(ended),
+                error=last_traceback_line(results),
+                has_worker=status != "started" or not worker or bool(await count_live_workers(client, self, [worker])),
+            )
+            runs.append(run)
+        return runs
+
+
+class _RqScheduler(NamedTuple):
+    """A scheduler that is registered. One that was killed stays registered, and lists its jobs for two minutes."""
+
+    heartbeat_at: int
+    created_at: int
+    jobs: Mapping[str, Mapping[str, Any]]
+    """By name. Jobs that share a name have their schedules in it."""
+
+    @classmethod
+    def parse(cls, heartbeat_at: int, created_at: str | None, job_list: str | None) -> Self:
+        jobs = _parse_job_list(job_list) if job_list else []
+        counts = Counter(map(_job_name, jobs))
+        names = (
+            f"{_job_name(job)} {_describe_schedule(job)}" if counts[_job_name(job)] > 1 else _job_name(job)
+            for job in jobs
+        )
+        return cls(heartbeat_at, parse_iso8601(created_at) or 0, dict(zip(names, jobs, strict=True)))
+
+    def is_silent(self, now: int) -> bool:
+        """Whether it should have reported: it does so whenever a job is due."""
+        due_times = (parse_iso8601(job.get("next_enqueue_time")) for job in self.jobs.values())
+        next_due = min((at for at in due_times if at is not None), default=None)
+        is_late = next_due is not None and self.heartbeat_at < next_due < now - MAX_REPORTING_DELAY_MS
+        return is_late or now - self.heartbeat_at > SCHEDULER_TIMEOUT_MS
+
+
+def _current_jobs(schedulers: list[_RqScheduler], now: int) -> dict[str, Mapping[str, Any]]:
+    """Each job as the newest scheduler lists it. A silent scheduler counts only if all are silent."""
+    living = [scheduler for scheduler in schedulers if not scheduler.is_silent(now)] or schedulers
+    jobs: dict[str, Mapping[str, Any]] = {}
+    for scheduler in sorted(living, key=lambda scheduler: (scheduler.created_at, scheduler.heartbeat_at)):
+        jobs.update(scheduler.jobs)
+    return jobs
+
+
+class _RqJobRun(NamedTuple):
+    status: str
+    queued_at: int | None
+    started_at: int | None
+    finished_at: int | None
+    error: str
+    has_worker: bool
+    """False only for a run in progress whose worker is gone."""
+
+
+def _parse_job_list(text: str) -> list[dict[str, Any]]:
+    try:
+        jobs = json.loads(text)
+    except (ValueError, RecursionError):
+        jobs = None
+    if not isinstance(jobs, list) or not all(isinstance(job, dict) for job in jobs):
+        raise ProbeError("broker.refused", "the job list of an RQ scheduler is not a JSON list of objects")
+    return jobs
+
+
+def _job_name(job: Mapping[str, Any]) -> str:
+    return str(job.get("name") or job.get("func_name"))
+
+
+def _describe_schedule(job: Mapping[str, Any]) -> str:
+    return str(job.get("cron") or f"every {job.get('interval')} s")
+
+
+def _job_facts(name: str, job: Mapping[str, Any], runs: list[_RqJobRun]) -> JobFacts:
+    """A cron job. A queued run that still waits is late; else the scheduler's own time for the next run counts.
+
+    Its cron expression is left out, because it is in the local time of a host whose time zone is unknown.
+    """
+    every = job.get("interval")
+    waiting_since = [
+        run.queued_at
+        for run in runs
+        if run.status not in STAGE_BY_FINAL_STATUS and run.status != "started" and run.queued_at
+    ]
+    finished = [run for run in runs if run.status in STAGE_BY_FINAL_STATUS and run.finished_at is not None]
+    newest = finished[0] if finished else None
+    running = select_run_in_progress(
+        (run for run in runs if run.status == "started"),
+        lambda run: run.started_at,
+        lambda run: run.has_worker,
+        max((run.started_at or 0 for run in finished if run.status == "finished"), default=None),
+    )
+    ended = [run for run in runs if run.status in (*STAGE_BY_FINAL_STATUS, EXPIRED_RUN_STATUS)]
+    failed = list(takewhile(lambda run: run.status not in ("finished", EXPIRED_RUN_STATUS), ended))
+    return JobFacts(
+        name,
+        every=parse_milliseconds(every * 1000) if isinstance(every, int | float) else None,
+        next_due=min(waiting_since, default=parse_iso8601(job.get("next_enqueue_time"))),
+        last_start=max((run.started_at for run in runs if run.started_at is not None), default=None),
+        last_end=newest.finished_at if newest else None,
+        last_ok=next((run.finished_at for run in finished if run.status == "finished"), None),
+        running_since=running.started_at if running else None,
+        duration=(newest.finished_at or 0) - newest.started_at if newest and newest.started_at is not None else None,
+        failures=len(failed),
+        error=failed[0].error if failed else "",
+        stalled=running is not None and not running.has_worker,
+        sent=bool(waiting_since),
+    )

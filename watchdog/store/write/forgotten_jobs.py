@@ -1,0 +1,46 @@
+"""Decisions of operators that jobs are no longer missed. The next run of the probe carries them out."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from watchdog.domain.probe_state import JOB_STATE_KEY_PREFIX, JobRecord, forget_job_key
+from watchdog.store import codec
+from watchdog.store.database import Database
+from watchdog.store.tables import probes
+from watchdog.store.write.probe_state import load_probe_state, upsert_probe_state
+
+
+def forget_missing_jobs(database: Database, probe_id: str, job: str | None, now: int) -> list[str]:
+    """Decide that a job, or each job, which the source of a probe no longer lists is not missed any more.
+
+    Returns the names of these jobs. Raises LookupError if no job, or not this one, is missing.
+    """
+    with database.write_transaction() as connection:
+        row = sa.select(probes.c.id).where(probes.c.probe_id == probe_id, probes.c.removed_at.is_(None))
+        probe = connection.execute(row).scalar()
+        missing = {} if probe is None else _load_missing_jobs(connection, probe)
+        if job is not None:
+            missing = {key: name for key, name in missing.items() if name == job}
+        if not missing:
+            raise LookupError("no job is missing" if job is None else f"{job} is not missing")
+        rows = [
+            {"probe": probe, "key": forget_job_key(key), "value": codec.dumps({"name": name, "at": now})}
+            for key, name in missing.items()
+        ]
+        upsert_probe_state(database, connection, rows)
+        return sorted(missing.values())
+
+
+def _load_missing_jobs(connection: sa.Connection, probe: int) -> dict[str, str]:
+    """Key of the job's record -> name."""
+    records = {
+        key: JobRecord.from_json(stored)
+        for key, stored in load_probe_state(connection, [probe]).get(probe, {}).items()
+        if key.startswith(JOB_STATE_KEY_PREFIX)
+    }
+    return {
+        key: record.name
+        for key, record in records.items()
+        if record.state.gone_since is not None and not record.state.forgotten
+    }
