@@ -19,7 +19,13 @@ def health_check_result(
     now = time.time()
     tasks = [
         {"name": "cleanup", "ok": True, "last_run_at": now - 3_000, "last_run_status": "success"},
-        {"name": "registry_sync", "ok": ok, "last_run_at": now - age_s, "last_run_error": error},
+        {
+            "name": "registry_sync",
+            "ok": ok,
+            "last_run_at": now - age_s,
+            "last_run_status": "failed" if error else "success",
+            "last_run_error": error,
+        },
     ]
     text = json.dumps({"healthy": not is_error, "tasks": tasks})
     return {"content": [{"type": "text", "text": text}], "isError": is_error}
@@ -35,7 +41,7 @@ async def test_a_stale_task_is_one_incident_and_no_outage(each_harness: EndToEnd
             assert harness.all_received()
             server.result = health_check_result(age_s=86_400)
             await wait_until_async(lambda: harness.all_received(OPENED))
-            server.result = health_check_result(age_s=86_400, ok=False, error="upstream: HTTP 502", is_error=True)
+            server.result = health_check_result(age_s=86_400, ok=False, is_error=True)
             await watchdog.wait_for_results("fail", 2)
             assert harness.all_received(OPENED), "the same task; the expectation and the tool's own error add nothing"
             server.result = health_check_result()
