@@ -337,17 +337,17 @@ probes:
     every: 5m
     canary:
       http:
-        enqueue: {{url: "{api.url}/jobs", headers: {{X-Api-Key: hush-hush-1}}, auth: {{bearer: s3cret}}}}
+        enqueue: {{url: "{api.url}/jobs", headers: {{X-Api-Key: hush-hush-1}}, auth: {{bearer: s3cret-of-api}}}}
         poll: "{api.url}/jobs/{{job_id}}"
         done: body.ok
 """
-    api.scripted_responses["POST"] = deque([ScriptedResponse(401, {"error": "not hush-hush-1, nor s3cret"})])
+    api.scripted_responses["POST"] = deque([ScriptedResponse(401, {"error": "not hush-hush-1, nor s3cret-of-api"})])
     loaded = load_config(None, text, {})
     report = asyncio.run(run_probe(loaded.config.probes[0], mask=loaded.mask))
     assert api.received_posts()[0].headers["x-api-key"] == "hush-hush-1"
-    assert api.received_posts()[0].headers["authorization"] == "Bearer s3cret"
+    assert api.received_posts()[0].headers["authorization"] == "Bearer s3cret-of-api"
     assert report.result.message == f"not enqueued: POST {api.url}/jobs returned HTTP 401: not •••, nor •••"
-    assert not {"hush-hush-1", "s3cret"} & {word.strip('",') for word in repr(report).split()}
+    assert not {"hush-hush-1", "s3cret-of-api"} & {word.strip('",') for word in repr(report).split()}
 
 
 @pytest.mark.parametrize(

@@ -514,11 +514,11 @@ probes:
   - name: Pipeline
     every: 5m
     canary:
-      mcp: {url: "http://127.0.0.1:9/mcp", tool: export, headers: {X-Api-Key: hush-hush-1}, auth: {bearer: s3cret}}
+      mcp: {url: "http://127.0.0.1:9/mcp", tool: export, headers: {X-Api-Key: hush-hush-1}, auth: {bearer: s3cret-api}}
 """
     mask = load_config(None, text, {}).mask
-    scripted = ScriptedServerRun({"tools/call": tool_response("neither hush-hush-1 nor s3cret", isError=True)})
-    report = scripted.run(mask=mask, headers={"X-Api-Key": "hush-hush-1"}, auth={"bearer": "s3cret"})
+    scripted = ScriptedServerRun({"tools/call": tool_response("neither hush-hush-1 nor s3cret-api", isError=True)})
+    report = scripted.run(mask=mask, headers={"X-Api-Key": "hush-hush-1"}, auth={"bearer": "s3cret-api"})
     assert report.result.message == "the job failed: neither ••• nor •••"
     assert "hush" not in repr(report)
 

@@ -373,7 +373,7 @@ def canary_rows() -> FixtureRows:
         "canary",
         "Jobs",
         config_yaml=CANARY_PROBE_SPEC,
-        target="redis.acme.example/email",
+        target="redis://redis.acme.example:6379/0, queue email",
         schedule_text="every 5 min",
     )
     newest = epoch_ms("02:25")

@@ -26,7 +26,11 @@ def queue_backlog_rows() -> FixtureRows:
     rows = FixtureRows()
     rows.add_watermark(NOW)
     id = rows.add_probe(
-        "Email backlog", "queue", "Jobs", config_yaml=QUEUE_PROBE_SPEC, target="redis.acme.example/email"
+        "Email backlog",
+        "queue",
+        "Jobs",
+        config_yaml=QUEUE_PROBE_SPEC,
+        target="redis://redis.acme.example:6379/0, queue email",
     )
     newest = NOW - 14 * SECOND_MS
     for ago in range(300, -1, -1):
