@@ -1,0 +1,27 @@
+"""A schedule of the source that cannot be read: that it is not judged is a finding."""
+
+from __future__ import annotations
+
+import pytest
+
+from watchdog.domain.limits import JobLimits
+from watchdog.domain.observations import JobFacts
+from watchdog.domain.rules.job import evaluate_job
+from watchdog.domain.rules.unreadable_schedule import unreadable_schedule_problem
+
+DAY, NOW = 86_400_000, 1_795_846_000_000
+
+
+@pytest.mark.parametrize(
+    ("zone", "cron", "problem"),
+    [
+        ("America/New_Yrok", "0 * * * *", "unknown time zone 'America/New_Yrok': did you mean America/New_York?"),
+        ("UTC", "0 * * *", "'0 * * *' is not a cron expression: expected 5 fields"),
+    ],
+)
+def test_a_schedule_that_cannot_be_read_is_reported(zone: str, cron: str, problem: str) -> None:
+    facts = JobFacts("report", cron=cron, timezone=zone, enabled=True, last_start=NOW - 30 * DAY)
+    job = evaluate_job(facts, JobLimits(), None, NOW - 29 * DAY)
+    reason, message = unreadable_schedule_problem(job.facts, JobLimits())
+    assert reason == "job.schedule_unreadable"
+    assert message.startswith(f"report is not judged, because its schedule cannot be read: {problem}")
