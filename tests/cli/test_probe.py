@@ -90,7 +90,7 @@ def test_the_text_output_is_not_wrapped_in_a_pipe(write: Write, target: FakeHttp
     write(probes=[http_probe(target.url, name="API :warning: [b]", expect=[f"body == '{'x' * 120} :warning: [b]'"])])
     ran = invoke_command("probe", "API :warning: [b]")
     first = ran.stdout.splitlines()[0]
-    start = "fail api-warning-b (http): HTTP 503: body is "
+    start = "fail api-warning-b (http): HTTP 503, expected 2xx; body is "
     assert first.startswith(start)
     assert f", expected '{'x' * 120} :warning: [b]'" in first
     assert "reason: expectation.failed" in ran.stdout
