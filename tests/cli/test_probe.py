@@ -93,7 +93,7 @@ def test_the_text_output_is_not_wrapped_in_a_pipe(write: Write, target: FakeHttp
     start = "fail api-warning-b (http): HTTP 503, expected 2xx; body is "
     assert first.startswith(start)
     assert f", expected '{'x' * 120} :warning: [b]'" in first
-    assert "reason: expectation.failed" in ran.stdout
+    assert "reason: http.503" in ran.stdout
     assert "response excerpt (untrusted):" in ran.stdout
     assert "\x1b" not in ran.stdout
 
