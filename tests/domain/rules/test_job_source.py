@@ -575,3 +575,15 @@ def test_the_stored_record_of_a_job() -> None:
     (job,) = evaluate_source(snapshot(LATE), {"*": JobLimits()}, (), {}).jobs
     assert job.record == JobRecord("late", job.state)
     assert job.state.schedule_text == "every 60 min"
+
+
+def test_an_empty_source_with_a_scheduler_is_empty_first_of_all() -> None:
+    source = evaluate_source(snapshot(scheduler=SchedulerLiveness("Celery beat")), REST, (), {})
+    assert source.reason == "job.none_listed"
+
+
+def test_a_job_that_is_late_by_the_configured_schedule_alone_does_not_make_the_scheduler_dead() -> None:
+    weekly = JobFacts("weekly", cron="0 0 * * 0", last_start=NOON - 2 * DAY, schedule_since=NOON - 9 * DAY)
+    limits = REST | {"weekly": JobLimits(schedule=CronSchedule("0 0 * * *"))}
+    source = snapshot(weekly, JobFacts("quiet", next_due=NOON + DAY), scheduler=SchedulerLiveness("Celery beat"))
+    assert verdicts(source, limits) == {"weekly": "job.overdue", "quiet": ""}

@@ -1,0 +1,48 @@
+"""Decisions that jobs are no longer missed, and probes that wait for their first run."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.store import START_AT, StoreHarness, make_recorded_result, make_registered_probe, make_results
+from watchdog.domain.model import HealthState
+from watchdog.domain.probe_state import WAITING_STATE_KEY, JobRecord, JobState, forget_job_key, job_state_key
+from watchdog.store import codec
+from watchdog.store.database import Database
+from watchdog.store.read.status import list_probe_statuses
+from watchdog.store.write.forgotten_jobs import forget_missing_jobs
+from watchdog.store.write.probe_state import load_probe_state, upsert_probe_state
+
+
+def test_only_missing_jobs_are_forgotten(database: Database) -> None:
+    harness = StoreHarness(database, [make_registered_probe("api")])
+    probe = harness.database_id("api")
+    states = {"a": JobState("", 1), "b": JobState("", 1, gone_since=2), "c": JobState("", 1, gone_since=2)}
+    rows = [
+        {"probe": probe, "key": job_state_key(name), "value": codec.dumps(JobRecord(name, state).to_json())}
+        for name, state in states.items()
+    ]
+    with database.write_transaction() as connection:
+        upsert_probe_state(database, connection, rows)
+    for name in ("a", "other"):
+        with pytest.raises(LookupError, match=f"{name} is not missing"):
+            forget_missing_jobs(database, "api", name, START_AT)
+    assert forget_missing_jobs(database, "api", "b", START_AT) == ["b"]
+    assert forget_missing_jobs(database, "api", None, START_AT) == ["b", "c"]
+    with pytest.raises(LookupError, match="no job is missing"):
+        forget_missing_jobs(database, "nowhere", None, START_AT)
+    with database.read_transaction() as connection:
+        stored = load_probe_state(connection, [probe])[probe]
+    assert stored[forget_job_key(job_state_key("c"))] == {"name": "c", "at": START_AT}
+
+
+@pytest.mark.parametrize(("value", "state"), [(True, HealthState.UNKNOWN), (None, HealthState.UP)])
+def test_a_probe_whose_jobs_wait_for_their_first_run_is_unknown(
+    database: Database, value: bool | None, state: HealthState
+) -> None:
+    harness = StoreHarness(database, [make_registered_probe("api")])
+    (result,) = make_results(harness.database_id("api"), "p")
+    waiting = make_recorded_result(result)._replace(state_updates={WAITING_STATE_KEY: value})
+    harness.recorder.record_results([waiting], result.slot + 300)
+    with database.read_transaction() as connection:
+        assert list_probe_statuses(connection)[0].state is state
