@@ -83,6 +83,18 @@ Duration = Annotated[
 """Milliseconds, written as 30s, 5m, 1h30m, 2d."""
 
 
+def _parse_duration_or_zero(value: Any) -> int:
+    if value in (0, "0s") and not isinstance(value, bool):
+        return 0
+    return parse_duration(value)
+
+
+DurationOrZero = Annotated[
+    int, BeforeValidator(_parse_duration_or_zero), WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN})
+]
+"""As Duration, or 0 where that turns something off."""
+
+
 def duration_bounds(minimum: str, maximum: str, explanation: str = "") -> AfterValidator:
     """Bounds for a Duration: `Annotated[Duration, duration_bounds("1s", "1d")]`. Errors end with the explanation."""
     minimum_ms, maximum_ms = parse_duration(minimum), parse_duration(maximum)
@@ -361,6 +373,7 @@ __all__ = [
     "ConfigModel",
     "CronExpression",
     "Duration",
+    "DurationOrZero",
     "FieldValidationError",
     "HttpLink",
     "LoadContext",

@@ -1,7 +1,6 @@
 """The nouns that every package shares. Frozen.
 
-Instants are integer milliseconds since the epoch (UTC); durations are integer milliseconds unless the
-name states another unit.
+Instants are integer milliseconds since the epoch (UTC), durations are milliseconds unless the name states another unit.
 """
 
 from __future__ import annotations
@@ -172,13 +171,14 @@ class Observation:
 
 
 class ClaimedSlot(NamedTuple):
-    """A scheduled instant that one process has claimed; exactly one run belongs to it."""
+    """A scheduled instant that one process has claimed, for one run, which is `late_ms` late if it is caught up."""
 
     probe: int
     slot: int
     location: str
     previous_slot: int | None
     """The slot that the same location claimed before this one. The fold waits for it."""
+    late_ms: int = 0
 
 
 class Result(NamedTuple):

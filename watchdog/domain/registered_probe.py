@@ -25,6 +25,8 @@ class RegisteredProbe:
     """The configuration as written, without the values of variables."""
     definition: str = ""
     """A digest of everything that decides how the probe runs and who is notified: equal if processes agree on it."""
+    catch_up_ms: int = 0
+    """For how long after its slot a run that was missed is still started; cron schedules only."""
     routes: RoutingTable = NO_ROUTES
     """Decides who is notified of its incidents."""
 

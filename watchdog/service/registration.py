@@ -59,6 +59,7 @@ def build_registered_probe(
         schedule,
         config_yaml,
         definition=digest_of([definition, _describe_routing(info, routes)]),
+        catch_up_ms=0 if probe.schedule is None else probe.catch_up,
         routes=routes,
     )
 

@@ -13,7 +13,7 @@ from watchdog.domain.heartbeat import CHECK_IN_DELAY_MS
 from watchdog.domain.listings import map_texts
 from watchdog.domain.model import ClaimedSlot, Evidence, Json, Observation, Outcome, RecordedResult, Result
 from watchdog.domain.reasons import family
-from watchdog.domain.rules import preference
+from watchdog.domain.rules import missed_run, preference
 from watchdog.domain.text import replace_unsafe_characters, truncate
 from watchdog.domain.uptime_clock import Gaps
 from watchdog.net import Network, PhaseTimer, SecretMask, sanitize_json
@@ -113,6 +113,9 @@ class ProbeRunner:
             )
             for rule, listing in observation.listings.items()
         }
+        measurements = dict(observation.measurements)
+        if slot.late_ms:
+            measurements[missed_run.LATE_START_MEASUREMENT] = slot.late_ms
         result = Result(
             slot.probe,
             slot.slot,
@@ -122,7 +125,7 @@ class ProbeRunner:
             message=self._sanitize_text(observation.message),
             duration=None if observation.duration is None else round(observation.duration),
             phases=observation.phases,
-            measurements=sanitize_json(dict(observation.measurements), self.mask, max_chars=MAX_NAME_CHARS),
+            measurements=sanitize_json(measurements, self.mask, max_chars=MAX_NAME_CHARS),
             listings=listings,
             previous_slot=slot.previous_slot,
         )

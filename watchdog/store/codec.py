@@ -84,6 +84,7 @@ def probe_policy_to_json(registered: RegisteredProbe) -> str:
             "failure_threshold": policy.failure_threshold,
             "success_threshold": policy.success_threshold,
             "max_lateness": policy.max_lateness,
+            "catch_up_ms": registered.catch_up_ms,
             "schedule": {field.name: getattr(schedule, field.name) for field in fields(schedule)},
         }
     )
@@ -107,6 +108,7 @@ def registered_probe_from_json(
         schedule,
         config_yaml,
         definition=definition,
+        catch_up_ms=values.get("catch_up_ms", 0),
         routes=routes,
     )
 

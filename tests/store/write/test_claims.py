@@ -222,7 +222,7 @@ def test_lost_runs_are_recorded_without_waiting_for_the_next_claim(database: Dat
     harness.slot_claimer.record_lost_runs(start + 40_000)
     assert [
         (row["probe"], row["reason"]) for row in harness.select_rows(results, results.c.outcome == Outcome.MISSED)
-    ] == [(harness.database_id("daily"), "missed.result_lost")]
+    ] == [(harness.database_id("daily"), "missed.may_have_run")]
     harness.slot_claimer.record_lost_runs(start + 80_000)
     assert len(harness.select_rows(results)) == 2
 
@@ -246,8 +246,8 @@ def test_cron_uses_its_time_zone_and_continues_after_the_newest_slot(database: D
     assert [s.slot for s in harness.claim_slots(first - 1_000)] == [first]
     assert [s.slot for s in harness.claim_slots(first + 3 * five_minutes_ms + 10_000)] == [first + 3 * five_minutes_ms]
     assert missed_rows(harness) == [
-        (first - START_AT, "missed.result_lost", 1),
-        (first + five_minutes_ms - START_AT, "missed.skipped", 2),
+        (first - START_AT, "missed.may_have_run", 1),
+        (first + five_minutes_ms - START_AT, "missed.not_run", 2),
     ]
 
 

@@ -75,6 +75,18 @@ FINDING_REASONS = (
         "Nothing, unless it happens again.",
     ),
     _missed(
+        "missed.not_run",
+        "Not run",
+        "Runs of a cron schedule were due while Watchdog was down, and were not caught up.",
+        "Start what depends on them by hand; `catch_up` sets for how long after its time a run is still started.",
+    ),
+    _missed(
+        "missed.may_have_run",
+        "May have run",
+        "A run of a cron schedule was started, and its result was lost because the process was killed.",
+        "Check whether it took place; Watchdog never starts it again.",
+    ),
+    _missed(
         "missed.overloaded",
         "Overloaded",
         "Too many runs were in progress, in total or on the same host.",

@@ -24,6 +24,7 @@ from watchdog.domain.reasons import is_same_cause
 from watchdog.domain.rules import (
     availability,
     job,
+    missed_run,
     missing,
     no_verdict,
     preference,
@@ -42,7 +43,7 @@ AlertStates = dict[tuple[str, str], AlertState]
 
 RESULT_RULES = (
     *(availability, no_verdict, task, missing, preference, tool),
-    *(job, source, unreadable_schedule, service),
+    *(job, source, unreadable_schedule, service, missed_run),
 )
 """The rules that judge a result. `stale` judges the absence of results."""
 
@@ -58,7 +59,7 @@ _LISTING_BY_RULE = {missing.RULE_NAME: task.RULE_NAME, unreadable_schedule.RULE_
 """The listing that a rule reads, if it is another rule's."""
 _JOB_RULES = (job.RULE_NAME, unreadable_schedule.RULE_NAME)
 
-IMMEDIATE_RULES = (stale.RULE_NAME, job.RULE_NAME, service.RULE_NAME)
+IMMEDIATE_RULES = (stale.RULE_NAME, job.RULE_NAME, service.RULE_NAME, missed_run.RULE_NAME)
 """Rules with a tolerance of their own: `failure_threshold` and `success_threshold` do not apply to them."""
 
 
@@ -68,8 +69,10 @@ def derive_incident_id(probe: int, rule: str, subject: str, first_bad_slot: int)
 
 
 def evaluate_rules(policy: AlertPolicy, result: Result) -> list[Finding]:
-    """The findings of a result alone. A `missed` row is no evidence; an `error` is evidence for `no_verdict` only."""
-    rules = {Outcome.MISSED: (), Outcome.ERROR: (no_verdict,)}.get(result.outcome, RESULT_RULES)
+    """The findings of a result alone. A `missed` row is evidence only that no run took place, an `error` only that
+    one did, without a verdict."""
+    rules_by_outcome = {Outcome.MISSED: (missed_run,), Outcome.ERROR: (no_verdict, missed_run)}
+    rules = rules_by_outcome.get(result.outcome, RESULT_RULES)
     return [finding for rule in rules for finding in rule.evaluate_result(policy, result)]
 
 
@@ -170,7 +173,7 @@ def apply_result(
 ) -> None:
     """Folds one result."""
     findings = evaluate_rules(policy, result)
-    if findings and stale.ALERT_STATE_KEY in alert_states:
+    if findings and result.outcome is not Outcome.MISSED and stale.ALERT_STATE_KEY in alert_states:
         findings.append(stale.fresh_finding())
     for finding in [*findings, *vanished_subject_findings(alert_states, result, findings)]:
         apply_finding(policy, alert_states, result.slot, finding, transitions)

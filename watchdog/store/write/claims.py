@@ -8,8 +8,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from watchdog.domain.formatting import format_count, format_in_zone
 from watchdog.domain.model import ClaimedSlot, Json, Outcome, RecordedResult, Result
 from watchdog.domain.registered_probe import RegisteredProbe
+from watchdog.domain.rules import missed_run
+from watchdog.domain.schedule import CronSchedule
 from watchdog.store.database import Database
 from watchdog.store.tables import schedule
 from watchdog.store.write.probe_registry import ProbeRegistry
@@ -19,6 +22,10 @@ from watchdog.store.write.watermark import Watermark
 
 CLAIM_AHEAD_MS = 1_000
 """How long before its slot a run is claimed, so that it can start at its slot."""
+
+
+MAX_COUNTED_SLOTS, MAX_NAMED_SLOTS = 1_000, 5
+"""Slots of a cron schedule that a result counts, and whose times its message names."""
 
 
 class SlotClaimer:
@@ -67,7 +74,8 @@ class SlotClaimer:
             slot, skipped, next_due = self._plan_next_run(row, now)
             missed += skipped
             if slot is not None:
-                claimed.append(ClaimedSlot(row.probe, slot, self.location, row.last_slot))
+                late_ms = now - slot if self._is_caught_up(row.probe, slot, now) else 0
+                claimed.append(ClaimedSlot(row.probe, slot, self.location, row.last_slot, late_ms))
                 in_flight[row.probe].append(slot)
             last_slot = row.last_slot if slot is None else slot
             slots = json.dumps(in_flight[row.probe])
@@ -97,14 +105,17 @@ class SlotClaimer:
         ]
         done = recorded | set(lost)
         remaining = {probe: [slot for slot in slots if (probe, slot) not in done] for probe, slots in in_flight.items()}
-        return remaining, [self._missed_result(probe, slot, "missed.result_lost") for probe, slot in lost]
+        return remaining, [self._lost_result(probe, slot, now) for probe, slot in lost]
 
     def _plan_next_run(self, row: Any, now: int) -> tuple[int | None, list[Result], int]:
         """The slot to run, if any; a result for the slots that are skipped; the next slot."""
         registered, first = self.registry[row.probe], row.next_due
         newest = max(first, registered.schedule.latest_slot_until(now)) if first <= now else first
-        run = newest if now - newest <= registered.policy.max_lateness else None
+        may_run = now - newest <= registered.policy.max_lateness or self._is_caught_up(row.probe, newest, now)
+        run = newest if may_run else None
         end = run if run is not None else newest + 1
+        if isinstance(registered.schedule, CronSchedule):
+            return run, self._not_run_results(row, first, end, now), registered.schedule.next_slot_after(newest)
         skipped = list(self._slots_outside_gaps(registered, first, end))
         missed = []
         if skipped:
@@ -114,6 +125,39 @@ class SlotClaimer:
                 )
             ]
         return run, missed, registered.schedule.next_slot_after(newest)
+
+    def _is_caught_up(self, probe: int, slot: int, now: int) -> bool:
+        """Whether a slot that lies in downtime is run late. It was never claimed."""
+        gap = self.watermark.uptime_clock.gap_at(slot)
+        return gap is not None and now - slot <= self.registry[probe].catch_up_ms
+
+    def _not_run_results(self, row: Any, first: int, end: int, now: int) -> list[Result]:
+        """One result for the slots of a cron schedule in [first, end), in downtime or not: people rely on each run."""
+        schedule, slot = self.registry[row.probe].schedule, first
+        slots: list[int] = []
+        while slot < end and len(slots) < MAX_COUNTED_SLOTS:
+            slots.append(slot)
+            slot = schedule.next_slot_after(slot)
+        if not slots:
+            return []
+        last = schedule.latest_slot_until(end - 1)
+        named = [self._format_slot(row.probe, each, now) for each in (*slots[:MAX_NAMED_SLOTS], last)]
+        listed = ", ".join(named[:-1]) if len(slots) <= MAX_NAMED_SLOTS else f"from {named[0]} to {named[-1]}"
+        count = format_count(len(slots), "run") + (" or more" if slot < end else "")
+        result = self._missed_result(
+            row.probe, slots[0], missed_run.NOT_RUN, slot_count=len(slots), previous_slot=row.last_slot
+        )
+        return [result._replace(message=f"{count} did not take place: {listed}")]
+
+    def _lost_result(self, probe: int, slot: int, now: int) -> Result:
+        if not isinstance(self.registry[probe].schedule, CronSchedule):
+            return self._missed_result(probe, slot, "missed.result_lost")
+        message = f"the run of {self._format_slot(probe, slot, now)} was started, and may have taken place"
+        return self._missed_result(probe, slot, missed_run.MAY_HAVE_RUN)._replace(message=message)
+
+    def _format_slot(self, probe: int, slot: int, now: int) -> str:
+        schedule = self.registry[probe].schedule
+        return format_in_zone(slot, now, schedule.timezone if isinstance(schedule, CronSchedule) else "UTC")
 
     def _slots_outside_gaps(self, registered_probe: RegisteredProbe, first: int, end: int) -> Iterator[int]:
         """The slots in [first, end) that are not in a gap. A gap is crossed in one step, however many slots it has."""

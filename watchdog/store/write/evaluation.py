@@ -82,11 +82,12 @@ class AlertEvaluator:
         cursors: Mapping[int, EvaluationCursor],
         now: int,
         newest_slots: Mapping[int, int] | None = None,
+        first_slots: Mapping[int, int] = {},
     ) -> list[IncidentTransition]:
         """Evaluate what is stored and not yet evaluated; returns the transitions.
 
         `cursors`: those that are loaded already. `newest_slots`: with these, also decide whether a probe is stale by
-        the slot of its newest result.
+        the slot of its newest result. `first_slots`: of older rows that have to be folded, too.
 
         Rows between `evaluated_until` and the newest settled slot changed nothing, or the cursor would have moved. So
         unless a slot is awaited, the fold starts at the later of the two. A probe that was removed in the meantime has
@@ -97,7 +98,10 @@ class AlertEvaluator:
         starts: dict[int, int] = {}
         for probe in sorted(ids & cursors.keys()):
             start = cursors[probe].evaluated_until
-            starts[probe] = start if cursors[probe].awaiting_slot else max(start, self.newest_settled_slot(probe, now))
+            if not cursors[probe].awaiting_slot:
+                settled = self.newest_settled_slot(probe, now)
+                start = max(start, min(settled, first_slots.get(probe, settled + 1) - 1))
+            starts[probe] = start
         rows: dict[int, list[Result]] = {probe: [] for probe in starts}
         for result in read_results(connection, self.database.load_results_after(connection, starts), self.listings):
             rows[result.probe].append(result)

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 
 import sqlalchemy as sa
 
-from watchdog.domain.model import IncidentTransition, Outcome, RecordedResult
-from watchdog.domain.rules import evaluate_rules
+from watchdog.domain.model import IncidentTransition, Outcome, RecordedResult, Result
+from watchdog.domain.rules import evaluate_rules, missed_run
 from watchdog.store import codec
 from watchdog.store.database import Database
 from watchdog.store.listings import encode_listings
@@ -18,6 +18,10 @@ from watchdog.store.write.evidence import EvidenceStore
 from watchdog.store.write.probe_registry import ProbeRegistry
 from watchdog.store.write.probe_state import save_probe_state
 from watchdog.store.write.watermark import Watermark, load_claimed_until
+
+
+def _is_missed_run(result: Result) -> bool:
+    return result.reason in (missed_run.NOT_RUN, missed_run.MAY_HAVE_RUN)
 
 
 class ResultRecorder:
@@ -55,14 +59,23 @@ class ResultRecorder:
         self.database.lock_probes(connection, ids)
         settled = {probe: self.evaluator.newest_settled_slot(probe, now) for probe in ids}
         # A cursor that is neither active nor ahead of every settled slot decides nothing below, and is not loaded.
-        relevant = evaluation_cursors.c.active | (evaluation_cursors.c.evaluated_until > min(settled.values()))
+        # A missed run of a cron schedule may be older than that, and still be evaluated.
+        missed = {key[0] for key, recorded in batch.items() if _is_missed_run(recorded.result)}
+        relevant = (
+            evaluation_cursors.c.active
+            | (evaluation_cursors.c.evaluated_until > min(settled.values()))
+            | evaluation_cursors.c.probe.in_(missed)
+        )
         cursors = self.evaluator.load_cursors(connection, ids, relevant)
         self._listings.discard()
         rows, suspect_keys, encoded = [], set(), {}
         for key, (result, *_) in batch.items():
             cursor = cursors.get(result.probe)
-            late = result.outcome is not Outcome.MISSED and (
-                result.slot <= settled[result.probe] or (cursor is not None and result.slot <= cursor.evaluated_until)
+            is_evaluated = cursor is not None and result.slot <= cursor.evaluated_until
+            late = (
+                is_evaluated
+                if _is_missed_run(result)
+                else result.outcome is not Outcome.MISSED and (result.slot <= settled[result.probe] or is_evaluated)
             )
             listings, facts = encode_listings(result, self._listings)
             base = None if listings is None else listings.base_slot
@@ -80,7 +93,11 @@ class ResultRecorder:
         self._evidence_store.save_evidence(connection, new_results, suspect_keys)
         save_probe_state(self.database, connection, new_results)
         to_evaluate = {probe for probe, _, _ in suspect_keys & new_keys}
-        return self.evaluator.evaluate_probes(connection, to_evaluate, cursors, now) if to_evaluate else []
+        missed_keys = sorted((key for key in suspect_keys & new_keys if key[0] in missed), reverse=True)
+        first_missed = {probe: slot for probe, slot, _ in missed_keys}
+        if not to_evaluate:
+            return []
+        return self.evaluator.evaluate_probes(connection, to_evaluate, cursors, now, first_slots=first_missed)
 
     def evaluate_deadlines(self, now: int, limit: int = 500) -> tuple[int, list[IncidentTransition]]:
         """Evaluate up to `limit` probes whose deadline has come, by the watermark instead of `now`.

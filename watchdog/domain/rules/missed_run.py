@@ -1,0 +1,22 @@
+"""missed_run: every run of a cron schedule takes place, even if Watchdog was down when it was due."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from watchdog.domain.model import Finding, HealthState, Outcome, Result
+from watchdog.domain.rules.policy import AlertPolicy
+
+RULE_NAME = "missed_run"
+HEALTH_STATE = HealthState.UNKNOWN
+NOT_RUN, MAY_HAVE_RUN = "missed.not_run", "missed.may_have_run"
+"""The reasons of missed slots that are a problem: they are recorded for cron schedules only."""
+LATE_START_MEASUREMENT = "started_late_ms"
+"""How long after its slot a run was started that was caught up."""
+
+
+def evaluate_result(policy: AlertPolicy, result: Result) -> Iterator[Finding]:
+    if result.reason in (NOT_RUN, MAY_HAVE_RUN):
+        yield Finding(RULE_NAME, "", True, result.reason, result.message)
+    elif result.outcome is not Outcome.MISSED and LATE_START_MEASUREMENT not in result.measurements:
+        yield Finding(RULE_NAME, "", False)
