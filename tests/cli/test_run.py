@@ -16,7 +16,7 @@ Write = Callable[..., Path]
 
 
 def test_it_logs_where_its_pages_are_and_stops_in_order(write: Write, target: FakeHttpTarget) -> None:
-    probe = {"name": "API", "every": "1s", "http": target.url}
+    probe = {"name": "API", "every": "1s", "timeout": "1s", "http": target.url}
     receiver = {"log": {}, "webhook": {"url": target.url}}
     config = write(server={"listen": "127.0.0.1:0"}, probes=[probe], receivers={"oncall": receiver})
     with run_watchdog(config) as run:

@@ -6,13 +6,13 @@ import re
 import ssl
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
-
-from cryptography import x509
-from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from watchdog.domain.formatting import utc_datetime
 from watchdog.domain.timestamps import to_epoch_ms
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 MAX_LISTED_NAMES = 3
 _INTERMEDIATE_NAME_PATTERN = re.compile(r"inter|issuing|\bsub\b|\bsub-?ca|\bmid\b|\bica\b", re.IGNORECASE)
@@ -54,6 +54,9 @@ def format_instant(epoch_ms: int) -> str:
 @lru_cache(512)
 def parse_certificate(der: bytes) -> Certificate:
     """Raises ValueError if it is malformed."""
+    from cryptography import x509
+    from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
+
     parsed = x509.load_der_x509_certificate(der)
     names: tuple[str, ...] = ()
     issuer_is_published = False
