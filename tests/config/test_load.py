@@ -79,7 +79,11 @@ def test_the_full_example_loads() -> None:
     assert [expression.text for expression in api.preferences] == ["elapsed_ms <= 800", "cert_days >= 14"]
     assert api.retry_interval == 10_000
     assert probes["warm-the-cache"].schedule == "*/5 * * * *"
-    assert probes["search-mcp"].task_limits == {"registry_sync": 900_000, "session_cleanup": 93_600_000, "*": 7_200_000}
+    assert probes["search-mcp"].max_task_ages == {
+        "registry_sync": 900_000,
+        "session_cleanup": 93_600_000,
+        "*": 7_200_000,
+    }
     assert fleet.config.server.bind_address == ("127.0.0.1", 8080)
     assert fleet.config.status_page.groups == ("Core", "Search")
     assert [key.role for key in fleet.config.access.api_keys] == ["operator", "reader"]

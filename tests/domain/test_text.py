@@ -10,9 +10,9 @@ from watchdog.domain.text import (
     map_json_strings,
     replace_unsafe_characters,
     replace_unstorable_characters,
-    shorten,
     to_single_line,
-    truncate,
+    truncate_with_ellipsis,
+    truncate_with_note,
 )
 
 
@@ -68,13 +68,13 @@ def test_every_character_is_treated_by_its_category() -> None:
 
 
 def test_a_truncated_text_is_marked() -> None:
-    assert truncate("abcdef", 6) == "abcdef"
-    assert truncate("abcdefg", 6) == "abcdef… cut after 6 characters"
+    assert truncate_with_note("abcdef", 6) == "abcdef"
+    assert truncate_with_note("abcdefg", 6) == "abcdef… cut after 6 characters"
 
 
 def test_a_truncated_line_ends_in_an_ellipsis() -> None:
-    assert shorten("abcdef", 6) == "abcdef"
-    assert shorten("abcdefg", 6) == "abcde…"
+    assert truncate_with_ellipsis("abcdef", 6) == "abcdef"
+    assert truncate_with_ellipsis("abcdefg", 6) == "abcde…"
 
 
 @pytest.mark.parametrize(

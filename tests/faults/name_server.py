@@ -7,6 +7,7 @@ a mount namespace of its own, in which /etc/resolv.conf names this server.
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import socket
 import struct
@@ -16,7 +17,6 @@ import threading
 from tests.support.probe_runs import run_probe
 from watchdog.probes.http import HttpProbe
 
-ADDRESS = "127.0.0.42"
 NAMES = ("healthy", "missing", "no-address", "servfail", "refused", "silent", "metadata")
 _A_RECORDS = {"healthy": "127.0.0.1", "metadata": "169.254.169.254"}
 _RESPONSE_CODES = {"missing": 3, "servfail": 2, "refused": 5}
@@ -38,14 +38,17 @@ def answer(query: bytes) -> bytes | None:
 
 
 def serve() -> socket.socket:
-    """A server in a thread, until its socket is closed. Raises PermissionError without the right to port 53."""
-    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    server.bind((ADDRESS, 53))
+    """A server in a thread, until its socket is closed, at the first free address of the loopback network. Raises
+    PermissionError without the right to port 53."""
+    server = _bind_free_address()
+    server.settimeout(0.1)  # a socket that is closed during a wait would stay bound
 
     def loop() -> None:
         while True:
             try:
                 query, sender = server.recvfrom(512)
+            except TimeoutError:
+                continue
             except OSError:  # closed
                 return
             if response := answer(query):
@@ -53,6 +56,20 @@ def serve() -> socket.socket:
 
     threading.Thread(target=loop, daemon=True).start()
     return server
+
+
+def _bind_free_address() -> socket.socket:
+    for host in range(42, 250):
+        server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            server.bind((f"127.0.0.{host}", 53))
+        except OSError as error:
+            server.close()
+            if error.errno != errno.EADDRINUSE:
+                raise
+        else:
+            return server
+    raise OSError(errno.EADDRINUSE, "port 53 is in use at every address tried")
 
 
 async def observe_all(port: int) -> dict[str, tuple[str, str, str]]:

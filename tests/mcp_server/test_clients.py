@@ -99,7 +99,15 @@ def test_a_client_of_the_1x_sdk_lists_and_calls(
     assert (report["server"], report["protocol"], report["tools"]) == ("Watchdog", "2025-11-25", TOOL_NAMES)
     steps: list[dict[str, Any]] = report["steps"]
     health, probes, incidents, ran, read, triggered = steps
-    assert [task["name"] for task in health["tasks"]] == ["claim", "record", "wake", "deliver", "maintain"]
+    assert [task["name"] for task in health["tasks"]] == [
+        "claim",
+        "record",
+        "wake",
+        "deliver",
+        "maintain",
+        "renew_lease",
+        "flush_check_ins",
+    ]
     assert probes["total"] == 2
     assert incidents["incidents"][0]["probe"] == "payments-api"
     assert ran["progress_heard"] >= 1
@@ -135,7 +143,15 @@ async def check_every_tool(client: Client, mode: str) -> None:
     health = await call_tool(client, "health_check")
     assert health["healthy"] is True
     assert "note" not in health
-    assert [task["name"] for task in health["tasks"]] == ["claim", "record", "wake", "deliver", "maintain"]
+    assert [task["name"] for task in health["tasks"]] == [
+        "claim",
+        "record",
+        "wake",
+        "deliver",
+        "maintain",
+        "renew_lease",
+        "flush_check_ins",
+    ]
     (incident,) = (await call_tool(client, "list_incidents"))["incidents"]
     detailed = await call_tool(client, "get_incident", id=incident["id"])
     assert detailed["first_bad"]["reason"] == "connection.refused"
@@ -144,7 +160,7 @@ async def check_every_tool(client: Client, mode: str) -> None:
     done = await call_tool(client, "trigger_task", task="maintain")
     assert (done["status"], done["result"]["ok"]) == ("completed", True)
     assert (await call_tool_error(client, "trigger_task", task="nope")).endswith(
-        "there is no task 'nope'; the tasks are claim, record, wake, deliver, maintain"
+        "there is no task 'nope'; the tasks are claim, record, wake, deliver, maintain, renew_lease, flush_check_ins"
     )
 
 

@@ -24,5 +24,5 @@ def test_the_page_lists_every_tool() -> None:
 
 def test_the_configurations_can_be_read() -> None:
     assert [next(iter(json.loads(text)["mcpServers"])) for text in fenced("json")] == ["watchdog", "watchdog"]
-    (text,) = fenced("yaml")
-    assert load_config(None, text, {"WATCHDOG_KEY": "0123456789abcdef"}).config.probes[0].task_limits == {"*": 600_000}
+    probes = [load_config(None, text, {"WATCHDOG_KEY": "0123456789abcdef"}).config.probes for text in fenced("yaml")]
+    assert [probe.max_task_ages for (probe,) in probes] == [{"*": 600_000}, {}]

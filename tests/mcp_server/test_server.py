@@ -147,7 +147,8 @@ async def test_errors_for_unknown_names_list_the_known_names(tmp_path: Path) -> 
         )
         assert await call_tool_error(client, "list_incidents", probe="x") == "no probe is named 'x'; probes: Idle"
         assert await call_tool_error(client, "trigger_task", task="backup") == (
-            "there is no task 'backup'; the tasks are claim, record, wake, deliver, maintain"
+            "there is no task 'backup'; the tasks are claim, record, wake, deliver, maintain, renew_lease, "
+            "flush_check_ins"
         )
         with pytest.raises(MCPError, match="there is no job 'x': a job is kept for 10 min after its end"):
             await client.read_resource("job:x")
@@ -244,7 +245,7 @@ async def test_a_large_request_is_refused_before_it_is_read(tmp_path: Path) -> N
 async def test_a_long_run_becomes_a_job_with_progress_and_a_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tool_jobs, "MAX_CALL_WAIT_S", 1.5)
+    monkeypatch.setattr(tool_jobs, "MAX_WAIT_FOR_JOB_S", 1.5)
     monkeypatch.setattr(tool_jobs, "PROGRESS_INTERVAL_S", 0.05)
     async with (
         running_server(send_parts(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", delay_s=60)) as fast,
@@ -286,7 +287,7 @@ async def test_a_long_run_becomes_a_job_with_progress_and_a_result(
 
 
 async def test_the_number_of_concurrent_jobs_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tool_jobs, "MAX_CALL_WAIT_S", 0.0)
+    monkeypatch.setattr(tool_jobs, "MAX_WAIT_FOR_JOB_S", 0.0)
     monkeypatch.setattr(tool_jobs, "MAX_CONCURRENT_JOBS", 2)
     async with running_server(send_parts(delay_s=60)) as silent:
         slow = {**IDLE, "http": f"http://127.0.0.1:{silent.port}/", "timeout": "30s"}

@@ -183,7 +183,7 @@ def test_the_expectation_depends_on_the_rule(
     rule: str, subject: str, reason: str, cause: str, limits: dict[str, int], expected: str, observed: str
 ) -> None:
     incident = make_incident(rule, cause, subject=subject, reason=reason)
-    probe = replace(MINIMAL_ALERT.probe, task_limits=limits)
+    probe = replace(MINIMAL_ALERT.probe, max_task_ages=limits)
     message = compose_message(replace(MINIMAL_ALERT, incident=incident, probe=probe))
     assert (field(message, "Expected"), field(message, "Observed")) == (expected, observed)
 

@@ -79,7 +79,7 @@ def test_the_documented_response_is_evaluated_as_documented() -> None:
 
 def test_the_configuration_that_we_show_loads() -> None:
     (probe,) = load_config(None, example("yaml"), {}).config.probes
-    assert dict(probe.task_limits) == {"sync_stock": 300_000, "yearly_close": 31_968_000_000, "*": 7_200_000}
+    assert dict(probe.max_task_ages) == {"sync_stock": 300_000, "yearly_close": 31_968_000_000, "*": 7_200_000}
 
 
 def findings(result: Any, tasks: str, *, is_error: bool = False, ago: int = 0) -> list[Finding]:

@@ -39,7 +39,7 @@ def test_a_command_shows_its_first_word() -> None:
 
 def test_limits_of_tasks_are_milliseconds() -> None:
     probe = made({"url": URL, "tasks": {"sync": "15m", "*": "2h"}})
-    assert probe.task_limits == {"sync": 900_000, "*": 7_200_000}
+    assert probe.max_task_ages == {"sync": 900_000, "*": 7_200_000}
 
 
 @pytest.mark.parametrize(

@@ -53,4 +53,4 @@ async def test_targets_contain_no_secret_value(tmp_path: Path, monkeypatch: pyte
     async with run_app(load_config(tmp_path / "watchdog.yaml")) as app:
         (standing,) = await app.store_executor.run_read_query(list_probe_statuses)
     assert standing.probe.target == "http://127.0.0.1/production/mcp"
-    assert list(standing.probe.task_limits) == ["•••-backup"]
+    assert list(standing.probe.max_task_ages) == ["•••-backup"]

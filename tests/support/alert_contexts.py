@@ -127,7 +127,7 @@ MINIMAL_ALERT = replace(
 )
 TASK_ALERT = replace(
     OPENED_ALERT,
-    probe=replace(PROBE, name="Search MCP", group="Search", task_limits={"reindex": 15 * MINUTE_MS}),
+    probe=replace(PROBE, name="Search MCP", group="Search", max_task_ages={"reindex": 15 * MINUTE_MS}),
     incident=make_incident(
         "task",
         f"task reindex is stale: last run 00:53 UTC, limit {format_duration(15 * MINUTE_MS)}",

@@ -85,7 +85,7 @@ def alert_policy(
     failure_threshold: int = 1, success_threshold: int = 1, tasks: Mapping[str, int] | None = None
 ) -> AlertPolicy:
     return AlertPolicy(
-        ProbeInfo(PROBE_DATABASE_ID, "api", "API", "mcp", task_limits=tasks or {}, job_limits=JOB_LIMITS),
+        ProbeInfo(PROBE_DATABASE_ID, "api", "API", "mcp", max_task_ages=tasks or {}, job_limits=JOB_LIMITS),
         lambda _: 300_000,
         failure_threshold,
         success_threshold,

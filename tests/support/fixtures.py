@@ -144,7 +144,7 @@ def add_mcp_probe(rows: FixtureRows) -> None:
     """An MCP server whose task `reindex` has been stale since 01:46:52, with some failures the evening before."""
     id = rows.add_probe(
         "Search MCP", "mcp", "Search", config_yaml=MCP_PROBE_SPEC, tags=("prod", "mcp"), target="https://mcp.acme.example/mcp",
-        task_limits={"*": 15 * MINUTE_MS}, next_due=NOW + 38 * SECOND_MS,
+        max_task_ages={"*": 15 * MINUTE_MS}, next_due=NOW + 38 * SECOND_MS,
     )  # fmt: skip
     rows.add_rollup_history(id)
     newest, stale = epoch_ms("02:28:52"), epoch_ms("01:46:52")

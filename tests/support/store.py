@@ -52,7 +52,7 @@ def make_registered_probe(
     success_threshold: int = 2,
     lateness_ms: int = 40_000,
     staleness_threshold: int = 300_000,
-    task_limits: Mapping[str, int] | None = None,
+    max_task_ages: Mapping[str, int] | None = None,
     severity: Severity = Severity.WARNING,
 ) -> RegisteredProbe:
     info = ProbeInfo(
@@ -62,7 +62,7 @@ def make_registered_probe(
         "http",
         severity=severity,
         schedule_text="every 60 s",
-        task_limits=dict(task_limits or {}),
+        max_task_ages=dict(max_task_ages or {}),
         job_limits=JOB_LIMITS,
     )
     policy = AlertPolicy(info, lambda _: staleness_threshold, failure_threshold, success_threshold, lateness_ms)

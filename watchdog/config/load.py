@@ -17,7 +17,13 @@ from watchdog.config.defaults import apply_defaults
 from watchdog.config.error_messages import coerce_variables, field_names, translate_errors
 from watchdog.config.models import Config, Receiver, RouteSettings
 from watchdog.config.problems import ConfigError, ConfigProblem, did_you_mean
-from watchdog.config.secrets import collect_secret_names, collect_secrets, mask_config, mask_tree, redact_problems
+from watchdog.config.secrets import (
+    collect_secret_names,
+    collect_secrets,
+    mask_displayed_fields,
+    mask_tree,
+    redact_problems,
+)
 from watchdog.config.sources import MergedSources, load_sources
 from watchdog.config.warnings import find_warnings
 from watchdog.config.yaml_tree import YamlNode, format_key
@@ -66,7 +72,7 @@ def load_config(path: Path | None, text: str | None = None, env: Mapping[str, st
     sources.warnings += secrets.warnings
     warnings = [w._replace(message=mask(w.message)) for w in find_warnings(config, sources)]
     secret_names = collect_secret_names(sources, builder.load_contexts.values())
-    return LoadedConfig(mask_config(config, mask), probe_yaml, mask, tuple(warnings), secret_names)
+    return LoadedConfig(mask_displayed_fields(config, mask), probe_yaml, mask, tuple(warnings), secret_names)
 
 
 def _dump_yaml(tree: Any) -> str:

@@ -208,7 +208,7 @@ def collect_secret_names(sources: MergedSources, load_contexts: Iterable[LoadCon
     return names
 
 
-def mask_config(config: Config, mask: SecretMask) -> Config:
+def mask_displayed_fields(config: Config, mask: SecretMask) -> Config:
     """The configuration with masked names, groups and tags, in probes as well as in what is matched against them.
 
     Ids of probes identify them in URLs and in the database, so they are not masked.

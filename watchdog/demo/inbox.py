@@ -17,7 +17,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from watchdog.domain.timestamps import to_epoch_ms
 from watchdog.resources import resource_path
-from watchdog.web.templating import SECURITY_HEADERS, TemplateRenderer
+from watchdog.web.templating import SECURITY_HEADERS, PageRenderer
 
 SLACK_CHANNEL_ID = "C0ONCALL"
 MAX_KEPT_MESSAGES = 100
@@ -155,7 +155,7 @@ def rich_text_content(block: dict[str, Any]) -> str:
 def create_inbox_app(inbox: DemoInbox, status_url: str) -> FastAPI:
     """The inbox's page, and the Slack API that Watchdog posts to. `status_url` links back to the status page."""
     filters = {"mrkdwn": render_mrkdwn, "preformatted": rich_text_content, "unescape": unescape_slack_text}
-    pages = TemplateRenderer("Inbox", extra_folder="demo", filters=filters)
+    pages = PageRenderer("Inbox", extra_folder="demo", filters=filters)
     style = (resource_path("templates") / "demo" / "inbox.css").read_bytes()
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     framing = {

@@ -266,7 +266,7 @@ class ProbeInfo:
     """A URL without credentials and query, or a command's first word."""
     schedule_text: str = ""
     """The schedule in words: "every 60 s", "*/5 * * * * UTC"."""
-    task_limits: Mapping[str, int] = field(default_factory=dict)
+    max_task_ages: Mapping[str, int] = field(default_factory=dict)
     """By task name, or "*" for every other task: the allowed age of its last run, in ms."""
     job_limits: Mapping[str, JobLimits] = field(default_factory=dict)
     """By job name, or "*" for every other job."""

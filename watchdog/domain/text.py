@@ -47,15 +47,15 @@ def to_single_line(text: str, max_chars: int = MAX_ERROR_LINE_CHARS) -> str:
 
     A single no-break space stays. Does not replace unsafe characters: text that may hold secrets is masked first.
     """
-    return shorten(_BLANKS.sub(lambda blank: NBSP if blank[0] == NBSP else " ", text).strip(), max_chars)
+    return truncate_with_ellipsis(_BLANKS.sub(lambda blank: NBSP if blank[0] == NBSP else " ", text).strip(), max_chars)
 
 
-def shorten(text: str, max_chars: int) -> str:
+def truncate_with_ellipsis(text: str, max_chars: int) -> str:
     """At most `max_chars` characters, the last of them "…" if the text was cut."""
     return text if len(text) <= max_chars else f"{text[: max_chars - 1]}…"
 
 
-def truncate(text: str, max_chars: int) -> str:
+def truncate_with_note(text: str, max_chars: int) -> str:
     """The first `max_chars` characters, followed by a note if the text was cut."""
     return text if len(text) <= max_chars else f"{text[:max_chars]}{TRUNCATION_MARK}{max_chars:,} characters"
 

@@ -21,7 +21,7 @@ MAX_FINISHED_JOBS = 50
 """Finished jobs that can still be read; the oldest are dropped first."""
 FINISHED_JOB_TTL_S = 600.0
 """How long a finished job can be read."""
-MAX_CALL_WAIT_S = 20.0
+MAX_WAIT_FOR_JOB_S = 20.0
 """How long a call waits for its job; afterwards the client reads the job's resource."""
 PROGRESS_INTERVAL_S = 1.0
 SHUTDOWN_GRACE_S = 2.0
@@ -125,9 +125,9 @@ class ToolJobRunner:
         return self._jobs.get(id)
 
     async def follow_progress(self, job: ToolJob, report_progress: ProgressCallback) -> None:
-        """Reports progress until the job ends, for at most MAX_CALL_WAIT_S."""
+        """Reports progress until the job ends, for at most MAX_WAIT_FOR_JOB_S."""
         task = self._running.get(job.id)
-        deadline = monotonic() + MAX_CALL_WAIT_S
+        deadline = monotonic() + MAX_WAIT_FOR_JOB_S
         while task is not None and not task.done() and (remaining_s := deadline - monotonic()) > 0:
             elapsed_s = job.elapsed_s
             message = f"{job.description}: {elapsed_s:.0f} s of at most {job.timeout_s:g} s"

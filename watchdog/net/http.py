@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 
 import h11
 
 from watchdog.domain.model import Evidence
-from watchdog.domain.text import shorten
+from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.net.body_limits import DEFAULT_MAX_BODY_BYTES
 from watchdog.net.connector import Connector, format_socket_address
 from watchdog.net.cookies import CookieJar
@@ -112,16 +113,18 @@ async def send_http_request(connector: Connector, request: HttpRequest) -> HttpR
             target = url.join(location)
         except ValueError:
             raise ProbeError(
-                "http.invalid_redirect", f"redirect to {shorten(redact_url(location), 80)} cannot be followed"
+                "http.invalid_redirect",
+                f"redirect to {truncate_with_ellipsis(redact_url(location), 80)} cannot be followed",
             ) from None
         if target.origin != url.origin:
             request = replace(
                 request, headers={}, tls=TlsConfig(verify=request.tls.verify, ca_file=request.tls.ca_file)
             )
         url = target
+    last_url = truncate_with_ellipsis(redact_url(url.url_without_credentials), 80)
     raise ProbeError(
         "http.too_many_redirects",
-        f"more than {MAX_REDIRECTS} redirects, the last one to {shorten(redact_url(url.url_without_credentials), 80)}",
+        f"more than {MAX_REDIRECTS} redirects, the last one to {last_url}",
     )
 
 
@@ -147,7 +150,8 @@ async def _send_single_request(connector: Connector, request: HttpRequest, url: 
             if request.phase_timer.current_phase == "first_byte":
                 is_tls = url.scheme == "https"
                 explain = handshake.explain_lost_connection if is_tls else handshake.explain_unanswered_plain_request
-                error = await explain(error)
+                with suppress(asyncio.CancelledError):  # the deadline: what is known by then counts
+                    error = await explain(error)
             error.facts.setdefault("address", peer_address)
             raise error from None
         raise

@@ -11,7 +11,7 @@ from typing import TypeAlias
 from urllib.parse import quote, quote_plus, urlsplit
 
 from watchdog.domain.model import Json
-from watchdog.domain.text import map_json_strings, replace_unsafe_characters, truncate
+from watchdog.domain.text import map_json_strings, replace_unsafe_characters, truncate_with_note
 
 MASK_PLACEHOLDER = "•••"
 _Trie: TypeAlias = "dict[str, _Trie]"
@@ -105,7 +105,7 @@ def sanitize_json(
 ) -> Json:
     """Nested JSON that is safe to store and to show: strings masked, cleaned and cut, long lists and nesting cut."""
     if isinstance(value, str):
-        return truncate(replace_unsafe_characters(mask(value)), max_chars)
+        return truncate_with_note(replace_unsafe_characters(mask(value)), max_chars)
     if not isinstance(value, dict | list | tuple):
         return value
     if not max_depth:

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, StrictInt, model_validator
 
 from watchdog.config_types import ConfigModel, Secret
 from watchdog.domain.model import IncidentEvent, Json
-from watchdog.domain.text import shorten
+from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.net import error_from_exception
 from watchdog.notifiers.base import CONFIG_ERROR_RETRY_S, DeliveryError, DeliveryRequest, Notifier, unreachable_error
 from watchdog.notifiers.message import compose_message
@@ -244,7 +244,7 @@ class EmailNotifier(Notifier):
 
 
 def _all_refused_error(replies: Mapping[str, SmtpReply]) -> DeliveryError:
-    message = shorten(f"the server refuses all recipients: {_format_refusals(replies)}", 400)
+    message = truncate_with_ellipsis(f"the server refuses all recipients: {_format_refusals(replies)}", 400)
     retry_for_s = max(reply.retry_for_s for reply in replies.values())
     return DeliveryError("smtp.recipients_refused", message, retry_for_s=retry_for_s)
 
@@ -252,7 +252,7 @@ def _all_refused_error(replies: Mapping[str, SmtpReply]) -> DeliveryError:
 def _some_refused_error(pending: Mapping[str, SmtpReply], partial_receipt: Mapping[str, Json]) -> DeliveryError:
     return DeliveryError(
         "smtp.recipients_refused",
-        shorten(f"refused for now: {_format_refusals(pending)}", 400),
+        truncate_with_ellipsis(f"refused for now: {_format_refusals(pending)}", 400),
         retry_for_s=max(reply.retry_for_s for reply in pending.values()),
         partial_receipt=partial_receipt,
     )

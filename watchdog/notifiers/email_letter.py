@@ -12,7 +12,7 @@ from functools import cache
 from hashlib import blake2b
 
 from watchdog.domain.formatting import utc_datetime
-from watchdog.domain.text import shorten
+from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.notifiers.message import AlertMessage
 from watchdog.notifiers.message_fields import MessageField, replace_nbsp
 from watchdog.resources import resource_path
@@ -54,7 +54,7 @@ def build_email(
 
 def email_subject(message: AlertMessage) -> str:
     """`=?` would start an encoded word, which mail clients decode."""
-    return shorten(message.email_subject.replace("=?", "= ?"), MAX_SUBJECT_CHARS)
+    return truncate_with_ellipsis(message.email_subject.replace("=?", "= ?"), MAX_SUBJECT_CHARS)
 
 
 def render_text_part(message: AlertMessage) -> str:

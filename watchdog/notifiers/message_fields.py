@@ -26,7 +26,7 @@ from watchdog.domain.model import (
     ResultWithEvidence,
 )
 from watchdog.domain.rules import task
-from watchdog.domain.text import replace_unsafe_characters, shorten, to_single_line
+from watchdog.domain.text import replace_unsafe_characters, to_single_line, truncate_with_ellipsis
 
 MAX_NAME_CHARS, MAX_CAUSE_CHARS, MAX_EXCERPT_CHARS = 80, 240, 300
 """The incident's page has the full text."""
@@ -181,7 +181,7 @@ def expected_and_observed(context: AlertContext, cause: str) -> tuple[str, str]:
     incident = context.incident
     subject = safe_line(incident.subject, MAX_NAME_CHARS)
     if incident.rule == "task":
-        limit = task.task_limit(context.probe, incident.subject)
+        limit = task.max_task_age(context.probe, incident.subject)
         limit_text = "" if limit is None else format_duration(limit)
         observed = cause.removeprefix(f"task {subject} ").removeprefix("is ").removesuffix(f", limit {limit_text}")
         return f"last run ok{limit_text and f', no older than {limit_text}'}", observed
@@ -267,7 +267,7 @@ def _format_evidence(result: ResultWithEvidence | None, subject: str) -> str:
             facts = {singular: subject} | own_facts | others
     lines = [f"{name}: {_format_value(value)}" for name, value in facts.items()]
     text = replace_unsafe_characters("\n".join([*lines, result.evidence.excerpt])).strip()
-    return shorten(text, MAX_EXCERPT_CHARS)
+    return truncate_with_ellipsis(text, MAX_EXCERPT_CHARS)
 
 
 def _format_value(value: object) -> str:

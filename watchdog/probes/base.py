@@ -248,7 +248,7 @@ class Probe(ProbeDefaults):
         return ""
 
     @property
-    def task_limits(self) -> Mapping[str, int]:
+    def max_task_ages(self) -> Mapping[str, int]:
         """Task name, or "*" -> the maximum age of its last run, in ms."""
         return {}
 

@@ -165,7 +165,7 @@ class McpProbe(Probe):
         return self.mcp.host
 
     @property
-    def task_limits(self) -> Mapping[str, int]:
+    def max_task_ages(self) -> Mapping[str, int]:
         return self.mcp.tasks
 
     def preload(self) -> None:

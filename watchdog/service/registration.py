@@ -8,7 +8,7 @@ from watchdog.domain.registered_probe import NO_ROUTES, RegisteredProbe, stalene
 from watchdog.domain.routing import RoutingTable, evaluate_routes
 from watchdog.domain.rules import AlertPolicy
 from watchdog.domain.schedule import CronSchedule, IntervalSchedule, Schedule, interval_phase
-from watchdog.domain.text import replace_unsafe_characters, truncate
+from watchdog.domain.text import replace_unsafe_characters, truncate_with_note
 from watchdog.net import SecretMask
 from watchdog.probes.base import Probe
 from watchdog.service.runner import MAX_NAME_CHARS
@@ -39,13 +39,13 @@ def build_registered_probe(
     lateness = probe.deadline_ms + LATE_RESULT_MARGIN_MS
 
     def stored_name(name: str) -> str:
-        return truncate(replace_unsafe_characters(mask(name)), MAX_NAME_CHARS)
+        return truncate_with_note(replace_unsafe_characters(mask(name)), MAX_NAME_CHARS)
 
     info = ProbeInfo(
         database_id=0, id=probe.id, name=probe.name, kind=probe.kind, group=probe.group, tags=tuple(probe.tags),
         severity=probe.alert.severity, runbook=probe.runbook, target=mask.mask_target(probe.target),
         schedule_text=schedule.description,
-        task_limits={stored_name(name): limit for name, limit in probe.task_limits.items()},
+        max_task_ages={stored_name(name): limit for name, limit in probe.max_task_ages.items()},
         job_limits={stored_name(name): limit for name, limit in probe.job_limits.items()},
     )  # fmt: skip
     return RegisteredProbe(

@@ -10,7 +10,7 @@ import structlog
 
 from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import RemediationState
-from watchdog.domain.text import REPLACEMENT_CHARACTER, TRUNCATION_MARK, replace_unsafe_characters, truncate
+from watchdog.domain.text import REPLACEMENT_CHARACTER, TRUNCATION_MARK, replace_unsafe_characters, truncate_with_note
 from watchdog.net import Network, PhaseTimer, SecretMask
 from watchdog.net.errors import ProbeError, error_from_exception
 from watchdog.net.redact import MASK_PLACEHOLDER
@@ -136,4 +136,4 @@ class RemediationRunner:
         return await action.execute(context, connect, dry_run=dry_run)
 
     def _sanitize_text(self, text: str) -> str:
-        return truncate(replace_unsafe_characters(self.mask(text)), MAX_DETAIL_CHARS)
+        return truncate_with_note(replace_unsafe_characters(self.mask(text)), MAX_DETAIL_CHARS)

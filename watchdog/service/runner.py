@@ -14,7 +14,7 @@ from watchdog.domain.listings import map_texts
 from watchdog.domain.model import ClaimedSlot, Evidence, Json, Observation, Outcome, RecordedResult, Result
 from watchdog.domain.reasons import family
 from watchdog.domain.rules import missed_run, preference
-from watchdog.domain.text import replace_unsafe_characters, truncate
+from watchdog.domain.text import replace_unsafe_characters, truncate_with_note
 from watchdog.domain.uptime_clock import Gaps
 from watchdog.net import Network, PhaseTimer, SecretMask, sanitize_json
 from watchdog.net.errors import timeout_error
@@ -149,7 +149,7 @@ class ProbeRunner:
         return value
 
     def _sanitize_text(self, text: str, max_chars: int = MAX_MESSAGE_CHARS) -> str:
-        return truncate(replace_unsafe_characters(self.mask(text)), max_chars) if text else ""
+        return truncate_with_note(replace_unsafe_characters(self.mask(text)), max_chars) if text else ""
 
 
 def _is_cancellation_requested() -> bool:

@@ -20,7 +20,7 @@ from watchdog.web.routes.mcp import AsgiLifespanApp, create_mcp_router
 from watchdog.web.routes.operators import OperatorContext, create_operator_router
 from watchdog.web.routes.public import StatusPageCache, create_public_router
 from watchdog.web.routes.sign_in import create_sign_in_router
-from watchdog.web.templating import SECURITY_HEADERS, TemplateRenderer
+from watchdog.web.templating import SECURITY_HEADERS, PageRenderer
 
 
 def create_app(
@@ -43,7 +43,7 @@ def create_app(
     `config_warnings`: what in the configuration has no effect, a line each.
     `mcp_app`: answers requests to `/mcp`, and lives as long as the application.
     """
-    renderer = TemplateRenderer(status_page.title)
+    renderer = PageRenderer(status_page.title)
     status_pages = StatusPageCache(run_read_query, clock, status_page, renderer)
     context = OperatorContext(
         run_read_query=run_read_query,

@@ -17,7 +17,7 @@ from jinja2.runtime import Context
 from watchdog.domain import formatting
 from watchdog.domain.formatting import HEALTH_STATE_LABELS
 from watchdog.domain.model import HealthState
-from watchdog.domain.text import shorten
+from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.resources import resource_path
 
 PAGE_STATE_LABELS = {**HEALTH_STATE_LABELS, HealthState.UNKNOWN: "No data"}
@@ -49,7 +49,7 @@ class StaticFile:
         return f"/static/{self.name}"
 
 
-class TemplateRenderer:
+class PageRenderer:
     """Renders templates from templates/pages. An undefined variable in a template is an error.
 
     `site_title`: the title of the public page. `extra_folder`: another folder of templates, with `filters` of its own.
@@ -132,7 +132,7 @@ def is_http_url(url: str) -> bool:
 
 def truncate_excerpt(text: str) -> str:
     """A target's text, cut to MAX_EXCERPT_CHARS."""
-    return shorten(text, MAX_EXCERPT_CHARS)
+    return truncate_with_ellipsis(text, MAX_EXCERPT_CHARS)
 
 
 def drop_empty_values(values: Mapping[str, object]) -> dict[str, object]:

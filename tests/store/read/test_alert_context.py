@@ -124,7 +124,7 @@ def test_a_target_that_never_passed(database: Database) -> None:
 @pytest.mark.parametrize("outcome", ["pass", "fail"])
 def test_a_task_that_fails(database: Database, outcome: str) -> None:
     """The server responds, perhaps not as expected; only results in which the task was bad count."""
-    harness = StoreHarness(database, [make_registered_probe(failure_threshold=2, task_limits={"*": 60_000})])
+    harness = StoreHarness(database, [make_registered_probe(failure_threshold=2, max_task_ages={"*": 60_000})])
     reason = "" if outcome == "pass" else "expectation.failed"
     transitions = []
     for i, state in enumerate(["healthy", "failed", "stale", "healthy", "failed", "healthy", "healthy"], 1):
@@ -145,7 +145,7 @@ def test_a_task_that_fails(database: Database, outcome: str) -> None:
     assert (context.incident.rule, context.incident.subject, context.incident.since) == ("task", "nightly", at(2))
     assert context.incident.message.startswith("task nightly is stale: last run ")
     assert context.incident.reason == "task.stale"
-    assert context.probe.task_limits == {"*": 60_000}
+    assert context.probe.max_task_ages == {"*": 60_000}
     assert (context.bad_count, context.threshold) == (3, 2)
     assert context.last_good == RunSummary(at(1), PASS, 182)
     assert context.first_bad

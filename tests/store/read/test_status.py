@@ -26,7 +26,7 @@ def rows() -> FixtureRows:
     """Three probes: API has failed, New has never run, Gone is no longer configured."""
     rows = FixtureRows()
     rows.add_watermark(NOW - SECOND_MS)
-    api = rows.add_probe("API", "http", "Core", tags=("prod",), task_limits={"*": HOUR_MS})
+    api = rows.add_probe("API", "http", "Core", tags=("prod",), max_task_ages={"*": HOUR_MS})
     rows.add_probe("New", "mcp", created_at=NOW - SECOND_MS, next_due=NOW + 12 * SECOND_MS)
     gone = rows.add_probe("Gone")
     rows.rows["probes"][-1]["removed_at"] = NOW - DAY_MS
@@ -86,7 +86,7 @@ def connection(database: Database) -> Iterator[sa.Connection]:
 
 def test_probe_statuses_have_state_newest_result_and_next_run(connection: sa.Connection) -> None:
     api, new = status.list_probe_statuses(connection)
-    assert (api.probe.name, api.probe.tags, api.probe.task_limits) == ("API", ("prod",), {"*": HOUR_MS})
+    assert (api.probe.name, api.probe.tags, api.probe.max_task_ages) == ("API", ("prod",), {"*": HOUR_MS})
     assert api.state is HealthState.DOWN
     assert [i.rule for i in api.open_incidents] == ["availability", "preference"]
     assert api.latest_result is not None
@@ -184,7 +184,7 @@ def test_jobs_of_the_configured_probes(database: Database) -> None:
     rows.rows["probes"][-1]["removed_at"] = NOW
     backup, tools = (
         rows.add_probe("Backup", "heartbeat"),
-        rows.add_probe("Tools", "mcp", task_limits={"t": HOUR_MS, "u": HOUR_MS}),
+        rows.add_probe("Tools", "mcp", max_task_ages={"t": HOUR_MS, "u": HOUR_MS}),
     )
     listed_at = NOW - MINUTE_MS
     rows.add_result(shop, listed_at, Outcome.FAIL, jobs=[stuck_job("a", listed_at), healthy_job("b", listed_at)])

@@ -263,7 +263,11 @@ def test_a_batch_of_several_probes_is_evaluated_for_each(database: Database) -> 
 def test_the_rules_of_a_probe_open_incidents_independently(database: Database) -> None:
     harness = StoreHarness(
         database,
-        [make_registered_probe(failure_threshold=1, success_threshold=1, task_limits={"nightly": 60_000, "*": 5_000})],
+        [
+            make_registered_probe(
+                failure_threshold=1, success_threshold=1, max_task_ages={"nightly": 60_000, "*": 5_000}
+            )
+        ],
     )
     probe = harness.database_ids[0]
     fresh = ReportedTask(True, SLOT)

@@ -70,7 +70,7 @@ def histories(draw: st.DrawFn) -> History:
         failure_threshold=draw(st.integers(1, 3)),
         success_threshold=draw(st.integers(1, 3)),
         lateness_ms=lateness,
-        task_limits=limits,
+        max_task_ages=limits,
         staleness_threshold=draw(st.sampled_from([lateness + 20_000, 420_000])),
     )
     gaps = draw(gaps_in_history())

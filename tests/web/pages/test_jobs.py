@@ -161,7 +161,7 @@ def test_the_verdict_on_a_task(
     tmp_path: Path, sentence: str, task: ReportedTask | None, limits: dict[str, int], text: tuple[str, ...]
 ) -> None:
     rows = FixtureRows()
-    rows.add_result(rows.add_probe("Server", "mcp", task_limits=limits), NOW, tasks={"t": task} if task else {})
+    rows.add_result(rows.add_probe("Server", "mcp", max_task_ages=limits), NOW, tasks={"t": task} if task else {})
     with filled_database(f"sqlite:///{tmp_path}/t.db", rows) as database, database.read_transaction() as connection:
         (job,) = list_jobs(connection)
     expected = build_job_row(job)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from difflib import get_close_matches
 
-from watchdog.domain.reasons.entry import Reason, ReasonScope
+from watchdog.domain.reasons.entry import ReasonEntry, ReasonScope
 from watchdog.domain.reasons.failures import FAILURE_REASONS
 from watchdog.domain.reasons.findings import FINDING_REASONS
 from watchdog.domain.reasons.operations import OPERATION_REASONS
@@ -20,7 +20,7 @@ from watchdog.domain.reasons.operations import OPERATION_REASONS
 __all__ = [
     "CATALOGUE",
     "TRANSPORT_FAMILIES",
-    "Reason",
+    "ReasonEntry",
     "ReasonScope",
     "advice",
     "describe",
@@ -33,7 +33,7 @@ __all__ = [
     "title",
 ]
 
-CATALOGUE: Mapping[str, Reason] = {
+CATALOGUE: Mapping[str, ReasonEntry] = {
     entry.code: entry for entry in (*FAILURE_REASONS, *FINDING_REASONS, *OPERATION_REASONS)
 }
 """By code."""
@@ -53,7 +53,7 @@ def is_same_cause(code: str, other_code: str) -> bool:
     return code == other_code or (family(code) == family(other_code) and family(code) in TRANSPORT_FAMILIES)
 
 
-def describe(code: str) -> Reason:
+def describe(code: str) -> ReasonEntry:
     """The entry of a reason. Raises KeyError for a reason that is not in the catalogue."""
     for key in (code, status_class(code), f"{family(code)}.*"):
         if key in CATALOGUE:

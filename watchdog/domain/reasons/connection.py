@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
-from watchdog.domain.reasons.entry import Reason, ReasonScope
+from watchdog.domain.reasons.entry import ReasonEntry, ReasonScope
 
-_failure = partial(Reason, ReasonScope.FAILURE)
+_failure = partial(ReasonEntry, ReasonScope.FAILURE)
 
 _CONNECTION = (
     _failure(

@@ -30,7 +30,7 @@ class ReasonScope(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Reason:
+class ReasonEntry:
     """One entry of the catalogue."""
 
     scope: ReasonScope

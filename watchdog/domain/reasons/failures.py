@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import partial
 
 from watchdog.domain.reasons.connection import CONNECTION_REASONS
-from watchdog.domain.reasons.entry import Reason, ReasonScope
+from watchdog.domain.reasons.entry import ReasonEntry, ReasonScope
 from watchdog.domain.reasons.responses import RESPONSE_REASONS
 from watchdog.domain.reasons.tls import TLS_REASONS
 
-_failure = partial(Reason, ReasonScope.FAILURE)
+_failure = partial(ReasonEntry, ReasonScope.FAILURE)
 
 _CHECKS = (
     _failure(
@@ -24,7 +24,7 @@ _CHECKS = (
         "An `expect` expression cannot be evaluated, because it uses a value that the response does not contain.",
         "Check whether the response has changed, or guard the expression with `has(...)`.",
     ),
-    Reason(
+    ReasonEntry(
         ReasonScope.ERROR,
         "expectation.over_budget",
         "Expression too expensive",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
-from watchdog.domain.reasons.entry import Reason, ReasonScope
+from watchdog.domain.reasons.entry import ReasonEntry, ReasonScope
 
-_error = partial(Reason, ReasonScope.ERROR)
-_missed = partial(Reason, ReasonScope.MISSED)
-_finding = partial(Reason, ReasonScope.FINDING)
-_resolution = partial(Reason, ReasonScope.RESOLUTION)
+_error = partial(ReasonEntry, ReasonScope.ERROR)
+_missed = partial(ReasonEntry, ReasonScope.MISSED)
+_finding = partial(ReasonEntry, ReasonScope.FINDING)
+_resolution = partial(ReasonEntry, ReasonScope.RESOLUTION)
 
 FINDING_REASONS = (
     _error(
@@ -223,7 +223,7 @@ FINDING_REASONS = (
         "A `prefer` expression is false or cannot be evaluated.",
         "Look for what slows the service down, or correct the expression.",
     ),
-    Reason(
+    ReasonEntry(
         ReasonScope.NO_DATA,
         "no_data",
         "No data",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
-from watchdog.domain.reasons.entry import Reason, ReasonScope
+from watchdog.domain.reasons.entry import ReasonEntry, ReasonScope
 
-_delivery = partial(Reason, ReasonScope.DELIVERY)
-_remediation = partial(Reason, ReasonScope.REMEDIATION)
-_access = partial(Reason, ReasonScope.ACCESS)
+_delivery = partial(ReasonEntry, ReasonScope.DELIVERY)
+_remediation = partial(ReasonEntry, ReasonScope.REMEDIATION)
+_access = partial(ReasonEntry, ReasonScope.ACCESS)
 
 OPERATION_REASONS = (
     _delivery(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from watchdog.domain.reasons import CATALOGUE, TRANSPORT_FAMILIES, Reason, ReasonScope, family
+from watchdog.domain.reasons import CATALOGUE, TRANSPORT_FAMILIES, ReasonEntry, ReasonScope, family
 
 _INTRODUCTION = """\
 # Reasons and what to do about them
@@ -75,6 +75,6 @@ def _render_sections() -> Iterator[str]:
         yield _render_table(entries)
 
 
-def _render_table(entries: list[Reason]) -> str:
+def _render_table(entries: list[ReasonEntry]) -> str:
     rows = [f"| `{entry.code}` | {entry.title} | {entry.explanation} | {entry.advice} |" for entry in entries]
     return "\n".join(["| reason | title | what happened | what to do |", "|---|---|---|---|", *rows, ""])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
-from watchdog.domain.reasons.entry import Reason, ReasonScope
+from watchdog.domain.reasons.entry import ReasonEntry, ReasonScope
 
-_failure = partial(Reason, ReasonScope.FAILURE)
-_error = partial(Reason, ReasonScope.ERROR)
+_failure = partial(ReasonEntry, ReasonScope.FAILURE)
+_error = partial(ReasonEntry, ReasonScope.ERROR)
 
 _PROTOCOL = (
     _failure(

@@ -121,7 +121,7 @@ def run_deadline(facts: JobFacts, limits: JobLimits, started_at: int) -> int:
     after an hour; that serves to find lost runs only."""
     if limits.max_runtime is not None:
         return started_at + limits.max_runtime
-    interval, schedule = _interval_since_last_run(facts, limits), limits.schedule or facts.build_schedule()
+    interval, schedule = _interval_counted_from_last_run(facts, limits), limits.schedule or facts.build_schedule()
     period = interval or (schedule.period_at(started_at) if schedule is not None else 0)
     return started_at + max(period, MIN_ASSUMED_RUNTIME_MS)
 
@@ -149,14 +149,14 @@ class ExpectedRuns(NamedTuple):
 
 
 def expected_runs(facts: JobFacts, limits: JobLimits, expected_from: int, gaps: Gaps = ()) -> ExpectedRuns:
-    interval = _interval_since_last_run(facts, limits)
+    interval = _interval_counted_from_last_run(facts, limits)
     if interval is None:
         return ExpectedRuns(limits.schedule or facts.build_schedule(), facts.last_start, expected_from)
     anchor = _interval_anchor(facts, interval, limits.grace, expected_from, gaps)
     return ExpectedRuns(IntervalSchedule(interval, anchor % interval), anchor, anchor)
 
 
-def _interval_since_last_run(facts: JobFacts, limits: JobLimits) -> int | None:
+def _interval_counted_from_last_run(facts: JobFacts, limits: JobLimits) -> int | None:
     """The interval of a job whose next run counts from its last one; None: a cron expression or the job's scheduler
     defines when it is due."""
     if limits.overrides_schedule:
@@ -256,7 +256,7 @@ def _initial_expected_from(facts: JobFacts, limits: JobLimits, now: int) -> int:
     """From when on runs are expected of a job that is seen for the first time."""
     if facts.schedule_since is not None:
         return facts.schedule_since
-    interval, last_start = _interval_since_last_run(facts, limits), facts.last_start
+    interval, last_start = _interval_counted_from_last_run(facts, limits), facts.last_start
     has_run_in_time = interval is not None and last_start is not None and now < last_start + interval
     return last_start if has_run_in_time and last_start is not None else now
 

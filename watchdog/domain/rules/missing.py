@@ -16,8 +16,8 @@ HEALTH_STATE = HealthState.DOWN
 def evaluate_result(policy: AlertPolicy, result: Result) -> Iterator[Finding]:
     if (listing := result.listings.get(task.RULE_NAME)) is None:
         return
-    missing = missing_tasks(policy.probe.task_limits, listing.subjects)
-    for name in policy.probe.task_limits:
+    missing = missing_tasks(policy.probe.max_task_ages, listing.subjects)
+    for name in policy.probe.max_task_ages:
         if name in missing:
             yield Finding(RULE_NAME, name, True, *missing_task_reason(name))
         elif name != "*":

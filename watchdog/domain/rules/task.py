@@ -44,13 +44,13 @@ def evaluate_result(policy: AlertPolicy, result: Result) -> Iterator[Finding]:
     if (listing := result.listings.get(RULE_NAME)) is None:
         return
     for name, task in listing.subjects.items():
-        reason, message = task_failure_reason(name, task, task_limit(policy.probe, name), listing.observed_at)
+        reason, message = task_failure_reason(name, task, max_task_age(policy.probe, name), listing.observed_at)
         yield Finding(RULE_NAME, name, bool(reason), reason, message)
 
 
-def task_limit(probe: ProbeInfo, name: str) -> int | None:
+def max_task_age(probe: ProbeInfo, name: str) -> int | None:
     """How long ago the task's last run may be, in milliseconds; None: no limit."""
-    return probe.task_limits.get(name, probe.task_limits.get("*"))
+    return probe.max_task_ages.get(name, probe.max_task_ages.get("*"))
 
 
 def parse_status(status: str) -> TaskStatus | None:
@@ -72,7 +72,7 @@ def has_failed(task: ReportedTask) -> bool:
 
 
 def task_failure_reason(name: str, task: ReportedTask, limit: int | None, now: int) -> tuple[str, str]:
-    """Reason and message; both empty when the task is fine. `limit`: as `task_limit` returns it.
+    """Reason and message; both empty when the task is fine. `limit`: as `max_task_age` returns it.
 
     Servers often judge the age of all tasks alike, so the configured limit decides about an age, if there is one.
     """

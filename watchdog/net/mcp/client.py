@@ -36,7 +36,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from watchdog.domain.model import Evidence, Json
 from watchdog.domain.reasons import family
-from watchdog.domain.text import shorten, to_single_line, truncate
+from watchdog.domain.text import to_single_line, truncate_with_ellipsis, truncate_with_note
 from watchdog.net.errors import ProbeError, error_from_exception
 from watchdog.net.mcp.sent_requests import SentRequests
 from watchdog.net.mcp.tool_schema import SchemaBudget, replace_invalid_schemas
@@ -184,7 +184,8 @@ async def create_mcp_client(transport: Transport, result: SessionResult) -> Asyn
                         received.tool_problems |= replace_invalid_schemas(item.message.result, received.schema_budget)
                     elif isinstance(item.message, JSONRPCNotification) and item.message.method == LOG_METHOD:
                         text = (item.message.params or {}).get("data")
-                        result.facts["last_log_message"] = shorten(to_single_line(str(text)), MAX_LOG_MESSAGE_CHARS)
+                        line = to_single_line(str(text))
+                        result.facts["last_log_message"] = truncate_with_ellipsis(line, MAX_LOG_MESSAGE_CHARS)
                 await inbox.send(item)
             inbox.close()
 
@@ -328,9 +329,8 @@ class McpClient:
             "tools/call", self.session.send_request(request, CallToolResult, progress_callback=on_progress)
         )
         self.result.tool_is_error = response.is_error
-        self.result.tool_result_text = "\n".join(
-            block.text for block in response.content if isinstance(block, TextContent)
-        )
+        texts = [block.text for block in response.content if isinstance(block, TextContent)]
+        self.result.tool_result_text = "\n".join(texts)
         self.result.tool_result = _parse_tool_result(response.structured_content, self.result.tool_result_text)
 
     async def read_resource(self, uri: str) -> None:
@@ -362,12 +362,11 @@ class McpClient:
         received = any((e.code, e.message) == (mcp_error.code, mcp_error.message) for e in self._received.errors)
         error = await self.transport.translate_error(mcp_error, was_received=received)
         if error is None:
-            error = ProbeError(
-                "mcp.rpc_error", f"{method} returns error {mcp_error.code}: {to_single_line(mcp_error.message)}"
-            )
+            text = f"{method} returns error {mcp_error.code}: {to_single_line(mcp_error.message)}"
+            error = ProbeError("mcp.rpc_error", text)
             error.facts["rpc_error_code"] = mcp_error.code
             if mcp_error.data is not None:
-                error.excerpt = truncate(json.dumps(mcp_error.data, default=str), MAX_ERROR_EXCERPT_CHARS)
+                error.excerpt = truncate_with_note(json.dumps(mcp_error.data, default=str), MAX_ERROR_EXCERPT_CHARS)
         return error
 
 
@@ -378,7 +377,7 @@ def _invalid_reply_error(method: str, error: ValidationError) -> ProbeError:
 
 
 def _unsupported_protocol_error(error: RuntimeError) -> ProbeError:
-    versions = shorten(str(error).rpartition(": ")[2], 60)
+    versions = truncate_with_ellipsis(str(error).rpartition(": ")[2], 60)
     return ProbeError("mcp.unsupported_version", f"the server supports no known version of MCP ({versions})")
 
 

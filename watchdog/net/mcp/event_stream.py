@@ -6,7 +6,7 @@ import json
 import re
 
 from watchdog.domain.model import Json
-from watchdog.domain.text import shorten
+from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.net.errors import ProbeError
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -80,7 +80,7 @@ class EventNameNormalizer:
         if not message or name is None or name[1] in _NAMES_OF_MCP:
             return event
         if "result" in message:
-            event_name = shorten(name[1].decode(errors="replace"), 40)
+            event_name = truncate_with_ellipsis(name[1].decode(errors="replace"), 40)
             problem = f"the reply comes in an event named {event_name!r}, which MCP clients ignore; expected 'message'"
             raise ProbeError("mcp.invalid_response", problem)
         return event[: name.start()] + b"event: message" + event[name.end() :] if "error" in message else event

@@ -11,7 +11,7 @@ from time import perf_counter
 from mcp.shared.dispatcher import ProgressFnT
 
 from watchdog.domain.reasons import family
-from watchdog.domain.text import shorten, to_single_line
+from watchdog.domain.text import to_single_line, truncate_with_ellipsis
 from watchdog.net.connector import Connector
 from watchdog.net.errors import ProbeError
 from watchdog.net.mcp.client import (
@@ -74,7 +74,7 @@ class McpSession:
     def _record_progress(result: SessionResult) -> ProgressFnT:
         async def record(progress: float, total: float | None, message: str | None) -> None:
             of_total = "" if total is None else f" of {total:g}"
-            detail = f": {shorten(to_single_line(message), MAX_LOG_MESSAGE_CHARS)}" if message else ""
+            detail = f": {truncate_with_ellipsis(to_single_line(message), MAX_LOG_MESSAGE_CHARS)}" if message else ""
             result.facts["progress"] = f"{progress:g}{of_total}{detail}"
 
         return record

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from watchdog.domain.model import Json
-from watchdog.domain.text import shorten
+from watchdog.domain.text import truncate_with_ellipsis
 
 MAX_NODES_PER_SESSION = 20_000
 """Subschemas that are checked in one session; those beyond are not judged."""
@@ -135,4 +135,4 @@ def _is_resolvable(reference: str, root: Json) -> bool:
 
 
 def _show(value: Any) -> str:
-    return shorten(repr(value), 40)
+    return truncate_with_ellipsis(repr(value), 40)

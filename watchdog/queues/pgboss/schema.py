@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, TypeAlias
 from pydantic import AfterValidator, Field
 
 from watchdog.config_types import SingleLineText
-from watchdog.domain.text import truncate
+from watchdog.domain.text import truncate_with_note
 from watchdog.net.errors import ProbeError
 from watchdog.net.redact import describe_queue
 from watchdog.queues.base import ConnectContext
@@ -108,7 +108,13 @@ def error_message_from_output(output: Any) -> str:
     """pg-boss stores errors as objects, and other thrown values inside of one."""
     value = output.get("value", output) if isinstance(output, dict) else output
     message = value.get("message", value) if isinstance(value, dict) else value
-    return message if isinstance(message, str) else "" if message is None else truncate(json.dumps(message), 1_000)
+    return (
+        message
+        if isinstance(message, str)
+        else ""
+        if message is None
+        else truncate_with_note(json.dumps(message), 1_000)
+    )
 
 
 def epoch_ms_sql(expression: str) -> str:

@@ -140,7 +140,7 @@ def jobs_from_tasks(source: SourceListing) -> Iterator[JobSummary]:
     if source.result is None or listing is None:
         return
     for name, facts in listing.subjects.items():
-        limit = task.task_limit(probe, name)
+        limit = task.max_task_age(probe, name)
         reason, message = task.task_failure_reason(name, facts, limit, listing.observed_at)
         yield JobSummary(
             probe=probe,
@@ -155,12 +155,12 @@ def jobs_from_tasks(source: SourceListing) -> Iterator[JobSummary]:
             rule=task.RULE_NAME,
             has_run=facts.last_run_at is not None,
         )
-    for name in missing.missing_tasks(probe.task_limits, listing.subjects):
+    for name in missing.missing_tasks(probe.max_task_ages, listing.subjects):
         reason, message = missing.missing_task_reason(name)
         yield JobSummary(
             probe=probe,
             name=name,
-            schedule_text=_limit_text(probe.task_limits[name]),
+            schedule_text=_limit_text(probe.max_task_ages[name]),
             reason=reason,
             message=message,
             read_at=source.result.slot,

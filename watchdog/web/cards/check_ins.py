@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from watchdog.domain.formatting import NBSP
 from watchdog.domain.heartbeat import MAX_OUTPUT_CHARS, CheckIn, CheckInKind
 from watchdog.domain.model import HealthState
-from watchdog.domain.text import shorten
+from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.store.read.history import list_last_check_ins
 from watchdog.web.cards.base import CardContext, CardType
 from watchdog.web.cards.jobs import JobRow, load_jobs_card
@@ -27,7 +27,7 @@ _KIND_DISPLAY = {
 
 
 @dataclass(frozen=True, slots=True)
-class CheckInRow:
+class CheckInsCardRow:
     occurred_at: int
     state: HealthState
     glyph: str
@@ -47,7 +47,7 @@ class CheckInRow:
 class CheckInsCard:
     job_row: JobRow | None
     """None: the heartbeat was not evaluated yet."""
-    rows: tuple[CheckInRow, ...]
+    rows: tuple[CheckInsCardRow, ...]
     has_more: bool
 
 
@@ -58,13 +58,13 @@ def load_check_ins_card(context: CardContext) -> CheckInsCard:
     return CheckInsCard(jobs_card.rows[0] if jobs_card else None, rows, len(check_ins) > MAX_CHECK_IN_ROWS)
 
 
-def _build_check_in_row(check_in: CheckIn, duration: int | None) -> CheckInRow:
+def _build_check_in_row(check_in: CheckIn, duration: int | None) -> CheckInsCardRow:
     state, glyph, label = _KIND_DISPLAY[check_in.kind]
     if check_in.exit_code:
         label += f", exit{NBSP}code{NBSP}{check_in.exit_code}"
     output = check_in.output.strip()
-    last_line = shorten(output.rpartition("\n")[2].strip(), MAX_SUMMARY_LINE_CHARS)
-    return CheckInRow(
+    last_line = truncate_with_ellipsis(output.rpartition("\n")[2].strip(), MAX_SUMMARY_LINE_CHARS)
+    return CheckInsCardRow(
         occurred_at=check_in.occurred_at,
         state=state,
         glyph=glyph,

@@ -41,7 +41,7 @@ def load_tasks_card(context: CardContext) -> TasksCard | None:
     for job in sorted(jobs_from_tasks(source), key=lambda job: (not job.reason, job.state is not HealthState.DOWN)):
         age = None if job.last_start is None else context.now - job.last_start
         report = _format_server_report(listing.subjects.get(job.name))
-        rows.append(TaskRow(build_job_row(job), report, age, task_rule.task_limit(source.probe, job.name)))
+        rows.append(TaskRow(build_job_row(job), report, age, task_rule.max_task_age(source.probe, job.name)))
     return TasksCard(source.result.slot, len(rows), tuple(rows[:MAX_TASK_ROWS]))
 
 

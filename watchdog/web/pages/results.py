@@ -57,7 +57,7 @@ class IncidentChange:
 
 
 @dataclass(frozen=True, slots=True)
-class ResultLine:
+class ResultsCardRow:
     slot: int
     location: str
     outcome: Outcome
@@ -84,7 +84,7 @@ class EvidencePanel:
 @dataclass(frozen=True, slots=True)
 class ResultsCard:
     query: ResultsQuery
-    lines: tuple[ResultLine, ...]
+    lines: tuple[ResultsCardRow, ...]
     evidence_panel: EvidencePanel | None
     older_before_slot: int | None
     """The next page starts before this slot; None: there is no next page."""
@@ -114,9 +114,9 @@ def load_results_card(
     )
 
 
-def _build_result_line(row: ResultRow, query: ResultsQuery, transitions: tuple[IncidentChange, ...]) -> ResultLine:
+def _build_result_line(row: ResultRow, query: ResultsQuery, transitions: tuple[IncidentChange, ...]) -> ResultsCardRow:
     is_open = row.slot == query.open_slot
-    return ResultLine(
+    return ResultsCardRow(
         slot=row.slot,
         location=row.location,
         outcome=row.outcome,

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from watchdog.domain.formatting import DAY_MS
 from watchdog.domain.heartbeat import CheckInKind
 from watchdog.domain.output_text import MARK_BYTES, BodyEnd, decode_body_end, find_charset
-from watchdog.domain.text import shorten
+from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.store.read.query import QUERY_ERRORS, QUERY_TIMEOUT_S
 from watchdog.web.auth.login_throttle import LoginThrottle
 
@@ -210,7 +210,7 @@ def _decode_body(body: BodyEnd, header_pairs: Iterable[tuple[bytes, bytes]]) -> 
 def _quote_request(method: str, action: str, query: str) -> str:
     """What a rejected sender asked for, without the token."""
     request = f"{method} {f'/{action}' if action else ''}{f'?{query}' if query else ''}".strip()
-    return shorten(request, MAX_QUOTED_REQUEST_CHARS)
+    return truncate_with_ellipsis(request, MAX_QUOTED_REQUEST_CHARS)
 
 
 async def _read_body_end(receive: Receive) -> BodyEnd | None:

@@ -15,7 +15,7 @@ from watchdog.store.errors import SchemaError, StoreUnavailableError
 from watchdog.web.auth.access import AccessDeniedError
 from watchdog.web.errors import PageNotFoundError, StatusPageUnavailableError
 from watchdog.web.routes.sign_in import render_sign_in_page, retry_after_header
-from watchdog.web.templating import NO_STORE_HEADERS, SECURITY_HEADERS, TemplateRenderer
+from watchdog.web.templating import NO_STORE_HEADERS, SECURITY_HEADERS, PageRenderer
 
 DATABASE_UNAVAILABLE_TEXT = (
     "Watchdog cannot read its database. Probes keep running, and their results are kept. Try again soon."
@@ -24,7 +24,7 @@ INTERNAL_ERROR_TEXT = "Watchdog failed to build this page; see its log. Probes a
 PAGE_NOT_FOUND_TEXT = "There is no page at this address."
 
 
-def install_error_handlers(app: FastAPI, renderer: TemplateRenderer, clock: Callable[[], int]) -> None:
+def install_error_handlers(app: FastAPI, renderer: PageRenderer, clock: Callable[[], int]) -> None:
     def error_response(
         request: Request, status_code: int, heading: str, text: str, headers: Mapping[str, str] | None = None
     ) -> Response:

@@ -18,7 +18,7 @@ from watchdog.web.auth.access import Authenticator
 from watchdog.web.errors import PageNotFoundError
 from watchdog.web.pages import incident, incidents, jobs, probe, probes, undelivered
 from watchdog.web.pages.results import ResultFilter, ResultsQuery
-from watchdog.web.templating import NO_STORE_HEADERS, TemplateRenderer
+from watchdog.web.templating import NO_STORE_HEADERS, PageRenderer
 
 MAX_SEARCH_CHARS = 200
 MAX_SLOT_DIGITS = 15
@@ -38,7 +38,7 @@ class OperatorContext:
     run_read_query: ReadQueryRunner
     clock: Callable[[], int]
     authenticator: Authenticator
-    renderer: TemplateRenderer
+    renderer: PageRenderer
     destination_addresses: Mapping[str, str]
     """ "oncall/slack" -> "#oncall"; contains no secrets."""
     config_warnings: Sequence[str] = ()

@@ -18,7 +18,7 @@ from watchdog.store.read.query import QUERY_ERRORS, QUERY_TIMEOUT_S, ReadQueryRu
 from watchdog.web.errors import StatusPageUnavailableError
 from watchdog.web.pages.status import build_status_page
 from watchdog.web.pages.status_snapshot import StatusPageConfig, StatusSnapshot, load_status_snapshot
-from watchdog.web.templating import NO_STORE_HEADERS, TemplateRenderer
+from watchdog.web.templating import NO_STORE_HEADERS, PageRenderer
 
 STATUS_PAGE_CACHE_MS = 5_000
 """How long one rendering of the status page is served."""
@@ -42,7 +42,7 @@ class StatusPageCache:
         run_read_query: ReadQueryRunner,
         clock: Callable[[], int],
         config: StatusPageConfig,
-        renderer: TemplateRenderer,
+        renderer: PageRenderer,
     ):
         self._run_read_query, self._clock, self._config, self._renderer = run_read_query, clock, config, renderer
         self._rendered: RenderedPage | None = None
@@ -83,7 +83,7 @@ class StatusPageCache:
 
 
 def create_public_router(
-    renderer: TemplateRenderer,
+    renderer: PageRenderer,
     status_pages: StatusPageCache,
     run_read_query: ReadQueryRunner,
     *,

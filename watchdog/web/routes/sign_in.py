@@ -11,14 +11,12 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from watchdog.web.auth.access import AccessDeniedError, Authenticator, require_same_origin
-from watchdog.web.templating import NO_STORE_HEADERS, TemplateRenderer
+from watchdog.web.templating import NO_STORE_HEADERS, PageRenderer
 
 DEFAULT_REDIRECT_PATH = "/probes"
 
 
-def create_sign_in_router(
-    clock: Callable[[], int], authenticator: Authenticator, renderer: TemplateRenderer
-) -> APIRouter:
+def create_sign_in_router(clock: Callable[[], int], authenticator: Authenticator, renderer: PageRenderer) -> APIRouter:
     """Has no routes if no API keys are configured, because there is nothing to sign in to."""
     router = APIRouter(dependencies=[Depends(require_same_origin)])
     if not authenticator.api_keys:
@@ -50,7 +48,7 @@ def create_sign_in_router(
 
 
 def render_sign_in_page(
-    renderer: TemplateRenderer, now: int, next_path: str, error: AccessDeniedError | None = None
+    renderer: PageRenderer, now: int, next_path: str, error: AccessDeniedError | None = None
 ) -> HTMLResponse:
     """`next_path`: where to go after signing in. `error`: why the last attempt failed."""
     error_message = "" if error is None or error.reason == "access.missing_key" else str(error)
