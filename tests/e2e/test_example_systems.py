@@ -147,7 +147,7 @@ async def test_the_incident_names_the_queue_metric_over_its_limit(
         await enqueue(1)
         (incident,) = await example.run_slots(3)
         assert incident[:3] == ("availability", "", "expectation.failed")
-        assert incident.message == "HTTP 503: body.queue.waiting is 201, expected <= 200"
+        assert incident.message == "body.queue.waiting is 201, expected <= 200; HTTP 503, expected 200"
 
         with application.running_worker("return", CONCURRENCY="20"):
             await wait_until_async(lambda: application.is_idle)
@@ -157,7 +157,7 @@ async def test_the_incident_names_the_queue_metric_over_its_limit(
             await enqueue(51)
             await wait_until_async(lambda: application.redis.zcard(f"bull:{QUEUE_NAME}:failed") == 51)
         (incident,) = await example.run_slots(3)
-        assert incident.message == "HTTP 503: body.queue.failed is 51, expected <= 50"
+        assert incident.message == "body.queue.failed is 51, expected <= 50; HTTP 503, expected 200"
 
 
 # --- jobs without any instrumentation
