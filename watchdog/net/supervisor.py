@@ -180,7 +180,7 @@ def find_descendants() -> list[int]:
 def read_state(pid: int) -> tuple[str, int]:
     """State and parent of a process; "X" if it has ended."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - pathlib is not loaded here
             state, parent = file.read().rpartition(b")")[2].split()[:2]
     except OSError:
         return "X", 0
@@ -190,7 +190,7 @@ def read_state(pid: int) -> tuple[str, int]:
 def read_name(pid: int) -> str:
     """The program's name. Its arguments may hold secrets."""
     try:
-        with open(f"/proc/{pid}/comm", "rb") as file:  # noqa: PTH123
+        with open(f"/proc/{pid}/comm", "rb") as file:  # noqa: PTH123 - pathlib is not loaded here
             return file.read().decode(errors="replace").strip()
     except OSError:
         return ""

@@ -109,7 +109,7 @@ def create_inspection_context(tls: TlsConfig, recorder: CertificateRequestRecord
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     _configure_protocol(context, tls.model_copy(update={"allow_legacy": True}))
-    context._msg_callback = recorder  # type: ignore[attr-defined]
+    context._msg_callback = recorder  # type: ignore[attr-defined] # the only hook that shows what a server requests
     return context
 
 

@@ -136,7 +136,7 @@ class SmtpServerSettings(ConfigModel):
                         self.is_email_sent = data != b"DATA\r\n"
                         write(data)
 
-                    protocol.write = note_and_write  # type: ignore[method-assign]
+                    protocol.write = note_and_write  # type: ignore[method-assign] # aiosmtplib has no hook between DATA and the text
                 return await super().data(message, **options)
 
         port = self.port or DEFAULT_SMTP_PORTS[self.security]
