@@ -26,13 +26,16 @@ def test_validate_names_the_probes_without_a_route_and_the_route_without_a_probe
     assert "route 2 matches no probe: no probe has the group 'Nope'" in lines[3]
 
 
+SOON = {"every": "1s", "timeout": "1s", "alert": {"failure_threshold": 1}}
+
+
 def test_the_log_the_pages_and_the_incident_state_it(tmp_path: Path) -> None:
     config = {
         "server": {"listen": "127.0.0.1:0"},
         "storage": {"url": f"sqlite:///{tmp_path / 'wd.db'}"},
         "probes": [
-            {"name": "A", "tags": ["prod"], "http": "http://127.0.0.1:9/", "alert": {"failure_threshold": 1}},
-            {"name": "B", "tags": ["Prod"], "http": "http://127.0.0.1:9/", "alert": {"failure_threshold": 1}},
+            {"name": "A", "tags": ["prod"], "http": "http://127.0.0.1:9/", **SOON},
+            {"name": "B", "tags": ["Prod"], "http": "http://127.0.0.1:9/", **SOON},
         ],
         "receivers": {"oncall": {"log": {}}},
         "routes": [{"match": {"tags": ["prod"]}, "receivers": ["oncall"]}],
