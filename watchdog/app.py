@@ -268,9 +268,10 @@ def check_in_tokens(probes: Iterable[Probe]) -> dict[str, str]:
 async def serve(loaded_config: LoadedConfig, listen_socket: socket.socket) -> None:
     """Run the service, and its pages on this socket, until a shutdown signal. SIGHUP is logged and ignored."""
     shutdown = install_shutdown_event(on_hangup=lambda: log.info("hangup_ignored"))
-    for warning in loaded_config.warnings:
-        log.warning("config_warning", location=str(warning.source_location), field=warning.path, detail=warning.message)
     async with run_app(loaded_config) as app, WebServer(create_asgi_app(app), listen_socket):
+        for warning in loaded_config.warnings:
+            location = str(warning.source_location)
+            log.warning("config_warning", location=location, field=warning.path, detail=warning.message)
         log.info(
             "started",
             url=f"http://{format_socket_address(listen_socket.getsockname())}/",
