@@ -6,7 +6,7 @@ import json
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,10 +68,11 @@ class WatchdogProcess:
 
 
 @contextmanager
-def run_watchdog(config: Path, env: Mapping[str, str] | None = None) -> Iterator[WatchdogProcess]:
-    command = [*WATCHDOG_COMMAND, "run", "-c", str(config)]
+def run_watchdog(
+    config: Path, env: Mapping[str, str] | None = None, command: Sequence[str] = WATCHDOG_COMMAND
+) -> Iterator[WatchdogProcess]:
     process = subprocess.Popen(
-        command,
+        [*command, "run", "-c", str(config)],
         cwd=config.parent,
         env=subprocess_env(env),
         stderr=subprocess.PIPE,
