@@ -57,6 +57,12 @@ def find_used_variables(tokens: Sequence[str], names: Container[str]) -> frozens
     return frozenset(used)
 
 
+def has_loops(tokens: Sequence[str]) -> bool:
+    """Whether a macro evaluates a part of a tokenized expression for each entry of a list or an object."""
+    calls = zip(tokens, tokens[1:], tokens[2:], strict=False)
+    return any(dot == "." and name in _BINDING_MACROS and opening == "(" for dot, name, opening in calls)
+
+
 def _bound_names(tokens: Sequence[str]) -> list[str]:
     """The first argument of a macro; the second as well if it is a name too: `all(index, value, ...)`."""
     names = [tokens[0]] if tokens[1:2] == [","] else []

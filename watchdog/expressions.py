@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from watchdog.domain.model import Json
 from watchdog.domain.text import to_single_line
-from watchdog.expression_tokens import find_tokens, find_used_variables
+from watchdog.expression_tokens import find_tokens, find_used_variables, has_loops
 
 if TYPE_CHECKING:
     from cel_expr_python import cel  # type: ignore[import-untyped] # it ships no types
@@ -33,9 +33,15 @@ class Expression:
     used_variables: frozenset[str]
     """The variables that the expression uses."""
     variable_types: Mapping[str, str]
+    loops: bool
+    """Whether it has a part that is evaluated for each element of a list or an object."""
     _program: cel.Expression
     _comparison: _Comparison | None
     """The only comparison at the top level, if there is just one."""
+
+    def __reduce__(self) -> tuple[Callable[..., Expression], tuple[Any, ...]]:
+        """Pickled as its text: a process compiles each expression once."""
+        return _compile_cached, (self.text, tuple(self.variable_types.items()), False)
 
     def evaluate_bool(self, values: Mapping[str, Json]) -> bool:
         """Whether it is true. None is CEL's null. Raises ExpressionError if it cannot be evaluated."""
@@ -110,7 +116,14 @@ def _compile_cached(text: str, variables: tuple[tuple[str, str], ...], must_be_b
         )
     tokens = _tokenize(text)
     _validate_constant_calls(tokens, variables)
-    return Expression(text, find_used_variables(tokens, types), types, program, _find_comparison(text, variables))
+    return Expression(
+        text,
+        find_used_variables(tokens, types),
+        types,
+        loops=has_loops(tokens),
+        _program=program,
+        _comparison=_find_comparison(text, variables),
+    )
 
 
 def compile_expression(text: str, variables: Mapping[str, str], *, must_be_bool: bool = True) -> Expression:

@@ -32,7 +32,8 @@ from tests.support.scripted_servers import (
 from watchdog.net import Network, PhaseTimer, ProbeError
 from watchdog.net.body_limits import DEFAULT_MAX_BODY_BYTES
 from watchdog.net.http import HttpRequest, HttpResponse
-from watchdog.net.http_exchange import MIN_RAW_RESPONSE_BYTES, BodyProblem
+from watchdog.net.http_exchange import MIN_RAW_RESPONSE_BYTES
+from watchdog.net.received_body import BodyProblem, ReceivedBody
 
 DEADLINE = 0.3
 Run = Callable[[Coroutine[Any, Any, "Exchange"]], "Exchange"]
@@ -522,9 +523,9 @@ def test_a_head_has_no_body() -> None:
     ],
 )
 def test_text_of_every_charset(body: bytes, content_type: str, text: str) -> None:
-    response = HttpResponse(
-        200, "OK", {"content-type": content_type}, body, None, len(body), 1.0, "1.1", "", "", 0, None
-    )
+    received = ReceivedBody("", DEFAULT_MAX_BODY_BYTES)
+    received.feed(body)
+    response = HttpResponse(200, "OK", {"content-type": content_type}, received, 1.0, "1.1", "", "", 0, None)
     assert response.text == text
 
 

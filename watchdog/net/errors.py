@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Iterator
-from typing import Self
+from typing import Any, Self
 
 from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import Json
@@ -51,6 +51,9 @@ class ProbeError(Exception):
 
     def __str__(self) -> str:
         return self.message
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str], dict[str, Any]]:
+        return type(self), (self.reason, self.message), self.__dict__
 
     def record_phase(self, phase_timer: PhaseTimer) -> None:
         """Records the phase that the error interrupted. The reason of a timeout depends on it."""

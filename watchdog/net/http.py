@@ -18,8 +18,9 @@ from watchdog.net.connector import Connector, format_socket_address
 from watchdog.net.cookies import CookieJar
 from watchdog.net.errors import ProbeError, error_from_exception
 from watchdog.net.handshake import TlsHandshake
-from watchdog.net.http_exchange import MAX_HEADER_BYTES, READ_CHUNK_BYTES, BodyProblem, ResponseReader
+from watchdog.net.http_exchange import MAX_HEADER_BYTES, READ_CHUNK_BYTES, ResponseReader
 from watchdog.net.phases import PhaseTimer
+from watchdog.net.received_body import BodyProblem, ReceivedBody
 from watchdog.net.redact import redact_url
 from watchdog.net.text_encoding import decode_text
 from watchdog.net.tls import TlsConfig
@@ -51,19 +52,14 @@ class HttpRequest:
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """A response, its body decoded."""
+    """A response. What depends on a body that may be large is judged by `Network.judge`."""
 
     status: int
     reason_phrase: str
     """From the status line: "Service Unavailable"."""
     headers: dict[str, str]
     """Lower-case name -> value; repeated ones joined by ", "."""
-    body: bytes
-    """Decoded, at most `max_body_bytes`."""
-    body_problem: BodyProblem | None
-    """Why `body` is not the whole body; None if it is."""
-    encoded_body_bytes: int
-    """Size of the body as it was received, as far as it was read."""
+    received_body: ReceivedBody
     elapsed_ms: float
     """From the first name lookup to the end of the body, redirects included."""
     http_version: str
@@ -78,6 +74,22 @@ class HttpResponse:
     """Which certificate that is, and when: "CN=api.example expires on 2026-12-01 10:00 UTC"."""
     set_cookies: tuple[str, ...] = ()
     """The values of the Set-Cookie headers."""
+
+    @property
+    def body(self) -> bytes:
+        """Decoded, at most `max_body_bytes`. Raises ProbeError if it is large and cannot be decoded."""
+        return self.received_body.decode()
+
+    @property
+    def body_problem(self) -> BodyProblem | None:
+        """Why `body` is not the whole body; None if it is. Raises ProbeError as `body` does."""
+        self.received_body.decode()
+        return self.received_body.problem
+
+    @property
+    def encoded_body_bytes(self) -> int:
+        """Size of the body as it was received, as far as it was read."""
+        return self.received_body.encoded_bytes
 
     @property
     def text(self) -> str:
@@ -164,9 +176,7 @@ async def _send_single_request(connector: Connector, request: HttpRequest, url: 
         status=response.status_code,
         reason_phrase=response.reason.decode(errors="replace"),
         headers=headers,
-        body=bytes(body.decoded),
-        body_problem=body.problem,
-        encoded_body_bytes=body.encoded_bytes,
+        received_body=body,
         elapsed_ms=0.0,
         http_version=response.http_version.decode(),
         peer_address=peer_address,

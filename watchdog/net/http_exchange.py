@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import NamedTuple
 
 import h11
 
 from watchdog.domain.model import Evidence
-from watchdog.net.content_encoding import ContentDecoder, UnsupportedEncodingError
 from watchdog.net.errors import ProbeError, error_from_exception
 from watchdog.net.foreign_protocol import MAX_BANNER_BYTES, foreign_protocol_error
 from watchdog.net.http_head import format_response_head
 from watchdog.net.phases import PhaseTimer
+from watchdog.net.received_body import ReceivedBody
 
 MAX_HEADER_BYTES = 64 * 1024
 MIN_RAW_RESPONSE_BYTES = 1024 * 1024
@@ -22,64 +21,6 @@ MAX_INTERIM_RESPONSES = 20
 MAX_BODY_EXCERPT_BYTES = 5_000
 READ_CHUNK_BYTES = 16 * 1024
 """Small, because a hostile response costs the most time per byte, and the event loop waits meanwhile."""
-
-
-class BodyProblem(NamedTuple):
-    """Why Watchdog has only a part of a body, or none of it."""
-
-    reason: str
-    message: str
-    """ "the body is longer than 256 KiB (max_body)"."""
-
-
-class ReceivedBody:
-    """Collects a body, decoded, up to `max_bytes`."""
-
-    def __init__(self, headers: dict[str, str], max_bytes: int) -> None:
-        self.problem: BodyProblem | None = None
-        self.decoded = bytearray()
-        self.encoded_bytes = 0
-        self.max_bytes = max_bytes
-        self._expected = headers.get("content-length", "")
-        encoding = headers.get("content-encoding", "")
-        try:
-            self._decoder: ContentDecoder | None = ContentDecoder(encoding, max_bytes)
-        except UnsupportedEncodingError as error:
-            self._decoder = None
-            message = f"the body is encoded as {error}, which Watchdog cannot decode"
-            self.problem = BodyProblem("body.unsupported_encoding", message)
-
-    @property
-    def progress(self) -> str:
-        """What has arrived so far: "300 of 5000 bytes"."""
-        return f"{self.encoded_bytes}{f' of {self._expected}' if self._expected else ''} bytes"
-
-    def feed(self, data: bytes | bytearray) -> None:
-        self.encoded_bytes += len(data)
-        if self.problem or self._decoder is None:
-            return
-        self.decoded += self._decoder.decode(data)
-        if len(self.decoded) > self.max_bytes:
-            del self.decoded[self.max_bytes :]
-            self.mark_too_long()
-
-    def mark_too_long(self) -> None:
-        """Records that the rest of the body is not read."""
-        is_decoded = self._decoder is not None and not self._decoder.is_identity
-        reason, noun = ("body.decoded_too_large", "decoded body") if is_decoded else ("body.too_large", "body")
-        message = f"the {noun} is longer than {format_size(self.max_bytes)} (max_body)"
-        self.problem = self.problem or BodyProblem(reason, message)
-
-    def finish(self) -> None:
-        if self.problem or self._decoder is None or not self.encoded_bytes:
-            return
-        if not self._decoder.is_complete:
-            raise ProbeError.from_reason("body.truncated", retryable=True, problem="the compressed data has no end")
-
-
-def format_size(size_bytes: int) -> str:
-    """ "256 KiB", "4 MiB"."""
-    return f"{size_bytes >> 20} MiB" if size_bytes % (1 << 20) == 0 else f"{size_bytes / 1024:g} KiB"
 
 
 class ResponseReader:
@@ -100,7 +41,7 @@ class ResponseReader:
         if self._body is None:
             return Evidence({}, self._response_start.decode(errors="replace"))
         facts = {"status": self._status, "received": self._body.progress}
-        body_start = bytes(self._body.decoded[:MAX_BODY_EXCERPT_BYTES]).decode(errors="replace")
+        body_start = self._body.beginning[:MAX_BODY_EXCERPT_BYTES].decode(errors="replace")
         return Evidence(facts, f"{self._head_text}\n\n{body_start}".rstrip())
 
     async def read(self) -> tuple[h11.Response, dict[str, str], ReceivedBody]:
@@ -125,13 +66,15 @@ class ResponseReader:
         raise ProbeError.from_reason("protocol.no_final_response", limit=str(MAX_INTERIM_RESPONSES))
 
     async def _read_body(self, headers: dict[str, str]) -> ReceivedBody:
-        body = self._body = ReceivedBody(headers, self._max_body_bytes)
+        body = self._body = ReceivedBody(
+            headers.get("content-encoding", ""), self._max_body_bytes, headers.get("content-length", "")
+        )
         max_raw_bytes = max(MIN_RAW_RESPONSE_BYTES, self._max_body_bytes + MAX_HEADER_BYTES)
         while isinstance(event := await self._next_event(), h11.Data):
             body.feed(event.data)
             if self._raw_bytes_read >= max_raw_bytes:
                 body.mark_too_long()
-                return body
+                break
         body.finish()
         return body
 

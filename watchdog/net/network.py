@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar, TypeVarTuple, Unpack
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import httpx
 
     from watchdog.net.connector import Connector
     from watchdog.net.http import HttpRequest, HttpResponse
+    from watchdog.net.phases import PhaseTimer
+    from watchdog.net.worker_process import WorkerProcess
 
 NOTIFIER_TIMEOUT_S = 10.0
+_T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
 
 
 class Network:
@@ -34,6 +40,8 @@ class Network:
         self.connector.close()
         if "notifier_http_client" in self.__dict__:
             await self.notifier_http_client.aclose()
+        if "worker" in self.__dict__:
+            self.worker.kill()
 
     @cached_property
     def notifier_http_client(self) -> httpx.AsyncClient:
@@ -54,6 +62,29 @@ class Network:
     def prepare_notifier_http_client(self) -> None:
         """Loads httpx, so that the first notification does not block the event loop."""
         _ = self.notifier_http_client
+
+    @cached_property
+    def worker(self) -> WorkerProcess:
+        """Runs what would hold the event loop for too long."""
+        from watchdog.net.worker_process import WorkerProcess
+
+        return WorkerProcess()
+
+    async def judge(
+        self,
+        phase_timer: PhaseTimer,
+        function: Callable[[HttpResponse, Unpack[_Ts]], _T],
+        response: HttpResponse,
+        *args: *_Ts,
+        loops: bool = False,
+    ) -> _T:
+        """What a function of a module returns for the response. If the body is large, it runs in the worker process,
+        where the body is decoded as well, until the caller cancels it at its deadline. `loops`: whether the function
+        evaluates an expression for each element of the body. Raises ProbeError."""
+        body = response.received_body
+        if body.is_large or (loops and body.has_many_elements):
+            return await self.worker.run(phase_timer, function, response, *args)
+        return function(response, *args)
 
     async def send_http_request(self, request: HttpRequest) -> HttpResponse:
         """Sends one HTTP request on a new connection and follows redirects if it asks for that. Raises ProbeError."""

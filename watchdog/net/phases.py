@@ -21,6 +21,8 @@ PHASE_DESCRIPTIONS = {
     "query": "querying the database",
     "enqueue": "sending the canary job",
     "lookup_queue": "waiting for the lookups of other names",
+    "judge": "judging a large response",
+    "judge_queue": "waiting until other large responses are judged",
 }
 """Phase -> what goes on in it, to follow "while"."""
 _TIMEOUT_BY_PHASE = {
@@ -37,6 +39,8 @@ _TIMEOUT_BY_PHASE = {
     "query": "timeout.query",
     "enqueue": "timeout.enqueue",
     "lookup_queue": "watchdog.lookups_busy",
+    "judge": "watchdog.response_not_judged",
+    "judge_queue": "watchdog.response_not_judged",
 }
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 
 from pydantic import model_validator
 
 from watchdog.config_types import FieldValidationError
 from watchdog.domain.model import Evidence, Json, Observation, Outcome
+from watchdog.expressions import Expression
 from watchdog.net.errors import ProbeError
 from watchdog.net.http_evidence import is_json, read_response_body, response_excerpt, response_facts
 from watchdog.net.targets import HttpTarget
@@ -68,45 +70,64 @@ class HttpProbe(Probe):
         return self.http.host
 
     @cached_property
-    def _used_variables(self) -> frozenset[str]:
-        return frozenset().union(*(e.used_variables for e in (*self.expectations, *self.preferences)))
+    def _criteria(self) -> HttpCriteria:
+        expressions = (*self.expectations, *self.preferences)
+        return HttpCriteria(
+            self.expectations,
+            self.preferences,
+            used_variables=frozenset().union(*(e.used_variables for e in expressions)),
+            expects_status=any("status" in expression.used_variables for expression in self.expectations),
+            loops=any(expression.loops for expression in expressions),
+        )
 
     async def observe(self, context: RunContext) -> Observation:
+        phase_timer, criteria = context.phase_timer, self._criteria
         request = self.http.build_request(
-            context.idempotency_key, self.allow_private_addresses, context.phase_timer, context.started_at
+            context.idempotency_key, self.allow_private_addresses, phase_timer, context.started_at
         )
         try:
             response = await context.network.send_http_request(request)
+            observation = await context.network.judge(
+                phase_timer, judge_response, response, criteria, context.slot, loops=criteria.loops
+            )
         except ProbeError as error:
-            return observation_from_error(error, context.phase_timer)
-        return self._evaluate_response(response, context)
+            return observation_from_error(error, phase_timer)
+        return replace(observation, phases=phase_timer.phase_durations_ms)
 
-    @cached_property
-    def _expects_status(self) -> bool:
-        """Whether an expectation decides which statuses are good."""
-        return any("status" in expression.used_variables for expression in self.expectations)
 
-    def _evaluate_response(self, response: HttpResponse, context: RunContext) -> Observation:
-        expression_context = _build_expression_context(response, self._used_variables)
-        verdict = judge_expectations(expression_context, self.expectations, self.preferences)
-        outcome, reason, message = verdict.outcome, verdict.reason, verdict.message
-        if not 200 <= response.status < 300 and not self._expects_status:
-            broken = message if outcome is Outcome.FAIL else ""
-            outcome, reason = Outcome.FAIL, f"http.{response.status}"
-            message = "; ".join(filter(None, [f"HTTP {response.status}, expected 2xx", broken]))
-        facts = response_facts(response) | ({"expect": verdict.evidence} if verdict.evidence else {})
-        is_good = outcome is Outcome.PASS
-        return Observation(
-            outcome,
-            reason,
-            message,
-            duration=response.elapsed_ms,
-            phases=context.phase_timer.phase_durations_ms,
-            measurements=_measurements(response),
-            listings=expression_context.preference_listings(self.preferences, context.slot) if is_good else {},
-            evidence=Evidence(facts, response_excerpt(response)),
-            retryable=outcome is Outcome.FAIL and response.status >= 500,
-        )
+class HttpCriteria(NamedTuple):
+    """What is expected of a response."""
+
+    expectations: tuple[Expression, ...]
+    preferences: tuple[Expression, ...]
+    used_variables: frozenset[str]
+    expects_status: bool
+    """Whether an expectation decides which statuses are good."""
+    loops: bool
+    """Whether an expression is evaluated for each element of the body."""
+
+
+def judge_response(response: HttpResponse, criteria: HttpCriteria, slot: int) -> Observation:
+    """The observation, without phases. Raises ProbeError if the body cannot be decoded."""
+    expression_context = _build_expression_context(response, criteria.used_variables)
+    verdict = judge_expectations(expression_context, criteria.expectations, criteria.preferences)
+    outcome, reason, message = verdict.outcome, verdict.reason, verdict.message
+    if not 200 <= response.status < 300 and not criteria.expects_status:
+        broken = message if outcome is Outcome.FAIL else ""
+        outcome, reason = Outcome.FAIL, f"http.{response.status}"
+        message = "; ".join(filter(None, [f"HTTP {response.status}, expected 2xx", broken]))
+    facts = response_facts(response) | ({"expect": verdict.evidence} if verdict.evidence else {})
+    is_good = outcome is Outcome.PASS
+    return Observation(
+        outcome,
+        reason,
+        message,
+        duration=response.elapsed_ms,
+        measurements=_measurements(response),
+        listings=expression_context.preference_listings(criteria.preferences, slot) if is_good else {},
+        evidence=Evidence(facts, response_excerpt(response)),
+        retryable=outcome is Outcome.FAIL and response.status >= 500,
+    )
 
 
 def _build_expression_context(response: HttpResponse, used_variables: frozenset[str]) -> ExpressionContext:

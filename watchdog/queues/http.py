@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self, TypeVar, TypeVarTuple, Unpack
 from urllib.parse import quote
 
 from pydantic import model_validator
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from watchdog.net.http import HttpResponse
 
 ENQUEUE_TIMEOUT_S = 10.0
+_T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
 EXPRESSION_VARIABLES: Mapping[str, str] = {
     "status": "int",
     "headers": "map(string, string)",
@@ -118,6 +120,13 @@ class HttpCanary(CanaryDriver):
     def stage_expressions(self) -> tuple[tuple[JobStage, Expression], ...]:
         return compile_stage_expressions(EXPRESSION_VARIABLES, self.failed, self.done, self.lost, self.started)
 
+    @cached_property
+    def loops(self) -> bool:
+        """Whether an expression is evaluated for each element of a body."""
+        texts = (self.job_id, self.error)
+        others = [compile_expression(text, EXPRESSION_VARIABLES, must_be_bool=False) for text in texts if text]
+        return any(expression.loops for expression in (*others, *(e for _, e in self.stage_expressions)))
+
     @asynccontextmanager
     async def connect(self, context: ConnectContext) -> AsyncIterator[CanaryConnection]:
         yield _HttpCanaryConnection(self, context)
@@ -136,27 +145,7 @@ class _HttpCanaryConnection:
         timeout_s = min(ENQUEUE_TIMEOUT_S, sentinel.send_within_s)
         response = await self._send_request(request, sentinel.id, timeout_s)
         self.context.facts["address"] = response.peer_address
-        if not 200 <= response.status < 300:
-            answer = f"{enqueue.method} {enqueue.target} returned {describe_response(response)}"
-            error = ProbeError(*reason_and_message("canary.enqueue_failed", answer))
-            raise _with_response_evidence(error, response)
-        return sentinel.id if "{nonce}" in self.config.poll.url else self._extract_job_id(response)
-
-    def _extract_job_id(self, response: HttpResponse) -> str:
-        body, problem = parse_response_body(response), "neither job_id nor id in its body"
-        try:
-            if self.config.job_id:
-                problem = f"{self.config.job_id} is not an id"
-                expression = compile_expression(self.config.job_id, EXPRESSION_VARIABLES, must_be_bool=False)
-                candidates = [expression.evaluate_value(_expression_values(response))]
-            else:
-                candidates = [body.get("job_id"), body.get("id")] if isinstance(body, dict) else []
-        except ExpressionError as error:
-            candidates, problem = [], f"{self.config.job_id} cannot be computed: {error}"
-        if job_id := next(filter(None, map(parse_job_id, candidates)), ""):
-            return job_id
-        missing = ProbeError("canary.job_id_missing", f"the response to enqueue has no job id: {problem}")
-        raise _with_response_evidence(missing, response)
+        return await self._judge(read_enqueue_response, response, self.config, sentinel.id)
 
     async def poll(self, job_id: str) -> JobStatus:
         poll, encoded_id = self.config.poll, quote(job_id, safe="")
@@ -164,51 +153,8 @@ class _HttpCanaryConnection:
         try:
             response = await self._send_request(poll.model_copy(update={"url": url}), "", self.context.timeout_s)
         except ProbeError as error:
-            if error.is_internal:
-                raise
-            message = f"poll failed: {error.message}"
-            poll_error = ProbeError("canary.poll_failed", message, error.phase, retryable=True, excerpt=error.excerpt)
-            poll_error.facts = error.facts
-            raise poll_error from None
-        return self._parse_status(response)
-
-    def _parse_status(self, response: HttpResponse) -> JobStatus:
-        """An error status is an error of the poll, unless the job is lost or an expression refers to `status`."""
-        values, is_error_status = _expression_values(response), not 200 <= response.status < 300
-        expressions = [
-            (stage, expression)
-            for stage, expression in self.config.stage_expressions
-            if not is_error_status or stage is JobStage.LOST or "status" in expression.used_variables
-        ]
-        stage, problem = evaluate_stage(expressions, values)
-        if stage is None and response.body_problem:
-            raise _with_response_evidence(ProbeError(*response.body_problem, is_internal=True), response)
-        body = parse_response_body(response)
-        if stage is JobStage.LOST or (stage is None and self._is_lost(response.status, body)):
-            return JobStatus(JobStage.LOST, error=f"poll returned {describe_response(response)}")
-        if stage is None and is_error_status:
-            error = ProbeError("canary.poll_failed", f"poll returned HTTP {response.status}", retryable=True)
-            raise _with_response_evidence(error, response)
-        progress = parse_progress(body)
-        if stage is None:
-            stage = JobStage.QUEUED if self.config.started else JobStage.SENT
-        elif stage is JobStage.FAILED:
-            problem = self._failure_message(values, body)
-        return JobStatus(stage, error=problem, progress=progress and progress[0])
-
-    def _is_lost(self, status: int, body: Json) -> bool:
-        if self.config.lost:
-            return False
-        return status in (404, 410) or (status < 500 and stage_from_status_word(body) is JobStage.LOST)
-
-    def _failure_message(self, values: Mapping[str, Json], body: Json) -> str:
-        if not self.config.error:
-            return error_message(body)
-        try:
-            expression = compile_expression(self.config.error, EXPRESSION_VARIABLES, must_be_bool=False)
-            return error_message(expression.evaluate_value(values))
-        except ExpressionError as error:
-            return f"{self.config.error} cannot be computed: {error}"
+            raise _poll_error(error) from None
+        return await self._judge(read_poll_response, response, self.config)
 
     async def cancel(self, job_id: str) -> bool:
         """Jobs cannot be cancelled."""
@@ -216,6 +162,20 @@ class _HttpCanaryConnection:
 
     async def fetch_queue_stats(self) -> QueueStats:
         return QueueStats()
+
+    async def _judge(
+        self, function: Callable[[HttpResponse, Unpack[_Ts]], _T], response: HttpResponse, *args: *_Ts
+    ) -> _T:
+        """Within the time that is left, because a run that is cut off could not remember its sentinel."""
+        import asyncio
+
+        context, timer = self.context, PhaseTimer()
+        timeout_s = context.limit_timeout(context.timeout_s)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await context.network.judge(timer, function, response, *args, loops=self.config.loops)
+        except TimeoutError:
+            raise timeout_error(timeout_s, timer.current_phase) from None
 
     async def _send_request(self, request: HttpTarget, idempotency_key: str, timeout_s: float) -> HttpResponse:
         import asyncio
@@ -229,6 +189,88 @@ class _HttpCanaryConnection:
                 )
         except TimeoutError:
             raise timeout_error(timeout_s, timer.current_phase) from None
+
+
+def read_enqueue_response(response: HttpResponse, config: HttpCanary, sentinel_id: str) -> str:
+    """The id of the job. Raises ProbeError."""
+    if not 200 <= response.status < 300:
+        answer = f"{config.enqueue.method} {config.enqueue.target} returned {describe_response(response)}"
+        error = ProbeError(*reason_and_message("canary.enqueue_failed", answer))
+        raise _with_response_evidence(error, response)
+    return sentinel_id if "{nonce}" in config.poll.url else _extract_job_id(response, config)
+
+
+def _extract_job_id(response: HttpResponse, config: HttpCanary) -> str:
+    body, problem = parse_response_body(response), "neither job_id nor id in its body"
+    try:
+        if config.job_id:
+            problem = f"{config.job_id} is not an id"
+            expression = compile_expression(config.job_id, EXPRESSION_VARIABLES, must_be_bool=False)
+            candidates = [expression.evaluate_value(_expression_values(response))]
+        else:
+            candidates = [body.get("job_id"), body.get("id")] if isinstance(body, dict) else []
+    except ExpressionError as error:
+        candidates, problem = [], f"{config.job_id} cannot be computed: {error}"
+    if job_id := next(filter(None, map(parse_job_id, candidates)), ""):
+        return job_id
+    missing = ProbeError("canary.job_id_missing", f"the response to enqueue has no job id: {problem}")
+    raise _with_response_evidence(missing, response)
+
+
+def read_poll_response(response: HttpResponse, config: HttpCanary) -> JobStatus:
+    """An error status is an error of the poll, unless the job is lost or an expression refers to `status`. Raises
+    ProbeError."""
+    try:
+        response.received_body.decode()
+    except ProbeError as decoding_error:
+        raise _poll_error(decoding_error) from None
+    values, is_error_status = _expression_values(response), not 200 <= response.status < 300
+    expressions = [
+        (stage, expression)
+        for stage, expression in config.stage_expressions
+        if not is_error_status or stage is JobStage.LOST or "status" in expression.used_variables
+    ]
+    stage, problem = evaluate_stage(expressions, values)
+    if stage is None and response.body_problem:
+        raise _with_response_evidence(ProbeError(*response.body_problem, is_internal=True), response)
+    body = parse_response_body(response)
+    if stage is JobStage.LOST or (stage is None and _is_lost(config, response.status, body)):
+        return JobStatus(JobStage.LOST, error=f"poll returned {describe_response(response)}")
+    if stage is None and is_error_status:
+        error = ProbeError("canary.poll_failed", f"poll returned HTTP {response.status}", retryable=True)
+        raise _with_response_evidence(error, response)
+    progress = parse_progress(body)
+    if stage is None:
+        stage = JobStage.QUEUED if config.started else JobStage.SENT
+    elif stage is JobStage.FAILED:
+        problem = _failure_message(config, values, body)
+    return JobStatus(stage, error=problem, progress=progress and progress[0])
+
+
+def _poll_error(error: ProbeError) -> ProbeError:
+    """The error of a poll without a usable response."""
+    if error.is_internal:
+        return error
+    message = f"poll failed: {error.message}"
+    poll_error = ProbeError("canary.poll_failed", message, error.phase, retryable=True, excerpt=error.excerpt)
+    poll_error.facts = error.facts
+    return poll_error
+
+
+def _is_lost(config: HttpCanary, status: int, body: Json) -> bool:
+    if config.lost:
+        return False
+    return status in (404, 410) or (status < 500 and stage_from_status_word(body) is JobStage.LOST)
+
+
+def _failure_message(config: HttpCanary, values: Mapping[str, Json], body: Json) -> str:
+    if not config.error:
+        return error_message(body)
+    try:
+        expression = compile_expression(config.error, EXPRESSION_VARIABLES, must_be_bool=False)
+        return error_message(expression.evaluate_value(values))
+    except ExpressionError as error:
+        return f"{config.error} cannot be computed: {error}"
 
 
 def _expression_values(response: HttpResponse) -> dict[str, Json]:

@@ -51,6 +51,15 @@ FINDING_REASONS = (
         "Find the names whose name servers do not respond, and fix or remove their probes.",
     ),
     _error(
+        "watchdog.response_not_judged",
+        "Response not judged",
+        "A large response was not decoded and judged before the deadline of the run. Responses over 64 KiB, and those "
+        "with more than 500 elements over which an expression loops, are judged in a process of their own, one after "
+        "another.",
+        "Raise `timeout`, request a smaller response, or simplify the expressions that loop over it.",
+        sentence="a large response cannot be judged: {problem}",
+    ),
+    _error(
         "watchdog.loop_late",
         "Watchdog was blocked",
         "Watchdog itself was blocked while the run waited for the target.",

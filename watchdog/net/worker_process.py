@@ -1,0 +1,137 @@
+"""One long-lived process that runs pure functions which would hold the event loop for too long.
+
+It ends with Watchdog, also by `kill -9`, because its socket closes then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread
+from typing import Any, NamedTuple, TypeVar, TypeVarTuple, Unpack
+
+from watchdog.net import worker_program
+from watchdog.net.errors import ProbeError
+from watchdog.net.phases import PhaseTimer
+from watchdog.net.threads import run_in_daemon_thread
+
+WRITE_CHUNK_BYTES = 64 << 10
+_T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
+
+
+class _Worker(NamedTuple):
+    process: subprocess.Popen[bytes]
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+
+class WorkerProcess:
+    """Runs functions one after another. The process starts with the first one, and is replaced once it was killed."""
+
+    def __init__(self) -> None:
+        self._turn = asyncio.Lock()
+        self._worker: _Worker | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process that runs; None: none does."""
+        return self._worker.process.pid if self._worker else None
+
+    async def run(self, phase_timer: PhaseTimer, function: Callable[[Unpack[_Ts]], _T], *args: *_Ts) -> _T:
+        """Runs a function of a module, and returns or raises what it does. Function, arguments and result are pickled.
+
+        Callers wait in line. Each run of a probe is one caller at most, so the limit of concurrent runs bounds the
+        line. If a caller is cancelled while its function runs, the process is killed. Raises ProbeError if the process
+        ends by itself.
+        """
+        if self._turn.locked():
+            with _measure_phase(phase_timer, "judge_queue"):
+                await self._turn.acquire()
+        else:
+            await self._turn.acquire()
+        try:
+            with _measure_phase(phase_timer, "judge"):
+                self._worker = self._worker or await _start_worker()
+                has_returned, value = await _exchange(self._worker, pickle.dumps((function, args)))
+        except BaseException:
+            self.kill()
+            raise
+        finally:
+            self._turn.release()
+        if not has_returned:
+            raise value
+        return value  # type: ignore[no-any-return]
+
+    def kill(self) -> None:
+        """Ends the process, if one runs."""
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.writer.transport.abort()
+            worker.process.kill()
+            Thread(target=worker.process.wait, daemon=True).start()
+
+
+async def _start_worker() -> _Worker:
+    own_end, other_end = socket.socketpair()
+    with other_end:
+        try:
+            process = subprocess.Popen(  # noqa: ASYNC220, S603 - a program of our own
+                [sys.executable, "-I", str(Path(worker_program.__file__)), str(other_end.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[other_end.fileno()],
+                start_new_session=True,  # the signals of a terminal are for Watchdog
+            )
+        except OSError:
+            own_end.close()
+            raise
+    worker = _Worker(process, *await asyncio.open_unix_connection(sock=own_end))
+    await _send(worker.writer, pickle.dumps(sys.path))
+    return worker
+
+
+async def _exchange(worker: _Worker, request: bytes) -> tuple[bool, Any]:
+    """Whether the function has returned, and its result, or else what it has raised."""
+    try:
+        await _send(worker.writer, request)
+        [size] = struct.unpack(worker_program.HEADER, await worker.reader.readexactly(worker_program.HEADER_BYTES))
+        response: tuple[bool, Any] = pickle.loads(  # noqa: S301 - from a process of our own
+            await worker.reader.readexactly(size)
+        )
+    except (OSError, asyncio.IncompleteReadError):
+        code = await run_in_daemon_thread(worker.process.wait, "worker-end")
+        end = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+        problem = f"the process that judges such responses {end}"
+        raise ProbeError.from_reason("watchdog.response_not_judged", problem=problem) from None
+    return response
+
+
+async def _send(writer: asyncio.StreamWriter, data: bytes) -> None:
+    writer.write(struct.pack(worker_program.HEADER, len(data)))
+    for start in range(0, len(data), WRITE_CHUNK_BYTES):
+        writer.write(data[start : start + WRITE_CHUNK_BYTES])
+        await writer.drain()
+
+
+@contextmanager
+def _measure_phase(phase_timer: PhaseTimer, name: str) -> Iterator[None]:
+    """Times a phase. A cancelled phase stays open, so that a timeout can name it."""
+    phase_timer.start_phase(name)
+    try:
+        yield
+    except asyncio.CancelledError:
+        phase_timer.freeze()
+        raise
+    except BaseException:
+        phase_timer.end_phase(name)
+        raise
+    phase_timer.end_phase(name)

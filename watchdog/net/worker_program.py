@@ -1,0 +1,58 @@
+"""Runs functions for another process, until that process closes the socket: `python -I worker_program.py FD`.
+
+The socket carries pickles, each after its size. It receives `sys.path`, then a (function, arguments)
+for each call, and sends (True, result) or (False, exception).
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import socket
+import struct
+import sys
+from queue import SimpleQueue
+from threading import Thread
+
+HEADER = "!Q"
+HEADER_BYTES = struct.calcsize(HEADER)
+
+
+def main(connection: socket.socket) -> None:
+    """Never returns."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the process that it belongs to decides when it ends
+    requests: SimpleQueue[bytes] = SimpleQueue()
+    Thread(target=receive, args=(connection, requests), daemon=True).start()
+    sys.path[:] = pickle.loads(requests.get())  # noqa: S301 - from the process that started this one
+    while True:
+        response = run(requests.get())
+        connection.sendall(struct.pack(HEADER, len(response)))
+        connection.sendall(response)
+
+
+def receive(connection: socket.socket, requests: SimpleQueue[bytes]) -> None:
+    """Ends the process at the end of the stream, also while a function runs."""
+    with connection.makefile("rb") as stream:
+        while header := stream.read(HEADER_BYTES):
+            requests.put(stream.read(struct.unpack(HEADER, header)[0]))
+    os._exit(0)
+
+
+def run(request: bytes) -> bytes:
+    try:
+        function, args = pickle.loads(request)  # noqa: S301 - from the process that started this one
+        return pickle.dumps((True, function(*args)))
+    except Exception as error:
+        try:
+            response = pickle.dumps((False, error))
+            pickle.loads(response)  # noqa: S301 - just made
+        except Exception:  # errors of libraries may need more arguments than they pickle
+            return pickle.dumps((False, RuntimeError(f"{type(error).__name__}: {error}")))
+        return response
+
+
+if __name__ == "__main__":
+    with socket.socket(fileno=int(sys.argv[1])) as other_process:
+        other_process.set_inheritable(False)
+        main(other_process)
