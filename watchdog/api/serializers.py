@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from watchdog.domain.formatting import format_iso8601
 from watchdog.domain.model import AlertContext, Json, RemediationAttempt, ResultWithEvidence
 from watchdog.store.read.jobs import JobSummary
-from watchdog.store.read.status import DeliveryStatus, IncidentRecord, ProbeStatus, ResultRow
+from watchdog.store.read.status import DeliveryRecord, IncidentRecord, ProbeStatus, ResultRow
 
 
 def probe_json(status: ProbeStatus) -> Json:
@@ -67,7 +67,7 @@ def incident_json(record: IncidentRecord) -> Json:
     }
 
 
-def incident_detail_json(record: IncidentRecord, context: AlertContext, deliveries: Iterable[DeliveryStatus]) -> Json:
+def incident_detail_json(record: IncidentRecord, context: AlertContext, deliveries: Iterable[DeliveryRecord]) -> Json:
     """An incident with its evidence, notifications and remediations. Evidence is text from the target, untrusted."""
     return incident_json(record) | {
         "bad_count": context.bad_count,
@@ -104,7 +104,7 @@ def _remediation_attempt_json(attempt: RemediationAttempt) -> Json:
     return {**attempt._asdict(), **instants}
 
 
-def _delivery_status_json(delivery: DeliveryStatus) -> Json:
+def _delivery_status_json(delivery: DeliveryRecord) -> Json:
     return {
         "destination": delivery.destination,
         "event": delivery.event,

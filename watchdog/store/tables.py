@@ -276,13 +276,13 @@ Index(
     sqlite_where=outbox_is_undelivered,
 )
 
-is_cause_change = outbox.c.event == IncidentEvent.CHANGED
+outbox_is_cause_change = outbox.c.event == IncidentEvent.CHANGED
 Index(
     "ix_outbox_changed",
     outbox.c.destination,
     outbox.c.finished_at,
-    postgresql_where=is_cause_change,
-    sqlite_where=is_cause_change,
+    postgresql_where=outbox_is_cause_change,
+    sqlite_where=outbox_is_cause_change,
 )
 
 messages = Table(  # the message about an incident at a destination, as it was last sent or edited

@@ -40,7 +40,7 @@ from watchdog.store.tables import (
 __all__ = [
     "MAX_WATERMARK_LAG_MS",
     "Connection",
-    "DeliveryStatus",
+    "DeliveryRecord",
     "IncidentRecord",
     "ProbeStatus",
     "ResultRow",
@@ -117,7 +117,7 @@ class IncidentRecord:
     resolved_slot: int | None
 
 
-class DeliveryStatus(NamedTuple):
+class DeliveryRecord(NamedTuple):
     """A notification and its delivery."""
 
     incident: str
@@ -134,7 +134,7 @@ class DeliveryStatus(NamedTuple):
 
 
 RESULT_ROW_COLUMNS = [results.c[name] for name in ResultRow._fields]
-DELIVERY_STATUS_COLUMNS = [outbox.c[name] for name in DeliveryStatus._fields]
+DELIVERY_RECORD_COLUMNS = [outbox.c[name] for name in DeliveryRecord._fields]
 
 
 def result_row_from_columns(row: Sequence[Any]) -> ResultRow:
@@ -236,23 +236,23 @@ def count_incidents_by_probe(connection: Connection, since: int) -> dict[int, in
     return {row[0]: row[1] for row in connection.execute(query.group_by(incidents.c.probe))}
 
 
-def list_deliveries(connection: Connection, incident: str) -> list[DeliveryStatus]:
+def list_deliveries(connection: Connection, incident: str) -> list[DeliveryRecord]:
     """The notifications of an incident, in order."""
-    query = sa.select(*DELIVERY_STATUS_COLUMNS).where(outbox.c.incident == incident)
+    query = sa.select(*DELIVERY_RECORD_COLUMNS).where(outbox.c.incident == incident)
     rows = connection.execute(query.order_by(outbox.c.created_at, outbox.c.destination, outbox.c.seq))
     return [_delivery_status_from_row(row) for row in rows]
 
 
-def _delivery_status_from_row(row: Any) -> DeliveryStatus:
-    return DeliveryStatus(*row)._replace(event=IncidentEvent(row.event), state=DeliveryState(row.state))
+def _delivery_status_from_row(row: Any) -> DeliveryRecord:
+    return DeliveryRecord(*row)._replace(event=IncidentEvent(row.event), state=DeliveryState(row.state))
 
 
 def list_undelivered_notifications(
     connection: Connection, limit: int = 200
-) -> list[tuple[DeliveryStatus, IncidentRecord]]:
+) -> list[tuple[DeliveryRecord, IncidentRecord]]:
     """The notifications that were given up, newest first, each with its incident."""
     query = (
-        sa.select(*DELIVERY_STATUS_COLUMNS)
+        sa.select(*DELIVERY_RECORD_COLUMNS)
         .where(outbox_is_undelivered)
         .order_by(outbox.c.created_at.desc())
         .limit(limit)

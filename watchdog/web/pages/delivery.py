@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from watchdog.domain.formatting import format_count, format_duration, format_time_of_day
 from watchdog.domain.model import DeliveryState, HealthState
-from watchdog.store.read.status import DeliveryStatus
+from watchdog.store.read.status import DeliveryRecord
 
 DELIVERY_STATE_LABELS = {
     DeliveryState.SENT: "Delivered",
@@ -38,7 +38,7 @@ class DeliveryRow:
     detail: str
 
 
-def build_delivery_row(delivery: DeliveryStatus, destination_addresses: Mapping[str, str]) -> DeliveryRow:
+def build_delivery_row(delivery: DeliveryRecord, destination_addresses: Mapping[str, str]) -> DeliveryRow:
     receiver, _, notifier = delivery.destination.partition("/")
     state, glyph = _DELIVERY_STATE_DISPLAY[delivery.state]
     return DeliveryRow(
@@ -53,7 +53,7 @@ def build_delivery_row(delivery: DeliveryStatus, destination_addresses: Mapping[
     )
 
 
-def _format_detail(delivery: DeliveryStatus) -> str:
+def _format_detail(delivery: DeliveryRecord) -> str:
     at = format_time_of_day(delivery.due_at if delivery.finished_at is None else delivery.finished_at, seconds=True)
     match delivery.state:
         case DeliveryState.SENT:
@@ -70,11 +70,11 @@ def _format_detail(delivery: DeliveryStatus) -> str:
             return f"{at} · sent as one message with the resolution"
 
 
-def format_attempts(delivery: DeliveryStatus) -> str:
+def format_attempts(delivery: DeliveryRecord) -> str:
     return format_count(delivery.attempts, "attempt")
 
 
-def summarize_deliveries(deliveries: Sequence[DeliveryStatus]) -> str:
+def summarize_deliveries(deliveries: Sequence[DeliveryRecord]) -> str:
     """ "3 delivered · 1 queued · 1 undelivered"."""
     counts = {
         label.lower(): sum(delivery.state == state for delivery in deliveries)

@@ -19,7 +19,7 @@ from watchdog.domain.model import AlertContext, DeliveryState, HealthState, Inci
 from watchdog.domain.rules import HEALTH_STATE_BY_RULE, IMMEDIATE_RULES, availability, stale
 from watchdog.store.read import history, status
 from watchdog.store.read.alert_context import load_alert_context
-from watchdog.store.read.status import Connection, DeliveryStatus, IncidentRecord, ServiceStatus
+from watchdog.store.read.status import Connection, DeliveryRecord, IncidentRecord, ServiceStatus
 from watchdog.web.pages.banner import Banner, capitalize_first
 from watchdog.web.pages.compare import ComparedResult, compare_results
 from watchdog.web.pages.delivery import DeliveryRow, build_delivery_row, format_attempts, summarize_deliveries
@@ -146,7 +146,7 @@ def incident_state_label(record: IncidentRecord, now: int) -> str:
     return f"{PAGE_STATE_LABELS[incident_state(record)]} for {format_duration_rounded(now - incident.since)}"
 
 
-def incident_banners(record: IncidentRecord, deliveries: Sequence[DeliveryStatus], now: int) -> tuple[Banner, ...]:
+def incident_banners(record: IncidentRecord, deliveries: Sequence[DeliveryRecord], now: int) -> tuple[Banner, ...]:
     """Notifications that failed come first: Watchdog never hides that it could not notify a receiver."""
     banners = [
         _undelivered_banner(delivery, deliveries)
@@ -161,7 +161,7 @@ def incident_banners(record: IncidentRecord, deliveries: Sequence[DeliveryStatus
     return tuple(banners)
 
 
-def _undelivered_banner(delivery: DeliveryStatus, deliveries: Sequence[DeliveryStatus]) -> Banner:
+def _undelivered_banner(delivery: DeliveryRecord, deliveries: Sequence[DeliveryRecord]) -> Banner:
     problem = "did not confirm" if delivery.state is DeliveryState.UNCONFIRMED else "was not notified"
     title = f"{delivery.destination} {problem}: {delivery.detail}, {format_attempts(delivery)}"
     notified = sorted({other.destination for other in deliveries if other.state is DeliveryState.SENT})
@@ -195,7 +195,7 @@ def _describe_latest_result(record: IncidentRecord, context: AlertContext, now: 
 
 
 def build_incident_timeline(
-    record: IncidentRecord, context: AlertContext, deliveries: Iterable[DeliveryStatus], now: int
+    record: IncidentRecord, context: AlertContext, deliveries: Iterable[DeliveryRecord], now: int
 ) -> tuple[TimelineEvent, ...]:
     """Newest first. Events of the same instant keep the order in which they are generated."""
     incident = record.incident
@@ -238,7 +238,7 @@ def _events_before_opening(record: IncidentRecord, context: AlertContext) -> Ite
         yield TimelineEvent(first_bad.slot, "First bad result", detail, HealthState.DEGRADED)
 
 
-def _delivery_events(deliveries: Iterable[DeliveryStatus]) -> Iterator[TimelineEvent]:
+def _delivery_events(deliveries: Iterable[DeliveryRecord]) -> Iterator[TimelineEvent]:
     for delivery in deliveries:
         if delivery.finished_at is None:
             continue
