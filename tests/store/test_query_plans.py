@@ -26,6 +26,7 @@ from watchdog.domain.heartbeat import CheckIn, CheckInKind
 from watchdog.domain.model import RecordedResult
 from watchdog.store.database import Database
 from watchdog.store.read.alert_context import load_alert_context
+from watchdog.store.tables import metadata
 from watchdog.store.write.check_ins import CheckInStore, ProbeCheckIn
 from watchdog.store.write.members import delete_ended_members
 from watchdog.store.write.retention import delete_expired_rows, roll_up_hours
@@ -35,7 +36,10 @@ GROWING_TABLES = (
     "evidence",
     "rollups",
     "outbox",
+    "messages",
     "incidents",
+    "cause_changes",
+    "remediations",
     "staleness_events",
     "probe_state",
     "check_ins",
@@ -116,15 +120,23 @@ def run_every_operation(harness: StoreHarness) -> None:
 
 
 def test_no_operation_scans_a_growing_table(harness: StoreHarness) -> None:
+    """A partial index holds few rows; incidents are searched by their age once a minute."""
+    partial_indexes = [
+        index.name for table in metadata.tables.values() for index in table.indexes if has_condition(index)
+    ]
     with recorded_statements(harness.database) as statements:
         run_every_operation(harness)
     scans = [
         (line, statement)
         for line, statement in plans(harness.database, statements)
-        if line in {f"SCAN {t}" for t in GROWING_TABLES}
+        if any(f"{line} ".startswith(f"SCAN {table} ") for table in GROWING_TABLES)
+        and not line.endswith(tuple(f"INDEX {name}" for name in partial_indexes))
     ]
-    allowed = ("(SELECT incidents.probe, incidents.since", "(SELECT outbox.incident", "incidents.resolved_at <")
-    assert [(line, statement) for line, statement in scans if not any(part in statement for part in allowed)] == []
+    assert [scan for scan in scans if scan[0] != "SCAN incidents" or "incidents.resolved_at <" not in scan[1]] == []
+
+
+def has_condition(index: sa.Index) -> bool:
+    return index.dialect_options["sqlite"]["where"] is not None
 
 
 @pytest.mark.parametrize("index", ["ix_schedule_next_due", "ix_evaluation_cursors_wake_at", "ix_outbox_due"])

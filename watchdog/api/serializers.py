@@ -78,7 +78,7 @@ def incident_detail_json(record: IncidentRecord, context: AlertContext, deliveri
         "last_good": None if context.last_good is None else format_iso8601(context.last_good.slot),
         "first_bad": _result_with_evidence_json(context.first_bad),
         "latest": _result_with_evidence_json(context.latest),
-        "notifications": [_delivery_status_json(delivery) for delivery in deliveries],
+        "notifications": [_delivery_json(delivery) for delivery in deliveries],
         "remediations": [_remediation_attempt_json(attempt) for attempt in context.remediation_attempts],
         "routing_log": list(record.routing_log),
         "runbook": record.probe.runbook,
@@ -104,7 +104,7 @@ def _remediation_attempt_json(attempt: RemediationAttempt) -> Json:
     return {**attempt._asdict(), **instants}
 
 
-def _delivery_status_json(delivery: DeliveryRecord) -> Json:
+def _delivery_json(delivery: DeliveryRecord) -> Json:
     return {
         "destination": delivery.destination,
         "event": delivery.event,

@@ -231,6 +231,7 @@ Index(
 )  # fmt: skip
 Index("ix_incidents_opened_at", incidents.c.opened_at)
 Index("ix_incidents_probe_opened_at", incidents.c.probe, incidents.c.opened_at)
+Index("ix_incidents_probe_since", incidents.c.probe, incidents.c.since)
 
 cause_changes = Table(  # changes of an open incident's cause
     "cause_changes", metadata,

@@ -240,10 +240,10 @@ def list_deliveries(connection: Connection, incident: str) -> list[DeliveryRecor
     """The notifications of an incident, in order."""
     query = sa.select(*DELIVERY_RECORD_COLUMNS).where(outbox.c.incident == incident)
     rows = connection.execute(query.order_by(outbox.c.created_at, outbox.c.destination, outbox.c.seq))
-    return [_delivery_status_from_row(row) for row in rows]
+    return [_delivery_record_from_row(row) for row in rows]
 
 
-def _delivery_status_from_row(row: Any) -> DeliveryRecord:
+def _delivery_record_from_row(row: Any) -> DeliveryRecord:
     return DeliveryRecord(*row)._replace(event=IncidentEvent(row.event), state=DeliveryState(row.state))
 
 
@@ -257,7 +257,7 @@ def list_undelivered_notifications(
         .order_by(outbox.c.created_at.desc())
         .limit(limit)
     )
-    deliveries = [_delivery_status_from_row(row) for row in connection.execute(query)]
+    deliveries = [_delivery_record_from_row(row) for row in connection.execute(query)]
     their_incidents = INCIDENTS_QUERY.where(incidents.c.id.in_({delivery.incident for delivery in deliveries}))
     records = map(_incident_record_from_row, connection.execute(their_incidents))
     record_by_incident = {record.incident.id: record for record in records}

@@ -88,9 +88,10 @@ def delete_expired_rows(database: Database, now: int, results_retention_ms: int,
     result_expired &= results.c.slot < sa.func.coalesce(_newest_evaluated_slot(), results_cutoff)
     incident_expired = incidents.c.resolved_at < rollups_cutoff
     expired_incidents = sa.select(incidents.c.id).where(incident_expired)
-    referenced_incidents = sa.union(
-        *(sa.select(table.c.incident) for table in (outbox, messages, cause_changes, remediations))
-    )
+    is_referenced = [
+        sa.exists().where(table.c.incident == incidents.c.id)
+        for table in (outbox, messages, cause_changes, remediations)
+    ]
     deleted = 0
     for table, is_expired in (
         (evidence, _older_than(evidence.c.probe, evidence.c.slot, results_cutoff) & evidence_expired),
@@ -106,7 +107,7 @@ def delete_expired_rows(database: Database, now: int, results_retention_ms: int,
         (outbox, outbox.c.incident.in_(expired_incidents)),
         (messages, messages.c.incident.in_(expired_incidents)),
         (cause_changes, cause_changes.c.incident.in_(expired_incidents)),
-        (incidents, incident_expired & incidents.c.id.not_in(referenced_incidents)),
+        (incidents, incident_expired & ~sa.or_(*is_referenced)),
     ):
         key = list(table.primary_key.columns)
         chunk = sa.select(*key).where(is_expired).limit(MAX_ROWS_PER_DELETE)
@@ -139,4 +140,4 @@ def _newest_evaluated_slot() -> sa.ScalarSelect[int]:
 
 def _not_first_of_incident(table: sa.Table) -> sa.ColumnElement[bool]:
     """Rows that are not the first bad slot of an incident."""
-    return sa.tuple_(table.c.probe, table.c.slot).not_in(sa.select(incidents.c.probe, incidents.c.since))
+    return ~sa.exists().where(incidents.c.probe == table.c.probe, incidents.c.since == table.c.slot)
