@@ -131,8 +131,8 @@ def execute(request: dict[str, Any], error_fd: int) -> None:
     try:
         os.setsid()
         set_process_option(PR_SET_PDEATHSIG, signal.SIGKILL)  # in case the supervisor itself is killed
-        for name in ("SIGPIPE", "SIGXFSZ"):  # Python ignores them, and a command would inherit that
-            if number := getattr(signal, name, None):
+        for number in signal.valid_signals():  # a command would inherit what Python or its own parent ignores
+            if signal.getsignal(number) is signal.SIG_IGN:
                 signal.signal(number, signal.SIG_DFL)
         if request["cwd"]:
             os.chdir(request["cwd"])

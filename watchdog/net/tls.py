@@ -74,6 +74,9 @@ def _configure_protocol(context: ssl.SSLContext, tls: TlsConfig) -> None:
             warnings.simplefilter("ignore", DeprecationWarning)
             context.minimum_version = ssl.TLSVersion.TLSv1
         context.options |= _OP_LEGACY_SERVER_CONNECT
+    elif context.minimum_version < ssl.TLSVersion.TLSv1_2:
+        # Debian's Python would offer 1.0 and 1.1, which then fail with an unspecific error about the signature.
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     if tls.cert_file:
         with _translate_file_errors("cert_file", tls.cert_file):

@@ -133,9 +133,9 @@ def test_the_checked_address_is_the_one_that_is_connected_to(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(name_lookup, "resolve_host", _resolve_queue_example)
-    jobs = {"rq": {"redis": redis_server.url.replace("127.0.0.1", "queue.example")}}
-    result = asyncio.run(run_probe(JobsProbe.model_validate({"name": "Cron", "jobs": jobs}))).result
-    assert result.outcome is Outcome.PASS, result.message
+    url = redis_server.url.replace("127.0.0.1", "queue.example").replace("/0", "/14")  # a database without schedulers
+    result = asyncio.run(run_probe(JobsProbe.model_validate({"name": "Cron", "jobs": {"rq": {"redis": url}}}))).result
+    assert (result.outcome, result.reason) == (Outcome.FAIL, "job.none_listed"), result.message
 
 
 def test_celery_connects_to_the_checked_address_too(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:

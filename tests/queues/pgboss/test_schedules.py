@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
@@ -163,9 +164,11 @@ def test_deleted_runs_are_remembered(harness: PgbossScheduleHarness) -> None:
 def test_a_job_that_throws_has_failed(harness: PgbossScheduleHarness) -> None:
     problems: dict[str, tuple[str, str]] = {}
     with harness.worker("throw"):
-        # The first poll that reports the failure counts: a minute later the job has failed twice.
         wait_until(lambda: problems.update(harness.problems()) or harness.queue in problems)
-    assert problems[harness.queue] == ("job.failed", f"{harness.queue} failed: no address book")
+    reason, message = problems[harness.queue]
+    assert reason == "job.failed"
+    # On a busy machine the job may have failed twice before the first poll that finds it.
+    assert re.fullmatch(rf"{harness.queue} failed( \d+\stimes in a row)?: no address book", message)
 
 
 def test_a_killed_workers_job_is_stalled(harness: PgbossScheduleHarness) -> None:
