@@ -8,11 +8,14 @@ from typing import Any, ClassVar
 
 import pytest
 
-from tests.support.store import START_AT
+from tests.support.store import START_AT, make_registered_probe
 from watchdog.domain.model import ClaimedSlot, Outcome, RecordedResult, Result
+from watchdog.domain.rules import missed_run
 from watchdog.probes.base import Probe, RunContext
 from watchdog.service import executor
 from watchdog.service.executor import RunExecutor
+
+POLICY = make_registered_probe().policy
 
 
 class UnusedProbe(Probe):
@@ -51,7 +54,32 @@ async def test_a_stopped_run_is_missed(sentence: str, ahead: int, started: bool,
     assert [(r.result.outcome, r.result.reason) for r in recorded] == [(Outcome.MISSED, reason)], sentence
 
 
-async def test_a_run_without_a_free_place_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("ahead", "reason", "message"),
+    [
+        (0, "missed.may_have_run", "the run of 22:14 UTC was cut short, because Watchdog was stopped"),
+        (900, "missed.not_run", "the run of 22:14 UTC did not take place: Watchdog was stopped before it"),
+    ],
+)
+async def test_a_stopped_run_of_a_cron_schedule_is_a_finding(ahead: int, reason: str, message: str) -> None:
+    """It is claimed, so no process runs it again."""
+    recorded: list[RecordedResult] = []
+    runner: Any = Runner()
+    run_executor = RunExecutor(runner, lambda: START_AT, recorded.append)
+    probe = UnusedProbe(name="p", id="p", schedule="@daily")
+    run_executor.start_run(probe, ClaimedSlot(1, START_AT + ahead, "local", None), {})
+    await asyncio.sleep(0.01)
+    await run_executor.stop(grace_s=0)
+    (missed,) = [r.result for r in recorded]
+    assert (missed.outcome, missed.reason) == (Outcome.MISSED, reason)
+    assert missed.message.replace("\N{NO-BREAK SPACE}", " ") == message
+    assert [finding.bad for finding in missed_run.evaluate_result(POLICY, missed)] == [True]
+
+
+@pytest.mark.parametrize(("schedule", "reason"), [(None, "missed.overloaded"), ("@daily", "missed.not_run")])
+async def test_a_run_without_a_free_place_is_missed(
+    monkeypatch: pytest.MonkeyPatch, schedule: str | None, reason: str
+) -> None:
     monkeypatch.setattr(executor, "MAX_CONCURRENT_RUNS_PER_HOST", 1)
     monkeypatch.setattr(executor, "CONCURRENCY_WAIT_TIMEOUT_S", 0.05)
 
@@ -65,11 +93,13 @@ async def test_a_run_without_a_free_place_is_missed(monkeypatch: pytest.MonkeyPa
     run_executor = RunExecutor(runner, lambda: START_AT, recorded.put_nowait)
     for number in (1, 2):
         run_executor.start_run(
-            HostedProbe(name="p", id="p", timeout="5m"), ClaimedSlot(number, START_AT, "local", None), {}
+            HostedProbe(name="p", id="p", timeout="5m", schedule=schedule),
+            ClaimedSlot(number, START_AT, "local", None),
+            {},
         )
     async with asyncio.timeout(20):
         missed = await recorded.get()
-    assert (missed.result.probe, missed.result.reason) == (2, "missed.overloaded")
+    assert (missed.result.probe, missed.result.reason) == (2, reason)
     await run_executor.stop(grace_s=0)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 
 from watchdog.domain.model import ClaimedSlot, Json, Outcome, RecordedResult, Result
+from watchdog.domain.rules import missed_run
 from watchdog.probes.base import Probe
 from watchdog.service.clock import Clock
 from watchdog.service.runner import ProbeRunner
@@ -16,6 +17,13 @@ MAX_CONCURRENT_RUNS, MAX_CONCURRENT_RUNS_PER_HOST = 200, 20
 """Concurrent runs in total, and against one host."""
 CONCURRENCY_WAIT_TIMEOUT_S = 20.0
 """How long a run waits for a free place: a run that starts later could end too late to be evaluated."""
+
+CRON_RUN_MISSED = {
+    "missed.overloaded": (missed_run.NOT_RUN, "did not take place: too many runs were in progress"),
+    "missed.shutdown_before_run": (missed_run.NOT_RUN, "did not take place: Watchdog was stopped before it"),
+    "missed.shutdown_during_run": (missed_run.MAY_HAVE_RUN, "was cut short, because Watchdog was stopped"),
+}
+"""Why a run of any schedule is missed -> the reason and the message for a cron schedule."""
 
 
 class RunExecutor:
@@ -47,7 +55,7 @@ class RunExecutor:
                 await asyncio.sleep(wait_ms / 1000)
             async with AsyncExitStack() as permits:
                 if not await self._acquire_permits(permits, probe):
-                    self.on_result(RecordedResult(missed_result(slot, "missed.overloaded")))
+                    self.on_result(self._missed_run(probe, slot, "missed.overloaded"))
                     return
                 started = True
                 recorded_result = await self.runner.run(probe, slot, self._update_state(probe_state, slot))
@@ -55,8 +63,18 @@ class RunExecutor:
             self.on_result(recorded_result)
         except asyncio.CancelledError:
             reason = "missed.shutdown_during_run" if started else "missed.shutdown_before_run"
-            self.on_result(RecordedResult(missed_result(slot, reason)))
+            self.on_result(self._missed_run(probe, slot, reason))
             raise
+
+    def _missed_run(self, probe: Probe, slot: ClaimedSlot, reason: str) -> RecordedResult:
+        """The result of a slot that was claimed and did not lead to a verdict. People rely on each run of a cron
+        schedule, and it is never run again, so there it is a finding."""
+        result = missed_result(slot, reason)
+        if probe.schedule is not None:
+            missed_reason, what = CRON_RUN_MISSED[reason]
+            run = missed_run.describe_run(slot.slot, self.clock(), probe.timezone)
+            result = result._replace(reason=missed_reason, message=f"{run} {what}")
+        return RecordedResult(result)
 
     def _update_state(self, probe_state: Mapping[str, Json], slot: ClaimedSlot) -> Mapping[str, Json]:
         """The state as the previous run left it: it may have ended after this slot was claimed, with the state as it

@@ -41,7 +41,7 @@ schedule = Table(
     Column("definition", Text, nullable=False),  # the schedule as text; when it changes, next_due is computed again
     Column("next_due", BigInteger, nullable=False, index=True),
     Column("last_slot", BigInteger),
-    Column("in_flight", Text, nullable=False),  # JSON: claimed slots that have no result yet
+    Column("in_flight", Text, nullable=False),  # JSON: claimed slots without a result; [slot, claimed at] of a late one
     Column("probe_definition", Text, nullable=False, server_default=""),  # only members with this one claim slots
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Runs of a cron schedule that were due while Watchdog was down: the newest is caught up, all others are reported."""
+"""Runs of a cron schedule that were due while no process ran them: the newest is caught up, all others are reported."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from tests.support.store import START_AT, StoreHarness, make_registered_probe, make_result
-from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS
-from watchdog.domain.model import IncidentEvent, Outcome
+from tests.support.store import START_AT, DatabasePair, StoreHarness, make_registered_probe, make_result
+from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
+from watchdog.domain.membership import LEASE_MS
+from watchdog.domain.model import IncidentEvent, Outcome, Result
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.rules import missed_run
 from watchdog.domain.schedule import CronSchedule, IntervalSchedule, Schedule
 from watchdog.store.database import Database
-from watchdog.store.tables import incidents, outbox, results
+from watchdog.store.tables import downtime, incidents, outbox, results, rollups
+from watchdog.store.write.retention import roll_up_hours
 
 HOURLY = CronSchedule("0 * * * *")
 FIRST = HOURLY.next_slot_after(START_AT)
@@ -123,3 +125,214 @@ def test_a_long_downtime_is_counted_up_to_a_limit(database: Database) -> None:
     assert message.removeprefix("1\u202f000 runs or more did not take place: ") == (
         "from 14 Nov 23:15 CET to 23:13 CET"
     )
+
+
+# -------------------------------------------------- the process of the probe is down, and another process keeps running
+
+OTHER = make_registered_probe("other")
+
+
+class Neighbour:
+    """A process with another probe, which keeps the watermark moving: the database sees no downtime."""
+
+    def __init__(self, database: Database, at: int = FIRST - 2 * MINUTE_MS):
+        self.harness = restart(database, OTHER, at)
+        self.at = at
+
+    def run_until(self, until: int) -> None:
+        while self.at < until:
+            self.at = min(self.at + 15 * SECOND_MS, until)
+            self.harness.membership.renew(self.at)
+            self.harness.claim_slots(self.at)
+            self.harness.slot_claimer.record_lost_runs(self.at)
+            self.harness.evaluate_deadlines(self.at)
+
+
+def restart(database: Database, probe: RegisteredProbe, now: int) -> StoreHarness:
+    return StoreHarness(database, [probe], now=now, create_schema=False).without_downtime()
+
+
+def run_until_killed(database: Database, probe: RegisteredProbe, at: int = FIRST - 2 * MINUTE_MS) -> StoreHarness:
+    """A process that is killed before the first slot."""
+    harness = restart(database, probe, START_AT)
+    harness.membership.renew(at)
+    return harness
+
+
+def claim_all(harness: StoreHarness, now: int) -> list[tuple[int, int]]:
+    """The slots that are claimed, as (slot, how late)."""
+    return [(slot.slot, slot.late_ms) for slot in harness.claim_slots(now)]
+
+
+def late_result(probe: int, slot: int, late_ms: int, outcome: Outcome = Outcome.PASS) -> Result:
+    return make_result(probe, slot, outcome, measurements={missed_run.LATE_START_MEASUREMENT: late_ms})
+
+
+@pytest.mark.parametrize(
+    ("sentence", "catch_up_ms", "away_until", "caught_up", "not_run"),
+    [
+        ("within catch_up", HOUR_MS, FIRST + 20 * MINUTE_MS, FIRST, 0),
+        ("too late", 10 * MINUTE_MS, FIRST + 20 * MINUTE_MS, None, 1),
+        ("turned off", 0, FIRST + 20 * MINUTE_MS, None, 1),
+        ("by less than its lateness", HOUR_MS, FIRST + 39_000, FIRST, 0),
+        ("just late", HOUR_MS, FIRST + 6_000, FIRST, 0),
+    ],
+)
+def test_a_run_that_no_process_could_claim_is_caught_up_while_others_run(
+    databases: DatabasePair, sentence: str, catch_up_ms: int, away_until: int, caught_up: int | None, not_run: int
+) -> None:
+    probe = hourly_probe(catch_up_ms)
+    killed = run_until_killed(databases.first, probe)
+    neighbour = Neighbour(databases.second)
+    neighbour.run_until(away_until)
+    back = restart(databases.first, probe, away_until)
+    expected = [] if caught_up is None else [(caught_up, away_until - caught_up)]
+    assert claim_all(back, away_until) == expected, sentence
+    own = results.c.probe == killed.database_id("api")
+    assert [row["slot_count"] for row in back.select_rows(results, own)] == ([not_run] if not_run else []), sentence
+    assert claim_all(back, away_until + 1_000) == [], "once"
+
+
+def test_no_downtime_is_needed_to_catch_up(databases: DatabasePair) -> None:
+    """As above, with the detection of gaps."""
+    killed = StoreHarness(databases.first, [hourly_probe()], now=FIRST - 10_000, create_schema=False)
+    other = StoreHarness(databases.second, [OTHER], now=FIRST - 10_000, create_schema=False)
+    for now in range(FIRST - 10_000, FIRST + MINUTE_MS, 4_000):
+        other.claim_slots(now)
+    assert claim_all(killed, FIRST + MINUTE_MS) == [(FIRST, MINUTE_MS)]
+    assert killed.select_rows(downtime) == []
+
+
+def test_of_several_runs_the_newest_is_caught_up_and_the_others_are_reported(databases: DatabasePair) -> None:
+    probe = hourly_probe(schedule=CronSchedule("*/10 * * * *"))
+    run_until_killed(databases.first, probe)
+    neighbour = Neighbour(databases.second)
+    back_at = FIRST + 34 * MINUTE_MS
+    neighbour.run_until(back_at)
+    back = restart(databases.first, probe, back_at)
+    assert claim_all(back, back_at) == [(FIRST + 30 * MINUTE_MS, 4 * MINUTE_MS)]
+    incident = back.select_row(incidents, incidents.c.rule == missed_run.RULE_NAME)
+    assert incident["message"].endswith("runs did not take place: from 22:20 UTC to 23:20 UTC")
+    outbox_rows = back.select_rows(outbox, outbox.c.incident == incident["id"])
+    assert [row["event"] for row in outbox_rows] == ["opened", "opened"]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.PASS, Outcome.FAIL])
+def test_a_run_that_is_caught_up_is_judged_like_any_other(databases: DatabasePair, outcome: Outcome) -> None:
+    """Its lateness counts from its start: it has as much time as a run that started at its slot."""
+    probe = make_registered_probe(schedule=HOURLY, failure_threshold=1, staleness_threshold=90 * DAY_MS)
+    probe = replace(probe, catch_up_ms=HOUR_MS)
+    run_until_killed(databases.first, probe)
+    neighbour, back_at = Neighbour(databases.second), FIRST + 20 * MINUTE_MS
+    neighbour.run_until(back_at)
+    back = restart(databases.first, probe, back_at)
+    ((slot, late_ms),) = claim_all(back, back_at)
+    neighbour.run_until(back_at + 39 * SECOND_MS)
+    id = back.database_id("api")
+    assert back.select_rows(results, results.c.probe == id) == [], "it is not given up meanwhile"
+    transitions = back.record_results(late_result(id, slot, late_ms, outcome), now=back_at + 39 * SECOND_MS)
+    assert back.select_row(results, results.c.probe == id)["late"] is False
+    assert [transition.event for transition in transitions] == (
+        [IncidentEvent.OPENED] if outcome is Outcome.FAIL else []
+    )
+    assert back.replay_probe(id, back_at + HOUR_MS)[0] == back.load_alert_states(id)
+    neighbour.run_until(back_at + 5 * MINUTE_MS)
+    assert len(back.select_rows(results, results.c.probe == id)) == 1
+
+
+def test_a_caught_up_run_that_is_lost_is_not_run_again(databases: DatabasePair) -> None:
+    probe = hourly_probe()
+    run_until_killed(databases.first, probe)
+    neighbour, back_at = Neighbour(databases.second), FIRST + 20 * MINUTE_MS
+    neighbour.run_until(back_at)
+    killed_again = restart(databases.first, probe, back_at)
+    assert len(claim_all(killed_again, back_at)) == 1
+    neighbour.run_until(back_at + 2 * MINUTE_MS)
+    incident = neighbour.harness.select_row(incidents, incidents.c.rule == missed_run.RULE_NAME)
+    assert (incident["reason"], incident["since"]) == (missed_run.MAY_HAVE_RUN, FIRST)
+    third = restart(databases.first, probe, back_at + 3 * MINUTE_MS)
+    assert claim_all(third, back_at + 3 * MINUTE_MS) == []
+
+
+def test_a_run_that_was_claimed_and_lost_is_not_run_again_while_others_run(databases: DatabasePair) -> None:
+    probe = hourly_probe()
+    killed = run_until_killed(databases.first, probe)
+    neighbour = Neighbour(databases.second)
+    neighbour.run_until(FIRST)
+    assert claim_all(killed, FIRST) == [(FIRST, 0)]
+    neighbour.run_until(FIRST + 20 * MINUTE_MS)
+    back = restart(databases.first, probe, neighbour.at)
+    assert claim_all(back, neighbour.at) == []
+    incident = back.select_row(incidents, incidents.c.rule == missed_run.RULE_NAME)
+    assert incident["reason"] == missed_run.MAY_HAVE_RUN
+
+
+def test_a_newer_configuration_catches_up_what_the_older_one_left(databases: DatabasePair) -> None:
+    """A rolling deploy in which the old process was killed before the new one was there."""
+    run_until_killed(databases.first, hourly_probe())
+    neighbour, back_at = Neighbour(databases.second), FIRST + 5 * MINUTE_MS
+    neighbour.run_until(back_at)
+    changed = replace(hourly_probe(), definition="with another timeout")
+    assert claim_all(restart(databases.first, changed, back_at), back_at) == [(FIRST, 5 * MINUTE_MS)]
+
+
+def test_only_one_of_two_processes_catches_up(databases: DatabasePair) -> None:
+    probe = hourly_probe()
+    run_until_killed(databases.first, probe)
+    neighbour, back_at = Neighbour(databases.second), FIRST + 5 * MINUTE_MS
+    neighbour.run_until(back_at)
+    both = [restart(database, probe, back_at) for database in (databases.first, databases.second)]
+    assert sum(len(claim_all(process, back_at + delay)) for delay in (0, 600) for process in both) == 1
+
+
+def test_no_run_is_caught_up_of_a_probe_that_was_retired_meanwhile(databases: DatabasePair) -> None:
+    """It left in order, so the probe was removed on purpose; when it returns, it is registered anew."""
+    probe = hourly_probe()
+    run_until_killed(databases.first, probe).membership.leave(FIRST - 2 * LEASE_MS)
+    neighbour, back_at = Neighbour(databases.second), FIRST + 5 * MINUTE_MS
+    neighbour.run_until(back_at)
+    assert claim_all(restart(databases.first, probe, back_at), back_at) == []
+
+
+def test_a_run_that_is_caught_up_ends_the_absence_of_results(databases: DatabasePair) -> None:
+    """The run whose absence made the probe stale is itself still to be caught up."""
+    probe = hourly_probe(schedule=CronSchedule("*/10 * * * *"))
+    killed = restart(databases.first, probe, FIRST - 26 * MINUTE_MS)
+    neighbour, back_at = Neighbour(databases.second), FIRST + 5 * MINUTE_MS
+    id = killed.database_id("api")
+    neighbour.run_until(back_at)
+    assert killed.select_row(incidents, incidents.c.probe == id)["rule"] == "stale"
+    back = restart(databases.first, probe, back_at)
+    ((slot, late_ms),) = claim_all(back, back_at)
+    (resolved,) = back.record_results(late_result(id, slot, late_ms), now=back_at + 300)
+    assert (slot, resolved.event, resolved.rule) == (FIRST, IncidentEvent.RESOLVED, "stale")
+    assert [row["late"] for row in back.select_rows(results, results.c.probe == id)] == [False, False]
+    replayed_states, transitions = back.replay_probe(id, neighbour.at)
+    assert replayed_states == back.load_alert_states(id)
+    live = back.select_rows(incidents, incidents.c.probe == id)
+    assert {t.incident for t in transitions if t.event is IncidentEvent.OPENED} == {row["id"] for row in live}
+    assert {row["rule"]: row["resolved_at"] is None for row in live} == {"stale": False, "missed_run": True}
+
+
+def test_an_hour_is_rolled_up_after_its_runs_are_caught_up(databases: DatabasePair) -> None:
+    probe = hourly_probe(schedule=CronSchedule("20,50 * * * *"))
+    killed = run_until_killed(databases.first, probe)
+    id, neighbour = killed.database_id("api"), Neighbour(databases.second)
+    (on_time,) = killed.claim_slots(FIRST - 40 * MINUTE_MS)
+    killed.record_results(make_result(id, on_time.slot))
+    back_at = FIRST + 3 * MINUTE_MS
+    neighbour.run_until(back_at)
+
+    def count_rolled_up_passes(now: int) -> list[int]:
+        settled_until = neighbour.harness.slot_claimer.record_lost_runs(now)
+        while roll_up_hours(databases.second, settled_until):
+            pass
+        return [row["passed"] for row in neighbour.harness.select_rows(rollups, rollups.c.probe == id)]
+
+    assert count_rolled_up_passes(back_at) == [], "the run of 22:50 is still to be claimed"
+    back = restart(databases.first, probe, back_at)
+    ((slot, late_ms),) = claim_all(back, back_at)
+    assert count_rolled_up_passes(back_at + 1_000) == [], "it is in progress"
+    back.record_results(late_result(id, slot, late_ms), now=back_at + 2_000)
+    neighbour.run_until(back_at + MINUTE_MS)
+    assert count_rolled_up_passes(back_at + MINUTE_MS) == [2]

@@ -86,13 +86,14 @@ FINDING_REASONS = (
     _missed(
         "missed.not_run",
         "Not run",
-        "Runs of a cron schedule were due while Watchdog was down, and were not caught up.",
+        "Runs of a cron schedule did not take place: no process that has the probe was running, or it was stopping or "
+        "overloaded, and they were not caught up.",
         "Start what depends on them by hand; `catch_up` sets for how long after its time a run is still started.",
     ),
     _missed(
         "missed.may_have_run",
         "May have run",
-        "A run of a cron schedule was started, and its result was lost because the process was killed.",
+        "A run of a cron schedule was started, and it has no result because the process was killed or stopped.",
         "Check whether it took place; Watchdog never starts it again.",
     ),
     _missed(
@@ -203,6 +204,15 @@ FINDING_REASONS = (
         "A destination has confirmed no notification for a minute, or one was given up.",
         "Fix the receiver: the message shows its error. `watchdog test-alert` tries it.",
         sentence="{subject} gets no notifications since {since}",
+    ),
+    _finding(
+        "watchdog.configurations_differ",
+        "Configurations differ",
+        "Processes on one database have had different configurations for more than 5 minutes, as when a rolling deploy "
+        "was not completed.",
+        "Stop the processes with the older configuration, or give all of them the same one. `watchdog status` shows "
+        "what each leaves to others.",
+        sentence="processes on one database have different configurations since {since}",
     ),
     _finding(
         "mcp.invalid_schema",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from watchdog.domain.formatting import format_in_zone
 from watchdog.domain.model import Finding, HealthState, Outcome, Result
 from watchdog.domain.rules.policy import AlertPolicy
 
@@ -13,6 +14,11 @@ NOT_RUN, MAY_HAVE_RUN = "missed.not_run", "missed.may_have_run"
 """The reasons of missed slots that are a problem: they are recorded for cron schedules only."""
 LATE_START_MEASUREMENT = "started_late_ms"
 """How long after its slot a run was started that was caught up."""
+
+
+def describe_run(slot: int, now: int, timezone: str) -> str:
+    """A run of a cron schedule: "the run of 06:00 CET"."""
+    return f"the run of {format_in_zone(slot, now, timezone)}"
 
 
 def evaluate_result(policy: AlertPolicy, result: Result) -> Iterator[Finding]:

@@ -24,6 +24,8 @@ CLAIM_AHEAD_MS = 1_000
 """How long before its slot a run is claimed, so that it can start at its slot."""
 
 
+MAX_START_DELAY_MS = 5_000
+"""A run that is claimed later than this was due while no process could run it."""
 MAX_COUNTED_SLOTS, MAX_NAMED_SLOTS = 1_000, 5
 """Slots of a cron schedule that a result counts, and whose times its message names."""
 
@@ -32,8 +34,9 @@ class SlotClaimer:
     """Hands out each slot of one location once, and accounts for those that did not run.
 
     Owns `schedule`: a row's lock makes its process the only one that claims the probe. A claimed slot stays in flight
-    until its result is stored; if none is within the probe's max_lateness, the slot is recorded as missed. Every slot
-    has therefore a result or lies in a gap. While the clock is behind the watermark, nothing is due.
+    until its result is stored; if none is within the probe's max_lateness, the slot is recorded as missed. The lateness
+    of a run that is caught up counts from when it was claimed. Every slot has therefore a result or lies in a gap.
+    While the clock is behind the watermark, nothing is due.
     """
 
     def __init__(self, database: Database, watermark: Watermark, recorder: ResultRecorder, registry: ProbeRegistry):
@@ -76,9 +79,9 @@ class SlotClaimer:
             if slot is not None:
                 late_ms = now - slot if self._is_caught_up(row.probe, slot, now) else 0
                 claimed.append(ClaimedSlot(row.probe, slot, self.location, row.last_slot, late_ms))
-                in_flight[row.probe].append(slot)
+                in_flight[row.probe][slot] = slot + late_ms
             last_slot = row.last_slot if slot is None else slot
-            slots = json.dumps(in_flight[row.probe])
+            slots = _in_flight_to_json(in_flight[row.probe])
             updates.append({"p": row.probe, "due": next_due, "last": last_slot, "slots": slots})
         if updates:
             update = self._schedule_update.values(
@@ -91,20 +94,23 @@ class SlotClaimer:
 
     def _resolve_in_flight(
         self, connection: sa.Connection, rows: list[Any], now: int
-    ) -> tuple[dict[int, list[int]], list[Result]]:
-        """The slots of each probe that are still in flight, and `missed` results for those whose max_lateness has
-        passed without a result."""
-        in_flight: dict[int, list[int]] = {row.probe: json.loads(row.in_flight) for row in rows}
-        keys = [(probe, slot) for probe, slots in in_flight.items() for slot in slots]
-        recorded = self.database.load_recorded_slots(connection, keys, self.location)
+    ) -> tuple[dict[int, dict[int, int]], list[Result]]:
+        """The slots of each probe that are still in flight, with when each was to start, and `missed` results for those
+        whose max_lateness has passed without a result."""
+        in_flight = {row.probe: _in_flight_from_json(row.in_flight) for row in rows}
+        starts = {(probe, slot): start for probe, slots in in_flight.items() for slot, start in slots.items()}
+        recorded = self.database.load_recorded_slots(connection, list(starts), self.location)
         has_elapsed = self.watermark.uptime_clock.has_elapsed
         lost = [
             (probe, slot)
-            for probe, slot in keys
-            if (probe, slot) not in recorded and has_elapsed(slot, self.registry[probe].policy.max_lateness, now)
+            for (probe, slot), start in starts.items()
+            if (probe, slot) not in recorded and has_elapsed(start, self.registry[probe].policy.max_lateness, now)
         ]
         done = recorded | set(lost)
-        remaining = {probe: [slot for slot in slots if (probe, slot) not in done] for probe, slots in in_flight.items()}
+        remaining = {
+            probe: {slot: start for slot, start in slots.items() if (probe, slot) not in done}
+            for probe, slots in in_flight.items()
+        }
         return remaining, [self._lost_result(probe, slot, now) for probe, slot in lost]
 
     def _plan_next_run(self, row: Any, now: int) -> tuple[int | None, list[Result], int]:
@@ -127,12 +133,11 @@ class SlotClaimer:
         return run, missed, registered.schedule.next_slot_after(newest)
 
     def _is_caught_up(self, probe: int, slot: int, now: int) -> bool:
-        """Whether a slot that lies in downtime is run late. It was never claimed."""
-        gap = self.watermark.uptime_clock.gap_at(slot)
-        return gap is not None and now - slot <= self.registry[probe].catch_up_ms
+        """Whether a slot that was never claimed is run late: no process that may run the probe was there."""
+        return MAX_START_DELAY_MS < now - slot <= self.registry[probe].catch_up_ms
 
     def _not_run_results(self, row: Any, first: int, end: int, now: int) -> list[Result]:
-        """One result for the slots of a cron schedule in [first, end), in downtime or not: people rely on each run."""
+        """One result for the slots of a cron schedule in [first, end): people rely on each run."""
         schedule, slot = self.registry[row.probe].schedule, first
         slots: list[int] = []
         while slot < end and len(slots) < MAX_COUNTED_SLOTS:
@@ -150,9 +155,11 @@ class SlotClaimer:
         return [result._replace(message=f"{count} did not take place: {listed}")]
 
     def _lost_result(self, probe: int, slot: int, now: int) -> Result:
-        if not isinstance(self.registry[probe].schedule, CronSchedule):
+        schedule = self.registry[probe].schedule
+        if not isinstance(schedule, CronSchedule):
             return self._missed_result(probe, slot, "missed.result_lost")
-        message = f"the run of {self._format_slot(probe, slot, now)} was started, and may have taken place"
+        run = missed_run.describe_run(slot, now, schedule.timezone)
+        message = f"{run} was started, and may have taken place"
         return self._missed_result(probe, slot, missed_run.MAY_HAVE_RUN)._replace(message=message)
 
     def _format_slot(self, probe: int, slot: int, now: int) -> str:
@@ -195,15 +202,18 @@ class SlotClaimer:
         Returns the instant up to which every result that can still be evaluated is stored.
         """
         self.watermark.detect_gap(now)
+        max_lateness = max((registered.policy.max_lateness for registered in self.registry.values()), default=0)
+        settled_until = self.watermark.uptime_clock.elapsed_cutoff(max_lateness, now)
         with self.database.write_transaction() as connection:
-            query = self._schedule_query.where(schedule.c.in_flight != "[]")
+            is_unsettled = (schedule.c.in_flight != "[]") | (schedule.c.next_due < settled_until)
+            query = self._schedule_query.where(is_unsettled)
             rows = [row for row in connection.execute(query).all() if row.probe in self.registry]
-            _, lost = self._resolve_in_flight(connection, rows, now)
+            in_flight, lost = self._resolve_in_flight(connection, rows, now)
             if lost:
                 recorded = [RecordedResult(result) for result in lost]
                 self.recorder.record_results_in_transaction(connection, recorded, now)
-        max_lateness = max((registered.policy.max_lateness for registered in self.registry.values()), default=0)
-        return self.watermark.uptime_clock.elapsed_cutoff(max_lateness, now)
+        to_catch_up: list[int] = [row.next_due for row in rows if self._is_caught_up(row.probe, row.next_due, now)]
+        return min([settled_until, *to_catch_up, *(slot for slots in in_flight.values() for slot in slots)])
 
     @property
     def _schedule_query(self) -> sa.Select[Any]:
@@ -212,3 +222,13 @@ class SlotClaimer:
     @property
     def _schedule_update(self) -> sa.Update:
         return sa.update(schedule).where(schedule.c.probe == sa.bindparam("p"), schedule.c.location == self.location)
+
+
+def _in_flight_to_json(starts: Mapping[int, int]) -> str:
+    """Slots in flight: the number of a slot, or [slot, when it was claimed] if it is caught up."""
+    return json.dumps([slot if start == slot else [slot, start] for slot, start in starts.items()])
+
+
+def _in_flight_from_json(text: str) -> dict[int, int]:
+    """Slot -> when it was to start, from which its lateness counts."""
+    return {entry[0]: entry[-1] for entry in (e if isinstance(e, list) else [e] for e in json.loads(text))}

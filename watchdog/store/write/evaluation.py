@@ -136,7 +136,7 @@ class AlertEvaluator:
         policy = self.registry[probe].policy
         states = dict(states_before)
         fold = fold_results(policy, states, start, rows, lambda slot: clock.has_elapsed(slot, policy.max_lateness, now))
-        changed = fold.alert_states_changed
+        changed, until = fold.alert_states_changed, fold.evaluated_until
         if newest_slot is not None and stale.ALERT_STATE_KEY not in states:
             threshold = policy.staleness_threshold(newest_slot)
             if clock.has_elapsed(newest_slot, threshold, now):
@@ -144,6 +144,9 @@ class AlertEvaluator:
                     {"probe": probe, "last_result_slot": newest_slot, "threshold_ms": threshold, "detected_at": now}
                 )
                 apply_finding(policy, states, newest_slot, stale.stale_finding(threshold), fold.transitions)
+                if not changed and fold.awaited_slot is None:
+                    # No slot is decided by this, and one after the newest result may still be caught up.
+                    until = max(cursor.evaluated_until, newest_slot)
                 changed = True
         wake_at = cursor.wake_at
         if stale.ALERT_STATE_KEY in states:
@@ -158,7 +161,7 @@ class AlertEvaluator:
             wake_at = wait_ends_at if wake_at is None else min(wake_at, wait_ends_at)
         active = bool(states) or awaiting
         if changed or (awaiting, active, wake_at) != (cursor.awaiting_slot, cursor.active, cursor.wake_at):
-            until = fold.evaluated_until if changed or awaiting else cursor.evaluated_until
+            until = until if changed or awaiting else cursor.evaluated_until
             writes.cursor_updates.append(
                 {"p": probe, "until": until, "awaiting": awaiting, "active": active, "wake": wake_at}
             )

@@ -24,6 +24,12 @@ def _is_missed_run(result: Result) -> bool:
     return result.reason in (missed_run.NOT_RUN, missed_run.MAY_HAVE_RUN)
 
 
+def _started_late_ms(result: Result) -> int:
+    """How long after its slot a run was started; 0: on time."""
+    late_ms = result.measurements.get(missed_run.LATE_START_MEASUREMENT, 0)
+    return late_ms if isinstance(late_ms, int) else 0
+
+
 class ResultRecorder:
     """Stores results and evaluates them, one transaction a batch.
 
@@ -59,12 +65,12 @@ class ResultRecorder:
         self.database.lock_probes(connection, ids)
         settled = {probe: self.evaluator.newest_settled_slot(probe, now) for probe in ids}
         # A cursor that is neither active nor ahead of every settled slot decides nothing below, and is not loaded.
-        # A missed run of a cron schedule may be older than that, and still be evaluated.
-        missed = {key[0] for key, recorded in batch.items() if _is_missed_run(recorded.result)}
+        # A run of a cron schedule that was missed or caught up may be older than that, and still be evaluated.
+        older = {key[0] for key, (result, *_) in batch.items() if _is_missed_run(result) or _started_late_ms(result)}
         relevant = (
             evaluation_cursors.c.active
             | (evaluation_cursors.c.evaluated_until > min(settled.values()))
-            | evaluation_cursors.c.probe.in_(missed)
+            | evaluation_cursors.c.probe.in_(older)
         )
         cursors = self.evaluator.load_cursors(connection, ids, relevant)
         self._listings.discard()
@@ -72,10 +78,11 @@ class ResultRecorder:
         for key, (result, *_) in batch.items():
             cursor = cursors.get(result.probe)
             is_evaluated = cursor is not None and result.slot <= cursor.evaluated_until
+            is_settled = result.slot + _started_late_ms(result) <= settled[result.probe]
             late = (
                 is_evaluated
                 if _is_missed_run(result)
-                else result.outcome is not Outcome.MISSED and (result.slot <= settled[result.probe] or is_evaluated)
+                else result.outcome is not Outcome.MISSED and (is_settled or is_evaluated)
             )
             listings, facts = encode_listings(result, self._listings)
             base = None if listings is None else listings.base_slot
@@ -93,11 +100,11 @@ class ResultRecorder:
         self._evidence_store.save_evidence(connection, new_results, suspect_keys)
         save_probe_state(self.database, connection, new_results)
         to_evaluate = {probe for probe, _, _ in suspect_keys & new_keys}
-        missed_keys = sorted((key for key in suspect_keys & new_keys if key[0] in missed), reverse=True)
-        first_missed = {probe: slot for probe, slot, _ in missed_keys}
+        older_keys = sorted((key for key in suspect_keys & new_keys if key[0] in older), reverse=True)
+        first_slots = {probe: slot for probe, slot, _ in older_keys}
         if not to_evaluate:
             return []
-        return self.evaluator.evaluate_probes(connection, to_evaluate, cursors, now, first_slots=first_missed)
+        return self.evaluator.evaluate_probes(connection, to_evaluate, cursors, now, first_slots=first_slots)
 
     def evaluate_deadlines(self, now: int, limit: int = 500) -> tuple[int, list[IncidentTransition]]:
         """Evaluate up to `limit` probes whose deadline has come, by the watermark instead of `now`.
