@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from secrets import token_hex
@@ -15,7 +15,7 @@ import structlog
 
 from watchdog.config.definitions import ConfigDefinitions, digest_of
 from watchdog.config.load import LoadedConfig
-from watchdog.domain.model import LOCAL_LOCATION, DestinationFacts
+from watchdog.domain.model import LOCAL_LOCATION, ServiceFacts
 from watchdog.domain.routing import RoutingTable
 from watchdog.net import Network
 from watchdog.net.connector import format_socket_address
@@ -36,7 +36,7 @@ from watchdog.service.store_executor import StoreExecutor
 from watchdog.signals import install_shutdown_event
 from watchdog.store.database import Database
 from watchdog.store.migrate import upgrade_schema
-from watchdog.store.read.destinations import load_failing_destinations
+from watchdog.store.read.destinations import load_service_facts
 from watchdog.store.read.members import find_check_in_probe
 from watchdog.store.write.check_ins import CheckInStore
 from watchdog.store.write.claims import SlotClaimer
@@ -101,7 +101,7 @@ async def build_service(
     notifiers = config.notifiers_by_destination()
     configured_probes: list[Probe] = list(config.probes)
     if notifiers:
-        configured_probes.append(build_service_probe(store_executor, notifiers))
+        configured_probes.append(build_service_probe(store_executor, notifiers, clock))
     configuration = build_member_configuration(loaded_config, configured_probes)
     membership = Membership(database, make_member_id(), configuration, LOCAL_LOCATION)
     lease_keeper = LeaseKeeper(membership, store_executor, clock)
@@ -150,15 +150,16 @@ async def build_service(
     )
 
 
-def build_service_probe(store_executor: StoreExecutor, destinations: Iterable[str]) -> ServiceProbe:
+def build_service_probe(
+    store_executor: StoreExecutor, destinations: Iterable[str], clock: Callable[[], int]
+) -> ServiceProbe:
     """The built-in probe, which observes these destinations."""
     names = sorted(destinations)
 
-    async def load_facts() -> dict[str, DestinationFacts]:
-        failing = await store_executor.run_read_query(load_failing_destinations)
-        return {name: failing.get(name, DestinationFacts(None)) for name in names}
+    async def load_facts() -> dict[str, ServiceFacts]:
+        return await store_executor.run_read_query(lambda connection: load_service_facts(connection, names, clock()))
 
-    return ServiceProbe(load_destination_facts=load_facts)
+    return ServiceProbe(load_facts=load_facts)
 
 
 def make_member_id() -> str:

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from tests.support.builders import task_aged
 from tests.support.command_line import invoke_command
 from tests.support.fixture_rows import FixtureRows
-from tests.support.store import StoreHarness, make_registered_probe, make_results
+from tests.support.store import StoreHarness, make_registered_probe, make_result, make_results
 from watchdog.domain.formatting import DAY_MS, format_iso8601, format_timestamp, format_utc
-from watchdog.domain.model import Outcome
+from watchdog.domain.model import Outcome, ServiceFacts
 from watchdog.domain.observations import JobFacts
+from watchdog.domain.rules import service
 from watchdog.domain.schedule import CronSchedule
 from watchdog.resources import resource_path
 from watchdog.service.clock import wall_clock_ms
 from watchdog.store.database import Database
 from watchdog.store.migrate import upgrade_schema
+from watchdog.store.tables import failing_destinations
 
 Write = Callable[..., Path]
 MINUTE = 60_000
@@ -101,6 +105,65 @@ def test_a_probe_that_was_down_before_stays_down(harness: StoreHarness, monkeypa
     monkeypatch.setattr("watchdog.service.clock.wall_clock_ms", lambda: now + 3 * 60 * MINUTE)
     ran = invoke_command("status")
     assert (ran.exit_code, "no probe has run" in ran.stderr) == (1, True)
+
+
+@pytest.fixture
+def own_harness(write: Write) -> Iterator[StoreHarness]:
+    """A running service with a receiver, and so with the built-in probe."""
+    write()
+    now = wall_clock_ms()
+    database = Database("sqlite:///watchdog.db")
+    upgrade_schema(database, resource_path("migrations"))
+    api, built_in = make_registered_probe("api"), make_registered_probe(service.PROBE_ID)
+    info = replace(built_in.info, kind=service.PROBE_KIND)
+    built_in = replace(built_in, policy=replace(built_in.policy, probe=info))
+    with StoreHarness(database, [api, built_in], now=now, create_schema=False) as made:
+        made.without_downtime()
+        made.record_results(make_result(made.database_id("api"), now + 1), now=now + 2)
+        yield made
+        database.close()
+
+
+def set_failing(harness: StoreHarness, **facts: ServiceFacts) -> None:
+    rows = [{"destination": name.replace("_", "/"), **each._asdict()} for name, each in facts.items()]
+    with harness.database.write_transaction() as connection:
+        connection.execute(sa.insert(failing_destinations), rows)
+
+
+def test_receivers_that_get_no_notifications(own_harness: StoreHarness) -> None:
+    since = wall_clock_ms() - 10 * MINUTE
+    set_failing(
+        own_harness,
+        oncall_slack=ServiceFacts(since, error="HTTP 500"),
+        oncall_email=ServiceFacts(wall_clock_ms(), given_up=True, error="refused"),
+        removed_slack=ServiceFacts(since, error="not configured any more"),
+    )
+    for arguments in ((), ("-o", "json")):
+        ran = invoke_command("status", *arguments)
+        assert ran.stderr.replace("\N{NO-BREAK SPACE}", " ").splitlines() == [
+            f"watchdog: oncall/email gets no notifications since {format_utc(wall_clock_ms(), wall_clock_ms())}: "
+            "refused; some were given up",
+            f"watchdog: oncall/slack gets no notifications since {format_utc(since, wall_clock_ms())}: "
+            "HTTP 500; they are retried",
+        ]
+        assert ran.exit_code == 0, "the probes are up"
+    api, own = ran.json
+    assert (api["probe"], "failing_receivers" in api) == ("api", False)
+    assert (own["probe"], own["kind"], own["notes"]) == ("watchdog", "service", [])
+    assert own["failing_receivers"] == [
+        {"destination": "oncall/email", "failing_since": own["failing_receivers"][0]["failing_since"],
+         "given_up": True, "error": "refused"},
+        {"destination": "oncall/slack", "failing_since": format_iso8601(since), "given_up": False,
+         "error": "HTTP 500"},
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("facts", [ServiceFacts(None), ServiceFacts(10**15, error="a short outage")])
+def test_receivers_that_work_are_not_mentioned(own_harness: StoreHarness, facts: ServiceFacts) -> None:
+    if facts.failing_since is not None:
+        set_failing(own_harness, oncall_slack=facts)
+    ran = invoke_command("status", "-o", "json")
+    assert (ran.stderr, ran.json[-1]["failing_receivers"]) == ("", [])
 
 
 def test_an_unused_database(write: Write) -> None:

@@ -277,3 +277,29 @@ def test_if_the_only_destination_fails_no_one_is_notified() -> None:
     decision = table.decide_routing(WATCHDOG, "watchdog.delivery_failing", "oncall/slack")
     assert decision.destinations == ()
     assert decision.routing_log[-1] == "no route leads to another destination: no one is notified"
+
+
+@pytest.mark.parametrize(
+    ("sentence", "routes", "destinations"),
+    [
+        ("without routes", (), ("oncall/slack", "oncall/email", "chat/slack", "pager/webhook")),
+        ("a route that matches is followed", (Route(("chat",)),), ("chat/slack",)),
+        (
+            "if no route matches, everyone is notified",
+            (Route(("chat",), ProbeMatcher(group="Core")),),
+            ("oncall/slack", "oncall/email", "chat/slack", "pager/webhook"),
+        ),
+        (
+            "also if a route matches another reason alone",
+            (Route(("chat",), reason_patterns=("watchdog.delivery_failing",)),),
+            ("oncall/slack", "oncall/email", "chat/slack", "pager/webhook"),
+        ),
+    ],
+)
+def test_someone_is_notified_of_every_own_fault(
+    sentence: str, routes: tuple[Route, ...], destinations: tuple[str, ...]
+) -> None:
+    decision = RoutingTable(RECEIVERS, routes).decide_routing(WATCHDOG, "watchdog.configurations_differ")
+    assert decision.destinations == destinations, sentence
+    assert not any("left out" in step for step in decision.routing_log)
+    assert RoutingTable({}).decide_routing(WATCHDOG, "watchdog.configurations_differ").destinations == ()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from watchdog.domain.formatting import format_iso8601
-from watchdog.domain.model import AlertContext, Json, RemediationAttempt, ResultWithEvidence
+from watchdog.domain.model import AlertContext, Json, RemediationAttempt, ResultWithEvidence, ServiceFacts
 from watchdog.store.read.jobs import JobSummary
 from watchdog.store.read.status import DeliveryRecord, IncidentRecord, ProbeStatus, ResultRow
 
@@ -23,6 +23,20 @@ def probe_json(status: ProbeStatus) -> Json:
         "latest": None if latest is None else _result_row_json(latest),
         "next_due": _optional_instant(status.next_due),
     }
+
+
+def service_probe_json(status: ProbeStatus, unreached: Mapping[str, ServiceFacts], notes: Iterable[str]) -> Json:
+    """The built-in probe, with the destinations that get no notifications, and what to know about the processes."""
+    receivers = [
+        {
+            "destination": destination,
+            "failing_since": _optional_instant(facts.failing_since),
+            "given_up": facts.given_up,
+            "error": facts.error,
+        }
+        for destination, facts in unreached.items()
+    ]
+    return probe_json(status) | {"failing_receivers": receivers, "notes": list(notes)}
 
 
 def _result_row_json(row: ResultRow) -> Json:

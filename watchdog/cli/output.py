@@ -35,10 +35,12 @@ def print_list(
     headings: Sequence[str],
     to_row: Callable[[Item], Sequence[str]],
     empty_text: str,
+    more_json: Sequence[Any] = (),
 ) -> None:
-    """Prints the items as JSON or as a table, or `empty_text` in place of an empty table. Cells are Rich markup."""
+    """Prints the items as JSON or as a table, or `empty_text` in place of an empty table. Cells are Rich markup.
+    `more_json`: further elements of the JSON."""
     if output is OutputFormat.JSON:
-        print_json([to_json(item) for item in items])
+        print_json([*map(to_json, items), *more_json])
     elif items:
         _print_table(headings, map(to_row, items))
     else:

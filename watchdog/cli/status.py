@@ -11,35 +11,43 @@ from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, ExitCode,
 from watchdog.cli.output import STATE_COLOURS, OutputFormat, OutputFormatOption, escape_markup, print_list
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from watchdog.domain.membership import MembershipStatus
+    from watchdog.domain.model import ServiceFacts
     from watchdog.store.read.status import ProbeStatus
 
 
 def status_command(
     config: ConfigFileOption = DEFAULT_CONFIG_PATH, output: OutputFormatOption = OutputFormat.TABLE
 ) -> None:
-    """Show the state of every probe.
+    """Show the state of every probe, and what is wrong with Watchdog itself.
 
     Exits 1 if any probe is down; otherwise 3 if any state is unknown or `watchdog run` is not running; otherwise 0.
 
     \b
     Example: watchdog status -o json
     """
-    from watchdog.api.serializers import probe_json
+    from watchdog.api.serializers import probe_json, service_probe_json
+    from watchdog.domain.rules import service
     from watchdog.service.clock import wall_clock_ms
+    from watchdog.store.read.destinations import load_unreached_destinations
     from watchdog.store.read.members import load_membership_status
     from watchdog.store.read.status import list_probe_statuses, load_service_status
 
     now = wall_clock_ms()
     with open_read_connection(config) as connection:
         statuses, watermark = list_probe_statuses(connection), load_service_status(connection).watermark
+        own_statuses = list_probe_statuses(connection, service.PROBE_ID)
+        unreached = load_unreached_destinations(connection, now)
         membership = load_membership_status(connection, now)
+    member_lines = list(_describe_members(membership, now))
+    own_rows = [service_probe_json(status, unreached, member_lines) for status in own_statuses]
     print_list(
         output,
         statuses,
         to_json=probe_json,
+        more_json=own_rows,
         headings=("state", "probe", "last result", "open incidents"),
         to_row=lambda status: _format_row(status, now),
         empty_text="no probes",
@@ -48,7 +56,7 @@ def status_command(
     if outdated := _describe_outdated(watermark, now):
         print(f"watchdog: {outdated}", file=sys.stderr)
         states.add("unknown")
-    for line in _describe_members(membership, now):
+    for line in [*_describe_receivers(unreached, now), *member_lines]:
         print(f"watchdog: {line}", file=sys.stderr)
     raise typer.Exit(ExitCode.DOWN if "down" in states else ExitCode.UNKNOWN if "unknown" in states else ExitCode.OK)
 
@@ -64,6 +72,16 @@ def _describe_outdated(watermark: int | None, now: int) -> str:
     if lag <= MAX_WATERMARK_LAG_MS:
         return ""
     return f"no probe has run for {format_duration_rounded(lag)}: is `watchdog run` running?"
+
+
+def _describe_receivers(unreached: Mapping[str, ServiceFacts], now: int) -> Iterator[str]:
+    """Each destination that gets no notifications."""
+    from watchdog.domain.formatting import format_utc
+
+    for destination, facts in unreached.items():
+        since = "" if facts.failing_since is None else f" since {format_utc(facts.failing_since, now)}"
+        what_next = "some were given up" if facts.given_up else "they are retried"
+        yield f"{destination} gets no notifications{since}: {facts.error}; {what_next}"
 
 
 def _describe_members(membership: MembershipStatus, now: int) -> Iterator[str]:

@@ -163,11 +163,15 @@ def _list_names(names: Sequence[str]) -> str:
     return ", ".join(names[:MAX_LISTED_NAMES]) + (", ..." if len(names) > MAX_LISTED_NAMES else "")
 
 
+def describe_revisions(status: MembershipStatus) -> str:
+    """Which member has which revision."""
+    return _list_names([f"{member.id} has revision {member.revision}" for member, *_ in status.members])
+
+
 def difference_warning(status: MembershipStatus, now: int, *, show_names: bool = True) -> str:
     """That live members have had different configurations for too long; empty if they do not."""
     if status.differing_since is None or now - status.differing_since <= MAX_DIFFERENCE_MS:
         return ""
-    revisions = [f"{member.id} has revision {member.revision}" for member, *_ in status.members]
-    listed = f": {_list_names(revisions)}" if show_names else ""
+    listed = f": {describe_revisions(status)}" if show_names else ""
     since = format_duration_rounded(now - status.differing_since)
     return f"processes on one database have had different configurations for {since}{listed}"

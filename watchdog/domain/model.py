@@ -126,15 +126,15 @@ class ExpressionFacts(NamedTuple):
     """Empty if it holds, else "elapsed_ms <= 800 is false: observed 1204"."""
 
 
-class DestinationFacts(NamedTuple):
-    """How deliveries to a destination have gone since the last one that its receiver confirmed."""
+class ServiceFacts(NamedTuple):
+    """What is wrong with Watchdog itself: with deliveries to a destination, or with the processes' configurations."""
 
     failing_since: int | None
-    """When the first of them failed, in epoch ms; None: none has failed."""
+    """Since when, in epoch ms; None: nothing is wrong. For a destination: when the first delivery failed."""
     given_up: bool = False
     """A notification was given up."""
     error: str = ""
-    """The error of the newest one."""
+    """The error of the newest delivery; what differs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from watchdog.domain.model import ProbeInfo, Severity
 from watchdog.domain.reasons import matches
+from watchdog.domain.rules import service
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,19 +96,21 @@ class RoutingTable:
         """The same for every incident of the probe with this reason. Raises KeyError if a route names an unknown
         receiver.
 
-        `failing_destination`: the incident is that this destination gets no notifications. It is left out; if no other
-        is left, every other one is notified.
+        Someone is notified of every fault of Watchdog itself: if no route leads to a destination, every destination.
+        `failing_destination`: the fault is that this one gets no notifications, so it is left out.
         """
         decision = self._apply_routes(probe, reason)
-        if not failing_destination:
+        if probe.kind != service.PROBE_KIND or not self.receivers:
             return decision
+        log = decision.routing_log
         others = [name for name in decision.destinations if name != failing_destination]
-        if others:
-            step = f"{failing_destination} is left out: the incident is about it"
-        else:
+        if not others:
             others = [name for name in self._collect_destinations(self.receivers) if name != failing_destination]
-            step = f"no route leads to another destination: {', '.join(others) or 'no one'} is notified"
-        return RoutingDecision(tuple(others), (*decision.routing_log, step))
+            another = "another" if failing_destination else "a"
+            log = *log, f"no route leads to {another} destination: {', '.join(others) or 'no one'} is notified"
+        elif failing_destination:
+            log = *log, f"{failing_destination} is left out: the incident is about it"
+        return RoutingDecision(tuple(others), log)
 
     def _apply_routes(self, probe: ProbeInfo, reason: str) -> RoutingDecision:
         if not self.receivers:

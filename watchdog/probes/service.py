@@ -8,28 +8,26 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from watchdog.domain.model import DestinationFacts, Listing, Observation, Outcome
+from watchdog.domain.model import Listing, Observation, Outcome, ServiceFacts
 from watchdog.domain.rules import service
 from watchdog.probes.base import Probe, RunContext
 
 
 class ServiceProbe(Probe):
-    """Observes whether the receivers get their notifications."""
+    """Observes whether the receivers get their notifications, and whether the processes agree on the configuration."""
 
     kind: ClassVar[str] = service.PROBE_KIND
     cards: ClassVar[tuple[str, ...]] = ()
 
     name: str = "Watchdog"
     id: str = service.PROBE_ID
-    load_destination_facts: Callable[[], Awaitable[Mapping[str, DestinationFacts]]] = Field(exclude=True)
-    """Reads the facts about every configured destination."""
+    load_facts: Callable[[], Awaitable[Mapping[str, ServiceFacts]]] = Field(exclude=True)
+    """Reads the facts, by the subjects of `domain/rules/service.py`."""
 
     @property
     def target(self) -> str:
-        return "its own receivers"
+        return "its own receivers and processes"
 
     async def observe(self, context: RunContext) -> Observation:
-        facts = await self.load_destination_facts()
-        subjects = {service.receiver_subject(destination): each for destination, each in facts.items()}
-        listings = {service.RULE_NAME: Listing(context.started_at, subjects)}
+        listings = {service.RULE_NAME: Listing(context.started_at, await self.load_facts())}
         return Observation(Outcome.PASS, listings=listings)

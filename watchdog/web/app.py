@@ -51,6 +51,7 @@ def create_app(
         authenticator=Authenticator(api_keys, clock),
         renderer=renderer,
         destination_addresses=destination_addresses,
+        list_notes=list_notes,
         config_warnings=config_warnings,
     )
     app = FastAPI(title="Watchdog", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lambda _: mcp_app)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.support.builders import PROBE_DATABASE_ID, alert_policy, make_result
-from watchdog.domain.model import DestinationFacts, IncidentTransition, Listing
+from watchdog.domain.model import IncidentTransition, Listing, ServiceFacts
 from watchdog.domain.rules import AlertStates, service
 from watchdog.domain.rules.engine import apply_result
 
@@ -17,15 +17,15 @@ MINUTE_MS = 60_000
 
 class Row(NamedTuple):
     sentence: str
-    facts: DestinationFacts
+    facts: ServiceFacts
     is_bad: bool
 
 
 ROWS = [
-    Row("nothing has failed", DestinationFacts(None), False),
-    Row("a short outage of a receiver is no problem yet", DestinationFacts(NOW - MINUTE_MS + 1, error="x"), False),
-    Row("a minute without a confirmation is one", DestinationFacts(NOW - MINUTE_MS, error="x"), True),
-    Row("a notification that was given up is one at once", DestinationFacts(NOW, given_up=True, error="x"), True),
+    Row("nothing has failed", ServiceFacts(None), False),
+    Row("a short outage of a receiver is no problem yet", ServiceFacts(NOW - MINUTE_MS + 1, error="x"), False),
+    Row("a minute without a confirmation is one", ServiceFacts(NOW - MINUTE_MS, error="x"), True),
+    Row("a notification that was given up is one at once", ServiceFacts(NOW, given_up=True, error="x"), True),
 ]
 
 
@@ -39,7 +39,7 @@ def test_a_destination(row: Row) -> None:
 
 
 def test_the_finding_names_the_receiver_an_instant_and_the_error() -> None:
-    facts = DestinationFacts(NOW - 5 * MINUTE_MS, error="Slack error token_revoked: create another bot token")
+    facts = ServiceFacts(NOW - 5 * MINUTE_MS, error="Slack error token_revoked: create another bot token")
     result = make_result("p", 1)._replace(listings={"service": Listing(NOW, {"receiver oncall/slack": facts})})
     (finding,) = service.evaluate_result(alert_policy(), result)
     assert finding.message == (
@@ -53,9 +53,7 @@ def test_each_receiver_is_a_subject_that_opens_and_resolves_by_itself() -> None:
     out: list[IncidentTransition] = []
     for slot, (slack, email) in enumerate([("f", "."), ("f", "f"), (".", "f"), (".", ".")], 1):
         subjects = {
-            service.receiver_subject(name): DestinationFacts(NOW, given_up=True)
-            if state == "f"
-            else DestinationFacts(None)
+            service.receiver_subject(name): ServiceFacts(NOW, given_up=True) if state == "f" else ServiceFacts(None)
             for name, state in (("oncall/slack", slack), ("ops/email", email))
         }
         result = make_result("p", slot)._replace(listings={"service": Listing(NOW, subjects)})
@@ -83,5 +81,21 @@ def test_the_destination_of_a_subject() -> None:
     ],
 )
 def test_whether_anyone_can_be_notified(sentence: str, failing_for_ms: dict[str, int | None], expected: bool) -> None:
-    facts = {name: DestinationFacts(NOW - ms) for name, ms in failing_for_ms.items() if ms is not None}
+    facts = {name: ServiceFacts(NOW - ms) for name, ms in failing_for_ms.items() if ms is not None}
     assert service.can_notify_no_one(facts, list(failing_for_ms), NOW) is expected, sentence
+
+
+@pytest.mark.parametrize(
+    ("sentence", "facts", "is_bad"),
+    [
+        ("the same", ServiceFacts(None), False),
+        ("a rolling deploy", ServiceFacts(NOW - 5 * MINUTE_MS, error="x"), False),
+        ("for too long", ServiceFacts(NOW - 5 * MINUTE_MS - 1, error="x"), True),
+    ],
+)
+def test_the_configurations_of_processes(sentence: str, facts: ServiceFacts, is_bad: bool) -> None:
+    result = make_result("p", 1)._replace(listings={"service": Listing(NOW, {service.CONFIGURATIONS_SUBJECT: facts})})
+    (finding,) = service.evaluate_result(alert_policy(), result)
+    assert (finding.subject, finding.bad) == ("configurations", is_bad), sentence
+    assert finding.reason == ("watchdog.configurations_differ" if is_bad else "")
+    assert finding.message.startswith("processes on one database have different configurations since 22:") is is_bad

@@ -16,13 +16,15 @@ from tests.support.store import (
     make_registered_probe,
     make_result,
 )
-from watchdog.domain.formatting import DAY_MS, HOUR_MS, SECOND_MS
+from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from watchdog.domain.membership import LEASE_MS
-from watchdog.domain.model import IncidentEvent, ReportedTask
+from watchdog.domain.model import IncidentEvent, Listing, ReportedTask
 from watchdog.domain.registered_probe import RegisteredProbe
-from watchdog.domain.routing import RoutingTable
+from watchdog.domain.routing import Route, RoutingTable
+from watchdog.domain.rules import service
 from watchdog.domain.schedule import IntervalSchedule
 from watchdog.store.database import Database
+from watchdog.store.read.destinations import load_service_facts
 from watchdog.store.read.members import find_check_in_probe
 from watchdog.store.tables import (
     alert_states,
@@ -362,3 +364,39 @@ def test_a_replaced_token_counts_while_a_member_with_it_lives(databases: Databas
     assert (find_token(new, "d1", START_AT + 1), find_token(old, "d2", START_AT + 1)) == ("up", "up")
     old.membership.leave(START_AT + 1_000)
     assert (find_token(new, "d1", START_AT + 2_000), find_token(new, "d2", START_AT + 2_000)) == (None, "up")
+
+
+# ------------------------------------------------------------------------------------------------ a deploy that hangs
+
+
+def observe_service(harness: StoreHarness, now: int) -> list[tuple[IncidentEvent, str]]:
+    """Run the built-in probe."""
+    id = harness.database_id(service.PROBE_ID)
+    with harness.database.read_transaction() as connection:
+        listing = Listing(now, load_service_facts(connection, ["oncall/slack"], now))
+    transitions = harness.record_results(make_result(id, now)._replace(listings={service.RULE_NAME: listing}), now=now)
+    return [(transition.event, transition.subject) for transition in transitions]
+
+
+def test_configurations_that_differ_for_too_long_are_a_finding_until_they_agree(databases: DatabasePair) -> None:
+    info = replace(make_registered_probe(service.PROBE_ID).info, kind=service.PROBE_KIND)
+    built_in = make_registered_probe(service.PROBE_ID)
+    built_in = replace(built_in, policy=replace(built_in.policy, probe=info))
+    routes = RoutingTable({"oncall": ("oncall/slack",)}, (Route((), reason_patterns=("http",)),))
+    old = join(databases.first, A1, built_in, routes=routes)
+    new = join(databases.second, A1, B, built_in, now=SLOT, routes=routes)
+    differing_until = SLOT + 10 * MINUTE_MS
+    events = []
+    for now in range(SLOT, differing_until, 20 * SECOND_MS):
+        for process in (old, new):
+            process.membership.renew(now)
+        events += [(now - SLOT, *event) for event in observe_service(new, now)]
+    assert events == [(5 * MINUTE_MS + 20 * SECOND_MS, IncidentEvent.OPENED, "configurations")]
+    incident = new.select_row(incidents)
+    assert incident["reason"] == "watchdog.configurations_differ"
+    assert f"{old.membership.member_id} has revision {old.membership.revision}" in incident["message"]
+    assert [row["destination"] for row in new.select_rows(outbox)] == ["oncall/slack"], "although no route matches"
+    old.membership.leave(differing_until)
+    assert observe_service(new, differing_until) == [(IncidentEvent.RESOLVED, "configurations")]
+    replayed = new.replay_probe(new.database_id(service.PROBE_ID), differing_until)
+    assert [transition.event for transition in replayed[1]] == [IncidentEvent.OPENED, IncidentEvent.RESOLVED]

@@ -22,6 +22,7 @@ from watchdog.store.database import Database
 from watchdog.store.errors import StoreUnavailableError
 from watchdog.store.tables import failing_destinations
 from watchdog.web import StatusPageConfig
+from watchdog.web.auth.session import ApiKey
 from watchdog.web.pages.status import ServiceRow, build_status_page, format_status_headline, overall_state
 from watchdog.web.pages.status_snapshot import load_status_snapshot
 
@@ -417,3 +418,30 @@ def test_readiness_names_the_receivers_that_get_no_notifications(acme_database: 
     finally:
         with acme_database.write_transaction() as connection:
             connection.execute(sa.delete(failing_destinations))
+
+
+NOTES = {
+    True: ["2 probes of this process are run by processes with the newer revision 7: api, shop", "host-1 has <b>"],
+    False: ["2 probes of this process are run by processes with the newer revision 7"],
+}
+
+
+def test_different_configurations_are_shown_to_operators_on_every_page_and_to_no_one_else(
+    acme_database: Database,
+) -> None:
+    keys = [ApiKey("ops", "operator", "operator-key"), ApiKey("tv", "reader", "reader-key")]
+    app = create_test_app(acme_database, list_notes=NOTES.__getitem__, api_keys=keys)
+    title = "Processes on one database have different configurations"
+    for path in ("/probes", "/incidents", "/jobs", "/undelivered", "/probes/website"):
+        page = request_page(app, path, headers={"Authorization": "Bearer operator-key"}).text
+        assert title in page, path
+        assert "newer revision 7: api, shop." in page
+        assert "Host-1 has &lt;b&gt;." in page, "escaped"
+        page = request_page(app, path, headers={"Authorization": "Bearer reader-key"}).text
+        assert title in page, path
+        assert "revision 7." in page
+        assert "host-1" not in page.lower(), "readers see no names"
+    public = request_page(app, "/").text
+    assert title not in public
+    assert "revision" not in public
+    assert title not in request_page(create_test_app(acme_database), "/probes").text, "nothing differs"

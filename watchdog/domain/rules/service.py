@@ -1,17 +1,18 @@
-"""service: Watchdog itself does its work: its receivers get their notifications."""
+"""service: Watchdog itself does its work: its receivers get their notifications, and its processes agree."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
 from watchdog.domain.formatting import format_utc
-from watchdog.domain.model import DestinationFacts, Finding, HealthState, Result
+from watchdog.domain.membership import MAX_DIFFERENCE_MS
+from watchdog.domain.model import Finding, HealthState, Result, ServiceFacts
 from watchdog.domain.reasons import reason_and_message
 from watchdog.domain.rules.policy import AlertPolicy
 
 RULE_NAME = "service"
 HEALTH_STATE = HealthState.DEGRADED
-FACTS = DestinationFacts
+FACTS = ServiceFacts
 PROBE_ID = "watchdog"
 """The id of the built-in probe whose findings these are."""
 PROBE_KIND = "service"
@@ -20,6 +21,8 @@ MAX_FAILING_MS = 60_000
 MAX_SILENT_MS = 300_000
 """When every destination has failed for this long, no one can be notified: Watchdog is not ready."""
 RECEIVER_SUBJECT_PREFIX = "receiver "
+CONFIGURATIONS_SUBJECT = "configurations"
+"""The subject that is about the configurations of the processes on the database."""
 
 
 def receiver_subject(destination: str) -> str:
@@ -32,15 +35,15 @@ def destination_of_subject(subject: str) -> str:
     return subject.removeprefix(RECEIVER_SUBJECT_PREFIX) if subject.startswith(RECEIVER_SUBJECT_PREFIX) else ""
 
 
-def is_failing(facts: DestinationFacts, now: int) -> bool:
+def is_failing(facts: ServiceFacts, now: int) -> bool:
     """Whether deliveries have failed for too long, or one was given up."""
     return facts.failing_since is not None and (facts.given_up or now - facts.failing_since >= MAX_FAILING_MS)
 
 
-def can_notify_no_one(facts: Mapping[str, DestinationFacts], destinations: Collection[str], now: int) -> bool:
+def can_notify_no_one(facts: Mapping[str, ServiceFacts], destinations: Collection[str], now: int) -> bool:
     """Whether every destination has failed for too long. `facts`: of the destinations that fail."""
     return bool(destinations) and all(
-        (since := facts.get(name, DestinationFacts(None)).failing_since) is not None and now - since >= MAX_SILENT_MS
+        (since := facts.get(name, ServiceFacts(None)).failing_since) is not None and now - since >= MAX_SILENT_MS
         for name in destinations
     )
 
@@ -49,12 +52,17 @@ def evaluate_result(policy: AlertPolicy, result: Result) -> Iterator[Finding]:
     if (listing := result.listings.get(RULE_NAME)) is None:
         return
     for subject, facts in listing.subjects.items():
-        if is_failing(facts, listing.observed_at):
-            yield Finding(RULE_NAME, subject, True, *_describe_failure(subject, facts, listing.observed_at))
-        else:
-            yield Finding(RULE_NAME, subject, False)
+        yield Finding(RULE_NAME, subject, *_judge(subject, facts, listing.observed_at))
 
 
-def _describe_failure(subject: str, facts: DestinationFacts, now: int) -> tuple[str, str]:
-    since = "" if facts.failing_since is None else format_utc(facts.failing_since, now)
-    return reason_and_message("watchdog.delivery_failing", facts.error, subject=subject, since=since)
+def _judge(subject: str, facts: ServiceFacts, now: int) -> tuple[bool, str, str]:
+    """Whether a subject is bad, its reason and its message."""
+    if subject == CONFIGURATIONS_SUBJECT:
+        is_bad = facts.failing_since is not None and now - facts.failing_since > MAX_DIFFERENCE_MS
+        code = "watchdog.configurations_differ"
+    else:
+        is_bad, code = is_failing(facts, now), "watchdog.delivery_failing"
+    if not is_bad or facts.failing_since is None:
+        return False, "", ""
+    since = format_utc(facts.failing_since, now)
+    return True, *reason_and_message(code, facts.error, subject=subject, since=since)

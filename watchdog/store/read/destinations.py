@@ -1,18 +1,39 @@
-"""How deliveries to destinations have gone lately."""
+"""How deliveries to destinations have gone lately, and what else is wrong with Watchdog itself."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import sqlalchemy as sa
 
-from watchdog.domain.model import DestinationFacts
+from watchdog.domain.membership import describe_revisions
+from watchdog.domain.model import ServiceFacts
+from watchdog.domain.rules import service
+from watchdog.store.read.members import load_live_destinations, load_membership_status
 from watchdog.store.tables import failing_destinations
 
 
-def load_failing_destinations(connection: sa.Connection) -> dict[str, DestinationFacts]:
+def load_failing_destinations(connection: sa.Connection) -> dict[str, ServiceFacts]:
     """The destinations that have confirmed nothing since a delivery failed, by name."""
-    columns = [failing_destinations.c[name] for name in ("destination", *DestinationFacts._fields)]
+    columns = [failing_destinations.c[name] for name in ("destination", *ServiceFacts._fields)]
     rows = connection.execute(sa.select(*columns).order_by(failing_destinations.c.destination))
     return {
-        destination: DestinationFacts(failing_since, bool(given_up), error)
+        destination: ServiceFacts(failing_since, bool(given_up), error)
         for destination, failing_since, given_up, error in rows
+    }
+
+
+def load_unreached_destinations(connection: sa.Connection, now: int) -> dict[str, ServiceFacts]:
+    """The destinations of the processes that run now that get no notifications, by name."""
+    failing, configured = load_failing_destinations(connection), load_live_destinations(connection, now)
+    return {name: facts for name, facts in failing.items() if name in configured and service.is_failing(facts, now)}
+
+
+def load_service_facts(connection: sa.Connection, destinations: Collection[str], now: int) -> dict[str, ServiceFacts]:
+    """The facts of the built-in probe, by subject: about these destinations, and about the processes."""
+    failing = load_failing_destinations(connection)
+    members = load_membership_status(connection, now)
+    revisions = "" if members.differing_since is None else describe_revisions(members)
+    return {service.CONFIGURATIONS_SUBJECT: ServiceFacts(members.differing_since, error=revisions)} | {
+        service.receiver_subject(name): failing.get(name, ServiceFacts(None)) for name in destinations
     }

@@ -37,6 +37,12 @@ def load_membership_status(connection: sa.Connection, now: int) -> MembershipSta
     )
 
 
+def load_live_destinations(connection: sa.Connection, now: int) -> set[str]:
+    """The destinations that the configuration of a live member has."""
+    live = {member.revision for member in load_members(connection) if member.is_live(now)}
+    return {name for names in load_definitions(connection, live).destinations.values() for name in names}
+
+
 def find_check_in_probe(connection: sa.Connection, digest: str, now: int) -> str | None:
     """The id of the probe whose check-in token has this digest; None: it is unknown.
 

@@ -14,12 +14,12 @@ from sqlalchemy import Connection
 
 from watchdog.domain.model import (
     DeliveryState,
-    DestinationFacts,
     HealthState,
     Incident,
     IncidentEvent,
     Outcome,
     ProbeInfo,
+    ServiceFacts,
 )
 from watchdog.domain.probe_state import WAITING_STATE_KEY
 from watchdog.domain.rules import HEALTH_STATE_BY_RULE, derive_health_state, service
@@ -98,7 +98,7 @@ class ServiceStatus:
     open_incident_count: int
     undelivered_count: int
     """Notifications that were given up."""
-    destination_facts: Mapping[str, DestinationFacts] = field(default_factory=dict)
+    destination_facts: Mapping[str, ServiceFacts] = field(default_factory=dict)
     """Of the destinations that have confirmed nothing since a delivery failed."""
 
 

@@ -41,6 +41,8 @@ class OperatorContext:
     renderer: PageRenderer
     destination_addresses: Mapping[str, str]
     """ "oncall/slack" -> "#oncall"; contains no secrets."""
+    list_notes: Callable[[bool], Sequence[str]] = lambda _: ()
+    """What else operators should know about the process, with or without the names of probes."""
     config_warnings: Sequence[str] = ()
     """What in the configuration has no effect, a line each; contains no secrets."""
 
@@ -68,6 +70,7 @@ class OperatorContext:
             service_status=page.service_status,
             scheduling_gap=describe_scheduling_gap(page.service_status, now),
             config_warnings=self.config_warnings,
+            member_notes=self.list_notes(request.state.is_operator),
             failing_destinations={
                 name: facts
                 for name, facts in page.service_status.destination_facts.items()
