@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import pytest
@@ -195,3 +197,136 @@ def test_a_variable_that_is_a_word_garbles_no_problem_of_another_field(word: str
     text = f"probes: [{{name: '${{WORD}}', http: 'https://a.example/', every: 5}}]\n{RECEIVERS}"
     with pytest.raises(ConfigError, match="a duration needs a unit, such as 5s or 5m"):
         load_config(Path("watchdog.yaml"), text, {"WORD": word})
+
+
+class Structural(NamedTuple):
+    """A secret that is one by its place, also as a literal."""
+
+    sentence: str
+    probe: str
+    target: str
+    secrets: tuple[str, ...] = ()
+    """What is masked wherever it occurs."""
+    hidden: tuple[str, ...] = ()
+    """What the configuration does not show either."""
+    warned: tuple[str, ...] = ()
+    """The fields with a warning, without `probes.0.`."""
+    env: Mapping[str, str] = MappingProxyType({})
+    files: Mapping[str, str] = MappingProxyType({})
+
+
+PGBOSS = "{name: A, jobs: {pgboss: {%s}}}"
+STRUCTURAL = [
+    Structural("a colon", "{name: A, http: 'http://u:%3A@h.example/a:b'}", "http://h.example/a:b",
+               hidden=("%3A",), warned=("http",)),
+    Structural("a letter", "{name: A, http: 'http://u:e@edge.example/e/e'}", "http://edge.example/e/e",
+               hidden=(":e@",), warned=("http",)),
+    Structural("the name of the scheme", "{name: A, http: 'http://u:http@http.example/http'}",
+               "http://http.example/http", hidden=(":http@",), warned=("http",)),
+    Structural("the host's short name", "{name: A, queue: {rq: {redis: 'redis://:cache@cache:6379/0', queue: cache}}}",
+               "redis://cache:6379/0, queue cache", hidden=(":cache@",), warned=("queue.rq.redis",)),
+    Structural("the host's long name, which stays visible",
+               "{name: A, queue: {rq: {redis: 'redis://:cache.acme.example@cache.acme.example:6379/0', queue: q}}}",
+               "redis://cache.acme.example:6379/0, queue q", ("cache.acme.example",), warned=("queue.rq.redis",)),
+    Structural("percent-encoded", "{name: A, http: 'https://u:p%40ss%2Fword1@h.example/x'}", "https://h.example/x",
+               ("p%40ss%2Fword1", "p@ss/word1"), ("p%40ss",)),
+    Structural("with an @ that is not encoded",
+               "{name: A, queue: {rq: {redis: 'redis://:correct@horse@cache:6379/0', queue: mail}}}",
+               "redis://cache:6379/0, queue mail", ("correct@horse",), ("correct", "horse")),
+    Structural("with colons", "{name: A, http: 'http://u:a:b:c:d:e:f@h.example/'}", "http://h.example/",
+               ("a:b:c:d:e:f",), ("a:b:c",)),
+    Structural("a token as the user", "{name: A, http: 'https://ghp_abcdef123456@h.example/x'}", "https://h.example/x",
+               ("ghp_abcdef123456",), ("ghp_",)),
+    Structural("a token as the user, with an empty password", "{name: A, http: 'https://sk_live_abcdef:@h.example/x'}",
+               "https://h.example/x", ("sk_live_abcdef",), ("sk_live",)),
+    Structural("the user of a database is none", PGBOSS % "url: 'postgresql://acme_app@db.example/orders'",
+               "postgresql://db.example/orders, schema pgboss"),
+    Structural("a token in the query", "{name: A, http: 'https://h.example/p?format=json-lines&token=abcdef1234'}",
+               "https://h.example/p", ("abcdef1234",), ("abcdef1234",)),
+    Structural("a short token in the query", "{name: A, http: 'https://h.example/p?format=json-lines&token=ro'}",
+               "https://h.example/p", hidden=("token=ro",), warned=("http",)),
+    Structural("a long key in the query", "{name: A, http: 'https://h.example/p?key=AIzaSyAbcdef'}",
+               "https://h.example/p", ("AIzaSyAbcdef",), ("AIza",)),
+    Structural("a short key in the query is none", "{name: A, http: 'https://h.example/p?key=en&code=200'}",
+               "https://h.example/p"),
+    Structural("encoded in the query", "{name: A, http: 'https://h.example/p?sig=ab%2Fcdefgh'}",
+               "https://h.example/p", ("ab%2Fcdefgh", "ab/cdefgh"), ("ab%2F",)),
+    Structural("a fragment", "{name: A, http: 'https://h.example/p#access_token=abcdef1234'}",
+               "https://h.example/p", ("abcdef1234",), ("abcdef1234",)),
+    Structural("parameters of a broker", "{name: A, queue: {celery: {broker: 'amqp://me:hunter2hunter2@mq/v?"
+               "ssl_password=abcdef1234', queue: mail}}, rules: {waiting: {over: 9}}}",
+               "amqp://mq/v, queue mail", ("abcdef1234", "hunter2hunter2"), ("abcdef1234", "hunter2")),
+    Structural("a parameter of a Redis URL",
+               "{name: A, queue: {rq: {redis: 'redis://cache/0?password=abcdef1234', queue: mail}}}",
+               "redis://cache/0, queue mail", ("abcdef1234",), ("abcdef1234",)),
+    Structural("the password inside a Basic header",
+               "{name: A, http: {url: 'https://h.example/', headers: {Authorization: 'Basic "
+               "dTpodW50ZXIyaHVudGVyMg=='}}}",
+               "https://h.example/", ("hunter2hunter2", "dTpodW50ZXIyaHVudGVyMg=="), ("dTpod",)),
+    Structural("short headers", "{name: A, http: {url: 'https://h.example/', headers: {X-Api-Key: abc, Cookie: a=b}}}",
+               "https://h.example/", hidden=("abc", "a=b"), warned=("http.headers.X-Api-Key", "http.headers.Cookie")),
+    Structural("arguments of a command",
+               "{name: A, mcp: {command: [server, --token, abcdef1234, '--api-key=zyxwvu9876', -v, "
+               "PGPASSWORD=hunter4x4, 'postgres://u:hunter2hunter2@db/x']}}",
+               "server", ("abcdef1234", "zyxwvu9876", "hunter4x4", "hunter2hunter2"),
+               ("abcdef", "zyxw", "hunter")),
+    Structural("short arguments of a command", "{name: A, mcp: {command: [server, --password, ro, --secret=e]}}",
+               "server", hidden=("- ro", "=e"), warned=("mcp.command.2", "mcp.command.3")),
+    Structural("an option without a value", "{name: A, mcp: {command: [server, --token-stdin, --token, -v, server]}}",
+               "server"),
+    Structural("an argument from a variable", "{name: A, mcp: {command: [server, '--pw=${P}', '--token', '${T}']}}",
+               "server", ("abcdef1234",), warned=("mcp.command.1",), env={"P": "ro", "T": "abcdef1234"}),
+    Structural("environment variables", "{name: A, mcp: {command: [server], env: {MYSQL_PWD: ro, DB_PASS: hunter5x5}}}",
+               "server", ("hunter5x5",), ("hunter5x5", "PWD: ro"), warned=("mcp.env.MYSQL_PWD",)),
+    Structural("a short file", "{name: A, http: {url: 'https://h.example/', auth: {bearer_file: secret}}}",
+               "https://h.example/", warned=("http.auth.bearer_file",), files={"secret": "ro\n"}),
+    Structural("a long file", "{name: A, http: {url: 'https://h.example/', auth: {bearer_file: secret}}}",
+               "https://h.example/", ("abcdef1234",), files={"secret": "abcdef1234\n"}),
+    Structural("a file with a short password", PGBOSS % "url_file: secret",
+               "postgresql://db.example/ro, schema pgboss", ("abcdef1234",), warned=("jobs.pgboss.url_file",),
+               files={"secret": "postgresql://me:ro@db.example/ro?sslpassword=abcdef1234\n"}),
+    Structural("a file with an encoded password", "{name: A, http: {url_file: secret}}", "https://h.example/ro/x",
+               ("p@ss/word1", "p%40ss%2Fword1"), files={"secret": "https://me:p%40ss%2Fword1@h.example/ro/x"}),
+    Structural("a short password that its own path repeats", "{name: A, http: 'https://u:${PW}@h.example/${PW}/x'}",
+               "https://h.example/•••/x", warned=("http",), env={"PW": "ro"}),
+    Structural("a variable of a secret field that a path repeats",
+               "{name: A, http: {url: 'https://h.example/${T}/prod', headers: {X-Auth-Token: '${T}'}}}",
+               "https://h.example/•••/prod", warned=("http.headers.X-Auth-Token",), env={"T": "qa"}),
+]  # fmt: skip
+SENTENCES = (
+    "the probe reports an error of the broker",
+    "no response within 10 s from http://prod.example/",
+    "HTTP 503, expected 200; body.items[3].ok is false",
+    "connection refused (127.0.0.1:9): read of 12 bytes, token expired",
+)
+
+
+@pytest.mark.parametrize("case", STRUCTURAL, ids=lambda case: case.sentence)
+def test_a_secret_by_its_place(tmp_path: Path, case: Structural) -> None:
+    for name, content in case.files.items():
+        (tmp_path / name).write_text(content)
+    (tmp_path / "watchdog.yaml").write_text(f"probes:\n  - {case.probe}\n{RECEIVERS}")
+    config = load_config(tmp_path / "watchdog.yaml", None, case.env)
+    (config_yaml,) = config.probe_yaml.values()
+    assert target_of(config) == case.target
+    assert tuple(warning.path.removeprefix("probes.0.") for warning in config.warnings) == case.warned
+    for secret in case.secrets:
+        assert config.mask(f"got {secret}!") == "got •••!"
+    assert [text for text in case.hidden if text in config_yaml] == []
+    assert [config.mask(sentence) for sentence in SENTENCES] == list(SENTENCES)
+
+
+def test_the_path_of_a_receivers_url_from_a_file_is_masked(tmp_path: Path) -> None:
+    (tmp_path / "hook").write_text("https://hooks.example/path-of-hook\n")
+    (tmp_path / "watchdog.yaml").write_text(
+        "probes: [{name: A, http: 'https://a.example/'}]\nreceivers: {a: {webhook: {url_file: hook}}}"
+    )
+    assert load_config(tmp_path / "watchdog.yaml").mask("POST https://hooks.example/path-of-hook") == "POST •••"
+
+
+def test_a_literal_that_is_no_secret_is_no_warning_and_stays_as_written() -> None:
+    probe = "{name: A, http: 'https://h.example/p?since=2026-01-01&format=prometheus&page=${PAGE}#top'}"
+    config = loaded(probe, PAGE="page-number-one")
+    assert config.warnings == ()
+    (config_yaml,) = config.probe_yaml.values()
+    assert "since=2026-01-01&format=prometheus&page=${PAGE}#top" in config_yaml

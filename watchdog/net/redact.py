@@ -18,7 +18,7 @@ _Trie: TypeAlias = "dict[str, _Trie]"
 """Words as a tree of characters; the key "" ends a word."""
 
 
-_URL_CREDENTIALS_PATTERN = re.compile(r"(?<=://)(?!user:password@)[^/?#@\s$'\"<>]*@")
+_URL_CREDENTIALS_PATTERN = re.compile(r"(?<=://)(?!user:password@)[^/?#\s$'\"<>]*@")
 """The user and password of a URL inside a text: not those of the examples in messages, and not references (`$`)."""
 
 

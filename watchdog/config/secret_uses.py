@@ -1,0 +1,227 @@
+"""Where a configuration uses the values of its variables, files and literals: which of them are secrets, by structure.
+
+A value is a declared secret if its field, header, parameter, argument or variable has the name of a secret, or if it is
+the password of a URL.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64decode
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, unquote
+
+from watchdog.config.references import replace_references
+from watchdog.config.yaml_tree import YamlNode
+
+MIN_MASKED_CHARS = 8
+"""Secrets are masked by value from this length on. Shorter ones would mask parts of ordinary words."""
+SECRET_NAME_PATTERN = re.compile(
+    r"authorization|cookie|token|secret|passw|bearer|webhook|credential|signature"
+    r"|(?:api|private|access|signing|account|auth)[-_]?key|(?:^|[-_])(?:pass|pwd|pw|sig)(?:$|[-_])",
+    re.IGNORECASE,
+)
+"""Matches the names of fields, headers, parameters, arguments and environment variables that hold secrets."""
+_AMBIGUOUS_PARAMETERS = frozenset({"key", "auth", "code"})
+"""Parameters of a URL whose value is a secret if it is long enough."""
+_TARGET_KEYS = frozenset({"queue", "schema", "table", "prefix", "host", "port", "channel", "tool", "job", "vhost"})
+"""Fields that say what is monitored. Their values are visible, also if they come from a variable."""
+_LINK_KEYS = frozenset({"runbook", "public_url"})
+"""URLs for people: no targets."""
+_URL_PATTERN = re.compile(
+    r"(?P<scheme>[^:/?#\s]+)://(?:(?P<user>[^/?#@:]*)(?::(?P<password>[^/?#]*))?@)?(?P<address>[^/?#@]*)"
+    r"(?P<path>[^?#]*)(?P<query>.*)",
+    re.DOTALL,
+)
+_PARAMETER_PATTERN = re.compile(r"(?<=[?&;#])(?P<name>[^=&;#]+)=(?P<value>[^&;#]*)")
+_ARGUMENT_PATTERN = re.compile(r"-{0,2}(?P<name>[A-Za-z][\w-]*)(?:=(?P<value>.*))?", re.DOTALL)
+"""An option of a command, `--token` or `--token=value`, or an assignment, `API_KEY=value`."""
+
+
+@dataclass
+class SecretUses:
+    """Where the values of a configuration are used."""
+
+    secret: list[tuple[str, YamlNode]] = field(default_factory=list)
+    """Declared secrets: in a secret field or header, as the password or in the query of a URL, as the argument of a
+    command, or of a variable with the name of a secret."""
+    secret_variables: set[str] = field(default_factory=set)
+    """The names of variables that hold a secret."""
+    path_variables: dict[str, str] = field(default_factory=dict)
+    """Name -> value of the variables inside the path of a URL."""
+    visible: set[str] = field(default_factory=set)
+    """Values of variables that say what is monitored."""
+    other: set[str] = field(default_factory=set)
+    """All other values of variables and files."""
+
+    def add_secrets(self, values: Iterable[str], node: YamlNode) -> None:
+        self.secret += [(value, node) for value in values if value]
+
+    def add_secret_variables(self, variables: Mapping[str, str], node: YamlNode) -> None:
+        self.secret_variables |= variables.keys()
+        self.add_secrets(variables.values(), node)
+
+    @property
+    def secret_values(self) -> set[str]:
+        return {value for value, _ in self.secret}
+
+    @property
+    def in_path(self) -> set[str]:
+        """Declared secrets inside the path of a URL."""
+        return {value for name, value in self.path_variables.items() if value and name in self.secret_variables}
+
+
+def find_secret_uses(trees: Iterable[YamlNode], file_contents: Mapping[str, Sequence[str]]) -> SecretUses:
+    """`file_contents`: path as written -> what the files of fields that end in `_file` hold."""
+    uses = SecretUses()
+    for tree in trees:
+        for node in tree.walk():
+            key = node.path.rpartition(".")[2]
+            for argument, value in secret_arguments(node.items if key == "command" else ()):
+                if argument.variables:
+                    uses.add_secret_variables(argument.variables, argument)
+                else:
+                    uses.add_secrets([value], argument)
+            if not isinstance(node.value, dict | list):
+                _classify_scalar(node, key, file_contents, uses)
+    return uses
+
+
+def secret_arguments(arguments: Sequence[YamlNode]) -> Iterator[tuple[YamlNode, str]]:
+    """The arguments of a command that hold a secret, and the secret as interpolated: of an option with the name of a
+    secret, or of an assignment."""
+    is_value = False
+    for argument in arguments:
+        text = _text_of(argument) or ""
+        match = _ARGUMENT_PATTERN.fullmatch(text)
+        if is_value and not text.startswith("-"):
+            yield argument, text
+        is_secret = match is not None and SECRET_NAME_PATTERN.search(match["name"]) is not None
+        if match is not None and is_secret and match["value"]:
+            yield argument, match["value"]
+        is_value = is_secret and text.startswith("-") and match is not None and match["value"] is None
+
+
+def _text_of(node: YamlNode) -> str | None:
+    text = node.interpolated_text if node.interpolated_text is not None else node.value
+    return text if isinstance(text, str) else None
+
+
+def _classify_scalar(node: YamlNode, key: str, file_contents: Mapping[str, Sequence[str]], uses: SecretUses) -> None:
+    text = _text_of(node)
+    if text is None:
+        return
+    if key.endswith("_file") and text in file_contents:
+        _classify_file(node, file_contents[text], uses)
+    if key.endswith("_file") and not node.variables:
+        return
+    if SECRET_NAME_PATTERN.search(key) and not key.endswith("_file"):
+        uses.add_secret_variables(node.variables, node)
+        literals = () if node.variables else (text, text.partition(" ")[2])  # with and without "Bearer"
+        uses.add_secrets([*literals, _basic_password(text)], node)
+    elif "://" in text and key not in _LINK_KEYS:
+        _classify_url(node, text, uses)
+    else:
+        for name, value in node.variables.items():
+            is_shown = key in _TARGET_KEYS
+            _classify_variable(name, value, node, uses, uses.visible if is_shown else uses.other)
+
+
+def _classify_file(node: YamlNode, contents: Iterable[str], uses: SecretUses) -> None:
+    """A file holds a secret, or a URL that contains one."""
+    for content in contents:
+        if "://" in content:
+            uses.add_secrets(url_secrets(content), node)
+            if not node.path.startswith("probes."):
+                uses.other.add(content.strip())
+        else:
+            uses.add_secrets({content, content.strip()}, node)
+
+
+def _classify_url(node: YamlNode, text: str, uses: SecretUses) -> None:
+    """A target's scheme, address and path are shown. The credentials of any URL, and what variables put into its query,
+    are secrets. The path of a receiver's URL often is one, too."""
+    uses.add_secrets(_credentials(text), node)
+    uses.add_secrets((value for name, value in _parameters(text) if _is_secret_parameter(name, value)), node)
+    visible = uses.visible if node.path.startswith("probes.") else uses.other
+    for name, value in node.variables.items():
+        parts = _parts_with_variable(node, name)
+        if "path" in parts:
+            uses.path_variables[name] = value
+        if "://" in value:
+            uses.add_secrets(url_secrets(value), node)
+            visible.add(value)
+        elif not parts or parts & {"password", "query"}:
+            uses.add_secret_variables({name: value}, node)
+        else:
+            _classify_variable(name, value, node, uses, uses.other if "user" in parts else visible)
+
+
+def _parts_with_variable(node: YamlNode, name: str) -> set[str]:
+    """The parts of a URL that refer to a variable; none if the text as written is no URL."""
+    marked = replace_references(str(node.raw_value), lambda other: "\0" if other == name else "x")
+    written = _URL_PATTERN.match(marked)
+    return {part for part, text in written.groupdict().items() if "\0" in (text or "")} if written else set()
+
+
+def _classify_variable(name: str, value: str, node: YamlNode, uses: SecretUses, otherwise: set[str]) -> None:
+    """A secret if it has the name of one; if not, the value is added to `otherwise`. An URL is never one as a whole."""
+    if "://" in value:
+        uses.add_secrets(url_secrets(value), node)
+    elif SECRET_NAME_PATTERN.search(name):
+        uses.add_secret_variables({name: value}, node)
+    else:
+        otherwise |= {value, value.strip()}
+
+
+def url_secrets(url: str) -> Iterator[str]:
+    """Of a URL from a variable or file: its credentials, and the values of its parameters that may be secrets."""
+    yield from _credentials(url)
+    yield from (
+        value for name, value in _parameters(url) if len(value) >= MIN_MASKED_CHARS or _is_secret_parameter(name, value)
+    )
+
+
+def _credentials(url: str) -> set[str]:
+    """The password, as written and decoded; of an HTTP URL without one the user, which is a token then."""
+    if (match := _URL_PATTERN.match(url.strip())) is None:
+        return set()
+    is_http = match["scheme"].lower() in ("http", "https")
+    secret = match["password"] or (match["user"] if is_http else "") or ""
+    return {secret, unquote(secret)} - {""}
+
+
+def _is_secret_parameter(name: str, value: str) -> bool:
+    is_long = len(value) >= MIN_MASKED_CHARS
+    return SECRET_NAME_PATTERN.search(name) is not None or (is_long and name.lower() in _AMBIGUOUS_PARAMETERS)
+
+
+def _basic_password(header: str) -> str:
+    """The password in the value of an `Authorization` header; empty if it has none."""
+    scheme, _, encoded = header.partition(" ")
+    if scheme.lower() != "basic":
+        return ""
+    try:
+        return b64decode(encoded, validate=True).decode().partition(":")[2]
+    except ValueError:
+        return ""
+
+
+def _parameters(url: str) -> Iterator[tuple[str, str]]:
+    """Names and values in the query and the fragment of a URL, as written and decoded."""
+    match = _URL_PATTERN.match(url.strip())
+    for parameter in _PARAMETER_PATTERN.finditer(match["query"]) if match else ():
+        name, value = unquote(parameter["name"]), parameter["value"]
+        decoded = parse_qsl(f"x={value}")
+        yield from ((name, each) for each in {value, *(text for _, text in decoded)} if each)
+
+
+def mask_literal_parameters(url: str, placeholder: str) -> str:
+    """A URL as written, with the literal values of parameters that have the name of a secret replaced."""
+
+    def mask(match: re.Match[str]) -> str:
+        is_secret = _is_secret_parameter(unquote(match["name"]), match["value"]) and "$" not in match["value"]
+        return f"{match['name']}={placeholder}" if is_secret and match["value"] else match[0]
+
+    return _PARAMETER_PATTERN.sub(mask, url)
