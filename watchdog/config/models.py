@@ -167,7 +167,8 @@ class RouteMatchSettings(MatchSettings):
 
 class RouteSettings(ConfigModel):
     """Sends the incidents of matching probes to receivers. Only the first matching route applies, unless it sets
-    `continue`."""
+    `continue`. When the cause of an incident changes, its receivers are notified of that, and those that the routes of
+    the new cause add get the incident as well."""
 
     match: RouteMatchSettings = RouteMatchSettings()
     """The incidents that take this route; default: all."""

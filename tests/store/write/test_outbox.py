@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from threading import Thread
 
 import pytest
@@ -22,7 +23,7 @@ from tests.support.store import (
 )
 from watchdog.domain.formatting import DAY_MS, HOUR_MS
 from watchdog.domain.model import IncidentEvent, ServiceFacts
-from watchdog.domain.routing import RoutingTable
+from watchdog.domain.routing import Route, RoutingTable
 from watchdog.store import codec
 from watchdog.store.database import Database
 from watchdog.store.read.destinations import load_failing_destinations
@@ -553,6 +554,87 @@ def test_a_change_at_a_destination_without_resolved_is_still_sent(database: Data
     change_cause(harness, "connection.refused", SLOT + 1_000)
     resolve_incident(harness)
     assert send_due(harness, SLOT + INTERVAL_MS) == ["changed"]
+
+
+BY_REASON = RoutingTable(
+    {"oncall": ("oncall/slack",), "security": ("security/email",), "network": ("network/email", "oncall/slack")},
+    (
+        Route(("security",), reason_patterns=("tls",)),
+        Route(("network",), reason_patterns=("dns", "timeout.connect")),
+        Route(("oncall",), reason_patterns=("http.503", "connection")),
+    ),
+    frozenset({"network/email"}),
+)
+
+
+def event_log(harness: StoreHarness, now: int) -> list[tuple[str, str]]:
+    """Send everything that is due at every receiver; returns (destination, event) in alphabetical order."""
+    destinations = [name for names in BY_REASON.receivers.values() for name in names]
+    sent = []
+    while leased := harness.outbox.lease_due_notifications(now, LEASE_MS, destinations):
+        for each in leased:
+            harness.outbox.mark_sent(each, {}, now, f"headline {now}", "cause")
+            sent.append((each.notification.destination, str(each.notification.event)))
+    return sorted(sent)
+
+
+def test_the_receivers_of_the_new_cause_get_the_incident_and_the_first_ones_keep_it(database: Database) -> None:
+    harness = open_incident(database, BY_REASON)
+    steps = [event_log(harness, SLOT)]
+    for number, reason in enumerate(("tls.expired", "dns.failed", "http.503", "tls.untrusted", "json.truncated"), 1):
+        at = SLOT + number * MIN_CHANGED_INTERVAL_MS
+        change_cause(harness, reason, at)
+        steps.append(event_log(harness, at))
+    assert steps == [
+        [("oncall/slack", "opened")],
+        [("oncall/slack", "changed"), ("security/email", "opened")],
+        [("network/email", "opened"), ("oncall/slack", "changed"), ("security/email", "changed")],
+        *[[("network/email", "changed"), ("oncall/slack", "changed"), ("security/email", "changed")]] * 3,
+    ]
+    resolved_at = SLOT + 6 * MIN_CHANGED_INTERVAL_MS
+    harness.record_results(make_result(harness.database_ids[0], resolved_at), now=resolved_at)
+    assert event_log(harness, resolved_at) == [("oncall/slack", "resolved"), ("security/email", "resolved")]
+    log = codec.loads(harness.select_row(incidents)["routing_log"])
+    assert log[0] == "route 1 does not match: reason is http.503, not tls"
+    assert "since the cause is tls.expired: route 1 matches: notifies security" in log
+    assert "since the cause is dns.failed: route 2 matches: notifies network" in log
+    assert not [step for step in log if "untrusted" in step], "it added no one"
+
+
+def test_an_incident_that_notified_no_one_notifies_the_receivers_of_its_new_cause(database: Database) -> None:
+    routes = replace(BY_REASON, routes=BY_REASON.routes[:2])
+    harness = open_incident(database, routes)
+    assert event_log(harness, SLOT) == []
+    change_cause(harness, "tls.expired", SLOT + INTERVAL_MS)
+    assert event_log(harness, SLOT + INTERVAL_MS) == [("security/email", "opened")]
+
+
+def test_a_change_within_a_family_is_no_other_cause_and_is_not_routed_again(database: Database) -> None:
+    harness = open_incident(database, BY_REASON)
+    change_cause(harness, "http.500", SLOT + INTERVAL_MS)
+    assert event_log(harness, SLOT + INTERVAL_MS) == [("oncall/slack", "opened")]
+
+
+def test_a_change_before_the_first_message_is_sent_is_routed_as_well(database: Database) -> None:
+    harness = open_incident(database, BY_REASON)
+    change_cause(harness, "tls.expired", SLOT + INTERVAL_MS)
+    assert event_log(harness, SLOT + INTERVAL_MS) == [("oncall/slack", "opened"), ("security/email", "opened")]
+
+
+def test_a_replay_notifies_the_same_destinations_as_the_live_run(database: Database) -> None:
+    harness = open_incident(database, BY_REASON)
+    probe = harness.database_ids[0]
+    for number, reason in enumerate(("tls.expired", "dns.failed"), 1):
+        change_cause(harness, reason, SLOT + number * INTERVAL_MS)
+    _, transitions = harness.replay_probe(probe, SLOT + 2 * INTERVAL_MS)
+    replayed = {
+        destination
+        for transition in transitions
+        for destination in BY_REASON.decide_routing(harness.registry[probe].info, transition.reason).destinations
+    }
+    live = {row["destination"] for row in harness.select_rows(outbox)}
+    assert [transition.event for transition in transitions] == ["opened", "changed", "changed"]
+    assert replayed == live == {"oncall/slack", "security/email", "network/email"}
 
 
 # --------------------------------------------------------------------------------------------- destinations that fail

@@ -206,10 +206,10 @@ class AlertEvaluator:
                 destinations_without_resolved=registered.routes.without_resolved,
             )
             return
-        if transition.event is IncidentEvent.CHANGED:
-            change_cause(connection, transition, now)
-            return
         routing = registered.routes.decide_routing(registered.info, transition.reason, _failing_destination(transition))
+        if transition.event is IncidentEvent.CHANGED:
+            change_cause(connection, transition, routing, now)
+            return
         if not routing.destinations:
             log_incident_without_destination(transition, registered.info, routing)
         open_incident(

@@ -43,8 +43,9 @@ def open_incident(
     enqueue_opened(connection, transition.incident, routing.destinations, now)
 
 
-def change_cause(connection: sa.Connection, transition: IncidentTransition, now: int) -> None:
-    """Replace the current cause, and keep the first."""
+def change_cause(connection: sa.Connection, transition: IncidentTransition, routing: RoutingDecision, now: int) -> None:
+    """Replace the current cause, and keep the first. `routing`: of the new cause. Destinations that it adds get the
+    incident as opened; those that have it already get `changed`, also if no route with the new cause leads to them."""
     is_first = incidents.c.first_reason == ""
     values = {
         "first_reason": sa.case((is_first, incidents.c.reason), else_=incidents.c.first_reason),
@@ -62,7 +63,18 @@ def change_cause(connection: sa.Connection, transition: IncidentTransition, now:
             message=transition.message,
         )
     )
-    enqueue_changed(connection, transition.incident, now)
+    notified = enqueue_changed(connection, transition.incident, now)
+    added = [destination for destination in routing.destinations if destination not in notified]
+    if added:
+        enqueue_opened(connection, transition.incident, added, now)
+        _append_to_routing_log(connection, transition, routing)
+
+
+def _append_to_routing_log(connection: sa.Connection, transition: IncidentTransition, routing: RoutingDecision) -> None:
+    is_incident = incidents.c.id == transition.incident
+    log: list[str] = codec.loads(connection.execute(sa.select(incidents.c.routing_log).where(is_incident)).scalar_one())
+    log += [f"since the cause is {transition.reason}: {step}" for step in routing.routing_log]
+    connection.execute(sa.update(incidents).where(is_incident).values(routing_log=codec.dumps(log)))
 
 
 def resolve_incident(

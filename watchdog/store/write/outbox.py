@@ -66,8 +66,9 @@ def enqueue_opened(connection: sa.Connection, incident: str, destinations: Itera
         connection.execute(sa.insert(outbox), rows)
 
 
-def enqueue_changed(connection: sa.Connection, incident: str, now: int) -> None:
+def enqueue_changed(connection: sa.Connection, incident: str, now: int) -> Collection[str]:
     """For every destination that got `opened`, unless a notification is waiting there: it will show the new cause.
+    Returns these destinations.
 
     One that is being sent may show the old cause. The rows are locked, so that none starts to be sent meanwhile.
     """
@@ -81,6 +82,7 @@ def enqueue_changed(connection: sa.Connection, incident: str, now: int) -> None:
     ]
     if changed:
         connection.execute(sa.insert(outbox), changed)
+    return last_rows.keys()
 
 
 def enqueue_resolved(
