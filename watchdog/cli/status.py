@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 def status_command(
     config: ConfigFileOption = DEFAULT_CONFIG_PATH, output: OutputFormatOption = OutputFormat.TABLE
 ) -> None:
-    """Show the state of every probe, and what is wrong with Watchdog itself.
+    """Show the state of every probe.
+
+    What is wrong with Watchdog itself is printed on standard error, and is in the JSON of its own probe.
 
     Exits 1 if any probe is down; otherwise 3 if any state is unknown or `watchdog run` is not running; otherwise 0.
 
