@@ -172,6 +172,46 @@ def test_what_a_process_that_has_ended_left_is_taken_over(path: Path) -> None:
         assert drain(again) == []
 
 
+def test_a_running_process_takes_over_what_one_that_was_killed_left(path: Path) -> None:
+    """It may run for months, and the other one may never start again."""
+    with open_log(path) as killed, open_log(path) as running, open_log(path) as alive:
+        killed.append([b"one"])
+        running.append([b"two"])
+        alive.append([b"three"])
+        assert drain(running) == [b"two"]
+        running.take_over_abandoned_files()
+        assert drain(running) == [], "the others still run"
+        killed.close()
+        running.append([b"four"])
+        running.take_over_abandoned_files()
+        assert sorted(drain(running)) == [b"four", b"one"]
+        running.take_over_abandoned_files()
+        assert drain(running) == [], "once"
+        assert drain(alive) == [b"three"]
+
+
+def test_a_process_without_check_ins_of_its_own_takes_over_as_well(path: Path) -> None:
+    with open_log(path) as idle:
+        idle.take_over_abandoned_files()
+        assert (idle.is_open, list(path.parent.iterdir())) == (False, []), "no files without need"
+        with open_log(path) as killed, open_log(path) as second:
+            killed.append([b"one"])
+            second.append([b"two"])
+        idle.take_over_abandoned_files()
+        assert sorted(drain(idle)) == [b"one", b"two"]
+
+
+def test_what_does_not_fit_is_left_where_it_is(path: Path) -> None:
+    with open_log(path) as killed, open_log(path, limit=100) as running:
+        killed.append([b"x" * 200])
+        running.append([b"y" * 50])
+        killed.close()
+        running.take_over_abandoned_files()
+        assert drain(running) == [b"y" * 50]
+        with open_log(path) as restarted:
+            assert drain(restarted) == [b"x" * 200]
+
+
 def test_too_many_processes_are_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_LOGS", 2)
     with open_log(path) as first, open_log(path) as second, open_log(path) as third:

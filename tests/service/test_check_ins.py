@@ -19,7 +19,7 @@ from watchdog.domain.heartbeat import HEARTBEAT_STATE_KEY, CheckInKind
 from watchdog.net import SecretMask
 from watchdog.service import check_ins as module
 from watchdog.service.check_in_log import CheckInLog
-from watchdog.service.check_ins import MAX_OUTPUT_BYTES, CheckInReceiver
+from watchdog.service.check_ins import MAX_OUTPUT_BYTES, TAKE_OVER_INTERVAL_MS, CheckInReceiver
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.tables import check_ins, probe_state, schedule
 from watchdog.store.write.check_ins import CheckInStore
@@ -42,8 +42,9 @@ class CheckInHarness:
             claims=self.store.slot_claimer,
             database_id_by_probe={"backup": self.id},
             mask=SecretMask([SECRET]),
-            clock=lambda: START_AT,
+            clock=lambda: self.now,
         )
+        self.now = START_AT
 
     async def send_check_in(
         self, kind: CheckInKind = CheckInKind.OK, at: int = START_AT, body: bytes = b"", probe: str = "backup"
@@ -155,6 +156,36 @@ async def test_the_end_of_a_long_output_is_stored_without_secrets(database_url: 
         assert row["output"].endswith("ü•••end")
         assert "•••\ufffd\ufffd[31mü" in row["output"]
         assert MAX_OUTPUT_BYTES - 3 <= len(row["output"].encode()) <= MAX_OUTPUT_BYTES
+
+
+async def test_what_a_process_that_was_killed_left_is_stored_by_one_that_runs(
+    database_url: str, tmp_path: Path
+) -> None:
+    """It was answered with 2xx, and its process may never start again."""
+    async with open_harness(database_url, tmp_path) as running:
+        await running.send_check_in(at=START_AT + 1)
+        await wait_until_async(lambda: len(running.stored_check_ins()) == 1)
+        killed = CheckInHarness(database_url, tmp_path, new=False)
+        assert await killed.send_check_in(CheckInKind.FAIL, at=START_AT + 2)
+        killed.check_in_log.close()
+        await asyncio.sleep(0.2)
+        assert len(running.stored_check_ins()) == 1, "it looks every 30 seconds"
+        running.now += TAKE_OVER_INTERVAL_MS
+        await wait_until_async(lambda: len(running.stored_check_ins()) == 2)
+        killed.store_executor.close()
+
+
+async def test_a_process_without_heartbeats_stores_what_its_predecessor_left(database_url: str, tmp_path: Path) -> None:
+    """The heartbeat was moved to the configuration of another process, perhaps on another machine."""
+    killed = CheckInHarness(database_url, tmp_path)
+    assert await killed.send_check_in()
+    killed.check_in_log.close()
+    successor = CheckInHarness(database_url, tmp_path, new=False)
+    successor.receiver.database_id_by_probe = {}
+    async with successor.receiver:
+        assert len(successor.stored_check_ins()) == 1
+    killed.store_executor.close()
+    successor.store_executor.close()
 
 
 async def test_a_check_in_of_a_removed_probe_is_dropped_and_logged(database_url: str, tmp_path: Path) -> None:

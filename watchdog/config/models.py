@@ -86,12 +86,13 @@ class StorageSettings(ConfigModel):
     keep_rollups: Annotated[Duration, duration_bounds("1d", "3650d")] = 34_560_000_000
     """How long hourly summaries are kept."""
     check_in_log: LocalFilePath = ""
-    """The folder of the log that keeps check-ins until they are stored in the database; default: next to the SQLite
-    file; with PostgreSQL, `watchdog-check-ins` in the working directory."""
+    """The path of the log that keeps check-ins until they are stored in the database, without the endings `.0` and `.1`
+    of its files; default: next to the SQLite file; with PostgreSQL, `watchdog-check-ins` in the working directory.
+    Processes with the same path share it, and one that runs takes over what one that was killed has left."""
 
     @property
     def check_in_log_path(self) -> Path:
-        """The configured or default folder of the check-in log."""
+        """The configured or default path of the check-in log."""
         kind, _, file = self.url.partition(":///")
         return Path(self.check_in_log or (f"{file}-check-ins" if kind == "sqlite" else "watchdog-check-ins"))
 

@@ -62,7 +62,7 @@ class CheckInLog:
     """Owns the two files `<path>.0` and `<path>.1`, and a lock that keeps other processes from using them.
 
     If another process uses them, as on a shared SQLite file, it takes `<path>-2` and so on. What processes that have
-    ended left in such files is taken over when a log is opened.
+    ended left in such files is taken over when a log is opened, and by `take_over_abandoned_files`.
 
     A record that was appended is returned by `read_batch` until it is acknowledged, across restarts. Records keep
     their order. Methods raise CheckInLogError.
@@ -133,7 +133,7 @@ class CheckInLog:
             self._acknowledged_offset = self._read_offset = 0
             if self._append_file.size:
                 self._append_file.append(b"\n")  # the next record must not continue an incomplete line
-            self._take_over_abandoned_files()
+            self._append_abandoned_files()
         except OSError as e:
             self.close()
             if isinstance(e, BlockingIOError):
@@ -153,17 +153,31 @@ class CheckInLog:
                 return files
         raise BlockingIOError
 
-    def _take_over_abandoned_files(self) -> None:
-        """Append what other logs hold whose process has ended."""
+    def take_over_abandoned_files(self) -> None:
+        """Take over what other logs hold whose process has ended: it may never start again. Opens this log only if
+        there is something. Raises CheckInLogError."""
+        try:
+            if self.is_open:
+                self._append_abandoned_files()
+            elif any(_is_abandoned(_files_of(path)) for path in self._numbered_paths()):
+                self._open()
+        except OSError as e:
+            raise CheckInLogError(f"{self.path} cannot be used: {(e.strerror or str(e)).lower()}") from None
+
+    def _append_abandoned_files(self) -> None:
+        """Append what other logs hold whose process has ended, as far as there is room. Raises OSError."""
         for path in self._numbered_paths():
             files = _files_of(path)
-            if path == self._files[0].path.with_suffix("") or not any(file.path.exists() for file in files):
+            is_own = path == self._files[0].path.with_suffix("")
+            if is_own or not _holds_records(files) or not _open_and_lock(files):
                 continue
-            if _open_and_lock(files):
+            try:
                 for file in files:
-                    if file.size:
+                    has_room = sum(own.size for own in self._files) + file.size < self.max_bytes
+                    if file.size and has_room:
                         self._append_file.append(os.pread(file.fd, file.size, 0) + b"\n")
                         file.truncate()
+            finally:
                 for file in files:
                     file.close()
 
@@ -180,6 +194,19 @@ class CheckInLog:
 
 def _files_of(path: Path) -> tuple[_LogFile, _LogFile]:
     return _LogFile(path.with_name(f"{path.name}.0")), _LogFile(path.with_name(f"{path.name}.1"))
+
+
+def _holds_records(files: tuple[_LogFile, _LogFile]) -> bool:
+    return any(file.path.exists() and file.path.stat().st_size for file in files)
+
+
+def _is_abandoned(files: tuple[_LogFile, _LogFile]) -> bool:
+    """Whether the files hold records, and no process uses them. Raises OSError."""
+    if not _holds_records(files) or not _open_and_lock(files):
+        return False
+    for file in files:
+        file.close()
+    return True
 
 
 def _open_and_lock(files: tuple[_LogFile, _LogFile]) -> bool:

@@ -28,6 +28,8 @@ log = structlog.get_logger()
 
 CHECK_IN_FLUSH_INTERVAL_S = 0.5
 """How often check-ins are stored, as a batch."""
+TAKE_OVER_INTERVAL_MS = 30_000
+"""How often this process looks for check-ins that processes which have ended left on this machine."""
 CHECK_IN_BATCH_SIZE = 500
 CHECK_IN_FLUSH_TIMEOUT_S = 2.0
 """Limit for storing what is left, at start-up and at shutdown; what remains on disk is stored later."""
@@ -63,6 +65,7 @@ class CheckInReceiver:
         self._flush_lock = asyncio.Lock()
         self._id_prefix, self._id_counter = token_hex(6), count()
         self._log_unavailable = False
+        self._took_over_at = 0
 
     async def __aenter__(self) -> Self:
         await self._flush_all()  # before anything is evaluated: an earlier process may have left check-ins on disk
@@ -135,9 +138,12 @@ class CheckInReceiver:
 
     async def flush_check_ins(self) -> None:
         """Store what is on disk when this begins. Raises what prevents it."""
+        in_disk_thread = asyncio.get_running_loop().run_in_executor
+        if not 0 <= (now := self.clock()) - self._took_over_at < TAKE_OVER_INTERVAL_MS:
+            self._took_over_at = now
+            await in_disk_thread(self._disk_executor, self.check_in_log.take_over_abandoned_files)
         if not self.database_id_by_probe and not self.check_in_log.is_open:
             return  # no check-in of another process's heartbeat has come yet
-        in_disk_thread = asyncio.get_running_loop().run_in_executor
         more = True
         async with self._flush_lock:
             while more and (
