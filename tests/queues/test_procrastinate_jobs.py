@@ -118,8 +118,21 @@ def test_an_emptied_table_is_reported(harness: PeriodicTaskHarness) -> None:
 
 
 def test_a_run_that_no_worker_picks_up_is_overdue(harness: PeriodicTaskHarness) -> None:
+    """Although the newest run has never waited for longer than a second."""
     with harness.worker(QUEUE_OF_WORKER="another"):
-        wait_until(lambda: harness.reason("1s") == "job.overdue")
+        wait_until(lambda: harness.reason("3s") == "job.overdue")
+        first = harness.run_probe("3s").problems
+        time.sleep(1)
+        later = harness.run_probe("3s").problems
+    messages = [(problems or {})["digest"].message for problems in (first, later)]
+    assert messages[0] == messages[1], "the first run that waits is the same"
+
+
+def test_a_run_that_waits_for_its_retry_has_started(harness: PeriodicTaskHarness) -> None:
+    with harness.worker("retry"):
+        wait_until(lambda: harness.sql("SELECT 1 FROM procrastinate_jobs WHERE status = 'todo' AND attempts > 0"))
+        time.sleep(2)
+        assert harness.reason("1s") == ""
 
 
 def test_a_task_that_throws_has_failed(harness: PeriodicTaskHarness) -> None:

@@ -101,6 +101,23 @@ def test_without_a_worker_jobs_are_overdue_after_their_grace(harness: RqCronHarn
             wait_until(lambda: harness.reason("5s") == "")
 
 
+def test_many_runs_that_wait_are_overdue_since_the_first_of_them(harness: RqCronHarness) -> None:
+    """Each of the newest ten has waited for less than the grace."""
+    now = int(time.time())
+    harness.publish_scheduler("one", now, created=now - 900, digest={"interval": 1})
+    runs = [(f"old-{n}", now - 140 + n, "finished") for n in range(40)]
+    runs += [(f"new-{n}", now - 95 + n, "queued") for n in range(95)]
+    for run_id, at, status in runs:
+        queued_at = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        harness.client.hset(f"rq:job:{run_id}", mapping={"status": status, "enqueued_at": queued_at})
+        harness.client.zadd("rq:cron_job:digest:jobs", {run_id: at})
+    reason, message = harness.problems()["digest"]
+    assert reason == "job.overdue"
+    first = datetime.fromtimestamp(now - 95, UTC)
+    due = f"the first due {first:%H:%M:%S}".removesuffix(":00")
+    assert message == f"digest is overdue: 36 runs missed, {due} UTC"
+
+
 def test_a_killed_scheduler_is_one_problem_for_any_graces_of_its_jobs(harness: RqCronHarness) -> None:
     limits: dict[str, Any] = {"digest": {"grace": "1s"}, "rest": {"grace": "1h"}}
     with harness.worker(), harness.scheduler("return") as scheduler:

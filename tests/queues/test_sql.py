@@ -194,6 +194,19 @@ def test_a_failed_run_without_an_end_counts_from_its_start(app: ExternalApp) -> 
     assert app.problems() == {}
 
 
+def test_every_run_whose_worker_was_killed_is_lost_once(app: ExternalApp) -> None:
+    """The table lists them as running until someone changes their rows."""
+    limits = {"export": {"max_runtime": "1h"}}
+    for hours in (20, 12, 4):
+        app.add("export", "running", started_at=hours * HOUR)
+        app.add("export", "completed", started_at=(hours - 2) * HOUR, completed_at=(hours - 3) * HOUR)
+        [(reason, message)] = app.problems(limits).values()
+        assert reason == "job.lost"
+        assert message.startswith("export lost its run of ")
+        assert f"{NOW - hours * HOUR:%H:%M} UTC" in message
+        assert app.problems(limits) == {}
+
+
 def test_old_runs_are_ignored_unless_they_wait_or_run(app: ExternalApp) -> None:
     app.add("weekly", "failed", scheduled_at=40 * DAY, started_at=40 * DAY, completed_at=40 * DAY)
     app.add("yearly", "pending", scheduled_at=40 * DAY)

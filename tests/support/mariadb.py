@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -25,11 +25,18 @@ def find_mariadb() -> Path | None:
 
 
 class MariaDbServer:
-    """A running server. The user root has no password."""
+    """A running server, which can be stopped and started again with its data. The user root has no password."""
 
-    def __init__(self, port: int):
-        self.port = port
-        self._numbers = count(1)
+    def __init__(self, port: int, command: list[str]):
+        self.port, self._command = port, command
+        self._process, self._numbers = ExitStack(), count(1)
+        self.start()
+
+    def start(self) -> None:
+        self._process.enter_context(listening_process(self._command, self.port))
+
+    def stop(self) -> None:
+        self._process.close()
 
     def execute(self, *statements: str) -> None:
         connection = pymysql.connect(host="127.0.0.1", port=self.port, user="root", autocommit=True)
@@ -74,7 +81,10 @@ def running_mariadb() -> Iterator[MariaDbServer]:
             f"--socket={folder / 's'}",
             f"--pid-file={folder / 'p'}",
         ]
-        with listening_process([*command, *listen], port):
-            yield MariaDbServer(port)
+        server = MariaDbServer(port, [*command, *listen])
+        try:
+            yield server
+        finally:
+            server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -23,35 +23,26 @@ def find_redis() -> str | None:
 
 
 class RedisServer:
-    """A server that can be stopped and restarted on its port. It keeps no data."""
+    """A server that can be stopped and restarted on its port. It keeps its data in `folder`; without one it keeps
+    none."""
 
-    def __init__(self, port: int):
-        self.port = port
+    def __init__(self, port: int, folder: Path | None = None):
+        self.port, self.folder = port, folder
         self.url = f"redis://127.0.0.1:{port}/0"
 
     @contextmanager
     def running(self) -> Iterator[None]:
         program = find_redis()
         assert program is not None
-        folder = tempfile.mkdtemp(prefix="watchdog-redis-")
-        command = [
-            program,
-            "--port",
-            str(self.port),
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-            "--dir",
-            folder,
-        ]
+        folder = self.folder or tempfile.mkdtemp(prefix="watchdog-redis-")
+        keeps_data = ["--save", "", "--appendonly", "yes" if self.folder else "no", "--dir", str(folder)]
+        command = [program, "--port", str(self.port), "--bind", "127.0.0.1", *keeps_data]
         try:
             with listening_process(command, self.port):
                 yield
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            if not self.folder:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -139,6 +139,8 @@ class JobFacts(NamedTuple):
     """The run at `next_due` has been sent by the scheduler, and waits for a worker."""
     final: bool = False
     """No run follows the one at `next_due`: the source removes the job after it."""
+    newest_running_since: int | None = None
+    """When the newest run in progress started, where the source lists runs that were killed as in progress."""
 
     @property
     def has_run(self) -> bool:
@@ -149,7 +151,10 @@ class JobFacts(NamedTuple):
     @property
     def sanitized(self) -> JobFacts:
         """A copy without instants and intervals that cannot be real: any application may have written them."""
-        instants = ("next_due", "last_start", "last_end", "last_ok", "running_since", "schedule_since")
+        instants = (
+            *("next_due", "last_start", "last_end", "last_ok", "running_since", "newest_running_since"),
+            "schedule_since",
+        )
         upper_bounds = dict.fromkeys(instants, MAX_EPOCH_MS) | {"every": MAX_INTERVAL_MS, "duration": MAX_INTERVAL_MS}
         values = {name: getattr(self, name) for name in upper_bounds}
         cleared: dict[str, Any] = {

@@ -27,9 +27,10 @@ from watchdog.domain.limits import JobLimits
 from watchdog.domain.model import Evidence, Observation
 from watchdog.domain.observations import JobFacts
 from watchdog.domain.probe_state import load_job_record
-from watchdog.domain.rules.job import evaluate_job, expected_runs, run_deadline
+from watchdog.domain.rules.job import evaluate_job, expected_runs
 from watchdog.domain.rules.job_deadlines import next_job_deadline
 from watchdog.domain.rules.job_source import EvaluatedSource
+from watchdog.domain.rules.lost_run import run_deadline
 from watchdog.domain.schedule import common_delay, extend_deadline_over_gaps
 from watchdog.domain.uptime_clock import Gaps
 from watchdog.probes.base import Probe, RunContext

@@ -233,6 +233,7 @@ def _job_evidence(job: EvaluatedJob) -> Json:
     internal = (
         *("name", "enabled", "schedule_since", "expected_from", "reporting_lag", "listed", "removal"),
         *("undecided", "sent", "final", "lost_is_newest", "lost_failures"),
+        "newest_running_since",
     )
     omitted = (*internal, *(() if job.facts.cron else ("timezone",)))
     facts = {}

@@ -70,9 +70,8 @@ class RqJobSource(RqRedis, JobSource):
         return JobSourceSnapshot(now, tuple(facts), scheduler, location=location)
 
     async def _read_runs(self, client: Any, job: Mapping[str, Any]) -> list[_RqJobRun]:
-        """The runs that are still listed, newest first."""
-        jobs_key = self.redis_key("cron_job", _job_name(job), "jobs")
-        run_ids = await client.zrange(jobs_key, 0, MAX_RUNS_PER_JOB - 1, desc=True)
+        """Runs that are still listed, newest first: up to the newest, or up to the first that waits if many wait."""
+        run_ids = await self._select_run_ids(client, self.redis_key("cron_job", _job_name(job), "jobs"))
         fields = ("status", "enqueued_at", "started_at", "ended_at", "worker_name")
         async with client.pipeline(transaction=False) as pipe:
             for run_id in run_ids:
@@ -91,6 +90,27 @@ class RqJobSource(RqRedis, JobSource):
             )
             runs.append(run)
         return runs
+
+    async def _select_run_ids(self, client: Any, jobs_key: str) -> list[str]:
+        """Newest first. The newest do not show since when runs wait if all of them do. Runs start in their order, so
+        the first that waits is found by bisection."""
+        newest: list[str] = await client.zrange(jobs_key, 0, MAX_RUNS_PER_JOB - 1, desc=True)
+        if len(newest) < MAX_RUNS_PER_JOB or not await self._is_waiting(client, newest[-1]):
+            return newest
+        first, known_to_wait = 0, max(await client.zcard(jobs_key) - MAX_RUNS_PER_JOB, 0)
+        while first < known_to_wait:
+            middle = (first + known_to_wait) // 2
+            ids = await client.zrange(jobs_key, middle, middle)
+            if ids and await self._is_waiting(client, ids[0]):
+                known_to_wait = middle
+            else:
+                first = middle + 1
+        ids = await client.zrange(jobs_key, max(first - MAX_RUNS_PER_JOB + 1, 0), first)
+        return list(reversed(ids))
+
+    async def _is_waiting(self, client: Any, run_id: str) -> bool:
+        status = await client.hget(self.redis_key("job", run_id), "status")
+        return status is not None and status != "started" and status not in STAGE_BY_FINAL_STATUS
 
 
 class _RqScheduler(NamedTuple):

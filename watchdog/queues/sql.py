@@ -216,6 +216,7 @@ class SqlJobSource(TableJobSource):
             last_end=times.get("last_end"),
             last_ok=times.get("last_ok"),
             running_since=times.get("running_since"),
+            newest_running_since=times.get("newest_running_since"),
             duration=max((newest_end or 0) - (newest_start or 0), 0) if has_duration else None,
             failures=int(values["failures"] or 0),
             error=values.get("error") or "",
@@ -229,7 +230,8 @@ class SqlJobSource(TableJobSource):
         columns = self.columns
         finished = columns.finished or columns.started or columns.scheduled or ""
         yield from (("last_end", finished), ("last_ok", finished))
-        yield from ((name, columns.started or "") for name in ("last_start", "running_since", "newest_start"))
+        starts = ("last_start", "running_since", "newest_running_since", "newest_start")
+        yield from ((name, columns.started or "") for name in starts)
         yield from ((name, columns.scheduled or "") for name in ("last_due", "next_due"))
         yield "newest_end", columns.finished or ""
 
@@ -306,7 +308,9 @@ class _JobAggregateQuery:
         if columns.started:
             started = self.table.c[columns.started]
             selected["last_start"] = sa.func.max(started)
-            selected["running_since"] = sa.func.min(sa.case((self.status_in(*statuses.running), started)))
+            running_started = sa.case((self.status_in(*statuses.running), started))
+            selected["running_since"] = sa.func.min(running_started)
+            selected["newest_running_since"] = sa.func.max(running_started)
         if columns.scheduled:
             scheduled = self.table.c[columns.scheduled]
             selected["last_due"] = sa.func.max(sa.case((~self.status_in(*statuses.waiting), scheduled)))

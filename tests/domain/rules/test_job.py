@@ -287,6 +287,28 @@ def test_a_run_that_its_source_lists_for_ever_is_lost_once(
     assert again.verdict.reason == ("" if reason == "job.lost" else reason), sentence
 
 
+def test_an_old_lost_run_does_not_hide_a_later_one() -> None:
+    """A table keeps the rows of runs that were killed, and lists them as in progress until someone deletes them."""
+    limits = JobLimits(grace=2 * HOUR, max_runtime=HOUR)
+    end = NOON - 4 * HOUR
+    ended: dict[str, Any] = {"last_start": end - HOUR, "last_end": end, "duration": HOUR, "last_ok": end}
+    first = JobFacts("backup", cron="0 * * * *", running_since=NOON - 6 * HOUR, worker="a", run_id="7", **ended)
+    record = JobRecord("backup", JobState("0 * * * * UTC", FIRST_SEEN_AT))
+    lost = evaluate_job(first, limits, record, NOON - 3 * HOUR)
+    assert lost.verdict.reason == "job.lost"
+    second = first._replace(newest_running_since=NOON - 3 * HOUR, last_start=NOON - 3 * HOUR)
+    in_progress = evaluate_job(second, limits, lost.record, NOON - 2 * HOUR)
+    assert (in_progress.verdict.reason, in_progress.facts.running_since) == ("", NOON - 3 * HOUR)
+    assert (in_progress.facts.worker, in_progress.facts.run_id) == ("", ""), "those of the lost run"
+    stuck = evaluate_job(second, limits, in_progress.record, NOON - HOUR)
+    assert stuck.verdict.reason == "job.stuck"
+    overtaken = second._replace(last_start=NOON - HOUR, last_end=NOON, duration=HOUR, last_ok=NOON)
+    lost_again = evaluate_job(overtaken, limits, stuck.record, NOON)
+    assert (lost_again.verdict.reason, lost_again.facts.running_since) == ("job.lost", None)
+    assert lost_again.facts.lost_since == NOON - 3 * HOUR
+    assert evaluate_job(overtaken, limits, lost_again.record, NOON + MIN).verdict.reason == ""
+
+
 def test_a_failure_without_a_known_end_holds_while_the_next_run_is_in_progress() -> None:
     _, state = merge_job_state(JobFacts("backup", failures=1, error="x"), JobLimits(), None, NOON)
     facts, _ = merge_job_state(JobFacts("backup", running_since=NOON), JobLimits(), state, NOON)

@@ -8,8 +8,9 @@ import pytest
 
 from watchdog.domain.limits import JobLimits
 from watchdog.domain.observations import JobFacts
-from watchdog.domain.rules.job import evaluate_job_facts, run_deadline
+from watchdog.domain.rules.job import evaluate_job_facts
 from watchdog.domain.rules.job_deadlines import next_job_deadline
+from watchdog.domain.rules.lost_run import run_deadline
 from watchdog.domain.schedule import SENDER_RETRY_WINDOW_MS, CronSchedule, IntervalSchedule
 
 MIN, HOUR, DAY = 60_000, 3_600_000, 86_400_000

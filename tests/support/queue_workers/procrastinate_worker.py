@@ -9,6 +9,7 @@ import procrastinate
 
 connector = procrastinate.PsycopgConnector(conninfo=os.environ["DATABASE"])
 app = procrastinate.App(connector=connector)
+LATER = procrastinate.RetryStrategy(max_attempts=5, wait=60)
 
 
 @app.task(name="throw")
@@ -16,7 +17,7 @@ async def throw() -> None:
     raise ValueError("no template")
 
 
-@app.task(name="retry_later", retry=procrastinate.RetryStrategy(max_attempts=5, wait=60))
+@app.task(name="retry_later", retry=LATER)
 async def retry_later() -> None:
     raise ValueError("not yet")
 
@@ -39,9 +40,9 @@ async def echo(name: str) -> str:
 if behavior := os.environ.get("PERIODIC"):
 
     @app.periodic(cron="* * * * * *")
-    @app.task(name="digest", queue=os.environ["QUEUE"])
+    @app.task(name="digest", queue=os.environ["QUEUE"], retry=LATER if behavior == "retry" else False)
     async def digest(timestamp: int) -> None:
-        if behavior == "throw":
+        if behavior in ("throw", "retry"):
             raise ValueError("no address book")
         if behavior == "hang":
             await asyncio.sleep(3600)

@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from watchdog.domain.formatting import (
-    HOUR_MS,
     MINUTE_MS,
     SECOND_MS,
     SHOW_SECONDS_BELOW_MS,
@@ -27,6 +26,7 @@ from watchdog.domain.model import Finding, HealthState, Listing, ProbeInfo, Resu
 from watchdog.domain.observations import JobFacts
 from watchdog.domain.probe_state import JobRecord, JobState, job_state_key
 from watchdog.domain.reasons import reason_and_message
+from watchdog.domain.rules.lost_run import interval_counted_from_last_run, separate_lost_run
 from watchdog.domain.rules.missing_jobs import withheld_jobs
 from watchdog.domain.rules.policy import AlertPolicy
 from watchdog.domain.schedule import (
@@ -43,8 +43,6 @@ from watchdog.domain.uptime_clock import Gaps
 RULE_NAME = "job"
 HEALTH_STATE = HealthState.DOWN
 FACTS = JobFacts
-MIN_ASSUMED_RUNTIME_MS = HOUR_MS
-"""A run without `max_runtime` is not given up as lost before this time."""
 LATE_REASONS = ("job.overdue", "job.never_ran")
 """A run did not start. The scheduler may be the cause."""
 
@@ -110,33 +108,10 @@ def evaluate_job(
     facts: JobFacts, limits: JobLimits, record: JobRecord | None, now: int, gaps: Gaps = ()
 ) -> EvaluatedJob:
     """Judges one job. `gaps`: when it could not have reported a run; empty where its source knows all of them."""
-    facts = _separate_lost_run(facts, limits, now)
+    facts = separate_lost_run(facts, limits, now)
     facts, state = merge_job_state(facts, limits, None if record is None else record.state, now)
     facts = facts._replace(expected_from=state.expected_from)
     return EvaluatedJob(facts, state, evaluate_job_facts(facts, limits, now, gaps))
-
-
-def run_deadline(facts: JobFacts, limits: JobLimits, started_at: int) -> int:
-    """When a run that started at `started_at` should have ended. Without `max_runtime`: after one period, and at least
-    after an hour; that serves to find lost runs only."""
-    if limits.max_runtime is not None:
-        return started_at + limits.max_runtime
-    interval, schedule = _interval_counted_from_last_run(facts, limits), limits.schedule or facts.build_schedule()
-    period = interval or (schedule.period_at(started_at) if schedule is not None else 0)
-    return started_at + max(period, MIN_ASSUMED_RUNTIME_MS)
-
-
-def _separate_lost_run(facts: JobFacts, limits: JobLimits, now: int) -> JobFacts:
-    """A run that its source still lists as in progress is lost if its deadline has passed and a later run has ended."""
-    since, end = facts.running_since, facts.last_end
-    if since is None or end is None or facts.duration is None or facts.stalled:
-        return facts
-    newest_ended_start = end - facts.duration
-    if newest_ended_start <= since or run_deadline(facts, limits, since) > now:
-        return facts
-    in_progress = facts.last_start if facts.last_start is not None and facts.last_start > newest_ended_start else None
-    is_uncounted = facts.last_ok is None or facts.last_ok < since
-    return facts._replace(running_since=in_progress, lost_since=since, failures=facts.failures + is_uncounted)
 
 
 class ExpectedRuns(NamedTuple):
@@ -149,19 +124,11 @@ class ExpectedRuns(NamedTuple):
 
 
 def expected_runs(facts: JobFacts, limits: JobLimits, expected_from: int, gaps: Gaps = ()) -> ExpectedRuns:
-    interval = _interval_counted_from_last_run(facts, limits)
+    interval = interval_counted_from_last_run(facts, limits)
     if interval is None:
         return ExpectedRuns(limits.schedule or facts.build_schedule(), facts.last_start, expected_from)
     anchor = _interval_anchor(facts, interval, limits.grace, expected_from, gaps)
     return ExpectedRuns(IntervalSchedule(interval, anchor % interval), anchor, anchor)
-
-
-def _interval_counted_from_last_run(facts: JobFacts, limits: JobLimits) -> int | None:
-    """The interval of a job whose next run counts from its last one; None: a cron expression or the job's scheduler
-    defines when it is due."""
-    if limits.overrides_schedule:
-        return limits.interval
-    return facts.every if not facts.cron and facts.next_due is None else None
 
 
 def _interval_anchor(facts: JobFacts, interval: int, grace: int, expected_from: int, gaps: Gaps) -> int:
@@ -256,7 +223,7 @@ def _initial_expected_from(facts: JobFacts, limits: JobLimits, now: int) -> int:
     """From when on runs are expected of a job that is seen for the first time."""
     if facts.schedule_since is not None:
         return facts.schedule_since
-    interval, last_start = _interval_counted_from_last_run(facts, limits), facts.last_start
+    interval, last_start = interval_counted_from_last_run(facts, limits), facts.last_start
     has_run_in_time = interval is not None and last_start is not None and now < last_start + interval
     return last_start if has_run_in_time and last_start is not None else now
 
@@ -364,26 +331,31 @@ def _find_overdue_problem(
     if not missed:
         return None
     first, zone = missed[-1], _time_zone(expected.schedule)
-    due = f"due {format_in_zone(first, now, zone, seconds=first % MINUTE_MS >= SECOND_MS)}"
+    seconds = first % MINUTE_MS >= SECOND_MS
+    due, hints = f"due {format_in_zone(first, now, zone, seconds=seconds)}", _overdue_hints(facts, now, zone, seconds)
     if announced is None and facts.last_start is None and facts.last_end is None:
-        return reason_and_message("job.never_ran", f"{due}{_overdue_hints(facts, now, zone)}", name=facts.name)
+        return reason_and_message("job.never_ran", f"{due}{hints}", name=facts.name)
     if len(missed) >= MAX_MISSED_RUNS:
         due = f"{MAX_MISSED_RUNS} or more runs missed, the first {due} or earlier"
     elif len(missed) > 1:
         due = f"{len(missed)} runs missed, the first {due}"
-    return reason_and_message("job.overdue", f"{due}{_overdue_hints(facts, now, zone)}", name=facts.name)
+    return reason_and_message("job.overdue", f"{due}{hints}", name=facts.name)
 
 
-def _overdue_hints(facts: JobFacts, now: int, zone: str) -> str:
-    """What may explain that a run did not start in time."""
+def _overdue_hints(facts: JobFacts, now: int, zone: str, seconds: bool) -> str:
+    """What may explain that a run did not start in time. `seconds`: whether times show them."""
+
+    def at(instant: int) -> str:
+        return format_in_zone(instant, now, zone, seconds=seconds)
+
     hints = []
     if facts.running_since is not None:
-        hints.append(f"still running since {format_in_zone(facts.running_since, now, zone)}")
+        hints.append(f"still running since {at(facts.running_since)}")
     elif facts.last_start is not None:
-        hints.append(f"last run {format_in_zone(facts.last_start, now, zone)}")
+        hints.append(f"last run {at(facts.last_start)}")
     if facts.usual_delay is not None:
         direction = "late" if facts.usual_delay > 0 else "early"
         hints.append(f"the last runs all started {format_duration(abs(facts.usual_delay))} {direction}")
     if facts.rejected_at is not None:
-        hints.append(f"its check-in of {format_in_zone(facts.rejected_at, now, zone)} was rejected")
+        hints.append(f"its check-in of {at(facts.rejected_at)} was rejected")
     return "".join(f", {hint}" for hint in hints)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.limits import JobLimits
 from watchdog.domain.observations import JobFacts
-from watchdog.domain.rules.job import expected_runs, run_deadline
+from watchdog.domain.rules.job import expected_runs
+from watchdog.domain.rules.lost_run import run_deadline
 from watchdog.domain.schedule import SENDER_RETRY_WINDOW_MS, utc_offset_change_ms
 from watchdog.domain.uptime_clock import Gaps
 

@@ -32,11 +32,13 @@ CLOCK_AND_WORKER_HEARTBEAT_SQL = f"""
         {has_write_access_sql("'procrastinate_jobs'", "'procrastinate_periodic_defers'")}
 """
 LATEST_PERIODIC_DEFERS_SQL = f"""
-    SELECT DISTINCT ON (task_name, periodic_id) task_name, periodic_id, defer_timestamp * 1000, job_id
+    SELECT DISTINCT ON (task_name, periodic_id) task_name, periodic_id, job_id
     FROM procrastinate_periodic_defers ORDER BY task_name, periodic_id, defer_timestamp DESC LIMIT {MAX_PERIODIC_TASKS}
 """
 PERIODIC_RUNS_SQL = f"""
-    SELECT task_name, id, status::text, {WORKER_LOST_SQL}, {last_event_ms_sql("started")},
+    SELECT task_name, id, status::text, {WORKER_LOST_SQL},
+      CASE WHEN jsonb_typeof(args->'timestamp') = 'number' THEN ((args->>'timestamp')::numeric * 1000)::bigint END,
+      {last_event_ms_sql("started")},
       {last_event_ms_sql("succeeded", "failed", "cancelled", "aborted")}
     FROM procrastinate_jobs j
     WHERE id > (SELECT max(id) FROM procrastinate_jobs) - {MAX_JOBS_SEARCHED}
@@ -71,13 +73,19 @@ class _ProcrastinateJobRun(NamedTuple):
     id: int
     status: str
     worker_lost: bool
+    due_at: int | None
     started_at: int | None
     finished_at: int | None
 
+    @property
+    def waiting_since(self) -> int | None:
+        """When it was due, if it has never started. A run that waits for a retry has."""
+        return self.due_at if self.status == "todo" and self.started_at is None else None
+
 
 async def _read_snapshot(session: PostgresSession, context: ConnectContext) -> JobSourceSnapshot:
-    """The newest defer of a task holds its due time and the id of its job; a job holds its task's name only. So if a
-    task is deferred under several ids, only the newest job of each is known to be its own."""
+    """The newest defer of a task holds the id of its job; a job holds its task's name only. So if a task is deferred
+    under several ids, only the newest job of each is known to be its own."""
     ((now, heartbeat_at, can_write),) = await session.fetch_all(CLOCK_AND_WORKER_HEARTBEAT_SQL)
     if can_write:
         context.facts["write_access"] = session.write_access_warning
@@ -87,21 +95,21 @@ async def _read_snapshot(session: PostgresSession, context: ConnectContext) -> J
         runs[task].append(_ProcrastinateJobRun(*run))
     defer_counts = Counter(task for task, *_ in defers)
     jobs = []
-    for task, periodic_id, due_at, job_id in defers:
+    for task, periodic_id, job_id in defers:
         own_runs = [run for run in runs[task] if defer_counts[task] == 1 or run.id == job_id]
         name = f"{task}/{periodic_id}" if periodic_id else task
-        jobs.append(_job_facts(name, due_at, job_id, own_runs))
+        jobs.append(_job_facts(name, job_id, own_runs))
     scheduler = SchedulerLiveness("Procrastinate worker", WORKER_TIMEOUT_MS, heartbeat_at)
     return JobSourceSnapshot(now, tuple(jobs), scheduler, location="table procrastinate_periodic_defers is empty")
 
 
-def _job_facts(name: str, due_at: int, last_run_id: int | None, runs: list[_ProcrastinateJobRun]) -> JobFacts:
-    """A newest run that waits makes the task late.
+def _job_facts(name: str, last_run_id: int | None, runs: list[_ProcrastinateJobRun]) -> JobFacts:
+    """A run that waits makes the task late.
 
     `last_run_id`: None if the newest run was deleted, which workers can be configured to do with jobs that succeed.
     `runs`: newest first.
     """
-    is_waiting = any(run.id == last_run_id and run.status == "todo" for run in runs)
+    waiting_since = min((at for run in runs if (at := run.waiting_since) is not None), default=None)
     finished = [run for run in runs if run.status in ("succeeded", "failed")]
     newest = finished[0] if finished else None
     running = select_run_in_progress(
@@ -114,7 +122,7 @@ def _job_facts(name: str, due_at: int, last_run_id: int | None, runs: list[_Proc
     duration = newest.finished_at - newest.started_at if newest and newest.finished_at and newest.started_at else None
     return JobFacts(
         name,
-        next_due=due_at if is_waiting else None,
+        next_due=waiting_since,
         last_start=max((run.started_at for run in runs if run.started_at is not None), default=None),
         last_end=newest.finished_at if newest else None,
         last_ok=next((run.finished_at for run in finished if run.status == "succeeded"), None),
@@ -123,5 +131,5 @@ def _job_facts(name: str, due_at: int, last_run_id: int | None, runs: list[_Proc
         failures=failures,
         error=UNKNOWN_FAILURE_MESSAGE if failures else "",
         stalled=running is not None and running.worker_lost,
-        sent=is_waiting,
+        sent=waiting_since is not None,
     )

@@ -1,0 +1,52 @@
+"""Until when a run should have ended, and which run that has not is lost. Pure."""
+
+from __future__ import annotations
+
+from watchdog.domain.formatting import HOUR_MS
+from watchdog.domain.limits import JobLimits
+from watchdog.domain.observations import JobFacts
+
+MIN_ASSUMED_RUNTIME_MS = HOUR_MS
+"""A run without `max_runtime` is not given up as lost before this time."""
+
+
+def interval_counted_from_last_run(facts: JobFacts, limits: JobLimits) -> int | None:
+    """The interval of a job whose next run counts from its last one; None: a cron expression or the job's scheduler
+    defines when it is due."""
+    if limits.overrides_schedule:
+        return limits.interval
+    return facts.every if not facts.cron and facts.next_due is None else None
+
+
+def run_deadline(facts: JobFacts, limits: JobLimits, started_at: int) -> int:
+    """When a run that started at `started_at` should have ended. Without `max_runtime`: after one period, and at least
+    after an hour; that serves to find lost runs only."""
+    if limits.max_runtime is not None:
+        return started_at + limits.max_runtime
+    interval, schedule = interval_counted_from_last_run(facts, limits), limits.schedule or facts.build_schedule()
+    period = interval or (schedule.period_at(started_at) if schedule is not None else 0)
+    return started_at + max(period, MIN_ASSUMED_RUNTIME_MS)
+
+
+def separate_lost_run(facts: JobFacts, limits: JobLimits, now: int) -> JobFacts:
+    """A run that its source still lists as in progress is lost if its deadline has passed and a later run has ended."""
+    since, end = facts.running_since, facts.last_end
+    if since is None or end is None or facts.duration is None or facts.stalled:
+        return facts
+    newest, newest_ended_start = facts.newest_running_since or since, end - facts.duration
+    lost_since = max(
+        (
+            start
+            for start in (since, newest)
+            if start < newest_ended_start and run_deadline(facts, limits, start) <= now
+        ),
+        default=None,
+    )
+    if lost_since is None:
+        return facts
+    starts = [at for at in (newest, facts.last_start) if at is not None and at not in (since, lost_since)]
+    in_progress = max((at for at in starts if at == newest or at > newest_ended_start), default=None)
+    is_uncounted = facts.last_ok is None or facts.last_ok < lost_since
+    failures = facts.failures + is_uncounted
+    # The worker and the id are those of the oldest run that the source lists, which is lost.
+    return facts._replace(running_since=in_progress, worker="", run_id="", lost_since=lost_since, failures=failures)
