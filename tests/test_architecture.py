@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -111,6 +112,7 @@ PART_OF = {
 """Packages whose version is chosen by the dependency that they belong to."""
 
 MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 50
 MAX_UNDOCUMENTED_CLASS_LINES = 25
 MAX_POSITIONAL_ARGUMENTS = 5
 BANNED_NAMES = frozenset(
@@ -274,6 +276,15 @@ def find_long_files(sources: Sequence[SourceFile]) -> Iterator[str]:
             yield f"{source.path}: {lines} lines"
 
 
+def find_long_functions(sources: Sequence[SourceFile]) -> Iterator[str]:
+    for source in sources:
+        for node in ast.walk(source.tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                if lines > MAX_FUNCTION_LINES:
+                    yield f"{source.at(node.lineno)}: {node.name}() has {lines} lines"
+
+
 def find_banned_words(sources: Sequence[SourceFile]) -> Iterator[str]:
     for source in sources:
         yield from _banned_words_in(source.path, source.text)
@@ -309,6 +320,7 @@ RULES: tuple[Callable[[Sequence[SourceFile]], Iterator[str]], ...] = (
     find_undocumented_classes,
     find_positional_arguments,
     find_long_files,
+    find_long_functions,
     find_banned_words,
 )
 
@@ -369,6 +381,7 @@ LONG_CLASS = "class Store:\n" + "    x = 1\n" * 25
         ("net/x.py", LONG_CLASS, "class Store has no docstring"),
         ("net/x.py", "def f(): ...\nf(1, 2, 3, 4, 5, 6)", "f() gets 6 positional arguments"),
         ("net/x.py", "x = 1\n" * 401, "net/x.py: 401 lines"),
+        ("net/x.py", "def f():\n" + "    x = 1\n" * 50, "f() has 51 lines"),
         ("net/x.py", '"""What the server tells us."""', "'tells' is not plain English"),
         ("net/x.py", "x = f'it looks\\n into {1}'  # Nobody knows", "'Nobody' is not plain English"),
         ("net/x.py", "# it looks\n# into queues", "'looks # into' is not plain English"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from secrets import token_hex
@@ -17,7 +17,7 @@ from watchdog.config.definitions import ConfigDefinitions, digest_of
 from watchdog.config.load import LoadedConfig
 from watchdog.domain.model import LOCAL_LOCATION, ServiceFacts
 from watchdog.domain.routing import RoutingTable
-from watchdog.net import Network
+from watchdog.net import Network, SecretMask
 from watchdog.net.connector import format_socket_address
 from watchdog.probes import HeartbeatProbe
 from watchdog.probes.base import Probe
@@ -42,6 +42,7 @@ from watchdog.store.write.check_ins import CheckInStore
 from watchdog.store.write.claims import SlotClaimer
 from watchdog.store.write.members import MemberConfiguration, Membership
 from watchdog.store.write.outbox import Outbox
+from watchdog.store.write.probe_registry import ProbeRegistry
 from watchdog.store.write.recorder import ResultRecorder
 from watchdog.store.write.remediations import RemediationStore
 from watchdog.store.write.watermark import Watermark
@@ -129,12 +130,6 @@ async def build_service(
         on_receiver_change=run_service_probe_soon,
         may_notify=membership.notifies,
     )
-    remediation_runner = None
-    if remediated := {database_id: probe for database_id, probe in probes.items() if probe.remediation is not None}:
-        store = RemediationStore(database, registry)
-        remediation_runner = RemediationRunner(
-            store=store, store_executor=store_executor, probes=remediated, network=network, mask=mask, clock=clock
-        )
     return MonitoringService(
         probes=probes,
         store_executor=store_executor,
@@ -146,7 +141,26 @@ async def build_service(
         mask=mask,
         clock=clock,
         lease_keeper=lease_keeper,
-        remediation_runner=remediation_runner,
+        remediation_runner=build_remediation_runner(probes, registry, store_executor, network, mask=mask, clock=clock),
+    )
+
+
+def build_remediation_runner(
+    probes: Mapping[int, Probe],
+    registry: ProbeRegistry,
+    store_executor: StoreExecutor,
+    network: Network,
+    *,
+    mask: SecretMask,
+    clock: Clock,
+) -> RemediationRunner | None:
+    """None if no probe has a remediation."""
+    remediated = {database_id: probe for database_id, probe in probes.items() if probe.remediation is not None}
+    if not remediated:
+        return None
+    store = RemediationStore(store_executor.database, registry)
+    return RemediationRunner(
+        store=store, store_executor=store_executor, probes=remediated, network=network, mask=mask, clock=clock
     )
 
 

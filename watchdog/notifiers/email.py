@@ -7,7 +7,7 @@ import re
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, Field, StrictInt, model_validator
 
@@ -123,21 +123,7 @@ class SmtpServerSettings(ConfigModel):
 
         import aiosmtplib
 
-        class SmtpClient(aiosmtplib.SMTP):
-            """Notes when the email itself is sent: a connection lost after that does not show what became of it."""
-
-            is_email_sent = False
-
-            async def data(self, message: str | bytes, /, **options: Any) -> aiosmtplib.SMTPResponse:
-                if (protocol := self.protocol) is not None:
-                    write = protocol.write
-
-                    def note_and_write(data: bytes) -> None:
-                        self.is_email_sent = data != b"DATA\r\n"
-                        write(data)
-
-                    protocol.write = note_and_write  # type: ignore[method-assign] # aiosmtplib has no hook between DATA and the text
-                return await super().data(message, **options)
+        from watchdog.notifiers.email_smtp import SmtpClient
 
         port = self.port or DEFAULT_SMTP_PORTS[self.security]
         client = SmtpClient(

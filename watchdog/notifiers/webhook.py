@@ -90,7 +90,7 @@ def sign_payload(secret: str, signed_at_s: int, body: bytes) -> str:
 
 def build_payload(idempotency_key: str, context: AlertContext) -> dict[str, Json]:
     """The JSON to post. Within a version, fields are only ever added."""
-    incident, probe, message = context.incident, context.probe, compose_message(context)
+    message = compose_message(context)
     return {
         "version": PAYLOAD_VERSION,
         "event": context.event,
@@ -100,38 +100,8 @@ def build_payload(idempotency_key: str, context: AlertContext) -> dict[str, Json
         "merged": context.merged,
         "title": replace_nbsp(message.title),
         "text": message.summary_text,
-        "incident": {
-            "id": incident.id,
-            "state": incident.state,
-            "rule": incident.rule,
-            "subject": incident.subject,
-            "severity": incident.severity,
-            "reason": incident.reason,
-            "message": replace_nbsp(incident.message),
-            "first_reason": incident.first_reason or incident.reason,
-            "first_message": replace_nbsp(incident.opening_message),
-            "since": format_iso8601(incident.since),
-            "opened_at": format_iso8601(incident.opened_at),
-            "resolved_at": None if incident.resolved_at is None else format_iso8601(incident.resolved_at),
-            "resolution": incident.resolution,
-            "bad_count": context.bad_count,
-            "threshold": context.threshold,
-            "url": context.incident_url or None,
-            "advice": reasons.advice(incident.reason) or None,
-            "other_destinations": [name for name, _ in context.other_destinations],
-        },
-        "probe": {
-            "id": probe.id,
-            "name": probe.name,
-            "kind": probe.kind,
-            "group": probe.group,
-            "tags": list(probe.tags),
-            "target": probe.target,
-            "cadence": probe.schedule_text,
-            "location": context.location,
-            "runbook": probe.runbook or None,
-            "url": context.probe_url or None,
-        },
+        "incident": _incident_json(context),
+        "probe": _probe_json(context),
         "last_good": _run_json(context.last_good),
         "recent": [_run_json(run) for run in context.recent_runs],
         "evidence": {
@@ -139,6 +109,46 @@ def build_payload(idempotency_key: str, context: AlertContext) -> dict[str, Json
             "first_bad": _result_json(context.first_bad),
             "latest": _result_json(context.latest),
         },
+    }
+
+
+def _incident_json(context: AlertContext) -> dict[str, Json]:
+    incident = context.incident
+    return {
+        "id": incident.id,
+        "state": incident.state,
+        "rule": incident.rule,
+        "subject": incident.subject,
+        "severity": incident.severity,
+        "reason": incident.reason,
+        "message": replace_nbsp(incident.message),
+        "first_reason": incident.first_reason or incident.reason,
+        "first_message": replace_nbsp(incident.opening_message),
+        "since": format_iso8601(incident.since),
+        "opened_at": format_iso8601(incident.opened_at),
+        "resolved_at": None if incident.resolved_at is None else format_iso8601(incident.resolved_at),
+        "resolution": incident.resolution,
+        "bad_count": context.bad_count,
+        "threshold": context.threshold,
+        "url": context.incident_url or None,
+        "advice": reasons.advice(incident.reason) or None,
+        "other_destinations": [name for name, _ in context.other_destinations],
+    }
+
+
+def _probe_json(context: AlertContext) -> dict[str, Json]:
+    probe = context.probe
+    return {
+        "id": probe.id,
+        "name": probe.name,
+        "kind": probe.kind,
+        "group": probe.group,
+        "tags": list(probe.tags),
+        "target": probe.target,
+        "cadence": probe.schedule_text,
+        "location": context.location,
+        "runbook": probe.runbook or None,
+        "url": context.probe_url or None,
     }
 
 

@@ -7,7 +7,6 @@ from types import MappingProxyType
 
 from fastapi import FastAPI
 from starlette.datastructures import MutableHeaders
-from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from watchdog.store.read.query import ReadQueryRunner
@@ -38,10 +37,9 @@ def create_app(
     """The application with all routes but check-ins, which CheckInEndpoint puts in front of it.
 
     `clock`: epoch ms. `not_ready_reason`: why the service is not ready, for people; empty if it is. `list_notes`: what
-    else operators should know, with or without the names of probes. `api_keys`: without
-    any, operators' pages are available only on this machine. `destination_addresses`: "oncall/slack" -> "#oncall".
-    `config_warnings`: what in the configuration has no effect, a line each.
-    `mcp_app`: answers requests to `/mcp`, and lives as long as the application.
+    else operators should know, with or without the names of probes. `api_keys`: without any, operators' pages are
+    available only on this machine. `destination_addresses`: "oncall/slack" -> "#oncall". `config_warnings`: what in the
+    configuration has no effect, a line each. `mcp_app`: answers `/mcp`, and lives as long as the application.
     """
     renderer = PageRenderer(status_page.title)
     status_pages = StatusPageCache(run_read_query, clock, status_page, renderer)
@@ -55,21 +53,16 @@ def create_app(
         config_warnings=config_warnings,
     )
     app = FastAPI(title="Watchdog", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lambda _: mcp_app)
-
-    def notes(request: Request) -> Sequence[str]:
-        return list_notes(context.authenticator.is_operator(request))
-
-    app.include_router(
-        create_public_router(
-            renderer,
-            status_pages,
-            run_read_query,
-            not_ready_reason=not_ready_reason,
-            notes=notes,
-            clock=clock,
-            destinations=destination_addresses,
-        )
+    public_router = create_public_router(
+        renderer,
+        status_pages,
+        run_read_query,
+        not_ready_reason=not_ready_reason,
+        notes=lambda request: list_notes(context.authenticator.is_operator(request)),
+        clock=clock,
+        destinations=destination_addresses,
     )
+    app.include_router(public_router)
     app.include_router(create_operator_router(context))
     app.include_router(create_api_router(context))
     app.include_router(create_mcp_router(context, mcp_app))

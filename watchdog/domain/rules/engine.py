@@ -92,22 +92,8 @@ def apply_finding(
     state = alert_states.get(key)
 
     def add_transition(event: IncidentEvent, first_bad_slot: int) -> str:
-        probe = policy.probe.database_id
-        incident = derive_incident_id(probe, *key, first_bad_slot)
-        transitions.append(
-            IncidentTransition(
-                event=event,
-                probe=probe,
-                rule=finding.rule,
-                subject=finding.subject,
-                incident=incident,
-                first_bad_slot=first_bad_slot,
-                slot=slot,
-                reason=finding.reason,
-                message=finding.message,
-            )
-        )
-        return incident
+        transitions.append(_make_transition(event, policy.probe.database_id, finding, first_bad_slot, slot))
+        return transitions[-1].incident
 
     if finding.bad:
         state = state or AlertState(bad_count=0, good_count=0, first_bad_slot=slot, incident=None)
@@ -129,6 +115,22 @@ def apply_finding(
             del alert_states[key]
         else:
             alert_states[key] = state._replace(good_count=state.good_count + 1, other_reason="", other_count=0)
+
+
+def _make_transition(
+    event: IncidentEvent, probe: int, finding: Finding, first_bad_slot: int, slot: int
+) -> IncidentTransition:
+    return IncidentTransition(
+        event=event,
+        probe=probe,
+        rule=finding.rule,
+        subject=finding.subject,
+        incident=derive_incident_id(probe, finding.rule, finding.subject, first_bad_slot),
+        first_bad_slot=first_bad_slot,
+        slot=slot,
+        reason=finding.reason,
+        message=finding.message,
+    )
 
 
 def _count_other_cause(state: AlertState, reason: str) -> AlertState:

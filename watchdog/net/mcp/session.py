@@ -100,50 +100,21 @@ async def connect_mcp_client(
     and never replaces it.
     """
     started = perf_counter()
-
-    @asynccontextmanager
-    async def negotiated(era: str) -> AsyncIterator[McpClient]:
-        remaining_s = timeout_s - (perf_counter() - started)
-        opening: AbstractAsyncContextManager[Transport]
-        if isinstance(target, McpHttpEndpoint):
-            opening = open_http_transport(
-                connector,
-                target,
-                phase_timer,
-                result.facts,
-                now=now,
-                endpoint_event_timeout_s=remaining_s / 2,
-            )
-        else:
-            opening = open_stdio_transport(target, phase_timer, result.facts, remaining_s)
-        async with AsyncExitStack() as stack:
-            with measure_phase(phase_timer, "negotiate"):
-                transport: Transport = await stack.enter_async_context(opening)
-                client = await stack.enter_async_context(create_mcp_client(transport, result))
-                await client.negotiate(era, remaining_s / 2, min(DISCOVERY_TIMEOUT_S, remaining_s / 2))
-            yield client
-
-    def may_work_in_another_era(era: str, error: ProbeError) -> bool:
-        """Whether the negotiation that failed is worth another attempt on a new connection."""
-        if error.is_internal:
-            return False
-        if era != UNKNOWN_ERA:
-            return True
-        # Some servers exit, or drop the connection, when they receive `server/discover`.
-        is_connected = isinstance(target, McpServerCommand) or "address" in result.facts
-        return is_connected and result.last_method == DISCOVER_METHOD and family(error.reason) not in ("http", "tls")
-
     cancellations_before = _count_cancellations()
     try:
         async with AsyncExitStack() as stack:
             eras = _eras_to_try(target, protocol_era)
             for era, next_era in zip(eras, [*eras[1:], None], strict=True):
                 try:
-                    client = await stack.enter_async_context(negotiated(era))
+                    remaining_s = timeout_s - (perf_counter() - started)
+                    opening = _open_transport(connector, target, result, phase_timer, remaining_s, now=now)
+                    client = await stack.enter_async_context(
+                        _negotiate(opening, result, phase_timer, era=era, remaining_s=remaining_s)
+                    )
                     break
                 except ProbeError as error:
                     is_cancelled = _count_cancellations() > cancellations_before
-                    if is_cancelled or next_era is None or not may_work_in_another_era(era, error):
+                    if is_cancelled or next_era is None or not _may_work_in_another_era(target, result, era, error):
                         raise
             yield client
     except ProbeError as error:
@@ -154,6 +125,53 @@ async def connect_mcp_client(
             remaining_s = timeout_s - (perf_counter() - started)
             raise (await find_transport_mismatch(connector, target, error, now, remaining_s) or error) from None
         raise
+
+
+def _open_transport(
+    connector: Connector,
+    target: McpHttpEndpoint | McpServerCommand,
+    result: SessionResult,
+    phase_timer: PhaseTimer,
+    remaining_s: float,
+    *,
+    now: int,
+) -> AbstractAsyncContextManager[Transport]:
+    if isinstance(target, McpServerCommand):
+        return open_stdio_transport(target, phase_timer, result.facts, remaining_s)
+    return open_http_transport(
+        connector, target, phase_timer, result.facts, now=now, endpoint_event_timeout_s=remaining_s / 2
+    )
+
+
+@asynccontextmanager
+async def _negotiate(
+    opening: AbstractAsyncContextManager[Transport],
+    result: SessionResult,
+    phase_timer: PhaseTimer,
+    *,
+    era: str,
+    remaining_s: float,
+) -> AsyncIterator[McpClient]:
+    """A client that has negotiated the protocol, on a connection of its own."""
+    async with AsyncExitStack() as stack:
+        with measure_phase(phase_timer, "negotiate"):
+            transport: Transport = await stack.enter_async_context(opening)
+            client = await stack.enter_async_context(create_mcp_client(transport, result))
+            await client.negotiate(era, remaining_s / 2, min(DISCOVERY_TIMEOUT_S, remaining_s / 2))
+        yield client
+
+
+def _may_work_in_another_era(
+    target: McpHttpEndpoint | McpServerCommand, result: SessionResult, era: str, error: ProbeError
+) -> bool:
+    """Whether the negotiation that failed is worth another attempt on a new connection."""
+    if error.is_internal:
+        return False
+    if era != UNKNOWN_ERA:
+        return True
+    # Some servers exit, or drop the connection, when they receive `server/discover`.
+    is_connected = isinstance(target, McpServerCommand) or "address" in result.facts
+    return is_connected and result.last_method == DISCOVER_METHOD and family(error.reason) not in ("http", "tls")
 
 
 def _eras_to_try(target: McpHttpEndpoint | McpServerCommand, remembered_era: str) -> list[str]:

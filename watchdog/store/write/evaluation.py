@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
+import structlog
 
 from watchdog.domain.model import AlertState, IncidentEvent, IncidentTransition, Outcome, ProbeInfo, Result
 from watchdog.domain.routing import RoutingDecision
@@ -18,6 +19,8 @@ from watchdog.store.tables import alert_states, evaluation_cursors, staleness_ev
 from watchdog.store.write.incidents import change_cause, open_incident, resolve_incident
 from watchdog.store.write.probe_registry import ProbeRegistry
 from watchdog.store.write.watermark import Watermark
+
+log = structlog.get_logger()
 
 
 class EvaluationCursor(NamedTuple):
@@ -42,6 +45,15 @@ class PendingWrites:
     alert_states: list[dict[str, Any]] = field(default_factory=list)
     cleared_alert_states: list[dict[str, Any]] = field(default_factory=list)
     cursor_updates: list[dict[str, Any]] = field(default_factory=list)
+
+    def add_alert_states(self, probe: int, before: AlertStates, after: AlertStates) -> None:
+        """What differs between the alert states of a probe."""
+        for (rule, subject), state in after.items():
+            if before.get((rule, subject)) != state:
+                self.alert_states.append({"probe": probe, "rule": rule, "subject": subject, **state._asdict()})
+        self.cleared_alert_states += [
+            {"p": probe, "r": rule, "s": subject} for rule, subject in before if (rule, subject) not in after
+        ]
 
 
 class AlertEvaluator:
@@ -165,12 +177,7 @@ class AlertEvaluator:
             writes.cursor_updates.append(
                 {"p": probe, "until": until, "awaiting": awaiting, "active": active, "wake": wake_at}
             )
-        for (rule, subject), state in states.items():
-            if states_before.get((rule, subject)) != state:
-                writes.alert_states.append({"probe": probe, "rule": rule, "subject": subject, **state._asdict()})
-        writes.cleared_alert_states += [
-            {"p": probe, "r": rule, "s": subject} for rule, subject in states_before if (rule, subject) not in states
-        ]
+        writes.add_alert_states(probe, states_before, states)
         writes.transitions += fold.transitions
 
     def _write_pending(self, connection: sa.Connection, writes: PendingWrites, now: int) -> None:
@@ -211,7 +218,7 @@ class AlertEvaluator:
             change_cause(connection, transition, routing, now)
             return
         if not routing.destinations:
-            log_incident_without_destination(transition, registered.info, routing)
+            _log_incident_without_destination(transition, registered.info, routing)
         open_incident(
             connection,
             transition,
@@ -222,12 +229,10 @@ class AlertEvaluator:
         )
 
 
-def log_incident_without_destination(
+def _log_incident_without_destination(
     transition: IncidentTransition, probe: ProbeInfo, routing: RoutingDecision
 ) -> None:
-    import structlog
-
-    structlog.get_logger().warning(
+    log.warning(
         "incident_notifies_no_one",
         incident=transition.incident,
         probe_id=probe.id,

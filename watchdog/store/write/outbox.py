@@ -132,33 +132,11 @@ class Outbox:
         configured. A destination with nothing else to send gets another copy of what is unconfirmed and due, if its
         incident is open.
         """
-        earlier = outbox.alias()
-        blocked = sa.exists().where(
-            earlier.c.incident == outbox.c.incident, earlier.c.destination == outbox.c.destination,
-            earlier.c.seq < outbox.c.seq, earlier.c.state == DeliveryState.WAITING,
-            (earlier.c.event != IncidentEvent.CHANGED) | (earlier.c.leased_until > now),
-        )  # fmt: skip
-        sent = outbox.alias()
-        changed_recently = sa.exists().where(
-            sent.c.destination == outbox.c.destination, sent.c.event == IncidentEvent.CHANGED,
-            sent.c.state == DeliveryState.SENT, sent.c.finished_at > now - MIN_CHANGED_INTERVAL_MS,
-        )  # fmt: skip
-        is_edit = outbox.c.destination.in_(editing_destinations)
-        too_soon = (outbox.c.event == IncidentEvent.CHANGED) & ~is_edit & changed_recently
-        free = outbox.c.leased_until.is_(None) | (outbox.c.leased_until <= now)
-        waiting = (outbox_is_waiting, outbox.c.due_at <= now, free, ~blocked, ~too_soon)
-        later = outbox.alias()
-        superseded = sa.exists().where(
-            later.c.incident == outbox.c.incident, later.c.destination == outbox.c.destination,
-            later.c.seq > outbox.c.seq,
-        )  # fmt: skip
-        is_open = sa.exists().where(incidents.c.id == outbox.c.incident, incidents.c.resolved_at.is_(None))
-        unconfirmed = (outbox_is_unconfirmed, outbox.c.due_at <= now, free, ~superseded, is_open)
         paused = sa.select(destination_backoff.c.destination).where(destination_backoff.c.retry_at > now)
         allowed = outbox.c.destination.in_(allowed_destinations), outbox.c.destination.not_in(paused)
         with self.database.write_transaction() as connection:
             rows: list[Any] = []
-            for due in (waiting, unconfirmed):
+            for due in (_waiting_rows_filter(now, editing_destinations), _unconfirmed_rows_filter(now)):
                 destinations = sa.select(outbox.c.destination).where(*due, *allowed).distinct()
                 names = set(connection.execute(destinations).scalars()) - {row.destination for row in rows}
                 first = (
@@ -333,12 +311,11 @@ class Outbox:
             .join(members, members.c.revision == revision_destinations.c.revision)
             .where(members.c.lease_until > since)
         )
-        free = outbox.c.leased_until.is_(None) | (outbox.c.leased_until <= now)
         expired = (
             outbox_is_waiting,
             outbox.c.created_at < since,
             outbox.c.destination.not_in(recent_destinations),
-            free,
+            _is_free(now),
         )
         values = {
             "state": DeliveryState.UNDELIVERED,
@@ -364,6 +341,39 @@ class Outbox:
         released = {"lease_token": None, "leased_until": None, "attempts": leased.attempts + 1, **values}
         update = sa.update(outbox).where(*_leased_rows_filter(leased), *which).values(**released)
         return connection.execute(update).rowcount > 0
+
+
+def _waiting_rows_filter(now: int, editing_destinations: Collection[str]) -> tuple[sa.ColumnElement[bool], ...]:
+    """Rows that are due and wait for no earlier one of their incident at the destination."""
+    earlier, sent = outbox.alias(), outbox.alias()
+    blocked = sa.exists().where(
+        earlier.c.incident == outbox.c.incident, earlier.c.destination == outbox.c.destination,
+        earlier.c.seq < outbox.c.seq, earlier.c.state == DeliveryState.WAITING,
+        (earlier.c.event != IncidentEvent.CHANGED) | (earlier.c.leased_until > now),
+    )  # fmt: skip
+    changed_recently = sa.exists().where(
+        sent.c.destination == outbox.c.destination, sent.c.event == IncidentEvent.CHANGED,
+        sent.c.state == DeliveryState.SENT, sent.c.finished_at > now - MIN_CHANGED_INTERVAL_MS,
+    )  # fmt: skip
+    is_edit = outbox.c.destination.in_(editing_destinations)
+    too_soon = (outbox.c.event == IncidentEvent.CHANGED) & ~is_edit & changed_recently
+    return outbox_is_waiting, outbox.c.due_at <= now, _is_free(now), ~blocked, ~too_soon
+
+
+def _unconfirmed_rows_filter(now: int) -> tuple[sa.ColumnElement[bool], ...]:
+    """Rows of which another copy is due: the incident is open, and nothing later was sent about it."""
+    later = outbox.alias()
+    superseded = sa.exists().where(
+        later.c.incident == outbox.c.incident, later.c.destination == outbox.c.destination,
+        later.c.seq > outbox.c.seq,
+    )  # fmt: skip
+    is_open = sa.exists().where(incidents.c.id == outbox.c.incident, incidents.c.resolved_at.is_(None))
+    return outbox_is_unconfirmed, outbox.c.due_at <= now, _is_free(now), ~superseded, is_open
+
+
+def _is_free(now: int) -> sa.ColumnElement[bool]:
+    """No sender holds the row."""
+    return outbox.c.leased_until.is_(None) | (outbox.c.leased_until <= now)
 
 
 def _leased_rows_filter(leased: LeasedNotification) -> tuple[sa.ColumnElement[bool], ...]:

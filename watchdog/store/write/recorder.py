@@ -13,21 +13,11 @@ from watchdog.store import codec
 from watchdog.store.database import Database
 from watchdog.store.listings import encode_listings
 from watchdog.store.tables import evaluation_cursors, probes, results
-from watchdog.store.write.evaluation import AlertEvaluator
+from watchdog.store.write.evaluation import AlertEvaluator, EvaluationCursor
 from watchdog.store.write.evidence import EvidenceStore
 from watchdog.store.write.probe_registry import ProbeRegistry
 from watchdog.store.write.probe_state import save_probe_state
 from watchdog.store.write.watermark import Watermark, load_claimed_until
-
-
-def _is_missed_run(result: Result) -> bool:
-    return result.reason in (missed_run.NOT_RUN, missed_run.MAY_HAVE_RUN)
-
-
-def _started_late_ms(result: Result) -> int:
-    """How long after its slot a run was started; 0: on time."""
-    late_ms = result.measurements.get(missed_run.LATE_START_MEASUREMENT, 0)
-    return late_ms if isinstance(late_ms, int) else 0
 
 
 class ResultRecorder:
@@ -77,13 +67,7 @@ class ResultRecorder:
         rows, suspect_keys, encoded = [], set(), {}
         for key, (result, *_) in batch.items():
             cursor = cursors.get(result.probe)
-            is_evaluated = cursor is not None and result.slot <= cursor.evaluated_until
-            is_settled = result.slot + _started_late_ms(result) <= settled[result.probe]
-            late = (
-                is_evaluated
-                if _is_missed_run(result)
-                else result.outcome is not Outcome.MISSED and (is_settled or is_evaluated)
-            )
+            late = _is_late(result, cursor, settled[result.probe])
             listings, facts = encode_listings(result, self._listings)
             base = None if listings is None else listings.base_slot
             rows.append(codec.result_to_row(result, late=late, recorded_at=now, facts=facts, facts_base=base))
@@ -160,3 +144,22 @@ class ResultRecorder:
         )
         query = sa.select(probes.c.id, sa.func.coalesce(newest, probes.c.created_at))
         return {row[0]: row[1] for row in connection.execute(query.where(probes.c.id.in_(list(ids))))}
+
+
+def _is_missed_run(result: Result) -> bool:
+    return result.reason in (missed_run.NOT_RUN, missed_run.MAY_HAVE_RUN)
+
+
+def _started_late_ms(result: Result) -> int:
+    """How long after its slot a run was started; 0: on time."""
+    late_ms = result.measurements.get(missed_run.LATE_START_MEASUREMENT, 0)
+    return late_ms if isinstance(late_ms, int) else 0
+
+
+def _is_late(result: Result, cursor: EvaluationCursor | None, settled_until: int) -> bool:
+    """Whether a result arrives too late to be evaluated. `settled_until`: the newest slot whose lateness has passed."""
+    is_evaluated = cursor is not None and result.slot <= cursor.evaluated_until
+    if _is_missed_run(result):
+        return is_evaluated
+    is_settled = result.slot + _started_late_ms(result) <= settled_until
+    return result.outcome is not Outcome.MISSED and (is_settled or is_evaluated)

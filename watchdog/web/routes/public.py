@@ -118,17 +118,23 @@ def create_public_router(
 
     @router.api_route("/readyz", methods=["GET", "HEAD"])
     async def readiness(request: Request) -> Response:
-        reason, failing, now = not_ready_reason(), {}, clock()
-        try:
-            async with asyncio.timeout(QUERY_TIMEOUT_S):
-                facts = await run_read_query(load_failing_destinations)
-            failing = {name: facts[name] for name in facts.keys() & set(destinations)}
-        except QUERY_ERRORS:
-            reason = reason or "the database is unavailable"
-        if not reason and service.can_notify_no_one(failing, destinations, now):
-            reason = "no receiver confirms notifications"
-        names = sorted(name for name, each in failing.items() if service.is_failing(each, now))
+        reason, names = await _check_destinations(run_read_query, not_ready_reason(), destinations, clock())
         content = readiness_json(reason, names, notes(request))
         return JSONResponse(content, 503 if reason else 200, headers=NO_STORE_HEADERS)
 
     return router
+
+
+async def _check_destinations(
+    run_read_query: ReadQueryRunner, not_ready_reason: str, destinations: Collection[str], now: int
+) -> tuple[str, list[str]]:
+    """Why the service is not ready, and which destinations fail. `not_ready_reason`: for any other reason."""
+    try:
+        async with asyncio.timeout(QUERY_TIMEOUT_S):
+            facts = await run_read_query(load_failing_destinations)
+    except QUERY_ERRORS:
+        return not_ready_reason or "the database is unavailable", []
+    failing = {name: facts[name] for name in facts.keys() & set(destinations)}
+    if not not_ready_reason and service.can_notify_no_one(failing, destinations, now):
+        not_ready_reason = "no receiver confirms notifications"
+    return not_ready_reason, sorted(name for name, each in failing.items() if service.is_failing(each, now))
