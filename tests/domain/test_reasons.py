@@ -11,6 +11,7 @@ import ast
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from string import Formatter
 
 import pytest
 
@@ -155,6 +156,35 @@ def test_every_sentence_is_used() -> None:
         and isinstance(node.args[0], ast.Constant)
     }
     assert {code for code, entry in CATALOGUE.items() if entry.sentence} == calls | codes_in_tables()
+
+
+FORMATTERS = ("reason_and_message", "from_reason")
+"""Functions that fill in the sentence of a reason; their keyword arguments are its facts, apart from these."""
+NO_FACTS = {"phase", "retryable", "excerpt", "detail"}
+
+
+def filled_sentences(trees: Iterable[ast.Module]) -> Iterator[tuple[str, set[str]]]:
+    """Every reason whose sentence is filled in with named facts, and the names."""
+    for node in (node for tree in trees for node in ast.walk(tree)):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(FORMATTERS) and node.args:
+            names = {keyword.arg for keyword in node.keywords if keyword.arg is not None}
+            if len(names) == len(node.keywords):  # no facts are passed on from elsewhere
+                for code in constants(node.args[0]):
+                    yield code, names - NO_FACTS
+
+
+def test_every_sentence_gets_the_facts_of_its_template() -> None:
+    sentences = list(filled_sentences(SOURCES))
+    assert len(sentences) > 40
+    assert [
+        (code, names, template_facts(code))
+        for code, names in sentences
+        if code in CATALOGUE and names != template_facts(code)
+    ] == []
+
+
+def template_facts(code: str) -> set[str]:
+    return {name for _, name, _, _ in Formatter().parse(describe(code).sentence) if name is not None}
 
 
 def codes_in_tables() -> set[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
@@ -328,15 +327,6 @@ def test_a_fault_has_its_reason_and_its_facts(fault: Fault, run: Run, tmp_path: 
     assert (result.outcome, result.reason) == (fault.outcome, fault.reason), result.message
     assert [fact for fact in fault.facts if fact not in result.message] == [], result.message
     assert (neighbour.result.outcome, neighbour.result.message) == (Outcome.PASS, "")
-
-
-def test_faults_share_a_reason_only_if_they_share_the_remedy() -> None:
-    rows = {fault.name: fault for fault in FAULTS}
-    owners = Counter(fault.reason for fault in FAULTS if not fault.shares_remedy_with)
-    assert [reason for reason, count in owners.items() if count > 1] == []
-    for fault in FAULTS:
-        if fault.shares_remedy_with:
-            assert rows[fault.shares_remedy_with].reason == fault.reason, fault.name
 
 
 def test_the_neighbours_days_are_those_of_the_earliest_certificate(tmp_path: Path) -> None:

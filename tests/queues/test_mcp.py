@@ -245,7 +245,11 @@ def test_a_server_that_exits_on_the_newer_protocol() -> None:
     command = [sys.executable, str(SERVERS / "raw_stdio.py")]
     assert verdict(run({"command": [*command, "leaves"], "tool": "health_check"})) == (Outcome.PASS, "", "")
     responses = run({"command": [*command, "leaves_at_call"], "tool": "health_check"})
-    assert verdict(responses) == (Outcome.FAIL, "mcp.server_exited", "the server exited with code 3")
+    assert verdict(responses) == (
+        Outcome.FAIL,
+        "mcp.server_exited",
+        "the server exited with code 3",
+    )
 
 
 # --- scripted responses
@@ -307,7 +311,8 @@ STARTED = {"job_id": 7, "poll_resource": "job:7"}
          "not enqueued: tool export: tools/call returns error -32603: it broke"),
         (RawMcpResponse(error=(-32602, "Unknown tool: export")), "canary.enqueue_failed",
          "not enqueued: tool export: tools/call returns error -32602: Unknown tool: export"),
-        (RawMcpResponse(status=503), "canary.enqueue_failed", "not enqueued: tool export: HTTP 503"),
+        (RawMcpResponse(status=503), "canary.enqueue_failed",
+         "not enqueued: tool export: HTTP 503, expected an MCP response"),
         (RawMcpResponse(status=401), "canary.enqueue_failed",
          "not enqueued: tool export: HTTP 401: the server requires credentials"),
     ],

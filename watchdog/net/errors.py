@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from typing import Any, Self
 
 from watchdog.domain.formatting import format_duration
@@ -22,6 +23,7 @@ class ProbeError(Exception):
     `retryable`: a transport error; another attempt within the same run may succeed.
     `is_internal`: Watchdog, its machine or its configuration is at fault, not the target.
     `facts`, `excerpt`: evidence; the excerpt is the target's own text, untrusted.
+    `precedes_deadline`: the deadline came while details of this error were being looked up.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class ProbeError(Exception):
         self.reason, self.message, self.phase = reason, message, phase
         self.retryable, self.is_internal, self.excerpt = retryable, is_internal, excerpt
         self.facts: dict[str, Json] = {}
+        self.precedes_deadline = False
 
     @classmethod
     def from_reason(
@@ -64,7 +67,10 @@ class ProbeError(Exception):
             self.message += describe_activity(self.phase, self.message)
 
 
-_INTERRUPTIONS = ("connection.lost", "connection.closed", "connection.reset")
+_INTERRUPTIONS = (
+    "connection.lost", "connection.closed", "connection.reset",
+    "mcp.server_exited", "mcp.output_closed", "mcp.session_lost",
+)  # fmt: skip
 """Their messages name the phase that they interrupted."""
 
 
@@ -80,6 +86,16 @@ def timeout_error(timeout_s: float, phase: str | None) -> ProbeError:
     reason = timeout_reason(phase)
     is_internal = describe(reason).scope is ReasonScope.ERROR
     return ProbeError(reason, message, phase, retryable=True, is_internal=is_internal)
+
+
+async def explain_until_deadline(error: ProbeError, explanation: Awaitable[ProbeError]) -> ProbeError:
+    """The more specific error that `explanation` returns; `error` itself if the deadline of the run cancels it first,
+    because the fault is known by then, and must not be reported as a timeout."""
+    try:
+        return await explanation
+    except asyncio.CancelledError:
+        error.precedes_deadline = True
+        return error
 
 
 def error_from_exception(error: BaseException) -> ProbeError | None:

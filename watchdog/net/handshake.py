@@ -17,7 +17,7 @@ from watchdog.net.certificates import (
     read_chain,
 )
 from watchdog.net.connector import Connector
-from watchdog.net.errors import ProbeError, error_from_exception
+from watchdog.net.errors import ProbeError, error_from_exception, explain_until_deadline
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.tls import CertificateRequestRecorder, TlsConfig, create_inspection_context
 from watchdog.net.url import Url
@@ -62,10 +62,10 @@ class TlsHandshake:
             await writer.start_tls(context, server_hostname=self._server_name)
         except ssl.SSLError as ssl_error:
             error = error_from_exception(ssl_error)
-            raise (error and await self._explain(error)) or ssl_error from None
+            raise (error and await explain_until_deadline(error, self._explain(error))) or ssl_error from None
         except ConnectionError as connection_error:  # event loops differ in whether they pass on the alert before it
             lost = error_from_exception(connection_error) or ProbeError("connection.lost", "connection lost")
-            explained = await self.explain_lost_connection(lost)
+            explained = await explain_until_deadline(lost, self._explain_lost_connection(lost))
             raise (
                 explained if explained is not lost else ProbeError.from_reason("tls.closed", "tls", retryable=True)
             ) from None
@@ -102,10 +102,14 @@ class TlsHandshake:
         problem = "the server rejects the client certificate"
         return ProbeError.from_reason("tls.client_certificate_rejected", "tls", problem=problem)
 
-    async def explain_lost_connection(self, error: ProbeError) -> ProbeError:
-        """A more specific error, if the connection was lost before the first byte of the first response.
+    async def explain_unanswered_request(self, error: ProbeError) -> ProbeError:
+        """A more specific error, if the connection was lost before the first byte of the first response."""
+        is_tls = self.url.scheme == "https"
+        explain = self._explain_lost_connection if is_tls else self._explain_unanswered_plain_request
+        return await explain_until_deadline(error, explain(error))
 
-        From TLS 1.3 on, a server that misses the client certificate completes the handshake and closes the
+    async def _explain_lost_connection(self, error: ProbeError) -> ProbeError:
+        """From TLS 1.3 on, a server that misses the client certificate completes the handshake and closes the
         connection then; some do so without a TLS alert."""
         is_lost = error.reason in ("connection.closed", "connection.reset", "connection.lost")
         if not is_lost or self.tls.cert_file or not (await self._inspect_server()).requests_client_certificate:
@@ -114,9 +118,8 @@ class TlsHandshake:
         explained.message += f": {error.message} after it asked for a client certificate"
         return explained
 
-    async def explain_unanswered_plain_request(self, error: ProbeError) -> ProbeError:
-        """A more specific error, if a connection without TLS was closed before the first byte of a response: on a port
-        that speaks TLS, some servers close it without an answer."""
+    async def _explain_unanswered_plain_request(self, error: ProbeError) -> ProbeError:
+        """On a port that speaks TLS, some servers close a connection without TLS, and answer nothing."""
         if error.reason not in ("connection.closed", "connection.reset") or not (await self._inspect_server()).chain:
             return error
         return ProbeError.from_reason("protocol.tls_required")

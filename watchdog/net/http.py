@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 
@@ -160,10 +159,7 @@ async def _send_single_request(connector: Connector, request: HttpRequest, url: 
     except Exception as exception:
         if error := error_from_exception(exception):
             if request.phase_timer.current_phase == "first_byte":
-                is_tls = url.scheme == "https"
-                explain = handshake.explain_lost_connection if is_tls else handshake.explain_unanswered_plain_request
-                with suppress(asyncio.CancelledError):  # the deadline: what is known by then counts
-                    error = await explain(error)
+                error = await handshake.explain_unanswered_request(error)
             error.facts.setdefault("address", peer_address)
             raise error from None
         raise

@@ -48,16 +48,26 @@ FAULTS: list[tuple[str, dict[str, Any], str, str]] = [
     ("no credentials", {"*": RawMcpResponse(401)}, "http.401", "HTTP 401: the server requires credentials"),
     ("access denied", {"*": RawMcpResponse(403)}, "http.403", "HTTP 403: access is forbidden"),
     ("too many requests", {"*": RawMcpResponse(429)}, "http.429", "HTTP 429: the server limits the request rate"),
-    ("out of service", {"*": RawMcpResponse(503)}, "http.503", "HTTP 503"),
-    ("out of service after the initialization", {"tools/call": RawMcpResponse(503)}, "http.503", "HTTP 503"),
+    ("out of service", {"*": RawMcpResponse(503)}, "http.503", "HTTP 503, expected an MCP response"),
+    (
+        "out of service after the initialization",
+        {"tools/call": RawMcpResponse(503)},
+        "http.503",
+        "HTTP 503, expected an MCP response",
+    ),
     (
         "HTTP 500 with a JSON-RPC error",
         {"tools/list": RawMcpResponse(500, rpc_error(2, -32603, "boom"))},
         "http.500",
-        "HTTP 500",
+        "HTTP 500, expected an MCP response",
     ),
-    ("an error nested too deeply", {"*": RawMcpResponse(400, b"[" * 16_000)}, "http.400", "HTTP 400"),
-    ("an unknown path", {"*": RawMcpResponse(404)}, "http.404", "HTTP 404"),
+    (
+        "an error nested too deeply",
+        {"*": RawMcpResponse(400, b"[" * 16_000)},
+        "http.400",
+        "HTTP 400, expected an MCP response",
+    ),
+    ("an unknown path", {"*": RawMcpResponse(404)}, "http.404", "HTTP 404, expected an MCP response"),
     ("a web page", {"*": HTML}, "mcp.not_mcp", "expected an MCP response, got text/html"),
     ("another API", {"*": RawMcpResponse(body=b'{"status": "ok"}')}, "mcp.not_mcp", "the response is not JSON-RPC"),
     (
@@ -123,7 +133,7 @@ FAULTS: list[tuple[str, dict[str, Any], str, str]] = [
     (
         "an error of the call",
         {"tools/call": RawMcpResponse(body=rpc_error(4, -32602, "Invalid arguments"))},
-        "mcp.rpc_error",
+        "mcp.invalid_arguments",
         "tools/call returns error -32602: Invalid arguments",
     ),
     (
@@ -309,7 +319,7 @@ def test_an_unreachable_server(url: str, allow_private_addresses: bool, reason: 
 
 
 SSE_FAULTS: list[tuple[str, dict[str, Any], str, str]] = [
-    ("out of service", {"GET": RawMcpResponse(503)}, "http.503", "HTTP 503"),
+    ("out of service", {"GET": RawMcpResponse(503)}, "http.503", "HTTP 503, expected an MCP response"),
     ("a web page", {"GET": HTML}, "mcp.not_mcp", "expected an MCP response, got text/html"),
     (
         "another API",
@@ -362,7 +372,7 @@ def test_an_event_stream_whose_posts_are_refused_does_not_wait_for_the_deadline(
             observation = await runner.run_probe({"sse": raw.url})
             assert (observation.reason, observation.message, observation.evidence.excerpt) == (
                 "http.503",
-                "HTTP 503",
+                "HTTP 503, expected an MCP response",
                 "no workers",
             )
             assert runner.duration_s < 5

@@ -329,3 +329,43 @@ def test_a_task_of_another_server_has_just_been_listed() -> None:
             return listing.observed_at - first_listed_at
 
     assert asyncio.run(go()) == 0
+
+
+# --- sessions that the server forgets
+
+INITIALIZED = {
+    "protocolVersion": "2025-06-18",
+    "capabilities": {},
+    "serverInfo": {"name": "Raw", "version": "0.1"},
+}
+FORGOTTEN = {
+    "an empty response": RawMcpResponse(404),
+    "the error of the Python SDK": RawMcpResponse(404, error=(-32600, "Session not found")),
+    "the error of other servers": RawMcpResponse(404, error=(-32001, "Unknown id")),
+    "the error of servers by the TypeScript SDK's examples": RawMcpResponse(
+        400, error=(-32000, "Bad Request: No valid session ID provided")
+    ),
+    "a web page": RawMcpResponse(404, b"<h1>Not Found</h1>", "text/html"),
+}
+NOT_FORGOTTEN = {
+    "an unknown method": (RawMcpResponse(404, error=(-32601, "Method not found")), "mcp.rpc_error"),
+    "an invalid request": (RawMcpResponse(400, error=(-32600, "Invalid Request")), "mcp.rpc_error"),
+    "a gateway": (RawMcpResponse(503, b"session store is down"), "http.503"),
+}
+
+
+async def run_against(response: RawMcpResponse, session_id: str) -> str:
+    initialize = RawMcpResponse(result=INITIALIZED, headers={"Mcp-Session-Id": session_id} if session_id else {})
+    async with running_raw_server({"initialize": initialize, "tools/call": response}) as raw:
+        return (await run_mcp_probe({"url": raw.url})).reason
+
+
+@pytest.mark.parametrize("response", FORGOTTEN.values(), ids=FORGOTTEN)
+def test_a_session_that_the_server_has_forgotten(response: RawMcpResponse) -> None:
+    assert asyncio.run(run_against(response, "abc")) == "mcp.session_lost"
+    assert asyncio.run(run_against(response, "")) != "mcp.session_lost", "there was no session"
+
+
+@pytest.mark.parametrize(("response", "reason"), NOT_FORGOTTEN.values(), ids=NOT_FORGOTTEN)
+def test_another_error_within_a_session(response: RawMcpResponse, reason: str) -> None:
+    assert asyncio.run(run_against(response, "abc")) == reason

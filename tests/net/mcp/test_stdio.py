@@ -40,10 +40,13 @@ def alive(error: str) -> list[int]:
 
 
 BROKEN = {
-    "exits": ("mcp.server_exited", "the server exited with code 1"),
-    "killed": ("mcp.server_exited", "the server was killed by signal 9 (Killed)"),
-    "leaves_at_call": ("mcp.server_exited", "the server exited with code 3"),
-    "mutes": ("connection.lost", "the server closed its output but is still running while calling the tool"),
+    "exits": ("mcp.server_exited", "the server exited with code 1 while negotiating the protocol version"),
+    "killed": (
+        "mcp.server_exited",
+        "the server was killed by signal 9 (Killed) while negotiating the protocol version",
+    ),
+    "leaves_at_call": ("mcp.server_exited", "the server exited with code 3 while calling the tool"),
+    "mutes": ("mcp.output_closed", "the server closed its output but is still running while calling the tool"),
     "sdk_error_code": ("mcp.rpc_error", "tools/call returns error -32000: no database"),
     "wrong_id": ("mcp.unexpected_id", "the server replies to request '77', which was never sent"),
     "fails_with_a_holder": (
@@ -55,7 +58,10 @@ BROKEN = {
         "the server exited with code 0, but a process that it started (python) keeps its output open",
     ),
     "flood": ("body.too_large", "the server sent more than 4 MiB, Watchdog's limit (max_body)"),
-    "lines": ("mcp.not_mcp", "the server wrote more than 1000 lines that are not MCP"),
+    "lines": (
+        "mcp.output_not_mcp",
+        f"the server wrote more than 1000 lines that are not MCP, the first: '{'x' * 59}…'",
+    ),
 }
 HANGING = ("deaf", "hangs", "stubborn", "forks_and_hangs", "escapes_and_hangs", "notifies_forever")
 WORKING = (

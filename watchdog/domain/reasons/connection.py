@@ -123,7 +123,8 @@ _TIMEOUT = (
         "timeout.negotiate",
         "Timed out: negotiating MCP",
         "The MCP server did not answer the first requests of a session within `timeout`.",
-        "See the server's log.",
+        "See the server's log. If the evidence shows a line that is not MCP, check whether `command` starts a server "
+        "with the stdio transport.",
     ),
     _failure(
         "timeout.list",

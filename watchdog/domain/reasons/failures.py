@@ -46,6 +46,14 @@ _CHECKS = (
         sentence="the server speaks {spoken}: use `{option}` instead of `{configured}`",
     ),
     _failure(
+        "mcp.session_lost",
+        "MCP session lost",
+        "The server no longer knows the session that it opened in this run.",
+        "Check whether the server was restarted. If it has several instances, route all requests of a session to one "
+        "of them, or share the sessions.",
+        sentence="HTTP {status}: the server no longer knows the session",
+    ),
+    _failure(
         "mcp.unsupported_version",
         "Unsupported MCP version",
         "The server supports no version of MCP that Watchdog supports.",
@@ -56,6 +64,12 @@ _CHECKS = (
         "MCP error response",
         "The server answers an MCP request with an error. The message shows its code and text.",
         "See the server's log.",
+    ),
+    _failure(
+        "mcp.invalid_arguments",
+        "MCP tool arguments rejected",
+        "The server rejects the arguments of the tool call. The message shows its text.",
+        "Compare the configured arguments with the input schema of the tool: it may have changed.",
     ),
     _failure(
         "mcp.invalid_response",
@@ -82,6 +96,12 @@ _CHECKS = (
         "Fix the server's pagination.",
     ),
     _failure(
+        "mcp.resource_missing",
+        "MCP resource missing",
+        "The server does not know the configured `resource`, or serves no resources.",
+        "Check its URI.",
+    ),
+    _failure(
         "mcp.resource_empty",
         "MCP resource empty",
         "The configured `resource` has no contents.",
@@ -92,6 +112,20 @@ _CHECKS = (
         "MCP server exited",
         "An MCP server started by `command` exited too early. The excerpt shows its last output.",
         "Run the command by hand.",
+    ),
+    _failure(
+        "mcp.output_closed",
+        "MCP server closed its output",
+        "An MCP server started by `command` closed its standard output, and still runs.",
+        "Look for code that closes or redirects standard output. The excerpt shows the server's last output.",
+        sentence="the server closed its output but is still running",
+    ),
+    _failure(
+        "mcp.output_not_mcp",
+        "Output is not MCP",
+        "The program started by `command` writes lines to its standard output that are not MCP messages.",
+        "Check whether `command` starts an MCP server with the stdio transport, and have it log to standard error.",
+        sentence="the server wrote more than {limit} lines that are not MCP, the first: {first}",
     ),
     _failure(
         "mcp.output_held",

@@ -156,7 +156,13 @@ _HTTP = (
         "http.405",
         "Method not allowed (405)",
         "The URL does not accept the request's method.",
-        "Check `method`.",
+        "Check `method`. If an MCP server refuses POST, check the path: it often ends in `/mcp`.",
+    ),
+    _failure(
+        "http.406",
+        "Not acceptable (406)",
+        "The server cannot answer with any of the types that the request accepts.",
+        "Check `Accept` in `headers`. MCP needs `application/json, text/event-stream`.",
     ),
     _failure(
         "http.407",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -36,8 +35,13 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from watchdog.domain.model import Evidence, Json
 from watchdog.domain.reasons import family
-from watchdog.domain.text import to_single_line, truncate_with_ellipsis, truncate_with_note
+from watchdog.domain.text import to_single_line, truncate_with_ellipsis
 from watchdog.net.errors import ProbeError, error_from_exception
+from watchdog.net.mcp.reply_errors import (
+    error_from_invalid_reply,
+    error_from_reply,
+    error_from_unsupported_version,
+)
 from watchdog.net.mcp.sent_requests import SentRequests
 from watchdog.net.mcp.tool_schema import SchemaBudget, replace_invalid_schemas
 from watchdog.net.phases import PhaseTimer
@@ -48,7 +52,7 @@ DISCOVER_METHOD, LIST_METHOD, LOG_METHOD = "server/discover", "tools/list", "not
 MAX_TOOL_LIST_PAGES = 100
 DISCOVERY_TIMEOUT_S = 5.0
 """Timeout for `server/discover`: some servers never respond to a method that they do not know."""
-MAX_ERROR_EXCERPT_CHARS, MAX_LOG_MESSAGE_CHARS = 2_000, 200
+MAX_LOG_MESSAGE_CHARS = 200
 
 T = TypeVar("T")
 _JSON_ADAPTER: TypeAdapter[Any] = TypeAdapter(Any, config=ConfigDict(ser_json_inf_nan="null"))
@@ -279,7 +283,7 @@ class McpClient:
         try:
             await self._await_response(DISCOVER_METHOD, self.session.discover())
         except RuntimeError as error:
-            raise _unsupported_protocol_error(error) from error
+            raise error_from_unsupported_version(error) from error
 
     async def _initialize(self) -> None:
         try:
@@ -289,7 +293,7 @@ class McpClient:
                 raise
             await self._discover()  # a slow server processed the earlier request after its timeout: the era is settled
         except RuntimeError as runtime_error:
-            raise _unsupported_protocol_error(runtime_error) from runtime_error
+            raise error_from_unsupported_version(runtime_error) from runtime_error
 
     async def list_tools(self) -> None:
         result, previous_cursors = self.result, set[str]()
@@ -334,7 +338,12 @@ class McpClient:
         self.result.tool_result = _parse_tool_result(response.structured_content, self.result.tool_result_text)
 
     async def read_resource(self, uri: str) -> None:
-        response: ReadResourceResult = await self._await_response("resources/read", self.session.read_resource(uri))
+        try:
+            response: ReadResourceResult = await self._await_response("resources/read", self.session.read_resource(uri))
+        except ProbeError as error:
+            if error.reason == "mcp.resource_missing":
+                error.message += f" ({uri})"
+            raise
         for part in response.contents:
             match part:
                 case TextResourceContents():
@@ -354,31 +363,14 @@ class McpClient:
             error.facts["rpc_method"] = method
             raise error from mcp_error
         except ValidationError as validation_error:
-            error = _invalid_reply_error(method, validation_error)
+            error = error_from_invalid_reply(method, validation_error)
             error.facts["rpc_method"] = method
             raise error from validation_error
 
     async def _error_from_mcp_error(self, method: str, mcp_error: MCPError) -> ProbeError:
         received = any((e.code, e.message) == (mcp_error.code, mcp_error.message) for e in self._received.errors)
         error = await self.transport.translate_error(mcp_error, was_received=received)
-        if error is None:
-            text = f"{method} returns error {mcp_error.code}: {to_single_line(mcp_error.message)}"
-            error = ProbeError("mcp.rpc_error", text)
-            error.facts["rpc_error_code"] = mcp_error.code
-            if mcp_error.data is not None:
-                error.excerpt = truncate_with_note(json.dumps(mcp_error.data, default=str), MAX_ERROR_EXCERPT_CHARS)
-        return error
-
-
-def _invalid_reply_error(method: str, error: ValidationError) -> ProbeError:
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    field = ".".join(str(part) for part in first["loc"])
-    return ProbeError("mcp.invalid_response", f"{method} returns an invalid result: {field}: {first['msg']}")
-
-
-def _unsupported_protocol_error(error: RuntimeError) -> ProbeError:
-    versions = truncate_with_ellipsis(str(error).rpartition(": ")[2], 60)
-    return ProbeError("mcp.unsupported_version", f"the server supports no known version of MCP ({versions})")
+        return error or error_from_reply(method, mcp_error)
 
 
 def _parse_tool_result(structured: Any, text: str) -> Json:

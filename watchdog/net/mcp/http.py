@@ -17,7 +17,6 @@ from watchdog.domain.model import Json
 from watchdog.net.connector import Connector
 from watchdog.net.content_encoding import ContentDecoder, UnsupportedEncodingError
 from watchdog.net.errors import ProbeError, error_from_exception
-from watchdog.net.mcp.client import MAX_ERROR_EXCERPT_CHARS
 from watchdog.net.mcp.event_stream import ByteOrderMarkRemover, EventNameNormalizer
 from watchdog.net.mcp.http_connection import NetworkBackend
 from watchdog.net.mcp.http_response import ResponseInfo
@@ -26,6 +25,7 @@ from watchdog.net.mcp.http_transport import (
     HttpTransport,
     McpHttpEndpoint,
 )
+from watchdog.net.mcp.reply_errors import MAX_ERROR_EXCERPT_CHARS
 from watchdog.net.phases import PhaseTimer
 
 SESSION_CLOSE_TIMEOUT_S = 0.3
@@ -57,6 +57,10 @@ async def open_http_transport(
                     yield transport
             finally:
                 waiting.cancel()
+        except asyncio.CancelledError:
+            if isinstance(transport.transport_error, ProbeError) and transport.transport_error.precedes_deadline:
+                raise transport.transport_error from None
+            raise
         except Exception as exception:
             error = transport.translate_exception(exception)
             if error is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ssl
 from collections.abc import Iterable
 from typing import Any
@@ -63,12 +64,12 @@ class NetworkStream(httpcore2.AsyncNetworkStream):
             async with asyncio.timeout_at(self._transport.io_deadline):
                 data = await self._reader.read(min(max_bytes, READ_CHUNK_BYTES))
                 if not data and self._handshake and not self._has_received:
-                    raise ConnectionResetError
+                    raise BrokenPipeError(errno.EPIPE, "closed before the first byte")
         except ConnectionError as lost:
             error = error_from_exception(lost)
             if self._has_received or self._handshake is None or error is None:
                 raise
-            raise await self._handshake.explain_lost_connection(error) from None
+            raise await self._handshake.explain_unanswered_request(error) from None
         if data and not self._has_received and (foreign := foreign_protocol_error(data)):
             raise foreign
         self._has_received = True

@@ -6,10 +6,11 @@ import json
 from dataclasses import dataclass
 
 import httpx2
+from mcp.types import METHOD_NOT_FOUND
 
 from watchdog.net.errors import ProbeError
-from watchdog.net.mcp.client import MAX_ERROR_EXCERPT_CHARS
 from watchdog.net.mcp.event_stream import EVENT_DATA_LINE, EventNameNormalizer
+from watchdog.net.mcp.reply_errors import MAX_ERROR_EXCERPT_CHARS
 from watchdog.net.redact import redact_url
 
 
@@ -38,6 +39,14 @@ class ResponseInfo:
             return False
         return isinstance(body, dict) and isinstance(body.get("error"), dict) and "code" in body["error"]
 
+    @property
+    def loses_session(self) -> bool:
+        """Whether the server no longer knows the session that it opened: HTTP 404, of some servers 400."""
+        if "mcp-session-id" not in self.request.headers or self.status not in (400, 404):
+            return False
+        is_about_method = str(METHOD_NOT_FOUND).encode() in self.body_start
+        return b"session" in self.body_start.lower() or (self.status == 404 and not is_about_method)
+
     def to_error(self) -> ProbeError | None:
         """The error that the response itself stands for. None: it is a valid response of an MCP server."""
         error = self._status_error() or self._content_type_error()
@@ -60,9 +69,12 @@ class ResponseInfo:
         if self.status == 429:
             return ProbeError("http.429", "HTTP 429: the server limits the request rate")
         if self.status >= 500:
-            return ProbeError(f"http.{self.status}", f"HTTP {self.status}", retryable=True)
+            text = f"HTTP {self.status}, expected an MCP response"
+            return ProbeError(f"http.{self.status}", text, retryable=True)
+        if self.loses_session:
+            return ProbeError.from_reason("mcp.session_lost", retryable=True, status=str(self.status))
         if self.status >= 400 and not self.is_jsonrpc_error:
-            return ProbeError(f"http.{self.status}", f"HTTP {self.status}")
+            return ProbeError(f"http.{self.status}", f"HTTP {self.status}, expected an MCP response")
         if 300 <= self.status < 400:
             location = redact_url(str(self.request.url.join(self.headers.get("location", ""))))
             return ProbeError(f"http.{self.status}", f"HTTP {self.status}: redirect to {location} is not followed")

@@ -13,8 +13,9 @@ from watchdog.domain.model import Evidence, Json
 from watchdog.net.body_limits import MIN_MCP_SESSION_BYTES
 from watchdog.net.connector import Connector
 from watchdog.net.errors import ProbeError, error_from_exception
-from watchdog.net.mcp.client import MAX_ERROR_EXCERPT_CHARS, MessageSender
+from watchdog.net.mcp.client import MessageSender
 from watchdog.net.mcp.http_response import ResponseInfo
+from watchdog.net.mcp.reply_errors import MAX_ERROR_EXCERPT_CHARS
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.tls import TlsConfig
 

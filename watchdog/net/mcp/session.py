@@ -13,7 +13,7 @@ from mcp.shared.dispatcher import ProgressFnT
 from watchdog.domain.reasons import family
 from watchdog.domain.text import to_single_line, truncate_with_ellipsis
 from watchdog.net.connector import Connector
-from watchdog.net.errors import ProbeError
+from watchdog.net.errors import ProbeError, explain_until_deadline
 from watchdog.net.mcp.client import (
     DISCOVER_METHOD,
     DISCOVERY_TIMEOUT_S,
@@ -29,7 +29,7 @@ from watchdog.net.mcp.client import (
 from watchdog.net.mcp.http import open_http_transport
 from watchdog.net.mcp.http_transport import McpHttpEndpoint
 from watchdog.net.mcp.stdio import McpServerCommand, open_stdio_transport
-from watchdog.net.mcp.transport_mismatch import find_transport_mismatch
+from watchdog.net.mcp.transport_mismatch import explain_negotiation_error
 from watchdog.net.phases import PhaseTimer
 
 UNKNOWN_ERA = ""
@@ -118,12 +118,14 @@ async def connect_mcp_client(
                         raise
             yield client
     except ProbeError as error:
-        if _count_cancellations() > cancellations_before:
+        is_cancelled = _count_cancellations() > cancellations_before
+        if is_cancelled and not error.precedes_deadline:
             raise asyncio.CancelledError from error
         error.record_phase(phase_timer)
-        if isinstance(target, McpHttpEndpoint) and not result.protocol_era:
+        if isinstance(target, McpHttpEndpoint) and not result.protocol_era and not is_cancelled:
             remaining_s = timeout_s - (perf_counter() - started)
-            raise (await find_transport_mismatch(connector, target, error, now, remaining_s) or error) from None
+            explanation = explain_negotiation_error(connector, target, error, now, remaining_s)
+            raise await explain_until_deadline(error, explanation) from None
         raise
 
 

@@ -19,10 +19,12 @@ from mcp.types import CONNECTION_CLOSED, JSONRPCMessage, jsonrpc_message_adapter
 
 from watchdog.domain.model import Evidence, Json
 from watchdog.domain.reasons import reason_and_message
+from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.net.body_limits import MIN_MCP_SESSION_BYTES
-from watchdog.net.errors import ProbeError, error_from_exception
-from watchdog.net.mcp.client import MAX_ERROR_EXCERPT_CHARS, measure_phase
+from watchdog.net.errors import ProbeError, error_from_exception, explain_until_deadline
+from watchdog.net.mcp.client import measure_phase
 from watchdog.net.mcp.event_stream import BYTE_ORDER_MARK
+from watchdog.net.mcp.reply_errors import MAX_ERROR_EXCERPT_CHARS
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.supervised_process import StartError, SupervisedProcess
 
@@ -154,7 +156,8 @@ class StdioTransport:
         self.facts["non_mcp_line_count"] = self.facts.get("non_mcp_line_count", 0) + 1
         self.facts.setdefault("first_non_mcp_line", line[:200].decode(errors="replace").strip())
         if self.facts["non_mcp_line_count"] > MAX_NON_MCP_LINES:
-            raise ProbeError("mcp.not_mcp", f"the server wrote more than {MAX_NON_MCP_LINES} lines that are not MCP")
+            first = truncate_with_ellipsis(self.facts["first_non_mcp_line"], 60)
+            raise ProbeError.from_reason("mcp.output_not_mcp", limit=str(MAX_NON_MCP_LINES), first=repr(first))
 
     async def _read_stderr(self, stderr: asyncio.StreamReader) -> None:
         while data := await stderr.read(4096):
@@ -164,8 +167,13 @@ class StdioTransport:
     async def translate_error(self, error: MCPError, *, was_received: bool) -> ProbeError | None:
         if was_received or error.code != CONNECTION_CLOSED:
             return None
+        closed = ProbeError.from_reason("mcp.output_closed")
+        return await explain_until_deadline(closed, self._explain_closed_output(closed))
+
+    async def _explain_closed_output(self, closed: ProbeError) -> ProbeError:
+        """The exit of the server, if that is why its output is closed."""
         if not await self._wait_for_exit(PROCESS_EXIT_TIMEOUT_S):
-            return ProbeError("connection.lost", "the server closed its output but is still running")
+            return closed
         with anyio.move_on_after(STDERR_DRAIN_TIMEOUT_S):
             await self._stderr_closed.wait()
         exit_error = ProbeError("mcp.server_exited", f"the server {self._describe_exit()}")

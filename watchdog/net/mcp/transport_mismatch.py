@@ -1,4 +1,4 @@
-"""Finds out that a server speaks the other HTTP transport: `url` and `sse` are easily mixed up."""
+"""Finds out what a server speaks instead of the configured protocol: `url` and `sse` are easily mixed up."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import httpx2
 from watchdog.domain.reasons import family
 from watchdog.net.connector import Connector
 from watchdog.net.errors import ProbeError, error_from_exception
+from watchdog.net.handshake import TlsHandshake
 from watchdog.net.mcp.http import open_http_client
 from watchdog.net.mcp.http_response import has_jsonrpc_message
 from watchdog.net.mcp.http_transport import McpHttpEndpoint
+from watchdog.net.url import parse_url
 
 CHECK_TIMEOUT_S = 2.0
 MAX_CHECKED_BYTES = 16 << 10
@@ -40,23 +42,26 @@ def _may_be_transport_mismatch(error: ProbeError) -> bool:
     return error.reason in ("mcp.not_mcp", "mcp.invalid_response", "mcp.rpc_error")
 
 
-async def find_transport_mismatch(
+async def explain_negotiation_error(
     connector: Connector, endpoint: McpHttpEndpoint, error: ProbeError, now: int, timeout_s: float
-) -> ProbeError | None:
-    """The error that names the transport which the server speaks, with the evidence of `error`, which the negotiation
-    has raised. None: the server does not speak the other transport either."""
+) -> ProbeError:
+    """The error that names what the server speaks, with the evidence of `error`, which the negotiation has raised;
+    `error` itself if the server does not speak the other transport, nor TLS instead of plain HTTP."""
+    if endpoint.url.startswith("http:") and family(error.reason) == "connection":
+        url, allowed = parse_url(endpoint.url), endpoint.allow_private_addresses
+        return await TlsHandshake(connector, url, endpoint.tls, allowed, now).explain_unanswered_request(error)
     if not _may_be_transport_mismatch(error):
-        return None
+        return error
     check = _speaks_streamable_http if endpoint.use_sse else _speaks_sse
     try:
         async with asyncio.timeout(min(CHECK_TIMEOUT_S, timeout_s)):
             # As a client of SSE: with the other transport, GET is answered without a request.
             async with open_http_client(connector, replace(endpoint, use_sse=True), now) as client:
                 if not await check(client, endpoint.url):
-                    return None
+                    return error
     except Exception as exception:
         if error_from_exception(exception):
-            return None  # the first error stays as it is
+            return error
         raise
     spoken, option = ("streamable HTTP", "url") if endpoint.use_sse else ("the SSE transport", "sse")
     configured = "sse" if endpoint.use_sse else "url"
