@@ -90,6 +90,34 @@ def test_all_of_a_long_output_is_passed_on_and_its_tail_reported(receiver: FakeC
     assert receiver.received[1].body.endswith("the end\n")
 
 
+TEXT = "Größe: 10\nError: no space left\n"
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8-sig", "utf-8"], ids=lambda encoding: encoding
+)
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_output_in_any_encoding_is_passed_on_as_it_is_and_reported_as_text(
+    receiver: FakeCheckInReceiver, tmp_path: Path, encoding: str, stream: str
+) -> None:
+    """Of a long output, too, whose beginning is not reported, and beside the other stream in UTF-8."""
+    data = (TEXT * 2_000).encode(encoding)
+    program = f"""
+import sys
+sys.stdout.flush(), sys.stderr.flush()
+data = ({TEXT!r} * 2_000).encode({encoding!r})
+for i in range(0, len(data), 4_093): # characters are split between writes
+    sys.{stream}.buffer.write(data[i : i + 4_093]); sys.{stream}.buffer.flush()
+"""
+    words = [*command("backup", "--", sys.executable, "-c", program)]
+    ran = subprocess.run(words, env=environment(tmp_path, receiver.url), capture_output=True, check=True)
+    assert getattr(ran, stream) == data
+    reported = receiver.received[-1].body
+    assert reported.endswith(TEXT)
+    assert "\N{REPLACEMENT CHARACTER}" not in reported[4:]
+    assert "\0" not in reported
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [

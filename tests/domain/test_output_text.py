@@ -6,7 +6,7 @@ import gzip
 
 import pytest
 
-from watchdog.domain.output_text import MARK_BYTES, BodyEnd, decode_body_end, find_charset
+from watchdog.domain.output_text import MARK_BYTES, BodyEnd, decode_body_end, find_charset, find_wide_encoding
 
 TEXT = "Error: no space left on device, größer als erlaubt\n"
 ENCODINGS = ["utf-16", "utf-32", "utf-8-sig", "utf-8"]
@@ -66,3 +66,15 @@ def test_charsets(name: str, codec: str | None) -> None:
 def test_the_mark_outweighs_the_charset() -> None:
     assert decode_body_end(body_end("\ufeffÄ".encode("utf-16-le")), "latin-1") == "Ä"
     assert decode_body_end(body_end("Ä".encode("cp1252")), "cp1252") == "Ä"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_a_beginning_that_shows_a_wide_encoding(encoding: str) -> None:
+    text = "Error: no space left"
+    exact_encoding = find_wide_encoding(text.encode(encoding))
+    assert text.encode(encoding).decode(exact_encoding).removeprefix("\ufeff") == text
+
+
+@pytest.mark.parametrize("start", [b"", b"x", "Größe".encode(), "Größe".encode("utf-8-sig"), b"\0\0\0\0", bytes(64)])
+def test_a_beginning_in_another_encoding(start: bytes) -> None:
+    assert find_wide_encoding(start) == ""

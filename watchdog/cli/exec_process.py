@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import signal
 import subprocess
 import threading
 import time
 from typing import NamedTuple
+
+from watchdog.domain.output_text import find_wide_encoding
 
 CHECK_IN_URL_ENV_VAR = "WATCHDOG_CHECK_IN_URL"
 FORWARDED_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
@@ -17,6 +20,11 @@ OUTPUT_TAIL_BYTES = 10_240
 """As much of the output as Watchdog keeps of a run."""
 OUTPUT_DRAIN_TIMEOUT_S = 0.5
 """How long output that was written last may take to arrive after the command has ended."""
+
+READ_BYTES = 65_536
+ENCODING_SAMPLE_BYTES = 4_096
+"""The beginning of the output, which shows its encoding."""
+BYTE_ORDER_MARK = "\ufeff"
 
 
 class StartFailure(NamedTuple):
@@ -98,11 +106,16 @@ class ChildProcess:
             self._process.send_signal(signal_number)
 
     def _copy_output(self, source_fd: int, target_fd: int) -> None:
-        while data := os.read(source_fd, 65_536):
-            self._output_tail += data
+        """Passes the output on as it is, and keeps its tail in UTF-8."""
+        data = os.read(source_fd, READ_BYTES)
+        encoding = find_wide_encoding(data[:ENCODING_SAMPLE_BYTES])
+        decoder = codecs.getincrementaldecoder(encoding)("replace") if encoding else None
+        while data:
+            self._output_tail += decoder.decode(data).removeprefix(BYTE_ORDER_MARK).encode() if decoder else data
             del self._output_tail[:-OUTPUT_TAIL_BYTES]
             try:
                 while data:
                     data = data[os.write(target_fd, data) :]
             except OSError:  # our own output was closed: the command must not notice
                 target_fd = os.open(os.devnull, os.O_WRONLY)
+            data = os.read(source_fd, READ_BYTES)

@@ -46,6 +46,14 @@ def find_charset(name: str) -> str | None:
         return None
 
 
+def find_wide_encoding(start: bytes) -> str:
+    """The encoding of a text in UTF-16 or UTF-32, as its beginning shows; empty: it is another one."""
+    encoding = next((e for mark, e in _BYTE_ORDER_MARKS if start.startswith(mark)), "")
+    if encoding:
+        return encoding if encoding in _CODE_UNIT_BYTES else ""
+    return _utf16_without_mark(BodyEnd(start, start[:MARK_BYTES], len(start)))
+
+
 def decode_body_end(body: BodyEnd, charset: str = "utf-8") -> str:
     """The text of the end of a body: by its byte-order mark, else by `charset`, unless it is evidently UTF-16. Invalid
     bytes become `�`. A body that is not text is described instead."""
