@@ -15,7 +15,7 @@ from tests.support.mcp_servers.raw_http import tool_definition
 from watchdog.domain.model import Outcome
 
 A_DAY_AGO = (datetime.now(UTC) - timedelta(days=1)).replace(second=0, microsecond=0)
-SAYS_WHEN = f"{A_DAY_AGO:%H:%M}"
+LAST_RUN_TIME = f"{A_DAY_AGO:%H:%M}"
 DIGEST_DONE = {"name": "digest", "ok": True, "last_run_at": A_DAY_AGO.isoformat(), "last_run_status": "ok"}
 
 
@@ -104,13 +104,13 @@ FAULTS = [
     passing(
         "a task is stale",
         health_check(healthy=True, tasks=[DIGEST_DONE]),
-        *("task", "task.stale", "task digest is stale: last run", SAYS_WHEN, "limit 6 h"),
+        *("task", "task.stale", "task digest is stale: last run", LAST_RUN_TIME, "limit 6 h"),
         settings={"tasks": {"digest": "6h"}},
     ),
     passing(
         "a task is stale for the server",
         health_check(healthy=False, tasks=[DIGEST_DONE | {"ok": False}]),
-        *("task", "task.stale", "task digest is stale: last run", SAYS_WHEN, "ok: false"),
+        *("task", "task.stale", "task digest is stale: last run", LAST_RUN_TIME, "ok: false"),
         shares_remedy_with="a task is stale",
     ),
     passing(

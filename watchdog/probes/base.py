@@ -60,6 +60,8 @@ class RunContext:
     """The previous slot of this probe; None: this is the first."""
     gaps: Gaps = ()
     """The periods in which Watchdog was down and could receive no check-ins."""
+    state_updates_on_timeout: dict[str, Json] = field(default_factory=dict)
+    """The state to store if the deadline interrupts the attempt; the probe fills it in."""
     check_ins_until: int | None = None
     """The check-ins received until this instant are in `probe_state`; None: all until `started_at`."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections import Counter
@@ -191,6 +192,10 @@ class McpProbe(Probe):
             if era and not error.is_internal:
                 state_updates[MCP_PROTOCOL_STATE_KEY] = None
             return self._failed_observation(error, result, context, state_updates)
+        except asyncio.CancelledError:
+            if era and not result.protocol_era:
+                context.state_updates_on_timeout[MCP_PROTOCOL_STATE_KEY] = None
+            raise
         if result.protocol_era != era:
             record = McpProtocolRecord(result.protocol_era, context.started_at)
             state_updates[MCP_PROTOCOL_STATE_KEY] = record.to_json()

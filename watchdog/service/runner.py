@@ -95,7 +95,8 @@ class ProbeRunner:
             if isinstance(e, asyncio.CancelledError) and _is_cancellation_requested():
                 raise
             if isinstance(e, TimeoutError) and deadline.expired():
-                return timeout_observation(probe.deadline_ms, context.phase_timer)
+                observation = timeout_observation(probe.deadline_ms, context.phase_timer)
+                return replace(observation, state_updates=context.state_updates_on_timeout)
             log.exception("probe_error", extra={"probe_id": probe.id})
             message = f"no verdict: {type(e).__name__} inside Watchdog; please report this"
             return Observation(

@@ -14,9 +14,12 @@ import pytest
 from tests.support.mcp_probe_runs import McpProbeRunner, run_mcp_probe
 from tests.support.mcp_servers.raw_http import HEALTHY_RESULT, RawMcpResponse, rpc_result, running_raw_server
 from tests.support.mcp_servers.raw_sse import event, healthy_replies, running_sse_server
-from watchdog.domain.model import Observation, Outcome
-from watchdog.domain.probe_state import MCP_PROTOCOL_STATE_KEY
+from tests.support.probe_runs import run_probe
+from watchdog.domain.model import Observation, Outcome, RecordedResult
+from watchdog.domain.probe_state import MCP_PROTOCOL_STATE_KEY, MCP_TARGET_STATE_KEY, McpProtocolRecord
 from watchdog.net import Network
+from watchdog.probes.mcp import McpProbe
+from watchdog.service.clock import wall_clock_ms
 
 SERVER = str(Path(__file__).parents[2] / "support/mcp_servers/raw_stdio.py")
 RUNS = 20
@@ -266,6 +269,32 @@ def test_a_slow_server_keeps_its_remembered_era() -> None:
 
     observation, state = asyncio.run(go())
     assert (verdict(observation), state[MCP_PROTOCOL_STATE_KEY]["era"]) == (("", ""), "legacy")
+
+
+@pytest.mark.parametrize("era", ["legacy", "2026-07-28"])
+@pytest.mark.parametrize(
+    ("hanging", "expected"),
+    [
+        (("initialize", "server/discover"), {MCP_PROTOCOL_STATE_KEY: None}),
+        (("tools/list",), {}),
+    ],
+    ids=["while negotiating", "later"],
+)
+def test_a_deadline_while_negotiating_discards_the_remembered_era(
+    era: str, hanging: tuple[str, ...], expected: dict[str, Any]
+) -> None:
+    async def go() -> RecordedResult:
+        responses = {} if era == "legacy" else MODERN
+        async with running_raw_server({**responses, **{name: RawMcpResponse(hang=True) for name in hanging}}) as raw:
+            probe = McpProbe.model_validate({"name": "Server", "mcp": raw.url, "timeout": "1s"})
+            at = wall_clock_ms()
+            record = McpProtocolRecord(era, at).to_json()
+            state = {MCP_PROTOCOL_STATE_KEY: record, MCP_TARGET_STATE_KEY: probe.mcp.identity}
+            return await run_probe(probe, at, probe_state=state)
+
+    recorded = asyncio.run(go())
+    assert recorded.result.reason == ("timeout.negotiate" if expected else "timeout.list")
+    assert dict(recorded.state_updates) == expected
 
 
 # --- another server under the same probe
