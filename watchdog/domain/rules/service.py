@@ -57,12 +57,12 @@ def evaluate_result(policy: AlertPolicy, result: Result) -> Iterator[Finding]:
 
 def _judge(subject: str, facts: ServiceFacts, now: int) -> tuple[bool, str, str]:
     """Whether a subject is bad, its reason and its message."""
-    if subject == CONFIGURATIONS_SUBJECT:
-        is_bad = facts.failing_since is not None and now - facts.failing_since > MAX_DIFFERENCE_MS
-        code = "watchdog.configurations_differ"
-    else:
-        is_bad, code = is_failing(facts, now), "watchdog.delivery_failing"
-    if not is_bad or facts.failing_since is None:
+    differs = subject == CONFIGURATIONS_SUBJECT
+    if facts.failing_since is None:
+        return False, "", ""
+    if not (now - facts.failing_since > MAX_DIFFERENCE_MS if differs else is_failing(facts, now)):
         return False, "", ""
     since = format_utc(facts.failing_since, now)
-    return True, *reason_and_message(code, facts.error, subject=subject, since=since)
+    if differs:
+        return True, *reason_and_message("watchdog.configurations_differ", facts.error, since=since)
+    return True, *reason_and_message("watchdog.delivery_failing", facts.error, subject=subject, since=since)
