@@ -10,9 +10,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.browser import find_chromium, running_browser
-from tests.support.fixture_rows import FixtureRows, epoch_ms
-from tests.support.fixtures import acme_rows_after_recovery, new_probe_rows, scheduled_jobs_rows
+from tests.support.fixture_rows import NOW, FixtureRows, epoch_ms
+from tests.support.fixtures import (
+    acme_rows_after_recovery,
+    new_probe_rows,
+    scheduled_jobs_rows,
+)
 from tests.support.web import create_test_app, filled_database, running_app
+from watchdog.domain.formatting import DAY_MS
 from watchdog.store.database import Database
 from watchdog.web import ApiKey
 
@@ -29,6 +34,13 @@ ACME_PATHS = (
     "/undelivered",
     "/nowhere",
 )
+SQUEEZED_TEXTS = """
+    [...document.querySelectorAll("div, p, li, dd, dt, td, th, h1, h2, h3")]
+        .map(element => [element.innerText, element.getBoundingClientRect()])
+        .filter(([text, box]) => text && text.length > 12 && box.width > 2 && box.width < 60 && box.height > 100)
+        .map(([text]) => text.slice(0, 40))
+"""
+"""Texts in a column of a few letters."""
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 
@@ -56,7 +68,8 @@ def site(acme_database: Database) -> Iterator[str]:
 
 
 @pytest.fixture(
-    scope="module", params=["resolved", "newborn", "empty", "sign-in", "stopped", "jobs", "heartbeat", "no-jobs"]
+    scope="module",
+    params=["resolved", "newborn", "empty", "sign-in", "stopped", "jobs", "heartbeat", "no-jobs", "several-days"],
 )
 def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a page over a database of its own."""
@@ -69,11 +82,16 @@ def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         "jobs": (scheduled_jobs_rows, "/jobs"),
         "heartbeat": (scheduled_jobs_rows, "/probes/nightly-backup"),
         "no-jobs": (FixtureRows, "/jobs"),
+        "several-days": (acme_rows_after_recovery, INCIDENT),
     }[request.param]
     acme = create_rows()
     keys = (ApiKey("ops", "operator", "0123456789"),) if request.param == "sign-in" else ()
+    now = NOW + (3 * DAY_MS if request.param == "several-days" else 0)
     url = f"sqlite:///{tmp_path_factory.mktemp('other') / 'o.db'}"
-    with filled_database(url, acme) as database, running_app(create_test_app(database, api_keys=keys)) as address:
+    with (
+        filled_database(url, acme) as database,
+        running_app(create_test_app(database, api_keys=keys, clock=lambda: now)) as address,
+    ):
         yield address + path.replace("INCIDENT", acme.incident_by_name.get("down", ""))
 
 
@@ -92,7 +110,7 @@ def page_problems(page: Page, address: str) -> dict[str, object]:
     complaints = visit(page, address)
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     wider = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-    return {"complaints": complaints, "wider": max(0, wider)}
+    return {"complaints": complaints, "wider": max(0, wider), "squeezed": page.evaluate(SQUEEZED_TEXTS)}
 
 
 def violations(page: Page, axe: str) -> list[str]:
@@ -101,7 +119,7 @@ def violations(page: Page, axe: str) -> list[str]:
     return [f"{v['id']}: {node['html'][:120]}" for v in violations_found for node in v["nodes"]]
 
 
-NO_PROBLEMS = {"complaints": [], "wider": 0}
+NO_PROBLEMS: dict[str, object] = {"complaints": [], "wider": 0, "squeezed": []}
 
 
 @pytest.fixture

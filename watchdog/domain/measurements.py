@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple, Self
 
+from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import Json, Scalar
 from watchdog.domain.observations import QueueMetrics
 
@@ -24,6 +25,11 @@ class QueueMeasurements(QueueMetrics):
 
     def to_measurements(self) -> dict[str, Scalar]:
         return _without_none(asdict(self))
+
+    def to_facts(self) -> dict[str, Json]:
+        """For the evidence: as measurements, with durations that people can read."""
+        facts: dict[str, Json] = self.to_measurements()
+        return facts if self.oldest is None else facts | {"oldest": format_duration(self.oldest)}
 
     @classmethod
     def from_measurements(cls, measurements: Mapping[str, Scalar]) -> Self:

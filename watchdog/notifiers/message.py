@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from watchdog.domain.formatting import HEALTH_STATE_LABELS, HEALTH_STATE_SYMBOLS, format_duration_rounded
 from watchdog.domain.model import AlertContext, HealthState, Incident, IncidentEvent
 from watchdog.domain.rules import HEALTH_STATE_BY_RULE
+from watchdog.domain.rules.job import is_heartbeat
 from watchdog.notifiers.message_fields import (
     CLOSED_PHRASES,
     MAX_CAUSE_CHARS,
@@ -15,7 +16,7 @@ from watchdog.notifiers.message_fields import (
     MessageField,
     attribute_fields,
     evidence_text,
-    expected_and_observed,
+    observed_text,
     opened_fields,
     replace_nbsp,
     resolved_fields,
@@ -98,8 +99,7 @@ def compose_message(context: AlertContext) -> AlertMessage:
     cause = safe_line(incident.message or incident.reason, MAX_CAUSE_CHARS)
     change_text = ""
     if is_open:
-        names_probe = incident.rule == "job" and incident.subject == context.probe.name  # as a heartbeat's cause does
-        title, duration_text = cause if names_probe else f"{name}: {cause}", ""
+        title, duration_text = cause if is_heartbeat(context.probe, incident) else f"{name}: {cause}", ""
         subject = f"[{state_label.upper()} {incident.severity}] {title}"
         if context.event is IncidentEvent.CHANGED:
             change_text = _change_text(context, state_label, title)
@@ -164,7 +164,7 @@ def _closing_cause_text(context: AlertContext, cause: str) -> str:
     incident = context.incident
     if incident.resolution in CLOSED_PHRASES or incident.rule in _RECOVERED_PHRASES:
         return ""
-    return f" (was: {safe_line(expected_and_observed(context, cause)[1], MAX_NAME_CHARS)})"
+    return f" (was: {safe_line(observed_text(context, cause), MAX_NAME_CHARS)})"
 
 
 def _closing_subject(probe_name: str, event_text: str, incident: Incident, duration: str, *, recovered: bool) -> str:

@@ -11,6 +11,7 @@ from watchdog.domain.formatting import (
     NBSP,
     format_count,
     format_duration,
+    format_iso8601,
     format_remediation,
     format_timestamp,
     format_utc,
@@ -25,8 +26,9 @@ from watchdog.domain.model import (
     RemediationState,
     ResultWithEvidence,
 )
-from watchdog.domain.rules import task
+from watchdog.domain.rules import job, task
 from watchdog.domain.text import replace_unsafe_characters, to_single_line, truncate_with_ellipsis
+from watchdog.domain.timestamps import parse_epoch
 
 MAX_NAME_CHARS, MAX_CAUSE_CHARS, MAX_EXCERPT_CHARS = 80, 240, 300
 """The incident's page has the full text."""
@@ -41,6 +43,8 @@ CLOSED_PHRASES = {
 """How an incident ended that did not recover, by its resolution."""
 
 
+RULES_BESIDE_RUNS = ("service", "task", "missing", "tool", "schedule")
+"""Rules about subjects that the probe's own runs and their durations tell nothing about."""
 SUBJECT_PREFIXES = {"job": "job ", "schedule": "job ", "task": "task ", "missing": "task "}
 """By rule: what its subjects are."""
 
@@ -106,8 +110,15 @@ def _first_cause_fields(context: AlertContext) -> tuple[MessageField, ...]:
 
 def _advice_fields(context: AlertContext) -> tuple[MessageField, ...]:
     """What to do, from the catalogue; a runbook is a link beside it."""
-    advice = reasons.advice(context.incident.reason).replace("`", "")
+    advice = reasons.advice(_advised_reason(context)).replace("`", "")
     return (MessageField("What to do", advice),) if advice else ()
+
+
+def _advised_reason(context: AlertContext) -> str:
+    """That of the incident; of a failed expectation about an HTTP error, that of the status, which says more."""
+    reason, result = context.incident.reason, context.latest or context.first_bad
+    status = result.evidence.facts.get("status") if result is not None and reason == "expectation.failed" else None
+    return f"http.{status}" if isinstance(status, int) and status >= 400 else reason
 
 
 def _other_destination_fields(context: AlertContext) -> tuple[MessageField, ...]:
@@ -123,7 +134,8 @@ def _last_good_text(context: AlertContext) -> str:
     last_good = context.last_good
     if last_good is None:
         return f"no good {'run' if context.incident.rule == 'job' else 'result'} before"
-    duration = "" if last_good.duration is None else f" · {format_duration(last_good.duration)}"
+    has_duration = context.incident.rule not in RULES_BESIDE_RUNS
+    duration = "" if last_good.duration is None or not has_duration else f" · {format_duration(last_good.duration)}"
     return f"last good {format_timestamp(last_good.slot, context.now)}{duration}"
 
 
@@ -165,37 +177,43 @@ def _broken_expressions(context: AlertContext, cause: str) -> Iterator[tuple[str
 
 
 def _expected_fields(context: AlertContext, cause: str) -> tuple[MessageField, ...]:
-    """What was expected and observed, unless a broken expression shows it."""
+    """What neither the cause nor a broken expression states: how often a job or a result is expected."""
     if any(_broken_expressions(context, cause)):
         return ()
-    expected, observed = expected_and_observed(context, cause)
-    return (MessageField("Expected", expected), MessageField("Observed", observed)) if expected else ()
+    incident, expected = context.incident, ""
+    if incident.rule == "stale":
+        expected = f"a result {safe_line(context.probe.schedule_text, MAX_NAME_CHARS)}".rstrip()
+    elif incident.rule == "job" and not job.is_heartbeat(context.probe, incident):  # its target shows the schedule
+        expected = _job_expectation(context)
+    return (MessageField("Expected", expected),) if expected else ()
 
 
-def expected_and_observed(context: AlertContext, cause: str) -> tuple[str, str]:
-    """`cause` without what other fields state. What is expected is empty where the cause alone states everything.
+def _job_expectation(context: AlertContext) -> str:
+    """ "0 6 * * * Europe/Berlin, at most 1 h late"; empty if only the source knows the schedule."""
+    limits = job.find_job_limits(context.probe.job_limits, context.incident.subject)
+    if limits is None or not limits.overrides_schedule:
+        return ""
+    schedule = limits.schedule.description if limits.schedule else f"every {format_duration(limits.interval or 0)}"
+    return f"{schedule}, at most {format_duration(limits.grace)} late"
 
-    The cause is cut as text: an incident stores the sentence that it opened with, not its parts, and the evidence may
-    be that of another run. A sentence that is worded otherwise is shown whole.
+
+def observed_text(context: AlertContext, cause: str) -> str:
+    """`cause` without the subject, the limit and the expectation that it also states: "stale: last run 00:53 UTC".
+
+    It is cut as text: an incident stores the sentence that it opened with, not its parts, and the evidence may be that
+    of another run. A sentence that is worded otherwise is shown whole.
     """
     incident = context.incident
     subject = safe_line(incident.subject, MAX_NAME_CHARS)
     if incident.rule == "task":
         limit = task.max_task_age(context.probe, incident.subject)
         limit_text = "" if limit is None else format_duration(limit)
-        observed = cause.removeprefix(f"task {subject} ").removeprefix("is ").removesuffix(f", limit {limit_text}")
-        return f"last run ok{limit_text and f', no older than {limit_text}'}", observed
-    if incident.rule == "missing":
-        return "in the server's list of tasks", "not listed"
+        return cause.removeprefix(f"task {subject} ").removeprefix("is ").removesuffix(f", limit {limit_text}")
     if incident.rule == "job":
-        return "runs on time and succeeds", cause.removeprefix(f"{subject} ").removeprefix("is ")
-    if incident.rule == "stale":
-        return f"a result {safe_line(context.probe.schedule_text, MAX_NAME_CHARS)}".rstrip(), cause
-    if incident.rule == "no_verdict":
-        return "the target can be checked", cause
-    if reasons.family(incident.reason) == "http" and cause.endswith(", expected 2xx"):
-        return "a 2xx status", cause.removesuffix(", expected 2xx")
-    return "", cause
+        return cause.removeprefix(f"{subject} ").removeprefix("is ")
+    if reasons.family(incident.reason) == "http":
+        return cause.removesuffix(", expected 2xx")
+    return cause
 
 
 def resolved_fields(context: AlertContext, cause: str) -> tuple[MessageField, ...]:
@@ -217,7 +235,7 @@ def resolved_fields(context: AlertContext, cause: str) -> tuple[MessageField, ..
     recovered = incident.resolution not in CLOSED_PHRASES
     if (
         recovered
-        and incident.rule not in ("job", "service")
+        and incident.rule not in ("job", *RULES_BESIDE_RUNS)
         and latest is not None
         and latest.outcome is Outcome.PASS
         and latest.duration is not None
@@ -228,7 +246,7 @@ def resolved_fields(context: AlertContext, cause: str) -> tuple[MessageField, ..
 
 def _history_fields(context: AlertContext) -> tuple[MessageField, ...]:
     """The newest results of the probe; of a job, its newest runs."""
-    if not context.recent_runs or context.incident.rule == "service":
+    if not context.recent_runs or context.incident.rule in RULES_BESIDE_RUNS:
         return ()
     if context.incident.rule == "job":
         return (MessageField("Last runs", "oldest first", sparkline(context.recent_runs)),)
@@ -256,18 +274,27 @@ def _format_evidence(result: ResultWithEvidence | None, subject: str) -> str:
     if result is None:
         return ""
     facts = {
-        name: value for name, value in result.evidence.facts.items() if name != "expect" and value not in (None, "")
+        name: value
+        for name, value in result.evidence.facts.items()
+        if name != "expect" and value not in (None, "", [], {})
     }
     for singular, plural in (("task", "tasks"), ("job", "jobs")):
         entries = facts.get(plural)
         entry = entries.get(subject) if isinstance(entries, dict) else None
         if isinstance(entry, dict):
             others = {name: value for name, value in facts.items() if name != plural}
-            own_facts = {name: value for name, value in entry.items() if name != "name"}
+            own_facts = {name: _readable_time(name, value) for name, value in entry.items() if name != "name"}
             facts = {singular: subject} | own_facts | others
     lines = [f"{name}: {_format_value(value)}" for name, value in facts.items()]
     text = replace_unsafe_characters("\n".join([*lines, result.evidence.excerpt])).strip()
     return truncate_with_ellipsis(text, MAX_EXCERPT_CHARS)
+
+
+def _readable_time(name: str, value: object) -> object:
+    """A time that an MCP server reports as seconds or milliseconds since the epoch, as ISO 8601."""
+    is_epoch = name.endswith("_at") and isinstance(value, int | float) and not isinstance(value, bool)
+    at = parse_epoch(value) if is_epoch else None  # type: ignore[arg-type] # a number
+    return value if at is None else format_iso8601(at)
 
 
 def _format_value(value: object) -> str:

@@ -335,7 +335,7 @@ class _CanaryRun:
         sending_ms = tracker.sent_at - self.context.started_at if was_cut_short else 0
         reason, message = canary_failure_reason(limits, tracker, stats, sending_ms)
         facts = self._evidence_facts(tracker)
-        facts |= QueueMeasurements.from_metrics(stats).to_measurements()
+        facts |= QueueMeasurements.from_metrics(stats).to_facts()
         if stats.paused:
             facts["paused"] = True
         return Observation(

@@ -8,7 +8,6 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, StrictFloat, StrictInt, model_validator
 
 from watchdog.config_types import ConfigModel, Duration, FieldValidationError, duration_bounds
-from watchdog.domain.formatting import format_duration
 from watchdog.domain.measurements import QueueMeasurements
 from watchdog.domain.model import Evidence, Json, Observation, Outcome, Scalar
 from watchdog.domain.observations import QueueStats
@@ -234,9 +233,7 @@ def _measurements(threshold_states: Iterable[ThresholdState], stats: QueueStats)
 
 
 def _evidence_facts(threshold_states: Iterable[ThresholdState], stats: QueueStats) -> dict[str, Json]:
-    facts: dict[str, Json] = QueueMeasurements.from_metrics(stats).to_measurements()
-    if stats.oldest is not None:
-        facts["oldest"] = format_duration(stats.oldest)
+    facts = QueueMeasurements.from_metrics(stats).to_facts()
     if stats.completed is not None:
         facts["completed"] = f"{stats.completed.failed} failed, {stats.completed.succeeded} succeeded"
     return {**facts, "paused": True} if stats.paused else facts

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from tests.support.fixture_rows import NOW, FixtureRows
 from tests.support.store import START_AT, StoreHarness, make_registered_probe, make_result
+from tests.support.web import filled_database
 from watchdog.store.tables import incidents
 from watchdog.web.pages.incident import IncidentPage, load_incident_page
 
@@ -44,3 +48,29 @@ def test_an_incident_with_one_cause_has_no_change(tmp_path: Path) -> None:
     page = page_of(tmp_path, "http.503 http.401", resolved=True)
     assert "Cause changed" not in [event.title for event in page.timeline]
     assert page.title == "Api: sentence of http.503"
+
+
+@pytest.mark.parametrize(
+    ("rule", "subject", "message", "title"),
+    [
+        (
+            "job",
+            "Nightly backup",
+            "Nightly backup is overdue: due 03:00 CET",
+            "Nightly backup is overdue: due 03:00 CET",
+        ),
+        ("job", "digest", "digest failed", "Nightly backup: digest failed"),
+        ("availability", "", "no results", "Nightly backup: no results"),
+    ],
+)
+def test_the_title_names_a_heartbeat_once(tmp_path: Path, rule: str, subject: str, message: str, title: str) -> None:
+    rows = FixtureRows()
+    probe = rows.add_probe("Nightly backup", "heartbeat", "Core")
+    incident = rows.add_incident(probe, rule, message, NOW - 60_000, subject=subject)
+    with (
+        filled_database(f"sqlite:///{tmp_path / 'watchdog.db'}", rows) as database,
+        database.read_transaction() as connection,
+    ):
+        page = load_incident_page(connection, incident, {}, NOW)
+    assert page is not None
+    assert page.title == title

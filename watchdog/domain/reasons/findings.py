@@ -240,7 +240,8 @@ FINDING_REASONS = (
         "preference.failed",
         "Preference not met",
         "A `prefer` expression is false or cannot be evaluated.",
-        "Look for what slows the service down, or correct the expression.",
+        "Look for what has changed, such as a slower service or a certificate that has to be renewed, or correct the "
+        "expression.",
     ),
     ReasonEntry(
         ReasonScope.NO_DATA,

@@ -22,7 +22,7 @@ from watchdog.domain.formatting import (
     format_utc,
 )
 from watchdog.domain.limits import JobLimits
-from watchdog.domain.model import Finding, HealthState, Listing, ProbeInfo, Result
+from watchdog.domain.model import Finding, HealthState, Incident, Listing, ProbeInfo, Result
 from watchdog.domain.observations import JobFacts
 from watchdog.domain.probe_state import JobRecord, JobState, job_state_key
 from watchdog.domain.reasons import reason_and_message
@@ -60,6 +60,11 @@ def evaluate_result(policy: AlertPolicy, result: Result) -> Iterator[Finding]:
 def find_job_limits(job_limits: Mapping[str, JobLimits], name: str) -> JobLimits | None:
     """The limits of a job among those of a probe; None if the configuration does not cover the job."""
     return job_limits.get(name, job_limits.get("*"))
+
+
+def is_heartbeat(probe: ProbeInfo, incident: Incident) -> bool:
+    """Whether the incident is about the only job of a heartbeat, which has the probe's name: its cause states it."""
+    return incident.rule == RULE_NAME and incident.subject == probe.name
 
 
 def evaluate_listed_job(probe: ProbeInfo, listing: Listing, name: str) -> JobVerdict | None:

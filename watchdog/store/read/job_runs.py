@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import sqlalchemy as sa
 
 from watchdog.domain.heartbeat import CheckInKind
-from watchdog.domain.model import Outcome, RunSummary
+from watchdog.domain.model import Outcome, ProbeInfo, RunSummary
 from watchdog.domain.observations import JobFacts
 from watchdog.domain.rules import job
 from watchdog.store.codec import encode_json, loads
 from watchdog.store.tables import check_ins, results
 
+HEARTBEAT_KIND = "heartbeat"
 MAX_READ_LISTINGS = 300
 """Results that are searched for runs. One that lists a job's facts does so because they changed, or once an hour."""
 
@@ -19,9 +22,17 @@ def list_job_runs(
     connection: sa.Connection, probe: int, probe_kind: str, job_name: str, limit: int
 ) -> list[RunSummary]:
     """At most `limit` ended runs, oldest first; a run's `slot` is when it ended."""
-    if probe_kind == "heartbeat":
+    if probe_kind == HEARTBEAT_KIND:
         return _runs_of_check_ins(connection, probe, limit)
     return _runs_of_listings(connection, probe, job_name, limit)
+
+
+def list_check_in_runs(
+    connection: sa.Connection, probes: Iterable[ProbeInfo], limit: int
+) -> dict[int, list[RunSummary]]:
+    """The newest runs of the jobs that check in, by database id; without the probes that observe something else."""
+    ids = [probe.database_id for probe in probes if probe.kind == HEARTBEAT_KIND]
+    return {id: _runs_of_check_ins(connection, id, limit) for id in ids}
 
 
 def _runs_of_check_ins(connection: sa.Connection, probe: int, limit: int) -> list[RunSummary]:

@@ -29,7 +29,8 @@ class PhaseRow:
     interrupted_index: int | None
     """The phase in which the run was interrupted."""
     reason_text: str
-    total_duration: float | None
+    total_duration: float
+    """Of all phases: the duration of a canary counts from the moment at which its job is sent."""
     svg: Markup
 
 
@@ -100,7 +101,7 @@ def _build_phase_row(
         durations=durations,
         interrupted_index=phases.index(interrupted) if interrupted else None,
         reason_text=reasons.title(result.reason) if result.reason else "",
-        total_duration=sum(result.phases.values()) if result.duration is None else result.duration,
+        total_duration=max(sum(result.phases.values()), result.duration or 0),
         svg=charts.render_phase_bar(parts, full_scale_ms, incomplete=bool(interrupted)),
     )
 

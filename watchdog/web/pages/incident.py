@@ -16,7 +16,7 @@ from watchdog.domain.formatting import (
     format_timestamp,
 )
 from watchdog.domain.model import AlertContext, DeliveryState, HealthState, IncidentEvent, Notification, Outcome
-from watchdog.domain.rules import HEALTH_STATE_BY_RULE, IMMEDIATE_RULES, availability, stale
+from watchdog.domain.rules import HEALTH_STATE_BY_RULE, IMMEDIATE_RULES, availability, job, stale
 from watchdog.store.read import history, status
 from watchdog.store.read.alert_context import load_alert_context
 from watchdog.store.read.status import Connection, DeliveryRecord, IncidentRecord, ServiceStatus
@@ -129,8 +129,9 @@ def _load_compared_results(
 
 
 def incident_title(record: IncidentRecord) -> str:
-    """ "API: got 503"."""
-    return f"{record.probe.name}: {record.incident.message}"
+    """ "API: HTTP 503, expected 2xx"; of a heartbeat "Nightly backup is overdue: due 03:00 CET"."""
+    message = record.incident.message
+    return message if job.is_heartbeat(record.probe, record.incident) else f"{record.probe.name}: {message}"
 
 
 def incident_state(record: IncidentRecord) -> HealthState:

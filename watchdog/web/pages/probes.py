@@ -10,8 +10,9 @@ from statistics import median
 from markupsafe import Markup
 
 from watchdog.domain.formatting import format_count, format_duration, format_duration_rounded, format_time_ago
-from watchdog.domain.model import HealthState, Outcome
+from watchdog.domain.model import HealthState, Outcome, RunSummary
 from watchdog.store.read.history import load_latest_results
+from watchdog.store.read.job_runs import list_check_in_runs
 from watchdog.store.read.status import (
     Connection,
     ProbeStatus,
@@ -130,9 +131,11 @@ def _load_rows(connection: Connection, on_page: Sequence[ProbeStatus], now: int)
     """(section, row)"""
     runs = load_latest_results(connection, [status.probe.database_id for status in on_page], SPARKLINE_RUNS)
     incident_counts = count_incidents_by_probe(connection, now - INCIDENTS_PERIOD_MS)
+    job_runs = list_check_in_runs(connection, [status.probe for status in on_page], SPARKLINE_RUNS)
     for status in on_page:
         id = status.probe.database_id
-        yield _section_name(status), _build_probe_row(status, runs[id], incident_counts.get(id, 0), now)
+        shown_runs = job_runs.get(id, runs[id])
+        yield _section_name(status), _build_probe_row(status, shown_runs, incident_counts.get(id, 0), now)
 
 
 def _format_probes_headline(statuses: Sequence[ProbeStatus]) -> str:
@@ -154,7 +157,9 @@ def format_watermark(service_status: ServiceStatus, now: int) -> str:
     return "No run scheduled yet" if watermark is None else f"Last scheduled {format_time_ago(watermark, now)}"
 
 
-def _build_probe_row(status: ProbeStatus, runs: Sequence[ResultRow], incident_count: int, now: int) -> ProbeRow:
+def _build_probe_row(
+    status: ProbeStatus, runs: Sequence[RunSummary | ResultRow], incident_count: int, now: int
+) -> ProbeRow:
     probe, latest = status.probe, status.latest_result
     return ProbeRow(
         probe_id=probe.id,
@@ -191,19 +196,20 @@ def format_outcome(run: ResultRow) -> str:
     return f"{label}, {run.message}" if len(run.message) <= MAX_INLINE_MESSAGE_CHARS else label
 
 
-def sparkline_value(run: ResultRow) -> charts.SparklineValue:
+def sparkline_value(run: RunSummary | ResultRow) -> charts.SparklineValue:
+    """A run of unknown duration, as that of a job that reports only its end, is on the baseline."""
     if run.outcome is Outcome.FAIL:
         return "x"
-    return run.duration if run.outcome is Outcome.PASS else None
+    return run.duration or 0 if run.outcome is Outcome.PASS else None
 
 
-def _describe_sparkline(runs: Sequence[ResultRow]) -> str:
+def _describe_sparkline(runs: Sequence[RunSummary | ResultRow]) -> str:
     """The sparkline in words, for screen readers."""
     failed_count = sum(run.outcome is Outcome.FAIL for run in runs)
     durations = [run.duration for run in runs if run.outcome is Outcome.PASS and run.duration is not None]
     parts = [f"{failed_count} of {len(runs)} failed"] if failed_count else []
     parts += [f"median {format_duration(median(durations))}"] if durations else []
-    return ", ".join(parts) or "no runs"
+    return ", ".join(parts) or (f"none of {len(runs)} failed" if runs else "no runs")
 
 
 def format_next_run(next_due_at: int | None, now: int) -> str:

@@ -1,0 +1,23 @@
+"""The card "Time by phase"."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.store import make_result
+from watchdog.web.cards.phases import build_phases_card
+
+
+@pytest.mark.parametrize(
+    ("duration", "phases", "total"),
+    [
+        (1, {"connect": 0.3, "enqueue": 4.4, "pick_up": 1.0}, 5.7),
+        (49, {"negotiate": 12.0, "list": 29.0}, 49),
+        (None, {"connect": 0.3, "enqueue": 0.5}, 0.8),
+    ],
+    ids=["a canary, whose duration counts from the sending", "time between the phases", "no duration"],
+)
+def test_the_total_is_never_less_than_its_parts(duration: int | None, phases: dict[str, float], total: float) -> None:
+    card = build_phases_card({"Last run": make_result(1, 0, duration=duration, phases=phases)})
+    assert card is not None
+    assert card.rows[0].total_duration == pytest.approx(total)
