@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import linear_regression, median
@@ -70,10 +70,9 @@ def observe(folder: Path, targets: SoakTargets, duration_s: float) -> list[Sampl
     command = [sys.executable, "-m", "benchmarks.soak"]
     env = {TASK_COUNT_VARIABLE: str(task_count_file)}
     samples: list[Sample] = []
-    with ExitStack() as stack:
-        watchdog = stack.enter_context(run_watchdog(config, env, command))
+    with run_watchdog(config, env, command) as watchdog:
         targets.check_in_url = f"{watchdog.base_url}in/{CHECK_IN_TOKEN}"
-        client = stack.enter_context(httpx.Client(base_url=watchdog.base_url, trust_env=False, timeout=30))
+        base_url = watchdog.base_url
         start, fault = time.monotonic(), ""
         while (at_s := time.monotonic() - start) < duration_s:
             due = fault_at(at_s)
@@ -81,7 +80,7 @@ def observe(folder: Path, targets: SoakTargets, duration_s: float) -> list[Sampl
                 targets.break_down(due) if due else targets.repair(fault)
                 fault = due
             for page in PAGES:
-                client.get(page)
+                request_page(base_url + page)
             samples.append(take_sample(watchdog, at_s, task_count_file))
             if at_s // PRINT_INTERVAL_S != (at_s - SAMPLE_INTERVAL_S) // PRINT_INTERVAL_S:
                 print_sample(samples[-1], fault)
@@ -89,6 +88,14 @@ def observe(folder: Path, targets: SoakTargets, duration_s: float) -> list[Sampl
             time.sleep(max(0.0, start + next_s - time.monotonic()))
         print(*watchdog.stderr_lines[-5:], sep="  ", end="", flush=True)
     return samples
+
+
+def request_page(url: str) -> None:
+    """As a browser or a monitoring system would, on a connection of its own."""
+    try:
+        httpx.get(url, trust_env=False, timeout=30)
+    except httpx.HTTPError as e:
+        print(f"  {url}: {e!r}", flush=True)
 
 
 def fault_at(at_s: float) -> str:

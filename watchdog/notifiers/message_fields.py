@@ -44,7 +44,7 @@ CLOSED_PHRASES = {
 
 
 RULES_BESIDE_RUNS = ("service", "task", "missing", "tool", "schedule")
-"""Rules about subjects that the probe's own runs and their durations tell nothing about."""
+"""Rules about subjects that are independent of the runs of the probe and of their durations."""
 SUBJECT_PREFIXES = {"job": "job ", "schedule": "job ", "task": "task ", "missing": "task "}
 """By rule: what its subjects are."""
 
@@ -115,7 +115,7 @@ def _advice_fields(context: AlertContext) -> tuple[MessageField, ...]:
 
 
 def _advised_reason(context: AlertContext) -> str:
-    """That of the incident; of a failed expectation about an HTTP error, that of the status, which says more."""
+    """That of the incident; of a failed expectation about an HTTP error, that of the status, which is more exact."""
     reason, result = context.incident.reason, context.latest or context.first_bad
     status = result.evidence.facts.get("status") if result is not None and reason == "expectation.failed" else None
     return f"http.{status}" if isinstance(status, int) and status >= 400 else reason
