@@ -29,10 +29,12 @@ from tests.support.alert_contexts import (
 from tests.support.fakes import FakeMailServer, make_certificate
 from watchdog.domain.formatting import utc_datetime
 from watchdog.domain.model import AlertContext
+from watchdog.notifiers import email as email_module
 from watchdog.notifiers.base import CONFIG_ERROR_RETRY_S, DeliveryError
 from watchdog.notifiers.email import EmailNotifier, SmtpServerSettings
 from watchdog.notifiers.email_letter import derive_message_id, render_html_part, render_text_part
 from watchdog.notifiers.message import compose_message
+from watchdog.service.notifications import SEND_TIMEOUT_S
 
 LOGIN = ("watchdog", "pass word of some length")
 
@@ -335,13 +337,22 @@ def test_an_accepted_email_counts_as_sent_despite_later_errors(send: SendFixture
 
 
 @pytest.mark.parametrize(
+    "is_silent", [False, True], ids=["the connection is dropped", "the server is silent until the time limit"]
+)
+@pytest.mark.parametrize(
     ("dropped_after", "maybe_delivered"),
     [(0, False), (1, False), (3, False), (5, True)],
     ids=["at the greeting", "after EHLO", "after RCPT", "after the email"],
 )
 def test_only_a_connection_dropped_after_data_leaves_the_delivery_unknown(
-    send: SendFixture, dropped_after: int, maybe_delivered: bool
+    send: SendFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    dropped_after: int,
+    maybe_delivered: bool,
+    is_silent: bool,
 ) -> None:
+    monkeypatch.setattr(email_module, "SMTP_TIMEOUT_S", 3.0)
+
     def handler(connection: socket.socket) -> None:
         reader = connection.makefile("rb")
         connection.sendall(b"220 hello\r\n")
@@ -349,6 +360,8 @@ def test_only_a_connection_dropped_after_data_leaves_the_delivery_unknown(
             reader.readline()
             connection.sendall(response)
         while dropped_after == 5 and reader.readline() not in (b".\r\n", b""):
+            pass
+        while is_silent and reader.readline():
             pass
 
     with server(handler) as port:
@@ -358,6 +371,35 @@ def test_only_a_connection_dropped_after_data_leaves_the_delivery_unknown(
             send(email, OPENED_ALERT)
     assert failed.value.maybe_delivered is maybe_delivered
     assert failed.value.partial_receipt["message_id"].endswith("@acme.example>")
+
+
+def test_an_accepted_email_is_delivered_although_the_server_is_silent_at_the_end(
+    send: SendFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a copy would be sent each time."""
+    monkeypatch.setattr(email_module, "SMTP_QUIT_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(email_module, "SMTP_COMMAND_TIMEOUT_S", 3_600.0)
+
+    def handler(connection: socket.socket) -> None:
+        reader = connection.makefile("rb")
+        connection.sendall(b"220 hello\r\n")
+        for response in (b"250 hi\r\n", b"250 fine\r\n", b"250 fine\r\n", b"354 go\r\n"):
+            reader.readline()
+            connection.sendall(response)
+        while reader.readline() not in (b".\r\n", b""):
+            pass
+        connection.sendall(b"250 kept\r\n")
+        while reader.readline():
+            pass
+
+    with server(handler) as port:
+        address = {"host": "127.0.0.1", "port": port, "security": "none", "from": "w@acme.example"}
+        email = EmailNotifier(to=("a@b.example",), server=SmtpServerSettings.model_validate(address))
+        assert send(email, OPENED_ALERT)["message_id"]
+
+
+def test_the_time_limits_of_an_email_are_less_than_that_of_a_delivery() -> None:
+    assert email_module.SMTP_TIMEOUT_S + email_module.SMTP_QUIT_TIMEOUT_S < SEND_TIMEOUT_S
 
 
 def test_without_a_configured_server_the_delivery_is_retried_for_an_hour(fail: SendFixture) -> None:

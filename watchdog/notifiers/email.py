@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 
 SMTP_COMMAND_TIMEOUT_S = 10.0
+SMTP_TIMEOUT_S, SMTP_QUIT_TIMEOUT_S = 18.0, 1.0
+"""Until the server has accepted the email, and for its farewell. Together less than a delivery may take, so that an
+email that was sent counts as such, however slow the server is."""
 DEFAULT_SMTP_PORTS = {"starttls": 587, "tls": 465, "none": 25}
 UNKNOWN_ADDRESS_CODES = (550, 551, 553)
 """Codes that servers without enhanced status codes send for an address that does not exist."""
@@ -138,12 +141,14 @@ class SmtpServerSettings(ConfigModel):
             timeout=SMTP_COMMAND_TIMEOUT_S,
         )
         try:
-            await client.connect()
-            refused, _ = await client.send_message(
-                mail, sender=self.sender_address.addr_spec, recipients=list(recipients)
-            )
-            with suppress(aiosmtplib.SMTPException, OSError):
-                await client.execute_command(b"QUIT")  # the server has accepted the email; errors no longer matter
+            async with asyncio.timeout(SMTP_TIMEOUT_S):
+                await client.connect()
+                refused, _ = await client.send_message(
+                    mail, sender=self.sender_address.addr_spec, recipients=list(recipients)
+                )
+            with suppress(aiosmtplib.SMTPException, OSError):  # the server has accepted the email
+                async with asyncio.timeout(SMTP_QUIT_TIMEOUT_S):
+                    await client.execute_command(b"QUIT")
         except aiosmtplib.SMTPRecipientsRefused as error:
             return {r.recipient: SmtpReply(r.code, r.message) for r in error.recipients}
         except (aiosmtplib.SMTPException, OSError, ValueError) as error:

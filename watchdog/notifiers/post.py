@@ -34,7 +34,9 @@ REJECTED_CONTENT_STATUSES = frozenset({400, 413, 415, 422})
 
 CONFIRM_VARIABLES = {"status": "int", "headers": "map(string, string)", "body": "dyn"}
 """The variables of `confirm`, with their CEL types."""
-_HTML_DOCUMENT_PATTERN = re.compile(r"\s*(<!--.*?-->\s*)*<(!doctype html|html)\b", re.IGNORECASE | re.DOTALL)
+_HTML_DOCUMENT_PATTERN = re.compile(
+    r"\s*(<\?xml\b[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype html|html)\b", re.IGNORECASE | re.DOTALL
+)
 
 
 class ReceiverResponse(NamedTuple):
@@ -78,7 +80,7 @@ async def post_json(
             message = "the URL or a header is not valid in HTTP"
             raise DeliveryError("delivery.invalid_request", message, retry_for_s=CONFIG_ERROR_RETRY_S) from None
         raise unreachable_error(error, parse_url(url).host, parse_url(url).port) from None
-    text = replace_unsafe_characters(read[:MAX_RESPONSE_BYTES].decode("utf-8", "replace"))
+    text = replace_unsafe_characters(read[:MAX_RESPONSE_BYTES].decode("utf-8-sig", "replace"))
     retry_after_s = _parse_retry_after(response.headers.get("retry-after"), now)
     return ReceiverResponse(response.status_code, text, retry_after_s, dict(response.headers))
 
