@@ -251,6 +251,28 @@ def test_an_emptied_table_and_its_rows_restored(app: ExternalApp) -> None:
     assert app.run().result.reason == "job.most_gone"
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_job_has_its_grace_again_when_its_database_returns(app: ExternalApp) -> None:
+    app.add("export", "completed", started_at=timedelta(minutes=5), completed_at=timedelta(minutes=5))
+    often = {"export": {"every": "10m", "grace": "2m"}}
+    assert app.problems(often) == {}
+    file = Path(app.url.removeprefix("sqlite:///"))
+    file.rename(file.with_name("away"))
+    assert app.run(often).result.reason == "broker.unreachable"
+    app.state["source"]["away_since"] -= 5 * 60_000
+    file.with_name("away").rename(file)
+    app.execute("UPDATE scheduled_jobs SET started_at = :at, completed_at = :at", at=str(NOW - timedelta(minutes=13)))
+    app.state = {
+        key: {**state, "expected_from": 0, "last_start": None, "last_end": None, "last_ok": None}
+        if key.startswith("job:")
+        else state
+        for key, state in app.state.items()
+    }
+    assert app.problems(often) == {}
+    app.state["source"]["returned_at"] -= 3 * 60_000
+    assert app.problems(often)["export"][0] == "job.overdue"
+
+
 def test_a_job_whose_runs_the_application_has_deleted_by_age_is_not_missed(app: ExternalApp) -> None:
     app.add("monthly", "completed", completed_at=8 * DAY)
     for days in range(8):

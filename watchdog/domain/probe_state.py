@@ -18,6 +18,8 @@ FORGET_JOB_KEY_PREFIX = "forget:"
 """Key of an operator's decision to forget a missing job: this, then a digest of the job's name."""
 SCHEDULER_STATE_KEY = "scheduler"
 """Key of a `SchedulerRecord`."""
+SOURCE_STATE_KEY = "source"
+"""Key of a `SourceRecord`."""
 WAITING_STATE_KEY = "waiting"
 """Present while none of the probe's jobs has run yet."""
 QUEUE_STATE_KEY = "queue"
@@ -92,6 +94,22 @@ class SchedulerRecord(NamedTuple):
     @classmethod
     def from_json(cls, stored: Mapping[str, Json]) -> SchedulerRecord:
         return cls(stored["heartbeat_at"])
+
+
+class SourceRecord(NamedTuple):
+    """The newest absence of the server that holds the jobs. None is stored if it was never away."""
+
+    away_since: int
+    """The first run that could not reach it."""
+    returned_at: int | None = None
+    """The first run that reached it again; None: it is away."""
+
+    def to_json(self) -> Json:
+        return self._asdict()
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Json]) -> SourceRecord:
+        return cls(stored["away_since"], stored["returned_at"])
 
 
 def job_state_key(job_name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, StrictInt, model_validator
@@ -24,7 +25,7 @@ from watchdog.domain.observations import JobSourceSnapshot
 from watchdog.domain.probe_state import JOB_STATE_KEY_PREFIX, WAITING_STATE_KEY, JobRecord
 from watchdog.domain.rules import job as job_rule
 from watchdog.domain.rules.job import EvaluatedJob, JobVerdict
-from watchdog.domain.rules.job_source import EvaluatedSource, evaluate_source, name_jobs
+from watchdog.domain.rules.job_source import EvaluatedSource, evaluate_source, name_jobs, source_away_update
 from watchdog.domain.schedule import CronSchedule
 from watchdog.domain.uptime_clock import Gaps
 from watchdog.net.errors import ProbeError
@@ -174,11 +175,15 @@ class JobsProbe(QueueSystemProbe):
         except ProbeError as error:
             if error.reason not in SOURCE_MISSING_REASONS or not _lists_jobs(context.probe_state):
                 observation = observation_from_error(error, context.phase_timer)
+                if error.reason == "broker.unreachable":
+                    updates = source_away_update(context.probe_state, context.started_at)
+                    observation = replace(observation, state_updates=updates)
                 return add_facts(observation, connect_context.facts)
             snapshot = JobSourceSnapshot(context.started_at, (), location=error.message)
         source = evaluate_source(snapshot, self.job_limits, self.jobs.required_jobs, context.probe_state, context.gaps)
         if not source.is_readable:
             observation = observation_from_error(ProbeError(source.reason, source.message), context.phase_timer)
+            observation = replace(observation, state_updates=_changes(source.state_updates, context.probe_state))
         else:
             observation = jobs_observation(source, context, snapshot.taken_at)
         return add_facts(observation, connect_context.facts)
@@ -213,7 +218,7 @@ def jobs_observation(source: EvaluatedSource, context: RunContext, observed_at: 
         measurements=JobCounts(len(jobs), len(problems))._asdict(),
         listings={job_rule.RULE_NAME: Listing(observed_at, {j.facts.name: j.facts for j in jobs}, tuple(gaps))},
         evidence=Evidence({JOBS_EVIDENCE_KEY: {job.facts.name: _job_evidence(job) for job in evidence_jobs}}),
-        state_updates={key: value for key, value in state.items() if context.probe_state.get(key) != value},
+        state_updates=_changes(state, context.probe_state),
     )
 
 
@@ -225,6 +230,10 @@ def _state_after(source: EvaluatedSource, probe_state: Mapping[str, Json]) -> di
     removed = {key: None for key in probe_state if key.startswith(JOB_STATE_KEY_PREFIX) and key not in records}
     is_waiting = not any(job.facts.has_run for job in source.jobs)
     return {**removed, **records, **source.state_updates, WAITING_STATE_KEY: True if is_waiting else None}
+
+
+def _changes(state: Mapping[str, Json], probe_state: Mapping[str, Json]) -> dict[str, Json]:
+    return {key: value for key, value in state.items() if probe_state.get(key) != value}
 
 
 def _job_evidence(job: EvaluatedJob) -> Json:

@@ -21,7 +21,7 @@ from watchdog.domain.probe_state import (
     job_state_key,
 )
 from watchdog.domain.rules import AlertPolicy, AlertStates, fold_results
-from watchdog.domain.rules.job_source import EvaluatedSource, evaluate_source
+from watchdog.domain.rules.job_source import EvaluatedSource, evaluate_source, source_away_update
 from watchdog.domain.rules.unreadable_schedule import unreadable_schedule_problem
 from watchdog.domain.schedule import CronSchedule
 from watchdog.domain.uptime_clock import Gaps
@@ -78,6 +78,11 @@ class Poller:
         done = fold_results(self.policy, self.alerts, self.now - 1, [result], lambda _: True)
         return describe(done.transitions)
 
+    def lose_source(self) -> None:
+        """A run to which the server that holds the jobs gives no answer."""
+        self.now += MIN
+        self.state |= source_away_update(self.state, self.now)
+
     def replay(self) -> list[str]:
         return describe(fold_results(self.policy, {}, 0, self.results, lambda _: True).transitions)
 
@@ -103,6 +108,62 @@ def describe(transitions: Iterable[IncidentTransition]) -> list[str]:
 def jobs(names: str, **facts: Any) -> tuple[JobFacts, ...]:
     """One for each letter, due at midnight every day, last run at noon."""
     return tuple(JobFacts(name, **{"cron": "0 0 * * *", "last_start": NOON, **facts}) for name in names)
+
+
+# --- a source that was away
+
+
+def test_jobs_have_their_grace_again_when_their_server_returns() -> None:
+    """None of them could run in the meantime."""
+    poller = Poller({"*": JobLimits(grace=2 * MIN)})
+    often = jobs("ab", cron="* * * * *")
+    assert poller.poll(*often) == []
+    for _ in range(5):
+        poller.lose_source()
+    assert poller.poll(*often) == []
+    ran = often[0]._replace(last_start=poller.now)
+    assert poller.poll(ran, often[1]) == []
+    assert poller.poll(ran, often[1]) == []
+    ran = ran._replace(last_start=poller.now)
+    assert poller.poll(ran, often[1]) == ["opened job[b]: job.overdue"]
+    for _ in range(5):
+        poller.lose_source()
+    assert poller.poll(ran, often[1]) == [], "what was late before stays open"
+    assert poller.open_incidents == [("job", "b")]
+
+
+def test_a_server_that_is_away_again_and_again_delays_a_late_job_by_one_grace() -> None:
+    poller = Poller({"*": JobLimits(grace=2 * MIN)})
+    late = jobs("ab", cron="* * * * *")
+    assert poller.poll(*late) == []
+    decided = []
+    for _ in range(5):
+        poller.lose_source()
+        decided += poller.poll(*late)
+    assert decided == ["opened job[a]: job.overdue", "opened job[b]: job.overdue"]
+    assert poller.now - NOON == 11 * MIN
+    assert poller.replay() == decided
+
+
+def test_jobs_that_return_have_their_grace_again() -> None:
+    poller = Poller({"*": JobLimits(grace=2 * MIN)})
+    often = jobs("abc", cron="* * * * *")
+    poller.poll(*often)
+    assert poller.poll() == ["opened source: job.most_gone"]
+    assert poller.poll(*often, after=9 * MIN) == ["resolved source"]
+    assert poller.poll(*often, after=3 * MIN) == [f"opened job[{name}]: job.overdue" for name in "abc"]
+
+
+@pytest.mark.parametrize("timeout", [None, 2 * MIN])
+def test_a_scheduler_may_be_silent_for_as_long_again_when_its_server_returns(timeout: int | None) -> None:
+    poller = Poller({"*": JobLimits(grace=2 * MIN)}, SchedulerLiveness("beat", timeout, timeout and NOON))
+    often = jobs("ab", cron="* * * * *")
+    assert poller.poll(*often) == []
+    for _ in range(5):
+        poller.lose_source()
+    assert poller.poll(*often) == []
+    assert poller.poll(*often, after=2 * MIN) == []
+    assert poller.poll(*often) == ["opened availability: job.scheduler_dead"]
 
 
 # --- vanished

@@ -17,9 +17,11 @@ from watchdog.domain.probe_state import (
     FORGET_JOB_KEY_PREFIX,
     JOB_STATE_KEY_PREFIX,
     SCHEDULER_STATE_KEY,
+    SOURCE_STATE_KEY,
     JobRecord,
     JobState,
     SchedulerRecord,
+    SourceRecord,
     forget_job_key,
     job_state_key,
     load_job_record,
@@ -66,10 +68,17 @@ class _Source(NamedTuple):
     gaps: Gaps
     heartbeat_at: int | None
     """When the scheduler last reported, as the source shows or the probe remembers it."""
+    absence: SourceRecord | None
+    """When the server was away. Nothing could run then."""
 
     @property
     def taken_at(self) -> int:
         return self.snapshot.taken_at
+
+    @property
+    def server_returned_at(self) -> int:
+        """0: it was never away."""
+        return 0 if self.absence is None else self.absence.returned_at or 0
 
     @property
     def scheduler(self) -> SchedulerLiveness:
@@ -88,7 +97,7 @@ def evaluate_source(
     A required job that the source has never listed is judged by what is remembered of it, and is gone unless its
     configuration has a schedule of its own.
     """
-    heartbeat_at = _newest_heartbeat(snapshot, probe_state)
+    heartbeat_at, absence = _newest_heartbeat(snapshot, probe_state), _newest_absence(snapshot, probe_state)
     source = _Source(
         snapshot=snapshot,
         job_limits=job_limits,
@@ -96,14 +105,17 @@ def evaluate_source(
         probe_state=probe_state,
         gaps=gaps,
         heartbeat_at=heartbeat_at,
+        absence=absence,
     )
     listed = list(_evaluate_listed_jobs(source))
+    returned: Mapping[str, Json] = {} if absence is None else {SOURCE_STATE_KEY: absence.to_json()}
     if dead := _dead_scheduler_reason(source, listed):
-        return EvaluatedSource((), *dead, is_readable=False)
+        return EvaluatedSource((), *dead, is_readable=False, state_updates=returned)
     unlisted = _remove_jobs_no_longer_missed(source, listed, list(_evaluate_unlisted_jobs(source)))
     jobs = (*listed, *unlisted)
     reason, message = _find_source_problem(snapshot, jobs)
     updates: dict[str, Json] = dict.fromkeys(key for key in probe_state if key.startswith(FORGET_JOB_KEY_PREFIX))
+    updates |= returned
     if heartbeat_at is not None:
         updates[SCHEDULER_STATE_KEY] = SchedulerRecord(heartbeat_at).to_json()
     return EvaluatedSource(jobs, reason, message, state_updates=updates)
@@ -162,11 +174,26 @@ def _advanced_at(facts: JobFacts, saved: JobState, now: int) -> int | None:
 
 
 def _is_undecided(source: _Source, job: EvaluatedJob, limits: JobLimits) -> bool:
-    """Whether a run did not start, and the scheduler has not reported since the run was due and its grace passed. Then
-    the scheduler may be the cause: either it reports again, or it is dead."""
-    if not job.is_late or job.facts.sent or source.scheduler.timeout is None or source.heartbeat_at is None:
+    """Whether a run did not start, and that is no evidence yet.
+
+    It became late while its server was away, or while the source did not list it, and has its grace again from then on.
+    Or the scheduler has not reported since the run was due and its grace passed. Then the scheduler may be the cause:
+    either it reports again, or it is dead.
+    """
+    if not job.is_late:
         return False
-    return evaluate_job_facts(job.facts, limits, source.heartbeat_at).reason not in LATE_REASONS
+    grace, absence = limits.grace + source.snapshot.reporting_lag, source.absence
+    if job.state.returned_at is not None and source.taken_at - job.state.returned_at <= grace:
+        return True
+    if absence is not None and source.taken_at - source.server_returned_at <= grace:
+        return not _is_late_at(absence.away_since, job, limits)
+    if job.facts.sent or source.scheduler.timeout is None or source.heartbeat_at is None:
+        return False
+    return not _is_late_at(source.heartbeat_at, job, limits)
+
+
+def _is_late_at(instant: int, job: EvaluatedJob, limits: JobLimits) -> bool:
+    return evaluate_job_facts(job.facts, limits, instant).reason in LATE_REASONS
 
 
 def _as_undecided(job: EvaluatedJob) -> EvaluatedJob:
@@ -283,6 +310,26 @@ def _newest_heartbeat(snapshot: JobSourceSnapshot, probe_state: Mapping[str, Jso
     return max((min(at, snapshot.taken_at) for at in reports), default=None)
 
 
+def source_away_update(probe_state: Mapping[str, Json], now: int) -> Mapping[str, Json]:
+    """What a run changes in the probe's state that could not reach the server that holds the jobs."""
+    record = _load_absence(probe_state)
+    is_known = record is not None and record.returned_at is None
+    return {} if is_known else {SOURCE_STATE_KEY: SourceRecord(now).to_json()}
+
+
+def _load_absence(probe_state: Mapping[str, Json]) -> SourceRecord | None:
+    stored = probe_state.get(SOURCE_STATE_KEY)
+    return None if stored is None else SourceRecord.from_json(stored)
+
+
+def _newest_absence(snapshot: JobSourceSnapshot, probe_state: Mapping[str, Json]) -> SourceRecord | None:
+    """The newest absence, which this run ends if none before it has."""
+    record = _load_absence(probe_state)
+    if record is None or record.returned_at is not None:
+        return record
+    return record._replace(returned_at=snapshot.taken_at)
+
+
 def _dead_scheduler_reason(source: _Source, listed: list[EvaluatedJob]) -> tuple[str, str] | None:
     """A scheduler that does not run is one problem, however many jobs it keeps from running."""
     scheduler = source.snapshot.scheduler
@@ -296,7 +343,7 @@ def _dead_scheduler_reason(source: _Source, listed: list[EvaluatedJob]) -> tuple
         detail = _describe_idle_scheduler(source, listed)
     elif source.heartbeat_at is None:
         detail = "none has ever reported"
-    elif source.taken_at - source.heartbeat_at > scheduler.timeout:
+    elif source.taken_at - max(source.heartbeat_at, source.server_returned_at) > scheduler.timeout:
         detail = f"the last heartbeat was at {format_utc(source.heartbeat_at, source.taken_at, seconds=True)}"
     else:
         detail = ""
