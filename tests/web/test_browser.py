@@ -17,7 +17,8 @@ from tests.support.fixtures import (
     scheduled_jobs_rows,
 )
 from tests.support.web import create_test_app, filled_database, running_app
-from watchdog.domain.formatting import DAY_MS
+from watchdog.domain.formatting import DAY_MS, SECOND_MS
+from watchdog.domain.observations import JobFacts
 from watchdog.store.database import Database
 from watchdog.web import ApiKey
 
@@ -41,6 +42,19 @@ SQUEEZED_TEXTS = """
         .map(([text]) => text.slice(0, 40))
 """
 """Texts in a column of a few letters."""
+OVERLAPPING_CELLS = """
+    [...document.querySelectorAll("tr")].flatMap(row => {
+        const [name, state] = [row.querySelector(".c-name > a"), row.querySelector(".state")]
+        if (!name || !state) return []
+        const range = document.createRange()
+        range.selectNodeContents(name)
+        const box = state.getBoundingClientRect()
+        const overlaps = [...range.getClientRects()].some(line =>
+            line.left < box.right && box.left < line.right && line.top < box.bottom && box.top < line.bottom)
+        return overlaps ? [name.innerText] : []
+    })
+"""
+"""Names that lie under the state beside them."""
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 
@@ -67,9 +81,28 @@ def site(acme_database: Database) -> Iterator[str]:
         yield address
 
 
+def waiting_job_rows() -> FixtureRows:
+    """A job without a schedule that has never run: the longest label of a state, and nothing beside it."""
+    rows = FixtureRows()
+    id = rows.add_probe("Digest schedulers", "jobs", "Mail")
+    rows.add_result(id, NOW - SECOND_MS, jobs=[JobFacts("nightly-digest-of-a-tenant", expected_from=NOW - DAY_MS)])
+    return rows
+
+
 @pytest.fixture(
     scope="module",
-    params=["resolved", "newborn", "empty", "sign-in", "stopped", "jobs", "heartbeat", "no-jobs", "several-days"],
+    params=[
+        "resolved",
+        "newborn",
+        "empty",
+        "sign-in",
+        "stopped",
+        "jobs",
+        "heartbeat",
+        "no-jobs",
+        "several-days",
+        "waiting-job",
+    ],
 )
 def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a page over a database of its own."""
@@ -82,6 +115,7 @@ def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         "jobs": (scheduled_jobs_rows, "/jobs"),
         "heartbeat": (scheduled_jobs_rows, "/probes/nightly-backup"),
         "no-jobs": (FixtureRows, "/jobs"),
+        "waiting-job": (waiting_job_rows, "/jobs"),
         "several-days": (acme_rows_after_recovery, INCIDENT),
     }[request.param]
     acme = create_rows()
@@ -110,7 +144,8 @@ def page_problems(page: Page, address: str) -> dict[str, object]:
     complaints = visit(page, address)
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     wider = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-    return {"complaints": complaints, "wider": max(0, wider), "squeezed": page.evaluate(SQUEEZED_TEXTS)}
+    squeezed, overlapping = page.evaluate(SQUEEZED_TEXTS), page.evaluate(OVERLAPPING_CELLS)
+    return {"complaints": complaints, "wider": max(0, wider), "squeezed": squeezed, "overlapping": overlapping}
 
 
 def violations(page: Page, axe: str) -> list[str]:
@@ -119,7 +154,7 @@ def violations(page: Page, axe: str) -> list[str]:
     return [f"{v['id']}: {node['html'][:120]}" for v in violations_found for node in v["nodes"]]
 
 
-NO_PROBLEMS: dict[str, object] = {"complaints": [], "wider": 0, "squeezed": []}
+NO_PROBLEMS: dict[str, object] = {"complaints": [], "wider": 0, "squeezed": [], "overlapping": []}
 
 
 @pytest.fixture
