@@ -32,9 +32,9 @@ def test_a_target_is_safe_to_show() -> None:
     assert probe.target == URL
 
 
-def test_a_command_shows_its_first_word() -> None:
+def test_a_command_is_shown_without_its_secrets() -> None:
     probe = made({"command": ["python", "server.py", "--token=x"]})
-    assert (probe.target, probe.host) == ("python", "")
+    assert (probe.target, probe.host) == ("python server.py --token=•••", "")
 
 
 def test_limits_of_tasks_are_milliseconds() -> None:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, SecretStr
 
-from watchdog.config.secret_uses import MIN_MASKED_CHARS, SECRET_NAME_PATTERN
+from watchdog.config.secret_uses import MIN_MASKED_CHARS
+from watchdog.net.redact import SECRET_NAME_PATTERN
 
 if TYPE_CHECKING:
     from watchdog.config.load import LoadedConfig

@@ -52,7 +52,7 @@ Inside `{ }` and `[ ]`, quote variables: `{password: "${PASSWORD}"}`. Numbers an
 `broker` and the like), can be given as `<field>_file` instead: the path of a file with the value. The file's final line
 break is removed. Relative paths are resolved from the folder of the configuration file.
 
-**Masking.** Of a target, Watchdog shows scheme, host, port, path, queue and database, also if they come from
+**Masking.** Of a target, Watchdog shows scheme, host, port, path, queue, database and command, also if they come from
 variables or files, and never the credentials or the query. Wherever they occur, also in what a target answers, it
 replaces these values by `•••`: those of secret fields; passwords in URLs; what a variable puts into a query; fields,
 headers and `env` whose names indicate a secret, such as `Authorization` or `API_KEY`; variables with such a name; and

@@ -14,15 +14,11 @@ from urllib.parse import parse_qsl, unquote
 
 from watchdog.config.references import replace_references
 from watchdog.config.yaml_tree import YamlNode
+from watchdog.net.command_line import find_secret_arguments
+from watchdog.net.redact import SECRET_NAME_PATTERN
 
 MIN_MASKED_CHARS = 8
 """Secrets are masked by value from this length on. Shorter ones would mask parts of ordinary words."""
-SECRET_NAME_PATTERN = re.compile(
-    r"authorization|cookie|token|secret|passw|bearer|webhook|credential|signature"
-    r"|(?:api|private|access|signing|account|auth)[-_]?key|(?:^|[-_])(?:pass|pwd|pw|sig)(?:$|[-_])",
-    re.IGNORECASE,
-)
-"""Matches the names of fields, headers, parameters, arguments and environment variables that hold secrets."""
 _AMBIGUOUS_PARAMETERS = frozenset({"key", "auth", "code"})
 """Parameters of a URL whose value is a secret if it is long enough."""
 _TARGET_KEYS = frozenset({"queue", "schema", "table", "prefix", "host", "port", "channel", "tool", "job", "vhost"})
@@ -35,8 +31,6 @@ _URL_PATTERN = re.compile(
     re.DOTALL,
 )
 _PARAMETER_PATTERN = re.compile(r"(?<=[?&;#])(?P<name>[^=&;#]+)=(?P<value>[^&;#]*)")
-_ARGUMENT_PATTERN = re.compile(r"-{0,2}(?P<name>[A-Za-z][\w-]*)(?:=(?P<value>.*))?", re.DOTALL)
-"""An option of a command, `--token` or `--token=value`, or an assignment, `API_KEY=value`."""
 
 
 @dataclass
@@ -90,17 +84,9 @@ def find_secret_uses(trees: Iterable[YamlNode], file_contents: Mapping[str, Sequ
 
 def secret_arguments(arguments: Sequence[YamlNode]) -> Iterator[tuple[YamlNode, str]]:
     """The arguments of a command that hold a secret, and the secret as interpolated: of an option with the name of a
-    secret, or of an assignment."""
-    is_value = False
-    for argument in arguments:
-        text = _text_of(argument) or ""
-        match = _ARGUMENT_PATTERN.fullmatch(text)
-        if is_value and not text.startswith("-"):
-            yield argument, text
-        is_secret = match is not None and SECRET_NAME_PATTERN.search(match["name"]) is not None
-        if match is not None and is_secret and match["value"]:
-            yield argument, match["value"]
-        is_value = is_secret and text.startswith("-") and match is not None and match["value"] is None
+    secret, of an assignment, or of a header."""
+    secrets = find_secret_arguments([_text_of(argument) or "" for argument in arguments])
+    yield from ((arguments[index], secret) for index, secret in secrets.items())
 
 
 def _text_of(node: YamlNode) -> str | None:

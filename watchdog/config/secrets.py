@@ -19,7 +19,6 @@ from watchdog.config.models import Config, MatchSettings
 from watchdog.config.problems import ConfigProblem
 from watchdog.config.secret_uses import (
     MIN_MASKED_CHARS,
-    SECRET_NAME_PATTERN,
     find_secret_uses,
     mask_literal_parameters,
     secret_arguments,
@@ -28,7 +27,7 @@ from watchdog.config.sources import MergedSources
 from watchdog.config.yaml_tree import YamlNode
 from watchdog.config_types import LoadContext
 from watchdog.domain.model import Json
-from watchdog.net.redact import MASK_PLACEHOLDER, SecretMask
+from watchdog.net.redact import MASK_PLACEHOLDER, SECRET_NAME_PATTERN, SecretMask
 from watchdog.resources import resource_path
 
 ModelT = TypeVar("ModelT", bound=BaseModel)

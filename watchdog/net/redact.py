@@ -11,9 +11,22 @@ from typing import TypeAlias
 from urllib.parse import quote, quote_plus, urlsplit
 
 from watchdog.domain.model import Json
-from watchdog.domain.text import map_json_strings, replace_unsafe_characters, truncate_with_note
+from watchdog.domain.text import (
+    map_json_strings,
+    replace_unsafe_characters,
+    truncate_with_ellipsis,
+    truncate_with_note,
+)
 
 MASK_PLACEHOLDER = "•••"
+MAX_TARGET_CHARS = 120
+"""Characters of a target that is no URL, such as a command."""
+SECRET_NAME_PATTERN = re.compile(
+    r"authorization|cookie|token|secret|passw|bearer|webhook|credential|signature"
+    r"|(?:api|private|access|signing|account|auth)[-_]?key|(?:^|[-_])(?:pass|pwd|pw|sig)(?:$|[-_])",
+    re.IGNORECASE,
+)
+"""Matches the names of fields, headers, parameters, arguments and environment variables that hold secrets."""
 _Trie: TypeAlias = "dict[str, _Trie]"
 """Words as a tree of characters; the key "" ends a word."""
 
@@ -46,10 +59,11 @@ class SecretMask:
 
     def mask_target(self, target: str) -> str:
         """A target that is composed without credentials and query. Its scheme, address, queue and database stay as they
-        are, even if they equal a secret; the path of an HTTP URL, and a text that is no URL, are masked by value."""
+        are, even if they equal a secret; the path of an HTTP URL, and a text that is no URL, are masked by value. The
+        latter is shortened."""
         scheme, separator, rest = target.partition("://")
-        if not separator:
-            return self(target)
+        if not separator or " " in scheme:
+            return truncate_with_ellipsis(self(target), MAX_TARGET_CHARS)
         address, slash, path = rest.partition("/")
         if scheme in ("http", "https"):
             path = self(path)

@@ -13,6 +13,7 @@ from watchdog.domain.model import Json
 from watchdog.domain.probe_state import short_digest
 from watchdog.net.auth import Auth, find_header_and_auth_problems
 from watchdog.net.body_limits import DEFAULT_MAX_BODY_BYTES, MAX_CONFIGURABLE_BODY_BYTES, MIN_MCP_SESSION_BYTES
+from watchdog.net.command_line import redact_command
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.redact import redact_url
 from watchdog.net.tls import TlsConfig
@@ -162,8 +163,8 @@ class McpTarget(ConfigModel):
 
     @property
     def target(self) -> str:
-        """Safe to show: the first argument of the command, or the URL without credentials and query."""
-        return self.command[0] if self.command else redact_url(self.url or self.sse)
+        """Safe to show: the command without secret arguments, or the URL without credentials and query."""
+        return redact_command(self.command) if self.command else redact_url(self.url or self.sse)
 
     @property
     def identity(self) -> str:
