@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -99,26 +100,62 @@ import asyncio, os, sys
 from watchdog.net.supervised_process import SupervisedProcess
 
 async def go():
-    child = SupervisedProcess(sys.argv[1:], {"PATH": os.environ["PATH"]}, "")
-    await child.start(0, 1, 2)
+    child = SupervisedProcess(sys.argv[2:], {"PATH": os.environ["PATH"]}, "")
+    null = os.open(os.devnull, os.O_RDWR)
+    await child.start(null, null, null)
     print("started", flush=True)
-    await asyncio.sleep(600)
+    parent_ended = asyncio.Event()
+    asyncio.get_running_loop().add_reader(int(sys.argv[1]), parent_ended.set)
+    await parent_ended.wait()
 
 asyncio.run(go())
 """
+"""Holds a command as Watchdog does, until it is killed or its parent ends: the other end of the pipe in its first
+argument closes with this process, also by SIGKILL."""
+
+
+@contextmanager
+def holder(program: str, mark: str) -> Iterator[subprocess.Popen[bytes]]:
+    read_fd, write_fd = os.pipe()
+    argv = [sys.executable, "-c", HOLDER, str(read_fd), sys.executable, "-c", program, mark]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, pass_fds=[read_fd]) as process:
+        os.close(read_fd)
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"started\n"
+            yield process
+        finally:
+            os.close(write_fd)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 @pytest.mark.parametrize("program", COMMANDS.values(), ids=COMMANDS)
 def test_the_end_of_watchdog_kills_every_process(program: str, number: int, tmp_path: Path) -> None:
     mark = str(tmp_path)
-    words = [sys.executable, "-c", HOLDER, sys.executable, "-c", program, mark]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as watchdog:
-        assert watchdog.stdout is not None
-        assert watchdog.stdout.readline() == b"started\n"
+    with holder(program, mark) as watchdog:
         time.sleep(0.2)
         watchdog.send_signal(number)
         watchdog.wait()
+    wait_until(lambda: not alive(mark))
+
+
+def test_the_end_of_the_tests_ends_what_they_hold(tmp_path: Path) -> None:
+    """Nothing of these tests outlives them, even if they are killed."""
+    mark = str(tmp_path)
+    program = f"""
+import time
+from pathlib import Path
+from tests.net.test_supervised_process import SLEEP, holder
+with holder(SLEEP, {mark!r}):
+    print("started", flush=True)
+    time.sleep(600)
+"""
+    argv = [sys.executable, "-c", program]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as tests:
+        assert tests.stdout is not None
+        assert tests.stdout.readline() == b"started\n"
+        assert alive(mark)
+        tests.kill()
     wait_until(lambda: not alive(mark))
 
 
