@@ -161,8 +161,10 @@ async def test_recorded_and_missing_results_open_incidents(
         harness.store.without_downtime()
         harness.now += 10 * INTERVAL_MS
         harness.store.advance_watermark(harness.now)
-        await harness.service.evaluate_deadlines()
+        with capture_logs() as log:
+            await harness.service.evaluate_deadlines()
         assert {row["rule"] for row in harness.store.select_rows(incidents)} == {"availability", "stale"}
+        assert [line["rule"] for line in log if line["event"] == "incident_opened"] == ["stale"]
 
 
 @pytest.mark.parametrize(

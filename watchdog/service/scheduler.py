@@ -258,9 +258,10 @@ class MonitoringService:
 
     def _log_transitions(self, transitions: list[IncidentTransition]) -> None:
         for transition in transitions:
+            registered = self.recorder.registry.get(transition.probe)
             log.info(
                 f"incident_{transition.event}",
-                probe_id=self.probes[transition.probe].id,
+                probe_id="" if registered is None else registered.info.id,  # it was retired just now
                 rule=transition.rule,
                 subject=transition.subject,
                 message=transition.message or transition.reason,
@@ -317,6 +318,7 @@ class MonitoringService:
     async def evaluate_deadlines(self) -> None:
         """Evaluate the deadlines that have passed: what should have arrived and did not."""
         _, transitions = await self.store_executor.run_write(self.recorder.evaluate_deadlines, self.clock())
+        self._log_transitions(transitions)
         if transitions:
             await self.notification_sender.send_due_notifications()
 

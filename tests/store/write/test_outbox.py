@@ -27,7 +27,15 @@ from watchdog.domain.routing import Route, RoutingTable
 from watchdog.store import codec
 from watchdog.store.database import Database
 from watchdog.store.read.destinations import load_failing_destinations
-from watchdog.store.tables import cause_changes, destination_backoff, incidents, members, messages, outbox
+from watchdog.store.tables import (
+    cause_changes,
+    destination_backoff,
+    failing_destinations,
+    incidents,
+    members,
+    messages,
+    outbox,
+)
 from watchdog.store.write.outbox import MIN_CHANGED_INTERVAL_MS, OPENED_SEQ, LeasedNotification
 
 SLOT = START_AT + INTERVAL_MS
@@ -277,6 +285,17 @@ def test_a_notification_for_an_unknown_destination_is_given_up(database: Databas
     row = harness.select_rows(outbox)[1]
     assert (row["detail"], row["finished_at"]) == ("the destination is no longer configured", ended_at + DAY_MS)
     assert other.outbox.expire_unknown_destinations(ended_at + DAY_MS) == [], "once"
+
+
+def test_an_unknown_destination_does_not_count_as_failing_when_it_returns(database: Database) -> None:
+    harness = open_incident(database, SLACK_ONLY)
+    harness.outbox.mark_undelivered(lease_one(harness, SLOT), "invalid_auth", SLOT)
+    email_only = RoutingTable({"oncall": ("oncall/email",)})
+    other = StoreHarness(database, [make_registered_probe()], routes=email_only, now=SLOT, create_schema=False)
+    other.outbox.expire_unknown_destinations(SLOT + DAY_MS)
+    assert [row["destination"] for row in harness.select_rows(failing_destinations)] == ["oncall/slack"]
+    other.outbox.expire_unknown_destinations(SLOT + 2 * DAY_MS)
+    assert harness.select_rows(failing_destinations) == []
 
 
 def test_a_notification_outlives_a_member_that_left_for_less_than_a_day(database: Database) -> None:

@@ -301,7 +301,7 @@ class Outbox:
         connection.execute(insert.on_conflict_do_update(index_elements=["destination"], set_=newer))
 
     def expire_unknown_destinations(self, now: int) -> list[tuple[str, str]]:
-        """Give up notifications whose destination no member has had for MEMBER_HISTORY_MS.
+        """Give up notifications whose destination no member has had for MEMBER_HISTORY_MS, and forget that it failed.
 
         Until then, a member with it may come back. Returns the incident and destination of each.
         """
@@ -324,6 +324,9 @@ class Outbox:
         }
         update = sa.update(outbox).where(*expired).values(lease_token=None, leased_until=None, **values)
         with self.database.write_transaction() as connection:
+            is_unknown = failing_destinations.c.destination.not_in(recent_destinations)
+            is_old = failing_destinations.c.failing_since < since
+            connection.execute(sa.delete(failing_destinations).where(is_unknown, is_old))
             rows = connection.execute(update.returning(outbox.c.incident, outbox.c.destination))
             return [(incident, destination) for incident, destination in rows]
 

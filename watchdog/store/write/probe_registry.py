@@ -24,9 +24,10 @@ class ProbeRegistry(dict[int, RegisteredProbe]):
         """Probes that another member has added since the last update."""
 
     def update_probes(self, probes: Mapping[int, RegisteredProbe]) -> None:
-        """Replace all probes by those in the database."""
-        self.clear()
+        """Replace all probes by those in the database. Those that stay can be read in between by another thread."""
         self.update(probes)
+        for id in self.keys() - probes.keys():
+            del self[id]
         self.not_claimed.clear()
         self.unknown.clear()
 
