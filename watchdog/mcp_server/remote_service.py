@@ -81,7 +81,13 @@ class RemoteService:
         result, endpoint = SessionResult(), McpHttpEndpoint(self._url, headers=self._headers)
         plan = SessionPlan(choose_tool_call=lambda _: (tool, arguments or {}) if tool else None, resource_uri=resource)
         session = McpSession(
-            self._network.connector, endpoint, plan, PhaseTimer(), timeout_s=CALL_TIMEOUT_S, now=self._clock()
+            self._network.connector,
+            worker=None,
+            target=endpoint,
+            plan=plan,
+            phase_timer=PhaseTimer(),
+            timeout_s=CALL_TIMEOUT_S,
+            now=self._clock(),
         )
         try:
             async with asyncio.timeout(CALL_TIMEOUT_S):

@@ -85,6 +85,11 @@ class HttpResponse:
         self.received_body.decode()
         return self.received_body.problem
 
+    def needs_worker(self, *, loops: bool = False) -> bool:
+        """Whether the body must not be judged in the event loop. `loops`: the judgement evaluates an expression for
+        each element of the body."""
+        return self.received_body.is_large or (loops and self.received_body.has_many_elements)
+
     @property
     def encoded_body_bytes(self) -> int:
         """Size of the body as it was received, as far as it was read."""

@@ -71,20 +71,11 @@ class Network:
         return WorkerProcess()
 
     async def judge(
-        self,
-        phase_timer: PhaseTimer,
-        function: Callable[[HttpResponse, Unpack[_Ts]], _T],
-        response: HttpResponse,
-        *args: *_Ts,
-        loops: bool = False,
+        self, phase_timer: PhaseTimer, function: Callable[[Unpack[_Ts]], _T], *args: *_Ts, in_worker: bool
     ) -> _T:
-        """What a function of a module returns for the response. If the body is large, it runs in the worker process,
-        where the body is decoded as well, until the caller cancels it at its deadline. `loops`: whether the function
-        evaluates an expression for each element of the body. Raises ProbeError."""
-        body = response.received_body
-        if body.is_large or (loops and body.has_many_elements):
-            return await self.worker.run(phase_timer, function, response, *args)
-        return function(response, *args)
+        """What a function of a module returns for a response. `in_worker`: the response is large, so the function runs
+        in the worker process, until the caller cancels it at its deadline. Raises ProbeError."""
+        return await self.worker.run(phase_timer, function, *args) if in_worker else function(*args)
 
     async def send_http_request(self, request: HttpRequest) -> HttpResponse:
         """Sends one HTTP request on a new connection and follows redirects if it asks for that. Raises ProbeError."""

@@ -88,7 +88,12 @@ class HttpProbe(Probe):
         try:
             response = await context.network.send_http_request(request)
             observation = await context.network.judge(
-                phase_timer, judge_response, response, criteria, context.slot, loops=criteria.loops
+                phase_timer,
+                judge_response,
+                response,
+                criteria,
+                context.slot,
+                in_worker=response.needs_worker(loops=criteria.loops),
             )
         except ProbeError as error:
             return observation_from_error(error, phase_timer)

@@ -173,7 +173,8 @@ class _HttpCanaryConnection:
         timeout_s = context.limit_timeout(context.timeout_s)
         try:
             async with asyncio.timeout(timeout_s):
-                return await context.network.judge(timer, function, response, *args, loops=self.config.loops)
+                in_worker = response.needs_worker(loops=self.config.loops)
+                return await context.network.judge(timer, function, response, *args, in_worker=in_worker)
         except TimeoutError:
             raise timeout_error(timeout_s, timer.current_phase) from None
 

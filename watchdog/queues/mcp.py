@@ -20,6 +20,7 @@ from watchdog.domain.observations import JobStage, JobStatus, QueueStats
 from watchdog.domain.reasons import reason_and_message
 from watchdog.expressions import Expression
 from watchdog.net.errors import ProbeError, timeout_error
+from watchdog.net.phases import JUDGING_PHASES
 from watchdog.net.targets import McpTarget
 from watchdog.queues.base import CanaryConnection, CanaryDriver, ConnectContext, SentinelJob
 from watchdog.queues.job_status import (
@@ -35,7 +36,7 @@ from watchdog.queues.job_status import (
 )
 
 if TYPE_CHECKING:
-    from watchdog.net.mcp import McpClient
+    from watchdog.net.mcp import LargeResult, McpClient
 
 CONNECT_TIMEOUT_S = 10.0
 """For starting the server, negotiating a version and listing the tools."""
@@ -128,6 +129,8 @@ class McpCanary(McpTarget, CanaryDriver):
             context.phase_timer,
             timeout_s=timeout_s,
             now=context.started_at,
+            worker=context.network.worker,
+            tool_name=self.tool,
         )
         async with AsyncExitStack() as stack:
             try:
@@ -139,8 +142,8 @@ class McpCanary(McpTarget, CanaryDriver):
                 raise timeout_error(timeout_s, context.phase_timer.current_phase) from None
             if session.server_name:
                 context.facts["server"] = f"{session.server_name} {session.server_version}".strip()
-            if all(tool.name != self.tool for tool in session.tools):
-                listed = format_count(len(session.tools), "tool")
+            if all(tool.name != self.tool for tool in (*session.tools, *session.callable_tools)):
+                listed = format_count(session.tool_count, "tool")
                 raise ProbeError("mcp.tool_missing", f"tool {self.tool} is missing: {listed} listed")
             calls = await stack.enter_async_context(anyio.create_task_group())
             connection = _McpCanaryConnection(self, context, client, started_monotonic)
@@ -197,6 +200,7 @@ class _McpCanaryConnection:
                 async with asyncio.timeout(timeout_s):
                     await self._call_finished.wait()
             except TimeoutError:
+                self._raise_if_judging(timeout_s)
                 message = f"{self.config.tool} returned no job id within {format_duration(timeout_s * 1000)}"
                 raise ProbeError("timeout.call", message) from None
         return ""
@@ -253,7 +257,9 @@ class _McpCanaryConnection:
         try:
             async with asyncio.timeout(timeout_s):
                 await self.client.read_resource(uri)
+                stage, problem = await self._evaluate_stage()
         except TimeoutError:
+            self._raise_if_judging(timeout_s)
             message = f"{uri} cannot be read: timed out after {format_duration(timeout_s * 1000)}"
             raise ProbeError("canary.poll_failed", message, retryable=True) from None
         except ProbeError as error:
@@ -267,11 +273,29 @@ class _McpCanaryConnection:
             poll_error = ProbeError("canary.poll_failed", message, retryable=True, excerpt=error.excerpt)
             poll_error.facts = error.facts
             raise poll_error from None
-        return self._status_from_resource(self.client.result.resource_content)
+        return self._status_from_resource(self.client.result.resource_content, stage, problem)
 
-    def _status_from_resource(self, content: Json) -> JobStatus:
-        """By the configured expressions; the status word counts only for stages without an expression."""
-        stage, problem = evaluate_stage(self.config.stage_expressions, {"resource": content})
+    def _raise_if_judging(self, timeout_s: float) -> None:
+        """Raises ProbeError if a time limit has ended while Watchdog was judging a large response."""
+        phase = self.context.phase_timer.current_phase
+        if phase in JUDGING_PHASES:
+            raise timeout_error(timeout_s, phase)
+
+    async def _evaluate_stage(self) -> tuple[JobStage | None, str]:
+        """The stage by the configured expressions, and why one of them could not be computed."""
+        session, expressions = self.client.result, self.config.stage_expressions
+        large_results, session.large_results = session.large_results, []
+        network, timer = self.context.network, self.context.phase_timer
+        if large_results and large_results[-1].method == "resources/read":
+            return await network.judge(timer, evaluate_large_resource, large_results[-1], expressions, in_worker=True)
+        loops = any(expression.loops for _, expression in expressions)
+        values = {"resource": session.resource_content}
+        return await network.judge(
+            timer, evaluate_stage, expressions, values, in_worker=loops and session.has_many_elements
+        )
+
+    def _status_from_resource(self, content: Json, stage: JobStage | None, problem: str) -> JobStatus:
+        """By the stage of the configured expressions; the status word counts only for stages without an expression."""
         word = normalize_status(content)
         if stage is None:
             stage_of_word = stage_from_status_word(content)
@@ -312,3 +336,10 @@ class _McpCanaryConnection:
 
     async def fetch_queue_stats(self) -> QueueStats:
         return QueueStats()
+
+
+def evaluate_large_resource(
+    large_result: LargeResult, expressions: tuple[tuple[JobStage, Expression], ...]
+) -> tuple[JobStage | None, str]:
+    """As `evaluate_stage`."""
+    return evaluate_stage(expressions, {"resource": large_result.unpack()})

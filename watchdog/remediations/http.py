@@ -68,7 +68,9 @@ class HttpRemediation(HttpTarget, RemediationAction):
             connect_context.started_at,
         )
         response = await connect_context.network.send_http_request(request)
-        description = await connect_context.network.judge(connect_context.phase_timer, describe_response, response)
+        description = await connect_context.network.judge(
+            connect_context.phase_timer, describe_response, response, in_worker=response.needs_worker()
+        )
         if not 200 <= response.status < 300:
             raise ProbeError(f"http.{response.status}", description)
         return description

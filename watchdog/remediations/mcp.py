@@ -61,18 +61,20 @@ class McpRemediation(McpTarget, RemediationAction):
         """A dry run connects to the server and checks whether the tool is listed."""
         from watchdog.net.mcp import McpSession, SessionPlan, SessionResult
 
+        result = SessionResult()
+
         def choose_tool_call(tools: Sequence[McpTool]) -> tuple[str, Mapping[str, Json]] | None:
             if all(tool.name != self.tool for tool in tools):
                 raise ProbeError(
-                    "mcp.tool_missing", f"tool {self.tool} is missing: {format_count(len(tools), 'tool')} listed"
+                    "mcp.tool_missing", f"tool {self.tool} is missing: {format_count(result.tool_count, 'tool')} listed"
                 )
             return None if dry_run else (self.tool, substitute_placeholders(self.arguments, **context._asdict()))
 
-        result = SessionResult()
         session = McpSession(
             connect_context.network.connector,
+            connect_context.network.worker,
             self.build_session_target(connect_context.allow_private_addresses),
-            plan=SessionPlan(choose_tool_call=choose_tool_call),
+            plan=SessionPlan(choose_tool_call=choose_tool_call, tool_name=self.tool),
             phase_timer=connect_context.phase_timer,
             timeout_s=connect_context.timeout_s,
             now=connect_context.started_at,

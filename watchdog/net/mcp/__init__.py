@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 
-from watchdog.net.mcp.client import McpClient, McpTool, SessionPlan, SessionResult, measure_phase
+from watchdog.net.mcp.client import McpClient, measure_phase
 from watchdog.net.mcp.http_transport import McpHttpEndpoint
+from watchdog.net.mcp.large_messages import LargeResult
+from watchdog.net.mcp.results import McpTool
 from watchdog.net.mcp.session import McpSession, connect_mcp_client
+from watchdog.net.mcp.session_result import SessionPlan, SessionResult
 from watchdog.net.mcp.stdio import McpServerCommand
 
 __all__ = [
+    "LargeResult",
     "McpClient",
     "McpHttpEndpoint",
     "McpServerCommand",

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import anyio
 from mcp import ClientSession, MCPError
@@ -15,11 +14,9 @@ from mcp.shared.message import SessionMessage
 from mcp.types import (
     METHOD_NOT_FOUND,
     UNSUPPORTED_PROTOCOL_VERSION,
-    BlobResourceContents,
     CallToolRequest,
     CallToolRequestParams,
     CallToolResult,
-    ErrorData,
     Implementation,
     JSONRPCError,
     JSONRPCNotification,
@@ -28,22 +25,18 @@ from mcp.types import (
     ListToolsResult,
     PaginatedRequestParams,
     ReadResourceResult,
-    TextContent,
-    TextResourceContents,
 )
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from watchdog.domain.model import Evidence, Json
 from watchdog.domain.reasons import family
 from watchdog.domain.text import to_single_line, truncate_with_ellipsis
 from watchdog.net.errors import ProbeError, error_from_exception
-from watchdog.net.mcp.reply_errors import (
-    error_from_invalid_reply,
-    error_from_reply,
-    error_from_unsupported_version,
-)
-from watchdog.net.mcp.sent_requests import SentRequests
-from watchdog.net.mcp.tool_schema import SchemaBudget, replace_invalid_schemas
+from watchdog.net.mcp.received_messages import ReceivedMessages
+from watchdog.net.mcp.reply_errors import error_from_invalid_reply, error_from_reply, error_from_unsupported_version
+from watchdog.net.mcp.results import parse_resource_contents, parse_tool_result, tools_of_page
+from watchdog.net.mcp.session_result import SessionResult
+from watchdog.net.mcp.tool_schema import replace_invalid_schemas
 from watchdog.net.phases import PhaseTimer
 
 LEGACY_ERA = "legacy"
@@ -55,64 +48,6 @@ DISCOVERY_TIMEOUT_S = 5.0
 MAX_LOG_MESSAGE_CHARS = 200
 
 T = TypeVar("T")
-_JSON_ADAPTER: TypeAdapter[Any] = TypeAdapter(Any, config=ConfigDict(ser_json_inf_nan="null"))
-
-
-class McpTool(NamedTuple):
-    name: str
-    needs_arguments: bool
-    schema_problem: str = ""
-    """What is invalid about its schemas; empty if nothing is."""
-
-
-@dataclass(frozen=True, slots=True)
-class SessionPlan:
-    """What a session requests."""
-
-    protocol_era: str = ""
-    """LEGACY_ERA or a modern version, if the server's era is known. Empty: negotiate it."""
-    choose_tool_call: Callable[[Sequence[McpTool]], tuple[str, Mapping[str, Json]] | None] = lambda tools: None
-    """Chooses the tool to call and its arguments from the listed tools. None: call none."""
-    resource_uri: str = ""
-    """URI of a resource to read. Empty: read none."""
-
-
-@dataclass(slots=True)
-class SessionResult:
-    """What a session returned. It is filled in step by step: after an error it shows how far the session came."""
-
-    last_method: str = ""
-    """The request that was sent last, such as "tools/list"."""
-    protocol_era: str = ""
-    protocol_version: str = ""
-    server_name: str = ""
-    server_version: str = ""
-    tools: list[McpTool] = field(default_factory=list)
-    tool_page_count: int = 0
-    called_tool: str = ""
-    tool_is_error: bool = False
-    tool_result: Json = None
-    """The tool's structured content, else its text parsed as JSON, else its text."""
-    tool_result_text: str = ""
-    resource_content: Json = None
-    """The resource's text, parsed as JSON if it is."""
-    elapsed_ms: float | None = None
-    """From the start of the session to the last response."""
-    facts: dict[str, Json] = field(default_factory=dict)
-    """From the transport: address, exit code, ..."""
-    describe_output: Callable[[], Evidence] = Evidence
-    """What the server has sent outside the responses that were read: evidence, if the session is interrupted."""
-
-
-@dataclass(slots=True)
-class ReceivedMessages:
-    """What the incoming relay reads from messages, because the SDK does not expose it."""
-
-    errors: list[ErrorData] = field(default_factory=list)
-    """Every JSON-RPC error."""
-    tool_problems: dict[str, str] = field(default_factory=dict)
-    """Tool -> what is invalid about its schemas."""
-    schema_budget: SchemaBudget = field(default_factory=SchemaBudget)
 
 
 class MessageSender(Protocol):
@@ -161,7 +96,9 @@ def measure_phase(phase_timer: PhaseTimer, name: str) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def create_mcp_client(transport: Transport, result: SessionResult) -> AsyncIterator[McpClient]:
+async def create_mcp_client(
+    transport: Transport, result: SessionResult, received: ReceivedMessages
+) -> AsyncIterator[McpClient]:
     """Opens an SDK session over the transport, with a relay in each direction.
 
     The incoming relay rejects replies to requests that were never sent; the SDK would ignore them and wait until the
@@ -169,7 +106,7 @@ async def create_mcp_client(transport: Transport, result: SessionResult) -> Asyn
     not meet a closed stream, which would look like a lost connection. The outgoing relay goes on until the session has
     ended and has a buffer, because the SDK sends a last message, shielded, when it is cancelled.
     """
-    requests, received = SentRequests(), ReceivedMessages()
+    requests = received.requests
     result.describe_output = transport.describe_output
     inbox, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     outgoing, outbox = anyio.create_memory_object_stream[SessionMessage](16)
@@ -241,7 +178,7 @@ class McpClient:
             await self._first_to_succeed(self._initialize, self._discover, reconsider_after_s)
         else:
             await self._first_to_succeed(self._discover, self._initialize, reconsider_after_s)
-        result.protocol_version = session.protocol_version or ""
+        result.protocol_version = self._received.protocol_version = session.protocol_version or ""
         result.protocol_era = LEGACY_ERA if session.initialize_result else result.protocol_version
         if session.server_info:
             result.server_name, result.server_version = session.server_info.name, session.server_info.version
@@ -301,9 +238,12 @@ class McpClient:
         while True:
             page = await self._fetch_tool_page(cursor)
             result.tool_page_count += 1
-            for tool in page.tools:
-                problem = self._received.tool_problems.get(tool.name, "")
-                result.tools.append(McpTool(tool.name, bool(tool.input_schema.get("required")), problem))
+            tools = tools_of_page(page, self._received.tool_problems)
+            if large := self._received.take_large_result(LIST_METHOD):
+                result.large_results.append(large)
+                result.callable_tools += tools
+            else:
+                result.tools += tools
             cursor = page.next_cursor
             if cursor is None:
                 return
@@ -333,9 +273,11 @@ class McpClient:
             "tools/call", self.session.send_request(request, CallToolResult, progress_callback=on_progress)
         )
         self.result.tool_is_error = response.is_error
-        texts = [block.text for block in response.content if isinstance(block, TextContent)]
-        self.result.tool_result_text = "\n".join(texts)
-        self.result.tool_result = _parse_tool_result(response.structured_content, self.result.tool_result_text)
+        if large := self._received.take_large_result("tools/call"):
+            self.result.large_results.append(large)
+            self.result.tool_result, self.result.tool_result_text = large.summary, large.excerpt
+        else:
+            self.result.tool_result, self.result.tool_result_text = parse_tool_result(response)
 
     async def read_resource(self, uri: str) -> None:
         try:
@@ -344,20 +286,18 @@ class McpClient:
             if error.reason == "mcp.resource_missing":
                 error.message += f" ({uri})"
             raise
-        for part in response.contents:
-            match part:
-                case TextResourceContents():
-                    self.result.resource_content = _parse_json_or_text(part.text)
-                    return
-                case BlobResourceContents():
-                    self.result.resource_content = part.blob
+        if large := self._received.take_large_result("resources/read"):
+            self.result.large_results.append(large)
+            self.result.resource_content = large.summary
+            return
+        self.result.resource_content = parse_resource_contents(response)
         if not response.contents:
             raise ProbeError("mcp.resource_empty", f"resource {uri} is empty")
 
     async def _await_response(self, method: str, pending_response: Awaitable[T]) -> T:
         self.result.last_method = method
         try:
-            return await pending_response
+            response = await pending_response
         except MCPError as mcp_error:
             error = await self._error_from_mcp_error(method, mcp_error)
             error.facts["rpc_method"] = method
@@ -366,26 +306,11 @@ class McpClient:
             error = error_from_invalid_reply(method, validation_error)
             error.facts["rpc_method"] = method
             raise error from validation_error
+        if large_error := self._received.large_result_error(method):
+            raise large_error
+        return response
 
     async def _error_from_mcp_error(self, method: str, mcp_error: MCPError) -> ProbeError:
         received = any((e.code, e.message) == (mcp_error.code, mcp_error.message) for e in self._received.errors)
         error = await self.transport.translate_error(mcp_error, was_received=received)
         return error or error_from_reply(method, mcp_error)
-
-
-def _parse_tool_result(structured: Any, text: str) -> Json:
-    """The structured content, unwrapped. Servers wrap a value that is not an object as {"result": ...} and repeat the
-    bare value as text."""
-    parsed = _parse_json_or_text(text)
-    if structured is None:
-        return parsed
-    if isinstance(structured, dict) and structured.keys() == {"result"} and structured["result"] in (text, parsed):
-        return parsed
-    return _JSON_ADAPTER.dump_python(structured, mode="json")
-
-
-def _parse_json_or_text(text: str) -> Json:
-    try:
-        return _JSON_ADAPTER.dump_python(_JSON_ADAPTER.validate_json(text), mode="json")
-    except ValueError:
-        return text

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from typing import NamedTuple
 
 from watchdog.domain.model import Json
 from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.net.errors import ProbeError
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-MAX_HELD_EVENT_BYTES = 64 << 10
-"""Size up to which an event is held until it is complete. A longer one is passed on as it is."""
 _END_OF_EVENT = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+_MAX_END_BYTES = 4
 _EVENT_NAME = re.compile(rb"^event:[ ]?(.*?)\r?$", re.MULTILINE)
 EVENT_DATA_LINE = re.compile(rb"^data:[ ]?(.*?)\r?$", re.MULTILINE)
 _NAMES_OF_MCP = (b"message", b"endpoint", b"")
@@ -39,51 +39,58 @@ class ByteOrderMarkRemover:
         return held
 
 
-class EventNameNormalizer:
-    """Makes JSON-RPC errors readable that come in events of another name than `message`, such as `event: error`.
+class EventSplitter:
+    """Splits a stream that arrives in parts into server-sent events."""
 
-    The SDK ignores such events, so it would wait for a reply that has arrived.
-    """
-
-    def __init__(self, *, expects_endpoint: bool) -> None:
-        """`expects_endpoint`: the event that names the address of requests belongs to the SSE transport."""
-        self._expects_endpoint = expects_endpoint
+    def __init__(self) -> None:
         self.has_error = False
         """Whether an event with a JSON-RPC error has passed."""
-        self._held = b""
+        self._held = bytearray()
+        self._searched_bytes = 0
 
-    def feed(self, data: bytes) -> bytes:
-        """The events that are complete. Raises ProbeError for a result that MCP clients ignore."""
+    def feed(self, data: bytes) -> list[bytes]:
+        """The events that are complete."""
         self._held += data
-        events = []
-        while end := _END_OF_EVENT.search(self._held):
-            events.append(self._normalize_event(self._held[: end.end()]))
-            self._held = self._held[end.end() :]
-        if len(self._held) > MAX_HELD_EVENT_BYTES:
-            events.append(self.flush())
-        return b"".join(events)
+        events, start = [], 0
+        while end := _END_OF_EVENT.search(self._held, max(start, self._searched_bytes - _MAX_END_BYTES)):
+            events.append(bytes(self._held[start : end.end()]))
+            start = end.end()
+            self._searched_bytes = start + _MAX_END_BYTES
+        del self._held[:start]
+        self._searched_bytes = len(self._held)
+        return events
 
     def flush(self) -> bytes:
         """The rest, at the end of the stream."""
-        held, self._held = self._held, b""
+        held = bytes(self._held)
+        self._held.clear()
         return held
 
-    def _normalize_event(self, event: bytes) -> bytes:
-        message = _parse_message(event)
-        if "error" in message:
-            self.has_error = True
-        name = _EVENT_NAME.search(event)
-        if name is not None and name[1] == b"endpoint" and not self._expects_endpoint:
-            raise ProbeError.from_reason(
-                "mcp.wrong_transport", spoken="the SSE transport", option="sse", configured="url"
-            )
-        if not message or name is None or name[1] in _NAMES_OF_MCP:
-            return event
+
+class NormalizedEvent(NamedTuple):
+    event: bytes
+    has_error: bool
+    """Whether it holds a JSON-RPC error."""
+
+
+def normalize_event(event: bytes, *, expects_endpoint: bool) -> NormalizedEvent:
+    """Makes a JSON-RPC error readable that comes in an event of another name than `message`, such as `event: error`.
+
+    The SDK ignores such events, so it would wait for a reply that has arrived. `expects_endpoint`: the event that names
+    the address of requests belongs to the SSE transport. Raises ProbeError for a result that MCP clients ignore.
+    """
+    message = _parse_message(event)
+    name = _EVENT_NAME.search(event)
+    if name is not None and name[1] == b"endpoint" and not expects_endpoint:
+        raise ProbeError.from_reason("mcp.wrong_transport", spoken="the SSE transport", option="sse", configured="url")
+    if message and name is not None and name[1] not in _NAMES_OF_MCP:
         if "result" in message:
             event_name = truncate_with_ellipsis(name[1].decode(errors="replace"), 40)
             problem = f"the reply comes in an event named {event_name!r}, which MCP clients ignore; expected 'message'"
             raise ProbeError("mcp.invalid_response", problem)
-        return event[: name.start()] + b"event: message" + event[name.end() :] if "error" in message else event
+        if "error" in message:
+            event = event[: name.start()] + b"event: message" + event[name.end() :]
+    return NormalizedEvent(event, "error" in message)
 
 
 def _parse_message(event: bytes) -> dict[str, Json]:

@@ -17,7 +17,7 @@ from watchdog.domain.model import Json
 from watchdog.net.connector import Connector
 from watchdog.net.content_encoding import ContentDecoder, UnsupportedEncodingError
 from watchdog.net.errors import ProbeError, error_from_exception
-from watchdog.net.mcp.event_stream import ByteOrderMarkRemover, EventNameNormalizer
+from watchdog.net.mcp.event_stream import BYTE_ORDER_MARK, ByteOrderMarkRemover, EventSplitter, normalize_event
 from watchdog.net.mcp.http_connection import NetworkBackend
 from watchdog.net.mcp.http_response import ResponseInfo
 from watchdog.net.mcp.http_transport import (
@@ -25,8 +25,11 @@ from watchdog.net.mcp.http_transport import (
     HttpTransport,
     McpHttpEndpoint,
 )
+from watchdog.net.mcp.large_messages import replace_body, replace_event
+from watchdog.net.mcp.received_messages import ReceivedMessages
 from watchdog.net.mcp.reply_errors import MAX_ERROR_EXCERPT_CHARS
 from watchdog.net.phases import PhaseTimer
+from watchdog.net.received_body import ReceivedBody
 
 SESSION_CLOSE_TIMEOUT_S = 0.3
 """Timeout for ending a session."""
@@ -36,7 +39,7 @@ SESSION_CLOSE_TIMEOUT_S = 0.3
 async def open_http_transport(
     connector: Connector,
     endpoint: McpHttpEndpoint,
-    phase_timer: PhaseTimer,
+    received: ReceivedMessages,
     facts: dict[str, Json],
     *,
     now: int,
@@ -45,7 +48,7 @@ async def open_http_transport(
     """`endpoint_event_timeout_s`: for SSE, the time within which the server must send its first event. Raises
     ProbeError."""
     loop = asyncio.get_running_loop()
-    transport = HttpTransport(connector, endpoint, phase_timer, facts, now)
+    transport = HttpTransport(connector, endpoint, received, facts, now)
     ssl_context = connector.ssl_context(endpoint.tls) if endpoint.url.startswith("https:") else None
     with anyio.CancelScope() as scope:
         transport.cancel_session = scope.cancel
@@ -105,7 +108,8 @@ async def open_http_client(
     connector: Connector, endpoint: McpHttpEndpoint, now: int
 ) -> AsyncIterator[httpx2.AsyncClient]:
     """A client for single requests to the server, with the same limits."""
-    transport = HttpTransport(connector, endpoint, PhaseTimer(), {}, now)
+    received = ReceivedMessages(None, PhaseTimer(), "")
+    transport = HttpTransport(connector, endpoint, received, {}, now)
     ssl_context = connector.ssl_context(endpoint.tls) if endpoint.url.startswith("https:") else None
     backend = NetworkBackend(transport)
     async with (
@@ -168,23 +172,26 @@ class _HttpxTransport(httpx2.AsyncBaseTransport):
 
 
 class _ResponseStream(httpx2.AsyncByteStream):
-    """A response body, decoded. Keeps its beginning as evidence."""
+    """A response body, decoded, its large messages replaced. Keeps its beginning as evidence."""
 
     def __init__(self, response: httpcore2.Response, response_info: ResponseInfo, transport: HttpTransport) -> None:
         self._response, self._response_info, self._transport = response, response_info, transport
+        max_bytes = transport.endpoint.max_session_bytes
         encoding = str(response_info.headers.get("content-encoding", ""))
         try:
-            self._decoder = ContentDecoder(encoding, transport.endpoint.max_session_bytes)
+            self._decoder = ContentDecoder(encoding, max_bytes)
         except UnsupportedEncodingError as error:
             raise ProbeError(
                 "body.invalid_encoding", f"the response is encoded as {error}, which was not requested"
             ) from None
         self._chunks = aiter(response.stream)  # type: ignore[arg-type] # of an async client
         self._prefetched_chunks: list[bytes] = []
-        self._filters: list[ByteOrderMarkRemover | EventNameNormalizer] = [ByteOrderMarkRemover()]
+        self._mark_remover = ByteOrderMarkRemover()
+        self._json_body: ReceivedBody | None = None
+        if response_info.content_type == "application/json":
+            self._json_body = ReceivedBody(encoding, max_bytes)
         if response_info.content_type == "text/event-stream":
-            response_info.events = EventNameNormalizer(expects_endpoint=transport.endpoint.use_sse)
-            self._filters.append(response_info.events)
+            response_info.events = EventSplitter()
 
     async def prefetch_body_start(self) -> None:
         while (
@@ -194,35 +201,72 @@ class _ResponseStream(httpx2.AsyncByteStream):
             self._prefetched_chunks.append(chunk)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        while self._prefetched_chunks:
-            yield self._prefetched_chunks.pop(0)
-        while (chunk := await self._next_chunk()) is not None:
-            yield chunk
+        try:
+            if self._json_body is not None:
+                yield await self._read_json(self._json_body)
+                return
+            async for chunk in self._decoded_chunks():
+                for event in self._split(chunk):
+                    yield await self._replace_event(event)
+            yield self._mark_remover.flush() + (events.flush() if (events := self._response_info.events) else b"")
+        except Exception as error:
+            self._transport.record_failure(error)
+            raise
 
     async def aclose(self) -> None:
         await self._response.aclose()
 
+    async def _read_json(self, body: ReceivedBody) -> bytes:
+        async for _ in self._decoded_chunks():
+            pass
+        body.finish()
+        received = self._transport.received
+        if body.is_large or received.is_large(body.beginning):
+            return (await received.replace(replace_body, body)).data
+        return body.decode().removeprefix(BYTE_ORDER_MARK)
+
+    def _split(self, chunk: bytes) -> list[bytes]:
+        """Into events, if the body is a stream of events."""
+        data, events = self._mark_remover.feed(chunk), self._response_info.events
+        return [data] if events is None else events.feed(data)
+
+    async def _replace_event(self, event: bytes) -> bytes:
+        if (events := self._response_info.events) is None:
+            return event
+        received, expects_endpoint = self._transport.received, self._transport.endpoint.use_sse
+        if received.is_large(event):
+            replacement = await received.replace(replace_event, event, expects_endpoint)
+            event, has_error = replacement.data, replacement.has_error
+        else:
+            event, has_error = normalize_event(event, expects_endpoint=expects_endpoint)
+        events.has_error |= has_error
+        return event
+
+    async def _decoded_chunks(self) -> AsyncIterator[bytes]:
+        """Short ones, so that each is handled quickly."""
+        while self._prefetched_chunks:
+            yield self._prefetched_chunks.pop(0)
+        while (chunk := await self._next_chunk()) is not None:
+            yield chunk[:READ_CHUNK_BYTES]
+            for start in range(READ_CHUNK_BYTES, len(chunk), READ_CHUNK_BYTES):
+                await asyncio.sleep(0)
+                yield chunk[start : start + READ_CHUNK_BYTES]
+
     async def _next_chunk(self) -> bytes | None:
+        """The next part of the body, decoded unless it is JSON, which is collected as it was received."""
         try:
             chunk = await anext(self._chunks, None)
-            data = self._flush_filters() if chunk is None else self._decode_chunk(chunk)
+            if chunk is None:
+                return None
+            if self._json_body is not None:
+                self._json_body.feed(chunk)
+                self._response_info.body_start = self._json_body.beginning[:READ_CHUNK_BYTES]
+                return b""
+            data = bytes(self._decoder.decode(chunk))
         except Exception as error:
             self._transport.record_failure(error)
             raise
-        return None if chunk is None and not data else data
-
-    def _decode_chunk(self, chunk: bytes) -> bytes:
-        data = bytes(self._decoder.decode(chunk))
         if not self._decoder.is_identity:  # the connection has counted the bytes as they were received
             self._transport.add_bytes_read(len(data))
         self._response_info.body_start += data[: READ_CHUNK_BYTES - len(self._response_info.body_start)]
-        for body_filter in self._filters:
-            data = body_filter.feed(data)
-        return data
-
-    def _flush_filters(self) -> bytes:
-        """What the filters still hold at the end of the body."""
-        data = b""
-        for body_filter in self._filters:
-            data = (body_filter.feed(data) if data else b"") + body_filter.flush()
         return data

@@ -9,7 +9,7 @@ import httpx2
 from mcp.types import METHOD_NOT_FOUND
 
 from watchdog.net.errors import ProbeError
-from watchdog.net.mcp.event_stream import EVENT_DATA_LINE, EventNameNormalizer
+from watchdog.net.mcp.event_stream import EVENT_DATA_LINE, EventSplitter
 from watchdog.net.mcp.reply_errors import MAX_ERROR_EXCERPT_CHARS
 from watchdog.net.redact import redact_url
 
@@ -22,7 +22,7 @@ class ResponseInfo:
     headers: httpx2.Headers
     request: httpx2.Request
     body_start: bytes = b""
-    events: EventNameNormalizer | None = None
+    events: EventSplitter | None = None
     """The events of the body, if it is a stream of events."""
 
     @property

@@ -15,8 +15,9 @@ from watchdog.net.connector import Connector
 from watchdog.net.errors import ProbeError, error_from_exception
 from watchdog.net.mcp.client import MessageSender
 from watchdog.net.mcp.http_response import ResponseInfo
+from watchdog.net.mcp.large_messages import session_too_large_error
+from watchdog.net.mcp.received_messages import ReceivedMessages
 from watchdog.net.mcp.reply_errors import MAX_ERROR_EXCERPT_CHARS
-from watchdog.net.phases import PhaseTimer
 from watchdog.net.tls import TlsConfig
 
 READ_CHUNK_BYTES = 16 << 10
@@ -45,10 +46,15 @@ class HttpTransport:
     """
 
     def __init__(
-        self, connector: Connector, endpoint: McpHttpEndpoint, phase_timer: PhaseTimer, facts: dict[str, Json], now: int
+        self,
+        connector: Connector,
+        endpoint: McpHttpEndpoint,
+        received: ReceivedMessages,
+        facts: dict[str, Json],
+        now: int,
     ) -> None:
-        self.connector, self.endpoint = connector, endpoint
-        self.phase_timer, self.facts, self.now = phase_timer, facts, now
+        self.connector, self.endpoint, self.received = connector, endpoint, received
+        self.phase_timer, self.facts, self.now = received.phase_timer, facts, now
         self.incoming: AsyncIterable[SessionMessage | Exception]
         self.outgoing: MessageSender
         self.response_info: ResponseInfo | None = None
@@ -63,10 +69,7 @@ class HttpTransport:
     def add_bytes_read(self, byte_count: int) -> None:
         self._bytes_read += byte_count
         if self._bytes_read > self.endpoint.max_session_bytes:
-            message = (
-                f"the server sent more than {self.endpoint.max_session_bytes >> 20} MiB, Watchdog's limit (max_body)"
-            )
-            raise ProbeError("body.too_large", message, is_internal=True)
+            raise session_too_large_error(self.endpoint.max_session_bytes)
 
     @property
     def rejected_by_gateway(self) -> bool:

@@ -11,16 +11,17 @@ class SentRequests:
     """The ids of the requests of a session, to detect replies that belong to none of them."""
 
     def __init__(self) -> None:
-        self._methods: dict[str, str] = {}
+        self.methods: dict[str, str] = {}
+        """Id -> method."""
         self._awaited: set[str] = set()
 
     def add(self, request: JSONRPCRequest) -> None:
-        self._methods[str(request.id)] = request.method
+        self.methods[str(request.id)] = request.method
         self._awaited.add(str(request.id))
 
     def method_of(self, response: JSONRPCResponse) -> str:
         """The method of the request that this is the response to; empty if there is none."""
-        return self._methods.get(str(response.id), "")
+        return self.methods.get(str(response.id), "")
 
     def check_response(self, message: JSONRPCMessage) -> None:
         """Raises ProbeError for a reply to another request, if there is one that still awaits its reply."""
@@ -28,7 +29,7 @@ class SentRequests:
             return
         if message.id is None:  # in an error about a request that the server could not parse
             return
-        if self._awaited and str(message.id) not in self._methods:
+        if self._awaited and str(message.id) not in self.methods:
             raise ProbeError(
                 "mcp.unexpected_id", f"the server replies to request {str(message.id)[:40]!r}, which was never sent"
             )

@@ -20,17 +20,18 @@ from watchdog.net.mcp.client import (
     LEGACY_ERA,
     MAX_LOG_MESSAGE_CHARS,
     McpClient,
-    SessionPlan,
-    SessionResult,
     Transport,
     create_mcp_client,
     measure_phase,
 )
 from watchdog.net.mcp.http import open_http_transport
 from watchdog.net.mcp.http_transport import McpHttpEndpoint
+from watchdog.net.mcp.received_messages import ReceivedMessages
+from watchdog.net.mcp.session_result import SessionPlan, SessionResult
 from watchdog.net.mcp.stdio import McpServerCommand, open_stdio_transport
 from watchdog.net.mcp.transport_mismatch import explain_negotiation_error
-from watchdog.net.phases import PhaseTimer
+from watchdog.net.phases import JUDGING_PHASES, PhaseTimer
+from watchdog.net.worker_process import WorkerProcess
 
 UNKNOWN_ERA = ""
 
@@ -40,6 +41,8 @@ class McpSession:
     """A session with one server: where it is, what to request, and the circumstances."""
 
     connector: Connector
+    worker: WorkerProcess | None
+    """For large messages. None: messages of any size are read in the event loop, and returned as a whole."""
     target: McpHttpEndpoint | McpServerCommand
     plan: SessionPlan
     phase_timer: PhaseTimer
@@ -56,19 +59,23 @@ class McpSession:
             self.target,
             result,
             self.phase_timer,
+            worker=self.worker,
+            tool_name=self.plan.tool_name,
             timeout_s=self.timeout_s,
             now=self.now,
             protocol_era=self.plan.protocol_era,
         ) as client:
             with measure_phase(self.phase_timer, "list"):
                 await client.list_tools()
-            if tool_call := self.plan.choose_tool_call(result.tools):
+            if tool_call := self.plan.choose_tool_call([*result.tools, *result.callable_tools]):
                 with measure_phase(self.phase_timer, "call"):
                     await client.call_tool(*tool_call, self._record_progress(result))
             if self.plan.resource_uri:
                 with measure_phase(self.phase_timer, "read"):
                     await client.read_resource(self.plan.resource_uri)
-            result.elapsed_ms = (perf_counter() - started) * 1000
+            phases = self.phase_timer.phase_durations_ms
+            judged_ms = sum(phases.get(phase, 0) for phase in JUDGING_PHASES)
+            result.elapsed_ms = (perf_counter() - started) * 1000 - judged_ms
 
     @staticmethod
     def _record_progress(result: SessionResult) -> ProgressFnT:
@@ -89,12 +96,15 @@ async def connect_mcp_client(
     *,
     timeout_s: float,
     now: int,
+    worker: WorkerProcess | None,
+    tool_name: str = "",
     protocol_era: str = UNKNOWN_ERA,
 ) -> AsyncIterator[McpClient]:
     """Connects to a server and negotiates the protocol.
 
-    `timeout_s`: until the caller cancels. `protocol_era`: as an earlier session negotiated it, or UNKNOWN_ERA. A
-    remembered era is doubted: if it does not work any more, the era is negotiated again within the same deadline.
+    `timeout_s`: until the caller cancels. `worker`: as for McpSession. `tool_name`: the tool that may be called; a
+    large list is reduced to it. `protocol_era`: as an earlier session negotiated it, or UNKNOWN_ERA. A remembered era
+    is doubted: if it does not work any more, the era is negotiated again within the same deadline.
 
     Raises ProbeError. An error that arises while the session is being cancelled is a consequence of the cancellation,
     and never replaces it.
@@ -107,9 +117,10 @@ async def connect_mcp_client(
             for era, next_era in zip(eras, [*eras[1:], None], strict=True):
                 try:
                     remaining_s = timeout_s - (perf_counter() - started)
-                    opening = _open_transport(connector, target, result, phase_timer, remaining_s, now=now)
+                    received = ReceivedMessages(worker, phase_timer, tool_name)
+                    opening = _open_transport(connector, target, result, received, remaining_s, now=now)
                     client = await stack.enter_async_context(
-                        _negotiate(opening, result, phase_timer, era=era, remaining_s=remaining_s)
+                        _negotiate(opening, result, received, era=era, remaining_s=remaining_s)
                     )
                     break
                 except ProbeError as error:
@@ -133,15 +144,15 @@ def _open_transport(
     connector: Connector,
     target: McpHttpEndpoint | McpServerCommand,
     result: SessionResult,
-    phase_timer: PhaseTimer,
+    received: ReceivedMessages,
     remaining_s: float,
     *,
     now: int,
 ) -> AbstractAsyncContextManager[Transport]:
     if isinstance(target, McpServerCommand):
-        return open_stdio_transport(target, phase_timer, result.facts, remaining_s)
+        return open_stdio_transport(target, received, result.facts, remaining_s)
     return open_http_transport(
-        connector, target, phase_timer, result.facts, now=now, endpoint_event_timeout_s=remaining_s / 2
+        connector, target, received, result.facts, now=now, endpoint_event_timeout_s=remaining_s / 2
     )
 
 
@@ -149,16 +160,16 @@ def _open_transport(
 async def _negotiate(
     opening: AbstractAsyncContextManager[Transport],
     result: SessionResult,
-    phase_timer: PhaseTimer,
+    received: ReceivedMessages,
     *,
     era: str,
     remaining_s: float,
 ) -> AsyncIterator[McpClient]:
     """A client that has negotiated the protocol, on a connection of its own."""
     async with AsyncExitStack() as stack:
-        with measure_phase(phase_timer, "negotiate"):
+        with measure_phase(received.phase_timer, "negotiate"):
             transport: Transport = await stack.enter_async_context(opening)
-            client = await stack.enter_async_context(create_mcp_client(transport, result))
+            client = await stack.enter_async_context(create_mcp_client(transport, result, received))
             await client.negotiate(era, remaining_s / 2, min(DISCOVERY_TIMEOUT_S, remaining_s / 2))
         yield client
 

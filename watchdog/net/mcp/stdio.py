@@ -24,8 +24,9 @@ from watchdog.net.body_limits import MIN_MCP_SESSION_BYTES
 from watchdog.net.errors import ProbeError, error_from_exception, explain_until_deadline
 from watchdog.net.mcp.client import measure_phase
 from watchdog.net.mcp.event_stream import BYTE_ORDER_MARK
+from watchdog.net.mcp.large_messages import replace_line, session_too_large_error
+from watchdog.net.mcp.received_messages import ReceivedMessages
 from watchdog.net.mcp.reply_errors import MAX_ERROR_EXCERPT_CHARS
-from watchdog.net.phases import PhaseTimer
 from watchdog.net.supervised_process import StartError, SupervisedProcess
 
 READ_CHUNK_BYTES = 64 << 10
@@ -65,9 +66,10 @@ class StdioTransport:
         process: SupervisedProcess,
         sockets: Sequence[socket.socket],
         facts: dict[str, Json],
+        received: ReceivedMessages,
         max_session_bytes: int,
     ) -> None:
-        self._max_session_bytes = max_session_bytes
+        self._received, self._max_session_bytes = received, max_session_bytes
         self.process, self.facts, self._sockets = process, facts, sockets
         self._incoming_sender, self.incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
         self.stderr_tail = b""
@@ -111,16 +113,12 @@ class StdioTransport:
         error.facts["left_processes"] = [f"{left.name} (pid {left.pid})" for left in self.process.left_processes[:20]]
         raise error
 
-    def _output_too_large_error(self) -> ProbeError:
-        message = f"the server sent more than {self._max_session_bytes >> 20} MiB, Watchdog's limit (max_body)"
-        return ProbeError("body.too_large", message, is_internal=True)
-
     async def _read_messages(self, stdout: asyncio.StreamReader) -> None:
         size = 0
         while data := await stdout.read(READ_CHUNK_BYTES):
             size += len(data)
             if size > self._max_session_bytes:
-                raise self._output_too_large_error()
+                raise session_too_large_error(self._max_session_bytes)
             self._unfinished_line += data
             if b"\n" in data:
                 *lines, self._unfinished_line = self._unfinished_line.split(b"\n")
@@ -133,6 +131,8 @@ class StdioTransport:
 
     async def _accept_line(self, line: bytes) -> bool:
         """Passes a message on. Returns whether the session still reads."""
+        if self._received.is_large(line):
+            line = (await self._received.replace(replace_line, line)).data
         text, message = _parse_line(line)
         if text:
             self._record_non_mcp_line(text)
@@ -211,7 +211,7 @@ class StdioTransport:
 @asynccontextmanager
 async def open_stdio_transport(
     command: McpServerCommand,
-    phase_timer: PhaseTimer,
+    received: ReceivedMessages,
     facts: dict[str, Json],
     timeout_s: float,
 ) -> AsyncIterator[StdioTransport]:
@@ -222,8 +222,8 @@ async def open_stdio_transport(
     process = SupervisedProcess(command.argv, inherited | dict(command.env), command.cwd)
     transport: StdioTransport | None = None
     try:
-        with measure_phase(phase_timer, "spawn"):
-            transport = await _start_server(process, command, facts)
+        with measure_phase(received.phase_timer, "spawn"):
+            transport = await _start_server(process, command, facts, received)
         async with anyio.create_task_group() as readers:
             await transport.open_streams(readers)
             try:
@@ -249,7 +249,7 @@ async def open_stdio_transport(
 
 
 async def _start_server(
-    process: SupervisedProcess, command: McpServerCommand, facts: dict[str, Json]
+    process: SupervisedProcess, command: McpServerCommand, facts: dict[str, Json], received: ReceivedMessages
 ) -> StdioTransport:
     """Starts the server with sockets as its standard input, output and error.
 
@@ -268,7 +268,7 @@ async def _start_server(
     finally:
         for end in (stdin, stdout, stderr):
             end.close()
-    return StdioTransport(process, own_ends, facts, command.max_session_bytes)
+    return StdioTransport(process, own_ends, facts, received, command.max_session_bytes)
 
 
 def _start_error(command: McpServerCommand, error: StartError | OSError) -> ProbeError:

@@ -1,0 +1,231 @@
+"""MCP messages over 64 KiB: read in the worker process, and replaced there by a short message for the session.
+
+A replacement has the parts of the original that are short. What a result holds beyond that is kept as a pickle, which
+goes back to the worker process when it is judged.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from mcp.shared.inbound import find_invalid_x_mcp_header
+from mcp.types import (
+    CallToolResult,
+    DiscoverResult,
+    InitializeResult,
+    JSONRPCError,
+    JSONRPCMessage,
+    JSONRPCResponse,
+    ListToolsResult,
+    ReadResourceResult,
+    jsonrpc_message_adapter,
+)
+from mcp_types import methods
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from pydantic import BaseModel, ValidationError
+
+from watchdog.domain.model import Json
+from watchdog.net.errors import ProbeError
+from watchdog.net.mcp.event_stream import BYTE_ORDER_MARK, EVENT_DATA_LINE, normalize_event
+from watchdog.net.mcp.reply_errors import error_from_invalid_reply
+from watchdog.net.mcp.results import (
+    parse_resource_contents,
+    parse_tool_result,
+    tools_of_page,
+)
+from watchdog.net.mcp.tool_schema import SchemaBudget, replace_invalid_schemas
+from watchdog.net.received_body import ReceivedBody
+
+MAX_MEMBER_CHARS = 2_000
+"""A longer member of a message is left out of its replacement."""
+MAX_MEMBERS = 100
+MAX_EXCERPT_BYTES = 8_000
+DEFAULT_PROTOCOL_VERSION = "2025-11-25"
+"""The SDK assumes it before the negotiation."""
+_RESULT_TYPES: Mapping[str, type[BaseModel]] = {
+    "initialize": InitializeResult,
+    "server/discover": DiscoverResult,
+    "tools/list": ListToolsResult,
+    "tools/call": CallToolResult,
+    "resources/read": ReadResourceResult,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LargeResult:
+    """A result that was read in the worker process."""
+
+    method: str
+    content: bytes = b""
+    """The whole of it, pickled: a list of tools; (value, text) of a tool's result; the content of a resource."""
+    summary: Json = None
+    """The short members of a tool's result or of a resource."""
+    excerpt: str = ""
+    """The beginning of the text of a tool's result."""
+    tool_count: int = 0
+    error: ProbeError | None = None
+    """Why it is no valid result."""
+
+    def unpack(self) -> Any:
+        """The content. May take long."""
+        return pickle.loads(self.content)  # noqa: S301 - of a process of our own
+
+
+class MessageContext(NamedTuple):
+    """What reading a message depends on."""
+
+    methods: Mapping[str, str]
+    """Id of a request -> its method."""
+    protocol_version: str
+    """Empty before the negotiation."""
+    tool_name: str
+    """The tool that stays in a list of tools, because it may be called."""
+    schema_budget: SchemaBudget
+
+
+class Replacement(NamedTuple):
+    """What takes the place of a message."""
+
+    data: bytes
+    schema_budget: SchemaBudget
+    result: LargeResult | None = None
+    has_error: bool = False
+    """Whether the message is a JSON-RPC error."""
+
+
+def replace_line(line: bytes, context: MessageContext) -> Replacement:
+    """Of a line from a server's standard output. Text before the message is cut."""
+    start = line.find(b"{") if b'"jsonrpc"' in line else -1
+    while start >= 0:
+        if (replacement := _replace_message(line[start:], context)) is not None:
+            return replacement._replace(data=line[:start][:MAX_EXCERPT_BYTES] + replacement.data)
+        start = line.find(b"{", start + 1) if start < MAX_EXCERPT_BYTES else -1
+    return Replacement(line[:MAX_EXCERPT_BYTES], context.schema_budget)
+
+
+def replace_body(body: ReceivedBody, context: MessageContext) -> Replacement:
+    """Of an HTTP body that should be a message. Raises ProbeError."""
+    decoded = body.decode()
+    if body.problem:
+        raise session_too_large_error(body.max_bytes)
+    decoded = decoded.removeprefix(BYTE_ORDER_MARK)
+    replacement = _replace_message(decoded, context)
+    return replacement or Replacement(decoded[:MAX_EXCERPT_BYTES], context.schema_budget)
+
+
+def replace_event(event: bytes, expects_endpoint: bool, context: MessageContext) -> Replacement:
+    """Of a server-sent event. Raises ProbeError for a result that MCP clients ignore."""
+    normalized = normalize_event(event, expects_endpoint=expects_endpoint)
+    data = b"\n".join(line[1] for line in EVENT_DATA_LINE.finditer(normalized.event))
+    replacement = _replace_message(data, context) or Replacement(data[:MAX_EXCERPT_BYTES], context.schema_budget)
+    fields = [
+        line for line in normalized.event.splitlines() if line.startswith((b"event:", b"id:")) and len(line) < 1_000
+    ]
+    lines = [*fields, *(b"data: " + line for line in replacement.data.splitlines())]
+    return replacement._replace(data=b"\n".join(lines) + b"\n\n", has_error=normalized.has_error)
+
+
+def session_too_large_error(max_session_bytes: int) -> ProbeError:
+    message = f"the server sent more than {max_session_bytes >> 20} MiB, Watchdog's limit (max_body)"
+    return ProbeError("body.too_large", message, is_internal=True)
+
+
+def _replace_message(data: bytes, context: MessageContext) -> Replacement | None:
+    """None: the data is no JSON-RPC message."""
+    try:
+        message = jsonrpc_message_adapter.validate_json(data.decode(errors="replace"), by_name=False)
+    except ValueError:
+        return None
+    result = None
+    if isinstance(message, JSONRPCResponse):
+        method = context.methods.get(str(message.id), "")
+        result, short = _read_result(method, message.result, context)
+        message = message.model_copy(update={"result": short})
+    elif isinstance(message, JSONRPCError):
+        error = message.error.model_copy(
+            update={"message": message.error.message[:MAX_MEMBER_CHARS], "data": _shorten(message.error.data)}
+        )
+        message = message.model_copy(update={"error": error})
+    else:
+        message = message.model_copy(update={"params": _short_members(message.params or {})})
+    return Replacement(_encode(message), context.schema_budget, result)
+
+
+def _encode(message: JSONRPCMessage) -> bytes:
+    return message.model_dump_json(by_alias=True, exclude_unset=True).encode()
+
+
+def _read_result(method: str, result: dict[str, Any], context: MessageContext) -> tuple[LargeResult, dict[str, Any]]:
+    """The result, and its short parts, which the SDK accepts."""
+    problems = replace_invalid_schemas(result, context.schema_budget) if method == "tools/list" else {}
+    version = context.protocol_version or DEFAULT_PROTOCOL_VERSION
+    try:
+        with suppress(KeyError):
+            methods.validate_server_result(method, version, result)
+        model = _RESULT_TYPES[method].model_validate(result, by_name=False) if method in _RESULT_TYPES else None
+    except ValidationError as validation_error:
+        error = error_from_invalid_reply(method, validation_error)
+        error.facts["rpc_method"] = method
+        return LargeResult(method, error=error), _empty_result(method, result)
+    short = _short_members(result) | _empty_result(method, result)
+    match model:
+        case ListToolsResult():
+            if version in MODERN_PROTOCOL_VERSIONS:  # the SDK drops these tools
+                model.tools = [tool for tool in model.tools if find_invalid_x_mcp_header(tool.input_schema) is None]
+            tools = tools_of_page(model, problems)
+            short["tools"] = [
+                tool for tool in result["tools"] if tool["name"] == context.tool_name and len(json.dumps(tool)) < 16_000
+            ][:1]
+            return LargeResult(method, pickle.dumps([tuple(tool) for tool in tools]), tool_count=len(tools)), short
+        case CallToolResult():
+            value, text = parse_tool_result(model)
+            excerpt = text[:MAX_EXCERPT_BYTES]
+            return LargeResult(method, pickle.dumps((value, text)), _summarize(value), excerpt), short
+        case ReadResourceResult():
+            content = parse_resource_contents(model)
+            return LargeResult(method, pickle.dumps(content), _summarize(content)), short
+    return LargeResult(method), short
+
+
+def _empty_result(method: str, result: dict[str, Any]) -> dict[str, Any]:
+    """The required members of a result, without content."""
+    match method:
+        case "tools/list":
+            cursor = result.get("nextCursor")
+            return {"tools": []} | ({"nextCursor": cursor} if isinstance(cursor, str) else {})
+        case "tools/call":
+            return {"content": []}
+        case "resources/read":
+            return {"contents": []}
+        case "initialize" | "server/discover":
+            info = result.get("serverInfo")
+            names = {"name": "", "version": ""} | (_short_members(info) if isinstance(info, dict) else {})
+            capabilities = result.get("capabilities")
+            short_capabilities = _short_members(capabilities) if isinstance(capabilities, dict) else {}
+            return {"capabilities": short_capabilities} | ({"serverInfo": names} if info else {})
+    return {}
+
+
+def _short_members(members: Mapping[str, Any]) -> dict[str, Any]:
+    first_members = list(members.items())[:MAX_MEMBERS]
+    return {name: value for name, value in first_members if len(name) <= MAX_MEMBER_CHARS and _is_short(value)}
+
+
+def _is_short(value: Any) -> bool:
+    return (isinstance(value, str) and len(value) <= MAX_MEMBER_CHARS) or len(json.dumps(value)) <= MAX_MEMBER_CHARS
+
+
+def _shorten(value: Any) -> Any:
+    return value if _is_short(value) else json.dumps(value)[:MAX_MEMBER_CHARS]
+
+
+def _summarize(value: Json) -> Json:
+    """What a summary shows: the short members of an object, the beginning of a text."""
+    if isinstance(value, dict):
+        return _short_members(value)
+    return value if _is_short(value) else value[:MAX_MEMBER_CHARS] if isinstance(value, str) else None

@@ -1,0 +1,63 @@
+"""What is read from the messages of a session before the SDK gets them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from mcp.types import ErrorData
+
+from watchdog.net.body_limits import MAX_INLINE_BODY_BYTES
+from watchdog.net.errors import ProbeError
+from watchdog.net.mcp.large_messages import LargeResult, MessageContext, Replacement
+from watchdog.net.mcp.sent_requests import SentRequests
+from watchdog.net.mcp.tool_schema import SchemaBudget
+from watchdog.net.phases import PhaseTimer
+from watchdog.net.worker_process import WorkerProcess
+
+
+class ReceivedMessages:
+    """What the SDK does not expose of messages, and the worker process for messages that are too large for the event
+    loop."""
+
+    def __init__(self, worker: WorkerProcess | None, phase_timer: PhaseTimer, tool_name: str) -> None:
+        """`worker`: None: messages of any size are read in the event loop. `tool_name`: the tool that may be called."""
+        self.requests = SentRequests()
+        self.errors: list[ErrorData] = []
+        """Every JSON-RPC error."""
+        self.tool_problems: dict[str, str] = {}
+        """Tool -> what is invalid about its schemas."""
+        self.schema_budget = SchemaBudget()
+        self.protocol_version = ""
+        self._worker, self.phase_timer, self._tool_name = worker, phase_timer, tool_name
+        self._response_bytes = 0
+        self._large_results: dict[str, LargeResult] = {}
+
+    def is_large(self, data: bytes) -> bool:
+        """Whether a message has to be replaced in the worker process: it is longer than 64 KiB, or the results of the
+        session are by now."""
+        if self._worker is None:
+            return False
+        if b'"result"' in data:
+            self._response_bytes += len(data)
+        return max(len(data), self._response_bytes if b'"result"' in data else 0) > MAX_INLINE_BODY_BYTES
+
+    async def replace(self, function: Callable[..., Replacement], *args: object) -> Replacement:
+        """Calls one of the functions that replace a message, in the worker process. Raises ProbeError."""
+        if self._worker is None:
+            raise RuntimeError("there is no worker process")
+        context = MessageContext(self.requests.methods, self.protocol_version, self._tool_name, self.schema_budget)
+        replacement = await self._worker.run(self.phase_timer, partial(function, *args, context))
+        self.schema_budget = replacement.schema_budget
+        if replacement.result is not None:
+            self._large_results[replacement.result.method] = replacement.result
+        return replacement
+
+    def large_result_error(self, method: str) -> ProbeError | None:
+        """Why a large result is invalid; None if it is not large, or valid."""
+        result = self._large_results.get(method)
+        return None if result is None else result.error
+
+    def take_large_result(self, method: str) -> LargeResult | None:
+        """The last response to the method, if it was large."""
+        return self._large_results.pop(method, None)

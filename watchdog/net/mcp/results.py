@@ -1,0 +1,70 @@
+"""What is read from the results of MCP requests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from mcp.types import (
+    BlobResourceContents,
+    CallToolResult,
+    ListToolsResult,
+    ReadResourceResult,
+    TextContent,
+    TextResourceContents,
+)
+from pydantic import ConfigDict, TypeAdapter
+
+from watchdog.domain.model import Json
+
+_JSON_ADAPTER: TypeAdapter[Any] = TypeAdapter(Any, config=ConfigDict(ser_json_inf_nan="null"))
+
+
+class McpTool(NamedTuple):
+    name: str
+    needs_arguments: bool
+    schema_problem: str = ""
+    """What is invalid about its schemas; empty if nothing is."""
+
+
+def tools_of_page(page: ListToolsResult, problems: Mapping[str, str]) -> list[McpTool]:
+    """`problems`: tool -> what is invalid about its schemas."""
+    return [
+        McpTool(tool.name, bool(tool.input_schema.get("required")), problems.get(tool.name, "")) for tool in page.tools
+    ]
+
+
+def parse_tool_result(response: CallToolResult) -> tuple[Json, str]:
+    """Its structured content, else its text parsed as JSON, else its text; and its text."""
+    text = "\n".join(block.text for block in response.content if isinstance(block, TextContent))
+    return _unwrap(response.structured_content, text), text
+
+
+def parse_resource_contents(response: ReadResourceResult) -> Json:
+    """The first text, parsed as JSON if it is, else the last blob; None if there is neither."""
+    content = None
+    for part in response.contents:
+        match part:
+            case TextResourceContents():
+                return _parse_json_or_text(part.text)
+            case BlobResourceContents():
+                content = part.blob
+    return content
+
+
+def _unwrap(structured: Any, text: str) -> Json:
+    """The structured content, unwrapped. Servers wrap a value that is not an object as {"result": ...} and repeat the
+    bare value as text."""
+    parsed = _parse_json_or_text(text)
+    if structured is None:
+        return parsed
+    if isinstance(structured, dict) and structured.keys() == {"result"} and structured["result"] in (text, parsed):
+        return parsed
+    return _JSON_ADAPTER.dump_python(structured, mode="json")
+
+
+def _parse_json_or_text(text: str) -> Json:
+    try:
+        return _JSON_ADAPTER.dump_python(_JSON_ADAPTER.validate_json(text), mode="json")
+    except ValueError:
+        return text

@@ -1,0 +1,256 @@
+"""Judges what a session with an MCP server returned. Pure: for a large session it runs in the worker process."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from watchdog.config_types import format_byte_size
+from watchdog.domain.formatting import format_count
+from watchdog.domain.measurements import TASKS_EVIDENCE_KEY, TaskCounts
+from watchdog.domain.model import Evidence, Json, Listing, Observation, Outcome, Scalar
+from watchdog.domain.observations import ToolFacts
+from watchdog.domain.probe_state import NEW_TASKS_STATE_KEY, NewTasksRecord
+from watchdog.domain.rules import task as task_rule
+from watchdog.domain.rules import tool as tool_rule
+from watchdog.domain.text import truncate_with_ellipsis
+from watchdog.expressions import Expression
+from watchdog.probes.expectations import ExpressionContext, Problem, judge_expectations
+from watchdog.probes.mcp_health import find_health_failure, reports_unhealthy, server_error_text
+from watchdog.probes.mcp_settings import HEALTH_CHECK_TOOL, McpSettings, ToolCallSettings
+from watchdog.probes.mcp_tasks import TaskList, clean_text, describe_missing_task_list, parse_task_list
+
+if TYPE_CHECKING:
+    from watchdog.net.mcp import SessionResult
+
+MAX_EXCERPT_CHARS = 8_000
+"""More than is stored: cutting before masking could leave part of a secret."""
+MAX_UNUSUAL_TOOLS = 100
+"""Tools with a problem that are listed."""
+MAX_TOOL_NAME_CHARS = 120
+MAX_EVIDENCE_TOOLS, MAX_EVIDENCE_NAME_CHARS = 99, 2_000
+MAX_EVIDENCE_BYTES = 64 << 10
+"""Of the facts about a large response."""
+_HEALTHY_WORD = re.compile(r"\bhealthy\b")
+"""In an `expect` expression: the expression decides what `healthy: false` means."""
+
+T = TypeVar("T")
+
+
+class McpCriteria(NamedTuple):
+    """What is expected of a session."""
+
+    settings: McpSettings
+    expectations: tuple[Expression, ...]
+    preferences: tuple[Expression, ...]
+
+
+class RunFacts(NamedTuple):
+    """What the judgement of a session depends on, apart from the session."""
+
+    started_at: int
+    slot: int
+    new_tasks: Json
+    """The stored record of tasks that have never run."""
+
+
+def judge_session(session: SessionResult, criteria: McpCriteria, run: RunFacts) -> Observation:
+    """The observation, without phases."""
+    observation = evaluate_session(session.unpack(), criteria, run)
+    if not session.large_results:
+        return observation
+    evidence = replace(observation.evidence, facts=limit_facts(observation.evidence.facts))
+    return replace(observation, evidence=evidence)
+
+
+def limit_facts(facts: Mapping[str, Json]) -> dict[str, Json]:
+    """At most 64 KiB of facts: what does not fit is left out, entry by entry of a list or an object."""
+    limited: dict[str, Json] = {}
+    remaining = MAX_EVIDENCE_BYTES
+    for name, value in facts.items():
+        match value:
+            case dict():
+                limited[name] = dict(entries := list(_take_until(value.items(), remaining)))
+            case list():
+                limited[name] = entries = list(_take_until(value, remaining))
+            case _:
+                limited[name], entries = value, [value]
+        remaining -= len(json.dumps(entries))
+    return limited
+
+
+def _take_until(entries: Iterable[T], max_bytes: int) -> Iterator[T]:
+    for entry in entries:
+        max_bytes -= len(json.dumps(entry))
+        if max_bytes < 0:
+            return
+        yield entry
+
+
+def evaluate_session(session: SessionResult, criteria: McpCriteria, run: RunFacts) -> Observation:
+    """The observation, without phases."""
+    task_list, responded_at = None, run.started_at + round(session.elapsed_ms or 0)
+    state_updates: dict[str, Json] = {}
+    if session.called_tool:
+        record = NewTasksRecord.from_json(run.new_tasks)
+        task_list = parse_task_list(session.tool_result, responded_at, record.first_listed_at)
+        if task_list is not None and not task_list.tasks and _reports_problem(session):
+            task_list = None  # a server with a problem that lists no task may be unable to list them
+        if task_list is not None and task_list.first_listed_at != record.first_listed_at:
+            state_updates[NEW_TASKS_STATE_KEY] = NewTasksRecord(task_list.first_listed_at).to_json()
+    expression_context = _build_expression_context(session, criteria.settings)
+    reason, message = _find_failure(session, criteria, task_list, expression_context)
+    verdict = judge_expectations(expression_context, criteria.expectations, criteria.preferences)
+    outcome = Outcome.FAIL if reason else verdict.outcome
+    reason, message = (reason, message) if reason else (verdict.reason, verdict.message)
+    if reason == "expectation.failed" and reports_unhealthy(session.tool_result):
+        error = server_error_text(session.tool_result)
+        message = f"{message}: {error}" if error else message
+    facts = _evidence_facts(session) | _task_evidence(task_list)
+    task_listings, preference_listings, tool_listings = {}, {}, {}
+    if unusual_tools := _unusual_tools(session):
+        tool_listings = {tool_rule.RULE_NAME: Listing(responded_at, unusual_tools)}
+    if task_list and (task_list.tasks or not task_list.problems):
+        task_listings = {task_rule.RULE_NAME: Listing(responded_at, task_list.tasks)}
+    if not reason:
+        preference_listings = expression_context.preference_listings(criteria.preferences, run.slot)
+    return Observation(
+        outcome,
+        reason,
+        message,
+        duration=session.elapsed_ms,
+        measurements=session_measurements(session) | _task_measurements(task_list),
+        listings=task_listings | preference_listings | tool_listings,
+        evidence=Evidence(
+            facts | ({"expect": verdict.evidence} if verdict.evidence else {}), _response_excerpt(session)
+        ),
+        state_updates=state_updates,
+    )
+
+
+def _find_failure(
+    session: SessionResult, criteria: McpCriteria, task_list: TaskList | None, expression_context: ExpressionContext
+) -> tuple[str, str]:
+    """Reason and message of a failure that no expectation is about. Both are empty if there is none."""
+    listed_tools = {tool.name for tool in session.tools}
+    missing = [name for name in dict.fromkeys(criteria.settings.required_tools) if name not in listed_tools]
+    if missing:
+        subject = f"tool {missing[0]} is" if len(missing) == 1 else f"tools {', '.join(missing)} are"
+        return "mcp.tool_missing", f"{subject} missing: {format_count(len(listed_tools), 'tool')} listed"
+    judge_healthy = not any(_HEALTHY_WORD.search(expression.text) for expression in criteria.expectations)
+    failure = find_health_failure(session, task_list, judge_healthy=judge_healthy)
+    if failure[0] or not criteria.settings.tasks:
+        return failure
+    if not session.called_tool:
+        problem = expression_context.unavailable_variables["result"].message
+        return "task.list_missing", f"the tasks are unknown: {problem}"
+    if task_list is None:
+        problem = describe_missing_task_list(session.tool_result)
+        return "task.list_missing", f"{session.called_tool} reports no tasks: {problem}"
+    if task_list.problems:
+        more = f", and {len(task_list.problems) - 1} more" if len(task_list.problems) > 1 else ""
+        return (
+            "task.list_invalid",
+            f"{session.called_tool} reports tasks that cannot be read: {task_list.problems[0]}{more}",
+        )
+    return "", ""
+
+
+def _build_expression_context(session: SessionResult, settings: McpSettings) -> ExpressionContext:
+    variables = {
+        "result": session.tool_result,
+        "is_error": session.tool_is_error,
+        "tools": [tool.name for tool in session.tools],
+        "resource": session.resource_content,
+        "server": {"name": session.server_name, "version": session.server_version},
+        "protocol": session.protocol_version,
+        "elapsed_ms": round(session.elapsed_ms or 0),
+    }
+    unavailable = {
+        name: Problem("body.too_large", f"the {name} is longer than {format_byte_size(settings.max_body)} (max_body)")
+        for name in ("result", "resource")
+        if len(json.dumps(variables[name])) > settings.max_body
+    }
+    if not session.called_tool:
+        name = settings.call.tool if isinstance(settings.call, ToolCallSettings) else HEALTH_CHECK_TOOL
+        is_listed = any(tool.name == name for tool in session.tools)
+        text = f"no tool was called: {name} {'requires arguments' if is_listed else 'is not listed'}"
+        problem = Problem("expectation.evaluation_failed", text)
+        unavailable |= dict.fromkeys(("result", "is_error"), problem)
+    return ExpressionContext(variables, unavailable)
+
+
+def _reports_problem(session: SessionResult) -> bool:
+    return session.tool_is_error or reports_unhealthy(session.tool_result)
+
+
+def _duplicate_tools(session: SessionResult) -> dict[str, int]:
+    """Name of a tool -> the number of times it is listed in excess."""
+    counts = Counter(tool.name for tool in session.tools)
+    return {name: count - 1 for name, count in counts.items() if count > 1}
+
+
+def _unusual_tools(session: SessionResult) -> dict[str, ToolFacts]:
+    """Tools with a problem: at most MAX_UNUSUAL_TOOLS, by name."""
+    tools: dict[str, ToolFacts] = {}
+    duplicates = _duplicate_tools(session)
+    for tool in session.tools:
+        name = clean_text(tool.name, MAX_TOOL_NAME_CHARS)
+        if (tool.schema_problem or tool.name in duplicates) and (name in tools or len(tools) < MAX_UNUSUAL_TOOLS):
+            earlier_problem = tools[name].schema_problem if name in tools else ""
+            problem = earlier_problem or clean_text(tool.schema_problem)
+            tools[name] = ToolFacts(duplicates.get(tool.name, 0) + 1, problem)
+    return tools
+
+
+def session_measurements(session: SessionResult) -> dict[str, Scalar]:
+    measurements: dict[str, Scalar] = {"tools": session.tool_count} if session.tool_page_count else {}
+    if duplicates := _duplicate_tools(session):
+        measurements["duplicate_tools"] = sum(duplicates.values())
+    return measurements | ({"protocol": session.protocol_version} if session.protocol_version else {})
+
+
+def _task_measurements(task_list: TaskList | None) -> dict[str, Scalar]:
+    if task_list is None:
+        return {}
+    return TaskCounts(len(task_list.tasks), sum(map(task_rule.has_failed, task_list.tasks.values())))._asdict()
+
+
+def interrupted_evidence(session: SessionResult) -> Evidence:
+    """What is known of a session that has not come to its end."""
+    output = session.describe_output()
+    return Evidence({**_evidence_facts(session), **output.facts}, output.excerpt)
+
+
+def _evidence_facts(session: SessionResult) -> dict[str, Json]:
+    facts = {
+        "server": f"{session.server_name} {session.server_version}".strip(),
+        "protocol": session.protocol_version,
+        "tools": _first_names([tool.name for tool in session.tools], session.tool_count),
+        "duplicate_tools": _first_names([*_duplicate_tools(session)]),
+        "called_tool": session.called_tool,
+    }
+    return {name: value for name, value in facts.items() if value} | session.facts
+
+
+def _first_names(names: Sequence[str], count: int = 0) -> list[str]:
+    """At most MAX_EVIDENCE_TOOLS. `count`: of all, if there are more than the names."""
+    count = max(count, len(names))
+    first = [truncate_with_ellipsis(name, MAX_EVIDENCE_NAME_CHARS) for name in names[:MAX_EVIDENCE_TOOLS]]
+    return [*first, f"… {count - len(first)} more"] if count > len(first) else first
+
+
+def _task_evidence(task_list: TaskList | None) -> dict[str, Json]:
+    if task_list is None:
+        return {}
+    problems = {"invalid_tasks": list(task_list.problems[:20])} if task_list.problems else {}
+    return {TASKS_EVIDENCE_KEY: dict(task_list.raw_entries)} | problems
+
+
+def _response_excerpt(session: SessionResult) -> str:
+    result_as_json = "" if session.tool_result is None else json.dumps(session.tool_result)
+    return (session.tool_result_text or result_as_json)[:MAX_EXCERPT_CHARS]

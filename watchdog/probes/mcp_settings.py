@@ -1,0 +1,75 @@
+"""The configuration of the `mcp` probe's server and of what is requested."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from watchdog.config_types import ConfigModel, Duration, FieldPath, SingleLineText
+from watchdog.domain.model import Json
+from watchdog.net.targets import McpTarget
+
+if TYPE_CHECKING:
+    from watchdog.net.mcp import McpTool
+
+HEALTH_CHECK_TOOL = "health_check"
+"""The tool that is called by default."""
+
+
+class ToolCallSettings(ConfigModel):
+    """A call of an MCP tool. The short form is the name of the tool."""
+
+    shorthand_field: ClassVar[str] = "tool"
+
+    tool: SingleLineText
+    """The name of the tool."""
+    arguments: dict[str, Json] = Field(default_factory=dict)
+    """The arguments of the call."""
+
+
+class McpSettings(McpTarget):
+    """An MCP server: exactly one of `url`, `sse` and `command`. The short form is the URL alone."""
+
+    shorthand_field: ClassVar[str] = "url"
+
+    tools: tuple[SingleLineText, ...] = ()
+    """Tools that the server must list."""
+    call: Literal["off"] | ToolCallSettings | None = None
+    """The tool to call, or `off`; default: `health_check`, if the server lists it and it requires no arguments."""
+    resource: str = ""
+    """The URI of a resource to read."""
+    tasks: dict[SingleLineText, Duration] = Field(default_factory=dict)
+    """The maximum age of the last run of each scheduled task, by name; `*` for all other tasks. Watchdog reads the
+    tasks from the result of the tool call (docs/health-check.md)."""
+
+    def _validation_errors(self) -> list[tuple[FieldPath, str]]:
+        errors = super()._validation_errors()
+        if self.call == "off" and self.tasks:
+            message = "tasks are read from the result of a tool call: remove tasks or `call: off`"
+            errors.append((("tasks",), message))
+        return errors
+
+    @property
+    def tool_to_call(self) -> str:
+        """The tool that is called if it is listed; empty: none."""
+        if self.call == "off":
+            return ""
+        return self.call.tool if self.call else HEALTH_CHECK_TOOL
+
+    @property
+    def required_tools(self) -> tuple[str, ...]:
+        """Tools that must be listed, those of `call` and `tasks` included."""
+        if isinstance(self.call, ToolCallSettings):
+            return (*self.tools, self.call.tool)
+        return (*self.tools, HEALTH_CHECK_TOOL) if self.tasks else self.tools
+
+    def choose_tool_call(self, listed_tools: Sequence[McpTool]) -> tuple[str, Mapping[str, Json]] | None:
+        """The tool to call, and its arguments. None: none is called."""
+        if self.call is None:
+            callable_ = any(tool.name == HEALTH_CHECK_TOOL and not tool.needs_arguments for tool in listed_tools)
+            return (HEALTH_CHECK_TOOL, {}) if callable_ else None
+        if self.call == "off" or all(tool.name != self.call.tool for tool in listed_tools):
+            return None
+        return self.call.tool, self.call.arguments
