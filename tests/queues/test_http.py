@@ -294,8 +294,8 @@ def test_a_failed_poll_is_retried(api: FakeJobApi) -> None:
             ScriptedResponse(0, drop_connection=True),
             "poll failed: connection closed by the server while waiting for the first byte",
         ),
-        (ScriptedResponse(503, {"error": "busy"}), "poll returned HTTP 503"),
-        (ScriptedResponse(500, {"status": "failed"}), "poll returned HTTP 500"),
+        (ScriptedResponse(503, {"error": "busy"}), "poll returned HTTP 503: busy"),
+        (ScriptedResponse(500, {"status": "failed"}), 'poll returned HTTP 500: {"status": "failed"}'),
     ],
 )
 def test_polls_that_fail_until_the_deadline(api: FakeJobApi, response: ScriptedResponse, message: str) -> None:

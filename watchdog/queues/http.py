@@ -238,7 +238,7 @@ def read_poll_response(response: HttpResponse, config: HttpCanary) -> JobStatus:
     if stage is JobStage.LOST or (stage is None and _is_lost(config, response.status, body)):
         return JobStatus(JobStage.LOST, error=f"poll returned {describe_response(response)}")
     if stage is None and is_error_status:
-        error = ProbeError("canary.poll_failed", f"poll returned HTTP {response.status}", retryable=True)
+        error = ProbeError("canary.poll_failed", f"poll returned {describe_response(response)}", retryable=True)
         raise _with_response_evidence(error, response)
     progress = parse_progress(body)
     if stage is None:
