@@ -79,7 +79,7 @@ async def run_app(loaded_config: LoadedConfig, clock: Clock = wall_clock_ms) -> 
             lambda: [part.preload() for probe in config.probes for part in (probe, probe.remediation_action) if part]
         )
         async with Network() as network, AsyncExitStack() as stack:
-            network.prepare_notifier_http_client()
+            network.preload()
             service = await build_service(loaded_config, store_executor, network, clock)
             check_in_receiver = build_check_in_receiver(service, loaded_config)
             await stack.enter_async_context(check_in_receiver)

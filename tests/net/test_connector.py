@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.polling import HANG_S
+from tests.support.polling import HANG_S, wait_until_async
 from tests.support.scripted_servers import http_response, redirect_to, running_server, send_parts
 from watchdog.domain.formatting import NBSP
 from watchdog.domain.model import Outcome
@@ -313,6 +313,60 @@ def test_names_that_hang_leave_threads_to_others(network: FakeNetwork, monkeypat
                 40 - MAX_CONCURRENT_SLOW_LOOKUPS
             )
             assert await connect(net, "quick.example", target.port, HANG_S) == "connected"
+            released.set()
+            await wait_until_async(lambda: len(running) == 40)
+            released.clear()
+            running.clear()
+            await asyncio.gather(*(connect(net, host, target.port, 0.3) for host in hosts[:40]))
+            assert len(running) == MAX_CONCURRENT_SLOW_LOOKUPS, "an answer that no run has waited for is too late"
+
+    try:
+        asyncio.run(run_scenario())
+    finally:
+        released.set()
+
+
+def test_a_name_that_is_answered_in_time_again_counts_as_quick(
+    network: FakeNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that the name does not exist is an answer."""
+    hangs = True
+    released = threading.Event()
+
+    def look_up(host: str, port: int) -> list[SocketAddress]:
+        network.lookups.append(host)
+        if hangs:
+            released.wait(60)
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(name_lookup, "resolve_host", look_up)
+    hosts = [f"name{i}.example" for i in range(MAX_CONCURRENT_SLOW_LOOKUPS + 10)]
+
+    async def look_up_all(net: Network) -> list[str]:
+        async def look_up_one(host: str) -> str:
+            try:
+                async with asyncio.timeout(0.3):
+                    await net.connector.connect(host, 1, PhaseTimer(), allow_private_addresses=True)
+            except TimeoutError:
+                return "timeout"
+            except ProbeError as error:
+                return error.reason
+            return "connected"
+
+        return await asyncio.gather(*map(look_up_one, hosts))
+
+    async def run_scenario() -> None:
+        nonlocal hangs
+        async with Network() as net:
+            assert await look_up_all(net) == ["timeout"] * len(hosts)
+            hangs = False
+            released.set()
+            assert await look_up_all(net) == ["dns.not_found"] * len(hosts)
+            hangs = True
+            released.clear()
+            network.lookups.clear()
+            assert await look_up_all(net) == ["timeout"] * len(hosts)
+            assert len(network.lookups) == len(hosts)
 
     try:
         asyncio.run(run_scenario())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from typing import Any
 
 import httpx
@@ -37,3 +39,17 @@ def test_no_proxy_is_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     response, _ = asyncio.run(post(send_parts(http_response())))
     assert response.status_code == 200
+
+
+def test_slow_libraries_are_loaded_before_they_are_needed() -> None:
+    program = (
+        "import asyncio, sys\n"
+        "from watchdog.net import Network\n"
+        "async def main():\n"
+        "    async with Network() as network:\n"
+        "        network.preload()\n"
+        "asyncio.run(main())\n"
+        "print({'httpx', 'cryptography.x509'} - sys.modules.keys())\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout == "set()\n"

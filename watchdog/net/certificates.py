@@ -47,6 +47,11 @@ class Certificate(NamedTuple):
         return f"; it is valid for {', '.join(self.names[:MAX_LISTED_NAMES])}{f' and {more} more' if more > 0 else ''}"
 
 
+def load_certificate_library() -> None:
+    """Takes a tenth of a second, once."""
+    from cryptography import x509 as x509
+
+
 def format_instant(epoch_ms: int) -> str:
     return f"{utc_datetime(epoch_ms):%Y-%m-%d %H:%M}"
 

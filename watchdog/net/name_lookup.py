@@ -56,11 +56,13 @@ class NameLookups:
             phase_timer.end_phase("lookup_queue")
         phase_timer.start_phase("dns")
         try:
-            addresses = await asyncio.shield(lookup.task)
+            await asyncio.wait([lookup.task])  # which goes on if this run is cancelled
         except asyncio.CancelledError:
             if not lookup.task.done():
                 self._slow_hosts.add(host)
             raise
+        self._slow_hosts.discard(host)
+        addresses = lookup.task.result()
         phase_timer.end_phase("dns")
         return [(family, (address[0], port, *address[2:])) for family, address in addresses]
 
@@ -81,9 +83,7 @@ class NameLookups:
         if host not in self._slow_hosts:
             return await self._run_in_thread(lookup, host)
         async with self._slow_threads:
-            addresses = await self._run_in_thread(lookup, host)
-        self._slow_hosts.discard(host)
-        return addresses
+            return await self._run_in_thread(lookup, host)
 
     async def _run_in_thread(self, lookup: _Lookup, host: str) -> Sequence[SocketAddress]:
         async with self._threads:

@@ -59,8 +59,12 @@ class Network:
             trust_env=False,
         )
 
-    def prepare_notifier_http_client(self) -> None:
-        """Loads httpx, so that the first notification does not block the event loop."""
+    def preload(self) -> None:
+        """Loads httpx and the certificate library, so that neither the first notification nor the first certificate
+        blocks the event loop."""
+        from watchdog.net.certificates import load_certificate_library
+
+        load_certificate_library()
         _ = self.notifier_http_client
 
     @cached_property
