@@ -141,9 +141,9 @@ def test_receivers_that_get_no_notifications(own_harness: StoreHarness) -> None:
     for arguments in ((), ("-o", "json")):
         ran = invoke_command("status", *arguments)
         assert ran.stderr.replace("\N{NO-BREAK SPACE}", " ").splitlines() == [
-            f"watchdog: oncall/email gets no notifications since {format_utc(wall_clock_ms(), wall_clock_ms())}: "
-            "refused; some were given up",
-            f"watchdog: oncall/slack gets no notifications since {format_utc(since, wall_clock_ms())}: "
+            "watchdog: oncall/email has received no notifications since "
+            f"{format_utc(wall_clock_ms(), wall_clock_ms())}: refused; some were not delivered",
+            f"watchdog: oncall/slack has received no notifications since {format_utc(since, wall_clock_ms())}: "
             "HTTP 500; they are retried",
         ]
         assert ran.exit_code == 0, "the probes are up"

@@ -127,7 +127,7 @@ FAULTS = [
     passing(
         "an invalid input schema",
         http(tools=[tool("health_check"), tool("search", properties={"q": {"type": "strng"}})]),
-        *("tool", "mcp.invalid_schema", "search", "inputSchema.properties.q.type is 'strng', which is no type"),
+        *("tool", "mcp.invalid_schema", "search", "inputSchema.properties.q.type is 'strng', which is not a type"),
     ),
     passing(
         "two tools of one name",

@@ -414,7 +414,7 @@ def test_no_message_has_text_without_information(name: str) -> None:
 
 def test_an_incident_about_a_receiver_is_about_nothing_else() -> None:
     """No polls, no subject twice, and no expectation without information."""
-    text = "receiver oncall/slack gets no notifications since 01:46 UTC: Slack error token_revoked"
+    text = "receiver oncall/slack has received no notifications since 01:46 UTC: Slack error token_revoked"
     incident = make_incident(
         "service", text, subject="receiver oncall/slack", reason="watchdog.delivery_failing", severity=Severity.WARNING
     )

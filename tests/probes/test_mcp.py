@@ -570,7 +570,7 @@ def test_invalid_schemas_and_duplicate_names_make_the_probe_degraded() -> None:
         (
             "search",
             "mcp.invalid_schema",
-            "tool search has an invalid schema: inputSchema.type is 'strng', which is no type",
+            "tool search has an invalid schema: inputSchema.type is 'strng', which is not a type",
         ),
         ("fetch", "mcp.duplicate_tool", "tool fetch is listed 2 times"),
     ]

@@ -125,7 +125,7 @@ async def test_timers_continue_when_the_clock_is_set_back(
         await wait_until_true(lambda: harness.service.last_claim_at > clock_before_step)
         assert harness.service.not_ready_reason() == "", "by itself, once the clock has caught up"
         await harness.service.stop()
-    assert ready == "the clock was set back: the store is 59 min ahead of it"
+    assert ready == "the clock was set back: the database is 59 min ahead of it"
     steps = [
         (entry["log_level"], entry["step"].replace(NBSP, " ")) for entry in logs if entry["event"] == "clock_step_back"
     ]

@@ -78,7 +78,7 @@ def jobs_forget_command(
         exit_database_unavailable(loaded_config, e)
     finally:
         database.close()
-    print(f"No longer missed, from the next run of {probe} on: {', '.join(names)}")
+    print(f"No longer expected, from the next run of {probe} on: {', '.join(names)}")
 
 
 def _list_jobs(config: Path, output: OutputFormat) -> None:

@@ -82,8 +82,8 @@ def _describe_receivers(unreached: Mapping[str, ServiceFacts], now: int) -> Iter
 
     for destination, facts in unreached.items():
         since = "" if facts.failing_since is None else f" since {format_utc(facts.failing_since, now)}"
-        what_next = "some were given up" if facts.given_up else "they are retried"
-        yield f"{destination} gets no notifications{since}: {facts.error}; {what_next}"
+        what_next = "some were not delivered" if facts.given_up else "they are retried"
+        yield f"{destination} has received no notifications{since}: {facts.error}; {what_next}"
 
 
 def _describe_members(membership: MembershipStatus, now: int) -> Iterator[str]:

@@ -85,7 +85,7 @@ def _overlap_warnings(probes: Iterable[_WrittenProbe]) -> Iterator[ConfigProblem
         if probe.passive_source:
             continue
         limit_ms, limit = probe.deadline_ms, format_config_duration(probe.deadline_ms)
-        limit_name = "finish_within and its margin" if "timeout" in probe.unsupported_fields else "timeout"
+        limit_name = "finish_within plus its margin" if "timeout" in probe.unsupported_fields else "timeout"
         node = entries.get("timeout") or entries.get("schedule" if probe.schedule else "every") or entries[probe.kind]
         interval_ms, interval_name = _shortest_interval_ms(probe), "schedule" if probe.schedule else "every"
         if limit_ms <= interval_ms and probe.retry_interval is not None and probe.retry_interval < limit_ms:

@@ -38,7 +38,7 @@ CLOSED_PHRASES = {
     "subject.no_longer_listed": "is no longer listed",
     "probe.removed": "was removed",
     "job.removal_accepted": "is accepted as removed",
-    "job.forgotten": "is no longer missed",
+    "job.forgotten": "is no longer expected",
 }
 """How an incident ended that did not recover, by its resolution."""
 

@@ -90,7 +90,7 @@ class CanarySettings(ConfigModel):
 
 class CanaryProbe(QueueSystemProbe):
     """Sends a canary job through a queue and times every stage: enqueue, pick-up, finish. Runs never overlap: `every`
-    is at least `finish_within` and 2 seconds. A canary job that is late is cancelled where the system can do that.
+    is at least `finish_within` plus 2 seconds. A canary job that is late is cancelled where the system can do that.
     Otherwise the next two slots send no other, but poll it and report for how long it has been waiting or running. A
     canary job that is finished or lost never keeps a slot from sending another one."""
 

@@ -151,7 +151,9 @@ class MonitoringService:
         if age > MAX_CLAIM_AGE_MS:
             return f"no slot was claimed for {format_duration_rounded(age)}"
         behind = self.clock_behind_ms
-        return f"the clock was set back: the store is {format_duration_rounded(behind)} ahead of it" if behind else ""
+        return (
+            f"the clock was set back: the database is {format_duration_rounded(behind)} ahead of it" if behind else ""
+        )
 
     async def _run_task(self, task: BackgroundTask) -> None:
         """Run a background task now, and record how it went. Raises nothing."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from watchdog.domain.limits import JobLimits
-from watchdog.domain.model import Listing, ProbeInfo
+from watchdog.domain.model import Incident, Listing, ProbeInfo, Severity
 from watchdog.domain.observations import JobFacts
 from watchdog.domain.probe_state import JobRecord, JobState
 from watchdog.domain.rules.job import (
@@ -16,6 +16,7 @@ from watchdog.domain.rules.job import (
     evaluate_job,
     evaluate_job_facts,
     evaluate_listed_job,
+    is_heartbeat,
     merge_job_state,
 )
 from watchdog.domain.schedule import CronSchedule
@@ -348,3 +349,11 @@ def test_runs_of_a_job_are_expected_from_now_on_unless_the_facts_have_an_instant
     facts = JobFacts("backup", **NIGHTLY)
     assert evaluate_job_facts(facts, JobLimits(), NOON).reason == ""
     assert evaluate_job_facts(facts._replace(expected_from=NOON - DAY), JobLimits(), NOON).reason == "job.never_ran"
+
+
+@pytest.mark.parametrize(
+    ("rule", "subject", "expected"), [("job", "Backup", True), ("job", "digest", False), ("availability", "", False)]
+)
+def test_the_only_job_of_a_heartbeat_has_its_name(rule: str, subject: str, expected: bool) -> None:
+    incident = Incident("x", 1, rule, subject, Severity.WARNING, NOON, NOON, "job.overdue", "Backup is overdue")
+    assert is_heartbeat(ProbeInfo(1, "backup", "Backup", "heartbeat"), incident) is expected

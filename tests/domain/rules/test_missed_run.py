@@ -25,3 +25,8 @@ from watchdog.domain.rules import missed_run
 def test_a_run_takes_place(sentence: str, fields: dict[str, Any], bad: list[bool]) -> None:
     result = Result(1, 60_000, "local", **fields)
     assert [finding.bad for finding in missed_run.evaluate_result(alert_policy(), result)] == bad, sentence
+
+
+def test_a_run_is_named_by_its_time_in_the_zone_of_the_schedule() -> None:
+    six = 1_795_842_000_000  # 28 November 2026, 05:00 UTC
+    assert missed_run.describe_run(six, six + 60_000, "Europe/Berlin") == "the run of 06:00 CET"

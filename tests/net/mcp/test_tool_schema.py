@@ -18,15 +18,15 @@ def with_property(**schema: Any) -> dict[str, Any]:
 
 
 INVALID: list[tuple[Any, str]] = [
-    ({"type": "strng"}, "inputSchema.type is 'strng', which is no type"),
-    ({"type": 5}, "inputSchema.type is 5, which is no type"),
-    ({"type": None}, "inputSchema.type is None, which is no type"),
-    ({"type": ["object", "nul"]}, "inputSchema.type is 'nul', which is no type"),
+    ({"type": "strng"}, "inputSchema.type is 'strng', which is not a type"),
+    ({"type": 5}, "inputSchema.type is 5, which is not a type"),
+    ({"type": None}, "inputSchema.type is None, which is not a type"),
+    ({"type": ["object", "nul"]}, "inputSchema.type is 'nul', which is not a type"),
     ({}, "inputSchema.type is missing, expected 'object'"),
     ({"type": "array"}, "inputSchema.type is 'array', expected 'object'"),
-    (with_property(type="int"), "inputSchema.properties.a.type is 'int', which is no type"),
-    (with_property(items={"type": "any"}), "inputSchema.properties.a.items.type is 'any', which is no type"),
-    (with_property(anyOf=[{"type": "bool"}]), "inputSchema.properties.a.anyOf[0].type is 'bool', which is no type"),
+    (with_property(type="int"), "inputSchema.properties.a.type is 'int', which is not a type"),
+    (with_property(items={"type": "any"}), "inputSchema.properties.a.items.type is 'any', which is not a type"),
+    (with_property(anyOf=[{"type": "bool"}]), "inputSchema.properties.a.anyOf[0].type is 'bool', which is not a type"),
     (with_property(anyOf=[]), "inputSchema.properties.a.anyOf is [], expected a list of schemas"),
     (with_property(required=True), "inputSchema.properties.a.required is True, expected a list of names"),
     (with_property(enum="a"), "inputSchema.properties.a.enum is 'a', expected a list"),
@@ -34,12 +34,15 @@ INVALID: list[tuple[Any, str]] = [
     (with_property(maxLength=-1), "inputSchema.properties.a.maxLength is -1, expected a number"),
     (with_property(description=["text"]), "inputSchema.properties.a.description is ['text'], expected text"),
     ({"type": "object", "properties": []}, "inputSchema.properties is [], expected an object"),
-    ({"type": "object", "properties": {"a": "string"}}, "inputSchema.properties.a is 'string', which is no schema"),
+    ({"type": "object", "properties": {"a": "string"}}, "inputSchema.properties.a is 'string', which is not a schema"),
     (
         with_property(**{"$ref": "#/$defs/Gone"}),
         "inputSchema.properties.a.$ref is '#/$defs/Gone', which does not exist",
     ),
-    ({"type": "object", "additionalProperties": "no"}, "inputSchema.additionalProperties is 'no', which is no schema"),
+    (
+        {"type": "object", "additionalProperties": "no"},
+        "inputSchema.additionalProperties is 'no', which is not a schema",
+    ),
 ]
 
 

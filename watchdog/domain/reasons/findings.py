@@ -203,7 +203,7 @@ FINDING_REASONS = (
         "Receiver not reached",
         "A destination has confirmed no notification for a minute, or one was given up.",
         "Fix the receiver: the message shows its error. `watchdog test-alert` tries it.",
-        sentence="{subject} gets no notifications since {since}",
+        sentence="{subject} has received no notifications since {since}",
     ),
     _finding(
         "watchdog.configurations_differ",
@@ -264,7 +264,7 @@ FINDING_REASONS = (
     _resolution(
         "job.forgotten",
         "Forgotten",
-        "An operator has decided that the job is no longer missed: `watchdog jobs forget`.",
+        "An operator has decided that the job is no longer expected: `watchdog jobs forget`.",
     ),
     _resolution(
         "probe.removed",

@@ -52,7 +52,7 @@ def replace_invalid_schemas(result: Json, budget: SchemaBudget) -> dict[str, str
 
 
 def find_tool_problem(input_schema: Json, output_schema: Json, budget: SchemaBudget) -> str:
-    """The first problem of a tool's schemas: "inputSchema.properties.a.type is 'strng', which is no type"; empty if
+    """The first problem of a tool's schemas: "inputSchema.properties.a.type is 'strng', which is not a type"; empty if
     there is none."""
     for name, schema in (("inputSchema", input_schema), ("outputSchema", output_schema)):
         if schema is None:
@@ -73,7 +73,7 @@ def _find_problems(root_name: str, root: Json, budget: SchemaBudget) -> Iterator
         if isinstance(schema, bool):
             continue
         if not isinstance(schema, dict):
-            yield f"{path} is {_show(schema)}, which is no schema"
+            yield f"{path} is {_show(schema)}, which is not a schema"
             continue
         yield from _find_keyword_problems(path, schema, root)
         yield from _collect_subschemas(path, schema, unvisited)
@@ -102,7 +102,7 @@ def _find_keyword_problems(path: str, schema: dict[str, Json], root: Json) -> It
     types = schema.get("type", [])
     for type_ in types if isinstance(types, list) else [types]:
         if type_ not in _TYPES:
-            yield f"{path}.type is {_show(type_)}, which is no type"
+            yield f"{path}.type is {_show(type_)}, which is not a type"
     required = schema.get("required", [])
     if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
         yield f"{path}.required is {_show(required)}, expected a list of names"
