@@ -15,6 +15,7 @@ from tests.support.mcp_probe_runs import McpProbeRunner, run_mcp_probe
 from tests.support.mcp_servers.raw_http import HEALTHY_RESULT, RawMcpResponse, rpc_result, running_raw_server
 from tests.support.mcp_servers.raw_sse import event, healthy_replies, running_sse_server
 from tests.support.probe_runs import run_probe
+from tests.support.scripted_servers import CertificateAuthority
 from watchdog.domain.model import Observation, Outcome, RecordedResult
 from watchdog.domain.probe_state import MCP_PROTOCOL_STATE_KEY, MCP_TARGET_STATE_KEY, McpProtocolRecord
 from watchdog.net import Network
@@ -269,6 +270,58 @@ def test_a_slow_server_keeps_its_remembered_era() -> None:
 
     observation, state = asyncio.run(go())
     assert (verdict(observation), state[MCP_PROTOCOL_STATE_KEY]["era"]) == (("", ""), "legacy")
+
+
+REFUSES = """
+import json, os, sys, time
+former, how = sys.argv[1], sys.argv[2]
+modern = {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"}
+results = {
+    "initialize": {
+        "protocolVersion": "2025-06-18", "capabilities": {}, "serverInfo": {"name": "x", "version": "1"},
+    },
+    "server/discover": {**modern, "supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}},
+    "tools/list": {**modern, "tools": []},
+}
+for line in sys.stdin:
+    request = json.loads(line)
+    if request["method"] == former and how == "exits": sys.exit(7)
+    if request["method"] == former and how == "closes": os.close(1); time.sleep(600)
+    if "id" not in request or (request["method"] == former and how == "ignores"): continue
+    reply = {"result": results[request["method"]]}
+    if request["method"] == former: reply = {"error": {"code": -32601, "message": "Method not found"}}
+    if request["method"] == former and how == "prints": print("unknown method", flush=True); continue
+    print(json.dumps({"jsonrpc": "2.0", "id": request["id"], **reply}), flush=True)
+"""
+
+
+@pytest.mark.parametrize("how", ["exits", "closes", "ignores", "refuses", "prints"])
+@pytest.mark.parametrize(("remembered", "former"), [("legacy", "initialize"), ("2026-07-28", "server/discover")])
+def test_a_server_over_stdio_that_changed_its_era_passes_at_once(remembered: str, former: str, how: str) -> None:
+    async def go() -> tuple[Observation, dict[str, Any]]:
+        async with Network() as network:
+            probe = McpProbe.model_validate(
+                {"name": "Server", "mcp": {"command": [sys.executable, "-c", REFUSES, former, how]}}
+            )
+            record = McpProtocolRecord(remembered, wall_clock_ms()).to_json()
+            state = {MCP_PROTOCOL_STATE_KEY: record, MCP_TARGET_STATE_KEY: probe.mcp.identity}
+            runner = McpProbeRunner(network, state)
+            return await runner.run_probe({"command": probe.mcp.command}, timeout_s=8), runner.probe_state
+
+    observation, state = asyncio.run(go())
+    assert verdict(observation) == ("", "")
+    assert state[MCP_PROTOCOL_STATE_KEY]["era"] == ("2026-07-28" if remembered == "legacy" else "legacy")
+
+
+def test_a_connection_over_tls_that_is_dropped_at_the_discovery_leads_to_the_handshake(tmp_path: Path) -> None:
+    authority = CertificateAuthority(tmp_path)
+
+    async def go() -> Observation:
+        responses = {"server/discover": RawMcpResponse(drop=True)}
+        async with running_raw_server(responses, tls=authority.server_tls_context("127.0.0.1")) as raw:
+            return await run_mcp_probe({"url": raw.url, "tls": {"ca_file": authority.ca_file}}, timeout_s=5)
+
+    assert verdict(asyncio.run(go())) == ("", "")
 
 
 @pytest.mark.parametrize("era", ["legacy", "2026-07-28"])

@@ -71,6 +71,9 @@ WORKING = (
     "launches",
     "banner",
     "banner_in_line",
+    "banner_with_braces",
+    "banner_with_a_message",
+    "byte_order_mark_after_banner",
     "byte_order_mark",
     "leaves",
     "ignores",
@@ -150,6 +153,12 @@ def test_text_before_a_message_on_its_line_is_evidence(runs: dict[str, Ran]) -> 
     facts = runs["banner_in_line"].observation.evidence.facts
     assert (facts["non_mcp_line_count"], facts["first_non_mcp_line"]) == (1, "Server {debug} started on stdio...")
     assert "non_mcp_line_count" not in runs["byte_order_mark"].observation.evidence.facts
+
+
+@pytest.mark.parametrize("error", ["banner_with_braces", "banner_with_a_message", "byte_order_mark_after_banner"])
+def test_no_banner_hides_the_first_message(runs: dict[str, Ran], error: str) -> None:
+    """Whether it was read does not show in the outcome: the negotiation goes on after a request without a reply."""
+    assert "error" not in runs[error].observation.evidence.facts["first_non_mcp_line"]
 
 
 def test_an_invalid_byte_affects_one_character(runs: dict[str, Ran]) -> None:

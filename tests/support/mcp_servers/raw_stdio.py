@@ -97,6 +97,12 @@ def write_before_the_first_message() -> None:
             write_message(b"Server started on stdio")
         case "banner_in_line":
             stdout_buffer.write(b"Server {debug} started on stdio... ")
+        case "banner_with_braces":
+            stdout_buffer.write(b"Routes: " + b"{a} {b: {c}} " * 6 + b"ready ")
+        case "banner_with_a_message":
+            stdout_buffer.write(b'Example: {"jsonrpc": "2.0", "method": } ... ')
+        case "byte_order_mark_after_banner":
+            stdout_buffer.write(b"Server started\n\xef\xbb\xbf")
         case "byte_order_mark":
             stdout_buffer.write(b"\xef\xbb\xbf")
         case "notifies_forever":

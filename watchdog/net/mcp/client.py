@@ -43,6 +43,7 @@ LEGACY_ERA = "legacy"
 """The protocol era of the `initialize` handshake. The modern era is identified by its protocol version."""
 DISCOVER_METHOD, LIST_METHOD, LOG_METHOD = "server/discover", "tools/list", "notifications/message"
 MAX_TOOL_LIST_PAGES = 100
+SERVER_GONE_REASONS = ("mcp.server_exited", "mcp.output_closed")
 DISCOVERY_TIMEOUT_S = 5.0
 """Timeout for `server/discover`: some servers never respond to a method that they do not know."""
 MAX_LOG_MESSAGE_CHARS = 200
@@ -211,7 +212,7 @@ class McpClient:
                 await self._discover()
                 return True
             except ProbeError as error:
-                is_gone = family(error.reason) == "connection" or error.reason == "mcp.server_exited"
+                is_gone = family(error.reason) == "connection" or error.reason in SERVER_GONE_REASONS
                 if self.transport.rejected_by_gateway or is_gone:
                     raise
         return False

@@ -107,7 +107,7 @@ async def connect_mcp_client(
     is doubted: if it does not work any more, the era is negotiated again within the same deadline.
 
     Raises ProbeError. An error that arises while the session is being cancelled is a consequence of the cancellation,
-    and never replaces it.
+    and never replaces it, unless it was known before (`precedes_deadline`).
     """
     started = perf_counter()
     cancellations_before = _count_cancellations()

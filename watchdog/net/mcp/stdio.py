@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
 import signal
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import islice
 
 import anyio
 import anyio.abc
@@ -42,7 +44,7 @@ LAUNCHER_TIMEOUT_S = 3.0
 """The same after an exit with code 0: a launcher may leave the session to a process that it has started."""
 MAX_NON_MCP_LINES = 1_000
 MAX_MESSAGE_STARTS = 8
-"""Braces at which a message is tried to be read in a line that begins with other text."""
+"""Braces of each kind at which a message is tried to be read in a line that begins with other text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,12 +293,16 @@ def _parse_line(line: bytes) -> tuple[bytes, JSONRPCMessage | None]:
     Programs print a banner without a newline, and byte-order marks, in front of their first message.
     """
     line = line.removeprefix(BYTE_ORDER_MARK).strip()
-    start = line.find(b"{") if b'"jsonrpc"' in line else -1
-    for _ in range(MAX_MESSAGE_STARTS):
-        if start < 0:
-            break
+    for start in _find_message_starts(line):
         with suppress(ValueError):
             message = jsonrpc_message_adapter.validate_json(line[start:].decode(errors="replace"), by_name=False)
-            return line[:start].strip(), message
-        start = line.find(b"{", start + 1)
+            return line[:start].removesuffix(BYTE_ORDER_MARK).strip(), message
     return line, None
+
+
+def _find_message_starts(line: bytes) -> Iterator[int]:
+    """The first braces, and those before `"jsonrpc"`, usually the first member of a message: a banner may have more."""
+    members = [match.start() for match in islice(re.finditer(b'"jsonrpc"', line), MAX_MESSAGE_STARTS)]
+    if members:
+        yield from (match.start() for match in islice(re.finditer(b"{", line), MAX_MESSAGE_STARTS))
+        yield from (start for member in members if (start := line.rfind(b"{", 0, member)) >= 0)
