@@ -68,7 +68,7 @@ def observe(folder: Path, targets: SoakTargets, duration_s: float) -> list[Sampl
     config, task_count_file = folder / "watchdog.yaml", folder / "tasks"
     config.write_text(json.dumps(targets.config()))
     command = [sys.executable, "-m", "benchmarks.soak"]
-    env = {TASK_COUNT_VARIABLE: str(task_count_file)}
+    env = {TASK_COUNT_VARIABLE: str(task_count_file), "PYTHONFAULTHANDLER": "1"}
     samples: list[Sample] = []
     with run_watchdog(config, env, command) as watchdog:
         targets.check_in_url = f"{watchdog.base_url}in/{CHECK_IN_TOKEN}"
@@ -81,6 +81,8 @@ def observe(folder: Path, targets: SoakTargets, duration_s: float) -> list[Sampl
                 fault = due
             for page in PAGES:
                 request_page(base_url + page)
+            if (code := watchdog.process.poll()) is not None:
+                raise SystemExit(f"watchdog run ended with {code}:\n{''.join(watchdog.stderr_lines[-40:])}")
             samples.append(take_sample(watchdog, at_s, task_count_file))
             if at_s // PRINT_INTERVAL_S != (at_s - SAMPLE_INTERVAL_S) // PRINT_INTERVAL_S:
                 print_sample(samples[-1], fault)

@@ -171,8 +171,12 @@ HOUR_MS = 60 * MINUTE_MS
 @pytest.mark.parametrize(
     ("subject", "limits", "expected"),
     [
-        ("nightly", {"nightly": JobLimits(BERLIN_MORNING, grace=HOUR_MS)}, "0 6 * * * Europe/Berlin, at most 1 h late"),
-        ("nightly", {"*": JobLimits(interval=15 * MINUTE_MS)}, "every 15 min, at most 1 min late"),
+        (
+            "nightly",
+            {"nightly": JobLimits(BERLIN_MORNING, grace=HOUR_MS)},
+            "0 6 * * * Europe/Berlin · at most 1 h late",
+        ),
+        ("nightly", {"*": JobLimits(interval=15 * MINUTE_MS)}, "every 15 min · at most 1 min late"),
         ("nightly", {"*": JobLimits()}, ""),
         ("nightly", {"another": JobLimits(BERLIN_MORNING)}, ""),
         ("API", {"*": JobLimits(BERLIN_MORNING)}, ""),

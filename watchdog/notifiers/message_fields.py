@@ -180,21 +180,21 @@ def _expected_fields(context: AlertContext, cause: str) -> tuple[MessageField, .
     """What neither the cause nor a broken expression states: how often a job or a result is expected."""
     if any(_broken_expressions(context, cause)):
         return ()
-    incident, expected = context.incident, ""
+    incident, probe = context.incident, context.probe
     if incident.rule == "stale":
-        expected = f"a result {safe_line(context.probe.schedule_text, MAX_NAME_CHARS)}".rstrip()
-    elif incident.rule == "job" and not job.is_heartbeat(context.probe, incident):  # its target shows the schedule
-        expected = _job_expectation(context)
-    return (MessageField("Expected", expected),) if expected else ()
+        return (MessageField("Expected", f"a result {safe_line(probe.schedule_text, MAX_NAME_CHARS)}".rstrip()),)
+    if incident.rule == "job" and not job.is_heartbeat(probe, incident):  # its target shows the schedule
+        return _job_schedule_fields(context)
+    return ()
 
 
-def _job_expectation(context: AlertContext) -> str:
-    """ "0 6 * * * Europe/Berlin, at most 1 h late"; empty if only the source knows the schedule."""
+def _job_schedule_fields(context: AlertContext) -> tuple[MessageField, ...]:
+    """ "0 6 * * * Europe/Berlin · at most 1 h late"; none if only the source knows the schedule."""
     limits = job.find_job_limits(context.probe.job_limits, context.incident.subject)
     if limits is None or not limits.overrides_schedule:
-        return ""
+        return ()
     schedule = limits.schedule.description if limits.schedule else f"every {format_duration(limits.interval or 0)}"
-    return f"{schedule}, at most {format_duration(limits.grace)} late"
+    return (MessageField("Expected", f"· at most {format_duration(limits.grace)} late", schedule),)
 
 
 def observed_text(context: AlertContext, cause: str) -> str:
