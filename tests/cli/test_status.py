@@ -99,6 +99,18 @@ def test_states_are_unknown_while_the_service_is_down(harness: StoreHarness, mon
     )
 
 
+def test_the_clock_of_the_database_decides(harness: StoreHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not that of the machine on which the command runs: instants and leases are by the database's clock."""
+    for key in ("api", "shop", "new"):
+        see(harness, key, "pp")
+    now = wall_clock_ms()
+    monkeypatch.setattr("watchdog.service.clock.wall_clock_ms", lambda: now + 3 * 60 * MINUTE)
+    monkeypatch.setattr(Database, "read_clock", lambda _: now)
+    ran = invoke_command("status")
+    assert (ran.exit_code, ran.stderr) == (0, "")
+    assert "pass 1 min ago" in ran.stdout.replace("\N{NO-BREAK SPACE}", " ")
+
+
 def test_a_probe_that_was_down_before_stays_down(harness: StoreHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     see(harness, "api", "ff")
     now = wall_clock_ms()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from watchdog.config.load import LoadedConfig
+    from watchdog.store.database import Database
     from watchdog.store.errors import StoreUnavailableError
 
 
@@ -59,24 +60,39 @@ def load_config_or_exit(path: Path) -> LoadedConfig:
 
 
 @contextmanager
-def open_read_connection(config_path: Path) -> Iterator[Connection]:
-    """A connection to the configured database. Exits with one line if it is missing, outdated or unreachable."""
-    loaded_config = load_config_or_exit(config_path)
-
+def open_database(loaded_config: LoadedConfig) -> Iterator[Database]:
+    """The configured database. Exits with one line if it is missing, outdated or unreachable."""
     from watchdog.store.database import Database
     from watchdog.store.errors import SchemaError, StoreUnavailableError
 
     require_database_file(loaded_config)
     database = Database(loaded_config.config.storage.url)
     try:
-        with database.read_transaction() as connection:
-            yield connection
+        yield database
     except SchemaError as e:
         exit_with_error(str(e), ExitCode.UNKNOWN)
     except StoreUnavailableError as e:
         exit_database_unavailable(loaded_config, e)
     finally:
         database.close()
+
+
+@contextmanager
+def open_read_connection(config_path: Path) -> Iterator[tuple[Connection, int]]:
+    """A connection to the configured database, and the time by its clock in epoch ms. Exits as open_database does."""
+    with open_database(load_config_or_exit(config_path)) as database:
+        now = read_clock(database)
+        with database.read_transaction() as connection:
+            yield connection, now
+
+
+def read_clock(database: Database) -> int:
+    """Epoch ms, by the clock of the database, as everything that is stored. Raises StoreUnavailableError."""
+    from watchdog.service.clock import SharedClock, wall_clock_ms
+
+    clock = SharedClock(wall_clock_ms, database)
+    clock.measure_offset()
+    return clock()
 
 
 def require_database_file(loaded_config: LoadedConfig) -> None:

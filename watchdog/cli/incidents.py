@@ -25,12 +25,10 @@ def incidents_command(
     Example: watchdog incidents --open
     """
     from watchdog.api.serializers import incident_json
-    from watchdog.service.clock import wall_clock_ms
     from watchdog.store.read.status import list_incidents
 
-    with open_read_connection(config) as connection:
+    with open_read_connection(config) as (connection, now):
         records = list_incidents(connection, is_open=True if only_open else None, limit=limit)
-    now = wall_clock_ms()
     print_list(
         output,
         records,

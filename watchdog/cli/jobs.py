@@ -12,11 +12,11 @@ from watchdog.cli.common import (
     DEFAULT_CONFIG_PATH,
     ConfigFileOption,
     ExitCode,
-    exit_database_unavailable,
     exit_with_error,
     load_config_or_exit,
+    open_database,
     open_read_connection,
-    require_database_file,
+    read_clock,
 )
 from watchdog.cli.output import STATE_COLOURS, OutputFormat, OutputFormatOption, escape_markup, print_list
 
@@ -59,36 +59,24 @@ def jobs_forget_command(
     """
     loaded_config = load_config_or_exit(config)
 
-    from watchdog.service.clock import wall_clock_ms
     from watchdog.service.run_once import find_probe
-    from watchdog.store.database import Database
-    from watchdog.store.errors import SchemaError, StoreUnavailableError
     from watchdog.store.write.forgotten_jobs import forget_missing_jobs
 
-    require_database_file(loaded_config)
-    database = Database(loaded_config.config.storage.url)
-    try:
-        probe_id = find_probe(loaded_config.config.probes, probe).id
-        names = forget_missing_jobs(database, probe_id, job, wall_clock_ms())
-    except LookupError as e:
-        exit_with_error(e.args[0])
-    except SchemaError as e:
-        exit_with_error(str(e), ExitCode.UNKNOWN)
-    except StoreUnavailableError as e:
-        exit_database_unavailable(loaded_config, e)
-    finally:
-        database.close()
+    with open_database(loaded_config) as database:
+        try:
+            probe_id = find_probe(loaded_config.config.probes, probe).id
+            names = forget_missing_jobs(database, probe_id, job, read_clock(database))
+        except LookupError as e:
+            exit_with_error(e.args[0])
     print(f"No longer expected, from the next run of {probe} on: {', '.join(names)}")
 
 
 def _list_jobs(config: Path, output: OutputFormat) -> None:
     from watchdog.api.serializers import job_json
-    from watchdog.service.clock import wall_clock_ms
     from watchdog.store.read.jobs import list_jobs
 
-    with open_read_connection(config) as connection:
+    with open_read_connection(config) as (connection, now):
         jobs = list_jobs(connection)
-    now = wall_clock_ms()
     print_list(
         output,
         jobs,

@@ -32,13 +32,11 @@ def status_command(
     """
     from watchdog.api.serializers import probe_json, service_probe_json
     from watchdog.domain.rules import service
-    from watchdog.service.clock import wall_clock_ms
     from watchdog.store.read.destinations import load_unreached_destinations
     from watchdog.store.read.members import load_membership_status
     from watchdog.store.read.status import list_probe_statuses, load_service_status
 
-    now = wall_clock_ms()
-    with open_read_connection(config) as connection:
+    with open_read_connection(config) as (connection, now):
         statuses, watermark = list_probe_statuses(connection), load_service_status(connection).watermark
         own_statuses = list_probe_statuses(connection, service.PROBE_ID)
         unreached = load_unreached_destinations(connection, now)
