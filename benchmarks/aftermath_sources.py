@@ -10,10 +10,11 @@ import json
 import time
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from typing import Any, ClassVar
 
 import redis
+import sqlalchemy as sa
 
 from benchmarks.aftermath_harness import FIRST_SLOTS, INTERVAL_S, BrokenSystem, Fault
 from benchmarks.aftermath_stores import JobStore, MariaDbStore, PostgresStore, RedisStore, SqliteStore
@@ -285,6 +286,7 @@ class SqlJobs(JobSystem):
     def _kill(self, *roles: str) -> None:
         if "scheduler" in roles and "worker" in self._processes:
             super()._kill("scheduler")
+            self._wait_until_no_run_waits()
             time.sleep(RUN_S)
             roles = tuple(role for role in roles if role != "scheduler")
         super()._kill(*roles)
@@ -292,6 +294,14 @@ class SqlJobs(JobSystem):
     def flush(self) -> None:
         self._kill(*self._processes)
         super().flush()
+
+    def _wait_until_no_run_waits(self) -> None:
+        engine, end = sa.create_engine(self.store.url, poolclass=sa.NullPool), time.monotonic() + INTERVAL_S
+        with suppress(sa.exc.DBAPIError), engine.connect() as connection:
+            waiting = sa.text("SELECT count(*) FROM scheduled_jobs WHERE status = 'pending'")
+            while connection.scalar(waiting) and time.monotonic() < end:
+                connection.rollback()
+                time.sleep(RUN_S)
 
 
 class PostgresJobTable(SqlJobs):

@@ -89,6 +89,9 @@ TABLE: list[tuple[str, list[str], dict[str, Any]]] = [
     # --- runs that never end
     ("the next start without a name: the run before it is lost, and has failed",
      ["1 start", "60 start"], {"runs": (("", 60),), "lost": ((1, 60),), "failures": 1, "error": ""}),
+    ("a start without a name that is sent twice looks like two runs",
+     ["1 start", "1.05 start"], {"runs": (("", 1.05),), "lost": ((1, 1.05),), "failures": 1}),
+    ("its end clears it", ["1 start", "1.05 start", "5 ok"], {"failures": 0, "last_ok": 5}),
     ("every run is killed", ["1 start", "60 start", "120 start"], {"lost": ((1, 60), (60, 120)), "failures": 2}),
     ("the next run succeeds", ["1 start", "60 start", "62 ok"], {"failures": 0, "duration": 2}),
     ("the next run fails", ["1 start", "60 start", "62 3"], {"failures": 2, "error": "exit code 3"}),

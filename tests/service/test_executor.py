@@ -10,10 +10,12 @@ import pytest
 
 from tests.support.store import START_AT, make_registered_probe
 from watchdog.domain.model import ClaimedSlot, Outcome, RecordedResult, Result
+from watchdog.domain.probe_state import job_state_key
 from watchdog.domain.rules import missed_run
 from watchdog.probes.base import Probe, RunContext
 from watchdog.service import executor
 from watchdog.service.executor import RunExecutor
+from watchdog.service.registration import build_registered_probe
 
 POLICY = make_registered_probe().policy
 
@@ -123,3 +125,31 @@ async def test_a_run_gets_the_state_of_a_run_that_ended_after_its_slot_was_claim
         await asyncio.sleep(0.01)
     await run_executor.stop(grace_s=0)
     assert received == [as_claimed, {"runs": 1, "other": 7}, as_claimed]
+
+
+async def test_a_run_does_not_build_on_jobs_that_a_late_result_has_shown() -> None:
+    """That result is stored too late to be evaluated."""
+    received: list[Mapping[str, Any]] = []
+    now = 1_000
+    key = job_state_key("backup")
+
+    class LosingRunner:
+        async def run(self, _: Probe, slot: ClaimedSlot, probe_state: Mapping[str, Any]) -> RecordedResult:
+            received.append(probe_state)
+            result = Result(slot.probe, slot.slot, slot.location, Outcome.PASS)
+            return RecordedResult(result, state_updates={key: {"lost_since": slot.slot}, "sentinel": slot.slot})
+
+    runner: Any = LosingRunner()
+    run_executor = RunExecutor(runner, lambda: now, lambda _: None)
+    probe = UnusedProbe(name="p", id="p")
+    max_lateness = build_registered_probe(probe, "").policy.max_lateness
+    for slot, previous_slot, started_at in ((1_000, None, 1_000), (2_000, 1_000, 2_000), (3_000, 2_000, None)):
+        now = started_at or 2_000 + max_lateness + 1
+        run_executor.start_run(probe, ClaimedSlot(1, slot, "local", previous_slot), {key: {"lost_since": 1}})
+        await asyncio.sleep(0.01)
+    await run_executor.stop(grace_s=0)
+    assert received == [
+        {key: {"lost_since": 1}},
+        {key: {"lost_since": 1_000}, "sentinel": 1_000},
+        {key: {"lost_since": 1}, "sentinel": 2_000},
+    ]

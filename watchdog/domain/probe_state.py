@@ -116,6 +116,13 @@ def job_state_key(job_name: str) -> str:
     return JOB_STATE_KEY_PREFIX + short_digest(job_name)
 
 
+def without_job_state(state_updates: Mapping[str, Json]) -> dict[str, Json]:
+    """The updates of a result that is never evaluated. What it shows of jobs for the first time, such as a lost run or
+    an operator's decision, has to be shown again."""
+    prefixes = (JOB_STATE_KEY_PREFIX, FORGET_JOB_KEY_PREFIX)
+    return {key: value for key, value in state_updates.items() if not key.startswith(prefixes)}
+
+
 def forget_job_key(state_key: str) -> str:
     """`state_key`: of the job's `JobRecord`."""
     return FORGET_JOB_KEY_PREFIX + state_key.removeprefix(JOB_STATE_KEY_PREFIX)

@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 
 from watchdog.domain.model import ClaimedSlot, Json, Outcome, RecordedResult, Result
+from watchdog.domain.probe_state import without_job_state
 from watchdog.domain.rules import missed_run
 from watchdog.probes.base import Probe
 from watchdog.service.clock import Clock
+from watchdog.service.registration import max_result_lateness
 from watchdog.service.runner import ProbeRunner
 
 MAX_CONCURRENT_RUNS, MAX_CONCURRENT_RUNS_PER_HOST = 200, 20
@@ -58,7 +60,7 @@ class RunExecutor:
                     self.on_result(self._missed_run(probe, slot, "missed.overloaded"))
                     return
                 started = True
-                recorded_result = await self.runner.run(probe, slot, self._update_state(probe_state, slot))
+                recorded_result = await self.runner.run(probe, slot, self._update_state(probe, probe_state, slot))
             self._latest_updates[slot.probe] = slot.slot, recorded_result.state_updates
             self.on_result(recorded_result)
         except asyncio.CancelledError:
@@ -76,12 +78,14 @@ class RunExecutor:
             result = result._replace(reason=missed_reason, message=f"{run} {what}")
         return RecordedResult(result)
 
-    def _update_state(self, probe_state: Mapping[str, Json], slot: ClaimedSlot) -> Mapping[str, Json]:
+    def _update_state(self, probe: Probe, probe_state: Mapping[str, Json], slot: ClaimedSlot) -> Mapping[str, Json]:
         """The state as the previous run left it: it may have ended after this slot was claimed, with the state as it
-        was then."""
+        was then. If its result has not been stored in time, it will never be evaluated."""
         latest_slot, updates = self._latest_updates.get(slot.probe, (None, {}))
         if latest_slot is None or latest_slot != slot.previous_slot:
             return probe_state
+        if self.clock() - latest_slot > max_result_lateness(probe):
+            updates = without_job_state(updates)
         return {key: value for key, value in {**probe_state, **updates}.items() if value is not None}
 
     async def _acquire_permits(self, permits: AsyncExitStack, probe: Probe) -> bool:

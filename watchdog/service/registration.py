@@ -24,6 +24,11 @@ def build_schedule(probe: Probe) -> Schedule:
     return IntervalSchedule(probe.every, interval_phase(probe.id, probe.every))
 
 
+def max_result_lateness(probe: Probe) -> int:
+    """How long after its slot a result can be stored and still be evaluated, in ms."""
+    return probe.deadline_ms + LATE_RESULT_MARGIN_MS
+
+
 def build_registered_probe(
     probe: Probe,
     config_yaml: str,
@@ -36,7 +41,7 @@ def build_registered_probe(
     Its target and the names of its tasks and jobs are masked as they are in results; otherwise a limit would not match.
     """
     schedule = build_schedule(probe)
-    lateness = probe.deadline_ms + LATE_RESULT_MARGIN_MS
+    lateness = max_result_lateness(probe)
 
     def stored_name(name: str) -> str:
         return truncate_with_note(replace_unsafe_characters(mask(name)), MAX_NAME_CHARS)

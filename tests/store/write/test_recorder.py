@@ -22,6 +22,7 @@ from tests.support.store import (
 )
 from watchdog.domain.formatting import HOUR_MS, SECOND_MS
 from watchdog.domain.model import Evidence, IncidentEvent, Outcome, RecordedResult, ReportedTask
+from watchdog.domain.probe_state import forget_job_key, job_state_key
 from watchdog.domain.rules import no_verdict
 from watchdog.domain.schedule import IntervalSchedule
 from watchdog.store import codec
@@ -468,6 +469,22 @@ def test_probe_state_is_inserted_replaced_and_deleted(database: Database) -> Non
     assert stored_state() == {(a, "era"): "4", (b, "era"): "3"}
     record_state(a, SLOT + INTERVAL_MS, era=5)
     assert stored_state()[a, "era"] == "4", "a duplicate updates nothing"
+
+
+def test_a_late_result_does_not_change_what_is_remembered_of_jobs(database: Database) -> None:
+    """It is never evaluated: what it shows for the first time, such as a lost run, is shown again by the next one."""
+    harness = StoreHarness(database, [make_registered_probe()]).without_downtime()
+    (probe,) = harness.database_ids
+    job_key, forget_key = job_state_key("backup"), forget_job_key(job_state_key("import"))
+
+    def record(slot: int, now: int, **values: Any) -> dict[str, str]:
+        harness.recorder.record_results([make_recorded_result(make_result(probe, slot), **values)], now)
+        return {row["key"]: row["value"] for row in harness.select_rows(probe_state)}
+
+    updates: dict[str, Any] = {job_key: {"lost_since": 2}, forget_key: 7, "sentinel": 2}
+    now = SLOT + MAX_LATENESS_MS
+    assert record(SLOT, now, **updates) == {"sentinel": "2"}
+    assert record(now + 1, now + 1, **updates).keys() == {job_key, forget_key, "sentinel"}
 
 
 def test_outcomes_are_stored_by_name(database: Database) -> None:

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 
 import sqlalchemy as sa
 
 from watchdog.domain.model import Json, RecordedResult
+from watchdog.domain.probe_state import without_job_state
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store import codec
 from watchdog.store.database import Database
 from watchdog.store.tables import probe_state
 
 
-def save_probe_state(database: Database, connection: sa.Connection, recorded_results: Iterable[RecordedResult]) -> None:
-    """Apply the state updates of results; a value of None deletes the key."""
+def save_probe_state(
+    database: Database,
+    connection: sa.Connection,
+    recorded_results: Iterable[RecordedResult],
+    late_keys: Container[tuple[int, int, str]] = (),
+) -> None:
+    """Apply the state updates of results; a value of None deletes the key. `late_keys`: the probe, slot and location of
+    those that are never evaluated."""
+
+    def updates_of(recorded: RecordedResult) -> Mapping[str, Json]:
+        is_late = recorded.result[:3] in late_keys
+        return without_job_state(recorded.state_updates) if is_late else recorded.state_updates
+
     values = {
         (recorded.result.probe, replace_unstorable_characters(key)): value
         for recorded in recorded_results
-        for key, value in recorded.state_updates.items()
+        for key, value in updates_of(recorded).items()
     }
     deletes = [{"p": probe, "k": key} for (probe, key), value in values.items() if value is None]
     upserts = [

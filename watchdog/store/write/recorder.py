@@ -64,10 +64,11 @@ class ResultRecorder:
         )
         cursors = self.evaluator.load_cursors(connection, ids, relevant)
         self._listings.discard()
-        rows, suspect_keys, encoded = [], set(), {}
+        rows, suspect_keys, late_keys, encoded = [], set(), set(), {}
         for key, (result, *_) in batch.items():
             cursor = cursors.get(result.probe)
             late = _is_late(result, cursor, settled[result.probe])
+            late_keys |= {key} if late else set()
             listings, facts = encode_listings(result, self._listings)
             base = None if listings is None else listings.base_slot
             rows.append(codec.result_to_row(result, late=late, recorded_at=now, facts=facts, facts_base=base))
@@ -82,7 +83,7 @@ class ResultRecorder:
             self._listings.stage(key, encoded[key])
         new_results = [recorded for key, recorded in batch.items() if key in new_keys]
         self._evidence_store.save_evidence(connection, new_results, suspect_keys)
-        save_probe_state(self.database, connection, new_results)
+        save_probe_state(self.database, connection, new_results, late_keys)
         to_evaluate = {probe for probe, _, _ in suspect_keys & new_keys}
         older_keys = sorted((key for key in suspect_keys & new_keys if key[0] in older), reverse=True)
         first_slots = {probe: slot for probe, slot, _ in older_keys}
