@@ -43,4 +43,5 @@ def test_the_table_is_large_enough() -> None:
     reasons = Counter(family(row.reason) for row in ROWS)
     assert len(ROWS) >= 70
     assert reasons["tls"] + reasons["dns"] >= 15
-    assert sum(len(rows) for name, rows in TABLES.items() if name.startswith("test_mcp")) >= 20
+    assert len(TABLES["test_mcp_connections"]) + len(TABLES["test_mcp_health"]) >= 20
+    assert len(TABLES["test_jobs_and_queues"]) >= 20
