@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 
 import pytest
 
 from tests.support.store import DatabasePair
+from watchdog.store.database import READER_CACHE_KIB, Database
 
 
 @pytest.mark.parametrize("databases", ["on_postgres"], indirect=True)
@@ -25,3 +27,14 @@ def test_a_server_that_vanishes_is_detected_in_seconds(databases: DatabasePair) 
     assert user_timeout_ms <= 15_000
     assert idle_s + interval_s * count <= 15
     assert user_timeout_ms > 0, "0 means the system's default"
+
+
+def test_reading_connections_of_sqlite_keep_little_in_memory(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'watchdog.db'}")
+    try:
+        with database.read_transaction() as connection:
+            assert connection.exec_driver_sql("PRAGMA cache_size").scalar() == -READER_CACHE_KIB
+        with database.write_transaction() as connection:
+            assert connection.exec_driver_sql("PRAGMA cache_size").scalar_one() < -READER_CACHE_KIB, "its cache stays valid"
+    finally:
+        database.close()

@@ -33,6 +33,10 @@ _TCP_KEEPALIVE_OPTIONS = {
 """A server that vanishes without closing its connections is detected in 15 s. The system's default is 15 minutes, for
 which the one writing thread would block."""
 
+READER_CACHE_KIB = 512
+"""SQLite's cache of a reading connection, which every write invalidates. The default of 2 MB is filled, by each, only
+after hours, so that memory appears to grow without end."""
+
 
 class Database:
     """An open database. `url`: sqlite:///path or postgresql+psycopg://...
@@ -58,7 +62,7 @@ class Database:
             self.writer = sa.create_engine(url, pool_size=1, max_overflow=1, **file)
             self.reader = sa.create_engine(url, pool_size=4, max_overflow=0, **file)
             _configure_sqlite_connections(self.writer, "BEGIN IMMEDIATE")
-            _configure_sqlite_connections(self.reader, "BEGIN DEFERRED")
+            _configure_sqlite_connections(self.reader, "BEGIN DEFERRED", f"cache_size=-{READER_CACHE_KIB}")
 
     def close(self) -> None:
         self.writer.dispose()
@@ -194,11 +198,11 @@ def _enable_wal(dbapi_connection: Any) -> None:
             return
 
 
-def _configure_sqlite_connections(engine: sa.Engine, begin_statement: str) -> None:
+def _configure_sqlite_connections(engine: sa.Engine, begin_statement: str, *pragmas: str) -> None:
     @sa.event.listens_for(engine, "connect")
     def configure(dbapi_connection: Any, _record: Any) -> None:
         dbapi_connection.isolation_level = None  # sqlite3 would begin transactions by itself
-        for pragma in ("busy_timeout=10000", "synchronous=normal"):
+        for pragma in ("busy_timeout=10000", "synchronous=normal", *pragmas):
             dbapi_connection.execute(f"PRAGMA {pragma}")
         _enable_wal(dbapi_connection)
 
