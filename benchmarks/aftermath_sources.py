@@ -219,22 +219,20 @@ class RqJobs(JobSystem):
 
 
 class ProcrastinateJobs(JobSystem):
-    """One task: its worker is its scheduler, too."""
+    """One task: its worker is its scheduler, too, and fills an emptied table again."""
 
     name, store_type = "procrastinate-jobs", PostgresStore
     tables = ("procrastinate_periodic_defers",)
-    subjects: ClassVar[Mapping[str, str]] = {"job": "digest", "worker": "", "source": "digest"}
-
+    subjects: ClassVar[Mapping[str, str]] = {"job": "digest", "worker": ""}
     silence_s = 30
+
+    def faults(self) -> list[Fault]:
+        return [*super().faults(), Fault("source", frozenset(), 0, RESTART_S, repaired_at_once=True)]
 
     @property
     def source(self) -> dict[str, Any]:
         watch = {"digest": {"every": f"{PERIOD_S}s"}}
         return {"procrastinate": {"url": self.store.url.replace("+psycopg", "")}, "watch": watch}
-
-    def flush(self) -> None:
-        self._kill(*self._processes)
-        super().flush()
 
     def command(self, role: str, behavior: str) -> tuple[list[str], dict[str, str]]:
         env = {"DATABASE": self.store.url.replace("+psycopg", ""), "QUEUE": "mail", "PERIODIC": behavior}
