@@ -212,7 +212,7 @@ class RecordedResult(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """A rule's verdict about a subject. A rule without evidence about a subject gives no finding."""
+    """A rule's verdict about a subject, good or bad. A rule without evidence about a subject gives no finding."""
 
     rule: str
     subject: str

@@ -26,8 +26,8 @@ from tests.support.builders import (
 from watchdog.domain.limits import JobLimits
 from watchdog.domain.model import AlertState, Finding, IncidentTransition, ReportedTask, Result
 from watchdog.domain.observations import JobFacts
-from watchdog.domain.rules import AlertStates, evaluate_rules, fold_results, preference
-from watchdog.domain.rules.engine import apply_result, vanished_subject_findings
+from watchdog.domain.rules import AlertStates, evaluate_rules, fold_results
+from watchdog.domain.rules.engine import apply_result, listed_subjects, vanished_subject_findings
 
 MIN, HOUR = 60_000, 3_600_000
 NB = "\N{NO-BREAK SPACE}"
@@ -505,6 +505,6 @@ def test_a_job_is_judged_at_the_instant_of_the_listing_not_of_the_slot() -> None
 
 def test_the_listed_expressions_are_those_that_the_run_computed() -> None:
     computed = {"body.ok": "", "elapsed_ms < 1": "elapsed_ms < 1 is false"}
-    assert set(preference.listed_expressions(make_result("f", preferences=computed)) or ()) == computed.keys()
-    assert preference.listed_expressions(make_result("f")) is None
-    assert preference.listed_expressions(make_result("p")) == ()
+    assert set(listed_subjects("preference", make_result("f", preferences=computed)) or ()) == computed.keys()
+    assert listed_subjects("preference", make_result("f")) is None
+    assert listed_subjects("preference", make_result("p")) == ()

@@ -57,6 +57,9 @@ FACTS_TYPES: Mapping[str, type[Facts]] = {rule.RULE_NAME: rule.FACTS for rule in
 
 _LISTING_BY_RULE = {missing.RULE_NAME: task.RULE_NAME, unreadable_schedule.RULE_NAME: job.RULE_NAME}
 """The listing that a rule reads, if it is another rule's."""
+_RULES_WITH_OPTIONAL_LISTING = (preference.RULE_NAME, tool.RULE_NAME)
+"""Rules whose listing a run leaves out if there is nothing to list: no expression, or no unusual tool. A run that fails
+may also have none because it did not get as far."""
 _JOB_RULES = (job.RULE_NAME, unreadable_schedule.RULE_NAME)
 
 IMMEDIATE_RULES = (stale.RULE_NAME, job.RULE_NAME, service.RULE_NAME, missed_run.RULE_NAME)
@@ -143,12 +146,10 @@ def _count_other_cause(state: AlertState, reason: str) -> AlertState:
 
 def listed_subjects(rule: str, result: Result) -> Collection[str] | None:
     """The subjects that a result lists for a rule; None: the rule has none, or the run did not observe them."""
-    if rule == preference.RULE_NAME:
-        return preference.listed_expressions(result)
-    if rule == tool.RULE_NAME:
-        return tool.listed_tools(result)
     listing = result.listings.get(_LISTING_BY_RULE.get(rule, rule))
-    return None if listing is None else listing.subjects
+    if listing is not None:
+        return listing.subjects
+    return () if rule in _RULES_WITH_OPTIONAL_LISTING and result.outcome is Outcome.PASS else None
 
 
 def vanished_subject_findings(alert_states: AlertStates, result: Result, findings: Iterable[Finding]) -> list[Finding]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 
-from watchdog.domain.model import Finding, HealthState, Outcome, Result
+from watchdog.domain.model import Finding, HealthState, Result
 from watchdog.domain.observations import ToolFacts
 from watchdog.domain.reasons import reason_and_message
 from watchdog.domain.rules.policy import AlertPolicy
@@ -12,15 +12,6 @@ from watchdog.domain.rules.policy import AlertPolicy
 RULE_NAME = "tool"
 HEALTH_STATE = HealthState.DEGRADED
 FACTS = ToolFacts
-
-
-def listed_tools(result: Result) -> Collection[str] | None:
-    """The tools of the listing; None: the run did not observe them. A run lists only unusual tools, so one that passes
-    without a listing has observed none."""
-    listing = result.listings.get(RULE_NAME)
-    if listing is None:
-        return () if result.outcome is Outcome.PASS else None
-    return listing.subjects
 
 
 def evaluate_result(policy: AlertPolicy, result: Result) -> Iterator[Finding]:
