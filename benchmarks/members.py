@@ -32,6 +32,7 @@ INTERVAL_S = 2.0
 MAX_TAKEOVER_S = LEASE_MS / 1000 + INTERVAL_S + 3.0
 """A lease, an interval, and the start of a run on a busy machine."""
 CRASH_COUNT = 3
+CRON_PERIOD_S = 30.0
 TOKEN = "0123456789abcdef-members"
 
 
@@ -87,9 +88,13 @@ class Fleet:
         self.unwatched = 0
         self.takeovers: list[float] = []
 
-    def start(self, name: str, probes: dict[str, str], *, heartbeat: bool = False) -> WatchdogProcess:
-        """`probes`: name -> path. Equal names mean one probe, with another definition if the path differs."""
+    def start(self, name: str, probes: dict[str, str], *, heartbeat: bool = False, cron: str = "") -> WatchdogProcess:
+        """`probes`: name -> path. Equal names mean one probe, with another definition if the path differs. `cron`: the
+        path of one more, on a cron schedule."""
         configured: list[dict[str, Any]] = [{"name": n, "http": f"{self.target.url}{p}"} for n, p in probes.items()]
+        if cron:
+            schedule = f"*/{CRON_PERIOD_S:g} * * * * *"
+            configured.append({"name": "Cron", "http": f"{self.target.url}{cron}", "schedule": schedule})
         if heartbeat:
             configured.append({"name": "Job", "heartbeat": {"token": TOKEN, "every": "1h"}})
         config = {
@@ -168,11 +173,26 @@ def check_in_elsewhere(fleet: Fleet) -> None:
         time.sleep(0.1)
 
 
+def catch_up(fleet: Fleet) -> None:
+    """The process of a cron schedule is killed, and one with other probes lives on: the run takes place late, once."""
+    killed = fleet.start("cron", {"Up": "/up"}, cron="/cron")
+    fleet.start("other", {"Up": "/up"})
+    fleet.expect_runs("/up")
+    fleet.expect_runs("/cron", within_s=CRON_PERIOD_S + 3.0)
+    kill(killed)
+    before = fleet.target.counts["/cron"]
+    time.sleep(CRON_PERIOD_S * 1.2)  # past the next slot
+    fleet.start("cron", {"Up": "/up"}, cron="/cron")
+    time.sleep(CRON_PERIOD_S * 0.2)  # before the one after it
+    fleet.unwatched += fleet.target.counts["/cron"] != before + 1
+
+
 SCENARIOS: dict[str, Callable[[Fleet], None]] = {
     "deploy and rollback": deploy_and_rollback,
     "kill -9 and restart": kill_and_restart,
     "crash loop of an old revision": crash_loop,
     "check-in for another process": check_in_elsewhere,
+    "a cron run of a killed process": catch_up,
 }
 
 

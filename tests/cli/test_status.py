@@ -154,7 +154,7 @@ def test_receivers_that_get_no_notifications(own_harness: StoreHarness) -> None:
         ran = invoke_command("status", *arguments)
         assert ran.stderr.replace("\N{NO-BREAK SPACE}", " ").splitlines() == [
             "watchdog: oncall/email has received no notifications since "
-            f"{format_utc(wall_clock_ms(), wall_clock_ms())}: refused; some were not delivered",
+            f"{format_utc(wall_clock_ms(), wall_clock_ms())}: refused; some were not delivered or not confirmed",
             f"watchdog: oncall/slack has received no notifications since {format_utc(since, wall_clock_ms())}: "
             "HTTP 500; they are retried",
         ]

@@ -80,7 +80,7 @@ def _describe_receivers(unreached: Mapping[str, ServiceFacts], now: int) -> Iter
 
     for destination, facts in unreached.items():
         since = "" if facts.failing_since is None else f" since {format_utc(facts.failing_since, now)}"
-        what_next = "some were not delivered" if facts.given_up else "they are retried"
+        what_next = "some were not delivered or not confirmed" if facts.given_up else "they are retried"
         yield f"{destination} has received no notifications{since}: {facts.error}; {what_next}"
 
 
