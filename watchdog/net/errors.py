@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import socket
 from collections.abc import Awaitable, Iterator
@@ -91,6 +90,8 @@ def timeout_error(timeout_s: float, phase: str | None) -> ProbeError:
 async def explain_until_deadline(error: ProbeError, explanation: Awaitable[ProbeError]) -> ProbeError:
     """The more specific error that `explanation` returns; `error` itself if the deadline of the run cancels it first,
     because the fault is known by then, and must not be reported as a timeout."""
+    import asyncio  # not when a configuration is only read
+
     try:
         return await explanation
     except asyncio.CancelledError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -105,6 +104,8 @@ class McpProbe(Probe):
         import_module("watchdog.net.mcp")
 
     async def observe(self, context: RunContext) -> Observation:
+        import asyncio  # not when a configuration is only read
+
         from watchdog.net.mcp import McpSession, SessionPlan, SessionResult
 
         remembered, state_updates = self._remembered_facts(context)
