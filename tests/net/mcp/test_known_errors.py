@@ -15,12 +15,13 @@ import uvloop
 from tests.support.probe_runs import run_probe
 from tests.support.scripted_servers import CertificateAuthority, http_response, running_server, send_parts
 from watchdog.domain.model import Outcome, Result
+from watchdog.net.mcp import stdio
 from watchdog.probes import HttpProbe
 from watchdog.probes.mcp import McpProbe
 
 Run = Callable[[Coroutine[Any, Any, Result]], Result]
 on_both_loops = pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
-LEAVES_ITS_OUTPUT = "import os, sys, time; sys.stdin.readline(); os.close(1); time.sleep(600)"
+CLOSES_ITS_OUTPUT = "import os, sys; sys.stdin.readline(); os.close(1); sys.stdin.read()"
 
 
 def probe(kind: str, target: dict[str, Any], timeout: str) -> McpProbe | HttpProbe:
@@ -46,7 +47,7 @@ async def run_behind_silent_port(kind: str, folder: Path, context: ssl.SSLContex
     async with running_server(serve, read_request=False) as server:
         url = server.url_of("/mcp", scheme=scheme)
         tls = {"tls": {"ca_file": str(folder / "ca.pem")}} if scheme == "https" else {}
-        return (await run_probe(probe(kind, {"url": url, **tls}, "1s"))).result
+        return (await run_probe(probe(kind, {"url": url, **tls}, "1500ms"))).result
 
 
 @on_both_loops
@@ -78,17 +79,19 @@ def test_the_other_transport_is_silent(run: Run) -> None:
     async def go() -> Result:
         async with running_server(handle) as server:
             server.request_heads = heads
-            return (await run_probe(probe("url", {"url": server.url_of("/mcp")}, "1s"))).result
+            return (await run_probe(probe("url", {"url": server.url_of("/mcp")}, "1500ms"))).result
 
     result = run(go())
     assert (result.outcome, result.reason) == (Outcome.FAIL, "http.404"), result.message
 
 
 @on_both_loops
-def test_a_server_that_closes_its_output_just_before_the_deadline(run: Run) -> None:
+def test_a_server_that_closes_its_output_just_before_the_deadline(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stdio, "PROCESS_EXIT_TIMEOUT_S", 30)  # the deadline comes while its exit is awaited
+
     async def go() -> Result:
-        command = {"command": [sys.executable, "-c", LEAVES_ITS_OUTPUT]}
-        return (await run_probe(McpProbe.model_validate({"name": "T", "mcp": command, "timeout": "400ms"}))).result
+        command = {"command": [sys.executable, "-c", CLOSES_ITS_OUTPUT]}
+        return (await run_probe(McpProbe.model_validate({"name": "T", "mcp": command, "timeout": "4s"}))).result
 
     result = run(go())
     assert (result.outcome, result.reason) == (Outcome.FAIL, "mcp.output_closed"), result.message
