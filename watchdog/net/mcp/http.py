@@ -206,8 +206,7 @@ class _ResponseStream(httpx2.AsyncByteStream):
                 yield await self._read_json(self._json_body)
                 return
             async for chunk in self._decoded_chunks():
-                for event in self._split(chunk):
-                    yield await self._replace_event(event)
+                yield b"".join([await self._replace_event(event) for event in self._split(chunk)])
             yield self._mark_remover.flush() + (events.flush() if (events := self._response_info.events) else b"")
         except Exception as error:
             self._transport.record_failure(error)
