@@ -12,21 +12,9 @@ import pytest
 
 from tests.support.command_line import WATCHDOG_COMMAND, subprocess_env
 from tests.support.polling import wait_until
+from tests.support.processes import processes_with
 
 SERVER = Path(__file__).parents[1] / "support/mcp_servers/raw_stdio.py"
-
-
-def processes_with(mark: str) -> list[int]:
-    """Processes with this argument, zombies aside."""
-    pids = []
-    for entry in Path("/proc").iterdir():
-        try:
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if mark.encode() in words:
-            pids.append(int(entry.name))
-    return pids
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have process groups only")

@@ -21,6 +21,7 @@ from tests.support.mcp_clients import (
     OPERATOR_KEY,
     PROTOCOL_VERSION_BY_MODE,
     READER_KEY,
+    TASK_NAMES,
     TOOL_NAMES,
     call_tool,
     call_tool_error,
@@ -99,15 +100,7 @@ def test_a_client_of_the_1x_sdk_lists_and_calls(
     assert (report["server"], report["protocol"], report["tools"]) == ("Watchdog", "2025-11-25", TOOL_NAMES)
     steps: list[dict[str, Any]] = report["steps"]
     health, probes, incidents, ran, read, triggered = steps
-    assert [task["name"] for task in health["tasks"]] == [
-        "claim",
-        "record",
-        "wake",
-        "deliver",
-        "maintain",
-        "renew_lease",
-        "flush_check_ins",
-    ]
+    assert [task["name"] for task in health["tasks"]] == TASK_NAMES
     assert probes["total"] == 2
     assert incidents["incidents"][0]["probe"] == "payments-api"
     assert ran["progress_heard"] >= 1
@@ -143,15 +136,7 @@ async def check_every_tool(client: Client, mode: str) -> None:
     health = await call_tool(client, "health_check")
     assert health["healthy"] is True
     assert "note" not in health
-    assert [task["name"] for task in health["tasks"]] == [
-        "claim",
-        "record",
-        "wake",
-        "deliver",
-        "maintain",
-        "renew_lease",
-        "flush_check_ins",
-    ]
+    assert [task["name"] for task in health["tasks"]] == TASK_NAMES
     (incident,) = (await call_tool(client, "list_incidents"))["incidents"]
     detailed = await call_tool(client, "get_incident", id=incident["id"])
     assert detailed["first_bad"]["reason"] == "connection.refused"

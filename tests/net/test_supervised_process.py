@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.polling import wait_until
+from tests.support.processes import processes_with
 from watchdog.net.supervised_process import StartError, SupervisedProcess
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems have process groups only")
@@ -53,22 +54,6 @@ COMMANDS = {
 }
 
 
-def alive(mark: str) -> list[int]:
-    """Processes with this argument, zombies aside."""
-
-    def matching() -> Iterator[int]:
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdecimal():
-                try:
-                    words = (entry / "cmdline").read_bytes().split(b"\0")
-                except OSError:
-                    continue
-                if mark.encode() in words:
-                    yield int(entry.name)
-
-    return list(matching())
-
-
 @pytest.fixture
 def null() -> Iterator[int]:
     """A descriptor of the null device."""
@@ -87,10 +72,10 @@ def test_closing_kills_every_process(program: str, tmp_path: Path, null: int) ->
     async def go() -> None:
         child = run_child([sys.executable, "-c", program, mark])
         await child.start(null, null, null)
-        await asyncio.to_thread(wait_until, lambda: bool(alive(mark)))
+        await asyncio.to_thread(wait_until, lambda: bool(processes_with(mark)))
         await asyncio.sleep(0.2)
         await child.close()
-        assert alive(mark) == []
+        assert processes_with(mark) == []
 
     asyncio.run(go())
 
@@ -136,7 +121,7 @@ def test_the_end_of_watchdog_kills_every_process(program: str, number: int, tmp_
         time.sleep(0.2)
         watchdog.send_signal(number)
         watchdog.wait()
-    wait_until(lambda: not alive(mark))
+    wait_until(lambda: not processes_with(mark))
 
 
 def test_the_end_of_the_tests_ends_what_they_hold(tmp_path: Path) -> None:
@@ -154,9 +139,9 @@ with holder(SLEEP, {mark!r}):
     with subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as tests:
         assert tests.stdout is not None
         assert tests.stdout.readline() == b"started\n"
-        assert alive(mark)
+        assert processes_with(mark)
         tests.kill()
-    wait_until(lambda: not alive(mark))
+    wait_until(lambda: not processes_with(mark))
 
 
 def test_the_end_of_the_supervisor_kills_the_command(tmp_path: Path) -> None:
@@ -170,7 +155,7 @@ def test_the_end_of_the_supervisor_kills_the_command(tmp_path: Path) -> None:
         return child.returncode
 
     assert asyncio.run(go()) == -signal.SIGKILL
-    wait_until(lambda: not alive(str(tmp_path)))
+    wait_until(lambda: not processes_with(str(tmp_path)))
 
 
 @pytest.mark.parametrize(

@@ -318,18 +318,20 @@ def test_without_a_server_the_delivery_is_retried(fail: SendFixture) -> None:
     assert failed["message"] == "connection refused (127.0.0.1:9)"
 
 
-def test_an_accepted_email_counts_as_sent_despite_later_errors(send: SendFixture) -> None:
-    def handler(connection: socket.socket) -> None:
-        reader = connection.makefile("rb")
-        connection.sendall(b"220 hello\r\n")
-        for response in (b"250 hi\r\n", b"250 fine\r\n", b"250 fine\r\n", b"354 go\r\n"):
-            reader.readline()
-            connection.sendall(response)
-        while reader.readline() not in (b".\r\n", b""):
-            pass
-        connection.sendall(b"250 kept\r\n")
+def accept_one_email(connection: socket.socket) -> None:
+    """Then leave the connection to the caller."""
+    reader = connection.makefile("rb")
+    connection.sendall(b"220 hello\r\n")
+    for response in (b"250 hi\r\n", b"250 fine\r\n", b"250 fine\r\n", b"354 go\r\n"):
+        reader.readline()
+        connection.sendall(response)
+    while reader.readline() not in (b".\r\n", b""):
+        pass
+    connection.sendall(b"250 kept\r\n")
 
-    with server(handler) as port:
+
+def test_an_accepted_email_counts_as_sent_despite_later_errors(send: SendFixture) -> None:
+    with server(accept_one_email) as port:
         address = {"host": "127.0.0.1", "port": port, "security": "none", "from": "w@acme.example"}
         assert send(
             EmailNotifier(to=("a@b.example",), server=SmtpServerSettings.model_validate(address)), OPENED_ALERT
@@ -381,15 +383,8 @@ def test_an_accepted_email_is_delivered_although_the_server_is_silent_at_the_end
     monkeypatch.setattr(email_module, "SMTP_COMMAND_TIMEOUT_S", 3_600.0)
 
     def handler(connection: socket.socket) -> None:
-        reader = connection.makefile("rb")
-        connection.sendall(b"220 hello\r\n")
-        for response in (b"250 hi\r\n", b"250 fine\r\n", b"250 fine\r\n", b"354 go\r\n"):
-            reader.readline()
-            connection.sendall(response)
-        while reader.readline() not in (b".\r\n", b""):
-            pass
-        connection.sendall(b"250 kept\r\n")
-        while reader.readline():
+        accept_one_email(connection)
+        while connection.recv(1024):
             pass
 
     with server(handler) as port:

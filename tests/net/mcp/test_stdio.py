@@ -14,6 +14,7 @@ import uvloop
 
 from tests.support.mcp_probe_runs import McpProbeRunner, run_mcp_probe
 from tests.support.polling import HANG_S
+from tests.support.processes import processes_with
 from watchdog.domain.model import Observation, Outcome
 from watchdog.net import Network
 
@@ -28,15 +29,7 @@ def command(error: str) -> dict[str, Any]:
 
 def alive(error: str) -> list[int]:
     """Processes of a server that this process started, zombies aside."""
-    pids = []
-    for entry in Path("/proc").iterdir():
-        try:
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if {str(SERVER).encode(), error.encode(), OURS.encode()} <= set(words):
-            pids.append(int(entry.name))
-    return pids
+    return processes_with(str(SERVER), error, OURS)
 
 
 BROKEN = {

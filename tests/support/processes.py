@@ -1,0 +1,18 @@
+"""The processes of this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def processes_with(*arguments: str) -> list[int]:
+    """Processes with all of these arguments, zombies aside."""
+    pids = []
+    for entry in filter(lambda entry: entry.name.isdecimal(), Path("/proc").iterdir()):
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if {argument.encode() for argument in arguments} <= set(words):
+            pids.append(int(entry.name))
+    return pids
