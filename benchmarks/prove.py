@@ -18,7 +18,7 @@ BENCHMARKS = {
     "members": "processes with different configurations on one PostgreSQL: deploys, rollbacks, crashes, a crash loop",
     "canaries": "1,000 sentinel jobs through each queue; kill -9 while one is sent, and what it leaves behind",
     "faults": "how soon each queue system's canary reports a killed worker, and a broker that hangs or is down",
-    "aftermath": "what a fault leaves behind: every canary and queue, broken and repaired; detection, words, recovery",
+    "aftermath": "what a fault leaves behind: every canary, queue and source of jobs, broken and repaired",
     "jobs": "one poll of a table with 300,000 job runs, on every database",
     "overdue": "a year of 500 jobs: which runs are reported as overdue, and when",
     "check_ins": "CPU of check-ins on both databases, compared with a bare route",
