@@ -16,11 +16,13 @@ from watchdog.domain.probe_state import (
     QueueThreshold,
     SentinelRecord,
     ThresholdRecord,
+    forget_job_key,
     job_state_key,
     load_job_record,
     short_digest,
     threshold_records_from_json,
     threshold_records_to_json,
+    without_job_state,
 )
 
 JOB = JobRecord("backup", JobState("0 3 * * * UTC", 5, 6, 7, 8, 9, 1))
@@ -52,6 +54,12 @@ def test_a_job_is_found_by_its_name() -> None:
     assert load_job_record(state, "backup") == JOB
     assert load_job_record(state, "other") is None
     assert load_job_record({}, "backup") is None
+
+
+def test_a_result_that_is_never_evaluated_updates_nothing_about_jobs() -> None:
+    key = job_state_key("digest")
+    updates = {key: {"failures": 1}, forget_job_key(key): None, "scheduler": {"heartbeat_at": 5}}
+    assert without_job_state(updates) == {"scheduler": {"heartbeat_at": 5}}
 
 
 def test_thresholds_are_found_by_their_metric() -> None:
