@@ -98,4 +98,4 @@ def test_the_configurations_of_processes(sentence: str, facts: ServiceFacts, is_
     (finding,) = service.evaluate_result(alert_policy(), result)
     assert (finding.subject, finding.bad) == ("configurations", is_bad), sentence
     assert finding.reason == ("watchdog.configurations_differ" if is_bad else "")
-    assert finding.message.startswith("processes on one database have different configurations since 22:") is is_bad
+    assert finding.message.startswith("processes on one database have had different configurations since 22:") is is_bad

@@ -212,7 +212,7 @@ FINDING_REASONS = (
         "was not completed.",
         "Stop the processes with the older configuration, or give all of them the same one. `watchdog status` shows "
         "what each leaves to others.",
-        sentence="processes on one database have different configurations since {since}",
+        sentence="processes on one database have had different configurations since {since}",
     ),
     _finding(
         "mcp.invalid_schema",
