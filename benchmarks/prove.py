@@ -23,6 +23,7 @@ BENCHMARKS = {
     "overdue": "a year of 500 jobs: which runs are reported as overdue, and when",
     "check_ins": "CPU of check-ins on both databases, compared with a bare route",
     "load": "500 probes at 10 s on SQLite: lag, CPU, memory",
+    "standstill": "the largest responses of each kind beside a target that goes down: longest step, time to its alert",
     "soak": "an hour with 25 probes of all kinds, whose targets fail and recover: memory, descriptors, processes",
     "mutation": "faults injected into the pure code that no test notices",
     "deadlines": "how punctually time limits end what hangs, and the CPU of reading configurations",

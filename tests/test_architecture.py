@@ -139,7 +139,7 @@ BANNED_NAME_PARTS = frozenset(
 BANNED_WORDS = (
     *("told", "tells?", "telling", "said", "says", "whoever", "nobody", "somebody", "anybody", "hears?", "heard"),
     *("looks? into", "meanwhile begins", "so many", "under way", "for ever", "of ours", "to the letter", "begun"),
-    *("whatever", "is asked for", "comes round", "stood still", "stands? still", "standstill"),
+    *("whatever", "is asked for", "comes round", "stood still", "stands? still"),
 )
 """Words and phrases that a technical writer would not use of a program."""
 TEXT_FILES = (

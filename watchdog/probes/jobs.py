@@ -34,6 +34,8 @@ from watchdog.probes.expectations import add_facts, observation_from_error
 from watchdog.queues import JOB_SOURCES, JobSource
 
 SOURCE_CALL_TIMEOUT_S = 5.0
+MAX_INLINE_JOBS = 200
+"""Of a source with more jobs they are evaluated in the worker process: 2,000 cron schedules take 0.2 s."""
 MAX_EVIDENCE_JOBS = 50
 """Jobs in the evidence, those with problems first."""
 OTHER_JOBS_KEY = "*"
@@ -180,7 +182,16 @@ class JobsProbe(QueueSystemProbe):
                     observation = replace(observation, state_updates=updates)
                 return add_facts(observation, connect_context.facts)
             snapshot = JobSourceSnapshot(context.started_at, (), location=error.message)
-        source = evaluate_source(snapshot, self.job_limits, self.jobs.required_jobs, context.probe_state, context.gaps)
+        source = await context.network.judge(
+            context.phase_timer,
+            evaluate_source,
+            snapshot,
+            self.job_limits,
+            self.jobs.required_jobs,
+            dict(context.probe_state),
+            context.gaps,
+            in_worker=len(snapshot.jobs) > MAX_INLINE_JOBS,
+        )
         if not source.is_readable:
             observation = observation_from_error(ProbeError(source.reason, source.message), context.phase_timer)
             observation = replace(observation, state_updates=_changes(source.state_updates, context.probe_state))
