@@ -19,6 +19,7 @@ from mcp.types import (
     CallToolResult,
     Implementation,
     JSONRPCError,
+    JSONRPCMessage,
     JSONRPCNotification,
     JSONRPCRequest,
     JSONRPCResponse,
@@ -107,7 +108,6 @@ async def create_mcp_client(
     not meet a closed stream, which would look like a lost connection. The outgoing relay goes on until the session has
     ended and has a buffer, because the SDK sends a last message, shielded, when it is cancelled.
     """
-    requests = received.requests
     result.describe_output = transport.describe_output
     inbox, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     outgoing, outbox = anyio.create_memory_object_stream[SessionMessage](16)
@@ -119,22 +119,15 @@ async def create_mcp_client(
                 if receiving.cancel_called:
                     return
                 if not isinstance(item, Exception):
-                    requests.check_response(item.message)
-                    if isinstance(item.message, JSONRPCError):
-                        received.errors.append(item.message.error)
-                    elif isinstance(item.message, JSONRPCResponse) and requests.method_of(item.message) == LIST_METHOD:
-                        received.tool_problems |= replace_invalid_schemas(item.message.result, received.schema_budget)
-                    elif isinstance(item.message, JSONRPCNotification) and item.message.method == LOG_METHOD:
-                        text = (item.message.params or {}).get("data")
-                        line = to_single_line(str(text))
-                        result.facts["last_log_message"] = truncate_with_ellipsis(line, MAX_LOG_MESSAGE_CHARS)
+                    received.requests.check_response(item.message)
+                    _note_message(item.message, result, received)
                 await inbox.send(item)
             inbox.close()
 
     async def send() -> None:
         async for item in outbox:
             if isinstance(item.message, JSONRPCRequest):
-                requests.add(item.message)
+                received.requests.add(item.message)
             await transport.outgoing.send(item)
 
     client_info = Implementation(name="watchdog-monitor", version="1")
@@ -147,6 +140,17 @@ async def create_mcp_client(
             finally:
                 receiving.cancel()
         relays.cancel_scope.cancel()
+
+
+def _note_message(message: JSONRPCMessage, result: SessionResult, received: ReceivedMessages) -> None:
+    """Keeps what the SDK hides of a message: an error's data, invalid schemas, the last log message."""
+    if isinstance(message, JSONRPCError):
+        received.errors.append(message.error)
+    elif isinstance(message, JSONRPCResponse) and received.requests.method_of(message) == LIST_METHOD:
+        received.tool_problems |= replace_invalid_schemas(message.result, received.schema_budget)
+    elif isinstance(message, JSONRPCNotification) and message.method == LOG_METHOD:
+        line = to_single_line(str((message.params or {}).get("data")))
+        result.facts["last_log_message"] = truncate_with_ellipsis(line, MAX_LOG_MESSAGE_CHARS)
 
 
 class McpClient:
