@@ -182,22 +182,30 @@ class JobsProbe(QueueSystemProbe):
                     observation = replace(observation, state_updates=updates)
                 return add_facts(observation, connect_context.facts)
             snapshot = JobSourceSnapshot(context.started_at, (), location=error.message)
-        source = await context.network.judge(
+        observation = await context.network.judge(
             context.phase_timer,
-            evaluate_source,
+            judge_snapshot,
             snapshot,
-            self.job_limits,
-            self.jobs.required_jobs,
+            self.jobs,
             dict(context.probe_state),
             context.gaps,
             in_worker=len(snapshot.jobs) > MAX_INLINE_JOBS,
         )
-        if not source.is_readable:
-            observation = observation_from_error(ProbeError(source.reason, source.message), context.phase_timer)
-            observation = replace(observation, state_updates=_changes(source.state_updates, context.probe_state))
-        else:
-            observation = jobs_observation(source, context, snapshot.taken_at)
-        return add_facts(observation, connect_context.facts)
+        facts = (
+            connect_context.facts if observation.listings else {**context.phase_timer.facts, **connect_context.facts}
+        )
+        return add_facts(_with_phases(observation, context), facts)
+
+
+def judge_snapshot(
+    snapshot: JobSourceSnapshot, settings: JobsSettings, probe_state: Mapping[str, Json], gaps: Gaps
+) -> Observation:
+    """The observation, without phases."""
+    source = evaluate_source(snapshot, settings.job_limits, settings.required_jobs, probe_state, gaps)
+    if source.is_readable:
+        return _observation(source, probe_state, snapshot.taken_at)
+    state_updates = _changes(source.state_updates, probe_state)
+    return Observation(Outcome.FAIL, source.reason, source.message, state_updates=state_updates)
 
 
 def _lists_jobs(probe_state: Mapping[str, Json]) -> bool:
@@ -211,6 +219,17 @@ def _lists_jobs(probe_state: Mapping[str, Json]) -> bool:
 def jobs_observation(source: EvaluatedSource, context: RunContext, observed_at: int, gaps: Gaps = ()) -> Observation:
     """The observation of a run that evaluated these jobs at `observed_at`, by the clock of their source. `gaps`:
     periods in which the source could not report to Watchdog."""
+    return _with_phases(_observation(source, context.probe_state, observed_at, gaps), context)
+
+
+def _with_phases(observation: Observation, context: RunContext) -> Observation:
+    phases = context.phase_timer.phase_durations_ms
+    return replace(observation, phases=phases, duration=sum(phases.values()))
+
+
+def _observation(
+    source: EvaluatedSource, probe_state: Mapping[str, Json], observed_at: int, gaps: Gaps = ()
+) -> Observation:
     jobs = source.jobs
     problems = {job.facts.name: job.verdict for job in jobs if job.verdict.reason}
     reason, message, _ = next(iter(problems.values()), JobVerdict("", "", None))
@@ -218,18 +237,16 @@ def jobs_observation(source: EvaluatedSource, context: RunContext, observed_at: 
         message = f"{len(problems)} of {format_count(len(jobs), 'job')} have problems: {name_jobs(list(problems))}"
     if source.reason:
         reason, message = source.reason, source.message
-    state = _state_after(source, context.probe_state)
+    state = _state_after(source, probe_state)
     evidence_jobs = sorted(jobs, key=lambda job: not job.verdict.reason)[:MAX_EVIDENCE_JOBS]
     return Observation(
         Outcome.FAIL if reason else Outcome.PASS,
         reason,
         message,
-        duration=sum(context.phase_timer.phase_durations_ms.values()),
-        phases=context.phase_timer.phase_durations_ms,
         measurements=JobCounts(len(jobs), len(problems))._asdict(),
         listings={job_rule.RULE_NAME: Listing(observed_at, {j.facts.name: j.facts for j in jobs}, tuple(gaps))},
         evidence=Evidence({JOBS_EVIDENCE_KEY: {job.facts.name: _job_evidence(job) for job in evidence_jobs}}),
-        state_updates=_changes(state, context.probe_state),
+        state_updates=_changes(state, probe_state),
     )
 
 
