@@ -81,8 +81,10 @@ def test_closing_kills_every_process(program: str, tmp_path: Path, null: int) ->
 
 
 HOLDER = """
-import asyncio, os, sys
+import asyncio, os, signal, sys
 from watchdog.net.supervised_process import SupervisedProcess
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the background jobs of a shell ignore it
 
 async def go():
     child = SupervisedProcess(sys.argv[2:], {"PATH": os.environ["PATH"]}, "")
