@@ -17,8 +17,8 @@ from tests.support.queue_harness import QueueHarness
 from tests.support.queue_harnesses import QUEUE_HARNESSES, PostgresHarness
 from tests.support.redis_server import RedisServer
 from tests.support.third_party import ThirdPartyServers, find_free_port, install_third_party_servers
-from watchdog.net import Network, PhaseTimer
-from watchdog.queues import ConnectContext, SentinelJob
+from watchdog.net import NetworkAccess, PhaseTimer
+from watchdog.queues import QueueConnectContext, SentinelJob
 from watchdog.service.clock import wall_clock_ms
 
 FINISH_WITHIN_S, CALL_TIMEOUT_S = 3, 3
@@ -97,8 +97,8 @@ class QueueSystem(CanarySystem):
 
     async def _send_backlog(self) -> None:
         driver = self.harness.build_probe().canary.queue_driver
-        async with Network() as network:
-            context = ConnectContext(network, PhaseTimer(), True, CALL_TIMEOUT_S, wall_clock_ms())
+        async with NetworkAccess() as network:
+            context = QueueConnectContext(network, PhaseTimer(), True, CALL_TIMEOUT_S, wall_clock_ms())
             async with driver.connect(context) as connection:
                 for number in range(BACKLOG_SIZE):
                     sentinel = SentinelJob(f"backlog-{time.time_ns()}-{number}", {}, 120_000, CALL_TIMEOUT_S)

@@ -31,9 +31,9 @@ from tests.support.polling import wait_until
 from tests.support.probe_runs import canary_probe, node_worker_command, run_probe
 from tests.support.third_party import ThirdPartyServers, install_third_party_servers
 from watchdog.domain.model import ClaimedSlot, Outcome
-from watchdog.net import Network, PhaseTimer, SecretMask
+from watchdog.net import NetworkAccess, PhaseTimer, SecretMask
 from watchdog.probes.base import derive_idempotency_key
-from watchdog.queues import ConnectContext, SentinelJob
+from watchdog.queues import QueueConnectContext, SentinelJob
 from watchdog.service.clock import wall_clock_ms
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
 from watchdog.service.runner import ProbeRunner
@@ -146,7 +146,7 @@ async def _run_cycles(queue: BullmqBenchmarkQueue | PgbossBenchmarkQueue) -> tup
     """Returns their outcomes, the duration of each in ms, and the CPU seconds that this process used for all."""
     outcomes: Counter[str] = Counter()
     durations: list[int] = []
-    async with Network() as network, EventLoopLagMonitor() as lag_monitor:
+    async with NetworkAccess() as network, EventLoopLagMonitor() as lag_monitor:
         runner = ProbeRunner(network, SecretMask(()), wall_clock_ms, lag_monitor)
 
         async def run_in_sequence(number: int, cycles: int) -> None:
@@ -221,9 +221,9 @@ async def _resend_sentinel(
 ) -> int:
     probe = canary_probe({**queue.system_config(), **limits})
     async with (
-        Network() as network,
+        NetworkAccess() as network,
         probe.canary.queue_driver.connect(
-            ConnectContext(network, PhaseTimer(), True, 3.0, wall_clock_ms())
+            QueueConnectContext(network, PhaseTimer(), True, 3.0, wall_clock_ms())
         ) as connection,
     ):
         await connection.send(SentinelJob(derive_idempotency_key(probe.id, slot), {}, 60_000, 3.0))

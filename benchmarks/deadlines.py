@@ -28,7 +28,7 @@ from tests.support.scripted_servers import running_server, send_forever
 from tests.support.silent_server import SilentServer
 from tests.support.watchdog_process import run_watchdog
 from watchdog.config.load import load_config
-from watchdog.net import Network
+from watchdog.net import NetworkAccess
 from watchdog.net.http import HttpRequest
 from watchdog.probes import JobsProbe
 
@@ -84,7 +84,7 @@ def _slowest(overshoot_s: Callable[[], Awaitable[float]]) -> float:
 
 async def _endless_http() -> float:
     response = send_forever(b"x", 0.01, first=b"HTTP/1.1 200 OK\r\n\r\n")
-    async with running_server(response) as server, Network() as network:
+    async with running_server(response) as server, NetworkAccess() as network:
         started = time.monotonic()
         try:
             async with asyncio.timeout(DEADLINE_S):

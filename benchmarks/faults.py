@@ -13,8 +13,8 @@ from tests.support import postgres, redis_server
 from tests.support.queue_harness import QueueHarness, suspended_process
 from tests.support.queue_harnesses import QUEUE_HARNESSES
 from tests.support.third_party import find_free_port, install_third_party_servers
-from watchdog.domain.model import RecordedResult
-from watchdog.probes.canary import MIN_MARGIN_MS
+from watchdog.domain.model import ResultToRecord
+from watchdog.probes.canary import MIN_CANARY_RUN_MARGIN_MS
 
 REPETITIONS = 5
 """The slowest one counts."""
@@ -30,7 +30,7 @@ def prove() -> Iterator[Measurement]:
 
 
 def _measure_detection(harness: QueueHarness) -> Iterator[Measurement]:
-    deadline_ms = harness.build_probe().canary.finish_within + MIN_MARGIN_MS
+    deadline_ms = harness.build_probe().canary.finish_within + MIN_CANARY_RUN_MARGIN_MS
     settings = harness.build_probe(**harness.short_limits).canary
     limit = settings.start_within or settings.finish_within
     delays = [_time_to_detect_killed_worker(harness) - limit for _ in range(REPETITIONS)]
@@ -66,7 +66,7 @@ def _time_to_detect_stalled_broker(harness: QueueHarness) -> float:
         )
 
 
-def _time_until_reason(reason: str, run: Callable[[], RecordedResult]) -> float:
+def _time_until_reason(reason: str, run: Callable[[], ResultToRecord]) -> float:
     """Ms until a run reports this reason; infinite if it reports another one."""
     since = time.monotonic()
     result = run().result

@@ -17,9 +17,9 @@ import uvloop
 
 from benchmarks.measurements import Measurement
 from tests.support import nginx
-from watchdog.net import Network
+from watchdog.net import NetworkAccess
 from watchdog.net.http import HttpRequest
-from watchdog.probes.base import RunContext
+from watchdog.probes.base import ProbeAttemptContext
 from watchdog.probes.http import HttpProbe
 
 CONCURRENCY = 20
@@ -79,10 +79,10 @@ async def compare_costs(url: str, count: int) -> dict[str, tuple[float, float]]:
             "prefer": ["elapsed_ms <= 800"],
         }
     )
-    async with Network() as network:
+    async with NetworkAccess() as network:
 
         async def observe(probe: HttpProbe) -> None:
-            observation = await probe.observe(RunContext(0, 0, 10.0, "", {}, network))
+            observation = await probe.observe(ProbeAttemptContext(0, 0, 10.0, "", {}, network))
             if observation.reason:
                 raise RuntimeError(observation)
 

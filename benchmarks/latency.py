@@ -19,7 +19,7 @@ from benchmarks.measurements import Measurement, percentile
 from tests.support.fakes import FakeHttpTarget, FakeMailServer, FakeSlack, FakeWebhookReceiver
 from watchdog.app import run_app
 from watchdog.config.load import load_config
-from watchdog.domain.model import ClaimedSlot, RecordedResult
+from watchdog.domain.model import ClaimedSlot, ResultToRecord
 
 INCIDENT_COUNT = 200
 MAX_P99_MS = 250.0
@@ -76,10 +76,10 @@ async def _measure_latencies(
         service = app.service
         handed_over_at = 0.0
 
-        def accept_result(recorded_result: RecordedResult) -> None:
+        def accept_result(recorded_result: ResultToRecord) -> None:
             nonlocal handed_over_at
             handed_over_at = time.monotonic()
-            service.accept_result(recorded_result)
+            service.buffer_result(recorded_result)
 
         service.run_executor.on_result = accept_result
         probe_id, probe = next(iter(service.probes.items()))

@@ -21,7 +21,7 @@ from benchmarks.measurements import Measurement, percentile
 from tests.support import nginx
 
 if TYPE_CHECKING:
-    from watchdog.domain.model import ClaimedSlot, RecordedResult
+    from watchdog.domain.model import ClaimedSlot, ResultToRecord
     from watchdog.probes.base import Probe
 
 PROBE_COUNT, PROBE_INTERVAL_S = 500, 10
@@ -70,7 +70,7 @@ async def _run_and_measure(config: Path) -> None:
         runner = app.service.run_executor.runner
         run = runner.run
 
-        def run_and_record_lag(probe: Probe, slot: ClaimedSlot, *more: Any) -> Coroutine[Any, Any, RecordedResult]:
+        def run_and_record_lag(probe: Probe, slot: ClaimedSlot, *more: Any) -> Coroutine[Any, Any, ResultToRecord]:
             lags.append(app.clock() - slot.slot)
             return run(probe, slot, *more)
 

@@ -23,13 +23,13 @@ import sqlalchemy as sa
 from benchmarks.measurements import Measurement
 from tests.support import postgres
 from tests.support.watchdog_process import WatchdogProcess, run_watchdog
-from watchdog.domain.membership import LEASE_MS
+from watchdog.domain.membership import MEMBER_LEASE_MS
 from watchdog.store.database import Database
 from watchdog.store.read.status import list_incidents
 from watchdog.store.tables import check_ins, probes, results
 
 INTERVAL_S = 2.0
-MAX_TAKEOVER_S = LEASE_MS / 1000 + INTERVAL_S + 3.0
+MAX_TAKEOVER_S = MEMBER_LEASE_MS / 1000 + INTERVAL_S + 3.0
 """A lease, an interval, and the start of a run on a busy machine."""
 CRASH_COUNT = 3
 CRON_PERIOD_S = 30.0

@@ -28,7 +28,7 @@ from tests.support.postgres import running_postgres
 from tests.support.probe_runs import node_worker_command, python_worker_command
 from tests.support.redis_server import RedisServer
 from tests.support.third_party import PROJECT_ROOT, ThirdPartyServers, find_free_port, install_third_party_servers
-from watchdog.demo.worker import create_job_table
+from watchdog.demo.worker import create_demo_job_table
 
 INTERVAL_S, TIMEOUT_S = 5, 3
 CHECK_IN_TOKEN = "0123456789abcdef-soak"
@@ -120,7 +120,7 @@ class SoakTargets:
         self.redis = RedisServer(find_free_port())
         self._redis_stack.enter_context(self.redis.running())
         self.mcp_ports = {name: find_free_port() for name in ("http", "sse", "jobs")}
-        create_job_table(self.job_table)
+        create_demo_job_table(self.job_table)
         self.programs = self._list_programs(peers)
         self._start_programs()
         threading.Thread(target=self._check_in_forever, daemon=True).start()

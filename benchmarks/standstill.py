@@ -216,21 +216,21 @@ class LoopMonitor:
 async def _run_and_measure(config: Path) -> None:
     from watchdog.app import run_app
     from watchdog.config.load import load_config
-    from watchdog.domain.model import Outcome, RecordedResult
+    from watchdog.domain.model import Outcome, ResultToRecord
 
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
-    monitor, results = LoopMonitor(), list[RecordedResult]()
+    monitor, results = LoopMonitor(), list[ResultToRecord]()
     loaded = load_config(config)
     async with run_app(loaded) as app:
         service = app.service
 
-        def accept_result(recorded_result: RecordedResult) -> None:
+        def accept_result(recorded_result: ResultToRecord) -> None:
             results.append(recorded_result)
-            service.accept_result(recorded_result)
+            service.buffer_result(recorded_result)
 
         service.run_executor.on_result = accept_result
         large_id = next(id_ for id_, probe in service.probes.items() if probe.name == LARGE)

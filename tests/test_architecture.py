@@ -181,7 +181,7 @@ def find_import_cycles(sources: Sequence[SourceFile]) -> Iterator[str]:
 
 
 def _module_of(target: str, modules: set[str]) -> str:
-    """The module that an import loads: `from watchdog.net import Network` loads watchdog.net."""
+    """The module that an import loads: `from watchdog.net import NetworkAccess` loads watchdog.net."""
     return target if target in modules else target.rpartition(".")[0]
 
 

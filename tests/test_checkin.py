@@ -19,7 +19,7 @@ from watchdog.checkin import CHECK_IN_URL_ENV_VAR, check_in, send_check_in
 @pytest.fixture(autouse=True)
 def _no_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(CHECK_IN_URL_ENV_VAR, raising=False)
-    monkeypatch.setattr(checkin, "MAX_SEND_ATTEMPTS", 1)
+    monkeypatch.setattr(checkin, "MAX_CHECK_IN_SEND_ATTEMPTS", 1)
 
 
 def test_a_decorated_function_reports_each_run(receiver: FakeCheckInReceiver) -> None:
@@ -136,7 +136,7 @@ def test_no_log_contains_the_address(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_retried_check_in_has_its_age(receiver: FakeCheckInReceiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkin, "MAX_SEND_ATTEMPTS", 2)
+    monkeypatch.setattr(checkin, "MAX_CHECK_IN_SEND_ATTEMPTS", 2)
     receiver.status_codes = [503, 200, 503]
     with check_in(receiver.url):
         pass

@@ -12,10 +12,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from watchdog.config_types import (
     ALLOW_FROM_FILE,
+    ConfigLoadContext,
     ConfigModel,
     Duration,
     HttpLink,
-    LoadContext,
     LocalFilePath,
     Secret,
     SingleLineText,
@@ -116,8 +116,8 @@ class Target(ConfigModel):
     tls: Secret | None = None
 
 
-def target(folder: Path, **given: object) -> tuple[Target, LoadContext]:
-    reading = LoadContext(folder)
+def target(folder: Path, **given: object) -> tuple[Target, ConfigLoadContext]:
+    reading = ConfigLoadContext(folder)
     return Target.model_validate({"url": "u", **given}, context=reading), reading
 
 
@@ -151,7 +151,7 @@ def test_an_absolute_path_is_not_changed(tmp_path: Path) -> None:
 
 def test_a_marked_field_can_be_read_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "url").write_text("https://a.example/")
-    assert Target.model_validate({"url_file": "url"}, context=LoadContext(tmp_path)).url == "https://a.example/"
+    assert Target.model_validate({"url_file": "url"}, context=ConfigLoadContext(tmp_path)).url == "https://a.example/"
 
 
 def test_a_field_that_ends_in_file_is_not_read(tmp_path: Path) -> None:

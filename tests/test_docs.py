@@ -17,10 +17,10 @@ from tests.support.regen import ARCHITECTURE_FILE, render_architecture_page
 from tests.support.source_code import PACKAGE, read_sources
 from tests.test_architecture import LAYERS
 from watchdog.config.load import load_config
-from watchdog.domain.model import Outcome, Result
-from watchdog.net import Network
+from watchdog.domain.model import Outcome, ProbeResult
+from watchdog.net import NetworkAccess
 from watchdog.notifiers.base import DeliveryError, DeliveryRequest, Notifier
-from watchdog.probes.base import Probe, RunContext
+from watchdog.probes.base import Probe, ProbeAttemptContext
 from watchdog.store.tables import metadata
 
 ROOT = Path(__file__).parents[1]
@@ -85,8 +85,8 @@ async def test_the_example_of_a_probe_kind_works(listening: bool, reason: str) -
         if listening:
             server.listen()
         probe = kind.model_validate({"name": "Port", "tcp": f"127.0.0.1:{server.getsockname()[1]}"})
-        async with Network() as network:
-            observation = await probe.observe(RunContext(0, 0, 5.0, "key", {}, network))
+        async with NetworkAccess() as network:
+            observation = await probe.observe(ProbeAttemptContext(0, 0, 5.0, "key", {}, network))
     assert (observation.outcome, observation.reason) == (Outcome.FAIL if reason else Outcome.PASS, reason)
     assert probe.target not in probe.host
 
@@ -97,7 +97,7 @@ async def test_the_example_of_a_notifier_works(status: int) -> None:
     with FakeHttpReceiver() as server:
         server.canned_responses.append(lambda: CannedResponse(status))
         notifier = kind.model_validate({"topic": "oncall", "token": "abcdefgh", "url": server.url})
-        async with Network() as network:
+        async with NetworkAccess() as network:
             request = DeliveryRequest(notification_for(OPENED_ALERT), OPENED_ALERT, {}, network)
             if status == 200:
                 assert await notifier.send(request) == {}
@@ -113,7 +113,7 @@ async def test_the_example_of_a_notifier_works(status: int) -> None:
 @pytest.mark.parametrize(("attempts", "message"), [(1, ""), (3, "passed only after 3 attempts")])
 def test_the_example_of_a_rule_works(attempts: int, message: str) -> None:
     rule = contributed("watchdog/domain/rules/retried.py")
-    result = Result(1, 0, "local", Outcome.PASS, measurements={"attempts": attempts})
+    result = ProbeResult(1, 0, "local", Outcome.PASS, measurements={"attempts": attempts})
     [finding] = rule.evaluate_result(alert_policy(), result)
     assert (finding.rule, finding.bad, finding.message) == ("retried", bool(message), message)
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from watchdog.expression_failures import UNEXPLAINED, describe_error, describe_failure
-from watchdog.expressions import ExpressionError, compile_expression
+from watchdog.expression_failures import UNEXPLAINED_FAILURE_TEXT, describe_evaluation_error, describe_false_expression
+from watchdog.expressions import CelExpressionError, compile_expression
 
 VARIABLES = {
     "status": "int", "body": "dyn", "headers": "map(string, string)", "elapsed_ms": "int", "ok": "bool",
@@ -82,7 +82,7 @@ ROWS = [
 def test_why_an_expression_is_false(text: str, sentence: str) -> None:
     expression = compile_expression(text, VARIABLES)
     assert expression.evaluate_bool(VALUES) is False
-    assert describe_failure(expression, VALUES, {"status": "HTTP {}"}) == sentence
+    assert describe_false_expression(expression, VALUES, {"status": "HTTP {}"}) == sentence
 
 
 @pytest.mark.parametrize(
@@ -96,20 +96,20 @@ def test_why_an_expression_is_false(text: str, sentence: str) -> None:
 )
 def test_why_an_expression_cannot_be_evaluated(text: str, problem: str) -> None:
     expression = compile_expression(text, VARIABLES)
-    with pytest.raises(ExpressionError) as raised:
+    with pytest.raises(CelExpressionError) as raised:
         expression.evaluate_bool({**VALUES, "items": ITEMS[:2]})
-    assert describe_error(expression, str(raised.value), VALUES) == problem
+    assert describe_evaluation_error(expression, str(raised.value), VALUES) == problem
 
 
 def test_of_a_huge_list_only_the_first_elements_are_searched() -> None:
     expression = compile_expression("items.all(i, i < 5000)", VARIABLES)
-    assert describe_failure(expression, {"items": [9_999]}) == "items[0] is 9999, expected < 5000"
-    assert describe_failure(expression, {"items": list(range(5_001))}) == UNEXPLAINED
+    assert describe_false_expression(expression, {"items": [9_999]}) == "items[0] is 9999, expected < 5000"
+    assert describe_false_expression(expression, {"items": list(range(5_001))}) == UNEXPLAINED_FAILURE_TEXT
 
 
 def test_a_sentence_is_one_short_line() -> None:
     expression = compile_expression("body.state\n.contains(\n'" + "x" * 2_000 + "')", VARIABLES)
-    sentence = describe_failure(expression, VALUES)
+    sentence = describe_false_expression(expression, VALUES)
     assert "\n" not in sentence
     assert len(sentence) <= 500
 
@@ -129,8 +129,8 @@ TEXTS = [
 def test_any_body_is_explained(body: Any) -> None:
     for text in TEXTS:
         expression = compile_expression(text, VARIABLES)
-        assert describe_failure(expression, {"body": body})
-        assert describe_error(expression, "an error", {"body": body})
+        assert describe_false_expression(expression, {"body": body})
+        assert describe_evaluation_error(expression, "an error", {"body": body})
 
 
 @settings(deadline=None)
@@ -138,7 +138,7 @@ def test_any_body_is_explained(body: Any) -> None:
 def test_any_expression_is_explained(text: str) -> None:
     try:
         expression = compile_expression(text, VARIABLES)
-    except ExpressionError:
+    except CelExpressionError:
         return
-    assert describe_failure(expression, VALUES)
-    assert describe_error(expression, "an error", VALUES)
+    assert describe_false_expression(expression, VALUES)
+    assert describe_evaluation_error(expression, "an error", VALUES)

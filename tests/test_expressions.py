@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from watchdog.domain.text import to_single_line
-from watchdog.expressions import ExpressionError, compile_expression
+from watchdog.expressions import CelExpressionError, compile_expression
 
 VARIABLES = {
     "status": "int", "body": "dyn", "headers": "map(string, string)", "elapsed_ms": "int", "cert_days": "int",
@@ -96,7 +96,7 @@ def test_an_expression_is_evaluated(text: str, result: bool) -> None:
     ],
 )  # fmt: skip
 def test_an_invalid_expression_is_rejected(text: str, why: str) -> None:
-    with pytest.raises(ExpressionError) as error:
+    with pytest.raises(CelExpressionError) as error:
         compile_expression(text, VARIABLES)
     assert why in str(error.value)
     assert len(str(error.value)) < 400
@@ -126,7 +126,7 @@ def test_an_invalid_expression_is_rejected(text: str, why: str) -> None:
     ],
 )  # fmt: skip
 def test_an_evaluation_error_is_explained(text: str, why: str) -> None:
-    with pytest.raises(ExpressionError) as error:
+    with pytest.raises(CelExpressionError) as error:
         evaluate(text)
     assert str(error.value) == why
 
@@ -142,13 +142,13 @@ def test_an_evaluation_error_is_explained(text: str, why: str) -> None:
     ],
 )
 def test_no_response_body_causes_another_error(body: Any, why: str | None) -> None:
-    with pytest.raises(ExpressionError) as error:
+    with pytest.raises(CelExpressionError) as error:
         evaluate("body.a == 'x'", body=body)
     assert why is None or str(error.value) == why
 
 
 def test_unbounded_iteration_is_aborted() -> None:
-    with pytest.raises(ExpressionError, match="iterates over more entries than Watchdog allows"):
+    with pytest.raises(CelExpressionError, match="iterates over more entries than Watchdog allows"):
         evaluate("body.all(i, body.all(j, i + j >= 0))", body=list(range(5000)))
 
 
@@ -241,7 +241,7 @@ def test_a_long_value_is_truncated() -> None:
 def test_the_variable_is_distinguished_from_fields_texts_and_bound_names(text: str, used: bool | None) -> None:
     variables = {"status": "int", "body": "dyn", "headers": "map(string, string)"}
     if used is None:
-        with pytest.raises(ExpressionError, match="did you mean 'status'"):
+        with pytest.raises(CelExpressionError, match="did you mean 'status'"):
             compile_expression(text, variables)
     else:
         assert ("status" in compile_expression(text, variables).used_variables) is used
@@ -267,7 +267,7 @@ def test_an_expression_can_return_any_value_unless_it_must_be_bool(text: str, va
 
 
 def test_an_error_of_a_value_expression_is_explained() -> None:
-    with pytest.raises(ExpressionError, match="body has no field 'stat'; it has 'state'"):
+    with pytest.raises(CelExpressionError, match="body has no field 'stat'; it has 'state'"):
         compile_expression("body.stat", VARIABLES, must_be_bool=False).evaluate_value(VALUES)
 
 
@@ -292,7 +292,7 @@ def test_any_body_is_evaluated_or_rejected_with_a_message(body: Any) -> None:
         expression.observed_value_text({"body": body})
         try:
             result: object = expression.evaluate_bool({"body": body})
-        except ExpressionError as e:
+        except CelExpressionError as e:
             result = str(e)
         assert result in (True, False) or result
 
@@ -302,6 +302,6 @@ def test_any_body_is_evaluated_or_rejected_with_a_message(body: Any) -> None:
 def test_any_text_compiles_or_is_rejected_with_a_message(text: str) -> None:
     try:
         result: object = compile_expression(text, VARIABLES)
-    except ExpressionError as e:
+    except CelExpressionError as e:
         result = str(e)
     assert result

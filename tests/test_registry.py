@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from watchdog.config_types import ConfigModel
-from watchdog.registry import Registry
+from watchdog.registry import KindRegistry
 
 
 class Animal(ConfigModel):
@@ -30,10 +30,10 @@ class Dog(Animal):
     kind: ClassVar[str] = "dog"
 
 
-ANIMALS: Registry[Animal] = Registry(Cat, Dog)
+ANIMALS: KindRegistry[Animal] = KindRegistry(Cat, Dog)
 
 
-@ANIMALS.add_fields
+@ANIMALS.add_kind_fields
 class Household(ConfigModel):
     """A household."""
 
@@ -51,7 +51,7 @@ def test_classes_are_indexed_by_kind_in_the_given_order() -> None:
 
 def test_two_classes_of_one_kind_are_refused() -> None:
     with pytest.raises(TypeError, match="two classes have the same kind: cat, cat"):
-        Registry(Cat, Cat)
+        KindRegistry(Cat, Cat)
 
 
 def test_a_section_gets_one_optional_field_per_kind() -> None:
@@ -66,8 +66,8 @@ def test_a_section_gets_one_optional_field_per_kind() -> None:
 
 def test_the_kinds_of_a_section() -> None:
     household = Household.model_validate({"cat": {}, "dog": {}})
-    assert ANIMALS.chosen(household) == {"cat": Cat(), "dog": Dog()}
-    assert ANIMALS.exactly_one(Household.model_validate({"cat": {"lives": 1}})) == Cat(lives=1)
+    assert ANIMALS.configured_values(household) == {"cat": Cat(), "dog": Dog()}
+    assert ANIMALS.require_only_value(Household.model_validate({"cat": {"lives": 1}})) == Cat(lives=1)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_the_kinds_of_a_section() -> None:
 )
 def test_exactly_one_kind(kinds: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}$"):
-        ANIMALS.exactly_one(Household.model_validate(kinds))
+        ANIMALS.require_only_value(Household.model_validate(kinds))
 
 
 def test_as_metadata_it_is_the_union_of_its_classes() -> None:

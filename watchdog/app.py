@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from watchdog.config.definitions import ConfigDefinitions, digest_of
+from watchdog.config.definitions import ConfigDigests, digest_json
 from watchdog.config.load import LoadedConfig
 from watchdog.domain.model import LOCAL_LOCATION, ServiceFacts
-from watchdog.domain.routing import RoutingTable
-from watchdog.net import Network, SecretMask
+from watchdog.domain.routing import NotificationRoutingTable
+from watchdog.net import NetworkAccess, SecretMask
 from watchdog.net.connector import format_socket_address
 from watchdog.probes import HeartbeatProbe
 from watchdog.probes.base import Probe
@@ -26,8 +26,8 @@ from watchdog.resources import resource_path
 from watchdog.server import WebServer
 from watchdog.service.check_in_log import CheckInLog
 from watchdog.service.check_ins import CHECK_IN_FLUSH_INTERVAL_S, CheckInReceiver
-from watchdog.service.clock import Clock, SharedClock, wall_clock_ms
-from watchdog.service.membership import LeaseKeeper
+from watchdog.service.clock import Clock, DatabaseClock, wall_clock_ms
+from watchdog.service.membership import MembershipLeaseKeeper
 from watchdog.service.notifications import NotificationSender
 from watchdog.service.registration import build_registered_probe
 from watchdog.service.remediation import RemediationRunner
@@ -37,7 +37,7 @@ from watchdog.signals import install_shutdown_event
 from watchdog.store.database import Database
 from watchdog.store.migrate import upgrade_schema
 from watchdog.store.read.destinations import load_service_facts
-from watchdog.store.read.members import find_check_in_probe
+from watchdog.store.read.members import find_probe_id_by_token_digest
 from watchdog.store.write.check_ins import CheckInStore
 from watchdog.store.write.claims import SlotClaimer
 from watchdog.store.write.members import MemberConfiguration, Membership
@@ -68,7 +68,7 @@ class RunningApp:
 async def run_app(loaded_config: LoadedConfig, clock: Clock = wall_clock_ms) -> AsyncIterator[RunningApp]:
     """Build everything from a configuration, run it, and stop it in order.
 
-    Raises SchemaError if a newer version wrote the database, StoreUnavailableError if it cannot be reached.
+    Raises DatabaseSchemaError if a newer version wrote the database, StoreUnavailableError if it cannot be reached.
     """
     config = loaded_config.config
     database = Database(config.storage.url)
@@ -78,12 +78,12 @@ async def run_app(loaded_config: LoadedConfig, clock: Clock = wall_clock_ms) -> 
         await asyncio.to_thread(
             lambda: [part.preload() for probe in config.probes for part in (probe, probe.remediation_action) if part]
         )
-        async with Network() as network, AsyncExitStack() as stack:
+        async with NetworkAccess() as network, AsyncExitStack() as stack:
             network.preload()
             service = await build_service(loaded_config, store_executor, network, clock)
             check_in_receiver = build_check_in_receiver(service, loaded_config)
             await stack.enter_async_context(check_in_receiver)
-            service.add_task("flush_check_ins", check_in_receiver.flush_check_ins, CHECK_IN_FLUSH_INTERVAL_S)
+            service.add_background_task("flush_check_ins", check_in_receiver.flush_check_ins, CHECK_IN_FLUSH_INTERVAL_S)
             await service.start()
             try:
                 yield RunningApp(loaded_config, service, store_executor, service.clock, check_in_receiver)
@@ -94,18 +94,18 @@ async def run_app(loaded_config: LoadedConfig, clock: Clock = wall_clock_ms) -> 
 
 
 async def build_service(
-    loaded_config: LoadedConfig, store_executor: StoreExecutor, network: Network, local_clock: Clock
+    loaded_config: LoadedConfig, store_executor: StoreExecutor, network: NetworkAccess, local_clock: Clock
 ) -> MonitoringService:
     """Become a member, register the probes and build the service, without starting it."""
     config, database, mask = loaded_config.config, store_executor.database, loaded_config.mask
-    clock = SharedClock(local_clock, database)
+    clock = DatabaseClock(local_clock, database)
     notifiers = config.notifiers_by_destination()
     configured_probes: list[Probe] = list(config.probes)
     if notifiers:
         configured_probes.append(build_service_probe(store_executor, notifiers, clock))
     configuration = build_member_configuration(loaded_config, configured_probes)
     membership = Membership(database, make_member_id(), configuration, LOCAL_LOCATION)
-    lease_keeper = LeaseKeeper(membership, store_executor, clock)
+    lease_keeper = MembershipLeaseKeeper(membership, store_executor, clock)
     await lease_keeper.join()
     registry = membership.registry
     probe_by_id = {probe.id: probe for probe in configured_probes}
@@ -128,7 +128,7 @@ async def build_service(
         clock=clock,
         public_url=config.server.public_url,
         on_receiver_change=run_service_probe_soon,
-        may_notify=membership.notifies,
+        may_notify=membership.may_notify,
     )
     return MonitoringService(
         probes=probes,
@@ -149,7 +149,7 @@ def build_remediation_runner(
     probes: Mapping[int, Probe],
     registry: ProbeRegistry,
     store_executor: StoreExecutor,
-    network: Network,
+    network: NetworkAccess,
     *,
     mask: SecretMask,
     clock: Clock,
@@ -183,25 +183,27 @@ def make_member_id() -> str:
 
 def build_member_configuration(loaded_config: LoadedConfig, configured_probes: Sequence[Probe]) -> MemberConfiguration:
     """`configured_probes`: those of the configuration, and the built-in one, which observes the destinations."""
-    definitions, routes = ConfigDefinitions(loaded_config), _build_routing_table(loaded_config)
-    destinations, probe_definitions = definitions.destination_definitions(), definitions.probe_definitions()
+    definitions, routes = ConfigDigests(loaded_config), _build_routing_table(loaded_config)
+    destinations, probe_definitions = definitions.destination_digests(), definitions.probe_digests()
     registered_probes = [
         build_registered_probe(
             probe,
             loaded_config.probe_yaml.get(probe.id, ""),
             loaded_config.mask,
             routes,
-            probe_definitions.get(probe.id) or digest_of(sorted(destinations)),
+            probe_definitions.get(probe.id) or digest_json(sorted(destinations)),
         )
         for probe in configured_probes
     ]
-    tokens = {digest_of(token): probe_id for token, probe_id in check_in_tokens(configured_probes).items()}
+    tokens = {
+        digest_json(token): probe_id for token, probe_id in probe_ids_by_check_in_token(configured_probes).items()
+    }
     return MemberConfiguration(
         definitions.digest, registered_probes, routes, destinations=destinations, check_in_tokens=tokens
     )
 
 
-def _build_routing_table(loaded_config: LoadedConfig) -> RoutingTable:
+def _build_routing_table(loaded_config: LoadedConfig) -> NotificationRoutingTable:
     config = loaded_config.config
     destinations = {name: tuple(receiver.notifiers_by_destination(name)) for name, receiver in config.receivers.items()}
     without_resolved = frozenset(
@@ -210,7 +212,9 @@ def _build_routing_table(loaded_config: LoadedConfig) -> RoutingTable:
         if not receiver.send_resolved
         for destination in destinations[name]
     )
-    return RoutingTable(destinations, tuple(route.to_route() for route in config.routes), without_resolved)
+    return NotificationRoutingTable(
+        destinations, tuple(route.to_notification_route() for route in config.routes), without_resolved
+    )
 
 
 def build_check_in_receiver(service: MonitoringService, loaded_config: LoadedConfig) -> CheckInReceiver:
@@ -231,15 +235,15 @@ def build_check_in_receiver(service: MonitoringService, loaded_config: LoadedCon
 
 def create_asgi_app(app: RunningApp) -> ASGIApp:
     """The web pages, the MCP server and the check-in endpoint of a running service."""
-    from watchdog.mcp_server.context import LocalService, ToolContext
+    from watchdog.mcp_server.context import LocalTaskControl, McpToolContext
     from watchdog.mcp_server.http import LazyMcpApp, allowed_hosts_and_origins
-    from watchdog.web.app import create_app
+    from watchdog.web.app import create_web_app
     from watchdog.web.auth.session import ApiKey
     from watchdog.web.pages.status_snapshot import StatusPageConfig
-    from watchdog.web.routes.check_ins import CheckInEndpoint
+    from watchdog.web.routes.check_ins import CheckInMiddleware
 
     config = app.loaded_config.config
-    matcher = config.status_page.match.to_matcher()
+    matcher = config.status_page.match.to_probe_matcher()
     status_page = StatusPageConfig(
         title=config.status_page.title,
         includes_probe=lambda probe: not matcher.describe_mismatch(probe),
@@ -248,14 +252,14 @@ def create_asgi_app(app: RunningApp) -> ASGIApp:
         history_ms=config.status_page.history,
     )
     notifiers = config.notifiers_by_destination()
-    context = ToolContext(
+    context = McpToolContext(
         app.store_executor.run_read_query,
         app.service.run_executor.runner,
         config.probes,
-        LocalService(app.service, app.clock),
+        LocalTaskControl(app.service, app.clock),
         is_operator=lambda request: bool(request.state.is_operator),
     )
-    pages = create_app(
+    pages = create_web_app(
         run_read_query=app.store_executor.run_read_query,
         clock=app.clock,
         not_ready_reason=app.service.not_ready_reason,
@@ -269,18 +273,20 @@ def create_asgi_app(app: RunningApp) -> ASGIApp:
     accept_check_in = app.check_in_receiver.accept_check_in
 
     async def find_probe_id(token: str) -> str | None:
-        digest, now = digest_of(token), app.clock()
-        return await app.store_executor.run_read_query(lambda c: find_check_in_probe(c, digest, now))
+        digest, now = digest_json(token), app.clock()
+        return await app.store_executor.run_read_query(lambda c: find_probe_id_by_token_digest(c, digest, now))
 
-    return CheckInEndpoint(pages, check_in_tokens(config.probes), accept_check_in, app.clock, find_probe_id)
+    return CheckInMiddleware(
+        pages, probe_ids_by_check_in_token(config.probes), accept_check_in, app.clock, find_probe_id
+    )
 
 
-def check_in_tokens(probes: Iterable[Probe]) -> dict[str, str]:
+def probe_ids_by_check_in_token(probes: Iterable[Probe]) -> dict[str, str]:
     """Token -> probe id."""
     return {probe.heartbeat.token.get_secret_value(): probe.id for probe in probes if isinstance(probe, HeartbeatProbe)}
 
 
-async def serve(loaded_config: LoadedConfig, listen_socket: socket.socket) -> None:
+async def serve_until_shutdown(loaded_config: LoadedConfig, listen_socket: socket.socket) -> None:
     """Run the service, and its pages on this socket, until a shutdown signal. SIGHUP is logged and ignored."""
     shutdown = install_shutdown_event(on_hangup=lambda: log.info("hangup_ignored"))
     async with run_app(loaded_config) as app, WebServer(create_asgi_app(app), listen_socket):

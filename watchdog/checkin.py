@@ -29,11 +29,11 @@ from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 CHECK_IN_URL_ENV_VAR = "WATCHDOG_CHECK_IN_URL"
-REQUEST_TIMEOUT_S = 5.0
-MAX_SEND_ATTEMPTS = 3
+CHECK_IN_REQUEST_TIMEOUT_S = 5.0
+MAX_CHECK_IN_SEND_ATTEMPTS = 3
 """Attempts for the end of a run and for logs. A start has one attempt, because the work waits for it."""
-MAX_EXPLANATION_BYTES = 200
-MAX_OUTPUT_BYTES = 10_240
+MAX_REJECTION_TEXT_BYTES = 200
+MAX_CHECK_IN_OUTPUT_BYTES = 10_240
 """The last bytes of the output that are sent."""
 
 DecoratedFunction = TypeVar("DecoratedFunction", bound=Callable[..., Any])
@@ -57,14 +57,14 @@ def send_check_in(url: str, kind: str, run_id: str, age_s: float, output: bytes 
     try:
         if urlsplit(address).scheme not in ("http", "https"):
             raise CheckInDeliveryError("the URL does not start with http:// or https://", retryable=False)
-        request = urllib.request.Request(f"{address}?{query}", output[-MAX_OUTPUT_BYTES:], method="POST")  # noqa: S310 - checked above
-        with urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT_S):  # noqa: S310 - checked above
+        request = urllib.request.Request(f"{address}?{query}", output[-MAX_CHECK_IN_OUTPUT_BYTES:], method="POST")  # noqa: S310 - checked above
+        with urllib.request.urlopen(request, timeout=CHECK_IN_REQUEST_TIMEOUT_S):  # noqa: S310 - checked above
             return
     except CheckInDeliveryError:
         raise
     except urllib.error.HTTPError as error:
         is_final = 400 <= error.code < 500 and error.code not in (408, 425, 429)
-        explanation = _explanation_of(error) if is_final else ""
+        explanation = _read_rejection_text(error) if is_final else ""
         error.close()
         text = f"Watchdog answered HTTP {error.code}{explanation}"
         raise CheckInDeliveryError(text, retryable=not is_final) from None
@@ -75,10 +75,10 @@ def send_check_in(url: str, kind: str, run_id: str, age_s: float, output: bytes 
         raise CheckInDeliveryError(text, retryable=True) from None
 
 
-def _explanation_of(error: urllib.error.HTTPError) -> str:
+def _read_rejection_text(error: urllib.error.HTTPError) -> str:
     """What the response states to be wrong, as ": ..."; empty if it states nothing that can be shown."""
     try:
-        line = error.read(MAX_EXPLANATION_BYTES).decode("ascii").strip()
+        line = error.read(MAX_REJECTION_TEXT_BYTES).decode("ascii").strip()
     except Exception:
         return ""
     return f": {line}" if line.isprintable() and line else ""
@@ -161,7 +161,7 @@ class check_in:  # noqa: N801 - reads as a verb where it is used
             return True
         occurred_at = time.monotonic() if occurred_at is None else occurred_at
         problem: Exception | None = None
-        for attempt in range(attempts or MAX_SEND_ATTEMPTS):
+        for attempt in range(attempts or MAX_CHECK_IN_SEND_ATTEMPTS):
             time.sleep(attempt)
             try:
                 body = output.encode("utf-8", "replace")

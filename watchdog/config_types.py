@@ -144,7 +144,7 @@ SingleLineText = Annotated[str, AfterValidator(_validate_single_line)]
 
 # --- URLs
 
-INVALID_PERCENT_ENCODING = r"%(?![0-9a-fA-F]{2})"
+INVALID_PERCENT_ENCODING_PATTERN = r"%(?![0-9a-fA-F]{2})"
 
 
 def split_url(
@@ -195,7 +195,7 @@ TimezoneName = Annotated[str, AfterValidator(_validate_timezone_name)]
 
 
 @dataclass
-class LoadContext:
+class ConfigLoadContext:
     """The validation context of one configuration file: its folder, and the secrets read from files so far."""
 
     base_dir: Path = Path()
@@ -204,15 +204,15 @@ class LoadContext:
     """Secret -> the path of its file, as written."""
 
 
-def _load_context(info: ValidationInfo) -> LoadContext:
-    return info.context if isinstance(info.context, LoadContext) else LoadContext()
+def _config_load_context_of(info: ValidationInfo) -> ConfigLoadContext:
+    return info.context if isinstance(info.context, ConfigLoadContext) else ConfigLoadContext()
 
 
-def _resolve_path(path: str, info: ValidationInfo) -> str:
-    return str(_load_context(info).base_dir / path) if path else path
+def _resolve_config_path(path: str, info: ValidationInfo) -> str:
+    return str(_config_load_context_of(info).base_dir / path) if path else path
 
 
-LocalFilePath = Annotated[str, AfterValidator(_resolve_path)]
+LocalFilePath = Annotated[str, AfterValidator(_resolve_config_path)]
 """The path of a local file. A relative path starts at the folder of the configuration file."""
 
 
@@ -235,7 +235,7 @@ def format_byte_size(size_bytes: int) -> str:
     return f"{size_bytes >> 20}MiB" if size_bytes % (1 << 20) == 0 else f"{size_bytes >> 10}KiB"
 
 
-def as_list(value: Any) -> Any:
+def wrap_string_in_list(value: Any) -> Any:
     """Validates a single string as a list of one."""
     return [value] if isinstance(value, str) else value
 
@@ -281,9 +281,9 @@ class ConfigModel(BaseModel):
                 errors.append(((key,), "expected the path of a file"))
             else:
                 try:
-                    data[name] = read_secret_file(_load_context(info).base_dir / path)
-                    _load_context(info).secrets.append(data[name])
-                    _load_context(info).secret_files[data[name]] = path
+                    data[name] = read_secret_file(_config_load_context_of(info).base_dir / path)
+                    _config_load_context_of(info).secrets.append(data[name])
+                    _config_load_context_of(info).secret_files[data[name]] = path
                 except ValueError as e:
                     errors.append(((key,), str(e)))
         if errors:
@@ -314,11 +314,11 @@ class ConfigModel(BaseModel):
         if cls.shorthand_field:
             long_form = dict(schema)
             schema.clear()
-            schema |= {"anyOf": [_field_schema(cls.shorthand_field, long_form), long_form]}
+            schema |= {"anyOf": [_shorthand_field_schema(cls.shorthand_field, long_form), long_form]}
         return reference
 
 
-def exactly_one_of(model: BaseModel, names: Collection[str]) -> Any:
+def require_exactly_one_of(model: BaseModel, names: Collection[str]) -> Any:
     """The value of the only field of these that is set (neither None nor empty). Raises ValueError unless exactly one
     is."""
     given = [name for name in names if getattr(model, name) not in (None, "")]
@@ -346,7 +346,7 @@ def _class_bodies(module: str) -> dict[str, list[ast.stmt]]:
     return {node.name: node.body for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
 
 
-def _field_schema(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+def _shorthand_field_schema(name: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in schema["properties"][name].items() if k not in ("title", "default")}
 
 
@@ -369,23 +369,23 @@ def _is_secret_type(annotation: Any) -> bool:
 __all__ = [
     "ALLOW_FROM_FILE",
     "DURATION_PATTERN",
-    "INVALID_PERCENT_ENCODING",
+    "INVALID_PERCENT_ENCODING_PATTERN",
+    "ConfigLoadContext",
     "ConfigModel",
     "CronExpression",
     "Duration",
     "DurationOrZero",
     "FieldValidationError",
     "HttpLink",
-    "LoadContext",
     "LocalFilePath",
     "Secret",
     "SingleLineText",
     "TimezoneName",
     "duration_bounds",
-    "exactly_one_of",
     "file_backed_fields",
     "format_config_duration",
     "parse_duration",
+    "require_exactly_one_of",
     "split_url",
     "validate_secret_length",
 ]

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from pathlib import Path
 
-from watchdog.domain.local_hosts import connectable_host
+from watchdog.domain.local_hosts import local_connect_host
 
 DEFAULT_LISTEN_ADDRESS = "127.0.0.1:8080"
 MAX_SECRET_FILE_BYTES = 64 * 1024
@@ -49,7 +49,7 @@ def split_listen_address(text: str) -> tuple[str, int]:
 def local_base_url(listen: str) -> str:
     """Where this machine reaches a service that listens there: ":8080" -> "http://127.0.0.1:8080"."""
     host, port = split_listen_address(listen)
-    host = connectable_host(host)
+    host = local_connect_host(host)
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 

@@ -13,27 +13,27 @@ from typing import NamedTuple
 
 from watchdog.domain.model import Json
 from watchdog.domain.text import to_single_line
-from watchdog.expression_tokens import find_tokens
-from watchdog.expressions import Expression, ExpressionError, compile_expression
+from watchdog.expression_tokens import tokenize_cel
+from watchdog.expressions import CelExpression, CelExpressionError, compile_expression
 
-MAX_SEARCHED_ELEMENTS = 1_000
+MAX_EXPLAINED_ELEMENTS = 1_000
 """Elements of a list that are evaluated one by one to find the first that breaks a condition."""
-MAX_DEPTH = 5
+MAX_EXPLANATION_DEPTH = 5
 """How deep conditions inside conditions are explained."""
-MAX_SENTENCE_CHARS = 500
-UNEXPLAINED = "an expression is false"
-_METHOD_PHRASES = {
+MAX_EXPLANATION_CHARS = 500
+UNEXPLAINED_FAILURE_TEXT = "an expression is false"
+_CEL_METHOD_PHRASES = {
     "contains": ("does not contain", "contains"),
     "startsWith": ("does not start with", "starts with"),
     "endsWith": ("does not end with", "ends with"),
     "matches": ("does not match", "matches"),
 }
 """By method: if it is false, and if it is true."""
-_PATH_PATTERN = r"[A-Za-z_]\w*(?:\.\w+|\[[^\[\]]*\])*"
+_CEL_FIELD_PATH_PATTERN = r"[A-Za-z_]\w*(?:\.\w+|\[[^\[\]]*\])*"
 
 
 @dataclass(frozen=True, slots=True)
-class _Scope:
+class _ExpressionScope:
     """The variables that a part of an expression can use."""
 
     variable_types: Mapping[str, str]
@@ -43,7 +43,7 @@ class _Scope:
     """Of the variables of `all` and `exists`: what they stand for, such as `body.items[3]`."""
     depth: int = 0
 
-    def bind(self, name: str, value: Json, display_name: str) -> _Scope:
+    def bind(self, name: str, value: Json, display_name: str) -> _ExpressionScope:
         return replace(
             self,
             variable_types={**self.variable_types, name: "dyn"},
@@ -52,7 +52,7 @@ class _Scope:
             depth=self.depth + 1,
         )
 
-    def compile(self, text: str) -> Expression:
+    def compile(self, text: str) -> CelExpression:
         return compile_expression(text, self.variable_types, must_be_bool=False)
 
     def show(self, text: str) -> str:
@@ -62,64 +62,69 @@ class _Scope:
         return to_single_line(text)
 
 
-def describe_failure(expression: Expression, values: Mapping[str, Json], templates: Mapping[str, str] = {}) -> str:
+def describe_false_expression(
+    expression: CelExpression, values: Mapping[str, Json], templates: Mapping[str, str] = {}
+) -> str:
     """Why it is false: "body.failed is 61, expected <= 50".
 
     `templates`: by what is compared, how its value is worded, instead of "status is {}": "HTTP {}".
     """
-    scope = _Scope(expression.variable_types, values, templates, {})
-    sentence = _describe_false(expression.text, scope)
-    return to_single_line(sentence, MAX_SENTENCE_CHARS)
+    scope = _ExpressionScope(expression.variable_types, values, templates, {})
+    sentence = _describe_false_condition(expression.text, scope)
+    return to_single_line(sentence, MAX_EXPLANATION_CHARS)
 
 
-def _describe_false(text: str, scope: _Scope) -> str:
-    if scope.depth > MAX_DEPTH:
-        return UNEXPLAINED
+def _describe_false_condition(text: str, scope: _ExpressionScope) -> str:
+    if scope.depth > MAX_EXPLANATION_DEPTH:
+        return UNEXPLAINED_FAILURE_TEXT
     text = _strip_parentheses(text)
     try:
         return _describe_false_part(text, scope)
-    except ExpressionError as error:
-        return _relate_error(str(error), scope)
+    except CelExpressionError as error:
+        return _relate_error_to_element(str(error), scope)
 
 
-def _describe_false_part(text: str, scope: _Scope) -> str:
-    tokens = find_tokens(text)
+def _describe_false_part(text: str, scope: _ExpressionScope) -> str:
+    tokens = tokenize_cel(text)
     if any(token.text == "?" for token in tokens if not token.depth):
-        return _describe_conditional(text, scope)
+        return _describe_false_conditional(text, scope)
     for operator, separator in (("||", ", and "), ("&&", "; ")):
-        if len(parts := _split(text, operator)) > 1:
-            broken = [part for part in parts if not _is_true(part, scope)]
-            return separator.join(dict.fromkeys(_describe_false(part, scope) for part in broken)) or UNEXPLAINED
+        if len(parts := _split_at_operator(text, operator)) > 1:
+            broken = [part for part in parts if not _evaluates_to_true(part, scope)]
+            return (
+                separator.join(dict.fromkeys(_describe_false_condition(part, scope) for part in broken))
+                or UNEXPLAINED_FAILURE_TEXT
+            )
     expression = scope.compile(text)
     if sentence := expression.describe_comparison(scope.values, scope.templates, scope.show):
         return sentence
     if tokens[0].text == "!":
-        return _describe_true(_strip_parentheses(text[tokens[0].end :]), scope)
-    if sentence := _describe_call(text, scope):
+        return _describe_false_negation(_strip_parentheses(text[tokens[0].end :]), scope)
+    if sentence := _describe_false_call(text, scope):
         return sentence
     expression.evaluate_value(scope.values)  # raises an error if that is why it is not true
-    return f"{scope.show(text)} is false" if _is_path(text) else UNEXPLAINED
+    return f"{scope.show(text)} is false" if _is_field_path(text) else UNEXPLAINED_FAILURE_TEXT
 
 
-def _describe_conditional(text: str, scope: _Scope) -> str:
-    condition, _, rest = (part.strip() for part in _cut(text, "?"))
-    then, _, otherwise = (part.strip() for part in _cut(rest, ":"))
-    return _describe_false(then if _is_true(condition, scope) else otherwise, scope)
+def _describe_false_conditional(text: str, scope: _ExpressionScope) -> str:
+    condition, _, rest = (part.strip() for part in _partition_at_operator(text, "?"))
+    then, _, otherwise = (part.strip() for part in _partition_at_operator(rest, ":"))
+    return _describe_false_condition(then if _evaluates_to_true(condition, scope) else otherwise, scope)
 
 
-def _describe_true(text: str, scope: _Scope) -> str:
+def _describe_false_negation(text: str, scope: _ExpressionScope) -> str:
     """Why the negation of a part is false."""
-    if call := _find_call(text):
-        if call.name in _METHOD_PHRASES and call.receiver:
-            return f"{scope.show(call.receiver)} {_METHOD_PHRASES[call.name][1]} {scope.show(call.arguments[0])}"
+    if call := _parse_whole_call(text):
+        if call.name in _CEL_METHOD_PHRASES and call.receiver:
+            return f"{scope.show(call.receiver)} {_CEL_METHOD_PHRASES[call.name][1]} {scope.show(call.arguments[0])}"
         if call.name == "has":
             return f"{scope.show(call.arguments[0])} is present"
-    if len(sides := _cut(text, "in")) == 3 and sides[1]:
+    if len(sides := _partition_at_operator(text, "in")) == 3 and sides[1]:
         return f"{scope.show(sides[2])} contains {scope.show(sides[0])}"
-    return f"{scope.show(text)} is true" if _is_path(text) else UNEXPLAINED
+    return f"{scope.show(text)} is true" if _is_field_path(text) else UNEXPLAINED_FAILURE_TEXT
 
 
-class _Call(NamedTuple):
+class _CelCall(NamedTuple):
     """A call at the end of a text: `receiver.name(arguments)`."""
 
     receiver: str
@@ -127,56 +132,60 @@ class _Call(NamedTuple):
     arguments: Sequence[str]
 
 
-def _describe_call(text: str, scope: _Scope) -> str:
+def _describe_false_call(text: str, scope: _ExpressionScope) -> str:
     """Empty if the text is no call that can be explained."""
-    call = _find_call(text)
+    call = _parse_whole_call(text)
     if call is None:
         return ""
     if call.name == "has" and not call.receiver:
         path, _, field = call.arguments[0].rpartition(".")
         return f"{scope.show(path)} has no field '{field}'"
-    if call.name in _METHOD_PHRASES and call.receiver:
-        return f"{scope.show(call.receiver)} {_METHOD_PHRASES[call.name][0]} {scope.show(call.arguments[0])}"
+    if call.name in _CEL_METHOD_PHRASES and call.receiver:
+        return f"{scope.show(call.receiver)} {_CEL_METHOD_PHRASES[call.name][0]} {scope.show(call.arguments[0])}"
     if call.name in ("all", "exists", "exists_one") and len(call.arguments) == 2:
-        return _describe_macro(call, scope)
+        return _describe_false_macro(call, scope)
     return ""
 
 
-def _describe_macro(call: _Call, scope: _Scope) -> str:
+def _describe_false_macro(call: _CelCall, scope: _ExpressionScope) -> str:
     elements = scope.compile(call.receiver).evaluate_value(scope.values)
     if not isinstance(elements, list | dict):
-        return UNEXPLAINED
-    name = scope.show(call.receiver) if _is_path(call.receiver) else "the list"
+        return UNEXPLAINED_FAILURE_TEXT
+    name = scope.show(call.receiver) if _is_field_path(call.receiver) else "the list"
     if call.name == "exists":
         return f"no element of {name} fits: it has {len(elements)}" if elements else f"{name} is empty"
     variable, condition = call.arguments[0].strip(), call.arguments[1]
     keys = list(elements) if isinstance(elements, dict) else range(len(elements))
     fitting = 0
-    for key in list(keys)[:MAX_SEARCHED_ELEMENTS]:
+    for key in list(keys)[:MAX_EXPLAINED_ELEMENTS]:
         value, label = (key, repr(key)) if isinstance(elements, dict) else (elements[key], f"{name}[{key}]")
         inner = scope.bind(variable, value, label)
-        if _is_true(condition, inner):
+        if _evaluates_to_true(condition, inner):
             fitting += 1
         elif call.name == "all":
-            return _describe_false(condition, inner)
-    return f"{fitting} elements of {name} fit, expected exactly 1" if call.name == "exists_one" else UNEXPLAINED
+            return _describe_false_condition(condition, inner)
+    return (
+        f"{fitting} elements of {name} fit, expected exactly 1"
+        if call.name == "exists_one"
+        else UNEXPLAINED_FAILURE_TEXT
+    )
 
 
-def describe_error(expression: Expression, error: str, values: Mapping[str, Json]) -> str:
+def describe_evaluation_error(expression: CelExpression, error: str, values: Mapping[str, Json]) -> str:
     """Why it cannot be evaluated. If an element of a list is the reason, it is named: "body.items[3] has no field
     'ok'"."""
-    call = _find_call(_strip_parentheses(expression.text))
+    call = _parse_whole_call(_strip_parentheses(expression.text))
     if call is None or call.name != "all" or len(call.arguments) != 2:
         return error
-    scope = _Scope(expression.variable_types, values, {}, {})
+    scope = _ExpressionScope(expression.variable_types, values, {}, {})
     try:
-        sentence = _describe_macro(call, scope)
-    except ExpressionError:
+        sentence = _describe_false_macro(call, scope)
+    except CelExpressionError:
         return error
-    return error if sentence == UNEXPLAINED else to_single_line(sentence, MAX_SENTENCE_CHARS)
+    return error if sentence == UNEXPLAINED_FAILURE_TEXT else to_single_line(sentence, MAX_EXPLANATION_CHARS)
 
 
-def _relate_error(error: str, scope: _Scope) -> str:
+def _relate_error_to_element(error: str, scope: _ExpressionScope) -> str:
     """An error in a condition about an element, related to that element."""
     related = scope.show(error)
     if related != error or not scope.display_names:
@@ -184,51 +193,51 @@ def _relate_error(error: str, scope: _Scope) -> str:
     return f"{list(scope.display_names.values())[-1]}: {error}"
 
 
-def _is_true(text: str, scope: _Scope) -> bool:
+def _evaluates_to_true(text: str, scope: _ExpressionScope) -> bool:
     """Whether a part is true; a part that cannot be evaluated is not."""
     try:
         return scope.compile(text).evaluate_value(scope.values) is True
-    except ExpressionError:
+    except CelExpressionError:
         return False
 
 
 # --- taking a text apart
 
 
-def _is_path(text: str) -> bool:
-    return text not in ("true", "false") and re.fullmatch(_PATH_PATTERN, text.strip()) is not None
+def _is_field_path(text: str) -> bool:
+    return text not in ("true", "false") and re.fullmatch(_CEL_FIELD_PATH_PATTERN, text.strip()) is not None
 
 
 def _strip_parentheses(text: str) -> str:
     """Without parentheses around the whole text."""
     while True:
         text = text.strip()
-        tokens = find_tokens(text)
+        tokens = tokenize_cel(text)
         encloses = len(tokens) > 2 and tokens[0].text == "(" and tokens[-1].text == ")"
         if not encloses or any(token.depth == 0 for token in tokens[1:-1]):
             return text
         text = text[tokens[0].end : tokens[-1].start]
 
 
-def _split(text: str, operator: str) -> list[str]:
+def _split_at_operator(text: str, operator: str) -> list[str]:
     """The parts between the operators of this kind at the top level."""
     parts, start = [], 0
-    for token in find_tokens(text):
+    for token in tokenize_cel(text):
         if token.depth == 0 and token.text == operator:
             parts.append(text[start : token.start])
             start = token.end
     return [*parts, text[start:]]
 
 
-def _cut(text: str, operator: str) -> tuple[str, str, str]:
+def _partition_at_operator(text: str, operator: str) -> tuple[str, str, str]:
     """The text before and after the first operator of this kind at the top level, as `str.partition`."""
-    token = next((token for token in find_tokens(text) if token.depth == 0 and token.text == operator), None)
+    token = next((token for token in tokenize_cel(text) if token.depth == 0 and token.text == operator), None)
     return (text, "", "") if token is None else (text[: token.start], operator, text[token.end :])
 
 
-def _find_call(text: str) -> _Call | None:
+def _parse_whole_call(text: str) -> _CelCall | None:
     """The call that the whole text is; None: it is something else."""
-    tokens = find_tokens(text)
+    tokens = tokenize_cel(text)
     top = [token for token in tokens if token.depth == 0]
     if not tokens or tokens[-1].text != ")" or not top:
         return None
@@ -241,5 +250,5 @@ def _find_call(text: str) -> _Call | None:
         if before[-2].text != ".":
             return None
         receiver = text[: before[-2].start].strip()
-    arguments = _split(text[opening.end : tokens[-1].start], ",")
-    return _Call(receiver, before[-1].text, [argument.strip() for argument in arguments])
+    arguments = _split_at_operator(text[opening.end : tokens[-1].start], ",")
+    return _CelCall(receiver, before[-1].text, [argument.strip() for argument in arguments])

@@ -6,14 +6,16 @@ import re
 from collections.abc import Container, Sequence
 from typing import NamedTuple
 
-STRING_LITERAL_PATTERN = (
+CEL_STRING_LITERAL_PATTERN = (
     r"(?:[rR][bB]?|[bB][rR])(?:\"\"\"[\s\S]*?\"\"\"|'''[\s\S]*?'''|\"[^\"\n]*\"|'[^'\n]*')"
     r"|[bB]?(?:\"\"\"(?:\\.|[^\\])*?\"\"\"|'''(?:\\.|[^\\])*?'''|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*')"
 )
-_TOKEN_PATTERN = re.compile(rf"(?P<comment>//[^\n]*)|{STRING_LITERAL_PATTERN}|\w+|&&|\|\||[=!<>]=|\s+|.", re.DOTALL)
+_CEL_TOKEN_PATTERN = re.compile(
+    rf"(?P<comment>//[^\n]*)|{CEL_STRING_LITERAL_PATTERN}|\w+|&&|\|\||[=!<>]=|\s+|.", re.DOTALL
+)
 
 
-class Token(NamedTuple):
+class CelToken(NamedTuple):
     """A word, a literal or an operator of an expression, and where it is in the text."""
 
     text: str
@@ -23,19 +25,19 @@ class Token(NamedTuple):
     """How many parentheses, brackets and braces are open around it."""
 
 
-def find_tokens(text: str) -> list[Token]:
+def tokenize_cel(text: str) -> list[CelToken]:
     """Without comments and white space."""
     tokens, depth = [], 0
-    for match in _TOKEN_PATTERN.finditer(text):
+    for match in _CEL_TOKEN_PATTERN.finditer(text):
         if match["comment"] or match[0].isspace():
             continue
         depth -= match[0] in (")", "]", "}")
-        tokens.append(Token(match[0], match.start(), match.end(), depth))
+        tokens.append(CelToken(match[0], match.start(), match.end(), depth))
         depth += match[0] in ("(", "[", "{")
     return tokens
 
 
-_BINDING_MACROS = ("all", "exists", "exists_one", "existsOne", "map", "filter")
+_CEL_BINDING_MACROS = ("all", "exists", "exists_one", "existsOne", "map", "filter")
 
 
 def find_used_variables(tokens: Sequence[str], names: Container[str]) -> frozenset[str]:
@@ -47,8 +49,8 @@ def find_used_variables(tokens: Sequence[str], names: Container[str]) -> frozens
     for i, token in enumerate(tokens):
         if token in ("(", "[", "{"):
             depth += 1
-            if token == "(" and i > 1 and tokens[i - 1] in _BINDING_MACROS and tokens[i - 2] == ".":
-                scopes += [(depth, name) for name in _bound_names(tokens[i + 1 : i + 5])]
+            if token == "(" and i > 1 and tokens[i - 1] in _CEL_BINDING_MACROS and tokens[i - 2] == ".":
+                scopes += [(depth, name) for name in _macro_bound_names(tokens[i + 1 : i + 5])]
         elif token in (")", "]", "}"):
             scopes = [(scope_depth, name) for scope_depth, name in scopes if scope_depth < depth]
             depth -= 1
@@ -57,13 +59,13 @@ def find_used_variables(tokens: Sequence[str], names: Container[str]) -> frozens
     return frozenset(used)
 
 
-def has_loops(tokens: Sequence[str]) -> bool:
+def has_cel_loops(tokens: Sequence[str]) -> bool:
     """Whether a macro evaluates a part of a tokenized expression for each entry of a list or an object."""
     calls = zip(tokens, tokens[1:], tokens[2:], strict=False)
-    return any(dot == "." and name in _BINDING_MACROS and opening == "(" for dot, name, opening in calls)
+    return any(dot == "." and name in _CEL_BINDING_MACROS and opening == "(" for dot, name, opening in calls)
 
 
-def _bound_names(tokens: Sequence[str]) -> list[str]:
+def _macro_bound_names(tokens: Sequence[str]) -> list[str]:
     """The first argument of a macro; the second as well if it is a name too: `all(index, value, ...)`."""
     names = [tokens[0]] if tokens[1:2] == [","] else []
     return [*names, tokens[2]] if names and tokens[3:4] == [","] and tokens[2].isidentifier() else names

@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from watchdog.domain.model import Json
 from watchdog.domain.text import to_single_line
-from watchdog.expression_tokens import find_tokens, find_used_variables, has_loops
+from watchdog.expression_tokens import find_used_variables, has_cel_loops, tokenize_cel
 
 if TYPE_CHECKING:
     from cel_expr_python import cel  # type: ignore[import-untyped] # it ships no types
 
 
-class ExpressionError(ValueError):
+class CelExpressionError(ValueError):
     """An expression that cannot be compiled, or cannot be evaluated with the given values. Its text explains why."""
 
 
-class ExpressionBudgetError(ExpressionError):
+class CelBudgetExceededError(CelExpressionError):
     """Watchdog stopped evaluating an expression: with these values it takes more steps than are allowed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Expression:
+class CelExpression:
     """A compiled expression. Safe to share between threads."""
 
     text: str
@@ -39,23 +39,23 @@ class Expression:
     _comparison: _Comparison | None
     """The only comparison at the top level, if there is just one."""
 
-    def __reduce__(self) -> tuple[Callable[..., Expression], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[Callable[..., CelExpression], tuple[Any, ...]]:
         """Pickled as its text: a process compiles each expression once."""
-        return _compile_cached, (self.text, tuple(self.variable_types.items()), False)
+        return _compile_expression_cached, (self.text, tuple(self.variable_types.items()), False)
 
     def evaluate_bool(self, values: Mapping[str, Json]) -> bool:
-        """Whether it is true. None is CEL's null. Raises ExpressionError if it cannot be evaluated."""
+        """Whether it is true. None is CEL's null. Raises CelExpressionError if it cannot be evaluated."""
         value = self._evaluate_cel(values)
         if (type_name := value.type().name()) != "BOOL":
-            raise ExpressionError(f"the result is {_describe_cel_type(type_name)}, not true or false")
+            raise CelExpressionError(f"the result is {_describe_cel_type(type_name)}, not true or false")
         return bool(value.value())
 
     def evaluate_value(self, values: Mapping[str, Json]) -> Json:
-        """Its result. Raises ExpressionError if it cannot be evaluated."""
+        """Its result. Raises CelExpressionError if it cannot be evaluated."""
         return self._evaluate_cel(values).plain_value()
 
     def _evaluate_cel(self, values: Mapping[str, Json]) -> cel.Value:
-        value = _run_program(self._program, values)
+        value = _run_cel_program(self._program, values)
         if value.type().name() == "ERROR":
             missing = (
                 name
@@ -63,8 +63,8 @@ class Expression:
                 if values.get(name) is None and self.variable_types[name] != "dyn"
             )
             if name := next(missing, None):
-                raise ExpressionError(f"{name} has no value in this run")
-            raise ExpressionError(_describe_runtime_error(str(value.value()), self.text, values))
+                raise CelExpressionError(f"{name} has no value in this run")
+            raise CelExpressionError(_describe_runtime_error(str(value.value()), self.text, values))
         return value
 
     def observed_value_text(self, values: Mapping[str, Json]) -> str | None:
@@ -72,8 +72,8 @@ class Expression:
         if self._comparison is None:
             return None
         try:
-            value = _run_program(self._comparison.program, values)
-        except ExpressionError:
+            value = _run_cel_program(self._comparison.program, values)
+        except CelExpressionError:
             return None
         return None if value.type().name() == "ERROR" else _format_observed_value(value.plain_value())
 
@@ -105,34 +105,34 @@ class _Comparison(NamedTuple):
 
 
 @lru_cache(maxsize=4096)
-def _compile_cached(text: str, variables: tuple[tuple[str, str], ...], must_be_bool: bool) -> Expression:
+def _compile_expression_cached(text: str, variables: tuple[tuple[str, str], ...], must_be_bool: bool) -> CelExpression:
     types = dict(variables)
     program = _compile_cel(text, variables)
     result_type = program.return_type().name()
     if must_be_bool and result_type not in ("BOOL", "DYN"):
-        raise ExpressionError(
-            f"{_quote_truncated(text)} returns {_describe_cel_type(result_type)}, not true or false: compare it with a "
-            "value"
+        raise CelExpressionError(
+            f"{_quote_expression(text)} returns {_describe_cel_type(result_type)}, not true or false:"
+            " compare it with a value"
         )
-    tokens = _tokenize(text)
+    tokens = _cel_token_texts(text)
     _validate_constant_calls(tokens, variables)
-    return Expression(
+    return CelExpression(
         text,
         find_used_variables(tokens, types),
         types,
-        loops=has_loops(tokens),
+        loops=has_cel_loops(tokens),
         _program=program,
         _comparison=_find_comparison(text, variables),
     )
 
 
-def compile_expression(text: str, variables: Mapping[str, str], *, must_be_bool: bool = True) -> Expression:
+def compile_expression(text: str, variables: Mapping[str, str], *, must_be_bool: bool = True) -> CelExpression:
     """Compile and type-check. `variables`: name -> CEL type: int, double, string, bool, dyn, list, map(string, string).
     `must_be_bool`: the result must be true or false; otherwise it can have any type.
 
-    Raises ExpressionError with the text, the position of the error and, where possible, a correction.
+    Raises CelExpressionError with the text, the position of the error and, where possible, a correction.
     """
-    return _compile_cached(text, tuple(variables.items()), must_be_bool)
+    return _compile_expression_cached(text, tuple(variables.items()), must_be_bool)
 
 
 _PARENS_TO_ANGLE_BRACKETS = str.maketrans("()", "<>")
@@ -149,16 +149,16 @@ def _compile_cel(text: str, variables: tuple[tuple[str, str], ...]) -> cel.Expre
     try:
         return _cel_environment(variables).compile(text)
     except (RuntimeError, ValueError, UnicodeError) as e:
-        raise ExpressionError(_describe_compile_error(text, str(e), dict(variables))) from None
+        raise CelExpressionError(_describe_compile_error(text, str(e), dict(variables))) from None
 
 
-def _run_program(program: cel.Expression, values: Mapping[str, Json]) -> cel.Value:
+def _run_cel_program(program: cel.Expression, values: Mapping[str, Json]) -> cel.Value:
     try:
         return program.eval(data=values)
     except Exception as e:
         if "budget" in str(e):
-            raise ExpressionBudgetError("it iterates over more entries than Watchdog allows") from None
-        raise ExpressionError("the values cannot be converted") from None
+            raise CelBudgetExceededError("it iterates over more entries than Watchdog allows") from None
+        raise CelExpressionError("the values cannot be converted") from None
 
 
 # --- error messages
@@ -188,7 +188,7 @@ def _describe_cel_type(type_name: str) -> str:
     return _CEL_TYPE_DESCRIPTIONS.get(type_name.partition("<")[0].partition("(")[0].upper(), type_name.lower())
 
 
-def _quote_truncated(text: str) -> str:
+def _quote_expression(text: str) -> str:
     return repr(text if len(text) <= 100 else f"{text[:100]}…")
 
 
@@ -198,13 +198,15 @@ def _describe_compile_error(text: str, error: str, variables: Mapping[str, str])
     if not text.strip():
         return "an expression is empty"
     if not match:
-        return f"{_quote_truncated(text)} {'is nested too deeply' if 'limit' in error else 'is not a valid expression'}"
+        return (
+            f"{_quote_expression(text)} {'is nested too deeply' if 'limit' in error else 'is not a valid expression'}"
+        )
     line, column, message = int(match[1]), int(match[2]), match[3]
     start = sum(map(len, text.splitlines(keepends=True)[: line - 1])) + column - 1
     if dotted := re.match(r"undeclared reference to '(\w+(?:\.\w+)+)'", message):  # the column is that of its last dot
         start = max(text.rfind(dotted[1], 0, start + len(dotted[1])), 0)
     problem = _reword_compiler_message(message, text[max(start, 0) :], text, variables)
-    return f"{_quote_truncated(text)} at character {start + 1}: {problem}"
+    return f"{_quote_expression(text)} at character {start + 1}: {problem}"
 
 
 def _reword_compiler_message(message: str, rest: str, text: str, variables: Mapping[str, str]) -> str:
@@ -259,7 +261,7 @@ def _describe_type_mismatch(function: str, arguments: str) -> str:
 
 def _describe_runtime_error(error: str, text: str, values: Mapping[str, Json]) -> str:
     """The engine's error, reworded. For a missing field it names the path up to which the values exist."""
-    if re.search("Key not found|SELECT", error) and (missing_field := _describe_missing_field(text, values)):
+    if re.search("Key not found|SELECT", error) and (missing_field := _describe_unresolved_path(text, values)):
         return missing_field
     message = re.sub(r"^[A-Z_]+: ", "", error)
     if missing := re.match(r"Key not found in map : (.+)", message):
@@ -277,7 +279,7 @@ def _describe_runtime_error(error: str, text: str, values: Mapping[str, Json]) -
     return "a number is too large" if "out of range" in message else message[:200]
 
 
-def _describe_missing_field(text: str, values: Mapping[str, Json]) -> str:
+def _describe_unresolved_path(text: str, values: Mapping[str, Json]) -> str:
     """The first dotted path of the text that does not exist in the values: "body.queue has no field 'failed'"."""
     for path in re.findall(r"(?<![\w.'\"])[A-Za-z_]\w*(?:\.[A-Za-z_]\w*(?!\w*\s*\())+", text):
         root, *fields = path.split(".")
@@ -307,13 +309,13 @@ def _describe_json_type(value: Json) -> str:
 _COMPARISON_OPERATORS = {"==", "!=", "<", "<=", ">", ">=", "in"}
 
 
-def _tokenize(text: str) -> list[str]:
-    return [token.text for token in find_tokens(text)]
+def _cel_token_texts(text: str) -> list[str]:
+    return [token.text for token in tokenize_cel(text)]
 
 
 def _find_comparison(text: str, variables: tuple[tuple[str, str], ...]) -> _Comparison | None:
     """The only comparison at the top level. None if there is not exactly one, or if it compares constants."""
-    tokens = find_tokens(text)
+    tokens = tokenize_cel(text)
     top_level = [token for token in tokens if token.depth == 0]
     operators = [token for token in top_level if token.text in _COMPARISON_OPERATORS]
     if len(operators) != 1 or any(token.text in ("&&", "||", "?") for token in top_level):
@@ -324,18 +326,21 @@ def _find_comparison(text: str, variables: tuple[tuple[str, str], ...]) -> _Comp
         [token.text for token in tokens if token.start >= operator.end],
     )
     left, right = text[: operator.start], text[operator.end :]
-    for side, subject, other, wordings in ((sides[0], left, right, _EXPECTATIONS), (sides[1], right, left, _SWAPPED)):
+    for side, subject, other, wordings in (
+        (sides[0], left, right, _EXPECTATION_TEMPLATES),
+        (sides[1], right, left, _SWAPPED_EXPECTATION_TEMPLATES),
+    ):
         if names.intersection(side):
             expectation = wordings[operator.text].replace("{}", to_single_line(other))
             return _Comparison(to_single_line(subject), expectation, _compile_cel(" ".join(side), variables))
     return None
 
 
-_EXPECTATIONS = {
+_EXPECTATION_TEMPLATES = {
     "==": "expected {}", "!=": "expected another value", "<": "expected < {}", "<=": "expected <= {}",
     ">": "expected > {}", ">=": "expected >= {}", "in": "expected one of {}",
 }  # fmt: skip
-_SWAPPED = _EXPECTATIONS | {
+_SWAPPED_EXPECTATION_TEMPLATES = _EXPECTATION_TEMPLATES | {
     "<": "expected > {}", "<=": "expected >= {}", ">": "expected < {}", ">=": "expected <= {}",
     "in": "expected to contain {}",
 }  # fmt: skip
@@ -343,7 +348,7 @@ _SWAPPED = _EXPECTATIONS | {
 
 
 def _validate_constant_calls(tokens: list[str], variables: tuple[tuple[str, str], ...]) -> None:
-    """Raises ExpressionError for constant calls that compile but fail in every run: duration('14d'), matches('(')."""
+    """Raises CelExpressionError for constant calls that compile but always fail: duration('14d'), matches('(')."""
     for name, opening, literal, closing in zip(tokens, tokens[1:], tokens[2:], tokens[3:], strict=False):
         if (opening, closing) != ("(", ")") or literal[-1] not in "'\"":
             continue
@@ -354,8 +359,8 @@ def _validate_constant_calls(tokens: list[str], variables: tuple[tuple[str, str]
             expression, hint = f"''.matches({literal})", "it is not a regular expression (RE2)"
         else:
             continue
-        if _run_program(_compile_cel(expression, variables), {}).type().name() == "ERROR":
-            raise ExpressionError(f"{name}({literal}) is invalid: {hint}")
+        if _run_cel_program(_compile_cel(expression, variables), {}).type().name() == "ERROR":
+            raise CelExpressionError(f"{name}({literal}) is invalid: {hint}")
 
 
 def _format_observed_value(value: Json) -> str:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol, TypeVar, Union
 
 from pydantic import BaseModel, Field, GetCoreSchemaHandler, create_model
 
-from watchdog.config_types import exactly_one_of
+from watchdog.config_types import require_exactly_one_of
 
 
 class _HasKind(Protocol):
@@ -17,11 +17,11 @@ class _HasKind(Protocol):
     example: ClassVar[str]
 
 
-K = TypeVar("K", bound=_HasKind)
-M = TypeVar("M", bound=BaseModel)
+KindT = TypeVar("KindT", bound=_HasKind)
+SectionT = TypeVar("SectionT", bound=BaseModel)
 
 
-class Registry(Mapping[str, type[K]]):
+class KindRegistry(Mapping[str, type[KindT]]):
     """Configuration models by their `kind`, in the order in which they are listed in messages and documentation.
 
     A new kind is one class and one name in its family's registry. The registry gives the section that chooses a kind
@@ -30,12 +30,12 @@ class Registry(Mapping[str, type[K]]):
     As metadata of an annotation (`Annotated[Probe, PROBE_KINDS]`) it stands for the union of its classes.
     """
 
-    def __init__(self, *classes: type[K]) -> None:
+    def __init__(self, *classes: type[KindT]) -> None:
         self._classes = {model.kind: model for model in classes}
         if len(self._classes) < len(classes):
             raise TypeError(f"two classes have the same kind: {', '.join(model.kind for model in classes)}")
 
-    def __getitem__(self, kind: str) -> type[K]:
+    def __getitem__(self, kind: str) -> type[KindT]:
         return self._classes[kind]
 
     def __iter__(self) -> Iterator[str]:
@@ -44,29 +44,29 @@ class Registry(Mapping[str, type[K]]):
     def __len__(self) -> int:
         return len(self._classes)
 
-    def add_fields(self, section: type[M]) -> type[M]:
+    def add_kind_fields(self, section: type[SectionT]) -> type[SectionT]:
         """A class decorator: adds one optional field per kind, named like the kind, after the section's own fields."""
         fields: dict[str, Any] = {
-            kind: (model | None, Field(default=None, description=_first_sentence(model)))
+            kind: (model | None, Field(default=None, description=_docstring_first_sentence(model)))
             for kind, model in self.items()
         }
         return create_model(
             section.__name__, __base__=section, __doc__=section.__doc__, __module__=section.__module__, **fields
         )
 
-    def chosen(self, section: BaseModel) -> dict[str, K]:
-        """The kinds that a section with `add_fields` gives, with their values."""
+    def configured_values(self, section: BaseModel) -> dict[str, KindT]:
+        """The kinds that a section with `add_kind_fields` gives, with their values."""
         return {kind: value for kind in self if (value := getattr(section, kind)) is not None}
 
-    def exactly_one(self, section: BaseModel) -> K:
+    def require_only_value(self, section: BaseModel) -> KindT:
         """The value of the only kind that a section gives. Raises ValueError unless it gives exactly one."""
-        value: K = exactly_one_of(section, self)
+        value: KindT = require_exactly_one_of(section, self)
         return value
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
         return handler.generate_schema(Union[tuple(self.values())])  # noqa: UP007 - built at run time
 
 
-def _first_sentence(model: type) -> str:
+def _docstring_first_sentence(model: type) -> str:
     """The first sentence of a class's docstring, which describes the field for its kind."""
     return re.split(r"(?<=\.)\s", inspect.cleandoc(model.__doc__ or ""))[0].replace("\n", " ")

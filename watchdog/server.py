@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MAX_HTTP_CONNECTIONS = 256
 """Concurrent connections: a quarter of the file descriptors that a process usually may open."""
 MAX_REQUEST_HEAD_BYTES = 65_536
-GRACEFUL_SHUTDOWN_TIMEOUT_S = 1
+WEB_SERVER_SHUTDOWN_TIMEOUT_S = 1
 """Seconds that requests in progress may take after shutdown has started."""
 
 
@@ -69,7 +69,7 @@ class WebServer(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_TIMEOUT_S,
+                timeout_graceful_shutdown=WEB_SERVER_SHUTDOWN_TIMEOUT_S,
                 backlog=MAX_HTTP_CONNECTIONS // 2,
             )
         )

@@ -13,11 +13,11 @@ import pytest
 from tests.cases import http_targets
 from tests.support.openssl_server import create_self_signed_certificate, running_openssl_server
 from tests.support.probe_runs import run_probe
-from watchdog.domain.model import Outcome, RecordedResult
+from watchdog.domain.model import Outcome, ResultToRecord
 from watchdog.probes.http import HttpProbe
 
 
-def run_http(http: Any, expect: Sequence[str] = ()) -> RecordedResult:
+def run_http(http: Any, expect: Sequence[str] = ()) -> ResultToRecord:
     return asyncio.run(run_probe(HttpProbe.model_validate({"name": "V", "http": http, "expect": list(expect)})))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.support.probe_runs import run_probe
 from watchdog.config.load import load_config
 from watchdog.domain.formatting import SECOND_MS
-from watchdog.domain.model import Json, Outcome, RecordedResult
+from watchdog.domain.model import Json, Outcome, ResultToRecord
 from watchdog.probes.base import Probe
 from watchdog.service.clock import wall_clock_ms
 
@@ -34,9 +34,9 @@ probes:
     return probe
 
 
-async def run_slots(probe: Probe) -> list[RecordedResult]:
+async def run_slots(probe: Probe) -> list[ResultToRecord]:
     """One slot after the other, each with the state that the one before has left."""
-    reports: list[RecordedResult] = []
+    reports: list[ResultToRecord] = []
     state: dict[str, Json] = {}
     slot = wall_clock_ms()
     for number in range(SLOT_COUNT):

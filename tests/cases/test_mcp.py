@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.probe_runs import EMPTY_MASK, run_probe
 from tests.support.third_party import find_free_port, listening_process
-from watchdog.domain.model import Finding, Outcome, RecordedResult
+from watchdog.domain.model import Finding, Outcome, ResultToRecord
 from watchdog.domain.rules import evaluate_rules
 from watchdog.probes.mcp import McpProbe
 from watchdog.service.registration import build_registered_probe
@@ -24,7 +24,7 @@ RUNS = 20
 LIMITS = {"registry_sync": "10m", "cache_warm": "2h", "session_cleanup": "26h", "health_snapshot": "30m"}
 
 
-def observe(mcp: Any, **fields: Any) -> RecordedResult:
+def observe(mcp: Any, **fields: Any) -> ResultToRecord:
     return asyncio.run(run_probe(McpProbe(name="A", id="a", mcp=mcp, **fields)))
 
 
@@ -57,13 +57,13 @@ def test_a_flood_of_notifications_is_a_timeout() -> None:
     mcp = {"command": [sys.executable, str(CASES / "mcp_after.py"), "--flood"]}
     probe = McpProbe(name="A", id="a", mcp=mcp, timeout="8s")
 
-    async def go() -> list[RecordedResult]:
+    async def go() -> list[ResultToRecord]:
         return await asyncio.gather(*(run_probe(probe) for _ in range(RUNS)))
 
     assert Counter(recorded.result.reason for recorded in asyncio.run(go())) == {"timeout.call": RUNS}
 
 
-def judge_tasks(*options: str) -> tuple[RecordedResult, list[Finding]]:
+def judge_tasks(*options: str) -> tuple[ResultToRecord, list[Finding]]:
     port = find_free_port()
     with listening_process([sys.executable, str(CASES / "mcp_fixed_age.py"), str(port), *options], port):
         probe = McpProbe(name="A", id="a", mcp={"url": f"http://127.0.0.1:{port}/mcp", "tasks": LIMITS})

@@ -22,7 +22,7 @@ from tests.support.command_line import invoke_command
 from tests.support.polling import wait_until
 from watchdog.cli import exec as exec_module
 from watchdog.cli import exec_queue
-from watchdog.cli.exec_run import ExecArguments, parse_arguments
+from watchdog.cli.exec_run import ExecArguments, parse_exec_arguments
 
 SCRIPT = """
 import sys
@@ -286,32 +286,33 @@ def test_a_start_that_failed_is_sent_with_the_end(receiver: FakeCheckInReceiver,
 
 def test_a_corrected_wall_clock_does_not_change_the_age(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two days forward, and two back, between the run and its check-in."""
-    word = exec_queue._clock_readings(5.0)
+    word = exec_queue._read_clocks_at_event(5.0)
     now = time.time()
     for hours in (-48, 48):
         monkeypatch.setattr(time, "time", lambda hours=hours: now + hours * 3600)
-        assert 5 <= exec_queue._age_s(word) < 30
+        assert 5 <= exec_queue._check_in_age_s(word) < 30
     monkeypatch.setattr(exec_queue, "_boot_id", lambda: "another boot")
     monkeypatch.setattr(time, "time", lambda: now + 60)
-    assert 65 <= exec_queue._age_s(word) < 95
+    assert 65 <= exec_queue._check_in_age_s(word) < 95
     monkeypatch.setattr(time, "time", lambda: now - 60)
-    assert exec_queue._age_s(word) == 0
+    assert exec_queue._check_in_age_s(word) == 0
 
 
 def test_the_queue_is_bounded_and_survives_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    monkeypatch.setattr(exec_queue, "MAX_QUEUE_BYTES", 2_000)
+    monkeypatch.setattr(exec_queue, "MAX_CHECK_IN_QUEUE_BYTES", 2_000)
     words = [
-        {"url": "x", "event": str(n), "run": "r", "body": "b" * 100, **exec_queue._clock_readings(0)} for n in range(50)
+        {"url": "x", "event": str(n), "run": "r", "body": "b" * 100, **exec_queue._read_clocks_at_event(0)}
+        for n in range(50)
     ]
-    old = {**words[0], **exec_queue._clock_readings(40 * 86_400)}
-    with exec_queue._open_locked_queue() as file:
-        exec_queue._write_queue(file, [old, *words])
+    old = {**words[0], **exec_queue._read_clocks_at_event(40 * 86_400)}
+    with exec_queue._open_locked_check_in_queue() as file:
+        exec_queue._write_queued_check_ins(file, [old, *words])
     path = tmp_path / "watchdog/check-ins.jsonl"
     assert path.stat().st_size <= 2_000
     path.write_text(json.dumps(old) + "\n" + path.read_text() + '{"url": "cut o')
-    with exec_queue._open_locked_queue() as file:
-        events = [check_in["event"] for check_in in exec_queue._read_queue(file)]
+    with exec_queue._open_locked_check_in_queue() as file:
+        events = [check_in["event"] for check_in in exec_queue._read_queued_check_ins(file)]
     assert events == [str(n) for n in range(50 - len(events), 50)]
 
 
@@ -371,10 +372,10 @@ def test_arguments_mean_the_same_with_and_without_typer(
         by_typer.append(arguments)
         return 0
 
-    monkeypatch.setattr(exec_module, "run_and_report", record)
+    monkeypatch.setattr(exec_module, "run_command_and_report", record)
     monkeypatch.setenv("WATCHDOG_CHECK_IN_URL", variable)
     assert invoke_command("exec", *words.split()).exit_code == 0
-    assert [parse_arguments(words.split())] == by_typer
+    assert [parse_exec_arguments(words.split())] == by_typer
 
 
 @pytest.mark.parametrize(
@@ -385,4 +386,4 @@ def test_arguments_mean_the_same_with_and_without_typer(
     ],
 )
 def test_help_and_errors_are_left_to_typer(words: str) -> None:
-    assert parse_arguments(words.split()) is None
+    assert parse_exec_arguments(words.split()) is None

@@ -34,7 +34,7 @@ def without_urllib(monkeypatch: pytest.MonkeyPatch) -> None:
     def unexpected(*_: object) -> None:
         raise AssertionError("urllib was used")
 
-    monkeypatch.setattr(exec_post, "_post_with_urllib", unexpected)
+    monkeypatch.setattr(exec_post, "_post_check_in_with_urllib", unexpected)
 
 
 @contextmanager
@@ -128,7 +128,7 @@ def test_a_server_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (str(error_of(url)), error_of(url).retryable) == ("connection refused", True)
     assert "name" in str(error_of("http://x.invalid/in/y")).lower()
     assert str(error_of("http://127.0.0.1:99999/in/y"))
-    monkeypatch.setattr(exec_post, "RESPONSE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(exec_post, "CHECK_IN_RESPONSE_TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         assert str(error_of(f"http://127.0.0.1:{silent.getsockname()[1]}/in/y")) == "timed out"
 
@@ -174,5 +174,5 @@ def test_redirects_and_proxies_are_left_to_urllib(
 def test_the_constants_are_those_of_the_library() -> None:
     """`exec` does not import it, because it is slow to load."""
     assert exec_process.CHECK_IN_URL_ENV_VAR == checkin.CHECK_IN_URL_ENV_VAR
-    assert exec_process.OUTPUT_TAIL_BYTES == checkin.MAX_OUTPUT_BYTES
-    assert exec_post.RESPONSE_TIMEOUT_S == checkin.REQUEST_TIMEOUT_S
+    assert exec_process.MAX_OUTPUT_TAIL_BYTES == checkin.MAX_CHECK_IN_OUTPUT_BYTES
+    assert exec_post.CHECK_IN_RESPONSE_TIMEOUT_S == checkin.CHECK_IN_REQUEST_TIMEOUT_S

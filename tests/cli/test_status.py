@@ -126,8 +126,8 @@ def own_harness(write: Write) -> Iterator[StoreHarness]:
     now = wall_clock_ms()
     database = Database("sqlite:///watchdog.db")
     upgrade_schema(database, resource_path("migrations"))
-    api, built_in = make_registered_probe("api"), make_registered_probe(service.PROBE_ID)
-    info = replace(built_in.info, kind=service.PROBE_KIND)
+    api, built_in = make_registered_probe("api"), make_registered_probe(service.SERVICE_PROBE_ID)
+    info = replace(built_in.info, kind=service.SERVICE_PROBE_KIND)
     built_in = replace(built_in, policy=replace(built_in.policy, probe=info))
     with StoreHarness(database, [api, built_in], now=now, create_schema=False) as made:
         made.without_downtime()

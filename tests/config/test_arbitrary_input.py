@@ -8,10 +8,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from watchdog.config.error_messages import field_names
+from watchdog.config.error_messages import yaml_field_names
 from watchdog.config.load import load_config
 from watchdog.config.models import ApiKeySettings, Config
-from watchdog.config.problems import FIELD_SYNONYMS, ConfigError
+from watchdog.config.problems import CONFIG_FIELD_SYNONYMS, ConfigError
 from watchdog.probes import PROBE_KINDS
 
 SECRET = "s3cr3t-0123456789"
@@ -71,12 +71,12 @@ def test_any_damage_to_a_valid_file(data: st.DataObject) -> None:
 
 NAMES = sorted(
     {
-        *field_names(Config),
-        *field_names(ApiKeySettings),
+        *yaml_field_names(Config),
+        *yaml_field_names(ApiKeySettings),
         *PROBE_KINDS,
-        *(name for kind in PROBE_KINDS.values() for name in field_names(kind)),
+        *(name for kind in PROBE_KINDS.values() for name in yaml_field_names(kind)),
     }
-    | {*FIELD_SYNONYMS}
+    | {*CONFIG_FIELD_SYNONYMS}
     | {
         "url",
         "tool",
@@ -109,7 +109,7 @@ PROBES = st.dictionaries(
 FILES = st.fixed_dictionaries(
     {},
     optional={
-        **{name: TREES for name in field_names(Config) if name != "include"},
+        **{name: TREES for name in yaml_field_names(Config) if name != "include"},
         "probes": st.lists(PROBES, max_size=3) | TREES,
         "receivers": st.dictionaries(st.sampled_from(["oncall", "chat", "a/b"]), TREES) | TREES,
     },

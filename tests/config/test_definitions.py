@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from watchdog.config.definitions import ConfigDefinitions
+from watchdog.config.definitions import ConfigDigests
 from watchdog.config.load import load_config
 
 CONFIG = """
@@ -30,8 +30,8 @@ ENV = {
 }
 
 
-def definitions(text: str = CONFIG, **env: str) -> ConfigDefinitions:
-    return ConfigDefinitions(load_config(None, text, ENV | env))
+def definitions(text: str = CONFIG, **env: str) -> ConfigDigests:
+    return ConfigDigests(load_config(None, text, ENV | env))
 
 
 ORIGINAL = definitions()
@@ -54,8 +54,8 @@ ORIGINAL = definitions()
 )
 def test_the_same_content_has_the_same_digest(sentence: str, text: str, env: dict[str, str]) -> None:
     assert definitions(text, **env).digest == ORIGINAL.digest, sentence
-    assert definitions(text, **env).probe_definitions() == ORIGINAL.probe_definitions(), sentence
-    assert definitions(text, **env).destination_definitions() == ORIGINAL.destination_definitions(), sentence
+    assert definitions(text, **env).probe_digests() == ORIGINAL.probe_digests(), sentence
+    assert definitions(text, **env).destination_digests() == ORIGINAL.destination_digests(), sentence
 
 
 @pytest.mark.parametrize(
@@ -78,8 +78,8 @@ def test_other_content_has_another_digest(
     changed = definitions(text, **env)
     assert changed.digest != ORIGINAL.digest, sentence
     for digests, original, expected in (
-        (changed.probe_definitions(), ORIGINAL.probe_definitions(), changed_probes),
-        (changed.destination_definitions(), ORIGINAL.destination_definitions(), changed_destinations),
+        (changed.probe_digests(), ORIGINAL.probe_digests(), changed_probes),
+        (changed.destination_digests(), ORIGINAL.destination_digests(), changed_destinations),
     ):
         assert {name for name, digest in digests.items() if digest != original[name]} == expected, sentence
 
@@ -90,7 +90,7 @@ def test_a_secret_of_a_file_counts_by_the_path_of_the_file(tmp_path: Path) -> No
     text = "probes: [{name: Backup, heartbeat: {token_file: PATH, every: 1h}}]"
 
     def digest(path: str) -> str:
-        return ConfigDefinitions(load_config(tmp_path / "watchdog.yaml", text.replace("PATH", path), {})).digest
+        return ConfigDigests(load_config(tmp_path / "watchdog.yaml", text.replace("PATH", path), {})).digest
 
     first, other = digest("a"), digest("b")
     (tmp_path / "a").write_text("another-secret-value")

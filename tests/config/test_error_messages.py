@@ -14,13 +14,13 @@ import pytest
 
 from tests.support.regen import BAD_CONFIG_ENV, BAD_CONFIG_FOLDER, PLANTED_SECRET, SHORT_SECRET, bad_config_error
 from watchdog.config.load import load_config
-from watchdog.config.schema import json_schema
+from watchdog.config.schema import build_config_json_schema
 from watchdog.config.yaml_tree import parse_yaml
 from watchdog.domain.model import Json
 
 FILES = sorted(BAD_CONFIG_FOLDER.glob("*.yaml"))
 CORRECTION = re.compile(r'^# instead: (".*") => (".*")$', re.MULTILINE)
-SCHEMA = jsonschema.Draft202012Validator(json_schema())
+SCHEMA = jsonschema.Draft202012Validator(build_config_json_schema())
 
 
 def file_name(file: Path) -> str:

@@ -12,12 +12,12 @@ import pytest
 from pydantic import ValidationError
 
 from watchdog.config.load import LoadedConfig, load_config
-from watchdog.config.models import Config, RouteSettings
+from watchdog.config.models import Config, NotificationRouteSettings
 from watchdog.config.problems import ConfigError
-from watchdog.config.sources import load_sources
+from watchdog.config.sources import load_config_sources
 from watchdog.config_types import format_config_duration
 from watchdog.domain.model import ProbeInfo, Severity
-from watchdog.domain.routing import RoutingTable
+from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.notifiers import EmailNotifier
 
 ROOT = Path(__file__).parents[2]
@@ -87,7 +87,7 @@ def test_the_full_example_loads() -> None:
     assert fleet.config.server.bind_address == ("127.0.0.1", 8080)
     assert fleet.config.status_page.groups == ("Core", "Search")
     assert [key.role for key in fleet.config.access.api_keys] == ["operator", "reader"]
-    files = load_sources(ROOT / "examples/full.yaml", None, FLEET_ENV).files
+    files = load_config_sources(ROOT / "examples/full.yaml", None, FLEET_ENV).files
     assert files == [ROOT / "examples/full.yaml", ROOT / "examples/conf.d/blog.yaml"]
 
 
@@ -103,7 +103,7 @@ def test_every_email_notifier_gets_the_smtp_server() -> None:
 def test_routes_become_a_routing_table() -> None:
     fleet = load_config(ROOT / "examples/full.yaml", env=FLEET_ENV).config
     receivers = {name: tuple(receiver.notifiers_by_destination(name)) for name, receiver in fleet.receivers.items()}
-    table = RoutingTable(receivers, tuple(route.to_route() for route in fleet.routes))
+    table = NotificationRoutingTable(receivers, tuple(route.to_notification_route() for route in fleet.routes))
     gateway = ProbeInfo(1, "gateway", "Partner gateway", "http")
     assert table.decide_routing(gateway, "http.503").destinations == ("journal/log", "oncall/slack", "oncall/email")
     assert table.decide_routing(ProbeInfo(2, "blog", "Blog", "http"), "http.503").destinations == (
@@ -117,13 +117,15 @@ def test_routes_become_a_routing_table() -> None:
     [("tls", ("tls",)), (["tls.expired", "http.5xx"], ("tls.expired", "http.5xx")), ("http.418", ("http.418",))],
 )
 def test_a_route_matches_reasons(reason: str | list[str], patterns: tuple[str, ...]) -> None:
-    route = RouteSettings.model_validate({"match": {"reason": reason}, "receivers": ["chat"]}).to_route()
+    route = NotificationRouteSettings.model_validate(
+        {"match": {"reason": reason}, "receivers": ["chat"]}
+    ).to_notification_route()
     assert route.reason_patterns == patterns
 
 
 def test_a_route_with_an_unknown_reason_is_refused() -> None:
     with pytest.raises(ValidationError, match=r"did you mean 'tls.expired'"):
-        RouteSettings.model_validate({"match": {"reason": "tls.expird"}, "receivers": ["chat"]})
+        NotificationRouteSettings.model_validate({"match": {"reason": "tls.expird"}, "receivers": ["chat"]})
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "examples/systems").glob("*.yaml")), ids=lambda file: file.stem)
@@ -227,7 +229,12 @@ def test_included_files_add_probes_receivers_and_routes(tmp_path: Path) -> None:
     assert [(probe.name, probe.every) for probe in given.config.probes] == [(n, 7_000) for n in "ABCD"]
     assert list(given.config.receivers) == ["a", "b"]
     assert [route.receivers for route in given.config.routes] == [("a",), ("b",)]
-    assert [file.name for file in load_sources(main, None, {}).files] == ["main.yaml", "b.yaml", "c.yaml", "d.yaml"]
+    assert [file.name for file in load_config_sources(main, None, {}).files] == [
+        "main.yaml",
+        "b.yaml",
+        "c.yaml",
+        "d.yaml",
+    ]
 
 
 def test_a_file_that_matches_two_patterns_is_read_once(tmp_path: Path) -> None:
@@ -365,7 +372,7 @@ status_page: {match: {probe: The API}}
 """
     given = config(text)
     assert [route.match.probe for route in given.routes] == ["api", "api"]
-    assert given.status_page.match.to_matcher().probe == "api"
+    assert given.status_page.match.to_probe_matcher().probe == "api"
 
 
 # --- secrets
@@ -428,8 +435,8 @@ def test_masked_names_still_match() -> None:
     assert given.config.routes[1].match.probe == "shop-hush-hush", "which is a key"
     info = ProbeInfo(1, probe.id, probe.name, "http", probe.group, probe.tags)
     for match in (given.config.routes[0].match, given.config.status_page.match):
-        assert match.to_matcher().describe_mismatch(info) == ""
-        assert "hush" not in match.to_matcher().describe_mismatch(ProbeInfo(2, "other", "Other", "http"))
+        assert match.to_probe_matcher().describe_mismatch(info) == ""
+        assert "hush" not in match.to_probe_matcher().describe_mismatch(ProbeInfo(2, "other", "Other", "http"))
 
 
 # --- time and imports
@@ -451,8 +458,8 @@ HEAVY = {"aiosmtplib", "cryptography", "css_inline", "fastapi", "httpx", "httpx2
 def test_loading_imports_no_module_that_only_the_service_needs() -> None:
     program = (
         "import sys, json; from pathlib import Path\n"
-        "from watchdog.config.load import load_config; from watchdog.config.schema import json_schema\n"
-        "load_config(Path('examples/full.yaml'), env=json.loads(sys.argv[1])); json_schema()\n"
+        "from watchdog.config.load import load_config; from watchdog.config.schema import build_config_json_schema\n"
+        "load_config(Path('examples/full.yaml'), env=json.loads(sys.argv[1])); build_config_json_schema()\n"
         "print(*{name.split('.')[0] for name in sys.modules})"
     )
     command = [sys.executable, "-c", program, json.dumps(FLEET_ENV)]

@@ -9,12 +9,14 @@ import pytest
 from tests.support.regen import REFERENCE_FILE
 from watchdog.config.load import load_config
 from watchdog.config.models import Config
-from watchdog.config.reference import render_reference
-from watchdog.config.reference_examples import EXAMPLES, KIND_EXAMPLES
-from watchdog.config.schema import json_schema
+from watchdog.config.reference import render_config_reference
+from watchdog.config.reference_examples import CONFIG_EXAMPLES, CONFIG_KIND_EXAMPLES
+from watchdog.config.schema import build_config_json_schema
 
-PAGE = render_reference()
-ENV = {name: f"{name.lower()}-0123456789" for text in EXAMPLES.values() for name in re.findall(r"\$\{(\w+)", text)} | {
+PAGE = render_config_reference()
+ENV = {
+    name: f"{name.lower()}-0123456789" for text in CONFIG_EXAMPLES.values() for name in re.findall(r"\$\{(\w+)", text)
+} | {
     "DATABASE_URL": "",
     "SLACK_WEBHOOK_URL": "https://hooks.slack.example/services/T0/B0/abcdefgh",
     "REDIS_URL": "redis://:abcdefgh@localhost:6379/0",
@@ -28,7 +30,7 @@ def test_the_page_is_current() -> None:
 
 
 def test_the_page_names_every_field() -> None:
-    schema = json_schema()
+    schema = build_config_json_schema()
     for definition in (schema, *schema["$defs"].values()):
         for field in definition.get("properties", {}):
             assert f"`{field}`" in PAGE or field.endswith("_file")
@@ -51,20 +53,20 @@ def test_the_contents_link_to_every_heading() -> None:
     assert len({anchor for _, anchor in links}) == len(links)
 
 
-@pytest.mark.parametrize("text", EXAMPLES.values(), ids=EXAMPLES)
+@pytest.mark.parametrize("text", CONFIG_EXAMPLES.values(), ids=CONFIG_EXAMPLES)
 def test_an_example_loads(text: str) -> None:
     load_config(None, text, ENV)
 
 
 def test_every_example_is_shown() -> None:
-    assert [path for path, text in EXAMPLES.items() if text not in PAGE] == []
+    assert [path for path, text in CONFIG_EXAMPLES.items() if text not in PAGE] == []
 
 
 def test_every_section_has_an_example() -> None:
     """Every kind has one as well: the registries require it."""
     sections = {*Config.model_fields} - {"version", "include", "probes"} | {"probes[]"}
-    assert sections - EXAMPLES.keys() == set()
+    assert sections - CONFIG_EXAMPLES.keys() == set()
 
 
 def test_no_kind_shows_the_example_of_another() -> None:
-    assert len(set(KIND_EXAMPLES.values())) == len(KIND_EXAMPLES)
+    assert len(set(CONFIG_KIND_EXAMPLES.values())) == len(CONFIG_KIND_EXAMPLES)

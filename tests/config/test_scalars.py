@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, BeforeValidator, Strict
 
 from watchdog.config.models import Config
-from watchdog.config.scalars import parse_plain_scalar, parse_tagged_scalar
+from watchdog.config.scalars import parse_plain_yaml_scalar, parse_tagged_yaml_scalar
 from watchdog.config.yaml_tree import parse_yaml
-from watchdog.domain.model import Scalar
-from watchdog.registry import Registry
+from watchdog.domain.model import JsonScalar
+from watchdog.registry import KindRegistry
 
 
 @pytest.mark.parametrize(
@@ -29,30 +29,30 @@ from watchdog.registry import Registry
         ("0o8", "0o8"), ("0x", "0x"), ("1e", "1e"), (".", "."), ("=", "="), ("30s", "30s"), ("٣", "٣"),
     ],
 )  # fmt: skip
-def test_a_plain_scalar_means(text: str, value: Scalar) -> None:
-    read = parse_plain_scalar(text)
+def test_a_plain_scalar_means(text: str, value: JsonScalar) -> None:
+    read = parse_plain_yaml_scalar(text)
     assert (type(read), read) == (type(value), value)
 
 
 @pytest.mark.parametrize("text", [".nan", ".NaN", ".inf", "-.Inf", "+.INF", "1e999", "9" * 41])
 def test_infinite_and_huge_numbers_are_rejected(text: str) -> None:
     with pytest.raises(ValueError, match="number"):
-        parse_plain_scalar(text)
+        parse_plain_yaml_scalar(text)
 
 
 @pytest.mark.parametrize(
     ("tag", "text", "value"),
     [("str", "12", "12"), ("int", "12", 12), ("float", "12", 12.0), ("bool", "true", True), ("null", "", None)],
 )
-def test_a_tag_of_the_core_schema_sets_the_type(tag: str, text: str, value: Scalar) -> None:
-    read = parse_tagged_scalar(tag, text)
+def test_a_tag_of_the_core_schema_sets_the_type(tag: str, text: str, value: JsonScalar) -> None:
+    read = parse_tagged_yaml_scalar(tag, text)
     assert (type(read), read) == (type(value), value)
 
 
 @pytest.mark.parametrize(("tag", "text"), [("int", "x"), ("int", "1.5"), ("bool", "no"), ("null", "x"), ("float", "x")])
 def test_a_tag_that_does_not_fit_is_rejected(tag: str, text: str) -> None:
     with pytest.raises(ValueError, match=f"expected a value of type {tag}"):
-        parse_tagged_scalar(tag, text)
+        parse_tagged_yaml_scalar(tag, text)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_quoted_values_are_text(text: str, value: object) -> None:
 @given(st.text())
 def test_any_text_is_resolved_or_rejected_with_a_message(text: str) -> None:
     try:
-        value = parse_plain_scalar(text)
+        value = parse_plain_yaml_scalar(text)
     except ValueError as e:
         value = str(e)
     assert isinstance(value, str | int | float | bool | None)
@@ -92,7 +92,7 @@ def lenient_fields(annotation: Any, metadata: list[Any], visited: set[Any]) -> I
         annotation, *metadata = get_args(annotation)
     if annotation in (bool, int, float) and not any(isinstance(part, Strict | BeforeValidator) for part in metadata):
         yield annotation
-    for registry in (part for part in metadata if isinstance(part, Registry)):
+    for registry in (part for part in metadata if isinstance(part, KindRegistry)):
         for kind in registry.values():
             yield from lenient_fields(kind, [], visited)
     for part in get_args(annotation):

@@ -7,12 +7,12 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from watchdog.config.schema import json_schema
+from watchdog.config.schema import build_config_json_schema
 from watchdog.config.yaml_tree import parse_yaml
 from watchdog.domain.model import Json
 
 ROOT = Path(__file__).parents[2]
-SCHEMA = json_schema()
+SCHEMA = build_config_json_schema()
 EDITOR = jsonschema.Draft202012Validator(SCHEMA)
 
 

@@ -12,7 +12,7 @@ import aiosmtplib
 import httpx
 import pytest
 
-from watchdog.demo.inbox import MAX_KEPT_MESSAGES, SLACK_CHANNEL_ID, DemoInbox, create_inbox_app, render_mrkdwn
+from watchdog.demo.inbox import DEMO_SLACK_CHANNEL_ID, MAX_INBOX_MESSAGES, DemoInbox, create_inbox_app, render_mrkdwn
 from watchdog.notifiers.blocks import escape_mrkdwn
 
 HOSTILE = "<script>alert(\"1\")</script> & <https://evil.example|click> *bold* `code` <!channel> 'x'"
@@ -79,13 +79,13 @@ async def test_hostile_text_is_escaped_everywhere_on_the_page() -> None:
     foot = {"type": "context", "elements": [{"type": "mrkdwn", "text": escape_mrkdwn(HOSTILE)}]}
     facts = {"type": "section", "fields": [{"type": "mrkdwn", "text": escape_mrkdwn(HOSTILE)}]}
     body = {
-        "channel": SLACK_CHANNEL_ID,
+        "channel": DEMO_SLACK_CHANNEL_ID,
         "text": "x",
         "blocks": [head, section(escape_mrkdwn(HOSTILE)), facts, code, foot],
     }
     async with open_client(inbox) as client:
         root = (await client.post("/api/chat.postMessage", json=body)).json()
-        reply = {"channel": SLACK_CHANNEL_ID, "thread_ts": root["ts"], "text": escape_mrkdwn(HOSTILE)}
+        reply = {"channel": DEMO_SLACK_CHANNEL_ID, "thread_ts": root["ts"], "text": escape_mrkdwn(HOSTILE)}
         assert (await client.post("/api/chat.postMessage", json=reply)).json()["ok"]
         page = await client.get("/")
     assert page.text.count("&lt;script&gt;") == 6
@@ -101,7 +101,7 @@ async def test_a_message_is_edited_in_place_and_its_thread_follows_it() -> None:
     async with open_client(inbox) as client:
         assert "No messages yet." in (await client.get("/")).text
         sent = (await client.post("/api/chat.postMessage", json={"text": "x", "blocks": [section("it broke")]})).json()
-        edit = {"channel": SLACK_CHANNEL_ID, "ts": sent["ts"], "text": "y", "blocks": [section("it recovered")]}
+        edit = {"channel": DEMO_SLACK_CHANNEL_ID, "ts": sent["ts"], "text": "y", "blocks": [section("it recovered")]}
         assert (await client.post("/api/chat.update", json=edit)).json() == {
             "ok": True,
             **{k: sent[k] for k in ("channel", "ts")},
@@ -191,9 +191,9 @@ async def test_a_client_that_disconnects_has_no_effect_on_others(sent: bytes) ->
 
 async def test_only_the_newest_messages_are_kept() -> None:
     inbox = DemoInbox()
-    for number in range(MAX_KEPT_MESSAGES + 5):
+    for number in range(MAX_INBOX_MESSAGES + 5):
         inbox.handle_slack_call("chat.postMessage", {"text": f"message {number}"})
-    assert [message.text for message in inbox.messages][:: MAX_KEPT_MESSAGES - 1] == [
+    assert [message.text for message in inbox.messages][:: MAX_INBOX_MESSAGES - 1] == [
         "message 5",
-        f"message {MAX_KEPT_MESSAGES + 4}",
+        f"message {MAX_INBOX_MESSAGES + 4}",
     ]

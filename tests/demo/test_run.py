@@ -23,7 +23,7 @@ TARGETS_PROGRAM = """
 import sys
 from pathlib import Path
 from watchdog.demo import targets
-targets.uptime_s = lambda: float(Path(sys.argv[2]).read_text())
+targets.demo_uptime_s = lambda: float(Path(sys.argv[2]).read_text())
 targets.main(int(sys.argv[1]), Path(sys.argv[3]))
 """
 """The sample targets, with a clock that the test sets."""
@@ -31,7 +31,8 @@ DEMO_PROGRAM = """
 import asyncio, sys
 from pathlib import Path
 from watchdog.demo import run
-run.DEMO_CONFIG = run.DEMO_CONFIG.replace("every: 2s, timeout: 2s", "every: 1s, timeout: 10s").replace("8s", "4s")
+template = run.DEMO_CONFIG_TEMPLATE
+run.DEMO_CONFIG_TEMPLATE = template.replace("every: 2s, timeout: 2s", "every: 1s, timeout: 10s").replace("8s", "4s")
 asyncio.run(run.run_demo(int(sys.argv[1]), Path(sys.argv[2])))
 """
 URL = re.compile(r"(?:Status page|Inbox) +(http://127\.0\.0\.1:\d+/)")

@@ -144,7 +144,7 @@ def test_a_time_in_a_zone(at: str, timezone: str, text: str) -> None:
     instant, now = (
         round(datetime.fromisoformat(f"{part}+00:00").timestamp() * 1000) for part in (at, "2026-03-28T12:00")
     )
-    assert formatting.format_in_zone(instant, now, timezone) == text
+    assert formatting.format_time_in_zone(instant, now, timezone) == text
 
 
 @pytest.mark.parametrize(

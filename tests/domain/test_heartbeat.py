@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from watchdog.domain.heartbeat import (
-    DUPLICATE_WINDOW_MS,
-    MAX_ERROR_CHARS,
-    MAX_OUTPUT_CHARS,
-    MAX_REMEMBERED_FAILURES,
-    MAX_REMEMBERED_RUNS,
+    DUPLICATE_CHECK_IN_WINDOW_MS,
+    MAX_HEARTBEAT_ERROR_CHARS,
+    MAX_HEARTBEAT_OUTPUT_CHARS,
+    MAX_REMEMBERED_HEARTBEAT_FAILURES,
+    MAX_REMEMBERED_HEARTBEAT_RUNS,
     CheckIn,
     CheckInKind,
     EndedRun,
@@ -214,44 +214,44 @@ def test_the_duration_of_the_run_that_a_check_in_ends() -> None:
 def test_open_runs_are_in_progress_or_lost(
     sentence: str, texts: list[str], running_since: int | None, lost: list[int]
 ) -> None:
-    runs = after(*texts).divide_open_runs(lambda start: start + HOUR, 2 * HOUR, is_limited=False)
+    runs = after(*texts).classify_open_runs(lambda start: start + HOUR, 2 * HOUR, is_limited=False)
     since = None if runs.running_since is None else runs.running_since / MIN
     assert (since, [start / MIN for start in runs.lost_starts]) == (running_since, lost), sentence
 
 
 def test_a_run_that_exceeds_its_limit_is_not_lost_before_a_later_one_has_ended() -> None:
     started = after("1 start a", "70 start b")
-    assert started.divide_open_runs(lambda start: start + HOUR, 2 * HOUR, is_limited=True) == (1 * MIN, ())
+    assert started.classify_open_runs(lambda start: start + HOUR, 2 * HOUR, is_limited=True) == (1 * MIN, ())
     ended = after("80 fail b", state=started)
-    assert ended.divide_open_runs(lambda start: start + HOUR, 2 * HOUR, is_limited=True) == (None, (1 * MIN,))
+    assert ended.classify_open_runs(lambda start: start + HOUR, 2 * HOUR, is_limited=True) == (None, (1 * MIN,))
 
 
 def test_failures_are_counted_beyond_the_number_that_is_kept() -> None:
-    state = after(*(f"{n} fail" for n in range(MAX_REMEMBERED_FAILURES + 15)))
+    state = after(*(f"{n} fail" for n in range(MAX_REMEMBERED_HEARTBEAT_FAILURES + 15)))
     assert (state.failure_count, len(state.recent_failures), state.older_failure_count) == (
-        MAX_REMEMBERED_FAILURES + 15,
-        MAX_REMEMBERED_FAILURES,
+        MAX_REMEMBERED_HEARTBEAT_FAILURES + 15,
+        MAX_REMEMBERED_HEARTBEAT_FAILURES,
         15,
     )
-    assert after(f"{MAX_REMEMBERED_FAILURES + 10} ok", state=state).failure_count == 4
+    assert after(f"{MAX_REMEMBERED_HEARTBEAT_FAILURES + 10} ok", state=state).failure_count == 4
     again = after("14.5 ok", state=state)
-    assert (again.failure_count, again.last_ok) == (MAX_REMEMBERED_FAILURES + 15, 14.5 * MIN)
+    assert (again.failure_count, again.last_ok) == (MAX_REMEMBERED_HEARTBEAT_FAILURES + 15, 14.5 * MIN)
     assert after("99 ok", state=state).failure_count == 0
 
 
 def test_the_size_of_the_state_is_limited() -> None:
     numbers = count()
     state = HeartbeatState()
-    for _ in range(MAX_REMEMBERED_RUNS + 10):
+    for _ in range(MAX_REMEMBERED_HEARTBEAT_RUNS + 10):
         n = next(numbers)
         state = after(f"{n} start r{n}", f"{n} ok d{n}", f"{n} log  {'x' * 9_000}z", state=state)
     assert (len(state.open_runs), len(state.ended_runs), len(state.output)) == (
-        MAX_REMEMBERED_RUNS,
-        MAX_REMEMBERED_RUNS,
-        MAX_OUTPUT_CHARS,
+        MAX_REMEMBERED_HEARTBEAT_RUNS,
+        MAX_REMEMBERED_HEARTBEAT_RUNS,
+        MAX_HEARTBEAT_OUTPUT_CHARS,
     )
     assert (state.open_runs[0][0], state.ended_runs[0][0], state.output[-1]) == ("r10", "d10", "z")
-    assert len(after(f"999 fail  {'y' * 999}", state=state).error) == MAX_ERROR_CHARS
+    assert len(after(f"999 fail  {'y' * 999}", state=state).error) == MAX_HEARTBEAT_ERROR_CHARS
 
 
 def test_ended_runs_are_kept_in_the_order_of_their_ends() -> None:
@@ -261,14 +261,14 @@ def test_ended_runs_are_kept_in_the_order_of_their_ends() -> None:
 
 
 def test_an_equal_end_counts_again_after_the_duplicate_window() -> None:
-    assert after("5 fail x", f"{5 + DUPLICATE_WINDOW_MS / MIN} fail x").failure_count == 1
-    assert after("5 fail x", f"{5 + (DUPLICATE_WINDOW_MS + 1) / MIN} fail x").failure_count == 2
+    assert after("5 fail x", f"{5 + DUPLICATE_CHECK_IN_WINDOW_MS / MIN} fail x").failure_count == 1
+    assert after("5 fail x", f"{5 + (DUPLICATE_CHECK_IN_WINDOW_MS + 1) / MIN} fail x").failure_count == 2
 
 
 def test_the_state_of_a_version_that_kept_no_starts_of_ended_runs() -> None:
     state = HeartbeatState.from_json({"open_runs": [["a", 5]], "ended_runs": [["b", 9, True]]})
     assert state.ended_runs == (EndedRun("b", 9, succeeded=True),)
-    assert state.divide_open_runs(lambda start: start, 99, is_limited=True).lost_starts == (5,)
+    assert state.classify_open_runs(lambda start: start, 99, is_limited=True).lost_starts == (5,)
 
 
 def test_unknown_fields_of_a_stored_state_are_ignored() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from watchdog.domain.heartbeat import DUPLICATE_WINDOW_MS, CheckIn, CheckInKind, HeartbeatState, apply_check_in
+from watchdog.domain.heartbeat import DUPLICATE_CHECK_IN_WINDOW_MS, CheckIn, CheckInKind, HeartbeatState, apply_check_in
 
 MINUTE_MS = 60_000
 START, OK, FAIL = CheckInKind.START, CheckInKind.OK, CheckInKind.FAIL
@@ -61,7 +61,10 @@ def test_with_ids_neither_order_nor_duplicates_matter(runs: list[Run], data: st.
     check_ins = check_ins_of(runs, with_ids=True)
     arrivals = data.draw(st.permutations(check_ins))
     repeated = data.draw(st.lists(st.sampled_from(check_ins), max_size=5))
-    late = [c._replace(occurred_at=c.occurred_at + data.draw(st.integers(0, DUPLICATE_WINDOW_MS))) for c in repeated]
+    late = [
+        c._replace(occurred_at=c.occurred_at + data.draw(st.integers(0, DUPLICATE_CHECK_IN_WINDOW_MS)))
+        for c in repeated
+    ]
     expected, state = fold(check_ins), fold([*arrivals, *late])
     assert {start for _, start in state.open_runs} == {start * MINUTE_MS for start, end, _ in runs if end is None}
     assert {run[:3] for run in state.ended_runs} == {run[:3] for run in expected.ended_runs}
@@ -71,7 +74,7 @@ def test_with_ids_neither_order_nor_duplicates_matter(runs: list[Run], data: st.
     if len(ends) == len(set(ends)):
         assert state.error == expected.error
     now = 10_000 * MINUTE_MS
-    assert state.divide_open_runs(lambda start: start, now, is_limited=True) == expected.divide_open_runs(
+    assert state.classify_open_runs(lambda start: start, now, is_limited=True) == expected.classify_open_runs(
         lambda start: start, now, is_limited=True
     )
 
@@ -82,7 +85,7 @@ def test_with_ids_a_run_is_lost_once_a_later_one_has_ended(runs: list[Run]) -> N
     state = fold(check_ins_of(runs, with_ids=True))
     newest_ended = max((start for start, end, _ in runs if end is not None), default=-1)
     never_ended = [start for start, end, _ in runs if end is None]
-    divided = state.divide_open_runs(lambda start: start, 10_000 * MINUTE_MS, is_limited=True)
+    divided = state.classify_open_runs(lambda start: start, 10_000 * MINUTE_MS, is_limited=True)
     assert list(divided.lost_starts) == [start * MINUTE_MS for start in never_ended if start < newest_ended]
     in_progress = [start * MINUTE_MS for start in never_ended if start > newest_ended]
     assert divided.running_since == min(in_progress, default=None)

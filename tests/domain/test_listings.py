@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watchdog.domain.listings import facts_to_json, listings_from_json, listings_to_json, map_texts
-from watchdog.domain.model import Listing, Listings
+from watchdog.domain.listings import facts_to_json, listings_from_diff_json, listings_to_diff_json, map_fact_texts
+from watchdog.domain.model import ListingsByRule, SubjectListing
 from watchdog.domain.observations import JobFacts
-from watchdog.domain.rules.engine import FACTS_TYPES
+from watchdog.domain.rules.engine import FACTS_TYPE_BY_RULE
 
 
 class Counted(NamedTuple):
@@ -25,16 +25,16 @@ class Optional(NamedTuple):
     number: int = 0
 
 
-EMPTY: Listings = {}
+EMPTY: ListingsByRule = {}
 TYPES: dict[str, Any] = {"counted": Counted}
 
 
-def round_trip(listings: Listings, base: Listings = EMPTY) -> Listings:
-    return listings_from_json(json.loads(json.dumps(listings_to_json(listings, base))), base, TYPES)
+def round_trip(listings: ListingsByRule, base: ListingsByRule = EMPTY) -> ListingsByRule:
+    return listings_from_diff_json(json.loads(json.dumps(listings_to_diff_json(listings, base))), base, TYPES)
 
 
-def listing(at: int, *facts: Counted, gaps: tuple[tuple[int, int], ...] = ()) -> Listings:
-    return {"counted": Listing(at, {f.name: f for f in sorted(facts)}, gaps)}
+def listing(at: int, *facts: Counted, gaps: tuple[tuple[int, int], ...] = ()) -> ListingsByRule:
+    return {"counted": SubjectListing(at, {f.name: f for f in sorted(facts)}, gaps)}
 
 
 def test_trailing_defaults_are_not_written() -> None:
@@ -49,23 +49,23 @@ def test_trailing_defaults_are_not_written() -> None:
 def test_only_changes_are_written() -> None:
     before = listing(1, Counted("a"), Counted("b"), Counted("c"))
     after = listing(2, Counted("a"), Counted("b", 1), Counted("d"))
-    assert listings_to_json(after, before) == {"counted": [2, {"b": ["b", 1], "c": None, "d": ["d"]}]}
+    assert listings_to_diff_json(after, before) == {"counted": [2, {"b": ["b", 1], "c": None, "d": ["d"]}]}
     assert round_trip(after, before) == after
 
 
 def test_an_unchanged_listing_takes_a_few_bytes_for_any_number_of_subjects() -> None:
     many = [Counted(f"job {i}", i) for i in range(500)]
-    written = json.dumps(listings_to_json(listing(2, *many), listing(1, *many)))
+    written = json.dumps(listings_to_diff_json(listing(2, *many), listing(1, *many)))
     assert written == '{"counted": [2, {}]}'
 
 
 def test_the_next_listing_of_a_rule_that_was_not_observed_is_complete() -> None:
     assert round_trip({}, listing(1, Counted("a"))) == {}
-    assert listings_to_json(listing(3, Counted("a")), {}) == {"counted": [3, {"a": ["a"]}]}
+    assert listings_to_diff_json(listing(3, Counted("a")), {}) == {"counted": [3, {"a": ["a"]}]}
 
 
 def test_an_empty_listing_is_an_observation() -> None:
-    assert round_trip(listing(2), listing(1, Counted("a"))) == {"counted": Listing(2, {})}
+    assert round_trip(listing(2), listing(1, Counted("a"))) == {"counted": SubjectListing(2, {})}
 
 
 def test_periods_without_reports_are_included() -> None:
@@ -74,19 +74,19 @@ def test_periods_without_reports_are_included() -> None:
 
 
 def test_a_rule_that_no_longer_exists_is_omitted() -> None:
-    assert listings_from_json({"former": [1, {"a": [1]}]}, {}, TYPES) == {}
+    assert listings_from_diff_json({"former": [1, {"a": [1]}]}, {}, TYPES) == {}
 
 
 def test_every_listing_rule_has_facts_that_survive() -> None:
     facts = JobFacts("a", cron="0 3 * * *", last_start=5, stalled=True, expected_from=2, listed=False)
-    stored = {"job": Listing(7, {"a": facts})}
-    again = listings_from_json(json.loads(json.dumps(listings_to_json(stored, {}))), {}, FACTS_TYPES)
+    stored = {"job": SubjectListing(7, {"a": facts})}
+    again = listings_from_diff_json(json.loads(json.dumps(listings_to_diff_json(stored, {}))), {}, FACTS_TYPE_BY_RULE)
     assert again == stored
-    assert set(FACTS_TYPES) == {"task", "preference", "tool", "job", "service"}
+    assert set(FACTS_TYPE_BY_RULE) == {"task", "preference", "tool", "job", "service"}
 
 
 def test_only_texts_are_transformed() -> None:
-    assert map_texts(Counted("a", 3, "secret", 0.5), str.upper) == Counted("A", 3, "SECRET", 0.5)
+    assert map_fact_texts(Counted("a", 3, "secret", 0.5), str.upper) == Counted("A", 3, "SECRET", 0.5)
 
 
 FACTS = st.builds(
@@ -101,11 +101,11 @@ HISTORY = st.lists(st.none() | st.lists(FACTS, max_size=4), max_size=8)
 
 @given(HISTORY)
 def test_a_chain_of_differences_restores_every_listing(history: list[list[Counted] | None]) -> None:
-    written: Listings = {}
-    read: Listings = {}
+    written: ListingsByRule = {}
+    read: ListingsByRule = {}
     for at, facts in enumerate(history):
         observed = {} if facts is None else listing(at, *{f.name: f for f in facts}.values())
-        text = json.dumps(listings_to_json(observed, written))
-        read = listings_from_json(json.loads(text), read, TYPES)
+        text = json.dumps(listings_to_diff_json(observed, written))
+        read = listings_from_diff_json(json.loads(text), read, TYPES)
         assert read == observed
         written = observed

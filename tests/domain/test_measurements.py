@@ -8,15 +8,17 @@ from watchdog.domain.measurements import (
     JOBS_EVIDENCE_KEY,
     TASKS_EVIDENCE_KEY,
     CanaryStages,
-    JobCounts,
+    ListedJobCounts,
+    McpTaskCounts,
     QueueMeasurements,
-    TaskCounts,
-    facts_about,
+    facts_about_subject,
 )
-from watchdog.domain.model import Scalar
-from watchdog.domain.observations import CompletedCounts, QueueStats
+from watchdog.domain.model import JsonScalar
+from watchdog.domain.observations import CompletedJobCounts, QueueStats
 
-STATS = QueueStats(waiting=3, active=0, failed=2, oldest=90_000, completed=CompletedCounts(1, 3), paused=True, head="x")
+STATS = QueueStats(
+    waiting=3, active=0, failed=2, oldest=90_000, completed=CompletedJobCounts(1, 3), paused=True, head="x"
+)
 
 
 def test_queue_metrics_survive_storage() -> None:
@@ -28,7 +30,7 @@ def test_queue_metrics_survive_storage() -> None:
 
 
 def test_measurements_of_other_names_and_types_are_ignored() -> None:
-    measurements: dict[str, Scalar] = {"waiting": "many", "jobs": 5, "oldest": None, "active": 1}
+    measurements: dict[str, JsonScalar] = {"waiting": "many", "jobs": 5, "oldest": None, "active": 1}
     assert QueueMeasurements.from_measurements(measurements) == QueueMeasurements(active=1)
     assert QueueMeasurements.from_measurements({}) == QueueMeasurements()
 
@@ -42,17 +44,17 @@ def test_canary_stages_survive_storage_among_other_phases() -> None:
 
 
 def test_facts_about_a_job_leave_out_the_others() -> None:
-    counts = JobCounts(2, 1)._asdict()
+    counts = ListedJobCounts(2, 1)._asdict()
     entries = {"export": {"worker": "app-3", "duration": "2 min"}, "sweep": {"worker": "app-4"}}
     facts = {**counts, JOBS_EVIDENCE_KEY: entries, "address": "10.0.0.1"}
-    assert facts_about("export", facts) == {"address": "10.0.0.1", "worker": "app-3", "duration": "2 min"}
-    assert facts_about("unknown", facts) == facts
-    assert facts_about("", counts) == counts
+    assert facts_about_subject("export", facts) == {"address": "10.0.0.1", "worker": "app-3", "duration": "2 min"}
+    assert facts_about_subject("unknown", facts) == facts
+    assert facts_about_subject("", counts) == counts
 
 
 def test_facts_about_a_task_leave_out_all_tasks() -> None:
-    facts = {**TaskCounts(2, 0)._asdict(), TASKS_EVIDENCE_KEY: {"crawl": {"ok": True}, "mail": {}}, "server": "x 1"}
-    assert facts_about("crawl", facts) == {"server": "x 1"}
+    facts = {**McpTaskCounts(2, 0)._asdict(), TASKS_EVIDENCE_KEY: {"crawl": {"ok": True}, "mail": {}}, "server": "x 1"}
+    assert facts_about_subject("crawl", facts) == {"server": "x 1"}
 
 
 def test_the_facts_of_a_queue_have_an_age_that_people_can_read() -> None:

@@ -6,67 +6,67 @@ import pytest
 
 from watchdog.domain.formatting import HOUR_MS, MINUTE_MS
 from watchdog.domain.membership import (
-    LEASE_MS,
-    MAX_DIFFERENCE_MS,
-    Definitions,
-    Member,
+    MAX_CONFIG_DIFFERENCE_MS,
+    MEMBER_LEASE_MS,
+    MemberProcess,
     MembershipStatus,
     MemberStatus,
-    describe_membership,
-    difference_warning,
-    differing_since,
-    governing_revisions,
+    RevisionDefinitions,
+    config_difference_warning,
+    configs_differ_since,
+    derive_membership_status,
+    highest_live_revision_by_name,
     membership_notes,
-    retirement_time,
+    probe_retirement_time,
 )
 
 NOW = 100 * HOUR_MS
 NBSP = "\N{NO-BREAK SPACE}"
 
 
-def live(id: str, revision: int, started_at: int = NOW) -> Member:
-    return Member(id, revision, started_at, NOW + LEASE_MS)
+def live(id: str, revision: int, started_at: int = NOW) -> MemberProcess:
+    return MemberProcess(id, revision, started_at, NOW + MEMBER_LEASE_MS)
 
 
-def lapsed(id: str, revision: int, started_at: int, lease_until: int) -> Member:
-    return Member(id, revision, started_at, lease_until)
+def lapsed(id: str, revision: int, started_at: int, lease_until: int) -> MemberProcess:
+    return MemberProcess(id, revision, started_at, lease_until)
 
 
-def left(id: str, revision: int, started_at: int, left_at: int) -> Member:
-    return Member(id, revision, started_at, left_at, left_in_order=True)
+def left(id: str, revision: int, started_at: int, left_at: int) -> MemberProcess:
+    return MemberProcess(id, revision, started_at, left_at, left_in_order=True)
 
 
 @pytest.mark.parametrize(
     ("sentence", "member", "is_live"),
     [
-        ("within its lease", Member("a", 1, 0, NOW + 1), True),
-        ("its lease ends now", Member("a", 1, 0, NOW), False),
-        ("it left, by a clock that was ahead", Member("a", 1, 0, NOW + 1, left_in_order=True), False),
+        ("within its lease", MemberProcess("a", 1, 0, NOW + 1), True),
+        ("its lease ends now", MemberProcess("a", 1, 0, NOW), False),
+        ("it left, by a clock that was ahead", MemberProcess("a", 1, 0, NOW + 1, left_in_order=True), False),
     ],
 )
-def test_a_member_lives(sentence: str, member: Member, is_live: bool) -> None:
+def test_a_member_lives(sentence: str, member: MemberProcess, is_live: bool) -> None:
     assert member.is_live(NOW) is is_live, sentence
 
 
 def test_the_highest_live_revision_decides_about_each_probe() -> None:
     names = {1: {"old", "both"}, 2: {"both", "new"}, 3: {"both", "crashed"}}
-    assert governing_revisions({2, 1}, names) == {"old": 1, "both": 2, "new": 2}
-    assert governing_revisions({1}, names) == {"old": 1, "both": 1}
-    assert governing_revisions({9}, names) == {}
+    assert highest_live_revision_by_name({2, 1}, names) == {"old": 1, "both": 2, "new": 2}
+    assert highest_live_revision_by_name({1}, names) == {"old": 1, "both": 1}
+    assert highest_live_revision_by_name({9}, names) == {}
 
 
 @pytest.mark.parametrize(
     ("sentence", "members", "retire_at"),
     [
-        ("it left in order", [left("a", 1, 0, NOW)], NOW + LEASE_MS),
+        ("it left in order", [left("a", 1, 0, NOW)], NOW + MEMBER_LEASE_MS),
         ("it crashed", [lapsed("a", 1, 0, NOW)], NOW + HOUR_MS),
-        ("the last one left", [lapsed("a", 1, 0, NOW - 1), left("b", 2, 0, NOW)], NOW + LEASE_MS),
+        ("the last one left", [lapsed("a", 1, 0, NOW - 1), left("b", 2, 0, NOW)], NOW + MEMBER_LEASE_MS),
         ("the last one crashed", [left("a", 1, 0, NOW - 1), lapsed("b", 2, 0, NOW)], NOW + HOUR_MS),
         ("no member is known that had it", [], 0),
     ],
 )
-def test_when_a_probe_is_retired(sentence: str, members: list[Member], retire_at: int) -> None:
-    assert retirement_time(members) == retire_at, sentence
+def test_when_a_probe_is_retired(sentence: str, members: list[MemberProcess], retire_at: int) -> None:
+    assert probe_retirement_time(members) == retire_at, sentence
 
 
 @pytest.mark.parametrize(
@@ -110,18 +110,18 @@ def test_when_a_probe_is_retired(sentence: str, members: list[Member], retire_at
         ),
     ],
 )
-def test_since_when_configurations_differ(sentence: str, members: list[Member], since: int | None) -> None:
-    assert differing_since(members, NOW) == since, sentence
+def test_since_when_configurations_differ(sentence: str, members: list[MemberProcess], since: int | None) -> None:
+    assert configs_differ_since(members, NOW) == since, sentence
 
 
 def test_each_member_knows_what_it_leaves_to_others() -> None:
     old, new, other = live("a", 1), live("b", 2), live("c", 3)
-    definitions = Definitions(
+    definitions = RevisionDefinitions(
         probes={1: {"same": "s", "changed": "1", "old": "o"}, 2: {"same": "s", "changed": "2"}, 3: {}},
         destinations={1: {"oncall/slack": "1"}, 2: {"oncall/slack": "2"}, 3: {"oncall/slack": "2"}},
     )
     ended = lapsed("d", 4, 0, NOW - 1)
-    status = describe_membership([other, old, ended, new], definitions, NOW)
+    status = derive_membership_status([other, old, ended, new], definitions, NOW)
     assert status.members == (
         MemberStatus(old, {"changed": 2}, {"oncall/slack": 3}),
         MemberStatus(new),
@@ -148,12 +148,12 @@ def test_notes_name_what_a_member_leaves_to_others() -> None:
 
 def test_configurations_that_differ_for_long_are_a_warning() -> None:
     members = (MemberStatus(live("host-1", 1)), MemberStatus(live("host-2", 2)))
-    assert difference_warning(MembershipStatus(members), NOW) == ""
-    assert difference_warning(MembershipStatus(members, NOW - MAX_DIFFERENCE_MS), NOW) == ""
+    assert config_difference_warning(MembershipStatus(members), NOW) == ""
+    assert config_difference_warning(MembershipStatus(members, NOW - MAX_CONFIG_DIFFERENCE_MS), NOW) == ""
     status = MembershipStatus(members, NOW - 6 * MINUTE_MS)
     warning = (
         f"processes on one database have had different configurations for 6{NBSP}min: host-1 has revision 1, host-2 has"
         " revision 2"
     )
-    assert difference_warning(status, NOW) == warning
+    assert config_difference_warning(status, NOW) == warning
     assert membership_notes(status, "host-2", NOW) == [warning]

@@ -6,14 +6,20 @@ import gzip
 
 import pytest
 
-from watchdog.domain.output_text import MARK_BYTES, BodyEnd, decode_body_end, find_charset, find_wide_encoding
+from watchdog.domain.output_text import (
+    MAX_BYTE_ORDER_MARK_BYTES,
+    BodyTail,
+    decode_body_tail,
+    find_text_codec,
+    find_wide_encoding,
+)
 
 TEXT = "Error: no space left on device, größer als erlaubt\n"
 ENCODINGS = ["utf-16", "utf-32", "utf-8-sig", "utf-8"]
 
 
-def body_end(body: bytes, length: int | None = None) -> BodyEnd:
-    return BodyEnd(body if length is None else body[-length:], body[:MARK_BYTES], len(body))
+def body_end(body: bytes, length: int | None = None) -> BodyTail:
+    return BodyTail(body if length is None else body[-length:], body[:MAX_BYTE_ORDER_MARK_BYTES], len(body))
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -21,7 +27,7 @@ def body_end(body: bytes, length: int | None = None) -> BodyEnd:
 def test_the_end_of_a_body_with_a_mark(encoding: str, length: int | None) -> None:
     """At any cut, at most the first character is damaged."""
     body = (TEXT * 3).encode(encoding)
-    text = decode_body_end(body_end(body, length)).lstrip("\N{REPLACEMENT CHARACTER}")
+    text = decode_body_tail(body_end(body, length)).lstrip("\N{REPLACEMENT CHARACTER}")
     assert (TEXT * 3).endswith(text)
     if length is None:
         assert text == TEXT * 3
@@ -29,29 +35,29 @@ def test_the_end_of_a_body_with_a_mark(encoding: str, length: int | None) -> Non
 
 @pytest.mark.parametrize(("mark", "encoding"), [(b"\xfe\xff", "utf-16-be"), (b"\x00\x00\xfe\xff", "utf-32-be")])
 def test_big_endian_marks(mark: bytes, encoding: str) -> None:
-    assert decode_body_end(body_end(mark + TEXT.encode(encoding))) == TEXT
+    assert decode_body_tail(body_end(mark + TEXT.encode(encoding))) == TEXT
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize("length", [40, 41, None])
 def test_utf_16_without_a_mark(encoding: str, length: int | None) -> None:
-    text = decode_body_end(body_end(TEXT.encode(encoding), length))
+    text = decode_body_tail(body_end(TEXT.encode(encoding), length))
     assert TEXT.endswith(text)
     assert len(text) >= 20
 
 
 @pytest.mark.parametrize("text", ["", "x", "one\0two\n", "a\tb\r\n", "\x1b[31mred\x1b[0m", "日本語のログ", "ü"])
 def test_other_text_stays_as_it_is(text: str) -> None:
-    assert decode_body_end(body_end(text.encode())) == text
+    assert decode_body_tail(body_end(text.encode())) == text
 
 
 def test_invalid_bytes_in_text_are_replaced() -> None:
-    assert decode_body_end(body_end(b"disk \xff full")) == "disk \N{REPLACEMENT CHARACTER} full"
+    assert decode_body_tail(body_end(b"disk \xff full")) == "disk \N{REPLACEMENT CHARACTER} full"
 
 
 @pytest.mark.parametrize("body", [gzip.compress(TEXT.encode() * 9, mtime=0), bytes(range(256)), b"\0" * 99])
 def test_a_body_that_is_not_text_is_described(body: bytes) -> None:
-    assert decode_body_end(body_end(body, 50)) == f"({len(body)} bytes that are not text in utf-8)"
+    assert decode_body_tail(body_end(body, 50)) == f"({len(body)} bytes that are not text in utf-8)"
 
 
 @pytest.mark.parametrize(
@@ -60,12 +66,12 @@ def test_a_body_that_is_not_text_is_described(body: bytes) -> None:
      ("", None), ("a\0b", None)],
 )  # fmt: skip
 def test_charsets(name: str, codec: str | None) -> None:
-    assert find_charset(name) == codec
+    assert find_text_codec(name) == codec
 
 
 def test_the_mark_outweighs_the_charset() -> None:
-    assert decode_body_end(body_end("\ufeffÄ".encode("utf-16-le")), "latin-1") == "Ä"
-    assert decode_body_end(body_end("Ä".encode("cp1252")), "cp1252") == "Ä"
+    assert decode_body_tail(body_end("\ufeffÄ".encode("utf-16-le")), "latin-1") == "Ä"
+    assert decode_body_tail(body_end("Ä".encode("cp1252")), "cp1252") == "Ä"
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])

@@ -8,36 +8,36 @@ from typing import Any
 import pytest
 
 from watchdog.domain.probe_state import (
-    JobRecord,
-    JobState,
+    JobStateRecord,
     McpProtocolRecord,
-    NewTasksRecord,
+    NeverRunTasksRecord,
     OutstandingSentinels,
     QueueThreshold,
+    QueueThresholdRecord,
+    SavedJobState,
     SentinelRecord,
-    ThresholdRecord,
     forget_job_key,
     job_state_key,
-    load_job_record,
+    load_job_state_record,
+    queue_threshold_records_from_json,
+    queue_threshold_records_to_json,
     short_digest,
-    threshold_records_from_json,
-    threshold_records_to_json,
     without_job_state,
 )
 
-JOB = JobRecord("backup", JobState("0 3 * * * UTC", 5, 6, 7, 8, 9, 1))
-WAITING = ThresholdRecord(QueueThreshold("waiting", 200, for_ms=5), breached_since=7)
-STALLED = ThresholdRecord(QueueThreshold("stalled", for_ms=5), 7, "b7c1")
+JOB = JobStateRecord("backup", SavedJobState("0 3 * * * UTC", 5, 6, 7, 8, 9, 1))
+WAITING = QueueThresholdRecord(QueueThreshold("waiting", 200, for_ms=5), breached_since=7)
+STALLED = QueueThresholdRecord(QueueThreshold("stalled", for_ms=5), 7, "b7c1")
 
 
 @pytest.mark.parametrize(
     "record",
     [
         JOB,
-        JobRecord("b", JobState("", 0)),
+        JobStateRecord("b", SavedJobState("", 0)),
         WAITING,
         STALLED,
-        ThresholdRecord(QueueThreshold("failure_ratio", 0.2, window_ms=60_000, min_samples=20)),
+        QueueThresholdRecord(QueueThreshold("failure_ratio", 0.2, window_ms=60_000, min_samples=20)),
         SentinelRecord("job/1", 5, 6),
         OutstandingSentinels((SentinelRecord("job/1", 5, 6, 7, "canary.not_finished", 2),), 8),
         McpProtocolRecord("stateless", 5),
@@ -51,9 +51,9 @@ def test_a_record_survives_json(record: Any) -> None:
 
 def test_a_job_is_found_by_its_name() -> None:
     state = {job_state_key("backup"): JOB.to_json(), job_state_key("other"): None}
-    assert load_job_record(state, "backup") == JOB
-    assert load_job_record(state, "other") is None
-    assert load_job_record({}, "backup") is None
+    assert load_job_state_record(state, "backup") == JOB
+    assert load_job_state_record(state, "other") is None
+    assert load_job_state_record({}, "backup") is None
 
 
 def test_a_result_that_is_never_evaluated_updates_nothing_about_jobs() -> None:
@@ -63,16 +63,16 @@ def test_a_result_that_is_never_evaluated_updates_nothing_about_jobs() -> None:
 
 
 def test_thresholds_are_found_by_their_metric() -> None:
-    stored = threshold_records_to_json([WAITING, STALLED])
-    assert threshold_records_from_json(json.loads(json.dumps(stored))) == {"waiting": WAITING, "stalled": STALLED}
-    assert threshold_records_from_json(None) == {}
+    stored = queue_threshold_records_to_json([WAITING, STALLED])
+    assert queue_threshold_records_from_json(json.loads(json.dumps(stored))) == {"waiting": WAITING, "stalled": STALLED}
+    assert queue_threshold_records_from_json(None) == {}
 
 
 def test_new_tasks() -> None:
-    record = NewTasksRecord({"b7c1": 5})
-    assert NewTasksRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
-    assert NewTasksRecord.from_json(None) == NewTasksRecord()
-    assert NewTasksRecord().to_json() is None
+    record = NeverRunTasksRecord({"b7c1": 5})
+    assert NeverRunTasksRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
+    assert NeverRunTasksRecord.from_json(None) == NeverRunTasksRecord()
+    assert NeverRunTasksRecord().to_json() is None
 
 
 def test_a_digest_is_short_for_a_name_of_any_length() -> None:

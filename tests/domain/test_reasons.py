@@ -16,15 +16,15 @@ from string import Formatter
 import pytest
 
 from watchdog.domain.reasons import (
-    CATALOGUE,
-    TRANSPORT_FAMILIES,
-    advice,
-    describe,
-    family,
-    find_pattern_problem,
-    matches,
+    REASON_CATALOGUE,
+    TRANSPORT_REASON_FAMILIES,
+    find_reason_entry,
+    find_reason_pattern_problem,
+    matches_reason_pattern,
+    reason_advice,
     reason_and_message,
-    title,
+    reason_family,
+    reason_title,
 )
 from watchdog.domain.reasons.reference import render_reasons_page
 from watchdog.remediations.reasons import REMEDIABLE_REASONS
@@ -34,7 +34,7 @@ PACKAGE = ROOT / "watchdog"
 PARAMETER_NAMES = ("reason", "resolution", "code")
 CODE = re.compile(r"[a-z]+\.[a-z0-9_]+|no_data")
 FAMILY_PATTERN = re.compile(r"([a-z]+)\.(\*|\dxx)")
-FAMILIES = {family(code) for code in CATALOGUE}
+FAMILIES = {reason_family(code) for code in REASON_CATALOGUE}
 
 
 def callables_with_parameters(node: ast.AST) -> Iterator[tuple[str, list[str]]]:
@@ -100,7 +100,7 @@ def dotted_reasons(trees: Iterable[ast.Module]) -> set[str]:
     reasons: set[str] = set()
     for node in (node for tree in trees for node in ast.walk(tree)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and CODE.fullmatch(node.value):
-            if family(node.value) in FAMILIES and node.value not in LOOK_ALIKES:
+            if reason_family(node.value) in FAMILIES and node.value not in LOOK_ALIKES:
                 reasons.add(node.value)
         elif isinstance(node, ast.JoinedStr) and isinstance(node.values[0], ast.Constant):
             prefix = str(node.values[0].value)
@@ -128,11 +128,13 @@ SOURCES = [
 
 def test_every_reason_in_the_code_has_an_entry() -> None:
     codes = {code for code in passed_reasons(SOURCES) if CODE.fullmatch(code)} | dotted_reasons(SOURCES)
-    unknown = [code for code in codes - LOOK_ALIKES if not code.endswith("*") and code not in CATALOGUE]
+    unknown = [code for code in codes - LOOK_ALIKES if not code.endswith("*") and code not in REASON_CATALOGUE]
     assert unknown == [], "add an entry in watchdog/domain/reasons/"
     for code in codes:
         if code.endswith("*"):
-            assert any(FAMILY_PATTERN.fullmatch(key) for key in CATALOGUE if family(key) == family(code)), code
+            assert any(
+                FAMILY_PATTERN.fullmatch(key) for key in REASON_CATALOGUE if reason_family(key) == reason_family(code)
+            ), code
 
 
 def test_a_reason_is_a_dotted_code() -> None:
@@ -141,8 +143,8 @@ def test_a_reason_is_a_dotted_code() -> None:
 
 def test_every_entry_is_used() -> None:
     codes = dotted_reasons(SOURCES)
-    built_families = {family(code) for code in codes if code.endswith("*")}
-    unused = [code for code in CATALOGUE if code not in codes and family(code) not in built_families]
+    built_families = {reason_family(code) for code in codes if code.endswith("*")}
+    unused = [code for code in REASON_CATALOGUE if code not in codes and reason_family(code) not in built_families]
     assert unused == []
 
 
@@ -155,7 +157,7 @@ def test_every_sentence_is_used() -> None:
         and ast.unparse(node.func).endswith(("reason_and_message", "from_reason", "SslProblem"))
         and isinstance(node.args[0], ast.Constant)
     }
-    assert {code for code, entry in CATALOGUE.items() if entry.sentence} == calls | codes_in_tables()
+    assert {code for code, entry in REASON_CATALOGUE.items() if entry.sentence} == calls | codes_in_tables()
 
 
 FORMATTERS = ("reason_and_message", "from_reason")
@@ -179,16 +181,16 @@ def test_every_sentence_gets_the_facts_of_its_template() -> None:
     assert [
         (code, names, template_facts(code))
         for code, names in sentences
-        if code in CATALOGUE and names != template_facts(code)
+        if code in REASON_CATALOGUE and names != template_facts(code)
     ] == []
 
 
 def template_facts(code: str) -> set[str]:
-    return {name for _, name, _, _ in Formatter().parse(describe(code).sentence) if name is not None}
+    return {name for _, name, _, _ in Formatter().parse(find_reason_entry(code).sentence) if name is not None}
 
 
 def codes_in_tables() -> set[str]:
-    """The codes in tables such as `_REASON_BY_VERIFY_CODE`, which are turned into an error with their sentence."""
+    """The codes in tables such as `_REASON_BY_OPENSSL_ERROR`, which are turned into an error with their sentence."""
     tables = [
         node.value
         for tree in SOURCES
@@ -196,7 +198,7 @@ def codes_in_tables() -> set[str]:
         if isinstance(node, ast.Assign) and "_REASON_BY_" in ast.unparse(node.targets[0])
     ]
     constants = [node.value for table in tables for node in ast.walk(table) if isinstance(node, ast.Constant)]
-    return {value for value in constants if isinstance(value, str) and value in CATALOGUE}
+    return {value for value in constants if isinstance(value, str) and value in REASON_CATALOGUE}
 
 
 def test_the_page_is_current() -> None:
@@ -204,7 +206,7 @@ def test_the_page_is_current() -> None:
 
 
 def test_entries_have_a_uniform_style() -> None:
-    for code, entry in CATALOGUE.items():
+    for code, entry in REASON_CATALOGUE.items():
         assert entry.title[0].isupper() or entry.title[0].isdigit(), code
         assert not entry.title.endswith("."), code
         for text in (entry.explanation, entry.advice):
@@ -213,7 +215,7 @@ def test_entries_have_a_uniform_style() -> None:
 
 
 def test_transport_families_explain_failures() -> None:
-    assert set(TRANSPORT_FAMILIES) <= FAMILIES
+    assert set(TRANSPORT_REASON_FAMILIES) <= FAMILIES
 
 
 @pytest.mark.parametrize(
@@ -231,18 +233,18 @@ def test_transport_families_explain_failures() -> None:
     ],
 )
 def test_describe(sentence: str, code: str, entry: str) -> None:
-    assert describe(code).code == entry, sentence
+    assert find_reason_entry(code).code == entry, sentence
 
 
 @pytest.mark.parametrize("code", ["smtp.999", "job.vanished", "moon.full", "x"])
 def test_an_unknown_reason_is_described_by_its_code(code: str) -> None:
     with pytest.raises(KeyError):
-        describe(code)
-    assert title(code) == code.replace(".", " ").capitalize()
+        find_reason_entry(code)
+    assert reason_title(code) == code.replace(".", " ").capitalize()
 
 
 def test_title() -> None:
-    assert title("job.overdue") == "Overdue"
+    assert reason_title("job.overdue") == "Overdue"
 
 
 @pytest.mark.parametrize(
@@ -264,12 +266,12 @@ def test_title() -> None:
 def test_a_pattern_matches_a_reason_its_class_or_its_family(
     sentence: str, pattern: str, code: str, expected: bool
 ) -> None:
-    assert matches(pattern, code) is expected, sentence
+    assert matches_reason_pattern(pattern, code) is expected, sentence
 
 
 @pytest.mark.parametrize("pattern", ["tls", "tls.expired", "http", "http.5xx", "http.418", "smtp.550", "no_data"])
 def test_a_pattern_that_can_match(pattern: str) -> None:
-    assert find_pattern_problem(pattern) == ""
+    assert find_reason_pattern_problem(pattern) == ""
 
 
 @pytest.mark.parametrize(
@@ -282,11 +284,11 @@ def test_a_pattern_that_can_match(pattern: str) -> None:
     ],
 )
 def test_a_pattern_that_matches_nothing_is_refused(pattern: str, problem: str) -> None:
-    assert find_pattern_problem(pattern).startswith(problem)
+    assert find_reason_pattern_problem(pattern).startswith(problem)
 
 
 def test_family() -> None:
-    assert (family("http.503"), family("no_data")) == ("http", "no_data")
+    assert (reason_family("http.503"), reason_family("no_data")) == ("http", "no_data")
 
 
 def test_reason_and_message() -> None:
@@ -324,6 +326,6 @@ reason, message = "", ""
 
 
 def test_what_to_do_about_a_reason() -> None:
-    assert advice("connection.refused") == "Check whether the service runs and which address it listens on."
-    assert advice("http.509") == CATALOGUE["http.5xx"].advice, "that of its class"
-    assert advice("unheard.of") == "", "another version stored it"
+    assert reason_advice("connection.refused") == "Check whether the service runs and which address it listens on."
+    assert reason_advice("http.509") == REASON_CATALOGUE["http.5xx"].advice, "that of its class"
+    assert reason_advice("unheard.of") == "", "another version stored it"

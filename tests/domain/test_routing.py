@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from watchdog.domain.model import ProbeInfo, Severity
-from watchdog.domain.routing import ProbeMatcher, Route, RoutingTable
+from watchdog.domain.routing import NotificationRoute, NotificationRoutingTable, ProbeMatcher
 
 API = ProbeInfo(1, "api", "API", "http", group="Core", tags=("prod", "eu"), severity=Severity.CRITICAL)
 RECEIVERS = {"oncall": ("oncall/slack", "oncall/email"), "chat": ("chat/slack",), "pager": ("pager/webhook",)}
@@ -74,7 +74,7 @@ YES, NO = ProbeMatcher(kind="http"), ProbeMatcher(kind="mcp")
 
 class Row(NamedTuple):
     sentence: str
-    routes: tuple[Route, ...]
+    routes: tuple[NotificationRoute, ...]
     destinations: tuple[str, ...]
     why: tuple[str, ...]
     receivers: dict[str, tuple[str, ...]] = RECEIVERS
@@ -84,7 +84,7 @@ ALL_DESTINATIONS = ("oncall/slack", "oncall/email", "chat/slack", "pager/webhook
 TABLE = [
     Row(
         "without receivers there are no destinations",
-        (Route(("oncall",)),),
+        (NotificationRoute(("oncall",)),),
         (),
         ("no receivers are configured: no one is notified",),
         {},
@@ -97,49 +97,57 @@ TABLE = [
     ),
     Row(
         "a single matching route decides",
-        (Route(("chat",), YES),),
+        (NotificationRoute(("chat",), YES),),
         ("chat/slack",),
         ("route 1 matches: notifies chat",),
     ),
     Row(
         "every destination of a receiver is notified",
-        (Route(("oncall",)),),
+        (NotificationRoute(("oncall",)),),
         ("oncall/slack", "oncall/email"),
         ("route 1 matches: notifies oncall",),
     ),
     Row(
         "a route may name several receivers",
-        (Route(("pager", "chat")),),
+        (NotificationRoute(("pager", "chat")),),
         ("pager/webhook", "chat/slack"),
         ("route 1 matches: notifies pager, chat",),
     ),
     Row(
         "the first match decides, later routes are not evaluated",
-        (Route(("chat",), YES), Route(("pager",), YES)),
+        (NotificationRoute(("chat",), YES), NotificationRoute(("pager",), YES)),
         ("chat/slack",),
         ("route 1 matches: notifies chat", "route 1 does not continue"),
     ),
     Row(
         "a route that does not match is skipped",
-        (Route(("chat",), NO), Route(("pager",), YES)),
+        (NotificationRoute(("chat",), NO), NotificationRoute(("pager",), YES)),
         ("pager/webhook",),
         ("route 1 does not match: kind is http, not mcp", "route 2 matches: notifies pager"),
     ),
     Row(
         "`continue` evaluates the next route",
-        (Route(("chat",), YES, continue_matching=True), Route(("pager",), YES)),
+        (NotificationRoute(("chat",), YES, continue_matching=True), NotificationRoute(("pager",), YES)),
         ("chat/slack", "pager/webhook"),
         ("route 1 matches: notifies chat", "route 2 matches: notifies pager"),
     ),
     Row(
         "evaluation ends at the first match without `continue`",
-        (Route(("chat",), continue_matching=True), Route(("pager",)), Route(("oncall",))),
+        (
+            NotificationRoute(("chat",), continue_matching=True),
+            NotificationRoute(("pager",)),
+            NotificationRoute(("oncall",)),
+        ),
         ("chat/slack", "pager/webhook"),
         ("route 1 matches: notifies chat", "route 2 matches: notifies pager", "route 2 does not continue"),
     ),
     Row(
         "`continue` of a route that does not match has no effect",
-        (Route(("chat",), NO, continue_matching=True), Route(("pager",)), Route(("oncall",))),
+        (
+            NotificationRoute(("chat",), NO, continue_matching=True),
+            NotificationRoute(("pager",)),
+            NotificationRoute(("oncall",)),
+        ),
         ("pager/webhook",),
         (
             "route 1 does not match: kind is http, not mcp",
@@ -149,25 +157,25 @@ TABLE = [
     ),
     Row(
         "`continue` on the last route is valid",
-        (Route(("chat",), continue_matching=True),),
+        (NotificationRoute(("chat",), continue_matching=True),),
         ("chat/slack",),
         ("route 1 matches: notifies chat",),
     ),
     Row(
         "later routes that do not match leave the destinations unchanged",
-        (Route(("chat",), continue_matching=True), Route(("pager",), NO)),
+        (NotificationRoute(("chat",), continue_matching=True), NotificationRoute(("pager",), NO)),
         ("chat/slack",),
         ("route 1 matches: notifies chat", "route 2 does not match: kind is http, not mcp"),
     ),
     Row(
         "a destination of two routes is notified once, in its first position",
-        (Route(("pager", "chat"), continue_matching=True), Route(("chat", "oncall"))),
+        (NotificationRoute(("pager", "chat"), continue_matching=True), NotificationRoute(("chat", "oncall"))),
         ("pager/webhook", "chat/slack", "oncall/slack", "oncall/email"),
         ("route 1 matches: notifies pager, chat", "route 2 matches: notifies chat, oncall"),
     ),
     Row(
         "without a matching route there are no destinations",
-        (Route(("chat",), NO), Route(("pager",), ProbeMatcher(group="Jobs"))),
+        (NotificationRoute(("chat",), NO), NotificationRoute(("pager",), ProbeMatcher(group="Jobs"))),
         (),
         (
             "route 1 does not match: kind is http, not mcp",
@@ -177,7 +185,7 @@ TABLE = [
     ),
     Row(
         "a matching route without receivers suppresses notifications",
-        (Route((), YES), Route(("pager",))),
+        (NotificationRoute((), YES), NotificationRoute(("pager",))),
         (),
         ("route 1 matches: notifies no one", "route 1 does not continue"),
     ),
@@ -186,7 +194,7 @@ TABLE = [
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.sentence)
 def test_routes(row: Row) -> None:
-    decided = RoutingTable(row.receivers, row.routes).decide_routing(API, "http.503")
+    decided = NotificationRoutingTable(row.receivers, row.routes).decide_routing(API, "http.503")
     assert decided.destinations == row.destinations
     assert decided.routing_log == row.why
 
@@ -202,22 +210,26 @@ def test_routes(row: Row) -> None:
     ],
 )
 def test_a_route_selects_incidents_by_their_reason(sentence: str, patterns: tuple[str, ...], why: str) -> None:
-    decided = RoutingTable(RECEIVERS, (Route(("chat",), YES, reason_patterns=patterns),)).decide_routing(
-        API, "http.503"
-    )
+    decided = NotificationRoutingTable(
+        RECEIVERS, (NotificationRoute(("chat",), YES, reason_patterns=patterns),)
+    ).decide_routing(API, "http.503")
     assert decided.routing_log[0] == why, sentence
 
 
 def test_the_probe_is_compared_before_the_reason() -> None:
-    decided = RoutingTable(RECEIVERS, (Route(("chat",), NO, reason_patterns=("tls",)),)).decide_routing(API, "http.503")
+    decided = NotificationRoutingTable(
+        RECEIVERS, (NotificationRoute(("chat",), NO, reason_patterns=("tls",)),)
+    ).decide_routing(API, "http.503")
     assert decided.routing_log[0] == "route 1 does not match: kind is http, not mcp"
 
 
 def test_a_destination_without_resolved_is_notified_of_opened() -> None:
-    routes = RoutingTable(RECEIVERS, (Route(("oncall",)),), without_resolved=frozenset({"oncall/email"}))
+    routes = NotificationRoutingTable(
+        RECEIVERS, (NotificationRoute(("oncall",)),), without_resolved=frozenset({"oncall/email"})
+    )
     assert routes.decide_routing(API, "http.503").destinations == ("oncall/slack", "oncall/email")
     assert routes.without_resolved == {"oncall/email"}
-    assert RoutingTable(RECEIVERS).without_resolved == frozenset()
+    assert NotificationRoutingTable(RECEIVERS).without_resolved == frozenset()
 
 
 # ------------------------------------------------------------------------------------- an incident about a destination
@@ -227,7 +239,7 @@ WATCHDOG = ProbeInfo(2, "watchdog", "Watchdog", "service")
 
 class OwnFault(NamedTuple):
     sentence: str
-    routes: tuple[Route, ...]
+    routes: tuple[NotificationRoute, ...]
     destinations: tuple[str, ...]
     last_step: str
     failing: str = "oncall/slack"
@@ -239,27 +251,29 @@ OWN_FAULTS = [
         "oncall/slack is left out: the incident is about it",
     ),
     OwnFault(
-        "routes that lead to others are followed", (Route(("oncall", "chat")),), ("oncall/email", "chat/slack"),
+        "routes that lead to others are followed",
+        (NotificationRoute(("oncall", "chat")),), ("oncall/email", "chat/slack"),
         "oncall/slack is left out: the incident is about it",
     ),
     OwnFault(
-        "routes that lead only to it are replaced by all others", (Route(("chat",)),),
+        "routes that lead only to it are replaced by all others", (NotificationRoute(("chat",)),),
         ("oncall/slack", "oncall/email", "pager/webhook"),
         "no route leads to another destination: oncall/slack, oncall/email, pager/webhook is notified",
         failing="chat/slack",
     ),
     OwnFault(
-        "if no route matches, all others are notified", (Route(("oncall",), ProbeMatcher(group="Core")),),
+        "if no route matches, all others are notified", (NotificationRoute(("oncall",), ProbeMatcher(group="Core")),),
         ("oncall/email", "chat/slack", "pager/webhook"),
         "no route leads to another destination: oncall/email, chat/slack, pager/webhook is notified",
     ),
     OwnFault(
-        "routes to no one are replaced as well", (Route(()),), ("oncall/email", "chat/slack", "pager/webhook"),
+        "routes to no one are replaced as well",
+        (NotificationRoute(()),), ("oncall/email", "chat/slack", "pager/webhook"),
         "no route leads to another destination: oncall/email, chat/slack, pager/webhook is notified",
     ),
     OwnFault(
         "a route for Watchdog itself is followed",
-        (Route(("pager",), ProbeMatcher(kind="service")), Route(("oncall",))),
+        (NotificationRoute(("pager",), ProbeMatcher(kind="service")), NotificationRoute(("oncall",))),
         ("pager/webhook",), "oncall/slack is left out: the incident is about it",
     ),
 ]  # fmt: skip
@@ -267,13 +281,15 @@ OWN_FAULTS = [
 
 @pytest.mark.parametrize("row", OWN_FAULTS, ids=lambda row: row.sentence)
 def test_an_incident_about_a_destination(row: OwnFault) -> None:
-    decision = RoutingTable(RECEIVERS, row.routes).decide_routing(WATCHDOG, "watchdog.delivery_failing", row.failing)
+    decision = NotificationRoutingTable(RECEIVERS, row.routes).decide_routing(
+        WATCHDOG, "watchdog.delivery_failing", row.failing
+    )
     assert decision.destinations == row.destinations
     assert decision.routing_log[-1] == row.last_step
 
 
 def test_if_the_only_destination_fails_no_one_is_notified() -> None:
-    table = RoutingTable({"oncall": ("oncall/slack",)})
+    table = NotificationRoutingTable({"oncall": ("oncall/slack",)})
     decision = table.decide_routing(WATCHDOG, "watchdog.delivery_failing", "oncall/slack")
     assert decision.destinations == ()
     assert decision.routing_log[-1] == "no route leads to another destination: no one is notified"
@@ -283,23 +299,23 @@ def test_if_the_only_destination_fails_no_one_is_notified() -> None:
     ("sentence", "routes", "destinations"),
     [
         ("without routes", (), ("oncall/slack", "oncall/email", "chat/slack", "pager/webhook")),
-        ("a route that matches is followed", (Route(("chat",)),), ("chat/slack",)),
+        ("a route that matches is followed", (NotificationRoute(("chat",)),), ("chat/slack",)),
         (
             "if no route matches, everyone is notified",
-            (Route(("chat",), ProbeMatcher(group="Core")),),
+            (NotificationRoute(("chat",), ProbeMatcher(group="Core")),),
             ("oncall/slack", "oncall/email", "chat/slack", "pager/webhook"),
         ),
         (
             "also if a route matches another reason alone",
-            (Route(("chat",), reason_patterns=("watchdog.delivery_failing",)),),
+            (NotificationRoute(("chat",), reason_patterns=("watchdog.delivery_failing",)),),
             ("oncall/slack", "oncall/email", "chat/slack", "pager/webhook"),
         ),
     ],
 )
 def test_someone_is_notified_of_every_own_fault(
-    sentence: str, routes: tuple[Route, ...], destinations: tuple[str, ...]
+    sentence: str, routes: tuple[NotificationRoute, ...], destinations: tuple[str, ...]
 ) -> None:
-    decision = RoutingTable(RECEIVERS, routes).decide_routing(WATCHDOG, "watchdog.configurations_differ")
+    decision = NotificationRoutingTable(RECEIVERS, routes).decide_routing(WATCHDOG, "watchdog.configurations_differ")
     assert decision.destinations == destinations, sentence
     assert not any("left out" in step for step in decision.routing_log)
-    assert RoutingTable({}).decide_routing(WATCHDOG, "watchdog.configurations_differ").destinations == ()
+    assert NotificationRoutingTable({}).decide_routing(WATCHDOG, "watchdog.configurations_differ").destinations == ()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watchdog.domain.schedule import INTERVAL_SLOT_STEP_MS, IntervalSchedule, interval_phase
+from watchdog.domain.schedule import INTERVAL_SLOT_STEP_MS, IntervalSchedule, interval_schedule_phase_ms
 
 T = 1_700_000_040_000
 
@@ -40,22 +40,22 @@ def test_an_instant_is_between_its_previous_and_next_slot(data: st.DataObject, e
 
 
 def test_a_phase_never_changes() -> None:
-    assert interval_phase("api", 60_000) == 21_000
-    assert interval_phase("api", 10_000) == 1_000
-    assert interval_phase("web", 60_000) != interval_phase("api", 60_000)
+    assert interval_schedule_phase_ms("api", 60_000) == 21_000
+    assert interval_schedule_phase_ms("api", 10_000) == 1_000
+    assert interval_schedule_phase_ms("web", 60_000) != interval_schedule_phase_ms("api", 60_000)
 
 
 @pytest.mark.parametrize("every", [1_000, 10_000, 60_000, 86_400_000])
 def test_phases_spread_a_thousand_probes_evenly(every: int) -> None:
     parts = min(10, every // INTERVAL_SLOT_STEP_MS)
-    spread = Counter(interval_phase(f"probe-{n}", every) * parts // every for n in range(1_000))
+    spread = Counter(interval_schedule_phase_ms(f"probe-{n}", every) * parts // every for n in range(1_000))
     assert set(spread) == set(range(parts)), "each within its interval"
     assert max(spread.values()) < 1_400 / parts
     assert min(spread.values()) > 600 / parts
 
 
 def test_phases_are_whole_steps_so_that_runs_start_together() -> None:
-    assert {interval_phase(f"probe-{n}", 10_000) % INTERVAL_SLOT_STEP_MS for n in range(100)} == {0}
+    assert {interval_schedule_phase_ms(f"probe-{n}", 10_000) % INTERVAL_SLOT_STEP_MS for n in range(100)} == {0}
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,15 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from watchdog.domain.schedule import (
-    MAX_MISSED_RUNS,
-    SENDER_RETRY_WINDOW_MS,
+    CHECK_IN_RETRY_WINDOW_MS,
+    MAX_COUNTED_MISSED_RUNS,
     CronSchedule,
     IntervalSchedule,
-    common_delay,
     extend_deadline_over_gaps,
+    find_common_start_delay,
     missed_runs,
 )
-from watchdog.domain.uptime_clock import Gap
+from watchdog.domain.uptime_clock import DowntimeGap
 
 MIN, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 LONG_AGO = 0
@@ -102,7 +102,10 @@ def test_slots_before_the_schedule_was_first_seen_or_edited_are_not_missed() -> 
 
 
 def test_the_number_of_missed_runs_is_limited() -> None:
-    assert len(missed_runs(CronSchedule("* * * * *"), at("2026-05-05 12:00"), None, 0, LONG_AGO)) == MAX_MISSED_RUNS
+    assert (
+        len(missed_runs(CronSchedule("* * * * *"), at("2026-05-05 12:00"), None, 0, LONG_AGO))
+        == MAX_COUNTED_MISSED_RUNS
+    )
 
 
 BERLIN = CronSchedule("30 2 * * *", "Europe/Berlin")
@@ -189,7 +192,7 @@ def test_the_configured_earliness(sentence: str, started: str, early: int, misse
     ],
 )
 def test_the_common_delay_of_runs(sentence: str, starts: list[str], delay: int | None) -> None:
-    assert common_delay(NIGHTLY, [at(f"2026-{start}") for start in starts]) == delay, sentence
+    assert find_common_start_delay(NIGHTLY, [at(f"2026-{start}") for start in starts]) == delay, sentence
 
 
 def test_a_grace_of_a_day_is_not_counted_through_slot_by_slot() -> None:
@@ -199,29 +202,29 @@ def test_a_grace_of_a_day_is_not_counted_through_slot_by_slot() -> None:
 
 
 S = 1_000
-LONG = (120 * S, 120 * S + SENDER_RETRY_WINDOW_MS + 1)
-DOWNTIMES: list[tuple[str, list[Gap], tuple[int, Gap | None]]] = [
+LONG = (120 * S, 120 * S + CHECK_IN_RETRY_WINDOW_MS + 1)
+DOWNTIMES: list[tuple[str, list[DowntimeGap], tuple[int, DowntimeGap | None]]] = [
     ("no downtime", [], (200 * S, None)),
     ("downtime before the period", [(0, 100 * S - 1)], (200 * S, None)),
     ("downtime after the period", [(200 * S + 1, 900 * S)], (200 * S, None)),
     ("long downtime until the start of the period", [(0, 100 * S)], (200 * S, (0, 100 * S))),
     ("long downtime from the end of the period on", [(200 * S, 900 * S)], (200 * S, (200 * S, 900 * S))),
-    ("downtime as long as the retry window", [(120 * S, 120 * S + SENDER_RETRY_WINDOW_MS)], (200 * S, None)),
+    ("downtime as long as the retry window", [(120 * S, 120 * S + CHECK_IN_RETRY_WINDOW_MS)], (200 * S, None)),
     ("downtime longer than the retry window", [LONG], (200 * S, LONG)),
     (
         "short downtime near the end: extended by the retry window",
         [(180 * S, 190 * S)],
-        (190 * S + SENDER_RETRY_WINDOW_MS, None),
+        (190 * S + CHECK_IN_RETRY_WINDOW_MS, None),
     ),
     (
         "two short downtimes near the end",
         [(180 * S, 190 * S), (215 * S, 225 * S)],
-        (225 * S + SENDER_RETRY_WINDOW_MS, None),
+        (225 * S + CHECK_IN_RETRY_WINDOW_MS, None),
     ),
     (
         "short downtime, then a long one during the retries",
         [(180 * S, 190 * S), (215 * S, 900 * S)],
-        (190 * S + SENDER_RETRY_WINDOW_MS, (215 * S, 900 * S)),
+        (190 * S + CHECK_IN_RETRY_WINDOW_MS, (215 * S, 900 * S)),
     ),
     (
         "downtimes before, short within, and after the period",
@@ -232,7 +235,7 @@ DOWNTIMES: list[tuple[str, list[Gap], tuple[int, Gap | None]]] = [
 
 
 @pytest.mark.parametrize(("gaps", "expected"), [row[1:] for row in DOWNTIMES], ids=[row[0] for row in DOWNTIMES])
-def test_extended_deadlines(gaps: list[Gap], expected: tuple[int, Gap | None]) -> None:
+def test_extended_deadlines(gaps: list[DowntimeGap], expected: tuple[int, DowntimeGap | None]) -> None:
     """For a check-in that is due between 100 s and 200 s."""
     assert extend_deadline_over_gaps(100 * S, 200 * S, gaps) == expected
 
@@ -247,6 +250,6 @@ def test_a_run_that_could_not_be_reported_is_not_missed() -> None:
     assert clock_times(missed_runs(NIGHTLY, now, last, MIN, LONG_AGO, [night, next_night])) == ["05-02 03:00"]
     assert missed_runs(NIGHTLY, now, last, MIN, LONG_AGO, [(night[0], next_night[1])]) == []
     restart = (at("2026-05-02 03:00:50"), at("2026-05-02 03:01:00"))
-    back = restart[1] + SENDER_RETRY_WINDOW_MS
+    back = restart[1] + CHECK_IN_RETRY_WINDOW_MS
     assert missed_runs(NIGHTLY, back - 1, last, MIN, LONG_AGO, [restart]) == []
     assert clock_times(missed_runs(NIGHTLY, back, last, MIN, LONG_AGO, [restart])) == ["05-02 03:00"]

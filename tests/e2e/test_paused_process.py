@@ -17,7 +17,7 @@ from tests.support.polling import wait_until_async
 from watchdog.app import build_service
 from watchdog.config.load import load_config
 from watchdog.domain.model import Outcome
-from watchdog.net import Network
+from watchdog.net import NetworkAccess
 from watchdog.resources import resource_path
 from watchdog.service.scheduler import MonitoringService
 from watchdog.service.store_executor import StoreExecutor
@@ -89,7 +89,7 @@ async def simulated_service(database_url: str, target_url: str) -> AsyncIterator
     store_executor = StoreExecutor(Database(loaded.config.storage.url))
     try:
         await store_executor.run_write(upgrade_schema, store_executor.database, resource_path("migrations"))
-        async with Network() as network:
+        async with NetworkAccess() as network:
             service = await build_service(loaded, store_executor, network, clock)
             simulated = SimulatedService(service, store_executor)
             yield simulated

@@ -21,11 +21,11 @@ def make_maintenance_fail(app: RunningApp, patch: pytest.MonkeyPatch) -> None:
     async def fail() -> None:
         raise RuntimeError("no space left on device")
 
-    patch.setattr(app.service.notification_sender, "expire_orphans", fail)
+    patch.setattr(app.service.notification_sender, "give_up_orphaned_notifications", fail)
 
 
 def make_maintenance_hang(app: RunningApp, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(app.service.notification_sender, "expire_orphans", asyncio.Event().wait)
+    patch.setattr(app.service.notification_sender, "give_up_orphaned_notifications", asyncio.Event().wait)
 
 
 @pytest.mark.parametrize(

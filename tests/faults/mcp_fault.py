@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from tests.support.mcp_servers.raw_http import RawMcpResponse, running_raw_server
 from tests.support.probe_runs import run_probe
-from watchdog.domain.model import Finding, Outcome, RecordedResult
+from watchdog.domain.model import Finding, Outcome, ResultToRecord
 from watchdog.domain.rules import evaluate_rules
 from watchdog.probes.mcp import McpProbe
 from watchdog.service.registration import build_registered_probe
@@ -49,7 +49,7 @@ class McpFault:
 class Judged:
     """A run, and the problems that the rules find in it."""
 
-    recorded: RecordedResult
+    recorded: ResultToRecord
     problems: tuple[Finding, ...]
 
 

@@ -20,7 +20,7 @@ from tests.support.probe_runs import node_worker_command, python_worker_command,
 from tests.support.redis_server import RedisServer, running_worker
 from tests.support.third_party import ThirdPartyServers, find_free_port
 from watchdog.domain.formatting import HOUR_MS
-from watchdog.domain.model import Finding, Json, Outcome, RecordedResult
+from watchdog.domain.model import Finding, Json, Outcome, ResultToRecord
 from watchdog.domain.probe_state import job_state_key
 from watchdog.domain.rules import evaluate_rules
 from watchdog.probes import PROBE_KINDS, Probe
@@ -374,7 +374,7 @@ def servers(postgres: PostgresServer, redis_server: RedisServer, peers: ThirdPar
         servers.redis.close()
 
 
-def findings(probe: Probe, recorded: RecordedResult) -> list[Finding]:
+def findings(probe: Probe, recorded: ResultToRecord) -> list[Finding]:
     policy = build_registered_probe(probe, "").policy
     return [finding for finding in evaluate_rules(policy, recorded.result) if finding.bad]
 

@@ -19,7 +19,7 @@ from tests.support.scripted_servers import (
     send_forever,
     send_parts,
 )
-from watchdog.domain.model import Outcome, RecordedResult
+from watchdog.domain.model import Outcome, ResultToRecord
 from watchdog.probes.http import HttpProbe
 
 
@@ -199,7 +199,7 @@ FAULTS = [
 ]
 
 
-async def run_beside_neighbour(fault: ResponseFault) -> tuple[RecordedResult, RecordedResult]:
+async def run_beside_neighbour(fault: ResponseFault) -> tuple[ResultToRecord, ResultToRecord]:
     async with running_server(fault.handler) as target, running_server(reply(b'{"status": "ok"}')) as healthy:
         probe = HttpProbe.model_validate(
             {

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from watchdog.domain.reasons import CATALOGUE, describe, family
+from watchdog.domain.reasons import REASON_CATALOGUE, find_reason_entry, reason_family
 
 TABLES: dict[str, Sequence[Any]] = {
     path.stem: import_module(f"tests.faults.{path.stem}").FAULTS
@@ -35,12 +35,12 @@ def test_rows_have_names_of_their_own() -> None:
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_a_row_asserts_what_was_observed_and_its_reason_has_advice(row: Any) -> None:
-    assert describe(row.reason).advice
-    assert getattr(row, "facts", ()) or getattr(row, "message", "") or CATALOGUE[row.reason].sentence
+    assert find_reason_entry(row.reason).advice
+    assert getattr(row, "facts", ()) or getattr(row, "message", "") or REASON_CATALOGUE[row.reason].sentence
 
 
 def test_the_table_is_large_enough() -> None:
-    reasons = Counter(family(row.reason) for row in ROWS)
+    reasons = Counter(reason_family(row.reason) for row in ROWS)
     assert len(ROWS) >= 70
     assert reasons["tls"] + reasons["dns"] >= 15
     assert len(TABLES["test_mcp_connections"]) + len(TABLES["test_mcp_health"]) >= 20

@@ -18,10 +18,10 @@ from tests.faults.pki import CLIENT_USAGE, NOW, Identity, issue, write_chain
 from tests.support.openssl_server import create_self_signed_certificate, running_openssl_server
 from tests.support.probe_runs import run_probe
 from tests.support.scripted_servers import http_response
-from watchdog.domain.model import Outcome, RecordedResult
+from watchdog.domain.model import Outcome, ResultToRecord
 from watchdog.probes.http import HttpProbe
 
-Run = Callable[[Coroutine[Any, Any, tuple[RecordedResult, RecordedResult]]], tuple[RecordedResult, RecordedResult]]
+Run = Callable[[Coroutine[Any, Any, tuple[ResultToRecord, ResultToRecord]]], tuple[ResultToRecord, ResultToRecord]]
 Chain = Callable[[Identity, Identity], tuple[Identity, ...]]
 """Makes what the server sends, from a trusted root and its intermediate."""
 
@@ -306,7 +306,7 @@ FAULTS = [
 ]
 
 
-async def run_beside_neighbour(fault: Fault, folder: Path) -> tuple[RecordedResult, RecordedResult]:
+async def run_beside_neighbour(fault: Fault, folder: Path) -> tuple[ResultToRecord, ResultToRecord]:
     """The results of the target and of a healthy one that runs at the same time."""
     (folder / "neighbour").mkdir()
     async with (
@@ -330,7 +330,7 @@ def test_a_fault_has_its_reason_and_its_facts(fault: Fault, run: Run, tmp_path: 
 
 
 def test_the_neighbours_days_are_those_of_the_earliest_certificate(tmp_path: Path) -> None:
-    async def run_scenario() -> RecordedResult:
+    async def run_scenario() -> ResultToRecord:
         short = with_chain(
             lambda r, i: (server(soon := issue("Acme Intermediate 2", r, is_authority=True, days=(-9, 5.5))), soon)
         )

@@ -13,11 +13,11 @@ from mcp import Client
 from tests.support.mcp_clients import call_tool, call_tool_error
 from tests.support.mcp_servers.raw_http import RawMcpResponse, running_raw_server, tool_definition
 from watchdog.mcp_server import remote_service
-from watchdog.mcp_server.context import ToolContext
-from watchdog.mcp_server.remote_service import RemoteService
+from watchdog.mcp_server.context import McpToolContext
+from watchdog.mcp_server.remote_service import RemoteTaskControl
 from watchdog.mcp_server.server import create_mcp_server
 from watchdog.mcp_server.tool_jobs import ToolJobRunner
-from watchdog.net import Network, SecretMask
+from watchdog.net import NetworkAccess, SecretMask
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
 from watchdog.service.runner import ProbeRunner
 
@@ -35,9 +35,9 @@ async def connected_service(url: str, claimed_until: int | None = NOW) -> AsyncI
     async def run_no_query(_: Callable[[Any], Any]) -> Any:
         raise AssertionError
 
-    async with Network() as network, EventLoopLagMonitor() as lag, ToolJobRunner() as job_runner:
-        service = RemoteService(network, url, KEY, load_watermark, lambda: NOW)
-        context = ToolContext(
+    async with NetworkAccess() as network, EventLoopLagMonitor() as lag, ToolJobRunner() as job_runner:
+        service = RemoteTaskControl(network, url, KEY, load_watermark, lambda: NOW)
+        context = McpToolContext(
             run_no_query, ProbeRunner(network, SecretMask([KEY]), lambda: NOW, lag), (), service, lambda _: True
         )
         async with Client(create_mcp_server(context, job_runner)) as client:
@@ -88,7 +88,7 @@ async def test_an_answer_that_contains_the_key_is_masked() -> None:
 
 
 async def test_a_long_task_is_polled_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_service, "POLL_INTERVAL_S", 0.01)
+    monkeypatch.setattr(remote_service, "TOOL_JOB_POLL_INTERVAL_S", 0.01)
     running = {"status": "running", "progress": 0.3}
     reads = [running, running, {"status": "completed", "progress": 1, "result": {"name": "maintain", "ok": True}}]
     answers = {"resources/read": [RawMcpResponse(result=held(state)) for state in reads]}

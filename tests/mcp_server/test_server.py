@@ -26,7 +26,7 @@ from tests.support.mcp_clients import (
 )
 from tests.support.polling import wait_until_async
 from tests.support.scripted_servers import running_server, send_parts
-from watchdog.api.serializers import incident_detail_json, incident_json, probe_json
+from watchdog.api.serializers import serialize_incident, serialize_incident_detail, serialize_probe_status
 from watchdog.app import RunningApp
 from watchdog.domain.model import IncidentEvent, Notification
 from watchdog.mcp_server import tool_jobs
@@ -113,9 +113,9 @@ async def test_answers_have_the_format_of_the_command_line(tmp_path: Path) -> No
             of_it = load_alert_context(
                 connection, Notification(case.incident.id, "", 0, IncidentEvent.OPENED), app.clock()
             )
-            detailed = incident_detail_json(case, of_it, list_deliveries(connection, case.incident.id))
-            probes = [probe_json(standing) for standing in list_probe_statuses(connection)]
-        assert (await call_tool(client, "list_incidents"))["incidents"] == [incident_json(case)]
+            detailed = serialize_incident_detail(case, of_it, list_deliveries(connection, case.incident.id))
+            probes = [serialize_probe_status(standing) for standing in list_probe_statuses(connection)]
+        assert (await call_tool(client, "list_incidents"))["incidents"] == [serialize_incident(case)]
         assert await call_tool(client, "get_incident", id=case.incident.id) == json.loads(json.dumps(detailed))
         assert (await call_tool(client, "list_probes"))["probes"] == probes
 
@@ -245,7 +245,7 @@ async def test_a_large_request_is_refused_before_it_is_read(tmp_path: Path) -> N
 async def test_a_long_run_becomes_a_job_with_progress_and_a_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tool_jobs, "MAX_WAIT_FOR_JOB_S", 1.5)
+    monkeypatch.setattr(tool_jobs, "MAX_WAIT_FOR_TOOL_JOB_S", 1.5)
     monkeypatch.setattr(tool_jobs, "PROGRESS_INTERVAL_S", 0.05)
     async with (
         running_server(send_parts(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", delay_s=60)) as fast,
@@ -287,8 +287,8 @@ async def test_a_long_run_becomes_a_job_with_progress_and_a_result(
 
 
 async def test_the_number_of_concurrent_jobs_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tool_jobs, "MAX_WAIT_FOR_JOB_S", 0.0)
-    monkeypatch.setattr(tool_jobs, "MAX_CONCURRENT_JOBS", 2)
+    monkeypatch.setattr(tool_jobs, "MAX_WAIT_FOR_TOOL_JOB_S", 0.0)
+    monkeypatch.setattr(tool_jobs, "MAX_CONCURRENT_TOOL_JOBS", 2)
     async with running_server(send_parts(delay_s=60)) as silent:
         slow = {**IDLE, "http": f"http://127.0.0.1:{silent.port}/", "timeout": "30s"}
         async with running_watchdog(tmp_path, [slow]) as (_, url), connected_client(url) as client:

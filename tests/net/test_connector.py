@@ -15,9 +15,9 @@ from tests.support.polling import HANG_S, wait_until_async
 from tests.support.scripted_servers import http_response, redirect_to, running_server, send_parts
 from watchdog.domain.formatting import NBSP
 from watchdog.domain.model import Outcome
-from watchdog.net import Network, PhaseTimer, ProbeError, connector, name_lookup
+from watchdog.net import NetworkAccess, PhaseTimer, ProbeError, connector, name_lookup
 from watchdog.net.http import HttpRequest
-from watchdog.net.name_lookup import MAX_CONCURRENT_LOOKUPS, MAX_CONCURRENT_SLOW_LOOKUPS, SocketAddress
+from watchdog.net.name_lookup import MAX_CONCURRENT_DNS_LOOKUPS, MAX_CONCURRENT_SLOW_HOST_LOOKUPS, SocketAddress
 from watchdog.service.runner import timeout_observation
 
 SPELLINGS = (
@@ -86,7 +86,7 @@ def network(monkeypatch: pytest.MonkeyPatch) -> FakeNetwork:
 
 async def _exchange(url: str, **request: Any) -> str:
     """The reason of the fault, or of the refusal to read the URL; empty when there was an answer."""
-    async with Network() as net:
+    async with NetworkAccess() as net:
         try:
             async with asyncio.timeout(5):
                 await net.send_http_request(HttpRequest(url, **request))
@@ -162,7 +162,7 @@ def test_only_the_permitted_addresses_of_a_name_are_tried(network: FakeNetwork) 
 )
 def test_a_refusal_names_the_address_and_the_rule(network: FakeNetwork, host: str, message: str) -> None:
     async def run_scenario() -> None:
-        async with Network() as net:
+        async with NetworkAccess() as net:
             await net.connector.connect(host, 80, PhaseTimer(), allow_private_addresses=False)
 
     with pytest.raises(ProbeError, match="^" + message) as caught:
@@ -191,7 +191,7 @@ def silent() -> Iterator[str]:
 
 
 async def _reached(port: int) -> str:
-    async with Network() as net:
+    async with NetworkAccess() as net:
         async with asyncio.timeout(HANG_S):
             sock = await net.connector.connect("several.example", port, PhaseTimer(), allow_private_addresses=True)
         with sock:
@@ -224,7 +224,7 @@ def test_the_error_lists_all_addresses_that_refused(network: FakeNetwork) -> Non
     network.names["several.example"] = [["127.0.0.1", "127.0.0.2"]]
 
     async def run_scenario() -> None:
-        async with Network() as net:
+        async with NetworkAccess() as net:
             await net.connector.connect("several.example", 1, PhaseTimer(), allow_private_addresses=True)
 
     with pytest.raises(ProbeError, match=r"^connection refused$") as caught:
@@ -246,7 +246,7 @@ def test_a_name_server_that_hangs_blocks_nothing_else(network: FakeNetwork, monk
 
     monkeypatch.setattr(name_lookup, "resolve_host", look_up)
 
-    async def hang(net: Network, port: int) -> str:
+    async def hang(net: NetworkAccess, port: int) -> str:
         phase_timer = PhaseTimer()
         try:
             async with asyncio.timeout(0.2):
@@ -257,8 +257,8 @@ def test_a_name_server_that_hangs_blocks_nothing_else(network: FakeNetwork, monk
 
     async def run_scenario() -> list[str]:
         async with running_server(send_parts(http_response())) as target:
-            async with Network() as net:
-                hanging = await asyncio.gather(*(hang(net, target.port) for _ in range(2 * MAX_CONCURRENT_LOOKUPS)))
+            async with NetworkAccess() as net:
+                hanging = await asyncio.gather(*(hang(net, target.port) for _ in range(2 * MAX_CONCURRENT_DNS_LOOKUPS)))
                 async with asyncio.timeout(HANG_S):
                     (
                         await net.connector.connect(
@@ -269,7 +269,7 @@ def test_a_name_server_that_hangs_blocks_nothing_else(network: FakeNetwork, monk
 
     started = monotonic()
     try:
-        assert asyncio.run(run_scenario()) == ["dns"] * 2 * MAX_CONCURRENT_LOOKUPS
+        assert asyncio.run(run_scenario()) == ["dns"] * 2 * MAX_CONCURRENT_DNS_LOOKUPS
         assert network.lookups == ["hanging.example"]
         assert monotonic() - started < HANG_S, "the lookup that hangs is not awaited"
     finally:
@@ -288,7 +288,7 @@ def test_names_that_hang_leave_threads_to_others(network: FakeNetwork, monkeypat
 
     monkeypatch.setattr(name_lookup, "resolve_host", look_up)
 
-    async def connect(net: Network, host: str, port: int, timeout_s: float) -> str:
+    async def connect(net: NetworkAccess, host: str, port: int, timeout_s: float) -> str:
         phase_timer = PhaseTimer()
         try:
             async with asyncio.timeout(timeout_s):
@@ -298,19 +298,19 @@ def test_names_that_hang_leave_threads_to_others(network: FakeNetwork, monkeypat
         return "connected"
 
     async def run_scenario() -> None:
-        hosts = [f"hanging{i}.example" for i in range(MAX_CONCURRENT_LOOKUPS + 10)]
-        async with running_server(send_parts(http_response())) as target, Network() as net:
+        hosts = [f"hanging{i}.example" for i in range(MAX_CONCURRENT_DNS_LOOKUPS + 10)]
+        async with running_server(send_parts(http_response())) as target, NetworkAccess() as net:
             first = await asyncio.gather(*(connect(net, host, target.port, 0.3) for host in hosts))
-            assert first == ["dns"] * MAX_CONCURRENT_LOOKUPS + ["lookup_queue"] * 10
+            assert first == ["dns"] * MAX_CONCURRENT_DNS_LOOKUPS + ["lookup_queue"] * 10
             assert await connect(net, "quick.example", target.port, 0.2) == "lookup_queue", "no thread is free yet"
             released.set()
             assert await connect(net, "quick.example", target.port, HANG_S) == "connected"
             released.clear()
             running.clear()
             again = await asyncio.gather(*(connect(net, host, target.port, 0.3) for host in hosts[:40]))
-            assert len(running) == MAX_CONCURRENT_SLOW_LOOKUPS
-            assert again == ["dns"] * MAX_CONCURRENT_SLOW_LOOKUPS + ["lookup_queue"] * (
-                40 - MAX_CONCURRENT_SLOW_LOOKUPS
+            assert len(running) == MAX_CONCURRENT_SLOW_HOST_LOOKUPS
+            assert again == ["dns"] * MAX_CONCURRENT_SLOW_HOST_LOOKUPS + ["lookup_queue"] * (
+                40 - MAX_CONCURRENT_SLOW_HOST_LOOKUPS
             )
             assert await connect(net, "quick.example", target.port, HANG_S) == "connected"
             released.set()
@@ -318,7 +318,7 @@ def test_names_that_hang_leave_threads_to_others(network: FakeNetwork, monkeypat
             released.clear()
             running.clear()
             await asyncio.gather(*(connect(net, host, target.port, 0.3) for host in hosts[:40]))
-            assert len(running) == MAX_CONCURRENT_SLOW_LOOKUPS, "an answer that no run has waited for is too late"
+            assert len(running) == MAX_CONCURRENT_SLOW_HOST_LOOKUPS, "an answer that no run has waited for is too late"
 
     try:
         asyncio.run(run_scenario())
@@ -340,9 +340,9 @@ def test_a_name_that_is_answered_in_time_again_counts_as_quick(
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(name_lookup, "resolve_host", look_up)
-    hosts = [f"name{i}.example" for i in range(MAX_CONCURRENT_SLOW_LOOKUPS + 10)]
+    hosts = [f"name{i}.example" for i in range(MAX_CONCURRENT_SLOW_HOST_LOOKUPS + 10)]
 
-    async def look_up_all(net: Network) -> list[str]:
+    async def look_up_all(net: NetworkAccess) -> list[str]:
         async def look_up_one(host: str) -> str:
             try:
                 async with asyncio.timeout(0.3):
@@ -357,7 +357,7 @@ def test_a_name_that_is_answered_in_time_again_counts_as_quick(
 
     async def run_scenario() -> None:
         nonlocal hangs
-        async with Network() as net:
+        async with NetworkAccess() as net:
             assert await look_up_all(net) == ["timeout"] * len(hosts)
             hangs = False
             released.set()
@@ -386,7 +386,7 @@ def test_one_lookup_serves_all_ports(network: FakeNetwork) -> None:
     network.names["shared.example"] = [["127.0.0.5"]]
 
     async def run_scenario() -> list[tuple[str, int]]:
-        lookups = name_lookup.NameLookups()
+        lookups = name_lookup.SharedDnsResolver()
         results = await asyncio.gather(*(lookups.resolve("shared.example", port, PhaseTimer()) for port in (80, 443)))
         return [address for [(_, address)] in results]
 
@@ -403,7 +403,7 @@ def test_the_addresses_tried_outlive_the_deadline(network: FakeNetwork, monkeypa
         raise AssertionError
 
     async def run_scenario() -> None:
-        async with Network() as net, asyncio.timeout(0.2):
+        async with NetworkAccess() as net, asyncio.timeout(0.2):
             await net.connector.connect("silent.example", 443, phase_timer, allow_private_addresses=True)
 
     monkeypatch.setattr(connector, "connect_socket", hang)
@@ -437,7 +437,7 @@ def test_a_failed_lookup_is_not_cached(network: FakeNetwork, monkeypatch: pytest
 
     async def run_scenario() -> list[str]:
         reasons = []
-        async with Network() as net:
+        async with NetworkAccess() as net:
             for _ in range(2):
                 try:
                     await net.connector.connect("flaky.example", 1, PhaseTimer(), allow_private_addresses=True)

@@ -11,7 +11,7 @@ import pytest
 import zstandard
 
 from watchdog.net import ProbeError
-from watchdog.net.content_encoding import ContentDecoder, UnsupportedEncodingError
+from watchdog.net.content_encoding import ContentDecoder, UnsupportedContentEncodingError
 
 TEXT = b"hello " * 1_000
 RAW_DEFLATE = zlib.compress(TEXT)[2:-4]
@@ -112,5 +112,5 @@ def test_data_that_is_not_compressed_is_an_error(encoding: str) -> None:
 
 @pytest.mark.parametrize("encoding", ["compress", "gzip, rot13", "gzip, gzip, gzip, gzip, gzip"])
 def test_other_encodings_are_unsupported(encoding: str) -> None:
-    with pytest.raises(UnsupportedEncodingError, match=encoding):
+    with pytest.raises(UnsupportedContentEncodingError, match=encoding):
         ContentDecoder(encoding, 100)

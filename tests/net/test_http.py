@@ -29,11 +29,11 @@ from tests.support.scripted_servers import (
     send_forever,
     send_parts,
 )
-from watchdog.net import Network, PhaseTimer, ProbeError
+from watchdog.net import NetworkAccess, PhaseTimer, ProbeError
 from watchdog.net.body_limits import DEFAULT_MAX_BODY_BYTES
 from watchdog.net.http import HttpRequest, HttpResponse
-from watchdog.net.http_exchange import MIN_RAW_RESPONSE_BYTES
-from watchdog.net.received_body import BodyProblem, ReceivedBody
+from watchdog.net.http_exchange import MIN_RAW_RESPONSE_BYTES_LIMIT
+from watchdog.net.received_body import BodyProblem, BoundedBodyCollector
 
 DEADLINE = 0.3
 Run = Callable[[Coroutine[Any, Any, "Exchange"]], "Exchange"]
@@ -68,12 +68,12 @@ class Exchange:
 
 
 async def ask(handler: ConnectionHandler, deadline: float = DEADLINE, **request: Any) -> Exchange:
-    async with running_server(handler) as server, Network() as network:
+    async with running_server(handler) as server, NetworkAccess() as network:
         return await send_request(network, server, server.url_of(), deadline, **request)
 
 
 async def send_request(
-    network: Network, server: ScriptedServer, url: str, deadline: float = 5.0, **request: Any
+    network: NetworkAccess, server: ScriptedServer, url: str, deadline: float = 5.0, **request: Any
 ) -> Exchange:
     exchange = Exchange(heads=server.request_heads)
     started = monotonic()
@@ -247,7 +247,7 @@ def test_a_banner_is_named_before_the_deadline(run: Run, banner: bytes) -> None:
 
 
 async def request_without_server(url: str, **request: Any) -> Exchange:
-    async with Network() as network:
+    async with NetworkAccess() as network:
         return await send_request(network, ScriptedServer(), url, **request)
 
 
@@ -386,7 +386,11 @@ def test_a_cookie_goes_to_its_origin_alone() -> None:
 
             return handle
 
-        async with running_server(site("app")) as app, running_server(site("login")) as login, Network() as network:
+        async with (
+            running_server(site("app")) as app,
+            running_server(site("login")) as login,
+            NetworkAccess() as network,
+        ):
             ports |= {"app": app.url_of("/home"), "login": login.url_of("/")}
             exchange = await send_request(network, app, app.url_of(), follow_redirects=True)
             assert exchange.response.body == b"welcome"
@@ -417,7 +421,11 @@ def test_a_body_at_the_limit_is_complete(run: Run) -> None:
 
 def test_reading_of_an_endless_body_stops(run: Run) -> None:
     exchange = run(ask(send_forever(b"x" * 65_536, first=b"HTTP/1.1 200 OK\r\n\r\n"), deadline=5.0))
-    assert MIN_RAW_RESPONSE_BYTES - 1_000 < exchange.response.encoded_body_bytes <= MIN_RAW_RESPONSE_BYTES + 65_536
+    assert (
+        MIN_RAW_RESPONSE_BYTES_LIMIT - 1_000
+        < exchange.response.encoded_body_bytes
+        <= MIN_RAW_RESPONSE_BYTES_LIMIT + 65_536
+    )
     assert exchange.response.body_problem == TOO_LONG
 
 
@@ -523,7 +531,7 @@ def test_a_head_has_no_body() -> None:
     ],
 )
 def test_text_of_every_charset(body: bytes, content_type: str, text: str) -> None:
-    received = ReceivedBody("", DEFAULT_MAX_BODY_BYTES)
+    received = BoundedBodyCollector("", DEFAULT_MAX_BODY_BYTES)
     received.feed(body)
     response = HttpResponse(200, "OK", {"content-type": content_type}, received, 1.0, "1.1", "", "", 0, None)
     assert response.text == text
@@ -564,7 +572,7 @@ def test_a_server_may_answer_before_it_has_read_the_request() -> None:
 
 def test_credentials_in_the_url_are_sent_as_basic_authorization() -> None:
     async def run_scenario() -> Exchange:
-        async with running_server(send_parts(http_response())) as server, Network() as network:
+        async with running_server(send_parts(http_response())) as server, NetworkAccess() as network:
             return await send_request(network, server, f"http://user:pa%3Ass@127.0.0.1:{server.port}/")
 
     assert "Authorization: Basic dXNlcjpwYTpzcw==\r\n" in uvloop.run(run_scenario()).heads[0]
@@ -576,12 +584,12 @@ def test_credentials_in_the_url_are_sent_as_basic_authorization() -> None:
 @asynccontextmanager
 async def _two(
     location: Callable[[ScriptedServer], str],
-) -> AsyncIterator[tuple[ScriptedServer, ScriptedServer, Network]]:
+) -> AsyncIterator[tuple[ScriptedServer, ScriptedServer, NetworkAccess]]:
     """A server that redirects to `location`, from its second request on."""
     async with (
         running_server(send_parts(http_response(b"arrived"))) as second,
         running_server(redirect_to(location(second))) as first,
-        Network() as network,
+        NetworkAccess() as network,
     ):
         yield first, second, network
 
@@ -667,7 +675,7 @@ def test_no_connection_stays_open_after_faults_and_cancellations(run: Run) -> No
             + [handler for handler, _ in ENDLESS.values()]
             + [handler for handler, _, _ in FAULTS.values()]
         )
-        async with Network() as network:
+        async with NetworkAccess() as network:
             descriptors = []
             for handler in handlers:
                 async with running_server(handler) as server:

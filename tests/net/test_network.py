@@ -11,12 +11,12 @@ import httpx
 import pytest
 
 from tests.support.scripted_servers import ConnectionHandler, http_response, redirect_to, running_server, send_parts
-from watchdog.net import Network
+from watchdog.net import NetworkAccess
 
 
 async def post(handler: ConnectionHandler, **request: Any) -> tuple[httpx.Response, str]:
     """The response, and the request head that the server received."""
-    async with running_server(handler) as server, Network() as network, asyncio.timeout(5):
+    async with running_server(handler) as server, NetworkAccess() as network, asyncio.timeout(5):
         response = await network.notifier_http_client.post(server.url_of("/hook"), **request)
         return response, server.request_heads[0]
 
@@ -44,9 +44,9 @@ def test_no_proxy_is_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch)
 def test_slow_libraries_are_loaded_before_they_are_needed() -> None:
     program = (
         "import asyncio, sys\n"
-        "from watchdog.net import Network\n"
+        "from watchdog.net import NetworkAccess\n"
         "async def main():\n"
-        "    async with Network() as network:\n"
+        "    async with NetworkAccess() as network:\n"
         "        network.preload()\n"
         "asyncio.run(main())\n"
         "print({'httpx', 'cryptography.x509'} - sys.modules.keys())\n"

@@ -26,8 +26,8 @@ from tests.support.scripted_servers import (
     running_server,
     send_parts,
 )
-from watchdog.net import Network, PhaseTimer, ProbeError
-from watchdog.net.connector import Connector
+from watchdog.net import NetworkAccess, PhaseTimer, ProbeError
+from watchdog.net.connector import TcpConnector
 from watchdog.net.http import HttpRequest, HttpResponse
 from watchdog.net.tls import TlsConfig, create_ssl_context
 
@@ -52,7 +52,10 @@ async def ask(
     handler: ConnectionHandler | None = None,
     timer: PhaseTimer | None = None,
 ) -> HttpResponse:
-    async with running_server(handler or send_parts(http_response(b"hello")), context) as target, Network() as network:
+    async with (
+        running_server(handler or send_parts(http_response(b"hello")), context) as target,
+        NetworkAccess() as network,
+    ):
         request = HttpRequest(
             target.url_of(scheme="https", host=host),
             tls=tls,
@@ -132,15 +135,15 @@ def test_an_expired_certificate_has_no_date_if_the_second_connection_fails(
 ) -> None:
     attempts = 0
 
-    async def connect_once(self: Connector, *target: Any) -> socket.socket:
+    async def connect_once(self: TcpConnector, *target: Any) -> socket.socket:
         nonlocal attempts
         attempts += 1
         if attempts > 1:
             raise ProbeError("connection.refused", "connection refused")
         return await connect(self, *target)
 
-    connect = Connector.connect
-    monkeypatch.setattr(Connector, "connect", connect_once)
+    connect = TcpConnector.connect
+    monkeypatch.setattr(TcpConnector, "connect", connect_once)
     with pytest.raises(ProbeError, match=r"^TLS: certificate expired$"):
         asyncio.run(
             ask(authority.server_tls_context("127.0.0.1", begin=-90, end=-3), TlsConfig(ca_file=authority.ca_file))
@@ -252,7 +255,7 @@ def test_contradictory_options_are_refused(options: dict[str, Any], message: str
 
 def test_equal_options_share_a_context(authority: CertificateAuthority) -> None:
     async def run_scenario() -> None:
-        async with Network() as network:
+        async with NetworkAccess() as network:
             context = network.connector.ssl_context(TlsConfig(ca_file=authority.ca_file))
             assert network.connector.ssl_context(TlsConfig(ca_file=authority.ca_file)) is context
             assert network.connector.ssl_context(TlsConfig(ca_file=authority.ca_file, server_name="x")) is context
@@ -269,7 +272,7 @@ def test_without_system_authorities_the_bundled_ones_are_used(monkeypatch: pytes
 
 
 async def plainly(handler: ConnectionHandler) -> HttpResponse:
-    async with running_server(handler, read_request=False) as target, Network() as network:
+    async with running_server(handler, read_request=False) as target, NetworkAccess() as network:
         return await network.send_http_request(HttpRequest(target.url_of(scheme="https")))
 
 
@@ -296,7 +299,7 @@ def test_no_connection_stays_open_after_a_failed_handshake(run: Run, authority: 
     async def run_scenario() -> HttpResponse:
         expired = authority.server_tls_context("127.0.0.1", begin=-90, end=-1)
         async with (
-            Network() as network,
+            NetworkAccess() as network,
             running_server(send_parts(http_response(b"hello")), expired) as target,
             running_server(send_parts(delay_s=60)) as deaf,
         ):

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from watchdog.net.url import parse_url
+from watchdog.net.url import parse_http_url
 
 
 @pytest.mark.parametrize(
@@ -28,12 +28,12 @@ from watchdog.net.url import parse_url
     ],
 )
 def test_a_url_is_split(text: str, origin: tuple[str, str, int], authority: str, path: str) -> None:
-    url = parse_url(text)
+    url = parse_http_url(text)
     assert (url.origin, url.authority, url.path_and_query) == (origin, authority, path)
 
 
 def test_credentials_are_separated() -> None:
-    url = parse_url("https://user:pa%3Ass@host/x")
+    url = parse_http_url("https://user:pa%3Ass@host/x")
     assert url.userinfo == "user:pa:ss"
     assert url.url_without_credentials == "https://host/x"
 
@@ -63,7 +63,7 @@ def test_credentials_are_separated() -> None:
 )
 def test_an_invalid_url_has_an_explanation(text: str, message: str) -> None:
     with pytest.raises(ValueError, match="^" + re.escape(message)):
-        parse_url(text)
+        parse_http_url(text)
 
 
 @pytest.mark.parametrize(
@@ -79,9 +79,9 @@ def test_an_invalid_url_has_an_explanation(text: str, message: str) -> None:
     ],
 )
 def test_a_redirect_is_relative_to_its_url(location: str, text: str) -> None:
-    target = parse_url("https://user:secret@h:8443/a/b").join(location)
+    target = parse_http_url("https://user:secret@h:8443/a/b").join(location)
     assert target.url_without_credentials == text
 
 
 def test_redirects_carry_no_credentials() -> None:
-    assert parse_url("https://u:p@h/").join("https://x:y@h/").userinfo == ""
+    assert parse_http_url("https://u:p@h/").join("https://x:y@h/").userinfo == ""

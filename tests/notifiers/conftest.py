@@ -12,8 +12,8 @@ import pytest
 from tests.support.alert_contexts import notification_for
 from tests.support.fakes import FakeSlack, FakeWebhookReceiver
 from watchdog.domain.model import AlertContext, Json
-from watchdog.net import Network
-from watchdog.notifiers.base import CONFIG_ERROR_RETRY_S, DeliveryError, DeliveryRequest, Notifier
+from watchdog.net import NetworkAccess
+from watchdog.notifiers.base import CONFIG_ERROR_RETRY_PERIOD_S, DeliveryError, DeliveryRequest, Notifier
 
 
 class SendFixture(Protocol):
@@ -27,17 +27,17 @@ class SendFixture(Protocol):
 
 
 @pytest.fixture(scope="session")
-def loop_and_wire() -> Iterator[tuple[asyncio.Runner, Network]]:
+def loop_and_wire() -> Iterator[tuple[asyncio.Runner, NetworkAccess]]:
     """One network and one set of secrets for all deliveries, as in the service."""
     with asyncio.Runner() as loop:
-        network = Network()
+        network = NetworkAccess()
         loop.run(network.__aenter__())
         yield loop, network
         loop.run(network.__aexit__(None, None, None))
 
 
 @pytest.fixture
-def send(loop_and_wire: tuple[asyncio.Runner, Network]) -> SendFixture:
+def send(loop_and_wire: tuple[asyncio.Runner, NetworkAccess]) -> SendFixture:
     """Deliver a notification; returns the receipt."""
     loop, network = loop_and_wire
 
@@ -61,7 +61,7 @@ def fail(send: SendFixture) -> SendFixture:
         e = caught.value
         assert e.__cause__ is None, "it may quote a secret"
         assert e.__suppress_context__ or isinstance(e.__context__, DeliveryError | None), "it may quote a secret"
-        retried = {0: "never", CONFIG_ERROR_RETRY_S: "an hour", inf: "always"}[e.retry_for_s]
+        retried = {0: "never", CONFIG_ERROR_RETRY_PERIOD_S: "an hour", inf: "always"}[e.retry_for_s]
         return {"reason": e.reason, "retried": retried, "retry_after": e.retry_after_s, "message": str(e)}
 
     return deliver

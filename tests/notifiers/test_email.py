@@ -30,11 +30,11 @@ from tests.support.fakes import FakeMailServer, make_certificate
 from watchdog.domain.formatting import utc_datetime
 from watchdog.domain.model import AlertContext
 from watchdog.notifiers import email as email_module
-from watchdog.notifiers.base import CONFIG_ERROR_RETRY_S, DeliveryError
+from watchdog.notifiers.base import CONFIG_ERROR_RETRY_PERIOD_S, DeliveryError
 from watchdog.notifiers.email import EmailNotifier, SmtpServerSettings
-from watchdog.notifiers.email_letter import derive_message_id, render_html_part, render_text_part
-from watchdog.notifiers.message import compose_message
-from watchdog.service.notifications import SEND_TIMEOUT_S
+from watchdog.notifiers.email_letter import derive_email_message_id, render_email_html_part, render_email_text_part
+from watchdog.notifiers.message import compose_alert_message
+from watchdog.service.notifications import NOTIFICATION_SEND_TIMEOUT_S
 
 LOGIN = ("watchdog", "pass word of some length")
 
@@ -113,7 +113,10 @@ def test_the_html_part_has_the_same_content_and_inlined_styles(mail: FakeMailSer
     send(to(mail), OPENED_ALERT)
     html = part(mail.received[0].message, "html")
     page_text = re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", html)))
-    for line in (*compose_message(OPENED_ALERT).main_fields, *compose_message(OPENED_ALERT).attribute_fields):
+    for line in (
+        *compose_alert_message(OPENED_ALERT).main_fields,
+        *compose_alert_message(OPENED_ALERT).attribute_fields,
+    ):
         assert re.sub(r"\s+", " ", line.text) in page_text
         assert line.code in page_text
     assert f'href="{OPENED_ALERT.incident_url}"' in html
@@ -146,7 +149,7 @@ def test_a_recovery_without_a_first_email_starts_a_thread(
 def test_a_repeated_email_has_the_same_message_id(mail: FakeMailServer, send: SendFixture) -> None:
     first, second, other = send(to(mail), OPENED_ALERT), send(to(mail), OPENED_ALERT), send(to(mail), RESOLVED_ALERT)
     assert first["message_id"] == second["message_id"] != other["message_id"]
-    assert re.fullmatch(r"<[0-9a-f]{32}@acme\.example>", derive_message_id("any\r\nkey é", "acme.example"))
+    assert re.fullmatch(r"<[0-9a-f]{32}@acme\.example>", derive_email_message_id("any\r\nkey é", "acme.example"))
 
 
 def test_the_subject_names_a_task_and_marks_a_test(mail: FakeMailServer, send: SendFixture) -> None:
@@ -242,7 +245,7 @@ def test_a_recipient_whose_mailbox_is_full_is_retried_for_an_hour_and_no_other_r
     mail.canned_responses.append(("RCPT", "552 5.2.2 mailbox full"))
     with pytest.raises(DeliveryError, match=r"refused for now: full@acme\.example: 552 5\.2\.2 mailbox full") as first:
         send(email, OPENED_ALERT)
-    assert first.value.retry_for_s == CONFIG_ERROR_RETRY_S
+    assert first.value.retry_for_s == CONFIG_ERROR_RETRY_PERIOD_S
     receipt = send(email, OPENED_ALERT, partly=first.value.partial_receipt)
     assert [delivered.recipients for delivered in mail.received] == [["ann@acme.example"], ["full@acme.example"]]
     assert receipt["refused"] == {}
@@ -394,7 +397,7 @@ def test_an_accepted_email_is_delivered_although_the_server_is_silent_at_the_end
 
 
 def test_the_time_limits_of_an_email_are_less_than_that_of_a_delivery() -> None:
-    assert email_module.SMTP_TIMEOUT_S + email_module.SMTP_QUIT_TIMEOUT_S < SEND_TIMEOUT_S
+    assert email_module.SMTP_TIMEOUT_S + email_module.SMTP_QUIT_TIMEOUT_S < NOTIFICATION_SEND_TIMEOUT_S
 
 
 def test_without_a_configured_server_the_delivery_is_retried_for_an_hour(fail: SendFixture) -> None:
@@ -466,6 +469,6 @@ def test_a_password_is_not_shown() -> None:
 
 @pytest.mark.parametrize("context", [s for s in vars(alert_contexts).values() if isinstance(s, AlertContext)])
 def test_both_parts_can_be_rendered_for_every_context(context: AlertContext) -> None:
-    message = compose_message(context)
-    assert message.event_line.replace("\u00a0", " ") in render_text_part(message).splitlines()[0]
-    assert f'class="badge {message.state}"' in render_html_part(message, message.email_subject)
+    message = compose_alert_message(context)
+    assert message.event_line.replace("\u00a0", " ") in render_email_text_part(message).splitlines()[0]
+    assert f'class="badge {message.state}"' in render_email_html_part(message, message.email_subject)

@@ -20,11 +20,11 @@ from tests.support import alert_contexts
 from tests.support.alert_contexts import HOSTILE_TEXTS, OPENED_ALERT, RESOLVED_ALERT, hostile_alert
 from tests.support.fakes import FakeMailServer, FakeSlack, FakeWebhookReceiver
 from watchdog.domain.model import AlertContext
-from watchdog.notifiers.blocks import build_blocks, fallback_text
+from watchdog.notifiers.blocks import build_slack_blocks, slack_fallback_text
 from watchdog.notifiers.email import EmailNotifier, SmtpServerSettings
-from watchdog.notifiers.email_letter import email_subject, render_html_part, render_text_part
+from watchdog.notifiers.email_letter import format_email_subject, render_email_html_part, render_email_text_part
 from watchdog.notifiers.log import LogNotifier
-from watchdog.notifiers.message import AlertMessage, compose_message
+from watchdog.notifiers.message import AlertMessage, compose_alert_message
 from watchdog.notifiers.slack import SlackNotifier
 from watchdog.notifiers.webhook import WebhookNotifier
 
@@ -63,10 +63,10 @@ def parsed(value: Any) -> Iterator[str]:
 
 @EVERY
 def test_slack(context: AlertContext) -> None:
-    message = compose_message(context)
-    made = build_blocks(message)
+    message = compose_alert_message(context)
+    made = build_slack_blocks(message)
     ours = {f"<{context.incident_url}|Incident>", f"<{context.probe_url}|Probe>", "Runbook>"}
-    for text in (fallback_text(message), *parsed(made)):
+    for text in (slack_fallback_text(message), *parsed(made)):
         links = re.findall(r"<[^>]*>?", text)
         assert all(link in ours or link.startswith("<https://") for link in links)
         assert text.count("<") == text.count(">") == len(links) <= 3
@@ -103,13 +103,15 @@ class Tags(HTMLParser):
 @cache
 def tags_of_ours() -> set[tuple[str, tuple[str, ...]]]:
     rendered = [context for context in vars(alert_contexts).values() if isinstance(context, AlertContext)]
-    return set().union(*(Tags(render_html_part(m, m.email_subject)).tags for m in map(compose_message, rendered)))
+    return set().union(
+        *(Tags(render_email_html_part(m, m.email_subject)).tags for m in map(compose_alert_message, rendered))
+    )
 
 
 @EVERY
 def test_html(context: AlertContext) -> None:
-    message = compose_message(context)
-    page = Tags(render_html_part(message, email_subject(message)))
+    message = compose_alert_message(context)
+    page = Tags(render_email_html_part(message, format_email_subject(message)))
     assert page.tags <= tags_of_ours()
     assert page.links <= {context.incident_url, context.probe_url, message.runbook_url}
     assert all(link.startswith("https://") for link in page.links)
@@ -133,8 +135,8 @@ def squeezed(text: str) -> str:
 
 @EVERY
 def test_text(context: AlertContext) -> None:
-    message = compose_message(context)
-    rendered = render_text_part(message)
+    message = compose_alert_message(context)
+    rendered = render_email_text_part(message)
     assert not CONTROL.search(rendered)
     assert rendered.splitlines()[0].endswith(message.duration_text.replace("\u00a0", " "))
     assert all(squeezed(part) in squeezed(rendered) for part in visible_texts(message))
@@ -163,8 +165,8 @@ def test_mail(mail: FakeMailServer, send: SendFixture, context: AlertContext) ->
     assert set(request.message.keys()) == HEADERS
     assert len(request.message.keys()) == len(HEADERS)
     assert (request.sender, request.recipients) == ("w@a.example", ["oncall@acme.example"])
-    assert squeezed(request.message["Subject"]) == squeezed(email_subject(compose_message(context)))
-    assert len(email_subject(compose_message(context))) <= 200
+    assert squeezed(request.message["Subject"]) == squeezed(format_email_subject(compose_alert_message(context)))
+    assert len(format_email_subject(compose_alert_message(context))) <= 200
     assert [part.get_content_type() for part in request.message.iter_parts()] == ["text/plain", "text/html"]
     assert max(map(len, request.raw_message.split(b"\r\n"))) <= 998
 

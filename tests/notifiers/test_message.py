@@ -25,8 +25,8 @@ from watchdog.domain import reasons
 from watchdog.domain.limits import JobLimits
 from watchdog.domain.model import AlertContext, Evidence, HealthState, IncidentEvent, Outcome, Severity
 from watchdog.domain.schedule import CronSchedule
-from watchdog.notifiers.message import AlertMessage, compose_message
-from watchdog.notifiers.message_fields import MAX_EXCERPT_CHARS, replace_nbsp, safe_line
+from watchdog.notifiers.message import AlertMessage, compose_alert_message
+from watchdog.notifiers.message_fields import MAX_MESSAGE_EXCERPT_CHARS, replace_nbsp, to_safe_single_line
 
 
 def field(message: AlertMessage, label: str) -> str:
@@ -58,7 +58,7 @@ def field(message: AlertMessage, label: str) -> str:
     ],
 )
 def test_the_headline_has_state_probe_and_cause(name: str, headline: str) -> None:
-    assert replace_nbsp(compose_message(getattr(alert_contexts, f"{name}_ALERT")).headline) == headline
+    assert replace_nbsp(compose_alert_message(getattr(alert_contexts, f"{name}_ALERT")).headline) == headline
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_every_rule_has_a_phrase_for_its_recovery(
     incident = make_incident(
         rule, "x", subject=subject, resolution=resolution, resolved_at=INCIDENT_SINCE + 12 * MINUTE_MS
     )
-    message = compose_message(replace(RESOLVED_ALERT, incident=incident))
+    message = compose_alert_message(replace(RESOLVED_ALERT, incident=incident))
     assert replace_nbsp(message.headline) == headline
     assert message.email_subject == email_subject
     assert message.state is (HealthState.UNKNOWN if resolution else HealthState.UP)
@@ -136,7 +136,7 @@ def test_every_rule_has_a_phrase_for_its_recovery(
 )
 def test_a_recovery_names_what_was_wrong(rule: str, subject: str, reason: str, cause: str, title: str) -> None:
     incident = make_incident(rule, cause, subject=subject, reason=reason, resolved_at=NOW)
-    assert compose_message(replace(RESOLVED_ALERT, incident=incident)).title == title
+    assert compose_alert_message(replace(RESOLVED_ALERT, incident=incident)).title == title
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_a_recovery_names_what_was_wrong(rule: str, subject: str, reason: str, c
     ],
 )
 def test_target_and_what_the_headline_does_not_state_of_the_expectation(name: str, checked: str, expected: str) -> None:
-    message = compose_message(getattr(alert_contexts, f"{name}_ALERT"))
+    message = compose_alert_message(getattr(alert_contexts, f"{name}_ALERT"))
     assert [field(message, label) for label in ("Checked", "Expected", "Observed")] == [checked, expected, ""]
 
 
@@ -160,7 +160,7 @@ def test_every_failed_expectation_is_listed() -> None:
         "expect": {"status == 200": "false: observed 503", "body.ok": "true", "body.n < 1": "cannot be evaluated: x"}
     }
     result = result_with_evidence(INCIDENT_SINCE, Outcome.FAIL, "HTTP 503, expected 200", facts=facts)
-    message = compose_message(replace(OPENED_ALERT, first_bad=result, latest=None))
+    message = compose_alert_message(replace(OPENED_ALERT, first_bad=result, latest=None))
     assert field(message, "Expected") == "status == 200 · observed 503; body.n < 1 · cannot be evaluated: x"
 
 
@@ -188,16 +188,16 @@ def test_an_incident_of_a_job_shows_the_configured_schedule(
 ) -> None:
     incident = make_incident("job", f"{subject} is overdue: due 03:00 UTC", subject=subject, reason="job.overdue")
     probe = replace(MINIMAL_ALERT.probe, job_limits=limits)
-    message = compose_message(replace(MINIMAL_ALERT, incident=incident, probe=probe))
+    message = compose_alert_message(replace(MINIMAL_ALERT, incident=incident, probe=probe))
     assert (field(message, "Expected"), field(message, "Observed")) == (expected, "")
 
 
 @pytest.mark.parametrize("rule", ["task", "missing", "tool", "schedule"])
 def test_an_incident_that_is_not_about_the_runs_of_the_probe_shows_neither_them_nor_their_durations(rule: str) -> None:
     incident = replace(TASK_ALERT.incident, rule=rule)
-    opened = compose_message(replace(TASK_ALERT, incident=incident))
+    opened = compose_alert_message(replace(TASK_ALERT, incident=incident))
     assert field(opened, "Since") == "01:48 UTC, 3 checks; last good 01:47"
-    resolved = compose_message(
+    resolved = compose_alert_message(
         replace(RESOLVED_ALERT, incident=replace(incident, resolved_at=INCIDENT_SINCE + 12 * MINUTE_MS))
     )
     for message in (opened, resolved):
@@ -217,11 +217,11 @@ def test_an_incident_that_is_not_about_the_runs_of_the_probe_shows_neither_them_
     ],
 )
 def test_the_start_of_the_failure(context: AlertContext, since: str) -> None:
-    assert field(compose_message(context), "Since") == since
+    assert field(compose_alert_message(context), "Since") == since
 
 
 def test_the_fields_are_in_the_same_order_everywhere() -> None:
-    opened, resolved = compose_message(OPENED_ALERT), compose_message(RESOLVED_ALERT)
+    opened, resolved = compose_alert_message(OPENED_ALERT), compose_alert_message(RESOLVED_ALERT)
     labels = [field.label for field in (*opened.main_fields, *opened.attribute_fields)]
     assert labels == [
         "Checked",
@@ -245,7 +245,7 @@ def test_the_fields_are_in_the_same_order_everywhere() -> None:
 
 def test_unknown_values_are_omitted() -> None:
     probe = replace(MINIMAL_ALERT.probe, target="")
-    message = compose_message(replace(MINIMAL_ALERT, recent_runs=(), location="", probe=probe))
+    message = compose_alert_message(replace(MINIMAL_ALERT, recent_runs=(), location="", probe=probe))
     labels = [field.label for field in (*message.main_fields, *message.attribute_fields)]
     assert labels == ["Since", "What to do", "Severity"]
     assert (message.incident_url, message.runbook_url, message.notice) == ("", "", "")
@@ -253,7 +253,7 @@ def test_unknown_values_are_omitted() -> None:
 
 def test_a_removed_probe_has_no_current_result() -> None:
     removed = replace(RESOLVED_ALERT, incident=replace(RESOLVED_ALERT.incident, resolution="probe.removed"))
-    labels = [field.label for field in compose_message(removed).main_fields]
+    labels = [field.label for field in compose_alert_message(removed).main_fields]
     assert labels == ["Checked", "Was", "Time", "Last 20", "Also to"]
 
 
@@ -269,12 +269,12 @@ def test_a_removed_probe_has_no_current_result() -> None:
     ],
 )
 def test_the_subject_of_an_email(name: str, subject: str) -> None:
-    assert compose_message(getattr(alert_contexts, f"{name}_ALERT")).email_subject == subject
+    assert compose_alert_message(getattr(alert_contexts, f"{name}_ALERT")).email_subject == subject
 
 
 def test_special_messages_have_a_notice() -> None:
-    assert "reports both" in compose_message(alert_contexts.MERGED_ALERT).notice
-    assert "test" in compose_message(alert_contexts.TEST_ALERT).notice
+    assert "reports both" in compose_alert_message(alert_contexts.MERGED_ALERT).notice
+    assert "test" in compose_alert_message(alert_contexts.TEST_ALERT).notice
 
 
 FAILED_EVIDENCE = f"status: 503\nprotocol: HTTP/1.1\n{alert_contexts.RESPONSE_BODY}"
@@ -294,16 +294,16 @@ GOOD = result_with_evidence(INCIDENT_SINCE, Outcome.PASS, "", excerpt="all fine"
     ids=lambda value: value if isinstance(value, str) and " " in value and "\n" not in value else "",
 )  # fmt: skip
 def test_the_result_whose_evidence_is_shown(sentence: str, context: AlertContext, evidence: str) -> None:
-    assert compose_message(context).evidence == evidence
+    assert compose_alert_message(context).evidence == evidence
 
 
 def test_evidence_is_truncated() -> None:
     long = replace(OPENED_ALERT, latest=result_with_evidence(INCIDENT_SINCE, Outcome.FAIL, "x", excerpt="y" * 10_000))
-    assert compose_message(long).evidence == "y" * (MAX_EXCERPT_CHARS - 1) + "…"
+    assert compose_alert_message(long).evidence == "y" * (MAX_MESSAGE_EXCERPT_CHARS - 1) + "…"
 
 
 def test_the_severity_is_that_of_the_incident() -> None:
-    assert compose_message(
+    assert compose_alert_message(
         replace(MINIMAL_ALERT, incident=replace(MINIMAL_ALERT.incident, severity=Severity.INFO))
     ).summary_text.endswith(" · info")
 
@@ -322,7 +322,7 @@ def test_the_severity_is_that_of_the_incident() -> None:
     ],
 )
 def test_untrusted_text_becomes_one_short_line(text: str, line: str) -> None:
-    assert safe_line(text, 10) == line
+    assert to_safe_single_line(text, 10) == line
 
 
 def test_the_evidence_is_that_of_the_affected_job_only() -> None:
@@ -334,14 +334,14 @@ def test_the_evidence_is_that_of_the_affected_job_only() -> None:
             {"jobs": {"digest": {"every": "1 s"}, "nightly": {"cron": "0 3 * * *", "failures": 2}}, "write_access": "x"}
         ),
     )
-    message = compose_message(replace(TASK_ALERT, incident=incident, latest=result, first_bad=result))
+    message = compose_alert_message(replace(TASK_ALERT, incident=incident, latest=result, first_bad=result))
     assert message.evidence == "job: nightly\ncron: 0 3 * * *\nfailures: 2\nwrite_access: x"
 
 
 def test_the_evidence_of_a_task_has_times_that_people_can_read() -> None:
     entry = {"name": "reindex", "ok": True, "last_run_at": 1795879609.36, "started_at": 1795879609000, "at_once": 1}
     result = replace(GOOD, evidence=Evidence({"tasks": {"reindex": entry}, "tools": [], "server": ""}))
-    message = compose_message(replace(TASK_ALERT, latest=result, first_bad=None))
+    message = compose_alert_message(replace(TASK_ALERT, latest=result, first_bad=None))
     assert message.evidence.splitlines() == [
         "task: reindex",
         "ok: true",
@@ -370,12 +370,12 @@ def test_the_advice_about_an_http_error_does_not_depend_on_expectations(
 ) -> None:
     result = result_with_evidence(INCIDENT_SINCE, Outcome.FAIL, "x", facts={"status": status})
     incident = make_incident("availability", "x", reason=reason)
-    message = compose_message(replace(OPENED_ALERT, incident=incident, first_bad=result, latest=None))
-    assert field(message, "What to do") == reasons.advice(advised).replace("`", "")
+    message = compose_alert_message(replace(OPENED_ALERT, incident=incident, first_bad=result, latest=None))
+    assert field(message, "What to do") == reasons.reason_advice(advised).replace("`", "")
 
 
 def test_a_changed_cause_shows_the_new_one_the_first_one_and_new_advice() -> None:
-    message = compose_message(CHANGED_ALERT)
+    message = compose_alert_message(CHANGED_ALERT)
     assert message.headline == "Down: API: connection refused"
     assert message.event_line == "Still down: API: connection refused (was: HTTP 503, expected 200)"
     assert field(message, "At first") == "HTTP 503, expected 200"
@@ -388,7 +388,7 @@ def test_a_recovery_after_a_change_names_the_last_cause_and_the_first() -> None:
     resolved = replace(
         CHANGED_ALERT, event=IncidentEvent.RESOLVED, incident=replace(CHANGED_ALERT.incident, resolved_at=NOW)
     )
-    message = compose_message(resolved)
+    message = compose_alert_message(resolved)
     assert message.headline.startswith("API recovered (was: connection refused)")
     assert (field(message, "Was"), field(message, "At first")) == (
         "connection refused · 8 checks",
@@ -399,14 +399,14 @@ def test_a_recovery_after_a_change_names_the_last_cause_and_the_first() -> None:
 
 def test_what_the_destination_has_seen_is_the_previous_cause() -> None:
     """Of two changes, one was merged into the other."""
-    message = compose_message(replace(CHANGED_ALERT, previous_cause=""))
+    message = compose_alert_message(replace(CHANGED_ALERT, previous_cause=""))
     assert message.event_line == "Still down: API: connection refused"
 
 
 @pytest.mark.parametrize("name", [n for n in dir(alert_contexts) if n.endswith("_ALERT")])
 def test_no_message_has_text_without_information(name: str) -> None:
     alert = replace(getattr(alert_contexts, name), location="local")
-    message = compose_message(alert)
+    message = compose_alert_message(alert)
     texts = [
         message.headline,
         *(f"{f.label} {f.text} {f.code}" for f in (*message.main_fields, *message.attribute_fields)),
@@ -423,10 +423,10 @@ def test_an_incident_about_a_receiver_is_about_nothing_else() -> None:
         "service", text, subject="receiver oncall/slack", reason="watchdog.delivery_failing", severity=Severity.WARNING
     )
     alert = replace(OPENED_ALERT, incident=incident, first_bad=None, latest=None, last_good=None)
-    message = compose_message(alert)
+    message = compose_alert_message(alert)
     assert [f.label for f in message.main_fields] == ["Checked", "Since", "What to do", "Also to"]
     assert field(message, "Since") == "01:48 UTC"
-    resolved = compose_message(
+    resolved = compose_alert_message(
         replace(alert, event=IncidentEvent.RESOLVED, incident=replace(incident, resolved_at=NOW))
     )
     assert replace_nbsp(resolved.headline) == "API: receiver oncall/slack gets notifications again · degraded 2 min"
@@ -436,5 +436,5 @@ def test_expectations_that_are_broken_beside_the_status_are_listed() -> None:
     facts = {"status": 503, "expect": {"body.ok": "false: body.ok is false", "body.n < 1": "true"}}
     result = result_with_evidence(INCIDENT_SINCE, Outcome.FAIL, "", reason="http.503", facts=facts)
     incident = make_incident("availability", "HTTP 503, expected 2xx; body.ok is false", reason="http.503")
-    message = compose_message(replace(OPENED_ALERT, incident=incident, first_bad=result, latest=result))
+    message = compose_alert_message(replace(OPENED_ALERT, incident=incident, first_bad=result, latest=result))
     assert field(message, "Expected") == "body.ok · body.ok is false"

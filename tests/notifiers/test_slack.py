@@ -33,9 +33,19 @@ from tests.support.alert_contexts import (
 )
 from tests.support.fakes import CannedResponse, FakeSlack, are_blocks_valid
 from watchdog.domain.model import AlertContext, Json
-from watchdog.notifiers.blocks import MAX_HEADER_CHARS, build_blocks, escape_and_truncate, escape_mrkdwn
-from watchdog.notifiers.message import compose_message
-from watchdog.notifiers.slack import ERROR_ADVICE, LAYOUT_ERRORS, REJECTED_CONTENT_ERRORS, SlackNotifier
+from watchdog.notifiers.blocks import (
+    MAX_SLACK_HEADER_CHARS,
+    build_slack_blocks,
+    escape_and_truncate_mrkdwn,
+    escape_mrkdwn,
+)
+from watchdog.notifiers.message import compose_alert_message
+from watchdog.notifiers.slack import (
+    SLACK_ERROR_ADVICE,
+    SLACK_LAYOUT_ERRORS,
+    SLACK_REJECTED_CONTENT_ERRORS,
+    SlackNotifier,
+)
 
 TOKEN = "xoxb-1-stand-in"
 WAIT = (("Retry-After", "7"),)
@@ -162,8 +172,8 @@ def test_a_webhook_posts_the_same_and_resolves_with_another_message(slack: FakeS
     assert send(incoming(slack), OPENED_ALERT) == {}
     assert send(incoming(slack), RESOLVED_ALERT) == {}
     opened, resolved = slack.posts
-    assert opened["blocks"] == build_blocks(compose_message(OPENED_ALERT))
-    assert resolved["blocks"] == build_blocks(compose_message(RESOLVED_ALERT))
+    assert opened["blocks"] == build_slack_blocks(compose_alert_message(OPENED_ALERT))
+    assert resolved["blocks"] == build_slack_blocks(compose_alert_message(RESOLVED_ALERT))
     assert "authorization" not in slack.received[0].headers
 
 
@@ -212,9 +222,9 @@ def test_a_task_is_named(slack: FakeSlack, send: SendFixture) -> None:
         ("a wrong address", CannedResponse(404, b"not here"), "http.404", "an hour", None),
         *(
             (error, refused(error), f"slack.{error}", "never", None)
-            for error in sorted(REJECTED_CONTENT_ERRORS - LAYOUT_ERRORS)
+            for error in sorted(SLACK_REJECTED_CONTENT_ERRORS - SLACK_LAYOUT_ERRORS)
         ),
-        *((error, refused(error), f"slack.{error}", "an hour", None) for error in ERROR_ADVICE),
+        *((error, refused(error), f"slack.{error}", "an hour", None) for error in SLACK_ERROR_ADVICE),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -365,7 +375,7 @@ def all_contexts() -> list[AlertContext]:
 
 @pytest.mark.parametrize("context", all_contexts())
 def test_every_message_is_within_slacks_limits(context: AlertContext) -> None:
-    made = build_blocks(compose_message(context))
+    made = build_slack_blocks(compose_alert_message(context))
     assert are_blocks_valid(made)
     for items in made:
         parsed = Block.parse(items)
@@ -374,9 +384,9 @@ def test_every_message_is_within_slacks_limits(context: AlertContext) -> None:
 
 
 def test_slacks_own_models_know_every_block() -> None:
-    kinds = {type(Block.parse(items)) for items in build_blocks(compose_message(OPENED_ALERT))}
+    kinds = {type(Block.parse(items)) for items in build_slack_blocks(compose_alert_message(OPENED_ALERT))}
     assert kinds == {HeaderBlock, SectionBlock, RichTextBlock, ActionsBlock, ContextBlock}
-    (act,) = [b for b in build_blocks(compose_message(OPENED_ALERT)) if b["type"] == "actions"]
+    (act,) = [b for b in build_slack_blocks(compose_alert_message(OPENED_ALERT)) if b["type"] == "actions"]
     actions = ActionsBlock.parse(act)
     assert isinstance(actions, ActionsBlock)
     assert isinstance(actions.elements[0], ButtonElement)
@@ -398,8 +408,8 @@ def test_escaping(text: str, escaped: str) -> None:
 
 @pytest.mark.parametrize("text", ["&" * 500, "🚨" * 500, "a" * 150, "a" * 151, "a" * 149 + "<"])
 def test_a_header_is_within_the_limit_in_characters_and_code_units(text: str) -> None:
-    escaped: Json = escape_and_truncate(text, MAX_HEADER_CHARS)
-    assert len(escaped.encode("utf-16-le")) // 2 <= MAX_HEADER_CHARS
+    escaped: Json = escape_and_truncate_mrkdwn(text, MAX_SLACK_HEADER_CHARS)
+    assert len(escaped.encode("utf-16-le")) // 2 <= MAX_SLACK_HEADER_CHARS
     assert escaped == escape_mrkdwn(text) or escaped.endswith("…")
 
 

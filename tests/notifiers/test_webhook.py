@@ -31,11 +31,11 @@ from tests.support.fakes import CannedResponse, FakeWebhookReceiver, ReceivedReq
 from tests.support.scripted_servers import ConnectionHandler, http_response, running_server, send_forever, send_parts
 from watchdog.domain.formatting import utc_datetime
 from watchdog.domain.model import AlertContext, Json
-from watchdog.domain.reasons import CATALOGUE
-from watchdog.net import Network
+from watchdog.domain.reasons import REASON_CATALOGUE
+from watchdog.net import NetworkAccess
 from watchdog.notifiers import post
 from watchdog.notifiers.base import DeliveryError, DeliveryRequest
-from watchdog.notifiers.webhook import WebhookNotifier, build_payload
+from watchdog.notifiers.webhook import WebhookNotifier, build_webhook_payload
 
 SECRET = "a secret of some length"
 
@@ -58,7 +58,7 @@ def signed(request: ReceivedRequest, secret: str, now: float = NOW / 1_000) -> b
 
 
 def test_every_field_is_documented() -> None:
-    payload = build_payload("k", OPENED_ALERT)
+    payload = build_webhook_payload("k", OPENED_ALERT)
     rows = [row.split("|")[1] for row in DOCS.partition("## Document")[2].splitlines() if row.startswith("| `")]
     documented = set()
     for row in rows:
@@ -123,7 +123,7 @@ def test_an_opened_incident(hook: FakeWebhookReceiver, send: SendFixture) -> Non
             "bad_count": 3,
             "threshold": 3,
             "url": "https://status.acme.example/incidents/5d41402abc4b2a76b9719d91",
-            "advice": CATALOGUE["task.stale"].advice,
+            "advice": REASON_CATALOGUE["task.stale"].advice,
             "other_destinations": ["ops/email", "pager/webhook"],
         },
         "probe": {
@@ -156,7 +156,7 @@ def test_a_resolved_incident(hook: FakeWebhookReceiver, send: SendFixture) -> No
 
 
 def test_missing_values_are_null() -> None:
-    body = build_payload("k", replace(MINIMAL_ALERT, first_bad=None))
+    body = build_webhook_payload("k", replace(MINIMAL_ALERT, first_bad=None))
     assert body["last_good"] is body["evidence"]["latest"] is body["evidence"]["first_bad"] is None
     assert body["incident"]["url"] is body["probe"]["runbook"] is None
 
@@ -167,7 +167,7 @@ def test_every_document_has_the_same_fields(context: AlertContext) -> None:
         return {k: shape(v) for k, v in value.items() if k != "facts"} if isinstance(value, dict) else "…"
 
     sections = ("incident", "probe")
-    here, there = build_payload("k", context), build_payload("k", OPENED_ALERT)
+    here, there = build_webhook_payload("k", context), build_webhook_payload("k", OPENED_ALERT)
     assert here.keys() == there.keys()
     assert [shape(here[s]) for s in sections] == [shape(there[s]) for s in sections]
 
@@ -290,10 +290,10 @@ def test_an_endless_response_confirms(hook: FakeWebhookReceiver, send: SendFixtu
 def test_a_2xx_confirms_regardless_of_its_body(
     monkeypatch: pytest.MonkeyPatch, handler: ConnectionHandler, why: str
 ) -> None:
-    monkeypatch.setattr(post, "BODY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(post, "RECEIVER_BODY_TIMEOUT_S", 0.2)
 
     async def sent() -> dict[str, Json]:
-        async with running_server(handler) as server, Network() as network:
+        async with running_server(handler) as server, NetworkAccess() as network:
             return await WebhookNotifier(url=server.url_of()).send(
                 DeliveryRequest(notification_for(OPENED_ALERT), OPENED_ALERT, {}, network)
             )

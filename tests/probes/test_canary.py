@@ -14,11 +14,11 @@ from pydantic import ValidationError
 from tests.support.probe_runs import canary_probe, run_probe
 from watchdog.config_types import format_config_duration
 from watchdog.domain.formatting import MINUTE_MS
-from watchdog.domain.model import Outcome, RecordedResult
-from watchdog.domain.observations import JobStage, JobStatus, QueueStats
+from watchdog.domain.model import Outcome, ResultToRecord
+from watchdog.domain.observations import JobStage, QueueStats, SentinelPollResult
 from watchdog.net.errors import ProbeError
 from watchdog.probes import CanaryProbe
-from watchdog.queues import CANARY_DRIVERS, CanaryConnection, CanaryDriver, ConnectContext, SentinelJob
+from watchdog.queues import CANARY_DRIVERS, CanaryConnection, CanaryDriver, QueueConnectContext, SentinelJob
 from watchdog.service.clock import wall_clock_ms
 
 SYSTEMS: dict[str, dict[str, Any]] = {
@@ -76,14 +76,14 @@ class ScriptedSystem:
         self.sent.append(f"job-{len(self.sent) + 1}")
         return self.sent[-1]
 
-    async def poll(self, job_id: str) -> JobStatus:
+    async def poll(self, job_id: str) -> SentinelPollResult:
         self.polled.append(job_id)
         if self.hang(job_id):
             await asyncio.Event().wait()
         stage = self.stages.get(job_id, self.default_stage)
         if isinstance(stage, ProbeError):
             raise stage
-        return JobStatus(stage)
+        return SentinelPollResult(stage)
 
     async def cancel(self, job_id: str) -> bool:
         return self.can_cancel
@@ -105,7 +105,7 @@ class ScriptedCanary(CanaryDriver):
         return "scripted"
 
     @asynccontextmanager
-    async def connect(self, context: ConnectContext) -> AsyncIterator[CanaryConnection]:
+    async def connect(self, context: QueueConnectContext) -> AsyncIterator[CanaryConnection]:
         yield self.system
 
 
@@ -121,7 +121,7 @@ class Slots:
         self.state: dict[str, Any] = {}
         self.slot = wall_clock_ms()
 
-    def run(self) -> RecordedResult:
+    def run(self) -> ResultToRecord:
         report = asyncio.run(run_probe(self.probe, self.slot, self.slot - MINUTE_MS, self.state))
         self.state = {k: v for k, v in {**self.state, **report.state_updates}.items() if v is not None}
         self.slot += MINUTE_MS
@@ -229,7 +229,7 @@ def test_a_sentinel_before_its_deadline_is_awaited() -> None:
     slots.state = {"sentinel": {"records": [{"job_id": "job-0", "slot": sent_at, "sent_at": sent_at}]}}
     slots.system.stages = {"job-0": JobStage.QUEUED}
 
-    async def run_while_it_finishes() -> RecordedResult:
+    async def run_while_it_finishes() -> ResultToRecord:
         task = asyncio.create_task(run_probe(slots.probe, probe_state=slots.state))
         await asyncio.sleep(0.3)
         slots.system.stages = {"job-0": JobStage.DONE}

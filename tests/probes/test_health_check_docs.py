@@ -18,7 +18,7 @@ from tests.support.third_party import ThirdPartyServers, find_free_port, listeni
 from watchdog.config.load import load_config
 from watchdog.domain.model import ClaimedSlot, Finding, Outcome
 from watchdog.domain.rules import evaluate_rules
-from watchdog.net import Network, SecretMask
+from watchdog.net import NetworkAccess, SecretMask
 from watchdog.probes.mcp import McpProbe
 from watchdog.service.clock import wall_clock_ms
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
@@ -88,7 +88,11 @@ def findings(result: Any, tasks: str, *, is_error: bool = False, ago: int = 0) -
     async def run() -> list[Finding]:
         limits = dict([tasks.split(": ")])
         response = {"content": [{"type": "text", "text": json.dumps(result)}], "isError": is_error}
-        async with running_raw_server(result=response) as server, Network() as network, EventLoopLagMonitor() as lag:
+        async with (
+            running_raw_server(result=response) as server,
+            NetworkAccess() as network,
+            EventLoopLagMonitor() as lag,
+        ):
             mcp = {"url": server.url, "tasks": limits}
             probe = McpProbe.model_validate({"name": "Orders", "mcp": mcp, "expect": ["result.healthy"]})
             first = await ProbeRunner(network, SecretMask([]), lambda: wall_clock_ms() - ago, lag).run(

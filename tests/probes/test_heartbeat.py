@@ -11,18 +11,18 @@ import pytest
 
 from tests.support.probe_runs import JobProblem, find_job_problems
 from watchdog.domain.heartbeat import (
-    CHECK_IN_DELAY_MS,
     HEARTBEAT_STATE_KEY,
+    MAX_CHECK_IN_VISIBILITY_DELAY_MS,
     CheckIn,
     CheckInKind,
     HeartbeatState,
     apply_check_in,
 )
-from watchdog.domain.model import Json, Observation, Outcome, Result
-from watchdog.domain.probe_state import load_job_record
-from watchdog.net import Network
+from watchdog.domain.model import Json, Observation, Outcome, ProbeResult
+from watchdog.domain.probe_state import load_job_state_record
+from watchdog.net import NetworkAccess
 from watchdog.probes import HeartbeatProbe
-from watchdog.probes.base import RunContext
+from watchdog.probes.base import ProbeAttemptContext
 
 NB = "\N{NO-BREAK SPACE}"
 MIN, HOUR, DAY = 60_000, 3_600_000, 86_400_000
@@ -47,7 +47,7 @@ class Job:
 
     def observe(self, at: int) -> Observation:
         memory = {**self.memory, HEARTBEAT_STATE_KEY: self.beat.to_json()}
-        context = RunContext(at, at, 5.0, "", memory, Network(), gaps=self.gaps)
+        context = ProbeAttemptContext(at, at, 5.0, "", memory, NetworkAccess(), gaps=self.gaps)
         observation = asyncio.run(self.probe.observe(context))
         assert HEARTBEAT_STATE_KEY not in observation.state_updates
         self.memory |= observation.state_updates
@@ -57,7 +57,7 @@ class Job:
         observation = self.observe(at)
         assert (observation.outcome is Outcome.FAIL) == bool(observation.reason)
         problem = {self.probe.name: JobProblem(observation.reason, observation.message)} if observation.reason else {}
-        result = Result(
+        result = ProbeResult(
             1, at, "local", observation.outcome, observation.reason, observation.message, listings=observation.listings
         )
         assert find_job_problems(self.probe, result) == problem
@@ -183,8 +183,8 @@ def test_check_ins_are_judged_up_to_the_instant_until_which_all_are_known() -> N
     hourly.check_in(NOON, "ok")
     memory = {**hourly.memory, HEARTBEAT_STATE_KEY: hourly.beat.to_json()}
     due = NOON + 65 * MIN
-    for until, reason, rerun_at in ((due - 1, "", due + CHECK_IN_DELAY_MS), (due, "job.overdue", None)):
-        context = RunContext(due + 2_000, due + 2_000, 5.0, "", memory, Network(), check_ins_until=until)
+    for until, reason, rerun_at in ((due - 1, "", due + MAX_CHECK_IN_VISIBILITY_DELAY_MS), (due, "job.overdue", None)):
+        context = ProbeAttemptContext(due + 2_000, due + 2_000, 5.0, "", memory, NetworkAccess(), check_ins_until=until)
         observation = asyncio.run(hourly.probe.observe(context))
         assert (observation.reason, observation.rerun_at) == (reason, rerun_at)
 
@@ -224,7 +224,7 @@ def test_the_output_is_evidence_and_the_message_has_the_error() -> None:
 def test_the_state_contains_the_instant_from_which_runs_are_expected() -> None:
     nightly = job(**NIGHTLY)
     nightly.observe(LAST_NIGHT + HOUR)
-    record = load_job_record(nightly.memory, "Nightly backup")
+    record = load_job_state_record(nightly.memory, "Nightly backup")
     assert record is not None
     assert (record.state.schedule_text, record.state.expected_from) == ("0 3 * * * UTC", LAST_NIGHT + HOUR)
 

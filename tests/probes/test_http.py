@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from tests.support.scripted_servers import ConnectionHandler, http_response, running_server, send_parts
 from watchdog.domain.model import Observation, Outcome
-from watchdog.net import Network, SecretMask, sanitize_json
-from watchdog.probes.base import RunContext
+from watchdog.net import NetworkAccess, SecretMask, sanitize_json
+from watchdog.probes.base import ProbeAttemptContext
 from watchdog.probes.http import HttpProbe
 
 
@@ -24,8 +24,8 @@ def probe(http: Any, **fields: Any) -> HttpProbe:
 
 
 async def observed(watched: HttpProbe) -> Observation:
-    async with Network() as network:
-        attempt = RunContext(0, 1_800_000_000_000, 10.0, "wd-key", {}, network)
+    async with NetworkAccess() as network:
+        attempt = ProbeAttemptContext(0, 1_800_000_000_000, 10.0, "wd-key", {}, network)
         observation = await asyncio.wait_for(watched.observe(attempt), 5)
         assert list(observation.phases) == list(attempt.phase_timer.phase_durations_ms)
         return observation

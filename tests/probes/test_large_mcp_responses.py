@@ -15,7 +15,7 @@ from tests.support.mcp_probe_runs import McpProbeRunner
 from tests.support.mcp_servers.raw_http import tool_definition
 from tests.support.mcp_servers.scripted import TRANSPORTS, running_scripted_server
 from watchdog.domain.model import Observation, Outcome
-from watchdog.net import Network
+from watchdog.net import NetworkAccess
 
 PAD = "x" * 70_000
 FACTS_OF_TRANSPORTS = {"address", "bytes_received", "content_type", "exit_code", "status"}
@@ -118,7 +118,7 @@ def subjects(observation: Observation) -> dict[str, dict[str, Any]]:
 
 
 async def observe(
-    transport: str, results: Mapping[str, Any], options: Mapping[str, Any], folder: Path, network: Network
+    transport: str, results: Mapping[str, Any], options: Mapping[str, Any], folder: Path, network: NetworkAccess
 ) -> Observation:
     results = {"tools/list": {"tools": [tool_definition("health_check")]}, "tools/call": text_result("{}"), **results}
     expect = options.get("expect", [])
@@ -137,12 +137,12 @@ def inline(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Observation]:
 
     async def script() -> dict[str, Observation]:
         folder = tmp_path_factory.mktemp("inline")
-        async with Network() as network:
+        async with NetworkAccess() as network:
             return {case: await observe("http", *CASES[case], folder, network) for case in CASES}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("watchdog.net.received_body.MAX_INLINE_BODY_BYTES", 1 << 30)
-        patch.setattr("watchdog.net.mcp.received_messages.MAX_INLINE_BODY_BYTES", 1 << 30)
+        patch.setattr("watchdog.net.received_body.MAX_BODY_BYTES_IN_EVENT_LOOP", 1 << 30)
+        patch.setattr("watchdog.net.mcp.received_messages.MAX_BODY_BYTES_IN_EVENT_LOOP", 1 << 30)
         observations = asyncio.run(script())
     assert not any(map(is_judged_by_worker, observations.values()))
     return observations
@@ -153,7 +153,7 @@ def test_the_verdict_does_not_depend_on_where_a_result_is_judged(
     transport: str, inline: Mapping[str, Observation], tmp_path: Path
 ) -> None:
     async def script() -> dict[str, Observation]:
-        async with Network() as network:
+        async with NetworkAccess() as network:
             return {case: await observe(transport, *CASES[case], tmp_path, network) for case in CASES}
 
     for case, there in asyncio.run(script()).items():
@@ -174,7 +174,7 @@ def test_which_sessions_are_judged_by_the_worker(transport: str, tmp_path: Path)
     many = {"tools/call": text_result({"items": [1] * 9_000})}
 
     async def script() -> None:
-        async with Network() as network:
+        async with NetworkAccess() as network:
             for results, expect, by_worker in (
                 (small, "result.healthy", False),
                 (half | small, "size(tools) == 601", True),  # together they are large
@@ -200,7 +200,7 @@ HUGE: tuple[dict[str, Any], ...] = (
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_what_comes_back_is_small(transport: str, tmp_path: Path) -> None:
     async def script() -> None:
-        async with Network() as network:
+        async with NetworkAccess() as network:
             for results in HUGE:
                 observation = await observe(transport, results, {"expect": ["size(tools) > 0"]}, tmp_path, network)
                 assert observation.outcome is Outcome.PASS, observation.message

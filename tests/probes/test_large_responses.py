@@ -18,14 +18,14 @@ import zstandard
 from tests.support.probe_runs import EMPTY_MASK, IgnoringLagMonitor, run_probe
 from tests.support.scripted_servers import ConnectionHandler, http_response, running_server, send_parts
 from tests.support.worker_functions import get_pid_of_judgement
-from watchdog.domain.model import ClaimedSlot, Observation, Outcome, RecordedResult
-from watchdog.net import Network, PhaseTimer, ProbeError
-from watchdog.net.body_limits import MAX_INLINE_BODY_BYTES
+from watchdog.domain.model import ClaimedSlot, Observation, Outcome, ResultToRecord
+from watchdog.net import NetworkAccess, PhaseTimer, ProbeError
+from watchdog.net.body_limits import MAX_BODY_BYTES_IN_EVENT_LOOP
 from watchdog.net.http import HttpRequest, HttpResponse
-from watchdog.net.received_body import ReceivedBody
+from watchdog.net.received_body import BoundedBodyCollector
 from watchdog.probes import HttpProbe
 from watchdog.probes.expectations import observation_from_error
-from watchdog.probes.http import judge_response
+from watchdog.probes.http import judge_http_response
 from watchdog.service.clock import wall_clock_ms
 from watchdog.service.runner import ProbeRunner
 
@@ -53,25 +53,25 @@ def probe(url: str = "http://127.0.0.1:1/", **fields: object) -> HttpProbe:
     return HttpProbe.model_validate({"name": "API", "http": http, **fields})
 
 
-async def judge(watched: HttpProbe, response: HttpResponse, network: Network) -> tuple[Observation, bool]:
+async def judge(watched: HttpProbe, response: HttpResponse, network: NetworkAccess) -> tuple[Observation, bool]:
     """The observation, and whether the worker made it."""
-    criteria, timer = watched._criteria, PhaseTimer()
+    criteria, timer = watched._response_criteria, PhaseTimer()
     try:
         observation = await network.judge(
-            timer, judge_response, response, criteria, 0, in_worker=response.needs_worker(loops=criteria.loops)
+            timer, judge_http_response, response, criteria, 0, in_worker=response.needs_worker(loops=criteria.loops)
         )
     except ProbeError as error:
         observation = observation_from_error(error, timer)
     return replace(observation, phases={}), "judge" in timer.phase_durations_ms
 
 
-async def fetch(network: Network, raw_response: bytes, max_body_bytes: int = 256 << 10) -> HttpResponse:
+async def fetch(network: NetworkAccess, raw_response: bytes, max_body_bytes: int = 256 << 10) -> HttpResponse:
     async with running_server(send_parts(raw_response)) as server:
         response = await network.send_http_request(HttpRequest(server.url_of(), max_body_bytes=max_body_bytes))
         return replace(response, elapsed_ms=1.0, peer_address="", url="")
 
 
-SIZES = (MAX_INLINE_BODY_BYTES - 1, MAX_INLINE_BODY_BYTES, MAX_INLINE_BODY_BYTES + 1)
+SIZES = (MAX_BODY_BYTES_IN_EVENT_LOOP - 1, MAX_BODY_BYTES_IN_EVENT_LOOP, MAX_BODY_BYTES_IN_EVENT_LOOP + 1)
 BODIES: dict[str, Callable[[int], bytes]] = {
     "a good answer": lambda size: padded(b'{"ok": true, "pad": "', b'"}', size),
     "a bad answer": lambda size: padded(b'{"ok": false, "pad": "', b'"}', size),
@@ -92,15 +92,15 @@ def test_the_verdict_does_not_depend_on_where_a_body_is_judged(
     expectations = (["body.ok"], ["body.contains('welcome')"], ["status == 200"], ["status == 201", "body.pad == ''"])
 
     async def script() -> None:
-        async with Network() as network:
+        async with NetworkAccess() as network:
             for size in SIZES:
                 raw = http_response(ENCODINGS[encoding](body(size)), Content_Encoding=encoding)
                 for expect in expectations:
                     watched = probe(expect=expect)
                     there, by_worker = await judge(watched, await fetch(network, raw), network)
-                    assert by_worker == (len(body(size)) > MAX_INLINE_BODY_BYTES)
+                    assert by_worker == (len(body(size)) > MAX_BODY_BYTES_IN_EVENT_LOOP)
                     with monkeypatch.context() as patch:
-                        patch.setattr("watchdog.net.received_body.MAX_INLINE_BODY_BYTES", 1 << 30)
+                        patch.setattr("watchdog.net.received_body.MAX_BODY_BYTES_IN_EVENT_LOOP", 1 << 30)
                         here, by_worker = await judge(watched, await fetch(network, raw), network)
                     assert not by_worker
                     assert there == here
@@ -122,10 +122,10 @@ def test_the_same_faults_are_found_in_the_worker(encoding: str, damage: str, mon
     watched = probe(expect=["body.ok"])
 
     async def script() -> None:
-        async with Network() as network:
+        async with NetworkAccess() as network:
             there, by_worker = await judge(watched, await fetch(network, raw, max_body_bytes), network)
             assert by_worker == (damage != "unknown")
-            monkeypatch.setattr("watchdog.net.received_body.MAX_INLINE_BODY_BYTES", 1 << 30)
+            monkeypatch.setattr("watchdog.net.received_body.MAX_BODY_BYTES_IN_EVENT_LOOP", 1 << 30)
             try:
                 here, _ = await judge(watched, await fetch(network, raw, max_body_bytes), network)
             except ProbeError as error:
@@ -137,7 +137,7 @@ def test_the_same_faults_are_found_in_the_worker(encoding: str, damage: str, mon
 
 
 def test_a_compressed_body_that_was_not_read_to_its_end_is_too_long() -> None:
-    body = ReceivedBody("gzip", 1 << 20)
+    body = BoundedBodyCollector("gzip", 1 << 20)
     body.feed(gzip.compress(os.urandom(200_000))[:150_000])
     body.mark_too_long()
     body.finish()
@@ -148,11 +148,11 @@ def test_a_compressed_body_that_was_not_read_to_its_end_is_too_long() -> None:
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_what_expands_beyond_64_kib_is_not_decoded_in_the_event_loop(encoding: str) -> None:
-    body = ReceivedBody(encoding, 16 << 20)
+    body = BoundedBodyCollector(encoding, 16 << 20)
     body.feed(ENCODINGS[encoding](b"\0" * (16 << 20)))
     body.finish()
     assert body.is_large
-    assert len(body.beginning) <= MAX_INLINE_BODY_BYTES + 1
+    assert len(body.beginning) <= MAX_BODY_BYTES_IN_EVENT_LOOP + 1
     assert len(body.decode()) == 16 << 20
 
 
@@ -160,16 +160,16 @@ def test_what_expands_beyond_64_kib_is_not_decoded_in_the_event_loop(encoding: s
     ("size", "expect", "in_worker"),
     [
         (1_000, "body.ok", False),
-        (MAX_INLINE_BODY_BYTES, "body.ok", False),
-        (MAX_INLINE_BODY_BYTES + 1, "body.ok", True),
-        (MAX_INLINE_BODY_BYTES, "body.items.all(x, x == 1)", False),
+        (MAX_BODY_BYTES_IN_EVENT_LOOP, "body.ok", False),
+        (MAX_BODY_BYTES_IN_EVENT_LOOP + 1, "body.ok", True),
+        (MAX_BODY_BYTES_IN_EVENT_LOOP, "body.items.all(x, x == 1)", False),
     ],
 )
 def test_only_a_large_body_starts_a_process(size: int, expect: str, in_worker: bool) -> None:
     body = padded(b'{"ok": true, "items": [1, 1], "pad": "', b'"}', size)
 
     async def script() -> None:
-        async with Network() as network:
+        async with NetworkAccess() as network:
             response = await fetch(network, http_response(body))
             pid = await network.judge(PhaseTimer(), get_pid_of_judgement, response, in_worker=response.needs_worker())
             assert (pid != os.getpid()) == in_worker
@@ -183,7 +183,7 @@ def test_only_a_large_body_starts_a_process(size: int, expect: str, in_worker: b
 )
 def test_a_loop_over_many_elements_runs_in_the_worker_however_small_the_body(expression: str) -> None:
     async def script() -> None:
-        async with Network() as network:
+        async with NetworkAccess() as network:
             few = await fetch(network, http_response(b"[" + b"1," * 400 + b"1]"))
             many = await fetch(network, http_response(b"[" + b"1," * 600 + b"1]"))
             assert [(await judge(probe(expect=[expression]), response, network))[1] for response in (few, many)] == [
@@ -195,9 +195,9 @@ def test_a_loop_over_many_elements_runs_in_the_worker_however_small_the_body(exp
     asyncio.run(script())
 
 
-async def run_together(*watched: HttpProbe) -> list[RecordedResult]:
+async def run_together(*watched: HttpProbe) -> list[ResultToRecord]:
     """Runs of probes that share the network of one process, each started when the one before it is judged or queued."""
-    async with Network() as network, IgnoringLagMonitor() as lag:
+    async with NetworkAccess() as network, IgnoringLagMonitor() as lag:
         runner, now = ProbeRunner(network, EMPTY_MASK, wall_clock_ms, lag), wall_clock_ms()
         runs = []
         for each in watched:
@@ -206,8 +206,8 @@ async def run_together(*watched: HttpProbe) -> list[RecordedResult]:
         return await asyncio.gather(*runs)
 
 
-def run_against(handler: ConnectionHandler, *settings: dict[str, object]) -> list[RecordedResult]:
-    async def script() -> list[RecordedResult]:
+def run_against(handler: ConnectionHandler, *settings: dict[str, object]) -> list[ResultToRecord]:
+    async def script() -> list[ResultToRecord]:
         async with running_server(handler) as server:
             return await run_together(*(probe(server.url_of(), **fields) for fields in settings))
 
@@ -252,7 +252,7 @@ def test_a_deadline_that_passes_in_the_queue_is_an_error() -> None:
 @pytest.mark.parametrize("expect", ["body.missing.field == 1", "body == 1", "body.all(x, x == 1)", "body.error == ''"])
 def test_what_comes_back_is_small(body: bytes, expect: str) -> None:
     async def script() -> None:
-        async with Network() as network:
+        async with NetworkAccess() as network:
             response = await fetch(network, http_response(body), 4 << 20)
             observation, by_worker = await judge(probe(expect=[expect], prefer=[expect + " "]), response, network)
             assert by_worker
@@ -264,7 +264,7 @@ def test_what_comes_back_is_small(body: bytes, expect: str) -> None:
 def test_a_single_run_leaves_no_process_behind() -> None:
     body = padded(b'{"ok": true, "pad": "', b'"}', 100_000)
 
-    async def script() -> RecordedResult:
+    async def script() -> ResultToRecord:
         async with running_server(send_parts(http_response(body))) as server:
             return await run_probe(probe(server.url_of(), expect=["body.ok"]))
 

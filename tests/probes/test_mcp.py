@@ -22,10 +22,10 @@ from tests.support.mcp_servers.raw_http import (
 )
 from tests.support.scripted_servers import CertificateAuthority
 from tests.support.third_party import find_free_port, listening_process
-from watchdog.domain.model import HealthState, Observation, Outcome, ReportedTask
-from watchdog.domain.probe_state import MCP_PROTOCOL_STATE_KEY, NEW_TASKS_STATE_KEY, short_digest
-from watchdog.domain.rules import HEALTH_STATE_BY_RULE, evaluate_rules
-from watchdog.net import Network
+from watchdog.domain.model import HealthState, McpTaskFacts, Observation, Outcome
+from watchdog.domain.probe_state import MCP_PROTOCOL_STATE_KEY, NEVER_RUN_TASKS_STATE_KEY, short_digest
+from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, evaluate_rules
+from watchdog.net import NetworkAccess
 
 SAMPLE = str(Path(__file__).parents[1] / "support/mcp_servers" / "sample.py")
 NOW = 1_800_000_000_000
@@ -104,7 +104,7 @@ def test_tasks_are_read_even_if_the_tool_reports_an_error() -> None:
     observation = run(tool_result(structured=answer, is_error=True))
     assert (observation.reason, observation.message) == ("mcp.tool_error", "health_check reports an error: no disk")
     ran_at = observation.listings["task"].observed_at - 7
-    assert reported_tasks(observation) == {"sync": ReportedTask(False, ran_at, None, "failed", "HTTP 502")}
+    assert reported_tasks(observation) == {"sync": McpTaskFacts(False, ran_at, None, "failed", "HTTP 502")}
     assert observation.measurements["tasks_failed"] == 1
     assert observation.evidence.facts["tasks"] == {"sync": FAILED_SYNC}
 
@@ -386,7 +386,7 @@ def test_a_task_that_never_ran_is_stored_until_it_runs() -> None:
     new, ran = {"name": "new", "ok": True}, {"name": "new", "ok": True, "staleness_ms": 1}
 
     async def go() -> list[Any]:
-        async with Network() as network, running_raw_server() as raw:
+        async with NetworkAccess() as network, running_raw_server() as raw:
             runner, listed_ages = McpProbeRunner(network), []
             for entry, now in ((new, NOW), (new, NOW + DAY), (ran, NOW + 2 * DAY), (ran, NOW + 3 * DAY)):
                 raw.result = tool_result(json.dumps({"tasks": [entry]}))
@@ -395,7 +395,7 @@ def test_a_task_that_never_ran_is_stored_until_it_runs() -> None:
                 listed_ages.append(
                     (
                         listed_for_ms(observation, "new"),
-                        observation.state_updates.get(NEW_TASKS_STATE_KEY, "unchanged"),
+                        observation.state_updates.get(NEVER_RUN_TASKS_STATE_KEY, "unchanged"),
                     )
                 )
             return listed_ages
@@ -420,7 +420,7 @@ class TestTheEra:
 
     def test_it_is_detected_once_and_again_after_a_day(self) -> None:
         async def go() -> None:
-            async with Network() as network, running_raw_server() as raw:
+            async with NetworkAccess() as network, running_raw_server() as raw:
                 runner = McpProbeRunner(network)
                 assert "server/discover" in await self.methods_received(runner, raw, NOW)
                 assert runner.probe_state[MCP_PROTOCOL_STATE_KEY]["era"] == "legacy"
@@ -445,7 +445,7 @@ class TestTheEra:
         """It is negotiated again in the same run, and later runs do not start from it."""
 
         async def go() -> None:
-            async with Network() as network, running_raw_server() as raw:
+            async with NetworkAccess() as network, running_raw_server() as raw:
                 runner = McpProbeRunner(network)
                 await self.methods_received(runner, raw, NOW)
                 methods = await self.methods_received(runner, raw, NOW + 1, **{"*": response})
@@ -458,7 +458,7 @@ class TestTheEra:
 
     def test_it_is_detected_again_for_another_target(self) -> None:
         async def go() -> None:
-            async with Network() as network, running_raw_server() as first, running_raw_server() as other:
+            async with NetworkAccess() as network, running_raw_server() as first, running_raw_server() as other:
                 runner = McpProbeRunner(network)
                 await runner.run_probe({"url": first.url})
                 await runner.run_probe({"url": other.url})
@@ -468,7 +468,7 @@ class TestTheEra:
 
     def test_detection_causes_no_failure(self) -> None:
         async def go() -> None:
-            async with Network() as network, running_raw_server() as raw:
+            async with NetworkAccess() as network, running_raw_server() as raw:
                 runner = McpProbeRunner(network)
                 methods = await self.methods_received(runner, raw, NOW, **{"*": RawMcpResponse(503)})
                 assert methods == ["server/discover"]
@@ -511,7 +511,7 @@ def sample() -> Iterator[str]:
 
 def test_the_current_protocol_over_http(sample: str) -> None:
     async def go() -> None:
-        async with Network() as network:
+        async with NetworkAccess() as network:
             runner = McpProbeRunner(network)
             first = await runner.run_probe({"url": sample, "resource": "report://today"}, expect=["resource.rows == 3"])
             assert runner.probe_state[MCP_PROTOCOL_STATE_KEY]["era"] == "2026-07-28"
@@ -565,7 +565,7 @@ def test_invalid_schemas_and_duplicate_names_make_the_probe_degraded() -> None:
     assert observation.outcome is Outcome.PASS
     result = make_result("p")._replace(listings=observation.listings)
     findings = [finding for finding in evaluate_rules(alert_policy(), result) if finding.bad]
-    assert {HEALTH_STATE_BY_RULE[finding.rule] for finding in findings} == {HealthState.DEGRADED}
+    assert {INCIDENT_HEALTH_STATE_BY_RULE[finding.rule] for finding in findings} == {HealthState.DEGRADED}
     assert [(finding.subject, finding.reason, finding.message) for finding in findings] == [
         (
             "search",

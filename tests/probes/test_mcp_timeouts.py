@@ -12,7 +12,7 @@ import pytest
 from tests.support.mcp_servers.raw_http import RawMcpResponse, running_raw_server
 from tests.support.mcp_servers.raw_sse import event
 from tests.support.probe_runs import run_probe
-from watchdog.domain.model import RecordedResult
+from watchdog.domain.model import ResultToRecord
 from watchdog.probes.mcp import McpProbe
 
 PROGRAM = """
@@ -43,7 +43,7 @@ INITIALIZED = {"protocolVersion": "2025-06-18", "capabilities": {}, "serverInfo"
 TOOLS = {"tools": [{"name": "health_check", "inputSchema": {"type": "object"}}]}
 
 
-def run_command(answers: dict[str, Any]) -> RecordedResult:
+def run_command(answers: dict[str, Any]) -> ResultToRecord:
     mcp = {"command": [sys.executable, "-c", PROGRAM, json.dumps(answers)]}
     return asyncio.run(run_probe(McpProbe(name="A", id="a", mcp=mcp, timeout="4s")))
 
@@ -70,7 +70,7 @@ def test_a_timeout_over_http_keeps_the_response(method: str) -> None:
     log = event({"method": "notifications/message", "params": {"level": "info", "data": "waiting for a lock"}})
     response = RawMcpResponse(body=log, content_type="text/event-stream", hang=True)
 
-    async def go() -> RecordedResult:
+    async def go() -> ResultToRecord:
         async with running_raw_server({method: response}) as raw:
             return await run_probe(McpProbe(name="A", id="a", mcp=raw.url, timeout="1s"))
 

@@ -41,4 +41,4 @@ def harness(system: type[QueueHarness], node_peers: ThirdPartyServers | None, pl
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A call may take one second. Connecting to PostgreSQL still may take two, the minimum of libpq."""
-    monkeypatch.setattr("watchdog.probes.canary.BROKER_CALL_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("watchdog.probes.canary.CANARY_QUEUE_CALL_TIMEOUT_S", 1.0)

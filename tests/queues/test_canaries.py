@@ -18,7 +18,7 @@ from tests.support.probe_runs import canary_probe, outstanding_ids, run_probe
 from tests.support.queue_harness import NBSP, QueueHarness, QueueScenario, suspended_process
 from tests.support.queue_harnesses import QUEUE_HARNESSES
 from tests.support.third_party import find_free_port
-from watchdog.domain.model import Outcome, RecordedResult
+from watchdog.domain.model import Outcome, ResultToRecord
 from watchdog.probes import CanaryProbe
 from watchdog.probes.base import derive_idempotency_key
 
@@ -29,11 +29,11 @@ def systems_with(scenario: QueueScenario) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("system", harnesses, ids=lambda harness: harness.kind, indirect=True)
 
 
-def verdict(report: RecordedResult) -> tuple[Outcome, str, str]:
+def verdict(report: ResultToRecord) -> tuple[Outcome, str, str]:
     return report.result.outcome, report.result.reason, report.result.message
 
 
-def assert_failed(report: RecordedResult, reason: str, message: str) -> None:
+def assert_failed(report: ResultToRecord, reason: str, message: str) -> None:
     """`message`: a regular expression."""
     outcome, actual_reason, actual_message = verdict(report)
     assert (outcome, actual_reason) == (Outcome.FAIL, reason), actual_message
@@ -96,7 +96,7 @@ def test_a_job_that_throws_reports_its_error(harness: QueueHarness) -> None:
     assert harness.list_leftovers() == []
 
 
-def run_next_slot(harness: QueueHarness, report: RecordedResult, **limits: Any) -> RecordedResult:
+def run_next_slot(harness: QueueHarness, report: ResultToRecord, **limits: Any) -> ResultToRecord:
     """The slot after that of `report`, with the state that it has left."""
     slot = report.result.slot
     return asyncio.run(run_probe(harness.build_probe(**limits), slot + 1, slot, report.state_updates))
@@ -329,7 +329,7 @@ def test_a_sentinel_is_remembered_at_the_shortest_interval_if_the_broker_stops_r
     """A call may take as long as the run may go on: the run ends it, and itself, before its deadline."""
     harness.create_queue()
 
-    async def run_and_suspend() -> RecordedResult:
+    async def run_and_suspend() -> ResultToRecord:
         task = asyncio.create_task(run_probe(tight_probe(harness)))
         await wait_until_async(harness.count_waiting)
         await asyncio.sleep(2)

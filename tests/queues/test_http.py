@@ -15,7 +15,7 @@ from tests.support.job_api import FakeJobApi, ScriptedResponse
 from tests.support.probe_runs import canary_probe, earlier_sentinel, outstanding_ids, run_probe, short_canary_probe
 from tests.support.third_party import find_free_port
 from watchdog.config.load import load_config
-from watchdog.domain.model import Json, Outcome, RecordedResult
+from watchdog.domain.model import Json, Outcome, ResultToRecord
 from watchdog.probes.base import derive_idempotency_key
 from watchdog.queues import http
 
@@ -42,13 +42,13 @@ def job(api: FakeJobApi, **fields: Any) -> dict[str, Any]:
 
 def run(
     http: dict[str, Any], finish_within_ms: int = 2_000, *, slot: int | None = None, state: Any = None, **fields: Any
-) -> RecordedResult:
+) -> ResultToRecord:
     return asyncio.run(
         run_probe(short_canary_probe({"http": http, **fields}, finish_within_ms), slot, probe_state=state)
     )
 
 
-def verdict(report: RecordedResult) -> tuple[Outcome, str, str]:
+def verdict(report: ResultToRecord) -> tuple[Outcome, str, str]:
     return report.result.outcome, report.result.reason, report.result.message
 
 
@@ -185,7 +185,7 @@ def test_an_enqueue_without_a_response_is_reported_within_the_limit(api: FakeJob
 
 
 def test_a_slow_server(api: FakeJobApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "ENQUEUE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(http, "HTTP_ENQUEUE_TIMEOUT_S", 0.2)
     api.scripted_responses["POST"] = deque([ScriptedResponse(202, delay_s=0.5)])
     report = run(job(api))
     assert verdict(report)[:2] == (Outcome.FAIL, "timeout.first_byte")

@@ -8,10 +8,10 @@ from watchdog.domain.model import Json
 from watchdog.domain.observations import JobStage
 from watchdog.queues.job_status import (
     compile_stage_expressions,
-    error_message,
     evaluate_stage,
+    find_job_error_message,
     parse_job_id,
-    parse_progress,
+    parse_job_progress,
     stage_from_status_word,
     substitute_placeholders,
 )
@@ -68,7 +68,7 @@ def test_job_ids(value: Json, text: str) -> None:
     ],
 )
 def test_error_messages(value: Json, text: str) -> None:
-    assert error_message(value) == text
+    assert find_job_error_message(value) == text
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_error_messages(value: Json, text: str) -> None:
     ],
 )
 def test_progress(value: Json, progress: tuple[float, float | None] | None) -> None:
-    assert parse_progress(value) == progress
+    assert parse_job_progress(value) == progress
 
 
 def test_placeholders_are_substituted_in_nested_strings_and_not_in_keys() -> None:

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from tests.support.scripted_servers import http_response, running_server, send_parts
-from watchdog.domain.observations import JobStage, JobStatus
-from watchdog.net import Network, PhaseTimer, ProbeError
+from watchdog.domain.observations import JobStage, SentinelPollResult
+from watchdog.net import NetworkAccess, PhaseTimer, ProbeError
 from watchdog.net.http import HttpRequest
-from watchdog.queues.http import HttpCanary, read_enqueue_response, read_poll_response
+from watchdog.queues.http import HttpCanary, job_id_from_enqueue_response, poll_result_from_response
 
 CONFIG = HttpCanary.model_validate({
     "enqueue": {"url": "http://127.0.0.1:1/jobs", "json": {"kind": "noop"}, "auth": {"bearer": "a-secret-token"}},
@@ -27,7 +27,7 @@ def judge(function: Any, body: Any, *args: object, status: str = "200 OK") -> An
     raw = http_response(json.dumps(body).encode(), status, Content_Type="application/json")
 
     async def script() -> Any:
-        async with running_server(send_parts(raw)) as server, Network() as network:
+        async with running_server(send_parts(raw)) as server, NetworkAccess() as network:
             response = await network.send_http_request(HttpRequest(server.url_of()))
             assert response.needs_worker(loops=CONFIG.loops)
             return await network.judge(PhaseTimer(), function, response, CONFIG, *args, in_worker=True)
@@ -37,16 +37,18 @@ def judge(function: Any, body: Any, *args: object, status: str = "200 OK") -> An
 
 def test_the_state_of_a_job_in_a_large_response() -> None:
     items, pad = [1] * 8_000, "x" * 70_000
-    assert judge(read_poll_response, {"state": "ready", "items": items, "pad": pad}) == JobStatus(JobStage.DONE)
-    broken = judge(read_poll_response, {"state": "broken", "items": items, "pad": pad, "error": "disk full"})
+    assert judge(poll_result_from_response, {"state": "ready", "items": items, "pad": pad}) == SentinelPollResult(
+        JobStage.DONE
+    )
+    broken = judge(poll_result_from_response, {"state": "broken", "items": items, "pad": pad, "error": "disk full"})
     assert (broken.stage, broken.error) == (JobStage.FAILED, "disk full")
 
 
 def test_the_id_of_a_job_in_a_large_response_and_a_refusal() -> None:
     body = {"job_id": "j7", "pad": "x" * 70_000}
-    assert judge(read_enqueue_response, body, "nonce") == "j7"
+    assert judge(job_id_from_enqueue_response, body, "nonce") == "j7"
     with pytest.raises(ProbeError) as caught:
-        judge(read_enqueue_response, {"error": "queue is full", **body}, "nonce", status="503 Busy")
+        judge(job_id_from_enqueue_response, {"error": "queue is full", **body}, "nonce", status="503 Busy")
     assert caught.value.reason == "canary.enqueue_failed"
     assert "queue is full" in caught.value.message
     assert caught.value.facts["status"] == 503

@@ -29,7 +29,7 @@ from tests.support.redis_server import RedisServer, running_worker
 from tests.support.redis_server import running_redis as redis_running
 from tests.support.third_party import ThirdPartyServers, find_free_port, listening_process
 from watchdog.config.load import load_config
-from watchdog.domain.model import Json, Outcome, RecordedResult
+from watchdog.domain.model import Json, Outcome, ResultToRecord
 from watchdog.net import SecretMask
 from watchdog.probes.base import derive_idempotency_key
 from watchdog.queues import mcp
@@ -42,11 +42,11 @@ CONNECT_AND_SEND_PHASES = ["spawn", "negotiate", "list", "enqueue"]
 
 def run(
     mcp: Mapping[str, Any], finish_within_ms: int = 3_000, *, slot: int | None = None, state: Any = None, **fields: Any
-) -> RecordedResult:
+) -> ResultToRecord:
     return asyncio.run(run_probe(short_canary_probe({"mcp": mcp, **fields}, finish_within_ms), slot, probe_state=state))
 
 
-def verdict(report: RecordedResult) -> tuple[Outcome, str, str]:
+def verdict(report: ResultToRecord) -> tuple[Outcome, str, str]:
     return report.result.outcome, report.result.reason, report.result.message
 
 
@@ -277,8 +277,8 @@ class ScriptedServerRun:
 
     def run(
         self, finish_within_ms: int = 400, *, state: Any = None, mask: SecretMask = EMPTY_MASK, **fields: Any
-    ) -> RecordedResult:
-        async def run_against_server() -> RecordedResult:
+    ) -> ResultToRecord:
+        async def run_against_server() -> ResultToRecord:
             async with running_raw_server(self.answers, [tool_definition("export")]) as server:
                 probe = short_canary_probe({"mcp": {"url": server.url, "tool": "export", **fields}}, finish_within_ms)
                 report = await run_probe(probe, probe_state=state, mask=mask)
@@ -434,13 +434,13 @@ def test_a_tool_that_returns_no_job_id_within_the_limit() -> None:
 
 
 def test_a_tool_that_returns_no_job_id_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mcp, "JOB_ID_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(mcp, "MCP_CANARY_JOB_ID_TIMEOUT_S", 0.2)
     report = ScriptedServerRun({"tools/call": RawMcpResponse(hang=True)}).run(resource="job:{job_id}")
     assert verdict(report) == (Outcome.FAIL, "timeout.call", f"export returned no job id within 200{MS}")
 
 
 def test_a_server_that_never_completes_the_handshake(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mcp, "CONNECT_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(mcp, "MCP_CANARY_CONNECT_TIMEOUT_S", 0.3)
     report = ScriptedServerRun({"*": RawMcpResponse(hang=True)}).run()
     assert verdict(report)[:2] == (Outcome.FAIL, "timeout.negotiate")
     assert report.result.message.startswith(f"timed out after 300{MS}")
@@ -475,7 +475,7 @@ def test_reads_that_fail_until_the_deadline() -> None:
 
 
 def test_a_read_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("watchdog.probes.canary.BROKER_CALL_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("watchdog.probes.canary.CANARY_QUEUE_CALL_TIMEOUT_S", 0.3)
     report = ScriptedServerRun(
         {"tools/call": tool_response(STARTED), "resources/read": RawMcpResponse(hang=True)}
     ).run()

@@ -17,12 +17,12 @@ from tests.support.probe_runs import node_worker_command, poll_queue, python_wor
 from tests.support.redis_server import running_worker
 from tests.support.third_party import ThirdPartyServers, find_free_port
 from watchdog.domain.formatting import format_utc
-from watchdog.domain.model import Outcome, RecordedResult
-from watchdog.net import Network, PhaseTimer
+from watchdog.domain.model import Outcome, ResultToRecord
+from watchdog.net import NetworkAccess, PhaseTimer
 from watchdog.net.errors import ProbeError
-from watchdog.queues import ConnectContext
+from watchdog.queues import QueueConnectContext
 from watchdog.queues.clients.postgres import open_postgres_session
-from watchdog.queues.pgboss.stats import PgbossStatsSource
+from watchdog.queues.pgboss.stats import PgbossQueueStatsSource
 
 NBSP = "\N{NO-BREAK SPACE}"
 MINUTE_MS = 60_000
@@ -39,7 +39,7 @@ class PostgresQueue:
             return cursor.fetchall() if cursor.description else []
 
 
-def counts(report: RecordedResult) -> dict[str, Any]:
+def counts(report: ResultToRecord) -> dict[str, Any]:
     """The measurements without ages, which depend on timing."""
     assert report.result.outcome is Outcome.PASS, report.result.message
     values = dict(report.result.measurements)
@@ -48,10 +48,10 @@ def counts(report: RecordedResult) -> dict[str, Any]:
 
 
 async def fetch_all(url: str, statement: str) -> None:
-    system = PgbossStatsSource.model_validate({"url": url, "queue": "report"})
+    system = PgbossQueueStatsSource.model_validate({"url": url, "queue": "report"})
     async with (
-        Network() as network,
-        open_postgres_session(system, ConnectContext(network, PhaseTimer(), True, 3.0, 0), "") as session,
+        NetworkAccess() as network,
+        open_postgres_session(system, QueueConnectContext(network, PhaseTimer(), True, 3.0, 0), "") as session,
     ):
         await session.fetch_all(statement)
 
@@ -191,9 +191,9 @@ def test_pgboss_counts_that_take_too_long_are_omitted(pgboss: PgbossQueue, monke
     pgboss.create_queue()
     pgboss.add(1)
     monkeypatch.setattr(
-        "watchdog.queues.pgboss.stats.FINISHED_COUNTS_SQL", "SELECT pg_sleep(60), %(queue)s, %(window_ms)s"
+        "watchdog.queues.pgboss.stats.PGBOSS_FINISHED_COUNTS_SQL", "SELECT pg_sleep(60), %(queue)s, %(window_ms)s"
     )
-    monkeypatch.setattr("watchdog.queues.clients.postgres.FULL_COUNT_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("watchdog.queues.clients.postgres.STORED_JOBS_COUNT_TIMEOUT_S", 0.2)
     report = poll_queue(pgboss.system)
     assert counts(report) == {"waiting": 1, "active": 0, "delayed": 0}
     values = "PostgreSQL timed out: canceling statement due to statement timeout"

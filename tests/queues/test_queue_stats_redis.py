@@ -24,7 +24,7 @@ from tests.support.redis_server import RedisServer, running_worker
 from tests.support.redis_server import running_redis as redis_running
 from tests.support.third_party import ThirdPartyServers
 from watchdog.domain.formatting import format_utc
-from watchdog.domain.model import Outcome, RecordedResult
+from watchdog.domain.model import Outcome, ResultToRecord
 
 NBSP = "\N{NO-BREAK SPACE}"
 MINUTE_MS = 60_000
@@ -38,7 +38,7 @@ def queue_name(redis_server: RedisServer) -> Iterator[str]:
         yield f"mail-{uuid4().hex[:8]}"
 
 
-def counts(report: RecordedResult) -> dict[str, Any]:
+def counts(report: ResultToRecord) -> dict[str, Any]:
     """The measurements without ages, which depend on timing."""
     assert report.result.outcome is Outcome.PASS, report.result.message
     values = dict(report.result.measurements)

@@ -24,7 +24,7 @@ from tests.support.probe_runs import JobProblem, JobsRun, run_jobs_probe, run_pr
 from tests.support.third_party import find_free_port
 from watchdog.config.load import load_config
 from watchdog.domain.formatting import format_iso8601
-from watchdog.domain.model import Json, Outcome, RecordedResult
+from watchdog.domain.model import Json, Outcome, ResultToRecord
 from watchdog.net.errors import ProbeError
 from watchdog.probes import JobsProbe
 from watchdog.queues.clients import external_database
@@ -507,11 +507,11 @@ def test_a_role_that_can_write_is_reported(postgres_app: ExternalApp) -> None:
         postgres_app.execute("DROP OWNED BY reader", "DROP ROLE reader")
 
 
-def _run_beside_another_task(app: ExternalApp, **sql: Any) -> tuple[RecordedResult, int]:
+def _run_beside_another_task(app: ExternalApp, **sql: Any) -> tuple[ResultToRecord, int]:
     """The result of a run, and how often another task of the loop had a turn meanwhile."""
     probe = JobsProbe.model_validate({"name": "Jobs", "jobs": {"sql": app.source(**sql)}})
 
-    async def run_beside_another_task() -> tuple[RecordedResult, int]:
+    async def run_beside_another_task() -> tuple[ResultToRecord, int]:
         task, turns = asyncio.create_task(run_probe(probe)), 0
         while not task.done():
             await asyncio.sleep(0.01)
@@ -546,7 +546,7 @@ def test_a_server_that_stops_responding_is_unreachable(
     postgres_app: ExternalApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its process is suspended while connected, so the server's own limits do not apply."""
-    monkeypatch.setattr(external_database, "TOTAL_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(external_database, "EXTERNAL_TRANSACTION_TIMEOUT_S", 2.0)
     postgres_app.execute(TABLE)
     watchdog_pids_sql = (
         "SELECT pid FROM pg_stat_activity WHERE application_name = 'watchdog' AND datname = current_database()"
@@ -557,7 +557,7 @@ def test_a_server_that_stops_responding_is_unreachable(
         with postgres_app.engine.connect() as connection:
             return list(connection.execute(sa.text(watchdog_pids_sql)).scalars())
 
-    async def run_while_stopping_server() -> RecordedResult:
+    async def run_while_stopping_server() -> ResultToRecord:
         with postgres_app.engine.connect() as other:
             other.exec_driver_sql("LOCK TABLE scheduled_jobs IN ACCESS EXCLUSIVE MODE")
             task = asyncio.create_task(run_probe(probe))

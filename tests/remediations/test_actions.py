@@ -17,12 +17,12 @@ from tests.support.mariadb import MariaDbServer
 from tests.support.mcp_servers.raw_http import RawMcpResponse, running_raw_server, tool_definition
 from tests.support.postgres import PostgresServer
 from tests.support.third_party import find_free_port
-from watchdog.net import Network, PhaseTimer
+from watchdog.net import NetworkAccess, PhaseTimer
 from watchdog.net.errors import ProbeError
 from watchdog.probes import PROBE_KINDS, JobsProbe, Probe
-from watchdog.queues import ConnectContext
+from watchdog.queues import QueueConnectContext
 from watchdog.remediations import RemediationContext, RemediationSettings
-from watchdog.remediations.reasons import expand_pattern
+from watchdog.remediations.reasons import expand_reason_pattern
 from watchdog.remediations.sql import SqlRemediation
 
 NBSP = "\N{NO-BREAK SPACE}"
@@ -34,8 +34,8 @@ def apply(
     config: dict[str, Any], context: RemediationContext = STUCK, *, dry: bool = False, timeout_s: float = 10.0
 ) -> str:
     async def execute() -> str:
-        async with Network() as network:
-            connect_context = ConnectContext(network, PhaseTimer(), True, timeout_s, 1_700_000_000_000)
+        async with NetworkAccess() as network:
+            connect_context = QueueConnectContext(network, PhaseTimer(), True, timeout_s, 1_700_000_000_000)
             remediation = RemediationSettings.model_validate({"on": "stuck", **config})
             async with asyncio.timeout(timeout_s):
                 return await remediation.action.execute(context, connect_context, dry_run=dry)
@@ -262,11 +262,11 @@ def call(responses: dict[str, Any], *, dry: bool = False, name: str = "trigger_t
     async def execute() -> tuple[str, Any]:
         async with (
             running_raw_server(responses, tools=[tool_definition(name)], result=result) as server,
-            Network() as network,
+            NetworkAccess() as network,
         ):
             arguments = {"task": "{subject}"}
             settings = {"on": "stale", "mcp": {"url": server.url, "tool": "trigger_task", "arguments": arguments}}
-            connect_context = ConnectContext(network, PhaseTimer(), True, 10.0, 1_700_000_000_000)
+            connect_context = QueueConnectContext(network, PhaseTimer(), True, 10.0, 1_700_000_000_000)
             remediation = RemediationSettings.model_validate(settings)
             return await remediation.action.execute(
                 STUCK._replace(reason="task.stale"), connect_context, dry_run=dry
@@ -335,13 +335,13 @@ def test_a_remediation_of_celery_beat_schedules_uses_their_database() -> None:
     ],
 )
 def test_reasons_of_jobs_and_queues_can_be_abbreviated(word: str, meant: tuple[str, ...]) -> None:
-    assert expand_pattern(word) == meant
+    assert expand_reason_pattern(word) == meant
 
 
 def test_every_suggested_reason_is_valid() -> None:
     with pytest.raises(ValueError, match="did you mean 'no_consumers'") as error:
-        expand_pattern("No consumers")
-    assert expand_pattern(str(error.value).rpartition("did you mean ")[2].strip("?'"))
+        expand_reason_pattern("No consumers")
+    assert expand_reason_pattern(str(error.value).rpartition("did you mean ")[2].strip("?'"))
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ import pytest
 
 from tests.support.service import ServiceHarness, scripted_probe
 from tests.support.store import START_AT
-from watchdog.api.service import background_task_json
+from watchdog.api.service import serialize_background_task
 from watchdog.domain.formatting import NBSP, format_iso8601
-from watchdog.domain.rules.task import task_failure_reason
-from watchdog.probes.mcp_tasks import parse_task_list
-from watchdog.service.background_tasks import OVERDUE_AFTER_INTERVALS, BackgroundTask
+from watchdog.domain.rules.task import find_mcp_task_problem
+from watchdog.probes.mcp_tasks import parse_mcp_task_list
+from watchdog.service.background_tasks import BACKGROUND_TASK_OVERDUE_INTERVALS, BackgroundTask
 
 
 async def maintain() -> None:
@@ -29,11 +29,11 @@ OVERDUE = "no run has ended for 20 min; the task runs every 1 min"
     ("sentence", "results", "later", "ok", "expected"),
     [
         ("it has just started", [], 0, True, NEVER),
-        ("its first run takes long", [], OVERDUE_AFTER_INTERVALS * 60_000, True, NEVER),
-        ("its first run hangs", [], OVERDUE_AFTER_INTERVALS * 60_000 + 1, False, ("overdue", OVERDUE)),
+        ("its first run takes long", [], BACKGROUND_TASK_OVERDUE_INTERVALS * 60_000, True, NEVER),
+        ("its first run hangs", [], BACKGROUND_TASK_OVERDUE_INTERVALS * 60_000 + 1, False, ("overdue", OVERDUE)),
         ("it results", [""], 59_000, True, OK),
-        ("its next run takes long", [""], OVERDUE_AFTER_INTERVALS * 60_000, True, OK),
-        ("its next run hangs", [""], OVERDUE_AFTER_INTERVALS * 60_000 + 1, False, ("overdue", OVERDUE)),
+        ("its next run takes long", [""], BACKGROUND_TASK_OVERDUE_INTERVALS * 60_000, True, OK),
+        ("its next run hangs", [""], BACKGROUND_TASK_OVERDUE_INTERVALS * 60_000 + 1, False, ("overdue", OVERDUE)),
         ("it failed", ["", "disk full"], 10, False, ("failed", "disk full")),
         ("it failed without a message", [" "], 10, False, ("failed", " ")),
         ("it failed, and its next run hangs", ["disk full"], 1_201_000, False, ("overdue", f"{OVERDUE}. disk full")),
@@ -47,16 +47,16 @@ def test_the_status_of_a_task(
     task = BackgroundTask("maintain", maintain, 60_000, START_AT)
     for error in results:
         task.record_failure(START_AT, error) if error else task.record_success(START_AT)
-    status = background_task_json(task, START_AT + later)
+    status = serialize_background_task(task, START_AT + later)
     error = status["last_run_error"]
     assert (status["ok"], status["last_run_status"], error and error.replace(NBSP, " ")) == (ok, *expected), sentence
     assert (status["last_run_at"], status["staleness_ms"]) == (
         (format_iso8601(START_AT), max(later, 0)) if results else (None, None)
     )
-    listing = parse_task_list({"tasks": [status]}, START_AT + later, {})
+    listing = parse_mcp_task_list({"tasks": [status]}, START_AT + later, {})
     assert listing is not None
     assert not listing.problems
-    assert (task_failure_reason("maintain", listing.tasks["maintain"], None, 0)[0] == "") is ok, (
+    assert (find_mcp_task_problem("maintain", listing.tasks["maintain"], None, 0)[0] == "") is ok, (
         "the mcp probe reads the same status"
     )
 
@@ -72,9 +72,9 @@ async def test_every_background_task_has_a_status(harness: ServiceHarness) -> No
     tasks = harness.service.tasks
     assert list(tasks) == ["claim", "record", "wake", "deliver", "maintain", "renew_lease"]
     for name in tasks:
-        assert background_task_json(tasks[name], harness.now)["last_run_status"] == "never"
+        assert serialize_background_task(tasks[name], harness.now)["last_run_status"] == "never"
         await harness.service.trigger_task(name)
-        assert background_task_json(tasks[name], harness.now)["last_run_status"] == "success"
+        assert serialize_background_task(tasks[name], harness.now)["last_run_status"] == "success"
     with pytest.raises(KeyError):
         await harness.service.trigger_task("backup")
 
@@ -113,4 +113,4 @@ async def test_a_task_continues_after_its_caller_is_cancelled(
     await asyncio.wait([waiting])
     finish.set()
     await asyncio.gather(*harness.service._triggered_runs)
-    assert background_task_json(harness.service.tasks["deliver"], harness.now)["last_run_status"] == "success"
+    assert serialize_background_task(harness.service.tasks["deliver"], harness.now)["last_run_status"] == "success"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from watchdog.service import check_in_log as module
-from watchdog.service.check_in_log import READ_CHUNK_BYTES, CheckInLog, CheckInLogError
+from watchdog.service.check_in_log import CHECK_IN_LOG_CHUNK_BYTES, CheckInLog, CheckInLogError
 
 
 @pytest.fixture
@@ -107,7 +107,9 @@ def test_both_files_may_end_with_an_incomplete_line(path: Path) -> None:
         assert sorted(drain(log)) == [b"one", b"three", b"two"]
 
 
-@pytest.mark.parametrize("invalid", [b"\n\n", b"00000000 not ours\n", b"x" * 70, b"y" * (READ_CHUNK_BYTES + 9) + b"\n"])
+@pytest.mark.parametrize(
+    "invalid", [b"\n\n", b"00000000 not ours\n", b"x" * 70, b"y" * (CHECK_IN_LOG_CHUNK_BYTES + 9) + b"\n"]
+)
 def test_invalid_bytes_are_skipped(path: Path, invalid: bytes) -> None:
     with open_log(path, 4 << 20) as log:
         log.append([b"one"])
@@ -213,7 +215,7 @@ def test_what_does_not_fit_is_left_where_it_is(path: Path) -> None:
 
 
 def test_too_many_processes_are_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_LOGS", 2)
+    monkeypatch.setattr(module, "MAX_CHECK_IN_LOGS_PER_PATH", 2)
     with open_log(path) as first, open_log(path) as second, open_log(path) as third:
         first.append([b"one"])
         second.append([b"two"])

@@ -19,7 +19,7 @@ from watchdog.domain.heartbeat import HEARTBEAT_STATE_KEY, CheckInKind
 from watchdog.net import SecretMask
 from watchdog.service import check_ins as module
 from watchdog.service.check_in_log import CheckInLog
-from watchdog.service.check_ins import MAX_OUTPUT_BYTES, TAKE_OVER_INTERVAL_MS, CheckInReceiver
+from watchdog.service.check_ins import MAX_CHECK_IN_OUTPUT_BYTES, TAKE_OVER_INTERVAL_MS, CheckInReceiver
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.tables import check_ins, probe_state, schedule
 from watchdog.store.write.check_ins import CheckInStore
@@ -155,7 +155,7 @@ async def test_the_end_of_a_long_output_is_stored_without_secrets(database_url: 
         assert row["output"].startswith("a")
         assert row["output"].endswith("ü•••end")
         assert "•••\ufffd\ufffd[31mü" in row["output"]
-        assert MAX_OUTPUT_BYTES - 3 <= len(row["output"].encode()) <= MAX_OUTPUT_BYTES
+        assert MAX_CHECK_IN_OUTPUT_BYTES - 3 <= len(row["output"].encode()) <= MAX_CHECK_IN_OUTPUT_BYTES
 
 
 async def test_what_a_process_that_was_killed_left_is_stored_by_one_that_runs(

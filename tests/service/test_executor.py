@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 import pytest
 
 from tests.support.store import START_AT, make_registered_probe
-from watchdog.domain.model import ClaimedSlot, Outcome, RecordedResult, Result
+from watchdog.domain.model import ClaimedSlot, Outcome, ProbeResult, ResultToRecord
 from watchdog.domain.probe_state import job_state_key
 from watchdog.domain.rules import missed_run
-from watchdog.probes.base import Probe, RunContext
+from watchdog.probes.base import Probe, ProbeAttemptContext
 from watchdog.service import executor
-from watchdog.service.executor import RunExecutor
+from watchdog.service.executor import ProbeRunExecutor
 from watchdog.service.registration import build_registered_probe
 
 POLICY = make_registered_probe().policy
@@ -27,7 +27,7 @@ class UnusedProbe(Probe):
     def target(self) -> str:
         return "nowhere"
 
-    async def observe(self, attempt: RunContext) -> Any:
+    async def observe(self, attempt: ProbeAttemptContext) -> Any:
         raise NotImplementedError
 
 
@@ -46,9 +46,9 @@ class Runner:
     ],
 )
 async def test_a_stopped_run_is_missed(sentence: str, ahead: int, started: bool, reason: str) -> None:
-    recorded: list[RecordedResult] = []
+    recorded: list[ResultToRecord] = []
     runner: Any = Runner()
-    run_executor = RunExecutor(runner, lambda: START_AT, recorded.append)
+    run_executor = ProbeRunExecutor(runner, lambda: START_AT, recorded.append)
     run_executor.start_run(UnusedProbe(name="p", id="p"), ClaimedSlot(1, START_AT + ahead, "local", None), {})
     if started:
         await asyncio.sleep(0.01)
@@ -65,9 +65,9 @@ async def test_a_stopped_run_is_missed(sentence: str, ahead: int, started: bool,
 )
 async def test_a_stopped_run_of_a_cron_schedule_is_a_finding(ahead: int, reason: str, message: str) -> None:
     """It is claimed, so no process runs it again."""
-    recorded: list[RecordedResult] = []
+    recorded: list[ResultToRecord] = []
     runner: Any = Runner()
-    run_executor = RunExecutor(runner, lambda: START_AT, recorded.append)
+    run_executor = ProbeRunExecutor(runner, lambda: START_AT, recorded.append)
     probe = UnusedProbe(name="p", id="p", schedule="@daily")
     run_executor.start_run(probe, ClaimedSlot(1, START_AT + ahead, "local", None), {})
     await asyncio.sleep(0.01)
@@ -82,7 +82,7 @@ async def test_a_stopped_run_of_a_cron_schedule_is_a_finding(ahead: int, reason:
 async def test_a_run_without_a_free_place_is_missed(
     monkeypatch: pytest.MonkeyPatch, schedule: str | None, reason: str
 ) -> None:
-    monkeypatch.setattr(executor, "MAX_CONCURRENT_RUNS_PER_HOST", 1)
+    monkeypatch.setattr(executor, "MAX_CONCURRENT_PROBE_RUNS_PER_HOST", 1)
     monkeypatch.setattr(executor, "CONCURRENCY_WAIT_TIMEOUT_S", 0.05)
 
     class HostedProbe(UnusedProbe):
@@ -90,9 +90,9 @@ async def test_a_run_without_a_free_place_is_missed(
         def host(self) -> str:
             return "hangs.example"
 
-    recorded: asyncio.Queue[RecordedResult] = asyncio.Queue()
+    recorded: asyncio.Queue[ResultToRecord] = asyncio.Queue()
     runner: Any = Runner()
-    run_executor = RunExecutor(runner, lambda: START_AT, recorded.put_nowait)
+    run_executor = ProbeRunExecutor(runner, lambda: START_AT, recorded.put_nowait)
     for number in (1, 2):
         run_executor.start_run(
             HostedProbe(name="p", id="p", timeout="5m", schedule=schedule),
@@ -110,13 +110,13 @@ async def test_a_run_gets_the_state_of_a_run_that_ended_after_its_slot_was_claim
     received: list[Mapping[str, Any]] = []
 
     class CountingRunner:
-        async def run(self, _: Probe, slot: ClaimedSlot, probe_state: Mapping[str, Any]) -> RecordedResult:
+        async def run(self, _: Probe, slot: ClaimedSlot, probe_state: Mapping[str, Any]) -> ResultToRecord:
             received.append(probe_state)
-            result = Result(slot.probe, slot.slot, slot.location, Outcome.PASS)
-            return RecordedResult(result, state_updates={"runs": len(received), "first": None})
+            result = ProbeResult(slot.probe, slot.slot, slot.location, Outcome.PASS)
+            return ResultToRecord(result, state_updates={"runs": len(received), "first": None})
 
     runner: Any = CountingRunner()
-    run_executor = RunExecutor(runner, lambda: START_AT, lambda _: None)
+    run_executor = ProbeRunExecutor(runner, lambda: START_AT, lambda _: None)
     as_claimed = {"first": True, "other": 7}
     for slot, previous_slot in ((1_000, None), (2_000, 1_000), (4_000, 3_000)):
         run_executor.start_run(
@@ -134,13 +134,13 @@ async def test_a_run_does_not_build_on_jobs_that_a_late_result_has_shown() -> No
     key = job_state_key("backup")
 
     class LosingRunner:
-        async def run(self, _: Probe, slot: ClaimedSlot, probe_state: Mapping[str, Any]) -> RecordedResult:
+        async def run(self, _: Probe, slot: ClaimedSlot, probe_state: Mapping[str, Any]) -> ResultToRecord:
             received.append(probe_state)
-            result = Result(slot.probe, slot.slot, slot.location, Outcome.PASS)
-            return RecordedResult(result, state_updates={key: {"lost_since": slot.slot}, "sentinel": slot.slot})
+            result = ProbeResult(slot.probe, slot.slot, slot.location, Outcome.PASS)
+            return ResultToRecord(result, state_updates={key: {"lost_since": slot.slot}, "sentinel": slot.slot})
 
     runner: Any = LosingRunner()
-    run_executor = RunExecutor(runner, lambda: now, lambda _: None)
+    run_executor = ProbeRunExecutor(runner, lambda: now, lambda _: None)
     probe = UnusedProbe(name="p", id="p")
     max_lateness = build_registered_probe(probe, "").policy.max_lateness
     for slot, previous_slot, started_at in ((1_000, None, 1_000), (2_000, 1_000, 2_000), (3_000, 2_000, None)):

@@ -11,10 +11,10 @@ import pytest
 from tests.support.polling import wait_until_async
 from tests.support.service import PASSING_OBSERVATION, scripted_probe
 from tests.support.store import START_AT
-from watchdog.domain.model import ClaimedSlot, RecordedResult, Result
+from watchdog.domain.model import ClaimedSlot, ProbeResult, ResultToRecord
 from watchdog.service import executor
 from watchdog.service.clock import wall_clock_ms
-from watchdog.service.executor import RunExecutor
+from watchdog.service.executor import ProbeRunExecutor
 
 
 class BlockingRunner:
@@ -26,7 +26,7 @@ class BlockingRunner:
         self.max_concurrent: Counter[str] = Counter()
         self.started: list[tuple[int, int]] = []
 
-    async def run(self, probe: Any, slot: ClaimedSlot, *_: Any) -> RecordedResult:
+    async def run(self, probe: Any, slot: ClaimedSlot, *_: Any) -> ResultToRecord:
         self.started.append((slot.probe, wall_clock_ms()))
         for name in ("all", probe.host):
             self.concurrent[name] += 1
@@ -34,18 +34,18 @@ class BlockingRunner:
         await self.gate.wait()
         for name in ("all", probe.host):
             self.concurrent[name] -= 1
-        return RecordedResult(Result(slot.probe, slot.slot, slot.location, PASSING_OBSERVATION.outcome))
+        return ResultToRecord(ProbeResult(slot.probe, slot.slot, slot.location, PASSING_OBSERVATION.outcome))
 
 
 @pytest.fixture
 def low_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executor, "MAX_CONCURRENT_RUNS", 5)
-    monkeypatch.setattr(executor, "MAX_CONCURRENT_RUNS_PER_HOST", 2)
+    monkeypatch.setattr(executor, "MAX_CONCURRENT_PROBE_RUNS", 5)
+    monkeypatch.setattr(executor, "MAX_CONCURRENT_PROBE_RUNS_PER_HOST", 2)
 
 
 async def test_a_run_never_starts_before_its_slot() -> None:
     runner: Any = BlockingRunner()
-    run_executor = RunExecutor(runner, wall_clock_ms, lambda _: None)
+    run_executor = ProbeRunExecutor(runner, wall_clock_ms, lambda _: None)
     slot = wall_clock_ms() + 300
     run_executor.start_run(scripted_probe(), ClaimedSlot(1, slot, "here", None), {})
     run_executor.start_run(scripted_probe(), ClaimedSlot(2, slot - 5_000, "here", None), {})
@@ -59,8 +59,8 @@ async def test_a_run_never_starts_before_its_slot() -> None:
 
 async def test_limits(low_limits: None) -> None:
     runner: Any = BlockingRunner()
-    recorded: list[RecordedResult] = []
-    run_executor = RunExecutor(runner, lambda: START_AT, recorded.append)
+    recorded: list[ResultToRecord] = []
+    run_executor = ProbeRunExecutor(runner, lambda: START_AT, recorded.append)
     hosts = ["a"] * 6 + ["b"] * 6 + [""] * 6
     for number, host in enumerate(hosts):
         run_executor.start_run(
@@ -76,7 +76,7 @@ async def test_limits(low_limits: None) -> None:
 
 async def test_a_host_that_hangs_does_not_block_others(low_limits: None) -> None:
     runner: Any = BlockingRunner()
-    run_executor = RunExecutor(runner, lambda: START_AT, lambda _: None)
+    run_executor = ProbeRunExecutor(runner, lambda: START_AT, lambda _: None)
     for number in range(20):
         run_executor.start_run(
             scripted_probe(host_name="hangs", timeout="5m"), ClaimedSlot(number, START_AT, "here", None), {}

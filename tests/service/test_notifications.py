@@ -11,19 +11,19 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.support.store import INTERVAL_MS, START_AT, StoreHarness, make_registered_probe, make_results
-from watchdog.domain.membership import LEASE_MS, MEMBER_HISTORY_MS
+from watchdog.domain.membership import ENDED_MEMBER_RETENTION_MS, MEMBER_LEASE_MS
 from watchdog.domain.model import IncidentEvent, Json
-from watchdog.domain.routing import RoutingTable
-from watchdog.net import Network, SecretMask
+from watchdog.domain.routing import NotificationRoutingTable
+from watchdog.net import NetworkAccess, SecretMask
 from watchdog.notifiers.base import DeliveryError, DeliveryRequest, Notifier
 from watchdog.service import notifications
 from watchdog.service.notifications import (
-    FIRST_RETRY_DELAY_MS,
+    FIRST_NOTIFICATION_RETRY_DELAY_MS,
     MAX_NOTIFICATION_AGE_MS,
-    MAX_RETRY_DELAY_MS,
+    MAX_NOTIFICATION_RETRY_DELAY_MS,
     NOTIFICATION_LEASE_MS,
     NotificationSender,
-    retry_delay_ms,
+    notification_retry_delay_ms,
 )
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.errors import StoreUnavailableError
@@ -65,7 +65,7 @@ class SenderHarness:
             store_executor=self.store_executor,
             outbox=self.store.outbox,
             notifiers=notifiers,
-            network=Network(),
+            network=NetworkAccess(),
             mask=mask,
             clock=lambda: self.now,
             public_url="https://status.example",
@@ -88,7 +88,7 @@ class SenderHarness:
 
 @pytest.fixture
 def harness(tmp_path: Path) -> Iterator[SenderHarness]:
-    routes = RoutingTable({"oncall": ("oncall/spy",)})
+    routes = NotificationRoutingTable({"oncall": ("oncall/spy",)})
     with StoreHarness(
         f"sqlite:///{tmp_path / 'watchdog.db'}",
         [make_registered_probe(failure_threshold=2, success_threshold=1)],
@@ -123,7 +123,7 @@ async def test_opened_and_resolved_while_unreachable_become_one_message(harness:
     open_incident(harness)
     await harness.deliver()
     open_incident(harness, "pffp")
-    harness.now += FIRST_RETRY_DELAY_MS
+    harness.now += FIRST_NOTIFICATION_RETRY_DELAY_MS
     await harness.deliver()
     assert [(d.notification.event, d.alert_context.merged) for d in harness.received] == [
         (IncidentEvent.OPENED, False),
@@ -149,14 +149,18 @@ async def test_a_failed_delivery_is_retried_with_growing_delays_and_becomes_unde
         delays.append(row["due_at"] - harness.now)
         harness.now = row["due_at"]
     assert delays[:4] == [
-        FIRST_RETRY_DELAY_MS,
-        2 * FIRST_RETRY_DELAY_MS,
-        4 * FIRST_RETRY_DELAY_MS,
-        8 * FIRST_RETRY_DELAY_MS,
+        FIRST_NOTIFICATION_RETRY_DELAY_MS,
+        2 * FIRST_NOTIFICATION_RETRY_DELAY_MS,
+        4 * FIRST_NOTIFICATION_RETRY_DELAY_MS,
+        8 * FIRST_NOTIFICATION_RETRY_DELAY_MS,
     ]
-    assert max(delays) == delays[-1] == MAX_RETRY_DELAY_MS
+    assert max(delays) == delays[-1] == MAX_NOTIFICATION_RETRY_DELAY_MS
     assert row["state"] == "undelivered"
-    assert MAX_NOTIFICATION_AGE_MS <= row["finished_at"] - created_at <= MAX_NOTIFICATION_AGE_MS + MAX_RETRY_DELAY_MS
+    assert (
+        MAX_NOTIFICATION_AGE_MS
+        <= row["finished_at"] - created_at
+        <= MAX_NOTIFICATION_AGE_MS + MAX_NOTIFICATION_RETRY_DELAY_MS
+    )
     assert row["attempts"] == len(delays) + 1
     assert row["detail"] == "connection refused by •••", "no secret reaches a page"
 
@@ -362,7 +366,7 @@ async def test_a_retry_after_of_zero_does_not_shorten_the_delays(harness: Sender
 async def test_a_confirmed_notification_is_not_sent_again_while_the_database_is_unavailable(
     harness: SenderHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notifications, "ACKNOWLEDGE_RETRY_INTERVAL_S", 0.0)
+    monkeypatch.setattr(notifications, "MARK_SENT_RETRY_INTERVAL_S", 0.0)
     sent, errors = harness.store.outbox.mark_sent, [StoreUnavailableError("database is locked")] * 3
 
     def unavailable(*values: Any) -> None:
@@ -392,15 +396,15 @@ async def test_a_notification_for_an_unknown_destination_waits_and_becomes_undel
     harness.sender.notifiers = {}
     open_incident(harness)
     await harness.deliver()
-    await harness.sender.expire_orphans()
+    await harness.sender.give_up_orphaned_notifications()
     assert [(row["state"], row["attempts"]) for row in harness.rows()] == [("waiting", 0)]
-    harness.now += MEMBER_HISTORY_MS
+    harness.now += ENDED_MEMBER_RETENTION_MS
     harness.store.membership.renew(harness.now)
-    await harness.sender.expire_orphans()
+    await harness.sender.give_up_orphaned_notifications()
     assert harness.rows()[0]["state"] == "waiting", "a destination that a process has is notified, however late"
-    harness.now += LEASE_MS + MEMBER_HISTORY_MS
+    harness.now += MEMBER_LEASE_MS + ENDED_MEMBER_RETENTION_MS
     with capture_logs() as log:
-        await harness.sender.expire_orphans()
+        await harness.sender.give_up_orphaned_notifications()
     assert (harness.rows()[0]["state"], harness.rows()[0]["detail"]) == (
         "undelivered",
         "the destination is no longer configured",
@@ -411,7 +415,7 @@ async def test_a_notification_for_an_unknown_destination_waits_and_becomes_undel
 async def test_a_receiver_that_never_responds_is_retried(
     harness: SenderHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notifications, "SEND_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(notifications, "NOTIFICATION_SEND_TIMEOUT_S", 0.01)
 
     class HangingNotifier(SpyNotifier):
         async def send(self, delivery: DeliveryRequest) -> dict[str, Json]:
@@ -475,7 +479,7 @@ async def test_a_shutdown_releases_its_leases(harness: SenderHarness) -> None:
 
 @pytest.mark.parametrize(("attempts", "wait"), [(1, 1_000), (2, 2_000), (10, 512_000), (11, 600_000), (29, 600_000)])
 def test_backoff(attempts: int, wait: int) -> None:
-    assert retry_delay_ms(attempts) == wait
+    assert notification_retry_delay_ms(attempts) == wait
 
 
 # ------------------------------------------------------------------------------- a cause that changes, and own faults

@@ -9,7 +9,7 @@ import pytest
 from tests.support.service import ScriptedProbe, scripted_probe
 from watchdog.domain.model import Severity
 from watchdog.domain.registered_probe import STALE_AFTER_SLOTS
-from watchdog.service.registration import LATE_RESULT_MARGIN_MS, build_registered_probe, build_schedule
+from watchdog.service.registration import LATE_RESULT_MARGIN_MS, build_probe_schedule, build_registered_probe
 
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
 
@@ -40,9 +40,9 @@ def test_a_registered_probe_has_the_configured_values() -> None:
 
 
 def test_probes_with_the_same_interval_are_spread_over_it() -> None:
-    slots = [build_schedule(scripted_probe(f"p{i}")).next_slot_after(0) for i in range(600)]
+    slots = [build_probe_schedule(scripted_probe(f"p{i}")).next_slot_after(0) for i in range(600)]
     assert all(50 < sum(slot // 10_000 == tenth for slot in slots) < 150 for tenth in range(6))
-    assert build_schedule(scripted_probe("p7")) == build_schedule(scripted_probe("p7"))
+    assert build_probe_schedule(scripted_probe("p7")) == build_probe_schedule(scripted_probe("p7"))
 
 
 @pytest.mark.parametrize(

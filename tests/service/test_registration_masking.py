@@ -9,9 +9,9 @@ import pytest
 from tests.support.store import START_AT
 from watchdog.app import run_app
 from watchdog.config.load import load_config
-from watchdog.domain.model import ClaimedSlot, Listing, Observation, Outcome, ReportedTask
+from watchdog.domain.model import ClaimedSlot, McpTaskFacts, Observation, Outcome, SubjectListing
 from watchdog.domain.rules import evaluate_rules
-from watchdog.net import Network
+from watchdog.net import NetworkAccess
 from watchdog.service.clock import wall_clock_ms
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
 from watchdog.service.registration import build_registered_probe
@@ -38,9 +38,11 @@ def test_a_task_whose_name_is_masked_keeps_its_limit(tmp_path: Path, monkeypatch
     (probe,) = given.config.probes
     member = build_registered_probe(probe, "", given.mask)
     assert member.info.target == "http://127.0.0.1/production/mcp"
-    backup = ReportedTask(True, last_run_at=START_AT - 3_600_001)
-    observation = Observation(Outcome.PASS, listings={"task": Listing(START_AT, {"quartermaster-backup": backup})})
-    report = ProbeRunner(Network(), given.mask, wall_clock_ms, EventLoopLagMonitor()).build_recorded_result(
+    backup = McpTaskFacts(True, last_run_at=START_AT - 3_600_001)
+    observation = Observation(
+        Outcome.PASS, listings={"task": SubjectListing(START_AT, {"quartermaster-backup": backup})}
+    )
+    report = ProbeRunner(NetworkAccess(), given.mask, wall_clock_ms, EventLoopLagMonitor()).build_result_to_record(
         ClaimedSlot(1, START_AT, "local", None), observation
     )
     bad = [(f.rule, f.subject, f.reason) for f in evaluate_rules(member.policy, report.result) if f.bad]

@@ -16,7 +16,7 @@ from tests.support.polling import wait_until_async
 from tests.support.service import ServiceHarness, scripted_probe
 from tests.support.store import INTERVAL_MS, START_AT, StoreHarness, make_registered_probe, make_result
 from watchdog.domain.model import Outcome
-from watchdog.net import Network, SecretMask
+from watchdog.net import NetworkAccess, SecretMask
 from watchdog.service.remediation import RemediationRunner
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.tables import remediations
@@ -38,7 +38,7 @@ class RemediationHarness:
         probe_by_id = {id: scripted_probe(id, remediation=remediation) for id in "ab"}
         probes = {id: probe_by_id[registered.info.id] for id, registered in self.store.registry.items()}
         self.mask = SecretMask(["hush-hush"])
-        self.network = Network()
+        self.network = NetworkAccess()
         store = RemediationStore(self.store.database, self.store.registry)
         self.runner = RemediationRunner(
             store=store,

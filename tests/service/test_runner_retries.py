@@ -21,26 +21,31 @@ from tests.support.store import START_AT
 from watchdog.domain.model import (
     ClaimedSlot,
     Evidence,
-    ExpressionFacts,
     Json,
-    Listing,
+    McpTaskFacts,
     Observation,
     Outcome,
-    RecordedResult,
-    ReportedTask,
+    PreferenceFacts,
+    ResultToRecord,
+    SubjectListing,
 )
-from watchdog.net import Network, SecretMask
-from watchdog.probes.base import RunContext, derive_idempotency_key
+from watchdog.net import NetworkAccess, SecretMask
+from watchdog.probes.base import ProbeAttemptContext, derive_idempotency_key
 from watchdog.service import runner
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
-from watchdog.service.runner import MAX_EXCERPT_CHARS, MAX_MESSAGE_CHARS, MAX_NAME_CHARS, ProbeRunner
+from watchdog.service.runner import (
+    MAX_EVIDENCE_EXCERPT_CHARS,
+    MAX_RESULT_MESSAGE_CHARS,
+    MAX_SUBJECT_NAME_CHARS,
+    ProbeRunner,
+)
 
 SECRET = "hush-hush"
 
 
-async def run(probe: ScriptedProbe, at: int = START_AT, memory: Mapping[str, Json] | None = None) -> RecordedResult:
+async def run(probe: ScriptedProbe, at: int = START_AT, memory: Mapping[str, Json] | None = None) -> ResultToRecord:
     async with EventLoopLagMonitor() as lag:
-        return await ProbeRunner(Network(), SecretMask([SECRET]), lambda: START_AT + 5, lag).run(
+        return await ProbeRunner(NetworkAccess(), SecretMask([SECRET]), lambda: START_AT + 5, lag).run(
             probe, ClaimedSlot(7, at, "here", START_AT - 60_000), memory or {}
         )
 
@@ -49,9 +54,9 @@ class Target:
     """Returns these observations in turn, and then the last again."""
 
     def __init__(self, *answers: Observation):
-        self.answers, self.attempts = list(answers), list[RunContext]()
+        self.answers, self.attempts = list(answers), list[ProbeAttemptContext]()
 
-    async def __call__(self, attempt: RunContext) -> Observation:
+    async def __call__(self, attempt: ProbeAttemptContext) -> Observation:
         self.attempts.append(attempt)
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
@@ -92,7 +97,7 @@ async def test_retries(what: str, answers: list[Observation], retries: int, atte
 
 
 async def test_all_attempts_share_one_deadline_and_one_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "FIRST_RETRY_DELAY_S", 0.8)
+    monkeypatch.setattr(runner, "FIRST_PROBE_RETRY_DELAY_S", 0.8)
     target = Target(RETRYABLE_OBSERVATION)
     result = (await run(scripted_probe(observe_function=target, retries=10, timeout="4s"))).result
     left = [attempt.remaining_s for attempt in target.attempts]
@@ -114,7 +119,7 @@ def test_the_key_depends_on_the_probe_and_the_slot_alone() -> None:
 async def test_a_hang_in_the_last_attempt_is_a_timeout() -> None:
     answers = iter([RETRYABLE_OBSERVATION])
 
-    async def script(attempt: RunContext) -> Observation:
+    async def script(attempt: ProbeAttemptContext) -> Observation:
         return next(answers, None) or await observe_forever(attempt)
 
     result = (await run(scripted_probe(observe_function=script, retries=5, timeout="700ms"))).result
@@ -130,7 +135,7 @@ async def test_a_hang_in_the_last_attempt_is_a_timeout() -> None:
     ],
 )
 async def test_a_blocked_event_loop(what: str, after: object, reason: str) -> None:
-    async def script(attempt: RunContext) -> Observation:
+    async def script(attempt: ProbeAttemptContext) -> Observation:
         time.sleep(0.9)  # noqa: ASYNC251 - blocks the event loop on purpose
         observation: Observation = await after(attempt)  # type: ignore[operator]
         return observation
@@ -149,7 +154,7 @@ async def test_a_cancelled_run_raises() -> None:
 
 
 async def test_the_state_is_passed_in_and_out() -> None:
-    async def script(attempt: RunContext) -> Observation:
+    async def script(attempt: ProbeAttemptContext) -> Observation:
         return replace(PASSING_OBSERVATION, state_updates={"count": attempt.probe_state["count"] + 1})
 
     report = await run(scripted_probe(observe_function=script), memory={"count": 41})
@@ -157,7 +162,7 @@ async def test_the_state_is_passed_in_and_out() -> None:
 
 
 async def test_a_name_in_the_state_is_masked() -> None:
-    async def script(attempt: RunContext) -> Observation:
+    async def script(attempt: ProbeAttemptContext) -> Observation:
         return replace(
             PASSING_OBSERVATION, state_updates={"job:1": {"name": f"sync {SECRET}", "since": 5}, "flight": [SECRET, 5]}
         )
@@ -177,8 +182,8 @@ async def test_all_text_is_sanitized() -> None:
         RAW * 100,
         measurements={"server": RAW * 100, "n": 3},
         listings={
-            "task": Listing(5, {RAW * 100: ReportedTask(False, status=RAW * 100, error=RAW * 100)}),
-            "preference": Listing(5, {f"body.key == '{SECRET}'": ExpressionFacts(RAW * 100)}),
+            "task": SubjectListing(5, {RAW * 100: McpTaskFacts(False, status=RAW * 100, error=RAW * 100)}),
+            "preference": SubjectListing(5, {f"body.key == '{SECRET}'": PreferenceFacts(RAW * 100)}),
         },
         evidence=Evidence({RAW: {"deep": [RAW] * 500}}, RAW * 1_000),
     )
@@ -187,13 +192,13 @@ async def test_all_text_is_sanitized() -> None:
     ((name, task),) = result.listings["task"].subjects.items()
     preferences = result.listings["preference"].subjects
     limits: list[tuple[str, int]] = [
-        (result.message, MAX_MESSAGE_CHARS),
-        (str(result.measurements["server"]), MAX_NAME_CHARS),
-        (name, MAX_NAME_CHARS),
-        (task.status, MAX_MESSAGE_CHARS),
-        (task.error, MAX_MESSAGE_CHARS),
-        (report.evidence.excerpt, MAX_EXCERPT_CHARS),
-        (preferences["body.key == '•••'"].problem, MAX_MESSAGE_CHARS),
+        (result.message, MAX_RESULT_MESSAGE_CHARS),
+        (str(result.measurements["server"]), MAX_SUBJECT_NAME_CHARS),
+        (name, MAX_SUBJECT_NAME_CHARS),
+        (task.status, MAX_RESULT_MESSAGE_CHARS),
+        (task.error, MAX_RESULT_MESSAGE_CHARS),
+        (report.evidence.excerpt, MAX_EVIDENCE_EXCERPT_CHARS),
+        (preferences["body.key == '•••'"].problem, MAX_RESULT_MESSAGE_CHARS),
         *[(text, 2_000) for text in _texts(report.evidence.facts)],
         *[(text, 100) for text in preferences],
     ]

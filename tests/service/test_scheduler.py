@@ -25,8 +25,8 @@ from tests.support.service import (
     without_ticks,
 )
 from tests.support.store import INTERVAL_MS, LOCATION, START_AT, make_result
-from watchdog.domain.model import ClaimedSlot, Observation, Outcome, RecordedResult
-from watchdog.probes.base import RunContext
+from watchdog.domain.model import ClaimedSlot, Observation, Outcome, ResultToRecord
+from watchdog.probes.base import ProbeAttemptContext
 from watchdog.service import scheduler as module
 from watchdog.service.notifications import MAX_NOTIFICATION_AGE_MS
 from watchdog.store.errors import StoreUnavailableError
@@ -72,9 +72,9 @@ class UnavailableStore:
         return stand_in
 
 
-def results_of_minutes(harness: ServiceHarness, n: int, outcome: Outcome = Outcome.PASS) -> list[RecordedResult]:
+def results_of_minutes(harness: ServiceHarness, n: int, outcome: Outcome = Outcome.PASS) -> list[ResultToRecord]:
     return [
-        RecordedResult(make_result(harness.store.database_ids[0], START_AT + i * INTERVAL_MS, outcome))
+        ResultToRecord(make_result(harness.store.database_ids[0], START_AT + i * INTERVAL_MS, outcome))
         for i in range(1, n + 1)
     ]
 
@@ -110,7 +110,7 @@ async def test_more_than_a_batch_is_claimed_in_one_task(
 async def test_a_run_gets_the_downtime(open_harness: Callable[..., ServiceHarness]) -> None:
     gaps: list[list[tuple[int, int]]] = []
 
-    async def observe(attempt: RunContext) -> Observation:
+    async def observe(attempt: ProbeAttemptContext) -> Observation:
         gaps.append(list(attempt.gaps))
         return PASSING_OBSERVATION
 
@@ -128,16 +128,16 @@ async def test_urgent_results_do_not_wait_for_the_timer(
     async with open_harness(scripted_probe()) as harness:
         first, second, third, fourth = results_of_minutes(harness, 4)
         await harness.service.start()
-        harness.service.accept_result(first)
+        harness.service.buffer_result(first)
         await asyncio.sleep(0.05)
         assert harness.stored_outcomes() == []
-        harness.service.accept_result(
+        harness.service.buffer_result(
             second._replace(result=second.result._replace(outcome=Outcome.FAIL, reason="timeout.exceeded"))
         )
         await wait_until_async(lambda: len(harness.stored_outcomes()) == 2)
-        harness.service.accept_result(third)
+        harness.service.buffer_result(third)
         await wait_until_async(lambda: len(harness.stored_outcomes()) == 3)
-        harness.service.accept_result(fourth)
+        harness.service.buffer_result(fourth)
         await asyncio.sleep(0.05)
         assert len(harness.stored_outcomes()) == 3
         await harness.service.stop()
@@ -180,7 +180,7 @@ async def test_a_failure_reschedules_the_next_slot(
 
 
 async def test_a_deadline_reschedules_the_next_slot(open_harness: Callable[..., ServiceHarness]) -> None:
-    async def observe(context: RunContext) -> Observation:
+    async def observe(context: ProbeAttemptContext) -> Observation:
         return Observation(Outcome.PASS, rerun_at=context.slot + 7_500)
 
     async with open_harness(scripted_probe(observe_function=observe)) as harness:
@@ -194,10 +194,10 @@ async def test_results_wait_in_order_while_the_database_is_unavailable(
 ) -> None:
     async with open_harness(scripted_probe()) as harness:
         unavailable = UnavailableStore(monkeypatch, harness.store.recorder, "record_results")
-        tick = partial(harness.service._run_task, harness.service.tasks["record"])
+        tick = partial(harness.service._run_background_task, harness.service.tasks["record"])
         with capture_logs() as log:
             for report in results_of_minutes(harness, 7):
-                harness.service.accept_result(report)
+                harness.service.buffer_result(report)
                 await tick()
             unavailable.back = True
             harness.now += 8 * INTERVAL_MS
@@ -223,7 +223,7 @@ async def test_a_result_that_cannot_be_stored_blocks_no_other(
         reports = results_of_minutes(harness, 3)
         poison = reports[1].result._replace(duration=1 << 70, message="hush-hush")
         for report in (reports[0], reports[1]._replace(result=poison), reports[2]):
-            harness.service.accept_result(report)
+            harness.service.buffer_result(report)
         harness.now += 4 * INTERVAL_MS
         with capture_logs() as log:
             await harness.service.record_results()
@@ -242,9 +242,9 @@ async def test_results_wait_when_none_can_be_stored(
         record = harness.store.recorder.record_results
         monkeypatch.setattr(harness.store.recorder, "record_results", Mock(side_effect=KeyError("hush-hush")))
         for report in results_of_minutes(harness, 3):
-            harness.service.accept_result(report)
+            harness.service.buffer_result(report)
         with capture_logs() as log:
-            await harness.service._run_task(harness.service.tasks["record"])
+            await harness.service._run_background_task(harness.service.tasks["record"])
         assert [(line["event"], line["error"]) for line in log if line["log_level"] == "error"] == [
             ("task_failed", "KeyError: '•••'")
         ]
@@ -260,7 +260,7 @@ async def test_results_are_stored_once_when_the_database_fails_between_single_re
     async with open_harness(scripted_probe()) as harness:
         record, calls = harness.store.recorder.record_results, 0
 
-        def flaky(batch: list[RecordedResult], now: int) -> Any:
+        def flaky(batch: list[ResultToRecord], now: int) -> Any:
             nonlocal calls
             calls += 1
             if calls == 3:
@@ -271,9 +271,9 @@ async def test_results_are_stored_once_when_the_database_fails_between_single_re
         reports = results_of_minutes(harness, 3)
         poison = reports[0].result._replace(duration=1 << 70)
         for report in (reports[0]._replace(result=poison), *reports[1:]):
-            harness.service.accept_result(report)
+            harness.service.buffer_result(report)
         harness.now += 4 * INTERVAL_MS
-        await harness.service._run_task(harness.service.tasks["record"])
+        await harness.service._run_background_task(harness.service.tasks["record"])
         await harness.service.record_results()
         assert harness.stored_outcomes() == [("error", "watchdog.internal_error"), PASS, PASS]
 
@@ -284,10 +284,10 @@ async def test_the_buffer_is_bounded_and_dropped_results_are_counted(
     monkeypatch.setattr(module, "MAX_BUFFERED_RESULTS", 10)
     async with open_harness(scripted_probe()) as harness:
         unavailable = UnavailableStore(monkeypatch, harness.store.recorder, "record_results")
-        tick = partial(harness.service._run_task, harness.service.tasks["record"])
+        tick = partial(harness.service._run_background_task, harness.service.tasks["record"])
         with capture_logs() as log:
             for report in results_of_minutes(harness, 25):
-                harness.service.accept_result(report)
+                harness.service.buffer_result(report)
                 await tick()
             assert len(harness.service._result_buffer) == 10
             unavailable.back = True
@@ -309,9 +309,9 @@ async def test_each_failing_task_is_logged_once(
         with capture_logs() as log:
             for _ in range(5):
                 for name in ("claim", "wake", "deliver"):
-                    await service._run_task(service.tasks[name])
+                    await service._run_background_task(service.tasks[name])
             unavailable.back = True
-            await service._run_task(service.tasks["claim"])
+            await service._run_background_task(service.tasks["claim"])
         events = [(line["event"], line["task"]) for line in log if line["log_level"] != "debug"]
         assert events == [
             ("store_unavailable", "claim"),
@@ -352,10 +352,10 @@ async def test_slots_that_are_claimed_during_a_shutdown_are_recorded_as_missed(
 async def test_runs_in_progress_finish_or_are_recorded_as_missed(
     open_harness: Callable[..., ServiceHarness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SHUTDOWN_GRACE_S", 0.2)
+    monkeypatch.setattr(module, "SERVICE_SHUTDOWN_GRACE_S", 0.2)
     started, gate = asyncio.Event(), asyncio.Event()
 
-    async def finish_when_allowed(_: RunContext) -> Observation:
+    async def finish_when_allowed(_: ProbeAttemptContext) -> Observation:
         started.set()
         await gate.wait()
         return PASSING_OBSERVATION
@@ -388,7 +388,7 @@ async def test_a_shutdown_ends_while_the_database_is_unavailable(
         await harness.service.start()
         UnavailableStore(monkeypatch, harness.store.recorder, "record_results")
         for report in results_of_minutes(harness, 3):
-            harness.service.accept_result(report)
+            harness.service.buffer_result(report)
         with capture_logs() as log:
             await harness.service.stop()
         assert [line["count"] for line in log if line["event"] == "results_dropped"] == [3]

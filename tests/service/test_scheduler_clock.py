@@ -16,13 +16,13 @@ from structlog.testing import capture_logs
 
 from tests.support.store import StoreHarness, make_registered_probe, make_result
 from watchdog.domain.formatting import NBSP
-from watchdog.domain.model import Observation, Outcome, RecordedResult
+from watchdog.domain.model import Observation, Outcome, ResultToRecord
 from watchdog.domain.schedule import IntervalSchedule
-from watchdog.net import Network, SecretMask
-from watchdog.probes.base import Probe, RunContext
+from watchdog.net import NetworkAccess, SecretMask
+from watchdog.probes.base import Probe, ProbeAttemptContext
 from watchdog.service import scheduler
-from watchdog.service.clock import SharedClock, wall_clock_ms
-from watchdog.service.membership import LeaseKeeper
+from watchdog.service.clock import DatabaseClock, wall_clock_ms
+from watchdog.service.membership import MembershipLeaseKeeper
 from watchdog.service.notifications import NotificationSender
 from watchdog.service.scheduler import MonitoringService, RetentionPolicy
 from watchdog.service.store_executor import StoreExecutor
@@ -36,7 +36,7 @@ class PassingProbe(Probe):
     def target(self) -> str:
         return "nowhere"
 
-    async def observe(self, context: RunContext) -> Observation:
+    async def observe(self, context: ProbeAttemptContext) -> Observation:
         return Observation(Outcome.PASS, duration=1.0)
 
 
@@ -51,7 +51,7 @@ class SchedulerHarness:
         )
         self.store_executor = StoreExecutor(self.store.database)
         probes: dict[int, Probe] = {id: PassingProbe(name="p", id="p") for id in self.store.database_ids}
-        network, mask = Network(), SecretMask([])
+        network, mask = NetworkAccess(), SecretMask([])
         self.service = MonitoringService(
             probes=probes,
             store_executor=self.store_executor,
@@ -69,8 +69,8 @@ class SchedulerHarness:
             network=network,
             mask=mask,
             clock=wall_clock_ms,
-            lease_keeper=LeaseKeeper(
-                self.store.membership, self.store_executor, SharedClock(wall_clock_ms, self.store.database)
+            lease_keeper=MembershipLeaseKeeper(
+                self.store.membership, self.store_executor, DatabaseClock(wall_clock_ms, self.store.database)
             ),
         )
 
@@ -165,8 +165,8 @@ async def test_a_shutdown_waits_for_a_batch_in_progress(
 
     monkeypatch.setattr(harness.store.recorder, "record_results", slow)
     await harness.service.start()
-    harness.service.accept_result(
-        RecordedResult(make_result(harness.store.database_ids[0], wall_clock_ms(), Outcome.FAIL))
+    harness.service.buffer_result(
+        ResultToRecord(make_result(harness.store.database_ids[0], wall_clock_ms(), Outcome.FAIL))
     )
     await wait_until_true(entered.is_set)
     async with asyncio.timeout(20):

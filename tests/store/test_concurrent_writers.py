@@ -15,7 +15,7 @@ from tests.support.store import (
     make_result,
 )
 from watchdog.domain.formatting import SECOND_MS
-from watchdog.domain.model import IncidentEvent, IncidentTransition, RecordedResult
+from watchdog.domain.model import IncidentEvent, IncidentTransition, ResultToRecord
 from watchdog.domain.schedule import IntervalSchedule
 from watchdog.store.database import Database
 from watchdog.store.tables import incidents, outbox, results
@@ -67,7 +67,7 @@ def test_eight_writers_of_one_probe(databases: DatabasePair) -> None:
             result = make_result(
                 id, START_AT + n * SECOND_MS, outcome, previous_slot=START_AT + (n - 1) * SECOND_MS if n > 1 else None
             )
-            transitions.extend(harnesses[i].recorder.record_results([RecordedResult(result)], end))
+            transitions.extend(harnesses[i].recorder.record_results([ResultToRecord(result)], end))
 
     run_concurrently(*[lambda i=i: write(i) for i in range(WRITER_COUNT)])
     harness = harnesses[0]
@@ -101,7 +101,7 @@ def test_writers_of_the_same_results(databases: DatabasePair) -> None:
         for k in range(6):
             order = ids[::-1] if (i + k) % 2 else ids
             batch = [
-                RecordedResult(make_result(p, slot + k * SECOND_MS, "fail" if k % 3 == 0 else "pass")) for p in order
+                ResultToRecord(make_result(p, slot + k * SECOND_MS, "fail" if k % 3 == 0 else "pass")) for p in order
             ]
             transitions.extend(harnesses[i].recorder.record_results(batch, slot + 10 * SECOND_MS))
 
@@ -129,7 +129,7 @@ def test_every_operation_at_once(databases: DatabasePair) -> None:
                 make_result(s.probe, s.slot, "fail" if s.probe % 3 else "pass", previous_slot=s.previous_slot)
                 for s in slots
             ]
-            harness.recorder.record_results([RecordedResult(r) for r in new_results], now + 300)
+            harness.recorder.record_results([ResultToRecord(r) for r in new_results], now + 300)
             harness.slot_claimer.reschedule_sooner({r.probe: r.slot + 3 * SECOND_MS for r in reversed(new_results)})
             harness.recorder.evaluate_deadlines(now)
             harness.slot_claimer.record_lost_runs(now)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from time import process_time
 
 from tests.support.store import START_AT, DatabasePair, StoreHarness, make_registered_probes, make_result
-from watchdog.domain.model import RecordedResult
+from watchdog.domain.model import ResultToRecord
 from watchdog.store.tables import incidents, results
 
 BATCH_SIZE, BATCH_COUNT = 200, 4
@@ -32,7 +32,7 @@ def test_print_the_cost_of_each_operation(databases: DatabasePair) -> None:
                 batch = [
                     make_result(p, slot, outcome) for p, outcome in zip(harness.database_ids, outcomes, strict=True)
                 ]
-                harness.recorder.record_results([RecordedResult(r) for r in batch], slot + 300)
+                harness.recorder.record_results([ResultToRecord(r) for r in batch], slot + 300)
             return BATCH_SIZE * BATCH_COUNT
 
         return run

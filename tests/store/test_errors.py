@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from tests.support.store import START_AT, DatabasePair, StoreHarness, make_registered_probe, make_result
 from watchdog.store.database import Database
-from watchdog.store.errors import SchemaError, StoreUnavailableError
+from watchdog.store.errors import DatabaseSchemaError, StoreUnavailableError
 from watchdog.store.tables import metadata, outbox, watermarks
 
 
@@ -34,9 +34,9 @@ def test_errors_of_a_statement_pass_through(database: Database) -> None:
 
 @pytest.mark.parametrize("statement", ["SELECT absent FROM nowhere", "SELECT absent FROM outbox"])
 def test_a_missing_table_or_column_is_a_missing_schema(database: Database, statement: str) -> None:
-    with pytest.raises(SchemaError, match="no schema of this version: run `watchdog db upgrade`"):
+    with pytest.raises(DatabaseSchemaError, match="no schema of this version: run `watchdog db upgrade`"):
         run_statements(database, statement)
-    with pytest.raises(SchemaError), database.read_transaction() as connection:
+    with pytest.raises(DatabaseSchemaError), database.read_transaction() as connection:
         connection.execute(sa.text(statement))
 
 

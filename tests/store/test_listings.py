@@ -9,10 +9,10 @@ import sqlalchemy as sa
 
 from tests.support.builders import healthy_job, stuck_job
 from tests.support.store import StoreHarness, make_registered_probe, make_result
-from watchdog.domain.model import RecordedResult, Result
-from watchdog.store.codec import loads
+from watchdog.domain.model import ProbeResult, ResultToRecord
+from watchdog.store.codec import decode_nullable_json
 from watchdog.store.database import Database
-from watchdog.store.listings import FULL_LISTING_INTERVAL_MS, read_results
+from watchdog.store.listings import FULL_LISTING_INTERVAL_MS, results_from_rows
 from watchdog.store.read.history import load_result_details
 from watchdog.store.read.jobs import list_jobs
 from watchdog.store.tables import RESULT_COLUMNS, results
@@ -21,7 +21,7 @@ MINUTE = 60_000
 START = 1_700_000_040_000 // FULL_LISTING_INTERVAL_MS * FULL_LISTING_INTERVAL_MS + 10 * MINUTE
 
 
-def look(harness: StoreHarness, slot: int, *names: str, previous: int | None = None, **more: Any) -> Result:
+def look(harness: StoreHarness, slot: int, *names: str, previous: int | None = None, **more: Any) -> ProbeResult:
     """A result with healthy jobs whose facts never change."""
     jobs = [healthy_job(name, START - MINUTE) for name in names]
     return make_result(harness.database_ids[0], slot, jobs=jobs, previous_slot=previous, **more)
@@ -33,16 +33,16 @@ def stored(harness: StoreHarness) -> list[tuple[Any, Any]]:
     return [
         (
             None if row["facts_base"] is None else (row["slot"] - row["facts_base"]) // MINUTE,
-            None if row["facts"] is None else sorted(loads(row["facts"])["job"][1]),
+            None if row["facts"] is None else sorted(decode_nullable_json(row["facts"])["job"][1]),
         )
         for row in sorted(rows, key=lambda row: row["slot"])
     ]
 
 
-def read_all(harness: StoreHarness) -> list[Result]:
+def read_all(harness: StoreHarness) -> list[ProbeResult]:
     with harness.database.read_transaction() as connection:
         query = sa.select(*RESULT_COLUMNS).order_by(results.c.slot)
-        return list(read_results(connection, connection.execute(query).all()))
+        return list(results_from_rows(connection, connection.execute(query).all()))
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_a_transaction_that_does_not_commit_is_no_base(harness: StoreHarness) ->
     first, second = look(harness, START, "a"), look(harness, START + MINUTE, "a", previous=START)
     with harness.database.writer.connect() as connection:
         transaction = connection.begin()
-        harness.recorder.record_results_in_transaction(connection, [RecordedResult(first)], START + 300)
+        harness.recorder.record_results_in_transaction(connection, [ResultToRecord(first)], START + 300)
         transaction.rollback()
     harness.record_results(second, now=START + MINUTE + 300)
     assert stored(harness) == [(0, ["a"])]

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from watchdog.resources import resource_path
 from watchdog.store.database import Database
-from watchdog.store.errors import SchemaError
+from watchdog.store.errors import DatabaseSchemaError
 from watchdog.store.migrate import SCHEMA_VERSION_TABLE, upgrade_schema
 from watchdog.store.tables import messages, metadata, probes
 
@@ -247,7 +247,9 @@ def test_a_newer_schema_is_refused(fresh: Database) -> None:
     upgrade_schema(fresh, resource_path("migrations"))
     with fresh.write_transaction() as connection:
         connection.exec_driver_sql(f"UPDATE {SCHEMA_VERSION_TABLE} SET version_num = '4711'")
-    with pytest.raises(SchemaError, match=r"at schema 4711, which this version does not know: .* run that version"):
+    with pytest.raises(
+        DatabaseSchemaError, match=r"at schema 4711, which this version does not know: .* run that version"
+    ):
         upgrade_schema(fresh, resource_path("migrations"))
     assert tables(fresh) == {*metadata.tables, SCHEMA_VERSION_TABLE}
 
@@ -264,7 +266,7 @@ def test_tables_of_other_programs_are_not_changed(fresh: Database) -> None:
 def test_a_conflicting_table_of_another_program_is_named(fresh: Database) -> None:
     with fresh.write_transaction() as connection:
         connection.exec_driver_sql("CREATE TABLE results (id INTEGER)")
-    with pytest.raises(SchemaError, match="not Watchdog's: results; give it a database of its own"):
+    with pytest.raises(DatabaseSchemaError, match="not Watchdog's: results; give it a database of its own"):
         upgrade_schema(fresh, resource_path("migrations"))
     assert tables(fresh) == {"results"}
 

@@ -23,7 +23,7 @@ from tests.support.store import (
 )
 from watchdog.domain.formatting import DAY_MS
 from watchdog.domain.heartbeat import CheckIn, CheckInKind
-from watchdog.domain.model import RecordedResult
+from watchdog.domain.model import ResultToRecord
 from watchdog.store.database import Database
 from watchdog.store.read.alert_context import load_alert_context
 from watchdog.store.tables import metadata
@@ -102,7 +102,7 @@ def run_every_operation(harness: StoreHarness) -> None:
     """Every operation that a running service repeats."""
     now = SLOT + 2 * INTERVAL_MS
     harness.claim_slots(now)
-    batch = [RecordedResult(make_result(p, now, "pass"), state_updates={"x": 1}) for p in harness.database_ids]
+    batch = [ResultToRecord(make_result(p, now, "pass"), state_updates={"x": 1}) for p in harness.database_ids]
     harness.recorder.record_results(batch, now)
     harness.evaluate_deadlines(now + DAY_MS)
     harness.slot_claimer.reschedule_sooner(dict.fromkeys(harness.database_ids, now + 1))
@@ -110,9 +110,9 @@ def run_every_operation(harness: StoreHarness) -> None:
     check_ins = [ProbeCheckIn(p, CheckIn("x", now, CheckInKind.FAIL)) for p in harness.database_ids]
     assert CheckInStore(harness.database).save_check_ins(check_ins) == set(harness.database_ids)
     send_notifications(harness, now + DAY_MS)
-    harness.outbox.expire_unknown_destinations(now + DAY_MS)
+    harness.outbox.give_up_orphaned_notifications(now + DAY_MS)
     with harness.database.read_transaction() as connection:
-        assert harness.membership.is_due(connection, now + DAY_MS)
+        assert harness.membership.is_renewal_due(connection, now + DAY_MS)
     harness.membership.renew(now + DAY_MS)
     delete_ended_members(harness.database, now + DAY_MS)
     roll_up_hours(harness.database, now + DAY_MS)

@@ -9,10 +9,10 @@ from typing import Any
 from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import (
     AlertContext,
-    CauseChange,
     DeliveryState,
     Evidence,
     Incident,
+    IncidentCauseChange,
     IncidentEvent,
     Notification,
     Outcome,
@@ -101,7 +101,7 @@ CHANGED_ALERT = replace(
     latest=result_with_evidence(
         INCIDENT_SINCE + 7 * MINUTE_MS, Outcome.FAIL, "connection refused", reason="connection.refused", duration=None
     ),
-    cause_changes=(CauseChange(NOW + 5 * MINUTE_MS, "connection.refused", "connection refused"),),
+    cause_changes=(IncidentCauseChange(NOW + 5 * MINUTE_MS, "connection.refused", "connection refused"),),
     previous_cause=_FAILED_RESULT.message,
 )
 RESOLVED_ALERT = replace(

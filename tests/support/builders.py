@@ -7,14 +7,14 @@ from typing import Any
 
 from watchdog.domain.limits import JobLimits
 from watchdog.domain.model import (
-    ExpressionFacts,
     Finding,
     IncidentTransition,
-    Listing,
+    McpTaskFacts,
     Outcome,
+    PreferenceFacts,
     ProbeInfo,
-    ReportedTask,
-    Result,
+    ProbeResult,
+    SubjectListing,
 )
 from watchdog.domain.observations import JobFacts
 from watchdog.domain.rules import AlertPolicy, evaluate_rules
@@ -30,14 +30,14 @@ MESSAGE_BY_OUTCOME = {Outcome.FAIL: "HTTP 503", Outcome.ERROR: "internal error"}
 JOB_LIMITS = {"*": JobLimits(max_runtime=3_600_000)}
 
 
-def task_aged(age_ms: int, at: int = SLOT_INTERVAL_MS, *, ok: bool = True, error: str = "") -> ReportedTask:
+def task_aged(age_ms: int, at: int = SLOT_INTERVAL_MS, *, ok: bool = True, error: str = "") -> McpTaskFacts:
     """A task whose last run was `age_ms` before `at`."""
-    return ReportedTask(ok, last_run_at=at - age_ms, error=error)
+    return McpTaskFacts(ok, last_run_at=at - age_ms, error=error)
 
 
-def never_run_task(listed_for_ms: int, at: int = SLOT_INTERVAL_MS) -> ReportedTask:
+def never_run_task(listed_for_ms: int, at: int = SLOT_INTERVAL_MS) -> McpTaskFacts:
     """A task that never ran and was first listed `listed_for_ms` before `at`."""
-    return ReportedTask(ok=True, first_listed_at=at - listed_for_ms)
+    return McpTaskFacts(ok=True, first_listed_at=at - listed_for_ms)
 
 
 OK_TASK = task_aged(1_000)
@@ -65,19 +65,19 @@ def overdue_job(name: str, due_at: int) -> JobFacts:
 
 def make_listings(
     at: int,
-    tasks: Mapping[str, ReportedTask] | None = None,
+    tasks: Mapping[str, McpTaskFacts] | None = None,
     preferences: Mapping[str, str] | None = None,
     jobs: Iterable[JobFacts] | None = None,
-) -> dict[str, Listing]:
+) -> dict[str, SubjectListing]:
     """`preferences`: expression -> problem, empty when it held. None: not observed."""
     listings = {}
     if tasks is not None:
-        listings["task"] = Listing(at, dict(sorted(tasks.items())))
+        listings["task"] = SubjectListing(at, dict(sorted(tasks.items())))
     if preferences is not None:
-        expressions = {text: ExpressionFacts(problem) for text, problem in sorted(preferences.items())}
-        listings["preference"] = Listing(at, expressions)
+        expressions = {text: PreferenceFacts(problem) for text, problem in sorted(preferences.items())}
+        listings["preference"] = SubjectListing(at, expressions)
     if jobs is not None:
-        listings["job"] = Listing(at, {facts.name: facts for facts in sorted(jobs)})
+        listings["job"] = SubjectListing(at, {facts.name: facts for facts in sorted(jobs)})
     return listings
 
 
@@ -96,14 +96,14 @@ def make_result(
     letter: str,
     slot: int = 1,
     *,
-    tasks: Mapping[str, ReportedTask] | None = None,
+    tasks: Mapping[str, McpTaskFacts] | None = None,
     preferences: Mapping[str, str] | None = None,
     jobs: Iterable[JobFacts] | None = None,
     **fields: Any,
-) -> Result:
+) -> ProbeResult:
     """`letter`: of OUTCOME_BY_LETTER. `slot`: its number."""
     outcome = OUTCOME_BY_LETTER[letter]
-    result = Result(
+    result = ProbeResult(
         PROBE_DATABASE_ID,
         slot * SLOT_INTERVAL_MS,
         "here",
@@ -114,7 +114,7 @@ def make_result(
     return result._replace(listings=make_listings(result.slot, tasks, preferences, jobs), **fields)
 
 
-def make_results(outcomes: str, start: int = 1) -> list[Result]:
+def make_results(outcomes: str, start: int = 1) -> list[ProbeResult]:
     """ "pff" -> three consecutive results, each with its previous slot."""
     return [
         make_result(letter, slot, previous_slot=(slot - 1) * SLOT_INTERVAL_MS if slot > start else None)
@@ -122,7 +122,7 @@ def make_results(outcomes: str, start: int = 1) -> list[Result]:
     ]
 
 
-def findings_of_rule(rule: str, result: Result, **policy_fields: Any) -> list[Finding]:
+def findings_of_rule(rule: str, result: ProbeResult, **policy_fields: Any) -> list[Finding]:
     """The findings of one rule."""
     return [finding for finding in evaluate_rules(alert_policy(**policy_fields), result) if finding.rule == rule]
 

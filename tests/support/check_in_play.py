@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from watchdog.domain.heartbeat import HEARTBEAT_STATE_KEY, CheckIn, CheckInKind, HeartbeatState, apply_check_in
 from watchdog.domain.model import Json
-from watchdog.net import Network
+from watchdog.net import NetworkAccess
 from watchdog.probes import HeartbeatProbe
-from watchdog.probes.base import RunContext
+from watchdog.probes.base import ProbeAttemptContext
 
 MIN, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 TOKEN = "0123456789abcdef"
@@ -59,7 +59,7 @@ def play(
             while number < len(pending) and pending[number].at <= now:
                 state = apply_check_in(state, make_check_in(pending[number], str(number))).state
                 number += 1
-            context = RunContext(now, now, 5.0, "", {**memory, HEARTBEAT_STATE_KEY: state.to_json()}, network)
+            context = ProbeAttemptContext(now, now, 5.0, "", {**memory, HEARTBEAT_STATE_KEY: state.to_json()}, network)
             observation = await probe.observe(context)
             memory.update(observation.state_updates)
             if observation.reason != (verdicts[-1].reason if verdicts else ""):
@@ -68,7 +68,7 @@ def play(
                 verdicts.append(Verdict(time, observation.reason, message))
         return verdicts
 
-    network = Network()
+    network = NetworkAccess()
     return asyncio.run(evaluate())
 
 

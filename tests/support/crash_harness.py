@@ -249,7 +249,7 @@ class CrashHarness:
         import sqlalchemy as sa
 
         from watchdog.store.database import Database
-        from watchdog.store.errors import SchemaError, StoreUnavailableError
+        from watchdog.store.errors import DatabaseSchemaError, StoreUnavailableError
         from watchdog.store.tables import outbox, outbox_is_waiting
 
         database = Database(self.database_url)
@@ -258,7 +258,7 @@ class CrashHarness:
             with database.read_transaction() as connection:
                 count: int = connection.execute(query).scalar_one()
                 return count
-        except (SchemaError, StoreUnavailableError):
+        except (DatabaseSchemaError, StoreUnavailableError):
             return -1
         finally:
             database.close()

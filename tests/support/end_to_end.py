@@ -94,7 +94,7 @@ class RunningWatchdog:
 
     def count_outcomes(self) -> Counter[str]:
         """Of the configured probes."""
-        is_configured = results.c.probe.in_(sa.select(probes.c.id).where(probes.c.kind != service.PROBE_KIND))
+        is_configured = results.c.probe.in_(sa.select(probes.c.id).where(probes.c.kind != service.SERVICE_PROBE_KIND))
         query = sa.select(results.c.outcome, sa.func.sum(results.c.slot_count)).where(is_configured)
         query = query.group_by(results.c.outcome)
         return Counter(dict(map(tuple, self.query_store(lambda connection: connection.execute(query).all()))))

@@ -13,7 +13,7 @@ from tests.support.probe_runs import IgnoringLagMonitor
 from watchdog.app import build_service
 from watchdog.config.load import LoadedConfig, load_config
 from watchdog.domain.model import Incident
-from watchdog.net import Network
+from watchdog.net import NetworkAccess
 from watchdog.resources import resource_path
 from watchdog.service.clock import Clock, wall_clock_ms
 from watchdog.service.scheduler import MonitoringService
@@ -83,7 +83,7 @@ async def running_example(name: str, folder: Path, **env: str) -> AsyncIterator[
     clock: Clock = lambda: runners[0].now if runners else wall_clock_ms()  # noqa: E731 - a named closure
     try:
         await storage.run_write(upgrade_schema, storage.database, resource_path("migrations"))
-        async with Network() as network:
+        async with NetworkAccess() as network:
             service = await build_service(loaded_config, storage, network, clock)
             service.run_executor.runner.lag_monitor = IgnoringLagMonitor()
             runners.append(ExampleSystemRunner(service, storage))

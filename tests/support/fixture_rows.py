@@ -12,8 +12,8 @@ import sqlalchemy as sa
 
 from tests.support.builders import JOB_LIMITS, make_listings
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
-from watchdog.domain.listings import listings_to_json
-from watchdog.domain.model import Evidence, Outcome, ProbeInfo, ReportedTask, Result, Severity
+from watchdog.domain.listings import listings_to_diff_json
+from watchdog.domain.model import Evidence, McpTaskFacts, Outcome, ProbeInfo, ProbeResult, Severity
 from watchdog.domain.observations import JobFacts
 from watchdog.store import codec, tables
 
@@ -66,7 +66,7 @@ class FixtureRows:
                 "probe_id": probe_id,
                 "name": name,
                 "kind": kind,
-                "info": codec.probe_info_to_json(probe_info),
+                "info": codec.encode_probe_info(probe_info),
                 "created_at": created_at,
                 "config_yaml": config_yaml or f"name: {name}\n{kind}: https://acme.example/\n",
                 "removed_at": None,
@@ -102,18 +102,18 @@ class FixtureRows:
         *,
         evidence: Evidence | None = None,
         phases: Mapping[str, float] | None = None,
-        tasks: Mapping[str, ReportedTask] | None = None,
+        tasks: Mapping[str, McpTaskFacts] | None = None,
         preferences: Mapping[str, str] | None = None,
         jobs: Iterable[JobFacts] | None = None,
         **more: Any,
     ) -> None:
-        result = Result(probe, slot, "local", outcome, reason, message, duration_ms, phases or {}, **more)
+        result = ProbeResult(probe, slot, "local", outcome, reason, message, duration_ms, phases or {}, **more)
         listings = make_listings(slot, tasks, preferences, jobs)
         row = codec.result_to_row(
             result,
             late=False,
             recorded_at=slot + (duration_ms or 0) + 40,
-            facts=codec.dumps(listings_to_json(listings, {})) if listings else None,
+            facts=codec.encode_storable_json(listings_to_diff_json(listings, {})) if listings else None,
             facts_base=slot if listings else None,
         )
         self.rows["results"].append(row)

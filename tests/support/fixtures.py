@@ -10,7 +10,7 @@ from tests.support.builders import task_aged
 from tests.support.fixture_rows import NOW, FixtureRows, epoch_ms
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, format_duration
 from watchdog.domain.limits import JobLimits
-from watchdog.domain.model import Evidence, Outcome, ReportedTask, Severity
+from watchdog.domain.model import Evidence, McpTaskFacts, Outcome, Severity
 from watchdog.domain.observations import JobFacts
 from watchdog.domain.schedule import CronSchedule
 
@@ -225,7 +225,7 @@ POOL_EXHAUSTED_EVIDENCE = Evidence(
 )
 
 
-def _task_results(slot: int) -> dict[str, ReportedTask]:
+def _task_results(slot: int) -> dict[str, McpTaskFacts]:
     """The tasks as the server reports them: `reindex` last ran at 01:31:40."""
     ages = {"crawl": 110, "refresh_embeddings": 521, "prune_sessions": 232, "sync_permissions": 22, "rotate_keys": 832,
             "flush_metrics": 1}  # fmt: skip

@@ -7,7 +7,12 @@ import json
 from tests.support.fixture_rows import NOW, FixtureRows
 from watchdog.domain.formatting import MINUTE_MS, SECOND_MS
 from watchdog.domain.model import Outcome
-from watchdog.domain.probe_state import QUEUE_STATE_KEY, QueueThreshold, ThresholdRecord, threshold_records_to_json
+from watchdog.domain.probe_state import (
+    QUEUE_STATE_KEY,
+    QueueThreshold,
+    QueueThresholdRecord,
+    queue_threshold_records_to_json,
+)
 
 QUEUE_PROBE_SPEC = """\
 name: Email backlog
@@ -53,12 +58,12 @@ def queue_backlog_rows() -> FixtureRows:
         else:
             rows.add_result(id, slot, Outcome.FAIL, "broker unreachable", "broker.unreachable", None)
     records = [
-        ThresholdRecord(QueueThreshold("waiting", 200, 10 * MINUTE_MS), newest - 14 * MINUTE_MS),
-        ThresholdRecord(QueueThreshold("failed", 50)),
-        ThresholdRecord(QueueThreshold("oldest", 15 * MINUTE_MS), newest - 7 * MINUTE_MS),
-        ThresholdRecord(QueueThreshold("stalled", for_ms=10 * MINUTE_MS), newest - 3 * MINUTE_MS, "b7c1"),
+        QueueThresholdRecord(QueueThreshold("waiting", 200, 10 * MINUTE_MS), newest - 14 * MINUTE_MS),
+        QueueThresholdRecord(QueueThreshold("failed", 50)),
+        QueueThresholdRecord(QueueThreshold("oldest", 15 * MINUTE_MS), newest - 7 * MINUTE_MS),
+        QueueThresholdRecord(QueueThreshold("stalled", for_ms=10 * MINUTE_MS), newest - 3 * MINUTE_MS, "b7c1"),
     ]
-    state = json.dumps(threshold_records_to_json(records))
+    state = json.dumps(queue_threshold_records_to_json(records))
     rows.rows["probe_state"].append({"probe": id, "key": QUEUE_STATE_KEY, "value": state})
     rows.add_incident(id, "availability", BACKLOG_MESSAGE, newest - 4 * MINUTE_MS, reason="queue.threshold")
     return rows

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from watchdog.domain.model import Json, Observation, Outcome, ReportedTask
-from watchdog.net import Network, PhaseTimer
+from watchdog.domain.model import Json, McpTaskFacts, Observation, Outcome
+from watchdog.net import NetworkAccess, PhaseTimer
 from watchdog.net.phases import PHASE_DESCRIPTIONS
-from watchdog.probes.base import RunContext
+from watchdog.probes.base import ProbeAttemptContext
 from watchdog.probes.mcp import McpProbe
 
 
@@ -19,7 +19,7 @@ from watchdog.probes.mcp import McpProbe
 class McpProbeRunner:
     """Runs probes on one network and keeps their state."""
 
-    network: Network
+    network: NetworkAccess
     probe_state: dict[str, Json] = field(default_factory=dict)
     duration_s: float = 0.0
     """Seconds of the last run, cleanup included."""
@@ -30,7 +30,7 @@ class McpProbeRunner:
         probe = McpProbe(name="Sample", mcp=mcp, **fields)
         phase_timer = PhaseTimer()
         at = round(time.time() * 1000) if now is None else now
-        context = RunContext(
+        context = ProbeAttemptContext(
             slot=at,
             started_at=at,
             remaining_s=timeout_s,
@@ -53,11 +53,11 @@ class McpProbeRunner:
 
 async def run_mcp_probe(mcp: Mapping[str, Any], **options: Any) -> Observation:
     """One run with a network of its own."""
-    async with Network() as network:
+    async with NetworkAccess() as network:
         return await McpProbeRunner(network).run_probe(mcp, **options)
 
 
-def reported_tasks(observation: Observation) -> dict[str, ReportedTask] | None:
+def reported_tasks(observation: Observation) -> dict[str, McpTaskFacts] | None:
     """None: no task list was read."""
     listing = observation.listings.get("task")
     return None if listing is None else dict(listing.subjects)

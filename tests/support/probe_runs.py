@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from tests.support.third_party import ThirdPartyServers
-from watchdog.domain.model import ClaimedSlot, Evidence, Json, RecordedResult, Result
+from watchdog.domain.model import ClaimedSlot, Evidence, Json, ProbeResult, ResultToRecord
 from watchdog.domain.rules import evaluate_rules
-from watchdog.domain.uptime_clock import Gaps
-from watchdog.net import Network, SecretMask
+from watchdog.domain.uptime_clock import DowntimeGaps
+from watchdog.net import NetworkAccess, SecretMask
 from watchdog.probes import CanaryProbe, Probe, QueueProbe
 from watchdog.service.clock import wall_clock_ms
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
@@ -33,7 +33,7 @@ def short_canary_probe(job: Mapping[str, Any], finish_within_ms: int) -> CanaryP
     return probe.model_copy(update={"canary": probe.canary.model_copy(update={"finish_within": finish_within_ms})})
 
 
-def outstanding_ids(report: RecordedResult) -> list[str]:
+def outstanding_ids(report: ResultToRecord) -> list[str]:
     """The sentinels that a canary's run has left to the next ones."""
     return [record["job_id"] for record in (report.state_updates["sentinel"] or {"records": ()})["records"]]
 
@@ -53,9 +53,9 @@ def poll_queue(
     system: Mapping[str, Any],
     rules: Mapping[str, Any] | None = None,
     after_ms: int = 0,
-    first_result: RecordedResult | None = None,
-    gaps: Gaps = (),
-) -> RecordedResult:
+    first_result: ResultToRecord | None = None,
+    gaps: DowntimeGaps = (),
+) -> ResultToRecord:
     """One run of a queue probe, `after_ms` after the first one."""
     slot, memory = (
         (None, {}) if first_result is None else (first_result.result.slot + after_ms, first_result.state_updates)
@@ -77,10 +77,10 @@ async def run_probe(
     previous_slot: int | None = None,
     probe_state: Mapping[str, Json] | None = None,
     mask: SecretMask = EMPTY_MASK,
-    gaps: Gaps = (),
-) -> RecordedResult:
+    gaps: DowntimeGaps = (),
+) -> ResultToRecord:
     probe.preload()
-    async with Network() as network, IgnoringLagMonitor() as lag:
+    async with NetworkAccess() as network, IgnoringLagMonitor() as lag:
         at = wall_clock_ms() if slot is None else slot
         return await ProbeRunner(network, mask, wall_clock_ms, lag, lambda: gaps).run(
             probe, ClaimedSlot(1, at, "local", previous_slot), probe_state or {}
@@ -96,13 +96,13 @@ class JobProblem(NamedTuple):
 class JobsRun:
     """A run of a probe of jobs, and the problems that the fold finds in it."""
 
-    recorded: RecordedResult
+    recorded: ResultToRecord
     problems: Mapping[str, JobProblem] | None
     """By job; None: no jobs were read."""
     probe: Probe = field(repr=False)
 
     @property
-    def result(self) -> Result:
+    def result(self) -> ProbeResult:
         return self.recorded.result
 
     def findings(self, rule: str) -> dict[str, str]:
@@ -124,7 +124,7 @@ def run_jobs_probe(probe: Probe, probe_state: Mapping[str, Json] | None = None) 
     return JobsRun(recorded, find_job_problems(probe, recorded.result), probe)
 
 
-def find_job_problems(probe: Probe, result: Result) -> dict[str, JobProblem] | None:
+def find_job_problems(probe: Probe, result: ProbeResult) -> dict[str, JobProblem] | None:
     if "job" not in result.listings:
         return None
     findings = evaluate_rules(build_registered_probe(probe, "").policy, result)

@@ -16,7 +16,7 @@ from tests.support.polling import wait_until_async
 from tests.support.probe_runs import canary_probe, run_probe
 from tests.support.redis_server import WorkerProcess
 from tests.support.third_party import ThirdPartyServers
-from watchdog.domain.model import RecordedResult
+from watchdog.domain.model import ResultToRecord
 from watchdog.probes import CanaryProbe
 
 NBSP = "\N{NO-BREAK SPACE}"
@@ -89,15 +89,15 @@ class QueueHarness(ABC):
         driver = {**self.system_config, **self.behavior_options.get(self.behavior, {}), **system}
         return canary_probe({self.kind: driver, **self.default_limits, **job})
 
-    def run_probe(self, system: Mapping[str, Any] = {}, **job: Any) -> RecordedResult:
+    def run_probe(self, system: Mapping[str, Any] = {}, **job: Any) -> ResultToRecord:
         return asyncio.run(run_probe(self.build_probe(system, **job)))
 
     def run_probe_and_trigger(
         self, condition: Callable[[], object], action: Callable[[], object], **job: Any
-    ) -> RecordedResult:
+    ) -> ResultToRecord:
         """Runs the probe, and the action as soon as the condition holds."""
 
-        async def run_and_trigger() -> RecordedResult:
+        async def run_and_trigger() -> ResultToRecord:
             task = asyncio.create_task(run_probe(self.build_probe(**job)))
             await wait_until_async(condition)
             action()

@@ -17,7 +17,7 @@ from types import ModuleType
 
 from watchdog.config.load import load_config
 from watchdog.config.problems import ConfigError
-from watchdog.config.reference import render_reference
+from watchdog.config.reference import render_config_reference
 from watchdog.domain.reasons.reference import render_reasons_page
 from watchdog.domain.rules import stale
 from watchdog.domain.rules.engine import RESULT_RULES
@@ -44,7 +44,7 @@ def bad_config_error(file: Path) -> ConfigError:
 def render_architecture_page() -> str:
     """The page with a current table of rules. A rule is described by the first sentence of its module's docstring."""
     rows = [
-        f"| `{rule.RULE_NAME}` | {_first_sentence(rule)} | {rule.HEALTH_STATE.value} |"
+        f"| `{rule.RULE_NAME}` | {_first_sentence(rule)} | {rule.INCIDENT_HEALTH_STATE.value} |"
         for rule in (*RESULT_RULES, stale)
     ]
     page = ARCHITECTURE_FILE.read_text(encoding="utf-8")
@@ -60,7 +60,7 @@ def _first_sentence(rule: ModuleType) -> str:
 def regenerate() -> list[Path]:
     """Write all generated files. Returns those that changed."""
     contents = {
-        REFERENCE_FILE: render_reference(),
+        REFERENCE_FILE: render_config_reference(),
         REASONS_FILE: render_reasons_page(),
         ARCHITECTURE_FILE: render_architecture_page(),
     }

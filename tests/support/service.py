@@ -11,33 +11,33 @@ import sqlalchemy as sa
 
 from tests.support.store import INTERVAL_MS, START_AT, StoreHarness, make_registered_probe
 from watchdog.domain.model import Observation, Outcome
-from watchdog.domain.routing import RoutingTable
-from watchdog.net import Network, SecretMask
+from watchdog.domain.routing import NotificationRoutingTable
+from watchdog.net import NetworkAccess, SecretMask
 from watchdog.notifiers.base import Notifier
-from watchdog.probes.base import Probe, RunContext
+from watchdog.probes.base import Probe, ProbeAttemptContext
 from watchdog.service import scheduler
-from watchdog.service.clock import SharedClock
-from watchdog.service.membership import LeaseKeeper
+from watchdog.service.clock import DatabaseClock
+from watchdog.service.membership import MembershipLeaseKeeper
 from watchdog.service.notifications import NotificationSender
 from watchdog.service.scheduler import MonitoringService, RetentionPolicy
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.tables import results
 
-ObserveFunction = Callable[[RunContext], Awaitable[Observation]]
+ObserveFunction = Callable[[ProbeAttemptContext], Awaitable[Observation]]
 PASSING_OBSERVATION = Observation(Outcome.PASS, duration=12.0)
 FAILING_OBSERVATION = Observation(Outcome.FAIL, "http.503", "HTTP 503", duration=8.0)
 RETRYABLE_OBSERVATION = Observation(Outcome.FAIL, "connection.lost", "connection lost", retryable=True)
 
 
-async def observe_pass(_: RunContext) -> Observation:
+async def observe_pass(_: ProbeAttemptContext) -> Observation:
     return PASSING_OBSERVATION
 
 
-async def observe_failure(_: RunContext) -> Observation:
+async def observe_failure(_: ProbeAttemptContext) -> Observation:
     return FAILING_OBSERVATION
 
 
-async def observe_forever(_: RunContext) -> Observation:
+async def observe_forever(_: ProbeAttemptContext) -> Observation:
     await asyncio.Event().wait()
     return PASSING_OBSERVATION
 
@@ -56,7 +56,7 @@ class ScriptedProbe(Probe):
     def host(self) -> str:
         return self.host_name
 
-    async def observe(self, context: RunContext) -> Observation:
+    async def observe(self, context: ProbeAttemptContext) -> Observation:
         observation: Observation = await self.observe_function(context)
         return observation
 
@@ -76,10 +76,16 @@ class ServiceHarness:
         self.now = START_AT
         destinations = tuple(notifiers or {})
         members = [make_registered_probe(p.id, failure_threshold=2, success_threshold=1) for p in probes]
-        self.store = StoreHarness(url, members, routes=RoutingTable({"oncall": destinations}) if destinations else None)
+        self.store = StoreHarness(
+            url, members, routes=NotificationRoutingTable({"oncall": destinations}) if destinations else None
+        )
         self.store_executor = StoreExecutor(self.store.database)
         probe_by_id = {probe.id: probe for probe in probes}
-        network, mask, clock = Network(), SecretMask(["hush-hush"]), SharedClock(lambda: self.now, self.store.database)
+        network, mask, clock = (
+            NetworkAccess(),
+            SecretMask(["hush-hush"]),
+            DatabaseClock(lambda: self.now, self.store.database),
+        )
         self.service = MonitoringService(
             probes={id: probe_by_id[registered.info.id] for id, registered in self.store.registry.items()},
             store_executor=self.store_executor,
@@ -97,7 +103,7 @@ class ServiceHarness:
             network=network,
             mask=mask,
             clock=lambda: self.now,
-            lease_keeper=LeaseKeeper(self.store.membership, self.store_executor, clock),
+            lease_keeper=MembershipLeaseKeeper(self.store.membership, self.store_executor, clock),
         )
         self.run_executor = self.service.run_executor
 

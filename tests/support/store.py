@@ -10,25 +10,25 @@ from typing import Any
 import sqlalchemy as sa
 
 from tests.support.builders import JOB_LIMITS, make_listings
-from watchdog.config.definitions import digest_of
+from watchdog.config.definitions import digest_json
 from watchdog.domain.model import (
     ClaimedSlot,
     Evidence,
     IncidentTransition,
+    McpTaskFacts,
     Outcome,
     ProbeInfo,
-    RecordedResult,
-    ReportedTask,
-    Result,
+    ProbeResult,
+    ResultToRecord,
     Severity,
 )
 from watchdog.domain.observations import JobFacts
 from watchdog.domain.registered_probe import RegisteredProbe
-from watchdog.domain.routing import RoutingTable
+from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.domain.rules import AlertPolicy, AlertStates, fold_results
 from watchdog.domain.schedule import IntervalSchedule, Schedule
 from watchdog.store.database import Database
-from watchdog.store.listings import read_results
+from watchdog.store.listings import results_from_rows
 from watchdog.store.tables import RESULT_COLUMNS, members, metadata, probes, results, staleness_events, watermarks
 from watchdog.store.write.claims import SlotClaimer
 from watchdog.store.write.members import MemberConfiguration, Membership
@@ -77,7 +77,9 @@ def make_registered_probes(count: int, interval_ms: int = INTERVAL_MS, **policy:
     ]
 
 
-def make_member_configuration(probes: Iterable[RegisteredProbe], routes: RoutingTable) -> MemberConfiguration:
+def make_member_configuration(
+    probes: Iterable[RegisteredProbe], routes: NotificationRoutingTable
+) -> MemberConfiguration:
     """With the same digest for the same probes and routes."""
     registered = [
         replace(
@@ -89,7 +91,7 @@ def make_member_configuration(probes: Iterable[RegisteredProbe], routes: Routing
     ]
     destinations = {name: name for names in routes.receivers.values() for name in names}
     content = [repr((probe.definition, probe.config_yaml)) for probe in registered]
-    return MemberConfiguration(digest_of([*content, repr(routes)]), registered, routes, destinations)
+    return MemberConfiguration(digest_json([*content, repr(routes)]), registered, routes, destinations)
 
 
 def describe_probe(probe: RegisteredProbe) -> str:
@@ -133,13 +135,13 @@ class StoreHarness:
         probes: Iterable[RegisteredProbe] = (),
         *,
         now: int = START_AT,
-        routes: RoutingTable | None = None,
+        routes: NotificationRoutingTable | None = None,
         create_schema: bool = True,
     ):
         """`database`: a URL, or an open database, which stays open. `create_schema`: start with an empty database."""
         self._owns_database = isinstance(database, str)
         self.database = Database(database) if isinstance(database, str) else database
-        self.routes = routes or RoutingTable({"oncall": ("oncall/slack", "oncall/email")})
+        self.routes = routes or NotificationRoutingTable({"oncall": ("oncall/slack", "oncall/email")})
         if create_schema:
             if self._owns_database:
                 metadata.create_all(self.database.writer)
@@ -178,7 +180,7 @@ class StoreHarness:
             created_at = connection.execute(sa.select(probes.c.created_at).where(probes.c.id == probe)).scalar_one()
             query = sa.select(*RESULT_COLUMNS).where(results.c.probe == probe, results.c.slot > created_at)
             stored = connection.execute(query.order_by(results.c.slot, results.c.location))
-            rows = list(read_results(connection, stored))
+            rows = list(results_from_rows(connection, stored))
             events = sa.select(staleness_events.c.last_result_slot, staleness_events.c.threshold_ms).where(
                 staleness_events.c.probe == probe, staleness_events.c.last_result_slot >= created_at
             )
@@ -211,12 +213,12 @@ class StoreHarness:
         destinations = {name for names in self.routes.receivers.values() for name in names}
         return self.outbox.lease_due_notifications(now, lease, destinations - set(except_destinations))
 
-    def record_results(self, *results: Result, now: int | None = None) -> list[IncidentTransition]:
+    def record_results(self, *results: ProbeResult, now: int | None = None) -> list[IncidentTransition]:
         """Record in one batch; by default 300 ms after the newest slot."""
         recorded_at = max(r.slot for r in results) + 300 if now is None else now
-        return self.recorder.record_results([RecordedResult(r) for r in results], recorded_at)
+        return self.recorder.record_results([ResultToRecord(r) for r in results], recorded_at)
 
-    def record_each(self, *results: Result) -> list[IncidentTransition]:
+    def record_each(self, *results: ProbeResult) -> list[IncidentTransition]:
         """Record one by one, each 300 ms after its slot."""
         return [transition for result in results for transition in self.record_results(result)]
 
@@ -250,26 +252,26 @@ def make_result(
     slot: int,
     outcome: str | Outcome = Outcome.PASS,
     *,
-    tasks: Mapping[str, ReportedTask] | None = None,
+    tasks: Mapping[str, McpTaskFacts] | None = None,
     preferences: Mapping[str, str] | None = None,
     jobs: Iterable[JobFacts] | None = None,
     **fields: Any,
-) -> Result:
+) -> ProbeResult:
     outcome = Outcome(outcome)
     reason = {"fail": "http.503", "error": "watchdog.internal_error"}.get(outcome, "")
     message = "HTTP 503" if outcome is Outcome.FAIL else ""
-    result = Result(probe, slot, LOCATION, outcome=outcome, reason=reason, message=message, duration=182)
+    result = ProbeResult(probe, slot, LOCATION, outcome=outcome, reason=reason, message=message, duration=182)
     return result._replace(listings=make_listings(slot, tasks, preferences, jobs), **fields)
 
 
-def make_recorded_result(result: Result, excerpt: str = "", **state_updates: Any) -> RecordedResult:
-    return RecordedResult(result, Evidence({"status": 503}, excerpt) if excerpt else Evidence(), state_updates)
+def make_recorded_result(result: ProbeResult, excerpt: str = "", **state_updates: Any) -> ResultToRecord:
+    return ResultToRecord(result, Evidence({"status": 503}, excerpt) if excerpt else Evidence(), state_updates)
 
 
-def make_results(probe: int, outcomes: str, start: int = START_AT, interval_ms: int = INTERVAL_MS) -> list[Result]:
+def make_results(probe: int, outcomes: str, start: int = START_AT, interval_ms: int = INTERVAL_MS) -> list[ProbeResult]:
     """ "ppff" -> four consecutive results, each with its previous slot."""
     outcome_by_letter = {"p": Outcome.PASS, "f": Outcome.FAIL, "e": Outcome.ERROR, "m": Outcome.MISSED}
-    consecutive: list[Result] = []
+    consecutive: list[ProbeResult] = []
     previous_slot = None
     for i, letter in enumerate(outcomes, 1):
         slot = start + i * interval_ms

@@ -21,7 +21,7 @@ from tests.support.fixture_rows import NOW, FixtureRows
 from watchdog.store.database import Database
 from watchdog.store.read.query import QueryResultT, ReadQueryRunner
 from watchdog.store.tables import metadata
-from watchdog.web import StatusPageConfig, create_app
+from watchdog.web import StatusPageConfig, create_web_app
 
 
 @contextmanager
@@ -71,7 +71,7 @@ DESTINATION_ADDRESSES = {"oncall/slack": "#oncall", "oncall/email": "oncall@acme
 
 
 def create_test_app(database: Database, **options: Any) -> FastAPI:
-    """The app at the instant of the fixtures. `options`: parameters of `create_app`."""
+    """The app at the instant of the fixtures. `options`: parameters of `create_web_app`."""
     defaults: dict[str, Any] = {
         "run_read_query": make_read_query_runner(database),
         "clock": lambda: NOW,
@@ -82,7 +82,7 @@ def create_test_app(database: Database, **options: Any) -> FastAPI:
         "destination_addresses": DESTINATION_ADDRESSES,
         "mcp_app": FakeMcpApp(),
     }
-    return create_app(**defaults | options)
+    return create_web_app(**defaults | options)
 
 
 @contextmanager

@@ -6,13 +6,13 @@ import pytest
 
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS
 from watchdog.domain.model import HealthState
-from watchdog.web.pages.status import format_percent
+from watchdog.web.pages.status import format_uptime_percent
 from watchdog.web.pages.timeline import (
-    DaySummary,
-    StateInterval,
-    flatten_intervals,
-    merge_adjacent_intervals,
-    summarize_days,
+    DailyUptime,
+    HealthStateInterval,
+    compute_daily_uptime,
+    flatten_to_worst_states,
+    merge_adjacent_state_intervals,
     uptime_basis_points,
 )
 
@@ -20,8 +20,8 @@ UP, DEGRADED, UNKNOWN, DOWN = HealthState
 TODAY = 20_000
 
 
-def spans(*parts: tuple[HealthState, int, int]) -> list[StateInterval]:
-    return [StateInterval(*part) for part in parts]
+def spans(*parts: tuple[HealthState, int, int]) -> list[HealthStateInterval]:
+    return [HealthStateInterval(*part) for part in parts]
 
 
 @pytest.mark.parametrize(
@@ -42,25 +42,25 @@ def spans(*parts: tuple[HealthState, int, int]) -> list[StateInterval]:
         ("a span of length 0 is omitted", spans((DOWN, 30, 30)), spans()),
     ],
 )  # fmt: skip
-def test_flatten(sentence: str, given: list[StateInterval], flat: list[StateInterval]) -> None:
-    assert flatten_intervals(given, 10, 100) == flat, sentence
+def test_flatten(sentence: str, given: list[HealthStateInterval], flat: list[HealthStateInterval]) -> None:
+    assert flatten_to_worst_states(given, 10, 100) == flat, sentence
 
 
 def test_episodes_join_adjacent_incidents_in_the_worst_state() -> None:
     given = spans((DEGRADED, 10, 20), (DOWN, 15, 30), (DEGRADED, 30, 40), (DEGRADED, 50, 60))
-    assert merge_adjacent_intervals(given) == spans((DEGRADED, 50, 60), (DOWN, 10, 40))
+    assert merge_adjacent_state_intervals(given) == spans((DEGRADED, 50, 60), (DOWN, 10, 40))
 
 
 def test_a_day_has_its_worst_state_and_counts_each_state() -> None:
     start = TODAY * DAY_MS
     trouble = spans((DEGRADED, start, start + 2 * HOUR_MS), (DOWN, start + HOUR_MS, start + HOUR_MS + MINUTE_MS))
-    (day,) = summarize_days(trouble, {TODAY}, 0, start + 10 * HOUR_MS, 1)
-    assert day == DaySummary(start, DOWN, 10 * HOUR_MS, MINUTE_MS, 2 * HOUR_MS - MINUTE_MS)
+    (day,) = compute_daily_uptime(trouble, {TODAY}, 0, start + 10 * HOUR_MS, 1)
+    assert day == DailyUptime(start, DOWN, 10 * HOUR_MS, MINUTE_MS, 2 * HOUR_MS - MINUTE_MS)
 
 
 def test_an_incident_over_midnight_counts_for_both_days() -> None:
     now = TODAY * DAY_MS + 12 * HOUR_MS
-    line = summarize_days(
+    line = compute_daily_uptime(
         spans((DOWN, TODAY * DAY_MS - HOUR_MS, TODAY * DAY_MS + MINUTE_MS)), {TODAY - 1, TODAY}, 0, now, 2
     )
     assert [(day.state, day.down_ms) for day in line] == [(DOWN, HOUR_MS), (DOWN, MINUTE_MS)]
@@ -68,20 +68,20 @@ def test_an_incident_over_midnight_counts_for_both_days() -> None:
 
 def test_a_day_without_data_is_unknown_regardless_of_incidents() -> None:
     now = TODAY * DAY_MS + 12 * HOUR_MS
-    line = summarize_days(spans((DOWN, (TODAY - 1) * DAY_MS, now)), {TODAY}, 0, now, 2)
-    assert line[0] == DaySummary((TODAY - 1) * DAY_MS, UNKNOWN, 0, 0, 0)
+    line = compute_daily_uptime(spans((DOWN, (TODAY - 1) * DAY_MS, now)), {TODAY}, 0, now, 2)
+    assert line[0] == DailyUptime((TODAY - 1) * DAY_MS, UNKNOWN, 0, 0, 0)
     assert line[1].state is DOWN
 
 
 def test_a_day_with_data_and_an_unknown_period_is_up() -> None:
     now = TODAY * DAY_MS + 12 * HOUR_MS
-    (day,) = summarize_days(spans((UNKNOWN, TODAY * DAY_MS, TODAY * DAY_MS + HOUR_MS)), {TODAY}, 0, now, 1)
+    (day,) = compute_daily_uptime(spans((UNKNOWN, TODAY * DAY_MS, TODAY * DAY_MS + HOUR_MS)), {TODAY}, 0, now, 1)
     assert day.state is UP
 
 
 def test_the_first_day_counts_from_its_start_instant() -> None:
     first = (TODAY - 1) * DAY_MS + 18 * HOUR_MS
-    line = summarize_days([], {TODAY - 1, TODAY}, first, TODAY * DAY_MS + HOUR_MS, 2)
+    line = compute_daily_uptime([], {TODAY - 1, TODAY}, first, TODAY * DAY_MS + HOUR_MS, 2)
     assert [day.measured_ms for day in line] == [6 * HOUR_MS, HOUR_MS]
 
 
@@ -99,4 +99,4 @@ def test_the_first_day_counts_from_its_start_instant() -> None:
     ],
 )
 def test_uptime_is_never_rounded_up(sentence: str, down: int, measured: int, text: str) -> None:
-    assert format_percent(uptime_basis_points([DaySummary(0, DOWN, measured, down, 0)])) == text, sentence
+    assert format_uptime_percent(uptime_basis_points([DailyUptime(0, DOWN, measured, down, 0)])) == text, sentence

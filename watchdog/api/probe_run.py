@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from watchdog.domain.model import Finding, Json
-from watchdog.service.run_once import ProbeRun
+from watchdog.service.run_once import OnDemandRun
 
 
-def probe_run_json(run: ProbeRun) -> dict[str, Json]:
+def serialize_on_demand_run(run: OnDemandRun) -> dict[str, Json]:
     """Durations are in ms. `evidence` is text from the target, untrusted."""
     result, evidence = run.recorded_result.result, run.recorded_result.evidence
     return {
@@ -22,12 +22,12 @@ def probe_run_json(run: ProbeRun) -> dict[str, Json]:
             rule: {subject: facts._asdict() for subject, facts in listing.subjects.items()}
             for rule, listing in result.listings.items()
         },
-        "findings": [_finding_json(finding) for finding in run.findings],
+        "findings": [_serialize_finding(finding) for finding in run.findings],
         "evidence": {"facts": dict(evidence.facts), "excerpt": evidence.excerpt},
     }
 
 
-def _finding_json(finding: Finding) -> Json:
+def _serialize_finding(finding: Finding) -> Json:
     return {
         "rule": finding.rule,
         "subject": finding.subject,

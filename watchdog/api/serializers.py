@@ -10,7 +10,7 @@ from watchdog.store.read.jobs import JobSummary
 from watchdog.store.read.status import DeliveryRecord, IncidentRecord, ProbeStatus, ResultRow
 
 
-def probe_json(status: ProbeStatus) -> Json:
+def serialize_probe_status(status: ProbeStatus) -> Json:
     probe, latest = status.probe, status.latest_result
     return {
         "probe": probe.id,
@@ -20,8 +20,8 @@ def probe_json(status: ProbeStatus) -> Json:
         "tags": list(probe.tags),
         "state": status.state.value,
         "incidents": [incident.id for incident in status.open_incidents],
-        "latest": None if latest is None else _result_row_json(latest),
-        "next_due": _optional_instant(status.next_due),
+        "latest": None if latest is None else _serialize_result_row(latest),
+        "next_due": _format_optional_iso8601(status.next_due),
     }
 
 
@@ -30,21 +30,21 @@ def service_probe_json(status: ProbeStatus, unreached: Mapping[str, ServiceFacts
     receivers = [
         {
             "destination": destination,
-            "failing_since": _optional_instant(facts.failing_since),
+            "failing_since": _format_optional_iso8601(facts.failing_since),
             "given_up": facts.given_up,
             "error": facts.error,
         }
         for destination, facts in unreached.items()
     ]
-    return probe_json(status) | {"failing_receivers": receivers, "notes": list(notes)}
+    return serialize_probe_status(status) | {"failing_receivers": receivers, "notes": list(notes)}
 
 
-def _result_row_json(row: ResultRow) -> Json:
+def _serialize_result_row(row: ResultRow) -> Json:
     """`slot_count`: how many slots a missed result stands for."""
     return {**row._asdict(), "slot": format_iso8601(row.slot), "recorded_at": format_iso8601(row.recorded_at)}
 
 
-def job_json(job: JobSummary) -> Json:
+def serialize_job_summary(job: JobSummary) -> Json:
     """An empty `reason`: the job has no problem."""
     return {
         "probe": job.probe.id,
@@ -53,15 +53,15 @@ def job_json(job: JobSummary) -> Json:
         "message": job.message,
         "schedule": job.schedule_text,
         "duration": job.duration,
-        "last_start": _optional_instant(job.last_start),
-        "last_end": _optional_instant(job.last_end),
-        "last_ok": _optional_instant(job.last_ok),
-        "next_expected_at": _optional_instant(job.next_expected_at),
-        "read_at": _optional_instant(job.read_at),
+        "last_start": _format_optional_iso8601(job.last_start),
+        "last_end": _format_optional_iso8601(job.last_end),
+        "last_ok": _format_optional_iso8601(job.last_ok),
+        "next_expected_at": _format_optional_iso8601(job.next_expected_at),
+        "read_at": _format_optional_iso8601(job.read_at),
     }
 
 
-def incident_json(record: IncidentRecord) -> Json:
+def serialize_incident(record: IncidentRecord) -> Json:
     incident = record.incident
     return {
         "id": incident.id,
@@ -76,31 +76,33 @@ def incident_json(record: IncidentRecord) -> Json:
         "first_message": incident.opening_message,
         "since": format_iso8601(incident.since),
         "opened_at": format_iso8601(incident.opened_at),
-        "resolved_at": _optional_instant(incident.resolved_at),
+        "resolved_at": _format_optional_iso8601(incident.resolved_at),
         "resolution": incident.resolution,
     }
 
 
-def incident_detail_json(record: IncidentRecord, context: AlertContext, deliveries: Iterable[DeliveryRecord]) -> Json:
+def serialize_incident_detail(
+    record: IncidentRecord, context: AlertContext, deliveries: Iterable[DeliveryRecord]
+) -> Json:
     """An incident with its evidence, notifications and remediations. Evidence is text from the target, untrusted."""
-    return incident_json(record) | {
+    return serialize_incident(record) | {
         "bad_count": context.bad_count,
         "cause_changes": [
             {**change._asdict(), "changed_at": format_iso8601(change.changed_at)} for change in context.cause_changes
         ],
         "threshold": record.threshold,
         "last_good": None if context.last_good is None else format_iso8601(context.last_good.slot),
-        "first_bad": _result_with_evidence_json(context.first_bad),
-        "latest": _result_with_evidence_json(context.latest),
-        "notifications": [_delivery_json(delivery) for delivery in deliveries],
-        "remediations": [_remediation_attempt_json(attempt) for attempt in context.remediation_attempts],
+        "first_bad": _serialize_result_with_evidence(context.first_bad),
+        "latest": _serialize_result_with_evidence(context.latest),
+        "notifications": [_serialize_delivery(delivery) for delivery in deliveries],
+        "remediations": [_serialize_remediation_attempt(attempt) for attempt in context.remediation_attempts],
         "routing_log": list(record.routing_log),
         "runbook": record.probe.runbook,
         "target": record.probe.target,
     }
 
 
-def _result_with_evidence_json(result: ResultWithEvidence | None) -> Json:
+def _serialize_result_with_evidence(result: ResultWithEvidence | None) -> Json:
     if result is None:
         return None
     return {
@@ -113,21 +115,24 @@ def _result_with_evidence_json(result: ResultWithEvidence | None) -> Json:
     }
 
 
-def _remediation_attempt_json(attempt: RemediationAttempt) -> Json:
-    instants = {"started_at": format_iso8601(attempt.started_at), "ended_at": _optional_instant(attempt.ended_at)}
+def _serialize_remediation_attempt(attempt: RemediationAttempt) -> Json:
+    instants = {
+        "started_at": format_iso8601(attempt.started_at),
+        "ended_at": _format_optional_iso8601(attempt.ended_at),
+    }
     return {**attempt._asdict(), **instants}
 
 
-def _delivery_json(delivery: DeliveryRecord) -> Json:
+def _serialize_delivery(delivery: DeliveryRecord) -> Json:
     return {
         "destination": delivery.destination,
         "event": delivery.event,
         "state": delivery.state,
         "attempts": delivery.attempts,
         "detail": delivery.detail,
-        "finished_at": _optional_instant(delivery.finished_at),
+        "finished_at": _format_optional_iso8601(delivery.finished_at),
     }
 
 
-def _optional_instant(at: int | None) -> str | None:
+def _format_optional_iso8601(at: int | None) -> str | None:
     return None if at is None else format_iso8601(at)

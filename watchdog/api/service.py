@@ -9,16 +9,18 @@ from watchdog.domain.model import Json
 from watchdog.service.background_tasks import BackgroundTask
 
 
-def error_json(error: str, message: str) -> Json:
+def serialize_error(error: str, message: str) -> Json:
     """`error`: a reason or a title; `message`: for people."""
     return {"error": error, "message": message}
 
 
-def liveness_json() -> Json:
+def liveness_response() -> Json:
     return {"status": "ok"}
 
 
-def readiness_json(not_ready_reason: str, failing_destinations: Sequence[str] = (), notes: Sequence[str] = ()) -> Json:
+def readiness_response(
+    not_ready_reason: str, failing_destinations: Sequence[str] = (), notes: Sequence[str] = ()
+) -> Json:
     """`failing_destinations`: the names of those that get no notifications. `notes`: what does not keep the service
     from being ready, and should be known."""
     readiness = {"status": "not ready", "reason": not_ready_reason} if not_ready_reason else {"status": "ready"}
@@ -26,15 +28,15 @@ def readiness_json(not_ready_reason: str, failing_destinations: Sequence[str] = 
     return readiness | {name: texts for name, texts in lists.items() if texts}
 
 
-def health_json(tasks: Sequence[Json], note: str = "") -> Json:
+def health_check_response(tasks: Sequence[Json], note: str = "") -> Json:
     """The answer of a `health_check` tool, by the convention that docs/health-check.md describes."""
     return {"healthy": all(task["ok"] for task in tasks), "tasks": list(tasks)} | ({"note": note} if note else {})
 
 
-def background_task_json(task: BackgroundTask, now: int) -> Json:
-    """One entry of `health_json`."""
+def serialize_background_task(task: BackgroundTask, now: int) -> Json:
+    """One entry of `health_check_response`."""
     status = task.status(now)
-    return task_json(
+    return _build_health_check_entry(
         name=task.name,
         status=status,
         ok=status in ("success", "never"),
@@ -44,15 +46,15 @@ def background_task_json(task: BackgroundTask, now: int) -> Json:
     )
 
 
-def claim_task_json(*, last_run_at: int | None, staleness_ms: int | None, error: str) -> Json:
+def serialize_claim_task(*, last_run_at: int | None, staleness_ms: int | None, error: str) -> Json:
     """The task `claim`, as far as the watermark in the store shows it."""
     status = "overdue" if error else "success"
-    return task_json(
+    return _build_health_check_entry(
         name="claim", status=status, ok=not error, last_run_at=last_run_at, staleness_ms=staleness_ms, error=error
     )
 
 
-def task_json(
+def _build_health_check_entry(
     *, name: str, status: str, ok: bool, last_run_at: int | None, staleness_ms: int | None, error: str
 ) -> Json:
     return {

@@ -22,17 +22,17 @@ def main() -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _exit_immediately)
+            signal.signal(number, _exit_on_signal)
 
-    gc.disable()  # imports create few cycles; a command that runs for long calls `collect_garbage_from_now_on`
+    gc.disable()  # imports create few cycles; a command that runs for long calls `freeze_heap_and_enable_gc`
 
-    from watchdog.cli.package_conflict import check_package_conflict
+    from watchdog.cli.package_conflict import exit_on_package_conflict
 
-    check_package_conflict()
-    make_stdio_lossy()
+    exit_on_package_conflict()
+    set_stdio_replacement_error_handler()
     try:
         try:
-            _run_command()
+            _run_exec_or_cli()
         finally:
             gc.freeze()  # the collector need not visit all modules once more at exit
             if sys.stdout is not None:
@@ -45,33 +45,33 @@ def main() -> None:
         sys.exit(3)
 
 
-def _run_command() -> None:
+def _run_exec_or_cli() -> None:
     if sys.argv[1:2] == ["exec"]:
-        from watchdog.cli.exec_run import parse_arguments, run_and_report
+        from watchdog.cli.exec_run import parse_exec_arguments, run_command_and_report
 
-        if (arguments := parse_arguments(sys.argv[2:])) is not None:
-            sys.exit(run_and_report(arguments))
+        if (arguments := parse_exec_arguments(sys.argv[2:])) is not None:
+            sys.exit(run_command_and_report(arguments))
 
     from watchdog.cli.main import cli_app
 
     cli_app()
 
 
-def make_stdio_lossy() -> None:
+def set_stdio_replacement_error_handler() -> None:
     """Output that is not in UTF-8 shows `?` for what it cannot encode."""
-    codecs.register_error("watchdog-replace", _replace_unencodable)
+    codecs.register_error("watchdog-replace", _replace_unencodable_characters)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and codecs.lookup(stream.encoding).name != "utf-8":
             stream.reconfigure(errors="watchdog-replace")
 
 
-def _replace_unencodable(error: UnicodeError) -> tuple[str, int]:
+def _replace_unencodable_characters(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return "".join(" " if c.isspace() else "?" for c in error.object[error.start : error.end]), error.end
 
 
-def _exit_immediately(signal_number: int, _frame: object) -> None:
+def _exit_on_signal(signal_number: int, _frame: object) -> None:
     """An exception might be swallowed by an import, and nothing has started yet. The default action would not do: the
     first process of a container ignores signals without a handler."""
     os._exit(128 + signal_number)

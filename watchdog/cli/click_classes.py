@@ -11,18 +11,18 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 
-def _skip_coercion(_ctx: Any, value: Any) -> Any:
+def _return_value_uncoerced(_ctx: Any, value: Any) -> Any:
     return value
 
 
-class _LazyCoercion:
+class _ClickCoercionMixin:
     def get_params(self, ctx: Any) -> list[Any]:
         params: list[Any] = super().get_params(ctx)  # type: ignore[misc] # a mixin
         for param in params:
             if getattr(param, "is_flag", False) and param.default is None:
                 param.default = False  # coerced as well if it is None
             if ctx.resilient_parsing:
-                param.process_value = _skip_coercion
+                param.process_value = _return_value_uncoerced
         return params
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -34,9 +34,9 @@ class _LazyCoercion:
             raise
 
 
-class Command(_LazyCoercion, TyperCommand):
+class CliCommand(_ClickCoercionMixin, TyperCommand):
     pass
 
 
-class CommandGroup(_LazyCoercion, TyperGroup):
+class CliCommandGroup(_ClickCoercionMixin, TyperGroup):
     pass

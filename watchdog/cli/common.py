@@ -32,7 +32,7 @@ ConfigFileOption = Annotated[Path, typer.Option("--config", "-c", metavar="FILE"
 DEFAULT_CONFIG_PATH = Path("watchdog.yaml")
 
 
-def collect_garbage_from_now_on() -> None:
+def freeze_heap_and_enable_gc() -> None:
     """For a service: what is loaded by now lives as long as the process, and is not visited again."""
     gc.freeze()
     gc.set_threshold(50_000)
@@ -63,22 +63,22 @@ def load_config_or_exit(path: Path) -> LoadedConfig:
 def open_database(loaded_config: LoadedConfig) -> Iterator[Database]:
     """The configured database. Exits with one line if it is missing, outdated or unreachable."""
     from watchdog.store.database import Database
-    from watchdog.store.errors import SchemaError, StoreUnavailableError
+    from watchdog.store.errors import DatabaseSchemaError, StoreUnavailableError
 
-    require_database_file(loaded_config)
+    exit_if_database_file_missing(loaded_config)
     database = Database(loaded_config.config.storage.url)
     try:
         yield database
-    except SchemaError as e:
+    except DatabaseSchemaError as e:
         exit_with_error(str(e), ExitCode.UNKNOWN)
     except StoreUnavailableError as e:
-        exit_database_unavailable(loaded_config, e)
+        exit_with_database_error(loaded_config, e)
     finally:
         database.close()
 
 
 @contextmanager
-def open_read_connection(config_path: Path) -> Iterator[tuple[Connection, int]]:
+def open_read_connection_or_exit(config_path: Path) -> Iterator[tuple[Connection, int]]:
     """A connection to the configured database, and the time by its clock in epoch ms. Exits as open_database does."""
     with open_database(load_config_or_exit(config_path)) as database:
         now = read_clock(database)
@@ -88,29 +88,29 @@ def open_read_connection(config_path: Path) -> Iterator[tuple[Connection, int]]:
 
 def read_clock(database: Database) -> int:
     """Epoch ms, by the clock of the database, as everything that is stored. Raises StoreUnavailableError."""
-    from watchdog.service.clock import SharedClock, wall_clock_ms
+    from watchdog.service.clock import DatabaseClock, wall_clock_ms
 
-    clock = SharedClock(wall_clock_ms, database)
+    clock = DatabaseClock(wall_clock_ms, database)
     clock.measure_offset()
     return clock()
 
 
-def require_database_file(loaded_config: LoadedConfig) -> None:
+def exit_if_database_file_missing(loaded_config: LoadedConfig) -> None:
     """Exits if there is no SQLite file: connecting would create an empty one."""
-    if (file := _sqlite_file(loaded_config)) is not None and not file.exists():
+    if (file := _sqlite_file_path(loaded_config)) is not None and not file.exists():
         message = f"the database {file} does not exist yet: `watchdog run` creates it"
         exit_with_error(loaded_config.mask(message), ExitCode.UNKNOWN)
 
 
-def exit_database_unavailable(loaded_config: LoadedConfig, error: StoreUnavailableError) -> NoReturn:
+def exit_with_database_error(loaded_config: LoadedConfig, error: StoreUnavailableError) -> NoReturn:
     """Exits with the driver's message."""
-    file = _sqlite_file(loaded_config)
+    file = _sqlite_file_path(loaded_config)
     which = "" if file is None else f" {file}"
     message = f"cannot use the database{which}: {error}"
     exit_with_error(loaded_config.mask(message), ExitCode.UNKNOWN)
 
 
-def _sqlite_file(loaded_config: LoadedConfig) -> Path | None:
+def _sqlite_file_path(loaded_config: LoadedConfig) -> Path | None:
     """None for PostgreSQL."""
     scheme, _, path = loaded_config.config.storage.url.partition(":///")
     return Path(path) if scheme == "sqlite" else None

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import typer
 
-from watchdog.cli.click_classes import Command, CommandGroup
+from watchdog.cli.click_classes import CliCommand, CliCommandGroup
 from watchdog.cli.common import (
     DEFAULT_CONFIG_PATH,
     ConfigFileOption,
-    exit_database_unavailable,
+    exit_with_database_error,
     exit_with_error,
     load_config_or_exit,
 )
 
-db_app = typer.Typer(cls=CommandGroup, help="Manage the database.", no_args_is_help=True)
+db_app = typer.Typer(cls=CliCommandGroup, help="Manage the database.", no_args_is_help=True)
 
 
 @db_app.callback()
@@ -21,7 +21,7 @@ def _db_group() -> None:
     """Keeps `upgrade` a subcommand while it is the only command."""
 
 
-@db_app.command("upgrade", cls=Command)
+@db_app.command("upgrade", cls=CliCommand)
 def db_upgrade_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     """Create the database schema, or upgrade it to this version.
 
@@ -34,16 +34,16 @@ def db_upgrade_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
 
     from watchdog.resources import resource_path
     from watchdog.store.database import Database
-    from watchdog.store.errors import SchemaError, StoreUnavailableError
+    from watchdog.store.errors import DatabaseSchemaError, StoreUnavailableError
     from watchdog.store.migrate import upgrade_schema
 
     database = Database(loaded_config.config.storage.url)
     try:
         before, after = upgrade_schema(database, resource_path("migrations"))
-    except SchemaError as e:
+    except DatabaseSchemaError as e:
         exit_with_error(str(e))
     except StoreUnavailableError as e:
-        exit_database_unavailable(loaded_config, e)
+        exit_with_database_error(loaded_config, e)
     finally:
         database.close()
     if before == after:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from watchdog.cli.common import collect_garbage_from_now_on
+from watchdog.cli.common import freeze_heap_and_enable_gc
 
 
 def demo_command() -> None:
@@ -11,9 +11,9 @@ def demo_command() -> None:
     Needs no configuration and keeps no data. Prints the addresses of the status page and of an inbox that shows every
     notification. Press Ctrl-C to stop.
     """
-    from watchdog.demo.processes import start_targets
+    from watchdog.demo.processes import start_demo_targets
 
-    with start_targets() as (port, folder):
+    with start_demo_targets() as (port, folder):
         import asyncio
 
         import uvloop
@@ -23,6 +23,6 @@ def demo_command() -> None:
         from watchdog.net import SecretMask
 
         configure_logging(SecretMask([]), quiet=True)
-        collect_garbage_from_now_on()
+        freeze_heap_and_enable_gc()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run_demo(port, folder))

@@ -11,11 +11,11 @@ import socket
 from typing import IO
 from urllib.parse import urlencode
 
-RESPONSE_TIMEOUT_S = 5.0
-MAX_HEAD_LINE_BYTES = 65_536
-MAX_EXPLANATION_BYTES = 200
-RETRYABLE_CLIENT_ERRORS = (408, 425, 429)
-_PLAIN_URL = re.compile(
+CHECK_IN_RESPONSE_TIMEOUT_S = 5.0
+MAX_RESPONSE_HEAD_LINE_BYTES = 65_536
+MAX_REJECTION_TEXT_BYTES = 200
+RETRYABLE_CLIENT_ERROR_STATUSES = (408, 425, 429)
+_SIMPLE_HTTP_URL_PATTERN = re.compile(
     r"(https?)://(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::([0-9]{1,5}))?(/[\w/.~%!$&'()*+,;=:@-]*)", re.ASCII
 )
 _PROXY_ENV_VARS = {"http_proxy", "https_proxy", "all_proxy"}
@@ -31,25 +31,25 @@ class CheckInError(Exception):
 
 def post_check_in(url: str, event: str, run_id: str, age_s: float, output: bytes) -> None:
     """Reports an event of a run that happened `age_s` seconds ago. Raises CheckInError."""
-    plain = _PLAIN_URL.fullmatch(f"{url.rstrip('/')}/{event}")
+    plain = _SIMPLE_HTTP_URL_PATTERN.fullmatch(f"{url.rstrip('/')}/{event}")
     if plain is None or any(value and name.lower() in _PROXY_ENV_VARS for name, value in os.environ.items()):
-        return _post_with_urllib(url, event, run_id, age_s, output)
+        return _post_check_in_with_urllib(url, event, run_id, age_s, output)
     query = urlencode({"rid": run_id, "ago": max(round(age_s * 1000), 0)})
     try:
-        status, explanation = _post(plain, query, output)
+        status, explanation = _post_over_socket(plain, query, output)
     except OSError as e:
         raise CheckInError(e.strerror.lower() if e.strerror else str(e)) from None
     except OverflowError as e:
         raise CheckInError(str(e), retryable=False) from None
     if 300 <= status < 400:
-        return _post_with_urllib(url, event, run_id, age_s, output)
+        return _post_check_in_with_urllib(url, event, run_id, age_s, output)
     if not 200 <= status < 300:
-        retryable = not 400 <= status < 500 or status in RETRYABLE_CLIENT_ERRORS
+        retryable = not 400 <= status < 500 or status in RETRYABLE_CLIENT_ERROR_STATUSES
         raise CheckInError(f"Watchdog answered HTTP {status}{explanation}", retryable=retryable)
     return None
 
 
-def _post(url: re.Match[str], query: str, body: bytes) -> tuple[int, str]:
+def _post_over_socket(url: re.Match[str], query: str, body: bytes) -> tuple[int, str]:
     """The status of the response, and what it states to be wrong, as ": ...". Raises OSError."""
     scheme, host, port, path = url.groups()
     head = (
@@ -57,7 +57,9 @@ def _post(url: re.Match[str], query: str, body: bytes) -> tuple[int, str]:
         f"Content-Type: text/plain; charset=utf-8\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     name = host.strip("[]")
-    connection = socket.create_connection((name, int(port or (443 if scheme == "https" else 80))), RESPONSE_TIMEOUT_S)
+    connection = socket.create_connection(
+        (name, int(port or (443 if scheme == "https" else 80))), CHECK_IN_RESPONSE_TIMEOUT_S
+    )
     with connection:
         if scheme == "https":
             import ssl
@@ -65,30 +67,30 @@ def _post(url: re.Match[str], query: str, body: bytes) -> tuple[int, str]:
             connection = ssl.create_default_context().wrap_socket(connection, server_hostname=name)
         with connection, connection.makefile("rb") as response:
             connection.sendall(head.encode() + body)
-            status = _read_status(response)
+            status = _read_response_status(response)
             while status == 100:  # a server may announce that it reads on
-                _skip_head(response)
-                status = _read_status(response)
-            return status, _read_explanation(response) if 400 <= status < 500 else ""
+                _skip_response_head(response)
+                status = _read_response_status(response)
+            return status, _read_rejection_text(response) if 400 <= status < 500 else ""
 
 
-def _skip_head(response: IO[bytes]) -> None:
-    while response.readline(MAX_HEAD_LINE_BYTES).strip():
+def _skip_response_head(response: IO[bytes]) -> None:
+    while response.readline(MAX_RESPONSE_HEAD_LINE_BYTES).strip():
         pass
 
 
-def _read_explanation(response: IO[bytes]) -> str:
+def _read_rejection_text(response: IO[bytes]) -> str:
     """The body as ": ...", if it is a short line of text."""
     try:
-        _skip_head(response)
-        line = response.read(MAX_EXPLANATION_BYTES).decode("ascii").strip()
+        _skip_response_head(response)
+        line = response.read(MAX_REJECTION_TEXT_BYTES).decode("ascii").strip()
     except (OSError, UnicodeDecodeError):
         return ""
     return f": {line}" if line and line.isprintable() else ""
 
 
-def _read_status(response: IO[bytes]) -> int:
-    line = response.readline(MAX_HEAD_LINE_BYTES)
+def _read_response_status(response: IO[bytes]) -> int:
+    line = response.readline(MAX_RESPONSE_HEAD_LINE_BYTES)
     if not line:
         raise ConnectionError("connection closed without a response")
     match = re.match(rb"HTTP/\S+ +([1-5][0-9][0-9])\b", line)
@@ -97,7 +99,7 @@ def _read_status(response: IO[bytes]) -> int:
     return int(match[1])
 
 
-def _post_with_urllib(url: str, event: str, run_id: str, age_s: float, output: bytes) -> None:
+def _post_check_in_with_urllib(url: str, event: str, run_id: str, age_s: float, output: bytes) -> None:
     from watchdog.checkin import CheckInDeliveryError, send_check_in
 
     try:

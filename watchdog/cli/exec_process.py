@@ -14,9 +14,9 @@ from watchdog.domain.output_text import find_wide_encoding
 
 CHECK_IN_URL_ENV_VAR = "WATCHDOG_CHECK_IN_URL"
 FORWARDED_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
-TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGQUIT)
+TERMINAL_GENERATED_SIGNALS = (signal.SIGINT, signal.SIGQUIT)
 """A terminal sends these to every process in its foreground, so the command has them already."""
-OUTPUT_TAIL_BYTES = 10_240
+MAX_OUTPUT_TAIL_BYTES = 10_240
 """As much of the output as Watchdog keeps of a run."""
 OUTPUT_DRAIN_TIMEOUT_S = 0.5
 """How long output that was written last may take to arrive after the command has ended."""
@@ -27,13 +27,13 @@ ENCODING_SAMPLE_BYTES = 4_096
 BYTE_ORDER_MARK = "\ufeff"
 
 
-class StartFailure(NamedTuple):
+class CommandStartFailure(NamedTuple):
     exit_code: int
     """As a shell has it: 127 for a command that does not exist, 126 for one that cannot be run."""
     message: str
 
 
-class ChildProcess:
+class ExecChildProcess:
     """The command, with our standard input. Its output is passed on as it comes, and its tail is kept."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class ChildProcess:
     def output_tail(self) -> bytes:
         return bytes(self._output_tail)
 
-    def start(self, command: list[str]) -> StartFailure | None:
+    def start(self, command: list[str]) -> CommandStartFailure | None:
         """Starts the command. None: it runs."""
         for number, handler in self._previous_handlers.items():
             if handler is not signal.SIG_IGN:
@@ -64,7 +64,7 @@ class ChildProcess:
             self._process = process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)  # noqa: S603 - the user's command
         except OSError as e:
             code = 127 if isinstance(e, FileNotFoundError) else 126
-            return StartFailure(code, f"cannot run {command[0]}: {(e.strerror or str(e)).lower()}")
+            return CommandStartFailure(code, f"cannot run {command[0]}: {(e.strerror or str(e)).lower()}")
         for number in self._signals_before_start:
             process.send_signal(number)
         for pipe, target_fd in ((process.stdout, 1), (process.stderr, 2)):
@@ -98,7 +98,7 @@ class ChildProcess:
         self._ended.set()
 
     def _forward_signal(self, signal_number: int, _frame: object) -> None:
-        if signal_number in TERMINAL_SIGNALS and os.isatty(0):
+        if signal_number in TERMINAL_GENERATED_SIGNALS and os.isatty(0):
             return
         if self._process is None:
             self._signals_before_start.append(signal_number)
@@ -112,7 +112,7 @@ class ChildProcess:
         decoder = codecs.getincrementaldecoder(encoding)("replace") if encoding else None
         while data:
             self._output_tail += decoder.decode(data).removeprefix(BYTE_ORDER_MARK).encode() if decoder else data
-            del self._output_tail[:-OUTPUT_TAIL_BYTES]
+            del self._output_tail[:-MAX_OUTPUT_TAIL_BYTES]
             try:
                 while data:
                     data = data[os.write(target_fd, data) :]

@@ -13,12 +13,12 @@ from typing import IO, Any
 
 from watchdog.cli.exec_post import CheckInError, post_check_in
 
-MAX_QUEUE_BYTES = 1024 * 1024
+MAX_CHECK_IN_QUEUE_BYTES = 1024 * 1024
 """Beyond this size the oldest check-ins are dropped."""
-MAX_CHECK_IN_AGE_S = 30 * 86_400.0
-RESEND_TIMEOUT_S = 10.0
+MAX_QUEUED_CHECK_IN_AGE_S = 30 * 86_400.0
+CHECK_IN_RESEND_TIMEOUT_S = 10.0
 """For all queued check-ins together."""
-MAX_DELIVERY_ATTEMPTS = 2
+MAX_CHECK_IN_SEND_ATTEMPTS = 2
 
 QueuedCheckIn = dict[str, Any]
 """url, event, run, body; and when it happened: boot_id, boot_clock_s, wall_time_s."""
@@ -49,26 +49,26 @@ class CheckInReporter:
         if not self._url:
             return
         end = self._build_check_in(str(exit_code), ended_monotonic_s, output.decode("utf-8", "replace"))
-        attempts = 1 if self._undelivered else MAX_DELIVERY_ATTEMPTS
+        attempts = 1 if self._undelivered else MAX_CHECK_IN_SEND_ATTEMPTS
         self._send_check_ins([*self._undelivered, end], attempts)
         try:
             if self._undelivered:
-                with _open_locked_queue() as file:
-                    _write_queue(file, [*_read_queue(file), *self._undelivered])
+                with _open_locked_check_in_queue() as file:
+                    _write_queued_check_ins(file, [*_read_queued_check_ins(file), *self._undelivered])
                 self._warn("the check-in will be sent with the next run")
             else:
-                _resend_queued()
+                _resend_queued_check_ins()
         except Exception as e:
             self._warn(f"cannot save unsent check-ins: {e}")
 
     def _build_check_in(self, event: str, monotonic_s: float, body: str = "") -> QueuedCheckIn:
-        occurred = _clock_readings(time.monotonic() - monotonic_s)
+        occurred = _read_clocks_at_event(time.monotonic() - monotonic_s)
         return {"url": self._url, "event": event, "run": self._run_id, "body": body, **occurred}
 
     def _send_check_ins(self, check_ins: list[QueuedCheckIn], attempts: int) -> None:
         """In order, up to the first that may succeed later; from there on they stay in `_undelivered`."""
         while check_ins and self._url:
-            error = _deliver(check_ins[0], attempts)
+            error = _send_check_in_with_retries(check_ins[0], attempts)
             if error is not None:
                 self._warn(f"check-in not delivered: {error}")
                 if error.retryable:
@@ -77,13 +77,13 @@ class CheckInReporter:
         self._undelivered = check_ins
 
 
-def _deliver(check_in: QueuedCheckIn, attempts: int = 1) -> CheckInError | None:
+def _send_check_in_with_retries(check_in: QueuedCheckIn, attempts: int = 1) -> CheckInError | None:
     error = None
     for n in range(attempts):
         time.sleep(n)
         try:
             body = check_in["body"].encode()
-            post_check_in(check_in["url"], check_in["event"], check_in["run"], _age_s(check_in), body)
+            post_check_in(check_in["url"], check_in["event"], check_in["run"], _check_in_age_s(check_in), body)
             return None
         except CheckInError as e:
             error = e
@@ -92,42 +92,42 @@ def _deliver(check_in: QueuedCheckIn, attempts: int = 1) -> CheckInError | None:
     return error
 
 
-def _resend_queued() -> None:
+def _resend_queued_check_ins() -> None:
     """Sends what is queued, for a limited time. A URL that does not answer keeps its own check-ins queued, in order,
     but not those for other URLs."""
-    if not _queue_path().exists():
+    if not _check_in_queue_path().exists():
         return
-    with _open_locked_queue() as file:
+    with _open_locked_check_in_queue() as file:
         unsent: list[QueuedCheckIn] = []
         unreachable: set[str] = set()
-        end = time.monotonic() + RESEND_TIMEOUT_S
-        for check_in in list(_read_queue(file)):
+        end = time.monotonic() + CHECK_IN_RESEND_TIMEOUT_S
+        for check_in in list(_read_queued_check_ins(file)):
             url = check_in["url"]
             if url not in unreachable and time.monotonic() < end:
-                error = _deliver(check_in)
+                error = _send_check_in_with_retries(check_in)
                 if error is None or not error.retryable:
                     continue
                 unreachable.add(url)
             unsent.append(check_in)
-        _write_queue(file, unsent)
+        _write_queued_check_ins(file, unsent)
 
 
 # --- when it happened: the wall clock may be corrected in the meantime
 
 
-def _clock_readings(age_s: float) -> QueuedCheckIn:
-    return {"boot_id": _boot_id(), "boot_clock_s": _boot_clock_s() - age_s, "wall_time_s": time.time() - age_s}
+def _read_clocks_at_event(age_s: float) -> QueuedCheckIn:
+    return {"boot_id": _boot_id(), "boot_clock_s": _seconds_since_boot() - age_s, "wall_time_s": time.time() - age_s}
 
 
-def _age_s(check_in: QueuedCheckIn) -> float:
+def _check_in_age_s(check_in: QueuedCheckIn) -> float:
     """By the clock that counts from boot; by the wall clock if the machine was restarted since."""
-    now = _boot_clock_s()
+    now = _seconds_since_boot()
     if check_in["boot_id"] == _boot_id() and now >= check_in["boot_clock_s"]:
         return float(now - check_in["boot_clock_s"])
     return float(max(time.time() - check_in["wall_time_s"], 0))
 
 
-def _boot_clock_s() -> float:
+def _seconds_since_boot() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
@@ -141,34 +141,34 @@ def _boot_id() -> str:
 # --- the queue file: readable by its owner only, for the URLs in it hold tokens
 
 
-def _queue_path() -> Path:
+def _check_in_queue_path() -> Path:
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
     return Path(state) / "watchdog" / "check-ins.jsonl"
 
 
 @contextmanager
-def _open_locked_queue() -> Iterator[IO[bytes]]:
-    path = _queue_path()
+def _open_locked_check_in_queue() -> Iterator[IO[bytes]]:
+    path = _check_in_queue_path()
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield file
 
 
-def _read_queue(file: IO[bytes]) -> Iterator[QueuedCheckIn]:
+def _read_queued_check_ins(file: IO[bytes]) -> Iterator[QueuedCheckIn]:
     file.seek(0)
     for line in file:
         try:
             check_in = json.loads(line)
-            if _age_s(check_in) < MAX_CHECK_IN_AGE_S:
+            if _check_in_age_s(check_in) < MAX_QUEUED_CHECK_IN_AGE_S:
                 yield check_in
         except (ValueError, KeyError, TypeError):
             continue  # a crash cut the line off
 
 
-def _write_queue(file: IO[bytes], check_ins: list[QueuedCheckIn]) -> None:
+def _write_queued_check_ins(file: IO[bytes], check_ins: list[QueuedCheckIn]) -> None:
     lines = [json.dumps(check_in).encode() + b"\n" for check_in in check_ins]
-    while lines and sum(map(len, lines)) > MAX_QUEUE_BYTES:
+    while lines and sum(map(len, lines)) > MAX_CHECK_IN_QUEUE_BYTES:
         del lines[0]
     file.seek(0)
     file.truncate()

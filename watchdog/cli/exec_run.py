@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from watchdog.cli.exec_process import CHECK_IN_URL_ENV_VAR, ChildProcess
+from watchdog.cli.exec_process import CHECK_IN_URL_ENV_VAR, ExecChildProcess
 
 
 class ExecArguments(NamedTuple):
@@ -22,7 +22,7 @@ class ExecArguments(NamedTuple):
     """Where to check in; empty: at the address that the configuration gives the heartbeat `name`."""
 
 
-def parse_arguments(words: list[str]) -> ExecArguments | None:
+def parse_exec_arguments(words: list[str]) -> ExecArguments | None:
     """Parses what follows `watchdog exec`: options, name, options, `--`, command. None leaves it to Typer, which prints
     the help or explains what is wrong."""
     name, config, url = None, "watchdog.yaml", os.environ.get(CHECK_IN_URL_ENV_VAR, "")
@@ -50,14 +50,14 @@ def parse_arguments(words: list[str]) -> ExecArguments | None:
     return ExecArguments(name, command, Path(config), url) if name is not None and command else None
 
 
-def run_and_report(arguments: ExecArguments) -> int:
+def run_command_and_report(arguments: ExecArguments) -> int:
     """Runs the command, even if the configuration is invalid or the network is down. Returns its exit code."""
-    process = ChildProcess()
+    process = ExecChildProcess()
     failure = process.start(arguments.command)  # first: the command runs on time
 
     from watchdog.cli.exec_queue import CheckInReporter
 
-    reporter = CheckInReporter(lambda: _find_url(arguments), process.started_monotonic_s, print_warning)
+    reporter = CheckInReporter(lambda: _find_check_in_url(arguments), process.started_monotonic_s, print_warning)
     if failure is not None:
         print_warning(failure.message)
         reporter.report_end(failure.exit_code, time.monotonic(), failure.message.encode())
@@ -73,16 +73,16 @@ def print_warning(message: str) -> None:
     print(f"watchdog: {message}", file=sys.stderr)
 
 
-def _find_url(arguments: ExecArguments) -> str:
+def _find_check_in_url(arguments: ExecArguments) -> str:
     """Where to check in. Raises LookupError that explains why it is not known."""
     if arguments.url:
         return arguments.url
 
-    from watchdog.config.check_in_url import find_check_in_url, load_check_in_url
+    from watchdog.config.check_in_url import find_check_in_url_unvalidated, load_check_in_url_validated
 
     try:
-        return find_check_in_url(arguments.config, arguments.name, os.environ) or load_check_in_url(
+        return find_check_in_url_unvalidated(
             arguments.config, arguments.name, os.environ
-        )
+        ) or load_check_in_url_validated(arguments.config, arguments.name, os.environ)
     except LookupError as e:
         raise LookupError(f"cannot check in: {e.args[0]}") from None

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, open_read_connection
-from watchdog.cli.output import OutputFormat, OutputFormatOption, escape_markup, print_list
+from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, open_read_connection_or_exit
+from watchdog.cli.output import OutputFormat, OutputFormatOption, escape_rich_markup, print_json_or_table
 
 if TYPE_CHECKING:
     from watchdog.store.read.status import IncidentRecord
@@ -24,29 +24,29 @@ def incidents_command(
     \b
     Example: watchdog incidents --open
     """
-    from watchdog.api.serializers import incident_json
+    from watchdog.api.serializers import serialize_incident
     from watchdog.store.read.status import list_incidents
 
-    with open_read_connection(config) as (connection, now):
+    with open_read_connection_or_exit(config) as (connection, now):
         records = list_incidents(connection, is_open=True if only_open else None, limit=limit)
-    print_list(
+    print_json_or_table(
         output,
         records,
-        to_json=incident_json,
+        to_json=serialize_incident,
         headings=("state", "probe", "what", "opened", "id"),
-        to_row=lambda record: _format_row(record, now),
+        to_row=lambda record: _format_incident_row(record, now),
         empty_text="no incidents",
     )
 
 
-def _format_row(record: IncidentRecord, now: int) -> tuple[str, ...]:
+def _format_incident_row(record: IncidentRecord, now: int) -> tuple[str, ...]:
     from watchdog.domain.formatting import format_time_ago
 
     incident = record.incident
     return (
         "[red]open[/]" if incident.state == "open" else "resolved",
-        escape_markup(record.probe.name),
-        escape_markup(incident.message or incident.reason),
+        escape_rich_markup(record.probe.name),
+        escape_rich_markup(incident.message or incident.reason),
         format_time_ago(incident.opened_at, now),
         incident.id,
     )

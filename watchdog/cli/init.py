@@ -38,13 +38,15 @@ def init_command(
     """
     import json
 
-    from watchdog.config.schema import json_schema
+    from watchdog.config.schema import build_config_json_schema
 
     schema_path = path.parent / "watchdog.schema.json"
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(STARTER_CONFIG)
-        schema_path.write_text(json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        schema_path.write_text(
+            json.dumps(build_config_json_schema(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
     except FileExistsError:
         exit_with_error(f"{path} already exists and was not overwritten")
     except OSError as e:

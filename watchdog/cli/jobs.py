@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from watchdog.cli.click_classes import Command, CommandGroup
+from watchdog.cli.click_classes import CliCommand, CliCommandGroup
 from watchdog.cli.common import (
     DEFAULT_CONFIG_PATH,
     ConfigFileOption,
@@ -15,16 +15,22 @@ from watchdog.cli.common import (
     exit_with_error,
     load_config_or_exit,
     open_database,
-    open_read_connection,
+    open_read_connection_or_exit,
     read_clock,
 )
-from watchdog.cli.output import STATE_COLOURS, OutputFormat, OutputFormatOption, escape_markup, print_list
+from watchdog.cli.output import (
+    HEALTH_STATE_COLOURS,
+    OutputFormat,
+    OutputFormatOption,
+    escape_rich_markup,
+    print_json_or_table,
+)
 
 if TYPE_CHECKING:
     from watchdog.store.read.jobs import JobSummary
 
 
-jobs_app = typer.Typer(cls=CommandGroup, invoke_without_command=True)
+jobs_app = typer.Typer(cls=CliCommandGroup, invoke_without_command=True)
 
 
 @jobs_app.callback()
@@ -41,10 +47,10 @@ def jobs_command(
     Example: watchdog jobs
     """
     if context.invoked_subcommand is None:
-        _list_jobs(config, output)
+        _print_jobs_and_exit(config, output)
 
 
-@jobs_app.command("forget", cls=Command)
+@jobs_app.command("forget", cls=CliCommand)
 def jobs_forget_command(
     probe: Annotated[str, typer.Argument(help="Name or id of the probe.", show_default=False)],
     job: Annotated[str | None, typer.Argument(help="Name of the job; default: every missing job.")] = None,
@@ -71,34 +77,34 @@ def jobs_forget_command(
     print(f"No longer expected, from the next run of {probe} on: {', '.join(names)}")
 
 
-def _list_jobs(config: Path, output: OutputFormat) -> None:
-    from watchdog.api.serializers import job_json
+def _print_jobs_and_exit(config: Path, output: OutputFormat) -> None:
+    from watchdog.api.serializers import serialize_job_summary
     from watchdog.store.read.jobs import list_jobs
 
-    with open_read_connection(config) as (connection, now):
+    with open_read_connection_or_exit(config) as (connection, now):
         jobs = list_jobs(connection)
-    print_list(
+    print_json_or_table(
         output,
         jobs,
-        to_json=job_json,
+        to_json=serialize_job_summary,
         headings=("status", "job", "probe", "schedule", "last run", "next run due", "problem"),
-        to_row=lambda job: _format_row(job, now),
+        to_row=lambda job: _format_job_row(job, now),
         empty_text="no jobs",
     )
     raise typer.Exit(ExitCode.DOWN if any(job.reason for job in jobs) else ExitCode.OK)
 
 
-def _format_row(job: JobSummary, now: int) -> tuple[str, ...]:
+def _format_job_row(job: JobSummary, now: int) -> tuple[str, ...]:
     from watchdog.domain.formatting import format_time_ago, format_timestamp
 
     read = f"since {format_timestamp(job.read_at, now)}"
     problem = "; ".join(filter(None, (job.message, f"not read {read}" if job.outdated else "")))
     return (
-        f"[{STATE_COLOURS[job.state.value]}]{job.status_label}[/]",
-        escape_markup(job.name),
-        escape_markup(job.probe.name),
-        escape_markup(job.schedule_text),
+        f"[{HEALTH_STATE_COLOURS[job.state.value]}]{job.status_label}[/]",
+        escape_rich_markup(job.name),
+        escape_rich_markup(job.probe.name),
+        escape_rich_markup(job.schedule_text),
         "never" if job.last_start is None else format_time_ago(job.last_start, now),
         "" if job.next_expected_at is None else format_timestamp(job.next_expected_at, now),
-        escape_markup(problem),
+        escape_rich_markup(problem),
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from watchdog.cli.click_classes import Command, CommandGroup
+from watchdog.cli.click_classes import CliCommand, CliCommandGroup
 from watchdog.cli.db import db_app
 from watchdog.cli.demo import demo_command
 from watchdog.cli.exec import ExecCommand, exec_command
@@ -18,11 +18,11 @@ from watchdog.cli.probe import probe_command
 from watchdog.cli.run import run_command
 from watchdog.cli.schema import schema_command
 from watchdog.cli.status import status_command
-from watchdog.cli.test_alert import send_test_alert
+from watchdog.cli.test_alert import send_test_alert_command
 from watchdog.cli.validate import validate_command
 from watchdog.cli.version import version_command
 
-HELP = """Monitor services and the background work behind them.
+CLI_HELP_TEXT = """Monitor services and the background work behind them.
 
 Probes HTTP endpoints, MCP servers, queues and scheduled jobs, and alerts when one fails.
 
@@ -37,13 +37,13 @@ First steps:
 
 cli_app = typer.Typer(
     name="watchdog",
-    cls=CommandGroup,
-    help=HELP,
+    cls=CliCommandGroup,
+    help=CLI_HELP_TEXT,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-COMMANDS: dict[str, Callable[..., None]] = {
+CLI_COMMANDS_BY_NAME: dict[str, Callable[..., None]] = {
     "run": run_command,
     "demo": demo_command,
     "init": init_command,
@@ -51,14 +51,14 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "probe": probe_command,
     "status": status_command,
     "incidents": incidents_command,
-    "test-alert": send_test_alert,
+    "test-alert": send_test_alert_command,
     "schema": schema_command,
     "mcp": mcp_command,
 }
 
-for name, command in COMMANDS.items():
-    cli_app.command(name, cls=Command)(command)
+for name, command in CLI_COMMANDS_BY_NAME.items():
+    cli_app.command(name, cls=CliCommand)(command)
 cli_app.command("exec", cls=ExecCommand, context_settings={"allow_interspersed_args": False})(exec_command)
 cli_app.add_typer(jobs_app, name="jobs")
 cli_app.add_typer(db_app, name="db")
-cli_app.command("version", cls=Command)(version_command)
+cli_app.command("version", cls=CliCommand)(version_command)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from watchdog.cli.common import (
     DEFAULT_CONFIG_PATH,
     ConfigFileOption,
-    collect_garbage_from_now_on,
+    exit_if_database_file_missing,
+    freeze_heap_and_enable_gc,
     load_config_or_exit,
-    require_database_file,
 )
 
 if TYPE_CHECKING:
@@ -27,18 +27,18 @@ def mcp_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     Example: claude mcp add watchdog -- watchdog mcp -c /etc/watchdog/watchdog.yaml
     """
     loaded_config = load_config_or_exit(config)
-    require_database_file(loaded_config)
+    exit_if_database_file_missing(loaded_config)
 
     import asyncio
 
     from watchdog.cli.logs import configure_logging
 
     configure_logging(loaded_config.mask)
-    collect_garbage_from_now_on()
-    asyncio.run(_serve_until_shutdown(loaded_config))
+    freeze_heap_and_enable_gc()
+    asyncio.run(_serve_mcp_until_shutdown(loaded_config))
 
 
-async def _serve_until_shutdown(loaded_config: LoadedConfig) -> None:
+async def _serve_mcp_until_shutdown(loaded_config: LoadedConfig) -> None:
     from watchdog.mcp_server.stdio import serve_mcp_stdio
     from watchdog.signals import install_shutdown_event
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-Item = TypeVar("Item")
+ItemT = TypeVar("ItemT")
 
 
 class OutputFormat(StrEnum):
@@ -18,7 +18,12 @@ class OutputFormat(StrEnum):
 
 OutputFormatOption = Annotated[OutputFormat, typer.Option("--output", "-o", help="Output format.")]
 
-STATE_COLOURS: Mapping[str, str] = {"up": "green", "degraded": "yellow", "unknown": "bright_black", "down": "red"}
+HEALTH_STATE_COLOURS: Mapping[str, str] = {
+    "up": "green",
+    "degraded": "yellow",
+    "unknown": "bright_black",
+    "down": "red",
+}
 
 
 def print_json(value: Any) -> None:
@@ -27,13 +32,13 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def print_list(
+def print_json_or_table(
     output: OutputFormat,
-    items: Sequence[Item],
+    items: Sequence[ItemT],
     *,
-    to_json: Callable[[Item], Any],
+    to_json: Callable[[ItemT], Any],
     headings: Sequence[str],
-    to_row: Callable[[Item], Sequence[str]],
+    to_row: Callable[[ItemT], Sequence[str]],
     empty_text: str,
     more_json: Sequence[Any] = (),
 ) -> None:
@@ -47,7 +52,7 @@ def print_list(
         print(empty_text)
 
 
-def escape_markup(text: str) -> str:
+def escape_rich_markup(text: str) -> str:
     """Shows names and messages literally in a cell."""
     from rich.markup import escape
 

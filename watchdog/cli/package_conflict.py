@@ -17,14 +17,14 @@ To keep this environment instead, remove the other package and reinstall Watchdo
     pip install --force-reinstall --no-deps watchdog_monitor-*.whl"""
 
 
-def check_package_conflict() -> None:
+def exit_on_package_conflict() -> None:
     """Exits 2 with the remedy if the other distribution is installed."""
-    if version := _find_other_version():
+    if version := _find_conflicting_package_version():
         print(PACKAGE_CONFLICT_MESSAGE.format(version=version), file=sys.stderr)
         sys.exit(2)
 
 
-def _find_other_version() -> str:
+def _find_conflicting_package_version() -> str:
     """Reads directory names only: `importlib.metadata` would take as long to import as the interpreter to start."""
     for folder in sys.path:
         try:

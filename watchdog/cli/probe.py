@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from watchdog.config.load import LoadedConfig
     from watchdog.probes.base import Probe
 
-OUTCOME_COLOURS = {"pass": "1;32", "fail": "1;31"}
-GREY = "90"
+OUTCOME_SGR_CODES = {"pass": "1;32", "fail": "1;31"}
+GREY_SGR_CODE = "90"
 
 
 def probe_command(
@@ -45,11 +45,11 @@ def probe_command(
 
     configure_logging_on_first_record(loaded_config.mask)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C also ends a server that the probe has started
-    result = asyncio.run(_run_probe(loaded_config, probe))
+    result = asyncio.run(_run_and_serialize_probe(loaded_config, probe))
     if output is OutputFormat.JSON:
         print_json(result)
     else:
-        _print_result(result)
+        _print_on_demand_run(result)
     raise typer.Exit({"pass": ExitCode.OK, "fail": ExitCode.DOWN}.get(result["outcome"], ExitCode.UNKNOWN))
 
 
@@ -62,23 +62,23 @@ def _find_probe_or_exit(loaded_config: LoadedConfig, name: str) -> Probe:
         return exit_with_error(e.args[0])
 
 
-async def _run_probe(loaded_config: LoadedConfig, probe: Probe) -> dict[str, Any]:
-    from watchdog.api.probe_run import probe_run_json
-    from watchdog.net import Network
+async def _run_and_serialize_probe(loaded_config: LoadedConfig, probe: Probe) -> dict[str, Any]:
+    from watchdog.api.probe_run import serialize_on_demand_run
+    from watchdog.net import NetworkAccess
     from watchdog.service.clock import wall_clock_ms
     from watchdog.service.event_loop_lag import EventLoopLagMonitor
-    from watchdog.service.run_once import run_once
+    from watchdog.service.run_once import run_probe_on_demand
     from watchdog.service.runner import ProbeRunner
 
-    async with Network() as network, EventLoopLagMonitor() as lag:
+    async with NetworkAccess() as network, EventLoopLagMonitor() as lag:
         runner = ProbeRunner(network, loaded_config.mask, wall_clock_ms, lag)
-        return probe_run_json(await run_once(runner, probe))
+        return serialize_on_demand_run(await run_probe_on_demand(runner, probe))
 
 
-def _print_result(result: dict[str, Any]) -> None:
+def _print_on_demand_run(result: dict[str, Any]) -> None:
     from watchdog.domain.formatting import format_duration
 
-    outcome = _colour(result["outcome"], OUTCOME_COLOURS.get(result["outcome"], GREY))
+    outcome = _colour_if_terminal(result["outcome"], OUTCOME_SGR_CODES.get(result["outcome"], GREY_SGR_CODE))
     message = f": {result['message']}" if result["message"] else ""
     duration = "" if result["duration"] is None else f" · {format_duration(result['duration'])}"
     print(f"{outcome} {result['probe']} ({result['kind']}){message}{duration}")
@@ -95,31 +95,31 @@ def _print_result(result: dict[str, Any]) -> None:
     for heading, fields in sections.items():
         if fields:
             print(heading)
-            _print_fields(fields)
+            _print_nested_fields(fields)
     if result["evidence"]["excerpt"]:
-        print(_colour("response excerpt (untrusted):", GREY))
+        print(_colour_if_terminal("response excerpt (untrusted):", GREY_SGR_CODE))
         print(result["evidence"]["excerpt"])
 
 
-def _print_fields(fields: Mapping[str, Any], indent: str = "  ") -> None:
+def _print_nested_fields(fields: Mapping[str, Any], indent: str = "  ") -> None:
     width = max(map(len, fields), default=0)
     for name, value in fields.items():
         if isinstance(value, dict) and any(isinstance(below, dict) for below in value.values()):
             print(f"{indent}{name}")
-            _print_fields(value, f"{indent}  ")
+            _print_nested_fields(value, f"{indent}  ")
         else:
-            print(f"{indent}{name:{width}}  {_format_value(value)}")
+            print(f"{indent}{name:{width}}  {_format_field_value(value)}")
 
 
-def _format_value(value: Any) -> str:
+def _format_field_value(value: Any) -> str:
     if isinstance(value, dict):
-        return "; ".join(f"{name}: {_format_value(below)}" for name, below in value.items())
+        return "; ".join(f"{name}: {_format_field_value(below)}" for name, below in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(map(_format_value, value))
+        return ", ".join(map(_format_field_value, value))
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _colour(text: str, sgr_code: str) -> str:
+def _colour_if_terminal(text: str, sgr_code: str) -> str:
     """Only on a terminal. Without Rich, whose import would take as long as the rest of the output."""
     coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     return f"\x1b[{sgr_code}m{text}\x1b[0m" if coloured else text

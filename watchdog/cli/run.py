@@ -6,9 +6,9 @@ from watchdog.cli.common import (
     DEFAULT_CONFIG_PATH,
     ConfigFileOption,
     ExitCode,
-    collect_garbage_from_now_on,
-    exit_database_unavailable,
+    exit_with_database_error,
     exit_with_error,
+    freeze_heap_and_enable_gc,
     load_config_or_exit,
 )
 
@@ -28,10 +28,10 @@ def run_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
 
     import uvloop
 
-    from watchdog.app import serve
+    from watchdog.app import serve_until_shutdown
     from watchdog.cli.logs import configure_logging
     from watchdog.server import open_listen_socket
-    from watchdog.store.errors import SchemaError, StoreUnavailableError
+    from watchdog.store.errors import DatabaseSchemaError, StoreUnavailableError
 
     configure_logging(loaded_config.mask)
     server = loaded_config.config.server
@@ -39,11 +39,11 @@ def run_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
         listen_socket = open_listen_socket(*server.bind_address)
     except OSError as e:
         exit_with_error(f"cannot listen on {server.listen}: {e.strerror or e}", ExitCode.UNKNOWN)
-    collect_garbage_from_now_on()
+    freeze_heap_and_enable_gc()
     try:
         with listen_socket, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(loaded_config, listen_socket))
-    except SchemaError as e:
+            runner.run(serve_until_shutdown(loaded_config, listen_socket))
+    except DatabaseSchemaError as e:
         exit_with_error(str(e))
     except StoreUnavailableError as e:
-        exit_database_unavailable(loaded_config, e)
+        exit_with_database_error(loaded_config, e)

@@ -11,6 +11,6 @@ def schema_command() -> None:
     \b
     Example: watchdog schema > watchdog.schema.json
     """
-    from watchdog.config.schema import json_schema
+    from watchdog.config.schema import build_config_json_schema
 
-    print_json(json_schema())
+    print_json(build_config_json_schema())

@@ -7,8 +7,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, ExitCode, open_read_connection
-from watchdog.cli.output import STATE_COLOURS, OutputFormat, OutputFormatOption, escape_markup, print_list
+from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, ExitCode, open_read_connection_or_exit
+from watchdog.cli.output import (
+    HEALTH_STATE_COLOURS,
+    OutputFormat,
+    OutputFormatOption,
+    escape_rich_markup,
+    print_json_or_table,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -30,30 +36,30 @@ def status_command(
     \b
     Example: watchdog status -o json
     """
-    from watchdog.api.serializers import probe_json, service_probe_json
+    from watchdog.api.serializers import serialize_probe_status, service_probe_json
     from watchdog.domain.rules import service
     from watchdog.store.read.destinations import load_unreached_destinations
     from watchdog.store.read.members import load_membership_status
-    from watchdog.store.read.status import list_probe_statuses, load_service_status
+    from watchdog.store.read.status import list_probe_statuses, load_watchdog_status
 
-    with open_read_connection(config) as (connection, now):
-        statuses, watermark = list_probe_statuses(connection), load_service_status(connection).watermark
-        own_statuses = list_probe_statuses(connection, service.PROBE_ID)
+    with open_read_connection_or_exit(config) as (connection, now):
+        statuses, watermark = list_probe_statuses(connection), load_watchdog_status(connection).watermark
+        own_statuses = list_probe_statuses(connection, service.SERVICE_PROBE_ID)
         unreached = load_unreached_destinations(connection, now)
         membership = load_membership_status(connection, now)
-    member_lines = list(_describe_members(membership, now))
+    member_lines = list(_list_membership_warnings(membership, now))
     own_rows = [service_probe_json(status, unreached, member_lines) for status in own_statuses]
-    print_list(
+    print_json_or_table(
         output,
         statuses,
-        to_json=probe_json,
+        to_json=serialize_probe_status,
         more_json=own_rows,
         headings=("state", "probe", "last result", "open incidents"),
-        to_row=lambda status: _format_row(status, now),
+        to_row=lambda status: _format_probe_row(status, now),
         empty_text="no probes",
     )
     states = {status.state.value for status in statuses}
-    if outdated := _describe_outdated(watermark, now):
+    if outdated := _describe_outdated_states(watermark, now):
         print(f"watchdog: {outdated}", file=sys.stderr)
         states.add("unknown")
     for line in [*_describe_receivers(unreached, now), *member_lines]:
@@ -61,7 +67,7 @@ def status_command(
     raise typer.Exit(ExitCode.DOWN if "down" in states else ExitCode.UNKNOWN if "unknown" in states else ExitCode.OK)
 
 
-def _describe_outdated(watermark: int | None, now: int) -> str:
+def _describe_outdated_states(watermark: int | None, now: int) -> str:
     """Why the states are not current; empty while `watchdog run` is running."""
     from watchdog.domain.formatting import format_duration_rounded
     from watchdog.store.read.status import MAX_WATERMARK_LAG_MS
@@ -84,22 +90,22 @@ def _describe_receivers(unreached: Mapping[str, ServiceFacts], now: int) -> Iter
         yield f"{destination} has received no notifications{since}: {facts.error}; {what_next}"
 
 
-def _describe_members(membership: MembershipStatus, now: int) -> Iterator[str]:
+def _list_membership_warnings(membership: MembershipStatus, now: int) -> Iterator[str]:
     """What each running process leaves to others, and whether their configurations differ for too long."""
-    from watchdog.domain.membership import difference_warning, membership_notes
+    from watchdog.domain.membership import config_difference_warning, membership_notes
 
     for member, *_ in membership.members:
         for note in membership_notes(membership._replace(differing_since=None), member.id, now):
             yield f"{member.id}: {note}"
-    if warning := difference_warning(membership, now):
+    if warning := config_difference_warning(membership, now):
         yield warning
 
 
-def _format_row(status: ProbeStatus, now: int) -> tuple[str, ...]:
+def _format_probe_row(status: ProbeStatus, now: int) -> tuple[str, ...]:
     from watchdog.domain.formatting import format_time_ago
 
     latest = status.latest_result
-    state = f"[{STATE_COLOURS[status.state.value]}]{status.state.value}[/]"
+    state = f"[{HEALTH_STATE_COLOURS[status.state.value]}]{status.state.value}[/]"
     result = "none yet" if latest is None else f"{latest.outcome.value} {format_time_ago(latest.slot, now)}"
     incidents = "; ".join(incident.message or incident.reason for incident in status.open_incidents)
-    return state, escape_markup(status.probe.name), result, escape_markup(incidents)
+    return state, escape_rich_markup(status.probe.name), result, escape_rich_markup(incidents)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from watchdog.notifiers.base import Notifier
 
 
-def send_test_alert(
+def send_test_alert_command(
     receiver: Annotated[str, typer.Argument(help="A receiver, or one of its destinations, such as oncall/slack.")],
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
 ) -> None:
@@ -50,17 +50,17 @@ async def _send_test_alerts(loaded_config: LoadedConfig, notifiers: Mapping[str,
     import asyncio
 
     from watchdog.domain.model import Json
-    from watchdog.net import Network
+    from watchdog.net import NetworkAccess
     from watchdog.notifiers.base import DeliveryError, DeliveryRequest
-    from watchdog.service.notifications import SEND_TIMEOUT_S
+    from watchdog.service.notifications import NOTIFICATION_SEND_TIMEOUT_S
 
     failures = 0
-    async with Network() as network:
+    async with NetworkAccess() as network:
         for destination, notifier in notifiers.items():
             receipt: dict[str, Json] = {}
             for notification, context in _build_test_alerts(destination):
                 try:
-                    async with asyncio.timeout(SEND_TIMEOUT_S):
+                    async with asyncio.timeout(NOTIFICATION_SEND_TIMEOUT_S):
                         receipt = await notifier.send(DeliveryRequest(notification, context, receipt, network))
                 except (DeliveryError, TimeoutError) as e:
                     failures += 1

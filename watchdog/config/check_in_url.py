@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from watchdog.config.sources import MergedSources, load_sources
+from watchdog.config.sources import MergedConfigSources, load_config_sources
 from watchdog.config_values import DEFAULT_LISTEN_ADDRESS, check_in_url, read_secret_file, slugify
 
 if TYPE_CHECKING:
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from watchdog.config.yaml_tree import YamlNode
 
 
-def find_check_in_url(path: Path, name_or_id: str, env: Mapping[str, str]) -> str:
+def find_check_in_url_unvalidated(path: Path, name_or_id: str, env: Mapping[str, str]) -> str:
     """The address of the heartbeat with this name or id. Empty if there is none, or if a field that is part of the
-    address is invalid; `load_check_in_url` explains both. Problems of other fields do not matter."""
-    sources = load_sources(path, None, env)
+    address is invalid; `load_check_in_url_validated` explains both. Problems of other fields do not matter."""
+    sources = load_config_sources(path, None, env)
     for probe in sources.probes:
         try:
-            if "heartbeat" in probe.entries and name_or_id in _name_and_id(probe):
-                return _build_url(sources, probe)
+            if "heartbeat" in probe.entries and name_or_id in _probe_name_and_id(probe):
+                return _build_check_in_url(sources, probe)
         except ValueError:
             continue
     return ""
 
 
-def load_check_in_url(path: Path, name_or_id: str, env: Mapping[str, str]) -> str:
+def load_check_in_url_validated(path: Path, name_or_id: str, env: Mapping[str, str]) -> str:
     """The same, but of the whole configuration, validated. Raises LookupError that explains the first problem."""
     from watchdog.config.load import load_config
     from watchdog.config.problems import ConfigError
@@ -50,28 +50,31 @@ def load_check_in_url(path: Path, name_or_id: str, env: Mapping[str, str]) -> st
     raise LookupError(f"no heartbeat is named {name_or_id!r}; heartbeats: {names}")
 
 
-def _name_and_id(probe: YamlNode) -> tuple[str, str]:
-    name = _text(probe, "name").strip()
-    return name, _text(probe, "id", slugify(name))
+def _probe_name_and_id(probe: YamlNode) -> tuple[str, str]:
+    name = _read_text_field(probe, "name").strip()
+    return name, _read_text_field(probe, "id", slugify(name))
 
 
-def _build_url(sources: MergedSources, probe: YamlNode) -> str:
+def _build_check_in_url(sources: MergedConfigSources, probe: YamlNode) -> str:
     listen, public_url = DEFAULT_LISTEN_ADDRESS, ""
     if (server := sources.root.get("server")) is not None:
-        listen, public_url = _text(server, "listen", listen), _text(server, "public_url", public_url)
+        listen, public_url = (
+            _read_text_field(server, "listen", listen),
+            _read_text_field(server, "public_url", public_url),
+        )
     if not re.fullmatch(r"(https?://[^\s\x00-\x1f\x7f]+)?", public_url):
         raise ValueError("public_url is not a link")
     heartbeat = probe.entries["heartbeat"]
     if "token_file" in heartbeat.entries:
-        token = read_secret_file(sources.base_folders[probe.location.file] / _text(heartbeat, "token_file"))
+        token = read_secret_file(sources.base_folders[probe.location.file] / _read_text_field(heartbeat, "token_file"))
     else:
-        token = _text(heartbeat, "token")
+        token = _read_text_field(heartbeat, "token")
     if not re.fullmatch(r"[A-Za-z0-9_-]{16,}", token):
         raise ValueError("the token is short, or holds characters that an address cannot hold")
     return check_in_url(listen, public_url, token)
 
 
-def _text(node: YamlNode, field: str, default: str | None = None) -> str:
+def _read_text_field(node: YamlNode, field: str, default: str | None = None) -> str:
     """The value of a field. Raises ValueError if it is missing and has no default, or is not text."""
     value = node.entries.get(field)
     if value is None and default is not None:

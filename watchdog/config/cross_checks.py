@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
 
-from watchdog.config.models import Config, MatchSettings
-from watchdog.config.problems import did_you_mean
-from watchdog.config.sources import MergedSources
-from watchdog.config.yaml_tree import YamlNode, format_key
+from watchdog.config.models import Config, ProbeMatchSettings
+from watchdog.config.problems import did_you_mean_suffix
+from watchdog.config.sources import MergedConfigSources
+from watchdog.config.yaml_tree import YamlNode, format_yaml_key
 from watchdog.config_values import slugify
 from watchdog.domain.rules import service
 from watchdog.probes import HeartbeatProbe
@@ -19,26 +19,30 @@ INCLUDABLE_SECTIONS = ("probes", "receivers", "routes", "include", "version")
 POSTGRES_INSTALL_COMMAND = "pip install 'watchdog-monitor[postgres]'"
 
 
-def cross_validate(config: Config, sources: MergedSources) -> Config:
+def cross_validate_and_resolve(config: Config, sources: MergedConfigSources) -> Config:
     """The configuration with its references resolved. Problems are added to those of the sources."""
     _check_included_sections(sources)
     _check_unique_probe_names_and_ids(sources)
     _check_unique_heartbeat_tokens(config, sources)
-    _check_receivers_exist(sources)
-    _check_access_keys_required(config, sources)
+    _check_receiver_names_and_references(sources)
+    _check_api_keys_required(config, sources)
     _check_postgres_driver_installed(config, sources)
     probe_ids = {probe.name: probe.id for probe in config.probes} | {probe.id: probe.id for probe in config.probes}
-    probe_ids[service.PROBE_ID] = service.PROBE_ID
+    probe_ids[service.SERVICE_PROBE_ID] = service.SERVICE_PROBE_ID
     routes = config.routes
     if len(routes) == len(sources.routes):
         routes = tuple(
             route.model_copy(
-                update={"match": _resolve_probe_reference(route.match, probe_ids, _find_entry(node, "match"), sources)}
+                update={
+                    "match": _resolve_probe_reference(
+                        route.match, probe_ids, _find_first_yaml_entry(node, "match"), sources
+                    )
+                }
             )
             for route, node in zip(routes, sources.routes, strict=True)
         )
     match = _resolve_probe_reference(
-        config.status_page.match, probe_ids, _find_entry(sources.root.get("status_page"), "match"), sources
+        config.status_page.match, probe_ids, _find_first_yaml_entry(sources.root.get("status_page"), "match"), sources
     )
     resolved: dict[str, Any] = {
         "receivers": _apply_default_mail_server(config, sources),
@@ -48,7 +52,7 @@ def cross_validate(config: Config, sources: MergedSources) -> Config:
     return config.model_copy(update=resolved)
 
 
-def _check_included_sections(sources: MergedSources) -> None:
+def _check_included_sections(sources: MergedConfigSources) -> None:
     """Report sections of included files that only the main file can hold."""
     for tree in sources.trees[1:]:
         for name, node in tree.entries.items():
@@ -56,13 +60,13 @@ def _check_included_sections(sources: MergedSources) -> None:
                 message = f"`{name}` is allowed in the main file only; included files hold probes, receivers and routes"
                 sources.add_problem(node.key_location, node.path, message)
             elif name not in INCLUDABLE_SECTIONS:
-                message = f"unknown section '{format_key(name)}'{did_you_mean(name, INCLUDABLE_SECTIONS)}"
+                message = f"unknown section '{format_yaml_key(name)}'{did_you_mean_suffix(name, INCLUDABLE_SECTIONS)}"
                 sources.add_problem(node.key_location, node.path, message)
             elif name == "version" and node.value != 1:
                 sources.add_problem(node.location, node.path, "expected 1")
 
 
-def _check_unique_probe_names_and_ids(sources: MergedSources) -> None:
+def _check_unique_probe_names_and_ids(sources: MergedConfigSources) -> None:
     names: dict[str, YamlNode] = {}
     ids: dict[str, tuple[str, YamlNode]] = {}
     for probe in sources.probes:
@@ -74,7 +78,7 @@ def _check_unique_probe_names_and_ids(sources: MergedSources) -> None:
             continue
         node = probe.entries.get("id", name)
         id = slugify(name.value) if node is name else str(node.value)
-        if id == service.PROBE_ID:
+        if id == service.SERVICE_PROBE_ID:
             message = f"the id '{id}' is reserved for Watchdog's own probe: set another id"
             sources.add_problem(node.location, node.path, message)
             continue
@@ -87,12 +91,12 @@ def _check_unique_probe_names_and_ids(sources: MergedSources) -> None:
             sources.add_problem(node.location, node.path, message)
 
 
-def _check_unique_heartbeat_tokens(config: Config, sources: MergedSources) -> None:
+def _check_unique_heartbeat_tokens(config: Config, sources: MergedConfigSources) -> None:
     if len(config.probes) != len(sources.probes):
         return  # invalid probes have been reported already
     first: dict[str, YamlNode] = {}
     for probe, node in zip(config.probes, sources.probes, strict=True):
-        token = _find_entry(node.entries.get(probe.kind), "token", "token_file")
+        token = _find_first_yaml_entry(node.entries.get(probe.kind), "token", "token_file")
         if isinstance(probe, HeartbeatProbe) and token is not None:
             other = first.setdefault(probe.heartbeat.token.get_secret_value(), token)
             if other is not token:
@@ -100,7 +104,7 @@ def _check_unique_heartbeat_tokens(config: Config, sources: MergedSources) -> No
                 sources.add_problem(token.location, token.path, message)
 
 
-def _check_receivers_exist(sources: MergedSources) -> None:
+def _check_receiver_names_and_references(sources: MergedConfigSources) -> None:
     for name, receiver in sources.receivers.items():
         if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or len(name) > 64:
             message = "expected a receiver name of up to 64 letters, digits, '-', '_' and '.'"
@@ -109,12 +113,12 @@ def _check_receivers_exist(sources: MergedSources) -> None:
         receivers = route.entries.get("receivers")
         for item in receivers.items if receivers else ():
             if isinstance(item.value, str) and item.value not in sources.receivers and not item.invalid:
-                hint = did_you_mean(item.value, sources.receivers)
+                hint = did_you_mean_suffix(item.value, sources.receivers)
                 hint = hint or f"; defined receivers: {', '.join(sources.receivers) or 'none'}"
                 sources.add_problem(item.location, item.path, f"unknown receiver '{item.raw_value}'{hint}")
 
 
-def _apply_default_mail_server(config: Config, sources: MergedSources) -> Mapping[str, Any]:
+def _apply_default_mail_server(config: Config, sources: MergedConfigSources) -> Mapping[str, Any]:
     """The receivers, with the SMTP server of the section `email` in every email notifier that has none."""
     receivers = dict(config.receivers)
     for name, receiver in config.receivers.items():
@@ -131,26 +135,26 @@ def _apply_default_mail_server(config: Config, sources: MergedSources) -> Mappin
     return receivers
 
 
-def _check_access_keys_required(config: Config, sources: MergedSources) -> None:
+def _check_api_keys_required(config: Config, sources: MergedConfigSources) -> None:
     if not config.server.listens_beyond_loopback or config.access.api_keys or "access" in sources.root:
         return
-    listen = _find_entry(sources.root.get("server"), "listen")
+    listen = _find_first_yaml_entry(sources.root.get("server"), "listen")
     if listen is not None:
         message = "an address other than loopback requires access.api_keys: add one, or listen on 127.0.0.1:8080"
         sources.add_problem(listen.location, listen.path, message)
 
 
-def _check_postgres_driver_installed(config: Config, sources: MergedSources) -> None:
-    url = _find_entry(sources.root.get("storage"), "url", "url_file")
+def _check_postgres_driver_installed(config: Config, sources: MergedConfigSources) -> None:
+    url = _find_first_yaml_entry(sources.root.get("storage"), "url", "url_file")
     if url is not None and config.storage.url.startswith("postgresql") and find_spec("psycopg") is None:
         sources.add_problem(url.location, url.path, f"PostgreSQL requires an extra: {POSTGRES_INSTALL_COMMAND}")
 
 
 def _resolve_probe_reference(
-    match: MatchSettings, probe_ids: Mapping[str, str], node: YamlNode | None, sources: MergedSources
-) -> MatchSettings:
+    match: ProbeMatchSettings, probe_ids: Mapping[str, str], node: YamlNode | None, sources: MergedConfigSources
+) -> ProbeMatchSettings:
     """The match, with the id of its probe in place of the name. `probe_ids`: name or id -> id."""
-    entry = _find_entry(node, "probe")
+    entry = _find_first_yaml_entry(node, "probe")
     if entry is None or not match.probe:
         return match
     if match.probe not in probe_ids:
@@ -159,12 +163,12 @@ def _resolve_probe_reference(
             for probe in sources.probes
             if (name := probe.entries.get("name")) and name.interpolated_text is None
         ]
-        hint = did_you_mean(match.probe, [name for name in probe_ids if name in literal_names])
+        hint = did_you_mean_suffix(match.probe, [name for name in probe_ids if name in literal_names])
         sources.add_problem(entry.location, entry.path, f"no probe has this id or name{hint}")
         return match
     return match.model_copy(update={"probe": probe_ids[match.probe]})
 
 
-def _find_entry(node: YamlNode | None, *names: str) -> YamlNode | None:
+def _find_first_yaml_entry(node: YamlNode | None, *names: str) -> YamlNode | None:
     """The first entry that has one of these names."""
     return next((node.entries[name] for name in names if node is not None and name in node.entries), None)

@@ -10,13 +10,13 @@ from watchdog.config_types import parse_duration
 from watchdog.probes import PROBE_KINDS, ProbeDefaults
 
 
-def apply_defaults(defaults: YamlNode | None, probe: YamlNode) -> YamlNode:
+def apply_probe_defaults(defaults: YamlNode | None, probe: YamlNode) -> YamlNode:
     """The probe with the defaults of the fields that it does not set."""
     own = probe.value
     if defaults is None or not isinstance(own, dict):
         return probe
     inherited = {name: node for name, node in defaults.entries.items() if name in ProbeDefaults.model_fields}
-    for name in _overridden_defaults(own, inherited):
+    for name in _inapplicable_defaults(own, inherited):
         inherited.pop(name, None)
     merged = {**own, **{name: node for name, node in inherited.items() if name not in own}}
     if "alert" in own and "alert" in inherited and isinstance(own["alert"].value, dict):
@@ -24,7 +24,7 @@ def apply_defaults(defaults: YamlNode | None, probe: YamlNode) -> YamlNode:
     return replace(probe, value=merged)
 
 
-def _overridden_defaults(
+def _inapplicable_defaults(
     probe_entries: Mapping[str, YamlNode], default_entries: Mapping[str, YamlNode]
 ) -> Iterator[str]:
     """Defaults that do not apply to a probe: its kind does not support them, or it has its own interval or schedule."""
@@ -37,12 +37,13 @@ def _overridden_defaults(
         if (
             "retry_interval" in default_entries
             and "retry_interval" not in probe_entries
-            and _duration_ms(default_entries["retry_interval"]) > _duration_ms(probe_entries["every"])
+            and _parse_duration_node_ms(default_entries["retry_interval"])
+            > _parse_duration_node_ms(probe_entries["every"])
         ):
             yield "retry_interval"
 
 
-def _duration_ms(node: YamlNode) -> int:
+def _parse_duration_node_ms(node: YamlNode) -> int:
     try:
         return parse_duration(node.value)
     except ValueError:

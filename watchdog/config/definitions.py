@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, SecretStr
 
-from watchdog.config.secret_uses import MIN_MASKED_CHARS
+from watchdog.config.secret_uses import MIN_MASKED_SECRET_CHARS
 from watchdog.net.redact import SECRET_NAME_PATTERN
 
 if TYPE_CHECKING:
     from watchdog.config.load import LoadedConfig
     from watchdog.domain.model import Json
 
-LOCAL_SECTIONS = frozenset({"version", "server", "storage", "access", "include", "defaults"})
+SECTIONS_NOT_IN_CONFIG_DIGEST = frozenset({"version", "server", "storage", "access", "include", "defaults"})
 """Sections that concern one process, or that others already contain."""
-_URL_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*@")
-_UNNAMED_SECRET = "secret"
+_URL_CREDENTIALS_PATTERN = re.compile(r"(?<=://)[^/@\s]*@")
+_UNNAMED_SECRET_PLACEHOLDER = "secret"
 
 
-class ConfigDefinitions:
+class ConfigDigests:
     """The digests of a configuration and of its parts."""
 
     def __init__(self, loaded_config: LoadedConfig):
@@ -36,7 +36,7 @@ class ConfigDefinitions:
         secret_values = [
             value
             for value, name in self._secret_names.items()
-            if len(value) >= MIN_MASKED_CHARS and SECRET_NAME_PATTERN.search(name)
+            if len(value) >= MIN_MASKED_SECRET_CHARS and SECRET_NAME_PATTERN.search(name)
         ]
         longest_first = sorted(secret_values, key=len, reverse=True)
         self._secret_values = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
@@ -44,48 +44,51 @@ class ConfigDefinitions:
     @property
     def digest(self) -> str:
         """Of the whole configuration."""
-        sections = [name for name in type(self._config).model_fields if name not in LOCAL_SECTIONS]
-        return digest_of({name: self._describe(getattr(self._config, name), name) for name in sections})
+        sections = [name for name in type(self._config).model_fields if name not in SECTIONS_NOT_IN_CONFIG_DIGEST]
+        return digest_json({name: self._to_secretless_json(getattr(self._config, name), name) for name in sections})
 
-    def probe_definitions(self) -> dict[str, str]:
+    def probe_digests(self) -> dict[str, str]:
         """Probe id -> digest of the probe."""
-        return {probe.id: digest_of(self._describe(probe)) for probe in self._config.probes}
+        return {probe.id: digest_json(self._to_secretless_json(probe)) for probe in self._config.probes}
 
-    def destination_definitions(self) -> dict[str, str]:
+    def destination_digests(self) -> dict[str, str]:
         """Destination -> digest of how it is notified."""
         return {
-            destination: digest_of([self._describe(notifier), receiver.send_resolved])
+            destination: digest_json([self._to_secretless_json(notifier), receiver.send_resolved])
             for name, receiver in self._config.receivers.items()
             for destination, notifier in receiver.notifiers_by_destination(name).items()
         }
 
-    def _describe(self, value: Any, name: str = "") -> Json:
+    def _to_secretless_json(self, value: Any, name: str = "") -> Json:
         """A value as JSON, without fields that have their default, and without the values of secrets."""
         if isinstance(value, SecretStr):
-            return self._secret_names.get(value.get_secret_value(), _UNNAMED_SECRET)
+            return self._secret_names.get(value.get_secret_value(), _UNNAMED_SECRET_PLACEHOLDER)
         if isinstance(value, BaseModel):
             fields = type(value).model_fields
             set_values = {
                 key: getattr(value, key) for key, field in fields.items() if getattr(value, key) != field.default
             }
-            return {"": type(value).__name__, **{key: self._describe(item, key) for key, item in set_values.items()}}
+            return {
+                "": type(value).__name__,
+                **{key: self._to_secretless_json(item, key) for key, item in set_values.items()},
+            }
         if isinstance(value, Mapping):
-            return {str(key): self._describe(item, str(key)) for key, item in value.items()}
+            return {str(key): self._to_secretless_json(item, str(key)) for key, item in value.items()}
         if isinstance(value, list | tuple | set | frozenset):
-            items = [self._describe(item, name) for item in value]
+            items = [self._to_secretless_json(item, name) for item in value]
             return items if isinstance(value, list | tuple) else sorted(items, key=repr)
         if isinstance(value, Enum):
             return value.value
-        return self._describe_text(value, name) if isinstance(value, str) else repr(value)
+        return self._remove_secrets(value, name) if isinstance(value, str) else repr(value)
 
-    def _describe_text(self, text: str, name: str) -> str:
+    def _remove_secrets(self, text: str, name: str) -> str:
         if SECRET_NAME_PATTERN.search(name):
-            return self._secret_names.get(text, _UNNAMED_SECRET)
+            return self._secret_names.get(text, _UNNAMED_SECRET_PLACEHOLDER)
         if self._secret_values is not None:
             text = self._secret_values.sub(lambda match: self._secret_names[match[0]], text)
-        return _URL_CREDENTIALS.sub("", text)
+        return _URL_CREDENTIALS_PATTERN.sub("", text)
 
 
-def digest_of(value: Json) -> str:
+def digest_json(value: Json) -> str:
     text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return blake2b(text.encode(), digest_size=16).hexdigest()

@@ -9,24 +9,24 @@ from typing import Any, NamedTuple, get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from watchdog.config.problems import EMPTY_VALUE_MESSAGE, ConfigProblem, did_you_mean, equivalent_name
-from watchdog.config.scalars import parse_plain_scalar
-from watchdog.config.yaml_tree import YamlNode, format_key
+from watchdog.config.problems import EMPTY_VALUE_MESSAGE, ConfigProblem, did_you_mean_suffix, find_equivalent_name
+from watchdog.config.scalars import parse_plain_yaml_scalar
+from watchdog.config.yaml_tree import YamlNode, format_yaml_key
 from watchdog.config_types import ConfigModel, FieldPath, FieldValidationError, file_backed_fields
-from watchdog.domain.model import Scalar
+from watchdog.domain.model import JsonScalar
 
-MAX_LISTED_FIELDS = 12
+MAX_VALID_FIELDS_IN_MESSAGE = 12
 """A model with more fields than this is not listed in a message."""
 
 
-def translate_errors(
+def translate_validation_errors(
     error: ValidationError, model: type[ConfigModel], node: YamlNode, section: str = ""
 ) -> list[ConfigProblem]:
     """The problems of `node`, which was validated as `model`. `section`: the field that holds the node."""
     problems = [
         problem
         for details in error.errors(include_url=False, include_input=False)
-        for problem in _locate_problems(details, model, node, section)
+        for problem in _locate_validation_problems(details, model, node, section)
     ]
     return [located.problem for located in _keep_closest_union_branch(problems)]
 
@@ -38,22 +38,24 @@ def coerce_variables(error: ValidationError, node: YamlNode) -> bool:
     """
     changed = False
     for details in error.errors(include_url=False, include_context=False, include_input=False):
-        target, _ = _find_node(node, details["loc"])
-        expected_type = _COERCIBLE_TYPES.get(details["type"])
+        target, _ = _find_error_node(node, details["loc"])
+        expected_type = _COERCED_TYPE_BY_ERROR_TYPE.get(details["type"])
         if target.interpolated_text is None or expected_type is None:
             continue
-        value = target.interpolated_text if expected_type is str else _parse_scalar_or_text(target.interpolated_text)
+        value = (
+            target.interpolated_text if expected_type is str else _parse_yaml_scalar_or_text(target.interpolated_text)
+        )
         if isinstance(value, expected_type) and not isinstance(target.value, expected_type):
             target.value, changed = value, True
     return changed
 
 
-_COERCIBLE_TYPES: dict[str, type[str | int]] = {"string_type": str, "int_type": int, "bool_type": bool}
+_COERCED_TYPE_BY_ERROR_TYPE: dict[str, type[str | int]] = {"string_type": str, "int_type": int, "bool_type": bool}
 
 
-def _parse_scalar_or_text(text: str) -> Scalar:
+def _parse_yaml_scalar_or_text(text: str) -> JsonScalar:
     try:
-        return parse_plain_scalar(text.strip())
+        return parse_plain_yaml_scalar(text.strip())
     except ValueError:
         return text
 
@@ -65,7 +67,7 @@ class _LocatedProblem(NamedTuple):
     """For a value that may have one of several types: the id of its node, and the type that it was validated as."""
 
 
-def _locate_problems(
+def _locate_validation_problems(
     details: ErrorDetails, model: type[ConfigModel], node: YamlNode, section: str
 ) -> Iterator[_LocatedProblem]:
     error_type, context = details["type"], details.get("ctx", {})
@@ -78,15 +80,17 @@ def _locate_problems(
     for subpath, text in errors:
         path = (*details["loc"], *subpath)
         missing = str(path[-1]) if error_type == "missing" else ""
-        target, branch = _find_node(node, path[:-1] if missing else path)
+        target, branch = _find_error_node(node, path[:-1] if missing else path)
         if error_type == "extra_forbidden":
             message = _describe_unknown_field(str(path[-1]), model, path[:-1], section)
             yield _LocatedProblem(ConfigProblem(*target.key_location, target.path, message), error_type, branch)
             continue
-        if _is_consequence(error_type, target):
+        if _is_consequential_error(error_type, target):
             continue
         message = (
-            text if error_type == "value_error" else _format_error_message(error_type, context, details["msg"], target)
+            text
+            if error_type == "value_error"
+            else _format_validation_error(error_type, context, details["msg"], target)
         )
         if target.variables and not any(value and value in message for value in target.variables.values()):
             message += f" (from {' and '.join(f'${{{name}}}' for name in target.variables)})"
@@ -94,12 +98,12 @@ def _locate_problems(
         yield _LocatedProblem(ConfigProblem(*target.location, shown_path, message), error_type, branch)
 
 
-def _is_consequence(error_type: str, target: YamlNode) -> bool:
+def _is_consequential_error(error_type: str, target: YamlNode) -> bool:
     """Whether the error follows from a value for which a problem has been reported already."""
     return target.invalid or (error_type == "value_error" and any(node.invalid for node in target.walk()))
 
 
-def _find_node(node: YamlNode, path: Iterable[str | int]) -> tuple[YamlNode, tuple[int, str] | None]:
+def _find_error_node(node: YamlNode, path: Iterable[str | int]) -> tuple[YamlNode, tuple[int, str] | None]:
     """The node that pydantic means. If its path names a branch of a union, also the union's node and the branch."""
     branch = None
     for part in path:
@@ -142,37 +146,37 @@ def _keep_closest_union_branch(problems: list[_LocatedProblem]) -> Iterator[_Loc
 
 
 def _describe_unknown_field(name: str, model: type[ConfigModel], path: FieldPath, section: str) -> str:
-    models, section = _models_at(model, path, section)
-    valid_names = [field for candidate in models for field in field_names(candidate)]
+    models, section = _models_at_path(model, path, section)
+    valid_names = [field for candidate in models for field in yaml_field_names(candidate)]
     base_name = name.removesuffix("_file")
     if base_name != name and base_name in valid_names:
         return f"'{base_name}' cannot be read from a file: only secrets can"
     hint = ""
-    if not equivalent_name(name, valid_names):
+    if not find_equivalent_name(name, valid_names):
         hint = _suggest_nested_field(name, models)
-    hint = hint or did_you_mean(name, valid_names)
+    hint = hint or did_you_mean_suffix(name, valid_names)
     noun = "field" if section else "section"
-    if not hint and 0 < len(valid_names) <= MAX_LISTED_FIELDS:
+    if not hint and 0 < len(valid_names) <= MAX_VALID_FIELDS_IN_MESSAGE:
         hint = f"; valid {noun}s: {', '.join(valid_names)}"
-    return f"unknown {noun} '{format_key(name)}'{hint}"
+    return f"unknown {noun} '{format_yaml_key(name)}'{hint}"
 
 
 def _suggest_nested_field(name: str, models: Iterable[type[ConfigModel]]) -> str:
     """The suffix "; did you mean 'alert.severity'?" for a field that belongs one level deeper; empty: none."""
     for model in models:
-        for field, nested in _nested_models(model):
-            if equivalent := equivalent_name(name, field_names(nested)):
+        for field, nested in _nested_config_models(model):
+            if equivalent := find_equivalent_name(name, yaml_field_names(nested)):
                 return f"; did you mean '{field}.{equivalent}'?"
     return ""
 
 
-def field_names(model: type[ConfigModel]) -> list[str]:
+def yaml_field_names(model: type[ConfigModel]) -> list[str]:
     """The names that a mapping of this model may hold, as they are written in YAML."""
     names = [info.alias or name for name, info in model.model_fields.items()]
     return names + [f"{name}_file" for name in file_backed_fields(model)]
 
 
-def _models_at(model: type[ConfigModel], path: FieldPath, section: str) -> tuple[list[type[ConfigModel]], str]:
+def _models_at_path(model: type[ConfigModel], path: FieldPath, section: str) -> tuple[list[type[ConfigModel]], str]:
     """The models that a value at the path may have, and the field that holds it."""
     models = [model]
     for part in path:
@@ -180,27 +184,27 @@ def _models_at(model: type[ConfigModel], path: FieldPath, section: str) -> tuple
             fields = candidate.model_fields.items()
             info = next((info for name, info in fields if part in (info.alias or name, name)), None)
             if info is not None:
-                models, section = list(_models_in_annotation(info.annotation)), str(part)
+                models, section = list(_config_models_in_annotation(info.annotation)), str(part)
                 break
     return models, section
 
 
-def _models_in_annotation(annotation: Any) -> Iterator[type[ConfigModel]]:
+def _config_models_in_annotation(annotation: Any) -> Iterator[type[ConfigModel]]:
     if isinstance(annotation, type) and issubclass(annotation, ConfigModel):
         yield annotation
     for part in get_args(annotation):
-        yield from _models_in_annotation(part)
+        yield from _config_models_in_annotation(part)
 
 
-def _nested_models(model: type[ConfigModel]) -> Iterator[tuple[str, type[ConfigModel]]]:
+def _nested_config_models(model: type[ConfigModel]) -> Iterator[tuple[str, type[ConfigModel]]]:
     for name, info in model.model_fields.items():
-        for nested in _models_in_annotation(info.annotation):
+        for nested in _config_models_in_annotation(info.annotation):
             yield info.alias or name, nested
 
 
 # --- messages
 
-_TYPE_NAMES = (
+_YAML_TYPE_DISPLAY_NAMES = (
     (bool, "true/false"),
     (int, "a number"),
     (float, "a decimal number"),
@@ -210,22 +214,22 @@ _TYPE_NAMES = (
 )
 
 
-def _describe_type(node: YamlNode) -> str:
-    return next((name for type_, name in _TYPE_NAMES if isinstance(node.value, type_)), "nothing")
+def _describe_node_type(node: YamlNode) -> str:
+    return next((name for type_, name in _YAML_TYPE_DISPLAY_NAMES if isinstance(node.value, type_)), "nothing")
 
 
 _TYPE_MISMATCH_ERRORS = (
     *("string_type", "int_type", "float_type", "bool_type", "tuple_type", "list_type", "dict_type", "mapping_type"),
     *("model_type", "model_attributes_type", "literal_error", "enum", "none_required"),
 )
-_EXPECTED_TYPE_NAMES = {
+_EXPECTED_TYPE_BY_ERROR_TYPE = {
     "string_type": "text",
     "int_type": "a whole number", "float_type": "a number", "bool_type": "true or false",
     "tuple_type": "a list, such as [one, two]", "list_type": "a list, such as [one, two]",
     "dict_type": "a mapping, such as {name: value}", "mapping_type": "a mapping, such as {name: value}",
     "model_type": "a mapping of fields", "model_attributes_type": "a mapping of fields",
 }  # fmt: skip
-_BOUND_MESSAGES = {
+_LIMIT_TEXT_BY_ERROR_TYPE = {
     "greater_than_equal": "at least {ge}", "less_than_equal": "at most {le}",
     "greater_than": "more than {gt}", "less_than": "less than {lt}",
     "string_too_short": "at least {min_length} characters", "string_too_long": "at most {max_length} characters",
@@ -237,7 +241,7 @@ _BOOLEAN_SPELLINGS = {
 }
 
 
-def _suggest_spelling(error_type: str, node: YamlNode) -> str:
+def _suggest_value_spelling(error_type: str, node: YamlNode) -> str:
     """A suffix that shows how to write the value so that it has the expected type; empty: no suggestion."""
     if error_type == "string_type" and isinstance(node.value, int | float):
         return ": put it in quotes"
@@ -245,28 +249,28 @@ def _suggest_spelling(error_type: str, node: YamlNode) -> str:
         return ""
     if error_type == "bool_type" and (spelling := _BOOLEAN_SPELLINGS.get(node.value.lower())):
         return f": write {spelling}"
-    if error_type == "int_type" and isinstance(_parse_scalar_or_text(node.value), int):
+    if error_type == "int_type" and isinstance(_parse_yaml_scalar_or_text(node.value), int):
         return ": write it without quotes"
     return ""
 
 
-def _format_error_message(error_type: str, context: dict[str, Any], message: str, node: YamlNode) -> str:
+def _format_validation_error(error_type: str, context: dict[str, Any], message: str, node: YamlNode) -> str:
     if error_type == "missing":
         return "required field is missing"
     if node.value is None:
         return EMPTY_VALUE_MESSAGE
-    if error_type in _EXPECTED_TYPE_NAMES:
-        expected = _EXPECTED_TYPE_NAMES[error_type]
-        return f"expected {expected}, found {_describe_type(node)}{_suggest_spelling(error_type, node)}"
-    if error_type in _BOUND_MESSAGES:
-        bound = _BOUND_MESSAGES[error_type].format(**context)
+    if error_type in _EXPECTED_TYPE_BY_ERROR_TYPE:
+        expected = _EXPECTED_TYPE_BY_ERROR_TYPE[error_type]
+        return f"expected {expected}, found {_describe_node_type(node)}{_suggest_value_spelling(error_type, node)}"
+    if error_type in _LIMIT_TEXT_BY_ERROR_TYPE:
+        bound = _LIMIT_TEXT_BY_ERROR_TYPE[error_type].format(**context)
         is_literal_number = isinstance(node.value, int | float) and node.interpolated_text is None
         actual = f", found {node.value}" if is_literal_number else ""
         return f"expected {bound}{actual}".replace("at least 1 entries", "at least one entry")
     if error_type in ("literal_error", "enum"):
         choices = re.findall(r"'([^']*)'", str(context["expected"]))
         is_literal_text = isinstance(node.value, str) and node.interpolated_text is None
-        hint = did_you_mean(str(node.value), choices) if is_literal_text else ""
+        hint = did_you_mean_suffix(str(node.value), choices) if is_literal_text else ""
         return f"expected {context['expected'].replace(chr(39), '')}{hint}"
     if error_type == "string_pattern_mismatch":
         if str(context["pattern"]).startswith("^https?://"):

@@ -12,22 +12,22 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from watchdog.config.cross_checks import cross_validate
-from watchdog.config.defaults import apply_defaults
-from watchdog.config.error_messages import coerce_variables, field_names, translate_errors
-from watchdog.config.models import Config, Receiver, RouteSettings
-from watchdog.config.problems import ConfigError, ConfigProblem, did_you_mean
+from watchdog.config.cross_checks import cross_validate_and_resolve
+from watchdog.config.defaults import apply_probe_defaults
+from watchdog.config.error_messages import coerce_variables, translate_validation_errors, yaml_field_names
+from watchdog.config.models import Config, NotificationRouteSettings, ReceiverSettings
+from watchdog.config.problems import ConfigError, ConfigProblem, did_you_mean_suffix
 from watchdog.config.secrets import (
-    collect_secret_names,
+    collect_names_by_secret,
     collect_secrets,
     mask_displayed_fields,
-    mask_tree,
+    mask_yaml_tree,
     redact_problems,
 )
-from watchdog.config.sources import MergedSources, load_sources
-from watchdog.config.warnings import find_warnings
-from watchdog.config.yaml_tree import YamlNode, format_key
-from watchdog.config_types import ConfigModel, LoadContext
+from watchdog.config.sources import MergedConfigSources, load_config_sources
+from watchdog.config.warnings import find_config_warnings
+from watchdog.config.yaml_tree import YamlNode, format_yaml_key
+from watchdog.config_types import ConfigLoadContext, ConfigModel
 from watchdog.net.redact import SecretMask
 from watchdog.probes import PROBE_KINDS, Probe
 
@@ -51,9 +51,9 @@ class LoadedConfig:
 
 def load_config(path: Path | None, text: str | None = None, env: Mapping[str, str] = os.environ) -> LoadedConfig:
     """Load a file, or `text` in its place (`path` is then its name). Raises ConfigError with all problems."""
-    sources = load_sources(path, text, env)
-    sources.probes = [apply_defaults(sources.root.get("defaults"), probe) for probe in sources.probes]
-    builder = _ModelBuilder(sources)
+    sources = load_config_sources(path, text, env)
+    sources.probes = [apply_probe_defaults(sources.root.get("defaults"), probe) for probe in sources.probes]
+    builder = _ConfigModelBuilder(sources)
     probes = {probe.id: (node, probe) for node in sources.probes if (probe := builder.build_probe(node)) is not None}
     sections = {name: value for name in sources.root if (value := builder.build_section(name)) is not None}
     sections["probes"] = tuple(probe for _, probe in probes.values())
@@ -61,17 +61,17 @@ def load_config(path: Path | None, text: str | None = None, env: Mapping[str, st
         name: value for name in sources.receivers if (value := builder.build_receiver(name)) is not None
     }
     sections["routes"] = tuple(
-        route for node in sources.routes if (route := builder.build_model(RouteSettings, node, "routes"))
+        route for node in sources.routes if (route := builder.build_model(NotificationRouteSettings, node, "routes"))
     )
-    config = cross_validate(Config.model_construct(**sections), sources)
+    config = cross_validate_and_resolve(Config.model_construct(**sections), sources)
     if sources.problems:
         raise ConfigError(redact_problems(sources, builder.load_contexts.values()))
     secrets = collect_secrets(sources, builder.load_contexts.values(), config)
     mask = SecretMask(secrets.by_value, secrets.in_path)
-    probe_yaml = {id: _dump_yaml(mask_tree(node, mask)) for id, (node, _) in probes.items()}
+    probe_yaml = {id: _dump_yaml(mask_yaml_tree(node, mask)) for id, (node, _) in probes.items()}
     sources.warnings += secrets.warnings
-    warnings = [w._replace(message=mask(w.message)) for w in find_warnings(config, sources)]
-    secret_names = collect_secret_names(sources, builder.load_contexts.values())
+    warnings = [w._replace(message=mask(w.message)) for w in find_config_warnings(config, sources)]
+    secret_names = collect_names_by_secret(sources, builder.load_contexts.values())
     return LoadedConfig(mask_displayed_fields(config, mask), probe_yaml, mask, tuple(warnings), secret_names)
 
 
@@ -79,12 +79,12 @@ def _dump_yaml(tree: Any) -> str:
     return str(yaml.dump(tree, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True, width=120))
 
 
-class _ModelBuilder:
+class _ConfigModelBuilder:
     """Builds models from YAML nodes and adds their problems to the sources."""
 
-    def __init__(self, sources: MergedSources):
+    def __init__(self, sources: MergedConfigSources):
         self.sources = sources
-        self.load_contexts = {file: LoadContext(folder) for file, folder in sources.base_folders.items()}
+        self.load_contexts = {file: ConfigLoadContext(folder) for file, folder in sources.base_folders.items()}
 
     def build_model(self, model: type[ModelT], node: YamlNode, section: str) -> ModelT | None:
         """The model of a node, or None if it is invalid. `section`: the field that holds the node."""
@@ -93,7 +93,7 @@ class _ModelBuilder:
                 return model.model_validate(node.to_python(), context=self.load_contexts[node.location.file])
             except ValidationError as e:
                 if not coerce_variables(e, node):
-                    self.sources.problems += translate_errors(e, model, node, section)
+                    self.sources.problems += translate_validation_errors(e, model, node, section)
                     return None
 
     def build_section(self, name: str) -> Any:
@@ -105,7 +105,7 @@ class _ModelBuilder:
         return config and getattr(config, name)
 
     def build_receiver(self, name: str) -> Any:
-        return self.build_model(Receiver, self.sources.receivers[name], "receivers")
+        return self.build_model(ReceiverSettings, self.sources.receivers[name], "receivers")
 
     def build_probe(self, node: YamlNode) -> Probe | None:
         if not isinstance(node.value, dict):
@@ -120,18 +120,18 @@ class _ModelBuilder:
             message = f"a probe has exactly one kind, and this one already has {kinds[0]}: remove one of them"
             self.sources.add_problem(second.key_location, second.path, message)
         else:
-            self._report_missing_kind(node)
+            self._report_missing_probe_kind(node)
         return None
 
-    def _report_missing_kind(self, node: YamlNode) -> None:
+    def _report_missing_probe_kind(self, node: YamlNode) -> None:
         """Report the missing kind, and still validate the fields that every kind has."""
-        common_fields = field_names(Probe)
+        common_fields = yaml_field_names(Probe)
         unknown_names = [name for name in node.entries if name not in common_fields]
         for name in unknown_names:
             entry = node.entries[name]
-            hint = did_you_mean(name, common_fields)
-            hint = hint or f"{did_you_mean(name, PROBE_KINDS)} (probe kinds: {', '.join(PROBE_KINDS)})"
-            self.sources.add_problem(entry.key_location, entry.path, f"unknown field '{format_key(name)}'{hint}")
+            hint = did_you_mean_suffix(name, common_fields)
+            hint = hint or f"{did_you_mean_suffix(name, PROBE_KINDS)} (probe kinds: {', '.join(PROBE_KINDS)})"
+            self.sources.add_problem(entry.key_location, entry.path, f"unknown field '{format_yaml_key(name)}'{hint}")
         if not unknown_names:
             self.sources.add_problem(node.location, node.path, f"no probe kind: add one of {', '.join(PROBE_KINDS)}")
         kind, model = next(iter(PROBE_KINDS.items()))

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, model_validator
 
-from watchdog.config.problems import did_you_mean
+from watchdog.config.problems import did_you_mean_suffix
 from watchdog.config_types import (
     ALLOW_FROM_FILE,
     STRING_OR_LIST_SCHEMA,
@@ -20,20 +20,20 @@ from watchdog.config_types import (
     LocalFilePath,
     Secret,
     SingleLineText,
-    as_list,
     duration_bounds,
     split_url,
     validate_secret_length,
+    wrap_string_in_list,
 )
 from watchdog.config_values import DEFAULT_LISTEN_ADDRESS, split_listen_address
 from watchdog.domain import routing
 from watchdog.domain.local_hosts import is_loopback_host
 from watchdog.domain.model import Severity
-from watchdog.domain.reasons import find_pattern_problem
+from watchdog.domain.reasons import find_reason_pattern_problem
 from watchdog.domain.rules import service
 from watchdog.notifiers import NOTIFIER_KINDS, Notifier, SmtpServerSettings
 from watchdog.probes import PROBE_KINDS, AnyProbe, ProbeDefaults
-from watchdog.queues.clients.postgres import POSTGRES_SCHEMES
+from watchdog.queues.clients.postgres import POSTGRES_URL_SCHEMES
 
 # --- server, storage
 
@@ -43,7 +43,7 @@ def _validate_listen_address(text: str) -> str:
     return text
 
 
-class ServerSettings(ConfigModel):
+class WebServerSettings(ConfigModel):
     """The web server for the pages, the API and check-ins."""
 
     listen: Annotated[str, AfterValidator(_validate_listen_address)] = DEFAULT_LISTEN_ADDRESS
@@ -69,9 +69,9 @@ def _normalize_database_url(url: str) -> str:
         if not path or path.startswith("//") or ":memory:" in path or "mode=memory" in path:
             raise ValueError("expected the path of a file: sqlite:///watchdog.db, or sqlite:////var/lib/watchdog.db")
         return f"sqlite:///{path}"
-    if scheme in POSTGRES_SCHEMES and rest.startswith("//"):
+    if scheme in POSTGRES_URL_SCHEMES and rest.startswith("//"):
         expected = "postgresql://user:password@host:port/database; encode : / @ in the password as %3A %2F %40"
-        split_url(url, POSTGRES_SCHEMES, expected, host_required=False)
+        split_url(url, POSTGRES_URL_SCHEMES, expected, host_required=False)
         return f"postgresql+psycopg:{rest}"
     raise ValueError("expected sqlite:///watchdog.db or postgresql://user:password@host/database")
 
@@ -100,8 +100,8 @@ class StorageSettings(ConfigModel):
 # --- notifications
 
 
-@NOTIFIER_KINDS.add_fields
-class Receiver(ConfigModel):
+@NOTIFIER_KINDS.add_kind_fields
+class ReceiverSettings(ConfigModel):
     """People or a program that receives notifications. At least one notifier is required; each one that is set sends
     every notification."""
 
@@ -110,23 +110,25 @@ class Receiver(ConfigModel):
 
     @model_validator(mode="after")
     def _require_notifier(self) -> Self:
-        if not NOTIFIER_KINDS.chosen(self):
+        if not NOTIFIER_KINDS.configured_values(self):
             raise ValueError(f"no notifier: add at least one of {', '.join(NOTIFIER_KINDS)}")
         return self
 
     def notifiers_by_destination(self, receiver_name: str) -> dict[str, Notifier]:
         """Destination, such as "oncall/slack" -> its notifier."""
-        return {f"{receiver_name}/{kind}": notifier for kind, notifier in NOTIFIER_KINDS.chosen(self).items()}
+        return {
+            f"{receiver_name}/{kind}": notifier for kind, notifier in NOTIFIER_KINDS.configured_values(self).items()
+        }
 
 
 def _validate_probe_kind(name: str) -> str:
-    if name not in (*PROBE_KINDS, service.PROBE_KIND):
-        hint = did_you_mean(name, PROBE_KINDS) or f"; probe kinds: {', '.join(PROBE_KINDS)}"
+    if name not in (*PROBE_KINDS, service.SERVICE_PROBE_KIND):
+        hint = did_you_mean_suffix(name, PROBE_KINDS) or f"; probe kinds: {', '.join(PROBE_KINDS)}"
         raise ValueError(f"unknown probe kind '{name}'{hint}")
     return name
 
 
-class MatchSettings(ConfigModel):
+class ProbeMatchSettings(ConfigModel):
     """Selects probes. A probe matches if it fits every field that is set; without fields, every probe matches."""
 
     severity: Severity | None = None
@@ -138,48 +140,50 @@ class MatchSettings(ConfigModel):
     kind: Annotated[
         str,
         AfterValidator(_validate_probe_kind),
-        Field(json_schema_extra={"enum": [*PROBE_KINDS, service.PROBE_KIND]}),
+        Field(json_schema_extra={"enum": [*PROBE_KINDS, service.SERVICE_PROBE_KIND]}),
     ] = ""
     """The kind of the probe. `service` is Watchdog itself."""
     probe: SingleLineText = ""
     """The id or name of a single probe."""
 
-    def to_matcher(self) -> routing.ProbeMatcher:
+    def to_probe_matcher(self) -> routing.ProbeMatcher:
         return routing.ProbeMatcher(self.severity, frozenset(self.tags), self.group, self.kind, self.probe)
 
 
 def _validate_reason_pattern(pattern: str) -> str:
-    if problem := find_pattern_problem(pattern):
+    if problem := find_reason_pattern_problem(pattern):
         raise ValueError(problem)
     return pattern
 
 
-class RouteMatchSettings(MatchSettings):
+class IncidentMatchSettings(ProbeMatchSettings):
     """Selects incidents. An incident matches if it fits every field that is set; without fields, every one matches."""
 
     reason: Annotated[
         tuple[Annotated[str, AfterValidator(_validate_reason_pattern)], ...],
-        BeforeValidator(as_list),
+        BeforeValidator(wrap_string_in_list),
         STRING_OR_LIST_SCHEMA,
     ] = ()
     """The reason with which the incident opens, one or a list (docs/reasons.md): a reason such as `tls.expired`, a
     family such as `tls`, or a class of statuses such as `http.5xx`."""
 
 
-class RouteSettings(ConfigModel):
+class NotificationRouteSettings(ConfigModel):
     """Sends the incidents of matching probes to receivers. Only the first matching route applies, unless it sets
     `continue`. When the cause of an incident changes, its receivers are notified of that, and those that the routes of
     the new cause add get the incident as well."""
 
-    match: RouteMatchSettings = RouteMatchSettings()
+    match: IncidentMatchSettings = IncidentMatchSettings()
     """The incidents that take this route; default: all."""
     receivers: Annotated[tuple[str, ...], Field(min_length=1)]
     """The names of the receivers to notify."""
     continue_matching: StrictBool = Field(default=False, alias="continue")
     """Whether the routes below are evaluated, too."""
 
-    def to_route(self) -> routing.Route:
-        return routing.Route(self.receivers, self.match.to_matcher(), self.continue_matching, self.match.reason)
+    def to_notification_route(self) -> routing.NotificationRoute:
+        return routing.NotificationRoute(
+            self.receivers, self.match.to_probe_matcher(), self.continue_matching, self.match.reason
+        )
 
 
 # --- pages
@@ -190,7 +194,7 @@ class StatusPageSettings(ConfigModel):
 
     title: SingleLineText = "Status"
     """The title of the page."""
-    match: MatchSettings = MatchSettings()
+    match: ProbeMatchSettings = ProbeMatchSettings()
     """The probes that the page shows; default: all."""
     groups: tuple[SingleLineText, ...] = ()
     """The order of the groups. Groups that are not listed follow these."""
@@ -224,7 +228,7 @@ class AccessSettings(ConfigModel):
     """The API keys. At least one is required to listen on addresses other than loopback."""
 
     @model_validator(mode="after")
-    def _require_distinct_keys(self) -> Self:
+    def _require_distinct_api_keys(self) -> Self:
         errors: list[tuple[FieldPath, str]] = []
         for i, key in enumerate(self.api_keys):
             if key.name in (other.name for other in self.api_keys[:i]):
@@ -244,7 +248,7 @@ class Config(ConfigModel):
 
     version: Literal[1] = 1
     """The version of the configuration format."""
-    server: ServerSettings = ServerSettings()
+    server: WebServerSettings = WebServerSettings()
     """The web server for the pages, the API and check-ins."""
     storage: StorageSettings = StorageSettings()
     """The database, and how long it keeps data."""
@@ -254,9 +258,9 @@ class Config(ConfigModel):
     """Default values for fields that a probe does not set. They also apply to included files."""
     probes: tuple[AnyProbe, ...] = ()
     """The probes."""
-    receivers: Mapping[str, Receiver] = {}
+    receivers: Mapping[str, ReceiverSettings] = {}
     """The people and programs to notify, by name: letters, digits, `-`, `_` and `.`."""
-    routes: tuple[RouteSettings, ...] = ()
+    routes: tuple[NotificationRouteSettings, ...] = ()
     """Which incidents are sent to which receivers; default: all incidents to all receivers."""
     email: SmtpServerSettings | None = None
     """The SMTP server that sends the mail of all `email` notifiers."""

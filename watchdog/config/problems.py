@@ -9,7 +9,7 @@ from typing import NamedTuple
 EMPTY_VALUE_MESSAGE = "no value: add one, or remove the field"
 
 
-class SourceLocation(NamedTuple):
+class ConfigSourceLocation(NamedTuple):
     """A position in a file. Lines and columns count from 1; line 0 stands for the file as a whole."""
 
     file: str
@@ -31,8 +31,8 @@ class ConfigProblem(NamedTuple):
     message: str
 
     @property
-    def source_location(self) -> SourceLocation:
-        return SourceLocation(self.file, self.line, self.column)
+    def source_location(self) -> ConfigSourceLocation:
+        return ConfigSourceLocation(self.file, self.line, self.column)
 
     def __str__(self) -> str:
         location = self.source_location
@@ -47,7 +47,7 @@ class ConfigError(Exception):
         super().__init__("\n".join(map(str, self.problems)))
 
 
-FIELD_SYNONYMS: dict[str, tuple[str, ...]] = {
+CONFIG_FIELD_SYNONYMS: dict[str, tuple[str, ...]] = {
     # names that other tools use
     "interval": ("every",), "period": ("every",), "frequency": ("every",), "cron": ("schedule",), "tz": ("timezone",),
     "labels": ("tags",), "assert": ("expect",), "assertions": ("expect",), "checks": ("probes",),
@@ -64,22 +64,22 @@ FIELD_SYNONYMS: dict[str, tuple[str, ...]] = {
 """Unknown name -> the fields that it may stand for. The first one that is valid in its place is suggested."""
 
 
-def equivalent_name(name: str, valid_names: Iterable[str]) -> str:
+def find_equivalent_name(name: str, valid_names: Iterable[str]) -> str:
     """The valid name that `name` stands for: equal but for case, hyphens and spaces, or a synonym. Empty: none."""
-    valid = {_normalize_name(valid_name): valid_name for valid_name in valid_names}
-    normalized = _normalize_name(name)
-    candidates = (normalized, *FIELD_SYNONYMS.get(normalized, ()))
+    valid = {_normalize_field_name(valid_name): valid_name for valid_name in valid_names}
+    normalized = _normalize_field_name(name)
+    candidates = (normalized, *CONFIG_FIELD_SYNONYMS.get(normalized, ()))
     return next((valid[candidate] for candidate in candidates if candidate in valid), "")
 
 
-def did_you_mean(name: str, valid_names: Iterable[str]) -> str:
+def did_you_mean_suffix(name: str, valid_names: Iterable[str]) -> str:
     """The suffix "; did you mean 'tools'?" for the equivalent or else the most similar valid name; empty: none."""
-    valid = {_normalize_name(valid_name): valid_name for valid_name in valid_names}
-    suggestion = equivalent_name(name, valid.values())
-    if not suggestion and (similar := get_close_matches(_normalize_name(name), valid, 1, 0.6)):
+    valid = {_normalize_field_name(valid_name): valid_name for valid_name in valid_names}
+    suggestion = find_equivalent_name(name, valid.values())
+    if not suggestion and (similar := get_close_matches(_normalize_field_name(name), valid, 1, 0.6)):
         suggestion = valid[similar[0]]
     return f"; did you mean '{suggestion}'?" if suggestion else ""
 
 
-def _normalize_name(name: str) -> str:
+def _normalize_field_name(name: str) -> str:
     return name.lower().replace("-", "_").replace(" ", "_")

@@ -7,12 +7,12 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
-from watchdog.config.reference_examples import EXAMPLES, KIND_EXAMPLES
-from watchdog.config.schema import VARIABLE_SCHEMA, JsonSchema, json_schema
+from watchdog.config.reference_examples import CONFIG_EXAMPLES, CONFIG_KIND_EXAMPLES
+from watchdog.config.schema import CONFIG_VARIABLE_SCHEMA, JsonSchema, build_config_json_schema
 from watchdog.config_types import BYTE_SIZE_PATTERN, DURATION_PATTERN
 from watchdog.probes import PROBE_KINDS, Probe
 
-_INTRODUCTION = """\
+_CONFIG_PAGE_INTRODUCTION = """\
 # Configuration
 
 One YAML file defines the probes, the people who are notified, and who may see the pages. Three lines are enough:
@@ -28,7 +28,7 @@ probes:
 [examples/full.yaml](../examples/full.yaml) uses every section in one file.
 """
 
-_SYNTAX = """\
+_CONFIG_PAGE_SYNTAX_SECTION = """\
 ## Syntax
 
 **YAML 1.2.** `no` and `on` are text, `010` is ten, `1:30` is text. Duplicate keys are errors. Anchors and aliases work;
@@ -77,39 +77,41 @@ if one of `prefer` is false, the probe is degraded. Examples: `status in [200, 2
 """
 
 
-def render_reference() -> str:
+def render_config_reference() -> str:
     """The whole page."""
-    schema = json_schema()
+    schema = build_config_json_schema()
     definitions: dict[str, JsonSchema] = schema["$defs"]
-    paths = _section_paths(schema, definitions)
+    paths = _section_path_by_definition(schema, definitions)
     contents = ["- [Syntax](#syntax)", "- [Top level](#top-level)"]
-    parts = [_SYNTAX.rstrip(), "", "## Top level", *_render_field_table(schema, definitions, paths)]
+    parts = [_CONFIG_PAGE_SYNTAX_SECTION.rstrip(), "", "## Top level", *_render_field_table(schema, definitions, paths)]
     for name, path in paths.items():
         depth = sum(path.startswith((f"{other}.", f"{other}[")) for other in paths.values())
-        contents.append(f"{'  ' * depth}- {_link(path)}")
-        parts += ["", f"{'###' if depth else '##'} `{path}`", *_render_section(name, path, definitions, paths)]
-    return "\n".join([_INTRODUCTION, "## Contents", "", *contents, "", *parts, ""])
+        contents.append(f"{'  ' * depth}- {_link_to_section(path)}")
+        parts += ["", f"{'###' if depth else '##'} `{path}`", *_render_config_section(name, path, definitions, paths)]
+    return "\n".join([_CONFIG_PAGE_INTRODUCTION, "## Contents", "", *contents, "", *parts, ""])
 
 
-def _section_paths(schema: JsonSchema, definitions: Mapping[str, JsonSchema]) -> dict[str, str]:
+def _section_path_by_definition(schema: JsonSchema, definitions: Mapping[str, JsonSchema]) -> dict[str, str]:
     """Definition -> where its fields are written, such as `probes[].http`: the shortest path if there are several.
 
     In the order of the page: every section before those inside it.
     """
     paths: dict[str, str] = {}
-    level = list(_references(schema["properties"].items()))
+    level = list(_referenced_definitions(schema["properties"].items()))
     while level:
         next_level: list[tuple[str, str]] = []
         for name, path in level:
-            if name not in paths and (object_schema := _object_schema(definitions[name])):
+            if name not in paths and (object_schema := _find_object_schema(definitions[name])):
                 paths[name] = path
-                next_level += _references((f"{path}.{k}", v) for k, v in object_schema["properties"].items())
+                next_level += _referenced_definitions(
+                    (f"{path}.{k}", v) for k, v in object_schema["properties"].items()
+                )
         level = next_level
-    order = list(dict.fromkeys(part for path in paths.values() for part in _ancestors(path)))
-    return dict(sorted(paths.items(), key=lambda entry: [order.index(part) for part in _ancestors(entry[1])]))
+    order = list(dict.fromkeys(part for path in paths.values() for part in _path_and_ancestors(path)))
+    return dict(sorted(paths.items(), key=lambda entry: [order.index(part) for part in _path_and_ancestors(entry[1])]))
 
 
-def _references(fields: Iterable[tuple[str, JsonSchema]]) -> Iterator[tuple[str, str]]:
+def _referenced_definitions(fields: Iterable[tuple[str, JsonSchema]]) -> Iterator[tuple[str, str]]:
     """Each definition that the fields refer to, with its path."""
     for path, field in fields:
         if isinstance(reference := field.get("$ref"), str):
@@ -118,39 +120,42 @@ def _references(fields: Iterable[tuple[str, JsonSchema]]) -> Iterator[tuple[str,
         for suffix, part in (("[]", field.get("items")), (".<name>", field.get("additionalProperties"))):
             if isinstance(part, dict):
                 branches.append((path + suffix, part))
-        yield from _references(branches)
+        yield from _referenced_definitions(branches)
 
 
-def _ancestors(path: str) -> list[str]:
+def _path_and_ancestors(path: str) -> list[str]:
     """The path and those of the sections that it is in, outermost first."""
     parts = path.split(".")
     return [".".join(parts[: i + 1]) for i in range(len(parts))]
 
 
-def _render_section(
+def _render_config_section(
     name: str, path: str, definitions: Mapping[str, JsonSchema], paths: Mapping[str, str]
 ) -> Iterator[str]:
-    object_schema = _object_schema(definitions[name]) or {}
+    object_schema = _find_object_schema(definitions[name]) or {}
     probe = PROBE_KINDS.get(path.removeprefix("probes[]."))
     introduction = [inspect.cleandoc(probe.__doc__ or "").replace("\n", " ")] if probe is not None else []
-    for description in (*introduction, _format_description(object_schema)):
+    for description in (*introduction, _format_field_description(object_schema)):
         yield from ("", description)
-    if example := EXAMPLES.get(path) or EXAMPLES.get(re.sub(r"(\[\]|\.<name>)$", "", path)):
+    if example := CONFIG_EXAMPLES.get(path) or CONFIG_EXAMPLES.get(re.sub(r"(\[\]|\.<name>)$", "", path)):
         yield from ("", "```yaml", example.strip(), "```")
     properties = object_schema["properties"]
     if path == "probes[]":
-        yield from ("", f"The fields of {_link('defaults')} can be set here, too. Exactly one kind is required.")
+        yield from (
+            "",
+            f"The fields of {_link_to_section('defaults')} can be set here, too. Exactly one kind is required.",
+        )
         common = definitions["ProbeDefaults"]["properties"]
         properties = {field: value for field, value in properties.items() if field not in common}
     yield from _render_field_table({**object_schema, "properties": properties}, definitions, paths)
-    for kind_path, example in KIND_EXAMPLES.items():
+    for kind_path, example in CONFIG_KIND_EXAMPLES.items():
         if kind_path.rpartition(".")[0] == path and kind_path not in paths.values():  # a kind without fields
             yield from ("", f"An example of `{kind_path.rpartition('.')[2]}`:", "", "```yaml", example.strip(), "```")
     if probe is not None:
-        yield from _render_kind_notes(probe)
+        yield from _render_probe_kind_notes(probe)
 
 
-def _object_schema(definition: JsonSchema) -> JsonSchema | None:
+def _find_object_schema(definition: JsonSchema) -> JsonSchema | None:
     """The part of a definition that has fields: all of it, or the long form where a shorthand exists. None: no
     fields."""
     return next((part for part in (definition, *definition.get("anyOf", ())) if "properties" in part), None)
@@ -170,38 +175,44 @@ def _render_field_table(
     for name, field in properties.items():
         if name.removesuffix("_file") in properties and name.endswith("_file") and "holds `" in field["description"]:
             continue
-        default = "required" if name in required else _format_default(field)
-        type_ = _format_type(field, definitions, paths)
-        yield f"| `{name}` | {type_} | {default} | {_format_description(field)} |"
+        default = "required" if name in required else _format_field_default(field)
+        type_ = _format_field_type(field, definitions, paths)
+        yield f"| `{name}` | {type_} | {default} | {_format_field_description(field)} |"
 
 
-def _format_default(field: JsonSchema) -> str:
+def _format_field_default(field: JsonSchema) -> str:
     value = field.get("default")
     if value in (None, "", [], {}) or isinstance(value, dict):
         return ""
     return f"`{value if isinstance(value, str) else json.dumps(value)}`"
 
 
-def _format_description(field: JsonSchema) -> str:
+def _format_field_description(field: JsonSchema) -> str:
     return " ".join(str(field.get("description", "")).split()).replace("|", "\\|")
 
 
-def _format_type(field: JsonSchema, definitions: Mapping[str, JsonSchema], paths: Mapping[str, str]) -> str:
+def _format_field_type(field: JsonSchema, definitions: Mapping[str, JsonSchema], paths: Mapping[str, str]) -> str:
     if "$ref" in field:
         name = field["$ref"].rpartition("/")[2]
-        return _link(paths[name]) if name in paths else _format_type(definitions[name], definitions, paths)
+        return (
+            _link_to_section(paths[name])
+            if name in paths
+            else _format_field_type(definitions[name], definitions, paths)
+        )
     if "anyOf" in field:
-        branches = [branch for branch in field["anyOf"] if branch != VARIABLE_SCHEMA and branch.get("type") != "null"]
-        return " or ".join(dict.fromkeys(_format_type(branch, definitions, paths) for branch in branches))
+        branches = [
+            branch for branch in field["anyOf"] if branch != CONFIG_VARIABLE_SCHEMA and branch.get("type") != "null"
+        ]
+        return " or ".join(dict.fromkeys(_format_field_type(branch, definitions, paths) for branch in branches))
     if "enum" in field:
         return ", ".join(f"`{value}`" for value in field["enum"])
     if "const" in field:
         return f"`{field['const']}`"
     type_, values = field.get("type"), field.get("additionalProperties")
     if type_ == "array":
-        return f"list of {_format_type(field.get('items', {}), definitions, paths)}"
+        return f"list of {_format_field_type(field.get('items', {}), definitions, paths)}"
     if type_ == "object":
-        return f"name → {_format_type(values, definitions, paths)}" if isinstance(values, dict) else "mapping"
+        return f"name → {_format_field_type(values, definitions, paths)}" if isinstance(values, dict) else "mapping"
     return _format_scalar_type(field)
 
 
@@ -218,7 +229,7 @@ def _format_scalar_type(field: JsonSchema) -> str:
     return names.get(str(field.get("type")), "anything")
 
 
-def _render_kind_notes(probe: type[Probe]) -> Iterator[str]:
+def _render_probe_kind_notes(probe: type[Probe]) -> Iterator[str]:
     """What holds for one kind of probe only: the variables of its expressions, the fields that it does not support."""
     if probe.expression_variables:
         yield from (
@@ -234,7 +245,7 @@ def _render_kind_notes(probe: type[Probe]) -> Iterator[str]:
         yield from ("", f"Common fields that `{probe.kind}` probes do not support: {fields}.")
 
 
-def _link(path: str) -> str:
+def _link_to_section(path: str) -> str:
     """A link to a section. Its anchor is what GitHub makes of the heading."""
     anchor = re.sub(r"[^a-z0-9_-]", "", path.lower())
     return f"[`{path}`](#{anchor})"

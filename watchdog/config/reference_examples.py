@@ -8,10 +8,10 @@ from typing import Any
 from watchdog.notifiers import NOTIFIER_KINDS
 from watchdog.probes import PROBE_KINDS
 from watchdog.queues import CANARY_DRIVERS, JOB_SOURCES, QUEUE_STATS_SOURCES
-from watchdog.registry import Registry
+from watchdog.registry import KindRegistry
 from watchdog.remediations import REMEDIATION_KINDS
 
-KINDS_BY_SECTION: dict[str, Registry[Any]] = {
+KIND_REGISTRIES_BY_SECTION: dict[str, KindRegistry[Any]] = {
     "probes[]": PROBE_KINDS,
     "probes[].canary": CANARY_DRIVERS,
     "probes[].jobs": JOB_SOURCES,
@@ -19,7 +19,7 @@ KINDS_BY_SECTION: dict[str, Registry[Any]] = {
     "probes[].remediation": REMEDIATION_KINDS,
     "receivers.<name>": NOTIFIER_KINDS,
 }
-SECTION_EXAMPLES = {
+CONFIG_SECTION_EXAMPLES = {
     "server": """
 server:
   listen: 127.0.0.1:8080
@@ -119,9 +119,9 @@ access:
     - {name: grafana, role: reader, key: "${WATCHDOG_READ_KEY}"}
 """,
 }
-KIND_EXAMPLES = {
+CONFIG_KIND_EXAMPLES = {
     f"{section}.{kind}": f"\n{cleandoc(model.example)}\n"
-    for section, registry in KINDS_BY_SECTION.items()
+    for section, registry in KIND_REGISTRIES_BY_SECTION.items()
     for kind, model in registry.items()
 }
-EXAMPLES = {**SECTION_EXAMPLES, **KIND_EXAMPLES}
+CONFIG_EXAMPLES = {**CONFIG_SECTION_EXAMPLES, **CONFIG_KIND_EXAMPLES}

@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-_VARIABLE_PATTERN = re.compile(
+_CONFIG_VARIABLE_PATTERN = re.compile(
     r"\$\$|\$\{(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?:(?P<operator>:[-?])(?P<operand>[^{}]*))?\})?"
 )
-VARIABLE_SYNTAX_HINT = "write ${NAME}, ${NAME:-default} or ${NAME:?message}, and $$ for a dollar sign"
+CONFIG_VARIABLE_SYNTAX_HINT = "write ${NAME}, ${NAME:-default} or ${NAME:?message}, and $$ for a dollar sign"
 
 
 class InterpolatedScalar(NamedTuple):
@@ -20,7 +20,7 @@ class InterpolatedScalar(NamedTuple):
     """Name -> value of every variable that is set. These values must never be shown."""
 
 
-def interpolate(text: str, env: Mapping[str, str]) -> InterpolatedScalar:
+def interpolate_variables(text: str, env: Mapping[str, str]) -> InterpolatedScalar:
     """Replace the variables. Raises ValueError for one that is not set (with `:?` also if it is empty) and for invalid
     syntax."""
     variables: dict[str, str] = {}
@@ -30,7 +30,7 @@ def interpolate(text: str, env: Mapping[str, str]) -> InterpolatedScalar:
             return "$"
         name, operator, operand = reference["name"], reference["operator"], reference["operand"]
         if name is None:
-            raise ValueError(f"invalid ${{...}}: {VARIABLE_SYNTAX_HINT}")
+            raise ValueError(f"invalid ${{...}}: {CONFIG_VARIABLE_SYNTAX_HINT}")
         value = env.get(name)
         if value is None or (not value and operator):
             if operator == ":-":
@@ -40,9 +40,9 @@ def interpolate(text: str, env: Mapping[str, str]) -> InterpolatedScalar:
         variables[name] = value
         return value
 
-    return InterpolatedScalar(_VARIABLE_PATTERN.sub(replace, text), variables)
+    return InterpolatedScalar(_CONFIG_VARIABLE_PATTERN.sub(replace, text), variables)
 
 
-def replace_references(text: str, replacement: Callable[[str], str]) -> str:
+def replace_variable_references(text: str, replacement: Callable[[str], str]) -> str:
     """The text with every reference to a variable replaced: by `replacement(name)`."""
-    return _VARIABLE_PATTERN.sub(lambda match: replacement(match["name"]) if match["name"] else match[0], text)
+    return _CONFIG_VARIABLE_PATTERN.sub(lambda match: replacement(match["name"]) if match["name"] else match[0], text)

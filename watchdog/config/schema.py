@@ -8,28 +8,28 @@ from watchdog.config.models import Config
 from watchdog.config_types import BYTE_SIZE_PATTERN, DURATION_PATTERN, format_byte_size, format_config_duration
 from watchdog.probes import PROBE_KINDS
 
-VARIABLE_SCHEMA = {"type": "string", "pattern": r"\$\{"}
+CONFIG_VARIABLE_SCHEMA = {"type": "string", "pattern": r"\$\{"}
 """Matches text that contains a variable: an alternative to every value that is more specific than any text."""
 
 JsonSchema = dict[str, Any]
 
 
-def json_schema() -> JsonSchema:
+def build_config_json_schema() -> JsonSchema:
     """The schema, in draft 2020-12. Loading checks more: names that must exist, expressions, fields that exclude each
     other."""
     schema = Config.model_json_schema()
     definitions = schema["$defs"]
     kinds = [definitions.pop(probe.__name__) for probe in PROBE_KINDS.values()]
-    definitions["Probe"] = _merge_probe_kinds(kinds)
+    definitions["Probe"] = _merge_probe_kind_schemas(kinds)
     schema["properties"]["probes"]["items"] = {"$ref": "#/$defs/Probe"}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Watchdog configuration",
-        **_simplify_for_editors(schema),
+        **_simplify_schema_for_editors(schema),
     }
 
 
-def _merge_probe_kinds(kinds: list[JsonSchema]) -> JsonSchema:
+def _merge_probe_kind_schemas(kinds: list[JsonSchema]) -> JsonSchema:
     """One schema for all kinds of probes. With a list of alternatives, an editor could neither complete the fields of a
     probe nor mark the one that is invalid."""
     properties = {name: field for kind in kinds for name, field in kind["properties"].items()}
@@ -45,35 +45,39 @@ def _merge_probe_kinds(kinds: list[JsonSchema]) -> JsonSchema:
     }
 
 
-def _simplify_for_editors(schema: Any) -> Any:
+def _simplify_schema_for_editors(schema: Any) -> Any:
     """The schema without redundant titles, with durations as they are written, and with variables allowed."""
     if isinstance(schema, list):
-        return [_simplify_for_editors(part) for part in schema]
+        return [_simplify_schema_for_editors(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
     simplified: JsonSchema = {}
     for key, value in schema.items():
         if key == "properties":
-            simplified[key] = {name: _simplify_for_editors(part) for name, part in value.items()}
+            simplified[key] = {name: _simplify_schema_for_editors(part) for name, part in value.items()}
         elif key == "$defs":
-            simplified[key] = {_definition_name(name): _simplify_for_editors(part) for name, part in value.items()}
+            simplified[key] = {
+                _schema_definition_name(name): _simplify_schema_for_editors(part) for name, part in value.items()
+            }
         elif key == "$ref":
-            simplified[key] = _definition_name(value)
+            simplified[key] = _schema_definition_name(value)
         elif key == "default" and _is_duration_schema(schema):
             simplified[key] = value if value is None else format_config_duration(value)
         elif key == "default" and schema.get("pattern") == BYTE_SIZE_PATTERN:
             simplified[key] = format_byte_size(value)
         elif key == "anyOf":
-            parts = _simplify_for_editors(value)
+            parts = _simplify_schema_for_editors(value)
             simplified[key] = [
                 branch for part in parts for branch in (part["anyOf"] if part.keys() == {"anyOf"} else [part])
             ]
         elif key != "title" and (key, value) != ("format", "password"):
-            simplified[key] = value if key in ("default", "required", "enum", "const") else _simplify_for_editors(value)
-    return _allow_variable(simplified)
+            simplified[key] = (
+                value if key in ("default", "required", "enum", "const") else _simplify_schema_for_editors(value)
+            )
+    return _allow_variable_in_schema(simplified)
 
 
-def _definition_name(class_name: str) -> str:
+def _schema_definition_name(class_name: str) -> str:
     return class_name.removesuffix("Settings")
 
 
@@ -81,14 +85,24 @@ def _is_duration_schema(schema: JsonSchema) -> bool:
     return any(part.get("pattern") == DURATION_PATTERN for part in (schema, *schema.get("anyOf", ())))
 
 
-_CONSTRAINT_KEYWORDS = ("type", "enum", "const", "pattern", "format", "minimum", "maximum", "minLength", "maxLength")
+_SCHEMA_CONSTRAINT_KEYWORDS = (
+    "type",
+    "enum",
+    "const",
+    "pattern",
+    "format",
+    "minimum",
+    "maximum",
+    "minLength",
+    "maxLength",
+)
 
 
-def _allow_variable(schema: JsonSchema) -> JsonSchema:
+def _allow_variable_in_schema(schema: JsonSchema) -> JsonSchema:
     """The schema, with a variable as an alternative unless it accepts any text already."""
     type_ = schema.get("type")
     is_narrow = type_ in ("integer", "number", "boolean") or "enum" in schema or "const" in schema
     if not is_narrow and not (type_ == "string" and schema.keys() & {"pattern", "format", "minLength", "maxLength"}):
         return schema
-    rule = {key: value for key, value in schema.items() if key in _CONSTRAINT_KEYWORDS}
-    return {**{key: value for key, value in schema.items() if key not in rule}, "anyOf": [rule, VARIABLE_SCHEMA]}
+    rule = {key: value for key, value in schema.items() if key in _SCHEMA_CONSTRAINT_KEYWORDS}
+    return {**{key: value for key, value in schema.items() if key not in rule}, "anyOf": [rule, CONFIG_VARIABLE_SCHEMA]}

@@ -12,18 +12,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote
 
-from watchdog.config.references import replace_references
+from watchdog.config.references import replace_variable_references
 from watchdog.config.yaml_tree import YamlNode
 from watchdog.net.command_line import find_secret_arguments
 from watchdog.net.redact import SECRET_NAME_PATTERN
 
-MIN_MASKED_CHARS = 8
+MIN_MASKED_SECRET_CHARS = 8
 """Secrets are masked by value from this length on. Shorter ones would mask parts of ordinary words."""
 _AMBIGUOUS_PARAMETERS = frozenset({"key", "auth", "code"})
 """Parameters of a URL whose value is a secret if it is long enough."""
-_TARGET_KEYS = frozenset({"queue", "schema", "table", "prefix", "host", "port", "channel", "tool", "job", "vhost"})
+_TARGET_FIELD_NAMES = frozenset(
+    {"queue", "schema", "table", "prefix", "host", "port", "channel", "tool", "job", "vhost"}
+)
 """Fields that say what is monitored. Their values are visible, also if they come from a variable."""
-_LINK_KEYS = frozenset({"runbook", "public_url"})
+_LINK_FIELD_NAMES = frozenset({"runbook", "public_url"})
 """URLs for people: no targets."""
 _URL_PATTERN = re.compile(
     r"(?P<scheme>[^:/?#\s]+)://(?:(?P<user>[^/?#@:]*)(?::(?P<password>[^/?#]*))?@)?(?P<address>[^/?#@]*)"
@@ -78,24 +80,24 @@ def find_secret_uses(trees: Iterable[YamlNode], file_contents: Mapping[str, Sequ
                 else:
                     uses.add_secrets([value], argument)
             if not isinstance(node.value, dict | list):
-                _classify_scalar(node, key, file_contents, uses)
+                _record_scalar_uses(node, key, file_contents, uses)
     return uses
 
 
 def secret_arguments(arguments: Sequence[YamlNode]) -> Iterator[tuple[YamlNode, str]]:
     """The arguments of a command that hold a secret, and the secret as interpolated: of an option with the name of a
     secret, of an assignment, or of a header."""
-    secrets = find_secret_arguments([_text_of(argument) or "" for argument in arguments])
+    secrets = find_secret_arguments([_interpolated_text(argument) or "" for argument in arguments])
     yield from ((arguments[index], secret) for index, secret in secrets.items())
 
 
-def _text_of(node: YamlNode) -> str | None:
+def _interpolated_text(node: YamlNode) -> str | None:
     text = node.interpolated_text if node.interpolated_text is not None else node.value
     return text if isinstance(text, str) else None
 
 
-def _classify_scalar(node: YamlNode, key: str, file_contents: Mapping[str, Sequence[str]], uses: SecretUses) -> None:
-    text = _text_of(node)
+def _record_scalar_uses(node: YamlNode, key: str, file_contents: Mapping[str, Sequence[str]], uses: SecretUses) -> None:
+    text = _interpolated_text(node)
     if text is None:
         return
     if key.endswith("_file") and text in file_contents:
@@ -106,12 +108,12 @@ def _classify_scalar(node: YamlNode, key: str, file_contents: Mapping[str, Seque
         uses.add_secret_variables(node.variables, node)
         literals = () if node.variables else (text, text.partition(" ")[2])  # with and without "Bearer"
         uses.add_secrets([*literals, _basic_password(text)], node)
-    elif "://" in text and key not in _LINK_KEYS:
-        _classify_url(node, text, uses)
+    elif "://" in text and key not in _LINK_FIELD_NAMES:
+        _record_url_uses(node, text, uses)
     else:
         for name, value in node.variables.items():
-            is_shown = key in _TARGET_KEYS
-            _classify_variable(name, value, node, uses, uses.visible if is_shown else uses.other)
+            is_shown = key in _TARGET_FIELD_NAMES
+            _record_variable_use(name, value, node, uses, uses.visible if is_shown else uses.other)
 
 
 def _classify_file(node: YamlNode, contents: Iterable[str], uses: SecretUses) -> None:
@@ -125,7 +127,7 @@ def _classify_file(node: YamlNode, contents: Iterable[str], uses: SecretUses) ->
             uses.add_secrets({content, content.strip()}, node)
 
 
-def _classify_url(node: YamlNode, text: str, uses: SecretUses) -> None:
+def _record_url_uses(node: YamlNode, text: str, uses: SecretUses) -> None:
     """A target's scheme, address and path are shown. The credentials of any URL, and what variables put into its query,
     are secrets. The path of a receiver's URL often is one, too."""
     uses.add_secrets(_credentials(text), node)
@@ -141,17 +143,17 @@ def _classify_url(node: YamlNode, text: str, uses: SecretUses) -> None:
         elif not parts or parts & {"password", "query"}:
             uses.add_secret_variables({name: value}, node)
         else:
-            _classify_variable(name, value, node, uses, uses.other if "user" in parts else visible)
+            _record_variable_use(name, value, node, uses, uses.other if "user" in parts else visible)
 
 
 def _parts_with_variable(node: YamlNode, name: str) -> set[str]:
     """The parts of a URL that refer to a variable; none if the text as written is no URL."""
-    marked = replace_references(str(node.raw_value), lambda other: "\0" if other == name else "x")
+    marked = replace_variable_references(str(node.raw_value), lambda other: "\0" if other == name else "x")
     written = _URL_PATTERN.match(marked)
     return {part for part, text in written.groupdict().items() if "\0" in (text or "")} if written else set()
 
 
-def _classify_variable(name: str, value: str, node: YamlNode, uses: SecretUses, otherwise: set[str]) -> None:
+def _record_variable_use(name: str, value: str, node: YamlNode, uses: SecretUses, otherwise: set[str]) -> None:
     """A secret if it has the name of one; if not, the value is added to `otherwise`. An URL is never one as a whole."""
     if "://" in value:
         uses.add_secrets(url_secrets(value), node)
@@ -165,7 +167,9 @@ def url_secrets(url: str) -> Iterator[str]:
     """Of a URL from a variable or file: its credentials, and the values of its parameters that may be secrets."""
     yield from _credentials(url)
     yield from (
-        value for name, value in _parameters(url) if len(value) >= MIN_MASKED_CHARS or _is_secret_parameter(name, value)
+        value
+        for name, value in _parameters(url)
+        if len(value) >= MIN_MASKED_SECRET_CHARS or _is_secret_parameter(name, value)
     )
 
 
@@ -179,7 +183,7 @@ def _credentials(url: str) -> set[str]:
 
 
 def _is_secret_parameter(name: str, value: str) -> bool:
-    is_long = len(value) >= MIN_MASKED_CHARS
+    is_long = len(value) >= MIN_MASKED_SECRET_CHARS
     return SECRET_NAME_PATTERN.search(name) is not None or (is_long and name.lower() in _AMBIGUOUS_PARAMETERS)
 
 

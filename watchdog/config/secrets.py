@@ -15,30 +15,30 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, SecretStr
 
-from watchdog.config.models import Config, MatchSettings
+from watchdog.config.models import Config, ProbeMatchSettings
 from watchdog.config.problems import ConfigProblem
 from watchdog.config.secret_uses import (
-    MIN_MASKED_CHARS,
+    MIN_MASKED_SECRET_CHARS,
     find_secret_uses,
     mask_literal_parameters,
     secret_arguments,
 )
-from watchdog.config.sources import MergedSources
+from watchdog.config.sources import MergedConfigSources
 from watchdog.config.yaml_tree import YamlNode
-from watchdog.config_types import LoadContext
+from watchdog.config_types import ConfigLoadContext
 from watchdog.domain.model import Json
 from watchdog.net.redact import MASK_PLACEHOLDER, SECRET_NAME_PATTERN, SecretMask
 from watchdog.resources import resource_path
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
-_OWN_WORD_PATTERN = re.compile(r"[A-Za-z][A-Za-z ,.:'_-]*")
+_WATCHDOG_TEXT_PATTERN = re.compile(r"[A-Za-z][A-Za-z ,.:'_-]*")
 """What Watchdog's own messages consist of. Only such a secret is looked up in them."""
 
 
 UNMASKED_WARNING = (
     "this secret is too short, or a word of Watchdog's own messages: it is masked in URLs and fields, but not "
-    f"where a target repeats it; choose one of at least {MIN_MASKED_CHARS} characters that is not a word"
+    f"where a target repeats it; choose one of at least {MIN_MASKED_SECRET_CHARS} characters that is not a word"
 )
 SHOWN_WARNING = "this secret is also a part of a target, which is shown: choose another one"
 
@@ -51,11 +51,13 @@ class CollectedSecrets(NamedTuple):
     warnings: tuple[ConfigProblem, ...]
 
 
-def collect_secrets(sources: MergedSources, load_contexts: Iterable[LoadContext], config: Config) -> CollectedSecrets:
+def collect_secrets(
+    sources: MergedConfigSources, load_contexts: Iterable[ConfigLoadContext], config: Config
+) -> CollectedSecrets:
     """What to mask, and a warning for each secret that cannot be masked by value."""
     uses = find_secret_uses(sources.trees, _file_contents(load_contexts))
-    values = {*_model_secrets(config), *uses.secret_values}
-    values |= {text for text in uses.other - uses.visible if len(text) >= MIN_MASKED_CHARS}
+    values = {*_find_model_secrets(config), *uses.secret_values}
+    values |= {text for text in uses.other - uses.visible if len(text) >= MIN_MASKED_SECRET_CHARS}
     by_value = frozenset(value for value in values if is_masked_by_value(value))
     in_path = frozenset(uses.in_path)
     targets = "\n".join(SecretMask((), in_path).mask_target(probe.target) for probe in config.probes)
@@ -67,7 +69,7 @@ def collect_secrets(sources: MergedSources, load_contexts: Iterable[LoadContext]
     return CollectedSecrets(by_value, in_path, tuple(dict.fromkeys(warnings)))
 
 
-def _file_contents(load_contexts: Iterable[LoadContext]) -> dict[str, list[str]]:
+def _file_contents(load_contexts: Iterable[ConfigLoadContext]) -> dict[str, list[str]]:
     """Path as written -> what the files with this path hold."""
     contents: dict[str, list[str]] = {}
     for context in load_contexts:
@@ -78,22 +80,22 @@ def _file_contents(load_contexts: Iterable[LoadContext]) -> dict[str, list[str]]
 
 def is_masked_by_value(secret: str) -> bool:
     """Whether the value can be replaced wherever it occurs without garbling Watchdog's own sentences."""
-    if len(secret) < MIN_MASKED_CHARS:
+    if len(secret) < MIN_MASKED_SECRET_CHARS:
         return False
-    return not (_OWN_WORD_PATTERN.fullmatch(secret) and secret in _own_text())
+    return not (_WATCHDOG_TEXT_PATTERN.fullmatch(secret) and secret in _load_watchdog_texts())
 
 
 @cache
-def _own_text() -> str:
+def _load_watchdog_texts() -> str:
     """The sources and templates: what messages are composed of. Read only for secrets that consist of words."""
     files = [*Path(__file__).parents[1].rglob("*.py"), *resource_path("templates").rglob("*.j2")]
     return "\n".join(file.read_text(encoding="utf-8") for file in files)
 
 
-def mask_tree(node: YamlNode, mask: SecretMask) -> Json:
+def mask_yaml_tree(node: YamlNode, mask: SecretMask) -> Json:
     """A node as written, with literal secrets replaced where they are: in secret fields, headers and URLs."""
     if isinstance(node.value, dict):
-        return {key: mask_tree(entry, mask) for key, entry in node.value.items()}
+        return {key: mask_yaml_tree(entry, mask) for key, entry in node.value.items()}
     key = node.path.rpartition(".")[2]
     if isinstance(node.value, list):
         secrets = {id(item): secret for item, secret in secret_arguments(node.value) if not item.variables}
@@ -101,7 +103,7 @@ def mask_tree(node: YamlNode, mask: SecretMask) -> Json:
         return [
             f"{item.raw_value}".removesuffix(in_arguments[id(item)]) + MASK_PLACEHOLDER
             if id(item) in in_arguments
-            else mask_tree(item, mask)
+            else mask_yaml_tree(item, mask)
             for item in node.value
         ]
     is_literal_secret = isinstance(node.value, str) and not node.variables and not key.endswith("_file")
@@ -113,10 +115,10 @@ def mask_tree(node: YamlNode, mask: SecretMask) -> Json:
     return mask_literal_parameters(text, MASK_PLACEHOLDER) if "://" in text else text
 
 
-def collect_secret_names(sources: MergedSources, load_contexts: Iterable[LoadContext]) -> dict[str, str]:
+def collect_names_by_secret(sources: MergedConfigSources, load_contexts: Iterable[ConfigLoadContext]) -> dict[str, str]:
     """Value -> where it is from, as written: `${NAME}`, or the path of a file."""
     names: dict[str, str] = {}
-    for node in _interpolated_nodes(sources):
+    for node in _nodes_with_variables(sources):
         names |= {value: f"${{{name}}}" for name, value in node.variables.items() if value}
         if node.interpolated_text:
             names.setdefault(node.interpolated_text, str(node.raw_value))
@@ -140,7 +142,7 @@ def mask_displayed_fields(config: Config, mask: SecretMask) -> Config:
 
     probe_ids = {probe.id for probe in config.probes}
 
-    def masked_match(match: MatchSettings) -> MatchSettings:
+    def masked_match(match: ProbeMatchSettings) -> ProbeMatchSettings:
         return masked(match, "tags", "group", *(() if match.probe in probe_ids else ("probe",)))
 
     page = masked(config.status_page, "title", "groups")
@@ -153,10 +155,10 @@ def mask_displayed_fields(config: Config, mask: SecretMask) -> Config:
     )
 
 
-def redact_problems(sources: MergedSources, load_contexts: Iterable[LoadContext]) -> list[ConfigProblem]:
+def redact_problems(sources: MergedConfigSources, load_contexts: Iterable[ConfigLoadContext]) -> list[ConfigProblem]:
     """The problems in reading order, without duplicates, with `${NAME}` instead of the value of a variable."""
     placeholders: dict[str, str] = {}
-    for node in _interpolated_nodes(sources):
+    for node in _nodes_with_variables(sources):
         placeholders |= {value: f"${{{name}}}" for name, value in node.variables.items() if value}
         if node.interpolated_text:
             placeholders.setdefault(node.interpolated_text, str(node.raw_value))
@@ -165,7 +167,7 @@ def redact_problems(sources: MergedSources, load_contexts: Iterable[LoadContext]
     uses = find_secret_uses(sources.trees, _file_contents(load_contexts))
     hidden = {*contents, *uses.secret_values, *uses.visible, *uses.other}
     mask = SecretMask(value for value in hidden if is_masked_by_value(value))
-    nodes = {(*node.location, node.path): node for node in _interpolated_nodes(sources)}
+    nodes = {(*node.location, node.path): node for node in _nodes_with_variables(sources)}
     file_order = {file: i for i, file in enumerate(sources.base_folders)}
 
     def redacted(problem: ConfigProblem) -> ConfigProblem:
@@ -183,18 +185,18 @@ def redact_problems(sources: MergedSources, load_contexts: Iterable[LoadContext]
     return list(dict.fromkeys(map(redacted, ordered)))
 
 
-def _interpolated_nodes(sources: MergedSources) -> Iterator[YamlNode]:
+def _nodes_with_variables(sources: MergedConfigSources) -> Iterator[YamlNode]:
     return (node for tree in sources.trees for node in tree.walk() if node.variables)
 
 
-def _model_secrets(value: Any) -> Iterator[str]:
+def _find_model_secrets(value: Any) -> Iterator[str]:
     if isinstance(value, SecretStr):
         yield value.get_secret_value()
     elif isinstance(value, BaseModel):
-        yield from _model_secrets(value.__dict__)
+        yield from _find_model_secrets(value.__dict__)
     elif isinstance(value, dict):
         for item in value.values():
-            yield from _model_secrets(item)
+            yield from _find_model_secrets(item)
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from _model_secrets(item)
+            yield from _find_model_secrets(item)

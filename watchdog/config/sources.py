@@ -7,19 +7,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from watchdog.config.problems import EMPTY_VALUE_MESSAGE, ConfigProblem, SourceLocation
+from watchdog.config.problems import EMPTY_VALUE_MESSAGE, ConfigProblem, ConfigSourceLocation
 from watchdog.config.yaml_tree import YamlNode, parse_yaml
 
-MAX_FILE_BYTES = 16 * 1024 * 1024
+MAX_CONFIG_FILE_BYTES = 16 * 1024 * 1024
 
 
 @dataclass
-class MergedSources:
+class MergedConfigSources:
     """The content of all files. Entries of an included file follow those of the file that includes it."""
 
     root: Mapping[str, YamlNode] = field(default_factory=dict)
     """The sections of the main file."""
-    location: SourceLocation = field(default_factory=lambda: SourceLocation(""))
+    location: ConfigSourceLocation = field(default_factory=lambda: ConfigSourceLocation(""))
     probes: list[YamlNode] = field(default_factory=list)
     receivers: dict[str, YamlNode] = field(default_factory=dict)
     routes: list[YamlNode] = field(default_factory=list)
@@ -30,34 +30,36 @@ class MergedSources:
     files: list[Path] = field(default_factory=list)
     problems: list[ConfigProblem] = field(default_factory=list)
     warnings: list[ConfigProblem] = field(default_factory=list)
-    """About files; `find_warnings` adds those about what is in them."""
+    """About files; `find_config_warnings` adds those about what is in them."""
 
-    def add_problem(self, location: SourceLocation, path: str, message: str) -> None:
+    def add_problem(self, location: ConfigSourceLocation, path: str, message: str) -> None:
         self.problems.append(ConfigProblem(*location, path, message))
 
 
-def load_sources(path: Path | None, text: str | None, env: Mapping[str, str]) -> MergedSources:
+def load_config_sources(path: Path | None, text: str | None, env: Mapping[str, str]) -> MergedConfigSources:
     """Read the main file, or `text` in its place, and all files that it includes."""
-    sources = MergedSources()
+    sources = MergedConfigSources()
     name = "configuration" if path is None else str(path)
     folder = Path() if path is None else path.parent
     if path is not None:
         sources.files.append(path)
     if text is None:
-        text = _read_text(path, SourceLocation(name), "", sources) if path is not None else ""
+        text = _read_config_file(path, ConfigSourceLocation(name), "", sources) if path is not None else ""
     if text is not None:
-        tree = _parse_file(text, name, folder, env, sources)
-        sources.location = SourceLocation(name)
+        tree = _parse_config_text(text, name, folder, env, sources)
+        sources.location = ConfigSourceLocation(name)
         if tree is not None:
             sources.root = tree.entries
-            _merge_sections(tree, (path,) if path else (), env, sources)
+            _merge_sections_and_includes(tree, (path,) if path else (), env, sources)
     return sources
 
 
-def _read_text(path: Path, location: SourceLocation, problem_path: str, sources: MergedSources) -> str | None:
+def _read_config_file(
+    path: Path, location: ConfigSourceLocation, problem_path: str, sources: MergedConfigSources
+) -> str | None:
     try:
         with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
+            content = file.read(MAX_CONFIG_FILE_BYTES + 1)
     except OSError as e:
         reason = (e.strerror or "not a file").lower()
         hint = "; `watchdog init` creates one" if isinstance(e, FileNotFoundError) and not problem_path else ""
@@ -65,7 +67,7 @@ def _read_text(path: Path, location: SourceLocation, problem_path: str, sources:
             location, problem_path, f"cannot read {path}: {reason}{hint}" if problem_path else f"{reason}{hint}"
         )
         return None
-    if len(content) > MAX_FILE_BYTES:
+    if len(content) > MAX_CONFIG_FILE_BYTES:
         sources.add_problem(location, problem_path, "the file is larger than 16 MiB")
         return None
     try:
@@ -74,11 +76,13 @@ def _read_text(path: Path, location: SourceLocation, problem_path: str, sources:
         before = content[: e.start]
         line = before.count(b"\n") + 1
         column = len(before[before.rfind(b"\n") + 1 :].decode()) + 1
-        sources.add_problem(SourceLocation(str(path), line, column), "", "the file is not UTF-8 text")
+        sources.add_problem(ConfigSourceLocation(str(path), line, column), "", "the file is not UTF-8 text")
         return None
 
 
-def _parse_file(text: str, name: str, folder: Path, env: Mapping[str, str], sources: MergedSources) -> YamlNode | None:
+def _parse_config_text(
+    text: str, name: str, folder: Path, env: Mapping[str, str], sources: MergedConfigSources
+) -> YamlNode | None:
     sources.base_folders[name] = folder
     tree, problems = parse_yaml(text, name, env)
     sources.problems += problems
@@ -92,15 +96,17 @@ def _parse_file(text: str, name: str, folder: Path, env: Mapping[str, str], sour
     return tree
 
 
-def _merge_sections(
-    tree: YamlNode, include_chain: tuple[Path, ...], env: Mapping[str, str], sources: MergedSources
+def _merge_sections_and_includes(
+    tree: YamlNode, include_chain: tuple[Path, ...], env: Mapping[str, str], sources: MergedConfigSources
 ) -> None:
     """Merge the sections that every file can hold, then those of the files that this one includes."""
     for name, nodes in (("probes", sources.probes), ("routes", sources.routes)):
         first_line = "`- name: ...`" if name == "probes" else "`- receivers: ...`"
-        section = _section_of_type(tree, name, list, f"a list of entries that start with {first_line}", sources)
+        section = _find_section_of_type(tree, name, list, f"a list of entries that start with {first_line}", sources)
         nodes.extend(section.items if section else ())
-    section = _section_of_type(tree, "receivers", dict, "receivers by name, such as `oncall: {slack: ...}`", sources)
+    section = _find_section_of_type(
+        tree, "receivers", dict, "receivers by name, such as `oncall: {slack: ...}`", sources
+    )
     for name, receiver in section.entries.items() if section else ():
         if (first := sources.receivers.setdefault(name, receiver)) is not receiver:
             sources.add_problem(
@@ -108,15 +114,15 @@ def _merge_sections(
             )
     for item in tree.entries["include"].items if "include" in tree.entries else ():
         if isinstance(item.value, str) and not item.invalid:
-            _load_include(item, include_chain, env, sources)
+            _load_included_files(item, include_chain, env, sources)
 
 
-def _section_of_type(
+def _find_section_of_type(
     tree: YamlNode,
     name: str,
     value_type: type[list[YamlNode] | dict[str, YamlNode]],
     expected: str,
-    sources: MergedSources,
+    sources: MergedConfigSources,
 ) -> YamlNode | None:
     section = tree.entries.get(name)
     if section is not None and not isinstance(section.value, value_type) and not section.invalid:
@@ -126,8 +132,8 @@ def _section_of_type(
     return section
 
 
-def _load_include(
-    item: YamlNode, include_chain: tuple[Path, ...], env: Mapping[str, str], sources: MergedSources
+def _load_included_files(
+    item: YamlNode, include_chain: tuple[Path, ...], env: Mapping[str, str], sources: MergedConfigSources
 ) -> None:
     folder, pattern = sources.base_folders[item.location.file], str(item.value)
     matches = glob.glob(str(folder / pattern), recursive=True)  # noqa: PTH207 - Path.glob takes no absolute patterns
@@ -145,7 +151,7 @@ def _load_include(
             sources.add_problem(item.location, item.path, f"the file includes itself: {cycle}")
         elif path.resolve() not in {file.resolve() for file in sources.files}:
             sources.files.append(path)
-            text = _read_text(path, item.location, item.path, sources)
-            tree = None if text is None else _parse_file(text, str(path), path.parent, env, sources)
+            text = _read_config_file(path, item.location, item.path, sources)
+            tree = None if text is None else _parse_config_text(text, str(path), path.parent, env, sources)
             if tree is not None:
-                _merge_sections(tree, (*include_chain, path), env, sources)
+                _merge_sections_and_includes(tree, (*include_chain, path), env, sources)

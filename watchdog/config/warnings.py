@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from watchdog.config.models import Config, MatchSettings, RouteSettings
-from watchdog.config.problems import ConfigProblem, did_you_mean
-from watchdog.config.sources import MergedSources
+from watchdog.config.models import Config, NotificationRouteSettings, ProbeMatchSettings
+from watchdog.config.problems import ConfigProblem, did_you_mean_suffix
+from watchdog.config.sources import MergedConfigSources
 from watchdog.config.yaml_tree import YamlNode
 from watchdog.config_types import format_config_duration
 from watchdog.domain.model import ProbeInfo
@@ -21,14 +21,14 @@ from watchdog.domain.rules import service
 from watchdog.domain.schedule import CronSchedule
 from watchdog.probes import Probe
 
-COMPARED_CRON_SLOTS = 20
+CRON_SLOTS_COMPARED_FOR_INTERVAL = 20
 """The shortest distance between the slots of a cron expression is looked for among this many."""
-CRON_SLOTS_FROM_MS = 1_700_000_000_000
+CRON_SLOTS_COMPARED_FROM_MS = 1_700_000_000_000
 """Any instant will do: the slots after it are compared."""
 
 
 @dataclass(frozen=True, slots=True)
-class _WrittenProbe:
+class _ProbeWithNode:
     """A probe with the node that it is written in."""
 
     probe: Probe
@@ -38,15 +38,17 @@ class _WrittenProbe:
 
     @property
     def name(self) -> str:
-        return _as_written(self.node.entries["name"])
+        return _raw_node_text(self.node.entries["name"])
 
 
-def find_warnings(config: Config, sources: MergedSources) -> list[ConfigProblem]:
+def find_config_warnings(config: Config, sources: MergedConfigSources) -> list[ConfigProblem]:
     """The warnings of a valid configuration, in reading order. `config`: variables replaced, nothing masked."""
-    probes = [_WrittenProbe(p, node, _matched_info(p)) for p, node in zip(config.probes, sources.probes, strict=True)]
+    probes = [
+        _ProbeWithNode(p, node, _probe_info_to_match(p)) for p, node in zip(config.probes, sources.probes, strict=True)
+    ]
     warnings = [*sources.warnings, *_overlap_warnings(probes)]
     if not probes:
-        warnings.append(_section_warning(sources, "probes", "no `probes`: nothing is monitored; add one"))
+        warnings.append(_build_section_warning(sources, "probes", "no `probes`: nothing is monitored; add one"))
     else:
         warnings += [*_receiver_warnings(config, sources), *_route_warnings(config, sources, probes)]
         warnings += _status_page_warnings(config, sources, probes)
@@ -54,22 +56,22 @@ def find_warnings(config: Config, sources: MergedSources) -> list[ConfigProblem]
     return sorted(dict.fromkeys(warnings), key=lambda w: (file_order.get(w.file, -1), w.line, w.column))
 
 
-def _matched_info(probe: Probe) -> ProbeInfo:
+def _probe_info_to_match(probe: Probe) -> ProbeInfo:
     return ProbeInfo(
         database_id=0, id=probe.id, name=probe.name, kind=probe.kind, group=probe.group, tags=tuple(probe.tags),
         severity=probe.alert.severity,
     )  # fmt: skip
 
 
-def _as_written(node: YamlNode) -> str:
+def _raw_node_text(node: YamlNode) -> str:
     return str(node.raw_value)
 
 
-def _warning(node: YamlNode, message: str) -> ConfigProblem:
+def _build_node_warning(node: YamlNode, message: str) -> ConfigProblem:
     return ConfigProblem(*node.location, node.path, message)
 
 
-def _section_warning(sources: MergedSources, name: str, message: str) -> ConfigProblem:
+def _build_section_warning(sources: MergedConfigSources, name: str, message: str) -> ConfigProblem:
     """About a section that is missing or empty."""
     node = sources.root.get(name)
     return ConfigProblem(*(sources.location if node is None else node.key_location), name, message)
@@ -78,7 +80,7 @@ def _section_warning(sources: MergedSources, name: str, message: str) -> ConfigP
 # --- runs
 
 
-def _overlap_warnings(probes: Iterable[_WrittenProbe]) -> Iterator[ConfigProblem]:
+def _overlap_warnings(probes: Iterable[_ProbeWithNode]) -> Iterator[ConfigProblem]:
     """Probes whose runs may last longer than their interval: they overlap, and the evaluation waits for them."""
     for written in probes:
         probe, entries = written.probe, written.node.entries
@@ -87,13 +89,13 @@ def _overlap_warnings(probes: Iterable[_WrittenProbe]) -> Iterator[ConfigProblem
         limit_ms, limit = probe.deadline_ms, format_config_duration(probe.deadline_ms)
         limit_name = "finish_within plus its margin" if "timeout" in probe.unsupported_fields else "timeout"
         node = entries.get("timeout") or entries.get("schedule" if probe.schedule else "every") or entries[probe.kind]
-        interval_ms, interval_name = _shortest_interval_ms(probe), "schedule" if probe.schedule else "every"
+        interval_ms, interval_name = _shortest_probe_interval_ms(probe), "schedule" if probe.schedule else "every"
         if limit_ms <= interval_ms and probe.retry_interval is not None and probe.retry_interval < limit_ms:
             interval_ms, interval_name = probe.retry_interval, "retry_interval"
             node = entries.get("retry_interval") or node
         if limit_ms > interval_ms:
             interval = format_config_duration(interval_ms)
-            yield _warning(
+            yield _build_node_warning(
                 node,
                 f"a run may take {limit} ({limit_name}), but the next one starts after {interval} ({interval_name}): "
                 f"runs overlap while the target hangs; set {limit_name} to at most {interval}, or lengthen "
@@ -101,11 +103,11 @@ def _overlap_warnings(probes: Iterable[_WrittenProbe]) -> Iterator[ConfigProblem
             )
 
 
-def _shortest_interval_ms(probe: Probe) -> int:
+def _shortest_probe_interval_ms(probe: Probe) -> int:
     if probe.schedule is None:
         return probe.every
-    schedule, slots = CronSchedule(probe.schedule, probe.timezone), [CRON_SLOTS_FROM_MS]
-    for _ in range(COMPARED_CRON_SLOTS):
+    schedule, slots = CronSchedule(probe.schedule, probe.timezone), [CRON_SLOTS_COMPARED_FROM_MS]
+    for _ in range(CRON_SLOTS_COMPARED_FOR_INTERVAL):
         slots.append(schedule.next_slot_after(slots[-1]))
     return min(after - before for before, after in pairwise(slots[1:]))
 
@@ -113,10 +115,10 @@ def _shortest_interval_ms(probe: Probe) -> int:
 # --- receivers and routes
 
 
-def _receiver_warnings(config: Config, sources: MergedSources) -> Iterator[ConfigProblem]:
+def _receiver_warnings(config: Config, sources: MergedConfigSources) -> Iterator[ConfigProblem]:
     if not config.receivers:
         message = "no `receivers`: no alert is sent when a probe fails; add one, such as `oncall: {slack: ...}`"
-        yield _section_warning(sources, "receivers", message)
+        yield _build_section_warning(sources, "receivers", message)
     if not config.routes:
         return
     used = {name for route in config.routes for name in route.receivers}
@@ -126,11 +128,13 @@ def _receiver_warnings(config: Config, sources: MergedSources) -> Iterator[Confi
         yield ConfigProblem(*node.key_location, node.path, message)
 
 
-def _route_warnings(config: Config, sources: MergedSources, probes: Sequence[_WrittenProbe]) -> Iterator[ConfigProblem]:
+def _route_warnings(
+    config: Config, sources: MergedConfigSources, probes: Sequence[_ProbeWithNode]
+) -> Iterator[ConfigProblem]:
     """Routes that match no probe or are never reached, and probes that no route matches."""
     if not config.routes:
         return
-    routes = [route.to_route() for route in config.routes]
+    routes = [route.to_notification_route() for route in config.routes]
     applied: dict[int, list[str]] = defaultdict(list)
     """Index of a route -> the ids of the probes that it applies to."""
     ends: dict[str, int] = {}
@@ -143,27 +147,29 @@ def _route_warnings(config: Config, sources: MergedSources, probes: Sequence[_Wr
                     ends[written.info.id] = index
     for index, (route, node) in enumerate(zip(routes, sources.routes, strict=True)):
         matched = [written for written in probes if not route.match.describe_mismatch(written.info)]
-        names_own_probe = route.match.probe == service.PROBE_ID or route.match.kind == service.PROBE_KIND
+        names_own_probe = (
+            route.match.probe == service.SERVICE_PROBE_ID or route.match.kind == service.SERVICE_PROBE_KIND
+        )
         if not matched and not names_own_probe:
-            yield from _no_match_warnings(
+            yield from _matches_no_probe_warnings(
                 f"route {index + 1} matches no probe", config.routes[index].match, node, probes
             )
         elif matched and index not in applied:
             earlier = sorted({ends[written.info.id] for written in matched})
-            yield _warning(node, _unreachable_message(index, earlier, sources.routes))
+            yield _build_node_warning(node, _unreachable_route_message(index, earlier, sources.routes))
     matched_ids = {probe_id for ids in applied.values() for probe_id in ids}
     for written in probes:
         if written.info.id not in matched_ids:
             name = written.node.entries["name"]
-            hint = _similar_match_hint(written, config.routes)
-            yield _warning(
+            hint = _similar_route_hint(written, config.routes)
+            yield _build_node_warning(
                 name,
                 f"no route matches probe '{written.name}', so no one is notified of its incidents{hint}: change a "
                 "route, or end `routes` with one without `match`",
             )
 
 
-def _unreachable_message(index: int, earlier: Sequence[int], nodes: Sequence[YamlNode]) -> str:
+def _unreachable_route_message(index: int, earlier: Sequence[int], nodes: Sequence[YamlNode]) -> str:
     places = ", ".join(f"route {i + 1} ({nodes[i].location})" for i in earlier)
     return (
         f"route {index + 1} is never reached: every probe that it matches is matched first by {places}, which "
@@ -171,63 +177,63 @@ def _unreachable_message(index: int, earlier: Sequence[int], nodes: Sequence[Yam
     )
 
 
-def _no_match_warnings(
-    subject: str, match: MatchSettings, owner: YamlNode, probes: Sequence[_WrittenProbe]
+def _matches_no_probe_warnings(
+    subject: str, match: ProbeMatchSettings, owner: YamlNode, probes: Sequence[_ProbeWithNode]
 ) -> Iterator[ConfigProblem]:
     """Why a match fits no probe: a warning for each value that no probe has, else one for the combination."""
     node = owner.entries.get("match", owner)
-    unknown = list(_unknown_values(match, node, probes))
+    unknown = list(_find_unmatched_values(match, node, probes))
     for value, message in unknown:
-        yield _warning(value, f"{subject}: {message}")
+        yield _build_node_warning(value, f"{subject}: {message}")
     if not unknown:
-        yield _warning(node, f"{subject}: no probe fits all of its fields; change or remove one of them")
+        yield _build_node_warning(node, f"{subject}: no probe fits all of its fields; change or remove one of them")
 
 
-def _unknown_values(
-    match: MatchSettings, node: YamlNode, probes: Sequence[_WrittenProbe]
+def _find_unmatched_values(
+    match: ProbeMatchSettings, node: YamlNode, probes: Sequence[_ProbeWithNode]
 ) -> Iterator[tuple[YamlNode, str]]:
     """(node, message) for each value of a match that no probe has."""
-    tags = _written_texts(item for written in probes for item in _tag_nodes(written.node))
-    groups = _written_texts(entry for written in probes if (entry := written.node.entries.get("group")))
-    candidates = [(tag, "tag", tags) for tag in _tag_nodes(node)]
+    tags = _raw_text_by_value(item for written in probes for item in _probe_tag_nodes(written.node))
+    groups = _raw_text_by_value(entry for written in probes if (entry := written.node.entries.get("group")))
+    candidates = [(tag, "tag", tags) for tag in _probe_tag_nodes(node)]
     if match.group:
         candidates.append((node.entries["group"], "group", groups))
     for value, field, known_texts in candidates:
         if str(value.value).strip() not in known_texts:
-            yield value, f"no probe has the {field} '{_as_written(value)}'{_hint(value, known_texts)}"
+            yield value, f"no probe has the {field} '{_raw_node_text(value)}'{_similar_value_hint(value, known_texts)}"
     if match.kind and match.kind not in {written.info.kind for written in probes}:
         yield node.entries["kind"], f"no probe is of kind {match.kind}"
     if match.severity is not None and match.severity not in {written.info.severity for written in probes}:
         yield node.entries["severity"], f"no probe has alert.severity {match.severity}"
 
 
-def _tag_nodes(node: YamlNode) -> list[YamlNode]:
+def _probe_tag_nodes(node: YamlNode) -> list[YamlNode]:
     tags = node.entries.get("tags")
     return [] if tags is None else tags.items
 
 
-def _written_texts(nodes: Iterable[YamlNode]) -> dict[str, str]:
+def _raw_text_by_value(nodes: Iterable[YamlNode]) -> dict[str, str]:
     """Value -> as written, of nodes with text."""
-    return {str(node.value).strip(): _as_written(node) for node in nodes}
+    return {str(node.value).strip(): _raw_node_text(node) for node in nodes}
 
 
-def _hint(value: YamlNode, known_texts: Mapping[str, str]) -> str:
+def _similar_value_hint(value: YamlNode, known_texts: Mapping[str, str]) -> str:
     """The suffix that names the most similar value, or all of a few."""
     literals = [text for text, written in known_texts.items() if text == written.strip()]
-    if value.interpolated_text is None and (hint := did_you_mean(str(value.value), literals)):
+    if value.interpolated_text is None and (hint := did_you_mean_suffix(str(value.value), literals)):
         return hint
     return f"; defined: {', '.join(known_texts.values())}" if 0 < len(known_texts) <= 8 else ""
 
 
-def _similar_match_hint(written: _WrittenProbe, routes: Sequence[RouteSettings]) -> str:
+def _similar_route_hint(written: _ProbeWithNode, routes: Sequence[NotificationRouteSettings]) -> str:
     """Which route nearly matches the probe."""
     for number, route in enumerate(routes, 1):
         match = route.match
         wanted = {text.lower() for text in match.tags}
-        for tag in _tag_nodes(written.node):
+        for tag in _probe_tag_nodes(written.node):
             text = str(tag.value).strip()
             if text.lower() in wanted and text not in match.tags:
-                return f" (route {number} expects its tag '{_as_written(tag)}' in another case)"
+                return f" (route {number} expects its tag '{_raw_node_text(tag)}' in another case)"
     return ""
 
 
@@ -235,19 +241,19 @@ def _similar_match_hint(written: _WrittenProbe, routes: Sequence[RouteSettings])
 
 
 def _status_page_warnings(
-    config: Config, sources: MergedSources, probes: Sequence[_WrittenProbe]
+    config: Config, sources: MergedConfigSources, probes: Sequence[_ProbeWithNode]
 ) -> Iterator[ConfigProblem]:
     page, node = config.status_page, sources.root.get("status_page")
     if node is None:
         return
-    matcher: ProbeMatcher = page.match.to_matcher()
+    matcher: ProbeMatcher = page.match.to_probe_matcher()
     included = [written for written in probes if not matcher.describe_mismatch(written.info)]
     if not included:
-        yield from _no_match_warnings("the status page is empty", page.match, node, probes)
+        yield from _matches_no_probe_warnings("the status page is empty", page.match, node, probes)
         return
-    groups = _written_texts(entry for written in included if (entry := written.node.entries.get("group")))
+    groups = _raw_text_by_value(entry for written in included if (entry := written.node.entries.get("group")))
     listed = node.entries.get("groups")
     for item in listed.items if listed is not None else ():
         if str(item.value).strip() not in groups:
-            hint = _hint(item, groups)
-            yield _warning(item, f"no probe on the status page has the group '{_as_written(item)}'{hint}")
+            hint = _similar_value_hint(item, groups)
+            yield _build_node_warning(item, f"no probe on the status page has the group '{_raw_node_text(item)}'{hint}")

@@ -8,30 +8,30 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import yaml
 
-from watchdog.config.problems import ConfigProblem, SourceLocation
-from watchdog.config.references import interpolate
-from watchdog.config.scalars import parse_plain_scalar, parse_tagged_scalar
+from watchdog.config.problems import ConfigProblem, ConfigSourceLocation
+from watchdog.config.references import interpolate_variables
+from watchdog.config.scalars import parse_plain_yaml_scalar, parse_tagged_yaml_scalar
 
 if TYPE_CHECKING:
-    from watchdog.domain.model import Json, Scalar
+    from watchdog.domain.model import Json, JsonScalar
 
-MAX_NESTING_DEPTH = 64
-MAX_ALIAS_EXPANDED_VALUES = 50_000
+MAX_YAML_NESTING_DEPTH = 64
+MAX_YAML_ALIAS_EXPANDED_VALUES = 50_000
 """The number of values that aliases may add to those written out."""
 
-NodeValue: TypeAlias = "Scalar | list[YamlNode] | dict[str, YamlNode]"
+YamlNodeValue: TypeAlias = "JsonScalar | list[YamlNode] | dict[str, YamlNode]"
 
 
 @dataclass(slots=True)
 class YamlNode:
     """One value of a file."""
 
-    value: NodeValue
-    location: SourceLocation
+    value: YamlNodeValue
+    location: ConfigSourceLocation
     path: str
-    key_location: SourceLocation
+    key_location: ConfigSourceLocation
     """The location of its key, or its own if it has no key."""
-    raw_value: Scalar = None
+    raw_value: JsonScalar = None
     """A scalar as written, variables not replaced."""
     interpolated_text: str | None = None
     """The text of a scalar with its variables replaced; None: it contains no variables."""
@@ -74,7 +74,7 @@ def parse_yaml(text: str, file: str, env: Mapping[str, str]) -> tuple[YamlNode |
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as e:
-        return None, [_syntax_problem(e, text, file)]
+        return None, [_yaml_syntax_problem(e, text, file)]
     except (yaml.reader.ReaderError, UnicodeEncodeError) as e:
         position = e.position if isinstance(e, yaml.reader.ReaderError) else e.start
         before = text[:position]
@@ -93,12 +93,12 @@ def parse_yaml(text: str, file: str, env: Mapping[str, str]) -> tuple[YamlNode |
 
 # --- from text to PyYAML's nodes
 
-_PLAIN_TAG, _QUOTED_TAG = "plain", "quoted"
+_PLAIN_SCALAR_TAG, _QUOTED_SCALAR_TAG = "plain", "quoted"
 _YAML_TAG_PREFIX = "tag:yaml.org,2002:"
-_SCALAR_TAG_NAMES = ("str", "int", "float", "bool", "null")
+_YAML_SCALAR_TAG_NAMES = ("str", "int", "float", "bool", "null")
 
 
-class _NestingTooDeepError(yaml.MarkedYAMLError):
+class _YamlNestingTooDeepError(yaml.MarkedYAMLError):
     pass
 
 
@@ -109,24 +109,24 @@ class _YamlLoader(yaml.CBaseLoader):
 
     def resolve(self, kind: type[yaml.Node], _value: Any, implicit: Any) -> str:
         if kind is yaml.ScalarNode:
-            return _PLAIN_TAG if implicit[0] else _QUOTED_TAG
+            return _PLAIN_SCALAR_TAG if implicit[0] else _QUOTED_SCALAR_TAG
         return "map" if kind is yaml.MappingNode else "seq"
 
     def descend_resolver(self, current: yaml.Node | None, _index: Any) -> None:
         self._depth += 1
-        if self._depth > MAX_NESTING_DEPTH + 2:  # the composer recurses in C: deep nesting would crash the process
-            raise _NestingTooDeepError(problem="too deep", problem_mark=current.start_mark if current else None)
+        if self._depth > MAX_YAML_NESTING_DEPTH + 2:  # the composer recurses in C: deep nesting would crash the process
+            raise _YamlNestingTooDeepError(problem="too deep", problem_mark=current.start_mark if current else None)
 
     def ascend_resolver(self) -> None:
         self._depth -= 1
 
 
-def _syntax_problem(error: yaml.MarkedYAMLError, text: str, file: str) -> ConfigProblem:
+def _yaml_syntax_problem(error: yaml.MarkedYAMLError, text: str, file: str) -> ConfigProblem:
     """A syntax error with its location and what to change."""
     mark = error.problem_mark or error.context_mark
     line, column = (mark.line, mark.column) if mark else (0, 0)
     lines = text.splitlines() or [""]
-    message = _describe_syntax_error(error, lines[line] if line < len(lines) else "", column)
+    message = _describe_yaml_syntax_error(error, lines[line] if line < len(lines) else "", column)
     if line >= len(lines):  # beyond the end of the file: point to the start of the construct, or to the last character
         start = error.context_mark
         inside = start is not None and start.line < len(lines)
@@ -134,10 +134,10 @@ def _syntax_problem(error: yaml.MarkedYAMLError, text: str, file: str) -> Config
     return ConfigProblem(file, line + 1, column + 1, "", message)
 
 
-def _describe_syntax_error(error: yaml.MarkedYAMLError, line: str, column: int) -> str:
+def _describe_yaml_syntax_error(error: yaml.MarkedYAMLError, line: str, column: int) -> str:
     problem, context = error.problem or "", error.context or ""
-    if isinstance(error, _NestingTooDeepError):
-        return f"nested deeper than {MAX_NESTING_DEPTH} levels"
+    if isinstance(error, _YamlNestingTooDeepError):
+        return f"nested deeper than {MAX_YAML_NESTING_DEPTH} levels"
     character = line[column : column + 1]
     if "cannot start any token" in problem:
         if character == "\t":
@@ -146,13 +146,13 @@ def _describe_syntax_error(error: yaml.MarkedYAMLError, line: str, column: int) 
     if "flow" in context and "${" in line:
         return 'inside { } and [ ] a variable must be quoted: "${NAME}"'
     start = f" that starts on line {error.context_mark.line + 1}" if error.context_mark else ""
-    for text, message in _SYNTAX_ERROR_MESSAGES:
+    for text, message in _YAML_SYNTAX_ERROR_MESSAGES:
         if text in f"{context}: {problem}":
             return message.format(start=start)
     return f"invalid YAML: {problem}"
 
 
-_SYNTAX_ERROR_MESSAGES = (
+_YAML_SYNTAX_ERROR_MESSAGES = (
     ("flow sequence", "expected ',' or ']' to continue or close the list{start}"),
     ("flow mapping", "expected ',' or '}}' to continue or close the mapping{start}"),
     ("mapping values are not allowed", "unexpected ':': quote the value, or check the indentation"),
@@ -187,7 +187,7 @@ class _YamlTreeBuilder:
             nonlocal node_count
             if (measured := sizes.get(id(node))) is not None:
                 if measured == (0, 0):
-                    raise _AliasExpansionError(node, "the alias (*) refers to an anchor (&) that contains it")
+                    raise _YamlAliasExpansionError(node, "the alias (*) refers to an anchor (&) that contains it")
                 return measured
             node_count += 1
             sizes[id(node)] = (0, 0)
@@ -197,33 +197,33 @@ class _YamlTreeBuilder:
             child_sizes = [measure(child) for child in children]
             size = 1 + sum(size for size, _ in child_sizes)
             depth = 1 + max((depth for _, depth in child_sizes), default=0)
-            if depth > MAX_NESTING_DEPTH:
-                raise _AliasExpansionError(node, f"nested deeper than {MAX_NESTING_DEPTH} levels")
+            if depth > MAX_YAML_NESTING_DEPTH:
+                raise _YamlAliasExpansionError(node, f"nested deeper than {MAX_YAML_NESTING_DEPTH} levels")
             sizes[id(node)] = (size, depth)
             return size, depth
 
         try:
             size, _ = measure(root)
-            if size - node_count > MAX_ALIAS_EXPANDED_VALUES:
-                raise _AliasExpansionError(
-                    root, f"aliases (*) expand to more than {MAX_ALIAS_EXPANDED_VALUES:,} values"
+            if size - node_count > MAX_YAML_ALIAS_EXPANDED_VALUES:
+                raise _YamlAliasExpansionError(
+                    root, f"aliases (*) expand to more than {MAX_YAML_ALIAS_EXPANDED_VALUES:,} values"
                 )
-        except _AliasExpansionError as e:
+        except _YamlAliasExpansionError as e:
             self.add_problem(self.location_of(e.node), "", e.args[1])
             return False
         return True
 
-    def add_problem(self, location: SourceLocation, path: str, message: str) -> None:
+    def add_problem(self, location: ConfigSourceLocation, path: str, message: str) -> None:
         self.problems.append(ConfigProblem(*location, path, message))
 
-    def location_of(self, node: yaml.Node) -> SourceLocation:
-        return SourceLocation(self.file, node.start_mark.line + 1, node.start_mark.column + 1)
+    def location_of(self, node: yaml.Node) -> ConfigSourceLocation:
+        return ConfigSourceLocation(self.file, node.start_mark.line + 1, node.start_mark.column + 1)
 
-    def build_node(self, node: yaml.Node, path: str, key_location: SourceLocation | None) -> YamlNode:
+    def build_node(self, node: yaml.Node, path: str, key_location: ConfigSourceLocation | None) -> YamlNode:
         mark = self.location_of(node)
         tree = YamlNode(None, mark, path, key_location or mark)
         if isinstance(node, yaml.ScalarNode):
-            self.fill_scalar(node, tree)
+            self.parse_scalar_into(node, tree)
         elif node.tag not in ("map", "seq", f"{_YAML_TAG_PREFIX}map", f"{_YAML_TAG_PREFIX}seq"):
             self.reject_unknown_tag(node, tree)
         elif isinstance(node, yaml.MappingNode):
@@ -239,22 +239,24 @@ class _YamlTreeBuilder:
         tag = node.tag.replace(_YAML_TAG_PREFIX, "!!")
         self.add_problem(tree.location, tree.path, f"unsupported tag {tag}: use text, numbers, lists and mappings only")
 
-    def fill_scalar(self, node: yaml.ScalarNode, tree: YamlNode) -> None:
+    def parse_scalar_into(self, node: yaml.ScalarNode, tree: YamlNode) -> None:
         tag, text = node.tag, node.value
         tree.raw_value = text
-        if tag not in (_PLAIN_TAG, _QUOTED_TAG) and (
-            not tag.startswith(_YAML_TAG_PREFIX) or tag.removeprefix(_YAML_TAG_PREFIX) not in _SCALAR_TAG_NAMES
+        if tag not in (_PLAIN_SCALAR_TAG, _QUOTED_SCALAR_TAG) and (
+            not tag.startswith(_YAML_TAG_PREFIX) or tag.removeprefix(_YAML_TAG_PREFIX) not in _YAML_SCALAR_TAG_NAMES
         ):
             return self.reject_unknown_tag(node, tree)
         try:
             if "$" in text:
-                text, tree.variables = interpolate(text, self.env)
+                text, tree.variables = interpolate_variables(text, self.env)
                 tree.interpolated_text = text
-            if tag == _PLAIN_TAG:
-                tree.value = parse_plain_scalar(text)
+            if tag == _PLAIN_SCALAR_TAG:
+                tree.value = parse_plain_yaml_scalar(text)
             else:
                 tree.value = (
-                    text if tag == _QUOTED_TAG else parse_tagged_scalar(tag.removeprefix(_YAML_TAG_PREFIX), text)
+                    text
+                    if tag == _QUOTED_SCALAR_TAG
+                    else parse_tagged_yaml_scalar(tag.removeprefix(_YAML_TAG_PREFIX), text)
                 )
             if tree.interpolated_text is None:
                 tree.raw_value = tree.value
@@ -269,10 +271,10 @@ class _YamlTreeBuilder:
         entries: dict[str, YamlNode] = {}
         for key, value in node.value:
             mark = self.location_of(key)
-            name = self.parse_key(key, path)
+            name = self.parse_mapping_key(key, path)
             if name is None:
                 continue
-            entry_path = f"{path}.{format_key(name)}" if path else format_key(name)
+            entry_path = f"{path}.{format_yaml_key(name)}" if path else format_yaml_key(name)
             if name in entries:
                 message = f"duplicate key: already set on line {entries[name].key_location.line}"
                 self.add_problem(mark, entry_path, message)
@@ -280,14 +282,18 @@ class _YamlTreeBuilder:
                 entries[name] = self.build_node(value, entry_path, mark)
         return entries
 
-    def parse_key(self, key: yaml.Node, path: str) -> str | None:
+    def parse_mapping_key(self, key: yaml.Node, path: str) -> str | None:
         """The key of a mapping. None if it is not text; the problem is then added."""
         mark = self.location_of(key)
-        if not isinstance(key, yaml.ScalarNode) or key.tag not in (_PLAIN_TAG, _QUOTED_TAG, f"{_YAML_TAG_PREFIX}str"):
+        if not isinstance(key, yaml.ScalarNode) or key.tag not in (
+            _PLAIN_SCALAR_TAG,
+            _QUOTED_SCALAR_TAG,
+            f"{_YAML_TAG_PREFIX}str",
+        ):
             self.add_problem(mark, path, "a key must be plain text")
             return None
         text = str(key.value)
-        if key.tag != _PLAIN_TAG:
+        if key.tag != _PLAIN_SCALAR_TAG:
             return text
         if text == "<<":
             self.add_problem(
@@ -295,23 +301,23 @@ class _YamlTreeBuilder:
             )
             return None
         try:
-            is_text = isinstance(parse_plain_scalar(text), str)
+            is_text = isinstance(parse_plain_yaml_scalar(text), str)
         except ValueError:
             is_text = False
         if not is_text:
-            message = f'a key must be text: write "{format_key(text)}"' if text else "a key is missing before ':'"
+            message = f'a key must be text: write "{format_yaml_key(text)}"' if text else "a key is missing before ':'"
             self.add_problem(mark, path, message)
             return None
         return text
 
 
-class _AliasExpansionError(Exception):
+class _YamlAliasExpansionError(Exception):
     def __init__(self, node: yaml.Node, message: str):
         super().__init__(node, message)
         self.node = node
 
 
-def format_key(key: str) -> str:
+def format_yaml_key(key: str) -> str:
     """A key as shown in paths and messages."""
     text = key if key and key.isprintable() else repr(key)
     return text if len(text) <= 60 else f"{text[:60]}…"

@@ -19,15 +19,15 @@ from watchdog.domain.timestamps import to_epoch_ms
 from watchdog.resources import resource_path
 from watchdog.web.templating import SECURITY_HEADERS, PageRenderer
 
-SLACK_CHANNEL_ID = "C0ONCALL"
-MAX_KEPT_MESSAGES = 100
+DEMO_SLACK_CHANNEL_ID = "C0ONCALL"
+MAX_INBOX_MESSAGES = 100
 """Number of Slack messages, and of emails, that are kept: the newest."""
 EMAIL_PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
 """An email may use its own styles, and nothing else."""
 
 
 @dataclass
-class SlackMessage:
+class ReceivedSlackMessage:
     """A message in the channel, with the replies in its thread."""
 
     ts: str
@@ -35,7 +35,7 @@ class SlackMessage:
     blocks: list[dict[str, Any]]
     posted_at: datetime
     edited_at: datetime | None = None
-    replies: list[SlackMessage] = field(default_factory=list)
+    replies: list[ReceivedSlackMessage] = field(default_factory=list)
 
 
 @dataclass
@@ -50,7 +50,7 @@ class DemoInbox:
     """Everything that the demo's Slack channel and mailbox received, newest last, in memory."""
 
     def __init__(self) -> None:
-        self.messages: list[SlackMessage] = []
+        self.messages: list[ReceivedSlackMessage] = []
         self.emails: list[ReceivedEmail] = []
 
     # --- Slack
@@ -61,15 +61,15 @@ class DemoInbox:
             for message in self.messages:
                 if message.ts == body.get("ts"):
                     message.text, message.blocks, message.edited_at = body.get("text", ""), body.get("blocks", []), now
-                    return {"ok": True, "channel": SLACK_CHANNEL_ID, "ts": message.ts}
+                    return {"ok": True, "channel": DEMO_SLACK_CHANNEL_ID, "ts": message.ts}
             return {"ok": False, "error": "message_not_found"}
         if method != "chat.postMessage":
             return {"ok": False, "error": "unknown_method"}
-        message = SlackMessage(f"{now.timestamp():.6f}", body.get("text", ""), body.get("blocks", []), now)
+        message = ReceivedSlackMessage(f"{now.timestamp():.6f}", body.get("text", ""), body.get("blocks", []), now)
         root = next((root for root in self.messages if root.ts == body.get("thread_ts")), None)
         (self.messages if root is None else root.replies).append(message)
-        del self.messages[:-MAX_KEPT_MESSAGES]
-        return {"ok": True, "channel": SLACK_CHANNEL_ID, "ts": message.ts}
+        del self.messages[:-MAX_INBOX_MESSAGES]
+        return {"ok": True, "channel": DEMO_SLACK_CHANNEL_ID, "ts": message.ts}
 
     # --- mail
     async def handle_smtp_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -108,7 +108,7 @@ class DemoInbox:
         body = message.get_body(("html",))
         html = "" if body is None else body.get_content()
         self.emails.append(ReceivedEmail(str(message["subject"]), ", ".join(recipients), html, datetime.now(UTC)))
-        del self.emails[:-MAX_KEPT_MESSAGES]
+        del self.emails[:-MAX_INBOX_MESSAGES]
 
 
 # --- the page
@@ -121,24 +121,26 @@ def render_mrkdwn(text: str) -> Markup:
     """Render Slack's markup as Slack does: bold, code and links; everything else is plain text."""
     html, end = Markup(), 0
     for match in _MRKDWN_PATTERN.finditer(text):
-        html += _render_plain_text(text[end : match.start()]) + _render_mrkdwn_match(match)
+        html += _render_slack_plain_text(text[end : match.start()]) + _render_mrkdwn_match(match)
         end = match.end()
-    return html + _render_plain_text(text[end:])
+    return html + _render_slack_plain_text(text[end:])
 
 
 def _render_mrkdwn_match(markup_match: re.Match[str]) -> Markup:
     match markup_match.lastgroup:
         case "code":
-            return Markup("<code>{}</code>").format(_render_plain_text(markup_match["code"]))
+            return Markup("<code>{}</code>").format(_render_slack_plain_text(markup_match["code"]))
         case "bold":
-            return Markup("<b>{}</b>").format(_render_plain_text(markup_match["bold"]))
+            return Markup("<b>{}</b>").format(_render_slack_plain_text(markup_match["bold"]))
     target, _, label = markup_match["token"].partition("|")
     if target.startswith(("http://", "https://")):
-        return Markup('<a href="{}">{}</a>').format(unescape_slack_text(target), _render_plain_text(label or target))
-    return _render_plain_text(label or target)
+        return Markup('<a href="{}">{}</a>').format(
+            unescape_slack_text(target), _render_slack_plain_text(label or target)
+        )
+    return _render_slack_plain_text(label or target)
 
 
-def _render_plain_text(text: str) -> Markup:
+def _render_slack_plain_text(text: str) -> Markup:
     return Markup("<br>").join(unescape_slack_text(text).split("\n"))
 
 
@@ -147,14 +149,14 @@ def unescape_slack_text(text: str) -> str:
     return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 
 
-def rich_text_content(block: dict[str, Any]) -> str:
+def slack_rich_text_content(block: dict[str, Any]) -> str:
     """The text of a rich_text block."""
     return "".join(run["text"] for element in block["elements"] for run in element["elements"] if "text" in run)
 
 
 def create_inbox_app(inbox: DemoInbox, status_url: str) -> FastAPI:
     """The inbox's page, and the Slack API that Watchdog posts to. `status_url` links back to the status page."""
-    filters = {"mrkdwn": render_mrkdwn, "preformatted": rich_text_content, "unescape": unescape_slack_text}
+    filters = {"mrkdwn": render_mrkdwn, "preformatted": slack_rich_text_content, "unescape": unescape_slack_text}
     pages = PageRenderer("Inbox", extra_folder="demo", filters=filters)
     style = (resource_path("templates") / "demo" / "inbox.css").read_bytes()
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 @contextmanager
-def start_targets() -> Iterator[tuple[int, Path]]:
+def start_demo_targets() -> Iterator[tuple[int, Path]]:
     """Start the sample targets. Yields their port, which opens a moment later, and the folder for all data."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

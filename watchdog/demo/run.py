@@ -12,12 +12,12 @@ import httpx
 
 from watchdog.app import create_asgi_app, run_app
 from watchdog.config.load import load_config
-from watchdog.demo.inbox import SLACK_CHANNEL_ID, DemoInbox, create_inbox_app
-from watchdog.demo.worker import DATABASE_FILENAME
+from watchdog.demo.inbox import DEMO_SLACK_CHANNEL_ID, DemoInbox, create_inbox_app
+from watchdog.demo.worker import DEMO_DATABASE_FILENAME
 from watchdog.server import WebServer, open_listen_socket
 from watchdog.signals import install_shutdown_event
 
-DEMO_CONFIG = """\
+DEMO_CONFIG_TEMPLATE = """\
 server: {{listen: "127.0.0.1:{pages_port}", public_url: "http://127.0.0.1:{pages_port}"}}
 storage: {{url: "sqlite:///{folder}/demo.db"}}
 defaults: {{every: 2s, timeout: 2s, alert: {{failure_threshold: 2, success_threshold: 2}}}}
@@ -63,11 +63,11 @@ async def run_demo(targets_port: int, folder: Path) -> None:
     inbox, token = DemoInbox(), secrets.token_hex(20)
     pages_socket, inbox_socket = _listen_on_port_or_free(8080), _listen_on_port_or_free(8081)
     smtp_server = await asyncio.start_server(inbox.handle_smtp_connection, "127.0.0.1", 0, limit=2**22)
-    config_yaml = DEMO_CONFIG.format(
+    config_yaml = DEMO_CONFIG_TEMPLATE.format(
         folder=folder,
-        database=DATABASE_FILENAME,
+        database=DEMO_DATABASE_FILENAME,
         token=token,
-        channel=SLACK_CHANNEL_ID,
+        channel=DEMO_SLACK_CHANNEL_ID,
         pages_port=_port_of_socket(pages_socket),
         inbox_port=_port_of_socket(inbox_socket),
         smtp_port=_port_of_socket(smtp_server.sockets[0]),

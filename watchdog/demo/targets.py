@@ -23,27 +23,27 @@ from starlette.responses import JSONResponse
 
 from watchdog.demo import worker
 
-CHECKOUT_OUTAGE_WINDOW_S = (30.0, 75.0)
+DEMO_CHECKOUT_OUTAGE_WINDOW_S = (30.0, 75.0)
 """When the checkout fails: from, until, in seconds since the start."""
-REINDEX_STALE_WINDOW_S = (30.0, 90.0)
+DEMO_REINDEX_STALE_WINDOW_S = (30.0, 90.0)
 """When the task `reindex` does not run."""
-WORKER_OUTAGE_WINDOW_S = (30.0, 75.0)
+DEMO_WORKER_OUTAGE_WINDOW_S = (30.0, 75.0)
 """When the worker is dead. It dies during its slow job, so slightly later."""
 
-mcp_server = MCPServer("Demo search", version="4.2.1", log_level="ERROR")
+demo_mcp_server = MCPServer("Demo search", version="4.2.1", log_level="ERROR")
 started_monotonic_s = monotonic()
 
 
-def uptime_s() -> float:
+def demo_uptime_s() -> float:
     return monotonic() - started_monotonic_s
 
 
-async def website_endpoint(_: Request) -> JSONResponse:
+async def demo_website_endpoint(_: Request) -> JSONResponse:
     return JSONResponse({"status": "ok"})
 
 
-async def checkout_health_endpoint(_: Request) -> JSONResponse:
-    if CHECKOUT_OUTAGE_WINDOW_S[0] <= uptime_s() < CHECKOUT_OUTAGE_WINDOW_S[1]:
+async def demo_checkout_health_endpoint(_: Request) -> JSONResponse:
+    if DEMO_CHECKOUT_OUTAGE_WINDOW_S[0] <= demo_uptime_s() < DEMO_CHECKOUT_OUTAGE_WINDOW_S[1]:
         body = {
             "status": "unavailable",
             "db": "pool exhausted: 100 of 100 in use",
@@ -53,37 +53,37 @@ async def checkout_health_endpoint(_: Request) -> JSONResponse:
     return JSONResponse({"status": "ok", "db": "9 of 100 in use", "queue": {"failed": 0, "waiting": 3}})
 
 
-@mcp_server.tool()
+@demo_mcp_server.tool()
 def search(query: str) -> str:
     """Search the demo's empty index."""
     return f"no results for {query}"
 
 
-@mcp_server.tool()
+@demo_mcp_server.tool()
 def health_check() -> CallToolResult:
     """Every scheduled task of this server, with its last run."""
     now = time()
-    stale_from, stale_until = REINDEX_STALE_WINDOW_S
-    stalled_s = uptime_s() - stale_from if stale_from <= uptime_s() < stale_until else 0.0
+    stale_from, stale_until = DEMO_REINDEX_STALE_WINDOW_S
+    stalled_s = demo_uptime_s() - stale_from if stale_from <= demo_uptime_s() < stale_until else 0.0
     runs = {"reindex": now - 4 - stalled_s, "registry_sync": now - 2, "session_cleanup": now - 3_000}
     tasks = [{"name": name, "ok": True, "last_run_at": at, "last_run_status": "success"} for name, at in runs.items()]
     health: dict[str, Any] = {"healthy": True, "tasks": tasks}
     return CallToolResult(content=[TextContent(type="text", text="see tasks")], structured_content=health)
 
 
-def supervise_worker(folder: Path) -> None:
+def simulate_worker_outages(folder: Path) -> None:
     """Start, kill and restart the worker until standard input closes; then remove the folder and exit."""
     running: subprocess.Popen[bytes] | None = None
-    file = folder / worker.DATABASE_FILENAME
+    file = folder / worker.DEMO_DATABASE_FILENAME
     try:
         while not worker.stdin_closed_within(0.2):
-            dead = WORKER_OUTAGE_WINDOW_S[0] <= uptime_s() < WORKER_OUTAGE_WINDOW_S[1]
+            dead = DEMO_WORKER_OUTAGE_WINDOW_S[0] <= demo_uptime_s() < DEMO_WORKER_OUTAGE_WINDOW_S[1]
             if running is None and not dead:
                 command = [sys.executable, "-m", "watchdog.demo.worker", str(file)]
                 running = subprocess.Popen(command, stdin=subprocess.PIPE)  # noqa: S603 - our own
             elif running is not None and dead:
                 running.send_signal(signal.SIGSTOP)  # or the job could finish before the worker is killed
-                if worker.SLOW_JOB_NAME in worker.jobs_in_progress(file):
+                if worker.DEMO_SLOW_JOB_NAME in worker.list_running_demo_jobs(file):
                     _kill_process(running)
                     running = None
                 else:
@@ -103,12 +103,12 @@ def _kill_process(process: subprocess.Popen[bytes]) -> None:
 def main(port: int, folder: Path) -> None:
     import uvicorn
 
-    worker.create_job_table(folder / worker.DATABASE_FILENAME)
-    threading.Thread(target=supervise_worker, args=[folder], daemon=True).start()
+    worker.create_demo_job_table(folder / worker.DEMO_DATABASE_FILENAME)
+    threading.Thread(target=simulate_worker_outages, args=[folder], daemon=True).start()
 
-    app = mcp_server.streamable_http_app(session_idle_timeout=60)
-    app.add_route("/", website_endpoint)
-    app.add_route("/checkout/health", checkout_health_endpoint)
+    app = demo_mcp_server.streamable_http_app(session_idle_timeout=60)
+    app.add_route("/", demo_website_endpoint)
+    app.add_route("/checkout/health", demo_checkout_health_endpoint)
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="error", access_log=False)
 
 

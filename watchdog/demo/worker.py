@@ -14,47 +14,47 @@ from pathlib import Path
 from select import select
 from time import time
 
-DATABASE_FILENAME = "shop.db"
+DEMO_DATABASE_FILENAME = "shop.db"
 DEMO_JOB_TIMINGS_S = {"clean_carts": (600.0, 0.2), "send_receipts": (5.0, 0.4), "export_orders": (6.0, 2.0)}
 """Seconds from the end of a run to the next run, and its duration."""
-SLOW_JOB_NAME = "export_orders"
+DEMO_SLOW_JOB_NAME = "export_orders"
 """The job during which the worker is killed."""
 
-CREATE_TABLE_SQL = """
+CREATE_DEMO_JOBS_SQL = """
 CREATE TABLE scheduled_jobs (
     id INTEGER PRIMARY KEY, job_type TEXT NOT NULL, status TEXT NOT NULL DEFAULT 'pending',
     scheduled_at REAL NOT NULL, started_at REAL, completed_at REAL, instance_id TEXT
 )
 """
-SCHEDULE_JOB_SQL = "INSERT INTO scheduled_jobs (job_type, scheduled_at) VALUES (?, ?)"
-RELEASE_RUNNING_JOBS_SQL = (
+INSERT_DEMO_JOB_SQL = "INSERT INTO scheduled_jobs (job_type, scheduled_at) VALUES (?, ?)"
+RELEASE_DEMO_JOBS_SQL = (
     "UPDATE scheduled_jobs SET status = 'pending', started_at = NULL, instance_id = NULL WHERE status = 'running'"
 )
-CLAIM_JOB_SQL = """
+CLAIM_DEMO_JOB_SQL = """
 UPDATE scheduled_jobs SET status = 'running', started_at = :now, instance_id = :worker WHERE id = (
     SELECT id FROM scheduled_jobs WHERE status = 'pending' AND scheduled_at <= :now ORDER BY scheduled_at LIMIT 1
 ) RETURNING id, job_type
 """
-COMPLETE_JOB_SQL = "UPDATE scheduled_jobs SET status = 'completed', completed_at = ? WHERE id = ?"
+COMPLETE_DEMO_JOB_SQL = "UPDATE scheduled_jobs SET status = 'completed', completed_at = ? WHERE id = ?"
 
 
 @contextmanager
-def open_database(file: Path) -> Iterator[sqlite3.Connection]:
+def open_demo_database(file: Path) -> Iterator[sqlite3.Connection]:
     """Each statement is its own transaction, unless `with database:` groups several."""
     with closing(sqlite3.connect(file)) as database:
         yield database
 
 
-def create_job_table(file: Path) -> None:
-    with open_database(file) as database:
+def create_demo_job_table(file: Path) -> None:
+    with open_demo_database(file) as database:
         database.execute("PRAGMA journal_mode = WAL")  # readers need no recovery after a writer is killed
         with database:
-            database.execute(CREATE_TABLE_SQL)
-            database.executemany(SCHEDULE_JOB_SQL, [(name, time()) for name in DEMO_JOB_TIMINGS_S])
+            database.execute(CREATE_DEMO_JOBS_SQL)
+            database.executemany(INSERT_DEMO_JOB_SQL, [(name, time()) for name in DEMO_JOB_TIMINGS_S])
 
 
-def jobs_in_progress(file: Path) -> list[str]:
-    with open_database(file) as database:
+def list_running_demo_jobs(file: Path) -> list[str]:
+    with open_demo_database(file) as database:
         return [name for (name,) in database.execute("SELECT job_type FROM scheduled_jobs WHERE status = 'running'")]
 
 
@@ -66,14 +66,14 @@ def stdin_closed_within(seconds: float) -> bool:
 
 def main(file: Path) -> None:
     worker = f"worker-{os.getpid()}"
-    with open_database(file) as database:
+    with open_demo_database(file) as database:
         with database:
-            database.execute(RELEASE_RUNNING_JOBS_SQL)  # there is only one worker: an earlier one left them
+            database.execute(RELEASE_DEMO_JOBS_SQL)  # there is only one worker: an earlier one left them
         idle_s = 0.1
         while not stdin_closed_within(idle_s):
             idle_s = 0.1
             with database:
-                claimed = database.execute(CLAIM_JOB_SQL, {"now": time(), "worker": worker}).fetchone()
+                claimed = database.execute(CLAIM_DEMO_JOB_SQL, {"now": time(), "worker": worker}).fetchone()
             if claimed is None:
                 continue
             job_id, name = claimed
@@ -81,8 +81,8 @@ def main(file: Path) -> None:
             if stdin_closed_within(duration_s):
                 return
             with database:
-                database.execute(COMPLETE_JOB_SQL, (time(), job_id))
-                database.execute(SCHEDULE_JOB_SQL, (name, time() + pause_s))
+                database.execute(COMPLETE_DEMO_JOB_SQL, (time(), job_id))
+                database.execute(INSERT_DEMO_JOB_SQL, (name, time() + pause_s))
             idle_s = 0
 
 

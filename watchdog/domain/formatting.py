@@ -11,7 +11,7 @@ from statistics import median
 from zoneinfo import ZoneInfo
 
 from watchdog.domain.model import HealthState, Outcome, RemediationAttempt, RemediationState, RunSummary
-from watchdog.domain.reasons import title
+from watchdog.domain.reasons import reason_title
 from watchdog.domain.timestamps import UNIX_EPOCH
 
 NBSP = "\N{NO-BREAK SPACE}"
@@ -131,7 +131,7 @@ def format_utc(at: int, now: int, *, seconds: bool = False) -> str:
     return f"{format_timestamp(at, now, seconds=seconds)} UTC"
 
 
-def format_in_zone(at: int, now: int, timezone: str, *, seconds: bool = False) -> str:
+def format_time_in_zone(at: int, now: int, timezone: str, *, seconds: bool = False) -> str:
     """ "03:48 CEST": as `format_utc`, in a time zone."""
     if timezone == "UTC":
         return format_utc(at, now, seconds=seconds)
@@ -145,7 +145,7 @@ def format_in_zone(at: int, now: int, timezone: str, *, seconds: bool = False) -
 def job_status_label(reason: str, *, has_run: bool, has_schedule: bool) -> str:
     """The state of a job or task: "Overdue", "On time", "Waiting for the first run"; "Ok" without a known schedule."""
     if reason:
-        return title(reason)
+        return reason_title(reason)
     return ("On time" if has_schedule else "Ok") if has_run else "Waiting for the first run"
 
 

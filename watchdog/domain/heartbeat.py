@@ -14,19 +14,19 @@ from watchdog.domain.model import Json
 
 HEARTBEAT_STATE_KEY = "heartbeat"
 """Key of a `HeartbeatState` in the state of its probe."""
-MAX_REMEMBERED_RUNS = 50
+MAX_REMEMBERED_HEARTBEAT_RUNS = 50
 """Runs in progress, ended runs and lost runs that are remembered, of each the newest."""
-MAX_REMEMBERED_STARTS = 3
+MAX_RECENT_HEARTBEAT_STARTS = 3
 """They show whether a job is always late by the same time, as it is if its time zone is wrong."""
-MAX_REMEMBERED_FAILURES = 20
+MAX_REMEMBERED_HEARTBEAT_FAILURES = 20
 """Failures in a row whose instants are remembered. Older ones are only counted."""
-DUPLICATE_WINDOW_MS = 10_000
+DUPLICATE_CHECK_IN_WINDOW_MS = 10_000
 """A second start or end with the same run id within this time is a retry of the sender, which did not receive the
 response."""
-CHECK_IN_DELAY_MS = 2_000
+MAX_CHECK_IN_VISIBILITY_DELAY_MS = 2_000
 """A run of a heartbeat knows every check-in that was received this long before its slot: runs are claimed a second
 early, and what was received is stored every half second."""
-MAX_OUTPUT_CHARS, MAX_ERROR_CHARS = 4_000, 200
+MAX_HEARTBEAT_OUTPUT_CHARS, MAX_HEARTBEAT_ERROR_CHARS = 4_000, 200
 """How much is kept of a job's output, and of the error line in it: the last characters, and the first."""
 
 
@@ -41,7 +41,7 @@ class CheckInKind(StrEnum):
     REJECTED = "rejected"
 
 
-RUN_KINDS = (CheckInKind.START, CheckInKind.OK, CheckInKind.FAIL)
+RUN_CHECK_IN_KINDS = (CheckInKind.START, CheckInKind.OK, CheckInKind.FAIL)
 """Those that report the start or the end of a run."""
 
 
@@ -80,7 +80,7 @@ class LostRun(NamedTuple):
     """When the next run started. It counts as a failure at this instant."""
 
 
-class OpenRuns(NamedTuple):
+class RunningAndLostRuns(NamedTuple):
     """The runs that have not ended, divided by whether an end is still expected."""
 
     running_since: int | None
@@ -121,7 +121,7 @@ class HeartbeatState(NamedTuple):
     def failure_count(self) -> int:
         return self.older_failure_count + len(self.recent_failures)
 
-    def divide_open_runs(self, deadline: Callable[[int], int], now: int, *, is_limited: bool) -> OpenRuns:
+    def classify_open_runs(self, deadline: Callable[[int], int], now: int, *, is_limited: bool) -> RunningAndLostRuns:
         """Which of the runs that have not ended are lost at `now`, besides `lost_runs`. `deadline`: from the start of a
         run to the instant at which it should have ended. `is_limited`: whether runs have a limit of their own.
 
@@ -129,7 +129,7 @@ class HeartbeatState(NamedTuple):
         runs are not limited, so that none is ever stuck, it is enough that a later run has started and none has ended
         since this one started: otherwise a job whose runs are all killed would never be reported.
         """
-        newest_ended = max(map(_started_until, self.ended_runs), default=0)
+        newest_ended = max(map(_latest_possible_start, self.ended_runs), default=0)
         newest_started = self.open_runs[-1][1] if self.open_runs else 0
         running: list[int] = []
         lost: list[int] = []
@@ -137,7 +137,7 @@ class HeartbeatState(NamedTuple):
             silent = not is_limited and (self.last_end is None or self.last_end < start)
             overtaken = start < newest_ended or (start < newest_started and silent)
             (lost if overtaken and deadline(start) <= now else running).append(start)
-        return OpenRuns(running[0] if running else None, tuple(lost))
+        return RunningAndLostRuns(running[0] if running else None, tuple(lost))
 
     def to_json(self) -> Json:
         return self._asdict()
@@ -165,19 +165,23 @@ class HeartbeatUpdate(NamedTuple):
 def apply_check_in(state: HeartbeatState, check_in: CheckIn) -> HeartbeatUpdate:
     """Folds one check-in, which may be late or repeat another. `state` is not changed."""
     if check_in.kind is CheckInKind.REJECTED:
-        return HeartbeatUpdate(state._replace(last_rejected=_latest(state.last_rejected, check_in.occurred_at)))
+        return HeartbeatUpdate(
+            state._replace(last_rejected=_later_timestamp(state.last_rejected, check_in.occurred_at))
+        )
     if check_in.kind is CheckInKind.START:
-        return HeartbeatUpdate(_apply_start(state, check_in))
+        return HeartbeatUpdate(_apply_start_check_in(state, check_in))
     if check_in.kind is CheckInKind.LOG:
-        output = check_in.output[-MAX_OUTPUT_CHARS:]
+        output = check_in.output[-MAX_HEARTBEAT_OUTPUT_CHARS:]
         return HeartbeatUpdate(state._replace(output=output, output_is_partial=True) if output else state)
-    return _apply_end(state, check_in)
+    return _apply_end_check_in(state, check_in)
 
 
-def _apply_start(state: HeartbeatState, check_in: CheckIn) -> HeartbeatState:
+def _apply_start_check_in(state: HeartbeatState, check_in: CheckIn) -> HeartbeatState:
     run_id, start = check_in.run_id, check_in.occurred_at
     known_starts = [*state.open_runs, *((run.run_id, run.start) for run in state.lost_runs)]
-    if run_id and any(id == run_id and abs(other - start) <= DUPLICATE_WINDOW_MS for id, other in known_starts):
+    if run_id and any(
+        id == run_id and abs(other - start) <= DUPLICATE_CHECK_IN_WINDOW_MS for id, other in known_starts
+    ):
         return state
     ended = _find_ended_run(state, check_in)
     if ended is not None:
@@ -190,7 +194,7 @@ def _apply_start(state: HeartbeatState, check_in: CheckIn) -> HeartbeatState:
 
 
 def _remember_start(state: HeartbeatState, start: int) -> HeartbeatState:
-    starts = sorted({*state.recent_starts, start})[-MAX_REMEMBERED_STARTS:]
+    starts = sorted({*state.recent_starts, start})[-MAX_RECENT_HEARTBEAT_STARTS:]
     return state._replace(last_start=starts[-1], recent_starts=tuple(starts))
 
 
@@ -217,24 +221,25 @@ def _move_lost_runs(state: HeartbeatState) -> HeartbeatState:
             still_open.append((run_id, start))
     lost_runs = sorted((*state.lost_runs, *lost), key=lambda run: run.start)
     state = state._replace(
-        open_runs=tuple(still_open[-MAX_REMEMBERED_RUNS:]), lost_runs=tuple(lost_runs[-MAX_REMEMBERED_RUNS:])
+        open_runs=tuple(still_open[-MAX_REMEMBERED_HEARTBEAT_RUNS:]),
+        lost_runs=tuple(lost_runs[-MAX_REMEMBERED_HEARTBEAT_RUNS:]),
     )
     for run in lost:
-        state = _record_failure(state, run.lost_at)
+        state = _with_failure(state, run.lost_at)
     return state
 
 
-def _apply_end(state: HeartbeatState, check_in: CheckIn) -> HeartbeatUpdate:
+def _apply_end_check_in(state: HeartbeatState, check_in: CheckIn) -> HeartbeatUpdate:
     succeeded, end = check_in.kind is CheckInKind.OK, check_in.occurred_at
     if _is_repeated_end(state, check_in):
         return HeartbeatUpdate(state)
     state, start, duration = _close_run(state, check_in)
     state = _remember_ended_run(state, EndedRun(check_in.run_id, end, succeeded, start))
     if state.last_end is None or end >= state.last_end:
-        output = check_in.output[-MAX_OUTPUT_CHARS:] or (state.output if state.output_is_partial else "")
+        output = check_in.output[-MAX_HEARTBEAT_OUTPUT_CHARS:] or (state.output if state.output_is_partial else "")
         state = state._replace(last_end=end, duration=duration, output=output, output_is_partial=False)
     state = _remember_start(state, end if start is None else start)
-    state = _record_success(state, end) if succeeded else _record_failure(state, end, _failure_message(check_in))
+    state = _with_success(state, end) if succeeded else _with_failure(state, end, _failure_message(check_in))
     return HeartbeatUpdate(state, duration)
 
 
@@ -243,7 +248,7 @@ def _is_repeated_end(state: HeartbeatState, check_in: CheckIn) -> bool:
     return bool(check_in.run_id) and any(
         run.run_id == check_in.run_id
         and run.succeeded is succeeded
-        and abs(run.end - check_in.occurred_at) <= DUPLICATE_WINDOW_MS
+        and abs(run.end - check_in.occurred_at) <= DUPLICATE_CHECK_IN_WINDOW_MS
         for run in state.ended_runs
     )
 
@@ -278,22 +283,22 @@ def _remember_ended_run(state: HeartbeatState, ended: EndedRun) -> HeartbeatStat
     others = list(state.ended_runs)
     if not ended.run_id:
         same = [run for run in others if not run.run_id]
-        if same and _started_until(same[0]) >= _started_until(ended):
+        if same and _latest_possible_start(same[0]) >= _latest_possible_start(ended):
             return state
         others = [run for run in others if run.run_id]
     runs = sorted((*others, ended), key=lambda run: run.end)
-    return state._replace(ended_runs=tuple(runs[-MAX_REMEMBERED_RUNS:]))
+    return state._replace(ended_runs=tuple(runs[-MAX_REMEMBERED_HEARTBEAT_RUNS:]))
 
 
-def _started_until(run: EndedRun) -> int:
+def _latest_possible_start(run: EndedRun) -> int:
     """When a run started, at the latest."""
     return run.end if run.start is None else run.start
 
 
-def _record_success(state: HeartbeatState, at: int) -> HeartbeatState:
+def _with_success(state: HeartbeatState, at: int) -> HeartbeatState:
     later_failures = tuple(failed_at for failed_at in state.recent_failures if failed_at > at)
     return state._replace(
-        last_ok=_latest(state.last_ok, at),
+        last_ok=_later_timestamp(state.last_ok, at),
         recent_failures=later_failures,
         # The instants of older failures are gone. They stay in the count only if this success clears no recent one.
         older_failure_count=state.older_failure_count if later_failures == state.recent_failures else 0,
@@ -301,14 +306,14 @@ def _record_success(state: HeartbeatState, at: int) -> HeartbeatState:
     )
 
 
-def _record_failure(state: HeartbeatState, at: int, error: str | None = None) -> HeartbeatState:
+def _with_failure(state: HeartbeatState, at: int, error: str | None = None) -> HeartbeatState:
     """`error`: None for a lost run, which reports none."""
     if state.last_ok is not None and at <= state.last_ok:
         return state
     failures = sorted((*state.recent_failures, at))
     return state._replace(
-        recent_failures=tuple(failures[-MAX_REMEMBERED_FAILURES:]),
-        older_failure_count=state.older_failure_count + max(len(failures) - MAX_REMEMBERED_FAILURES, 0),
+        recent_failures=tuple(failures[-MAX_REMEMBERED_HEARTBEAT_FAILURES:]),
+        older_failure_count=state.older_failure_count + max(len(failures) - MAX_REMEMBERED_HEARTBEAT_FAILURES, 0),
         error=error if error is not None and failures[-1] == at else state.error,
     )
 
@@ -317,8 +322,8 @@ def _failure_message(check_in: CheckIn) -> str:
     """ "exit code 3: No space left on device": the last line of a job's output is usually why it failed."""
     lines = [line.strip() for line in check_in.output.splitlines() if line.strip()]
     code = f"exit code {check_in.exit_code}" if check_in.exit_code is not None else ""
-    return ": ".join(part for part in (code, *(line[:MAX_ERROR_CHARS] for line in lines[-1:])) if part)
+    return ": ".join(part for part in (code, *(line[:MAX_HEARTBEAT_ERROR_CHARS] for line in lines[-1:])) if part)
 
 
-def _latest(current: int | None, candidate: int) -> int:
+def _later_timestamp(current: int | None, candidate: int) -> int:
     return candidate if current is None else max(current, candidate)

@@ -1,7 +1,7 @@
 """What one run observed of the subjects that a rule evaluates: facts, from which the rule derives its findings.
 
-A result carries one mapping, rule -> `Listing`. Each rule with subjects defines the type of its facts, a `NamedTuple`
-of JSON scalars; storing, masking and reading them is generic, so that a new rule is one file.
+A result carries one mapping, rule -> `SubjectListing`. Each rule with subjects defines the type of its facts, a
+`NamedTuple` of JSON scalars; storing, masking and reading them is generic, so that a new rule is one file.
 
 A listing is stored as the difference from the listing of the slot before it: a changed subject is written, one that is
 no longer listed is written as removed, and one that is not written is unchanged. So a source of 500 jobs costs nothing
@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from itertools import chain
 
-from watchdog.domain.model import Facts, Json, Listing, Listings
+from watchdog.domain.model import Json, ListingsByRule, SubjectFacts, SubjectListing
 
 
-def facts_to_json(facts: Facts) -> list[Json]:
+def facts_to_json(facts: SubjectFacts) -> list[Json]:
     """The values in order, without those at the end that equal their defaults."""
     length, names, defaults = len(facts), facts._fields, facts._field_defaults
     while length and (name := names[length - 1]) in defaults and facts[length - 1] == defaults[name]:
@@ -24,18 +24,18 @@ def facts_to_json(facts: Facts) -> list[Json]:
     return list(facts[:length])
 
 
-def map_texts(facts: Facts, transform: Callable[[str], str]) -> Facts:
+def map_fact_texts(facts: SubjectFacts, transform: Callable[[str], str]) -> SubjectFacts:
     """The facts with every text transformed, such as masked and truncated."""
     changed = {name: transform(value) for name, value in facts._asdict().items() if isinstance(value, str) and value}
     return facts._replace(**changed) if changed else facts
 
 
-def listings_to_json(listings: Listings, base: Listings) -> Json:
+def listings_to_diff_json(listings: ListingsByRule, base: ListingsByRule) -> Json:
     """The differences of `listings` from `base`; with an empty base, everything."""
-    return {rule: _difference(listing, base.get(rule)) for rule, listing in listings.items()}
+    return {rule: _listing_diff(listing, base.get(rule)) for rule, listing in listings.items()}
 
 
-def _difference(listing: Listing, base: Listing | None) -> list[Json]:
+def _listing_diff(listing: SubjectListing, base: SubjectListing | None) -> list[Json]:
     before = {} if base is None else base.subjects
     changes: dict[str, Json] = {
         subject: facts_to_json(facts) for subject, facts in listing.subjects.items() if before.get(subject) != facts
@@ -44,16 +44,20 @@ def _difference(listing: Listing, base: Listing | None) -> list[Json]:
     return [listing.observed_at, changes, *([listing.gaps] if listing.gaps else [])]
 
 
-def listings_from_json(value: Json, base: Listings, facts_types: Mapping[str, type[Facts]]) -> Listings:
-    """The inverse of `listings_to_json`. A rule without a type in `facts_types` is left out."""
+def listings_from_diff_json(
+    value: Json, base: ListingsByRule, facts_types: Mapping[str, type[SubjectFacts]]
+) -> ListingsByRule:
+    """The inverse of `listings_to_diff_json`. A rule without a type in `facts_types` is left out."""
     return {
-        rule: _apply_difference(entry, base.get(rule), facts_types[rule])
+        rule: _apply_listing_diff(entry, base.get(rule), facts_types[rule])
         for rule, entry in value.items()
         if rule in facts_types
     }
 
 
-def _apply_difference(entry: list[Json], base: Listing | None, facts_type: type[Facts]) -> Listing:
+def _apply_listing_diff(
+    entry: list[Json], base: SubjectListing | None, facts_type: type[SubjectFacts]
+) -> SubjectListing:
     observed_at, changes, *gaps = entry
     subjects = {} if base is None else dict(base.subjects)
     for subject, values in changes.items():
@@ -61,4 +65,6 @@ def _apply_difference(entry: list[Json], base: Listing | None, facts_type: type[
             subjects.pop(subject, None)
         else:
             subjects[subject] = facts_type(*values)
-    return Listing(observed_at, dict(sorted(subjects.items())), tuple((start, stop) for start, stop in chain(*gaps)))
+    return SubjectListing(
+        observed_at, dict(sorted(subjects.items())), tuple((start, stop) for start, stop in chain(*gaps))
+    )

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple, Self
 
 from watchdog.domain.formatting import format_duration
-from watchdog.domain.model import Json, Scalar
+from watchdog.domain.model import Json, JsonScalar
 from watchdog.domain.observations import QueueMetrics
 
 
@@ -23,7 +23,7 @@ class QueueMeasurements(QueueMetrics):
         values = {field.name: getattr(metrics, field.name) for field in fields(QueueMetrics)}
         return cls(**values, failure_ratio=failure_ratio)
 
-    def to_measurements(self) -> dict[str, Scalar]:
+    def to_measurements(self) -> dict[str, JsonScalar]:
         return _without_none(asdict(self))
 
     def to_facts(self) -> dict[str, Json]:
@@ -32,7 +32,7 @@ class QueueMeasurements(QueueMetrics):
         return facts if self.oldest is None else facts | {"oldest": format_duration(self.oldest)}
 
     @classmethod
-    def from_measurements(cls, measurements: Mapping[str, Scalar]) -> Self:
+    def from_measurements(cls, measurements: Mapping[str, JsonScalar]) -> Self:
         """Ignores measurements of other names, and values that are no numbers."""
         values = {field.name: measurements.get(field.name) for field in fields(cls)}
         return cls(**{name: value for name, value in values.items() if isinstance(value, int | float)})  # type: ignore[arg-type] # by their names
@@ -63,14 +63,14 @@ def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-class JobCounts(NamedTuple):
+class ListedJobCounts(NamedTuple):
     """How many jobs a source lists, stored as the result's measurements."""
 
     jobs: int
     jobs_failing: int
 
 
-class TaskCounts(NamedTuple):
+class McpTaskCounts(NamedTuple):
     """How many tasks an MCP server lists, stored as the result's measurements."""
 
     tasks: int
@@ -81,13 +81,13 @@ JOBS_EVIDENCE_KEY, TASKS_EVIDENCE_KEY = "jobs", "tasks"
 """Evidence facts with an object for each job or task, by its name. They replace the count of the same name."""
 
 
-def facts_about(subject: str, facts: Mapping[str, Json]) -> dict[str, Json]:
+def facts_about_subject(subject: str, facts: Mapping[str, Json]) -> dict[str, Json]:
     """The facts about one job or task, and those about none, without the facts and counts of the others.
 
     Returns all facts if they do not list the subject. `facts`: the result's measurements, then its evidence. A task's
     own entry is left out, because the result itself holds its values.
     """
-    for key, counts in ((JOBS_EVIDENCE_KEY, JobCounts._fields), (TASKS_EVIDENCE_KEY, TaskCounts._fields)):
+    for key, counts in ((JOBS_EVIDENCE_KEY, ListedJobCounts._fields), (TASKS_EVIDENCE_KEY, McpTaskCounts._fields)):
         entries = facts.get(key)
         if isinstance(entries, Mapping) and subject in entries:
             own_facts = entries[subject] if key == JOBS_EVIDENCE_KEY else {}

@@ -19,22 +19,22 @@ from watchdog.domain.formatting import (
     format_duration_rounded,
 )
 
-LEASE_MS = 30 * SECOND_MS
+MEMBER_LEASE_MS = 30 * SECOND_MS
 """A member that has not renewed its lease for this long does not live any more."""
-RETIRE_AFTER_LAPSE_MS = HOUR_MS
+RETIRE_PROBE_AFTER_LAPSE_MS = HOUR_MS
 """How long a probe outlives its last member, if that did not leave in order: it may start again."""
-MEMBER_HISTORY_MS = DAY_MS
+ENDED_MEMBER_RETENTION_MS = DAY_MS
 """How long a member that has ended is remembered."""
-MAX_DIFFERENCE_MS = 5 * MINUTE_MS
+MAX_CONFIG_DIFFERENCE_MS = 5 * MINUTE_MS
 """Live members may have different configurations for this long, as in a rolling deploy, without a warning."""
 
-MAX_LISTED_NAMES = 20
+MAX_NAMES_IN_MEMBERSHIP_NOTE = 20
 """Probes or destinations that a message names."""
 
 NameT = TypeVar("NameT")
 
 
-class Member(NamedTuple):
+class MemberProcess(NamedTuple):
     """A process that shares the database. Instants are by the database's clock."""
 
     id: str
@@ -49,7 +49,7 @@ class Member(NamedTuple):
         return not self.left_in_order and self.lease_until > now
 
 
-class Definitions(NamedTuple):
+class RevisionDefinitions(NamedTuple):
     """What the revisions of members have: by revision, name -> a digest of its definition."""
 
     probes: Mapping[int, Mapping[str, str]]
@@ -59,7 +59,7 @@ class Definitions(NamedTuple):
 class MemberStatus(NamedTuple):
     """A live member, and what it leaves to others."""
 
-    member: Member
+    member: MemberProcess
     superseded_probes: Mapping[str, int] = {}
     """Probe id -> the higher live revision that defines it differently, and so runs it."""
     superseded_destinations: Mapping[str, int] = {}
@@ -77,7 +77,7 @@ class MembershipStatus(NamedTuple):
         return next((status for status in self.members if status.member.id == member_id), None)
 
 
-def governing_revisions(live: Iterable[int], names: Mapping[int, Iterable[NameT]]) -> dict[NameT, int]:
+def highest_live_revision_by_name(live: Iterable[int], names: Mapping[int, Iterable[NameT]]) -> dict[NameT, int]:
     """The highest live revision that has each name. `names`: of probes or destinations, by revision."""
     governing: dict[NameT, int] = {}
     for revision in sorted(live):
@@ -85,15 +85,15 @@ def governing_revisions(live: Iterable[int], names: Mapping[int, Iterable[NameT]
     return governing
 
 
-def retirement_time(ended_members: Iterable[Member]) -> int:
+def probe_retirement_time(ended_members: Iterable[MemberProcess]) -> int:
     """When a probe is retired that only members which have ended had: after the last of them. 0: none is known."""
     last = max(ended_members, key=lambda member: member.lease_until, default=None)
     if last is None:
         return 0
-    return last.lease_until + (LEASE_MS if last.left_in_order else RETIRE_AFTER_LAPSE_MS)
+    return last.lease_until + (MEMBER_LEASE_MS if last.left_in_order else RETIRE_PROBE_AFTER_LAPSE_MS)
 
 
-def differing_since(members: Iterable[Member], now: int) -> int | None:
+def configs_differ_since(members: Iterable[MemberProcess], now: int) -> int | None:
     """Since when live members have had different revisions without a pause; None: they do not.
 
     A pause shorter than a lease does not count: a process that crashes and starts again is one and the same.
@@ -102,7 +102,9 @@ def differing_since(members: Iterable[Member], now: int) -> int | None:
     if len({member.revision for member in members if member.is_live(now)}) < 2:
         return None
     starts = [(member.started_at, 1, member.revision) for member in members]
-    ends = [(member.lease_until + LEASE_MS, -1, member.revision) for member in members if not member.is_live(now)]
+    ends = [
+        (member.lease_until + MEMBER_LEASE_MS, -1, member.revision) for member in members if not member.is_live(now)
+    ]
     in_use, since = Counter[int](), None
     for at, change, revision in sorted([*starts, *(end for end in ends if end[0] <= now)]):
         in_use[revision] += change
@@ -113,14 +115,16 @@ def differing_since(members: Iterable[Member], now: int) -> int | None:
     return since
 
 
-def describe_membership(members: Iterable[Member], definitions: Definitions, now: int) -> MembershipStatus:
+def derive_membership_status(
+    members: Iterable[MemberProcess], definitions: RevisionDefinitions, now: int
+) -> MembershipStatus:
     """`members`: all that are known, live or not."""
     members = list(members)
     live = sorted(member for member in members if member.is_live(now))
     revisions = {member.revision for member in live}
 
     def superseded(revision: int, by_revision: Mapping[int, Mapping[str, str]]) -> dict[str, int]:
-        governing = governing_revisions(revisions, by_revision)
+        governing = highest_live_revision_by_name(revisions, by_revision)
         own = by_revision.get(revision, {})
         return {name: governing[name] for name in own if by_revision[governing[name]][name] != own[name]}
 
@@ -132,7 +136,7 @@ def describe_membership(members: Iterable[Member], definitions: Definitions, now
         )
         for member in live
     ]
-    return MembershipStatus(tuple(statuses), differing_since(members, now))
+    return MembershipStatus(tuple(statuses), configs_differ_since(members, now))
 
 
 def membership_notes(status: MembershipStatus, member_id: str, now: int, *, show_names: bool = True) -> list[str]:
@@ -145,7 +149,7 @@ def membership_notes(status: MembershipStatus, member_id: str, now: int, *, show
     if own is not None:
         notes += _superseded_notes(own.superseded_probes, "probe", "run", show_names=show_names)
         notes += _superseded_notes(own.superseded_destinations, "destination", "notified", show_names=show_names)
-    if warning := difference_warning(status, now, show_names=show_names):
+    if warning := config_difference_warning(status, now, show_names=show_names):
         notes.append(warning)
     return notes
 
@@ -153,24 +157,26 @@ def membership_notes(status: MembershipStatus, member_id: str, now: int, *, show
 def _superseded_notes(revision_by_name: Mapping[str, int], noun: str, verb: str, *, show_names: bool) -> Iterator[str]:
     for revision in sorted(set(revision_by_name.values())):
         names = [name for name, governing in revision_by_name.items() if governing == revision]
-        listed = f": {_list_names(names)}" if show_names else ""
+        listed = f": {_format_names(names)}" if show_names else ""
         are = "is" if len(names) == 1 else "are"
         count = format_count(len(names), noun)
         yield f"{count} of this process {are} {verb} by processes with the newer revision {revision}{listed}"
 
 
-def _list_names(names: Sequence[str]) -> str:
-    return ", ".join(names[:MAX_LISTED_NAMES]) + (", ..." if len(names) > MAX_LISTED_NAMES else "")
+def _format_names(names: Sequence[str]) -> str:
+    return ", ".join(names[:MAX_NAMES_IN_MEMBERSHIP_NOTE]) + (
+        ", ..." if len(names) > MAX_NAMES_IN_MEMBERSHIP_NOTE else ""
+    )
 
 
 def describe_revisions(status: MembershipStatus) -> str:
     """Which member has which revision."""
-    return _list_names([f"{member.id} has revision {member.revision}" for member, *_ in status.members])
+    return _format_names([f"{member.id} has revision {member.revision}" for member, *_ in status.members])
 
 
-def difference_warning(status: MembershipStatus, now: int, *, show_names: bool = True) -> str:
+def config_difference_warning(status: MembershipStatus, now: int, *, show_names: bool = True) -> str:
     """That live members have had different configurations for too long; empty if they do not."""
-    if status.differing_since is None or now - status.differing_since <= MAX_DIFFERENCE_MS:
+    if status.differing_since is None or now - status.differing_since <= MAX_CONFIG_DIFFERENCE_MS:
         return ""
     listed = f": {describe_revisions(status)}" if show_names else ""
     since = format_duration_rounded(now - status.differing_since)

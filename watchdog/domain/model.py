@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple, TypeAlias
 
 from watchdog.domain.limits import JobLimits
-from watchdog.domain.uptime_clock import Gap
+from watchdog.domain.uptime_clock import DowntimeGap
 
 Json: TypeAlias = Any
 """A value that JSON can hold: None, bool, int, float, str, list or dict with string keys."""
@@ -19,7 +19,7 @@ Json: TypeAlias = Any
 LOCAL_LOCATION = "local"
 """The location that this process probes from; there is only this location."""
 
-Scalar: TypeAlias = str | int | float | bool | None
+JsonScalar: TypeAlias = str | int | float | bool | None
 
 
 class Outcome(StrEnum):
@@ -86,25 +86,25 @@ class RemediationState(StrEnum):
     FAILED = "failed"
 
 
-Facts: TypeAlias = Any
+SubjectFacts: TypeAlias = Any
 """What a rule needs to know of a subject: a NamedTuple of JSON scalars whose first field has no default."""
 
 
-class Listing(NamedTuple):
+class SubjectListing(NamedTuple):
     """Every subject that a source listed in one run, with the facts about it."""
 
     observed_at: int
     """When, by the clock that the instants among the facts come from; epoch milliseconds."""
-    subjects: Mapping[str, Facts]
-    gaps: tuple[Gap, ...] = ()
+    subjects: Mapping[str, SubjectFacts]
+    gaps: tuple[DowntimeGap, ...] = ()
     """Downtimes of Watchdog in which the source could not report to it."""
 
 
-Listings: TypeAlias = Mapping[str, Listing]
+ListingsByRule: TypeAlias = Mapping[str, SubjectListing]
 """By rule: what it evaluates. A rule without a listing was not observed, which is no evidence about its subjects."""
 
 
-class ReportedTask(NamedTuple):
+class McpTaskFacts(NamedTuple):
     """One entry of an MCP server's `tasks` list."""
 
     ok: bool
@@ -116,7 +116,7 @@ class ReportedTask(NamedTuple):
     error: str = ""
 
 
-class ExpressionFacts(NamedTuple):
+class PreferenceFacts(NamedTuple):
     """The result of a `prefer` expression: in words, without the values that it compares.
 
     Stored values are masked and cut to size, so comparing them again could give another result than the run.
@@ -158,8 +158,8 @@ class Observation:
     """Milliseconds that the target took; None if it was never reached."""
     phases: Mapping[str, float] = field(default_factory=dict)
     """Milliseconds by phase, in the order in which the phases happened."""
-    measurements: Mapping[str, Scalar] = field(default_factory=dict)
-    listings: Listings = field(default_factory=dict)
+    measurements: Mapping[str, JsonScalar] = field(default_factory=dict)
+    listings: ListingsByRule = field(default_factory=dict)
     """The facts that rules evaluate, by rule."""
     evidence: Evidence = Evidence()
     state_updates: Mapping[str, Json] = field(default_factory=dict)
@@ -181,7 +181,7 @@ class ClaimedSlot(NamedTuple):
     late_ms: int = 0
 
 
-class Result(NamedTuple):
+class ProbeResult(NamedTuple):
     """One stored event: the result of a slot. Its identity is (probe, slot, location)."""
 
     probe: int
@@ -192,8 +192,8 @@ class Result(NamedTuple):
     message: str = ""
     duration: int | None = None
     phases: Mapping[str, float] = {}
-    measurements: Mapping[str, Scalar] = {}
-    listings: Mapping[str, Listing] = {}
+    measurements: Mapping[str, JsonScalar] = {}
+    listings: Mapping[str, SubjectListing] = {}
     previous_slot: int | None = None
     slot_count: int = 1
     """How many slots a row of outcome `missed` stands for."""
@@ -201,10 +201,10 @@ class Result(NamedTuple):
     """Stored too late to be judged. Decided once, when it is stored, so that a replay decides alike."""
 
 
-class RecordedResult(NamedTuple):
+class ResultToRecord(NamedTuple):
     """A result with its evidence and state changes, as it is handed to the store."""
 
-    result: Result
+    result: ProbeResult
     evidence: Evidence = Evidence()
     state_updates: Mapping[str, Json] = {}
     rerun_at: int | None = None
@@ -305,7 +305,7 @@ class Incident:
         return "open" if self.resolved_at is None else "resolved"
 
 
-class CauseChange(NamedTuple):
+class IncidentCauseChange(NamedTuple):
     """A change of an open incident's cause, and the new cause."""
 
     changed_at: int
@@ -373,7 +373,7 @@ class AlertContext:
     """The incident's page; empty if no `public_url` is configured."""
     merged: bool = False
     """The incident was resolved before `opened` was delivered, so this one message is about both."""
-    cause_changes: tuple[CauseChange, ...] = ()
+    cause_changes: tuple[IncidentCauseChange, ...] = ()
     """Oldest first."""
     probe_url: str = ""
     """The probe's page; empty if no `public_url` is configured."""

@@ -13,7 +13,7 @@ from watchdog.domain.formatting import DAY_MS
 from watchdog.domain.schedule import CronSchedule, IntervalSchedule, Schedule, ScheduleError
 from watchdog.domain.timestamps import MAX_EPOCH_MS
 
-MAX_INTERVAL_MS = 36_525 * DAY_MS
+MAX_PLAUSIBLE_INTERVAL_MS = 36_525 * DAY_MS
 """The longest interval and duration that are believed: 100 years."""
 
 
@@ -30,7 +30,7 @@ class JobStage(StrEnum):
     """The system no longer lists it."""
 
 
-class JobStatus(NamedTuple):
+class SentinelPollResult(NamedTuple):
     """The result of polling a sentinel job, by the system's own clocks."""
 
     stage: JobStage
@@ -44,7 +44,7 @@ class JobStatus(NamedTuple):
     """The system's id for the job, if it became known only after the job was sent."""
 
 
-class CompletedCounts(NamedTuple):
+class CompletedJobCounts(NamedTuple):
     """How many jobs ended within a window."""
 
     failed: int
@@ -76,7 +76,7 @@ class QueueStats(QueueMetrics):
     paused: bool = False
     head: str | None = None
     """Identifies the job that is next to be taken."""
-    completed: CompletedCounts | None = None
+    completed: CompletedJobCounts | None = None
     """Counted only if `failure_ratio` is configured."""
 
 
@@ -155,7 +155,10 @@ class JobFacts(NamedTuple):
             *("next_due", "last_start", "last_end", "last_ok", "running_since", "newest_running_since"),
             "schedule_since",
         )
-        upper_bounds = dict.fromkeys(instants, MAX_EPOCH_MS) | {"every": MAX_INTERVAL_MS, "duration": MAX_INTERVAL_MS}
+        upper_bounds = dict.fromkeys(instants, MAX_EPOCH_MS) | {
+            "every": MAX_PLAUSIBLE_INTERVAL_MS,
+            "duration": MAX_PLAUSIBLE_INTERVAL_MS,
+        }
         values = {name: getattr(self, name) for name in upper_bounds}
         cleared: dict[str, Any] = {
             name: None
@@ -214,7 +217,7 @@ class JobSourceSnapshot(NamedTuple):
     """The source removes a job after its only run, and does not show which jobs run once."""
 
 
-class ToolFacts(NamedTuple):
+class McpToolFacts(NamedTuple):
     """A tool of an MCP server that clients may not be able to use."""
 
     listed_count: int

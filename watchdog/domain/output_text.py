@@ -13,21 +13,21 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 """Longer marks before those that they start with."""
-MARK_BYTES = 4
+MAX_BYTE_ORDER_MARK_BYTES = 4
 """Bytes at the start of a body that show its mark."""
 _CODE_UNIT_BYTES = {"utf-32": 4, "utf-32-le": 4, "utf-32-be": 4, "utf-16": 2, "utf-16-le": 2, "utf-16-be": 2}
-MIN_NUL_RATIO = 0.4
+MIN_UTF16_NUL_RATIO = 0.4
 """The share of NUL in every second byte that shows UTF-16 without a mark: all ASCII characters have one."""
 MAX_UNREADABLE_RATIO = 0.3
 """A body with a larger share of control characters and invalid bytes is not text."""
 
 
-class BodyEnd(NamedTuple):
+class BodyTail(NamedTuple):
     """The end of a body."""
 
     data: bytes
     start: bytes
-    """The first MARK_BYTES bytes of the whole body."""
+    """The first MAX_BYTE_ORDER_MARK_BYTES bytes of the whole body."""
     total_bytes: int
     """Length of the whole body."""
 
@@ -37,7 +37,7 @@ class BodyEnd(NamedTuple):
         return self.total_bytes - len(self.data)
 
 
-def find_charset(name: str) -> str | None:
+def find_text_codec(name: str) -> str | None:
     """The Python codec of a charset; None: it is unknown, or not one of text."""
     try:
         "".encode(name)
@@ -51,14 +51,14 @@ def find_wide_encoding(start: bytes) -> str:
     encoding = next((e for mark, e in _BYTE_ORDER_MARKS if start.startswith(mark)), "")
     if encoding:
         return encoding if encoding in _CODE_UNIT_BYTES else ""
-    return _utf16_without_mark(BodyEnd(start, start[:MARK_BYTES], len(start)))
+    return _detect_utf16_without_bom(BodyTail(start, start[:MAX_BYTE_ORDER_MARK_BYTES], len(start)))
 
 
-def decode_body_end(body: BodyEnd, charset: str = "utf-8") -> str:
+def decode_body_tail(body: BodyTail, charset: str = "utf-8") -> str:
     """The text of the end of a body: by its byte-order mark, else by `charset`, unless it is evidently UTF-16. Invalid
     bytes become `�`. A body that is not text is described instead."""
     mark, encoding = next(((m, e) for m, e in _BYTE_ORDER_MARKS if body.start.startswith(m)), (b"", ""))
-    encoding = encoding or _utf16_without_mark(body) or charset
+    encoding = encoding or _detect_utf16_without_bom(body) or charset
     data, offset = body.data, body.offset
     if offset < len(mark):
         data, offset = data[len(mark) - offset :], len(mark)
@@ -69,12 +69,12 @@ def decode_body_end(body: BodyEnd, charset: str = "utf-8") -> str:
     return text
 
 
-def _utf16_without_mark(body: BodyEnd) -> str:
+def _detect_utf16_without_bom(body: BodyTail) -> str:
     """The encoding of a body in UTF-16 without a byte-order mark; empty: it is another one."""
     even, odd = (body.data[(body.offset + parity) % 2 :: 2] for parity in (0, 1))
     if not even or not odd:
         return ""
     ratios = even.count(0) / len(even), odd.count(0) / len(odd)
-    if max(ratios) < MIN_NUL_RATIO or min(ratios) > MIN_NUL_RATIO / 2:
+    if max(ratios) < MIN_UTF16_NUL_RATIO or min(ratios) > MIN_UTF16_NUL_RATIO / 2:
         return ""
     return "utf-16-le" if ratios[1] > ratios[0] else "utf-16-be"

@@ -13,25 +13,25 @@ from typing import NamedTuple
 from watchdog.domain.model import Json
 
 JOB_STATE_KEY_PREFIX = "job:"
-"""Key of a `JobRecord`: this, then a digest of the job's name."""
+"""Key of a `JobStateRecord`: this, then a digest of the job's name."""
 FORGET_JOB_KEY_PREFIX = "forget:"
 """Key of an operator's decision to forget a missing job: this, then a digest of the job's name."""
 SCHEDULER_STATE_KEY = "scheduler"
-"""Key of a `SchedulerRecord`."""
+"""Key of a `SchedulerHeartbeatRecord`."""
 SOURCE_STATE_KEY = "source"
 """Key of a `SourceRecord`."""
-WAITING_STATE_KEY = "waiting"
+WAITING_FOR_FIRST_RUN_STATE_KEY = "waiting"
 """Present while none of the probe's jobs has run yet."""
 QUEUE_STATE_KEY = "queue"
-"""Key of a queue's `ThresholdRecord`s."""
+"""Key of a queue's `QueueThresholdRecord`s."""
 SENTINEL_STATE_KEY = "sentinel"
 """Key of `OutstandingSentinels`."""
-MCP_TARGET_STATE_KEY = "mcp_target"
+MCP_SERVER_IDENTITY_STATE_KEY = "mcp_target"
 """A digest of the MCP server that the other facts are about, as text."""
 MCP_PROTOCOL_STATE_KEY = "mcp_protocol"
 """Key of an `McpProtocolRecord`."""
-NEW_TASKS_STATE_KEY = "new_tasks"
-"""Key of a `NewTasksRecord`."""
+NEVER_RUN_TASKS_STATE_KEY = "new_tasks"
+"""Key of a `NeverRunTasksRecord`."""
 
 
 def short_digest(name: str) -> str:
@@ -39,7 +39,7 @@ def short_digest(name: str) -> str:
     return blake2b(name.encode(), digest_size=6).hexdigest()
 
 
-class JobState(NamedTuple):
+class SavedJobState(NamedTuple):
     """What the judgement of a scheduled job carries from run to run, because its source forgets old runs.
 
     Fields that `JobFacts` has as well mean the same here.
@@ -68,22 +68,22 @@ class JobState(NamedTuple):
     """The configuration names it, and an operator has decided that it is not missed. Ends when it is listed again."""
 
 
-class JobRecord(NamedTuple):
+class JobStateRecord(NamedTuple):
     """What a probe remembers of one scheduled job."""
 
     name: str
-    state: JobState
+    state: SavedJobState
 
     def to_json(self) -> Json:
         return {"name": self.name, **self.state._asdict()}
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Json]) -> JobRecord:
-        state = JobState(**{name: stored[name] for name in JobState._fields if name in stored})
+    def from_json(cls, stored: Mapping[str, Json]) -> JobStateRecord:
+        state = SavedJobState(**{name: stored[name] for name in SavedJobState._fields if name in stored})
         return cls(stored["name"], state)
 
 
-class SchedulerRecord(NamedTuple):
+class SchedulerHeartbeatRecord(NamedTuple):
     """When the scheduler of a source of jobs last reported: some no longer show this once they have stopped."""
 
     heartbeat_at: int
@@ -92,7 +92,7 @@ class SchedulerRecord(NamedTuple):
         return self._asdict()
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Json]) -> SchedulerRecord:
+    def from_json(cls, stored: Mapping[str, Json]) -> SchedulerHeartbeatRecord:
         return cls(stored["heartbeat_at"])
 
 
@@ -124,13 +124,13 @@ def without_job_state(state_updates: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def forget_job_key(state_key: str) -> str:
-    """`state_key`: of the job's `JobRecord`."""
+    """`state_key`: of the job's `JobStateRecord`."""
     return FORGET_JOB_KEY_PREFIX + state_key.removeprefix(JOB_STATE_KEY_PREFIX)
 
 
-def load_job_record(probe_state: Mapping[str, Json], job_name: str) -> JobRecord | None:
+def load_job_state_record(probe_state: Mapping[str, Json], job_name: str) -> JobStateRecord | None:
     stored = probe_state.get(job_state_key(job_name))
-    return None if stored is None else JobRecord.from_json(stored)
+    return None if stored is None else JobStateRecord.from_json(stored)
 
 
 class QueueThreshold(NamedTuple):
@@ -148,7 +148,7 @@ class QueueThreshold(NamedTuple):
     """Completed jobs below which `failure_ratio` is not judged."""
 
 
-class ThresholdRecord(NamedTuple):
+class QueueThresholdRecord(NamedTuple):
     """How one metric of a queue stood against its limit at the last run."""
 
     threshold: QueueThreshold
@@ -175,18 +175,18 @@ class ThresholdRecord(NamedTuple):
         return {name: value for name, value in values.items() if value is not None}
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Json]) -> ThresholdRecord:
+    def from_json(cls, stored: Mapping[str, Json]) -> QueueThresholdRecord:
         threshold = QueueThreshold(**{name: stored[name] for name in QueueThreshold._fields if name in stored})
         return cls(threshold, stored.get("breached_since"), stored.get("head_marker"))
 
 
-def threshold_records_to_json(records: Iterable[ThresholdRecord]) -> Json:
+def queue_threshold_records_to_json(records: Iterable[QueueThresholdRecord]) -> Json:
     return {record.threshold.metric: record.to_json() for record in records}
 
 
-def threshold_records_from_json(stored: Mapping[str, Json] | None) -> dict[str, ThresholdRecord]:
+def queue_threshold_records_from_json(stored: Mapping[str, Json] | None) -> dict[str, QueueThresholdRecord]:
     """By metric."""
-    return {metric: ThresholdRecord.from_json(values) for metric, values in (stored or {}).items()}
+    return {metric: QueueThresholdRecord.from_json(values) for metric, values in (stored or {}).items()}
 
 
 class SentinelRecord(NamedTuple):
@@ -244,7 +244,7 @@ class McpProtocolRecord(NamedTuple):
         return cls(stored["era"], stored["negotiated_at"])
 
 
-class NewTasksRecord(NamedTuple):
+class NeverRunTasksRecord(NamedTuple):
     """When tasks that have never run were first listed."""
 
     first_listed_at: Mapping[str, int] = {}
@@ -255,5 +255,5 @@ class NewTasksRecord(NamedTuple):
         return dict(self.first_listed_at) or None
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Json] | None) -> NewTasksRecord:
+    def from_json(cls, stored: Mapping[str, Json] | None) -> NeverRunTasksRecord:
         return cls(stored or {})

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from watchdog.domain.model import ProbeInfo
-from watchdog.domain.routing import RoutingTable
+from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.domain.rules import AlertPolicy
 from watchdog.domain.schedule import Schedule
 
 STALE_AFTER_SLOTS = 3
 """A probe is stale after this many slots without a result."""
-NO_ROUTES = RoutingTable({})
+EMPTY_ROUTING_TABLE = NotificationRoutingTable({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class RegisteredProbe:
     """A digest of everything that decides how the probe runs and who is notified: equal if processes agree on it."""
     catch_up_ms: int = 0
     """For how long after its slot a run that was missed is still started; cron schedules only."""
-    routes: RoutingTable = NO_ROUTES
+    routes: NotificationRoutingTable = EMPTY_ROUTING_TABLE
     """Decides who is notified of its incidents."""
 
     @property
@@ -35,7 +35,7 @@ class RegisteredProbe:
         return self.policy.probe
 
 
-def staleness_threshold_function(schedule: Schedule, max_lateness: int) -> Callable[[int], int]:
+def make_staleness_threshold_function(schedule: Schedule, max_lateness: int) -> Callable[[int], int]:
     """`AlertPolicy.staleness_threshold` of a probe: STALE_AFTER_SLOTS slots and the lateness of the last."""
 
     def staleness_threshold_ms(slot: int) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from watchdog.domain.model import ProbeInfo, Severity
-from watchdog.domain.reasons import matches
+from watchdog.domain.reasons import matches_reason_pattern
 from watchdog.domain.rules import service
 
 
@@ -37,7 +37,7 @@ class ProbeMatcher:
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class NotificationRoute:
     """Which receivers are notified of the incidents of some probes."""
 
     receivers: tuple[str, ...]
@@ -51,7 +51,11 @@ class Route:
         """Why the route does not apply to an incident, in words; empty if it applies. An empty reason: any."""
         if mismatch := self.match.describe_mismatch(probe):
             return mismatch
-        if not reason or not self.reason_patterns or any(matches(pattern, reason) for pattern in self.reason_patterns):
+        if (
+            not reason
+            or not self.reason_patterns
+            or any(matches_reason_pattern(pattern, reason) for pattern in self.reason_patterns)
+        ):
             return ""
         return f"reason is {reason}, not {' or '.join(self.reason_patterns)}"
 
@@ -60,7 +64,9 @@ class Route:
         return not self.continue_matching and bool(reason or not self.reason_patterns)
 
 
-def evaluate_routes(routes: Sequence[Route], probe: ProbeInfo, reason: str = "") -> Iterator[tuple[int, str]]:
+def evaluate_routes(
+    routes: Sequence[NotificationRoute], probe: ProbeInfo, reason: str = ""
+) -> Iterator[tuple[int, str]]:
     """The routes that are evaluated for incidents of a probe with this reason, by default with any reason, in order:
     index, and why it does not match; empty: it applies."""
     for index, route in enumerate(routes):
@@ -79,7 +85,7 @@ class RoutingDecision:
 
 
 @dataclass(frozen=True, slots=True)
-class RoutingTable:
+class NotificationRoutingTable:
     """Decides which destinations are notified of an incident.
 
     Routes are evaluated in order. The first that matches applies; those after it only as long as each that applies has
@@ -88,7 +94,7 @@ class RoutingTable:
 
     receivers: Mapping[str, tuple[str, ...]]
     """Destinations by receiver."""
-    routes: tuple[Route, ...] = ()
+    routes: tuple[NotificationRoute, ...] = ()
     without_resolved: frozenset[str] = frozenset()
     """Destinations that are not notified when an incident is resolved."""
 
@@ -100,7 +106,7 @@ class RoutingTable:
         `failing_destination`: the fault is that this one gets no notifications, so it is left out.
         """
         decision = self._apply_routes(probe, reason)
-        if probe.kind != service.PROBE_KIND or not self.receivers:
+        if probe.kind != service.SERVICE_PROBE_KIND or not self.receivers:
             return decision
         log = decision.routing_log
         others = [name for name in decision.destinations if name != failing_destination]
@@ -119,7 +125,7 @@ class RoutingTable:
             names = ", ".join(self.receivers)
             log_line = f"no routes are configured: every receiver is notified: {names}"
             return RoutingDecision(self._collect_destinations(self.receivers), (log_line,))
-        applied: list[Route] = []
+        applied: list[NotificationRoute] = []
         log: list[str] = []
         for index, mismatch in evaluate_routes(self.routes, probe, reason):
             route, number = self.routes[index], index + 1

@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from cronsim import CronSim, CronSimError
 
 from watchdog.domain.timestamps import UNIX_EPOCH
-from watchdog.domain.uptime_clock import Gap, Gaps
+from watchdog.domain.uptime_clock import DowntimeGap, DowntimeGaps
 
 CRON_NICKNAMES = {
     "@yearly": "0 0 1 1 *",
@@ -42,7 +42,7 @@ CRON_FIELD_RANGES = {
 }
 """What each field of a cron expression accepts besides stars, lists, ranges and steps. The second can be omitted."""
 
-MAX_QUOTED_CHARS = 80
+MAX_QUOTED_SCHEDULE_CHARS = 80
 """Length of an expression that is quoted in an error, and of a time zone's name."""
 
 
@@ -54,7 +54,7 @@ INTERVAL_SLOT_STEP_MS = 250
 """Slots of intervals are multiples of this many ms: runs that start together cost far less than single ones."""
 
 
-def interval_phase(probe_id: str, interval_ms: int) -> int:
+def interval_schedule_phase_ms(probe_id: str, interval_ms: int) -> int:
     """The offset of a probe's slots within its interval of at least 1 s: the same after every restart, and evenly
     spread over probes."""
     number = int.from_bytes(blake2b(probe_id.encode(), digest_size=8).digest())
@@ -104,7 +104,7 @@ class CronSchedule:
     timezone: str = "UTC"
 
     def __post_init__(self) -> None:
-        if problem := _describe_timezone_error(self.timezone[: MAX_QUOTED_CHARS + 1]):
+        if problem := _describe_timezone_error(self.timezone[: MAX_QUOTED_SCHEDULE_CHARS + 1]):
             raise ScheduleError(problem)
         if problem := _describe_cron_error(_normalize_cron_expression(self.expression)):
             raise ScheduleError(f"{_quote_truncated(self.expression)} {problem}")
@@ -172,14 +172,14 @@ class CronSchedule:
 
 Schedule: TypeAlias = IntervalSchedule | CronSchedule
 
-MAX_EARLY_START_MS = 300_000
+DEFAULT_MAX_EARLY_START_MS = 300_000
 """By default, a run that starts at most this much before its slot, or a tenth of the period if that is less, is the
 slot's run: the clock of its scheduler may be fast."""
-MAX_MISSED_RUNS = 100
+MAX_COUNTED_MISSED_RUNS = 100
 """Missed runs of one job that are counted; there may be more."""
-MAX_DELAY_DIFFERENCE_MS = 60_000
+MAX_START_DELAY_DIFFERENCE_MS = 60_000
 """Delays that differ by no more than this are the same."""
-SENDER_RETRY_WINDOW_MS = 30_000
+CHECK_IN_RETRY_WINDOW_MS = 30_000
 """Senders of check-ins retry for at least this long, so a shorter downtime of Watchdog loses nothing."""
 
 
@@ -189,7 +189,7 @@ def missed_runs(
     last_start: int | None,
     grace: int,
     expected_from: int,
-    gaps: Gaps = (),
+    gaps: DowntimeGaps = (),
     early: int | None = None,
 ) -> list[int]:
     """The slots for which another program's scheduler should have started a run by now and did not, newest first.
@@ -201,12 +201,14 @@ def missed_runs(
     assume that it runs.
     """
     missed: list[int] = []
-    excusing_gap: Gap | None = None
+    excusing_gap: DowntimeGap | None = None
     slot = schedule.latest_slot_until(now - grace)
-    while len(missed) < MAX_MISSED_RUNS and slot >= expected_from:
+    while len(missed) < MAX_COUNTED_MISSED_RUNS and slot >= expected_from:
         previous = schedule.latest_slot_until(slot - 1)
         period = slot - previous
-        earliest_start = slot - (min(MAX_EARLY_START_MS, period // 10) if early is None else min(early, period // 2))
+        earliest_start = slot - (
+            min(DEFAULT_MAX_EARLY_START_MS, period // 10) if early is None else min(early, period // 2)
+        )
         if last_start is not None and last_start >= earliest_start:
             break
         # Schedulers treat a change of clocks differently, by at most the size of the change.
@@ -220,13 +222,13 @@ def missed_runs(
     return missed
 
 
-def common_delay(schedule: Schedule, starts: Sequence[int]) -> int | None:
+def find_common_start_delay(schedule: Schedule, starts: Sequence[int]) -> int | None:
     """How long after the nearest slot several runs started, in ms, if it was the same for all, give or take a minute;
     negative: before it. None: they differ, or were on time."""
     delays = [_nearest_slot_delay(schedule, start) for start in starts]
-    if not delays or max(delays) - min(delays) > MAX_DELAY_DIFFERENCE_MS:
+    if not delays or max(delays) - min(delays) > MAX_START_DELAY_DIFFERENCE_MS:
         return None
-    delay = round(sum(delays) / len(delays) / MAX_DELAY_DIFFERENCE_MS) * MAX_DELAY_DIFFERENCE_MS
+    delay = round(sum(delays) / len(delays) / MAX_START_DELAY_DIFFERENCE_MS) * MAX_START_DELAY_DIFFERENCE_MS
     return delay or None
 
 
@@ -236,15 +238,15 @@ def _nearest_slot_delay(schedule: Schedule, start: int) -> int:
     return late if late <= early else -early
 
 
-def extend_deadline_over_gaps(since: int, deadline: int, gaps: Gaps) -> tuple[int, Gap | None]:
+def extend_deadline_over_gaps(since: int, deadline: int, gaps: DowntimeGaps) -> tuple[int, DowntimeGap | None]:
     """The instant from which on it is evidence that nothing was reported between `since` and `deadline`: later than
     `deadline` if short gaps delayed reports. Also the first gap that is long enough to have lost a report."""
     for gap in gaps:
         start, stop = gap
         if start <= deadline and since <= stop:
-            if stop - start > SENDER_RETRY_WINDOW_MS:
+            if stop - start > CHECK_IN_RETRY_WINDOW_MS:
                 return deadline, gap
-            deadline = max(deadline, stop + SENDER_RETRY_WINDOW_MS)
+            deadline = max(deadline, stop + CHECK_IN_RETRY_WINDOW_MS)
     return deadline, None
 
 
@@ -269,7 +271,7 @@ def _normalize_cron_expression(expression: str) -> str:
 @lru_cache(1000)
 def _describe_timezone_error(name: str) -> str:
     """Why a time zone is not valid; empty if it is. Cached: a source may name the same wrong one for all its jobs."""
-    if len(name) <= MAX_QUOTED_CHARS:  # ZoneInfo would search a longer name package by package, to any depth
+    if len(name) <= MAX_QUOTED_SCHEDULE_CHARS:  # ZoneInfo would search a longer name package by package, to any depth
         with suppress(KeyError, ValueError, OSError):
             ZoneInfo(name)
             return ""
@@ -283,7 +285,9 @@ def _timezone_names() -> list[str]:
 
 
 def _quote_truncated(text: str) -> str:
-    return repr(text if len(text) <= MAX_QUOTED_CHARS else f"{text[:MAX_QUOTED_CHARS]}\N{HORIZONTAL ELLIPSIS}")
+    return repr(
+        text if len(text) <= MAX_QUOTED_SCHEDULE_CHARS else f"{text[:MAX_QUOTED_SCHEDULE_CHARS]}\N{HORIZONTAL ELLIPSIS}"
+    )
 
 
 def _describe_cron_error(expression: str) -> str:

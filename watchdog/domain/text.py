@@ -27,7 +27,7 @@ _UNSAFE_CHARACTERS = re.compile(
 )
 """Unicode categories Cc, Cf, Co, Cs, Zl and Zp and all that is ignorable by default, except emoji style selectors."""
 _UNSTORABLE_CHARACTERS = re.compile("[\0\ud800-\udfff]")
-_BLANKS = re.compile("[\\s\0\x85\u2028\u2029]+")
+_WHITESPACE_PATTERN = re.compile("[\\s\0\x85\u2028\u2029]+")
 
 
 def replace_unsafe_characters(text: str) -> str:
@@ -47,7 +47,9 @@ def to_single_line(text: str, max_chars: int = MAX_ERROR_LINE_CHARS) -> str:
 
     A single no-break space stays. Does not replace unsafe characters: text that may hold secrets is masked first.
     """
-    return truncate_with_ellipsis(_BLANKS.sub(lambda blank: NBSP if blank[0] == NBSP else " ", text).strip(), max_chars)
+    return truncate_with_ellipsis(
+        _WHITESPACE_PATTERN.sub(lambda blank: NBSP if blank[0] == NBSP else " ", text).strip(), max_chars
+    )
 
 
 def truncate_with_ellipsis(text: str, max_chars: int) -> str:

@@ -8,9 +8,9 @@ from itertools import accumulate
 from operator import sub
 from typing import TypeAlias
 
-Gap: TypeAlias = tuple[int, int]
+DowntimeGap: TypeAlias = tuple[int, int]
 """A downtime of Watchdog, as (start, stop): nothing could be reported to it meanwhile."""
-Gaps: TypeAlias = Sequence[Gap]
+DowntimeGaps: TypeAlias = Sequence[DowntimeGap]
 """In order, without overlaps; one may start where another stops."""
 
 
@@ -21,7 +21,7 @@ class UptimeClock:
     received a result is no evidence against the target. All methods are binary searches over the gaps.
     """
 
-    def __init__(self, gaps: Iterable[Gap] = ()):
+    def __init__(self, gaps: Iterable[DowntimeGap] = ()):
         self.gaps = sorted(gaps)
         self._downtime_before_gap = list(accumulate((stop - start for start, stop in self.gaps), initial=0))
         """The total length of all gaps before each gap, and at last of all gaps."""
@@ -51,7 +51,7 @@ class UptimeClock:
         # All instants of a gap have the same uptime: bisect_right includes the gap, for the newest of them.
         return target + self._downtime_before_gap[bisect_right(self._uptime_at_gap_start, target)]
 
-    def gap_at(self, instant: int) -> Gap | None:
+    def gap_at(self, instant: int) -> DowntimeGap | None:
         """The gap that an instant falls into. A gap contains its stop, but not its start."""
         started = bisect_left(self._gap_starts, instant)
         return self.gaps[started - 1] if started and instant <= self.gaps[started - 1][1] else None

@@ -9,14 +9,14 @@ from urllib.parse import urlsplit
 
 from watchdog.config_values import split_listen_address
 from watchdog.domain.local_hosts import LOOPBACK_NAMES, is_wildcard_host
-from watchdog.mcp_server.context import ToolContext
+from watchdog.mcp_server.context import McpToolContext
 from watchdog.mcp_server.tool_jobs import ToolJobRunner
 
 if TYPE_CHECKING:
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
     from starlette.types import Receive, Scope, Send
 
-MAX_REQUEST_BYTES = 64 * 1024
+MAX_MCP_REQUEST_BYTES = 64 * 1024
 """The arguments of every tool are short."""
 
 
@@ -40,7 +40,7 @@ class LazyMcpApp:
     every version of the protocol, each request by itself, without sessions.
     """
 
-    def __init__(self, context: ToolContext, allowed_hosts: Sequence[str], allowed_origins: Sequence[str]):
+    def __init__(self, context: McpToolContext, allowed_hosts: Sequence[str], allowed_origins: Sequence[str]):
         self._context = context
         self._allowed_hosts, self._allowed_origins = list(allowed_hosts), list(allowed_origins)
         self._job_runner = ToolJobRunner()
@@ -94,6 +94,6 @@ class LazyMcpApp:
             allowed_origins=self._allowed_origins,
         )
         server.streamable_http_app(
-            stateless_http=True, transport_security=security, max_request_body_size=MAX_REQUEST_BYTES
+            stateless_http=True, transport_security=security, max_request_body_size=MAX_MCP_REQUEST_BYTES
         )  # only its manager is used; the application around it is just another router
         return server.session_manager

@@ -5,33 +5,33 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
-from watchdog.api.service import claim_task_json, health_json
+from watchdog.api.service import health_check_response, serialize_claim_task
 from watchdog.domain.formatting import format_duration_rounded
 from watchdog.domain.model import Json
-from watchdog.mcp_server.tool_jobs import RequestRejectedError
-from watchdog.net import Network, PhaseTimer
+from watchdog.mcp_server.tool_jobs import ToolRequestRejectedError
+from watchdog.net import NetworkAccess, PhaseTimer
 from watchdog.net.errors import ProbeError
 from watchdog.service.clock import Clock
 from watchdog.store.read.status import MAX_WATERMARK_LAG_MS
 
-CALL_TIMEOUT_S = 30.0
+REMOTE_MCP_CALL_TIMEOUT_S = 30.0
 """Longer than a tool call waits for its job."""
-POLL_INTERVAL_S = 1.0
+TOOL_JOB_POLL_INTERVAL_S = 1.0
 
 
 class ServiceUnreachableError(Exception):
     """The service does not respond. The message explains why."""
 
 
-class RemoteService:
+class RemoteTaskControl:
     """`url`: of the service's `/mcp`; empty if it is unknown. `api_key`: empty if no keys are configured.
 
-    `load_watermark`: up to which instant slots were claimed, from the store; raises RequestRejectedError.
+    `load_watermark`: up to which instant slots were claimed, from the store; raises ToolRequestRejectedError.
     """
 
     def __init__(
         self,
-        network: Network,
+        network: NetworkAccess,
         url: str,
         api_key: str,
         load_watermark: Callable[[], Awaitable[int | None]],
@@ -52,19 +52,19 @@ class RemoteService:
         error = "no probe has run yet: start `watchdog run`" if lag_ms is None else ""
         if lag_ms is not None and lag_ms > MAX_WATERMARK_LAG_MS:
             error = f"no probe has run for {format_duration_rounded(lag_ms)}: is `watchdog run` running?"
-        task = claim_task_json(last_run_at=claimed_until, staleness_ms=lag_ms, error=error)
-        return health_json([task], note=f"the other tasks are not visible from here: {unreachable_reason}")
+        task = serialize_claim_task(last_run_at=claimed_until, staleness_ms=lag_ms, error=error)
+        return health_check_response([task], note=f"the other tasks are not visible from here: {unreachable_reason}")
 
     async def trigger_task(self, task_name: str) -> Json:
         try:
             call = job = await self._call_service("trigger_task", {"task": task_name})
             while job.get("status") == "running" and call.get("poll_resource"):
-                await asyncio.sleep(POLL_INTERVAL_S)
+                await asyncio.sleep(TOOL_JOB_POLL_INTERVAL_S)
                 job = await self._call_service(resource=call["poll_resource"])
         except ServiceUnreachableError as e:
-            raise RequestRejectedError(f"tasks run in `watchdog run`, which cannot be reached: {e}") from None
+            raise ToolRequestRejectedError(f"tasks run in `watchdog run`, which cannot be reached: {e}") from None
         if "result" not in job:
-            raise RequestRejectedError(job.get("error", "the response has no result"))
+            raise ToolRequestRejectedError(job.get("error", "the response has no result"))
         return job["result"]
 
     async def _call_service(
@@ -72,30 +72,32 @@ class RemoteService:
     ) -> dict[str, Json]:
         """The structured result of a tool, or the content of a resource.
 
-        Raises ServiceUnreachableError and RequestRejectedError.
+        Raises ServiceUnreachableError and ToolRequestRejectedError.
         """
-        from watchdog.net.mcp import McpHttpEndpoint, McpSession, SessionPlan, SessionResult
+        from watchdog.net.mcp import McpHttpEndpoint, McpSession, McpSessionPlan, McpSessionResult
 
         if not self._url:
             raise ServiceUnreachableError("its port is chosen at random: set a port in `server.listen`")
-        result, endpoint = SessionResult(), McpHttpEndpoint(self._url, headers=self._headers)
-        plan = SessionPlan(choose_tool_call=lambda _: (tool, arguments or {}) if tool else None, resource_uri=resource)
+        result, endpoint = McpSessionResult(), McpHttpEndpoint(self._url, headers=self._headers)
+        plan = McpSessionPlan(
+            choose_tool_call=lambda _: (tool, arguments or {}) if tool else None, resource_uri=resource
+        )
         session = McpSession(
             self._network.connector,
             worker=None,
             target=endpoint,
             plan=plan,
             phase_timer=PhaseTimer(),
-            timeout_s=CALL_TIMEOUT_S,
+            timeout_s=REMOTE_MCP_CALL_TIMEOUT_S,
             now=self._clock(),
         )
         try:
-            async with asyncio.timeout(CALL_TIMEOUT_S):
+            async with asyncio.timeout(REMOTE_MCP_CALL_TIMEOUT_S):
                 await session.run(result)
         except (ProbeError, TimeoutError) as e:
             raise ServiceUnreachableError(f"no usable response from {self._url}: {e or 'timed out'}") from None
         if result.tool_is_error:
-            raise RequestRejectedError(result.tool_result_text)
+            raise ToolRequestRejectedError(result.tool_result_text)
         content = result.resource_content if resource else result.tool_result
         if not isinstance(content, dict):
             raise ServiceUnreachableError(f"the server at {self._url} is not Watchdog")

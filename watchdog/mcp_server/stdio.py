@@ -10,16 +10,16 @@ import asyncio
 from watchdog.config.load import LoadedConfig
 from watchdog.config.models import Config
 from watchdog.config_values import local_base_url
-from watchdog.mcp_server.context import ToolContext
-from watchdog.mcp_server.remote_service import RemoteService
+from watchdog.mcp_server.context import McpToolContext
+from watchdog.mcp_server.remote_service import RemoteTaskControl
 from watchdog.mcp_server.tool_jobs import ToolJobRunner
-from watchdog.net import Network
+from watchdog.net import NetworkAccess
 from watchdog.service.clock import wall_clock_ms
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
 from watchdog.service.runner import ProbeRunner
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.database import Database
-from watchdog.store.read.status import load_service_status
+from watchdog.store.read.status import load_watchdog_status
 
 
 async def serve_mcp_stdio(loaded_config: LoadedConfig, stop: asyncio.Event) -> bool:
@@ -27,19 +27,19 @@ async def serve_mcp_stdio(loaded_config: LoadedConfig, stop: asyncio.Event) -> b
     config = loaded_config.config
     store_executor = StoreExecutor(Database(config.storage.url))
     try:
-        async with Network() as network, EventLoopLagMonitor() as lag_monitor:
-            remote_service = RemoteService(
+        async with NetworkAccess() as network, EventLoopLagMonitor() as lag_monitor:
+            remote_service = RemoteTaskControl(
                 network,
                 _local_mcp_url(config),
-                _best_api_key(config),
-                lambda: context.run_query(lambda connection: load_service_status(connection).watermark),
+                _most_privileged_api_key(config),
+                lambda: context.run_query(lambda connection: load_watchdog_status(connection).watermark),
                 wall_clock_ms,
             )
             runner = ProbeRunner(network, loaded_config.mask, wall_clock_ms, lag_monitor)
-            context = ToolContext(
+            context = McpToolContext(
                 store_executor.run_read_query, runner, config.probes, remote_service, is_operator=lambda _: True
             )
-            return await _serve_tools(context, stop)
+            return await _serve_tools_over_stdio(context, stop)
     finally:
         store_executor.close()
 
@@ -49,13 +49,13 @@ def _local_mcp_url(config: Config) -> str:
     return f"{local_base_url(config.server.listen)}/mcp" if config.server.bind_address[1] else ""
 
 
-def _best_api_key(config: Config) -> str:
+def _most_privileged_api_key(config: Config) -> str:
     """An operator's key if there is one; empty without API keys."""
     keys = sorted(config.access.api_keys, key=lambda key: key.role != "operator")
     return keys[0].key.get_secret_value() if keys else ""
 
 
-async def _serve_tools(context: ToolContext, stop: asyncio.Event) -> bool:
+async def _serve_tools_over_stdio(context: McpToolContext, stop: asyncio.Event) -> bool:
     from watchdog.mcp_server.server import create_mcp_server
 
     async with ToolJobRunner() as job_runner:

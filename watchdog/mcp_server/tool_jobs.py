@@ -16,22 +16,22 @@ from watchdog.domain.model import Json
 
 log = structlog.get_logger()
 
-MAX_CONCURRENT_JOBS = 4
-MAX_FINISHED_JOBS = 50
+MAX_CONCURRENT_TOOL_JOBS = 4
+MAX_FINISHED_TOOL_JOBS = 50
 """Finished jobs that can still be read; the oldest are dropped first."""
-FINISHED_JOB_TTL_S = 600.0
+FINISHED_TOOL_JOB_TTL_S = 600.0
 """How long a finished job can be read."""
-MAX_WAIT_FOR_JOB_S = 20.0
+MAX_WAIT_FOR_TOOL_JOB_S = 20.0
 """How long a call waits for its job; afterwards the client reads the job's resource."""
 PROGRESS_INTERVAL_S = 1.0
-SHUTDOWN_GRACE_S = 2.0
+TOOL_JOB_SHUTDOWN_GRACE_S = 2.0
 """How long running jobs may take to end at shutdown."""
 
 ProgressCallback = Callable[[float, float, str], Awaitable[None]]
 """(seconds passed, seconds that the job may take, message)"""
 
 
-class RequestRejectedError(Exception):
+class ToolRequestRejectedError(Exception):
     """A request that cannot be served. The message is for an agent: the cause, then what to do."""
 
 
@@ -79,14 +79,14 @@ class ToolJobRunner:
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks, timeout=SHUTDOWN_GRACE_S)
+            await asyncio.wait(tasks, timeout=TOOL_JOB_SHUTDOWN_GRACE_S)
 
     def start(self, description: str, timeout_s: float, work: Callable[[], Coroutine[Any, Any, Json]]) -> ToolJob:
-        """Raises RequestRejectedError if too many jobs are running."""
-        if len(self._running) >= MAX_CONCURRENT_JOBS:
+        """Raises ToolRequestRejectedError if too many jobs are running."""
+        if len(self._running) >= MAX_CONCURRENT_TOOL_JOBS:
             running = ", ".join(self._jobs[id].description for id in self._running)
-            raise RequestRejectedError(
-                f"{MAX_CONCURRENT_JOBS} jobs are running ({running}): try again when one of them has ended"
+            raise ToolRequestRejectedError(
+                f"{MAX_CONCURRENT_TOOL_JOBS} jobs are running ({running}): try again when one of them has ended"
             )
         self._evict_finished()
         job = ToolJob(description, timeout_s)
@@ -104,7 +104,7 @@ class ToolJobRunner:
             raise
         except TimeoutError:
             job.error = f"{job.description} did not finish within {job.timeout_s:g} s"
-        except RequestRejectedError as e:
+        except ToolRequestRejectedError as e:
             job.error = str(e)
         except Exception as e:
             log.exception("tool_job_error", job=job.description)
@@ -113,11 +113,11 @@ class ToolJobRunner:
             job.ended_monotonic = monotonic()
 
     def _evict_finished(self) -> None:
-        """Drops jobs that finished long ago, and the oldest ones beyond MAX_FINISHED_JOBS."""
+        """Drops jobs that finished long ago, and the oldest ones beyond MAX_FINISHED_TOOL_JOBS."""
         finished = [job for job in self._jobs.values() if job.ended_monotonic is not None]
         for index, job in enumerate(reversed(finished)):
             age_s = monotonic() - (job.ended_monotonic or 0.0)
-            if index >= MAX_FINISHED_JOBS - 1 or age_s > FINISHED_JOB_TTL_S:
+            if index >= MAX_FINISHED_TOOL_JOBS - 1 or age_s > FINISHED_TOOL_JOB_TTL_S:
                 del self._jobs[job.id]
 
     def find(self, id: str) -> ToolJob | None:
@@ -125,9 +125,9 @@ class ToolJobRunner:
         return self._jobs.get(id)
 
     async def follow_progress(self, job: ToolJob, report_progress: ProgressCallback) -> None:
-        """Reports progress until the job ends, for at most MAX_WAIT_FOR_JOB_S."""
+        """Reports progress until the job ends, for at most MAX_WAIT_FOR_TOOL_JOB_S."""
         task = self._running.get(job.id)
-        deadline = monotonic() + MAX_WAIT_FOR_JOB_S
+        deadline = monotonic() + MAX_WAIT_FOR_TOOL_JOB_S
         while task is not None and not task.done() and (remaining_s := deadline - monotonic()) > 0:
             elapsed_s = job.elapsed_s
             message = f"{job.description}: {elapsed_s:.0f} s of at most {job.timeout_s:g} s"

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from watchdog.net.errors import ProbeError, error_from_exception
-from watchdog.net.network import Network
+from watchdog.net.errors import ProbeError, probe_error_from_exception
+from watchdog.net.network import NetworkAccess
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.redact import SecretMask, redact_url, sanitize_json
 
 __all__ = [
-    "Network",
+    "NetworkAccess",
     "PhaseTimer",
     "ProbeError",
     "SecretMask",
-    "error_from_exception",
+    "probe_error_from_exception",
     "redact_url",
     "sanitize_json",
 ]

@@ -9,13 +9,13 @@ from typing import Self
 
 from pydantic import model_validator
 
-from watchdog.config_types import ConfigModel, FieldPath, Secret, exactly_one_of
+from watchdog.config_types import ConfigModel, FieldPath, Secret, require_exactly_one_of
 
-_RESERVED_HEADERS = ("connection", "content-length", "transfer-encoding", "upgrade")
+_RESERVED_REQUEST_HEADERS = ("connection", "content-length", "transfer-encoding", "upgrade")
 """Headers that Watchdog sets itself."""
 
 
-class BasicAuth(ConfigModel):
+class HttpBasicAuth(ConfigModel):
     """Credentials for HTTP basic authentication."""
 
     username: str
@@ -29,17 +29,17 @@ class BasicAuth(ConfigModel):
         return f"Basic {base64.b64encode(pair.encode()).decode()}"
 
 
-class Auth(ConfigModel):
+class HttpAuth(ConfigModel):
     """Credentials for the `Authorization` header: exactly one of `basic` and `bearer`."""
 
-    basic: BasicAuth | None = None
+    basic: HttpBasicAuth | None = None
     """User name and password, for HTTP basic authentication."""
     bearer: Secret | None = None
     """A token, sent as `Authorization: Bearer TOKEN`."""
 
     @model_validator(mode="after")
     def _require_exactly_one(self) -> Self:
-        exactly_one_of(self, ("basic", "bearer"))
+        require_exactly_one_of(self, ("basic", "bearer"))
         return self
 
     @property
@@ -49,9 +49,9 @@ class Auth(ConfigModel):
         return self.basic.authorization_header if self.basic else ""
 
 
-def find_header_and_auth_problems(headers: Mapping[str, str], auth: Auth | None) -> list[tuple[FieldPath, str]]:
+def find_header_and_auth_problems(headers: Mapping[str, str], auth: HttpAuth | None) -> list[tuple[FieldPath, str]]:
     """Errors in the `headers` of a target, and in their combination with `auth`."""
-    problems = find_header_problems(headers, _RESERVED_HEADERS)
+    problems = find_header_problems(headers, _RESERVED_REQUEST_HEADERS)
     errors: list[tuple[FieldPath, str]] = [(("headers", *path), problem) for path, problem in problems]
     if auth and "authorization" in map(str.lower, headers):
         errors.append((("auth",), "auth and an Authorization header cannot be combined: remove one of them"))
@@ -65,11 +65,11 @@ def find_header_problems(
     return [
         ((name,), problem)
         for name, value in headers.items()
-        if (problem := _header_problem(name, value, reserved_headers, ascii_only))
+        if (problem := _find_header_problem(name, value, reserved_headers, ascii_only))
     ]
 
 
-def _header_problem(name: str, value: str, reserved_headers: Collection[str], ascii_only: bool) -> str:
+def _find_header_problem(name: str, value: str, reserved_headers: Collection[str], ascii_only: bool) -> str:
     if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
         return "not a valid header name: use letters, digits and '-'"
     if name.lower() in reserved_headers:

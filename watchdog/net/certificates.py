@@ -14,8 +14,8 @@ from watchdog.domain.timestamps import to_epoch_ms
 if TYPE_CHECKING:
     from cryptography import x509
 
-MAX_LISTED_NAMES = 3
-_INTERMEDIATE_NAME_PATTERN = re.compile(r"inter|issuing|\bsub\b|\bsub-?ca|\bmid\b|\bica\b", re.IGNORECASE)
+MAX_CERTIFICATE_NAMES_LISTED = 3
+_INTERMEDIATE_CA_NAME_PATTERN = re.compile(r"inter|issuing|\bsub\b|\bsub-?ca|\bmid\b|\bica\b", re.IGNORECASE)
 
 
 class Certificate(NamedTuple):
@@ -36,15 +36,18 @@ class Certificate(NamedTuple):
 
     @property
     def validity_text(self) -> str:
-        return f"valid from {format_instant(self.valid_from)} to {format_instant(self.expires_at)} UTC"
+        return (
+            f"valid from {format_certificate_time(self.valid_from)} to {format_certificate_time(self.expires_at)} UTC"
+        )
 
     @property
-    def names_text(self) -> str:
+    def valid_names_suffix(self) -> str:
         """What it is valid for, to follow "certificate is not valid for x": "; it is valid for a.example"."""
         if not self.names:
             return "; it has no subject alternative name"
-        more = len(self.names) - MAX_LISTED_NAMES
-        return f"; it is valid for {', '.join(self.names[:MAX_LISTED_NAMES])}{f' and {more} more' if more > 0 else ''}"
+        more = len(self.names) - MAX_CERTIFICATE_NAMES_LISTED
+        listed = ", ".join(self.names[:MAX_CERTIFICATE_NAMES_LISTED])
+        return f"; it is valid for {listed}{f' and {more} more' if more > 0 else ''}"
 
 
 def load_certificate_library() -> None:
@@ -52,7 +55,7 @@ def load_certificate_library() -> None:
     from cryptography import x509 as x509
 
 
-def format_instant(epoch_ms: int) -> str:
+def format_certificate_time(epoch_ms: int) -> str:
     return f"{utc_datetime(epoch_ms):%Y-%m-%d %H:%M}"
 
 
@@ -77,9 +80,9 @@ def parse_certificate(der: bytes) -> Certificate:
     return Certificate(
         subject=parsed.subject.rfc4514_string(),
         issuer=parsed.issuer.rfc4514_string(),
-        common_name=_name_attribute(parsed.subject, NameOID.COMMON_NAME) or parsed.subject.rfc4514_string(),
-        issuer_common_name=_name_attribute(parsed.issuer, NameOID.COMMON_NAME) or parsed.issuer.rfc4514_string(),
-        issuer_organization=_name_attribute(parsed.issuer, NameOID.ORGANIZATION_NAME),
+        common_name=_read_name_attribute(parsed.subject, NameOID.COMMON_NAME) or parsed.subject.rfc4514_string(),
+        issuer_common_name=_read_name_attribute(parsed.issuer, NameOID.COMMON_NAME) or parsed.issuer.rfc4514_string(),
+        issuer_organization=_read_name_attribute(parsed.issuer, NameOID.ORGANIZATION_NAME),
         valid_from=to_epoch_ms(parsed.not_valid_before_utc),
         expires_at=to_epoch_ms(parsed.not_valid_after_utc),
         names=names,
@@ -87,12 +90,12 @@ def parse_certificate(der: bytes) -> Certificate:
     )
 
 
-def _name_attribute(name: x509.Name, oid: x509.ObjectIdentifier) -> str:
+def _read_name_attribute(name: x509.Name, oid: x509.ObjectIdentifier) -> str:
     values = name.get_attributes_for_oid(oid)
     return str(values[0].value) if values else ""
 
 
-def read_chain(ssl_object: Any, *, verified: bool) -> tuple[bytes, ...]:
+def read_certificate_chain(ssl_object: Any, *, verified: bool) -> tuple[bytes, ...]:
     """The DER certificates of a handshake, the server's own first.
 
     `verified`: the path to the trusted authority that OpenSSL built, else what the server sent. Python 3.13 publishes
@@ -105,7 +108,7 @@ def read_chain(ssl_object: Any, *, verified: bool) -> tuple[bytes, ...]:
     return tuple(ssl.PEM_cert_to_DER_cert(certificate.public_bytes()) for certificate in chain)
 
 
-def is_intermediate_missing(chain: Sequence[Certificate], trusted: Sequence[Certificate]) -> bool:
+def is_intermediate_certificate_missing(chain: Sequence[Certificate], trusted: Sequence[Certificate]) -> bool:
     """Whether a chain that ends without a trusted authority lacks an intermediate certificate.
 
     Neither the server nor its certificate states that. Evidence: the issuer's certificate is published for fetching, or
@@ -119,4 +122,6 @@ def is_intermediate_missing(chain: Sequence[Certificate], trusted: Sequence[Cert
     if not trusted or any(authority.subject == last.issuer for authority in trusted):
         return False
     organizations = {authority.issuer_organization for authority in trusted} - {""}
-    return last.issuer_organization in organizations or bool(_INTERMEDIATE_NAME_PATTERN.search(last.issuer_common_name))
+    return last.issuer_organization in organizations or bool(
+        _INTERMEDIATE_CA_NAME_PATTERN.search(last.issuer_common_name)
+    )

@@ -11,23 +11,23 @@ from ipaddress import ip_address
 from typing import Any
 
 from watchdog.net.address_filter import blocked_address_category
-from watchdog.net.errors import ProbeError, error_from_dns_error, error_from_exception
-from watchdog.net.name_lookup import NameLookups, SocketAddress
+from watchdog.net.errors import ProbeError, probe_error_from_dns_error, probe_error_from_exception
+from watchdog.net.name_lookup import SharedDnsResolver, SocketAddress
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.tls import TlsConfig, create_ssl_context
 
-CONNECTION_ATTEMPT_DELAY_S = 0.25
+HAPPY_EYEBALLS_DELAY_S = 0.25
 """Head start of an address before the next one is tried in parallel (RFC 8305)."""
 
 
-class Connector:
+class TcpConnector:
     """Opens TCP connections to allowed addresses and caches TLS contexts.
 
-    Host names are resolved by `NameLookups`.
+    Host names are resolved by `SharedDnsResolver`.
     """
 
     def __init__(self) -> None:
-        self._name_lookups = NameLookups()
+        self._name_lookups = SharedDnsResolver()
         self._ssl_contexts: dict[TlsConfig, ssl.SSLContext] = {}
 
     def ssl_context(self, tls: TlsConfig) -> ssl.SSLContext:
@@ -49,7 +49,7 @@ class Connector:
             try:
                 addresses = await self._name_lookups.resolve(host, port, phase_timer)
             except socket.gaierror as dns_error:
-                raise error_from_dns_error(dns_error, host) from None
+                raise probe_error_from_dns_error(dns_error, host) from None
         allowed = [
             (family, address)
             for family, address in addresses
@@ -62,7 +62,7 @@ class Connector:
         try:
             sock = await _connect_happy_eyeballs(allowed)
         except OSError as os_error:
-            if error := error_from_exception(os_error):
+            if error := probe_error_from_exception(os_error):
                 error.facts["address"] = phase_timer.facts["address"]
                 raise error from None
             raise
@@ -123,7 +123,7 @@ async def _connect_happy_eyeballs(addresses: Sequence[SocketAddress]) -> socket.
                 attempts.append(asyncio.create_task(connect_socket(untried.pop(0))))
             await asyncio.wait(
                 [attempt for attempt in attempts if not attempt.done()],
-                timeout=CONNECTION_ATTEMPT_DELAY_S if untried else None,
+                timeout=HAPPY_EYEBALLS_DELAY_S if untried else None,
                 return_when=asyncio.FIRST_COMPLETED,
             )
             winner = next((attempt for attempt in attempts if attempt.done() and not attempt.exception()), None)

@@ -8,30 +8,30 @@ from typing import Any
 
 from watchdog.net.errors import ProbeError
 
-MAX_ENCODINGS = 4
+MAX_CONTENT_ENCODINGS = 4
 """Encodings on top of each other."""
 _ZSTD_MAX_WINDOW_BYTES = 8 << 20
 """What RFC 9659 requires a client to support."""
-_ZSTD_STEP_BYTES = 64
+_ZSTD_INPUT_STEP_BYTES = 64
 """Input that is decoded at once: zstandard cannot limit its output, and this much becomes 2 MiB at most."""
 
 
-class UnsupportedEncodingError(ValueError):
+class UnsupportedContentEncodingError(ValueError):
     """A Content-Encoding that cannot be decoded."""
 
 
 class ContentDecoder:
     """Decodes a body chunk by chunk and stops at `max_bytes`, so that a small response cannot fill the memory.
 
-    Raises UnsupportedEncodingError when it is created.
+    Raises UnsupportedContentEncodingError when it is created.
     """
 
     def __init__(self, content_encoding: str, max_bytes: int) -> None:
         names = [name.strip().lower() for name in content_encoding.split(",")]
         names = [name for name in names if name not in ("", "identity")]
-        if len(names) > MAX_ENCODINGS or not _DECOMPRESSORS.keys() >= set(names):
-            raise UnsupportedEncodingError(content_encoding.strip().lower())
-        self._decompressors = [_DECOMPRESSORS[name](max_bytes + 1) for name in reversed(names)]
+        if len(names) > MAX_CONTENT_ENCODINGS or not _DECOMPRESSOR_BY_ENCODING.keys() >= set(names):
+            raise UnsupportedContentEncodingError(content_encoding.strip().lower())
+        self._decompressors = [_DECOMPRESSOR_BY_ENCODING[name](max_bytes + 1) for name in reversed(names)]
         self._remaining_bytes = max_bytes
 
     def decode(self, data: bytes | bytearray) -> bytes | bytearray:
@@ -43,7 +43,7 @@ class ContentDecoder:
         return decoded
 
     @property
-    def is_identity(self) -> bool:
+    def is_uncompressed(self) -> bool:
         """Whether the data is not compressed."""
         return not self._decompressors
 
@@ -63,7 +63,7 @@ class _Decompressor(ABC):
     def decompress(self, data: bytes) -> bytes:
         """Raises ProbeError."""
         try:
-            decoded = self._decompress(data)
+            decoded = self._decompress_chunk(data)
         except ProbeError:
             raise
         except Exception:  # each library has its own error
@@ -72,11 +72,11 @@ class _Decompressor(ABC):
         return decoded
 
     @abstractmethod
-    def _decompress(self, data: bytes) -> bytes:
+    def _decompress_chunk(self, data: bytes) -> bytes:
         """At most `remaining` bytes. Raises the library's error."""
 
 
-class _Gzip(_Decompressor):
+class _GzipDecompressor(_Decompressor):
     """One member after another, as gzip concatenates them. What follows the last one is ignored, as by browsers."""
 
     def __init__(self, limit: int) -> None:
@@ -85,7 +85,7 @@ class _Gzip(_Decompressor):
         self._rest = b""
         """The first byte of what follows a member."""
 
-    def _decompress(self, data: bytes) -> bytes:
+    def _decompress_chunk(self, data: bytes) -> bytes:
         parts = bytearray()
         while len(parts) < self.remaining:
             if self._member.eof:
@@ -104,7 +104,7 @@ class _Gzip(_Decompressor):
         return bytes(parts)
 
 
-class _Deflate(_Decompressor):
+class _DeflateDecompressor(_Decompressor):
     """With a zlib header, as the standard requires, or without, as many servers send it."""
 
     def __init__(self, limit: int) -> None:
@@ -112,7 +112,7 @@ class _Deflate(_Decompressor):
         self._start = b""
         self._stream: Any = None
 
-    def _decompress(self, data: bytes) -> bytes:
+    def _decompress_chunk(self, data: bytes) -> bytes:
         if self._stream is None:
             data = self._start + data
             if len(data) < 2:
@@ -125,14 +125,14 @@ class _Deflate(_Decompressor):
         return decoded
 
 
-class _Brotli(_Decompressor):
+class _BrotliDecompressor(_Decompressor):
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
         import brotli  # type: ignore[import-untyped] # it ships no types
 
         self._stream = brotli.Decompressor()
 
-    def _decompress(self, data: bytes) -> bytes:
+    def _decompress_chunk(self, data: bytes) -> bytes:
         parts = bytearray()
         while self.remaining > len(parts):
             part = self._stream.process(data, output_buffer_limit=self.remaining - len(parts))
@@ -144,7 +144,7 @@ class _Brotli(_Decompressor):
         return bytes(parts)
 
 
-class _Zstandard(_Decompressor):
+class _ZstdDecompressor(_Decompressor):
     """One frame after another."""
 
     def __init__(self, limit: int) -> None:
@@ -154,22 +154,22 @@ class _Zstandard(_Decompressor):
         self._library = zstandard.ZstdDecompressor(max_window_size=_ZSTD_MAX_WINDOW_BYTES)
         self._frame = self._library.decompressobj()
 
-    def _decompress(self, data: bytes) -> bytes:
+    def _decompress_chunk(self, data: bytes) -> bytes:
         parts = bytearray()
         while data and len(parts) < self.remaining:
             if self._frame.eof:
                 self._frame = self._library.decompressobj()
-            step, data = data[:_ZSTD_STEP_BYTES], data[_ZSTD_STEP_BYTES:]
+            step, data = data[:_ZSTD_INPUT_STEP_BYTES], data[_ZSTD_INPUT_STEP_BYTES:]
             parts += self._frame.decompress(step)
             data = self._frame.unused_data + data
         self.is_complete = self._frame.eof
         return bytes(parts[: self.remaining])
 
 
-_DECOMPRESSORS: dict[str, type[_Decompressor]] = {
-    "gzip": _Gzip,
-    "x-gzip": _Gzip,
-    "deflate": _Deflate,
-    "br": _Brotli,
-    "zstd": _Zstandard,
+_DECOMPRESSOR_BY_ENCODING: dict[str, type[_Decompressor]] = {
+    "gzip": _GzipDecompressor,
+    "x-gzip": _GzipDecompressor,
+    "deflate": _DeflateDecompressor,
+    "br": _BrotliDecompressor,
+    "zstd": _ZstdDecompressor,
 }

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from watchdog.net.url import Url
+from watchdog.net.url import ParsedHttpUrl
 
-MAX_COOKIES = 50
+MAX_COOKIES_PER_ORIGIN = 50
 MAX_COOKIE_BYTES = 8 * 1024
 """Of all cookies in a request."""
 
@@ -17,23 +17,23 @@ class CookieJar:
     def __init__(self) -> None:
         self._cookies: dict[tuple[str, str, int], dict[tuple[str, str], str]] = {}
 
-    def store(self, url: Url, set_cookie_headers: Iterable[str]) -> None:
+    def store(self, url: ParsedHttpUrl, set_cookie_headers: Iterable[str]) -> None:
         """Keeps the cookies of a response from this URL; one that has expired is deleted."""
         cookies = self._cookies.setdefault(url.origin, {})
         for header in set_cookie_headers:
             pair, *attribute_texts = header.split(";")
             name, separator, value = (part.strip() for part in pair.partition("="))
-            attributes = _parse_attributes(attribute_texts)
+            attributes = _parse_cookie_attributes(attribute_texts)
             path = attributes.get("path", "")
             if not separator or not name or ("secure" in attributes and url.scheme != "https"):
                 continue
-            key = name, path if path.startswith("/") else _default_path(url)
+            key = name, path if path.startswith("/") else _default_cookie_path(url)
             if attributes.get("max-age", "1").lstrip("+")[:1] in ("0", "-") or "1970" in attributes.get("expires", ""):
                 cookies.pop(key, None)
-            elif len(cookies) < MAX_COOKIES or key in cookies:
+            elif len(cookies) < MAX_COOKIES_PER_ORIGIN or key in cookies:
                 cookies[key] = value
 
-    def header_for(self, url: Url) -> str:
+    def header_for(self, url: ParsedHttpUrl) -> str:
         """The value of the Cookie header; empty: there is none to send."""
         path = url.path_and_query.partition("?")[0]
         matching = [
@@ -45,12 +45,12 @@ class CookieJar:
         return header if len(header) <= MAX_COOKIE_BYTES else ""
 
 
-def _parse_attributes(texts: Iterable[str]) -> dict[str, str]:
+def _parse_cookie_attributes(texts: Iterable[str]) -> dict[str, str]:
     """Lower-case name -> value: {"path": "/", "secure": ""}."""
     pairs = (text.partition("=") for text in texts)
     return {name.strip().lower(): value.strip() for name, _, value in pairs}
 
 
-def _default_path(url: Url) -> str:
+def _default_cookie_path(url: ParsedHttpUrl) -> str:
     """The directory of the URL (RFC 6265, 5.1.4)."""
     return url.path_and_query.partition("?")[0].rpartition("/")[0] or "/"

@@ -9,8 +9,8 @@ from typing import Any, Self
 
 from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import Json
-from watchdog.domain.reasons import ReasonScope, describe, family, reason_and_message
-from watchdog.net.phases import PHASE_DESCRIPTIONS, PhaseTimer, timeout_reason
+from watchdog.domain.reasons import ReasonScope, find_reason_entry, reason_and_message, reason_family
+from watchdog.net.phases import PHASE_DESCRIPTIONS, PhaseTimer, timeout_reason_of_phase
 
 
 class ProbeError(Exception):
@@ -46,7 +46,7 @@ class ProbeError(Exception):
         cls, reason: str, phase: str | None = None, *, retryable: bool = False, excerpt: str = "", **facts: str
     ) -> Self:
         """With the sentence of the catalogue, which also states whether the target is at fault."""
-        is_internal = describe(reason).scope is ReasonScope.ERROR
+        is_internal = find_reason_entry(reason).scope is ReasonScope.ERROR
         return cls(
             *reason_and_message(reason, **facts), phase, retryable=retryable, is_internal=is_internal, excerpt=excerpt
         )
@@ -61,29 +61,29 @@ class ProbeError(Exception):
         """Records the phase that the error interrupted. The reason of a timeout depends on it."""
         self.phase = phase_timer.current_phase or self.phase
         if self.reason == "timeout.exceeded":
-            self.reason = timeout_reason(self.phase)
-        if self.reason in _INTERRUPTIONS or self.message == "timed out":
-            self.message += describe_activity(self.phase, self.message)
+            self.reason = timeout_reason_of_phase(self.phase)
+        if self.reason in _INTERRUPTION_REASONS or self.message == "timed out":
+            self.message += describe_phase_activity(self.phase, self.message)
 
 
-_INTERRUPTIONS = (
+_INTERRUPTION_REASONS = (
     "connection.lost", "connection.closed", "connection.reset",
     "mcp.server_exited", "mcp.output_closed", "mcp.session_lost",
 )  # fmt: skip
 """Their messages name the phase that they interrupted."""
 
 
-def describe_activity(phase: str | None, message: str = "") -> str:
+def describe_phase_activity(phase: str | None, message: str = "") -> str:
     """ " while connecting"; empty if the phase is unknown, or if the message states it."""
     activity = PHASE_DESCRIPTIONS.get(phase or "")
     return f" while {activity}" if activity and " while " not in message else ""
 
 
-def timeout_error(timeout_s: float, phase: str | None) -> ProbeError:
+def build_timeout_error(timeout_s: float, phase: str | None) -> ProbeError:
     """A step of a run took longer than `timeout_s`, in this phase."""
-    message = f"timed out after {format_duration(timeout_s * 1000)}{describe_activity(phase)}"
-    reason = timeout_reason(phase)
-    is_internal = describe(reason).scope is ReasonScope.ERROR
+    message = f"timed out after {format_duration(timeout_s * 1000)}{describe_phase_activity(phase)}"
+    reason = timeout_reason_of_phase(phase)
+    is_internal = find_reason_entry(reason).scope is ReasonScope.ERROR
     return ProbeError(reason, message, phase, retryable=True, is_internal=is_internal)
 
 
@@ -99,14 +99,14 @@ async def explain_until_deadline(error: ProbeError, explanation: Awaitable[Probe
         return error
 
 
-def error_from_exception(error: BaseException) -> ProbeError | None:
+def probe_error_from_exception(error: BaseException) -> ProbeError | None:
     """Translates an exception of sockets, ssl, h11, httpx or httpx2. None: it comes from none of them, so it is a bug.
 
     Searches exception groups and causes, and returns the most specific error. Identifies the libraries by module name,
     so that neither httpx nor httpx2 is imported.
     """
     candidates = [
-        candidate for e in _walk_exception_chain(error, set()) if (candidate := _error_from_single_exception(e))
+        candidate for e in _walk_exception_chain(error, set()) if (candidate := _probe_error_from_single_exception(e))
     ]
     return min(candidates, key=_vagueness_rank, default=None)
 
@@ -121,7 +121,7 @@ def _walk_exception_chain(error: BaseException, visited_ids: set[int]) -> Iterat
         for member in error.exceptions:
             yield from _walk_exception_chain(member, visited_ids)
     # httpcore raises its own errors `from None`, although the context names the cause.
-    context_is_hidden = error.__suppress_context__ and not _is_library_exception(error)
+    context_is_hidden = error.__suppress_context__ and not _is_network_library_exception(error)
     inner = error.__cause__ or (None if context_is_hidden else error.__context__)
     if inner is not None:
         yield from _walk_exception_chain(inner, visited_ids)
@@ -129,14 +129,14 @@ def _walk_exception_chain(error: BaseException, visited_ids: set[int]) -> Iterat
 
 def _vagueness_rank(error: ProbeError) -> int:
     """Libraries wrap specific errors in vague ones, and a timeout often arrives together with its cause."""
-    if family(error.reason) == "timeout":
+    if reason_family(error.reason) == "timeout":
         return 3
     return {"connection.failed": 1, "connection.lost": 2, "connection.closed": 2, "connection.reset": 2}.get(
         error.reason, 0
     )
 
 
-def _error_from_single_exception(error: BaseException) -> ProbeError | None:
+def _probe_error_from_single_exception(error: BaseException) -> ProbeError | None:
     import ssl
 
     if isinstance(error, ProbeError):
@@ -147,13 +147,13 @@ def _error_from_single_exception(error: BaseException) -> ProbeError | None:
         problem = classify_ssl_error(error)
         return ProbeError.from_reason(problem.reason, "tls", retryable=problem.retryable, **problem.facts)
     if isinstance(error, socket.gaierror):
-        return error_from_dns_error(error)
+        return probe_error_from_dns_error(error)
     if isinstance(error, OSError):
-        return _error_from_os_error(error)
-    return _error_from_library_exception(error)
+        return _probe_error_from_os_error(error)
+    return _probe_error_from_library_exception(error)
 
 
-def error_from_dns_error(error: socket.gaierror, host: str = "") -> ProbeError:
+def probe_error_from_dns_error(error: socket.gaierror, host: str = "") -> ProbeError:
     """`error`: what getaddrinfo raised. `host`: the name that it was asked for, if that is known."""
     reason = _REASON_BY_DNS_ERROR.get(error.errno or 0)
     if reason:
@@ -188,7 +188,7 @@ _RESOURCE_EXHAUSTION_MESSAGES = {
 }
 
 
-def _error_from_os_error(error: OSError) -> ProbeError | None:
+def _probe_error_from_os_error(error: OSError) -> ProbeError | None:
     if error.errno in _RESOURCE_EXHAUSTION_MESSAGES:
         return ProbeError("watchdog.out_of_resources", _RESOURCE_EXHAUSTION_MESSAGES[error.errno], is_internal=True)
     if error.errno in _REASON_AND_MESSAGE_BY_ERRNO:
@@ -219,7 +219,7 @@ _ERROR_BY_EXCEPTION_NAME = {
 }
 
 
-def _error_from_protocol_message(message: str) -> ProbeError:
+def _probe_error_from_h11_message(message: str) -> ProbeError:
     """Translates a message of h11, raised by itself or through httpx."""
     if " message body" in message:  # "... without sending complete message body (received 3 bytes, expected 10)"
         detail = message.partition("(")[2].rstrip(")") or "connection closed by the server"
@@ -235,17 +235,17 @@ def _error_from_protocol_message(message: str) -> ProbeError:
     return error
 
 
-def _is_library_exception(error: BaseException) -> bool:
+def _is_network_library_exception(error: BaseException) -> bool:
     return type(error).__module__.partition(".")[0] in _NETWORK_LIBRARIES
 
 
-def _error_from_library_exception(error: BaseException) -> ProbeError | None:
+def _probe_error_from_library_exception(error: BaseException) -> ProbeError | None:
     name = type(error).__name__
-    if not _is_library_exception(error):
+    if not _is_network_library_exception(error):
         return None
     if name == "RemoteProtocolError":
-        return _error_from_protocol_message(str(error))
+        return _probe_error_from_h11_message(str(error))
     if name not in _ERROR_BY_EXCEPTION_NAME:
         return None
     reason, message, phase = _ERROR_BY_EXCEPTION_NAME[name]
-    return ProbeError(reason, message, phase, retryable=family(reason) in ("timeout", "connection"))
+    return ProbeError(reason, message, phase, retryable=reason_family(reason) in ("timeout", "connection"))

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from watchdog.net.errors import ProbeError
 
-MAX_BANNER_BYTES = 200
-_HTTP2_SETTINGS, _HTTP2_GOAWAY = b"\x04\0\0\0\0\0", b"\x07\0\0\0\0\0"
+MAX_FOREIGN_BANNER_BYTES = 200
+_HTTP2_SETTINGS_FRAME_START, _HTTP2_GOAWAY_FRAME_START = b"\x04\0\0\0\0\0", b"\x07\0\0\0\0\0"
 """Type, flags and stream of the frames that an HTTP/2 server sends first."""
-_TLS_ALERTS = (b"\x15\x03\x00", b"\x15\x03\x01", b"\x15\x03\x02", b"\x15\x03\x03")
+_TLS_ALERT_RECORD_STARTS = (b"\x15\x03\x00", b"\x15\x03\x01", b"\x15\x03\x02", b"\x15\x03\x03")
 
 
-def foreign_protocol_error(response_start: bytes) -> ProbeError | None:
+def detect_foreign_protocol(response_start: bytes) -> ProbeError | None:
     """The error of a response that is not HTTP/1; None if it begins like HTTP/1. The excerpt shows its beginning."""
-    excerpt = response_start[:MAX_BANNER_BYTES].decode(errors="replace")
-    if response_start[:3] in _TLS_ALERTS:
+    excerpt = response_start[:MAX_FOREIGN_BANNER_BYTES].decode(errors="replace")
+    if response_start[:3] in _TLS_ALERT_RECORD_STARTS:
         return ProbeError.from_reason("protocol.tls_required", excerpt=excerpt)
-    if response_start[3:9] in (_HTTP2_SETTINGS, _HTTP2_GOAWAY) or response_start.startswith(b"HTTP/2"):
+    if response_start[3:9] in (_HTTP2_SETTINGS_FRAME_START, _HTTP2_GOAWAY_FRAME_START) or response_start.startswith(
+        b"HTTP/2"
+    ):
         return ProbeError.from_reason("protocol.http2_only", excerpt=excerpt)
     if b"HTTP/".startswith(response_start[:5]):
         return None

@@ -11,18 +11,18 @@ from typing import NamedTuple
 from watchdog.domain.formatting import DAY_MS
 from watchdog.net.certificates import (
     Certificate,
-    format_instant,
-    is_intermediate_missing,
+    format_certificate_time,
+    is_intermediate_certificate_missing,
     parse_certificate,
-    read_chain,
+    read_certificate_chain,
 )
-from watchdog.net.connector import Connector
-from watchdog.net.errors import ProbeError, error_from_exception, explain_until_deadline
+from watchdog.net.connector import TcpConnector
+from watchdog.net.errors import ProbeError, explain_until_deadline, probe_error_from_exception
 from watchdog.net.phases import PhaseTimer
-from watchdog.net.tls import CertificateRequestRecorder, TlsConfig, create_inspection_context
-from watchdog.net.url import Url
+from watchdog.net.tls import ClientCertificateRequestRecorder, TlsConfig, create_unverified_ssl_context
+from watchdog.net.url import ParsedHttpUrl
 
-INSPECTION_TIMEOUT_S = 2.0
+TLS_INSPECTION_TIMEOUT_S = 2.0
 """Timeout for the second handshake that explains why the first one failed."""
 
 
@@ -36,7 +36,7 @@ class CertificateExpiry(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _Inspection:
+class _TlsInspectionResult:
     """What the server shows to a client that accepts everything."""
 
     chain: tuple[Certificate, ...] = ()
@@ -47,8 +47,8 @@ class _Inspection:
 class TlsHandshake:
     """A TLS handshake with one server."""
 
-    connector: Connector
-    url: Url
+    connector: TcpConnector
+    url: ParsedHttpUrl
     tls: TlsConfig
     allow_private_addresses: bool
     now: int
@@ -61,39 +61,45 @@ class TlsHandshake:
         try:
             await writer.start_tls(context, server_hostname=self._server_name)
         except ssl.SSLError as ssl_error:
-            error = error_from_exception(ssl_error)
-            raise (error and await explain_until_deadline(error, self._explain(error))) or ssl_error from None
+            error = probe_error_from_exception(ssl_error)
+            raise (
+                error and await explain_until_deadline(error, self._explain_handshake_error(error))
+            ) or ssl_error from None
         except ConnectionError as connection_error:  # event loops differ in whether they pass on the alert before it
-            lost = error_from_exception(connection_error) or ProbeError("connection.lost", "connection lost")
+            lost = probe_error_from_exception(connection_error) or ProbeError("connection.lost", "connection lost")
             explained = await explain_until_deadline(lost, self._explain_lost_connection(lost))
             raise (
                 explained if explained is not lost else ProbeError.from_reason("tls.closed", "tls", retryable=True)
             ) from None
         phase_timer.end_phase("tls")
-        chain = read_chain(writer.get_extra_info("ssl_object"), verified=self.tls.verify)
+        chain = read_certificate_chain(writer.get_extra_info("ssl_object"), verified=self.tls.verify)
         return self._earliest_expiry([parse_certificate(der) for der in chain])
 
     def _earliest_expiry(self, chain: list[Certificate]) -> CertificateExpiry:
         first = min(chain, key=lambda certificate: certificate.expires_at)
-        description = f"{first.subject} expires on {format_instant(first.expires_at)} UTC"
+        description = f"{first.subject} expires on {format_certificate_time(first.expires_at)} UTC"
         return CertificateExpiry((first.expires_at - self.now) // DAY_MS, description)
 
     @property
     def _server_name(self) -> str:
         return self.tls.server_name or self.url.host.rstrip(".")
 
-    async def _explain(self, error: ProbeError) -> ProbeError:
+    async def _explain_handshake_error(self, error: ProbeError) -> ProbeError:
         """A more specific error, by what a second handshake shows. It accepts every certificate and sends no data."""
-        if error.reason not in _EXPLICABLE_REASONS:
+        if error.reason not in _EXPLICABLE_TLS_REASONS:
             return error
         inspection = await self._inspect_server()
-        explained = self._explain_refusal(error, inspection) or self._explain_certificate(error, inspection) or error
+        explained = (
+            self._explain_handshake_refusal(error, inspection)
+            or self._explain_certificate_error(error, inspection)
+            or error
+        )
         if inspection.chain:
             own = inspection.chain[0]
             explained.facts |= {"certificate": own.validity_text, "subject": own.subject, "issuer": own.issuer}
         return explained
 
-    def _explain_refusal(self, error: ProbeError, inspection: _Inspection) -> ProbeError | None:
+    def _explain_handshake_refusal(self, error: ProbeError, inspection: _TlsInspectionResult) -> ProbeError | None:
         """Up to TLS 1.2 a server that misses the client certificate refuses the handshake without a reason."""
         if error.reason != "tls.handshake_refused" or not inspection.requests_client_certificate:
             return None
@@ -124,30 +130,32 @@ class TlsHandshake:
             return error
         return ProbeError.from_reason("protocol.tls_required")
 
-    def _explain_certificate(self, error: ProbeError, inspection: _Inspection) -> ProbeError | None:
+    def _explain_certificate_error(self, error: ProbeError, inspection: _TlsInspectionResult) -> ProbeError | None:
         if not inspection.chain:
             return None
         own, reason = inspection.chain[0], error.reason
         if reason in ("tls.expired", "tls.not_yet_valid"):
-            return self._explain_validity(inspection.chain)
+            return self._explain_validity_error(inspection.chain)
         if reason == "tls.hostname":
-            return ProbeError.from_reason(reason, "tls", host=self._server_name, names=own.names_text)
+            return ProbeError.from_reason(reason, "tls", host=self._server_name, names=own.valid_names_suffix)
         if reason == "tls.untrusted":
             last = inspection.chain[-1]
-            if is_intermediate_missing(inspection.chain, self._trusted_authorities()):
+            if is_intermediate_certificate_missing(inspection.chain, self._trusted_authorities()):
                 return ProbeError.from_reason(
                     "tls.missing_intermediate", "tls", authority=f" {last.issuer_common_name}"
                 )
             return ProbeError.from_reason(reason, "tls", authority=f": {last.issuer_common_name}")
         return None
 
-    def _explain_validity(self, chain: tuple[Certificate, ...]) -> ProbeError:
+    def _explain_validity_error(self, chain: tuple[Certificate, ...]) -> ProbeError:
         """`chain`: as the server sent it. What is invalid may also be an authority that it does not send."""
         own = chain[0]
         if own.expires_at < self.now:
-            return ProbeError.from_reason("tls.expired", "tls", when=f" on {format_instant(own.expires_at)} UTC")
+            return ProbeError.from_reason(
+                "tls.expired", "tls", when=f" on {format_certificate_time(own.expires_at)} UTC"
+            )
         if own.valid_from > self.now:
-            when = f" before {format_instant(own.valid_from)} UTC"
+            when = f" before {format_certificate_time(own.valid_from)} UTC"
             return ProbeError.from_reason("tls.not_yet_valid", "tls", when=when)
         authority = next((c for c in chain[1:] if not c.valid_from <= self.now <= c.expires_at), None)
         detail = f": {authority.common_name}, {authority.validity_text}" if authority else ""
@@ -160,24 +168,24 @@ class TlsHandshake:
         authorities = self.connector.ssl_context(self.tls).get_ca_certs(binary_form=True)
         return [parse_certificate(der) for der in authorities]
 
-    async def _inspect_server(self) -> _Inspection:
-        recorder = CertificateRequestRecorder()
+    async def _inspect_server(self) -> _TlsInspectionResult:
+        recorder = ClientCertificateRequestRecorder()
         chain: tuple[Certificate, ...] = ()
         with suppress(OSError, ProbeError, ValueError):  # only the wording depends on it; TimeoutError is an OSError
-            async with asyncio.timeout(INSPECTION_TIMEOUT_S):
+            async with asyncio.timeout(TLS_INSPECTION_TIMEOUT_S):
                 chain = await self._fetch_unverified_chain(recorder)
-        return _Inspection(chain, recorder.requested)
+        return _TlsInspectionResult(chain, recorder.requested)
 
-    async def _fetch_unverified_chain(self, recorder: CertificateRequestRecorder) -> tuple[Certificate, ...]:
+    async def _fetch_unverified_chain(self, recorder: ClientCertificateRequestRecorder) -> tuple[Certificate, ...]:
         sock = await self.connector.connect(self.url.host, self.url.port, PhaseTimer(), self.allow_private_addresses)
         _, writer = await asyncio.open_connection(sock=sock)
         try:
-            await writer.start_tls(create_inspection_context(self.tls, recorder), server_hostname=self._server_name)
-            chain = read_chain(writer.get_extra_info("ssl_object"), verified=False)
+            await writer.start_tls(create_unverified_ssl_context(self.tls, recorder), server_hostname=self._server_name)
+            chain = read_certificate_chain(writer.get_extra_info("ssl_object"), verified=False)
             return tuple(parse_certificate(der) for der in chain)
         finally:
             writer.transport.abort()
 
 
-_EXPLICABLE_REASONS = ("tls.expired", "tls.not_yet_valid", "tls.hostname", "tls.untrusted", "tls.handshake_refused")
+_EXPLICABLE_TLS_REASONS = ("tls.expired", "tls.not_yet_valid", "tls.hostname", "tls.untrusted", "tls.handshake_refused")
 """Reasons whose message, or whose cause, a second handshake shows."""

@@ -13,17 +13,17 @@ import h11
 from watchdog.domain.model import Evidence
 from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.net.body_limits import DEFAULT_MAX_BODY_BYTES
-from watchdog.net.connector import Connector, format_socket_address
+from watchdog.net.connector import TcpConnector, format_socket_address
 from watchdog.net.cookies import CookieJar
-from watchdog.net.errors import ProbeError, error_from_exception
+from watchdog.net.errors import ProbeError, probe_error_from_exception
 from watchdog.net.handshake import TlsHandshake
-from watchdog.net.http_exchange import MAX_HEADER_BYTES, READ_CHUNK_BYTES, ResponseReader
+from watchdog.net.http_exchange import HTTP_READ_CHUNK_BYTES, MAX_RESPONSE_HEADER_BYTES, HttpResponseReader
 from watchdog.net.phases import PhaseTimer
-from watchdog.net.received_body import BodyProblem, ReceivedBody
+from watchdog.net.received_body import BodyProblem, BoundedBodyCollector
 from watchdog.net.redact import redact_url
-from watchdog.net.text_encoding import decode_text
+from watchdog.net.text_encoding import decode_body_text
 from watchdog.net.tls import TlsConfig
-from watchdog.net.url import Url, parse_url
+from watchdog.net.url import ParsedHttpUrl, parse_http_url
 
 MAX_REDIRECTS = 20
 """As browsers."""
@@ -51,14 +51,14 @@ class HttpRequest:
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """A response. What depends on a body that may be large is judged by `Network.judge`."""
+    """A response. What depends on a body that may be large is judged by `NetworkAccess.judge`."""
 
     status: int
     reason_phrase: str
     """From the status line: "Service Unavailable"."""
     headers: dict[str, str]
     """Lower-case name -> value; repeated ones joined by ", "."""
-    received_body: ReceivedBody
+    received_body: BoundedBodyCollector
     elapsed_ms: float
     """From the first name lookup to the end of the body, redirects included."""
     http_version: str
@@ -97,14 +97,14 @@ class HttpResponse:
 
     @property
     def text(self) -> str:
-        """The body as text, without a byte-order mark; see `decode_text`."""
-        return decode_text(self.body, self.headers.get("content-type", ""))
+        """The body as text, without a byte-order mark; see `decode_body_text`."""
+        return decode_body_text(self.body, self.headers.get("content-type", ""))
 
 
-async def send_http_request(connector: Connector, request: HttpRequest) -> HttpResponse:
+async def send_http_request(connector: TcpConnector, request: HttpRequest) -> HttpResponse:
     """Sends the request and follows redirects if it asks for that. Raises ProbeError."""
     started = perf_counter()
-    url = parse_url(request.url)
+    url = parse_http_url(request.url)
     if url.userinfo and "authorization" not in map(str.lower, request.headers):
         basic = base64.b64encode(url.userinfo.encode()).decode()
         request = replace(request, headers={**request.headers, "Authorization": f"Basic {basic}"})
@@ -144,7 +144,9 @@ async def send_http_request(connector: Connector, request: HttpRequest) -> HttpR
     )
 
 
-async def _send_single_request(connector: Connector, request: HttpRequest, url: Url, cookies: str) -> HttpResponse:
+async def _send_single_request(
+    connector: TcpConnector, request: HttpRequest, url: ParsedHttpUrl, cookies: str
+) -> HttpResponse:
     handshake = TlsHandshake(connector, url, request.tls, request.allow_private_addresses, request.now)
     if url.scheme == "https":
         connector.ssl_context(request.tls)  # fails before connecting if a file is unusable
@@ -152,17 +154,17 @@ async def _send_single_request(connector: Connector, request: HttpRequest, url: 
     peer_address, expiry, writer = "", None, None
     try:
         request.phase_timer.facts["address"] = peer_address = format_socket_address(sock.getpeername())
-        reader, writer = await asyncio.open_connection(sock=sock, limit=READ_CHUNK_BYTES)
+        reader, writer = await asyncio.open_connection(sock=sock, limit=HTTP_READ_CHUNK_BYTES)
         if url.scheme == "https":
             expiry = await handshake.perform(writer, request.phase_timer)
-        connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEADER_BYTES)
+        connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_RESPONSE_HEADER_BYTES)
         # Not drained: a server may respond before it has read everything.
-        writer.write(_encode_request(connection, request, url, cookies))
-        response, headers, body = await ResponseReader(
+        writer.write(_encode_http_request(connection, request, url, cookies))
+        response, headers, body = await HttpResponseReader(
             connection, reader, request.phase_timer, request.max_body_bytes
         ).read()
     except Exception as exception:
-        if error := error_from_exception(exception):
+        if error := probe_error_from_exception(exception):
             if request.phase_timer.current_phase == "first_byte":
                 error = await handshake.explain_unanswered_request(error)
             error.facts.setdefault("address", peer_address)
@@ -189,7 +191,7 @@ async def _send_single_request(connector: Connector, request: HttpRequest, url: 
     )
 
 
-def _encode_request(connection: h11.Connection, request: HttpRequest, url: Url, cookies: str) -> bytes:
+def _encode_http_request(connection: h11.Connection, request: HttpRequest, url: ParsedHttpUrl, cookies: str) -> bytes:
     """The request as bytes. Configured headers replace the default ones."""
     defaults = {"Host": url.authority, "User-Agent": "watchdog-monitor", "Accept": "*/*", "Accept-Encoding": "gzip"}
     if request.body or request.method not in ("GET", "HEAD", "OPTIONS"):

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from watchdog.domain.model import Json
-from watchdog.net.http_head import format_response_head
+from watchdog.net.http_head import format_response_head_excerpt
 from watchdog.net.redact import redact_url
-from watchdog.net.text_encoding import JsonProblem, parse_json
+from watchdog.net.text_encoding import JsonParseProblem, parse_json_with_problem
 
 if TYPE_CHECKING:
     from watchdog.net.http import HttpResponse
 
-MAX_BODY_EXCERPT_CHARS = 5_000
+MAX_RESPONSE_BODY_EXCERPT_CHARS = 5_000
 """More than is stored: cutting before masking could leave part of a secret."""
 _BINARY_CONTENT_TYPE_PREFIXES = (
     "image/",
@@ -27,21 +27,21 @@ _BINARY_CONTENT_TYPE_PREFIXES = (
 
 def parse_response_body(response: HttpResponse) -> Json:
     """The body as JSON if its content type or first character indicates JSON and it parses, else as text."""
-    return read_response_body(response)[0]
+    return parse_response_body_with_problem(response)[0]
 
 
-def read_response_body(response: HttpResponse) -> tuple[Json, JsonProblem | None]:
+def parse_response_body_with_problem(response: HttpResponse) -> tuple[Json, JsonParseProblem | None]:
     """The body, as `parse_response_body`, and why it is text although it should be JSON."""
     text = response.text
-    return parse_json(text) if is_json(response) else (text, None)
+    return parse_json_with_problem(text) if is_json_response(response) else (text, None)
 
 
-def is_json(response: HttpResponse) -> bool:
+def is_json_response(response: HttpResponse) -> bool:
     """Whether its content type or first character indicates JSON."""
     return "json" in response.headers.get("content-type", "") or response.text.lstrip()[:1] in ("{", "[")
 
 
-def response_facts(response: HttpResponse) -> dict[str, Json]:
+def build_response_facts(response: HttpResponse) -> dict[str, Json]:
     facts: dict[str, Json] = {
         "status": response.status,
         "elapsed_ms": round(response.elapsed_ms),
@@ -56,12 +56,16 @@ def response_facts(response: HttpResponse) -> dict[str, Json]:
     return facts
 
 
-def response_excerpt(response: HttpResponse) -> str:
+def build_response_excerpt(response: HttpResponse) -> str:
     """The status line, the headers that help in diagnosis, and the beginning of the body if it is text."""
-    head = format_response_head(response.http_version, response.status, response.reason_phrase, response.headers)
+    head = format_response_head_excerpt(
+        response.http_version, response.status, response.reason_phrase, response.headers
+    )
     content_type = response.headers.get("content-type", "").partition(";")[0]
-    if "\0" in response.text[:MAX_BODY_EXCERPT_CHARS] or content_type.startswith(_BINARY_CONTENT_TYPE_PREFIXES):
+    if "\0" in response.text[:MAX_RESPONSE_BODY_EXCERPT_CHARS] or content_type.startswith(
+        _BINARY_CONTENT_TYPE_PREFIXES
+    ):
         body = f"({response.encoded_body_bytes} bytes of {content_type or 'binary data'})"
     else:
-        body = response.text[:MAX_BODY_EXCERPT_CHARS]
+        body = response.text[:MAX_RESPONSE_BODY_EXCERPT_CHARS]
     return f"{head}\n\n{body}" if body else head

@@ -7,23 +7,23 @@ import asyncio
 import h11
 
 from watchdog.domain.model import Evidence
-from watchdog.net.errors import ProbeError, error_from_exception
-from watchdog.net.foreign_protocol import MAX_BANNER_BYTES, foreign_protocol_error
-from watchdog.net.http_head import format_response_head
+from watchdog.net.errors import ProbeError, probe_error_from_exception
+from watchdog.net.foreign_protocol import MAX_FOREIGN_BANNER_BYTES, detect_foreign_protocol
+from watchdog.net.http_head import format_response_head_excerpt
 from watchdog.net.phases import PhaseTimer
-from watchdog.net.received_body import ReceivedBody
+from watchdog.net.received_body import BoundedBodyCollector
 
-MAX_HEADER_BYTES = 64 * 1024
-MIN_RAW_RESPONSE_BYTES = 1024 * 1024
+MAX_RESPONSE_HEADER_BYTES = 64 * 1024
+MIN_RAW_RESPONSE_BYTES_LIMIT = 1024 * 1024
 """Bytes read from a connection, headers included, if `max_body` is smaller; the rest is not read."""
 MAX_INTERIM_RESPONSES = 20
 """Interim (1xx) responses before the final one."""
-MAX_BODY_EXCERPT_BYTES = 5_000
-READ_CHUNK_BYTES = 16 * 1024
+MAX_RESPONSE_BODY_EXCERPT_BYTES = 5_000
+HTTP_READ_CHUNK_BYTES = 16 * 1024
 """Small, because a hostile response costs the most time per byte, and the event loop waits meanwhile."""
 
 
-class ResponseReader:
+class HttpResponseReader:
     """Reads one response within the limits. Keeps in the phase timer what is known of it so far."""
 
     def __init__(
@@ -33,7 +33,7 @@ class ResponseReader:
         self._max_body_bytes = max_body_bytes
         self._response_start, self._raw_bytes_read = b"", 0
         self._status, self._head_text = 0, ""
-        self._body: ReceivedBody | None = None
+        self._body: BoundedBodyCollector | None = None
         phase_timer.describe_response = self.describe
 
     def describe(self) -> Evidence:
@@ -41,17 +41,17 @@ class ResponseReader:
         if self._body is None:
             return Evidence({}, self._response_start.decode(errors="replace"))
         facts = {"status": self._status, "received": self._body.progress}
-        body_start = self._body.beginning[:MAX_BODY_EXCERPT_BYTES].decode(errors="replace")
+        body_start = self._body.beginning[:MAX_RESPONSE_BODY_EXCERPT_BYTES].decode(errors="replace")
         return Evidence(facts, f"{self._head_text}\n\n{body_start}".rstrip())
 
-    async def read(self) -> tuple[h11.Response, dict[str, str], ReceivedBody]:
+    async def read(self) -> tuple[h11.Response, dict[str, str], BoundedBodyCollector]:
         self._phase_timer.start_phase("first_byte")
         try:
             response = await self._read_response_head()
-            headers = combine_headers(response)
+            headers = combine_response_headers(response)
             version, phrase = response.http_version.decode(), response.reason.decode(errors="replace")
             self._status = response.status_code
-            self._head_text = format_response_head(version, self._status, phrase, headers)
+            self._head_text = format_response_head_excerpt(version, self._status, phrase, headers)
             body = await self._read_body(headers)
         except h11.RemoteProtocolError as error:
             raise self._malformed_response_error(error) from None
@@ -60,17 +60,17 @@ class ResponseReader:
 
     async def _read_response_head(self) -> h11.Response:
         for _ in range(MAX_INTERIM_RESPONSES):
-            event = await self._next_event()
+            event = await self._next_h11_event()
             if isinstance(event, h11.Response):
                 return event
         raise ProbeError.from_reason("protocol.no_final_response", limit=str(MAX_INTERIM_RESPONSES))
 
-    async def _read_body(self, headers: dict[str, str]) -> ReceivedBody:
-        body = self._body = ReceivedBody(
+    async def _read_body(self, headers: dict[str, str]) -> BoundedBodyCollector:
+        body = self._body = BoundedBodyCollector(
             headers.get("content-encoding", ""), self._max_body_bytes, headers.get("content-length", "")
         )
-        max_raw_bytes = max(MIN_RAW_RESPONSE_BYTES, self._max_body_bytes + MAX_HEADER_BYTES)
-        while isinstance(event := await self._next_event(), h11.Data):
+        max_raw_bytes = max(MIN_RAW_RESPONSE_BYTES_LIMIT, self._max_body_bytes + MAX_RESPONSE_HEADER_BYTES)
+        while isinstance(event := await self._next_h11_event(), h11.Data):
             body.feed(event.data)
             if self._raw_bytes_read >= max_raw_bytes:
                 body.mark_too_long()
@@ -78,35 +78,35 @@ class ResponseReader:
         body.finish()
         return body
 
-    async def _next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+    async def _next_h11_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         while (event := self._connection.next_event()) is h11.NEED_DATA:
             if self._raw_bytes_read:
-                if foreign := foreign_protocol_error(self._response_start):
+                if foreign := detect_foreign_protocol(self._response_start):
                     raise foreign
                 await asyncio.sleep(0)  # a read returns at once while data is buffered; let other tasks run
-            data = await self._reader.read(READ_CHUNK_BYTES)
+            data = await self._reader.read(HTTP_READ_CHUNK_BYTES)
             if not self._raw_bytes_read:
                 if not data:
                     raise ProbeError("connection.closed", "connection closed by the server", retryable=True)
                 self._phase_timer.end_phase("first_byte")
                 self._phase_timer.start_phase("body")
-            if len(self._response_start) < MAX_BANNER_BYTES:
-                self._response_start += data[: MAX_BANNER_BYTES - len(self._response_start)]
+            if len(self._response_start) < MAX_FOREIGN_BANNER_BYTES:
+                self._response_start += data[: MAX_FOREIGN_BANNER_BYTES - len(self._response_start)]
             self._raw_bytes_read += len(data)
             self._connection.receive_data(data)
         return event
 
     def _malformed_response_error(self, error: h11.RemoteProtocolError) -> ProbeError:
-        translated = error_from_exception(error) or ProbeError.from_reason("protocol.invalid_response")
+        translated = probe_error_from_exception(error) or ProbeError.from_reason("protocol.invalid_response")
         if translated.reason == "protocol.invalid_response":
             facts = translated.facts
-            translated = foreign_protocol_error(self._response_start) or translated
+            translated = detect_foreign_protocol(self._response_start) or translated
             translated.facts |= facts
         translated.excerpt = self._response_start.decode(errors="replace")
         return translated
 
 
-def combine_headers(response: h11.Response) -> dict[str, str]:
+def combine_response_headers(response: h11.Response) -> dict[str, str]:
     """Lower-case name -> value; repeated ones joined by ", "."""
     headers: dict[str, str] = {}
     for raw_name, raw_value in response.headers:

@@ -6,15 +6,17 @@ from collections.abc import Mapping
 
 from watchdog.net.redact import redact_url
 
-_EXCERPT_HEADERS = (
+_EXCERPT_RESPONSE_HEADERS = (
     *("content-type", "content-encoding", "location", "retry-after", "www-authenticate", "server", "via", "age"),
     *("x-cache", "x-request-id"),
 )
 """Headers that help in diagnosis and hold no session."""
 
 
-def format_response_head(http_version: str, status: int, reason_phrase: str, headers: Mapping[str, str]) -> str:
+def format_response_head_excerpt(http_version: str, status: int, reason_phrase: str, headers: Mapping[str, str]) -> str:
     """The status line and the headers that help in diagnosis. The URL of a redirect is shown without its query."""
     values = {**headers, "location": redact_url(headers.get("location", ""))}
     status_line = f"HTTP/{http_version} {status} {reason_phrase}".rstrip()
-    return "\n".join([status_line, *(f"{name}: {values[name]}" for name in _EXCERPT_HEADERS if values.get(name))])
+    return "\n".join(
+        [status_line, *(f"{name}: {values[name]}" for name in _EXCERPT_RESPONSE_HEADERS if values.get(name))]
+    )

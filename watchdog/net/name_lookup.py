@@ -14,8 +14,8 @@ from watchdog.net.threads import run_in_daemon_thread
 SocketAddress: TypeAlias = tuple[socket.AddressFamily, tuple[Any, ...]]
 """Address family and socket address."""
 
-MAX_CONCURRENT_LOOKUPS = 64
-MAX_CONCURRENT_SLOW_LOOKUPS = 16
+MAX_CONCURRENT_DNS_LOOKUPS = 64
+MAX_CONCURRENT_SLOW_HOST_LOOKUPS = 16
 """Of names that did not resolve in time when they were last looked up."""
 
 
@@ -25,7 +25,7 @@ def resolve_host(host: str, port: int) -> list[SocketAddress]:
     return [(family, address) for family, _, _, _, address in entries]
 
 
-class _Lookup:
+class _SharedDnsLookup:
     """A lookup that all who ask for the same name share."""
 
     def __init__(self) -> None:
@@ -33,22 +33,22 @@ class _Lookup:
         self.task: asyncio.Task[Sequence[SocketAddress]]
 
 
-class NameLookups:
+class SharedDnsResolver:
     """The name lookups of a process, in daemon threads: none is awaited at exit.
 
-    At most MAX_CONCURRENT_LOOKUPS run at once. A name whose last lookup was given up at the deadline of a run shares
-    fewer threads with others of its kind, so that names that hang leave threads to names that do not.
+    At most MAX_CONCURRENT_DNS_LOOKUPS run at once. A name whose last lookup was given up at the deadline of a run
+    shares fewer threads with others of its kind, so that names that hang leave threads to names that do not.
     """
 
     def __init__(self) -> None:
-        self._threads = asyncio.Semaphore(MAX_CONCURRENT_LOOKUPS)
-        self._slow_threads = asyncio.Semaphore(MAX_CONCURRENT_SLOW_LOOKUPS)
+        self._threads = asyncio.Semaphore(MAX_CONCURRENT_DNS_LOOKUPS)
+        self._slow_threads = asyncio.Semaphore(MAX_CONCURRENT_SLOW_HOST_LOOKUPS)
         self._slow_hosts: set[str] = set()
-        self._lookups: dict[str, _Lookup] = {}
+        self._lookups: dict[str, _SharedDnsLookup] = {}
 
     async def resolve(self, host: str, port: int, phase_timer: PhaseTimer) -> Sequence[SocketAddress]:
         """Times the phase `dns`, and `lookup_queue` if no thread is free. Raises socket.gaierror."""
-        lookup = self._lookups.get(host) or self._start(host)
+        lookup = self._lookups.get(host) or self._start_lookup(host)
         await asyncio.sleep(0)  # starts a lookup that finds a free thread
         if not lookup.started.is_set():
             phase_timer.start_phase("lookup_queue")
@@ -70,22 +70,22 @@ class NameLookups:
         for lookup in self._lookups.values():
             lookup.task.cancel()
 
-    def _start(self, host: str) -> _Lookup:
-        lookup = self._lookups[host] = _Lookup()
-        lookup.task = asyncio.ensure_future(self._run(lookup, host))
+    def _start_lookup(self, host: str) -> _SharedDnsLookup:
+        lookup = self._lookups[host] = _SharedDnsLookup()
+        lookup.task = asyncio.ensure_future(self._run_lookup(lookup, host))
         # Reading the exception keeps asyncio from logging it as never retrieved when every waiter has left.
         lookup.task.add_done_callback(
             lambda done: (self._lookups.pop(host, None), done.cancelled() or done.exception())
         )
         return lookup
 
-    async def _run(self, lookup: _Lookup, host: str) -> Sequence[SocketAddress]:
+    async def _run_lookup(self, lookup: _SharedDnsLookup, host: str) -> Sequence[SocketAddress]:
         if host not in self._slow_hosts:
-            return await self._run_in_thread(lookup, host)
+            return await self._run_lookup_in_thread(lookup, host)
         async with self._slow_threads:
-            return await self._run_in_thread(lookup, host)
+            return await self._run_lookup_in_thread(lookup, host)
 
-    async def _run_in_thread(self, lookup: _Lookup, host: str) -> Sequence[SocketAddress]:
+    async def _run_lookup_in_thread(self, lookup: _SharedDnsLookup, host: str) -> Sequence[SocketAddress]:
         async with self._threads:
             lookup.started.set()
             return await run_in_daemon_thread(partial(resolve_host, host, 0), f"resolve {host}")

@@ -10,30 +10,30 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from watchdog.net.connector import Connector
+    from watchdog.net.connector import TcpConnector
     from watchdog.net.http import HttpRequest, HttpResponse
     from watchdog.net.phases import PhaseTimer
     from watchdog.net.worker_process import WorkerProcess
 
-NOTIFIER_TIMEOUT_S = 10.0
+NOTIFIER_HTTP_TIMEOUT_S = 10.0
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 
 
-class Network:
+class NetworkAccess:
     """The shared network access of a process, opened inside the event loop: `async with Network() as network`.
 
     Owns the connector (name lookups, address filter, TLS contexts) and the HTTP client of the notifiers. Neither may be
     used after it is closed.
     """
 
-    connector: Connector
+    connector: TcpConnector
     """For probes: every connection goes through its address filter."""
 
     async def __aenter__(self) -> Self:
-        from watchdog.net.connector import Connector
+        from watchdog.net.connector import TcpConnector
 
-        self.connector = Connector()
+        self.connector = TcpConnector()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -54,7 +54,7 @@ class Network:
         return httpx.AsyncClient(
             transport=httpx.AsyncHTTPTransport(verify=self.connector.ssl_context(TlsConfig())),
             headers={"User-Agent": "watchdog-monitor", "Accept-Encoding": "identity"},
-            timeout=NOTIFIER_TIMEOUT_S,
+            timeout=NOTIFIER_HTTP_TIMEOUT_S,
             follow_redirects=False,
             trust_env=False,
         )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from watchdog.net.body_limits import MAX_INLINE_BODY_BYTES, MAX_INLINE_ELEMENTS
-from watchdog.net.content_encoding import ContentDecoder, UnsupportedEncodingError
+from watchdog.net.body_limits import MAX_BODY_BYTES_IN_EVENT_LOOP, MAX_JSON_ELEMENTS_IN_EVENT_LOOP
+from watchdog.net.content_encoding import ContentDecoder, UnsupportedContentEncodingError
 from watchdog.net.errors import ProbeError
 
 
@@ -17,7 +17,7 @@ class BodyProblem(NamedTuple):
     """ "the body is longer than 256 KiB (max_body)"."""
 
 
-class ReceivedBody:
+class BoundedBodyCollector:
     """Collects a body up to `max_bytes`, and decodes it as it arrives, up to 64 KiB. Of a body that is longer than
     that, as received or decoded, the encoded bytes are collected. Once it is complete it can be pickled."""
 
@@ -32,11 +32,11 @@ class ReceivedBody:
         self._is_cut = self._is_undecoded = False
         self._decoder: ContentDecoder | None = None
         try:
-            self._decoder = ContentDecoder(content_encoding, min(max_bytes, MAX_INLINE_BODY_BYTES))
-        except UnsupportedEncodingError as error:
+            self._decoder = ContentDecoder(content_encoding, min(max_bytes, MAX_BODY_BYTES_IN_EVENT_LOOP))
+        except UnsupportedContentEncodingError as error:
             message = f"the body is encoded as {error}, which Watchdog cannot decode"
             self.problem = BodyProblem("body.unsupported_encoding", message)
-        self._is_identity = self._decoder is not None and self._decoder.is_identity
+        self._is_identity = self._decoder is not None and self._decoder.is_uncompressed
 
     @property
     def progress(self) -> str:
@@ -46,19 +46,19 @@ class ReceivedBody:
     @property
     def beginning(self) -> bytes:
         """What is decoded so far."""
-        return bytes(self._encoded[:MAX_INLINE_BODY_BYTES] if self._is_identity else self._decoded)
+        return bytes(self._encoded[:MAX_BODY_BYTES_IN_EVENT_LOOP] if self._is_identity else self._decoded)
 
     @property
     def is_large(self) -> bool:
         """Whether it is longer than 64 KiB, as received or decoded: it must not be decoded or parsed in the event
         loop."""
-        return self._is_undecoded or (self._is_identity and len(self._encoded) > MAX_INLINE_BODY_BYTES)
+        return self._is_undecoded or (self._is_identity and len(self._encoded) > MAX_BODY_BYTES_IN_EVENT_LOOP)
 
     @property
     def has_many_elements(self) -> bool:
         """Whether a loop over the elements of its JSON may take long. Meaningless for any other text."""
         decoded = self.beginning
-        return sum(decoded.count(character) for character in (b",", b"[", b"{")) > MAX_INLINE_ELEMENTS
+        return sum(decoded.count(character) for character in (b",", b"[", b"{")) > MAX_JSON_ELEMENTS_IN_EVENT_LOOP
 
     def feed(self, data: bytes | bytearray) -> None:
         """Adds what was received. Raises ProbeError for bad data."""
@@ -74,7 +74,7 @@ class ReceivedBody:
             if len(self._decoded) > self.max_bytes:
                 self.mark_too_long()
             else:
-                self._is_undecoded = max(len(self._decoded), len(self._encoded)) > MAX_INLINE_BODY_BYTES
+                self._is_undecoded = max(len(self._decoded), len(self._encoded)) > MAX_BODY_BYTES_IN_EVENT_LOOP
 
     def mark_too_long(self) -> None:
         """Records that the rest of the body is not read."""
@@ -82,7 +82,7 @@ class ReceivedBody:
         if self._is_undecoded:
             return  # `decode` finds out whether what was read is longer than the limit
         reason, noun = ("body.too_large", "body") if self._is_identity else ("body.decoded_too_large", "decoded body")
-        message = f"the {noun} is longer than {format_size(self.max_bytes)} (max_body)"
+        message = f"the {noun} is longer than {format_binary_byte_size(self.max_bytes)} (max_body)"
         self.problem = self.problem or BodyProblem(reason, message)
         del self._encoded[self.max_bytes if self._is_identity else 0 :]
         del self._decoded[self.max_bytes :]
@@ -112,6 +112,6 @@ class ReceivedBody:
         raise ProbeError.from_reason("body.truncated", retryable=True, problem="the compressed data has no end")
 
 
-def format_size(size_bytes: int) -> str:
+def format_binary_byte_size(size_bytes: int) -> str:
     """ "256 KiB", "4 MiB"."""
     return f"{size_bytes >> 20} MiB" if size_bytes % (1 << 20) == 0 else f"{size_bytes / 1024:g} KiB"

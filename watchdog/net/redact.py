@@ -43,12 +43,12 @@ class SecretMask:
 
     def __init__(self, secrets: Iterable[str], path_secrets: Iterable[str] = ()) -> None:
         trie: _Trie = {}
-        for spelling in {s for value in secrets if value for s in _encoded_variants(value)}:
+        for spelling in {s for value in secrets if value for s in _encoded_secret_variants(value)}:
             branch = trie
             for character in spelling:
                 branch = branch.setdefault(character, {})
             branch[""] = {}
-        self._substitute: Callable[[str, str], str] | None = re.compile(_trie_pattern(trie)).sub if trie else None
+        self._substitute: Callable[[str, str], str] | None = re.compile(_regex_from_trie(trie)).sub if trie else None
         words = "|".join(sorted(map(re.escape, path_secrets), key=len, reverse=True))
         self._path_pattern = re.compile(rf"(?<![A-Za-z0-9])(?:{words})(?![A-Za-z0-9])") if words else None
 
@@ -76,7 +76,7 @@ class SecretMask:
         return map_json_strings(value, self)
 
 
-def _trie_pattern(trie: _Trie) -> str:
+def _regex_from_trie(trie: _Trie) -> str:
     """A regular expression for the words of a trie, longest match first.
 
     Its matching time hardly depends on the number of words, unlike that of `one|two|three`.
@@ -86,12 +86,12 @@ def _trie_pattern(trie: _Trie) -> str:
         character, trie = next(iter(trie.items()))
         stem += re.escape(character)
     branches = "|".join(
-        re.escape(character) + _trie_pattern(trie[character]) for character in sorted(trie) if character
+        re.escape(character) + _regex_from_trie(trie[character]) for character in sorted(trie) if character
     )
     return f"{stem}(?:{branches}){'?' if '' in trie else ''}" if branches else stem
 
 
-def _encoded_variants(value: str) -> Iterator[str]:
+def _encoded_secret_variants(value: str) -> Iterator[str]:
     raw = value.encode("utf-8", "surrogatepass")
     yield value
     for safe in ("", "/", "/:@!$&'()*+,;="):
@@ -102,10 +102,10 @@ def _encoded_variants(value: str) -> Iterator[str]:
         escaped = json.dumps(value, ensure_ascii=ascii_only)[1:-1]
         yield from (escaped, escaped.replace("/", "\\/"))
     yield from (html.escape(value), html.escape(value, quote=False))
-    yield from _base64_fragments(raw)
+    yield from _base64_secret_fragments(raw)
 
 
-def _base64_fragments(raw: bytes) -> Iterator[str]:
+def _base64_secret_fragments(raw: bytes) -> Iterator[str]:
     """What any longer base64 text with the value inside it contains, for each of the three alignments."""
     for before in range(3):
         text = base64.b64encode(b"\0" * before + raw).decode()
@@ -150,6 +150,6 @@ def redact_url(url: str) -> str:
     return replace_unsafe_characters(f"{parts.scheme.partition('+')[0]}://{host}{port}{parts.path}")
 
 
-def describe_queue(url: str, queue: str) -> str:
+def describe_queue_target(url: str, queue: str) -> str:
     """A queue and its server, safe to show: "redis://cache:6379/0, queue email"."""
     return f"{redact_url(url)}, queue {queue}"

@@ -17,7 +17,7 @@ from watchdog.net import supervisor
 EXIT_POLL_INTERVAL_S = 0.005
 
 
-class LeftProcess(NamedTuple):
+class LeftoverProcess(NamedTuple):
     """A process that the command started and that still runs after the command has ended."""
 
     name: str
@@ -49,7 +49,7 @@ class SupervisedProcess:
         """The command has ended; its descendants may still run."""
         self.returncode = 0
         """Valid once the command has ended; negative: the signal that killed it."""
-        self.left_processes: tuple[LeftProcess, ...] = ()
+        self.left_processes: tuple[LeftoverProcess, ...] = ()
 
     async def start(self, stdin: int, stdout: int, stderr: int) -> None:
         """Starts the command with these descriptors as its standard streams. Raises StartError and OSError."""
@@ -72,12 +72,12 @@ class SupervisedProcess:
         report = json.loads(await reader.readline() or b'{"errno": 0, "step": ""}')
         if "errno" in report:
             raise StartError(report["errno"], report["step"])
-        self._reports = asyncio.create_task(self._read_reports(reader))  # ends with the control socket
+        self._reports = asyncio.create_task(self._read_exit_report(reader))  # ends with the control socket
 
-    async def _read_reports(self, reader: asyncio.StreamReader) -> None:
+    async def _read_exit_report(self, reader: asyncio.StreamReader) -> None:
         report = json.loads(await reader.readline() or b"{}")
         self.returncode = report.get("returncode", -9)  # without a report the supervisor was killed, and so the command
-        self.left_processes = tuple(LeftProcess(name, pid) for name, pid in report.get("remaining", ()))
+        self.left_processes = tuple(LeftoverProcess(name, pid) for name, pid in report.get("remaining", ()))
         self.ended.set()
 
     def terminate(self) -> None:
@@ -90,7 +90,7 @@ class SupervisedProcess:
         if self._control is not None:
             self._control.transport.abort()
         cancelled = None
-        for _ in range(round((supervisor.KILL_TIMEOUT_S + 1) / EXIT_POLL_INTERVAL_S)):
+        for _ in range(round((supervisor.DESCENDANTS_KILL_TIMEOUT_S + 1) / EXIT_POLL_INTERVAL_S)):
             if self._supervisor is None or self._supervisor.poll() is not None:
                 break
             try:

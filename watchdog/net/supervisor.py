@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-KILL_TIMEOUT_S = 10.0
+DESCENDANTS_KILL_TIMEOUT_S = 10.0
 """Seconds after which processes that cannot be killed are given up: those of another user, or stuck in the kernel."""
-MAX_KILL_INTERVAL_S = 0.1
+MAX_DESCENDANTS_KILL_INTERVAL_S = 0.1
 IS_LINUX = sys.platform == "linux"
 
 
@@ -48,34 +48,34 @@ class Supervisor:
         signal.set_wakeup_fd(wakeup_write_fd, warn_on_full_buffer=False)
         for number in (*STOP_SIGNALS, signal.SIGCHLD):
             signal.signal(number, lambda *_: None)
-        set_process_option(PR_SET_CHILD_SUBREAPER, 1)
+        set_prctl_option(PR_SET_CHILD_SUBREAPER, 1)
 
     def run(self) -> None:
         """Returns when the control socket has closed and no process is left."""
         request = self._control.makefile("r").readline()
-        if request and self._start(json.loads(request)):
+        if request and self._start_command(json.loads(request)):
             self._supervise()
-        self._kill_all()
+        self._kill_descendants()
 
-    def _start(self, request: dict[str, Any]) -> bool:
+    def _start_command(self, request: dict[str, Any]) -> bool:
         error_fd, error_write_fd = os.pipe()
         pid = os.fork()
         if pid == 0:
-            execute(request, error_write_fd)
+            exec_in_new_session(request, error_write_fd)
         os.close(error_write_fd)
-        release_standard_streams()  # they belong to the command; it would never see their end otherwise
+        redirect_standard_streams_to_null()  # they belong to the command; it would never see their end otherwise
         problem = os.read(error_fd, 100)
         os.close(error_fd)
         if problem:
-            self._send(json.loads(problem))
+            self._send_report(json.loads(problem))
             return False
         self._command_pid = pid
-        self._send({"pid": pid})
+        self._send_report({"pid": pid})
         return True
 
     def _supervise(self) -> None:
         while True:
-            self._reap()
+            self._reap_exited_processes()
             ready, _, _ = select.select([self._control.fileno(), self._wakeup_fd], [], [])
             if self._wakeup_fd in ready and set(os.read(self._wakeup_fd, 1024)) & set(STOP_SIGNALS):
                 return
@@ -87,9 +87,9 @@ class Supervisor:
                 if not data:
                     return
                 if not self._has_ended:
-                    send_signal(-self._command_pid, signal.SIGTERM)
+                    send_signal_ignoring_errors(-self._command_pid, signal.SIGTERM)
 
-    def _reap(self) -> bool:
+    def _reap_exited_processes(self) -> bool:
         """Collects the processes that have ended, and reports the command. Returns whether any process is left."""
         while True:
             try:
@@ -100,37 +100,37 @@ class Supervisor:
                 return True
             if pid == self._command_pid:
                 self._has_ended = True
-                remaining = [[read_name(pid), pid] for pid in find_descendants()]
-                self._send({"returncode": os.waitstatus_to_exitcode(status), "remaining": remaining})
+                remaining = [[read_process_name(pid), pid] for pid in find_descendant_pids()]
+                self._send_report({"returncode": os.waitstatus_to_exitcode(status), "remaining": remaining})
 
-    def _kill_all(self) -> None:
+    def _kill_descendants(self) -> None:
         """Stops the processes first, so that none starts another meanwhile, then kills them."""
-        deadline, interval_s, stopped = time.monotonic() + KILL_TIMEOUT_S, 0.001, set[int]()
-        while self._reap() and time.monotonic() < deadline:
-            pids = set(find_descendants())
+        deadline, interval_s, stopped = time.monotonic() + DESCENDANTS_KILL_TIMEOUT_S, 0.001, set[int]()
+        while self._reap_exited_processes() and time.monotonic() < deadline:
+            pids = set(find_descendant_pids())
             if started := pids - stopped:
                 for pid in started:
-                    send_signal(pid, signal.SIGSTOP)
+                    send_signal_ignoring_errors(pid, signal.SIGSTOP)
                 stopped |= started
                 continue
             if not IS_LINUX and not self._has_ended:
                 pids = {-self._command_pid}
             for pid in pids:
-                send_signal(pid, signal.SIGKILL)
+                send_signal_ignoring_errors(pid, signal.SIGKILL)
             time.sleep(interval_s)
-            interval_s = min(interval_s * 2, MAX_KILL_INTERVAL_S)
+            interval_s = min(interval_s * 2, MAX_DESCENDANTS_KILL_INTERVAL_S)
 
-    def _send(self, message: dict[str, Any]) -> None:
+    def _send_report(self, message: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):  # the other end has closed, which ends the supervision
             self._control.sendall(json.dumps(message).encode() + b"\n")
 
 
-def execute(request: dict[str, Any], error_fd: int) -> None:
+def exec_in_new_session(request: dict[str, Any], error_fd: int) -> None:
     """Becomes the command. Never returns."""
     step = "cwd"
     try:
         os.setsid()
-        set_process_option(PR_SET_PDEATHSIG, signal.SIGKILL)  # in case the supervisor itself is killed
+        set_prctl_option(PR_SET_PDEATHSIG, signal.SIGKILL)  # in case the supervisor itself is killed
         for number in signal.valid_signals():  # a command would inherit what Python or its own parent ignores
             if signal.getsignal(number) is signal.SIG_IGN:
                 signal.signal(number, signal.SIG_DFL)
@@ -144,29 +144,29 @@ def execute(request: dict[str, Any], error_fd: int) -> None:
         os._exit(127)
 
 
-def set_process_option(option: int, value: int) -> None:
+def set_prctl_option(option: int, value: int) -> None:
     if IS_LINUX:
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
-def release_standard_streams() -> None:
+def redirect_standard_streams_to_null() -> None:
     null_fd = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null_fd, fd)
 
 
-def send_signal(pid: int, number: int) -> None:
+def send_signal_ignoring_errors(pid: int, number: int) -> None:
     """To a process, or with a negative `pid` to a process group."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)
 
 
-def find_descendants() -> list[int]:
+def find_descendant_pids() -> list[int]:
     """The living processes below this one; empty on systems without /proc."""
     children: dict[int, list[int]] = {}
     for entry in os.listdir("/proc") if IS_LINUX else ():  # noqa: PTH208 - pathlib takes long to import
         if entry.isdecimal():
-            state, parent = read_state(int(entry))
+            state, parent = read_process_state_and_parent(int(entry))
             if state not in "ZX":
                 children.setdefault(parent, []).append(int(entry))
     descendants, unvisited = [], [os.getpid()]
@@ -177,7 +177,7 @@ def find_descendants() -> list[int]:
     return descendants
 
 
-def read_state(pid: int) -> tuple[str, int]:
+def read_process_state_and_parent(pid: int) -> tuple[str, int]:
     """State and parent of a process; "X" if it has ended."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - pathlib is not loaded here
@@ -187,7 +187,7 @@ def read_state(pid: int) -> tuple[str, int]:
     return state.decode(), int(parent)
 
 
-def read_name(pid: int) -> str:
+def read_process_name(pid: int) -> str:
     """The program's name. Its arguments may hold secrets."""
     try:
         with open(f"/proc/{pid}/comm", "rb") as file:  # noqa: PTH123 - pathlib is not loaded here

@@ -8,16 +8,23 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, StrictBool, model_validator
 
-from watchdog.config_types import ByteSize, ConfigModel, FieldPath, FieldValidationError, LocalFilePath, exactly_one_of
+from watchdog.config_types import (
+    ByteSize,
+    ConfigModel,
+    FieldPath,
+    FieldValidationError,
+    LocalFilePath,
+    require_exactly_one_of,
+)
 from watchdog.domain.model import Json
 from watchdog.domain.probe_state import short_digest
-from watchdog.net.auth import Auth, find_header_and_auth_problems
-from watchdog.net.body_limits import DEFAULT_MAX_BODY_BYTES, MAX_CONFIGURABLE_BODY_BYTES, MIN_MCP_SESSION_BYTES
+from watchdog.net.auth import HttpAuth, find_header_and_auth_problems
+from watchdog.net.body_limits import DEFAULT_MAX_BODY_BYTES, MAX_CONFIGURABLE_BODY_BYTES, MIN_MCP_SESSION_BYTES_LIMIT
 from watchdog.net.command_line import redact_command
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.redact import redact_url
 from watchdog.net.tls import TlsConfig
-from watchdog.net.url import HttpUrl, parse_url
+from watchdog.net.url import HttpUrl, parse_http_url
 
 if TYPE_CHECKING:
     from watchdog.net.http import HttpRequest
@@ -50,7 +57,7 @@ class HttpTarget(ConfigModel):
     json_body: Json = Field(default=None, alias="json")
     """The request body as a value, sent as JSON with `Content-Type: application/json`. Cannot be combined with
     `body`."""
-    auth: Auth | None = None
+    auth: HttpAuth | None = None
     """Credentials for the `Authorization` header."""
     tls: TlsConfig = TlsConfig()
     """How to verify the server's certificate, and which client certificate to send."""
@@ -80,7 +87,7 @@ class HttpTarget(ConfigModel):
 
     @property
     def host(self) -> str:
-        return parse_url(self.url).host
+        return parse_http_url(self.url).host
 
     def build_request(
         self, idempotency_key: str, allow_private_addresses: bool, phase_timer: PhaseTimer, now: int
@@ -135,7 +142,7 @@ class McpTarget(ConfigModel):
     """For `command`: the working directory."""
     headers: dict[str, str] = Field(default_factory=dict)
     """For `url` and `sse`: headers of every request."""
-    auth: Auth | None = None
+    auth: HttpAuth | None = None
     """For `url` and `sse`: credentials for the `Authorization` header."""
     tls: TlsConfig = TlsConfig()
     """For `url` and `sse`: how the server's certificate is verified, and the client certificate."""
@@ -152,7 +159,7 @@ class McpTarget(ConfigModel):
     def _validation_errors(self) -> list[tuple[FieldPath, str]]:
         """Fields that do not fit together. Subclasses add their own errors."""
         errors = find_header_and_auth_problems(self.headers, self.auth)
-        exactly_one_of(self, ("url", "sse", "command"))
+        require_exactly_one_of(self, ("url", "sse", "command"))
         transport = "url" if self.url else "sse" if self.sse else "command"
         for names, transports in ((("env", "cwd"), ("command",)), (("headers", "auth", "tls"), ("url", "sse"))):
             if transport not in transports:
@@ -173,7 +180,7 @@ class McpTarget(ConfigModel):
 
     @property
     def host(self) -> str:
-        return "" if self.command else parse_url(self.url or self.sse).host
+        return "" if self.command else parse_http_url(self.url or self.sse).host
 
     def build_session_target(self, allow_private_addresses: bool) -> McpHttpEndpoint | McpServerCommand:
         from watchdog.net.mcp import McpHttpEndpoint, McpServerCommand
@@ -194,4 +201,4 @@ class McpTarget(ConfigModel):
 
     @property
     def _max_session_bytes(self) -> int:
-        return max(MIN_MCP_SESSION_BYTES, self.max_body + (1 << 20))
+        return max(MIN_MCP_SESSION_BYTES_LIMIT, self.max_body + (1 << 20))

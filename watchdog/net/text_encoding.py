@@ -16,13 +16,13 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-_SAFE_CHARSET_PATTERN = re.compile(
+_ACCEPTED_CHARSET_PATTERN = re.compile(
     r"(iso-?8859|windows-12|cp12|utf-?16|utf-?32|gb|big5|shift_jis|euc-|koi8|latin)", re.IGNORECASE
 )
 """Some of Python's codecs take quadratic time; these take linear time."""
 
 
-class JsonProblem(NamedTuple):
+class JsonParseProblem(NamedTuple):
     """Why a body that should be JSON is not."""
 
     reason: str
@@ -30,7 +30,7 @@ class JsonProblem(NamedTuple):
     """ "the body is not valid JSON: Expecting value at line 3, column 9"."""
 
 
-def decode_text(data: bytes, content_type: str = "") -> str:
+def decode_body_text(data: bytes, content_type: str = "") -> str:
     """As its byte-order mark states, else as UTF-16 or UTF-32 if its zero bytes show that, else as UTF-8, else in the
     declared charset if it is a safe one, else with `�`."""
     for mark, encoding in _BYTE_ORDER_MARKS:
@@ -45,22 +45,22 @@ def decode_text(data: bytes, content_type: str = "") -> str:
         return data.decode()
     except UnicodeDecodeError:
         declared = re.search(r"charset=[\"']?([\w-]+)", content_type)
-        charset = declared[1].lower() if declared and _SAFE_CHARSET_PATTERN.match(declared[1]) else "utf-8"
+        charset = declared[1].lower() if declared and _ACCEPTED_CHARSET_PATTERN.match(declared[1]) else "utf-8"
         try:
             return data.decode(charset, "replace")
         except LookupError:
             return data.decode(errors="replace")
 
 
-def parse_json(text: str) -> tuple[Json, JsonProblem | None]:
+def parse_json_with_problem(text: str) -> tuple[Json, JsonParseProblem | None]:
     """The value, or the text itself and why it is no JSON."""
     try:
         return json.loads(text), None
     except json.JSONDecodeError as error:
         if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated"):
             size = f"{len(text)} characters" if text.strip() else "it is empty"
-            return text, JsonProblem("json.truncated", f"the body ends before its JSON is complete: {size}")
+            return text, JsonParseProblem("json.truncated", f"the body ends before its JSON is complete: {size}")
         place = f"at line {error.lineno}, column {error.colno}"
-        return text, JsonProblem("json.invalid", f"the body is not valid JSON: {error.msg} {place}")
+        return text, JsonParseProblem("json.invalid", f"the body is not valid JSON: {error.msg} {place}")
     except (ValueError, RecursionError):
-        return text, JsonProblem("json.too_complex", "the body's JSON is nested deeper than Watchdog reads")
+        return text, JsonParseProblem("json.too_complex", "the body's JSON is nested deeper than Watchdog reads")

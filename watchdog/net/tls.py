@@ -49,9 +49,9 @@ def create_ssl_context(tls: TlsConfig) -> ssl.SSLContext:
     """Takes about 15 ms, so contexts are cached. Raises ProbeError (internal) if a file is unusable."""
     import ssl
 
-    with _translate_file_errors("ca_file", tls.ca_file):
+    with _tls_file_errors_as_probe_errors("ca_file", tls.ca_file):
         context = ssl.create_default_context(cafile=tls.ca_file or None)
-    if not tls.ca_file and not _has_trusted_authorities(context):
+    if not tls.ca_file and not _has_trusted_certificate_authorities(context):
         import certifi
 
         context.load_verify_locations(certifi.where())
@@ -60,11 +60,11 @@ def create_ssl_context(tls: TlsConfig) -> ssl.SSLContext:
     if not tls.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    _configure_protocol(context, tls)
+    _configure_versions_and_ciphers(context, tls)
     return context
 
 
-def _configure_protocol(context: ssl.SSLContext, tls: TlsConfig) -> None:
+def _configure_versions_and_ciphers(context: ssl.SSLContext, tls: TlsConfig) -> None:
     """Versions and ciphers as wide as OpenSSL's own defaults, which curl uses; Python's list is narrower."""
     import ssl
 
@@ -79,15 +79,15 @@ def _configure_protocol(context: ssl.SSLContext, tls: TlsConfig) -> None:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     if tls.cert_file:
-        with _translate_file_errors("cert_file", tls.cert_file):
-            context.load_cert_chain(tls.cert_file, tls.key_file or None, password=_reject_encrypted_key)
+        with _tls_file_errors_as_probe_errors("cert_file", tls.cert_file):
+            context.load_cert_chain(tls.cert_file, tls.key_file or None, password=_reject_encrypted_private_key)
 
 
 _OP_LEGACY_SERVER_CONNECT = 0x4
 """SSL_OP_LEGACY_SERVER_CONNECT: servers without secure renegotiation. Python names it only from 3.12 on."""
 
 
-class CertificateRequestRecorder:
+class ClientCertificateRequestRecorder:
     """Records whether a server asks for a client certificate during a handshake."""
 
     def __init__(self) -> None:
@@ -104,25 +104,25 @@ _CERTIFICATE_REQUEST_MESSAGE = 13
 """RFC 8446, HandshakeType."""
 
 
-def create_inspection_context(tls: TlsConfig, recorder: CertificateRequestRecorder) -> ssl.SSLContext:
+def create_unverified_ssl_context(tls: TlsConfig, recorder: ClientCertificateRequestRecorder) -> ssl.SSLContext:
     """For a handshake that only looks at the server: verifies nothing and accepts every version and cipher."""
     import ssl
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    _configure_protocol(context, tls.model_copy(update={"allow_legacy": True}))
+    _configure_versions_and_ciphers(context, tls.model_copy(update={"allow_legacy": True}))
     context._msg_callback = recorder  # type: ignore[attr-defined] # the only hook that shows what a server requests
     return context
 
 
-def _reject_encrypted_key() -> str:
+def _reject_encrypted_private_key() -> str:
     """Called for an encrypted key. Without it OpenSSL would prompt on the terminal."""
     raise ValueError("its key is encrypted")
 
 
 @contextmanager
-def _translate_file_errors(option: str, path: str) -> Iterator[None]:
+def _tls_file_errors_as_probe_errors(option: str, path: str) -> Iterator[None]:
     import ssl
 
     try:
@@ -137,7 +137,7 @@ def _translate_file_errors(option: str, path: str) -> Iterator[None]:
     raise ProbeError("tls.invalid_file", f"cannot use {option} {path}: {problem}", "tls", is_internal=True)
 
 
-def _has_trusted_authorities(context: ssl.SSLContext) -> bool:
+def _has_trusted_certificate_authorities(context: ssl.SSLContext) -> bool:
     """OpenSSL reads a directory of authorities on demand, so the context does not list its contents."""
     import ssl
 

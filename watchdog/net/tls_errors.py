@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Mapping
 from typing import NamedTuple
 
-_REASON_BY_VERIFY_CODE = {
+_REASON_BY_OPENSSL_VERIFY_CODE = {
     9: "tls.not_yet_valid",
     10: "tls.expired",
     **dict.fromkeys((2, 19, 20, 21, 27), "tls.untrusted"),
@@ -22,7 +22,7 @@ _REASON_BY_VERIFY_CODE = {
     68: "tls.weak_security",
 }
 """OpenSSL's X509_V_ERR codes. Every other code is `tls.invalid_chain`."""
-_REASON_BY_HANDSHAKE_ERROR = (
+_REASON_BY_OPENSSL_ERROR = (
     ("NO_APPLICATION_PROTOCOL", "protocol.http2_only"),
     ("WRONG_VERSION_NUMBER", "tls.not_tls"),
     ("RECORD_LAYER_FAILURE", "tls.not_tls"),
@@ -43,7 +43,7 @@ _REASON_BY_HANDSHAKE_ERROR = (
     ("INSUFFICIENT_SECURITY", "tls.handshake_refused"),
 )
 """Parts of OpenSSL's error names, the first that occurs applies."""
-_CLIENT_CERTIFICATE_PROBLEMS = (
+_CLIENT_CERTIFICATE_PROBLEM_BY_ERROR = (
     ("ALERT_UNKNOWN_CA", "the server does not trust the authority that signed the client certificate"),
     ("ALERT_CERTIFICATE_EXPIRED", "the server reports that the client certificate has expired"),
     ("ALERT_CERTIFICATE_REVOKED", "the server reports that the client certificate is revoked"),
@@ -66,20 +66,20 @@ def classify_ssl_error(error: ssl.SSLError) -> SslProblem:
     """Without what only the certificate shows, such as its dates; `TlsHandshake` adds that."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return _classify_verification_error(error)
-    name = _error_name(error)
+    name = _openssl_error_name(error)
     if "UNEXPECTED_EOF" in name or isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return SslProblem("tls.closed", retryable=True)
-    for part, problem in _CLIENT_CERTIFICATE_PROBLEMS:
+    for part, problem in _CLIENT_CERTIFICATE_PROBLEM_BY_ERROR:
         if part in name:
             return SslProblem("tls.client_certificate_rejected", {"problem": problem})
     facts = {"problem": name.lower().replace("_", " ")}
-    for part, reason in _REASON_BY_HANDSHAKE_ERROR:
+    for part, reason in _REASON_BY_OPENSSL_ERROR:
         if part in name:
             return SslProblem(reason, facts)
     return SslProblem("tls.failed", facts)
 
 
-def _error_name(error: ssl.SSLError) -> str:
+def _openssl_error_name(error: ssl.SSLError) -> str:
     """OpenSSL's name of the error, as "TLSV1_ALERT_UNKNOWN_CA". Python has no name for newer ones, only their text."""
     if error.reason:
         return error.reason
@@ -89,7 +89,7 @@ def _error_name(error: ssl.SSLError) -> str:
 
 def _classify_verification_error(error: ssl.SSLCertVerificationError) -> SslProblem:
     text = error.verify_message
-    reason = _REASON_BY_VERIFY_CODE.get(error.verify_code)
+    reason = _REASON_BY_OPENSSL_VERIFY_CODE.get(error.verify_code)
     if reason is None:
         return SslProblem("tls.invalid_chain", {"problem": text})
     host = re.search(r"not valid for '(.+)'", text)

@@ -12,10 +12,10 @@ from pydantic import AfterValidator, WithJsonSchema
 
 from watchdog.config_types import ALLOW_FROM_FILE
 
-_DEFAULT_PORTS = {"http": 80, "https": 443}
+_DEFAULT_PORT_BY_URL_SCHEME = {"http": 80, "https": 443}
 
 
-class Url(NamedTuple):
+class ParsedHttpUrl(NamedTuple):
     """An absolute http or https URL."""
 
     scheme: str
@@ -35,19 +35,19 @@ class Url(NamedTuple):
     def authority(self) -> str:
         """The value of the Host header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
+        return host if self.port == _DEFAULT_PORT_BY_URL_SCHEME[self.scheme] else f"{host}:{self.port}"
 
     @property
     def url_without_credentials(self) -> str:
         return f"{self.scheme}://{self.authority}{self.path_and_query}"
 
-    def join(self, location: str) -> Url:
+    def join(self, location: str) -> ParsedHttpUrl:
         """Resolves a `Location` header against this URL, without credentials. Raises ValueError."""
-        return parse_url(urljoin(self.url_without_credentials, location.strip()))._replace(userinfo="")
+        return parse_http_url(urljoin(self.url_without_credentials, location.strip()))._replace(userinfo="")
 
 
 @lru_cache(4096)
-def parse_url(text: str) -> Url:
+def parse_http_url(text: str) -> ParsedHttpUrl:
     """Parses an absolute http or https URL. Raises ValueError, with a message for people, for anything else."""
     if re.search(r"[\x00-\x1f\x7f]", text) or text != text.strip():
         raise ValueError("a URL must not contain control characters or have spaces around it")
@@ -56,7 +56,7 @@ def parse_url(text: str) -> Url:
         port = parts.port
     except ValueError as error:
         raise ValueError(f"invalid URL: {error}") from None
-    if parts.scheme not in _DEFAULT_PORTS:
+    if parts.scheme not in _DEFAULT_PORT_BY_URL_SCHEME:
         raise ValueError("expected a URL that starts with http:// or https://")
     if port == 0:
         raise ValueError("invalid URL: port 0")
@@ -66,16 +66,16 @@ def parse_url(text: str) -> Url:
     if "\\" in parts.netloc:  # browsers take it for the end of the host
         raise ValueError("invalid URL: backslash before the path")
     userinfo, at, _ = parts.netloc.rpartition("@")
-    return Url(
+    return ParsedHttpUrl(
         parts.scheme,
-        _normalize_host(parts.hostname or ""),
-        port or _DEFAULT_PORTS[parts.scheme],
+        _normalize_url_host(parts.hostname or ""),
+        port or _DEFAULT_PORT_BY_URL_SCHEME[parts.scheme],
         path,
         unquote(userinfo) if at else "",
     )
 
 
-def _normalize_host(host: str) -> str:
+def _normalize_url_host(host: str) -> str:
     if ":" in host:
         try:
             address = IPv6Address(host)
@@ -97,8 +97,8 @@ def _normalize_host(host: str) -> str:
 
 
 def validate_http_url(text: str) -> str:
-    """The URL, unchanged. Raises ValueError, as `parse_url`."""
-    parse_url(text)
+    """The URL, unchanged. Raises ValueError, as `parse_http_url`."""
+    parse_http_url(text)
     return text
 
 

@@ -95,14 +95,14 @@ async def _start_worker() -> _Worker:
             own_end.close()
             raise
     worker = _Worker(process, *await asyncio.open_unix_connection(sock=own_end))
-    await _send(worker.writer, pickle.dumps(sys.path))
+    await _send_with_size_header(worker.writer, pickle.dumps(sys.path))
     return worker
 
 
 async def _exchange(worker: _Worker, request: bytes) -> tuple[bool, Any]:
     """Whether the function has returned, and its result, or else what it has raised."""
     try:
-        await _send(worker.writer, request)
+        await _send_with_size_header(worker.writer, request)
         [size] = struct.unpack(worker_program.HEADER, await worker.reader.readexactly(worker_program.HEADER_BYTES))
         response: tuple[bool, Any] = pickle.loads(  # noqa: S301 - from a process of our own
             await worker.reader.readexactly(size)
@@ -115,7 +115,7 @@ async def _exchange(worker: _Worker, request: bytes) -> tuple[bool, Any]:
     return response
 
 
-async def _send(writer: asyncio.StreamWriter, data: bytes) -> None:
+async def _send_with_size_header(writer: asyncio.StreamWriter, data: bytes) -> None:
     writer.write(struct.pack(worker_program.HEADER, len(data)))
     for start in range(0, len(data), WRITE_CHUNK_BYTES):
         writer.write(data[start : start + WRITE_CHUNK_BYTES])

@@ -8,9 +8,9 @@ from watchdog.notifiers.email import EmailNotifier, SmtpServerSettings
 from watchdog.notifiers.log import LogNotifier
 from watchdog.notifiers.slack import SlackNotifier
 from watchdog.notifiers.webhook import WebhookNotifier
-from watchdog.registry import Registry
+from watchdog.registry import KindRegistry
 
-NOTIFIER_KINDS: Registry[Notifier] = Registry(SlackNotifier, EmailNotifier, WebhookNotifier, LogNotifier)
+NOTIFIER_KINDS: KindRegistry[Notifier] = KindRegistry(SlackNotifier, EmailNotifier, WebhookNotifier, LogNotifier)
 
 __all__ = [
     "NOTIFIER_KINDS",

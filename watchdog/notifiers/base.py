@@ -1,9 +1,9 @@
 """What all notifiers share: their configuration, and the interface through which they deliver.
 
 `DeliveryError.retry_for_s` limits how long the outbox retries before it marks the notification as undelivered:
-├── math.inf              (default) as long as the outbox retries anything: an outage of the receiver
-├── CONFIG_ERROR_RETRY_S  an error that a person has to fix, and may be fixing: a token, a channel, a quota, a policy
-└── 0                     no retry can help: the receiver rejects the message itself
+├── math.inf                     (default) as long as the outbox retries anything: an outage of the receiver
+├── CONFIG_ERROR_RETRY_PERIOD_S  an error that a person has to fix: a token, a channel, a quota, a policy
+└── 0                            no retry can help: the receiver rejects the message itself
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from watchdog.config_types import ConfigModel
 from watchdog.domain.model import AlertContext, Json, Notification
 
 if TYPE_CHECKING:
-    from watchdog.net import Network, ProbeError
+    from watchdog.net import NetworkAccess, ProbeError
 
 
-CONFIG_ERROR_RETRY_S = 3_600.0
+CONFIG_ERROR_RETRY_PERIOD_S = 3_600.0
 
 
 class DeliveryError(Exception):
@@ -44,7 +44,7 @@ class DeliveryError(Exception):
         self.maybe_delivered = maybe_delivered
 
 
-def unreachable_error(error: ProbeError, host: str, port: int) -> DeliveryError:
+def receiver_unreachable_error(error: ProbeError, host: str, port: int) -> DeliveryError:
     """The receiver at that address gave no usable response."""
     from watchdog.net.connector import format_socket_address
 
@@ -60,7 +60,7 @@ class DeliveryRequest:
     previous_receipt: Mapping[str, Json]
     """The receipt of the incident's last delivery to this destination: a Slack channel and ts, a Message-ID. Empty for
     the first delivery."""
-    network: Network
+    network: NetworkAccess
     partial_receipt: Mapping[str, Json] = field(default_factory=dict)
     """What earlier attempts at this notification delivered."""
 

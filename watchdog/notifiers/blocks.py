@@ -7,49 +7,54 @@ from urllib.parse import quote
 
 from watchdog.domain.model import HealthState, Json
 from watchdog.notifiers.message import AlertMessage
-from watchdog.notifiers.message_fields import MessageField
+from watchdog.notifiers.message_fields import AlertMessageField
 
-MAX_HEADER_CHARS, MAX_URL_CHARS = 150, 1_000
+MAX_SLACK_HEADER_CHARS, MAX_SLACK_URL_CHARS = 150, 1_000
 """The first is Slack's limit. The limits of `AlertMessage` keep everything else far below those of Slack."""
-_HTML_ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
-_MARKUP_LOOKALIKES = {"*": "\u2217", "_": "\u02cd", "~": "\u223c", "`": "\u02cb"}
+_MRKDWN_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+_MRKDWN_LOOKALIKES = {"*": "\u2217", "_": "\u02cd", "~": "\u223c", "`": "\u02cb"}
 
 
 def escape_mrkdwn(text: str) -> str:
     """Escapes a text that Slack parses: it creates no mention, link or formatting. `_` inside words is harmless."""
-    text = re.sub(r"(?<!\w)[*_~]|[*_~](?!\w)|`", lambda markup: _MARKUP_LOOKALIKES[markup[0]], text)
-    return text.translate(_HTML_ENTITIES)
+    text = re.sub(r"(?<!\w)[*_~]|[*_~](?!\w)|`", lambda markup: _MRKDWN_LOOKALIKES[markup[0]], text)
+    return text.translate(_MRKDWN_ESCAPES)
 
 
-def fallback_text(message: AlertMessage) -> str:
+def slack_fallback_text(message: AlertMessage) -> str:
     """For lock screens, and the whole message if Slack rejects the blocks."""
-    return escape_mrkdwn(f"{_state_symbol(message)} {message.summary_text}")
+    return escape_mrkdwn(f"{_slack_state_symbol(message)} {message.summary_text}")
 
 
-def build_blocks(message: AlertMessage) -> list[Json]:
-    headline = f"{_state_symbol(message)} {message.event_line}"
-    header = escape_and_truncate(headline, MAX_HEADER_CHARS)
+def build_slack_blocks(message: AlertMessage) -> list[Json]:
+    headline = f"{_slack_state_symbol(message)} {message.event_line}"
+    header = escape_and_truncate_mrkdwn(headline, MAX_SLACK_HEADER_CHARS)
     header_text = {"type": "plain_text", "text": header, "emoji": not message.is_open}
     blocks: list[Json] = [{"type": "header", "block_id": "header", "text": header_text}]
     if message.notice:
-        blocks.append(_section_block("notice", escape_mrkdwn(message.notice)))
+        blocks.append(_slack_section_block("notice", escape_mrkdwn(message.notice)))
     if header != escape_mrkdwn(headline):
-        blocks.append(_section_block("title", escape_mrkdwn(message.title)))
-    blocks.append(_section_block("main_fields", "\n".join(map(_format_field, message.main_fields))))
+        blocks.append(_slack_section_block("title", escape_mrkdwn(message.title)))
+    blocks.append(_slack_section_block("main_fields", "\n".join(map(_format_mrkdwn_field, message.main_fields))))
     attributes = [_mrkdwn_object(f"*{field.label}*\n{escape_mrkdwn(field.text)}") for field in message.attribute_fields]
     blocks.append({"type": "section", "block_id": "attributes", "fields": attributes})
     if message.evidence:
-        blocks.append(_preformatted_block("evidence", message.evidence))
-    if message.is_open and _safe_url(message.incident_url):
+        blocks.append(_slack_preformatted_block("evidence", message.evidence))
+    if message.is_open and _mrkdwn_safe_url(message.incident_url):
         label = {"type": "plain_text", "text": "Details"}
-        button = {"type": "button", "action_id": "details", "text": label, "url": _safe_url(message.incident_url)}
+        button = {
+            "type": "button",
+            "action_id": "details",
+            "text": label,
+            "url": _mrkdwn_safe_url(message.incident_url),
+        }
         blocks.append({"type": "actions", "block_id": "actions", "elements": [button]})
-    if footer := _footer_text(message):
+    if footer := _slack_footer_text(message):
         blocks.append({"type": "context", "block_id": "footer", "elements": [_mrkdwn_object(footer)]})
     return blocks
 
 
-def escape_and_truncate(text: str, max_chars: int) -> str:
+def escape_and_truncate_mrkdwn(text: str, max_chars: int) -> str:
     """Escapes the text and cuts it so that it is within the limit, whichever way Slack counts characters."""
     escaped = escape_mrkdwn(text)
     while len(escaped.encode("utf-16-le")) > 2 * max_chars:
@@ -58,45 +63,49 @@ def escape_and_truncate(text: str, max_chars: int) -> str:
     return escaped
 
 
-def _state_symbol(message: AlertMessage) -> str:
+def _slack_state_symbol(message: AlertMessage) -> str:
     return "✅" if message.state is HealthState.UP else message.state_symbol
 
 
-def _format_field(field: MessageField) -> str:
+def _format_mrkdwn_field(field: AlertMessageField) -> str:
     parts = [f"*{field.label}*", _format_code(field.code), escape_mrkdwn(field.text)]
     return " ".join(part for part in parts if part)
 
 
 def _format_code(text: str) -> str:
-    return f"`{text.replace('`', _MARKUP_LOOKALIKES['`']).translate(_HTML_ENTITIES)}`" if text else ""
+    return f"`{text.replace('`', _MRKDWN_LOOKALIKES['`']).translate(_MRKDWN_ESCAPES)}`" if text else ""
 
 
-def _footer_text(message: AlertMessage) -> str:
+def _slack_footer_text(message: AlertMessage) -> str:
     """Links. An open incident has a button of its own."""
-    details = _format_link(message.incident_url, "Incident") if not message.is_open else ""
-    links = (details, _format_link(message.probe_url, "Probe"), _format_link(message.runbook_url, "Runbook"))
+    details = _format_mrkdwn_link(message.incident_url, "Incident") if not message.is_open else ""
+    links = (
+        details,
+        _format_mrkdwn_link(message.probe_url, "Probe"),
+        _format_mrkdwn_link(message.runbook_url, "Runbook"),
+    )
     return " · ".join(filter(None, links))
 
 
-def _format_link(url: str, label: str) -> str:
-    return f"<{_safe_url(url).replace('&', '&amp;')}|{label}>" if _safe_url(url) else ""
+def _format_mrkdwn_link(url: str, label: str) -> str:
+    return f"<{_mrkdwn_safe_url(url).replace('&', '&amp;')}|{label}>" if _mrkdwn_safe_url(url) else ""
 
 
-def _safe_url(text: str) -> str:
+def _mrkdwn_safe_url(text: str) -> str:
     """The URL without characters that end a link. Empty if it is not an http URL, or too long."""
     quoted = quote(text, safe="%/:?#[]@!$&'()*+,;=~")
-    return quoted if re.match(r"https?://.", text) and len(quoted) <= MAX_URL_CHARS else ""
+    return quoted if re.match(r"https?://.", text) and len(quoted) <= MAX_SLACK_URL_CHARS else ""
 
 
 def _mrkdwn_object(text: str) -> Json:
     return {"type": "mrkdwn", "text": text, "verbatim": True}
 
 
-def _section_block(id: str, text: str) -> Json:
+def _slack_section_block(id: str, text: str) -> Json:
     return {"type": "section", "block_id": id, "text": _mrkdwn_object(text)}
 
 
-def _preformatted_block(id: str, text: str) -> Json:
+def _slack_preformatted_block(id: str, text: str) -> Json:
     """Literal text, which Slack does not parse."""
     element = {"type": "rich_text_preformatted", "elements": [{"type": "text", "text": text}]}
     return {"type": "rich_text", "block_id": id, "elements": [element]}

@@ -14,10 +14,16 @@ from pydantic import AfterValidator, Field, StrictInt, model_validator
 from watchdog.config_types import ConfigModel, Secret
 from watchdog.domain.model import IncidentEvent, Json
 from watchdog.domain.text import truncate_with_ellipsis
-from watchdog.net import error_from_exception
-from watchdog.notifiers.base import CONFIG_ERROR_RETRY_S, DeliveryError, DeliveryRequest, Notifier, unreachable_error
-from watchdog.notifiers.message import compose_message
-from watchdog.notifiers.message_fields import safe_line
+from watchdog.net import probe_error_from_exception
+from watchdog.notifiers.base import (
+    CONFIG_ERROR_RETRY_PERIOD_S,
+    DeliveryError,
+    DeliveryRequest,
+    Notifier,
+    receiver_unreachable_error,
+)
+from watchdog.notifiers.message import compose_alert_message
+from watchdog.notifiers.message_fields import to_safe_single_line
 
 if TYPE_CHECKING:
     import ssl
@@ -32,15 +38,15 @@ SMTP_TIMEOUT_S, SMTP_QUIT_TIMEOUT_S = 18.0, 1.0
 """Until the server has accepted the email, and for its farewell. Together less than a delivery may take, so that an
 email that was sent counts as such, however slow the server is."""
 DEFAULT_SMTP_PORTS = {"starttls": 587, "tls": 465, "none": 25}
-UNKNOWN_ADDRESS_CODES = (550, 551, 553)
+SMTP_UNKNOWN_ADDRESS_CODES = (550, 551, 553)
 """Codes that servers without enhanced status codes send for an address that does not exist."""
-_ENHANCED_STATUS_PATTERN = re.compile(r"[245]\.\d{1,3}\.\d{1,3}\b")
-_CONTENT_REFUSAL_PATTERN = re.compile(r"5\.(6\.\d{1,3}|3\.4|2\.3)\b")
+_SMTP_ENHANCED_STATUS_PATTERN = re.compile(r"[245]\.\d{1,3}\.\d{1,3}\b")
+_SMTP_CONTENT_REFUSAL_PATTERN = re.compile(r"5\.(6\.\d{1,3}|3\.4|2\.3)\b")
 """Enhanced status codes (RFC 3463) about the content or the length of the email: no retry can help."""
 _DOMAIN_LABEL_PATTERN = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _EMAIL_ADDRESS_PATTERN = r"(?!\.|[^@]*\.[.@])[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}"
 _EMAIL_ADDRESS_PATTERN += rf"@(?:{_DOMAIN_LABEL_PATTERN}\.){{0,60}}{_DOMAIN_LABEL_PATTERN}"
-_SENDER_PATTERN = re.compile(
+_EMAIL_SENDER_PATTERN = re.compile(
     rf"""(?:"(?P<quoted>[^"\\]*)"|(?P<name>[^"\\<>]*)) *<(?P<address>{_EMAIL_ADDRESS_PATTERN})>"""
     rf"|{_EMAIL_ADDRESS_PATTERN}"
 )
@@ -53,10 +59,10 @@ def _validate_email_address(text: str) -> str:
     return text
 
 
-def _parse_sender(sender: str) -> Address:
+def _parse_email_sender(sender: str) -> Address:
     from email.headerregistry import Address
 
-    match = _SENDER_PATTERN.fullmatch(sender) if sender.isprintable() else None
+    match = _EMAIL_SENDER_PATTERN.fullmatch(sender) if sender.isprintable() else None
     if match is None:
         raise ValueError("expected an email address, optionally with a name: Watchdog <watchdog@acme.example>")
     name = (match["quoted"] or match["name"] or "").strip()
@@ -64,12 +70,12 @@ def _parse_sender(sender: str) -> Address:
     return Address(name or "Watchdog", user, domain)
 
 
-def _validate_sender(text: str) -> str:
-    _parse_sender(text)
+def _validate_email_sender(text: str) -> str:
+    _parse_email_sender(text)
     return text
 
 
-class SmtpReply(NamedTuple):
+class SmtpRefusal(NamedTuple):
     """A server's refusal, of the email or of one recipient."""
 
     code: int
@@ -80,17 +86,17 @@ class SmtpReply(NamedTuple):
         """For how long to retry. Time or an administrator may change every refusal but one of the content."""
         if not 500 <= self.code < 600:
             return math.inf
-        return 0 if _CONTENT_REFUSAL_PATTERN.match(self.text) else CONFIG_ERROR_RETRY_S
+        return 0 if _SMTP_CONTENT_REFUSAL_PATTERN.match(self.text) else CONFIG_ERROR_RETRY_PERIOD_S
 
     @property
     def is_unknown_address(self) -> bool:
         """Whether it is about the recipient's address itself. If others were reached, it is final."""
-        if _ENHANCED_STATUS_PATTERN.match(self.text):
+        if _SMTP_ENHANCED_STATUS_PATTERN.match(self.text):
             return self.text.startswith("5.1.")
-        return self.code in UNKNOWN_ADDRESS_CODES
+        return self.code in SMTP_UNKNOWN_ADDRESS_CODES
 
     def __str__(self) -> str:
-        return f"{self.code} {safe_line(self.text, 160)}".strip()
+        return f"{self.code} {to_safe_single_line(self.text, 160)}".strip()
 
 
 class SmtpServerSettings(ConfigModel):
@@ -106,7 +112,7 @@ class SmtpServerSettings(ConfigModel):
     """The user name to log in with; default: no login. Requires `password`."""
     password: Secret | None = None
     """The password of `username`."""
-    sender: Annotated[str, AfterValidator(_validate_sender)] = Field(alias="from")
+    sender: Annotated[str, AfterValidator(_validate_email_sender)] = Field(alias="from")
     """The sender's address, optionally with a name: `Watchdog <watchdog@acme.example>`."""
 
     @model_validator(mode="after")
@@ -117,9 +123,9 @@ class SmtpServerSettings(ConfigModel):
 
     @property
     def sender_address(self) -> Address:
-        return _parse_sender(self.sender)
+        return _parse_email_sender(self.sender)
 
-    async def send_mail(self, mail: EmailMessage, recipients: tuple[str, ...]) -> dict[str, SmtpReply]:
+    async def send_mail(self, mail: EmailMessage, recipients: tuple[str, ...]) -> dict[str, SmtpRefusal]:
         """Sends the email. Returns the recipients that the server refused, maybe all: address -> its reply. Raises
         DeliveryError."""
         import asyncio
@@ -134,7 +140,7 @@ class SmtpServerSettings(ConfigModel):
             port=port,
             use_tls=self.security == "tls",
             start_tls=self.security == "starttls",
-            tls_context=None if self.security == "none" else await asyncio.to_thread(_make_ssl_context),
+            tls_context=None if self.security == "none" else await asyncio.to_thread(_create_smtp_ssl_context),
             username=self.username or None,
             password=self.password.get_secret_value() if self.password is not None else None,
             local_hostname=socket.gethostname(),  # the default is a DNS lookup that blocks the event loop
@@ -150,9 +156,9 @@ class SmtpServerSettings(ConfigModel):
                 async with asyncio.timeout(SMTP_QUIT_TIMEOUT_S):
                     await client.execute_command(b"QUIT")
         except aiosmtplib.SMTPRecipientsRefused as error:
-            return {r.recipient: SmtpReply(r.code, r.message) for r in error.recipients}
+            return {r.recipient: SmtpRefusal(r.code, r.message) for r in error.recipients}
         except (aiosmtplib.SMTPException, OSError, ValueError) as error:
-            delivery_error = _delivery_error_from(error, self.host, port)
+            delivery_error = _delivery_error_from_smtp_error(error, self.host, port)
             delivery_error.maybe_delivered = client.is_email_sent and not isinstance(
                 error, aiosmtplib.SMTPResponseException
             )
@@ -161,7 +167,7 @@ class SmtpServerSettings(ConfigModel):
             if isinstance(client.transport, asyncio.WriteTransport):
                 client.transport.abort()  # an orderly end of TLS may take 30 s, for nothing
             client.close()
-        return {address: SmtpReply(reply.code, reply.message) for address, reply in refused.items()}
+        return {address: SmtpRefusal(reply.code, reply.message) for address, reply in refused.items()}
 
 
 class EmailNotifier(Notifier):
@@ -190,13 +196,13 @@ class EmailNotifier(Notifier):
         refused for good. While time or an administrator may still change some refusals, the partial receipt lists all
         others as `completed`.
         """
-        from watchdog.notifiers.email_letter import build_email, derive_message_id
+        from watchdog.notifiers.email_letter import build_email, derive_email_message_id
 
         if self.server is None:
             error_text = "the section `email` names no server"
-            raise DeliveryError("smtp.not_configured", error_text, retry_for_s=CONFIG_ERROR_RETRY_S)
-        message, sender = compose_message(request.alert_context), self.server.sender_address
-        message_id = derive_message_id(request.notification.idempotency_key, sender.domain)
+            raise DeliveryError("smtp.not_configured", error_text, retry_for_s=CONFIG_ERROR_RETRY_PERIOD_S)
+        message, sender = compose_alert_message(request.alert_context), self.server.sender_address
+        message_id = derive_email_message_id(request.notification.idempotency_key, sender.domain)
         is_first = request.notification.event is IncidentEvent.OPENED
         thread_id = "" if is_first else str(request.previous_receipt.get("message_id", ""))
         mail = build_email(
@@ -217,14 +223,14 @@ class EmailNotifier(Notifier):
                 error.partial_receipt = {**error.partial_receipt, "message_id": thread_id or message_id}
                 raise
             if len(replies) == len(remaining) and not completed:
-                raise _all_refused_error(replies)
+                raise _all_recipients_refused_error(replies)
             pending = {address: reply for address, reply in replies.items() if not reply.is_unknown_address}
             pending = {address: reply for address, reply in pending.items() if reply.retry_for_s}
             refused |= {address: str(reply) for address, reply in replies.items() if address not in pending}
             if pending:
                 others = [address for address in self.to if address not in pending]
                 receipt = {"completed": others, "refused": refused, "message_id": thread_id or message_id}
-                raise _some_refused_error(pending, receipt)
+                raise _some_recipients_refused_error(pending, receipt)
         if refused:
             import structlog
 
@@ -234,26 +240,28 @@ class EmailNotifier(Notifier):
         return {"message_id": thread_id or message_id, "refused": refused}
 
 
-def _all_refused_error(replies: Mapping[str, SmtpReply]) -> DeliveryError:
-    message = truncate_with_ellipsis(f"the server refuses all recipients: {_format_refusals(replies)}", 400)
+def _all_recipients_refused_error(replies: Mapping[str, SmtpRefusal]) -> DeliveryError:
+    message = truncate_with_ellipsis(f"the server refuses all recipients: {_format_smtp_refusals(replies)}", 400)
     retry_for_s = max(reply.retry_for_s for reply in replies.values())
     return DeliveryError("smtp.recipients_refused", message, retry_for_s=retry_for_s)
 
 
-def _some_refused_error(pending: Mapping[str, SmtpReply], partial_receipt: Mapping[str, Json]) -> DeliveryError:
+def _some_recipients_refused_error(
+    pending: Mapping[str, SmtpRefusal], partial_receipt: Mapping[str, Json]
+) -> DeliveryError:
     return DeliveryError(
         "smtp.recipients_refused",
-        truncate_with_ellipsis(f"refused for now: {_format_refusals(pending)}", 400),
+        truncate_with_ellipsis(f"refused for now: {_format_smtp_refusals(pending)}", 400),
         retry_for_s=max(reply.retry_for_s for reply in pending.values()),
         partial_receipt=partial_receipt,
     )
 
 
-def _format_refusals(replies: Mapping[str, SmtpReply]) -> str:
+def _format_smtp_refusals(replies: Mapping[str, SmtpRefusal]) -> str:
     return "; ".join(f"{address}: {reply}" for address, reply in replies.items())
 
 
-def _make_ssl_context() -> ssl.SSLContext:
+def _create_smtp_ssl_context() -> ssl.SSLContext:
     """Takes about 15 ms, so it runs in a thread."""
     from watchdog.net.tls import TlsConfig, create_ssl_context
 
@@ -270,23 +278,25 @@ _UNSUPPORTED_FEATURE_REASONS = {
 """A word in the library's error -> reason and message."""
 
 
-def _delivery_error_from(error: aiosmtplib.SMTPException | OSError | ValueError, host: str, port: int) -> DeliveryError:
+def _delivery_error_from_smtp_error(
+    error: aiosmtplib.SMTPException | OSError | ValueError, host: str, port: int
+) -> DeliveryError:
     """Omits the library's text, which may quote the email, and the server's reply to a password."""
     import aiosmtplib
 
     if isinstance(error, aiosmtplib.SMTPAuthenticationError):
         message = f"SMTP {error.code}: the server rejects the user name or the password"
-        retry_for_s = CONFIG_ERROR_RETRY_S if error.code >= 500 else math.inf
+        retry_for_s = CONFIG_ERROR_RETRY_PERIOD_S if error.code >= 500 else math.inf
         return DeliveryError("smtp.auth_failed", message, retry_for_s=retry_for_s)
     if isinstance(error, aiosmtplib.SMTPResponseException):
-        reply = SmtpReply(error.code, error.message)
+        reply = SmtpRefusal(error.code, error.message)
         return DeliveryError(f"smtp.{error.code}", f"SMTP {reply}", retry_for_s=reply.retry_for_s)
-    if network_error := error_from_exception(error):
-        return unreachable_error(network_error, host, port)
+    if network_error := probe_error_from_exception(error):
+        return receiver_unreachable_error(network_error, host, port)
     if isinstance(error, aiosmtplib.SMTPException):
         for word, (reason, message) in _UNSUPPORTED_FEATURE_REASONS.items():
             if word in str(error):
                 return DeliveryError(reason, message)
         return DeliveryError("smtp.protocol_error", "the server violates the SMTP protocol")
     message = "the email cannot be sent as configured"
-    return DeliveryError("delivery.invalid_request", message, retry_for_s=CONFIG_ERROR_RETRY_S)
+    return DeliveryError("delivery.invalid_request", message, retry_for_s=CONFIG_ERROR_RETRY_PERIOD_S)

@@ -14,15 +14,15 @@ from hashlib import blake2b
 from watchdog.domain.formatting import utc_datetime
 from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.notifiers.message import AlertMessage
-from watchdog.notifiers.message_fields import MessageField, replace_nbsp
+from watchdog.notifiers.message_fields import AlertMessageField, replace_nbsp
 from watchdog.resources import resource_path
 
-MAX_SUBJECT_CHARS = 200
-PREVIEW_LABELS = ("Since", "Was")
+MAX_EMAIL_SUBJECT_CHARS = 200
+EMAIL_PREVIEW_FIELD_LABELS = ("Since", "Was")
 """The field that mail clients show beside the subject."""
 
 
-def derive_message_id(idempotency_key: str, domain: str) -> str:
+def derive_email_message_id(idempotency_key: str, domain: str) -> str:
     """The same on every attempt, so that mail clients show one of two copies."""
     return f"<{blake2b(idempotency_key.encode(), digest_size=16).hexdigest()}@{domain}>"
 
@@ -37,7 +37,7 @@ def build_email(
     sent_at: int,
 ) -> EmailMessage:
     """`in_reply_to`: Message-ID of the first email of the thread; empty for the first."""
-    mail, subject = EmailMessage(policy=SMTP), email_subject(message)
+    mail, subject = EmailMessage(policy=SMTP), format_email_subject(message)
     mail["From"] = sender
     mail["To"] = ", ".join(recipients)
     mail["Subject"] = subject
@@ -47,19 +47,19 @@ def build_email(
         mail["In-Reply-To"] = mail["References"] = in_reply_to
     mail["Auto-Submitted"] = "auto-generated"
     mail["X-Auto-Response-Suppress"] = "All"
-    mail.set_content(render_text_part(message), cte="quoted-printable")
-    mail.add_alternative(render_html_part(message, subject), subtype="html", cte="quoted-printable")
+    mail.set_content(render_email_text_part(message), cte="quoted-printable")
+    mail.add_alternative(render_email_html_part(message, subject), subtype="html", cte="quoted-printable")
     return mail
 
 
-def email_subject(message: AlertMessage) -> str:
+def format_email_subject(message: AlertMessage) -> str:
     """`=?` would start an encoded word, which mail clients decode."""
-    return truncate_with_ellipsis(message.email_subject.replace("=?", "= ?"), MAX_SUBJECT_CHARS)
+    return truncate_with_ellipsis(message.email_subject.replace("=?", "= ?"), MAX_EMAIL_SUBJECT_CHARS)
 
 
-def render_text_part(message: AlertMessage) -> str:
+def render_email_text_part(message: AlertMessage) -> str:
     parts = [f"{message.state_symbol} {message.event_line}", message.notice]
-    parts.append("\n".join(map(_format_field, (*message.main_fields, *message.attribute_fields))))
+    parts.append("\n".join(map(_format_plain_text_field, (*message.main_fields, *message.attribute_fields))))
     if message.evidence:
         indented = "\n".join(f"    {line}" for line in message.evidence.splitlines())
         parts.append(f"Evidence (from the target, untrusted, secrets masked):\n\n{indented}")
@@ -68,19 +68,19 @@ def render_text_part(message: AlertMessage) -> str:
     return replace_nbsp("\n\n".join(part for part in parts if part) + "\n")
 
 
-def _format_field(field: MessageField) -> str:
+def _format_plain_text_field(field: AlertMessageField) -> str:
     return f"{field.label}: {' '.join(part for part in (field.code, field.text) if part)}"
 
 
-def render_html_part(message: AlertMessage, subject: str) -> str:
-    preview = next((field.text for field in message.main_fields if field.label in PREVIEW_LABELS), "")
+def render_email_html_part(message: AlertMessage, subject: str) -> str:
+    preview = next((field.text for field in message.main_fields if field.label in EMAIL_PREVIEW_FIELD_LABELS), "")
     urls = {"incident": message.incident_url, "probe": message.probe_url, "runbook": message.runbook_url}
     safe_urls = {name: url if re.match(r"https?://", url) else "" for name, url in urls.items()}
-    return _html_renderer()(message=message, subject=subject, preview=preview, urls=safe_urls)
+    return _load_email_html_renderer()(message=message, subject=subject, preview=preview, urls=safe_urls)
 
 
 @cache
-def _html_renderer() -> Callable[..., str]:
+def _load_email_html_renderer() -> Callable[..., str]:
     import css_inline
     import jinja2
 

@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from watchdog.domain.model import IncidentEvent, Json
 from watchdog.notifiers.base import DeliveryRequest, Notifier
-from watchdog.notifiers.message import compose_message
-from watchdog.notifiers.message_fields import MAX_NAME_CHARS, replace_nbsp, safe_line
+from watchdog.notifiers.message import compose_alert_message
+from watchdog.notifiers.message_fields import MAX_MESSAGE_NAME_CHARS, replace_nbsp, to_safe_single_line
 
 
 class LogNotifier(Notifier):
@@ -27,18 +27,18 @@ class LogNotifier(Notifier):
     async def send(self, request: DeliveryRequest) -> dict[str, Json]:
         import structlog
 
-        context, message = request.alert_context, compose_message(request.alert_context)
+        context, message = request.alert_context, compose_alert_message(request.alert_context)
         fields = {
             "incident": message.incident_id,
-            "probe_name": safe_line(context.probe.name, MAX_NAME_CHARS),
+            "probe_name": to_safe_single_line(context.probe.name, MAX_MESSAGE_NAME_CHARS),
             "rule": context.incident.rule,
-            "subject": safe_line(context.incident.subject, MAX_NAME_CHARS),
+            "subject": to_safe_single_line(context.incident.subject, MAX_MESSAGE_NAME_CHARS),
             "severity": context.incident.severity.value,
             "text": message.summary_text,
-            "evidence": safe_line(message.evidence, len(message.evidence)),
+            "evidence": to_safe_single_line(message.evidence, len(message.evidence)),
             "incident_url": message.incident_url,
             "probe_url": message.probe_url,
-            "notification_key": safe_line(request.notification.idempotency_key, 300),
+            "notification_key": to_safe_single_line(request.notification.idempotency_key, 300),
             "is_test": context.is_test,
         }
         entry = {

@@ -6,24 +6,24 @@ from dataclasses import dataclass
 
 from watchdog.domain.formatting import HEALTH_STATE_LABELS, HEALTH_STATE_SYMBOLS, format_duration_rounded
 from watchdog.domain.model import AlertContext, HealthState, Incident, IncidentEvent
-from watchdog.domain.rules import HEALTH_STATE_BY_RULE
+from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE
 from watchdog.domain.rules.job import is_heartbeat
 from watchdog.notifiers.message_fields import (
-    CLOSED_PHRASES,
-    MAX_CAUSE_CHARS,
-    MAX_NAME_CHARS,
-    SUBJECT_PREFIXES,
-    MessageField,
-    attribute_fields,
-    evidence_text,
+    CLOSED_PHRASE_BY_RESOLUTION,
+    MAX_MESSAGE_CAUSE_CHARS,
+    MAX_MESSAGE_NAME_CHARS,
+    SUBJECT_PREFIX_BY_RULE,
+    AlertMessageField,
+    build_attribute_fields,
+    build_opened_fields,
+    build_resolved_fields,
+    format_alert_evidence,
     observed_text,
-    opened_fields,
     replace_nbsp,
-    resolved_fields,
-    safe_line,
+    to_safe_single_line,
 )
 
-_RECOVERED_PHRASES = {
+_RECOVERED_PHRASE_BY_RULE = {
     "missing": "is listed again",
     "preference": "is met again",
     "stale": "has results again",
@@ -55,9 +55,9 @@ class AlertMessage:
     email_subject: str
     notice: str
     """Set for test messages and merged ones."""
-    main_fields: tuple[MessageField, ...]
+    main_fields: tuple[AlertMessageField, ...]
     """What was checked, expected and observed, since when, the newest results."""
-    attribute_fields: tuple[MessageField, ...]
+    attribute_fields: tuple[AlertMessageField, ...]
     """Severity, group, location."""
     evidence: str
     """Several lines of facts and the target's own text."""
@@ -91,31 +91,31 @@ class AlertMessage:
         return replace_nbsp(f"{self.event_line} · {self.attribute_fields[0].text}")
 
 
-def compose_message(context: AlertContext) -> AlertMessage:
+def compose_alert_message(context: AlertContext) -> AlertMessage:
     incident, is_open = context.incident, context.event is not IncidentEvent.RESOLVED
-    state = HEALTH_STATE_BY_RULE.get(incident.rule, HealthState.DOWN)
+    state = INCIDENT_HEALTH_STATE_BY_RULE.get(incident.rule, HealthState.DOWN)
     state_label = "No data" if incident.rule == "stale" else HEALTH_STATE_LABELS[state]
-    name = safe_line(context.probe.name, MAX_NAME_CHARS)
-    cause = safe_line(incident.message or incident.reason, MAX_CAUSE_CHARS)
+    name = to_safe_single_line(context.probe.name, MAX_MESSAGE_NAME_CHARS)
+    cause = to_safe_single_line(incident.message or incident.reason, MAX_MESSAGE_CAUSE_CHARS)
     change_text = ""
     if is_open:
         title, duration_text = cause if is_heartbeat(context.probe, incident) else f"{name}: {cause}", ""
         subject = f"[{state_label.upper()} {incident.severity}] {title}"
         if context.event is IncidentEvent.CHANGED:
-            change_text = _change_text(context, state_label, title)
+            change_text = _cause_change_text(context, state_label, title)
             subject = f"[CHANGED {incident.severity}] {change_text}"
-        main_fields = opened_fields(context, cause)
+        main_fields = build_opened_fields(context, cause)
     else:
-        recovered = incident.resolution not in CLOSED_PHRASES
+        recovered = incident.resolution not in CLOSED_PHRASE_BY_RESOLUTION
         duration = format_duration_rounded((incident.resolved_at or context.now) - incident.since)
-        event_text, cause_text = _closing_event_text(name, incident), _closing_cause_text(context, cause)
+        event_text, cause_text = _format_closing_event(name, incident), _closing_cause_suffix(context, cause)
         title = f"{event_text}{cause_text}"
         needs_for = not recovered or state_label in ("No data", "Unknown")
         past_state = f"{'' if recovered else 'was '}{state_label.lower()}"
         duration_text = f"{past_state} for {duration}" if needs_for else f"{past_state} {duration}"
-        subject = _closing_subject(name, event_text, incident, duration, recovered=recovered) + cause_text
+        subject = _closing_email_subject(name, event_text, incident, duration, recovered=recovered) + cause_text
         state, state_label = (HealthState.UP, "Up") if recovered else (HealthState.UNKNOWN, "Closed")
-        main_fields = resolved_fields(context, cause)
+        main_fields = build_resolved_fields(context, cause)
     return AlertMessage(
         is_open=is_open,
         is_test=context.is_test,
@@ -124,12 +124,12 @@ def compose_message(context: AlertContext) -> AlertMessage:
         title=title,
         duration_text=duration_text,
         email_subject=replace_nbsp(f"{'[TEST] ' * context.is_test}{subject}"),
-        notice=_notice_text(context),
+        notice=_test_or_merged_notice(context),
         main_fields=main_fields,
-        attribute_fields=attribute_fields(context),
-        evidence=evidence_text(context),
+        attribute_fields=build_attribute_fields(context),
+        evidence=format_alert_evidence(context),
         incident_url=context.incident_url,
-        runbook_url=safe_line(context.probe.runbook, 2_000),
+        runbook_url=to_safe_single_line(context.probe.runbook, 2_000),
         incident_id=incident.id,
         probe_url=context.probe_url,
         change_text=change_text,
@@ -139,35 +139,37 @@ def compose_message(context: AlertContext) -> AlertMessage:
 # --- titles
 
 
-def _change_text(context: AlertContext, state_label: str, title: str) -> str:
+def _cause_change_text(context: AlertContext, state_label: str, title: str) -> str:
     """ "Still down: API: connection refused (was: HTTP 503, expected 200)"."""
-    previous = safe_line(context.previous_cause, MAX_NAME_CHARS)
+    previous = to_safe_single_line(context.previous_cause, MAX_MESSAGE_NAME_CHARS)
     was = f" (was: {previous})" if previous and context.previous_cause != context.incident.message else ""
     return f"Still {state_label.lower()}: {title}{was}"
 
 
-def _closing_event_text(probe_name: str, incident: Incident) -> str:
+def _format_closing_event(probe_name: str, incident: Incident) -> str:
     """ "API recovered", "Search MCP: task reindex is no longer listed"."""
-    closed = CLOSED_PHRASES.get(incident.resolution)
+    closed = CLOSED_PHRASE_BY_RESOLUTION.get(incident.resolution)
     if incident.resolution == "probe.removed":
         return f"{probe_name} {closed}"
     if closed and incident.rule == "source":
         return f"{probe_name}: each job that vanished {closed}"
-    kind = SUBJECT_PREFIXES.get(incident.rule, "")
-    subject = safe_line(incident.subject, MAX_NAME_CHARS)
+    kind = SUBJECT_PREFIX_BY_RULE.get(incident.rule, "")
+    subject = to_safe_single_line(incident.subject, MAX_MESSAGE_NAME_CHARS)
     subject = f": {kind}{subject}" if subject not in ("", probe_name) else ""
-    return f"{probe_name}{subject} {closed or _RECOVERED_PHRASES.get(incident.rule, 'recovered')}"
+    return f"{probe_name}{subject} {closed or _RECOVERED_PHRASE_BY_RULE.get(incident.rule, 'recovered')}"
 
 
-def _closing_cause_text(context: AlertContext, cause: str) -> str:
+def _closing_cause_suffix(context: AlertContext, cause: str) -> str:
     """ " (was: HTTP 503)"; empty if the event states what was wrong."""
     incident = context.incident
-    if incident.resolution in CLOSED_PHRASES or incident.rule in _RECOVERED_PHRASES:
+    if incident.resolution in CLOSED_PHRASE_BY_RESOLUTION or incident.rule in _RECOVERED_PHRASE_BY_RULE:
         return ""
-    return f" (was: {safe_line(observed_text(context, cause), MAX_NAME_CHARS)})"
+    return f" (was: {to_safe_single_line(observed_text(context, cause), MAX_MESSAGE_NAME_CHARS)})"
 
 
-def _closing_subject(probe_name: str, event_text: str, incident: Incident, duration: str, *, recovered: bool) -> str:
+def _closing_email_subject(
+    probe_name: str, event_text: str, incident: Incident, duration: str, *, recovered: bool
+) -> str:
     if not recovered:
         return f"[CLOSED] {event_text}"
     if incident.rule == "availability":
@@ -177,7 +179,7 @@ def _closing_subject(probe_name: str, event_text: str, incident: Incident, durat
     return f"[RECOVERED] {event_text} after {duration}"
 
 
-def _notice_text(context: AlertContext) -> str:
+def _test_or_merged_notice(context: AlertContext) -> str:
     if context.is_test:
         return "This is a test message. Nothing is wrong."
     if context.merged:

@@ -30,11 +30,11 @@ from watchdog.domain.rules import job, task
 from watchdog.domain.text import replace_unsafe_characters, to_single_line, truncate_with_ellipsis
 from watchdog.domain.timestamps import parse_epoch
 
-MAX_NAME_CHARS, MAX_CAUSE_CHARS, MAX_EXCERPT_CHARS = 80, 240, 300
+MAX_MESSAGE_NAME_CHARS, MAX_MESSAGE_CAUSE_CHARS, MAX_MESSAGE_EXCERPT_CHARS = 80, 240, 300
 """The incident's page has the full text."""
-MAX_EXPECTATIONS = 10
+MAX_EXPECTATIONS_IN_MESSAGE = 10
 """Broken expectations that a message lists."""
-CLOSED_PHRASES = {
+CLOSED_PHRASE_BY_RESOLUTION = {
     "subject.no_longer_listed": "is no longer listed",
     "probe.removed": "was removed",
     "job.removal_accepted": "is accepted as removed",
@@ -45,12 +45,12 @@ CLOSED_PHRASES = {
 
 RULES_BESIDE_RUNS = ("service", "task", "missing", "tool", "schedule")
 """Rules about subjects that are independent of the runs of the probe and of their durations."""
-SUBJECT_PREFIXES = {"job": "job ", "schedule": "job ", "task": "task ", "missing": "task "}
+SUBJECT_PREFIX_BY_RULE = {"job": "job ", "schedule": "job ", "task": "task ", "missing": "task "}
 """By rule: what its subjects are."""
 
 
 @dataclass(frozen=True, slots=True)
-class MessageField:
+class AlertMessageField:
     """A labelled line: `code`, set in a monospaced font, followed by `text`."""
 
     label: str
@@ -58,7 +58,7 @@ class MessageField:
     code: str = ""
 
 
-def safe_line(text: str, max_chars: int) -> str:
+def to_safe_single_line(text: str, max_chars: int) -> str:
     """Untrusted text as one line of at most `max_chars` characters, without control characters."""
     return replace_unsafe_characters(to_single_line(text, max_chars))
 
@@ -71,47 +71,52 @@ def replace_nbsp(text: str) -> str:
 # --- fields
 
 
-def attribute_fields(context: AlertContext) -> tuple[MessageField, ...]:
+def build_attribute_fields(context: AlertContext) -> tuple[AlertMessageField, ...]:
     """Severity; the group if there is one, and the location if it is not the only one."""
     is_open, location = context.event is not IncidentEvent.RESOLVED, context.location
     severity = context.incident.severity
     fields = (
-        MessageField("Severity", severity if is_open else f"was {severity}"),
-        MessageField("Group", safe_line(context.probe.group, MAX_NAME_CHARS)),
-        MessageField("Location", safe_line(location, MAX_NAME_CHARS) if location != LOCAL_LOCATION else ""),
+        AlertMessageField("Severity", severity if is_open else f"was {severity}"),
+        AlertMessageField("Group", to_safe_single_line(context.probe.group, MAX_MESSAGE_NAME_CHARS)),
+        AlertMessageField(
+            "Location", to_safe_single_line(location, MAX_MESSAGE_NAME_CHARS) if location != LOCAL_LOCATION else ""
+        ),
     )
     return tuple(field for field in fields if field.text)
 
 
-def opened_fields(context: AlertContext, cause: str) -> tuple[MessageField, ...]:
+def build_opened_fields(context: AlertContext, cause: str) -> tuple[AlertMessageField, ...]:
     incident = context.incident
     counts = context.bad_count and incident.rule not in ("stale", "job", "service")
     checks = f", {format_count(context.bad_count, 'check')}" if counts else ""
-    last_good = "" if incident.rule == "service" else f"; {_last_good_text(context)}"
+    last_good = "" if incident.rule == "service" else f"; {_format_last_good_result(context)}"
     since = f"{format_timestamp(incident.since, context.now)} UTC{checks}{last_good}"
     return (
-        *_checked_fields(context),
-        *(MessageField("Expected", f"· {observed}", code) for code, observed in _broken_expressions(context, cause)),
-        *_expected_fields(context, cause),
-        MessageField("Since", since),
-        *_first_cause_fields(context),
-        *_history_fields(context),
-        *_advice_fields(context),
-        *_other_destination_fields(context),
+        *_build_target_fields(context),
+        *(
+            AlertMessageField("Expected", f"· {observed}", code)
+            for code, observed in _list_broken_expressions(context, cause)
+        ),
+        *_build_expected_fields(context, cause),
+        AlertMessageField("Since", since),
+        *_build_first_cause_fields(context),
+        *_build_history_fields(context),
+        *_build_advice_fields(context),
+        *_build_other_destination_fields(context),
     )
 
 
-def _first_cause_fields(context: AlertContext) -> tuple[MessageField, ...]:
+def _build_first_cause_fields(context: AlertContext) -> tuple[AlertMessageField, ...]:
     incident = context.incident
     if not incident.first_reason or incident.opening_message == incident.message:
         return ()
-    return (MessageField("At first", safe_line(incident.opening_message, MAX_CAUSE_CHARS)),)
+    return (AlertMessageField("At first", to_safe_single_line(incident.opening_message, MAX_MESSAGE_CAUSE_CHARS)),)
 
 
-def _advice_fields(context: AlertContext) -> tuple[MessageField, ...]:
+def _build_advice_fields(context: AlertContext) -> tuple[AlertMessageField, ...]:
     """What to do, from the catalogue; a runbook is a link beside it."""
-    advice = reasons.advice(_advised_reason(context)).replace("`", "")
-    return (MessageField("What to do", advice),) if advice else ()
+    advice = reasons.reason_advice(_advised_reason(context)).replace("`", "")
+    return (AlertMessageField("What to do", advice),) if advice else ()
 
 
 def _advised_reason(context: AlertContext) -> str:
@@ -121,16 +126,17 @@ def _advised_reason(context: AlertContext) -> str:
     return f"http.{status}" if isinstance(status, int) and status >= 400 else reason
 
 
-def _other_destination_fields(context: AlertContext) -> tuple[MessageField, ...]:
+def _build_other_destination_fields(context: AlertContext) -> tuple[AlertMessageField, ...]:
     """Who else is notified of the incident."""
     names = [
-        f"{safe_line(name, MAX_NAME_CHARS)}{' (not delivered)' if state is DeliveryState.UNDELIVERED else ''}"
+        to_safe_single_line(name, MAX_MESSAGE_NAME_CHARS)
+        + (" (not delivered)" if state is DeliveryState.UNDELIVERED else "")
         for name, state in context.other_destinations
     ]
-    return (MessageField("Also to", ", ".join(names)),) if names else ()
+    return (AlertMessageField("Also to", ", ".join(names)),) if names else ()
 
 
-def _last_good_text(context: AlertContext) -> str:
+def _format_last_good_result(context: AlertContext) -> str:
     last_good = context.last_good
     if last_good is None:
         return f"no good {'run' if context.incident.rule == 'job' else 'result'} before"
@@ -139,62 +145,69 @@ def _last_good_text(context: AlertContext) -> str:
     return f"last good {format_timestamp(last_good.slot, context.now)}{duration}"
 
 
-def _checked_fields(context: AlertContext) -> tuple[MessageField, ...]:
+def _build_target_fields(context: AlertContext) -> tuple[AlertMessageField, ...]:
     incident = context.incident
-    subject = safe_line(incident.subject, MAX_NAME_CHARS) if incident.rule != "preference" else ""
+    subject = to_safe_single_line(incident.subject, MAX_MESSAGE_NAME_CHARS) if incident.rule != "preference" else ""
     subject_text = (
-        f"{SUBJECT_PREFIXES.get(incident.rule, '')}{subject}" if incident.subject != context.probe.name else ""
+        f"{SUBJECT_PREFIX_BY_RULE.get(incident.rule, '')}{subject}" if incident.subject != context.probe.name else ""
     )
-    target = safe_line(context.probe.target, MAX_CAUSE_CHARS)
+    target = to_safe_single_line(context.probe.target, MAX_MESSAGE_CAUSE_CHARS)
     if not target and not subject_text:
         return ()
-    return (MessageField("Checked", f"· {subject_text}" if target and subject_text else subject_text, target),)
+    return (AlertMessageField("Checked", f"· {subject_text}" if target and subject_text else subject_text, target),)
 
 
-def _broken_expressions(context: AlertContext, cause: str) -> Iterator[tuple[str, str]]:
+def _list_broken_expressions(context: AlertContext, cause: str) -> Iterator[tuple[str, str]]:
     """The expectations or the preference that are not met, each with what was observed."""
     incident = context.incident
     if incident.rule == "preference":
         statement = cause.rpartition(", expected ")[0]  # "elapsed_ms is 1204"
         observed = f"observed {statement.rpartition(' is ')[2]}" if statement else cause
-        yield safe_line(incident.subject, MAX_CAUSE_CHARS), observed
+        yield to_safe_single_line(incident.subject, MAX_MESSAGE_CAUSE_CHARS), observed
         return
-    if reasons.family(incident.reason) not in ("expectation", "http"):
+    if reasons.reason_family(incident.reason) not in ("expectation", "http"):
         return
     results = (context.first_bad, context.latest)
     for result in reversed(results) if incident.first_reason else results:
         outcomes = result.evidence.facts.get("expect") if result is not None else None
         broken = [
-            (safe_line(str(text), MAX_CAUSE_CHARS), safe_line(str(outcome).removeprefix("false: "), MAX_CAUSE_CHARS))
+            (
+                to_safe_single_line(str(text), MAX_MESSAGE_CAUSE_CHARS),
+                to_safe_single_line(str(outcome).removeprefix("false: "), MAX_MESSAGE_CAUSE_CHARS),
+            )
             for text, outcome in (outcomes.items() if isinstance(outcomes, dict) else ())
             if outcome != "true"
         ]
         if broken:
-            yield from broken[:MAX_EXPECTATIONS]
-            if (more := len(broken) - MAX_EXPECTATIONS) > 0:
+            yield from broken[:MAX_EXPECTATIONS_IN_MESSAGE]
+            if (more := len(broken) - MAX_EXPECTATIONS_IN_MESSAGE) > 0:
                 yield "", f"{more} more on the page of the incident"
             return
 
 
-def _expected_fields(context: AlertContext, cause: str) -> tuple[MessageField, ...]:
+def _build_expected_fields(context: AlertContext, cause: str) -> tuple[AlertMessageField, ...]:
     """What neither the cause nor a broken expression states: how often a job or a result is expected."""
-    if any(_broken_expressions(context, cause)):
+    if any(_list_broken_expressions(context, cause)):
         return ()
     incident, probe = context.incident, context.probe
     if incident.rule == "stale":
-        return (MessageField("Expected", f"a result {safe_line(probe.schedule_text, MAX_NAME_CHARS)}".rstrip()),)
+        return (
+            AlertMessageField(
+                "Expected", f"a result {to_safe_single_line(probe.schedule_text, MAX_MESSAGE_NAME_CHARS)}".rstrip()
+            ),
+        )
     if incident.rule == "job" and not job.is_heartbeat(probe, incident):  # its target shows the schedule
         return _job_schedule_fields(context)
     return ()
 
 
-def _job_schedule_fields(context: AlertContext) -> tuple[MessageField, ...]:
+def _job_schedule_fields(context: AlertContext) -> tuple[AlertMessageField, ...]:
     """ "0 6 * * * Europe/Berlin · at most 1 h late"; none if only the source knows the schedule."""
     limits = job.find_job_limits(context.probe.job_limits, context.incident.subject)
     if limits is None or not limits.overrides_schedule:
         return ()
     schedule = limits.schedule.description if limits.schedule else f"every {format_duration(limits.interval or 0)}"
-    return (MessageField("Expected", f"· at most {format_duration(limits.grace)} late", schedule),)
+    return (AlertMessageField("Expected", f"· at most {format_duration(limits.grace)} late", schedule),)
 
 
 def observed_text(context: AlertContext, cause: str) -> str:
@@ -204,26 +217,30 @@ def observed_text(context: AlertContext, cause: str) -> str:
     of another run. A sentence that is worded otherwise is shown whole.
     """
     incident = context.incident
-    subject = safe_line(incident.subject, MAX_NAME_CHARS)
+    subject = to_safe_single_line(incident.subject, MAX_MESSAGE_NAME_CHARS)
     if incident.rule == "task":
         limit = task.max_task_age(context.probe, incident.subject)
         limit_text = "" if limit is None else format_duration(limit)
         return cause.removeprefix(f"task {subject} ").removeprefix("is ").removesuffix(f", limit {limit_text}")
     if incident.rule == "job":
         return cause.removeprefix(f"{subject} ").removeprefix("is ")
-    if reasons.family(incident.reason) == "http":
+    if reasons.reason_family(incident.reason) == "http":
         return cause.removesuffix(", expected 2xx")
     return cause
 
 
-def resolved_fields(context: AlertContext, cause: str) -> tuple[MessageField, ...]:
+def build_resolved_fields(context: AlertContext, cause: str) -> tuple[AlertMessageField, ...]:
     incident, latest = context.incident, context.latest
     resolved_at = incident.resolved_at or context.now
     counts = context.bad_count and incident.rule not in ("job", "service")
     checks = f" · {format_count(context.bad_count, 'check')}" if counts else ""
     since, until = format_timestamp(incident.since, context.now), format_timestamp(resolved_at, context.now)
-    fields = [*_checked_fields(context), MessageField("Was", f"{cause}{checks}"), *_first_cause_fields(context)]
-    fields.append(MessageField("Time", f"{since} to {until} UTC"))
+    fields = [
+        *_build_target_fields(context),
+        AlertMessageField("Was", f"{cause}{checks}"),
+        *_build_first_cause_fields(context),
+    ]
+    fields.append(AlertMessageField("Time", f"{since} to {until} UTC"))
     attempts = sorted(
         context.remediation_attempts,
         key=lambda attempt: (attempt.state is not RemediationState.RATE_LIMITED, attempt.started_at),
@@ -231,8 +248,8 @@ def resolved_fields(context: AlertContext, cause: str) -> tuple[MessageField, ..
     for attempt in attempts[-1:]:
         state, action = format_remediation(attempt, context.now)
         text = f"{state} at {format_utc(attempt.started_at, context.now)}: {action}"
-        fields.append(MessageField("Remediation", safe_line(text, MAX_CAUSE_CHARS)))
-    recovered = incident.resolution not in CLOSED_PHRASES
+        fields.append(AlertMessageField("Remediation", to_safe_single_line(text, MAX_MESSAGE_CAUSE_CHARS)))
+    recovered = incident.resolution not in CLOSED_PHRASE_BY_RESOLUTION
     if (
         recovered
         and incident.rule not in ("job", *RULES_BESIDE_RUNS)
@@ -240,35 +257,35 @@ def resolved_fields(context: AlertContext, cause: str) -> tuple[MessageField, ..
         and latest.outcome is Outcome.PASS
         and latest.duration is not None
     ):
-        fields.append(MessageField("Now", f"ok · {format_duration(latest.duration)}"))
-    return (*fields, *_history_fields(context), *_other_destination_fields(context))
+        fields.append(AlertMessageField("Now", f"ok · {format_duration(latest.duration)}"))
+    return (*fields, *_build_history_fields(context), *_build_other_destination_fields(context))
 
 
-def _history_fields(context: AlertContext) -> tuple[MessageField, ...]:
+def _build_history_fields(context: AlertContext) -> tuple[AlertMessageField, ...]:
     """The newest results of the probe; of a job, its newest runs."""
     if not context.recent_runs or context.incident.rule in RULES_BESIDE_RUNS:
         return ()
     if context.incident.rule == "job":
-        return (MessageField("Last runs", "oldest first", sparkline(context.recent_runs)),)
-    schedule = safe_line(context.probe.schedule_text, MAX_NAME_CHARS)
-    return (MessageField(f"Last {len(context.recent_runs)}", schedule, sparkline(context.recent_runs)),)
+        return (AlertMessageField("Last runs", "oldest first", sparkline(context.recent_runs)),)
+    schedule = to_safe_single_line(context.probe.schedule_text, MAX_MESSAGE_NAME_CHARS)
+    return (AlertMessageField(f"Last {len(context.recent_runs)}", schedule, sparkline(context.recent_runs)),)
 
 
 # --- evidence
 
 
-def evidence_text(context: AlertContext) -> str:
+def format_alert_evidence(context: AlertContext) -> str:
     """The evidence of the newest bad result, else that of the first."""
     latest = context.latest if context.event is not IncidentEvent.RESOLVED else None
     if latest is not None and latest.outcome is Outcome.PASS and context.incident.rule == "availability":
         latest = None
     subject = context.incident.subject
     first_bad = None if context.incident.first_reason else context.first_bad  # it is about the first cause
-    texts = (_format_evidence(result, subject) for result in (latest, first_bad))
+    texts = (_format_result_evidence(result, subject) for result in (latest, first_bad))
     return next((text for text in texts if text), "")
 
 
-def _format_evidence(result: ResultWithEvidence | None, subject: str) -> str:
+def _format_result_evidence(result: ResultWithEvidence | None, subject: str) -> str:
     """Facts and excerpt. Leaves out expectations, which have fields of their own, and all tasks and jobs but the
     incident's subject."""
     if result is None:
@@ -285,9 +302,9 @@ def _format_evidence(result: ResultWithEvidence | None, subject: str) -> str:
             others = {name: value for name, value in facts.items() if name != plural}
             own_facts = {name: _readable_time(name, value) for name, value in entry.items() if name != "name"}
             facts = {singular: subject} | own_facts | others
-    lines = [f"{name}: {_format_value(value)}" for name, value in facts.items()]
+    lines = [f"{name}: {_format_fact_value(value)}" for name, value in facts.items()]
     text = replace_unsafe_characters("\n".join([*lines, result.evidence.excerpt])).strip()
-    return truncate_with_ellipsis(text, MAX_EXCERPT_CHARS)
+    return truncate_with_ellipsis(text, MAX_MESSAGE_EXCERPT_CHARS)
 
 
 def _readable_time(name: str, value: object) -> object:
@@ -297,5 +314,5 @@ def _readable_time(name: str, value: object) -> object:
     return value if at is None else format_iso8601(at)
 
 
-def _format_value(value: object) -> str:
+def _format_fact_value(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

@@ -13,26 +13,26 @@ from typing import TYPE_CHECKING, NamedTuple
 from watchdog.domain.model import Json
 from watchdog.domain.text import replace_unsafe_characters, to_single_line
 from watchdog.domain.timestamps import to_epoch_ms
-from watchdog.net import error_from_exception
-from watchdog.net.url import parse_url
-from watchdog.notifiers.base import CONFIG_ERROR_RETRY_S, DeliveryError, unreachable_error
+from watchdog.net import probe_error_from_exception
+from watchdog.net.url import parse_http_url
+from watchdog.notifiers.base import CONFIG_ERROR_RETRY_PERIOD_S, DeliveryError, receiver_unreachable_error
 
 if TYPE_CHECKING:
-    from watchdog.expressions import Expression
-    from watchdog.net import Network
+    from watchdog.expressions import CelExpression
+    from watchdog.net import NetworkAccess
 
 
-MAX_RESPONSE_BYTES = 64 * 1024
-BODY_TIMEOUT_S = 5.0
+MAX_RECEIVER_RESPONSE_BYTES = 64 * 1024
+RECEIVER_BODY_TIMEOUT_S = 5.0
 """Timeout for the body. What was read of it until then is judged."""
 MAX_RETRY_AFTER_S = 3_600.0
-TRANSIENT_STATUSES = frozenset({408, 425, 429})
+TRANSIENT_HTTP_STATUSES = frozenset({408, 425, 429})
 """Errors that pass by themselves."""
-REJECTED_CONTENT_STATUSES = frozenset({400, 413, 415, 422})
+REJECTED_CONTENT_HTTP_STATUSES = frozenset({400, 413, 415, 422})
 """Errors about the message itself. All other 4xx errors are about tokens, addresses and proxies."""
 
 
-CONFIRM_VARIABLES = {"status": "int", "headers": "map(string, string)", "body": "dyn"}
+CONFIRM_VARIABLE_TYPES = {"status": "int", "headers": "map(string, string)", "body": "dyn"}
 """The variables of `confirm`, with their CEL types."""
 _HTML_DOCUMENT_PATTERN = re.compile(
     r"\s*(<\?xml\b[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype html|html)\b", re.IGNORECASE | re.DOTALL
@@ -56,7 +56,7 @@ class ReceiverResponse(NamedTuple):
 
 
 async def post_json(
-    network: Network, url: str, body: bytes, headers: Mapping[str, str], *, now: int
+    network: NetworkAccess, url: str, body: bytes, headers: Mapping[str, str], *, now: int
 ) -> ReceiverResponse:
     """Raises DeliveryError if there is no response. `now`: in epoch ms; a Retry-After date is measured from it."""
     import asyncio
@@ -68,34 +68,34 @@ async def post_json(
     try:
         async with network.notifier_http_client.stream("POST", url, content=body, headers=headers) as response:
             with suppress(httpx.HTTPError, TimeoutError):  # the request was accepted; a retry would deliver a copy
-                async with asyncio.timeout(BODY_TIMEOUT_S):
+                async with asyncio.timeout(RECEIVER_BODY_TIMEOUT_S):
                     async for chunk in response.aiter_raw():
                         read += chunk
-                        if len(read) >= MAX_RESPONSE_BYTES:
+                        if len(read) >= MAX_RECEIVER_RESPONSE_BYTES:
                             break
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as exception:
         # The text of the exception may quote the URL or a header, and so a secret.
-        error = error_from_exception(exception)
+        error = probe_error_from_exception(exception)
         if error is None:
             message = "the URL or a header is not valid in HTTP"
-            raise DeliveryError("delivery.invalid_request", message, retry_for_s=CONFIG_ERROR_RETRY_S) from None
-        raise unreachable_error(error, parse_url(url).host, parse_url(url).port) from None
-    text = replace_unsafe_characters(read[:MAX_RESPONSE_BYTES].decode("utf-8-sig", "replace"))
+            raise DeliveryError("delivery.invalid_request", message, retry_for_s=CONFIG_ERROR_RETRY_PERIOD_S) from None
+        raise receiver_unreachable_error(error, parse_http_url(url).host, parse_http_url(url).port) from None
+    text = replace_unsafe_characters(read[:MAX_RECEIVER_RESPONSE_BYTES].decode("utf-8-sig", "replace"))
     retry_after_s = _parse_retry_after(response.headers.get("retry-after"), now)
     return ReceiverResponse(response.status_code, text, retry_after_s, dict(response.headers))
 
 
-def error_from_status(response: ReceiverResponse) -> DeliveryError | None:
+def delivery_error_from_status(response: ReceiverResponse) -> DeliveryError | None:
     """The error that the status of a response stands for. None for 2xx."""
     status, note, retry_for_s = response.status, "", math.inf
     if 200 <= status < 300:
         return None
-    if status in TRANSIENT_STATUSES:
+    if status in TRANSIENT_HTTP_STATUSES:
         note = " (try again later)"
-    elif status in REJECTED_CONTENT_STATUSES:
+    elif status in REJECTED_CONTENT_HTTP_STATUSES:
         retry_for_s = 0
     elif 400 <= status < 500:
-        retry_for_s = CONFIG_ERROR_RETRY_S
+        retry_for_s = CONFIG_ERROR_RETRY_PERIOD_S
     elif 300 <= status < 400:
         note = " (redirects are not followed)"
     body_line = to_single_line(response.body_text, 100)
@@ -103,7 +103,7 @@ def error_from_status(response: ReceiverResponse) -> DeliveryError | None:
     return DeliveryError(f"http.{status}", message, retry_for_s=retry_for_s, retry_after_s=response.retry_after_s)
 
 
-def require_confirmation(response: ReceiverResponse, confirm: Expression | None) -> None:
+def require_delivery_confirmation(response: ReceiverResponse, confirm: CelExpression | None) -> None:
     """Raises DeliveryError unless a 2xx response confirms the delivery: unless its body denies it with `ok: false`, or
     shows that another program answered, such as a login page. `confirm` replaces both conditions."""
     body = response.parsed_body
@@ -114,7 +114,7 @@ def require_confirmation(response: ReceiverResponse, confirm: Expression | None)
         is_confirmed = not is_denied and not _HTML_DOCUMENT_PATTERN.match(response.body_text)
         expectation = "the body is an HTML document"
     else:
-        is_confirmed, expectation = _evaluate_confirm(confirm, response, body)
+        is_confirmed, expectation = _evaluate_confirm_expression(confirm, response, body)
     if is_denied and not is_confirmed:
         message = f"HTTP {response.status}, but the body denies the delivery{excerpt}"
         raise DeliveryError("delivery.denied", message, retry_after_s=response.retry_after_s)
@@ -123,17 +123,17 @@ def require_confirmation(response: ReceiverResponse, confirm: Expression | None)
         raise DeliveryError("delivery.unconfirmed", message, maybe_delivered=True)
 
 
-def _evaluate_confirm(confirm: Expression, response: ReceiverResponse, body: Json) -> tuple[bool, str]:
+def _evaluate_confirm_expression(confirm: CelExpression, response: ReceiverResponse, body: Json) -> tuple[bool, str]:
     """Whether the expression is true, and why not."""
-    from watchdog.expression_failures import describe_failure
-    from watchdog.expressions import ExpressionError
+    from watchdog.expression_failures import describe_false_expression
+    from watchdog.expressions import CelExpressionError
 
     values: dict[str, Json] = {"status": response.status, "headers": dict(response.headers), "body": body}
     try:
         is_confirmed = confirm.evaluate_bool(values)
-    except ExpressionError as error:
+    except CelExpressionError as error:
         return False, f"{confirm.text} cannot be evaluated: {error}"
-    return is_confirmed, "" if is_confirmed else describe_failure(confirm, values)
+    return is_confirmed, "" if is_confirmed else describe_false_expression(confirm, values)
 
 
 def _parse_retry_after(value: str | None, now: int) -> float | None:

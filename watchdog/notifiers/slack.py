@@ -11,15 +11,15 @@ from typing import ClassVar
 
 from pydantic import model_validator
 
-from watchdog.config_types import Secret, exactly_one_of
+from watchdog.config_types import Secret, require_exactly_one_of
 from watchdog.domain.model import IncidentEvent, Json
 from watchdog.net.url import HttpUrl, validate_http_url
-from watchdog.notifiers.base import CONFIG_ERROR_RETRY_S, DeliveryError, DeliveryRequest, Notifier
-from watchdog.notifiers.blocks import build_blocks, fallback_text
-from watchdog.notifiers.message import compose_message
-from watchdog.notifiers.post import ReceiverResponse, error_from_status, post_json
+from watchdog.notifiers.base import CONFIG_ERROR_RETRY_PERIOD_S, DeliveryError, DeliveryRequest, Notifier
+from watchdog.notifiers.blocks import build_slack_blocks, slack_fallback_text
+from watchdog.notifiers.message import compose_alert_message
+from watchdog.notifiers.post import ReceiverResponse, delivery_error_from_status, post_json
 
-ERROR_ADVICE = {
+SLACK_ERROR_ADVICE = {
     "access_denied": "the app is not allowed to post",
     "account_inactive": "the bot token's app or user was removed",
     "action_prohibited": "an administrator forbids posting to this channel",
@@ -43,13 +43,13 @@ ERROR_ADVICE = {
     "token_revoked": "create another bot token",
 }
 """Errors that last until a person changes something, and what to change."""
-REJECTED_CONTENT_ERRORS = frozenset(
+SLACK_REJECTED_CONTENT_ERRORS = frozenset(
     {"invalid_arguments", "invalid_blocks", "invalid_payload", "msg_too_long", "no_text"}
 )
 """Slack rejects the message itself. Errors in neither list are retried."""
-LAYOUT_ERRORS = frozenset({"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long", "msg_too_long"})
+SLACK_LAYOUT_ERRORS = frozenset({"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long", "msg_too_long"})
 """Slack rejects the blocks. The message is sent again as text alone."""
-MISSING_MESSAGE_ERRORS = frozenset(
+SLACK_MISSING_MESSAGE_ERRORS = frozenset(
     {"cant_update_message", "edit_window_closed", "message_not_found", "thread_not_found"}
 )
 """The message of the incident was deleted or can no longer be edited. A new one is posted."""
@@ -77,7 +77,7 @@ class SlackNotifier(Notifier):
 
     @model_validator(mode="after")
     def _require_webhook_or_bot(self) -> SlackNotifier:
-        exactly_one_of(self, ("webhook", "bot_token"))
+        require_exactly_one_of(self, ("webhook", "bot_token"))
         if self.webhook is not None:
             validate_http_url(self.webhook.get_secret_value())
         if bool(self.channel) != (self.bot_token is not None):
@@ -94,20 +94,20 @@ class SlackNotifier(Notifier):
 
     async def send(self, request: DeliveryRequest) -> dict[str, Json]:
         """The receipt of a bot's message contains `channel` and `ts`; that of a webhook is empty."""
-        message = compose_message(request.alert_context)
-        body = {"text": fallback_text(message), "blocks": build_blocks(message)}
+        message = compose_alert_message(request.alert_context)
+        body = {"text": slack_fallback_text(message), "blocks": build_slack_blocks(message)}
         root = {key: request.previous_receipt.get(key, "") for key in ("channel", "ts")}
         if self.webhook is not None or request.notification.event is IncidentEvent.OPENED or not all(root.values()):
             return await self._post_message(request, body)
         try:
             root_message = replace(message, change_text="")
-            root_body = {"text": fallback_text(root_message), "blocks": build_blocks(root_message)}
-            await self._call_api(request, "chat.update", root_body | root)
+            root_body = {"text": slack_fallback_text(root_message), "blocks": build_slack_blocks(root_message)}
+            await self._call_slack_api(request, "chat.update", root_body | root)
             is_over = request.notification.event is IncidentEvent.RESOLVED
             reply = {"channel": root["channel"], "thread_ts": root["ts"], "reply_broadcast": is_over}
-            await self._call_api(request, "chat.postMessage", reply | {"text": body["text"]})
+            await self._call_slack_api(request, "chat.postMessage", reply | {"text": body["text"]})
         except DeliveryError as error:
-            if error.reason.removeprefix("slack.") not in MISSING_MESSAGE_ERRORS:
+            if error.reason.removeprefix("slack.") not in SLACK_MISSING_MESSAGE_ERRORS:
                 raise
             return await self._post_message(request, body)
         return root
@@ -115,12 +115,12 @@ class SlackNotifier(Notifier):
     async def _post_message(self, request: DeliveryRequest, body: Mapping[str, Json]) -> dict[str, Json]:
         options = {"unfurl_links": False, "unfurl_media": False}
         if self.webhook is not None:
-            await self._call_api(request, "", {**body, **options})
+            await self._call_slack_api(request, "", {**body, **options})
             return {}
-        response = await self._call_api(request, "chat.postMessage", {"channel": self.channel, **body, **options})
+        response = await self._call_slack_api(request, "chat.postMessage", {"channel": self.channel, **body, **options})
         return {"channel": response.get("channel", self.channel), "ts": response.get("ts", "")}
 
-    async def _call_api(self, request: DeliveryRequest, method: str, body: Mapping[str, Json]) -> dict[str, Json]:
+    async def _call_slack_api(self, request: DeliveryRequest, method: str, body: Mapping[str, Json]) -> dict[str, Json]:
         """Calls a method of the Web API, or posts to the webhook. Returns the response."""
         url, headers = f"{self.api_url.rstrip('/')}/{method}", {}
         if self.webhook is not None:
@@ -131,15 +131,15 @@ class SlackNotifier(Notifier):
             request.network, url, json.dumps(body).encode(), headers, now=request.alert_context.now
         )
         try:
-            return self._parse_response(response)
+            return self._require_accepted_response(response)
         except DeliveryError as error:
-            if error.reason.removeprefix("slack.") in LAYOUT_ERRORS and "blocks" in body:
-                return await self._call_api(request, method, {k: v for k, v in body.items() if k != "blocks"})
+            if error.reason.removeprefix("slack.") in SLACK_LAYOUT_ERRORS and "blocks" in body:
+                return await self._call_slack_api(request, method, {k: v for k, v in body.items() if k != "blocks"})
             raise
 
-    def _parse_response(self, response: ReceiverResponse) -> dict[str, Json]:
+    def _require_accepted_response(self, response: ReceiverResponse) -> dict[str, Json]:
         """The body of a response that confirms the delivery. Raises DeliveryError for any other response."""
-        status_error = error_from_status(response)
+        status_error = delivery_error_from_status(response)
         if self.webhook is not None and status_error is None and response.body_text.strip() == "ok":
             return {}
         try:
@@ -154,21 +154,23 @@ class SlackNotifier(Notifier):
         if not re.fullmatch(r"[a-z][a-z_]{2,60}", error):
             error = "no_service" if self.webhook is not None and response.status in (403, 404, 410) else ""
         if error:
-            raise _slack_error(error, status_error, response.retry_after_s)
+            raise _delivery_error_from_slack_error(error, status_error, response.retry_after_s)
         if status_error is None:
             raise DeliveryError("delivery.invalid_response", "the response does not come from Slack")
         # Slack gives its reason with every final error: this one is of a proxy, and may be fixed.
-        status_error.retry_for_s = max(status_error.retry_for_s, CONFIG_ERROR_RETRY_S)
+        status_error.retry_for_s = max(status_error.retry_for_s, CONFIG_ERROR_RETRY_PERIOD_S)
         raise status_error
 
 
-def _slack_error(error: str, status_error: DeliveryError | None, retry_after_s: float | None) -> DeliveryError:
+def _delivery_error_from_slack_error(
+    error: str, status_error: DeliveryError | None, retry_after_s: float | None
+) -> DeliveryError:
     """`error`: Slack's own code, such as `channel_not_found`."""
-    retry_for_s = math.inf if status_error is None else max(status_error.retry_for_s, CONFIG_ERROR_RETRY_S)
+    retry_for_s = math.inf if status_error is None else max(status_error.retry_for_s, CONFIG_ERROR_RETRY_PERIOD_S)
     advice = ""
-    if error in REJECTED_CONTENT_ERRORS:
+    if error in SLACK_REJECTED_CONTENT_ERRORS:
         retry_for_s, advice = 0, "Slack rejects the message"
-    elif error in ERROR_ADVICE:
-        retry_for_s, advice = CONFIG_ERROR_RETRY_S, ERROR_ADVICE[error]
+    elif error in SLACK_ERROR_ADVICE:
+        retry_for_s, advice = CONFIG_ERROR_RETRY_PERIOD_S, SLACK_ERROR_ADVICE[error]
     message = f"Slack error {error}{advice and f': {advice}'}"
     return DeliveryError(f"slack.{error}", message, retry_for_s=retry_for_s, retry_after_s=retry_after_s)

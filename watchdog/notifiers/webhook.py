@@ -17,14 +17,19 @@ from watchdog.domain.formatting import format_iso8601
 from watchdog.domain.model import AlertContext, Json, ResultWithEvidence, RunSummary
 from watchdog.expressions import compile_expression
 from watchdog.net.auth import find_header_problems
-from watchdog.net.url import HttpUrl, parse_url
+from watchdog.net.url import HttpUrl, parse_http_url
 from watchdog.notifiers.base import DeliveryRequest, Notifier
-from watchdog.notifiers.message import compose_message
+from watchdog.notifiers.message import compose_alert_message
 from watchdog.notifiers.message_fields import replace_nbsp
-from watchdog.notifiers.post import CONFIRM_VARIABLES, error_from_status, post_json, require_confirmation
+from watchdog.notifiers.post import (
+    CONFIRM_VARIABLE_TYPES,
+    delivery_error_from_status,
+    post_json,
+    require_delivery_confirmation,
+)
 
-PAYLOAD_VERSION = 1
-RESERVED_HEADERS = frozenset(
+WEBHOOK_PAYLOAD_VERSION = 1
+RESERVED_WEBHOOK_HEADERS = frozenset(
     {"content-length", "content-type", "host", "idempotency-key", "transfer-encoding", "watchdog-signature"}
 )
 """Headers that Watchdog sets itself."""
@@ -52,7 +57,7 @@ class WebhookNotifier(Notifier):
     @field_validator("headers")
     @classmethod
     def _validate_headers(cls, headers: Mapping[str, str]) -> Mapping[str, str]:
-        if errors := find_header_problems(headers, RESERVED_HEADERS, ascii_only=True):
+        if errors := find_header_problems(headers, RESERVED_WEBHOOK_HEADERS, ascii_only=True):
             raise FieldValidationError(errors)
         return headers
 
@@ -60,39 +65,41 @@ class WebhookNotifier(Notifier):
     @classmethod
     def _validate_confirm(cls, confirm: str | None) -> str | None:
         if confirm is not None:
-            compile_expression(confirm, CONFIRM_VARIABLES)
+            compile_expression(confirm, CONFIRM_VARIABLE_TYPES)
         return confirm
 
     @property
     def recipient(self) -> str:
-        return parse_url(self.url).host
+        return parse_http_url(self.url).host
 
     async def send(self, request: DeliveryRequest) -> dict[str, Json]:
         context, key = request.alert_context, request.notification.idempotency_key
-        body = json.dumps(build_payload(key, context)).encode("ascii")
+        body = json.dumps(build_webhook_payload(key, context)).encode("ascii")
         headers = dict(self.headers)
         headers["idempotency-key"] = quote(key, safe=":/")
         if self.secret is not None:
-            headers["watchdog-signature"] = sign_payload(self.secret.get_secret_value(), context.now // 1_000, body)
+            headers["watchdog-signature"] = sign_webhook_payload(
+                self.secret.get_secret_value(), context.now // 1_000, body
+            )
         response = await post_json(request.network, self.url, body, headers, now=context.now)
-        if error := error_from_status(response):
+        if error := delivery_error_from_status(response):
             raise error
-        confirm = None if self.confirm is None else compile_expression(self.confirm, CONFIRM_VARIABLES)
-        require_confirmation(response, confirm)
+        confirm = None if self.confirm is None else compile_expression(self.confirm, CONFIRM_VARIABLE_TYPES)
+        require_delivery_confirmation(response, confirm)
         return {}
 
 
-def sign_payload(secret: str, signed_at_s: int, body: bytes) -> str:
+def sign_webhook_payload(secret: str, signed_at_s: int, body: bytes) -> str:
     """ "t=1795312172,v1=<hex>": HMAC-SHA256 over "<t>.<body>"."""
     mac = hmac.new(secret.encode(), f"{signed_at_s}.".encode() + body, hashlib.sha256)
     return f"t={signed_at_s},v1={mac.hexdigest()}"
 
 
-def build_payload(idempotency_key: str, context: AlertContext) -> dict[str, Json]:
+def build_webhook_payload(idempotency_key: str, context: AlertContext) -> dict[str, Json]:
     """The JSON to post. Within a version, fields are only ever added."""
-    message = compose_message(context)
+    message = compose_alert_message(context)
     return {
-        "version": PAYLOAD_VERSION,
+        "version": WEBHOOK_PAYLOAD_VERSION,
         "event": context.event,
         "idempotency_key": idempotency_key,
         "sent_at": format_iso8601(context.now),
@@ -102,12 +109,12 @@ def build_payload(idempotency_key: str, context: AlertContext) -> dict[str, Json
         "text": message.summary_text,
         "incident": _incident_json(context),
         "probe": _probe_json(context),
-        "last_good": _run_json(context.last_good),
-        "recent": [_run_json(run) for run in context.recent_runs],
+        "last_good": _serialize_run_summary(context.last_good),
+        "recent": [_serialize_run_summary(run) for run in context.recent_runs],
         "evidence": {
             "text": message.evidence,
-            "first_bad": _result_json(context.first_bad),
-            "latest": _result_json(context.latest),
+            "first_bad": _serialize_webhook_result(context.first_bad),
+            "latest": _serialize_webhook_result(context.latest),
         },
     }
 
@@ -131,7 +138,7 @@ def _incident_json(context: AlertContext) -> dict[str, Json]:
         "bad_count": context.bad_count,
         "threshold": context.threshold,
         "url": context.incident_url or None,
-        "advice": reasons.advice(incident.reason) or None,
+        "advice": reasons.reason_advice(incident.reason) or None,
         "other_destinations": [name for name, _ in context.other_destinations],
     }
 
@@ -152,13 +159,13 @@ def _probe_json(context: AlertContext) -> dict[str, Json]:
     }
 
 
-def _run_json(run: RunSummary | None) -> Json:
+def _serialize_run_summary(run: RunSummary | None) -> Json:
     if run is None:
         return None
     return {"slot": format_iso8601(run.slot), "outcome": run.outcome, "duration_ms": run.duration}
 
 
-def _result_json(result: ResultWithEvidence | None) -> Json:
+def _serialize_webhook_result(result: ResultWithEvidence | None) -> Json:
     if result is None:
         return None
     return {

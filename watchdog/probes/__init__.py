@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, TypeAlias
 
-from watchdog.probes.base import AlertSettings, Probe, ProbeDefaults, RunContext
+from watchdog.probes.base import AlertSettings, Probe, ProbeAttemptContext, ProbeDefaults
 from watchdog.probes.canary import CanaryProbe
 from watchdog.probes.heartbeat import HeartbeatProbe
 from watchdog.probes.http import HttpProbe
 from watchdog.probes.jobs import JobsProbe
 from watchdog.probes.mcp import McpProbe
 from watchdog.probes.queue import QueueProbe
-from watchdog.registry import Registry
+from watchdog.registry import KindRegistry
 
-PROBE_KINDS: Registry[Probe] = Registry(HttpProbe, McpProbe, CanaryProbe, HeartbeatProbe, JobsProbe, QueueProbe)
+PROBE_KINDS: KindRegistry[Probe] = KindRegistry(HttpProbe, McpProbe, CanaryProbe, HeartbeatProbe, JobsProbe, QueueProbe)
 
 AnyProbe: TypeAlias = Annotated[Probe, PROBE_KINDS]
 """A probe of any of these kinds."""
@@ -28,7 +28,7 @@ __all__ = [
     "JobsProbe",
     "McpProbe",
     "Probe",
+    "ProbeAttemptContext",
     "ProbeDefaults",
     "QueueProbe",
-    "RunContext",
 ]

@@ -28,18 +28,18 @@ from watchdog.config_types import (
 from watchdog.config_values import slugify
 from watchdog.domain.limits import JobLimits
 from watchdog.domain.model import Json, Observation, Severity
-from watchdog.domain.uptime_clock import Gaps
-from watchdog.expressions import Expression, ExpressionError, compile_expression
+from watchdog.domain.uptime_clock import DowntimeGaps
+from watchdog.expressions import CelExpression, CelExpressionError, compile_expression
 from watchdog.net.phases import PhaseTimer
-from watchdog.queues.base import ConnectContext, QueueDriver
+from watchdog.queues.base import QueueConnectContext, QueueDriver
 from watchdog.remediations import RUN_ID_PARAMETER, RemediationAction, RemediationSettings, SqlRemediation
 
 if TYPE_CHECKING:
-    from watchdog.net import Network
+    from watchdog.net import NetworkAccess
 
 
 @dataclass(frozen=True, slots=True)
-class RunContext:
+class ProbeAttemptContext:
     """What a probe is given for one attempt of a run."""
 
     slot: int
@@ -52,13 +52,13 @@ class RunContext:
     """The same for all attempts of this probe and slot."""
     probe_state: Mapping[str, Json]
     """The state that earlier runs of this probe stored."""
-    network: Network
+    network: NetworkAccess
     """The network client that all probes share."""
     phase_timer: PhaseTimer = field(default_factory=PhaseTimer)
     """Measures the phases of the attempt. After a cancellation it holds the finished phases and the current one."""
     previous_slot: int | None = None
     """The previous slot of this probe; None: this is the first."""
-    gaps: Gaps = ()
+    gaps: DowntimeGaps = ()
     """The periods in which Watchdog was down and could receive no check-ins."""
     state_updates_on_timeout: dict[str, Json] = field(default_factory=dict)
     """The state to store if the deadline interrupts the attempt; the probe fills it in."""
@@ -175,7 +175,7 @@ class Probe(ProbeDefaults):
         for i, text in enumerate(expressions):
             try:
                 compile_expression(text, cls.expression_variables)
-            except ExpressionError as e:
+            except CelExpressionError as e:
                 errors.append(((i,), str(e)))
             if text in expressions[:i]:
                 errors.append(((i,), "duplicate expression: remove it"))
@@ -230,12 +230,12 @@ class Probe(ProbeDefaults):
         return self.timeout
 
     @cached_property
-    def expectations(self) -> tuple[Expression, ...]:
+    def expectations(self) -> tuple[CelExpression, ...]:
         """`expect`, compiled."""
         return tuple(compile_expression(text, self.expression_variables) for text in self.expect)
 
     @cached_property
-    def preferences(self) -> tuple[Expression, ...]:
+    def preferences(self) -> tuple[CelExpression, ...]:
         """`prefer`, compiled."""
         return tuple(compile_expression(text, self.expression_variables) for text in self.prefer)
 
@@ -264,7 +264,7 @@ class Probe(ProbeDefaults):
         return
 
     @abstractmethod
-    async def observe(self, context: RunContext) -> Observation:
+    async def observe(self, context: ProbeAttemptContext) -> Observation:
         """Make one attempt. Every failure of the target is returned as an Observation with a reason.
 
         The caller cancels the attempt at the deadline and records a timeout. Any exception is a bug of Watchdog and
@@ -291,9 +291,9 @@ class QueueSystemProbe(Probe):
     def preload(self) -> None:
         self.queue_driver.preload()
 
-    def create_connect_context(self, context: RunContext, timeout_s: float) -> ConnectContext:
+    def create_queue_connect_context(self, context: ProbeAttemptContext, timeout_s: float) -> QueueConnectContext:
         """What a queue driver needs to connect. `timeout_s`: for each call."""
-        return ConnectContext(
+        return QueueConnectContext(
             context.network,
             context.phase_timer,
             self.allow_private_addresses,

@@ -21,35 +21,35 @@ from watchdog.config_types import (
 from watchdog.domain.formatting import format_duration, format_utc
 from watchdog.domain.measurements import QueueMeasurements
 from watchdog.domain.model import Evidence, Json, Observation, Outcome
-from watchdog.domain.observations import JobStage, JobStatus, QueueStats
+from watchdog.domain.observations import JobStage, QueueStats, SentinelPollResult
 from watchdog.domain.probe_state import SENTINEL_STATE_KEY, OutstandingSentinels, SentinelRecord
 from watchdog.domain.rules.canary import (
     FINISHED_STAGES,
     IN_PROGRESS_STAGES,
     CanaryLimits,
     SentinelTracker,
-    blocking_sentinel,
-    canary_failure_reason,
-    give_up_oldest,
+    find_blocking_sentinel,
+    find_canary_problem,
+    give_up_oldest_sentinel,
 )
 from watchdog.net.errors import ProbeError
-from watchdog.probes.base import QueueSystemProbe, RunContext, derive_idempotency_key
-from watchdog.probes.expectations import add_facts, observation_from_error
+from watchdog.probes.base import ProbeAttemptContext, QueueSystemProbe, derive_idempotency_key
+from watchdog.probes.expectations import observation_from_error, with_evidence_facts
 from watchdog.queues import CANARY_DRIVERS, CanaryConnection, CanaryDriver, SentinelJob
-from watchdog.queues.base import MIN_TIMEOUT_S, broker_unreachable_error
+from watchdog.queues.base import MIN_QUEUE_CALL_TIMEOUT_S, broker_unreachable_error
 
-MIN_MARGIN_MS, MAX_MARGIN_MS = 2_000, 25_000
+MIN_CANARY_RUN_MARGIN_MS, MAX_CANARY_RUN_MARGIN_MS = 2_000, 25_000
 """What a run may take beyond `finish_within`: for connecting, sending and cancelling."""
-CLEANUP_MARGIN_MS, END_MARGIN_MS = 1_000, 100
+CANARY_CLEANUP_MARGIN_MS, CANARY_DISCONNECT_MARGIN_MS = 1_000, 100
 """The last part of a run, in which it polls no more: for counting the queue and cancelling; and for disconnecting."""
-BROKER_CALL_TIMEOUT_S = 3.0
-CLEANUP_TIMEOUT_S = 1.0
+CANARY_QUEUE_CALL_TIMEOUT_S = 3.0
+SENTINEL_CANCEL_TIMEOUT_S = 1.0
 """Timeout for cancelling a sentinel."""
 SENTINEL_TTL_MARGIN_MS = 65_000
 """How long after `finish_within` a system that can expire jobs may delete a sentinel."""
 
 
-@CANARY_DRIVERS.add_fields
+@CANARY_DRIVERS.add_kind_fields
 class CanarySettings(ConfigModel):
     """Exactly one queue system to send the canary job to, and time limits for the job."""
 
@@ -63,7 +63,7 @@ class CanarySettings(ConfigModel):
 
     @model_validator(mode="after")
     def _validate_limits(self) -> Self:
-        CANARY_DRIVERS.exactly_one(self)
+        CANARY_DRIVERS.require_only_value(self)
         errors: list[tuple[FieldPath, str]] = []
         driver = self.queue_driver
         if self.start_within is not None and self.start_within > self.finish_within:
@@ -81,7 +81,7 @@ class CanarySettings(ConfigModel):
 
     @property
     def queue_driver(self) -> CanaryDriver:
-        return CANARY_DRIVERS.exactly_one(self)
+        return CANARY_DRIVERS.require_only_value(self)
 
     @property
     def limits(self) -> CanaryLimits:
@@ -119,10 +119,10 @@ class CanaryProbe(QueueSystemProbe):
 
     @model_validator(mode="after")
     def _validate_interval(self) -> Self:
-        shortest_interval_ms = self.canary.finish_within + MIN_MARGIN_MS
+        shortest_interval_ms = self.canary.finish_within + MIN_CANARY_RUN_MARGIN_MS
         if self.schedule is None and shortest_interval_ms > self.every:
             minimum, finish_within, margin = map(
-                format_config_duration, (shortest_interval_ms, self.canary.finish_within, MIN_MARGIN_MS)
+                format_config_duration, (shortest_interval_ms, self.canary.finish_within, MIN_CANARY_RUN_MARGIN_MS)
             )
             message = f"`every` must be at least {minimum} (finish_within {finish_within} + {margin})"
             raise FieldValidationError([(("every",), f"{message}, so that runs never overlap")])
@@ -136,21 +136,21 @@ class CanaryProbe(QueueSystemProbe):
     def deadline_ms(self) -> int:
         """Never more than `every`, so that runs do not overlap. Every step of a run has a limit of its own that ends it
         before: a run that is cut off could not remember its sentinel."""
-        longest_run_ms = self.canary.finish_within + MAX_MARGIN_MS
+        longest_run_ms = self.canary.finish_within + MAX_CANARY_RUN_MARGIN_MS
         return longest_run_ms if self.schedule is not None else min(longest_run_ms, self.every)
 
-    async def observe(self, context: RunContext) -> Observation:
+    async def observe(self, context: ProbeAttemptContext) -> Observation:
         run = _CanaryRun(self, context)
         connect_context = replace(
-            self.create_connect_context(context, min(BROKER_CALL_TIMEOUT_S, run.polling_time_left_s)),
+            self.create_queue_connect_context(context, min(CANARY_QUEUE_CALL_TIMEOUT_S, run.polling_time_left_s)),
             ends_at_monotonic=monotonic() + run.polling_time_left_s,
         )
         try:
             async with self.queue_driver.connect(connect_context) as connection:
                 observation = await run.run(connection)
         except ProbeError as error:
-            observation = run.aborted_observation(error)
-        return add_facts(observation, connect_context.facts)
+            observation = run.build_aborted_observation(error)
+        return with_evidence_facts(observation, connect_context.facts)
 
 
 class _CanaryRun:
@@ -160,7 +160,7 @@ class _CanaryRun:
     send no other.
     """
 
-    def __init__(self, probe: CanaryProbe, context: RunContext) -> None:
+    def __init__(self, probe: CanaryProbe, context: ProbeAttemptContext) -> None:
         self.probe, self.settings, self.context = probe, probe.canary, context
         self.tracker: SentinelTracker | None = None
         self.others: OutstandingSentinels | None = None
@@ -168,8 +168,8 @@ class _CanaryRun:
         self._facts: dict[str, Json] = {}
         """Evidence about other sentinels than the tracked one."""
         self._started_monotonic = monotonic()
-        self._ends_at = context.started_at + round(context.remaining_s * 1000) - END_MARGIN_MS
-        self._polls_until = self._ends_at - CLEANUP_MARGIN_MS
+        self._ends_at = context.started_at + round(context.remaining_s * 1000) - CANARY_DISCONNECT_MARGIN_MS
+        self._polls_until = self._ends_at - CANARY_CLEANUP_MARGIN_MS
 
     def _now(self) -> int:
         return self.context.started_at + round((monotonic() - self._started_monotonic) * 1000)
@@ -181,38 +181,38 @@ class _CanaryRun:
     async def run(self, connection: CanaryConnection) -> Observation:
         import asyncio
 
-        outstanding = await self._review_earlier_sentinels(connection)
-        if record := blocking_sentinel(outstanding, self.context.slot):
+        outstanding = await self._poll_and_cancel_earlier_sentinels(connection)
+        if record := find_blocking_sentinel(outstanding, self.context.slot):
             self.others = outstanding._replace(records=outstanding.records[:-1])
-            self.tracker = tracker = self._resume(record)
+            self.tracker = tracker = self._resume_tracking(record)
         else:
             self.others = outstanding
-            self.tracker = tracker = await self._send(connection)
-            given_up, self.others = give_up_oldest(outstanding, self.context.slot)
+            self.tracker = tracker = await self._send_sentinel(connection)
+            given_up, self.others = give_up_oldest_sentinel(outstanding, self.context.slot)
             if given_up:
                 self._facts["no_longer_awaited"] = given_up.job_id
-        await self._poll_until_finished(connection, tracker)
+        await self._poll_sentinel_until_finished(connection, tracker)
         stats, is_cancelled = QueueStats(), False
         if tracker.job_status.stage in IN_PROGRESS_STAGES:
             with suppress(ProbeError, TimeoutError):
-                async with asyncio.timeout(self._cleanup_timeout_s(steps=2)):
+                async with asyncio.timeout(self._cleanup_step_timeout_s(steps=2)):
                     stats = await connection.fetch_queue_stats()
         with suppress(ProbeError, TimeoutError):
-            async with asyncio.timeout(self._cleanup_timeout_s(steps=1)):
+            async with asyncio.timeout(self._cleanup_step_timeout_s(steps=1)):
                 is_cancelled = await connection.cancel(tracker.job_id)
-        return self._final_observation(tracker, stats, is_cancelled)
+        return self._build_final_observation(tracker, stats, is_cancelled)
 
-    def _cleanup_timeout_s(self, steps: int) -> float:
+    def _cleanup_step_timeout_s(self, steps: int) -> float:
         """For one of the steps that are left: what remains of the run is shared among them."""
-        return min(CLEANUP_TIMEOUT_S, max(self._ends_at - self._now(), 0) / 1000 / steps)
+        return min(SENTINEL_CANCEL_TIMEOUT_S, max(self._ends_at - self._now(), 0) / 1000 / steps)
 
-    def aborted_observation(self, error: ProbeError) -> Observation:
+    def build_aborted_observation(self, error: ProbeError) -> Observation:
         """The observation of a run that an error ended. The state of the sentinel, if it was sent, is unknown."""
         observation = observation_from_error(error, self.context.phase_timer)
-        state_updates = self._state_updates(error.reason, is_cancelled=False)
+        state_updates = self._build_state_updates(error.reason, is_cancelled=False)
         if self.tracker is None:
             return replace(observation, state_updates=state_updates)
-        facts = {**self._evidence_facts(self.tracker), **observation.evidence.facts}
+        facts = {**self._build_evidence_facts(self.tracker), **observation.evidence.facts}
         return replace(
             observation,
             duration=None,
@@ -221,7 +221,7 @@ class _CanaryRun:
             state_updates=state_updates,
         )
 
-    async def _send(self, connection: CanaryConnection) -> SentinelTracker:
+    async def _send_sentinel(self, connection: CanaryConnection) -> SentinelTracker:
         settings = self.settings
         sentinel = SentinelJob(
             self.context.idempotency_key,
@@ -234,23 +234,23 @@ class _CanaryRun:
         self.context.phase_timer.end_phase("enqueue")
         sent_at = self._now()
         first_stage = JobStage.QUEUED if settings.queue_driver.exposes_pickup else JobStage.SENT
-        return SentinelTracker(job_id, sent_at, sent_at, JobStatus(first_stage))
+        return SentinelTracker(job_id, sent_at, sent_at, SentinelPollResult(first_stage))
 
     # --- sentinels of earlier slots
 
-    async def _review_earlier_sentinels(self, connection: CanaryConnection) -> OutstandingSentinels:
+    async def _poll_and_cancel_earlier_sentinels(self, connection: CanaryConnection) -> OutstandingSentinels:
         """Polls the sentinels of earlier slots, cancels those that can be cancelled, and returns those that may still
         be waiting or running: also those that could not be polled."""
         import asyncio
 
-        outstanding = self._load_outstanding_sentinels()
+        outstanding = self._list_possibly_outstanding_sentinels()
         trackers = [SentinelTracker.resume(record) for record in outstanding.records]
         removed_ids: set[str] = set()
         with suppress(TimeoutError):
-            async with asyncio.timeout(min(BROKER_CALL_TIMEOUT_S, self.polling_time_left_s / 2)):
+            async with asyncio.timeout(min(CANARY_QUEUE_CALL_TIMEOUT_S, self.polling_time_left_s / 2)):
                 for tracker in reversed(trackers):
                     with suppress(ProbeError):
-                        tracker.update_status(await connection.poll(tracker.job_id), self._now())
+                        tracker.apply_poll_result(await connection.poll(tracker.job_id), self._now())
                         if await connection.cancel(tracker.job_id):
                             removed_ids.add(tracker.job_id)
         ended = {tracker.job_id: tracker.job_status.stage for tracker in trackers if tracker.has_ended}
@@ -265,7 +265,7 @@ class _CanaryRun:
         has_finished = any(stage in FINISHED_STAGES for stage in ended.values())
         return OutstandingSentinels(remaining, None if has_finished else outstanding.given_up_at)
 
-    def _load_outstanding_sentinels(self) -> OutstandingSentinels:
+    def _list_possibly_outstanding_sentinels(self) -> OutstandingSentinels:
         """Those that earlier runs have remembered, and the one of the previous slot: its run may have been killed, but
         its id follows from the slot."""
         outstanding, slot = self._remembered_sentinels, self.context.previous_slot
@@ -281,7 +281,7 @@ class _CanaryRun:
     def _remembered_sentinels(self) -> OutstandingSentinels:
         return OutstandingSentinels.from_json(self.context.probe_state.get(SENTINEL_STATE_KEY))
 
-    def _resume(self, record: SentinelRecord) -> SentinelTracker:
+    def _resume_tracking(self, record: SentinelRecord) -> SentinelTracker:
         """Tracks the sentinel that keeps this run from sending its own."""
         if record.sent_at + self.settings.finish_within <= self._now():
             record = record._replace(blocked_slots=record.blocked_slots + 1)
@@ -290,19 +290,19 @@ class _CanaryRun:
 
     # --- polling
 
-    async def _poll(self, connection: CanaryConnection, job_id: str) -> JobStatus:
+    async def _poll_sentinel(self, connection: CanaryConnection, job_id: str) -> SentinelPollResult:
         """Raises ProbeError, also if there is no response before the run has to end."""
         import asyncio
 
-        time_left_s = max(self.polling_time_left_s, MIN_TIMEOUT_S)
+        time_left_s = max(self.polling_time_left_s, MIN_QUEUE_CALL_TIMEOUT_S)
         try:
-            async with asyncio.timeout(time_left_s + MIN_TIMEOUT_S):  # a driver's own timeout comes first
+            async with asyncio.timeout(time_left_s + MIN_QUEUE_CALL_TIMEOUT_S):  # a driver's own timeout comes first
                 return await connection.poll(job_id)
         except TimeoutError:
             detail = f"no response within {format_duration(time_left_s * 1000)}"
             raise broker_unreachable_error(detail) from None
 
-    async def _poll_until_finished(self, connection: CanaryConnection, tracker: SentinelTracker) -> None:
+    async def _poll_sentinel_until_finished(self, connection: CanaryConnection, tracker: SentinelTracker) -> None:
         """Polls until the sentinel finishes or its time is up. A retryable error counts only if it lasts until then; of
         several errors in a row the first is raised, since it names the cause."""
         import asyncio
@@ -311,8 +311,8 @@ class _CanaryRun:
         poll_error: ProbeError | None = None
         while True:
             try:
-                status = await self._poll(connection, tracker.job_id)
-                tracker.update_status(status, now := self._now())
+                status = await self._poll_sentinel(connection, tracker.job_id)
+                tracker.apply_poll_result(status, now := self._now())
                 poll_error = None
             except ProbeError as error:
                 if not error.retryable:
@@ -329,12 +329,12 @@ class _CanaryRun:
 
     # --- what the run observed
 
-    def _final_observation(self, tracker: SentinelTracker, stats: QueueStats, is_cancelled: bool) -> Observation:
+    def _build_final_observation(self, tracker: SentinelTracker, stats: QueueStats, is_cancelled: bool) -> Observation:
         limits = self.settings.limits
         was_cut_short = tracker.polled_at < tracker.sent_at + limits.limit_for(tracker.job_status.stage)
         sending_ms = tracker.sent_at - self.context.started_at if was_cut_short else 0
-        reason, message = canary_failure_reason(limits, tracker, stats, sending_ms)
-        facts = self._evidence_facts(tracker)
+        reason, message = find_canary_problem(limits, tracker, stats, sending_ms)
+        facts = self._build_evidence_facts(tracker)
         facts |= QueueMeasurements.from_metrics(stats).to_facts()
         if stats.paused:
             facts["paused"] = True
@@ -346,10 +346,10 @@ class _CanaryRun:
             phases={**self.context.phase_timer.phase_durations_ms, **tracker.phase_durations_ms},
             measurements=QueueMeasurements(waiting=stats.waiting, consumers=stats.consumers).to_measurements(),
             evidence=Evidence(facts, tracker.job_status.error),
-            state_updates=self._state_updates(reason, is_cancelled),
+            state_updates=self._build_state_updates(reason, is_cancelled),
         )
 
-    def _evidence_facts(self, tracker: SentinelTracker) -> dict[str, Json]:
+    def _build_evidence_facts(self, tracker: SentinelTracker) -> dict[str, Json]:
         facts: dict[str, Json] = {"sentinel": tracker.job_id or self.context.idempotency_key, **self._facts}
         if tracker.job_status.progress is not None:
             facts["progress"] = tracker.job_status.progress
@@ -359,7 +359,7 @@ class _CanaryRun:
             facts["picked_up"] = f"not shown by {self.settings.queue_driver.name}"
         return facts
 
-    def _state_updates(self, reason: str, is_cancelled: bool) -> dict[str, Json]:
+    def _build_state_updates(self, reason: str, is_cancelled: bool) -> dict[str, Json]:
         """Remembers the sentinels that are still outstanding. `reason`: of this run."""
         outstanding, tracker = self.others, self.tracker
         if outstanding is None:

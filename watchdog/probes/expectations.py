@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from watchdog.domain.model import Evidence, ExpressionFacts, Json, Listing, Observation, Outcome
-from watchdog.domain.reasons import ReasonScope, describe
+from watchdog.domain.model import Evidence, Json, Observation, Outcome, PreferenceFacts, SubjectListing
+from watchdog.domain.reasons import ReasonScope, find_reason_entry
 from watchdog.domain.rules import preference
-from watchdog.expression_failures import describe_error, describe_failure
-from watchdog.expressions import Expression, ExpressionBudgetError, ExpressionError
+from watchdog.expression_failures import describe_evaluation_error, describe_false_expression
+from watchdog.expressions import CelBudgetExceededError, CelExpression, CelExpressionError
 from watchdog.net.errors import ProbeError
 from watchdog.net.phases import PhaseTimer
-from watchdog.probes.partial_text import evaluate_on_beginning
+from watchdog.probes.partial_text import evaluate_on_text_beginning
 
 
 class ExpectationResult(NamedTuple):
@@ -27,10 +27,10 @@ class ExpectationResult(NamedTuple):
     @property
     def is_internal(self) -> bool:
         """Watchdog could not judge: the expression needs more than it reads or computes."""
-        return bool(self.reason) and describe(self.reason).scope is ReasonScope.ERROR
+        return bool(self.reason) and find_reason_entry(self.reason).scope is ReasonScope.ERROR
 
 
-class Problem(NamedTuple):
+class VariableProblem(NamedTuple):
     """Why a variable has no value, or another one than expected."""
 
     reason: str
@@ -42,71 +42,73 @@ class ExpressionContext:
     """The values that the expressions of one run refer to."""
 
     variables: Mapping[str, Json]
-    unavailable_variables: Mapping[str, Problem] = field(default_factory=dict)
+    unavailable_variables: Mapping[str, VariableProblem] = field(default_factory=dict)
     """Variable -> why it has no value in this run."""
     value_templates: Mapping[str, str] = field(default_factory=dict)
     """Variable -> how messages word its value: "HTTP {}"."""
     beginnings: Mapping[str, str] = field(default_factory=dict)
     """Unavailable variable -> the beginning of its text, if that much is known."""
-    malformed_variables: Mapping[str, Problem] = field(default_factory=dict)
+    malformed_variables: Mapping[str, VariableProblem] = field(default_factory=dict)
     """Variable -> why its value is text although it should be JSON. It is the cause of an expression that cannot be
     evaluated."""
 
-    def evaluate_expectation(self, expression: Expression) -> ExpectationResult:
+    def evaluate_expectation(self, expression: CelExpression) -> ExpectationResult:
         try:
-            if problem := self._missing_value(expression):
-                return _not_evaluated(problem)
+            if problem := self._find_missing_value_problem(expression):
+                return _unevaluated_result(problem)
             if expression.used_variables & self.unavailable_variables.keys():
-                return self._evaluate_on_beginnings(expression)
+                return self._evaluate_on_text_beginning(expression)
             if expression.evaluate_bool(self.variables):
                 return ExpectationResult("", "", "true")
-        except ExpressionBudgetError as error:
-            return _not_evaluated(Problem("expectation.over_budget", str(error)))
-        except ExpressionError as error:
+        except CelBudgetExceededError as error:
+            return _unevaluated_result(VariableProblem("expectation.over_budget", str(error)))
+        except CelExpressionError as error:
             malformed = sorted(expression.used_variables & self.malformed_variables.keys())
             if malformed:
                 problem = self.malformed_variables[malformed[0]]
                 return ExpectationResult(problem.reason, problem.message, f"cannot be evaluated: {problem.message}")
-            text = describe_error(expression, str(error), self.variables)
-            return _not_evaluated(Problem("expectation.evaluation_failed", text))
+            text = describe_evaluation_error(expression, str(error), self.variables)
+            return _unevaluated_result(VariableProblem("expectation.evaluation_failed", text))
         observed = expression.observed_value_text(self.variables)
-        message = describe_failure(expression, self.variables, self.value_templates)
+        message = describe_false_expression(expression, self.variables, self.value_templates)
         return ExpectationResult(
             "expectation.failed",
             message,
             f"false: {message}" if observed is None else f"false: observed {observed}",
         )
 
-    def _missing_value(self, expression: Expression) -> Problem | None:
+    def _find_missing_value_problem(self, expression: CelExpression) -> VariableProblem | None:
         """Why the expression cannot be evaluated at all; None if it can, or if the beginning of a text may decide."""
         missing = sorted(expression.used_variables & self.unavailable_variables.keys() - self.beginnings.keys())
         return self.unavailable_variables[missing[0]] if missing else None
 
-    def _evaluate_on_beginnings(self, expression: Expression) -> ExpectationResult:
+    def _evaluate_on_text_beginning(self, expression: CelExpression) -> ExpectationResult:
         [variable, *_] = sorted(expression.used_variables & self.unavailable_variables.keys())
-        result = evaluate_on_beginning(
+        result = evaluate_on_text_beginning(
             expression, variable, self.beginnings[variable], self.variables, expression.variable_types
         )
         if result is None:
-            return _not_evaluated(self.unavailable_variables[variable])
+            return _unevaluated_result(self.unavailable_variables[variable])
         if result:
             return ExpectationResult("", "", "true")
         values = {**self.variables, variable: self.beginnings[variable]}
-        message = describe_failure(expression, values, self.value_templates)
+        message = describe_false_expression(expression, values, self.value_templates)
         return ExpectationResult("expectation.failed", message, f"false: {message}")
 
-    def preference_listings(self, expressions: Iterable[Expression], observed_at: int) -> dict[str, Listing]:
+    def build_preference_listings(
+        self, expressions: Iterable[CelExpression], observed_at: int
+    ) -> dict[str, SubjectListing]:
         """The listing of these expressions; empty if there are none."""
-        facts = {e.text: ExpressionFacts(self.evaluate_expectation(e).message) for e in expressions}
-        return {preference.RULE_NAME: Listing(observed_at, facts)} if facts else {}
+        facts = {e.text: PreferenceFacts(self.evaluate_expectation(e).message) for e in expressions}
+        return {preference.RULE_NAME: SubjectListing(observed_at, facts)} if facts else {}
 
 
-def _not_evaluated(problem: Problem) -> ExpectationResult:
+def _unevaluated_result(problem: VariableProblem) -> ExpectationResult:
     message = f"an expression cannot be evaluated: {problem.message}"
     return ExpectationResult(problem.reason, message, f"cannot be evaluated: {problem.message}")
 
 
-class Verdict(NamedTuple):
+class ExpectationsVerdict(NamedTuple):
     """What the expectations of one run come to."""
 
     outcome: Outcome
@@ -117,8 +119,8 @@ class Verdict(NamedTuple):
 
 
 def judge_expectations(
-    context: ExpressionContext, expectations: Iterable[Expression], preferences: Iterable[Expression] = ()
-) -> Verdict:
+    context: ExpressionContext, expectations: Iterable[CelExpression], preferences: Iterable[CelExpression] = ()
+) -> ExpectationsVerdict:
     """The target fails if an expectation is certainly broken; the reason is that of the first, the message names all.
 
     Otherwise it cannot be judged if Watchdog could not evaluate an expectation or a preference for a reason of its own.
@@ -128,11 +130,11 @@ def judge_expectations(
     broken = [result for result in results.values() if result.reason and not result.is_internal]
     if broken:
         message = "; ".join(dict.fromkeys(result.message for result in broken))
-        return Verdict(Outcome.FAIL, broken[0].reason, message, evidence)
+        return ExpectationsVerdict(Outcome.FAIL, broken[0].reason, message, evidence)
     undecided = [*results.values(), *map(context.evaluate_expectation, preferences)]
     if internal := next((result for result in undecided if result.is_internal), None):
-        return Verdict(Outcome.ERROR, internal.reason, internal.message, evidence)
-    return Verdict(Outcome.PASS, "", "", evidence)
+        return ExpectationsVerdict(Outcome.ERROR, internal.reason, internal.message, evidence)
+    return ExpectationsVerdict(Outcome.PASS, "", "", evidence)
 
 
 def observation_from_error(error: ProbeError, phase_timer: PhaseTimer) -> Observation:
@@ -151,7 +153,7 @@ def observation_from_error(error: ProbeError, phase_timer: PhaseTimer) -> Observ
     )
 
 
-def add_facts(observation: Observation, facts: Mapping[str, Json]) -> Observation:
+def with_evidence_facts(observation: Observation, facts: Mapping[str, Json]) -> Observation:
     """The observation with more facts in its evidence. Its own facts come first; a fact given twice takes the new
     value."""
     evidence = replace(observation.evidence, facts={**observation.evidence.facts, **facts})

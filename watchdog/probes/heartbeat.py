@@ -18,39 +18,39 @@ from watchdog.config_types import (
 )
 from watchdog.config_values import slugify
 from watchdog.domain.heartbeat import (
-    CHECK_IN_DELAY_MS,
     HEARTBEAT_STATE_KEY,
-    MAX_REMEMBERED_STARTS,
+    MAX_CHECK_IN_VISIBILITY_DELAY_MS,
+    MAX_RECENT_HEARTBEAT_STARTS,
     HeartbeatState,
 )
 from watchdog.domain.limits import JobLimits
 from watchdog.domain.model import Evidence, Observation
 from watchdog.domain.observations import JobFacts
-from watchdog.domain.probe_state import load_job_record
+from watchdog.domain.probe_state import load_job_state_record
 from watchdog.domain.rules.job import evaluate_job, expected_runs
 from watchdog.domain.rules.job_deadlines import next_job_deadline
-from watchdog.domain.rules.job_source import EvaluatedSource
-from watchdog.domain.rules.lost_run import run_deadline
-from watchdog.domain.schedule import common_delay, extend_deadline_over_gaps
-from watchdog.domain.uptime_clock import Gaps
-from watchdog.probes.base import Probe, RunContext
-from watchdog.probes.jobs import JobOptions, jobs_observation
+from watchdog.domain.rules.job_source import EvaluatedJobSource
+from watchdog.domain.rules.lost_run import job_run_deadline
+from watchdog.domain.schedule import extend_deadline_over_gaps, find_common_start_delay
+from watchdog.domain.uptime_clock import DowntimeGaps
+from watchdog.probes.base import Probe, ProbeAttemptContext
+from watchdog.probes.jobs import JobLimitSettings, build_jobs_observation
 
 MAX_STORED_DOWNTIME_GAPS = 100
 """Periods without check-ins that are stored with a result, the newest ones."""
 
 
-def _validate_token(token: Secret) -> Secret:
+def _validate_heartbeat_token(token: Secret) -> Secret:
     if not re.fullmatch(r"[A-Za-z0-9_-]+", validate_secret_length(token).get_secret_value()):
         raise ValueError("expected letters, digits, '-' and '_', because the token is part of a URL")
     return token
 
 
-class HeartbeatSettings(JobOptions):
+class HeartbeatSettings(JobLimitSettings):
     """A job that checks in: it calls `<public_url>/in/<token>` when it has succeeded, and the same URL with `/start` or
     `/fail` appended when it starts or has failed (docs/heartbeats.md)."""
 
-    token: Annotated[Secret, AfterValidator(_validate_token)]
+    token: Annotated[Secret, AfterValidator(_validate_heartbeat_token)]
     """The secret in the check-in URL: 16 or more letters, digits, `-` and `_`. `openssl rand -hex 20` generates a
     suitable one."""
     schedule: CronExpression | None = None
@@ -117,30 +117,32 @@ class HeartbeatProbe(Probe):
     def job_limits(self) -> Mapping[str, JobLimits]:
         return {self.name: self._job_limits}
 
-    async def observe(self, context: RunContext) -> Observation:
+    async def observe(self, context: ProbeAttemptContext) -> Observation:
         state, limits = HeartbeatState.from_json(context.probe_state.get(HEARTBEAT_STATE_KEY)), self._job_limits
         now = context.started_at if context.check_ins_until is None else context.check_ins_until
-        record = load_job_record(context.probe_state, self.name)
-        job = evaluate_job(_job_facts(self.name, state, limits, now, context.gaps), limits, record, now, context.gaps)
-        gaps = _gaps_since(job.facts, context.gaps)
-        observation = jobs_observation(EvaluatedSource((job,)), context, now, gaps)
+        record = load_job_state_record(context.probe_state, self.name)
+        job = evaluate_job(
+            _build_job_facts(self.name, state, limits, now, context.gaps), limits, record, now, context.gaps
+        )
+        gaps = _select_downtime_gaps_to_store(job.facts, context.gaps)
+        observation = build_jobs_observation(EvaluatedJobSource((job,)), context, now, gaps)
         deadline = next_job_deadline(job.facts, limits, now, gaps, reason=job.verdict.reason)
         return replace(
             observation,
             duration=None,
             measurements={} if state.duration is None else {"run_duration_ms": state.duration},
             evidence=Evidence(observation.evidence.facts, state.output),
-            rerun_at=None if deadline is None else deadline + CHECK_IN_DELAY_MS,
+            rerun_at=None if deadline is None else deadline + MAX_CHECK_IN_VISIBILITY_DELAY_MS,
         )
 
 
-def _job_facts(name: str, state: HeartbeatState, limits: JobLimits, now: int, gaps: Gaps) -> JobFacts:
+def _build_job_facts(name: str, state: HeartbeatState, limits: JobLimits, now: int, gaps: DowntimeGaps) -> JobFacts:
     """What the check-ins of a job show. A run that may have ended in a gap is not lost: its end was not received."""
-    runs = state.divide_open_runs(
-        lambda start: run_deadline(JobFacts(name), limits, start), now, is_limited=limits.max_runtime is not None
+    runs = state.classify_open_runs(
+        lambda start: job_run_deadline(JobFacts(name), limits, start), now, is_limited=limits.max_runtime is not None
     )
-    lost_starts = [start for start in runs.lost_starts if not _overlaps_long_gap(start, now, gaps)]
-    excused = [run for run in state.lost_runs if _overlaps_long_gap(run.start, run.lost_at, gaps)]
+    lost_starts = [start for start in runs.lost_starts if not _overlaps_long_downtime_gap(start, now, gaps)]
+    excused = [run for run in state.lost_runs if _overlaps_long_downtime_gap(run.start, run.lost_at, gaps)]
     lost_since = max((*lost_starts, *(run.start for run in state.lost_runs if run not in excused)), default=None)
     newest = max((at for at in (state.last_start, state.last_end) if at is not None), default=0)
     uncounted = [start for start in lost_starts if state.last_ok is None or start > state.last_ok]
@@ -154,24 +156,24 @@ def _job_facts(name: str, state: HeartbeatState, limits: JobLimits, now: int, ga
         failures=state.failure_count + len(uncounted) - sum(run.lost_at in state.recent_failures for run in excused),
         error=state.error,
         rejected_at=state.last_rejected if (state.last_rejected or 0) > newest else None,
-        usual_delay=_usual_delay(state, limits),
+        usual_delay=_find_usual_start_delay(state, limits),
         lost_since=lost_since,
         lost_is_newest=lost_since is not None and (state.last_end is None or state.last_end < lost_since),
     )
 
 
-def _overlaps_long_gap(start: int, end: int, gaps: Gaps) -> bool:
+def _overlaps_long_downtime_gap(start: int, end: int, gaps: DowntimeGaps) -> bool:
     """Whether a check-in between two instants may not have been received."""
     return extend_deadline_over_gaps(start, end, gaps)[1] is not None
 
 
-def _usual_delay(state: HeartbeatState, limits: JobLimits) -> int | None:
-    if limits.schedule is None or len(state.recent_starts) < MAX_REMEMBERED_STARTS:
+def _find_usual_start_delay(state: HeartbeatState, limits: JobLimits) -> int | None:
+    if limits.schedule is None or len(state.recent_starts) < MAX_RECENT_HEARTBEAT_STARTS:
         return None
-    return common_delay(limits.schedule, state.recent_starts)
+    return find_common_start_delay(limits.schedule, state.recent_starts)
 
 
-def _gaps_since(facts: JobFacts, gaps: Gaps) -> Gaps:
+def _select_downtime_gaps_to_store(facts: JobFacts, gaps: DowntimeGaps) -> DowntimeGaps:
     """The gaps that matter for the run in progress and the next ones."""
     start = max(facts.last_start or 0, facts.expected_from or 0)
     start = min(start, start if facts.running_since is None else facts.running_since)

@@ -11,12 +11,17 @@ from pydantic import model_validator
 
 from watchdog.config_types import FieldValidationError
 from watchdog.domain.model import Evidence, Json, Observation, Outcome
-from watchdog.expressions import Expression
+from watchdog.expressions import CelExpression
 from watchdog.net.errors import ProbeError
-from watchdog.net.http_evidence import is_json, read_response_body, response_excerpt, response_facts
+from watchdog.net.http_evidence import (
+    build_response_excerpt,
+    build_response_facts,
+    is_json_response,
+    parse_response_body_with_problem,
+)
 from watchdog.net.targets import HttpTarget
-from watchdog.probes.base import Probe, RunContext
-from watchdog.probes.expectations import ExpressionContext, Problem, judge_expectations, observation_from_error
+from watchdog.probes.base import Probe, ProbeAttemptContext
+from watchdog.probes.expectations import ExpressionContext, VariableProblem, judge_expectations, observation_from_error
 
 if TYPE_CHECKING:
     from watchdog.net.http import HttpResponse
@@ -70,9 +75,9 @@ class HttpProbe(Probe):
         return self.http.host
 
     @cached_property
-    def _criteria(self) -> HttpCriteria:
+    def _response_criteria(self) -> HttpResponseCriteria:
         expressions = (*self.expectations, *self.preferences)
-        return HttpCriteria(
+        return HttpResponseCriteria(
             self.expectations,
             self.preferences,
             used_variables=frozenset().union(*(e.used_variables for e in expressions)),
@@ -80,8 +85,8 @@ class HttpProbe(Probe):
             loops=any(expression.loops for expression in expressions),
         )
 
-    async def observe(self, context: RunContext) -> Observation:
-        phase_timer, criteria = context.phase_timer, self._criteria
+    async def observe(self, context: ProbeAttemptContext) -> Observation:
+        phase_timer, criteria = context.phase_timer, self._response_criteria
         request = self.http.build_request(
             context.idempotency_key, self.allow_private_addresses, phase_timer, context.started_at
         )
@@ -89,7 +94,7 @@ class HttpProbe(Probe):
             response = await context.network.send_http_request(request)
             observation = await context.network.judge(
                 phase_timer,
-                judge_response,
+                judge_http_response,
                 response,
                 criteria,
                 context.slot,
@@ -100,11 +105,11 @@ class HttpProbe(Probe):
         return replace(observation, phases=phase_timer.phase_durations_ms)
 
 
-class HttpCriteria(NamedTuple):
+class HttpResponseCriteria(NamedTuple):
     """What is expected of a response."""
 
-    expectations: tuple[Expression, ...]
-    preferences: tuple[Expression, ...]
+    expectations: tuple[CelExpression, ...]
+    preferences: tuple[CelExpression, ...]
     used_variables: frozenset[str]
     expects_status: bool
     """Whether an expectation decides which statuses are good."""
@@ -112,7 +117,7 @@ class HttpCriteria(NamedTuple):
     """Whether an expression is evaluated for each element of the body."""
 
 
-def judge_response(response: HttpResponse, criteria: HttpCriteria, slot: int) -> Observation:
+def judge_http_response(response: HttpResponse, criteria: HttpResponseCriteria, slot: int) -> Observation:
     """The observation, without phases. Raises ProbeError if the body cannot be decoded."""
     expression_context = _build_expression_context(response, criteria.used_variables)
     verdict = judge_expectations(expression_context, criteria.expectations, criteria.preferences)
@@ -121,16 +126,16 @@ def judge_response(response: HttpResponse, criteria: HttpCriteria, slot: int) ->
         broken = message if outcome is Outcome.FAIL else ""
         outcome, reason = Outcome.FAIL, f"http.{response.status}"
         message = "; ".join(filter(None, [f"HTTP {response.status}, expected 2xx", broken]))
-    facts = response_facts(response) | ({"expect": verdict.evidence} if verdict.evidence else {})
+    facts = build_response_facts(response) | ({"expect": verdict.evidence} if verdict.evidence else {})
     is_good = outcome is Outcome.PASS
     return Observation(
         outcome,
         reason,
         message,
         duration=response.elapsed_ms,
-        measurements=_measurements(response),
-        listings=expression_context.preference_listings(criteria.preferences, slot) if is_good else {},
-        evidence=Evidence(facts, response_excerpt(response)),
+        measurements=_build_http_measurements(response),
+        listings=expression_context.build_preference_listings(criteria.preferences, slot) if is_good else {},
+        evidence=Evidence(facts, build_response_excerpt(response)),
         retryable=outcome is Outcome.FAIL and response.status >= 500,
     )
 
@@ -142,21 +147,21 @@ def _build_expression_context(response: HttpResponse, used_variables: frozenset[
         "elapsed_ms": round(response.elapsed_ms),
         "cert_days": response.cert_days,
     }
-    unavailable: dict[str, Problem] = {}
+    unavailable: dict[str, VariableProblem] = {}
     beginnings: dict[str, str] = {}
-    malformed: dict[str, Problem] = {}
+    malformed: dict[str, VariableProblem] = {}
     if response.body_problem:
-        unavailable["body"] = Problem(*response.body_problem)
-        if response.body and not is_json(response):
+        unavailable["body"] = VariableProblem(*response.body_problem)
+        if response.body and not is_json_response(response):
             beginnings["body"] = response.text
     elif "body" in used_variables:
-        variables["body"], problem = read_response_body(response)
+        variables["body"], problem = parse_response_body_with_problem(response)
         if problem:
-            malformed["body"] = Problem(*problem)
+            malformed["body"] = VariableProblem(*problem)
     return ExpressionContext(variables, unavailable, {"status": "HTTP {}"}, beginnings, malformed)
 
 
-def _measurements(response: HttpResponse) -> dict[str, str | int]:
+def _build_http_measurements(response: HttpResponse) -> dict[str, str | int]:
     measurements: dict[str, str | int] = {"status": response.status, "size": response.encoded_body_bytes}
     if response.redirect_count:
         measurements["redirects"] = response.redirect_count

@@ -19,36 +19,41 @@ from watchdog.config_types import (
 )
 from watchdog.domain.formatting import format_count, format_duration, format_iso8601
 from watchdog.domain.limits import JobLimits
-from watchdog.domain.measurements import JOBS_EVIDENCE_KEY, JobCounts
-from watchdog.domain.model import Evidence, Json, Listing, Observation, Outcome
+from watchdog.domain.measurements import JOBS_EVIDENCE_KEY, ListedJobCounts
+from watchdog.domain.model import Evidence, Json, Observation, Outcome, SubjectListing
 from watchdog.domain.observations import JobSourceSnapshot
-from watchdog.domain.probe_state import JOB_STATE_KEY_PREFIX, WAITING_STATE_KEY, JobRecord
+from watchdog.domain.probe_state import JOB_STATE_KEY_PREFIX, WAITING_FOR_FIRST_RUN_STATE_KEY, JobStateRecord
 from watchdog.domain.rules import job as job_rule
 from watchdog.domain.rules.job import EvaluatedJob, JobVerdict
-from watchdog.domain.rules.job_source import EvaluatedSource, evaluate_source, name_jobs, source_away_update
+from watchdog.domain.rules.job_source import (
+    EvaluatedJobSource,
+    evaluate_job_source,
+    format_job_names,
+    source_away_update,
+)
 from watchdog.domain.schedule import CronSchedule
-from watchdog.domain.uptime_clock import Gaps
+from watchdog.domain.uptime_clock import DowntimeGaps
 from watchdog.net.errors import ProbeError
-from watchdog.probes.base import QueueSystemProbe, RunContext
-from watchdog.probes.expectations import add_facts, observation_from_error
+from watchdog.probes.base import ProbeAttemptContext, QueueSystemProbe
+from watchdog.probes.expectations import observation_from_error, with_evidence_facts
 from watchdog.queues import JOB_SOURCES, JobSource
 
-SOURCE_CALL_TIMEOUT_S = 5.0
+JOB_SOURCE_CALL_TIMEOUT_S = 5.0
 MAX_INLINE_JOBS = 200
 """Of a source with more jobs they are evaluated in the worker process: 2,000 cron schedules take 0.2 s."""
-MAX_EVIDENCE_JOBS = 50
+MAX_JOBS_IN_EVIDENCE = 50
 """Jobs in the evidence, those with problems first."""
-OTHER_JOBS_KEY = "*"
-TIMESTAMP_FIELDS = (
+OTHER_JOBS_WILDCARD = "*"
+JOB_TIMESTAMP_FIELDS = (
     *("next", "next_due", "last_start", "last_end", "last_ok", "running_since"),
     *("lost_since", "rejected_at", "gone_since", "advanced_at"),
 )
-DURATION_FIELDS = ("every", "duration", "usual_delay")
-SOURCE_MISSING_REASONS = ("queue.missing", "database.table_missing")
+JOB_DURATION_FIELDS = ("every", "duration", "usual_delay")
+JOB_SOURCE_MISSING_REASONS = ("queue.missing", "database.table_missing")
 """What holds the jobs does not exist. If it did before, all jobs have vanished with it."""
 
 
-class JobOptions(ConfigModel):
+class JobLimitSettings(ConfigModel):
     """The expected schedule of a job, and limits for its runs."""
 
     schedule: CronExpression | None = None
@@ -97,35 +102,35 @@ class JobOptions(ConfigModel):
         )
 
 
-@JOB_SOURCES.add_fields
+@JOB_SOURCES.add_kind_fields
 class JobsSettings(ConfigModel):
     """Exactly one source of scheduled jobs. All its jobs are monitored, unless `watch` names jobs and has no `*`."""
 
     grace: Duration = 60_000
     """How late a run may start."""
-    watch: dict[SingleLineText, JobOptions] = Field(default_factory=dict)
+    watch: dict[SingleLineText, JobLimitSettings] = Field(default_factory=dict)
     """Schedules and limits by job name; `*` for all other jobs. If there are names but no `*`, only the named jobs are
     monitored. `failures` counts only runs that the source still keeps."""
 
     @model_validator(mode="after")
     def _require_one_source(self) -> Self:
-        JOB_SOURCES.exactly_one(self)
+        JOB_SOURCES.require_only_value(self)
         return self
 
     @property
     def job_source(self) -> JobSource:
-        return JOB_SOURCES.exactly_one(self)
+        return JOB_SOURCES.require_only_value(self)
 
     @property
     def job_limits(self) -> dict[str, JobLimits]:
         """By job name, `*` for every other job. A job that has none is not monitored."""
         if not self.watch:
-            return {OTHER_JOBS_KEY: JobLimits(grace=self.grace)}
+            return {OTHER_JOBS_WILDCARD: JobLimits(grace=self.grace)}
         return {name: options.to_job_limits(self.grace) for name, options in self.watch.items()}
 
     @property
     def required_jobs(self) -> tuple[str, ...]:
-        return tuple(name for name in self.watch if name != OTHER_JOBS_KEY)
+        return tuple(name for name in self.watch if name != OTHER_JOBS_WILDCARD)
 
 
 class JobsProbe(QueueSystemProbe):
@@ -168,19 +173,19 @@ class JobsProbe(QueueSystemProbe):
     def exposes_run_id(self) -> bool:
         return self.queue_driver.exposes_run_id
 
-    async def observe(self, context: RunContext) -> Observation:
-        connect_context = self.create_connect_context(context, SOURCE_CALL_TIMEOUT_S)
+    async def observe(self, context: ProbeAttemptContext) -> Observation:
+        connect_context = self.create_queue_connect_context(context, JOB_SOURCE_CALL_TIMEOUT_S)
         try:
             context.phase_timer.start_phase("read")
             snapshot = await self.queue_driver.fetch_snapshot(connect_context)
             context.phase_timer.end_phase("read")
         except ProbeError as error:
-            if error.reason not in SOURCE_MISSING_REASONS or not _lists_jobs(context.probe_state):
+            if error.reason not in JOB_SOURCE_MISSING_REASONS or not _has_listed_jobs_before(context.probe_state):
                 observation = observation_from_error(error, context.phase_timer)
                 if error.reason == "broker.unreachable":
                     updates = source_away_update(context.probe_state, context.started_at)
                     observation = replace(observation, state_updates=updates)
-                return add_facts(observation, connect_context.facts)
+                return with_evidence_facts(observation, connect_context.facts)
             snapshot = JobSourceSnapshot(context.started_at, (), location=error.message)
         observation = await context.network.judge(
             context.phase_timer,
@@ -194,77 +199,81 @@ class JobsProbe(QueueSystemProbe):
         facts = (
             connect_context.facts if observation.listings else {**context.phase_timer.facts, **connect_context.facts}
         )
-        return add_facts(_with_phases(observation, context), facts)
+        return with_evidence_facts(_with_phases(observation, context), facts)
 
 
 def judge_snapshot(
-    snapshot: JobSourceSnapshot, settings: JobsSettings, probe_state: Mapping[str, Json], gaps: Gaps
+    snapshot: JobSourceSnapshot, settings: JobsSettings, probe_state: Mapping[str, Json], gaps: DowntimeGaps
 ) -> Observation:
     """The observation, without phases."""
-    source = evaluate_source(snapshot, settings.job_limits, settings.required_jobs, probe_state, gaps)
+    source = evaluate_job_source(snapshot, settings.job_limits, settings.required_jobs, probe_state, gaps)
     if source.is_readable:
         return _observation(source, probe_state, snapshot.taken_at)
-    state_updates = _changes(source.state_updates, probe_state)
+    state_updates = _changed_entries(source.state_updates, probe_state)
     return Observation(Outcome.FAIL, source.reason, source.message, state_updates=state_updates)
 
 
-def _lists_jobs(probe_state: Mapping[str, Json]) -> bool:
+def _has_listed_jobs_before(probe_state: Mapping[str, Json]) -> bool:
     """Whether the source has listed jobs before."""
     records = (
-        JobRecord.from_json(stored) for key, stored in probe_state.items() if key.startswith(JOB_STATE_KEY_PREFIX)
+        JobStateRecord.from_json(stored) for key, stored in probe_state.items() if key.startswith(JOB_STATE_KEY_PREFIX)
     )
     return any(record.state.was_listed for record in records)
 
 
-def jobs_observation(source: EvaluatedSource, context: RunContext, observed_at: int, gaps: Gaps = ()) -> Observation:
+def build_jobs_observation(
+    source: EvaluatedJobSource, context: ProbeAttemptContext, observed_at: int, gaps: DowntimeGaps = ()
+) -> Observation:
     """The observation of a run that evaluated these jobs at `observed_at`, by the clock of their source. `gaps`:
     periods in which the source could not report to Watchdog."""
     return _with_phases(_observation(source, context.probe_state, observed_at, gaps), context)
 
 
-def _with_phases(observation: Observation, context: RunContext) -> Observation:
+def _with_phases(observation: Observation, context: ProbeAttemptContext) -> Observation:
     phases = context.phase_timer.phase_durations_ms
     return replace(observation, phases=phases, duration=sum(phases.values()))
 
 
 def _observation(
-    source: EvaluatedSource, probe_state: Mapping[str, Json], observed_at: int, gaps: Gaps = ()
+    source: EvaluatedJobSource, probe_state: Mapping[str, Json], observed_at: int, gaps: DowntimeGaps = ()
 ) -> Observation:
     jobs = source.jobs
     problems = {job.facts.name: job.verdict for job in jobs if job.verdict.reason}
     reason, message, _ = next(iter(problems.values()), JobVerdict("", "", None))
     if len(problems) > 1:
-        message = f"{len(problems)} of {format_count(len(jobs), 'job')} have problems: {name_jobs(list(problems))}"
+        message = (
+            f"{len(problems)} of {format_count(len(jobs), 'job')} have problems: {format_job_names(list(problems))}"
+        )
     if source.reason:
         reason, message = source.reason, source.message
-    state = _state_after(source, probe_state)
-    evidence_jobs = sorted(jobs, key=lambda job: not job.verdict.reason)[:MAX_EVIDENCE_JOBS]
+    state = _build_job_state_updates(source, probe_state)
+    evidence_jobs = sorted(jobs, key=lambda job: not job.verdict.reason)[:MAX_JOBS_IN_EVIDENCE]
     return Observation(
         Outcome.FAIL if reason else Outcome.PASS,
         reason,
         message,
-        measurements=JobCounts(len(jobs), len(problems))._asdict(),
-        listings={job_rule.RULE_NAME: Listing(observed_at, {j.facts.name: j.facts for j in jobs}, tuple(gaps))},
-        evidence=Evidence({JOBS_EVIDENCE_KEY: {job.facts.name: _job_evidence(job) for job in evidence_jobs}}),
-        state_updates=_changes(state, probe_state),
+        measurements=ListedJobCounts(len(jobs), len(problems))._asdict(),
+        listings={job_rule.RULE_NAME: SubjectListing(observed_at, {j.facts.name: j.facts for j in jobs}, tuple(gaps))},
+        evidence=Evidence({JOBS_EVIDENCE_KEY: {job.facts.name: _format_job_evidence(job) for job in evidence_jobs}}),
+        state_updates=_changed_entries(state, probe_state),
     )
 
 
-def _state_after(source: EvaluatedSource, probe_state: Mapping[str, Json]) -> dict[str, Json]:
+def _build_job_state_updates(source: EvaluatedJobSource, probe_state: Mapping[str, Json]) -> dict[str, Json]:
     """The state that the run leaves, by key; None: the key is deleted."""
     records = {
         job.state_key: job.record.to_json() for job in source.jobs if not job.facts.removal or job.state.forgotten
     }
     removed = {key: None for key in probe_state if key.startswith(JOB_STATE_KEY_PREFIX) and key not in records}
     is_waiting = not any(job.facts.has_run for job in source.jobs)
-    return {**removed, **records, **source.state_updates, WAITING_STATE_KEY: True if is_waiting else None}
+    return {**removed, **records, **source.state_updates, WAITING_FOR_FIRST_RUN_STATE_KEY: True if is_waiting else None}
 
 
-def _changes(state: Mapping[str, Json], probe_state: Mapping[str, Json]) -> dict[str, Json]:
+def _changed_entries(state: Mapping[str, Json], probe_state: Mapping[str, Json]) -> dict[str, Json]:
     return {key: value for key, value in state.items() if probe_state.get(key) != value}
 
 
-def _job_evidence(job: EvaluatedJob) -> Json:
+def _format_job_evidence(job: EvaluatedJob) -> Json:
     """The facts about a job for the evidence: formatted, without empty values."""
     values = job.facts._asdict() | {"next": job.verdict.next_expected_at}
     internal = (
@@ -277,6 +286,6 @@ def _job_evidence(job: EvaluatedJob) -> Json:
     for name, value in values.items():
         if name in omitted or value in (None, "", 0, False):
             continue
-        is_time, is_duration = name in TIMESTAMP_FIELDS, name in DURATION_FIELDS
+        is_time, is_duration = name in JOB_TIMESTAMP_FIELDS, name in JOB_DURATION_FIELDS
         facts[name] = format_iso8601(value) if is_time else format_duration(value) if is_duration else value
     return facts

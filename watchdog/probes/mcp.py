@@ -15,16 +15,16 @@ from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.model import Json, Observation
 from watchdog.domain.probe_state import (
     MCP_PROTOCOL_STATE_KEY,
-    MCP_TARGET_STATE_KEY,
-    NEW_TASKS_STATE_KEY,
+    MCP_SERVER_IDENTITY_STATE_KEY,
+    NEVER_RUN_TASKS_STATE_KEY,
     McpProtocolRecord,
 )
 from watchdog.net.errors import ProbeError
-from watchdog.probes.base import Probe, RunContext
+from watchdog.probes.base import Probe, ProbeAttemptContext
 from watchdog.probes.expectations import observation_from_error
 from watchdog.probes.mcp_judgement import (
     McpCriteria,
-    RunFacts,
+    McpJudgementContext,
     interrupted_evidence,
     judge_session,
     session_measurements,
@@ -32,11 +32,11 @@ from watchdog.probes.mcp_judgement import (
 from watchdog.probes.mcp_settings import McpSettings
 
 if TYPE_CHECKING:
-    from watchdog.net.mcp import SessionResult
+    from watchdog.net.mcp import McpSessionResult
 
-PROTOCOL_ERA_TTL_MS = 24 * HOUR_MS
+MCP_PROTOCOL_ERA_TTL_MS = 24 * HOUR_MS
 """How long a negotiated protocol era is reused."""
-_FACTS_OF_ONE_SERVER = (MCP_PROTOCOL_STATE_KEY, NEW_TASKS_STATE_KEY)
+_MCP_SERVER_STATE_KEYS = (MCP_PROTOCOL_STATE_KEY, NEVER_RUN_TASKS_STATE_KEY)
 
 
 class McpProbe(Probe):
@@ -103,18 +103,18 @@ class McpProbe(Probe):
     def preload(self) -> None:
         import_module("watchdog.net.mcp")
 
-    async def observe(self, context: RunContext) -> Observation:
+    async def observe(self, context: ProbeAttemptContext) -> Observation:
         import asyncio  # not when a configuration is only read
 
-        from watchdog.net.mcp import McpSession, SessionPlan, SessionResult
+        from watchdog.net.mcp import McpSession, McpSessionPlan, McpSessionResult
 
-        remembered, state_updates = self._remembered_facts(context)
-        era, result = _remembered_era(remembered, context.started_at), SessionResult()
+        remembered, state_updates = self._load_server_state_and_updates(context)
+        era, result = _remembered_protocol_era(remembered, context.started_at), McpSessionResult()
         session = McpSession(
             context.network.connector,
             context.network.worker,
             self.mcp.build_session_target(self.allow_private_addresses),
-            plan=SessionPlan(era, self.mcp.choose_tool_call, self.mcp.resource, self.mcp.tool_to_call),
+            plan=McpSessionPlan(era, self.mcp.choose_tool_call, self.mcp.resource, self.mcp.tool_to_call),
             phase_timer=context.phase_timer,
             timeout_s=context.remaining_s,
             now=context.started_at,
@@ -125,7 +125,7 @@ class McpProbe(Probe):
         except ProbeError as error:
             if era and not error.is_internal:
                 state_updates[MCP_PROTOCOL_STATE_KEY] = None
-            return self._failed_observation(error, result, context, state_updates)
+            return self._build_failed_observation(error, result, context, state_updates)
         except asyncio.CancelledError:
             if era and not result.protocol_era:
                 context.state_updates_on_timeout[MCP_PROTOCOL_STATE_KEY] = None
@@ -138,7 +138,7 @@ class McpProbe(Probe):
             judge_session,
             result.detach(),
             McpCriteria(self.mcp, self.expectations, self.preferences),
-            RunFacts(context.started_at, context.slot, remembered.get(NEW_TASKS_STATE_KEY)),
+            McpJudgementContext(context.started_at, context.slot, remembered.get(NEVER_RUN_TASKS_STATE_KEY)),
             in_worker=bool(result.large_results) or (self._loops and result.has_many_elements),
         )
         return replace(
@@ -151,15 +151,17 @@ class McpProbe(Probe):
     def _loops(self) -> bool:
         return any(expression.loops for expression in (*self.expectations, *self.preferences))
 
-    def _remembered_facts(self, context: RunContext) -> tuple[Mapping[str, Json], dict[str, Json]]:
+    def _load_server_state_and_updates(
+        self, context: ProbeAttemptContext
+    ) -> tuple[Mapping[str, Json], dict[str, Json]]:
         """What earlier runs remembered of this server, and the state updates that forget another server."""
-        if context.probe_state.get(MCP_TARGET_STATE_KEY) == self.mcp.identity:
+        if context.probe_state.get(MCP_SERVER_IDENTITY_STATE_KEY) == self.mcp.identity:
             return context.probe_state, {}
-        forgotten: dict[str, Json] = {key: None for key in _FACTS_OF_ONE_SERVER if key in context.probe_state}
-        return {}, {MCP_TARGET_STATE_KEY: self.mcp.identity, **forgotten}
+        forgotten: dict[str, Json] = {key: None for key in _MCP_SERVER_STATE_KEYS if key in context.probe_state}
+        return {}, {MCP_SERVER_IDENTITY_STATE_KEY: self.mcp.identity, **forgotten}
 
-    def _failed_observation(
-        self, error: ProbeError, session: SessionResult, context: RunContext, state_updates: dict[str, Json]
+    def _build_failed_observation(
+        self, error: ProbeError, session: McpSessionResult, context: ProbeAttemptContext, state_updates: dict[str, Json]
     ) -> Observation:
         observation = observation_from_error(error, context.phase_timer)
         is_connected = "address" in session.facts or (self.mcp.command and not error.is_internal)
@@ -171,10 +173,10 @@ class McpProbe(Probe):
         )
 
 
-def _remembered_era(remembered: Mapping[str, Json], now: int) -> str:
+def _remembered_protocol_era(remembered: Mapping[str, Json], now: int) -> str:
     """The era negotiated in an earlier run. Empty: negotiate it again."""
     stored = remembered.get(MCP_PROTOCOL_STATE_KEY)
     if not stored:
         return ""
     record = McpProtocolRecord.from_json(stored)
-    return record.era if 0 <= now - record.negotiated_at < PROTOCOL_ERA_TTL_MS else ""
+    return record.era if 0 <= now - record.negotiated_at < MCP_PROTOCOL_ERA_TTL_MS else ""

@@ -11,31 +11,31 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from watchdog.config_types import format_byte_size
 from watchdog.domain.formatting import format_count
-from watchdog.domain.measurements import TASKS_EVIDENCE_KEY, TaskCounts
-from watchdog.domain.model import Evidence, Json, Listing, Observation, Outcome, Scalar
-from watchdog.domain.observations import ToolFacts
-from watchdog.domain.probe_state import NEW_TASKS_STATE_KEY, NewTasksRecord
+from watchdog.domain.measurements import TASKS_EVIDENCE_KEY, McpTaskCounts
+from watchdog.domain.model import Evidence, Json, JsonScalar, Observation, Outcome, SubjectListing
+from watchdog.domain.observations import McpToolFacts
+from watchdog.domain.probe_state import NEVER_RUN_TASKS_STATE_KEY, NeverRunTasksRecord
 from watchdog.domain.rules import task as task_rule
 from watchdog.domain.rules import tool as tool_rule
 from watchdog.domain.text import truncate_with_ellipsis
-from watchdog.expressions import Expression
-from watchdog.probes.expectations import ExpressionContext, Problem, judge_expectations
-from watchdog.probes.mcp_health import find_health_failure, reports_unhealthy, server_error_text
-from watchdog.probes.mcp_settings import HEALTH_CHECK_TOOL, McpSettings, ToolCallSettings
-from watchdog.probes.mcp_tasks import TaskList, clean_text, describe_missing_task_list, parse_task_list
+from watchdog.expressions import CelExpression
+from watchdog.probes.expectations import ExpressionContext, VariableProblem, judge_expectations
+from watchdog.probes.mcp_health import find_mcp_health_failure, find_tool_error_text, tool_reports_unhealthy
+from watchdog.probes.mcp_settings import HEALTH_CHECK_TOOL_NAME, McpSettings, McpToolCallSettings
+from watchdog.probes.mcp_tasks import McpTaskList, clean_server_text, describe_missing_task_list, parse_mcp_task_list
 
 if TYPE_CHECKING:
-    from watchdog.net.mcp import SessionResult
+    from watchdog.net.mcp import McpSessionResult
 
 MAX_EXCERPT_CHARS = 8_000
 """More than is stored: cutting before masking could leave part of a secret."""
-MAX_UNUSUAL_TOOLS = 100
+MAX_UNUSUAL_MCP_TOOLS = 100
 """Tools with a problem that are listed."""
 MAX_TOOL_NAME_CHARS = 120
 MAX_EVIDENCE_TOOLS, MAX_EVIDENCE_NAME_CHARS = 99, 2_000
 MAX_EVIDENCE_BYTES = 64 << 10
 """Of the facts about a large response."""
-_HEALTHY_WORD = re.compile(r"\bhealthy\b")
+_HEALTHY_WORD_PATTERN = re.compile(r"\bhealthy\b")
 """In an `expect` expression: the expression decides what `healthy: false` means."""
 
 T = TypeVar("T")
@@ -45,11 +45,11 @@ class McpCriteria(NamedTuple):
     """What is expected of a session."""
 
     settings: McpSettings
-    expectations: tuple[Expression, ...]
-    preferences: tuple[Expression, ...]
+    expectations: tuple[CelExpression, ...]
+    preferences: tuple[CelExpression, ...]
 
 
-class RunFacts(NamedTuple):
+class McpJudgementContext(NamedTuple):
     """What the judgement of a session depends on, apart from the session."""
 
     started_at: int
@@ -58,7 +58,7 @@ class RunFacts(NamedTuple):
     """The stored record of tasks that have never run."""
 
 
-def judge_session(session: SessionResult, criteria: McpCriteria, run: RunFacts) -> Observation:
+def judge_session(session: McpSessionResult, criteria: McpCriteria, run: McpJudgementContext) -> Observation:
     """The observation, without phases."""
     observation = evaluate_session(session.unpack(), criteria, run)
     if not session.large_results:
@@ -91,49 +91,52 @@ def _take_until(entries: Iterable[T], max_bytes: int) -> Iterator[T]:
         yield entry
 
 
-def evaluate_session(session: SessionResult, criteria: McpCriteria, run: RunFacts) -> Observation:
+def evaluate_session(session: McpSessionResult, criteria: McpCriteria, run: McpJudgementContext) -> Observation:
     """The observation, without phases."""
     task_list, responded_at = None, run.started_at + round(session.elapsed_ms or 0)
     state_updates: dict[str, Json] = {}
     if session.called_tool:
-        record = NewTasksRecord.from_json(run.new_tasks)
-        task_list = parse_task_list(session.tool_result, responded_at, record.first_listed_at)
-        if task_list is not None and not task_list.tasks and _reports_problem(session):
+        record = NeverRunTasksRecord.from_json(run.new_tasks)
+        task_list = parse_mcp_task_list(session.tool_result, responded_at, record.first_listed_at)
+        if task_list is not None and not task_list.tasks and _tool_reports_problem(session):
             task_list = None  # a server with a problem that lists no task may be unable to list them
         if task_list is not None and task_list.first_listed_at != record.first_listed_at:
-            state_updates[NEW_TASKS_STATE_KEY] = NewTasksRecord(task_list.first_listed_at).to_json()
+            state_updates[NEVER_RUN_TASKS_STATE_KEY] = NeverRunTasksRecord(task_list.first_listed_at).to_json()
     expression_context = _build_expression_context(session, criteria.settings)
     reason, message = _find_failure(session, criteria, task_list, expression_context)
     verdict = judge_expectations(expression_context, criteria.expectations, criteria.preferences)
     outcome = Outcome.FAIL if reason else verdict.outcome
     reason, message = (reason, message) if reason else (verdict.reason, verdict.message)
-    if reason == "expectation.failed" and reports_unhealthy(session.tool_result):
-        error = server_error_text(session.tool_result)
+    if reason == "expectation.failed" and tool_reports_unhealthy(session.tool_result):
+        error = find_tool_error_text(session.tool_result)
         message = f"{message}: {error}" if error else message
-    facts = _evidence_facts(session) | _task_evidence(task_list)
+    facts = _evidence_facts(session) | _build_task_evidence(task_list)
     task_listings, preference_listings, tool_listings = {}, {}, {}
-    if unusual_tools := _unusual_tools(session):
-        tool_listings = {tool_rule.RULE_NAME: Listing(responded_at, unusual_tools)}
+    if unusual_tools := _find_unusual_tools(session):
+        tool_listings = {tool_rule.RULE_NAME: SubjectListing(responded_at, unusual_tools)}
     if task_list and (task_list.tasks or not task_list.problems):
-        task_listings = {task_rule.RULE_NAME: Listing(responded_at, task_list.tasks)}
+        task_listings = {task_rule.RULE_NAME: SubjectListing(responded_at, task_list.tasks)}
     if not reason:
-        preference_listings = expression_context.preference_listings(criteria.preferences, run.slot)
+        preference_listings = expression_context.build_preference_listings(criteria.preferences, run.slot)
     return Observation(
         outcome,
         reason,
         message,
         duration=session.elapsed_ms,
-        measurements=session_measurements(session) | _task_measurements(task_list),
+        measurements=session_measurements(session) | _build_task_measurements(task_list),
         listings=task_listings | preference_listings | tool_listings,
         evidence=Evidence(
-            facts | ({"expect": verdict.evidence} if verdict.evidence else {}), _response_excerpt(session)
+            facts | ({"expect": verdict.evidence} if verdict.evidence else {}), _tool_result_excerpt(session)
         ),
         state_updates=state_updates,
     )
 
 
 def _find_failure(
-    session: SessionResult, criteria: McpCriteria, task_list: TaskList | None, expression_context: ExpressionContext
+    session: McpSessionResult,
+    criteria: McpCriteria,
+    task_list: McpTaskList | None,
+    expression_context: ExpressionContext,
 ) -> tuple[str, str]:
     """Reason and message of a failure that no expectation is about. Both are empty if there is none."""
     listed_tools = {tool.name for tool in session.tools}
@@ -141,8 +144,8 @@ def _find_failure(
     if missing:
         subject = f"tool {missing[0]} is" if len(missing) == 1 else f"tools {', '.join(missing)} are"
         return "mcp.tool_missing", f"{subject} missing: {format_count(len(listed_tools), 'tool')} listed"
-    judge_healthy = not any(_HEALTHY_WORD.search(expression.text) for expression in criteria.expectations)
-    failure = find_health_failure(session, task_list, judge_healthy=judge_healthy)
+    judge_healthy = not any(_HEALTHY_WORD_PATTERN.search(expression.text) for expression in criteria.expectations)
+    failure = find_mcp_health_failure(session, task_list, judge_healthy=judge_healthy)
     if failure[0] or not criteria.settings.tasks:
         return failure
     if not session.called_tool:
@@ -160,7 +163,7 @@ def _find_failure(
     return "", ""
 
 
-def _build_expression_context(session: SessionResult, settings: McpSettings) -> ExpressionContext:
+def _build_expression_context(session: McpSessionResult, settings: McpSettings) -> ExpressionContext:
     variables = {
         "result": session.tool_result,
         "is_error": session.tool_is_error,
@@ -171,67 +174,71 @@ def _build_expression_context(session: SessionResult, settings: McpSettings) -> 
         "elapsed_ms": round(session.elapsed_ms or 0),
     }
     unavailable = {
-        name: Problem("body.too_large", f"the {name} is longer than {format_byte_size(settings.max_body)} (max_body)")
+        name: VariableProblem(
+            "body.too_large", f"the {name} is longer than {format_byte_size(settings.max_body)} (max_body)"
+        )
         for name in ("result", "resource")
         if len(json.dumps(variables[name])) > settings.max_body
     }
     if not session.called_tool:
-        name = settings.call.tool if isinstance(settings.call, ToolCallSettings) else HEALTH_CHECK_TOOL
+        name = settings.call.tool if isinstance(settings.call, McpToolCallSettings) else HEALTH_CHECK_TOOL_NAME
         is_listed = any(tool.name == name for tool in session.tools)
         text = f"no tool was called: {name} {'requires arguments' if is_listed else 'is not listed'}"
-        problem = Problem("expectation.evaluation_failed", text)
+        problem = VariableProblem("expectation.evaluation_failed", text)
         unavailable |= dict.fromkeys(("result", "is_error"), problem)
     return ExpressionContext(variables, unavailable)
 
 
-def _reports_problem(session: SessionResult) -> bool:
-    return session.tool_is_error or reports_unhealthy(session.tool_result)
+def _tool_reports_problem(session: McpSessionResult) -> bool:
+    return session.tool_is_error or tool_reports_unhealthy(session.tool_result)
 
 
-def _duplicate_tools(session: SessionResult) -> dict[str, int]:
+def _count_duplicate_tools(session: McpSessionResult) -> dict[str, int]:
     """Name of a tool -> the number of times it is listed in excess."""
     counts = Counter(tool.name for tool in session.tools)
     return {name: count - 1 for name, count in counts.items() if count > 1}
 
 
-def _unusual_tools(session: SessionResult) -> dict[str, ToolFacts]:
-    """Tools with a problem: at most MAX_UNUSUAL_TOOLS, by name."""
-    tools: dict[str, ToolFacts] = {}
-    duplicates = _duplicate_tools(session)
+def _find_unusual_tools(session: McpSessionResult) -> dict[str, McpToolFacts]:
+    """Tools with a problem: at most MAX_UNUSUAL_MCP_TOOLS, by name."""
+    tools: dict[str, McpToolFacts] = {}
+    duplicates = _count_duplicate_tools(session)
     for tool in session.tools:
-        name = clean_text(tool.name, MAX_TOOL_NAME_CHARS)
-        if (tool.schema_problem or tool.name in duplicates) and (name in tools or len(tools) < MAX_UNUSUAL_TOOLS):
+        name = clean_server_text(tool.name, MAX_TOOL_NAME_CHARS)
+        if (tool.schema_problem or tool.name in duplicates) and (name in tools or len(tools) < MAX_UNUSUAL_MCP_TOOLS):
             earlier_problem = tools[name].schema_problem if name in tools else ""
-            problem = earlier_problem or clean_text(tool.schema_problem)
-            tools[name] = ToolFacts(duplicates.get(tool.name, 0) + 1, problem)
+            problem = earlier_problem or clean_server_text(tool.schema_problem)
+            tools[name] = McpToolFacts(duplicates.get(tool.name, 0) + 1, problem)
     return tools
 
 
-def session_measurements(session: SessionResult) -> dict[str, Scalar]:
-    measurements: dict[str, Scalar] = {"tools": session.tool_count} if session.tool_page_count else {}
-    if duplicates := _duplicate_tools(session):
+def session_measurements(session: McpSessionResult) -> dict[str, JsonScalar]:
+    measurements: dict[str, JsonScalar] = {"tools": session.tool_count} if session.tool_page_count else {}
+    if duplicates := _count_duplicate_tools(session):
         measurements["duplicate_tools"] = sum(duplicates.values())
     return measurements | ({"protocol": session.protocol_version} if session.protocol_version else {})
 
 
-def _task_measurements(task_list: TaskList | None) -> dict[str, Scalar]:
+def _build_task_measurements(task_list: McpTaskList | None) -> dict[str, JsonScalar]:
     if task_list is None:
         return {}
-    return TaskCounts(len(task_list.tasks), sum(map(task_rule.has_failed, task_list.tasks.values())))._asdict()
+    return McpTaskCounts(
+        len(task_list.tasks), sum(map(task_rule.has_mcp_task_failed, task_list.tasks.values()))
+    )._asdict()
 
 
-def interrupted_evidence(session: SessionResult) -> Evidence:
+def interrupted_evidence(session: McpSessionResult) -> Evidence:
     """What is known of a session that has not come to its end."""
     output = session.describe_output()
     return Evidence({**_evidence_facts(session), **output.facts}, output.excerpt)
 
 
-def _evidence_facts(session: SessionResult) -> dict[str, Json]:
+def _evidence_facts(session: McpSessionResult) -> dict[str, Json]:
     facts = {
         "server": f"{session.server_name} {session.server_version}".strip(),
         "protocol": session.protocol_version,
         "tools": _first_names([tool.name for tool in session.tools], session.tool_count),
-        "duplicate_tools": _first_names([*_duplicate_tools(session)]),
+        "duplicate_tools": _first_names([*_count_duplicate_tools(session)]),
         "called_tool": session.called_tool,
     }
     return {name: value for name, value in facts.items() if value} | session.facts
@@ -244,13 +251,13 @@ def _first_names(names: Sequence[str], count: int = 0) -> list[str]:
     return [*first, f"… {count - len(first)} more"] if count > len(first) else first
 
 
-def _task_evidence(task_list: TaskList | None) -> dict[str, Json]:
+def _build_task_evidence(task_list: McpTaskList | None) -> dict[str, Json]:
     if task_list is None:
         return {}
     problems = {"invalid_tasks": list(task_list.problems[:20])} if task_list.problems else {}
     return {TASKS_EVIDENCE_KEY: dict(task_list.raw_entries)} | problems
 
 
-def _response_excerpt(session: SessionResult) -> str:
+def _tool_result_excerpt(session: McpSessionResult) -> str:
     result_as_json = "" if session.tool_result is None else json.dumps(session.tool_result)
     return (session.tool_result_text or result_as_json)[:MAX_EXCERPT_CHARS]

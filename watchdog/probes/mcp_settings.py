@@ -14,11 +14,11 @@ from watchdog.net.targets import McpTarget
 if TYPE_CHECKING:
     from watchdog.net.mcp import McpTool
 
-HEALTH_CHECK_TOOL = "health_check"
+HEALTH_CHECK_TOOL_NAME = "health_check"
 """The tool that is called by default."""
 
 
-class ToolCallSettings(ConfigModel):
+class McpToolCallSettings(ConfigModel):
     """A call of an MCP tool. The short form is the name of the tool."""
 
     shorthand_field: ClassVar[str] = "tool"
@@ -36,7 +36,7 @@ class McpSettings(McpTarget):
 
     tools: tuple[SingleLineText, ...] = ()
     """Tools that the server must list."""
-    call: Literal["off"] | ToolCallSettings | None = None
+    call: Literal["off"] | McpToolCallSettings | None = None
     """The tool to call, or `off`; default: `health_check`, if the server lists it and it requires no arguments."""
     resource: str = ""
     """The URI of a resource to read."""
@@ -56,20 +56,20 @@ class McpSettings(McpTarget):
         """The tool that is called if it is listed; empty: none."""
         if self.call == "off":
             return ""
-        return self.call.tool if self.call else HEALTH_CHECK_TOOL
+        return self.call.tool if self.call else HEALTH_CHECK_TOOL_NAME
 
     @property
     def required_tools(self) -> tuple[str, ...]:
         """Tools that must be listed, those of `call` and `tasks` included."""
-        if isinstance(self.call, ToolCallSettings):
+        if isinstance(self.call, McpToolCallSettings):
             return (*self.tools, self.call.tool)
-        return (*self.tools, HEALTH_CHECK_TOOL) if self.tasks else self.tools
+        return (*self.tools, HEALTH_CHECK_TOOL_NAME) if self.tasks else self.tools
 
     def choose_tool_call(self, listed_tools: Sequence[McpTool]) -> tuple[str, Mapping[str, Json]] | None:
         """The tool to call, and its arguments. None: none is called."""
         if self.call is None:
-            callable_ = any(tool.name == HEALTH_CHECK_TOOL and not tool.needs_arguments for tool in listed_tools)
-            return (HEALTH_CHECK_TOOL, {}) if callable_ else None
+            callable_ = any(tool.name == HEALTH_CHECK_TOOL_NAME and not tool.needs_arguments for tool in listed_tools)
+            return (HEALTH_CHECK_TOOL_NAME, {}) if callable_ else None
         if self.call == "off" or all(tool.name != self.call.tool for tool in listed_tools):
             return None
         return self.call.tool, self.call.arguments

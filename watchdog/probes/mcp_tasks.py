@@ -12,27 +12,27 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from watchdog.config_types import format_config_duration
-from watchdog.domain.model import Json, ReportedTask
+from watchdog.domain.model import Json, McpTaskFacts
 from watchdog.domain.probe_state import short_digest
-from watchdog.domain.rules.task import TaskStatus, parse_status
+from watchdog.domain.rules.task import McpTaskStatus, parse_mcp_task_status
 from watchdog.domain.text import replace_unsafe_characters, to_single_line
 from watchdog.domain.timestamps import parse_epoch, parse_iso8601
 
-MAX_TASKS = 1_000
-MAX_EVIDENCE_TASKS = 50
+MAX_MCP_TASKS = 1_000
+MAX_MCP_TASKS_IN_EVIDENCE = 50
 """Entries in the evidence, those that are not ok first."""
-MAX_NAME_CHARS = 120
-MAX_TEXT_CHARS = 300
+MAX_MCP_TASK_NAME_CHARS = 120
+MAX_MCP_SERVER_TEXT_CHARS = 300
 
-_MAX_CLOCK_SKEW_MS = 5 * 60_000
+_MAX_MCP_SERVER_CLOCK_SKEW_MS = 5 * 60_000
 """A last run that lies further in the future than this is an error."""
 
 
 @dataclass(frozen=True, slots=True)
-class TaskList:
+class McpTaskList:
     """A parsed `tasks` list."""
 
-    tasks: Mapping[str, ReportedTask]
+    tasks: Mapping[str, McpTaskFacts]
     problems: tuple[str, ...] = ()
     """Problems of the list and of entries without a name. An invalid entry with a name is a task that is not ok."""
     first_listed_at: Mapping[str, int] = field(default_factory=dict)
@@ -41,31 +41,31 @@ class TaskList:
     """Name -> the entry as the server sent it, for the evidence."""
 
 
-class _InvalidTaskEntryError(ValueError):
+class _InvalidMcpTaskEntryError(ValueError):
     pass
 
 
-def parse_task_list(tool_result: Json, now: int, first_listed_at: Mapping[str, int]) -> TaskList | None:
+def parse_mcp_task_list(tool_result: Json, now: int, first_listed_at: Mapping[str, int]) -> McpTaskList | None:
     """The task list in the result of a tool call. None if the result has no `tasks`. Never raises."""
     if not isinstance(tool_result, dict) or "tasks" not in tool_result:
         return None
     entries = tool_result["tasks"]
     if not isinstance(entries, list):
-        return TaskList({}, (f"tasks is {_json_type_name(entries)}, not a list",))
-    tasks: dict[str, ReportedTask] = {}
+        return McpTaskList({}, (f"tasks is {_json_type_name(entries)}, not a list",))
+    tasks: dict[str, McpTaskFacts] = {}
     raw_entries: dict[str, Json] = {}
     first_listed: dict[str, int] = {}
     problems = []
-    for index, entry in enumerate(entries[:MAX_TASKS]):
+    for index, entry in enumerate(entries[:MAX_MCP_TASKS]):
         try:
             name = _parse_task_name(entry)
-        except _InvalidTaskEntryError as error:
+        except _InvalidMcpTaskEntryError as error:
             problems.append(f"tasks[{index}] {error}")
             continue
-        task = _parse_task(entry, now)
+        task = _parse_mcp_task(entry, now)
         if name in tasks:
             problems.append(f"tasks[{index}] repeats the name {name!r}")
-            if _badness_sort_key(tasks[name]) >= _badness_sort_key(task):
+            if _worst_task_sort_key(tasks[name]) >= _worst_task_sort_key(task):
                 continue
         digest = short_digest(name)
         if task.last_run_at is None:
@@ -74,10 +74,10 @@ def parse_task_list(tool_result: Json, now: int, first_listed_at: Mapping[str, i
         else:
             first_listed.pop(digest, None)
         tasks[name], raw_entries[name] = task, entry
-    if len(entries) > MAX_TASKS:
-        problems.append(f"{len(entries):,} tasks are listed; only the first {MAX_TASKS:,} are read")
-    worst = sorted(tasks, key=lambda name: _badness_sort_key(tasks[name]), reverse=True)[:MAX_EVIDENCE_TASKS]
-    return TaskList(tasks, tuple(problems), first_listed, {name: raw_entries[name] for name in worst})
+    if len(entries) > MAX_MCP_TASKS:
+        problems.append(f"{len(entries):,} tasks are listed; only the first {MAX_MCP_TASKS:,} are read")
+    worst = sorted(tasks, key=lambda name: _worst_task_sort_key(tasks[name]), reverse=True)[:MAX_MCP_TASKS_IN_EVIDENCE]
+    return McpTaskList(tasks, tuple(problems), first_listed, {name: raw_entries[name] for name in worst})
 
 
 def describe_missing_task_list(tool_result: Json) -> str:
@@ -91,34 +91,34 @@ def describe_missing_task_list(tool_result: Json) -> str:
 
 def _parse_task_name(entry: Json) -> str:
     if not isinstance(entry, dict):
-        raise _InvalidTaskEntryError(f"is {_json_type_name(entry)}, not an object")
+        raise _InvalidMcpTaskEntryError(f"is {_json_type_name(entry)}, not an object")
     name = entry.get("name")
-    if not isinstance(name, str) or not clean_text(name):
-        raise _InvalidTaskEntryError("has no name")
-    return clean_text(name, MAX_NAME_CHARS)
+    if not isinstance(name, str) or not clean_server_text(name):
+        raise _InvalidMcpTaskEntryError("has no name")
+    return clean_server_text(name, MAX_MCP_TASK_NAME_CHARS)
 
 
-def _parse_task(entry: dict[str, Json], now: int) -> ReportedTask:
-    status, error = clean_text(entry.get("last_run_status")), clean_text(entry.get("last_run_error"))
+def _parse_mcp_task(entry: dict[str, Json], now: int) -> McpTaskFacts:
+    status, error = clean_server_text(entry.get("last_run_status")), clean_server_text(entry.get("last_run_error"))
     try:
         ok, last_run_at = _parse_task_ok(entry.get("ok"), status, error), _parse_last_run_at(entry, now)
         if not status and last_run_at is None and not entry.keys().isdisjoint(("last_run_at", "staleness_ms")):
             status = "never"  # its last run is not unknown: there was none
-        return ReportedTask(ok, last_run_at, None, status, error)
-    except _InvalidTaskEntryError as problem:
-        return ReportedTask(False, None, None, status, f"invalid entry: {problem}")
+        return McpTaskFacts(ok, last_run_at, None, status, error)
+    except _InvalidMcpTaskEntryError as problem:
+        return McpTaskFacts(False, None, None, status, f"invalid entry: {problem}")
 
 
 def _parse_task_ok(value: Json, status: str, error: str) -> bool:
     if value is True or value is False:
         return value
     if value is not None:
-        raise _InvalidTaskEntryError(f"ok is {_json_type_name(value)}, not true or false")
-    meaning = parse_status(status)
-    if meaning in (TaskStatus.FAILED, TaskStatus.STALE):
+        raise _InvalidMcpTaskEntryError(f"ok is {_json_type_name(value)}, not true or false")
+    meaning = parse_mcp_task_status(status)
+    if meaning in (McpTaskStatus.FAILED, McpTaskStatus.STALE):
         return False
     if status and meaning is None:
-        raise _InvalidTaskEntryError(f"ok is missing, and last_run_status {status!r} is unknown")
+        raise _InvalidMcpTaskEntryError(f"ok is missing, and last_run_status {status!r} is unknown")
     return bool(status) or not error
 
 
@@ -126,39 +126,39 @@ def _parse_last_run_at(entry: dict[str, Json], now: int) -> int | None:
     """The last run. None: never run. `staleness_ms` has priority: it is free of clock skew."""
     staleness = entry.get("staleness_ms")
     if staleness is not None:
-        return now - max(round(_parse_number(staleness, "staleness_ms")), 0)
+        return now - max(round(_parse_mcp_task_number(staleness, "staleness_ms")), 0)
     at = entry.get("last_run_at")
     if at is None:
         return None
-    last_run_at = _parse_timestamp(at)
+    last_run_at = _parse_mcp_task_timestamp(at)
     if last_run_at <= 0:  # the zero value of a language's time type: year 1, or the epoch
         return None
-    if last_run_at > now + _MAX_CLOCK_SKEW_MS:
+    if last_run_at > now + _MAX_MCP_SERVER_CLOCK_SKEW_MS:
         distance = format_config_duration((last_run_at - now) // 1_000 * 1_000)
-        raise _InvalidTaskEntryError(f"last_run_at is {distance} in the future")
+        raise _InvalidMcpTaskEntryError(f"last_run_at is {distance} in the future")
     return min(last_run_at, now)
 
 
-def _parse_timestamp(value: Json) -> int:
-    at = parse_iso8601(value) if isinstance(value, str) else parse_epoch(_parse_number(value, "last_run_at"))
+def _parse_mcp_task_timestamp(value: Json) -> int:
+    at = parse_iso8601(value) if isinstance(value, str) else parse_epoch(_parse_mcp_task_number(value, "last_run_at"))
     if at is None:
-        raise _InvalidTaskEntryError(f"last_run_at {clean_text(str(value), 60)!r} is not an ISO 8601 time")
+        raise _InvalidMcpTaskEntryError(f"last_run_at {clean_server_text(str(value), 60)!r} is not an ISO 8601 time")
     return at
 
 
-def _parse_number(value: Json, field_name: str) -> float:
+def _parse_mcp_task_number(value: Json, field_name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _InvalidTaskEntryError(f"{field_name} is {_json_type_name(value)}, not a number")
+        raise _InvalidMcpTaskEntryError(f"{field_name} is {_json_type_name(value)}, not a number")
     if (isinstance(value, float) and not math.isfinite(value)) or abs(value) > 10**15:
-        raise _InvalidTaskEntryError(f"{field_name} is out of range")
+        raise _InvalidMcpTaskEntryError(f"{field_name} is out of range")
     return value
 
 
-def _badness_sort_key(task: ReportedTask) -> tuple[bool, float]:
+def _worst_task_sort_key(task: McpTaskFacts) -> tuple[bool, float]:
     return (not task.ok, -math.inf if task.last_run_at is None else -task.last_run_at)
 
 
-def clean_text(value: Any, max_chars: int = MAX_TEXT_CHARS) -> str:
+def clean_server_text(value: Any, max_chars: int = MAX_MCP_SERVER_TEXT_CHARS) -> str:
     """A value from the server as one line of text that is safe to store and to show."""
     if value is None:
         return ""

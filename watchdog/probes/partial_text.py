@@ -7,25 +7,25 @@ from collections.abc import Mapping
 from itertools import product
 
 from watchdog.domain.model import Json
-from watchdog.expression_tokens import STRING_LITERAL_PATTERN
-from watchdog.expressions import Expression, ExpressionError, compile_expression
+from watchdog.expression_tokens import CEL_STRING_LITERAL_PATTERN
+from watchdog.expressions import CelExpression, CelExpressionError, compile_expression
 
-MAX_UNDECIDED_TESTS = 6
+MAX_UNDECIDED_TEXT_CONDITIONS = 6
 """Tests of the text that are false for its beginning: each may become true by the rest, so the number of combinations
 doubles with each."""
-_UNSTABLE_REGEX_PATTERN = re.compile(r"\$|\\[bBzZ]")
+_END_ANCHOR_PATTERN = re.compile(r"\$|\\[bBzZ]")
 """Parts of a regular expression that match the end of a text: they may match its beginning, and not the whole."""
 
 
-def evaluate_on_beginning(
-    expression: Expression, variable: str, beginning: str, values: Mapping[str, Json], types: Mapping[str, str]
+def evaluate_on_text_beginning(
+    expression: CelExpression, variable: str, beginning: str, values: Mapping[str, Json], types: Mapping[str, str]
 ) -> bool | None:
     """The result of the expression for every text with this `beginning` as the variable; None if the rest decides.
 
     It must use the variable only as in `body.contains('...')`, `body.startsWith('...')` and `body.matches('...')`.
-    These stay true once they are true. Raises ExpressionError.
+    These stay true once they are true. Raises CelExpressionError.
     """
-    tests = list(dict.fromkeys(_test_pattern(variable).findall(expression.text)))
+    tests = list(dict.fromkeys(_text_condition_pattern(variable).findall(expression.text)))
     if not tests:
         return None
     names = [f"partial_{i}" for i in range(len(tests))]
@@ -36,10 +36,10 @@ def evaluate_on_beginning(
         program = compile_expression(
             rewritten, {n: t for n, t in types.items() if n != variable} | dict.fromkeys(names, "bool")
         )
-    except ExpressionError:
+    except CelExpressionError:
         return None  # it uses the variable in another way as well
-    possible = [_possible_results(test, variable, beginning) for test in tests]
-    if sum(len(results) > 1 for results in possible) > MAX_UNDECIDED_TESTS:
+    possible = [_possible_condition_results(test, variable, beginning) for test in tests]
+    if sum(len(results) > 1 for results in possible) > MAX_UNDECIDED_TEXT_CONDITIONS:
         return None
     others = {name: value for name, value in values.items() if name != variable}
     results = {
@@ -48,15 +48,15 @@ def evaluate_on_beginning(
     return results.pop() if len(results) == 1 else None
 
 
-def _test_pattern(variable: str) -> re.Pattern[str]:
+def _text_condition_pattern(variable: str) -> re.Pattern[str]:
     return re.compile(
-        rf"(?<![\w.]){re.escape(variable)}\s*\.\s*(?:contains|startsWith|matches)\s*\(\s*(?:{STRING_LITERAL_PATTERN})\s*\)"
+        rf"(?<![\w.]){re.escape(variable)}\s*\.\s*(?:contains|startsWith|matches)\s*\(\s*(?:{CEL_STRING_LITERAL_PATTERN})\s*\)"
     )
 
 
-def _possible_results(test: str, variable: str, beginning: str) -> tuple[bool, ...]:
+def _possible_condition_results(test: str, variable: str, beginning: str) -> tuple[bool, ...]:
     is_regex = re.search(r"\.\s*matches", test) is not None
-    if is_regex and _UNSTABLE_REGEX_PATTERN.search(test):
+    if is_regex and _END_ANCHOR_PATTERN.search(test):
         return (True, False)
     holds = compile_expression(test, {variable: "string"}).evaluate_bool({variable: beginning})
     is_decided = holds or (re.search(r"\.\s*startsWith", test) is not None and len(test) <= len(beginning))

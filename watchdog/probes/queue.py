@@ -9,28 +9,28 @@ from pydantic import Field, StrictFloat, StrictInt, model_validator
 
 from watchdog.config_types import ConfigModel, Duration, FieldValidationError, duration_bounds
 from watchdog.domain.measurements import QueueMeasurements
-from watchdog.domain.model import Evidence, Json, Observation, Outcome, Scalar
+from watchdog.domain.model import Evidence, Json, JsonScalar, Observation, Outcome
 from watchdog.domain.observations import QueueStats
 from watchdog.domain.probe_state import (
     QUEUE_STATE_KEY,
     QueueThreshold,
-    threshold_records_from_json,
-    threshold_records_to_json,
+    queue_threshold_records_from_json,
+    queue_threshold_records_to_json,
 )
 from watchdog.domain.reasons import reason_and_message
-from watchdog.domain.rules.queue import ThresholdState, describe_breach, evaluate_thresholds
+from watchdog.domain.rules.queue import QueueThresholdState, describe_queue_threshold_breach, evaluate_queue_thresholds
 from watchdog.net.errors import ProbeError
-from watchdog.probes.base import QueueSystemProbe, RunContext
-from watchdog.probes.expectations import add_facts, observation_from_error
+from watchdog.probes.base import ProbeAttemptContext, QueueSystemProbe
+from watchdog.probes.expectations import observation_from_error, with_evidence_facts
 from watchdog.queues import QUEUE_STATS_SOURCES, QueueStatsSource
 
-QUEUE_CALL_TIMEOUT_S = 5.0
+QUEUE_STATS_CALL_TIMEOUT_S = 5.0
 
 
 # --- limits
 
 
-class AboveThreshold(ConfigModel):
+class MaxCountThreshold(ConfigModel):
     """An upper limit for a number."""
 
     over: Annotated[StrictInt, Field(ge=0)]
@@ -39,7 +39,7 @@ class AboveThreshold(ConfigModel):
     """How long the limit must be exceeded before runs fail; default: runs fail at once."""
 
 
-class AgeThreshold(ConfigModel):
+class MaxAgeThreshold(ConfigModel):
     """An upper limit for an age."""
 
     over: Duration
@@ -48,7 +48,7 @@ class AgeThreshold(ConfigModel):
     """How long the limit must be exceeded before runs fail; default: runs fail at once."""
 
 
-class BelowThreshold(ConfigModel):
+class MinCountThreshold(ConfigModel):
     """A lower limit for a number."""
 
     under: Annotated[StrictInt, Field(ge=1)]
@@ -57,7 +57,7 @@ class BelowThreshold(ConfigModel):
     """How long the number must be under the limit before runs fail; default: runs fail at once."""
 
 
-class FailureRatioThreshold(ConfigModel):
+class MaxFailureRatioThreshold(ConfigModel):
     """An upper limit for the share of failed jobs."""
 
     over: Annotated[StrictFloat, Field(ge=0, lt=1)]
@@ -68,7 +68,7 @@ class FailureRatioThreshold(ConfigModel):
     """The number of jobs that must have ended in this period for the rule to apply."""
 
 
-class StalledThreshold(ConfigModel):
+class StalledQueueThreshold(ConfigModel):
     """A time limit for a queue that makes no progress."""
 
     for_ms: Duration = Field(default=600_000, alias="for")
@@ -76,24 +76,24 @@ class StalledThreshold(ConfigModel):
     job."""
 
 
-class QueueRules(ConfigModel):
+class QueueThresholdSettings(ConfigModel):
     """Limits for a queue, at least one. All exceeded limits of a queue are reported in one incident."""
 
-    waiting: AboveThreshold | None = None
+    waiting: MaxCountThreshold | None = None
     """The number of waiting jobs."""
-    active: AboveThreshold | None = None
+    active: MaxCountThreshold | None = None
     """The number of running jobs."""
-    delayed: AboveThreshold | None = None
+    delayed: MaxCountThreshold | None = None
     """The number of jobs that are scheduled for later."""
-    failed: AboveThreshold | None = None
+    failed: MaxCountThreshold | None = None
     """The number of failed jobs that the system keeps."""
-    oldest: AgeThreshold | None = None
+    oldest: MaxAgeThreshold | None = None
     """The age of the oldest waiting job."""
-    consumers: BelowThreshold | None = None
+    consumers: MinCountThreshold | None = None
     """The number of workers that take jobs from the queue."""
-    failure_ratio: FailureRatioThreshold | None = None
+    failure_ratio: MaxFailureRatioThreshold | None = None
     """The share of failed jobs among those that ended recently."""
-    stalled: StalledThreshold | None = None
+    stalled: StalledQueueThreshold | None = None
     """The queue makes no progress: jobs are waiting, but no job is started. If the system does not show which job is
     next, the queue counts as stalled as long as the number of waiting jobs does not fall."""
 
@@ -106,38 +106,39 @@ class QueueRules(ConfigModel):
     @property
     def thresholds(self) -> tuple[QueueThreshold, ...]:
         """In order of priority."""
-        rules = {name: getattr(self, name) for name in RULE_PRIORITY}
+        rules = {name: getattr(self, name) for name in QUEUE_RULE_PRIORITY}
         return tuple(_to_queue_threshold(name, rule) for name, rule in rules.items() if rule is not None)
 
 
-RULE_PRIORITY = ("consumers", "stalled", "failure_ratio", "waiting", "active", "delayed", "failed", "oldest")
+QUEUE_RULE_PRIORITY = ("consumers", "stalled", "failure_ratio", "waiting", "active", "delayed", "failed", "oldest")
 
 
 def _to_queue_threshold(
-    name: str, rule: AboveThreshold | AgeThreshold | BelowThreshold | FailureRatioThreshold | StalledThreshold
+    name: str,
+    rule: MaxCountThreshold | MaxAgeThreshold | MinCountThreshold | MaxFailureRatioThreshold | StalledQueueThreshold,
 ) -> QueueThreshold:
     match rule:
-        case FailureRatioThreshold():
+        case MaxFailureRatioThreshold():
             return QueueThreshold(name, rule.over, window_ms=rule.within, min_samples=rule.min_samples)
-        case BelowThreshold():
+        case MinCountThreshold():
             return QueueThreshold(name, rule.under, rule.for_ms or 0)
-        case StalledThreshold():
+        case StalledQueueThreshold():
             return QueueThreshold(name, for_ms=rule.for_ms)
     return QueueThreshold(name, rule.over, rule.for_ms or 0)
 
 
-@QUEUE_STATS_SOURCES.add_fields
+@QUEUE_STATS_SOURCES.add_kind_fields
 class QueueSettings(ConfigModel):
     """The queue to monitor: exactly one system."""
 
     @model_validator(mode="after")
     def _require_one_driver(self) -> Self:
-        QUEUE_STATS_SOURCES.exactly_one(self)
+        QUEUE_STATS_SOURCES.require_only_value(self)
         return self
 
     @property
     def queue_driver(self) -> QueueStatsSource:
-        return QUEUE_STATS_SOURCES.exactly_one(self)
+        return QUEUE_STATS_SOURCES.require_only_value(self)
 
 
 # --- the probe
@@ -162,7 +163,7 @@ class QueueProbe(QueueSystemProbe):
 
     queue: QueueSettings
     """The queue to monitor."""
-    rules: QueueRules = QueueRules(stalled=StalledThreshold())
+    rules: QueueThresholdSettings = QueueThresholdSettings(stalled=StalledQueueThreshold())
     """For `queue` probes: limits for the queue; default: `stalled: {for: 10m}`. Required for systems that do not show
     which job is next, such as Celery on RabbitMQ."""
 
@@ -185,8 +186,8 @@ class QueueProbe(QueueSystemProbe):
     def queue_driver(self) -> QueueStatsSource:
         return self.queue.queue_driver
 
-    async def observe(self, context: RunContext) -> Observation:
-        connect_context = self.create_connect_context(context, QUEUE_CALL_TIMEOUT_S)
+    async def observe(self, context: ProbeAttemptContext) -> Observation:
+        connect_context = self.create_queue_connect_context(context, QUEUE_STATS_CALL_TIMEOUT_S)
         window_ms = next((threshold.window_ms for threshold in self.rules.thresholds if threshold.window_ms), None)
         try:
             context.phase_timer.start_phase("read")
@@ -195,18 +196,20 @@ class QueueProbe(QueueSystemProbe):
         except ProbeError as error:
             observation = observation_from_error(error, context.phase_timer)
         else:
-            records = threshold_records_from_json(context.probe_state.get(QUEUE_STATE_KEY))
-            states = evaluate_thresholds(self.rules.thresholds, stats, records, context.slot, context.gaps)
-            observation = queue_observation(states, stats, context)
-        return add_facts(observation, connect_context.facts)
+            records = queue_threshold_records_from_json(context.probe_state.get(QUEUE_STATE_KEY))
+            states = evaluate_queue_thresholds(self.rules.thresholds, stats, records, context.slot, context.gaps)
+            observation = build_queue_observation(states, stats, context)
+        return with_evidence_facts(observation, connect_context.facts)
 
 
-def queue_observation(
-    threshold_states: Iterable[ThresholdState], stats: QueueStats, context: RunContext
+def build_queue_observation(
+    threshold_states: Iterable[QueueThresholdState], stats: QueueStats, context: ProbeAttemptContext
 ) -> Observation:
     """The observation of a run that evaluated these thresholds. All breaches together are one failure."""
     now, threshold_states = context.slot, tuple(threshold_states)
-    breaches = [describe_breach(state, stats, now) for state in threshold_states if state.is_breached(now)]
+    breaches = [
+        describe_queue_threshold_breach(state, stats, now) for state in threshold_states if state.is_breached(now)
+    ]
     unavailable = [state.threshold.metric.replace("_", " ") for state in threshold_states if state.unavailable]
     reason, message = "", ""
     if breaches:
@@ -214,25 +217,27 @@ def queue_observation(
         message = "; ".join([text for _, text in breaches] + ["the queue is paused"] * stats.paused)
     elif unavailable:
         reason, message = reason_and_message("queue.metric_unavailable", metrics=" or ".join(unavailable))
-    records = threshold_records_to_json(state.record for state in threshold_states)
+    records = queue_threshold_records_to_json(state.record for state in threshold_states)
     return Observation(
         Outcome.FAIL if breaches else Outcome.ERROR if unavailable else Outcome.PASS,
         reason,
         message,
         duration=sum(context.phase_timer.phase_durations_ms.values()),
         phases=context.phase_timer.phase_durations_ms,
-        measurements=_measurements(threshold_states, stats),
-        evidence=Evidence(_evidence_facts(threshold_states, stats)),
+        measurements=_build_queue_measurements(threshold_states, stats),
+        evidence=Evidence(_build_evidence_facts(threshold_states, stats)),
         state_updates={QUEUE_STATE_KEY: records} if context.probe_state.get(QUEUE_STATE_KEY) != records else {},
     )
 
 
-def _measurements(threshold_states: Iterable[ThresholdState], stats: QueueStats) -> Mapping[str, Scalar]:
+def _build_queue_measurements(
+    threshold_states: Iterable[QueueThresholdState], stats: QueueStats
+) -> Mapping[str, JsonScalar]:
     ratio = next((state.value for state in threshold_states if state.threshold.window_ms), None)
     return QueueMeasurements.from_metrics(stats, failure_ratio=ratio).to_measurements()
 
 
-def _evidence_facts(threshold_states: Iterable[ThresholdState], stats: QueueStats) -> dict[str, Json]:
+def _build_evidence_facts(threshold_states: Iterable[QueueThresholdState], stats: QueueStats) -> dict[str, Json]:
     facts = QueueMeasurements.from_metrics(stats).to_facts()
     if stats.completed is not None:
         facts["completed"] = f"{stats.completed.failed} failed, {stats.completed.succeeded} succeeded"

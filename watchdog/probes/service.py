@@ -8,19 +8,19 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from watchdog.domain.model import Listing, Observation, Outcome, ServiceFacts
+from watchdog.domain.model import Observation, Outcome, ServiceFacts, SubjectListing
 from watchdog.domain.rules import service
-from watchdog.probes.base import Probe, RunContext
+from watchdog.probes.base import Probe, ProbeAttemptContext
 
 
 class ServiceProbe(Probe):
     """Observes whether the receivers get their notifications, and whether the processes agree on the configuration."""
 
-    kind: ClassVar[str] = service.PROBE_KIND
+    kind: ClassVar[str] = service.SERVICE_PROBE_KIND
     cards: ClassVar[tuple[str, ...]] = ()
 
     name: str = "Watchdog"
-    id: str = service.PROBE_ID
+    id: str = service.SERVICE_PROBE_ID
     load_facts: Callable[[], Awaitable[Mapping[str, ServiceFacts]]] = Field(exclude=True)
     """Reads the facts, by the subjects of `domain/rules/service.py`."""
 
@@ -28,6 +28,6 @@ class ServiceProbe(Probe):
     def target(self) -> str:
         return "its own receivers and processes"
 
-    async def observe(self, context: RunContext) -> Observation:
-        listings = {service.RULE_NAME: Listing(context.started_at, await self.load_facts())}
+    async def observe(self, context: ProbeAttemptContext) -> Observation:
+        listings = {service.RULE_NAME: SubjectListing(context.started_at, await self.load_facts())}
         return Observation(Outcome.PASS, listings=listings)

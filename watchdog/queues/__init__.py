@@ -9,43 +9,47 @@ from watchdog.queues.apscheduler import ApschedulerJobSource
 from watchdog.queues.base import (
     CanaryConnection,
     CanaryDriver,
-    ConnectContext,
     JobSource,
+    QueueConnectContext,
     QueueDriver,
     QueueStatsSource,
     SentinelJob,
 )
-from watchdog.queues.bullmq import BullmqCanary, BullmqJobSource, BullmqStatsSource
+from watchdog.queues.bullmq import BullmqCanary, BullmqQueueStatsSource, BullmqSchedulerJobSource
 from watchdog.queues.celery.canary import CeleryCanary
-from watchdog.queues.celery.schedules import CeleryJobSource
-from watchdog.queues.celery.stats import CeleryStatsSource
+from watchdog.queues.celery.schedules import CeleryBeatJobSource
+from watchdog.queues.celery.stats import CeleryQueueStatsSource
 from watchdog.queues.http import HttpCanary
 from watchdog.queues.mcp import McpCanary
 from watchdog.queues.pgboss.canary import PgbossCanary
-from watchdog.queues.pgboss.schedules import PgbossJobSource
-from watchdog.queues.pgboss.stats import PgbossStatsSource
+from watchdog.queues.pgboss.schedules import PgbossScheduleJobSource
+from watchdog.queues.pgboss.stats import PgbossQueueStatsSource
 from watchdog.queues.procrastinate.canary import ProcrastinateCanary
-from watchdog.queues.procrastinate.periodic_tasks import ProcrastinateJobSource
-from watchdog.queues.procrastinate.stats import ProcrastinateStatsSource
-from watchdog.queues.rq import RqCanary, RqStatsSource
-from watchdog.queues.rq_cron import RqJobSource
+from watchdog.queues.procrastinate.periodic_tasks import ProcrastinatePeriodicJobSource
+from watchdog.queues.procrastinate.stats import ProcrastinateQueueStatsSource
+from watchdog.queues.rq import RqCanary, RqQueueStatsSource
+from watchdog.queues.rq_cron import RqCronJobSource
 from watchdog.queues.sql import SqlJobSource
-from watchdog.registry import Registry
+from watchdog.registry import KindRegistry
 
-CANARY_DRIVERS: Registry[CanaryDriver] = Registry(
+CANARY_DRIVERS: KindRegistry[CanaryDriver] = KindRegistry(
     BullmqCanary, PgbossCanary, CeleryCanary, ProcrastinateCanary, RqCanary, HttpCanary, McpCanary
 )
-JOB_SOURCES: Registry[JobSource] = Registry(
-    BullmqJobSource,
-    PgbossJobSource,
-    CeleryJobSource,
-    ProcrastinateJobSource,
-    RqJobSource,
+JOB_SOURCES: KindRegistry[JobSource] = KindRegistry(
+    BullmqSchedulerJobSource,
+    PgbossScheduleJobSource,
+    CeleryBeatJobSource,
+    ProcrastinatePeriodicJobSource,
+    RqCronJobSource,
     ApschedulerJobSource,
     SqlJobSource,
 )
-QUEUE_STATS_SOURCES: Registry[QueueStatsSource] = Registry(
-    BullmqStatsSource, PgbossStatsSource, CeleryStatsSource, ProcrastinateStatsSource, RqStatsSource
+QUEUE_STATS_SOURCES: KindRegistry[QueueStatsSource] = KindRegistry(
+    BullmqQueueStatsSource,
+    PgbossQueueStatsSource,
+    CeleryQueueStatsSource,
+    ProcrastinateQueueStatsSource,
+    RqQueueStatsSource,
 )
 
 __all__ = [
@@ -54,8 +58,8 @@ __all__ = [
     "QUEUE_STATS_SOURCES",
     "CanaryConnection",
     "CanaryDriver",
-    "ConnectContext",
     "JobSource",
+    "QueueConnectContext",
     "QueueDriver",
     "QueueStatsSource",
     "SentinelJob",

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 from watchdog.domain.model import Json
 from watchdog.domain.observations import JobFacts, JobSourceSnapshot, SchedulerLiveness
 from watchdog.net.errors import ProbeError
-from watchdog.queues.clients.job_table import MAX_JOBS, TableJobSource, TableName
-from watchdog.queues.clients.timestamps import parse_timestamp_ms
+from watchdog.queues.clients.job_table import MAX_JOBS_PER_TABLE, SqlTableName, TableJobSource
+from watchdog.queues.clients.timestamps import parse_database_timestamp_ms
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -28,7 +28,7 @@ class ApschedulerJobSource(TableJobSource):
     """
     name: ClassVar[str] = "APScheduler"
 
-    table: TableName = "apscheduler_jobs"
+    table: SqlTableName = "apscheduler_jobs"
     """The name of the table, as `table` or `schema.table`."""
 
     def read_snapshot(self, connection: Connection) -> tuple[JobSourceSnapshot, dict[str, Json]]:
@@ -40,9 +40,13 @@ class ApschedulerJobSource(TableJobSource):
             message = f"table {self.table} does not exist: APScheduler creates it when it starts"
             raise ProbeError("database.table_missing", message)
         jobs = sa.table(name, sa.column("id"), sa.column("next_run_time"), schema=schema or None)
-        rows = connection.execute(sa.select(jobs.c.id, jobs.c.next_run_time).order_by(jobs.c.id).limit(MAX_JOBS)).all()
+        rows = connection.execute(
+            sa.select(jobs.c.id, jobs.c.next_run_time).order_by(jobs.c.id).limit(MAX_JOBS_PER_TABLE)
+        ).all()
         facts = (
-            JobFacts(str(id), enabled=due is not None, next_due=parse_timestamp_ms(due, "UTC", "next_run_time"))
+            JobFacts(
+                str(id), enabled=due is not None, next_due=parse_database_timestamp_ms(due, "UTC", "next_run_time")
+            )
             for id, due in rows
         )
         snapshot = JobSourceSnapshot(

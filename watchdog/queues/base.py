@@ -23,13 +23,13 @@ from pydantic import model_validator
 
 from watchdog.config_types import ConfigModel
 from watchdog.domain.model import Json
-from watchdog.domain.observations import JobSourceSnapshot, JobStage, JobStatus, QueueStats
-from watchdog.net import Network, PhaseTimer
+from watchdog.domain.observations import JobSourceSnapshot, JobStage, QueueStats, SentinelPollResult
+from watchdog.net import NetworkAccess, PhaseTimer
 from watchdog.net.errors import ProbeError
 from watchdog.net.phases import PHASE_DESCRIPTIONS
 
 WORKER_GONE_MESSAGE = "its worker is gone"
-MIN_TIMEOUT_S = 0.05
+MIN_QUEUE_CALL_TIMEOUT_S = 0.05
 """No exchange gets less time: an error of the system names the cause, a timeout does not."""
 
 
@@ -47,10 +47,10 @@ class SentinelJob:
 
 
 @dataclass(frozen=True, slots=True)
-class ConnectContext:
+class QueueConnectContext:
     """What a driver needs to reach its system, and where it leaves its evidence."""
 
-    network: Network
+    network: NetworkAccess
     phase_timer: PhaseTimer
     allow_private_addresses: bool
     timeout_s: float
@@ -62,9 +62,9 @@ class ConnectContext:
     ends_at_monotonic: float = math.inf
     """When the last exchange has to be over, by the monotonic clock in seconds."""
 
-    def limit_timeout(self, timeout_s: float) -> float:
+    def cap_timeout_to_run_end(self, timeout_s: float) -> float:
         """The timeout in seconds for an exchange that starts now: it is over before the run ends."""
-        return max(min(timeout_s, self.ends_at_monotonic - monotonic()), MIN_TIMEOUT_S)
+        return max(min(timeout_s, self.ends_at_monotonic - monotonic()), MIN_QUEUE_CALL_TIMEOUT_S)
 
 
 class CanaryConnection(Protocol):
@@ -73,7 +73,7 @@ class CanaryConnection(Protocol):
     async def send(self, sentinel: SentinelJob) -> str:
         """Returns the system's id for the job; empty if only this connection can identify it, while it is open."""
 
-    async def poll(self, job_id: str) -> JobStatus:
+    async def poll(self, job_id: str) -> SentinelPollResult:
         """The current state of the job. After a retryable error the next poll may succeed."""
 
     async def cancel(self, job_id: str) -> bool:
@@ -84,7 +84,7 @@ class CanaryConnection(Protocol):
         """The queue's other jobs, as far as they are cheap to count."""
 
 
-def stored_job_status(
+def build_sentinel_poll_result(
     stage: JobStage,
     picked_up_at: int | None,
     finished_at: int | None,
@@ -92,7 +92,7 @@ def stored_job_status(
     *,
     worker_lost: bool,
     progress: float | None = None,
-) -> JobStatus:
+) -> SentinelPollResult:
     """The status of a sentinel, from the fields of the job that the system stores.
 
     Keeps only the fields that apply to the stage. `error`: why a failed job failed. `worker_lost`: whether a running
@@ -101,12 +101,12 @@ def stored_job_status(
     match stage:
         case JobStage.RUNNING:
             problem = WORKER_GONE_MESSAGE if worker_lost else ""
-            return JobStatus(stage, picked_up_at, error=problem, progress=progress)
+            return SentinelPollResult(stage, picked_up_at, error=problem, progress=progress)
         case JobStage.DONE:
-            return JobStatus(stage, picked_up_at, finished_at)
+            return SentinelPollResult(stage, picked_up_at, finished_at)
         case JobStage.FAILED:
-            return JobStatus(stage, picked_up_at, finished_at, error)
-    return JobStatus(stage)
+            return SentinelPollResult(stage, picked_up_at, finished_at, error)
+    return SentinelPollResult(stage)
 
 
 class QueueDriver(ConfigModel):
@@ -127,8 +127,8 @@ class QueueDriver(ConfigModel):
     """The extra of our package that installs them."""
 
     @model_validator(mode="after")
-    def _require_modules(self) -> Self:
-        require_modules(self.name, self.required_modules, self.pip_extra)
+    def _require_installed_modules(self) -> Self:
+        require_installed_modules(self.name, self.required_modules, self.pip_extra)
         return self
 
     @property
@@ -147,7 +147,7 @@ class QueueDriver(ConfigModel):
             import_module(module)
 
 
-def require_modules(name: str, modules: Iterable[str], pip_extra: str) -> None:
+def require_installed_modules(name: str, modules: Iterable[str], pip_extra: str) -> None:
     """Raises ValueError with the command that installs what is missing."""
     if missing := [module for module in modules if find_spec(module) is None]:
         raise ValueError(f"{name} needs the package {missing[0]}: pip install 'watchdog-monitor[{pip_extra}]'")
@@ -171,7 +171,7 @@ class CanaryDriver(QueueDriver):
         return True
 
     @abstractmethod
-    def connect(self, context: ConnectContext) -> AbstractAsyncContextManager[CanaryConnection]:
+    def connect(self, context: QueueConnectContext) -> AbstractAsyncContextManager[CanaryConnection]:
         """Opens a connection. Raises ProbeError."""
 
     def derive_job_id(self, sentinel_id: str) -> str:
@@ -188,7 +188,7 @@ class QueueStatsSource(QueueDriver):
         return ()
 
     @abstractmethod
-    async def fetch_queue_stats(self, context: ConnectContext, window_ms: int | None) -> QueueStats:
+    async def fetch_queue_stats(self, context: QueueConnectContext, window_ms: int | None) -> QueueStats:
         """The state of the queue; with `window_ms` also how the jobs that finished within it ended. Raises
         ProbeError."""
 
@@ -207,19 +207,19 @@ class JobSource(QueueDriver):
         return ""
 
     @abstractmethod
-    async def fetch_snapshot(self, context: ConnectContext) -> JobSourceSnapshot:
+    async def fetch_snapshot(self, context: QueueConnectContext) -> JobSourceSnapshot:
         """All jobs that it knows. Raises ProbeError."""
 
 
-_Run = TypeVar("_Run")
+_RunT = TypeVar("_RunT")
 
 
 def select_run_in_progress(
-    runs: Iterable[_Run],
-    started_at: Callable[[_Run], int | None],
-    has_worker: Callable[[_Run], bool],
+    runs: Iterable[_RunT],
+    started_at: Callable[[_RunT], int | None],
+    has_worker: Callable[[_RunT], bool],
     newest_success_started_at: int | None,
-) -> _Run | None:
+) -> _RunT | None:
     """The oldest of the runs in progress. A run whose worker is gone is over once a later run has succeeded."""
     current = [
         run
@@ -229,7 +229,9 @@ def select_run_in_progress(
     return min(current, key=lambda run: started_at(run) or 0, default=None)
 
 
-async def resolve_reachable_address(context: ConnectContext, host: str, port: int, label: str = "broker") -> str:
+async def connect_once_to_find_address(
+    context: QueueConnectContext, host: str, port: int, label: str = "broker"
+) -> str:
     """Connects once, through the address filter and with the usual phases and messages, and returns the address.
 
     Client libraries connect to that address afterwards: they have neither filter nor phases. Raises ProbeError.
@@ -237,7 +239,7 @@ async def resolve_reachable_address(context: ConnectContext, host: str, port: in
     import asyncio
 
     try:
-        async with asyncio.timeout(context.limit_timeout(context.timeout_s)):
+        async with asyncio.timeout(context.cap_timeout_to_run_end(context.timeout_s)):
             sock = await context.network.connector.connect(
                 host, port, context.phase_timer, context.allow_private_addresses
             )

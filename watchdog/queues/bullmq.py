@@ -14,38 +14,45 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from watchdog.config_types import SingleLineText
-from watchdog.domain.observations import CompletedCounts, JobFacts, JobSourceSnapshot, JobStage, JobStatus, QueueStats
+from watchdog.domain.observations import (
+    CompletedJobCounts,
+    JobFacts,
+    JobSourceSnapshot,
+    JobStage,
+    QueueStats,
+    SentinelPollResult,
+)
 from watchdog.domain.timestamps import parse_milliseconds
 from watchdog.net.errors import ProbeError
-from watchdog.net.redact import describe_queue, redact_url
+from watchdog.net.redact import describe_queue_target, redact_url
 from watchdog.queues.base import (
     CanaryConnection,
     CanaryDriver,
-    ConnectContext,
     JobSource,
+    QueueConnectContext,
     QueueStatsSource,
     SentinelJob,
+    build_sentinel_poll_result,
     select_run_in_progress,
-    stored_job_status,
 )
 from watchdog.queues.clients.redis import (
     RedisQueueDriver,
-    map_redis_errors,
     open_redis_client,
-    open_redis_reader,
+    open_redis_client_mapping_errors,
     parse_redis_time_ms,
+    redis_errors_as_probe_errors,
 )
 
 if TYPE_CHECKING:
     from bullmq import Queue
 
-MAX_JOBS_READ = 2_000
+MAX_BULLMQ_JOBS_READ = 2_000
 """Job schedulers, and active jobs, that are read."""
-MAX_FINISHED_JOBS_READ = 500
+MAX_FINISHED_BULLMQ_JOBS_READ = 500
 """The newest completed and the newest failed jobs that are searched for runs of job schedulers."""
 
 
-class BullmqQueue(RedisQueueDriver):
+class BullmqQueueDriver(RedisQueueDriver):
     """A BullMQ queue."""
 
     kind: ClassVar[str] = "bullmq"
@@ -59,7 +66,7 @@ class BullmqQueue(RedisQueueDriver):
 
     @property
     def target(self) -> str:
-        return describe_queue(self.redis, self.queue)
+        return describe_queue_target(self.redis, self.queue)
 
     def redis_key(self, name: str) -> str:
         return f"{self.prefix}:{self.queue}:{name}"
@@ -70,7 +77,7 @@ class BullmqQueue(RedisQueueDriver):
             raise ProbeError("queue.missing", f"queue {self.queue!r} with prefix {self.prefix!r} does not exist")
 
 
-class BullmqCanary(BullmqQueue, CanaryDriver):
+class BullmqCanary(BullmqQueueDriver, CanaryDriver):
     """A canary job in a BullMQ queue."""
 
     example: ClassVar[str] = """
@@ -88,12 +95,12 @@ class BullmqCanary(BullmqQueue, CanaryDriver):
     """The name of the job. The worker should return at once when it gets a job with this name."""
 
     @asynccontextmanager
-    async def connect(self, context: ConnectContext) -> AsyncIterator[CanaryConnection]:
+    async def connect(self, context: QueueConnectContext) -> AsyncIterator[CanaryConnection]:
         async with open_redis_client(self.redis, context) as client:
             yield _BullmqCanaryConnection(self, client)
 
 
-class BullmqStatsSource(BullmqQueue, QueueStatsSource):
+class BullmqQueueStatsSource(BullmqQueueDriver, QueueStatsSource):
     """A BullMQ queue. `failure_ratio` ignores jobs that ended before the oldest completed job that the queue still
     keeps. `oldest` checks two jobs: the next one without a priority and the next one with a priority."""
 
@@ -103,13 +110,13 @@ class BullmqStatsSource(BullmqQueue, QueueStatsSource):
             queue: {bullmq: {redis: "${REDIS_URL}", queue: email}}
     """
 
-    async def fetch_queue_stats(self, context: ConnectContext, window_ms: int | None) -> QueueStats:
-        async with open_redis_reader(self.redis, context) as client:
+    async def fetch_queue_stats(self, context: QueueConnectContext, window_ms: int | None) -> QueueStats:
+        async with open_redis_client_mapping_errors(self.redis, context) as client:
             await self.require_queue_exists(client)
             return await _fetch_queue_stats(self, client, window_ms)
 
 
-class BullmqJobSource(BullmqQueue, JobSource):
+class BullmqSchedulerJobSource(BullmqQueueDriver, JobSource):
     """The job schedulers of a BullMQ queue."""
 
     example: ClassVar[str] = """
@@ -118,19 +125,19 @@ class BullmqJobSource(BullmqQueue, JobSource):
             jobs: {bullmq: {redis: "${REDIS_URL}", queue: email}}
     """
 
-    async def fetch_snapshot(self, context: ConnectContext) -> JobSourceSnapshot:
-        async with open_redis_reader(self.redis, context) as client:
-            return await self._read_snapshot(client)
+    async def fetch_snapshot(self, context: QueueConnectContext) -> JobSourceSnapshot:
+        async with open_redis_client_mapping_errors(self.redis, context) as client:
+            return await self._read_jobs_snapshot(client)
 
-    async def _read_snapshot(self, client: Any) -> JobSourceSnapshot:
+    async def _read_jobs_snapshot(self, client: Any) -> JobSourceSnapshot:
         """Raises ProbeError if neither the queue nor a job scheduler exists.
 
         A scheduler's next run is one job, `repeat:<scheduler>:<due>`. When a worker picks it up, BullMQ adds the one
         after it."""
         async with client.pipeline(transaction=True) as pipe:
             pipe.time()
-            pipe.zrange(self.redis_key("repeat"), 0, MAX_JOBS_READ - 1, withscores=True)
-            pipe.lrange(self.redis_key("active"), 0, MAX_JOBS_READ - 1)
+            pipe.zrange(self.redis_key("repeat"), 0, MAX_BULLMQ_JOBS_READ - 1, withscores=True)
+            pipe.lrange(self.redis_key("active"), 0, MAX_BULLMQ_JOBS_READ - 1)
             time, schedulers, active_ids = await pipe.execute()
         if not schedulers:
             await self.require_queue_exists(client)
@@ -138,7 +145,7 @@ class BullmqJobSource(BullmqQueue, JobSource):
         finished_ids = [
             job_id
             for kind in ("completed", "failed")
-            for job_id in await client.zrevrange(self.redis_key(kind), 0, MAX_FINISHED_JOBS_READ - 1)
+            for job_id in await client.zrevrange(self.redis_key(kind), 0, MAX_FINISHED_BULLMQ_JOBS_READ - 1)
             if job_id.startswith("repeat:")
         ]
         async with client.pipeline(transaction=False) as pipe:
@@ -159,7 +166,7 @@ class BullmqJobSource(BullmqQueue, JobSource):
                 run = _BullmqJobRun(started_at, parse_milliseconds(finished), error or "", has_worker, due_at)
                 runs.setdefault(name, []).append(run)
         jobs = [
-            _job_facts(name, parse_milliseconds(due), responses[n], runs.get(name, []))
+            _build_job_facts(name, parse_milliseconds(due), responses[n], runs.get(name, []))
             for n, (name, due) in enumerate(schedulers)
         ]
         jobs = await self._clear_recovered_failures(client, jobs, runs)
@@ -174,7 +181,7 @@ class BullmqJobSource(BullmqQueue, JobSource):
         due_by_name = {
             job.name: due_at
             for job in jobs
-            if (due_at := _last_due_after_failure(job.sanitized, runs.get(job.name, []))) is not None
+            if (due_at := _find_last_due_after_failure(job.sanitized, runs.get(job.name, []))) is not None
         }
         async with client.pipeline(transaction=False) as pipe:
             for name, due_at in due_by_name.items():
@@ -194,7 +201,7 @@ class _BullmqJobRun(NamedTuple):
     due_at: int | None
 
 
-def _job_facts(name: str, next_due: int | None, fields: dict[str, str], runs: list[_BullmqJobRun]) -> JobFacts:
+def _build_job_facts(name: str, next_due: int | None, fields: dict[str, str], runs: list[_BullmqJobRun]) -> JobFacts:
     """A scheduler. `next_due` moves on when a worker picks the run up."""
     finished = sorted(
         (run for run in runs if run.finished_at is not None), key=lambda run: run.finished_at or 0, reverse=True
@@ -220,11 +227,11 @@ def _job_facts(name: str, next_due: int | None, fields: dict[str, str], runs: li
         failures=len(list(takewhile(lambda run: run.error, finished))),
         error=newest.error if newest else "",
         stalled=running is not None and not running.has_worker,
-        final=_is_final_run(fields, next_due),
+        final=_has_no_further_run(fields, next_due),
     )
 
 
-def _is_final_run(fields: dict[str, str], next_due: int | None) -> bool:
+def _has_no_further_run(fields: dict[str, str], next_due: int | None) -> bool:
     """Whether the scheduler's limit or end comes before another run: BullMQ removes it after this one."""
     limit, count, end = (parse_milliseconds(fields.get(name)) for name in ("limit", "ic", "endDate"))
     every = parse_milliseconds(fields.get("every"))
@@ -238,7 +245,7 @@ def _is_final_run(fields: dict[str, str], next_due: int | None) -> bool:
     return schedule is not None and schedule.next_slot_after(next_due) > end
 
 
-def _last_due_after_failure(facts: JobFacts, runs: list[_BullmqJobRun]) -> int | None:
+def _find_last_due_after_failure(facts: JobFacts, runs: list[_BullmqJobRun]) -> int | None:
     """When the last run was due that was picked up after the newest failure and is neither active nor waiting. None:
     there is no such run."""
     next_due = min(
@@ -267,7 +274,7 @@ class _BullmqCanaryConnection:
         return self._queue
 
     async def send(self, sentinel: SentinelJob) -> str:
-        with map_redis_errors():
+        with redis_errors_as_probe_errors():
             await self.config.require_queue_exists(self.client)
             options = {
                 "jobId": sentinel.id,
@@ -278,9 +285,9 @@ class _BullmqCanaryConnection:
             await self.queue.add(self.config.job, sentinel.payload, options)
         return sentinel.id
 
-    async def poll(self, job_id: str) -> JobStatus:
+    async def poll(self, job_id: str) -> SentinelPollResult:
         fields = ("timestamp", "processedOn", "finishedOn", "failedReason", "progress")
-        with map_redis_errors():
+        with redis_errors_as_probe_errors():
             async with self.client.pipeline(transaction=True) as pipe:
                 pipe.hmget(self.redis_key(job_id), *fields)
                 pipe.exists(self.redis_key(f"{job_id}:lock"))
@@ -292,25 +299,25 @@ class _BullmqCanaryConnection:
             stage = JobStage.FAILED if error else JobStage.DONE
         else:
             stage = JobStage.QUEUED if picked_up_at is None else JobStage.RUNNING
-        return stored_job_status(
+        return build_sentinel_poll_result(
             stage,
             picked_up_at,
             finished_at,
             error or "",
             worker_lost=not has_lock,
-            progress=_parse_progress(progress),
+            progress=_parse_bullmq_progress(progress),
         )
 
     async def cancel(self, job_id: str) -> bool:
-        with map_redis_errors():
+        with redis_errors_as_probe_errors():
             return not await self.client.exists(self.redis_key(job_id)) or bool(await self.queue.remove(job_id))
 
     async def fetch_queue_stats(self) -> QueueStats:
-        with map_redis_errors():
+        with redis_errors_as_probe_errors():
             return await _fetch_queue_stats(self.config, self.client)
 
 
-async def _fetch_queue_stats(config: BullmqQueue, client: Any, window_ms: int | None = None) -> QueueStats:
+async def _fetch_queue_stats(config: BullmqQueueDriver, client: Any, window_ms: int | None = None) -> QueueStats:
     """The next job is the last one of `wait` (of `paused` in older versions). Only when these are empty, it is the
     first one of `prioritized`."""
     key = config.redis_key
@@ -331,7 +338,7 @@ async def _fetch_queue_stats(config: BullmqQueue, client: Any, window_ms: int | 
     async with client.pipeline(transaction=False) as pipe:
         for job_id in heads:
             pipe.hmget(key(job_id), "timestamp", "processedOn", "opts")
-        ready_since = [at for fields in await pipe.execute() if (at := _ready_since(fields)) is not None]
+        ready_since = [at for fields in await pipe.execute() if (at := _job_ready_since(fields)) is not None]
     return QueueStats(
         waiting=wait + paused + prioritized,
         active=active,
@@ -341,11 +348,11 @@ async def _fetch_queue_stats(config: BullmqQueue, client: Any, window_ms: int | 
         consumers=await _count_consumers(config, client),
         paused=is_paused == "1",
         head=heads[0] if heads else None,
-        completed=None if window_ms is None else await _count_completed(config, client, now - window_ms),
+        completed=None if window_ms is None else await _count_completed_jobs(config, client, now - window_ms),
     )
 
 
-def _ready_since(fields: list[str | None]) -> int | None:
+def _job_ready_since(fields: list[str | None]) -> int | None:
     """When a waiting job could be taken: after it was created, its delay passed and its last attempt started."""
     created_at, attempted_at = parse_milliseconds(fields[0]), parse_milliseconds(fields[1])
     try:
@@ -356,7 +363,7 @@ def _ready_since(fields: list[str | None]) -> int | None:
     return None if created_at is None else max(created_at + (delay or 0), attempted_at or 0)
 
 
-async def _count_completed(config: BullmqQueue, client: Any, since: int) -> CompletedCounts:
+async def _count_completed_jobs(config: BullmqQueueDriver, client: Any, since: int) -> CompletedJobCounts:
     """Counts from `since`, or from the oldest completed job that is still kept."""
     oldest = await client.zrange(config.redis_key("completed"), 0, 0, withscores=True)
     since = max(since, *(parse_milliseconds(at) or 0 for _, at in oldest), 0)
@@ -364,10 +371,10 @@ async def _count_completed(config: BullmqQueue, client: Any, since: int) -> Comp
         for name in ("failed", "completed"):
             pipe.zcount(config.redis_key(name), since, "+inf")
         failed, completed = await pipe.execute()
-    return CompletedCounts(failed, completed if oldest else None)
+    return CompletedJobCounts(failed, completed if oldest else None)
 
 
-async def _count_consumers(config: BullmqQueue, client: Any) -> int | None:
+async def _count_consumers(config: BullmqQueueDriver, client: Any) -> int | None:
     """Workers set the queue's name as the name of their connection. None: this Redis does not list connections."""
     from redis.exceptions import RedisError
 
@@ -380,7 +387,7 @@ async def _count_consumers(config: BullmqQueue, client: Any) -> int | None:
     return sum(worker_name.fullmatch(connection.get("name", "")) is not None for connection in connections)
 
 
-def _parse_progress(text: str | None) -> float | None:
+def _parse_bullmq_progress(text: str | None) -> float | None:
     try:
         value = json.loads(text or "null")
     except (ValueError, RecursionError):

@@ -12,22 +12,22 @@ from pydantic import model_validator
 
 from watchdog.config_types import FieldValidationError
 from watchdog.domain.model import Json
-from watchdog.domain.observations import JobStage, JobStatus, QueueStats
+from watchdog.domain.observations import JobStage, QueueStats, SentinelPollResult
 from watchdog.domain.reasons import reason_and_message
-from watchdog.expressions import Expression, ExpressionError, compile_expression
-from watchdog.net.errors import ProbeError, timeout_error
-from watchdog.net.http_evidence import parse_response_body, response_excerpt, response_facts
+from watchdog.expressions import CelExpression, CelExpressionError, compile_expression
+from watchdog.net.errors import ProbeError, build_timeout_error
+from watchdog.net.http_evidence import build_response_excerpt, build_response_facts, parse_response_body
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.targets import HttpMethod, HttpTarget
-from watchdog.queues.base import CanaryConnection, CanaryDriver, ConnectContext, SentinelJob
+from watchdog.queues.base import CanaryConnection, CanaryDriver, QueueConnectContext, SentinelJob
 from watchdog.queues.job_status import (
+    cel_expression_validator,
     compile_stage_expressions,
-    describe_response,
-    error_message,
+    describe_http_response,
     evaluate_stage,
-    expression_validator,
+    find_job_error_message,
     parse_job_id,
-    parse_progress,
+    parse_job_progress,
     stage_from_status_word,
     substitute_placeholders,
 )
@@ -35,10 +35,10 @@ from watchdog.queues.job_status import (
 if TYPE_CHECKING:
     from watchdog.net.http import HttpResponse
 
-ENQUEUE_TIMEOUT_S = 10.0
+HTTP_ENQUEUE_TIMEOUT_S = 10.0
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
-EXPRESSION_VARIABLES: Mapping[str, str] = {
+HTTP_CANARY_VARIABLE_TYPES: Mapping[str, str] = {
     "status": "int",
     "headers": "map(string, string)",
     "body": "dyn",
@@ -46,7 +46,7 @@ EXPRESSION_VARIABLES: Mapping[str, str] = {
 }
 
 
-class EnqueueRequest(HttpTarget):
+class HttpEnqueueRequest(HttpTarget):
     """The request that starts the canary job. `{nonce}` in its URL, headers and body is replaced by the id that
     Watchdog generates for the canary job."""
 
@@ -77,24 +77,24 @@ class HttpCanary(CanaryDriver):
     payload_field: ClassVar[str] = "enqueue"
     pickup_hint: ClassVar[str] = "remove start_within, or set http.started"
 
-    enqueue: EnqueueRequest
+    enqueue: HttpEnqueueRequest
     """The request that starts the job, sent with an `Idempotency-Key`. A 2xx status is expected."""
     poll: HttpTarget
     """The request that returns the state of the job. Its URL contains `{job_id}`, or `{nonce}` if the service finds the
     job by the id that Watchdog generated."""
-    done: Annotated[str, expression_validator(EXPRESSION_VARIABLES)]
+    done: Annotated[str, cel_expression_validator(HTTP_CANARY_VARIABLE_TYPES)]
     """CEL expression on the response to `poll`: true when the job is finished, such as `body.status == 'completed'`."""
-    failed: Annotated[str, expression_validator(EXPRESSION_VARIABLES)] = ""
+    failed: Annotated[str, cel_expression_validator(HTTP_CANARY_VARIABLE_TYPES)] = ""
     """CEL expression on the response to `poll`: true when the job has failed."""
-    lost: Annotated[str, expression_validator(EXPRESSION_VARIABLES)] = ""
+    lost: Annotated[str, cel_expression_validator(HTTP_CANARY_VARIABLE_TYPES)] = ""
     """CEL expression on the response to `poll`, of any status: true when the service no longer knows the job; default:
     status 404 or 410, or a `status` or `state` of `not_found`, `missing`, `expired`, `gone` or the like."""
-    started: Annotated[str, expression_validator(EXPRESSION_VARIABLES)] = ""
+    started: Annotated[str, cel_expression_validator(HTTP_CANARY_VARIABLE_TYPES)] = ""
     """CEL expression on the response to `poll`: true when a worker has picked up the job. Required for
     `start_within`."""
-    job_id: Annotated[str, expression_validator(EXPRESSION_VARIABLES, must_be_bool=False)] = ""
+    job_id: Annotated[str, cel_expression_validator(HTTP_CANARY_VARIABLE_TYPES, must_be_bool=False)] = ""
     """CEL expression on the response to `enqueue`: the id of the job; default: `body.job_id` or `body.id`."""
-    error: Annotated[str, expression_validator(EXPRESSION_VARIABLES, must_be_bool=False)] = ""
+    error: Annotated[str, cel_expression_validator(HTTP_CANARY_VARIABLE_TYPES, must_be_bool=False)] = ""
     """CEL expression on the response to `poll`: the error of a failed job; default: a field such as `error` or
     `message`."""
 
@@ -117,23 +117,23 @@ class HttpCanary(CanaryDriver):
         return self.enqueue.host
 
     @cached_property
-    def stage_expressions(self) -> tuple[tuple[JobStage, Expression], ...]:
-        return compile_stage_expressions(EXPRESSION_VARIABLES, self.failed, self.done, self.lost, self.started)
+    def stage_expressions(self) -> tuple[tuple[JobStage, CelExpression], ...]:
+        return compile_stage_expressions(HTTP_CANARY_VARIABLE_TYPES, self.failed, self.done, self.lost, self.started)
 
     @cached_property
     def loops(self) -> bool:
         """Whether an expression is evaluated for each element of a body."""
         texts = (self.job_id, self.error)
-        others = [compile_expression(text, EXPRESSION_VARIABLES, must_be_bool=False) for text in texts if text]
+        others = [compile_expression(text, HTTP_CANARY_VARIABLE_TYPES, must_be_bool=False) for text in texts if text]
         return any(expression.loops for expression in (*others, *(e for _, e in self.stage_expressions)))
 
     @asynccontextmanager
-    async def connect(self, context: ConnectContext) -> AsyncIterator[CanaryConnection]:
+    async def connect(self, context: QueueConnectContext) -> AsyncIterator[CanaryConnection]:
         yield _HttpCanaryConnection(self, context)
 
 
 class _HttpCanaryConnection:
-    def __init__(self, config: HttpCanary, context: ConnectContext) -> None:
+    def __init__(self, config: HttpCanary, context: QueueConnectContext) -> None:
         self.config, self.context = config, context
 
     async def send(self, sentinel: SentinelJob) -> str:
@@ -142,19 +142,19 @@ class _HttpCanaryConnection:
         request = enqueue.model_copy(
             update={name: substitute_placeholders(getattr(enqueue, name), nonce=sentinel.id) for name in templates}
         )
-        timeout_s = min(ENQUEUE_TIMEOUT_S, sentinel.send_within_s)
+        timeout_s = min(HTTP_ENQUEUE_TIMEOUT_S, sentinel.send_within_s)
         response = await self._send_request(request, sentinel.id, timeout_s)
         self.context.facts["address"] = response.peer_address
-        return await self._judge(read_enqueue_response, response, self.config, sentinel.id)
+        return await self._judge_within_timeout(job_id_from_enqueue_response, response, self.config, sentinel.id)
 
-    async def poll(self, job_id: str) -> JobStatus:
+    async def poll(self, job_id: str) -> SentinelPollResult:
         poll, encoded_id = self.config.poll, quote(job_id, safe="")
         url = substitute_placeholders(poll.url, job_id=encoded_id, nonce=encoded_id)
         try:
             response = await self._send_request(poll.model_copy(update={"url": url}), "", self.context.timeout_s)
         except ProbeError as error:
-            raise _poll_error(error) from None
-        return await self._judge(read_poll_response, response, self.config)
+            raise _wrap_poll_error(error) from None
+        return await self._judge_within_timeout(poll_result_from_response, response, self.config)
 
     async def cancel(self, job_id: str) -> bool:
         """Jobs cannot be cancelled."""
@@ -163,39 +163,39 @@ class _HttpCanaryConnection:
     async def fetch_queue_stats(self) -> QueueStats:
         return QueueStats()
 
-    async def _judge(
+    async def _judge_within_timeout(
         self, function: Callable[[HttpResponse, Unpack[_Ts]], _T], response: HttpResponse, *args: *_Ts
     ) -> _T:
         """Within the time that is left, because a run that is cut off could not remember its sentinel."""
         import asyncio
 
         context, timer = self.context, PhaseTimer()
-        timeout_s = context.limit_timeout(context.timeout_s)
+        timeout_s = context.cap_timeout_to_run_end(context.timeout_s)
         try:
             async with asyncio.timeout(timeout_s):
                 in_worker = response.needs_worker(loops=self.config.loops)
                 return await context.network.judge(timer, function, response, *args, in_worker=in_worker)
         except TimeoutError:
-            raise timeout_error(timeout_s, timer.current_phase) from None
+            raise build_timeout_error(timeout_s, timer.current_phase) from None
 
     async def _send_request(self, request: HttpTarget, idempotency_key: str, timeout_s: float) -> HttpResponse:
         import asyncio
 
         context, timer = self.context, PhaseTimer()
-        timeout_s = context.limit_timeout(timeout_s)
+        timeout_s = context.cap_timeout_to_run_end(timeout_s)
         try:
             async with asyncio.timeout(timeout_s):
                 return await context.network.send_http_request(
                     request.build_request(idempotency_key, context.allow_private_addresses, timer, context.started_at)
                 )
         except TimeoutError:
-            raise timeout_error(timeout_s, timer.current_phase) from None
+            raise build_timeout_error(timeout_s, timer.current_phase) from None
 
 
-def read_enqueue_response(response: HttpResponse, config: HttpCanary, sentinel_id: str) -> str:
+def job_id_from_enqueue_response(response: HttpResponse, config: HttpCanary, sentinel_id: str) -> str:
     """The id of the job. Raises ProbeError."""
     if not 200 <= response.status < 300:
-        answer = f"{config.enqueue.method} {config.enqueue.target} returned {describe_response(response)}"
+        answer = f"{config.enqueue.method} {config.enqueue.target} returned {describe_http_response(response)}"
         error = ProbeError(*reason_and_message("canary.enqueue_failed", answer))
         raise _with_response_evidence(error, response)
     return sentinel_id if "{nonce}" in config.poll.url else _extract_job_id(response, config)
@@ -206,11 +206,11 @@ def _extract_job_id(response: HttpResponse, config: HttpCanary) -> str:
     try:
         if config.job_id:
             problem = f"{config.job_id} is not an id"
-            expression = compile_expression(config.job_id, EXPRESSION_VARIABLES, must_be_bool=False)
-            candidates = [expression.evaluate_value(_expression_values(response))]
+            expression = compile_expression(config.job_id, HTTP_CANARY_VARIABLE_TYPES, must_be_bool=False)
+            candidates = [expression.evaluate_value(_http_expression_values(response))]
         else:
             candidates = [body.get("job_id"), body.get("id")] if isinstance(body, dict) else []
-    except ExpressionError as error:
+    except CelExpressionError as error:
         candidates, problem = [], f"{config.job_id} cannot be computed: {error}"
     if job_id := next(filter(None, map(parse_job_id, candidates)), ""):
         return job_id
@@ -218,14 +218,14 @@ def _extract_job_id(response: HttpResponse, config: HttpCanary) -> str:
     raise _with_response_evidence(missing, response)
 
 
-def read_poll_response(response: HttpResponse, config: HttpCanary) -> JobStatus:
+def poll_result_from_response(response: HttpResponse, config: HttpCanary) -> SentinelPollResult:
     """An error status is an error of the poll, unless the job is lost or an expression refers to `status`. Raises
     ProbeError."""
     try:
         response.received_body.decode()
     except ProbeError as decoding_error:
-        raise _poll_error(decoding_error) from None
-    values, is_error_status = _expression_values(response), not 200 <= response.status < 300
+        raise _wrap_poll_error(decoding_error) from None
+    values, is_error_status = _http_expression_values(response), not 200 <= response.status < 300
     expressions = [
         (stage, expression)
         for stage, expression in config.stage_expressions
@@ -235,20 +235,20 @@ def read_poll_response(response: HttpResponse, config: HttpCanary) -> JobStatus:
     if stage is None and response.body_problem:
         raise _with_response_evidence(ProbeError(*response.body_problem, is_internal=True), response)
     body = parse_response_body(response)
-    if stage is JobStage.LOST or (stage is None and _is_lost(config, response.status, body)):
-        return JobStatus(JobStage.LOST, error=f"poll returned {describe_response(response)}")
+    if stage is JobStage.LOST or (stage is None and _is_sentinel_lost(config, response.status, body)):
+        return SentinelPollResult(JobStage.LOST, error=f"poll returned {describe_http_response(response)}")
     if stage is None and is_error_status:
-        error = ProbeError("canary.poll_failed", f"poll returned {describe_response(response)}", retryable=True)
+        error = ProbeError("canary.poll_failed", f"poll returned {describe_http_response(response)}", retryable=True)
         raise _with_response_evidence(error, response)
-    progress = parse_progress(body)
+    progress = parse_job_progress(body)
     if stage is None:
         stage = JobStage.QUEUED if config.started else JobStage.SENT
     elif stage is JobStage.FAILED:
-        problem = _failure_message(config, values, body)
-    return JobStatus(stage, error=problem, progress=progress and progress[0])
+        problem = _sentinel_failure_message(config, values, body)
+    return SentinelPollResult(stage, error=problem, progress=progress and progress[0])
 
 
-def _poll_error(error: ProbeError) -> ProbeError:
+def _wrap_poll_error(error: ProbeError) -> ProbeError:
     """The error of a poll without a usable response."""
     if error.is_internal:
         return error
@@ -258,23 +258,23 @@ def _poll_error(error: ProbeError) -> ProbeError:
     return poll_error
 
 
-def _is_lost(config: HttpCanary, status: int, body: Json) -> bool:
+def _is_sentinel_lost(config: HttpCanary, status: int, body: Json) -> bool:
     if config.lost:
         return False
     return status in (404, 410) or (status < 500 and stage_from_status_word(body) is JobStage.LOST)
 
 
-def _failure_message(config: HttpCanary, values: Mapping[str, Json], body: Json) -> str:
+def _sentinel_failure_message(config: HttpCanary, values: Mapping[str, Json], body: Json) -> str:
     if not config.error:
-        return error_message(body)
+        return find_job_error_message(body)
     try:
-        expression = compile_expression(config.error, EXPRESSION_VARIABLES, must_be_bool=False)
-        return error_message(expression.evaluate_value(values))
-    except ExpressionError as error:
+        expression = compile_expression(config.error, HTTP_CANARY_VARIABLE_TYPES, must_be_bool=False)
+        return find_job_error_message(expression.evaluate_value(values))
+    except CelExpressionError as error:
         return f"{config.error} cannot be computed: {error}"
 
 
-def _expression_values(response: HttpResponse) -> dict[str, Json]:
+def _http_expression_values(response: HttpResponse) -> dict[str, Json]:
     body = None if response.body_problem else parse_response_body(response)
     return {
         "status": response.status,
@@ -285,6 +285,6 @@ def _expression_values(response: HttpResponse) -> dict[str, Json]:
 
 
 def _with_response_evidence(error: ProbeError, response: HttpResponse) -> ProbeError:
-    error.facts |= response_facts(response)
-    error.excerpt = response_excerpt(response)
+    error.facts |= build_response_facts(response)
+    error.excerpt = build_response_excerpt(response)
     return error

@@ -12,7 +12,7 @@ from pydantic import AfterValidator
 from watchdog.domain.model import Json
 from watchdog.domain.observations import JobStage
 from watchdog.domain.text import to_single_line
-from watchdog.expressions import Expression, ExpressionError, compile_expression
+from watchdog.expressions import CelExpression, CelExpressionError, compile_expression
 from watchdog.net.http_evidence import parse_response_body
 
 if TYPE_CHECKING:
@@ -20,20 +20,22 @@ if TYPE_CHECKING:
 
 MAX_JOB_ID_CHARS = 500
 """A longer text is not taken for a job's id."""
-_STATUS_WORDS: Mapping[JobStage, tuple[str, ...]] = {
+_STATUS_WORDS_BY_JOB_STATE: Mapping[JobStage, tuple[str, ...]] = {
     JobStage.QUEUED: ("waiting", "queued", "pending"),
     JobStage.RUNNING: ("active", "running", "processing", "in_progress"),
     JobStage.DONE: ("completed", "done", "succeeded", "success", "finished"),
     JobStage.FAILED: ("failed", "error", "cancelled", "canceled"),
     JobStage.LOST: ("not_found", "notfound", "missing", "expired", "gone", "lost", "deleted", "removed"),
 }
-STAGE_BY_STATUS_WORD: Mapping[str, JobStage] = {word: stage for stage, words in _STATUS_WORDS.items() for word in words}
-_ERROR_FIELDS = ("error", "failedReason", "failed_reason", "message", "reason")
+STAGE_BY_STATUS_WORD: Mapping[str, JobStage] = {
+    word: stage for stage, words in _STATUS_WORDS_BY_JOB_STATE.items() for word in words
+}
+_JOB_ERROR_FIELDS = ("error", "failedReason", "failed_reason", "message", "reason")
 """Fields in which applications report why a job failed, the first present one counts."""
 
 
-def expression_validator(variables: Mapping[str, str], *, must_be_bool: bool = True) -> AfterValidator:
-    """For a field that holds a CEL expression: `Annotated[str, expression_validator({"body": "dyn"})]`."""
+def cel_expression_validator(variables: Mapping[str, str], *, must_be_bool: bool = True) -> AfterValidator:
+    """For a field that holds a CEL expression: `Annotated[str, cel_expression_validator({"body": "dyn"})]`."""
 
     def compile_and_return(text: str) -> str:
         compile_expression(text, variables, must_be_bool=must_be_bool)
@@ -44,14 +46,14 @@ def expression_validator(variables: Mapping[str, str], *, must_be_bool: bool = T
 
 def compile_stage_expressions(
     variables: Mapping[str, str], failed: str, done: str, lost: str, started: str
-) -> tuple[tuple[JobStage, Expression], ...]:
+) -> tuple[tuple[JobStage, CelExpression], ...]:
     """The expressions that are not empty, in the order in which `evaluate_stage` tries them."""
     texts = ((JobStage.FAILED, failed), (JobStage.DONE, done), (JobStage.LOST, lost), (JobStage.RUNNING, started))
     return tuple((stage, compile_expression(text, variables)) for stage, text in texts if text)
 
 
 def evaluate_stage(
-    stage_expressions: Iterable[tuple[JobStage, Expression]], values: Mapping[str, Json]
+    stage_expressions: Iterable[tuple[JobStage, CelExpression]], values: Mapping[str, Json]
 ) -> tuple[JobStage | None, str]:
     """The stage of the first expression that is true. If none is: None, and why an expression could not be computed."""
     problem = ""
@@ -59,14 +61,14 @@ def evaluate_stage(
         try:
             if expression.evaluate_bool(values):
                 return stage, ""
-        except ExpressionError as error:
+        except CelExpressionError as error:
             # Fields that show the start or the loss of a job may be absent before.
             if stage not in (JobStage.RUNNING, JobStage.LOST):
                 problem = f"{expression.text} cannot be computed: {error}"
     return None, problem
 
 
-def normalize_status(value: Json) -> str:
+def normalize_status_word(value: Json) -> str:
     """A status word in lower case with underscores, from a text or from the field `status` or `state`; else empty."""
     if isinstance(value, dict):
         value = next((value[name] for name in ("status", "state") if isinstance(value.get(name), str)), "")
@@ -75,7 +77,7 @@ def normalize_status(value: Json) -> str:
 
 def stage_from_status_word(value: Json) -> JobStage | None:
     """The stage that an application's own status word stands for; None: it has none, or an unknown one."""
-    return STAGE_BY_STATUS_WORD.get(normalize_status(value))
+    return STAGE_BY_STATUS_WORD.get(normalize_status_word(value))
 
 
 def parse_job_id(value: Json) -> str:
@@ -86,37 +88,37 @@ def parse_job_id(value: Json) -> str:
     return text if len(text) <= MAX_JOB_ID_CHARS else ""
 
 
-def error_message(value: Json) -> str:
+def find_job_error_message(value: Json) -> str:
     """Why something failed, on one line: the application's error text, else the whole value."""
     text = _find_error_text(value) or ("" if value in (None, "", {}, []) else json.dumps(value, ensure_ascii=False))
     return to_single_line(text)
 
 
-def describe_response(response: HttpResponse) -> str:
+def describe_http_response(response: HttpResponse) -> str:
     """ "HTTP 409: already running": the status, and what a JSON body reports."""
     is_json = "json" in response.headers.get("content-type", "")
-    text = error_message(parse_response_body(response)) if is_json else ""
+    text = find_job_error_message(parse_response_body(response)) if is_json else ""
     return f"HTTP {response.status}{text and f': {text}'}"
 
 
 def _find_error_text(value: Json) -> str:
     while isinstance(value, dict):
         value = next(
-            (value[name] for name in _ERROR_FIELDS if isinstance(value.get(name), str | dict) and value[name]), ""
+            (value[name] for name in _JOB_ERROR_FIELDS if isinstance(value.get(name), str | dict) and value[name]), ""
         )
     return value if isinstance(value, str) else ""
 
 
-def parse_progress(value: Json) -> tuple[float, float | None] | None:
+def parse_job_progress(value: Json) -> tuple[float, float | None] | None:
     """How much of a job is done, and of how much: `progress` as a number, or as {progress, total}. None: not
     reported."""
     progress = value.get("progress") if isinstance(value, dict) else None
     pair = (progress.get("progress"), progress.get("total")) if isinstance(progress, dict) else (progress, None)
-    done, total = map(_as_float, pair)
+    done, total = map(_to_float_or_none, pair)
     return None if done is None else (done, total)
 
 
-def _as_float(value: Json) -> float | None:
+def _to_float_or_none(value: Json) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 

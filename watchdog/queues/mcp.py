@@ -16,21 +16,21 @@ from watchdog.config_types import Duration, FieldValidationError, SingleLineText
 from watchdog.domain import reasons
 from watchdog.domain.formatting import format_count, format_duration
 from watchdog.domain.model import Json
-from watchdog.domain.observations import JobStage, JobStatus, QueueStats
+from watchdog.domain.observations import JobStage, QueueStats, SentinelPollResult
 from watchdog.domain.reasons import reason_and_message
-from watchdog.expressions import Expression
-from watchdog.net.errors import ProbeError, timeout_error
+from watchdog.expressions import CelExpression
+from watchdog.net.errors import ProbeError, build_timeout_error
 from watchdog.net.phases import JUDGING_PHASES
 from watchdog.net.targets import McpTarget
-from watchdog.queues.base import CanaryConnection, CanaryDriver, ConnectContext, SentinelJob
+from watchdog.queues.base import CanaryConnection, CanaryDriver, QueueConnectContext, SentinelJob
 from watchdog.queues.job_status import (
+    cel_expression_validator,
     compile_stage_expressions,
-    error_message,
     evaluate_stage,
-    expression_validator,
-    normalize_status,
+    find_job_error_message,
+    normalize_status_word,
     parse_job_id,
-    parse_progress,
+    parse_job_progress,
     stage_from_status_word,
     substitute_placeholders,
 )
@@ -38,12 +38,12 @@ from watchdog.queues.job_status import (
 if TYPE_CHECKING:
     from watchdog.net.mcp import LargeResult, McpClient
 
-CONNECT_TIMEOUT_S = 10.0
+MCP_CANARY_CONNECT_TIMEOUT_S = 10.0
 """For starting the server, negotiating a version and listing the tools."""
-JOB_ID_TIMEOUT_S = 5.0
+MCP_CANARY_JOB_ID_TIMEOUT_S = 5.0
 """For the tool's response, if the job is polled through a resource."""
-EXPRESSION_VARIABLES: Mapping[str, str] = {"resource": "dyn"}
-_RESOURCE_NOT_FOUND_CODES = frozenset({-32002, -32602})
+MCP_CANARY_VARIABLE_TYPES: Mapping[str, str] = {"resource": "dyn"}
+_MCP_RESOURCE_NOT_FOUND_CODES = frozenset({-32002, -32602})
 """JSON-RPC codes that servers return for a resource that does not exist."""
 
 
@@ -80,16 +80,16 @@ class McpCanary(McpTarget, CanaryDriver):
     the tool's result, otherwise `job:{job_id}`. If `resource` is not set, a result with neither `poll_resource` nor
     `job_id` means that the job is done. If `resource` is set and contains `{job_id}`, a result without `job_id` is an
     error."""
-    done: Annotated[str, expression_validator(EXPRESSION_VARIABLES)] = ""
+    done: Annotated[str, cel_expression_validator(MCP_CANARY_VARIABLE_TYPES)] = ""
     """CEL expression on the resource: true when the job is finished; default: its `status` or `state` is `completed`,
     `done` or the like."""
-    failed: Annotated[str, expression_validator(EXPRESSION_VARIABLES)] = ""
+    failed: Annotated[str, cel_expression_validator(MCP_CANARY_VARIABLE_TYPES)] = ""
     """CEL expression on the resource: true when the job has failed; default: its `status` or `state` is `failed`,
     `error` or `cancelled`."""
-    lost: Annotated[str, expression_validator(EXPRESSION_VARIABLES)] = ""
+    lost: Annotated[str, cel_expression_validator(MCP_CANARY_VARIABLE_TYPES)] = ""
     """CEL expression on the resource: true when the server no longer knows the job; default: its `status` or `state` is
     `not_found`, `missing`, `expired`, `gone` or the like. A resource that does not exist is a lost job as well."""
-    started: Annotated[str, expression_validator(EXPRESSION_VARIABLES)] = ""
+    started: Annotated[str, cel_expression_validator(MCP_CANARY_VARIABLE_TYPES)] = ""
     """CEL expression on the resource: true when a worker has picked up the job; default: its `status` or `state` is
     `active`, `running`, `processing` or `in_progress`."""
     progress_within: Duration | None = None
@@ -106,22 +106,22 @@ class McpCanary(McpTarget, CanaryDriver):
         return bool(self.resource)
 
     @cached_property
-    def stage_expressions(self) -> tuple[tuple[JobStage, Expression], ...]:
-        return compile_stage_expressions(EXPRESSION_VARIABLES, self.failed, self.done, self.lost, self.started)
+    def stage_expressions(self) -> tuple[tuple[JobStage, CelExpression], ...]:
+        return compile_stage_expressions(MCP_CANARY_VARIABLE_TYPES, self.failed, self.done, self.lost, self.started)
 
     def preload(self) -> None:
         import_module("watchdog.net.mcp")
 
     @asynccontextmanager
-    async def connect(self, context: ConnectContext) -> AsyncIterator[CanaryConnection]:
+    async def connect(self, context: QueueConnectContext) -> AsyncIterator[CanaryConnection]:
         import asyncio
 
         import anyio
 
-        from watchdog.net.mcp import SessionResult, connect_mcp_client, measure_phase
+        from watchdog.net.mcp import McpSessionResult, connect_mcp_client, measure_phase
 
-        started_monotonic, session = monotonic(), SessionResult(facts=context.facts)
-        timeout_s = context.limit_timeout(CONNECT_TIMEOUT_S)
+        started_monotonic, session = monotonic(), McpSessionResult(facts=context.facts)
+        timeout_s = context.cap_timeout_to_run_end(MCP_CANARY_CONNECT_TIMEOUT_S)
         opening_client = connect_mcp_client(
             context.network.connector,
             self.build_session_target(context.allow_private_addresses),
@@ -139,7 +139,7 @@ class McpCanary(McpTarget, CanaryDriver):
                     with measure_phase(context.phase_timer, "list"):
                         await client.list_tools()
             except TimeoutError:
-                raise timeout_error(timeout_s, context.phase_timer.current_phase) from None
+                raise build_timeout_error(timeout_s, context.phase_timer.current_phase) from None
             if session.server_name:
                 context.facts["server"] = f"{session.server_name} {session.server_version}".strip()
             if all(tool.name != self.tool for tool in (*session.tools, *session.callable_tools)):
@@ -159,7 +159,9 @@ class _McpCanaryConnection:
     the resource once the call has returned a job id.
     """
 
-    def __init__(self, config: McpCanary, context: ConnectContext, client: McpClient, started_monotonic: float) -> None:
+    def __init__(
+        self, config: McpCanary, context: QueueConnectContext, client: McpClient, started_monotonic: float
+    ) -> None:
         """`started_monotonic`: the monotonic clock at `context.started_at`."""
         import asyncio
 
@@ -183,7 +185,7 @@ class _McpCanaryConnection:
         except ProbeError as error:
             error.retryable = False  # polling does not repeat the call
             self._call_error = error
-            is_refusal = "rpc_error_code" in error.facts or reasons.family(error.reason) == "http"
+            is_refusal = "rpc_error_code" in error.facts or reasons.reason_family(error.reason) == "http"
             if is_refusal and self._progress is None:
                 self._call_error = self._enqueue_error(error.message, error.excerpt)
                 self._call_error.facts = error.facts
@@ -195,7 +197,7 @@ class _McpCanaryConnection:
 
         self._sent_sentinel.set_result(sentinel)
         if self.config.resource:
-            timeout_s = self.context.limit_timeout(min(JOB_ID_TIMEOUT_S, sentinel.send_within_s))
+            timeout_s = self.context.cap_timeout_to_run_end(min(MCP_CANARY_JOB_ID_TIMEOUT_S, sentinel.send_within_s))
             try:
                 async with asyncio.timeout(timeout_s):
                     await self._call_finished.wait()
@@ -210,13 +212,13 @@ class _McpCanaryConnection:
         reason, message = reason_and_message("canary.enqueue_failed", f"tool {self.config.tool}: {answer}")
         return ProbeError(reason, message, excerpt=excerpt)
 
-    async def poll(self, job_id: str) -> JobStatus:
-        return await self._poll_resource(job_id) if job_id else self._status_from_call()
+    async def poll(self, job_id: str) -> SentinelPollResult:
+        return await self._poll_resource(job_id) if job_id else self._poll_result_from_call()
 
-    def _status_from_call(self) -> JobStatus:
+    def _poll_result_from_call(self) -> SentinelPollResult:
         """The call is running, or has returned the job's outcome or the job's id."""
         if not self._call_finished.is_set():
-            return JobStatus(JobStage.SENT, progress=self._require_progress())
+            return SentinelPollResult(JobStage.SENT, progress=self._require_recent_progress())
         if self._call_error is not None:
             raise self._call_error
         session = self.client.result
@@ -224,22 +226,22 @@ class _McpCanaryConnection:
         verdicts = [result[name] for name in ("ok", "healthy") if isinstance(result.get(name), bool)]
         has_failed_status = stage_from_status_word(result) is JobStage.FAILED
         if session.tool_is_error or False in verdicts or has_failed_status:
-            message = error_message(session.tool_result)
-            if self.config.resource and not self._job_id(result):  # the tool only starts the job
+            message = find_job_error_message(session.tool_result)
+            if self.config.resource and not self._parse_job_id(result):  # the tool only starts the job
                 raise self._enqueue_error(message or "no error message", session.tool_result_text)
-            return JobStatus(JobStage.FAILED, finished_at=self._call_finished_at, error=message)
-        if uri := self._resource_uri(result, finished=bool(verdicts)):
+            return SentinelPollResult(JobStage.FAILED, finished_at=self._call_finished_at, error=message)
+        if uri := self._find_resource_uri(result, finished=bool(verdicts)):
             self._started_job_uri, self._progress = uri, None
-            return JobStatus(JobStage.SENT, job_id=uri)
-        return JobStatus(JobStage.DONE, finished_at=self._call_finished_at)
+            return SentinelPollResult(JobStage.SENT, job_id=uri)
+        return SentinelPollResult(JobStage.DONE, finished_at=self._call_finished_at)
 
     @staticmethod
-    def _job_id(result: Mapping[str, Json]) -> str:
+    def _parse_job_id(result: Mapping[str, Json]) -> str:
         return parse_job_id(result.get("job_id")) or parse_job_id(result.get("jobId"))
 
-    def _resource_uri(self, result: Mapping[str, Json], *, finished: bool) -> str:
+    def _find_resource_uri(self, result: Mapping[str, Json], *, finished: bool) -> str:
         """The URI to read; empty if there is none. `finished`: the tool's result already contains the outcome."""
-        job_id = self._job_id(result)
+        job_id = self._parse_job_id(result)
         values = {"nonce": self._sent_sentinel.result().id} | ({"job_id": job_id} if job_id else {})
         if template := self.config.resource:
             if "{job_id}" in template and not job_id:
@@ -250,10 +252,10 @@ class _McpCanaryConnection:
             return str(substitute_placeholders(resource, **values))
         return f"job:{job_id}" if job_id and not finished else ""
 
-    async def _poll_resource(self, uri: str) -> JobStatus:
+    async def _poll_resource(self, uri: str) -> SentinelPollResult:
         import asyncio
 
-        timeout_s = self.context.limit_timeout(self.context.timeout_s)
+        timeout_s = self.context.cap_timeout_to_run_end(self.context.timeout_s)
         try:
             async with asyncio.timeout(timeout_s):
                 await self.client.read_resource(uri)
@@ -265,21 +267,21 @@ class _McpCanaryConnection:
         except ProbeError as error:
             code = error.facts.get("rpc_error_code")
             is_earlier_job = uri != self._started_job_uri
-            if code in _RESOURCE_NOT_FOUND_CODES or (code is not None and is_earlier_job):
-                return JobStatus(JobStage.LOST, error=f"{uri}: {error.message}")
+            if code in _MCP_RESOURCE_NOT_FOUND_CODES or (code is not None and is_earlier_job):
+                return SentinelPollResult(JobStage.LOST, error=f"{uri}: {error.message}")
             if error.is_internal or error.reason == "mcp.server_exited":
                 raise
             message = f"{uri} cannot be read: {error.message}"
             poll_error = ProbeError("canary.poll_failed", message, retryable=True, excerpt=error.excerpt)
             poll_error.facts = error.facts
             raise poll_error from None
-        return self._status_from_resource(self.client.result.resource_content, stage, problem)
+        return self._poll_result_from_resource(self.client.result.resource_content, stage, problem)
 
     def _raise_if_judging(self, timeout_s: float) -> None:
         """Raises ProbeError if a time limit has ended while Watchdog was judging a large response."""
         phase = self.context.phase_timer.current_phase
         if phase in JUDGING_PHASES:
-            raise timeout_error(timeout_s, phase)
+            raise build_timeout_error(timeout_s, phase)
 
     async def _evaluate_stage(self) -> tuple[JobStage | None, str]:
         """The stage by the configured expressions, and why one of them could not be computed."""
@@ -294,9 +296,9 @@ class _McpCanaryConnection:
             timer, evaluate_stage, expressions, values, in_worker=loops and session.has_many_elements
         )
 
-    def _status_from_resource(self, content: Json, stage: JobStage | None, problem: str) -> JobStatus:
+    def _poll_result_from_resource(self, content: Json, stage: JobStage | None, problem: str) -> SentinelPollResult:
         """By the stage of the configured expressions; the status word counts only for stages without an expression."""
-        word = normalize_status(content)
+        word = normalize_status_word(content)
         if stage is None:
             stage_of_word = stage_from_status_word(content)
             if stage_of_word not in [configured for configured, _ in self.config.stage_expressions]:
@@ -304,12 +306,12 @@ class _McpCanaryConnection:
         if stage is None:
             problem = problem or (f"its status is {word!r}" if word else "it reports no status")
             stage = JobStage.SENT
-        progress = parse_progress(content)
+        progress = parse_job_progress(content)
         if stage is JobStage.RUNNING and progress is not None:
             self._record_progress(progress)
-            self._require_progress()
-        message = error_message(content) if stage in (JobStage.FAILED, JobStage.LOST) else problem
-        return JobStatus(stage, error=message, progress=progress and progress[0])
+            self._require_recent_progress()
+        message = find_job_error_message(content) if stage in (JobStage.FAILED, JobStage.LOST) else problem
+        return SentinelPollResult(stage, error=message, progress=progress and progress[0])
 
     async def _on_progress(self, progress: float, total: float | None, message: str | None) -> None:
         self._record_progress((progress, total))
@@ -318,7 +320,7 @@ class _McpCanaryConnection:
         if progress != self._progress:
             self._progress, self._progress_changed_monotonic = progress, monotonic()
 
-    def _require_progress(self) -> float | None:
+    def _require_recent_progress(self) -> float | None:
         """The progress so far. Raises ProbeError if it has not changed for `progress_within`."""
         if self._progress is None:
             return None
@@ -339,7 +341,7 @@ class _McpCanaryConnection:
 
 
 def evaluate_large_resource(
-    large_result: LargeResult, expressions: tuple[tuple[JobStage, Expression], ...]
+    large_result: LargeResult, expressions: tuple[tuple[JobStage, CelExpression], ...]
 ) -> tuple[JobStage | None, str]:
     """As `evaluate_stage`."""
     return evaluate_stage(expressions, {"resource": large_result.unpack()})

@@ -15,26 +15,26 @@ from watchdog.config_types import SingleLineText
 from watchdog.domain.model import Json
 from watchdog.domain.observations import (
     JobStage,
-    JobStatus,
     QueueStats,
+    SentinelPollResult,
 )
 from watchdog.domain.timestamps import parse_iso8601
 from watchdog.net.errors import ProbeError
-from watchdog.net.redact import describe_queue
+from watchdog.net.redact import describe_queue_target
 from watchdog.queues.base import (
     CanaryConnection,
     CanaryDriver,
-    ConnectContext,
+    QueueConnectContext,
     QueueStatsSource,
     SentinelJob,
-    stored_job_status,
+    build_sentinel_poll_result,
 )
 from watchdog.queues.clients.redis import (
     RedisQueueDriver,
-    map_redis_errors,
     open_redis_client,
-    open_redis_reader,
+    open_redis_client_mapping_errors,
     parse_redis_time_ms,
+    redis_errors_as_probe_errors,
 )
 
 STAGE_BY_FINAL_STATUS = {
@@ -43,12 +43,12 @@ STAGE_BY_FINAL_STATUS = {
     "stopped": JobStage.FAILED,
     "canceled": JobStage.FAILED,
 }
-INTERVENTION_MESSAGES = {"stopped": "it was stopped", "canceled": "it was cancelled"}
-DEFAULT_FUNCTION = "operator.index"
-MAX_TRACEBACK_CHARS = 100_000
+RQ_INTERVENTION_MESSAGES = {"stopped": "it was stopped", "canceled": "it was cancelled"}
+DEFAULT_RQ_CANARY_FUNCTION = "operator.index"
+MAX_RQ_TRACEBACK_CHARS = 100_000
 
 
-class RqRedis(RedisQueueDriver):
+class RqDriver(RedisQueueDriver):
     """A Redis in which RQ keeps its jobs."""
 
     kind: ClassVar[str] = "rq"
@@ -60,7 +60,7 @@ class RqRedis(RedisQueueDriver):
         return ":".join(("rq", *parts))
 
 
-class RqQueue(RqRedis):
+class RqQueueDriver(RqDriver):
     """An RQ queue."""
 
     queue: SingleLineText
@@ -68,7 +68,7 @@ class RqQueue(RqRedis):
 
     @property
     def target(self) -> str:
-        return describe_queue(self.redis, self.queue)
+        return describe_queue_target(self.redis, self.queue)
 
     async def require_queue_exists(self, client: Any) -> None:
         """Raises ProbeError if no job was ever sent to the queue and no worker listens to it."""
@@ -82,7 +82,7 @@ class RqQueue(RqRedis):
 # --- canary jobs
 
 
-class RqCanary(RqQueue, CanaryDriver):
+class RqCanary(RqQueueDriver, CanaryDriver):
     """A canary job in an RQ queue."""
 
     example: ClassVar[str] = """
@@ -96,7 +96,7 @@ class RqCanary(RqQueue, CanaryDriver):
 
     payload_field: ClassVar[str] = "args"
 
-    function: SingleLineText = DEFAULT_FUNCTION
+    function: SingleLineText = DEFAULT_RQ_CANARY_FUNCTION
     """The function that the worker calls. The default is part of Python, so workers need no code for it."""
     args: list[Json] | None = None
     """The arguments of the function; default: no arguments; for the default function, the arguments that it
@@ -105,13 +105,13 @@ class RqCanary(RqQueue, CanaryDriver):
     """The serializer that the workers use."""
 
     @asynccontextmanager
-    async def connect(self, context: ConnectContext) -> AsyncIterator[CanaryConnection]:
+    async def connect(self, context: QueueConnectContext) -> AsyncIterator[CanaryConnection]:
         async with open_redis_client(self.redis, context) as client:
             yield _RqCanaryConnection(self, client)
 
     @property
-    def serialized_call(self) -> bytes:
-        args: list[Json] = [7] if self.args is None and self.function == DEFAULT_FUNCTION else self.args or []
+    def serialized_function_call(self) -> bytes:
+        args: list[Json] = [7] if self.args is None and self.function == DEFAULT_RQ_CANARY_FUNCTION else self.args or []
         call: list[Json] = [self.function, None, args, {}]
         return json.dumps(call).encode() if self.serializer == "json" else pickle.dumps(call, protocol=4)
 
@@ -128,10 +128,11 @@ class _RqCanaryConnection:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         fields = {
             "created_at": now, "enqueued_at": now, "origin": self.config.queue, "status": "queued",
-            "description": f"{self.config.function} for a canary", "data": zlib.compress(self.config.serialized_call),
+            "description": f"{self.config.function} for a canary",
+            "data": zlib.compress(self.config.serialized_function_call),
             "timeout": ttl_s, "ttl": ttl_s, "result_ttl": ttl_s, "failure_ttl": ttl_s,
         }  # fmt: skip
-        with map_redis_errors():
+        with redis_errors_as_probe_errors():
             await self.config.require_queue_exists(self.client)
             async with self.client.pipeline(transaction=True) as pipe:
                 await pipe.watch(job_key)
@@ -145,25 +146,27 @@ class _RqCanaryConnection:
                     await pipe.execute()
         return sentinel.id
 
-    async def poll(self, job_id: str) -> JobStatus:
-        with map_redis_errors():
+    async def poll(self, job_id: str) -> SentinelPollResult:
+        with redis_errors_as_probe_errors():
             async with self.client.pipeline(transaction=True) as pipe:
                 pipe.hmget(self.redis_key("job", job_id), "status", "started_at", "ended_at", "worker_name")
                 pipe.xrevrange(self.redis_key("results", job_id), count=1)
                 (status, started, ended, worker), results = await pipe.execute()
             if status is None:
-                return JobStatus(JobStage.LOST)
+                return SentinelPollResult(JobStage.LOST)
             is_running = status == "started"
             worker_lost = (
-                is_running and bool(worker) and not await count_live_workers(self.client, self.config, [worker])
+                is_running and bool(worker) and not await count_live_rq_workers(self.client, self.config, [worker])
             )
         stage = JobStage.RUNNING if is_running else STAGE_BY_FINAL_STATUS.get(status, JobStage.QUEUED)
-        error = INTERVENTION_MESSAGES.get(status) or last_traceback_line(results)
-        return stored_job_status(stage, parse_iso8601(started), parse_iso8601(ended), error, worker_lost=worker_lost)
+        error = RQ_INTERVENTION_MESSAGES.get(status) or last_rq_traceback_line(results)
+        return build_sentinel_poll_result(
+            stage, parse_iso8601(started), parse_iso8601(ended), error, worker_lost=worker_lost
+        )
 
     async def cancel(self, job_id: str) -> bool:
         """LREM decides who gets a waiting job: Watchdog or a worker."""
-        with map_redis_errors():
+        with redis_errors_as_probe_errors():
             if not await self.client.lrem(self.queue_key, 0, job_id):
                 status = await self.poll(job_id)
                 if status.stage is JobStage.QUEUED or (status.stage is JobStage.RUNNING and not status.error):
@@ -186,14 +189,14 @@ class _RqCanaryConnection:
             await pipe.execute()
 
     async def fetch_queue_stats(self) -> QueueStats:
-        with map_redis_errors():
+        with redis_errors_as_probe_errors():
             return await _fetch_queue_stats(self.config, self.client)
 
 
 # --- queue statistics
 
 
-class RqStatsSource(RqQueue, QueueStatsSource):
+class RqQueueStatsSource(RqQueueDriver, QueueStatsSource):
     """An RQ queue. `failure_ratio` is not available."""
 
     example: ClassVar[str] = """
@@ -206,13 +209,13 @@ class RqStatsSource(RqQueue, QueueStatsSource):
     def unsupported_metrics(self) -> Container[str]:
         return ("failure_ratio",)
 
-    async def fetch_queue_stats(self, context: ConnectContext, window_ms: int | None) -> QueueStats:
-        async with open_redis_reader(self.redis, context) as client:
+    async def fetch_queue_stats(self, context: QueueConnectContext, window_ms: int | None) -> QueueStats:
+        async with open_redis_client_mapping_errors(self.redis, context) as client:
             await self.require_queue_exists(client)
             return await _fetch_queue_stats(self, client)
 
 
-async def _fetch_queue_stats(config: RqQueue, client: Any) -> QueueStats:
+async def _fetch_queue_stats(config: RqQueueDriver, client: Any) -> QueueStats:
     key, queue = config.redis_key, config.queue
     async with client.pipeline(transaction=True) as pipe:
         pipe.time()
@@ -232,23 +235,25 @@ async def _fetch_queue_stats(config: RqQueue, client: Any) -> QueueStats:
         delayed=delayed,
         failed=failed,
         oldest=None if head_queued_at is None else max(now - head_queued_at, 0),
-        consumers=await count_live_workers(client, config, workers),
+        consumers=await count_live_rq_workers(client, config, workers),
         paused=bool(suspended),
         head=head,
     )
 
 
-async def count_live_workers(client: Any, driver: RqRedis, workers: list[str]) -> int:
+async def count_live_rq_workers(client: Any, driver: RqDriver, workers: list[str]) -> int:
     """The workers that listen for commands: RQ lists a killed worker for minutes."""
     channels = [driver.redis_key("pubsub", worker) for worker in workers]
     return sum(listeners > 0 for _, listeners in await client.pubsub_numsub(*channels)) if channels else 0
 
 
-def last_traceback_line(results: list[tuple[str, dict[str, str]]]) -> str:
+def last_rq_traceback_line(results: list[tuple[str, dict[str, str]]]) -> str:
     """Names the exception of the newest result; empty if it has none."""
     packed = results[0][1].get("exc_string", "") if results else ""
     try:
-        text = zlib.decompressobj().decompress(base64.b64decode(packed), MAX_TRACEBACK_CHARS).decode(errors="replace")
+        text = (
+            zlib.decompressobj().decompress(base64.b64decode(packed), MAX_RQ_TRACEBACK_CHARS).decode(errors="replace")
+        )
     except (ValueError, zlib.error):
         return ""
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")

@@ -12,21 +12,21 @@ from watchdog.domain.observations import JobFacts, JobSourceSnapshot, SchedulerL
 from watchdog.domain.timestamps import parse_iso8601, parse_milliseconds
 from watchdog.net.errors import ProbeError
 from watchdog.net.redact import redact_url
-from watchdog.queues.base import ConnectContext, JobSource, select_run_in_progress
-from watchdog.queues.clients.redis import open_redis_reader, parse_redis_time_ms
-from watchdog.queues.rq import STAGE_BY_FINAL_STATUS, RqRedis, count_live_workers, last_traceback_line
+from watchdog.queues.base import JobSource, QueueConnectContext, select_run_in_progress
+from watchdog.queues.clients.redis import open_redis_client_mapping_errors, parse_redis_time_ms
+from watchdog.queues.rq import STAGE_BY_FINAL_STATUS, RqDriver, count_live_rq_workers, last_rq_traceback_line
 
-EXPIRED_RUN_STATUS = "expired"
+EXPIRED_RQ_RUN_STATUS = "expired"
 """Our own status for a run that is no longer kept. It succeeded: failed runs are kept for longer, by default a year."""
-SCHEDULER_TIMEOUT_MS = 120_000
+RQ_SCHEDULER_TIMEOUT_MS = 120_000
 """A scheduler reports at least once a minute. RQ gives it up after this time."""
-MAX_REPORTING_DELAY_MS = 5_000
+MAX_RQ_REPORTING_DELAY_MS = 5_000
 """How long after a job was due its scheduler has reported, at the latest."""
-MAX_CRON_JOBS = 500
-MAX_RUNS_PER_JOB = 10
+MAX_RQ_CRON_JOBS = 500
+MAX_RUNS_PER_RQ_CRON_JOB = 10
 
 
-class RqJobSource(RqRedis, JobSource):
+class RqCronJobSource(RqDriver, JobSource):
     """The cron jobs of RQ and the schedulers that enqueue them."""
 
     example: ClassVar[str] = """
@@ -39,11 +39,11 @@ class RqJobSource(RqRedis, JobSource):
     def target(self) -> str:
         return redact_url(self.redis)
 
-    async def fetch_snapshot(self, context: ConnectContext) -> JobSourceSnapshot:
-        async with open_redis_reader(self.redis, context) as client:
-            return await self._read_snapshot(client)
+    async def fetch_snapshot(self, context: QueueConnectContext) -> JobSourceSnapshot:
+        async with open_redis_client_mapping_errors(self.redis, context) as client:
+            return await self._read_jobs_snapshot(client)
 
-    async def _read_snapshot(self, client: Any) -> JobSourceSnapshot:
+    async def _read_jobs_snapshot(self, client: Any) -> JobSourceSnapshot:
         """A scheduler publishes its jobs, and RQ keeps the runs that each job has queued."""
         async with client.pipeline(transaction=True) as pipe:
             pipe.time()
@@ -59,19 +59,19 @@ class RqJobSource(RqRedis, JobSource):
             for name, heartbeat_s in schedulers
         ]
         facts = [
-            _job_facts(name, job, await self._read_runs(client, job))
-            for name, job in list(_current_jobs(published, now).items())[:MAX_CRON_JOBS]
+            _build_job_facts(name, job, await self._read_runs(client, job))
+            for name, job in list(_jobs_of_newest_schedulers(published, now).items())[:MAX_RQ_CRON_JOBS]
         ]
         # The time at which a job was last queued remains when no scheduler is registered any more.
         seconds = [heartbeat_s for _, heartbeat_s in schedulers or newest_job]
         heartbeat_at = max((parse_milliseconds(at * 1000) or 0 for at in seconds), default=None)
-        scheduler = SchedulerLiveness("RQ scheduler", SCHEDULER_TIMEOUT_MS, heartbeat_at, lists_jobs=True)
+        scheduler = SchedulerLiveness("RQ scheduler", RQ_SCHEDULER_TIMEOUT_MS, heartbeat_at, lists_jobs=True)
         location = f"no RQ scheduler is registered in {redact_url(self.redis)}"
         return JobSourceSnapshot(now, tuple(facts), scheduler, location=location)
 
     async def _read_runs(self, client: Any, job: Mapping[str, Any]) -> list[_RqJobRun]:
         """Runs that are still listed, newest first: up to the newest, or up to the first that waits if many wait."""
-        run_ids = await self._select_run_ids(client, self.redis_key("cron_job", _job_name(job), "jobs"))
+        run_ids = await self._select_run_ids(client, self.redis_key("cron_job", _rq_cron_job_name(job), "jobs"))
         fields = ("status", "enqueued_at", "started_at", "ended_at", "worker_name")
         async with client.pipeline(transaction=False) as pipe:
             for run_id in run_ids:
@@ -81,12 +81,14 @@ class RqJobSource(RqRedis, JobSource):
         runs = []
         for (status, queued, started, ended, worker), results in zip(responses[::2], responses[1::2], strict=True):
             run = _RqJobRun(
-                status=status or EXPIRED_RUN_STATUS,
+                status=status or EXPIRED_RQ_RUN_STATUS,
                 queued_at=parse_iso8601(queued),
                 started_at=parse_iso8601(started),
                 finished_at=parse_iso8601(ended),
-                error=last_traceback_line(results),
-                has_worker=status != "started" or not worker or bool(await count_live_workers(client, self, [worker])),
+                error=last_rq_traceback_line(results),
+                has_worker=status != "started"
+                or not worker
+                or bool(await count_live_rq_workers(client, self, [worker])),
             )
             runs.append(run)
         return runs
@@ -94,10 +96,10 @@ class RqJobSource(RqRedis, JobSource):
     async def _select_run_ids(self, client: Any, jobs_key: str) -> list[str]:
         """Newest first. The newest do not show since when runs wait if all of them do. Runs start in their order, so
         the first that waits is found by bisection."""
-        newest: list[str] = await client.zrange(jobs_key, 0, MAX_RUNS_PER_JOB - 1, desc=True)
-        if len(newest) < MAX_RUNS_PER_JOB or not await self._is_waiting(client, newest[-1]):
+        newest: list[str] = await client.zrange(jobs_key, 0, MAX_RUNS_PER_RQ_CRON_JOB - 1, desc=True)
+        if len(newest) < MAX_RUNS_PER_RQ_CRON_JOB or not await self._is_waiting(client, newest[-1]):
             return newest
-        first, known_to_wait = 0, max(await client.zcard(jobs_key) - MAX_RUNS_PER_JOB, 0)
+        first, known_to_wait = 0, max(await client.zcard(jobs_key) - MAX_RUNS_PER_RQ_CRON_JOB, 0)
         while first < known_to_wait:
             middle = (first + known_to_wait) // 2
             ids = await client.zrange(jobs_key, middle, middle)
@@ -105,7 +107,7 @@ class RqJobSource(RqRedis, JobSource):
                 known_to_wait = middle
             else:
                 first = middle + 1
-        ids = await client.zrange(jobs_key, max(first - MAX_RUNS_PER_JOB + 1, 0), first)
+        ids = await client.zrange(jobs_key, max(first - MAX_RUNS_PER_RQ_CRON_JOB + 1, 0), first)
         return list(reversed(ids))
 
     async def _is_waiting(self, client: Any, run_id: str) -> bool:
@@ -123,10 +125,12 @@ class _RqScheduler(NamedTuple):
 
     @classmethod
     def parse(cls, heartbeat_at: int, created_at: str | None, job_list: str | None) -> Self:
-        jobs = _parse_job_list(job_list) if job_list else []
-        counts = Counter(map(_job_name, jobs))
+        jobs = _parse_rq_job_list(job_list) if job_list else []
+        counts = Counter(map(_rq_cron_job_name, jobs))
         names = (
-            f"{_job_name(job)} {_describe_schedule(job)}" if counts[_job_name(job)] > 1 else _job_name(job)
+            f"{_rq_cron_job_name(job)} {_describe_rq_cron_schedule(job)}"
+            if counts[_rq_cron_job_name(job)] > 1
+            else _rq_cron_job_name(job)
             for job in jobs
         )
         return cls(heartbeat_at, parse_iso8601(created_at) or 0, dict(zip(names, jobs, strict=True)))
@@ -135,11 +139,11 @@ class _RqScheduler(NamedTuple):
         """Whether it should have reported: it does so whenever a job is due."""
         due_times = (parse_iso8601(job.get("next_enqueue_time")) for job in self.jobs.values())
         next_due = min((at for at in due_times if at is not None), default=None)
-        is_late = next_due is not None and self.heartbeat_at < next_due < now - MAX_REPORTING_DELAY_MS
-        return is_late or now - self.heartbeat_at > SCHEDULER_TIMEOUT_MS
+        is_late = next_due is not None and self.heartbeat_at < next_due < now - MAX_RQ_REPORTING_DELAY_MS
+        return is_late or now - self.heartbeat_at > RQ_SCHEDULER_TIMEOUT_MS
 
 
-def _current_jobs(schedulers: list[_RqScheduler], now: int) -> dict[str, Mapping[str, Any]]:
+def _jobs_of_newest_schedulers(schedulers: list[_RqScheduler], now: int) -> dict[str, Mapping[str, Any]]:
     """Each job as the newest scheduler lists it. A silent scheduler counts only if all are silent."""
     living = [scheduler for scheduler in schedulers if not scheduler.is_silent(now)] or schedulers
     jobs: dict[str, Mapping[str, Any]] = {}
@@ -158,7 +162,7 @@ class _RqJobRun(NamedTuple):
     """False only for a run in progress whose worker is gone."""
 
 
-def _parse_job_list(text: str) -> list[dict[str, Any]]:
+def _parse_rq_job_list(text: str) -> list[dict[str, Any]]:
     try:
         jobs = json.loads(text)
     except (ValueError, RecursionError):
@@ -168,15 +172,15 @@ def _parse_job_list(text: str) -> list[dict[str, Any]]:
     return jobs
 
 
-def _job_name(job: Mapping[str, Any]) -> str:
+def _rq_cron_job_name(job: Mapping[str, Any]) -> str:
     return str(job.get("name") or job.get("func_name"))
 
 
-def _describe_schedule(job: Mapping[str, Any]) -> str:
+def _describe_rq_cron_schedule(job: Mapping[str, Any]) -> str:
     return str(job.get("cron") or f"every {job.get('interval')} s")
 
 
-def _job_facts(name: str, job: Mapping[str, Any], runs: list[_RqJobRun]) -> JobFacts:
+def _build_job_facts(name: str, job: Mapping[str, Any], runs: list[_RqJobRun]) -> JobFacts:
     """A cron job. A queued run that still waits is late; else the scheduler's own time for the next run counts.
 
     Its cron expression is left out, because it is in the local time of a host whose time zone is unknown.
@@ -195,8 +199,8 @@ def _job_facts(name: str, job: Mapping[str, Any], runs: list[_RqJobRun]) -> JobF
         lambda run: run.has_worker,
         max((run.started_at or 0 for run in finished if run.status == "finished"), default=None),
     )
-    ended = [run for run in runs if run.status in (*STAGE_BY_FINAL_STATUS, EXPIRED_RUN_STATUS)]
-    failed = list(takewhile(lambda run: run.status not in ("finished", EXPIRED_RUN_STATUS), ended))
+    ended = [run for run in runs if run.status in (*STAGE_BY_FINAL_STATUS, EXPIRED_RQ_RUN_STATUS)]
+    failed = list(takewhile(lambda run: run.status not in ("finished", EXPIRED_RQ_RUN_STATUS), ended))
     return JobFacts(
         name,
         every=parse_milliseconds(every * 1000) if isinstance(every, int | float) else None,

@@ -21,13 +21,13 @@ from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import Json
 from watchdog.domain.observations import JobFacts, JobSourceSnapshot
 from watchdog.net.errors import ProbeError
-from watchdog.queues.clients.job_table import MAX_JOBS, TableJobSource
-from watchdog.queues.clients.timestamps import TimestampFormat, parse_timestamp_ms
+from watchdog.queues.clients.job_table import MAX_JOBS_PER_TABLE, TableJobSource
+from watchdog.queues.clients.timestamps import ColumnTimestampFormat, parse_database_timestamp_ms
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Row, Select, TableClause
 
-MAX_ERROR_CHARS = 500
+MAX_SQL_JOB_ERROR_CHARS = 500
 
 
 # --- configuration
@@ -43,33 +43,33 @@ def _coerce_status_to_text(value: Any) -> Any:
     return str(value).lower() if isinstance(value, bool) else str(value) if isinstance(value, int) else value
 
 
-ColumnName = Annotated[str, AfterValidator(_validate_column_name)]
-StatusValue = Annotated[
+SqlColumnName = Annotated[str, AfterValidator(_validate_column_name)]
+JobStatusValue = Annotated[
     SingleLineText,
     BeforeValidator(_coerce_status_to_text),
     WithJsonSchema({"anyOf": [{"type": t} for t in ("string", "integer", "boolean")]}),
 ]
 
 
-class ColumnMapping(ConfigModel):
+class JobTableColumns(ConfigModel):
     """The columns of the table. Each row is a run. Times can be timestamps, epoch seconds or milliseconds, or
     ISO 8601 text. At least one of `scheduled`, `started` and `finished` is required."""
 
-    type: ColumnName
+    type: SqlColumnName
     """The column with the name of the job. Each of its values is monitored as one job."""
-    status: ColumnName
+    status: SqlColumnName
     """The column with the status of the run."""
-    scheduled: ColumnName | None = None
+    scheduled: SqlColumnName | None = None
     """The column with the time at which the run is due."""
-    started: ColumnName | None = None
+    started: SqlColumnName | None = None
     """The column with the time at which the run started."""
-    finished: ColumnName | None = None
+    finished: SqlColumnName | None = None
     """The column with the time at which the run ended."""
-    worker: ColumnName | None = None
+    worker: SqlColumnName | None = None
     """The column with the name of the worker."""
-    error: ColumnName | None = None
+    error: SqlColumnName | None = None
     """The column with the error of a failed run."""
-    id: ColumnName | None = None
+    id: SqlColumnName | None = None
     """The column with the unique id of the run. Required, together with `started`, for remediations that use
     `:id`."""
 
@@ -88,16 +88,16 @@ class ColumnMapping(ConfigModel):
         return tuple(filter(None, self.__dict__.values()))
 
 
-class StatusMapping(ConfigModel):
+class JobTableStatuses(ConfigModel):
     """The values of the status column, by meaning. At least one value is required."""
 
-    waiting: tuple[StatusValue, ...] = ()
+    waiting: tuple[JobStatusValue, ...] = ()
     """Values for runs that wait."""
-    running: tuple[StatusValue, ...] = ()
+    running: tuple[JobStatusValue, ...] = ()
     """Values for runs in progress."""
-    done: tuple[StatusValue, ...] = ()
+    done: tuple[JobStatusValue, ...] = ()
     """Values for runs that have succeeded."""
-    failed: tuple[StatusValue, ...] = ()
+    failed: tuple[JobStatusValue, ...] = ()
     """Values for runs that have failed."""
 
     @model_validator(mode="after")
@@ -140,9 +140,9 @@ class SqlJobSource(TableJobSource):
     """
     name: ClassVar[str] = "SQL"
 
-    columns: ColumnMapping
+    columns: JobTableColumns
     """The columns of the table."""
-    statuses: StatusMapping
+    statuses: JobTableStatuses
     """The values of the status column, by meaning."""
     timezone: TimezoneName = "UTC"
     """The time zone of times that the table stores without a time zone."""
@@ -158,23 +158,27 @@ class SqlJobSource(TableJobSource):
         facts = self.database.write_access_evidence(connection, table)
         now = self.database.current_time(connection)
         rows = connection.execute(_JobAggregateQuery(self, table, time_formats, now).statement).all()
-        if len(rows) > MAX_JOBS:
-            message = f"column {self.columns.type} has over {MAX_JOBS:,} different values: is it the name of a job?"
+        if len(rows) > MAX_JOBS_PER_TABLE:
+            message = (
+                f"column {self.columns.type} has over {MAX_JOBS_PER_TABLE:,} different values: is it the name of a job?"
+            )
             raise ProbeError("database.column_invalid", message)
         if unknown := sorted({row.unknown for row in rows if row.unknown is not None}):
             facts["unmapped_statuses"] = ", ".join(unknown[:5])
-        jobs = tuple(self._job_facts(row, time_formats) for row in rows)
+        jobs = tuple(self._build_job_facts(row, time_formats) for row in rows)
         location = f"table {self.table} holds no runs of the last {format_duration(self.since)}"
-        kept_since = self._kept_since(rows, time_formats, now)
+        kept_since = self._oldest_stored_run_end(rows, time_formats, now)
         return JobSourceSnapshot(now, jobs, location=location, kept_since=kept_since), facts
 
-    def _kept_since(self, rows: Sequence[Row[Any]], time_formats: Mapping[str, TimestampFormat], now: int) -> int:
+    def _oldest_stored_run_end(
+        self, rows: Sequence[Row[Any]], time_formats: Mapping[str, ColumnTimestampFormat], now: int
+    ) -> int:
         """When the oldest run ended that the table still holds: applications delete old ones."""
         column = self.columns.finished or self.columns.started or self.columns.scheduled or ""
-        ends = (parse_timestamp_ms(row.oldest_end, time_formats[column].default_zone, column) for row in rows)
+        ends = (parse_database_timestamp_ms(row.oldest_end, time_formats[column].default_zone, column) for row in rows)
         return max(now - self.since, min((at for at in ends if at is not None), default=0))
 
-    def _inspect_table(self, connection: Connection) -> tuple[TableClause, dict[str, TimestampFormat]]:
+    def _inspect_table(self, connection: Connection) -> tuple[TableClause, dict[str, ColumnTimestampFormat]]:
         """The table and the formats of its time columns, from the database's catalog. Raises ProbeError."""
         import sqlalchemy as sa
 
@@ -184,27 +188,27 @@ class SqlJobSource(TableJobSource):
             types = {column["name"]: column["type"] for column in catalog.get_columns(name, schema or None)}
         except sa.exc.NoSuchTableError:
             similar = get_close_matches(name, catalog.get_table_names(schema or None), 1)
-            message = f"table {self.table} does not exist{_did_you_mean(similar)}"
+            message = f"table {self.table} does not exist{_did_you_mean_suffix(similar)}"
             raise ProbeError("database.table_missing", message) from None
         if missing := next((column for column in self.columns.all_columns if column not in types), ""):
             similar = [n for n in types if n.lower() == missing.lower()] or get_close_matches(missing, types, 1)
-            message = f"column {missing} of {self.table} does not exist{_did_you_mean(similar)}"
+            message = f"column {missing} of {self.table} does not exist{_did_you_mean_suffix(similar)}"
             raise ProbeError("database.column_missing", message)
         dialect = connection.dialect.name
         columns = [
             sa.column(column, None if dialect == "sqlite" else types[column]) for column in self.columns.all_columns
         ]
         time_formats = {
-            column: TimestampFormat.from_column_type(types[column], column, dialect, self.timezone)
+            column: ColumnTimestampFormat.from_column_type(types[column], column, dialect, self.timezone)
             for column in self.columns.time_columns
         }
         return sa.table(name, *columns, schema=schema or None), time_formats
 
-    def _job_facts(self, row: Row[Any], time_formats: Mapping[str, TimestampFormat]) -> JobFacts:
+    def _build_job_facts(self, row: Row[Any], time_formats: Mapping[str, ColumnTimestampFormat]) -> JobFacts:
         values = row._mapping
         times = {
-            name: parse_timestamp_ms(values[name], time_formats[column].default_zone, column)
-            for name, column in self._iter_time_fields() if name in values
+            name: parse_database_timestamp_ms(values[name], time_formats[column].default_zone, column)
+            for name, column in self._iter_result_time_columns() if name in values
         }  # fmt: skip
         started_at = times.get("last_start") or times.get("last_due") or times.get("last_end")
         newest_start, newest_end = times.get("newest_start"), times.get("newest_end")
@@ -225,7 +229,7 @@ class SqlJobSource(TableJobSource):
             schedule_since=started_at,
         )
 
-    def _iter_time_fields(self) -> Iterator[tuple[str, str]]:
+    def _iter_result_time_columns(self) -> Iterator[tuple[str, str]]:
         """Label of a time in the query's rows -> the column whose format it has."""
         columns = self.columns
         finished = columns.finished or columns.started or columns.scheduled or ""
@@ -236,7 +240,7 @@ class SqlJobSource(TableJobSource):
         yield "newest_end", columns.finished or ""
 
 
-def _did_you_mean(suggestions: Iterable[str]) -> str:
+def _did_you_mean_suffix(suggestions: Iterable[str]) -> str:
     return "".join(f"; did you mean {name}?" for name in suggestions)
 
 
@@ -247,7 +251,7 @@ class _JobAggregateQuery:
     """One statement with a row per job: its newest times, joined with what the rows at these times contain."""
 
     def __init__(
-        self, config: SqlJobSource, table: TableClause, time_formats: Mapping[str, TimestampFormat], now: int
+        self, config: SqlJobSource, table: TableClause, time_formats: Mapping[str, ColumnTimestampFormat], now: int
     ) -> None:
         self.config, self.columns, self.table = config, config.columns, table
         self.time_formats, self.now = time_formats, now
@@ -257,73 +261,76 @@ class _JobAggregateQuery:
         import sqlalchemy as sa
 
         columns, statuses = self.columns, self.config.statuses
-        newest = self.newest_per_type().subquery("newest")
-        is_finished = self.status_in(*statuses.done, *statuses.failed)
+        newest = self.newest_times_per_job().subquery("newest")
+        is_finished = self.status_in_condition(*statuses.done, *statuses.failed)
         is_last = sa.and_(is_finished, self.finished_at == newest.c.last_end)
         is_after_last_ok = sa.or_(newest.c.last_ok.is_(None), self.finished_at > newest.c.last_ok)
         selected: dict[str, ColumnElement[Any]] = {
             name: sa.func.max(column) for name, column in newest.c.items() if name != "type"
         }
-        is_new_failure = sa.and_(self.status_in(*statuses.failed), is_after_last_ok)
+        is_new_failure = sa.and_(self.status_in_condition(*statuses.failed), is_after_last_ok)
         selected["failures"] = sa.func.sum(sa.case((is_new_failure, 1), else_=0))
         if columns.started:
             selected["newest_start"] = sa.func.max(sa.case((is_last, self.table.c[columns.started])))
         if columns.finished:
             selected["newest_end"] = sa.func.max(sa.case((is_last, self.table.c[columns.finished])))
         if columns.error:
-            text = sa.func.substr(self.as_text(columns.error), 1, MAX_ERROR_CHARS)
-            is_last_failure = sa.and_(self.status_in(*statuses.failed), is_last)
+            text = sa.func.substr(self.column_as_text(columns.error), 1, MAX_SQL_JOB_ERROR_CHARS)
+            is_last_failure = sa.and_(self.status_in_condition(*statuses.failed), is_last)
             selected["error"] = sa.func.max(sa.case((is_last_failure, text)))
         if columns.started:
             is_running = sa.and_(
-                self.status_in(*statuses.running), self.table.c[columns.started] == newest.c.running_since
+                self.status_in_condition(*statuses.running), self.table.c[columns.started] == newest.c.running_since
             )
             for label, column in (("worker", columns.worker), ("run_id", columns.id)):
                 if column:
-                    selected[label] = sa.func.max(sa.case((is_running, self.as_text(column))))
+                    selected[label] = sa.func.max(sa.case((is_running, self.column_as_text(column))))
         type_column = newest.c.type
         return (
             sa.select(type_column, *(value.label(label) for label, value in selected.items()))
             # An outer join, because SQLite would otherwise scan the table once per job.
             .join_from(self.table, newest, self.table.c[columns.type] == type_column, isouter=True)
             .where(
-                self.is_recent,
+                self.is_recent_condition,
                 sa.or_(~is_finished, newest.c.last_ok.is_(None), self.finished_at >= newest.c.last_ok),
             )
             .group_by(type_column)
         )
 
-    def newest_per_type(self) -> Select[Any]:
+    def newest_times_per_job(self) -> Select[Any]:
         """A row per job with its newest times."""
         import sqlalchemy as sa
 
         columns, statuses = self.columns, self.config.statuses
-        is_finished, status = self.status_in(*statuses.done, *statuses.failed), self.as_text(columns.status)
+        is_finished, status = (
+            self.status_in_condition(*statuses.done, *statuses.failed),
+            self.column_as_text(columns.status),
+        )
         selected: dict[str, ColumnElement[Any]] = {
             "last_end": sa.func.max(sa.case((is_finished, self.finished_at))),
-            "last_ok": sa.func.max(sa.case((self.status_in(*statuses.done), self.finished_at))),
+            "last_ok": sa.func.max(sa.case((self.status_in_condition(*statuses.done), self.finished_at))),
             "oldest_end": sa.func.min(sa.case((is_finished, self.finished_at))),
             "unknown": sa.func.min(sa.case((status.not_in(statuses.all_statuses), status))),
         }
         if columns.started:
             started = self.table.c[columns.started]
             selected["last_start"] = sa.func.max(started)
-            running_started = sa.case((self.status_in(*statuses.running), started))
+            running_started = sa.case((self.status_in_condition(*statuses.running), started))
             selected["running_since"] = sa.func.min(running_started)
             selected["newest_running_since"] = sa.func.max(running_started)
         if columns.scheduled:
             scheduled = self.table.c[columns.scheduled]
-            selected["last_due"] = sa.func.max(sa.case((~self.status_in(*statuses.waiting), scheduled)))
-            selected["next_due"] = sa.func.min(sa.case((self.status_in(*statuses.waiting), scheduled)))
+            selected["last_due"] = sa.func.max(sa.case((~self.status_in_condition(*statuses.waiting), scheduled)))
+            selected["next_due"] = sa.func.min(sa.case((self.status_in_condition(*statuses.waiting), scheduled)))
         type_column = self.table.c[columns.type]
         return (
             sa.select(type_column.label("type"), *(value.label(label) for label, value in selected.items()))
-            .where(self.is_recent, type_column.is_not(None))
+            .where(self.is_recent_condition, type_column.is_not(None))
             .group_by(type_column)
-            .limit(MAX_JOBS + 1)
+            .limit(MAX_JOBS_PER_TABLE + 1)
         )
 
-    def as_text(self, column_name: str) -> ColumnElement[str]:
+    def column_as_text(self, column_name: str) -> ColumnElement[str]:
         """A column as text: a status may be an enum, a number or a boolean, an error JSON."""
         import sqlalchemy as sa
 
@@ -331,10 +338,10 @@ class _JobAggregateQuery:
         is_text = isinstance(column.type, sa.String) and not isinstance(column.type, sa.Enum)
         return column if is_text else sa.cast(column, sa.String)
 
-    def status_in(self, *statuses: str) -> ColumnElement[bool]:
+    def status_in_condition(self, *statuses: str) -> ColumnElement[bool]:
         import sqlalchemy as sa
 
-        return self.as_text(self.columns.status).in_(statuses) if statuses else sa.false()
+        return self.column_as_text(self.columns.status).in_(statuses) if statuses else sa.false()
 
     @property
     def finished_at(self) -> ColumnElement[Any]:
@@ -346,10 +353,12 @@ class _JobAggregateQuery:
         return same_format[0] if len(same_format) == 1 else sa.func.coalesce(*same_format)
 
     @property
-    def is_recent(self) -> ColumnElement[bool]:
+    def is_recent_condition(self) -> ColumnElement[bool]:
         """The rows that count: runs since `since`, and runs that have not ended."""
         import sqlalchemy as sa
 
         since, statuses = self.now - self.config.since, self.config.statuses
-        in_window = [time.not_older_than(self.table.c[name], since) for name, time in self.time_formats.items()]
-        return sa.or_(self.status_in(*statuses.waiting, *statuses.running), *in_window)
+        in_window = [
+            time.not_older_than_condition(self.table.c[name], since) for name, time in self.time_formats.items()
+        ]
+        return sa.or_(self.status_in_condition(*statuses.waiting, *statuses.running), *in_window)

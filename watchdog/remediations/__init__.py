@@ -13,31 +13,33 @@ from pydantic import (
     model_validator,
 )
 
-from watchdog.config_types import STRING_OR_LIST_SCHEMA, ConfigModel, Duration, as_list
-from watchdog.registry import Registry
+from watchdog.config_types import STRING_OR_LIST_SCHEMA, ConfigModel, Duration, wrap_string_in_list
+from watchdog.registry import KindRegistry
 from watchdog.remediations.base import RUN_ID_PARAMETER, RemediationAction, RemediationContext
 from watchdog.remediations.http import HttpRemediation
 from watchdog.remediations.mcp import McpRemediation
-from watchdog.remediations.reasons import can_report, expand_pattern
+from watchdog.remediations.reasons import can_probe_report, expand_reason_pattern
 from watchdog.remediations.sql import SqlRemediation
 
-REMEDIATION_KINDS: Registry[RemediationAction] = Registry(SqlRemediation, HttpRemediation, McpRemediation)
+REMEDIATION_KINDS: KindRegistry[RemediationAction] = KindRegistry(SqlRemediation, HttpRemediation, McpRemediation)
 
 
 def _validate_reason(reason: str) -> str:
-    expand_pattern(reason)
+    expand_reason_pattern(reason)
     return reason
 
 
 RemediationReason = Annotated[str, AfterValidator(_validate_reason)]
 
 
-@REMEDIATION_KINDS.add_fields
+@REMEDIATION_KINDS.add_kind_fields
 class RemediationSettings(ConfigModel):
     """An action that Watchdog runs automatically when the probe reports one of the reasons in `on`: at most once for
     each combination of incident, reason and job run. Exactly one of `sql`, `http` and `mcp`."""
 
-    on: Annotated[tuple[RemediationReason, ...], BeforeValidator(as_list), Field(min_length=1), STRING_OR_LIST_SCHEMA]
+    on: Annotated[
+        tuple[RemediationReason, ...], BeforeValidator(wrap_string_in_list), Field(min_length=1), STRING_OR_LIST_SCHEMA
+    ]
     """The reasons that trigger it, one or a list (docs/reasons.md): a reason such as `job.stuck` or `http.503`, a
     family such as `timeout`, or a class of statuses such as `http.5xx`. The family can be omitted for jobs, tasks,
     queues and canaries: `stuck`."""
@@ -50,22 +52,24 @@ class RemediationSettings(ConfigModel):
 
     @model_validator(mode="after")
     def _require_one_action(self) -> Self:
-        REMEDIATION_KINDS.exactly_one(self)
+        REMEDIATION_KINDS.require_only_value(self)
         return self
 
     @property
     def action(self) -> RemediationAction:
-        return REMEDIATION_KINDS.exactly_one(self)
+        return REMEDIATION_KINDS.require_only_value(self)
 
     def unsupported_reasons(self, reason_prefixes: tuple[str, ...]) -> list[str]:
-        """The entries of `on` that the probe can never report. `reason_prefixes`: see `can_report`."""
+        """The entries of `on` that the probe can never report. `reason_prefixes`: see `can_probe_report`."""
         return [
-            word for word in self.on if not any(can_report(reason, reason_prefixes) for reason in expand_pattern(word))
+            word
+            for word in self.on
+            if not any(can_probe_report(reason, reason_prefixes) for reason in expand_reason_pattern(word))
         ]
 
     @property
     def reason_patterns(self) -> frozenset[str]:
-        return frozenset(reason for word in self.on for reason in expand_pattern(word))
+        return frozenset(reason for word in self.on for reason in expand_reason_pattern(word))
 
 
 __all__ = [

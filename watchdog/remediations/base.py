@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 
 from watchdog.config_types import ConfigModel, FieldPath
 from watchdog.domain.model import Json
-from watchdog.queues.base import ConnectContext
+from watchdog.queues.base import QueueConnectContext
 
 RUN_ID_PARAMETER = "id"
 """The parameter with the id of the current run of a job."""
@@ -28,7 +28,7 @@ class RemediationContext(NamedTuple):
     incident: str
 
 
-PARAMETER_NAMES = RemediationContext._fields
+REMEDIATION_PARAMETER_NAMES = RemediationContext._fields
 
 
 class RemediationAction(ConfigModel):
@@ -53,7 +53,7 @@ class RemediationAction(ConfigModel):
         return
 
     @abstractmethod
-    async def execute(self, context: RemediationContext, connect_context: ConnectContext, *, dry_run: bool) -> str:
+    async def execute(self, context: RemediationContext, connect_context: QueueConnectContext, *, dry_run: bool) -> str:
         """Run the action once and describe its result. `dry_run`: determine what it would do, without changing it.
         Raises ProbeError."""
 
@@ -66,8 +66,8 @@ def find_placeholders(template: Json) -> frozenset[str]:
     return frozenset(name for item in items for name in find_placeholders(item))
 
 
-def validate_placeholders(template: Json, *where: str) -> list[tuple[FieldPath, str]]:
+def find_placeholder_errors(template: Json, *where: str) -> list[tuple[FieldPath, str]]:
     """The errors of a field at the path `where`, for FieldValidationError."""
-    unknown = sorted(find_placeholders(template) - set(PARAMETER_NAMES))
-    valid = ", ".join(f"{{{name}}}" for name in PARAMETER_NAMES)
+    unknown = sorted(find_placeholders(template) - set(REMEDIATION_PARAMETER_NAMES))
+    valid = ", ".join(f"{{{name}}}" for name in REMEDIATION_PARAMETER_NAMES)
     return [(where, f"unknown parameter {{{name}}}; valid parameters: {valid}") for name in unknown[:1]]

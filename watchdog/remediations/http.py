@@ -11,14 +11,14 @@ from watchdog.config_types import FieldValidationError
 from watchdog.domain.model import Json
 from watchdog.net.errors import ProbeError
 from watchdog.net.targets import HttpMethod, HttpTarget
-from watchdog.queues.base import ConnectContext
-from watchdog.queues.job_status import describe_response, substitute_placeholders
+from watchdog.queues.base import QueueConnectContext
+from watchdog.queues.job_status import describe_http_response, substitute_placeholders
 from watchdog.remediations.base import (
-    PARAMETER_NAMES,
+    REMEDIATION_PARAMETER_NAMES,
     RemediationAction,
     RemediationContext,
+    find_placeholder_errors,
     find_placeholders,
-    validate_placeholders,
 )
 
 
@@ -42,9 +42,9 @@ class HttpRemediation(HttpTarget, RemediationAction):
 
     @model_validator(mode="after")
     def _validate_placeholder_positions(self) -> Self:
-        errors = [*validate_placeholders(self.url, "url"), *validate_placeholders(self.json_body, "json")]
+        errors = [*find_placeholder_errors(self.url, "url"), *find_placeholder_errors(self.json_body, "json")]
         for name, text in (("body", self.body), ("headers", list(self.headers.values()))):
-            if find_placeholders(text) & set(PARAMETER_NAMES):
+            if find_placeholders(text) & set(REMEDIATION_PARAMETER_NAMES):
                 errors.append(((name,), f"parameters are supported in url and json, not in {name}"))
         if errors:
             raise FieldValidationError(errors)
@@ -58,7 +58,7 @@ class HttpRemediation(HttpTarget, RemediationAction):
     def description(self) -> str:
         return f"{self.method} {self.target}"
 
-    async def execute(self, context: RemediationContext, connect_context: ConnectContext, *, dry_run: bool) -> str:
+    async def execute(self, context: RemediationContext, connect_context: QueueConnectContext, *, dry_run: bool) -> str:
         if dry_run:
             return "would send the request"
         request = self._substitute_parameters(context).build_request(
@@ -69,7 +69,7 @@ class HttpRemediation(HttpTarget, RemediationAction):
         )
         response = await connect_context.network.send_http_request(request)
         description = await connect_context.network.judge(
-            connect_context.phase_timer, describe_response, response, in_worker=response.needs_worker()
+            connect_context.phase_timer, describe_http_response, response, in_worker=response.needs_worker()
         )
         if not 200 <= response.status < 300:
             raise ProbeError(f"http.{response.status}", description)

@@ -13,9 +13,9 @@ from watchdog.domain.formatting import format_count
 from watchdog.domain.model import Json
 from watchdog.net.errors import ProbeError
 from watchdog.net.targets import McpTarget
-from watchdog.queues.base import ConnectContext
-from watchdog.queues.job_status import error_message, parse_job_id, substitute_placeholders
-from watchdog.remediations.base import RemediationAction, RemediationContext, find_placeholders, validate_placeholders
+from watchdog.queues.base import QueueConnectContext
+from watchdog.queues.job_status import find_job_error_message, parse_job_id, substitute_placeholders
+from watchdog.remediations.base import RemediationAction, RemediationContext, find_placeholder_errors, find_placeholders
 
 if TYPE_CHECKING:
     from watchdog.net.mcp import McpTool
@@ -42,7 +42,7 @@ class McpRemediation(McpTarget, RemediationAction):
 
     @model_validator(mode="after")
     def _validate_placeholders(self) -> Self:
-        if errors := validate_placeholders(self.arguments, "arguments"):
+        if errors := find_placeholder_errors(self.arguments, "arguments"):
             raise FieldValidationError(errors)
         return self
 
@@ -57,11 +57,11 @@ class McpRemediation(McpTarget, RemediationAction):
     def preload(self) -> None:
         import_module("watchdog.net.mcp")
 
-    async def execute(self, context: RemediationContext, connect_context: ConnectContext, *, dry_run: bool) -> str:
+    async def execute(self, context: RemediationContext, connect_context: QueueConnectContext, *, dry_run: bool) -> str:
         """A dry run connects to the server and checks whether the tool is listed."""
-        from watchdog.net.mcp import McpSession, SessionPlan, SessionResult
+        from watchdog.net.mcp import McpSession, McpSessionPlan, McpSessionResult
 
-        result = SessionResult()
+        result = McpSessionResult()
 
         def choose_tool_call(tools: Sequence[McpTool]) -> tuple[str, Mapping[str, Json]] | None:
             if all(tool.name != self.tool for tool in tools):
@@ -74,7 +74,7 @@ class McpRemediation(McpTarget, RemediationAction):
             connect_context.network.connector,
             connect_context.network.worker,
             self.build_session_target(connect_context.allow_private_addresses),
-            plan=SessionPlan(choose_tool_call=choose_tool_call, tool_name=self.tool),
+            plan=McpSessionPlan(choose_tool_call=choose_tool_call, tool_name=self.tool),
             phase_timer=connect_context.phase_timer,
             timeout_s=connect_context.timeout_s,
             now=connect_context.started_at,
@@ -83,6 +83,8 @@ class McpRemediation(McpTarget, RemediationAction):
         if dry_run:
             return "would call the tool, which is listed"
         if result.tool_is_error:
-            raise ProbeError("mcp.tool_error", f"{self.tool} reports an error: {error_message(result.tool_result)}")
+            raise ProbeError(
+                "mcp.tool_error", f"{self.tool} reports an error: {find_job_error_message(result.tool_result)}"
+            )
         job_id = parse_job_id(result.tool_result.get("job_id")) if isinstance(result.tool_result, dict) else ""
         return f"started as job {job_id}" if job_id else "called"

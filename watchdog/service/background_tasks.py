@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from watchdog.domain.formatting import format_duration, format_duration_rounded
 
-OVERDUE_AFTER_INTERVALS = 20
+BACKGROUND_TASK_OVERDUE_INTERVALS = 20
 """A task is overdue after this many intervals without a run that ended."""
 
 
@@ -39,7 +39,7 @@ class BackgroundTask:
 
     def status(self, now: int) -> str:
         """success, failed, overdue, or never (has not run yet, which is no problem)."""
-        if self.staleness_ms(now) > OVERDUE_AFTER_INTERVALS * self.interval_ms:
+        if self.staleness_ms(now) > BACKGROUND_TASK_OVERDUE_INTERVALS * self.interval_ms:
             return "overdue"
         return "failed" if self.consecutive_failures else "never" if self.last_ended_at is None else "success"
 

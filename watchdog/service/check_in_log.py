@@ -12,11 +12,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from zlib import crc32
 
-MAX_LOG_BYTES = 64 * 1024 * 1024
+MAX_CHECK_IN_LOG_BYTES = 64 * 1024 * 1024
 """Limit of both files together; beyond it, appending fails."""
-MAX_LOGS = 16
+MAX_CHECK_IN_LOGS_PER_PATH = 16
 """Processes that may share a path."""
-READ_CHUNK_BYTES = 1024 * 1024
+CHECK_IN_LOG_CHUNK_BYTES = 1024 * 1024
 """Bytes read for a batch: far more than the longest record."""
 
 _sync_to_disk = getattr(os, "fdatasync", os.fsync)
@@ -26,7 +26,7 @@ class CheckInLogError(Exception):
     """The log cannot be used at present; the message is the reason."""
 
 
-class _LogFile:
+class _CheckInLogFile:
     """One of the two files."""
 
     def __init__(self, path: Path):
@@ -68,9 +68,9 @@ class CheckInLog:
     their order. Methods raise CheckInLogError.
     """
 
-    def __init__(self, path: Path, max_bytes: int = MAX_LOG_BYTES):
+    def __init__(self, path: Path, max_bytes: int = MAX_CHECK_IN_LOG_BYTES):
         self.path, self.max_bytes = path, max_bytes
-        self._files = _files_of(path)
+        self._files = _log_files_at(path)
         self._append_file, self._drain_file = self._files
         self._acknowledged_offset = self._read_offset = 0
         """Offsets in the file being drained: what is in the database, and what was read."""
@@ -137,18 +137,24 @@ class CheckInLog:
         except OSError as e:
             self.close()
             if isinstance(e, BlockingIOError):
-                reason = f"{MAX_LOGS} other Watchdog processes use it; give each its own storage.check_in_log"
+                reason = (
+                    f"{MAX_CHECK_IN_LOGS_PER_PATH} other Watchdog processes use it;"
+                    " give each its own storage.check_in_log"
+                )
             else:
                 reason = e.strerror or str(e)
             raise CheckInLogError(f"{self.path} cannot be used: {reason[:1].lower()}{reason[1:]}") from None
 
     def _numbered_paths(self) -> list[Path]:
-        return [self.path, *(self.path.with_name(f"{self.path.name}-{n}") for n in range(2, MAX_LOGS + 1))]
+        return [
+            self.path,
+            *(self.path.with_name(f"{self.path.name}-{n}") for n in range(2, MAX_CHECK_IN_LOGS_PER_PATH + 1)),
+        ]
 
-    def _lock_files(self) -> tuple[_LogFile, _LogFile]:
+    def _lock_files(self) -> tuple[_CheckInLogFile, _CheckInLogFile]:
         """The files of the first log that no other process uses, open and locked. Raises OSError."""
         for path in self._numbered_paths():
-            files = _files_of(path)
+            files = _log_files_at(path)
             if _open_and_lock(files):
                 return files
         raise BlockingIOError
@@ -159,7 +165,7 @@ class CheckInLog:
         try:
             if self.is_open:
                 self._append_abandoned_files()
-            elif any(_is_abandoned(_files_of(path)) for path in self._numbered_paths()):
+            elif any(_is_abandoned(_log_files_at(path)) for path in self._numbered_paths()):
                 self._open()
         except OSError as e:
             raise CheckInLogError(f"{self.path} cannot be used: {(e.strerror or str(e)).lower()}") from None
@@ -167,7 +173,7 @@ class CheckInLog:
     def _append_abandoned_files(self) -> None:
         """Append what other logs hold whose process has ended, as far as there is room. Raises OSError."""
         for path in self._numbered_paths():
-            files = _files_of(path)
+            files = _log_files_at(path)
             is_own = path == self._files[0].path.with_suffix("")
             if is_own or not _holds_records(files) or not _open_and_lock(files):
                 continue
@@ -182,25 +188,25 @@ class CheckInLog:
                     file.close()
 
     def _read_records(self, max_records: int) -> list[bytes]:
-        data = os.pread(self._drain_file.fd, READ_CHUNK_BYTES, self._acknowledged_offset)
+        data = os.pread(self._drain_file.fd, CHECK_IN_LOG_CHUNK_BYTES, self._acknowledged_offset)
         lines = data.split(b"\n", max_records)
         rest = lines.pop()  # beyond the batch, or a line that a crash or the end of the chunk cut off
         complete_bytes = sum(len(line) + 1 for line in lines)
         self._read_offset = self._acknowledged_offset + (complete_bytes or len(data))
         if not lines:
             lines = [rest]
-        return [record for line in lines if (record := _parse_line(line)) is not None]
+        return [record for line in lines if (record := _parse_log_line(line)) is not None]
 
 
-def _files_of(path: Path) -> tuple[_LogFile, _LogFile]:
-    return _LogFile(path.with_name(f"{path.name}.0")), _LogFile(path.with_name(f"{path.name}.1"))
+def _log_files_at(path: Path) -> tuple[_CheckInLogFile, _CheckInLogFile]:
+    return _CheckInLogFile(path.with_name(f"{path.name}.0")), _CheckInLogFile(path.with_name(f"{path.name}.1"))
 
 
-def _holds_records(files: tuple[_LogFile, _LogFile]) -> bool:
+def _holds_records(files: tuple[_CheckInLogFile, _CheckInLogFile]) -> bool:
     return any(file.path.exists() and file.path.stat().st_size for file in files)
 
 
-def _is_abandoned(files: tuple[_LogFile, _LogFile]) -> bool:
+def _is_abandoned(files: tuple[_CheckInLogFile, _CheckInLogFile]) -> bool:
     """Whether the files hold records, and no process uses them. Raises OSError."""
     if not _holds_records(files) or not _open_and_lock(files):
         return False
@@ -209,7 +215,7 @@ def _is_abandoned(files: tuple[_LogFile, _LogFile]) -> bool:
     return True
 
 
-def _open_and_lock(files: tuple[_LogFile, _LogFile]) -> bool:
+def _open_and_lock(files: tuple[_CheckInLogFile, _CheckInLogFile]) -> bool:
     """Open both files; False, with both closed, if another process has locked them. Raises OSError."""
     try:
         for file in files:
@@ -224,6 +230,6 @@ def _open_and_lock(files: tuple[_LogFile, _LogFile]) -> bool:
     return True
 
 
-def _parse_line(line: bytes) -> bytes | None:
+def _parse_log_line(line: bytes) -> bytes | None:
     checksum, _, record = line.partition(b" ")
     return record if record and checksum == b"%08x" % crc32(record) else None

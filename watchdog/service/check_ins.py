@@ -33,7 +33,7 @@ TAKE_OVER_INTERVAL_MS = 30_000
 CHECK_IN_BATCH_SIZE = 500
 CHECK_IN_FLUSH_TIMEOUT_S = 2.0
 """Limit for storing what is left, at start-up and at shutdown; what remains on disk is stored later."""
-MAX_OUTPUT_BYTES = 10_240
+MAX_CHECK_IN_OUTPUT_BYTES = 10_240
 """Stored bytes of a job's output: its end."""
 
 
@@ -112,7 +112,7 @@ class CheckInReceiver:
         if not output:
             return ""
         text = replace_unsafe_characters(self.mask(output.decode("utf-8", "replace")))
-        return text.encode("utf-8", "replace")[-MAX_OUTPUT_BYTES:].decode("utf-8", "ignore")
+        return text.encode("utf-8", "replace")[-MAX_CHECK_IN_OUTPUT_BYTES:].decode("utf-8", "ignore")
 
     def _write_pending(self) -> None:
         """Write everything that arrived while the disk was busy, with one sync."""

@@ -17,7 +17,7 @@ def wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class SharedClock:
+class DatabaseClock:
     """The clock of the database, so that processes on several machines agree on slots and leases.
 
     It is this machine's clock and an offset, which `measure_offset` measures. SQLite has no clock of its own.

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 
-from watchdog.domain.model import ClaimedSlot, Json, Outcome, RecordedResult, Result
+from watchdog.domain.model import ClaimedSlot, Json, Outcome, ProbeResult, ResultToRecord
 from watchdog.domain.probe_state import without_job_state
 from watchdog.domain.rules import missed_run
 from watchdog.probes.base import Probe
@@ -15,30 +15,30 @@ from watchdog.service.clock import Clock
 from watchdog.service.registration import max_result_lateness
 from watchdog.service.runner import ProbeRunner
 
-MAX_CONCURRENT_RUNS, MAX_CONCURRENT_RUNS_PER_HOST = 200, 20
+MAX_CONCURRENT_PROBE_RUNS, MAX_CONCURRENT_PROBE_RUNS_PER_HOST = 200, 20
 """Concurrent runs in total, and against one host."""
 CONCURRENCY_WAIT_TIMEOUT_S = 20.0
 """How long a run waits for a free place: a run that starts later could end too late to be evaluated."""
 
 CRON_RUN_MISSED = {
-    "missed.overloaded": (missed_run.NOT_RUN, "did not take place: too many runs were in progress"),
-    "missed.shutdown_before_run": (missed_run.NOT_RUN, "did not take place: Watchdog was stopped before it"),
-    "missed.shutdown_during_run": (missed_run.MAY_HAVE_RUN, "was cut short, because Watchdog was stopped"),
+    "missed.overloaded": (missed_run.NOT_RUN_REASON, "did not take place: too many runs were in progress"),
+    "missed.shutdown_before_run": (missed_run.NOT_RUN_REASON, "did not take place: Watchdog was stopped before it"),
+    "missed.shutdown_during_run": (missed_run.MAY_HAVE_RUN_REASON, "was cut short, because Watchdog was stopped"),
 }
 """Why a run of any schedule is missed -> the reason and the message for a cron schedule."""
 
 
-class RunExecutor:
+class ProbeRunExecutor:
     """Owns the runs in progress: one asyncio task for each claimed slot.
 
     Every slot that it is given leads to exactly one call of `on_result`: the run's result, or a missed one.
     """
 
-    def __init__(self, runner: ProbeRunner, clock: Clock, on_result: Callable[[RecordedResult], None]):
+    def __init__(self, runner: ProbeRunner, clock: Clock, on_result: Callable[[ResultToRecord], None]):
         self.runner, self.clock, self.on_result = runner, clock, on_result
-        self._total_semaphore = asyncio.Semaphore(MAX_CONCURRENT_RUNS)
+        self._total_semaphore = asyncio.Semaphore(MAX_CONCURRENT_PROBE_RUNS)
         self._host_semaphores: defaultdict[str, asyncio.Semaphore] = defaultdict(
-            lambda: asyncio.Semaphore(MAX_CONCURRENT_RUNS_PER_HOST)
+            lambda: asyncio.Semaphore(MAX_CONCURRENT_PROBE_RUNS_PER_HOST)
         )
         self._slot_by_task: dict[asyncio.Task[None], ClaimedSlot] = {}
         self._latest_updates: dict[int, tuple[int, Mapping[str, Json]]] = {}
@@ -60,7 +60,9 @@ class RunExecutor:
                     self.on_result(self._missed_run(probe, slot, "missed.overloaded"))
                     return
                 started = True
-                recorded_result = await self.runner.run(probe, slot, self._update_state(probe, probe_state, slot))
+                recorded_result = await self.runner.run(
+                    probe, slot, self._state_after_previous_run(probe, probe_state, slot)
+                )
             self._latest_updates[slot.probe] = slot.slot, recorded_result.state_updates
             self.on_result(recorded_result)
         except asyncio.CancelledError:
@@ -68,7 +70,7 @@ class RunExecutor:
             self.on_result(self._missed_run(probe, slot, reason))
             raise
 
-    def _missed_run(self, probe: Probe, slot: ClaimedSlot, reason: str) -> RecordedResult:
+    def _missed_run(self, probe: Probe, slot: ClaimedSlot, reason: str) -> ResultToRecord:
         """The result of a slot that was claimed and did not lead to a verdict. People rely on each run of a cron
         schedule, and it is never run again, so there it is a finding."""
         result = missed_result(slot, reason)
@@ -76,9 +78,11 @@ class RunExecutor:
             missed_reason, what = CRON_RUN_MISSED[reason]
             run = missed_run.describe_run(slot.slot, self.clock(), probe.timezone)
             result = result._replace(reason=missed_reason, message=f"{run} {what}")
-        return RecordedResult(result)
+        return ResultToRecord(result)
 
-    def _update_state(self, probe: Probe, probe_state: Mapping[str, Json], slot: ClaimedSlot) -> Mapping[str, Json]:
+    def _state_after_previous_run(
+        self, probe: Probe, probe_state: Mapping[str, Json], slot: ClaimedSlot
+    ) -> Mapping[str, Json]:
         """The state as the previous run left it: it may have ended after this slot was claimed, with the state as it
         was then. If its result has not been stored in time, it will never be evaluated."""
         latest_slot, updates = self._latest_updates.get(slot.probe, (None, {}))
@@ -113,5 +117,5 @@ class RunExecutor:
         await asyncio.gather(*self._slot_by_task, return_exceptions=True)
 
 
-def missed_result(slot: ClaimedSlot, reason: str) -> Result:
-    return Result(slot.probe, slot.slot, slot.location, Outcome.MISSED, reason, previous_slot=slot.previous_slot)
+def missed_result(slot: ClaimedSlot, reason: str) -> ProbeResult:
+    return ProbeResult(slot.probe, slot.slot, slot.location, Outcome.MISSED, reason, previous_slot=slot.previous_slot)

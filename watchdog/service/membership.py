@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import structlog
 
-from watchdog.domain.membership import difference_warning, membership_notes
-from watchdog.service.clock import SharedClock
+from watchdog.domain.membership import config_difference_warning, membership_notes
+from watchdog.service.clock import DatabaseClock
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.write.members import Membership
 
 log = structlog.get_logger()
 
-LEASE_CHECK_INTERVAL_S = 1.0
+MEMBER_LEASE_CHECK_INTERVAL_S = 1.0
 """How soon a change of members is noticed; the lease is renewed less often."""
 
 
-class LeaseKeeper:
+class MembershipLeaseKeeper:
     """Renews the lease of this process. `clock`: the database's, which governs what processes share."""
 
-    def __init__(self, membership: Membership, store_executor: StoreExecutor, clock: SharedClock):
+    def __init__(self, membership: Membership, store_executor: StoreExecutor, clock: DatabaseClock):
         self.membership, self.store_executor, self.clock = membership, store_executor, clock
         self._logged_notes: list[str] = []
         self._warned = False
@@ -32,7 +32,7 @@ class LeaseKeeper:
     async def renew_lease(self) -> None:
         """Renew the lease if it is time, or if a member has come or ended."""
         now = self.clock()
-        if await self.store_executor.run_read_query(lambda connection: self.membership.is_due(connection, now)):
+        if await self.store_executor.run_read_query(lambda connection: self.membership.is_renewal_due(connection, now)):
             await self.store_executor.run_write(self.clock.measure_offset)
             await self.store_executor.run_write(self.membership.renew, self.clock())
         self._log_changes(self.clock())
@@ -56,7 +56,7 @@ class LeaseKeeper:
         if self._logged_notes and not notes:
             log.info("runs_everything_again", revision=self.membership.revision)
         self._logged_notes = notes
-        warning = difference_warning(status, now)
+        warning = config_difference_warning(status, now)
         if warning and not self._warned:
             log.warning("configurations_differ", detail=warning)
         self._warned = bool(warning)

@@ -12,24 +12,24 @@ import structlog
 
 from watchdog.domain.formatting import DAY_MS, HOUR_MS
 from watchdog.domain.model import AlertContext, IncidentEvent, Json
-from watchdog.net import Network, SecretMask
+from watchdog.net import NetworkAccess, SecretMask
 from watchdog.notifiers.base import DeliveryError, DeliveryRequest, Notifier
-from watchdog.notifiers.message import compose_message
+from watchdog.notifiers.message import compose_alert_message
 from watchdog.service.clock import Clock
 from watchdog.service.store_executor import StoreExecutor
-from watchdog.store.errors import SchemaError, StoreUnavailableError
+from watchdog.store.errors import DatabaseSchemaError, StoreUnavailableError
 from watchdog.store.read.alert_context import load_alert_context
 from watchdog.store.write.outbox import LeasedNotification, Outbox
 
 log = structlog.get_logger()
 
-SEND_TIMEOUT_S = 20.0
+NOTIFICATION_SEND_TIMEOUT_S = 20.0
 NOTIFICATION_LEASE_MS = 30_000
 """Longer than a delivery may take, so that only a sender that has died loses its lease."""
-ACKNOWLEDGE_RETRY_INTERVAL_S = 1.0
-FIRST_RETRY_DELAY_MS, MAX_RETRY_DELAY_MS = 1_000, 600_000
+MARK_SENT_RETRY_INTERVAL_S = 1.0
+FIRST_NOTIFICATION_RETRY_DELAY_MS, MAX_NOTIFICATION_RETRY_DELAY_MS = 1_000, 600_000
 """Delay before the second attempt, doubled for each further attempt up to the maximum."""
-POSTPONE_MS = 1_000
+NOTIFICATION_POSTPONE_MS = 1_000
 """Delay after an attempt that failed because Watchdog's own database was busy."""
 MAX_UNCONFIRMED_COPIES = 3
 """A notification is sent this often before it counts as unconfirmed: once, and two extra copies."""
@@ -38,19 +38,19 @@ MAX_NOTIFICATION_AGE_MS = 3 * DAY_MS
 """An older notification that cannot be delivered is given up and listed as undelivered."""
 
 
-def retry_delay_ms(attempts: int) -> int:
+def notification_retry_delay_ms(attempts: int) -> int:
     """Delay after this many failed attempts."""
-    return int(min(FIRST_RETRY_DELAY_MS * 2 ** (attempts - 1), MAX_RETRY_DELAY_MS))
+    return int(min(FIRST_NOTIFICATION_RETRY_DELAY_MS * 2 ** (attempts - 1), MAX_NOTIFICATION_RETRY_DELAY_MS))
 
 
-class _PreparedMessage(NamedTuple):
+class _PreparedNotification(NamedTuple):
     """What is sent, and its first line."""
 
     context: AlertContext
     headline: str
 
     @property
-    def stored_texts(self) -> tuple[str, str]:
+    def headline_and_cause(self) -> tuple[str, str]:
         """Headline and cause of the message that the destination then has."""
         return self.headline, self.context.incident.message
 
@@ -70,7 +70,7 @@ class NotificationSender:
         store_executor: StoreExecutor,
         outbox: Outbox,
         notifiers: Mapping[str, Notifier],
-        network: Network,
+        network: NetworkAccess,
         mask: SecretMask,
         clock: Clock,
         public_url: str = "",
@@ -111,7 +111,7 @@ class NotificationSender:
             if task.cancelled():
                 return
             if error := task.exception():  # the database is unavailable: the lease expires, and it is sent again
-                self._log_not_acknowledged(destination, error)
+                self._log_not_marked_sent(destination, error)
             elif not self._stopping:
                 followup = asyncio.create_task(self._try_send_more(), name=f"next for {destination}")
                 self._followup_tasks.add(followup)
@@ -127,10 +127,10 @@ class NotificationSender:
     async def _send_notification(self, leased: LeasedNotification) -> None:
         n, now, prepared = leased.notification, self.clock(), None
         try:
-            prepared = await self._prepare_message(leased, now)
+            prepared = await self._prepare_notification(leased, now)
             if prepared is None:
                 return
-            async with asyncio.timeout(SEND_TIMEOUT_S):
+            async with asyncio.timeout(NOTIFICATION_SEND_TIMEOUT_S):
                 receipt = await self.notifiers[n.destination].send(
                     DeliveryRequest(n, prepared.context, leased.previous_receipt, self.network, leased.partial_receipt)
                 )
@@ -141,7 +141,7 @@ class NotificationSender:
             await self._handle_failure(leased, e, prepared)
         except TimeoutError:
             await self._handle_failure(
-                leased, DeliveryError("timeout.exceeded", f"no response within {SEND_TIMEOUT_S:g} s")
+                leased, DeliveryError("timeout.exceeded", f"no response within {NOTIFICATION_SEND_TIMEOUT_S:g} s")
             )
         except Exception as e:
             log.exception("notifier_error", destination=n.destination)
@@ -149,7 +149,7 @@ class NotificationSender:
                 leased, DeliveryError("watchdog.internal_error", f"{type(e).__name__} inside Watchdog")
             )
         else:
-            await self._acknowledge(leased, receipt, prepared)
+            await self._mark_sent_with_retries(leased, receipt, prepared)
             if n.destination in self._failing_destinations:
                 self._failing_destinations.discard(n.destination)
                 await self._report_receiver_change()
@@ -161,7 +161,7 @@ class NotificationSender:
                 attempts=leased.attempts + 1,
             )
 
-    async def _prepare_message(self, leased: LeasedNotification, now: int) -> _PreparedMessage | None:
+    async def _prepare_notification(self, leased: LeasedNotification, now: int) -> _PreparedNotification | None:
         """None if nothing is to be sent now: the destination's message states it already, the lease was lost, or the
         database does not respond. The last is no attempt of the notifier's: the notification is due again soon, or once
         its lease ends."""
@@ -177,40 +177,40 @@ class NotificationSender:
                     previous_cause=leased.previous_cause,
                 )
             )
-            headline = compose_message(context).headline
+            headline = compose_alert_message(context).headline
             if n.event is IncidentEvent.CHANGED and headline == leased.previous_headline:
                 await self.store_executor.run_write(self.outbox.mark_merged, leased, now)
                 return None
             is_leased = await run_read_query(lambda c: self.outbox.still_leased(leased, c))
-            return _PreparedMessage(context, headline) if is_leased else None
-        except (StoreUnavailableError, SchemaError) as e:
+            return _PreparedNotification(context, headline) if is_leased else None
+        except (StoreUnavailableError, DatabaseSchemaError) as e:
             log.warning("notification_postponed", destination=n.destination, error=self.mask(str(e)))
-            with suppress(StoreUnavailableError, SchemaError):
-                await self.store_executor.run_write(self.outbox.postpone, leased, now + POSTPONE_MS)
+            with suppress(StoreUnavailableError, DatabaseSchemaError):
+                await self.store_executor.run_write(self.outbox.postpone, leased, now + NOTIFICATION_POSTPONE_MS)
             return None
 
-    async def _acknowledge(
-        self, leased: LeasedNotification, receipt: Mapping[str, Json], message: _PreparedMessage | None
+    async def _mark_sent_with_retries(
+        self, leased: LeasedNotification, receipt: Mapping[str, Json], message: _PreparedNotification | None
     ) -> None:
         """Store that the receiver has confirmed, however long the database is unavailable.
 
         Otherwise the notification would be sent again. Nothing else is sent to this destination until it is stored.
         """
-        logged, texts = False, message.stored_texts if message else ("", "")
+        logged, texts = False, message.headline_and_cause if message else ("", "")
         while True:
             try:
                 return await self.store_executor.run_write(self.outbox.mark_sent, leased, receipt, self.clock(), *texts)
             except StoreUnavailableError as e:
                 if not logged:
-                    self._log_not_acknowledged(leased.notification.destination, e)
+                    self._log_not_marked_sent(leased.notification.destination, e)
                 logged = True
-            await asyncio.sleep(ACKNOWLEDGE_RETRY_INTERVAL_S)
+            await asyncio.sleep(MARK_SENT_RETRY_INTERVAL_S)
 
-    def _log_not_acknowledged(self, destination: str, error: BaseException) -> None:
+    def _log_not_marked_sent(self, destination: str, error: BaseException) -> None:
         log.warning("notification_not_acknowledged", destination=destination, error=type(error).__name__)
 
     async def _handle_failure(
-        self, leased: LeasedNotification, error: DeliveryError, message: _PreparedMessage | None = None
+        self, leased: LeasedNotification, error: DeliveryError, message: _PreparedNotification | None = None
     ) -> None:
         n, attempts, now = leased.notification, leased.attempts + 1, self.clock()
         detail = self.mask(str(error))
@@ -222,7 +222,7 @@ class NotificationSender:
                 leased,
                 {**leased.previous_receipt, **error.partial_receipt},
                 now,
-                *(message.stored_texts if message else (leased.previous_headline, leased.previous_cause)),
+                *(message.headline_and_cause if message else (leased.previous_headline, leased.previous_cause)),
                 detail=detail,
                 next_copy_at=now + UNCONFIRMED_COPY_INTERVAL_MS,
             )
@@ -233,7 +233,7 @@ class NotificationSender:
         refused_since = None if math.isinf(error.retry_for_s) else leased.refused_since or now
         if self._is_given_up(leased, error, refused_since, now):
             if error.partial_receipt.get("completed"):  # others received it: only these recipients did not
-                await self._acknowledge(leased, error.partial_receipt, message)
+                await self._mark_sent_with_retries(leased, error.partial_receipt, message)
                 log.error("notification_delivered_in_part", **fields)
                 return
             await self.store_executor.run_write(self.outbox.mark_undelivered, leased, detail, now)
@@ -243,7 +243,9 @@ class NotificationSender:
             return
         self._failing_destinations.add(n.destination)
         requested_ms = round((error.retry_after_s or 0.0) * 1000)
-        delay_ms = max(requested_ms, retry_delay_ms(attempts))  # a short `Retry-After` does not shorten the delay
+        delay_ms = max(
+            requested_ms, notification_retry_delay_ms(attempts)
+        )  # a short `Retry-After` does not shorten the delay
         await self.store_executor.run_write(
             self.outbox.schedule_retry,
             leased,
@@ -271,9 +273,9 @@ class NotificationSender:
             with suppress(StoreUnavailableError):  # the next regular run observes the change
                 await self._on_receiver_change()
 
-    async def expire_orphans(self) -> None:
+    async def give_up_orphaned_notifications(self) -> None:
         """Mark notifications as undelivered whose destination no process has had for a day."""
-        expired = await self.store_executor.run_write(self.outbox.expire_unknown_destinations, self.clock())
+        expired = await self.store_executor.run_write(self.outbox.give_up_orphaned_notifications, self.clock())
         for incident, destination in expired:
             error = "the destination is no longer configured"
             log.error("notification_undelivered", incident=incident, destination=destination, error=error)

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from watchdog.config.definitions import digest_of
+from watchdog.config.definitions import digest_json
 from watchdog.domain.model import Json, ProbeInfo
-from watchdog.domain.registered_probe import NO_ROUTES, RegisteredProbe, staleness_threshold_function
-from watchdog.domain.routing import RoutingTable, evaluate_routes
+from watchdog.domain.registered_probe import EMPTY_ROUTING_TABLE, RegisteredProbe, make_staleness_threshold_function
+from watchdog.domain.routing import NotificationRoutingTable, evaluate_routes
 from watchdog.domain.rules import AlertPolicy
-from watchdog.domain.schedule import CronSchedule, IntervalSchedule, Schedule, interval_phase
+from watchdog.domain.schedule import CronSchedule, IntervalSchedule, Schedule, interval_schedule_phase_ms
 from watchdog.domain.text import replace_unsafe_characters, truncate_with_note
 from watchdog.net import SecretMask
 from watchdog.probes.base import Probe
-from watchdog.service.runner import MAX_NAME_CHARS
+from watchdog.service.runner import MAX_SUBJECT_NAME_CHARS
 
 LATE_RESULT_MARGIN_MS = 30_000
 """A result that is stored up to this many ms after its run's deadline is still evaluated."""
-EMPTY_MASK = SecretMask(())
+EMPTY_SECRET_MASK = SecretMask(())
 
 
-def build_schedule(probe: Probe) -> Schedule:
+def build_probe_schedule(probe: Probe) -> Schedule:
     if probe.schedule is not None:
         return CronSchedule(probe.schedule, probe.timezone)
-    return IntervalSchedule(probe.every, interval_phase(probe.id, probe.every))
+    return IntervalSchedule(probe.every, interval_schedule_phase_ms(probe.id, probe.every))
 
 
 def max_result_lateness(probe: Probe) -> int:
@@ -32,19 +32,19 @@ def max_result_lateness(probe: Probe) -> int:
 def build_registered_probe(
     probe: Probe,
     config_yaml: str,
-    mask: SecretMask = EMPTY_MASK,
-    routes: RoutingTable = NO_ROUTES,
+    mask: SecretMask = EMPTY_SECRET_MASK,
+    routes: NotificationRoutingTable = EMPTY_ROUTING_TABLE,
     definition: str = "",
 ) -> RegisteredProbe:
     """`config_yaml`: the probe's configuration as written. `definition`: a digest of it.
 
     Its target and the names of its tasks and jobs are masked as they are in results; otherwise a limit would not match.
     """
-    schedule = build_schedule(probe)
+    schedule = build_probe_schedule(probe)
     lateness = max_result_lateness(probe)
 
     def stored_name(name: str) -> str:
-        return truncate_with_note(replace_unsafe_characters(mask(name)), MAX_NAME_CHARS)
+        return truncate_with_note(replace_unsafe_characters(mask(name)), MAX_SUBJECT_NAME_CHARS)
 
     info = ProbeInfo(
         database_id=0, id=probe.id, name=probe.name, kind=probe.kind, group=probe.group, tags=tuple(probe.tags),
@@ -56,20 +56,20 @@ def build_registered_probe(
     return RegisteredProbe(
         AlertPolicy(
             info,
-            staleness_threshold_function(schedule, lateness),
+            make_staleness_threshold_function(schedule, lateness),
             probe.alert.failure_threshold,
             probe.alert.success_threshold,
             lateness,
         ),
         schedule,
         config_yaml,
-        definition=digest_of([definition, _describe_routing(info, routes)]),
+        definition=digest_json([definition, _effective_routing_json(info, routes)]),
         catch_up_ms=0 if probe.schedule is None else probe.catch_up,
         routes=routes,
     )
 
 
-def _describe_routing(probe: ProbeInfo, routes: RoutingTable) -> Json:
+def _effective_routing_json(probe: ProbeInfo, routes: NotificationRoutingTable) -> Json:
     """Everything that decides who is notified of a probe's incidents."""
     applying = [routes.routes[index] for index, mismatch in evaluate_routes(routes.routes, probe) if not mismatch]
     names = {name for route in applying for name in route.receivers} if routes.routes else set(routes.receivers)

@@ -11,11 +11,11 @@ import structlog
 from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import RemediationState
 from watchdog.domain.text import REPLACEMENT_CHARACTER, TRUNCATION_MARK, replace_unsafe_characters, truncate_with_note
-from watchdog.net import Network, PhaseTimer, SecretMask
-from watchdog.net.errors import ProbeError, error_from_exception
+from watchdog.net import NetworkAccess, PhaseTimer, SecretMask
+from watchdog.net.errors import ProbeError, probe_error_from_exception
 from watchdog.net.redact import MASK_PLACEHOLDER
 from watchdog.probes.base import Probe
-from watchdog.queues import ConnectContext
+from watchdog.queues import QueueConnectContext
 from watchdog.remediations import RUN_ID_PARAMETER, RemediationContext
 from watchdog.service.clock import Clock
 from watchdog.service.store_executor import StoreExecutor
@@ -24,7 +24,7 @@ from watchdog.store.write.remediations import PendingRemediation, RemediationSpe
 log = structlog.get_logger()
 
 REMEDIATION_TIMEOUT_S = 10.0
-MAX_DETAIL_CHARS = 300
+MAX_REMEDIATION_DETAIL_CHARS = 300
 ALTERED_TEXT_MARKERS = (MASK_PLACEHOLDER, REPLACEMENT_CHARACTER, TRUNCATION_MARK)
 """Marks in a text that show that it was masked, decoded with errors, or truncated."""
 
@@ -43,7 +43,7 @@ class RemediationRunner:
         store: RemediationStore,
         store_executor: StoreExecutor,
         probes: Mapping[int, Probe],
-        network: Network,
+        network: NetworkAccess,
         mask: SecretMask,
         clock: Clock,
     ):
@@ -99,29 +99,29 @@ class RemediationRunner:
             "incident": pending.incident,
         }
         log.info("remediation_started", action=spec.action, **fields)
-        detail, state = await self._run_action(probe, pending, dry_run=spec.dry_run)
+        detail, state = await self._execute_action_safely(probe, pending, dry_run=spec.dry_run)
         await self.store_executor.run_write(self.store.finish_remediation, pending, state, detail, self.clock())
         log.info("remediation_finished", state=state, detail=detail, **fields)
 
-    async def _run_action(
+    async def _execute_action_safely(
         self, probe: Probe, pending: PendingRemediation, *, dry_run: bool
     ) -> tuple[str, RemediationState]:
         """Returns the detail and the state to store."""
         try:
             async with asyncio.timeout(REMEDIATION_TIMEOUT_S):
-                detail = await self._apply_action(probe, pending, dry_run=dry_run)
+                detail = await self._execute_action(probe, pending, dry_run=dry_run)
         except TimeoutError:
             timeout = format_duration(REMEDIATION_TIMEOUT_S * 1000)
             return f"not finished after {timeout}; its outcome is unknown", RemediationState.FAILED
         except Exception as e:
-            error = error_from_exception(e)
+            error = probe_error_from_exception(e)
             if error is None:
                 log.exception("remediation_error", probe_id=probe.id)
             detail = error.message if error else f"{type(e).__name__} inside Watchdog; please report this"
             return self._sanitize_text(detail), RemediationState.FAILED
         return self._sanitize_text(detail), RemediationState.DRY_RUN if dry_run else RemediationState.SUCCEEDED
 
-    async def _apply_action(self, probe: Probe, pending: PendingRemediation, *, dry_run: bool) -> str:
+    async def _execute_action(self, probe: Probe, pending: PendingRemediation, *, dry_run: bool) -> str:
         action = self._actions[pending.probe]
         context = RemediationContext(pending.run_id, pending.subject, pending.reason, probe.id, pending.incident)
         for name in action.used_parameters:
@@ -130,10 +130,10 @@ class RemediationRunner:
                     "remediation.parameter_truncated",
                     f"the exact value of {name} is not stored: it was truncated, or holds a masked secret",
                 )
-        connect = ConnectContext(
+        connect = QueueConnectContext(
             self.network, PhaseTimer(), probe.allow_private_addresses, REMEDIATION_TIMEOUT_S, self.clock()
         )
         return await action.execute(context, connect, dry_run=dry_run)
 
     def _sanitize_text(self, text: str) -> str:
-        return truncate_with_note(replace_unsafe_characters(self.mask(text)), MAX_DETAIL_CHARS)
+        return truncate_with_note(replace_unsafe_characters(self.mask(text)), MAX_REMEDIATION_DETAIL_CHARS)

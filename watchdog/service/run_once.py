@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import NamedTuple
 
-from watchdog.domain.model import ClaimedSlot, Finding, Outcome, RecordedResult
+from watchdog.domain.model import ClaimedSlot, Finding, Outcome, ResultToRecord
 from watchdog.domain.rules import availability, evaluate_rules, job, missing, task
 from watchdog.probes.base import Probe
 from watchdog.service.registration import build_registered_probe
 from watchdog.service.runner import ProbeRunner
 
-SUBJECT_RULES = (task.RULE_NAME, missing.RULE_NAME, job.RULE_NAME)
+TASK_AND_JOB_RULES = (task.RULE_NAME, missing.RULE_NAME, job.RULE_NAME)
 """Rules about the tasks and jobs that a result lists."""
 
 
@@ -39,11 +39,11 @@ def find_runnable_probe(probes: Sequence[Probe], name_or_id: str) -> Probe:
     return probe
 
 
-class ProbeRun(NamedTuple):
+class OnDemandRun(NamedTuple):
     """A run on demand and its verdict, which also considers the tasks and jobs that the result lists."""
 
     probe: Probe
-    recorded_result: RecordedResult
+    recorded_result: ResultToRecord
     findings: tuple[Finding, ...]
     """Bad ones only."""
     outcome: Outcome
@@ -51,20 +51,20 @@ class ProbeRun(NamedTuple):
     message: str
 
 
-async def run_once(runner: ProbeRunner, probe: Probe) -> ProbeRun:
+async def run_probe_on_demand(runner: ProbeRunner, probe: Probe) -> OnDemandRun:
     """Run a probe now."""
     await asyncio.to_thread(probe.preload)
     slot = ClaimedSlot(0, runner.clock(), "local", None)
-    return _evaluate_run(runner, probe, await runner.run(probe, slot, {}))
+    return _evaluate_on_demand_run(runner, probe, await runner.run(probe, slot, {}))
 
 
-def _evaluate_run(runner: ProbeRunner, probe: Probe, recorded_result: RecordedResult) -> ProbeRun:
+def _evaluate_on_demand_run(runner: ProbeRunner, probe: Probe, recorded_result: ResultToRecord) -> OnDemandRun:
     """The outcome is `fail` if a task or job is bad, as it would open an incident."""
     result = recorded_result.result
     policy = build_registered_probe(probe, "", runner.mask).policy
     findings = tuple(finding for finding in evaluate_rules(policy, result) if finding.bad)
-    subject_findings = [finding for finding in findings if finding.rule in SUBJECT_RULES]
-    run = ProbeRun(
+    subject_findings = [finding for finding in findings if finding.rule in TASK_AND_JOB_RULES]
+    run = OnDemandRun(
         probe, recorded_result, findings, outcome=result.outcome, reason=result.reason, message=result.message
     )
     if not subject_findings or any(finding.rule == availability.RULE_NAME for finding in findings):

@@ -9,24 +9,24 @@ from dataclasses import replace
 from time import monotonic
 
 from watchdog.domain.formatting import format_duration
-from watchdog.domain.heartbeat import CHECK_IN_DELAY_MS
-from watchdog.domain.listings import map_texts
-from watchdog.domain.model import ClaimedSlot, Evidence, Json, Observation, Outcome, RecordedResult, Result
-from watchdog.domain.reasons import family
+from watchdog.domain.heartbeat import MAX_CHECK_IN_VISIBILITY_DELAY_MS
+from watchdog.domain.listings import map_fact_texts
+from watchdog.domain.model import ClaimedSlot, Evidence, Json, Observation, Outcome, ProbeResult, ResultToRecord
+from watchdog.domain.reasons import reason_family
 from watchdog.domain.rules import missed_run, preference
 from watchdog.domain.text import replace_unsafe_characters, truncate_with_note
-from watchdog.domain.uptime_clock import Gaps
-from watchdog.net import Network, PhaseTimer, SecretMask, sanitize_json
-from watchdog.net.errors import timeout_error
-from watchdog.probes.base import Probe, RunContext, derive_idempotency_key
+from watchdog.domain.uptime_clock import DowntimeGaps
+from watchdog.net import NetworkAccess, PhaseTimer, SecretMask, sanitize_json
+from watchdog.net.errors import build_timeout_error
+from watchdog.probes.base import Probe, ProbeAttemptContext, derive_idempotency_key
 from watchdog.service.clock import Clock
 from watchdog.service.event_loop_lag import MAX_LOOP_LAG_S, EventLoopLagMonitor
 
 log = logging.getLogger(__name__)
 
-MAX_MESSAGE_CHARS, MAX_EXCERPT_CHARS, MAX_NAME_CHARS = 300, 4_000, 120
+MAX_RESULT_MESSAGE_CHARS, MAX_EVIDENCE_EXCERPT_CHARS, MAX_SUBJECT_NAME_CHARS = 300, 4_000, 120
 """Stored characters of a message, of the target's own text, and of a task's name."""
-FIRST_RETRY_DELAY_S = 0.2
+FIRST_PROBE_RETRY_DELAY_S = 0.2
 """Delay before the second attempt; doubled for each further attempt."""
 
 
@@ -40,23 +40,23 @@ class ProbeRunner:
 
     def __init__(
         self,
-        network: Network,
+        network: NetworkAccess,
         mask: SecretMask,
         clock: Clock,
         lag_monitor: EventLoopLagMonitor,
-        gaps: Callable[[], Gaps] = tuple,
+        gaps: Callable[[], DowntimeGaps] = tuple,
     ):
         self.network, self.mask, self.clock, self.lag_monitor, self.gaps = network, mask, clock, lag_monitor, gaps
 
-    async def run(self, probe: Probe, slot: ClaimedSlot, probe_state: Mapping[str, Json]) -> RecordedResult:
+    async def run(self, probe: Probe, slot: ClaimedSlot, probe_state: Mapping[str, Json]) -> ResultToRecord:
         """Run a probe for a slot. Returns a result in every case; raises only when it is cancelled."""
         started = monotonic()
         observation = await self._run_with_retries(probe, slot, probe_state, started)
         lag_s = self.lag_monitor.max_lag_since(started)
-        if lag_s > MAX_LOOP_LAG_S and family(observation.reason) == "timeout":
+        if lag_s > MAX_LOOP_LAG_S and reason_family(observation.reason) == "timeout":
             message = f"no verdict: Watchdog's event loop was blocked for {format_duration(round(lag_s * 1000))}"
             observation = replace(observation, outcome=Outcome.ERROR, reason="watchdog.loop_late", message=message)
-        return self.build_recorded_result(slot, observation)
+        return self.build_result_to_record(slot, observation)
 
     async def _run_with_retries(
         self, probe: Probe, slot: ClaimedSlot, probe_state: Mapping[str, Json], started_monotonic: float
@@ -64,7 +64,7 @@ class ProbeRunner:
         key = derive_idempotency_key(probe.id, slot.slot)
         for retries in range(probe.retries + 1):
             remaining_s = probe.deadline_ms / 1000 - (monotonic() - started_monotonic)
-            context = RunContext(
+            context = ProbeAttemptContext(
                 slot=slot.slot,
                 started_at=self.clock(),
                 remaining_s=remaining_s,
@@ -74,10 +74,10 @@ class ProbeRunner:
                 phase_timer=PhaseTimer(),
                 previous_slot=slot.previous_slot,
                 gaps=self.gaps(),
-                check_ins_until=slot.slot - CHECK_IN_DELAY_MS,
+                check_ins_until=slot.slot - MAX_CHECK_IN_VISIBILITY_DELAY_MS,
             )
             observation = await self._run_attempt(probe, context)
-            delay = FIRST_RETRY_DELAY_S * 2**retries
+            delay = FIRST_PROBE_RETRY_DELAY_S * 2**retries
             out_of_time = probe.deadline_ms / 1000 - (monotonic() - started_monotonic) <= delay
             if not observation.retryable or retries == probe.retries or out_of_time:
                 break
@@ -86,7 +86,7 @@ class ProbeRunner:
             return observation
         return replace(observation, measurements={**observation.measurements, "attempts": retries + 1})
 
-    async def _run_attempt(self, probe: Probe, context: RunContext) -> Observation:
+    async def _run_attempt(self, probe: Probe, context: ProbeAttemptContext) -> Observation:
         deadline = asyncio.timeout(context.remaining_s)
         try:
             async with deadline:
@@ -103,12 +103,12 @@ class ProbeRunner:
                 Outcome.ERROR, "watchdog.internal_error", message, phases=context.phase_timer.phase_durations_ms
             )
 
-    def build_recorded_result(self, slot: ClaimedSlot, observation: Observation) -> RecordedResult:
+    def build_result_to_record(self, slot: ClaimedSlot, observation: Observation) -> ResultToRecord:
         """Give an observation its identity, and mask, strip and truncate every text of it."""
         listings = {
             rule: listing._replace(
                 subjects={
-                    self._sanitize_subject(rule, subject): map_texts(facts, self._sanitize_text)
+                    self._sanitize_subject(rule, subject): map_fact_texts(facts, self._sanitize_text)
                     for subject, facts in sorted(listing.subjects.items())
                 }
             )
@@ -117,7 +117,7 @@ class ProbeRunner:
         measurements = dict(observation.measurements)
         if slot.late_ms:
             measurements[missed_run.LATE_START_MEASUREMENT] = slot.late_ms
-        result = Result(
+        result = ProbeResult(
             slot.probe,
             slot.slot,
             slot.location,
@@ -126,30 +126,30 @@ class ProbeRunner:
             message=self._sanitize_text(observation.message),
             duration=None if observation.duration is None else round(observation.duration),
             phases=observation.phases,
-            measurements=sanitize_json(measurements, self.mask, max_chars=MAX_NAME_CHARS),
+            measurements=sanitize_json(measurements, self.mask, max_chars=MAX_SUBJECT_NAME_CHARS),
             listings=listings,
             previous_slot=slot.previous_slot,
         )
         evidence = Evidence(
             sanitize_json(dict(observation.evidence.facts), self.mask),
-            self._sanitize_text(observation.evidence.excerpt, MAX_EXCERPT_CHARS),
+            self._sanitize_text(observation.evidence.excerpt, MAX_EVIDENCE_EXCERPT_CHARS),
         )
         state_updates = {key: self._sanitize_name(value) for key, value in observation.state_updates.items()}
-        return RecordedResult(result, evidence, state_updates, observation.rerun_at)
+        return ResultToRecord(result, evidence, state_updates, observation.rerun_at)
 
     def _sanitize_subject(self, rule: str, subject: str) -> str:
         """Expressions come from the configuration and stay whole; any other subject is a name that a target chose."""
         if rule == preference.RULE_NAME:
             return self.mask(subject)
-        return self._sanitize_text(subject, MAX_NAME_CHARS)
+        return self._sanitize_text(subject, MAX_SUBJECT_NAME_CHARS)
 
     def _sanitize_name(self, value: Json) -> Json:
         """A state's `name` is shown to people, so it is masked as it is in results."""
         if isinstance(value, dict) and isinstance(value.get("name"), str):
-            return {**value, "name": self._sanitize_text(value["name"], MAX_NAME_CHARS)}
+            return {**value, "name": self._sanitize_text(value["name"], MAX_SUBJECT_NAME_CHARS)}
         return value
 
-    def _sanitize_text(self, text: str, max_chars: int = MAX_MESSAGE_CHARS) -> str:
+    def _sanitize_text(self, text: str, max_chars: int = MAX_RESULT_MESSAGE_CHARS) -> str:
         return truncate_with_note(replace_unsafe_characters(self.mask(text)), max_chars) if text else ""
 
 
@@ -162,7 +162,7 @@ def _is_cancellation_requested() -> bool:
 def timeout_observation(timeout_ms: int, phase_timer: PhaseTimer) -> Observation:
     """A timeout, with the phase that was in progress."""
     phase = phase_timer.current_phase
-    error = timeout_error(timeout_ms / 1000, phase)
+    error = build_timeout_error(timeout_ms / 1000, phase)
     progress = phase_timer.evidence
     facts = {"timeout": format_duration(timeout_ms), **({} if phase is None else {"phase": phase}), **progress.facts}
     evidence = Evidence(facts, progress.excerpt)

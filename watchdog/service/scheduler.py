@@ -7,7 +7,7 @@ record   store a batch of results and fold it through the rules, in one transact
 wake     evaluate stored deadlines, so that the same rules also judge what did not arrive (store/write/recorder.py)
 route    decide which destinations are notified, and why (domain/routing.py)
 deliver  lease a notification, send it, and mark it as sent once its receiver has confirmed (notifications.py)
-show     pages, tools and commands read the store and decide nothing (web/, mcp_server/, cli/)
+show     pages, tools and commands read the store and decide nothing (web/, demo_mcp_server/, cli/)
 keep     roll up hours, delete expired rows, and record what a crash left behind (store/write/retention.py)
 """
 
@@ -24,22 +24,22 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
 from watchdog.domain.formatting import format_duration, format_duration_rounded
-from watchdog.domain.model import IncidentTransition, Outcome, RecordedResult, Result
+from watchdog.domain.model import IncidentTransition, Outcome, ProbeResult, ResultToRecord
 from watchdog.domain.rules import task as task_rule
 from watchdog.domain.rules import tool as tool_rule
 from watchdog.domain.text import replace_unsafe_characters, to_single_line
-from watchdog.net import Network, SecretMask
+from watchdog.net import NetworkAccess, SecretMask
 from watchdog.probes.base import Probe
 from watchdog.service.background_tasks import BackgroundTask
 from watchdog.service.clock import Clock
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
-from watchdog.service.executor import RunExecutor
-from watchdog.service.membership import LEASE_CHECK_INTERVAL_S, LeaseKeeper
+from watchdog.service.executor import ProbeRunExecutor
+from watchdog.service.membership import MEMBER_LEASE_CHECK_INTERVAL_S, MembershipLeaseKeeper
 from watchdog.service.notifications import NotificationSender
 from watchdog.service.remediation import RemediationRunner
 from watchdog.service.runner import ProbeRunner
 from watchdog.service.store_executor import StoreExecutor
-from watchdog.store.errors import StoreUnavailableError, describe_error
+from watchdog.store.errors import StoreUnavailableError, describe_store_error
 from watchdog.store.write.claims import SlotClaimer
 from watchdog.store.write.members import delete_ended_members
 from watchdog.store.write.recorder import ResultRecorder
@@ -47,22 +47,22 @@ from watchdog.store.write.retention import delete_expired_rows, roll_up_hours
 
 log = structlog.get_logger()
 
-CLAIM_INTERVAL_S = 0.5
-RECORD_INTERVAL_S = 0.5
+SLOT_CLAIM_INTERVAL_S = 0.5
+RESULT_RECORD_INTERVAL_S = 0.5
 """A bad result, and a result of a probe that is failing, is recorded at once."""
 DEADLINE_CHECK_INTERVAL_S = 1.0
-SEND_INTERVAL_S = 1.0
+NOTIFICATION_SEND_INTERVAL_S = 1.0
 """Notifications of a new transition are sent at once; the timer picks up retries."""
 REMEDIATION_INTERVAL_S = 2.0
 MAINTENANCE_INTERVAL_S = 60.0
-MAX_CLAIM_AGE_MS = 20 * CLAIM_INTERVAL_S * 1000
+MAX_READY_CLAIM_AGE_MS = 20 * SLOT_CLAIM_INTERVAL_S * 1000
 """Maximum age of the last claim while the service counts as ready."""
 MAX_BATCH_SIZE = 500
 MAX_BUFFERED_RESULTS = 10_000
 """Results held in memory while the database is unavailable; beyond this the oldest are dropped and counted."""
-SHUTDOWN_GRACE_S = 3.0
+SERVICE_SHUTDOWN_GRACE_S = 3.0
 """Seconds that runs in progress, and then deliveries in progress, may take after shutdown has started."""
-MAX_ERROR_CHARS = 300
+MAX_BACKGROUND_TASK_ERROR_CHARS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,22 +90,22 @@ class MonitoringService:
         recorder: ResultRecorder,
         notification_sender: NotificationSender,
         retention: RetentionPolicy,
-        network: Network,
+        network: NetworkAccess,
         mask: SecretMask,
         clock: Clock,
-        lease_keeper: LeaseKeeper,
+        lease_keeper: MembershipLeaseKeeper,
         remediation_runner: RemediationRunner | None = None,
     ):
         self.probes, self.store_executor, self.claims, self.recorder = probes, store_executor, claims, recorder
         self.notification_sender, self.retention, self.mask, self.clock = notification_sender, retention, mask, clock
         self._lag_monitor, self._remediation_runner = EventLoopLagMonitor(), remediation_runner
         self.lease_keeper = lease_keeper
-        self.run_executor = RunExecutor(
+        self.run_executor = ProbeRunExecutor(
             ProbeRunner(network, mask, clock, self._lag_monitor, lambda: claims.watermark.uptime_clock.gaps),
             clock,
-            self.accept_result,
+            self.buffer_result,
         )
-        self._result_buffer: list[RecordedResult] = []
+        self._result_buffer: list[ResultToRecord] = []
         self._dropped_count = 0
         self._failing_probes: set[int] = set()
         self._claim_lock, self._record_lock = asyncio.Lock(), asyncio.Lock()
@@ -120,16 +120,16 @@ class MonitoringService:
         self.clock_behind_ms = 0
         """How far the store is ahead of the clock, in ms; until the clock has caught up, nothing is due. Usually 0."""
         self.tasks: dict[str, BackgroundTask] = {}
-        self.add_task("claim", self.claim_due_slots, CLAIM_INTERVAL_S)
-        self.add_task("record", self.record_results, RECORD_INTERVAL_S)
-        self.add_task("wake", self.evaluate_deadlines, DEADLINE_CHECK_INTERVAL_S)
-        self.add_task("deliver", notification_sender.send_due_notifications, SEND_INTERVAL_S)
-        self.add_task("maintain", self.run_maintenance, MAINTENANCE_INTERVAL_S)
-        self.add_task("renew_lease", lease_keeper.renew_lease, LEASE_CHECK_INTERVAL_S)
+        self.add_background_task("claim", self.claim_due_slots, SLOT_CLAIM_INTERVAL_S)
+        self.add_background_task("record", self.record_results, RESULT_RECORD_INTERVAL_S)
+        self.add_background_task("wake", self.evaluate_deadlines, DEADLINE_CHECK_INTERVAL_S)
+        self.add_background_task("deliver", notification_sender.send_due_notifications, NOTIFICATION_SEND_INTERVAL_S)
+        self.add_background_task("maintain", self.run_maintenance, MAINTENANCE_INTERVAL_S)
+        self.add_background_task("renew_lease", lease_keeper.renew_lease, MEMBER_LEASE_CHECK_INTERVAL_S)
         if remediation_runner is not None:
-            self.add_task("remediate", remediation_runner.run_remediations, REMEDIATION_INTERVAL_S)
+            self.add_background_task("remediate", remediation_runner.run_remediations, REMEDIATION_INTERVAL_S)
 
-    def add_task(self, name: str, run: Callable[[], Awaitable[None]], interval_s: float) -> None:
+    def add_background_task(self, name: str, run: Callable[[], Awaitable[None]], interval_s: float) -> None:
         """Add a background task that runs every `interval_s` seconds from `start()` on."""
         self.tasks[name] = BackgroundTask(name, run, round(interval_s * 1000), first_due_at=self.clock())
 
@@ -137,25 +137,25 @@ class MonitoringService:
         """Start the timers; returns after a first claim."""
         for name, task in self.tasks.items():
             interval = IntervalTrigger(seconds=task.interval_ms / 1000, timezone=UTC)
-            self._scheduler.add_job(self._run_task, interval, args=[task], id=name)
+            self._scheduler.add_job(self._run_background_task, interval, args=[task], id=name)
         self._scheduler.start()
-        loops = self._lag_monitor.monitor_forever(), self._watch_clock_steps(), self._record_urgent_results()
+        loops = self._lag_monitor.monitor_forever(), self._restart_timers_on_clock_step(), self._record_urgent_results()
         self._loop_tasks = [asyncio.create_task(loop) for loop in loops]
-        await self._run_task(self.tasks["claim"])
+        await self._run_background_task(self.tasks["claim"])
 
     def not_ready_reason(self) -> str:
         """Why the service is not ready; empty if it is."""
         if not self.last_claim_at:
             return "no slot was claimed yet"
         age = self.clock() - self.last_claim_at
-        if age > MAX_CLAIM_AGE_MS:
+        if age > MAX_READY_CLAIM_AGE_MS:
             return f"no slot was claimed for {format_duration_rounded(age)}"
         behind = self.clock_behind_ms
         return (
             f"the clock was set back: the database is {format_duration_rounded(behind)} ahead of it" if behind else ""
         )
 
-    async def _run_task(self, task: BackgroundTask) -> None:
+    async def _run_background_task(self, task: BackgroundTask) -> None:
         """Run a background task now, and record how it went. Raises nothing."""
         try:
             await task.run()
@@ -174,14 +174,16 @@ class MonitoringService:
 
     def _error_line(self, error: Exception) -> str:
         """The error's message on one line, masked."""
-        return replace_unsafe_characters(to_single_line(self.mask(describe_error(error)), MAX_ERROR_CHARS))
+        return replace_unsafe_characters(
+            to_single_line(self.mask(describe_store_error(error)), MAX_BACKGROUND_TASK_ERROR_CHARS)
+        )
 
     async def trigger_task(self, task_name: str) -> None:
         """Run a background task now; `tasks` holds how it went. Raises KeyError for an unknown name.
 
         The caller may be cancelled, the task is not: a claim that stops halfway would leave its slots unrun.
         """
-        run = asyncio.create_task(self._run_task(self.tasks[task_name]), name=f"triggered: {task_name}")
+        run = asyncio.create_task(self._run_background_task(self.tasks[task_name]), name=f"triggered: {task_name}")
         self._triggered_runs.add(run)
         run.add_done_callback(self._triggered_runs.discard)
         await asyncio.shield(run)
@@ -205,7 +207,7 @@ class MonitoringService:
                 detail = "no slot runs twice: nothing is due until the clock has caught up with the store"
                 log.warning("clock_step_back", step=format_duration(self.clock_behind_ms), detail=detail)
 
-    async def _watch_clock_steps(self) -> None:
+    async def _restart_timers_on_clock_step(self) -> None:
         """Restart all timers when the clock is set back.
 
         APScheduler waits by the wall clock: without this, each timer would wait until the clock has caught up.
@@ -219,7 +221,7 @@ class MonitoringService:
                     job.modify(next_run_time=datetime.now(UTC))
             previous = now
 
-    def accept_result(self, recorded_result: RecordedResult) -> None:
+    def buffer_result(self, recorded_result: ResultToRecord) -> None:
         """Take a run's result, to be recorded with the next batch: at once if it is bad or may end something bad."""
         self._result_buffer.append(recorded_result)
         if len(self._result_buffer) > MAX_BUFFERED_RESULTS:
@@ -236,7 +238,7 @@ class MonitoringService:
         while not self._stopping:
             await self._urgent_event.wait()
             self._urgent_event.clear()
-            await self._run_task(self.tasks["record"])
+            await self._run_background_task(self.tasks["record"])
 
     async def record_results(self) -> None:
         """Store and evaluate a batch of results, and send the notifications that follow."""
@@ -269,7 +271,7 @@ class MonitoringService:
                 message=transition.message or transition.reason,
             )
 
-    async def _store_batch(self, batch: list[RecordedResult]) -> list[IncidentTransition]:
+    async def _store_batch(self, batch: list[ResultToRecord]) -> list[IncidentTransition]:
         """Record a batch; if its content is refused, record each result by itself.
 
         A result that cannot be stored is replaced by an `error`: retried forever, it would block all others. If no
@@ -283,10 +285,10 @@ class MonitoringService:
         except Exception as e:
             batch_error = e
         transitions: list[IncidentTransition] = []
-        refused: list[tuple[Result, Exception]] = []
+        refused: list[tuple[ProbeResult, Exception]] = []
         stored = False
         for recorded_result in batch:
-            for candidate in (recorded_result, unstorable_result(recorded_result.result)):
+            for candidate in (recorded_result, build_replacement_result(recorded_result.result)):
                 try:
                     transitions += await write(self.recorder.record_results, [candidate], now)
                     stored = True
@@ -303,7 +305,7 @@ class MonitoringService:
             log.error("result_not_stored", probe_id=probe_id, slot=result.slot, error=type(error).__name__)
         return transitions
 
-    def _rerun_times(self, batch: list[RecordedResult]) -> dict[int, int]:
+    def _rerun_times(self, batch: list[ResultToRecord]) -> dict[int, int]:
         """When each probe runs next at the latest, if it has a deadline, or if it has failed and has a
         `retry_interval`. Later results of a probe replace earlier ones."""
         times = {}
@@ -327,7 +329,7 @@ class MonitoringService:
     async def run_maintenance(self) -> None:
         """Roll up whole hours, record lost runs, and delete what has expired."""
         now, database = self.clock(), self.store_executor.database
-        await self.notification_sender.expire_orphans()
+        await self.notification_sender.give_up_orphaned_notifications()
         await self.store_executor.run_write(delete_ended_members, database, now)
         recorded_until = await self.store_executor.run_write(self.claims.record_lost_runs, now)
         while await self.store_executor.run_write(roll_up_hours, database, recorded_until):
@@ -350,27 +352,29 @@ class MonitoringService:
                 pass
         with suppress(StoreUnavailableError):  # otherwise the lease ends by itself
             await self.lease_keeper.leave()
-        remediating = [self._remediation_runner.stop(SHUTDOWN_GRACE_S)] if self._remediation_runner is not None else []
-        await asyncio.gather(self.run_executor.stop(SHUTDOWN_GRACE_S), *remediating)
+        remediating = (
+            [self._remediation_runner.stop(SERVICE_SHUTDOWN_GRACE_S)] if self._remediation_runner is not None else []
+        )
+        await asyncio.gather(self.run_executor.stop(SERVICE_SHUTDOWN_GRACE_S), *remediating)
         async with self._record_lock:  # a batch in progress is stored by now, or back in the buffer
             pass
         while self._result_buffer:
             count = len(self._result_buffer)
-            await self._run_task(self.tasks["record"])
+            await self._run_background_task(self.tasks["record"])
             if len(self._result_buffer) == count:
                 log.error("results_dropped", count=count, detail="the database was unavailable during shutdown")
                 break
-        await self.notification_sender.stop(SHUTDOWN_GRACE_S)
+        await self.notification_sender.stop(SERVICE_SHUTDOWN_GRACE_S)
         self._scheduler.shutdown(wait=False)
         for task in self._loop_tasks:
             task.cancel()
         await asyncio.gather(*self._loop_tasks, return_exceptions=True)
 
 
-def unstorable_result(result: Result) -> RecordedResult:
+def build_replacement_result(result: ProbeResult) -> ResultToRecord:
     """What is recorded in place of a result that cannot be stored."""
-    return RecordedResult(
-        Result(
+    return ResultToRecord(
+        ProbeResult(
             result.probe,
             result.slot,
             result.location,

@@ -9,19 +9,19 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from watchdog.domain.limits import JobLimits
-from watchdog.domain.model import Json, Outcome, ProbeInfo, Result, Severity
-from watchdog.domain.registered_probe import RegisteredProbe, staleness_threshold_function
-from watchdog.domain.routing import ProbeMatcher, Route, RoutingTable
+from watchdog.domain.model import Json, Outcome, ProbeInfo, ProbeResult, Severity
+from watchdog.domain.registered_probe import RegisteredProbe, make_staleness_threshold_function
+from watchdog.domain.routing import NotificationRoute, NotificationRoutingTable, ProbeMatcher
 from watchdog.domain.rules import AlertPolicy
 from watchdog.domain.schedule import CronSchedule, IntervalSchedule
 from watchdog.domain.text import map_json_strings, replace_unstorable_characters
 from watchdog.store.tables import RESULT_COLUMNS
 
 _UNSTORABLE_JSON = re.compile("\\\\u0000|[\ud800-\udfff]")
-RESULT_FIELDS = [column.name for column in RESULT_COLUMNS]
+RESULT_COLUMN_NAMES = [column.name for column in RESULT_COLUMNS]
 
 
-def dumps(value: Json) -> str:
+def encode_storable_json(value: Json) -> str:
     """JSON text that every database can store."""
     text = encode_json(value)
     return (
@@ -33,53 +33,55 @@ def encode_json(value: Json) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def loads(text: str | None) -> Json:
+def decode_nullable_json(text: str | None) -> Json:
     return None if text is None else json.loads(text)
 
 
 def result_to_row(
-    result: Result, *, late: bool, recorded_at: int, facts: str | None = None, facts_base: int | None = None
+    result: ProbeResult, *, late: bool, recorded_at: int, facts: str | None = None, facts_base: int | None = None
 ) -> dict[str, Any]:
     """`facts`, `facts_base`: the encoded listings (store/listings.py)."""
     row: dict[str, Any] = result._asdict()
     row["message"] = replace_unstorable_characters(result.message)
-    row["phases"] = dumps({k: round(v, 1) for k, v in result.phases.items()}) if result.phases else None
-    row["measurements"] = dumps(dict(result.measurements)) if result.measurements else None
+    row["phases"] = encode_storable_json({k: round(v, 1) for k, v in result.phases.items()}) if result.phases else None
+    row["measurements"] = encode_storable_json(dict(result.measurements)) if result.measurements else None
     del row["listings"]
     row["facts"], row["facts_base"] = facts, facts_base
     row["late"], row["recorded_at"] = late, recorded_at
     return row
 
 
-def result_from_row(row: Sequence[Any]) -> Result:
-    """`row`: the values of RESULT_COLUMNS. Without listings: `read_results` of store/listings.py adds them."""
-    values = dict(zip(RESULT_FIELDS, row, strict=True))
+def result_from_row(row: Sequence[Any]) -> ProbeResult:
+    """`row`: the values of RESULT_COLUMNS. Without listings: `results_from_rows` of store/listings.py adds them."""
+    values = dict(zip(RESULT_COLUMN_NAMES, row, strict=True))
     del values["facts"], values["facts_base"]
     values["outcome"] = Outcome(values["outcome"])
-    values["phases"] = loads(values["phases"]) or {}
-    values["measurements"] = loads(values["measurements"]) or {}
+    values["phases"] = decode_nullable_json(values["phases"]) or {}
+    values["measurements"] = decode_nullable_json(values["measurements"]) or {}
     values["late"] = bool(values["late"])
-    return Result(**values)
+    return ProbeResult(**values)
 
 
-def probe_info_to_json(info: ProbeInfo) -> str:
+def encode_probe_info(info: ProbeInfo) -> str:
     values = {field.name: getattr(info, field.name) for field in fields(info) if field.name != "database_id"}
-    return dumps(values | {"job_limits": {name: limits.to_json() for name, limits in info.job_limits.items()}})
+    return encode_storable_json(
+        values | {"job_limits": {name: limits.to_json() for name, limits in info.job_limits.items()}}
+    )
 
 
-def probe_info_from_json(database_id: int, text: str) -> ProbeInfo:
+def decode_probe_info(database_id: int, text: str) -> ProbeInfo:
     """Fields that only a newer version knows are ignored, because its process may share the database."""
     field_names = {field.name for field in fields(ProbeInfo)}
-    values: dict[str, Any] = {name: value for name, value in loads(text).items() if name in field_names}
+    values: dict[str, Any] = {name: value for name, value in decode_nullable_json(text).items() if name in field_names}
     values["tags"], values["severity"] = tuple(values["tags"]), Severity(values["severity"])
     values["job_limits"] = {name: JobLimits.from_json(limits) for name, limits in values["job_limits"].items()}
     return ProbeInfo(database_id=database_id, **values)
 
 
-def probe_policy_to_json(registered: RegisteredProbe) -> str:
+def encode_probe_policy(registered: RegisteredProbe) -> str:
     """How a probe is scheduled and evaluated: what a member needs that does not have it."""
     policy, schedule = registered.policy, registered.schedule
-    return dumps(
+    return encode_storable_json(
         {
             "failure_threshold": policy.failure_threshold,
             "success_threshold": policy.success_threshold,
@@ -90,17 +92,17 @@ def probe_policy_to_json(registered: RegisteredProbe) -> str:
     )
 
 
-def registered_probe_from_json(
-    info: ProbeInfo, policy: str, config_yaml: str, definition: str, routes: RoutingTable
+def decode_registered_probe(
+    info: ProbeInfo, policy: str, config_yaml: str, definition: str, routes: NotificationRoutingTable
 ) -> RegisteredProbe:
-    """`policy`: of probe_policy_to_json."""
-    values = loads(policy)
+    """`policy`: of encode_probe_policy."""
+    values = decode_nullable_json(policy)
     schedule_values = values["schedule"]
     schedule = IntervalSchedule(**schedule_values) if "every" in schedule_values else CronSchedule(**schedule_values)
     return RegisteredProbe(
         AlertPolicy(
             info,
-            staleness_threshold_function(schedule, values["max_lateness"]),
+            make_staleness_threshold_function(schedule, values["max_lateness"]),
             values["failure_threshold"],
             values["success_threshold"],
             values["max_lateness"],
@@ -113,8 +115,8 @@ def registered_probe_from_json(
     )
 
 
-def routing_to_json(routes: RoutingTable) -> str:
-    return dumps(
+def encode_routing_table(routes: NotificationRoutingTable) -> str:
+    return encode_storable_json(
         {
             "receivers": routes.receivers,
             "routes": [
@@ -131,10 +133,10 @@ def routing_to_json(routes: RoutingTable) -> str:
     )
 
 
-def routing_from_json(text: str) -> RoutingTable:
-    values = loads(text)
+def decode_routing_table(text: str) -> NotificationRoutingTable:
+    values = decode_nullable_json(text)
     routes = [
-        Route(
+        NotificationRoute(
             tuple(route["receivers"]),
             ProbeMatcher(
                 **{
@@ -149,4 +151,4 @@ def routing_from_json(text: str) -> RoutingTable:
         for route in values["routes"]
     ]
     receivers = {name: tuple(destinations) for name, destinations in values["receivers"].items()}
-    return RoutingTable(receivers, tuple(routes), frozenset(values["without_resolved"]))
+    return NotificationRoutingTable(receivers, tuple(routes), frozenset(values["without_resolved"]))

@@ -41,8 +41,9 @@ after hours, so that memory appears to grow without end."""
 class Database:
     """An open database. `url`: sqlite:///path or postgresql+psycopg://...
 
-    Owns the connection pools; every statement of the store runs in a transaction from here. These transactions raise
-    StoreUnavailableError while the database cannot serve, and SchemaError where its schema is not this version's.
+    Owns the connection pools; every statement of the store runs in a transaction from here. A transaction
+    raises StoreUnavailableError while the database cannot serve, and DatabaseSchemaError where its schema is of
+    another version.
     """
 
     def __init__(self, url: str):
@@ -70,13 +71,13 @@ class Database:
 
     @contextmanager
     def write_transaction(self) -> Iterator[sa.Connection]:
-        """A transaction that commits everything or nothing. Raises StoreUnavailableError and SchemaError."""
+        """A transaction that commits everything or nothing. Raises StoreUnavailableError and DatabaseSchemaError."""
         with translate_driver_errors(), self.writer.begin() as connection:
             yield connection
 
     @contextmanager
     def read_transaction(self) -> Iterator[sa.Connection]:
-        """A consistent view of the database. Raises StoreUnavailableError and SchemaError."""
+        """A consistent view of the database. Raises StoreUnavailableError and DatabaseSchemaError."""
         with translate_driver_errors(), self.reader.connect() as connection, connection.begin():
             yield connection
 

@@ -1,7 +1,7 @@
 """The errors of the store.
 
     StoreUnavailableError   the database cannot serve the call now; the same call may succeed later
-    SchemaError             the schema is missing, newer, or not Watchdog's: an operator has to act
+    DatabaseSchemaError             the schema is missing, newer, or not Watchdog's: an operator has to act
 
 Both are raised by the transactions of `Database`, which is the only place that interprets what a driver raises.
 Any other `sqlalchemy.exc.DBAPIError` is a fault of the statement or of its values and passes through unchanged.
@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 UNDEFINED_TABLE_SQLSTATE, UNDEFINED_COLUMN_SQLSTATE = "42P01", "42703"
-REFUSED_SQLSTATES = ("42501", "25006", "3F000")
+REPAIRABLE_SQLSTATES = ("42501", "25006", "3F000")
 """Missing privilege, read-only server, missing schema: an operator can repair these while Watchdog runs."""
 LIMIT_EXCEEDED_SQLSTATE_CLASS = "54"
 """A limit of the server, such as a value too long for an index. The driver reports it as operational, yet a retry never
@@ -32,26 +32,26 @@ class StoreUnavailableError(Exception):
     """
 
 
-class SchemaError(Exception):
+class DatabaseSchemaError(Exception):
     """The schema of the database is missing, newer than this version, or another program's tables are in the way."""
 
 
 @contextmanager
 def translate_driver_errors() -> Iterator[None]:
-    """Raises StoreUnavailableError or SchemaError for errors of the driver that mean one of these."""
+    """Raises StoreUnavailableError or DatabaseSchemaError for errors of the driver that mean one of these."""
     try:
         yield
     except sa.exc.TimeoutError as e:  # every connection of the pool is in use
         raise StoreUnavailableError(str(e).splitlines()[0]) from e
     except DBAPIError as e:
-        if _is_unavailable(e):
+        if _is_store_unavailable_error(e):
             raise StoreUnavailableError(_first_line(e)) from e
-        if _is_schema_missing(e):
-            raise SchemaError("the database has no schema of this version: run `watchdog db upgrade`") from e
+        if _is_schema_missing_error(e):
+            raise DatabaseSchemaError("the database has no schema of this version: run `watchdog db upgrade`") from e
         raise
 
 
-def _is_unavailable(error: DBAPIError) -> bool:
+def _is_store_unavailable_error(error: DBAPIError) -> bool:
     if isinstance(error.orig, sqlite3.Error):
         if type(error.orig) is sqlite3.DatabaseError:  # not a database, or a damaged one
             return True
@@ -60,18 +60,18 @@ def _is_unavailable(error: DBAPIError) -> bool:
     if error.connection_invalidated:
         return True
     sqlstate = getattr(error.orig, "sqlstate", None) or ""
-    if sqlstate in REFUSED_SQLSTATES:
+    if sqlstate in REPAIRABLE_SQLSTATES:
         return True
     limit_exceeded = sqlstate.startswith(LIMIT_EXCEEDED_SQLSTATE_CLASS)
     return isinstance(error, OperationalError | InterfaceError) and not limit_exceeded
 
 
-def _is_schema_missing(error: DBAPIError) -> bool:
+def _is_schema_missing_error(error: DBAPIError) -> bool:
     undefined = getattr(error.orig, "sqlstate", None) in (UNDEFINED_TABLE_SQLSTATE, UNDEFINED_COLUMN_SQLSTATE)
     return undefined or str(error.orig).startswith(("no such table", "no such column"))
 
 
-def describe_error(error: Exception) -> str:
+def describe_store_error(error: Exception) -> str:
     """The type and message of any error. Of a driver's error only the first line: the others quote values."""
     if isinstance(error, StoreUnavailableError):
         return str(error)

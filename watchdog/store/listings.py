@@ -13,15 +13,21 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from watchdog.domain.formatting import HOUR_MS
-from watchdog.domain.listings import listings_from_json, listings_to_json
-from watchdog.domain.model import Listings, Result
-from watchdog.domain.rules.engine import FACTS_TYPES
-from watchdog.store.codec import RESULT_FIELDS, dumps, encode_json, loads, result_from_row
+from watchdog.domain.listings import listings_from_diff_json, listings_to_diff_json
+from watchdog.domain.model import ListingsByRule, ProbeResult
+from watchdog.domain.rules.engine import FACTS_TYPE_BY_RULE
+from watchdog.store.codec import (
+    RESULT_COLUMN_NAMES,
+    decode_nullable_json,
+    encode_json,
+    encode_storable_json,
+    result_from_row,
+)
 from watchdog.store.tables import results
 
 FULL_LISTING_INTERVAL_MS = HOUR_MS
 """One result in each of these holds all facts."""
-MAX_CACHED_SLOTS = 4
+MAX_CACHED_LISTINGS_PER_PROBE = 4
 """Of each probe."""
 ResultKey = tuple[int, int, str]
 """(probe, slot, location)"""
@@ -31,7 +37,7 @@ class StoredListings(NamedTuple):
     """The listings of one result, with the base of its chain."""
 
     base_slot: int
-    listings: Listings
+    listings: ListingsByRule
 
 
 class ListingCache:
@@ -64,12 +70,12 @@ class ListingCache:
         for (probe, slot, location), stored in self._staged.items():
             entries = self._committed.setdefault((probe, location), {})
             entries[slot] = stored
-            for old in sorted(entries)[:-MAX_CACHED_SLOTS]:
+            for old in sorted(entries)[:-MAX_CACHED_LISTINGS_PER_PROBE]:
                 del entries[old]
         self._staged.clear()
 
 
-def encode_listings(result: Result, cache: ListingCache) -> tuple[StoredListings | None, str | None]:
+def encode_listings(result: ProbeResult, cache: ListingCache) -> tuple[StoredListings | None, str | None]:
     """The result's listings as the text of `results.facts`, with what to cache once they are committed."""
     if not result.listings:
         return None, None
@@ -80,42 +86,42 @@ def encode_listings(result: Result, cache: ListingCache) -> tuple[StoredListings
     ):
         previous = cache.committed((result.probe, result.previous_slot, result.location))
     base_slot, base = (result.slot, {}) if previous is None else previous
-    value = listings_to_json(result.listings, base)
-    text, listings = dumps(value), result.listings
+    value = listings_to_diff_json(result.listings, base)
+    text, listings = encode_storable_json(value), result.listings
     if text != encode_json(value):  # characters were replaced: what is judged is what is stored
-        listings = listings_from_json(loads(text), base, FACTS_TYPES)
+        listings = listings_from_diff_json(decode_nullable_json(text), base, FACTS_TYPE_BY_RULE)
     return StoredListings(base_slot, listings), text
 
 
-def read_results(
+def results_from_rows(
     connection: sa.Connection, rows: Iterable[Sequence[Any]], cache: ListingCache | None = None
-) -> Iterator[Result]:
+) -> Iterator[ProbeResult]:
     """Results with their listings, from rows of RESULT_COLUMNS.
 
     Rows of one probe in the order of their slots need the fewest queries. A row whose chain has been deleted has no
     listings.
     """
-    decoded: dict[ResultKey, Listings | None] = {}
+    decoded: dict[ResultKey, ListingsByRule | None] = {}
     for row in rows:
-        values = dict(zip(RESULT_FIELDS, row, strict=True))
+        values = dict(zip(RESULT_COLUMN_NAMES, row, strict=True))
         key = (values["probe"], values["slot"], values["location"])
         listings = None
         if values["facts"] is not None:
-            listings = _decode(connection, values, decoded, cache)
+            listings = _decode_listings(connection, values, decoded, cache)
             decoded[key] = listings
         yield result_from_row(row)._replace(listings=listings or {})
 
 
-def _decode(
+def _decode_listings(
     connection: sa.Connection,
     values: dict[str, Any],
-    decoded: dict[ResultKey, Listings | None],
+    decoded: dict[ResultKey, ListingsByRule | None],
     cache: ListingCache | None,
-) -> Listings | None:
+) -> ListingsByRule | None:
     probe, slot, location, base_slot = (values[name] for name in ("probe", "slot", "location", "facts_base"))
     if cache is not None and (cached := cache.get((probe, slot, location))) is not None:
         return cached.listings
-    base: Listings | None = {}
+    base: ListingsByRule | None = {}
     if base_slot != slot:
         previous = (probe, values["previous_slot"], location)
         if previous in decoded:
@@ -123,11 +129,15 @@ def _decode(
         elif cache is not None and (cached := cache.get(previous)) is not None:
             base = cached.listings
         else:
-            base = _read_chain(connection, previous, base_slot)
-    return None if base is None else listings_from_json(loads(values["facts"]), base, FACTS_TYPES)
+            base = _load_listing_chain(connection, previous, base_slot)
+    return (
+        None
+        if base is None
+        else listings_from_diff_json(decode_nullable_json(values["facts"]), base, FACTS_TYPE_BY_RULE)
+    )
 
 
-def _read_chain(connection: sa.Connection, key: ResultKey, base_slot: int) -> Listings | None:
+def _load_listing_chain(connection: sa.Connection, key: ResultKey, base_slot: int) -> ListingsByRule | None:
     """The listings of a result, from the row that holds all facts up to its own. None: the chain is not complete."""
     probe, slot, location = key
     chain = sa.select(results.c.slot, results.c.facts).where(
@@ -136,10 +146,10 @@ def _read_chain(connection: sa.Connection, key: ResultKey, base_slot: int) -> Li
         results.c.slot.between(base_slot, slot),
         results.c.facts_base == base_slot,
     )
-    listings: Listings = {}
+    listings: ListingsByRule = {}
     last = None
     for last, text in connection.execute(chain.order_by(results.c.slot)):
         if not listings and last != base_slot:
             return None
-        listings = listings_from_json(loads(text), listings, FACTS_TYPES)
+        listings = listings_from_diff_json(decode_nullable_json(text), listings, FACTS_TYPE_BY_RULE)
     return listings if last == slot else None

@@ -120,7 +120,7 @@ results = Table(
     sqlite_with_rowid=False,
 )  # fmt: skip
 RESULT_COLUMNS = [column for column in results.c if column.name != "recorded_at"]
-"""The columns that make a `Result`, in the order of its fields."""
+"""The columns that make a `ProbeResult`, in the order of its fields."""
 
 evidence = Table(
     "evidence", metadata,

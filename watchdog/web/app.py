@@ -22,7 +22,7 @@ from watchdog.web.routes.sign_in import create_sign_in_router
 from watchdog.web.templating import SECURITY_HEADERS, PageRenderer
 
 
-def create_app(
+def create_web_app(
     *,
     run_read_query: ReadQueryRunner,
     clock: Callable[[], int],
@@ -34,7 +34,7 @@ def create_app(
     config_warnings: Sequence[str] = (),
     mcp_app: AsgiLifespanApp,
 ) -> FastAPI:
-    """The application with all routes but check-ins, which CheckInEndpoint puts in front of it.
+    """The application with all routes but check-ins, which CheckInMiddleware puts in front of it.
 
     `clock`: epoch ms. `not_ready_reason`: why the service is not ready, for people; empty if it is. `list_notes`: what
     else operators should know, with or without the names of probes. `api_keys`: without any, operators' pages are

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, format_time_of_day
 from watchdog.store.read.status import ResultRow
 
-CHART_WINDOWS_MS = (
+CHART_WINDOW_LENGTHS_AND_STEPS_MS = (
     (5 * MINUTE_MS, 5 * SECOND_MS),
     (20 * MINUTE_MS, 10 * SECOND_MS),
     (HOUR_MS, 30 * SECOND_MS),
@@ -46,7 +46,10 @@ class ChartWindow(NamedTuple):
 def choose_chart_window(runs: Sequence[ResultRow], now: int) -> ChartWindow:
     """The shortest window that holds all of `runs`, at most a day. A point is at least as long as their interval."""
     age = now - runs[0].slot if runs else 0
-    length, step = next((window for window in CHART_WINDOWS_MS if age <= window[0]), CHART_WINDOWS_MS[-1])
+    length, step = next(
+        (window for window in CHART_WINDOW_LENGTHS_AND_STEPS_MS if age <= window[0]),
+        CHART_WINDOW_LENGTHS_AND_STEPS_MS[-1],
+    )
     intervals = [later.slot - earlier.slot for earlier, later in pairwise(runs)]
     interval = median_high(intervals) if intervals else 0
     if interval > step:

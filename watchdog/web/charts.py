@@ -28,7 +28,7 @@ AxisMapping: TypeAlias = Callable[[float], float]
 DAY_BAR_HEIGHTS = {HealthState.UP: 18, HealthState.DEGRADED: 25, HealthState.DOWN: 32, HealthState.UNKNOWN: 3}
 """The worse the day, the taller its bar; no data is a stub."""
 
-STATE_CSS_CLASSES = {
+HEALTH_STATE_CSS_CLASSES = {
     HealthState.UP: "d-up",
     HealthState.DEGRADED: "d-degraded",
     HealthState.DOWN: "d-down",
@@ -56,7 +56,7 @@ def render_day_bars(days: Sequence[tuple[HealthState, str]], label: str) -> Mark
             paths[state].append(d)
         else:
             titled.append(
-                Markup('<path class="%s" d="%s"><title>%s</title></path>') % (STATE_CSS_CLASSES[state], d, title)
+                Markup('<path class="%s" d="%s"><title>%s</title></path>') % (HEALTH_STATE_CSS_CLASSES[state], d, title)
             )
     out = Markup('<svg viewBox="0 0 {} {}" preserveAspectRatio="none" role="img" aria-label="{}">').format(
         max(1, len(days)) * width, height, label
@@ -75,7 +75,7 @@ def render_sparkline(values: Sequence[SparklineValue], width: int = 112, height:
     high = high if high > low * 1.6 else low * 1.6 + 1  # small variations stay small
     low = min(low, high * 0.2)
     step = (width - 6) / max(1, len(values) - 1)
-    line = _line_path([None if v == "x" else v for v in values], lambda i: 3 + i * step,
+    line = _svg_line_path([None if v == "x" else v for v in values], lambda i: 3 + i * step,
                  lambda v: height - 4 - (v - low) / (high - low) * (height - 8))  # fmt: skip
     crosses, runs = [], []
     for i, v in enumerate(values):
@@ -128,11 +128,11 @@ class ChartScale:
     def plot_height(self) -> int:
         return self.height - self.top_margin - self.bottom_margin
 
-    def y_position(self, value: float) -> float:
+    def y_in_chart(self, value: float) -> float:
         return self.top_margin + self.plot_height * (1 - value / self.max_value)
 
-    def plot_y_position(self, value: float) -> float:
-        return self.y_position(value) - self.top_margin
+    def y_in_plot(self, value: float) -> float:
+        return self.y_in_chart(value) - self.top_margin
 
     def x_position(self, index: float) -> float:
         """0 to 1000: the middle of the point's share of the width."""
@@ -162,10 +162,10 @@ def render_latency_chart(
     out += Markup(
         '<svg class="plot" x="0" y="{}" width="100%" height="{h}" viewBox="0 0 1000 {h}" preserveAspectRatio="none">'
     ).format(scale.top_margin, h=scale.plot_height)
-    out += Markup('<path class="area" d="{}"/>').format(_area_path(p50, p95, scale.x_position, scale.plot_y_position))
+    out += Markup('<path class="area" d="{}"/>').format(_svg_area_path(p50, p95, scale.x_position, scale.y_in_plot))
     for name, values in (("p95", p95), ("p50", p50)):
         out += Markup('<path class="{}" d="{}"/>').format(
-            name, _line_path(values, scale.x_position, scale.plot_y_position)
+            name, _svg_line_path(values, scale.x_position, scale.y_in_plot)
         )
     out += Markup("</svg>") + _render_line_labels(scale, p50, p95)
     out += _render_limit_line(scale, limit)
@@ -194,8 +194,8 @@ def render_count_chart(
     ).format(
         scale.top_margin,
         h=scale.plot_height,
-        area=_area_path([0.0] * len(values), values, scale.x_position, scale.plot_y_position),
-        line=_line_path(values, scale.x_position, scale.plot_y_position),
+        area=_svg_area_path([0.0] * len(values), values, scale.x_position, scale.y_in_plot),
+        line=_svg_line_path(values, scale.x_position, scale.y_in_plot),
     )
     return out + _render_limit_line(scale, limit) + _render_time_axis(scale, time_labels) + Markup("</svg>")
 
@@ -216,14 +216,14 @@ def render_canary_chart(
     ceiling, step = choose_axis_scale(peak)
     scale = ChartScale(height, ceiling, len(timings))
     out = Markup('<svg height="{}" role="img" aria-label="{}">').format(height, label) + _render_grid(scale, step, None)
-    baseline, width = scale.y_position(0), 68 / max(1, len(timings))
+    baseline, width = scale.y_in_chart(0), 68 / max(1, len(timings))
     for i, column in enumerate(timings):
         if column is None:
             continue
         x, y = scale.x_position(i) / 10 - width / 2, baseline
         for name, ms in (("wait", column.pick_up_ms), ("work", column.processing_ms)):
             if ms:
-                bar_height = max(baseline - scale.y_position(ms), 1)
+                bar_height = max(baseline - scale.y_in_chart(ms), 1)
                 y -= bar_height
                 out += _svg_rect(name, x, y, width, bar_height)
         if column.failed:
@@ -248,8 +248,8 @@ def _render_limit_line(scale: ChartScale, limit: LimitLine | None) -> Markup:
         '<line class="limit" x1="0" x2="100%" y1="{y}" y2="{y}"/>'
         '<text class="t-limit" x="100%" y="{ty}" text-anchor="end">{text}</text>'
     ).format(
-        y=format_svg_number(scale.y_position(limit.value)),
-        ty=format_svg_number(scale.y_position(limit.value) - 5),
+        y=format_svg_number(scale.y_in_chart(limit.value)),
+        ty=format_svg_number(scale.y_in_chart(limit.value) - 5),
         text=limit.label,
     )
 
@@ -260,8 +260,8 @@ def _render_grid(
     """Lines at round values, except close to the limit line."""
     out = Markup()
     for i in range(floor(scale.max_value / step + 1e-9) + 1):
-        y = scale.y_position(i * step)
-        if limit is None or abs(y - scale.y_position(limit.value)) >= 14:
+        y = scale.y_in_chart(i * step)
+        if limit is None or abs(y - scale.y_in_chart(limit.value)) >= 14:
             out += Markup(
                 '<line class="grid" x1="0" x2="100%" y1="{y}" y2="{y}"/>'
                 '<text x="0" dx="-8" y="{ty}" text-anchor="end">{text}</text>'
@@ -279,7 +279,7 @@ def _render_line_labels(scale: ChartScale, p50: Sequence[ChartValue], p95: Seque
     for name, values in (("p95", p95), ("p50", p50)):
         if present := [(i, v) for i, v in enumerate(values) if v is not None]:
             index, value = present[-1]
-            ends.append((name, scale.x_position(index) / 10, scale.y_position(value) + 4))
+            ends.append((name, scale.x_position(index) / 10, scale.y_in_chart(value) + 4))
     if len(ends) == 2 and ends[1][2] - ends[0][2] < 12:
         middle = (ends[0][2] + ends[1][2]) / 2
         ends = [(name, x, middle + shift) for (name, x, _), shift in zip(ends, (-6, 6), strict=True)]
@@ -348,7 +348,7 @@ def render_state_timeline(parts: Iterable[tuple[HealthState, float, float]], lab
     for state, start, stop in parts:
         h = heights[state]
         out += Markup('<rect class="{}" x="{}%" y="{}" width="{}%" height="{}"/>').format(
-            STATE_CSS_CLASSES[state],
+            HEALTH_STATE_CSS_CLASSES[state],
             format_svg_number(start * 100),
             18 - h,
             format_svg_number(max((stop - start) * 100 - 0.1, 0.3)),
@@ -357,7 +357,7 @@ def render_state_timeline(parts: Iterable[tuple[HealthState, float, float]], lab
     return out + Markup("</svg>")
 
 
-def _split_at_gaps(values: Sequence[ChartValue]) -> Iterator[list[tuple[int, float]]]:
+def _split_at_missing_values(values: Sequence[ChartValue]) -> Iterator[list[tuple[int, float]]]:
     """Runs of consecutive values as (index, value)."""
     run: list[tuple[int, float]] = []
     for i, v in enumerate(values):
@@ -370,21 +370,21 @@ def _split_at_gaps(values: Sequence[ChartValue]) -> Iterator[list[tuple[int, flo
         yield run
 
 
-def _line_path(values: Sequence[ChartValue], x: AxisMapping, y: AxisMapping) -> str:
+def _svg_line_path(values: Sequence[ChartValue], x: AxisMapping, y: AxisMapping) -> str:
     """A single value becomes a dot: a line of almost no length with round ends."""
     return "".join(
         "M"
         + "L".join(f"{format_svg_number(x(i))} {format_svg_number(y(v))}" for i, v in run)
         + ("h.01" if len(run) == 1 else "")
-        for run in _split_at_gaps(values)
+        for run in _split_at_missing_values(values)
     )
 
 
-def _area_path(low: Sequence[ChartValue], high: Sequence[ChartValue], x: AxisMapping, y: AxisMapping) -> str:
+def _svg_area_path(low: Sequence[ChartValue], high: Sequence[ChartValue], x: AxisMapping, y: AxisMapping) -> str:
     """The area between two lines, where both have a value."""
     both: list[ChartValue] = [None if a is None or b is None else b for a, b in zip(low, high, strict=True)]
     out = []
-    for run in _split_at_gaps(both):
+    for run in _split_at_missing_values(both):
         upper = [f"{format_svg_number(x(i))} {format_svg_number(y(v))}" for i, v in run]
         lower = [
             f"{format_svg_number(x(i))} {format_svg_number(y(v))}"

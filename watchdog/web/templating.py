@@ -21,7 +21,7 @@ from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.resources import resource_path
 
 PAGE_STATE_LABELS = {**HEALTH_STATE_LABELS, HealthState.UNKNOWN: "No data"}
-MAX_EXCERPT_CHARS = 300
+MAX_PAGE_EXCERPT_CHARS = 300
 """Characters of a target's text that a page shows."""
 NO_STORE_HEADERS = {"Cache-Control": "no-store"}
 """Headers of every response that is not public."""
@@ -33,7 +33,7 @@ SECURITY_HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 """Headers of every response."""
-HTTP_URL_PATTERN = re.compile(r"https?://", re.IGNORECASE)
+HTTP_URL_PREFIX_PATTERN = re.compile(r"https?://", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class PageRenderer:
             "time_with_seconds": _time_with_seconds_filter,
             "time_ago": _time_ago_filter,
             "date": _date_filter,
-            "milliseconds": format_milliseconds,
+            "milliseconds": format_milliseconds_number,
             "excerpt": truncate_excerpt,
             "drop_empty": drop_empty_values,
             "is_http_url": is_http_url,
@@ -127,18 +127,18 @@ def _time_with_seconds_filter(context: Context, at: int) -> str:
 
 def is_http_url(url: str) -> bool:
     """Whether a configured URL may become a link: only http and https may."""
-    return HTTP_URL_PATTERN.match(url) is not None
+    return HTTP_URL_PREFIX_PATTERN.match(url) is not None
 
 
 def truncate_excerpt(text: str) -> str:
     """A target's text, cut to MAX_EXCERPT_CHARS."""
-    return truncate_with_ellipsis(text, MAX_EXCERPT_CHARS)
+    return truncate_with_ellipsis(text, MAX_PAGE_EXCERPT_CHARS)
 
 
 def drop_empty_values(values: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in values.items() if value}
 
 
-def format_milliseconds(ms: float) -> str:
+def format_milliseconds_number(ms: float) -> str:
     """Milliseconds without their unit: "0.4", "182", "2 914"."""
     return f"{ms:.1f}".removesuffix(".0") if ms < 10 else formatting.format_number(round(ms))

@@ -19,14 +19,14 @@ from tests.support.builders import (
 from watchdog.domain import rules
 from watchdog.domain.model import AlertState, Finding, IncidentEvent, IncidentTransition
 from watchdog.domain.rules import (
-    HEALTH_STATE_BY_RULE,
+    INCIDENT_HEALTH_STATE_BY_RULE,
     AlertStates,
     apply_finding,
     derive_health_state,
     fold_results,
     stale,
 )
-from watchdog.domain.rules.engine import apply_result, derive_incident_id
+from watchdog.domain.rules.engine import derive_incident_id, fold_result
 
 KEY = ("availability", "")
 OPENED_FOR = derive_incident_id(PROBE_DATABASE_ID, *KEY, SLOT_INTERVAL_MS)
@@ -236,10 +236,10 @@ def test_staleness_opens_and_resolves_at_once_regardless_of_thresholds() -> None
     alert_states: AlertStates = {}
     out: list[IncidentTransition] = []
     apply_finding(alert_policy(3, 3), alert_states, SLOT_INTERVAL_MS, stale.stale_finding(300_000), out)
-    apply_result(alert_policy(3, 3), alert_states, make_result("f", 9), out)
+    fold_result(alert_policy(3, 3), alert_states, make_result("f", 9), out)
     assert describe_transitions(out) == ["opened stale at 1: no_data", "resolved stale at 9"]
     assert out[0].message == "no result for 5\N{NO-BREAK SPACE}min"
-    assert stale.fresh_finding() == Finding(*stale.ALERT_STATE_KEY, False)
+    assert stale.fresh_finding() == Finding(*stale.STALE_ALERT_STATE_KEY, False)
 
 
 @pytest.mark.parametrize(
@@ -254,8 +254,8 @@ def test_staleness_opens_and_resolves_at_once_regardless_of_thresholds() -> None
 def test_outcomes_that_resolve_staleness(sentence: str, outcome: str, ends: bool) -> None:
     alert_states: AlertStates = {}
     apply_finding(alert_policy(), alert_states, SLOT_INTERVAL_MS, stale.stale_finding(300_000), [])
-    apply_result(alert_policy(), alert_states, make_result(outcome, 9), [])
-    assert (stale.ALERT_STATE_KEY not in alert_states) is ends, sentence
+    fold_result(alert_policy(), alert_states, make_result(outcome, 9), [])
+    assert (stale.STALE_ALERT_STATE_KEY not in alert_states) is ends, sentence
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,9 @@ def test_the_state_of_a_probe_is_the_worst_of_its_open_findings(
 
 def test_every_rule_is_registered() -> None:
     modules = [import_module(f"{rules.__name__}.{module.name}") for module in iter_modules(rules.__path__)]
-    assert {module.RULE_NAME for module in modules if hasattr(module, "RULE_NAME")} == set(HEALTH_STATE_BY_RULE)
+    assert {module.RULE_NAME for module in modules if hasattr(module, "RULE_NAME")} == set(
+        INCIDENT_HEALTH_STATE_BY_RULE
+    )
 
 
 # ------------------------------------------------------------------------------------------ the cause of an incident

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.support.builders import SLOT_INTERVAL_MS, alert_policy, describe_transitions, make_result, make_results
-from watchdog.domain.model import AlertState, Result
+from watchdog.domain.model import AlertState, ProbeResult
 from watchdog.domain.rules import AlertStates, FoldResult, fold_results, stale
 
 AVAILABILITY = ("availability", "")
@@ -21,7 +21,7 @@ def always(_: int) -> bool:
     return True
 
 
-def chain(*rows: tuple[int, int | None, str]) -> list[Result]:
+def chain(*rows: tuple[int, int | None, str]) -> list[ProbeResult]:
     """(slot, the slot claimed before it, outcome), in minutes."""
     return [
         make_result(letter, slot, previous_slot=None if prev is None else prev * SLOT_INTERVAL_MS)
@@ -31,7 +31,7 @@ def chain(*rows: tuple[int, int | None, str]) -> list[Result]:
 
 class Row(NamedTuple):
     sentence: str
-    rows: list[Result]
+    rows: list[ProbeResult]
     bad: int
     """The number of consecutive failures after the fold."""
     cursor: int
@@ -151,7 +151,7 @@ THRESHOLD_MS = 300_000
 
 class StalenessCase(NamedTuple):
     sentence: str
-    rows: list[Result]
+    rows: list[ProbeResult]
     staleness_events: list[int]
     """The slots after which staleness was recorded."""
     changes: list[str]
@@ -209,7 +209,7 @@ def test_staleness_events(row: StalenessCase) -> None:
     staleness_events = [(slot * SLOT_INTERVAL_MS, THRESHOLD_MS) for slot in row.staleness_events]
     done = fold_results(alert_policy(3, 3), alert_states, -1, row.rows, never, staleness_events)
     assert describe_transitions(done.transitions) == row.changes
-    assert (stale.ALERT_STATE_KEY in alert_states) is (bool(row.changes) and "opened" in row.changes[-1])
+    assert (stale.STALE_ALERT_STATE_KEY in alert_states) is (bool(row.changes) and "opened" in row.changes[-1])
 
 
 def test_a_staleness_event_has_its_duration() -> None:

@@ -24,10 +24,10 @@ from tests.support.builders import (
     task_aged,
 )
 from watchdog.domain.limits import JobLimits
-from watchdog.domain.model import AlertState, Finding, IncidentTransition, ReportedTask, Result
+from watchdog.domain.model import AlertState, Finding, IncidentTransition, McpTaskFacts, ProbeResult
 from watchdog.domain.observations import JobFacts
 from watchdog.domain.rules import AlertStates, evaluate_rules, fold_results
-from watchdog.domain.rules.engine import apply_result, listed_subjects, vanished_subject_findings
+from watchdog.domain.rules.engine import fold_result, good_findings_of_vanished_subjects, listed_subjects
 
 MIN, HOUR = 60_000, 3_600_000
 NB = "\N{NO-BREAK SPACE}"
@@ -35,13 +35,13 @@ NB = "\N{NO-BREAK SPACE}"
 
 class Row(NamedTuple):
     sentence: str
-    result: Result
+    result: ProbeResult
     findings: list[tuple[Any, ...]]
     """(subject, bad, reason, message), the last two left out when empty."""
     tasks: Mapping[str, int] = {}
 
 
-def bad_task(outcome: str, reason: str, listing: Mapping[str, ReportedTask] | None) -> Result:
+def bad_task(outcome: str, reason: str, listing: Mapping[str, McpTaskFacts] | None) -> ProbeResult:
     return make_result(outcome, reason=reason, message="no reply", tasks=listing)
 
 
@@ -84,7 +84,7 @@ UNJUDGED = [
 ]
 
 
-def listed(**tasks: ReportedTask) -> Result:
+def listed(**tasks: McpTaskFacts) -> ProbeResult:
     return make_result("p", tasks=tasks)
 
 
@@ -95,7 +95,7 @@ TASK = [
     Row("a failed task is bad", listed(a=FAILED_TASK), [("a", True, "task.failed", "task a failed: no space left")]),
     Row(
         "a failed task without an error is bad",
-        listed(a=ReportedTask(ok=False)),
+        listed(a=McpTaskFacts(ok=False)),
         [("a", True, "task.failed", "task a failed")],
     ),
     Row(
@@ -218,7 +218,7 @@ TASK = [
     ),
     Row(
         "a task that never ran and is listed for the first time is good",
-        listed(a=ReportedTask(ok=True)),
+        listed(a=McpTaskFacts(ok=True)),
         [("a", False)],
         tasks={"a": MIN},
     ),
@@ -299,7 +299,7 @@ def test_only_bad_findings_have_a_reason(outcome: str) -> None:
 def test_a_failure_caused_by_a_task_is_one_incident() -> None:
     row = make_result("f", reason="expectation.failed", message="not ok", tasks={"a": FAILED_TASK, "b": OK_TASK})
     out: list[IncidentTransition] = []
-    apply_result(alert_policy(), {}, row, out)
+    fold_result(alert_policy(), {}, row, out)
     assert describe_transitions(out) == ["opened task[a] at 1: task.failed"]
 
 
@@ -318,7 +318,7 @@ def test_availability_recovers_when_a_task_turns_out_to_be_the_cause() -> None:
 
 class UnlistedCase(NamedTuple):
     sentence: str
-    after_it: list[Result]
+    after_it: list[ProbeResult]
     changes: list[str]
     tasks: Mapping[str, int] = {}
 
@@ -390,7 +390,7 @@ def test_unlisted_subjects(row: UnlistedCase) -> None:
 def test_an_unlisted_subject_gets_one_good_finding() -> None:
     suspect = AlertState(1, 0, MIN, None)
     alert_states = {("task", "a"): suspect, ("task", "b"): suspect, ("preference", "a"): suspect}
-    vanished = vanished_subject_findings(
+    vanished = good_findings_of_vanished_subjects(
         alert_states, make_result("f", tasks={"b": OK_TASK}), [Finding("task", "b", False)]
     )
     assert vanished == [Finding("task", "a", False, "subject.no_longer_listed")]

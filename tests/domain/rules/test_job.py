@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 
 from watchdog.domain.limits import JobLimits
-from watchdog.domain.model import Incident, Listing, ProbeInfo, Severity
+from watchdog.domain.model import Incident, ProbeInfo, Severity, SubjectListing
 from watchdog.domain.observations import JobFacts
-from watchdog.domain.probe_state import JobRecord, JobState
+from watchdog.domain.probe_state import JobStateRecord, SavedJobState
 from watchdog.domain.rules.job import (
     JobVerdict,
     evaluate_job,
     evaluate_job_facts,
     evaluate_listed_job,
     is_heartbeat,
-    merge_job_state,
+    merge_saved_job_state,
 )
 from watchdog.domain.schedule import CronSchedule
 
@@ -175,21 +175,25 @@ def test_the_next_run_is_taken_from_schedule_or_source() -> None:
 
 
 def test_facts_that_the_source_no_longer_reports_are_kept() -> None:
-    facts, state = merge_job_state(JobFacts("backup", **NIGHTLY, **HEALTHY), JobLimits(), None, NOON)
-    assert state == JobState("0 3 * * * UTC", NOON, facts.last_start, facts.last_end, facts.last_ok, HOUR)
-    later, still = merge_job_state(JobFacts("backup", **NIGHTLY), JobLimits(), state, NOON + HOUR)
+    facts, state = merge_saved_job_state(JobFacts("backup", **NIGHTLY, **HEALTHY), JobLimits(), None, NOON)
+    assert state == SavedJobState("0 3 * * * UTC", NOON, facts.last_start, facts.last_end, facts.last_ok, HOUR)
+    later, still = merge_saved_job_state(JobFacts("backup", **NIGHTLY), JobLimits(), state, NOON + HOUR)
     assert still == state
     assert (later.last_start, later.last_end, later.duration) == (facts.last_start, facts.last_end, HOUR)
 
 
 def test_the_newest_facts_are_stored() -> None:
-    facts, state = merge_job_state(JobFacts("backup", running_since=NOON, last_ok=NOON - DAY), JobLimits(), None, NOON)
+    facts, state = merge_saved_job_state(
+        JobFacts("backup", running_since=NOON, last_ok=NOON - DAY), JobLimits(), None, NOON
+    )
     assert (facts.last_start, state.last_start, state.last_ok) == (NOON, NOON, NOON - DAY)
-    facts, state = merge_job_state(JobFacts("backup"), JobLimits(), state, NOON)
+    facts, state = merge_saved_job_state(JobFacts("backup"), JobLimits(), state, NOON)
     assert (facts.last_start, state.last_start, state.last_ok) == (NOON, NOON, NOON - DAY)
-    _, state = merge_job_state(JobFacts("backup", last_ok=NOON, last_end=NOON, duration=5), JobLimits(), state, NOON)
+    _, state = merge_saved_job_state(
+        JobFacts("backup", last_ok=NOON, last_end=NOON, duration=5), JobLimits(), state, NOON
+    )
     assert (state.last_ok, state.duration) == (NOON, 5)
-    _, state = merge_job_state(JobFacts("backup", last_end=NOON, duration=7), JobLimits(), state, NOON)
+    _, state = merge_saved_job_state(JobFacts("backup", last_end=NOON, duration=7), JobLimits(), state, NOON)
     assert state.duration == 7
 
 
@@ -217,29 +221,31 @@ FAILED: dict[str, Any] = {"last_end": NOON - DAY, "failures": 2, "error": "disk 
 def test_failures_are_counted_up_to_the_newest_known_end(
     first: dict[str, Any], then: dict[str, Any], expected: tuple[int, str]
 ) -> None:
-    _, state = merge_job_state(JobFacts("backup", **first), JobLimits(), None, NOON)
-    facts, still = merge_job_state(JobFacts("backup", **then), JobLimits(), state, NOON)
+    _, state = merge_saved_job_state(JobFacts("backup", **first), JobLimits(), None, NOON)
+    facts, still = merge_saved_job_state(JobFacts("backup", **then), JobLimits(), state, NOON)
     assert (facts.failures, facts.error) == expected
     assert still.failures == expected[0]
 
 
 @pytest.mark.parametrize("facts", [JobFacts("backup"), JobFacts("backup", enabled=False, **NIGHTLY)])
 def test_a_job_without_an_enabled_schedule_has_no_schedule_text(facts: JobFacts) -> None:
-    assert merge_job_state(facts, JobLimits(), None, NOON)[1].schedule_text == ""
+    assert merge_saved_job_state(facts, JobLimits(), None, NOON)[1].schedule_text == ""
 
 
 def test_runs_are_expected_from_the_edit_of_a_schedule_on() -> None:
-    _, state = merge_job_state(JobFacts("backup", **NIGHTLY), JobLimits(), None, FIRST_SEEN_AT)
-    facts, edited = merge_job_state(JobFacts("backup", cron="0 11 * * *"), JobLimits(), state, NOON)
+    _, state = merge_saved_job_state(JobFacts("backup", **NIGHTLY), JobLimits(), None, FIRST_SEEN_AT)
+    facts, edited = merge_saved_job_state(JobFacts("backup", cron="0 11 * * *"), JobLimits(), state, NOON)
     assert edited.expected_from == NOON
     assert evaluate(facts, JobLimits(), edited.expected_from, NOON).reason == ""
 
 
 def test_runs_of_an_enabled_job_are_expected_from_then_on() -> None:
-    _, state = merge_job_state(
+    _, state = merge_saved_job_state(
         JobFacts("backup", **NIGHTLY, last_start=FIRST_SEEN_AT), JobLimits(), None, FIRST_SEEN_AT
     )
-    facts, again = merge_job_state(JobFacts("backup", **NIGHTLY, schedule_since=NOON - HOUR), JobLimits(), state, NOON)
+    facts, again = merge_saved_job_state(
+        JobFacts("backup", **NIGHTLY, schedule_since=NOON - HOUR), JobLimits(), state, NOON
+    )
     assert (facts.last_start, again.expected_from) == (FIRST_SEEN_AT, NOON - HOUR)
     assert evaluate(facts, JobLimits(), again.expected_from, NOON).reason == ""
     assert evaluate(facts, JobLimits(), again.expected_from, NOON + DAY).reason == "job.overdue"
@@ -247,10 +253,10 @@ def test_runs_of_an_enabled_job_are_expected_from_then_on() -> None:
 
 def test_runs_are_expected_since_the_source_has_the_schedule() -> None:
     facts = JobFacts("backup", **NIGHTLY, last_start=NOON - 33 * HOUR, schedule_since=NOON - 33 * HOUR)
-    facts, state = merge_job_state(facts, JobLimits(), None, NOON)
+    facts, state = merge_saved_job_state(facts, JobLimits(), None, NOON)
     assert state.expected_from == NOON - 33 * HOUR
     assert evaluate(facts, JobLimits(), state.expected_from, NOON).reason == "job.overdue"
-    later, edited = merge_job_state(facts._replace(cron="0 4 * * *"), JobLimits(), state, NOON)
+    later, edited = merge_saved_job_state(facts._replace(cron="0 4 * * *"), JobLimits(), state, NOON)
     assert edited.expected_from == NOON
     assert evaluate(later, JobLimits(), edited.expected_from, NOON).reason == ""
 
@@ -282,7 +288,9 @@ def test_a_run_that_its_source_lists_for_ever_is_lost_once(
     sentence: str, facts: dict[str, Any], limits: dict[str, Any], reason: str, running_since: int | None
 ) -> None:
     listed, job_limits = JobFacts("backup", **{**RUNNING, **facts}), JobLimits(grace=2 * HOUR, **limits)
-    job = evaluate_job(listed, job_limits, JobRecord("backup", JobState("0 * * * * UTC", FIRST_SEEN_AT)), NOON)
+    job = evaluate_job(
+        listed, job_limits, JobStateRecord("backup", SavedJobState("0 * * * * UTC", FIRST_SEEN_AT)), NOON
+    )
     assert (job.verdict.reason, job.facts.running_since) == (reason, running_since), sentence
     again = evaluate_job(listed, job_limits, job.record, NOON + MIN)
     assert again.verdict.reason == ("" if reason == "job.lost" else reason), sentence
@@ -294,7 +302,7 @@ def test_an_old_lost_run_does_not_hide_a_later_one() -> None:
     end = NOON - 4 * HOUR
     ended: dict[str, Any] = {"last_start": end - HOUR, "last_end": end, "duration": HOUR, "last_ok": end}
     first = JobFacts("backup", cron="0 * * * *", running_since=NOON - 6 * HOUR, worker="a", run_id="7", **ended)
-    record = JobRecord("backup", JobState("0 * * * * UTC", FIRST_SEEN_AT))
+    record = JobStateRecord("backup", SavedJobState("0 * * * * UTC", FIRST_SEEN_AT))
     lost = evaluate_job(first, limits, record, NOON - 3 * HOUR)
     assert lost.verdict.reason == "job.lost"
     second = first._replace(newest_running_since=NOON - 3 * HOUR, last_start=NOON - 3 * HOUR)
@@ -311,21 +319,21 @@ def test_an_old_lost_run_does_not_hide_a_later_one() -> None:
 
 
 def test_a_failure_without_a_known_end_holds_while_the_next_run_is_in_progress() -> None:
-    _, state = merge_job_state(JobFacts("backup", failures=1, error="x"), JobLimits(), None, NOON)
-    facts, _ = merge_job_state(JobFacts("backup", running_since=NOON), JobLimits(), state, NOON)
+    _, state = merge_saved_job_state(JobFacts("backup", failures=1, error="x"), JobLimits(), None, NOON)
+    facts, _ = merge_saved_job_state(JobFacts("backup", running_since=NOON), JobLimits(), state, NOON)
     assert facts.failures == 1
-    first, _ = merge_job_state(JobFacts("backup", running_since=NOON, failures=2), JobLimits(), None, NOON)
+    first, _ = merge_saved_job_state(JobFacts("backup", running_since=NOON, failures=2), JobLimits(), None, NOON)
     assert first.failures == 2
 
 
 def test_an_older_run_does_not_replace_a_newer_one() -> None:
-    _, state = merge_job_state(JobFacts("backup", **NIGHTLY, **HEALTHY), JobLimits(), None, NOON)
+    _, state = merge_saved_job_state(JobFacts("backup", **NIGHTLY, **HEALTHY), JobLimits(), None, NOON)
     older = JobFacts("backup", **NIGHTLY, last_start=NOON - 3 * DAY, last_end=NOON - 3 * DAY, duration=5)
-    _, still = merge_job_state(older, JobLimits(), state, NOON)
+    _, still = merge_saved_job_state(older, JobLimits(), state, NOON)
     assert still == state
 
 
-def listed_job_reason(probe: ProbeInfo, listing: Listing, name: str) -> str | None:
+def listed_job_reason(probe: ProbeInfo, listing: SubjectListing, name: str) -> str | None:
     verdict = evaluate_listed_job(probe, listing, name)
     return None if verdict is None else verdict.reason
 
@@ -333,14 +341,16 @@ def listed_job_reason(probe: ProbeInfo, listing: Listing, name: str) -> str | No
 def test_a_listed_job_is_judged_by_its_own_limits() -> None:
     limits = {"export": JobLimits(max_runtime=HOUR), "*": JobLimits(max_runtime=DAY)}
     probe = ProbeInfo(1, "jobs", "Jobs", "jobs", job_limits=limits)
-    listing = Listing(NOON, {name: JobFacts(name, running_since=NOON - 2 * HOUR) for name in ("export", "import")})
+    listing = SubjectListing(
+        NOON, {name: JobFacts(name, running_since=NOON - 2 * HOUR) for name in ("export", "import")}
+    )
     assert [listed_job_reason(probe, listing, name) for name in listing.subjects] == ["job.stuck", ""]
     assert listed_job_reason(replace(probe, job_limits={}), listing, "export") is None
 
 
 def test_a_listed_job_is_not_stuck_if_its_end_could_not_be_reported() -> None:
     probe = ProbeInfo(1, "jobs", "Jobs", "jobs", job_limits={"*": JobLimits(max_runtime=HOUR)})
-    listing = Listing(NOON, {"export": JobFacts("export", running_since=NOON - 2 * HOUR)})
+    listing = SubjectListing(NOON, {"export": JobFacts("export", running_since=NOON - 2 * HOUR)})
     assert listed_job_reason(probe, listing, "export") == "job.stuck"
     assert listed_job_reason(probe, listing._replace(gaps=((NOON - HOUR, NOON - MIN),)), "export") == ""
 

@@ -10,8 +10,8 @@ from watchdog.domain.limits import JobLimits
 from watchdog.domain.observations import JobFacts
 from watchdog.domain.rules.job import evaluate_job_facts
 from watchdog.domain.rules.job_deadlines import next_job_deadline
-from watchdog.domain.rules.lost_run import run_deadline
-from watchdog.domain.schedule import SENDER_RETRY_WINDOW_MS, CronSchedule, IntervalSchedule
+from watchdog.domain.rules.lost_run import job_run_deadline
+from watchdog.domain.schedule import CHECK_IN_RETRY_WINDOW_MS, CronSchedule, IntervalSchedule
 
 MIN, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 NOON = 1_777_723_200_000
@@ -39,7 +39,7 @@ TABLE: list[tuple[str, dict[str, Any], JobLimits, list[tuple[int, int]], int | N
     ("the run in progress has no limit: it may be lost after one period",
      {**LAST_RUN, "last_start": NOON - MIN, "running_since": NOON - 20 * HOUR}, NIGHTLY, [], NOON + 4 * HOUR + 1),
     ("Watchdog was down until just now", LAST_RUN, NIGHTLY, [(NOON - 9_000, NOON - 1_000)],
-     NOON - 1_000 + SENDER_RETRY_WINDOW_MS),
+     NOON - 1_000 + CHECK_IN_RETRY_WINDOW_MS),
     ("it is disabled", {**LAST_RUN, "enabled": False}, NIGHTLY, [], None),
     ("it has no schedule", LAST_RUN, JobLimits(), [], None),
 ]  # fmt: skip
@@ -96,7 +96,7 @@ def test_no_verdict_changes_before_the_deadline(facts: dict[str, Any]) -> None:
     ],
 )
 def test_when_a_run_should_have_ended(sentence: str, facts: dict[str, Any], limits: JobLimits, after: int) -> None:
-    assert run_deadline(JobFacts("backup", **facts), limits, NOON) == NOON + after, sentence
+    assert job_run_deadline(JobFacts("backup", **facts), limits, NOON) == NOON + after, sentence
 
 
 def test_the_period_of_a_schedule() -> None:

@@ -22,13 +22,13 @@ from watchdog.domain.heartbeat import (
 )
 from watchdog.domain.model import Json
 from watchdog.domain.observations import JobFacts
-from watchdog.domain.probe_state import load_job_record
+from watchdog.domain.probe_state import load_job_state_record
 from watchdog.domain.rules.job import evaluate_job
-from watchdog.domain.rules.job_source import EvaluatedSource
-from watchdog.net import Network
+from watchdog.domain.rules.job_source import EvaluatedJobSource
+from watchdog.net import NetworkAccess
 from watchdog.probes import HeartbeatProbe
-from watchdog.probes.base import RunContext
-from watchdog.probes.jobs import JobOptions, jobs_observation
+from watchdog.probes.base import ProbeAttemptContext
+from watchdog.probes.jobs import JobLimitSettings, build_jobs_observation
 
 FINE = ""
 JOB, NOTHING = JobFacts("backup"), HeartbeatState()
@@ -95,13 +95,13 @@ class ScenarioJob:
         """ "overdue: due 03:00"; empty if the job is fine."""
         assert self.down_since is None
         memory = json.loads(json.dumps(self.memory))
-        context = RunContext(
+        context = ProbeAttemptContext(
             now,
             now,
             5.0,
             "",
             {**memory, HEARTBEAT_STATE_KEY: self.beat.to_json()},
-            Network(),
+            NetworkAccess(),
             gaps=self.gaps,
         )
         options = {name: value for name, value in self.options.items() if value}
@@ -109,12 +109,12 @@ class ScenarioJob:
             probe = {"name": "backup", "heartbeat": {"token": "0123456789abcdef", **options}}
             observation = asyncio.run(HeartbeatProbe.model_validate(probe).observe(context))
         else:
-            facts, plan = self.facts, JobOptions.model_validate(options)
+            facts, plan = self.facts, JobLimitSettings.model_validate(options)
             if self.variant == SOURCE:
                 facts = facts._replace(cron=plan.schedule or "", timezone=plan.timezone, every=plan.every)
                 plan = plan.model_copy(update={"schedule": None, "every": None})
-            job = evaluate_job(facts, plan.to_job_limits(60_000), load_job_record(memory, facts.name), now)
-            observation = jobs_observation(EvaluatedSource((job,)), context, now)
+            job = evaluate_job(facts, plan.to_job_limits(60_000), load_job_state_record(memory, facts.name), now)
+            observation = build_jobs_observation(EvaluatedJobSource((job,)), context, now)
         self.memory |= observation.state_updates
         text = observation.message.replace("\N{NO-BREAK SPACE}", " ").replace(" UTC", "").removeprefix("backup ")
         text = text.removeprefix("is ").replace("has never run", "never ran").partition(", last run")[0]

@@ -9,27 +9,27 @@ import pytest
 
 from tests.support.builders import PROBE_DATABASE_ID, SLOT_INTERVAL_MS
 from watchdog.domain.limits import JobLimits
-from watchdog.domain.model import IncidentTransition, Json, ProbeInfo, Result
+from watchdog.domain.model import IncidentTransition, Json, ProbeInfo, ProbeResult
 from watchdog.domain.observations import JobFacts, JobSourceSnapshot, SchedulerLiveness
 from watchdog.domain.probe_state import (
     SCHEDULER_STATE_KEY,
-    WAITING_STATE_KEY,
-    JobRecord,
-    JobState,
-    SchedulerRecord,
+    WAITING_FOR_FIRST_RUN_STATE_KEY,
+    JobStateRecord,
+    SavedJobState,
+    SchedulerHeartbeatRecord,
     forget_job_key,
     job_state_key,
 )
 from watchdog.domain.rules import AlertPolicy, AlertStates, fold_results
-from watchdog.domain.rules.job_source import EvaluatedSource, evaluate_source, source_away_update
-from watchdog.domain.rules.unreadable_schedule import unreadable_schedule_problem
+from watchdog.domain.rules.job_source import EvaluatedJobSource, evaluate_job_source, source_away_update
+from watchdog.domain.rules.unreadable_schedule import find_unreadable_schedule_problem
 from watchdog.domain.schedule import CronSchedule
-from watchdog.domain.uptime_clock import Gaps
+from watchdog.domain.uptime_clock import DowntimeGaps
 from watchdog.net.errors import ProbeError
 from watchdog.net.phases import PhaseTimer
-from watchdog.probes.base import RunContext
+from watchdog.probes.base import ProbeAttemptContext
 from watchdog.probes.expectations import observation_from_error
-from watchdog.probes.jobs import jobs_observation
+from watchdog.probes.jobs import build_jobs_observation
 
 MIN, HOUR, DAY = SLOT_INTERVAL_MS, 3_600_000, 86_400_000
 NOON = 1_777_723_200_000
@@ -46,9 +46,9 @@ class Poller:
         self.required = tuple(name for name in limits if name != "*")
         self.state: dict[str, Json] = {}
         self.alerts: AlertStates = {}
-        self.results: list[Result] = []
+        self.results: list[ProbeResult] = []
         self.now = NOON
-        self.gaps: Gaps = ()
+        self.gaps: DowntimeGaps = ()
 
     @property
     def policy(self) -> AlertPolicy:
@@ -59,18 +59,18 @@ class Poller:
         """One run, and what the fold decides by it: "opened job[a]: job.gone"."""
         self.now += after
         snapshot = JobSourceSnapshot(self.now, jobs, self.scheduler, **{"location": LOCATION, **fields})
-        source = evaluate_source(snapshot, self.limits, self.required, self.state, self.gaps)
+        source = evaluate_job_source(snapshot, self.limits, self.required, self.state, self.gaps)
         network: Any = None
-        context = RunContext(self.now, self.now, 5.0, "", self.state, network)
+        context = ProbeAttemptContext(self.now, self.now, 5.0, "", self.state, network)
         if source.is_readable:
-            observation = jobs_observation(source, context, self.now)
+            observation = build_jobs_observation(source, context, self.now)
         else:
             observation = observation_from_error(ProbeError(source.reason, source.message), PhaseTimer())
         for key, value in observation.state_updates.items():
             self.state[key] = value
             if value is None:
                 del self.state[key]
-        result = Result(
+        result = ProbeResult(
             PROBE_DATABASE_ID, self.now, "local", observation.outcome, observation.reason, observation.message,
             listings=observation.listings,
         )  # fmt: skip
@@ -400,7 +400,7 @@ def test_a_schedule_that_cannot_be_read(facts: dict[str, Any], limits: JobLimits
     opened = poller.poll(JobFacts("a", last_start=NOON, **facts))
     assert opened == ([] if message == "" else ["opened schedule[a]: job.schedule_unreadable"])
     (listed,) = poller.results[-1].listings["job"].subjects.values()
-    assert message in (None, unreadable_schedule_problem(listed, limits)[1])
+    assert message in (None, find_unreadable_schedule_problem(listed, limits)[1])
     resolved = [] if message == "" else ["resolved schedule[a]"]
     assert poller.poll(JobFacts("a", cron="0 0 * * *", last_start=NOON)) == resolved
 
@@ -411,18 +411,18 @@ def test_a_schedule_that_cannot_be_read(facts: dict[str, Any], limits: JobLimits
 def test_a_probe_waits_while_none_of_its_jobs_has_run() -> None:
     poller = Poller()
     poller.poll(*jobs("ab", last_start=None))
-    assert poller.state[WAITING_STATE_KEY] is True
+    assert poller.state[WAITING_FOR_FIRST_RUN_STATE_KEY] is True
     poller.poll(*jobs("a", last_start=None), *jobs("b"))
-    assert WAITING_STATE_KEY not in poller.state
+    assert WAITING_FOR_FIRST_RUN_STATE_KEY not in poller.state
 
 
 def test_a_scheduler_that_announces_a_later_run_has_started_the_one_before() -> None:
     poller = Poller()
     poller.poll(JobFacts("a", next_due=NOON + 2 * MIN))
     poller.poll(JobFacts("a", next_due=NOON + 2 * MIN))
-    assert poller.state[WAITING_STATE_KEY] is True
+    assert poller.state[WAITING_FOR_FIRST_RUN_STATE_KEY] is True
     poller.poll(JobFacts("a", next_due=NOON + DAY))
-    assert WAITING_STATE_KEY not in poller.state
+    assert WAITING_FOR_FIRST_RUN_STATE_KEY not in poller.state
 
 
 # --- identity and correction
@@ -455,7 +455,7 @@ def test_what_is_remembered_gives_way_to_a_correction(
     poller.poll(JobFacts("a", schedule_since=NOON - 9 * DAY, **{"cron": "0 0 * * *", **first_facts}))
     corrected = JobFacts("a", **{"cron": "0 0 * * *", **corrected_facts})
     snapshot = JobSourceSnapshot(poller.now + MIN, (corrected,))
-    (job,) = evaluate_source(snapshot, limits, (), poller.state).jobs
+    (job,) = evaluate_job_source(snapshot, limits, (), poller.state).jobs
     assert job.verdict.reason == reason, sentence
 
 
@@ -473,10 +473,10 @@ def test_a_job_that_returns_is_judged_as_before() -> None:
 HEARTBEATS = {"timeout": 2 * MIN}
 
 
-def evaluate_heartbeat(heartbeat_at: int | None, state: Mapping[str, Json] = {}, **facts: Any) -> EvaluatedSource:
+def evaluate_heartbeat(heartbeat_at: int | None, state: Mapping[str, Json] = {}, **facts: Any) -> EvaluatedJobSource:
     scheduler = SchedulerLiveness("RQ scheduler", 2 * MIN, heartbeat_at)
     facts = {"every": MIN, "next_due": NOON - 2 * MIN, **facts}
-    return evaluate_source(JobSourceSnapshot(NOON, (JobFacts("a", **facts),), scheduler), REST, (), state)
+    return evaluate_job_source(JobSourceSnapshot(NOON, (JobFacts("a", **facts),), scheduler), REST, (), state)
 
 
 @pytest.mark.parametrize(
@@ -511,7 +511,7 @@ def test_a_job_is_late_only_by_the_word_of_a_living_scheduler(
 def test_a_scheduler_that_is_silent_for_too_long_is_dead(
     heartbeat_at: int | None, remembered_at: int | None, message: str
 ) -> None:
-    state = {} if remembered_at is None else {SCHEDULER_STATE_KEY: SchedulerRecord(remembered_at).to_json()}
+    state = {} if remembered_at is None else {SCHEDULER_STATE_KEY: SchedulerHeartbeatRecord(remembered_at).to_json()}
     source = evaluate_heartbeat(heartbeat_at, state)
     assert (source.reason, source.message) == (("job.scheduler_dead", message) if message else ("", ""))
     assert source.is_readable is not bool(message)
@@ -552,14 +552,14 @@ def test_a_scheduler_that_sends_nothing_is_one_problem_for_any_graces(
 ) -> None:
     reported = tuple(JobFacts(name, every=DAY, next_due=at, last_start=NOON - DAY) for name, at in facts.items())
     snapshot = JobSourceSnapshot(NOON, reported, SchedulerLiveness("Celery beat"))
-    source = evaluate_source(snapshot, GRACES, (), {})
+    source = evaluate_job_source(snapshot, GRACES, (), {})
     assert (source.reason, source.message) == (("job.scheduler_dead", message) if message else ("", "")), sentence
 
 
 def test_a_job_that_alone_is_not_sent_is_overdue() -> None:
     late, fine = JobFacts("late", every=HOUR, next_due=NOON - HOUR), JobFacts("fine", every=MIN, last_start=NOON - 1)
     snapshot = JobSourceSnapshot(NOON, (late, fine), SchedulerLiveness("Celery beat"))
-    source = evaluate_source(snapshot, REST, (), {})
+    source = evaluate_job_source(snapshot, REST, (), {})
     assert [job.verdict.reason for job in source.jobs] == ["job.overdue", ""]
 
 
@@ -577,7 +577,7 @@ def test_a_job_that_alone_is_not_sent_is_overdue() -> None:
 def test_a_job_that_is_due_and_not_sent(case: str, facts: dict[str, Any], is_dead: bool) -> None:
     quiet = JobFacts("quiet", next_due=NOON + DAY)
     snapshot = JobSourceSnapshot(NOON, (JobFacts("a", **facts), quiet), SchedulerLiveness("Celery beat"))
-    assert (evaluate_source(snapshot, REST, (), {}).reason == "job.scheduler_dead") is is_dead, case
+    assert (evaluate_job_source(snapshot, REST, (), {}).reason == "job.scheduler_dead") is is_dead, case
 
 
 # --- single snapshots
@@ -592,7 +592,7 @@ def verdicts(
 ) -> dict[str, str]:
     """Name -> reason."""
     required = tuple(name for name in limits if name != "*")
-    evaluated = evaluate_source(source, limits, required, state or {})
+    evaluated = evaluate_job_source(source, limits, required, state or {})
     return {job.facts.name: job.verdict.reason for job in evaluated.jobs}
 
 
@@ -617,14 +617,16 @@ def test_a_source_that_reports_late_adds_to_the_grace() -> None:
 def test_a_required_job_that_was_never_listed_is_gone() -> None:
     limits = REST | {"b": JobLimits()}
     assert verdicts(snapshot(JobFacts("a")), limits) == {"a": "", "b": "job.gone"}
-    gone = evaluate_source(snapshot(JobFacts("a")), limits, ("b",), {}).jobs[1]
+    gone = evaluate_job_source(snapshot(JobFacts("a")), limits, ("b",), {}).jobs[1]
     assert gone.verdict == ("job.gone", "b is gone: its source does not list it", None)
     assert verdicts(snapshot(), limits) == {}, "that the source lists nothing is the problem"
 
 
 def test_an_unlisted_required_job_with_a_configured_schedule_is_judged_by_its_stored_state() -> None:
     limits = {"b": JobLimits(interval=HOUR)}
-    record = JobRecord("b", JobState("every 60 min", NOON - 30 * DAY, last_start=NOON - 30 * MIN, was_listed=False))
+    record = JobStateRecord(
+        "b", SavedJobState("every 60 min", NOON - 30 * DAY, last_start=NOON - 30 * MIN, was_listed=False)
+    )
     state = {job_state_key("b"): record.to_json()}
     assert verdicts(snapshot(), limits, state) == {"b": ""}
     assert verdicts(snapshot(), limits) == {"b": ""}, "first seen now"
@@ -633,13 +635,13 @@ def test_an_unlisted_required_job_with_a_configured_schedule_is_judged_by_its_st
 
 
 def test_the_stored_record_of_a_job() -> None:
-    (job,) = evaluate_source(snapshot(LATE), {"*": JobLimits()}, (), {}).jobs
-    assert job.record == JobRecord("late", job.state)
+    (job,) = evaluate_job_source(snapshot(LATE), {"*": JobLimits()}, (), {}).jobs
+    assert job.record == JobStateRecord("late", job.state)
     assert job.state.schedule_text == "every 60 min"
 
 
 def test_an_empty_source_with_a_scheduler_is_empty_first_of_all() -> None:
-    source = evaluate_source(snapshot(scheduler=SchedulerLiveness("Celery beat")), REST, (), {})
+    source = evaluate_job_source(snapshot(scheduler=SchedulerLiveness("Celery beat")), REST, (), {})
     assert source.reason == "job.none_listed"
 
 

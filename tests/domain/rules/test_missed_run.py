@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 
 from tests.support.builders import alert_policy
-from watchdog.domain.model import Outcome, Result
+from watchdog.domain.model import Outcome, ProbeResult
 from watchdog.domain.rules import missed_run
 
 
 @pytest.mark.parametrize(
     ("sentence", "fields", "bad"),
     [
-        ("it did not take place", {"outcome": Outcome.MISSED, "reason": missed_run.NOT_RUN}, [True]),
-        ("nothing is known of it", {"outcome": Outcome.MISSED, "reason": missed_run.MAY_HAVE_RUN}, [True]),
+        ("it did not take place", {"outcome": Outcome.MISSED, "reason": missed_run.NOT_RUN_REASON}, [True]),
+        ("nothing is known of it", {"outcome": Outcome.MISSED, "reason": missed_run.MAY_HAVE_RUN_REASON}, [True]),
         ("a slot of an interval", {"outcome": Outcome.MISSED, "reason": "missed.skipped"}, []),
         ("on time", {"outcome": Outcome.FAIL}, [False]),
         ("on time, without a verdict", {"outcome": Outcome.ERROR}, [False]),
@@ -23,7 +23,7 @@ from watchdog.domain.rules import missed_run
     ],
 )
 def test_a_run_takes_place(sentence: str, fields: dict[str, Any], bad: list[bool]) -> None:
-    result = Result(1, 60_000, "local", **fields)
+    result = ProbeResult(1, 60_000, "local", **fields)
     assert [finding.bad for finding in missed_run.evaluate_result(alert_policy(), result)] == bad, sentence
 
 

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from watchdog.domain.observations import CompletedCounts, QueueStats
+from watchdog.domain.observations import CompletedJobCounts, QueueStats
 from watchdog.domain.probe_state import (
     QueueThreshold,
-    ThresholdRecord,
+    QueueThresholdRecord,
+    queue_threshold_records_from_json,
+    queue_threshold_records_to_json,
     short_digest,
-    threshold_records_from_json,
-    threshold_records_to_json,
 )
-from watchdog.domain.rules.queue import ThresholdState, describe_breach, evaluate_thresholds
-from watchdog.domain.uptime_clock import Gaps
+from watchdog.domain.rules.queue import QueueThresholdState, describe_queue_threshold_breach, evaluate_queue_thresholds
+from watchdog.domain.uptime_clock import DowntimeGaps
 
 NB = "\N{NO-BREAK SPACE}"
 MIN, HOUR = 60_000, 3_600_000
@@ -30,17 +30,19 @@ STILL = QueueThreshold("stalled", for_ms=10 * MIN)
 FAILING = QueueThreshold("failure_ratio", 0.2, window_ms=HOUR, min_samples=20)
 
 
-def run_polls(limit: QueueThreshold, *polls: tuple[int, QueueStats | None]) -> tuple[ThresholdState, QueueStats, int]:
+def run_polls(
+    limit: QueueThreshold, *polls: tuple[int, QueueStats | None]
+) -> tuple[QueueThresholdState, QueueStats, int]:
     """The state after several polls, as (minutes after noon, statistics). None: the poll failed."""
-    records: dict[str, ThresholdRecord] = {}
-    state, stats, now = ThresholdState(ThresholdRecord(limit), None), QueueStats(), NOON
+    records: dict[str, QueueThresholdRecord] = {}
+    state, stats, now = QueueThresholdState(QueueThresholdRecord(limit), None), QueueStats(), NOON
     for minutes, polled in polls:
         if polled is None:
             continue
         stats, now = polled, NOON + minutes * MIN
-        (state,) = evaluate_thresholds([limit], stats, records, now)
-        stored = json.loads(json.dumps(threshold_records_to_json([state.record])))
-        records = threshold_records_from_json(stored)
+        (state,) = evaluate_queue_thresholds([limit], stats, records, now)
+        stored = json.loads(json.dumps(queue_threshold_records_to_json([state.record])))
+        records = queue_threshold_records_from_json(stored)
         assert records == {limit.metric: state.record}
     return state, stats, now
 
@@ -50,7 +52,7 @@ def waiting(n: int, head: str | None = None) -> QueueStats:
 
 
 def ended(failed: int, well: int | None) -> QueueStats:
-    return QueueStats(completed=CompletedCounts(failed, well))
+    return QueueStats(completed=CompletedJobCounts(failed, well))
 
 
 TABLE: list[tuple[str, QueueThreshold, list[tuple[int, QueueStats | None]], tuple[str, str]]] = [
@@ -201,7 +203,7 @@ def test_breaches(
     sentence: str, limit: QueueThreshold, polls: list[tuple[int, QueueStats | None]], expected: tuple[str, str]
 ) -> None:
     state, stats, now = run_polls(limit, *polls)
-    assert (describe_breach(state, stats, now) if state.is_breached(now) else ("", "")) == expected
+    assert (describe_queue_threshold_breach(state, stats, now) if state.is_breached(now) else ("", "")) == expected
 
 
 @pytest.mark.parametrize(
@@ -231,12 +233,12 @@ def test_a_missing_metric_does_not_end_a_breach() -> None:
 
 def test_an_empty_queue_is_not_stalled() -> None:
     state, _, _ = run_polls(STILL, (0, waiting(0)))
-    assert state == ThresholdState(ThresholdRecord(STILL), 0)
+    assert state == QueueThresholdState(QueueThresholdRecord(STILL), 0)
 
 
 def test_a_changed_threshold_starts_a_new_period() -> None:
-    (before,) = evaluate_thresholds([QueueThreshold("waiting", 100, 10 * MIN)], waiting(240), {}, NOON)
-    (after,) = evaluate_thresholds([MANY_FOR_LONG], waiting(240), {"waiting": before.record}, NOON + 10 * MIN)
+    (before,) = evaluate_queue_thresholds([QueueThreshold("waiting", 100, 10 * MIN)], waiting(240), {}, NOON)
+    (after,) = evaluate_queue_thresholds([MANY_FOR_LONG], waiting(240), {"waiting": before.record}, NOON + 10 * MIN)
     assert after.record.breached_since == NOON + 10 * MIN
 
 
@@ -282,9 +284,9 @@ def test_thresholds_after_a_gap(
     changes: dict[str, Any],
     stats: QueueStats,
     at: int,
-    gaps: Gaps,
+    gaps: DowntimeGaps,
     since: int | None,
 ) -> None:
-    record = ThresholdRecord(limit, NOON)._replace(**changes)
-    (state,) = evaluate_thresholds([limit], stats, {limit.metric: record}, NOON + at * MIN, gaps)
+    record = QueueThresholdRecord(limit, NOON)._replace(**changes)
+    (state,) = evaluate_queue_thresholds([limit], stats, {limit.metric: record}, NOON + at * MIN, gaps)
     assert state.record.breached_since == (None if since is None else NOON + since * MIN), sentence

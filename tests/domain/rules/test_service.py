@@ -7,9 +7,9 @@ from typing import NamedTuple
 import pytest
 
 from tests.support.builders import PROBE_DATABASE_ID, alert_policy, make_result
-from watchdog.domain.model import IncidentTransition, Listing, ServiceFacts
+from watchdog.domain.model import IncidentTransition, ServiceFacts, SubjectListing
 from watchdog.domain.rules import AlertStates, service
-from watchdog.domain.rules.engine import apply_result
+from watchdog.domain.rules.engine import fold_result
 
 NOW = 1_700_000_100_000
 MINUTE_MS = 60_000
@@ -31,8 +31,8 @@ ROWS = [
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.sentence)
 def test_a_destination(row: Row) -> None:
-    subject = service.receiver_subject("oncall/slack")
-    result = make_result("p", 1)._replace(listings={"service": Listing(NOW, {subject: row.facts})})
+    subject = service.destination_subject("oncall/slack")
+    result = make_result("p", 1)._replace(listings={"service": SubjectListing(NOW, {subject: row.facts})})
     (finding,) = service.evaluate_result(alert_policy(), result)
     assert (finding.rule, finding.subject, finding.bad) == ("service", "receiver oncall/slack", row.is_bad)
     assert finding.reason == ("watchdog.delivery_failing" if row.is_bad else "")
@@ -40,7 +40,7 @@ def test_a_destination(row: Row) -> None:
 
 def test_the_finding_names_the_receiver_an_instant_and_the_error() -> None:
     facts = ServiceFacts(NOW - 5 * MINUTE_MS, error="Slack error token_revoked: create another bot token")
-    result = make_result("p", 1)._replace(listings={"service": Listing(NOW, {"receiver oncall/slack": facts})})
+    result = make_result("p", 1)._replace(listings={"service": SubjectListing(NOW, {"receiver oncall/slack": facts})})
     (finding,) = service.evaluate_result(alert_policy(), result)
     assert finding.message == (
         "receiver oncall/slack has received no notifications since 22:10 UTC: "
@@ -53,11 +53,11 @@ def test_each_receiver_is_a_subject_that_opens_and_resolves_by_itself() -> None:
     out: list[IncidentTransition] = []
     for slot, (slack, email) in enumerate([("f", "."), ("f", "f"), (".", "f"), (".", ".")], 1):
         subjects = {
-            service.receiver_subject(name): ServiceFacts(NOW, given_up=True) if state == "f" else ServiceFacts(None)
+            service.destination_subject(name): ServiceFacts(NOW, given_up=True) if state == "f" else ServiceFacts(None)
             for name, state in (("oncall/slack", slack), ("ops/email", email))
         }
-        result = make_result("p", slot)._replace(listings={"service": Listing(NOW, subjects)})
-        apply_result(alert_policy(3, 3), states, result, out)
+        result = make_result("p", slot)._replace(listings={"service": SubjectListing(NOW, subjects)})
+        fold_result(alert_policy(3, 3), states, result, out)
     assert [(t.event.value, t.subject, t.probe) for t in out] == [
         ("opened", "receiver oncall/slack", PROBE_DATABASE_ID),
         ("opened", "receiver ops/email", PROBE_DATABASE_ID),
@@ -67,8 +67,8 @@ def test_each_receiver_is_a_subject_that_opens_and_resolves_by_itself() -> None:
 
 
 def test_the_destination_of_a_subject() -> None:
-    assert service.destination_of_subject("receiver oncall/slack") == "oncall/slack"
-    assert service.destination_of_subject("clock") == ""
+    assert service.destination_from_subject("receiver oncall/slack") == "oncall/slack"
+    assert service.destination_from_subject("clock") == ""
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_the_destination_of_a_subject() -> None:
 )
 def test_whether_anyone_can_be_notified(sentence: str, failing_for_ms: dict[str, int | None], expected: bool) -> None:
     facts = {name: ServiceFacts(NOW - ms) for name, ms in failing_for_ms.items() if ms is not None}
-    assert service.can_notify_no_one(facts, list(failing_for_ms), NOW) is expected, sentence
+    assert service.are_all_destinations_failing(facts, list(failing_for_ms), NOW) is expected, sentence
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,9 @@ def test_whether_anyone_can_be_notified(sentence: str, failing_for_ms: dict[str,
     ],
 )
 def test_the_configurations_of_processes(sentence: str, facts: ServiceFacts, is_bad: bool) -> None:
-    result = make_result("p", 1)._replace(listings={"service": Listing(NOW, {service.CONFIGURATIONS_SUBJECT: facts})})
+    result = make_result("p", 1)._replace(
+        listings={"service": SubjectListing(NOW, {service.CONFIGURATIONS_SUBJECT: facts})}
+    )
     (finding,) = service.evaluate_result(alert_policy(), result)
     assert (finding.subject, finding.bad) == ("configurations", is_bad), sentence
     assert finding.reason == ("watchdog.configurations_differ" if is_bad else "")

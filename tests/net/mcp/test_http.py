@@ -20,7 +20,7 @@ from tests.support.mcp_servers.raw_http import (
 )
 from tests.support.polling import HANG_S
 from watchdog.domain.model import Observation, Outcome
-from watchdog.net import Network
+from watchdog.net import NetworkAccess
 
 SESSION = {"Mcp-Session-Id": "abc"}
 HTML = RawMcpResponse(body=b"<html>Welcome to nginx</html>", content_type="text/html")
@@ -219,13 +219,13 @@ HANGS: list[tuple[str, dict[str, Any], str]] = [
 def hangs(request: pytest.FixtureRequest) -> dict[str, tuple[Observation, float]]:
     """Runs every hang once, concurrently. Returns each observation and its duration in seconds."""
 
-    async def run_server(network: Network, responses: dict[str, Any]) -> tuple[Observation, float]:
+    async def run_server(network: NetworkAccess, responses: dict[str, Any]) -> tuple[Observation, float]:
         async with running_raw_server(responses) as raw:
             runner = McpProbeRunner(network)
             return await runner.run_probe({"url": raw.url}, timeout_s=1.5), runner.duration_s
 
     async def all_of_them() -> list[tuple[Observation, float]]:
-        async with Network() as network, running_raw_server() as raw:
+        async with NetworkAccess() as network, running_raw_server() as raw:
             await run_mcp_probe({"url": raw.url})  # modules are loaded before the measurement
             ran = await asyncio.gather(*(run_server(network, responses) for _, responses, _ in HANGS))
         assert asyncio.all_tasks() == {asyncio.current_task()}
@@ -365,7 +365,7 @@ def test_an_event_stream_whose_posts_are_refused_does_not_wait_for_the_deadline(
 
     async def go() -> None:
         async with (
-            Network() as network,
+            NetworkAccess() as network,
             running_raw_server({"GET": stream, "initialize": RawMcpResponse(503, b"no workers")}) as raw,
         ):
             runner = McpProbeRunner(network)

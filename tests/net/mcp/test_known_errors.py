@@ -14,12 +14,12 @@ import uvloop
 
 from tests.support.probe_runs import run_probe
 from tests.support.scripted_servers import CertificateAuthority, http_response, running_server, send_parts
-from watchdog.domain.model import Outcome, Result
+from watchdog.domain.model import Outcome, ProbeResult
 from watchdog.net.mcp import stdio
 from watchdog.probes import HttpProbe
 from watchdog.probes.mcp import McpProbe
 
-Run = Callable[[Coroutine[Any, Any, Result]], Result]
+Run = Callable[[Coroutine[Any, Any, ProbeResult]], ProbeResult]
 on_both_loops = pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 CLOSES_ITS_OUTPUT = "import os, sys; sys.stdin.readline(); os.close(1); sys.stdin.read()"
 
@@ -31,7 +31,7 @@ def probe(kind: str, target: dict[str, Any], timeout: str) -> McpProbe | HttpPro
     return McpProbe.model_validate({**fields, "mcp": {"sse" if kind == "sse" else "url": target.pop("url"), **target}})
 
 
-async def run_behind_silent_port(kind: str, folder: Path, context: ssl.SSLContext | None, scheme: str) -> Result:
+async def run_behind_silent_port(kind: str, folder: Path, context: ssl.SSLContext | None, scheme: str) -> ProbeResult:
     """A run against a server that closes the first connection before it responds, and handles no further one."""
     connections = 0
 
@@ -76,7 +76,7 @@ def test_the_other_transport_is_silent(run: Run) -> None:
             await asyncio.sleep(60)
         await send_parts(page)(reader, writer)
 
-    async def go() -> Result:
+    async def go() -> ProbeResult:
         async with running_server(handle) as server:
             server.request_heads = heads
             return (await run_probe(probe("url", {"url": server.url_of("/mcp")}, "1500ms"))).result
@@ -87,9 +87,9 @@ def test_the_other_transport_is_silent(run: Run) -> None:
 
 @on_both_loops
 def test_a_server_that_closes_its_output_just_before_the_deadline(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stdio, "PROCESS_EXIT_TIMEOUT_S", 30)  # the deadline comes while its exit is awaited
+    monkeypatch.setattr(stdio, "MCP_PROCESS_EXIT_TIMEOUT_S", 30)  # the deadline comes while its exit is awaited
 
-    async def go() -> Result:
+    async def go() -> ProbeResult:
         command = {"command": [sys.executable, "-c", CLOSES_ITS_OUTPUT]}
         return (await run_probe(McpProbe.model_validate({"name": "T", "mcp": command, "timeout": "4s"}))).result
 

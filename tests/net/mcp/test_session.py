@@ -16,9 +16,9 @@ from tests.support.mcp_servers.raw_http import HEALTHY_RESULT, RawMcpResponse, r
 from tests.support.mcp_servers.raw_sse import event, healthy_replies, running_sse_server
 from tests.support.probe_runs import run_probe
 from tests.support.scripted_servers import CertificateAuthority
-from watchdog.domain.model import Observation, Outcome, RecordedResult
-from watchdog.domain.probe_state import MCP_PROTOCOL_STATE_KEY, MCP_TARGET_STATE_KEY, McpProtocolRecord
-from watchdog.net import Network
+from watchdog.domain.model import Observation, Outcome, ResultToRecord
+from watchdog.domain.probe_state import MCP_PROTOCOL_STATE_KEY, MCP_SERVER_IDENTITY_STATE_KEY, McpProtocolRecord
+from watchdog.net import NetworkAccess
 from watchdog.probes.mcp import McpProbe
 from watchdog.service.clock import wall_clock_ms
 
@@ -40,7 +40,7 @@ def verdict(observation: Observation) -> tuple[str, str]:
 )
 def test_a_message_behind_the_last_reply_is_no_failure_over_stdio(follow_up: str) -> None:
     async def go() -> list[Observation]:
-        async with Network() as network:
+        async with NetworkAccess() as network:
             runner = McpProbeRunner(network)
             return [await runner.run_probe({"command": [sys.executable, SERVER, follow_up]}) for _ in range(RUNS)]
 
@@ -63,7 +63,7 @@ def test_a_message_behind_the_last_reply_is_no_failure_over_server_sent_events(f
         return healthy_replies(method, id_) + (follow_up if method == "tools/call" else b"")
 
     async def go() -> list[Observation]:
-        async with Network() as network, running_sse_server(replies) as url:
+        async with NetworkAccess() as network, running_sse_server(replies) as url:
             runner = McpProbeRunner(network)
             return [await runner.run_probe({"sse": url}) for _ in range(RUNS)]
 
@@ -75,7 +75,7 @@ def test_a_message_behind_the_last_reply_is_no_failure_over_streamable_http() ->
 
     async def go() -> list[Observation]:
         responses = {"tools/call": RawMcpResponse(body=last, content_type="text/event-stream")}
-        async with Network() as network, running_raw_server(responses) as raw:
+        async with NetworkAccess() as network, running_raw_server(responses) as raw:
             runner = McpProbeRunner(network)
             return [await runner.run_probe({"url": raw.url}) for _ in range(RUNS)]
 
@@ -89,7 +89,7 @@ def test_a_deadline_stays_one_while_a_server_notifies_over_stdio() -> None:
     mcp = {"command": [sys.executable, SERVER, "notifies_forever"]}
 
     async def go() -> list[Observation]:
-        async with Network() as network:
+        async with NetworkAccess() as network:
             probes = (McpProbeRunner(network).run_probe(mcp, timeout_s=8 + i / 50) for i in range(RUNS))
             return await asyncio.gather(*probes)
 
@@ -102,7 +102,7 @@ def test_a_deadline_stays_one_while_a_server_notifies_over_server_sent_events() 
         return b"" if method == "tools/call" else healthy_replies(method, id_)
 
     async def go() -> list[Observation]:
-        async with Network() as network:
+        async with NetworkAccess() as network:
 
             async def run_one(timeout_s: float) -> Observation:
                 async with running_sse_server(replies, notify_every_s=0.005) as url:
@@ -118,7 +118,7 @@ def test_a_deadline_stays_one_while_a_server_notifies_over_streamable_http() -> 
     endless = RawMcpResponse(content_type="text/event-stream", endless_chunk=event(NOTE), endless_every_s=0.005)
 
     async def go() -> list[Observation]:
-        async with Network() as network, running_raw_server({"tools/call": endless}) as raw:
+        async with NetworkAccess() as network, running_raw_server({"tools/call": endless}) as raw:
             probes = (McpProbeRunner(network).run_probe({"url": raw.url}, timeout_s=4 + i / 50) for i in range(RUNS))
             return await asyncio.gather(*probes)
 
@@ -248,7 +248,7 @@ def test_a_server_that_changed_its_era_passes_at_once(remembered: str, refusal: 
     changed = {**MODERN, "initialize": refusal} if remembered == "legacy" else {"server/discover": refusal, "*": None}
 
     async def go() -> tuple[Observation, dict[str, Any]]:
-        async with Network() as network, running_raw_server({} if remembered == "legacy" else MODERN) as raw:
+        async with NetworkAccess() as network, running_raw_server({} if remembered == "legacy" else MODERN) as raw:
             runner = McpProbeRunner(network)
             await runner.run_probe({"url": raw.url, "call": "off"})
             assert runner.probe_state[MCP_PROTOCOL_STATE_KEY]["era"] == remembered
@@ -262,7 +262,7 @@ def test_a_server_that_changed_its_era_passes_at_once(remembered: str, refusal: 
 
 def test_a_slow_server_keeps_its_remembered_era() -> None:
     async def go() -> tuple[Observation, Any]:
-        async with Network() as network, running_raw_server() as raw:
+        async with NetworkAccess() as network, running_raw_server() as raw:
             runner = McpProbeRunner(network)
             await runner.run_probe({"url": raw.url, "call": "off"})
             raw.responses = {"initialize": RawMcpResponse(delay_s=2.5), "server/discover": RawMcpResponse(hang=True)}
@@ -299,12 +299,12 @@ for line in sys.stdin:
 @pytest.mark.parametrize(("remembered", "former"), [("legacy", "initialize"), ("2026-07-28", "server/discover")])
 def test_a_server_over_stdio_that_changed_its_era_passes_at_once(remembered: str, former: str, how: str) -> None:
     async def go() -> tuple[Observation, dict[str, Any]]:
-        async with Network() as network:
+        async with NetworkAccess() as network:
             probe = McpProbe.model_validate(
                 {"name": "Server", "mcp": {"command": [sys.executable, "-c", REFUSES, former, how]}}
             )
             record = McpProtocolRecord(remembered, wall_clock_ms()).to_json()
-            state = {MCP_PROTOCOL_STATE_KEY: record, MCP_TARGET_STATE_KEY: probe.mcp.identity}
+            state = {MCP_PROTOCOL_STATE_KEY: record, MCP_SERVER_IDENTITY_STATE_KEY: probe.mcp.identity}
             runner = McpProbeRunner(network, state)
             return await runner.run_probe({"command": probe.mcp.command}, timeout_s=8), runner.probe_state
 
@@ -336,13 +336,13 @@ def test_a_connection_over_tls_that_is_dropped_at_the_discovery_leads_to_the_han
 def test_a_deadline_while_negotiating_discards_the_remembered_era(
     era: str, hanging: tuple[str, ...], expected: dict[str, Any]
 ) -> None:
-    async def go() -> RecordedResult:
+    async def go() -> ResultToRecord:
         responses = {} if era == "legacy" else MODERN
         async with running_raw_server({**responses, **{name: RawMcpResponse(hang=True) for name in hanging}}) as raw:
             probe = McpProbe.model_validate({"name": "Server", "mcp": raw.url, "timeout": "1s"})
             at = wall_clock_ms()
             record = McpProtocolRecord(era, at).to_json()
-            state = {MCP_PROTOCOL_STATE_KEY: record, MCP_TARGET_STATE_KEY: probe.mcp.identity}
+            state = {MCP_PROTOCOL_STATE_KEY: record, MCP_SERVER_IDENTITY_STATE_KEY: probe.mcp.identity}
             return await run_probe(probe, at, probe_state=state)
 
     recorded = asyncio.run(go())
@@ -385,7 +385,7 @@ def test_another_server_starts_without_remembered_facts(tmp_path: Path, changed:
     first: dict[str, Any] = {"command": [sys.executable, str(tmp_path / "server.py"), legacy], "call": "off"}
 
     async def go() -> list[str]:
-        async with Network() as network, running_raw_server() as raw:
+        async with NetworkAccess() as network, running_raw_server() as raw:
             other: dict[str, Any] = {"url": f"{raw.url}?tenant=b", "call": "off"}
             if changed == "arguments":
                 other = {**first, "command": [*first["command"][:2], modern]}
@@ -402,7 +402,7 @@ def test_another_server_starts_without_remembered_facts(tmp_path: Path, changed:
 def test_a_task_of_another_server_has_just_been_listed() -> None:
     async def go() -> int:
         result = {"content": [{"type": "text", "text": '{"tasks": [{"name": "sync", "ok": true}]}'}]}
-        async with Network() as network, running_raw_server(result=result) as raw:
+        async with NetworkAccess() as network, running_raw_server(result=result) as raw:
             runner, now = McpProbeRunner(network), round(time.time() * 1000)
             await runner.run_probe({"url": raw.url}, now=now - 86_400_000)
             observation = await runner.run_probe({"url": f"{raw.url}?tenant=b"}, now=now)

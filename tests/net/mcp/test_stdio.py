@@ -16,7 +16,7 @@ from tests.support.mcp_probe_runs import McpProbeRunner, run_mcp_probe
 from tests.support.polling import HANG_S
 from tests.support.processes import processes_with
 from watchdog.domain.model import Observation, Outcome
-from watchdog.net import Network
+from watchdog.net import NetworkAccess
 
 SERVER = Path(__file__).parents[2] / "support/mcp_servers" / "raw_stdio.py"
 OURS = f"of-{os.getpid()}"
@@ -88,14 +88,14 @@ class Ran:
 def runs(request: pytest.FixtureRequest) -> dict[str, Ran]:
     """Runs every server once, concurrently."""
 
-    async def run_server(network: Network, error: str) -> Ran:
+    async def run_server(network: NetworkAccess, error: str) -> Ran:
         runner = McpProbeRunner(network)
         observation = await runner.run_probe(command(error), timeout_s=DEADLINE if error in HANGING else 20)
         return Ran(observation, runner.duration_s, alive(error))
 
     async def all_of_them() -> dict[str, Ran]:
         names = [*BROKEN, *HANGING, *WORKING]
-        async with Network() as network:
+        async with NetworkAccess() as network:
             return dict(zip(names, await asyncio.gather(*(run_server(network, name) for name in names)), strict=True))
 
     ran: dict[str, Ran] = request.param(all_of_them())

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from watchdog.net.mcp.tool_schema import SchemaBudget, find_tool_problem
+from watchdog.net.mcp.tool_schema import SchemaCheckBudget, find_tool_schema_problem
 
 
 def find_problem(schema: Any, output: Any = None) -> str:
-    return find_tool_problem(schema, output, SchemaBudget())
+    return find_tool_schema_problem(schema, output, SchemaCheckBudget())
 
 
 def with_property(**schema: Any) -> dict[str, Any]:
@@ -76,7 +76,9 @@ def test_a_valid_schema_is_accepted(schema: Any) -> None:
 
 
 def test_the_number_of_checked_schemas_is_limited() -> None:
-    budget = SchemaBudget(nodes=10)
+    budget = SchemaCheckBudget(nodes=10)
     schema = {"type": "object", "properties": {f"p{i}": {"type": "strng"} for i in range(5)}}
-    assert find_tool_problem({"type": "object", "properties": {f"p{i}": {} for i in range(50)}}, None, budget) == ""
-    assert find_tool_problem(schema, None, budget) == ""
+    assert (
+        find_tool_schema_problem({"type": "object", "properties": {f"p{i}": {} for i in range(50)}}, None, budget) == ""
+    )
+    assert find_tool_schema_problem(schema, None, budget) == ""

@@ -18,7 +18,7 @@ from tests.support.mcp_servers.raw_sse import healthy_replies, running_sse_serve
 from tests.support.scripted_servers import CertificateAuthority, http_response, running_server, send_parts
 from tests.support.third_party import find_free_port, listening_process
 from watchdog.domain.model import Observation
-from watchdog.net import Network
+from watchdog.net import NetworkAccess
 
 SAMPLE = str(Path(__file__).parents[2] / "support/mcp_servers/sample.py")
 USE_SSE = ("mcp.wrong_transport", "the server speaks the SSE transport: use `sse` instead of `url`")
@@ -171,7 +171,7 @@ def test_a_server_that_requires_a_client_certificate(tmp_path: Path, configured:
 
     async def go() -> tuple[Observation, Observation]:
         opening: AbstractAsyncContextManager[Any] = running_raw_server(tls=context)
-        async with opening as raw, Network() as network:
+        async with opening as raw, NetworkAccess() as network:
             tls = {"ca_file": authority.ca_file}
             runner = McpProbeRunner(network)
             refused = await runner.run_probe({configured: raw.url, "tls": tls})

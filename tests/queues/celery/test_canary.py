@@ -16,7 +16,7 @@ from tests.support.queue_harness import NBSP, suspended_process
 from tests.support.queue_harnesses import CeleryHarness
 from watchdog.domain.model import Outcome
 from watchdog.probes.base import derive_idempotency_key
-from watchdog.queues.celery.broker import BROKER_THREAD_SEMAPHORE, MAX_BROKER_THREADS
+from watchdog.queues.celery.broker import CELERY_BROKER_THREAD_SEMAPHORE, MAX_CELERY_BROKER_THREADS
 
 
 @pytest.fixture(scope="module")
@@ -131,13 +131,13 @@ def test_a_broker_that_hangs_while_the_result_backend_responds(harness: CeleryHa
 
 
 def test_the_number_of_hanging_calls_is_limited(harness: CeleryHarness) -> None:
-    for _ in range(MAX_BROKER_THREADS):
-        wait_until(lambda: BROKER_THREAD_SEMAPHORE.acquire(blocking=False))
+    for _ in range(MAX_CELERY_BROKER_THREADS):
+        wait_until(lambda: CELERY_BROKER_THREAD_SEMAPHORE.acquire(blocking=False))
     try:
         report = harness.run_probe()
     finally:
-        for _ in range(MAX_BROKER_THREADS):
-            BROKER_THREAD_SEMAPHORE.release()
+        for _ in range(MAX_CELERY_BROKER_THREADS):
+            CELERY_BROKER_THREAD_SEMAPHORE.release()
     assert report.result.reason == "broker.unreachable"
     assert report.result.message == "broker unreachable: too many earlier calls are still waiting for a response"
     assert harness.run_probe(finish_within="1s").result.reason == "canary.not_finished"

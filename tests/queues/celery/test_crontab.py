@@ -9,7 +9,11 @@ import pytest
 from celery.schedules import crontab
 
 from watchdog.domain.schedule import CronSchedule, ScheduleError
-from watchdog.queues.celery.crontab import MAX_CRON_CHARS, crontab_to_cron, validate_interval
+from watchdog.queues.celery.crontab import (
+    MAX_CRON_EXPRESSION_CHARS,
+    celery_crontab_to_cron_expression,
+    interval_in_range_or_none,
+)
 
 
 @pytest.mark.parametrize(
@@ -30,7 +34,7 @@ from watchdog.queues.celery.crontab import MAX_CRON_CHARS, crontab_to_cron, vali
 )
 def test_a_crontab_has_the_same_runs(fields: tuple[Any, ...], text: str) -> None:
     minute, hour, day, month, weekday = fields
-    assert crontab_to_cron(*fields) == text
+    assert celery_crontab_to_cron_expression(*fields) == text
     cron_schedule, at = CronSchedule(text), datetime(2026, 1, 1, tzinfo=UTC)
     celery_crontab = crontab(
         minute, hour, weekday.replace(" ", "") if isinstance(weekday, str) else weekday, day, month
@@ -52,15 +56,15 @@ def test_a_crontab_has_the_same_runs(fields: tuple[Any, ...], text: str) -> None
         ("0 0", "6\t1", "32", "*", "*"),
         ("0", "99-98", "*", "*", "*"),
         ("0", "9-8/0", "*", "*", "*"),
-        ("0," * MAX_CRON_CHARS, "6", "*", "*", "*"),
+        ("0," * MAX_CRON_EXPRESSION_CHARS, "6", "*", "*", "*"),
     ],
 )
 def test_crontabs_without_an_equivalent_are_invalid_expressions(fields: tuple[Any, ...]) -> None:
     """Such as the first Monday of a month: cron would run on each of the first seven days, and on every Monday."""
     with pytest.raises(ScheduleError):
-        CronSchedule(crontab_to_cron(*fields))
+        CronSchedule(celery_crontab_to_cron_expression(*fields))
 
 
 @pytest.mark.parametrize(("ms", "expected"), [(1500.0, 1500), (0.5, None), (1e300, None), (float("nan"), None)])
 def test_intervals_out_of_range_are_ignored(ms: float, expected: int | None) -> None:
-    assert validate_interval(ms) == expected
+    assert interval_in_range_or_none(ms) == expected

@@ -13,13 +13,13 @@ import redis
 from tests.support.probe_runs import canary_probe, run_probe
 from tests.support.redis_server import RedisServer
 from tests.support.scripted_servers import CertificateAuthority, running_server
-from watchdog.domain.model import Outcome, RecordedResult
+from watchdog.domain.model import Outcome, ResultToRecord
 from watchdog.net import name_lookup
 from watchdog.net.errors import ProbeError
 from watchdog.net.name_lookup import SocketAddress
 from watchdog.probes import JobsProbe
 from watchdog.queues.clients import redis as redis_client
-from watchdog.queues.clients.redis import map_redis_errors, parse_redis_time_ms
+from watchdog.queues.clients.redis import parse_redis_time_ms, redis_errors_as_probe_errors
 
 
 async def _lose_a_cancellation() -> None:
@@ -32,7 +32,7 @@ async def _lose_a_cancellation() -> None:
 
 def test_a_cancellation_that_the_client_loses_is_raised() -> None:
     async def run() -> None:
-        with map_redis_errors():
+        with redis_errors_as_probe_errors():
             await _lose_a_cancellation()
         raise AssertionError("the cancellation was lost")
 
@@ -60,7 +60,7 @@ def test_a_server_that_is_not_redis(response: bytes) -> None:
 
 @pytest.mark.parametrize("response_start", [b"*2000000000\r\n", b"~2000000000\r\n"])
 def test_an_endless_response_is_read_up_to_a_limit(response_start: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_client, "MAX_BYTES_PER_CONNECTION", 1_000_000)
+    monkeypatch.setattr(redis_client, "MAX_REDIS_BYTES_PER_CONNECTION", 1_000_000)
     report = asyncio.run(_report_for_response(response_start + b":1\r\n" * 10_000))
     assert report.result.reason == "broker.refused"
     assert "more than" in report.result.message
@@ -70,7 +70,7 @@ def test_other_tasks_run_while_a_long_response_is_read() -> None:
     async def run() -> int:
         stream = asyncio.StreamReader()
         stream.feed_data(b":1\r\n" * 100_000)
-        reader = redis_client.BoundedReader(stream)
+        reader = redis_client.BoundedRedisReader(stream)
         turns = 0
 
         async def run_other_task() -> None:
@@ -90,11 +90,11 @@ def test_other_tasks_run_while_a_long_response_is_read() -> None:
 
 def test_an_impossible_server_time() -> None:
     assert parse_redis_time_ms((1_700_000_000, 5_000)) == 1_700_000_000_005
-    with pytest.raises(ProbeError), map_redis_errors():
+    with pytest.raises(ProbeError), redis_errors_as_probe_errors():
         parse_redis_time_ms((10**18, 0))
 
 
-async def _report_for_response(response: bytes) -> RecordedResult:
+async def _report_for_response(response: bytes) -> ResultToRecord:
     """The report of a probe whose server sends this response."""
     connections: list[asyncio.Task[None] | None] = []
 
@@ -117,7 +117,7 @@ async def _report_for_response(response: bytes) -> RecordedResult:
 def test_a_deadline_that_the_client_loses_is_raised() -> None:
     async def run() -> None:
         async with asyncio.timeout(0):
-            with map_redis_errors(), suppress(asyncio.CancelledError):
+            with redis_errors_as_probe_errors(), suppress(asyncio.CancelledError):
                 await asyncio.sleep(60)
 
     with pytest.raises(TimeoutError):

@@ -19,7 +19,7 @@ from tests.support.probe_runs import canary_probe, run_probe
 from tests.support.queue_harness import NBSP
 from tests.support.queue_harnesses import PgbossHarness
 from tests.support.third_party import ThirdPartyServers
-from watchdog.domain.model import Outcome, RecordedResult
+from watchdog.domain.model import Outcome, ResultToRecord
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ def test_other_versions_of_the_tables(
         )
         harness.execute("INSERT INTO pgboss.queue (name, policy) VALUES ('report', 'standard')")
 
-        async def run_while_working() -> RecordedResult:
+        async def run_while_working() -> ResultToRecord:
             task = asyncio.create_task(run_probe(harness.build_probe()))
             await wait_until_async(harness.job_states)
             ((timeout, retention),) = harness.execute(

@@ -21,14 +21,14 @@ from tests.support.store import (
 )
 from watchdog.domain.model import (
     AlertContext,
-    CauseChange,
     DeliveryState,
     Evidence,
     Incident,
+    IncidentCauseChange,
     IncidentEvent,
+    McpTaskFacts,
     Notification,
     Outcome,
-    ReportedTask,
     ResultWithEvidence,
     RunSummary,
     Severity,
@@ -36,7 +36,7 @@ from watchdog.domain.model import (
 from watchdog.domain.observations import JobFacts
 from watchdog.store.database import Database
 from watchdog.store.read import alert_context as alert_context
-from watchdog.store.read.alert_context import MAX_RECENT_RUNS, load_alert_context
+from watchdog.store.read.alert_context import MAX_RECENT_RUNS_IN_ALERT, load_alert_context
 from watchdog.store.read.job_runs import list_job_runs
 from watchdog.store.tables import check_ins, evidence, results
 
@@ -129,11 +129,11 @@ def test_a_task_that_fails(database: Database, outcome: str) -> None:
     transitions = []
     for i, state in enumerate(["healthy", "failed", "stale", "healthy", "failed", "healthy", "healthy"], 1):
         good = state == "healthy"
-        healthy = ReportedTask(True, at(i) - 1_000)
+        healthy = McpTaskFacts(True, at(i) - 1_000)
         nightly = {
             "healthy": healthy,
-            "stale": ReportedTask(True, at(i) - 90_000),
-            "failed": ReportedTask(False, at(i) - 1_000, error="boom"),
+            "stale": McpTaskFacts(True, at(i) - 90_000),
+            "failed": McpTaskFacts(False, at(i) - 1_000, error="boom"),
         }[state]
         result = make_result(
             harness.database_ids[0], at(i), "pass" if good else outcome, reason="" if good else reason,
@@ -198,7 +198,7 @@ def test_recent_runs_are_the_newest_without_missed_slots(database: Database) -> 
         *make_results(harness.database_ids[0], "p" * 15 + "m" + "p" * 14 + "f", interval_ms=1_000)
     )
     context = context_of(harness, transitions[0].incident)
-    assert len(context.recent_runs) == MAX_RECENT_RUNS
+    assert len(context.recent_runs) == MAX_RECENT_RUNS_IN_ALERT
     assert [run.slot - START_AT for run in context.recent_runs] == [i * 1_000 for i in range(11, 32) if i != 16]
     assert context.recent_runs[-1].outcome is FAIL
 
@@ -260,8 +260,8 @@ def test_a_context_has_the_current_cause_the_first_and_every_change(database: Da
     assert (context.incident.reason, context.incident.message) == ("tls.expired", "sentence of tls.expired")
     assert (context.incident.first_reason, context.incident.opening_message) == ("dns.failed", "sentence of dns.failed")
     assert context.cause_changes == (
-        CauseChange(at(4) + 300, "http.503", "sentence of http.503"),
-        CauseChange(at(6) + 300, "tls.expired", "sentence of tls.expired"),
+        IncidentCauseChange(at(4) + 300, "http.503", "sentence of http.503"),
+        IncidentCauseChange(at(6) + 300, "tls.expired", "sentence of tls.expired"),
     )
 
 

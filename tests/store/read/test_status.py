@@ -113,7 +113,7 @@ def test_the_status_of_one_probe(connection: sa.Connection) -> None:
 
 
 def test_the_service_status_counts_open_incidents_and_undelivered_notifications(connection: sa.Connection) -> None:
-    assert status.load_service_status(connection) == status.ServiceStatus(NOW - SECOND_MS, 2, 1)
+    assert status.load_watchdog_status(connection) == status.WatchdogStatus(NOW - SECOND_MS, 2, 1)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pytest
 
 from tests.support.store import START_AT, DatabasePair, StoreHarness, make_registered_probe, make_result
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
-from watchdog.domain.membership import LEASE_MS
-from watchdog.domain.model import IncidentEvent, Outcome, Result
+from watchdog.domain.membership import MEMBER_LEASE_MS
+from watchdog.domain.model import IncidentEvent, Outcome, ProbeResult
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.rules import missed_run
 from watchdog.domain.schedule import CronSchedule, IntervalSchedule, Schedule
@@ -60,7 +60,7 @@ def test_what_is_not_caught_up_is_reported_until_a_run_is_on_time(database: Data
     probe = harness.database_ids[0]
     (late,) = harness.claim_slots(FIRST + 150 * MINUTE_MS)
     incident = harness.select_row(incidents)
-    assert (incident["rule"], incident["reason"]) == ("missed_run", missed_run.NOT_RUN)
+    assert (incident["rule"], incident["reason"]) == ("missed_run", missed_run.NOT_RUN_REASON)
     assert (
         incident["message"].replace("\N{NO-BREAK SPACE}", " ")
         == "2 runs did not take place: 14 Nov 23:00 UTC, 00:00 UTC"
@@ -95,7 +95,7 @@ def test_a_run_that_was_claimed_and_lost_is_never_run_again(database: Database) 
     assert harness.select_rows(incidents) == [], "its result may still come"
     harness.slot_claimer.record_lost_runs(back_at + 41_000)
     incident = harness.select_row(incidents)
-    assert (incident["reason"], incident["since"]) == (missed_run.MAY_HAVE_RUN, FIRST)
+    assert (incident["reason"], incident["since"]) == (missed_run.MAY_HAVE_RUN_REASON, FIRST)
     assert incident["message"] == "the run of 23:00 UTC was started, and may have taken place"
     assert harness.replay_probe(probe, back_at + 42_000)[0] == harness.load_alert_states(probe)
 
@@ -164,7 +164,7 @@ def claim_all(harness: StoreHarness, now: int) -> list[tuple[int, int]]:
     return [(slot.slot, slot.late_ms) for slot in harness.claim_slots(now)]
 
 
-def late_result(probe: int, slot: int, late_ms: int, outcome: Outcome = Outcome.PASS) -> Result:
+def late_result(probe: int, slot: int, late_ms: int, outcome: Outcome = Outcome.PASS) -> ProbeResult:
     return make_result(probe, slot, outcome, measurements={missed_run.LATE_START_MEASUREMENT: late_ms})
 
 
@@ -249,7 +249,7 @@ def test_a_caught_up_run_that_is_lost_is_not_run_again(databases: DatabasePair) 
     assert len(claim_all(killed_again, back_at)) == 1
     neighbour.run_until(back_at + 2 * MINUTE_MS)
     incident = neighbour.harness.select_row(incidents, incidents.c.rule == missed_run.RULE_NAME)
-    assert (incident["reason"], incident["since"]) == (missed_run.MAY_HAVE_RUN, FIRST)
+    assert (incident["reason"], incident["since"]) == (missed_run.MAY_HAVE_RUN_REASON, FIRST)
     third = restart(databases.first, probe, back_at + 3 * MINUTE_MS)
     assert claim_all(third, back_at + 3 * MINUTE_MS) == []
 
@@ -264,7 +264,7 @@ def test_a_run_that_was_claimed_and_lost_is_not_run_again_while_others_run(datab
     back = restart(databases.first, probe, neighbour.at)
     assert claim_all(back, neighbour.at) == []
     incident = back.select_row(incidents, incidents.c.rule == missed_run.RULE_NAME)
-    assert incident["reason"] == missed_run.MAY_HAVE_RUN
+    assert incident["reason"] == missed_run.MAY_HAVE_RUN_REASON
 
 
 def test_a_newer_configuration_catches_up_what_the_older_one_left(databases: DatabasePair) -> None:
@@ -288,7 +288,7 @@ def test_only_one_of_two_processes_catches_up(databases: DatabasePair) -> None:
 def test_no_run_is_caught_up_of_a_probe_that_was_retired_meanwhile(databases: DatabasePair) -> None:
     """It left in order, so the probe was removed on purpose; when it returns, it is registered anew."""
     probe = hourly_probe()
-    run_until_killed(databases.first, probe).membership.leave(FIRST - 2 * LEASE_MS)
+    run_until_killed(databases.first, probe).membership.leave(FIRST - 2 * MEMBER_LEASE_MS)
     neighbour, back_at = Neighbour(databases.second), FIRST + 5 * MINUTE_MS
     neighbour.run_until(back_at)
     assert claim_all(restart(databases.first, probe, back_at), back_at) == []

@@ -6,7 +6,13 @@ import pytest
 
 from tests.support.store import START_AT, StoreHarness, make_recorded_result, make_registered_probe, make_results
 from watchdog.domain.model import HealthState
-from watchdog.domain.probe_state import WAITING_STATE_KEY, JobRecord, JobState, forget_job_key, job_state_key
+from watchdog.domain.probe_state import (
+    WAITING_FOR_FIRST_RUN_STATE_KEY,
+    JobStateRecord,
+    SavedJobState,
+    forget_job_key,
+    job_state_key,
+)
 from watchdog.store import codec
 from watchdog.store.database import Database
 from watchdog.store.read.status import list_probe_statuses
@@ -17,9 +23,17 @@ from watchdog.store.write.probe_state import load_probe_state, upsert_probe_stat
 def test_only_missing_jobs_are_forgotten(database: Database) -> None:
     harness = StoreHarness(database, [make_registered_probe("api")])
     probe = harness.database_id("api")
-    states = {"a": JobState("", 1), "b": JobState("", 1, gone_since=2), "c": JobState("", 1, gone_since=2)}
+    states = {
+        "a": SavedJobState("", 1),
+        "b": SavedJobState("", 1, gone_since=2),
+        "c": SavedJobState("", 1, gone_since=2),
+    }
     rows = [
-        {"probe": probe, "key": job_state_key(name), "value": codec.dumps(JobRecord(name, state).to_json())}
+        {
+            "probe": probe,
+            "key": job_state_key(name),
+            "value": codec.encode_storable_json(JobStateRecord(name, state).to_json()),
+        }
         for name, state in states.items()
     ]
     with database.write_transaction() as connection:
@@ -42,7 +56,7 @@ def test_a_probe_whose_jobs_wait_for_their_first_run_is_unknown(
 ) -> None:
     harness = StoreHarness(database, [make_registered_probe("api")])
     (result,) = make_results(harness.database_id("api"), "p")
-    waiting = make_recorded_result(result)._replace(state_updates={WAITING_STATE_KEY: value})
+    waiting = make_recorded_result(result)._replace(state_updates={WAITING_FOR_FIRST_RUN_STATE_KEY: value})
     harness.recorder.record_results([waiting], result.slot + 300)
     with database.read_transaction() as connection:
         assert list_probe_statuses(connection)[0].state is state

@@ -23,7 +23,7 @@ from tests.support.store import (
 )
 from watchdog.domain.formatting import DAY_MS, HOUR_MS
 from watchdog.domain.model import IncidentEvent, ServiceFacts
-from watchdog.domain.routing import Route, RoutingTable
+from watchdog.domain.routing import NotificationRoute, NotificationRoutingTable
 from watchdog.store import codec
 from watchdog.store.database import Database
 from watchdog.store.read.destinations import load_failing_destinations
@@ -36,16 +36,16 @@ from watchdog.store.tables import (
     messages,
     outbox,
 )
-from watchdog.store.write.outbox import MIN_CHANGED_INTERVAL_MS, OPENED_SEQ, LeasedNotification
+from watchdog.store.write.outbox import MIN_CAUSE_CHANGE_INTERVAL_MS, OPENED_NOTIFICATION_SEQ, LeasedNotification
 
 SLOT = START_AT + INTERVAL_MS
 RESOLVED_SEQ = 1
 """Of an incident whose cause has not changed."""
-SLACK_ONLY = RoutingTable({"oncall": ("oncall/slack",)})
-EMAIL_AND_SLACK = RoutingTable({"oncall": ("oncall/email", "oncall/slack")})
+SLACK_ONLY = NotificationRoutingTable({"oncall": ("oncall/slack",)})
+EMAIL_AND_SLACK = NotificationRoutingTable({"oncall": ("oncall/email", "oncall/slack")})
 
 
-def open_incident(database: Database, routes: RoutingTable = SLACK_ONLY) -> StoreHarness:
+def open_incident(database: Database, routes: NotificationRoutingTable = SLACK_ONLY) -> StoreHarness:
     """Open one incident at SLOT."""
     harness = StoreHarness(
         database, [make_registered_probe(failure_threshold=1, success_threshold=1)], routes=routes
@@ -73,8 +73,9 @@ def test_each_destination_has_its_own_notification(database: Database) -> None:
     harness = open_incident(database, EMAIL_AND_SLACK)
     leased = harness.lease_notifications(SLOT)
     assert [(n.notification.destination, n.notification.seq, n.notification.event) for n in leased] == [
-        ("oncall/email", OPENED_SEQ, IncidentEvent.OPENED), ("oncall/slack", OPENED_SEQ, IncidentEvent.OPENED)
-    ]  # fmt: skip
+        ("oncall/email", OPENED_NOTIFICATION_SEQ, IncidentEvent.OPENED),
+        ("oncall/slack", OPENED_NOTIFICATION_SEQ, IncidentEvent.OPENED),
+    ]
     assert all((n.attempts, dict(n.previous_receipt), n.merged) == (0, {}, False) for n in leased)
     assert len({n.lease_token for n in leased}) == 2
     assert len({n.notification.idempotency_key for n in leased}) == 2
@@ -104,7 +105,7 @@ def test_resolved_comes_with_the_receipt_of_opened(database: Database) -> None:
 
 def test_destinations_without_resolved_get_opened_only(database: Database) -> None:
     harness = open_incident(
-        database, RoutingTable(EMAIL_AND_SLACK.receivers, without_resolved=frozenset({"oncall/email"}))
+        database, NotificationRoutingTable(EMAIL_AND_SLACK.receivers, without_resolved=frozenset({"oncall/email"}))
     )
     resolve_incident(harness)
     assert [(row["destination"], row["event"]) for row in harness.select_rows(outbox)] == [
@@ -113,7 +114,7 @@ def test_destinations_without_resolved_get_opened_only(database: Database) -> No
 
 
 def test_without_receivers_there_is_no_notification(database: Database) -> None:
-    harness = open_incident(database, RoutingTable({}))
+    harness = open_incident(database, NotificationRoutingTable({}))
     resolve_incident(harness)
     assert harness.select_rows(outbox) == []
 
@@ -229,7 +230,7 @@ def test_a_released_notification_cannot_be_marked_by_its_former_sender(database:
 
 
 def test_two_processes_never_lease_the_same_notification(databases: DatabasePair) -> None:
-    routes = RoutingTable({f"r{i}": (f"r{i}/slack",) for i in range(8)})
+    routes = NotificationRoutingTable({f"r{i}": (f"r{i}/slack",) for i in range(8)})
     harnesses = [StoreHarness(databases.first, make_registered_probes(30, failure_threshold=1), routes=routes)]
     harnesses.append(
         StoreHarness(
@@ -274,36 +275,36 @@ def test_a_notification_for_an_unknown_destination_is_given_up(database: Databas
     """Given up a day after the last member that had it; one member's opinion does not count."""
     harness = open_incident(database, EMAIL_AND_SLACK)
     incident = harness.select_rows(outbox)[0]["incident"]
-    email_only = RoutingTable({"oncall": ("oncall/email",)})
+    email_only = NotificationRoutingTable({"oncall": ("oncall/email",)})
     other = StoreHarness(database, [make_registered_probe()], routes=email_only, now=SLOT, create_schema=False)
     harness.membership.renew(SLOT + HOUR_MS)
     ended_at = SLOT + HOUR_MS + LEASE_MS
-    assert other.outbox.expire_unknown_destinations(ended_at + DAY_MS - 1) == [], "a member had it a day ago"
+    assert other.outbox.give_up_orphaned_notifications(ended_at + DAY_MS - 1) == [], "a member had it a day ago"
     other.membership.renew(ended_at + DAY_MS)
-    assert other.outbox.expire_unknown_destinations(ended_at + DAY_MS) == [(incident, "oncall/slack")]
+    assert other.outbox.give_up_orphaned_notifications(ended_at + DAY_MS) == [(incident, "oncall/slack")]
     assert outbox_states(harness) == ["waiting", "undelivered"]
     row = harness.select_rows(outbox)[1]
     assert (row["detail"], row["finished_at"]) == ("the destination is no longer configured", ended_at + DAY_MS)
-    assert other.outbox.expire_unknown_destinations(ended_at + DAY_MS) == [], "once"
+    assert other.outbox.give_up_orphaned_notifications(ended_at + DAY_MS) == [], "once"
 
 
 def test_an_unknown_destination_does_not_count_as_failing_when_it_returns(database: Database) -> None:
     harness = open_incident(database, SLACK_ONLY)
     harness.outbox.mark_undelivered(lease_one(harness, SLOT), "invalid_auth", SLOT)
-    email_only = RoutingTable({"oncall": ("oncall/email",)})
+    email_only = NotificationRoutingTable({"oncall": ("oncall/email",)})
     other = StoreHarness(database, [make_registered_probe()], routes=email_only, now=SLOT, create_schema=False)
-    other.outbox.expire_unknown_destinations(SLOT + DAY_MS)
+    other.outbox.give_up_orphaned_notifications(SLOT + DAY_MS)
     assert [row["destination"] for row in harness.select_rows(failing_destinations)] == ["oncall/slack"]
-    other.outbox.expire_unknown_destinations(SLOT + 2 * DAY_MS)
+    other.outbox.give_up_orphaned_notifications(SLOT + 2 * DAY_MS)
     assert harness.select_rows(failing_destinations) == []
 
 
 def test_a_notification_outlives_a_member_that_left_for_less_than_a_day(database: Database) -> None:
     harness = open_incident(database)
     harness.membership.leave(SLOT)
-    other = StoreHarness(database, [], routes=RoutingTable({}), now=SLOT + DAY_MS - 1, create_schema=False)
-    assert other.outbox.expire_unknown_destinations(SLOT + DAY_MS - 1) == []
-    assert len(other.outbox.expire_unknown_destinations(SLOT + DAY_MS + 1)) == 1
+    other = StoreHarness(database, [], routes=NotificationRoutingTable({}), now=SLOT + DAY_MS - 1, create_schema=False)
+    assert other.outbox.give_up_orphaned_notifications(SLOT + DAY_MS - 1) == []
+    assert len(other.outbox.give_up_orphaned_notifications(SLOT + DAY_MS + 1)) == 1
 
 
 def test_a_new_notification_for_an_unknown_destination_waits(database: Database) -> None:
@@ -311,7 +312,7 @@ def test_a_new_notification_for_an_unknown_destination_waits(database: Database)
     harness = open_incident(database)
     with database.write_transaction() as connection:
         connection.execute(sa.delete(members))
-    assert harness.outbox.expire_unknown_destinations(SLOT + DAY_MS - 1) == []
+    assert harness.outbox.give_up_orphaned_notifications(SLOT + DAY_MS - 1) == []
 
 
 def test_a_leased_notification_is_not_given_up(database: Database) -> None:
@@ -320,7 +321,7 @@ def test_a_leased_notification_is_not_given_up(database: Database) -> None:
     with database.write_transaction() as connection:
         connection.execute(sa.delete(members))
         connection.execute(sa.update(outbox).values(created_at=SLOT - DAY_MS))
-    assert harness.outbox.expire_unknown_destinations(SLOT + LEASE_MS) == []
+    assert harness.outbox.give_up_orphaned_notifications(SLOT + LEASE_MS) == []
     harness.outbox.mark_sent(leased, {}, SLOT + LEASE_MS)
     assert outbox_states(harness) == ["sent"]
 
@@ -328,7 +329,7 @@ def test_a_leased_notification_is_not_given_up(database: Database) -> None:
 # ---------------------------------------------------------------------------------------------------- order and pauses
 
 
-def open_incidents(database: Database, count: int, routes: RoutingTable = SLACK_ONLY) -> StoreHarness:
+def open_incidents(database: Database, count: int, routes: NotificationRoutingTable = SLACK_ONLY) -> StoreHarness:
     """Open several incidents, 1 ms apart."""
     harness = StoreHarness(
         database, make_registered_probes(count, failure_threshold=1), routes=routes
@@ -356,7 +357,7 @@ def test_a_busy_destination_does_not_delay_others(database: Database) -> None:
 
 
 def test_a_long_queue_does_not_delay_other_destinations(database: Database) -> None:
-    harness = open_incidents(database, 150, RoutingTable({"slow": ("slow/slack",)}))
+    harness = open_incidents(database, 150, NotificationRoutingTable({"slow": ("slow/slack",)}))
     other = StoreHarness(
         harness.database,
         [*make_registered_probes(150), make_registered_probe("api", failure_threshold=1)],
@@ -435,7 +436,7 @@ def test_responses_may_contain_unstorable_characters(database: Database) -> None
     harness.outbox.mark_undelivered(lease_one(harness, SLOT + 1_001), "\0", SLOT + 1_001)
     rows = harness.select_rows(outbox)
     assert sorted(row["state"] for row in rows) == ["sent", "undelivered"]
-    assert codec.loads(harness.select_row(messages)["receipt"]) == {"ts": "��"}
+    assert codec.decode_nullable_json(harness.select_row(messages)["receipt"]) == {"ts": "��"}
 
 
 def test_resolved_of_a_removed_probe_waits_for_opened(database: Database) -> None:
@@ -537,10 +538,10 @@ def test_a_destination_gets_at_most_one_change_in_five_minutes(database: Databas
     change_cause(harness, "tls.expired", changed_at + 1_000, probe=0)
     change_cause(harness, "timeout.connect", changed_at + 2_000, probe=0)
     change_cause(harness, "dns.failed", changed_at + 2_000, probe=1)
-    assert send_due(harness, changed_at + MIN_CHANGED_INTERVAL_MS - 1) == []
-    assert send_due(harness, changed_at + MIN_CHANGED_INTERVAL_MS) == ["changed"]
-    assert send_due(harness, changed_at + 2 * MIN_CHANGED_INTERVAL_MS - 1) == []
-    assert send_due(harness, changed_at + 2 * MIN_CHANGED_INTERVAL_MS) == ["changed"]
+    assert send_due(harness, changed_at + MIN_CAUSE_CHANGE_INTERVAL_MS - 1) == []
+    assert send_due(harness, changed_at + MIN_CAUSE_CHANGE_INTERVAL_MS) == ["changed"]
+    assert send_due(harness, changed_at + 2 * MIN_CAUSE_CHANGE_INTERVAL_MS - 1) == []
+    assert send_due(harness, changed_at + 2 * MIN_CAUSE_CHANGE_INTERVAL_MS) == ["changed"]
     assert outbox_states(harness).count("waiting") == 0
 
 
@@ -567,7 +568,7 @@ def test_a_recovery_does_not_wait_for_a_change_that_is_too_soon(database: Databa
 
 
 def test_a_change_at_a_destination_without_resolved_is_still_sent(database: Database) -> None:
-    routes = RoutingTable(SLACK_ONLY.receivers, without_resolved=frozenset({"oncall/slack"}))
+    routes = NotificationRoutingTable(SLACK_ONLY.receivers, without_resolved=frozenset({"oncall/slack"}))
     harness = open_incident(database, routes)
     send_due(harness, SLOT)
     change_cause(harness, "connection.refused", SLOT + 1_000)
@@ -575,12 +576,12 @@ def test_a_change_at_a_destination_without_resolved_is_still_sent(database: Data
     assert send_due(harness, SLOT + INTERVAL_MS) == ["changed"]
 
 
-BY_REASON = RoutingTable(
+BY_REASON = NotificationRoutingTable(
     {"oncall": ("oncall/slack",), "security": ("security/email",), "network": ("network/email", "oncall/slack")},
     (
-        Route(("security",), reason_patterns=("tls",)),
-        Route(("network",), reason_patterns=("dns", "timeout.connect")),
-        Route(("oncall",), reason_patterns=("http.503", "connection")),
+        NotificationRoute(("security",), reason_patterns=("tls",)),
+        NotificationRoute(("network",), reason_patterns=("dns", "timeout.connect")),
+        NotificationRoute(("oncall",), reason_patterns=("http.503", "connection")),
     ),
     frozenset({"network/email"}),
 )
@@ -601,7 +602,7 @@ def test_the_receivers_of_the_new_cause_get_the_incident_and_the_first_ones_keep
     harness = open_incident(database, BY_REASON)
     steps = [event_log(harness, SLOT)]
     for number, reason in enumerate(("tls.expired", "dns.failed", "http.503", "tls.untrusted", "json.truncated"), 1):
-        at = SLOT + number * MIN_CHANGED_INTERVAL_MS
+        at = SLOT + number * MIN_CAUSE_CHANGE_INTERVAL_MS
         change_cause(harness, reason, at)
         steps.append(event_log(harness, at))
     assert steps == [
@@ -610,10 +611,10 @@ def test_the_receivers_of_the_new_cause_get_the_incident_and_the_first_ones_keep
         [("network/email", "opened"), ("oncall/slack", "changed"), ("security/email", "changed")],
         *[[("network/email", "changed"), ("oncall/slack", "changed"), ("security/email", "changed")]] * 3,
     ]
-    resolved_at = SLOT + 6 * MIN_CHANGED_INTERVAL_MS
+    resolved_at = SLOT + 6 * MIN_CAUSE_CHANGE_INTERVAL_MS
     harness.record_results(make_result(harness.database_ids[0], resolved_at), now=resolved_at)
     assert event_log(harness, resolved_at) == [("oncall/slack", "resolved"), ("security/email", "resolved")]
-    log = codec.loads(harness.select_row(incidents)["routing_log"])
+    log = codec.decode_nullable_json(harness.select_row(incidents)["routing_log"])
     assert log[0] == "route 1 does not match: reason is http.503, not tls"
     assert "since the cause is tls.expired: route 1 matches: notifies security" in log
     assert "since the cause is dns.failed: route 2 matches: notifies network" in log

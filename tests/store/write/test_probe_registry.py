@@ -20,9 +20,9 @@ from tests.support.store import (
     make_result,
     make_results,
 )
-from watchdog.domain.model import IncidentEvent, ReportedTask
+from watchdog.domain.model import IncidentEvent, McpTaskFacts
 from watchdog.domain.registered_probe import RegisteredProbe
-from watchdog.domain.routing import RoutingTable
+from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.domain.schedule import CronSchedule, IntervalSchedule
 from watchdog.store.database import Database
 from watchdog.store.tables import (
@@ -41,7 +41,10 @@ LATER = START_AT + 30 * INTERVAL_MS
 
 
 def restart(
-    harness: StoreHarness, *registered_probes: RegisteredProbe, now: int = LATER, routes: RoutingTable | None = None
+    harness: StoreHarness,
+    *registered_probes: RegisteredProbe,
+    now: int = LATER,
+    routes: NotificationRoutingTable | None = None,
 ) -> StoreHarness:
     """The next start of the process, with these probes; it had stopped in order."""
     end_all_members(harness.database, now)
@@ -119,7 +122,9 @@ def test_the_watermark_starts_with_the_first_start(database: Database) -> None:
 
 
 def test_open_incidents_of_a_removed_probe_are_resolved_and_reported(database: Database) -> None:
-    routes = RoutingTable({"oncall": ("oncall/slack", "oncall/email")}, without_resolved=frozenset({"oncall/email"}))
+    routes = NotificationRoutingTable(
+        {"oncall": ("oncall/slack", "oncall/email")}, without_resolved=frozenset({"oncall/email"})
+    )
     first = StoreHarness(
         database,
         [make_registered_probe("removed", failure_threshold=1), make_registered_probe("kept", failure_threshold=1)],
@@ -127,7 +132,7 @@ def test_open_incidents_of_a_removed_probe_are_resolved_and_reported(database: D
     )
     removed, remaining = first.database_ids
     (opened, _) = first.record_results(make_result(removed, SLOT, "fail"), make_result(remaining, SLOT, "fail"))
-    new_routes = RoutingTable({"new": ("new/slack",)}, without_resolved=routes.without_resolved)
+    new_routes = NotificationRoutingTable({"new": ("new/slack",)}, without_resolved=routes.without_resolved)
     second = restart(first, make_registered_probe("kept", failure_threshold=1), routes=new_routes)
     row = second.select_row(incidents, incidents.c.id == opened.incident)
     assert (row["resolved_at"], row["resolved_slot"], row["resolution"]) == (LATER, LATER, "probe.removed")
@@ -238,10 +243,10 @@ def test_a_probe_whose_kind_changed_starts_without_alert_state(database: Databas
     first = StoreHarness(
         database,
         [mcp, make_registered_probe("other", failure_threshold=1)],
-        routes=RoutingTable({"oncall": ("oncall/slack",)}),
+        routes=NotificationRoutingTable({"oncall": ("oncall/slack",)}),
     )
     probe, other = first.database_id("api"), first.database_id("other")
-    failed = {"sync": ReportedTask(ok=False)}
+    failed = {"sync": McpTaskFacts(ok=False)}
     first.record_results(make_result(probe, SLOT, tasks=failed), make_result(other, SLOT, "fail"))
     assert [row["rule"] for row in first.select_rows(alert_states, alert_states.c.probe == probe)] == ["task"]
     restart(first, mcp, make_registered_probe("other", failure_threshold=1), routes=first.routes)

@@ -21,13 +21,13 @@ from tests.support.store import (
     make_results,
 )
 from watchdog.domain.formatting import HOUR_MS, SECOND_MS
-from watchdog.domain.model import Evidence, IncidentEvent, Outcome, RecordedResult, ReportedTask
+from watchdog.domain.model import Evidence, IncidentEvent, McpTaskFacts, Outcome, ResultToRecord
 from watchdog.domain.probe_state import forget_job_key, job_state_key
 from watchdog.domain.rules import no_verdict
 from watchdog.domain.schedule import IntervalSchedule
 from watchdog.store import codec
 from watchdog.store.database import Database
-from watchdog.store.listings import read_results
+from watchdog.store.listings import results_from_rows
 from watchdog.store.tables import (
     RESULT_COLUMNS,
     alert_states,
@@ -87,7 +87,7 @@ def test_results_of_unknown_probes_are_dropped(database: Database) -> None:
     unknown = make_recorded_result(make_result(10**9, SLOT, "fail"), "unknown", key=1)
     assert harness.recorder.record_results([unknown], SLOT) == []
     (transition,) = harness.recorder.record_results(
-        [unknown, RecordedResult(make_result(harness.database_ids[0], SLOT, "fail"))], SLOT + 300
+        [unknown, ResultToRecord(make_result(harness.database_ids[0], SLOT, "fail"))], SLOT + 300
     )
     assert transition.probe == harness.database_ids[0]
     assert [row["probe"] for row in harness.select_rows(results)] == harness.database_ids
@@ -96,7 +96,7 @@ def test_results_of_unknown_probes_are_dropped(database: Database) -> None:
 
 def test_every_field_of_a_result_is_read_back(database: Database) -> None:
     harness = StoreHarness(database, [make_registered_probe()])
-    tasks = {"nightly": ReportedTask(True, SLOT - 5_000, None, "ok", ""), "new": ReportedTask(True, None, 7, "", "")}
+    tasks = {"nightly": McpTaskFacts(True, SLOT - 5_000, None, "ok", ""), "new": McpTaskFacts(True, None, 7, "", "")}
     full = make_result(
         harness.database_ids[0],
         SLOT,
@@ -114,7 +114,7 @@ def test_every_field_of_a_result_is_read_back(database: Database) -> None:
     harness.record_results(full, bare, listed, now=SLOT + 300)
     with harness.database.read_transaction() as connection:
         stored = connection.execute(sa.select(*RESULT_COLUMNS).order_by(results.c.slot)).all()
-        assert list(read_results(connection, stored)) == [full, bare, listed]
+        assert list(results_from_rows(connection, stored)) == [full, bare, listed]
 
 
 # ------------------------------------------------------------------------------------------------- late, or not
@@ -271,14 +271,14 @@ def test_the_rules_of_a_probe_open_incidents_independently(database: Database) -
         ],
     )
     probe = harness.database_ids[0]
-    fresh = ReportedTask(True, SLOT)
-    tasks = {"a": ReportedTask(False, error="boom"), "b": ReportedTask(True, SLOT - 9_000), "c": fresh}
+    fresh = McpTaskFacts(True, SLOT)
+    tasks = {"a": McpTaskFacts(False, error="boom"), "b": McpTaskFacts(True, SLOT - 9_000), "c": fresh}
     harness.record_results(make_result(probe, SLOT, tasks=tasks, preferences={"elapsed_ms <= 1": "observed 5"}))
     assert sorted(incident_summaries(harness)) == [
         ("missing", "nightly", INTERVAL_MS), ("preference", "elapsed_ms <= 1", INTERVAL_MS), ("task", "a", INTERVAL_MS),
         ("task", "b", INTERVAL_MS),
     ]  # fmt: skip
-    healthy = dict.fromkeys(("nightly", "a", "c"), ReportedTask(True, SLOT + INTERVAL_MS))
+    healthy = dict.fromkeys(("nightly", "a", "c"), McpTaskFacts(True, SLOT + INTERVAL_MS))
     transitions = harness.record_results(make_result(probe, SLOT + INTERVAL_MS, tasks=healthy, preferences={}))
     assert sorted((c.subject, c.reason) for c in transitions) == [
         ("a", ""), ("b", "subject.no_longer_listed"), ("elapsed_ms <= 1", "subject.no_longer_listed"), ("nightly", "")
@@ -356,7 +356,7 @@ def test_five_hundred_results_in_one_batch(database: Database) -> None:
 def test_any_text_of_a_target_can_be_stored(database: Database) -> None:
     harness = StoreHarness(database, [make_registered_probe(failure_threshold=1, success_threshold=1)])
     probe, huge = harness.database_ids[0], 10**40
-    tasks = {UNSTORABLE_TEXT: ReportedTask(False, huge, huge, UNSTORABLE_TEXT, UNSTORABLE_TEXT)}
+    tasks = {UNSTORABLE_TEXT: McpTaskFacts(False, huge, huge, UNSTORABLE_TEXT, UNSTORABLE_TEXT)}
     measurements = {UNSTORABLE_TEXT: UNSTORABLE_TEXT, "n": huge, "f": 1e308}
     result = make_result(
         probe, SLOT, "fail", message=UNSTORABLE_TEXT, tasks=tasks, measurements=measurements,
@@ -364,23 +364,27 @@ def test_any_text_of_a_target_can_be_stored(database: Database) -> None:
     )  # fmt: skip
     state: dict[str, Any] = {UNSTORABLE_TEXT: {UNSTORABLE_TEXT: [UNSTORABLE_TEXT, huge, None, True]}}
     evidence_facts = {"status": 503, UNSTORABLE_TEXT: UNSTORABLE_TEXT}
-    recorded = RecordedResult(result, Evidence(evidence_facts, UNSTORABLE_TEXT), state)
+    recorded = ResultToRecord(result, Evidence(evidence_facts, UNSTORABLE_TEXT), state)
     assert len(harness.recorder.record_results([recorded], SLOT + 300)) == 3
     assert {(row["rule"], row["subject"]) for row in harness.select_rows(incidents)} == {
         ("availability", ""), ("task", STORED_TEXT), ("preference", STORED_TEXT)
     }  # fmt: skip
     row = harness.select_row(results)
     assert row["message"] == STORED_TEXT
-    assert codec.loads(row["facts"])["task"][1] == {STORED_TEXT: [False, huge, huge, STORED_TEXT, STORED_TEXT]}
-    assert codec.loads(row["measurements"]) == {STORED_TEXT: STORED_TEXT, "n": huge, "f": 1e308}
-    assert codec.loads(harness.select_row(evidence)["facts"])[STORED_TEXT] == STORED_TEXT
+    assert codec.decode_nullable_json(row["facts"])["task"][1] == {
+        STORED_TEXT: [False, huge, huge, STORED_TEXT, STORED_TEXT]
+    }
+    assert codec.decode_nullable_json(row["measurements"]) == {STORED_TEXT: STORED_TEXT, "n": huge, "f": 1e308}
+    assert codec.decode_nullable_json(harness.select_row(evidence)["facts"])[STORED_TEXT] == STORED_TEXT
     assert harness.select_row(evidence)["excerpt"] == STORED_TEXT
-    assert codec.loads(harness.select_row(probe_state)["value"]) == {STORED_TEXT: [STORED_TEXT, huge, None, True]}
-    healthy = {STORED_TEXT: ReportedTask(True, 1)}
+    assert codec.decode_nullable_json(harness.select_row(probe_state)["value"]) == {
+        STORED_TEXT: [STORED_TEXT, huge, None, True]
+    }
+    healthy = {STORED_TEXT: McpTaskFacts(True, 1)}
     recovered = make_result(probe, SLOT + INTERVAL_MS, tasks=healthy, preferences={STORED_TEXT: ""})
     assert len(harness.record_results(recovered)) == 3
     assert harness.select_rows(alert_states) == []
-    deletion = RecordedResult(make_result(probe, SLOT + 2 * INTERVAL_MS), state_updates={UNSTORABLE_TEXT: None})
+    deletion = ResultToRecord(make_result(probe, SLOT + 2 * INTERVAL_MS), state_updates={UNSTORABLE_TEXT: None})
     harness.recorder.record_results([deletion], SLOT + 2 * INTERVAL_MS)
     assert harness.select_rows(probe_state) == []
 
@@ -390,8 +394,8 @@ def test_any_text_of_a_target_can_be_stored(database: Database) -> None:
     [("a\0b", "a�b"), ("\ud800", "�"), ("\\u0000", "\\u0000"), ("é🦉\n\t", "é🦉\n\t"), ("\ud83e\udd89", "��")],
 )
 def test_json_contains_only_storable_characters(given: str, stored: str) -> None:
-    assert codec.loads(codec.dumps({given: [(given, 1)]})) == {stored: [[stored, 1]]}
-    codec.dumps(given).encode()
+    assert codec.decode_nullable_json(codec.encode_storable_json({given: [(given, 1)]})) == {stored: [[stored, 1]]}
+    codec.encode_storable_json(given).encode()
 
 
 # --------------------------------------------------------------------------------------------- evidence and probe state

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from tests.support.builders import failed_job, healthy_job, make_listings
 from tests.support.store import INTERVAL_MS, LOCATION, START_AT, DatabasePair, StoreHarness, make_registered_probe
-from watchdog.domain.model import IncidentEvent, IncidentTransition, Outcome, RecordedResult, ReportedTask, Result
+from watchdog.domain.model import IncidentEvent, IncidentTransition, McpTaskFacts, Outcome, ProbeResult, ResultToRecord
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.rules import AlertPolicy, AlertStates, UptimeClock, stale
-from watchdog.domain.rules.engine import apply_finding, apply_result
-from watchdog.store.listings import read_results
+from watchdog.domain.rules.engine import apply_finding, fold_result
+from watchdog.store.listings import results_from_rows
 from watchdog.store.tables import (
     RESULT_COLUMNS,
     cause_changes,
@@ -41,7 +41,7 @@ class History:
     """A generated history: the arrivals of results, some twice, some late, some never; and gaps."""
 
     probe: RegisteredProbe
-    arrivals: list[tuple[int, Result]]
+    arrivals: list[tuple[int, ProbeResult]]
     seed: int
     gaps: list[tuple[int, int]] = field(default_factory=list)
 
@@ -75,7 +75,7 @@ def histories(draw: st.DrawFn) -> History:
     )
     gaps = draw(gaps_in_history())
     clock = UptimeClock(gaps)
-    arrivals: list[tuple[int, Result]] = []
+    arrivals: list[tuple[int, ProbeResult]] = []
     previous_slot = None
     for k in range(1, draw(st.integers(5, 25))):
         slot = START_AT + k * INTERVAL_MS
@@ -87,12 +87,12 @@ def histories(draw: st.DrawFn) -> History:
         before, previous_slot = previous_slot, slot
         if outcome is None:  # lost: recorded as missed once its max_lateness has passed, or never
             if draw(st.booleans()):
-                lost = Result(1, slot, LOCATION, Outcome.MISSED, "missed.result_lost")
+                lost = ProbeResult(1, slot, LOCATION, Outcome.MISSED, "missed.result_lost")
                 arrivals.append((clock.deadline_after(slot, lateness + draw(st.integers(0, 2 * INTERVAL_MS))), lost))
             continue
         tasks = None
         if limits and outcome is not Outcome.ERROR:
-            tasks = {n: ReportedTask(draw(st.booleans()), slot - 5_000) for n in draw(st.sampled_from(["ab", "a", ""]))}
+            tasks = {n: McpTaskFacts(draw(st.booleans()), slot - 5_000) for n in draw(st.sampled_from(["ab", "a", ""]))}
         preferences = draw(st.sampled_from([None, {"x": ""}, {"x": "x is false"}])) if outcome is Outcome.PASS else None
         jobs = draw(st.none() | st.lists(st.sampled_from(JOBS), unique_by=lambda facts: facts.name))
         if outcome is Outcome.ERROR:
@@ -103,7 +103,7 @@ def histories(draw: st.DrawFn) -> History:
             if outcome is not Outcome.PASS
             else ""
         )
-        result = Result(1, slot, LOCATION, outcome, reason, "x", 100, listings=listings, previous_slot=before)
+        result = ProbeResult(1, slot, LOCATION, outcome, reason, "x", 100, listings=listings, previous_slot=before)
         at = clock.deadline_after(slot, draw(st.integers(0, int(lateness * 1.2))))  # some are late
         arrivals += [(at, result)] + [(at + draw(st.integers(0, 2 * INTERVAL_MS)), result)] * draw(st.integers(0, 1))
     arrivals.sort(key=lambda arrival: arrival[0])
@@ -127,7 +127,7 @@ def run_history(
         chunk, todo = todo[:n], todo[n:]
         which = rnd.randrange(2)
         now = chunk[-1][0] + (skew if which else 0)
-        harness, recorded = harnesses[which], [RecordedResult(result) for _, result in chunk]
+        harness, recorded = harnesses[which], [ResultToRecord(result) for _, result in chunk]
         first.watermark.uptime_clock = harnesses[1].watermark.uptime_clock = history.uptime_clock_at(chunk[-1][0])
         if crashes and rnd.random() < 0.2:  # nothing of a rolled-back transaction may remain
             with harness.database.writer.connect() as connection:
@@ -150,7 +150,7 @@ def evaluate_naively(harness: StoreHarness, policy: AlertPolicy) -> tuple[AlertS
     """Evaluate all rows in slot order, without awaited slots, cursors or deadlines: the expected result of the fold."""
     with harness.database.read_transaction() as connection:
         query = sa.select(*RESULT_COLUMNS).where(~results.c.late).order_by(results.c.slot)
-        rows = {result.slot: result for result in read_results(connection, connection.execute(query).all())}
+        rows = {result.slot: result for result in results_from_rows(connection, connection.execute(query).all())}
         stale_after = {
             slot + 0.5: threshold
             for slot, threshold in connection.execute(
@@ -163,7 +163,7 @@ def evaluate_naively(harness: StoreHarness, policy: AlertPolicy) -> tuple[AlertS
         if at in stale_after:
             apply_finding(policy, states, int(at), stale.stale_finding(stale_after[at]), out)
         else:
-            apply_result(policy, states, rows[int(at)], out)
+            fold_result(policy, states, rows[int(at)], out)
     return states, out
 
 
@@ -229,7 +229,7 @@ def test_the_order_of_arrival_does_not_matter_within_max_lateness(
     on_sqlite: DatabasePair, history: History, seed: int
 ) -> None:
     lateness = history.probe.policy.max_lateness
-    first: dict[int, tuple[int, Result]] = {}
+    first: dict[int, tuple[int, ProbeResult]] = {}
     for at, result in history.arrivals:
         first.setdefault(result.slot, (at, result))
     on_time = [(at, r) for at, r in first.values() if at < r.slot + lateness and r.outcome is not Outcome.MISSED]

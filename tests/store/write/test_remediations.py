@@ -7,7 +7,7 @@ import pytest
 from tests.support.builders import overdue_job, stuck_job
 from tests.support.store import INTERVAL_MS, START_AT, StoreHarness, make_registered_probe, make_result
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, NBSP
-from watchdog.domain.model import Outcome, RemediationAttempt, RemediationState, Result
+from watchdog.domain.model import Outcome, ProbeResult, RemediationAttempt, RemediationState
 from watchdog.store.database import Database
 from watchdog.store.read.alert_context import list_remediation_attempts
 from watchdog.store.tables import remediations
@@ -119,11 +119,11 @@ def test_a_later_reason_counts(service: RemediationHarness) -> None:
 @pytest.mark.parametrize(
     "newest",
     [
-        Result(0, SLOT + INTERVAL_MS, "local", Outcome.ERROR, "watchdog.internal_error"),
-        Result(0, SLOT + INTERVAL_MS, "local", Outcome.MISSED, "missed.overloaded"),
+        ProbeResult(0, SLOT + INTERVAL_MS, "local", Outcome.ERROR, "watchdog.internal_error"),
+        ProbeResult(0, SLOT + INTERVAL_MS, "local", Outcome.MISSED, "missed.overloaded"),
     ],
 )
-def test_nothing_is_started_without_a_verdict(service: RemediationHarness, newest: Result) -> None:
+def test_nothing_is_started_without_a_verdict(service: RemediationHarness, newest: ProbeResult) -> None:
     service.record_jobs(ledger=("job.stuck", "7"))
     service.harness.record_results(newest._replace(probe=service.jobs))
     assert service.start_next(SLOT + INTERVAL_MS + 1_000) is None

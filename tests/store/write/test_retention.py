@@ -16,7 +16,7 @@ from tests.support.store import (
     make_result,
 )
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS
-from watchdog.domain.model import RecordedResult, Result
+from watchdog.domain.model import ProbeResult, ResultToRecord
 from watchdog.domain.schedule import IntervalSchedule
 from watchdog.store.database import Database
 from watchdog.store.tables import (
@@ -87,7 +87,7 @@ def test_a_whole_hour_is_rolled_up(database: Database) -> None:
     record_outcomes(harness, a, FIRST_HOUR, "ppfemp" + "pp....")
     record_outcomes(harness, b, FIRST_HOUR, "ffffff")
     harness.record_results(
-        Result(
+        ProbeResult(
             b, FIRST_HOUR + 1, "local", make_result(b, FIRST_HOUR, "missed").outcome, "missed.skipped", slot_count=41
         ),
         now=FIRST_HOUR + HOUR_MS,
@@ -193,7 +193,7 @@ def test_expired_rows_are_deleted_in_chunks(database: Database, monkeypatch: pyt
     harness = StoreHarness(database, [make_registered_probe("a"), make_registered_probe("b")]).without_downtime()
     for probe in harness.database_ids:
         harness.recorder.record_results(
-            [RecordedResult(make_result(probe, FIRST_HOUR + i * MINUTE_MS)) for i in range(25)], FIRST_HOUR + HOUR_MS
+            [ResultToRecord(make_result(probe, FIRST_HOUR + i * MINUTE_MS)) for i in range(25)], FIRST_HOUR + HOUR_MS
         )
     roll_up_all(database, FIRST_HOUR + HOUR_MS)
     deleted = [delete_expired_rows(database, FIRST_HOUR + 9 * DAY_MS, DAY_MS, 90 * DAY_MS) for _ in range(6)]

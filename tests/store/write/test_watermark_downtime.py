@@ -9,7 +9,7 @@ from collections.abc import Collection
 from time import perf_counter
 
 from tests.support.store import INTERVAL_MS, START_AT, DatabasePair, StoreHarness, make_registered_probes, make_result
-from watchdog.domain.model import IncidentEvent, IncidentTransition, Outcome, Result
+from watchdog.domain.model import IncidentEvent, IncidentTransition, Outcome, ProbeResult
 from watchdog.domain.rules import stale
 from watchdog.store.database import Database
 from watchdog.store.tables import downtime, incidents, results
@@ -28,7 +28,7 @@ class SimulatedProcess:
 
     def __init__(self, harness: StoreHarness, now: int, *, run_duration_ms: int = 1_500):
         self.harness, self.now, self.run_duration_ms = harness, now, run_duration_ms
-        self.in_flight: list[tuple[int, Result]] = []
+        self.in_flight: list[tuple[int, ProbeResult]] = []
         self.transitions: list[IncidentTransition] = []
         self.probes_without_results: Collection[int] = ()
 
@@ -44,7 +44,7 @@ class SimulatedProcess:
             self.transitions += self.harness.recorder.evaluate_deadlines(self.now)[1]
             self.now += TICK_MS
 
-    def record(self, arrived: list[Result]) -> None:
+    def record(self, arrived: list[ProbeResult]) -> None:
         if arrived:
             self.transitions += self.harness.record_results(*arrived, now=self.now)
 

@@ -15,10 +15,10 @@ from tests.support.fixture_rows import NOW, FixtureRows
 from tests.support.html_checks import find_html_problems
 from tests.support.web import FakeMcpApp, create_test_app, filled_database, request_page
 from watchdog.store.database import Database
-from watchdog.web import ApiKey, StatusPageConfig, create_app
+from watchdog.web import ApiKey, StatusPageConfig, create_web_app
 from watchdog.web.auth.access import Authenticator, host_without_port
-from watchdog.web.auth.login_throttle import MAX_FAILED_ATTEMPTS, MAX_TRACKED_ADDRESSES, LoginThrottle
-from watchdog.web.auth.session import SESSION_COOKIE_NAME, SESSION_LIFETIME_MS
+from watchdog.web.auth.login_throttle import MAX_FAILED_LOGIN_ATTEMPTS, MAX_TRACKED_LOGIN_ADDRESSES, LoginThrottle
+from watchdog.web.auth.session import SESSION_COOKIE_NAME, WEB_SESSION_LIFETIME_MS
 from watchdog.web.routes.sign_in import safe_redirect_path
 
 READER, OPERATOR = (
@@ -88,7 +88,7 @@ def routes() -> list[tuple[str, str]]:
     async def read(_: Any) -> Any:
         raise AssertionError
 
-    app = create_app(
+    app = create_web_app(
         run_read_query=read,
         clock=lambda: NOW,
         not_ready_reason=str,
@@ -185,14 +185,14 @@ def test_signing_in_sets_a_cookie_that_is_valid_until_it_expires(keyed: FastAPI,
     set_cookie = response.headers["set-cookie"]
     assert all(
         part in set_cookie
-        for part in ("HttpOnly", "SameSite=strict", f"Max-Age={SESSION_LIFETIME_MS // 1000}", "Path=/")
+        for part in ("HttpOnly", "SameSite=strict", f"Max-Age={WEB_SESSION_LIFETIME_MS // 1000}", "Path=/")
     )
     assert OPERATOR.secret not in set_cookie
     cookie = {"Cookie": set_cookie.partition(";")[0]}
     page = request_page(keyed, "/probes", headers=cookie)
     assert page.status_code == 200
     assert "Sign out ops é" in page.text
-    clock.now += SESSION_LIFETIME_MS
+    clock.now += WEB_SESSION_LIFETIME_MS
     assert request_page(keyed, "/probes", headers=cookie).status_code == 401
     clock.now = NOW
 
@@ -227,7 +227,7 @@ def program(app: FastAPI, key: str, client: str = "203.0.113.9") -> httpx.Respon
 def test_failed_attempts_are_throttled(keyed: FastAPI, clock: ManualClock) -> None:
     """Attempts by form and by header count alike."""
     assert program(keyed, READER.secret).status_code == 200
-    for n in range(MAX_FAILED_ATTEMPTS):
+    for n in range(MAX_FAILED_LOGIN_ATTEMPTS):
         clock.now += 1_000
         tried = program(keyed, "wrong") if n % 2 else sign_in(keyed, "wrong", client="203.0.113.9")
         assert tried.status_code == 401
@@ -245,12 +245,12 @@ def test_failed_attempts_are_throttled(keyed: FastAPI, clock: ManualClock) -> No
 
 
 def test_valid_keys_are_never_counted(keyed: FastAPI) -> None:
-    assert {program(keyed, READER.secret).status_code for _ in range(3 * MAX_FAILED_ATTEMPTS)} == {200}
+    assert {program(keyed, READER.secret).status_code for _ in range(3 * MAX_FAILED_LOGIN_ATTEMPTS)} == {200}
 
 
 def test_an_ipv6_network_is_one_address_and_memory_is_bounded(clock: ManualClock) -> None:
     throttle = LoginThrottle(clock)
-    for n in range(MAX_FAILED_ATTEMPTS):
+    for n in range(MAX_FAILED_LOGIN_ATTEMPTS):
         throttle.record_attempt(f"2001:db8::{n}", None)
         throttle.record_attempt(f"::ffff:192.0.2.{n}", None)
     assert throttle.retry_after_s("2001:db8::ffff:1", None) == 60
@@ -262,10 +262,10 @@ def test_an_ipv6_network_is_one_address_and_memory_is_bounded(clock: ManualClock
     )
     clock.now -= 1
     assert throttle.retry_after_s("2001:db8::1", None) == 0, "the clock was set back"
-    for n in range(MAX_TRACKED_ADDRESSES + 1):
+    for n in range(MAX_TRACKED_LOGIN_ADDRESSES + 1):
         throttle.record_attempt(f"10.0.{n // 256}.{n % 256}", None)
         throttle.record_attempt(f"10.0.{n // 256}.{n % 256}", "ci")
-    assert len(throttle._failed_attempts) == len(throttle._accepted_keys) == MAX_TRACKED_ADDRESSES
+    assert len(throttle._failed_attempts) == len(throttle._accepted_keys) == MAX_TRACKED_LOGIN_ADDRESSES
 
 
 def test_an_invalid_key_is_refused(keyed: FastAPI) -> None:
@@ -363,8 +363,8 @@ def test_without_keys_there_is_no_sign_in_page(keyless: FastAPI) -> None:
 
 def test_a_key_with_any_characters_is_compared_as_bytes() -> None:
     access = Authenticator(KEYS, lambda: NOW)
-    assert access.find_key("operate-ü-0123456789".encode()) is OPERATOR
-    assert access.find_key(b"\xff\xfe") is None
+    assert access.find_api_key("operate-ü-0123456789".encode()) is OPERATOR
+    assert access.find_api_key(b"\xff\xfe") is None
     assert repr(OPERATOR) == "ApiKey(name='ops é', role='operator')"
 
 

@@ -11,14 +11,14 @@ from tests.support.fixtures import canary_rows
 from tests.support.html_checks import find_html_problems, visible_text
 from tests.support.web import create_test_app, filled_database, request_page
 from watchdog.domain.formatting import MINUTE_MS, NBSP
-from watchdog.domain.model import Outcome, Result
-from watchdog.web.cards.canary import MAX_CANARY_RUNS, build_canary_card
+from watchdog.domain.model import Outcome, ProbeResult
+from watchdog.web.cards.canary import MAX_CANARY_RUNS_ON_CARD, build_canary_card
 
 FULL: dict[str, Any] = {"connect": 1.0, "enqueue": 8.0, "pick_up": 200.0, "finish": 1_700.0}
 
 
-def run(slot: int = 0, outcome: Outcome = Outcome.PASS, reason: str = "", **phases: float) -> Result:
-    return Result(1, slot * MINUTE_MS, "local", outcome, reason, phases=phases)
+def run(slot: int = 0, outcome: Outcome = Outcome.PASS, reason: str = "", **phases: float) -> ProbeResult:
+    return ProbeResult(1, slot * MINUTE_MS, "local", outcome, reason, phases=phases)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def run(slot: int = 0, outcome: Outcome = Outcome.PASS, reason: str = "", **phas
          ["up 8 ms", "unknown Not observable", "up 1.9 s"]),
     ],
 )  # fmt: skip
-def test_the_newest_run_stage_by_stage(sentence: str, newest: Result, expected: list[str]) -> None:
+def test_the_newest_run_stage_by_stage(sentence: str, newest: ProbeResult, expected: list[str]) -> None:
     card = build_canary_card([run(0, **FULL), newest])
     assert card is not None
     assert [f"{stage.state} {stage.text.replace(NBSP, ' ')}" for stage in card.stages] == expected, sentence
@@ -58,9 +58,9 @@ def test_the_median_excludes_the_newest_run() -> None:
 
 def test_the_chart_excludes_missed_slots_and_is_limited() -> None:
     assert build_canary_card([run(0, Outcome.MISSED, "missed.skipped")]) is None
-    card = build_canary_card([run(i, **FULL) for i in range(MAX_CANARY_RUNS + 5)])
+    card = build_canary_card([run(i, **FULL) for i in range(MAX_CANARY_RUNS_ON_CARD + 5)])
     assert card is not None
-    assert len(card.runs) == MAX_CANARY_RUNS
+    assert len(card.runs) == MAX_CANARY_RUNS_ON_CARD
     assert card.runs[0].slot > card.runs[1].slot
 
 

@@ -12,7 +12,7 @@ from tests.support.html_checks import find_html_problems, visible_text
 from tests.support.web import create_test_app, filled_database, request_page
 from watchdog.domain.formatting import MINUTE_MS, NBSP
 from watchdog.domain.measurements import QueueMeasurements
-from watchdog.domain.probe_state import QueueThreshold, ThresholdRecord
+from watchdog.domain.probe_state import QueueThreshold, QueueThresholdRecord
 from watchdog.store.read.queue_stats import QueueSample
 from watchdog.web.cards.queue import build_queue_card
 from watchdog.web.chart_window import ChartWindow
@@ -24,7 +24,7 @@ WAITING = QueueThreshold("waiting", 9)
 WAITING_FOR_LONG = QueueThreshold("waiting", 9, for_ms=5 * MINUTE_MS)
 
 
-def by_metric(records: list[ThresholdRecord]) -> dict[str, ThresholdRecord]:
+def by_metric(records: list[QueueThresholdRecord]) -> dict[str, QueueThresholdRecord]:
     return {record.threshold.metric: record for record in records}
 
 
@@ -32,34 +32,35 @@ def by_metric(records: list[ThresholdRecord]) -> dict[str, ThresholdRecord]:
     ("sentence", "metrics", "records", "expected"),
     [
         ("no limit", QueueMeasurements(waiting=3), [], ["Waiting 3"]),
-        ("within its limit", QueueMeasurements(waiting=3), [ThresholdRecord(WAITING)], ["Waiting 3, limit 9"]),
-        ("just over", QueueMeasurements(waiting=12), [ThresholdRecord(WAITING, NOW)],
+        ("within its limit", QueueMeasurements(waiting=3), [QueueThresholdRecord(WAITING)], ["Waiting 3, limit 9"]),
+        ("just over", QueueMeasurements(waiting=12), [QueueThresholdRecord(WAITING, NOW)],
          ["Waiting 12, limit 9, just now: bad"]),
         ("over its limit for less than `for`", QueueMeasurements(waiting=12),
-         [ThresholdRecord(WAITING_FOR_LONG, 55 * MINUTE_MS)],
+         [QueueThresholdRecord(WAITING_FOR_LONG, 55 * MINUTE_MS)],
          ["Waiting 12, limit 9 for 5 min, over for 4 min"]),
         ("over its limit for longer than `for`",
-         QueueMeasurements(waiting=12), [ThresholdRecord(WAITING_FOR_LONG, 54 * MINUTE_MS)],
+         QueueMeasurements(waiting=12), [QueueThresholdRecord(WAITING_FOR_LONG, 54 * MINUTE_MS)],
          ["Waiting 12, limit 9 for 5 min, over for 5 min: bad"]),
-        ("no consumer", QueueMeasurements(waiting=0, consumers=0), [ThresholdRecord(QueueThreshold("consumers", 1), 0)],
+        ("no consumer",
+         QueueMeasurements(waiting=0, consumers=0), [QueueThresholdRecord(QueueThreshold("consumers", 1), 0)],
          ["Waiting 0", "Consumers 0, at least 1, under for 59 min: bad"]),
         ("ages and ratios", QueueMeasurements(waiting=1, oldest=90_000, failure_ratio=0.25),
-         [ThresholdRecord(QueueThreshold("oldest", MINUTE_MS * 5)),
-          ThresholdRecord(QueueThreshold("failure_ratio", 0.2), 0)],
+         [QueueThresholdRecord(QueueThreshold("oldest", MINUTE_MS * 5)),
+          QueueThresholdRecord(QueueThreshold("failure_ratio", 0.2), 0)],
          ["Waiting 1", "Oldest waiting 1 min 30 s, limit 5 min", "Failure ratio 25%, limit 20%, over for 59 min: bad"]),
-        ("jobs are taken", QueueMeasurements(waiting=1), [ThresholdRecord(STALLED, 55 * MINUTE_MS)],
+        ("jobs are taken", QueueMeasurements(waiting=1), [QueueThresholdRecord(STALLED, 55 * MINUTE_MS)],
          ["Waiting 1", "Stalled no, limit 10 min, same job next for 4 min"]),
-        ("no job is taken", QueueMeasurements(waiting=1), [ThresholdRecord(STALLED, 49 * MINUTE_MS)],
+        ("no job is taken", QueueMeasurements(waiting=1), [QueueThresholdRecord(STALLED, 49 * MINUTE_MS)],
          ["Waiting 1", "Stalled yes, limit 10 min, same job next for 10 min: bad"]),
         ("the head of the queue is unknown", QueueMeasurements(waiting=5),
-         [ThresholdRecord(STALLED, 49 * MINUTE_MS, 5)],
+         [QueueThresholdRecord(STALLED, 49 * MINUTE_MS, 5)],
          ["Waiting 5", "Stalled yes, limit 10 min, not shorter for 10 min: bad"]),
-        ("the queue is empty", QueueMeasurements(waiting=0), [ThresholdRecord(STALLED)],
+        ("the queue is empty", QueueMeasurements(waiting=0), [QueueThresholdRecord(STALLED)],
          ["Waiting 0", "Stalled no, limit 10 min, queue is empty"]),
     ],
 )  # fmt: skip
 def test_metrics_against_their_limits(
-    sentence: str, metrics: QueueMeasurements, records: list[ThresholdRecord], expected: list[str]
+    sentence: str, metrics: QueueMeasurements, records: list[QueueThresholdRecord], expected: list[str]
 ) -> None:
     card = build_queue_card([QueueSample(NOW, metrics)], by_metric(records), HOUR)
     lines = [
@@ -71,11 +72,11 @@ def test_metrics_against_their_limits(
 
 def test_a_point_is_the_maximum_of_waiting_jobs() -> None:
     samples = [QueueSample(NOW + i * 1_000, QueueMeasurements(waiting=n)) for i, n in enumerate((3, 12_400, 5))]
-    records = by_metric([ThresholdRecord(WAITING)])
+    records = by_metric([QueueThresholdRecord(WAITING)])
     card = build_queue_card([QueueSample(0, QueueMeasurements(waiting=0)), *samples], records, HOUR)
     assert list(card.table_rows) == [(NOW, 12_400), (0, 0)]
     assert 'class="limit"' in card.chart
-    high_limit = by_metric([ThresholdRecord(QueueThreshold("waiting", 9_000))])
+    high_limit = by_metric([QueueThresholdRecord(QueueThreshold("waiting", 9_000))])
     assert 'class="limit"' not in build_queue_card(samples[:1], high_limit, HOUR).chart
 
 

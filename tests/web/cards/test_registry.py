@@ -11,7 +11,12 @@ import pytest
 
 from watchdog.probes import PROBE_KINDS
 from watchdog.resources import resource_path
-from watchdog.web.cards.registry import CARDS_BY_KIND, DEFAULT_CARDS, cards_of_kind, jobs_section_id
+from watchdog.web.cards.registry import (
+    CARDS_BY_PROBE_KIND,
+    DEFAULT_PROBE_CARDS,
+    cards_of_probe_kind,
+    jobs_section_id_of_probe_kind,
+)
 
 TEMPLATES = resource_path("templates") / "pages"
 CODE = Path(__file__).parents[3] / "watchdog" / "web"
@@ -19,28 +24,28 @@ CODE = Path(__file__).parents[3] / "watchdog" / "web"
 
 @pytest.mark.parametrize("kind", [*PROBE_KINDS, "a kind of another version"])
 def test_every_kind_has_cards_with_templates(kind: str) -> None:
-    cards = cards_of_kind(kind)
+    cards = cards_of_probe_kind(kind)
     assert cards
     assert [card.template for card in cards if not (TEMPLATES / card.template).is_file()] == []
 
 
 def test_a_kind_names_its_cards_only_if_they_are_not_the_default_ones() -> None:
-    assert CARDS_BY_KIND.keys() == PROBE_KINDS.keys()
+    assert CARDS_BY_PROBE_KIND.keys() == PROBE_KINDS.keys()
     for kind, probe in PROBE_KINDS.items():
-        assert (CARDS_BY_KIND[kind] == DEFAULT_CARDS) is ("cards" not in vars(probe)), kind
+        assert (CARDS_BY_PROBE_KIND[kind] == DEFAULT_PROBE_CARDS) is ("cards" not in vars(probe)), kind
 
 
 def test_every_template_of_a_card_is_in_use() -> None:
-    used = {card.template for kind in PROBE_KINDS for card in cards_of_kind(kind)}
+    used = {card.template for kind in PROBE_KINDS for card in cards_of_probe_kind(kind)}
     assert used == {f"cards/{file.name}" for file in (TEMPLATES / "cards").glob("*.j2")}
 
 
 @pytest.mark.parametrize("kind", PROBE_KINDS)
 def test_the_section_of_jobs_exists(kind: str) -> None:
-    for card in cards_of_kind(kind):
+    for card in cards_of_probe_kind(kind):
         if card.jobs_section_id:
             assert f'id="{card.jobs_section_id}"' in (TEMPLATES / card.template).read_text()
-            assert jobs_section_id(kind) == card.jobs_section_id
+            assert jobs_section_id_of_probe_kind(kind) == card.jobs_section_id
 
 
 def kind_comparisons(source: str) -> Iterator[str]:

@@ -21,11 +21,11 @@ from tests.support.html_checks import find_html_problems, visible_text
 from tests.support.web import create_test_app, filled_database, request_page
 from tests.web.pages.test_all_pages import HOSTILE, LINK
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS
-from watchdog.domain.model import Outcome, ReportedTask
+from watchdog.domain.model import McpTaskFacts, Outcome
 from watchdog.domain.observations import JobFacts
 from watchdog.store.read.jobs import list_jobs
 from watchdog.web.cards.jobs import build_job_row
-from watchdog.web.pages.list_page import ROWS_PER_PAGE
+from watchdog.web.pages.list_page import LIST_ROWS_PER_PAGE
 
 
 @contextmanager
@@ -131,12 +131,16 @@ def test_an_empty_list_explains_how_to_add_jobs(tmp_path: Path) -> None:
 def test_a_long_list_has_pages(tmp_path: Path) -> None:
     rows = FixtureRows()
     id = rows.add_probe("Many", "jobs")
-    stuck = stuck_job(f"job-{ROWS_PER_PAGE:03}", NOW)
-    rows.add_result(id, NOW, jobs=[*(healthy_job(f"job-{i:03}", NOW) for i in range(ROWS_PER_PAGE)), stuck])
+    stuck = stuck_job(f"job-{LIST_ROWS_PER_PAGE:03}", NOW)
+    rows.add_result(id, NOW, jobs=[*(healthy_job(f"job-{i:03}", NOW) for i in range(LIST_ROWS_PER_PAGE)), stuck])
     with showing(tmp_path, rows) as app:
         first, last = names(app), names(app, "?page=2")
         assert "No problems · 200" in page_text(app, "/jobs?page=2")
-    assert (len(first), first[0], last) == (ROWS_PER_PAGE, f"job-{ROWS_PER_PAGE:03}", [f"job-{ROWS_PER_PAGE - 1:03}"])
+    assert (len(first), first[0], last) == (
+        LIST_ROWS_PER_PAGE,
+        f"job-{LIST_ROWS_PER_PAGE:03}",
+        [f"job-{LIST_ROWS_PER_PAGE - 1:03}"],
+    )
 
 
 LISTED = task_aged(5 * MINUTE_MS, NOW)
@@ -149,16 +153,16 @@ LISTED = task_aged(5 * MINUTE_MS, NOW)
         ("has no limit", LISTED, {}, ("up", "up", "Ok", "")),
         (
             "has not run yet",
-            ReportedTask(ok=True),
+            McpTaskFacts(ok=True),
             {"t": HOUR_MS},
             ("unknown", "wait", "Waiting for the first run", ""),
         ),
-        ("failed", ReportedTask(ok=False, error="no"), {}, ("degraded", "degraded", "Failed", "task t failed: no")),
+        ("failed", McpTaskFacts(ok=False, error="no"), {}, ("degraded", "degraded", "Failed", "task t failed: no")),
         ("is not listed", None, {"t": HOUR_MS}, ("down", "down", "Missing", "task t is not in the server's list")),
     ],
 )
 def test_the_verdict_on_a_task(
-    tmp_path: Path, sentence: str, task: ReportedTask | None, limits: dict[str, int], text: tuple[str, ...]
+    tmp_path: Path, sentence: str, task: McpTaskFacts | None, limits: dict[str, int], text: tuple[str, ...]
 ) -> None:
     rows = FixtureRows()
     rows.add_result(rows.add_probe("Server", "mcp", max_task_ages=limits), NOW, tasks={"t": task} if task else {})
@@ -289,7 +293,7 @@ def test_old_task_lists_are_not_loaded(tmp_path: Path) -> None:
     rows.add_probe("Long ago", "mcp")
     rows.add_probe("Of late", "mcp")
     for id, ago in ((1, 2 * DAY_MS + HOUR_MS), (2, 2 * DAY_MS - HOUR_MS)):
-        rows.add_result(id, NOW - ago, tasks={"t": ReportedTask(ok=True)})
+        rows.add_result(id, NOW - ago, tasks={"t": McpTaskFacts(ok=True)})
         rows.add_result(id, NOW)
     with filled_database(f"sqlite:///{tmp_path}/l.db", rows) as database, database.read_transaction() as connection:
         assert [(job.probe.name, job.outdated) for job in list_jobs(connection)] == [("Of late", True)]

@@ -23,8 +23,13 @@ from watchdog.store.errors import StoreUnavailableError
 from watchdog.store.tables import failing_destinations
 from watchdog.web import StatusPageConfig
 from watchdog.web.auth.session import ApiKey
-from watchdog.web.pages.status import ServiceRow, build_status_page, format_status_headline, overall_state
-from watchdog.web.pages.status_snapshot import load_status_snapshot
+from watchdog.web.pages.status import (
+    StatusPageService,
+    build_status_page,
+    format_status_headline,
+    overall_service_state,
+)
+from watchdog.web.pages.status_snapshot import load_status_page_snapshot
 
 UP, DEGRADED, UNKNOWN, DOWN = HealthState
 NONE = "\N{EN DASH}"
@@ -107,8 +112,8 @@ def test_the_public_page_has_nothing_confidential(tmp_path: Path) -> None:
         assert "hunter2" in request_page(app, "/probes").text  # visible to operators
 
 
-def service(name: str, state: HealthState, group: str = "") -> ServiceRow:
-    return ServiceRow(name, state, "", group, (), Markup(), "", "")
+def service(name: str, state: HealthState, group: str = "") -> StatusPageService:
+    return StatusPageService(name, state, "", group, (), Markup(), "", "")
 
 
 @pytest.mark.parametrize(
@@ -129,13 +134,13 @@ def test_the_headline_names_services_that_are_not_up(
     services: list[tuple[str, HealthState]], state: HealthState, line: str
 ) -> None:
     expected = [service(*s) for s in services]
-    assert (overall_state(expected), format_status_headline(expected)) == (state, line)
+    assert (overall_service_state(expected), format_status_headline(expected)) == (state, line)
 
 
 def page_of(tmp_path: Path, rows: FixtureRows, site: StatusPageConfig | None = None) -> Any:
     with filled_database(f"sqlite:///{tmp_path}/p.db", rows) as database, database.read_transaction() as connection:
         site = site or StatusPageConfig()
-        return build_status_page(load_status_snapshot(connection, site, NOW), site)
+        return build_status_page(load_status_page_snapshot(connection, site, NOW), site)
 
 
 def test_two_findings_of_one_probe_are_one_entry_with_both_steps(tmp_path: Path) -> None:

@@ -14,14 +14,14 @@ from starlette.types import Receive, Scope, Send
 from tests.support.web import running_app
 from watchdog.domain.heartbeat import CheckInKind
 from watchdog.store.errors import StoreUnavailableError
-from watchdog.web.auth.login_throttle import MAX_FAILED_ATTEMPTS
+from watchdog.web.auth.login_throttle import MAX_FAILED_LOGIN_ATTEMPTS
 from watchdog.web.routes import check_ins
 from watchdog.web.routes.check_ins import (
-    MAX_BODY_TAIL_BYTES,
+    CHECK_IN_RATE_LIMIT_WINDOW_MS,
     MAX_CHECK_IN_AGE_MS,
+    MAX_CHECK_IN_BODY_TAIL_BYTES,
     MAX_CHECK_INS_PER_WINDOW,
-    RATE_LIMIT_WINDOW_MS,
-    CheckInEndpoint,
+    CheckInMiddleware,
 )
 
 NOW = 1_777_723_200_000
@@ -47,7 +47,9 @@ class EndpointHarness:
         tokens = {TOKEN: "backup", OTHER_TOKEN: "digest"}
         self.elsewhere: dict[str, str] = {}
         self.store_available = True
-        self.endpoint = CheckInEndpoint(self._page, tokens, self.accept_check_in, lambda: self.now, self.find_probe_id)
+        self.endpoint = CheckInMiddleware(
+            self._page, tokens, self.accept_check_in, lambda: self.now, self.find_probe_id
+        )
         self.client = httpx.Client()
 
     async def accept_check_in(
@@ -217,7 +219,11 @@ def test_the_end_of_a_long_body_is_passed_on(endpoint: EndpointHarness) -> None:
     endpoint.request(f"/in/{TOKEN}", "POST", content=b"a" * 5_000_000 + b"the end")
     endpoint.request(f"/in/{TOKEN}", "POST", content=iter([b"a" * 60_000, b"b" * 60_000, b"without a length"]))
     endpoint.request(f"/in/{TOKEN}", "POST", content=b"short")
-    assert [len(check_in.output) for check_in in endpoint.accepted] == [MAX_BODY_TAIL_BYTES, MAX_BODY_TAIL_BYTES, 5]
+    assert [len(check_in.output) for check_in in endpoint.accepted] == [
+        MAX_CHECK_IN_BODY_TAIL_BYTES,
+        MAX_CHECK_IN_BODY_TAIL_BYTES,
+        5,
+    ]
     assert [check_in.output[-7:] for check_in in endpoint.accepted] == [b"the end", b" length", b"short"]
 
 
@@ -272,7 +278,7 @@ def raw(endpoint: EndpointHarness) -> socket.socket:
 
 
 def test_a_body_that_does_not_end_is_cut_short(endpoint: EndpointHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check_ins, "BODY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(check_ins, "CHECK_IN_BODY_TIMEOUT_S", 0.2)
     with raw(endpoint) as line:
         line.sendall(f"POST /in/{TOKEN}/3 HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\nas far as".encode())
         assert line.recv(99).startswith(b"HTTP/1.1 200")
@@ -301,11 +307,11 @@ def test_a_thousand_guessed_tokens_are_throttled_and_delay_no_job(endpoint: Endp
         responses.append(endpoint.request(f"/in/{n:016x}/{'start' if n % 2 else ''}").status_code)
         if n % 100 == 0:
             assert endpoint.request(f"/in/{TOKEN}").status_code == 200
-    assert responses == [404] * MAX_FAILED_ATTEMPTS + [429] * (1_000 - MAX_FAILED_ATTEMPTS)
+    assert responses == [404] * MAX_FAILED_LOGIN_ATTEMPTS + [429] * (1_000 - MAX_FAILED_LOGIN_ATTEMPTS)
     assert len(endpoint.accepted) == 10
     refused = endpoint.request("/in/nope")
     assert refused.headers["retry-after"] == "60"
-    endpoint.now += RATE_LIMIT_WINDOW_MS
+    endpoint.now += CHECK_IN_RATE_LIMIT_WINDOW_MS
     assert endpoint.request("/in/nope").status_code == 404
 
 

@@ -15,34 +15,34 @@ from difflib import get_close_matches
 from watchdog.domain.reasons.entry import ReasonEntry, ReasonScope
 from watchdog.domain.reasons.failures import FAILURE_REASONS
 from watchdog.domain.reasons.findings import FINDING_REASONS
-from watchdog.domain.reasons.operations import OPERATION_REASONS
+from watchdog.domain.reasons.operations import DELIVERY_AND_ACCESS_REASONS
 
 __all__ = [
-    "CATALOGUE",
-    "TRANSPORT_FAMILIES",
+    "REASON_CATALOGUE",
+    "TRANSPORT_REASON_FAMILIES",
     "ReasonEntry",
     "ReasonScope",
-    "advice",
-    "describe",
-    "family",
-    "find_pattern_problem",
+    "find_reason_entry",
+    "find_reason_pattern_problem",
     "is_same_cause",
-    "matches",
+    "matches_reason_pattern",
+    "reason_advice",
     "reason_and_message",
-    "status_class",
-    "title",
+    "reason_family",
+    "reason_status_class",
+    "reason_title",
 ]
 
-CATALOGUE: Mapping[str, ReasonEntry] = {
-    entry.code: entry for entry in (*FAILURE_REASONS, *FINDING_REASONS, *OPERATION_REASONS)
+REASON_CATALOGUE: Mapping[str, ReasonEntry] = {
+    entry.code: entry for entry in (*FAILURE_REASONS, *FINDING_REASONS, *DELIVERY_AND_ACCESS_REASONS)
 }
 """By code."""
 
-TRANSPORT_FAMILIES = ("dns", "connection", "tls", "timeout", "protocol", "http", "body", "json")
+TRANSPORT_REASON_FAMILIES = ("dns", "connection", "tls", "timeout", "protocol", "http", "body", "json")
 """Families about a request and its response, for every probe kind that sends one."""
 
 
-def family(code: str) -> str:
+def reason_family(code: str) -> str:
     """The part before the dot: "http" of "http.503"."""
     return code.partition(".")[0]
 
@@ -50,62 +50,68 @@ def family(code: str) -> str:
 def is_same_cause(code: str, other_code: str) -> bool:
     """Whether both describe one cause of an incident. Reasons of one transport family do: which phase of a request
     fails, or with which status, varies while one problem lasts."""
-    return code == other_code or (family(code) == family(other_code) and family(code) in TRANSPORT_FAMILIES)
+    return code == other_code or (
+        reason_family(code) == reason_family(other_code) and reason_family(code) in TRANSPORT_REASON_FAMILIES
+    )
 
 
-def describe(code: str) -> ReasonEntry:
+def find_reason_entry(code: str) -> ReasonEntry:
     """The entry of a reason. Raises KeyError for a reason that is not in the catalogue."""
-    for key in (code, status_class(code), f"{family(code)}.*"):
-        if key in CATALOGUE:
-            return CATALOGUE[key]
+    for key in (code, reason_status_class(code), f"{reason_family(code)}.*"):
+        if key in REASON_CATALOGUE:
+            return REASON_CATALOGUE[key]
     raise KeyError(code)
 
 
-def matches(pattern: str, code: str) -> bool:
+def matches_reason_pattern(pattern: str, code: str) -> bool:
     """Whether a reason is the pattern itself or belongs to it: a family ("tls") or a class of statuses ("http.5xx")."""
-    return pattern in (code, family(code), status_class(code))
+    return pattern in (code, reason_family(code), reason_status_class(code))
 
 
-def status_class(code: str) -> str:
+def reason_status_class(code: str) -> str:
     """ "http.5xx" of "http.503"; the code itself if its cause is not a status."""
     cause = code.partition(".")[2]
-    return f"{family(code)}.{cause[0]}xx" if len(cause) == 3 and cause.isdigit() else code
+    return f"{reason_family(code)}.{cause[0]}xx" if len(cause) == 3 and cause.isdigit() else code
 
 
-def find_pattern_problem(pattern: str) -> str:
+def find_reason_pattern_problem(pattern: str) -> str:
     """Why no reason can match a pattern, with a correction if there is one; empty if some reason can."""
-    families = {family(code) for code in CATALOGUE}
-    if pattern in families or pattern in CATALOGUE or (pattern != status_class(pattern) and _has_entry(pattern)):
+    families = {reason_family(code) for code in REASON_CATALOGUE}
+    if (
+        pattern in families
+        or pattern in REASON_CATALOGUE
+        or (pattern != reason_status_class(pattern) and _has_reason_entry(pattern))
+    ):
         return ""
-    close = get_close_matches(pattern, {*families, *CATALOGUE}, 1)
+    close = get_close_matches(pattern, {*families, *REASON_CATALOGUE}, 1)
     hint = f"; did you mean {close[0]!r}?" if close else ": docs/reasons.md lists them"
     return f"unknown reason {pattern!r}{hint}"
 
 
-def _has_entry(code: str) -> bool:
+def _has_reason_entry(code: str) -> bool:
     try:
-        return bool(describe(code))
+        return bool(find_reason_entry(code))
     except KeyError:
         return False
 
 
-def title(code: str) -> str:
+def reason_title(code: str) -> str:
     """A few words for labels and headings. A reason that another version stored is shown in its own words."""
     try:
-        return describe(code).title
+        return find_reason_entry(code).title
     except KeyError:
         return code.replace(".", " ").replace("_", " ").capitalize()
 
 
-def advice(code: str) -> str:
+def reason_advice(code: str) -> str:
     """What to do about it, in Markdown; empty if there is none."""
     try:
-        return describe(code).advice
+        return find_reason_entry(code).advice
     except KeyError:
         return ""
 
 
 def reason_and_message(code: str, detail: str = "", **facts: str) -> tuple[str, str]:
     """A reason with its sentence filled in, and a detail after a colon: "task digest failed: disk full"."""
-    sentence = describe(code).sentence.format(**facts)
+    sentence = find_reason_entry(code).sentence.format(**facts)
     return code, f"{sentence}: {detail}" if detail else sentence

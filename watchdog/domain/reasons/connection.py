@@ -6,74 +6,74 @@ from functools import partial
 
 from watchdog.domain.reasons.entry import ReasonEntry, ReasonScope
 
-_failure = partial(ReasonEntry, ReasonScope.FAILURE)
+_failure_reason_entry = partial(ReasonEntry, ReasonScope.FAILURE)
 
-_CONNECTION = (
-    _failure(
+_NO_CONNECTION_REASONS = (
+    _failure_reason_entry(
         "dns.not_found",
         "Host name not found",
         "The host name does not exist.",
         "Check the spelling of the name, and the zone that should contain it.",
         sentence="host name not found",
     ),
-    _failure(
+    _failure_reason_entry(
         "dns.no_address",
         "Host name without address",
         "The host name exists, but has no A or AAAA record.",
         "Add an address record to the zone.",
         sentence="host name has no address",
     ),
-    _failure(
+    _failure_reason_entry(
         "dns.no_response",
         "No response from the name server",
         "The name servers do not respond, or respond with a temporary failure.",
         "Check the name servers of the zone, and the resolver of the machine that Watchdog runs on.",
         sentence="no response from the name server",
     ),
-    _failure(
+    _failure_reason_entry(
         "dns.failed",
         "Name lookup failed",
         "The host name cannot be resolved. The message shows the resolver's error.",
         "Check the resolver of the machine that Watchdog runs on.",
         sentence="host name lookup failed ({problem})",
     ),
-    _failure(
+    _failure_reason_entry(
         "connection.refused",
         "Connection refused",
         "No process accepts connections at that address and port.",
         "Check whether the service runs and which address it listens on.",
     ),
-    _failure(
+    _failure_reason_entry(
         "connection.unreachable",
         "Host unreachable",
         "There is no route to the address.",
         "Check network, firewall and VPN between Watchdog and the target.",
     ),
-    _failure(
+    _failure_reason_entry(
         "connection.failed",
         "Connection failed",
         "The connection could not be established. The cause is unknown.",
         "Try to connect by hand from the machine that Watchdog runs on.",
     ),
-    _failure(
+    _failure_reason_entry(
         "connection.reset",
         "Connection reset",
         "The server, or a firewall in between, reset the connection before the response was complete.",
         "Look for crashes of the service, and for firewalls that drop long or idle connections.",
     ),
-    _failure(
+    _failure_reason_entry(
         "connection.closed",
         "Connection closed",
         "The server closed the connection before it sent a response.",
         "Look for crashes and restarts of the service, and for time limits of proxies.",
     ),
-    _failure(
+    _failure_reason_entry(
         "connection.lost",
         "Connection lost",
         "The connection broke before the response was complete.",
         "Look for crashes and restarts of the service, and for time limits of proxies.",
     ),
-    _failure(
+    _failure_reason_entry(
         "connection.address_blocked",
         "Address blocked",
         "The host name resolves to an address that must not be probed.",
@@ -81,82 +81,82 @@ _CONNECTION = (
     ),
 )
 
-_TIMEOUT = (
-    _failure(
+_TIMEOUT_REASONS = (
+    _failure_reason_entry(
         "timeout.dns",
         "Timed out: name lookup",
         "The host name was not resolved within `timeout`.",
         "Check the name servers of the zone, and the resolver of the machine that Watchdog runs on.",
     ),
-    _failure(
+    _failure_reason_entry(
         "timeout.connect",
         "Timed out: connecting",
         "No address of the host accepted or refused the connection within `timeout`.",
         "Check whether the host is up, and whether a firewall drops the packets.",
     ),
-    _failure(
+    _failure_reason_entry(
         "timeout.tls",
         "Timed out: TLS",
         "The server accepted the connection, but did not complete the TLS handshake within `timeout`.",
         "Check the load of the server, and whether the port speaks TLS.",
     ),
-    _failure(
+    _failure_reason_entry(
         "timeout.first_byte",
         "Timed out: no response",
         "The server accepted the request, but sent no byte of the response within `timeout`.",
         "Check the load of the service and what it waits for. Raise `timeout` only if slow responses are normal.",
     ),
-    _failure(
+    _failure_reason_entry(
         "timeout.body",
         "Timed out: reading the response",
         "The response began, but was not complete within `timeout`. The evidence shows the status and how many bytes "
         "arrived.",
         "Check what the service does while it sends, and the network in between.",
     ),
-    _failure(
+    _failure_reason_entry(
         "timeout.spawn",
         "Timed out: starting the server",
         "The MCP server's `command` did not start within `timeout`.",
         "Run the command by hand.",
     ),
-    _failure(
+    _failure_reason_entry(
         "timeout.negotiate",
         "Timed out: negotiating MCP",
         "The MCP server did not answer the first requests of a session within `timeout`.",
         "See the server's log. If the evidence shows a line that is not MCP, check whether `command` starts a server "
         "with the stdio transport.",
     ),
-    _failure(
+    _failure_reason_entry(
         "timeout.list",
         "Timed out: listing tools",
         "The MCP server did not answer `tools/list` within `timeout`.",
         "See the server's log.",
     ),
-    _failure(
+    _failure_reason_entry(
         "timeout.call",
         "Timed out: calling the tool",
         "The called tool did not return within `timeout`.",
         "Check what the tool waits for. Raise `timeout` only if it is normally that slow.",
     ),
-    _failure(
+    _failure_reason_entry(
         "timeout.read",
         "Timed out: reading",
         "The MCP resource, the queue or the jobs were not read within `timeout`.",
         "Check the load of the server or database.",
     ),
-    _failure(
+    _failure_reason_entry(
         "timeout.query",
         "Timed out: query",
         "The database query was not answered within `timeout`.",
         "Check the load and the locks of the database.",
     ),
-    _failure(
+    _failure_reason_entry(
         "timeout.enqueue",
         "Timed out: sending the canary job",
         "The queue did not accept the canary job within `timeout`.",
         "Check the load of the broker.",
     ),
-    _failure(
+    _failure_reason_entry(
         "timeout.exceeded",
         "Timed out",
         "The run took longer than `timeout`.",
@@ -164,4 +164,4 @@ _TIMEOUT = (
     ),
 )
 
-CONNECTION_REASONS = (*_CONNECTION, *_TIMEOUT)
+CONNECTION_REASONS = (*_NO_CONNECTION_REASONS, *_TIMEOUT_REASONS)

@@ -9,16 +9,16 @@ from watchdog.domain.reasons.entry import ReasonEntry, ReasonScope
 from watchdog.domain.reasons.responses import RESPONSE_REASONS
 from watchdog.domain.reasons.tls import TLS_REASONS
 
-_failure = partial(ReasonEntry, ReasonScope.FAILURE)
+_failure_reason_entry = partial(ReasonEntry, ReasonScope.FAILURE)
 
-_CHECKS = (
-    _failure(
+_EXPECTATION_AND_MCP_REASONS = (
+    _failure_reason_entry(
         "expectation.failed",
         "Expectation failed",
         "An `expect` expression is false. The message shows the observed value.",
         "Look for what has changed in the service, or correct the expression.",
     ),
-    _failure(
+    _failure_reason_entry(
         "expectation.evaluation_failed",
         "Expectation cannot be evaluated",
         "An `expect` expression cannot be evaluated, because it uses a value that the response does not contain.",
@@ -31,13 +31,13 @@ _CHECKS = (
         "An expression iterates over more entries of the response than Watchdog allows, so it was not evaluated.",
         "Simplify the expression, or have the server compute the value.",
     ),
-    _failure(
+    _failure_reason_entry(
         "mcp.not_mcp",
         "Not an MCP server",
         "The service at the URL does not speak MCP.",
         "Check the path: it often ends in `/mcp` or `/sse`.",
     ),
-    _failure(
+    _failure_reason_entry(
         "mcp.wrong_transport",
         "Wrong MCP transport",
         "The server at the URL speaks the other of the two HTTP transports of MCP: streamable HTTP (`url`) or the "
@@ -45,7 +45,7 @@ _CHECKS = (
         "Configure the option that the message names.",
         sentence="the server speaks {spoken}: use `{option}` instead of `{configured}`",
     ),
-    _failure(
+    _failure_reason_entry(
         "mcp.session_lost",
         "MCP session lost",
         "The server no longer knows the session that it opened in this run.",
@@ -53,113 +53,113 @@ _CHECKS = (
         "of them, or share the sessions.",
         sentence="HTTP {status}: the server no longer knows the session",
     ),
-    _failure(
+    _failure_reason_entry(
         "mcp.unsupported_version",
         "Unsupported MCP version",
         "The server supports no version of MCP that Watchdog supports.",
         "Update the server or Watchdog, whichever is older.",
     ),
-    _failure(
+    _failure_reason_entry(
         "mcp.rpc_error",
         "MCP error response",
         "The server answers an MCP request with an error. The message shows its code and text.",
         "See the server's log.",
     ),
-    _failure(
+    _failure_reason_entry(
         "mcp.invalid_arguments",
         "MCP tool arguments rejected",
         "The server rejects the arguments of the tool call. The message shows its text.",
         "Compare the configured arguments with the input schema of the tool: it may have changed.",
     ),
-    _failure(
+    _failure_reason_entry(
         "mcp.invalid_response",
         "Invalid MCP response",
         "A response violates the MCP specification. The message shows where.",
         "Report it to the author of the server.",
     ),
-    _failure(
+    _failure_reason_entry(
         "mcp.unexpected_id",
         "Unexpected MCP response id",
         "The server answers a request that Watchdog did not send.",
         "Report it to the author of the server.",
     ),
-    _failure(
+    _failure_reason_entry(
         "mcp.cursor_loop",
         "MCP pagination loops",
         "The pages of `tools/list` repeat.",
         "Fix the server's pagination.",
     ),
-    _failure(
+    _failure_reason_entry(
         "mcp.too_many_pages",
         "MCP pagination too long",
         "`tools/list` has more pages than are read.",
         "Fix the server's pagination.",
     ),
-    _failure(
+    _failure_reason_entry(
         "mcp.resource_missing",
         "MCP resource missing",
         "The server does not know the configured `resource`, or serves no resources.",
         "Check its URI.",
     ),
-    _failure(
+    _failure_reason_entry(
         "mcp.resource_empty",
         "MCP resource empty",
         "The configured `resource` has no contents.",
         "Check its URI.",
     ),
-    _failure(
+    _failure_reason_entry(
         "mcp.server_exited",
         "MCP server exited",
         "An MCP server started by `command` exited too early. The excerpt shows its last output.",
         "Run the command by hand.",
     ),
-    _failure(
+    _failure_reason_entry(
         "mcp.output_closed",
         "MCP server closed its output",
         "An MCP server started by `command` closed its standard output, and still runs.",
         "Look for code that closes or redirects standard output. The excerpt shows the server's last output.",
         sentence="the server closed its output but is still running",
     ),
-    _failure(
+    _failure_reason_entry(
         "mcp.output_not_mcp",
         "Output is not MCP",
         "The program started by `command` writes lines to its standard output that are not MCP messages.",
         "Check whether `command` starts an MCP server with the stdio transport, and have it log to standard error.",
         sentence="the server wrote more than {limit} lines that are not MCP, the first: {first}",
     ),
-    _failure(
+    _failure_reason_entry(
         "mcp.output_held",
         "MCP server exited, its output is held open",
         "An MCP server started by `command` exited, and a process that it started keeps its output open.",
         "Find out why the server exited, and let it end its own processes. The excerpt shows its last output.",
         sentence="the server {ending}, but a process that it started{holder} keeps its output open",
     ),
-    _failure(
+    _failure_reason_entry(
         "mcp.tool_missing",
         "MCP tool missing",
         "A required tool is not listed.",
         "Deploy it, or remove it from `tools` or from the canary.",
     ),
-    _failure(
+    _failure_reason_entry(
         "mcp.tool_error",
         "MCP tool failed",
         "The called tool reports `isError`. The message shows its text.",
         "Look for this call in the server's log.",
     ),
-    _failure(
+    _failure_reason_entry(
         "mcp.unhealthy",
         "MCP server unhealthy",
         "The called tool reports `healthy: false`, and no task that it lists explains it.",
         "See the message and the server's log. To allow it, refer to `healthy` in an `expect` expression.",
         sentence="{tool} reports healthy: false",
     ),
-    _failure(
+    _failure_reason_entry(
         "task.list_missing",
         "Task list missing",
         "Limits are configured under `tasks`, but the response lists no tasks.",
         "Change the tool to report its tasks.",
     ),
-    _failure(
+    _failure_reason_entry(
         "task.list_invalid",
         "Task list unreadable",
         "The list of tasks has entries that cannot be read.",
@@ -167,57 +167,57 @@ _CHECKS = (
     ),
 )
 
-_QUEUES = (
-    _failure(
+_QUEUE_REASONS = (
+    _failure_reason_entry(
         "broker.unreachable",
         "Broker unreachable",
         "The broker or database that holds the jobs cannot be reached, or rejects the login.",
         "Check whether it runs, and its host, port and password.",
     ),
-    _failure(
+    _failure_reason_entry(
         "broker.refused",
         "Broker refused the request",
         "The broker or database can be reached, but refuses an operation.",
         "The message shows the error and, if a permission is missing, what to grant.",
     ),
-    _failure(
+    _failure_reason_entry(
         "database.query_timeout",
         "Database query timed out",
         "A query took too long, or another session holds a lock on the table.",
         "Add an index on the time and type columns, or read less history with `since`.",
     ),
-    _failure(
+    _failure_reason_entry(
         "database.table_missing",
         "Table missing",
         "The table does not exist.",
         "Check its name and schema. The message suggests a table with a similar name.",
     ),
-    _failure(
+    _failure_reason_entry(
         "database.column_missing",
         "Column missing",
         "The table has no such column.",
         "Check `columns`. Names are case-sensitive.",
     ),
-    _failure(
+    _failure_reason_entry(
         "database.column_invalid",
         "Column has the wrong content",
         "A column under `columns` does not hold times, or holds too many different jobs.",
         "The message shows one of its values.",
     ),
-    _failure(
+    _failure_reason_entry(
         "queue.missing",
         "Queue missing",
         "The queue does not exist. Watchdog never creates one.",
         "Check its name, prefix and schema. The application creates the queue when it starts.",
     ),
-    _failure(
+    _failure_reason_entry(
         "queue.no_consumers",
         "Too few workers",
         "Fewer workers take jobs from the queue than `rules` require.",
         "Check whether they run, and which queues they take jobs from.",
         sentence="consumers {value}, expected at least {limit}",
     ),
-    _failure(
+    _failure_reason_entry(
         "queue.stalled",
         "Queue stalled",
         "Jobs are waiting, but no worker has taken one for too long. If the system shows only how many jobs wait: the "
@@ -225,14 +225,14 @@ _QUEUES = (
         "Check whether workers run, whether the queue is paused, and what the workers are busy with.",
         sentence="{symptom} since {since}: {waiting} waiting",
     ),
-    _failure(
+    _failure_reason_entry(
         "queue.failure_ratio",
         "Too many failed jobs",
         "The share of failed jobs, among those that ended recently, is above the limit.",
         "Look at the errors of the newest failed jobs.",
         sentence="{share} of {completed} failed within {window}, limit {limit}",
     ),
-    _failure(
+    _failure_reason_entry(
         "queue.threshold",
         "Queue limit exceeded",
         "A metric exceeds its limit: `waiting`, `active`, `delayed`, `failed` or `oldest`. The message shows each "
@@ -240,33 +240,33 @@ _QUEUES = (
         "Add workers, or enqueue fewer jobs.",
         sentence="{metric} {value}, limit {limit}",
     ),
-    _failure(
+    _failure_reason_entry(
         "canary.enqueue_failed",
         "Canary job not accepted",
         "The service refused the request, or the server the tool call, that starts the canary job.",
         "Check the request or tool that the message names, its credentials and arguments, and the log of the service.",
         sentence="not enqueued",
     ),
-    _failure(
+    _failure_reason_entry(
         "canary.job_id_missing",
         "No job id",
         "The response to the request that starts the canary job contains no job id, so Watchdog cannot poll the job.",
         "Set `job_id` to where the id is in the response, or change the tool to return a `job_id`.",
     ),
-    _failure(
+    _failure_reason_entry(
         "canary.poll_failed",
         "Canary job not observable",
         "The state of the canary job could not be read before its deadline. The job itself may have succeeded.",
         "Check the request or resource that reports the job, and its credentials.",
     ),
-    _failure(
+    _failure_reason_entry(
         "canary.not_picked_up",
         "Not picked up",
         "No worker took the canary job within `start_within`.",
         "Check whether workers run, and which queues they take jobs from.",
         sentence="not picked up {period}",
     ),
-    _failure(
+    _failure_reason_entry(
         "canary.not_finished",
         "Not finished in time",
         "The canary job was not finished within `finish_within`. If the system does not show when a job is picked up, "
@@ -275,13 +275,13 @@ _QUEUES = (
         "one.",
         sentence="{progress}not finished {period}",
     ),
-    _failure(
+    _failure_reason_entry(
         "canary.progress_stalled",
         "Progress stalled",
         "The progress that the job reports has not changed for `progress_within`.",
         "Check what the job waits for at that point.",
     ),
-    _failure(
+    _failure_reason_entry(
         "canary.lost",
         "Canary job lost",
         "The system accepted the canary job but no longer knows it: it no longer lists it, or reports it as not found, "
@@ -289,14 +289,14 @@ _QUEUES = (
         "Find out whether a worker or the broker was killed, what removes jobs, and how long finished jobs are kept.",
         sentence="the canary job was lost{when}",
     ),
-    _failure(
+    _failure_reason_entry(
         "job.failed",
         "Failed",
         "The canary job failed, or a scheduled job failed at least `failures` times in a row.",
         "Look for the error in the job's log.",
         sentence="{name} failed{repeats}",
     ),
-    _failure(
+    _failure_reason_entry(
         "job.scheduler_dead",
         "Scheduler dead",
         "The scheduler has been silent for longer than it may be, or a job is overdue and no job has been sent since "
@@ -304,7 +304,7 @@ _QUEUES = (
         "Check whether its process runs.",
         sentence="no {scheduler} is running",
     ),
-    _failure(
+    _failure_reason_entry(
         "job.most_gone",
         "Most jobs gone",
         "At least two jobs, and more than half of those that the source has listed in the last day, are no longer "
@@ -313,7 +313,7 @@ _QUEUES = (
         "removed on purpose, `watchdog jobs forget PROBE` ends the incident.",
         sentence="{counts} are no longer listed: {names}",
     ),
-    _failure(
+    _failure_reason_entry(
         "job.none_listed",
         "No jobs",
         "The source lists no scheduled jobs at all, so nothing is monitored.",
@@ -323,4 +323,4 @@ _QUEUES = (
     ),
 )
 
-FAILURE_REASONS = (*CONNECTION_REASONS, *TLS_REASONS, *RESPONSE_REASONS, *_CHECKS, *_QUEUES)
+FAILURE_REASONS = (*CONNECTION_REASONS, *TLS_REASONS, *RESPONSE_REASONS, *_EXPECTATION_AND_MCP_REASONS, *_QUEUE_REASONS)

@@ -6,31 +6,31 @@ from functools import partial
 
 from watchdog.domain.reasons.entry import ReasonEntry, ReasonScope
 
-_error = partial(ReasonEntry, ReasonScope.ERROR)
-_missed = partial(ReasonEntry, ReasonScope.MISSED)
-_finding = partial(ReasonEntry, ReasonScope.FINDING)
-_resolution = partial(ReasonEntry, ReasonScope.RESOLUTION)
+_error_reason_entry = partial(ReasonEntry, ReasonScope.ERROR)
+_missed_reason_entry = partial(ReasonEntry, ReasonScope.MISSED)
+_finding_reason_entry = partial(ReasonEntry, ReasonScope.FINDING)
+_resolution_reason_entry = partial(ReasonEntry, ReasonScope.RESOLUTION)
 
 FINDING_REASONS = (
-    _error(
+    _error_reason_entry(
         "command.not_found",
         "Command not found",
         "The `command` or its working directory does not exist on this machine.",
         "Install it, or fix the path.",
     ),
-    _error(
+    _error_reason_entry(
         "command.start_failed",
         "Command not started",
         "The command cannot be started.",
         "Check its permissions.",
     ),
-    _error(
+    _error_reason_entry(
         "tls.invalid_file",
         "TLS file unusable",
         "A file named in `tls` cannot be read, or has the wrong content.",
         "Fix the path or the file.",
     ),
-    _error(
+    _error_reason_entry(
         "queue.metric_unavailable",
         "Metric not available",
         "A rule needs a metric that the queue does not report, such as the share of failures if completed jobs are not "
@@ -38,19 +38,19 @@ FINDING_REASONS = (
         "Keep completed jobs for a while, grant the role read access, or remove the rule.",
         sentence="the queue does not report {metrics}",
     ),
-    _error(
+    _error_reason_entry(
         "watchdog.out_of_resources",
         "Out of resources",
         "The machine that Watchdog runs on is out of file descriptors or memory.",
         "Raise the limits, and check what else runs there.",
     ),
-    _error(
+    _error_reason_entry(
         "watchdog.lookups_busy",
         "Name lookups busy",
         "The run waited for a free name lookup until its deadline, because too many lookups of other names hang.",
         "Find the names whose name servers do not respond, and fix or remove their probes.",
     ),
-    _error(
+    _error_reason_entry(
         "watchdog.response_not_judged",
         "Response not judged",
         "A large response was not decoded and judged before the deadline of the run. Responses over 64 KiB, and those "
@@ -59,67 +59,67 @@ FINDING_REASONS = (
         "Raise `timeout`, request a smaller response, or simplify the expressions that loop over it.",
         sentence="a large response cannot be judged: {problem}",
     ),
-    _error(
+    _error_reason_entry(
         "watchdog.loop_late",
         "Watchdog was blocked",
         "Watchdog itself was blocked while the run waited for the target.",
         "Check whether the machine is overloaded.",
     ),
-    _error(
+    _error_reason_entry(
         "watchdog.internal_error",
         "Internal error",
         "Watchdog has a bug.",
         "Report it, with the log.",
     ),
-    _missed(
+    _missed_reason_entry(
         "missed.skipped",
         "Skipped",
         "The slot had passed before Watchdog could claim it.",
         "Nothing if Watchdog was just started; otherwise see `missed.overloaded`.",
     ),
-    _missed(
+    _missed_reason_entry(
         "missed.result_lost",
         "Result lost",
         "The run started, but its result was not stored, because the process was killed.",
         "Nothing, unless it happens again.",
     ),
-    _missed(
+    _missed_reason_entry(
         "missed.not_run",
         "Not run",
         "Runs of a cron schedule did not take place: no process that has the probe was running, or it was stopping or "
         "overloaded, and they were not caught up.",
         "Start what depends on them by hand; `catch_up` sets for how long after its time a run is still started.",
     ),
-    _missed(
+    _missed_reason_entry(
         "missed.may_have_run",
         "May have run",
         "A run of a cron schedule was started, and it has no result because the process was killed or stopped.",
         "Check whether it took place; Watchdog never starts it again.",
     ),
-    _missed(
+    _missed_reason_entry(
         "missed.overloaded",
         "Overloaded",
         "Too many runs were in progress, in total or on the same host.",
         "Spread the probes, or look for a host that makes many of them slow.",
     ),
-    _missed(
+    _missed_reason_entry(
         "missed.shutdown_before_run",
         "Shut down before the run",
         "Watchdog was stopped before the run was due.",
     ),
-    _missed(
+    _missed_reason_entry(
         "missed.shutdown_during_run",
         "Shut down during the run",
         "Watchdog was stopped during the run.",
     ),
-    _finding(
+    _finding_reason_entry(
         "task.failed",
         "Failed",
         "The last run of a task of an MCP server failed.",
         "Look for the task in the server's log.",
         sentence="task {name} failed",
     ),
-    _finding(
+    _finding_reason_entry(
         "task.stale",
         "Stale",
         "The last run of a task is older than its limit; without a limit: the server reports `ok: false`, although the "
@@ -127,70 +127,70 @@ FINDING_REASONS = (
         "Check whether its scheduler runs. If the server's own limit is too short for the task, set one under `tasks`.",
         sentence="task {name} is stale: last run {last_run}, {verdict}",
     ),
-    _finding(
+    _finding_reason_entry(
         "task.never_ran",
         "Never ran",
         "A task has not run once within its limit; without a limit: the server reports `ok: false` for it.",
         "Check whether its scheduler runs.",
         sentence="task {name} has never run: first listed {first_listed}, {verdict}",
     ),
-    _finding(
+    _finding_reason_entry(
         "task.missing",
         "Missing",
         "A task named under `tasks` is not listed.",
         "Check whether it is still scheduled.",
         sentence="task {name} is not in the server's list",
     ),
-    _finding(
+    _finding_reason_entry(
         "job.overdue",
         "Overdue",
         "A run is due, has not started, and its grace has passed.",
         "Check whether its scheduler and its workers run.",
         sentence="{name} is overdue",
     ),
-    _finding(
+    _finding_reason_entry(
         "job.never_ran",
         "Never ran",
         "A run has become due since Watchdog first saw the job, but no run is known.",
         "Check whether the job is deployed, and whether its scheduler and its workers run.",
         sentence="{name} has never run",
     ),
-    _finding(
+    _finding_reason_entry(
         "job.stuck",
         "Stuck",
         "A run has been in progress for longer than `max_runtime`.",
         "Check what it waits for.",
         sentence="{name} is stuck",
     ),
-    _finding(
+    _finding_reason_entry(
         "job.lost",
         "Lost",
         "A run started and never ended, and a later one has started or ended.",
         "Find out what ended it without a report: a restart, a kill, or a machine out of memory.",
         sentence="{name} lost its run of {started}: it started and never ended{repeats}",
     ),
-    _finding(
+    _finding_reason_entry(
         "job.stalled",
         "Stalled",
         "A run is in progress, but its worker is gone.",
         "The queue may hand it to another worker. Check why workers die.",
         sentence="{name} is stalled",
     ),
-    _finding(
+    _finding_reason_entry(
         "job.max_runtime",
         "Ran too long",
         "The newest run took longer than `max_runtime`.",
         "Check what slows it down.",
         sentence="{name} ran for {duration}, limit {limit}",
     ),
-    _finding(
+    _finding_reason_entry(
         "job.min_runtime",
         "Ran too briefly",
         "The newest run took less time than `min_runtime`.",
         "It may have done nothing: check its output.",
         sentence="{name} ran for {duration}, minimum {limit}",
     ),
-    _finding(
+    _finding_reason_entry(
         "job.gone",
         "Gone",
         "The source does not list a job that it listed before and that was enabled, or that `watch` names.",
@@ -198,14 +198,14 @@ FINDING_REASONS = (
         "otherwise it ends after 24 hours, unless `watch` names the job.",
         sentence="{name} is gone: its source does not list it",
     ),
-    _finding(
+    _finding_reason_entry(
         "watchdog.delivery_failing",
         "Receiver not reached",
         "A destination has confirmed no notification for a minute, or one was given up.",
         "Fix the receiver: the message shows its error. `watchdog test-alert` tries it.",
         sentence="{subject} has received no notifications since {since}",
     ),
-    _finding(
+    _finding_reason_entry(
         "watchdog.configurations_differ",
         "Configurations differ",
         "Processes on one database have had different configurations for more than 5 minutes, as when a rolling deploy "
@@ -214,21 +214,21 @@ FINDING_REASONS = (
         "what each leaves to others.",
         sentence="processes on one database have had different configurations since {since}",
     ),
-    _finding(
+    _finding_reason_entry(
         "mcp.invalid_schema",
         "Invalid tool schema",
         "The input or output schema of a tool is no valid JSON Schema, so clients may reject the tool.",
         "Fix the schema where the message shows it.",
         sentence="tool {name} has an invalid schema: {problem}",
     ),
-    _finding(
+    _finding_reason_entry(
         "mcp.duplicate_tool",
         "Duplicate tool name",
         "A server lists several tools of one name, so clients can call only one of them.",
         "Rename the tools, or find out what registers them twice.",
         sentence="tool {name} is listed {count} times",
     ),
-    _finding(
+    _finding_reason_entry(
         "job.schedule_unreadable",
         "Schedule unreadable",
         "The source has a schedule for the job that Watchdog cannot read: an unknown time zone, a wrong cron "
@@ -236,7 +236,7 @@ FINDING_REASONS = (
         "Correct the schedule in the source, or set the expected schedule of the job under `watch`.",
         sentence="{name} is not judged, because its schedule cannot be read",
     ),
-    _finding(
+    _finding_reason_entry(
         "preference.failed",
         "Preference not met",
         "A `prefer` expression is false or cannot be evaluated.",
@@ -251,22 +251,22 @@ FINDING_REASONS = (
         "See Watchdog's own log.",
         sentence="no result for {period}",
     ),
-    _resolution(
+    _resolution_reason_entry(
         "subject.no_longer_listed",
         "No longer listed",
         "The task or job is no longer listed, or the expression was changed.",
     ),
-    _resolution(
+    _resolution_reason_entry(
         "job.removal_accepted",
         "Accepted as removed",
         "The source has not listed the job for 24 hours and was stable, so the job counts as removed.",
     ),
-    _resolution(
+    _resolution_reason_entry(
         "job.forgotten",
         "Forgotten",
         "An operator has decided that the job is no longer expected: `watchdog jobs forget`.",
     ),
-    _resolution(
+    _resolution_reason_entry(
         "probe.removed",
         "Probe removed",
         "The probe is no longer configured, or its kind was changed.",

@@ -6,30 +6,30 @@ from functools import partial
 
 from watchdog.domain.reasons.entry import ReasonEntry, ReasonScope
 
-_delivery = partial(ReasonEntry, ReasonScope.DELIVERY)
-_remediation = partial(ReasonEntry, ReasonScope.REMEDIATION)
-_access = partial(ReasonEntry, ReasonScope.ACCESS)
+_delivery_reason_entry = partial(ReasonEntry, ReasonScope.DELIVERY)
+_remediation_reason_entry = partial(ReasonEntry, ReasonScope.REMEDIATION)
+_access_reason_entry = partial(ReasonEntry, ReasonScope.ACCESS)
 
-OPERATION_REASONS = (
-    _delivery(
+DELIVERY_AND_ACCESS_REASONS = (
+    _delivery_reason_entry(
         "delivery.invalid_request",
         "Request cannot be sent",
         "The URL, a header or an address is invalid, so the request cannot be sent.",
         "Fix the configuration of the receiver.",
     ),
-    _delivery(
+    _delivery_reason_entry(
         "delivery.invalid_response",
         "Invalid response",
         "The service that answers is not Slack.",
         "Check `api_url`.",
     ),
-    _delivery(
+    _delivery_reason_entry(
         "delivery.denied",
         "Denied by the response",
         "The receiver answered 2xx with `ok: false`: nothing was delivered. It is retried.",
         "See the receiver's response in the detail.",
     ),
-    _delivery(
+    _delivery_reason_entry(
         "delivery.unconfirmed",
         "Not confirmed",
         "The receiver answered 2xx, but not as a receiver that has the message, such as with an HTML page; or a mail "
@@ -37,48 +37,48 @@ OPERATION_REASONS = (
         "hour while the incident is open.",
         "Check that the URL is that of the receiver and needs no login, or set `confirm`.",
     ),
-    _delivery(
+    _delivery_reason_entry(
         "delivery.test",
         "Test alert",
         "A message from `watchdog test-alert`.",
     ),
-    _delivery(
+    _delivery_reason_entry(
         "slack.no_service",
         "Unknown Slack webhook",
         "Slack does not know this incoming webhook.",
         "Create a new one.",
     ),
-    _delivery(
+    _delivery_reason_entry(
         "slack.*",
         "Refused by Slack",
         "Slack refused the message. The cause is Slack's own error code, such as `channel_not_found`.",
         "See the detail.",
     ),
-    _delivery(
+    _delivery_reason_entry(
         "smtp.not_configured",
         "No mail server",
         "An email receiver is configured without a mail server.",
         "Add the section `email`.",
     ),
-    _delivery(
+    _delivery_reason_entry(
         "smtp.auth_failed",
         "Mail login refused",
         "The mail server does not accept the user name and password.",
         "Renew them.",
     ),
-    _delivery(
+    _delivery_reason_entry(
         "smtp.auth_unavailable",
         "Mail login not offered",
         "The mail server offers no supported login method on this connection.",
         "Check `security`, and whether the server requires a login.",
     ),
-    _delivery(
+    _delivery_reason_entry(
         "smtp.starttls_missing",
         "STARTTLS not offered",
         "The mail server does not offer STARTTLS, so Watchdog does not send the message.",
         "Check `security` and the port.",
     ),
-    _delivery(
+    _delivery_reason_entry(
         "smtp.recipients_refused",
         "Recipients refused",
         "The mail server refuses all recipients, or some of them. Refusals are retried for an hour, temporary ones for "
@@ -86,69 +86,69 @@ OPERATION_REASONS = (
         "retried.",
         "Check their addresses, and the quota and relay rules of the server.",
     ),
-    _delivery(
+    _delivery_reason_entry(
         "smtp.protocol_error",
         "Invalid SMTP response",
         "The service that answers does not speak SMTP.",
         "Check host, port and `security`.",
     ),
-    _delivery(
+    _delivery_reason_entry(
         "smtp.4xx",
         "Mail server refused temporarily",
         "The mail server temporarily refuses the message.",
         "See the server's response in the detail.",
     ),
-    _delivery(
+    _delivery_reason_entry(
         "smtp.5xx",
         "Mail server refused",
         "The mail server refuses the message because of its sender, a policy, a quota, relaying or the login. It is "
         "retried for an hour, unless the refusal is about its content or length (5.6.x, 5.3.4, 5.2.3).",
         "See the server's response in the detail.",
     ),
-    _remediation(
+    _remediation_reason_entry(
         "remediation.too_many_rows",
         "Too many rows",
         "The statement would have changed more than 100 rows and was rolled back.",
         "Narrow its WHERE clause.",
     ),
-    _remediation(
+    _remediation_reason_entry(
         "remediation.parameter_truncated",
         "Parameter unusable",
         "Watchdog does not store the exact name or id that the remediation needs, because it is too long or contains a "
         "secret; or it is `.` or `..`, which would change the path of the URL.",
         "Rename the job, or use an id without a secret.",
     ),
-    _access(
+    _access_reason_entry(
         "access.loopback_only",
         "Local access only",
         "No keys are configured, and the request might come from another machine.",
         "Add `access.api_keys`.",
     ),
-    _access(
+    _access_reason_entry(
         "access.missing_key",
         "Key missing",
         "The request has no key.",
         "Sign in, or send `Authorization: Bearer ...`.",
     ),
-    _access(
+    _access_reason_entry(
         "access.invalid_key",
         "Key unknown",
         "The key is not configured.",
         "Check it.",
     ),
-    _access(
+    _access_reason_entry(
         "access.session_expired",
         "Session expired",
         "The session has ended.",
         "Sign in again.",
     ),
-    _access(
+    _access_reason_entry(
         "access.cross_origin_form",
         "Form from another site",
         "Another site sent the form.",
         "Open the page itself.",
     ),
-    _access(
+    _access_reason_entry(
         "access.too_many_attempts",
         "Too many attempts",
         "Ten wrong keys came from this address within a minute (429, with `Retry-After`).",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from watchdog.domain.reasons import CATALOGUE, TRANSPORT_FAMILIES, ReasonEntry, ReasonScope, family
+from watchdog.domain.reasons import REASON_CATALOGUE, TRANSPORT_REASON_FAMILIES, ReasonEntry, ReasonScope, reason_family
 
-_INTRODUCTION = """\
+_REASONS_PAGE_INTRODUCTION = """\
 # Reasons and what to do about them
 
 A reason is a stable code, `family.cause`, that states why a run failed, an incident opened, or a notification was not
@@ -14,7 +14,7 @@ delivered. The JSON of `watchdog probe` and `watchdog incidents`, webhooks and p
 code never changes. The message beside it is for people and may be reworded at any time.
 """
 
-_SECTIONS = {
+_REASONS_PAGE_SECTIONS = {
     "Why a run fails": (
         (ReasonScope.FAILURE,),
         "The outcome is `fail`: the target has a problem. An incident opens after `failure_threshold` failed runs in a "
@@ -57,24 +57,24 @@ _SECTIONS = {
 
 
 def render_reasons_page() -> str:
-    return "\n".join([_INTRODUCTION, *_render_sections()])
+    return "\n".join([_REASONS_PAGE_INTRODUCTION, *_render_reason_sections()])
 
 
-def _render_sections() -> Iterator[str]:
-    for heading, (scopes, introduction) in _SECTIONS.items():
+def _render_reason_sections() -> Iterator[str]:
+    for heading, (scopes, introduction) in _REASONS_PAGE_SECTIONS.items():
         yield f"## {heading}\n"
         if introduction:
             yield f"{introduction}\n"
-        entries = [entry for entry in CATALOGUE.values() if entry.scope in scopes]
-        transport = [entry for entry in entries if family(entry.code) in TRANSPORT_FAMILIES]
+        entries = [entry for entry in REASON_CATALOGUE.values() if entry.scope in scopes]
+        transport = [entry for entry in entries if reason_family(entry.code) in TRANSPORT_REASON_FAMILIES]
         if scopes == (ReasonScope.FAILURE,):
             yield "### Connection and response\n"
-            yield _render_table(transport)
+            yield _render_reason_table(transport)
             yield "### Checks, queues and jobs\n"
             entries = [entry for entry in entries if entry not in transport]
-        yield _render_table(entries)
+        yield _render_reason_table(entries)
 
 
-def _render_table(entries: list[ReasonEntry]) -> str:
+def _render_reason_table(entries: list[ReasonEntry]) -> str:
     rows = [f"| `{entry.code}` | {entry.title} | {entry.explanation} | {entry.advice} |" for entry in entries]
     return "\n".join(["| reason | title | what happened | what to do |", "|---|---|---|---|", *rows, ""])

@@ -6,53 +6,53 @@ from functools import partial
 
 from watchdog.domain.reasons.entry import ReasonEntry, ReasonScope
 
-_failure = partial(ReasonEntry, ReasonScope.FAILURE)
-_error = partial(ReasonEntry, ReasonScope.ERROR)
+_failure_reason_entry = partial(ReasonEntry, ReasonScope.FAILURE)
+_error_reason_entry = partial(ReasonEntry, ReasonScope.ERROR)
 
-_PROTOCOL = (
-    _failure(
+_PROTOCOL_REASONS = (
+    _failure_reason_entry(
         "protocol.not_http",
         "Not HTTP",
         "The service on this port does not speak HTTP. The excerpt shows the beginning of its response.",
         "Check the port, and which service listens there.",
         sentence="the response is not HTTP",
     ),
-    _failure(
+    _failure_reason_entry(
         "protocol.http2_only",
         "HTTP/2 only",
         "The server speaks only HTTP/2, and Watchdog requests HTTP/1.1.",
         "Enable HTTP/1.1 on the server or on a proxy in front of it.",
         sentence="the server speaks only HTTP/2",
     ),
-    _failure(
+    _failure_reason_entry(
         "protocol.tls_required",
         "Port requires TLS",
         "The URL begins with `http://`, but the port speaks TLS.",
         "Use `https://`.",
         sentence="the server speaks TLS on this port: use https://",
     ),
-    _failure(
+    _failure_reason_entry(
         "protocol.headers_too_large",
         "Response headers too large",
         "The status line and headers of the response are longer than 64 KiB.",
         "Find out which header grows; often it is Set-Cookie.",
         sentence="the response headers are too long",
     ),
-    _failure(
+    _failure_reason_entry(
         "protocol.unexpected_upgrade",
         "Unexpected protocol switch",
         "The server switches to another protocol (HTTP 101) although the request did not ask for it.",
         "Check whether the URL is a WebSocket endpoint.",
         sentence="HTTP 101: the server switches to another protocol without being asked",
     ),
-    _failure(
+    _failure_reason_entry(
         "protocol.no_final_response",
         "No final response",
         "The server sends interim (1xx) responses, but no final one.",
         "Report it to the author of the server.",
         sentence="more than {limit} interim (1xx) responses",
     ),
-    _failure(
+    _failure_reason_entry(
         "protocol.invalid_response",
         "Invalid HTTP response",
         "The response begins like HTTP but violates the protocol, such as a malformed header or chunk. The evidence "
@@ -60,13 +60,13 @@ _PROTOCOL = (
         "Check the service and the proxies in between.",
         sentence="the response is not valid HTTP",
     ),
-    _failure(
+    _failure_reason_entry(
         "protocol.invalid_url",
         "URL cannot be requested",
         "A URL that the target sent is invalid, or neither http nor https.",
         "Fix the URL.",
     ),
-    _failure(
+    _failure_reason_entry(
         "body.truncated",
         "Response body incomplete",
         "The connection ended before the body was complete: fewer bytes than `Content-Length` states, no last chunk, "
@@ -74,46 +74,46 @@ _PROTOCOL = (
         "Look for crashes of the service during the response, and for time and size limits of proxies.",
         sentence="the response body is incomplete: {problem}",
     ),
-    _failure(
+    _failure_reason_entry(
         "body.invalid_encoding",
         "Response body not decodable",
         "The body is not compressed as its `Content-Encoding` states.",
         "Check the compression of the service and of the proxies in between.",
         sentence="the response body is not compressed as its headers state",
     ),
-    _error(
+    _error_reason_entry(
         "body.too_large",
         "Response larger than Watchdog reads",
         "The response is larger than `max_body`, and the check depends on the part that was not read.",
         "Raise `max_body`, or check a smaller response.",
     ),
-    _error(
+    _error_reason_entry(
         "body.decoded_too_large",
         "Decompressed response larger than Watchdog reads",
         "The response is larger than `max_body` once it is decompressed, and the check depends on the part that was "
         "not read.",
         "Raise `max_body`, or check a smaller response.",
     ),
-    _error(
+    _error_reason_entry(
         "body.unsupported_encoding",
         "Response encoding not supported",
         "The body has a `Content-Encoding` that Watchdog cannot decode, and the check depends on the body. It decodes "
         "gzip, deflate, br and zstd.",
         "Have the server send one of these, or check the status only.",
     ),
-    _failure(
+    _failure_reason_entry(
         "json.truncated",
         "JSON incomplete",
         "The body ends in the middle of its JSON, or is empty, and an expression uses it.",
         "Look for errors of the service while it writes the response.",
     ),
-    _failure(
+    _failure_reason_entry(
         "json.invalid",
         "JSON invalid",
         "The body should be JSON but is not, and an expression uses it. The message shows where.",
         "Fix the service's output. Often an error message is mixed into it.",
     ),
-    _error(
+    _error_reason_entry(
         "json.too_complex",
         "JSON nested too deeply",
         "The body's JSON is nested deeper than Watchdog reads, and an expression uses it.",
@@ -121,110 +121,110 @@ _PROTOCOL = (
     ),
 )
 
-_HTTP = (
-    _failure(
+_HTTP_REASONS = (
+    _failure_reason_entry(
         "http.3xx",
         "Redirect not followed",
         "The response is a redirect that is not followed.",
         "Configure the URL that it redirects to, or `follow_redirects` where the kind has it.",
     ),
-    _failure(
+    _failure_reason_entry(
         "http.4xx",
         "Request refused",
         "The server refuses the request.",
         "See the excerpt in the evidence.",
     ),
-    _failure(
+    _failure_reason_entry(
         "http.401",
         "Not authenticated (401)",
         "The server does not accept the credentials.",
         "Renew the token or password.",
     ),
-    _failure(
+    _failure_reason_entry(
         "http.403",
         "Forbidden (403)",
         "The server does not allow access with these credentials.",
         "Check the permissions of the token or user, and the rules of firewalls in front of the service.",
     ),
-    _failure(
+    _failure_reason_entry(
         "http.404",
         "Not found (404)",
         "The URL does not exist.",
         "Check the path, and whether the last deployment moved or removed it.",
     ),
-    _failure(
+    _failure_reason_entry(
         "http.405",
         "Method not allowed (405)",
         "The URL does not accept the request's method.",
         "Check `method`. If an MCP server refuses POST, check the path: it often ends in `/mcp`.",
     ),
-    _failure(
+    _failure_reason_entry(
         "http.406",
         "Not acceptable (406)",
         "The server cannot answer with any of the types that the request accepts.",
         "Check `Accept` in `headers`. MCP needs `application/json, text/event-stream`.",
     ),
-    _failure(
+    _failure_reason_entry(
         "http.407",
         "Proxy authentication required (407)",
         "A proxy between Watchdog and the target requires credentials.",
         "Check the route to the target.",
     ),
-    _failure(
+    _failure_reason_entry(
         "http.421",
         "Misdirected request (421)",
         "The server is not responsible for this host name.",
         "Check the host names that the server is configured for, and `server_name` in `tls`.",
     ),
-    _failure(
+    _failure_reason_entry(
         "http.429",
         "Too many requests (429)",
         "The server limits the rate of requests.",
         "Probe less often, or have the limit raised.",
     ),
-    _failure(
+    _failure_reason_entry(
         "http.5xx",
         "Server error",
         "The server, or a proxy in front of it, failed.",
         "See the excerpt in the evidence and the log of the service.",
     ),
-    _failure(
+    _failure_reason_entry(
         "http.500",
         "Internal server error (500)",
         "The application failed while it handled the request.",
         "See the log of the application.",
     ),
-    _failure(
+    _failure_reason_entry(
         "http.502",
         "Bad gateway (502)",
         "A proxy got no valid response from the service behind it.",
         "Check whether the service behind the proxy runs, and which address the proxy uses for it.",
     ),
-    _failure(
+    _failure_reason_entry(
         "http.503",
         "Service unavailable (503)",
         "The service is overloaded, in maintenance, or has no instance that is ready.",
         "Check the load and the readiness of the instances behind the proxy.",
     ),
-    _failure(
+    _failure_reason_entry(
         "http.504",
         "Gateway timeout (504)",
         "A proxy waited too long for the service behind it.",
         "Check the load of the service behind the proxy.",
     ),
-    _failure(
+    _failure_reason_entry(
         "http.*",
         "Unexpected HTTP status",
         "The status is not 2xx, and no `expect` expression allows it.",
         "See the excerpt in the evidence.",
     ),
-    _failure(
+    _failure_reason_entry(
         "http.too_many_redirects",
         "Too many redirects",
         "The response redirects more than 20 times.",
         "Probe the final URL.",
     ),
-    _failure(
+    _failure_reason_entry(
         "http.invalid_redirect",
         "Invalid redirect",
         "The Location header of a redirect holds no usable URL.",
@@ -232,4 +232,4 @@ _HTTP = (
     ),
 )
 
-RESPONSE_REASONS = (*_PROTOCOL, *_HTTP)
+RESPONSE_REASONS = (*_PROTOCOL_REASONS, *_HTTP_REASONS)

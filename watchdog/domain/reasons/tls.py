@@ -6,31 +6,31 @@ from functools import partial
 
 from watchdog.domain.reasons.entry import ReasonEntry, ReasonScope
 
-_failure = partial(ReasonEntry, ReasonScope.FAILURE)
+_failure_reason_entry = partial(ReasonEntry, ReasonScope.FAILURE)
 
 TLS_REASONS = (
-    _failure(
+    _failure_reason_entry(
         "tls.expired",
         "Certificate expired",
         "The validity of the server's certificate has ended.",
         "Renew the certificate, and check why it was not renewed automatically.",
         sentence="TLS: certificate expired{when}",
     ),
-    _failure(
+    _failure_reason_entry(
         "tls.not_yet_valid",
         "Certificate not valid yet",
         "The server's certificate is not valid yet.",
         "Check the clocks of the server, of the authority and of the machine that Watchdog runs on.",
         sentence="TLS: certificate is not valid{when}",
     ),
-    _failure(
+    _failure_reason_entry(
         "tls.chain_expired",
         "Certificate of an authority expired",
         "The server's own certificate is valid, but a certificate of its authorities is not.",
         "Replace the intermediate certificate that the server sends, or the authority in `ca_file`.",
         sentence="TLS: the certificate is valid, but a certificate of its authorities is not{authority}",
     ),
-    _failure(
+    _failure_reason_entry(
         "tls.hostname",
         "Certificate for another name",
         "The host name or address is not among the subject alternative names of the certificate. As in browsers, the "
@@ -38,21 +38,21 @@ TLS_REASONS = (
         "Issue a certificate that contains the name, or set `server_name` in `tls`.",
         sentence="TLS: certificate is not valid for {host}{names}",
     ),
-    _failure(
+    _failure_reason_entry(
         "tls.self_signed",
         "Certificate self-signed",
         "The server's certificate is signed by itself.",
         "Install a certificate of a trusted authority, or set `ca_file` in `tls` to this certificate.",
         sentence="TLS: certificate is self-signed",
     ),
-    _failure(
+    _failure_reason_entry(
         "tls.untrusted",
         "Certificate authority not trusted",
         "The certificate is signed by an authority that is not trusted.",
         "Set `ca_file` in `tls` to the authority that signed it, if it is yours.",
         sentence="TLS: certificate is signed by an unknown authority{authority}",
     ),
-    _failure(
+    _failure_reason_entry(
         "tls.missing_intermediate",
         "Intermediate certificate missing",
         "The server does not send the intermediate certificate that links its certificate to a trusted authority. "
@@ -60,21 +60,21 @@ TLS_REASONS = (
         "Configure the full chain on the server: its certificate followed by the intermediate certificates.",
         sentence="TLS: the server does not send the intermediate certificate{authority}",
     ),
-    _failure(
+    _failure_reason_entry(
         "tls.revoked",
         "Certificate revoked",
         "The authority has revoked the certificate.",
         "Replace the certificate and its key.",
         sentence="TLS: certificate is revoked",
     ),
-    _failure(
+    _failure_reason_entry(
         "tls.wrong_purpose",
         "Certificate for another purpose",
         "The certificate is not meant for servers: its extended key usage does not include server authentication.",
         "Issue a server certificate.",
         sentence="TLS: certificate is not meant for servers",
     ),
-    _failure(
+    _failure_reason_entry(
         "tls.invalid_chain",
         "Certificate chain invalid",
         "A certificate in the chain violates a rule, such as an authority without the right to sign. The message shows "
@@ -82,35 +82,35 @@ TLS_REASONS = (
         "Fix the chain with `openssl verify`.",
         sentence="TLS: {problem}",
     ),
-    _failure(
+    _failure_reason_entry(
         "tls.client_certificate",
         "Client certificate required",
         "The server requires a client certificate, and none is configured.",
         "Set `cert_file` and `key_file` in `tls`.",
         sentence="TLS: the server requires a client certificate",
     ),
-    _failure(
+    _failure_reason_entry(
         "tls.client_certificate_rejected",
         "Client certificate rejected",
         "The server does not accept the client certificate. The message shows why, if the server states it.",
         "Check its expiry, and whether the server trusts the authority that signed it.",
         sentence="TLS: {problem}",
     ),
-    _failure(
+    _failure_reason_entry(
         "tls.unknown_name",
         "Host name unknown to the server",
         "The server has no certificate for the host name that was requested (SNI).",
         "Configure the name on the server, or set `server_name` in `tls`.",
         sentence="TLS: the server does not recognize this host name",
     ),
-    _failure(
+    _failure_reason_entry(
         "tls.not_tls",
         "Port does not speak TLS",
         "The service on this port does not speak TLS.",
         "Use `http://`, or the port of the TLS service.",
         sentence="TLS: the server does not speak TLS on this port",
     ),
-    _failure(
+    _failure_reason_entry(
         "tls.legacy_version",
         "Legacy version of TLS",
         "The server offers only TLS 1.1 or older, which Watchdog refuses, as browsers do.",
@@ -118,7 +118,7 @@ TLS_REASONS = (
         sentence="TLS: the server offers no version that Watchdog accepts: 1.2 and 1.3, with "
         "`tls: {{allow_legacy: true}}` also 1.0 and 1.1",
     ),
-    _failure(
+    _failure_reason_entry(
         "tls.weak_security",
         "Weak key or signature",
         "The server uses a key, a signature or a parameter that the OpenSSL of this machine refuses as too weak.",
@@ -126,21 +126,21 @@ TLS_REASONS = (
         sentence="TLS: Watchdog refuses the server's security as too weak ({problem}); "
         "`tls: {{allow_legacy: true}}` accepts it",
     ),
-    _failure(
+    _failure_reason_entry(
         "tls.handshake_refused",
         "TLS handshake refused",
         "The server refuses the handshake, usually because it shares no cipher or key exchange with Watchdog.",
         "Check the server's ciphers and its TLS log.",
         sentence="TLS: the server rejects the handshake",
     ),
-    _failure(
+    _failure_reason_entry(
         "tls.closed",
         "Connection closed during the TLS handshake",
         "The server closed the connection before the handshake was complete.",
         "Check whether the port speaks TLS, and the TLS log of the server or proxy.",
         sentence="TLS: connection closed by the server",
     ),
-    _failure(
+    _failure_reason_entry(
         "tls.failed",
         "TLS failed",
         "There is no TLS connection. The message shows OpenSSL's text.",

@@ -1,8 +1,8 @@
 """Rules: findings about subjects, and the fold that turns them into incidents. Pure."""
 
 from watchdog.domain.rules.engine import (
-    HEALTH_STATE_BY_RULE,
-    IMMEDIATE_RULES,
+    INCIDENT_HEALTH_STATE_BY_RULE,
+    RULES_IGNORING_THRESHOLDS,
     AlertStates,
     FoldResult,
     apply_finding,
@@ -14,8 +14,8 @@ from watchdog.domain.rules.policy import AlertPolicy
 from watchdog.domain.uptime_clock import UptimeClock
 
 __all__ = [
-    "HEALTH_STATE_BY_RULE",
-    "IMMEDIATE_RULES",
+    "INCIDENT_HEALTH_STATE_BY_RULE",
+    "RULES_IGNORING_THRESHOLDS",
     "AlertPolicy",
     "AlertStates",
     "FoldResult",

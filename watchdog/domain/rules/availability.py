@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from watchdog.domain.model import Finding, HealthState, Outcome, Result
+from watchdog.domain.model import Finding, HealthState, Outcome, ProbeResult
 from watchdog.domain.rules import job, source, task
 from watchdog.domain.rules.policy import AlertPolicy
 
 RULE_NAME = "availability"
-HEALTH_STATE = HealthState.DOWN
+INCIDENT_HEALTH_STATE = HealthState.DOWN
 TASK_CAUSED_REASON = "expectation.failed"
 """A failure that a bad task may cause, as of `result.healthy`: then only the task's incident is about it."""
-NO_JOBS_REASON = "job.none_listed"
+NO_JOBS_LISTED_REASON = "job.none_listed"
 """A failure of the source itself, not of a job."""
 
 
-def evaluate_result(policy: AlertPolicy, result: Result) -> Iterator[Finding]:
+def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Finding]:
     if any(finding.bad for finding in source.evaluate_result(policy, result)):
         return  # a source whose jobs have vanished does not show that anything has recovered
     caused_by_tasks = result.reason == TASK_CAUSED_REASON and any(
         finding.bad for finding in task.evaluate_result(policy, result)
     )
-    caused_by_jobs = result.reason != NO_JOBS_REASON and any(
+    caused_by_jobs = result.reason != NO_JOBS_LISTED_REASON and any(
         finding.bad for finding in job.evaluate_result(policy, result)
     )
     if result.outcome is Outcome.FAIL and not caused_by_tasks and not caused_by_jobs:

@@ -6,16 +6,16 @@ from dataclasses import dataclass, field
 
 from watchdog.domain.formatting import MINUTE_MS, format_count, format_duration
 from watchdog.domain.measurements import CanaryStages
-from watchdog.domain.observations import JobStage, JobStatus, QueueStats
+from watchdog.domain.observations import JobStage, QueueStats, SentinelPollResult
 from watchdog.domain.probe_state import OutstandingSentinels, SentinelRecord
 from watchdog.domain.reasons import reason_and_message
 
 IN_PROGRESS_STAGES = (JobStage.SENT, JobStage.QUEUED, JobStage.RUNNING)
 FINISHED_STAGES = (JobStage.DONE, JobStage.FAILED)
-MAX_BLOCKED_SLOTS = 2
+MAX_SLOTS_BLOCKED_BY_SENTINEL = 2
 """Slots that send no sentinel because an earlier one is past its deadline and outstanding."""
 MAX_OUTSTANDING_SENTINELS = 3
-GIVE_UP_INTERVAL_MS = 10 * MINUTE_MS
+SENTINEL_GIVE_UP_INTERVAL_MS = 10 * MINUTE_MS
 """When this many are outstanding, the oldest is given up for another one, at most once in this time."""
 
 
@@ -44,7 +44,7 @@ class SentinelTracker:
     sent_at: int
     polled_at: int
     """When it was last polled."""
-    job_status: JobStatus = field(default_factory=lambda: JobStatus(JobStage.QUEUED))
+    job_status: SentinelPollResult = field(default_factory=lambda: SentinelPollResult(JobStage.QUEUED))
     picked_up_at: int | None = None
     finished_at: int | None = None
     pickup_is_shown: bool = True
@@ -61,7 +61,7 @@ class SentinelTracker:
     def has_ended(self) -> bool:
         return self.job_status.stage not in IN_PROGRESS_STAGES
 
-    def update_status(self, status: JobStatus, now: int) -> None:
+    def apply_poll_result(self, status: SentinelPollResult, now: int) -> None:
         """Takes over the result of a poll at `now`."""
         if status.stage is JobStage.LOST:
             self.pickup_is_shown = self.job_status.stage is not JobStage.SENT
@@ -94,7 +94,7 @@ def _clamp_time(reported_at: int | None, earliest: int, latest: int) -> int:
     return latest if reported_at is None else min(max(reported_at, earliest), latest)
 
 
-def blocking_sentinel(outstanding: OutstandingSentinels, slot: int) -> SentinelRecord | None:
+def find_blocking_sentinel(outstanding: OutstandingSentinels, slot: int) -> SentinelRecord | None:
     """The earlier sentinel that this slot polls instead of sending one of its own; None: it sends one.
 
     Only the newest one blocks, and not for long: a job that is lost without a trace must not hide that the queue works
@@ -103,12 +103,14 @@ def blocking_sentinel(outstanding: OutstandingSentinels, slot: int) -> SentinelR
     records = outstanding.records
     if not records:
         return None
-    may_give_up = outstanding.given_up_at is None or slot - outstanding.given_up_at >= GIVE_UP_INTERVAL_MS
+    may_give_up = outstanding.given_up_at is None or slot - outstanding.given_up_at >= SENTINEL_GIVE_UP_INTERVAL_MS
     is_full = len(records) >= MAX_OUTSTANDING_SENTINELS and not may_give_up
-    return records[-1] if is_full or records[-1].blocked_slots < MAX_BLOCKED_SLOTS else None
+    return records[-1] if is_full or records[-1].blocked_slots < MAX_SLOTS_BLOCKED_BY_SENTINEL else None
 
 
-def give_up_oldest(outstanding: OutstandingSentinels, slot: int) -> tuple[SentinelRecord | None, OutstandingSentinels]:
+def give_up_oldest_sentinel(
+    outstanding: OutstandingSentinels, slot: int
+) -> tuple[SentinelRecord | None, OutstandingSentinels]:
     """Makes room for the sentinel of this slot: the sentinel that is no longer awaited, if any, and the remaining
     ones."""
     oldest, *others = outstanding.records or (None,)
@@ -117,7 +119,7 @@ def give_up_oldest(outstanding: OutstandingSentinels, slot: int) -> tuple[Sentin
     return oldest, OutstandingSentinels(tuple(others), slot)
 
 
-def canary_failure_reason(
+def find_canary_problem(
     limits: CanaryLimits, tracker: SentinelTracker, stats: QueueStats, sending_ms: int = 0
 ) -> tuple[str, str]:
     """Reason and message; both empty when the canary job was finished in time.

@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 from watchdog.domain.model import (
     AlertState,
-    Facts,
     Finding,
     HealthState,
     IncidentEvent,
     IncidentTransition,
     Outcome,
-    Result,
+    ProbeResult,
+    SubjectFacts,
 )
 from watchdog.domain.reasons import is_same_cause
 from watchdog.domain.rules import (
@@ -35,7 +35,7 @@ from watchdog.domain.rules import (
     tool,
     unreadable_schedule,
 )
-from watchdog.domain.rules.missing_jobs import gone_jobs, withheld_jobs
+from watchdog.domain.rules.missing_jobs import gone_jobs, jobs_without_evidence
 from watchdog.domain.rules.policy import AlertPolicy
 
 AlertStates = dict[tuple[str, str], AlertState]
@@ -47,22 +47,22 @@ RESULT_RULES = (
 )
 """The rules that judge a result. `stale` judges the absence of results."""
 
-HEALTH_STATE_BY_RULE = {rule.RULE_NAME: rule.HEALTH_STATE for rule in (*RESULT_RULES, stale)}
+INCIDENT_HEALTH_STATE_BY_RULE = {rule.RULE_NAME: rule.INCIDENT_HEALTH_STATE for rule in (*RESULT_RULES, stale)}
 
 
 LISTING_RULES = (task, preference, tool, job, service)
 """The rules that evaluate the subjects of a listing of their own."""
 
-FACTS_TYPES: Mapping[str, type[Facts]] = {rule.RULE_NAME: rule.FACTS for rule in LISTING_RULES}
+FACTS_TYPE_BY_RULE: Mapping[str, type[SubjectFacts]] = {rule.RULE_NAME: rule.FACTS_TYPE for rule in LISTING_RULES}
 
-_LISTING_BY_RULE = {missing.RULE_NAME: task.RULE_NAME, unreadable_schedule.RULE_NAME: job.RULE_NAME}
+_LISTING_RULE_BY_RULE = {missing.RULE_NAME: task.RULE_NAME, unreadable_schedule.RULE_NAME: job.RULE_NAME}
 """The listing that a rule reads, if it is another rule's."""
 _RULES_WITH_OPTIONAL_LISTING = (preference.RULE_NAME, tool.RULE_NAME)
 """Rules whose listing a run leaves out if there is nothing to list: no expression, or no unusual tool. A run that fails
 may also have none because it did not get as far."""
 _JOB_RULES = (job.RULE_NAME, unreadable_schedule.RULE_NAME)
 
-IMMEDIATE_RULES = (stale.RULE_NAME, job.RULE_NAME, service.RULE_NAME, missed_run.RULE_NAME)
+RULES_IGNORING_THRESHOLDS = (stale.RULE_NAME, job.RULE_NAME, service.RULE_NAME, missed_run.RULE_NAME)
 """Rules with a tolerance of their own: `failure_threshold` and `success_threshold` do not apply to them."""
 
 
@@ -71,7 +71,7 @@ def derive_incident_id(probe: int, rule: str, subject: str, first_bad_slot: int)
     return blake2b(f"{probe}\0{rule}\0{subject}\0{first_bad_slot}".encode(), digest_size=12).hexdigest()
 
 
-def evaluate_rules(policy: AlertPolicy, result: Result) -> list[Finding]:
+def evaluate_rules(policy: AlertPolicy, result: ProbeResult) -> list[Finding]:
     """The findings of a result alone. A `missed` row is evidence only that no run took place, an `error` only that
     one did, without a verdict."""
     rules_by_outcome = {Outcome.MISSED: (missed_run,), Outcome.ERROR: (no_verdict, missed_run)}
@@ -89,7 +89,7 @@ def apply_finding(
     resolve an incident, and a bad one restarts their count.
     """
     key = (finding.rule, finding.subject)
-    immediate = finding.rule in IMMEDIATE_RULES
+    immediate = finding.rule in RULES_IGNORING_THRESHOLDS
     failure_threshold = 1 if immediate else policy.failure_threshold
     success_threshold = 1 if immediate else policy.success_threshold
     state = alert_states.get(key)
@@ -144,15 +144,17 @@ def _count_other_cause(state: AlertState, reason: str) -> AlertState:
     return state._replace(other_reason=reason, other_count=state.other_count + 1 if is_repeated else 1)
 
 
-def listed_subjects(rule: str, result: Result) -> Collection[str] | None:
+def listed_subjects(rule: str, result: ProbeResult) -> Collection[str] | None:
     """The subjects that a result lists for a rule; None: the rule has none, or the run did not observe them."""
-    listing = result.listings.get(_LISTING_BY_RULE.get(rule, rule))
+    listing = result.listings.get(_LISTING_RULE_BY_RULE.get(rule, rule))
     if listing is not None:
         return listing.subjects
     return () if rule in _RULES_WITH_OPTIONAL_LISTING and result.outcome is Outcome.PASS else None
 
 
-def vanished_subject_findings(alert_states: AlertStates, result: Result, findings: Iterable[Finding]) -> list[Finding]:
+def good_findings_of_vanished_subjects(
+    alert_states: AlertStates, result: ProbeResult, findings: Iterable[Finding]
+) -> list[Finding]:
     """A good finding for each subject that is not clear and that the result's listing no longer has.
 
     A job that is listed as missing, and that is not judged, gets none: that it is missing is no recovery.
@@ -161,7 +163,7 @@ def vanished_subject_findings(alert_states: AlertStates, result: Result, finding
         return []
     judged = {(f.rule, f.subject) for f in findings}
     jobs = result.listings.get(job.RULE_NAME)
-    not_judged = frozenset() if jobs is None else withheld_jobs(jobs) | gone_jobs(jobs)
+    not_judged = frozenset() if jobs is None else jobs_without_evidence(jobs) | gone_jobs(jobs)
     return [
         Finding(rule, subject, False, "" if rule == tool.RULE_NAME else "subject.no_longer_listed")
         for rule, subject in alert_states
@@ -171,14 +173,14 @@ def vanished_subject_findings(alert_states: AlertStates, result: Result, finding
     ]
 
 
-def apply_result(
-    policy: AlertPolicy, alert_states: AlertStates, result: Result, transitions: list[IncidentTransition]
+def fold_result(
+    policy: AlertPolicy, alert_states: AlertStates, result: ProbeResult, transitions: list[IncidentTransition]
 ) -> None:
     """Folds one result."""
     findings = evaluate_rules(policy, result)
-    if findings and result.outcome is not Outcome.MISSED and stale.ALERT_STATE_KEY in alert_states:
+    if findings and result.outcome is not Outcome.MISSED and stale.STALE_ALERT_STATE_KEY in alert_states:
         findings.append(stale.fresh_finding())
-    for finding in [*findings, *vanished_subject_findings(alert_states, result, findings)]:
+    for finding in [*findings, *good_findings_of_vanished_subjects(alert_states, result, findings)]:
         apply_finding(policy, alert_states, result.slot, finding, transitions)
 
 
@@ -198,7 +200,7 @@ def fold_results(
     policy: AlertPolicy,
     alert_states: AlertStates,
     evaluated_until: int,
-    results: Iterable[Result],
+    results: Iterable[ProbeResult],
     lateness_passed: Callable[[int], bool],
     staleness_events: Iterable[tuple[int, int]] = (),
 ) -> FoldResult:
@@ -231,7 +233,7 @@ def fold_results(
             return FoldResult(evaluated_until, awaited, changed, transitions)
         apply_staleness_before(result.slot)
         states_before = dict(alert_states)
-        apply_result(policy, alert_states, result, transitions)
+        fold_result(policy, alert_states, result, transitions)
         changed = changed or alert_states != states_before
         evaluated_until = result.slot
     apply_staleness_before(None)
@@ -243,7 +245,7 @@ def derive_health_state(open_rules: Iterable[str], *, has_verdict: bool) -> Heal
 
     `has_verdict`: False as well while none of its jobs has run.
     """
-    states = {HEALTH_STATE_BY_RULE[rule] for rule in open_rules}
+    states = {INCIDENT_HEALTH_STATE_BY_RULE[rule] for rule in open_rules}
     return next(
         (state for state in (HealthState.DOWN, HealthState.UNKNOWN, HealthState.DEGRADED) if state in states),
         HealthState.UP if has_verdict else HealthState.UNKNOWN,

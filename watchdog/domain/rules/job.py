@@ -1,7 +1,7 @@
 """job: each scheduled job that a source reports runs on time, succeeds and takes no longer than it may.
 
-`evaluate_job_facts` judges one job. A run calls it by `evaluate_source` (job_source.py) or `evaluate_job`, which first
-complete the facts by what the probe remembers; the fold and the pages call it by `evaluate_listed_job`, for the
+`evaluate_job_facts` judges one job. A run calls it by `evaluate_job_source` (job_source.py) or `evaluate_job`, which
+first complete the facts by what the probe remembers; the fold and the pages call it by `evaluate_listed_job`, for the
 completed facts that a result lists. A job's tolerance is in its limits (grace, max_failures), so `failure_threshold`
 does not apply to this rule.
 """
@@ -18,39 +18,39 @@ from watchdog.domain.formatting import (
     SHOW_SECONDS_BELOW_MS,
     format_count,
     format_duration,
-    format_in_zone,
+    format_time_in_zone,
     format_utc,
 )
 from watchdog.domain.limits import JobLimits
-from watchdog.domain.model import Finding, HealthState, Incident, Listing, ProbeInfo, Result
+from watchdog.domain.model import Finding, HealthState, Incident, ProbeInfo, ProbeResult, SubjectListing
 from watchdog.domain.observations import JobFacts
-from watchdog.domain.probe_state import JobRecord, JobState, job_state_key
+from watchdog.domain.probe_state import JobStateRecord, SavedJobState, job_state_key
 from watchdog.domain.reasons import reason_and_message
 from watchdog.domain.rules.lost_run import interval_counted_from_last_run, separate_lost_run
-from watchdog.domain.rules.missing_jobs import withheld_jobs
+from watchdog.domain.rules.missing_jobs import jobs_without_evidence
 from watchdog.domain.rules.policy import AlertPolicy
 from watchdog.domain.schedule import (
-    MAX_MISSED_RUNS,
-    SENDER_RETRY_WINDOW_MS,
+    CHECK_IN_RETRY_WINDOW_MS,
+    MAX_COUNTED_MISSED_RUNS,
     CronSchedule,
     IntervalSchedule,
     Schedule,
     extend_deadline_over_gaps,
     missed_runs,
 )
-from watchdog.domain.uptime_clock import Gaps
+from watchdog.domain.uptime_clock import DowntimeGaps
 
 RULE_NAME = "job"
-HEALTH_STATE = HealthState.DOWN
-FACTS = JobFacts
-LATE_REASONS = ("job.overdue", "job.never_ran")
+INCIDENT_HEALTH_STATE = HealthState.DOWN
+FACTS_TYPE = JobFacts
+OVERDUE_JOB_REASONS = ("job.overdue", "job.never_ran")
 """A run did not start. The scheduler may be the cause."""
 
 
-def evaluate_result(policy: AlertPolicy, result: Result) -> Iterator[Finding]:
+def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Finding]:
     if (listing := result.listings.get(RULE_NAME)) is None:
         return
-    withheld = withheld_jobs(listing)
+    withheld = jobs_without_evidence(listing)
     for name, facts in listing.subjects.items():
         verdict = None if name in withheld else evaluate_listed_job(policy.probe, listing, name)
         if verdict is not None:
@@ -67,7 +67,7 @@ def is_heartbeat(probe: ProbeInfo, incident: Incident) -> bool:
     return incident.rule == RULE_NAME and incident.subject == probe.name
 
 
-def evaluate_listed_job(probe: ProbeInfo, listing: Listing, name: str) -> JobVerdict | None:
+def evaluate_listed_job(probe: ProbeInfo, listing: SubjectListing, name: str) -> JobVerdict | None:
     """The verdict on a job of a listing; None if the probe's configuration does not cover it."""
     limits = find_job_limits(probe.job_limits, name)
     if limits is None:
@@ -89,7 +89,7 @@ class EvaluatedJob(NamedTuple):
     """A job as its source reports it now, what to carry to the next run, and the verdict."""
 
     facts: JobFacts
-    state: JobState
+    state: SavedJobState
     verdict: JobVerdict
     stored_key: str = ""
     """Where the probe's state has it, if that does not follow from the name: names are stored masked."""
@@ -99,22 +99,22 @@ class EvaluatedJob(NamedTuple):
         return self.stored_key or job_state_key(self.facts.name)
 
     @property
-    def record(self) -> JobRecord:
+    def record(self) -> JobStateRecord:
         """What the probe remembers of it."""
-        return JobRecord(self.facts.name, self.state)
+        return JobStateRecord(self.facts.name, self.state)
 
     @property
-    def is_late(self) -> bool:
+    def is_overdue(self) -> bool:
         """Whether a run did not start."""
-        return self.verdict.reason in LATE_REASONS
+        return self.verdict.reason in OVERDUE_JOB_REASONS
 
 
 def evaluate_job(
-    facts: JobFacts, limits: JobLimits, record: JobRecord | None, now: int, gaps: Gaps = ()
+    facts: JobFacts, limits: JobLimits, record: JobStateRecord | None, now: int, gaps: DowntimeGaps = ()
 ) -> EvaluatedJob:
     """Judges one job. `gaps`: when it could not have reported a run; empty where its source knows all of them."""
     facts = separate_lost_run(facts, limits, now)
-    facts, state = merge_job_state(facts, limits, None if record is None else record.state, now)
+    facts, state = merge_saved_job_state(facts, limits, None if record is None else record.state, now)
     facts = facts._replace(expected_from=state.expected_from)
     return EvaluatedJob(facts, state, evaluate_job_facts(facts, limits, now, gaps))
 
@@ -128,7 +128,7 @@ class ExpectedRuns(NamedTuple):
     expected_from: int
 
 
-def expected_runs(facts: JobFacts, limits: JobLimits, expected_from: int, gaps: Gaps = ()) -> ExpectedRuns:
+def expected_runs(facts: JobFacts, limits: JobLimits, expected_from: int, gaps: DowntimeGaps = ()) -> ExpectedRuns:
     interval = interval_counted_from_last_run(facts, limits)
     if interval is None:
         return ExpectedRuns(limits.schedule or facts.build_schedule(), facts.last_start, expected_from)
@@ -136,7 +136,7 @@ def expected_runs(facts: JobFacts, limits: JobLimits, expected_from: int, gaps: 
     return ExpectedRuns(IntervalSchedule(interval, anchor % interval), anchor, anchor)
 
 
-def _interval_anchor(facts: JobFacts, interval: int, grace: int, expected_from: int, gaps: Gaps) -> int:
+def _interval_anchor(facts: JobFacts, interval: int, grace: int, expected_from: int, gaps: DowntimeGaps) -> int:
     """The instant that intervals count from: the last run, or when the schedule was first seen if that is later.
 
     If the next run fell into a gap, it may have happened at any time in it: intervals count from the end of the gap.
@@ -146,26 +146,28 @@ def _interval_anchor(facts: JobFacts, interval: int, grace: int, expected_from: 
     anchors = [anchor]
     for start, stop in gaps:
         due = anchors[-1] + interval
-        is_long = stop - start > SENDER_RETRY_WINDOW_MS
+        is_long = stop - start > CHECK_IN_RETRY_WINDOW_MS
         if is_long and stop > anchor and start <= due + grace and due <= stop + grace:
             anchors.append(stop)
     return anchors[-1] if len(anchors) <= 2 else anchor
 
 
-def describe_schedule(facts: JobFacts, limits: JobLimits, now: int) -> str:
+def describe_job_schedule(facts: JobFacts, limits: JobLimits, now: int) -> str:
     """The schedule that a job is held to, in words; empty while none is in force."""
     schedule = expected_runs(facts, limits, now).schedule
     return schedule.description if schedule is not None and facts.enabled else ""
 
 
-def merge_job_state(facts: JobFacts, limits: JobLimits, state: JobState | None, now: int) -> tuple[JobFacts, JobState]:
+def merge_saved_job_state(
+    facts: JobFacts, limits: JobLimits, state: SavedJobState | None, now: int
+) -> tuple[JobFacts, SavedJobState]:
     """The facts completed by what is remembered of the job, and what to remember from now on.
 
     Sources forget old runs, and a run that was seen stays evidence, unless the source has corrected it. A remembered
     instant in the future is dropped: it was stored by a clock that was ahead.
     """
-    schedule_text = describe_schedule(facts, limits, now)
-    saved = state or JobState(schedule_text, _initial_expected_from(facts, limits, now))
+    schedule_text = describe_job_schedule(facts, limits, now)
+    saved = state or SavedJobState(schedule_text, _initial_expected_from(facts, limits, now))
     if _has_corrected_runs(facts, saved):
         saved = saved._replace(last_start=None, last_end=None, last_ok=None, duration=None, failures=0)
     if saved.schedule_text == schedule_text:
@@ -193,7 +195,7 @@ def merge_job_state(facts: JobFacts, limits: JobLimits, state: JobState | None, 
     )
     if facts.lost_since is not None and not facts.lost_is_newest and facts.lost_since > (saved.lost_since or 0):
         facts = facts._replace(lost_failures=saved.failures + 1)
-    return facts, JobState(
+    return facts, SavedJobState(
         schedule_text=schedule_text,
         expected_from=expected_from,
         last_start=facts.last_start,
@@ -205,7 +207,7 @@ def merge_job_state(facts: JobFacts, limits: JobLimits, state: JobState | None, 
     )
 
 
-def _has_corrected_runs(facts: JobFacts, saved: JobState) -> bool:
+def _has_corrected_runs(facts: JobFacts, saved: SavedJobState) -> bool:
     """Whether the source has changed or deleted the run that is remembered as the newest: then its word counts.
 
     A source forgets runs of the same outcome oldest first. So if it still has a success that is older than a remembered
@@ -237,7 +239,7 @@ def _latest_timestamp(*instants: int | None) -> int | None:
     return max((at for at in instants if at is not None), default=None)
 
 
-def evaluate_job_facts(facts: JobFacts, limits: JobLimits, now: int, gaps: Gaps = ()) -> JobVerdict:
+def evaluate_job_facts(facts: JobFacts, limits: JobLimits, now: int, gaps: DowntimeGaps = ()) -> JobVerdict:
     """Judges a job by its facts alone; of several problems, the most specific one. `gaps`: when no run could have been
     reported; empty where the source keeps all runs."""
     limits = replace(limits, grace=limits.grace + facts.reporting_lag) if facts.reporting_lag else limits
@@ -246,27 +248,27 @@ def evaluate_job_facts(facts: JobFacts, limits: JobLimits, now: int, gaps: Gaps 
     if not facts.enabled or facts.removal or facts.undecided:
         return JobVerdict("", "", None)
     if not facts.listed and not limits.overrides_schedule:
-        return JobVerdict(*_gone_reason(facts, now), None)
+        return JobVerdict(*_gone_job_problem(facts, now), None)
     reason, message = _find_job_problem(facts, limits, expected, now, gaps)
     next_expected_at = expected.schedule.next_slot_after(now) if expected.schedule is not None else facts.next_due
     return JobVerdict(reason, message, next_expected_at)
 
 
-def _gone_reason(facts: JobFacts, now: int) -> tuple[str, str]:
+def _gone_job_problem(facts: JobFacts, now: int) -> tuple[str, str]:
     since = "" if facts.gone_since is None else f"not listed since {format_utc(facts.gone_since, now)}"
     return reason_and_message("job.gone", since, name=facts.name)
 
 
 def _find_job_problem(
-    facts: JobFacts, limits: JobLimits, expected: ExpectedRuns, now: int, gaps: Gaps
+    facts: JobFacts, limits: JobLimits, expected: ExpectedRuns, now: int, gaps: DowntimeGaps
 ) -> tuple[str, str]:
     name = facts.name
-    zone = _time_zone(expected.schedule)
+    zone = _message_time_zone(expected.schedule)
     if facts.lost_failures >= limits.max_failures:
         return _lost_run_problem(facts, facts.lost_failures, now, zone)
     if facts.running_since is not None:
         seconds = limits.max_runtime is not None and limits.max_runtime < SHOW_SECONDS_BELOW_MS
-        since = f"running since {format_in_zone(facts.running_since, now, zone, seconds=seconds)}"
+        since = f"running since {format_time_in_zone(facts.running_since, now, zone, seconds=seconds)}"
         if facts.stalled:
             return reason_and_message("job.stalled", f"{since}, and its worker is gone", name=name)
         if limits.max_runtime is not None and _exceeds_max_runtime(facts.running_since, limits.max_runtime, now, gaps):
@@ -283,13 +285,13 @@ def _find_job_problem(
     return _find_runtime_problem(facts, limits)
 
 
-def _time_zone(schedule: Schedule | None) -> str:
+def _message_time_zone(schedule: Schedule | None) -> str:
     """The zone in which messages show the times of a job."""
     return schedule.timezone if isinstance(schedule, CronSchedule) else "UTC"
 
 
 def _lost_run_problem(facts: JobFacts, failures: int, now: int, zone: str) -> tuple[str, str]:
-    started = "" if facts.lost_since is None else format_in_zone(facts.lost_since, now, zone)
+    started = "" if facts.lost_since is None else format_time_in_zone(facts.lost_since, now, zone)
     repeats = "" if failures == 1 else f", and {failures} runs in a row have failed or were lost"
     return reason_and_message("job.lost", name=facts.name, started=started, repeats=repeats)
 
@@ -307,13 +309,13 @@ def _find_runtime_problem(facts: JobFacts, limits: JobLimits) -> tuple[str, str]
     return "", ""
 
 
-def _exceeds_max_runtime(started_at: int, max_runtime: int, now: int, gaps: Gaps) -> bool:
+def _exceeds_max_runtime(started_at: int, max_runtime: int, now: int, gaps: DowntimeGaps) -> bool:
     deadline, gap = extend_deadline_over_gaps(started_at, started_at + max_runtime, gaps)
     return gap is None and deadline < now
 
 
 def _find_overdue_problem(
-    facts: JobFacts, limits: JobLimits, expected: ExpectedRuns, now: int, gaps: Gaps
+    facts: JobFacts, limits: JobLimits, expected: ExpectedRuns, now: int, gaps: DowntimeGaps
 ) -> tuple[str, str] | None:
     """A run that should have started and did not.
 
@@ -335,13 +337,16 @@ def _find_overdue_problem(
         missed.append(announced)
     if not missed:
         return None
-    first, zone = missed[-1], _time_zone(expected.schedule)
+    first, zone = missed[-1], _message_time_zone(expected.schedule)
     seconds = first % MINUTE_MS >= SECOND_MS
-    due, hints = f"due {format_in_zone(first, now, zone, seconds=seconds)}", _overdue_hints(facts, now, zone, seconds)
+    due, hints = (
+        f"due {format_time_in_zone(first, now, zone, seconds=seconds)}",
+        _overdue_hints(facts, now, zone, seconds),
+    )
     if announced is None and facts.last_start is None and facts.last_end is None:
         return reason_and_message("job.never_ran", f"{due}{hints}", name=facts.name)
-    if len(missed) >= MAX_MISSED_RUNS:
-        due = f"{MAX_MISSED_RUNS} or more runs missed, the first {due} or earlier"
+    if len(missed) >= MAX_COUNTED_MISSED_RUNS:
+        due = f"{MAX_COUNTED_MISSED_RUNS} or more runs missed, the first {due} or earlier"
     elif len(missed) > 1:
         due = f"{len(missed)} runs missed, the first {due}"
     return reason_and_message("job.overdue", f"{due}{hints}", name=facts.name)
@@ -351,7 +356,7 @@ def _overdue_hints(facts: JobFacts, now: int, zone: str, seconds: bool) -> str:
     """What may explain that a run did not start in time. `seconds`: whether times show them."""
 
     def at(instant: int) -> str:
-        return format_in_zone(instant, now, zone, seconds=seconds)
+        return format_time_in_zone(instant, now, zone, seconds=seconds)
 
     hints = []
     if facts.running_since is not None:

@@ -1,7 +1,7 @@
 """What one run of a source of scheduled jobs shows: its jobs, those that are missing, and whether its scheduler runs.
 
-A run calls `evaluate_source`. What it decides becomes facts of the listing, and the fold reads nothing else: a job that
-the source listed before stays in the listing, as not listed, until it is listed again or is no longer missed.
+A run calls `evaluate_job_source`. What it decides becomes facts of the listing, and the fold reads nothing else: a job
+that the source listed before stays in the listing, as not listed, until it is listed again or is no longer missed.
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ from watchdog.domain.probe_state import (
     JOB_STATE_KEY_PREFIX,
     SCHEDULER_STATE_KEY,
     SOURCE_STATE_KEY,
-    JobRecord,
-    JobState,
-    SchedulerRecord,
+    JobStateRecord,
+    SavedJobState,
+    SchedulerHeartbeatRecord,
     SourceRecord,
     forget_job_key,
     job_state_key,
-    load_job_record,
+    load_job_state_record,
 )
 from watchdog.domain.reasons import reason_and_message
 from watchdog.domain.rules.job import (
-    LATE_REASONS,
+    OVERDUE_JOB_REASONS,
     EvaluatedJob,
     JobVerdict,
     evaluate_job,
     evaluate_job_facts,
     find_job_limits,
 )
-from watchdog.domain.rules.missing_jobs import MIN_JOBS_FOR_SOURCE_INCIDENT, is_gone, vanished_jobs
+from watchdog.domain.rules.missing_jobs import MIN_JOBS_FOR_SOURCE_INCIDENT, is_job_gone, vanished_job_majority
 from watchdog.domain.schedule import missed_runs
-from watchdog.domain.uptime_clock import Gaps, UptimeClock
+from watchdog.domain.uptime_clock import DowntimeGaps, UptimeClock
 
-REMOVAL_ACCEPTED_AFTER_MS = DAY_MS
+JOB_REMOVAL_ACCEPTED_AFTER_MS = DAY_MS
 """A source that has been stable for this long is believed: the jobs that it does not list were removed."""
-MIN_FORGOTTEN_AGE_MS = DAY_MS
+MIN_ASSUMED_RUN_RETENTION_MS = DAY_MS
 """A source is assumed to have deleted the runs of a job by age only if they are at least this old."""
-MAX_NAMED_JOBS = 5
+MAX_JOBS_NAMED_IN_MESSAGE = 5
 
 
-class EvaluatedSource(NamedTuple):
+class EvaluatedJobSource(NamedTuple):
     """What a run found out about a source."""
 
     jobs: tuple[EvaluatedJob, ...] = ()
@@ -58,14 +58,14 @@ class EvaluatedSource(NamedTuple):
     state_updates: Mapping[str, Json] = {}
 
 
-class _Source(NamedTuple):
+class _JobSourceEvaluation(NamedTuple):
     """A snapshot with what decides how it is judged."""
 
     snapshot: JobSourceSnapshot
     job_limits: Mapping[str, JobLimits]
     required_jobs: tuple[str, ...]
     probe_state: Mapping[str, Json]
-    gaps: Gaps
+    gaps: DowntimeGaps
     heartbeat_at: int | None
     """When the scheduler last reported, as the source shows or the probe remembers it."""
     absence: SourceRecord | None
@@ -85,20 +85,20 @@ class _Source(NamedTuple):
         return self.snapshot.scheduler or SchedulerLiveness("scheduler")
 
 
-def evaluate_source(
+def evaluate_job_source(
     snapshot: JobSourceSnapshot,
     job_limits: Mapping[str, JobLimits],
     required_jobs: tuple[str, ...],
     probe_state: Mapping[str, Json],
-    gaps: Gaps = (),
-) -> EvaluatedSource:
+    gaps: DowntimeGaps = (),
+) -> EvaluatedJobSource:
     """Judges every job that has limits, and the source itself.
 
     A required job that the source has never listed is judged by what is remembered of it, and is gone unless its
     configuration has a schedule of its own.
     """
-    heartbeat_at, absence = _newest_heartbeat(snapshot, probe_state), _newest_absence(snapshot, probe_state)
-    source = _Source(
+    heartbeat_at, absence = _newest_scheduler_heartbeat(snapshot, probe_state), _newest_absence(snapshot, probe_state)
+    source = _JobSourceEvaluation(
         snapshot=snapshot,
         job_limits=job_limits,
         required_jobs=required_jobs,
@@ -109,48 +109,48 @@ def evaluate_source(
     )
     listed = list(_evaluate_listed_jobs(source))
     returned: Mapping[str, Json] = {} if absence is None else {SOURCE_STATE_KEY: absence.to_json()}
-    if dead := _dead_scheduler_reason(source, listed):
-        return EvaluatedSource((), *dead, is_readable=False, state_updates=returned)
-    unlisted = _remove_jobs_no_longer_missed(source, listed, list(_evaluate_unlisted_jobs(source)))
+    if dead := _find_dead_scheduler_problem(source, listed):
+        return EvaluatedJobSource((), *dead, is_readable=False, state_updates=returned)
+    unlisted = _accept_job_removals(source, listed, list(_evaluate_unlisted_jobs(source)))
     jobs = (*listed, *unlisted)
-    reason, message = _find_source_problem(snapshot, jobs)
+    reason, message = _find_job_source_problem(snapshot, jobs)
     updates: dict[str, Json] = dict.fromkeys(key for key in probe_state if key.startswith(FORGET_JOB_KEY_PREFIX))
     updates |= returned
     if heartbeat_at is not None:
-        updates[SCHEDULER_STATE_KEY] = SchedulerRecord(heartbeat_at).to_json()
-    return EvaluatedSource(jobs, reason, message, state_updates=updates)
+        updates[SCHEDULER_STATE_KEY] = SchedulerHeartbeatRecord(heartbeat_at).to_json()
+    return EvaluatedJobSource(jobs, reason, message, state_updates=updates)
 
 
-def _find_source_problem(snapshot: JobSourceSnapshot, jobs: Iterable[EvaluatedJob]) -> tuple[str, str]:
+def _find_job_source_problem(snapshot: JobSourceSnapshot, jobs: Iterable[EvaluatedJob]) -> tuple[str, str]:
     facts = {job.facts.name: job.facts for job in jobs}
-    job_count = sum(job.listed or is_gone(job) for job in facts.values())
-    if vanished := vanished_jobs(facts):
+    job_count = sum(job.listed or is_job_gone(job) for job in facts.values())
+    if vanished := vanished_job_majority(facts):
         counts = f"all {job_count} jobs" if len(vanished) == job_count else f"{len(vanished)} of {job_count} jobs"
         detail = snapshot.location if not snapshot.jobs else ""
-        return reason_and_message("job.most_gone", detail, counts=counts, names=name_jobs(vanished))
-    if not snapshot.jobs and not any(is_gone(job) for job in facts.values()):
+        return reason_and_message("job.most_gone", detail, counts=counts, names=format_job_names(vanished))
+    if not snapshot.jobs and not any(is_job_gone(job) for job in facts.values()):
         return reason_and_message("job.none_listed", snapshot.location)
     return "", ""
 
 
-def name_jobs(names: list[str]) -> str:
+def format_job_names(names: list[str]) -> str:
     """ "a, b, c, d, e and 3 more"."""
-    more = len(names) - MAX_NAMED_JOBS
-    return ", ".join(names[:MAX_NAMED_JOBS]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - MAX_JOBS_NAMED_IN_MESSAGE
+    return ", ".join(names[:MAX_JOBS_NAMED_IN_MESSAGE]) + (f" and {more} more" if more > 0 else "")
 
 
 # --- jobs that are listed
 
 
-def _evaluate_listed_jobs(source: _Source) -> Iterator[EvaluatedJob]:
+def _evaluate_listed_jobs(source: _JobSourceEvaluation) -> Iterator[EvaluatedJob]:
     for reported in source.snapshot.jobs:
         facts = reported.sanitized._replace(reporting_lag=source.snapshot.reporting_lag)
         limits = find_job_limits(source.job_limits, facts.name)
         if limits is None:
             continue
-        record = load_job_record(source.probe_state, facts.name)
-        saved = JobState("", 0) if record is None else record.state
-        facts = facts._replace(advanced_at=_advanced_at(facts, saved, source.taken_at))
+        record = load_job_state_record(source.probe_state, facts.name)
+        saved = SavedJobState("", 0) if record is None else record.state
+        facts = facts._replace(advanced_at=_newest_dispatched_run_at(facts, saved, source.taken_at))
         job = evaluate_job(facts, limits, record, source.taken_at)
         state = job.state._replace(
             enabled=facts.enabled,
@@ -160,10 +160,10 @@ def _evaluate_listed_jobs(source: _Source) -> Iterator[EvaluatedJob]:
             returned_at=saved.returned_at if saved.gone_since is None else source.taken_at,
         )
         job = job._replace(state=state)
-        yield _as_undecided(job) if _is_undecided(source, job, limits) else job
+        yield _mark_job_undecided(job) if _is_job_undecided(source, job, limits) else job
 
 
-def _advanced_at(facts: JobFacts, saved: JobState, now: int) -> int | None:
+def _newest_dispatched_run_at(facts: JobFacts, saved: SavedJobState, now: int) -> int | None:
     """The newest announced run that the scheduler has taken. Forgotten if that run is announced again."""
     before, announced = saved.next_due, facts.next_due
     if announced is None or facts.sent:
@@ -173,14 +173,14 @@ def _advanced_at(facts: JobFacts, saved: JobState, now: int) -> int | None:
     return None if saved.advanced_at is not None and announced <= saved.advanced_at else saved.advanced_at
 
 
-def _is_undecided(source: _Source, job: EvaluatedJob, limits: JobLimits) -> bool:
+def _is_job_undecided(source: _JobSourceEvaluation, job: EvaluatedJob, limits: JobLimits) -> bool:
     """Whether a run did not start, and that is no evidence yet.
 
     It became late while its server was away, or while the source did not list it, and has its grace again from then on.
     Or the scheduler has not reported since the run was due and its grace passed. Then the scheduler may be the cause:
     either it reports again, or it is dead.
     """
-    if not job.is_late:
+    if not job.is_overdue:
         return False
     grace, absence = limits.grace + source.snapshot.reporting_lag, source.absence
     if job.state.returned_at is not None and source.taken_at - job.state.returned_at <= grace:
@@ -193,44 +193,46 @@ def _is_undecided(source: _Source, job: EvaluatedJob, limits: JobLimits) -> bool
 
 
 def _is_late_at(instant: int, job: EvaluatedJob, limits: JobLimits) -> bool:
-    return evaluate_job_facts(job.facts, limits, instant).reason in LATE_REASONS
+    return evaluate_job_facts(job.facts, limits, instant).reason in OVERDUE_JOB_REASONS
 
 
-def _as_undecided(job: EvaluatedJob) -> EvaluatedJob:
+def _mark_job_undecided(job: EvaluatedJob) -> EvaluatedJob:
     return job._replace(facts=job.facts._replace(undecided=True), verdict=JobVerdict("", "", None))
 
 
 # --- jobs that are not listed
 
 
-def _evaluate_unlisted_jobs(source: _Source) -> Iterator[EvaluatedJob]:
+def _evaluate_unlisted_jobs(source: _JobSourceEvaluation) -> Iterator[EvaluatedJob]:
     listed_keys = {job_state_key(facts.sanitized.name) for facts in source.snapshot.jobs}
     records = {
-        key: JobRecord.from_json(stored)
+        key: JobStateRecord.from_json(stored)
         for key, stored in source.probe_state.items()
         if key.startswith(JOB_STATE_KEY_PREFIX)
     }
     for name in source.required_jobs:
-        records.setdefault(job_state_key(name), JobRecord(name, JobState("", source.taken_at, was_listed=False)))
+        records.setdefault(
+            job_state_key(name), JobStateRecord(name, SavedJobState("", source.taken_at, was_listed=False))
+        )
     for key, record in sorted(records.items(), key=lambda item: item[1].name):
         limits = find_job_limits(source.job_limits, record.name)
         if key in listed_keys or limits is None:
             continue
         if not record.state.was_listed:
             yield from _evaluate_never_listed_job(source, record.name, limits)
-        elif not _is_gone_by_itself(source, record):
+        elif not _is_expected_to_be_gone(source, record):
             yield _evaluate_gone_job(source, key, record, limits)
 
 
-def _evaluate_never_listed_job(source: _Source, name: str, limits: JobLimits) -> Iterator[EvaluatedJob]:
+def _evaluate_never_listed_job(source: _JobSourceEvaluation, name: str, limits: JobLimits) -> Iterator[EvaluatedJob]:
     """A required job. If the source lists no jobs at all, that is the problem."""
     if source.snapshot.jobs or limits.overrides_schedule:
-        record = load_job_record(source.probe_state, name)
+        record = load_job_state_record(source.probe_state, name)
         job = evaluate_job(JobFacts(name, listed=False), limits, record, source.taken_at)
         yield job._replace(state=job.state._replace(was_listed=False))
 
 
-def _is_gone_by_itself(source: _Source, record: JobRecord) -> bool:
+def _is_expected_to_be_gone(source: _JobSourceEvaluation, record: JobStateRecord) -> bool:
     """Whether it is no problem that a job is not listed any more: it was disabled, its last run has been due, or the
     source deletes old runs and it has not run for long."""
     state, snapshot = record.state, source.snapshot
@@ -239,10 +241,12 @@ def _is_gone_by_itself(source: _Source, record: JobRecord) -> bool:
     last_run = max((at for at in (state.last_start, state.last_end) if at is not None), default=None)
     if snapshot.kept_since is None or last_run is None or state.gone_since is not None:
         return False
-    return last_run <= snapshot.kept_since and source.taken_at - last_run >= MIN_FORGOTTEN_AGE_MS
+    return last_run <= snapshot.kept_since and source.taken_at - last_run >= MIN_ASSUMED_RUN_RETENTION_MS
 
 
-def _evaluate_gone_job(source: _Source, key: str, record: JobRecord, limits: JobLimits) -> EvaluatedJob:
+def _evaluate_gone_job(
+    source: _JobSourceEvaluation, key: str, record: JobStateRecord, limits: JobLimits
+) -> EvaluatedJob:
     state = record.state
     state = state._replace(gone_since=source.taken_at if state.gone_since is None else state.gone_since)
     is_forgotten = state.forgotten or forget_job_key(key) in source.probe_state
@@ -264,11 +268,11 @@ def _evaluate_gone_job(source: _Source, key: str, record: JobRecord, limits: Job
     job = EvaluatedJob(facts, state, verdict, key)
     scheduler, gone_since = source.scheduler, state.gone_since or 0
     is_starting = scheduler.lists_jobs and source.taken_at - gone_since <= (scheduler.timeout or 0)
-    return _as_undecided(job) if is_starting else job
+    return _mark_job_undecided(job) if is_starting else job
 
 
-def _remove_jobs_no_longer_missed(
-    source: _Source, listed: list[EvaluatedJob], unlisted: list[EvaluatedJob]
+def _accept_job_removals(
+    source: _JobSourceEvaluation, listed: list[EvaluatedJob], unlisted: list[EvaluatedJob]
 ) -> list[EvaluatedJob]:
     """Accepts that jobs were removed, once the source has been stable for long enough.
 
@@ -277,8 +281,8 @@ def _remove_jobs_no_longer_missed(
     if not source.snapshot.jobs:
         return unlisted
     clock = UptimeClock(source.gaps)
-    gone = {job.facts.name: job.facts for job in unlisted if is_gone(job.facts)}
-    vanished = vanished_jobs({job.facts.name: job.facts for job in listed} | gone)
+    gone = {job.facts.name: job.facts for job in unlisted if is_job_gone(job.facts)}
+    vanished = vanished_job_majority({job.facts.name: job.facts for job in listed} | gone)
     changes = [facts.gone_since for facts in gone.values()] + [job.state.returned_at for job in listed]
     stable_since = max((at for at in changes if at is not None), default=source.taken_at)
 
@@ -286,7 +290,7 @@ def _remove_jobs_no_longer_missed(
         if facts.name not in gone or facts.name in source.required_jobs:
             return False
         since = stable_since if facts.name in vanished else facts.gone_since or source.taken_at
-        return clock.has_elapsed(since, REMOVAL_ACCEPTED_AFTER_MS, source.taken_at)
+        return clock.has_elapsed(since, JOB_REMOVAL_ACCEPTED_AFTER_MS, source.taken_at)
 
     return [
         job._replace(
@@ -301,11 +305,11 @@ def _remove_jobs_no_longer_missed(
 # --- the scheduler
 
 
-def _newest_heartbeat(snapshot: JobSourceSnapshot, probe_state: Mapping[str, Json]) -> int | None:
+def _newest_scheduler_heartbeat(snapshot: JobSourceSnapshot, probe_state: Mapping[str, Json]) -> int | None:
     if snapshot.scheduler is None or snapshot.scheduler.timeout is None:
         return None
     stored = probe_state.get(SCHEDULER_STATE_KEY)
-    remembered = None if stored is None else SchedulerRecord.from_json(stored).heartbeat_at
+    remembered = None if stored is None else SchedulerHeartbeatRecord.from_json(stored).heartbeat_at
     reports = [at for at in (snapshot.scheduler.heartbeat_at, remembered) if at is not None]
     return max((min(at, snapshot.taken_at) for at in reports), default=None)
 
@@ -330,7 +334,7 @@ def _newest_absence(snapshot: JobSourceSnapshot, probe_state: Mapping[str, Json]
     return record._replace(returned_at=snapshot.taken_at)
 
 
-def _dead_scheduler_reason(source: _Source, listed: list[EvaluatedJob]) -> tuple[str, str] | None:
+def _find_dead_scheduler_problem(source: _JobSourceEvaluation, listed: list[EvaluatedJob]) -> tuple[str, str] | None:
     """A scheduler that does not run is one problem, however many jobs it keeps from running."""
     scheduler = source.snapshot.scheduler
     if scheduler is None:
@@ -350,13 +354,13 @@ def _dead_scheduler_reason(source: _Source, listed: list[EvaluatedJob]) -> tuple
     return reason_and_message("job.scheduler_dead", detail, scheduler=scheduler.name) if detail else None
 
 
-def _describe_idle_scheduler(source: _Source, listed: list[EvaluatedJob]) -> str:
+def _describe_idle_scheduler(source: _JobSourceEvaluation, listed: list[EvaluatedJob]) -> str:
     """That nothing was sent since a job was due whose grace has passed; empty if something was, or if it is the only
     job: then its own incident shows it."""
     enabled = [job for job in listed if job.facts.enabled]
     sent = (at for job in listed for at in (job.facts.last_start, job.facts.advanced_at) if at is not None)
     last_sent_at = max(sent, default=0)
-    late = {job.facts.name: _unsent_due_at(job.facts, source.taken_at) for job in enabled if job.is_late}
+    late = {job.facts.name: _unsent_run_due_at(job.facts, source.taken_at) for job in enabled if job.is_overdue}
     unsent = {name: due_at for name, due_at in late.items() if due_at is not None and due_at > last_sent_at}
     if len(enabled) < MIN_JOBS_FOR_SOURCE_INCIDENT or not unsent:
         return ""
@@ -365,7 +369,7 @@ def _describe_idle_scheduler(source: _Source, listed: list[EvaluatedJob]) -> str
     return f"{name} was due at {due}, and none of {format_count(len(enabled), 'job')} has been sent since"
 
 
-def _unsent_due_at(facts: JobFacts, now: int) -> int | None:
+def _unsent_run_due_at(facts: JobFacts, now: int) -> int | None:
     """When a job was due that has not been sent; None: it has been sent, or is not due."""
     if facts.next_due is not None:
         return facts.next_due if facts.next_due <= now else None

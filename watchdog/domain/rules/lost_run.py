@@ -6,7 +6,7 @@ from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.limits import JobLimits
 from watchdog.domain.observations import JobFacts
 
-MIN_ASSUMED_RUNTIME_MS = HOUR_MS
+MIN_LOST_RUN_AGE_MS = HOUR_MS
 """A run without `max_runtime` is not given up as lost before this time."""
 
 
@@ -18,14 +18,14 @@ def interval_counted_from_last_run(facts: JobFacts, limits: JobLimits) -> int | 
     return facts.every if not facts.cron and facts.next_due is None else None
 
 
-def run_deadline(facts: JobFacts, limits: JobLimits, started_at: int) -> int:
+def job_run_deadline(facts: JobFacts, limits: JobLimits, started_at: int) -> int:
     """When a run that started at `started_at` should have ended. Without `max_runtime`: after one period, and at least
     after an hour; that serves to find lost runs only."""
     if limits.max_runtime is not None:
         return started_at + limits.max_runtime
     interval, schedule = interval_counted_from_last_run(facts, limits), limits.schedule or facts.build_schedule()
     period = interval or (schedule.period_at(started_at) if schedule is not None else 0)
-    return started_at + max(period, MIN_ASSUMED_RUNTIME_MS)
+    return started_at + max(period, MIN_LOST_RUN_AGE_MS)
 
 
 def separate_lost_run(facts: JobFacts, limits: JobLimits, now: int) -> JobFacts:
@@ -38,7 +38,7 @@ def separate_lost_run(facts: JobFacts, limits: JobLimits, now: int) -> JobFacts:
         (
             start
             for start in (since, newest)
-            if start < newest_ended_start and run_deadline(facts, limits, start) <= now
+            if start < newest_ended_start and job_run_deadline(facts, limits, start) <= now
         ),
         default=None,
     )

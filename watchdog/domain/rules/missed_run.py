@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from watchdog.domain.formatting import format_in_zone
-from watchdog.domain.model import Finding, HealthState, Outcome, Result
+from watchdog.domain.formatting import format_time_in_zone
+from watchdog.domain.model import Finding, HealthState, Outcome, ProbeResult
 from watchdog.domain.rules.policy import AlertPolicy
 
 RULE_NAME = "missed_run"
-HEALTH_STATE = HealthState.UNKNOWN
-NOT_RUN, MAY_HAVE_RUN = "missed.not_run", "missed.may_have_run"
+INCIDENT_HEALTH_STATE = HealthState.UNKNOWN
+NOT_RUN_REASON, MAY_HAVE_RUN_REASON = "missed.not_run", "missed.may_have_run"
 """The reasons of missed slots that are a problem: they are recorded for cron schedules only."""
 LATE_START_MEASUREMENT = "started_late_ms"
 """How long after its slot a run was started that was caught up."""
@@ -18,11 +18,11 @@ LATE_START_MEASUREMENT = "started_late_ms"
 
 def describe_run(slot: int, now: int, timezone: str) -> str:
     """A run of a cron schedule: "the run of 06:00 CET"."""
-    return f"the run of {format_in_zone(slot, now, timezone)}"
+    return f"the run of {format_time_in_zone(slot, now, timezone)}"
 
 
-def evaluate_result(policy: AlertPolicy, result: Result) -> Iterator[Finding]:
-    if result.reason in (NOT_RUN, MAY_HAVE_RUN):
+def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Finding]:
+    if result.reason in (NOT_RUN_REASON, MAY_HAVE_RUN_REASON):
         yield Finding(RULE_NAME, "", True, result.reason, result.message)
     elif result.outcome is not Outcome.MISSED and LATE_START_MEASUREMENT not in result.measurements:
         yield Finding(RULE_NAME, "", False)

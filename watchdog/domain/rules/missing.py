@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 
-from watchdog.domain.model import Finding, HealthState, Result
+from watchdog.domain.model import Finding, HealthState, ProbeResult
 from watchdog.domain.reasons import reason_and_message
 from watchdog.domain.rules import task
 from watchdog.domain.rules.policy import AlertPolicy
 
 RULE_NAME = "missing"
-HEALTH_STATE = HealthState.DOWN
+INCIDENT_HEALTH_STATE = HealthState.DOWN
 
 
-def evaluate_result(policy: AlertPolicy, result: Result) -> Iterator[Finding]:
+def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Finding]:
     if (listing := result.listings.get(task.RULE_NAME)) is None:
         return
     missing = missing_tasks(policy.probe.max_task_ages, listing.subjects)
     for name in policy.probe.max_task_ages:
         if name in missing:
-            yield Finding(RULE_NAME, name, True, *missing_task_reason(name))
+            yield Finding(RULE_NAME, name, True, *missing_task_problem(name))
         elif name != "*":
             yield Finding(RULE_NAME, name, False)
 
@@ -29,6 +29,6 @@ def missing_tasks(limits: Iterable[str], listed: Collection[str]) -> list[str]:
     return [name for name in limits if name != "*" and name not in listed]
 
 
-def missing_task_reason(name: str) -> tuple[str, str]:
+def missing_task_problem(name: str) -> tuple[str, str]:
     """Reason and message of a task that is not listed."""
     return reason_and_message("task.missing", name=name)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from watchdog.domain.model import Finding, HealthState, Outcome, Result
+from watchdog.domain.model import Finding, HealthState, Outcome, ProbeResult
 from watchdog.domain.rules.policy import AlertPolicy
 
 RULE_NAME = "no_verdict"
-HEALTH_STATE = HealthState.UNKNOWN
+INCIDENT_HEALTH_STATE = HealthState.UNKNOWN
 
 
-def evaluate_result(policy: AlertPolicy, result: Result) -> Iterator[Finding]:
+def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Finding]:
     if result.outcome is Outcome.ERROR:
         yield Finding(RULE_NAME, "", True, result.reason, result.message)
     else:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from watchdog.domain.model import ExpressionFacts, Finding, HealthState, Result
+from watchdog.domain.model import Finding, HealthState, PreferenceFacts, ProbeResult
 from watchdog.domain.rules.policy import AlertPolicy
 
 RULE_NAME = "preference"
-HEALTH_STATE = HealthState.DEGRADED
-FACTS = ExpressionFacts
+INCIDENT_HEALTH_STATE = HealthState.DEGRADED
+FACTS_TYPE = PreferenceFacts
 
 
-def evaluate_result(policy: AlertPolicy, result: Result) -> Iterator[Finding]:
+def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Finding]:
     if (listing := result.listings.get(RULE_NAME)) is None:
         return
     for expression, (problem,) in listing.subjects.items():

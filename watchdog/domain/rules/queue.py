@@ -14,16 +14,16 @@ from watchdog.domain.formatting import (
     format_utc,
 )
 from watchdog.domain.observations import QueueStats
-from watchdog.domain.probe_state import QueueThreshold, ThresholdRecord, short_digest
+from watchdog.domain.probe_state import QueueThreshold, QueueThresholdRecord, short_digest
 from watchdog.domain.reasons import reason_and_message
-from watchdog.domain.schedule import SENDER_RETRY_WINDOW_MS
-from watchdog.domain.uptime_clock import Gaps
+from watchdog.domain.schedule import CHECK_IN_RETRY_WINDOW_MS
+from watchdog.domain.uptime_clock import DowntimeGaps
 
 
-class ThresholdState(NamedTuple):
+class QueueThresholdState(NamedTuple):
     """How one metric stands against its limit, now."""
 
-    record: ThresholdRecord
+    record: QueueThresholdRecord
     value: float | None
     """None: the system does not report it, or too few jobs completed to say."""
     unavailable: bool = False
@@ -37,63 +37,69 @@ class ThresholdState(NamedTuple):
         return not self.unavailable and self.record.is_breached(now)
 
 
-def evaluate_thresholds(
+def evaluate_queue_thresholds(
     thresholds: Iterable[QueueThreshold],
     stats: QueueStats,
-    records: Mapping[str, ThresholdRecord],
+    records: Mapping[str, QueueThresholdRecord],
     now: int,
-    gaps: Gaps = (),
-) -> list[ThresholdState]:
+    gaps: DowntimeGaps = (),
+) -> list[QueueThresholdState]:
     """`records`: what the last run remembered, by metric. `gaps`: when nothing was measured."""
     return [_evaluate_threshold(threshold, stats, records.get(threshold.metric), now, gaps) for threshold in thresholds]
 
 
 def _evaluate_threshold(
-    threshold: QueueThreshold, stats: QueueStats, record: ThresholdRecord | None, now: int, gaps: Gaps
-) -> ThresholdState:
+    threshold: QueueThreshold, stats: QueueStats, record: QueueThresholdRecord | None, now: int, gaps: DowntimeGaps
+) -> QueueThresholdState:
     since = _breached_since(threshold, record, now, gaps)
     if threshold.metric == "stalled":
-        return _evaluate_stalled(threshold, stats, None if record is None else record.head_marker, since, now)
-    value, reported = metric_value(threshold, stats)
+        return _evaluate_stalled_threshold(threshold, stats, None if record is None else record.head_marker, since, now)
+    value, reported = read_queue_metric(threshold, stats)
     if not reported:
-        return ThresholdState(ThresholdRecord(threshold, since), None, unavailable=True)
+        return QueueThresholdState(QueueThresholdRecord(threshold, since), None, unavailable=True)
     is_bad = value is not None and (
         value < threshold.value if threshold.metric == "consumers" else value > threshold.value
     )
-    return ThresholdState(ThresholdRecord(threshold, (now if since is None else since) if is_bad else None), value)
+    return QueueThresholdState(
+        QueueThresholdRecord(threshold, (now if since is None else since) if is_bad else None), value
+    )
 
 
-def _breached_since(threshold: QueueThreshold, record: ThresholdRecord | None, now: int, gaps: Gaps) -> int | None:
+def _breached_since(
+    threshold: QueueThreshold, record: QueueThresholdRecord | None, now: int, gaps: DowntimeGaps
+) -> int | None:
     """Since when the metric is bad, as remembered under the same limit. A metric that had not been bad for long enough
     when a gap began starts anew after it; one that had been is not cleared by a gap."""
     if record is None or record.breached_since is None or record.threshold.value != threshold.value:
         return None
     since = min(record.breached_since, now)
     interrupted = any(
-        stop - start > SENDER_RETRY_WINDOW_MS and since <= start < since + threshold.for_ms for start, stop in gaps
+        stop - start > CHECK_IN_RETRY_WINDOW_MS and since <= start < since + threshold.for_ms for start, stop in gaps
     )
     return None if interrupted else since
 
 
-def _evaluate_stalled(
+def _evaluate_stalled_threshold(
     threshold: QueueThreshold, stats: QueueStats, previous_head: str | int | None, breached_since: int | None, now: int
-) -> ThresholdState:
+) -> QueueThresholdState:
     """The queue progresses when another job is next, or, where the system does not show which is, when fewer wait."""
     waiting = stats.waiting
     if waiting is None:
-        return ThresholdState(ThresholdRecord(threshold, breached_since, previous_head), None, unavailable=True)
+        return QueueThresholdState(
+            QueueThresholdRecord(threshold, breached_since, previous_head), None, unavailable=True
+        )
     if not waiting:
-        return ThresholdState(ThresholdRecord(threshold), 0)
+        return QueueThresholdState(QueueThresholdRecord(threshold), 0)
     head = waiting if stats.head is None else short_digest(stats.head)
     if isinstance(head, int) and isinstance(previous_head, int):
         stalled = head >= previous_head
     else:
         stalled = head == previous_head
     since = breached_since if stalled and breached_since is not None else now
-    return ThresholdState(ThresholdRecord(threshold, since, head), waiting)
+    return QueueThresholdState(QueueThresholdRecord(threshold, since, head), waiting)
 
 
-def metric_value(threshold: QueueThreshold, stats: QueueStats) -> tuple[float | None, bool]:
+def read_queue_metric(threshold: QueueThreshold, stats: QueueStats) -> tuple[float | None, bool]:
     """A metric's value, and whether the system reports it."""
     if threshold.metric == "oldest":
         age = 0 if stats.waiting == 0 else stats.oldest
@@ -110,7 +116,7 @@ def metric_value(threshold: QueueThreshold, stats: QueueStats) -> tuple[float | 
     return (None, False) if succeeded is None else (failed / completed, True)
 
 
-def describe_breach(state: ThresholdState, stats: QueueStats, now: int) -> tuple[str, str]:
+def describe_queue_threshold_breach(state: QueueThresholdState, stats: QueueStats, now: int) -> tuple[str, str]:
     """Reason and message of a metric that is bad."""
     threshold, value = state.threshold, state.value or 0
     since = format_utc(state.record.breached_since or now, now, seconds=threshold.for_ms < SHOW_SECONDS_BELOW_MS)

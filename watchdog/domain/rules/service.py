@@ -5,50 +5,53 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 
 from watchdog.domain.formatting import format_utc
-from watchdog.domain.membership import MAX_DIFFERENCE_MS
-from watchdog.domain.model import Finding, HealthState, Result, ServiceFacts
+from watchdog.domain.membership import MAX_CONFIG_DIFFERENCE_MS
+from watchdog.domain.model import Finding, HealthState, ProbeResult, ServiceFacts
 from watchdog.domain.reasons import reason_and_message
 from watchdog.domain.rules.policy import AlertPolicy
 
 RULE_NAME = "service"
-HEALTH_STATE = HealthState.DEGRADED
-FACTS = ServiceFacts
-PROBE_ID = "watchdog"
+INCIDENT_HEALTH_STATE = HealthState.DEGRADED
+FACTS_TYPE = ServiceFacts
+SERVICE_PROBE_ID = "watchdog"
 """The id of the built-in probe whose findings these are."""
-PROBE_KIND = "service"
-MAX_FAILING_MS = 60_000
+SERVICE_PROBE_KIND = "service"
+MAX_DESTINATION_FAILING_MS = 60_000
 """A destination that has failed for less has no problem yet: most outages of receivers are over by then."""
-MAX_SILENT_MS = 300_000
+MAX_ALL_DESTINATIONS_FAILING_MS = 300_000
 """When every destination has failed for this long, no one can be notified: Watchdog is not ready."""
-RECEIVER_SUBJECT_PREFIX = "receiver "
+DESTINATION_SUBJECT_PREFIX = "receiver "
 CONFIGURATIONS_SUBJECT = "configurations"
 """The subject that is about the configurations of the processes on the database."""
 
 
-def receiver_subject(destination: str) -> str:
+def destination_subject(destination: str) -> str:
     """ "receiver oncall/slack"."""
-    return f"{RECEIVER_SUBJECT_PREFIX}{destination}"
+    return f"{DESTINATION_SUBJECT_PREFIX}{destination}"
 
 
-def destination_of_subject(subject: str) -> str:
+def destination_from_subject(subject: str) -> str:
     """The destination that a finding is about; empty if it is about something else."""
-    return subject.removeprefix(RECEIVER_SUBJECT_PREFIX) if subject.startswith(RECEIVER_SUBJECT_PREFIX) else ""
+    return subject.removeprefix(DESTINATION_SUBJECT_PREFIX) if subject.startswith(DESTINATION_SUBJECT_PREFIX) else ""
 
 
-def is_failing(facts: ServiceFacts, now: int) -> bool:
+def is_destination_failing(facts: ServiceFacts, now: int) -> bool:
     """Whether deliveries have failed for too long, or one was given up."""
-    return facts.failing_since is not None and (facts.given_up or now - facts.failing_since >= MAX_FAILING_MS)
+    return facts.failing_since is not None and (
+        facts.given_up or now - facts.failing_since >= MAX_DESTINATION_FAILING_MS
+    )
 
 
-def can_notify_no_one(facts: Mapping[str, ServiceFacts], destinations: Collection[str], now: int) -> bool:
+def are_all_destinations_failing(facts: Mapping[str, ServiceFacts], destinations: Collection[str], now: int) -> bool:
     """Whether every destination has failed for too long. `facts`: of the destinations that fail."""
     return bool(destinations) and all(
-        (since := facts.get(name, ServiceFacts(None)).failing_since) is not None and now - since >= MAX_SILENT_MS
+        (since := facts.get(name, ServiceFacts(None)).failing_since) is not None
+        and now - since >= MAX_ALL_DESTINATIONS_FAILING_MS
         for name in destinations
     )
 
 
-def evaluate_result(policy: AlertPolicy, result: Result) -> Iterator[Finding]:
+def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Finding]:
     if (listing := result.listings.get(RULE_NAME)) is None:
         return
     for subject, facts in listing.subjects.items():
@@ -60,7 +63,7 @@ def _judge(subject: str, facts: ServiceFacts, now: int) -> tuple[bool, str, str]
     differs = subject == CONFIGURATIONS_SUBJECT
     if facts.failing_since is None:
         return False, "", ""
-    if not (now - facts.failing_since > MAX_DIFFERENCE_MS if differs else is_failing(facts, now)):
+    if not (now - facts.failing_since > MAX_CONFIG_DIFFERENCE_MS if differs else is_destination_failing(facts, now)):
         return False, "", ""
     since = format_utc(facts.failing_since, now)
     if differs:

@@ -7,8 +7,8 @@ from watchdog.domain.model import Finding, HealthState
 from watchdog.domain.reasons import reason_and_message
 
 RULE_NAME = "stale"
-HEALTH_STATE = HealthState.UNKNOWN
-ALERT_STATE_KEY = (RULE_NAME, "")
+INCIDENT_HEALTH_STATE = HealthState.UNKNOWN
+STALE_ALERT_STATE_KEY = (RULE_NAME, "")
 
 
 def stale_finding(staleness_threshold: int) -> Finding:

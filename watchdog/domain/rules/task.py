@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from enum import Enum
 
 from watchdog.domain.formatting import SHOW_SECONDS_BELOW_MS, format_duration, format_utc
-from watchdog.domain.model import Finding, HealthState, ProbeInfo, ReportedTask, Result
+from watchdog.domain.model import Finding, HealthState, McpTaskFacts, ProbeInfo, ProbeResult
 from watchdog.domain.reasons import reason_and_message
 from watchdog.domain.rules.policy import AlertPolicy
 
 RULE_NAME = "task"
-HEALTH_STATE = HealthState.DEGRADED
-FACTS = ReportedTask
+INCIDENT_HEALTH_STATE = HealthState.DEGRADED
+FACTS_TYPE = McpTaskFacts
 
 
-class TaskStatus(Enum):
+class McpTaskStatus(Enum):
     """What the status word of a task means."""
 
     GOOD = "good"
@@ -27,24 +27,24 @@ class TaskStatus(Enum):
     """The last run failed."""
 
 
-_STATUS_PATTERNS = {
-    TaskStatus.GOOD: re.compile(
+_MCP_TASK_STATUS_PATTERNS = {
+    McpTaskStatus.GOOD: re.compile(
         "complete|completed|disabled|done|finished|healthy|idle|in_progress|never|never_run|new|none|ok|pass|passed|"
         "paused|pending|queued|ready|running|scheduled|skipped|started|succeeded|success|successful|unknown|waiting"
     ),
-    TaskStatus.STALE: re.compile("delayed|late|missed|outdated|overdue|stale"),
-    TaskStatus.FAILED: re.compile(
+    McpTaskStatus.STALE: re.compile("delayed|late|missed|outdated|overdue|stale"),
+    McpTaskStatus.FAILED: re.compile(
         "abandoned|abort|aborted|cancelled|canceled|crashed|dead|error|errored|expired|fail|failed|failing|failure|"
         "fatal|killed|lost|rejected|stalled|stuck|terminated|timed_out|timeout|unhealthy"
     ),
 }
 
 
-def evaluate_result(policy: AlertPolicy, result: Result) -> Iterator[Finding]:
+def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Finding]:
     if (listing := result.listings.get(RULE_NAME)) is None:
         return
     for name, task in listing.subjects.items():
-        reason, message = task_failure_reason(name, task, max_task_age(policy.probe, name), listing.observed_at)
+        reason, message = find_mcp_task_problem(name, task, max_task_age(policy.probe, name), listing.observed_at)
         yield Finding(RULE_NAME, name, bool(reason), reason, message)
 
 
@@ -53,30 +53,30 @@ def max_task_age(probe: ProbeInfo, name: str) -> int | None:
     return probe.max_task_ages.get(name, probe.max_task_ages.get("*"))
 
 
-def parse_status(status: str) -> TaskStatus | None:
+def parse_mcp_task_status(status: str) -> McpTaskStatus | None:
     """What a status word of a task means; None: it is unknown."""
     word = status.lower().replace(" ", "_").replace("-", "_")
-    for meaning, pattern in _STATUS_PATTERNS.items():
+    for meaning, pattern in _MCP_TASK_STATUS_PATTERNS.items():
         if pattern.fullmatch(word):
             return meaning
     return None
 
 
-def has_failed(task: ReportedTask) -> bool:
+def has_mcp_task_failed(task: McpTaskFacts) -> bool:
     """Whether the last run failed.
 
     `ok: false` beside a good status and no error is no failure of the last run: the server finds the run too old, or
     knows of none.
     """
-    return not task.ok and (bool(task.error) or parse_status(task.status) in (None, TaskStatus.FAILED))
+    return not task.ok and (bool(task.error) or parse_mcp_task_status(task.status) in (None, McpTaskStatus.FAILED))
 
 
-def task_failure_reason(name: str, task: ReportedTask, limit: int | None, now: int) -> tuple[str, str]:
+def find_mcp_task_problem(name: str, task: McpTaskFacts, limit: int | None, now: int) -> tuple[str, str]:
     """Reason and message; both empty when the task is fine. `limit`: as `max_task_age` returns it.
 
     Servers often judge the age of all tasks alike, so the configured limit decides about an age, if there is one.
     """
-    if has_failed(task):
+    if has_mcp_task_failed(task):
         return reason_and_message("task.failed", task.error or task.status, name=name)
     since = task.first_listed_at if task.last_run_at is None else task.last_run_at
     if since is None or (task.ok if limit is None else now - since <= limit):

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from watchdog.domain.model import Finding, HealthState, Result
-from watchdog.domain.observations import ToolFacts
+from watchdog.domain.model import Finding, HealthState, ProbeResult
+from watchdog.domain.observations import McpToolFacts
 from watchdog.domain.reasons import reason_and_message
 from watchdog.domain.rules.policy import AlertPolicy
 
 RULE_NAME = "tool"
-HEALTH_STATE = HealthState.DEGRADED
-FACTS = ToolFacts
+INCIDENT_HEALTH_STATE = HealthState.DEGRADED
+FACTS_TYPE = McpToolFacts
 
 
-def evaluate_result(policy: AlertPolicy, result: Result) -> Iterator[Finding]:
+def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Finding]:
     if (listing := result.listings.get(RULE_NAME)) is None:
         return
     for name, tool in listing.subjects.items():

@@ -5,30 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from watchdog.domain.limits import JobLimits
-from watchdog.domain.model import Finding, HealthState, Result
+from watchdog.domain.model import Finding, HealthState, ProbeResult
 from watchdog.domain.observations import JobFacts
 from watchdog.domain.reasons import reason_and_message
 from watchdog.domain.rules import job
-from watchdog.domain.rules.missing_jobs import withheld_jobs
+from watchdog.domain.rules.missing_jobs import jobs_without_evidence
 from watchdog.domain.rules.policy import AlertPolicy
 from watchdog.domain.schedule import CronSchedule, ScheduleError
 
 RULE_NAME = "schedule"
-HEALTH_STATE = HealthState.DEGRADED
+INCIDENT_HEALTH_STATE = HealthState.DEGRADED
 
 
-def evaluate_result(policy: AlertPolicy, result: Result) -> Iterator[Finding]:
+def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Finding]:
     if (listing := result.listings.get(job.RULE_NAME)) is None:
         return
-    withheld = withheld_jobs(listing)
+    withheld = jobs_without_evidence(listing)
     for name, facts in listing.subjects.items():
         limits = job.find_job_limits(policy.probe.job_limits, name)
         if limits is not None and facts.listed and name not in withheld:
-            reason, message = unreadable_schedule_problem(facts, limits)
+            reason, message = find_unreadable_schedule_problem(facts, limits)
             yield Finding(RULE_NAME, name, bool(reason), reason, message)
 
 
-def unreadable_schedule_problem(facts: JobFacts, limits: JobLimits) -> tuple[str, str]:
+def find_unreadable_schedule_problem(facts: JobFacts, limits: JobLimits) -> tuple[str, str]:
     """Reason and message if the job cannot be judged, because its schedule cannot be read and nothing else shows when
     it is due; both empty otherwise."""
     is_judged = limits.overrides_schedule or facts.next_due is not None or not facts.cron

@@ -9,7 +9,7 @@ from watchdog.net.mcp.http_transport import McpHttpEndpoint
 from watchdog.net.mcp.large_messages import LargeResult
 from watchdog.net.mcp.results import McpTool
 from watchdog.net.mcp.session import McpSession, connect_mcp_client
-from watchdog.net.mcp.session_result import SessionPlan, SessionResult
+from watchdog.net.mcp.session_result import McpSessionPlan, McpSessionResult
 from watchdog.net.mcp.stdio import McpServerCommand
 
 __all__ = [
@@ -18,9 +18,9 @@ __all__ = [
     "McpHttpEndpoint",
     "McpServerCommand",
     "McpSession",
+    "McpSessionPlan",
+    "McpSessionResult",
     "McpTool",
-    "SessionPlan",
-    "SessionResult",
     "connect_mcp_client",
     "measure_phase",
 ]

@@ -30,40 +30,44 @@ from mcp.types import (
 from pydantic import ValidationError
 
 from watchdog.domain.model import Evidence, Json
-from watchdog.domain.reasons import family
+from watchdog.domain.reasons import reason_family
 from watchdog.domain.text import to_single_line, truncate_with_ellipsis
-from watchdog.net.errors import ProbeError, error_from_exception
-from watchdog.net.mcp.received_messages import ReceivedMessages
+from watchdog.net.errors import ProbeError, probe_error_from_exception
+from watchdog.net.mcp.received_messages import ReceivedMcpProblems
 from watchdog.net.mcp.reply_errors import error_from_invalid_reply, error_from_reply, error_from_unsupported_version
 from watchdog.net.mcp.results import parse_resource_contents, parse_tool_result, tools_of_page
-from watchdog.net.mcp.session_result import SessionResult
-from watchdog.net.mcp.tool_schema import replace_invalid_schemas
+from watchdog.net.mcp.session_result import McpSessionResult
+from watchdog.net.mcp.tool_schema import replace_invalid_tool_schemas
 from watchdog.net.phases import PhaseTimer
 
-LEGACY_ERA = "legacy"
+LEGACY_PROTOCOL_ERA = "legacy"
 """The protocol era of the `initialize` handshake. The modern era is identified by its protocol version."""
-DISCOVER_METHOD, LIST_METHOD, LOG_METHOD = "server/discover", "tools/list", "notifications/message"
+MCP_DISCOVER_METHOD, MCP_LIST_TOOLS_METHOD, MCP_LOG_MESSAGE_METHOD = (
+    "server/discover",
+    "tools/list",
+    "notifications/message",
+)
 MAX_TOOL_LIST_PAGES = 100
 SERVER_GONE_REASONS = ("mcp.server_exited", "mcp.output_closed")
-DISCOVERY_TIMEOUT_S = 5.0
+MCP_DISCOVERY_TIMEOUT_S = 5.0
 """Timeout for `server/discover`: some servers never respond to a method that they do not know."""
-MAX_LOG_MESSAGE_CHARS = 200
+MAX_MCP_LOG_MESSAGE_CHARS = 200
 
 T = TypeVar("T")
 
 
-class MessageSender(Protocol):
+class McpMessageSender(Protocol):
     async def send(self, item: SessionMessage, /) -> None: ...
 
 
-class Transport(Protocol):
+class McpTransport(Protocol):
     """An open connection to an MCP server."""
 
     @property
     def incoming(self) -> AsyncIterable[SessionMessage | Exception]: ...
 
     @property
-    def outgoing(self) -> MessageSender: ...
+    def outgoing(self) -> McpMessageSender: ...
 
     async def translate_error(self, error: MCPError, *, was_received: bool) -> ProbeError | None:
         """The transport error behind an error that the SDK made up. None: the server itself responded with it.
@@ -98,8 +102,8 @@ def measure_phase(phase_timer: PhaseTimer, name: str) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def create_mcp_client(
-    transport: Transport, result: SessionResult, received: ReceivedMessages
+async def open_mcp_client(
+    transport: McpTransport, result: McpSessionResult, received: ReceivedMcpProblems
 ) -> AsyncIterator[McpClient]:
     """Opens an SDK session over the transport, with a relay in each direction.
 
@@ -142,15 +146,15 @@ async def create_mcp_client(
         relays.cancel_scope.cancel()
 
 
-def _note_message(message: JSONRPCMessage, result: SessionResult, received: ReceivedMessages) -> None:
+def _note_message(message: JSONRPCMessage, result: McpSessionResult, received: ReceivedMcpProblems) -> None:
     """Keeps what the SDK hides of a message: an error's data, invalid schemas, the last log message."""
     if isinstance(message, JSONRPCError):
         received.errors.append(message.error)
-    elif isinstance(message, JSONRPCResponse) and received.requests.method_of(message) == LIST_METHOD:
-        received.tool_problems |= replace_invalid_schemas(message.result, received.schema_budget)
-    elif isinstance(message, JSONRPCNotification) and message.method == LOG_METHOD:
+    elif isinstance(message, JSONRPCResponse) and received.requests.method_of(message) == MCP_LIST_TOOLS_METHOD:
+        received.tool_problems |= replace_invalid_tool_schemas(message.result, received.schema_budget)
+    elif isinstance(message, JSONRPCNotification) and message.method == MCP_LOG_MESSAGE_METHOD:
         line = to_single_line(str((message.params or {}).get("data")))
-        result.facts["last_log_message"] = truncate_with_ellipsis(line, MAX_LOG_MESSAGE_CHARS)
+        result.facts["last_log_message"] = truncate_with_ellipsis(line, MAX_MCP_LOG_MESSAGE_CHARS)
 
 
 class McpClient:
@@ -162,9 +166,9 @@ class McpClient:
     def __init__(
         self,
         session: ClientSession,
-        transport: Transport,
-        result: SessionResult,
-        received: ReceivedMessages,
+        transport: McpTransport,
+        result: McpSessionResult,
+        received: ReceivedMcpProblems,
     ) -> None:
         self.session, self.transport, self.result = session, transport, result
         self._received = received
@@ -179,16 +183,16 @@ class McpClient:
         if not protocol_era:
             if not await self._try_discover(discovery_timeout_s):
                 await self._initialize()
-        elif protocol_era == LEGACY_ERA:
-            await self._first_to_succeed(self._initialize, self._discover, reconsider_after_s)
+        elif protocol_era == LEGACY_PROTOCOL_ERA:
+            await self._request_with_delayed_fallback(self._initialize, self._discover, reconsider_after_s)
         else:
-            await self._first_to_succeed(self._discover, self._initialize, reconsider_after_s)
+            await self._request_with_delayed_fallback(self._discover, self._initialize, reconsider_after_s)
         result.protocol_version = self._received.protocol_version = session.protocol_version or ""
-        result.protocol_era = LEGACY_ERA if session.initialize_result else result.protocol_version
+        result.protocol_era = LEGACY_PROTOCOL_ERA if session.initialize_result else result.protocol_version
         if session.server_info:
             result.server_name, result.server_version = session.server_info.name, session.server_info.version
 
-    async def _first_to_succeed(
+    async def _request_with_delayed_fallback(
         self, expected: Callable[[], Awaitable[None]], other: Callable[[], Awaitable[None]], other_after_s: float
     ) -> None:
         """Awaits the response to `expected`. If it does not come in time, `other` is requested as well, and the first
@@ -206,7 +210,7 @@ class McpClient:
                 await expected()
                 requests.cancel_scope.cancel()
         except ExceptionGroup as group:
-            raise error_from_exception(group) or group from None
+            raise probe_error_from_exception(group) or group from None
 
     async def _try_discover(self, discovery_timeout_s: float) -> bool:
         """Whether the server supports the modern era. Any error counts as no, unless it comes from a gateway, or the
@@ -216,14 +220,14 @@ class McpClient:
                 await self._discover()
                 return True
             except ProbeError as error:
-                is_gone = family(error.reason) == "connection" or error.reason in SERVER_GONE_REASONS
+                is_gone = reason_family(error.reason) == "connection" or error.reason in SERVER_GONE_REASONS
                 if self.transport.rejected_by_gateway or is_gone:
                     raise
         return False
 
     async def _discover(self) -> None:
         try:
-            await self._await_response(DISCOVER_METHOD, self.session.discover())
+            await self._await_response(MCP_DISCOVER_METHOD, self.session.discover())
         except RuntimeError as error:
             raise error_from_unsupported_version(error) from error
 
@@ -244,7 +248,7 @@ class McpClient:
             page = await self._fetch_tool_page(cursor)
             result.tool_page_count += 1
             tools = tools_of_page(page, self._received.tool_problems)
-            if large := self._received.take_large_result(LIST_METHOD):
+            if large := self._received.take_large_result(MCP_LIST_TOOLS_METHOD):
                 result.large_results.append(large)
                 result.callable_tools += tools
             else:
@@ -263,7 +267,7 @@ class McpClient:
     async def _fetch_tool_page(self, cursor: str | None) -> ListToolsResult:
         params = None if cursor is None else PaginatedRequestParams(cursor=cursor)
         try:
-            return await self._await_response(LIST_METHOD, self.session.list_tools(params=params))
+            return await self._await_response(MCP_LIST_TOOLS_METHOD, self.session.list_tools(params=params))
         except ProbeError as error:
             if error.facts.get("rpc_error_code") == METHOD_NOT_FOUND and cursor is None:
                 return ListToolsResult(tools=[])  # a server without tools need not implement the method

@@ -10,12 +10,12 @@ from watchdog.domain.model import Json
 from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.net.errors import ProbeError
 
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_END_OF_EVENT = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+UTF8_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_SSE_EVENT_END_PATTERN = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _MAX_END_BYTES = 4
-_EVENT_NAME = re.compile(rb"^event:[ ]?(.*?)\r?$", re.MULTILINE)
-EVENT_DATA_LINE = re.compile(rb"^data:[ ]?(.*?)\r?$", re.MULTILINE)
-_NAMES_OF_MCP = (b"message", b"endpoint", b"")
+_SSE_EVENT_NAME_PATTERN = re.compile(rb"^event:[ ]?(.*?)\r?$", re.MULTILINE)
+SSE_DATA_LINE_PATTERN = re.compile(rb"^data:[ ]?(.*?)\r?$", re.MULTILINE)
+_MCP_SSE_EVENT_NAMES = (b"message", b"endpoint", b"")
 
 
 class ByteOrderMarkRemover:
@@ -28,11 +28,11 @@ class ByteOrderMarkRemover:
         if self._held is None:
             return data
         held = self._held + data
-        if len(held) < len(BYTE_ORDER_MARK) and BYTE_ORDER_MARK.startswith(held):
+        if len(held) < len(UTF8_BYTE_ORDER_MARK) and UTF8_BYTE_ORDER_MARK.startswith(held):
             self._held = held
             return b""
         self._held = None
-        return held.removeprefix(BYTE_ORDER_MARK)
+        return held.removeprefix(UTF8_BYTE_ORDER_MARK)
 
     def flush(self) -> bytes:
         held, self._held = self._held or b"", None
@@ -52,7 +52,7 @@ class EventSplitter:
         """The events that are complete."""
         self._held += data
         events, start = [], 0
-        while end := _END_OF_EVENT.search(self._held, max(start, self._searched_bytes - _MAX_END_BYTES)):
+        while end := _SSE_EVENT_END_PATTERN.search(self._held, max(start, self._searched_bytes - _MAX_END_BYTES)):
             events.append(bytes(self._held[start : end.end()]))
             start = end.end()
             self._searched_bytes = start + _MAX_END_BYTES
@@ -79,11 +79,11 @@ def normalize_event(event: bytes, *, expects_endpoint: bool) -> NormalizedEvent:
     The SDK ignores such events, so it would wait for a reply that has arrived. `expects_endpoint`: the event that names
     the address of requests belongs to the SSE transport. Raises ProbeError for a result that MCP clients ignore.
     """
-    message = _parse_message(event)
-    name = _EVENT_NAME.search(event)
+    message = _parse_jsonrpc_error_event(event)
+    name = _SSE_EVENT_NAME_PATTERN.search(event)
     if name is not None and name[1] == b"endpoint" and not expects_endpoint:
         raise ProbeError.from_reason("mcp.wrong_transport", spoken="the SSE transport", option="sse", configured="url")
-    if message and name is not None and name[1] not in _NAMES_OF_MCP:
+    if message and name is not None and name[1] not in _MCP_SSE_EVENT_NAMES:
         if "result" in message:
             event_name = truncate_with_ellipsis(name[1].decode(errors="replace"), 40)
             problem = f"the reply comes in an event named {event_name!r}, which MCP clients ignore; expected 'message'"
@@ -93,12 +93,12 @@ def normalize_event(event: bytes, *, expects_endpoint: bool) -> NormalizedEvent:
     return NormalizedEvent(event, "error" in message)
 
 
-def _parse_message(event: bytes) -> dict[str, Json]:
+def _parse_jsonrpc_error_event(event: bytes) -> dict[str, Json]:
     """The JSON-RPC message in an event; empty if it holds none that is about an error or has an unusual name."""
     if b'"error"' not in event and b"event:" not in event:
         return {}
     try:
-        message = json.loads(b"\n".join(line[1] for line in EVENT_DATA_LINE.finditer(event)))
+        message = json.loads(b"\n".join(line[1] for line in SSE_DATA_LINE_PATTERN.finditer(event)))
     except (ValueError, RecursionError):
         return {}
     return message if isinstance(message, dict) and "jsonrpc" in message else {}

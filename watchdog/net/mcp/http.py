@@ -14,48 +14,48 @@ from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 
 from watchdog.domain.model import Json
-from watchdog.net.connector import Connector
-from watchdog.net.content_encoding import ContentDecoder, UnsupportedEncodingError
-from watchdog.net.errors import ProbeError, error_from_exception
-from watchdog.net.mcp.event_stream import BYTE_ORDER_MARK, ByteOrderMarkRemover, EventSplitter, normalize_event
-from watchdog.net.mcp.http_connection import NetworkBackend
-from watchdog.net.mcp.http_response import ResponseInfo
+from watchdog.net.connector import TcpConnector
+from watchdog.net.content_encoding import ContentDecoder, UnsupportedContentEncodingError
+from watchdog.net.errors import ProbeError, probe_error_from_exception
+from watchdog.net.mcp.event_stream import UTF8_BYTE_ORDER_MARK, ByteOrderMarkRemover, EventSplitter, normalize_event
+from watchdog.net.mcp.http_connection import McpHttpNetworkBackend
+from watchdog.net.mcp.http_response import McpHttpResponse
 from watchdog.net.mcp.http_transport import (
-    READ_CHUNK_BYTES,
-    HttpTransport,
+    MCP_HTTP_READ_CHUNK_BYTES,
     McpHttpEndpoint,
+    McpHttpTransport,
 )
 from watchdog.net.mcp.large_messages import replace_body, replace_event
-from watchdog.net.mcp.received_messages import ReceivedMessages
-from watchdog.net.mcp.reply_errors import MAX_ERROR_EXCERPT_CHARS
+from watchdog.net.mcp.received_messages import ReceivedMcpProblems
+from watchdog.net.mcp.reply_errors import MAX_MCP_ERROR_EXCERPT_CHARS
 from watchdog.net.phases import PhaseTimer
-from watchdog.net.received_body import ReceivedBody
+from watchdog.net.received_body import BoundedBodyCollector
 
-SESSION_CLOSE_TIMEOUT_S = 0.3
+MCP_SESSION_CLOSE_TIMEOUT_S = 0.3
 """Timeout for ending a session."""
 
 
 @asynccontextmanager
-async def open_http_transport(
-    connector: Connector,
+async def open_mcp_http_transport(
+    connector: TcpConnector,
     endpoint: McpHttpEndpoint,
-    received: ReceivedMessages,
+    received: ReceivedMcpProblems,
     facts: dict[str, Json],
     *,
     now: int,
     endpoint_event_timeout_s: float,
-) -> AsyncIterator[HttpTransport]:
+) -> AsyncIterator[McpHttpTransport]:
     """`endpoint_event_timeout_s`: for SSE, the time within which the server must send its first event. Raises
     ProbeError."""
     loop = asyncio.get_running_loop()
-    transport = HttpTransport(connector, endpoint, received, facts, now)
+    transport = McpHttpTransport(connector, endpoint, received, facts, now)
     ssl_context = connector.ssl_context(endpoint.tls) if endpoint.url.startswith("https:") else None
     with anyio.CancelScope() as scope:
         transport.cancel_session = scope.cancel
         try:
-            waiting = loop.call_later(endpoint_event_timeout_s, transport.report_missing_endpoint)
+            waiting = loop.call_later(endpoint_event_timeout_s, transport.fail_without_sse_endpoint)
             try:
-                async with _open_streams(transport, ssl_context):
+                async with _open_sdk_streams(transport, ssl_context):
                     waiting.cancel()
                     yield transport
             finally:
@@ -65,23 +65,23 @@ async def open_http_transport(
                 raise transport.transport_error from None
             raise
         except Exception as exception:
-            error = transport.translate_exception(exception)
+            error = transport.translate_sdk_exception(exception)
             if error is None:
                 raise
             raise error from None
     if (
         transport.transport_error is not None
-        and (error := error_from_exception(transport.transport_error))
+        and (error := probe_error_from_exception(transport.transport_error))
         and scope.cancelled_caught
     ):
         raise error
 
 
 @asynccontextmanager
-async def _open_streams(transport: HttpTransport, ssl_context: ssl.SSLContext | None) -> AsyncIterator[None]:
+async def _open_sdk_streams(transport: McpHttpTransport, ssl_context: ssl.SSLContext | None) -> AsyncIterator[None]:
     url = transport.endpoint.url
     async with httpcore2.AsyncConnectionPool(
-        ssl_context=ssl_context, network_backend=NetworkBackend(transport)
+        ssl_context=ssl_context, network_backend=McpHttpNetworkBackend(transport)
     ) as pool:
         client = _create_httpx_client(transport, pool)
         if transport.endpoint.use_sse:
@@ -104,14 +104,14 @@ async def _open_streams(transport: HttpTransport, ssl_context: ssl.SSLContext | 
 
 
 @asynccontextmanager
-async def open_http_client(
-    connector: Connector, endpoint: McpHttpEndpoint, now: int
+async def open_mcp_http_client(
+    connector: TcpConnector, endpoint: McpHttpEndpoint, now: int
 ) -> AsyncIterator[httpx2.AsyncClient]:
     """A client for single requests to the server, with the same limits."""
-    received = ReceivedMessages(None, PhaseTimer(), "")
-    transport = HttpTransport(connector, endpoint, received, {}, now)
+    received = ReceivedMcpProblems(None, PhaseTimer(), "")
+    transport = McpHttpTransport(connector, endpoint, received, {}, now)
     ssl_context = connector.ssl_context(endpoint.tls) if endpoint.url.startswith("https:") else None
-    backend = NetworkBackend(transport)
+    backend = McpHttpNetworkBackend(transport)
     async with (
         httpcore2.AsyncConnectionPool(ssl_context=ssl_context, network_backend=backend) as pool,
         _create_httpx_client(transport, pool) as client,
@@ -119,20 +119,20 @@ async def open_http_client(
         yield client
 
 
-def _create_httpx_client(transport: HttpTransport, pool: httpcore2.AsyncConnectionPool) -> httpx2.AsyncClient:
+def _create_httpx_client(transport: McpHttpTransport, pool: httpcore2.AsyncConnectionPool) -> httpx2.AsyncClient:
     defaults = {"User-Agent": "watchdog-monitor", "Accept-Encoding": "identity"}
     return httpx2.AsyncClient(
-        transport=_HttpxTransport(transport, pool),
+        transport=_McpHttpxTransport(transport, pool),
         headers=httpx2.Headers(defaults | dict(transport.endpoint.headers), encoding="utf-8"),
         timeout=None,
         trust_env=False,
     )
 
 
-class _HttpxTransport(httpx2.AsyncBaseTransport):
+class _McpHttpxTransport(httpx2.AsyncBaseTransport):
     """The transport of the SDK's HTTP client. Records responses and errors, which the SDK does not expose."""
 
-    def __init__(self, transport: HttpTransport, pool: httpcore2.AsyncConnectionPool) -> None:
+    def __init__(self, transport: McpHttpTransport, pool: httpcore2.AsyncConnectionPool) -> None:
         self._transport, self._pool = transport, pool
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
@@ -144,19 +144,19 @@ class _HttpxTransport(httpx2.AsyncBaseTransport):
         if request.method == "POST" and not transport.endpoint.use_sse:
             transport.transport_error = None  # of an earlier request, after which the session went on
         if request.method == "DELETE":
-            transport.io_deadline = asyncio.get_running_loop().time() + SESSION_CLOSE_TIMEOUT_S
+            transport.io_deadline = asyncio.get_running_loop().time() + MCP_SESSION_CLOSE_TIMEOUT_S
         try:
             response = await self._pool.handle_async_request(self._to_httpcore_request(request))
-            info = ResponseInfo(response.status, httpx2.Headers(response.headers), request)
+            info = McpHttpResponse(response.status, httpx2.Headers(response.headers), request)
             transport.response_info = info
-            body = _ResponseStream(response, info, transport)
-            if info.status == 202 or info.to_error():
+            body = _McpHttpResponseStream(response, info, transport)
+            if info.status == 202 or info.find_error():
                 # The SDK does not read this body. It is evidence, and a connection is reused only once it was read.
                 await body.prefetch_body_start()
         except Exception as error:
             transport.record_failure(error)
             raise
-        if transport.endpoint.use_sse and request.method == "POST" and (status_error := info.to_error()):
+        if transport.endpoint.use_sse and request.method == "POST" and (status_error := info.find_error()):
             transport.record_failure(status_error)
         headers = [(k, v) for k, v in response.headers if k.lower() != b"content-encoding"]
         return httpx2.Response(response.status, headers=headers, stream=body, request=request)
@@ -171,31 +171,33 @@ class _HttpxTransport(httpx2.AsyncBaseTransport):
         )
 
 
-class _ResponseStream(httpx2.AsyncByteStream):
+class _McpHttpResponseStream(httpx2.AsyncByteStream):
     """A response body, decoded, its large messages replaced. Keeps its beginning as evidence."""
 
-    def __init__(self, response: httpcore2.Response, response_info: ResponseInfo, transport: HttpTransport) -> None:
+    def __init__(
+        self, response: httpcore2.Response, response_info: McpHttpResponse, transport: McpHttpTransport
+    ) -> None:
         self._response, self._response_info, self._transport = response, response_info, transport
         max_bytes = transport.endpoint.max_session_bytes
         encoding = str(response_info.headers.get("content-encoding", ""))
         try:
             self._decoder = ContentDecoder(encoding, max_bytes)
-        except UnsupportedEncodingError as error:
+        except UnsupportedContentEncodingError as error:
             raise ProbeError(
                 "body.invalid_encoding", f"the response is encoded as {error}, which was not requested"
             ) from None
         self._chunks = aiter(response.stream)  # type: ignore[arg-type] # of an async client
         self._prefetched_chunks: list[bytes] = []
         self._mark_remover = ByteOrderMarkRemover()
-        self._json_body: ReceivedBody | None = None
+        self._json_body: BoundedBodyCollector | None = None
         if response_info.content_type == "application/json":
-            self._json_body = ReceivedBody(encoding, max_bytes)
+            self._json_body = BoundedBodyCollector(encoding, max_bytes)
         if response_info.content_type == "text/event-stream":
             response_info.events = EventSplitter()
 
     async def prefetch_body_start(self) -> None:
         while (
-            len(self._response_info.body_start) < MAX_ERROR_EXCERPT_CHARS
+            len(self._response_info.body_start) < MAX_MCP_ERROR_EXCERPT_CHARS
             and (chunk := await self._next_chunk()) is not None
         ):
             self._prefetched_chunks.append(chunk)
@@ -215,14 +217,14 @@ class _ResponseStream(httpx2.AsyncByteStream):
     async def aclose(self) -> None:
         await self._response.aclose()
 
-    async def _read_json(self, body: ReceivedBody) -> bytes:
+    async def _read_json(self, body: BoundedBodyCollector) -> bytes:
         async for _ in self._decoded_chunks():
             pass
         body.finish()
         received = self._transport.received
         if body.is_large or received.is_large(body.beginning):
             return (await received.replace(replace_body, body)).data
-        return body.decode().removeprefix(BYTE_ORDER_MARK)
+        return body.decode().removeprefix(UTF8_BYTE_ORDER_MARK)
 
     def _split(self, chunk: bytes) -> list[bytes]:
         """Into events, if the body is a stream of events."""
@@ -246,10 +248,10 @@ class _ResponseStream(httpx2.AsyncByteStream):
         while self._prefetched_chunks:
             yield self._prefetched_chunks.pop(0)
         while (chunk := await self._next_chunk()) is not None:
-            yield chunk[:READ_CHUNK_BYTES]
-            for start in range(READ_CHUNK_BYTES, len(chunk), READ_CHUNK_BYTES):
+            yield chunk[:MCP_HTTP_READ_CHUNK_BYTES]
+            for start in range(MCP_HTTP_READ_CHUNK_BYTES, len(chunk), MCP_HTTP_READ_CHUNK_BYTES):
                 await asyncio.sleep(0)
-                yield chunk[start : start + READ_CHUNK_BYTES]
+                yield chunk[start : start + MCP_HTTP_READ_CHUNK_BYTES]
 
     async def _next_chunk(self) -> bytes | None:
         """The next part of the body, decoded unless it is JSON, which is collected as it was received."""
@@ -259,13 +261,13 @@ class _ResponseStream(httpx2.AsyncByteStream):
                 return None
             if self._json_body is not None:
                 self._json_body.feed(chunk)
-                self._response_info.body_start = self._json_body.beginning[:READ_CHUNK_BYTES]
+                self._response_info.body_start = self._json_body.beginning[:MCP_HTTP_READ_CHUNK_BYTES]
                 return b""
             data = bytes(self._decoder.decode(chunk))
         except Exception as error:
             self._transport.record_failure(error)
             raise
-        if not self._decoder.is_identity:  # the connection has counted the bytes as they were received
-            self._transport.add_bytes_read(len(data))
-        self._response_info.body_start += data[: READ_CHUNK_BYTES - len(self._response_info.body_start)]
+        if not self._decoder.is_uncompressed:  # the connection has counted the bytes as they were received
+            self._transport.count_bytes_within_limit(len(data))
+        self._response_info.body_start += data[: MCP_HTTP_READ_CHUNK_BYTES - len(self._response_info.body_start)]
         return data

@@ -11,18 +11,18 @@ from typing import Any
 import httpcore2
 
 from watchdog.net.connector import format_socket_address
-from watchdog.net.errors import error_from_exception
-from watchdog.net.foreign_protocol import foreign_protocol_error
+from watchdog.net.errors import probe_error_from_exception
+from watchdog.net.foreign_protocol import detect_foreign_protocol
 from watchdog.net.handshake import TlsHandshake
-from watchdog.net.mcp.http_transport import READ_CHUNK_BYTES, HttpTransport
+from watchdog.net.mcp.http_transport import MCP_HTTP_READ_CHUNK_BYTES, McpHttpTransport
 from watchdog.net.phases import PhaseTimer
-from watchdog.net.url import parse_url
+from watchdog.net.url import parse_http_url
 
 
-class NetworkBackend(httpcore2.AsyncNetworkBackend):
+class McpHttpNetworkBackend(httpcore2.AsyncNetworkBackend):
     """Connects through the shared connector: names resolved in threads, addresses filtered, phases timed."""
 
-    def __init__(self, transport: HttpTransport) -> None:
+    def __init__(self, transport: McpHttpTransport) -> None:
         self._transport = transport
 
     async def connect_tcp(
@@ -41,18 +41,18 @@ class NetworkBackend(httpcore2.AsyncNetworkBackend):
                 host, port, phase_timer, transport.endpoint.allow_private_addresses
             )
             transport.facts["address"] = format_socket_address(sock.getpeername())
-            reader, writer = await asyncio.open_connection(sock=sock, limit=READ_CHUNK_BYTES)
-        return NetworkStream(reader, writer, transport, phase_timer)
+            reader, writer = await asyncio.open_connection(sock=sock, limit=MCP_HTTP_READ_CHUNK_BYTES)
+        return McpHttpNetworkStream(reader, writer, transport, phase_timer)
 
 
-class NetworkStream(httpcore2.AsyncNetworkStream):
+class McpHttpNetworkStream(httpcore2.AsyncNetworkStream):
     """A connection whose bytes are counted and whose TLS handshake is timed."""
 
     def __init__(
         self,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        transport: HttpTransport,
+        transport: McpHttpTransport,
         phase_timer: PhaseTimer,
     ) -> None:
         self._reader, self._writer, self._transport, self._phase_timer = reader, writer, transport, phase_timer
@@ -62,18 +62,18 @@ class NetworkStream(httpcore2.AsyncNetworkStream):
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore2's interface
         try:
             async with asyncio.timeout_at(self._transport.io_deadline):
-                data = await self._reader.read(min(max_bytes, READ_CHUNK_BYTES))
+                data = await self._reader.read(min(max_bytes, MCP_HTTP_READ_CHUNK_BYTES))
                 if not data and self._handshake and not self._has_received:
                     raise BrokenPipeError(errno.EPIPE, "closed before the first byte")
         except ConnectionError as lost:
-            error = error_from_exception(lost)
+            error = probe_error_from_exception(lost)
             if self._has_received or self._handshake is None or error is None:
                 raise
             raise await self._handshake.explain_unanswered_request(error) from None
-        if data and not self._has_received and (foreign := foreign_protocol_error(data)):
+        if data and not self._has_received and (foreign := detect_foreign_protocol(data)):
             raise foreign
         self._has_received = True
-        self._transport.add_bytes_read(len(data))
+        self._transport.count_bytes_within_limit(len(data))
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - httpcore2's interface
@@ -93,7 +93,7 @@ class NetworkStream(httpcore2.AsyncNetworkStream):
         transport, endpoint = self._transport, self._transport.endpoint
         self._handshake = handshake = TlsHandshake(
             transport.connector,
-            parse_url(endpoint.url),
+            parse_http_url(endpoint.url),
             endpoint.tls,
             endpoint.allow_private_addresses,
             transport.now,

@@ -9,13 +9,13 @@ import httpx2
 from mcp.types import METHOD_NOT_FOUND
 
 from watchdog.net.errors import ProbeError
-from watchdog.net.mcp.event_stream import EVENT_DATA_LINE, EventSplitter
-from watchdog.net.mcp.reply_errors import MAX_ERROR_EXCERPT_CHARS
+from watchdog.net.mcp.event_stream import SSE_DATA_LINE_PATTERN, EventSplitter
+from watchdog.net.mcp.reply_errors import MAX_MCP_ERROR_EXCERPT_CHARS
 from watchdog.net.redact import redact_url
 
 
 @dataclass(slots=True)
-class ResponseInfo:
+class McpHttpResponse:
     """The parts of an HTTP response that the SDK does not expose."""
 
     status: int
@@ -47,7 +47,7 @@ class ResponseInfo:
         is_about_method = str(METHOD_NOT_FOUND).encode() in self.body_start
         return b"session" in self.body_start.lower() or (self.status == 404 and not is_about_method)
 
-    def to_error(self) -> ProbeError | None:
+    def find_error(self) -> ProbeError | None:
         """The error that the response itself stands for. None: it is a valid response of an MCP server."""
         error = self._status_error() or self._content_type_error()
         return error and self.attach_evidence(error)
@@ -57,7 +57,7 @@ class ResponseInfo:
         headers = {name: self.headers.get(name) for name in ("www-authenticate", "retry-after", "server")}
         error.facts |= {"status": self.status, "content_type": self.content_type}
         error.facts |= {name.replace("-", "_"): value for name, value in headers.items() if value}
-        error.excerpt = self.body_start[:MAX_ERROR_EXCERPT_CHARS].decode(errors="replace")
+        error.excerpt = self.body_start[:MAX_MCP_ERROR_EXCERPT_CHARS].decode(errors="replace")
         return error
 
     def _status_error(self) -> ProbeError | None:
@@ -89,7 +89,7 @@ class ResponseInfo:
 
 def has_jsonrpc_message(content: bytes) -> bool:
     """Whether a body is a JSON-RPC message, or a stream of events with one."""
-    return any(_is_jsonrpc_message(text) for text in (content, *EVENT_DATA_LINE.findall(content)))
+    return any(_is_jsonrpc_message(text) for text in (content, *SSE_DATA_LINE_PATTERN.findall(content)))
 
 
 def _is_jsonrpc_message(text: bytes) -> bool:

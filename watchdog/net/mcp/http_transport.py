@@ -10,17 +10,17 @@ from mcp.shared.message import SessionMessage
 from mcp.types import CONNECTION_CLOSED, PARSE_ERROR
 
 from watchdog.domain.model import Evidence, Json
-from watchdog.net.body_limits import MIN_MCP_SESSION_BYTES
-from watchdog.net.connector import Connector
-from watchdog.net.errors import ProbeError, error_from_exception
-from watchdog.net.mcp.client import MessageSender
-from watchdog.net.mcp.http_response import ResponseInfo
+from watchdog.net.body_limits import MIN_MCP_SESSION_BYTES_LIMIT
+from watchdog.net.connector import TcpConnector
+from watchdog.net.errors import ProbeError, probe_error_from_exception
+from watchdog.net.mcp.client import McpMessageSender
+from watchdog.net.mcp.http_response import McpHttpResponse
 from watchdog.net.mcp.large_messages import session_too_large_error
-from watchdog.net.mcp.received_messages import ReceivedMessages
-from watchdog.net.mcp.reply_errors import MAX_ERROR_EXCERPT_CHARS
+from watchdog.net.mcp.received_messages import ReceivedMcpProblems
+from watchdog.net.mcp.reply_errors import MAX_MCP_ERROR_EXCERPT_CHARS
 from watchdog.net.tls import TlsConfig
 
-READ_CHUNK_BYTES = 16 << 10
+MCP_HTTP_READ_CHUNK_BYTES = 16 << 10
 _GATEWAY_REJECTION_STATUSES = frozenset({401, 403, 407, 429, 502, 503, 504})
 
 
@@ -34,11 +34,11 @@ class McpHttpEndpoint:
     headers: Mapping[str, str] = field(default_factory=dict)
     tls: TlsConfig = field(default_factory=TlsConfig)
     allow_private_addresses: bool = True
-    max_session_bytes: int = MIN_MCP_SESSION_BYTES
+    max_session_bytes: int = MIN_MCP_SESSION_BYTES_LIMIT
     """Bytes read in one session, as received and as decompressed; the SDK has no limit of its own."""
 
 
-class HttpTransport:
+class McpHttpTransport:
     """An open connection to an MCP server over HTTP.
 
     Everything that the SDK sends and receives passes through it, so that sizes are bounded, phases timed, and errors
@@ -47,17 +47,17 @@ class HttpTransport:
 
     def __init__(
         self,
-        connector: Connector,
+        connector: TcpConnector,
         endpoint: McpHttpEndpoint,
-        received: ReceivedMessages,
+        received: ReceivedMcpProblems,
         facts: dict[str, Json],
         now: int,
     ) -> None:
         self.connector, self.endpoint, self.received = connector, endpoint, received
         self.phase_timer, self.facts, self.now = received.phase_timer, facts, now
         self.incoming: AsyncIterable[SessionMessage | Exception]
-        self.outgoing: MessageSender
-        self.response_info: ResponseInfo | None = None
+        self.outgoing: McpMessageSender
+        self.response_info: McpHttpResponse | None = None
         self.transport_error: Exception | None = None
         """The last error below the SDK, which may swallow it."""
         self.cancel_session: Callable[[], None] = lambda: None
@@ -66,7 +66,7 @@ class HttpTransport:
         """Loop time at which reading and writing end. None: the caller decides."""
         self._bytes_read = 0
 
-    def add_bytes_read(self, byte_count: int) -> None:
+    def count_bytes_within_limit(self, byte_count: int) -> None:
         self._bytes_read += byte_count
         if self._bytes_read > self.endpoint.max_session_bytes:
             raise session_too_large_error(self.endpoint.max_session_bytes)
@@ -79,7 +79,7 @@ class HttpTransport:
         """The response that is being read."""
         if self.response_info is None:
             return Evidence()
-        excerpt = self.response_info.body_start[:MAX_ERROR_EXCERPT_CHARS].decode(errors="replace")
+        excerpt = self.response_info.body_start[:MAX_MCP_ERROR_EXCERPT_CHARS].decode(errors="replace")
         return Evidence({"status": self.response_info.status, "bytes_received": self._bytes_read}, excerpt)
 
     def record_failure(self, error: Exception) -> None:
@@ -88,16 +88,16 @@ class HttpTransport:
         if self.endpoint.use_sse:
             self.cancel_session()
 
-    def report_missing_endpoint(self) -> None:
+    def fail_without_sse_endpoint(self) -> None:
         """Over SSE the SDK waits without a limit for the event that names the address of requests."""
         if self.response_info is not None:
             self.record_failure(ProbeError("mcp.not_mcp", "the event stream names no endpoint"))
 
-    def translate_exception(self, error: Exception) -> ProbeError | None:
+    def translate_sdk_exception(self, error: Exception) -> ProbeError | None:
         """Translates an exception that came through the SDK. None: it is a bug."""
         errors = [error, self.transport_error] if self.transport_error else [error]
         response = self.response_info
-        if translated := error_from_exception(ExceptionGroup("", errors)) or (response and response.to_error()):
+        if translated := probe_error_from_exception(ExceptionGroup("", errors)) or (response and response.find_error()):
             return translated
         if self.endpoint.use_sse and response is not None:  # the stream ended early, or is not a stream of events
             return response.attach_evidence(ProbeError("mcp.not_mcp", "the event stream is not MCP"))
@@ -107,10 +107,10 @@ class HttpTransport:
         if was_received and self.endpoint.use_sse:  # the SDK makes up errors over streamable HTTP only
             return None
         response = self.response_info
-        if self.transport_error is not None and (translated := error_from_exception(self.transport_error)):
+        if self.transport_error is not None and (translated := probe_error_from_exception(self.transport_error)):
             return translated
         if response is not None:
-            if translated := response.to_error():
+            if translated := response.find_error():
                 return translated
             if response.status == 202:
                 return ProbeError("mcp.invalid_response", "HTTP 202: the server accepts the request without a reply")

@@ -31,19 +31,19 @@ from pydantic import BaseModel, ValidationError
 
 from watchdog.domain.model import Json
 from watchdog.net.errors import ProbeError
-from watchdog.net.mcp.event_stream import BYTE_ORDER_MARK, EVENT_DATA_LINE, normalize_event
+from watchdog.net.mcp.event_stream import SSE_DATA_LINE_PATTERN, UTF8_BYTE_ORDER_MARK, normalize_event
 from watchdog.net.mcp.reply_errors import error_from_invalid_reply
 from watchdog.net.mcp.results import (
     parse_resource_contents,
     parse_tool_result,
     tools_of_page,
 )
-from watchdog.net.mcp.tool_schema import SchemaBudget, replace_invalid_schemas
-from watchdog.net.received_body import ReceivedBody
+from watchdog.net.mcp.tool_schema import SchemaCheckBudget, replace_invalid_tool_schemas
+from watchdog.net.received_body import BoundedBodyCollector
 
-MAX_MEMBER_CHARS = 2_000
+MAX_SUMMARY_VALUE_CHARS = 2_000
 """A longer member of a message is left out of its replacement."""
-MAX_MEMBERS = 100
+MAX_SUMMARY_KEYS = 100
 MAX_EXCERPT_BYTES = 8_000
 DEFAULT_PROTOCOL_VERSION = "2025-11-25"
 """The SDK assumes it before the negotiation."""
@@ -85,14 +85,14 @@ class MessageContext(NamedTuple):
     """Empty before the negotiation."""
     tool_name: str
     """The tool that stays in a list of tools, because it may be called."""
-    schema_budget: SchemaBudget
+    schema_budget: SchemaCheckBudget
 
 
 class Replacement(NamedTuple):
     """What takes the place of a message."""
 
     data: bytes
-    schema_budget: SchemaBudget
+    schema_budget: SchemaCheckBudget
     result: LargeResult | None = None
     has_error: bool = False
     """Whether the message is a JSON-RPC error."""
@@ -108,12 +108,12 @@ def replace_line(line: bytes, context: MessageContext) -> Replacement:
     return Replacement(line[:MAX_EXCERPT_BYTES], context.schema_budget)
 
 
-def replace_body(body: ReceivedBody, context: MessageContext) -> Replacement:
+def replace_body(body: BoundedBodyCollector, context: MessageContext) -> Replacement:
     """Of an HTTP body that should be a message. Raises ProbeError."""
     decoded = body.decode()
     if body.problem:
         raise session_too_large_error(body.max_bytes)
-    decoded = decoded.removeprefix(BYTE_ORDER_MARK)
+    decoded = decoded.removeprefix(UTF8_BYTE_ORDER_MARK)
     replacement = _replace_message(decoded, context)
     return replacement or Replacement(decoded[:MAX_EXCERPT_BYTES], context.schema_budget)
 
@@ -121,7 +121,7 @@ def replace_body(body: ReceivedBody, context: MessageContext) -> Replacement:
 def replace_event(event: bytes, expects_endpoint: bool, context: MessageContext) -> Replacement:
     """Of a server-sent event. Raises ProbeError for a result that MCP clients ignore."""
     normalized = normalize_event(event, expects_endpoint=expects_endpoint)
-    data = b"\n".join(line[1] for line in EVENT_DATA_LINE.finditer(normalized.event))
+    data = b"\n".join(line[1] for line in SSE_DATA_LINE_PATTERN.finditer(normalized.event))
     replacement = _replace_message(data, context) or Replacement(data[:MAX_EXCERPT_BYTES], context.schema_budget)
     fields = [
         line for line in normalized.event.splitlines() if line.startswith((b"event:", b"id:")) and len(line) < 1_000
@@ -148,7 +148,7 @@ def _replace_message(data: bytes, context: MessageContext) -> Replacement | None
         message = message.model_copy(update={"result": short})
     elif isinstance(message, JSONRPCError):
         error = message.error.model_copy(
-            update={"message": message.error.message[:MAX_MEMBER_CHARS], "data": _shorten(message.error.data)}
+            update={"message": message.error.message[:MAX_SUMMARY_VALUE_CHARS], "data": _shorten(message.error.data)}
         )
         message = message.model_copy(update={"error": error})
     else:
@@ -162,7 +162,7 @@ def _encode(message: JSONRPCMessage) -> bytes:
 
 def _read_result(method: str, result: dict[str, Any], context: MessageContext) -> tuple[LargeResult, dict[str, Any]]:
     """The result, and its short parts, which the SDK accepts."""
-    problems = replace_invalid_schemas(result, context.schema_budget) if method == "tools/list" else {}
+    problems = replace_invalid_tool_schemas(result, context.schema_budget) if method == "tools/list" else {}
     version = context.protocol_version or DEFAULT_PROTOCOL_VERSION
     try:
         with suppress(KeyError):
@@ -212,20 +212,22 @@ def _empty_result(method: str, result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _short_members(members: Mapping[str, Any]) -> dict[str, Any]:
-    first_members = list(members.items())[:MAX_MEMBERS]
-    return {name: value for name, value in first_members if len(name) <= MAX_MEMBER_CHARS and _is_short(value)}
+    first_members = list(members.items())[:MAX_SUMMARY_KEYS]
+    return {name: value for name, value in first_members if len(name) <= MAX_SUMMARY_VALUE_CHARS and _is_short(value)}
 
 
 def _is_short(value: Any) -> bool:
-    return (isinstance(value, str) and len(value) <= MAX_MEMBER_CHARS) or len(json.dumps(value)) <= MAX_MEMBER_CHARS
+    return (isinstance(value, str) and len(value) <= MAX_SUMMARY_VALUE_CHARS) or len(
+        json.dumps(value)
+    ) <= MAX_SUMMARY_VALUE_CHARS
 
 
 def _shorten(value: Any) -> Any:
-    return value if _is_short(value) else json.dumps(value)[:MAX_MEMBER_CHARS]
+    return value if _is_short(value) else json.dumps(value)[:MAX_SUMMARY_VALUE_CHARS]
 
 
 def _summarize(value: Json) -> Json:
     """What a summary shows: the short members of an object, the beginning of a text."""
     if isinstance(value, dict):
         return _short_members(value)
-    return value if _is_short(value) else value[:MAX_MEMBER_CHARS] if isinstance(value, str) else None
+    return value if _is_short(value) else value[:MAX_SUMMARY_VALUE_CHARS] if isinstance(value, str) else None

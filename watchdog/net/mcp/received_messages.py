@@ -7,27 +7,27 @@ from functools import partial
 
 from mcp.types import ErrorData
 
-from watchdog.net.body_limits import MAX_INLINE_BODY_BYTES
+from watchdog.net.body_limits import MAX_BODY_BYTES_IN_EVENT_LOOP
 from watchdog.net.errors import ProbeError
 from watchdog.net.mcp.large_messages import LargeResult, MessageContext, Replacement
-from watchdog.net.mcp.sent_requests import SentRequests
-from watchdog.net.mcp.tool_schema import SchemaBudget
+from watchdog.net.mcp.sent_requests import SentMcpRequests
+from watchdog.net.mcp.tool_schema import SchemaCheckBudget
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.worker_process import WorkerProcess
 
 
-class ReceivedMessages:
+class ReceivedMcpProblems:
     """What the SDK does not expose of messages, and the worker process for messages that are too large for the event
     loop."""
 
     def __init__(self, worker: WorkerProcess | None, phase_timer: PhaseTimer, tool_name: str) -> None:
         """`worker`: None: messages of any size are read in the event loop. `tool_name`: the tool that may be called."""
-        self.requests = SentRequests()
+        self.requests = SentMcpRequests()
         self.errors: list[ErrorData] = []
         """Every JSON-RPC error."""
         self.tool_problems: dict[str, str] = {}
         """Tool -> what is invalid about its schemas."""
-        self.schema_budget = SchemaBudget()
+        self.schema_budget = SchemaCheckBudget()
         self.protocol_version = ""
         self._worker, self.phase_timer, self._tool_name = worker, phase_timer, tool_name
         self._response_bytes = 0
@@ -40,7 +40,7 @@ class ReceivedMessages:
             return False
         if b'"result"' in data:
             self._response_bytes += len(data)
-        return max(len(data), self._response_bytes if b'"result"' in data else 0) > MAX_INLINE_BODY_BYTES
+        return max(len(data), self._response_bytes if b'"result"' in data else 0) > MAX_BODY_BYTES_IN_EVENT_LOOP
 
     async def replace(self, function: Callable[..., Replacement], *args: object) -> Replacement:
         """Calls one of the functions that replace a message, in the worker process. Raises ProbeError."""

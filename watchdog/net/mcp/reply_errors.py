@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from watchdog.domain.text import to_single_line, truncate_with_ellipsis, truncate_with_note
 from watchdog.net.errors import ProbeError
 
-MAX_ERROR_EXCERPT_CHARS = 2_000
+MAX_MCP_ERROR_EXCERPT_CHARS = 2_000
 RESOURCE_NOT_FOUND = -32002
 """Not in the newest version of the protocol, which uses INVALID_PARAMS."""
 _MEANINGS = {
@@ -29,7 +29,7 @@ def error_from_reply(method: str, mcp_error: MCPError) -> ProbeError:
     error = ProbeError(reason, f"{method} returns error {mcp_error.code}: {to_single_line(mcp_error.message)}")
     error.facts["rpc_error_code"] = mcp_error.code
     if mcp_error.data is not None:
-        error.excerpt = truncate_with_note(json.dumps(mcp_error.data, default=str), MAX_ERROR_EXCERPT_CHARS)
+        error.excerpt = truncate_with_note(json.dumps(mcp_error.data, default=str), MAX_MCP_ERROR_EXCERPT_CHARS)
     return error
 
 

@@ -7,7 +7,7 @@ from mcp.types import JSONRPCError, JSONRPCMessage, JSONRPCRequest, JSONRPCRespo
 from watchdog.net.errors import ProbeError
 
 
-class SentRequests:
+class SentMcpRequests:
     """The ids of the requests of a session, to detect replies that belong to none of them."""
 
     def __init__(self) -> None:

@@ -10,48 +10,48 @@ from time import perf_counter
 
 from mcp.shared.dispatcher import ProgressFnT
 
-from watchdog.domain.reasons import family
+from watchdog.domain.reasons import reason_family
 from watchdog.domain.text import to_single_line, truncate_with_ellipsis
-from watchdog.net.connector import Connector
+from watchdog.net.connector import TcpConnector
 from watchdog.net.errors import ProbeError, explain_until_deadline
 from watchdog.net.mcp.client import (
-    DISCOVER_METHOD,
-    DISCOVERY_TIMEOUT_S,
-    LEGACY_ERA,
-    MAX_LOG_MESSAGE_CHARS,
+    LEGACY_PROTOCOL_ERA,
+    MAX_MCP_LOG_MESSAGE_CHARS,
+    MCP_DISCOVER_METHOD,
+    MCP_DISCOVERY_TIMEOUT_S,
     McpClient,
-    Transport,
-    create_mcp_client,
+    McpTransport,
     measure_phase,
+    open_mcp_client,
 )
-from watchdog.net.mcp.http import open_http_transport
+from watchdog.net.mcp.http import open_mcp_http_transport
 from watchdog.net.mcp.http_transport import McpHttpEndpoint
-from watchdog.net.mcp.received_messages import ReceivedMessages
-from watchdog.net.mcp.session_result import SessionPlan, SessionResult
-from watchdog.net.mcp.stdio import McpServerCommand, open_stdio_transport
+from watchdog.net.mcp.received_messages import ReceivedMcpProblems
+from watchdog.net.mcp.session_result import McpSessionPlan, McpSessionResult
+from watchdog.net.mcp.stdio import McpServerCommand, open_mcp_stdio_transport
 from watchdog.net.mcp.transport_mismatch import explain_negotiation_error
 from watchdog.net.phases import JUDGING_PHASES, PhaseTimer
 from watchdog.net.worker_process import WorkerProcess
 
-UNKNOWN_ERA = ""
+UNKNOWN_PROTOCOL_ERA = ""
 
 
 @dataclass(frozen=True, slots=True)
 class McpSession:
     """A session with one server: where it is, what to request, and the circumstances."""
 
-    connector: Connector
+    connector: TcpConnector
     worker: WorkerProcess | None
     """For large messages. None: messages of any size are read in the event loop, and returned as a whole."""
     target: McpHttpEndpoint | McpServerCommand
-    plan: SessionPlan
+    plan: McpSessionPlan
     phase_timer: PhaseTimer
     timeout_s: float
     """Seconds until the caller cancels the session."""
     now: int
     """In ms since the epoch."""
 
-    async def run(self, result: SessionResult) -> None:
+    async def run(self, result: McpSessionResult) -> None:
         """Carries out the plan and fills in `result`. Raises ProbeError. The caller enforces the timeout."""
         started = perf_counter()
         async with connect_mcp_client(
@@ -69,7 +69,7 @@ class McpSession:
                 await client.list_tools()
             if tool_call := self.plan.choose_tool_call([*result.tools, *result.callable_tools]):
                 with measure_phase(self.phase_timer, "call"):
-                    await client.call_tool(*tool_call, self._record_progress(result))
+                    await client.call_tool(*tool_call, self._make_progress_recorder(result))
             if self.plan.resource_uri:
                 with measure_phase(self.phase_timer, "read"):
                     await client.read_resource(self.plan.resource_uri)
@@ -78,10 +78,12 @@ class McpSession:
             result.elapsed_ms = (perf_counter() - started) * 1000 - judged_ms
 
     @staticmethod
-    def _record_progress(result: SessionResult) -> ProgressFnT:
+    def _make_progress_recorder(result: McpSessionResult) -> ProgressFnT:
         async def record(progress: float, total: float | None, message: str | None) -> None:
             of_total = "" if total is None else f" of {total:g}"
-            detail = f": {truncate_with_ellipsis(to_single_line(message), MAX_LOG_MESSAGE_CHARS)}" if message else ""
+            detail = (
+                f": {truncate_with_ellipsis(to_single_line(message), MAX_MCP_LOG_MESSAGE_CHARS)}" if message else ""
+            )
             result.facts["progress"] = f"{progress:g}{of_total}{detail}"
 
         return record
@@ -89,47 +91,47 @@ class McpSession:
 
 @asynccontextmanager
 async def connect_mcp_client(
-    connector: Connector,
+    connector: TcpConnector,
     target: McpHttpEndpoint | McpServerCommand,
-    result: SessionResult,
+    result: McpSessionResult,
     phase_timer: PhaseTimer,
     *,
     timeout_s: float,
     now: int,
     worker: WorkerProcess | None,
     tool_name: str = "",
-    protocol_era: str = UNKNOWN_ERA,
+    protocol_era: str = UNKNOWN_PROTOCOL_ERA,
 ) -> AsyncIterator[McpClient]:
     """Connects to a server and negotiates the protocol.
 
     `timeout_s`: until the caller cancels. `worker`: as for McpSession. `tool_name`: the tool that may be called; a
-    large list is reduced to it. `protocol_era`: as an earlier session negotiated it, or UNKNOWN_ERA. A remembered era
-    is doubted: if it does not work any more, the era is negotiated again within the same deadline.
+    large list is reduced to it. `protocol_era`: as an earlier session negotiated it, or UNKNOWN_PROTOCOL_ERA. A
+    remembered era is doubted: if it does not work any more, the era is negotiated again within the same deadline.
 
     Raises ProbeError. An error that arises while the session is being cancelled is a consequence of the cancellation,
     and never replaces it, unless it was known before (`precedes_deadline`).
     """
     started = perf_counter()
-    cancellations_before = _count_cancellations()
+    cancellations_before = _count_task_cancellations()
     try:
         async with AsyncExitStack() as stack:
-            eras = _eras_to_try(target, protocol_era)
+            eras = _protocol_eras_to_try(target, protocol_era)
             for era, next_era in zip(eras, [*eras[1:], None], strict=True):
                 try:
                     remaining_s = timeout_s - (perf_counter() - started)
-                    received = ReceivedMessages(worker, phase_timer, tool_name)
+                    received = ReceivedMcpProblems(worker, phase_timer, tool_name)
                     opening = _open_transport(connector, target, result, received, remaining_s, now=now)
                     client = await stack.enter_async_context(
                         _negotiate(opening, result, received, era=era, remaining_s=remaining_s)
                     )
                     break
                 except ProbeError as error:
-                    is_cancelled = _count_cancellations() > cancellations_before
+                    is_cancelled = _count_task_cancellations() > cancellations_before
                     if is_cancelled or next_era is None or not _may_work_in_another_era(target, result, era, error):
                         raise
             yield client
     except ProbeError as error:
-        is_cancelled = _count_cancellations() > cancellations_before
+        is_cancelled = _count_task_cancellations() > cancellations_before
         if is_cancelled and not error.precedes_deadline:
             raise asyncio.CancelledError from error
         error.record_phase(phase_timer)
@@ -141,26 +143,26 @@ async def connect_mcp_client(
 
 
 def _open_transport(
-    connector: Connector,
+    connector: TcpConnector,
     target: McpHttpEndpoint | McpServerCommand,
-    result: SessionResult,
-    received: ReceivedMessages,
+    result: McpSessionResult,
+    received: ReceivedMcpProblems,
     remaining_s: float,
     *,
     now: int,
-) -> AbstractAsyncContextManager[Transport]:
+) -> AbstractAsyncContextManager[McpTransport]:
     if isinstance(target, McpServerCommand):
-        return open_stdio_transport(target, received, result.facts, remaining_s)
-    return open_http_transport(
+        return open_mcp_stdio_transport(target, received, result.facts, remaining_s)
+    return open_mcp_http_transport(
         connector, target, received, result.facts, now=now, endpoint_event_timeout_s=remaining_s / 2
     )
 
 
 @asynccontextmanager
 async def _negotiate(
-    opening: AbstractAsyncContextManager[Transport],
-    result: SessionResult,
-    received: ReceivedMessages,
+    opening: AbstractAsyncContextManager[McpTransport],
+    result: McpSessionResult,
+    received: ReceivedMcpProblems,
     *,
     era: str,
     remaining_s: float,
@@ -168,31 +170,39 @@ async def _negotiate(
     """A client that has negotiated the protocol, on a connection of its own."""
     async with AsyncExitStack() as stack:
         with measure_phase(received.phase_timer, "negotiate"):
-            transport: Transport = await stack.enter_async_context(opening)
-            client = await stack.enter_async_context(create_mcp_client(transport, result, received))
-            await client.negotiate(era, remaining_s / 2, min(DISCOVERY_TIMEOUT_S, remaining_s / 2))
+            transport: McpTransport = await stack.enter_async_context(opening)
+            client = await stack.enter_async_context(open_mcp_client(transport, result, received))
+            await client.negotiate(era, remaining_s / 2, min(MCP_DISCOVERY_TIMEOUT_S, remaining_s / 2))
         yield client
 
 
 def _may_work_in_another_era(
-    target: McpHttpEndpoint | McpServerCommand, result: SessionResult, era: str, error: ProbeError
+    target: McpHttpEndpoint | McpServerCommand, result: McpSessionResult, era: str, error: ProbeError
 ) -> bool:
     """Whether the negotiation that failed is worth another attempt on a new connection."""
     if error.is_internal:
         return False
-    if era != UNKNOWN_ERA:
+    if era != UNKNOWN_PROTOCOL_ERA:
         return True
     # Some servers exit, or drop the connection, when they receive `server/discover`.
     is_connected = isinstance(target, McpServerCommand) or "address" in result.facts
-    return is_connected and result.last_method == DISCOVER_METHOD and family(error.reason) not in ("http", "tls")
+    return (
+        is_connected
+        and result.last_method == MCP_DISCOVER_METHOD
+        and reason_family(error.reason) not in ("http", "tls")
+    )
 
 
-def _eras_to_try(target: McpHttpEndpoint | McpServerCommand, remembered_era: str) -> list[str]:
+def _protocol_eras_to_try(target: McpHttpEndpoint | McpServerCommand, remembered_era: str) -> list[str]:
     if isinstance(target, McpHttpEndpoint) and target.use_sse:
-        return [LEGACY_ERA]  # the SSE transport exists in the legacy era only
-    return [remembered_era, UNKNOWN_ERA, LEGACY_ERA] if remembered_era else [UNKNOWN_ERA, LEGACY_ERA]
+        return [LEGACY_PROTOCOL_ERA]  # the SSE transport exists in the legacy era only
+    return (
+        [remembered_era, UNKNOWN_PROTOCOL_ERA, LEGACY_PROTOCOL_ERA]
+        if remembered_era
+        else [UNKNOWN_PROTOCOL_ERA, LEGACY_PROTOCOL_ERA]
+    )
 
 
-def _count_cancellations() -> int:
+def _count_task_cancellations() -> int:
     task = asyncio.current_task()
     return task.cancelling() if task else 0

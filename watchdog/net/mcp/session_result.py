@@ -7,17 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from watchdog.domain.model import Evidence, Json
-from watchdog.net.body_limits import MAX_INLINE_ELEMENTS
+from watchdog.net.body_limits import MAX_JSON_ELEMENTS_IN_EVENT_LOOP
 from watchdog.net.mcp.large_messages import LargeResult
 from watchdog.net.mcp.results import McpTool
 
 
 @dataclass(frozen=True, slots=True)
-class SessionPlan:
+class McpSessionPlan:
     """What a session requests."""
 
     protocol_era: str = ""
-    """LEGACY_ERA or a modern version, if the server's era is known. Empty: negotiate it."""
+    """LEGACY_PROTOCOL_ERA or a modern version, if the server's era is known. Empty: negotiate it."""
     choose_tool_call: Callable[[Sequence[McpTool]], tuple[str, Mapping[str, Json]] | None] = lambda tools: None
     """Chooses the tool to call and its arguments from the listed tools. None: call none."""
     resource_uri: str = ""
@@ -27,7 +27,7 @@ class SessionPlan:
 
 
 @dataclass(slots=True)
-class SessionResult:
+class McpSessionResult:
     """What a session returned. It is filled in step by step: after an error it shows how far the session came."""
 
     last_method: str = ""
@@ -66,13 +66,13 @@ class SessionResult:
         """Whether a loop over the elements of what was returned may take long."""
         contents = (json.dumps(self.tool_result), json.dumps(self.resource_content))
         elements = sum(content.count(character) for content in contents for character in ",[{")
-        return elements + len(self.tools) > MAX_INLINE_ELEMENTS
+        return elements + len(self.tools) > MAX_JSON_ELEMENTS_IN_EVENT_LOOP
 
-    def detach(self) -> SessionResult:
+    def detach(self) -> McpSessionResult:
         """A copy that can be pickled."""
         return replace(self, describe_output=Evidence)
 
-    def unpack(self) -> SessionResult:
+    def unpack(self) -> McpSessionResult:
         """With the whole of its large results. May take long."""
         whole = replace(self, tools=[*self.tools], large_results=[])
         for large in self.large_results:

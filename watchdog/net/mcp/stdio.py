@@ -22,28 +22,28 @@ from mcp.types import CONNECTION_CLOSED, JSONRPCMessage, jsonrpc_message_adapter
 from watchdog.domain.model import Evidence, Json
 from watchdog.domain.reasons import reason_and_message
 from watchdog.domain.text import truncate_with_ellipsis
-from watchdog.net.body_limits import MIN_MCP_SESSION_BYTES
-from watchdog.net.errors import ProbeError, error_from_exception, explain_until_deadline
+from watchdog.net.body_limits import MIN_MCP_SESSION_BYTES_LIMIT
+from watchdog.net.errors import ProbeError, explain_until_deadline, probe_error_from_exception
 from watchdog.net.mcp.client import measure_phase
-from watchdog.net.mcp.event_stream import BYTE_ORDER_MARK
+from watchdog.net.mcp.event_stream import UTF8_BYTE_ORDER_MARK
 from watchdog.net.mcp.large_messages import replace_line, session_too_large_error
-from watchdog.net.mcp.received_messages import ReceivedMessages
-from watchdog.net.mcp.reply_errors import MAX_ERROR_EXCERPT_CHARS
+from watchdog.net.mcp.received_messages import ReceivedMcpProblems
+from watchdog.net.mcp.reply_errors import MAX_MCP_ERROR_EXCERPT_CHARS
 from watchdog.net.supervised_process import StartError, SupervisedProcess
 
-READ_CHUNK_BYTES = 64 << 10
-INHERITED_ENV_VARS = ("HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "USER")
+MCP_STDIO_READ_CHUNK_BYTES = 64 << 10
+MCP_SERVER_INHERITED_ENV_VARS = ("HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "USER")
 """The variables that a server inherits; the others may hold secrets of other probes."""
-PROCESS_EXIT_TIMEOUT_S = 0.5
+MCP_PROCESS_EXIT_TIMEOUT_S = 0.5
 """Time to exit after the end of its input, and again after SIGTERM."""
-STDERR_DRAIN_TIMEOUT_S = 0.2
+MCP_STDERR_DRAIN_TIMEOUT_S = 0.2
 """Time for the rest of standard error to arrive after the exit."""
-HELD_OUTPUT_TIMEOUT_S = 0.3
+MCP_OUTPUT_CLOSE_TIMEOUT_S = 0.3
 """Time for the end of the output after the server has failed. If it takes longer, another process keeps it open."""
-LAUNCHER_TIMEOUT_S = 3.0
+MCP_LAUNCHER_CLOSE_TIMEOUT_S = 3.0
 """The same after an exit with code 0: a launcher may leave the session to a process that it has started."""
 MAX_NON_MCP_LINES = 1_000
-MAX_MESSAGE_STARTS = 8
+MAX_JSON_STARTS_TRIED_PER_LINE = 8
 """Braces of each kind at which a message is tried to be read in a line that begins with other text."""
 
 
@@ -54,11 +54,11 @@ class McpServerCommand:
     argv: Sequence[str]
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: str = ""
-    max_session_bytes: int = MIN_MCP_SESSION_BYTES
+    max_session_bytes: int = MIN_MCP_SESSION_BYTES_LIMIT
     """Bytes that it may write in one session."""
 
 
-class StdioTransport:
+class McpStdioTransport:
     """A running server process and its standard streams, as streams of MCP messages."""
 
     rejected_by_gateway = False
@@ -68,7 +68,7 @@ class StdioTransport:
         process: SupervisedProcess,
         sockets: Sequence[socket.socket],
         facts: dict[str, Json],
-        received: ReceivedMessages,
+        received: ReceivedMcpProblems,
         max_session_bytes: int,
     ) -> None:
         self._received, self._max_session_bytes = received, max_session_bytes
@@ -83,7 +83,7 @@ class StdioTransport:
         self._writers: list[asyncio.StreamWriter] = []
 
     @property
-    def outgoing(self) -> StdioTransport:
+    def outgoing(self) -> McpStdioTransport:
         return self
 
     async def send(self, item: SessionMessage, /) -> None:
@@ -96,14 +96,16 @@ class StdioTransport:
             self._writers.append(writer)
             if pump:
                 task_group.start_soon(pump, reader)
-        task_group.start_soon(self._watch_for_held_output)
+        task_group.start_soon(self._raise_if_output_is_held)
 
-    async def _watch_for_held_output(self) -> None:
+    async def _raise_if_output_is_held(self) -> None:
         """Raises ProbeError if the server has ended and another process keeps its output open, because the session
         would wait until its deadline. A process that answers in its place is the server."""
         await self.process.ended.wait()
         message_count = self._message_count
-        with anyio.move_on_after(HELD_OUTPUT_TIMEOUT_S if self.process.returncode else LAUNCHER_TIMEOUT_S):
+        with anyio.move_on_after(
+            MCP_OUTPUT_CLOSE_TIMEOUT_S if self.process.returncode else MCP_LAUNCHER_CLOSE_TIMEOUT_S
+        ):
             await self._stdout_closed.wait()
         if self._stdout_closed.is_set() or self._is_closing or self._message_count > message_count:
             return
@@ -117,7 +119,7 @@ class StdioTransport:
 
     async def _read_messages(self, stdout: asyncio.StreamReader) -> None:
         size = 0
-        while data := await stdout.read(READ_CHUNK_BYTES):
+        while data := await stdout.read(MCP_STDIO_READ_CHUNK_BYTES):
             size += len(data)
             if size > self._max_session_bytes:
                 raise session_too_large_error(self._max_session_bytes)
@@ -125,17 +127,17 @@ class StdioTransport:
             if b"\n" in data:
                 *lines, self._unfinished_line = self._unfinished_line.split(b"\n")
                 for line in lines:
-                    if not await self._accept_line(bytes(line)):
+                    if not await self._process_stdout_line(bytes(line)):
                         return  # the session is over
-        await self._accept_line(bytes(self._unfinished_line))
+        await self._process_stdout_line(bytes(self._unfinished_line))
         self._stdout_closed.set()
         self._incoming_sender.close()
 
-    async def _accept_line(self, line: bytes) -> bool:
+    async def _process_stdout_line(self, line: bytes) -> bool:
         """Passes a message on. Returns whether the session still reads."""
         if self._received.is_large(line):
             line = (await self._received.replace(replace_line, line)).data
-        text, message = _parse_line(line)
+        text, message = _parse_stdout_line(line)
         if text:
             self._record_non_mcp_line(text)
         if message is None:
@@ -163,7 +165,7 @@ class StdioTransport:
 
     async def _read_stderr(self, stderr: asyncio.StreamReader) -> None:
         while data := await stderr.read(4096):
-            self.stderr_tail = (self.stderr_tail + data)[-MAX_ERROR_EXCERPT_CHARS:]
+            self.stderr_tail = (self.stderr_tail + data)[-MAX_MCP_ERROR_EXCERPT_CHARS:]
         self._stderr_closed.set()
 
     async def translate_error(self, error: MCPError, *, was_received: bool) -> ProbeError | None:
@@ -174,9 +176,9 @@ class StdioTransport:
 
     async def _explain_closed_output(self, closed: ProbeError) -> ProbeError:
         """The exit of the server, if that is why its output is closed."""
-        if not await self._wait_for_exit(PROCESS_EXIT_TIMEOUT_S):
+        if not await self._wait_for_exit(MCP_PROCESS_EXIT_TIMEOUT_S):
             return closed
-        with anyio.move_on_after(STDERR_DRAIN_TIMEOUT_S):
+        with anyio.move_on_after(MCP_STDERR_DRAIN_TIMEOUT_S):
             await self._stderr_closed.wait()
         exit_error = ProbeError("mcp.server_exited", f"the server {self._describe_exit()}")
         exit_error.facts["exit_code"] = self.process.returncode
@@ -211,21 +213,21 @@ class StdioTransport:
 
 
 @asynccontextmanager
-async def open_stdio_transport(
+async def open_mcp_stdio_transport(
     command: McpServerCommand,
-    received: ReceivedMessages,
+    received: ReceivedMcpProblems,
     facts: dict[str, Json],
     timeout_s: float,
-) -> AsyncIterator[StdioTransport]:
+) -> AsyncIterator[McpStdioTransport]:
     """`timeout_s`: until the caller cancels. Raises ProbeError, possibly inside an exception group."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
-    inherited = {name: os.environ[name] for name in INHERITED_ENV_VARS if name in os.environ}
+    inherited = {name: os.environ[name] for name in MCP_SERVER_INHERITED_ENV_VARS if name in os.environ}
     process = SupervisedProcess(command.argv, inherited | dict(command.env), command.cwd)
-    transport: StdioTransport | None = None
+    transport: McpStdioTransport | None = None
     try:
         with measure_phase(received.phase_timer, "spawn"):
-            transport = await _start_server(process, command, facts, received)
+            transport = await _start_mcp_server(process, command, facts, received)
         async with anyio.create_task_group() as readers:
             await transport.open_streams(readers)
             try:
@@ -233,13 +235,13 @@ async def open_stdio_transport(
             finally:
                 with anyio.CancelScope(shield=True):
                     remaining_s = deadline - loop.time()
-                    exit_timeout_s = PROCESS_EXIT_TIMEOUT_S
+                    exit_timeout_s = MCP_PROCESS_EXIT_TIMEOUT_S
                     if remaining_s > 0:
-                        exit_timeout_s = min(PROCESS_EXIT_TIMEOUT_S, max(remaining_s / 3, 0.05))
+                        exit_timeout_s = min(MCP_PROCESS_EXIT_TIMEOUT_S, max(remaining_s / 3, 0.05))
                     await transport.shutdown(exit_timeout_s)
                 readers.cancel_scope.cancel()
     except Exception as exception:
-        if error := error_from_exception(exception):
+        if error := probe_error_from_exception(exception):
             if transport is not None:
                 error.excerpt = error.excerpt or transport.stderr_tail.decode(errors="replace")
             raise error from None
@@ -250,9 +252,9 @@ async def open_stdio_transport(
         await process.close()
 
 
-async def _start_server(
-    process: SupervisedProcess, command: McpServerCommand, facts: dict[str, Json], received: ReceivedMessages
-) -> StdioTransport:
+async def _start_mcp_server(
+    process: SupervisedProcess, command: McpServerCommand, facts: dict[str, Json], received: ReceivedMcpProblems
+) -> McpStdioTransport:
     """Starts the server with sockets as its standard input, output and error.
 
     These are sockets, because event loops differ in who closes the descriptor of a pipe.
@@ -265,15 +267,15 @@ async def _start_server(
         for end in own_ends:
             end.close()
         if isinstance(error, StartError | OSError):
-            raise _start_error(command, error) from None
+            raise _mcp_server_start_error(command, error) from None
         raise
     finally:
         for end in (stdin, stdout, stderr):
             end.close()
-    return StdioTransport(process, own_ends, facts, received, command.max_session_bytes)
+    return McpStdioTransport(process, own_ends, facts, received, command.max_session_bytes)
 
 
-def _start_error(command: McpServerCommand, error: StartError | OSError) -> ProbeError:
+def _mcp_server_start_error(command: McpServerCommand, error: StartError | OSError) -> ProbeError:
     if isinstance(error, StartError) and error.error_number == errno.ENOENT:
         if error.step == "cwd":
             return ProbeError("command.not_found", f"working directory not found: {command.cwd}", is_internal=True)
@@ -287,22 +289,22 @@ def _start_error(command: McpServerCommand, error: StartError | OSError) -> Prob
     return ProbeError("command.start_failed", f"{what}: {problem}", is_internal=True)
 
 
-def _parse_line(line: bytes) -> tuple[bytes, JSONRPCMessage | None]:
+def _parse_stdout_line(line: bytes) -> tuple[bytes, JSONRPCMessage | None]:
     """The text before the message, and the message; if the line contains none, the whole text and None.
 
     Programs print a banner without a newline, and byte-order marks, in front of their first message.
     """
-    line = line.removeprefix(BYTE_ORDER_MARK).strip()
+    line = line.removeprefix(UTF8_BYTE_ORDER_MARK).strip()
     for start in _find_message_starts(line):
         with suppress(ValueError):
             message = jsonrpc_message_adapter.validate_json(line[start:].decode(errors="replace"), by_name=False)
-            return line[:start].removesuffix(BYTE_ORDER_MARK).strip(), message
+            return line[:start].removesuffix(UTF8_BYTE_ORDER_MARK).strip(), message
     return line, None
 
 
 def _find_message_starts(line: bytes) -> Iterator[int]:
     """The first braces, and those before `"jsonrpc"`, usually the first member of a message: a banner may have more."""
-    members = [match.start() for match in islice(re.finditer(b'"jsonrpc"', line), MAX_MESSAGE_STARTS)]
+    members = [match.start() for match in islice(re.finditer(b'"jsonrpc"', line), MAX_JSON_STARTS_TRIED_PER_LINE)]
     if members:
-        yield from (match.start() for match in islice(re.finditer(b"{", line), MAX_MESSAGE_STARTS))
+        yield from (match.start() for match in islice(re.finditer(b"{", line), MAX_JSON_STARTS_TRIED_PER_LINE))
         yield from (start for member in members if (start := line.rfind(b"{", 0, member)) >= 0)

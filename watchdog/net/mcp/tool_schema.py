@@ -11,30 +11,30 @@ from typing import Any
 from watchdog.domain.model import Json
 from watchdog.domain.text import truncate_with_ellipsis
 
-MAX_NODES_PER_SESSION = 20_000
+MAX_SUBSCHEMAS_PER_SESSION = 20_000
 """Subschemas that are checked in one session; those beyond are not judged."""
-_TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
-_SCHEMA_KEYWORDS = (
+_JSON_SCHEMA_TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
+_SUBSCHEMA_KEYWORDS = (
     "additionalItems", "additionalProperties", "contains", "else", "if", "items", "not", "propertyNames", "then",
     "unevaluatedItems", "unevaluatedProperties",
 )  # fmt: skip
-_SCHEMA_LIST_KEYWORDS = ("allOf", "anyOf", "oneOf", "prefixItems")
-_SCHEMA_MAP_KEYWORDS = ("$defs", "definitions", "dependentSchemas", "patternProperties", "properties")
-_NUMBER_KEYWORDS = ("maximum", "minimum", "multipleOf")
-_COUNT_KEYWORDS = (
+_SUBSCHEMA_LIST_KEYWORDS = ("allOf", "anyOf", "oneOf", "prefixItems")
+_SUBSCHEMA_MAP_KEYWORDS = ("$defs", "definitions", "dependentSchemas", "patternProperties", "properties")
+_NUMBER_SCHEMA_KEYWORDS = ("maximum", "minimum", "multipleOf")
+_COUNT_SCHEMA_KEYWORDS = (
     "maxContains", "maxItems", "maxLength", "maxProperties", "minContains", "minItems", "minLength", "minProperties",
 )  # fmt: skip
-_TEXT_KEYWORDS = ("$ref", "description", "format", "pattern", "title")
+_TEXT_SCHEMA_KEYWORDS = ("$ref", "description", "format", "pattern", "title")
 
 
-class SchemaBudget:
+class SchemaCheckBudget:
     """How many subschemas may still be checked in this session."""
 
-    def __init__(self, nodes: int = MAX_NODES_PER_SESSION) -> None:
+    def __init__(self, nodes: int = MAX_SUBSCHEMAS_PER_SESSION) -> None:
         self.nodes = nodes
 
 
-def replace_invalid_schemas(result: Json, budget: SchemaBudget) -> dict[str, str]:
+def replace_invalid_tool_schemas(result: Json, budget: SchemaCheckBudget) -> dict[str, str]:
     """Replaces the invalid schemas in a result of `tools/list`, so that the SDK accepts the other tools. Returns the
     problem of each tool, by its name."""
     problems: dict[str, str] = {}
@@ -42,7 +42,7 @@ def replace_invalid_schemas(result: Json, budget: SchemaBudget) -> dict[str, str
     for tool in tools if isinstance(tools, list) else ():
         if not isinstance(tool, dict) or not isinstance(tool.get("name"), str) or tool.get("inputSchema") is None:
             continue
-        if problem := find_tool_problem(tool["inputSchema"], tool.get("outputSchema"), budget):
+        if problem := find_tool_schema_problem(tool["inputSchema"], tool.get("outputSchema"), budget):
             problems.setdefault(tool["name"], problem)
             required = tool["inputSchema"].get("required") if isinstance(tool["inputSchema"], dict) else None
             names = [name for name in required if isinstance(name, str)] if isinstance(required, list) else []
@@ -51,21 +51,21 @@ def replace_invalid_schemas(result: Json, budget: SchemaBudget) -> dict[str, str
     return problems
 
 
-def find_tool_problem(input_schema: Json, output_schema: Json, budget: SchemaBudget) -> str:
+def find_tool_schema_problem(input_schema: Json, output_schema: Json, budget: SchemaCheckBudget) -> str:
     """The first problem of a tool's schemas: "inputSchema.properties.a.type is 'strng', which is not a type"; empty if
     there is none."""
     for name, schema in (("inputSchema", input_schema), ("outputSchema", output_schema)):
         if schema is None:
             continue
-        if problem := next(_find_problems(name, schema, budget), ""):
+        if problem := next(_find_schema_problems(name, schema, budget), ""):
             return problem
         if not isinstance(schema, dict) or schema.get("type") != "object":
-            actual = _show(schema["type"]) if isinstance(schema, dict) and "type" in schema else "missing"
+            actual = _quote_schema_value(schema["type"]) if isinstance(schema, dict) and "type" in schema else "missing"
             return f"{name}.type is {actual}, expected 'object'"
     return ""
 
 
-def _find_problems(root_name: str, root: Json, budget: SchemaBudget) -> Iterator[str]:
+def _find_schema_problems(root_name: str, root: Json, budget: SchemaCheckBudget) -> Iterator[str]:
     unvisited = [(root_name, root)]
     while unvisited and budget.nodes > 0:
         budget.nodes -= 1
@@ -73,55 +73,59 @@ def _find_problems(root_name: str, root: Json, budget: SchemaBudget) -> Iterator
         if isinstance(schema, bool):
             continue
         if not isinstance(schema, dict):
-            yield f"{path} is {_show(schema)}, which is not a schema"
+            yield f"{path} is {_quote_schema_value(schema)}, which is not a schema"
             continue
-        yield from _find_keyword_problems(path, schema, root)
+        yield from _find_schema_keyword_problems(path, schema, root)
         yield from _collect_subschemas(path, schema, unvisited)
 
 
 def _collect_subschemas(path: str, schema: dict[str, Json], unvisited: list[tuple[str, Json]]) -> Iterator[str]:
-    for keyword in schema.keys() & {*_SCHEMA_KEYWORDS}:
+    for keyword in schema.keys() & {*_SUBSCHEMA_KEYWORDS}:
         value = schema[keyword]
         if keyword == "items" and isinstance(value, list):  # up to draft 2019-09
             unvisited += [(f"{path}.items[{i}]", item) for i, item in enumerate(value)]
         else:
             unvisited.append((f"{path}.{keyword}", value))
-    for keyword in schema.keys() & {*_SCHEMA_LIST_KEYWORDS}:
+    for keyword in schema.keys() & {*_SUBSCHEMA_LIST_KEYWORDS}:
         if isinstance(schema[keyword], list) and schema[keyword]:
             unvisited += [(f"{path}.{keyword}[{i}]", item) for i, item in enumerate(schema[keyword])]
         else:
-            yield f"{path}.{keyword} is {_show(schema[keyword])}, expected a list of schemas"
-    for keyword in schema.keys() & {*_SCHEMA_MAP_KEYWORDS}:
+            yield f"{path}.{keyword} is {_quote_schema_value(schema[keyword])}, expected a list of schemas"
+    for keyword in schema.keys() & {*_SUBSCHEMA_MAP_KEYWORDS}:
         if isinstance(schema[keyword], dict):
             unvisited += [(f"{path}.{keyword}.{name}", value) for name, value in schema[keyword].items()]
         else:
-            yield f"{path}.{keyword} is {_show(schema[keyword])}, expected an object"
+            yield f"{path}.{keyword} is {_quote_schema_value(schema[keyword])}, expected an object"
 
 
-def _find_keyword_problems(path: str, schema: dict[str, Json], root: Json) -> Iterator[str]:
+def _find_schema_keyword_problems(path: str, schema: dict[str, Json], root: Json) -> Iterator[str]:
     types = schema.get("type", [])
     for type_ in types if isinstance(types, list) else [types]:
-        if type_ not in _TYPES:
-            yield f"{path}.type is {_show(type_)}, which is not a type"
+        if type_ not in _JSON_SCHEMA_TYPES:
+            yield f"{path}.type is {_quote_schema_value(type_)}, which is not a type"
     required = schema.get("required", [])
     if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
-        yield f"{path}.required is {_show(required)}, expected a list of names"
+        yield f"{path}.required is {_quote_schema_value(required)}, expected a list of names"
     if not isinstance(schema.get("enum", []), list):
-        yield f"{path}.enum is {_show(schema['enum'])}, expected a list"
-    for keyword in schema.keys() & {*_TEXT_KEYWORDS}:
+        yield f"{path}.enum is {_quote_schema_value(schema['enum'])}, expected a list"
+    for keyword in schema.keys() & {*_TEXT_SCHEMA_KEYWORDS}:
         if not isinstance(schema[keyword], str):
-            yield f"{path}.{keyword} is {_show(schema[keyword])}, expected text"
-    for keyword in schema.keys() & {*_NUMBER_KEYWORDS, *_COUNT_KEYWORDS}:
+            yield f"{path}.{keyword} is {_quote_schema_value(schema[keyword])}, expected text"
+    for keyword in schema.keys() & {*_NUMBER_SCHEMA_KEYWORDS, *_COUNT_SCHEMA_KEYWORDS}:
         value = schema[keyword]
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or (keyword in _COUNT_KEYWORDS and (value < 0 or value != int(value))):
-            yield f"{path}.{keyword} is {_show(value)}, expected a number"
+        if not is_number or (keyword in _COUNT_SCHEMA_KEYWORDS and (value < 0 or value != int(value))):
+            yield f"{path}.{keyword} is {_quote_schema_value(value)}, expected a number"
     reference = schema.get("$ref")
-    if isinstance(reference, str) and reference.startswith("#/") and not _is_resolvable(reference, root):
-        yield f"{path}.$ref is {_show(reference)}, which does not exist"
+    if (
+        isinstance(reference, str)
+        and reference.startswith("#/")
+        and not _is_schema_reference_resolvable(reference, root)
+    ):
+        yield f"{path}.$ref is {_quote_schema_value(reference)}, which does not exist"
 
 
-def _is_resolvable(reference: str, root: Json) -> bool:
+def _is_schema_reference_resolvable(reference: str, root: Json) -> bool:
     node = root
     for part in reference[2:].split("/"):
         name = part.replace("~1", "/").replace("~0", "~")
@@ -134,5 +138,5 @@ def _is_resolvable(reference: str, root: Json) -> bool:
     return True
 
 
-def _show(value: Any) -> str:
+def _quote_schema_value(value: Any) -> str:
     return truncate_with_ellipsis(repr(value), 40)

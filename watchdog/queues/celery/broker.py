@@ -13,21 +13,26 @@ from pydantic import AfterValidator
 from watchdog.config_types import ALLOW_FROM_FILE, SingleLineText, split_url
 from watchdog.domain.observations import QueueStats
 from watchdog.net.errors import ProbeError
-from watchdog.net.redact import describe_queue
+from watchdog.net.redact import describe_queue_target
 from watchdog.net.threads import run_in_daemon_thread
-from watchdog.queues.base import ConnectContext, QueueDriver, broker_unreachable_error, resolve_reachable_address
-from watchdog.queues.clients.redis import map_redis_errors, redis_error_message
+from watchdog.queues.base import (
+    QueueConnectContext,
+    QueueDriver,
+    broker_unreachable_error,
+    connect_once_to_find_address,
+)
+from watchdog.queues.clients.redis import redis_error_message, redis_errors_as_probe_errors
 
 T = TypeVar("T")
 
 DEFAULT_BROKER_PORTS = {"redis": 6379, "rediss": 6379, "amqp": 5672, "amqps": 5671}
-WORKER_RESPONSE_TIMEOUT_S = 0.5
+CELERY_WORKER_RESPONSE_TIMEOUT_S = 0.5
 """How long workers have to respond to a command."""
-MAX_MESSAGES_SEARCHED = 500
+MAX_CELERY_MESSAGES_SEARCHED = 500
 """Waiting messages that are searched for a sentinel."""
-MAX_BROKER_THREADS = 8
+MAX_CELERY_BROKER_THREADS = 8
 """Threads that may wait for brokers at a time, including those of calls that were given up."""
-BROKER_THREAD_SEMAPHORE = BoundedSemaphore(MAX_BROKER_THREADS)
+CELERY_BROKER_THREAD_SEMAPHORE = BoundedSemaphore(MAX_CELERY_BROKER_THREADS)
 
 
 def _validate_broker_url(text: str) -> str:
@@ -35,7 +40,7 @@ def _validate_broker_url(text: str) -> str:
     return text
 
 
-class CeleryQueue(QueueDriver):
+class CeleryQueueDriver(QueueDriver):
     """A Celery queue: a name at a broker."""
 
     kind: ClassVar[str] = "celery"
@@ -51,7 +56,7 @@ class CeleryQueue(QueueDriver):
 
     @property
     def target(self) -> str:
-        return describe_queue(self.broker, self.queue)
+        return describe_queue_target(self.broker, self.queue)
 
     @property
     def host(self) -> str:
@@ -63,14 +68,14 @@ class CeleryQueue(QueueDriver):
 
     def preload(self) -> None:
         super().preload()
-        _ = _create_app(self.broker, 1).connection_for_write().transport  # imports most of Celery
+        _ = _create_celery_app(self.broker, 1).connection_for_write().transport  # imports most of Celery
 
-    async def resolve_broker_url(self, context: ConnectContext) -> str:
+    async def build_filtered_broker_url(self, context: QueueConnectContext) -> str:
         """The broker's URL with the address that passed the address filter; with TLS, the URL as configured, because
         certificates name the host. Raises ProbeError if the broker cannot be reached."""
         broker = urlsplit(self.broker)
         port = broker.port or DEFAULT_BROKER_PORTS[broker.scheme]
-        address = await resolve_reachable_address(context, self.host, port)
+        address = await connect_once_to_find_address(context, self.host, port)
         if broker.scheme in ("rediss", "amqps"):
             return self.broker
         credentials, at, _ = broker.netloc.rpartition("@")
@@ -86,22 +91,22 @@ class CeleryQueue(QueueDriver):
 
         from kombu.exceptions import OperationalError
 
-        if not BROKER_THREAD_SEMAPHORE.acquire(blocking=False):
+        if not CELERY_BROKER_THREAD_SEMAPHORE.acquire(blocking=False):
             raise broker_unreachable_error("too many earlier calls are still waiting for a response")
 
         def run() -> T:
             try:
-                app = _create_app(url, timeout_s)
+                app = _create_celery_app(url, timeout_s)
                 with app.connection_for_write() as connection:
                     return work(app, connection)
             except OperationalError as e:  # wraps every error of the transport
                 raise e.__cause__ or e from None
             finally:
-                BROKER_THREAD_SEMAPHORE.release()
+                CELERY_BROKER_THREAD_SEMAPHORE.release()
 
         try:
             async with asyncio.timeout(timeout_s):
-                with map_redis_errors():
+                with redis_errors_as_probe_errors():
                     return await run_in_daemon_thread(run, f"call {self.target}")
         except TimeoutError:
             raise broker_unreachable_error(f"the broker did not respond within {timeout_s:g} s") from None
@@ -111,7 +116,7 @@ class CeleryQueue(QueueDriver):
             raise broker_unreachable_error(redis_error_message(e)) from None
 
 
-def _create_app(broker_url: str, timeout_s: float) -> Any:
+def _create_celery_app(broker_url: str, timeout_s: float) -> Any:
     """A Celery app without tasks, whose calls do not retry and give up after `timeout_s`."""
     from celery import Celery
 
@@ -132,11 +137,11 @@ def _create_app(broker_url: str, timeout_s: float) -> Any:
 # --- in the thread
 
 
-def fetch_waiting_stats(connection: Any, queue: str) -> QueueStats | None:
+def fetch_celery_waiting_stats(connection: Any, queue: str) -> QueueStats | None:
     """None: the queue does not exist. In Redis every queue exists, as lists of messages that may be empty."""
     channel = connection.default_channel
-    if _is_redis(connection):
-        lists = _priority_list_names(channel, queue)
+    if _is_redis_broker(connection):
+        lists = _redis_priority_list_names(channel, queue)
         heads = filter(None, (channel.client.lindex(name, -1) for name in lists))
         waiting = sum(channel.client.llen(name) for name in lists)
         return QueueStats(waiting, head=_message_digest(next(heads, None)))
@@ -149,34 +154,34 @@ def fetch_waiting_stats(connection: Any, queue: str) -> QueueStats | None:
     return QueueStats(declared.message_count, consumers=declared.consumer_count)
 
 
-def is_waiting(connection: Any, queue: str, task_id: str) -> bool:
+def is_celery_task_waiting(connection: Any, queue: str, task_id: str) -> bool:
     """Whether a task's message waits in Redis; False for RabbitMQ, whose messages cannot be read without taking
     them."""
-    return bool(_find_messages(connection, queue, task_id))
+    return bool(_find_task_messages(connection, queue, task_id))
 
 
-def remove_message(connection: Any, queue: str, task_id: str) -> bool:
+def try_remove_celery_message(connection: Any, queue: str, task_id: str) -> bool:
     """Whether the message was removed from Redis. LREM decides who gets it: Watchdog or a worker."""
     client = connection.default_channel.client
-    removed = [client.lrem(name, 1, message) for name, message in _find_messages(connection, queue, task_id)]
+    removed = [client.lrem(name, 1, message) for name, message in _find_task_messages(connection, queue, task_id)]
     return any(removed)
 
 
-def is_dropped(app: Any, connection: Any, task_id: str, worker: str) -> bool:
+def has_celery_task_lost_worker(app: Any, connection: Any, task_id: str, worker: str) -> bool:
     """Whether no worker runs a task any more that `worker` started.
 
     A worker that responds without listing the task was restarted. One that does not respond may be busy: without child
     processes it responds to nothing while it runs a task. So it is gone only if all that listen have responded.
     RabbitMQ does not show how many listen.
     """
-    listener_count = _count_control_listeners(connection) if _is_redis(connection) else None
+    listener_count = _count_control_listeners(connection) if _is_redis_broker(connection) else None
     if listener_count == 0:
         return True
     responses: list[dict[str, Any]] = app.control.broadcast(
         "query_task",
         arguments={"ids": [task_id]},
         reply=True,
-        timeout=WORKER_RESPONSE_TIMEOUT_S,
+        timeout=CELERY_WORKER_RESPONSE_TIMEOUT_S,
         limit=listener_count,
         connection=connection,
     )
@@ -194,7 +199,7 @@ def _count_control_listeners(connection: Any) -> int:
         return sum(entry.get("db") == database and entry.get("psub", "0") != "0" for entry in client.client_list())
 
 
-def _is_redis(connection: Any) -> bool:
+def _is_redis_broker(connection: Any) -> bool:
     return bool(connection.transport.driver_type == "redis")
 
 
@@ -202,18 +207,18 @@ def _message_digest(message: bytes | None) -> str | None:
     return None if message is None else blake2b(message, digest_size=16).hexdigest()
 
 
-def _priority_list_names(channel: Any, queue: str) -> list[str]:
+def _redis_priority_list_names(channel: Any, queue: str) -> list[str]:
     """The Redis lists of a queue, one per priority, in the order in which workers read them."""
     return [channel._q_for_pri(queue, priority) for priority in channel.priority_steps]
 
 
-def _find_messages(connection: Any, queue: str, task_id: str) -> list[tuple[str, bytes]]:
-    if not _is_redis(connection):
+def _find_task_messages(connection: Any, queue: str, task_id: str) -> list[tuple[str, bytes]]:
+    if not _is_redis_broker(connection):
         return []
     channel = connection.default_channel
     return [
         (name, message)
-        for name in _priority_list_names(channel, queue)
-        for message in channel.client.lrange(name, 0, MAX_MESSAGES_SEARCHED - 1)
+        for name in _redis_priority_list_names(channel, queue)
+        for message in channel.client.lrange(name, 0, MAX_CELERY_MESSAGES_SEARCHED - 1)
         if task_id.encode() in message
     ]

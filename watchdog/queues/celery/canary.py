@@ -13,34 +13,34 @@ from pydantic import Field, StrictBool
 
 from watchdog.config_types import SingleLineText
 from watchdog.domain.model import Json
-from watchdog.domain.observations import JobStage, JobStatus, QueueStats
+from watchdog.domain.observations import JobStage, QueueStats, SentinelPollResult
 from watchdog.domain.timestamps import parse_iso8601
 from watchdog.net.errors import ProbeError
 from watchdog.queues.base import (
     WORKER_GONE_MESSAGE,
     CanaryConnection,
     CanaryDriver,
-    ConnectContext,
+    QueueConnectContext,
     SentinelJob,
 )
 from watchdog.queues.celery.broker import (
-    CeleryQueue,
-    fetch_waiting_stats,
-    is_dropped,
-    is_waiting,
-    remove_message,
+    CeleryQueueDriver,
+    fetch_celery_waiting_stats,
+    has_celery_task_lost_worker,
+    is_celery_task_waiting,
+    try_remove_celery_message,
 )
-from watchdog.queues.clients.redis import RedisUrl, map_redis_errors, open_redis_client
+from watchdog.queues.clients.redis import RedisUrl, open_redis_client, redis_errors_as_probe_errors
 
 T = TypeVar("T")
 
-WORKER_CHECK_INTERVAL_S = 2.0
+CELERY_WORKER_CHECK_INTERVAL_S = 2.0
 """How often the worker of a running sentinel is asked whether it lives."""
-SEND_AND_CLOCK_SKEW_MS = 10_000
+MAX_SEND_TIME_AND_CLOCK_SKEW_MS = 10_000
 """How long sending may take, plus how far a worker's clock may be from ours."""
 
 
-class CeleryCanary(CeleryQueue, CanaryDriver):
+class CeleryCanary(CeleryQueueDriver, CanaryDriver):
     """A canary job in a Celery queue. The workers must keep their results in Redis, as JSON."""
 
     example: ClassVar[str] = """
@@ -70,8 +70,8 @@ class CeleryCanary(CeleryQueue, CanaryDriver):
         return self.task_track_started
 
     @asynccontextmanager
-    async def connect(self, context: ConnectContext) -> AsyncIterator[CanaryConnection]:
-        broker_url = await self.resolve_broker_url(context)
+    async def connect(self, context: QueueConnectContext) -> AsyncIterator[CanaryConnection]:
+        broker_url = await self.build_filtered_broker_url(context)
         async with open_redis_client(self.backend, context) as result_client:
             yield _CeleryCanaryConnection(self, broker_url, context.timeout_s, result_client)
 
@@ -96,7 +96,7 @@ class _CeleryCanaryConnection:
         def publish(app: Any, connection: Any) -> None:
             from kombu.entity import Queue
 
-            if fetch_waiting_stats(connection, config.queue) is None:
+            if fetch_celery_waiting_stats(connection, config.queue) is None:
                 raise config.queue_missing_error
             queue = Queue(config.queue)  # type: ignore[no-untyped-call] # kombu has no types
             app.send_task(
@@ -104,41 +104,45 @@ class _CeleryCanaryConnection:
                 expires=sentinel.ttl_ms / 1000, expiration=sentinel.ttl_ms / 1000, retry=False, connection=connection,
             )  # fmt: skip
 
-        with map_redis_errors():
-            await self.result_client.set(_sent_marker_key(sentinel.id), "", px=sentinel.ttl_ms + SEND_AND_CLOCK_SKEW_MS)
+        with redis_errors_as_probe_errors():
+            await self.result_client.set(
+                _sent_marker_redis_key(sentinel.id), "", px=sentinel.ttl_ms + MAX_SEND_TIME_AND_CLOCK_SKEW_MS
+            )
         try:
             await self._run_with_broker_connection(publish)
         except ProbeError:
-            await self._delete_result(sentinel.id)
+            await self._delete_task_result(sentinel.id)
             raise
         self.sent_task_id = sentinel.id
         self._drop_checks[sentinel.id] = monotonic(), False
         return sentinel.id
 
-    async def poll(self, job_id: str) -> JobStatus:
-        stored = await self._fetch_result(job_id)
+    async def poll(self, job_id: str) -> SentinelPollResult:
+        stored = await self._fetch_task_result(job_id)
         result = stored.get("result")
         worker = result.get("hostname") if isinstance(result, dict) and stored.get("status") == "STARTED" else None
         if worker and await self._has_lost_worker(job_id, str(worker)):
-            stored = await self._fetch_result(job_id)  # it may have finished in between
+            stored = await self._fetch_task_result(job_id)  # it may have finished in between
             if stored.get("status") == "STARTED":
-                return JobStatus(JobStage.RUNNING, error=WORKER_GONE_MESSAGE)
-        if (status := _status_from_result(stored)) is not None:
+                return SentinelPollResult(JobStage.RUNNING, error=WORKER_GONE_MESSAGE)
+        if (status := _poll_result_from_task_result(stored)) is not None:
             return status
         if job_id == self.sent_task_id:
-            return JobStatus(JobStage.QUEUED if self.config.task_track_started else JobStage.SENT)
+            return SentinelPollResult(JobStage.QUEUED if self.config.task_track_started else JobStage.SENT)
         queue = self.config.queue
-        if await self._run_with_broker_connection(lambda _, connection: is_waiting(connection, queue, job_id)):
-            return JobStatus(JobStage.QUEUED)
-        with map_redis_errors():
-            may_be_running = await self.result_client.exists(_sent_marker_key(job_id))
-            return JobStatus(JobStage.SENT if may_be_running else JobStage.LOST)
+        if await self._run_with_broker_connection(
+            lambda _, connection: is_celery_task_waiting(connection, queue, job_id)
+        ):
+            return SentinelPollResult(JobStage.QUEUED)
+        with redis_errors_as_probe_errors():
+            may_be_running = await self.result_client.exists(_sent_marker_redis_key(job_id))
+            return SentinelPollResult(JobStage.SENT if may_be_running else JobStage.LOST)
 
-    async def _fetch_result(self, task_id: str) -> dict[str, Any]:
+    async def _fetch_task_result(self, task_id: str) -> dict[str, Any]:
         """What the workers have stored of the task; empty if nothing."""
-        with map_redis_errors():
+        with redis_errors_as_probe_errors():
             try:
-                stored = json.loads(await self.result_client.get(_result_key(task_id)) or "{}")
+                stored = json.loads(await self.result_client.get(_celery_result_redis_key(task_id)) or "{}")
             except ValueError:
                 stored = None
         if not isinstance(stored, dict):
@@ -148,10 +152,10 @@ class _CeleryCanaryConnection:
     async def _has_lost_worker(self, task_id: str, worker: str) -> bool:
         """Asks the workers again only after a while; until then the last answer counts."""
         checked_at, dropped = self._drop_checks.get(task_id, (-math.inf, False))
-        if monotonic() - checked_at >= WORKER_CHECK_INTERVAL_S:
+        if monotonic() - checked_at >= CELERY_WORKER_CHECK_INTERVAL_S:
             with suppress(ProbeError):  # without the right to ask, workers are taken to live
                 dropped = await self._run_with_broker_connection(
-                    lambda app, connection: is_dropped(app, connection, task_id, worker)
+                    lambda app, connection: has_celery_task_lost_worker(app, connection, task_id, worker)
                 )
             self._drop_checks[task_id] = monotonic(), dropped
         return dropped
@@ -163,19 +167,19 @@ class _CeleryCanaryConnection:
         removed = stage is not JobStage.RUNNING or status.error == WORKER_GONE_MESSAGE
         if stage in (JobStage.QUEUED, JobStage.SENT):
             removed = await self._run_with_broker_connection(
-                lambda _, connection: remove_message(connection, self.config.queue, job_id)
+                lambda _, connection: try_remove_celery_message(connection, self.config.queue, job_id)
             )
         if removed:
-            await self._delete_result(job_id)
+            await self._delete_task_result(job_id)
         return removed
 
-    async def _delete_result(self, task_id: str) -> None:
-        with map_redis_errors():
-            await self.result_client.delete(_result_key(task_id), _sent_marker_key(task_id))
+    async def _delete_task_result(self, task_id: str) -> None:
+        with redis_errors_as_probe_errors():
+            await self.result_client.delete(_celery_result_redis_key(task_id), _sent_marker_redis_key(task_id))
 
     async def fetch_queue_stats(self) -> QueueStats:
         stats = await self._run_with_broker_connection(
-            lambda _, connection: fetch_waiting_stats(connection, self.config.queue)
+            lambda _, connection: fetch_celery_waiting_stats(connection, self.config.queue)
         )
         return stats or QueueStats()
 
@@ -183,32 +187,32 @@ class _CeleryCanaryConnection:
         return await self.config.run_with_broker_connection(self.broker_url, self.timeout_s, work)
 
 
-def _result_key(task_id: str) -> str:
+def _celery_result_redis_key(task_id: str) -> str:
     return f"celery-task-meta-{task_id}"
 
 
-def _sent_marker_key(task_id: str) -> str:
+def _sent_marker_redis_key(task_id: str) -> str:
     return f"watchdog-canary-{task_id}"
 
 
-def _status_from_result(stored: dict[str, Any]) -> JobStatus | None:
+def _poll_result_from_task_result(stored: dict[str, Any]) -> SentinelPollResult | None:
     """None: the workers have stored no state of the task."""
     result, finished_at = stored.get("result"), parse_iso8601(stored.get("date_done"))
     match stored.get("status"):
         case "SUCCESS":
-            return JobStatus(JobStage.DONE, finished_at=finished_at)
+            return SentinelPollResult(JobStage.DONE, finished_at=finished_at)
         case "FAILURE":
-            return JobStatus(JobStage.FAILED, finished_at=finished_at, error=_error_message(result))
+            return SentinelPollResult(JobStage.FAILED, finished_at=finished_at, error=_format_task_error(result))
         case "REVOKED":
-            return JobStatus(JobStage.FAILED, finished_at=finished_at, error="revoked or expired")
+            return SentinelPollResult(JobStage.FAILED, finished_at=finished_at, error="revoked or expired")
         case "STARTED":
-            return JobStatus(JobStage.RUNNING)
+            return SentinelPollResult(JobStage.RUNNING)
         case "RETRY":
-            return JobStatus(JobStage.RUNNING, error=f"waiting for a retry: {_error_message(result)}")
+            return SentinelPollResult(JobStage.RUNNING, error=f"waiting for a retry: {_format_task_error(result)}")
     return None
 
 
-def _error_message(result: Any) -> str:
+def _format_task_error(result: Any) -> str:
     """Celery stores an exception as its type and its arguments."""
     if not isinstance(result, dict):
         return result if isinstance(result, str) else ""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from watchdog.domain.observations import MAX_INTERVAL_MS
+from watchdog.domain.observations import MAX_PLAUSIBLE_INTERVAL_MS
 
-MAX_SCHEDULES = 2_000
-MAX_CRON_CHARS = 600
+MAX_CELERY_SCHEDULES = 2_000
+MAX_CRON_EXPRESSION_CHARS = 600
 """More than an expression that lists every minute, hour, day, month and weekday."""
 WEEKDAY_AND_MONTH_NUMBERS = {
     name: number
@@ -18,7 +18,7 @@ WEEKDAY_AND_MONTH_NUMBERS = {
 CRON_FIELD_BOUNDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
 
 
-def crontab_to_cron(minute: Any, hour: Any, day: Any, month: Any, weekday: Any) -> str:
+def celery_crontab_to_cron_expression(minute: Any, hour: Any, day: Any, month: Any, weekday: Any) -> str:
     """A Celery crontab as a cron expression.
 
     With both a day of the month and a weekday, cron runs on days that match either, Celery on days that match both.
@@ -29,7 +29,7 @@ def crontab_to_cron(minute: Any, hour: Any, day: Any, month: Any, weekday: Any) 
         for value, bounds in zip((minute, hour, day, month, weekday), CRON_FIELD_BOUNDS, strict=True)
     ]
     text = " ".join(fields)
-    if len(text) > MAX_CRON_CHARS:
+    if len(text) > MAX_CRON_EXPRESSION_CHARS:
         return f"{text[:50]}..."
     needs_both_days = all(not fields[position].startswith("*") for position in (2, 4))
     return f"{text} (both days)" if needs_both_days else text
@@ -39,10 +39,10 @@ def _format_cron_field(value: Any, low: int, high: int) -> str:
     parts = value if isinstance(value, list) else [value]
     text = "".join(",".join(str(part) if isinstance(part, int | str) else "!" for part in parts).lower().split())
     text = re.sub("[a-z]+", lambda name: str(WEEKDAY_AND_MONTH_NUMBERS.get(name[0][:3], name[0])), text)
-    return ",".join(_expand_wrapped_range(part, low, high) for part in text.split(","))
+    return ",".join(_expand_wrapped_cron_range(part, low, high) for part in text.split(","))
 
 
-def _expand_wrapped_range(part: str, low: int, high: int) -> str:
+def _expand_wrapped_cron_range(part: str, low: int, high: int) -> str:
     """Celery wraps a range around the end (`fri-mon`), cron does not: lists its values."""
     bounds = re.fullmatch(r"(\d{1,2})-(\d{1,2})(?:/(\d{1,2}))?", part)
     if bounds is None:
@@ -53,6 +53,6 @@ def _expand_wrapped_range(part: str, low: int, high: int) -> str:
     return ",".join(map(str, [*range(first, high + 1), *range(low, last + 1)][::step]))
 
 
-def validate_interval(interval_ms: float) -> int | None:
+def interval_in_range_or_none(interval_ms: float) -> int | None:
     """None: out of range."""
-    return int(interval_ms) if 1 <= interval_ms <= MAX_INTERVAL_MS else None
+    return int(interval_ms) if 1 <= interval_ms <= MAX_PLAUSIBLE_INTERVAL_MS else None

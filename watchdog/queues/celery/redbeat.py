@@ -11,36 +11,40 @@ from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import Json
 from watchdog.domain.observations import JobFacts, JobSourceSnapshot, SchedulerLiveness
 from watchdog.domain.timestamps import parse_milliseconds, to_epoch_ms
-from watchdog.queues.celery.crontab import MAX_SCHEDULES, crontab_to_cron, validate_interval
+from watchdog.queues.celery.crontab import (
+    MAX_CELERY_SCHEDULES,
+    celery_crontab_to_cron_expression,
+    interval_in_range_or_none,
+)
 from watchdog.queues.clients.redis import parse_redis_time_ms
 
-MAX_DEFINITION_CHARS = 20_000
+MAX_REDBEAT_DEFINITION_CHARS = 20_000
 """Longer definitions are not read: they contain the task's arguments."""
-READ_BATCH_SIZE = 100
-DATETIME_FIELDS = ("year", "month", "day", "hour", "minute", "second")
-CRONTAB_FIELDS = ("minute", "hour", "day_of_month", "month_of_year", "day_of_week")
+REDBEAT_READ_BATCH_SIZE = 100
+REDBEAT_DATETIME_FIELDS = ("year", "month", "day", "hour", "minute", "second")
+REDBEAT_CRONTAB_FIELDS = ("minute", "hour", "day_of_month", "month_of_year", "day_of_week")
 
 
-async def read_snapshot(client: Any, prefix: str, facts: dict[str, Json]) -> JobSourceSnapshot:
+async def read_redbeat_jobs(client: Any, prefix: str, facts: dict[str, Json]) -> JobSourceSnapshot:
     """Reads all schedules. RedBeat's lock is evidence only: it outlives a killed beat, and applications may disable it.
     Adds evidence to `facts`."""
     lock = f"{prefix}:lock"
     async with client.pipeline(transaction=True) as pipe:
         pipe.time()
-        pipe.zrange(f"{prefix}:schedule", 0, MAX_SCHEDULES - 1, withscores=True)
+        pipe.zrange(f"{prefix}:schedule", 0, MAX_CELERY_SCHEDULES - 1, withscores=True)
         pipe.pttl(lock)
         time, entries, lock_ttl_ms = await pipe.execute()
     now = parse_redis_time_ms(time)
     hashes = [
         hash_fields
-        for start in range(0, len(entries), READ_BATCH_SIZE)
-        for hash_fields in await _read_definitions(client, entries[start : start + READ_BATCH_SIZE])
+        for start in range(0, len(entries), REDBEAT_READ_BATCH_SIZE)
+        for hash_fields in await _read_redbeat_definitions(client, entries[start : start + REDBEAT_READ_BATCH_SIZE])
     ]
-    runs = [_parse_last_run(meta.get("last_run_at")) for _, meta in hashes]
-    zone = max((run for run in runs if run.zone), default=NEVER_RAN).zone
+    runs = [_parse_last_redbeat_run(meta.get("last_run_at")) for _, meta in hashes]
+    zone = max((run for run in runs if run.zone), default=NO_REDBEAT_JOB_RUN).zone
     names = [key.removeprefix(prefix)[:200] for key, _ in entries]
     jobs = tuple(
-        _job_facts(name, due_s, definition, run.started_at if meta.get("total_run_count") else None, zone)
+        _build_job_facts(name, due_s, definition, run.started_at if meta.get("total_run_count") else None, zone)
         for name, (_, due_s), (definition, meta), run in zip(names, entries, hashes, runs, strict=True)
     )
     is_locked = lock_ttl_ms >= 0
@@ -51,7 +55,7 @@ async def read_snapshot(client: Any, prefix: str, facts: dict[str, Json]) -> Job
     return JobSourceSnapshot(now, jobs, SchedulerLiveness("Celery beat"))
 
 
-async def _read_definitions(
+async def _read_redbeat_definitions(
     client: Any, entries: list[tuple[str, float]]
 ) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Definition and meta of each entry; empty if missing, too long or not a JSON object."""
@@ -59,18 +63,20 @@ async def _read_definitions(
     async with client.pipeline(transaction=False) as pipe:
         for location in locations:
             pipe.hstrlen(*location)
-        sizes = await _execute_ignoring_wrong_type(pipe)
+        sizes = await _execute_pipeline_ignoring_wrong_type(pipe)
         readable = [
-            location for location, size in zip(locations, sizes, strict=True) if size and size <= MAX_DEFINITION_CHARS
+            location
+            for location, size in zip(locations, sizes, strict=True)
+            if size and size <= MAX_REDBEAT_DEFINITION_CHARS
         ]
         for location in readable:
             pipe.hget(*location)
-        texts = await _execute_ignoring_wrong_type(pipe)
-    objects = {location: _parse_json_object(text) for location, text in zip(readable, texts, strict=True)}
+        texts = await _execute_pipeline_ignoring_wrong_type(pipe)
+    objects = {location: _parse_json_object_or_empty(text) for location, text in zip(readable, texts, strict=True)}
     return [(objects.get((key, "definition"), {}), objects.get((key, "meta"), {})) for key, _ in entries]
 
 
-async def _execute_ignoring_wrong_type(pipe: Any) -> list[Any]:
+async def _execute_pipeline_ignoring_wrong_type(pipe: Any) -> list[Any]:
     """The responses, None for keys that are not hashes."""
     responses = await pipe.execute(raise_on_error=False)
     for response in responses:
@@ -79,7 +85,7 @@ async def _execute_ignoring_wrong_type(pipe: Any) -> list[Any]:
     return [None if isinstance(response, Exception) else response for response in responses]
 
 
-def _parse_json_object(text: str | None) -> dict[str, Any]:
+def _parse_json_object_or_empty(text: str | None) -> dict[str, Any]:
     try:
         value = json.loads(text or "")
     except (ValueError, RecursionError):
@@ -87,18 +93,20 @@ def _parse_json_object(text: str | None) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _job_facts(name: str, next_due_s: float, definition: dict[str, Any], last_start: int | None, zone: str) -> JobFacts:
+def _build_job_facts(
+    name: str, next_due_s: float, definition: dict[str, Any], last_start: int | None, zone: str
+) -> JobFacts:
     """`zone`: the time zone of crontabs. If it is empty they are left out, because it is unknown."""
     schedule = definition.get("schedule")
     schedule = schedule if isinstance(schedule, dict) else {}
     every, is_crontab = schedule.get("every"), schedule.get("__type__") == "crontab"
     if is_crontab:
         next_due_s = -(-next_due_s // 60) * 60  # RedBeat cuts the seconds of crontabs: up to the full minute
-    crontab = [schedule.get(field, "*") for field in CRONTAB_FIELDS]
+    crontab = [schedule.get(field, "*") for field in REDBEAT_CRONTAB_FIELDS]
     return JobFacts(
         name,
-        cron=crontab_to_cron(*crontab) if zone and is_crontab else "",
-        every=validate_interval(every * 1000) if isinstance(every, int | float) else None,
+        cron=celery_crontab_to_cron_expression(*crontab) if zone and is_crontab else "",
+        every=interval_in_range_or_none(every * 1000) if isinstance(every, int | float) else None,
         timezone=zone or "UTC",
         enabled=definition.get("enabled") is not False,
         next_due=parse_milliseconds(next_due_s * 1000),
@@ -115,17 +123,17 @@ class _RedbeatJobRun(NamedTuple):
     """The application's time zone; empty if it has no name."""
 
 
-NEVER_RAN = _RedbeatJobRun(0, "")
+NO_REDBEAT_JOB_RUN = _RedbeatJobRun(0, "")
 
 
-def _parse_last_run(value: Any) -> _RedbeatJobRun:
+def _parse_last_redbeat_run(value: Any) -> _RedbeatJobRun:
     if not isinstance(value, dict):
-        return NEVER_RAN
+        return NO_REDBEAT_JOB_RUN
     name = value.get("timezone", "UTC")
     try:
         zone: tzinfo = ZoneInfo(name) if isinstance(name, str) else timezone(timedelta(seconds=name))
-        year, month, day, hour, minute, second = (value[part] for part in DATETIME_FIELDS)
+        year, month, day, hour, minute, second = (value[part] for part in REDBEAT_DATETIME_FIELDS)
         started_at = to_epoch_ms(datetime(year, month, day, hour, minute, second, tzinfo=zone))
     except (KeyError, TypeError, ValueError, OverflowError, OSError, RecursionError):
-        return NEVER_RAN
+        return NO_REDBEAT_JOB_RUN
     return _RedbeatJobRun(max(started_at, 0), name if isinstance(name, str) else "" if name else "UTC")

@@ -7,17 +7,17 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import model_validator
 
-from watchdog.config_types import ALLOW_FROM_FILE, SingleLineText, TimezoneName, exactly_one_of
+from watchdog.config_types import ALLOW_FROM_FILE, SingleLineText, TimezoneName, require_exactly_one_of
 from watchdog.domain.observations import JobSourceSnapshot
 from watchdog.net.redact import redact_url
-from watchdog.queues.base import ConnectContext, JobSource, require_modules
+from watchdog.queues.base import JobSource, QueueConnectContext, require_installed_modules
 from watchdog.queues.celery import django_celery_beat, redbeat
-from watchdog.queues.clients.dialects import DatabaseUrl, database_from_url
-from watchdog.queues.clients.external_database import ExternalDatabase, run_transaction
-from watchdog.queues.clients.redis import RedisUrl, open_redis_reader, url_host
+from watchdog.queues.clients.dialects import ExternalDatabaseUrl, external_database_from_url
+from watchdog.queues.clients.external_database import ExternalDatabase, run_external_transaction
+from watchdog.queues.clients.redis import RedisUrl, open_redis_client_mapping_errors, url_host
 
 
-class CeleryJobSource(JobSource):
+class CeleryBeatJobSource(JobSource):
     """The schedules of Celery beat, in RedBeat or django-celery-beat: exactly one of `redbeat` and `database`. A run is
     a task that beat has sent; use a canary to monitor the workers. Watchdog does not know the times of solar schedules,
     and reports those of django-celery-beat as unreadable: set the expected schedule in `watch`. Without RedBeat or
@@ -39,7 +39,7 @@ class CeleryJobSource(JobSource):
     `celery`)."""
     prefix: SingleLineText = "redbeat:"
     """The prefix of RedBeat's Redis keys: its setting `redbeat_key_prefix`."""
-    database: Annotated[DatabaseUrl | None, ALLOW_FROM_FILE] = None
+    database: Annotated[ExternalDatabaseUrl | None, ALLOW_FROM_FILE] = None
     """The database of django-celery-beat: `postgresql://user:password@host/database` (requires the extra `postgres`),
     `mysql://...` (extra `mysql`) or `sqlite:///file.db`. The role needs SELECT on its tables only. Every three minutes,
     beat records which tasks it has sent, so every `grace` is extended by a little over three minutes."""
@@ -48,19 +48,19 @@ class CeleryJobSource(JobSource):
 
     @model_validator(mode="after")
     def _require_one_source(self) -> Self:
-        exactly_one_of(self, ("redbeat", "database"))
+        require_exactly_one_of(self, ("redbeat", "database"))
         if self.external_database is None:
-            require_modules(self.name, ["redis"], "celery")
+            require_installed_modules(self.name, ["redis"], "celery")
         else:
             database = self.external_database
-            require_modules(database.name, [database.driver_module], database.pip_extra)
+            require_installed_modules(database.name, [database.driver_module], database.pip_extra)
         return self
 
     @property
     def external_database(self) -> ExternalDatabase | None:
         if self.database is None:
             return None
-        return database_from_url(self.database, django_celery_beat.PERIODIC_TASK_TABLE)
+        return external_database_from_url(self.database, django_celery_beat.BEAT_PERIODIC_TASK_TABLE)
 
     @property
     def database_url(self) -> str:
@@ -78,17 +78,17 @@ class CeleryJobSource(JobSource):
         for module in ("sqlalchemy", self.external_database.driver_module) if self.external_database else ("redis",):
             import_module(module)
 
-    async def fetch_snapshot(self, context: ConnectContext) -> JobSourceSnapshot:
+    async def fetch_snapshot(self, context: QueueConnectContext) -> JobSourceSnapshot:
         database = self.external_database
         if database is not None:
-            snapshot, facts = await run_transaction(
+            snapshot, facts = await run_external_transaction(
                 database,
                 context,
-                lambda connection: django_celery_beat.read_snapshot(connection, database, self.timezone),
+                lambda connection: django_celery_beat.read_django_celery_beat_jobs(connection, database, self.timezone),
             )
             context.facts.update(facts)
             return snapshot
-        async with open_redis_reader(self.redbeat or "", context) as client:
-            snapshot = await redbeat.read_snapshot(client, self.prefix, context.facts)
+        async with open_redis_client_mapping_errors(self.redbeat or "", context) as client:
+            snapshot = await redbeat.read_redbeat_jobs(client, self.prefix, context.facts)
         redis = redact_url(self.redbeat or "")
         return snapshot._replace(location=f"{self.prefix}:schedule does not exist in {redis}")

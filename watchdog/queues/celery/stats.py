@@ -7,11 +7,11 @@ from typing import ClassVar
 from urllib.parse import urlsplit
 
 from watchdog.domain.observations import QueueStats
-from watchdog.queues.base import ConnectContext, QueueStatsSource
-from watchdog.queues.celery.broker import CeleryQueue, fetch_waiting_stats
+from watchdog.queues.base import QueueConnectContext, QueueStatsSource
+from watchdog.queues.celery.broker import CeleryQueueDriver, fetch_celery_waiting_stats
 
 
-class CeleryStatsSource(CeleryQueue, QueueStatsSource):
+class CeleryQueueStatsSource(CeleryQueueDriver, QueueStatsSource):
     """A Celery queue. Only `waiting`, `stalled` and, on RabbitMQ, `consumers` are available. On Redis, an empty queue
     looks the same as a missing one."""
 
@@ -26,10 +26,10 @@ class CeleryStatsSource(CeleryQueue, QueueStatsSource):
         is_rabbitmq = urlsplit(self.broker).scheme.startswith("amqp")
         return ("active", "delayed", "failed", "oldest", "failure_ratio", "head" if is_rabbitmq else "consumers")
 
-    async def fetch_queue_stats(self, context: ConnectContext, window_ms: int | None) -> QueueStats:
-        url = await self.resolve_broker_url(context)
+    async def fetch_queue_stats(self, context: QueueConnectContext, window_ms: int | None) -> QueueStats:
+        url = await self.build_filtered_broker_url(context)
         stats = await self.run_with_broker_connection(
-            url, context.timeout_s, lambda _, connection: fetch_waiting_stats(connection, self.queue)
+            url, context.timeout_s, lambda _, connection: fetch_celery_waiting_stats(connection, self.queue)
         )
         if stats is None:
             raise self.queue_missing_error

@@ -12,15 +12,15 @@ from urllib.parse import parse_qsl, quote, urlsplit
 
 from pydantic import AfterValidator
 
-from watchdog.config_types import ALLOW_FROM_FILE, INVALID_PERCENT_ENCODING, split_url
+from watchdog.config_types import ALLOW_FROM_FILE, INVALID_PERCENT_ENCODING_PATTERN, split_url
 from watchdog.domain.text import to_single_line
 from watchdog.net.errors import ProbeError
 from watchdog.queues.base import broker_unreachable_error
 from watchdog.queues.clients.external_database import (
-    CONNECT_TIMEOUT_S,
-    DATABASE_LABEL,
-    LOCK_TIMEOUT_S,
-    STATEMENT_TIMEOUT_S,
+    EXTERNAL_DATABASE_CONNECT_TIMEOUT_S,
+    EXTERNAL_DATABASE_LABEL,
+    EXTERNAL_LOCK_TIMEOUT_S,
+    EXTERNAL_STATEMENT_TIMEOUT_S,
     ConnectionAborter,
     ExternalDatabase,
 )
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from sqlalchemy.exc import DBAPIError
 
 
-class PostgresDatabase(ExternalDatabase):
+class ExternalPostgresDatabase(ExternalDatabase):
     """PostgreSQL: a read-only transaction with a statement timeout."""
 
     name = "PostgreSQL"
@@ -49,7 +49,11 @@ class PostgresDatabase(ExternalDatabase):
     def create_engine(self, address: str) -> Engine:
         import sqlalchemy as sa
 
-        connect = {"hostaddr": address, "connect_timeout": CONNECT_TIMEOUT_S, "prepare_threshold": None}
+        connect = {
+            "hostaddr": address,
+            "connect_timeout": EXTERNAL_DATABASE_CONNECT_TIMEOUT_S,
+            "prepare_threshold": None,
+        }
         engine = sa.create_engine(
             f"postgresql+psycopg:{self.url.partition(':')[2]}", poolclass=sa.pool.NullPool, hide_parameters=True,
             use_native_hstore=False, connect_args={"fallback_application_name": "watchdog", **connect},
@@ -58,8 +62,8 @@ class PostgresDatabase(ExternalDatabase):
         @sa.event.listens_for(engine, "begin")
         def set_limits(connection: Connection) -> None:
             settings = {
-                "statement_timeout": f"{STATEMENT_TIMEOUT_S * 1000:.0f}",
-                "lock_timeout": f"{LOCK_TIMEOUT_S * 1000:.0f}",
+                "statement_timeout": f"{EXTERNAL_STATEMENT_TIMEOUT_S * 1000:.0f}",
+                "lock_timeout": f"{EXTERNAL_LOCK_TIMEOUT_S * 1000:.0f}",
                 "timezone": "UTC",
             }
             # LOCAL, because a pooler may give the session to another client after the transaction.
@@ -74,7 +78,7 @@ class PostgresDatabase(ExternalDatabase):
     def translate_error(self, error: DBAPIError) -> ProbeError | None:
         from sqlalchemy.exc import OperationalError
 
-        sqlstate, message = getattr(error.orig, "sqlstate", None) or "", self.error_message(error)
+        sqlstate, message = getattr(error.orig, "sqlstate", None) or "", self.driver_error_message(error)
         if sqlstate in ("57014", "55P03"):
             return self.query_timeout_error(message)
         if sqlstate == "42501":
@@ -86,9 +90,9 @@ class PostgresDatabase(ExternalDatabase):
         is_unavailable = sqlstate[:2] in self.UNAVAILABLE_SQLSTATE_CLASSES or (
             not sqlstate and isinstance(error, OperationalError)
         )
-        return broker_unreachable_error(message, label=DATABASE_LABEL) if is_unavailable else None
+        return broker_unreachable_error(message, label=EXTERNAL_DATABASE_LABEL) if is_unavailable else None
 
-    def error_message(self, error: DBAPIError) -> str:
+    def driver_error_message(self, error: DBAPIError) -> str:
         return postgres_error_message(error.orig)  # type: ignore[arg-type] # SQLAlchemy types it as any exception
 
     def has_write_access(self, connection: Connection, table: TableClause) -> bool:
@@ -98,7 +102,7 @@ class PostgresDatabase(ExternalDatabase):
         return bool(connection.execute(sa.text(f"SELECT {has_write_access_sql(':name')}"), {"name": name}).scalar())
 
 
-class MySqlDatabase(ExternalDatabase):
+class ExternalMySqlDatabase(ExternalDatabase):
     """MySQL and MariaDB: a read-only transaction with a limit on execution time, which the two name differently."""
 
     name = "MySQL"
@@ -114,9 +118,9 @@ class MySqlDatabase(ExternalDatabase):
         import sqlalchemy as sa
 
         timeouts = {
-            "connect_timeout": CONNECT_TIMEOUT_S,
-            "read_timeout": 2 * STATEMENT_TIMEOUT_S,
-            "write_timeout": 2 * STATEMENT_TIMEOUT_S,
+            "connect_timeout": EXTERNAL_DATABASE_CONNECT_TIMEOUT_S,
+            "read_timeout": 2 * EXTERNAL_STATEMENT_TIMEOUT_S,
+            "write_timeout": 2 * EXTERNAL_STATEMENT_TIMEOUT_S,
         }
         engine = sa.create_engine(
             f"mysql+pymysql:{self.url.partition(':')[2]}", poolclass=sa.pool.NullPool, hide_parameters=True,
@@ -126,7 +130,7 @@ class MySqlDatabase(ExternalDatabase):
         @sa.event.listens_for(engine, "do_connect")
         def connect(dialect: Any, _record: Any, args: Any, options: Any) -> Any:
             driver = dialect.connect(*args, **options)  # keeps the host's name, which TLS verifies
-            driver.connect(socket.create_connection((address, self.connect_port), CONNECT_TIMEOUT_S))
+            driver.connect(socket.create_connection((address, self.connect_port), EXTERNAL_DATABASE_CONNECT_TIMEOUT_S))
             return driver
 
         return engine
@@ -134,9 +138,9 @@ class MySqlDatabase(ExternalDatabase):
     def restrict_connection(self, dbapi_connection: Any) -> ConnectionAborter:
         is_mariadb = "maria" in dbapi_connection.get_server_info().lower()
         timeout = (
-            f"max_statement_time = {STATEMENT_TIMEOUT_S:g}"
+            f"max_statement_time = {EXTERNAL_STATEMENT_TIMEOUT_S:g}"
             if is_mariadb
-            else f"max_execution_time = {STATEMENT_TIMEOUT_S * 1000:.0f}"
+            else f"max_execution_time = {EXTERNAL_STATEMENT_TIMEOUT_S * 1000:.0f}"
         )
         with dbapi_connection.cursor() as cursor:
             cursor.execute(f"SET SESSION {timeout}, time_zone = '+00:00', lock_wait_timeout = 1")
@@ -147,7 +151,7 @@ class MySqlDatabase(ExternalDatabase):
         return abort
 
     def translate_error(self, error: DBAPIError) -> ProbeError | None:
-        code, message = _mysql_error_code(error), self.error_message(error)
+        code, message = _mysql_error_code(error), self.driver_error_message(error)
         if code in self.TIMEOUT_ERROR_CODES:
             return self.query_timeout_error(message)
         if code in self.PERMISSION_ERROR_CODES:
@@ -156,11 +160,15 @@ class MySqlDatabase(ExternalDatabase):
             return self.missing_table_error(message)
         if code == 1054:
             return self.missing_column_error(message)
-        return broker_unreachable_error(message, label=DATABASE_LABEL) if code in self.UNAVAILABLE_ERROR_CODES else None
+        return (
+            broker_unreachable_error(message, label=EXTERNAL_DATABASE_LABEL)
+            if code in self.UNAVAILABLE_ERROR_CODES
+            else None
+        )
 
-    def error_message(self, error: DBAPIError) -> str:
+    def driver_error_message(self, error: DBAPIError) -> str:
         texts = [part for part in getattr(error.orig, "args", ()) if isinstance(part, str)]
-        return to_single_line(" ".join(texts)) or super().error_message(error)
+        return to_single_line(" ".join(texts)) or super().driver_error_message(error)
 
     def has_write_access(self, connection: Connection, table: TableClause) -> bool:
         import sqlalchemy as sa
@@ -177,7 +185,7 @@ class MySqlDatabase(ExternalDatabase):
         return connection.execute(sa.text(statement), parameters).first() is not None
 
 
-class SqliteDatabase(ExternalDatabase):
+class ExternalSqliteDatabase(ExternalDatabase):
     """A SQLite file, opened read-only; a statement is interrupted at its limit."""
 
     name = "SQLite"
@@ -199,36 +207,40 @@ class SqliteDatabase(ExternalDatabase):
 
         if not os.access(self.file_path, os.R_OK):
             problem = "is not readable" if self.file_path.exists() else "does not exist"
-            raise broker_unreachable_error(f"the file {self.file_path} {problem}", label=DATABASE_LABEL)
+            raise broker_unreachable_error(f"the file {self.file_path} {problem}", label=EXTERNAL_DATABASE_LABEL)
         file = f"file:{quote(str(self.file_path))}"
         url = sa.URL.create("sqlite", database=file, query={"mode": "rw" if self.read_write else "ro", "uri": "true"})
-        options = {"timeout": LOCK_TIMEOUT_S, "check_same_thread": False}
+        options = {"timeout": EXTERNAL_LOCK_TIMEOUT_S, "check_same_thread": False}
         return sa.create_engine(url, poolclass=sa.pool.NullPool, hide_parameters=True, connect_args=options)
 
     def restrict_connection(self, dbapi_connection: Any) -> ConnectionAborter:
-        deadline = monotonic() + STATEMENT_TIMEOUT_S
+        deadline = monotonic() + EXTERNAL_STATEMENT_TIMEOUT_S
         dbapi_connection.text_factory = lambda raw: raw.decode(errors="replace")  # SQLite does not check encodings
         dbapi_connection.set_progress_handler(lambda: monotonic() > deadline, 10_000)
         abort: ConnectionAborter = dbapi_connection.interrupt
         return abort
 
     def translate_error(self, error: DBAPIError) -> ProbeError | None:
-        name, message = getattr(error.orig, "sqlite_errorname", ""), self.error_message(error)
+        name, message = getattr(error.orig, "sqlite_errorname", ""), self.driver_error_message(error)
         if name.startswith(self.TIMEOUT_ERROR_NAMES):
             return self.query_timeout_error(message)
-        return broker_unreachable_error(message, label=DATABASE_LABEL) if name.startswith("SQLITE_CANTOPEN") else None
+        return (
+            broker_unreachable_error(message, label=EXTERNAL_DATABASE_LABEL)
+            if name.startswith("SQLITE_CANTOPEN")
+            else None
+        )
 
 
-DATABASE_CLASS_BY_SCHEME: Mapping[str, type[ExternalDatabase]] = {
-    "postgresql": PostgresDatabase,
-    "mysql": MySqlDatabase,
-    "sqlite": SqliteDatabase,
+EXTERNAL_DATABASE_CLASS_BY_SCHEME: Mapping[str, type[ExternalDatabase]] = {
+    "postgresql": ExternalPostgresDatabase,
+    "mysql": ExternalMySqlDatabase,
+    "sqlite": ExternalSqliteDatabase,
 }
 
 
-def database_from_url(url: str, table: str = "", *, read_write: bool = False) -> ExternalDatabase:
-    """`url`: a validated `DatabaseUrl`."""
-    return DATABASE_CLASS_BY_SCHEME[url.partition(":")[0]](url, table, read_write=read_write)
+def external_database_from_url(url: str, table: str = "", *, read_write: bool = False) -> ExternalDatabase:
+    """`url`: a validated `ExternalDatabaseUrl`."""
+    return EXTERNAL_DATABASE_CLASS_BY_SCHEME[url.partition(":")[0]](url, table, read_write=read_write)
 
 
 def _mysql_error_code(error: DBAPIError) -> int:
@@ -238,10 +250,10 @@ def _mysql_error_code(error: DBAPIError) -> int:
 
 # --- configuration
 
-MYSQL_PARAMETERS = ("charset", "ssl_ca", "ssl_cert", "ssl_key", "ssl_check_hostname")
+ALLOWED_MYSQL_URL_PARAMETERS = ("charset", "ssl_ca", "ssl_cert", "ssl_key", "ssl_check_hostname")
 
 
-def _validate_database_url(text: str) -> str:
+def _validate_external_database_url(text: str) -> str:
     scheme, _, rest = text.partition(":")
     if scheme == "sqlite":
         if not rest.startswith("///") or not rest[3:] or "?" in rest or ":memory:" in rest:
@@ -256,13 +268,15 @@ def _validate_database_url(text: str) -> str:
 
 def _validate_mysql_url(text: str) -> str:
     expected = "mysql://user:password@host/database; encode : / @ % in the password as %3A %2F %40 %25"
-    parts = split_url(text, ("mysql",), expected, forbidden=INVALID_PERCENT_ENCODING)
+    parts = split_url(text, ("mysql",), expected, forbidden=INVALID_PERCENT_ENCODING_PATTERN)
     if not parts.path.strip("/"):
         raise ValueError(f"expected {expected}")
     for name, _ in parse_qsl(parts.query, keep_blank_values=True):
-        if name not in MYSQL_PARAMETERS:
-            raise ValueError(f"unsupported parameter {name}; valid parameters: {', '.join(MYSQL_PARAMETERS)}")
+        if name not in ALLOWED_MYSQL_URL_PARAMETERS:
+            raise ValueError(
+                f"unsupported parameter {name}; valid parameters: {', '.join(ALLOWED_MYSQL_URL_PARAMETERS)}"
+            )
     return text
 
 
-DatabaseUrl = Annotated[str, AfterValidator(_validate_database_url), ALLOW_FROM_FILE]
+ExternalDatabaseUrl = Annotated[str, AfterValidator(_validate_external_database_url), ALLOW_FROM_FILE]

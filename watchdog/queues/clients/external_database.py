@@ -12,11 +12,11 @@ from urllib.parse import unquote, urlsplit
 from watchdog.domain.formatting import format_count
 from watchdog.domain.model import Json
 from watchdog.domain.text import to_single_line
-from watchdog.net.errors import ProbeError, error_from_exception
+from watchdog.net.errors import ProbeError, probe_error_from_exception
 from watchdog.net.redact import redact_url
 from watchdog.net.threads import run_in_daemon_thread
-from watchdog.queues.base import ConnectContext, broker_unreachable_error, resolve_reachable_address
-from watchdog.queues.clients.timestamps import parse_timestamp_ms
+from watchdog.queues.base import QueueConnectContext, broker_unreachable_error, connect_once_to_find_address
+from watchdog.queues.clients.timestamps import parse_database_timestamp_ms
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, TableClause
@@ -26,11 +26,11 @@ T = TypeVar("T")
 ConnectionAborter = Callable[[], None]
 """Ends a connection, called from another thread."""
 
-DATABASE_LABEL = "database"
-STATEMENT_TIMEOUT_S = 2.0
-LOCK_TIMEOUT_S = 0.5
-CONNECT_TIMEOUT_S = 3
-TOTAL_TIMEOUT_S = 8.0
+EXTERNAL_DATABASE_LABEL = "database"
+EXTERNAL_STATEMENT_TIMEOUT_S = 2.0
+EXTERNAL_LOCK_TIMEOUT_S = 0.5
+EXTERNAL_DATABASE_CONNECT_TIMEOUT_S = 3
+EXTERNAL_TRANSACTION_TIMEOUT_S = 8.0
 """For connecting and the whole transaction, enforced here: a server may ignore the limits above."""
 
 
@@ -50,7 +50,7 @@ class ExternalDatabase(ABC):
     """Selects the database's current time, with a zone or in UTC."""
 
     def __init__(self, url: str, table: str = "", *, read_write: bool = False) -> None:
-        """`url`: a validated `DatabaseUrl`. `table`: the table that is read, named in hints on missing privileges."""
+        """`url`: a validated `ExternalDatabaseUrl`. `table`: the table that is read, named in hints on privileges."""
         self.url, self.table, self.read_write = url, table, read_write
 
     @property
@@ -92,7 +92,7 @@ class ExternalDatabase(ABC):
         import sqlalchemy as sa
 
         value = connection.execute(sa.text(self.current_time_sql)).scalar()
-        return parse_timestamp_ms(value, "UTC", "the clock") or 0
+        return parse_database_timestamp_ms(value, "UTC", "the clock") or 0
 
     def has_write_access(self, connection: Connection, table: TableClause) -> bool:
         """Whether the role could write to the table if the connection were not read-only."""
@@ -118,14 +118,14 @@ class ExternalDatabase(ABC):
             with engine.connect() as connection, connection.begin():
                 yield connection
         except sa.exc.DBAPIError as e:
-            raise self.translate_error(e) or self.refused_error(self.error_message(e)) from None
+            raise self.translate_error(e) or self.refused_error(self.driver_error_message(e)) from None
         except OSError as e:
-            error = error_from_exception(e)
-            raise broker_unreachable_error(error.message if error else str(e), label=DATABASE_LABEL) from None
+            error = probe_error_from_exception(e)
+            raise broker_unreachable_error(error.message if error else str(e), label=EXTERNAL_DATABASE_LABEL) from None
         finally:
             engine.dispose()
 
-    def error_message(self, error: DBAPIError) -> str:
+    def driver_error_message(self, error: DBAPIError) -> str:
         return to_single_line(str(error.orig))
 
     def refused_error(self, detail: str) -> ProbeError:
@@ -150,17 +150,21 @@ class ExternalDatabase(ABC):
 
     def query_timeout_error(self, detail: str) -> ProbeError:
         return ProbeError(
-            "database.query_timeout", f"{self.name} exceeded the limit of {STATEMENT_TIMEOUT_S:g} s: {detail}"
+            "database.query_timeout", f"{self.name} exceeded the limit of {EXTERNAL_STATEMENT_TIMEOUT_S:g} s: {detail}"
         )
 
 
-async def run_transaction(database: ExternalDatabase, context: ConnectContext, work: Callable[[Connection], T]) -> T:
+async def run_external_transaction(
+    database: ExternalDatabase, context: QueueConnectContext, work: Callable[[Connection], T]
+) -> T:
     """Returns the result of `work`, which runs in a thread because drivers block. Raises ProbeError."""
     import asyncio
 
     address = ""
     if database.host:
-        address = await resolve_reachable_address(context, database.host, database.connect_port, DATABASE_LABEL)
+        address = await connect_once_to_find_address(
+            context, database.host, database.connect_port, EXTERNAL_DATABASE_LABEL
+        )
     aborters: list[ConnectionAborter] = []
 
     def run() -> T:
@@ -169,23 +173,23 @@ async def run_transaction(database: ExternalDatabase, context: ConnectContext, w
 
     context.phase_timer.start_phase("query")
     try:
-        async with asyncio.timeout(TOTAL_TIMEOUT_S):
+        async with asyncio.timeout(EXTERNAL_TRANSACTION_TIMEOUT_S):
             result = await run_in_daemon_thread(run, f"query {database.display_name}")
     except (TimeoutError, asyncio.CancelledError) as e:
         for abort in aborters:
             with suppress(Exception):  # the connection may have ended by itself
                 abort()
         if isinstance(e, TimeoutError):
-            message = f"{database.name} did not respond within {TOTAL_TIMEOUT_S:g} s"
-            raise broker_unreachable_error(message, label=DATABASE_LABEL) from None
+            message = f"{database.name} did not respond within {EXTERNAL_TRANSACTION_TIMEOUT_S:g} s"
+            raise broker_unreachable_error(message, label=EXTERNAL_DATABASE_LABEL) from None
         raise
     context.phase_timer.end_phase("query")
     return result
 
 
-async def execute_update(
+async def execute_external_update(
     database: ExternalDatabase,
-    context: ConnectContext,
+    context: QueueConnectContext,
     statement: str,
     parameters: Mapping[str, str],
     max_rows: int,
@@ -212,4 +216,4 @@ async def execute_update(
             connection.rollback()
         return changed
 
-    return await run_transaction(database, context, update)
+    return await run_external_transaction(database, context, update)

@@ -11,14 +11,14 @@ from pydantic import AfterValidator, model_validator
 
 from watchdog.domain.model import Json
 from watchdog.domain.observations import JobSourceSnapshot
-from watchdog.queues.base import ConnectContext, JobSource, require_modules
-from watchdog.queues.clients.dialects import DatabaseUrl, database_from_url
-from watchdog.queues.clients.external_database import ExternalDatabase, run_transaction
+from watchdog.queues.base import JobSource, QueueConnectContext, require_installed_modules
+from watchdog.queues.clients.dialects import ExternalDatabaseUrl, external_database_from_url
+from watchdog.queues.clients.external_database import ExternalDatabase, run_external_transaction
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-MAX_JOBS = 2_000
+MAX_JOBS_PER_TABLE = 2_000
 
 
 def _validate_table_name(text: str) -> str:
@@ -27,21 +27,21 @@ def _validate_table_name(text: str) -> str:
     return text
 
 
-TableName = Annotated[str, AfterValidator(_validate_table_name)]
+SqlTableName = Annotated[str, AfterValidator(_validate_table_name)]
 
 
 class TableJobSource(JobSource):
     """Jobs in a table. The role needs SELECT on the table only."""
 
-    url: DatabaseUrl
+    url: ExternalDatabaseUrl
     """`postgresql://user:password@host/database` (requires the extra `postgres`), `mysql://...` (extra `mysql`) or
     `sqlite:///file.db`."""
-    table: TableName
+    table: SqlTableName
     """The name of the table, as `table` or `schema.table`."""
 
     @model_validator(mode="after")
     def _require_driver(self) -> Self:
-        require_modules(self.database.name, [self.database.driver_module], self.database.pip_extra)
+        require_installed_modules(self.database.name, [self.database.driver_module], self.database.pip_extra)
         return self
 
     @property
@@ -50,7 +50,7 @@ class TableJobSource(JobSource):
 
     @property
     def database(self) -> ExternalDatabase:
-        return database_from_url(self.url, self.table)
+        return external_database_from_url(self.url, self.table)
 
     @property
     def target(self) -> str:
@@ -64,8 +64,8 @@ class TableJobSource(JobSource):
         import_module("sqlalchemy")
         import_module(self.database.driver_module)
 
-    async def fetch_snapshot(self, context: ConnectContext) -> JobSourceSnapshot:
-        snapshot, facts = await run_transaction(self.database, context, self.read_snapshot)
+    async def fetch_snapshot(self, context: QueueConnectContext) -> JobSourceSnapshot:
+        snapshot, facts = await run_external_transaction(self.database, context, self.read_snapshot)
         context.facts.update(facts)
         return snapshot
 

@@ -12,30 +12,35 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator
 
-from watchdog.config_types import ALLOW_FROM_FILE, INVALID_PERCENT_ENCODING, split_url
+from watchdog.config_types import ALLOW_FROM_FILE, INVALID_PERCENT_ENCODING_PATTERN, split_url
 from watchdog.domain.text import to_single_line
 from watchdog.net.errors import ProbeError
-from watchdog.queues.base import ConnectContext, QueueDriver, broker_unreachable_error, resolve_reachable_address
+from watchdog.queues.base import (
+    QueueConnectContext,
+    QueueDriver,
+    broker_unreachable_error,
+    connect_once_to_find_address,
+)
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection, Error
 
 DEFAULT_POSTGRES_PORT = 5432
-COUNT_TIMEOUT_S = 0.8
+UNFINISHED_JOBS_COUNT_TIMEOUT_S = 0.8
 """For counting unfinished jobs. Shorter than the timeout of a call, so that the connection survives."""
-FULL_COUNT_TIMEOUT_S = 2.0
+STORED_JOBS_COUNT_TIMEOUT_S = 2.0
 """For counting all jobs that are kept."""
 
 
 # --- configuration
 
 
-POSTGRES_SCHEMES = ("postgres", "postgresql", "postgresql+psycopg")
+POSTGRES_URL_SCHEMES = ("postgres", "postgresql", "postgresql+psycopg")
 
 
 def validate_postgres_url(text: str) -> str:
     expected = "postgresql://user:password@host/database; encode : / @ % in the password as %3A %2F %40 %25"
-    parts = split_url(text, POSTGRES_SCHEMES, expected, forbidden=INVALID_PERCENT_ENCODING)
+    parts = split_url(text, POSTGRES_URL_SCHEMES, expected, forbidden=INVALID_PERCENT_ENCODING_PATTERN)
     for name, _ in parse_qsl(parts.query, keep_blank_values=True):
         if name in ("host", "hostaddr", "port", "password", "service"):
             raise ValueError(
@@ -74,12 +79,12 @@ class PostgresQueueDriver(QueueDriver):
 
 @asynccontextmanager
 async def open_postgres_session(
-    driver: PostgresQueueDriver, context: ConnectContext, privileges_hint: str, *, read_write: bool = False
+    driver: PostgresQueueDriver, context: QueueConnectContext, privileges_hint: str, *, read_write: bool = False
 ) -> AsyncIterator[PostgresSession]:
     """Connects to the address that passed the address filter. `privileges_hint`: appended to a permission error."""
     import psycopg
 
-    address = await resolve_reachable_address(context, driver.host, driver.port)
+    address = await connect_once_to_find_address(context, driver.host, driver.port)
     context.phase_timer.start_phase("connect")
     try:
         connection = await psycopg.AsyncConnection.connect(
@@ -173,13 +178,13 @@ def has_write_access_sql(*tables: str) -> str:
     return f"({can_write}) AND NOT pg_is_in_recovery()"
 
 
-async def fetch_counts(
-    session: PostgresSession, context: ConnectContext, statement: str, parameters: Mapping[str, Any]
+async def fetch_counts_or_none(
+    session: PostgresSession, context: QueueConnectContext, statement: str, parameters: Mapping[str, Any]
 ) -> tuple[int, ...] | None:
     """The only row of a statement that counts. None, with evidence, if counting takes too long: the cheaper metrics
     are still reported."""
     try:
-        (row,) = await session.fetch_all(statement, parameters, FULL_COUNT_TIMEOUT_S)
+        (row,) = await session.fetch_all(statement, parameters, STORED_JOBS_COUNT_TIMEOUT_S)
     except ProbeError as error:
         if error.reason != "database.query_timeout":
             raise

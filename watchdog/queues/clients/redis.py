@@ -13,14 +13,19 @@ from pydantic import AfterValidator
 from watchdog.config_types import ALLOW_FROM_FILE, split_url
 from watchdog.domain.text import to_single_line
 from watchdog.domain.timestamps import MAX_EPOCH_MS
-from watchdog.net.errors import ProbeError, error_from_exception
-from watchdog.queues.base import ConnectContext, QueueDriver, broker_unreachable_error, resolve_reachable_address
+from watchdog.net.errors import ProbeError, probe_error_from_exception
+from watchdog.queues.base import (
+    QueueConnectContext,
+    QueueDriver,
+    broker_unreachable_error,
+    connect_once_to_find_address,
+)
 
 DEFAULT_REDIS_PORT = 6379
-MAX_BYTES_PER_CONNECTION = 64 * 1024 * 1024
-CHUNK_OVERHEAD_BYTES = 128
+MAX_REDIS_BYTES_PER_CONNECTION = 64 * 1024 * 1024
+REDIS_CHUNK_OVERHEAD_BYTES = 128
 """Counted for each part of a response besides its own size: roughly the memory that holds it."""
-YIELD_EVERY_CHUNKS = 1_000
+REDIS_CHUNKS_BETWEEN_YIELDS = 1_000
 """After this many parts other tasks run: parts that have already arrived are read without waiting."""
 
 
@@ -53,12 +58,12 @@ def url_host(url: str) -> str:
 
 
 @asynccontextmanager
-async def open_redis_client(url: str, context: ConnectContext) -> AsyncIterator[Any]:
+async def open_redis_client(url: str, context: QueueConnectContext) -> AsyncIterator[Any]:
     """A client with one connection, to the address that passed the address filter, without retries. Raises
     ProbeError."""
     import redis.asyncio as redis
 
-    address = await resolve_reachable_address(context, url_host(url), urlsplit(url).port or DEFAULT_REDIS_PORT)
+    address = await connect_once_to_find_address(context, url_host(url), urlsplit(url).port or DEFAULT_REDIS_PORT)
     client = redis.Redis.from_url(
         url,
         decode_responses=True,
@@ -69,9 +74,11 @@ async def open_redis_client(url: str, context: ConnectContext) -> AsyncIterator[
         single_connection_client=True,
         redis_connect_func=_install_bounded_reader,
     )
-    client.connection_pool.connection_class = _pin_connection_address(client.connection_pool.connection_class, address)
+    client.connection_pool.connection_class = _connection_class_with_pinned_address(
+        client.connection_pool.connection_class, address
+    )
     try:
-        with map_redis_errors():
+        with redis_errors_as_probe_errors():
             await client.ping()
         yield client
     finally:
@@ -79,14 +86,14 @@ async def open_redis_client(url: str, context: ConnectContext) -> AsyncIterator[
 
 
 @asynccontextmanager
-async def open_redis_reader(url: str, context: ConnectContext) -> AsyncIterator[Any]:
+async def open_redis_client_mapping_errors(url: str, context: QueueConnectContext) -> AsyncIterator[Any]:
     """As `open_redis_client`; errors of the commands inside the block are raised as ProbeError as well."""
     async with open_redis_client(url, context) as client:
-        with map_redis_errors():
+        with redis_errors_as_probe_errors():
             yield client
 
 
-def _pin_connection_address(connection_class: Any, address: str) -> Any:
+def _connection_class_with_pinned_address(connection_class: Any, address: str) -> Any:
     """A connection class that uses the given address instead of resolving the host's name."""
 
     class PinnedConnection(connection_class):  # type: ignore[misc] # the base is known at run time only
@@ -98,14 +105,14 @@ def _pin_connection_address(connection_class: Any, address: str) -> Any:
     return PinnedConnection
 
 
-class BoundedReader:
+class BoundedRedisReader:
     """An asyncio.StreamReader that raises ProbeError once a connection has read more than any queue should hold.
 
     It also gives other tasks their turn while a large response is parsed.
     """
 
     def __init__(self, stream: Any) -> None:
-        self._stream, self._bytes_left, self._chunk_count = stream, MAX_BYTES_PER_CONNECTION, 0
+        self._stream, self._bytes_left, self._chunk_count = stream, MAX_REDIS_BYTES_PER_CONNECTION, 0
 
     async def readline(self) -> bytes:
         return await self._read_counted(self._stream.readline())
@@ -115,18 +122,18 @@ class BoundedReader:
 
     async def readexactly(self, n: int) -> bytes:
         if n > self._bytes_left:
-            raise _response_too_large_error()
+            raise _redis_response_too_large_error()
         return await self._read_counted(self._stream.readexactly(n))
 
     async def _read_counted(self, pending_read: Awaitable[bytes]) -> bytes:
         import asyncio
 
         chunk = await pending_read
-        self._bytes_left -= len(chunk) + CHUNK_OVERHEAD_BYTES
+        self._bytes_left -= len(chunk) + REDIS_CHUNK_OVERHEAD_BYTES
         if self._bytes_left < 0:
-            raise _response_too_large_error()
+            raise _redis_response_too_large_error()
         self._chunk_count += 1
-        if self._chunk_count % YIELD_EVERY_CHUNKS == 0:
+        if self._chunk_count % REDIS_CHUNKS_BETWEEN_YIELDS == 0:
             await asyncio.sleep(0)
         return chunk
 
@@ -134,13 +141,13 @@ class BoundedReader:
         return getattr(self._stream, name)
 
 
-def _response_too_large_error() -> ProbeError:
-    limit = f"{MAX_BYTES_PER_CONNECTION // 1024**2} MB"
+def _redis_response_too_large_error() -> ProbeError:
+    limit = f"{MAX_REDIS_BYTES_PER_CONNECTION // 1024**2} MB"
     return ProbeError("broker.refused", f"Redis sent more than {limit}, the limit for one connection")
 
 
 async def _install_bounded_reader(connection: Any) -> None:
-    connection._reader = BoundedReader(connection._reader)
+    connection._reader = BoundedRedisReader(connection._reader)
     await connection.on_connect()
 
 
@@ -148,7 +155,7 @@ async def _install_bounded_reader(connection: Any) -> None:
 
 
 @contextmanager
-def map_redis_errors() -> Iterator[None]:
+def redis_errors_as_probe_errors() -> Iterator[None]:
     """Turns the client's exceptions into ProbeError, and raises a cancellation that the client lost.
 
     Before Python 3.12, redis swallows a cancellation that arrives just as its own wait for a write ends.
@@ -164,7 +171,7 @@ def map_redis_errors() -> Iterator[None]:
     except redis.exceptions.NoPermissionError as e:
         raise ProbeError("broker.refused", f"Redis denies access: {redis_error_message(e)}") from None
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as e:
-        error = error_from_exception(e)
+        error = probe_error_from_exception(e)
         raise broker_unreachable_error(error.message if error else redis_error_message(e)) from None
     except redis.exceptions.RedisError as e:
         raise ProbeError("broker.refused", f"Redis returned an error: {redis_error_message(e)}") from None

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
 
 
-class TimestampFormat(NamedTuple):
+class ColumnTimestampFormat(NamedTuple):
     """How a column stores times."""
 
     representation: str
@@ -25,7 +25,7 @@ class TimestampFormat(NamedTuple):
     timezone_aware: bool = False
 
     @classmethod
-    def from_column_type(cls, column_type: Any, column: str, dialect: str, default_zone: str) -> TimestampFormat:
+    def from_column_type(cls, column_type: Any, column: str, dialect: str, default_zone: str) -> ColumnTimestampFormat:
         """Raises ProbeError for a type that stores no times."""
         import sqlalchemy as sa
 
@@ -44,7 +44,7 @@ class TimestampFormat(NamedTuple):
             return cls("text", default_zone)
         raise ProbeError("database.column_invalid", f"column {column} has type {column_type}, not a time")
 
-    def not_older_than(self, column: ColumnElement[Any], since: int) -> ColumnElement[bool]:
+    def not_older_than_condition(self, column: ColumnElement[Any], since: int) -> ColumnElement[bool]:
         """A condition: the column's time is at or after `since`, in ms since the epoch."""
         import sqlalchemy as sa
 
@@ -64,7 +64,7 @@ class TimestampFormat(NamedTuple):
         return {"number": late_number, "text": late_text}.get(self.representation, sa.or_(late_number, late_text))
 
 
-def parse_timestamp_ms(value: Any, default_zone: str, column: str) -> int | None:
+def parse_database_timestamp_ms(value: Any, default_zone: str, column: str) -> int | None:
     """A time as a database driver returns it, in ms since the epoch. None for NULL, empty text, MySQL's zero date, and
     numbers up to 0. Raises ProbeError for a value that is not a time."""
     if isinstance(value, str):

@@ -9,20 +9,26 @@ from contextlib import asynccontextmanager
 from typing import ClassVar
 from uuid import NAMESPACE_URL, uuid5
 
-from watchdog.domain.observations import JobStage, JobStatus, QueueStats
+from watchdog.domain.observations import JobStage, QueueStats, SentinelPollResult
 from watchdog.net.errors import ProbeError
-from watchdog.queues.base import CanaryConnection, CanaryDriver, ConnectContext, SentinelJob, stored_job_status
+from watchdog.queues.base import (
+    CanaryConnection,
+    CanaryDriver,
+    QueueConnectContext,
+    SentinelJob,
+    build_sentinel_poll_result,
+)
 from watchdog.queues.clients.postgres import PostgresSession, open_postgres_session
 from watchdog.queues.pgboss.schema import (
-    CANARY_PRIVILEGES_HINT,
-    PgbossQueue,
-    TableColumns,
+    PGBOSS_CANARY_PRIVILEGES_HINT,
+    PgbossQueueDriver,
+    PgbossTableColumns,
     epoch_ms_sql,
-    error_message_from_output,
-    load_table_columns,
-    worker_lost_sql,
+    load_pgboss_table_columns,
+    pgboss_error_message,
+    pgboss_worker_lost_sql,
 )
-from watchdog.queues.pgboss.stats import fetch_unfinished_stats
+from watchdog.queues.pgboss.stats import fetch_pgboss_unfinished_stats
 
 STAGE_BY_STATE = {
     "active": JobStage.RUNNING,
@@ -31,12 +37,12 @@ STAGE_BY_STATE = {
     "cancelled": JobStage.FAILED,
 }
 """The other states are those of waiting jobs."""
-MISSING_PRIVILEGES_SQL = """
+PGBOSS_MISSING_PRIVILEGES_SQL = """
     SELECT array(SELECT p FROM unnest(ARRAY['SELECT', 'INSERT', 'DELETE']) p WHERE NOT has_table_privilege(%(job)s, p))
 """
 
 
-class PgbossCanary(PgbossQueue, CanaryDriver):
+class PgbossCanary(PgbossQueueDriver, CanaryDriver):
     """A canary job in a pg-boss queue. The worker of the queue should recognize its payload and return at once."""
 
     example: ClassVar[str] = """
@@ -49,12 +55,14 @@ class PgbossCanary(PgbossQueue, CanaryDriver):
     """
 
     @asynccontextmanager
-    async def connect(self, context: ConnectContext) -> AsyncIterator[CanaryConnection]:
-        async with open_postgres_session(self, context, CANARY_PRIVILEGES_HINT, read_write=True) as session:
-            columns = await load_table_columns(self, session, context)
-            ((missing,),) = await session.fetch_all(MISSING_PRIVILEGES_SQL, {"job": f'"{self.schema_name}".job'})
+    async def connect(self, context: QueueConnectContext) -> AsyncIterator[CanaryConnection]:
+        async with open_postgres_session(self, context, PGBOSS_CANARY_PRIVILEGES_HINT, read_write=True) as session:
+            columns = await load_pgboss_table_columns(self, session, context)
+            ((missing,),) = await session.fetch_all(PGBOSS_MISSING_PRIVILEGES_SQL, {"job": f'"{self.schema_name}".job'})
             if missing:
-                message = f"PostgreSQL denies access: no {', no '.join(missing)} on job; {CANARY_PRIVILEGES_HINT}"
+                message = (
+                    f"PostgreSQL denies access: no {', no '.join(missing)} on job; {PGBOSS_CANARY_PRIVILEGES_HINT}"
+                )
                 raise ProbeError("broker.refused", message)
             yield _PgbossCanaryConnection(self, session, columns)
 
@@ -63,18 +71,18 @@ class PgbossCanary(PgbossQueue, CanaryDriver):
 
 
 class _PgbossCanaryConnection:
-    def __init__(self, config: PgbossCanary, session: PostgresSession, columns: TableColumns) -> None:
+    def __init__(self, config: PgbossCanary, session: PostgresSession, columns: PgbossTableColumns) -> None:
         self.config, self.session, self.columns = config, session, columns
         self.parameters = {"queue": config.queue}
 
     async def send(self, sentinel: SentinelJob) -> str:
         job_id = self.config.derive_job_id(sentinel.id)
         job = {"id": job_id, "data": json.dumps(sentinel.payload), "ttl_s": sentinel.ttl_ms // 1000}
-        if not await self.session.fetch_all(self._insert_sql(), self.parameters | job):
+        if not await self.session.fetch_all(self._insert_sentinel_sql(), self.parameters | job):
             raise self.config.queue_missing_error
         return job_id
 
-    def _insert_sql(self) -> str:
+    def _insert_sentinel_sql(self) -> str:
         """Adds the job unless it exists, and notifies workers that listen instead of polling. Returns no row if the
         queue does not exist."""
         schema, queue = self.config.schema_name, self.columns["queue"]
@@ -105,28 +113,29 @@ class _PgbossCanaryConnection:
             SELECT {f"CASE WHEN notify THEN {notify} END" if "notify" in queue else "NULL"} FROM q
         """
 
-    async def poll(self, job_id: str) -> JobStatus:
+    async def poll(self, job_id: str) -> SentinelPollResult:
         rows = await self.session.fetch_all(
             f"""
             SELECT state::text, {epoch_ms_sql("started_on")}, {epoch_ms_sql("completed_on")}, output,
-              {worker_lost_sql(self.columns["job"])}
+              {pgboss_worker_lost_sql(self.columns["job"])}
             FROM "{self.config.schema_name}".job WHERE name = %(queue)s AND id = %(id)s
             """,
             self.parameters | {"id": job_id},
         )
         if not rows:
-            return JobStatus(JobStage.LOST)
+            return SentinelPollResult(JobStage.LOST)
         state, picked_up_at, finished_at, output, worker_lost = rows[0]
         stage = STAGE_BY_STATE.get(state, JobStage.QUEUED)
-        error = error_message_from_output(output) if state == "failed" else "it was cancelled"
-        return stored_job_status(stage, picked_up_at, finished_at, error, worker_lost=worker_lost)
+        error = pgboss_error_message(output) if state == "failed" else "it was cancelled"
+        return build_sentinel_poll_result(stage, picked_up_at, finished_at, error, worker_lost=worker_lost)
 
     async def cancel(self, job_id: str) -> bool:
         ((remaining,),) = await self.session.fetch_all(
             f"""
             WITH deleted AS (
                 DELETE FROM "{self.config.schema_name}".job
-                WHERE name = %(queue)s AND id = %(id)s AND (state <> 'active' OR {worker_lost_sql(self.columns["job"])})
+                WHERE name = %(queue)s AND id = %(id)s
+                  AND (state <> 'active' OR {pgboss_worker_lost_sql(self.columns["job"])})
                 RETURNING id
             )
             SELECT count(*) - (SELECT count(*) FROM deleted)
@@ -137,4 +146,4 @@ class _PgbossCanaryConnection:
         return not remaining
 
     async def fetch_queue_stats(self) -> QueueStats:
-        return await fetch_unfinished_stats(self.config, self.session, self.columns)
+        return await fetch_pgboss_unfinished_stats(self.config, self.session, self.columns)

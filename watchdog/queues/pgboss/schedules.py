@@ -9,26 +9,26 @@ from typing import Any, ClassVar, NamedTuple
 from watchdog.domain.observations import JobFacts, JobSourceSnapshot, SchedulerLiveness
 from watchdog.net.errors import ProbeError
 from watchdog.net.redact import redact_url
-from watchdog.queues.base import ConnectContext, JobSource, select_run_in_progress
+from watchdog.queues.base import JobSource, QueueConnectContext, select_run_in_progress
 from watchdog.queues.clients.postgres import PostgresSession, has_write_access_sql, open_postgres_session
 from watchdog.queues.pgboss.schema import (
-    PgbossDatabase,
-    TableColumns,
+    PgbossDriver,
+    PgbossTableColumns,
     epoch_ms_sql,
-    error_message_from_output,
-    load_table_columns,
-    worker_lost_sql,
+    load_pgboss_table_columns,
+    pgboss_error_message,
+    pgboss_worker_lost_sql,
 )
 
-MAX_SCHEDULES = 2_000
-MAX_JOBS_PER_QUEUE = 100
+MAX_PGBOSS_SCHEDULES = 2_000
+MAX_PGBOSS_JOBS_PER_QUEUE = 100
 """The newest jobs of a queue that are searched for runs of its schedules."""
-SCHEDULER_TIMEOUT_MS = 120_000
+PGBOSS_SCHEDULER_TIMEOUT_MS = 120_000
 """pg-boss records every 30 s, by default, that it looks for schedules that are due."""
-SCHEDULE_PRIVILEGES_HINT = "the role needs USAGE on the schema, SELECT on version, queue, schedule and job"
+PGBOSS_SCHEDULE_PRIVILEGES_HINT = "the role needs USAGE on the schema, SELECT on version, queue, schedule and job"
 
 
-class PgbossJobSource(PgbossDatabase, JobSource):
+class PgbossScheduleJobSource(PgbossDriver, JobSource):
     """The schedules of pg-boss. The role also needs SELECT on the table `schedule`."""
 
     example: ClassVar[str] = """
@@ -41,13 +41,13 @@ class PgbossJobSource(PgbossDatabase, JobSource):
     def target(self) -> str:
         return f"{redact_url(self.url)}, schema {self.schema_name}"
 
-    async def fetch_snapshot(self, context: ConnectContext) -> JobSourceSnapshot:
-        async with open_postgres_session(self, context, SCHEDULE_PRIVILEGES_HINT) as session:
-            columns = await load_table_columns(self, session, context)
+    async def fetch_snapshot(self, context: QueueConnectContext) -> JobSourceSnapshot:
+        async with open_postgres_session(self, context, PGBOSS_SCHEDULE_PRIVILEGES_HINT) as session:
+            columns = await load_pgboss_table_columns(self, session, context)
             if "schedule" not in columns:
                 message = f"pg-boss in schema {self.schema_name!r} has no schedules: table schedule is missing"
                 raise ProbeError("queue.missing", message)
-            return await _read_snapshot(self.schema_name, session, columns, context)
+            return await _read_jobs_snapshot(self.schema_name, session, columns, context)
 
 
 class _PgbossJobRun(NamedTuple):
@@ -78,8 +78,8 @@ class _PgbossSchedule(NamedTuple):
         return f"{self.queue}/{self.key}" if self.key else self.queue
 
 
-async def _read_snapshot(
-    schema: str, session: PostgresSession, columns: TableColumns, context: ConnectContext
+async def _read_jobs_snapshot(
+    schema: str, session: PostgresSession, columns: PgbossTableColumns, context: QueueConnectContext
 ) -> JobSourceSnapshot:
     """Every schedule with the jobs that it created.
 
@@ -100,11 +100,11 @@ async def _read_snapshot(
         f"""
         SELECT name, coalesce({key}, ''), cron, coalesce(timezone, 'UTC'), {epoch_ms_sql("updated_on")},
             {last_job_id}::text
-        FROM "{schema}".schedule ORDER BY 1, 2 LIMIT {MAX_SCHEDULES}
+        FROM "{schema}".schedule ORDER BY 1, 2 LIMIT {MAX_PGBOSS_SCHEDULES}
         """
     )
     schedules = list(map(_PgbossSchedule._make, rows))
-    runs = await _read_runs(schema, session, columns, schedules, last_job_id)
+    runs = await _read_runs_by_queue(schema, session, columns, schedules, last_job_id)
     names_last_job = last_job_id != "NULL"
     schedule_counts = Counter(schedule.queue for schedule in schedules)
     if shared := [queue for queue, count in schedule_counts.items() if count > 1 and not names_last_job]:
@@ -116,27 +116,31 @@ async def _read_snapshot(
         last_run = queue_runs.get(schedule.last_job_id) if schedule.last_job_id is not None else None
         owns_queue = schedule_counts[schedule.queue] == 1 or not names_last_job
         own_runs = list(queue_runs.values()) if owns_queue else [last_run] if last_run else []
-        jobs.append(_job_facts(schedule, own_runs, last_run, late_until=now if owns_queue else 0))
+        jobs.append(_build_job_facts(schedule, own_runs, last_run, late_until=now if owns_queue else 0))
     is_known = heartbeat_at is not None
-    scheduler = SchedulerLiveness("pg-boss scheduler", SCHEDULER_TIMEOUT_MS, heartbeat_at) if is_known else None
+    scheduler = SchedulerLiveness("pg-boss scheduler", PGBOSS_SCHEDULER_TIMEOUT_MS, heartbeat_at) if is_known else None
     return JobSourceSnapshot(now, tuple(jobs), scheduler, location=f"table {schema}.schedule is empty")
 
 
-async def _read_runs(
-    schema: str, session: PostgresSession, columns: TableColumns, schedules: list[_PgbossSchedule], last_job_id: str
+async def _read_runs_by_queue(
+    schema: str,
+    session: PostgresSession,
+    columns: PgbossTableColumns,
+    schedules: list[_PgbossSchedule],
+    last_job_id: str,
 ) -> dict[str, dict[str, _PgbossJobRun]]:
     """Queue -> id -> job: the newest jobs, and those that schedules name as their last."""
     times = ", ".join(map(epoch_ms_sql, ("start_after", "started_on", "completed_on")))
     select_jobs = f"""
         SELECT name, id::text, state::text, {times}, CASE WHEN state = 'failed' THEN output END,
-            state = 'active' AND {worker_lost_sql(columns["job"])}
+            state = 'active' AND {pgboss_worker_lost_sql(columns["job"])}
         FROM "{schema}".job
     """
     last_jobs = f'SELECT name, {last_job_id}::uuid FROM "{schema}".schedule'
     rows = await session.fetch_all(
         f"""
         SELECT r.* FROM unnest(%(queues)s::text[]) AS q (queue),
-            LATERAL ({select_jobs} WHERE name = q.queue ORDER BY created_on DESC LIMIT {MAX_JOBS_PER_QUEUE}) r
+            LATERAL ({select_jobs} WHERE name = q.queue ORDER BY created_on DESC LIMIT {MAX_PGBOSS_JOBS_PER_QUEUE}) r
         UNION ALL SELECT * FROM ({select_jobs} WHERE (name, id) IN ({last_jobs})) r
         """,
         {"queues": sorted({schedule.queue for schedule in schedules})},
@@ -147,7 +151,7 @@ async def _read_runs(
     return runs
 
 
-def _job_facts(
+def _build_job_facts(
     schedule: _PgbossSchedule, runs: list[_PgbossJobRun], last_run: _PgbossJobRun | None, *, late_until: int
 ) -> JobFacts:
     """A waiting job makes the schedule late if it was due by `late_until`: a later one may be another schedule's."""
@@ -175,7 +179,7 @@ def _job_facts(
         running_since=running.started_at if running else None,
         duration=(newest.finished_at or 0) - newest.started_at if newest and newest.started_at is not None else None,
         failures=len(list(takewhile(lambda run: run.state == "failed", finished))),
-        error=error_message_from_output(newest.output) if newest else "",
+        error=pgboss_error_message(newest.output) if newest else "",
         stalled=running is not None and running.worker_lost,
         sent=bool(waiting),
     )

@@ -13,30 +13,30 @@ from pydantic import AfterValidator, Field
 from watchdog.config_types import SingleLineText
 from watchdog.domain.text import truncate_with_note
 from watchdog.net.errors import ProbeError
-from watchdog.net.redact import describe_queue
-from watchdog.queues.base import ConnectContext
+from watchdog.net.redact import describe_queue_target
+from watchdog.queues.base import QueueConnectContext
 from watchdog.queues.clients.postgres import PostgresQueueDriver, PostgresSession, PostgresUrl
 
-SUPPORTED_SCHEMA_VERSIONS = (24, 26, 46)
+SUPPORTED_PGBOSS_SCHEMA_VERSIONS = (24, 26, 46)
 """The schema versions of pg-boss 10, 11 and 12, which Watchdog is tested with."""
-CANARY_PRIVILEGES_HINT = (
+PGBOSS_CANARY_PRIVILEGES_HINT = (
     "the role needs USAGE on the schema, SELECT on version, queue and job, INSERT and DELETE on job"
 )
 
-TableColumns: TypeAlias = Mapping[str, frozenset[str]]
+PgbossTableColumns: TypeAlias = Mapping[str, frozenset[str]]
 """Table -> its columns."""
 
 
 # --- configuration
 
 
-def _validate_schema_name(text: str) -> str:
+def _validate_pgboss_schema_name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]{0,62}", text):
         raise ValueError("expected a schema name of letters, digits, '_' and '-'")
     return text
 
 
-class PgbossDatabase(PostgresQueueDriver):
+class PgbossDriver(PostgresQueueDriver):
     """A database in which pg-boss keeps its jobs."""
 
     kind: ClassVar[str] = "pgboss"
@@ -45,11 +45,11 @@ class PgbossDatabase(PostgresQueueDriver):
     url: PostgresUrl
     """`postgresql://user:password@host/database` (requires the extra `postgres`). The role needs USAGE on the schema
     and SELECT on its tables `version`, `queue` and `job`; for a canary also INSERT and DELETE on `job`."""
-    schema_name: Annotated[str, AfterValidator(_validate_schema_name)] = Field(default="pgboss", alias="schema")
+    schema_name: Annotated[str, AfterValidator(_validate_pgboss_schema_name)] = Field(default="pgboss", alias="schema")
     """The database schema of pg-boss."""
 
 
-class PgbossQueue(PgbossDatabase):
+class PgbossQueueDriver(PgbossDriver):
     """A pg-boss queue."""
 
     queue: SingleLineText
@@ -57,7 +57,7 @@ class PgbossQueue(PgbossDatabase):
 
     @property
     def target(self) -> str:
-        return describe_queue(self.url, self.queue)
+        return describe_queue_target(self.url, self.queue)
 
     @property
     def queue_missing_error(self) -> ProbeError:
@@ -67,22 +67,24 @@ class PgbossQueue(PgbossDatabase):
 # --- tables
 
 
-async def load_table_columns(driver: PgbossDatabase, session: PostgresSession, context: ConnectContext) -> TableColumns:
+async def load_pgboss_table_columns(
+    driver: PgbossDriver, session: PostgresSession, context: QueueConnectContext
+) -> PgbossTableColumns:
     """The tables that exist. Raises ProbeError if pg-boss is not there; adds evidence for an untested version."""
     columns: dict[str, set[str]] = defaultdict(set)
-    for table, column in await session.fetch_all(TABLE_COLUMNS_SQL, {"schema": driver.schema_name}):
+    for table, column in await session.fetch_all(PGBOSS_COLUMNS_SQL, {"schema": driver.schema_name}):
         columns[table].add(column)
     if missing := [table for table in ("version", "queue", "job") if table not in columns]:
         problem = f"table {missing[0]} is missing" if columns else "its tables do not exist"
         raise ProbeError("queue.missing", f"pg-boss is not in schema {driver.schema_name!r}: {problem}")
     ((version,),) = await session.fetch_all(f'SELECT max(version) FROM "{driver.schema_name}".version')
-    if version not in SUPPORTED_SCHEMA_VERSIONS:
-        tested = ", ".join(map(str, SUPPORTED_SCHEMA_VERSIONS))
+    if version not in SUPPORTED_PGBOSS_SCHEMA_VERSIONS:
+        tested = ", ".join(map(str, SUPPORTED_PGBOSS_SCHEMA_VERSIONS))
         context.facts["schema_version"] = f"{version} is untested (tested: {tested})"
     return {table: frozenset(names) for table, names in columns.items()}
 
 
-TABLE_COLUMNS_SQL = """
+PGBOSS_COLUMNS_SQL = """
     SELECT c.relname, a.attname
     FROM pg_catalog.pg_class c
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -95,7 +97,7 @@ TABLE_COLUMNS_SQL = """
 # --- columns
 
 
-def worker_lost_sql(job_columns: frozenset[str]) -> str:
+def pgboss_worker_lost_sql(job_columns: frozenset[str]) -> str:
     """A condition: pg-boss itself would give up this active job, because its time or its heartbeat has expired."""
     timeout = "expire_seconds * interval '1 second'" if "expire_seconds" in job_columns else "expire_in"
     heartbeat_expired = "heartbeat_on + heartbeat_seconds * interval '1 second' < now()"
@@ -104,7 +106,7 @@ def worker_lost_sql(job_columns: frozenset[str]) -> str:
     return f"(coalesce(started_on + {timeout} < now(), false){or_heartbeat_expired})"
 
 
-def error_message_from_output(output: Any) -> str:
+def pgboss_error_message(output: Any) -> str:
     """pg-boss stores errors as objects, and other thrown values inside of one."""
     value = output.get("value", output) if isinstance(output, dict) else output
     message = value.get("message", value) if isinstance(value, dict) else value

@@ -6,15 +6,20 @@ from collections.abc import Container
 from dataclasses import replace
 from typing import ClassVar
 
-from watchdog.domain.observations import CompletedCounts, QueueStats
-from watchdog.queues.base import ConnectContext, QueueStatsSource
-from watchdog.queues.clients.postgres import COUNT_TIMEOUT_S, PostgresSession, fetch_counts, open_postgres_session
-from watchdog.queues.pgboss.schema import PgbossQueue, TableColumns, load_table_columns
+from watchdog.domain.observations import CompletedJobCounts, QueueStats
+from watchdog.queues.base import QueueConnectContext, QueueStatsSource
+from watchdog.queues.clients.postgres import (
+    UNFINISHED_JOBS_COUNT_TIMEOUT_S,
+    PostgresSession,
+    fetch_counts_or_none,
+    open_postgres_session,
+)
+from watchdog.queues.pgboss.schema import PgbossQueueDriver, PgbossTableColumns, load_pgboss_table_columns
 
-STATS_PRIVILEGES_HINT = "the role needs USAGE on the schema, SELECT on version, queue and job"
+PGBOSS_STATS_PRIVILEGES_HINT = "the role needs USAGE on the schema, SELECT on version, queue and job"
 
 
-class PgbossStatsSource(PgbossQueue, QueueStatsSource):
+class PgbossQueueStatsSource(PgbossQueueDriver, QueueStatsSource):
     """A pg-boss queue. `consumers` is not available. The role needs USAGE on the schema and SELECT."""
 
     example: ClassVar[str] = """
@@ -27,23 +32,27 @@ class PgbossStatsSource(PgbossQueue, QueueStatsSource):
     def unsupported_metrics(self) -> Container[str]:
         return ("consumers",)
 
-    async def fetch_queue_stats(self, context: ConnectContext, window_ms: int | None) -> QueueStats:
-        async with open_postgres_session(self, context, STATS_PRIVILEGES_HINT) as session:
-            columns = await load_table_columns(self, session, context)
+    async def fetch_queue_stats(self, context: QueueConnectContext, window_ms: int | None) -> QueueStats:
+        async with open_postgres_session(self, context, PGBOSS_STATS_PRIVILEGES_HINT) as session:
+            columns = await load_pgboss_table_columns(self, session, context)
             queue_sql = f'SELECT 1 FROM "{self.schema_name}".queue WHERE name = %(queue)s'
             if not await session.fetch_all(queue_sql, {"queue": self.queue}):
                 raise self.queue_missing_error
-            stats = await fetch_unfinished_stats(self, session, columns)
+            stats = await fetch_pgboss_unfinished_stats(self, session, columns)
             parameters = {"queue": self.queue, "window_ms": window_ms or 0}
-            counts = await fetch_counts(session, context, FINISHED_COUNTS_SQL.format(self.schema_name), parameters)
+            counts = await fetch_counts_or_none(
+                session, context, PGBOSS_FINISHED_COUNTS_SQL.format(self.schema_name), parameters
+            )
             if counts is None:
                 return stats
             failed, failed_in_window, completed_in_window = counts
-            completed = None if window_ms is None else CompletedCounts(failed_in_window, completed_in_window)
+            completed = None if window_ms is None else CompletedJobCounts(failed_in_window, completed_in_window)
             return replace(stats, failed=failed, completed=completed)
 
 
-async def fetch_unfinished_stats(config: PgbossQueue, session: PostgresSession, columns: TableColumns) -> QueueStats:
+async def fetch_pgboss_unfinished_stats(
+    config: PgbossQueueDriver, session: PostgresSession, columns: PgbossTableColumns
+) -> QueueStats:
     """Waiting, delayed and active jobs: those that are cheap to count."""
     ready = "state IN ('created', 'retry') AND start_after <= now()"
     if "blocked" in columns["job"]:
@@ -62,12 +71,12 @@ async def fetch_unfinished_stats(config: PgbossQueue, session: PostgresSession, 
         WHERE name = %(queue)s AND state IN ('created', 'retry', 'active')
         """,
         {"queue": config.queue},
-        COUNT_TIMEOUT_S,
+        UNFINISHED_JOBS_COUNT_TIMEOUT_S,
     )
     return QueueStats(waiting, active, delayed, oldest=oldest, head=head)
 
 
-FINISHED_COUNTS_SQL = """
+PGBOSS_FINISHED_COUNTS_SQL = """
     SELECT count(*) FILTER (WHERE state = 'failed'),
         count(*) FILTER (WHERE state = 'failed' AND completed_on > now() - %(window_ms)s * interval '1 ms'),
         count(*) FILTER (WHERE state = 'completed' AND completed_on > now() - %(window_ms)s * interval '1 ms')

@@ -9,23 +9,29 @@ from typing import ClassVar
 
 from watchdog.config_types import SingleLineText
 from watchdog.domain.model import Json
-from watchdog.domain.observations import JobStage, JobStatus, QueueStats
-from watchdog.queues.base import CanaryConnection, CanaryDriver, ConnectContext, SentinelJob, stored_job_status
+from watchdog.domain.observations import JobStage, QueueStats, SentinelPollResult
+from watchdog.queues.base import (
+    CanaryConnection,
+    CanaryDriver,
+    QueueConnectContext,
+    SentinelJob,
+    build_sentinel_poll_result,
+)
 from watchdog.queues.clients.postgres import PostgresSession, open_postgres_session
 from watchdog.queues.procrastinate.schema import (
-    MAX_JOBS_SEARCHED,
-    UNKNOWN_FAILURE_MESSAGE,
-    WORKER_LOST_SQL,
-    ProcrastinateQueue,
-    last_event_ms_sql,
+    MAX_PROCRASTINATE_JOBS_SEARCHED,
+    PROCRASTINATE_FAILURE_MESSAGE,
+    PROCRASTINATE_WORKER_LOST_SQL,
+    ProcrastinateQueueDriver,
+    procrastinate_last_event_ms_sql,
     require_procrastinate_tables,
 )
-from watchdog.queues.procrastinate.stats import fetch_unfinished_stats
+from watchdog.queues.procrastinate.stats import fetch_procrastinate_unfinished_stats
 
-DEFAULT_TASK_NAME = "builtin:procrastinate.builtin_tasks.remove_old_jobs"
-DEFAULT_TASK_ARGS: dict[str, Json] = {"max_hours": 876_000, "queue": "__watchdog__"}
+DEFAULT_PROCRASTINATE_TASK_NAME = "builtin:procrastinate.builtin_tasks.remove_old_jobs"
+DEFAULT_PROCRASTINATE_TASK_ARGS: dict[str, Json] = {"max_hours": 876_000, "queue": "__watchdog__"}
 """Removes jobs that are a century old from a queue that does not exist: nothing."""
-CANARY_PRIVILEGES_HINT = (
+PROCRASTINATE_CANARY_PRIVILEGES_HINT = (
     "the role needs SELECT, INSERT and DELETE on procrastinate_jobs, SELECT and INSERT on procrastinate_events, USAGE "
     "on the sequences of both, SELECT and UPDATE on procrastinate_periodic_defers, SELECT on procrastinate_workers"
 )
@@ -38,16 +44,17 @@ STAGE_BY_STATUS = {
     "aborted": JobStage.FAILED,
 }
 """A job with another status waits."""
-FIND_SENTINEL_SQL = f"""
+PROCRASTINATE_FIND_SENTINEL_SQL = f"""
     SELECT id FROM procrastinate_jobs WHERE queueing_lock = %(job_id)s AND status = 'todo'
     UNION ALL
     SELECT id FROM procrastinate_jobs WHERE lock = %(job_id)s AND status = 'doing'
     UNION ALL
     SELECT id FROM procrastinate_jobs
-    WHERE id > (SELECT max(id) FROM procrastinate_jobs) - {MAX_JOBS_SEARCHED} AND queueing_lock = %(job_id)s
+    WHERE id > (SELECT max(id) FROM procrastinate_jobs) - {MAX_PROCRASTINATE_JOBS_SEARCHED}
+      AND queueing_lock = %(job_id)s
 """
-INSERT_SENTINEL_SQL = f"""
-    WITH existing AS ({FIND_SENTINEL_SQL}), inserted AS (
+PROCRASTINATE_INSERT_SENTINEL_SQL = f"""
+    WITH existing AS ({PROCRASTINATE_FIND_SENTINEL_SQL}), inserted AS (
         INSERT INTO procrastinate_jobs (queue_name, task_name, lock, queueing_lock, args)
         SELECT %(queue)s, %(task)s, %(job_id)s, %(job_id)s, %(args)s::jsonb WHERE NOT EXISTS (SELECT FROM existing)
         ON CONFLICT DO NOTHING
@@ -56,18 +63,19 @@ INSERT_SENTINEL_SQL = f"""
     SELECT id FROM existing UNION ALL SELECT id FROM inserted
 """
 SENTINEL_STATUS_SQL = f"""
-    SELECT status::text, attempts, {WORKER_LOST_SQL}, {last_event_ms_sql("started")},
-      {last_event_ms_sql("succeeded", "failed", "cancelled", "aborted")}
+    SELECT status::text, attempts, {PROCRASTINATE_WORKER_LOST_SQL}, {procrastinate_last_event_ms_sql("started")},
+      {procrastinate_last_event_ms_sql("succeeded", "failed", "cancelled", "aborted")}
     FROM procrastinate_jobs j WHERE id = %(id)s
 """
-DELETE_SENTINEL_SQL = f"""
-    WITH deleted AS (DELETE FROM procrastinate_jobs j WHERE id = %(id)s AND (status <> 'doing' OR {WORKER_LOST_SQL})
+PROCRASTINATE_DELETE_SENTINEL_SQL = f"""
+    WITH deleted AS (DELETE FROM procrastinate_jobs j WHERE id = %(id)s
+        AND (status <> 'doing' OR {PROCRASTINATE_WORKER_LOST_SQL})
       RETURNING id)
     SELECT count(*) - (SELECT count(*) FROM deleted) FROM procrastinate_jobs WHERE id = %(id)s
 """
 
 
-class ProcrastinateCanary(ProcrastinateQueue, CanaryDriver):
+class ProcrastinateCanary(ProcrastinateQueueDriver, CanaryDriver):
     """A canary job in a Procrastinate 3 queue. The workers must keep finished jobs, as they do by default."""
 
     example: ClassVar[str] = """
@@ -81,20 +89,26 @@ class ProcrastinateCanary(ProcrastinateQueue, CanaryDriver):
 
     payload_field: ClassVar[str] = "args"
 
-    task: SingleLineText = DEFAULT_TASK_NAME
+    task: SingleLineText = DEFAULT_PROCRASTINATE_TASK_NAME
     """The name of the task. The default is part of Procrastinate, so workers need no code for it."""
     args: dict[str, Json] | None = None
     """The arguments of the task; default: no arguments; for the default task, arguments that make it do nothing."""
 
     @asynccontextmanager
-    async def connect(self, context: ConnectContext) -> AsyncIterator[CanaryConnection]:
-        async with open_postgres_session(self, context, CANARY_PRIVILEGES_HINT, read_write=True) as session:
+    async def connect(self, context: QueueConnectContext) -> AsyncIterator[CanaryConnection]:
+        async with open_postgres_session(
+            self, context, PROCRASTINATE_CANARY_PRIVILEGES_HINT, read_write=True
+        ) as session:
             await require_procrastinate_tables(session)
             yield _ProcrastinateCanaryConnection(self, session)
 
     @property
     def task_args(self) -> dict[str, Json]:
-        return DEFAULT_TASK_ARGS if self.args is None and self.task == DEFAULT_TASK_NAME else self.args or {}
+        return (
+            DEFAULT_PROCRASTINATE_TASK_ARGS
+            if self.args is None and self.task == DEFAULT_PROCRASTINATE_TASK_NAME
+            else self.args or {}
+        )
 
 
 class _ProcrastinateCanaryConnection:
@@ -107,31 +121,35 @@ class _ProcrastinateCanaryConnection:
     async def send(self, sentinel: SentinelJob) -> str:
         config = self.config
         job = {"queue": config.queue, "task": config.task, "args": json.dumps(config.task_args)}
-        for (row_id,) in await self.session.fetch_all(INSERT_SENTINEL_SQL, {"job_id": sentinel.id, **job}):
+        for (row_id,) in await self.session.fetch_all(
+            PROCRASTINATE_INSERT_SENTINEL_SQL, {"job_id": sentinel.id, **job}
+        ):
             self._row_ids[sentinel.id] = row_id
         return sentinel.id
 
     async def _find_row_id(self, job_id: str) -> int:
         """0: the job does not exist."""
         if job_id not in self._row_ids:
-            for (row_id,) in await self.session.fetch_all(FIND_SENTINEL_SQL, {"job_id": job_id}):
+            for (row_id,) in await self.session.fetch_all(PROCRASTINATE_FIND_SENTINEL_SQL, {"job_id": job_id}):
                 self._row_ids[job_id] = row_id
         return self._row_ids.get(job_id, 0)
 
-    async def poll(self, job_id: str) -> JobStatus:
+    async def poll(self, job_id: str) -> SentinelPollResult:
         rows = await self.session.fetch_all(SENTINEL_STATUS_SQL, {"id": await self._find_row_id(job_id)})
         if not rows:
-            return JobStatus(JobStage.LOST)
+            return SentinelPollResult(JobStage.LOST)
         status, attempts, worker_lost, started_at, finished_at = rows[0]
         stage = STAGE_BY_STATUS.get(status, JobStage.QUEUED)
         if stage is JobStage.QUEUED and attempts:
-            return JobStatus(JobStage.RUNNING, started_at, error="it failed and waits for a retry")
-        error = UNKNOWN_FAILURE_MESSAGE if status == "failed" else "it was cancelled"
-        return stored_job_status(stage, started_at, finished_at, error, worker_lost=worker_lost)
+            return SentinelPollResult(JobStage.RUNNING, started_at, error="it failed and waits for a retry")
+        error = PROCRASTINATE_FAILURE_MESSAGE if status == "failed" else "it was cancelled"
+        return build_sentinel_poll_result(stage, started_at, finished_at, error, worker_lost=worker_lost)
 
     async def cancel(self, job_id: str) -> bool:
-        ((remaining,),) = await self.session.fetch_all(DELETE_SENTINEL_SQL, {"id": await self._find_row_id(job_id)})
+        ((remaining,),) = await self.session.fetch_all(
+            PROCRASTINATE_DELETE_SENTINEL_SQL, {"id": await self._find_row_id(job_id)}
+        )
         return not remaining
 
     async def fetch_queue_stats(self) -> QueueStats:
-        return await fetch_unfinished_stats(self.session, self.config.queue)
+        return await fetch_procrastinate_unfinished_stats(self.session, self.config.queue)

@@ -8,46 +8,50 @@ from typing import ClassVar, NamedTuple
 
 from watchdog.domain.observations import JobFacts, JobSourceSnapshot, SchedulerLiveness
 from watchdog.net.redact import redact_url
-from watchdog.queues.base import ConnectContext, JobSource, select_run_in_progress
+from watchdog.queues.base import JobSource, QueueConnectContext, select_run_in_progress
 from watchdog.queues.clients.postgres import PostgresSession, has_write_access_sql, open_postgres_session
 from watchdog.queues.procrastinate.schema import (
-    MAX_JOBS_SEARCHED,
-    UNKNOWN_FAILURE_MESSAGE,
-    WORKER_LOST_SQL,
-    ProcrastinateDatabase,
-    last_event_ms_sql,
+    MAX_PROCRASTINATE_JOBS_SEARCHED,
+    PROCRASTINATE_FAILURE_MESSAGE,
+    PROCRASTINATE_WORKER_LOST_SQL,
+    ProcrastinateDriver,
+    procrastinate_last_event_ms_sql,
     require_procrastinate_tables,
 )
 
-WORKER_TIMEOUT_MS = 30_000
+PROCRASTINATE_WORKER_TIMEOUT_MS = 30_000
 """Workers, which start the periodic tasks, report every ten seconds. Procrastinate gives one up after this time."""
-MAX_PERIODIC_TASKS = 500
-MAX_PERIODIC_RUNS = 1_000
+MAX_PROCRASTINATE_PERIODIC_TASKS = 500
+MAX_PROCRASTINATE_PERIODIC_RUNS = 1_000
 """The newest runs, of all periodic tasks together."""
-READ_PRIVILEGES_HINT = "the role needs SELECT on procrastinate_jobs, _events, _workers and _periodic_defers"
+PROCRASTINATE_READ_PRIVILEGES_HINT = (
+    "the role needs SELECT on procrastinate_jobs, _events, _workers and _periodic_defers"
+)
 
-CLOCK_AND_WORKER_HEARTBEAT_SQL = f"""
+PROCRASTINATE_CLOCK_AND_HEARTBEAT_SQL = f"""
     SELECT (extract(epoch FROM now()) * 1000)::bigint,
         (SELECT (extract(epoch FROM max(last_heartbeat)) * 1000)::bigint FROM procrastinate_workers),
         {has_write_access_sql("'procrastinate_jobs'", "'procrastinate_periodic_defers'")}
 """
-LATEST_PERIODIC_DEFERS_SQL = f"""
+PROCRASTINATE_LATEST_DEFERS_SQL = f"""
     SELECT DISTINCT ON (task_name, periodic_id) task_name, periodic_id, job_id
-    FROM procrastinate_periodic_defers ORDER BY task_name, periodic_id, defer_timestamp DESC LIMIT {MAX_PERIODIC_TASKS}
+    FROM procrastinate_periodic_defers ORDER BY task_name, periodic_id, defer_timestamp DESC
+    LIMIT {MAX_PROCRASTINATE_PERIODIC_TASKS}
 """
-PERIODIC_RUNS_SQL = f"""
-    SELECT task_name, id, status::text, {WORKER_LOST_SQL},
+PROCRASTINATE_PERIODIC_RUNS_SQL = f"""
+    SELECT task_name, id, status::text, {PROCRASTINATE_WORKER_LOST_SQL},
       CASE WHEN jsonb_typeof(args->'timestamp') = 'number' THEN ((args->>'timestamp')::numeric * 1000)::bigint END,
-      {last_event_ms_sql("started")},
-      {last_event_ms_sql("succeeded", "failed", "cancelled", "aborted")}
+      {procrastinate_last_event_ms_sql("started")},
+      {procrastinate_last_event_ms_sql("succeeded", "failed", "cancelled", "aborted")}
     FROM procrastinate_jobs j
-    WHERE id > (SELECT max(id) FROM procrastinate_jobs) - {MAX_JOBS_SEARCHED}
+    WHERE id > (SELECT max(id) FROM procrastinate_jobs) - {MAX_PROCRASTINATE_JOBS_SEARCHED}
         AND task_name = ANY(%(tasks)s::text[]) AND args->>'timestamp' IS NOT NULL
-    ORDER BY id DESC LIMIT {MAX_PERIODIC_RUNS}
+    ORDER BY id DESC
+    LIMIT {MAX_PROCRASTINATE_PERIODIC_RUNS}
 """
 
 
-class ProcrastinateJobSource(ProcrastinateDatabase, JobSource):
+class ProcrastinatePeriodicJobSource(ProcrastinateDriver, JobSource):
     """The periodic tasks of Procrastinate 3. Their schedules are only in the code of the workers: set them in `watch`.
     Without a schedule, Watchdog reports only runs that wait too long, fail or never end."""
 
@@ -63,10 +67,10 @@ class ProcrastinateJobSource(ProcrastinateDatabase, JobSource):
     def target(self) -> str:
         return redact_url(self.url)
 
-    async def fetch_snapshot(self, context: ConnectContext) -> JobSourceSnapshot:
-        async with open_postgres_session(self, context, READ_PRIVILEGES_HINT) as session:
+    async def fetch_snapshot(self, context: QueueConnectContext) -> JobSourceSnapshot:
+        async with open_postgres_session(self, context, PROCRASTINATE_READ_PRIVILEGES_HINT) as session:
             await require_procrastinate_tables(session)
-            return await _read_snapshot(session, context)
+            return await _read_jobs_snapshot(session, context)
 
 
 class _ProcrastinateJobRun(NamedTuple):
@@ -83,27 +87,29 @@ class _ProcrastinateJobRun(NamedTuple):
         return self.due_at if self.status == "todo" and self.started_at is None else None
 
 
-async def _read_snapshot(session: PostgresSession, context: ConnectContext) -> JobSourceSnapshot:
+async def _read_jobs_snapshot(session: PostgresSession, context: QueueConnectContext) -> JobSourceSnapshot:
     """The newest defer of a task holds the id of its job; a job holds its task's name only. So if a task is deferred
     under several ids, only the newest job of each is known to be its own."""
-    ((now, heartbeat_at, can_write),) = await session.fetch_all(CLOCK_AND_WORKER_HEARTBEAT_SQL)
+    ((now, heartbeat_at, can_write),) = await session.fetch_all(PROCRASTINATE_CLOCK_AND_HEARTBEAT_SQL)
     if can_write:
         context.facts["write_access"] = session.write_access_warning
-    defers = await session.fetch_all(LATEST_PERIODIC_DEFERS_SQL)
+    defers = await session.fetch_all(PROCRASTINATE_LATEST_DEFERS_SQL)
     runs: dict[str, list[_ProcrastinateJobRun]] = defaultdict(list)
-    for task, *run in await session.fetch_all(PERIODIC_RUNS_SQL, {"tasks": sorted({defer[0] for defer in defers})}):
+    for task, *run in await session.fetch_all(
+        PROCRASTINATE_PERIODIC_RUNS_SQL, {"tasks": sorted({defer[0] for defer in defers})}
+    ):
         runs[task].append(_ProcrastinateJobRun(*run))
     defer_counts = Counter(task for task, *_ in defers)
     jobs = []
     for task, periodic_id, job_id in defers:
         own_runs = [run for run in runs[task] if defer_counts[task] == 1 or run.id == job_id]
         name = f"{task}/{periodic_id}" if periodic_id else task
-        jobs.append(_job_facts(name, job_id, own_runs))
-    scheduler = SchedulerLiveness("Procrastinate worker", WORKER_TIMEOUT_MS, heartbeat_at)
+        jobs.append(_build_job_facts(name, job_id, own_runs))
+    scheduler = SchedulerLiveness("Procrastinate worker", PROCRASTINATE_WORKER_TIMEOUT_MS, heartbeat_at)
     return JobSourceSnapshot(now, tuple(jobs), scheduler, location="table procrastinate_periodic_defers is empty")
 
 
-def _job_facts(name: str, last_run_id: int | None, runs: list[_ProcrastinateJobRun]) -> JobFacts:
+def _build_job_facts(name: str, last_run_id: int | None, runs: list[_ProcrastinateJobRun]) -> JobFacts:
     """A run that waits makes the task late.
 
     `last_run_id`: None if the newest run was deleted, which workers can be configured to do with jobs that succeed.
@@ -129,7 +135,7 @@ def _job_facts(name: str, last_run_id: int | None, runs: list[_ProcrastinateJobR
         running_since=running.started_at if running else None,
         duration=duration,
         failures=failures,
-        error=UNKNOWN_FAILURE_MESSAGE if failures else "",
+        error=PROCRASTINATE_FAILURE_MESSAGE if failures else "",
         stalled=running is not None and running.worker_lost,
         sent=waiting_since is not None,
     )

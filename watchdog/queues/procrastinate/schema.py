@@ -6,21 +6,21 @@ from typing import ClassVar
 
 from watchdog.config_types import SingleLineText
 from watchdog.net.errors import ProbeError
-from watchdog.net.redact import describe_queue
+from watchdog.net.redact import describe_queue_target
 from watchdog.queues.clients.postgres import PostgresQueueDriver, PostgresSession, PostgresUrl
 
-MAX_JOBS_SEARCHED = 50_000
+MAX_PROCRASTINATE_JOBS_SEARCHED = 50_000
 """The newest jobs that are searched for a finished one, which no index leads to."""
-WORKER_HEARTBEAT_TIMEOUT_SQL = "interval '30 seconds'"
+PROCRASTINATE_WORKER_TIMEOUT_SQL = "interval '30 seconds'"
 """Workers send a heartbeat every ten seconds. Procrastinate itself gives a worker up after this time."""
-WORKER_LOST_SQL = f"""
+PROCRASTINATE_WORKER_LOST_SQL = f"""
     NOT EXISTS (SELECT 1 FROM procrastinate_workers w
-      WHERE w.id = j.worker_id AND w.last_heartbeat > now() - {WORKER_HEARTBEAT_TIMEOUT_SQL})
+      WHERE w.id = j.worker_id AND w.last_heartbeat > now() - {PROCRASTINATE_WORKER_TIMEOUT_SQL})
 """
-UNKNOWN_FAILURE_MESSAGE = "Procrastinate does not store the reason"
+PROCRASTINATE_FAILURE_MESSAGE = "Procrastinate does not store the reason"
 
 
-class ProcrastinateDatabase(PostgresQueueDriver):
+class ProcrastinateDriver(PostgresQueueDriver):
     """A database in which Procrastinate keeps its jobs."""
 
     kind: ClassVar[str] = "procrastinate"
@@ -31,7 +31,7 @@ class ProcrastinateDatabase(PostgresQueueDriver):
     their own, append `?options=-csearch_path%3DSCHEMA`."""
 
 
-class ProcrastinateQueue(ProcrastinateDatabase):
+class ProcrastinateQueueDriver(ProcrastinateDriver):
     """A queue of Procrastinate 3."""
 
     queue: SingleLineText
@@ -39,7 +39,7 @@ class ProcrastinateQueue(ProcrastinateDatabase):
 
     @property
     def target(self) -> str:
-        return describe_queue(self.url, self.queue)
+        return describe_queue_target(self.url, self.queue)
 
 
 async def require_procrastinate_tables(session: PostgresSession) -> None:
@@ -53,7 +53,7 @@ async def require_procrastinate_tables(session: PostgresSession) -> None:
         raise ProbeError("queue.missing", "Procrastinate 3 is required: table procrastinate_workers is missing")
 
 
-def last_event_ms_sql(*events: str) -> str:
+def procrastinate_last_event_ms_sql(*events: str) -> str:
     """The time of a job's newest event of these types."""
     types = ", ".join(f"'{event}'" for event in events)
     return f"""(

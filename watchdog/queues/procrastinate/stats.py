@@ -6,20 +6,25 @@ from collections.abc import Container
 from dataclasses import replace
 from typing import ClassVar
 
-from watchdog.domain.observations import CompletedCounts, QueueStats
-from watchdog.queues.base import ConnectContext, QueueStatsSource
-from watchdog.queues.clients.postgres import COUNT_TIMEOUT_S, PostgresSession, fetch_counts, open_postgres_session
+from watchdog.domain.observations import CompletedJobCounts, QueueStats
+from watchdog.queues.base import QueueConnectContext, QueueStatsSource
+from watchdog.queues.clients.postgres import (
+    UNFINISHED_JOBS_COUNT_TIMEOUT_S,
+    PostgresSession,
+    fetch_counts_or_none,
+    open_postgres_session,
+)
 from watchdog.queues.procrastinate.schema import (
-    MAX_JOBS_SEARCHED,
-    WORKER_HEARTBEAT_TIMEOUT_SQL,
-    ProcrastinateQueue,
-    last_event_ms_sql,
+    MAX_PROCRASTINATE_JOBS_SEARCHED,
+    PROCRASTINATE_WORKER_TIMEOUT_SQL,
+    ProcrastinateQueueDriver,
+    procrastinate_last_event_ms_sql,
     require_procrastinate_tables,
 )
 
-STATS_PRIVILEGES_HINT = "the role needs SELECT on procrastinate_jobs, _events and _workers"
+PROCRASTINATE_STATS_PRIVILEGES_HINT = "the role needs SELECT on procrastinate_jobs, _events and _workers"
 
-UNFINISHED_STATS_SQL = f"""
+PROCRASTINATE_UNFINISHED_STATS_SQL = f"""
     WITH jobs AS (
         SELECT j.*, status = 'todo' AND coalesce(scheduled_at, now()) <= now() AS ready FROM procrastinate_jobs j
         WHERE queue_name = %(queue)s AND status IN ('todo', 'doing')
@@ -34,16 +39,18 @@ UNFINISHED_STATS_SQL = f"""
             WHERE ready AND NOT EXISTS (SELECT 1 FROM procrastinate_jobs WHERE lock = r.lock AND status = 'doing')
             ORDER BY priority DESC, id LIMIT 1
         ),
-        EXISTS (SELECT 1 FROM procrastinate_workers WHERE last_heartbeat > now() - {WORKER_HEARTBEAT_TIMEOUT_SQL})
+        EXISTS (SELECT 1 FROM procrastinate_workers WHERE last_heartbeat > now() - {PROCRASTINATE_WORKER_TIMEOUT_SQL})
     FROM jobs j
 """
-FAILED_COUNT_SQL = "SELECT count(*) FROM procrastinate_jobs WHERE queue_name = %(queue)s AND status = 'failed'"
-FINISHED_COUNTS_SQL = f"""
+PROCRASTINATE_FAILED_COUNT_SQL = (
+    "SELECT count(*) FROM procrastinate_jobs WHERE queue_name = %(queue)s AND status = 'failed'"
+)
+PROCRASTINATE_FINISHED_COUNTS_SQL = f"""
     WITH finished AS (
-        SELECT status, {last_event_ms_sql("succeeded", "failed")}
+        SELECT status, {procrastinate_last_event_ms_sql("succeeded", "failed")}
           > (extract(epoch FROM now()) * 1000)::bigint - %(window_ms)s AS in_window
         FROM procrastinate_jobs j
-        WHERE id > (SELECT max(id) FROM procrastinate_jobs) - {MAX_JOBS_SEARCHED}
+        WHERE id > (SELECT max(id) FROM procrastinate_jobs) - {MAX_PROCRASTINATE_JOBS_SEARCHED}
             AND queue_name = %(queue)s AND status IN ('succeeded', 'failed')
     )
     SELECT count(*) FILTER (WHERE in_window AND status = 'failed'),
@@ -53,7 +60,7 @@ FINISHED_COUNTS_SQL = f"""
 """
 
 
-class ProcrastinateStatsSource(ProcrastinateQueue, QueueStatsSource):
+class ProcrastinateQueueStatsSource(ProcrastinateQueueDriver, QueueStatsSource):
     """A Procrastinate 3 queue. `consumers` is not available. An empty queue looks the same as a missing one."""
 
     example: ClassVar[str] = """
@@ -66,27 +73,27 @@ class ProcrastinateStatsSource(ProcrastinateQueue, QueueStatsSource):
     def unsupported_metrics(self) -> Container[str]:
         return ("consumers",)
 
-    async def fetch_queue_stats(self, context: ConnectContext, window_ms: int | None) -> QueueStats:
-        async with open_postgres_session(self, context, STATS_PRIVILEGES_HINT) as session:
+    async def fetch_queue_stats(self, context: QueueConnectContext, window_ms: int | None) -> QueueStats:
+        async with open_postgres_session(self, context, PROCRASTINATE_STATS_PRIVILEGES_HINT) as session:
             await require_procrastinate_tables(session)
-            stats = await fetch_unfinished_stats(session, self.queue)
+            stats = await fetch_procrastinate_unfinished_stats(session, self.queue)
             stats = replace(stats, consumers=None)  # the workers of any queue count, hence not reported
             queue = {"queue": self.queue}
-            if failed_count := await fetch_counts(session, context, FAILED_COUNT_SQL, queue):
+            if failed_count := await fetch_counts_or_none(session, context, PROCRASTINATE_FAILED_COUNT_SQL, queue):
                 stats = replace(stats, failed=failed_count[0])
             if window_ms is None:
                 return stats
             parameters = {**queue, "window_ms": window_ms}
-            if counts := await fetch_counts(session, context, FINISHED_COUNTS_SQL, parameters):
+            if counts := await fetch_counts_or_none(session, context, PROCRASTINATE_FINISHED_COUNTS_SQL, parameters):
                 failed, succeeded, kept_succeeded = counts
-                stats = replace(stats, completed=CompletedCounts(failed, succeeded if kept_succeeded else None))
+                stats = replace(stats, completed=CompletedJobCounts(failed, succeeded if kept_succeeded else None))
             return stats
 
 
-async def fetch_unfinished_stats(session: PostgresSession, queue: str) -> QueueStats:
+async def fetch_procrastinate_unfinished_stats(session: PostgresSession, queue: str) -> QueueStats:
     """Waiting, delayed and active jobs. `consumers` is 0 if no worker is running at all, else None: Procrastinate does
     not store which queues a worker serves."""
     ((waiting, active, delayed, oldest, head, any_worker),) = await session.fetch_all(
-        UNFINISHED_STATS_SQL, {"queue": queue}, COUNT_TIMEOUT_S
+        PROCRASTINATE_UNFINISHED_STATS_SQL, {"queue": queue}, UNFINISHED_JOBS_COUNT_TIMEOUT_S
     )
     return QueueStats(waiting, active, delayed, oldest=oldest, consumers=None if any_worker else 0, head=head)

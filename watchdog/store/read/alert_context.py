@@ -9,10 +9,10 @@ import sqlalchemy as sa
 
 from watchdog.domain.model import (
     AlertContext,
-    CauseChange,
     DeliveryState,
     Evidence,
     Incident,
+    IncidentCauseChange,
     Notification,
     Outcome,
     ProbeInfo,
@@ -24,7 +24,7 @@ from watchdog.domain.model import (
 )
 from watchdog.domain.rules import AlertPolicy, availability, evaluate_rules, job, no_verdict, stale
 from watchdog.store import codec
-from watchdog.store.listings import read_results
+from watchdog.store.listings import results_from_rows
 from watchdog.store.read.job_runs import list_job_runs
 from watchdog.store.tables import (
     RESULT_COLUMNS,
@@ -37,7 +37,7 @@ from watchdog.store.tables import (
     results,
 )
 
-MAX_RECENT_RUNS = 20
+MAX_RECENT_RUNS_IN_ALERT = 20
 MAX_REEVALUATED_RESULTS = 200
 """Results that are evaluated again to count the bad ones; older ones are counted by their outcome."""
 BAD_OUTCOMES_BY_RULE = {
@@ -65,10 +65,10 @@ def load_alert_context(
 ) -> AlertContext:  # fmt: skip
     """`public_url`: the base of incident pages, if configured. Raises NoResultFound for an unknown incident."""
     row = connection.execute(INCIDENTS_QUERY.where(incidents.c.id == notification.incident)).one()
-    probe = codec.probe_info_from_json(row.probe, row.info)
+    probe = codec.decode_probe_info(row.probe, row.info)
     of_probe = (results.c.probe == row.probe, results.c.outcome != Outcome.MISSED)
     newest_first = sa.select(results).where(*of_probe).order_by(results.c.slot.desc())
-    recent_rows = connection.execute(newest_first.limit(MAX_RECENT_RUNS)).all()
+    recent_rows = connection.execute(newest_first.limit(MAX_RECENT_RUNS_IN_ALERT)).all()
     is_first_bad = results.c.slot == row.since
     before = results.c.slot <= row.since if row.rule == stale.RULE_NAME else results.c.slot < row.since
     last_good = connection.execute(newest_first.where(before, results.c.outcome == Outcome.PASS).limit(1)).first()
@@ -77,7 +77,7 @@ def load_alert_context(
     recent_runs = tuple(_run_summary_from_row(r) for r in reversed(recent_rows))
     last_good_run = None if last_good is None else _run_summary_from_row(last_good)
     if is_job:
-        recent_runs = tuple(list_job_runs(connection, row.probe, probe.kind, row.subject, MAX_RECENT_RUNS))
+        recent_runs = tuple(list_job_runs(connection, row.probe, probe.kind, row.subject, MAX_RECENT_RUNS_IN_ALERT))
         good = [run for run in recent_runs if run.outcome is Outcome.PASS and run.slot < row.since]
         last_good_run = good[-1] if good else None
     return AlertContext(
@@ -112,11 +112,11 @@ def _load_other_destinations(
     return tuple({destination: DeliveryState(state) for destination, state in rows}.items())
 
 
-def list_cause_changes(connection: sa.Connection, incident: str) -> list[CauseChange]:
+def list_cause_changes(connection: sa.Connection, incident: str) -> list[IncidentCauseChange]:
     """The changes of an incident's cause, oldest first."""
-    columns = [cause_changes.c[name] for name in CauseChange._fields]
+    columns = [cause_changes.c[name] for name in IncidentCauseChange._fields]
     query = sa.select(*columns).where(cause_changes.c.incident == incident).order_by(cause_changes.c.slot)
-    return [CauseChange(*row) for row in connection.execute(query)]
+    return [IncidentCauseChange(*row) for row in connection.execute(query)]
 
 
 def _count_bad_results(connection: sa.Connection, row: Any, probe: ProbeInfo, now: int) -> int:
@@ -125,7 +125,7 @@ def _count_bad_results(connection: sa.Connection, row: Any, probe: ProbeInfo, no
     of_incident = (results.c.probe == row.probe, results.c.slot >= row.since, results.c.slot <= end, ~results.c.late)
     query = sa.select(*RESULT_COLUMNS).where(*of_incident).order_by(results.c.slot.desc())
     rows = connection.execute(query.limit(MAX_REEVALUATED_RESULTS)).all()
-    newest = list(read_results(connection, reversed(rows)))
+    newest = list(results_from_rows(connection, reversed(rows)))
     policy = AlertPolicy(probe, lambda _: 0)
     key = (row.rule, row.subject)
     count = sum(
@@ -152,7 +152,7 @@ def _load_result_with_evidence(connection: sa.Connection, row: Any | None) -> Re
         reason=row.reason,
         message=row.message,
         duration=row.duration,
-        evidence=Evidence() if stored is None else Evidence(codec.loads(stored.facts), stored.excerpt),
+        evidence=Evidence() if stored is None else Evidence(codec.decode_nullable_json(stored.facts), stored.excerpt),
     )
 
 

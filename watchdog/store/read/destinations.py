@@ -26,7 +26,11 @@ def load_failing_destinations(connection: sa.Connection) -> dict[str, ServiceFac
 def load_unreached_destinations(connection: sa.Connection, now: int) -> dict[str, ServiceFacts]:
     """The destinations of the processes that run now that get no notifications, by name."""
     failing, configured = load_failing_destinations(connection), load_live_destinations(connection, now)
-    return {name: facts for name, facts in failing.items() if name in configured and service.is_failing(facts, now)}
+    return {
+        name: facts
+        for name, facts in failing.items()
+        if name in configured and service.is_destination_failing(facts, now)
+    }
 
 
 def load_service_facts(connection: sa.Connection, destinations: Collection[str], now: int) -> dict[str, ServiceFacts]:
@@ -35,5 +39,5 @@ def load_service_facts(connection: sa.Connection, destinations: Collection[str],
     members = load_membership_status(connection, now)
     revisions = "" if members.differing_since is None else describe_revisions(members)
     return {service.CONFIGURATIONS_SUBJECT: ServiceFacts(members.differing_since, error=revisions)} | {
-        service.receiver_subject(name): failing.get(name, ServiceFacts(None)) for name in destinations
+        service.destination_subject(name): failing.get(name, ServiceFacts(None)) for name in destinations
     }

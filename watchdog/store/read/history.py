@@ -12,13 +12,13 @@ from sqlalchemy import Connection
 
 from watchdog.domain.formatting import DAY_MS
 from watchdog.domain.heartbeat import CheckIn, CheckInKind
-from watchdog.domain.model import Evidence, Outcome, Result
-from watchdog.store.codec import loads
-from watchdog.store.listings import read_results
+from watchdog.domain.model import Evidence, Outcome, ProbeResult
+from watchdog.store.codec import decode_nullable_json
+from watchdog.store.listings import results_from_rows
 from watchdog.store.read.status import JUDGED_OUTCOMES, RESULT_ROW_COLUMNS, ResultRow, result_row_from_columns
 from watchdog.store.tables import RESULT_COLUMNS, check_ins, evidence, incidents, probes, results, rollups
 
-_SAME_RESULT = sa.and_(*(evidence.c[name] == results.c[name] for name in ("probe", "slot", "location")))
+_EVIDENCE_OF_RESULT_JOIN = sa.and_(*(evidence.c[name] == results.c[name] for name in ("probe", "slot", "location")))
 
 
 class IncidentInterval(NamedTuple):
@@ -34,7 +34,7 @@ class IncidentInterval(NamedTuple):
 class ResultDetail:
     """A result with everything that is stored of it."""
 
-    result: Result
+    result: ProbeResult
     recorded_at: int
     evidence: Evidence | None
     """None: this result's evidence was not stored."""
@@ -107,14 +107,14 @@ def load_result_details(connection: Connection, probe: int, slots: Collection[in
     """Slot -> result with its evidence; slots without a result are missing."""
     query = (
         sa.select(*RESULT_COLUMNS, results.c.recorded_at, evidence.c.facts, evidence.c.excerpt)
-        .join_from(results, evidence, _SAME_RESULT, isouter=True)
+        .join_from(results, evidence, _EVIDENCE_OF_RESULT_JOIN, isouter=True)
         .where(results.c.probe == probe, results.c.slot.in_(slots))
     )
     rows = connection.execute(query.order_by(results.c.slot)).all()
-    stored_results = read_results(connection, (row[:-3] for row in rows))
+    stored_results = results_from_rows(connection, (row[:-3] for row in rows))
     details = {}
     for result, (*_, recorded_at, facts, excerpt) in zip(stored_results, rows, strict=True):
-        stored_evidence = None if facts is None else Evidence(loads(facts), excerpt)
+        stored_evidence = None if facts is None else Evidence(decode_nullable_json(facts), excerpt)
         details[result.slot] = ResultDetail(result, recorded_at, stored_evidence)
     return details
 
@@ -129,7 +129,7 @@ def load_last_good_slot(connection: Connection, probe: int, slot: int) -> int | 
 def load_last_good_slot_with_evidence(connection: Connection, probe: int, slot: int) -> int | None:
     """The newest slot before `slot` that passed and has evidence."""
     query = (
-        sa.select(evidence.c.slot).join_from(evidence, results, _SAME_RESULT)
+        sa.select(evidence.c.slot).join_from(evidence, results, _EVIDENCE_OF_RESULT_JOIN)
         .where(evidence.c.probe == probe, evidence.c.slot < slot, results.c.outcome == Outcome.PASS)
         .order_by(evidence.c.slot.desc()).limit(1)
     )  # fmt: skip

@@ -10,11 +10,11 @@ from watchdog.domain.heartbeat import CheckInKind
 from watchdog.domain.model import Outcome, ProbeInfo, RunSummary
 from watchdog.domain.observations import JobFacts
 from watchdog.domain.rules import job
-from watchdog.store.codec import encode_json, loads
+from watchdog.store.codec import decode_nullable_json, encode_json
 from watchdog.store.tables import check_ins, results
 
 HEARTBEAT_KIND = "heartbeat"
-MAX_READ_LISTINGS = 300
+MAX_LISTINGS_SEARCHED_FOR_RUNS = 300
 """Results that are searched for runs. One that lists a job's facts does so because they changed, or once an hour."""
 
 
@@ -23,8 +23,8 @@ def list_job_runs(
 ) -> list[RunSummary]:
     """At most `limit` ended runs, oldest first; a run's `slot` is when it ended."""
     if probe_kind == HEARTBEAT_KIND:
-        return _runs_of_check_ins(connection, probe, limit)
-    return _runs_of_listings(connection, probe, job_name, limit)
+        return _list_runs_from_check_ins(connection, probe, limit)
+    return _list_runs_from_listings(connection, probe, job_name, limit)
 
 
 def list_check_in_runs(
@@ -32,10 +32,10 @@ def list_check_in_runs(
 ) -> dict[int, list[RunSummary]]:
     """The newest runs of the jobs that check in, by database id; without the probes that observe something else."""
     ids = [probe.database_id for probe in probes if probe.kind == HEARTBEAT_KIND]
-    return {id: _runs_of_check_ins(connection, id, limit) for id in ids}
+    return {id: _list_runs_from_check_ins(connection, id, limit) for id in ids}
 
 
-def _runs_of_check_ins(connection: sa.Connection, probe: int, limit: int) -> list[RunSummary]:
+def _list_runs_from_check_ins(connection: sa.Connection, probe: int, limit: int) -> list[RunSummary]:
     is_end = (check_ins.c.probe == probe, check_ins.c.kind.in_((CheckInKind.OK, CheckInKind.FAIL)))
     query = sa.select(check_ins.c.occurred_at, check_ins.c.kind, check_ins.c.duration).where(*is_end)
     rows = connection.execute(query.order_by(check_ins.c.occurred_at.desc()).limit(limit)).all()
@@ -45,13 +45,15 @@ def _runs_of_check_ins(connection: sa.Connection, probe: int, limit: int) -> lis
     ]
 
 
-def _runs_of_listings(connection: sa.Connection, probe: int, job_name: str, limit: int) -> list[RunSummary]:
+def _list_runs_from_listings(connection: sa.Connection, probe: int, job_name: str, limit: int) -> list[RunSummary]:
     """A listing that has the job's name has all of its facts, so no other result needs to be read."""
     names_job = results.c.facts.contains(f"{encode_json(job_name)}:[", autoescape=True)
     query = sa.select(results.c.facts).where(results.c.probe == probe, names_job, ~results.c.late)
     runs: dict[int, RunSummary] = {}
-    for text in connection.execute(query.order_by(results.c.slot.desc()).limit(MAX_READ_LISTINGS)).scalars():
-        listing = loads(text).get(job.RULE_NAME)
+    for text in connection.execute(
+        query.order_by(results.c.slot.desc()).limit(MAX_LISTINGS_SEARCHED_FOR_RUNS)
+    ).scalars():
+        listing = decode_nullable_json(text).get(job.RULE_NAME)
         values = listing[1].get(job_name) if listing else None
         if values is None:
             continue

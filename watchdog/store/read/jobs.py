@@ -13,10 +13,10 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from watchdog.domain.formatting import DAY_MS, format_duration, job_status_label
-from watchdog.domain.model import HealthState, Listing, ProbeInfo, Result
-from watchdog.domain.rules import HEALTH_STATE_BY_RULE, job, missing, task, unreadable_schedule
-from watchdog.store.codec import probe_info_from_json
-from watchdog.store.listings import read_results
+from watchdog.domain.model import HealthState, ProbeInfo, ProbeResult, SubjectListing
+from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, job, missing, task, unreadable_schedule
+from watchdog.store.codec import decode_probe_info
+from watchdog.store.listings import results_from_rows
 from watchdog.store.tables import RESULT_COLUMNS, probes, results
 
 JOB_PROBE_KINDS = ("heartbeat", "jobs", "mcp")
@@ -66,33 +66,37 @@ class JobSummary:
     @property
     def state(self) -> HealthState:
         if self.reason:
-            state: HealthState = HEALTH_STATE_BY_RULE[self.rule]
+            state: HealthState = INCIDENT_HEALTH_STATE_BY_RULE[self.rule]
             return state
         return HealthState.UP if self.has_run else HealthState.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
-class SourceListing:
+class NewestJobSourceListing:
     """The newest listing of a source."""
 
     probe: ProbeInfo
-    result: Result | None
+    result: ProbeResult | None
     """The newest result with jobs or tasks; None if there is none."""
     outdated: bool
     """The probe has newer results, without a listing."""
 
-    def listing(self, rule: str) -> Listing | None:
+    def listing(self, rule: str) -> SubjectListing | None:
         return None if self.result is None else self.result.listings.get(rule)
 
 
 def list_jobs(connection: Connection, probe: int | None = None) -> list[JobSummary]:
     """All jobs, or those of one probe: jobs with problems first, the worst before others, then by name."""
-    listings = load_source_listings(connection, probe).values()
-    jobs = [job for listing in listings for job in (*jobs_from_tasks(listing), *_scheduled_jobs(listing))]
+    listings = load_newest_job_source_listings(connection, probe).values()
+    jobs = [
+        job for listing in listings for job in (*summarize_tasks_as_jobs(listing), *_summarize_listed_jobs(listing))
+    ]
     return sorted(jobs, key=lambda j: (not j.reason, j.state is not HealthState.DOWN, j.probe.name, j.name))
 
 
-def load_source_listings(connection: Connection, probe: int | None = None) -> dict[int, SourceListing]:
+def load_newest_job_source_listings(
+    connection: Connection, probe: int | None = None
+) -> dict[int, NewestJobSourceListing]:
     """The newest listing of every source, or of one, by probe: two index seeks each."""
     newest, listing = results.alias("newest"), results.alias("listing")
     newest_slot = (
@@ -124,28 +128,28 @@ def load_source_listings(connection: Connection, probe: int | None = None) -> di
     if probe is not None:
         query = query.where(probes.c.id == probe)
     rows = connection.execute(query).all()
-    newest_results = read_results(connection, (row for _, _, _, *row in rows if row[0] is not None))
+    newest_results = results_from_rows(connection, (row for _, _, _, *row in rows if row[0] is not None))
     by_probe = {result.probe: result for result in newest_results}
     listings = {}
     for id, info, slot, *_ in rows:
         result = by_probe.get(id)
         outdated = slot is not None and (result is None or result.slot < slot)
-        listings[id] = SourceListing(probe_info_from_json(id, info), result, outdated)
+        listings[id] = NewestJobSourceListing(decode_probe_info(id, info), result, outdated)
     return listings
 
 
-def jobs_from_tasks(source: SourceListing) -> Iterator[JobSummary]:
+def summarize_tasks_as_jobs(source: NewestJobSourceListing) -> Iterator[JobSummary]:
     """The tasks of an MCP server as jobs: those that it lists, then those that are missing."""
     listing, probe = source.listing(task.RULE_NAME), source.probe
     if source.result is None or listing is None:
         return
     for name, facts in listing.subjects.items():
         limit = task.max_task_age(probe, name)
-        reason, message = task.task_failure_reason(name, facts, limit, listing.observed_at)
+        reason, message = task.find_mcp_task_problem(name, facts, limit, listing.observed_at)
         yield JobSummary(
             probe=probe,
             name=name,
-            schedule_text="" if limit is None else _limit_text(limit),
+            schedule_text="" if limit is None else _format_max_task_age(limit),
             last_start=facts.last_run_at,
             next_expected_at=None if facts.last_run_at is None or limit is None else facts.last_run_at + limit,
             reason=reason,
@@ -156,11 +160,11 @@ def jobs_from_tasks(source: SourceListing) -> Iterator[JobSummary]:
             has_run=facts.last_run_at is not None,
         )
     for name in missing.missing_tasks(probe.max_task_ages, listing.subjects):
-        reason, message = missing.missing_task_reason(name)
+        reason, message = missing.missing_task_problem(name)
         yield JobSummary(
             probe=probe,
             name=name,
-            schedule_text=_limit_text(probe.max_task_ages[name]),
+            schedule_text=_format_max_task_age(probe.max_task_ages[name]),
             reason=reason,
             message=message,
             read_at=source.result.slot,
@@ -170,11 +174,11 @@ def jobs_from_tasks(source: SourceListing) -> Iterator[JobSummary]:
         )
 
 
-def _limit_text(limit: int) -> str:
+def _format_max_task_age(limit: int) -> str:
     return f"at least every {format_duration(limit)}"
 
 
-def _scheduled_jobs(source: SourceListing) -> Iterator[JobSummary]:
+def _summarize_listed_jobs(source: NewestJobSourceListing) -> Iterator[JobSummary]:
     """The jobs of a scheduler, a table or a heartbeat."""
     listing, probe = source.listing(job.RULE_NAME), source.probe
     if source.result is None or listing is None:
@@ -186,12 +190,12 @@ def _scheduled_jobs(source: SourceListing) -> Iterator[JobSummary]:
             continue
         reason, message, rule = verdict.reason, verdict.message, job.RULE_NAME
         if not reason:
-            reason, message = unreadable_schedule.unreadable_schedule_problem(facts, limits)
+            reason, message = unreadable_schedule.find_unreadable_schedule_problem(facts, limits)
             rule = unreadable_schedule.RULE_NAME if reason else rule
         yield JobSummary(
             probe=probe,
             name=name,
-            schedule_text=job.describe_schedule(facts, limits, listing.observed_at),
+            schedule_text=job.describe_job_schedule(facts, limits, listing.observed_at),
             last_start=facts.last_start,
             last_end=facts.last_end,
             last_ok=facts.last_ok,

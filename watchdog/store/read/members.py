@@ -6,17 +6,17 @@ from collections.abc import Collection
 
 import sqlalchemy as sa
 
-from watchdog.domain.membership import Definitions, Member, MembershipStatus, describe_membership
+from watchdog.domain.membership import MemberProcess, MembershipStatus, RevisionDefinitions, derive_membership_status
 from watchdog.store.tables import check_in_tokens, members, probes, revision_destinations, revision_probes
 
 
-def load_members(connection: sa.Connection) -> list[Member]:
-    """The members that live, and those that ended within MEMBER_HISTORY_MS."""
-    columns = [members.c[name] for name in Member._fields]
-    return [Member(*row) for row in connection.execute(sa.select(*columns).order_by(members.c.id))]
+def load_member_processes(connection: sa.Connection) -> list[MemberProcess]:
+    """The members that live, and those that ended within ENDED_MEMBER_RETENTION_MS."""
+    columns = [members.c[name] for name in MemberProcess._fields]
+    return [MemberProcess(*row) for row in connection.execute(sa.select(*columns).order_by(members.c.id))]
 
 
-def load_definitions(connection: sa.Connection, numbers: Collection[int]) -> Definitions:
+def load_revision_definitions(connection: sa.Connection, numbers: Collection[int]) -> RevisionDefinitions:
     """What these revisions have."""
 
     def load(table: sa.Table, name: str) -> dict[int, dict[str, str]]:
@@ -26,38 +26,38 @@ def load_definitions(connection: sa.Connection, numbers: Collection[int]) -> Def
             by_revision[revision][key] = definition
         return by_revision
 
-    return Definitions(load(revision_probes, "probe_id"), load(revision_destinations, "destination"))
+    return RevisionDefinitions(load(revision_probes, "probe_id"), load(revision_destinations, "destination"))
 
 
 def load_membership_status(connection: sa.Connection, now: int) -> MembershipStatus:
     """The live members, for pages and commands."""
-    all_members = load_members(connection)
-    return describe_membership(
-        all_members, load_definitions(connection, {member.revision for member in all_members}), now
+    all_members = load_member_processes(connection)
+    return derive_membership_status(
+        all_members, load_revision_definitions(connection, {member.revision for member in all_members}), now
     )
 
 
 def load_live_destinations(connection: sa.Connection, now: int) -> set[str]:
     """The destinations that the configuration of a live member has."""
-    live = {member.revision for member in load_members(connection) if member.is_live(now)}
-    return {name for names in load_definitions(connection, live).destinations.values() for name in names}
+    live = {member.revision for member in load_member_processes(connection) if member.is_live(now)}
+    return {name for names in load_revision_definitions(connection, live).destinations.values() for name in names}
 
 
-def find_check_in_probe(connection: sa.Connection, digest: str, now: int) -> str | None:
+def find_probe_id_by_token_digest(connection: sa.Connection, digest: str, now: int) -> str | None:
     """The id of the probe whose check-in token has this digest; None: it is unknown.
 
     A token counts while a member lives that has it. After that member has ended, it counts until the probe is retired
     or another member has the probe, with a token of its own.
     """
     query = (
-        sa.select(check_in_tokens.c.probe_id, *(members.c[name] for name in Member._fields))
+        sa.select(check_in_tokens.c.probe_id, *(members.c[name] for name in MemberProcess._fields))
         .join(members, members.c.id == check_in_tokens.c.member)
         .join(probes, probes.c.probe_id == check_in_tokens.c.probe_id)
         .where(check_in_tokens.c.digest == digest, probes.c.removed_at.is_(None))
     )
-    live_revisions = {member.revision for member in load_members(connection) if member.is_live(now)}
+    live_revisions = {member.revision for member in load_member_processes(connection) if member.is_live(now)}
     for probe_id, *member in connection.execute(query):
-        if Member(*member).is_live(now):
+        if MemberProcess(*member).is_live(now):
             return str(probe_id)
         has_it = revision_probes.c.probe_id == probe_id, revision_probes.c.revision.in_(live_revisions)
         if connection.execute(sa.select(revision_probes.c.revision).where(*has_it).limit(1)).first() is None:

@@ -7,13 +7,13 @@ from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection
 
-from watchdog.store.errors import SchemaError, StoreUnavailableError
+from watchdog.store.errors import DatabaseSchemaError, StoreUnavailableError
 
 QueryResultT = TypeVar("QueryResultT")
 
-QUERY_TIMEOUT_S = 5.0
+READ_QUERY_TIMEOUT_S = 5.0
 """Seconds to wait for a query, including the wait for a free reading thread."""
-QUERY_ERRORS = (StoreUnavailableError, SchemaError, TimeoutError)
+READ_QUERY_ERRORS = (StoreUnavailableError, DatabaseSchemaError, TimeoutError)
 """What a query raises if the database cannot answer it."""
 
 

@@ -8,8 +8,8 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from watchdog.domain.measurements import QueueMeasurements
-from watchdog.domain.probe_state import QUEUE_STATE_KEY, ThresholdRecord, threshold_records_from_json
-from watchdog.store.codec import loads
+from watchdog.domain.probe_state import QUEUE_STATE_KEY, QueueThresholdRecord, queue_threshold_records_from_json
+from watchdog.store.codec import decode_nullable_json
 from watchdog.store.tables import probe_state, results
 
 
@@ -22,11 +22,13 @@ def list_queue_samples(connection: Connection, probe: int, start: int) -> list[Q
     """The runs since `start` that counted the waiting jobs, oldest first."""
     measured = (results.c.probe == probe, results.c.slot >= start, results.c.measurements.is_not(None))
     rows = connection.execute(sa.select(results.c.slot, results.c.measurements).where(*measured).order_by("slot"))
-    samples = (QueueSample(slot, QueueMeasurements.from_measurements(loads(text))) for slot, text in rows)
+    samples = (
+        QueueSample(slot, QueueMeasurements.from_measurements(decode_nullable_json(text))) for slot, text in rows
+    )
     return [sample for sample in samples if sample.metrics.waiting is not None]
 
 
-def load_threshold_records(connection: Connection, probe: int) -> dict[str, ThresholdRecord]:
+def load_queue_threshold_records(connection: Connection, probe: int) -> dict[str, QueueThresholdRecord]:
     """By rule."""
     query = sa.select(probe_state.c.value).where(probe_state.c.probe == probe, probe_state.c.key == QUEUE_STATE_KEY)
-    return threshold_records_from_json(loads(connection.execute(query).scalar()))
+    return queue_threshold_records_from_json(decode_nullable_json(connection.execute(query).scalar()))

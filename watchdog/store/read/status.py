@@ -21,9 +21,9 @@ from watchdog.domain.model import (
     ProbeInfo,
     ServiceFacts,
 )
-from watchdog.domain.probe_state import WAITING_STATE_KEY
-from watchdog.domain.rules import HEALTH_STATE_BY_RULE, derive_health_state, service
-from watchdog.store.codec import loads, probe_info_from_json
+from watchdog.domain.probe_state import WAITING_FOR_FIRST_RUN_STATE_KEY
+from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, derive_health_state, service
+from watchdog.store.codec import decode_nullable_json, decode_probe_info
 from watchdog.store.read.alert_context import INCIDENTS_QUERY, incident_from_row
 from watchdog.store.read.destinations import load_failing_destinations
 from watchdog.store.tables import (
@@ -44,14 +44,14 @@ __all__ = [
     "IncidentRecord",
     "ProbeStatus",
     "ResultRow",
-    "ServiceStatus",
+    "WatchdogStatus",
     "count_incidents_by_probe",
     "list_deliveries",
     "list_incidents",
     "list_probe_statuses",
     "list_undelivered_notifications",
     "load_probe_config_yaml",
-    "load_service_status",
+    "load_watchdog_status",
 ]
 
 JUDGED_OUTCOMES = (Outcome.PASS, Outcome.FAIL)
@@ -90,7 +90,7 @@ class ProbeStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class ServiceStatus:
+class WatchdogStatus:
     """The current state of Watchdog itself."""
 
     watermark: int | None
@@ -143,13 +143,13 @@ def result_row_from_columns(row: Sequence[Any]) -> ResultRow:
     return ResultRow(slot, location, Outcome(outcome), *rest)
 
 
-def load_service_status(connection: Connection) -> ServiceStatus:
+def load_watchdog_status(connection: Connection) -> WatchdogStatus:
     counts = sa.select(
         sa.select(sa.func.min(watermarks.c.claimed_until)).scalar_subquery(),
         sa.select(sa.func.count()).select_from(incidents).where(incidents.c.resolved_at.is_(None)).scalar_subquery(),
         sa.select(sa.func.count()).select_from(outbox).where(outbox_is_undelivered).scalar_subquery(),
     )
-    return ServiceStatus(*connection.execute(counts).one(), load_failing_destinations(connection))
+    return WatchdogStatus(*connection.execute(counts).one(), load_failing_destinations(connection))
 
 
 def list_probe_statuses(connection: Connection, probe_id: str | None = None) -> list[ProbeStatus]:
@@ -159,7 +159,9 @@ def list_probe_statuses(connection: Connection, probe_id: str | None = None) -> 
     judged_slot = slots.where(newest.c.outcome.in_(JUDGED_OUTCOMES)).scalar_subquery()
     next_due = sa.select(sa.func.min(schedule.c.next_due)).where(schedule.c.probe == probes.c.id).scalar_subquery()
     is_newest = sa.and_(results.c.probe == probes.c.id, results.c.slot == slots.scalar_subquery())
-    is_waiting = sa.exists().where(probe_state.c.probe == probes.c.id, probe_state.c.key == WAITING_STATE_KEY)
+    is_waiting = sa.exists().where(
+        probe_state.c.probe == probes.c.id, probe_state.c.key == WAITING_FOR_FIRST_RUN_STATE_KEY
+    )
     columns = (probes.c.id, probes.c.info, probes.c.created_at, judged_slot, next_due, is_waiting)
     query = (
         sa.select(*columns, *RESULT_ROW_COLUMNS)
@@ -167,7 +169,7 @@ def list_probe_statuses(connection: Connection, probe_id: str | None = None) -> 
         .where(probes.c.removed_at.is_(None))
         .order_by(probes.c.name, probes.c.id)
     )
-    is_wanted = probes.c.kind != service.PROBE_KIND if probe_id is None else probes.c.probe_id == probe_id
+    is_wanted = probes.c.kind != service.SERVICE_PROBE_KIND if probe_id is None else probes.c.probe_id == probe_id
     query = query.where(is_wanted)
     # One row a probe, even if several locations have a result in the newest slot.
     row_by_probe = {row[0]: row for row in connection.execute(query)}
@@ -183,11 +185,11 @@ def _probe_status_from_row(row: Sequence[Any], open_incidents: Iterable[Incident
     has_verdict = judged_slot is not None and not is_waiting
     state = derive_health_state([incident.rule for incident in open_incidents], has_verdict=has_verdict)
     return ProbeStatus(
-        probe=probe_info_from_json(probe, info),
+        probe=decode_probe_info(probe, info),
         created_at=created_at,
         state=state,
         open_incidents=tuple(
-            sorted(open_incidents, key=lambda i: (HEALTH_STATE_BY_RULE[i.rule] is not state, i.since))
+            sorted(open_incidents, key=lambda i: (INCIDENT_HEALTH_STATE_BY_RULE[i.rule] is not state, i.since))
         ),
         latest_result=None if latest[0] is None else result_row_from_columns(latest),
         last_judged_slot=judged_slot,
@@ -222,10 +224,10 @@ def list_incidents(
 def _incident_record_from_row(row: sa.Row[Any]) -> IncidentRecord:
     return IncidentRecord(
         incident=incident_from_row(row),
-        probe=probe_info_from_json(row.probe, row.info),
+        probe=decode_probe_info(row.probe, row.info),
         opened_slot=row.opened_slot,
         threshold=row.threshold,
-        routing_log=tuple(loads(row.routing_log)),
+        routing_log=tuple(decode_nullable_json(row.routing_log)),
         resolved_slot=row.resolved_slot,
     )
 

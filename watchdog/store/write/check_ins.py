@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from watchdog.domain.heartbeat import HEARTBEAT_STATE_KEY, RUN_KINDS, CheckIn, HeartbeatState, apply_check_in
+from watchdog.domain.heartbeat import HEARTBEAT_STATE_KEY, RUN_CHECK_IN_KINDS, CheckIn, HeartbeatState, apply_check_in
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store import codec
 from watchdog.store.database import Database
@@ -59,17 +59,20 @@ class CheckInStore:
                 states, durations = _fold_check_ins(states_before, pending)
                 self._update_durations(connection, pending, durations)
             state_rows = [
-                {"probe": probe, "key": HEARTBEAT_STATE_KEY, "value": codec.dumps(state.to_json())}
+                {"probe": probe, "key": HEARTBEAT_STATE_KEY, "value": codec.encode_storable_json(state.to_json())}
                 for probe, state in states.items()
             ]
             upsert_probe_state(self.database, connection, state_rows)
-            return {each.probe for each in pending if each.check_in.kind in RUN_KINDS}
+            return {each.probe for each in pending if each.check_in.kind in RUN_CHECK_IN_KINDS}
 
     def _load_heartbeat_states(self, connection: sa.Connection, ids: Collection[int]) -> dict[int, HeartbeatState]:
         query = sa.select(probe_state.c.probe, probe_state.c.value).where(
             probe_state.c.key == HEARTBEAT_STATE_KEY, probe_state.c.probe.in_(ids)
         )
-        stored = {probe: HeartbeatState.from_json(codec.loads(value)) for probe, value in connection.execute(query)}
+        stored = {
+            probe: HeartbeatState.from_json(codec.decode_nullable_json(value))
+            for probe, value in connection.execute(query)
+        }
         return {probe: stored.get(probe, HeartbeatState()) for probe in ids}
 
     def _update_durations(

@@ -8,8 +8,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from watchdog.domain.formatting import format_count, format_in_zone
-from watchdog.domain.model import ClaimedSlot, Json, Outcome, RecordedResult, Result
+from watchdog.domain.formatting import format_count, format_time_in_zone
+from watchdog.domain.model import ClaimedSlot, Json, Outcome, ProbeResult, ResultToRecord
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.rules import missed_run
 from watchdog.domain.schedule import CronSchedule
@@ -26,7 +26,7 @@ CLAIM_AHEAD_MS = 1_000
 
 MAX_START_DELAY_MS = 5_000
 """A run that is claimed later than this was due while no process could run it."""
-MAX_COUNTED_SLOTS, MAX_NAMED_SLOTS = 1_000, 5
+MAX_COUNTED_MISSED_SLOTS, MAX_MISSED_SLOTS_IN_MESSAGE = 1_000, 5
 """Slots of a cron schedule that a result counts, and whose times its message names."""
 
 
@@ -70,14 +70,14 @@ class SlotClaimer:
         return slots, states
 
     def _claim_rows(self, connection: sa.Connection, rows: Sequence[Any], now: int) -> list[ClaimedSlot]:
-        rows = [row for row in rows if self.registry.may_claim(row.probe, row.probe_definition)]
+        rows = [row for row in rows if self.registry.may_claim_else_exclude(row.probe, row.probe_definition)]
         in_flight, missed = self._resolve_in_flight(connection, rows, now)
         claimed, updates = [], []
         for row in rows:
             slot, skipped, next_due = self._plan_next_run(row, now)
             missed += skipped
             if slot is not None:
-                late_ms = now - slot if self._is_caught_up(row.probe, slot, now) else 0
+                late_ms = now - slot if self._should_catch_up(row.probe, slot, now) else 0
                 claimed.append(ClaimedSlot(row.probe, slot, self.location, row.last_slot, late_ms))
                 in_flight[row.probe][slot] = slot + late_ms
             last_slot = row.last_slot if slot is None else slot
@@ -89,12 +89,12 @@ class SlotClaimer:
             )
             connection.execute(update, updates)
         if missed:
-            self.recorder.record_results_in_transaction(connection, [RecordedResult(result) for result in missed], now)
+            self.recorder.record_results_in_transaction(connection, [ResultToRecord(result) for result in missed], now)
         return claimed
 
     def _resolve_in_flight(
         self, connection: sa.Connection, rows: list[Any], now: int
-    ) -> tuple[dict[int, dict[int, int]], list[Result]]:
+    ) -> tuple[dict[int, dict[int, int]], list[ProbeResult]]:
         """The slots of each probe that are still in flight, with when each was to start, and `missed` results for those
         whose max_lateness has passed without a result."""
         in_flight = {row.probe: _in_flight_from_json(row.in_flight) for row in rows}
@@ -111,13 +111,13 @@ class SlotClaimer:
             probe: {slot: start for slot, start in slots.items() if (probe, slot) not in done}
             for probe, slots in in_flight.items()
         }
-        return remaining, [self._lost_result(probe, slot, now) for probe, slot in lost]
+        return remaining, [self._lost_run_result(probe, slot, now) for probe, slot in lost]
 
-    def _plan_next_run(self, row: Any, now: int) -> tuple[int | None, list[Result], int]:
+    def _plan_next_run(self, row: Any, now: int) -> tuple[int | None, list[ProbeResult], int]:
         """The slot to run, if any; a result for the slots that are skipped; the next slot."""
         registered, first = self.registry[row.probe], row.next_due
         newest = max(first, registered.schedule.latest_slot_until(now)) if first <= now else first
-        may_run = now - newest <= registered.policy.max_lateness or self._is_caught_up(row.probe, newest, now)
+        may_run = now - newest <= registered.policy.max_lateness or self._should_catch_up(row.probe, newest, now)
         run = newest if may_run else None
         end = run if run is not None else newest + 1
         if isinstance(registered.schedule, CronSchedule):
@@ -132,39 +132,41 @@ class SlotClaimer:
             ]
         return run, missed, registered.schedule.next_slot_after(newest)
 
-    def _is_caught_up(self, probe: int, slot: int, now: int) -> bool:
+    def _should_catch_up(self, probe: int, slot: int, now: int) -> bool:
         """Whether a slot that was never claimed is run late: no process that may run the probe was there."""
         return MAX_START_DELAY_MS < now - slot <= self.registry[probe].catch_up_ms
 
-    def _not_run_results(self, row: Any, first: int, end: int, now: int) -> list[Result]:
+    def _not_run_results(self, row: Any, first: int, end: int, now: int) -> list[ProbeResult]:
         """One result for the slots of a cron schedule in [first, end): people rely on each run."""
         schedule, slot = self.registry[row.probe].schedule, first
         slots: list[int] = []
-        while slot < end and len(slots) < MAX_COUNTED_SLOTS:
+        while slot < end and len(slots) < MAX_COUNTED_MISSED_SLOTS:
             slots.append(slot)
             slot = schedule.next_slot_after(slot)
         if not slots:
             return []
         last = schedule.latest_slot_until(end - 1)
-        named = [self._format_slot(row.probe, each, now) for each in (*slots[:MAX_NAMED_SLOTS], last)]
-        listed = ", ".join(named[:-1]) if len(slots) <= MAX_NAMED_SLOTS else f"from {named[0]} to {named[-1]}"
+        named = [self._format_slot(row.probe, each, now) for each in (*slots[:MAX_MISSED_SLOTS_IN_MESSAGE], last)]
+        listed = (
+            ", ".join(named[:-1]) if len(slots) <= MAX_MISSED_SLOTS_IN_MESSAGE else f"from {named[0]} to {named[-1]}"
+        )
         count = format_count(len(slots), "run") + (" or more" if slot < end else "")
         result = self._missed_result(
-            row.probe, slots[0], missed_run.NOT_RUN, slot_count=len(slots), previous_slot=row.last_slot
+            row.probe, slots[0], missed_run.NOT_RUN_REASON, slot_count=len(slots), previous_slot=row.last_slot
         )
         return [result._replace(message=f"{count} did not take place: {listed}")]
 
-    def _lost_result(self, probe: int, slot: int, now: int) -> Result:
+    def _lost_run_result(self, probe: int, slot: int, now: int) -> ProbeResult:
         schedule = self.registry[probe].schedule
         if not isinstance(schedule, CronSchedule):
             return self._missed_result(probe, slot, "missed.result_lost")
         run = missed_run.describe_run(slot, now, schedule.timezone)
         message = f"{run} was started, and may have taken place"
-        return self._missed_result(probe, slot, missed_run.MAY_HAVE_RUN)._replace(message=message)
+        return self._missed_result(probe, slot, missed_run.MAY_HAVE_RUN_REASON)._replace(message=message)
 
     def _format_slot(self, probe: int, slot: int, now: int) -> str:
         schedule = self.registry[probe].schedule
-        return format_in_zone(slot, now, schedule.timezone if isinstance(schedule, CronSchedule) else "UTC")
+        return format_time_in_zone(slot, now, schedule.timezone if isinstance(schedule, CronSchedule) else "UTC")
 
     def _slots_outside_gaps(self, registered_probe: RegisteredProbe, first: int, end: int) -> Iterator[int]:
         """The slots in [first, end) that are not in a gap. A gap is crossed in one step, however many slots it has."""
@@ -177,8 +179,8 @@ class SlotClaimer:
 
     def _missed_result(
         self, probe: int, slot: int, reason: str, *, slot_count: int = 1, previous_slot: int | None = None
-    ) -> Result:
-        return Result(
+    ) -> ProbeResult:
+        return ProbeResult(
             probe, slot, self.location, Outcome.MISSED, reason, previous_slot=previous_slot, slot_count=slot_count
         )
 
@@ -210,9 +212,9 @@ class SlotClaimer:
             rows = [row for row in connection.execute(query).all() if row.probe in self.registry]
             in_flight, lost = self._resolve_in_flight(connection, rows, now)
             if lost:
-                recorded = [RecordedResult(result) for result in lost]
+                recorded = [ResultToRecord(result) for result in lost]
                 self.recorder.record_results_in_transaction(connection, recorded, now)
-        to_catch_up: list[int] = [row.next_due for row in rows if self._is_caught_up(row.probe, row.next_due, now)]
+        to_catch_up: list[int] = [row.next_due for row in rows if self._should_catch_up(row.probe, row.next_due, now)]
         return min([settled_until, *to_catch_up, *(slot for slots in in_flight.values() for slot in slots)])
 
     @property

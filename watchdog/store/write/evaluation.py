@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 import structlog
 
-from watchdog.domain.model import AlertState, IncidentEvent, IncidentTransition, Outcome, ProbeInfo, Result
+from watchdog.domain.model import AlertState, IncidentEvent, IncidentTransition, Outcome, ProbeInfo, ProbeResult
 from watchdog.domain.routing import RoutingDecision
-from watchdog.domain.rules import IMMEDIATE_RULES, AlertStates, apply_finding, fold_results, service, stale
+from watchdog.domain.rules import RULES_IGNORING_THRESHOLDS, AlertStates, apply_finding, fold_results, service, stale
 from watchdog.store.database import Database
-from watchdog.store.listings import ListingCache, read_results
+from watchdog.store.listings import ListingCache, results_from_rows
 from watchdog.store.tables import alert_states, evaluation_cursors, staleness_events
-from watchdog.store.write.incidents import change_cause, open_incident, resolve_incident
+from watchdog.store.write.incidents import change_incident_cause, open_incident, resolve_incident
 from watchdog.store.write.probe_registry import ProbeRegistry
 from watchdog.store.write.watermark import Watermark
 
@@ -37,7 +37,7 @@ class EvaluationCursor(NamedTuple):
 
 
 @dataclass(slots=True)
-class PendingWrites:
+class PendingEvaluationWrites:
     """The changes of several probes, collected in order to write them with few statements."""
 
     transitions: list[IncidentTransition] = field(default_factory=list)
@@ -114,12 +114,14 @@ class AlertEvaluator:
                 settled = self.newest_settled_slot(probe, now)
                 start = max(start, min(settled, first_slots.get(probe, settled + 1) - 1))
             starts[probe] = start
-        rows: dict[int, list[Result]] = {probe: [] for probe in starts}
-        for result in read_results(connection, self.database.load_results_after(connection, starts), self.listings):
+        rows: dict[int, list[ProbeResult]] = {probe: [] for probe in starts}
+        for result in results_from_rows(
+            connection, self.database.load_results_after(connection, starts), self.listings
+        ):
             rows[result.probe].append(result)
         active = [probe for probe in starts if cursors[probe].active]
         states_before = self.load_alert_states(connection, active) if active else {}
-        writes = PendingWrites()
+        writes = PendingEvaluationWrites()
         for probe, start in starts.items():
             self._evaluate_probe(
                 cursors[probe],
@@ -136,10 +138,10 @@ class AlertEvaluator:
     def _evaluate_probe(
         self,
         cursor: EvaluationCursor,
-        writes: PendingWrites,
+        writes: PendingEvaluationWrites,
         *,
         start: int,
-        rows: list[Result],
+        rows: list[ProbeResult],
         states_before: AlertStates,
         now: int,
         newest_slot: int | None,
@@ -149,7 +151,7 @@ class AlertEvaluator:
         states = dict(states_before)
         fold = fold_results(policy, states, start, rows, lambda slot: clock.has_elapsed(slot, policy.max_lateness, now))
         changed, until = fold.alert_states_changed, fold.evaluated_until
-        if newest_slot is not None and stale.ALERT_STATE_KEY not in states:
+        if newest_slot is not None and stale.STALE_ALERT_STATE_KEY not in states:
             threshold = policy.staleness_threshold(newest_slot)
             if clock.has_elapsed(newest_slot, threshold, now):
                 writes.staleness_events.append(
@@ -161,9 +163,9 @@ class AlertEvaluator:
                     until = max(cursor.evaluated_until, newest_slot)
                 changed = True
         wake_at = cursor.wake_at
-        if stale.ALERT_STATE_KEY in states:
+        if stale.STALE_ALERT_STATE_KEY in states:
             wake_at = None
-        elif newest_slot is not None or stale.ALERT_STATE_KEY in states_before:
+        elif newest_slot is not None or stale.STALE_ALERT_STATE_KEY in states_before:
             if newest_slot is None:
                 newest_slot = max(row.slot for row in rows if row.outcome is not Outcome.MISSED)
             wake_at = clock.deadline_after(newest_slot, policy.staleness_threshold(newest_slot))
@@ -180,7 +182,7 @@ class AlertEvaluator:
         writes.add_alert_states(probe, states_before, states)
         writes.transitions += fold.transitions
 
-    def _write_pending(self, connection: sa.Connection, writes: PendingWrites, now: int) -> None:
+    def _write_pending(self, connection: sa.Connection, writes: PendingEvaluationWrites, now: int) -> None:
         if writes.staleness_events:
             insert = self.database.insert_statement(staleness_events).on_conflict_do_nothing()
             connection.execute(insert, writes.staleness_events)
@@ -213,9 +215,11 @@ class AlertEvaluator:
                 destinations_without_resolved=registered.routes.without_resolved,
             )
             return
-        routing = registered.routes.decide_routing(registered.info, transition.reason, _failing_destination(transition))
+        routing = registered.routes.decide_routing(
+            registered.info, transition.reason, _destination_of_incident(transition)
+        )
         if transition.event is IncidentEvent.CHANGED:
-            change_cause(connection, transition, routing, now)
+            change_incident_cause(connection, transition, routing, now)
             return
         if not routing.destinations:
             _log_incident_without_destination(transition, registered.info, routing)
@@ -223,7 +227,7 @@ class AlertEvaluator:
             connection,
             transition,
             severity=registered.info.severity,
-            threshold=1 if transition.rule in IMMEDIATE_RULES else registered.policy.failure_threshold,
+            threshold=1 if transition.rule in RULES_IGNORING_THRESHOLDS else registered.policy.failure_threshold,
             routing=routing,
             now=now,
         )
@@ -243,6 +247,6 @@ def _log_incident_without_destination(
     )
 
 
-def _failing_destination(transition: IncidentTransition) -> str:
+def _destination_of_incident(transition: IncidentTransition) -> str:
     """The destination that an incident is about; empty if it is about anything else."""
-    return service.destination_of_subject(transition.subject) if transition.rule == service.RULE_NAME else ""
+    return service.destination_from_subject(transition.subject) if transition.rule == service.RULE_NAME else ""

@@ -7,17 +7,17 @@ from collections.abc import Collection, Iterable
 import sqlalchemy as sa
 
 from watchdog.domain.formatting import HOUR_MS
-from watchdog.domain.model import Evidence, Outcome, RecordedResult, Result
+from watchdog.domain.model import Evidence, Outcome, ProbeResult, ResultToRecord
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store import codec
 from watchdog.store.database import Database
 from watchdog.store.tables import evidence
 
-EVIDENCE_SAMPLE_EVERY_MS = HOUR_MS
+EVIDENCE_SAMPLE_INTERVAL_MS = HOUR_MS
 """The evidence of one passing result is stored in each interval of this length."""
 
 
-class EvidenceStore:
+class EvidenceWriter:
     """Stores the evidence of failures and errors, of the last pass before each, and of a sample of passes.
 
     Owns the newest pass of each probe, in memory: it is stored only once a failure follows. A restart loses it, and
@@ -26,12 +26,12 @@ class EvidenceStore:
 
     def __init__(self, database: Database):
         self.database = database
-        self._last_pass: dict[int, tuple[Result, Evidence]] = {}
+        self._last_pass: dict[int, tuple[ProbeResult, Evidence]] = {}
 
     def save_evidence(
         self,
         connection: sa.Connection,
-        recorded_results: Iterable[RecordedResult],
+        recorded_results: Iterable[ResultToRecord],
         suspect_keys: Collection[tuple[int, int, str]],
     ) -> None:
         """`recorded_results`: by probe and slot. `suspect_keys`: of results that may change an alert state, passes
@@ -41,7 +41,7 @@ class EvidenceStore:
             notable = result[:3] in suspect_keys or result.outcome in (Outcome.FAIL, Outcome.ERROR)
             sampled = (
                 result.previous_slot is None
-                or result.previous_slot // EVIDENCE_SAMPLE_EVERY_MS != result.slot // EVIDENCE_SAMPLE_EVERY_MS
+                or result.previous_slot // EVIDENCE_SAMPLE_INTERVAL_MS != result.slot // EVIDENCE_SAMPLE_INTERVAL_MS
             )
             if notable and (last_pass := self._last_pass.get(result.probe)):
                 selected[last_pass[0][:3]] = last_pass[1]
@@ -50,7 +50,8 @@ class EvidenceStore:
             if result.outcome is Outcome.PASS:
                 self._last_pass[result.probe] = (result, result_evidence)
         rows = [
-            {"probe": probe, "slot": slot, "location": location, "facts": codec.dumps(dict(content.facts)),
+            {"probe": probe, "slot": slot, "location": location,
+             "facts": codec.encode_storable_json(dict(content.facts)),
              "excerpt": replace_unstorable_characters(content.excerpt)}
             for (probe, slot, location), content in selected.items() if content.facts or content.excerpt
         ]  # fmt: skip

@@ -10,7 +10,11 @@ from watchdog.domain.model import IncidentTransition, Severity
 from watchdog.domain.routing import RoutingDecision
 from watchdog.store import codec
 from watchdog.store.tables import cause_changes, incidents
-from watchdog.store.write.outbox import enqueue_changed, enqueue_opened, enqueue_resolved
+from watchdog.store.write.outbox import (
+    enqueue_changed_notifications,
+    enqueue_opened_notifications,
+    enqueue_resolved_notifications,
+)
 
 
 def open_incident(
@@ -36,14 +40,16 @@ def open_incident(
             reason=transition.reason,
             message=transition.message,
             threshold=threshold,
-            routing_log=codec.dumps(list(routing.routing_log)),
+            routing_log=codec.encode_storable_json(list(routing.routing_log)),
             resolution="",
         )
     )
-    enqueue_opened(connection, transition.incident, routing.destinations, now)
+    enqueue_opened_notifications(connection, transition.incident, routing.destinations, now)
 
 
-def change_cause(connection: sa.Connection, transition: IncidentTransition, routing: RoutingDecision, now: int) -> None:
+def change_incident_cause(
+    connection: sa.Connection, transition: IncidentTransition, routing: RoutingDecision, now: int
+) -> None:
     """Replace the current cause, and keep the first. `routing`: of the new cause. Destinations that it adds get the
     incident as opened; those that have it already get `changed`, also if no route with the new cause leads to them."""
     is_first = incidents.c.first_reason == ""
@@ -63,18 +69,20 @@ def change_cause(connection: sa.Connection, transition: IncidentTransition, rout
             message=transition.message,
         )
     )
-    notified = enqueue_changed(connection, transition.incident, now)
+    notified = enqueue_changed_notifications(connection, transition.incident, now)
     added = [destination for destination in routing.destinations if destination not in notified]
     if added:
-        enqueue_opened(connection, transition.incident, added, now)
+        enqueue_opened_notifications(connection, transition.incident, added, now)
         _append_to_routing_log(connection, transition, routing)
 
 
 def _append_to_routing_log(connection: sa.Connection, transition: IncidentTransition, routing: RoutingDecision) -> None:
     is_incident = incidents.c.id == transition.incident
-    log: list[str] = codec.loads(connection.execute(sa.select(incidents.c.routing_log).where(is_incident)).scalar_one())
+    log: list[str] = codec.decode_nullable_json(
+        connection.execute(sa.select(incidents.c.routing_log).where(is_incident)).scalar_one()
+    )
     log += [f"since the cause is {transition.reason}: {step}" for step in routing.routing_log]
-    connection.execute(sa.update(incidents).where(is_incident).values(routing_log=codec.dumps(log)))
+    connection.execute(sa.update(incidents).where(is_incident).values(routing_log=codec.encode_storable_json(log)))
 
 
 def resolve_incident(
@@ -89,4 +97,4 @@ def resolve_incident(
     """`slot`: the slot that decided it. `resolution`: a reason; empty if the subject recovered."""
     values = {"resolved_at": now, "resolved_slot": slot, "resolution": resolution}
     connection.execute(sa.update(incidents).where(incidents.c.id == incident).values(**values))
-    enqueue_resolved(connection, incident, now, destinations_without_resolved)
+    enqueue_resolved_notifications(connection, incident, now, destinations_without_resolved)

@@ -9,20 +9,20 @@ import sqlalchemy as sa
 
 from watchdog.domain.formatting import SECOND_MS
 from watchdog.domain.membership import (
-    LEASE_MS,
-    MEMBER_HISTORY_MS,
-    Definitions,
-    Member,
+    ENDED_MEMBER_RETENTION_MS,
+    MEMBER_LEASE_MS,
+    MemberProcess,
     MembershipStatus,
-    describe_membership,
-    governing_revisions,
-    retirement_time,
+    RevisionDefinitions,
+    derive_membership_status,
+    highest_live_revision_by_name,
+    probe_retirement_time,
 )
-from watchdog.domain.registered_probe import NO_ROUTES, RegisteredProbe
-from watchdog.domain.routing import RoutingTable
-from watchdog.store.codec import routing_to_json
+from watchdog.domain.registered_probe import EMPTY_ROUTING_TABLE, RegisteredProbe
+from watchdog.domain.routing import NotificationRoutingTable
+from watchdog.store.codec import encode_routing_table
 from watchdog.store.database import Database
-from watchdog.store.read.members import load_definitions, load_members
+from watchdog.store.read.members import load_member_processes, load_revision_definitions
 from watchdog.store.tables import (
     check_in_tokens,
     members,
@@ -34,17 +34,17 @@ from watchdog.store.tables import (
 )
 from watchdog.store.write.probe_registry import ProbeRegistry
 from watchdog.store.write.probe_rows import (
-    REGISTRATION_LOCK_KEY,
+    PROBE_REGISTRATION_LOCK_KEY,
     load_active_probes,
-    mark_removed_with_schedule,
-    mark_retired,
+    mark_probes_removed_keep_schedule,
+    mark_probes_retired,
     resolve_incidents_of_retired_probes,
     schedule_immediate_evaluation,
     write_probes,
 )
 from watchdog.store.write.watermark import load_claimed_until
 
-RENEWAL_INTERVAL_MS = 10 * SECOND_MS
+MEMBER_LEASE_RENEWAL_INTERVAL_MS = 10 * SECOND_MS
 """How often a member renews its lease."""
 
 
@@ -55,7 +55,7 @@ class MemberConfiguration:
     digest: str
     """Equal for configurations with the same content."""
     probes: Sequence[RegisteredProbe] = ()
-    routes: RoutingTable = NO_ROUTES
+    routes: NotificationRoutingTable = EMPTY_ROUTING_TABLE
     destinations: Mapping[str, str] = field(default_factory=dict)
     """Destination -> a digest of how it is notified."""
     check_in_tokens: Mapping[str, str] = field(default_factory=dict)
@@ -82,21 +82,21 @@ class Membership:
         """Become a member, and register the probes of this process."""
         self._started_at = now
         with self.database.write_transaction() as connection:
-            self.database.acquire_advisory_lock(connection, REGISTRATION_LOCK_KEY)
+            self.database.acquire_advisory_lock(connection, PROBE_REGISTRATION_LOCK_KEY)
             self.revision = self._register_revision(connection, now)
-        self._update(now, joining=True)
+        self._update_members_and_probes(now, joining=True)
 
-    def is_due(self, connection: sa.Connection, now: int) -> bool:
+    def is_renewal_due(self, connection: sa.Connection, now: int) -> bool:
         """Whether `renew` has something to do. Reads only."""
-        if not self._renewed_at <= now < min(self._renewed_at + RENEWAL_INTERVAL_MS, self._next_change_at):
+        if not self._renewed_at <= now < min(self._renewed_at + MEMBER_LEASE_RENEWAL_INTERVAL_MS, self._next_change_at):
             return True
-        live = [member for member in load_members(connection) if member.is_live(now)]
+        live = [member for member in load_member_processes(connection) if member.is_live(now)]
         return {member.id for member in live} != {member.id for member, *_ in self.status.members}
 
     def renew(self, now: int) -> None:
         """Renew the lease, take over the probes whose member has ended, and retire those that no member has."""
         if not self._has_left:
-            self._update(now)
+            self._update_members_and_probes(now)
 
     def leave(self, now: int) -> None:
         """End the lease, because this process stops: from now on other members decide about its probes."""
@@ -105,7 +105,7 @@ class Membership:
             ended = sa.update(members).where(members.c.id == self.member_id)
             connection.execute(ended.values(lease_until=now, left_in_order=True))
 
-    def notifies(self, destination: str) -> bool:
+    def may_notify(self, destination: str) -> bool:
         """Whether this member notifies a destination that it has: none with a higher revision defines it otherwise."""
         own = self.status.of(self.member_id)
         return own is None or destination not in own.superseded_destinations
@@ -116,43 +116,43 @@ class Membership:
         query = sa.select(revisions.c.number).where(revisions.c.digest == digest)
         number: int | None = connection.execute(query).scalar()
         if number is None:
-            values = {"digest": digest, "created_at": now, "routing": routing_to_json(self.configuration.routes)}
+            values = {"digest": digest, "created_at": now, "routing": encode_routing_table(self.configuration.routes)}
             insert = sa.insert(revisions).values(**values).returning(revisions.c.number)
             number = int(connection.execute(insert).scalar_one())
         return number
 
-    def _update(self, now: int, *, joining: bool = False) -> None:
+    def _update_members_and_probes(self, now: int, *, joining: bool = False) -> None:
         with self.database.write_transaction() as connection:
-            self.database.acquire_advisory_lock(connection, REGISTRATION_LOCK_KEY)
+            self.database.acquire_advisory_lock(connection, PROBE_REGISTRATION_LOCK_KEY)
             all_members, definitions = self._load_members(connection, now)
-            mark_retired(connection, self._list_retired(connection, all_members, definitions, now), now)
-            mark_removed_with_schedule(
-                connection, self._list_changed_kinds(connection, all_members, definitions, now), now
+            mark_probes_retired(connection, self._list_probes_to_retire(connection, all_members, definitions, now), now)
+            mark_probes_removed_keep_schedule(
+                connection, self._list_probes_with_changed_kind(connection, all_members, definitions, now), now
             )
         # A crash may have interrupted an earlier removal; a probe that returns has to start without its alert states.
         resolve_incidents_of_retired_probes(self.database, now)
         with self.database.write_transaction() as connection:
-            self.database.acquire_advisory_lock(connection, REGISTRATION_LOCK_KEY)
+            self.database.acquire_advisory_lock(connection, PROBE_REGISTRATION_LOCK_KEY)
             self._renew_lease(connection, now)
             all_members, definitions = self._load_members(connection, now)
             start = max(now, _initialize_watermark(self.database, connection, now, self.location))
             written = write_probes(
                 self.database,
                 connection,
-                self._list_outdated(connection, all_members, definitions, now, joining=joining),
+                self._list_outdated_probes(connection, all_members, definitions, now, joining=joining),
                 revision=self.revision,
                 start=start,
                 location=self.location,
             )
-            self.registry.update_probes(load_active_probes(connection, self.location, self.registry.configured))
+            self.registry.replace_probes(load_active_probes(connection, self.location, self.registry.configured))
         self._renewed_at = now
-        self.status = describe_membership(all_members, definitions, now)
+        self.status = derive_membership_status(all_members, definitions, now)
         self._next_change_at = self._find_next_change(all_members, definitions, now)
         schedule_immediate_evaluation(self.database, written, now)
 
     def _renew_lease(self, connection: sa.Connection, now: int) -> None:
         """Extend the lease, or take a new one if this member has been forgotten meanwhile."""
-        lease = {"lease_until": now + LEASE_MS, "left_in_order": False}
+        lease = {"lease_until": now + MEMBER_LEASE_MS, "left_in_order": False}
         update = sa.update(members).where(members.c.id == self.member_id).values(**lease)
         if connection.execute(update).rowcount:
             return
@@ -179,87 +179,99 @@ class Membership:
             if rows:
                 connection.execute(self.database.insert_statement(table).on_conflict_do_nothing(), rows)
 
-    def _load_members(self, connection: sa.Connection, now: int) -> tuple[list[Member], Definitions]:
+    def _load_members(self, connection: sa.Connection, now: int) -> tuple[list[MemberProcess], RevisionDefinitions]:
         """All members, this one as a live one, and what they define."""
-        others = [member for member in load_members(connection) if member.id != self.member_id]
-        own = Member(self.member_id, self.revision, self._started_at, now + LEASE_MS)
+        others = [member for member in load_member_processes(connection) if member.id != self.member_id]
+        own = MemberProcess(self.member_id, self.revision, self._started_at, now + MEMBER_LEASE_MS)
         all_members = [*others, own]
-        definitions = load_definitions(connection, {member.revision for member in all_members})
+        definitions = load_revision_definitions(connection, {member.revision for member in all_members})
         own_probes = {id: registered.definition for id, registered in self.registry.configured.items()}
-        return all_members, Definitions(
+        return all_members, RevisionDefinitions(
             {**definitions.probes, own.revision: own_probes},
             {**definitions.destinations, own.revision: self.configuration.destinations},
         )
 
-    def _list_retired(
-        self, connection: sa.Connection, all_members: Collection[Member], definitions: Definitions, now: int
+    def _list_probes_to_retire(
+        self,
+        connection: sa.Connection,
+        all_members: Collection[MemberProcess],
+        definitions: RevisionDefinitions,
+        now: int,
     ) -> list[int]:
         """The probes that no live member has, if that has lasted for long enough."""
         active = sa.select(probes.c.probe_id, probes.c.id).where(probes.c.removed_at.is_(None))
         ids = {row.probe_id: row.id for row in connection.execute(active)}
-        had = _retirement_times(ids, all_members, definitions, now)
+        had = _probe_retirement_times(ids, all_members, definitions, now)
         return [ids[probe_id] for probe_id, retire_at in had.items() if retire_at <= now]
 
-    def _list_changed_kinds(
-        self, connection: sa.Connection, all_members: Iterable[Member], definitions: Definitions, now: int
+    def _list_probes_with_changed_kind(
+        self,
+        connection: sa.Connection,
+        all_members: Iterable[MemberProcess],
+        definitions: RevisionDefinitions,
+        now: int,
     ) -> list[int]:
         """The probes that this member decides about, and that have another kind so far."""
-        own = self._list_governed(all_members, definitions, now)
+        own = self._list_probes_this_member_governs(all_members, definitions, now)
         query = sa.select(probes.c.id, probes.c.probe_id, probes.c.kind).where(probes.c.removed_at.is_(None))
         rows = connection.execute(query)
         return [row.id for row in rows if row.probe_id in own and row.kind != own[row.probe_id].info.kind]
 
-    def _list_outdated(
+    def _list_outdated_probes(
         self,
         connection: sa.Connection,
-        all_members: Iterable[Member],
-        definitions: Definitions,
+        all_members: Iterable[MemberProcess],
+        definitions: RevisionDefinitions,
         now: int,
         *,
         joining: bool,
     ) -> list[RegisteredProbe]:
         """The probes that this member decides about, and whose rows are from another revision; all if it joins."""
-        own = self._list_governed(all_members, definitions, now)
+        own = self._list_probes_this_member_governs(all_members, definitions, now)
         query = sa.select(probes.c.probe_id, probes.c.revision).where(probes.c.removed_at.is_(None))
         current = {row.probe_id: row.revision for row in connection.execute(query)}
         return [
             registered for probe_id, registered in own.items() if joining or current.get(probe_id, 0) != self.revision
         ]
 
-    def _list_governed(
-        self, all_members: Iterable[Member], definitions: Definitions, now: int
+    def _list_probes_this_member_governs(
+        self, all_members: Iterable[MemberProcess], definitions: RevisionDefinitions, now: int
     ) -> dict[str, RegisteredProbe]:
         """The probes of which this member has the highest live revision."""
         live = {member.revision for member in all_members if member.is_live(now)}
-        governing = governing_revisions(live, definitions.probes)
+        governing = highest_live_revision_by_name(live, definitions.probes)
         configured = self.registry.configured
         return {probe_id: configured[probe_id] for probe_id in configured if governing[probe_id] == self.revision}
 
-    def _find_next_change(self, all_members: Collection[Member], definitions: Definitions, now: int) -> int:
+    def _find_next_change(
+        self, all_members: Collection[MemberProcess], definitions: RevisionDefinitions, now: int
+    ) -> int:
         """The next instant at which a lease ends, or a probe is to be retired."""
         leases = [member.lease_until for member in all_members if member.is_live(now)]
         names = [registered.info.id for registered in self.registry.values()]
-        return min([*leases, *_retirement_times(names, all_members, definitions, now).values()])
+        return min([*leases, *_probe_retirement_times(names, all_members, definitions, now).values()])
 
 
-def _retirement_times(
-    probe_ids: Iterable[str], all_members: Collection[Member], definitions: Definitions, now: int
+def _probe_retirement_times(
+    probe_ids: Iterable[str], all_members: Collection[MemberProcess], definitions: RevisionDefinitions, now: int
 ) -> dict[str, int]:
     """When each probe that no live member has is to be retired."""
     live = {member.revision for member in all_members if member.is_live(now)}
-    governed = governing_revisions(live, definitions.probes)
+    governed = highest_live_revision_by_name(live, definitions.probes)
     orphans = [probe_id for probe_id in probe_ids if probe_id not in governed]
     return {
-        probe_id: retirement_time(member for member in all_members if probe_id in definitions.probes[member.revision])
+        probe_id: probe_retirement_time(
+            member for member in all_members if probe_id in definitions.probes[member.revision]
+        )
         for probe_id in orphans
     }
 
 
 def delete_ended_members(database: Database, now: int) -> int:
-    """Forget the members that ended MEMBER_HISTORY_MS ago, and what only they had; returns how many."""
+    """Forget the members that ended ENDED_MEMBER_RETENTION_MS ago, and what only they had; returns how many."""
     with database.write_transaction() as connection:
-        database.acquire_advisory_lock(connection, REGISTRATION_LOCK_KEY)
-        ended = sa.delete(members).where(members.c.lease_until < now - MEMBER_HISTORY_MS)
+        database.acquire_advisory_lock(connection, PROBE_REGISTRATION_LOCK_KEY)
+        ended = sa.delete(members).where(members.c.lease_until < now - ENDED_MEMBER_RETENTION_MS)
         count = connection.execute(ended).rowcount
         if count:
             for table in (revision_probes, revision_destinations):

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import sqlalchemy as sa
 
-from watchdog.domain.membership import MEMBER_HISTORY_MS
+from watchdog.domain.membership import ENDED_MEMBER_RETENTION_MS
 from watchdog.domain.model import DeliveryState, IncidentEvent, Json, Notification
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store import codec
@@ -29,9 +29,9 @@ from watchdog.store.tables import (
     revision_destinations,
 )
 
-OPENED_SEQ = 0
+OPENED_NOTIFICATION_SEQ = 0
 """The first of an incident's notifications at a destination; each later one has the next number."""
-MIN_CHANGED_INTERVAL_MS = 300_000
+MIN_CAUSE_CHANGE_INTERVAL_MS = 300_000
 """Between two messages at a destination that an incident's cause has changed."""
 
 
@@ -60,13 +60,18 @@ class LeasedNotification:
     """The cause that this message states."""
 
 
-def enqueue_opened(connection: sa.Connection, incident: str, destinations: Iterable[str], now: int) -> None:
-    rows = [_outbox_row(incident, destination, OPENED_SEQ, IncidentEvent.OPENED, now) for destination in destinations]
+def enqueue_opened_notifications(
+    connection: sa.Connection, incident: str, destinations: Iterable[str], now: int
+) -> None:
+    rows = [
+        _outbox_row(incident, destination, OPENED_NOTIFICATION_SEQ, IncidentEvent.OPENED, now)
+        for destination in destinations
+    ]
     if rows:
         connection.execute(sa.insert(outbox), rows)
 
 
-def enqueue_changed(connection: sa.Connection, incident: str, now: int) -> Collection[str]:
+def enqueue_changed_notifications(connection: sa.Connection, incident: str, now: int) -> Collection[str]:
     """For every destination that got `opened`, unless a notification is waiting there: it will show the new cause.
     Returns these destinations.
 
@@ -85,7 +90,7 @@ def enqueue_changed(connection: sa.Connection, incident: str, now: int) -> Colle
     return last_rows.keys()
 
 
-def enqueue_resolved(
+def enqueue_resolved_notifications(
     connection: sa.Connection, incident: str, now: int, destinations_without_resolved: Collection[str]
 ) -> None:
     """For every destination that got `opened`, even if the routes have changed since, except for those that want no
@@ -127,7 +132,7 @@ class Outbox:
         """Lease the longest-waiting due notification of each allowed destination, except for those in a pause.
 
         An incident's later notifications wait for its earlier ones; those that are waiting are merged into one message.
-        `changed` waits until MIN_CHANGED_INTERVAL_MS after the last one, unless the destination is one of
+        `changed` waits until MIN_CAUSE_CHANGE_INTERVAL_MS after the last one, unless the destination is one of
         `editing_destinations`, where it edits a message. Other destinations are left to processes that have them
         configured. A destination with nothing else to send gets another copy of what is unconfirmed and due, if its
         incident is open.
@@ -166,8 +171,8 @@ class Outbox:
             notification=Notification(row.incident, row.destination, last.seq, event),
             lease_token=token,
             attempts=row.attempts,
-            previous_receipt=codec.loads(message.receipt) if message is not None else {},
-            partial_receipt=codec.loads(last.receipt) or {},
+            previous_receipt=codec.decode_nullable_json(message.receipt) if message is not None else {},
+            partial_receipt=codec.decode_nullable_json(last.receipt) or {},
             created_at=last.created_at,
             refused_since=last.refused_since,
             unconfirmed_copies=last.unconfirmed_copies,
@@ -186,7 +191,7 @@ class Outbox:
     ) -> None:
         """The receiver has confirmed the notification, and with it every earlier one of the incident. `headline` and
         `cause`: of the message that it now has."""
-        self._finish(leased, DeliveryState.SENT, receipt, now, headline=headline, cause=cause)
+        self._finish_notification(leased, DeliveryState.SENT, receipt, now, headline=headline, cause=cause)
 
     def mark_unconfirmed(
         self,
@@ -202,9 +207,11 @@ class Outbox:
         """No response showed whether it arrived. It blocks nothing, and is sent again while its incident is open."""
         values: dict[str, Json] = {"due_at": next_copy_at, "unconfirmed_copies": leased.unconfirmed_copies + 1}
         values["detail"] = replace_unstorable_characters(detail)
-        self._finish(leased, DeliveryState.UNCONFIRMED, receipt, now, headline=headline, cause=cause, **values)
+        self._finish_notification(
+            leased, DeliveryState.UNCONFIRMED, receipt, now, headline=headline, cause=cause, **values
+        )
 
-    def _finish(
+    def _finish_notification(
         self,
         leased: LeasedNotification,
         state: DeliveryState,
@@ -219,18 +226,18 @@ class Outbox:
         message = {
             "headline": replace_unstorable_characters(headline),
             "cause": replace_unstorable_characters(cause),
-            "receipt": codec.dumps(dict(receipt)),
+            "receipt": codec.encode_storable_json(dict(receipt)),
             "sent_at": now,
         }
         with self.database.write_transaction() as connection:
             is_last = outbox.c.seq == leased.notification.seq
-            self._release(connection, leased, ~is_last, state=DeliveryState.MERGED, **values)
+            self._release_lease(connection, leased, ~is_last, state=DeliveryState.MERGED, **values)
             if state is DeliveryState.SENT:
                 destination = failing_destinations.c.destination == leased.notification.destination
                 connection.execute(sa.delete(failing_destinations).where(destination))
             else:
-                self._record_failing(connection, leased, now, str(more["detail"]), given_up=True)
-            if self._release(connection, leased, is_last, state=state, **{**values, **more}):
+                self._record_failing_destination(connection, leased, now, str(more["detail"]), given_up=True)
+            if self._release_lease(connection, leased, is_last, state=state, **{**values, **more}):
                 key = {name: getattr(leased.notification, name) for name in ("incident", "destination")}
                 insert = self.database.insert_statement(messages).values(**key, **message)
                 connection.execute(insert.on_conflict_do_update(index_elements=list(key), set_=message))
@@ -238,7 +245,7 @@ class Outbox:
     def mark_merged(self, leased: LeasedNotification, now: int) -> None:
         """The destination's message already states all that the notification would."""
         with self.database.write_transaction() as connection:
-            self._release(connection, leased, state=DeliveryState.MERGED, finished_at=now, detail="")
+            self._release_lease(connection, leased, state=DeliveryState.MERGED, finished_at=now, detail="")
 
     def schedule_retry(
         self,
@@ -258,14 +265,14 @@ class Outbox:
         saved = {**leased.partial_receipt, **partial_receipt}
         values: dict[str, Json] = {
             "detail": replace_unstorable_characters(detail),
-            "receipt": codec.dumps(saved) if saved else None,
+            "receipt": codec.encode_storable_json(saved) if saved else None,
             "refused_since": refused_since,
             "unconfirmed_copies": unconfirmed_copies,
         }
         with self.database.write_transaction() as connection:
-            self._release(connection, leased, due_at=due_at, **values)
+            self._release_lease(connection, leased, due_at=due_at, **values)
             if failed_at is not None:
-                self._record_failing(connection, leased, failed_at, detail, given_up=False)
+                self._record_failing_destination(connection, leased, failed_at, detail, given_up=False)
             if retry_at is not None:
                 insert = self.database.insert_statement(destination_backoff).values(
                     destination=leased.notification.destination, retry_at=retry_at
@@ -276,16 +283,16 @@ class Outbox:
     def postpone(self, leased: LeasedNotification, due_at: int) -> None:
         """End the lease without an attempt: Watchdog could not get as far as sending."""
         with self.database.write_transaction() as connection:
-            self._release(connection, leased, due_at=due_at, attempts=leased.attempts)
+            self._release_lease(connection, leased, due_at=due_at, attempts=leased.attempts)
 
     def mark_undelivered(self, leased: LeasedNotification, detail: str, now: int) -> None:
         """Give up, and keep the notification with the reason."""
         values = {"finished_at": now, "detail": replace_unstorable_characters(detail)}
         with self.database.write_transaction() as connection:
-            self._release(connection, leased, state=DeliveryState.UNDELIVERED, **values)
-            self._record_failing(connection, leased, now, detail, given_up=True)
+            self._release_lease(connection, leased, state=DeliveryState.UNDELIVERED, **values)
+            self._record_failing_destination(connection, leased, now, detail, given_up=True)
 
-    def _record_failing(
+    def _record_failing_destination(
         self, connection: sa.Connection, leased: LeasedNotification, now: int, detail: str, *, given_up: bool
     ) -> None:
         insert = self.database.insert_statement(failing_destinations).values(
@@ -300,12 +307,12 @@ class Outbox:
         }
         connection.execute(insert.on_conflict_do_update(index_elements=["destination"], set_=newer))
 
-    def expire_unknown_destinations(self, now: int) -> list[tuple[str, str]]:
-        """Give up notifications whose destination no member has had for MEMBER_HISTORY_MS, and forget that it failed.
+    def give_up_orphaned_notifications(self, now: int) -> list[tuple[str, str]]:
+        """Give up notifications whose destination no member has had for ENDED_MEMBER_RETENTION_MS; forget its failure.
 
         Until then, a member with it may come back. Returns the incident and destination of each.
         """
-        since = now - MEMBER_HISTORY_MS
+        since = now - ENDED_MEMBER_RETENTION_MS
         recent_destinations = (
             sa.select(revision_destinations.c.destination)
             .join(members, members.c.revision == revision_destinations.c.revision)
@@ -336,7 +343,7 @@ class Outbox:
         query = sa.select(outbox.c.seq).where(*_leased_rows_filter(leased)).limit(1)
         return connection.execute(query).first() is not None
 
-    def _release(
+    def _release_lease(
         self, connection: sa.Connection, leased: LeasedNotification, *which: sa.ColumnElement[bool], **values: Json
     ) -> bool:  # fmt: skip
         """End the lease after an attempt. Rows that another process has leased since are left alone. Returns whether
@@ -356,7 +363,7 @@ def _waiting_rows_filter(now: int, editing_destinations: Collection[str]) -> tup
     )  # fmt: skip
     changed_recently = sa.exists().where(
         sent.c.destination == outbox.c.destination, sent.c.event == IncidentEvent.CHANGED,
-        sent.c.state == DeliveryState.SENT, sent.c.finished_at > now - MIN_CHANGED_INTERVAL_MS,
+        sent.c.state == DeliveryState.SENT, sent.c.finished_at > now - MIN_CAUSE_CHANGE_INTERVAL_MS,
     )  # fmt: skip
     is_edit = outbox.c.destination.in_(editing_destinations)
     too_soon = (outbox.c.event == IncidentEvent.CHANGED) & ~is_edit & changed_recently

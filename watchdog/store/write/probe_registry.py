@@ -23,7 +23,7 @@ class ProbeRegistry(dict[int, RegisteredProbe]):
         self.unknown: set[int] = set()
         """Probes that another member has added since the last update."""
 
-    def update_probes(self, probes: Mapping[int, RegisteredProbe]) -> None:
+    def replace_probes(self, probes: Mapping[int, RegisteredProbe]) -> None:
         """Replace all probes by those in the database. Those that stay can be read in between by another thread."""
         self.update(probes)
         for id in self.keys() - probes.keys():
@@ -42,7 +42,7 @@ class ProbeRegistry(dict[int, RegisteredProbe]):
         own = None if registered is None else self.configured.get(registered.info.id)
         return own is not None and registered is not None and own.definition == registered.definition
 
-    def may_claim(self, probe: int, definition: str) -> bool:
+    def may_claim_else_exclude(self, probe: int, definition: str) -> bool:
         """Whether this process may run the probe, which has this definition at present. If not, this is remembered."""
         registered = self.get(probe)
         own = None if registered is None else self.configured.get(registered.info.id)
@@ -51,7 +51,7 @@ class ProbeRegistry(dict[int, RegisteredProbe]):
         self.not_claimed.add(probe)
         return False
 
-    def filter_known(self, ids: Iterable[int]) -> set[int]:
+    def filter_known_and_note_unknown(self, ids: Iterable[int]) -> set[int]:
         """The ids that are registered. The others are remembered, so that queries can exclude them."""
         unique = set(ids)
         self.unknown |= unique - self.keys()

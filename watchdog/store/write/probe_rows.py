@@ -8,24 +8,24 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from watchdog.domain.registered_probe import NO_ROUTES, RegisteredProbe
-from watchdog.domain.routing import RoutingTable
+from watchdog.domain.registered_probe import EMPTY_ROUTING_TABLE, RegisteredProbe
+from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.store.codec import (
-    probe_info_from_json,
-    probe_info_to_json,
-    probe_policy_to_json,
-    registered_probe_from_json,
-    routing_from_json,
+    decode_probe_info,
+    decode_registered_probe,
+    decode_routing_table,
+    encode_probe_info,
+    encode_probe_policy,
 )
 from watchdog.store.database import Database
 from watchdog.store.tables import alert_states, evaluation_cursors, incidents, probes, revisions
 from watchdog.store.tables import schedule as schedules
 from watchdog.store.write.incidents import resolve_incident
 
-REGISTRATION_LOCK_KEY = 0
+PROBE_REGISTRATION_LOCK_KEY = 0
 """Advisory lock held while probes are added and retired; no probe has this id."""
 MAX_PROBES_PER_TRANSACTION = 500
-CONFIGURED_COLUMNS = ("name", "kind", "info", "config_yaml", "revision", "policy")
+CONFIGURED_PROBE_COLUMNS = ("name", "kind", "info", "config_yaml", "revision", "policy")
 
 
 def load_active_probes(
@@ -34,7 +34,7 @@ def load_active_probes(
     """Every probe that is not retired, by database id. `configured`: by probe id, returned where it is the same."""
     here = sa.and_(schedules.c.probe == probes.c.id, schedules.c.location == location)
     query = sa.select(probes, schedules.c.probe_definition).join(schedules, here).where(probes.c.removed_at.is_(None))
-    routes: dict[int, RoutingTable] = {}
+    routes: dict[int, NotificationRoutingTable] = {}
     active: dict[int, RegisteredProbe] = {}
     for row in connection.execute(query.order_by(probes.c.id)):
         own = configured.get(row.probe_id)
@@ -42,9 +42,9 @@ def load_active_probes(
             active[row.id] = with_database_id(own, row.id)
         elif row.policy is not None:  # a probe that an earlier version has registered has no policy
             if row.revision not in routes:
-                routes[row.revision] = _load_routing(connection, row.revision)
-            active[row.id] = registered_probe_from_json(
-                probe_info_from_json(row.id, row.info),
+                routes[row.revision] = _load_routing_table(connection, row.revision)
+            active[row.id] = decode_registered_probe(
+                decode_probe_info(row.id, row.info),
                 row.policy,
                 row.config_yaml,
                 row.probe_definition,
@@ -53,9 +53,9 @@ def load_active_probes(
     return active
 
 
-def _load_routing(connection: sa.Connection, revision: int) -> RoutingTable:
+def _load_routing_table(connection: sa.Connection, revision: int) -> NotificationRoutingTable:
     text = connection.execute(sa.select(revisions.c.routing).where(revisions.c.number == revision)).scalar()
-    return NO_ROUTES if text is None else routing_from_json(text)
+    return EMPTY_ROUTING_TABLE if text is None else decode_routing_table(text)
 
 
 def with_database_id(registered_probe: RegisteredProbe, id: int) -> RegisteredProbe:
@@ -84,7 +84,7 @@ def write_probes(
     active = {
         row.probe_id: row.id for row in connection.execute(sa.select(probes.c.probe_id, probes.c.id).where(is_active))
     }
-    rows = {probe_id: _configured_values(registered, revision) for probe_id, registered in by_probe_id.items()}
+    rows = {probe_id: _configured_probe_values(registered, revision) for probe_id, registered in by_probe_id.items()}
     _insert_probes(database, connection, [row for probe_id, row in rows.items() if probe_id not in active], start)
     _update_probes(
         connection, [{"row_id": active[probe_id], **row} for probe_id, row in rows.items() if probe_id in active]
@@ -102,16 +102,16 @@ def _lock_schedules(connection: sa.Connection, probe_ids: Iterable[str]) -> None
     connection.execute(query.order_by(schedules.c.probe).with_for_update())
 
 
-def _configured_values(registered: RegisteredProbe, revision: int) -> dict[str, Any]:
+def _configured_probe_values(registered: RegisteredProbe, revision: int) -> dict[str, Any]:
     info = registered.info
     return {
         "probe_id": info.id,
         "name": info.name,
         "kind": info.kind,
-        "info": probe_info_to_json(info),
+        "info": encode_probe_info(info),
         "config_yaml": registered.config_yaml,
         "revision": revision,
-        "policy": probe_policy_to_json(registered),
+        "policy": encode_probe_policy(registered),
     }
 
 
@@ -120,7 +120,7 @@ def _insert_probes(database: Database, connection: sa.Connection, rows: list[dic
     if not rows:
         return
     insert = database.insert_statement(probes).values(created_at=start, removed_at=None)
-    reset = {name: insert.excluded[name] for name in (*CONFIGURED_COLUMNS, "created_at", "removed_at")}
+    reset = {name: insert.excluded[name] for name in (*CONFIGURED_PROBE_COLUMNS, "created_at", "removed_at")}
     connection.execute(insert.on_conflict_do_update(index_elements=["probe_id"], set_=reset), rows)
     # Evaluation starts after what has been claimed: a slot of the former definition may still be running.
     last_slot = sa.select(sa.func.max(schedules.c.last_slot)).where(schedules.c.probe == probes.c.id).scalar_subquery()
@@ -135,7 +135,7 @@ def _insert_probes(database: Database, connection: sa.Connection, rows: list[dic
 def _update_probes(connection: sa.Connection, rows: list[dict[str, Any]]) -> None:
     if rows:
         update = sa.update(probes).where(probes.c.id == sa.bindparam("row_id"))
-        connection.execute(update.values({name: sa.bindparam(name) for name in CONFIGURED_COLUMNS}), rows)
+        connection.execute(update.values({name: sa.bindparam(name) for name in CONFIGURED_PROBE_COLUMNS}), rows)
 
 
 def _upsert_schedules(
@@ -170,7 +170,7 @@ def _upsert_schedules(
     connection.execute(upsert, rows)
 
 
-def mark_retired(connection: sa.Connection, ids: Iterable[int], now: int) -> None:
+def mark_probes_retired(connection: sa.Connection, ids: Iterable[int], now: int) -> None:
     """A retired probe keeps its history. `resolve_incidents_of_retired_probes` completes this."""
     rows = [{"row_id": id} for id in sorted(ids)]
     if rows:
@@ -179,7 +179,7 @@ def mark_retired(connection: sa.Connection, ids: Iterable[int], now: int) -> Non
         connection.execute(update, rows)
 
 
-def mark_removed_with_schedule(connection: sa.Connection, ids: Iterable[int], now: int) -> None:
+def mark_probes_removed_keep_schedule(connection: sa.Connection, ids: Iterable[int], now: int) -> None:
     """Mark as removed the probes whose kind changes: the new kind could never resolve what the former one found.
 
     Their schedule stays, and with it the slots that are claimed.
@@ -203,7 +203,7 @@ def resolve_incidents_of_retired_probes(database: Database, now: int) -> None:
     )
     while True:
         with database.write_transaction() as connection:
-            database.acquire_advisory_lock(connection, REGISTRATION_LOCK_KEY)
+            database.acquire_advisory_lock(connection, PROBE_REGISTRATION_LOCK_KEY)
             ids = database.lock_probes(connection, connection.execute(with_cursor).scalars())
             if not ids:
                 return
@@ -218,7 +218,7 @@ def resolve_incidents_of_retired_probes(database: Database, now: int) -> None:
                     slot=now,
                     resolution="probe.removed",
                     now=now,
-                    destinations_without_resolved=_load_routing(connection, revision).without_resolved,
+                    destinations_without_resolved=_load_routing_table(connection, revision).without_resolved,
                 )
 
 

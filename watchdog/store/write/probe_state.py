@@ -7,7 +7,7 @@ from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 
 import sqlalchemy as sa
 
-from watchdog.domain.model import Json, RecordedResult
+from watchdog.domain.model import Json, ResultToRecord
 from watchdog.domain.probe_state import without_job_state
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store import codec
@@ -18,13 +18,13 @@ from watchdog.store.tables import probe_state
 def save_probe_state(
     database: Database,
     connection: sa.Connection,
-    recorded_results: Iterable[RecordedResult],
+    recorded_results: Iterable[ResultToRecord],
     late_keys: Container[tuple[int, int, str]] = (),
 ) -> None:
     """Apply the state updates of results; a value of None deletes the key. `late_keys`: the probe, slot and location of
     those that are never evaluated."""
 
-    def updates_of(recorded: RecordedResult) -> Mapping[str, Json]:
+    def updates_of(recorded: ResultToRecord) -> Mapping[str, Json]:
         is_late = recorded.result[:3] in late_keys
         return without_job_state(recorded.state_updates) if is_late else recorded.state_updates
 
@@ -35,7 +35,7 @@ def save_probe_state(
     }
     deletes = [{"p": probe, "k": key} for (probe, key), value in values.items() if value is None]
     upserts = [
-        {"probe": probe, "key": key, "value": codec.dumps(value)}
+        {"probe": probe, "key": key, "value": codec.encode_storable_json(value)}
         for (probe, key), value in values.items() if value is not None
     ]  # fmt: skip
     if deletes:
@@ -56,5 +56,5 @@ def load_probe_state(connection: sa.Connection, probes: Collection[int]) -> Mapp
     """Probe -> key -> value; probes without state are missing."""
     state: dict[int, dict[str, Json]] = defaultdict(dict)
     for row in connection.execute(sa.select(probe_state).where(probe_state.c.probe.in_(probes))):
-        state[row.probe][row.key] = codec.loads(row.value)
+        state[row.probe][row.key] = codec.decode_nullable_json(row.value)
     return state

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Sequence
 
 import sqlalchemy as sa
 
-from watchdog.domain.model import IncidentTransition, Outcome, RecordedResult, Result
+from watchdog.domain.model import IncidentTransition, Outcome, ProbeResult, ResultToRecord
 from watchdog.domain.rules import evaluate_rules, missed_run
 from watchdog.store import codec
 from watchdog.store.database import Database
 from watchdog.store.listings import encode_listings
 from watchdog.store.tables import evaluation_cursors, probes, results
 from watchdog.store.write.evaluation import AlertEvaluator, EvaluationCursor
-from watchdog.store.write.evidence import EvidenceStore
+from watchdog.store.write.evidence import EvidenceWriter
 from watchdog.store.write.probe_registry import ProbeRegistry
 from watchdog.store.write.probe_state import save_probe_state
 from watchdog.store.write.watermark import Watermark, load_claimed_until
@@ -31,9 +31,9 @@ class ResultRecorder:
     def __init__(self, database: Database, watermark: Watermark, registry: ProbeRegistry):
         self.database, self.watermark, self.registry = database, watermark, registry
         self.evaluator = AlertEvaluator(database, watermark, registry)
-        self._evidence_store, self._listings = EvidenceStore(database), self.evaluator.listings
+        self._evidence_store, self._listings = EvidenceWriter(database), self.evaluator.listings
 
-    def record_results(self, recorded_results: Iterable[RecordedResult], now: int) -> list[IncidentTransition]:
+    def record_results(self, recorded_results: Iterable[ResultToRecord], now: int) -> list[IncidentTransition]:
         """Store and evaluate a batch; returns the transitions. Idempotent."""
         self.watermark.detect_gap(now)
         with self.database.write_transaction() as connection:
@@ -42,10 +42,10 @@ class ResultRecorder:
         return transitions
 
     def record_results_in_transaction(
-        self, connection: sa.Connection, recorded_results: Sequence[RecordedResult], now: int
+        self, connection: sa.Connection, recorded_results: Sequence[ResultToRecord], now: int
     ) -> list[IncidentTransition]:
         """As record_results, in a transaction of the caller. Results of unknown probes are ignored."""
-        batch: dict[tuple[int, int, str], RecordedResult] = {}
+        batch: dict[tuple[int, int, str], ResultToRecord] = {}
         for recorded in sorted(recorded_results, key=lambda r: r.result[:3]):
             if recorded.result.probe in self.registry:
                 batch.setdefault(recorded.result[:3], recorded)
@@ -105,7 +105,7 @@ class ResultRecorder:
                 is_due, evaluation_cursors.c.probe.not_in(self.registry.unknown)
             )
             query = query.order_by(evaluation_cursors.c.wake_at).limit(limit)
-            due = self.registry.filter_known(connection.execute(query).scalars())
+            due = self.registry.filter_known_and_note_unknown(connection.execute(query).scalars())
             if not due:
                 return 0, []
             locked = self.database.lock_probes(connection, due, wait=False)
@@ -147,17 +147,17 @@ class ResultRecorder:
         return {row[0]: row[1] for row in connection.execute(query.where(probes.c.id.in_(list(ids))))}
 
 
-def _is_missed_run(result: Result) -> bool:
-    return result.reason in (missed_run.NOT_RUN, missed_run.MAY_HAVE_RUN)
+def _is_missed_run(result: ProbeResult) -> bool:
+    return result.reason in (missed_run.NOT_RUN_REASON, missed_run.MAY_HAVE_RUN_REASON)
 
 
-def _started_late_ms(result: Result) -> int:
+def _started_late_ms(result: ProbeResult) -> int:
     """How long after its slot a run was started; 0: on time."""
     late_ms = result.measurements.get(missed_run.LATE_START_MEASUREMENT, 0)
     return late_ms if isinstance(late_ms, int) else 0
 
 
-def _is_late(result: Result, cursor: EvaluationCursor | None, settled_until: int) -> bool:
+def _is_late(result: ProbeResult, cursor: EvaluationCursor | None, settled_until: int) -> bool:
     """Whether a result arrives too late to be evaluated. `settled_until`: the newest slot whose lateness has passed."""
     is_evaluated = cursor is not None and result.slot <= cursor.evaluated_until
     if _is_missed_run(result):

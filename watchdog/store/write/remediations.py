@@ -14,11 +14,11 @@ import sqlalchemy as sa
 from watchdog.domain.formatting import format_count, format_duration
 from watchdog.domain.model import RemediationState
 from watchdog.domain.observations import JobFacts
-from watchdog.domain.reasons import matches
+from watchdog.domain.reasons import matches_reason_pattern
 from watchdog.domain.rules import evaluate_rules
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.database import Database
-from watchdog.store.listings import read_results
+from watchdog.store.listings import results_from_rows
 from watchdog.store.tables import RESULT_COLUMNS, incidents, remediations, results
 from watchdog.store.write.probe_registry import ProbeRegistry
 
@@ -100,13 +100,13 @@ class RemediationStore:
         row = connection.execute(newest).first()
         if row is None:
             return
-        (result,), policy = read_results(connection, [row]), self.registry[probe].policy
+        (result,), policy = results_from_rows(connection, [row]), self.registry[probe].policy
         if now - result.slot > policy.staleness_threshold(result.slot) + policy.max_lateness:
             return
         reasons = {
             (finding.rule, finding.subject): finding.reason
             for finding in evaluate_rules(policy, result)
-            if finding.bad and any(matches(pattern, finding.reason) for pattern in spec.reason_patterns)
+            if finding.bad and any(matches_reason_pattern(pattern, finding.reason) for pattern in spec.reason_patterns)
         }
         query = sa.select(incidents).where(incidents.c.probe == probe, incidents.c.resolved_at.is_(None))
         query = query.order_by(incidents.c.opened_at, incidents.c.subject)

@@ -50,10 +50,10 @@ class Watermark:
             if now > claimed_until and (advance or is_gap):
                 connection.execute(sa.update(watermarks).where(here).values(claimed_until=now))
             if is_gap or now - self._gap_checked_at >= GAP_CHECK_INTERVAL_MS:
-                self._load_new_gaps(connection)
+                self._load_new_downtime_gaps(connection)
                 self._gap_checked_at = now
 
-    def _load_new_gaps(self, connection: sa.Connection) -> None:
+    def _load_new_downtime_gaps(self, connection: sa.Connection) -> None:
         """Load the gaps after the last known one: there may be years of them."""
         query = sa.select(downtime.c.started_at, downtime.c.ended_at).where(downtime.c.location == self.location)
         if self.uptime_clock.gaps:

@@ -49,9 +49,9 @@ class Authenticator:
             return None
         if (authorization := request.headers.get("authorization")) is not None:
             scheme, _, value = authorization.partition(" ")
-            return self.verify_key(request, value.strip().encode("latin-1") if scheme.lower() == "bearer" else b"")
+            return self.verify_api_key(request, value.strip().encode("latin-1") if scheme.lower() == "bearer" else b"")
         if (cookie := request.cookies.get(SESSION_COOKIE_NAME)) is not None:
-            if api_key := self.sessions.find_key(cookie):
+            if api_key := self.sessions.find_api_key(cookie):
                 return api_key
             raise AccessDeniedError(401, "access.session_expired", "The session has expired")
         raise AccessDeniedError(401, "access.missing_key", "An API key is required")
@@ -64,10 +64,10 @@ class Authenticator:
             return False
         return True
 
-    def verify_key(self, request: Request, value: bytes) -> ApiKey:
+    def verify_api_key(self, request: Request, value: bytes) -> ApiKey:
         """The key with this value. Raises AccessDeniedError for an unknown one, and while attempts are throttled."""
         address = request.client.host if request.client else ""
-        api_key = self.find_key(value)
+        api_key = self.find_api_key(value)
         name = api_key.name if api_key else None
         if wait_s := self._login_throttle.retry_after_s(address, name):
             message = f"Too many failed attempts from this address. Try again in {wait_s} s"
@@ -77,7 +77,7 @@ class Authenticator:
             raise AccessDeniedError(401, "access.invalid_key", "The API key is not valid")
         return api_key
 
-    def find_key(self, value: bytes) -> ApiKey | None:
+    def find_api_key(self, value: bytes) -> ApiKey | None:
         """The key with this value, in a time that does not depend on the value."""
         digest = sha256(value).digest()
         matching = [key for key in self.api_keys if hmac.compare_digest(digest, sha256(key.secret.encode()).digest())]

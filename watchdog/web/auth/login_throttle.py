@@ -7,10 +7,10 @@ from collections.abc import Callable
 from ipaddress import IPv6Address, ip_address
 from typing import Any
 
-MAX_FAILED_ATTEMPTS = 10
-"""Failed attempts of one address within ATTEMPT_WINDOW_MS; further ones are refused until the window ends."""
-ATTEMPT_WINDOW_MS = 60_000
-MAX_TRACKED_ADDRESSES = 1_000
+MAX_FAILED_LOGIN_ATTEMPTS = 10
+"""Failed attempts of one address within LOGIN_ATTEMPT_WINDOW_MS; further ones are refused until the window ends."""
+LOGIN_ATTEMPT_WINDOW_MS = 60_000
+MAX_TRACKED_LOGIN_ADDRESSES = 1_000
 """Addresses with failed attempts, and accepted keys by address; beyond this the oldest are dropped."""
 
 
@@ -26,34 +26,34 @@ class LoginThrottle:
 
     def retry_after_s(self, address: str, key_name: str | None) -> int:
         """Seconds until an attempt from this address is accepted; 0: now. `key_name`: the valid key that was given."""
-        address = _network_of_address(address)
+        address = _throttled_network(address)
         started_at, count = self._failed_attempts.get(address, (0, 0))
-        remaining_ms = started_at + ATTEMPT_WINDOW_MS - self._clock()
-        is_blocked = count >= MAX_FAILED_ATTEMPTS and 0 < remaining_ms <= ATTEMPT_WINDOW_MS
+        remaining_ms = started_at + LOGIN_ATTEMPT_WINDOW_MS - self._clock()
+        is_blocked = count >= MAX_FAILED_LOGIN_ATTEMPTS and 0 < remaining_ms <= LOGIN_ATTEMPT_WINDOW_MS
         if not is_blocked or (key_name is not None and (address, key_name) in self._accepted_keys):
             return 0
         return -(-remaining_ms // 1000)
 
     def record_attempt(self, address: str, key_name: str | None) -> None:
         """`key_name`: the valid key that was given; None: the attempt failed."""
-        address = _network_of_address(address)
+        address = _throttled_network(address)
         if key_name is not None:
             self._accepted_keys[address, key_name] = None
-            _evict_oldest(self._accepted_keys)
+            _evict_oldest_entries(self._accepted_keys)
             return
         started_at, count = self._failed_attempts.get(address, (0, 0))
         now = self._clock()
-        in_window = 0 <= now - started_at < ATTEMPT_WINDOW_MS
+        in_window = 0 <= now - started_at < LOGIN_ATTEMPT_WINDOW_MS
         self._failed_attempts[address] = (started_at, count + 1) if in_window else (now, 1)
-        _evict_oldest(self._failed_attempts)
+        _evict_oldest_entries(self._failed_attempts)
 
 
-def _evict_oldest(entries: OrderedDict[Any, Any]) -> None:
-    if len(entries) > MAX_TRACKED_ADDRESSES:
+def _evict_oldest_entries(entries: OrderedDict[Any, Any]) -> None:
+    if len(entries) > MAX_TRACKED_LOGIN_ADDRESSES:
         entries.popitem(last=False)
 
 
-def _network_of_address(address: str) -> str:
+def _throttled_network(address: str) -> str:
     """For IPv6 the /64 network, which belongs to one subscriber."""
     try:
         parsed = ip_address(address.partition("%")[0])

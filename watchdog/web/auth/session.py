@@ -11,7 +11,7 @@ from itsdangerous import BadData, URLSafeSerializer
 from starlette.responses import Response
 
 SESSION_COOKIE_NAME = "watchdog_session"
-SESSION_LIFETIME_MS = 7 * 24 * 3_600_000
+WEB_SESSION_LIFETIME_MS = 7 * 24 * 3_600_000
 SESSION_SALT = "watchdog session"
 
 
@@ -29,16 +29,16 @@ class SessionCookies:
     sessions of that key, and a restart does not."""
 
     def __init__(self, api_keys: Iterable[ApiKey], clock: Callable[[], int]):
-        self._serializers = {key: _create_serializer(key) for key in api_keys}
+        self._serializers = {key: _create_cookie_serializer(key) for key in api_keys}
         self._clock = clock
 
     def set(self, response: Response, api_key: ApiKey, *, secure: bool) -> None:
         """`secure`: the request came over TLS."""
-        expires_at = self._clock() + SESSION_LIFETIME_MS
+        expires_at = self._clock() + WEB_SESSION_LIFETIME_MS
         response.set_cookie(
             SESSION_COOKIE_NAME,
             self._serializers[api_key].dumps([api_key.name, expires_at]),
-            max_age=SESSION_LIFETIME_MS // 1000,
+            max_age=WEB_SESSION_LIFETIME_MS // 1000,
             httponly=True,
             samesite="strict",
             secure=secure,
@@ -47,7 +47,7 @@ class SessionCookies:
     def clear(self, response: Response) -> None:
         response.delete_cookie(SESSION_COOKIE_NAME, httponly=True, samesite="strict")
 
-    def find_key(self, cookie: str) -> ApiKey | None:
+    def find_api_key(self, cookie: str) -> ApiKey | None:
         """The key of a session; None if no configured key signed it, or if it has expired."""
         for api_key, serializer in self._serializers.items():
             try:
@@ -59,7 +59,7 @@ class SessionCookies:
         return None
 
 
-def _create_serializer(api_key: ApiKey) -> URLSafeSerializer:
+def _create_cookie_serializer(api_key: ApiKey) -> URLSafeSerializer:
     return URLSafeSerializer(
         f"{api_key.role}\0{api_key.secret}".encode(),
         salt=f"{SESSION_SALT}\0{api_key.name}",

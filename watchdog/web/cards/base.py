@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from watchdog.domain.model import Result
+from watchdog.domain.model import ProbeResult
 from watchdog.store.read import history
-from watchdog.store.read.jobs import SourceListing, load_source_listings
+from watchdog.store.read.jobs import NewestJobSourceListing, load_newest_job_source_listings
 from watchdog.store.read.status import Connection, ProbeStatus, ResultRow
 
 
 @dataclass(frozen=True)
-class CardContext:
+class ProbeCardContext:
     """One probe as of `now`, and the connection through which its card reads more."""
 
     connection: Connection
@@ -27,29 +27,29 @@ class CardContext:
         return self.status.probe.database_id
 
     @cached_property
-    def source_listing(self) -> SourceListing | None:
+    def newest_job_source_listing(self) -> NewestJobSourceListing | None:
         """The newest list of jobs or tasks that the probe reported."""
-        return load_source_listings(self.connection, self.probe).get(self.probe)
+        return load_newest_job_source_listings(self.connection, self.probe).get(self.probe)
 
-    def load_results(self, slots: Sequence[int]) -> dict[int, Result]:
+    def load_results(self, slots: Sequence[int]) -> dict[int, ProbeResult]:
         """Those of the probe's results that are stored, by slot."""
         details = history.load_result_details(self.connection, self.probe, slots)
         return {slot: detail.result for slot, detail in details.items()}
 
 
 @dataclass(frozen=True, slots=True)
-class CardType:
+class ProbeCard:
     """A section of a probe's page."""
 
     template: str
     """Below templates/pages. It renders the card as `card`."""
-    load: Callable[[CardContext], object | None]
+    load: Callable[[ProbeCardContext], object | None]
     """Builds the card; None: there is nothing to show."""
     jobs_section_id: str = ""
     """The id of its section that lists the probe's jobs; empty: it lists none."""
 
 
 @dataclass(frozen=True, slots=True)
-class LoadedCard:
+class LoadedProbeCard:
     template: str
     card: object

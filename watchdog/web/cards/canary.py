@@ -11,15 +11,15 @@ from markupsafe import Markup
 from watchdog.domain import reasons
 from watchdog.domain.formatting import format_count, format_duration, format_time_of_day
 from watchdog.domain.measurements import CanaryStages, QueueMeasurements
-from watchdog.domain.model import HealthState, Outcome, Result
+from watchdog.domain.model import HealthState, Outcome, ProbeResult
 from watchdog.web import charts
-from watchdog.web.cards.base import CardContext, CardType
+from watchdog.web.cards.base import ProbeCard, ProbeCardContext
 
-MAX_CANARY_RUNS = 48
+MAX_CANARY_RUNS_ON_CARD = 48
 """Runs in the chart and its table."""
-REASONS_AFTER_PICK_UP = ("canary.not_finished", "job.failed", "canary.progress_stalled")
+REASONS_IMPLYING_PICK_UP = ("canary.not_finished", "job.failed", "canary.progress_stalled")
 """Reasons that imply a pick-up, even where the queue system does not show it."""
-REASONS_AFTER_ENQUEUE = (*REASONS_AFTER_PICK_UP, "canary.not_picked_up", "canary.lost", "canary.poll_failed")
+REASONS_IMPLYING_ENQUEUE = (*REASONS_IMPLYING_PICK_UP, "canary.not_picked_up", "canary.lost", "canary.poll_failed")
 """Reasons that imply a sentinel in the queue, even where an earlier run has sent it."""
 STAGE_TITLES = {"enqueue": "Enqueued", "pick_up": "Picked up", "finish": "Finished"}
 
@@ -39,7 +39,7 @@ class StageSummary:
 
 
 @dataclass(frozen=True, slots=True)
-class CanaryRun:
+class CanaryCardRun:
     slot: int
     outcome: Outcome
     reason: str
@@ -49,7 +49,7 @@ class CanaryRun:
     """Jobs that waited in the queue; measured only when the sentinel was not picked up."""
 
     @classmethod
-    def from_result(cls, result: Result) -> CanaryRun:
+    def from_result(cls, result: ProbeResult) -> CanaryCardRun:
         stages = CanaryStages.from_phases(result.phases)
         waiting = QueueMeasurements.from_measurements(result.measurements).waiting
         return cls(result.slot, result.outcome, result.reason, result.message, stages, waiting)
@@ -63,36 +63,36 @@ class CanaryCard:
     chart: Markup
     length: int
     """Milliseconds from the oldest run shown to the newest."""
-    runs: tuple[CanaryRun, ...]
+    runs: tuple[CanaryCardRun, ...]
     """Newest first."""
 
 
-def load_canary_card(context: CardContext) -> CanaryCard | None:
-    results = context.load_results([run.slot for run in context.runs[-MAX_CANARY_RUNS:]])
+def load_canary_card(context: ProbeCardContext) -> CanaryCard | None:
+    results = context.load_results([run.slot for run in context.runs[-MAX_CANARY_RUNS_ON_CARD:]])
     return build_canary_card([results[slot] for slot in sorted(results)])
 
 
-def build_canary_card(results: Sequence[Result]) -> CanaryCard | None:
+def build_canary_card(results: Sequence[ProbeResult]) -> CanaryCard | None:
     """`results`: oldest first. None when there was no run."""
-    runs = [CanaryRun.from_result(result) for result in results if result.outcome is not Outcome.MISSED]
-    runs = runs[-MAX_CANARY_RUNS:]
+    runs = [CanaryCardRun.from_result(result) for result in results if result.outcome is not Outcome.MISSED]
+    runs = runs[-MAX_CANARY_RUNS_ON_CARD:]
     if not runs:
         return None
     timings = [None if run.outcome is Outcome.ERROR else _canary_timing(run) for run in runs]
     return CanaryCard(
         latest_slot=runs[-1].slot,
         stages=tuple(_summarize_stages(runs[-1], runs[:-1])),
-        chart=charts.render_canary_chart(timings, _time_axis_labels(runs), _describe_canary_chart(runs)),
+        chart=charts.render_canary_chart(timings, _canary_time_axis_labels(runs), _describe_canary_chart(runs)),
         length=runs[-1].slot - runs[0].slot,
         runs=tuple(reversed(runs)),
     )
 
 
-def _canary_timing(run: CanaryRun) -> charts.CanaryTiming:
+def _canary_timing(run: CanaryCardRun) -> charts.CanaryTiming:
     return charts.CanaryTiming(run.stages.pick_up, run.stages.finish, run.outcome is Outcome.FAIL)
 
 
-def _summarize_stages(newest: CanaryRun, earlier: Sequence[CanaryRun]) -> list[StageSummary]:
+def _summarize_stages(newest: CanaryCardRun, earlier: Sequence[CanaryCardRun]) -> list[StageSummary]:
     """The first stage that was not reached is the one that failed. A stage that is never reported is not observable."""
     passed = [run for run in earlier if run.outcome is Outcome.PASS]
     summaries: list[StageSummary] = []
@@ -105,25 +105,25 @@ def _summarize_stages(newest: CanaryRun, earlier: Sequence[CanaryRun]) -> list[S
             is_last = name == "finish"
             state = HealthState.DOWN if newest.outcome is Outcome.FAIL and is_last else HealthState.UP
             summaries.append(StageSummary(title, state, format_duration(duration), typical))
-        elif name == "enqueue" and newest.reason in REASONS_AFTER_ENQUEUE:
+        elif name == "enqueue" and newest.reason in REASONS_IMPLYING_ENQUEUE:
             summaries.append(StageSummary(title, HealthState.UP, "By an earlier run", typical))
-        elif newest.outcome is Outcome.PASS or (name == "pick_up" and newest.reason in REASONS_AFTER_PICK_UP):
+        elif newest.outcome is Outcome.PASS or (name == "pick_up" and newest.reason in REASONS_IMPLYING_PICK_UP):
             detail = "the queue system does not report it"
             summaries.append(StageSummary(title, HealthState.UNKNOWN, "Not observable", detail))
         elif failed:
             summaries.append(StageSummary(title, HealthState.UNKNOWN, "Not reached", typical))
         else:
             failed = True
-            summaries.append(StageSummary(title, HealthState.DOWN, reasons.title(newest.reason), typical))
+            summaries.append(StageSummary(title, HealthState.DOWN, reasons.reason_title(newest.reason), typical))
     return summaries
 
 
-def _time_axis_labels(runs: Sequence[CanaryRun]) -> list[str]:
+def _canary_time_axis_labels(runs: Sequence[CanaryCardRun]) -> list[str]:
     first, last = runs[0].slot, runs[-1].slot
     return [format_time_of_day(first + (last - first) * i // 4) for i in range(5)]
 
 
-def _describe_canary_chart(runs: Sequence[CanaryRun]) -> str:
+def _describe_canary_chart(runs: Sequence[CanaryCardRun]) -> str:
     """The chart in words, for screen readers."""
     sentences = [f"Stage durations of {format_count(len(runs), 'canary run')}."]
     for label, durations in (
@@ -137,4 +137,4 @@ def _describe_canary_chart(runs: Sequence[CanaryRun]) -> str:
     return " ".join(sentences)
 
 
-CARD = CardType("cards/canary.j2", load_canary_card)
+PROBE_CARD = ProbeCard("cards/canary.j2", load_canary_card)

@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from watchdog.domain.formatting import NBSP
-from watchdog.domain.heartbeat import MAX_OUTPUT_CHARS, CheckIn, CheckInKind
+from watchdog.domain.heartbeat import MAX_HEARTBEAT_OUTPUT_CHARS, CheckIn, CheckInKind
 from watchdog.domain.model import HealthState
 from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.store.read.history import list_last_check_ins
-from watchdog.web.cards.base import CardContext, CardType
+from watchdog.web.cards.base import ProbeCard, ProbeCardContext
 from watchdog.web.cards.jobs import JobRow, load_jobs_card
 
-MAX_CHECK_IN_ROWS = 50
-MAX_SUMMARY_LINE_CHARS = 100
+MAX_CHECK_INS_ON_CARD = 50
+MAX_CHECK_IN_SUMMARY_CHARS = 100
 """Characters of the output's last line that are shown while the output is folded."""
 
-_KIND_DISPLAY = {
+_DISPLAY_BY_CHECK_IN_KIND = {
     CheckInKind.START: (HealthState.UNKNOWN, "wait", "Started"),
     CheckInKind.OK: (HealthState.UP, "up", "Succeeded"),
     CheckInKind.FAIL: (HealthState.DOWN, "down", "Failed"),
@@ -36,7 +36,7 @@ class CheckInsCardRow:
     """Milliseconds that the run took which this check-in ended."""
     run_id: str
     summary_line: str
-    """The last line of the output, cut to MAX_SUMMARY_LINE_CHARS."""
+    """The last line of the output, cut to MAX_CHECK_IN_SUMMARY_CHARS."""
     output: str
     """The end of the output; empty if the summary line is all of it."""
     omitted_chars: int
@@ -51,19 +51,19 @@ class CheckInsCard:
     has_more: bool
 
 
-def load_check_ins_card(context: CardContext) -> CheckInsCard:
+def load_check_ins_card(context: ProbeCardContext) -> CheckInsCard:
     jobs_card = load_jobs_card(context)
-    check_ins = list_last_check_ins(context.connection, context.probe, MAX_CHECK_IN_ROWS + 1)
-    rows = tuple(_build_check_in_row(check_in, duration) for check_in, duration in check_ins[:MAX_CHECK_IN_ROWS])
-    return CheckInsCard(jobs_card.rows[0] if jobs_card else None, rows, len(check_ins) > MAX_CHECK_IN_ROWS)
+    check_ins = list_last_check_ins(context.connection, context.probe, MAX_CHECK_INS_ON_CARD + 1)
+    rows = tuple(_build_check_in_row(check_in, duration) for check_in, duration in check_ins[:MAX_CHECK_INS_ON_CARD])
+    return CheckInsCard(jobs_card.rows[0] if jobs_card else None, rows, len(check_ins) > MAX_CHECK_INS_ON_CARD)
 
 
 def _build_check_in_row(check_in: CheckIn, duration: int | None) -> CheckInsCardRow:
-    state, glyph, label = _KIND_DISPLAY[check_in.kind]
+    state, glyph, label = _DISPLAY_BY_CHECK_IN_KIND[check_in.kind]
     if check_in.exit_code:
         label += f", exit{NBSP}code{NBSP}{check_in.exit_code}"
     output = check_in.output.strip()
-    last_line = truncate_with_ellipsis(output.rpartition("\n")[2].strip(), MAX_SUMMARY_LINE_CHARS)
+    last_line = truncate_with_ellipsis(output.rpartition("\n")[2].strip(), MAX_CHECK_IN_SUMMARY_CHARS)
     return CheckInsCardRow(
         occurred_at=check_in.occurred_at,
         state=state,
@@ -72,9 +72,9 @@ def _build_check_in_row(check_in: CheckIn, duration: int | None) -> CheckInsCard
         duration=duration,
         run_id=check_in.run_id,
         summary_line=last_line,
-        output=output[-MAX_OUTPUT_CHARS:] if output != last_line else "",
-        omitted_chars=max(len(output) - MAX_OUTPUT_CHARS, 0),
+        output=output[-MAX_HEARTBEAT_OUTPUT_CHARS:] if output != last_line else "",
+        omitted_chars=max(len(output) - MAX_HEARTBEAT_OUTPUT_CHARS, 0),
     )
 
 
-CARD = CardType("cards/check_ins.j2", load_check_ins_card, jobs_section_id="check-ins")
+PROBE_CARD = ProbeCard("cards/check_ins.j2", load_check_ins_card, jobs_section_id="check-ins")

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from watchdog.domain.model import HealthState
 from watchdog.store.read.jobs import JobSummary, list_jobs
-from watchdog.web.cards.base import CardContext, CardType
+from watchdog.web.cards.base import ProbeCard, ProbeCardContext
 
-MAX_JOBS_PER_SOURCE = 100
+MAX_JOBS_ON_CARD = 100
 
-_GLYPH_BY_REASON = {
+_JOB_GLYPH_BY_REASON = {
     "job.overdue": "late",
     "job.never_ran": "late",
     "task.stale": "late",
@@ -34,19 +34,19 @@ class JobsCard:
     """The slot of the newest result that lists jobs."""
     total: int
     rows: tuple[JobRow, ...]
-    """The first MAX_JOBS_PER_SOURCE, those that need attention first."""
+    """The first MAX_JOBS_ON_CARD, those that need attention first."""
 
 
 def build_job_row(job: JobSummary) -> JobRow:
-    glyph = _GLYPH_BY_REASON.get(job.reason) or ("wait" if job.state is HealthState.UNKNOWN else job.state.value)
+    glyph = _JOB_GLYPH_BY_REASON.get(job.reason) or ("wait" if job.state is HealthState.UNKNOWN else job.state.value)
     return JobRow(job, job.state, glyph, job.status_label)
 
 
-def load_jobs_card(context: CardContext) -> JobsCard | None:
+def load_jobs_card(context: ProbeCardContext) -> JobsCard | None:
     jobs = list_jobs(context.connection, context.probe)
     if not jobs:
         return None
-    return JobsCard(jobs[0].read_at, len(jobs), tuple(map(build_job_row, jobs[:MAX_JOBS_PER_SOURCE])))
+    return JobsCard(jobs[0].read_at, len(jobs), tuple(map(build_job_row, jobs[:MAX_JOBS_ON_CARD])))
 
 
-CARD = CardType("cards/jobs.j2", load_jobs_card, jobs_section_id="jobs")
+PROBE_CARD = ProbeCard("cards/jobs.j2", load_jobs_card, jobs_section_id="jobs")

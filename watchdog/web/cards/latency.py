@@ -10,17 +10,17 @@ from math import ceil
 from markupsafe import Markup
 
 from watchdog.domain.formatting import format_count, format_duration, format_time_of_day
-from watchdog.domain.model import Outcome, Result
+from watchdog.domain.model import Outcome, ProbeResult
 from watchdog.domain.rules import preference
 from watchdog.store.read.status import ResultRow
 from watchdog.web import charts
-from watchdog.web.cards.base import CardContext, CardType
+from watchdog.web.cards.base import ProbeCard, ProbeCardContext
 from watchdog.web.chart_window import ChartWindow, choose_chart_window, time_axis_labels
 
-LATENCY_LIMIT_PATTERN = re.compile(r"\s*elapsed_ms\s*<=?\s*(\d+)\s*")
-FAILURE_MERGE_FRACTION = 0.04
+LATENCY_LIMIT_EXPRESSION_PATTERN = re.compile(r"\s*elapsed_ms\s*<=?\s*(\d+)\s*")
+FAILURE_CLUSTER_WIDTH_FRACTION = 0.04
 """Failures closer to each other than this share of the chart's width are drawn as one cluster."""
-MAX_DESCRIBED_CLUSTERS = 5
+MAX_DESCRIBED_FAILURE_CLUSTERS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +40,23 @@ class LatencyCard:
     """(start, p50, p95, failed runs) of each point that has any run, newest first."""
 
 
-def load_latency_card(context: CardContext) -> LatencyCard | None:
+def load_latency_card(context: ProbeCardContext) -> LatencyCard | None:
     """None: no run within the last day."""
     if not context.runs:
         return None
     slot = context.status.last_judged_slot
     latest = None if slot is None else context.load_results([slot]).get(slot)
-    return build_latency_card(context.runs, parse_latency_limit(latest), context.now)
+    return build_latency_card(context.runs, find_latency_limit(latest), context.now)
 
 
-def parse_latency_limit(latest_result: Result | None) -> int | None:
+def find_latency_limit(latest_result: ProbeResult | None) -> int | None:
     """The limit that a preference such as `elapsed_ms <= 800` sets, in ms."""
     if latest_result is None:
         return None
     listing = latest_result.listings.get(preference.RULE_NAME)
-    matches = [LATENCY_LIMIT_PATTERN.fullmatch(expression) for expression in (listing.subjects if listing else ())]
+    matches = [
+        LATENCY_LIMIT_EXPRESSION_PATTERN.fullmatch(expression) for expression in (listing.subjects if listing else ())
+    ]
     return min((int(match[1]) for match in matches if match), default=None)
 
 
@@ -78,7 +80,7 @@ def build_latency_card(runs: Sequence[ResultRow], limit: int | None, now: int) -
     p50 = [percentile(values, 50) if values else None for values in durations]
     p95 = [percentile(values, 95) if values else None for values in durations]
     all_durations = sorted(ms for values in durations for ms in values)
-    clusters = cluster_failures(runs, window)
+    clusters = cluster_failed_runs(runs, window)
     limit_line = _latency_limit_line(limit, p95)
     no_verdict = [run for run in runs if run.outcome in (Outcome.ERROR, Outcome.MISSED)]
     return LatencyCard(
@@ -113,14 +115,14 @@ def _latency_limit_line(limit: int | None, p95: Sequence[int | None]) -> charts.
     return charts.LimitLine(limit, f"degraded over {format_duration(limit)}")
 
 
-def cluster_failures(runs: Iterable[ResultRow], window: ChartWindow) -> list[charts.FailureCluster]:
+def cluster_failed_runs(runs: Iterable[ResultRow], window: ChartWindow) -> list[charts.FailureCluster]:
     """Failed runs, those close to each other as one cluster."""
     clusters: list[charts.FailureCluster] = []
     for run in runs:
         if run.outcome is not Outcome.FAIL:
             continue
         at = min(max((run.slot - window.start) / window.length, 0), 1)
-        if clusters and at - clusters[-1].stop < FAILURE_MERGE_FRACTION:
+        if clusters and at - clusters[-1].stop < FAILURE_CLUSTER_WIDTH_FRACTION:
             clusters[-1] = charts.FailureCluster(clusters[-1].start, at, clusters[-1].run_count + 1)
         else:
             clusters.append(charts.FailureCluster(at, at, 1))
@@ -156,10 +158,10 @@ def _describe_latency_chart(
         )
         parts.append(position.format(format_duration(limit)))
     sentences = [f"Latency over {format_duration(window.length)}: {', '.join(parts) or 'no run passed'}."]
-    for cluster in failure_clusters[:MAX_DESCRIBED_CLUSTERS]:
+    for cluster in failure_clusters[:MAX_DESCRIBED_FAILURE_CLUSTERS]:
         failed_at = format_time_of_day(int(window.start + cluster.start * window.length))
         sentences.append(f"{format_count(cluster.run_count, 'run')} failed at {failed_at}.")
     return " ".join(sentences)
 
 
-CARD = CardType("cards/latency.j2", load_latency_card)
+PROBE_CARD = ProbeCard("cards/latency.j2", load_latency_card)

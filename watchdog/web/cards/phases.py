@@ -9,18 +9,18 @@ from markupsafe import Markup
 
 from watchdog.domain import reasons
 from watchdog.domain.formatting import format_time_of_day
-from watchdog.domain.model import Outcome, Result
+from watchdog.domain.model import Outcome, ProbeResult
 from watchdog.store.read.status import ResultRow
 from watchdog.web import charts
-from watchdog.web.cards.base import CardContext, CardType
+from watchdog.web.cards.base import ProbeCard, ProbeCardContext
 from watchdog.web.cards.latency import percentile
 
-INTERRUPTING_FAMILIES = frozenset({"timeout", "dns", "connection", "tls", "protocol", "body"})
+PHASE_INTERRUPTING_FAMILIES = frozenset({"timeout", "dns", "connection", "tls", "protocol", "body"})
 """Families of reasons that end a run in the middle of a phase."""
 
 
 @dataclass(frozen=True, slots=True)
-class PhaseRow:
+class RunPhasesRow:
     """One run."""
 
     name: str
@@ -39,10 +39,10 @@ class PhasesCard:
     phase_names: tuple[str, ...]
     colours: tuple[int, ...]
     """Of each phase, 1 to 5."""
-    rows: tuple[PhaseRow, ...]
+    rows: tuple[RunPhasesRow, ...]
 
 
-def load_phases_card(context: CardContext) -> PhasesCard | None:
+def load_phases_card(context: ProbeCardContext) -> PhasesCard | None:
     slots = pick_representative_runs(context.runs)
     results = context.load_results(list(slots.values()))
     return build_phases_card({name: results[slot] for name, slot in slots.items() if slot in results})
@@ -65,53 +65,57 @@ def pick_representative_runs(runs: Sequence[ResultRow]) -> dict[str, int]:
     return slots
 
 
-def build_phases_card(results_by_name: Mapping[str, Result]) -> PhasesCard | None:
+def build_phases_card(results_by_name: Mapping[str, ProbeResult]) -> PhasesCard | None:
     """None when no run has any phase."""
     results_by_name = {name: result for name, result in results_by_name.items() if result.phases}
     if not results_by_name:
         return None
-    phases = merge_orderings([list(result.phases) for result in results_by_name.values()])
+    phases = merge_phase_orders([list(result.phases) for result in results_by_name.values()])
     colours = tuple(max(1, 5 - (len(phases) - 1 - i)) for i in range(len(phases)))
-    full_scale_ms = _full_scale_ms(results_by_name.values())
+    full_scale_ms = _phase_bar_full_scale_ms(results_by_name.values())
     rows = [_build_phase_row(name, result, phases, colours, full_scale_ms) for name, result in results_by_name.items()]
     return PhasesCard(tuple(format_phase_name(phase) for phase in phases), colours, tuple(rows))
 
 
-def _full_scale_ms(results: Iterable[Result]) -> float:
+def _phase_bar_full_scale_ms(results: Iterable[ProbeResult]) -> float:
     """The longest passed run, since a failed one may take a hundred times as long and would hide the others."""
     results = list(results)
     passed = [result for result in results if result.outcome is Outcome.PASS]
     return max(
         1.0,
         *(
-            sum(ms for phase, ms in result.phases.items() if phase != interrupted_phase(result))
+            sum(ms for phase, ms in result.phases.items() if phase != find_interrupted_phase(result))
             for result in passed or results
         ),
     )
 
 
 def _build_phase_row(
-    name: str, result: Result, phases: Sequence[str], colours: Sequence[int], full_scale_ms: float
-) -> PhaseRow:
-    interrupted = interrupted_phase(result)
+    name: str, result: ProbeResult, phases: Sequence[str], colours: Sequence[int], full_scale_ms: float
+) -> RunPhasesRow:
+    interrupted = find_interrupted_phase(result)
     durations = tuple(None if phase == interrupted else result.phases.get(phase) for phase in phases)
     parts = [(colour, ms) for colour, ms in zip(colours, durations, strict=True) if ms]
-    return PhaseRow(
+    return RunPhasesRow(
         name=name,
         durations=durations,
         interrupted_index=phases.index(interrupted) if interrupted else None,
-        reason_text=reasons.title(result.reason) if result.reason else "",
+        reason_text=reasons.reason_title(result.reason) if result.reason else "",
         total_duration=max(sum(result.phases.values()), result.duration or 0),
         svg=charts.render_phase_bar(parts, full_scale_ms, incomplete=bool(interrupted)),
     )
 
 
-def interrupted_phase(result: Result) -> str:
+def find_interrupted_phase(result: ProbeResult) -> str:
     """The phase in which the run was interrupted; its time is only how long Watchdog waited. Empty if there is none."""
-    return list(result.phases)[-1] if result.phases and reasons.family(result.reason) in INTERRUPTING_FAMILIES else ""
+    return (
+        list(result.phases)[-1]
+        if result.phases and reasons.reason_family(result.reason) in PHASE_INTERRUPTING_FAMILIES
+        else ""
+    )
 
 
-def merge_orderings(orderings: Iterable[Sequence[str]]) -> list[str]:
+def merge_phase_orders(orderings: Iterable[Sequence[str]]) -> list[str]:
     """One order that keeps each list's own: a name that is new to it is inserted after the one that it followed."""
     merged: list[str] = []
     for names in sorted(orderings, key=len, reverse=True):
@@ -128,4 +132,4 @@ def format_phase_name(name: str) -> str:
     return name.upper() if name in ("dns", "tls") else name.replace("_", " ")
 
 
-CARD = CardType("cards/phases.j2", load_phases_card)
+PROBE_CARD = ProbeCard("cards/phases.j2", load_phases_card)

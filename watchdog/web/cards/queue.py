@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from watchdog.domain.formatting import DAY_MS, format_duration, format_duration_rounded, format_number
-from watchdog.domain.probe_state import ThresholdRecord
+from watchdog.domain.probe_state import QueueThresholdRecord
 from watchdog.store.read import queue_stats
 from watchdog.store.read.queue_stats import QueueSample
 from watchdog.web import charts
-from watchdog.web.cards.base import CardContext, CardType
+from watchdog.web.cards.base import ProbeCard, ProbeCardContext
 from watchdog.web.chart_window import ChartWindow, choose_chart_window, time_axis_labels
 
-ValueFormatter = Callable[[float], str]
+QueueValueFormatter = Callable[[float], str]
 
 
 def _format_integer(value: float) -> str:
@@ -26,7 +26,7 @@ def _format_percentage(value: float) -> str:
     return f"{value:.0%}"
 
 
-QUEUE_METRIC_FORMATS: Mapping[str, tuple[str, ValueFormatter]] = {
+QUEUE_METRIC_FORMATS: Mapping[str, tuple[str, QueueValueFormatter]] = {
     "waiting": ("Waiting", _format_integer),
     "oldest": ("Oldest waiting", format_duration),
     "active": ("Active", _format_integer),
@@ -36,12 +36,12 @@ QUEUE_METRIC_FORMATS: Mapping[str, tuple[str, ValueFormatter]] = {
     "consumers": ("Consumers", _format_integer),
 }
 """Metrics in the order of the card, with their title."""
-STALLED_RULE = "stalled"
+STALLED_QUEUE_RULE = "stalled"
 """The rule that has no metric of its own."""
 
 
 @dataclass(frozen=True, slots=True)
-class QueueMetric:
+class QueueCardMetric:
     title: str
     value_text: str
     notes: tuple[str, ...] = ()
@@ -53,24 +53,24 @@ class QueueMetric:
 @dataclass(frozen=True, slots=True)
 class QueueCard:
     read_at: int
-    metrics: tuple[QueueMetric, ...]
+    metrics: tuple[QueueCardMetric, ...]
     window: ChartWindow
     chart: Markup
     table_rows: tuple[tuple[int, int], ...]
     """(start, maximum of waiting jobs) of each point that has a sample, newest first."""
 
 
-def load_queue_card(context: CardContext) -> QueueCard | None:
+def load_queue_card(context: ProbeCardContext) -> QueueCard | None:
     """None: the queue was not read within the last day."""
     samples = queue_stats.list_queue_samples(context.connection, context.probe, context.now - DAY_MS)
     if not samples:
         return None
-    thresholds = queue_stats.load_threshold_records(context.connection, context.probe)
+    thresholds = queue_stats.load_queue_threshold_records(context.connection, context.probe)
     return build_queue_card(samples, thresholds, choose_chart_window(context.runs, context.now))
 
 
 def build_queue_card(
-    samples: Sequence[QueueSample], thresholds: Mapping[str, ThresholdRecord], window: ChartWindow
+    samples: Sequence[QueueSample], thresholds: Mapping[str, QueueThresholdRecord], window: ChartWindow
 ) -> QueueCard:
     """`samples`: oldest first, all with a number of waiting jobs. `thresholds`: by rule."""
     read_at, newest = samples[-1]
@@ -83,21 +83,21 @@ def build_queue_card(
         for name in QUEUE_METRIC_FORMATS
         if (value := getattr(newest, name)) is not None
     ]
-    if stalled := thresholds.get(STALLED_RULE):
+    if stalled := thresholds.get(STALLED_QUEUE_RULE):
         metrics.insert(1, _build_stalled_metric(stalled, read_at))
     return QueueCard(
         read_at=read_at,
         metrics=tuple(metrics),
         window=window,
-        chart=_render_waiting_chart(waiting, newest.waiting or 0, thresholds.get("waiting"), window),
+        chart=_render_waiting_jobs_chart(waiting, newest.waiting or 0, thresholds.get("waiting"), window),
         table_rows=tuple(
             (window.point_start(i), count) for i, count in reversed(list(enumerate(waiting))) if count is not None
         ),
     )
 
 
-def _render_waiting_chart(
-    waiting: Sequence[int | None], newest: int, threshold: ThresholdRecord | None, window: ChartWindow
+def _render_waiting_jobs_chart(
+    waiting: Sequence[int | None], newest: int, threshold: QueueThresholdRecord | None, window: ChartWindow
 ) -> Markup:
     peak = max(count for count in waiting if count is not None)
     limit = None if threshold is None else threshold.threshold.value
@@ -111,10 +111,10 @@ def _render_waiting_chart(
     return charts.render_count_chart(waiting, limit_line, time_axis_labels(window), label)
 
 
-def _build_queue_metric(name: str, value: float, record: ThresholdRecord | None, read_at: int) -> QueueMetric:
+def _build_queue_metric(name: str, value: float, record: QueueThresholdRecord | None, read_at: int) -> QueueCardMetric:
     title, format_value = QUEUE_METRIC_FORMATS[name]
     if record is None:
-        return QueueMetric(title, format_value(value))
+        return QueueCardMetric(title, format_value(value))
     limit, since = record.threshold, record.breached_since
     is_minimum = name == "consumers"
     notes = [f"{'at least' if is_minimum else 'limit'} {format_value(limit.value)}"]
@@ -124,17 +124,17 @@ def _build_queue_metric(name: str, value: float, record: ThresholdRecord | None,
         notes.append(f"{'under' if is_minimum else 'over'} for {format_duration_rounded(read_at - since)}")
     elif since is not None:
         notes.append("just now")
-    return QueueMetric(title, format_value(value), tuple(notes), record.is_breached(read_at))
+    return QueueCardMetric(title, format_value(value), tuple(notes), record.is_breached(read_at))
 
 
-def _build_stalled_metric(record: ThresholdRecord, read_at: int) -> QueueMetric:
+def _build_stalled_metric(record: QueueThresholdRecord, read_at: int) -> QueueCardMetric:
     limit = f"limit {format_duration(record.threshold.for_ms)}"
     if record.breached_since is None:
-        return QueueMetric("Stalled", "no", (limit, "queue is empty"))
+        return QueueCardMetric("Stalled", "no", (limit, "queue is empty"))
     unchanged_for = format_duration_rounded(read_at - record.breached_since)
     progress = f"not shorter for {unchanged_for}" if record.head_is_count else f"same job next for {unchanged_for}"
     is_breached = record.is_breached(read_at)
-    return QueueMetric("Stalled", "yes" if is_breached else "no", (limit, progress), is_breached)
+    return QueueCardMetric("Stalled", "yes" if is_breached else "no", (limit, progress), is_breached)
 
 
-CARD = CardType("cards/queue.j2", load_queue_card)
+PROBE_CARD = ProbeCard("cards/queue.j2", load_queue_card)

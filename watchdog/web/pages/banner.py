@@ -8,7 +8,7 @@ from watchdog.domain.model import HealthState
 
 
 @dataclass(frozen=True, slots=True)
-class Banner:
+class PageBanner:
     state: HealthState
     title: str
     text: str

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from watchdog.domain.formatting import format_duration, format_timestamp
-from watchdog.domain.measurements import facts_about
-from watchdog.domain.model import Evidence, HealthState, Json, ProbeInfo, Result
+from watchdog.domain.measurements import facts_about_subject
+from watchdog.domain.model import Evidence, HealthState, Json, ProbeInfo, ProbeResult
 from watchdog.domain.rules import job as job_rule
 from watchdog.domain.rules import preference
 from watchdog.domain.rules import task as task_rule
@@ -20,11 +20,11 @@ from watchdog.web.templating import truncate_excerpt
 NO_EVIDENCE_NOTE = (
     "No evidence stored: it is stored for failures, the first result after a change, and a sample of passes."
 )
-NOTABLE_CHANGE = 0.5
+NOTABLE_CHANGE_RATIO = 0.5
 """A number that changed by more than this share of the smaller value is marked."""
 DIFF_TOKEN_PATTERN = re.compile(r'"(?:[^"\\]|\\.)*"|[\w.+-]+|\s+|.', re.DOTALL)
 
-Facts = Mapping[str, tuple[Json, str]]
+ComparableFacts = Mapping[str, tuple[Json, str]]
 """Label -> (value, its text)."""
 
 
@@ -40,7 +40,7 @@ class ComparedResult:
     evidence_note: str = ""
 
 
-def compare_results(
+def compare_first_bad_and_last_good(
     *,
     probe: ProbeInfo,
     state: HealthState,
@@ -59,8 +59,8 @@ def compare_results(
         good_with_evidence = last_good
     bad_evidence = first_bad.evidence if first_bad else None
     good_evidence = good_with_evidence.evidence if good_with_evidence else None
-    bad_facts = _comparable_facts(probe, first_bad.result, bad_evidence, subject) if first_bad else {}
-    good_facts = _comparable_facts(probe, last_good.result, good_evidence, subject) if last_good else {}
+    bad_facts = _collect_comparable_facts(probe, first_bad.result, bad_evidence, subject) if first_bad else {}
+    good_facts = _collect_comparable_facts(probe, last_good.result, good_evidence, subject) if last_good else {}
     bad_excerpt, good_excerpt = _truncated_excerpt(bad_evidence), _truncated_excerpt(good_evidence)
     bad_side = good_side = None
     if first_bad:
@@ -68,8 +68,8 @@ def compare_results(
             title="First bad",
             state=state,
             time_and_location=_format_time_and_location(first_bad, now),
-            facts=_mark_notable(bad_facts, good_facts),
-            excerpt=mark_differences(bad_excerpt, good_excerpt),
+            facts=_mark_notable_differences(bad_facts, good_facts),
+            excerpt=mark_text_differences(bad_excerpt, good_excerpt),
             evidence_note="" if bad_evidence else NO_EVIDENCE_NOTE,
         )
     if last_good:
@@ -96,20 +96,22 @@ def _truncated_excerpt(evidence: Evidence | None) -> str:
     return truncate_excerpt(evidence.excerpt) if evidence else ""
 
 
-def _mark_notable(facts: Facts, others: Facts) -> tuple[tuple[str, str, bool], ...]:
+def _mark_notable_differences(facts: ComparableFacts, others: ComparableFacts) -> tuple[tuple[str, str, bool], ...]:
     return tuple(
-        (label, text, bool(others) and differs_notably(value, others.get(label, (None, ""))[0]))
+        (label, text, bool(others) and is_notable_difference(value, others.get(label, (None, ""))[0]))
         for label, (value, text) in facts.items()
     )
 
 
-def _comparable_facts(probe: ProbeInfo, result: Result, evidence: Evidence | None, subject: str) -> Facts:
+def _collect_comparable_facts(
+    probe: ProbeInfo, result: ProbeResult, evidence: Evidence | None, subject: str
+) -> ComparableFacts:
     facts: dict[str, tuple[Json, str]] = {"outcome": (result.outcome.value, result.outcome.value)}
     if result.message:
         facts["message"] = (result.message, result.message)
     if result.duration is not None:
         facts["run duration"] = (result.duration, format_duration(result.duration))
-    facts |= _task_facts(result, subject)
+    facts |= _comparable_task_facts(result, subject)
     expressions = result.listings.get(preference.RULE_NAME)
     if expressions and (expression := expressions.subjects.get(subject)):
         facts["preference"] = (bool(expression.problem), expression.problem or f"{subject} is true")
@@ -118,13 +120,13 @@ def _comparable_facts(probe: ProbeInfo, result: Result, evidence: Evidence | Non
         verdict = job_rule.evaluate_listed_job(probe, listing, subject)
         message = (verdict.message if verdict else "") or "no problem"
         facts["message"] = (message, message)
-    details = facts_about(subject, {**result.measurements, **(evidence.facts if evidence else {})})
+    details = facts_about_subject(subject, {**result.measurements, **(evidence.facts if evidence else {})})
     for name, value in details.items():
         facts.setdefault(name.replace("_", " "), (value, format_fact_value(value)))
     return facts
 
 
-def _task_facts(result: Result, subject: str) -> Facts:
+def _comparable_task_facts(result: ProbeResult, subject: str) -> ComparableFacts:
     listing = result.listings.get(task_rule.RULE_NAME)
     task = listing.subjects.get(subject) if listing else None
     if listing is None or task is None:
@@ -138,15 +140,15 @@ def _task_facts(result: Result, subject: str) -> Facts:
     return facts | {label: (text, text) for label, text in (("status", task.status), ("error", task.error)) if text}
 
 
-def differs_notably(value: Json, other: Json) -> bool:
+def is_notable_difference(value: Json, other: Json) -> bool:
     """Whether a difference is worth marking: any other text, or a number that changed by more than half."""
     if isinstance(value, int | float) and isinstance(other, int | float) and not isinstance(value, bool):
         difference = abs(value - other)
-        return difference > NOTABLE_CHANGE * min(abs(value), abs(other)) and difference > 1
+        return difference > NOTABLE_CHANGE_RATIO * min(abs(value), abs(other)) and difference > 1
     return bool(value != other)
 
 
-def mark_differences(text: str, other: str) -> tuple[tuple[str, bool], ...]:
+def mark_text_differences(text: str, other: str) -> tuple[tuple[str, bool], ...]:
     """`text` in pieces; those that `other` does not have are marked."""
     if not other:
         return ((text, False),) if text else ()

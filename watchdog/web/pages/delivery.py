@@ -16,7 +16,7 @@ DELIVERY_STATE_LABELS = {
     DeliveryState.UNDELIVERED: "Undelivered",
     DeliveryState.UNCONFIRMED: "Unconfirmed",
 }
-_DELIVERY_STATE_DISPLAY = {
+_DISPLAY_BY_DELIVERY_STATE = {
     DeliveryState.SENT: (HealthState.UP, "up"),
     DeliveryState.WAITING: (HealthState.DEGRADED, "wait"),
     DeliveryState.MERGED: (HealthState.UNKNOWN, "unknown"),
@@ -40,7 +40,7 @@ class DeliveryRow:
 
 def build_delivery_row(delivery: DeliveryRecord, destination_addresses: Mapping[str, str]) -> DeliveryRow:
     receiver, _, notifier = delivery.destination.partition("/")
-    state, glyph = _DELIVERY_STATE_DISPLAY[delivery.state]
+    state, glyph = _DISPLAY_BY_DELIVERY_STATE[delivery.state]
     return DeliveryRow(
         receiver=receiver,
         notifier=notifier,
@@ -49,11 +49,11 @@ def build_delivery_row(delivery: DeliveryRecord, destination_addresses: Mapping[
         state=state,
         glyph=glyph,
         label=DELIVERY_STATE_LABELS[delivery.state],
-        detail=_format_detail(delivery),
+        detail=_format_delivery_detail(delivery),
     )
 
 
-def _format_detail(delivery: DeliveryRecord) -> str:
+def _format_delivery_detail(delivery: DeliveryRecord) -> str:
     at = format_time_of_day(delivery.due_at if delivery.finished_at is None else delivery.finished_at, seconds=True)
     match delivery.state:
         case DeliveryState.SENT:
@@ -63,14 +63,14 @@ def _format_detail(delivery: DeliveryRecord) -> str:
             parts = [f"attempt {delivery.attempts + 1} at {at}", delivery.detail]
             return " · ".join(part for part in parts if part)
         case DeliveryState.UNDELIVERED:
-            return f"{format_attempts(delivery)} until {at} · {delivery.detail}"
+            return f"{format_delivery_attempts(delivery)} until {at} · {delivery.detail}"
         case DeliveryState.UNCONFIRMED:
             return f"sent {format_count(delivery.attempts, 'time')} until {at} · {delivery.detail}"
         case DeliveryState.MERGED:
             return f"{at} · sent as one message with the resolution"
 
 
-def format_attempts(delivery: DeliveryRecord) -> str:
+def format_delivery_attempts(delivery: DeliveryRecord) -> str:
     return format_count(delivery.attempts, "attempt")
 
 

@@ -16,21 +16,21 @@ from watchdog.domain.formatting import (
     format_timestamp,
 )
 from watchdog.domain.model import AlertContext, DeliveryState, HealthState, IncidentEvent, Notification, Outcome
-from watchdog.domain.rules import HEALTH_STATE_BY_RULE, IMMEDIATE_RULES, availability, job, stale
+from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, RULES_IGNORING_THRESHOLDS, availability, job, stale
 from watchdog.store.read import history, status
 from watchdog.store.read.alert_context import load_alert_context
-from watchdog.store.read.status import Connection, DeliveryRecord, IncidentRecord, ServiceStatus
-from watchdog.web.pages.banner import Banner, capitalize_first
-from watchdog.web.pages.compare import ComparedResult, compare_results
-from watchdog.web.pages.delivery import DeliveryRow, build_delivery_row, format_attempts, summarize_deliveries
-from watchdog.web.pages.results import STATE_BY_OUTCOME
+from watchdog.store.read.status import Connection, DeliveryRecord, IncidentRecord, WatchdogStatus
+from watchdog.web.pages.banner import PageBanner, capitalize_first
+from watchdog.web.pages.compare import ComparedResult, compare_first_bad_and_last_good
+from watchdog.web.pages.delivery import DeliveryRow, build_delivery_row, format_delivery_attempts, summarize_deliveries
+from watchdog.web.pages.results import HEALTH_STATE_BY_OUTCOME
 from watchdog.web.templating import PAGE_STATE_LABELS
 
 format_time_with_seconds = partial(format_timestamp, seconds=True)
 
 
 @dataclass(frozen=True, slots=True)
-class TimelineEvent:
+class IncidentTimelineEvent:
     """Has either a state, whose glyph it shows, or an icon."""
 
     occurred_at: int
@@ -43,16 +43,16 @@ class TimelineEvent:
 @dataclass(frozen=True, slots=True)
 class IncidentPage:
     record: IncidentRecord
-    service_status: ServiceStatus
+    service_status: WatchdogStatus
     title: str
     state: HealthState
     state_label: str
-    banners: tuple[Banner, ...]
+    banners: tuple[PageBanner, ...]
     first_bad: ComparedResult | None
     last_good: ComparedResult | None
     latest_result_text: str
     latest_slot: int | None
-    timeline: tuple[TimelineEvent, ...]
+    timeline: tuple[IncidentTimelineEvent, ...]
     spans_several_days: bool
     """Some events of the timeline happened on another day."""
     deliveries: tuple[DeliveryRow, ...]
@@ -75,9 +75,9 @@ def load_incident_page(
     timeline = build_incident_timeline(record, context, deliveries, now)
     return IncidentPage(
         record=record,
-        service_status=status.load_service_status(connection),
+        service_status=status.load_watchdog_status(connection),
         title=incident_title(record),
-        state=incident_state(record),
+        state=incident_health_state(record),
         state_label=incident_state_label(record, now),
         banners=incident_banners(record, deliveries, now),
         first_bad=first_bad,
@@ -88,7 +88,7 @@ def load_incident_page(
         spans_several_days=any(event.occurred_at // DAY_MS != now // DAY_MS for event in timeline),
         deliveries=tuple(build_delivery_row(delivery, destination_addresses) for delivery in deliveries),
         delivery_summary=summarize_deliveries(deliveries),
-        decision_steps=tuple(_decision_steps(record)),
+        decision_steps=tuple(_explain_incident_decisions(record)),
     )
 
 
@@ -99,7 +99,7 @@ def _load_compared_results(
     incident, probe = record.incident, record.incident.probe
     if incident.rule == stale.RULE_NAME:
         last = history.load_result_details(connection, probe, [incident.since]).get(incident.since)
-        _, side = compare_results(
+        _, side = compare_first_bad_and_last_good(
             probe=record.probe,
             state=HealthState.UNKNOWN,
             first_bad=None,
@@ -109,7 +109,7 @@ def _load_compared_results(
         )
         if side is None or last is None:
             return None, None
-        return None, replace(side, title="Last result", state=STATE_BY_OUTCOME[last.result.outcome])
+        return None, replace(side, title="Last result", state=HEALTH_STATE_BY_OUTCOME[last.result.outcome])
     slots = (
         incident.since,
         history.load_last_good_slot(connection, probe, incident.since),
@@ -117,9 +117,9 @@ def _load_compared_results(
     )
     details = history.load_result_details(connection, probe, [slot for slot in slots if slot is not None])
     first_bad, last_good, good_with_evidence = (None if slot is None else details.get(slot) for slot in slots)
-    return compare_results(
+    return compare_first_bad_and_last_good(
         probe=record.probe,
-        state=HEALTH_STATE_BY_RULE[incident.rule],
+        state=INCIDENT_HEALTH_STATE_BY_RULE[incident.rule],
         subject=incident.subject,
         first_bad=first_bad,
         last_good=last_good,
@@ -134,9 +134,11 @@ def incident_title(record: IncidentRecord) -> str:
     return message if job.is_heartbeat(record.probe, record.incident) else f"{record.probe.name}: {message}"
 
 
-def incident_state(record: IncidentRecord) -> HealthState:
+def incident_health_state(record: IncidentRecord) -> HealthState:
     """The state that the incident gives its probe; up once it is resolved."""
-    return HEALTH_STATE_BY_RULE[record.incident.rule] if record.incident.resolved_at is None else HealthState.UP
+    return (
+        INCIDENT_HEALTH_STATE_BY_RULE[record.incident.rule] if record.incident.resolved_at is None else HealthState.UP
+    )
 
 
 def incident_state_label(record: IncidentRecord, now: int) -> str:
@@ -144,10 +146,10 @@ def incident_state_label(record: IncidentRecord, now: int) -> str:
     incident = record.incident
     if incident.resolved_at is not None:
         return f"Resolved after {format_duration(incident.resolved_at - incident.since)}"
-    return f"{PAGE_STATE_LABELS[incident_state(record)]} for {format_duration_rounded(now - incident.since)}"
+    return f"{PAGE_STATE_LABELS[incident_health_state(record)]} for {format_duration_rounded(now - incident.since)}"
 
 
-def incident_banners(record: IncidentRecord, deliveries: Sequence[DeliveryRecord], now: int) -> tuple[Banner, ...]:
+def incident_banners(record: IncidentRecord, deliveries: Sequence[DeliveryRecord], now: int) -> tuple[PageBanner, ...]:
     """Notifications that failed come first: Watchdog never hides that it could not notify a receiver."""
     banners = [
         _undelivered_banner(delivery, deliveries)
@@ -156,31 +158,31 @@ def incident_banners(record: IncidentRecord, deliveries: Sequence[DeliveryRecord
     ]
     if not deliveries:
         cause = capitalize_first("; ".join(record.routing_log)) or "No receiver is configured."
-        banners.append(Banner(HealthState.DEGRADED, "No notification was sent", cause))
+        banners.append(PageBanner(HealthState.DEGRADED, "No notification was sent", cause))
     if record.incident.resolved_at is not None:
         banners.append(_resolved_banner(record, record.incident.resolved_at, now))
     return tuple(banners)
 
 
-def _undelivered_banner(delivery: DeliveryRecord, deliveries: Sequence[DeliveryRecord]) -> Banner:
+def _undelivered_banner(delivery: DeliveryRecord, deliveries: Sequence[DeliveryRecord]) -> PageBanner:
     problem = "did not confirm" if delivery.state is DeliveryState.UNCONFIRMED else "was not notified"
-    title = f"{delivery.destination} {problem}: {delivery.detail}, {format_attempts(delivery)}"
+    title = f"{delivery.destination} {problem}: {delivery.detail}, {format_delivery_attempts(delivery)}"
     notified = sorted({other.destination for other in deliveries if other.state is DeliveryState.SENT})
     text = f"{', '.join(notified)} {'was' if len(notified) == 1 else 'were'} notified."
-    return Banner(HealthState.DEGRADED, title, text if notified else "No receiver was notified.")
+    return PageBanner(HealthState.DEGRADED, title, text if notified else "No receiver was notified.")
 
 
-def _resolved_banner(record: IncidentRecord, resolved_at: int, now: int) -> Banner:
+def _resolved_banner(record: IncidentRecord, resolved_at: int, now: int) -> PageBanner:
     incident = record.incident
     title = f"Recovered at {format_time_with_seconds(record.resolved_slot or resolved_at, now)}"
     if incident.resolution:
-        title = f"Closed: {reasons.title(incident.resolution).lower()}"
+        title = f"Closed: {reasons.reason_title(incident.resolution).lower()}"
     text = (
         f"Lasted {format_duration(resolved_at - incident.since)}: "
         f"first bad result {format_time_with_seconds(incident.since, now)}, "
         f"opened {format_time_with_seconds(incident.opened_at, now)}."
     )
-    return Banner(HealthState.UP, title, text)
+    return PageBanner(HealthState.UP, title, text)
 
 
 def _describe_latest_result(record: IncidentRecord, context: AlertContext, now: int) -> str:
@@ -197,67 +199,72 @@ def _describe_latest_result(record: IncidentRecord, context: AlertContext, now: 
 
 def build_incident_timeline(
     record: IncidentRecord, context: AlertContext, deliveries: Iterable[DeliveryRecord], now: int
-) -> tuple[TimelineEvent, ...]:
+) -> tuple[IncidentTimelineEvent, ...]:
     """Newest first. Events of the same instant keep the order in which they are generated."""
     incident = record.incident
     opening = (
-        incident.opening_message if incident.rule in IMMEDIATE_RULES else f"{record.threshold} bad results in a row"
+        incident.opening_message
+        if incident.rule in RULES_IGNORING_THRESHOLDS
+        else f"{record.threshold} bad results in a row"
     )
-    state = HEALTH_STATE_BY_RULE[incident.rule]
+    state = INCIDENT_HEALTH_STATE_BY_RULE[incident.rule]
     events = [
-        *_events_before_opening(record, context),
-        TimelineEvent(incident.opened_at, f"Opened, {incident.severity}", opening, state),
-        *(TimelineEvent(change.changed_at, "Cause changed", change.message, state) for change in context.cause_changes),
-        *_delivery_events(deliveries),
+        *_timeline_events_before_opening(record, context),
+        IncidentTimelineEvent(incident.opened_at, f"Opened, {incident.severity}", opening, state),
+        *(
+            IncidentTimelineEvent(change.changed_at, "Cause changed", change.message, state)
+            for change in context.cause_changes
+        ),
+        *_delivery_timeline_events(deliveries),
     ]
     for attempt in context.remediation_attempts:
         label, detail = format_remediation(attempt, now)
-        events.append(TimelineEvent(attempt.started_at, f"Remediation: {label}", detail, icon="action"))
+        events.append(IncidentTimelineEvent(attempt.started_at, f"Remediation: {label}", detail, icon="action"))
     if incident.resolved_at is not None:
-        detail = reasons.title(incident.resolution).lower() if incident.resolution else "recovered"
-        events.append(TimelineEvent(incident.resolved_at, "Resolved", detail, HealthState.UP))
+        detail = reasons.reason_title(incident.resolution).lower() if incident.resolution else "recovered"
+        events.append(IncidentTimelineEvent(incident.resolved_at, "Resolved", detail, HealthState.UP))
     else:
-        events += _latest_failure_event(record, context)
+        events += _latest_failure_timeline_event(record, context)
     in_order = sorted(enumerate(events), key=lambda pair: (pair[1].occurred_at, pair[0]))
     return tuple(event for _, event in reversed(in_order))
 
 
-def _events_before_opening(record: IncidentRecord, context: AlertContext) -> Iterator[TimelineEvent]:
+def _timeline_events_before_opening(record: IncidentRecord, context: AlertContext) -> Iterator[IncidentTimelineEvent]:
     """The last good result and the first bad one; for missing results, the last result."""
     last_good, first_bad = context.last_good, context.first_bad
     if record.incident.rule == stale.RULE_NAME:
         if first_bad:
-            message, state = first_bad.message or first_bad.outcome.value, STATE_BY_OUTCOME[first_bad.outcome]
-            yield TimelineEvent(first_bad.slot, "Last result", message, state)
+            message, state = first_bad.message or first_bad.outcome.value, HEALTH_STATE_BY_OUTCOME[first_bad.outcome]
+            yield IncidentTimelineEvent(first_bad.slot, "Last result", message, state)
         return
     if last_good:
         duration = "" if last_good.duration is None else format_duration(last_good.duration)
-        yield TimelineEvent(last_good.slot, "Last good result", duration, HealthState.UP)
+        yield IncidentTimelineEvent(last_good.slot, "Last good result", duration, HealthState.UP)
     if first_bad:
         message = (first_bad.message if not record.incident.subject else "") or record.incident.opening_message
         detail = f"{message} · state not changed yet" if record.threshold > 1 else message
-        yield TimelineEvent(first_bad.slot, "First bad result", detail, HealthState.DEGRADED)
+        yield IncidentTimelineEvent(first_bad.slot, "First bad result", detail, HealthState.DEGRADED)
 
 
-def _delivery_events(deliveries: Iterable[DeliveryRecord]) -> Iterator[TimelineEvent]:
+def _delivery_timeline_events(deliveries: Iterable[DeliveryRecord]) -> Iterator[IncidentTimelineEvent]:
     for delivery in deliveries:
         if delivery.finished_at is None:
             continue
         if delivery.state is DeliveryState.SENT:
             title = f"Notified {delivery.destination}: {delivery.event}"
             delay = f"{format_duration(delivery.finished_at - delivery.created_at)} later"
-            yield TimelineEvent(delivery.finished_at, title, delay, icon="send")
+            yield IncidentTimelineEvent(delivery.finished_at, title, delay, icon="send")
         elif delivery.state is DeliveryState.UNDELIVERED:
             title = f"Could not notify {delivery.destination}"
-            detail = f"{format_attempts(delivery)}, {delivery.detail}; not retried again"
-            yield TimelineEvent(delivery.finished_at, title, detail, icon="send")
+            detail = f"{format_delivery_attempts(delivery)}, {delivery.detail}; not retried again"
+            yield IncidentTimelineEvent(delivery.finished_at, title, detail, icon="send")
         elif delivery.state is DeliveryState.UNCONFIRMED:
             title = f"{delivery.destination} did not confirm"
-            detail = f"{format_attempts(delivery)}, {delivery.detail}; sent again once an hour"
-            yield TimelineEvent(delivery.finished_at, title, detail, icon="send")
+            detail = f"{format_delivery_attempts(delivery)}, {delivery.detail}; sent again once an hour"
+            yield IncidentTimelineEvent(delivery.finished_at, title, detail, icon="send")
 
 
-def _latest_failure_event(record: IncidentRecord, context: AlertContext) -> Iterator[TimelineEvent]:
+def _latest_failure_timeline_event(record: IncidentRecord, context: AlertContext) -> Iterator[IncidentTimelineEvent]:
     """ "42nd bad result", if it is newer than the one that opened the incident."""
     latest, rule = context.latest, record.incident.rule
     if latest is None or latest.slot <= record.opened_slot or rule != availability.RULE_NAME:
@@ -265,7 +272,7 @@ def _latest_failure_event(record: IncidentRecord, context: AlertContext) -> Iter
     if latest.outcome is Outcome.FAIL:
         duration = f" · {format_duration(latest.duration)}" if latest.duration is not None else ""
         title = f"{format_ordinal(context.bad_count)} bad result"
-        yield TimelineEvent(latest.slot, title, latest.message + duration, HEALTH_STATE_BY_RULE[rule])
+        yield IncidentTimelineEvent(latest.slot, title, latest.message + duration, INCIDENT_HEALTH_STATE_BY_RULE[rule])
 
 
 def format_ordinal(n: int) -> str:
@@ -274,10 +281,10 @@ def format_ordinal(n: int) -> str:
     return f"{n}{ending}"
 
 
-def _decision_steps(record: IncidentRecord) -> Iterator[tuple[str, str]]:
+def _explain_incident_decisions(record: IncidentRecord) -> Iterator[tuple[str, str]]:
     """(step, setting behind it): why the incident opened, its severity, and the routing."""
     incident = record.incident
-    if incident.rule in IMMEDIATE_RULES:
+    if incident.rule in RULES_IGNORING_THRESHOLDS:
         opening = incident.opening_message
         yield opening if incident.subject else capitalize_first(opening), ""
     else:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from watchdog.domain.formatting import format_duration, format_duration_rounded
 from watchdog.domain.model import HealthState, ProbeInfo
 from watchdog.store.read import status
-from watchdog.store.read.status import Connection, IncidentRecord, ServiceStatus
-from watchdog.web.pages.incident import incident_state
+from watchdog.store.read.status import Connection, IncidentRecord, WatchdogStatus
+from watchdog.web.pages.incident import incident_health_state
 from watchdog.web.templating import PAGE_STATE_LABELS
 
 MAX_RESOLVED_INCIDENTS = 200
@@ -29,7 +29,7 @@ class IncidentRow:
 
 @dataclass(frozen=True, slots=True)
 class IncidentsPage:
-    service_status: ServiceStatus
+    service_status: WatchdogStatus
     state_filter: str
     open_incidents: tuple[IncidentRow, ...]
     resolved_incidents: tuple[IncidentRow, ...]
@@ -44,7 +44,7 @@ def load_incidents_page(connection: Connection, state_filter: str, now: int) -> 
     if state_filter != "open":
         resolved_incidents = status.list_incidents(connection, is_open=False, limit=MAX_RESOLVED_INCIDENTS)
     return IncidentsPage(
-        service_status=status.load_service_status(connection),
+        service_status=status.load_watchdog_status(connection),
         state_filter=state_filter,
         open_incidents=tuple(build_incident_row(record, now) for record in open_incidents),
         resolved_incidents=tuple(build_incident_row(record, now) for record in resolved_incidents),
@@ -52,7 +52,7 @@ def load_incidents_page(connection: Connection, state_filter: str, now: int) -> 
 
 
 def build_incident_row(record: IncidentRecord, now: int) -> IncidentRow:
-    incident, state = record.incident, incident_state(record)
+    incident, state = record.incident, incident_health_state(record)
     if incident.resolved_at is None:
         state_label, duration_text = PAGE_STATE_LABELS[state], format_duration_rounded(now - incident.since)
     else:

@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from watchdog.domain.formatting import format_count, format_time_ago
 from watchdog.domain.model import HealthState
 from watchdog.store.read.jobs import JobSummary, list_jobs
-from watchdog.store.read.status import Connection, load_service_status
+from watchdog.store.read.status import Connection, load_watchdog_status
 from watchdog.web.cards.jobs import JobRow, build_job_row
-from watchdog.web.cards.registry import jobs_section_id
+from watchdog.web.cards.registry import jobs_section_id_of_probe_kind
 from watchdog.web.pages.list_page import (
-    NEEDS_ATTENTION,
+    NEEDS_ATTENTION_SECTION_NAME,
     ListPage,
     format_attention,
     group_into_sections,
     paginate,
 )
 
-JOB_SECTION_NAMES = (NEEDS_ATTENTION, "No problems")
+JOB_SECTION_NAMES = (NEEDS_ATTENTION_SECTION_NAME, "No problems")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class JobFilter:
 
 
 @dataclass(frozen=True, slots=True)
-class VerdictCount:
+class JobVerdictCount:
     label: str
     state: HealthState
     glyph: str
@@ -46,7 +46,7 @@ class VerdictCount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobsPage(ListPage[JobFilter, JobRow]):
-    verdicts: tuple[VerdictCount, ...]
+    verdicts: tuple[JobVerdictCount, ...]
     job_section_ids: Mapping[str, str]
     """Probe kind -> the id of the section of its page that lists its jobs."""
 
@@ -57,30 +57,33 @@ def load_jobs_page(connection: Connection, job_filter: JobFilter, page_number: i
     rows = [build_job_row(job) for job in jobs if job_filter.matches_search(job)]
     matching = [row for row in rows if job_filter.verdict in ("", row.label)]
     pagination = paginate(len(matching), page_number)
-    rows_on_page = [(_section_name(row), row) for row in pagination.slice_items(matching)]
+    rows_on_page = [(_job_section_name(row), row) for row in pagination.slice_items(matching)]
     return JobsPage(
-        service_status=load_service_status(connection),
+        service_status=load_watchdog_status(connection),
         headline=_format_jobs_headline(jobs),
         summary_lines=_jobs_summary_lines(jobs, now),
         total=len(jobs),
         filter=job_filter,
-        verdicts=_count_verdicts(rows),
-        sections=group_into_sections(JOB_SECTION_NAMES, rows_on_page, Counter(map(_section_name, matching))),
-        job_section_ids={kind: jobs_section_id(kind) for kind in {row.job.probe.kind for row in matching}},
+        verdicts=_count_job_verdicts(rows),
+        sections=group_into_sections(JOB_SECTION_NAMES, rows_on_page, Counter(map(_job_section_name, matching))),
+        job_section_ids={
+            kind: jobs_section_id_of_probe_kind(kind) for kind in {row.job.probe.kind for row in matching}
+        },
         pagination=pagination,
     )
 
 
-def _section_name(row: JobRow) -> str:
+def _job_section_name(row: JobRow) -> str:
     return JOB_SECTION_NAMES[0 if row.job.reason else 1]
 
 
-def _count_verdicts(rows: Sequence[JobRow]) -> tuple[VerdictCount, ...]:
+def _count_job_verdicts(rows: Sequence[JobRow]) -> tuple[JobVerdictCount, ...]:
     """In the order of the list. A label that stands for several states has the state of its first job."""
     first_rows = {row.label: row for row in reversed(rows)}
     totals = Counter(row.label for row in rows)
     return tuple(
-        VerdictCount(label, first_rows[label].state, first_rows[label].glyph, count) for label, count in totals.items()
+        JobVerdictCount(label, first_rows[label].state, first_rows[label].glyph, count)
+        for label, count in totals.items()
     )
 
 

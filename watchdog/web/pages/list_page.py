@@ -7,15 +7,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
-from watchdog.store.read.status import ServiceStatus
+from watchdog.store.read.status import WatchdogStatus
 
-ROWS_PER_PAGE = 200
+LIST_ROWS_PER_PAGE = 200
 """Bounds the time for sparklines when there are thousands of probes."""
-NEEDS_ATTENTION = "Needs attention"
+NEEDS_ATTENTION_SECTION_NAME = "Needs attention"
 
-Item = TypeVar("Item")
-Filter = TypeVar("Filter")
-Row = TypeVar("Row")
+ItemT = TypeVar("ItemT")
+FilterT = TypeVar("FilterT")
+RowT = TypeVar("RowT")
 
 
 class Pagination(NamedTuple):
@@ -24,40 +24,40 @@ class Pagination(NamedTuple):
     item_count: int
     """On all pages together."""
 
-    def slice_items(self, items: Sequence[Item]) -> Sequence[Item]:
+    def slice_items(self, items: Sequence[ItemT]) -> Sequence[ItemT]:
         """The items on this page."""
-        return items[(self.page_number - 1) * ROWS_PER_PAGE : self.page_number * ROWS_PER_PAGE]
+        return items[(self.page_number - 1) * LIST_ROWS_PER_PAGE : self.page_number * LIST_ROWS_PER_PAGE]
 
 
 @dataclass(frozen=True, slots=True)
-class ListSection(Generic[Row]):
+class ListSection(Generic[RowT]):
     name: str
-    rows: tuple[Row, ...]
+    rows: tuple[RowT, ...]
     """Those on this page."""
     total: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ListPage(Generic[Filter, Row]):
-    service_status: ServiceStatus
+class ListPage(Generic[FilterT, RowT]):
+    service_status: WatchdogStatus
     headline: str
     summary_lines: tuple[str, ...]
     total: int
     """Without the filter."""
-    filter: Filter
-    sections: tuple[ListSection[Row], ...]
+    filter: FilterT
+    sections: tuple[ListSection[RowT], ...]
     pagination: Pagination
 
 
 def paginate(item_count: int, page_number: int) -> Pagination:
     """A page number beyond the last is the last."""
-    page_count = max(1, -(-item_count // ROWS_PER_PAGE))
+    page_count = max(1, -(-item_count // LIST_ROWS_PER_PAGE))
     return Pagination(min(max(page_number, 1), page_count), page_count, item_count)
 
 
 def group_into_sections(
-    section_names: Iterable[str], rows: Sequence[tuple[str, Row]], totals: Counter[str]
-) -> tuple[ListSection[Row], ...]:
+    section_names: Iterable[str], rows: Sequence[tuple[str, RowT]], totals: Counter[str]
+) -> tuple[ListSection[RowT], ...]:
     """The sections that have rows on this page. `rows`: (section, row)."""
     rows_by_section = {name: tuple(row for section, row in rows if section == name) for name in section_names}
     return tuple(ListSection(name, own_rows, totals[name]) for name, own_rows in rows_by_section.items() if own_rows)

@@ -11,24 +11,24 @@ from markupsafe import Markup
 
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, format_duration_rounded, format_time_of_day, format_timestamp
 from watchdog.domain.model import HealthState, Incident, Outcome, ProbeInfo
-from watchdog.domain.rules import HEALTH_STATE_BY_RULE, job, stale
+from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, job, stale
 from watchdog.store.read import history, status
-from watchdog.store.read.status import Connection, IncidentRecord, ProbeStatus, ResultRow, ServiceStatus
+from watchdog.store.read.status import Connection, IncidentRecord, ProbeStatus, ResultRow, WatchdogStatus
 from watchdog.web import charts
-from watchdog.web.cards.base import CardContext, LoadedCard
-from watchdog.web.cards.registry import load_cards
+from watchdog.web.cards.base import LoadedProbeCard, ProbeCardContext
+from watchdog.web.cards.registry import load_probe_cards
 from watchdog.web.chart_window import choose_chart_window
-from watchdog.web.pages.banner import Banner, capitalize_first
-from watchdog.web.pages.results import ResultsCard, ResultsQuery, load_results_card
-from watchdog.web.pages.timeline import StateInterval, clip_intervals, flatten_intervals
+from watchdog.web.pages.banner import PageBanner, capitalize_first
+from watchdog.web.pages.results import ResultsCard, ResultsUrlQuery, load_results_card
+from watchdog.web.pages.timeline import HealthStateInterval, clip_state_intervals, flatten_to_worst_states
 from watchdog.web.templating import PAGE_STATE_LABELS
 
-MAX_TIMELINE_ENTRIES = 6
-INCIDENTS_PERIOD_MS = 30 * DAY_MS
-MAX_INCIDENTS_LISTED = 10
-MAX_INCIDENTS_LOADED = 500
+MAX_STATE_TIMELINE_ENTRIES = 6
+PROBE_PAGE_INCIDENTS_PERIOD_MS = 30 * DAY_MS
+MAX_INCIDENTS_ON_PROBE_PAGE = 10
+MAX_INCIDENTS_LOADED_FOR_PROBE_PAGE = 500
 """Incidents that mark results and the timeline."""
-RUN_LATE_AFTER_MS = 5_000
+NEXT_RUN_LATE_AFTER_MS = 5_000
 """A run this long overdue counts as late."""
 
 
@@ -44,14 +44,14 @@ class StateTimeline:
 @dataclass(frozen=True, slots=True)
 class ProbePage:
     probe: ProbeInfo
-    service_status: ServiceStatus
+    service_status: WatchdogStatus
     state: HealthState
     state_label: str
     next_run_text: str
-    banners: tuple[Banner, ...]
+    banners: tuple[PageBanner, ...]
     has_no_results: bool
     """The probe has never run."""
-    cards: tuple[LoadedCard, ...]
+    cards: tuple[LoadedProbeCard, ...]
     results: ResultsCard
     failed_count: int
     """Failed runs of the last day."""
@@ -61,29 +61,29 @@ class ProbePage:
     configuration: Markup
 
 
-def load_probe_page(connection: Connection, probe_id: str, query: ResultsQuery, now: int) -> ProbePage | None:
+def load_probe_page(connection: Connection, probe_id: str, query: ResultsUrlQuery, now: int) -> ProbePage | None:
     """None: the running configuration has no probe with this id."""
     statuses = status.list_probe_statuses(connection, probe_id)
     if not statuses:
         return None
     probe_status, probe = statuses[0], statuses[0].probe
     runs = history.list_results_between(connection, probe.database_id, now - DAY_MS, now + 1)
-    incidents = status.list_incidents(connection, probe=probe.database_id, limit=MAX_INCIDENTS_LOADED)
-    context = CardContext(connection, probe_status, runs, now)
-    in_period = (record for record in incidents if record.incident.opened_at >= now - INCIDENTS_PERIOD_MS)
+    incidents = status.list_incidents(connection, probe=probe.database_id, limit=MAX_INCIDENTS_LOADED_FOR_PROBE_PAGE)
+    context = ProbeCardContext(connection, probe_status, runs, now)
+    in_period = (record for record in incidents if record.incident.opened_at >= now - PROBE_PAGE_INCIDENTS_PERIOD_MS)
     return ProbePage(
         probe=probe,
-        service_status=status.load_service_status(connection),
+        service_status=status.load_watchdog_status(connection),
         state=probe_status.state,
         state_label=probe_state_label(probe_status, now),
         next_run_text=_format_next_run(probe_status, now),
         banners=probe_banners(probe_status, now),
         has_no_results=probe_status.latest_result is None,
-        cards=load_cards(context),
+        cards=load_probe_cards(context),
         results=load_results_card(connection, probe.database_id, query, incidents),
         failed_count=sum(run.outcome is Outcome.FAIL for run in runs),
         timeline=build_state_timeline(runs, incidents, now, choose_chart_window(runs, now).length) if runs else None,
-        incidents=tuple(in_period)[:MAX_INCIDENTS_LISTED],
+        incidents=tuple(in_period)[:MAX_INCIDENTS_ON_PROBE_PAGE],
         created_at=probe_status.created_at,
         configuration=highlight_yaml(status.load_probe_config_yaml(connection, probe.database_id)),
     )
@@ -95,7 +95,7 @@ def probe_state_label(status: ProbeStatus, now: int) -> str:
         return "Up"
     if not status.open_incidents:
         return "No data yet"
-    since = min(i.since for i in status.open_incidents if HEALTH_STATE_BY_RULE[i.rule] is status.state)
+    since = min(i.since for i in status.open_incidents if INCIDENT_HEALTH_STATE_BY_RULE[i.rule] is status.state)
     return f"{PAGE_STATE_LABELS[status.state]} for {format_duration_rounded(now - since)}"
 
 
@@ -106,26 +106,26 @@ def _format_next_run(status: ProbeStatus, now: int) -> str:
     run = "first run" if status.latest_result is None else "next run"
     if status.next_due > now:
         return f"{run} in {format_duration_rounded(max(status.next_due - now, 1000))}"
-    return f"{run} {'is late' if now - status.next_due > RUN_LATE_AFTER_MS else 'now'}"
+    return f"{run} {'is late' if now - status.next_due > NEXT_RUN_LATE_AFTER_MS else 'now'}"
 
 
-def probe_banners(status: ProbeStatus, now: int) -> tuple[Banner, ...]:
+def probe_banners(status: ProbeStatus, now: int) -> tuple[PageBanner, ...]:
     """Each open incident; or that the probe has not run yet."""
     banners = [_incident_banner(incident, now) for incident in status.open_incidents]
     if status.latest_result is None and not banners:
         next_run = _format_next_run(status, now) or "no run is scheduled"
         text = "The first result appears here with its phases and evidence. Reload the page to see it."
-        banners.append(Banner(HealthState.UNKNOWN, f"No run yet: {next_run}", text))
+        banners.append(PageBanner(HealthState.UNKNOWN, f"No run yet: {next_run}", text))
     return tuple(banners)
 
 
-def _incident_banner(incident: Incident, now: int) -> Banner:
+def _incident_banner(incident: Incident, now: int) -> PageBanner:
     title = _current_incident_message(incident, now)
     if incident.rule != job.RULE_NAME:  # a message about a job starts with the job's name, which keeps its case
         title = capitalize_first(title)
     since = f"Since {format_timestamp(incident.since, now, seconds=True)}"
     text = " · ".join((since, incident.severity, f"{incident.rule} {incident.subject}".strip()))
-    return Banner(HEALTH_STATE_BY_RULE[incident.rule], title, text, incident.id)
+    return PageBanner(INCIDENT_HEALTH_STATE_BY_RULE[incident.rule], title, text, incident.id)
 
 
 def _current_incident_message(incident: Incident, now: int) -> str:
@@ -140,37 +140,39 @@ def build_state_timeline(
 ) -> StateTimeline:
     """The states of incidents where there are any; elsewhere up where runs had a verdict, and no data where not."""
     start = now - length
-    problems = flatten_intervals(
+    problems = flatten_to_worst_states(
         (
-            StateInterval(HEALTH_STATE_BY_RULE[i.rule], i.since, i.resolved_at or now)
+            HealthStateInterval(INCIDENT_HEALTH_STATE_BY_RULE[i.rule], i.since, i.resolved_at or now)
             for i in (record.incident for record in incidents)
         ),
         start,
         now,
     )
-    base = _run_intervals(runs, start, now)
-    intervals: list[StateInterval] = []
+    base = _state_intervals_from_runs(runs, start, now)
+    intervals: list[HealthStateInterval] = []
     at = start
     for problem in problems:
-        intervals += [*clip_intervals(base, at, problem.start), problem]
+        intervals += [*clip_state_intervals(base, at, problem.start), problem]
         at = problem.stop
-    intervals += clip_intervals(base, at, now)
+    intervals += clip_state_intervals(base, at, now)
     parts = [(i.state, (i.start - start) / length, (i.stop - start) / length) for i in intervals]
-    entries = _timeline_entries(intervals, start, now)
+    entries = _build_state_timeline_entries(intervals, start, now)
     label = ", ".join(f"{PAGE_STATE_LABELS[state].lower()} {text}" for state, text in entries)
     return StateTimeline(length, charts.render_state_timeline(parts, capitalize_first(label)), entries)
 
 
-def _timeline_entries(intervals: Sequence[StateInterval], start: int, now: int) -> tuple[tuple[HealthState, str], ...]:
+def _build_state_timeline_entries(
+    intervals: Sequence[HealthStateInterval], start: int, now: int
+) -> tuple[tuple[HealthState, str], ...]:
     """(state, text) of the intervals that were not up, newest first, then the total time up."""
     problems: list[tuple[HealthState, str]] = [
         (interval.state, _format_state_interval(interval, start, now))
         for interval in reversed(intervals)
         if interval.state is not HealthState.UP
     ]
-    entries = problems[:MAX_TIMELINE_ENTRIES]
-    if len(problems) > MAX_TIMELINE_ENTRIES:
-        entries.append((HealthState.UNKNOWN, f"and {len(problems) - MAX_TIMELINE_ENTRIES} more"))
+    entries = problems[:MAX_STATE_TIMELINE_ENTRIES]
+    if len(problems) > MAX_STATE_TIMELINE_ENTRIES:
+        entries.append((HealthState.UNKNOWN, f"and {len(problems) - MAX_STATE_TIMELINE_ENTRIES} more"))
     if up_ms := sum(interval.length for interval in intervals if interval.state is HealthState.UP):
         entries.append(
             (HealthState.UP, f"the rest · {format_duration_rounded(up_ms)}" if problems else "the whole time")
@@ -178,25 +180,25 @@ def _timeline_entries(intervals: Sequence[StateInterval], start: int, now: int) 
     return tuple(entries)
 
 
-def _run_intervals(runs: Sequence[ResultRow], start: int, now: int) -> list[StateInterval]:
+def _state_intervals_from_runs(runs: Sequence[ResultRow], start: int, now: int) -> list[HealthStateInterval]:
     """Each run stands for the time until the next. The time before the first is without data, unless it is short."""
     stops = [run.slot for run in runs[1:]] + [now]
     interval = stops[0] - runs[0].slot
     first = start if runs[0].slot - start <= interval else runs[0].slot
     starts = [first, *(run.slot for run in runs[1:])]
-    intervals: list[StateInterval] = []
+    intervals: list[HealthStateInterval] = []
     if first > start:
-        intervals.append(StateInterval(HealthState.UNKNOWN, start, first))
+        intervals.append(HealthStateInterval(HealthState.UNKNOWN, start, first))
     for run, run_start, run_stop in zip(runs, starts, stops, strict=True):
         state = HealthState.UP if run.outcome in (Outcome.PASS, Outcome.FAIL) else HealthState.UNKNOWN
         if intervals and intervals[-1].state is state:
             intervals[-1] = intervals[-1]._replace(stop=run_stop)
         else:
-            intervals.append(StateInterval(state, run_start, run_stop))
+            intervals.append(HealthStateInterval(state, run_start, run_stop))
     return intervals
 
 
-def _format_state_interval(interval: StateInterval, start: int, now: int) -> str:
+def _format_state_interval(interval: HealthStateInterval, start: int, now: int) -> str:
     """ "01:47 until now · 42 min", "19:14 to 19:18 · 4 min", "until 06:00 · 3 h"; with seconds below an hour."""
     format_time = partial(format_time_of_day, seconds=now - start < HOUR_MS)
     stop, duration = format_time(interval.stop), format_duration_rounded(interval.length)
@@ -205,13 +207,13 @@ def _format_state_interval(interval: StateInterval, start: int, now: int) -> str
     return f"{format_time(interval.start)} {'until now' if interval.stop == now else f'to {stop}'} · {duration}"
 
 
-_YAML_LINE_PATTERN = re.compile(r"(\s*(?:- )?)([\w.\"'*-]+)(:(?:\s.*)?)", re.ASCII)
+_YAML_KEY_LINE_PATTERN = re.compile(r"(\s*(?:- )?)([\w.\"'*-]+)(:(?:\s.*)?)", re.ASCII)
 
 
 def highlight_yaml(yaml_text: str) -> Markup:
     """YAML with its keys highlighted."""
     lines = []
     for line in yaml_text.rstrip().splitlines():
-        match = _YAML_LINE_PATTERN.fullmatch(line)
+        match = _YAML_KEY_LINE_PATTERN.fullmatch(line)
         lines.append(Markup('{}<span class="k">{}</span>{}').format(*match.groups()) if match else Markup.escape(line))
     return Markup("\n").join(lines)

@@ -17,26 +17,26 @@ from watchdog.store.read.status import (
     Connection,
     ProbeStatus,
     ResultRow,
-    ServiceStatus,
+    WatchdogStatus,
     count_incidents_by_probe,
     list_probe_statuses,
-    load_service_status,
+    load_watchdog_status,
 )
 from watchdog.web import charts
 from watchdog.web.pages.list_page import (
-    NEEDS_ATTENTION,
+    NEEDS_ATTENTION_SECTION_NAME,
     ListPage,
     format_attention,
     group_into_sections,
     paginate,
 )
-from watchdog.web.pages.probe import INCIDENTS_PERIOD_MS, RUN_LATE_AFTER_MS
+from watchdog.web.pages.probe import NEXT_RUN_LATE_AFTER_MS, PROBE_PAGE_INCIDENTS_PERIOD_MS
 
-SPARKLINE_RUNS = 40
-MAX_INLINE_MESSAGE_CHARS = 12
+MAX_SPARKLINE_RUNS = 40
+MAX_OUTCOME_MESSAGE_CHARS = 12
 """A longer message is left out of the last result: the problem stands under the name anyway."""
-STATE_SORT_ORDER = (HealthState.DOWN, HealthState.DEGRADED, HealthState.UNKNOWN, HealthState.UP)
-PROBE_SECTION_NAMES = (NEEDS_ATTENTION, "Up", "No data")
+HEALTH_STATE_SORT_ORDER = (HealthState.DOWN, HealthState.DEGRADED, HealthState.UNKNOWN, HealthState.UP)
+PROBE_SECTION_NAMES = (NEEDS_ATTENTION_SECTION_NAME, "Up", "No data")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,62 +96,64 @@ class ProbesPage(ListPage[ProbeFilter, ProbeRow]):
 def load_probes_page(connection: Connection, probe_filter: ProbeFilter, page_number: int, now: int) -> ProbesPage:
     """A page number beyond the last is the last."""
     statuses = list_probe_statuses(connection)
-    service_status = load_service_status(connection)
+    service_status = load_watchdog_status(connection)
     searched = [status for status in statuses if probe_filter.matches_search(status)]
     matching = [status for status in searched if probe_filter.state in ("", status.state.value)]
-    matching.sort(key=_sort_key)
+    matching.sort(key=_probe_sort_key)
     pagination = paginate(len(matching), page_number)
-    rows = list(_load_rows(connection, pagination.slice_items(matching), now))
+    rows = list(_load_probe_rows(connection, pagination.slice_items(matching), now))
     return ProbesPage(
         service_status=service_status,
         headline=_format_probes_headline(statuses),
         summary_lines=_probes_summary_lines(statuses, service_status, now),
         total=len(statuses),
         filter=probe_filter,
-        state_counts=tuple((state, sum(s.state is state for s in searched)) for state in STATE_SORT_ORDER),
+        state_counts=tuple((state, sum(s.state is state for s in searched)) for state in HEALTH_STATE_SORT_ORDER),
         kinds=tuple(sorted({status.probe.kind for status in statuses})),
-        sections=group_into_sections(PROBE_SECTION_NAMES, rows, Counter(map(_section_name, matching))),
+        sections=group_into_sections(PROBE_SECTION_NAMES, rows, Counter(map(_probe_section_name, matching))),
         pagination=pagination,
     )
 
 
-def _sort_key(status: ProbeStatus) -> tuple[int, int, str, str]:
+def _probe_sort_key(status: ProbeStatus) -> tuple[int, int, str, str]:
     probe = status.probe
-    section_index = PROBE_SECTION_NAMES.index(_section_name(status))
-    return section_index, STATE_SORT_ORDER.index(status.state), probe.group, probe.name.lower()
+    section_index = PROBE_SECTION_NAMES.index(_probe_section_name(status))
+    return section_index, HEALTH_STATE_SORT_ORDER.index(status.state), probe.group, probe.name.lower()
 
 
-def _section_name(status: ProbeStatus) -> str:
+def _probe_section_name(status: ProbeStatus) -> str:
     if status.state is HealthState.UP:
         return PROBE_SECTION_NAMES[1]
     return PROBE_SECTION_NAMES[0 if status.open_incidents else 2]
 
 
-def _load_rows(connection: Connection, on_page: Sequence[ProbeStatus], now: int) -> Iterator[tuple[str, ProbeRow]]:
+def _load_probe_rows(
+    connection: Connection, on_page: Sequence[ProbeStatus], now: int
+) -> Iterator[tuple[str, ProbeRow]]:
     """(section, row)"""
-    runs = load_latest_results(connection, [status.probe.database_id for status in on_page], SPARKLINE_RUNS)
-    incident_counts = count_incidents_by_probe(connection, now - INCIDENTS_PERIOD_MS)
-    job_runs = list_check_in_runs(connection, [status.probe for status in on_page], SPARKLINE_RUNS)
+    runs = load_latest_results(connection, [status.probe.database_id for status in on_page], MAX_SPARKLINE_RUNS)
+    incident_counts = count_incidents_by_probe(connection, now - PROBE_PAGE_INCIDENTS_PERIOD_MS)
+    job_runs = list_check_in_runs(connection, [status.probe for status in on_page], MAX_SPARKLINE_RUNS)
     for status in on_page:
         id = status.probe.database_id
         shown_runs = job_runs.get(id, runs[id])
-        yield _section_name(status), _build_probe_row(status, shown_runs, incident_counts.get(id, 0), now)
+        yield _probe_section_name(status), _build_probe_row(status, shown_runs, incident_counts.get(id, 0), now)
 
 
 def _format_probes_headline(statuses: Sequence[ProbeStatus]) -> str:
     if not statuses:
         return "No probes"
-    bad_count = sum(_section_name(status) == NEEDS_ATTENTION for status in statuses)
+    bad_count = sum(_probe_section_name(status) == NEEDS_ATTENTION_SECTION_NAME for status in statuses)
     return f"{format_count(len(statuses), 'probe')}, {format_attention(bad_count)}"
 
 
-def _probes_summary_lines(statuses: Sequence[ProbeStatus], service_status: ServiceStatus, now: int) -> tuple[str, ...]:
-    late_count = sum(s.next_due is not None and now - s.next_due > RUN_LATE_AFTER_MS for s in statuses)
+def _probes_summary_lines(statuses: Sequence[ProbeStatus], service_status: WatchdogStatus, now: int) -> tuple[str, ...]:
+    late_count = sum(s.next_due is not None and now - s.next_due > NEXT_RUN_LATE_AFTER_MS for s in statuses)
     late_text = f"{format_count(late_count, 'run')} late" if late_count else "no run late"
-    return (format_watermark(service_status, now), late_text)
+    return (format_last_scheduled(service_status, now), late_text)
 
 
-def format_watermark(service_status: ServiceStatus, now: int) -> str:
+def format_last_scheduled(service_status: WatchdogStatus, now: int) -> str:
     """When Watchdog last scheduled runs."""
     watermark = service_status.watermark
     return "No run scheduled yet" if watermark is None else f"Last scheduled {format_time_ago(watermark, now)}"
@@ -167,8 +169,8 @@ def _build_probe_row(
         kind=probe.kind,
         group=probe.group,
         state=status.state,
-        problem_text=problem_text(status, now),
-        last_outcome=format_outcome(latest) if latest else "no result yet",
+        problem_text=format_open_incident_problem(status, now),
+        last_outcome=format_run_outcome(latest) if latest else "no result yet",
         last_run_ago=format_time_ago(latest.slot, now) if latest else "",
         sparkline=charts.render_sparkline([sparkline_value(run) for run in runs]),
         sparkline_text=_describe_sparkline(runs),
@@ -177,7 +179,7 @@ def _build_probe_row(
     )
 
 
-def problem_text(status: ProbeStatus, now: int) -> str:
+def format_open_incident_problem(status: ProbeStatus, now: int) -> str:
     """ "got 503 · for 41 min · and 1 more": the first open incident, with the message that it opened with."""
     if not status.open_incidents:
         return ""
@@ -186,14 +188,14 @@ def problem_text(status: ProbeStatus, now: int) -> str:
     return f"{first.message} · for {format_duration_rounded(now - first.since)}{more}"
 
 
-def format_outcome(run: ResultRow) -> str:
+def format_run_outcome(run: ResultRow) -> str:
     """The duration of a run, or why there is none: "182 ms", "failed, got 503", "not run"."""
     if run.outcome is Outcome.PASS:
         return "passed" if run.duration is None else format_duration(run.duration)
     if run.outcome is Outcome.MISSED:
         return "not run"
     label = "failed" if run.outcome is Outcome.FAIL else "no verdict"
-    return f"{label}, {run.message}" if len(run.message) <= MAX_INLINE_MESSAGE_CHARS else label
+    return f"{label}, {run.message}" if len(run.message) <= MAX_OUTCOME_MESSAGE_CHARS else label
 
 
 def sparkline_value(run: RunSummary | ResultRow) -> charts.SparklineValue:
@@ -218,4 +220,4 @@ def format_next_run(next_due_at: int | None, now: int) -> str:
         return ""
     if next_due_at > now:
         return format_duration(max(next_due_at - now, 1000) // 1000 * 1000)
-    return "now" if now - next_due_at <= RUN_LATE_AFTER_MS else "late"
+    return "now" if now - next_due_at <= NEXT_RUN_LATE_AFTER_MS else "late"

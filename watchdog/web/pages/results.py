@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from typing import Literal
 
 from watchdog.domain.formatting import format_duration
-from watchdog.domain.model import Evidence, HealthState, Json, Outcome, Result
-from watchdog.domain.rules import HEALTH_STATE_BY_RULE, preference
+from watchdog.domain.model import Evidence, HealthState, Json, Outcome, ProbeResult
+from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, preference
 from watchdog.store.read import history
 from watchdog.store.read.history import ResultDetail
 from watchdog.store.read.status import Connection, IncidentRecord, ResultRow
-from watchdog.web.cards.phases import format_phase_name, interrupted_phase
+from watchdog.web.cards.phases import find_interrupted_phase, format_phase_name
 from watchdog.web.templating import PAGE_STATE_LABELS
 
 MAX_RESULTS_SCANNED = 2_000
 """Results that are searched for changes, of which a stable probe has few."""
 RESULTS_PER_PAGE = 50
 
-STATE_BY_OUTCOME = {
+HEALTH_STATE_BY_OUTCOME = {
     Outcome.PASS: HealthState.UP,
     Outcome.FAIL: HealthState.DOWN,
     Outcome.ERROR: HealthState.UNKNOWN,
@@ -31,7 +31,7 @@ ResultFilter = Literal["changes", "all", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
-class ResultsQuery:
+class ResultsUrlQuery:
     """The results that a URL asks for: those before a slot, with the evidence of one slot."""
 
     result_filter: ResultFilter = "changes"
@@ -48,7 +48,7 @@ class ResultsQuery:
 
 
 @dataclass(frozen=True, slots=True)
-class IncidentChange:
+class ResultIncidentChange:
     """An incident that a result opened or resolved."""
 
     state: HealthState
@@ -65,7 +65,7 @@ class ResultsCardRow:
     message: str
     slot_count: int
     duration: int | None
-    transitions: tuple[IncidentChange, ...]
+    transitions: tuple[ResultIncidentChange, ...]
     link: str
     """Opens or closes its evidence."""
     is_open: bool
@@ -83,7 +83,7 @@ class EvidencePanel:
 
 @dataclass(frozen=True, slots=True)
 class ResultsCard:
-    query: ResultsQuery
+    query: ResultsUrlQuery
     lines: tuple[ResultsCardRow, ...]
     evidence_panel: EvidencePanel | None
     older_before_slot: int | None
@@ -93,34 +93,36 @@ class ResultsCard:
 
 
 def load_results_card(
-    connection: Connection, probe: int, query: ResultsQuery, incidents: Sequence[IncidentRecord]
+    connection: Connection, probe: int, query: ResultsUrlQuery, incidents: Sequence[IncidentRecord]
 ) -> ResultsCard:
     """`incidents`: the probe's, which mark the results that opened and resolved them."""
     rows, older = _load_result_rows(connection, probe, query, incidents)
     if query.open_slot is not None and all(row.slot != query.open_slot for row in rows):
-        query = ResultsQuery("all", query.open_slot + 1, query.open_slot)
+        query = ResultsUrlQuery("all", query.open_slot + 1, query.open_slot)
         rows, older = _load_result_rows(connection, probe, query, incidents)
     panel = None
     if query.open_slot is not None:
         detail = history.load_result_details(connection, probe, [query.open_slot]).get(query.open_slot)
         panel = None if detail is None else build_evidence_panel(detail)
-    transitions = transitions_by_slot(incidents)
+    transitions = incident_changes_by_slot(incidents)
     return ResultsCard(
         query=query,
-        lines=tuple(_build_result_line(row, query, transitions.get(row.slot, ())) for row in rows),
+        lines=tuple(_build_results_card_row(row, query, transitions.get(row.slot, ())) for row in rows),
         evidence_panel=panel,
         older_before_slot=older,
         scanned_back_to=older if query.result_filter == "changes" else None,
     )
 
 
-def _build_result_line(row: ResultRow, query: ResultsQuery, transitions: tuple[IncidentChange, ...]) -> ResultsCardRow:
+def _build_results_card_row(
+    row: ResultRow, query: ResultsUrlQuery, transitions: tuple[ResultIncidentChange, ...]
+) -> ResultsCardRow:
     is_open = row.slot == query.open_slot
     return ResultsCardRow(
         slot=row.slot,
         location=row.location,
         outcome=row.outcome,
-        state=STATE_BY_OUTCOME[row.outcome],
+        state=HEALTH_STATE_BY_OUTCOME[row.outcome],
         message=row.message,
         slot_count=row.slot_count,
         duration=row.duration,
@@ -131,13 +133,15 @@ def _build_result_line(row: ResultRow, query: ResultsQuery, transitions: tuple[I
 
 
 def _load_result_rows(
-    connection: Connection, probe: int, query: ResultsQuery, incidents: Sequence[IncidentRecord]
+    connection: Connection, probe: int, query: ResultsUrlQuery, incidents: Sequence[IncidentRecord]
 ) -> tuple[list[ResultRow], int | None]:
     """The rows of the page, and the slot before which the next page starts."""
     if query.result_filter == "changes":
         scanned = history.list_results_before(connection, probe, query.before_slot, MAX_RESULTS_SCANNED)
         scanned_all = len(scanned) < MAX_RESULTS_SCANNED
-        changes = select_changes(scanned, set(transitions_by_slot(incidents)), includes_first_result=scanned_all)
+        changes = select_changed_results(
+            scanned, set(incident_changes_by_slot(incidents)), includes_first_result=scanned_all
+        )
         if len(changes) > RESULTS_PER_PAGE:
             return changes[:RESULTS_PER_PAGE], changes[RESULTS_PER_PAGE - 1].slot
         return changes, None if scanned_all else scanned[-1].slot
@@ -146,7 +150,7 @@ def _load_result_rows(
     return rows[:RESULTS_PER_PAGE], rows[RESULTS_PER_PAGE - 1].slot if len(rows) > RESULTS_PER_PAGE else None
 
 
-def select_changes(
+def select_changed_results(
     rows: Sequence[ResultRow], marked_slots: Iterable[int], *, includes_first_result: bool
 ) -> list[ResultRow]:
     """Of rows, newest first: the newest, those that differ from the one before them in time, and the marked ones.
@@ -166,14 +170,14 @@ def select_changes(
     return changes
 
 
-def transitions_by_slot(incidents: Iterable[IncidentRecord]) -> Mapping[int, tuple[IncidentChange, ...]]:
-    transitions: dict[int, list[IncidentChange]] = {}
+def incident_changes_by_slot(incidents: Iterable[IncidentRecord]) -> Mapping[int, tuple[ResultIncidentChange, ...]]:
+    transitions: dict[int, list[ResultIncidentChange]] = {}
     for record in incidents:
-        incident, state = record.incident, HEALTH_STATE_BY_RULE[record.incident.rule]
-        opened = IncidentChange(state, f"Now {PAGE_STATE_LABELS[state].lower()}", f": {incident.opening_message}")
+        incident, state = record.incident, INCIDENT_HEALTH_STATE_BY_RULE[record.incident.rule]
+        opened = ResultIncidentChange(state, f"Now {PAGE_STATE_LABELS[state].lower()}", f": {incident.opening_message}")
         transitions.setdefault(record.opened_slot, []).append(opened)
         if record.resolved_slot is not None:
-            resolved = IncidentChange(HealthState.UP, "Recovered", f" (was: {incident.message})")
+            resolved = ResultIncidentChange(HealthState.UP, "Recovered", f" (was: {incident.message})")
             transitions.setdefault(record.resolved_slot, []).append(resolved)
     return {slot: tuple(entries) for slot, entries in transitions.items()}
 
@@ -188,14 +192,14 @@ def build_evidence_panel(detail: ResultDetail) -> EvidencePanel:
     )
 
 
-def list_result_facts(result: Result, evidence: Evidence) -> Iterable[tuple[str, str]]:
+def list_result_facts(result: ProbeResult, evidence: Evidence) -> Iterable[tuple[str, str]]:
     """(label, value) of everything stored about a result."""
     if result.reason:
         yield "reason", result.reason
     if result.duration is not None:
         yield "duration", format_duration(result.duration)
     if result.phases:
-        yield "phases", ", ".join(_format_phase(result, name, ms) for name, ms in result.phases.items())
+        yield "phases", ", ".join(_format_phase_duration(result, name, ms) for name, ms in result.phases.items())
     for name, value in {**result.measurements, **evidence.facts}.items():
         yield name.replace("_", " "), format_fact_value(value)
     listing = result.listings.get(preference.RULE_NAME)
@@ -203,8 +207,8 @@ def list_result_facts(result: Result, evidence: Evidence) -> Iterable[tuple[str,
         yield "preference", problem or f"{expression} is true"
 
 
-def _format_phase(result: Result, name: str, ms: float) -> str:
-    interrupted = " (interrupted)" if name == interrupted_phase(result) else ""
+def _format_phase_duration(result: ProbeResult, name: str, ms: float) -> str:
+    interrupted = " (interrupted)" if name == find_interrupted_phase(result) else ""
     return f"{format_phase_name(name)} {format_duration(ms)}{interrupted}"
 
 

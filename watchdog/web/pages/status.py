@@ -18,20 +18,20 @@ from watchdog.domain.formatting import (
     format_timestamp,
 )
 from watchdog.domain.model import HealthState
-from watchdog.domain.rules import HEALTH_STATE_BY_RULE
+from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE
 from watchdog.store.read.history import IncidentInterval
 from watchdog.store.read.status import ProbeStatus
 from watchdog.web import charts
-from watchdog.web.pages.status_snapshot import StatusPageConfig, StatusSnapshot
+from watchdog.web.pages.status_snapshot import StatusPageConfig, StatusPageSnapshot
 from watchdog.web.pages.timeline import (
-    DaySummary,
-    StateInterval,
-    merge_adjacent_intervals,
-    summarize_days,
+    DailyUptime,
+    HealthStateInterval,
+    compute_daily_uptime,
+    merge_adjacent_state_intervals,
     uptime_basis_points,
 )
 
-MAX_PAST_INCIDENTS, MAX_TROUBLED_DAYS = 10, 200
+MAX_PAST_INCIDENTS_ON_STATUS_PAGE, MAX_TROUBLED_DAYS_ON_STATUS_PAGE = 10, 200
 
 SINGULAR_STATE_PHRASES = {HealthState.DEGRADED: "is degraded", HealthState.DOWN: "is down"}
 PLURAL_STATE_PHRASES = {HealthState.DEGRADED: "are degraded", HealthState.DOWN: "are down"}
@@ -40,7 +40,7 @@ PAST_STATE_PHRASES = {
     HealthState.DOWN: "was down",
     HealthState.UNKNOWN: "had no data",
 }
-STATE_EXPLANATIONS = {
+SERVICE_STATE_EXPLANATIONS = {
     HealthState.DOWN: "{} is not working.",
     HealthState.DEGRADED: "{} is working, but some features are impaired.",
     HealthState.UNKNOWN: "{} cannot be measured completely.",
@@ -48,7 +48,7 @@ STATE_EXPLANATIONS = {
 
 
 @dataclass(frozen=True, slots=True)
-class ServiceRow:
+class StatusPageService:
     """A probe under its public name."""
 
     name: str
@@ -56,7 +56,7 @@ class ServiceRow:
     label: str
     """Replaces the label of the state, if not empty."""
     group: str
-    days: tuple[DaySummary, ...]
+    days: tuple[DailyUptime, ...]
     bars: Markup
     uptime: str
     uptime_coverage: str
@@ -64,14 +64,14 @@ class ServiceRow:
 
 
 @dataclass(frozen=True, slots=True)
-class ServiceGroup:
+class StatusPageServiceGroup:
     name: str
     summary: str
-    services: tuple[ServiceRow, ...]
+    services: tuple[StatusPageService, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class OpenIncident:
+class ServiceOpenIncidents:
     """All open incidents of one service, as one entry."""
 
     title: str
@@ -82,14 +82,14 @@ class OpenIncident:
 
 
 @dataclass(frozen=True, slots=True)
-class PastIncident:
+class ServicePastIncident:
     started_at: int
     title: str
     duration_text: str
 
 
 @dataclass(frozen=True, slots=True)
-class TroubledDay:
+class ServiceTroubledDay:
     """A day on which a service was not fully up, or several days in a row without data."""
 
     day_text: str
@@ -107,14 +107,14 @@ class StatusPageView:
     checked_at: int | None
     """When the newest result with a verdict was stored."""
     day_count: int
-    open_incidents: tuple[OpenIncident, ...]
-    groups: tuple[ServiceGroup, ...]
+    open_incidents: tuple[ServiceOpenIncidents, ...]
+    groups: tuple[StatusPageServiceGroup, ...]
     """Empty if the page shows no probe."""
-    troubled_days: tuple[TroubledDay, ...]
-    past_incidents: tuple[PastIncident, ...]
+    troubled_days: tuple[ServiceTroubledDay, ...]
+    past_incidents: tuple[ServicePastIncident, ...]
 
 
-def build_status_page(snapshot: StatusSnapshot, config: StatusPageConfig) -> StatusPageView:
+def build_status_page(snapshot: StatusPageSnapshot, config: StatusPageConfig) -> StatusPageView:
     """The page as of the snapshot. While Watchdog does not run its probes, every service is without data."""
     now = snapshot.read_at
     services = _build_service_rows(snapshot, config.day_count)
@@ -125,23 +125,23 @@ def build_status_page(snapshot: StatusSnapshot, config: StatusPageConfig) -> Sta
         if status.latest_result and status.latest_result.slot == status.last_judged_slot
     ]
     return StatusPageView(
-        state=overall_state(services),
+        state=overall_service_state(services),
         headline=format_status_headline(services),
-        subtitle=_format_subtitle(services, snapshot.incident_intervals, now),
+        subtitle=_format_status_subtitle(services, snapshot.incident_intervals, now),
         checked_at=max(checked_times, default=None),
         day_count=config.day_count,
-        open_incidents=tuple(map(_build_open_incident, open_statuses)) if snapshot.is_current else (),
+        open_incidents=tuple(map(_build_service_open_incidents, open_statuses)) if snapshot.is_current else (),
         groups=_group_services(services, config.group_order),
         troubled_days=_list_troubled_days(services, now),
         past_incidents=_list_past_incidents(snapshot, now),
     )
 
 
-def _build_service_rows(snapshot: StatusSnapshot, day_count: int) -> list[ServiceRow]:
-    intervals: dict[int, list[StateInterval]] = {s.probe.database_id: [] for s in snapshot.probe_statuses}
+def _build_service_rows(snapshot: StatusPageSnapshot, day_count: int) -> list[StatusPageService]:
+    intervals: dict[int, list[HealthStateInterval]] = {s.probe.database_id: [] for s in snapshot.probe_statuses}
     for incident in snapshot.incident_intervals:
         stop = snapshot.read_at if incident.resolved_at is None else incident.resolved_at
-        interval = StateInterval(HEALTH_STATE_BY_RULE[incident.rule], incident.since, stop)
+        interval = HealthStateInterval(INCIDENT_HEALTH_STATE_BY_RULE[incident.rule], incident.since, stop)
         intervals[incident.probe].append(interval)
     return [
         _build_service_row(status, intervals[status.probe.database_id], snapshot, day_count)
@@ -150,36 +150,36 @@ def _build_service_rows(snapshot: StatusSnapshot, day_count: int) -> list[Servic
 
 
 def _build_service_row(
-    status: ProbeStatus, intervals: Sequence[StateInterval], snapshot: StatusSnapshot, day_count: int
-) -> ServiceRow:
+    status: ProbeStatus, intervals: Sequence[HealthStateInterval], snapshot: StatusPageSnapshot, day_count: int
+) -> StatusPageService:
     now, name = snapshot.read_at, status.probe.name
     state = status.state if snapshot.is_current else HealthState.UNKNOWN
     label = ""
     if state is HealthState.UNKNOWN:
         since = status.last_judged_slot
-        label = "No data yet" if since is None else f"No data since {_format_since(since, now)}"
+        label = "No data yet" if since is None else f"No data since {_format_time_or_date(since, now)}"
     measured_days = snapshot.measured_days[status.probe.database_id]
-    days = summarize_days(intervals, measured_days, status.created_at, now, day_count)
+    days = compute_daily_uptime(intervals, measured_days, status.created_at, now, day_count)
     covered_count = sum(day.state is not HealthState.UNKNOWN for day in days)
     bars = [(day.state, _format_day_title(day, state, now)) for day in days]
-    return ServiceRow(
+    return StatusPageService(
         name=name,
         state=state,
         label=label,
         group=status.probe.group,
         days=tuple(days),
-        bars=charts.render_day_bars(bars, _describe_bars(name, days)),
-        uptime=format_percent(uptime_basis_points(days)),
+        bars=charts.render_day_bars(bars, _describe_day_bars(name, days)),
+        uptime=format_uptime_percent(uptime_basis_points(days)),
         uptime_coverage="" if covered_count == day_count else f"{covered_count} of {day_count}{NBSP}days",
     )
 
 
-def _format_since(at: int, now: int) -> str:
+def _format_time_or_date(at: int, now: int) -> str:
     """The time for today, only the date for any other day: space is short."""
     return format_time_of_day(at) if at // DAY_MS == now // DAY_MS else format_date(at, now)
 
 
-def format_percent(basis_points: int | None) -> str:
+def format_uptime_percent(basis_points: int | None) -> str:
     """9_995 -> "99.95 %", 9_900 -> "99 %"; empty for None."""
     if basis_points is None:
         return ""
@@ -187,7 +187,7 @@ def format_percent(basis_points: int | None) -> str:
     return f"{whole}.{rest:02}{NBSP}%" if rest else f"{whole}{NBSP}%"
 
 
-def _format_day_title(day: DaySummary, current_state: HealthState, now: int) -> str:
+def _format_day_title(day: DailyUptime, current_state: HealthState, now: int) -> str:
     """ "13 Nov: down 14 min"; empty for a day without problems."""
     durations = ((HealthState.DOWN, day.down_ms), (HealthState.DEGRADED, day.degraded_ms))
     parts = [f"{state.value} {format_duration(ms)}" for state, ms in durations if ms]
@@ -197,7 +197,7 @@ def _format_day_title(day: DaySummary, current_state: HealthState, now: int) -> 
     return f"{format_date(day.start, now)}: {', '.join(parts)}{so_far}"
 
 
-def _describe_bars(name: str, days: Sequence[DaySummary]) -> str:
+def _describe_day_bars(name: str, days: Sequence[DailyUptime]) -> str:
     """The bars in words, for screen readers."""
     descriptions = {
         HealthState.UP: "up",
@@ -210,14 +210,14 @@ def _describe_bars(name: str, days: Sequence[DaySummary]) -> str:
     return f"{name}, last {len(days)} days: {', '.join(parts)}"
 
 
-def overall_state(services: Iterable[ServiceRow]) -> HealthState:
+def overall_service_state(services: Iterable[StatusPageService]) -> HealthState:
     """Down before degraded before no data before up."""
     states = {service.state for service in services}
     precedence = (HealthState.DOWN, HealthState.DEGRADED, HealthState.UNKNOWN, HealthState.UP)
     return next((state for state in precedence if state in states), HealthState.UNKNOWN)
 
 
-def format_status_headline(services: Sequence[ServiceRow]) -> str:
+def format_status_headline(services: Sequence[StatusPageService]) -> str:
     """ "API is down, Search is degraded"; a count if more than two services share a state."""
     if all(service.state is HealthState.UNKNOWN for service in services):
         has_history = any(day.measured_ms for service in services for day in service.days)
@@ -239,7 +239,9 @@ def format_status_headline(services: Sequence[ServiceRow]) -> str:
     return f"No data from {names_text}"
 
 
-def _format_subtitle(services: Sequence[ServiceRow], incident_intervals: Sequence[IncidentInterval], now: int) -> str:
+def _format_status_subtitle(
+    services: Sequence[StatusPageService], incident_intervals: Sequence[IncidentInterval], now: int
+) -> str:
     total = len(services)
     up_count = sum(service.state is HealthState.UP for service in services)
     unknown_count = sum(service.state is HealthState.UNKNOWN for service in services)
@@ -255,14 +257,14 @@ def _format_subtitle(services: Sequence[ServiceRow], incident_intervals: Sequenc
     )
 
 
-def _build_open_incident(status: ProbeStatus) -> OpenIncident:
+def _build_service_open_incidents(status: ProbeStatus) -> ServiceOpenIncidents:
     since: dict[HealthState, int] = {}
     for incident in status.open_incidents:
-        state = HEALTH_STATE_BY_RULE[incident.rule]
+        state = INCIDENT_HEALTH_STATE_BY_RULE[incident.rule]
         since[state] = min(incident.since, since.get(state, incident.since))
     name = status.probe.name
-    changes = [(state, at, STATE_EXPLANATIONS[state].format(name)) for state, at in since.items()]
-    return OpenIncident(
+    changes = [(state, at, SERVICE_STATE_EXPLANATIONS[state].format(name)) for state, at in since.items()]
+    return ServiceOpenIncidents(
         title=f"{name} {SINGULAR_STATE_PHRASES[status.state]}",
         state=status.state,
         since=since[status.state],
@@ -270,17 +272,23 @@ def _build_open_incident(status: ProbeStatus) -> OpenIncident:
     )
 
 
-def _group_services(services: Sequence[ServiceRow], group_order: Sequence[str]) -> tuple[ServiceGroup, ...]:
+def _group_services(
+    services: Sequence[StatusPageService], group_order: Sequence[str]
+) -> tuple[StatusPageServiceGroup, ...]:
     rank = {name: i for i, name in enumerate(group_order)}
     names = sorted({s.group for s in services}, key=lambda name: (rank.get(name, len(rank)), not name, name))
     groups = []
     for name in names:
         members = tuple(service for service in services if service.group == name)
-        groups.append(ServiceGroup(name or ("Other" if len(names) > 1 else ""), _summarize_group(members), members))
+        groups.append(
+            StatusPageServiceGroup(
+                name or ("Other" if len(names) > 1 else ""), _summarize_service_group(members), members
+            )
+        )
     return tuple(groups)
 
 
-def _summarize_group(services: Sequence[ServiceRow]) -> str:
+def _summarize_service_group(services: Sequence[StatusPageService]) -> str:
     """ "all up", "1 of 4 down", "1 of 4 down, 1 degraded"."""
     labels = {HealthState.DOWN: "down", HealthState.DEGRADED: "degraded", HealthState.UNKNOWN: "without data"}
     counts = [(sum(service.state is state for service in services), label) for state, label in labels.items()]
@@ -291,9 +299,9 @@ def _summarize_group(services: Sequence[ServiceRow]) -> str:
     return ", ".join([f"{first_count} of {len(services)} {first_label}", *(f"{n} {label}" for n, label in others)])
 
 
-def _list_troubled_days(services: Iterable[ServiceRow], now: int) -> tuple[TroubledDay, ...]:
+def _list_troubled_days(services: Iterable[StatusPageService], now: int) -> tuple[ServiceTroubledDay, ...]:
     """Newest first. Days without data before the first day with data are left out."""
-    troubled: list[tuple[int, TroubledDay]] = []
+    troubled: list[tuple[int, ServiceTroubledDay]] = []
     for service in services:
         covered = [i for i, day in enumerate(service.days) if day.state is not HealthState.UNKNOWN]
         days = service.days[covered[0] :] if covered else ()
@@ -305,29 +313,33 @@ def _list_troubled_days(services: Iterable[ServiceRow], now: int) -> tuple[Troub
             if day.state is HealthState.UNKNOWN:
                 end = next((j for j in range(i, len(days)) if days[j].state is not HealthState.UNKNOWN), len(days))
                 day_text += f" to {format_date(days[end - 1].start, now)}" if end - 1 > i else ""
-            troubled.append((day.start, TroubledDay(day_text, service.name, day.state, day.down_ms, day.degraded_ms)))
+            troubled.append(
+                (day.start, ServiceTroubledDay(day_text, service.name, day.state, day.down_ms, day.degraded_ms))
+            )
     troubled.sort(key=lambda entry: -entry[0])
-    return tuple(day for _, day in troubled[:MAX_TROUBLED_DAYS])
+    return tuple(day for _, day in troubled[:MAX_TROUBLED_DAYS_ON_STATUS_PAGE])
 
 
-def _list_past_incidents(snapshot: StatusSnapshot, now: int) -> tuple[PastIncident, ...]:
+def _list_past_incidents(snapshot: StatusPageSnapshot, now: int) -> tuple[ServicePastIncident, ...]:
     """Newest first. Incidents of one service that overlap are one entry."""
-    episodes: list[tuple[StateInterval, str]] = []
+    episodes: list[tuple[HealthStateInterval, str]] = []
     for status in snapshot.probe_statuses:
         resolved = [
-            StateInterval(HEALTH_STATE_BY_RULE[incident.rule], incident.since, incident.resolved_at)
+            HealthStateInterval(INCIDENT_HEALTH_STATE_BY_RULE[incident.rule], incident.since, incident.resolved_at)
             for incident in snapshot.incident_intervals
             if incident.probe == status.probe.database_id and incident.resolved_at is not None
         ]
-        episodes += [(episode, status.probe.name) for episode in merge_adjacent_intervals(resolved)]
+        episodes += [(episode, status.probe.name) for episode in merge_adjacent_state_intervals(resolved)]
     episodes.sort(key=lambda entry: -entry[0].start)
     return tuple(
-        PastIncident(episode.start, f"{name} {PAST_STATE_PHRASES[episode.state]}", _format_episode(episode, now))
-        for episode, name in episodes[:MAX_PAST_INCIDENTS]
+        ServicePastIncident(
+            episode.start, f"{name} {PAST_STATE_PHRASES[episode.state]}", _format_incident_episode(episode, now)
+        )
+        for episode, name in episodes[:MAX_PAST_INCIDENTS_ON_STATUS_PAGE]
     )
 
 
-def _format_episode(episode: StateInterval, now: int) -> str:
+def _format_incident_episode(episode: HealthStateInterval, now: int) -> str:
     """ "14 min, 09:02 to 09:16"; with dates if it lasted over a day."""
     if episode.length < DAY_MS:
         start, stop = format_time_of_day(episode.start), format_time_of_day(episode.stop)

@@ -12,9 +12,9 @@ from watchdog.store.read.status import (
     MAX_WATERMARK_LAG_MS,
     Connection,
     ProbeStatus,
-    ServiceStatus,
+    WatchdogStatus,
     list_probe_statuses,
-    load_service_status,
+    load_watchdog_status,
 )
 
 
@@ -37,11 +37,11 @@ class StatusPageConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class StatusSnapshot:
+class StatusPageSnapshot:
     """Everything that one rendering of the page needs, as of `read_at`."""
 
     read_at: int
-    service_status: ServiceStatus
+    service_status: WatchdogStatus
     probe_statuses: tuple[ProbeStatus, ...]
     """Of the probes that the page shows, in its order."""
     incident_intervals: tuple[IncidentInterval, ...]
@@ -55,15 +55,15 @@ class StatusSnapshot:
         return watermark is not None and self.read_at - watermark <= MAX_WATERMARK_LAG_MS
 
 
-def load_status_snapshot(connection: Connection, config: StatusPageConfig, now: int) -> StatusSnapshot:
+def load_status_page_snapshot(connection: Connection, config: StatusPageConfig, now: int) -> StatusPageSnapshot:
     rank = {probe_id: i for i, probe_id in enumerate(config.probe_order)}
     included = [status for status in list_probe_statuses(connection) if config.includes_probe(status.probe)]
     included.sort(key=lambda status: rank.get(status.probe.id, len(rank)))
     ids = {status.probe.database_id for status in included}
     start = (now // DAY_MS - config.day_count + 1) * DAY_MS
-    return StatusSnapshot(
+    return StatusPageSnapshot(
         read_at=now,
-        service_status=load_service_status(connection),
+        service_status=load_watchdog_status(connection),
         probe_statuses=tuple(included),
         incident_intervals=tuple(i for i in list_incident_intervals(connection, start) if i.probe in ids),
         measured_days=load_days_with_data(connection, ids, start, now),

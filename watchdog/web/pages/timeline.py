@@ -9,11 +9,11 @@ from typing import NamedTuple
 from watchdog.domain.formatting import DAY_MS
 from watchdog.domain.model import HealthState
 
-STATE_RANK = {state: rank for rank, state in enumerate(HealthState)}
+HEALTH_STATE_RANK = {state: rank for rank, state in enumerate(HealthState)}
 """The better the state, the lower its rank."""
 
 
-class StateInterval(NamedTuple):
+class HealthStateInterval(NamedTuple):
     """A probe was in one state during [start, stop)."""
 
     state: HealthState
@@ -24,28 +24,30 @@ class StateInterval(NamedTuple):
     def length(self) -> int:
         return self.stop - self.start
 
-    def clipped(self, start: int, stop: int) -> StateInterval:
+    def clipped(self, start: int, stop: int) -> HealthStateInterval:
         """Its part within [start, stop); of no or negative length if there is none."""
-        return StateInterval(self.state, max(self.start, start), min(self.stop, stop))
+        return HealthStateInterval(self.state, max(self.start, start), min(self.stop, stop))
 
 
 def worst_state(states: Iterable[HealthState]) -> HealthState:
     """Up if there are no states."""
-    return max(states, key=STATE_RANK.__getitem__, default=HealthState.UP)
+    return max(states, key=HEALTH_STATE_RANK.__getitem__, default=HealthState.UP)
 
 
-def clip_intervals(intervals: Iterable[StateInterval], start: int, stop: int) -> list[StateInterval]:
+def clip_state_intervals(intervals: Iterable[HealthStateInterval], start: int, stop: int) -> list[HealthStateInterval]:
     """The parts of the intervals within [start, stop)."""
     clipped = (interval.clipped(start, stop) for interval in intervals)
     return [interval for interval in clipped if interval.length > 0]
 
 
-def flatten_intervals(intervals: Iterable[StateInterval], start: int, stop: int) -> list[StateInterval]:
+def flatten_to_worst_states(
+    intervals: Iterable[HealthStateInterval], start: int, stop: int
+) -> list[HealthStateInterval]:
     """The worst state at every instant of [start, stop) that any interval covers: in order, disjoint, and adjacent
     intervals of the same state joined."""
-    inside = clip_intervals(intervals, start, stop)
+    inside = clip_state_intervals(intervals, start, stop)
     edges = sorted([(i.start, 1, i.state) for i in inside] + [(i.stop, -1, i.state) for i in inside])
-    flat: list[StateInterval] = []
+    flat: list[HealthStateInterval] = []
     open_counts = dict.fromkeys(HealthState, 0)
     for (at, step, state), (until, *_) in pairwise(edges):
         open_counts[state] += step
@@ -56,24 +58,24 @@ def flatten_intervals(intervals: Iterable[StateInterval], start: int, stop: int)
         if flat and flat[-1].stop == at and flat[-1].state is worst:
             flat[-1] = flat[-1]._replace(stop=until)
         else:
-            flat.append(StateInterval(worst, at, until))
+            flat.append(HealthStateInterval(worst, at, until))
     return flat
 
 
-def merge_adjacent_intervals(intervals: Iterable[StateInterval]) -> list[StateInterval]:
+def merge_adjacent_state_intervals(intervals: Iterable[HealthStateInterval]) -> list[HealthStateInterval]:
     """Joins intervals that touch or overlap into one of their worst state; newest first."""
-    merged: list[StateInterval] = []
+    merged: list[HealthStateInterval] = []
     for interval in sorted(intervals, key=lambda i: i.start):
         if merged and interval.start <= merged[-1].stop:
             last = merged[-1]
             state = worst_state([last.state, interval.state])
-            merged[-1] = StateInterval(state, last.start, max(last.stop, interval.stop))
+            merged[-1] = HealthStateInterval(state, last.start, max(last.stop, interval.stop))
         else:
             merged.append(interval)
     return merged[::-1]
 
 
-class DaySummary(NamedTuple):
+class DailyUptime(NamedTuple):
     """One day (UTC) of one probe."""
 
     start: int
@@ -85,9 +87,9 @@ class DaySummary(NamedTuple):
     degraded_ms: int
 
 
-def summarize_days(
-    intervals: Iterable[StateInterval], measured_days: Collection[int], created_at: int, now: int, day_count: int
-) -> list[DaySummary]:
+def compute_daily_uptime(
+    intervals: Iterable[HealthStateInterval], measured_days: Collection[int], created_at: int, now: int, day_count: int
+) -> list[DailyUptime]:
     """The last `day_count` days, today last.
 
     `measured_days`: the days (since the epoch) on which any run had a verdict. Problems on other days do not count,
@@ -95,7 +97,7 @@ def summarize_days(
     """
     today = now // DAY_MS
     affected_ms: dict[tuple[int, HealthState], int] = {}
-    for interval in flatten_intervals(intervals, (today - day_count + 1) * DAY_MS, now):
+    for interval in flatten_to_worst_states(intervals, (today - day_count + 1) * DAY_MS, now):
         for day in range(interval.start // DAY_MS, (interval.stop - 1) // DAY_MS + 1):
             part = interval.clipped(day * DAY_MS, (day + 1) * DAY_MS)
             affected_ms[day, interval.state] = affected_ms.get((day, interval.state), 0) + part.length
@@ -103,16 +105,16 @@ def summarize_days(
     for day in range(today - day_count + 1, today + 1):
         start, stop = day * DAY_MS, min((day + 1) * DAY_MS, now)
         if day not in measured_days:
-            summaries.append(DaySummary(start, HealthState.UNKNOWN, 0, 0, 0))
+            summaries.append(DailyUptime(start, HealthState.UNKNOWN, 0, 0, 0))
             continue
         down, degraded = affected_ms.get((day, HealthState.DOWN), 0), affected_ms.get((day, HealthState.DEGRADED), 0)
         state = HealthState.DOWN if down else HealthState.DEGRADED if degraded else HealthState.UP
         measured_from = created_at if start < created_at < stop else start
-        summaries.append(DaySummary(start, state, stop - measured_from, down, degraded))
+        summaries.append(DailyUptime(start, state, stop - measured_from, down, degraded))
     return summaries
 
 
-def uptime_basis_points(days: Sequence[DaySummary]) -> int | None:
+def uptime_basis_points(days: Sequence[DailyUptime]) -> int | None:
     """Hundredths of a percent, rounded down, so that 10,000 means no downtime at all. None: nothing was measured."""
     measured = sum(day.measured_ms for day in days)
     if not measured:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from watchdog.store.read import status
-from watchdog.store.read.status import Connection, IncidentRecord, ServiceStatus
+from watchdog.store.read.status import Connection, IncidentRecord, WatchdogStatus
 from watchdog.web.pages.delivery import DeliveryRow, build_delivery_row
 
 
@@ -20,14 +20,14 @@ class UndeliveredRow:
 
 @dataclass(frozen=True, slots=True)
 class UndeliveredPage:
-    service_status: ServiceStatus
+    service_status: WatchdogStatus
     rows: tuple[UndeliveredRow, ...]
     """Newest first."""
 
 
 def load_undelivered_page(connection: Connection, destination_addresses: Mapping[str, str]) -> UndeliveredPage:
     return UndeliveredPage(
-        service_status=status.load_service_status(connection),
+        service_status=status.load_watchdog_status(connection),
         rows=tuple(
             UndeliveredRow(build_delivery_row(delivery, destination_addresses), delivery.created_at, record)
             for delivery, record in status.list_undelivered_notifications(connection)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from fastapi import APIRouter, Depends
 from starlette.responses import JSONResponse
 
-from watchdog.api.serializers import incident_json, job_json, probe_json
+from watchdog.api.serializers import serialize_incident, serialize_job_summary, serialize_probe_status
 from watchdog.store.read import jobs, status
 from watchdog.web.routes.operators import OperatorContext
 from watchdog.web.templating import NO_STORE_HEADERS
 
-MAX_INCIDENTS = 1_000
+MAX_API_INCIDENTS = 1_000
 
 
 def create_api_router(context: OperatorContext) -> APIRouter:
@@ -19,17 +19,19 @@ def create_api_router(context: OperatorContext) -> APIRouter:
     @router.get("/probes")
     async def list_probes() -> JSONResponse:
         statuses = await context.run_query(status.list_probe_statuses)
-        return JSONResponse([probe_json(probe_status) for probe_status in statuses], headers=NO_STORE_HEADERS)
+        return JSONResponse(
+            [serialize_probe_status(probe_status) for probe_status in statuses], headers=NO_STORE_HEADERS
+        )
 
     @router.get("/incidents")
     async def list_incidents(state: str = "", limit: int = 200) -> JSONResponse:
-        is_open, limit = {"open": True, "resolved": False}.get(state), min(max(limit, 1), MAX_INCIDENTS)
+        is_open, limit = {"open": True, "resolved": False}.get(state), min(max(limit, 1), MAX_API_INCIDENTS)
         records = await context.run_query(lambda c: status.list_incidents(c, is_open=is_open, limit=limit))
-        return JSONResponse([incident_json(record) for record in records], headers=NO_STORE_HEADERS)
+        return JSONResponse([serialize_incident(record) for record in records], headers=NO_STORE_HEADERS)
 
     @router.get("/jobs")
     async def list_jobs() -> JSONResponse:
         summaries = await context.run_query(jobs.list_jobs)
-        return JSONResponse([job_json(job) for job in summaries], headers=NO_STORE_HEADERS)
+        return JSONResponse([serialize_job_summary(job) for job in summaries], headers=NO_STORE_HEADERS)
 
     return router

@@ -12,27 +12,27 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from watchdog.domain.formatting import DAY_MS
 from watchdog.domain.heartbeat import CheckInKind
-from watchdog.domain.output_text import MARK_BYTES, BodyEnd, decode_body_end, find_charset
+from watchdog.domain.output_text import MAX_BYTE_ORDER_MARK_BYTES, BodyTail, decode_body_tail, find_text_codec
 from watchdog.domain.text import truncate_with_ellipsis
-from watchdog.store.read.query import QUERY_ERRORS, QUERY_TIMEOUT_S
+from watchdog.store.read.query import READ_QUERY_ERRORS, READ_QUERY_TIMEOUT_S
 from watchdog.web.auth.login_throttle import LoginThrottle
 
 CHECK_IN_PATH_PREFIX = "/in/"
-MAX_BODY_TAIL_BYTES = 12_288
+MAX_CHECK_IN_BODY_TAIL_BYTES = 12_288
 """The part of a body that is passed on: the output that is stored, and a margin for a secret that starts before it."""
-BODY_TIMEOUT_S = 30.0
+CHECK_IN_BODY_TIMEOUT_S = 30.0
 """How long a body may take; afterwards what has arrived counts as the whole body."""
-MAX_CHECK_INS_PER_WINDOW, RATE_LIMIT_WINDOW_MS = 600, 60_000
+MAX_CHECK_INS_PER_WINDOW, CHECK_IN_RATE_LIMIT_WINDOW_MS = 600, 60_000
 """Check-ins of one job within a window; more than that is a runaway job."""
 MAX_CHECK_IN_AGE_MS = 31 * DAY_MS
-MAX_PARAMETERS = 20
-MAX_QUOTED_REQUEST_CHARS = 200
-PLAIN_MEDIA_TYPES = ("", "application/x-www-form-urlencoded", "application/octet-stream")
+MAX_CHECK_IN_PARAMETERS = 20
+MAX_QUOTED_CHECK_IN_CHARS = 200
+DEFAULT_CHECK_IN_MEDIA_TYPES = ("", "application/x-www-form-urlencoded", "application/octet-stream")
 """Of senders that name no type, or that of their tool, for a body of any text."""
-_SHORT_NAME_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,15}")
+_QUOTABLE_NAME_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,15}")
 """A name that can be repeated in a response: it is shorter than any token."""
-_RUN_ID_PATTERN = re.compile(r"[A-Za-z0-9._:~-]{0,64}")
-_KIND_BY_PATH_SUFFIX = {
+_CHECK_IN_RUN_ID_PATTERN = re.compile(r"[A-Za-z0-9._:~-]{0,64}")
+_CHECK_IN_KIND_BY_PATH_SUFFIX = {
     "": CheckInKind.OK,
     **{kind.value: kind for kind in (CheckInKind.START, CheckInKind.FAIL, CheckInKind.LOG)},
 }
@@ -53,9 +53,9 @@ class CheckInResponse(NamedTuple):
     send_allow_header: bool = False
 
 
-OK_RESPONSE = CheckInResponse(200, "ok")
-UNKNOWN_TOKEN_RESPONSE = CheckInResponse(404, "unknown check-in token")
-UNAVAILABLE_RESPONSE = CheckInResponse(503, "the check-in cannot be stored at the moment", 10)
+CHECK_IN_OK_RESPONSE = CheckInResponse(200, "ok")
+CHECK_IN_UNKNOWN_TOKEN_RESPONSE = CheckInResponse(404, "unknown check-in token")
+CHECK_IN_UNAVAILABLE_RESPONSE = CheckInResponse(503, "the check-in cannot be stored at the moment", 10)
 
 
 class CheckInRejectedError(Exception):
@@ -76,7 +76,7 @@ class CheckInRequest(NamedTuple):
     """How long ago it happened, by the sender."""
 
 
-class CheckInEndpoint:
+class CheckInMiddleware:
     """An ASGI application that accepts check-ins and passes every other request on to `inner`.
 
     `probe_ids_by_token`: of this process's heartbeats. `find_probe_id`: looks up the token of another process's one;
@@ -101,68 +101,70 @@ class CheckInEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not scope["path"].startswith(CHECK_IN_PATH_PREFIX):
             await self._inner(scope, receive, send)
-        elif (response := await self._respond(scope, receive)) is not None:
-            await _send_response(response, scope, send)
+        elif (response := await self._handle_check_in(scope, receive)) is not None:
+            await _send_check_in_response(response, scope, send)
 
-    async def _respond(self, scope: Scope, receive: Receive) -> CheckInResponse | None:
+    async def _handle_check_in(self, scope: Scope, receive: Receive) -> CheckInResponse | None:
         """None: the client has disconnected."""
         now = self._clock()
         token, _, action = scope["path"][len(CHECK_IN_PATH_PREFIX) :].partition("/")
         probe_id = self._probe_ids_by_token.get(token)
         if probe_id is None:
-            looked_up = await self._look_up_token(token, scope["client"][0] if scope.get("client") else "")
+            looked_up = await self._find_probe_id_or_response(token, scope["client"][0] if scope.get("client") else "")
             if isinstance(looked_up, CheckInResponse):
                 return looked_up
             probe_id = looked_up
         if wait_s := self._rate_limit_wait_s(probe_id, now):
             return CheckInResponse(429, "too many check-ins from this job", wait_s)
-        body = await _read_body_end(receive)
+        body = await _read_body_tail(receive)
         if body is None:
             return None
         query = scope["query_string"].decode("latin-1")
         try:
-            request = _parse_request(scope["method"], action, query)
-            output = _decode_body(body, scope["headers"])
+            request = _parse_check_in_request(scope["method"], action, query)
+            output = _decode_check_in_body(body, scope["headers"])
         except CheckInRejectedError as error:
-            quoted = _quote_request(scope["method"], action, query)
-            await self._keep_rejected(probe_id, now, f"{quoted}: {error.response.text}")
+            quoted = _quote_check_in_request(scope["method"], action, query)
+            await self._store_rejected_check_in(probe_id, now, f"{quoted}: {error.response.text}")
             return error.response
         stored = await self._accept_check_in(
             probe_id, request.kind, now - request.age_ms, request.run_id, request.exit_code, output.encode()
         )
-        return OK_RESPONSE if stored else UNAVAILABLE_RESPONSE
+        return CHECK_IN_OK_RESPONSE if stored else CHECK_IN_UNAVAILABLE_RESPONSE
 
-    async def _keep_rejected(self, probe_id: str, now: int, explanation: str) -> None:
+    async def _store_rejected_check_in(self, probe_id: str, now: int, explanation: str) -> None:
         """Keep a check-in that was not understood, so that the mistake is visible on the probe's page."""
         await self._accept_check_in(probe_id, CheckInKind.REJECTED, now, "", None, explanation.encode())
 
-    async def _look_up_token(self, token: str, address: str) -> str | CheckInResponse:
+    async def _find_probe_id_or_response(self, token: str, address: str) -> str | CheckInResponse:
         """The probe id of another process's heartbeat; the response if there is none."""
         if wait_s := self._login_throttle.retry_after_s(address, None):
             return CheckInResponse(429, "too many unknown tokens from this address", wait_s)
         try:
-            async with asyncio.timeout(QUERY_TIMEOUT_S):
+            async with asyncio.timeout(READ_QUERY_TIMEOUT_S):
                 probe_id = await self._find_probe_id(token)
-        except QUERY_ERRORS:
-            return UNAVAILABLE_RESPONSE
+        except READ_QUERY_ERRORS:
+            return CHECK_IN_UNAVAILABLE_RESPONSE
         if probe_id is None:
             self._login_throttle.record_attempt(address, None)
-            return UNKNOWN_TOKEN_RESPONSE
+            return CHECK_IN_UNKNOWN_TOKEN_RESPONSE
         return probe_id
 
     def _rate_limit_wait_s(self, probe_id: str, now: int) -> int:
         started_at, count = self._check_in_counts.get(probe_id, (now, 0))
-        if not 0 <= now - started_at < RATE_LIMIT_WINDOW_MS:
+        if not 0 <= now - started_at < CHECK_IN_RATE_LIMIT_WINDOW_MS:
             started_at, count = now, 0
         self._check_in_counts[probe_id] = (started_at, count + 1)
-        return -(-(started_at + RATE_LIMIT_WINDOW_MS - now) // 1000) if count >= MAX_CHECK_INS_PER_WINDOW else 0
+        return (
+            -(-(started_at + CHECK_IN_RATE_LIMIT_WINDOW_MS - now) // 1000) if count >= MAX_CHECK_INS_PER_WINDOW else 0
+        )
 
 
-def _parse_request(method: str, action: str, query: str) -> CheckInRequest:
+def _parse_check_in_request(method: str, action: str, query: str) -> CheckInRequest:
     """`action`: the path after the token. Raises CheckInRejectedError."""
     if method not in ("GET", "HEAD", "POST"):
         raise CheckInRejectedError("expected GET, HEAD or POST", status_code=405)
-    kind, exit_code = _KIND_BY_PATH_SUFFIX.get(action), None
+    kind, exit_code = _CHECK_IN_KIND_BY_PATH_SUFFIX.get(action), None
     if kind is None:
         if not re.fullmatch(r"[0-9]{1,3}", action) or int(action) > 255:
             raise CheckInRejectedError(
@@ -173,24 +175,24 @@ def _parse_request(method: str, action: str, query: str) -> CheckInRequest:
     if not query:
         return CheckInRequest(kind, exit_code, "", 0)
     try:
-        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
+        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_CHECK_IN_PARAMETERS)
     except ValueError:
         raise CheckInRejectedError("too many parameters: expected only rid and ago") from None
     parameters = dict(pairs)
     if unknown := next((name for name in parameters if name not in ("rid", "ago")), None):
-        name = unknown if _SHORT_NAME_PATTERN.fullmatch(unknown) else "unknown parameter"
+        name = unknown if _QUOTABLE_NAME_PATTERN.fullmatch(unknown) else "unknown parameter"
         raise CheckInRejectedError(f"{name}: expected only the parameters rid and ago")
     if len(pairs) > len(parameters) or "" in parameters:
         raise CheckInRejectedError("expected only the parameters rid and ago, each once")
     run_id, age = parameters.get("rid", ""), parameters.get("ago", "0")
-    if not _RUN_ID_PATTERN.fullmatch(run_id):
+    if not _CHECK_IN_RUN_ID_PATTERN.fullmatch(run_id):
         raise CheckInRejectedError("rid: expected up to 64 letters, digits and . _ : ~ -")
     if not re.fullmatch(r"[0-9]{1,10}", age) or int(age) > MAX_CHECK_IN_AGE_MS:
         raise CheckInRejectedError("ago: expected milliseconds, at most 31 days")
     return CheckInRequest(kind, exit_code, run_id, int(age))
 
 
-def _decode_body(body: BodyEnd, header_pairs: Iterable[tuple[bytes, bytes]]) -> str:
+def _decode_check_in_body(body: BodyTail, header_pairs: Iterable[tuple[bytes, bytes]]) -> str:
     """The output of the job. Raises CheckInRejectedError if the headers announce something else than text."""
     if not body.total_bytes:
         return ""
@@ -198,30 +200,30 @@ def _decode_body(body: BodyEnd, header_pairs: Iterable[tuple[bytes, bytes]]) -> 
     if headers.get(b"content-encoding", "identity") not in ("identity", ""):
         raise CheckInRejectedError("Content-Encoding: expected none, the output as it is")
     media_type, _, parameters = headers.get(b"content-type", "").partition(";")
-    if media_type.strip() not in PLAIN_MEDIA_TYPES and not media_type.startswith("text/"):
+    if media_type.strip() not in DEFAULT_CHECK_IN_MEDIA_TYPES and not media_type.startswith("text/"):
         raise CheckInRejectedError("Content-Type: expected text/plain, or none")
     parameter = re.search(r"charset\s*=\s*\"?([^\s\";]+)", parameters)
-    charset = find_charset(parameter[1]) if parameter else "utf-8"
+    charset = find_text_codec(parameter[1]) if parameter else "utf-8"
     if charset is None:
         raise CheckInRejectedError("charset: unknown; expected utf-8, or any other of Python's encodings")
-    return decode_body_end(body, charset)
+    return decode_body_tail(body, charset)
 
 
-def _quote_request(method: str, action: str, query: str) -> str:
+def _quote_check_in_request(method: str, action: str, query: str) -> str:
     """What a rejected sender asked for, without the token."""
     request = f"{method} {f'/{action}' if action else ''}{f'?{query}' if query else ''}".strip()
-    return truncate_with_ellipsis(request, MAX_QUOTED_REQUEST_CHARS)
+    return truncate_with_ellipsis(request, MAX_QUOTED_CHECK_IN_CHARS)
 
 
-async def _read_body_end(receive: Receive) -> BodyEnd | None:
+async def _read_body_tail(receive: Receive) -> BodyTail | None:
     """The end of the body; None: the client has disconnected before it was complete."""
     message = await receive()
     if message["type"] == "http.disconnect":
         return None
     tail = bytearray(message.get("body", b""))
-    start, total_bytes = bytes(tail[:MARK_BYTES]), len(tail)
+    start, total_bytes = bytes(tail[:MAX_BYTE_ORDER_MARK_BYTES]), len(tail)
     try:
-        async with asyncio.timeout(BODY_TIMEOUT_S if message.get("more_body") else None):
+        async with asyncio.timeout(CHECK_IN_BODY_TIMEOUT_S if message.get("more_body") else None):
             while message.get("more_body"):
                 message = await receive()
                 if message["type"] == "http.disconnect":
@@ -229,14 +231,14 @@ async def _read_body_end(receive: Receive) -> BodyEnd | None:
                 data = message.get("body", b"")
                 tail += data
                 total_bytes += len(data)
-                start = start if len(start) == MARK_BYTES else bytes(tail[:MARK_BYTES])
-                del tail[:-MAX_BODY_TAIL_BYTES]
+                start = start if len(start) == MAX_BYTE_ORDER_MARK_BYTES else bytes(tail[:MAX_BYTE_ORDER_MARK_BYTES])
+                del tail[:-MAX_CHECK_IN_BODY_TAIL_BYTES]
     except TimeoutError:
         pass
-    return BodyEnd(bytes(tail[-MAX_BODY_TAIL_BYTES:]), start, total_bytes)
+    return BodyTail(bytes(tail[-MAX_CHECK_IN_BODY_TAIL_BYTES:]), start, total_bytes)
 
 
-async def _send_response(response: CheckInResponse, scope: Scope, send: Send) -> None:
+async def _send_check_in_response(response: CheckInResponse, scope: Scope, send: Send) -> None:
     text = f"{response.text}\n".encode()
     headers = [
         (b"content-type", b"text/plain; charset=utf-8"),

@@ -10,17 +10,17 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from watchdog.api.service import error_json
-from watchdog.store.errors import SchemaError, StoreUnavailableError
+from watchdog.api.service import serialize_error
+from watchdog.store.errors import DatabaseSchemaError, StoreUnavailableError
 from watchdog.web.auth.access import AccessDeniedError
 from watchdog.web.errors import PageNotFoundError, StatusPageUnavailableError
 from watchdog.web.routes.sign_in import render_sign_in_page, retry_after_header
 from watchdog.web.templating import NO_STORE_HEADERS, SECURITY_HEADERS, PageRenderer
 
-DATABASE_UNAVAILABLE_TEXT = (
+PAGE_DATABASE_UNAVAILABLE_TEXT = (
     "Watchdog cannot read its database. Probes keep running, and their results are kept. Try again soon."
 )
-INTERNAL_ERROR_TEXT = "Watchdog failed to build this page; see its log. Probes and notifications are not affected."
+PAGE_INTERNAL_ERROR_TEXT = "Watchdog failed to build this page; see its log. Probes and notifications are not affected."
 PAGE_NOT_FOUND_TEXT = "There is no page at this address."
 
 
@@ -30,7 +30,7 @@ def install_error_handlers(app: FastAPI, renderer: PageRenderer, clock: Callable
     ) -> Response:
         headers = {**NO_STORE_HEADERS, **(headers or {})}
         if wants_json(request):
-            return JSONResponse(error_json(heading, text), status_code, headers=headers)
+            return JSONResponse(serialize_error(heading, text), status_code, headers=headers)
         html = renderer.render("error.j2", clock(), status_code=status_code, heading=heading, text=text)
         return HTMLResponse(html, status_code, headers=headers)
 
@@ -58,16 +58,16 @@ def install_error_handlers(app: FastAPI, renderer: PageRenderer, clock: Callable
         return error_response(request, 400, "Request refused", "A parameter of the address is not valid.")
 
     @app.exception_handler(StoreUnavailableError)
-    @app.exception_handler(SchemaError)
+    @app.exception_handler(DatabaseSchemaError)
     @app.exception_handler(TimeoutError)
     @app.exception_handler(StatusPageUnavailableError)
     async def handle_database_unavailable(request: Request, _: Exception) -> Response:
         headers = {"Retry-After": "10"}
-        return error_response(request, 503, "Database unavailable", DATABASE_UNAVAILABLE_TEXT, headers)
+        return error_response(request, 503, "Database unavailable", PAGE_DATABASE_UNAVAILABLE_TEXT, headers)
 
     @app.exception_handler(Exception)
     async def handle_unexpected_error(request: Request, _: Exception) -> Response:
-        response = error_response(request, 500, "Internal error", INTERNAL_ERROR_TEXT)
+        response = error_response(request, 500, "Internal error", PAGE_INTERNAL_ERROR_TEXT)
         response.headers.update(SECURITY_HEADERS)  # this response bypasses SecurityHeadersMiddleware
         return response
 

@@ -1,4 +1,4 @@
-"""The route of the MCP server. It authenticates requests; watchdog.mcp_server answers them."""
+"""The route of the MCP server. It authenticates requests; watchdog.demo_mcp_server answers them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class AsgiLifespanApp(AbstractAsyncContextManager[None], Protocol):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
 
 
-class DelegatingResponse(Response):
+class AsgiDelegatingResponse(Response):
     """Lets another application respond."""
 
     def __init__(self, app: AsgiLifespanApp):
@@ -36,6 +36,6 @@ def create_mcp_router(context: OperatorContext, mcp_app: AsgiLifespanApp) -> API
 
     @router.post("/mcp")
     async def handle_mcp_request(_: Request) -> Response:
-        return DelegatingResponse(mcp_app)
+        return AsgiDelegatingResponse(mcp_app)
 
     return router

@@ -12,23 +12,23 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from watchdog.domain.rules import service
-from watchdog.store.read.query import QUERY_TIMEOUT_S, QueryResultT, ReadQueryRunner
-from watchdog.store.read.status import MAX_WATERMARK_LAG_MS, Connection, ServiceStatus
+from watchdog.store.read.query import READ_QUERY_TIMEOUT_S, QueryResultT, ReadQueryRunner
+from watchdog.store.read.status import MAX_WATERMARK_LAG_MS, Connection, WatchdogStatus
 from watchdog.web.auth.access import Authenticator
 from watchdog.web.errors import PageNotFoundError
 from watchdog.web.pages import incident, incidents, jobs, probe, probes, undelivered
-from watchdog.web.pages.results import ResultFilter, ResultsQuery
+from watchdog.web.pages.results import ResultFilter, ResultsUrlQuery
 from watchdog.web.templating import NO_STORE_HEADERS, PageRenderer
 
-MAX_SEARCH_CHARS = 200
-MAX_SLOT_DIGITS = 15
+MAX_PAGE_SEARCH_CHARS = 200
+MAX_SLOT_PARAMETER_DIGITS = 15
 
 
 class OperatorPage(Protocol):
     """What every operators' page shows, besides its own content."""
 
     @property
-    def service_status(self) -> ServiceStatus: ...
+    def service_status(self) -> WatchdogStatus: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,8 @@ class OperatorContext:
         request.state.is_operator = api_key is None or api_key.role == "operator"
 
     async def run_query(self, query: Callable[[Connection], QueryResultT]) -> QueryResultT:
-        """Raises one of QUERY_ERRORS."""
-        async with asyncio.timeout(QUERY_TIMEOUT_S):
+        """Raises one of READ_QUERY_ERRORS."""
+        async with asyncio.timeout(READ_QUERY_TIMEOUT_S):
             return await self.run_read_query(query)
 
     async def render_page(
@@ -74,7 +74,7 @@ class OperatorContext:
             failing_destinations={
                 name: facts
                 for name, facts in page.service_status.destination_facts.items()
-                if name in self.destination_addresses and service.is_failing(facts, now)
+                if name in self.destination_addresses and service.is_destination_failing(facts, now)
             },
             key_name=request.state.key_name,
         )
@@ -88,7 +88,7 @@ def create_operator_router(context: OperatorContext) -> APIRouter:
     async def show_probes(
         request: Request, q: str = "", state: str = "", kind: str = "", page: int = 1
     ) -> HTMLResponse:
-        now, probe_filter = context.clock(), probes.ProbeFilter(q[:MAX_SEARCH_CHARS], state, kind)
+        now, probe_filter = context.clock(), probes.ProbeFilter(q[:MAX_PAGE_SEARCH_CHARS], state, kind)
         content = await context.run_query(lambda c: probes.load_probes_page(c, probe_filter, page, now))
         return await context.render_page(request, "probes.j2", "probes", content, now)
 
@@ -118,7 +118,7 @@ def create_operator_router(context: OperatorContext) -> APIRouter:
 
     @router.get("/jobs")
     async def show_jobs(request: Request, q: str = "", verdict: str = "", page: int = 1) -> HTMLResponse:
-        now, job_filter = context.clock(), jobs.JobFilter(q[:MAX_SEARCH_CHARS], verdict)
+        now, job_filter = context.clock(), jobs.JobFilter(q[:MAX_PAGE_SEARCH_CHARS], verdict)
         content = await context.run_query(lambda c: jobs.load_jobs_page(c, job_filter, page, now))
         return await context.render_page(request, "jobs.j2", "jobs", content, now)
 
@@ -131,21 +131,21 @@ def create_operator_router(context: OperatorContext) -> APIRouter:
     return router
 
 
-def describe_scheduling_gap(service_status: ServiceStatus, now: int) -> str:
+def describe_scheduling_gap(service_status: WatchdogStatus, now: int) -> str:
     """That no runs are being scheduled, and since when; empty while they are."""
     watermark = service_status.watermark
     if watermark is not None and now - watermark <= MAX_WATERMARK_LAG_MS:
         return ""
-    return probes.format_watermark(service_status, now)
+    return probes.format_last_scheduled(service_status, now)
 
 
-def parse_results_query(request: Request) -> ResultsQuery:
+def parse_results_query(request: Request) -> ResultsUrlQuery:
     """`?all`, `?failed`, `?before=SLOT`, `?open=SLOT`. Ignores what it cannot parse."""
     parameters = request.query_params
 
     def parse_slot(name: str) -> int | None:
         value = parameters.get(name, "")
-        return int(value) if value.isascii() and value.isdigit() and len(value) <= MAX_SLOT_DIGITS else None
+        return int(value) if value.isascii() and value.isdigit() and len(value) <= MAX_SLOT_PARAMETER_DIGITS else None
 
     result_filter: ResultFilter = "failed" if "failed" in parameters else "all" if "all" in parameters else "changes"
-    return ResultsQuery(result_filter, parse_slot("before"), parse_slot("open"))
+    return ResultsUrlQuery(result_filter, parse_slot("before"), parse_slot("open"))

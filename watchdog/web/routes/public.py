@@ -11,13 +11,13 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from watchdog.api.service import liveness_json, readiness_json
+from watchdog.api.service import liveness_response, readiness_response
 from watchdog.domain.rules import service
 from watchdog.store.read.destinations import load_failing_destinations
-from watchdog.store.read.query import QUERY_ERRORS, QUERY_TIMEOUT_S, ReadQueryRunner
+from watchdog.store.read.query import READ_QUERY_ERRORS, READ_QUERY_TIMEOUT_S, ReadQueryRunner
 from watchdog.web.errors import StatusPageUnavailableError
 from watchdog.web.pages.status import build_status_page
-from watchdog.web.pages.status_snapshot import StatusPageConfig, StatusSnapshot, load_status_snapshot
+from watchdog.web.pages.status_snapshot import StatusPageConfig, StatusPageSnapshot, load_status_page_snapshot
 from watchdog.web.templating import NO_STORE_HEADERS, PageRenderer
 
 STATUS_PAGE_CACHE_MS = 5_000
@@ -46,7 +46,7 @@ class StatusPageCache:
     ):
         self._run_read_query, self._clock, self._config, self._renderer = run_read_query, clock, config, renderer
         self._rendered: RenderedPage | None = None
-        self._last_snapshot: StatusSnapshot | None = None
+        self._last_snapshot: StatusPageSnapshot | None = None
         self._failed_at: int | None = None
         self._lock = asyncio.Lock()
 
@@ -63,18 +63,18 @@ class StatusPageCache:
     async def _load_and_render(self, now: int) -> RenderedPage:
         is_outdated = False
         try:
-            async with asyncio.timeout(QUERY_TIMEOUT_S):
+            async with asyncio.timeout(READ_QUERY_TIMEOUT_S):
                 self._last_snapshot = await self._run_read_query(
-                    lambda connection: load_status_snapshot(connection, self._config, now)
+                    lambda connection: load_status_page_snapshot(connection, self._config, now)
                 )
-        except QUERY_ERRORS:
+        except READ_QUERY_ERRORS:
             is_outdated = True
         if self._last_snapshot is None:
             self._failed_at = self._clock()
             raise StatusPageUnavailableError
         return await asyncio.to_thread(self._render_snapshot, self._last_snapshot, now, is_outdated)
 
-    def _render_snapshot(self, snapshot: StatusSnapshot, now: int, is_outdated: bool) -> RenderedPage:
+    def _render_snapshot(self, snapshot: StatusPageSnapshot, now: int, is_outdated: bool) -> RenderedPage:
         page = build_status_page(snapshot, self._config)
         template = "status.j2" if page.groups else "status_empty.j2"
         html = self._renderer.render(template, now, page=page, read_at=snapshot.read_at, is_outdated=is_outdated)
@@ -114,12 +114,12 @@ def create_public_router(
 
     @router.api_route("/healthz", methods=["GET", "HEAD"])
     async def liveness() -> Response:
-        return JSONResponse(liveness_json(), headers=NO_STORE_HEADERS)
+        return JSONResponse(liveness_response(), headers=NO_STORE_HEADERS)
 
     @router.api_route("/readyz", methods=["GET", "HEAD"])
     async def readiness(request: Request) -> Response:
         reason, names = await _check_destinations(run_read_query, not_ready_reason(), destinations, clock())
-        content = readiness_json(reason, names, notes(request))
+        content = readiness_response(reason, names, notes(request))
         return JSONResponse(content, 503 if reason else 200, headers=NO_STORE_HEADERS)
 
     return router
@@ -130,11 +130,11 @@ async def _check_destinations(
 ) -> tuple[str, list[str]]:
     """Why the service is not ready, and which destinations fail. `not_ready_reason`: for any other reason."""
     try:
-        async with asyncio.timeout(QUERY_TIMEOUT_S):
+        async with asyncio.timeout(READ_QUERY_TIMEOUT_S):
             facts = await run_read_query(load_failing_destinations)
-    except QUERY_ERRORS:
+    except READ_QUERY_ERRORS:
         return not_ready_reason or "the database is unavailable", []
     failing = {name: facts[name] for name in facts.keys() & set(destinations)}
-    if not not_ready_reason and service.can_notify_no_one(failing, destinations, now):
+    if not not_ready_reason and service.are_all_destinations_failing(failing, destinations, now):
         not_ready_reason = "no receiver confirms notifications"
-    return not_ready_reason, sorted(name for name, each in failing.items() if service.is_failing(each, now))
+    return not_ready_reason, sorted(name for name, each in failing.items() if service.is_destination_failing(each, now))

@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from watchdog.web.auth.access import AccessDeniedError, Authenticator, require_same_origin
 from watchdog.web.templating import NO_STORE_HEADERS, PageRenderer
 
-DEFAULT_REDIRECT_PATH = "/probes"
+DEFAULT_SIGN_IN_REDIRECT_PATH = "/probes"
 
 
 def create_sign_in_router(clock: Callable[[], int], authenticator: Authenticator, renderer: PageRenderer) -> APIRouter:
@@ -23,15 +23,15 @@ def create_sign_in_router(clock: Callable[[], int], authenticator: Authenticator
         return router
 
     @router.get("/login")
-    async def show_sign_in_form(next: str = DEFAULT_REDIRECT_PATH) -> HTMLResponse:
+    async def show_sign_in_form(next: str = DEFAULT_SIGN_IN_REDIRECT_PATH) -> HTMLResponse:
         return render_sign_in_page(renderer, clock(), next)
 
     @router.post("/login")
     async def submit_sign_in(
-        request: Request, key: Annotated[str, Form()] = "", next: Annotated[str, Form()] = DEFAULT_REDIRECT_PATH
+        request: Request, key: Annotated[str, Form()] = "", next: Annotated[str, Form()] = DEFAULT_SIGN_IN_REDIRECT_PATH
     ) -> Response:
         try:
-            api_key = authenticator.verify_key(request, key.strip().encode())
+            api_key = authenticator.verify_api_key(request, key.strip().encode())
         except AccessDeniedError as e:
             return render_sign_in_page(renderer, clock(), next, e)
         response = RedirectResponse(safe_redirect_path(next), 303, headers=NO_STORE_HEADERS)
@@ -62,6 +62,6 @@ def retry_after_header(error: AccessDeniedError | None) -> dict[str, str]:
 
 
 def safe_redirect_path(path: str) -> str:
-    """The path, if it is one of this site; otherwise DEFAULT_REDIRECT_PATH."""
+    """The path, if it is one of this site; otherwise DEFAULT_SIGN_IN_REDIRECT_PATH."""
     is_own = path.startswith("/") and not path.startswith("//") and "\\" not in path and path.isprintable()
-    return quote(path, safe="/?&=%:+,~*") if is_own else DEFAULT_REDIRECT_PATH
+    return quote(path, safe="/?&=%:+,~*") if is_own else DEFAULT_SIGN_IN_REDIRECT_PATH
