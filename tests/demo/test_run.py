@@ -108,6 +108,7 @@ def test_it_runs_beside_other_demos_and_cleans_up_after_any_exit(tmp_path: Path,
             for page in (demo.status, f"{demo.status}probes", f"{demo.status}readyz", demo.inbox):
                 assert demo.get(page).status_code == 200, page
             assert "Checkout" in demo.get(demo.status).text
+            assert "configuration warning" not in demo.get(f"{demo.status}probes").text
             targets, _worker = processes = children(demo.process.pid)
             folder = Path(Path(f"/proc/{targets}/cmdline").read_text().split("\0")[-2])
             assert {"demo.db", "shop.db"} <= {file.name for file in folder.iterdir()}

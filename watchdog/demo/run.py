@@ -50,7 +50,7 @@ probes:
   - {{name: Backup, group: Jobs, heartbeat: {{token: "{token}", every: 10s, grace: 10s}}}}
 receivers:
   oncall:
-    slack: {{bot_token: xoxb-demo, channel: "{channel}", api_url: "http://127.0.0.1:{inbox_port}/api/"}}
+    slack: {{bot_token: {slack_token}, channel: "{channel}", api_url: "http://127.0.0.1:{inbox_port}/api/"}}
     email: {{to: [oncall@demo.example]}}
 email: {{host: 127.0.0.1, port: {smtp_port}, security: none, from: watchdog@demo.example}}
 status_page: {{title: Demo status, groups: [Shop, Search, Jobs]}}
@@ -67,6 +67,7 @@ async def run_demo(targets_port: int, folder: Path) -> None:
         folder=folder,
         database=DEMO_DATABASE_FILENAME,
         token=token,
+        slack_token=f"xoxb-{secrets.token_hex(20)}",
         channel=DEMO_SLACK_CHANNEL_ID,
         pages_port=_port_of_socket(pages_socket),
         inbox_port=_port_of_socket(inbox_socket),
