@@ -88,7 +88,7 @@ def test_the_text_part_is_complete_by_itself(mail: FakeMailServer, send: SendFix
 
 Checked: https://api.acme.example/health
 Expected: status == 200 · observed 503
-Since: 01:48 UTC, 3 checks; last good 01:47 · 182 ms
+Since: 01:48 UTC, 3 checks; last good 01:47 UTC · 182 ms
 Last 20: ▁▁▁▁▁▁▂▁▁▁▁▁▁▂▁▁▁✕✕✕ every 60 s
 What to do: Check the load and the readiness of the instances behind the proxy.
 Also to: ops/email, pager/webhook (not delivered)

@@ -196,7 +196,7 @@ def test_an_incident_of_a_job_shows_the_configured_schedule(
 def test_an_incident_that_is_not_about_the_runs_of_the_probe_shows_neither_them_nor_their_durations(rule: str) -> None:
     incident = replace(TASK_ALERT.incident, rule=rule)
     opened = compose_alert_message(replace(TASK_ALERT, incident=incident))
-    assert field(opened, "Since") == "01:48 UTC, 3 checks; last good 01:47"
+    assert field(opened, "Since") == "01:48 UTC, 3 checks; last good 01:47 UTC"
     resolved = compose_alert_message(
         replace(RESOLVED_ALERT, incident=replace(incident, resolved_at=INCIDENT_SINCE + 12 * MINUTE_MS))
     )
@@ -207,13 +207,13 @@ def test_an_incident_that_is_not_about_the_runs_of_the_probe_shows_neither_them_
 @pytest.mark.parametrize(
     ("context", "since"),
     [
-        (OPENED_ALERT, "01:48 UTC, 3 checks; last good 01:47 · 182 ms"),
+        (OPENED_ALERT, "01:48 UTC, 3 checks; last good 01:47 UTC · 182 ms"),
         (MINIMAL_ALERT, "01:48 UTC, 3 checks; no good result before"),
         (
             replace(OPENED_ALERT, now=NOW + 24 * 60 * MINUTE_MS),
-            "22 Nov 01:48 UTC, 3 checks; last good 22 Nov 01:47 · 182 ms",
+            "22 Nov 01:48 UTC, 3 checks; last good 22 Nov 01:47 UTC · 182 ms",
         ),
-        (STALE_ALERT, "01:48 UTC; last good 01:47 · 182 ms"),
+        (STALE_ALERT, "01:48 UTC; last good 01:47 UTC · 182 ms"),
     ],
 )
 def test_the_start_of_the_failure(context: AlertContext, since: str) -> None:

@@ -79,7 +79,7 @@ def test_an_app_posts_one_message_and_stores_its_position(slack: FakeSlack, send
     assert block(post, "main_fields")["text"]["text"].replace("\u00a0", " ").splitlines() == [
         "*Checked* `https://api.acme.example/health`",
         "*Expected* `status == 200` · observed 503",
-        "*Since* 01:48 UTC, 3 checks; last good 01:47 · 182 ms",
+        "*Since* 01:48 UTC, 3 checks; last good 01:47 UTC · 182 ms",
         "*Last 20* `▁▁▁▁▁▁▂▁▁▁▁▁▁▂▁▁▁✕✕✕` every 60 s",
         "*What to do* Check the load and the readiness of the instances behind the proxy.",
         "*Also to* ops/email, pager/webhook (not delivered)",

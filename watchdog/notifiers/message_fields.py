@@ -142,7 +142,7 @@ def _format_last_good_result(context: AlertContext) -> str:
         return f"no good {'run' if context.incident.rule == 'job' else 'result'} before"
     has_duration = context.incident.rule not in RULES_BESIDE_RUNS
     duration = "" if last_good.duration is None or not has_duration else f" · {format_duration(last_good.duration)}"
-    return f"last good {format_timestamp(last_good.slot, context.now)}{duration}"
+    return f"last good {format_timestamp(last_good.slot, context.now)} UTC{duration}"
 
 
 def _build_target_fields(context: AlertContext) -> tuple[AlertMessageField, ...]:
