@@ -253,7 +253,9 @@ def test_an_emptied_table_and_its_rows_restored(app: ExternalApp) -> None:
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_job_has_its_grace_again_when_its_database_returns(app: ExternalApp) -> None:
-    app.add("export", "completed", started_at=timedelta(minutes=5), completed_at=timedelta(minutes=5))
+    now = datetime.now(UTC).replace(microsecond=0)  # NOW may be many minutes ago
+    last_run, earlier_run = now - timedelta(minutes=5), now - timedelta(minutes=13)
+    app.add("export", "completed", started_at=last_run, completed_at=last_run)
     often = {"export": {"every": "10m", "grace": "2m"}}
     assert app.problems(often) == {}
     file = Path(app.url.removeprefix("sqlite:///"))
@@ -261,7 +263,7 @@ def test_a_job_has_its_grace_again_when_its_database_returns(app: ExternalApp) -
     assert app.run(often).result.reason == "broker.unreachable"
     app.state["source"]["away_since"] -= 5 * 60_000
     file.with_name("away").rename(file)
-    app.execute("UPDATE scheduled_jobs SET started_at = :at, completed_at = :at", at=str(NOW - timedelta(minutes=13)))
+    app.execute("UPDATE scheduled_jobs SET started_at = :at, completed_at = :at", at=str(earlier_run))
     app.state = {
         key: {**state, "expected_from": 0, "last_start": None, "last_end": None, "last_ok": None}
         if key.startswith("job:")
