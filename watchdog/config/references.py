@@ -43,6 +43,6 @@ def interpolate_variables(text: str, env: Mapping[str, str]) -> InterpolatedScal
     return InterpolatedScalar(_CONFIG_VARIABLE_PATTERN.sub(replace, text), variables)
 
 
-def replace_variable_references(text: str, replacement: Callable[[str], str]) -> str:
+def map_variable_references(text: str, replacement: Callable[[str], str]) -> str:
     """The text with every reference to a variable replaced: by `replacement(name)`."""
     return _CONFIG_VARIABLE_PATTERN.sub(lambda match: replacement(match["name"]) if match["name"] else match[0], text)

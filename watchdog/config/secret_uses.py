@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote
 
-from watchdog.config.references import replace_variable_references
+from watchdog.config.references import map_variable_references
 from watchdog.config.yaml_tree import YamlNode
 from watchdog.net.command_line import find_secret_arguments
 from watchdog.net.redact import SECRET_NAME_PATTERN
@@ -36,7 +36,7 @@ _PARAMETER_PATTERN = re.compile(r"(?<=[?&;#])(?P<name>[^=&;#]+)=(?P<value>[^&;#]
 
 
 @dataclass
-class SecretUses:
+class ConfigValueUses:
     """Where the values of a configuration are used."""
 
     secret: list[tuple[str, YamlNode]] = field(default_factory=list)
@@ -68,9 +68,9 @@ class SecretUses:
         return {value for name, value in self.path_variables.items() if value and name in self.secret_variables}
 
 
-def find_secret_uses(trees: Iterable[YamlNode], file_contents: Mapping[str, Sequence[str]]) -> SecretUses:
+def find_secret_uses(trees: Iterable[YamlNode], file_contents: Mapping[str, Sequence[str]]) -> ConfigValueUses:
     """`file_contents`: path as written -> what the files of fields that end in `_file` hold."""
-    uses = SecretUses()
+    uses = ConfigValueUses()
     for tree in trees:
         for node in tree.walk():
             key = node.path.rpartition(".")[2]
@@ -96,7 +96,9 @@ def _interpolated_text(node: YamlNode) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def _record_scalar_uses(node: YamlNode, key: str, file_contents: Mapping[str, Sequence[str]], uses: SecretUses) -> None:
+def _record_scalar_uses(
+    node: YamlNode, key: str, file_contents: Mapping[str, Sequence[str]], uses: ConfigValueUses
+) -> None:
     text = _interpolated_text(node)
     if text is None:
         return
@@ -116,7 +118,7 @@ def _record_scalar_uses(node: YamlNode, key: str, file_contents: Mapping[str, Se
             _record_variable_use(name, value, node, uses, uses.visible if is_shown else uses.other)
 
 
-def _classify_file(node: YamlNode, contents: Iterable[str], uses: SecretUses) -> None:
+def _classify_file(node: YamlNode, contents: Iterable[str], uses: ConfigValueUses) -> None:
     """A file holds a secret, or a URL that contains one."""
     for content in contents:
         if "://" in content:
@@ -127,7 +129,7 @@ def _classify_file(node: YamlNode, contents: Iterable[str], uses: SecretUses) ->
             uses.add_secrets({content, content.strip()}, node)
 
 
-def _record_url_uses(node: YamlNode, text: str, uses: SecretUses) -> None:
+def _record_url_uses(node: YamlNode, text: str, uses: ConfigValueUses) -> None:
     """A target's scheme, address and path are shown. The credentials of any URL, and what variables put into its query,
     are secrets. The path of a receiver's URL often is one, too."""
     uses.add_secrets(_credentials(text), node)
@@ -148,12 +150,12 @@ def _record_url_uses(node: YamlNode, text: str, uses: SecretUses) -> None:
 
 def _parts_with_variable(node: YamlNode, name: str) -> set[str]:
     """The parts of a URL that refer to a variable; none if the text as written is no URL."""
-    marked = replace_variable_references(str(node.raw_value), lambda other: "\0" if other == name else "x")
+    marked = map_variable_references(str(node.raw_value), lambda other: "\0" if other == name else "x")
     written = _URL_PATTERN.match(marked)
     return {part for part, text in written.groupdict().items() if "\0" in (text or "")} if written else set()
 
 
-def _record_variable_use(name: str, value: str, node: YamlNode, uses: SecretUses, otherwise: set[str]) -> None:
+def _record_variable_use(name: str, value: str, node: YamlNode, uses: ConfigValueUses, otherwise: set[str]) -> None:
     """A secret if it has the name of one; if not, the value is added to `otherwise`. An URL is never one as a whole."""
     if "://" in value:
         uses.add_secrets(url_secrets(value), node)

@@ -55,7 +55,7 @@ def collect_secrets(
     sources: MergedConfigSources, load_contexts: Iterable[ConfigLoadContext], config: Config
 ) -> CollectedSecrets:
     """What to mask, and a warning for each secret that cannot be masked by value."""
-    uses = find_secret_uses(sources.trees, _file_contents(load_contexts))
+    uses = find_secret_uses(sources.trees, _group_secrets_by_file_path(load_contexts))
     values = {*_find_model_secrets(config), *uses.secret_values}
     values |= {text for text in uses.other - uses.visible if len(text) >= MIN_MASKED_SECRET_CHARS}
     by_value = frozenset(value for value in values if is_masked_by_value(value))
@@ -69,7 +69,7 @@ def collect_secrets(
     return CollectedSecrets(by_value, in_path, tuple(dict.fromkeys(warnings)))
 
 
-def _file_contents(load_contexts: Iterable[ConfigLoadContext]) -> dict[str, list[str]]:
+def _group_secrets_by_file_path(load_contexts: Iterable[ConfigLoadContext]) -> dict[str, list[str]]:
     """Path as written -> what the files with this path hold."""
     contents: dict[str, list[str]] = {}
     for context in load_contexts:
@@ -164,7 +164,7 @@ def redact_problems(sources: MergedConfigSources, load_contexts: Iterable[Config
             placeholders.setdefault(node.interpolated_text, str(node.raw_value))
     load_contexts = list(load_contexts)
     contents = {text for context in load_contexts for secret in context.secrets for text in (secret, secret.strip())}
-    uses = find_secret_uses(sources.trees, _file_contents(load_contexts))
+    uses = find_secret_uses(sources.trees, _group_secrets_by_file_path(load_contexts))
     hidden = {*contents, *uses.secret_values, *uses.visible, *uses.other}
     mask = SecretMask(value for value in hidden if is_masked_by_value(value))
     nodes = {(*node.location, node.path): node for node in _nodes_with_variables(sources)}

@@ -117,7 +117,7 @@ class HttpCanary(CanaryDriver):
         return self.enqueue.host
 
     @cached_property
-    def stage_expressions(self) -> tuple[tuple[JobStage, CelExpression], ...]:
+    def job_stage_conditions(self) -> tuple[tuple[JobStage, CelExpression], ...]:
         return compile_stage_expressions(HTTP_CANARY_VARIABLE_TYPES, self.failed, self.done, self.lost, self.started)
 
     @cached_property
@@ -125,7 +125,7 @@ class HttpCanary(CanaryDriver):
         """Whether an expression is evaluated for each element of a body."""
         texts = (self.job_id, self.error)
         others = [compile_expression(text, HTTP_CANARY_VARIABLE_TYPES, must_be_bool=False) for text in texts if text]
-        return any(expression.loops for expression in (*others, *(e for _, e in self.stage_expressions)))
+        return any(expression.loops for expression in (*others, *(e for _, e in self.job_stage_conditions)))
 
     @asynccontextmanager
     async def connect(self, context: QueueConnectContext) -> AsyncIterator[CanaryConnection]:
@@ -228,7 +228,7 @@ def poll_result_from_response(response: HttpResponse, config: HttpCanary) -> Sen
     values, is_error_status = _http_expression_values(response), not 200 <= response.status < 300
     expressions = [
         (stage, expression)
-        for stage, expression in config.stage_expressions
+        for stage, expression in config.job_stage_conditions
         if not is_error_status or stage is JobStage.LOST or "status" in expression.used_variables
     ]
     stage, problem = evaluate_stage(expressions, values)

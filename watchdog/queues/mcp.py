@@ -106,7 +106,7 @@ class McpCanary(McpTarget, CanaryDriver):
         return bool(self.resource)
 
     @cached_property
-    def stage_expressions(self) -> tuple[tuple[JobStage, CelExpression], ...]:
+    def job_stage_conditions(self) -> tuple[tuple[JobStage, CelExpression], ...]:
         return compile_stage_expressions(MCP_CANARY_VARIABLE_TYPES, self.failed, self.done, self.lost, self.started)
 
     def preload(self) -> None:
@@ -285,7 +285,7 @@ class _McpCanaryConnection:
 
     async def _evaluate_stage(self) -> tuple[JobStage | None, str]:
         """The stage by the configured expressions, and why one of them could not be computed."""
-        session, expressions = self.client.result, self.config.stage_expressions
+        session, expressions = self.client.result, self.config.job_stage_conditions
         large_results, session.large_results = session.large_results, []
         network, timer = self.context.network, self.context.phase_timer
         if large_results and large_results[-1].method == "resources/read":
@@ -301,7 +301,7 @@ class _McpCanaryConnection:
         word = normalize_status_word(content)
         if stage is None:
             stage_of_word = stage_from_status_word(content)
-            if stage_of_word not in [configured for configured, _ in self.config.stage_expressions]:
+            if stage_of_word not in [configured for configured, _ in self.config.job_stage_conditions]:
                 stage = stage_of_word
         if stage is None:
             problem = problem or (f"its status is {word!r}" if word else "it reports no status")
