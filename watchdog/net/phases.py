@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from time import perf_counter
 
 from watchdog.domain.model import Evidence, Json
@@ -82,6 +84,20 @@ class PhaseTimer:
                 if i:
                     self._open_phases[i - 1].inner_phases_s += elapsed_s
                 return
+
+    @contextmanager
+    def measure(self, phase: str) -> Iterator[None]:
+        """Times a phase. A cancelled phase stays open, so that a timeout can name it."""
+        self.start_phase(phase)
+        try:
+            yield
+        except asyncio.CancelledError:
+            self.freeze()
+            raise
+        except BaseException:
+            self.end_phase(phase)
+            raise
+        self.end_phase(phase)
 
     def freeze(self) -> None:
         """Stops the clock: cleaning up after a cancellation counts in no phase."""

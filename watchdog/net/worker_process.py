@@ -12,8 +12,7 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
 from typing import Any, NamedTuple, TypeVar, TypeVarTuple, Unpack
@@ -54,12 +53,12 @@ class WorkerProcess:
         ends by itself.
         """
         if self._turn.locked():
-            with _measure_phase(phase_timer, "judge_queue"):
+            with phase_timer.measure("judge_queue"):
                 await self._turn.acquire()
         else:
             await self._turn.acquire()
         try:
-            with _measure_phase(phase_timer, "judge"):
+            with phase_timer.measure("judge"):
                 self._worker = self._worker or await _start_worker()
                 has_returned, value = await _exchange(self._worker, pickle.dumps((function, args)))
         except BaseException:
@@ -69,7 +68,7 @@ class WorkerProcess:
             self._turn.release()
         if not has_returned:
             raise value
-        return value  # type: ignore[no-any-return]
+        return value  # type: ignore[no-any-return] # what the function returns, unpickled
 
     def kill(self) -> None:
         """Ends the process, if one runs."""
@@ -120,18 +119,3 @@ async def _send_with_size_header(writer: asyncio.StreamWriter, data: bytes) -> N
     for start in range(0, len(data), WRITE_CHUNK_BYTES):
         writer.write(data[start : start + WRITE_CHUNK_BYTES])
         await writer.drain()
-
-
-@contextmanager
-def _measure_phase(phase_timer: PhaseTimer, name: str) -> Iterator[None]:
-    """Times a phase. A cancelled phase stays open, so that a timeout can name it."""
-    phase_timer.start_phase(name)
-    try:
-        yield
-    except asyncio.CancelledError:
-        phase_timer.freeze()
-        raise
-    except BaseException:
-        phase_timer.end_phase(name)
-        raise
-    phase_timer.end_phase(name)

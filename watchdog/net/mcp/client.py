@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Protocol, TypeVar
@@ -86,19 +85,13 @@ class McpTransport(Protocol):
 
 @contextmanager
 def measure_phase(phase_timer: PhaseTimer, name: str) -> Iterator[None]:
-    """Times a phase. A cancelled phase stays open, so that a timeout can name it."""
-    phase_timer.start_phase(name)
-    try:
-        yield
-    except asyncio.CancelledError:
-        phase_timer.freeze()
-        raise
-    except Exception as error:
-        phase_timer.end_phase(name)
-        if isinstance(error, ProbeError) and error.phase is None:
-            error.phase = name
-        raise
-    phase_timer.end_phase(name)
+    """As PhaseTimer.measure; an error that names no phase gets this one."""
+    with phase_timer.measure(name):
+        try:
+            yield
+        except ProbeError as error:
+            error.phase = name if error.phase is None else error.phase
+            raise
 
 
 @asynccontextmanager
