@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,6 +26,7 @@ from tests.support.fakes import FakeMailServer, FakeSlack, make_certificate
 from tests.support.job_api import FakeJobApi, ScriptedResponse
 from tests.support.postgres import running_postgres
 from tests.support.probe_runs import node_worker_command, python_worker_command
+from tests.support.quiet_http_server import QuietHttpServer
 from tests.support.redis_server import RedisServer
 from tests.support.third_party import PROJECT_ROOT, ThirdPartyServers, find_free_port, install_third_party_servers
 from watchdog.demo.worker import create_demo_job_table
@@ -64,13 +65,7 @@ class HttpTarget:
             def log_message(self, *_: object) -> None:
                 pass
 
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, request: Any, client_address: Any) -> None:
-                """Ignores clients that have disconnected."""
-
-        self._server = Server(("127.0.0.1", 0), Handler)
+        self._server = QuietHttpServer(("127.0.0.1", 0), Handler)
         if certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate)

@@ -6,10 +6,12 @@ import json
 import threading
 import time
 from collections import deque
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from queue import Queue
 from typing import Any, NamedTuple, Self
 from urllib.parse import unquote
+
+from tests.support.quiet_http_server import QuietHttpServer
 
 
 class JobApiRequest(NamedTuple):
@@ -70,13 +72,7 @@ class FakeJobApi:
             def log_message(self, *_: object) -> None:
                 pass
 
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, request: Any, client_address: Any) -> None:
-                """Ignores clients that have disconnected."""
-
-        self._server = Server(("127.0.0.1", 0), Handler)
+        self._server = QuietHttpServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def respond(self, request: JobApiRequest) -> ScriptedResponse:
