@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
@@ -91,11 +90,11 @@ class PhaseTimer:
         self.start_phase(phase)
         try:
             yield
-        except asyncio.CancelledError:
-            self.freeze()
-            raise
-        except BaseException:
+        except Exception:
             self.end_phase(phase)
+            raise
+        except BaseException:  # cancelled; `asyncio` is not imported here, because every command imports this module
+            self.freeze()
             raise
         self.end_phase(phase)
 
