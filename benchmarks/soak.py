@@ -18,6 +18,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import linear_regression, median
+from weakref import WeakKeyDictionary
 
 import httpx
 
@@ -33,6 +34,8 @@ BROKEN_FROM, BROKEN_UNTIL = 1 / 3, 2 / 3
 SAMPLE_INTERVAL_S = 10
 PRINT_INTERVAL_S = 60
 PAGES = ("", "probes", "incidents", "jobs", "readyz", "metrics")
+LASTING_TASK_S = 60
+"""A task older than this belongs to no run: runs end within seconds, and their number varies from moment to moment."""
 TASK_COUNT_VARIABLE = "SOAK_TASK_COUNT_FILE"
 
 
@@ -46,8 +49,8 @@ class Sample:
     """Of the process and its children."""
     descriptors: int
     threads: int
-    tasks: int
-    """Of asyncio."""
+    lasting_tasks: int
+    """Of asyncio, older than `LASTING_TASK_S`."""
 
     @property
     def children(self) -> int:
@@ -147,9 +150,9 @@ def evaluate(samples: Sequence[Sample]) -> Iterator[Measurement]:
     rss = [sum(sample.rss_mb_by_pid[pid] for pid in lasting) for sample in samples]
     yield Measurement("memory (RSS) at the end, lasting children included", rss[-1], "MB")
     yield Measurement("growth of memory (RSS)", linear_regression(minutes, rss).slope, "MB/min", 0.1)
-    # A sample may find one run more in progress than another: a connection, its task, a server over stdio.
+    # A sample may find one run more in progress than another: a connection, a server over stdio.
     yield Measurement("growth of open descriptors", growth([s.descriptors for s in samples]), "", 2)
-    yield Measurement("growth of asyncio tasks", growth([s.tasks for s in samples]), "", 2)
+    yield Measurement("growth of lasting asyncio tasks", growth([s.lasting_tasks for s in samples]), "", 0)
     yield Measurement("growth of child processes", growth([s.children for s in samples]), "", 1)
     yield Measurement("growth of threads", growth([s.threads for s in samples]), "", 0)
 
@@ -173,16 +176,18 @@ def count_rows(file: Path) -> Iterator[Measurement]:
 
 
 def run_and_count_tasks(task_count_file: Path) -> None:
-    """`watchdog run` as on the command line; its event loop also writes how many tasks it has."""
+    """`watchdog run` as on the command line; its event loop also writes how many of its tasks last."""
     import uvloop
 
     from watchdog.cli.main import cli_app
 
     def new_event_loop() -> asyncio.AbstractEventLoop:
         loop = create_loop()
+        first_counted_at: WeakKeyDictionary[asyncio.Task[object], float] = WeakKeyDictionary()
 
         def write_task_count() -> None:
-            task_count_file.write_text(str(len(asyncio.all_tasks(loop))))
+            ages_s = [loop.time() - first_counted_at.setdefault(task, loop.time()) for task in asyncio.all_tasks(loop)]
+            task_count_file.write_text(str(sum(age_s >= LASTING_TASK_S for age_s in ages_s)))
             loop.call_later(1, write_task_count)
 
         loop.call_soon(write_task_count)

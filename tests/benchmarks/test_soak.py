@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.soak import CYCLE_S, MEASUREMENT_S, Sample, evaluate, fault_at, growth
@@ -47,6 +48,11 @@ def test_growth_of_descriptors_is_noticed() -> None:
         "growth of open descriptors"
     ]
     assert growth([1, 1, 1, 9, 9, 9, 9, 2]) == 4.5
+
+
+def test_one_task_that_lasts_is_noticed() -> None:
+    samples = [replace(sample(minute, 190), lasting_tasks=14 + (minute > 22)) for minute in range(45)]
+    assert over_limit(samples) == ["growth of lasting asyncio tasks"]
 
 
 def test_every_quarter_of_the_measurement_has_every_fault_and_time_without_one() -> None:
