@@ -1,4 +1,4 @@
-"""The composition root: from a loaded configuration to a running service. Only this module sees all others."""
+"""The composition root: from a loaded configuration to a running service. Only this module imports all others."""
 
 from __future__ import annotations
 

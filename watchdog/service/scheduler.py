@@ -7,7 +7,7 @@ record   store a batch of results and fold it through the rules, in one transact
 wake     evaluate stored deadlines, so that the same rules also judge what did not arrive (store/write/recorder.py)
 route    decide which destinations are notified, and why (domain/routing.py)
 deliver  lease a notification, send it, and mark it as sent once its receiver has confirmed (notifications.py)
-show     pages, tools and commands read the store and decide nothing (web/, demo_mcp_server/, cli/)
+show     pages, tools and commands read the store and decide nothing (web/, mcp_server/, cli/)
 keep     roll up hours, delete expired rows, and record what a crash left behind (store/write/retention.py)
 """
 

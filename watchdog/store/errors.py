@@ -1,7 +1,7 @@
 """The errors of the store.
 
-    StoreUnavailableError   the database cannot serve the call now; the same call may succeed later
-    DatabaseSchemaError             the schema is missing, newer, or not Watchdog's: an operator has to act
+    StoreUnavailableError  the database cannot serve the call now; the same call may succeed later
+    DatabaseSchemaError    the schema is missing, newer, or not Watchdog's: an operator has to act
 
 Both are raised by the transactions of `Database`, which is the only place that interprets what a driver raises.
 Any other `sqlalchemy.exc.DBAPIError` is a fault of the statement or of its values and passes through unchanged.

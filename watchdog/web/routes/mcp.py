@@ -1,4 +1,4 @@
-"""The route of the MCP server. It authenticates requests; watchdog.demo_mcp_server answers them."""
+"""The route of the MCP server. It authenticates requests; watchdog.mcp_server answers them."""
 
 from __future__ import annotations
 
