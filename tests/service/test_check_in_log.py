@@ -31,9 +31,11 @@ def open_log(path: Path, limit: int = 1 << 20) -> Iterator[CheckInLog]:
 
 def drain(log: CheckInLog, limit: int = 100) -> list[bytes]:
     records_read = []
-    while records := log.read_batch(limit):
+    while (records := log.read_batch(limit)) or log.is_drained():
         records_read += records
         log.acknowledge()
+        if log.is_drained():
+            log.clear_drained()
     return records_read
 
 
@@ -58,6 +60,21 @@ def test_records_are_read_in_order_until_they_are_acknowledged(path: Path) -> No
         assert log.read_batch(2) == []
 
 
+def test_a_file_is_kept_until_it_is_cleared(path: Path) -> None:
+    """Its records are in the database, but not yet synced to disk."""
+    with open_log(path) as log:
+        log.append([b"one"])
+        assert not log.is_drained()
+        assert log.read_batch(9) == [b"one"]
+        log.acknowledge()
+        log.append([b"two"])
+        assert log.is_drained()
+        assert log.read_batch(9) == []
+    with open_log(path) as log:
+        assert sorted(drain(log)) == [b"one", b"two"]
+        assert not log.is_drained()
+
+
 def test_the_next_process_reads_what_is_not_acknowledged(path: Path) -> None:
     with open_log(path) as log:
         log.append([b"one", b"two", b"three"])
@@ -78,6 +95,8 @@ def test_records_appended_during_a_drain_keep_their_order(path: Path) -> None:
             if n % 7 == 0:
                 records_read += log.read_batch(3)
                 log.acknowledge()
+                if log.is_drained():
+                    log.clear_drained()
         records_read += drain(log)
     assert records_read == [b"%d" % n for n in range(50)]
 

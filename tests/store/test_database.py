@@ -39,3 +39,30 @@ def test_reading_connections_of_sqlite_keep_little_in_memory(tmp_path: Path) -> 
             assert cache_kib > READER_CACHE_KIB, "its cache stays valid"
     finally:
         database.close()
+
+
+def test_only_its_owner_reads_the_database(tmp_path: Path) -> None:
+    file, mask = tmp_path / "watchdog.db", os.umask(0o022)
+    database = Database(f"sqlite:///{file}")
+    try:
+        with database.write_transaction() as connection:
+            connection.exec_driver_sql("CREATE TABLE t (x)")
+        modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    finally:
+        database.close()
+        os.umask(mask)
+    assert modes == {"watchdog.db": 0o600, "watchdog.db-wal": 0o600, "watchdog.db-shm": 0o600}
+
+
+def test_the_mode_of_an_existing_database_stays(tmp_path: Path) -> None:
+    """An administrator may have allowed a group to back it up."""
+    file = tmp_path / "watchdog.db"
+    file.touch()
+    file.chmod(0o640)
+    database = Database(f"sqlite:///{file}")
+    try:
+        with database.write_transaction() as connection:
+            connection.exec_driver_sql("CREATE TABLE t (x)")
+    finally:
+        database.close()
+    assert file.stat().st_mode & 0o777 == 0o640

@@ -87,28 +87,33 @@ class CheckInLog:
             raise CheckInLogError(f"{self.path} cannot be written: {(e.strerror or str(e)).lower()}") from None
 
     def read_batch(self, max_records: int) -> list[bytes]:
-        """The oldest records; the same again until they are acknowledged. Raises CheckInLogError."""
+        """The oldest records; the same again until they are acknowledged. Raises CheckInLogError.
+
+        Empty if there are none, or once a file is drained. What arrives meanwhile is in the other file, and waits
+        there until this one has been cleared.
+        """
         self._open()
-        while self._drain_file.size or self._append_file.size:
-            if not self._drain_file.size:
-                self._append_file, self._drain_file = self._drain_file, self._append_file
+        if not self._drain_file.size:
+            self._append_file, self._drain_file = self._drain_file, self._append_file
+        while self._acknowledged_offset < self._drain_file.size:
             records = self._read_records(max_records)
             if records:
                 return records
             self.acknowledge()  # only an incomplete line that a crash left
         return []
 
-    def acknowledge(self) -> bool:
-        """Mark the last batch as stored. Returns whether the same file holds more records.
-
-        What arrives meanwhile is in the other file, and waits there for the next flush.
-        """
+    def acknowledge(self) -> None:
+        """Mark the last batch as stored."""
         self._acknowledged_offset = self._read_offset
-        if self._acknowledged_offset < self._drain_file.size:
-            return True
+
+    def is_drained(self) -> bool:
+        """Whether everything in a file is stored. Sync the database to disk, then call `clear_drained`."""
+        return 0 < self._drain_file.size <= self._acknowledged_offset
+
+    def clear_drained(self) -> None:
+        """Empty the file whose content is stored."""
         self._drain_file.truncate()
         self._acknowledged_offset = self._read_offset = 0
-        return False
 
     def close(self) -> None:
         for file in self._files:

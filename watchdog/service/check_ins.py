@@ -144,18 +144,20 @@ class CheckInReceiver:
             await in_disk_thread(self._disk_executor, self.check_in_log.take_over_abandoned_files)
         if not self.database_id_by_probe and not self.check_in_log.is_open:
             return  # no check-in of another process's heartbeat has come yet
-        more = True
         async with self._flush_lock:
-            while more and (
-                records := await in_disk_thread(self._disk_executor, self.check_in_log.read_batch, CHECK_IN_BATCH_SIZE)
+            while records := await in_disk_thread(
+                self._disk_executor, self.check_in_log.read_batch, CHECK_IN_BATCH_SIZE
             ):
                 urgent_probes = await self._store_batch(await self._parse_records(records))
-                more = await in_disk_thread(self._disk_executor, self.check_in_log.acknowledge)
+                await in_disk_thread(self._disk_executor, self.check_in_log.acknowledge)
                 if urgent_probes:  # a run that is already claimed may not see these check-ins: one more runs after it
                     next_run_at = self.clock() + CLAIM_AHEAD_MS + 1
                     await self.store_executor.run_write(
                         self.claims.reschedule_sooner, dict.fromkeys(urgent_probes, next_run_at)
                     )
+            if self.check_in_log.is_drained():
+                await self.store_executor.run_write(self.store_executor.database.sync_to_disk)
+                await in_disk_thread(self._disk_executor, self.check_in_log.clear_drained)
 
     async def _flush_all(self) -> None:
         with suppress(Exception):

@@ -7,17 +7,19 @@ read on the writer would lock writers out). PostgreSQL: READ COMMITTED, one writ
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
+from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from watchdog.store.errors import translate_driver_errors
+from watchdog.store.errors import StoreUnavailableError, translate_driver_errors
 from watchdog.store.tables import RESULT_COLUMNS
 
 ADVISORY_LOCK_NAMESPACE = 7_402
@@ -80,6 +82,23 @@ class Database:
         """A consistent view of the database. Raises StoreUnavailableError and DatabaseSchemaError."""
         with translate_driver_errors(), self.reader.connect() as connection, connection.begin():
             yield connection
+
+    def sync_to_disk(self) -> None:
+        """Return once everything committed so far survives a power cut. Raises StoreUnavailableError.
+
+        PostgreSQL syncs each commit. SQLite does not (`synchronous=normal`), so its WAL is synced here; SQLite holds
+        no locks on that file, which closing it would release.
+        """
+        file = self.writer.url.database
+        if self.is_postgres or not file:
+            return
+        try:
+            for path in (f"{file}-wal", str(Path(file).parent)):
+                _sync_path(path)
+        except OSError as e:
+            raise StoreUnavailableError(
+                f"the database cannot be synced to disk: {(e.strerror or str(e)).lower()}"
+            ) from e
 
     def read_clock(self) -> int | None:
         """The server's clock, epoch ms; None for SQLite, which has no server."""
@@ -185,6 +204,15 @@ def _pg_insert_from_json_sql(table: sa.Table) -> sa.TextClause:
     )
 
 
+def _sync_path(path: str) -> None:
+    with suppress(FileNotFoundError):  # without a WAL, everything is in the database file, and synced
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
 def _enable_wal(dbapi_connection: Any) -> None:
     """Processes that open a new database at the same time conflict here, and SQLite's busy timeout does not apply."""
     deadline = monotonic() + WAL_TIMEOUT_S
@@ -200,6 +228,12 @@ def _enable_wal(dbapi_connection: Any) -> None:
 
 
 def _configure_sqlite_connections(engine: sa.Engine, begin_statement: str, *pragmas: str) -> None:
+    @sa.event.listens_for(engine, "do_connect")
+    def create_private_file(_dialect: Any, _record: Any, arguments: list[Any], _options: Any) -> None:
+        """SQLite would create a file that others may read. It gives its other files the same mode."""
+        with suppress(OSError):  # it exists, or SQLite reports why it cannot be created
+            os.close(os.open(arguments[0], os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
     @sa.event.listens_for(engine, "connect")
     def configure(dbapi_connection: Any, _record: Any) -> None:
         dbapi_connection.isolation_level = None  # sqlite3 would begin transactions by itself

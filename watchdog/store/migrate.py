@@ -49,4 +49,5 @@ def upgrade_schema(database: Database, migrations: Path) -> tuple[str, str]:
                 f"the database is at schema {before}, which this version does not know: it was upgraded by a newer"
                 " Watchdog; run that version or newer"
             ) from e
+    database.sync_to_disk()
     return before, head
