@@ -207,6 +207,24 @@ def test_every_run_whose_worker_was_killed_is_lost_once(app: ExternalApp) -> Non
         assert app.problems(limits) == {}
 
 
+@pytest.mark.parametrize("hung_worker", ["app-3", None])
+def test_a_stuck_run_beside_an_older_lost_one_has_its_own_id_and_worker(
+    app: ExternalApp, hung_worker: str | None
+) -> None:
+    """A remediation acts on the run with this id."""
+    app.add("export", "running", started_at=20 * HOUR, instance_id="app-1")
+    app.add("export", "completed", started_at=12 * HOUR, completed_at=11 * HOUR)
+    app.add("export", "running", started_at=4 * HOUR, instance_id=hung_worker)
+    limits = {"export": {"max_runtime": "1h"}}
+    assert app.problems(limits)["export"][0] == "job.lost"
+    report = app.run(limits)
+    facts = report.result.listings["job"].subjects["export"]
+    assert (facts.run_id, facts.worker) == ("3", hung_worker or "")
+    problem = (report.problems or {})["export"]
+    assert problem.reason == "job.stuck"
+    assert ("on app-3, limit" in problem.message) is (hung_worker is not None)
+
+
 def test_old_runs_are_ignored_unless_they_wait_or_run(app: ExternalApp) -> None:
     app.add("weekly", "failed", scheduled_at=40 * DAY, started_at=40 * DAY, completed_at=40 * DAY)
     app.add("yearly", "pending", scheduled_at=40 * DAY)

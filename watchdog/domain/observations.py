@@ -141,6 +141,10 @@ class JobFacts(NamedTuple):
     """No run follows the one at `next_due`: the source removes the job after it."""
     newest_running_since: int | None = None
     """When the newest run in progress started, where the source lists runs that were killed as in progress."""
+    newest_worker: str = ""
+    """The worker of the newest run in progress, untrusted."""
+    newest_run_id: str = ""
+    """The source's id for the newest run in progress."""
 
     @property
     def has_run(self) -> bool:

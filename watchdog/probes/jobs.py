@@ -279,7 +279,7 @@ def _format_job_evidence(job: EvaluatedJob) -> Json:
     internal = (
         *("name", "enabled", "schedule_since", "expected_from", "reporting_lag", "listed", "removal"),
         *("undecided", "sent", "final", "lost_is_newest", "lost_failures"),
-        "newest_running_since",
+        *("newest_running_since", "newest_worker", "newest_run_id"),
     )
     omitted = (*internal, *(() if job.facts.cron else ("timezone",)))
     facts = {}

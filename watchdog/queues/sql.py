@@ -226,6 +226,8 @@ class SqlJobSource(TableJobSource):
             error=values.get("error") or "",
             worker=values.get("worker") or "",
             run_id=values.get("run_id") or "",
+            newest_worker=values.get("newest_worker") or "",
+            newest_run_id=values.get("newest_run_id") or "",
             schedule_since=started_at,
         )
 
@@ -279,12 +281,13 @@ class _JobAggregateQuery:
             is_last_failure = sa.and_(self.status_in_condition(*statuses.failed), is_last)
             selected["error"] = sa.func.max(sa.case((is_last_failure, text)))
         if columns.started:
-            is_running = sa.and_(
-                self.status_in_condition(*statuses.running), self.table.c[columns.started] == newest.c.running_since
-            )
-            for label, column in (("worker", columns.worker), ("run_id", columns.id)):
-                if column:
-                    selected[label] = sa.func.max(sa.case((is_running, self.column_as_text(column))))
+            for prefix, started_at in (("", newest.c.running_since), ("newest_", newest.c.newest_running_since)):
+                is_running = sa.and_(
+                    self.status_in_condition(*statuses.running), self.table.c[columns.started] == started_at
+                )
+                for label, column in (("worker", columns.worker), ("run_id", columns.id)):
+                    if column:
+                        selected[prefix + label] = sa.func.max(sa.case((is_running, self.column_as_text(column))))
         type_column = newest.c.type
         return (
             sa.select(type_column, *(value.label(label) for label, value in selected.items()))

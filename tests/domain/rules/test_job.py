@@ -305,12 +305,15 @@ def test_an_old_lost_run_does_not_hide_a_later_one() -> None:
     record = JobStateRecord("backup", SavedJobState("0 * * * * UTC", FIRST_SEEN_AT))
     lost = evaluate_job(first, limits, record, NOON - 3 * HOUR)
     assert lost.verdict.reason == "job.lost"
-    second = first._replace(newest_running_since=NOON - 3 * HOUR, last_start=NOON - 3 * HOUR)
+    second = first._replace(
+        newest_running_since=NOON - 3 * HOUR, last_start=NOON - 3 * HOUR, newest_worker="b", newest_run_id="8"
+    )
     in_progress = evaluate_job(second, limits, lost.record, NOON - 2 * HOUR)
     assert (in_progress.verdict.reason, in_progress.facts.running_since) == ("", NOON - 3 * HOUR)
-    assert (in_progress.facts.worker, in_progress.facts.run_id) == ("", ""), "those of the lost run"
+    assert (in_progress.facts.worker, in_progress.facts.run_id) == ("b", "8"), "not those of the lost run"
     stuck = evaluate_job(second, limits, in_progress.record, NOON - HOUR)
     assert stuck.verdict.reason == "job.stuck"
+    assert " on b, limit " in stuck.verdict.message
     overtaken = second._replace(last_start=NOON - HOUR, last_end=NOON, duration=HOUR, last_ok=NOON)
     lost_again = evaluate_job(overtaken, limits, stuck.record, NOON)
     assert (lost_again.verdict.reason, lost_again.facts.running_since) == ("job.lost", None)

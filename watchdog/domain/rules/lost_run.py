@@ -48,5 +48,12 @@ def separate_lost_run(facts: JobFacts, limits: JobLimits, now: int) -> JobFacts:
     in_progress = max((at for at in starts if at == newest or at > newest_ended_start), default=None)
     is_uncounted = facts.last_ok is None or facts.last_ok < lost_since
     failures = facts.failures + is_uncounted
-    # The worker and the id are those of the oldest run that the source lists, which is lost.
-    return facts._replace(running_since=in_progress, worker="", run_id="", lost_since=lost_since, failures=failures)
+    # The oldest run that the source lists is lost: its worker and id are not those of the run in progress.
+    is_newest = in_progress is not None and in_progress == facts.newest_running_since
+    return facts._replace(
+        running_since=in_progress,
+        worker=facts.newest_worker if is_newest else "",
+        run_id=facts.newest_run_id if is_newest else "",
+        lost_since=lost_since,
+        failures=failures,
+    )
