@@ -89,7 +89,7 @@ def test_every_cron_job_is_read(harness: RqCronHarness) -> None:
         report = harness.run_probe()
     assert (report.result.outcome, report.problems) == (Outcome.PASS, {})
     assert report.result.measurements == {"jobs": 2, "jobs_failing": 0}
-    assert "next_due" in report.evidence.facts["jobs"]["nightly"]
+    assert "next_run" in report.evidence.facts["jobs"]["nightly"]
 
 
 def test_without_a_worker_jobs_are_overdue_after_their_grace(harness: RqCronHarness) -> None:

@@ -23,12 +23,13 @@ from tests.support.postgres import PASSWORD_ROLE, PostgresServer
 from tests.support.probe_runs import JobProblem, JobsRun, run_jobs_probe, run_probe
 from tests.support.third_party import find_free_port
 from watchdog.config.load import load_config
-from watchdog.domain.formatting import format_iso8601
+from watchdog.domain.formatting import format_utc
 from watchdog.domain.model import Json, Outcome, ResultToRecord
 from watchdog.net.errors import ProbeError
 from watchdog.probes import JobsProbe
 from watchdog.queues.clients import external_database
 from watchdog.queues.sql import SqlJobSource
+from watchdog.service.clock import wall_clock_ms
 
 NBSP = "\N{NO-BREAK SPACE}"
 COLUMNS = {
@@ -49,8 +50,9 @@ def _ms(at: datetime) -> int:
     return round(at.timestamp() * 1000)
 
 
-def _iso(at: datetime) -> str:
-    return format_iso8601(_ms(at))
+def _as_text(at: datetime) -> str:
+    """As the evidence shows it to people."""
+    return format_utc(_ms(at), wall_clock_ms(), seconds=True)
 
 
 class ExternalApp:
@@ -177,13 +179,28 @@ def test_the_facts_of_a_job(app: ExternalApp) -> None:
     assert report.result.listings["job"].subjects["export"].run_id == "5"
 
     assert facts == {
-        "next": _iso(NOW + HOUR), "next_due": _iso(NOW + HOUR), "last_start": _iso(NOW - HOUR / 2),
-        "last_end": _iso(NOW - 3 * HOUR), "last_ok": _iso(NOW - 8 * HOUR), "running_since": _iso(NOW - HOUR),
-        "failures": 3, "error": "no disk 2", "worker": "app-3", "run_id": "5",
+        "next_run": _as_text(NOW + HOUR), "last_start": _as_text(NOW - HOUR / 2),
+        "last_end": _as_text(NOW - 3 * HOUR), "last_ok": _as_text(NOW - 8 * HOUR),
+        "running_since": _as_text(NOW - HOUR), "failures": 3, "error": "no disk 2", "worker": "app-3", "run_id": "5",
     }  # fmt: skip
     [(reason, message)] = app.problems({"*": {"max_runtime": "10m"}}).values()
     assert reason == "job.stuck"
     assert message.endswith(" on app-3, limit 10\N{NO-BREAK SPACE}min")
+
+
+def test_the_evidence_shows_times_in_the_zone_of_the_schedule(app: ExternalApp) -> None:
+    due = NOW - 26 * HOUR
+    app.add("export", "pending", scheduled_at=due)
+    app.add("export", "completed", started_at=26 * HOUR, completed_at=26 * HOUR)
+    nightly = {"schedule": "0 3 * * *", "timezone": "Asia/Tokyo"}
+    app.run({"export": nightly})
+    facts = app.run({"export": nightly}).evidence.facts["jobs"]["export"]
+    local = due.astimezone(ZoneInfo("Asia/Tokyo"))
+    text = rf"{local.day}{NBSP}{local:%b}( \d{{4}})? {local:%H:%M:%S} JST"
+    for name in ("last_start", "last_end", "last_ok", "next_due"):
+        assert re.fullmatch(text, facts[name]), name
+    assert re.fullmatch(rf"(\d+{NBSP}\w+ (\d{{4}} )?)?03:00:00 JST", facts["next_run"])
+    assert "advanced_at" not in facts
 
 
 def test_a_failed_run_without_an_end_counts_from_its_start(app: ExternalApp) -> None:
@@ -369,9 +386,14 @@ def test_times_in_every_format(
         assert report.problems is not None, report.result.message
         facts = report.evidence.facts["jobs"]
         assert set(facts) == {"hourly", "daily"}
-        ok = _iso(done + HOUR / 4)
-        assert facts["hourly"] == {"last_start": _iso(done), "last_end": ok, "last_ok": ok, "duration": f"15{NBSP}min"}
-        assert facts["daily"]["next_due"] == _iso(late)
+        ok = _as_text(done + HOUR / 4)
+        assert facts["hourly"] == {
+            "last_start": _as_text(done),
+            "last_end": ok,
+            "last_ok": ok,
+            "duration": f"15{NBSP}min",
+        }
+        assert report.result.listings["job"].subjects["daily"].next_due == _ms(late)
         assert report.problems["daily"][0] == "job.overdue"
 
 
@@ -381,7 +403,7 @@ def test_times_without_a_zone_are_in_the_configured_zone(app: ExternalApp) -> No
     app.execute("INSERT INTO jobs VALUES ('x', 'ok', :at)", at=str(stored) if "sqlite" in app.url else stored)
     columns = {"type": "kind", "status": "state", "started": "launched"}
     sql: dict[str, Any] = {"table": "jobs", "columns": columns, "statuses": {"done": ["ok"]}}
-    assert app.run(timezone="Asia/Tokyo", **sql).evidence.facts["jobs"]["x"]["last_start"] == _iso(NOW - HOUR)
+    assert app.run(timezone="Asia/Tokyo", **sql).evidence.facts["jobs"]["x"]["last_start"] == _as_text(NOW - HOUR)
 
 
 @pytest.mark.parametrize(
@@ -395,7 +417,7 @@ def test_times_without_a_zone_are_in_the_configured_zone(app: ExternalApp) -> No
 def test_one_time_column_is_enough(app: ExternalApp, columns: dict[str, str], ages: dict[str, timedelta]) -> None:
     app.add("export", "completed", scheduled_at=3 * HOUR, started_at=2 * HOUR, completed_at=HOUR)
     report = app.run(columns={"type": "job_type", "status": "status", **columns})
-    assert report.evidence.facts["jobs"]["export"] == {name: _iso(NOW - ago) for name, ago in ages.items()}
+    assert report.evidence.facts["jobs"]["export"] == {name: _as_text(NOW - ago) for name, ago in ages.items()}
 
 
 def test_statuses_of_every_type(postgres_app: ExternalApp) -> None:
@@ -628,7 +650,7 @@ def test_invalid_text_in_one_job_does_not_affect_the_others(tmp_path: Path) -> N
     app.engine.dispose()
 
 
-def test_a_wrong_password_is_not_shown(postgres_app: ExternalApp) -> None:
+def test_a_wrong_password_is_not_as_text(postgres_app: ExternalApp) -> None:
     postgres_app.execute(f"CREATE ROLE {PASSWORD_ROLE} LOGIN PASSWORD 'right'")
     try:
         report = postgres_app.run(
@@ -690,7 +712,7 @@ def test_times_in_mariadb(mariadb_app: ExternalApp, column: str, to_stored: Any)
         table="jobs", columns=columns, statuses={"done": ["ok"]}, timezone="Europe/Berlin"
     ).evidence.facts
     assert set(facts["jobs"]) == {"x"}
-    assert facts["jobs"]["x"]["last_start"] == _iso(NOW - HOUR)
+    assert facts["jobs"]["x"]["last_start"] == _as_text(NOW - HOUR)
 
 
 def test_the_mariadb_connection_is_read_only(mariadb_app: ExternalApp) -> None:

@@ -17,7 +17,7 @@ from watchdog.config_types import (
     TimezoneName,
     format_config_duration,
 )
-from watchdog.domain.formatting import format_count, format_duration, format_iso8601
+from watchdog.domain.formatting import format_count, format_duration, format_time_in_zone
 from watchdog.domain.limits import JobLimits
 from watchdog.domain.measurements import JOBS_EVIDENCE_KEY, ListedJobCounts
 from watchdog.domain.model import Evidence, Json, Observation, Outcome, SubjectListing
@@ -45,8 +45,8 @@ MAX_JOBS_IN_EVIDENCE = 50
 """Jobs in the evidence, those with problems first."""
 OTHER_JOBS_WILDCARD = "*"
 JOB_TIMESTAMP_FIELDS = (
-    *("next", "next_due", "last_start", "last_end", "last_ok", "running_since"),
-    *("lost_since", "rejected_at", "gone_since", "advanced_at"),
+    *("next_run", "next_due", "last_start", "last_end", "last_ok", "running_since"),
+    *("lost_since", "rejected_at", "gone_since"),
 )
 JOB_DURATION_FIELDS = ("every", "duration", "usual_delay")
 JOB_SOURCE_MISSING_REASONS = ("queue.missing", "database.table_missing")
@@ -239,7 +239,8 @@ def _observation(
 ) -> Observation:
     jobs = source.jobs
     problems = {job.facts.name: job.verdict for job in jobs if job.verdict.reason}
-    reason, message, _ = next(iter(problems.values()), JobVerdict("", "", None))
+    first = next(iter(problems.values()), JobVerdict("", "", None))
+    reason, message = first.reason, first.message
     if len(problems) > 1:
         message = (
             f"{len(problems)} of {format_count(len(jobs), 'job')} have problems: {format_job_names(list(problems))}"
@@ -254,7 +255,9 @@ def _observation(
         message,
         measurements=ListedJobCounts(len(jobs), len(problems))._asdict(),
         listings={job_rule.RULE_NAME: SubjectListing(observed_at, {j.facts.name: j.facts for j in jobs}, tuple(gaps))},
-        evidence=Evidence({JOBS_EVIDENCE_KEY: {job.facts.name: _format_job_evidence(job) for job in evidence_jobs}}),
+        evidence=Evidence(
+            {JOBS_EVIDENCE_KEY: {job.facts.name: _format_job_evidence(job, observed_at) for job in evidence_jobs}}
+        ),
         state_updates=_changed_entries(state, probe_state),
     )
 
@@ -273,19 +276,23 @@ def _changed_entries(state: Mapping[str, Json], probe_state: Mapping[str, Json])
     return {key: value for key, value in state.items() if probe_state.get(key) != value}
 
 
-def _format_job_evidence(job: EvaluatedJob) -> Json:
-    """The facts about a job for the evidence: formatted, without empty values."""
-    values = job.facts._asdict() | {"next": job.verdict.next_expected_at}
+def _format_job_evidence(job: EvaluatedJob, observed_at: int) -> Json:
+    """The facts about a job for the evidence, as messages show them: formatted, without empty values."""
+    next_run = job.verdict.next_expected_at
+    values = job.facts._asdict() | {"next_run": next_run}
     internal = (
-        *("name", "enabled", "schedule_since", "expected_from", "reporting_lag", "listed", "removal"),
+        *("name", "enabled", "schedule_since", "expected_from", "reporting_lag", "listed", "removal", "advanced_at"),
         *("undecided", "sent", "final", "lost_is_newest", "lost_failures"),
         *("newest_running_since", "newest_worker", "newest_run_id"),
     )
-    omitted = (*internal, *(() if job.facts.cron else ("timezone",)))
+    repeated = ("next_due",) if job.facts.next_due == next_run else ()
+    omitted = (*internal, *repeated, *(() if job.facts.cron else ("timezone",)))
     facts = {}
     for name, value in values.items():
         if name in omitted or value in (None, "", 0, False):
             continue
-        is_time, is_duration = name in JOB_TIMESTAMP_FIELDS, name in JOB_DURATION_FIELDS
-        facts[name] = format_iso8601(value) if is_time else format_duration(value) if is_duration else value
+        if name in JOB_TIMESTAMP_FIELDS:
+            facts[name] = format_time_in_zone(value, observed_at, job.verdict.timezone, seconds=True)
+        else:
+            facts[name] = format_duration(abs(value)) if name in JOB_DURATION_FIELDS else value
     return facts

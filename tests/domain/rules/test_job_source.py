@@ -618,7 +618,7 @@ def test_a_required_job_that_was_never_listed_is_gone() -> None:
     limits = REST | {"b": JobLimits()}
     assert verdicts(snapshot(JobFacts("a")), limits) == {"a": "", "b": "job.gone"}
     gone = evaluate_job_source(snapshot(JobFacts("a")), limits, ("b",), {}).jobs[1]
-    assert gone.verdict == ("job.gone", "b is gone: its source does not list it", None)
+    assert gone.verdict[:3] == ("job.gone", "b is gone: its source does not list it", None)
     assert verdicts(snapshot(), limits) == {}, "that the source lists nothing is the problem"
 
 

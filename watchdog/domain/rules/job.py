@@ -83,6 +83,8 @@ class JobVerdict(NamedTuple):
     message: str
     next_expected_at: int | None
     """When its next run is due; None: not known, or the job is disabled."""
+    timezone: str = "UTC"
+    """In which its times are shown: that of its schedule."""
 
 
 class EvaluatedJob(NamedTuple):
@@ -251,7 +253,7 @@ def evaluate_job_facts(facts: JobFacts, limits: JobLimits, now: int, gaps: Downt
         return JobVerdict(*_gone_job_problem(facts, now), None)
     reason, message = _find_job_problem(facts, limits, expected, now, gaps)
     next_expected_at = expected.schedule.next_slot_after(now) if expected.schedule is not None else facts.next_due
-    return JobVerdict(reason, message, next_expected_at)
+    return JobVerdict(reason, message, next_expected_at, _message_time_zone(expected.schedule))
 
 
 def _gone_job_problem(facts: JobFacts, now: int) -> tuple[str, str]:
