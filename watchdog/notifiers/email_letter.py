@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from email.headerregistry import Address
+from email.header import Header
+from email.headerregistry import Address, BaseHeader, HeaderRegistry, UnstructuredHeader
 from email.message import EmailMessage
-from email.policy import SMTP
+from email.policy import SMTP, EmailPolicy, Policy
 from email.utils import format_datetime
 from functools import cache
 from hashlib import blake2b
+from typing import Any
 
 from watchdog.domain.formatting import utc_datetime
 from watchdog.domain.text import truncate_with_ellipsis
@@ -20,6 +22,33 @@ from watchdog.resources import resource_path
 MAX_EMAIL_SUBJECT_CHARS = 200
 EMAIL_PREVIEW_FIELD_LABELS = ("Since", "Was")
 """The field that mail clients show beside the subject."""
+
+
+class _SubjectHeader(UnstructuredHeader, BaseHeader):
+    """Folded by the older `Header`: `EmailMessage` would begin some subjects with an empty line, and lose blanks of
+    others."""
+
+    def fold(self, *, policy: Policy[Any]) -> str:
+        header = Header(str(self), "us-ascii" if self.isascii() else "utf-8", header_name=self.name)
+        return f"{self.name}: {header.encode(linesep=policy.linesep)}{policy.linesep}"
+
+
+class _MessageIdHeader(UnstructuredHeader, BaseHeader):
+    """Not folded: `EmailMessage` would encode an id of more than 60 characters, and no client would know it again."""
+
+    def fold(self, *, policy: Policy[Any]) -> str:
+        return f"{self.name}: {self}{policy.linesep}"
+
+
+def _create_email_policy() -> EmailPolicy[EmailMessage]:
+    registry = HeaderRegistry()
+    registry.map_to_type("subject", _SubjectHeader)
+    for name in ("in-reply-to", "references"):
+        registry.map_to_type(name, _MessageIdHeader)
+    return SMTP.clone(header_factory=registry)
+
+
+_EMAIL_POLICY = _create_email_policy()
 
 
 def derive_email_message_id(idempotency_key: str, domain: str) -> str:
@@ -37,7 +66,7 @@ def build_email(
     sent_at: int,
 ) -> EmailMessage:
     """`in_reply_to`: Message-ID of the first email of the thread; empty for the first."""
-    mail, subject = EmailMessage(policy=SMTP), format_email_subject(message)
+    mail, subject = EmailMessage(policy=_EMAIL_POLICY), format_email_subject(message)
     mail["From"] = sender
     mail["To"] = ", ".join(recipients)
     mail["Subject"] = subject
