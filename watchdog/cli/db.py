@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
 from watchdog.cli.click_classes import CliCommand, CliCommandGroup
 from watchdog.cli.common import (
     DEFAULT_CONFIG_PATH,
     ConfigFileOption,
+    ExitCode,
     exit_with_database_error,
     exit_with_error,
     load_config_or_exit,
+    open_database,
 )
 
+if TYPE_CHECKING:
+    from watchdog.store.database import Database
+
 db_app = typer.Typer(cls=CliCommandGroup, help="Manage the database.", no_args_is_help=True)
-
-
-@db_app.callback()
-def _db_group() -> None:
-    """Keeps `upgrade` a subcommand while it is the only command."""
 
 
 @db_app.command("upgrade", cls=CliCommand)
@@ -50,3 +53,76 @@ def db_upgrade_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
         print(f"The schema is up to date: {after}.")
     else:
         print(f"Upgraded the schema from {before} to {after}." if before else f"Created the schema: {after}.")
+
+
+@db_app.command("check", cls=CliCommand)
+def db_check_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
+    """Check that the database can be read, and that an SQLite file is not damaged.
+
+    Reads the whole SQLite file, also while Watchdog runs. Exits 1 if it is damaged.
+
+    \b
+    Example: watchdog db check
+    """
+    from watchdog.store.errors import DatabaseDamagedError
+    from watchdog.store.upkeep import find_damage, load_schema_revision
+
+    with open_database(load_config_or_exit(config)) as database:
+        try:
+            revision, damage = load_schema_revision(database), find_damage(database)
+        except DatabaseDamagedError as e:
+            revision, damage = "", [str(e)]
+        if damage:
+            details = "".join(f"\n  {line}" for line in damage)
+            exit_with_error(f"the database is damaged: restore a backup{details}", ExitCode.DOWN)
+        print(f"The database is intact: schema {revision}, {_describe_size(database)}.")
+
+
+@db_app.command("vacuum", cls=CliCommand)
+def db_vacuum_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
+    """Return the space of deleted rows.
+
+    An SQLite file becomes smaller; that needs as much free space as the file has, and blocks a running Watchdog
+    meanwhile. In PostgreSQL the space becomes usable again.
+
+    \b
+    Example: watchdog db vacuum
+    """
+    from watchdog.store.upkeep import compact_database
+
+    with open_database(load_config_or_exit(config)) as database:
+        before = _describe_size(database)
+        compact_database(database)
+        print(f"Compacted the database: {before} before, {_describe_size(database)} now.")
+
+
+@db_app.command("backup", cls=CliCommand)
+def db_backup_command(
+    file: Annotated[Path, typer.Argument(help="The copy, a new file.", show_default=False)],
+    config: ConfigFileOption = DEFAULT_CONFIG_PATH,
+) -> None:
+    """Copy an SQLite database, also while Watchdog runs.
+
+    The copy is a database that Watchdog can use, and only its owner can read it.
+
+    \b
+    Example: watchdog db backup watchdog-backup.db
+    """
+    from watchdog.store.upkeep import back_up_sqlite
+
+    with open_database(load_config_or_exit(config)) as database:
+        if database.is_postgres:
+            exit_with_error("the database is PostgreSQL: back it up with `pg_dump`")
+        try:
+            back_up_sqlite(database, file)
+        except FileExistsError:
+            exit_with_error(f"{file} exists: choose another name, or remove it")
+        except OSError as e:
+            exit_with_error(f"cannot write {file}: {(e.strerror or str(e)).lower()}")
+        print(f"Copied the database to {file}: {_describe_size(database)}.")
+
+
+def _describe_size(database: Database) -> str:
+    from watchdog.store.upkeep import load_database_bytes
+
+    return f"{load_database_bytes(database) / 2**20:.1f} MiB"

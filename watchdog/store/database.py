@@ -83,6 +83,13 @@ class Database:
         with translate_driver_errors(), self.reader.connect() as connection, connection.begin():
             yield connection
 
+    @contextmanager
+    def autocommit_connection(self) -> Iterator[sa.Connection]:
+        """For VACUUM, which no transaction may contain. Raises StoreUnavailableError and DatabaseSchemaError."""
+        options = {"isolation_level": "AUTOCOMMIT"} if self.is_postgres else {_WITHOUT_BEGIN_OPTION: True}
+        with translate_driver_errors(), self.writer.connect() as connection:
+            yield connection.execution_options(**options)
+
     def sync_to_disk(self) -> None:
         """Return once everything committed so far survives a power cut. Raises StoreUnavailableError.
 
@@ -172,6 +179,7 @@ class Database:
         return set(map(tuple, connection.execute(_SQLITE_RECORDED_SLOTS_SQL, values | {"v": json.dumps(keys)})))
 
 
+_WITHOUT_BEGIN_OPTION = "watchdog_without_begin"
 _RESULT_COLUMNS_SQL = ", ".join(f"r.{column.name}" for column in RESULT_COLUMNS)
 _POSTGRES_TYPE_COMPILER = postgresql.dialect().type_compiler_instance  # type: ignore[no-untyped-call] # SQLAlchemy's, untyped
 _PG_PROBE_SLOT_PAIRS_SQL = "unnest(CAST(:p AS bigint[]), CAST(:s AS bigint[])) v(p, s)"
@@ -243,4 +251,5 @@ def _configure_sqlite_connections(engine: sa.Engine, begin_statement: str, *prag
 
     @sa.event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql(begin_statement)
+        if not connection.get_execution_options().get(_WITHOUT_BEGIN_OPTION):
+            connection.exec_driver_sql(begin_statement)

@@ -1,9 +1,10 @@
 """The errors of the store.
 
     StoreUnavailableError  the database cannot serve the call now; the same call may succeed later
+    DatabaseDamagedError   as above, because the SQLite file is damaged
     DatabaseSchemaError    the schema is missing, newer, or not Watchdog's: an operator has to act
 
-Both are raised by the transactions of `Database`, which is the only place that interprets what a driver raises.
+All are raised by the transactions of `Database`, which is the only place that interprets what a driver raises.
 Any other `sqlalchemy.exc.DBAPIError` is a fault of the statement or of its values and passes through unchanged.
 """
 
@@ -32,6 +33,10 @@ class StoreUnavailableError(Exception):
     """
 
 
+class DatabaseDamagedError(StoreUnavailableError):
+    """The SQLite file is damaged, or no database. Only a backup helps."""
+
+
 class DatabaseSchemaError(Exception):
     """The schema of the database is missing, newer than this version, or another program's tables are in the way."""
 
@@ -44,6 +49,8 @@ def translate_driver_errors() -> Iterator[None]:
     except sa.exc.TimeoutError as e:  # every connection of the pool is in use
         raise StoreUnavailableError(str(e).splitlines()[0]) from e
     except DBAPIError as e:
+        if type(e.orig) is sqlite3.DatabaseError:
+            raise DatabaseDamagedError(_first_line(e)) from e
         if _is_store_unavailable_error(e):
             raise StoreUnavailableError(_first_line(e)) from e
         if _is_schema_missing_error(e):
@@ -53,8 +60,6 @@ def translate_driver_errors() -> Iterator[None]:
 
 def _is_store_unavailable_error(error: DBAPIError) -> bool:
     if isinstance(error.orig, sqlite3.Error):
-        if type(error.orig) is sqlite3.DatabaseError:  # not a database, or a damaged one
-            return True
         operational = isinstance(error.orig, sqlite3.OperationalError)
         return operational and error.orig.sqlite_errorcode != sqlite3.SQLITE_ERROR
     if error.connection_invalidated:
