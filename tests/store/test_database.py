@@ -1,15 +1,28 @@
-"""Options of connections."""
+"""Options of connections, and what runs after a transaction."""
 
 from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
-from tests.support.store import DatabasePair
-from watchdog.store.database import READER_CACHE_KIB, Database
+from tests.support.store import (
+    INTERVAL_MS,
+    START_AT,
+    DatabasePair,
+    StoreHarness,
+    make_registered_probe,
+    make_result,
+)
+from watchdog.domain.model import Outcome
+from watchdog.domain.routing import NotificationRoutingTable
+from watchdog.store.database import READER_CACHE_KIB, Database, run_after_commit
+from watchdog.store.write.evaluation import AlertEvaluator
 
 
 @pytest.mark.parametrize("databases", ["on_postgres"], indirect=True)
@@ -66,3 +79,48 @@ def test_the_mode_of_an_existing_database_stays(tmp_path: Path) -> None:
     finally:
         database.close()
     assert file.stat().st_mode & 0o777 == 0o640
+
+
+def test_what_runs_after_commit_does_not_run_after_a_rollback(database: Database) -> None:
+    done: list[str] = []
+
+    def write_and_fail() -> None:
+        with database.write_transaction() as connection:
+            run_after_commit(connection, lambda: done.append("rolled back"))
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        write_and_fail()
+    assert not done
+    with database.write_transaction() as connection:
+        run_after_commit(connection, lambda: done.append("committed"))
+        assert not done
+    assert done == ["committed"]
+
+
+def test_an_incident_without_a_destination_is_logged_once_it_is_stored(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batch is recorded again after a transaction that was rolled back: that must not warn twice."""
+    harness = StoreHarness(
+        database, [make_registered_probe(failure_threshold=1)], routes=NotificationRoutingTable({"oncall": ()})
+    )
+    failed = make_result(harness.database_ids[0], START_AT + INTERVAL_MS, Outcome.FAIL)
+    with capture_logs() as entries:
+        with monkeypatch.context() as patch:
+            patch.setattr(harness.recorder.evaluator, "_write_pending", _write_and_fail(harness.recorder.evaluator))
+            with pytest.raises(LookupError):
+                harness.record_results(failed)
+        assert not entries
+        harness.record_results(failed)
+    assert [entry["event"] for entry in entries] == ["incident_notifies_no_one"]
+
+
+def _write_and_fail(evaluator: AlertEvaluator) -> Callable[..., None]:
+    write = evaluator._write_pending
+
+    def write_and_fail(*args: Any) -> None:
+        write(*args)
+        raise LookupError
+
+    return write_and_fail

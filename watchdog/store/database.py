@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -38,6 +38,9 @@ which the one writing thread would block."""
 READER_CACHE_KIB = 512
 """SQLite's cache of a reading connection, which every write invalidates. The default of 2 MB is filled, by each, only
 after hours, so that memory appears to grow without end."""
+
+_ACTIONS_AFTER_COMMIT = "watchdog_actions_after_commit"
+"""Key of what a connection runs after its write transaction."""
 
 
 class Database:
@@ -74,8 +77,12 @@ class Database:
     @contextmanager
     def write_transaction(self) -> Iterator[sa.Connection]:
         """A transaction that commits everything or nothing. Raises StoreUnavailableError and DatabaseSchemaError."""
+        actions: list[Callable[[], None]] = []
         with translate_driver_errors(), self.writer.begin() as connection:
+            connection.info[_ACTIONS_AFTER_COMMIT] = actions
             yield connection
+        for action in actions:
+            action()
 
     @contextmanager
     def read_transaction(self) -> Iterator[sa.Connection]:
@@ -177,6 +184,11 @@ class Database:
             values |= {"p": [probe for probe, _ in keys], "s": [slot for _, slot in keys]}
             return set(map(tuple, connection.execute(_PG_RECORDED_SLOTS_SQL, values)))
         return set(map(tuple, connection.execute(_SQLITE_RECORDED_SLOTS_SQL, values | {"v": json.dumps(keys)})))
+
+
+def run_after_commit(connection: sa.Connection, action: Callable[[], None]) -> None:
+    """Runs the action once the write transaction of this connection has committed; never if it is rolled back."""
+    connection.info[_ACTIONS_AFTER_COMMIT].append(action)
 
 
 _WITHOUT_BEGIN_OPTION = "watchdog_without_begin"

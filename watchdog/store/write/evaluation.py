@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -13,7 +14,7 @@ import structlog
 from watchdog.domain.model import AlertState, IncidentEvent, IncidentTransition, Outcome, ProbeInfo, ProbeResult
 from watchdog.domain.routing import RoutingDecision
 from watchdog.domain.rules import RULES_IGNORING_THRESHOLDS, AlertStates, apply_finding, fold_results, service, stale
-from watchdog.store.database import Database
+from watchdog.store.database import Database, run_after_commit
 from watchdog.store.listings import ListingCache, results_from_rows
 from watchdog.store.tables import alert_states, evaluation_cursors, staleness_events
 from watchdog.store.write.incidents import change_incident_cause, open_incident, resolve_incident
@@ -222,7 +223,8 @@ class AlertEvaluator:
             change_incident_cause(connection, transition, routing, now)
             return
         if not routing.destinations:
-            _log_incident_without_destination(transition, registered.info, routing)
+            log_incident = partial(_log_incident_without_destination, transition, registered.info, routing)
+            run_after_commit(connection, log_incident)  # a batch that is rolled back is evaluated again
         open_incident(
             connection,
             transition,
