@@ -63,7 +63,8 @@ def test_a_body_that_is_not_text_is_described(body: bytes) -> None:
 @pytest.mark.parametrize(
     ("name", "codec"),
     [("UTF-8", "utf-8"), ("latin1", "iso8859-1"), ("windows-1252", "cp1252"), ("klingon", None), ("base64", None),
-     ("", None), ("a\0b", None)],
+     ("", None), ("a\0b", None), ("idna", None), ("punycode", None), ("unicode_escape", None), ("utf-7", None),
+     ("raw_unicode_escape", None), ("undefined", None)],
 )  # fmt: skip
 def test_charsets(name: str, codec: str | None) -> None:
     assert find_text_codec(name) == codec

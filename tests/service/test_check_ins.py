@@ -49,7 +49,14 @@ class CheckInHarness:
     async def send_check_in(
         self, kind: CheckInKind = CheckInKind.OK, at: int = START_AT, body: bytes = b"", probe: str = "backup"
     ) -> bool:
-        return await self.receiver.accept_check_in(probe, kind, at, "", 3 if kind is CheckInKind.FAIL else None, body)
+        return await self.receiver.accept_check_in(
+            probe,
+            kind,
+            occurred_at=at,
+            run_id="",
+            exit_code=3 if kind is CheckInKind.FAIL else None,
+            output=body,
+        )
 
     async def flush_forever(self) -> None:
         while True:

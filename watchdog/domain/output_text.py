@@ -15,6 +15,8 @@ _BYTE_ORDER_MARKS = (
 """Longer marks before those that they start with."""
 MAX_BYTE_ORDER_MARK_BYTES = 4
 """Bytes at the start of a body that show its mark."""
+_PYTHON_CODECS = frozenset({"idna", "punycode", "raw-unicode-escape", "unicode-escape", "utf-7"})
+"""Codecs that are no charset of text: they read parts of it as escapes, and some cannot skip an invalid byte."""
 _CODE_UNIT_BYTES = {"utf-32": 4, "utf-32-le": 4, "utf-32-be": 4, "utf-16": 2, "utf-16-le": 2, "utf-16-be": 2}
 MIN_UTF16_NUL_RATIO = 0.4
 """The share of NUL in every second byte that shows UTF-16 without a mark: all ASCII characters have one."""
@@ -41,9 +43,10 @@ def find_text_codec(name: str) -> str | None:
     """The Python codec of a charset; None: it is unknown, or not one of text."""
     try:
         "".encode(name)
-        return codecs.lookup(name).name
+        codec = codecs.lookup(name).name
     except (LookupError, ValueError, UnicodeError):
         return None
+    return None if codec in _PYTHON_CODECS else codec
 
 
 def find_wide_encoding(start: bytes) -> str:

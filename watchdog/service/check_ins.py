@@ -78,7 +78,14 @@ class CheckInReceiver:
         self._disk_executor.shutdown()
 
     async def accept_check_in(
-        self, probe_id: str, kind: CheckInKind, occurred_at: int, run_id: str, exit_code: int | None, output: bytes
+        self,
+        probe_id: str,
+        kind: CheckInKind,
+        *,
+        occurred_at: int,
+        run_id: str,
+        exit_code: int | None,
+        output: bytes,
     ) -> bool:
         """Write a check-in to disk. Returns False if that is not possible at present. The output is masked first."""
         if self._stopping:

@@ -53,7 +53,14 @@ class EndpointHarness:
         self.client = httpx.Client()
 
     async def accept_check_in(
-        self, probe_id: str, kind: CheckInKind, occurred_at: int, run_id: str, exit_code: int | None, output: bytes
+        self,
+        probe_id: str,
+        kind: CheckInKind,
+        *,
+        occurred_at: int,
+        run_id: str,
+        exit_code: int | None,
+        output: bytes,
     ) -> bool:
         if self.can_store:
             self.accepted.append(AcceptedCheckIn(probe_id, kind, occurred_at, run_id, exit_code, output))
@@ -259,6 +266,8 @@ def test_a_body_is_read_in_the_encoding_of_its_sender(
         ({"content-encoding": "gzip"}, "Content-Encoding: expected none, the output as it is"),
         ({"content-type": "text/plain; charset=klingon"}, "charset: unknown; expected utf-8, or any other"),
         ({"content-type": "text/plain; charset=base64"}, "charset: unknown; expected utf-8, or any other"),
+        ({"content-type": "text/plain; charset=idna"}, "charset: unknown; expected utf-8, or any other"),
+        ({"content-type": "text/plain; charset=punycode"}, "charset: unknown; expected utf-8, or any other"),
     ],
 )
 def test_a_body_that_is_announced_as_something_else_is_refused(

@@ -42,7 +42,14 @@ class CheckInHandler(Protocol):
     """Stores a check-in. False: it cannot be stored at the moment."""
 
     async def __call__(
-        self, probe_id: str, kind: CheckInKind, occurred_at: int, run_id: str, exit_code: int | None, output: bytes
+        self,
+        probe_id: str,
+        kind: CheckInKind,
+        *,
+        occurred_at: int,
+        run_id: str,
+        exit_code: int | None,
+        output: bytes,
     ) -> bool: ...
 
 
@@ -128,13 +135,20 @@ class CheckInMiddleware:
             await self._store_rejected_check_in(probe_id, now, f"{quoted}: {error.response.text}")
             return error.response
         stored = await self._accept_check_in(
-            probe_id, request.kind, now - request.age_ms, request.run_id, request.exit_code, output.encode()
+            probe_id,
+            request.kind,
+            occurred_at=now - request.age_ms,
+            run_id=request.run_id,
+            exit_code=request.exit_code,
+            output=output.encode(),
         )
         return CHECK_IN_OK_RESPONSE if stored else CHECK_IN_UNAVAILABLE_RESPONSE
 
     async def _store_rejected_check_in(self, probe_id: str, now: int, explanation: str) -> None:
         """Keep a check-in that was not understood, so that the mistake is visible on the probe's page."""
-        await self._accept_check_in(probe_id, CheckInKind.REJECTED, now, "", None, explanation.encode())
+        await self._accept_check_in(
+            probe_id, CheckInKind.REJECTED, occurred_at=now, run_id="", exit_code=None, output=explanation.encode()
+        )
 
     async def _find_probe_id_or_response(self, token: str, address: str) -> str | CheckInResponse:
         """The probe id of another process's heartbeat; the response if there is none."""
@@ -205,7 +219,7 @@ def _decode_check_in_body(body: BodyTail, header_pairs: Iterable[tuple[bytes, by
     parameter = re.search(r"charset\s*=\s*\"?([^\s\";]+)", parameters)
     charset = find_text_codec(parameter[1]) if parameter else "utf-8"
     if charset is None:
-        raise CheckInRejectedError("charset: unknown; expected utf-8, or any other of Python's encodings")
+        raise CheckInRejectedError("charset: unknown; expected utf-8, or any other encoding of text")
     return decode_body_tail(body, charset)
 
 
