@@ -449,3 +449,22 @@ def test_a_failed_lookup_is_not_cached(network: FakeNetwork, monkeypatch: pytest
         "cannot resolve flaky.example: no response from the name server",
         "connection refused",
     ]
+
+
+def test_only_so_many_slow_names_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(name_lookup, "MAX_REMEMBERED_SLOW_HOSTS", 3)
+    release = threading.Event()
+    monkeypatch.setattr(name_lookup, "resolve_host", lambda _host, _port: release.wait(30) and [])
+
+    async def run_scenario() -> list[str]:
+        lookups = name_lookup.SharedDnsResolver()
+        try:
+            for name in ("a", "b", "a", "c", "d"):
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.01):
+                        await lookups.resolve(f"{name}.example", 80, PhaseTimer())
+            return list(lookups._slow_hosts)
+        finally:
+            release.set()
+
+    assert asyncio.run(run_scenario()) == ["a.example", "c.example", "d.example"]

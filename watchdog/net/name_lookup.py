@@ -17,6 +17,8 @@ SocketAddress: TypeAlias = tuple[socket.AddressFamily, tuple[Any, ...]]
 MAX_CONCURRENT_DNS_LOOKUPS = 64
 MAX_CONCURRENT_SLOW_HOST_LOOKUPS = 16
 """Of names that did not resolve in time when they were last looked up."""
+MAX_REMEMBERED_SLOW_HOSTS = 1_000
+"""Redirects can lead to ever new names. Beyond this, the name that was slow longest ago is forgotten."""
 
 
 def resolve_host(host: str, port: int) -> list[SocketAddress]:
@@ -43,7 +45,8 @@ class SharedDnsResolver:
     def __init__(self) -> None:
         self._threads = asyncio.Semaphore(MAX_CONCURRENT_DNS_LOOKUPS)
         self._slow_threads = asyncio.Semaphore(MAX_CONCURRENT_SLOW_HOST_LOOKUPS)
-        self._slow_hosts: set[str] = set()
+        self._slow_hosts: dict[str, None] = {}
+        """A set, in the order in which they were slow."""
         self._lookups: dict[str, _SharedDnsLookup] = {}
 
     async def resolve(self, host: str, port: int, phase_timer: PhaseTimer) -> Sequence[SocketAddress]:
@@ -59,9 +62,9 @@ class SharedDnsResolver:
             await asyncio.wait([lookup.task])  # which goes on if this run is cancelled
         except asyncio.CancelledError:
             if not lookup.task.done():
-                self._slow_hosts.add(host)
+                self._remember_slow_host(host)
             raise
-        self._slow_hosts.discard(host)
+        self._slow_hosts.pop(host, None)
         addresses = lookup.task.result()
         phase_timer.end_phase("dns")
         return [(family, (address[0], port, *address[2:])) for family, address in addresses]
@@ -69,6 +72,12 @@ class SharedDnsResolver:
     def close(self) -> None:
         for lookup in self._lookups.values():
             lookup.task.cancel()
+
+    def _remember_slow_host(self, host: str) -> None:
+        self._slow_hosts.pop(host, None)
+        self._slow_hosts[host] = None
+        if len(self._slow_hosts) > MAX_REMEMBERED_SLOW_HOSTS:
+            del self._slow_hosts[next(iter(self._slow_hosts))]
 
     def _start_lookup(self, host: str) -> _SharedDnsLookup:
         lookup = self._lookups[host] = _SharedDnsLookup()
