@@ -88,7 +88,7 @@ class StorageSettings(ConfigModel):
     check_in_log: LocalFilePath = ""
     """The path of the log that keeps check-ins until they are stored in the database, without the endings `.0` and `.1`
     of its files; default: next to the SQLite file; with PostgreSQL, `watchdog-check-ins` in the working directory.
-    Processes with the same path share it, and one that runs takes over what one that was killed has left."""
+    Processes with the same path share the log, and a running process stores the check-ins that a killed one left."""
 
     @property
     def check_in_log_path(self) -> Path:
@@ -157,7 +157,8 @@ def _validate_reason_pattern(pattern: str) -> str:
 
 
 class IncidentMatchSettings(ProbeMatchSettings):
-    """Selects incidents. An incident matches if it fits every field that is set; without fields, every one matches."""
+    """Selects incidents. An incident matches if it fits every field that is set; without fields, every incident
+    matches."""
 
     reason: Annotated[
         tuple[Annotated[str, AfterValidator(_validate_reason_pattern)], ...],
@@ -170,8 +171,8 @@ class IncidentMatchSettings(ProbeMatchSettings):
 
 class NotificationRouteSettings(ConfigModel):
     """Sends the incidents of matching probes to receivers. Only the first matching route applies, unless it sets
-    `continue`. When the cause of an incident changes, its receivers are notified of that, and those that the routes of
-    the new cause add get the incident as well."""
+    `continue`. When the cause of an incident changes, its receivers are notified of the change. Receivers that the
+    routes add for the new cause get the incident, too."""
 
     match: IncidentMatchSettings = IncidentMatchSettings()
     """The incidents that take this route; default: all."""

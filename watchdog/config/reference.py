@@ -52,19 +52,24 @@ Inside `{ }` and `[ ]`, quote variables: `{password: "${PASSWORD}"}`. Numbers an
 `broker` and the like), can be given as `<field>_file` instead: the path of a file with the value. The file's final line
 break is removed. Relative paths are resolved from the folder of the configuration file.
 
-**Masking.** Of a target, Watchdog shows scheme, host, port, path, queue, database and command, also if they come from
-variables or files, and never the credentials or the query. Wherever they occur, also in what a target answers, it
-replaces these values by `•••`: those of secret fields; passwords in URLs; what a variable puts into a query; fields,
-headers and `env` whose names indicate a secret, such as `Authorization` or `API_KEY`; variables with such a name; and
-all other values of 8 or more characters from variables and files, in names and tags, too. A secret of fewer than 8
-characters, or one that is a word of Watchdog's own messages, such as `password`, is a warning: it is masked in URLs
-and fields only, because it would garble other text and reveal itself. A probe's `id` is never masked, because it is
-part of URLs. A default (`:-`) does not count as a value from a variable: it is masked only where text written into
-the file would be.
+**Masking.** Watchdog shows the scheme, host, port, path, queue, database and command of a target, even if they come
+from variables or files. It never shows the credentials or the query. It replaces the following values by `•••` wherever
+they occur, even in the response of a target:
+
+- the values of secret fields, and passwords in URLs
+- what a variable puts into a query
+- fields, headers and `env` with the name of a secret, such as `Authorization` or `API_KEY`, and variables with such a
+  name
+- all other values of 8 or more characters from variables and files, even in names and tags
+
+A secret causes a warning if it has fewer than 8 characters or is a word of Watchdog's own messages, such as `password`.
+It is masked in URLs and fields only, because masking it in other text would garble the text and reveal the secret. A
+probe's `id` is never masked, because it is part of URLs. A default (`:-`) is masked like text in the file, not like the
+value of a variable.
 
 **Several files.** `include` takes paths and patterns. An included file may hold `probes`, `receivers`, `routes` and
-`include`. The `defaults` of the main file also apply to the probes of included files. The
-routes of an included file come after those of the file that includes it.
+`include`. The `defaults` of the main file also apply to the probes of included files. The routes of an included file
+come after those of the including file.
 
 **Defaults.** A field that a probe does not set is taken from `defaults`. `alert` is merged field by field; any other
 field is replaced as a whole. A probe's `schedule` replaces a default `every`, and a probe's `every`

@@ -65,8 +65,8 @@ class HttpTarget(ConfigModel):
     """Whether a GET or HEAD follows up to 20 redirects, with the cookies that they set. Other methods never follow
     them."""
     max_body: MaxBodySize = DEFAULT_MAX_BODY_BYTES
-    """How much of the response's body is read, once decompressed, as in `2MiB`; at most 16 MiB. A check that depends on
-    more cannot be judged."""
+    """How much of the response's body is read, counted after decompression, such as `2MiB`; at most 16 MiB. If a check
+    depends on the rest of the body, the run is an `error`."""
 
     @model_validator(mode="after")
     def _validate_consistency(self) -> Self:
@@ -147,8 +147,8 @@ class McpTarget(ConfigModel):
     tls: TlsConfig = TlsConfig()
     """For `url` and `sse`: how the server's certificate is verified, and the client certificate."""
     max_body: MaxBodySize = DEFAULT_MAX_BODY_BYTES
-    """How much of a result, and of a resource, expressions can refer to, as in `2MiB`; at most 16 MiB. A session may
-    have 4 MiB, or 1 MiB more than this if that is more."""
+    """How much of a tool's result, and of a resource, expressions can use, such as `2MiB`; at most 16 MiB. All messages
+    of a session together may have 4 MiB, or `max_body` plus 1 MiB if that is larger."""
 
     @model_validator(mode="after")
     def _validate_consistency(self) -> Self:

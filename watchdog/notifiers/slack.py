@@ -68,8 +68,9 @@ class SlackNotifier(Notifier):
     webhook: Secret | None = None
     """The URL of an incoming webhook. Its messages cannot be edited, so a recovery is a message of its own."""
     bot_token: Secret | None = None
-    """The bot token of an app with the scope `chat:write`. Requires `channel`. When the cause changes and on recovery,
-    its message is edited and a reply is posted in its thread; that of a recovery is also posted to the channel."""
+    """The bot token of an app with the scope `chat:write`. Requires `channel`. When the cause of an incident changes or
+    the incident resolves, its message is edited and a reply is posted in its thread. The reply about a recovery is also
+    posted to the channel."""
     channel: str = ""
     """The name or id of a channel that the app is a member of."""
     api_url: HttpUrl = "https://slack.com/api/"

@@ -58,8 +58,8 @@ class CanarySettings(ConfigModel):
     start_within: Annotated[Duration, duration_bounds("100ms", "1h")] | None = None
     """The time within which a worker must pick up the job; default: `finish_within`."""
     finish_within: Annotated[Duration, duration_bounds("1s", "1h")] = 30_000
-    """The time within which the job must be finished, counted from the time it was sent. Connecting and sending count
-    as well if they take so long that `every` leaves no time for both."""
+    """The time within which the job must be finished, counted from when it was sent. If connecting and sending take so
+    long that `every` leaves less than this, the job has only the time that is left."""
 
     @model_validator(mode="after")
     def _validate_limits(self) -> Self:
@@ -89,10 +89,10 @@ class CanarySettings(ConfigModel):
 
 
 class CanaryProbe(QueueSystemProbe):
-    """Sends a canary job through a queue and times every stage: enqueue, pick-up, finish. Runs never overlap: `every`
-    is at least `finish_within` plus 2 seconds. A canary job that is late is cancelled where the system can do that.
-    Otherwise the next two slots send no other, but poll it and report for how long it has been waiting or running. A
-    canary job that is finished or lost never keeps a slot from sending another one."""
+    """Sends a canary job through a queue and times every stage: enqueue, pick-up, finish. `every` must be at least
+    `finish_within` plus 2 seconds, so that runs never overlap. A canary job that is late is cancelled. If the system
+    cannot cancel it, the next two slots send no canary job: they poll the late one and report how long it has been
+    waiting or running. After a canary job that is finished or lost, the next slot always sends a new one."""
 
     kind: ClassVar[str] = "canary"
     example: ClassVar[str] = """

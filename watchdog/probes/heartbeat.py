@@ -66,9 +66,9 @@ class HeartbeatSettings(JobLimitSettings):
 
 
 class HeartbeatProbe(Probe):
-    """Monitors a job by its check-ins. A failed run, and any check-in of a job with a problem, is evaluated at once;
-    otherwise the probe's own `every` sets how often check-ins are evaluated. `heartbeat.every` is the expected interval
-    of the job."""
+    """Monitors a job by its check-ins. The start and the end of a run are evaluated at once, and a run that does not
+    start or end in time is reported two seconds after its deadline. `heartbeat.every` is the expected interval of the
+    job; the probe's own `every` only sets how often the probe runs apart from that."""
 
     kind: ClassVar[str] = "heartbeat"
     example: ClassVar[str] = """

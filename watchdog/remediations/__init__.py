@@ -40,15 +40,15 @@ class RemediationSettings(ConfigModel):
     on: Annotated[
         tuple[RemediationReason, ...], BeforeValidator(wrap_string_in_list), Field(min_length=1), STRING_OR_LIST_SCHEMA
     ]
-    """The reasons that trigger it, one or a list (docs/reasons.md): a reason such as `job.stuck` or `http.503`, a
-    family such as `timeout`, or a class of statuses such as `http.5xx`. The family can be omitted for jobs, tasks,
+    """The reasons that trigger the action, one or a list (docs/reasons.md): a reason such as `job.stuck` or `http.503`,
+    a family such as `timeout`, or a class of statuses such as `http.5xx`. The family can be omitted for jobs, tasks,
     queues and canaries: `stuck`."""
     max_runs: Annotated[StrictInt, Field(ge=1, le=1000)] = 3
     """The maximum number of runs within `per`, for all incidents of the probe together."""
     per: Duration = 3_600_000
     """The period that `max_runs` applies to."""
     dry_run: StrictBool = False
-    """Whether it only reports what it would do, and changes nothing."""
+    """Whether the action only reports what it would do, and changes nothing."""
 
     @model_validator(mode="after")
     def _require_one_action(self) -> Self:

@@ -24,7 +24,7 @@ from watchdog.remediations.base import (
 
 class HttpRemediation(HttpTarget, RemediationAction):
     """One HTTP request, which must be answered with a 2xx status. `url` and the string values in `json` can contain
-    parameters such as `{id}` and `{subject}`. POST and PATCH requests carry an `Idempotency-Key`. The short form is the
+    parameters such as `{id}` and `{subject}`. POST and PATCH requests have an `Idempotency-Key`. The short form is the
     URL alone."""
 
     kind: ClassVar[str] = "http"

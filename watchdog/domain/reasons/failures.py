@@ -131,7 +131,8 @@ _EXPECTATION_AND_MCP_REASONS = (
         "mcp.output_held",
         "MCP server exited, its output is held open",
         "An MCP server started by `command` exited, and a process that it started keeps its output open.",
-        "Find out why the server exited, and let it end its own processes. The excerpt shows its last output.",
+        "Find out why the server exited, and make it end the processes that it starts. The excerpt shows its last "
+        "output.",
         sentence="the server {ending}, but a process that it started{holder} keeps its output open",
     ),
     _failure_reason_entry(
@@ -149,7 +150,7 @@ _EXPECTATION_AND_MCP_REASONS = (
     _failure_reason_entry(
         "mcp.unhealthy",
         "MCP server unhealthy",
-        "The called tool reports `healthy: false`, and no task that it lists explains it.",
+        "The called tool reports `healthy: false`, and none of the listed tasks explains this.",
         "See the message and the server's log. To allow it, refer to `healthy` in an `expect` expression.",
         sentence="{tool} reports healthy: false",
     ),
@@ -163,7 +164,7 @@ _EXPECTATION_AND_MCP_REASONS = (
         "task.list_invalid",
         "Task list unreadable",
         "The list of tasks has entries that cannot be read.",
-        "The message names the first of them.",
+        "Correct the entries. The message names the first one.",
     ),
 )
 
@@ -202,7 +203,7 @@ _QUEUE_REASONS = (
         "database.column_invalid",
         "Column has the wrong content",
         "A column under `columns` does not hold times, or holds too many different jobs.",
-        "The message shows one of its values.",
+        "Check `columns`. The message shows one of the values.",
     ),
     _failure_reason_entry(
         "queue.missing",
@@ -220,8 +221,8 @@ _QUEUE_REASONS = (
     _failure_reason_entry(
         "queue.stalled",
         "Queue stalled",
-        "Jobs are waiting, but no worker has taken one for too long. If the system shows only how many jobs wait: the "
-        "number has not fallen.",
+        "Jobs are waiting, but no worker has taken one for too long. For a system that shows only how many jobs wait, "
+        "the number has not fallen.",
         "Check whether workers run, whether the queue is paused, and what the workers are busy with.",
         sentence="{symptom} since {since}: {waiting} waiting",
     ),
@@ -243,7 +244,7 @@ _QUEUE_REASONS = (
     _failure_reason_entry(
         "canary.enqueue_failed",
         "Canary job not accepted",
-        "The service refused the request, or the server the tool call, that starts the canary job.",
+        "The service refused the request, or the MCP server refused the tool call, that starts the canary job.",
         "Check the request or tool that the message names, its credentials and arguments, and the log of the service.",
         sentence="not enqueued",
     ),
@@ -308,7 +309,7 @@ _QUEUE_REASONS = (
         "job.most_gone",
         "Most jobs gone",
         "At least two jobs, and more than half of those that the source has listed in the last day, are no longer "
-        "listed. No incident of a job that is missing recovers meanwhile.",
+        "listed. Until this ends, no incident of a missing job recovers.",
         "Check whether the source was emptied, and whether the URL, database and queue are right. If the jobs were "
         "removed on purpose, `watchdog jobs forget PROBE` ends the incident.",
         sentence="{counts} are no longer listed: {names}",

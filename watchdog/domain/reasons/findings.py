@@ -86,15 +86,16 @@ FINDING_REASONS = (
     _missed_reason_entry(
         "missed.not_run",
         "Not run",
-        "Runs of a cron schedule did not take place: no process that has the probe was running, or it was stopping or "
-        "overloaded, and they were not caught up.",
-        "Start what depends on them by hand; `catch_up` sets for how long after its time a run is still started.",
+        "Runs of a cron schedule did not take place and were not caught up, because no process that has the probe was "
+        "running, or because the process was stopping or overloaded.",
+        "Start them by hand if something depends on them. `catch_up` sets how long after its time a run is still "
+        "started.",
     ),
     _missed_reason_entry(
         "missed.may_have_run",
         "May have run",
-        "A run of a cron schedule was started, and it has no result because the process was killed or stopped.",
-        "Check whether it took place; Watchdog never starts it again.",
+        "A run of a cron schedule was started, but has no result, because the process was killed or stopped.",
+        "Check whether it took place: Watchdog never starts it again.",
     ),
     _missed_reason_entry(
         "missed.overloaded",
@@ -122,15 +123,15 @@ FINDING_REASONS = (
     _finding_reason_entry(
         "task.stale",
         "Stale",
-        "The last run of a task is older than its limit; without a limit: the server reports `ok: false`, although the "
-        "last run did not fail.",
+        "The last run of a task is older than its limit. If the task has no limit, the server reports `ok: false` "
+        "although the last run did not fail.",
         "Check whether its scheduler runs. If the server's own limit is too short for the task, set one under `tasks`.",
         sentence="task {name} is stale: last run {last_run}, {verdict}",
     ),
     _finding_reason_entry(
         "task.never_ran",
         "Never ran",
-        "A task has not run once within its limit; without a limit: the server reports `ok: false` for it.",
+        "A task has not run once within its limit. If the task has no limit, the server reports `ok: false` for it.",
         "Check whether its scheduler runs.",
         sentence="task {name} has never run: first listed {first_listed}, {verdict}",
     ),
@@ -151,7 +152,7 @@ FINDING_REASONS = (
     _finding_reason_entry(
         "job.never_ran",
         "Never ran",
-        "A run has become due since Watchdog first saw the job, but no run is known.",
+        "A run has become due since Watchdog started to monitor the job, but no run was observed.",
         "Check whether the job is deployed, and whether its scheduler and its workers run.",
         sentence="{name} has never run",
     ),
@@ -201,37 +202,37 @@ FINDING_REASONS = (
     _finding_reason_entry(
         "watchdog.delivery_failing",
         "Receiver not reached",
-        "A destination has confirmed no notification for a minute, or one was given up.",
-        "Fix the receiver: the message shows its error. `watchdog test-alert` tries it.",
+        "A destination has confirmed no notification for a minute, or a notification to it was given up.",
+        "Fix the receiver: the message shows its error. `watchdog test-alert` sends it a test.",
         sentence="{subject} has received no notifications since {since}",
     ),
     _finding_reason_entry(
         "watchdog.configurations_differ",
         "Configurations differ",
-        "Processes on one database have had different configurations for more than 5 minutes, as when a rolling deploy "
-        "was not completed.",
+        "Processes on one database have had different configurations for more than 5 minutes, for example because a "
+        "rolling deploy was not completed.",
         "Stop the processes with the older configuration, or give all of them the same one. `watchdog status` shows "
-        "what each leaves to others.",
+        "what each process leaves to others.",
         sentence="processes on one database have had different configurations since {since}",
     ),
     _finding_reason_entry(
         "mcp.invalid_schema",
         "Invalid tool schema",
-        "The input or output schema of a tool is no valid JSON Schema, so clients may reject the tool.",
+        "The input or output schema of a tool is not a valid JSON Schema, so clients may reject the tool.",
         "Fix the schema where the message shows it.",
         sentence="tool {name} has an invalid schema: {problem}",
     ),
     _finding_reason_entry(
         "mcp.duplicate_tool",
         "Duplicate tool name",
-        "A server lists several tools of one name, so clients can call only one of them.",
+        "A server lists several tools with the same name, so clients can call only one of them.",
         "Rename the tools, or find out what registers them twice.",
         sentence="tool {name} is listed {count} times",
     ),
     _finding_reason_entry(
         "job.schedule_unreadable",
         "Schedule unreadable",
-        "The source has a schedule for the job that Watchdog cannot read: an unknown time zone, a wrong cron "
+        "Watchdog cannot read the schedule that the source has for the job: it has an unknown time zone, a wrong cron "
         "expression, or a kind of schedule that Watchdog does not know. Whether the job runs on time is not judged.",
         "Correct the schedule in the source, or set the expected schedule of the job under `watch`.",
         sentence="{name} is not judged, because its schedule cannot be read",

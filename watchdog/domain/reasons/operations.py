@@ -32,9 +32,9 @@ DELIVERY_AND_ACCESS_REASONS = (
     _delivery_reason_entry(
         "delivery.unconfirmed",
         "Not confirmed",
-        "The receiver answered 2xx, but not as a receiver that has the message, such as with an HTML page; or a mail "
-        "server closed the connection after it had received the email. Watchdog sends two more copies, and then one an "
-        "hour while the incident is open.",
+        "The response does not show whether the message arrived: the receiver answered 2xx with an HTML page, or "
+        "`confirm` is false, or a mail server closed the connection after it had received the email. Watchdog sends "
+        "two more copies, and then one an hour while the incident is open.",
         "Check that the URL is that of the receiver and needs no login, or set `confirm`.",
     ),
     _delivery_reason_entry(
@@ -81,9 +81,9 @@ DELIVERY_AND_ACCESS_REASONS = (
     _delivery_reason_entry(
         "smtp.recipients_refused",
         "Recipients refused",
-        "The mail server refuses all recipients, or some of them. Refusals are retried for an hour, temporary ones for "
-        "three days; the others receive the message once. Unknown addresses beside others that were reached are not "
-        "retried.",
+        "The mail server refuses some or all recipients. All others receive the message once. Refused recipients are "
+        "retried for an hour, or for three days if the refusal is temporary. An unknown address is not retried if "
+        "another recipient received the message.",
         "Check their addresses, and the quota and relay rules of the server.",
     ),
     _delivery_reason_entry(
@@ -115,7 +115,7 @@ DELIVERY_AND_ACCESS_REASONS = (
         "remediation.parameter_truncated",
         "Parameter unusable",
         "Watchdog does not store the exact name or id that the remediation needs, because it is too long or contains a "
-        "secret; or it is `.` or `..`, which would change the path of the URL.",
+        "secret. Or the value is `.` or `..`, which would change the path of the URL.",
         "Rename the job, or use an id without a secret.",
     ),
     _access_reason_entry(

@@ -10,8 +10,8 @@ _REASONS_PAGE_INTRODUCTION = """\
 # Reasons and what to do about them
 
 A reason is a stable code, `family.cause`, that states why a run failed, an incident opened, or a notification was not
-delivered. The JSON of `watchdog probe` and `watchdog incidents`, webhooks and pages carry it. The meaning of a
-code never changes. The message beside it is for people and may be reworded at any time.
+delivered. It is part of webhooks, of pages, and of the JSON of `watchdog probe` and `watchdog incidents`. The meaning
+of a code never changes. The message beside it is for people and may be reworded at any time.
 """
 
 _REASONS_PAGE_SECTIONS = {
@@ -32,8 +32,8 @@ _REASONS_PAGE_SECTIONS = {
     ),
     "Other reasons why an incident opens": (
         (ReasonScope.FINDING, ReasonScope.NO_DATA),
-        "Incidents of the rules `availability` and `no_verdict` have the reason of the run that opened them. The other "
-        "rules:",
+        "Incidents of the rules `availability` and `no_verdict` have the reasons of runs, which are listed above. The "
+        "other rules:",
     ),
     "How an incident ends": (
         (ReasonScope.RESOLUTION,),

@@ -126,7 +126,7 @@ _HTTP_REASONS = (
         "http.3xx",
         "Redirect not followed",
         "The response is a redirect that is not followed.",
-        "Configure the URL that it redirects to, or `follow_redirects` where the kind has it.",
+        "Configure the URL that it redirects to, or set `follow_redirects` if the kind of probe has it.",
     ),
     _failure_reason_entry(
         "http.4xx",

@@ -79,7 +79,7 @@ TLS_REASONS = (
         "Certificate chain invalid",
         "A certificate in the chain violates a rule, such as an authority without the right to sign. The message shows "
         "OpenSSL's text.",
-        "Fix the chain with `openssl verify`.",
+        "Find the invalid certificate with `openssl verify`, and replace it.",
         sentence="TLS: {problem}",
     ),
     _failure_reason_entry(
@@ -143,7 +143,7 @@ TLS_REASONS = (
     _failure_reason_entry(
         "tls.failed",
         "TLS failed",
-        "There is no TLS connection. The message shows OpenSSL's text.",
+        "The TLS connection could not be established. The message shows OpenSSL's text.",
         "Try `openssl s_client -connect HOST:PORT` from the machine that Watchdog runs on.",
         sentence="TLS: {problem}",
     ),
