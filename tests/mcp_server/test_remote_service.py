@@ -18,6 +18,7 @@ from watchdog.mcp_server.remote_service import RemoteTaskControl
 from watchdog.mcp_server.server import create_mcp_server
 from watchdog.mcp_server.tool_jobs import ToolJobRunner
 from watchdog.net import NetworkAccess, SecretMask
+from watchdog.net.body_limits import MAX_BODY_BYTES_IN_EVENT_LOOP
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
 from watchdog.service.runner import ProbeRunner
 
@@ -85,6 +86,14 @@ async def test_an_answer_that_contains_the_key_is_masked() -> None:
             assert await call_tool_error(client, "health_check") == "who is •••?"
             server.result = {"content": [], "structuredContent": {"healthy": True, "tasks": [], "for": KEY}}
             assert await call_tool(client, "health_check") == {"healthy": True, "tasks": [], "for": "•••"}
+
+
+async def test_a_large_answer_is_read() -> None:
+    health = {"healthy": True, "tasks": [], "note": "x" * (MAX_BODY_BYTES_IN_EVENT_LOOP + 1)}
+    async with running_raw_server(tools=[tool_definition("health_check")]) as server:
+        server.result = {"content": [], "structuredContent": health}
+        async with connected_service(server.url) as client:
+            assert await call_tool(client, "health_check") == health
 
 
 async def test_a_long_task_is_polled_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from tests.support.scripted_servers import CertificateAuthority, http_response, 
 from tests.support.third_party import find_free_port, listening_process
 from watchdog.domain.model import Observation
 from watchdog.net import NetworkAccess
+from watchdog.net.body_limits import MAX_BODY_BYTES_IN_EVENT_LOOP
 
 SAMPLE = str(Path(__file__).parents[2] / "support/mcp_servers/sample.py")
 USE_SSE = ("mcp.wrong_transport", "the server speaks the SSE transport: use `sse` instead of `url`")
@@ -64,6 +66,25 @@ def test_streamable_http_is_named_for_any_answer_to_get(response: RawMcpResponse
             return await run_mcp_probe({"sse": raw.url}, timeout_s=4)
 
     assert verdict(asyncio.run(go())) == USE_URL
+
+
+LARGE_TEXT = "x" * (MAX_BODY_BYTES_IN_EVENT_LOOP + 1)
+
+
+@pytest.mark.parametrize(
+    ("initialize", "expected"),
+    [
+        (RawMcpResponse(result={"instructions": LARGE_TEXT}), USE_URL),
+        (RawMcpResponse(body=json.dumps(LARGE_TEXT).encode()), ("http.405", "HTTP 405, expected an MCP response")),
+    ],
+    ids=["MCP", "not MCP"],
+)
+def test_a_large_answer_to_the_other_transport_is_read(initialize: RawMcpResponse, expected: tuple[str, str]) -> None:
+    async def go() -> Observation:
+        async with running_raw_server({"GET": RawMcpResponse(405), "initialize": initialize}) as raw:
+            return await run_mcp_probe({"sse": raw.url}, timeout_s=4)
+
+    assert verdict(asyncio.run(go())) == expected
 
 
 @pytest.mark.parametrize("status", ["202 Accepted", "404 Not Found", "405 Method Not Allowed", "400 Bad Request"])

@@ -17,7 +17,7 @@ from watchdog.domain.model import Json
 from watchdog.net.connector import TcpConnector
 from watchdog.net.content_encoding import ContentDecoder, UnsupportedContentEncodingError
 from watchdog.net.errors import ProbeError, probe_error_from_exception
-from watchdog.net.mcp.event_stream import UTF8_BYTE_ORDER_MARK, ByteOrderMarkRemover, EventSplitter, normalize_event
+from watchdog.net.mcp.event_stream import ByteOrderMarkRemover, EventSplitter, normalize_event
 from watchdog.net.mcp.http_connection import McpHttpNetworkBackend
 from watchdog.net.mcp.http_response import McpHttpResponse
 from watchdog.net.mcp.http_transport import (
@@ -25,7 +25,7 @@ from watchdog.net.mcp.http_transport import (
     McpHttpEndpoint,
     McpHttpTransport,
 )
-from watchdog.net.mcp.large_messages import replace_body, replace_event
+from watchdog.net.mcp.large_messages import read_message_body, replace_body, replace_event
 from watchdog.net.mcp.received_messages import ReceivedMcpProblems
 from watchdog.net.mcp.reply_errors import MAX_MCP_ERROR_EXCERPT_CHARS
 from watchdog.net.phases import PhaseTimer
@@ -222,9 +222,9 @@ class _McpHttpResponseStream(httpx2.AsyncByteStream):
             pass
         body.finish()
         received = self._transport.received
-        if body.is_large or received.is_large(body.beginning):
+        if received.is_large(body.beginning, is_cut=body.is_large):
             return (await received.replace(replace_body, body)).data
-        return body.decode().removeprefix(UTF8_BYTE_ORDER_MARK)
+        return read_message_body(body)
 
     def _split(self, chunk: bytes) -> list[bytes]:
         """Into events, if the body is a stream of events."""

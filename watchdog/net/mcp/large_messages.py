@@ -110,12 +110,17 @@ def replace_line(line: bytes, context: MessageContext) -> Replacement:
 
 def replace_body(body: BoundedBodyCollector, context: MessageContext) -> Replacement:
     """Of an HTTP body that should be a message. Raises ProbeError."""
+    decoded = read_message_body(body)
+    replacement = _replace_message(decoded, context)
+    return replacement or Replacement(decoded[:MAX_EXCERPT_BYTES], context.schema_budget)
+
+
+def read_message_body(body: BoundedBodyCollector) -> bytes:
+    """Decoded, without a byte-order mark. Raises ProbeError, also if it is longer than a session may be."""
     decoded = body.decode()
     if body.problem:
         raise session_too_large_error(body.max_bytes)
-    decoded = decoded.removeprefix(UTF8_BYTE_ORDER_MARK)
-    replacement = _replace_message(decoded, context)
-    return replacement or Replacement(decoded[:MAX_EXCERPT_BYTES], context.schema_budget)
+    return decoded.removeprefix(UTF8_BYTE_ORDER_MARK)
 
 
 def replace_event(event: bytes, expects_endpoint: bool, context: MessageContext) -> Replacement:

@@ -33,11 +33,11 @@ class ReceivedMcpProblems:
         self._response_bytes = 0
         self._large_results: dict[str, LargeResult] = {}
 
-    def is_large(self, data: bytes) -> bool:
+    def is_large(self, data: bytes, *, is_cut: bool = False) -> bool:
         """Whether a message has to be replaced in the worker process: it is longer than 64 KiB, or the results of the
-        session are by now."""
-        if self._worker is None:
-            return False
+        session are by now. `is_cut`: the data is only the beginning of a longer message."""
+        if self._worker is None or is_cut:
+            return self._worker is not None
         if b'"result"' in data:
             self._response_bytes += len(data)
         return max(len(data), self._response_bytes if b'"result"' in data else 0) > MAX_BODY_BYTES_IN_EVENT_LOOP
