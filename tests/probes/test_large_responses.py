@@ -21,6 +21,7 @@ from tests.support.worker_functions import get_pid_of_judgement
 from watchdog.domain.model import ClaimedSlot, Observation, Outcome, ResultToRecord
 from watchdog.net import NetworkAccess, PhaseTimer, ProbeError
 from watchdog.net.body_limits import MAX_BODY_BYTES_IN_EVENT_LOOP
+from watchdog.net.content_encoding import ContentDecoder
 from watchdog.net.http import HttpRequest, HttpResponse
 from watchdog.net.received_body import BoundedBodyCollector
 from watchdog.probes import HttpProbe
@@ -144,6 +145,25 @@ def test_a_compressed_body_that_was_not_read_to_its_end_is_too_long() -> None:
     assert pickle.loads(pickle.dumps(body)).decode() == body.decode()
     assert body.problem is not None
     assert body.problem.reason == "body.decoded_too_large"
+
+
+@pytest.mark.parametrize("encoding", [name for name in ENCODINGS if name != "identity"])
+def test_a_large_body_is_decoded_in_short_parts(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    part_sizes: list[int] = []
+    decode = ContentDecoder.decode
+
+    def decode_recorded(self: ContentDecoder, data: bytes) -> bytes | bytearray:
+        part_sizes.append(len(data))
+        return decode(self, data)
+
+    text = os.urandom(300_000)
+    body = BoundedBodyCollector(encoding, 1 << 20)
+    body.feed(ENCODINGS[encoding](text))
+    body.finish()
+    monkeypatch.setattr(ContentDecoder, "decode", decode_recorded)
+    assert body.decode() == text
+    assert sum(part_sizes) >= len(text)
+    assert max(part_sizes) <= 16 << 10
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)

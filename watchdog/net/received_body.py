@@ -8,6 +8,9 @@ from watchdog.net.body_limits import MAX_BODY_BYTES_IN_EVENT_LOOP, MAX_JSON_ELEM
 from watchdog.net.content_encoding import ContentDecoder, UnsupportedContentEncodingError
 from watchdog.net.errors import ProbeError
 
+_DECODE_CHUNK_BYTES = 16 << 10
+"""Decoders copy the rest of their input at every step, so the time of one long chunk would grow with its square."""
+
 
 class BodyProblem(NamedTuple):
     """Why Watchdog has only a part of a body, or none of it."""
@@ -98,7 +101,10 @@ class BoundedBodyCollector:
         large. Raises ProbeError."""
         if self._is_undecoded:
             decoder = ContentDecoder(self._content_encoding, self.max_bytes)
-            self._decoded, self._is_undecoded = bytearray(decoder.decode(self._encoded)), False
+            decoded = bytearray()
+            for start in range(0, len(self._encoded), _DECODE_CHUNK_BYTES):
+                decoded += decoder.decode(self._encoded[start : start + _DECODE_CHUNK_BYTES])
+            self._decoded, self._is_undecoded = decoded, False
             if self._is_cut or len(self._decoded) > self.max_bytes:
                 self.mark_too_long()
             else:
