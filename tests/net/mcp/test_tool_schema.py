@@ -32,6 +32,13 @@ INVALID: list[tuple[Any, str]] = [
     (with_property(enum="a"), "inputSchema.properties.a.enum is 'a', expected a list"),
     (with_property(minimum="1"), "inputSchema.properties.a.minimum is '1', expected a number"),
     (with_property(maxLength=-1), "inputSchema.properties.a.maxLength is -1, expected a number"),
+    (with_property(maxItems=1.5), "inputSchema.properties.a.maxItems is 1.5, expected a number"),
+    (with_property(maxLength=float("inf")), "inputSchema.properties.a.maxLength is inf, expected a number"),
+    (with_property(minItems=float("nan")), "inputSchema.properties.a.minItems is nan, expected a number"),
+    (
+        {"type": "object", "oneOf": [{}], "$ref": f"#/oneOf/{'9' * 5000}"},
+        f"inputSchema.$ref is '#/oneOf/{'9' * 30}…, which does not exist",
+    ),
     (with_property(description=["text"]), "inputSchema.properties.a.description is ['text'], expected text"),
     ({"type": "object", "properties": []}, "inputSchema.properties is [], expected an object"),
     ({"type": "object", "properties": {"a": "string"}}, "inputSchema.properties.a is 'string', which is not a schema"),

@@ -5,6 +5,7 @@ A check of our own, because one with the meta-schema of JSON Schema takes half a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -114,7 +115,8 @@ def _find_schema_keyword_problems(path: str, schema: dict[str, Json], root: Json
     for keyword in schema.keys() & {*_NUMBER_SCHEMA_KEYWORDS, *_COUNT_SCHEMA_KEYWORDS}:
         value = schema[keyword]
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or (keyword in _COUNT_SCHEMA_KEYWORDS and (value < 0 or value != int(value))):
+        is_fraction = isinstance(value, float) and not value.is_integer()
+        if not is_number or (keyword in _COUNT_SCHEMA_KEYWORDS and (is_fraction or value < 0)):
             yield f"{path}.{keyword} is {_quote_schema_value(value)}, expected a number"
     reference = schema.get("$ref")
     if (
@@ -129,7 +131,7 @@ def _is_schema_reference_resolvable(reference: str, root: Json) -> bool:
     node = root
     for part in reference[2:].split("/"):
         name = part.replace("~1", "/").replace("~0", "~")
-        if isinstance(node, list) and name.isdecimal() and int(name) < len(node):
+        if isinstance(node, list) and re.fullmatch("[0-9]{1,9}", name) and int(name) < len(node):
             node = node[int(name)]
         elif isinstance(node, dict) and name in node:
             node = node[name]
