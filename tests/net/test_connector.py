@@ -421,6 +421,17 @@ def test_a_name_is_resolved_for_every_connection(network: FakeNetwork) -> None:
     assert network.connected == ["127.0.0.3", "127.0.0.4"]
 
 
+@pytest.mark.parametrize("host", [f"{'a' * 64}.example", "a..example", ".example"])
+def test_a_name_that_cannot_exist_is_not_found(host: str) -> None:
+    async def connect() -> str:
+        async with NetworkAccess() as net:
+            with pytest.raises(ProbeError) as caught:
+                await net.connector.connect(host, 1, PhaseTimer(), allow_private_addresses=True)
+        return caught.value.reason
+
+    assert asyncio.run(connect()) == "dns.not_found"
+
+
 def test_a_failed_lookup_is_not_cached(network: FakeNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
     replies: list[Exception | list[SocketAddress]] = [
         socket.gaierror(socket.EAI_AGAIN, "?"),

@@ -23,7 +23,10 @@ MAX_REMEMBERED_SLOW_HOSTS = 1_000
 
 def resolve_host(host: str, port: int) -> list[SocketAddress]:
     """Blocks. Raises socket.gaierror."""
-    entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    try:
+        entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError:  # a label is empty, or has more than 63 characters
+        raise socket.gaierror(socket.EAI_NONAME, "not a host name") from None
     return [(family, address) for family, _, _, _, address in entries]
 
 
