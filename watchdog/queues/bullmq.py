@@ -42,6 +42,7 @@ from watchdog.queues.clients.redis import (
     parse_redis_time_ms,
     redis_errors_as_probe_errors,
 )
+from watchdog.queues.job_status import finite_float_or_none
 
 if TYPE_CHECKING:
     from bullmq import Queue
@@ -389,7 +390,6 @@ async def _count_consumers(config: BullmqQueueDriver, client: Any) -> int | None
 
 def _parse_bullmq_progress(text: str | None) -> float | None:
     try:
-        value = json.loads(text or "null")
+        return finite_float_or_none(json.loads(text or "null"))
     except (ValueError, RecursionError):
         return None
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

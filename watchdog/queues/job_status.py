@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pydantic import AfterValidator
@@ -114,12 +116,17 @@ def parse_job_progress(value: Json) -> tuple[float, float | None] | None:
     reported."""
     progress = value.get("progress") if isinstance(value, dict) else None
     pair = (progress.get("progress"), progress.get("total")) if isinstance(progress, dict) else (progress, None)
-    done, total = map(_to_float_or_none, pair)
+    done, total = map(finite_float_or_none, pair)
     return None if done is None else (done, total)
 
 
-def _to_float_or_none(value: Json) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+def finite_float_or_none(value: Json) -> float | None:
+    """None: it is no number, or too large for one."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    with suppress(OverflowError):
+        return float(value) if math.isfinite(value) else None
+    return None
 
 
 def substitute_placeholders(template: Json, **values: str) -> Json:
