@@ -26,7 +26,7 @@ from tests.support.builders import (
 from watchdog.domain.limits import JobLimits
 from watchdog.domain.model import AlertState, Finding, IncidentTransition, McpTaskFacts, ProbeResult
 from watchdog.domain.observations import JobFacts
-from watchdog.domain.rules import AlertStates, evaluate_rules, fold_results
+from watchdog.domain.rules import AlertStates, evaluate_rules, fold_results, has_bad_finding
 from watchdog.domain.rules.engine import fold_result, good_findings_of_vanished_subjects, listed_subjects
 
 MIN, HOUR = 60_000, 3_600_000
@@ -294,6 +294,27 @@ def test_only_bad_findings_have_a_reason(outcome: str) -> None:
     for finding in evaluate_rules(alert_policy(tasks={"a": MIN, "c": MIN}), full):
         assert finding.bad or (finding.reason, finding.message) == ("", ""), finding
         assert not finding.bad or (finding.reason and finding.message), finding
+
+
+@pytest.mark.parametrize("outcome", "pfem")
+@pytest.mark.parametrize("gone_count", range(4))
+def test_a_finding_about_one_subject_is_the_same_alone(outcome: str, gone_count: int) -> None:
+    """Also where other jobs decide that a listing is no evidence about the job."""
+    policy = alert_policy(tasks={"a": MIN, "c": MIN})
+    jobs = [
+        *(JobFacts(f"gone {i}", gone_since=1, listed=False) for i in range(gone_count)),
+        *(failed_job("failed"), JobFacts("undecided", gone_since=1, listed=False, undecided=True)),
+        JobFacts("unreadable", cron="* * *"),
+    ]
+    result = make_result(
+        outcome, tasks={"a": OK_TASK, "b": FAILED_TASK}, preferences={"x": "", "y": "y is false"}, jobs=jobs
+    )
+    findings = evaluate_rules(policy, result)
+    subjects = {(finding.rule, finding.subject) for finding in findings} | {
+        (rule, facts.name) for rule in ("job", "schedule") for facts in jobs
+    }
+    bad = {(finding.rule, finding.subject) for finding in findings if finding.bad}
+    assert {key for key in subjects if has_bad_finding(policy, result, *key)} == bad
 
 
 def test_a_failure_caused_by_a_task_is_one_incident() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from tests.support.builders import healthy_job
+from tests.support.builders import failed_job, healthy_job
 from tests.support.store import (
     INTERVAL_MS,
     LOCATION,
@@ -34,6 +34,7 @@ from watchdog.domain.model import (
     Severity,
 )
 from watchdog.domain.observations import JobFacts
+from watchdog.domain.rules import job
 from watchdog.store.database import Database
 from watchdog.store.read import alert_context as alert_context
 from watchdog.store.read.alert_context import MAX_RECENT_RUNS_IN_ALERT, load_alert_context
@@ -220,6 +221,25 @@ def test_a_long_incident_is_counted_without_evaluating_all_of_it(
     (opened,) = harness.record_results(*made)
     assert opened.rule == rule
     assert context_of(harness, opened.incident).bad_count == (11 if rule == "preference" else 10)
+
+
+def test_only_the_job_of_the_incident_is_evaluated_again(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source may list hundreds of jobs, and an incident has hundreds of results."""
+    harness = StoreHarness(database, [make_registered_probe()])
+    jobs = [failed_job("nightly"), *(healthy_job(f"job-{i}") for i in range(5))]
+    results = [make_result(harness.database_ids[0], at(slot), "fail", jobs=jobs) for slot in (1, 2, 3)]
+    transitions = harness.record_results(*results)
+    evaluated = []
+    evaluate = job.evaluate_job_facts
+
+    def note_and_evaluate(facts: JobFacts, *rest: Any) -> job.JobVerdict:
+        evaluated.append(facts.name)
+        return evaluate(facts, *rest)
+
+    monkeypatch.setattr(job, "evaluate_job_facts", note_and_evaluate)
+    assert [transition.subject for transition in transitions] == ["nightly"]
+    assert context_of(harness, transitions[0].incident).bad_count == 3
+    assert evaluated == ["nightly"] * 3
 
 
 def test_the_context_outlives_the_probe_and_its_results(database: Database) -> None:

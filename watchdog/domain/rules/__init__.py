@@ -9,6 +9,7 @@ from watchdog.domain.rules.engine import (
     derive_health_state,
     evaluate_rules,
     fold_results,
+    has_bad_finding,
 )
 from watchdog.domain.rules.policy import AlertPolicy
 from watchdog.domain.uptime_clock import UptimeClock
@@ -24,4 +25,5 @@ __all__ = [
     "derive_health_state",
     "evaluate_rules",
     "fold_results",
+    "has_bad_finding",
 ]

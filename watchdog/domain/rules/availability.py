@@ -19,13 +19,16 @@ NO_JOBS_LISTED_REASON = "job.none_listed"
 def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Finding]:
     if any(finding.bad for finding in source.evaluate_result(policy, result)):
         return  # a source whose jobs have vanished does not show that anything has recovered
+    if result.outcome is not Outcome.FAIL:
+        yield Finding(RULE_NAME, "", False)
+        return
     caused_by_tasks = result.reason == TASK_CAUSED_REASON and any(
         finding.bad for finding in task.evaluate_result(policy, result)
     )
     caused_by_jobs = result.reason != NO_JOBS_LISTED_REASON and any(
         finding.bad for finding in job.evaluate_result(policy, result)
     )
-    if result.outcome is Outcome.FAIL and not caused_by_tasks and not caused_by_jobs:
-        yield Finding(RULE_NAME, "", True, result.reason, result.message)
-    else:
+    if caused_by_tasks or caused_by_jobs:
         yield Finding(RULE_NAME, "", False)
+    else:
+        yield Finding(RULE_NAME, "", True, result.reason, result.message)

@@ -47,6 +47,9 @@ RESULT_RULES = (
 )
 """The rules that judge a result. `stale` judges the absence of results."""
 
+RULES_BY_OUTCOME = {Outcome.MISSED: (missed_run,), Outcome.ERROR: (no_verdict, missed_run)}
+"""For all other outcomes RESULT_RULES."""
+
 INCIDENT_HEALTH_STATE_BY_RULE = {rule.RULE_NAME: rule.INCIDENT_HEALTH_STATE for rule in (*RESULT_RULES, stale)}
 
 
@@ -74,9 +77,24 @@ def derive_incident_id(probe: int, rule: str, subject: str, first_bad_slot: int)
 def evaluate_rules(policy: AlertPolicy, result: ProbeResult) -> list[Finding]:
     """The findings of a result alone. A `missed` row is evidence only that no run took place, an `error` only that
     one did, without a verdict."""
-    rules_by_outcome = {Outcome.MISSED: (missed_run,), Outcome.ERROR: (no_verdict, missed_run)}
-    rules = rules_by_outcome.get(result.outcome, RESULT_RULES)
+    rules = RULES_BY_OUTCOME.get(result.outcome, RESULT_RULES)
     return [finding for rule in rules for finding in rule.evaluate_result(policy, result)]
+
+
+def has_bad_finding(policy: AlertPolicy, result: ProbeResult, rule_name: str, subject: str) -> bool:
+    """Whether `evaluate_rules` gives a bad finding of this rule about this subject. Other subjects of its listing, of
+    which there may be hundreds, are not evaluated."""
+    rules = RULES_BY_OUTCOME.get(result.outcome, RESULT_RULES)
+    rule = next((rule for rule in rules if rule_name == rule.RULE_NAME), None)
+    if rule is None:
+        return False
+    listing_rule = _LISTING_RULE_BY_RULE.get(rule_name, rule_name)
+    if (listing := result.listings.get(listing_rule)) is not None:
+        if listing_rule == job.RULE_NAME and subject in jobs_without_evidence(listing):
+            return False
+        subjects = {name: facts for name, facts in listing.subjects.items() if name == subject}
+        result = result._replace(listings={**result.listings, listing_rule: listing._replace(subjects=subjects)})
+    return any(finding.bad and finding.subject == subject for finding in rule.evaluate_result(policy, result))
 
 
 def apply_finding(

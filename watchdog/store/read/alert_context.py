@@ -22,7 +22,7 @@ from watchdog.domain.model import (
     RunSummary,
     Severity,
 )
-from watchdog.domain.rules import AlertPolicy, availability, evaluate_rules, job, no_verdict, stale
+from watchdog.domain.rules import AlertPolicy, availability, has_bad_finding, job, no_verdict, stale
 from watchdog.store import codec
 from watchdog.store.listings import results_from_rows
 from watchdog.store.read.job_runs import list_job_runs
@@ -127,11 +127,7 @@ def _count_bad_results(connection: sa.Connection, row: Any, probe: ProbeInfo, no
     rows = connection.execute(query.limit(MAX_REEVALUATED_RESULTS)).all()
     newest = list(results_from_rows(connection, reversed(rows)))
     policy = AlertPolicy(probe, lambda _: 0)
-    key = (row.rule, row.subject)
-    count = sum(
-        any(finding.bad and (finding.rule, finding.subject) == key for finding in evaluate_rules(policy, result))
-        for result in newest
-    )
+    count = sum(has_bad_finding(policy, result, row.rule, row.subject) for result in newest)
     if len(newest) == MAX_REEVALUATED_RESULTS:
         outcomes = BAD_OUTCOMES_BY_RULE.get(row.rule, (Outcome.PASS, Outcome.FAIL))
         older = sa.select(sa.func.count()).where(*of_incident, results.c.slot < newest[0].slot)
