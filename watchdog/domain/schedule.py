@@ -46,6 +46,10 @@ MAX_QUOTED_SCHEDULE_CHARS = 80
 """Length of an expression that is quoted in an error, and of a time zone's name."""
 
 
+MAX_CACHED_EXPRESSION_CHARS = 200
+"""Longer expressions, of which a source may have any number, are checked each time."""
+
+
 class ScheduleError(ValueError):
     """A cron expression or time zone that is not valid."""
 
@@ -106,7 +110,9 @@ class CronSchedule:
     def __post_init__(self) -> None:
         if problem := _describe_timezone_error(self.timezone[: MAX_QUOTED_SCHEDULE_CHARS + 1]):
             raise ScheduleError(problem)
-        if problem := _describe_cron_error(_normalize_cron_expression(self.expression)):
+        expression = _normalize_cron_expression(self.expression)
+        is_short = len(expression) <= MAX_CACHED_EXPRESSION_CHARS
+        if problem := (_describe_cron_error if is_short else _describe_cron_error.__wrapped__)(expression):
             raise ScheduleError(f"{_quote_truncated(self.expression)} {problem}")
 
     def latest_slot_until(self, at: int) -> int:
@@ -290,8 +296,10 @@ def _quote_truncated(text: str) -> str:
     )
 
 
+@lru_cache(2_000)
 def _describe_cron_error(expression: str) -> str:
-    """Why a normalized expression is not valid; empty if it is."""
+    """Why a normalized expression is not valid; empty if it is. Cached: every evaluation of a job parses its schedule
+    again, and this takes longer than all the rest."""
     fields = expression.split()
     if expression.startswith("@"):
         return f"is not a cron expression: expected {', '.join(CRON_NICKNAMES)} or five fields"
