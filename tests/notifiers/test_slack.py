@@ -212,6 +212,8 @@ def test_a_task_is_named(slack: FakeSlack, send: SendFixture) -> None:
             None,
         ),
         ("not an object", CannedResponse(200, b"[1]"), "delivery.invalid_response", "always", None),
+        ("a bare word of JSON", CannedResponse(200, b"true"), "delivery.invalid_response", "always", None),
+        ("nested too deep", CannedResponse(200, b"[" * 65_000), "delivery.invalid_response", "always", None),
         (
             "a proxy's redirect",
             CannedResponse(302, b"", (("Location", "http://127.0.0.1:1/"),)),

@@ -35,8 +35,9 @@ REJECTED_CONTENT_HTTP_STATUSES = frozenset({400, 413, 415, 422})
 CONFIRM_VARIABLE_TYPES = {"status": "int", "headers": "map(string, string)", "body": "dyn"}
 """The variables of `confirm`, with their CEL types."""
 _HTML_DOCUMENT_PATTERN = re.compile(
-    r"\s*(<\?xml\b[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype html|html)\b", re.IGNORECASE | re.DOTALL
+    r"\s*+(<\?xml\b[^>]*>\s*+)?(<!--.*?-->\s*+)*+<(!doctype html|html)\b", re.IGNORECASE | re.DOTALL
 )
+"""Possessive: otherwise a body of comments would be divided in every possible way, in exponential time."""
 
 
 class ReceiverResponse(NamedTuple):

@@ -143,11 +143,10 @@ class SlackNotifier(Notifier):
         status_error = delivery_error_from_status(response)
         if self.webhook is not None and status_error is None and response.body_text.strip() == "ok":
             return {}
-        try:
-            body = json.loads(response.body_text)
-        except ValueError:
+        body = response.parsed_body
+        if isinstance(body, str):
             body = {"error": response.body_text.strip()}  # webhooks respond with the bare error
-        if not isinstance(body, dict):
+        elif not isinstance(body, dict):
             body = {}
         if status_error is None and body.get("ok") is True:
             return body
