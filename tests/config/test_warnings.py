@@ -81,13 +81,13 @@ CASES = [
     Case(
         "a route below one that matches everything",
         f"{FLEET}routes:\n  - receivers: [oncall]\n  - {{match: {{tags: [prod]}}, receivers: [oncall]}}",
-        (":7:5: routes.1: route 2 is never reached: every probe that it matches is matched first by route 1 (",),
+        (":7:5: routes.1: route 2 is never reached, because route 1 (",),
     ),
     Case(
         "a route below two that together match all of its probes",
         f"{FLEET}routes:\n  - {{match: {{tags: [prod]}}, receivers: [oncall]}}\n"
         "  - {match: {group: Core}, receivers: [oncall]}\n  - {match: {kind: http}, receivers: [oncall]}",
-        (":8:5: routes.2: route 3 is never reached: every probe that it matches is matched first by route 1 (",),
+        (":8:5: routes.2: route 3 is never reached, because route 1 (",),
     ),
     Case(
         "a route below one that continues is reached",

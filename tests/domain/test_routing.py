@@ -258,18 +258,18 @@ OWN_FAULTS = [
     OwnFault(
         "routes that lead only to it are replaced by all others", (NotificationRoute(("chat",)),),
         ("oncall/slack", "oncall/email", "pager/webhook"),
-        "no route leads to another destination: oncall/slack, oncall/email, pager/webhook is notified",
+        "no route leads to another destination: oncall/slack, oncall/email, pager/webhook are notified",
         failing="chat/slack",
     ),
     OwnFault(
         "if no route matches, all others are notified", (NotificationRoute(("oncall",), ProbeMatcher(group="Core")),),
         ("oncall/email", "chat/slack", "pager/webhook"),
-        "no route leads to another destination: oncall/email, chat/slack, pager/webhook is notified",
+        "no route leads to another destination: oncall/email, chat/slack, pager/webhook are notified",
     ),
     OwnFault(
         "routes to no one are replaced as well",
         (NotificationRoute(()),), ("oncall/email", "chat/slack", "pager/webhook"),
-        "no route leads to another destination: oncall/email, chat/slack, pager/webhook is notified",
+        "no route leads to another destination: oncall/email, chat/slack, pager/webhook are notified",
     ),
     OwnFault(
         "a route for Watchdog itself is followed",

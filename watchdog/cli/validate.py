@@ -9,7 +9,7 @@ def validate_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     """Check the configuration.
 
     Prints one line per problem: file, line, column, field and remedy. Exits 0 if there are no problems, otherwise 2.
-    Warnings are about what is valid but has no effect, such as a probe whose incidents no one is notified of.
+    Warnings are about settings that are valid but probably not intended, such as a probe whose incidents notify no one.
 
     \b
     Example: watchdog validate -c /etc/watchdog/watchdog.yaml

@@ -38,9 +38,9 @@ _WATCHDOG_TEXT_PATTERN = re.compile(r"[A-Za-z][A-Za-z ,.:'_-]*")
 
 UNMASKED_WARNING = (
     "this secret is too short, or a word of Watchdog's own messages: it is masked in URLs and fields, but not "
-    f"where a target repeats it; choose one of at least {MIN_MASKED_SECRET_CHARS} characters that is not a word"
+    f"where a target repeats it; choose a secret of at least {MIN_MASKED_SECRET_CHARS} characters that is not a word"
 )
-SHOWN_WARNING = "this secret is also a part of a target, which is shown: choose another one"
+SHOWN_WARNING = "this secret equals a part of a target, which is shown: choose another one"
 
 
 class CollectedSecrets(NamedTuple):

@@ -170,10 +170,11 @@ def _route_warnings(
 
 
 def _unreachable_route_message(index: int, earlier: Sequence[int], nodes: Sequence[YamlNode]) -> str:
-    places = ", ".join(f"route {i + 1} ({nodes[i].location})" for i in earlier)
+    places = " and ".join(f"route {i + 1} ({nodes[i].location})" for i in earlier)
+    match_first = "match its probes first and do" if len(earlier) > 1 else "matches its probes first and does"
     return (
-        f"route {index + 1} is never reached: every probe that it matches is matched first by {places}, which "
-        f"{'do' if len(earlier) > 1 else 'does'} not continue: move it up, or set `continue: true` above it"
+        f"route {index + 1} is never reached, because {places} {match_first} not continue: move it up, or set "
+        "`continue: true` above it"
     )
 
 

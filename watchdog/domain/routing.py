@@ -113,7 +113,8 @@ class NotificationRoutingTable:
         if not others:
             others = [name for name in self._collect_destinations(self.receivers) if name != failing_destination]
             another = "another" if failing_destination else "a"
-            log = *log, f"no route leads to {another} destination: {', '.join(others) or 'no one'} is notified"
+            notified = f"{', '.join(others) or 'no one'} {'are' if len(others) > 1 else 'is'} notified"
+            log = *log, f"no route leads to {another} destination: {notified}"
         elif failing_destination:
             log = *log, f"{failing_destination} is left out: the incident is about it"
         return RoutingDecision(tuple(others), log)

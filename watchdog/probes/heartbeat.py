@@ -89,7 +89,7 @@ class HeartbeatProbe(Probe):
         "timezone": "not supported by heartbeat probes: set the job's time zone as heartbeat.timezone",
         "timeout": "not supported by heartbeat probes, which send no request: remove it",
         "retries": "not supported by heartbeat probes, which send no request: remove it",
-        "retry_interval": "not supported by heartbeat probes: a failing job's check-ins are evaluated immediately",
+        "retry_interval": "not supported by heartbeat probes: the check-ins of a job are evaluated immediately",
         "expect": "not supported by heartbeat probes: use heartbeat.schedule, max_runtime and min_runtime",
         "prefer": "not supported by heartbeat probes: use heartbeat.schedule, max_runtime and min_runtime",
     }

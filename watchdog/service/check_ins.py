@@ -190,7 +190,8 @@ class CheckInReceiver:
             check_in = CheckIn(id, occurred_at, CheckInKind(kind), *rest)
         except (TypeError, ValueError):
             log.error(
-                "check_in_dropped", detail="written by another version of Watchdog, in a format this one cannot read"
+                "check_in_dropped",
+                detail="written by another version of Watchdog, in a format that this version cannot read",
             )
             return None
         return str(probe_id), check_in

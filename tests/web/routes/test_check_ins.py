@@ -263,7 +263,7 @@ def test_a_body_is_read_in_the_encoding_of_its_sender(
         ({"content-type": "application/json"}, "Content-Type: expected text/plain, or none"),
         ({"content-type": "multipart/form-data; boundary=x"}, "Content-Type: expected text/plain, or none"),
         ({"content-type": "image/png"}, "Content-Type: expected text/plain, or none"),
-        ({"content-encoding": "gzip"}, "Content-Encoding: expected none, the output as it is"),
+        ({"content-encoding": "gzip"}, "Content-Encoding: expected none: send the output uncompressed"),
         ({"content-type": "text/plain; charset=klingon"}, "charset: unknown; expected utf-8, or any other"),
         ({"content-type": "text/plain; charset=base64"}, "charset: unknown; expected utf-8, or any other"),
         ({"content-type": "text/plain; charset=idna"}, "charset: unknown; expected utf-8, or any other"),

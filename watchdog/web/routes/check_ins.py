@@ -212,7 +212,7 @@ def _decode_check_in_body(body: BodyTail, header_pairs: Iterable[tuple[bytes, by
         return ""
     headers = {name: value.decode("latin-1").strip().lower() for name, value in header_pairs}
     if headers.get(b"content-encoding", "identity") not in ("identity", ""):
-        raise CheckInRejectedError("Content-Encoding: expected none, the output as it is")
+        raise CheckInRejectedError("Content-Encoding: expected none: send the output uncompressed")
     media_type, _, parameters = headers.get(b"content-type", "").partition(";")
     if media_type.strip() not in DEFAULT_CHECK_IN_MEDIA_TYPES and not media_type.startswith("text/"):
         raise CheckInRejectedError("Content-Type: expected text/plain, or none")
