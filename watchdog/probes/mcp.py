@@ -127,12 +127,12 @@ class McpProbe(Probe):
                 state_updates[MCP_PROTOCOL_STATE_KEY] = None
             return self._build_failed_observation(error, result, context, state_updates)
         except asyncio.CancelledError:
-            if era and not result.protocol_era:
-                context.state_updates_on_timeout[MCP_PROTOCOL_STATE_KEY] = None
+            if result.protocol_era != era:
+                state_updates[MCP_PROTOCOL_STATE_KEY] = _era_record(result.protocol_era, context)
+            context.state_updates_on_timeout.update(state_updates)
             raise
         if result.protocol_era != era:
-            record = McpProtocolRecord(result.protocol_era, context.started_at)
-            state_updates[MCP_PROTOCOL_STATE_KEY] = record.to_json()
+            state_updates[MCP_PROTOCOL_STATE_KEY] = _era_record(result.protocol_era, context)
         observation = await context.network.judge(
             context.phase_timer,
             judge_session,
@@ -171,6 +171,11 @@ class McpProbe(Probe):
             measurements=session_measurements(session),
             state_updates=state_updates,
         )
+
+
+def _era_record(era: str, context: ProbeAttemptContext) -> Json:
+    """What later runs remember; None: nothing, because no era was negotiated."""
+    return McpProtocolRecord(era, context.started_at).to_json() if era else None
 
 
 def _remembered_protocol_era(remembered: Mapping[str, Json], now: int) -> str:

@@ -350,6 +350,52 @@ def test_a_deadline_while_negotiating_discards_the_remembered_era(
     assert dict(recorded.state_updates) == expected
 
 
+def test_a_negotiated_era_is_remembered_although_the_run_timed_out() -> None:
+    async def go() -> ResultToRecord:
+        async with running_raw_server({"tools/list": RawMcpResponse(hang=True)}) as raw:
+            probe = McpProbe.model_validate({"name": "Server", "mcp": raw.url, "timeout": "2s"})
+            recorded = await run_probe(probe)
+            assert recorded.state_updates[MCP_SERVER_IDENTITY_STATE_KEY] == probe.mcp.identity
+            return recorded
+
+    recorded = asyncio.run(go())
+    assert recorded.result.reason == "timeout.list"
+    assert recorded.state_updates[MCP_PROTOCOL_STATE_KEY]["era"] == "legacy"
+
+
+def test_a_server_that_blocks_at_the_discovery_is_remembered_as_one() -> None:
+    """It handles one request at a time, and never ends one that it does not know."""
+    command = [sys.executable, SERVER, "blocks_at_discovery"]
+
+    async def go() -> tuple[Observation, dict[str, Any], Observation]:
+        async with NetworkAccess() as network:
+            runner = McpProbeRunner(network)
+            first = await runner.run_probe({"command": command}, timeout_s=20)
+            state = dict(runner.probe_state)
+            await runner.run_probe({"command": command}, timeout_s=20)
+            return first, state, await runner.run_probe({"command": command}, timeout_s=20)
+
+    first, state, later = asyncio.run(go())
+    assert (verdict(first), verdict(later)) == (("", ""), ("", ""))
+    assert state[MCP_PROTOCOL_STATE_KEY]["era"] == "legacy"
+    assert later.phases["negotiate"] < first.phases["negotiate"]
+
+
+def test_what_a_server_notifies_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """The SDK logs each notification that it cannot read, with a traceback and without masking."""
+    invalid = event({"method": "notifications/message"}) + event({"method": "notifications/progress", "params": {}})
+
+    def replies(method: str, id_: Any) -> bytes:
+        return invalid + healthy_replies(method, id_)
+
+    async def go() -> Observation:
+        async with running_sse_server(replies) as url:
+            return await run_mcp_probe({"sse": url})
+
+    assert verdict(asyncio.run(go())) == ("", "")
+    assert [record for record in caplog.records if record.name != "asyncio"] == []  # of the test server
+
+
 # --- another server under the same probe
 
 

@@ -70,6 +70,7 @@ WORKING = (
     "byte_order_mark",
     "leaves",
     "ignores",
+    "blocks_at_discovery",
     "bad_byte",
 )
 DEADLINE = 3.0

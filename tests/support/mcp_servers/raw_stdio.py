@@ -134,13 +134,16 @@ def end_or_hang() -> None:
             time.sleep(600)
 
 
-HANGS_AT_CALL = ("hangs", "stubborn", "forks_and_hangs", "escapes_and_hangs")
+HANGS = (
+    ("blocks_at_discovery", "server/discover"),
+    *((name, "tools/call") for name in ("hangs", "stubborn", "forks_and_hangs", "escapes_and_hangs")),
+)
 WITHOUT_REPLY = (("ignores", "server/discover"), ("notifies_forever", "tools/call"))
 
 
 def answer_request(request: dict[str, Any]) -> dict[str, Any] | bytes | None:
     method, id_ = request["method"], request.get("id")
-    if FAULT_NAME in HANGS_AT_CALL and method == "tools/call":
+    if (FAULT_NAME, method) in HANGS:
         time.sleep(600)
     if (FAULT_NAME, method) in WITHOUT_REPLY:
         return None

@@ -26,5 +26,7 @@ __all__ = [
 ]
 
 # The SDK logs every error of a target with a traceback, and httpx2 every URL. Both reach the caller as ProbeErrors.
-for _name, _level in (("mcp.client", logging.CRITICAL), ("mcp.shared", logging.CRITICAL), ("httpx2", logging.WARNING)):
-    logging.getLogger(_name).setLevel(_level)
+# "client" is the logger of the SDK's session.
+for _name in ("mcp.client", "mcp.shared", "client"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
+logging.getLogger("httpx2").setLevel(logging.WARNING)

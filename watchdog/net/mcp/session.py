@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from time import perf_counter
 
+import anyio
 from mcp.shared.dispatcher import ProgressFnT
 
 from watchdog.domain.reasons import reason_family
@@ -34,6 +35,8 @@ from watchdog.net.phases import JUDGING_PHASES, PhaseTimer
 from watchdog.net.worker_process import WorkerProcess
 
 UNKNOWN_PROTOCOL_ERA = ""
+MAX_BLOCKED_DISCOVERY_CHECK_DELAY_S = 1.0
+"""Time to respond to `initialize` after `server/discover` got no response, until another process is tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +125,7 @@ async def connect_mcp_client(
                     received = ReceivedMcpProblems(worker, phase_timer, tool_name)
                     opening = _open_transport(connector, target, result, received, remaining_s, now=now)
                     client = await stack.enter_async_context(
-                        _negotiate(opening, result, received, era=era, remaining_s=remaining_s)
+                        _negotiate(opening, target, result, received, era=era, remaining_s=remaining_s)
                     )
                     break
                 except ProbeError as error:
@@ -161,6 +164,7 @@ def _open_transport(
 @asynccontextmanager
 async def _negotiate(
     opening: AbstractAsyncContextManager[McpTransport],
+    target: McpHttpEndpoint | McpServerCommand,
     result: McpSessionResult,
     received: ReceivedMcpProblems,
     *,
@@ -172,8 +176,48 @@ async def _negotiate(
         with measure_phase(received.phase_timer, "negotiate"):
             transport: McpTransport = await stack.enter_async_context(opening)
             client = await stack.enter_async_context(open_mcp_client(transport, result, received))
-            await client.negotiate(era, remaining_s / 2, min(MCP_DISCOVERY_TIMEOUT_S, remaining_s / 2))
+            if isinstance(target, McpServerCommand) and era == UNKNOWN_PROTOCOL_ERA:
+                await _negotiate_unless_discovery_blocks(client, target, remaining_s)
+            else:
+                await client.negotiate(era, remaining_s / 2, _discovery_timeout_s(remaining_s))
         yield client
+
+
+async def _negotiate_unless_discovery_blocks(client: McpClient, command: McpServerCommand, remaining_s: float) -> None:
+    """Negotiates. Raises ProbeError if the process responds to nothing after `server/discover`, while another process
+    of the server responds to `initialize`: it handles one request at a time, and never ends one that it does not know.
+    A server that is slow looks the same, so its process is left to negotiate until the other one has responded."""
+    check_after_s = _discovery_timeout_s(remaining_s) + min(MAX_BLOCKED_DISCOVERY_CHECK_DELAY_S, remaining_s / 8)
+
+    async def check_blocked() -> None:
+        await anyio.sleep(check_after_s)
+        if await _responds_to_initialize(command, remaining_s - check_after_s):
+            negotiation.cancel()
+
+    with anyio.CancelScope() as negotiation:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(check_blocked)
+            await client.negotiate(UNKNOWN_PROTOCOL_ERA, remaining_s / 2, _discovery_timeout_s(remaining_s))
+            tasks.cancel_scope.cancel()
+    if negotiation.cancelled_caught:
+        client.result.last_method, client.result.protocol_era = MCP_DISCOVER_METHOD, LEGACY_PROTOCOL_ERA
+        raise ProbeError("timeout.negotiate", "the server responds to nothing after server/discover", "negotiate")
+
+
+async def _responds_to_initialize(command: McpServerCommand, timeout_s: float) -> bool:
+    """Whether a process of its own responds, which ends immediately."""
+    received = ReceivedMcpProblems(None, PhaseTimer(), "")
+    opening = open_mcp_stdio_transport(command, received, {}, timeout_s)
+    with suppress(ProbeError), anyio.move_on_after(timeout_s):
+        async with _negotiate(
+            opening, command, McpSessionResult(), received, era=LEGACY_PROTOCOL_ERA, remaining_s=timeout_s
+        ):
+            return True
+    return False
+
+
+def _discovery_timeout_s(remaining_s: float) -> float:
+    return min(MCP_DISCOVERY_TIMEOUT_S, remaining_s / 2)
 
 
 def _may_work_in_another_era(
