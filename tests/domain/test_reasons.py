@@ -292,7 +292,7 @@ def test_family() -> None:
 
 
 def test_reason_and_message() -> None:
-    assert reason_and_message("job.gone", name="{x}") == ("job.gone", "{x} is gone: its source does not list it")
+    assert reason_and_message("job.overdue", name="{x}") == ("job.overdue", "{x} is overdue")
     assert reason_and_message("task.failed", "disk full", name="a") == ("task.failed", "task a failed: disk full")
 
 

@@ -266,7 +266,7 @@ FAULTS = [
     JobFault(
         "the runs of a job are deleted",
         in_table({"started": HOUR, "ended": HOUR}, then="DELETE FROM scheduled_jobs WHERE job_type = 'digest'"),
-        "job.gone", ("digest is gone: its source does not list it: not listed since",), subject="digest",
+        "job.gone", ("digest is gone: its source has not listed it since",), subject="digest",
     ),
     JobFault(
         "the table is emptied",

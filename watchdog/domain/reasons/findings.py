@@ -197,7 +197,7 @@ FINDING_REASONS = (
         "The source does not list a job that it listed before and that was enabled, or that `watch` names.",
         "Find out what removed it. If it was removed on purpose, `watchdog jobs forget PROBE JOB` ends the incident; "
         "otherwise it ends after 24 hours, unless `watch` names the job.",
-        sentence="{name} is gone: its source does not list it",
+        sentence="{name} is gone: its source {absence}",
     ),
     _finding_reason_entry(
         "watchdog.delivery_failing",

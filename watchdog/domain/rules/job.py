@@ -257,8 +257,9 @@ def evaluate_job_facts(facts: JobFacts, limits: JobLimits, now: int, gaps: Downt
 
 
 def _gone_job_problem(facts: JobFacts, now: int) -> tuple[str, str]:
-    since = "" if facts.gone_since is None else f"not listed since {format_utc(facts.gone_since, now)}"
-    return reason_and_message("job.gone", since, name=facts.name)
+    since = facts.gone_since
+    absence = "does not list it" if since is None else f"has not listed it since {format_utc(since, now)}"
+    return reason_and_message("job.gone", name=facts.name, absence=absence)
 
 
 def _find_job_problem(
