@@ -21,7 +21,7 @@ _Ts = TypeVarTuple("_Ts")
 
 
 class NetworkAccess:
-    """The shared network access of a process, opened inside the event loop: `async with Network() as network`.
+    """The shared network access of a process. Open it inside the event loop: `async with NetworkAccess() as network`.
 
     Owns the connector (name lookups, address filter, TLS contexts) and the HTTP client of the notifiers. Neither may be
     used after it is closed.

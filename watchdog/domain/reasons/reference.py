@@ -41,10 +41,11 @@ _REASONS_PAGE_SECTIONS = {
     ),
     "Why a notification is not delivered": (
         (ReasonScope.DELIVERY,),
-        "Deliveries are retried for three days; then they are marked as undelivered. If the configuration is wrong (a "
+        "Deliveries are retried for three days, and then marked as undelivered. If the configuration is wrong (a "
         "key, a channel, a proxy), they are retried for an hour. If the receiver refuses the content, they are not "
-        "retried. The statuses 400, 413, 415 and 422 are final; 408, 425, 429 and 5xx are retried; others are retried "
-        'for an hour. The reasons under "Connection and response" apply to notifications, too. Further reasons:',
+        "retried. HTTP statuses 400, 413, 415 and 422 refuse the content; 408, 425, 429 and all statuses outside "
+        '4xx are retried for three days, all others for an hour. The reasons under "Connection and response" apply '
+        "to notifications, too. Further reasons:",
     ),
     "Why a remediation fails": (
         (ReasonScope.REMEDIATION,),
