@@ -59,7 +59,7 @@ def db_upgrade_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
 def db_check_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     """Check that the database can be read, and that an SQLite file is not damaged.
 
-    Reads the whole SQLite file, also while Watchdog runs. Exits 1 if it is damaged.
+    Reads the whole SQLite file, even while Watchdog runs. Exits 1 if it is damaged.
 
     \b
     Example: watchdog db check
@@ -82,8 +82,8 @@ def db_check_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
 def db_vacuum_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     """Return the space of deleted rows.
 
-    An SQLite file becomes smaller; that needs as much free space as the file has, and blocks a running Watchdog
-    meanwhile. In PostgreSQL the space becomes usable again.
+    An SQLite file becomes smaller. This needs as much free disk space as the file has, and blocks a running Watchdog
+    until it is done. In PostgreSQL, the space can be used again.
 
     \b
     Example: watchdog db vacuum
@@ -98,10 +98,10 @@ def db_vacuum_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
 
 @db_app.command("backup", cls=CliCommand)
 def db_backup_command(
-    file: Annotated[Path, typer.Argument(help="The copy, a new file.", show_default=False)],
+    file: Annotated[Path, typer.Argument(help="The file to write; it must not exist.", show_default=False)],
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
 ) -> None:
-    """Copy an SQLite database, also while Watchdog runs.
+    """Copy an SQLite database, even while Watchdog runs.
 
     The copy is a database that Watchdog can use, and only its owner can read it.
 
