@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import uvloop
+from cryptography import x509
 from pydantic import ValidationError
 
 from tests.support import scripted_servers
@@ -164,6 +165,23 @@ def test_without_verification_any_certificate_is_accepted_and_its_days_are_count
 ) -> None:
     context = authority.server_tls_context("acme.example", begin=-90, end=end, self_signed=True)
     assert run(ask(context, TlsConfig(verify=False))).cert_days == days
+
+
+UNREADABLE_EXTENSIONS = {
+    "a name of a form that is not supported": (x509.OID_SUBJECT_ALTERNATIVE_NAME, b"\x30\x04\xa3\x02\x30\x00"),
+    "no valid extension": (x509.OID_AUTHORITY_INFORMATION_ACCESS, b"\x05\x00"),
+}
+
+
+@pytest.mark.parametrize(("oid", "value"), UNREADABLE_EXTENSIONS.values(), ids=UNREADABLE_EXTENSIONS)
+def test_the_days_of_a_certificate_with_an_unreadable_extension_are_counted(
+    authority: CertificateAuthority, oid: x509.ObjectIdentifier, value: bytes
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority.issue_certificate(end=3.5, extension=x509.UnrecognizedExtension(oid, value)))
+    assert asyncio.run(ask(context, TlsConfig(verify=False))).cert_days == 3
+    with pytest.raises(ProbeError, match="TLS: certificate is signed by an unknown authority"):
+        asyncio.run(ask(context, TlsConfig()))
 
 
 def test_server_name_changes_the_expected_name(run: Run, authority: CertificateAuthority) -> None:

@@ -135,7 +135,13 @@ class CertificateAuthority:
         )
 
     def issue_certificate(
-        self, *names: str, begin: float = -30, end: float = 90, self_signed: bool = False, password: bytes = b""
+        self,
+        *names: str,
+        begin: float = -30,
+        end: float = 90,
+        self_signed: bool = False,
+        password: bytes = b"",
+        extension: x509.ExtensionType | None = None,
     ) -> str:
         """A PEM file with certificate and key, for host names and addresses; `begin` and `end` in days from now."""
         key = ec.generate_private_key(ec.SECP256R1())
@@ -149,6 +155,8 @@ class CertificateAuthority:
         builder = self._certificate_builder(subject, subject if self_signed else self._name, key, begin, end)
         if alternatives:
             builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+        if extension:
+            builder = builder.add_extension(extension, critical=False)
         certificate = builder.sign(key if self_signed else self._key, hashes.SHA256())
         file = self.folder / f"{certificate.serial_number:x}.pem"
         pem, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8

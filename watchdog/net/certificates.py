@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -59,24 +59,21 @@ def format_certificate_time(epoch_ms: int) -> str:
     return f"{utc_datetime(epoch_ms):%Y-%m-%d %H:%M}"
 
 
-@lru_cache(512)
-def parse_certificate(der: bytes) -> Certificate:
-    """Raises ValueError if it is malformed."""
-    from cryptography import x509
-    from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
+def parse_certificates(chain: Iterable[bytes]) -> tuple[Certificate, ...]:
+    """Those that can be read: OpenSSL accepts some that the certificate library does not."""
+    return tuple(certificate for der in chain if (certificate := _parse_certificate(der)) is not None)
 
-    parsed = x509.load_der_x509_certificate(der)
-    names: tuple[str, ...] = ()
-    issuer_is_published = False
-    for extension in parsed.extensions:
-        if isinstance(extension.value, x509.SubjectAlternativeName):
-            names = tuple(
-                str(name.value) for name in extension.value if isinstance(name, x509.DNSName | x509.IPAddress)
-            )
-        elif isinstance(extension.value, x509.AuthorityInformationAccess):
-            issuer_is_published = any(
-                access.access_method == AuthorityInformationAccessOID.CA_ISSUERS for access in extension.value
-            )
+
+@lru_cache(512)
+def _parse_certificate(der: bytes) -> Certificate | None:
+    from cryptography import x509
+    from cryptography.x509.oid import NameOID
+
+    try:
+        parsed = x509.load_der_x509_certificate(der)
+    except (ValueError, x509.InvalidVersion):
+        return None
+    names, issuer_is_published = _read_certificate_extensions(parsed)
     return Certificate(
         subject=parsed.subject.rfc4514_string(),
         issuer=parsed.issuer.rfc4514_string(),
@@ -88,6 +85,29 @@ def parse_certificate(der: bytes) -> Certificate:
         names=names,
         issuer_is_published=issuer_is_published,
     )
+
+
+def _read_certificate_extensions(certificate: x509.Certificate) -> tuple[tuple[str, ...], bool]:
+    """The subject alternative names, and whether the issuer is published. Nothing if any extension is malformed."""
+    from cryptography import x509
+    from cryptography.x509.oid import AuthorityInformationAccessOID
+
+    names: tuple[str, ...] = ()
+    issuer_is_published = False
+    try:
+        extensions = certificate.extensions
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+        return (), False
+    for extension in extensions:
+        if isinstance(extension.value, x509.SubjectAlternativeName):
+            names = tuple(
+                str(name.value) for name in extension.value if isinstance(name, x509.DNSName | x509.IPAddress)
+            )
+        elif isinstance(extension.value, x509.AuthorityInformationAccess):
+            issuer_is_published = any(
+                access.access_method == AuthorityInformationAccessOID.CA_ISSUERS for access in extension.value
+            )
+    return names, issuer_is_published
 
 
 def _read_name_attribute(name: x509.Name, oid: x509.ObjectIdentifier) -> str:

@@ -13,7 +13,7 @@ from watchdog.net.certificates import (
     Certificate,
     format_certificate_time,
     is_intermediate_certificate_missing,
-    parse_certificate,
+    parse_certificates,
     read_certificate_chain,
 )
 from watchdog.net.connector import TcpConnector
@@ -54,8 +54,9 @@ class TlsHandshake:
     now: int
     """In ms since the epoch; certificates are judged against it."""
 
-    async def perform(self, writer: asyncio.StreamWriter, phase_timer: PhaseTimer) -> CertificateExpiry:
-        """Upgrades the connection and times the phase `tls`. Raises ProbeError and OSError."""
+    async def perform(self, writer: asyncio.StreamWriter, phase_timer: PhaseTimer) -> CertificateExpiry | None:
+        """Upgrades the connection and times the phase `tls`. None: no certificate can be read. Raises ProbeError and
+        OSError."""
         context = self.connector.ssl_context(self.tls)
         phase_timer.start_phase("tls")
         try:
@@ -73,10 +74,12 @@ class TlsHandshake:
             ) from None
         phase_timer.end_phase("tls")
         chain = read_certificate_chain(writer.get_extra_info("ssl_object"), verified=self.tls.verify)
-        return self._earliest_expiry([parse_certificate(der) for der in chain])
+        return self._earliest_expiry(parse_certificates(chain))
 
-    def _earliest_expiry(self, chain: list[Certificate]) -> CertificateExpiry:
-        first = min(chain, key=lambda certificate: certificate.expires_at)
+    def _earliest_expiry(self, chain: tuple[Certificate, ...]) -> CertificateExpiry | None:
+        first = min(chain, key=lambda certificate: certificate.expires_at, default=None)
+        if first is None:
+            return None
         description = f"{first.subject} expires on {format_certificate_time(first.expires_at)} UTC"
         return CertificateExpiry((first.expires_at - self.now) // DAY_MS, description)
 
@@ -161,17 +164,16 @@ class TlsHandshake:
         detail = f": {authority.common_name}, {authority.validity_text}" if authority else ""
         return ProbeError.from_reason("tls.chain_expired", "tls", authority=detail)
 
-    def _trusted_authorities(self) -> list[Certificate]:
+    def _trusted_authorities(self) -> tuple[Certificate, ...]:
         """The authorities of `ca_file`; none if the system's are used."""
         if not self.tls.ca_file:
-            return []
-        authorities = self.connector.ssl_context(self.tls).get_ca_certs(binary_form=True)
-        return [parse_certificate(der) for der in authorities]
+            return ()
+        return parse_certificates(self.connector.ssl_context(self.tls).get_ca_certs(binary_form=True))
 
     async def _inspect_server(self) -> _TlsInspectionResult:
         recorder = ClientCertificateRequestRecorder()
         chain: tuple[Certificate, ...] = ()
-        with suppress(OSError, ProbeError, ValueError):  # only the wording depends on it; TimeoutError is an OSError
+        with suppress(OSError, ProbeError):  # only the wording depends on it; TimeoutError is an OSError
             async with asyncio.timeout(TLS_INSPECTION_TIMEOUT_S):
                 chain = await self._fetch_unverified_chain(recorder)
         return _TlsInspectionResult(chain, recorder.requested)
@@ -181,8 +183,7 @@ class TlsHandshake:
         _, writer = await asyncio.open_connection(sock=sock)
         try:
             await writer.start_tls(create_unverified_ssl_context(self.tls, recorder), server_hostname=self._server_name)
-            chain = read_certificate_chain(writer.get_extra_info("ssl_object"), verified=False)
-            return tuple(parse_certificate(der) for der in chain)
+            return parse_certificates(read_certificate_chain(writer.get_extra_info("ssl_object"), verified=False))
         finally:
             writer.transport.abort()
 

@@ -104,7 +104,8 @@ class McpHttpNetworkStream(httpcore2.AsyncNetworkStream):
         except Exception:
             await self.aclose()
             raise
-        transport.facts["cert_days"] = expiry.days
+        if expiry is not None:
+            transport.facts["cert_days"] = expiry.days
         return self
 
     async def aclose(self) -> None:
