@@ -83,6 +83,12 @@ FAULTS: list[tuple[str, dict[str, Any], str, str]] = [
         "HTTP 302: redirect to https://login.example/ is not followed",
     ),
     (
+        "a redirect to an invalid address",
+        {"*": RawMcpResponse(302, headers={"Location": "https://login.example:port/"})},
+        "http.302",
+        "HTTP 302: redirect to an invalid URL is not followed",
+    ),
+    (
         "a reply to an unknown request",
         {"tools/list": RawMcpResponse(body=rpc_result(99, {"tools": []}))},
         "mcp.unexpected_id",

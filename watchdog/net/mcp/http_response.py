@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 
 import httpx2
@@ -76,8 +77,11 @@ class McpHttpResponse:
         if self.status >= 400 and not self.is_jsonrpc_error:
             return ProbeError(f"http.{self.status}", f"HTTP {self.status}, expected an MCP response")
         if 300 <= self.status < 400:
-            location = redact_url(str(self.request.url.join(self.headers.get("location", ""))))
-            return ProbeError(f"http.{self.status}", f"HTTP {self.status}: redirect to {location} is not followed")
+            location = self.headers.get("location", "")
+            with suppress(httpx2.InvalidURL):
+                location = str(self.request.url.join(location))
+            text = f"HTTP {self.status}: redirect to {redact_url(location)} is not followed"
+            return ProbeError(f"http.{self.status}", text)
         return None
 
     def _content_type_error(self) -> ProbeError | None:
