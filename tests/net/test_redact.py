@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import math
 import re
 from collections.abc import Callable
 from urllib.parse import quote, quote_plus, urlencode
@@ -99,6 +100,8 @@ def test_json_of_a_target_is_made_safe_to_show() -> None:
     assert "nested too deeply" in str(sanitized["deep"])
     assert sanitized["7"] == {"k": None}
     assert sanitize_json({str(i): i for i in range(101)}, SecretMask(()))["…"] == "cut, 101 entries in total"
+    numbers = sanitize_json([0.5, math.nan, {"a": -math.inf}], SecretMask(()))
+    assert numbers == [0.5, "nan", {"a": "-inf"}], "JSON has no such numbers"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
@@ -117,9 +118,12 @@ def _base64_secret_fragments(raw: bytes) -> Iterator[str]:
 def sanitize_json(
     value: Json, mask: SecretMask, max_chars: int = 2_000, max_items: int = 100, max_depth: int = 8
 ) -> Json:
-    """Nested JSON that is safe to store and to show: strings masked, cleaned and cut, long lists and nesting cut."""
+    """Nested JSON that is safe to store and to show: strings masked, cleaned and cut, long lists and nesting cut, and
+    numbers that JSON does not have, such as NaN, as text."""
     if isinstance(value, str):
         return truncate_with_note(replace_unsafe_characters(mask(value)), max_chars)
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     if not isinstance(value, dict | list | tuple):
         return value
     if not max_depth:
