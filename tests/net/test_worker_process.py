@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import textwrap
@@ -16,7 +18,7 @@ import uvloop
 
 from tests.support import worker_functions as functions
 from tests.support.polling import wait_until, wait_until_async
-from watchdog.net import PhaseTimer, ProbeError
+from watchdog.net import PhaseTimer, ProbeError, worker_program
 from watchdog.net.worker_process import WorkerProcess
 
 Script = Callable[[WorkerProcess], Awaitable[None]]
@@ -137,6 +139,21 @@ def test_sigterm_to_the_whole_service_leaves_the_judgement_to_its_deadline(run: 
         assert await worker.run(PhaseTimer(), functions.get_pid) == pid
 
     run(script)
+
+
+@pytest.mark.parametrize("received", [b"", b"\0" * 3, struct.pack("!Q", 1000) + b"\0" * 5])
+def test_the_process_ends_if_a_request_breaks_off(received: bytes) -> None:
+    own_end, other_end = socket.socketpair()
+    with own_end, other_end:
+        command = [sys.executable, "-I", worker_program.__file__, str(other_end.fileno())]
+        with subprocess.Popen(command, pass_fds=[other_end.fileno()], stderr=subprocess.DEVNULL) as process:
+            other_end.close()
+            own_end.sendall(received)
+            own_end.close()
+            try:
+                process.wait(10)
+            finally:
+                process.kill()
 
 
 @pytest.mark.parametrize("is_busy", [True, False], ids=["busy", "idle"])

@@ -33,10 +33,12 @@ def main(connection: socket.socket) -> None:
 
 def receive(connection: socket.socket, requests: SimpleQueue[bytes]) -> None:
     """Ends the process at the end of the stream, also while a function runs."""
-    with connection.makefile("rb") as stream:
-        while header := stream.read(HEADER_BYTES):
-            requests.put(stream.read(struct.unpack(HEADER, header)[0]))
-    os._exit(0)
+    try:
+        with connection.makefile("rb") as stream:
+            while header := stream.read(HEADER_BYTES):
+                requests.put(stream.read(struct.unpack(HEADER, header)[0]))
+    finally:
+        os._exit(0)
 
 
 def run(request: bytes) -> bytes:
