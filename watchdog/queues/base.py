@@ -243,6 +243,8 @@ async def connect_once_to_find_address(
             sock = await context.network.connector.connect(
                 host, port, context.phase_timer, context.allow_private_addresses
             )
+        with sock:
+            return str(sock.getpeername()[0])
     except TimeoutError:
         activity = PHASE_DESCRIPTIONS[context.phase_timer.current_phase or "connect"]
         raise broker_unreachable_error(f"{host}:{port}: timed out while {activity}", label=label) from None
@@ -250,8 +252,8 @@ async def connect_once_to_find_address(
         if error.is_internal or error.reason == "connection.address_blocked":
             raise
         raise broker_unreachable_error(f"{host}:{port}: {error.message}", error.facts, label) from None
-    with sock:
-        return str(sock.getpeername()[0])
+    except OSError:  # it has no peer any more
+        raise broker_unreachable_error(f"{host}:{port}: connection closed by the server", label=label) from None
 
 
 def broker_unreachable_error(detail: str, facts: Mapping[str, Json] = {}, label: str = "broker") -> ProbeError:

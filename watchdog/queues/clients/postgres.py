@@ -6,7 +6,7 @@ import os
 import re
 import socket
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from urllib.parse import parse_qsl, urlsplit
 
@@ -168,7 +168,7 @@ class PostgresSession:
 
 def shutdown_socket(fileno: int) -> None:
     """Ends a connection at once: the driver's own close first sends a message to the server."""
-    with socket.socket(fileno=os.dup(fileno)) as duplicate:
+    with socket.socket(fileno=os.dup(fileno)) as duplicate, suppress(OSError):  # it has ended by itself
         duplicate.shutdown(socket.SHUT_RDWR)
 
 
