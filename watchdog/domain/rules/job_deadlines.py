@@ -5,16 +5,13 @@ from __future__ import annotations
 from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.limits import JobLimits
 from watchdog.domain.observations import JobFacts
-from watchdog.domain.rules.job import expected_runs
+from watchdog.domain.rules.job import OVERDUE_JOB_REASONS, expected_runs
 from watchdog.domain.rules.lost_run import job_run_deadline
 from watchdog.domain.schedule import CHECK_IN_RETRY_WINDOW_MS, utc_offset_change_ms
 from watchdog.domain.uptime_clock import DowntimeGaps
 
 MAX_UTC_OFFSET_CHANGE_MS = 2 * HOUR_MS
 """The largest change of clocks that postpones a deadline."""
-
-
-OVERDUE_JOB_REASONS = ("job.overdue", "job.never_ran")
 
 
 def next_job_deadline(
