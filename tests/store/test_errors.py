@@ -96,6 +96,14 @@ def test_a_file_that_is_no_database_is_unavailable(tmp_path: Path) -> None:
     database.close()
 
 
+def test_text_that_is_not_utf_8_is_unavailable(tmp_path: Path) -> None:
+    """The file is damaged. The driver gives this error no code."""
+    database = Database(f"sqlite:///{tmp_path}/a.db")
+    with pytest.raises(StoreUnavailableError, match="decode"), database.read_transaction() as connection:
+        connection.execute(sa.text("SELECT CAST(x'ff' AS text) AS message")).all()
+    database.close()
+
+
 def test_a_locked_file_is_unavailable(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path}/a.db")
     metadata.create_all(database.writer)

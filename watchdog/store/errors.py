@@ -61,7 +61,7 @@ def translate_driver_errors() -> Iterator[None]:
 def _is_store_unavailable_error(error: DBAPIError) -> bool:
     if isinstance(error.orig, sqlite3.Error):
         operational = isinstance(error.orig, sqlite3.OperationalError)
-        return operational and error.orig.sqlite_errorcode != sqlite3.SQLITE_ERROR
+        return operational and getattr(error.orig, "sqlite_errorcode", None) != sqlite3.SQLITE_ERROR
     if error.connection_invalidated:
         return True
     sqlstate = getattr(error.orig, "sqlstate", None) or ""

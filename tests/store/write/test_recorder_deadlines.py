@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from tests.support.store import (
     INTERVAL_MS,
@@ -329,6 +330,24 @@ def test_the_process_that_detects_a_gap_uses_it_at_once(database: Database) -> N
     harness.watermark.detect_gap(START_AT + MIN_GAP_MS)
     harness.watermark.detect_gap(START_AT + MIN_GAP_MS + 1_000, advance=True)
     assert harness.watermark.uptime_clock.gaps == [(START_AT, START_AT + MIN_GAP_MS + 1_000)]
+
+
+def test_a_gap_that_was_not_committed_is_not_used(database: Database) -> None:
+    """The next attempt stores a longer one, by which every deadline has to be measured."""
+    harness = StoreHarness(database, [make_registered_probe()])
+
+    def fail(_: sa.Connection) -> None:
+        raise OSError("the connection was lost")
+
+    sa.event.listen(database.writer, "commit", fail)
+    try:
+        with pytest.raises(OSError, match="was lost"):
+            harness.watermark.detect_gap(START_AT + MIN_GAP_MS + 1)
+    finally:
+        sa.event.remove(database.writer, "commit", fail)
+    harness.watermark.detect_gap(START_AT + MIN_GAP_MS + 2)
+    stored = [(row["started_at"], row["ended_at"]) for row in harness.select_rows(downtime)]
+    assert harness.watermark.uptime_clock.gaps == stored == [(START_AT, START_AT + MIN_GAP_MS + 2)]
 
 
 def test_gaps_are_loaded_one_after_the_other(databases: DatabasePair) -> None:

@@ -38,28 +38,30 @@ class Watermark:
         """
         if now - self._gap_checked_at < GAP_CHECK_INTERVAL_MS and not advance:
             return
-        here = watermarks.c.location == self.location
+        here, new_gaps = watermarks.c.location == self.location, None
         with self.database.write_transaction() as connection:
             query = sa.select(watermarks.c.claimed_until).where(here).with_for_update()
             claimed_until: int = connection.execute(query).scalar_one()
             is_gap = now - claimed_until > MIN_GAP_MS
-            self.clock_behind_ms = claimed_until - now if claimed_until - now > MIN_GAP_MS else 0
             if is_gap:
                 gap = {"location": self.location, "started_at": claimed_until, "ended_at": now}
                 connection.execute(self.database.insert_statement(downtime).values(gap).on_conflict_do_nothing())
             if now > claimed_until and (advance or is_gap):
                 connection.execute(sa.update(watermarks).where(here).values(claimed_until=now))
             if is_gap or now - self._gap_checked_at >= GAP_CHECK_INTERVAL_MS:
-                self._load_new_downtime_gaps(connection)
-                self._gap_checked_at = now
+                new_gaps = self._load_new_downtime_gaps(connection)
+        self.clock_behind_ms = claimed_until - now if claimed_until - now > MIN_GAP_MS else 0
+        if new_gaps is not None:
+            self._gap_checked_at = now
+            if new_gaps:
+                self.uptime_clock = UptimeClock([*self.uptime_clock.gaps, *new_gaps])
 
-    def _load_new_downtime_gaps(self, connection: sa.Connection) -> None:
-        """Load the gaps after the last known one: there may be years of them."""
+    def _load_new_downtime_gaps(self, connection: sa.Connection) -> list[tuple[int, int]]:
+        """The gaps after the last known one: there may be years of them."""
         query = sa.select(downtime.c.started_at, downtime.c.ended_at).where(downtime.c.location == self.location)
         if self.uptime_clock.gaps:
             query = query.where(downtime.c.started_at > self.uptime_clock.gaps[-1][0])
-        if gaps := connection.execute(query).all():
-            self.uptime_clock = UptimeClock([*self.uptime_clock.gaps, *((start, end) for start, end in gaps)])
+        return [(started_at, ended_at) for started_at, ended_at in connection.execute(query)]
 
 
 def load_claimed_until(connection: sa.Connection, location: str) -> int:
