@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from structlog.testing import capture_logs
 
 from tests.support.store import (
@@ -22,6 +23,7 @@ from tests.support.store import (
 from watchdog.domain.model import Outcome
 from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.store.database import READER_CACHE_KIB, Database, run_after_commit
+from watchdog.store.tables import results
 from watchdog.store.write.evaluation import AlertEvaluator
 
 
@@ -40,6 +42,17 @@ def test_a_server_that_vanishes_is_detected_in_seconds(databases: DatabasePair) 
     assert user_timeout_ms <= 15_000
     assert idle_s + interval_s * count <= 15
     assert user_timeout_ms > 0, "0 means the system's default"
+
+
+def test_the_queries_of_a_reading_transaction_see_the_same_moment(databases: DatabasePair) -> None:
+    harness = StoreHarness(databases.first, [make_registered_probe()])
+    query = sa.select(sa.func.count()).select_from(results)
+    with databases.second.read_transaction() as connection:
+        before = connection.execute(query).scalar_one()
+        harness.record_results(make_result(harness.database_ids[0], START_AT + INTERVAL_MS))
+        assert connection.execute(query).scalar_one() == before == 0
+    with databases.second.write_transaction() as connection:
+        assert connection.execute(query).scalar_one() == 1
 
 
 def test_reading_connections_of_sqlite_keep_little_in_memory(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """One interface to two databases: engines, transactions, and the few statements that differ.
 
 SQLite: WAL, one writer engine whose transactions are BEGIN IMMEDIATE, and a reader engine with BEGIN DEFERRED (an open
-read on the writer would lock writers out). PostgreSQL: READ COMMITTED, one writer per probe by advisory lock.
+read on the writer would lock writers out). PostgreSQL: READ COMMITTED, one writer per probe by advisory lock; a
+reader's transaction is REPEATABLE READ, so that all its queries see the same moment, as in SQLite.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ class Database:
                 "application_name": "watchdog",
                 **_TCP_KEEPALIVE_OPTIONS,
             }
-            self.writer = self.reader = sa.create_engine(url, connect_args=connect, **options)
+            self.writer = sa.create_engine(url, connect_args=connect, **options)
+            self.reader = self.writer.execution_options(isolation_level="REPEATABLE READ")
         else:
             file = {"poolclass": sa.pool.QueuePool, "hide_parameters": True}
             self.writer = sa.create_engine(url, pool_size=1, max_overflow=1, **file)

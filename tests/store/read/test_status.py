@@ -112,6 +112,12 @@ def test_the_status_of_one_probe(connection: sa.Connection) -> None:
     assert status.list_probe_statuses(connection, "no-such") == []
 
 
+@pytest.mark.parametrize("id", ["a\0", "\ud800"])
+def test_an_id_that_no_database_can_hold_is_unknown(connection: sa.Connection, id: str) -> None:
+    assert status.list_probe_statuses(connection, id) == []
+    assert status.list_incidents(connection, incident=id) == []
+
+
 def test_the_service_status_counts_open_incidents_and_undelivered_notifications(connection: sa.Connection) -> None:
     assert status.load_watchdog_status(connection) == status.WatchdogStatus(NOW - SECOND_MS, 2, 1)
 

@@ -23,6 +23,7 @@ from watchdog.domain.model import (
 )
 from watchdog.domain.probe_state import WAITING_FOR_FIRST_RUN_STATE_KEY
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, derive_health_state, service
+from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.codec import decode_nullable_json, decode_probe_info
 from watchdog.store.read.alert_context import INCIDENTS_QUERY, incident_from_row
 from watchdog.store.read.destinations import load_failing_destinations
@@ -169,8 +170,10 @@ def list_probe_statuses(connection: Connection, probe_id: str | None = None) -> 
         .where(probes.c.removed_at.is_(None))
         .order_by(probes.c.name, probes.c.id)
     )
-    is_wanted = probes.c.kind != service.SERVICE_PROBE_KIND if probe_id is None else probes.c.probe_id == probe_id
-    query = query.where(is_wanted)
+    if probe_id is None:
+        query = query.where(probes.c.kind != service.SERVICE_PROBE_KIND)
+    else:
+        query = query.where(probes.c.probe_id == replace_unstorable_characters(probe_id))
     # One row a probe, even if several locations have a result in the newest slot.
     row_by_probe = {row[0]: row for row in connection.execute(query)}
     only_probe = None if probe_id is None else next(iter(row_by_probe), None)
@@ -210,7 +213,7 @@ def list_incidents(
     """Incidents, newest first, that match every filter that is given. `since`: opened at or after this instant."""
     query = INCIDENTS_QUERY.order_by(incidents.c.opened_at.desc(), incidents.c.id).limit(limit)
     if incident is not None:
-        query = query.where(incidents.c.id == incident)
+        query = query.where(incidents.c.id == replace_unstorable_characters(incident))
     if probe is not None:
         query = query.where(incidents.c.probe == probe)
     if is_open is not None:
