@@ -88,7 +88,7 @@ def test_the_full_example_loads() -> None:
     assert fleet.config.status_page.groups == ("Core", "Search")
     assert [key.role for key in fleet.config.access.api_keys] == ["operator", "reader"]
     files = load_config_sources(ROOT / "examples/full.yaml", None, FLEET_ENV).files
-    assert files == [ROOT / "examples/full.yaml", ROOT / "examples/conf.d/blog.yaml"]
+    assert list(files) == [ROOT / "examples/full.yaml", ROOT / "examples/conf.d/blog.yaml"]
 
 
 def test_every_email_notifier_gets_the_smtp_server() -> None:

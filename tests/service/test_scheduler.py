@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from structlog.testing import capture_logs
@@ -29,7 +29,7 @@ from watchdog.domain.model import ClaimedSlot, Observation, Outcome, ResultToRec
 from watchdog.probes.base import ProbeAttemptContext
 from watchdog.service import scheduler as module
 from watchdog.service.notifications import MAX_NOTIFICATION_AGE_MS
-from watchdog.store.errors import StoreUnavailableError
+from watchdog.store.errors import DatabaseSchemaError, StoreUnavailableError
 from watchdog.store.tables import incidents, outbox, results, schedule
 
 __all__ = ["without_ticks"]
@@ -392,3 +392,14 @@ async def test_a_shutdown_ends_while_the_database_is_unavailable(
         with capture_logs() as log:
             await harness.service.stop()
         assert [line["count"] for line in log if line["event"] == "results_dropped"] == [3]
+
+
+@pytest.mark.usefixtures("without_ticks")
+async def test_a_shutdown_ends_if_the_schema_is_gone(
+    open_harness: Callable[..., ServiceHarness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_harness(scripted_probe()) as harness:
+        await harness.service.start()
+        monkeypatch.setattr(harness.service.lease_keeper, "leave", AsyncMock(side_effect=DatabaseSchemaError("gone")))
+        await harness.service.stop()
+        assert all(task.done() for task in harness.service._loop_tasks)

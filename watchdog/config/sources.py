@@ -27,7 +27,8 @@ class MergedConfigSources:
     """The whole tree of every file."""
     base_folders: dict[str, Path] = field(default_factory=dict)
     """File, as named in problems -> the folder that its relative paths start at. In reading order."""
-    files: list[Path] = field(default_factory=list)
+    files: dict[Path, None] = field(default_factory=dict)
+    """Resolved, in reading order: a file that several patterns match is read once."""
     problems: list[ConfigProblem] = field(default_factory=list)
     warnings: list[ConfigProblem] = field(default_factory=list)
     """About files; `find_config_warnings` adds those about what is in them."""
@@ -42,7 +43,7 @@ def load_config_sources(path: Path | None, text: str | None, env: Mapping[str, s
     name = "configuration" if path is None else str(path)
     folder = Path() if path is None else path.parent
     if path is not None:
-        sources.files.append(path)
+        sources.files[path.resolve()] = None
     if text is None:
         text = _read_config_file(path, ConfigSourceLocation(name), "", sources) if path is not None else ""
     if text is not None:
@@ -146,11 +147,12 @@ def _load_included_files(
         else:
             sources.add_problem(item.location, item.path, message)
     for path in paths:
-        if path.resolve() in {file.resolve() for file in include_chain}:
+        resolved = path.resolve()
+        if resolved in {file.resolve() for file in include_chain}:
             cycle = " -> ".join(str(file) for file in (*include_chain, path))
             sources.add_problem(item.location, item.path, f"the file includes itself: {cycle}")
-        elif path.resolve() not in {file.resolve() for file in sources.files}:
-            sources.files.append(path)
+        elif resolved not in sources.files:
+            sources.files[resolved] = None
             text = _read_config_file(path, item.location, item.path, sources)
             tree = None if text is None else _parse_config_text(text, str(path), path.parent, env, sources)
             if tree is not None:

@@ -39,7 +39,7 @@ from watchdog.service.notifications import NotificationSender
 from watchdog.service.remediation import RemediationRunner
 from watchdog.service.runner import ProbeRunner
 from watchdog.service.store_executor import StoreExecutor
-from watchdog.store.errors import StoreUnavailableError, describe_store_error
+from watchdog.store.errors import DatabaseSchemaError, StoreUnavailableError, describe_store_error
 from watchdog.store.write.claims import SlotClaimer
 from watchdog.store.write.members import delete_ended_members
 from watchdog.store.write.recorder import ResultRecorder
@@ -350,7 +350,7 @@ class MonitoringService:
         with suppress(TimeoutError):
             async with asyncio.timeout(1), self._claim_lock:
                 pass
-        with suppress(StoreUnavailableError):  # otherwise the lease ends by itself
+        with suppress(StoreUnavailableError, DatabaseSchemaError):  # otherwise the lease ends by itself
             await self.lease_keeper.leave()
         remediating = (
             [self._remediation_runner.stop(SERVICE_SHUTDOWN_GRACE_S)] if self._remediation_runner is not None else []

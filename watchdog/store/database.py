@@ -64,7 +64,7 @@ class Database:
                 **_TCP_KEEPALIVE_OPTIONS,
             }
             self.writer = sa.create_engine(url, connect_args=connect, **options)
-            self.reader = self.writer.execution_options(isolation_level="REPEATABLE READ")
+            self.reader: sa.Engine = self.writer.execution_options(isolation_level="REPEATABLE READ")
         else:
             file = {"poolclass": sa.pool.QueuePool, "hide_parameters": True}
             self.writer = sa.create_engine(url, pool_size=1, max_overflow=1, **file)

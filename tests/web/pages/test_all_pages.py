@@ -185,7 +185,7 @@ def test_a_resolved_incident_has_a_banner(tmp_path: Path) -> None:
         text = visible_text(request_page(create_test_app(database), f"/incidents/{rows.incident_by_name['down']}").text)
     assert "Resolved after 13 min" in text
     assert "Recovered at 02:01:00 Lasted 13 min: first bad result 01:48:00, opened 01:49:02." in text
-    assert "chat · slack #chat opened Merged 02:01:00 · sent as one message with the resolution" in text
+    assert "chat · slack #chat opened Merged 02:01:00 · sent as one message with a later event" in text
     assert "bad result HTTP 503 · 2" not in text
 
 

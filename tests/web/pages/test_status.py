@@ -446,6 +446,9 @@ def test_different_configurations_are_shown_to_operators_on_every_page_and_to_no
         assert title in page, path
         assert "revision 7." in page
         assert "host-1" not in page.lower(), "readers see no names"
+    for headers, names in (("operator-key", True), ("reader-key", False), ("wrong", False)):
+        readiness = request_page(app, "/readyz", headers={"Authorization": f"Bearer {headers}"}).json()
+        assert readiness["notes"] == NOTES[names], headers
     public = request_page(app, "/").text
     assert title not in public
     assert "revision" not in public

@@ -57,12 +57,11 @@ class Authenticator:
         raise AccessDeniedError(401, "access.missing_key", "An API key is required")
 
     def is_operator(self, request: Request) -> bool:
-        """Whether a request may see the operators' pages."""
+        """Whether a request may do and see what only operators may."""
         try:
-            self.authenticate(request)
+            return is_operator_key(self.authenticate(request))
         except AccessDeniedError:
             return False
-        return True
 
     def verify_api_key(self, request: Request, value: bytes) -> ApiKey:
         """The key with this value. Raises AccessDeniedError for an unknown one, and while attempts are throttled."""
@@ -82,6 +81,11 @@ class Authenticator:
         digest = sha256(value).digest()
         matching = [key for key in self.api_keys if hmac.compare_digest(digest, sha256(key.secret.encode()).digest())]
         return matching[0] if matching else None
+
+
+def is_operator_key(api_key: ApiKey | None) -> bool:
+    """`api_key`: as `authenticate` returns it."""
+    return api_key is None or api_key.role == "operator"
 
 
 def describe_non_local_request(request: Request) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from watchdog.domain.formatting import format_count, format_duration, format_time_of_day
-from watchdog.domain.model import DeliveryState, HealthState
+from watchdog.domain.model import DeliveryState, HealthState, IncidentEvent
 from watchdog.store.read.status import DeliveryRecord
 
 DELIVERY_STATE_LABELS = {
@@ -67,7 +67,8 @@ def _format_delivery_detail(delivery: DeliveryRecord) -> str:
         case DeliveryState.UNCONFIRMED:
             return f"sent {format_count(delivery.attempts, 'time')} until {at} · {delivery.detail}"
         case DeliveryState.MERGED:
-            return f"{at} · sent as one message with the resolution"
+            is_opened = delivery.event is IncidentEvent.OPENED
+            return f"{at} · {'sent as one message with a later event' if is_opened else 'another message states it'}"
 
 
 def format_delivery_attempts(delivery: DeliveryRecord) -> str:

@@ -322,14 +322,16 @@ def _list_troubled_days(services: Iterable[StatusPageService], now: int) -> tupl
 
 def _list_past_incidents(snapshot: StatusPageSnapshot, now: int) -> tuple[ServicePastIncident, ...]:
     """Newest first. Incidents of one service that overlap are one entry."""
-    episodes: list[tuple[HealthStateInterval, str]] = []
-    for status in snapshot.probe_statuses:
-        resolved = [
-            HealthStateInterval(INCIDENT_HEALTH_STATE_BY_RULE[incident.rule], incident.since, incident.resolved_at)
-            for incident in snapshot.incident_intervals
-            if incident.probe == status.probe.database_id and incident.resolved_at is not None
-        ]
-        episodes += [(episode, status.probe.name) for episode in merge_adjacent_state_intervals(resolved)]
+    resolved: dict[int, list[HealthStateInterval]] = {s.probe.database_id: [] for s in snapshot.probe_statuses}
+    for incident in snapshot.incident_intervals:
+        if incident.resolved_at is not None:
+            state = INCIDENT_HEALTH_STATE_BY_RULE[incident.rule]
+            resolved[incident.probe].append(HealthStateInterval(state, incident.since, incident.resolved_at))
+    episodes = [
+        (episode, status.probe.name)
+        for status in snapshot.probe_statuses
+        for episode in merge_adjacent_state_intervals(resolved[status.probe.database_id])
+    ]
     episodes.sort(key=lambda entry: -entry[0].start)
     return tuple(
         ServicePastIncident(

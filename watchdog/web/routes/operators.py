@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse
 from watchdog.domain.rules import service
 from watchdog.store.read.query import READ_QUERY_TIMEOUT_S, QueryResultT, ReadQueryRunner
 from watchdog.store.read.status import MAX_WATERMARK_LAG_MS, Connection, WatchdogStatus
-from watchdog.web.auth.access import Authenticator
+from watchdog.web.auth.access import Authenticator, is_operator_key
 from watchdog.web.errors import PageNotFoundError
 from watchdog.web.pages import incident, incidents, jobs, probe, probes, undelivered
 from watchdog.web.pages.results import ResultFilter, ResultsUrlQuery
@@ -50,7 +50,7 @@ class OperatorContext:
         """Notes the key on the request. Raises AccessDeniedError."""
         api_key = self.authenticator.authenticate(request)
         request.state.key_name = api_key.name if api_key else ""
-        request.state.is_operator = api_key is None or api_key.role == "operator"
+        request.state.is_operator = is_operator_key(api_key)
 
     async def run_query(self, query: Callable[[Connection], QueryResultT]) -> QueryResultT:
         """Raises one of READ_QUERY_ERRORS."""
