@@ -53,9 +53,9 @@ ROWS = [
     ("body.on && body.items.all(i, i.ok)", "body.items[3].ok is false"),
     ("body.items.all(i, i.more == [1])", "body.items[0] has no field 'more'"),
     # other macros and calls
-    ("body.items.exists(i, i.name == 'z')", "no element of body.items fits: it has 5"),
+    ("body.items.exists(i, i.name == 'z')", "no element of body.items meets the condition (length 5)"),
     ("body.empty.exists(i, i == 1)", "body.empty is empty"),
-    ("body.items.exists_one(i, i.ok)", "3 elements of body.items fit, expected exactly 1"),
+    ("body.items.exists_one(i, i.ok)", "3 elements of body.items meet the condition, expected exactly 1"),
     ("has(body.version)", "body has no field 'version'"),
     ("!has(body.error)", "body.error is present"),
     ("!body.on", "body.on is true"),

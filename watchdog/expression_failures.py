@@ -153,7 +153,7 @@ def _describe_false_macro(call: _CelCall, scope: _ExpressionScope) -> str:
         return UNEXPLAINED_FAILURE_TEXT
     name = scope.show(call.receiver) if _is_field_path(call.receiver) else "the list"
     if call.name == "exists":
-        return f"no element of {name} fits: it has {len(elements)}" if elements else f"{name} is empty"
+        return f"no element of {name} meets the condition (length {len(elements)})" if elements else f"{name} is empty"
     variable, condition = call.arguments[0].strip(), call.arguments[1]
     keys = list(elements) if isinstance(elements, dict) else range(len(elements))
     fitting = 0
@@ -165,7 +165,7 @@ def _describe_false_macro(call: _CelCall, scope: _ExpressionScope) -> str:
         elif call.name == "all":
             return _describe_false_condition(condition, inner)
     return (
-        f"{fitting} elements of {name} fit, expected exactly 1"
+        f"{fitting} elements of {name} meet the condition, expected exactly 1"
         if call.name == "exists_one"
         else UNEXPLAINED_FAILURE_TEXT
     )

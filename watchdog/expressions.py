@@ -267,9 +267,9 @@ def _describe_runtime_error(error: str, text: str, values: Mapping[str, Json]) -
     if missing := re.match(r"Key not found in map : (.+)", message):
         return f"no field {missing[1]}"
     if "SELECT" in message:
-        return "a value that has no fields is read like an object"
+        return "a value without fields is used like an object"
     if index := re.match(r"Index error: index=(-?\d+) size=(\d+)", message):
-        return f"no element {index[1]}: the list has {index[2]}"
+        return f"there is no element {index[1]} in a list of length {index[2]}"
     if overload := re.match(r"No matching overloads found : (.+)", message):
         operator, _, types = overload[1].strip("()").partition("(")
         if not types or ")" in types:

@@ -102,8 +102,8 @@ class StorageSettings(ConfigModel):
 
 @NOTIFIER_KINDS.add_kind_fields
 class ReceiverSettings(ConfigModel):
-    """People or a program that receives notifications. At least one notifier is required; each one that is set sends
-    every notification."""
+    """People or a program that receives notifications. At least one notifier is required; each configured notifier
+    sends every notification."""
 
     send_resolved: StrictBool = True
     """Whether a notification is also sent when an incident resolves."""
@@ -165,8 +165,8 @@ class IncidentMatchSettings(ProbeMatchSettings):
         BeforeValidator(wrap_string_in_list),
         STRING_OR_LIST_SCHEMA,
     ] = ()
-    """The reason with which the incident opens, one or a list (docs/reasons.md): a reason such as `tls.expired`, a
-    family such as `tls`, or a class of statuses such as `http.5xx`."""
+    """The reason of the incident, one or a list (docs/reasons.md): a reason such as `tls.expired`, a family such as
+    `tls`, or a class of statuses such as `http.5xx`."""
 
 
 class NotificationRouteSettings(ConfigModel):
