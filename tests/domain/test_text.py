@@ -6,8 +6,10 @@ import unicodedata
 
 import pytest
 
+from watchdog.domain.model import Json
 from watchdog.domain.text import (
     map_json_strings,
+    quote_json_value,
     replace_unsafe_characters,
     replace_unstorable_characters,
     to_single_line,
@@ -112,3 +114,17 @@ def test_storable_control_characters_are_kept() -> None:
 def test_every_string_of_nested_json_is_mapped() -> None:
     value = {"a": ["b", ("c", 1)], "d": {"e": None}, "f": "g"}
     assert map_json_strings(value, str.upper) == {"A": ["B", ["C", 1]], "D": {"E": None}, "F": "G"}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "null"),
+        (True, "true"),
+        ("ok", "'ok'"),
+        ({"a": [1, None]}, '{"a": [1, null]}'),
+        (["a long list", "of words"], '["a long list", "of…'),
+    ],
+)
+def test_a_value_is_quoted_in_the_words_of_json(value: Json, text: str) -> None:
+    assert quote_json_value(value, 20) == text

@@ -372,7 +372,7 @@ PROTOCOL = [
         "a tool without an input schema",
         http({"tools/list": RawMcpResponse(result={"tools": [{"name": "search"}]})}),
         "mcp.invalid_response",
-        ("tools/list returns an invalid result: tools.0.inputSchema: Field required",),
+        ("tools/list returns an invalid result: tools[0].inputSchema is missing",),
     ),
     McpFault("pages in a circle", pages(3, repeated=True), "mcp.cursor_loop", ("page 3 repeats a cursor",)),
     McpFault("pages without end", pages(150), "mcp.too_many_pages", ("more than 100 pages",)),

@@ -6,6 +6,7 @@ rest.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 
@@ -60,6 +61,12 @@ def truncate_with_ellipsis(text: str, max_chars: int) -> str:
 def truncate_with_note(text: str, max_chars: int) -> str:
     """The first `max_chars` characters, followed by a note if the text was cut."""
     return text if len(text) <= max_chars else f"{text[:max_chars]}{TRUNCATION_MARK}{max_chars:,} characters"
+
+
+def quote_json_value(value: Json, max_chars: int) -> str:
+    """A value within a message, in the words of JSON: null, true, 'text', ["list"]."""
+    text = repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return to_single_line(text, max_chars)
 
 
 def map_json_strings(value: Json, function: Callable[[str], str]) -> Json:

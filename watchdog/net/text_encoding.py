@@ -22,6 +22,14 @@ _ACCEPTED_CHARSET_PATTERN = re.compile(
 """Some of Python's codecs take quadratic time; these take linear time."""
 
 
+_SURROGATES_PATTERN = re.compile(
+    r"(\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
+)
+"""An escaped backslash or a pair of surrogates in JSON, which are valid, or one surrogate, which is not."""
+_MAX_INTEGER_DIGITS = 400
+"""A longer number becomes infinite, as in browsers."""
+
+
 class JsonParseProblem(NamedTuple):
     """Why a body that should be JSON is not."""
 
@@ -52,10 +60,27 @@ def decode_body_text(data: bytes, content_type: str = "") -> str:
             return data.decode(errors="replace")
 
 
+def parse_json(text: str) -> Json:
+    """Reads what browsers read: also half of a pair of surrogates, as of an emoji that was cut, and numbers of any
+    length. Raises ValueError and RecursionError."""
+    if "\\u" in text:
+        text = _SURROGATES_PATTERN.sub(lambda match: match[1] or "\\ufffd", text)
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:  # Python refuses to read an integer that is very long
+        return json.loads(text, parse_int=_parse_integer)
+
+
+def _parse_integer(digits: str) -> int | float:
+    return int(digits) if len(digits) <= _MAX_INTEGER_DIGITS else float(digits)
+
+
 def parse_json_with_problem(text: str) -> tuple[Json, JsonParseProblem | None]:
     """The value, or the text itself and why it is no JSON."""
     try:
-        return json.loads(text), None
+        return parse_json(text), None
     except json.JSONDecodeError as error:
         if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated"):
             size = f"{len(text)} characters" if text.strip() else "it is empty"

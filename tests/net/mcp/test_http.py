@@ -152,7 +152,7 @@ FAULTS: list[tuple[str, dict[str, Any], str, str]] = [
         "a reply without a required field",
         {"tools/list": RawMcpResponse(body=rpc_result(3, {"tools": [{"name": "search"}]}))},
         "mcp.invalid_response",
-        "tools/list returns an invalid result: tools.0.inputSchema: Field required",
+        "tools/list returns an invalid result: tools[0].inputSchema is missing",
     ),
     (
         "pages in a cycle",

@@ -34,7 +34,7 @@ from watchdog.domain.text import to_single_line, truncate_with_ellipsis
 from watchdog.net.errors import ProbeError, probe_error_from_exception
 from watchdog.net.mcp.received_messages import ReceivedMcpProblems
 from watchdog.net.mcp.reply_errors import error_from_invalid_reply, error_from_reply, error_from_unsupported_version
-from watchdog.net.mcp.results import parse_resource_contents, parse_tool_result, tools_of_page
+from watchdog.net.mcp.results import add_missing_content, parse_resource_contents, parse_tool_result, tools_of_page
 from watchdog.net.mcp.session_result import McpSessionResult
 from watchdog.net.mcp.tool_schema import replace_invalid_tool_schemas
 from watchdog.net.phases import PhaseTimer
@@ -143,6 +143,11 @@ def _note_message(message: JSONRPCMessage, result: McpSessionResult, received: R
     """Keeps what the SDK hides of a message: an error's data, invalid schemas, the last log message."""
     if isinstance(message, JSONRPCError):
         received.errors.append(message.error)
+        if message.id is None:  # the session ignores it: nothing shows which request it is about
+            text = to_single_line(f"{message.error.code}: {message.error.message}")
+            result.facts["error_without_id"] = truncate_with_ellipsis(text, MAX_MCP_LOG_MESSAGE_CHARS)
+    elif isinstance(message, JSONRPCResponse) and received.requests.method_of(message) == "tools/call":
+        add_missing_content("tools/call", message.result)
     elif isinstance(message, JSONRPCResponse) and received.requests.method_of(message) == MCP_LIST_TOOLS_METHOD:
         received.tool_problems |= replace_invalid_tool_schemas(message.result, received.schema_budget)
     elif isinstance(message, JSONRPCNotification) and message.method == MCP_LOG_MESSAGE_METHOD:
@@ -247,7 +252,7 @@ class McpClient:
             else:
                 result.tools += tools
             cursor = page.next_cursor
-            if cursor is None:
+            if not cursor:  # some servers end the list with an empty one
                 return
             if cursor in previous_cursors:
                 raise ProbeError(

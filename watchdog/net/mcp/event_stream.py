@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from watchdog.domain.model import Json
 from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.net.errors import ProbeError
+from watchdog.net.mcp.message_text import normalize_message
 
 UTF8_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SSE_EVENT_END_PATTERN = re.compile(rb"\r\n\r\n|\n\n|\r\r")
@@ -73,12 +75,26 @@ class NormalizedEvent(NamedTuple):
     """Whether it holds a JSON-RPC error."""
 
 
-def normalize_event(event: bytes, *, expects_endpoint: bool) -> NormalizedEvent:
+def event_data(event: bytes) -> bytes:
+    return b"\n".join(line[1] for line in SSE_DATA_LINE_PATTERN.finditer(event))
+
+
+def with_event_data(event: bytes, data: bytes) -> bytes:
+    """The event with other data, without fields that are long."""
+    fields = [line for line in event.splitlines() if line.startswith((b"event:", b"id:")) and len(line) < 1_000]
+    return b"\n".join([*fields, *(b"data: " + line for line in data.splitlines())]) + b"\n\n"
+
+
+def normalize_event(event: bytes, awaited_methods: Mapping[str, str], *, expects_endpoint: bool) -> NormalizedEvent:
     """Makes a JSON-RPC error readable that comes in an event of another name than `message`, such as `event: error`.
 
     The SDK ignores such events, so it would wait for a reply that has arrived. `expects_endpoint`: the event that names
-    the address of requests belongs to the SSE transport. Raises ProbeError for a result that MCP clients ignore.
+    the address of requests belongs to the SSE transport. `awaited_methods`: as for `normalize_message`. Raises
+    ProbeError for a result that MCP clients ignore, and as `normalize_message` does.
     """
+    data = event_data(event)
+    if (normalized := normalize_message(data, awaited_methods)) != data:
+        event = with_event_data(event, normalized)
     message = _parse_jsonrpc_error_event(event)
     name = _SSE_EVENT_NAME_PATTERN.search(event)
     if name is not None and name[1] == b"endpoint" and not expects_endpoint:
@@ -98,7 +114,7 @@ def _parse_jsonrpc_error_event(event: bytes) -> dict[str, Json]:
     if b'"error"' not in event and b"event:" not in event:
         return {}
     try:
-        message = json.loads(b"\n".join(line[1] for line in SSE_DATA_LINE_PATTERN.finditer(event)))
+        message = json.loads(event_data(event))
     except (ValueError, RecursionError):
         return {}
     return message if isinstance(message, dict) and "jsonrpc" in message else {}

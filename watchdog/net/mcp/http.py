@@ -26,6 +26,7 @@ from watchdog.net.mcp.http_transport import (
     McpHttpTransport,
 )
 from watchdog.net.mcp.large_messages import read_message_body, replace_body, replace_event
+from watchdog.net.mcp.message_text import normalize_message
 from watchdog.net.mcp.received_messages import ReceivedMcpProblems
 from watchdog.net.mcp.reply_errors import MAX_MCP_ERROR_EXCERPT_CHARS
 from watchdog.net.phases import PhaseTimer
@@ -224,7 +225,7 @@ class _McpHttpResponseStream(httpx2.AsyncByteStream):
         received = self._transport.received
         if received.is_large(body.beginning, is_cut=body.is_large):
             return (await received.replace(replace_body, body)).data
-        return read_message_body(body)
+        return normalize_message(read_message_body(body), received.requests.awaited_methods)
 
     def _split(self, chunk: bytes) -> list[bytes]:
         """Into events, if the body is a stream of events."""
@@ -239,7 +240,9 @@ class _McpHttpResponseStream(httpx2.AsyncByteStream):
             replacement = await received.replace(replace_event, event, expects_endpoint)
             event, has_error = replacement.data, replacement.has_error
         else:
-            event, has_error = normalize_event(event, expects_endpoint=expects_endpoint)
+            event, has_error = normalize_event(
+                event, received.requests.awaited_methods, expects_endpoint=expects_endpoint
+            )
         events.has_error |= has_error
         return event
 

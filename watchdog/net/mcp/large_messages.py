@@ -31,9 +31,11 @@ from pydantic import BaseModel, ValidationError
 
 from watchdog.domain.model import Json
 from watchdog.net.errors import ProbeError
-from watchdog.net.mcp.event_stream import SSE_DATA_LINE_PATTERN, UTF8_BYTE_ORDER_MARK, normalize_event
+from watchdog.net.mcp.event_stream import UTF8_BYTE_ORDER_MARK, event_data, normalize_event, with_event_data
+from watchdog.net.mcp.message_text import normalize_message
 from watchdog.net.mcp.reply_errors import error_from_invalid_reply
 from watchdog.net.mcp.results import (
+    add_missing_content,
     parse_resource_contents,
     parse_tool_result,
     tools_of_page,
@@ -125,14 +127,12 @@ def read_message_body(body: BoundedBodyCollector) -> bytes:
 
 def replace_event(event: bytes, expects_endpoint: bool, context: MessageContext) -> Replacement:
     """Of a server-sent event. Raises ProbeError for a result that MCP clients ignore."""
-    normalized = normalize_event(event, expects_endpoint=expects_endpoint)
-    data = b"\n".join(line[1] for line in SSE_DATA_LINE_PATTERN.finditer(normalized.event))
+    normalized = normalize_event(event, {}, expects_endpoint=expects_endpoint)
+    data = event_data(normalized.event)
     replacement = _replace_message(data, context) or Replacement(data[:MAX_EXCERPT_BYTES], context.schema_budget)
-    fields = [
-        line for line in normalized.event.splitlines() if line.startswith((b"event:", b"id:")) and len(line) < 1_000
-    ]
-    lines = [*fields, *(b"data: " + line for line in replacement.data.splitlines())]
-    return replacement._replace(data=b"\n".join(lines) + b"\n\n", has_error=normalized.has_error)
+    return replacement._replace(
+        data=with_event_data(normalized.event, replacement.data), has_error=normalized.has_error
+    )
 
 
 def session_too_large_error(max_session_bytes: int) -> ProbeError:
@@ -141,7 +141,8 @@ def session_too_large_error(max_session_bytes: int) -> ProbeError:
 
 
 def _replace_message(data: bytes, context: MessageContext) -> Replacement | None:
-    """None: the data is no JSON-RPC message."""
+    """None: the data is no JSON-RPC message. Raises ProbeError if it should be one."""
+    data = normalize_message(data, context.methods)
     try:
         message = jsonrpc_message_adapter.validate_json(data.decode(errors="replace"), by_name=False)
     except ValueError:
@@ -167,6 +168,7 @@ def _encode(message: JSONRPCMessage) -> bytes:
 
 def _read_result(method: str, result: dict[str, Any], context: MessageContext) -> tuple[LargeResult, dict[str, Any]]:
     """The result, and its short parts, which the SDK accepts."""
+    add_missing_content(method, result)
     problems = replace_invalid_tool_schemas(result, context.schema_budget) if method == "tools/list" else {}
     version = context.protocol_version or DEFAULT_PROTOCOL_VERSION
     try:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from mcp import MCPError
 from mcp.types import INVALID_PARAMS, METHOD_NOT_FOUND
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
-from watchdog.domain.text import to_single_line, truncate_with_ellipsis, truncate_with_note
+from watchdog.domain.text import quote_json_value, to_single_line, truncate_with_ellipsis, truncate_with_note
 from watchdog.net.errors import ProbeError
 
 MAX_MCP_ERROR_EXCERPT_CHARS = 2_000
@@ -34,9 +36,46 @@ def error_from_reply(method: str, mcp_error: MCPError) -> ProbeError:
 
 
 def error_from_invalid_reply(method: str, error: ValidationError) -> ProbeError:
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    field = ".".join(str(part) for part in first["loc"])
-    return ProbeError("mcp.invalid_response", f"{method} returns an invalid result: {field}: {first['msg']}")
+    problem = _describe_invalid_field(error.errors(include_url=False, include_context=False))
+    return ProbeError("mcp.invalid_response", f"{method} returns an invalid result: {problem}")
+
+
+def _describe_invalid_field(errors: Sequence[ErrorDetails]) -> str:
+    """The first problem, in the words of JSON: "tools[0].name is null, expected text"."""
+    of_known_type = [error for error in errors if not _is_type_mismatch(error) and not _is_of_other_type(error, errors)]
+    first = next(iter(of_known_type), None) or next(filter(_is_type_mismatch, errors), errors[0])
+    field = _field_path(first["loc"])
+    if first["type"] == "missing":
+        return f"{field} is missing"
+    actual = quote_json_value(first["input"], 60)
+    if _is_type_mismatch(first):
+        return f"{field} is {actual}, which MCP does not define"
+    expected = next((words for name, words in _EXPECTED_WORDS if first["type"].startswith(name)), "")
+    return f"{field} is {actual}, expected {expected}" if expected else f"{field} is {actual}: {first['msg']}"
+
+
+_EXPECTED_WORDS = (
+    ("list", "a list"), ("string", "text"), ("dict", "an object"), ("model", "an object"), ("bool", "true or false"),
+    ("int", "a whole number"), ("float", "a number"),
+)  # fmt: skip
+"""By the beginning of pydantic's name of an error."""
+
+
+def _is_type_mismatch(error: ErrorDetails) -> bool:
+    """Whether a part of a result, such as a content block, is not of the type that this error is about."""
+    return error["type"] == "literal_error" and error["loc"][-1] == "type"
+
+
+def _is_of_other_type(error: ErrorDetails, errors: Sequence[ErrorDetails]) -> bool:
+    return any(
+        _is_type_mismatch(other) and other["loc"][:-1] == error["loc"][: len(other["loc"]) - 1] for other in errors
+    )
+
+
+def _field_path(location: Sequence[int | str]) -> str:
+    """ "content[0].text". Names of classes, which are part of pydantic's location, begin with a capital letter."""
+    parts = [part for part in location if isinstance(part, int) or not part[:1].isupper()]
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
 
 
 def error_from_unsupported_version(error: RuntimeError) -> ProbeError:

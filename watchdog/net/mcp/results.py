@@ -16,6 +16,7 @@ from mcp.types import (
 from pydantic import ConfigDict, TypeAdapter
 
 from watchdog.domain.model import Json
+from watchdog.net.text_encoding import parse_json
 
 _JSON_ADAPTER: TypeAdapter[Any] = TypeAdapter(Any, config=ConfigDict(ser_json_inf_nan="null"))
 
@@ -65,6 +66,19 @@ def _unwrap(structured: Any, text: str) -> Json:
 
 def _parse_json_or_text(text: str) -> Json:
     try:
-        return _JSON_ADAPTER.dump_python(_JSON_ADAPTER.validate_json(text), mode="json")
-    except ValueError:
+        return _JSON_ADAPTER.dump_python(_parse_json(text), mode="json")
+    except (ValueError, RecursionError):
         return text
+
+
+def _parse_json(text: str) -> Json:
+    try:
+        return _JSON_ADAPTER.validate_json(text)
+    except ValueError:
+        return parse_json(text)
+
+
+def add_missing_content(method: str, result: dict[str, Any]) -> None:
+    """Servers that return structured content alone leave out the list of other content, which MCP requires."""
+    if method == "tools/call" and isinstance(result.get("structuredContent"), dict):
+        result.setdefault("content", [])

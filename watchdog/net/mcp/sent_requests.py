@@ -19,6 +19,11 @@ class SentMcpRequests:
         self.methods[str(request.id)] = request.method
         self._awaited.add(str(request.id))
 
+    @property
+    def awaited_methods(self) -> dict[str, str]:
+        """Of the requests that still await their reply."""
+        return {id_: method for id_, method in self.methods.items() if id_ in self._awaited}
+
     def method_of(self, response: JSONRPCResponse) -> str:
         """The method of the request that this is the response to; empty if there is none."""
         return self.methods.get(str(response.id), "")

@@ -27,6 +27,7 @@ from watchdog.net.errors import ProbeError, explain_until_deadline, probe_error_
 from watchdog.net.mcp.client import measure_phase
 from watchdog.net.mcp.event_stream import UTF8_BYTE_ORDER_MARK
 from watchdog.net.mcp.large_messages import replace_line, session_too_large_error
+from watchdog.net.mcp.message_text import normalize_message
 from watchdog.net.mcp.received_messages import ReceivedMcpProblems
 from watchdog.net.mcp.reply_errors import MAX_MCP_ERROR_EXCERPT_CHARS
 from watchdog.net.supervised_process import StartError, SupervisedProcess
@@ -137,6 +138,8 @@ class McpStdioTransport:
         """Passes a message on. Returns whether the session still reads."""
         if self._received.is_large(line):
             line = (await self._received.replace(replace_line, line)).data
+        else:
+            line = normalize_message(line, self._received.requests.awaited_methods)
         text, message = _parse_stdout_line(line)
         if text:
             self._record_non_mcp_line(text)

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 from watchdog.domain.model import Json
-from watchdog.domain.text import truncate_with_ellipsis
+from watchdog.domain.text import quote_json_value
 
 MAX_SUBSCHEMAS_PER_SESSION = 20_000
 """Subschemas that are checked in one session; those beyond are not judged."""
@@ -60,8 +59,10 @@ def find_tool_schema_problem(input_schema: Json, output_schema: Json, budget: Sc
             continue
         if problem := next(_find_schema_problems(name, schema, budget), ""):
             return problem
-        if not isinstance(schema, dict) or schema.get("type") != "object":
-            actual = _quote_schema_value(schema["type"]) if isinstance(schema, dict) and "type" in schema else "missing"
+        if not isinstance(schema, dict):
+            return f"{name} is {_quote_schema_value(schema)}, expected an object"
+        if schema.get("type") != "object":
+            actual = _quote_schema_value(schema["type"]) if "type" in schema else "missing"
             return f"{name}.type is {actual}, expected 'object'"
     return ""
 
@@ -140,5 +141,5 @@ def _is_schema_reference_resolvable(reference: str, root: Json) -> bool:
     return True
 
 
-def _quote_schema_value(value: Any) -> str:
-    return truncate_with_ellipsis(repr(value), 40)
+def _quote_schema_value(value: Json) -> str:
+    return quote_json_value(value, 40)
