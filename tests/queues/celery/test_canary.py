@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import pickle
+import threading
 import time
 
 import pytest
@@ -138,6 +139,19 @@ def test_the_number_of_hanging_calls_is_limited(harness: CeleryHarness) -> None:
     finally:
         for _ in range(MAX_CELERY_BROKER_THREADS):
             CELERY_BROKER_THREAD_SEMAPHORE.release()
-    assert report.result.reason == "broker.unreachable"
-    assert report.result.message == "broker unreachable: too many earlier calls are still waiting for a response"
+    assert (report.result.outcome, report.result.reason) == (Outcome.ERROR, "watchdog.broker_calls_busy")
+    assert report.result.message == "8 earlier calls are still waiting for a response of their Celery brokers"
     assert harness.run_probe(finish_within="1s").result.reason == "canary.not_finished"
+
+
+def test_a_call_waits_for_a_free_thread(harness: CeleryHarness) -> None:
+    """Many probes that run at once are no fault of their brokers."""
+    with harness.running_worker():
+        for _ in range(MAX_CELERY_BROKER_THREADS):
+            wait_until(lambda: CELERY_BROKER_THREAD_SEMAPHORE.acquire(blocking=False))
+        timer = threading.Timer(0.5, CELERY_BROKER_THREAD_SEMAPHORE.release, [MAX_CELERY_BROKER_THREADS])
+        timer.start()
+        try:
+            assert harness.run_probe().result.outcome is Outcome.PASS
+        finally:
+            timer.join()

@@ -51,6 +51,13 @@ FINDING_REASONS = (
         "Find the names whose name servers do not respond, and fix or remove their probes.",
     ),
     _error_reason_entry(
+        "watchdog.broker_calls_busy",
+        "Celery calls busy",
+        "The run waited for a free call to a Celery broker, because too many calls of other runs wait for theirs.",
+        "Find the brokers that do not respond, and fix or remove their probes.",
+        sentence="{limit} earlier calls are still waiting for a response of their Celery brokers",
+    ),
+    _error_reason_entry(
         "watchdog.response_not_judged",
         "Response not judged",
         "A large response was not decoded and judged before the deadline of the run. Responses over 64 KiB, and those "

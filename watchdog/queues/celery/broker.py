@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from hashlib import blake2b
 from threading import BoundedSemaphore
+from time import monotonic
 from typing import Annotated, Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
@@ -33,6 +34,8 @@ MAX_CELERY_MESSAGES_SEARCHED = 500
 MAX_CELERY_BROKER_THREADS = 8
 """Threads that may wait for brokers at a time, including those of calls that were given up."""
 CELERY_BROKER_THREAD_SEMAPHORE = BoundedSemaphore(MAX_CELERY_BROKER_THREADS)
+CELERY_BROKER_THREAD_POLL_INTERVAL_S = 0.02
+"""How often a call that waits looks for a free thread: threads end outside the event loop."""
 
 
 def _validate_broker_url(text: str) -> str:
@@ -85,14 +88,14 @@ class CeleryQueueDriver(QueueDriver):
     async def run_with_broker_connection(self, url: str, timeout_s: float, work: Callable[[Any, Any], T]) -> T:
         """Returns the result of `work(app, connection)`, which runs in a thread with a Celery app and a connection.
 
-        A thread that blocks for longer than `timeout_s` is left behind. Raises ProbeError.
+        A thread that blocks is left behind after `timeout_s`, of which half may be spent waiting for a free thread.
+        Raises ProbeError.
         """
         import asyncio
 
         from kombu.exceptions import OperationalError
 
-        if not CELERY_BROKER_THREAD_SEMAPHORE.acquire(blocking=False):
-            raise broker_unreachable_error("too many earlier calls are still waiting for a response")
+        timeout_s -= await _acquire_broker_thread(timeout_s / 2)
 
         def run() -> T:
             try:
@@ -109,11 +112,25 @@ class CeleryQueueDriver(QueueDriver):
                 with redis_errors_as_probe_errors():
                     return await run_in_daemon_thread(run, f"call {self.target}")
         except TimeoutError:
-            raise broker_unreachable_error(f"the broker did not respond within {timeout_s:g} s") from None
+            raise broker_unreachable_error(f"the broker did not respond within {round(timeout_s, 1):g} s") from None
         except ProbeError:
             raise
         except Exception as e:
             raise broker_unreachable_error(redis_error_message(e)) from None
+
+
+async def _acquire_broker_thread(timeout_s: float) -> float:
+    """Takes one of the threads, and returns how long it was waited for, in seconds. Raises ProbeError."""
+    import asyncio
+
+    started = monotonic()
+    while not CELERY_BROKER_THREAD_SEMAPHORE.acquire(blocking=False):
+        if monotonic() - started >= timeout_s:
+            raise ProbeError.from_reason(
+                "watchdog.broker_calls_busy", retryable=True, limit=str(MAX_CELERY_BROKER_THREADS)
+            )
+        await asyncio.sleep(CELERY_BROKER_THREAD_POLL_INTERVAL_S)
+    return monotonic() - started
 
 
 def _create_celery_app(broker_url: str, timeout_s: float) -> Any:
