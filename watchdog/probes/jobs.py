@@ -67,7 +67,7 @@ class JobLimitSettings(ConfigModel):
     grace: Duration | None = None
     """How late a run may start; default: the `grace` of the section `jobs`."""
     early: Duration | None = None
-    """How early a run may start and still count for its slot of `schedule`, for example because the clock of its
+    """How early a run may start and still count for its time in `schedule`, for example because the clock of its
     machine is fast; default: a tenth of the period, at most 5 min. More than half a period counts as half a period."""
     max_runtime: Duration | None = None
     """The maximum duration of a run; default: unlimited."""

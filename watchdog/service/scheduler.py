@@ -146,10 +146,10 @@ class MonitoringService:
     def not_ready_reason(self) -> str:
         """Why the service is not ready; empty if it is."""
         if not self.last_claim_at:
-            return "no slot was claimed yet"
+            return "no run has been scheduled yet"
         age = self.clock() - self.last_claim_at
         if age > MAX_READY_CLAIM_AGE_MS:
-            return f"no slot was claimed for {format_duration_rounded(age)}"
+            return f"no run has been scheduled for {format_duration_rounded(age)}"
         behind = self.clock_behind_ms
         return (
             f"the clock was set back: the database is {format_duration_rounded(behind)} ahead of it" if behind else ""
@@ -204,7 +204,7 @@ class MonitoringService:
             was_behind = self.clock_behind_ms
             self.clock_behind_ms = max(self.claims.watermark.clock_behind_ms - elapsed, 0)
             if self.clock_behind_ms and not was_behind:
-                detail = "no slot runs twice: nothing is due until the clock has caught up with the store"
+                detail = "no run is due until the clock has caught up with the database, so that none takes place twice"
                 log.warning("clock_step_back", step=format_duration(self.clock_behind_ms), detail=detail)
 
     async def _restart_timers_on_clock_step(self) -> None:

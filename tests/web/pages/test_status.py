@@ -354,10 +354,12 @@ def test_health_and_readiness(acme_database: Database, flaky: Flaky) -> None:
     ready = create_test_app(acme_database, run_read_query=flaky)
     assert request_page(ready, "/healthz").json() == {"status": "ok"}
     assert request_page(ready, "/readyz").json() == {"status": "ready"}
-    late = create_test_app(acme_database, run_read_query=flaky, not_ready_reason=lambda: "no slot was claimed for 12 s")
+    late = create_test_app(
+        acme_database, run_read_query=flaky, not_ready_reason=lambda: "no run has been scheduled for 12 s"
+    )
     assert (request_page(late, "/readyz").status_code, request_page(late, "/readyz").json()["reason"]) == (
         503,
-        "no slot was claimed for 12 s",
+        "no run has been scheduled for 12 s",
     )
     flaky.error = StoreUnavailableError("gone")
     assert request_page(ready, "/healthz").status_code == 200

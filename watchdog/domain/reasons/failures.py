@@ -286,7 +286,7 @@ _QUEUE_REASONS = (
         "canary.lost",
         "Canary job lost",
         "The system accepted the canary job but no longer knows it: it no longer lists it, or reports it as not found, "
-        "missing, expired or gone. The next slot sends another one.",
+        "missing, expired or gone. The next run sends another one.",
         "Find out whether a worker or the broker was killed, what removes jobs, and how long finished jobs are kept.",
         sentence="the canary job was lost{when}",
     ),

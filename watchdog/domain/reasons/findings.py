@@ -81,7 +81,7 @@ FINDING_REASONS = (
     _missed_reason_entry(
         "missed.skipped",
         "Skipped",
-        "The slot had passed before Watchdog could claim it.",
+        "The scheduled time had passed before Watchdog could start the run.",
         "Nothing if Watchdog was just started; otherwise see `missed.overloaded`.",
     ),
     _missed_reason_entry(

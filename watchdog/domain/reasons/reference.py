@@ -26,7 +26,7 @@ _REASONS_PAGE_SECTIONS = {
         "state. After `failure_threshold` errors in a row, an incident of the rule `no_verdict` opens, and the state "
         "is `unknown` unless it is `down`.",
     ),
-    "Why a slot is missed": (
+    "Why a run is missed": (
         (ReasonScope.MISSED,),
         "The outcome is `missed`: there was no run, so the target was not judged.",
     ),
