@@ -215,6 +215,7 @@ class Structural(NamedTuple):
     files: Mapping[str, str] = MappingProxyType({})
 
 
+BODY = "{name: A, http: {url: 'https://h.example/', method: POST, body: %s}}"
 PGBOSS = "{name: A, jobs: {pgboss: {%s}}}"
 STRUCTURAL = [
     Structural("a colon", "{name: A, http: 'http://u:%3A@h.example/a:b'}", "http://h.example/a:b",
@@ -274,6 +275,40 @@ STRUCTURAL = [
                "server --password ••• --secret=•••", hidden=("- ro", "=e"), warned=("mcp.command.2", "mcp.command.3")),
     Structural("an option without a value", "{name: A, mcp: {command: [server, --token-stdin, --token, -v, server]}}",
                "server --token-stdin --token -v server"),
+    Structural("a script of a shell",
+               "{name: A, mcp: {command: [sh, -c, 'API_KEY=abcdef1234 exec server --level x --token zyxwvu9876']}}",
+               "sh -c 'API_KEY=••• exec server --level x --token •••'", ("abcdef1234", "zyxwvu9876"),
+               ("abcdef", "zyxw")),
+    Structural("one of two variables of a script",
+               "{name: A, mcp: {command: [sh, -c, 'LEVEL=${LEVEL} TOKEN=${T} server']}}",
+               "sh -c 'LEVEL=a-b TOKEN=••• server'", ("abcdef1234",), env={"LEVEL": "a-b", "T": "abcdef1234"}),
+    Structural("a header inside an argument", "{name: A, mcp: {command: [npx, mcp-remote, --header, "
+               "'Authorization: Bearer abcdef1234']}}", "npx mcp-remote --header 'Authorization: •••'",
+               ("abcdef1234",), ("abcdef",)),
+    Structural("a short variable after a short option", "{name: A, mcp: {command: [server, -p, '${DB_PASSWORD}']}}",
+               "server -p •••", warned=("mcp.command.2",), env={"DB_PASSWORD": "ro"}),
+    Structural("a connection string",
+               "{name: A, mcp: {command: [server], env: {DSN: 'Server=db;Pwd=hunter5x5;Tls=1'}}}", "server",
+               ("hunter5x5",), ("hunter5x5",)),
+    Structural("names of tools", "{name: A, mcp: {command: [server], env: {GITHUB_PAT: ghp_abcdef, AUTH_HEADER: "
+               "'Bearer zyxwvu9876', Ocp-Apim-Subscription-Key: qponml5432}}}", "server",
+               ("ghp_abcdef", "zyxwvu9876", "qponml5432"), ("ghp_", "zyxw", "qpon")),
+    Structural("JSON in a body", BODY % r"""'{"user": "me", "password": "p\u00e4ss\"word", "api_key": "ro"}'""",
+               "https://h.example/", (r"p\u00e4ss\"word", 'päss"word'), ("u00e4", '"ro"'), ("http.body",)),
+    Structural("JSON in the JSON of a body", BODY % r"""'{"query": "{ login(password: \"hunter6x6\") { id } }"}'""",
+               "https://h.example/", ("hunter6x6",), ("hunter6x6",)),
+    Structural("a form in a body", BODY % "'grant_type=password&user=me&client_secret=ab%2Fcdefgh&password=hunter7x7'",
+               "https://h.example/", ("ab%2Fcdefgh", "ab/cdefgh", "hunter7x7"), ("cdefgh", "hunter7x7")),
+    Structural("XML in a body", BODY % "'<a:login token=\"abcdef1234\"><w:Password T=\"x\">hunter8&amp;</w:Password>'",
+               "https://h.example/", ("abcdef1234", "hunter8&"), ("abcd", "hunter8")),
+    Structural("a variable in a body", BODY % """'{"password": "${X}", "level": "${LEVEL}"}'""", "https://h.example/",
+               ("abcdef1234",), env={"X": "abcdef1234", "LEVEL": "high"}),
+    Structural("numbers and ambiguous names of a body are none",
+               BODY % """'{"max_tokens": 100, "messages": [{"role": "user"}], "key": "ro"}'""", "https://h.example/"),
+    Structural("lists and mappings in JSON",
+               "{name: A, http: {url: 'https://h.example/', method: POST, json: {tokens: [abcdef1234], "
+               "credentials: {value: zyxwvu9876}, query: '{ login(password: \"hunter6x6\") }'}}}",
+               "https://h.example/", ("abcdef1234", "zyxwvu9876", "hunter6x6"), ("abcd", "zyxw", "hunter6x6")),
     Structural("an argument from a variable", "{name: A, mcp: {command: [server, '--pw=${P}', '--token', '${T}']}}",
                "server --pw=••• --token •••", ("abcdef1234",), warned=("mcp.command.1",),
                env={"P": "ro", "T": "abcdef1234"}),

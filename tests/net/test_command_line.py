@@ -28,6 +28,14 @@ from watchdog.net.redact import MAX_TARGET_CHARS, SecretMask
         (["server", "postgres://me:ro@db:5432/app?sslpassword=x"], "server postgres://db:5432/app"),
         (["server", "--url=https://me@h/mcp?token=x#y"], "server --url=https://h/mcp"),
         (["größe", "--ordner=ä"], "größe --ordner=ä"),
+        (
+            ["sh", "-c", "API_KEY=abc LEVEL=debug exec server --token 'x y' --port 80"],
+            """sh -c 'API_KEY=••• LEVEL=debug exec server --token •••'"'"' --port 80'""",
+        ),
+        (["bash", "-lc", "export PGPASSWORD=ro; server"], "bash -lc 'export PGPASSWORD=•••; server'"),
+        (["server", "-c", "/etc/server.yaml"], "server -c /etc/server.yaml"),
+        (["server", "--db", "Server=db;User Id=sa;Password=ro;"], "server --db 'Server=db;User Id=sa;Password=•••;'"),
+        (["server", '--config={"url": "x", "apiKey": "ro"}'], """server '--config={"url": "x", "apiKey": "•••"}'"""),
     ],
 )
 def test_a_command(arguments: Sequence[str], line: str) -> None:
@@ -36,7 +44,11 @@ def test_a_command(arguments: Sequence[str], line: str) -> None:
 
 def test_the_secrets_of_arguments() -> None:
     arguments = ["server", "--token", "one", "API_KEY=two", "--header=Cookie: three", "--level", "four"]
-    assert find_secret_arguments(arguments) == {2: "one", 3: "two", 4: "three"}
+    secrets = {
+        index: [arguments[index][slice(*span)] for span in spans]
+        for index, spans in find_secret_arguments(arguments).items()
+    }
+    assert secrets == {2: ["one"], 3: ["two"], 4: ["three"]}
 
 
 def test_a_shown_command_is_masked_by_value_before_it_is_shortened() -> None:

@@ -67,7 +67,7 @@ def load_config(path: Path | None, text: str | None = None, env: Mapping[str, st
     if sources.problems:
         raise ConfigError(redact_problems(sources, builder.load_contexts.values()))
     secrets = collect_secrets(sources, builder.load_contexts.values(), config)
-    mask = SecretMask(secrets.by_value, secrets.in_path)
+    mask = SecretMask(secrets.by_value, secrets.in_target)
     probe_yaml = {id: _dump_yaml(mask_yaml_tree(node, mask)) for id, (node, _) in probes.items()}
     sources.warnings += secrets.warnings
     warnings = [w._replace(message=mask(w.message)) for w in find_config_warnings(config, sources)]

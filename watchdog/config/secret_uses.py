@@ -16,6 +16,7 @@ from watchdog.config.references import map_variable_references
 from watchdog.config.yaml_tree import YamlNode
 from watchdog.net.command_line import find_secret_arguments
 from watchdog.net.redact import SECRET_NAME_PATTERN
+from watchdog.net.secret_fields import Span, decoded_field_values, find_secret_fields
 
 MIN_MASKED_SECRET_CHARS = 8
 """Secrets are masked by value from this length on. Shorter ones would mask parts of ordinary words."""
@@ -27,6 +28,9 @@ _TARGET_FIELD_NAMES = frozenset(
 """Fields that say what is monitored. Their values are visible, also if they come from a variable."""
 _LINK_FIELD_NAMES = frozenset({"runbook", "public_url"})
 """URLs for people: no targets."""
+_FREE_FORM_FIELD_NAMES = frozenset({"json", "payload", "arguments", "args"})
+"""Fields whose content is sent to the target, with names that are not Watchdog's."""
+_AUTHORIZATION_SCHEMES = frozenset({"apikey", "basic", "bearer", "token"})
 _URL_PATTERN = re.compile(
     r"(?P<scheme>[^:/?#\s]+)://(?:(?P<user>[^/?#@:]*)(?::(?P<password>[^/?#]*))?@)?(?P<address>[^/?#@]*)"
     r"(?P<path>[^?#]*)(?P<query>.*)",
@@ -44,8 +48,8 @@ class ConfigValueUses:
     command, or of a variable with the name of a secret."""
     secret_variables: set[str] = field(default_factory=set)
     """The names of variables that hold a secret."""
-    path_variables: dict[str, str] = field(default_factory=dict)
-    """Name -> value of the variables inside the path of a URL."""
+    shown_variables: dict[str, str] = field(default_factory=dict)
+    """Name -> value of the variables inside what targets show: the path of a URL, and a command."""
     visible: set[str] = field(default_factory=set)
     """Values of variables that say what is monitored."""
     other: set[str] = field(default_factory=set)
@@ -63,9 +67,9 @@ class ConfigValueUses:
         return {value for value, _ in self.secret}
 
     @property
-    def in_path(self) -> set[str]:
-        """Declared secrets inside the path of a URL."""
-        return {value for name, value in self.path_variables.items() if value and name in self.secret_variables}
+    def in_target(self) -> set[str]:
+        """Declared secrets inside the path of a URL, or a command."""
+        return {value for name, value in self.shown_variables.items() if value and name in self.secret_variables}
 
 
 def find_secret_uses(trees: Iterable[YamlNode], file_contents: Mapping[str, Sequence[str]]) -> ConfigValueUses:
@@ -74,21 +78,59 @@ def find_secret_uses(trees: Iterable[YamlNode], file_contents: Mapping[str, Sequ
     for tree in trees:
         for node in tree.walk():
             key = node.path.rpartition(".")[2]
-            for argument, value in secret_arguments(node.items if key == "command" else ()):
-                if argument.variables:
-                    uses.add_secret_variables(argument.variables, argument)
-                else:
-                    uses.add_secrets([value], argument)
+            for argument, spans in secret_arguments(node.items if key == "command" else ()):
+                _record_embedded_secrets(argument, spans, uses)
             if not isinstance(node.value, dict | list):
+                _record_embedded_secrets(node, embedded_secrets(node), uses)
                 _record_scalar_uses(node, key, file_contents, uses)
     return uses
 
 
-def secret_arguments(arguments: Sequence[YamlNode]) -> Iterator[tuple[YamlNode, str]]:
-    """The arguments of a command that hold a secret, and the secret as interpolated: of an option with the name of a
-    secret, of an assignment, or of a header."""
-    secrets = find_secret_arguments([_interpolated_text(argument) or "" for argument in arguments])
-    yield from ((arguments[index], secret) for index, secret in secrets.items())
+def secret_arguments(arguments: Sequence[YamlNode]) -> Iterator[tuple[YamlNode, list[Span]]]:
+    """The arguments of a command that hold secrets, and where in the text as written."""
+    secrets = find_secret_arguments([text_as_written(argument) for argument in arguments])
+    yield from ((arguments[index], spans) for index, spans in secrets.items())
+
+
+def embedded_secrets(node: YamlNode) -> list[Span]:
+    """Where the text of a body, of JSON for the target, of a header or an environment variable, as written, holds
+    fields with the name of a secret."""
+    keys = node.path.split(".")
+    is_in_mapping = len(keys) > 1 and keys[-2] in ("env", "headers")
+    is_free_text = keys[-1] == "body" or is_in_mapping or not _FREE_FORM_FIELD_NAMES.isdisjoint(keys)
+    return find_secret_fields(text_as_written(node)) if is_free_text else []
+
+
+def is_secret_field(path: str) -> bool:
+    """Whether a field, or the list that an item is in, has the name of a secret. In JSON for the target, this extends
+    to everything below."""
+    keys = path.split(".")
+    if keys[-1].endswith("_file"):
+        return False
+    start = next((i for i, key in enumerate(keys) if key in _FREE_FORM_FIELD_NAMES), None)
+    names = [key for key in keys if not key.isdecimal()][-1:] if start is None else keys[start + 1 :]
+    return any(SECRET_NAME_PATTERN.search(name) for name in names)
+
+
+def text_as_written(node: YamlNode) -> str:
+    """With references to variables, unless only their defaults apply."""
+    text = node.raw_value if node.variables else _interpolated_text(node)
+    return text if isinstance(text, str) else ""
+
+
+def _record_embedded_secrets(node: YamlNode, spans: Iterable[Span], uses: ConfigValueUses) -> None:
+    for start, end in spans:
+        value = text_as_written(node)[start:end]
+        names: list[str] = []
+        map_variable_references(value, lambda name, names=names: names.append(name) or "")  # type: ignore[misc]
+        if names:
+            uses.add_secret_variables({name: node.variables.get(name, "") for name in names}, node)
+        else:
+            scheme, _, credentials = value.partition(" ")
+            is_header = scheme.lower() in _AUTHORIZATION_SCHEMES
+            uses.add_secrets(
+                [*decoded_field_values(value), credentials if is_header else "", _basic_password(value)], node
+            )
 
 
 def _interpolated_text(node: YamlNode) -> str | None:
@@ -106,7 +148,7 @@ def _record_scalar_uses(
         _classify_file(node, file_contents[text], uses)
     if key.endswith("_file") and not node.variables:
         return
-    if SECRET_NAME_PATTERN.search(key) and not key.endswith("_file"):
+    if is_secret_field(node.path):
         uses.add_secret_variables(node.variables, node)
         literals = () if node.variables else (text, text.partition(" ")[2])  # with and without "Bearer"
         uses.add_secrets([*literals, _basic_password(text)], node)
@@ -115,6 +157,8 @@ def _record_scalar_uses(
     else:
         for name, value in node.variables.items():
             is_shown = key in _TARGET_FIELD_NAMES
+            if ".command." in node.path:
+                uses.shown_variables[name] = value
             _record_variable_use(name, value, node, uses, uses.visible if is_shown else uses.other)
 
 
@@ -138,7 +182,7 @@ def _record_url_uses(node: YamlNode, text: str, uses: ConfigValueUses) -> None:
     for name, value in node.variables.items():
         parts = _parts_with_variable(node, name)
         if "path" in parts:
-            uses.path_variables[name] = value
+            uses.shown_variables[name] = value
         if "://" in value:
             uses.add_secrets(url_secrets(value), node)
             visible.add(value)

@@ -19,15 +19,19 @@ from watchdog.config.models import Config, ProbeMatchSettings
 from watchdog.config.problems import ConfigProblem
 from watchdog.config.secret_uses import (
     MIN_MASKED_SECRET_CHARS,
+    embedded_secrets,
     find_secret_uses,
+    is_secret_field,
     mask_literal_parameters,
     secret_arguments,
+    text_as_written,
 )
 from watchdog.config.sources import MergedConfigSources
 from watchdog.config.yaml_tree import YamlNode
 from watchdog.config_types import ConfigLoadContext
 from watchdog.domain.model import Json
-from watchdog.net.redact import MASK_PLACEHOLDER, SECRET_NAME_PATTERN, SecretMask
+from watchdog.net.redact import MASK_PLACEHOLDER, SecretMask
+from watchdog.net.secret_fields import Span, replace_spans
 from watchdog.resources import resource_path
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -46,8 +50,8 @@ SHOWN_WARNING = "this secret equals a part of a target, which is shown: choose a
 class CollectedSecrets(NamedTuple):
     by_value: frozenset[str]
     """Masked wherever they occur."""
-    in_path: frozenset[str]
-    """Masked inside the paths of URLs alone."""
+    in_target: frozenset[str]
+    """Masked inside the paths of URLs, and in commands, alone."""
     warnings: tuple[ConfigProblem, ...]
 
 
@@ -59,14 +63,14 @@ def collect_secrets(
     values = {*_find_model_secrets(config), *uses.secret_values}
     values |= {text for text in uses.other - uses.visible if len(text) >= MIN_MASKED_SECRET_CHARS}
     by_value = frozenset(value for value in values if is_masked_by_value(value))
-    in_path = frozenset(uses.in_path)
-    targets = "\n".join(SecretMask((), in_path).mask_target(probe.target) for probe in config.probes)
+    in_target = frozenset(uses.in_target)
+    targets = "\n".join(SecretMask((), in_target).mask_target(probe.target) for probe in config.probes)
     warnings = [
         ConfigProblem(*node.location, node.path, text)
         for value, node in uses.secret
         if (text := UNMASKED_WARNING if value not in by_value else SHOWN_WARNING if value in targets else "")
     ]
-    return CollectedSecrets(by_value, in_path, tuple(dict.fromkeys(warnings)))
+    return CollectedSecrets(by_value, in_target, tuple(dict.fromkeys(warnings)))
 
 
 def _group_secrets_by_file_path(load_contexts: Iterable[ConfigLoadContext]) -> dict[str, list[str]]:
@@ -98,20 +102,22 @@ def mask_yaml_tree(node: YamlNode, mask: SecretMask) -> Json:
         return {key: mask_yaml_tree(entry, mask) for key, entry in node.value.items()}
     key = node.path.rpartition(".")[2]
     if isinstance(node.value, list):
-        secrets = {id(item): secret for item, secret in secret_arguments(node.value) if not item.variables}
-        in_arguments = secrets if key == "command" else {}
-        return [
-            f"{item.raw_value}".removesuffix(in_arguments[id(item)]) + MASK_PLACEHOLDER
-            if id(item) in in_arguments
-            else mask_yaml_tree(item, mask)
-            for item in node.value
-        ]
-    is_literal_secret = isinstance(node.value, str) and not node.variables and not key.endswith("_file")
-    if is_literal_secret and SECRET_NAME_PATTERN.search(key):
+        in_arguments = {id(item): spans for item, spans in secret_arguments(node.value if key == "command" else ())}
+        return [_mask_scalar(item, in_arguments.get(id(item), []), mask) for item in node.value]
+    return _mask_scalar(node, embedded_secrets(node), mask)
+
+
+def _mask_scalar(node: YamlNode, secrets: list[Span], mask: SecretMask) -> Json:
+    """`secrets`: where its text holds some."""
+    if isinstance(node.value, dict | list):
+        return mask_yaml_tree(node, mask)
+    if isinstance(node.value, str) and not node.variables and is_secret_field(node.path):
         return MASK_PLACEHOLDER
     if not isinstance(node.raw_value, str):
         return node.raw_value
-    text = mask(node.raw_value)
+    written = text_as_written(node) if secrets else node.raw_value
+    literals = [span for span in secrets if "${" not in written[slice(*span)]]
+    text = mask(replace_spans(written, literals, MASK_PLACEHOLDER))
     return mask_literal_parameters(text, MASK_PLACEHOLDER) if "://" in text else text
 
 

@@ -7,37 +7,61 @@ import shlex
 from collections.abc import Sequence
 
 from watchdog.net.redact import MASK_PLACEHOLDER, SECRET_NAME_PATTERN, redact_url
+from watchdog.net.secret_fields import Span, find_secret_fields, replace_spans, without_overlaps
 
 _ARGUMENT_PATTERN = re.compile(r"-{0,2}(?P<name>[A-Za-z][\w-]*)(?:(?:=|:[ ]*(?=\S))(?P<value>.*))?", re.DOTALL)
 """An option, `--token` or `--token=value`, an assignment, `API_KEY=value`, or a header, `Authorization: value`."""
+_SCRIPT_OPTION_PATTERN = re.compile(r"-[a-z]*c|--command")
+"""The option of a shell whose value is a script."""
+_WORD_PATTERN = re.compile(r"(?:[^\s'\";&|]|'[^']*'|\"[^\"]*\")+")
+"""A word of a script."""
 _URL_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"]+")
 _QUOTED_CHARACTERS = re.compile(r"[\s'\"\\$`|&;<>()*?!#]")
 
 
-def find_secret_arguments(arguments: Sequence[str]) -> dict[int, str]:
-    """Index -> the secret in that argument: the value of an option, assignment or header with the name of a secret."""
-    secrets: dict[int, str] = {}
+def find_secret_arguments(arguments: Sequence[str]) -> dict[int, list[Span]]:
+    """Index -> where that argument holds secrets: the value of an option, assignment, header or field with the name of
+    a secret, also inside the script of a shell."""
+    secrets: dict[int, list[Span]] = {}
     is_value = False
     for index, argument in enumerate(arguments):
         if is_value and not argument.startswith("-"):
-            secrets[index] = argument
+            secrets[index] = [(0, len(argument))]
         match, is_value = _ARGUMENT_PATTERN.fullmatch(argument), False
-        if match is None or index in secrets:
+        if index in secrets:
             continue
-        if SECRET_NAME_PATTERN.search(match["name"]):
+        if index and _SCRIPT_OPTION_PATTERN.fullmatch(arguments[index - 1]) and len(argument.split()) > 1:
+            spans = _find_secrets_in_script(argument)
+        elif match and SECRET_NAME_PATTERN.search(match["name"]):
             is_value = argument.startswith("-") and match["value"] is None
-            secrets |= {index: match["value"]} if match["value"] else {}
-        elif match["value"] and (inner := find_secret_arguments([match["value"]])):  # --header=Authorization: ...
-            secrets[index] = inner[0]
+            spans = [match.span("value")] if match["value"] else []
+        else:
+            spans = find_secret_fields(argument)
+            if match and match["value"]:  # --header=Authorization: ...
+                start = match.start("value")
+                inner = find_secret_arguments([match["value"]]).get(0, [])
+                spans = without_overlaps({*spans, *((start + first, start + last) for first, last in inner)})
+        if spans:
+            secrets[index] = spans
     return secrets
+
+
+def _find_secrets_in_script(script: str) -> list[Span]:
+    words = list(_WORD_PATTERN.finditer(script))
+    secrets = find_secret_arguments([word[0].rstrip("'\"") for word in words])
+    spans = {
+        (words[index].start() + start, words[index].start() + end)
+        for index, inner_spans in secrets.items()
+        for start, end in inner_spans
+    }
+    return without_overlaps(spans)
 
 
 def redact_command(arguments: Sequence[str]) -> str:
     """The command as a line for a shell, without credentials and queries of URLs and without secret arguments."""
     secrets = find_secret_arguments(arguments)
     words = (
-        argument.removesuffix(secrets[index]) + MASK_PLACEHOLDER if index in secrets else argument
-        for index, argument in enumerate(arguments)
+        replace_spans(argument, secrets.get(index, []), MASK_PLACEHOLDER) for index, argument in enumerate(arguments)
     )
     redacted = (_URL_PATTERN.sub(lambda url: redact_url(url[0]), word) for word in words)
     return " ".join(" ".join(map(_quote, redacted)).split())

@@ -24,7 +24,7 @@ MAX_TARGET_CHARS = 120
 """Characters of a target that is no URL, such as a command."""
 SECRET_NAME_PATTERN = re.compile(
     r"authorization|cookie|token|secret|passw|bearer|webhook|credential|signature"
-    r"|(?:api|private|access|signing|account|auth)[-_]?key|(?:^|[-_])(?:pass|pwd|pw|sig)(?:$|[-_])",
+    r"|(?:api|private|access|signing|account|auth|encryption|master|subscription|functions)[-_]?key|auth[-_]?header|(?:^|[-_])(?:pass|pwd|pw|sig|pat|jwt|psk)(?:$|[-_])",
     re.IGNORECASE,
 )
 """Matches the names of fields, headers, parameters, arguments and environment variables that hold secrets."""
@@ -38,11 +38,11 @@ _URL_CREDENTIALS_PATTERN = re.compile(r"(?<=://)(?!user:password@)[^/?#\s$'\"<>]
 
 class SecretMask:
     """Replaces secrets by `•••` wherever they occur, also percent-, base64-, JSON- or HTML-encoded, and the credentials
-    of any URL. `path_secrets` are replaced in paths of URLs alone, as whole words."""
+    of any URL. `target_secrets` are replaced in targets alone, in paths and commands, as whole words."""
 
-    __slots__ = ("_path_pattern", "_substitute")
+    __slots__ = ("_substitute", "_target_pattern")
 
-    def __init__(self, secrets: Iterable[str], path_secrets: Iterable[str] = ()) -> None:
+    def __init__(self, secrets: Iterable[str], target_secrets: Iterable[str] = ()) -> None:
         trie: _Trie = {}
         for spelling in {s for value in secrets if value for s in _encoded_secret_variants(value)}:
             branch = trie
@@ -50,8 +50,8 @@ class SecretMask:
                 branch = branch.setdefault(character, {})
             branch[""] = {}
         self._substitute: Callable[[str, str], str] | None = re.compile(_regex_from_trie(trie)).sub if trie else None
-        words = "|".join(sorted(map(re.escape, path_secrets), key=len, reverse=True))
-        self._path_pattern = re.compile(rf"(?<![A-Za-z0-9])(?:{words})(?![A-Za-z0-9])") if words else None
+        words = "|".join(sorted(map(re.escape, target_secrets), key=len, reverse=True))
+        self._target_pattern = re.compile(rf"(?<![A-Za-z0-9])(?:{words})(?![A-Za-z0-9])") if words else None
 
     def __call__(self, text: str) -> str:
         if "://" in text and "@" in text:
@@ -64,13 +64,13 @@ class SecretMask:
         latter is shortened."""
         scheme, separator, rest = target.partition("://")
         if not separator or " " in scheme:
-            return truncate_with_ellipsis(self(target), MAX_TARGET_CHARS)
+            return truncate_with_ellipsis(self._mask_words(self(target)), MAX_TARGET_CHARS)
         address, slash, path = rest.partition("/")
-        if scheme in ("http", "https"):
-            path = self(path)
-        if self._path_pattern is not None:
-            path = self._path_pattern.sub(MASK_PLACEHOLDER, path)
+        path = self._mask_words(self(path) if scheme in ("http", "https") else path)
         return f"{scheme}://{address}{slash}{path}"
+
+    def _mask_words(self, text: str) -> str:
+        return self._target_pattern.sub(MASK_PLACEHOLDER, text) if self._target_pattern is not None else text
 
     def mask_json(self, value: Json) -> Json:
         """The same for every string inside nested JSON, keys included."""
