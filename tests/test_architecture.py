@@ -96,7 +96,6 @@ SLOW_MODULES = frozenset(
 
 UNIMPORTED_DEPENDENCIES = {
     "httptools": "uvicorn reads requests with it",
-    "python-multipart": "FastAPI reads forms with it",
     "sniffio": "httpcore tries to import it on every request, which is faster if it is installed",
     "tzdata": "provides time zones on machines that have none",
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
 
 import httpx
@@ -19,7 +20,8 @@ from watchdog.web import ApiKey, StatusPageConfig, create_web_app
 from watchdog.web.auth.access import Authenticator, host_without_port
 from watchdog.web.auth.login_throttle import MAX_FAILED_LOGIN_ATTEMPTS, MAX_TRACKED_LOGIN_ADDRESSES, LoginThrottle
 from watchdog.web.auth.session import SESSION_COOKIE_NAME, WEB_SESSION_LIFETIME_MS
-from watchdog.web.routes.sign_in import safe_redirect_path
+from watchdog.web.routes import sign_in as sign_in_routes
+from watchdog.web.routes.sign_in import MAX_SIGN_IN_FORM_BYTES, safe_redirect_path
 
 READER, OPERATOR = (
     ApiKey("grafana", "reader", "read-me-0123456789"),
@@ -195,6 +197,41 @@ def test_signing_in_sets_a_cookie_that_is_valid_until_it_expires(keyed: FastAPI,
     clock.now += WEB_SESSION_LIFETIME_MS
     assert request_page(keyed, "/probes", headers=cookie).status_code == 401
     clock.now = NOW
+
+
+@pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
+def test_a_form_without_end_is_read_up_to_a_limit(keyed: FastAPI, content_type: str) -> None:
+    """Anyone may send it: it must fill neither the memory nor the disk."""
+    chunks_read = 0
+
+    async def send_forever() -> AsyncIterator[bytes]:
+        nonlocal chunks_read
+        yield b'--x\r\nContent-Disposition: form-data; name="key"; filename="a"\r\n\r\n'
+        while chunks_read < 1_000:
+            chunks_read += 1
+            yield b"x" * 1_024 + b"&"
+
+    headers = {"Content-Type": content_type}
+    response = request_page(keyed, "/login", "POST", content=send_forever(), headers=headers)
+    assert response.status_code == 413
+    assert chunks_read * 1_024 <= MAX_SIGN_IN_FORM_BYTES + 1_024
+
+
+def test_a_form_that_does_not_arrive_is_not_awaited(keyed: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sign_in_routes, "SIGN_IN_FORM_TIMEOUT_S", 0.05)
+
+    async def send_nothing_more() -> AsyncIterator[bytes]:
+        yield b"key="
+        await asyncio.Event().wait()
+
+    response = request_page(keyed, "/login", "POST", content=send_nothing_more())
+    assert response.status_code == 408
+    assert "The form was not sent in time." in response.text
+
+
+@pytest.mark.parametrize(("content", "status_code"), [(b"", 401), (b"key", 401), (b"&" * 200, 401), (b"\xff=%ff", 401)])
+def test_a_form_without_a_key_is_refused(keyed: FastAPI, content: bytes, status_code: int) -> None:
+    assert request_page(keyed, "/login", "POST", content=content).status_code == status_code
 
 
 @pytest.mark.parametrize(("scheme", "secure"), [("http", False), ("https", True)])
