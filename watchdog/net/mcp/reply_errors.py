@@ -50,14 +50,19 @@ def _describe_invalid_field(errors: Sequence[ErrorDetails]) -> str:
     actual = quote_json_value(first["input"], 60)
     if _is_type_mismatch(first):
         return f"{field} is {actual}, which MCP does not define"
-    expected = next((words for name, words in _EXPECTED_WORDS if first["type"].startswith(name)), "")
+    expected = next((words for name, words in _EXPECTED_WORDS.items() if first["type"].startswith(name)), "")
     return f"{field} is {actual}, expected {expected}" if expected else f"{field} is {actual}: {first['msg']}"
 
 
-_EXPECTED_WORDS = (
-    ("list", "a list"), ("string", "text"), ("dict", "an object"), ("model", "an object"), ("bool", "true or false"),
-    ("int", "a whole number"), ("float", "a number"),
-)  # fmt: skip
+_EXPECTED_WORDS = {
+    "list": "a list",
+    "string": "text",
+    "dict": "an object",
+    "model": "an object",
+    "bool": "true or false",
+    "int": "a whole number",
+    "float": "a number",
+}
 """By the beginning of pydantic's name of an error."""
 
 
