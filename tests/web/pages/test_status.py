@@ -338,12 +338,13 @@ def test_operators_pages_are_unavailable_without_the_database(watched: FastAPI, 
     assert request_page(watched, "/api/probes").json()["error"] == "Database unavailable"
 
 
-def test_visitors_at_once_wait_for_one_render(acme_database: Database, flaky: Flaky) -> None:
+@pytest.mark.parametrize("path", ["/", "/readyz"])
+def test_visitors_at_once_share_one_query(acme_database: Database, flaky: Flaky, path: str) -> None:
     app = create_test_app(acme_database, run_read_query=flaky)
 
     async def crowd() -> list[int]:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as http:
-            requests: list[Awaitable[httpx.Response]] = [http.get("/") for _ in range(8)]
+            requests: list[Awaitable[httpx.Response]] = [http.get(path) for _ in range(8)]
             return [response.status_code for response in await asyncio.gather(*requests)]
 
     assert asyncio.run(crowd()) == [200] * 8

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
 from fastapi import APIRouter, Depends
 from starlette.responses import JSONResponse
 
 from watchdog.api.serializers import serialize_incident, serialize_job_summary, serialize_probe_status
+from watchdog.domain.model import Json
 from watchdog.store.read import jobs, status
 from watchdog.web.routes.operators import OperatorContext
 from watchdog.web.templating import NO_STORE_HEADERS
 
 MAX_API_INCIDENTS = 1_000
+ItemT = TypeVar("ItemT")
 
 
 def create_api_router(context: OperatorContext) -> APIRouter:
@@ -19,19 +25,22 @@ def create_api_router(context: OperatorContext) -> APIRouter:
     @router.get("/probes")
     async def list_probes() -> JSONResponse:
         statuses = await context.run_query(status.list_probe_statuses)
-        return JSONResponse(
-            [serialize_probe_status(probe_status) for probe_status in statuses], headers=NO_STORE_HEADERS
-        )
+        return await _serialize_list(statuses, serialize_probe_status)
 
     @router.get("/incidents")
     async def list_incidents(state: str = "", limit: int = 200) -> JSONResponse:
         is_open, limit = {"open": True, "resolved": False}.get(state), min(max(limit, 1), MAX_API_INCIDENTS)
         records = await context.run_query(lambda c: status.list_incidents(c, is_open=is_open, limit=limit))
-        return JSONResponse([serialize_incident(record) for record in records], headers=NO_STORE_HEADERS)
+        return await _serialize_list(records, serialize_incident)
 
     @router.get("/jobs")
     async def list_jobs() -> JSONResponse:
         summaries = await context.run_query(jobs.list_jobs)
-        return JSONResponse([serialize_job_summary(job) for job in summaries], headers=NO_STORE_HEADERS)
+        return await _serialize_list(summaries, serialize_job_summary)
 
     return router
+
+
+async def _serialize_list(items: Sequence[ItemT], serialize: Callable[[ItemT], Json]) -> JSONResponse:
+    """In a thread: thousands of jobs take a while."""
+    return await asyncio.to_thread(lambda: JSONResponse([serialize(item) for item in items], headers=NO_STORE_HEADERS))

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
+import sqlalchemy as sa
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from watchdog.api.service import liveness_response, readiness_response
+from watchdog.domain.model import ServiceFacts
 from watchdog.domain.rules import service
 from watchdog.store.read.destinations import load_failing_destinations
-from watchdog.store.read.query import READ_QUERY_ERRORS, READ_QUERY_TIMEOUT_S, ReadQueryRunner
+from watchdog.store.read.query import READ_QUERY_ERRORS, READ_QUERY_TIMEOUT_S, QueryResultT, ReadQueryRunner
 from watchdog.web.errors import StatusPageUnavailableError
 from watchdog.web.pages.status import build_status_page
 from watchdog.web.pages.status_snapshot import StatusPageConfig, StatusPageSnapshot, load_status_page_snapshot
@@ -95,6 +97,7 @@ def create_public_router(
     """`not_ready_reason`: why the service is not ready, for people; empty if it is. `notes`: what else to know about
     it. `destinations`: all configured."""
     router = APIRouter()
+    load_destination_facts = _share_queries_in_progress(run_read_query, load_failing_destinations)
 
     @router.api_route("/", methods=["GET", "HEAD"])
     async def show_status(request: Request) -> Response:
@@ -118,20 +121,43 @@ def create_public_router(
 
     @router.api_route("/readyz", methods=["GET", "HEAD"])
     async def readiness(request: Request) -> Response:
-        reason, names = await _check_destinations(run_read_query, not_ready_reason(), destinations, clock())
+        reason, names = await _check_destinations(load_destination_facts, not_ready_reason(), destinations, clock())
         content = readiness_response(reason, names, notes(request))
         return JSONResponse(content, 503 if reason else 200, headers=NO_STORE_HEADERS)
 
     return router
 
 
+def _share_queries_in_progress(
+    run_read_query: ReadQueryRunner, query: Callable[[sa.Connection], QueryResultT]
+) -> Callable[[], Awaitable[QueryResultT]]:
+    """Runs a query of a public address at most once at a time, so that a flood of requests occupies one connection."""
+    task: asyncio.Task[QueryResultT] | None = None
+
+    async def run() -> QueryResultT:
+        return await run_read_query(query)
+
+    async def load() -> QueryResultT:
+        nonlocal task
+        if task is None or task.done():
+            task = asyncio.create_task(run())
+            # Reading the exception keeps asyncio from logging it as never retrieved when every request has left.
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return await asyncio.shield(task)
+
+    return load
+
+
 async def _check_destinations(
-    run_read_query: ReadQueryRunner, not_ready_reason: str, destinations: Collection[str], now: int
+    load_destination_facts: Callable[[], Awaitable[Mapping[str, ServiceFacts]]],
+    not_ready_reason: str,
+    destinations: Collection[str],
+    now: int,
 ) -> tuple[str, list[str]]:
     """Why the service is not ready, and which destinations fail. `not_ready_reason`: for any other reason."""
     try:
         async with asyncio.timeout(READ_QUERY_TIMEOUT_S):
-            facts = await run_read_query(load_failing_destinations)
+            facts = await load_destination_facts()
     except READ_QUERY_ERRORS:
         return not_ready_reason or "the database is unavailable", []
     failing = {name: facts[name] for name in facts.keys() & set(destinations)}
