@@ -18,6 +18,7 @@ import pytest
 from tests.support.polling import wait_until
 from tests.support.processes import processes_with
 from watchdog.net.supervised_process import StartError, SupervisedProcess
+from watchdog.net.supervisor import MAX_REMAINING_PROCESSES_REPORTED
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems have process groups only")
 
@@ -146,13 +147,18 @@ with holder(SLEEP, {mark!r}):
     wait_until(lambda: not processes_with(mark))
 
 
-def test_the_end_of_the_supervisor_kills_the_command(tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_unread_request", [False, True])
+def test_the_end_of_the_supervisor_kills_the_command(tmp_path: Path, has_unread_request: bool) -> None:
     async def go() -> int:
         child = run_child([sys.executable, "-c", SLEEP, str(tmp_path)])
         await child.start(0, 1, 2)
         assert child._supervisor is not None
+        if has_unread_request:  # the socket is reset then
+            child._supervisor.send_signal(signal.SIGSTOP)
+            child.terminate()
         child._supervisor.kill()
-        await child.ended.wait()
+        async with asyncio.timeout(10):
+            await child.ended.wait()
         await child.close()
         return child.returncode
 
@@ -196,15 +202,17 @@ def test_the_end_of_the_command_is_reported(program: str, returncode: int) -> No
     assert asyncio.run(go()) == returncode
 
 
-def test_processes_that_are_left_are_named() -> None:
+@pytest.mark.parametrize(("count", "named"), [(1, 1), (MAX_REMAINING_PROCESSES_REPORTED + 1, 100)])
+def test_processes_that_are_left_are_named(count: int, named: int) -> None:
     async def go() -> list[str]:
-        child = run_child([sys.executable, "-c", "import subprocess; subprocess.Popen(['sleep', '600'])"])
+        program = f"import subprocess\nfor _ in range({count}): subprocess.Popen(['sleep', '600'])"
+        child = run_child([sys.executable, "-c", program])
         await child.start(0, 1, 2)
         await child.ended.wait()
         await child.close()
         return [left.name for left in child.left_processes]
 
-    assert asyncio.run(go()) == ["sleep"]
+    assert asyncio.run(go()) == ["sleep"] * named
 
 
 def test_the_command_has_default_signals_and_no_descriptor_of_the_supervisor(null: int) -> None:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,7 +76,9 @@ class SupervisedProcess:
         self._reports = asyncio.create_task(self._read_exit_report(reader))  # ends with the control socket
 
     async def _read_exit_report(self, reader: asyncio.StreamReader) -> None:
-        report = json.loads(await reader.readline() or b"{}")
+        report = {}
+        with suppress(ConnectionError):  # the supervisor was killed before it had read everything
+            report = json.loads(await reader.readline() or b"{}")
         self.returncode = report.get("returncode", -9)  # without a report the supervisor was killed, and so the command
         self.left_processes = tuple(LeftoverProcess(name, pid) for name, pid in report.get("remaining", ()))
         self.ended.set()

@@ -32,6 +32,8 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 DESCENDANTS_KILL_TIMEOUT_S = 10.0
 """Seconds after which processes that cannot be killed are given up: those of another user, or stuck in the kernel."""
 MAX_DESCENDANTS_KILL_INTERVAL_S = 0.1
+MAX_REMAINING_PROCESSES_REPORTED = 100
+"""A report has to fit into a line of 64 KiB."""
 IS_LINUX = sys.platform == "linux"
 
 
@@ -100,7 +102,8 @@ class Supervisor:
                 return True
             if pid == self._command_pid:
                 self._has_ended = True
-                remaining = [[read_process_name(pid), pid] for pid in find_descendant_pids()]
+                pids = find_descendant_pids()[:MAX_REMAINING_PROCESSES_REPORTED]
+                remaining = [[read_process_name(pid), pid] for pid in pids]
                 self._send_report({"returncode": os.waitstatus_to_exitcode(status), "remaining": remaining})
 
     def _kill_descendants(self) -> None:
