@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple
 
 from mcp.shared.inbound import find_invalid_x_mcp_header
@@ -47,6 +49,8 @@ MAX_SUMMARY_VALUE_CHARS = 2_000
 """A longer member of a message is left out of its replacement."""
 MAX_SUMMARY_KEYS = 100
 MAX_EXCERPT_BYTES = 8_000
+MAX_JSON_STARTS_TRIED_PER_LINE = 8
+"""Braces of each kind at which a message is tried to be read in a line that begins with other text."""
 DEFAULT_PROTOCOL_VERSION = "2025-11-25"
 """The SDK assumes it before the negotiation."""
 _RESULT_TYPES: Mapping[str, type[BaseModel]] = {
@@ -102,12 +106,18 @@ class Replacement(NamedTuple):
 
 def replace_line(line: bytes, context: MessageContext) -> Replacement:
     """Of a line from a server's standard output. Text before the message is cut."""
-    start = line.find(b"{") if b'"jsonrpc"' in line else -1
-    while start >= 0:
+    for start in find_message_starts(line):
         if (replacement := _replace_message(line[start:], context)) is not None:
             return replacement._replace(data=line[:start][:MAX_EXCERPT_BYTES] + replacement.data)
-        start = line.find(b"{", start + 1) if start < MAX_EXCERPT_BYTES else -1
     return Replacement(line[:MAX_EXCERPT_BYTES], context.schema_budget)
+
+
+def find_message_starts(line: bytes) -> Iterator[int]:
+    """The first braces, and those before `"jsonrpc"`, usually the first member of a message: a banner may have more."""
+    members = [match.start() for match in islice(re.finditer(b'"jsonrpc"', line), MAX_JSON_STARTS_TRIED_PER_LINE)]
+    if members:
+        yield from (match.start() for match in islice(re.finditer(b"{", line), MAX_JSON_STARTS_TRIED_PER_LINE))
+        yield from (start for member in members if (start := line.rfind(b"{", 0, member)) >= 0)
 
 
 def replace_body(body: BoundedBodyCollector, context: MessageContext) -> Replacement:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import re
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import islice
 
 import anyio
 import anyio.abc
@@ -26,7 +24,7 @@ from watchdog.net.body_limits import MIN_MCP_SESSION_BYTES_LIMIT
 from watchdog.net.errors import ProbeError, explain_until_deadline, probe_error_from_exception
 from watchdog.net.mcp.client import measure_phase
 from watchdog.net.mcp.event_stream import UTF8_BYTE_ORDER_MARK
-from watchdog.net.mcp.large_messages import replace_line, session_too_large_error
+from watchdog.net.mcp.large_messages import find_message_starts, replace_line, session_too_large_error
 from watchdog.net.mcp.message_text import normalize_message
 from watchdog.net.mcp.received_messages import ReceivedMcpProblems
 from watchdog.net.mcp.reply_errors import MAX_MCP_ERROR_EXCERPT_CHARS
@@ -44,8 +42,6 @@ MCP_OUTPUT_CLOSE_TIMEOUT_S = 0.3
 MCP_LAUNCHER_CLOSE_TIMEOUT_S = 3.0
 """The same after an exit with code 0: a launcher may leave the session to a process that it has started."""
 MAX_NON_MCP_LINES = 1_000
-MAX_JSON_STARTS_TRIED_PER_LINE = 8
-"""Braces of each kind at which a message is tried to be read in a line that begins with other text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +124,7 @@ class McpStdioTransport:
             if b"\n" in data:
                 *lines, self._unfinished_line = self._unfinished_line.split(b"\n")
                 for line in lines:
-                    if not await self._process_stdout_line(bytes(line)):
+                    if line.strip() and not await self._process_stdout_line(bytes(line)):
                         return  # the session is over
         await self._process_stdout_line(bytes(self._unfinished_line))
         self._stdout_closed.set()
@@ -298,16 +294,8 @@ def _parse_stdout_line(line: bytes) -> tuple[bytes, JSONRPCMessage | None]:
     Programs print a banner without a newline, and byte-order marks, in front of their first message.
     """
     line = line.removeprefix(UTF8_BYTE_ORDER_MARK).strip()
-    for start in _find_message_starts(line):
+    for start in find_message_starts(line):
         with suppress(ValueError):
             message = jsonrpc_message_adapter.validate_json(line[start:].decode(errors="replace"), by_name=False)
             return line[:start].removesuffix(UTF8_BYTE_ORDER_MARK).strip(), message
     return line, None
-
-
-def _find_message_starts(line: bytes) -> Iterator[int]:
-    """The first braces, and those before `"jsonrpc"`, usually the first member of a message: a banner may have more."""
-    members = [match.start() for match in islice(re.finditer(b'"jsonrpc"', line), MAX_JSON_STARTS_TRIED_PER_LINE)]
-    if members:
-        yield from (match.start() for match in islice(re.finditer(b"{", line), MAX_JSON_STARTS_TRIED_PER_LINE))
-        yield from (start for member in members if (start := line.rfind(b"{", 0, member)) >= 0)
