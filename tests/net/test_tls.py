@@ -283,6 +283,27 @@ def test_equal_options_share_a_context(authority: CertificateAuthority) -> None:
     asyncio.run(run_scenario())
 
 
+@pytest.mark.parametrize("option", ["ca_file", "cert_file", "key_file"])
+def test_a_file_that_is_replaced_is_read_again(authority: CertificateAuthority, tmp_path: Path, option: str) -> None:
+    file = tmp_path / "file.pem"
+    old, new = (authority.issue_certificate("127.0.0.1") for _ in range(2))
+    content = Path(authority.ca_file if option == "ca_file" else old).read_bytes()
+    options = {"cert_file": old, option: str(file)} if option == "key_file" else {option: str(file)}
+    file.write_bytes(content)
+    connector = TcpConnector()
+    first = connector.ssl_context(TlsConfig(**options))
+    assert connector.ssl_context(TlsConfig(**options)) is first
+    replacement = tmp_path / "new.pem"
+    replacement.write_bytes(Path(new).read_bytes() if option == "cert_file" else content)
+    replacement.replace(file)
+    second = connector.ssl_context(TlsConfig(**options))
+    assert second is not first
+    file.unlink()
+    with pytest.raises(ProbeError, match=f"cannot use {'cert_file' if option == 'key_file' else option}"):
+        connector.ssl_context(TlsConfig(**options))
+    connector.close()
+
+
 def test_without_system_authorities_the_bundled_ones_are_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing.pem"))
     monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "missing"))

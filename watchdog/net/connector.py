@@ -14,7 +14,7 @@ from watchdog.net.address_filter import blocked_address_category
 from watchdog.net.errors import ProbeError, probe_error_from_dns_error, probe_error_from_exception
 from watchdog.net.name_lookup import SharedDnsResolver, SocketAddress
 from watchdog.net.phases import PhaseTimer
-from watchdog.net.tls import TlsConfig, create_ssl_context
+from watchdog.net.tls import TlsConfig, TlsFileVersions, create_ssl_context, read_tls_file_versions
 
 HAPPY_EYEBALLS_DELAY_S = 0.25
 """Head start of an address before the next one is tried in parallel (RFC 8305)."""
@@ -28,14 +28,16 @@ class TcpConnector:
 
     def __init__(self) -> None:
         self._name_lookups = SharedDnsResolver()
-        self._ssl_contexts: dict[TlsConfig, ssl.SSLContext] = {}
+        self._ssl_contexts: dict[TlsConfig, tuple[TlsFileVersions, ssl.SSLContext]] = {}
 
     def ssl_context(self, tls: TlsConfig) -> ssl.SSLContext:
-        """The shared context for these options. Raises ProbeError (internal) if one of their files is unusable."""
+        """The shared context for these options; another one once a file of theirs has been replaced. Raises ProbeError
+        (internal) if one of their files is unusable."""
         tls = tls.model_copy(update={"server_name": ""})  # belongs to the connection, not to the context
-        if tls not in self._ssl_contexts:
-            self._ssl_contexts[tls] = create_ssl_context(tls)
-        return self._ssl_contexts[tls]
+        versions, cached = read_tls_file_versions(tls), self._ssl_contexts.get(tls)
+        if cached is None or cached[0] != versions:
+            cached = self._ssl_contexts[tls] = versions, create_ssl_context(tls)
+        return cached[1]
 
     async def connect(
         self, host: str, port: int, phase_timer: PhaseTimer, allow_private_addresses: bool

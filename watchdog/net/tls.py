@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from pydantic import StrictBool, model_validator
 
@@ -43,6 +43,22 @@ class TlsConfig(ConfigModel):
                 [(("ca_file",), "ca_file has no effect with `verify: false`: remove one of them")]
             )
         return self
+
+
+TlsFileVersions: TypeAlias = tuple[tuple[int, ...], ...]
+"""Equal as long as no file is replaced."""
+
+
+def read_tls_file_versions(tls: TlsConfig) -> TlsFileVersions:
+    return tuple(_read_file_version(path) for path in (tls.ca_file, tls.cert_file, tls.key_file) if path)
+
+
+def _read_file_version(path: str) -> tuple[int, ...]:
+    try:
+        status = Path(path).stat()
+    except OSError:  # reading the file tells why
+        return ()
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def create_ssl_context(tls: TlsConfig) -> ssl.SSLContext:
