@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 from typing import NamedTuple
 
-_BYTE_ORDER_MARKS = (
+BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32-le"),
     (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF8, "utf-8"),
@@ -51,7 +51,7 @@ def find_text_codec(name: str) -> str | None:
 
 def find_wide_encoding(start: bytes) -> str:
     """The encoding of a text in UTF-16 or UTF-32, as its beginning shows; empty: it is another one."""
-    encoding = next((e for mark, e in _BYTE_ORDER_MARKS if start.startswith(mark)), "")
+    encoding = next((e for mark, e in BYTE_ORDER_MARKS if start.startswith(mark)), "")
     if encoding:
         return encoding if encoding in _CODE_UNIT_BYTES else ""
     return _detect_utf16_without_bom(BodyTail(start, start[:MAX_BYTE_ORDER_MARK_BYTES], len(start)))
@@ -60,7 +60,7 @@ def find_wide_encoding(start: bytes) -> str:
 def decode_body_tail(body: BodyTail, charset: str = "utf-8") -> str:
     """The text of the end of a body: by its byte-order mark, else by `charset`, unless it is evidently UTF-16. Invalid
     bytes become `�`. A body that is not text is described instead."""
-    mark, encoding = next(((m, e) for m, e in _BYTE_ORDER_MARKS if body.start.startswith(m)), (b"", ""))
+    mark, encoding = next(((m, e) for m, e in BYTE_ORDER_MARKS if body.start.startswith(m)), (b"", ""))
     encoding = encoding or _detect_utf16_without_bom(body) or charset
     data, offset = body.data, body.offset
     if offset < len(mark):

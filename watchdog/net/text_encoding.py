@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 import re
 from typing import NamedTuple
 
 from watchdog.domain.model import Json
+from watchdog.domain.output_text import BYTE_ORDER_MARKS
 
-_BYTE_ORDER_MARKS = (
-    (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF32_LE, "utf-32-le"),  # begins like that of UTF-16
-    (codecs.BOM_UTF32_BE, "utf-32-be"),
-    (codecs.BOM_UTF16_LE, "utf-16-le"),
-    (codecs.BOM_UTF16_BE, "utf-16-be"),
-)
 _ACCEPTED_CHARSET_PATTERN = re.compile(
     r"(iso-?8859|windows-12|cp12|utf-?16|utf-?32|gb|big5|shift_jis|euc-|koi8|latin)", re.IGNORECASE
 )
@@ -41,7 +34,7 @@ class JsonParseProblem(NamedTuple):
 def decode_body_text(data: bytes, content_type: str = "") -> str:
     """As its byte-order mark states, else as UTF-16 or UTF-32 if its zero bytes show that, else as UTF-8, else in the
     declared charset if it is a safe one, else with `�`."""
-    for mark, encoding in _BYTE_ORDER_MARKS:
+    for mark, encoding in BYTE_ORDER_MARKS:
         if data.startswith(mark):
             return data[len(mark) :].decode(encoding, "replace")
     if b"\0" in data[:4] and (encoding := json.detect_encoding(data[:4])) != "utf-8":
