@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
-import sqlalchemy as sa
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -97,7 +96,7 @@ def create_public_router(
     """`not_ready_reason`: why the service is not ready, for people; empty if it is. `notes`: what else to know about
     it. `destinations`: all configured."""
     router = APIRouter()
-    load_destination_facts = _share_queries_in_progress(run_read_query, load_failing_destinations)
+    load_destination_facts = _share_queries_in_progress(lambda: run_read_query(load_failing_destinations))
 
     @router.api_route("/", methods=["GET", "HEAD"])
     async def show_status(request: Request) -> Response:
@@ -129,18 +128,15 @@ def create_public_router(
 
 
 def _share_queries_in_progress(
-    run_read_query: ReadQueryRunner, query: Callable[[sa.Connection], QueryResultT]
+    run_query: Callable[[], Awaitable[QueryResultT]],
 ) -> Callable[[], Awaitable[QueryResultT]]:
     """Runs a query of a public address at most once at a time, so that a flood of requests occupies one connection."""
-    task: asyncio.Task[QueryResultT] | None = None
-
-    async def run() -> QueryResultT:
-        return await run_read_query(query)
+    task: asyncio.Future[QueryResultT] | None = None
 
     async def load() -> QueryResultT:
         nonlocal task
         if task is None or task.done():
-            task = asyncio.create_task(run())
+            task = asyncio.ensure_future(run_query())
             # Reading the exception keeps asyncio from logging it as never retrieved when every request has left.
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return await asyncio.shield(task)
