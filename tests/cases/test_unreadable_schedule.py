@@ -7,7 +7,7 @@ import pytest
 from watchdog.domain.limits import JobLimits
 from watchdog.domain.observations import JobFacts
 from watchdog.domain.rules.job import evaluate_job
-from watchdog.domain.rules.unreadable_schedule import find_unreadable_schedule_problem
+from watchdog.domain.rules.unreadable_schedule import find_unjudged_job_problem
 
 DAY, NOW = 86_400_000, 1_795_846_000_000
 
@@ -22,6 +22,6 @@ DAY, NOW = 86_400_000, 1_795_846_000_000
 def test_a_schedule_that_cannot_be_read_is_reported(zone: str, cron: str, problem: str) -> None:
     facts = JobFacts("report", cron=cron, timezone=zone, enabled=True, last_start=NOW - 30 * DAY)
     job = evaluate_job(facts, JobLimits(), None, NOW - 29 * DAY)
-    reason, message = find_unreadable_schedule_problem(job.facts, JobLimits())
+    reason, message = find_unjudged_job_problem(job.facts, JobLimits())
     assert reason == "job.schedule_unreadable"
     assert message.startswith(f"report is not judged, because its schedule cannot be read: {problem}")

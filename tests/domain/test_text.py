@@ -12,6 +12,7 @@ from watchdog.domain.text import (
     quote_json_value,
     replace_unsafe_characters,
     replace_unstorable_characters,
+    summarize_error,
     to_single_line,
     truncate_with_ellipsis,
     truncate_with_note,
@@ -128,3 +129,20 @@ def test_every_string_of_nested_json_is_mapped() -> None:
 )
 def test_a_value_is_quoted_in_the_words_of_json(value: Json, text: str) -> None:
     assert quote_json_value(value, 20) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", ""),
+        ("no disk", "no disk"),
+        ("no disk:\n  0 of 7 written\n", "no disk: 0 of 7 written"),
+        ("Traceback (most recent call last):\n  File 'a'\nOSError: no disk\n\n", "OSError: no disk"),
+        ("Error: no disk\n    at write (a.js:7:1)\n    at main (a.js:9:1)", "Error: no disk"),
+        ("java.io.IOException: no disk\n\tat a.B.c(B.java:7)\n\t... 3 more\nCaused by: d.E: full\n\tat d.E.f(E.java:1)",
+         "java.io.IOException: no disk Caused by: d.E: full"),
+        ("we met\nat noon", "we met at noon"),
+    ],
+)  # fmt: skip
+def test_an_error_on_one_line(text: str, line: str) -> None:
+    assert summarize_error(text) == line

@@ -252,11 +252,64 @@ def test_old_runs_are_ignored_unless_they_wait_or_run(app: ExternalApp) -> None:
     assert "weekly" in app.problems(since="50d")
 
 
-def test_an_unmapped_status_is_reported(app: ExternalApp) -> None:
+@pytest.mark.parametrize("status", ["COMPLETED", "Failed", "completed ", "crashed", "archived"])
+def test_a_job_whose_newest_run_has_an_unknown_status_is_not_judged(app: ExternalApp, status: str) -> None:
+    app.add("import", "completed", started_at=2 * HOUR, completed_at=HOUR)
+    app.add("export", "completed", started_at=4 * HOUR, completed_at=3 * HOUR)
+    app.add("export", status, started_at=2 * HOUR, completed_at=HOUR)
+    report = app.run()
+    assert (report.result.outcome, report.problems) == (Outcome.PASS, {})
+    assert report.evidence.facts["unmapped_statuses"] == status
+    message = f"its newest run has the status '{status}', which `statuses` does not list"
+    assert report.findings("schedule") == {"export": f"export is not judged: {message}"}
+    app.add("export", "completed", started_at=HOUR / 2, completed_at=HOUR / 4)
+    assert app.run().findings("schedule") == {}
+
+
+def test_a_job_with_unknown_statuses_only_is_not_judged(app: ExternalApp) -> None:
     app.add("export", "archived", started_at=HOUR)
     report = app.run()
-    assert report.evidence.facts["unmapped_statuses"] == "archived"
+    assert set(report.findings("schedule")) == {"export"}
     assert report.evidence.facts["jobs"]["export"]["last_start"]
+    app.add("export", "pending", scheduled_at=-HOUR)
+    assert set(app.run().findings("schedule")) == {"export"}, "a run that waits has no outcome"
+
+
+def test_if_the_table_of_a_single_job_is_missing_the_table_is_the_problem(app: ExternalApp) -> None:
+    app.add("export", "completed", started_at=HOUR, completed_at=HOUR)
+    assert app.problems() == {}
+    app.execute("ALTER TABLE scheduled_jobs RENAME TO scheduled_jobs_old")
+    for slot in range(3):
+        result = app.run().result
+        assert (result.reason, result.listings) == ("database.table_missing", {}), slot
+        assert result.message == "table scheduled_jobs does not exist; did you mean scheduled_jobs_old?"
+    app.execute("ALTER TABLE scheduled_jobs_old RENAME TO scheduled_jobs")
+    assert app.problems() == {}
+
+
+@pytest.mark.parametrize(("before", "after"), [("failed", "completed"), ("completed", "failed")])
+def test_an_outcome_that_is_corrected_while_the_next_run_is_in_progress_counts_at_once(
+    app: ExternalApp, before: str, after: str
+) -> None:
+    app.add("export", before, started_at=2 * HOUR, completed_at=HOUR)
+    app.add("export", "running", started_at=HOUR / 2)
+    failed = {"export": ("job.failed", "export failed")}
+    assert app.problems() == (failed if before == "failed" else {})
+    app.execute(f"UPDATE scheduled_jobs SET status = '{after}' WHERE status = '{before}'")
+    for slot in range(2):
+        assert app.problems() == (failed if after == "failed" else {}), slot
+
+
+def test_the_message_about_a_failed_run_ends_with_the_exception_of_its_traceback(app: ExternalApp) -> None:
+    trace = (
+        'Traceback (most recent call last):\n  File "jobs.py", line 7, in export\nOSError: no space left on device\n'
+    )
+    app.add("export", "failed", started_at=HOUR, completed_at=HOUR, error=trace)
+    app.add("import", "failed", started_at=HOUR, completed_at=HOUR, error="no address book:\n  0 of 7 read")
+    assert app.problems() == {
+        "export": ("job.failed", "export failed: OSError: no space left on device"),
+        "import": ("job.failed", "import failed: no address book: 0 of 7 read"),
+    }
 
 
 def test_an_empty_table_is_the_problem_and_not_each_watched_job(app: ExternalApp) -> None:

@@ -117,6 +117,8 @@ class JobFacts(NamedTuple):
     """Milliseconds after which the source is certain to report a run that has started."""
     listed: bool = True
     """Whether the source lists it; False for a job that the configuration names, or that was listed before."""
+    unknown_status: str = ""
+    """The status of its newest run, untrusted, if it does not show whether that run has succeeded."""
     lost_since: int | None = None
     """When the newest lost run started: one that never ended. It is not `running_since`."""
     lost_is_newest: bool = False

@@ -28,6 +28,9 @@ _UNSAFE_CHARACTERS = re.compile(
 )
 """Unicode categories Cc, Cf, Co, Cs, Zl and Zp and all that is ignorable by default, except emoji style selectors."""
 _UNSTORABLE_CHARACTERS = re.compile("[\0\ud800-\udfff]")
+_TRACEBACK_HEADING = "Traceback (most recent call last)"
+_STACK_CALL_PATTERN = re.compile(r"\s+(at |\.\.\. \d+ more)")
+"""A line of a stack in JavaScript or Java."""
 _WHITESPACE_PATTERN = re.compile("[\\s\0\x85\u2028\u2029]+")
 
 
@@ -51,6 +54,12 @@ def to_single_line(text: str, max_chars: int = MAX_ERROR_LINE_CHARS) -> str:
     return truncate_with_ellipsis(
         _WHITESPACE_PATTERN.sub(lambda blank: NBSP if blank[0] == NBSP else " ", text).strip(), max_chars
     )
+
+
+def summarize_error(text: str) -> str:
+    """An error on one line: of a traceback of Python the line that names the exception, of other stacks no calls."""
+    lines = [line for line in text.splitlines() if line.strip() and not _STACK_CALL_PATTERN.match(line)]
+    return to_single_line(lines[-1] if _TRACEBACK_HEADING in text else "\n".join(lines)) if lines else ""
 
 
 def truncate_with_ellipsis(text: str, max_chars: int) -> str:

@@ -31,6 +31,7 @@ from watchdog.domain.rules.job_source import (
     format_job_names,
     source_away_update,
 )
+from watchdog.domain.rules.missing_jobs import MIN_JOBS_FOR_SOURCE_INCIDENT
 from watchdog.domain.schedule import CronSchedule
 from watchdog.domain.uptime_clock import DowntimeGaps
 from watchdog.net.errors import ProbeError
@@ -50,7 +51,7 @@ JOB_TIMESTAMP_FIELDS = (
 )
 JOB_DURATION_FIELDS = ("every", "duration", "usual_delay")
 JOB_SOURCE_MISSING_REASONS = ("queue.missing", "database.table_missing")
-"""What holds the jobs does not exist. If it did before, all jobs have vanished with it."""
+"""What holds the jobs does not exist. If it held several jobs before, all of them have vanished with it."""
 
 
 class JobLimitSettings(ConfigModel):
@@ -180,7 +181,7 @@ class JobsProbe(QueueSystemProbe):
             snapshot = await self.queue_driver.fetch_snapshot(connect_context)
             context.phase_timer.end_phase("read")
         except ProbeError as error:
-            if error.reason not in JOB_SOURCE_MISSING_REASONS or not _has_listed_jobs_before(context.probe_state):
+            if error.reason not in JOB_SOURCE_MISSING_REASONS or not _has_listed_several_jobs(context.probe_state):
                 observation = observation_from_error(error, context.phase_timer)
                 if error.reason == "broker.unreachable":
                     updates = source_away_update(context.probe_state, context.started_at)
@@ -213,12 +214,12 @@ def judge_snapshot(
     return Observation(Outcome.FAIL, source.reason, source.message, state_updates=state_updates)
 
 
-def _has_listed_jobs_before(probe_state: Mapping[str, Json]) -> bool:
-    """Whether the source has listed jobs before."""
+def _has_listed_several_jobs(probe_state: Mapping[str, Json]) -> bool:
+    """Whether the source has listed several jobs before. That a single one is gone would not say why."""
     records = (
         JobStateRecord.from_json(stored) for key, stored in probe_state.items() if key.startswith(JOB_STATE_KEY_PREFIX)
     )
-    return any(record.state.was_listed for record in records)
+    return sum(record.state.was_listed for record in records) >= MIN_JOBS_FOR_SOURCE_INCIDENT
 
 
 def build_jobs_observation(
@@ -283,7 +284,7 @@ def _format_job_evidence(job: EvaluatedJob, observed_at: int) -> Json:
     internal = (
         *("name", "enabled", "schedule_since", "expected_from", "reporting_lag", "listed", "removal", "advanced_at"),
         *("undecided", "sent", "final", "lost_is_newest", "lost_failures"),
-        *("newest_running_since", "newest_worker", "newest_run_id"),
+        *("newest_running_since", "newest_worker", "newest_run_id", "unknown_status"),
     )
     repeated = ("next_due",) if job.facts.next_due == next_run else ()
     omitted = (*internal, *repeated, *(() if job.facts.cron else ("timezone",)))

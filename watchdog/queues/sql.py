@@ -213,6 +213,7 @@ class SqlJobSource(TableJobSource):
         started_at = times.get("last_start") or times.get("last_due") or times.get("last_end")
         newest_start, newest_end = times.get("newest_start"), times.get("newest_end")
         has_duration = newest_start is not None and newest_end is not None
+        has_unknown_status = (times.get("unknown_at") or 0) > (times.get("last_end") or 0)
         return JobFacts(
             str(values["type"])[:200],
             next_due=times.get("next_due"),
@@ -228,6 +229,7 @@ class SqlJobSource(TableJobSource):
             run_id=values.get("run_id") or "",
             newest_worker=values.get("newest_worker") or "",
             newest_run_id=values.get("newest_run_id") or "",
+            unknown_status=values["unknown_status"] or "" if has_unknown_status else "",
             schedule_since=started_at,
         )
 
@@ -235,7 +237,7 @@ class SqlJobSource(TableJobSource):
         """Label of a time in the query's rows -> the column whose format it has."""
         columns = self.columns
         finished = columns.finished or columns.started or columns.scheduled or ""
-        yield from (("last_end", finished), ("last_ok", finished))
+        yield from (("last_end", finished), ("last_ok", finished), ("unknown_at", finished))
         starts = ("last_start", "running_since", "newest_running_since", "newest_start")
         yield from ((name, columns.started or "") for name in starts)
         yield from ((name, columns.scheduled or "") for name in ("last_due", "next_due"))
@@ -270,6 +272,8 @@ class _JobAggregateQuery:
         selected: dict[str, ColumnElement[Any]] = {
             name: sa.func.max(column) for name, column in newest.c.items() if name != "type"
         }
+        is_newest_unknown = sa.and_(self.is_unknown_condition, self.finished_at == newest.c.unknown_at)
+        selected["unknown_status"] = sa.func.max(sa.case((is_newest_unknown, self.column_as_text(columns.status))))
         is_new_failure = sa.and_(self.status_in_condition(*statuses.failed), is_after_last_ok)
         selected["failures"] = sa.func.sum(sa.case((is_new_failure, 1), else_=0))
         if columns.started:
@@ -309,11 +313,13 @@ class _JobAggregateQuery:
             self.status_in_condition(*statuses.done, *statuses.failed),
             self.column_as_text(columns.status),
         )
+        is_unknown = self.is_unknown_condition
         selected: dict[str, ColumnElement[Any]] = {
             "last_end": sa.func.max(sa.case((is_finished, self.finished_at))),
             "last_ok": sa.func.max(sa.case((self.status_in_condition(*statuses.done), self.finished_at))),
             "oldest_end": sa.func.min(sa.case((is_finished, self.finished_at))),
-            "unknown": sa.func.min(sa.case((status.not_in(statuses.all_statuses), status))),
+            "unknown": sa.func.min(sa.case((is_unknown, status))),
+            "unknown_at": sa.func.max(sa.case((is_unknown, self.finished_at))),
         }
         if columns.started:
             started = self.table.c[columns.started]
@@ -345,6 +351,11 @@ class _JobAggregateQuery:
         import sqlalchemy as sa
 
         return self.column_as_text(self.columns.status).in_(statuses) if statuses else sa.false()
+
+    @property
+    def is_unknown_condition(self) -> ColumnElement[bool]:
+        """A row with a status that the configuration does not list."""
+        return self.column_as_text(self.columns.status).not_in(self.config.statuses.all_statuses)
 
     @property
     def finished_at(self) -> ColumnElement[Any]:

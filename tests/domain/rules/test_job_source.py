@@ -22,7 +22,7 @@ from watchdog.domain.probe_state import (
 )
 from watchdog.domain.rules import AlertPolicy, AlertStates, fold_results
 from watchdog.domain.rules.job_source import EvaluatedJobSource, evaluate_job_source, source_away_update
-from watchdog.domain.rules.unreadable_schedule import find_unreadable_schedule_problem
+from watchdog.domain.rules.unreadable_schedule import find_unjudged_job_problem
 from watchdog.domain.schedule import CronSchedule
 from watchdog.domain.uptime_clock import DowntimeGaps
 from watchdog.net.errors import ProbeError
@@ -400,7 +400,7 @@ def test_a_schedule_that_cannot_be_read(facts: dict[str, Any], limits: JobLimits
     opened = poller.poll(JobFacts("a", last_start=NOON, **facts))
     assert opened == ([] if message == "" else ["opened schedule[a]: job.schedule_unreadable"])
     (listed,) = poller.results[-1].listings["job"].subjects.values()
-    assert message in (None, find_unreadable_schedule_problem(listed, limits)[1])
+    assert message in (None, find_unjudged_job_problem(listed, limits)[1])
     resolved = [] if message == "" else ["resolved schedule[a]"]
     assert poller.poll(JobFacts("a", cron="0 0 * * *", last_start=NOON)) == resolved
 
@@ -441,6 +441,15 @@ def test_a_scheduler_that_announces_a_later_run_has_started_the_one_before() -> 
         ("the newest failed row becomes a success",
          {"last_start": NOON, "last_end": NOON, "failures": 2},
          {"last_start": NOON, "last_end": NOON, "last_ok": NOON}, ""),
+        ("the newest success becomes a failure",
+         {"last_start": NOON, "last_end": NOON, "last_ok": NOON},
+         {"last_start": NOON, "last_end": NOON, "failures": 2}, "job.failed"),
+        ("the newest success becomes a failure while the next run is in progress",
+         {"last_start": NOON, "last_end": NOON, "last_ok": NOON},
+         {"last_start": NOON, "last_end": NOON, "failures": 2, "running_since": NOON}, "job.failed"),
+        ("the newest failure becomes a success while the next run is in progress",
+         {"last_start": NOON, "last_end": NOON, "failures": 2},
+         {"last_start": NOON, "last_end": NOON, "last_ok": NOON, "running_since": NOON}, ""),
         ("the schedule is corrected", {"cron": "* * * * *", "last_start": NOON - DAY},
          {"cron": "0 3 * * *", "last_start": NOON - DAY}, ""),
         ("the time zone is corrected", {"timezone": "Mars", "last_start": NOON - 3 * DAY},

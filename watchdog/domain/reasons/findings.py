@@ -245,6 +245,14 @@ FINDING_REASONS = (
         sentence="{name} is not judged, because its schedule cannot be read",
     ),
     _finding_reason_entry(
+        "job.status_unknown",
+        "Status unknown",
+        "The newest run of the job has a status that the configuration does not list. Whether the job succeeds is not "
+        "judged until a run ends with a status that is listed.",
+        "Add the status, in the same spelling, to `statuses` in the configuration of the job table.",
+        sentence="{name} is not judged: its newest run has the status '{status}', which `statuses` does not list",
+    ),
+    _finding_reason_entry(
         "preference.failed",
         "Preference not met",
         "A `prefer` expression is false or cannot be evaluated.",

@@ -38,6 +38,7 @@ from watchdog.domain.schedule import (
     extend_deadline_over_gaps,
     missed_runs,
 )
+from watchdog.domain.text import summarize_error
 from watchdog.domain.uptime_clock import DowntimeGaps
 
 RULE_NAME = "job"
@@ -183,7 +184,9 @@ def merge_saved_job_state(
     # report the failures before it again; unless an end is new, they are the ones that are already counted.
     knows_newest_end = facts.last_end is not None and (end is None or facts.last_end >= end)
     nothing_ended_since = (
-        facts.running_since is not None and facts.last_end == end and facts.lost_since in (None, saved.lost_since)
+        facts.running_since is not None
+        and (facts.last_end, facts.last_ok or ok) == (end, ok)
+        and facts.lost_since in (None, saved.lost_since)
     )
     source_counts_failures = (end is None or knows_newest_end) and not (state is not None and nothing_ended_since)
     failures = facts.failures if source_counts_failures else saved.failures
@@ -214,11 +217,12 @@ def _has_corrected_runs(facts: JobFacts, saved: SavedJobState) -> bool:
 
     A source forgets runs of the same outcome oldest first. So if it still has a success that is older than a remembered
     one, or a failure that is older than a remembered one, it has not forgotten the newer run. The same is true of the
-    start, where only starts are reported.
+    start, where only starts are reported. A run that is remembered as a success may have become a failure.
     """
     reports_starts_only = facts.last_end is None and saved.last_end is None and facts.running_since is None
     return (
         _is_earlier(facts.last_ok, saved.last_ok)
+        or bool(facts.failures and facts.last_ok is None and facts.last_end and facts.last_end == saved.last_ok)
         or bool(facts.failures and saved.failures and _is_earlier(facts.last_end, saved.last_end))
         or (reports_starts_only and _is_earlier(facts.last_start, saved.last_start))
     )
@@ -284,7 +288,7 @@ def _find_job_problem(
         if facts.lost_is_newest:
             return _lost_run_problem(facts, facts.failures, now, zone)
         repeats = "" if facts.failures == 1 else f" {format_count(facts.failures, 'time')} in a row"
-        return reason_and_message("job.failed", facts.error, name=name, repeats=repeats)
+        return reason_and_message("job.failed", summarize_error(facts.error), name=name, repeats=repeats)
     return _find_runtime_problem(facts, limits)
 
 

@@ -1,4 +1,4 @@
-"""schedule: Watchdog can read the schedule of each job that a source reports, and therefore judge the job."""
+"""schedule: Watchdog can read the schedule and the status of each job that a source reports, and therefore judge it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from watchdog.domain.rules import job
 from watchdog.domain.rules.missing_jobs import jobs_without_evidence
 from watchdog.domain.rules.policy import AlertPolicy
 from watchdog.domain.schedule import CronSchedule, ScheduleError
+from watchdog.domain.text import truncate_with_ellipsis
 
 RULE_NAME = "schedule"
+MAX_STATUS_CHARS = 60
 INCIDENT_HEALTH_STATE = HealthState.DEGRADED
 
 
@@ -24,15 +26,19 @@ def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Findin
     for name, facts in listing.subjects.items():
         limits = job.find_job_limits(policy.probe.job_limits, name)
         if limits is not None and facts.listed and name not in withheld:
-            reason, message = find_unreadable_schedule_problem(facts, limits)
+            reason, message = find_unjudged_job_problem(facts, limits)
             yield Finding(RULE_NAME, name, bool(reason), reason, message)
 
 
-def find_unreadable_schedule_problem(facts: JobFacts, limits: JobLimits) -> tuple[str, str]:
-    """Reason and message if the job cannot be judged, because its schedule cannot be read and nothing else shows when
-    it is due; both empty otherwise."""
-    is_judged = limits.overrides_schedule or facts.next_due is not None or not facts.cron
-    if is_judged or not facts.enabled or not facts.listed:
+def find_unjudged_job_problem(facts: JobFacts, limits: JobLimits) -> tuple[str, str]:
+    """Reason and message if the job cannot be judged, because the outcome of its newest run is not known, or because
+    its schedule cannot be read and nothing else shows when it is due; both empty otherwise."""
+    if not facts.enabled or not facts.listed:
+        return "", ""
+    if facts.unknown_status:
+        status = truncate_with_ellipsis(facts.unknown_status, MAX_STATUS_CHARS)
+        return reason_and_message("job.status_unknown", name=facts.name, status=status)
+    if limits.overrides_schedule or facts.next_due is not None or not facts.cron:
         return "", ""
     try:
         CronSchedule(facts.cron, facts.timezone)

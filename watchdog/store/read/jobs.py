@@ -190,7 +190,7 @@ def _summarize_listed_jobs(source: NewestJobSourceListing) -> Iterator[JobSummar
             continue
         reason, message, rule = verdict.reason, verdict.message, job.RULE_NAME
         if not reason:
-            reason, message = unreadable_schedule.find_unreadable_schedule_problem(facts, limits)
+            reason, message = unreadable_schedule.find_unjudged_job_problem(facts, limits)
             rule = unreadable_schedule.RULE_NAME if reason else rule
         yield JobSummary(
             probe=probe,
