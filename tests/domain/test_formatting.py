@@ -96,6 +96,10 @@ def test_times_for_operators_have_seconds() -> None:
     assert formatting.format_timestamp(NOW, NOW, seconds=True) == "01:50:07"
 
 
+def test_times_for_programs() -> None:
+    assert formatting.format_iso8601(1_795_312_087_120) == "2026-11-22T01:48:07.120Z"
+
+
 def test_counts() -> None:
     counts = [formatting.format_count(n, "result").replace(formatting.NBSP, " ") for n in (0, 1, 2, 12_345)]
     assert counts == ["0 results", "1 result", "2 results", "12\u202f345 results"]

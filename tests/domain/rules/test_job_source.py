@@ -425,6 +425,17 @@ def test_a_scheduler_that_announces_a_later_run_has_started_the_one_before() -> 
     assert WAITING_FOR_FIRST_RUN_STATE_KEY not in poller.state
 
 
+def test_a_status_that_is_not_known() -> None:
+    poller = Poller()
+    facts = JobFacts("a", cron="0 0 * * *", last_start=NOON, unknown_status="CRASHED" + "!" * 100)
+    assert poller.poll(facts) == ["opened schedule[a]: job.status_unknown"]
+    (listed,) = poller.results[-1].listings["job"].subjects.values()
+    (_, message) = find_unjudged_job_problem(listed, JobLimits())
+    status = "CRASHED" + "!" * 52 + "…"
+    assert message == f"a is not judged: its newest run has the status '{status}', which `statuses` does not list"
+    assert poller.poll(facts._replace(unknown_status="")) == ["resolved schedule[a]"]
+
+
 # --- identity and correction
 
 
