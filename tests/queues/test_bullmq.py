@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import math
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -178,6 +181,37 @@ def test_a_scheduler_that_has_reached_its_end_is_not_missed(
     harness.client.zadd(key, {"other": due})
     harness.client.zrem(key, "endless")
     assert harness.problems()["endless"][0] == "job.gone"
+
+
+@pytest.mark.parametrize("end", ["limit", "endDate"])
+@pytest.mark.parametrize(("behavior", "keep"), [("return", "no"), ("throw", "yes")])
+def test_a_scheduler_that_has_made_its_last_run_is_judged_by_its_runs_only(
+    harness: BullmqSchedulerHarness, end: str, behavior: str, keep: str
+) -> None:
+    value = 2 if end == "limit" else int(time.time() * 1000) + 3_000
+    with harness.worker(behavior, KEEP=keep, FINITE=json.dumps({end: value})):
+        due = lambda: harness.client.zscore(f"bull:{harness.queue}:repeat", "finite") or math.inf  # noqa: E731
+        wait_until(lambda: time.time() * 1000 - due() > 2_000)
+        problem = harness.problems("1s").get("finite", ("", ""))
+        assert problem[0] == ("job.failed" if behavior == "throw" else "")
+        harness.client.zrem(f"bull:{harness.queue}:repeat", "finite")
+        assert "finite" not in harness.problems("10s")
+
+
+def test_the_last_run_of_a_scheduler_is_overdue_until_a_worker_takes_it(harness: BullmqSchedulerHarness) -> None:
+    with harness.worker("nothing", FINITE='{"limit": 1}'):
+        pass
+    time.sleep(2.2)
+    reason, message = harness.problems("1s")["finite"]
+    assert reason == "job.overdue"
+    assert re.fullmatch(r"finite is overdue: due \S+ UTC", message), "no other run is missed"
+
+
+def test_that_a_queue_is_paused_explains_why_its_jobs_are_overdue(harness: BullmqSchedulerHarness) -> None:
+    with harness.worker("return"):
+        harness.client.hset(f"bull:{harness.queue}:meta", "paused", "1")
+        wait_until(lambda: harness.reason("1s") == "job.overdue")
+        assert harness.problems("1s")["digest"][1].endswith(", its queue is paused")
 
 
 def test_a_stalled_run_is_over_once_a_later_run_has_succeeded(harness: BullmqSchedulerHarness) -> None:

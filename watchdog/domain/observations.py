@@ -140,7 +140,9 @@ class JobFacts(NamedTuple):
     sent: bool = False
     """The run at `next_due` has been sent by the scheduler, and waits for a worker."""
     final: bool = False
-    """No run follows the one at `next_due`: the source removes the job after it."""
+    """No run follows the one at `next_due`; without it, the last run has started."""
+    paused: bool = False
+    """Workers take no jobs from its queue, because someone has paused it."""
     newest_running_since: int | None = None
     """When the newest run in progress started, where the source lists runs that were killed as in progress."""
     newest_worker: str = ""

@@ -15,7 +15,8 @@ from watchdog.queues.base import (
     QueueStatsSource,
     SentinelJob,
 )
-from watchdog.queues.bullmq import BullmqCanary, BullmqQueueStatsSource, BullmqSchedulerJobSource
+from watchdog.queues.bullmq import BullmqCanary, BullmqQueueStatsSource
+from watchdog.queues.bullmq_schedulers import BullmqSchedulerJobSource
 from watchdog.queues.celery.canary import CeleryCanary
 from watchdog.queues.celery.schedules import CeleryBeatJobSource
 from watchdog.queues.celery.stats import CeleryQueueStatsSource

@@ -128,6 +128,10 @@ TABLE: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str, str | None]]] 
       "lost_failures": 2}, {"max_failures": 2},
      ("job.lost", f"backup lost its run of 1{NB}May 03:00 UTC: it started and never ended, and 2 runs in a row have "
       "failed or were lost")),
+    ("its queue is paused", {**NIGHTLY, "last_start": NOON - 33 * HOUR, "paused": True}, {},
+     ("job.overdue", f"backup is overdue: due 03:00 UTC, last run 1{NB}May 03:00 UTC, its queue is paused")),
+    ("its last run waits: no later one is missed", {**NIGHTLY, "next_due": NOON - 33 * HOUR, "final": True}, {},
+     ("job.overdue", f"backup is overdue: due 1{NB}May 03:00 UTC")),
     ("it is always late",
      {**NIGHTLY, "last_start": NOON - 33 * HOUR, "usual_delay": HOUR}, {},
      ("job.overdue", f"backup is overdue: due 03:00 UTC, last run 1{NB}May 03:00 UTC, the last runs all started 1{NB}h "

@@ -1,7 +1,7 @@
 // BullMQ job schedulers and, unless BEHAVIOR is `nothing`, a worker that runs their jobs.
 const { Queue, Worker } = require('bullmq');
 
-const { REDIS, QUEUE, BEHAVIOR, KEEP } = process.env;
+const { REDIS, QUEUE, BEHAVIOR, KEEP, FINITE } = process.env; // FINITE: the end of a third scheduler
 const url = new URL(REDIS);
 const connection = { host: url.hostname, port: Number(url.port), maxRetriesPerRequest: null };
 const opts = { removeOnComplete: KEEP !== 'yes', removeOnFail: !KEEP }; // KEEP: 'yes', 'failed', or nothing
@@ -10,6 +10,7 @@ const opts = { removeOnComplete: KEEP !== 'yes', removeOnFail: !KEEP }; // KEEP:
   const queue = new Queue(QUEUE, { connection });
   await queue.upsertJobScheduler('digest', { every: 1000 }, { name: 'digest', data: {}, opts });
   await queue.upsertJobScheduler('nightly', { pattern: '0 3 * * *', tz: 'Europe/Berlin' }, { name: 'nightly', opts });
+  if (FINITE) await queue.upsertJobScheduler('finite', { every: 500, ...JSON.parse(FINITE) }, { name: 'finite', opts });
   let runs = 0;
   if (BEHAVIOR !== 'nothing') {
     const worker = new Worker(

@@ -336,7 +336,8 @@ def _find_overdue_problem(
         (expected.last_run_at, expected.expected_from) if announced is None else (announced, announced)
     )
     missed: list[int] = []
-    if expected.schedule is not None:
+    is_last = facts.final and announced is not None
+    if expected.schedule is not None and not is_last:
         missed = missed_runs(
             expected.schedule, now, last_run, limits.grace, expected_from=expected_from, gaps=gaps, early=limits.early
         )
@@ -375,4 +376,6 @@ def _overdue_hints(facts: JobFacts, now: int, zone: str, seconds: bool) -> str:
         hints.append(f"the last runs all started {format_duration(abs(facts.usual_delay))} {direction}")
     if facts.rejected_at is not None:
         hints.append(f"its check-in of {at(facts.rejected_at)} was rejected")
+    if facts.paused:
+        hints.append("its queue is paused")
     return "".join(f", {hint}" for hint in hints)

@@ -236,7 +236,7 @@ def _is_expected_to_be_gone(source: _JobSourceEvaluation, record: JobStateRecord
     """Whether it is no problem that a job is not listed any more: it was disabled, its last run has been due, or the
     source deletes old runs and it has not run for long."""
     state, snapshot = record.state, source.snapshot
-    if not state.enabled or (state.final and state.next_due is not None and state.next_due <= source.taken_at):
+    if not state.enabled or (state.final and (state.next_due or 0) <= source.taken_at):
         return True
     last_run = max((at for at in (state.last_start, state.last_end) if at is not None), default=None)
     if snapshot.kept_since is None or last_run is None or state.gone_since is not None:
