@@ -38,6 +38,10 @@ class BullmqSchedulerHarness(JobSourceHarness):
             )
         )
 
+    def due_at(self, scheduler: str) -> float:
+        """In ms since the epoch."""
+        return float(self.client.zscore(f"bull:{self.queue}:repeat", scheduler) or math.inf)
+
     @property
     def source(self) -> dict[str, dict[str, Any]]:
         return {"bullmq": {"redis": self.server.url, "queue": self.queue}}
@@ -190,8 +194,7 @@ def test_a_scheduler_that_has_made_its_last_run_is_judged_by_its_runs_only(
 ) -> None:
     value = 2 if end == "limit" else int(time.time() * 1000) + 3_000
     with harness.worker(behavior, KEEP=keep, FINITE=json.dumps({end: value})):
-        due = lambda: harness.client.zscore(f"bull:{harness.queue}:repeat", "finite") or math.inf  # noqa: E731
-        wait_until(lambda: time.time() * 1000 - due() > 2_000)
+        wait_until(lambda: time.time() * 1000 - harness.due_at("finite") > 2_000)
         problem = harness.problems("1s").get("finite", ("", ""))
         assert problem[0] == ("job.failed" if behavior == "throw" else "")
         harness.client.zrem(f"bull:{harness.queue}:repeat", "finite")

@@ -128,6 +128,27 @@ def test_a_run_that_no_worker_picks_up_is_overdue(harness: PeriodicTaskHarness) 
     assert messages[0] == messages[1], "the first run that waits is the same"
 
 
+@pytest.mark.parametrize("arguments", ["same", "others"])
+def test_each_id_of_a_task_is_overdue_since_its_oldest_run_that_waits(
+    harness: PeriodicTaskHarness, arguments: str
+) -> None:
+    """A new run is added every second, so the newest one is never late."""
+    ids = {"export/eu", "export/us"}
+    with harness.worker("", PERIODIC_IDS=arguments, QUEUE_OF_WORKER="another"):
+        wait_until(lambda: harness.problems("3s").keys() == ids)
+        problems = harness.problems("3s")
+    assert {name: reason for name, (reason, _) in problems.items()} == dict.fromkeys(ids, "job.overdue")
+    if arguments == "same":
+        with harness.worker("", PERIODIC_IDS=arguments):
+            wait_until(lambda: not harness.problems("3s"))
+
+
+def test_each_id_of_a_task_has_failures_of_its_own(harness: PeriodicTaskHarness) -> None:
+    with harness.worker("", PERIODIC_IDS="others"):
+        wait_until(lambda: "3" in harness.problems("1h", rest={"failures": 3}).get("export/eu", ("", ""))[1])
+        assert harness.problems("1h", rest={"failures": 3}).keys() == {"export/eu"}
+
+
 def test_a_run_that_waits_for_its_retry_has_started(harness: PeriodicTaskHarness) -> None:
     with harness.worker("retry"):
         wait_until(lambda: harness.sql("SELECT 1 FROM procrastinate_jobs WHERE status = 'todo' AND attempts > 0"))

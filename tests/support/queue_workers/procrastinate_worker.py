@@ -48,6 +48,18 @@ if behavior := os.environ.get("PERIODIC"):
             await asyncio.sleep(3600)
 
 
+if arguments := os.environ.get("PERIODIC_IDS"):  # one task under two ids, with the same arguments or others
+
+    @app.task(name="export", queue=os.environ["QUEUE"])
+    async def export(timestamp: int, region: str = "") -> None:
+        if region == "eu":
+            raise ValueError("no address book")
+
+    for region in ("eu", "us"):
+        kwargs: dict[str, procrastinate.types.JSONValue] = {"region": region} if arguments == "others" else {}
+        app.periodic(cron="* * * * * *", periodic_id=region, task_kwargs=kwargs)(export)
+
+
 async def main() -> None:
     async with app.open_async():
         if not await app.check_connection_async():

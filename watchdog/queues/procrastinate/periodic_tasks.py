@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
+from collections.abc import Collection
 from itertools import takewhile
 from typing import ClassVar, NamedTuple
 
@@ -39,7 +40,8 @@ PROCRASTINATE_LATEST_DEFERS_SQL = f"""
     LIMIT {MAX_PROCRASTINATE_PERIODIC_TASKS}
 """
 PROCRASTINATE_PERIODIC_RUNS_SQL = f"""
-    SELECT task_name, id, status::text, {PROCRASTINATE_WORKER_LOST_SQL},
+    SELECT task_name, id, jsonb_build_array(args - 'timestamp', queue_name, lock, queueing_lock)::text,
+      status::text, {PROCRASTINATE_WORKER_LOST_SQL},
       CASE WHEN jsonb_typeof(args->'timestamp') = 'number' THEN ((args->>'timestamp')::numeric * 1000)::bigint END,
       {procrastinate_last_event_ms_sql("started")},
       {procrastinate_last_event_ms_sql("succeeded", "failed", "cancelled", "aborted")}
@@ -75,6 +77,8 @@ class ProcrastinatePeriodicJobSource(ProcrastinateDriver, JobSource):
 
 class _ProcrastinateJobRun(NamedTuple):
     id: int
+    options: str
+    """The arguments, the queue and the locks. The periodic ids of one task often differ in them."""
     status: str
     worker_lost: bool
     due_at: int | None
@@ -88,8 +92,7 @@ class _ProcrastinateJobRun(NamedTuple):
 
 
 async def _read_jobs_snapshot(session: PostgresSession, context: QueueConnectContext) -> JobSourceSnapshot:
-    """The newest defer of a task holds the id of its job; a job holds its task's name only. So if a task is deferred
-    under several ids, only the newest job of each is known to be its own."""
+    """The newest defer of a task holds the id of its job; older jobs hold their task's name and its options only."""
     ((now, heartbeat_at, can_write),) = await session.fetch_all(PROCRASTINATE_CLOCK_AND_HEARTBEAT_SQL)
     if can_write:
         context.facts["write_access"] = session.write_access_warning
@@ -99,14 +102,40 @@ async def _read_jobs_snapshot(session: PostgresSession, context: QueueConnectCon
         PROCRASTINATE_PERIODIC_RUNS_SQL, {"tasks": sorted({defer[0] for defer in defers})}
     ):
         runs[task].append(_ProcrastinateJobRun(*run))
-    defer_counts = Counter(task for task, *_ in defers)
+    newest_ids: dict[str, list[int | None]] = defaultdict(list)
+    for task, _, job_id in defers:
+        newest_ids[task].append(job_id)
     jobs = []
     for task, periodic_id, job_id in defers:
-        own_runs = [run for run in runs[task] if defer_counts[task] == 1 or run.id == job_id]
         name = f"{task}/{periodic_id}" if periodic_id else task
-        jobs.append(_build_job_facts(name, job_id, own_runs))
+        jobs.append(_build_job_facts(name, job_id, _select_own_runs(runs[task], job_id, newest_ids[task])))
     scheduler = SchedulerLiveness("Procrastinate worker", PROCRASTINATE_WORKER_TIMEOUT_MS, heartbeat_at)
     return JobSourceSnapshot(now, tuple(jobs), scheduler, location="table procrastinate_periodic_defers is empty")
+
+
+def _select_own_runs(
+    runs: list[_ProcrastinateJobRun], newest_id: int | None, newest_ids: Collection[int | None]
+) -> list[_ProcrastinateJobRun]:
+    """The runs of one periodic id of a task, newest first. `newest_ids`: of the newest run of each id of the task.
+
+    If the task has several ids, the older runs are those with the options of the newest. If another id may have the
+    same options, it is not known which of the two an older run belongs to. But an older run that waits delays all
+    that are behind it, so it counts for each id whose newest run waits.
+    """
+    if len(newest_ids) == 1:
+        return runs
+    newest = next((run for run in runs if run.id == newest_id), None)
+    if newest is None:
+        return []
+    similar = [run for run in runs if run.options == newest.options]
+    is_shared = None in newest_ids or any(run.id in newest_ids and run.id != newest_id for run in similar)
+    waits = newest.waiting_since is not None
+    return [
+        run
+        for run in similar
+        if run.id == newest_id
+        or (run.id not in newest_ids and (not is_shared or (waits and run.waiting_since is not None)))
+    ]
 
 
 def _build_job_facts(name: str, last_run_id: int | None, runs: list[_ProcrastinateJobRun]) -> JobFacts:
