@@ -57,7 +57,7 @@ def serialize_job_summary(job: JobSummary) -> Json:
         "last_end": _format_optional_iso8601(job.last_end),
         "last_ok": _format_optional_iso8601(job.last_ok),
         "next_expected_at": _format_optional_iso8601(job.next_expected_at),
-        "read_at": _format_optional_iso8601(job.read_at),
+        "read_at": format_iso8601(job.read_at),
     }
 
 

@@ -28,6 +28,10 @@ AxisMapping: TypeAlias = Callable[[float], float]
 DAY_BAR_HEIGHTS = {HealthState.UP: 18, HealthState.DEGRADED: 25, HealthState.DOWN: 32, HealthState.UNKNOWN: 3}
 """The worse the day, the taller its bar; no data is a stub."""
 
+CHART_HEIGHT, COUNT_CHART_HEIGHT = 216, 150
+SPARKLINE_WIDTH, SPARKLINE_HEIGHT = 112, 22
+"""In pixels."""
+
 HEALTH_STATE_CSS_CLASSES = {
     HealthState.UP: "d-up",
     HealthState.DEGRADED: "d-degraded",
@@ -68,8 +72,9 @@ def render_day_bars(days: Sequence[tuple[HealthState, str]], label: str) -> Mark
     return out + Markup().join(titled) + Markup("</svg>")
 
 
-def render_sparkline(values: Sequence[SparklineValue], width: int = 112, height: int = 22) -> Markup:
+def render_sparkline(values: Sequence[SparklineValue]) -> Markup:
     """The last runs, oldest first, on a scale of their own. Failed runs are crosses on the baseline."""
+    width, height = SPARKLINE_WIDTH, SPARKLINE_HEIGHT
     numbers = [v for v in values if v is not None and v != "x"]
     low, high = (min(numbers), max(numbers)) if numbers else (0.0, 1.0)
     high = high if high > low * 1.6 else low * 1.6 + 1  # small variations stay small
@@ -146,14 +151,13 @@ def render_latency_chart(
     limit: LimitLine | None,
     time_labels: Sequence[str],
     label: str,
-    height: int = 216,
 ) -> Markup:
     """Two lines over time with a tinted area between them. Failed runs are crosses on the baseline."""
     present = [v for v in (*p50, *p95, limit.value if limit else None) if v is not None]
     peak = max([*present, 1.0]) if present else 100.0
     ceiling, step = choose_axis_scale(peak)
-    scale = ChartScale(height, ceiling, len(p50))
-    out = Markup('<svg height="{}" role="img" aria-label="{}">').format(height, label)
+    scale = ChartScale(CHART_HEIGHT, ceiling, len(p50))
+    out = Markup('<svg height="{}" role="img" aria-label="{}">').format(CHART_HEIGHT, label)
     out += _render_grid(scale, step, limit)
     for f in failures:
         out += Markup('<rect class="badspan" x="{}%" y="{}" width="{}%" height="{}"/>').format(
@@ -180,13 +184,13 @@ def render_latency_chart(
 
 
 def render_count_chart(
-    values: Sequence[ChartValue], limit: LimitLine | None, time_labels: Sequence[str], label: str, height: int = 150
+    values: Sequence[ChartValue], limit: LimitLine | None, time_labels: Sequence[str], label: str
 ) -> Markup:
     """A count over time."""
     present = [v for v in (*values, limit.value if limit else None) if v is not None]
     ceiling, step = choose_axis_scale(max([*present, 5.0]))
-    scale = ChartScale(height, ceiling, len(values))
-    out = Markup('<svg height="{}" role="img" aria-label="{}">').format(height, label)
+    scale = ChartScale(COUNT_CHART_HEIGHT, ceiling, len(values))
+    out = Markup('<svg height="{}" role="img" aria-label="{}">').format(COUNT_CHART_HEIGHT, label)
     out += _render_grid(scale, step, limit, lambda value, _: format_number(round(value)))
     out += Markup(
         '<svg class="plot" x="0" y="{}" width="100%" height="{h}" viewBox="0 0 1000 {h}" preserveAspectRatio="none">'
@@ -208,14 +212,14 @@ class CanaryTiming(NamedTuple):
     failed: bool
 
 
-def render_canary_chart(
-    timings: Sequence[CanaryTiming | None], time_labels: Sequence[str], label: str, height: int = 216
-) -> Markup:
+def render_canary_chart(timings: Sequence[CanaryTiming | None], time_labels: Sequence[str], label: str) -> Markup:
     """One column per run: waiting below, processing above; failed runs are hatched. None: no run."""
     peak = max([*((c.pick_up_ms or 0) + (c.processing_ms or 0) for c in timings if c), 1.0])
     ceiling, step = choose_axis_scale(peak)
-    scale = ChartScale(height, ceiling, len(timings))
-    out = Markup('<svg height="{}" role="img" aria-label="{}">').format(height, label) + _render_grid(scale, step, None)
+    scale = ChartScale(CHART_HEIGHT, ceiling, len(timings))
+    out = Markup('<svg height="{}" role="img" aria-label="{}">').format(CHART_HEIGHT, label) + _render_grid(
+        scale, step, None
+    )
     baseline, width = scale.y_in_chart(0), 68 / max(1, len(timings))
     for i, column in enumerate(timings):
         if column is None:

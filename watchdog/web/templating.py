@@ -131,7 +131,7 @@ def is_http_url(url: str) -> bool:
 
 
 def truncate_excerpt(text: str) -> str:
-    """A target's text, cut to MAX_EXCERPT_CHARS."""
+    """A target's text, cut to MAX_PAGE_EXCERPT_CHARS."""
     return truncate_with_ellipsis(text, MAX_PAGE_EXCERPT_CHARS)
 
 

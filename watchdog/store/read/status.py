@@ -56,6 +56,7 @@ __all__ = [
 ]
 
 JUDGED_OUTCOMES = (Outcome.PASS, Outcome.FAIL)
+MAX_UNDELIVERED_NOTIFICATIONS = 200
 MAX_WATERMARK_LAG_MS = 60_000
 """A watermark that is further behind means that Watchdog does not run, and that no state is current."""
 
@@ -253,14 +254,15 @@ def _delivery_record_from_row(row: Any) -> DeliveryRecord:
 
 
 def list_undelivered_notifications(
-    connection: Connection, limit: int = 200
+    connection: Connection,
 ) -> list[tuple[DeliveryRecord, IncidentRecord]]:
-    """The notifications that were given up, newest first, each with its incident."""
+    """The MAX_UNDELIVERED_NOTIFICATIONS newest notifications that were given up, newest first, each with its
+    incident."""
     query = (
         sa.select(*DELIVERY_RECORD_COLUMNS)
         .where(outbox_is_undelivered)
         .order_by(outbox.c.created_at.desc())
-        .limit(limit)
+        .limit(MAX_UNDELIVERED_NOTIFICATIONS)
     )
     deliveries = [_delivery_record_from_row(row) for row in connection.execute(query)]
     their_incidents = INCIDENTS_QUERY.where(incidents.c.id.in_({delivery.incident for delivery in deliveries}))

@@ -97,7 +97,6 @@ def _format_jobs_headline(jobs: Sequence[JobSummary]) -> str:
 
 def _jobs_summary_lines(jobs: Sequence[JobSummary], now: int) -> tuple[str, ...]:
     """How old the list is."""
-    read_times = [job.read_at for job in jobs if job.read_at is not None]
     outdated_count = len({job.probe.database_id for job in jobs if job.outdated})
-    lines = [f"Read {format_time_ago(max(read_times), now)}"] if read_times else []
+    lines = [f"Read {format_time_ago(max(job.read_at for job in jobs), now)}"] if jobs else []
     return tuple(lines + ([f"{format_count(outdated_count, 'source')} cannot be read"] if outdated_count else []))

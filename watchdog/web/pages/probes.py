@@ -180,7 +180,7 @@ def _build_probe_row(
 
 
 def format_open_incident_problem(status: ProbeStatus, now: int) -> str:
-    """ "got 503 · for 41 min · and 1 more": the first open incident, with the message that it opened with."""
+    """ "got 503 · for 41 min · and 1 more": the first open incident."""
     if not status.open_incidents:
         return ""
     first, more_count = status.open_incidents[0], len(status.open_incidents) - 1
