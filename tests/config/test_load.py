@@ -19,6 +19,7 @@ from watchdog.config_types import format_config_duration
 from watchdog.domain.model import ProbeInfo, Severity
 from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.notifiers import EmailNotifier
+from watchdog.probes.base import MAX_PREFERENCE_BYTES
 
 ROOT = Path(__file__).parents[2]
 FLEET_ENV = {
@@ -235,6 +236,14 @@ def test_included_files_add_probes_receivers_and_routes(tmp_path: Path) -> None:
         "c.yaml",
         "d.yaml",
     ]
+
+
+def test_a_preference_too_long_to_be_stored_is_refused() -> None:
+    text = "probes: [{{name: A, http: 'https://a.example/', {}: ['body == \"{}\"']}}]"
+    load_config(None, text.format("prefer", "x" * (MAX_PREFERENCE_BYTES - 10)))
+    load_config(None, text.format("expect", "x" * (MAX_PREFERENCE_BYTES - 9)))
+    with pytest.raises(ConfigError, match=r"probes\.0\.prefer\.0: expected at most 2,000 bytes: divide the expression"):
+        load_config(None, text.format("prefer", "x" * (MAX_PREFERENCE_BYTES - 9)))
 
 
 def test_a_file_that_matches_two_patterns_is_read_once(tmp_path: Path) -> None:

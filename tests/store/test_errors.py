@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from random import Random
 from time import sleep
 
 import psycopg
@@ -12,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from tests.support.store import START_AT, DatabasePair, StoreHarness, make_registered_probe, make_result
+from watchdog.probes.base import MAX_PREFERENCE_BYTES
 from watchdog.store.database import Database
 from watchdog.store.errors import DatabaseSchemaError, StoreUnavailableError
 from watchdog.store.tables import metadata, outbox, watermarks
@@ -59,6 +61,13 @@ def test_a_row_too_large_for_its_index_passes_through(on_postgres: DatabasePair)
     key = "SELECT 1, string_agg(md5(i::text), ''), 'x' FROM generate_series(1, 2000) i"
     with pytest.raises(OperationalError):
         run_statements(on_postgres.first, f"INSERT INTO probe_state (probe, key, value) {key}")
+
+
+def test_the_longest_preference_fits_the_indexes(database: Database) -> None:
+    harness = StoreHarness(database, [make_registered_probe(failure_threshold=1)])
+    text = Random(1).randbytes(MAX_PREFERENCE_BYTES).hex()[:MAX_PREFERENCE_BYTES]
+    result = make_result(harness.database_ids[0], START_AT + 1, preferences={text: "a is false"})
+    assert [transition.subject for transition in harness.record_results(result)] == [text]
 
 
 def test_a_session_that_the_server_ended_is_unavailable(on_postgres: DatabasePair) -> None:

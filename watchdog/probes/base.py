@@ -37,6 +37,9 @@ from watchdog.remediations import RUN_ID_PARAMETER, RemediationAction, Remediati
 if TYPE_CHECKING:
     from watchdog.net import NetworkAccess
 
+MAX_PREFERENCE_BYTES = 2_000
+"""A `prefer` expression is the subject of its incident, and PostgreSQL cannot index a text of more than 2.7 kB."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProbeAttemptContext:
@@ -153,7 +156,7 @@ class Probe(ProbeDefaults):
     expect: tuple[str, ...] = ()
     """CEL expressions that must be true; otherwise the run fails."""
     prefer: tuple[str, ...] = ()
-    """CEL expressions that should be true; otherwise the probe is degraded."""
+    """CEL expressions of at most 2,000 bytes that should be true; otherwise the probe is degraded."""
     remediation: RemediationSettings | None = None
     """An action to run automatically when the probe reports certain reasons; default: none."""
 
@@ -177,6 +180,8 @@ class Probe(ProbeDefaults):
                 compile_expression(text, cls.expression_variables)
             except CelExpressionError as e:
                 errors.append(((i,), str(e)))
+            if info.field_name == "prefer" and len(text.encode()) > MAX_PREFERENCE_BYTES:
+                errors.append(((i,), f"expected at most {MAX_PREFERENCE_BYTES:,} bytes: divide the expression"))
             if text in expressions[:i]:
                 errors.append(((i,), "duplicate expression: remove it"))
         if errors:

@@ -1,4 +1,4 @@
-"""The cards on the page of a probe: those that its kind names. Each is a module beside this one, with a `PROBE_CARD`."""
+"""The cards on the page of a probe: those that its kind names. Each module beside this one has a `PROBE_CARD`."""
 
 from __future__ import annotations
 
