@@ -56,7 +56,7 @@ def read_tls_file_versions(tls: TlsConfig) -> TlsFileVersions:
 def _read_file_version(path: str) -> tuple[int, ...]:
     try:
         status = Path(path).stat()
-    except OSError:  # reading the file tells why
+    except OSError:  # reading the file raises the error that states why
         return ()
     return status.st_ino, status.st_size, status.st_mtime_ns
 
