@@ -114,7 +114,10 @@ def test_an_invalid_expression_is_rejected(text: str, why: str) -> None:
         ("body.queue.last.x == 1", "body.queue.last is null, so it has no field 'x'"),
         ("body.queue.last <= 50", "<= cannot be applied to null and a whole number"),
         ("body.state <= 50", "<= cannot be applied to text and a whole number"),
-        ("body['nope'] == 1", 'no field "nope"'),
+        ("body['nope'] == 1", "body has no field 'nope'"),
+        ("body['qeue']['failed'] == 1", "body has no field 'qeue'; it has 'queue'"),
+        ('body["queue"].zzz == 1', "body[\"queue\"] has no field 'zzz'"),
+        ("body.state['x'] == 1", "body.state is text, so it has no field 'x'"),
         ("body.items[7] == 1", "there is no element 7 in a list of length 2"),
         ("body.queue", "the result is an object, not true or false"),
         ("body.state", "the result is text, not true or false"),
@@ -135,9 +138,10 @@ def test_an_evaluation_error_is_explained(text: str, why: str) -> None:
     ("body", "why"),
     [
         ("<html>", "body is text, so it has no field 'a'"),
+        (" ", "body is empty, so it has no field 'a'"),
         (None, "body is null, so it has no field 'a'"),
-        ({"a": 2**70}, "a number is too large"),
-        ({"a": "\ud800"}, "the values cannot be converted"),
+        ({"b": 2**70}, "body has no field 'a'"),
+        ({"a": 10**400}, "the values cannot be converted"),
         ({"a": {1, 2}}, None),
     ],
 )
@@ -145,6 +149,20 @@ def test_no_response_body_causes_another_error(body: Any, why: str | None) -> No
     with pytest.raises(CelExpressionError) as error:
         evaluate("body.a == 'x'", body=body)
     assert why is None or str(error.value) == why
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ({"a": 2**70, "b": "ok"}, "body.b == 'ok'"),
+        ({"a": 2**64}, "body.a > 18446744073700000000.0"),
+        ({"a": -(2**63)}, "body.a < 0"),
+        ({"a": "half \ud800"}, "body.a == 'half \ufffd'"),
+        ({"a": [{"\udc00": 2**63}], "b": True}, "body.b"),
+    ],
+)
+def test_values_that_cel_does_not_have_are_replaced(body: Any, text: str) -> None:
+    assert evaluate(text, body=body)
 
 
 def test_unbounded_iteration_is_aborted() -> None:

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from watchdog.domain.model import Json
-from watchdog.domain.text import to_single_line
+from watchdog.domain.text import replace_unstorable_characters, to_single_line
 from watchdog.expression_tokens import find_used_variables, has_cel_loops, tokenize_cel
 
 if TYPE_CHECKING:
@@ -153,12 +153,29 @@ def _compile_cel(text: str, variables: tuple[tuple[str, str], ...]) -> cel.Expre
 
 
 def _run_cel_program(program: cel.Expression, values: Mapping[str, Json]) -> cel.Value:
+    """Values that CEL does not have are replaced if that is why it fails, because most expressions do not read them."""
     try:
-        return program.eval(data=values)
+        value = program.eval(data=values)
+        if value.type().name() != "ERROR" or "out of range" not in str(value.value()):
+            return value
     except Exception as e:
         if "budget" in str(e):
             raise CelBudgetExceededError("it iterates over more entries than Watchdog allows") from None
+    try:
+        return program.eval(data=_replace_values_unknown_to_cel(values))
+    except Exception:
         raise CelExpressionError("the values cannot be converted") from None
+
+
+def _replace_values_unknown_to_cel(value: Any) -> Any:
+    """Integers over 64 bits become decimal numbers, as in browsers, and surrogates without a partner become `�`."""
+    if isinstance(value, str):
+        return replace_unstorable_characters(value)
+    if isinstance(value, int) and not isinstance(value, bool) and not -(2**63) <= value < 2**63:
+        return float(value)
+    if isinstance(value, Mapping):
+        return {_replace_values_unknown_to_cel(k): _replace_values_unknown_to_cel(v) for k, v in value.items()}
+    return [_replace_values_unknown_to_cel(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 # --- error messages
@@ -261,7 +278,9 @@ def _describe_type_mismatch(function: str, arguments: str) -> str:
 
 def _describe_runtime_error(error: str, text: str, values: Mapping[str, Json]) -> str:
     """The engine's error, reworded. For a missing field it names the path up to which the values exist."""
-    if re.search("Key not found|SELECT", error) and (missing_field := _describe_unresolved_path(text, values)):
+    if re.search("Key not found|SELECT|Invalid container", error) and (
+        missing_field := _describe_unresolved_path(text, values)
+    ):
         return missing_field
     message = re.sub(r"^[A-Z_]+: ", "", error)
     if missing := re.match(r"Key not found in map : (.+)", message):
@@ -280,20 +299,25 @@ def _describe_runtime_error(error: str, text: str, values: Mapping[str, Json]) -
 
 
 def _describe_unresolved_path(text: str, values: Mapping[str, Json]) -> str:
-    """The first dotted path of the text that does not exist in the values: "body.queue has no field 'failed'"."""
-    for path in re.findall(r"(?<![\w.'\"])[A-Za-z_]\w*(?:\.[A-Za-z_]\w*(?!\w*\s*\())+", text):
-        root, *fields = path.split(".")
+    """The first path of the text that does not exist in the values: "body.queue has no field 'failed'"."""
+    for path in re.findall(rf"(?<![\w.'\"])[A-Za-z_]\w*(?:{_FIELD_STEP_PATTERN})+", text):
+        root, steps = re.match(r"\w+", path)[0], re.findall(_FIELD_STEP_PATTERN, path)  # type: ignore[index]
         if root not in values:
             continue
         value, trail = values[root], root
-        for name in fields:
+        for step in steps:
+            name = step.strip(".[]\"'")
             if not isinstance(value, Mapping):
                 return f"{trail} is {_describe_json_type(value)}, so it has no field '{name}'"
             if name not in value:
                 similar = get_close_matches(name, [key for key in value if isinstance(key, str)][:200], 1)
                 return f"{trail} has no field '{name}'" + (f"; it has '{similar[0]}'" if similar else "")
-            value, trail = value[name], f"{trail}.{name}"
+            value, trail = value[name], trail + step
     return ""
+
+
+_FIELD_STEP_PATTERN = r"\.[A-Za-z_]\w*(?!\w*\s*\()|\['[^'\\]+'\]|\[\"[^\"\\]+\"\]"
+"""`.failed`, but no method, and `['failed']`."""
 
 
 def _describe_json_type(value: Json) -> str:
@@ -301,7 +325,9 @@ def _describe_json_type(value: Json) -> str:
         return "null"
     if isinstance(value, bool):
         return "true or false"
-    return "text" if isinstance(value, str) else "a list" if isinstance(value, list) else "a number"
+    if isinstance(value, str):
+        return "text" if value.strip() else "empty"
+    return "a list" if isinstance(value, list) else "a number"
 
 
 # --- the text of an expression

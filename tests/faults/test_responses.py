@@ -94,7 +94,7 @@ FAULTS = [
         "a malformed header",
         send_parts(b"HTTP/1.1 200 OK\r\nA B: c\r\n\r\n"),
         "protocol.invalid_response",
-        ("not valid HTTP",),
+        ("not valid HTTP: a header line is malformed",),
     ),
     ResponseFault(
         "endless headers",

@@ -97,7 +97,7 @@ REQUEST2 = httpx2.Request("GET", "http://h/")
         (httpx.ReadTimeout("x"), "timeout.first_byte", "timed out while waiting for a response", True),
         (httpx.RemoteProtocolError("Server disconnected"), "connection.closed", "connection closed by the server", True),  # noqa: E501
         (h11.RemoteProtocolError("Receive buffer too long"), "protocol.headers_too_large", None, False),
-        (h11.RemoteProtocolError("illegal status line"), "protocol.invalid_response", "the response is not valid HTTP", True),  # noqa: E501
+        (h11.RemoteProtocolError("illegal status line"), "protocol.invalid_response", "the response is not valid HTTP: the status line is malformed", True),  # noqa: E501
         (
             h11.RemoteProtocolError(
                 "peer closed connection without sending complete message body (received 3 bytes, expected 10)"

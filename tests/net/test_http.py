@@ -112,7 +112,8 @@ ENDLESS = {
         "body",
     ),
     "a body stops half-way": (send_parts(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", delay_s=60), "body"),
-    "interim answers drip": (send_forever(b"HTTP/1.1 103 Early Hints\r\n\r\n", 0.1), "body"),
+    "interim answers drip": (send_forever(b"HTTP/1.1 103 Early Hints\r\n\r\n", 0.1), "first_byte"),
+    "interim answers stop": (send_parts(b"HTTP/1.1 103 Early Hints\r\n\r\n", delay_s=60), "first_byte"),
 }
 
 
@@ -162,15 +163,32 @@ FAULTS = {
     "it speaks MySQL": (send_parts(b"J\0\0\0\n8.0.36\0\r\n\r\n"), "protocol.not_http", "the response is not HTTP"),
     "its length is not a number": (
         send_parts(b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n"),
-        *("protocol.invalid_response", "the response is not valid HTTP"),
+        *("protocol.invalid_response", "the response is not valid HTTP: the Content-Length is no number"),
     ),
     "its lengths contradict": (
         send_parts(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"),
-        *("protocol.invalid_response", "the response is not valid HTTP"),
+        "protocol.invalid_response",
+        "the response is not valid HTTP: two Content-Length headers contradict each other",
     ),
     "its chunk has no size": (
         send_parts(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
-        *("protocol.invalid_response", "the response is not valid HTTP"),
+        *("protocol.invalid_response", "the response is not valid HTTP: a chunk of the body has no valid length"),
+    ),
+    "its chunk is longer than its size": (
+        send_parts(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nabc\r\n0\r\n\r\n"),
+        *("protocol.invalid_response", "the response is not valid HTTP: a chunk of the body is longer than its length"),
+    ),
+    "its encoding is not chunked": (
+        send_parts(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
+        *("protocol.invalid_response", "the response is not valid HTTP: the Transfer-Encoding is not chunked"),
+    ),
+    "its status is no number": (
+        send_parts(b"HTTP/1.1 42 OK\r\n\r\n"),
+        *("protocol.invalid_response", "the response is not valid HTTP: the status line is malformed"),
+    ),
+    "its header has no name": (
+        send_parts(b"HTTP/1.1 200 OK\r\n: b\r\n\r\n"),
+        *("protocol.invalid_response", "the response is not valid HTTP: a header line is malformed"),
     ),
     "it switches protocols": (
         send_parts(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", delay_s=60),
@@ -521,6 +539,23 @@ def test_a_head_has_no_body() -> None:
         ("日本".encode("shift_jis"), "text/plain;charset=Shift_JIS", "日本"),
         ("grüß".encode("latin-1"), "text/plain", "gr��"),
         (b"xn--\xff", "text/plain; charset=punycode", "xn--�"),
+        (
+            '<meta charset="windows-1251">Работает'.encode("cp1251"),
+            "text/html",
+            '<meta charset="windows-1251">Работает',
+        ),
+        (
+            "<meta http-equiv=x content='text/html; charset=ISO-8859-1'>grüß".encode("latin-1"),
+            "text/html",
+            "<meta http-equiv=x content='text/html; charset=ISO-8859-1'>grüß",
+        ),
+        (
+            "<?xml version='1.0' encoding='iso-8859-1'?><a>grüß</a>".encode("latin-1"),
+            "application/xml",
+            "<?xml version='1.0' encoding='iso-8859-1'?><a>grüß</a>",
+        ),
+        ("<meta charset=koi8-r>grüß".encode("latin-1"), "a/b; charset=latin1", "<meta charset=koi8-r>grüß"),
+        ("grüß <meta charset=punycode>".encode("latin-1"), "text/html", "gr�� <meta charset=punycode>"),
         (b"\xff", "text/plain; charset=iso-8859-99", "�"),
         ("grüß".encode("utf-8-sig"), "text/plain", "grüß"),
         ("grüß".encode("utf-16"), "text/plain", "grüß"),

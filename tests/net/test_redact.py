@@ -112,6 +112,7 @@ def test_json_of_a_target_is_made_safe_to_show() -> None:
         ("http://[2001:db8::1]:80/x?y", "http://[2001:db8::1]:80/x"),
         ("redis://:password@cache:6379/0", "redis://cache:6379/0"),
         ("/relative?secret=1", "/relative"),
+        ("mailto:oncall@acme.example?secret=1", "mailto:oncall@acme.example"),
         ("http://[broken", "an invalid URL"),
         ("http://host:99999/", "an invalid URL"),
         ("http://host/\x1b[31m", "http://host/�[31m"),

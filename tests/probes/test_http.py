@@ -254,6 +254,23 @@ def test_json_that_cannot_be_read_is_the_cause(body: bytes, reason: str, message
 
 
 @pytest.mark.parametrize(
+    "member",
+    [
+        rb'"half": "\ud83d"',
+        rb'"half": "\uDE00 and \\ud83d"',
+        rb'"whole": "\ud83d\ude00"',
+        b'"long": ' + b"9" * 5_000,
+        b'"long": 18446744073709551616',
+        b'"number": NaN',
+        b'"number": 1e999',
+    ],
+)
+def test_json_is_read_as_browsers_read_it(member: bytes) -> None:
+    body = b'{"status": "ok", ' + member + b"}"
+    assert observe(send_parts(http_response(body, **JSON)), expect=["body.status == 'ok'"]).message == ""
+
+
+@pytest.mark.parametrize(
     "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"]
 )
 def test_json_is_read_in_every_encoding_of_unicode(encoding: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import socket
 from collections.abc import Awaitable, Iterator
 from typing import Any, Self
@@ -230,9 +231,23 @@ def _probe_error_from_h11_message(message: str) -> ProbeError:
         return ProbeError.from_reason("protocol.headers_too_large")
     if "SWITCH_UPGRADE" in message:
         return ProbeError.from_reason("protocol.unexpected_upgrade")
-    error = ProbeError.from_reason("protocol.invalid_response", retryable=True)
-    error.facts["detail"] = message
+    problem = next((words for name, words in _HTTP_PROBLEMS_BY_H11_MESSAGE.items() if message.startswith(name)), "")
+    error = ProbeError.from_reason("protocol.invalid_response", retryable=True, problem=problem and f": {problem}")
+    error.facts["detail"] = re.sub(r"bytearray\(b(.*)\)$", r"\1", message)
     return error
+
+
+_HTTP_PROBLEMS_BY_H11_MESSAGE = {
+    "illegal status line": "the status line is malformed",
+    "illegal header line": "a header line is malformed",
+    "illegal chunk header": "a chunk of the body has no valid length",
+    "malformed chunk footer": "a chunk of the body is longer than its length",
+    "bad Content-Length": "the Content-Length is no number",
+    "conflicting Content-Length": "two Content-Length headers contradict each other",
+    "Only Transfer-Encoding": "the Transfer-Encoding is not chunked",
+    "multiple Transfer-Encoding": "there are several Transfer-Encoding headers",
+}
+"""What the beginning of a message of h11 means. The rest of it quotes the target."""
 
 
 def _is_network_library_exception(error: BaseException) -> bool:

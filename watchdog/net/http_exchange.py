@@ -62,7 +62,10 @@ class HttpResponseReader:
         for _ in range(MAX_INTERIM_RESPONSES):
             event = await self._next_h11_event()
             if isinstance(event, h11.Response):
+                self._start_body_phase()
                 return event
+            self._phase_timer.end_phase("body")  # proxies send interim responses before the service has responded
+            self._phase_timer.start_phase("first_byte")
         raise ProbeError.from_reason("protocol.no_final_response", limit=str(MAX_INTERIM_RESPONSES))
 
     async def _read_body(self, headers: dict[str, str]) -> BoundedBodyCollector:
@@ -85,19 +88,24 @@ class HttpResponseReader:
                     raise foreign
                 await asyncio.sleep(0)  # a read returns at once while data is buffered; let other tasks run
             data = await self._reader.read(HTTP_READ_CHUNK_BYTES)
-            if not self._raw_bytes_read:
-                if not data:
-                    raise ProbeError("connection.closed", "connection closed by the server", retryable=True)
-                self._phase_timer.end_phase("first_byte")
-                self._phase_timer.start_phase("body")
+            if not self._raw_bytes_read and not data:
+                raise ProbeError("connection.closed", "connection closed by the server", retryable=True)
+            self._start_body_phase()
             if len(self._response_start) < MAX_FOREIGN_BANNER_BYTES:
                 self._response_start += data[: MAX_FOREIGN_BANNER_BYTES - len(self._response_start)]
             self._raw_bytes_read += len(data)
             self._connection.receive_data(data)
         return event
 
+    def _start_body_phase(self) -> None:
+        if self._phase_timer.current_phase == "first_byte":
+            self._phase_timer.end_phase("first_byte")
+            self._phase_timer.start_phase("body")
+
     def _malformed_response_error(self, error: h11.RemoteProtocolError) -> ProbeError:
-        translated = probe_error_from_exception(error) or ProbeError.from_reason("protocol.invalid_response")
+        translated = probe_error_from_exception(error) or ProbeError.from_reason(
+            "protocol.invalid_response", problem=""
+        )
         if translated.reason == "protocol.invalid_response":
             facts = translated.facts
             translated = detect_foreign_protocol(self._response_start) or translated

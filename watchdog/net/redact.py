@@ -150,7 +150,7 @@ def redact_url(url: str) -> str:
     if ":" in host:
         host = f"[{host}]"
     if not host and "://" not in url[: len(parts.scheme) + 3]:
-        return replace_unsafe_characters(parts.path)
+        return replace_unsafe_characters(f"{parts.scheme}:{parts.path}" if parts.scheme else parts.path)
     return replace_unsafe_characters(f"{parts.scheme.partition('+')[0]}://{host}{port}{parts.path}")
 
 

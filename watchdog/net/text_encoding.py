@@ -19,8 +19,15 @@ _SURROGATES_PATTERN = re.compile(
     r"(\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
 )
 """An escaped backslash or a pair of surrogates in JSON, which are valid, or one surrogate, which is not."""
-_MAX_INTEGER_DIGITS = 400
+_MAX_INTEGER_DIGITS = 300
 """A longer number becomes infinite, as in browsers."""
+
+
+MAX_CHARSET_SEARCH_BYTES = 1024
+"""Where browsers look for the charset in HTML."""
+_CHARSET_IN_DOCUMENT_PATTERN = re.compile(
+    r"<(?:meta|\?xml)\s[^>]*?(?:charset|encoding)\s*=\s*[\"']?([\w-]+)", re.IGNORECASE
+)
 
 
 class JsonParseProblem(NamedTuple):
@@ -33,7 +40,7 @@ class JsonParseProblem(NamedTuple):
 
 def decode_body_text(data: bytes, content_type: str = "") -> str:
     """As its byte-order mark states, else as UTF-16 or UTF-32 if its zero bytes show that, else as UTF-8, else in the
-    declared charset if it is a safe one, else with `�`."""
+    declared charset if it is a safe one, else with `�`. HTML and XML may declare it at their beginning."""
     for mark, encoding in BYTE_ORDER_MARKS:
         if data.startswith(mark):
             return data[len(mark) :].decode(encoding, "replace")
@@ -45,7 +52,9 @@ def decode_body_text(data: bytes, content_type: str = "") -> str:
     try:
         return data.decode()
     except UnicodeDecodeError:
-        declared = re.search(r"charset=[\"']?([\w-]+)", content_type)
+        declared = re.search(r"charset=[\"']?([\w-]+)", content_type) or _CHARSET_IN_DOCUMENT_PATTERN.search(
+            data[:MAX_CHARSET_SEARCH_BYTES].decode("latin-1")
+        )
         charset = declared[1].lower() if declared and _ACCEPTED_CHARSET_PATTERN.match(declared[1]) else "utf-8"
         try:
             return data.decode(charset, "replace")

@@ -58,7 +58,7 @@ _PROTOCOL_REASONS = (
         "The response begins like HTTP but violates the protocol, such as a malformed header or chunk. The evidence "
         "shows the detail.",
         "Check the service and the proxies in between.",
-        sentence="the response is not valid HTTP",
+        sentence="the response is not valid HTTP{problem}",
     ),
     _failure_reason_entry(
         "protocol.invalid_url",
