@@ -61,7 +61,6 @@ they occur, even in the response of a target:
 - fields, headers and `env` with the name of a secret, such as `Authorization` or `API_KEY`, and variables with such a
   name
 - values with such a name inside a `body`, a connection string or the script of a shell: `"password": "..."`, `Pwd=...;`
-- values with such a name inside a `body`, a connection string or the script of a shell: `"password": "..."`, `Pwd=...;`
 - all other values of 8 or more characters from variables and files, even in names and tags
 
 A secret causes a warning if it has fewer than 8 characters or is a word of Watchdog's own messages, such as `password`.
