@@ -38,6 +38,14 @@ SMTP_TIMEOUT_S, SMTP_QUIT_TIMEOUT_S = 18.0, 1.0
 """Until the server has accepted the email, and for its farewell. Together less than a delivery may take, so that an
 email that was sent counts as such, however slow the server is."""
 DEFAULT_SMTP_PORTS = {"starttls": 587, "tls": 465, "none": 25}
+MIN_SMTP_STATUS_CODE = 200
+"""The SMTP library reports a response that is none as a lower code."""
+SMTP_LOGIN_PROBLEMS = {
+    530: "the server requires encryption before the login",
+    534: "the server requires another way to log in, such as an app password",
+    538: "the server requires encryption before the login",
+}
+"""By the code of the response to a login (RFC 4954)."""
 SMTP_UNKNOWN_ADDRESS_CODES = (550, 551, 553)
 """Codes that servers without enhanced status codes send for an address that does not exist."""
 _SMTP_ENHANCED_STATUS_PATTERN = re.compile(r"[245]\.\d{1,3}\.\d{1,3}\b")
@@ -159,9 +167,8 @@ class SmtpServerSettings(ConfigModel):
             return {r.recipient: SmtpRefusal(r.code, r.message) for r in error.recipients}
         except (aiosmtplib.SMTPException, OSError, ValueError) as error:
             delivery_error = _delivery_error_from_smtp_error(error, self.host, port)
-            delivery_error.maybe_delivered = client.is_email_sent and not isinstance(
-                error, aiosmtplib.SMTPResponseException
-            )
+            is_refused = isinstance(error, aiosmtplib.SMTPResponseException) and error.code >= MIN_SMTP_STATUS_CODE
+            delivery_error.maybe_delivered = client.is_email_sent and not is_refused
             raise delivery_error from None
         finally:
             if isinstance(client.transport, asyncio.WriteTransport):
@@ -270,6 +277,13 @@ def _create_smtp_ssl_context() -> ssl.SSLContext:
     return context
 
 
+def _login_error(code: int) -> DeliveryError:
+    if code < 500:
+        return DeliveryError("smtp.auth_failed", f"SMTP {code}: the server cannot check the login at the moment")
+    problem = SMTP_LOGIN_PROBLEMS.get(code, "the server rejects the user name or the password")
+    return DeliveryError("smtp.auth_failed", f"SMTP {code}: {problem}", retry_for_s=CONFIG_ERROR_RETRY_PERIOD_S)
+
+
 _UNSUPPORTED_FEATURE_REASONS = {
     "AUTH": ("smtp.auth_unavailable", "the server offers no authentication on this connection"),
     "authentication": ("smtp.auth_unavailable", "the server offers no supported authentication method"),
@@ -284,10 +298,10 @@ def _delivery_error_from_smtp_error(
     """Omits the library's text, which may quote the email, and the server's reply to a password."""
     import aiosmtplib
 
+    if isinstance(error, aiosmtplib.SMTPResponseException) and error.code < MIN_SMTP_STATUS_CODE:
+        return DeliveryError("smtp.protocol_error", "the server does not respond as a mail server does")
     if isinstance(error, aiosmtplib.SMTPAuthenticationError):
-        message = f"SMTP {error.code}: the server rejects the user name or the password"
-        retry_for_s = CONFIG_ERROR_RETRY_PERIOD_S if error.code >= 500 else math.inf
-        return DeliveryError("smtp.auth_failed", message, retry_for_s=retry_for_s)
+        return _login_error(error.code)
     if isinstance(error, aiosmtplib.SMTPResponseException):
         reply = SmtpRefusal(error.code, error.message)
         return DeliveryError(f"smtp.{error.code}", f"SMTP {reply}", retry_for_s=reply.retry_for_s)

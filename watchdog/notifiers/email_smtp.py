@@ -13,6 +13,14 @@ class SmtpClient(aiosmtplib.SMTP):
     is_email_sent = False
     """The text of the email has been written, at least in part."""
 
+    async def execute_command(self, *args: bytes, **options: Any) -> aiosmtplib.SMTPResponse:
+        """Raises SMTPResponseException if the server ends the session: the next command would report a lost
+        connection, without the reason."""
+        response = await super().execute_command(*args, **options)
+        if response.code == aiosmtplib.SMTPStatus.domain_unavailable:
+            raise aiosmtplib.SMTPResponseException(response.code, response.message)
+        return response
+
     async def data(self, message: str | bytes, /, **options: Any) -> aiosmtplib.SMTPResponse:
         """Sends the command DATA and the text."""
         if (protocol := self.protocol) is not None:

@@ -63,8 +63,8 @@ DELIVERY_AND_ACCESS_REASONS = (
     _delivery_reason_entry(
         "smtp.auth_failed",
         "Mail login refused",
-        "The mail server does not accept the user name and password.",
-        "Renew them.",
+        "The mail server does not accept the login.",
+        "Renew the user name and password, set `security`, or wait, as the message requires.",
     ),
     _delivery_reason_entry(
         "smtp.auth_unavailable",
