@@ -163,7 +163,7 @@ FAULTS = {
     "it speaks MySQL": (send_parts(b"J\0\0\0\n8.0.36\0\r\n\r\n"), "protocol.not_http", "the response is not HTTP"),
     "its length is not a number": (
         send_parts(b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n"),
-        *("protocol.invalid_response", "the response is not valid HTTP: the Content-Length is no number"),
+        *("protocol.invalid_response", "the response is not valid HTTP: the Content-Length is not a number"),
     ),
     "its lengths contradict": (
         send_parts(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"),

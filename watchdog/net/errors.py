@@ -242,7 +242,7 @@ _HTTP_PROBLEMS_BY_H11_MESSAGE = {
     "illegal header line": "a header line is malformed",
     "illegal chunk header": "a chunk of the body has no valid length",
     "malformed chunk footer": "a chunk of the body is longer than its length",
-    "bad Content-Length": "the Content-Length is no number",
+    "bad Content-Length": "the Content-Length is not a number",
     "conflicting Content-Length": "two Content-Length headers contradict each other",
     "Only Transfer-Encoding": "the Transfer-Encoding is not chunked",
     "multiple Transfer-Encoding": "there are several Transfer-Encoding headers",

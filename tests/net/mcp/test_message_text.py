@@ -121,7 +121,7 @@ INVALID: list[tuple[str, bytes, str]] = [
 def test_a_reply_that_is_no_message_is_named(run: Run, method: str, reply: bytes, problem: str) -> None:
     observation = run(method, reply)
     assert (observation.outcome, observation.reason) == (Outcome.FAIL, "mcp.invalid_response")
-    assert observation.message == f"the reply to {method} is no JSON-RPC message: {problem}"
+    assert observation.message == f"the reply to {method} is not a JSON-RPC message: {problem}"
 
 
 @pytest.mark.parametrize(

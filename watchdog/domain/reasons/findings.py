@@ -53,7 +53,7 @@ FINDING_REASONS = (
     _error_reason_entry(
         "watchdog.broker_calls_busy",
         "Celery calls busy",
-        "The run waited for a free call to a Celery broker, because too many calls of other runs wait for theirs.",
+        "The run waited for a free call to a Celery broker, because too many calls of other runs wait for a response.",
         "Find the brokers that do not respond, and fix or remove their probes.",
         sentence="{limit} earlier calls are still waiting for a response of their Celery brokers",
     ),

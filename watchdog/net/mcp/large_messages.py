@@ -151,7 +151,7 @@ def session_too_large_error(max_session_bytes: int) -> ProbeError:
 
 
 def _replace_message(data: bytes, context: MessageContext) -> Replacement | None:
-    """None: the data is no JSON-RPC message. Raises ProbeError if it should be one."""
+    """None: the data is not a JSON-RPC message. Raises ProbeError if it should be one."""
     data = normalize_message(data, context.methods)
     try:
         message = jsonrpc_message_adapter.validate_json(data.decode(errors="replace"), by_name=False)

@@ -37,7 +37,7 @@ def normalize_message(data: bytes, awaited_methods: Mapping[str, str]) -> bytes:
         return data
     method = awaited_methods[str(reply["id"])]
     if problem := _find_message_problem(reply):
-        raise ProbeError("mcp.invalid_response", f"the reply to {method} is no JSON-RPC message: {problem}")
+        raise ProbeError("mcp.invalid_response", f"the reply to {method} is not a JSON-RPC message: {problem}")
     encoded = json.dumps(reply).encode()
     if not _is_message(encoded):  # of all that the SDK refuses, only the depth is left
         raise _too_deep_error(method)

@@ -201,7 +201,7 @@ async def _negotiate_unless_discovery_blocks(client: McpClient, command: McpServ
             tasks.cancel_scope.cancel()
     if negotiation.cancelled_caught:
         client.result.last_method, client.result.protocol_era = MCP_DISCOVER_METHOD, LEGACY_PROTOCOL_ERA
-        raise ProbeError("timeout.negotiate", "the server responds to nothing after server/discover", "negotiate")
+        raise ProbeError("timeout.negotiate", "the server responds to no request after server/discover", "negotiate")
 
 
 async def _responds_to_initialize(command: McpServerCommand, timeout_s: float) -> bool:
