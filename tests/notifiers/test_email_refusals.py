@@ -1,4 +1,4 @@
-"""What a mail server may answer at each step of a session, and what the receiver's page then says."""
+"""What a mail server may answer at each step of a session, and what the receiver's page then shows."""
 
 from __future__ import annotations
 
