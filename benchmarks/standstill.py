@@ -24,7 +24,14 @@ import structlog
 import zstandard
 
 from benchmarks.measurements import Measurement
-from benchmarks.standstill_sources import running_job_table, running_redbeat
+from benchmarks.standstill_sources import (
+    WORKER_COUNT,
+    running_bullmq_queue,
+    running_celery_queue,
+    running_job_table,
+    running_redbeat,
+    running_rq_queue,
+)
 from tests.support.fakes import FakeWebhookReceiver
 from tests.support.mcp_servers.scripted import running_scripted_server
 
@@ -89,6 +96,9 @@ def cases() -> Iterator[Case]:
             yield mcp_case(f"MCP {name}, {transport}", transport, listed | {"tools/call": result}, expect)
     yield Case("SQL, 2,000 jobs", running_job_table)
     yield Case("Redis, 2,000 schedules", running_redbeat)
+    yield Case(f"BullMQ queue, {WORKER_COUNT:,} workers", running_bullmq_queue)
+    yield Case(f"RQ queue, {2 * WORKER_COUNT:,} workers", running_rq_queue)
+    yield Case("Celery queue, message of 60 MB", running_celery_queue)
 
 
 def http_case(name: str, body: bytes, expect: list[str], encoding: str = "") -> Case:

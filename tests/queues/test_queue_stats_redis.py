@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import operator
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -110,6 +113,29 @@ def test_bullmq_a_poll_changes_nothing(bullmq_queue: BullmqQueue) -> None:
     before = sorted(bullmq_queue.client.keys())
     poll_queue(bullmq_queue.system)
     assert sorted(bullmq_queue.client.keys()) == before
+
+
+def test_bullmq_large_options_of_the_next_job_are_not_read(bullmq_queue: BullmqQueue) -> None:
+    client, key = bullmq_queue.client, f"bull:{bullmq_queue.queue_name}"
+    client.hset(f"{key}:meta", "version", "6")
+    client.lpush(f"{key}:wait", "1")
+    for size, is_known in ((10, True), (100_000, False)):
+        client.hset(f"{key}:1", mapping={"timestamp": 1, "opts": json.dumps({"x": "x" * size})})
+        report = poll_queue(bullmq_queue.system)
+        assert report.result.measurements["waiting"] == 1
+        assert ("oldest" in report.result.measurements) is is_known
+
+
+def test_bullmq_only_the_connections_of_the_queue_are_workers(bullmq_queue: BullmqQueue) -> None:
+    name = f"bull:{base64.b64encode(bullmq_queue.queue_name.encode()).decode()}"
+    bullmq_queue.client.hset(f"bull:{bullmq_queue.queue_name}:meta", "version", "6")
+    names = [name, f"{name}:w:mailer", f"{name}x", f"x{name}", f"{name}:x"]
+    with ExitStack() as stack:
+        for connection_name in names:
+            client = stack.enter_context(redis.Redis.from_url(bullmq_queue.server.url, client_name=connection_name))
+            client.ping()
+            stack.callback(client.connection_pool.disconnect)
+        assert poll_queue(bullmq_queue.system).result.measurements["consumers"] == 2
 
 
 def test_bullmq_the_age_of_the_oldest_job(bullmq_queue: BullmqQueue) -> None:

@@ -80,6 +80,9 @@ class QueueStats(QueueMetrics):
     """Counted only if `failure_ratio` is configured."""
 
 
+MAX_JOB_ERROR_CHARS = 10_000
+
+
 class JobFacts(NamedTuple):
     """What a source reports about one scheduled job, by the source's clock."""
 
@@ -158,7 +161,8 @@ class JobFacts(NamedTuple):
 
     @property
     def sanitized(self) -> JobFacts:
-        """A copy without instants and intervals that cannot be real: any application may have written them."""
+        """A copy without instants and intervals that cannot be real, and with the start of a long error: applications
+        may have written anything."""
         instants = (
             *("next_due", "last_start", "last_end", "last_ok", "running_since", "newest_running_since"),
             "schedule_since",
@@ -173,7 +177,7 @@ class JobFacts(NamedTuple):
             for name, value in values.items()
             if value is not None and not (name == "every") <= value < upper_bounds[name]
         }
-        return self._replace(**cleared)
+        return self._replace(**cleared, error=self.error[:MAX_JOB_ERROR_CHARS])
 
     def build_schedule(self, since: int = 0) -> Schedule | None:
         """Its schedule; None if it has none, or none that Watchdog can read.

@@ -29,6 +29,7 @@ from watchdog.net.errors import ProbeError
 from watchdog.net.phases import PHASE_DESCRIPTIONS
 
 WORKER_GONE_MESSAGE = "its worker is gone"
+MAX_SENTINEL_ERROR_CHARS = 10_000
 MIN_QUEUE_CALL_TIMEOUT_S = 0.05
 """No exchange gets less time: an error of the system names the cause, a timeout does not."""
 
@@ -105,7 +106,7 @@ def build_sentinel_poll_result(
         case JobStage.DONE:
             return SentinelPollResult(stage, picked_up_at, finished_at)
         case JobStage.FAILED:
-            return SentinelPollResult(stage, picked_up_at, finished_at, error)
+            return SentinelPollResult(stage, picked_up_at, finished_at, error[:MAX_SENTINEL_ERROR_CHARS])
     return SentinelPollResult(stage)
 
 

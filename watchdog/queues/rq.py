@@ -46,6 +46,7 @@ STAGE_BY_FINAL_STATUS = {
 RQ_INTERVENTION_MESSAGES = {"stopped": "it was stopped", "canceled": "it was cancelled"}
 DEFAULT_RQ_CANARY_FUNCTION = "operator.index"
 MAX_RQ_TRACEBACK_CHARS = 100_000
+RQ_WORKERS_PER_REQUEST = 1_000
 
 
 class RqDriver(RedisQueueDriver):
@@ -244,7 +245,11 @@ async def _fetch_queue_stats(config: RqQueueDriver, client: Any) -> QueueStats:
 async def count_live_rq_workers(client: Any, driver: RqDriver, workers: list[str]) -> int:
     """The workers that listen for commands: RQ lists a killed worker for minutes."""
     channels = [driver.redis_key("pubsub", worker) for worker in workers]
-    return sum(listeners > 0 for _, listeners in await client.pubsub_numsub(*channels)) if channels else 0
+    count = 0
+    for start in range(0, len(channels), RQ_WORKERS_PER_REQUEST):
+        listeners = await client.pubsub_numsub(*channels[start : start + RQ_WORKERS_PER_REQUEST])
+        count += sum(number > 0 for _, number in listeners)
+    return count
 
 
 def last_rq_traceback_line(results: list[tuple[str, dict[str, str]]]) -> str:

@@ -7,6 +7,7 @@ import json
 import pickle
 import threading
 import time
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -16,8 +17,11 @@ from tests.support.probe_runs import outstanding_ids, run_probe
 from tests.support.queue_harness import NBSP, suspended_process
 from tests.support.queue_harnesses import CeleryHarness
 from watchdog.domain.model import Outcome
+from watchdog.net import NetworkAccess, PhaseTimer
+from watchdog.net.errors import ProbeError
 from watchdog.probes.base import derive_idempotency_key
 from watchdog.queues.celery.broker import CELERY_BROKER_THREAD_SEMAPHORE, MAX_CELERY_BROKER_THREADS
+from watchdog.queues.celery.canary import parse_task_result
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +41,22 @@ def test_workers_with_task_track_started_show_the_pickup(harness: CeleryHarness)
     idle = harness.run_probe(tracked, start_within="500ms")
     assert idle.result.reason == "canary.not_picked_up"
     assert idle.result.message == f"not picked up within 500{NBSP}ms: 1 waiting"
+
+
+def test_a_large_result_is_parsed_in_the_worker_process() -> None:
+    value = ["ok"] * 20_000
+    large = {
+        name: {"status": name, "result": value, "date_done": "2026-11-28T12:00:00"} for name in ("SUCCESS", "RETRY")
+    }
+
+    async def parse(text: str) -> Any:
+        async with NetworkAccess() as network:
+            return await network.judge(PhaseTimer(), parse_task_result, text, in_worker=True)
+
+    assert asyncio.run(parse(json.dumps(large["SUCCESS"]))) == {"status": "SUCCESS", "date_done": "2026-11-28T12:00:00"}
+    assert asyncio.run(parse(json.dumps(large["RETRY"])))["result"] == value
+    with pytest.raises(ProbeError, match="the workers need result_serializer json"):
+        asyncio.run(parse("[" * 100_000))
 
 
 TRACKED = {"task_track_started": True, "task": "hang"}

@@ -15,6 +15,7 @@ from watchdog.config_types import SingleLineText
 from watchdog.domain.model import Json
 from watchdog.domain.observations import JobStage, QueueStats, SentinelPollResult
 from watchdog.domain.timestamps import parse_iso8601
+from watchdog.net import PhaseTimer
 from watchdog.net.errors import ProbeError
 from watchdog.queues.base import (
     WORKER_GONE_MESSAGE,
@@ -36,6 +37,8 @@ T = TypeVar("T")
 
 CELERY_WORKER_CHECK_INTERVAL_S = 2.0
 """How often the worker of a running sentinel is asked whether it lives."""
+MAX_INLINE_RESULT_CHARS = 64 * 1024
+"""A longer result is parsed in the worker process."""
 MAX_SEND_TIME_AND_CLOCK_SKEW_MS = 10_000
 """How long sending may take, plus how far a worker's clock may be from ours."""
 
@@ -73,7 +76,7 @@ class CeleryCanary(CeleryQueueDriver, CanaryDriver):
     async def connect(self, context: QueueConnectContext) -> AsyncIterator[CanaryConnection]:
         broker_url = await self.build_filtered_broker_url(context)
         async with open_redis_client(self.backend, context) as result_client:
-            yield _CeleryCanaryConnection(self, broker_url, context.timeout_s, result_client)
+            yield _CeleryCanaryConnection(self, broker_url, context, result_client)
 
 
 class _CeleryCanaryConnection:
@@ -84,8 +87,8 @@ class _CeleryCanaryConnection:
     deleted with the sentinel, and expires when workers may no longer start it.
     """
 
-    def __init__(self, config: CeleryCanary, broker_url: str, timeout_s: float, result_client: Any) -> None:
-        self.config, self.broker_url, self.timeout_s, self.result_client = config, broker_url, timeout_s, result_client
+    def __init__(self, config: CeleryCanary, broker_url: str, context: QueueConnectContext, result_client: Any) -> None:
+        self.config, self.broker_url, self.context, self.result_client = config, broker_url, context, result_client
         self.sent_task_id = ""
         self._drop_checks: dict[str, tuple[float, bool]] = {}
         """By task: when the workers were asked last, by the monotonic clock in seconds, and whether it is dropped."""
@@ -141,13 +144,10 @@ class _CeleryCanaryConnection:
     async def _fetch_task_result(self, task_id: str) -> dict[str, Any]:
         """What the workers have stored of the task; empty if nothing."""
         with redis_errors_as_probe_errors():
-            try:
-                stored = json.loads(await self.result_client.get(_celery_result_redis_key(task_id)) or "{}")
-            except ValueError:
-                stored = None
-        if not isinstance(stored, dict):
-            raise ProbeError("broker.refused", "the result is not JSON: the workers need result_serializer json")
-        return stored
+            text = await self.result_client.get(_celery_result_redis_key(task_id)) or "{}"
+        return await self.context.network.judge(
+            PhaseTimer(), parse_task_result, text, in_worker=len(text) > MAX_INLINE_RESULT_CHARS
+        )
 
     async def _has_lost_worker(self, task_id: str, worker: str) -> bool:
         """Asks the workers again only after a while; until then the last answer counts."""
@@ -184,7 +184,19 @@ class _CeleryCanaryConnection:
         return stats or QueueStats()
 
     async def _run_with_broker_connection(self, work: Callable[[Any, Any], T]) -> T:
-        return await self.config.run_with_broker_connection(self.broker_url, self.timeout_s, work)
+        return await self.config.run_with_broker_connection(self.broker_url, self.context.timeout_s, work)
+
+
+def parse_task_result(text: str) -> dict[str, Any]:
+    """What decides the stage of a task. The return value of one that succeeded is left out, because it may be large."""
+    try:
+        stored = json.loads(text)
+    except (ValueError, RecursionError):
+        stored = None
+    if not isinstance(stored, dict):
+        raise ProbeError("broker.refused", "the result is not JSON: the workers need result_serializer json")
+    is_done = stored.get("status") == "SUCCESS"
+    return {name: stored.get(name) for name in ("status", "date_done", *(() if is_done else ("result",)))}
 
 
 def _celery_result_redis_key(task_id: str) -> str:
