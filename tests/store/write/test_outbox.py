@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from threading import Thread
+from threading import Event, Thread
+from time import sleep
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -36,7 +39,12 @@ from watchdog.store.tables import (
     messages,
     outbox,
 )
-from watchdog.store.write.outbox import MIN_CAUSE_CHANGE_INTERVAL_MS, OPENED_NOTIFICATION_SEQ, LeasedNotification
+from watchdog.store.write.outbox import (
+    MIN_CAUSE_CHANGE_INTERVAL_MS,
+    OPENED_NOTIFICATION_SEQ,
+    LeasedNotification,
+    Outbox,
+)
 
 SLOT = START_AT + INTERVAL_MS
 RESOLVED_SEQ = 1
@@ -256,6 +264,31 @@ def test_two_processes_never_lease_the_same_notification(databases: DatabasePair
     all_keys = sent_keys[0] + sent_keys[1]
     assert len(all_keys) == len(set(all_keys)) == 240
     assert set(outbox_states(harnesses[0])) == {"sent"}
+
+
+def test_two_processes_do_not_block_each_other_over_two_events_of_an_incident(
+    databases: DatabasePair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change and the recovery are both due: a process locks either of them, and then both."""
+    first = open_incident(databases.first)
+    send_due(first, SLOT)
+    change_cause(first, "connection.refused", SLOT + 1_000)
+    now = resolve_incident(first)
+    second = StoreHarness(databases.second, [], create_schema=False, now=now)
+    is_locked, lease_row = Event(), Outbox._lease_row
+
+    def wait_and_lease_row(*args: Any) -> LeasedNotification:
+        is_locked.set()
+        sleep(0.2)
+        return lease_row(*args)
+
+    monkeypatch.setattr(Outbox, "_lease_row", wait_and_lease_row)
+    destinations = {name for names in first.routes.receivers.values() for name in names}
+    with ThreadPoolExecutor(1) as executor:
+        other = executor.submit(first.outbox.lease_due_notifications, now, LEASE_MS, destinations)
+        assert is_locked.wait(10)
+        leased = second.outbox.lease_due_notifications(now, LEASE_MS, destinations) + other.result(10)
+    assert [each.notification.event for each in leased] == [IncidentEvent.RESOLVED]
 
 
 # ------------------------------------------------------------------------------- destinations of other configurations

@@ -31,6 +31,8 @@ from watchdog.store.tables import (
 
 OPENED_NOTIFICATION_SEQ = 0
 """The first of an incident's notifications at a destination; each later one has the next number."""
+LEASE_LOCK_KEY = -2
+"""Advisory lock: two processes that lease events of one incident would block each other. No probe has this id."""
 MIN_CAUSE_CHANGE_INTERVAL_MS = 300_000
 """Between two messages at a destination that an incident's cause has changed."""
 
@@ -140,6 +142,7 @@ class Outbox:
         paused = sa.select(destination_backoff.c.destination).where(destination_backoff.c.retry_at > now)
         allowed = outbox.c.destination.in_(allowed_destinations), outbox.c.destination.not_in(paused)
         with self.database.write_transaction() as connection:
+            self.database.acquire_advisory_lock(connection, LEASE_LOCK_KEY)
             rows: list[Any] = []
             for due in (_waiting_rows_filter(now, editing_destinations), _unconfirmed_rows_filter(now)):
                 destinations = sa.select(outbox.c.destination).where(*due, *allowed).distinct()
