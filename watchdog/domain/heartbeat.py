@@ -18,6 +18,10 @@ MAX_REMEMBERED_HEARTBEAT_RUNS = 50
 """Runs in progress, ended runs and lost runs that are remembered, of each the newest."""
 MAX_RECENT_HEARTBEAT_STARTS = 3
 """They show whether a job is always late by the same time, as it is if its time zone is wrong."""
+SIGNAL_BY_EXIT_CODE = {
+    129: "SIGHUP", 130: "SIGINT", 131: "SIGQUIT", 134: "SIGABRT", 137: "SIGKILL", 139: "SIGSEGV", 143: "SIGTERM",
+}  # fmt: skip
+"""What ended a command, by the exit code that shells and `watchdog exec` report for it: 128 and the signal's number."""
 MAX_REMEMBERED_HEARTBEAT_FAILURES = 20
 """Failures in a row whose instants are remembered. Older ones are only counted."""
 DUPLICATE_CHECK_IN_WINDOW_MS = 10_000
@@ -321,7 +325,8 @@ def _with_failure(state: HeartbeatState, at: int, error: str | None = None) -> H
 def _failure_message(check_in: CheckIn) -> str:
     """ "exit code 3: No space left on device": the last line of a job's output is usually why it failed."""
     lines = [line.strip() for line in check_in.output.splitlines() if line.strip()]
-    code = f"exit code {check_in.exit_code}" if check_in.exit_code is not None else ""
+    signal = SIGNAL_BY_EXIT_CODE.get(check_in.exit_code or 0)
+    code = f"exit code {check_in.exit_code}{f' ({signal})' if signal else ''}" if check_in.exit_code is not None else ""
     return ": ".join(part for part in (code, *(line[:MAX_HEARTBEAT_ERROR_CHARS] for line in lines[-1:])) if part)
 
 
