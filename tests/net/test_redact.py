@@ -112,6 +112,7 @@ def test_json_of_a_target_is_made_safe_to_show() -> None:
         ("http://[2001:db8::1]:80/x?y", "http://[2001:db8::1]:80/x"),
         ("redis://:password@cache:6379/0", "redis://cache:6379/0"),
         ("/relative?secret=1", "/relative"),
+        ("//user:password@api.example/a?secret=1", "//api.example/a"),
         ("mailto:oncall@acme.example?secret=1", "mailto:oncall@acme.example"),
         ("http://[broken", "an invalid URL"),
         ("http://host:99999/", "an invalid URL"),

@@ -151,7 +151,8 @@ def redact_url(url: str) -> str:
         host = f"[{host}]"
     if not host and "://" not in url[: len(parts.scheme) + 3]:
         return replace_unsafe_characters(f"{parts.scheme}:{parts.path}" if parts.scheme else parts.path)
-    return replace_unsafe_characters(f"{parts.scheme.partition('+')[0]}://{host}{port}{parts.path}")
+    scheme = f"{parts.scheme.partition('+')[0]}:" if parts.scheme else ""
+    return replace_unsafe_characters(f"{scheme}//{host}{port}{parts.path}")
 
 
 def describe_queue_target(url: str, queue: str) -> str:

@@ -34,8 +34,10 @@ def healthy_replies(method: str, id_: Any) -> bytes:
 
 
 @asynccontextmanager
-async def running_sse_server(replies: Replies, *, notify_every_s: float = 0) -> AsyncIterator[str]:
-    """Returns the URL of the event stream."""
+async def running_sse_server(
+    replies: Replies, *, notify_every_s: float = 0, endpoint: str = "/messages"
+) -> AsyncIterator[str]:
+    """Returns the URL of the event stream. `endpoint`: the address of requests that it names; `%` is its origin."""
     streams: list[asyncio.StreamWriter] = []
 
     async def notify(stream: asyncio.StreamWriter) -> None:
@@ -51,7 +53,8 @@ async def running_sse_server(replies: Replies, *, notify_every_s: float = 0) -> 
                 if head.startswith("GET"):
                     streams.append(writer)
                     writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
-                    writer.write(b"event: endpoint\r\ndata: /messages\r\n\r\n")
+                    origin = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+                    writer.write(f"event: endpoint\r\ndata: {endpoint.replace('%', origin)}\r\n\r\n".encode())
                     await (notify(writer) if notify_every_s else reader.read())
                     return
                 length = next(

@@ -11,6 +11,8 @@ from watchdog.domain.model import Json
 from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.net.errors import ProbeError
 from watchdog.net.mcp.message_text import normalize_message
+from watchdog.net.redact import redact_url
+from watchdog.net.url import parse_http_url
 
 UTF8_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SSE_EVENT_END_PATTERN = re.compile(rb"\r\n\r\n|\n\n|\r\r")
@@ -73,6 +75,24 @@ class NormalizedEvent(NamedTuple):
     event: bytes
     has_error: bool
     """Whether it holds a JSON-RPC error."""
+
+
+def check_endpoint_event(event: bytes, url: str) -> None:
+    """Raises ProbeError if the event names an address of requests that MCP clients refuse. `url`: of the stream."""
+    name = _SSE_EVENT_NAME_PATTERN.search(event)
+    if name is None or name[1] != b"endpoint":
+        return
+    address, stream = event_data(event).decode(errors="replace"), parse_http_url(url)
+    shown_address = truncate_with_ellipsis(redact_url(address), 80)
+    try:
+        is_same_origin = stream.join(address).origin == stream.origin
+    except ValueError:
+        raise ProbeError(
+            "mcp.invalid_response", f"the endpoint of the event stream is no URL: {shown_address}"
+        ) from None
+    if not is_same_origin:
+        problem = f"the endpoint of the event stream has another origin, which MCP clients refuse: {shown_address}"
+        raise ProbeError("mcp.invalid_response", problem)
 
 
 def event_data(event: bytes) -> bytes:

@@ -17,7 +17,13 @@ from watchdog.domain.model import Json
 from watchdog.net.connector import TcpConnector
 from watchdog.net.content_encoding import ContentDecoder, UnsupportedContentEncodingError
 from watchdog.net.errors import ProbeError, probe_error_from_exception
-from watchdog.net.mcp.event_stream import ByteOrderMarkRemover, EventSplitter, normalize_event
+from watchdog.net.mcp.event_stream import (
+    ByteOrderMarkRemover,
+    EventSplitter,
+    check_endpoint_event,
+    event_data,
+    normalize_event,
+)
 from watchdog.net.mcp.http_connection import McpHttpNetworkBackend
 from watchdog.net.mcp.http_response import McpHttpResponse
 from watchdog.net.mcp.http_transport import (
@@ -26,7 +32,7 @@ from watchdog.net.mcp.http_transport import (
     McpHttpTransport,
 )
 from watchdog.net.mcp.large_messages import read_message_body, replace_body, replace_event
-from watchdog.net.mcp.message_text import normalize_message
+from watchdog.net.mcp.message_text import holds_awaited_reply, normalize_message
 from watchdog.net.mcp.received_messages import ReceivedMcpProblems
 from watchdog.net.mcp.reply_errors import MAX_MCP_ERROR_EXCERPT_CHARS
 from watchdog.net.phases import PhaseTimer
@@ -150,6 +156,8 @@ class _McpHttpxTransport(httpx2.AsyncBaseTransport):
             response = await self._pool.handle_async_request(self._to_httpcore_request(request))
             info = McpHttpResponse(response.status, httpx2.Headers(response.headers), request)
             transport.response_info = info
+            if info.session_id_error:
+                raise info.session_id_error
             body = _McpHttpResponseStream(response, info, transport)
             if info.status == 202 or info.find_error():
                 # The SDK does not read this body. It is evidence, and a connection is reused only once it was read.
@@ -210,7 +218,7 @@ class _McpHttpResponseStream(httpx2.AsyncByteStream):
                 return
             async for chunk in self._decoded_chunks():
                 yield b"".join([await self._replace_event(event) for event in self._split(chunk)])
-            yield self._mark_remover.flush() + (events.flush() if (events := self._response_info.events) else b"")
+            yield self._mark_remover.flush() + self._flush_unfinished_event()
         except Exception as error:
             self._transport.record_failure(error)
             raise
@@ -243,8 +251,22 @@ class _McpHttpResponseStream(httpx2.AsyncByteStream):
             event, has_error = normalize_event(
                 event, received.requests.awaited_methods, expects_endpoint=expects_endpoint
             )
+            if expects_endpoint:
+                check_endpoint_event(event, self._transport.endpoint.url)
         events.has_error |= has_error
         return event
+
+    def _flush_unfinished_event(self) -> bytes:
+        """The end of the stream, which the SDK ignores. Raises ProbeError for a reply in it."""
+        rest = events.flush() if (events := self._response_info.events) else b""
+        awaited = self._transport.received.requests.awaited_methods
+        if holds_awaited_reply(event_data(rest), awaited):
+            problem = "the event with the reply does not end with a blank line, so MCP clients ignore it"
+            raise ProbeError("mcp.invalid_response", problem)
+        if holds_awaited_reply(rest, awaited):
+            problem = "the reply is no event, although its Content-Type is text/event-stream"
+            raise ProbeError("mcp.invalid_response", problem)
+        return rest
 
     async def _decoded_chunks(self) -> AsyncIterator[bytes]:
         """Short ones, so that each is handled quickly."""

@@ -48,6 +48,13 @@ class McpHttpResponse:
         is_about_method = str(METHOD_NOT_FOUND).encode() in self.body_start
         return b"session" in self.body_start.lower() or (self.status == 404 and not is_about_method)
 
+    @property
+    def session_id_error(self) -> ProbeError | None:
+        """Why its session id cannot be sent back."""
+        if str(self.headers.get("mcp-session-id", "")).isascii():
+            return None
+        return ProbeError("mcp.invalid_response", "the session id has other characters than ASCII")
+
     def find_error(self) -> ProbeError | None:
         """The error that the response itself stands for. None: it is a valid response of an MCP server."""
         error = self._status_error() or self._content_type_error()
@@ -88,7 +95,8 @@ class McpHttpResponse:
         is_json_reply = self.request.method != "GET" and (self.status == 202 or self.content_type == "application/json")
         if is_json_reply or self.content_type == "text/event-stream":
             return None
-        return ProbeError("mcp.not_mcp", f"expected an MCP response, got {self.content_type or 'an empty one'}")
+        actual = self.content_type or ("one without Content-Type" if self.body_start else "an empty one")
+        return ProbeError("mcp.not_mcp", f"expected an MCP response, got {actual}")
 
 
 def has_jsonrpc_message(content: bytes) -> bool:

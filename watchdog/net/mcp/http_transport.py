@@ -112,10 +112,11 @@ class McpHttpTransport:
         if response is not None:
             if translated := response.find_error():
                 return translated
-            if response.status == 202:
+            if response.status == 202 and not self.endpoint.use_sse:
                 return ProbeError("mcp.invalid_response", "HTTP 202: the server accepts the request without a reply")
             if error.code == PARSE_ERROR:
-                return response.attach_evidence(ProbeError("mcp.not_mcp", "the response is not JSON-RPC"))
+                problem = "is not JSON-RPC" if response.body_start.strip() else "is empty"
+                return response.attach_evidence(ProbeError("mcp.not_mcp", f"the response {problem}"))
         if error.code == CONNECTION_CLOSED and not (response and response.is_jsonrpc_error):
             return ProbeError("connection.closed", "connection closed before the reply arrived", retryable=True)
         return None

@@ -44,6 +44,15 @@ def normalize_message(data: bytes, awaited_methods: Mapping[str, str]) -> bytes:
     return encoded
 
 
+def holds_awaited_reply(data: bytes, awaited_methods: Mapping[str, str]) -> bool:
+    if b"{" not in data[:100]:
+        return False
+    try:
+        return _find_awaited_reply(parse_json(data.decode(errors="replace")), awaited_methods) is not None
+    except (ValueError, RecursionError):
+        return False
+
+
 def _is_message(data: bytes) -> bool:
     with suppress(ValueError):
         jsonrpc_message_adapter.validate_json(data.decode(errors="replace"), by_name=False)
