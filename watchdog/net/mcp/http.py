@@ -14,6 +14,7 @@ from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 
 from watchdog.domain.model import Json
+from watchdog.net.body_limits import MAX_BODY_BYTES_IN_EVENT_LOOP
 from watchdog.net.connector import TcpConnector
 from watchdog.net.content_encoding import ContentDecoder, UnsupportedContentEncodingError
 from watchdog.net.errors import ProbeError, probe_error_from_exception
@@ -241,8 +242,8 @@ class _McpHttpResponseStream(httpx2.AsyncByteStream):
         return [data] if events is None else events.feed(data)
 
     async def _replace_event(self, event: bytes) -> bytes:
-        if (events := self._response_info.events) is None:
-            return event
+        if (events := self._response_info.events) is None or b"data" not in event:
+            return event  # clients ignore an event without data
         received, expects_endpoint = self._transport.received, self._transport.endpoint.use_sse
         if received.is_large(event):
             replacement = await received.replace(replace_event, event, expects_endpoint)
@@ -259,6 +260,8 @@ class _McpHttpResponseStream(httpx2.AsyncByteStream):
     def _flush_unfinished_event(self) -> bytes:
         """The end of the stream, which the SDK ignores. Raises ProbeError for a reply in it."""
         rest = events.flush() if (events := self._response_info.events) else b""
+        if len(rest) > MAX_BODY_BYTES_IN_EVENT_LOOP:
+            return rest
         awaited = self._transport.received.requests.awaited_methods
         if holds_awaited_reply(event_data(rest), awaited):
             problem = "the event with the reply does not end with a blank line, so MCP clients ignore it"
