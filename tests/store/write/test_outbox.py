@@ -205,12 +205,17 @@ def test_an_expired_lease_can_be_taken_by_any_process(database: Database) -> Non
 def marking_functions(harness: StoreHarness) -> dict[str, Callable[[LeasedNotification], None]]:
     return {
         "sent": lambda leased: harness.outbox.mark_sent(leased, {"late": 1}, SLOT + LEASE_MS + 1),
-        "retry": lambda leased: harness.outbox.schedule_retry(leased, SLOT + 99 * INTERVAL_MS, "late"),
+        "retry": lambda leased: harness.outbox.schedule_retry(
+            leased, SLOT + 99 * INTERVAL_MS, "late", failed_at=SLOT + LEASE_MS + 1
+        ),
+        "unconfirmed": lambda leased: harness.outbox.mark_unconfirmed(
+            leased, {}, SLOT + LEASE_MS + 1, "", "", detail="late", next_copy_at=SLOT + 99 * INTERVAL_MS
+        ),
         "undelivered": lambda leased: harness.outbox.mark_undelivered(leased, "late", SLOT + LEASE_MS + 1),
     }
 
 
-@pytest.mark.parametrize("mark", ["sent", "retry", "undelivered"])
+@pytest.mark.parametrize("mark", ["sent", "retry", "unconfirmed", "undelivered"])
 def test_a_sender_without_the_lease_changes_nothing(database: Database, mark: str) -> None:
     harness = open_incident(database)
     expired = lease_one(harness, SLOT)
@@ -225,6 +230,7 @@ def test_a_sender_without_the_lease_changes_nothing(database: Database, mark: st
     assert outbox_states(harness) == ["sent"]
     marking_functions(harness)[mark](expired)
     assert outbox_states(harness) == ["sent"]
+    assert failing(harness) == {}, "the destination has confirmed to the other sender"
     with harness.database.read_transaction() as connection:
         assert not harness.outbox.still_leased(current, connection), "it is sent"
 

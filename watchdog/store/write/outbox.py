@@ -238,9 +238,9 @@ class Outbox:
             if state is DeliveryState.SENT:
                 destination = failing_destinations.c.destination == leased.notification.destination
                 connection.execute(sa.delete(failing_destinations).where(destination))
-            else:
-                self._record_failing_destination(connection, leased, now, str(more["detail"]), given_up=True)
             if self._release_lease(connection, leased, is_last, state=state, **{**values, **more}):
+                if state is DeliveryState.UNCONFIRMED:
+                    self._record_failing_destination(connection, leased, now, str(more["detail"]), given_up=True)
                 key = {name: getattr(leased.notification, name) for name in ("incident", "destination")}
                 insert = self.database.insert_statement(messages).values(**key, **message)
                 connection.execute(insert.on_conflict_do_update(index_elements=list(key), set_=message))
@@ -273,8 +273,7 @@ class Outbox:
             "unconfirmed_copies": unconfirmed_copies,
         }
         with self.database.write_transaction() as connection:
-            self._release_lease(connection, leased, due_at=due_at, **values)
-            if failed_at is not None:
+            if self._release_lease(connection, leased, due_at=due_at, **values) and failed_at is not None:
                 self._record_failing_destination(connection, leased, failed_at, detail, given_up=False)
             if retry_at is not None:
                 insert = self.database.insert_statement(destination_backoff).values(
@@ -292,8 +291,8 @@ class Outbox:
         """Give up, and keep the notification with the reason."""
         values = {"finished_at": now, "detail": replace_unstorable_characters(detail)}
         with self.database.write_transaction() as connection:
-            self._release_lease(connection, leased, state=DeliveryState.UNDELIVERED, **values)
-            self._record_failing_destination(connection, leased, now, detail, given_up=True)
+            if self._release_lease(connection, leased, state=DeliveryState.UNDELIVERED, **values):
+                self._record_failing_destination(connection, leased, now, detail, given_up=True)
 
     def _record_failing_destination(
         self, connection: sa.Connection, leased: LeasedNotification, now: int, detail: str, *, given_up: bool
