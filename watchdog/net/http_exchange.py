@@ -59,7 +59,7 @@ class HttpResponseReader:
         return response, headers, body
 
     async def _read_response_head(self) -> h11.Response:
-        for _ in range(MAX_INTERIM_RESPONSES):
+        for _ in range(MAX_INTERIM_RESPONSES + 1):
             event = await self._next_h11_event()
             if isinstance(event, h11.Response):
                 self._start_body_phase()
