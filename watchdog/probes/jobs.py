@@ -180,6 +180,8 @@ class JobsProbe(QueueSystemProbe):
             context.phase_timer.start_phase("read")
             snapshot = await self.queue_driver.fetch_snapshot(connect_context)
             context.phase_timer.end_phase("read")
+            if len(snapshot.jobs) > self.queue_driver.max_jobs:
+                raise ProbeError.from_reason("watchdog.too_many_jobs", limit=f"{self.queue_driver.max_jobs:,}")
         except ProbeError as error:
             if error.reason not in JOB_SOURCE_MISSING_REASONS or not _has_listed_several_jobs(context.probe_state):
                 observation = observation_from_error(error, context.phase_timer)

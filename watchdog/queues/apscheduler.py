@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from watchdog.domain.model import Json
 from watchdog.domain.observations import JobFacts, JobSourceSnapshot, SchedulerLiveness
 from watchdog.net.errors import ProbeError
-from watchdog.queues.clients.job_table import MAX_JOBS_PER_TABLE, SqlTableName, TableJobSource
+from watchdog.queues.clients.job_table import SqlTableName, TableJobSource
 from watchdog.queues.clients.timestamps import parse_database_timestamp_ms
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class ApschedulerJobSource(TableJobSource):
             raise ProbeError("database.table_missing", message)
         jobs = sa.table(name, sa.column("id"), sa.column("next_run_time"), schema=schema or None)
         rows = connection.execute(
-            sa.select(jobs.c.id, jobs.c.next_run_time).order_by(jobs.c.id).limit(MAX_JOBS_PER_TABLE)
+            sa.select(jobs.c.id, jobs.c.next_run_time).order_by(jobs.c.id).limit(self.max_jobs + 1)
         ).all()
         facts = (
             JobFacts(

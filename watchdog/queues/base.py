@@ -197,6 +197,9 @@ class QueueStatsSource(QueueDriver):
 class JobSource(QueueDriver):
     """A system that knows scheduled jobs."""
 
+    max_jobs: ClassVar[int] = 2_000
+    """How many jobs are judged. A snapshot holds one more if there are more."""
+
     @property
     def exposes_run_id(self) -> bool:
         """Whether it reports an id of the run in progress."""

@@ -12,8 +12,7 @@ from watchdog.queues.base import JobSource, QueueConnectContext, select_run_in_p
 from watchdog.queues.bullmq import BullmqQueueDriver
 from watchdog.queues.clients.redis import open_redis_client_mapping_errors, parse_redis_time_ms
 
-MAX_BULLMQ_JOBS_READ = 2_000
-"""Job schedulers, and active jobs, that are read."""
+MAX_ACTIVE_BULLMQ_JOBS_READ = 2_000
 MAX_FINISHED_BULLMQ_JOBS_READ = 500
 """The newest completed and the newest failed jobs that are searched for runs of job schedulers."""
 
@@ -38,8 +37,8 @@ class BullmqSchedulerJobSource(BullmqQueueDriver, JobSource):
         after it. If none follows, newer versions keep the scheduler, with the run that was its last."""
         async with client.pipeline(transaction=True) as pipe:
             pipe.time()
-            pipe.zrange(self.redis_key("repeat"), 0, MAX_BULLMQ_JOBS_READ - 1, withscores=True)
-            pipe.lrange(self.redis_key("active"), 0, MAX_BULLMQ_JOBS_READ - 1)
+            pipe.zrange(self.redis_key("repeat"), 0, self.max_jobs, withscores=True)
+            pipe.lrange(self.redis_key("active"), 0, MAX_ACTIVE_BULLMQ_JOBS_READ - 1)
             pipe.hget(self.redis_key("meta"), "paused")
             time, schedulers, active_ids, is_paused = await pipe.execute()
         if not schedulers:

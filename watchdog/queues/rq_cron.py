@@ -22,7 +22,6 @@ RQ_SCHEDULER_TIMEOUT_MS = 120_000
 """A scheduler reports at least once a minute. RQ gives it up after this time."""
 MAX_RQ_REPORTING_DELAY_MS = 5_000
 """How long after a job was due its scheduler has reported, at the latest."""
-MAX_RQ_CRON_JOBS = 500
 MAX_RUNS_PER_RQ_CRON_JOB = 10
 
 
@@ -34,6 +33,7 @@ class RqCronJobSource(RqDriver, JobSource):
           - name: RQ schedules
             jobs: {rq: {redis: "${REDIS_URL}"}}
     """
+    max_jobs: ClassVar[int] = 500
 
     @property
     def target(self) -> str:
@@ -60,7 +60,7 @@ class RqCronJobSource(RqDriver, JobSource):
         ]
         facts = [
             _build_job_facts(name, job, await self._read_runs(client, job))
-            for name, job in list(_jobs_of_newest_schedulers(published, now).items())[:MAX_RQ_CRON_JOBS]
+            for name, job in list(_jobs_of_newest_schedulers(published, now).items())[: self.max_jobs + 1]
         ]
         # The time at which a job was last queued remains when no scheduler is registered any more.
         seconds = [heartbeat_s for _, heartbeat_s in schedulers or newest_job]

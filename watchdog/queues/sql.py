@@ -21,7 +21,7 @@ from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import Json
 from watchdog.domain.observations import JobFacts, JobSourceSnapshot
 from watchdog.net.errors import ProbeError
-from watchdog.queues.clients.job_table import MAX_JOBS_PER_TABLE, TableJobSource
+from watchdog.queues.clients.job_table import TableJobSource
 from watchdog.queues.clients.timestamps import ColumnTimestampFormat, parse_database_timestamp_ms
 
 if TYPE_CHECKING:
@@ -158,9 +158,9 @@ class SqlJobSource(TableJobSource):
         facts = self.database.write_access_evidence(connection, table)
         now = self.database.current_time(connection)
         rows = connection.execute(_JobAggregateQuery(self, table, time_formats, now).statement).all()
-        if len(rows) > MAX_JOBS_PER_TABLE:
+        if len(rows) > self.max_jobs:
             message = (
-                f"column {self.columns.type} has over {MAX_JOBS_PER_TABLE:,} different values: is it the name of a job?"
+                f"column {self.columns.type} has over {self.max_jobs:,} different values: is it the name of a job?"
             )
             raise ProbeError("database.column_invalid", message)
         if unknown := sorted({row.unknown for row in rows if row.unknown is not None}):
@@ -336,7 +336,7 @@ class _JobAggregateQuery:
             sa.select(type_column.label("type"), *(value.label(label) for label, value in selected.items()))
             .where(self.is_recent_condition, type_column.is_not(None))
             .group_by(type_column)
-            .limit(MAX_JOBS_PER_TABLE + 1)
+            .limit(self.config.max_jobs + 1)
         )
 
     def column_as_text(self, column_name: str) -> ColumnElement[str]:

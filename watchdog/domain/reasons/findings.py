@@ -58,6 +58,14 @@ FINDING_REASONS = (
         sentence="{limit} earlier calls are still waiting for a response of their Celery brokers",
     ),
     _error_reason_entry(
+        "watchdog.too_many_jobs",
+        "Too many jobs",
+        "The source lists more jobs than Watchdog judges. None of them is judged, because those beyond the limit would "
+        "seem to be gone.",
+        "Remove jobs that are not needed any more, or divide them among several queues or tables.",
+        sentence="the source lists more than {limit} jobs, which is Watchdog's limit",
+    ),
+    _error_reason_entry(
         "watchdog.response_not_judged",
         "Response not judged",
         "A large response was not decoded and judged before the deadline of the run. Responses over 64 KiB, and those "

@@ -71,7 +71,7 @@ def _build_schedules_query() -> Select[Any]:
         schedule = sa.table(f"django_celery_beat_{kind}schedule", *map(sa.column, ("id", *names)))
         joined = joined.outerjoin(schedule, task.c[f"{kind}_id"] == schedule.c.id)
         selected += [schedule.c[name] for name in names]
-    return sa.select(*selected).select_from(joined).order_by(task.c.name).limit(MAX_CELERY_SCHEDULES)
+    return sa.select(*selected).select_from(joined).order_by(task.c.name).limit(MAX_CELERY_SCHEDULES + 1)
 
 
 def _build_job_facts(row: Row[Any], default_zone: str, now: int) -> JobFacts:

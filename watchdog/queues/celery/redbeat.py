@@ -31,7 +31,7 @@ async def read_redbeat_jobs(client: Any, prefix: str, facts: dict[str, Json]) ->
     lock = f"{prefix}:lock"
     async with client.pipeline(transaction=True) as pipe:
         pipe.time()
-        pipe.zrange(f"{prefix}:schedule", 0, MAX_CELERY_SCHEDULES - 1, withscores=True)
+        pipe.zrange(f"{prefix}:schedule", 0, MAX_CELERY_SCHEDULES, withscores=True)
         pipe.pttl(lock)
         time, entries, lock_ttl_ms = await pipe.execute()
     now = parse_redis_time_ms(time)

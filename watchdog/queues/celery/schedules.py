@@ -12,6 +12,7 @@ from watchdog.domain.observations import JobSourceSnapshot
 from watchdog.net.redact import redact_url
 from watchdog.queues.base import JobSource, QueueConnectContext, require_installed_modules
 from watchdog.queues.celery import django_celery_beat, redbeat
+from watchdog.queues.celery.crontab import MAX_CELERY_SCHEDULES
 from watchdog.queues.clients.dialects import ExternalDatabaseUrl, external_database_from_url
 from watchdog.queues.clients.external_database import ExternalDatabase, run_external_transaction
 from watchdog.queues.clients.redis import RedisUrl, open_redis_client_mapping_errors, url_host
@@ -33,6 +34,7 @@ class CeleryBeatJobSource(JobSource):
             jobs: {celery: {database: "${APP_DB_URL}"}}
     """
     name: ClassVar[str] = "Celery"
+    max_jobs: ClassVar[int] = MAX_CELERY_SCHEDULES
 
     redbeat: Annotated[RedisUrl | None, ALLOW_FROM_FILE] = None
     """The Redis of RedBeat: `redis://user:password@host:6379/0`, or `rediss://` for TLS (requires the extra

@@ -18,8 +18,6 @@ from watchdog.queues.clients.external_database import ExternalDatabase, run_exte
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-MAX_JOBS_PER_TABLE = 2_000
-
 
 def _validate_table_name(text: str) -> str:
     if not re.fullmatch(r"([^\W\d][\w$]{0,63}\.)?[^\W\d][\w$]{0,63}", text):

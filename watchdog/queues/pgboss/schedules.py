@@ -20,7 +20,6 @@ from watchdog.queues.pgboss.schema import (
     pgboss_worker_lost_sql,
 )
 
-MAX_PGBOSS_SCHEDULES = 2_000
 MAX_PGBOSS_JOBS_PER_QUEUE = 100
 """The newest jobs of a queue that are searched for runs of its schedules."""
 PGBOSS_SCHEDULER_TIMEOUT_MS = 120_000
@@ -100,7 +99,7 @@ async def _read_jobs_snapshot(
         f"""
         SELECT name, coalesce({key}, ''), cron, coalesce(timezone, 'UTC'), {epoch_ms_sql("updated_on")},
             {last_job_id}::text
-        FROM "{schema}".schedule ORDER BY 1, 2 LIMIT {MAX_PGBOSS_SCHEDULES}
+        FROM "{schema}".schedule ORDER BY 1, 2 LIMIT {PgbossScheduleJobSource.max_jobs + 1}
         """
     )
     schedules = list(map(_PgbossSchedule._make, rows))

@@ -37,7 +37,7 @@ PROCRASTINATE_CLOCK_AND_HEARTBEAT_SQL = f"""
 PROCRASTINATE_LATEST_DEFERS_SQL = f"""
     SELECT DISTINCT ON (task_name, periodic_id) task_name, periodic_id, job_id
     FROM procrastinate_periodic_defers ORDER BY task_name, periodic_id, defer_timestamp DESC
-    LIMIT {MAX_PROCRASTINATE_PERIODIC_TASKS}
+    LIMIT {MAX_PROCRASTINATE_PERIODIC_TASKS + 1}
 """
 PROCRASTINATE_PERIODIC_RUNS_SQL = f"""
     SELECT task_name, id, jsonb_build_array(args - 'timestamp', queue_name, lock, queueing_lock)::text,
@@ -64,6 +64,7 @@ class ProcrastinatePeriodicJobSource(ProcrastinateDriver, JobSource):
               procrastinate: {url: "${APP_DB_URL}"}
               watch: {app.tasks.digest: {schedule: "0 6 * * *"}}
     """
+    max_jobs: ClassVar[int] = MAX_PROCRASTINATE_PERIODIC_TASKS
 
     @property
     def target(self) -> str:
