@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.support.polling import HANG_S, wait_until_async
 from watchdog.domain.model import Json, McpTaskFacts, Observation, Outcome
 from watchdog.net import NetworkAccess, PhaseTimer
 from watchdog.net.phases import PHASE_DESCRIPTIONS
@@ -25,15 +26,21 @@ class McpProbeRunner:
     """Seconds of the last run, cleanup included."""
 
     async def run_probe(
-        self, mcp: Mapping[str, Any], now: int | None = None, timeout_s: float = 10, **fields: Any
+        self,
+        mcp: Mapping[str, Any],
+        now: int | None = None,
+        timeout_s: float = 10,
+        timeout_in_phase: str = "",
+        **fields: Any,
     ) -> Observation:
+        """`timeout_in_phase`: the deadline is `timeout_s` after this phase has begun, however long that takes."""
         probe = McpProbe(name="Sample", mcp=mcp, **fields)
         phase_timer = PhaseTimer()
         at = round(time.time() * 1000) if now is None else now
         context = ProbeAttemptContext(
             slot=at,
             started_at=at,
-            remaining_s=timeout_s,
+            remaining_s=4 * HANG_S if timeout_in_phase else timeout_s,
             idempotency_key="key",
             probe_state=self.probe_state,
             network=self.network,
@@ -41,14 +48,24 @@ class McpProbeRunner:
         )
         started = time.monotonic()
         try:
-            async with asyncio.timeout(timeout_s):
-                observation = await probe.observe(context)
+            async with asyncio.timeout(None if timeout_in_phase else timeout_s) as deadline:
+                starting = asyncio.ensure_future(_set_deadline(deadline, phase_timer, timeout_in_phase, timeout_s))
+                try:
+                    observation = await probe.observe(context)
+                finally:
+                    starting.cancel()
         except TimeoutError:
             message = f"timed out while {PHASE_DESCRIPTIONS[phase_timer.current_phase or '']}"
             observation = Observation(Outcome.FAIL, "timeout.exceeded", message, phases=phase_timer.phase_durations_ms)
         self.duration_s = time.monotonic() - started
         self.probe_state |= observation.state_updates
         return observation
+
+
+async def _set_deadline(deadline: asyncio.Timeout, phase_timer: PhaseTimer, phase: str, timeout_s: float) -> None:
+    if phase:
+        await wait_until_async(lambda: phase_timer.current_phase == phase)
+        deadline.reschedule(asyncio.get_running_loop().time() + timeout_s)
 
 
 async def run_mcp_probe(mcp: Mapping[str, Any], **options: Any) -> Observation:

@@ -90,7 +90,10 @@ def test_a_deadline_stays_one_while_a_server_notifies_over_stdio() -> None:
 
     async def go() -> list[Observation]:
         async with NetworkAccess() as network:
-            probes = (McpProbeRunner(network).run_probe(mcp, timeout_s=8 + i / 50) for i in range(RUNS))
+            probes = (
+                McpProbeRunner(network).run_probe(mcp, timeout_s=3 + i / 50, timeout_in_phase="call")
+                for i in range(RUNS)
+            )
             return await asyncio.gather(*probes)
 
     expected = ("timeout.exceeded", "timed out while calling the tool")
@@ -106,7 +109,8 @@ def test_a_deadline_stays_one_while_a_server_notifies_over_server_sent_events() 
 
             async def run_one(timeout_s: float) -> Observation:
                 async with running_sse_server(replies, notify_every_s=0.005) as url:
-                    return await McpProbeRunner(network).run_probe({"sse": url}, timeout_s=timeout_s)
+                    runner = McpProbeRunner(network)
+                    return await runner.run_probe({"sse": url}, timeout_s=timeout_s, timeout_in_phase="call")
 
             return await asyncio.gather(*(run_one(4 + i / 50) for i in range(RUNS)))
 
@@ -119,7 +123,10 @@ def test_a_deadline_stays_one_while_a_server_notifies_over_streamable_http() -> 
 
     async def go() -> list[Observation]:
         async with NetworkAccess() as network, running_raw_server({"tools/call": endless}) as raw:
-            probes = (McpProbeRunner(network).run_probe({"url": raw.url}, timeout_s=4 + i / 50) for i in range(RUNS))
+            probes = (
+                McpProbeRunner(network).run_probe({"url": raw.url}, timeout_s=4 + i / 50, timeout_in_phase="call")
+                for i in range(RUNS)
+            )
             return await asyncio.gather(*probes)
 
     expected = ("timeout.exceeded", "timed out while calling the tool")

@@ -74,7 +74,7 @@ WORKING = (
     "bad_byte",
 )
 DEADLINE = 3.0
-"""Timeout of a server that hangs, in seconds. The others get more."""
+"""Timeout of a server that hangs, in seconds, from the phase on in which it does. The others get more."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,11 @@ def runs(request: pytest.FixtureRequest) -> dict[str, Ran]:
 
     async def run_server(network: NetworkAccess, error: str) -> Ran:
         runner = McpProbeRunner(network)
-        observation = await runner.run_probe(command(error), timeout_s=DEADLINE if error in HANGING else 20)
+        if error in HANGING:
+            phase = "negotiate" if error == "deaf" else "call"
+            observation = await runner.run_probe(command(error), timeout_s=DEADLINE, timeout_in_phase=phase)
+        else:
+            observation = await runner.run_probe(command(error), timeout_s=20)
         return Ran(observation, runner.duration_s, alive(error))
 
     async def all_of_them() -> dict[str, Ran]:
