@@ -177,7 +177,9 @@ def list_probe_statuses(connection: Connection, probe_id: str | None = None) -> 
         query = query.where(probes.c.probe_id == replace_unstorable_characters(probe_id))
     # One row a probe, even if several locations have a result in the newest slot.
     row_by_probe = {row[0]: row for row in connection.execute(query)}
-    only_probe = None if probe_id is None else next(iter(row_by_probe), None)
+    if not row_by_probe:
+        return []
+    only_probe = None if probe_id is None else next(iter(row_by_probe))
     open_incidents: dict[int, list[Incident]] = {}
     for record in list_incidents(connection, is_open=True, probe=only_probe):
         open_incidents.setdefault(record.incident.probe, []).append(record.incident)

@@ -211,14 +211,18 @@ def resolve_incidents_of_retired_probes(database: Database, now: int) -> None:
             connection.execute(sa.delete(alert_states).where(alert_states.c.probe.in_(ids)))
             query = sa.select(incidents.c.id, probes.c.revision).join(probes, probes.c.id == incidents.c.probe)
             is_open = incidents.c.probe.in_(ids), incidents.c.resolved_at.is_(None)
-            for incident, revision in connection.execute(query.where(*is_open)).all():
+            rows = connection.execute(query.where(*is_open)).all()
+            routes = {
+                revision: _load_routing_table(connection, revision) for revision in {row.revision for row in rows}
+            }
+            for incident, revision in rows:
                 resolve_incident(
                     connection,
                     incident,
                     slot=now,
                     resolution="probe.removed",
                     now=now,
-                    destinations_without_resolved=_load_routing_table(connection, revision).without_resolved,
+                    destinations_without_resolved=routes[revision].without_resolved,
                 )
 
 
