@@ -9,6 +9,7 @@ import pytest
 from watchdog.config.definitions import ConfigDigests
 from watchdog.config.load import load_config
 
+BACKUP_PROBE = '  - {name: Backup, heartbeat: {token: "${BACKUP_TOKEN}", every: 1h}}\n'
 CONFIG = """
 server: {listen: "127.0.0.1:8080"}
 defaults: {every: 60s}
@@ -49,6 +50,11 @@ ORIGINAL = definitions()
         ("another duration with the same value", CONFIG.replace("60s", "1m"), {}),
         ("a default written out", CONFIG.replace("defaults: {every: 60s}", "defaults: {every: 60s, retries: 0}"), {}),
         ("a value in place of a default for it", CONFIG.replace("name: API", "name: API\n    every: 1m"), {}),
+        (
+            "probes in another order",
+            CONFIG.replace(BACKUP_PROBE, "").replace("probes:\n", f"probes:\n{BACKUP_PROBE}"),
+            {},
+        ),
         ("a comment", f"# our probes\n{CONFIG}", {}),
     ],
 )

@@ -43,9 +43,10 @@ class ConfigDigests:
 
     @property
     def digest(self) -> str:
-        """Of the whole configuration."""
-        sections = [name for name in type(self._config).model_fields if name not in SECTIONS_NOT_IN_CONFIG_DIGEST]
-        return digest_json({name: self._to_secretless_json(getattr(self._config, name), name) for name in sections})
+        """Of the whole configuration. The order of probes means nothing; that of routes does."""
+        names = type(self._config).model_fields.keys() - SECTIONS_NOT_IN_CONFIG_DIGEST - {"probes"}
+        sections = {name: self._to_secretless_json(getattr(self._config, name), name) for name in names}
+        return digest_json(sections | {"probes": self.probe_digests()})
 
     def probe_digests(self) -> dict[str, str]:
         """Probe id -> digest of the probe."""
