@@ -30,9 +30,9 @@ class RqCronHarness(JobSourceHarness):
         self.server, self.queue = server, f"mail-{uuid4().hex[:8]}"
         self.client: Any = redis.Redis.from_url(server.url)
 
-    def scheduler(self, behavior: str) -> Any:
+    def scheduler(self, behavior: str, **env: str) -> Any:
         return running_worker(
-            *python_worker_command("rq_cron.py", REDIS=self.server.url, QUEUE=self.queue, BEHAVIOR=behavior)
+            *python_worker_command("rq_cron.py", REDIS=self.server.url, QUEUE=self.queue, BEHAVIOR=behavior, **env)
         )
 
     def worker(self) -> Any:
@@ -235,3 +235,15 @@ def test_a_stalled_run_is_over_once_a_later_run_has_succeeded(harness: RqCronHar
     with harness.scheduler("return"), harness.worker():
         wait_until(lambda: harness.reason("1h") == "")
     assert harness.client.zcard(f"rq:wip:{harness.queue}"), "RQ still lists the run"
+
+
+def test_runs_whose_time_to_live_ended_in_the_queue_have_not_succeeded(harness: RqCronHarness) -> None:
+    with harness.scheduler("return", TTL="1"), harness.worker():
+        wait_until(lambda: harness.problems("2s") == {} and "last_ok" in harness.job_evidence())
+    with harness.scheduler("return", TTL="1"):
+        wait_until(lambda: harness.reason("4s") == "job.overdue")
+        harness.client.set("rq:suspended", 1)
+        assert harness.problems("4s")["digest"][1].endswith(", its queue is paused")
+        harness.client.delete("rq:suspended")
+        with harness.worker():
+            wait_until(lambda: harness.reason("4s") == "")

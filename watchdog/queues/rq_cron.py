@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
-from itertools import takewhile
+from collections.abc import Container, Mapping
+from itertools import islice, takewhile
 from typing import Any, ClassVar, NamedTuple, Self
 
 from watchdog.domain.observations import JobFacts, JobSourceSnapshot, SchedulerLiveness
@@ -16,6 +16,8 @@ from watchdog.queues.base import JobSource, QueueConnectContext, select_run_in_p
 from watchdog.queues.clients.redis import open_redis_client_mapping_errors, parse_redis_time_ms
 from watchdog.queues.rq import STAGE_BY_FINAL_STATUS, RqDriver, count_live_rq_workers, last_rq_traceback_line
 
+UNSTARTED_RQ_RUN_STATUS = "expired in its queue"
+"""Our own status for a run that is no longer kept but is in its queue: its `ttl` ended before a worker took it."""
 EXPIRED_RQ_RUN_STATUS = "expired"
 """Our own status for a run that is no longer kept. It succeeded: failed runs are kept for longer, by default a year."""
 RQ_SCHEDULER_TIMEOUT_MS = 120_000
@@ -23,6 +25,8 @@ RQ_SCHEDULER_TIMEOUT_MS = 120_000
 MAX_RQ_REPORTING_DELAY_MS = 5_000
 """How long after a job was due its scheduler has reported, at the latest."""
 MAX_RUNS_PER_RQ_CRON_JOB = 10
+MAX_QUEUED_RQ_RUNS_READ = 1_000
+"""The newest of a queue."""
 
 
 class RqCronJobSource(RqDriver, JobSource):
@@ -49,7 +53,8 @@ class RqCronJobSource(RqDriver, JobSource):
             pipe.time()
             pipe.zrange(self.redis_key("cron_schedulers"), 0, -1, withscores=True)
             pipe.zrange(self.redis_key("cron_jobs"), -1, -1, withscores=True)
-            time, schedulers, newest_job = await pipe.execute()
+            pipe.exists(self.redis_key("suspended"))
+            time, schedulers, newest_job, is_suspended = await pipe.execute()
         now = parse_redis_time_ms(time)
         published = [
             _RqScheduler.parse(
@@ -58,9 +63,15 @@ class RqCronJobSource(RqDriver, JobSource):
             )
             for name, heartbeat_s in schedulers
         ]
+        jobs = dict(list(_jobs_of_newest_schedulers(published, now).items())[: self.max_jobs + 1])
+        queued = {
+            run_id
+            for queue in {str(job.get("queue_name")) for job in jobs.values()}
+            for run_id in await client.lrange(self.redis_key("queue", queue), -MAX_QUEUED_RQ_RUNS_READ, -1)
+        }
         facts = [
-            _build_job_facts(name, job, await self._read_runs(client, job))
-            for name, job in list(_jobs_of_newest_schedulers(published, now).items())[: self.max_jobs + 1]
+            _build_job_facts(name, job, await self._read_runs(client, job, queued))._replace(paused=bool(is_suspended))
+            for name, job in jobs.items()
         ]
         # The time at which a job was last queued remains when no scheduler is registered any more.
         seconds = [heartbeat_s for _, heartbeat_s in schedulers or newest_job]
@@ -69,20 +80,23 @@ class RqCronJobSource(RqDriver, JobSource):
         location = f"no RQ scheduler is registered in {redact_url(self.redis)}"
         return JobSourceSnapshot(now, tuple(facts), scheduler, location=location)
 
-    async def _read_runs(self, client: Any, job: Mapping[str, Any]) -> list[_RqJobRun]:
+    async def _read_runs(self, client: Any, job: Mapping[str, Any], queued: Container[str]) -> list[_RqJobRun]:
         """Runs that are still listed, newest first: up to the newest, or up to the first that waits if many wait."""
-        run_ids = await self._select_run_ids(client, self.redis_key("cron_job", _rq_cron_job_name(job), "jobs"))
+        jobs_key = self.redis_key("cron_job", _rq_cron_job_name(job), "jobs")
+        run_ids = await self._select_run_ids(client, jobs_key, queued)
         fields = ("status", "enqueued_at", "started_at", "ended_at", "worker_name")
         async with client.pipeline(transaction=False) as pipe:
             for run_id in run_ids:
                 pipe.hmget(self.redis_key("job", run_id), *fields)
                 pipe.xrevrange(self.redis_key("results", run_id), count=1)
-            responses = await pipe.execute()
+                pipe.zscore(jobs_key, run_id)
+            responses = iter(await pipe.execute())
         runs = []
-        for (status, queued, started, ended, worker), results in zip(responses[::2], responses[1::2], strict=True):
+        for run_id in run_ids:
+            (status, queued_at, started, ended, worker), results, sent_s = islice(responses, 3)
             run = _RqJobRun(
-                status=status or EXPIRED_RQ_RUN_STATUS,
-                queued_at=parse_iso8601(queued),
+                status=status or (UNSTARTED_RQ_RUN_STATUS if run_id in queued else EXPIRED_RQ_RUN_STATUS),
+                queued_at=parse_iso8601(queued_at) if status else parse_milliseconds((sent_s or 0) * 1000),
                 started_at=parse_iso8601(started),
                 finished_at=parse_iso8601(ended),
                 error=last_rq_traceback_line(results),
@@ -93,26 +107,28 @@ class RqCronJobSource(RqDriver, JobSource):
             runs.append(run)
         return runs
 
-    async def _select_run_ids(self, client: Any, jobs_key: str) -> list[str]:
+    async def _select_run_ids(self, client: Any, jobs_key: str, queued: Container[str]) -> list[str]:
         """Newest first. The newest do not show since when runs wait if all of them do. Runs start in their order, so
         the first that waits is found by bisection."""
         newest: list[str] = await client.zrange(jobs_key, 0, MAX_RUNS_PER_RQ_CRON_JOB - 1, desc=True)
-        if len(newest) < MAX_RUNS_PER_RQ_CRON_JOB or not await self._is_waiting(client, newest[-1]):
+        if len(newest) < MAX_RUNS_PER_RQ_CRON_JOB or not await self._is_waiting(client, newest[-1], queued):
             return newest
         first, known_to_wait = 0, max(await client.zcard(jobs_key) - MAX_RUNS_PER_RQ_CRON_JOB, 0)
         while first < known_to_wait:
             middle = (first + known_to_wait) // 2
             ids = await client.zrange(jobs_key, middle, middle)
-            if ids and await self._is_waiting(client, ids[0]):
+            if ids and await self._is_waiting(client, ids[0], queued):
                 known_to_wait = middle
             else:
                 first = middle + 1
         ids = await client.zrange(jobs_key, max(first - MAX_RUNS_PER_RQ_CRON_JOB + 1, 0), first)
         return list(reversed(ids))
 
-    async def _is_waiting(self, client: Any, run_id: str) -> bool:
+    async def _is_waiting(self, client: Any, run_id: str, queued: Container[str]) -> bool:
         status = await client.hget(self.redis_key("job", run_id), "status")
-        return status is not None and status != "started" and status not in STAGE_BY_FINAL_STATUS
+        if status is None:
+            return run_id in queued
+        return status != "started" and status not in STAGE_BY_FINAL_STATUS
 
 
 class _RqScheduler(NamedTuple):

@@ -23,6 +23,7 @@ if __name__ == "__main__":
     function, args = {"return": (operator.index, (7,)), "throw": (throw, ("digest",)), "hang": (hang, ())}[
         os.environ["BEHAVIOR"]
     ]
-    scheduler.register(function, queue, args=args, interval=1, name="digest")
+    ttl = int(os.environ["TTL"]) if "TTL" in os.environ else None
+    scheduler.register(function, queue, args=args, interval=1, name="digest", ttl=ttl)
     scheduler.register(time.monotonic, queue, cron="0 3 * * *", name="nightly")
     scheduler.start()  # type: ignore[no-untyped-call]
