@@ -27,6 +27,7 @@ from watchdog.server import WebServer
 from watchdog.service.check_in_log import CheckInLog
 from watchdog.service.check_ins import CHECK_IN_FLUSH_INTERVAL_S, CheckInReceiver
 from watchdog.service.clock import Clock, DatabaseClock, wall_clock_ms
+from watchdog.service.member_faults import MemberFaultReporter
 from watchdog.service.membership import MembershipLeaseKeeper
 from watchdog.service.notifications import NotificationSender
 from watchdog.service.registration import build_registered_probe
@@ -98,8 +99,7 @@ async def build_service(
 ) -> MonitoringService:
     """Become a member, register the probes and build the service, without starting it."""
     config, database, mask = loaded_config.config, store_executor.database, loaded_config.mask
-    clock = DatabaseClock(local_clock, database)
-    notifiers = config.notifiers_by_destination()
+    clock, notifiers = DatabaseClock(local_clock, database), config.notifiers_by_destination()
     configured_probes: list[Probe] = list(config.probes)
     if notifiers:
         configured_probes.append(build_service_probe(store_executor, notifiers, clock))
@@ -141,6 +141,7 @@ async def build_service(
         mask=mask,
         clock=clock,
         lease_keeper=lease_keeper,
+        fault_reporter=MemberFaultReporter(membership.member_id, store_executor, clock, run_service_probe_soon),
         remediation_runner=build_remediation_runner(probes, registry, store_executor, network, mask=mask, clock=clock),
     )
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Self
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from watchdog.service.descriptors import MAX_HTTP_CONNECTIONS, current_descriptor_shares
+
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-MAX_HTTP_CONNECTIONS = 256
-"""Concurrent connections: a quarter of the file descriptors that a process usually may open."""
 MAX_REQUEST_HEAD_BYTES = 65_536
 WEB_SERVER_SHUTDOWN_TIMEOUT_S = 1
 """Seconds that requests in progress may take after shutdown has started."""
@@ -29,7 +29,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
         super().connection_made(transport)
-        if len(self.connections) > MAX_HTTP_CONNECTIONS:
+        if len(self.connections) > current_descriptor_shares().http_connections:
             idlest = self._idlest_connection()
             self.connections.discard(idlest)
             idlest.transport.abort()

@@ -496,10 +496,10 @@ def test_a_url_is_a_complete_configuration() -> None:
     assert probe("https://acme.example/").http == probe({"url": "https://acme.example/"}).http
 
 
-def test_the_target_and_host_of_a_url() -> None:
+def test_the_target_and_endpoint_of_a_url() -> None:
     watched = probe("https://user:secret@API.acme.example:8443/health?key=secret")
     assert watched.target == "https://api.acme.example:8443/health"
-    assert watched.host == "api.acme.example"
+    assert watched.endpoint == "api.acme.example:8443"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Runs that are stopped, or that never get a free place, are recorded as missed."""
+"""Runs that are stopped are recorded as missed, and runs that get no free place as an error."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import pytest
 from tests.support.store import START_AT, make_registered_probe
 from watchdog.domain.model import ClaimedSlot, Outcome, ProbeResult, ResultToRecord
 from watchdog.domain.probe_state import job_state_key
-from watchdog.domain.rules import missed_run
+from watchdog.domain.rules import evaluate_rules, missed_run
 from watchdog.probes.base import Probe, ProbeAttemptContext
 from watchdog.service import executor
 from watchdog.service.executor import ProbeRunExecutor
 from watchdog.service.registration import build_registered_probe
+from watchdog.service.run_places import RunPlaces
 
 POLICY = make_registered_probe().policy
 
@@ -48,7 +49,9 @@ class Runner:
 async def test_a_stopped_run_is_missed(sentence: str, ahead: int, started: bool, reason: str) -> None:
     recorded: list[ResultToRecord] = []
     runner: Any = Runner()
-    run_executor = ProbeRunExecutor(runner, lambda: START_AT, recorded.append)
+    run_executor = ProbeRunExecutor(
+        runner, lambda: START_AT, recorded.append, RunPlaces(9, per_endpoint=1), lambda _: None
+    )
     run_executor.start_run(UnusedProbe(name="p", id="p"), ClaimedSlot(1, START_AT + ahead, "local", None), {})
     if started:
         await asyncio.sleep(0.01)
@@ -67,7 +70,9 @@ async def test_a_stopped_run_of_a_cron_schedule_is_a_finding(ahead: int, reason:
     """It is claimed, so no process runs it again."""
     recorded: list[ResultToRecord] = []
     runner: Any = Runner()
-    run_executor = ProbeRunExecutor(runner, lambda: START_AT, recorded.append)
+    run_executor = ProbeRunExecutor(
+        runner, lambda: START_AT, recorded.append, RunPlaces(9, per_endpoint=1), lambda _: None
+    )
     probe = UnusedProbe(name="p", id="p", schedule="@daily")
     run_executor.start_run(probe, ClaimedSlot(1, START_AT + ahead, "local", None), {})
     await asyncio.sleep(0.01)
@@ -78,31 +83,58 @@ async def test_a_stopped_run_of_a_cron_schedule_is_a_finding(ahead: int, reason:
     assert [finding.bad for finding in missed_run.evaluate_result(POLICY, missed)] == [True]
 
 
-@pytest.mark.parametrize(("schedule", "reason"), [(None, "missed.overloaded"), ("@daily", "missed.not_run")])
-async def test_a_run_without_a_free_place_is_missed(
-    monkeypatch: pytest.MonkeyPatch, schedule: str | None, reason: str
+@pytest.mark.parametrize(
+    ("schedule", "outcome", "reason"),
+    [(None, Outcome.ERROR, "watchdog.overloaded"), ("@daily", Outcome.MISSED, "missed.not_run")],
+)
+async def test_a_run_without_a_free_place_is_no_verdict(
+    monkeypatch: pytest.MonkeyPatch, schedule: str | None, outcome: Outcome, reason: str
 ) -> None:
-    monkeypatch.setattr(executor, "MAX_CONCURRENT_PROBE_RUNS_PER_HOST", 1)
-    monkeypatch.setattr(executor, "CONCURRENCY_WAIT_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(executor, "MAX_PLACE_WAIT_S", 0.05)
 
-    class HostedProbe(UnusedProbe):
+    class RemoteProbe(UnusedProbe):
         @property
-        def host(self) -> str:
-            return "hangs.example"
+        def endpoint(self) -> str:
+            return "hangs.example:443"
 
     recorded: asyncio.Queue[ResultToRecord] = asyncio.Queue()
+    overloads: list[str] = []
     runner: Any = Runner()
-    run_executor = ProbeRunExecutor(runner, lambda: START_AT, recorded.put_nowait)
+    run_executor = ProbeRunExecutor(
+        runner, lambda: START_AT, recorded.put_nowait, RunPlaces(9, per_endpoint=1), overloads.append
+    )
     for number in (1, 2):
         run_executor.start_run(
-            HostedProbe(name="p", id="p", timeout="5m", schedule=schedule),
+            RemoteProbe(name="p", id="p", timeout="5m", schedule=schedule),
             ClaimedSlot(number, START_AT, "local", None),
             {},
         )
     async with asyncio.timeout(20):
-        missed = await recorded.get()
-    assert (missed.result.probe, missed.result.reason) == (2, reason)
+        result = (await recorded.get()).result
+    assert (result.probe, result.outcome, result.reason) == (2, outcome, reason)
+    assert overloads == ["1 runs against hangs.example:443"]
+    assert [finding.rule for finding in evaluate_rules(POLICY, result) if finding.bad] == (
+        [] if schedule is None else ["missed_run"]
+    )
     await run_executor.stop(grace_s=0)
+
+
+async def test_a_probe_that_timed_out_uses_the_places_of_slow_probes() -> None:
+    class TimingOutRunner:
+        async def run(self, probe: Any, slot: ClaimedSlot, *_: Any) -> ResultToRecord:
+            result = ProbeResult(slot.probe, slot.slot, slot.location, Outcome.FAIL, reasons.pop(0))
+            return ResultToRecord(result)
+
+    reasons = ["timeout.connect", "watchdog.loop_late", "timeout.first_byte", "http.503"]
+    recorded: asyncio.Queue[ResultToRecord] = asyncio.Queue()
+    runner: Any = TimingOutRunner()
+    run_executor = ProbeRunExecutor(runner, lambda: START_AT, recorded.put_nowait, RunPlaces(9), lambda _: None)
+    slow_after = []
+    for number in range(4):
+        run_executor.start_run(UnusedProbe(name="p", id="p"), ClaimedSlot(1, START_AT + number, "local", None), {})
+        await recorded.get()
+        slow_after.append(1 in run_executor._slow_probes)
+    assert slow_after == [True, False, True, False]
 
 
 async def test_a_run_gets_the_state_of_a_run_that_ended_after_its_slot_was_claimed() -> None:
@@ -116,7 +148,9 @@ async def test_a_run_gets_the_state_of_a_run_that_ended_after_its_slot_was_claim
             return ResultToRecord(result, state_updates={"runs": len(received), "first": None})
 
     runner: Any = CountingRunner()
-    run_executor = ProbeRunExecutor(runner, lambda: START_AT, lambda _: None)
+    run_executor = ProbeRunExecutor(
+        runner, lambda: START_AT, lambda _: None, RunPlaces(9, per_endpoint=1), lambda _: None
+    )
     as_claimed = {"first": True, "other": 7}
     for slot, previous_slot in ((1_000, None), (2_000, 1_000), (4_000, 3_000)):
         run_executor.start_run(
@@ -140,7 +174,7 @@ async def test_a_run_does_not_build_on_jobs_that_a_late_result_has_shown() -> No
             return ResultToRecord(result, state_updates={key: {"lost_since": slot.slot}, "sentinel": slot.slot})
 
     runner: Any = LosingRunner()
-    run_executor = ProbeRunExecutor(runner, lambda: now, lambda _: None)
+    run_executor = ProbeRunExecutor(runner, lambda: now, lambda _: None, RunPlaces(9, per_endpoint=1), lambda _: None)
     probe = UnusedProbe(name="p", id="p")
     max_lateness = build_registered_probe(probe, "").policy.max_lateness
     for slot, previous_slot, started_at in ((1_000, None, 1_000), (2_000, 1_000, 2_000), (3_000, 2_000, None)):

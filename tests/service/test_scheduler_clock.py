@@ -22,6 +22,7 @@ from watchdog.net import NetworkAccess, SecretMask
 from watchdog.probes.base import Probe, ProbeAttemptContext
 from watchdog.service import scheduler
 from watchdog.service.clock import DatabaseClock, wall_clock_ms
+from watchdog.service.member_faults import MemberFaultReporter
 from watchdog.service.membership import MembershipLeaseKeeper
 from watchdog.service.notifications import NotificationSender
 from watchdog.service.scheduler import MonitoringService, RetentionPolicy
@@ -72,6 +73,7 @@ class SchedulerHarness:
             lease_keeper=MembershipLeaseKeeper(
                 self.store.membership, self.store_executor, DatabaseClock(wall_clock_ms, self.store.database)
             ),
+            fault_reporter=MemberFaultReporter("here", self.store_executor, wall_clock_ms),
         )
 
 

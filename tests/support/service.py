@@ -17,6 +17,7 @@ from watchdog.notifiers.base import Notifier
 from watchdog.probes.base import Probe, ProbeAttemptContext
 from watchdog.service import scheduler
 from watchdog.service.clock import DatabaseClock
+from watchdog.service.member_faults import MemberFaultReporter
 from watchdog.service.membership import MembershipLeaseKeeper
 from watchdog.service.notifications import NotificationSender
 from watchdog.service.scheduler import MonitoringService, RetentionPolicy
@@ -46,15 +47,15 @@ class ScriptedProbe(Probe):
     kind: ClassVar[str] = "scripted"
     reason_prefixes: ClassVar[tuple[str, ...]] = ("job.", "task.", "queue.")
     observe_function: Any = observe_pass
-    host_name: str = ""
+    endpoint_name: str = ""
 
     @property
     def target(self) -> str:
         return "nowhere"
 
     @property
-    def host(self) -> str:
-        return self.host_name
+    def endpoint(self) -> str:
+        return self.endpoint_name
 
     async def observe(self, context: ProbeAttemptContext) -> Observation:
         observation: Observation = await self.observe_function(context)
@@ -104,6 +105,7 @@ class ServiceHarness:
             mask=mask,
             clock=lambda: self.now,
             lease_keeper=MembershipLeaseKeeper(self.store.membership, self.store_executor, clock),
+            fault_reporter=MemberFaultReporter(self.store.membership.member_id, self.store_executor, lambda: self.now),
         )
         self.run_executor = self.service.run_executor
 

@@ -127,14 +127,14 @@ class PreferenceFacts(NamedTuple):
 
 
 class ServiceFacts(NamedTuple):
-    """What is wrong with Watchdog itself: with deliveries to a destination, or with the processes' configurations."""
+    """What is wrong with Watchdog itself: with a destination, with the configurations, or with one process."""
 
     failing_since: int | None
     """Since when, in epoch ms; None: nothing is wrong. For a destination: when the first delivery failed."""
     given_up: bool = False
     """A notification was given up."""
     error: str = ""
-    """The error of the newest delivery; what differs."""
+    """The error of the newest delivery; what differs; how far a process is overloaded."""
 
 
 @dataclass(frozen=True, slots=True)

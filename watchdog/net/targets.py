@@ -86,8 +86,9 @@ class HttpTarget(ConfigModel):
         return redact_url(self.url)
 
     @property
-    def host(self) -> str:
-        return parse_http_url(self.url).host
+    def endpoint(self) -> str:
+        """Host and port."""
+        return parse_http_url(self.url).host_and_port
 
     def build_request(
         self, idempotency_key: str, allow_private_addresses: bool, phase_timer: PhaseTimer, now: int
@@ -179,8 +180,9 @@ class McpTarget(ConfigModel):
         return short_digest(json.dumps([self.url, self.sse, self.command, self.env, self.cwd]))
 
     @property
-    def host(self) -> str:
-        return "" if self.command else parse_http_url(self.url or self.sse).host
+    def endpoint(self) -> str:
+        """Host and port; empty for a command."""
+        return "" if self.command else parse_http_url(self.url or self.sse).host_and_port
 
     def build_session_target(self, allow_private_addresses: bool) -> McpHttpEndpoint | McpServerCommand:
         from watchdog.net.mcp import McpHttpEndpoint, McpServerCommand

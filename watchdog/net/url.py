@@ -32,10 +32,15 @@ class ParsedHttpUrl(NamedTuple):
         return self.scheme, self.host, self.port
 
     @property
+    def host_and_port(self) -> str:
+        """ "api.example:443", "[2001:db8::1]:443"."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
     def authority(self) -> str:
         """The value of the Host header."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == _DEFAULT_PORT_BY_URL_SCHEME[self.scheme] else f"{host}:{self.port}"
+        is_default_port = self.port == _DEFAULT_PORT_BY_URL_SCHEME[self.scheme]
+        return self.host_and_port.removesuffix(f":{self.port}") if is_default_port else self.host_and_port
 
     @property
     def url_without_credentials(self) -> str:

@@ -250,8 +250,8 @@ class Probe(ProbeDefaults):
         """The target in a form that is safe to show: without credentials and query."""
 
     @property
-    def host(self) -> str:
-        """The host for the limit of concurrent runs per host; empty: no limit."""
+    def endpoint(self) -> str:
+        """Host and port, for the limit of concurrent runs against one of these; empty: no limit."""
         return ""
 
     @property
@@ -290,7 +290,7 @@ class QueueSystemProbe(Probe):
         return self.queue_driver.target
 
     @property
-    def host(self) -> str:
+    def endpoint(self) -> str:
         return self.queue_driver.host
 
     def preload(self) -> None:

@@ -71,8 +71,8 @@ class HttpProbe(Probe):
         return self.http.target
 
     @property
-    def host(self) -> str:
-        return self.http.host
+    def endpoint(self) -> str:
+        return self.http.endpoint
 
     @cached_property
     def _response_criteria(self) -> HttpResponseCriteria:

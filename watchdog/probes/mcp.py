@@ -93,8 +93,8 @@ class McpProbe(Probe):
         return self.mcp.target
 
     @property
-    def host(self) -> str:
-        return self.mcp.host
+    def endpoint(self) -> str:
+        return self.mcp.endpoint
 
     @property
     def max_task_ages(self) -> Mapping[str, int]:

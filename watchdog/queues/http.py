@@ -19,6 +19,7 @@ from watchdog.net.errors import ProbeError, build_timeout_error
 from watchdog.net.http_evidence import build_response_excerpt, build_response_facts, parse_response_body
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.targets import HttpMethod, HttpTarget
+from watchdog.net.url import parse_http_url
 from watchdog.queues.base import CanaryConnection, CanaryDriver, QueueConnectContext, SentinelJob
 from watchdog.queues.job_status import (
     cel_expression_validator,
@@ -114,7 +115,7 @@ class HttpCanary(CanaryDriver):
 
     @property
     def host(self) -> str:
-        return self.enqueue.host
+        return parse_http_url(self.enqueue.url).host
 
     @cached_property
     def job_stage_conditions(self) -> tuple[tuple[JobStage, CelExpression], ...]:

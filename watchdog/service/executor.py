@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
 
+from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import ClaimedSlot, Json, Outcome, ProbeResult, ResultToRecord
 from watchdog.domain.probe_state import without_job_state
+from watchdog.domain.reasons import reason_family
 from watchdog.domain.rules import missed_run
+from watchdog.domain.rules.no_verdict import OVERLOADED_REASON
 from watchdog.probes.base import Probe
 from watchdog.service.clock import Clock
 from watchdog.service.registration import max_result_lateness
+from watchdog.service.run_places import NoFreePlaceError, RunPlaces
 from watchdog.service.runner import ProbeRunner
 
-MAX_CONCURRENT_PROBE_RUNS, MAX_CONCURRENT_PROBE_RUNS_PER_HOST = 200, 20
-"""Concurrent runs in total, and against one host."""
-CONCURRENCY_WAIT_TIMEOUT_S = 20.0
+MAX_PLACE_WAIT_S = 20.0
 """How long a run waits for a free place: a run that starts later could end too late to be evaluated."""
 
 CRON_RUN_MISSED = {
-    "missed.overloaded": (missed_run.NOT_RUN_REASON, "did not take place: too many runs were in progress"),
+    OVERLOADED_REASON: (missed_run.NOT_RUN_REASON, "did not take place: too many runs were in progress"),
     "missed.shutdown_before_run": (missed_run.NOT_RUN_REASON, "did not take place: Watchdog was stopped before it"),
     "missed.shutdown_during_run": (missed_run.MAY_HAVE_RUN_REASON, "was cut short, because Watchdog was stopped"),
 }
@@ -34,12 +34,18 @@ class ProbeRunExecutor:
     Every slot that it is given leads to exactly one call of `on_result`: the run's result, or a missed one.
     """
 
-    def __init__(self, runner: ProbeRunner, clock: Clock, on_result: Callable[[ResultToRecord], None]):
+    def __init__(
+        self,
+        runner: ProbeRunner,
+        clock: Clock,
+        on_result: Callable[[ResultToRecord], None],
+        places: RunPlaces,
+        on_overload: Callable[[str], None],
+    ):
         self.runner, self.clock, self.on_result = runner, clock, on_result
-        self._total_semaphore = asyncio.Semaphore(MAX_CONCURRENT_PROBE_RUNS)
-        self._host_semaphores: defaultdict[str, asyncio.Semaphore] = defaultdict(
-            lambda: asyncio.Semaphore(MAX_CONCURRENT_PROBE_RUNS_PER_HOST)
-        )
+        self.places, self.on_overload = places, on_overload
+        self._slow_probes: set[int] = set()
+        """Those that timed out the last time."""
         self._slot_by_task: dict[asyncio.Task[None], ClaimedSlot] = {}
         self._latest_updates: dict[int, tuple[int, Mapping[str, Json]]] = {}
         """For each probe: the slot of its newest run, and what that run has changed in the probe's state."""
@@ -55,16 +61,18 @@ class ProbeRunExecutor:
         try:
             if (wait_ms := slot.slot - self.clock()) > 0:
                 await asyncio.sleep(wait_ms / 1000)
-            async with AsyncExitStack() as permits:
-                if not await self._acquire_permits(permits, probe):
-                    self.on_result(self._missed_run(probe, slot, "missed.overloaded"))
-                    return
+            is_slow = slot.probe in self._slow_probes
+            async with self.places.occupy(slot.probe, probe.endpoint, is_slow=is_slow, wait_s=_max_wait_s(probe)):
                 started = True
                 recorded_result = await self.runner.run(
                     probe, slot, self._state_after_previous_run(probe, probe_state, slot)
                 )
+            timed_out = reason_family(recorded_result.result.reason) == "timeout"
+            (self._slow_probes.add if timed_out else self._slow_probes.discard)(slot.probe)
             self._latest_updates[slot.probe] = slot.slot, recorded_result.state_updates
             self.on_result(recorded_result)
+        except NoFreePlaceError as e:
+            self.on_result(self._run_without_place(probe, slot, str(e)))
         except asyncio.CancelledError:
             reason = "missed.shutdown_during_run" if started else "missed.shutdown_before_run"
             self.on_result(self._missed_run(probe, slot, reason))
@@ -92,16 +100,14 @@ class ProbeRunExecutor:
             updates = without_job_state(updates)
         return {key: value for key, value in {**probe_state, **updates}.items() if value is not None}
 
-    async def _acquire_permits(self, permits: AsyncExitStack, probe: Probe) -> bool:
-        """Wait for a free place, but no longer than a run may take. Returns False if none became free."""
-        semaphores = [self._host_semaphores[probe.host]] if probe.host else []
-        try:
-            async with asyncio.timeout(min(probe.deadline_ms / 1000, CONCURRENCY_WAIT_TIMEOUT_S)):
-                for semaphore in (*semaphores, self._total_semaphore):
-                    await permits.enter_async_context(semaphore)
-        except TimeoutError:
-            return False
-        return True
+    def _run_without_place(self, probe: Probe, slot: ClaimedSlot, full_limit: str) -> ResultToRecord:
+        self.on_overload(full_limit)
+        if probe.schedule is not None:
+            return self._missed_run(probe, slot, OVERLOADED_REASON)
+        wait = format_duration(round(_max_wait_s(probe) * 1000))
+        message = f"no verdict: no free place in Watchdog within {wait}: {full_limit} were in progress"
+        result = missed_result(slot, OVERLOADED_REASON)
+        return ResultToRecord(result._replace(outcome=Outcome.ERROR, message=message))
 
     async def stop(self, grace_s: float) -> None:
         """Let runs in progress finish within `grace_s` seconds; all others are recorded as missed."""
@@ -115,6 +121,11 @@ class ProbeRunExecutor:
         for task in list(self._slot_by_task):
             task.cancel()
         await asyncio.gather(*self._slot_by_task, return_exceptions=True)
+
+
+def _max_wait_s(probe: Probe) -> float:
+    """How long a run waits for a free place: no longer than it may take."""
+    return min(probe.deadline_ms / 1000, MAX_PLACE_WAIT_S)
 
 
 def missed_result(slot: ClaimedSlot, reason: str) -> ProbeResult:

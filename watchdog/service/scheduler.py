@@ -32,11 +32,14 @@ from watchdog.net import NetworkAccess, SecretMask
 from watchdog.probes.base import Probe
 from watchdog.service.background_tasks import BackgroundTask
 from watchdog.service.clock import Clock
+from watchdog.service.descriptors import current_descriptor_shares
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
 from watchdog.service.executor import ProbeRunExecutor
+from watchdog.service.member_faults import MEMBER_FAULT_WRITE_INTERVAL_S, MemberFaultReporter
 from watchdog.service.membership import MEMBER_LEASE_CHECK_INTERVAL_S, MembershipLeaseKeeper
 from watchdog.service.notifications import NotificationSender
 from watchdog.service.remediation import RemediationRunner
+from watchdog.service.run_places import RunPlaces
 from watchdog.service.runner import ProbeRunner
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.errors import DatabaseSchemaError, StoreUnavailableError, describe_store_error
@@ -94,6 +97,7 @@ class MonitoringService:
         mask: SecretMask,
         clock: Clock,
         lease_keeper: MembershipLeaseKeeper,
+        fault_reporter: MemberFaultReporter,
         remediation_runner: RemediationRunner | None = None,
     ):
         self.probes, self.store_executor, self.claims, self.recorder = probes, store_executor, claims, recorder
@@ -104,13 +108,14 @@ class MonitoringService:
             ProbeRunner(network, mask, clock, self._lag_monitor, lambda: claims.watermark.uptime_clock.gaps),
             clock,
             self.buffer_result,
+            RunPlaces(current_descriptor_shares().run_places),
+            fault_reporter.note_overload,
         )
         self._result_buffer: list[ResultToRecord] = []
-        self._dropped_count = 0
         self._failing_probes: set[int] = set()
         self._claim_lock, self._record_lock = asyncio.Lock(), asyncio.Lock()
         self._urgent_event = asyncio.Event()
-        self._stopping = False
+        self._stopping, self._dropped_count = False, 0
         self._loop_tasks: list[asyncio.Task[None]] = []
         self._triggered_runs: set[asyncio.Task[None]] = set()
         defaults = {"coalesce": True, "misfire_grace_time": None, "max_instances": 1}
@@ -125,6 +130,7 @@ class MonitoringService:
         self.add_background_task("wake", self.evaluate_deadlines, DEADLINE_CHECK_INTERVAL_S)
         self.add_background_task("deliver", notification_sender.send_due_notifications, NOTIFICATION_SEND_INTERVAL_S)
         self.add_background_task("maintain", self.run_maintenance, MAINTENANCE_INTERVAL_S)
+        self.add_background_task("report_faults", fault_reporter.write_changes, MEMBER_FAULT_WRITE_INTERVAL_S)
         self.add_background_task("renew_lease", lease_keeper.renew_lease, MEMBER_LEASE_CHECK_INTERVAL_S)
         if remediation_runner is not None:
             self.add_background_task("remediate", remediation_runner.run_remediations, REMEDIATION_INTERVAL_S)

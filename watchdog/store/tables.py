@@ -304,6 +304,14 @@ failing_destinations = Table(  # destinations that have confirmed nothing since 
     Column("error", Text, nullable=False),  # of the newest attempt
 )  # fmt: skip
 
+member_faults = Table(  # what is wrong with a process at present
+    "member_faults", metadata,
+    Column("member", Text, primary_key=True),
+    Column("fault", Text, primary_key=True),
+    Column("since", BigInteger, nullable=False),
+    Column("detail", Text, nullable=False),  # in words
+)  # fmt: skip
+
 destination_backoff = Table(  # destinations that asked for a pause
     "destination_backoff", metadata,
     Column("destination", Text, primary_key=True),

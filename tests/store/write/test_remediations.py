@@ -120,7 +120,7 @@ def test_a_later_reason_counts(service: RemediationHarness) -> None:
     "newest",
     [
         ProbeResult(0, SLOT + INTERVAL_MS, "local", Outcome.ERROR, "watchdog.internal_error"),
-        ProbeResult(0, SLOT + INTERVAL_MS, "local", Outcome.MISSED, "missed.overloaded"),
+        ProbeResult(0, SLOT + INTERVAL_MS, "local", Outcome.MISSED, "missed.shutdown_before_run"),
     ],
 )
 def test_nothing_is_started_without_a_verdict(service: RemediationHarness, newest: ProbeResult) -> None:

@@ -45,6 +45,16 @@ FINDING_REASONS = (
         "Raise the limits, and check what else runs there.",
     ),
     _error_reason_entry(
+        "watchdog.overloaded",
+        "Overloaded",
+        "Runs found no free place in Watchdog until their deadline, because too many others were in progress, in total "
+        "or against one host and port. Probes that timed out the last time share half of the places. Such a run "
+        "decides nothing about its probe, and the process has a finding until a minute after the last one.",
+        "Find the target that many runs wait for: the message names it if there is one. Otherwise raise the limit of "
+        "open files (`ulimit -n`), or let the probes run less often.",
+        sentence="too many runs at once on {member} since {since}",
+    ),
+    _error_reason_entry(
         "watchdog.lookups_busy",
         "Name lookups busy",
         "The run waited for a free name lookup until its deadline, because too many lookups of other names hang.",
@@ -90,7 +100,7 @@ FINDING_REASONS = (
         "missed.skipped",
         "Skipped",
         "The scheduled time had passed before Watchdog could start the run.",
-        "Nothing if Watchdog was just started; otherwise see `missed.overloaded`.",
+        "Nothing if Watchdog was just started; otherwise see `watchdog.overloaded`.",
     ),
     _missed_reason_entry(
         "missed.result_lost",
@@ -111,12 +121,6 @@ FINDING_REASONS = (
         "May have run",
         "A run of a cron schedule was started, but has no result, because the process was killed or stopped.",
         "Check whether it took place: Watchdog never starts it again.",
-    ),
-    _missed_reason_entry(
-        "missed.overloaded",
-        "Overloaded",
-        "Too many runs were in progress, in total or on the same host.",
-        "Spread the probes, or look for a host that makes many of them slow.",
     ),
     _missed_reason_entry(
         "missed.shutdown_before_run",

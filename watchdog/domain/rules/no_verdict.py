@@ -9,9 +9,13 @@ from watchdog.domain.rules.policy import AlertPolicy
 
 RULE_NAME = "no_verdict"
 INCIDENT_HEALTH_STATE = HealthState.UNKNOWN
+OVERLOADED_REASON = "watchdog.overloaded"
+"""A run found no free place. That is a finding about Watchdog, and decides nothing about the probe."""
 
 
 def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Finding]:
+    if result.reason == OVERLOADED_REASON:
+        return
     if result.outcome is Outcome.ERROR:
         yield Finding(RULE_NAME, "", True, result.reason, result.message)
     else:

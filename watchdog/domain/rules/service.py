@@ -23,6 +23,8 @@ MAX_ALL_DESTINATIONS_FAILING_MS = 300_000
 DESTINATION_SUBJECT_PREFIX = "receiver "
 CONFIGURATIONS_SUBJECT = "configurations"
 """The subject that is about the configurations of the processes on the database."""
+MEMBER_FAULT_REASON_BY_NAME = {"overload": "watchdog.overloaded"}
+"""What may be wrong with one process -> the reason."""
 
 
 def destination_subject(destination: str) -> str:
@@ -33,6 +35,11 @@ def destination_subject(destination: str) -> str:
 def destination_from_subject(subject: str) -> str:
     """The destination that a finding is about; empty if it is about something else."""
     return subject.removeprefix(DESTINATION_SUBJECT_PREFIX) if subject.startswith(DESTINATION_SUBJECT_PREFIX) else ""
+
+
+def member_fault_subject(fault: str, member: str) -> str:
+    """ "overload of web1-4711-3fa2c1"."""
+    return f"{fault} of {member}"
 
 
 def is_destination_failing(facts: ServiceFacts, now: int) -> bool:
@@ -63,6 +70,10 @@ def _judge(subject: str, facts: ServiceFacts, now: int) -> tuple[bool, str, str]
     differs = subject == CONFIGURATIONS_SUBJECT
     if facts.failing_since is None:
         return False, "", ""
+    fault, _, member = subject.partition(" of ")
+    if fault in MEMBER_FAULT_REASON_BY_NAME:
+        since = format_utc(facts.failing_since, now)
+        return True, *reason_and_message(MEMBER_FAULT_REASON_BY_NAME[fault], facts.error, member=member, since=since)
     if not (now - facts.failing_since > MAX_CONFIG_DIFFERENCE_MS if differs else is_destination_failing(facts, now)):
         return False, "", ""
     since = format_utc(facts.failing_since, now)

@@ -10,7 +10,7 @@ from watchdog.domain.membership import describe_revisions
 from watchdog.domain.model import ServiceFacts
 from watchdog.domain.rules import service
 from watchdog.store.read.members import load_live_destinations, load_membership_status
-from watchdog.store.tables import failing_destinations
+from watchdog.store.tables import failing_destinations, member_faults
 
 
 def load_failing_destinations(connection: sa.Connection) -> dict[str, ServiceFacts]:
@@ -34,10 +34,17 @@ def load_unreached_destinations(connection: sa.Connection, now: int) -> dict[str
 
 
 def load_service_facts(connection: sa.Connection, destinations: Collection[str], now: int) -> dict[str, ServiceFacts]:
-    """The facts of the built-in probe, by subject: about these destinations, and about the processes."""
+    """The facts of the built-in probe, by subject: about these destinations, about the processes together, and about
+    each process."""
     failing = load_failing_destinations(connection)
     members = load_membership_status(connection, now)
     revisions = "" if members.differing_since is None else describe_revisions(members)
-    return {service.CONFIGURATIONS_SUBJECT: ServiceFacts(members.differing_since, error=revisions)} | {
-        service.destination_subject(name): failing.get(name, ServiceFacts(None)) for name in destinations
-    }
+    facts = {service.destination_subject(name): failing.get(name, ServiceFacts(None)) for name in destinations}
+    facts[service.CONFIGURATIONS_SUBJECT] = ServiceFacts(members.differing_since, error=revisions)
+    faults = {(row.member, row.fault): row for row in connection.execute(sa.select(member_faults))}
+    for member in (status.member.id for status in members.members):
+        for name in service.MEMBER_FAULT_REASON_BY_NAME:
+            fault = faults.get((member, name))
+            subject = service.member_fault_subject(name, member)
+            facts[subject] = ServiceFacts(None) if fault is None else ServiceFacts(fault.since, error=fault.detail)
+    return facts

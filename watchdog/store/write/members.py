@@ -25,6 +25,7 @@ from watchdog.store.database import Database
 from watchdog.store.read.members import load_member_processes, load_revision_definitions
 from watchdog.store.tables import (
     check_in_tokens,
+    member_faults,
     members,
     probes,
     revision_destinations,
@@ -276,9 +277,8 @@ def delete_ended_members(database: Database, now: int) -> int:
         if count:
             for table in (revision_probes, revision_destinations):
                 connection.execute(sa.delete(table).where(table.c.revision.not_in(sa.select(members.c.revision))))
-            connection.execute(
-                sa.delete(check_in_tokens).where(check_in_tokens.c.member.not_in(sa.select(members.c.id)))
-            )
+            for table in (check_in_tokens, member_faults):
+                connection.execute(sa.delete(table).where(table.c.member.not_in(sa.select(members.c.id))))
     return count
 
 

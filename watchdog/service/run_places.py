@@ -1,0 +1,112 @@
+"""Limits on concurrent runs: in total and for each endpoint, with half of the places kept for probes that respond."""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import insort
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+MAX_RUNS_PER_ENDPOINT = 100
+"""Concurrent runs against one host and port."""
+
+
+class NoFreePlaceError(Exception):
+    """A run waited for a free place until its time limit. The text states which limit it waited for."""
+
+
+@dataclass(slots=True, order=True)
+class _WaitingRun:
+    """Sorted by when the probe last started, so that one that found no place comes first the next time."""
+
+    last_started: int
+    number: int
+    endpoint: str = field(compare=False)
+    is_slow: bool = field(compare=False)
+    started: asyncio.Event = field(compare=False)
+
+
+class _Limit(NamedTuple):
+    """What a limit counts."""
+
+    endpoint: str
+    """Runs against it; empty: all runs."""
+    only_slow: bool
+    """Only runs of probes that timed out the last time."""
+
+
+_TOTAL = _Limit("", False)
+
+
+class RunPlaces:
+    """Owns the places in which runs take place.
+
+    Probes that timed out the last time share at most half of all places, and half of those of an endpoint, so that
+    targets that hang leave places to those that do not. `total`: places for all runs together.
+    """
+
+    def __init__(self, total: int, per_endpoint: int = MAX_RUNS_PER_ENDPOINT):
+        self.total, self.per_endpoint = total, per_endpoint
+        self._taken: Counter[_Limit] = Counter()
+        self._waiting: list[_WaitingRun] = []
+        self._last_started: dict[int, int] = {}
+        self._number = 0
+
+    @asynccontextmanager
+    async def occupy(self, probe: int, endpoint: str, *, is_slow: bool, wait_s: float) -> AsyncIterator[None]:
+        """Hold a place. `endpoint`: empty for a probe without one. Raises NoFreePlaceError after `wait_s` seconds."""
+        self._number += 1
+        run = _WaitingRun(self._last_started.get(probe, 0), self._number, endpoint, is_slow, asyncio.Event())
+        insort(self._waiting, run)
+        self._start_waiting_runs()
+        try:
+            await self._wait_for_place(run, wait_s)
+            self._last_started[probe] = run.number
+            yield
+        finally:
+            if run.started.is_set():
+                self._taken.subtract(_limits_that_count(run))
+                self._start_waiting_runs()
+            else:
+                self._waiting.remove(run)
+
+    async def _wait_for_place(self, run: _WaitingRun, wait_s: float) -> None:
+        if run.started.is_set():
+            return
+        try:
+            async with asyncio.timeout(wait_s):
+                await run.started.wait()
+        except TimeoutError:
+            if not run.started.is_set():
+                raise NoFreePlaceError(self._describe_full_limit(run)) from None
+
+    def _start_waiting_runs(self) -> None:
+        for run in list(self._waiting):
+            if self._taken[_TOTAL] >= self.total:
+                return
+            if not self._describe_full_limit(run):
+                self._waiting.remove(run)
+                self._taken.update(_limits_that_count(run))
+                run.started.set()
+
+    def _describe_full_limit(self, run: _WaitingRun) -> str:
+        """The limit that a run waits for: "100 runs against api.example:443"; empty if it may start."""
+        for limit in _limits_that_count(run):
+            maximum = self.per_endpoint if limit.endpoint else self.total
+            maximum = max(maximum // 2, 1) if limit.only_slow else maximum
+            if self._taken[limit] >= maximum:
+                against = f" against {limit.endpoint}" if limit.endpoint else ""
+                slow = " of probes that timed out the last time" if limit.only_slow else ""
+                return f"{maximum:,} runs{against}{slow}"
+        return ""
+
+
+def _limits_that_count(run: _WaitingRun) -> list[_Limit]:
+    return [
+        _Limit(endpoint, only_slow)
+        for endpoint in dict.fromkeys(("", run.endpoint))
+        for only_slow in ((False, True) if run.is_slow else (False,))
+    ]
