@@ -14,8 +14,12 @@ import pytest
 from tests.support.mcp_probe_runs import McpProbeRunner
 from tests.support.mcp_servers.raw_http import tool_definition
 from tests.support.mcp_servers.scripted import TRANSPORTS, running_scripted_server
-from watchdog.domain.model import Observation, Outcome
+from tests.support.probe_runs import EMPTY_MASK, IgnoringLagMonitor
+from watchdog.domain.model import ClaimedSlot, Observation, Outcome, ResultToRecord
 from watchdog.net import NetworkAccess
+from watchdog.probes.mcp import McpProbe
+from watchdog.service.clock import wall_clock_ms
+from watchdog.service.runner import ProbeRunner
 
 PAD = "x" * 70_000
 FACTS_OF_TRANSPORTS = {"address", "bytes_received", "content_type", "exit_code", "status"}
@@ -209,3 +213,30 @@ def test_what_comes_back_is_small(transport: str, tmp_path: Path) -> None:
                 assert observation.measurements["tools"] == len(tools)
 
     asyncio.run(script())
+
+
+def test_a_judgement_that_takes_too_long_is_killed_at_the_deadline(tmp_path: Path) -> None:
+    """The next run is judged by another process."""
+    result = {"tools/call": text_result("[" + "1,        " * 9_000 + "1]")}
+    hanging = [f"result.map(x, result.map(y, y)).size() > {i}" for i in range(10)]
+
+    async def go() -> list[ResultToRecord]:
+        async with (
+            running_scripted_server("http", result, tmp_path) as mcp,
+            NetworkAccess() as network,
+            IgnoringLagMonitor() as lag,
+        ):
+            runner = ProbeRunner(network, EMPTY_MASK, wall_clock_ms, lag, lambda: ())
+
+            async def run(expect: list[str], deadline: str) -> ResultToRecord:
+                probe = McpProbe.model_validate({"name": "A", "mcp": mcp, "expect": expect, "timeout": deadline})
+                return await runner.run(probe, ClaimedSlot(1, wall_clock_ms(), "local", None), {})
+
+            await run(["size(result) == 9001"], "30s")  # starts the worker process
+            return [await run(hanging, "3s"), await run(["size(result) == 9001"], "30s")]
+
+    slow, quick = asyncio.run(go())
+    assert (slow.result.outcome, slow.result.reason) == (Outcome.ERROR, "watchdog.response_not_judged")
+    assert slow.result.message == "timed out after 3\N{NO-BREAK SPACE}s while judging a large response"
+    assert slow.evidence.facts["called_tool"] == "health_check"
+    assert quick.result.outcome is Outcome.PASS

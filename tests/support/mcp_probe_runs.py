@@ -33,7 +33,7 @@ class McpProbeRunner:
         timeout_in_phase: str = "",
         **fields: Any,
     ) -> Observation:
-        """`timeout_in_phase`: the deadline is `timeout_s` after this phase has begun, however long that takes."""
+        """`timeout_in_phase`: the deadline is `timeout_s` after the start of this phase, however late that is."""
         probe = McpProbe(name="Sample", mcp=mcp, **fields)
         phase_timer = PhaseTimer()
         at = round(time.time() * 1000) if now is None else now
