@@ -52,7 +52,7 @@ class _Vfs(ctypes.Structure):
 
 
 _FileP = ctypes.POINTER(_File)
-_Open = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p, _FileP, ctypes.c_int, ctypes.c_void_p)
+_Open = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, _FileP, ctypes.c_int, ctypes.c_void_p)
 _Sync = ctypes.CFUNCTYPE(ctypes.c_int, _FileP, ctypes.c_int)
 _Read = ctypes.CFUNCTYPE(ctypes.c_int, _FileP, ctypes.c_char_p, ctypes.c_int, ctypes.c_int64)
 _FileSize = ctypes.CFUNCTYPE(ctypes.c_int, _FileP, ctypes.POINTER(ctypes.c_int64))
@@ -132,10 +132,11 @@ def _sqlite_syncs_observed(disk: ObservedDisk) -> Iterator[None]:
             methods[address] = copy, callback
         return ctypes.pointer(methods[address][0])
 
-    def observe_open(_: Any, name: bytes | None, file: Any, flags: int, out_flags: Any) -> int:
+    def observe_open(_: Any, name: int | None, file: Any, flags: int, out_flags: Any) -> int:
+        """`name`: a pointer, because SQLite keeps it."""
         code = int(open_original(ctypes.addressof(original.contents), name, file, flags, out_flags))
         if code == SQLITE_OK and name:
-            paths[ctypes.addressof(file.contents)] = Path(os.fsdecode(name))
+            paths[ctypes.addressof(file.contents)] = Path(os.fsdecode(ctypes.string_at(name)))
             file.contents.methods = observing_methods(file.contents.methods)
         return code
 
