@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from watchdog.service.descriptors import MAX_HTTP_CONNECTIONS, current_descriptor_shares
+from watchdog.service.process_resources import MAX_HTTP_CONNECTIONS, current_descriptor_shares
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp

@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.support.command_line import invoke_command, run_command
 from tests.support.fakes import FakeHttpTarget
 from tests.support.watchdog_process import run_watchdog
-from watchdog.service.descriptors import MAX_HTTP_CONNECTIONS
+from watchdog.service.process_resources import MAX_HTTP_CONNECTIONS
 
 Write = Callable[..., Path]
 

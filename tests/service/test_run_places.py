@@ -8,7 +8,6 @@ from contextlib import suppress
 
 import pytest
 
-from watchdog.service.descriptors import current_descriptor_shares, raise_descriptor_limit, share_descriptors
 from watchdog.service.run_places import NoFreePlaceError, RunPlaces
 
 SHORT_S, LONG_S = 0.02, 60.0
@@ -142,16 +141,3 @@ async def test_no_place_is_lost(runs: Runs) -> None:
             raise ZeroDivisionError
     async with runs.places.occupy(5, "a:1", is_slow=False, wait_s=SHORT_S):
         pass
-
-
-@pytest.mark.parametrize(
-    ("limit", "run_places", "http_connections"),
-    [(128, 24, 32), (256, 72, 64), (1_024, 360, 256), (4_096, 1_896, 256), (8_192, 2_000, 256), (40, 4, 10)],
-)
-def test_descriptors_are_shared(limit: int, run_places: int, http_connections: int) -> None:
-    assert share_descriptors(limit) == (run_places, http_connections)
-
-
-def test_the_limit_of_descriptors_is_raised_as_far_as_allowed() -> None:
-    raise_descriptor_limit()
-    assert current_descriptor_shares().run_places >= 4

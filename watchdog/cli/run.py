@@ -31,11 +31,12 @@ def run_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     from watchdog.app import serve_until_shutdown
     from watchdog.cli.logs import configure_logging
     from watchdog.server import open_listen_socket
-    from watchdog.service.descriptors import raise_descriptor_limit
+    from watchdog.service.process_resources import limit_malloc_arenas, raise_descriptor_limit
     from watchdog.store.errors import DatabaseSchemaError, StoreUnavailableError
 
     configure_logging(loaded_config.mask)
     raise_descriptor_limit()
+    limit_malloc_arenas()
     server = loaded_config.config.server
     try:
         listen_socket = open_listen_socket(*server.bind_address)

@@ -32,12 +32,12 @@ from watchdog.net import NetworkAccess, SecretMask
 from watchdog.probes.base import Probe
 from watchdog.service.background_tasks import BackgroundTask
 from watchdog.service.clock import Clock
-from watchdog.service.descriptors import current_descriptor_shares
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
 from watchdog.service.executor import ProbeRunExecutor
 from watchdog.service.member_faults import MEMBER_FAULT_WRITE_INTERVAL_S, MemberFaultReporter
 from watchdog.service.membership import MEMBER_LEASE_CHECK_INTERVAL_S, MembershipLeaseKeeper
 from watchdog.service.notifications import NotificationSender
+from watchdog.service.process_resources import current_descriptor_shares
 from watchdog.service.remediation import RemediationRunner
 from watchdog.service.run_places import RunPlaces
 from watchdog.service.runner import ProbeRunner

@@ -1,7 +1,8 @@
-"""How many file descriptors a process may open, and how probes, visitors and everything else share them."""
+"""What a service uses of its machine: how many file descriptors it may open, and how memory is allocated."""
 
 from __future__ import annotations
 
+import ctypes
 import resource
 from typing import NamedTuple
 
@@ -13,6 +14,11 @@ OTHER_DESCRIPTORS = 48
 """Of databases, logs, receivers and the event loop."""
 MIN_RUN_PLACES, MAX_RUN_PLACES = 4, 2_000
 MAX_HTTP_CONNECTIONS = 256
+
+
+MALLOC_ARENAS = 2
+_M_ARENA_MAX = -8
+"""The parameter of glibc's mallopt()."""
 
 
 class DescriptorShares(NamedTuple):
@@ -41,3 +47,11 @@ def share_descriptors(limit: int) -> DescriptorShares:
     http_connections = min(MAX_HTTP_CONNECTIONS, limit // 4)
     places = (limit - http_connections - OTHER_DESCRIPTORS) // DESCRIPTORS_PER_RUN
     return DescriptorShares(min(max(places, MIN_RUN_PLACES), MAX_RUN_PLACES), http_connections)
+
+
+def limit_malloc_arenas() -> None:
+    """Let all threads allocate memory in common. By default, glibc gives each thread an arena of its own, up to eight
+    for each core, and what a thread once needed stays with it."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have no arenas
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, MALLOC_ARENAS)

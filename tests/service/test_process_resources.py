@@ -1,0 +1,54 @@
+"""Descriptors are shared between probes and visitors, and threads share memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from watchdog.service.process_resources import current_descriptor_shares, raise_descriptor_limit, share_descriptors
+
+
+@pytest.mark.parametrize(
+    ("limit", "run_places", "http_connections"),
+    [(128, 24, 32), (256, 72, 64), (1_024, 360, 256), (4_096, 1_896, 256), (8_192, 2_000, 256), (40, 4, 10)],
+)
+def test_descriptors_are_shared(limit: int, run_places: int, http_connections: int) -> None:
+    assert share_descriptors(limit) == (run_places, http_connections)
+
+
+def test_the_limit_of_descriptors_is_raised_as_far_as_allowed() -> None:
+    raise_descriptor_limit()
+    assert current_descriptor_shares().run_places >= 4
+
+
+ARENA_PROGRAM = """
+import ctypes, re, sys, tempfile, threading
+from watchdog.service.process_resources import limit_malloc_arenas
+if sys.argv[1] == "limited":
+    limit_malloc_arenas()
+barrier = threading.Barrier(6)
+def allocate():
+    blocks = [bytes(1_000 + n) for n in range(1_000)]
+    barrier.wait(60)
+threads = [threading.Thread(target=allocate) for _ in range(6)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+libc = ctypes.CDLL(None)
+libc.fopen.restype = ctypes.c_void_p
+with tempfile.NamedTemporaryFile("r") as file:
+    stream = ctypes.c_void_p(libc.fopen(file.name.encode(), b"w"))
+    libc.malloc_info(0, stream)
+    libc.fclose(stream)
+    print(len(re.findall("<heap nr", file.read())))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="arenas are those of glibc")
+def test_threads_share_arenas() -> None:
+    def count_arenas(argument: str) -> int:
+        command = [sys.executable, "-c", ARENA_PROGRAM, argument]
+        return int(subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout)
+
+    assert count_arenas("limited") <= 2 < count_arenas("default")
