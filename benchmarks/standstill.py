@@ -78,7 +78,7 @@ def cases() -> Iterator[Case]:
     yield http_case("HTTP JSON of 8 KB, quadratic loop", few, ["size(body.map(x, x)) == 4001"])
     tools = {"tools/list": {"tools": list(tools_of_bytes(MAX_SESSION_BYTES))}}
     count = len(tools["tools/list"]["tools"])
-    for transport in ("http", "http events", "sse", "stdio"):
+    for transport in ("http", "http events", "http gzip events", "sse", "stdio"):
         yield mcp_case(f"MCP {count} tools, {transport}", transport, tools, [f"size(tools) == {count}"])
     entry: dict[str, Any] = {"name": "queue", "ok": True, "depth": 17}
     parts = [entry] * (MAX_SESSION_BYTES // (len(json.dumps(entry)) + 2))

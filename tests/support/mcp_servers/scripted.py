@@ -7,13 +7,14 @@ import json
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tests.support.mcp_servers.raw_http import RawMcpResponse, RawMcpServer, rpc_result, running_raw_server
 from tests.support.mcp_servers.raw_sse import event, healthy_replies, running_sse_server
 
-TRANSPORTS = ("stdio", "http", "http gzip", "http events", "sse")
+TRANSPORTS = ("stdio", "http", "http gzip", "http events", "http gzip events", "sse")
 INITIALIZED = {
     "protocolVersion": "2025-06-18",
     "capabilities": {"tools": {}},
@@ -52,7 +53,12 @@ async def running_scripted_server(
         async with running_sse_server(reply) as url:
             yield {"sse": url}
     else:
-        respond = {"http": _plain, "http gzip": _compressed, "http events": _events}[transport]
+        respond = {
+            "http": _plain,
+            "http gzip": _compressed,
+            "http events": _events,
+            "http gzip events": _compressed_events,
+        }[transport]
         async with running_raw_server() as server:
             _script(server, results, respond)
             yield {"url": server.url}
@@ -77,3 +83,8 @@ def _compressed(body: bytes) -> RawMcpResponse:
 
 def _events(body: bytes) -> RawMcpResponse:
     return RawMcpResponse(body=b"event: message\ndata: " + body + b"\n\n", content_type="text/event-stream")
+
+
+def _compressed_events(body: bytes) -> RawMcpResponse:
+    events = _events(body)
+    return replace(events, body=gzip.compress(events.body, 1), headers={"Content-Encoding": "gzip"})
