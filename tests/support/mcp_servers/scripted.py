@@ -14,7 +14,7 @@ from typing import Any
 from tests.support.mcp_servers.raw_http import RawMcpResponse, RawMcpServer, rpc_result, running_raw_server
 from tests.support.mcp_servers.raw_sse import event, healthy_replies, running_sse_server
 
-TRANSPORTS = ("stdio", "http", "http gzip", "http events", "http gzip events", "sse")
+TRANSPORTS = ("stdio", "http", "http gzip", "http events", "sse")
 INITIALIZED = {
     "protocolVersion": "2025-06-18",
     "capabilities": {"tools": {}},
