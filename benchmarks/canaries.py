@@ -32,7 +32,7 @@ from tests.support.probe_runs import canary_probe, node_worker_command, run_prob
 from tests.support.third_party import ThirdPartyServers, install_third_party_servers
 from watchdog.domain.model import ClaimedSlot, Outcome
 from watchdog.net import NetworkAccess, PhaseTimer, SecretMask
-from watchdog.probes.base import derive_idempotency_key
+from watchdog.probes.base import derive_slot_idempotency_key
 from watchdog.queues import QueueConnectContext, SentinelJob
 from watchdog.service.clock import wall_clock_ms
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
@@ -189,7 +189,7 @@ def _kill_while_sending(queue: BullmqBenchmarkQueue | PgbossBenchmarkQueue, numb
     slot = 1_000_000 * (number + 1)
     limits = {"start_within": "200ms", "finish_within": "1s"}
     probe = canary_probe({**queue.system_config(), **limits})
-    marker = probe.canary.queue_driver.derive_job_id(derive_idempotency_key(probe.id, slot))
+    marker = probe.canary.queue_driver.derive_job_id(derive_slot_idempotency_key(probe.id, slot))
     point = KillPoint(number % len(KillPoint))
     with KillingProxy(urlsplit(queue.url).port or 0, marker.encode(), point).running() as proxy:
         command = [
@@ -226,7 +226,7 @@ async def _resend_sentinel(
             QueueConnectContext(network, PhaseTimer(), True, 3.0, wall_clock_ms())
         ) as connection,
     ):
-        await connection.send(SentinelJob(derive_idempotency_key(probe.id, slot), {}, 60_000, 3.0))
+        await connection.send(SentinelJob(derive_slot_idempotency_key(probe.id, slot), {}, 60_000, 3.0))
     return queue.count_sentinels()
 
 

@@ -14,10 +14,10 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from benchmarks.measurements import Measurement
-from watchdog.domain.limits import JobLimits
-from watchdog.domain.observations import JobFacts
+from watchdog.domain.limits import ScheduledJobLimits
+from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.probe_state import SavedJobState
-from watchdog.domain.rules.job import evaluate_job_facts, merge_saved_job_state
+from watchdog.domain.rules.job import judge_job_facts, merge_saved_job_state
 from watchdog.domain.schedule import CronSchedule
 
 MINUTE_MS, DAY_MS = 60_000, 86_400_000
@@ -80,17 +80,17 @@ def _random_job_periods(rng: random.Random, *, full_year: bool) -> list[Simulate
 
 
 def _simulate_period(rng: random.Random, period: SimulatedPeriod) -> OverdueDetectionCounts:
-    plan, limits = period.cron, JobLimits(grace=GRACE_MS)
+    plan, limits = period.cron, ScheduledJobLimits(grace=GRACE_MS)
     state: SavedJobState | None = None
     due, last = plan.next_slot_after(period.start_at), plan.latest_slot_until(period.start_at)
     runs = skipped_runs = false_alarms = undetected_runs = 0
 
     def is_overdue(now: int) -> bool:
         nonlocal state
-        facts = JobFacts("job", cron=plan.expression, timezone=plan.timezone, last_start=last)
+        facts = ScheduledJobFacts("job", cron=plan.expression, timezone=plan.timezone, last_start=last)
         facts, state = merge_saved_job_state(facts, limits, state, now)
         facts = facts._replace(expected_from=state.expected_from)
-        return evaluate_job_facts(facts, limits, now).reason == "job.overdue"
+        return judge_job_facts(facts, limits, now).reason == "job.overdue"
 
     is_overdue(period.start_at)
     while due < period.end_at:

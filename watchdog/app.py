@@ -15,7 +15,7 @@ import structlog
 
 from watchdog.config.definitions import ConfigDigests, digest_json
 from watchdog.config.load import LoadedConfig
-from watchdog.domain.model import LOCAL_LOCATION, ServiceFacts
+from watchdog.domain.model import LOCAL_LOCATION, WatchdogFaultFacts
 from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.net.connector import format_socket_address
@@ -37,7 +37,7 @@ from watchdog.service.store_executor import StoreExecutor
 from watchdog.signals import install_shutdown_event
 from watchdog.store.database import Database
 from watchdog.store.migrate import upgrade_schema
-from watchdog.store.read.destinations import load_service_facts
+from watchdog.store.read.destinations import load_watchdog_fault_facts
 from watchdog.store.read.members import find_probe_id_by_token_digest
 from watchdog.store.write.check_ins import CheckInStore
 from watchdog.store.write.claims import SlotClaimer
@@ -171,8 +171,10 @@ def build_service_probe(
     """The built-in probe, which observes these destinations."""
     names = sorted(destinations)
 
-    async def load_facts() -> dict[str, ServiceFacts]:
-        return await store_executor.run_read_query(lambda connection: load_service_facts(connection, names, clock()))
+    async def load_facts() -> dict[str, WatchdogFaultFacts]:
+        return await store_executor.run_read_query(
+            lambda connection: load_watchdog_fault_facts(connection, names, clock())
+        )
 
     return ServiceProbe(load_facts=load_facts)
 
@@ -236,8 +238,8 @@ def build_check_in_receiver(service: MonitoringService, loaded_config: LoadedCon
 
 def create_asgi_app(app: RunningApp) -> ASGIApp:
     """The web pages, the MCP server and the check-in endpoint of a running service."""
-    from watchdog.mcp_server.context import LocalTaskControl, McpToolContext
-    from watchdog.mcp_server.http import LazyMcpApp, allowed_hosts_and_origins
+    from watchdog.mcp_server.context import LocalBackgroundTaskControl, McpToolContext
+    from watchdog.mcp_server.http import LazyMcpApp, list_allowed_hosts_and_origins
     from watchdog.web.app import create_web_app
     from watchdog.web.auth.session import ApiKey
     from watchdog.web.pages.status_snapshot import StatusPageConfig
@@ -257,7 +259,7 @@ def create_asgi_app(app: RunningApp) -> ASGIApp:
         app.store_executor.run_read_query,
         app.service.run_executor.runner,
         config.probes,
-        LocalTaskControl(app.service, app.clock),
+        LocalBackgroundTaskControl(app.service, app.clock),
         is_operator=lambda request: bool(request.state.is_operator),
     )
     pages = create_web_app(
@@ -269,7 +271,7 @@ def create_asgi_app(app: RunningApp) -> ASGIApp:
         api_keys=[ApiKey(key.name, key.role, key.key.get_secret_value()) for key in config.access.api_keys],
         destination_addresses={destination: notifier.recipient for destination, notifier in notifiers.items()},
         config_warnings=[str(warning) for warning in app.loaded_config.warnings],
-        mcp_app=LazyMcpApp(context, *allowed_hosts_and_origins(config.server.listen, config.server.public_url)),
+        mcp_app=LazyMcpApp(context, *list_allowed_hosts_and_origins(config.server.listen, config.server.public_url)),
     )
     accept_check_in = app.check_in_receiver.accept_check_in
 

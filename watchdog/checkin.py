@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 CHECK_IN_URL_ENV_VAR = "WATCHDOG_CHECK_IN_URL"
-CHECK_IN_REQUEST_TIMEOUT_S = 5.0
+CHECK_IN_SEND_TIMEOUT_S = 5.0
 MAX_CHECK_IN_SEND_ATTEMPTS = 3
 """Attempts for the end of a run and for logs. A start has one attempt, because the work waits for it."""
 MAX_REJECTION_TEXT_BYTES = 200
@@ -58,7 +58,7 @@ def send_check_in(url: str, kind: str, run_id: str, age_s: float, output: bytes 
         if urlsplit(address).scheme not in ("http", "https"):
             raise CheckInDeliveryError("the URL does not start with http:// or https://", retryable=False)
         request = urllib.request.Request(f"{address}?{query}", output[-MAX_CHECK_IN_OUTPUT_BYTES:], method="POST")  # noqa: S310 - checked above
-        with urllib.request.urlopen(request, timeout=CHECK_IN_REQUEST_TIMEOUT_S):  # noqa: S310 - checked above
+        with urllib.request.urlopen(request, timeout=CHECK_IN_SEND_TIMEOUT_S):  # noqa: S310 - checked above
             return
     except CheckInDeliveryError:
         raise

@@ -147,7 +147,7 @@ SingleLineText = Annotated[str, AfterValidator(_validate_single_line)]
 INVALID_PERCENT_ENCODING_PATTERN = r"%(?![0-9a-fA-F]{2})"
 
 
-def split_url(
+def split_and_validate_url(
     text: str, schemes: Collection[str], expected: str, *, forbidden: str = "", host_required: bool = True
 ) -> SplitResult:
     """The parts of a URL with one of these schemes, a host and a usable port.
@@ -166,7 +166,9 @@ def split_url(
 
 
 def _validate_http_link(text: str) -> str:
-    split_url(text, ("http", "https"), "a URL that starts with http:// or https://", forbidden=r"[\s\x00-\x1f\x7f]")
+    split_and_validate_url(
+        text, ("http", "https"), "a URL that starts with http:// or https://", forbidden=r"[\s\x00-\x1f\x7f]"
+    )
     return text
 
 
@@ -386,6 +388,6 @@ __all__ = [
     "format_config_duration",
     "parse_duration",
     "require_exactly_one_of",
-    "split_url",
+    "split_and_validate_url",
     "validate_secret_length",
 ]

@@ -79,12 +79,12 @@ def _describe_false_condition(text: str, scope: _ExpressionScope) -> str:
         return UNEXPLAINED_FAILURE_TEXT
     text = _strip_parentheses(text)
     try:
-        return _describe_false_part(text, scope)
+        return _describe_false_by_outer_operator(text, scope)
     except CelExpressionError as error:
         return _relate_error_to_element(str(error), scope)
 
 
-def _describe_false_part(text: str, scope: _ExpressionScope) -> str:
+def _describe_false_by_outer_operator(text: str, scope: _ExpressionScope) -> str:
     tokens = tokenize_cel(text)
     if any(token.text == "?" for token in tokens if not token.depth):
         return _describe_false_conditional(text, scope)

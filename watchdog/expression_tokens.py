@@ -40,7 +40,7 @@ def tokenize_cel(text: str) -> list[CelToken]:
 _CEL_BINDING_MACROS = ("all", "exists", "exists_one", "existsOne", "map", "filter")
 
 
-def find_used_variables(tokens: Sequence[str], names: Container[str]) -> frozenset[str]:
+def find_used_cel_variables(tokens: Sequence[str], names: Container[str]) -> frozenset[str]:
     """The names that a tokenized expression uses as variables: not fields (`body.status`), and not the name that a
     macro binds to each entry (`body.all(status, status > 1)`)."""
     used: set[str] = set()
@@ -50,7 +50,7 @@ def find_used_variables(tokens: Sequence[str], names: Container[str]) -> frozens
         if token in ("(", "[", "{"):
             depth += 1
             if token == "(" and i > 1 and tokens[i - 1] in _CEL_BINDING_MACROS and tokens[i - 2] == ".":
-                scopes += [(depth, name) for name in _macro_bound_names(tokens[i + 1 : i + 5])]
+                scopes += [(depth, name) for name in _list_macro_bound_names(tokens[i + 1 : i + 5])]
         elif token in (")", "]", "}"):
             scopes = [(scope_depth, name) for scope_depth, name in scopes if scope_depth < depth]
             depth -= 1
@@ -65,7 +65,7 @@ def has_cel_loops(tokens: Sequence[str]) -> bool:
     return any(dot == "." and name in _CEL_BINDING_MACROS and opening == "(" for dot, name, opening in calls)
 
 
-def _macro_bound_names(tokens: Sequence[str]) -> list[str]:
+def _list_macro_bound_names(tokens: Sequence[str]) -> list[str]:
     """The first argument of a macro; the second as well if it is a name too: `all(index, value, ...)`."""
     names = [tokens[0]] if tokens[1:2] == [","] else []
     return [*names, tokens[2]] if names and tokens[3:4] == [","] and tokens[2].isidentifier() else names

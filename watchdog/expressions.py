@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from watchdog.domain.model import Json
 from watchdog.domain.text import replace_unstorable_characters, to_single_line
-from watchdog.expression_tokens import find_used_variables, has_cel_loops, tokenize_cel
+from watchdog.expression_tokens import find_used_cel_variables, has_cel_loops, tokenize_cel
 
 if TYPE_CHECKING:
     from cel_expr_python import cel  # type: ignore[import-untyped] # it ships no types
@@ -114,11 +114,11 @@ def _compile_expression_cached(text: str, variables: tuple[tuple[str, str], ...]
             f"{_quote_expression(text)} returns {_describe_cel_type(result_type)}, not true or false:"
             " compare it with a value"
         )
-    tokens = _cel_token_texts(text)
+    tokens = _list_cel_token_texts(text)
     _validate_constant_calls(tokens, variables)
     return CelExpression(
         text,
-        find_used_variables(tokens, types),
+        find_used_cel_variables(tokens, types),
         types,
         loops=has_cel_loops(tokens),
         _program=program,
@@ -139,7 +139,7 @@ _PARENS_TO_ANGLE_BRACKETS = str.maketrans("()", "<>")
 
 
 @lru_cache(maxsize=64)
-def _cel_environment(variables: tuple[tuple[str, str], ...]) -> cel.Env:
+def _create_cel_environment(variables: tuple[tuple[str, str], ...]) -> cel.Env:
     from cel_expr_python import cel
 
     return cel.NewEnv(variables={name: cel.Type(kind.translate(_PARENS_TO_ANGLE_BRACKETS)) for name, kind in variables})
@@ -147,7 +147,7 @@ def _cel_environment(variables: tuple[tuple[str, str], ...]) -> cel.Env:
 
 def _compile_cel(text: str, variables: tuple[tuple[str, str], ...]) -> cel.Expression:
     try:
-        return _cel_environment(variables).compile(text)
+        return _create_cel_environment(variables).compile(text)
     except (RuntimeError, ValueError, UnicodeError) as e:
         raise CelExpressionError(_describe_compile_error(text, str(e), dict(variables))) from None
 
@@ -335,7 +335,7 @@ def _describe_json_type(value: Json) -> str:
 _COMPARISON_OPERATORS = {"==", "!=", "<", "<=", ">", ">=", "in"}
 
 
-def _cel_token_texts(text: str) -> list[str]:
+def _list_cel_token_texts(text: str) -> list[str]:
     return [token.text for token in tokenize_cel(text)]
 
 

@@ -47,7 +47,7 @@ class KindRegistry(Mapping[str, type[KindT]]):
     def add_kind_fields(self, section: type[SectionT]) -> type[SectionT]:
         """A class decorator: adds one optional field per kind, named like the kind, after the section's own fields."""
         fields: dict[str, Any] = {
-            kind: (model | None, Field(default=None, description=_docstring_first_sentence(model)))
+            kind: (model | None, Field(default=None, description=_extract_docstring_first_sentence(model)))
             for kind, model in self.items()
         }
         return create_model(
@@ -67,6 +67,6 @@ class KindRegistry(Mapping[str, type[KindT]]):
         return handler.generate_schema(Union[tuple(self.values())])  # noqa: UP007 - built at run time
 
 
-def _docstring_first_sentence(model: type) -> str:
+def _extract_docstring_first_sentence(model: type) -> str:
     """The first sentence of a class's docstring, which describes the field for its kind."""
     return re.split(r"(?<=\.)\s", inspect.cleandoc(model.__doc__ or ""))[0].replace("\n", " ")

@@ -30,7 +30,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
         super().connection_made(transport)
         if len(self.connections) > current_descriptor_shares().http_connections:
-            idlest = self._idlest_connection()
+            idlest = self._find_idle_connection()
             self.connections.discard(idlest)
             idlest.transport.abort()
 
@@ -51,7 +51,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 self._reading_head = False
                 self.send_400_response("The head of the request is too long.")
 
-    def _idlest_connection(self) -> HttpToolsProtocol:
+    def _find_idle_connection(self) -> HttpToolsProtocol:
         """A connection without a request in progress; this connection if there is none."""
         others = (other for other in self.connections if isinstance(other, HttpToolsProtocol) and other is not self)
         return next((other for other in others if other.cycle is None or other.cycle.response_complete), self)

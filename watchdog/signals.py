@@ -8,12 +8,12 @@ import signal
 import threading
 from collections.abc import Callable
 
-PROCESS_SHUTDOWN_TIMEOUT_S = 9
+SHUTDOWN_FORCED_EXIT_DELAY_S = 9
 """Seconds from the first shutdown signal until the process exits, even if a database or a name server blocks it."""
 
 
 def install_shutdown_event(on_hangup: Callable[[], None] | None = None) -> asyncio.Event:
-    """Return an event that SIGTERM and SIGINT set; the process then exits within PROCESS_SHUTDOWN_TIMEOUT_S.
+    """Return an event that SIGTERM and SIGINT set; the process then exits within SHUTDOWN_FORCED_EXIT_DELAY_S.
 
     SIGHUP calls `on_hangup`; without one it is a shutdown signal as well, because the terminal has closed. A SIGHUP
     that is already ignored (`nohup`) stays ignored.
@@ -23,7 +23,7 @@ def install_shutdown_event(on_hangup: Callable[[], None] | None = None) -> async
     def request_shutdown() -> None:
         if not shutdown.is_set():
             shutdown.set()
-            timer = threading.Timer(PROCESS_SHUTDOWN_TIMEOUT_S, os._exit, [128 + signal.SIGTERM])
+            timer = threading.Timer(SHUTDOWN_FORCED_EXIT_DELAY_S, os._exit, [128 + signal.SIGTERM])
             timer.daemon = True
             timer.start()
 

@@ -286,26 +286,26 @@ def test_a_start_that_failed_is_sent_with_the_end(receiver: FakeCheckInReceiver,
 
 def test_a_corrected_wall_clock_does_not_change_the_age(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two days forward, and two back, between the run and its check-in."""
-    word = exec_queue._read_clocks_at_event(5.0)
+    word = exec_queue._compute_clocks_at_past_event(5.0)
     now = time.time()
     for hours in (-48, 48):
         monkeypatch.setattr(time, "time", lambda hours=hours: now + hours * 3600)
-        assert 5 <= exec_queue._check_in_age_s(word) < 30
-    monkeypatch.setattr(exec_queue, "_boot_id", lambda: "another boot")
+        assert 5 <= exec_queue._compute_check_in_age_s(word) < 30
+    monkeypatch.setattr(exec_queue, "_read_boot_id", lambda: "another boot")
     monkeypatch.setattr(time, "time", lambda: now + 60)
-    assert 65 <= exec_queue._check_in_age_s(word) < 95
+    assert 65 <= exec_queue._compute_check_in_age_s(word) < 95
     monkeypatch.setattr(time, "time", lambda: now - 60)
-    assert exec_queue._check_in_age_s(word) == 0
+    assert exec_queue._compute_check_in_age_s(word) == 0
 
 
 def test_the_queue_is_bounded_and_survives_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.setattr(exec_queue, "MAX_CHECK_IN_QUEUE_BYTES", 2_000)
     words = [
-        {"url": "x", "event": str(n), "run": "r", "body": "b" * 100, **exec_queue._read_clocks_at_event(0)}
+        {"url": "x", "event": str(n), "run": "r", "body": "b" * 100, **exec_queue._compute_clocks_at_past_event(0)}
         for n in range(50)
     ]
-    old = {**words[0], **exec_queue._read_clocks_at_event(40 * 86_400)}
+    old = {**words[0], **exec_queue._compute_clocks_at_past_event(40 * 86_400)}
     with exec_queue._open_locked_check_in_queue() as file:
         exec_queue._write_queued_check_ins(file, [old, *words])
     path = tmp_path / "watchdog/check-ins.jsonl"

@@ -17,7 +17,7 @@ from tests.support.check_in_receiver import HEARTBEAT_TOKEN, FakeCheckInReceiver
 from tests.support.scripted_servers import CertificateAuthority
 from watchdog import checkin
 from watchdog.cli import exec_post, exec_process
-from watchdog.cli.exec_post import CheckInError, post_check_in
+from watchdog.cli.exec_post import CheckInPostError, post_check_in
 
 Server = Callable[[bytes], str]
 
@@ -64,8 +64,8 @@ def post(url: str) -> None:
     post_check_in(url, "3", "run", 1.5, b"output")
 
 
-def error_of(url: str) -> CheckInError:
-    with pytest.raises(CheckInError) as caught:
+def error_of(url: str) -> CheckInPostError:
+    with pytest.raises(CheckInPostError) as caught:
         post(url)
     return caught.value
 
@@ -128,7 +128,7 @@ def test_a_server_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (str(error_of(url)), error_of(url).retryable) == ("connection refused", True)
     assert "name" in str(error_of("http://x.invalid/in/y")).lower()
     assert str(error_of("http://127.0.0.1:99999/in/y"))
-    monkeypatch.setattr(exec_post, "CHECK_IN_RESPONSE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(exec_post, "CHECK_IN_SEND_TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         assert str(error_of(f"http://127.0.0.1:{silent.getsockname()[1]}/in/y")) == "timed out"
 
@@ -175,4 +175,4 @@ def test_the_constants_are_those_of_the_library() -> None:
     """`exec` does not import it, because it is slow to load."""
     assert exec_process.CHECK_IN_URL_ENV_VAR == checkin.CHECK_IN_URL_ENV_VAR
     assert exec_process.MAX_OUTPUT_TAIL_BYTES == checkin.MAX_CHECK_IN_OUTPUT_BYTES
-    assert exec_post.CHECK_IN_RESPONSE_TIMEOUT_S == checkin.CHECK_IN_REQUEST_TIMEOUT_S
+    assert exec_post.CHECK_IN_SEND_TIMEOUT_S == checkin.CHECK_IN_SEND_TIMEOUT_S

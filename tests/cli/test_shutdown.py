@@ -92,7 +92,7 @@ def test_while_a_browser_holds_connections_and_a_second_signal_follows(
 STUCK = """
 import asyncio, time
 from watchdog import signals
-signals.PROCESS_SHUTDOWN_TIMEOUT_S = 0.1
+signals.SHUTDOWN_FORCED_EXIT_DELAY_S = 0.1
 async def main():
     stop = signals.install_shutdown_event()
     print("started", flush=True)

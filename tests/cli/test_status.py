@@ -15,8 +15,8 @@ from tests.support.command_line import invoke_command
 from tests.support.fixture_rows import FixtureRows
 from tests.support.store import StoreHarness, make_registered_probe, make_result, make_results
 from watchdog.domain.formatting import DAY_MS, format_iso8601, format_timestamp, format_utc
-from watchdog.domain.model import Outcome, ServiceFacts
-from watchdog.domain.observations import JobFacts
+from watchdog.domain.model import Outcome, WatchdogFaultFacts
+from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.rules import service
 from watchdog.domain.schedule import CronSchedule
 from watchdog.resources import resource_path
@@ -136,7 +136,7 @@ def own_harness(write: Write) -> Iterator[StoreHarness]:
         database.close()
 
 
-def set_failing(harness: StoreHarness, **facts: ServiceFacts) -> None:
+def set_failing(harness: StoreHarness, **facts: WatchdogFaultFacts) -> None:
     rows = [{"destination": name.replace("_", "/"), **each._asdict()} for name, each in facts.items()]
     with harness.database.write_transaction() as connection:
         connection.execute(sa.insert(failing_destinations), rows)
@@ -146,9 +146,9 @@ def test_receivers_that_get_no_notifications(own_harness: StoreHarness) -> None:
     since = wall_clock_ms() - 10 * MINUTE
     set_failing(
         own_harness,
-        oncall_slack=ServiceFacts(since, error="HTTP 500"),
-        oncall_email=ServiceFacts(wall_clock_ms(), given_up=True, error="refused"),
-        removed_slack=ServiceFacts(since, error="not configured any more"),
+        oncall_slack=WatchdogFaultFacts(since, error="HTTP 500"),
+        oncall_email=WatchdogFaultFacts(wall_clock_ms(), given_up=True, error="refused"),
+        removed_slack=WatchdogFaultFacts(since, error="not configured any more"),
     )
     for arguments in ((), ("-o", "json")):
         ran = invoke_command("status", *arguments)
@@ -170,8 +170,8 @@ def test_receivers_that_get_no_notifications(own_harness: StoreHarness) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("facts", [ServiceFacts(None), ServiceFacts(10**15, error="a short outage")])
-def test_receivers_that_work_are_not_mentioned(own_harness: StoreHarness, facts: ServiceFacts) -> None:
+@pytest.mark.parametrize("facts", [WatchdogFaultFacts(None), WatchdogFaultFacts(10**15, error="a short outage")])
+def test_receivers_that_work_are_not_mentioned(own_harness: StoreHarness, facts: WatchdogFaultFacts) -> None:
     if facts.failing_since is not None:
         set_failing(own_harness, oncall_slack=facts)
     ran = invoke_command("status", "-o", "json")
@@ -216,15 +216,15 @@ def test_every_job_with_its_status(write: Write) -> None:
     late = f"[red]digest is overdue: due {format_utc(due, then)}"
     book = FixtureRows()
     probe = book.add_probe("Schedules", "jobs")
-    nightly = JobFacts("nightly", cron="0 3 * * *", last_start=then, expected_from=then)
-    digest = JobFacts("[red]digest", next_due=due, expected_from=due)
+    nightly = ScheduledJobFacts("nightly", cron="0 3 * * *", last_start=then, expected_from=then)
+    digest = ScheduledJobFacts("[red]digest", next_due=due, expected_from=due)
     book.add_result(probe, then, Outcome.FAIL, late, "job.overdue", jobs=[nightly, digest])
     away = book.add_probe("Tools", "mcp")
     book.add_result(away, now - MINUTE, tasks={"sweep": task_aged(MINUTE, now - MINUTE)})
     book.add_result(away, now, Outcome.FAIL, "HTTP 503")
     silent = book.add_probe("Vault", "jobs")
     read_at = now - 3 * DAY_MS
-    book.add_result(silent, read_at, jobs=[JobFacts("purge", last_start=read_at)])
+    book.add_result(silent, read_at, jobs=[ScheduledJobFacts("purge", last_start=read_at)])
     book.add_result(silent, now, Outcome.FAIL, "HTTP 503")
     with database.write_transaction() as connection:
         book.insert_into(connection)

@@ -484,4 +484,4 @@ def test_unsupported_defaults_do_not_apply_to_a_canary() -> None:
         "probes:\n  - {name: Mail, canary: {bullmq: {redis: 'redis://localhost', queue: mail}, finish_within: 1m}}\n"
     )
     (probe,) = config(text).probes
-    assert (probe.deadline_ms, probe.retries, probe.every) == (85_000, 0, 300_000)
+    assert (probe.run_time_limit_ms, probe.retries, probe.every) == (85_000, 0, 300_000)

@@ -12,7 +12,7 @@ import aiosmtplib
 import httpx
 import pytest
 
-from watchdog.demo.inbox import DEMO_SLACK_CHANNEL_ID, MAX_INBOX_MESSAGES, DemoInbox, create_inbox_app, render_mrkdwn
+from watchdog.demo.inbox import DEMO_SLACK_CHANNEL_ID, MAX_INBOX_MESSAGES, DemoInbox, create_inbox_app, mrkdwn_to_html
 from watchdog.notifiers.blocks import escape_mrkdwn
 
 HOSTILE = "<script>alert(\"1\")</script> & <https://evil.example|click> *bold* `code` <!channel> 'x'"
@@ -62,11 +62,11 @@ def section(text: str) -> dict[str, Any]:
     ],
 )
 def test_slack_markup_is_rendered(mrkdwn: str, html: str) -> None:
-    assert render_mrkdwn(mrkdwn) == html
+    assert mrkdwn_to_html(mrkdwn) == html
 
 
 def test_text_escaped_for_slack_is_shown_unescaped() -> None:
-    html = render_mrkdwn(escape_mrkdwn(HOSTILE))
+    html = mrkdwn_to_html(escape_mrkdwn(HOSTILE))
     assert "<" not in html.replace("<br>", "")
     assert "https://evil.example|click" in html
     assert "&lt;script&gt;" in html

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.alert_contexts import MINUTE_MS, NOW, run_summaries
 from watchdog.domain import formatting
-from watchdog.domain.model import HealthState, Outcome, RemediationAttempt, RemediationState, RunSummary
+from watchdog.domain.model import HealthState, Outcome, RemediationAttempt, RemediationAttemptState, RunSummary
 
 NB = "\N{NO-BREAK SPACE}"
 SECOND, HOUR, DAY = 1_000, 60 * MINUTE_MS, 24 * 60 * MINUTE_MS
@@ -163,20 +163,26 @@ def test_a_time_in_a_zone(at: str, timezone: str, text: str) -> None:
     ],
 )
 def test_the_label_of_a_job(reason: str, has_run: bool, has_schedule: bool, label: str) -> None:
-    assert formatting.job_status_label(reason, has_run=has_run, has_schedule=has_schedule) == label
+    assert formatting.format_job_status_label(reason, has_run=has_run, has_schedule=has_schedule) == label
 
 
 @pytest.mark.parametrize(
     ("state", "age", "detail", "label", "text"),
     [
-        (RemediationState.SUCCEEDED, 0, "changed 1 row", "succeeded", "UPDATE jobs · changed 1 row"),
-        (RemediationState.FAILED, 0, "", "failed", "UPDATE jobs"),
-        (RemediationState.DRY_RUN, 0, "would change 1 row", "dry run", "UPDATE jobs · would change 1 row"),
-        (RemediationState.RATE_LIMITED, 0, "3 runs within 1 h", "rate-limited", "UPDATE jobs · 3 runs within 1 h"),
-        (RemediationState.STARTED, MINUTE_MS - 1, "", "started", "UPDATE jobs"),
-        (RemediationState.STARTED, MINUTE_MS, "", "started", "UPDATE jobs · outcome unknown"),
+        (RemediationAttemptState.SUCCEEDED, 0, "changed 1 row", "succeeded", "UPDATE jobs · changed 1 row"),
+        (RemediationAttemptState.FAILED, 0, "", "failed", "UPDATE jobs"),
+        (RemediationAttemptState.DRY_RUN, 0, "would change 1 row", "dry run", "UPDATE jobs · would change 1 row"),
+        (
+            RemediationAttemptState.RATE_LIMITED,
+            0,
+            "3 runs within 1 h",
+            "rate-limited",
+            "UPDATE jobs · 3 runs within 1 h",
+        ),
+        (RemediationAttemptState.STARTED, MINUTE_MS - 1, "", "started", "UPDATE jobs"),
+        (RemediationAttemptState.STARTED, MINUTE_MS, "", "started", "UPDATE jobs · outcome unknown"),
     ],
 )
-def test_a_remediation_in_words(state: RemediationState, age: int, detail: str, label: str, text: str) -> None:
+def test_a_remediation_in_words(state: RemediationAttemptState, age: int, detail: str, label: str, text: str) -> None:
     attempt = RemediationAttempt("UPDATE jobs", "job.stuck", "", state, NOW - age, None, detail)
     assert formatting.format_remediation(attempt, NOW) == (label, text)

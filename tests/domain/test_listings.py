@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from watchdog.domain.listings import facts_to_json, listings_from_diff_json, listings_to_diff_json, map_fact_texts
 from watchdog.domain.model import ListingsByRule, SubjectListing
-from watchdog.domain.observations import JobFacts
+from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.rules.engine import FACTS_TYPE_BY_RULE
 
 
@@ -78,7 +78,7 @@ def test_a_rule_that_no_longer_exists_is_omitted() -> None:
 
 
 def test_every_listing_rule_has_facts_that_survive() -> None:
-    facts = JobFacts("a", cron="0 3 * * *", last_start=5, stalled=True, expected_from=2, listed=False)
+    facts = ScheduledJobFacts("a", cron="0 3 * * *", last_start=5, stalled=True, expected_from=2, listed=False)
     stored = {"job": SubjectListing(7, {"a": facts})}
     again = listings_from_diff_json(json.loads(json.dumps(listings_to_diff_json(stored, {}))), {}, FACTS_TYPE_BY_RULE)
     assert again == stored

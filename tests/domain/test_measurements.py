@@ -11,7 +11,7 @@ from watchdog.domain.measurements import (
     ListedJobCounts,
     McpTaskCounts,
     QueueMeasurements,
-    facts_about_subject,
+    select_facts_of_subject,
 )
 from watchdog.domain.model import JsonScalar
 from watchdog.domain.observations import CompletedJobCounts, QueueStats
@@ -47,14 +47,14 @@ def test_facts_about_a_job_leave_out_the_others() -> None:
     counts = ListedJobCounts(2, 1)._asdict()
     entries = {"export": {"worker": "app-3", "duration": "2 min"}, "sweep": {"worker": "app-4"}}
     facts = {**counts, JOBS_EVIDENCE_KEY: entries, "address": "10.0.0.1"}
-    assert facts_about_subject("export", facts) == {"address": "10.0.0.1", "worker": "app-3", "duration": "2 min"}
-    assert facts_about_subject("unknown", facts) == facts
-    assert facts_about_subject("", counts) == counts
+    assert select_facts_of_subject("export", facts) == {"address": "10.0.0.1", "worker": "app-3", "duration": "2 min"}
+    assert select_facts_of_subject("unknown", facts) == facts
+    assert select_facts_of_subject("", counts) == counts
 
 
 def test_facts_about_a_task_leave_out_all_tasks() -> None:
     facts = {**McpTaskCounts(2, 0)._asdict(), TASKS_EVIDENCE_KEY: {"crawl": {"ok": True}, "mail": {}}, "server": "x 1"}
-    assert facts_about_subject("crawl", facts) == {"server": "x 1"}
+    assert select_facts_of_subject("crawl", facts) == {"server": "x 1"}
 
 
 def test_the_facts_of_a_queue_have_an_age_that_people_can_read() -> None:

@@ -8,16 +8,16 @@ from watchdog.domain.formatting import HOUR_MS, MINUTE_MS
 from watchdog.domain.membership import (
     MAX_CONFIG_DIFFERENCE_MS,
     MEMBER_LEASE_MS,
+    DefinitionDigestsByRevision,
     MemberProcess,
     MembershipStatus,
     MemberStatus,
-    RevisionDefinitions,
-    config_difference_warning,
-    configs_differ_since,
+    compute_probe_retirement_time,
     derive_membership_status,
-    highest_live_revision_by_name,
-    membership_notes,
-    probe_retirement_time,
+    find_config_difference_start,
+    find_highest_live_revisions,
+    format_config_difference_warning,
+    list_member_conflict_notes,
 )
 
 NOW = 100 * HOUR_MS
@@ -50,9 +50,9 @@ def test_a_member_lives(sentence: str, member: MemberProcess, is_live: bool) -> 
 
 def test_the_highest_live_revision_decides_about_each_probe() -> None:
     names = {1: {"old", "both"}, 2: {"both", "new"}, 3: {"both", "crashed"}}
-    assert highest_live_revision_by_name({2, 1}, names) == {"old": 1, "both": 2, "new": 2}
-    assert highest_live_revision_by_name({1}, names) == {"old": 1, "both": 1}
-    assert highest_live_revision_by_name({9}, names) == {}
+    assert find_highest_live_revisions({2, 1}, names) == {"old": 1, "both": 2, "new": 2}
+    assert find_highest_live_revisions({1}, names) == {"old": 1, "both": 1}
+    assert find_highest_live_revisions({9}, names) == {}
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_the_highest_live_revision_decides_about_each_probe() -> None:
     ],
 )
 def test_when_a_probe_is_retired(sentence: str, members: list[MemberProcess], retire_at: int) -> None:
-    assert probe_retirement_time(members) == retire_at, sentence
+    assert compute_probe_retirement_time(members) == retire_at, sentence
 
 
 @pytest.mark.parametrize(
@@ -111,12 +111,12 @@ def test_when_a_probe_is_retired(sentence: str, members: list[MemberProcess], re
     ],
 )
 def test_since_when_configurations_differ(sentence: str, members: list[MemberProcess], since: int | None) -> None:
-    assert configs_differ_since(members, NOW) == since, sentence
+    assert find_config_difference_start(members, NOW) == since, sentence
 
 
 def test_each_member_knows_what_it_leaves_to_others() -> None:
     old, new, other = live("a", 1), live("b", 2), live("c", 3)
-    definitions = RevisionDefinitions(
+    definitions = DefinitionDigestsByRevision(
         probes={1: {"same": "s", "changed": "1", "old": "o"}, 2: {"same": "s", "changed": "2"}, 3: {}},
         destinations={1: {"oncall/slack": "1"}, 2: {"oncall/slack": "2"}, 3: {"oncall/slack": "2"}},
     )
@@ -138,22 +138,22 @@ def test_notes_name_what_a_member_leaves_to_others() -> None:
         (MemberStatus(live("a", 1), {"api": 2, **many}, {"oncall/slack": 3}), MemberStatus(live("b", 3))), NOW - 1
     )
     listed = ", ".join(f"p{n}" for n in range(20))
-    assert [note.replace(NBSP, " ") for note in membership_notes(status, "a", NOW)] == [
+    assert [note.replace(NBSP, " ") for note in list_member_conflict_notes(status, "a", NOW)] == [
         "1 probe of this process is run by processes with the newer revision 2: api",
         f"25 probes of this process are run by processes with the newer revision 3: {listed}, ...",
         "1 destination of this process is notified by processes with the newer revision 3: oncall/slack",
     ]
-    assert membership_notes(status, "b", NOW) == membership_notes(status, "unknown", NOW) == []
+    assert list_member_conflict_notes(status, "b", NOW) == list_member_conflict_notes(status, "unknown", NOW) == []
 
 
 def test_configurations_that_differ_for_long_are_a_warning() -> None:
     members = (MemberStatus(live("host-1", 1)), MemberStatus(live("host-2", 2)))
-    assert config_difference_warning(MembershipStatus(members), NOW) == ""
-    assert config_difference_warning(MembershipStatus(members, NOW - MAX_CONFIG_DIFFERENCE_MS), NOW) == ""
+    assert format_config_difference_warning(MembershipStatus(members), NOW) == ""
+    assert format_config_difference_warning(MembershipStatus(members, NOW - MAX_CONFIG_DIFFERENCE_MS), NOW) == ""
     status = MembershipStatus(members, NOW - 6 * MINUTE_MS)
     warning = (
         f"processes on one database have had different configurations for 6{NBSP}min: host-1 has revision 1, host-2 has"
         " revision 2"
     )
-    assert config_difference_warning(status, NOW) == warning
-    assert membership_notes(status, "host-2", NOW) == [warning]
+    assert format_config_difference_warning(status, NOW) == warning
+    assert list_member_conflict_notes(status, "host-2", NOW) == [warning]

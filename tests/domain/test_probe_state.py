@@ -11,18 +11,18 @@ from watchdog.domain.probe_state import (
     JobStateRecord,
     McpProtocolRecord,
     NeverRunTasksRecord,
+    OutstandingSentinelRecord,
     OutstandingSentinels,
     QueueThreshold,
     QueueThresholdRecord,
     SavedJobState,
-    SentinelRecord,
-    forget_job_key,
-    job_state_key,
+    build_forget_job_key,
+    build_job_state_key,
+    drop_job_state_updates,
     load_job_state_record,
     queue_threshold_records_from_json,
     queue_threshold_records_to_json,
     short_digest,
-    without_job_state,
 )
 
 JOB = JobStateRecord("backup", SavedJobState("0 3 * * * UTC", 5, 6, 7, 8, 9, 1))
@@ -38,8 +38,8 @@ STALLED = QueueThresholdRecord(QueueThreshold("stalled", for_ms=5), 7, "b7c1")
         WAITING,
         STALLED,
         QueueThresholdRecord(QueueThreshold("failure_ratio", 0.2, window_ms=60_000, min_samples=20)),
-        SentinelRecord("job/1", 5, 6),
-        OutstandingSentinels((SentinelRecord("job/1", 5, 6, 7, "canary.not_finished", 2),), 8),
+        OutstandingSentinelRecord("job/1", 5, 6),
+        OutstandingSentinels((OutstandingSentinelRecord("job/1", 5, 6, 7, "canary.not_finished", 2),), 8),
         McpProtocolRecord("stateless", 5),
     ],
 )
@@ -50,16 +50,16 @@ def test_a_record_survives_json(record: Any) -> None:
 
 
 def test_a_job_is_found_by_its_name() -> None:
-    state = {job_state_key("backup"): JOB.to_json(), job_state_key("other"): None}
+    state = {build_job_state_key("backup"): JOB.to_json(), build_job_state_key("other"): None}
     assert load_job_state_record(state, "backup") == JOB
     assert load_job_state_record(state, "other") is None
     assert load_job_state_record({}, "backup") is None
 
 
 def test_a_result_that_is_never_evaluated_updates_nothing_about_jobs() -> None:
-    key = job_state_key("digest")
-    updates = {key: {"failures": 1}, forget_job_key(key): None, "scheduler": {"heartbeat_at": 5}}
-    assert without_job_state(updates) == {"scheduler": {"heartbeat_at": 5}}
+    key = build_job_state_key("digest")
+    updates = {key: {"failures": 1}, build_forget_job_key(key): None, "scheduler": {"heartbeat_at": 5}}
+    assert drop_job_state_updates(updates) == {"scheduler": {"heartbeat_at": 5}}
 
 
 def test_thresholds_are_found_by_their_metric() -> None:

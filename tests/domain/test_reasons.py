@@ -18,11 +18,11 @@ import pytest
 from watchdog.domain.reasons import (
     REASON_CATALOGUE,
     TRANSPORT_REASON_FAMILIES,
+    build_reason_and_message,
     find_reason_entry,
     find_reason_pattern_problem,
     matches_reason_pattern,
     reason_advice,
-    reason_and_message,
     reason_family,
     reason_title,
 )
@@ -292,8 +292,8 @@ def test_family() -> None:
 
 
 def test_reason_and_message() -> None:
-    assert reason_and_message("job.overdue", name="{x}") == ("job.overdue", "{x} is overdue")
-    assert reason_and_message("task.failed", "disk full", name="a") == ("task.failed", "task a failed: disk full")
+    assert build_reason_and_message("job.overdue", name="{x}") == ("job.overdue", "{x} is overdue")
+    assert build_reason_and_message("task.failed", "disk full", name="a") == ("task.failed", "task a failed: disk full")
 
 
 def test_remediable_reasons_are_those_of_results() -> None:

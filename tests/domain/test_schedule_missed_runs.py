@@ -8,8 +8,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from watchdog.domain.schedule import (
-    CHECK_IN_RETRY_WINDOW_MS,
     MAX_COUNTED_MISSED_RUNS,
+    MIN_CHECK_IN_RETRY_DURATION_MS,
     CronSchedule,
     IntervalSchedule,
     extend_deadline_over_gaps,
@@ -202,29 +202,29 @@ def test_a_grace_of_a_day_is_not_counted_through_slot_by_slot() -> None:
 
 
 S = 1_000
-LONG = (120 * S, 120 * S + CHECK_IN_RETRY_WINDOW_MS + 1)
+LONG = (120 * S, 120 * S + MIN_CHECK_IN_RETRY_DURATION_MS + 1)
 DOWNTIMES: list[tuple[str, list[DowntimeGap], tuple[int, DowntimeGap | None]]] = [
     ("no downtime", [], (200 * S, None)),
     ("downtime before the period", [(0, 100 * S - 1)], (200 * S, None)),
     ("downtime after the period", [(200 * S + 1, 900 * S)], (200 * S, None)),
     ("long downtime until the start of the period", [(0, 100 * S)], (200 * S, (0, 100 * S))),
     ("long downtime from the end of the period on", [(200 * S, 900 * S)], (200 * S, (200 * S, 900 * S))),
-    ("downtime as long as the retry window", [(120 * S, 120 * S + CHECK_IN_RETRY_WINDOW_MS)], (200 * S, None)),
+    ("downtime as long as the retry window", [(120 * S, 120 * S + MIN_CHECK_IN_RETRY_DURATION_MS)], (200 * S, None)),
     ("downtime longer than the retry window", [LONG], (200 * S, LONG)),
     (
         "short downtime near the end: extended by the retry window",
         [(180 * S, 190 * S)],
-        (190 * S + CHECK_IN_RETRY_WINDOW_MS, None),
+        (190 * S + MIN_CHECK_IN_RETRY_DURATION_MS, None),
     ),
     (
         "two short downtimes near the end",
         [(180 * S, 190 * S), (215 * S, 225 * S)],
-        (225 * S + CHECK_IN_RETRY_WINDOW_MS, None),
+        (225 * S + MIN_CHECK_IN_RETRY_DURATION_MS, None),
     ),
     (
         "short downtime, then a long one during the retries",
         [(180 * S, 190 * S), (215 * S, 900 * S)],
-        (190 * S + CHECK_IN_RETRY_WINDOW_MS, (215 * S, 900 * S)),
+        (190 * S + MIN_CHECK_IN_RETRY_DURATION_MS, (215 * S, 900 * S)),
     ),
     (
         "downtimes before, short within, and after the period",
@@ -250,6 +250,6 @@ def test_a_run_that_could_not_be_reported_is_not_missed() -> None:
     assert clock_times(missed_runs(NIGHTLY, now, last, MIN, LONG_AGO, [night, next_night])) == ["05-02 03:00"]
     assert missed_runs(NIGHTLY, now, last, MIN, LONG_AGO, [(night[0], next_night[1])]) == []
     restart = (at("2026-05-02 03:00:50"), at("2026-05-02 03:01:00"))
-    back = restart[1] + CHECK_IN_RETRY_WINDOW_MS
+    back = restart[1] + MIN_CHECK_IN_RETRY_DURATION_MS
     assert missed_runs(NIGHTLY, back - 1, last, MIN, LONG_AGO, [restart]) == []
     assert clock_times(missed_runs(NIGHTLY, back, last, MIN, LONG_AGO, [restart])) == ["05-02 03:00"]

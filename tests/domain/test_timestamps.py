@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from watchdog.domain.timestamps import MAX_EPOCH_MS, parse_epoch, parse_iso8601, parse_milliseconds, to_epoch_ms
+from watchdog.domain.timestamps import MAX_EPOCH_MS, parse_epoch, parse_iso8601, parse_ms_number, to_epoch_ms
 
 NOON_UTC = 1_795_348_800_000
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -95,4 +95,4 @@ def test_epoch_numbers(number: float | Decimal, expected: int | None) -> None:
     ],
 )
 def test_milliseconds(value: str | float | None, expected: int | None) -> None:
-    assert parse_milliseconds(value) == expected
+    assert parse_ms_number(value) == expected

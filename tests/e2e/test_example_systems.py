@@ -246,7 +246,7 @@ async def test_incidents_name_cron_jobs_that_fail_or_do_not_run(
     env = {"BACKUP_CHECKIN_TOKEN": "0123456789abcdef0123", "LEDGER_CHECKIN_TOKEN": "3210fedcba9876543210"}
     for name, value in {**env, "XDG_STATE_HOME": str(tmp_path / "state")}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(watermark, "MIN_GAP_MS", 100 * HOUR_MS)  # the clock jumps, but that is no downtime
+    monkeypatch.setattr(watermark, "MIN_DOWNTIME_GAP_MS", 100 * HOUR_MS)  # the clock jumps, but that is no downtime
     port = find_free_port()
     loaded = load_example("cron", tmp_path, env, server={"listen": f"127.0.0.1:{port}"}, defaults={"every": "10s"})
     noon = datetime.now(ZoneInfo("Europe/Berlin")).replace(day=15, hour=12, minute=0, second=0)

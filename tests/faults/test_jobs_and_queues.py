@@ -21,7 +21,7 @@ from tests.support.redis_server import RedisServer, running_worker
 from tests.support.third_party import ThirdPartyServers, find_free_port
 from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.model import Finding, Json, Outcome, ResultToRecord
-from watchdog.domain.probe_state import job_state_key
+from watchdog.domain.probe_state import build_job_state_key
 from watchdog.domain.rules import evaluate_rules
 from watchdog.probes import PROBE_KINDS, Probe
 from watchdog.service.clock import wall_clock_ms
@@ -30,7 +30,7 @@ from watchdog.service.registration import build_registered_probe
 Target: TypeAlias = tuple[dict[str, Any], Mapping[str, Json]]
 """The fields of a probe, and its state."""
 Setup: TypeAlias = Callable[[JobServers], AbstractContextManager[Target]]
-DIGEST_KEY = job_state_key("digest")
+DIGEST_KEY = build_job_state_key("digest")
 
 
 @dataclass(frozen=True)

@@ -246,7 +246,7 @@ async def test_a_long_run_becomes_a_job_with_progress_and_a_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tool_jobs, "MAX_WAIT_FOR_TOOL_JOB_S", 1.5)
-    monkeypatch.setattr(tool_jobs, "PROGRESS_INTERVAL_S", 0.05)
+    monkeypatch.setattr(tool_jobs, "TOOL_JOB_PROGRESS_INTERVAL_S", 0.05)
     async with (
         running_server(send_parts(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", delay_s=60)) as fast,
         running_server(send_parts(delay_s=60)) as silent,

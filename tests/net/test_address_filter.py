@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from watchdog.net.address_filter import blocked_address_category
+from watchdog.net.address_filter import find_blocked_address_category
 
 ALWAYS = {
     "metadata": (
@@ -32,17 +32,17 @@ PUBLIC = (
 
 @pytest.mark.parametrize(("why", "address"), [(why, a) for why, group in ALWAYS.items() for a in group])
 def test_always_refused_addresses(why: str, address: str) -> None:
-    assert blocked_address_category(address, allow_private_addresses=True) == why
-    assert blocked_address_category(address, allow_private_addresses=False) == why
+    assert find_blocked_address_category(address, allow_private_addresses=True) == why
+    assert find_blocked_address_category(address, allow_private_addresses=False) == why
 
 
 @pytest.mark.parametrize(("why", "address"), [(why, a) for why, group in NOT_PUBLIC.items() for a in group])
 def test_private_addresses(why: str, address: str) -> None:
-    assert blocked_address_category(address, allow_private_addresses=True) is None
-    assert blocked_address_category(address, allow_private_addresses=False) == why
+    assert find_blocked_address_category(address, allow_private_addresses=True) is None
+    assert find_blocked_address_category(address, allow_private_addresses=False) == why
 
 
 @pytest.mark.parametrize("address", PUBLIC)
 def test_always_permitted_addresses(address: str) -> None:
-    assert blocked_address_category(address, allow_private_addresses=False) is None
-    assert blocked_address_category(address, allow_private_addresses=True) is None
+    assert find_blocked_address_category(address, allow_private_addresses=False) is None
+    assert find_blocked_address_category(address, allow_private_addresses=True) is None

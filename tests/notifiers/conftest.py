@@ -11,16 +11,16 @@ import pytest
 
 from tests.support.alert_contexts import notification_for
 from tests.support.fakes import FakeSlack, FakeWebhookReceiver
-from watchdog.domain.model import AlertContext, Json
+from watchdog.domain.model import AlertMessageContext, Json
 from watchdog.net import NetworkAccess
-from watchdog.notifiers.base import CONFIG_ERROR_RETRY_PERIOD_S, DeliveryError, DeliveryRequest, Notifier
+from watchdog.notifiers.base import CONFIG_ERROR_RETRY_DURATION_S, DeliveryError, DeliveryRequest, Notifier
 
 
 class SendFixture(Protocol):
     def __call__(
         self,
         notifier: Notifier,
-        context: AlertContext,
+        context: AlertMessageContext,
         receipt: Mapping[str, Json] = {},
         partly: Mapping[str, Json] = {},
     ) -> dict[str, Json]: ...
@@ -42,7 +42,10 @@ def send(loop_and_wire: tuple[asyncio.Runner, NetworkAccess]) -> SendFixture:
     loop, network = loop_and_wire
 
     def deliver(
-        notifier: Notifier, context: AlertContext, receipt: Mapping[str, Json] = {}, partly: Mapping[str, Json] = {}
+        notifier: Notifier,
+        context: AlertMessageContext,
+        receipt: Mapping[str, Json] = {},
+        partly: Mapping[str, Json] = {},
     ) -> dict[str, Json]:
         return loop.run(notifier.send(DeliveryRequest(notification_for(context), context, receipt, network, partly)))
 
@@ -54,14 +57,17 @@ def fail(send: SendFixture) -> SendFixture:
     """Deliver a notification that fails; returns the error for the outbox."""
 
     def deliver(
-        notifier: Notifier, context: AlertContext, receipt: Mapping[str, Json] = {}, partly: Mapping[str, Json] = {}
+        notifier: Notifier,
+        context: AlertMessageContext,
+        receipt: Mapping[str, Json] = {},
+        partly: Mapping[str, Json] = {},
     ) -> dict[str, Json]:
         with pytest.raises(DeliveryError) as caught:
             send(notifier, context, receipt, partly)
         e = caught.value
         assert e.__cause__ is None, "it may quote a secret"
         assert e.__suppress_context__ or isinstance(e.__context__, DeliveryError | None), "it may quote a secret"
-        retried = {0: "never", CONFIG_ERROR_RETRY_PERIOD_S: "an hour", inf: "always"}[e.retry_for_s]
+        retried = {0: "never", CONFIG_ERROR_RETRY_DURATION_S: "an hour", inf: "always"}[e.retry_for_s]
         return {"reason": e.reason, "retried": retried, "retry_after": e.retry_after_s, "message": str(e)}
 
     return deliver

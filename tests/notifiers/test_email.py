@@ -28,9 +28,9 @@ from tests.support.alert_contexts import (
 )
 from tests.support.fakes import FakeMailServer, make_certificate
 from watchdog.domain.formatting import utc_datetime
-from watchdog.domain.model import AlertContext
+from watchdog.domain.model import AlertMessageContext
 from watchdog.notifiers import email as email_module
-from watchdog.notifiers.base import CONFIG_ERROR_RETRY_PERIOD_S, DeliveryError
+from watchdog.notifiers.base import CONFIG_ERROR_RETRY_DURATION_S, DeliveryError
 from watchdog.notifiers.email import EmailNotifier, SmtpServerSettings
 from watchdog.notifiers.email_letter import derive_email_message_id, render_email_html_part, render_email_text_part
 from watchdog.notifiers.message import compose_alert_message
@@ -138,7 +138,7 @@ def test_a_recovery_joins_the_thread_of_the_first_email(mail: FakeMailServer, se
 
 @pytest.mark.parametrize("context", [MERGED_ALERT, RESOLVED_ALERT])
 def test_a_recovery_without_a_first_email_starts_a_thread(
-    mail: FakeMailServer, send: SendFixture, context: AlertContext
+    mail: FakeMailServer, send: SendFixture, context: AlertMessageContext
 ) -> None:
     send(to(mail), context)
     message = mail.received[0].message
@@ -245,7 +245,7 @@ def test_a_recipient_whose_mailbox_is_full_is_retried_for_an_hour_and_no_other_r
     mail.canned_responses.append(("RCPT", "552 5.2.2 mailbox full"))
     with pytest.raises(DeliveryError, match=r"refused for now: full@acme\.example: 552 5\.2\.2 mailbox full") as first:
         send(email, OPENED_ALERT)
-    assert first.value.retry_for_s == CONFIG_ERROR_RETRY_PERIOD_S
+    assert first.value.retry_for_s == CONFIG_ERROR_RETRY_DURATION_S
     receipt = send(email, OPENED_ALERT, partly=first.value.partial_receipt)
     assert [delivered.recipients for delivered in mail.received] == [["ann@acme.example"], ["full@acme.example"]]
     assert receipt["refused"] == {}
@@ -467,8 +467,8 @@ def test_a_password_is_not_shown() -> None:
     assert EmailNotifier(to=("a@b.example", "c@d.example")).recipient == "a@b.example, c@d.example"
 
 
-@pytest.mark.parametrize("context", [s for s in vars(alert_contexts).values() if isinstance(s, AlertContext)])
-def test_both_parts_can_be_rendered_for_every_context(context: AlertContext) -> None:
+@pytest.mark.parametrize("context", [s for s in vars(alert_contexts).values() if isinstance(s, AlertMessageContext)])
+def test_both_parts_can_be_rendered_for_every_context(context: AlertMessageContext) -> None:
     message = compose_alert_message(context)
-    assert message.event_line.replace("\u00a0", " ") in render_email_text_part(message).splitlines()[0]
+    assert message.headline_or_change_text.replace("\u00a0", " ") in render_email_text_part(message).splitlines()[0]
     assert f'class="badge {message.state}"' in render_email_html_part(message, message.email_subject)

@@ -19,8 +19,8 @@ from tests.notifiers.conftest import SendFixture
 from tests.support import alert_contexts
 from tests.support.alert_contexts import HOSTILE_TEXTS, OPENED_ALERT, RESOLVED_ALERT, hostile_alert
 from tests.support.fakes import FakeMailServer, FakeSlack, FakeWebhookReceiver
-from watchdog.domain.model import AlertContext
-from watchdog.notifiers.blocks import build_slack_blocks, slack_fallback_text
+from watchdog.domain.model import AlertMessageContext
+from watchdog.notifiers.blocks import build_slack_blocks, format_slack_fallback_text
 from watchdog.notifiers.email import EmailNotifier, SmtpServerSettings
 from watchdog.notifiers.email_letter import format_email_subject, render_email_html_part, render_email_text_part
 from watchdog.notifiers.log import LogNotifier
@@ -62,11 +62,11 @@ def parsed(value: Any) -> Iterator[str]:
 
 
 @EVERY
-def test_slack(context: AlertContext) -> None:
+def test_slack(context: AlertMessageContext) -> None:
     message = compose_alert_message(context)
     made = build_slack_blocks(message)
     ours = {f"<{context.incident_url}|Incident>", f"<{context.probe_url}|Probe>", "Runbook>"}
-    for text in (slack_fallback_text(message), *parsed(made)):
+    for text in (format_slack_fallback_text(message), *parsed(made)):
         links = re.findall(r"<[^>]*>?", text)
         assert all(link in ours or link.startswith("<https://") for link in links)
         assert text.count("<") == text.count(">") == len(links) <= 3
@@ -78,7 +78,7 @@ def test_slack(context: AlertContext) -> None:
 
 
 @EVERY
-def test_slack_accepts_hostile_text(slack: FakeSlack, send: SendFixture, context: AlertContext) -> None:
+def test_slack_accepts_hostile_text(slack: FakeSlack, send: SendFixture, context: AlertMessageContext) -> None:
     send(SlackNotifier(bot_token=SecretStr(slack.token), channel="#oncall", api_url=slack.url), context)
     assert len(slack.posts) == 1
     assert "blocks" in slack.posts[0], "the layout was not refused"
@@ -102,14 +102,14 @@ class Tags(HTMLParser):
 
 @cache
 def tags_of_ours() -> set[tuple[str, tuple[str, ...]]]:
-    rendered = [context for context in vars(alert_contexts).values() if isinstance(context, AlertContext)]
+    rendered = [context for context in vars(alert_contexts).values() if isinstance(context, AlertMessageContext)]
     return set().union(
         *(Tags(render_email_html_part(m, m.email_subject)).tags for m in map(compose_alert_message, rendered))
     )
 
 
 @EVERY
-def test_html(context: AlertContext) -> None:
+def test_html(context: AlertMessageContext) -> None:
     message = compose_alert_message(context)
     page = Tags(render_email_html_part(message, format_email_subject(message)))
     assert page.tags <= tags_of_ours()
@@ -134,7 +134,7 @@ def squeezed(text: str) -> str:
 
 
 @EVERY
-def test_text(context: AlertContext) -> None:
+def test_text(context: AlertMessageContext) -> None:
     message = compose_alert_message(context)
     rendered = render_email_text_part(message)
     assert not CONTROL.search(rendered)
@@ -155,7 +155,7 @@ HEADERS = {
 
 
 @EVERY
-def test_mail(mail: FakeMailServer, send: SendFixture, context: AlertContext) -> None:
+def test_mail(mail: FakeMailServer, send: SendFixture, context: AlertMessageContext) -> None:
     mail.received.clear()
     server = SmtpServerSettings.model_validate(
         {"host": "127.0.0.1", "port": mail.port, "security": "none", "from": "w@a.example"}
@@ -172,7 +172,7 @@ def test_mail(mail: FakeMailServer, send: SendFixture, context: AlertContext) ->
 
 
 @EVERY
-def test_webhook(hook: FakeWebhookReceiver, send: SendFixture, context: AlertContext) -> None:
+def test_webhook(hook: FakeWebhookReceiver, send: SendFixture, context: AlertMessageContext) -> None:
     send(WebhookNotifier(url=hook.url), context)
     (request,) = hook.received
     assert request.body.isascii()
@@ -195,7 +195,7 @@ def logged() -> Iterator[io.StringIO]:
 
 
 @EVERY
-def test_log(logged: io.StringIO, send: SendFixture, context: AlertContext) -> None:
+def test_log(logged: io.StringIO, send: SendFixture, context: AlertMessageContext) -> None:
     assert send(LogNotifier(), context) == {}
     (line,) = logged.getvalue().splitlines()
     assert not any(CONTROL.search(text_) or "\n" in text_ for text_ in strings(json.loads(line)))

@@ -22,8 +22,8 @@ from tests.support.alert_contexts import (
     result_with_evidence,
 )
 from watchdog.domain import reasons
-from watchdog.domain.limits import JobLimits
-from watchdog.domain.model import AlertContext, Evidence, HealthState, IncidentEvent, Outcome, Severity
+from watchdog.domain.limits import ScheduledJobLimits
+from watchdog.domain.model import AlertMessageContext, Evidence, HealthState, IncidentEvent, Outcome, Severity
 from watchdog.domain.schedule import CronSchedule
 from watchdog.notifiers.message import AlertMessage, compose_alert_message
 from watchdog.notifiers.message_fields import MAX_MESSAGE_EXCERPT_CHARS, replace_nbsp, to_safe_single_line
@@ -173,18 +173,18 @@ HOUR_MS = 60 * MINUTE_MS
     [
         (
             "nightly",
-            {"nightly": JobLimits(BERLIN_MORNING, grace=HOUR_MS)},
+            {"nightly": ScheduledJobLimits(BERLIN_MORNING, grace=HOUR_MS)},
             "0 6 * * * Europe/Berlin · at most 1 h late",
         ),
-        ("nightly", {"*": JobLimits(interval=15 * MINUTE_MS)}, "every 15 min · at most 1 min late"),
-        ("nightly", {"*": JobLimits()}, ""),
-        ("nightly", {"another": JobLimits(BERLIN_MORNING)}, ""),
-        ("API", {"*": JobLimits(BERLIN_MORNING)}, ""),
+        ("nightly", {"*": ScheduledJobLimits(interval=15 * MINUTE_MS)}, "every 15 min · at most 1 min late"),
+        ("nightly", {"*": ScheduledJobLimits()}, ""),
+        ("nightly", {"another": ScheduledJobLimits(BERLIN_MORNING)}, ""),
+        ("API", {"*": ScheduledJobLimits(BERLIN_MORNING)}, ""),
     ],
     ids=["by name", "an interval", "of the source", "not covered", "a heartbeat, whose target states it"],
 )
 def test_an_incident_of_a_job_shows_the_configured_schedule(
-    subject: str, limits: dict[str, JobLimits], expected: str
+    subject: str, limits: dict[str, ScheduledJobLimits], expected: str
 ) -> None:
     incident = make_incident("job", f"{subject} is overdue: due 03:00 UTC", subject=subject, reason="job.overdue")
     probe = replace(MINIMAL_ALERT.probe, job_limits=limits)
@@ -216,7 +216,7 @@ def test_an_incident_that_is_not_about_the_runs_of_the_probe_shows_neither_them_
         (STALE_ALERT, "01:48 UTC; last good 01:47 UTC · 182 ms"),
     ],
 )
-def test_the_start_of_the_failure(context: AlertContext, since: str) -> None:
+def test_the_start_of_the_failure(context: AlertMessageContext, since: str) -> None:
     assert field(compose_alert_message(context), "Since") == since
 
 
@@ -293,7 +293,7 @@ GOOD = result_with_evidence(INCIDENT_SINCE, Outcome.PASS, "", excerpt="all fine"
     ],
     ids=lambda value: value if isinstance(value, str) and " " in value and "\n" not in value else "",
 )  # fmt: skip
-def test_the_result_whose_evidence_is_shown(sentence: str, context: AlertContext, evidence: str) -> None:
+def test_the_result_whose_evidence_is_shown(sentence: str, context: AlertMessageContext, evidence: str) -> None:
     assert compose_alert_message(context).evidence == evidence
 
 
@@ -377,7 +377,7 @@ def test_the_advice_about_an_http_error_does_not_depend_on_expectations(
 def test_a_changed_cause_shows_the_new_one_the_first_one_and_new_advice() -> None:
     message = compose_alert_message(CHANGED_ALERT)
     assert message.headline == "Down: API: connection refused"
-    assert message.event_line == "Still down: API: connection refused (was: HTTP 503, expected 200)"
+    assert message.headline_or_change_text == "Still down: API: connection refused (was: HTTP 503, expected 200)"
     assert field(message, "At first") == "HTTP 503, expected 200"
     assert field(message, "Expected") == "", "the title states everything"
     assert "503" not in message.evidence, "it is about the first cause"
@@ -400,7 +400,7 @@ def test_a_recovery_after_a_change_names_the_last_cause_and_the_first() -> None:
 def test_what_the_destination_has_seen_is_the_previous_cause() -> None:
     """Of two changes, one was merged into the other."""
     message = compose_alert_message(replace(CHANGED_ALERT, previous_cause=""))
-    assert message.event_line == "Still down: API: connection refused"
+    assert message.headline_or_change_text == "Still down: API: connection refused"
 
 
 @pytest.mark.parametrize("name", [n for n in dir(alert_contexts) if n.endswith("_ALERT")])

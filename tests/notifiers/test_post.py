@@ -13,7 +13,7 @@ import pytest
 import watchdog
 from tests.support.scripted_servers import running_server, send_forever
 from watchdog.net import NetworkAccess
-from watchdog.notifiers.post import MAX_RECEIVER_RESPONSE_BYTES, post_json
+from watchdog.notifiers.post import MAX_NOTIFICATION_RESPONSE_BYTES, post_json
 
 CHUNK = b"x" * 16_384
 NOW = 1_795_312_172_000
@@ -39,8 +39,8 @@ def test_an_endless_response_is_read_up_to_the_limit(status: int) -> None:
                 response = await post_json(network, "http://receiver.example/", b"{}", {}, now=NOW)
                 return response.body_text
 
-    assert len(asyncio.run(send())) == MAX_RECEIVER_RESPONSE_BYTES
-    assert stream.bytes_sent <= MAX_RECEIVER_RESPONSE_BYTES + len(CHUNK)
+    assert len(asyncio.run(send())) == MAX_NOTIFICATION_RESPONSE_BYTES
+    assert stream.bytes_sent <= MAX_NOTIFICATION_RESPONSE_BYTES + len(CHUNK)
 
 
 def test_a_server_that_never_stops_sending_is_disconnected() -> None:
@@ -49,7 +49,7 @@ def test_a_server_that_never_stops_sending_is_disconnected() -> None:
         async with running_server(handler) as server, NetworkAccess() as network, asyncio.timeout(5):
             return (await post_json(network, server.url_of("/hook"), b"{}", {}, now=NOW)).body_text
 
-    assert len(asyncio.run(send())) == MAX_RECEIVER_RESPONSE_BYTES
+    assert len(asyncio.run(send())) == MAX_NOTIFICATION_RESPONSE_BYTES
 
 
 def test_nothing_else_sends_with_the_client_whose_responses_have_no_limit() -> None:

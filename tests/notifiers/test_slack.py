@@ -32,7 +32,7 @@ from tests.support.alert_contexts import (
     hostile_alert,
 )
 from tests.support.fakes import CannedResponse, FakeSlack, are_blocks_valid
-from watchdog.domain.model import AlertContext, Json
+from watchdog.domain.model import AlertMessageContext, Json
 from watchdog.notifiers.blocks import (
     MAX_SLACK_HEADER_CHARS,
     build_slack_blocks,
@@ -153,7 +153,7 @@ def test_sending_a_resolve_again_edits_the_same_message(slack: FakeSlack, send: 
 
 @pytest.mark.parametrize("context", [MERGED_ALERT, RESOLVED_ALERT])
 def test_a_resolve_without_a_message_to_edit_is_a_message(
-    slack: FakeSlack, send: SendFixture, context: AlertContext
+    slack: FakeSlack, send: SendFixture, context: AlertMessageContext
 ) -> None:
     receipt = send(bot(slack), context)
     (post,) = slack.posts
@@ -368,15 +368,15 @@ def test_addresses_are_safe_to_show() -> None:
     assert "secret" not in repr(SlackNotifier(webhook=SecretStr("https://hooks.slack.com/services/T/B/secret")))
 
 
-def all_contexts() -> list[AlertContext]:
-    items = [context for context in vars(alert_contexts).values() if isinstance(context, AlertContext)]
+def all_contexts() -> list[AlertMessageContext]:
+    items = [context for context in vars(alert_contexts).values() if isinstance(context, AlertMessageContext)]
     return items + [
         hostile_alert(text, resolved=over) for text in alert_contexts.HOSTILE_TEXTS for over in (False, True)
     ]
 
 
 @pytest.mark.parametrize("context", all_contexts())
-def test_every_message_is_within_slacks_limits(context: AlertContext) -> None:
+def test_every_message_is_within_slacks_limits(context: AlertMessageContext) -> None:
     made = build_slack_blocks(compose_alert_message(context))
     assert are_blocks_valid(made)
     for items in made:

@@ -30,7 +30,7 @@ from tests.support.alert_contexts import (
 from tests.support.fakes import CannedResponse, FakeWebhookReceiver, ReceivedRequest
 from tests.support.scripted_servers import ConnectionHandler, http_response, running_server, send_forever, send_parts
 from watchdog.domain.formatting import utc_datetime
-from watchdog.domain.model import AlertContext, Json
+from watchdog.domain.model import AlertMessageContext, Json
 from watchdog.domain.reasons import REASON_CATALOGUE
 from watchdog.net import NetworkAccess
 from watchdog.notifiers import post
@@ -161,8 +161,8 @@ def test_missing_values_are_null() -> None:
     assert body["incident"]["url"] is body["probe"]["runbook"] is None
 
 
-@pytest.mark.parametrize("context", [s for s in vars(alert_contexts).values() if isinstance(s, AlertContext)])
-def test_every_document_has_the_same_fields(context: AlertContext) -> None:
+@pytest.mark.parametrize("context", [s for s in vars(alert_contexts).values() if isinstance(s, AlertMessageContext)])
+def test_every_document_has_the_same_fields(context: AlertMessageContext) -> None:
     def shape(value: Any) -> Any:
         return {k: shape(v) for k, v in value.items() if k != "facts"} if isinstance(value, dict) else "…"
 
@@ -294,7 +294,7 @@ def test_an_endless_response_confirms(hook: FakeWebhookReceiver, send: SendFixtu
 def test_a_2xx_confirms_regardless_of_its_body(
     monkeypatch: pytest.MonkeyPatch, handler: ConnectionHandler, why: str
 ) -> None:
-    monkeypatch.setattr(post, "RECEIVER_BODY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(post, "NOTIFICATION_RESPONSE_BODY_TIMEOUT_S", 0.2)
 
     async def sent() -> dict[str, Json]:
         async with running_server(handler) as server, NetworkAccess() as network:

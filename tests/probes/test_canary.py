@@ -41,7 +41,7 @@ def test_every_system_is_tried() -> None:
 def test_runs_may_follow_each_other_two_seconds_after_finish_within(system: str, finish_within_ms: int) -> None:
     job = {system: SYSTEMS[system], "finish_within": format_config_duration(finish_within_ms)}
     shortest_ms = finish_within_ms + 2_000
-    assert canary_probe(job, every=format_config_duration(shortest_ms)).deadline_ms == shortest_ms
+    assert canary_probe(job, every=format_config_duration(shortest_ms)).run_time_limit_ms == shortest_ms
     with pytest.raises(ValidationError, match="so that runs never overlap"):
         canary_probe(job, every=f"{shortest_ms - 1}ms")
 
@@ -49,10 +49,10 @@ def test_runs_may_follow_each_other_two_seconds_after_finish_within(system: str,
 def test_a_run_may_take_longer_where_there_is_time() -> None:
     """A server that starts slowly is no reason for a failure."""
     job = {"mcp": SYSTEMS["mcp"], "finish_within": "4s"}
-    assert canary_probe(job, every="10s").deadline_ms == 10_000
-    assert canary_probe(job, every="5m").deadline_ms == 29_000
+    assert canary_probe(job, every="10s").run_time_limit_ms == 10_000
+    assert canary_probe(job, every="5m").run_time_limit_ms == 29_000
     by_cron = CanaryProbe.model_validate({"name": "p", "schedule": "* * * * *", "canary": job})
-    assert by_cron.deadline_ms == 29_000
+    assert by_cron.run_time_limit_ms == 29_000
 
 
 # --- a system whose jobs the test controls

@@ -14,7 +14,7 @@ from tests.support.probe_runs import JobsRun, run_jobs_probe
 from tests.support.redis_server import RedisServer
 from watchdog.domain.model import Outcome
 from watchdog.probes import JobsProbe
-from watchdog.probes.jobs import MAX_INLINE_JOBS
+from watchdog.probes.jobs import MAX_JOBS_IN_EVENT_LOOP
 
 
 def source(folder: Path, job_count: int) -> JobsProbe:
@@ -40,12 +40,12 @@ def without_times(run: JobsRun) -> tuple[object, ...]:
 def test_the_result_does_not_depend_on_where_jobs_are_evaluated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    few, many = source(tmp_path, MAX_INLINE_JOBS), source(tmp_path, MAX_INLINE_JOBS + 1)
+    few, many = source(tmp_path, MAX_JOBS_IN_EVENT_LOOP), source(tmp_path, MAX_JOBS_IN_EVENT_LOOP + 1)
     there = run_jobs_probe(many)
     assert "judge" not in run_jobs_probe(few).result.phases
     assert "judge" in there.result.phases
     again = run_jobs_probe(many, there.state_updates)
-    monkeypatch.setattr("watchdog.probes.jobs.MAX_INLINE_JOBS", 10_000)
+    monkeypatch.setattr("watchdog.probes.jobs.MAX_JOBS_IN_EVENT_LOOP", 10_000)
     here = run_jobs_probe(many)
     assert "judge" not in here.result.phases
     assert without_times(there) == without_times(here)

@@ -20,7 +20,7 @@ from tests.support.queue_harnesses import QUEUE_HARNESSES
 from tests.support.third_party import find_free_port
 from watchdog.domain.model import Outcome, ResultToRecord
 from watchdog.probes import CanaryProbe
-from watchdog.probes.base import derive_idempotency_key
+from watchdog.probes.base import derive_slot_idempotency_key
 
 
 def systems_with(scenario: QueueScenario) -> pytest.MarkDecorator:
@@ -52,7 +52,7 @@ def test_a_job_that_is_done_passes_with_its_stages_and_leaves_nothing(harness: Q
     assert result.duration is not None
     assert result.duration >= 0
     assert sentinel == harness.build_probe().canary.queue_driver.derive_job_id(
-        derive_idempotency_key("pipeline", result.slot)
+        derive_slot_idempotency_key("pipeline", result.slot)
     )
     assert report.evidence.facts == {"sentinel": sentinel, **harness.expected_facts}
     assert not report.state_updates

@@ -16,7 +16,7 @@ from tests.support.probe_runs import canary_probe, earlier_sentinel, outstanding
 from tests.support.third_party import find_free_port
 from watchdog.config.load import load_config
 from watchdog.domain.model import Json, Outcome, ResultToRecord
-from watchdog.probes.base import derive_idempotency_key
+from watchdog.probes.base import derive_slot_idempotency_key
 from watchdog.queues import http
 
 MS = "\N{NO-BREAK SPACE}ms"
@@ -71,7 +71,7 @@ def test_the_nonce_is_substituted_and_sent_once(api: FakeJobApi) -> None:
     }
     report = run(job(api, enqueue=enqueue))
     (post,) = api.received_posts()
-    key = derive_idempotency_key("pipeline", report.result.slot)
+    key = derive_slot_idempotency_key("pipeline", report.result.slot)
     assert post.path == f"/jobs?canary={key}"
     assert (post.headers["idempotency-key"], post.headers["x-canary"]) == (key, key)
     assert post.json == {"kind": "noop", "tags": [f"canary-{key}"]}
@@ -233,7 +233,7 @@ def test_a_job_that_is_identified_by_the_nonce(api: FakeJobApi) -> None:
         "GET": deque([ScriptedResponse(200, {"status": "completed"})]),
     }
     report = run(job(api, enqueue=f"{api.url}/jobs/{{nonce}}", poll=f"{api.url}/jobs/{{nonce}}"))
-    key = derive_idempotency_key("pipeline", report.result.slot)
+    key = derive_slot_idempotency_key("pipeline", report.result.slot)
     assert report.result.outcome is Outcome.PASS
     assert {request.path for request in api.received} == {f"/jobs/{key}"}
     assert report.evidence.facts["sentinel"] == key

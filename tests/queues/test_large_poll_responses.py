@@ -12,7 +12,7 @@ from tests.support.scripted_servers import http_response, running_server, send_p
 from watchdog.domain.observations import JobStage, SentinelPollResult
 from watchdog.net import NetworkAccess, PhaseTimer, ProbeError
 from watchdog.net.http import HttpRequest
-from watchdog.queues.http import HttpCanary, job_id_from_enqueue_response, poll_result_from_response
+from watchdog.queues.http import HttpCanary, build_poll_result_from_response, parse_enqueue_response_job_id
 
 CONFIG = HttpCanary.model_validate({
     "enqueue": {"url": "http://127.0.0.1:1/jobs", "json": {"kind": "noop"}, "auth": {"bearer": "a-secret-token"}},
@@ -37,18 +37,20 @@ def judge(function: Any, body: Any, *args: object, status: str = "200 OK") -> An
 
 def test_the_state_of_a_job_in_a_large_response() -> None:
     items, pad = [1] * 8_000, "x" * 70_000
-    assert judge(poll_result_from_response, {"state": "ready", "items": items, "pad": pad}) == SentinelPollResult(
+    assert judge(build_poll_result_from_response, {"state": "ready", "items": items, "pad": pad}) == SentinelPollResult(
         JobStage.DONE
     )
-    broken = judge(poll_result_from_response, {"state": "broken", "items": items, "pad": pad, "error": "disk full"})
+    broken = judge(
+        build_poll_result_from_response, {"state": "broken", "items": items, "pad": pad, "error": "disk full"}
+    )
     assert (broken.stage, broken.error) == (JobStage.FAILED, "disk full")
 
 
 def test_the_id_of_a_job_in_a_large_response_and_a_refusal() -> None:
     body = {"job_id": "j7", "pad": "x" * 70_000}
-    assert judge(job_id_from_enqueue_response, body, "nonce") == "j7"
+    assert judge(parse_enqueue_response_job_id, body, "nonce") == "j7"
     with pytest.raises(ProbeError) as caught:
-        judge(job_id_from_enqueue_response, {"error": "queue is full", **body}, "nonce", status="503 Busy")
+        judge(parse_enqueue_response_job_id, {"error": "queue is full", **body}, "nonce", status="503 Busy")
     assert caught.value.reason == "canary.enqueue_failed"
     assert "queue is full" in caught.value.message
     assert caught.value.facts["status"] == 503

@@ -31,7 +31,7 @@ from tests.support.third_party import ThirdPartyServers, find_free_port, listeni
 from watchdog.config.load import load_config
 from watchdog.domain.model import Json, Outcome, ResultToRecord
 from watchdog.net import SecretMask
-from watchdog.probes.base import derive_idempotency_key
+from watchdog.probes.base import derive_slot_idempotency_key
 from watchdog.queues import mcp
 
 SERVERS = Path(__file__).parents[1] / "support/mcp_servers"
@@ -94,7 +94,7 @@ def test_a_job_that_is_done_passes_with_its_stages(export_server: ExportServer) 
     assert report.evidence.facts["sentinel"] == "job:1"
     assert "1.0.0" in report.evidence.facts["server"]
     data = export_server.client.hget(f"bull:{export_server.queue}:1", "data")
-    assert f"canary-{derive_idempotency_key('pipeline', report.result.slot)}" in data
+    assert f"canary-{derive_slot_idempotency_key('pipeline', report.result.slot)}" in data
     assert report.state_updates == {}
 
 
@@ -395,7 +395,7 @@ def test_a_job_that_is_identified_by_the_nonce() -> None:
         {"tools/call": tool_response("Started."), "resources/read": resource_responses({"status": "done"})}
     )
     report = scripted.run(resource="job:{nonce}")
-    key = derive_idempotency_key("pipeline", report.result.slot)
+    key = derive_slot_idempotency_key("pipeline", report.result.slot)
     assert (report.result.outcome, report.evidence.facts["sentinel"]) == (Outcome.PASS, f"job:{key}")
 
 

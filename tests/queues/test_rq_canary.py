@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.queue_harnesses import RqHarness
 from watchdog.domain.model import Outcome
-from watchdog.probes.base import derive_idempotency_key
+from watchdog.probes.base import derive_slot_idempotency_key
 
 
 @pytest.fixture(scope="module")
@@ -22,4 +22,4 @@ def test_workers_that_read_json(harness: RqHarness) -> None:
 def test_an_abandoned_sentinel_expires(harness: RqHarness) -> None:
     harness.create_queue()
     harness.abandon_sentinel(5_000)
-    assert 0 < harness.client.ttl(f"rq:job:{derive_idempotency_key('pipeline', 5_000)}") <= 70
+    assert 0 < harness.client.ttl(f"rq:job:{derive_slot_idempotency_key('pipeline', 5_000)}") <= 70

@@ -22,7 +22,7 @@ from watchdog.net.errors import ProbeError
 from watchdog.probes import PROBE_KINDS, JobsProbe, Probe
 from watchdog.queues import QueueConnectContext
 from watchdog.remediations import RemediationContext, RemediationSettings
-from watchdog.remediations.reasons import expand_reason_pattern
+from watchdog.remediations.reasons import expand_reason_shorthand
 from watchdog.remediations.sql import SqlRemediation
 
 NBSP = "\N{NO-BREAK SPACE}"
@@ -335,13 +335,13 @@ def test_a_remediation_of_celery_beat_schedules_uses_their_database() -> None:
     ],
 )
 def test_reasons_of_jobs_and_queues_can_be_abbreviated(word: str, meant: tuple[str, ...]) -> None:
-    assert expand_reason_pattern(word) == meant
+    assert expand_reason_shorthand(word) == meant
 
 
 def test_every_suggested_reason_is_valid() -> None:
     with pytest.raises(ValueError, match="did you mean 'no_consumers'") as error:
-        expand_reason_pattern("No consumers")
-    assert expand_reason_pattern(str(error.value).rpartition("did you mean ")[2].strip("?'"))
+        expand_reason_shorthand("No consumers")
+    assert expand_reason_shorthand(str(error.value).rpartition("did you mean ")[2].strip("?'"))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.service import ServiceHarness, scripted_probe
 from tests.support.store import START_AT
-from watchdog.api.service import serialize_background_task
+from watchdog.api.service import serialize_background_task_health
 from watchdog.domain.formatting import NBSP, format_iso8601
 from watchdog.domain.rules.task import find_mcp_task_problem
 from watchdog.probes.mcp_tasks import parse_mcp_task_list
@@ -47,7 +47,7 @@ def test_the_status_of_a_task(
     task = BackgroundTask("maintain", maintain, 60_000, START_AT)
     for error in results:
         task.record_failure(START_AT, error) if error else task.record_success(START_AT)
-    status = serialize_background_task(task, START_AT + later)
+    status = serialize_background_task_health(task, START_AT + later)
     error = status["last_run_error"]
     assert (status["ok"], status["last_run_status"], error and error.replace(NBSP, " ")) == (ok, *expected), sentence
     assert (status["last_run_at"], status["staleness_ms"]) == (
@@ -72,9 +72,9 @@ async def test_every_background_task_has_a_status(harness: ServiceHarness) -> No
     tasks = harness.service.tasks
     assert list(tasks) == ["claim", "record", "wake", "deliver", "maintain", "report_faults", "renew_lease"]
     for name in tasks:
-        assert serialize_background_task(tasks[name], harness.now)["last_run_status"] == "never"
+        assert serialize_background_task_health(tasks[name], harness.now)["last_run_status"] == "never"
         await harness.service.trigger_task(name)
-        assert serialize_background_task(tasks[name], harness.now)["last_run_status"] == "success"
+        assert serialize_background_task_health(tasks[name], harness.now)["last_run_status"] == "success"
     with pytest.raises(KeyError):
         await harness.service.trigger_task("backup")
 
@@ -113,4 +113,6 @@ async def test_a_task_continues_after_its_caller_is_cancelled(
     await asyncio.wait([waiting])
     finish.set()
     await asyncio.gather(*harness.service._triggered_runs)
-    assert serialize_background_task(harness.service.tasks["deliver"], harness.now)["last_run_status"] == "success"
+    assert (
+        serialize_background_task_health(harness.service.tasks["deliver"], harness.now)["last_run_status"] == "success"
+    )

@@ -19,7 +19,7 @@ from watchdog.domain.heartbeat import HEARTBEAT_STATE_KEY, CheckInKind
 from watchdog.net import SecretMask
 from watchdog.service import check_ins as module
 from watchdog.service.check_in_log import CheckInLog
-from watchdog.service.check_ins import MAX_CHECK_IN_OUTPUT_BYTES, TAKE_OVER_INTERVAL_MS, CheckInReceiver
+from watchdog.service.check_ins import ABANDONED_LOG_SEARCH_INTERVAL_MS, MAX_CHECK_IN_OUTPUT_BYTES, CheckInReceiver
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.tables import check_ins, probe_state, schedule
 from watchdog.store.write.check_ins import CheckInStore
@@ -177,7 +177,7 @@ async def test_what_a_process_that_was_killed_left_is_stored_by_one_that_runs(
         killed.check_in_log.close()
         await asyncio.sleep(0.2)
         assert len(running.stored_check_ins()) == 1, "it looks every 30 seconds"
-        running.now += TAKE_OVER_INTERVAL_MS
+        running.now += ABANDONED_LOG_SEARCH_INTERVAL_MS
         await wait_until_async(lambda: len(running.stored_check_ins()) == 2)
         killed.store_executor.close()
 

@@ -6,13 +6,11 @@ from typing import Any
 
 import pytest
 
-from tests.support.builders import alert_policy, make_result
 from tests.support.store import START_AT, StoreHarness, make_registered_probe
-from watchdog.domain.model import ServiceFacts, SubjectListing
-from watchdog.domain.rules import service
+from watchdog.domain.model import WatchdogFaultFacts
 from watchdog.service.member_faults import OVERLOAD_END_MS, MemberFaultReporter
 from watchdog.service.store_executor import StoreExecutor
-from watchdog.store.read.destinations import load_service_facts
+from watchdog.store.read.destinations import load_watchdog_fault_facts
 from watchdog.store.tables import member_faults
 
 
@@ -30,11 +28,11 @@ class FaultHarness:
     async def count_change(self) -> None:
         self.changes += 1
 
-    def facts(self) -> dict[str, ServiceFacts]:
+    def facts(self) -> dict[str, WatchdogFaultFacts]:
         if self.has_lease:
             self.store.membership.renew(self.now)
         with self.store.database.read_transaction() as connection:
-            return load_service_facts(connection, [], self.now)
+            return load_watchdog_fault_facts(connection, [], self.now)
 
 
 @pytest.fixture
@@ -47,18 +45,18 @@ def harness(database_url: str) -> Any:
 async def test_an_overload_begins_and_ends(harness: FaultHarness) -> None:
     subject = f"overload of {harness.member}"
     await harness.reporter.write_changes()
-    assert harness.facts()[subject] == ServiceFacts(None)
+    assert harness.facts()[subject] == WatchdogFaultFacts(None)
     harness.reporter.note_overload("100 runs against a:1")
     harness.now += 10_000
     harness.reporter.note_overload("100 runs against a:1")
     await harness.reporter.write_changes()
-    assert harness.facts()[subject] == ServiceFacts(START_AT, error="100 runs against a:1 were in progress")
+    assert harness.facts()[subject] == WatchdogFaultFacts(START_AT, error="100 runs against a:1 were in progress")
     harness.now += OVERLOAD_END_MS - 1
     await harness.reporter.write_changes()
     assert harness.facts()[subject].failing_since == START_AT
     harness.now += 1
     await harness.reporter.write_changes()
-    assert harness.facts()[subject] == ServiceFacts(None)
+    assert harness.facts()[subject] == WatchdogFaultFacts(None)
     assert harness.changes == 2
     assert harness.store.select_rows(member_faults) == []
 
@@ -69,15 +67,3 @@ async def test_a_member_that_has_ended_has_no_faults(harness: FaultHarness) -> N
     harness.store.membership.leave(harness.now)
     harness.has_lease = False
     assert [subject for subject in harness.facts() if " of " in subject] == []
-
-
-@pytest.mark.parametrize("facts", [ServiceFacts(None), ServiceFacts(START_AT, error="2,000 runs were in progress")])
-def test_the_finding(facts: ServiceFacts) -> None:
-    subject = service.member_fault_subject("overload", "web1-4711-3fa2c1")
-    result = make_result("p", 1)._replace(listings={"service": SubjectListing(START_AT + 60_000, {subject: facts})})
-    (finding,) = service.evaluate_result(alert_policy(), result)
-    assert (finding.subject, finding.bad) == (subject, facts.failing_since is not None)
-    assert finding.reason == ("watchdog.overloaded" if finding.bad else "")
-    assert finding.message.replace("\N{NO-BREAK SPACE}", " ") == (
-        "too many runs at once on web1-4711-3fa2c1 since 22:14 UTC: 2,000 runs were in progress" if finding.bad else ""
-    )

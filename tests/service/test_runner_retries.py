@@ -25,12 +25,12 @@ from watchdog.domain.model import (
     McpTaskFacts,
     Observation,
     Outcome,
-    PreferenceFacts,
+    PreferExpressionFacts,
     ResultToRecord,
     SubjectListing,
 )
 from watchdog.net import NetworkAccess, SecretMask
-from watchdog.probes.base import ProbeAttemptContext, derive_idempotency_key
+from watchdog.probes.base import ProbeAttemptContext, derive_slot_idempotency_key
 from watchdog.service import runner
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
 from watchdog.service.runner import (
@@ -105,15 +105,15 @@ async def test_all_attempts_share_one_deadline_and_one_key(monkeypatch: pytest.M
     assert sorted(left, reverse=True) == left
     assert 0 < left[-1] < left[0] <= 4
     assert result.reason == "connection.lost"
-    assert {attempt.idempotency_key for attempt in target.attempts} == {derive_idempotency_key("api", START_AT)}
+    assert {attempt.idempotency_key for attempt in target.attempts} == {derive_slot_idempotency_key("api", START_AT)}
     assert {(attempt.slot, attempt.started_at) for attempt in target.attempts} == {(START_AT, START_AT + 5)}
 
 
 def test_the_key_depends_on_the_probe_and_the_slot_alone() -> None:
-    keys = {derive_idempotency_key(probe, slot) for probe in ("api", "api2") for slot in (START_AT, START_AT + 1)}
+    keys = {derive_slot_idempotency_key(probe, slot) for probe in ("api", "api2") for slot in (START_AT, START_AT + 1)}
     assert len(keys) == 4
-    assert derive_idempotency_key("api", START_AT) == "wd-" + derive_idempotency_key("api", START_AT)[3:]
-    assert derive_idempotency_key("a", 11) != derive_idempotency_key("a1", 1)
+    assert derive_slot_idempotency_key("api", START_AT) == "wd-" + derive_slot_idempotency_key("api", START_AT)[3:]
+    assert derive_slot_idempotency_key("a", 11) != derive_slot_idempotency_key("a1", 1)
 
 
 async def test_a_hang_in_the_last_attempt_is_a_timeout() -> None:
@@ -183,7 +183,7 @@ async def test_all_text_is_sanitized() -> None:
         measurements={"server": RAW * 100, "n": 3},
         listings={
             "task": SubjectListing(5, {RAW * 100: McpTaskFacts(False, status=RAW * 100, error=RAW * 100)}),
-            "preference": SubjectListing(5, {f"body.key == '{SECRET}'": PreferenceFacts(RAW * 100)}),
+            "preference": SubjectListing(5, {f"body.key == '{SECRET}'": PreferExpressionFacts(RAW * 100)}),
         },
         evidence=Evidence({RAW: {"deep": [RAW] * 500}}, RAW * 1_000),
     )

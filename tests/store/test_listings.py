@@ -12,13 +12,13 @@ from tests.support.store import StoreHarness, make_registered_probe, make_result
 from watchdog.domain.model import ProbeResult, ResultToRecord
 from watchdog.store.codec import decode_nullable_json
 from watchdog.store.database import Database
-from watchdog.store.listings import FULL_LISTING_INTERVAL_MS, results_from_rows
+from watchdog.store.listings import FULL_STORED_LISTING_INTERVAL_MS, results_from_rows
 from watchdog.store.read.history import load_result_details
 from watchdog.store.read.jobs import list_jobs
 from watchdog.store.tables import RESULT_COLUMNS, results
 
 MINUTE = 60_000
-START = 1_700_000_040_000 // FULL_LISTING_INTERVAL_MS * FULL_LISTING_INTERVAL_MS + 10 * MINUTE
+START = 1_700_000_040_000 // FULL_STORED_LISTING_INTERVAL_MS * FULL_STORED_LISTING_INTERVAL_MS + 10 * MINUTE
 
 
 def look(harness: StoreHarness, slot: int, *names: str, previous: int | None = None, **more: Any) -> ProbeResult:

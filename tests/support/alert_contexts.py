@@ -8,7 +8,7 @@ from typing import Any
 
 from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import (
-    AlertContext,
+    AlertMessageContext,
     DeliveryState,
     Evidence,
     Incident,
@@ -70,7 +70,7 @@ _FAILED_RESULT = result_with_evidence(
     facts={"status": 503, "protocol": "HTTP/1.1", "expect": {"status == 200": "false: observed 503"}},
 )
 
-OPENED_ALERT = AlertContext(
+OPENED_ALERT = AlertMessageContext(
     IncidentEvent.OPENED,
     make_incident("availability", _FAILED_RESULT.message, reason="expectation.failed"),
     PROBE,
@@ -206,7 +206,7 @@ HOSTILE_TEXTS = (
 )  # fmt: skip
 
 
-def hostile_alert(text: str, *, resolved: bool = False) -> AlertContext:
+def hostile_alert(text: str, *, resolved: bool = False) -> AlertMessageContext:
     """The text in every field that a name, the configuration or a target can fill."""
     context = RESOLVED_ALERT if resolved else OPENED_ALERT
     result = result_with_evidence(
@@ -235,5 +235,5 @@ def hostile_alert(text: str, *, resolved: bool = False) -> AlertContext:
     )
 
 
-def notification_for(alert: AlertContext, destination: str = "oncall/slack") -> Notification:
+def notification_for(alert: AlertMessageContext, destination: str = "oncall/slack") -> Notification:
     return Notification(alert.incident.id, destination, list(IncidentEvent).index(alert.event), alert.event)

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from watchdog.domain.limits import JobLimits
+from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.model import (
     Finding,
     IncidentTransition,
     McpTaskFacts,
     Outcome,
-    PreferenceFacts,
+    PreferExpressionFacts,
     ProbeInfo,
     ProbeResult,
     SubjectListing,
 )
-from watchdog.domain.observations import JobFacts
+from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.rules import AlertPolicy, evaluate_rules
 
 PROBE_DATABASE_ID = 7
@@ -27,7 +27,7 @@ OUTCOME_BY_LETTER = {"p": Outcome.PASS, "f": Outcome.FAIL, "e": Outcome.ERROR, "
 REASON_BY_OUTCOME = {Outcome.FAIL: "http.503", Outcome.ERROR: "watchdog.internal_error"}
 MESSAGE_BY_OUTCOME = {Outcome.FAIL: "HTTP 503", Outcome.ERROR: "internal error"}
 
-JOB_LIMITS = {"*": JobLimits(max_runtime=3_600_000)}
+JOB_LIMITS = {"*": ScheduledJobLimits(max_runtime=3_600_000)}
 
 
 def task_aged(age_ms: int, at: int = SLOT_INTERVAL_MS, *, ok: bool = True, error: str = "") -> McpTaskFacts:
@@ -44,37 +44,37 @@ OK_TASK = task_aged(1_000)
 FAILED_TASK = task_aged(1_000, ok=False, error="no space left")
 
 
-def stuck_job(name: str, at: int, run_id: str = "") -> JobFacts:
+def stuck_job(name: str, at: int, run_id: str = "") -> ScheduledJobFacts:
     """A job that is stuck at `at`, under JOB_LIMITS."""
-    return JobFacts(name, running_since=at - 7_200_000, run_id=run_id)
+    return ScheduledJobFacts(name, running_since=at - 7_200_000, run_id=run_id)
 
 
-def failed_job(name: str, error: str = "") -> JobFacts:
-    return JobFacts(name, last_end=1, failures=1, error=error)
+def failed_job(name: str, error: str = "") -> ScheduledJobFacts:
+    return ScheduledJobFacts(name, last_end=1, failures=1, error=error)
 
 
-def healthy_job(name: str, at: int = SLOT_INTERVAL_MS, **facts: Any) -> JobFacts:
+def healthy_job(name: str, at: int = SLOT_INTERVAL_MS, **facts: Any) -> ScheduledJobFacts:
     """A job without a known schedule whose last run succeeded a minute before `at`."""
     ran_at = at - 60_000
-    return JobFacts(name, last_start=ran_at, last_end=ran_at, last_ok=ran_at)._replace(**facts)
+    return ScheduledJobFacts(name, last_start=ran_at, last_end=ran_at, last_ok=ran_at)._replace(**facts)
 
 
-def overdue_job(name: str, due_at: int) -> JobFacts:
-    return JobFacts(name, next_due=due_at, last_start=1)
+def overdue_job(name: str, due_at: int) -> ScheduledJobFacts:
+    return ScheduledJobFacts(name, next_due=due_at, last_start=1)
 
 
 def make_listings(
     at: int,
     tasks: Mapping[str, McpTaskFacts] | None = None,
     preferences: Mapping[str, str] | None = None,
-    jobs: Iterable[JobFacts] | None = None,
+    jobs: Iterable[ScheduledJobFacts] | None = None,
 ) -> dict[str, SubjectListing]:
     """`preferences`: expression -> problem, empty when it held. None: not observed."""
     listings = {}
     if tasks is not None:
         listings["task"] = SubjectListing(at, dict(sorted(tasks.items())))
     if preferences is not None:
-        expressions = {text: PreferenceFacts(problem) for text, problem in sorted(preferences.items())}
+        expressions = {text: PreferExpressionFacts(problem) for text, problem in sorted(preferences.items())}
         listings["preference"] = SubjectListing(at, expressions)
     if jobs is not None:
         listings["job"] = SubjectListing(at, {facts.name: facts for facts in sorted(jobs)})
@@ -98,7 +98,7 @@ def make_result(
     *,
     tasks: Mapping[str, McpTaskFacts] | None = None,
     preferences: Mapping[str, str] | None = None,
-    jobs: Iterable[JobFacts] | None = None,
+    jobs: Iterable[ScheduledJobFacts] | None = None,
     **fields: Any,
 ) -> ProbeResult:
     """`letter`: of OUTCOME_BY_LETTER. `slot`: its number."""

@@ -14,7 +14,7 @@ from tests.support.builders import JOB_LIMITS, make_listings
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from watchdog.domain.listings import listings_to_diff_json
 from watchdog.domain.model import Evidence, McpTaskFacts, Outcome, ProbeInfo, ProbeResult, Severity
-from watchdog.domain.observations import JobFacts
+from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.store import codec, tables
 
 NOW = int(datetime(2026, 11, 22, 2, 29, 14, tzinfo=UTC).timestamp() * 1000)
@@ -104,7 +104,7 @@ class FixtureRows:
         phases: Mapping[str, float] | None = None,
         tasks: Mapping[str, McpTaskFacts] | None = None,
         preferences: Mapping[str, str] | None = None,
-        jobs: Iterable[JobFacts] | None = None,
+        jobs: Iterable[ScheduledJobFacts] | None = None,
         **more: Any,
     ) -> None:
         result = ProbeResult(probe, slot, "local", outcome, reason, message, duration_ms, phases or {}, **more)

@@ -9,9 +9,9 @@ from typing import Any
 from tests.support.builders import task_aged
 from tests.support.fixture_rows import NOW, FixtureRows, epoch_ms
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, format_duration
-from watchdog.domain.limits import JobLimits
+from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.model import Evidence, McpTaskFacts, Outcome, Severity
-from watchdog.domain.observations import JobFacts
+from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.schedule import CronSchedule
 
 UNROUTED_LOG = ("route 1 does not match: severity is warning, not critical", "no route matches: no one is notified")
@@ -419,7 +419,7 @@ copied 214 GB to offsite in 51 min
 """
 
 
-BILLING_LIMITS = {"*": JobLimits(grace=10 * MINUTE_MS, max_runtime=2 * HOUR_MS)}
+BILLING_LIMITS = {"*": ScheduledJobLimits(grace=10 * MINUTE_MS, max_runtime=2 * HOUR_MS)}
 
 
 def scheduled_jobs_rows() -> FixtureRows:
@@ -451,7 +451,7 @@ def scheduled_jobs_rows() -> FixtureRows:
     ledger_runs, invoice_runs = epoch_ms("02:00:01"), epoch_ms("06:00:04", 21)
     retried = epoch_ms("23:00:02", 1)
     jobs = [
-        JobFacts(
+        ScheduledJobFacts(
             "reconcile-ledger",
             cron="0 22 * * *",
             running_since=epoch_ms("22:14", 1),
@@ -487,7 +487,9 @@ def scheduled_jobs_rows() -> FixtureRows:
     since = NOW - 30 * DAY_MS
     digest_jobs = [
         finished_job("digest-daily", epoch_ms("07:00", 1), 3 * MINUTE_MS, cron="0 7 * * *", expected_from=since),
-        JobFacts("trial-ending", cron="0 9 * * *", timezone="Europe/Berlin", expected_from=epoch_ms("07:30", 4)),
+        ScheduledJobFacts(
+            "trial-ending", cron="0 9 * * *", timezone="Europe/Berlin", expected_from=epoch_ms("07:30", 4)
+        ),
     ]
     rows.add_result(
         digests,
@@ -507,10 +509,10 @@ def scheduled_jobs_rows() -> FixtureRows:
     return rows
 
 
-def finished_job(name: str, started_at: int, duration_ms: int, **facts: Any) -> JobFacts:
+def finished_job(name: str, started_at: int, duration_ms: int, **facts: Any) -> ScheduledJobFacts:
     """A job whose newest run succeeded."""
     ended_at = started_at + duration_ms
-    run = JobFacts(name, last_start=started_at, last_end=ended_at, last_ok=ended_at, duration=duration_ms)
+    run = ScheduledJobFacts(name, last_start=started_at, last_end=ended_at, last_ok=ended_at, duration=duration_ms)
     return run._replace(**facts)
 
 
@@ -522,7 +524,7 @@ def add_heartbeat_probe(rows: FixtureRows) -> None:
         "Core",
         config_yaml=HEARTBEAT_PROBE_SPEC,
         target="check-ins, expected 0 3 * * * Europe/Berlin",
-        job_limits={"*": JobLimits(CronSchedule("0 3 * * *", "Europe/Berlin"), grace=30 * MINUTE_MS)},
+        job_limits={"*": ScheduledJobLimits(CronSchedule("0 3 * * *", "Europe/Berlin"), grace=30 * MINUTE_MS)},
     )
     for ago in range(7, 0, -1):
         start, failed = epoch_ms("02:00:03", ago), ago == 4

@@ -8,7 +8,7 @@ from tests.support.fixture_rows import NOW, FixtureRows
 from watchdog.domain.formatting import MINUTE_MS, SECOND_MS
 from watchdog.domain.model import Outcome
 from watchdog.domain.probe_state import (
-    QUEUE_STATE_KEY,
+    QUEUE_THRESHOLDS_STATE_KEY,
     QueueThreshold,
     QueueThresholdRecord,
     queue_threshold_records_to_json,
@@ -64,6 +64,6 @@ def queue_backlog_rows() -> FixtureRows:
         QueueThresholdRecord(QueueThreshold("stalled", for_ms=10 * MINUTE_MS), newest - 3 * MINUTE_MS, "b7c1"),
     ]
     state = json.dumps(queue_threshold_records_to_json(records))
-    rows.rows["probe_state"].append({"probe": id, "key": QUEUE_STATE_KEY, "value": state})
+    rows.rows["probe_state"].append({"probe": id, "key": QUEUE_THRESHOLDS_STATE_KEY, "value": state})
     rows.add_incident(id, "availability", BACKLOG_MESSAGE, newest - 4 * MINUTE_MS, reason="queue.threshold")
     return rows

@@ -22,7 +22,7 @@ from watchdog.domain.model import (
     ResultToRecord,
     Severity,
 )
-from watchdog.domain.observations import JobFacts
+from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.domain.rules import AlertPolicy, AlertStates, fold_results
@@ -254,7 +254,7 @@ def make_result(
     *,
     tasks: Mapping[str, McpTaskFacts] | None = None,
     preferences: Mapping[str, str] | None = None,
-    jobs: Iterable[JobFacts] | None = None,
+    jobs: Iterable[ScheduledJobFacts] | None = None,
     **fields: Any,
 ) -> ProbeResult:
     outcome = Outcome(outcome)

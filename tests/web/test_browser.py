@@ -18,7 +18,7 @@ from tests.support.fixtures import (
 )
 from tests.support.web import create_test_app, filled_database, running_app
 from watchdog.domain.formatting import DAY_MS, SECOND_MS
-from watchdog.domain.observations import JobFacts
+from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.store.database import Database
 from watchdog.web import ApiKey
 
@@ -85,7 +85,9 @@ def waiting_job_rows() -> FixtureRows:
     """A job without a schedule that has never run: the longest label of a state, and nothing beside it."""
     rows = FixtureRows()
     id = rows.add_probe("Digest schedulers", "jobs", "Mail")
-    rows.add_result(id, NOW - SECOND_MS, jobs=[JobFacts("nightly-digest-of-a-tenant", expected_from=NOW - DAY_MS)])
+    rows.add_result(
+        id, NOW - SECOND_MS, jobs=[ScheduledJobFacts("nightly-digest-of-a-tenant", expected_from=NOW - DAY_MS)]
+    )
     return rows
 
 

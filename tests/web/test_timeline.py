@@ -11,9 +11,9 @@ from watchdog.web.pages.timeline import (
     DailyUptime,
     HealthStateInterval,
     compute_daily_uptime,
+    compute_uptime_basis_points,
     flatten_to_worst_states,
     merge_adjacent_state_intervals,
-    uptime_basis_points,
 )
 
 UP, DEGRADED, UNKNOWN, DOWN = HealthState
@@ -99,4 +99,6 @@ def test_the_first_day_counts_from_its_start_instant() -> None:
     ],
 )
 def test_uptime_is_never_rounded_up(sentence: str, down: int, measured: int, text: str) -> None:
-    assert format_uptime_percent(uptime_basis_points([DailyUptime(0, DOWN, measured, down, 0)])) == text, sentence
+    assert format_uptime_percent(compute_uptime_basis_points([DailyUptime(0, DOWN, measured, down, 0)])) == text, (
+        sentence
+    )

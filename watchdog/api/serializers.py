@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from watchdog.domain.formatting import format_iso8601
-from watchdog.domain.model import AlertContext, Json, RemediationAttempt, ResultWithEvidence, ServiceFacts
+from watchdog.domain.model import AlertMessageContext, Json, RemediationAttempt, ResultWithEvidence, WatchdogFaultFacts
 from watchdog.store.read.jobs import JobSummary
 from watchdog.store.read.status import DeliveryRecord, IncidentRecord, ProbeStatus, ResultRow
 
@@ -20,12 +20,14 @@ def serialize_probe_status(status: ProbeStatus) -> Json:
         "tags": list(probe.tags),
         "state": status.state.value,
         "incidents": [incident.id for incident in status.open_incidents],
-        "latest": None if latest is None else _serialize_result_row(latest),
+        "latest": None if latest is None else _serialize_result(latest),
         "next_due": _format_optional_iso8601(status.next_due),
     }
 
 
-def service_probe_json(status: ProbeStatus, unreached: Mapping[str, ServiceFacts], notes: Iterable[str]) -> Json:
+def serialize_service_probe(
+    status: ProbeStatus, unreached: Mapping[str, WatchdogFaultFacts], notes: Iterable[str]
+) -> Json:
     """The built-in probe, with the destinations that get no notifications, and what to know about the processes."""
     receivers = [
         {
@@ -39,7 +41,7 @@ def service_probe_json(status: ProbeStatus, unreached: Mapping[str, ServiceFacts
     return serialize_probe_status(status) | {"failing_receivers": receivers, "notes": list(notes)}
 
 
-def _serialize_result_row(row: ResultRow) -> Json:
+def _serialize_result(row: ResultRow) -> Json:
     """`slot_count`: how many slots a missed result stands for."""
     return {**row._asdict(), "slot": format_iso8601(row.slot), "recorded_at": format_iso8601(row.recorded_at)}
 
@@ -82,7 +84,7 @@ def serialize_incident(record: IncidentRecord) -> Json:
 
 
 def serialize_incident_detail(
-    record: IncidentRecord, context: AlertContext, deliveries: Iterable[DeliveryRecord]
+    record: IncidentRecord, context: AlertMessageContext, deliveries: Iterable[DeliveryRecord]
 ) -> Json:
     """An incident with its evidence, notifications and remediations. Evidence is text from the target, untrusted."""
     return serialize_incident(record) | {

@@ -14,11 +14,11 @@ def serialize_error(error: str, message: str) -> Json:
     return {"error": error, "message": message}
 
 
-def liveness_response() -> Json:
+def build_liveness_body() -> Json:
     return {"status": "ok"}
 
 
-def readiness_response(
+def build_readiness_body(
     not_ready_reason: str, failing_destinations: Sequence[str] = (), notes: Sequence[str] = ()
 ) -> Json:
     """`failing_destinations`: the names of those that get no notifications. `notes`: what does not keep the service
@@ -28,13 +28,13 @@ def readiness_response(
     return readiness | {name: texts for name, texts in lists.items() if texts}
 
 
-def health_check_response(tasks: Sequence[Json], note: str = "") -> Json:
+def build_health_check_result(tasks: Sequence[Json], note: str = "") -> Json:
     """The answer of a `health_check` tool, by the convention that docs/health-check.md describes."""
     return {"healthy": all(task["ok"] for task in tasks), "tasks": list(tasks)} | ({"note": note} if note else {})
 
 
-def serialize_background_task(task: BackgroundTask, now: int) -> Json:
-    """One entry of `health_check_response`."""
+def serialize_background_task_health(task: BackgroundTask, now: int) -> Json:
+    """One entry of `build_health_check_result`."""
     status = task.status(now)
     return _build_health_check_entry(
         name=task.name,
@@ -46,7 +46,7 @@ def serialize_background_task(task: BackgroundTask, now: int) -> Json:
     )
 
 
-def serialize_claim_task(*, last_run_at: int | None, staleness_ms: int | None, error: str) -> Json:
+def serialize_claim_task_health(*, last_run_at: int | None, staleness_ms: int | None, error: str) -> Json:
     """The task `claim`, as far as the watermark in the store shows it."""
     status = "overdue" if error else "success"
     return _build_health_check_entry(

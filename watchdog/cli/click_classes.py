@@ -34,9 +34,9 @@ class _ClickCoercionMixin:
             raise
 
 
-class CliCommand(_ClickCoercionMixin, TyperCommand):
+class FastStartCommand(_ClickCoercionMixin, TyperCommand):
     pass
 
 
-class CliCommandGroup(_ClickCoercionMixin, TyperGroup):
+class FastStartCommandGroup(_ClickCoercionMixin, TyperGroup):
     pass

@@ -60,7 +60,7 @@ def load_config_or_exit(path: Path) -> LoadedConfig:
 
 
 @contextmanager
-def open_database(loaded_config: LoadedConfig) -> Iterator[Database]:
+def open_database_or_exit(loaded_config: LoadedConfig) -> Iterator[Database]:
     """The configured database. Exits with one line if it is missing, outdated or unreachable."""
     from watchdog.store.database import Database
     from watchdog.store.errors import DatabaseSchemaError, StoreUnavailableError
@@ -79,14 +79,15 @@ def open_database(loaded_config: LoadedConfig) -> Iterator[Database]:
 
 @contextmanager
 def open_read_connection_or_exit(config_path: Path) -> Iterator[tuple[Connection, int]]:
-    """A connection to the configured database, and the time by its clock in epoch ms. Exits as open_database does."""
-    with open_database(load_config_or_exit(config_path)) as database:
-        now = read_clock(database)
+    """A connection to the configured database, and the time by its clock in epoch ms. Exits as `open_database_or_exit`
+    does."""
+    with open_database_or_exit(load_config_or_exit(config_path)) as database:
+        now = read_database_clock(database)
         with database.read_transaction() as connection:
             yield connection, now
 
 
-def read_clock(database: Database) -> int:
+def read_database_clock(database: Database) -> int:
     """Epoch ms, by the clock of the database, as everything that is stored. Raises StoreUnavailableError."""
     from watchdog.service.clock import DatabaseClock, wall_clock_ms
 

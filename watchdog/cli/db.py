@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from watchdog.cli.click_classes import CliCommand, CliCommandGroup
+from watchdog.cli.click_classes import FastStartCommand, FastStartCommandGroup
 from watchdog.cli.common import (
     DEFAULT_CONFIG_PATH,
     ConfigFileOption,
@@ -15,16 +15,16 @@ from watchdog.cli.common import (
     exit_with_database_error,
     exit_with_error,
     load_config_or_exit,
-    open_database,
+    open_database_or_exit,
 )
 
 if TYPE_CHECKING:
     from watchdog.store.database import Database
 
-db_app = typer.Typer(cls=CliCommandGroup, help="Manage the database.", no_args_is_help=True)
+db_app = typer.Typer(cls=FastStartCommandGroup, help="Manage the database.", no_args_is_help=True)
 
 
-@db_app.command("upgrade", cls=CliCommand)
+@db_app.command("upgrade", cls=FastStartCommand)
 def db_upgrade_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     """Create the database schema, or upgrade it to this version.
 
@@ -55,7 +55,7 @@ def db_upgrade_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
         print(f"Upgraded the schema from {before} to {after}." if before else f"Created the schema: {after}.")
 
 
-@db_app.command("check", cls=CliCommand)
+@db_app.command("check", cls=FastStartCommand)
 def db_check_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     """Check that the database can be read, and that an SQLite file is not damaged.
 
@@ -67,7 +67,7 @@ def db_check_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     from watchdog.store.errors import DatabaseDamagedError
     from watchdog.store.upkeep import find_damage, load_schema_revision
 
-    with open_database(load_config_or_exit(config)) as database:
+    with open_database_or_exit(load_config_or_exit(config)) as database:
         try:
             revision, damage = load_schema_revision(database), find_damage(database)
         except DatabaseDamagedError as e:
@@ -78,7 +78,7 @@ def db_check_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
         print(f"The database is intact: schema {revision}, {_describe_size(database)}.")
 
 
-@db_app.command("vacuum", cls=CliCommand)
+@db_app.command("vacuum", cls=FastStartCommand)
 def db_vacuum_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     """Return the space of deleted rows.
 
@@ -90,13 +90,13 @@ def db_vacuum_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     """
     from watchdog.store.upkeep import compact_database
 
-    with open_database(load_config_or_exit(config)) as database:
+    with open_database_or_exit(load_config_or_exit(config)) as database:
         before = _describe_size(database)
         compact_database(database)
         print(f"Compacted the database: {before} before, {_describe_size(database)} now.")
 
 
-@db_app.command("backup", cls=CliCommand)
+@db_app.command("backup", cls=FastStartCommand)
 def db_backup_command(
     file: Annotated[Path, typer.Argument(help="The file to write; it must not exist.", show_default=False)],
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
@@ -110,7 +110,7 @@ def db_backup_command(
     """
     from watchdog.store.upkeep import back_up_sqlite
 
-    with open_database(load_config_or_exit(config)) as database:
+    with open_database_or_exit(load_config_or_exit(config)) as database:
         if database.is_postgres:
             exit_with_error("the database is PostgreSQL: back it up with `pg_dump`")
         try:

@@ -11,7 +11,7 @@ import socket
 from typing import IO
 from urllib.parse import urlencode
 
-CHECK_IN_RESPONSE_TIMEOUT_S = 5.0
+CHECK_IN_SEND_TIMEOUT_S = 5.0
 MAX_RESPONSE_HEAD_LINE_BYTES = 65_536
 MAX_REJECTION_TEXT_BYTES = 200
 RETRYABLE_CLIENT_ERROR_STATUSES = (408, 425, 429)
@@ -21,7 +21,7 @@ _SIMPLE_HTTP_URL_PATTERN = re.compile(
 _PROXY_ENV_VARS = {"http_proxy", "https_proxy", "all_proxy"}
 
 
-class CheckInError(Exception):
+class CheckInPostError(Exception):
     """A check-in was not accepted. `retryable`: another attempt may succeed."""
 
     def __init__(self, message: str, *, retryable: bool = True):
@@ -30,7 +30,7 @@ class CheckInError(Exception):
 
 
 def post_check_in(url: str, event: str, run_id: str, age_s: float, output: bytes) -> None:
-    """Reports an event of a run that happened `age_s` seconds ago. Raises CheckInError."""
+    """Reports an event of a run that happened `age_s` seconds ago. Raises CheckInPostError."""
     plain = _SIMPLE_HTTP_URL_PATTERN.fullmatch(f"{url.rstrip('/')}/{event}")
     if plain is None or any(value and name.lower() in _PROXY_ENV_VARS for name, value in os.environ.items()):
         return _post_check_in_with_urllib(url, event, run_id, age_s, output)
@@ -38,14 +38,14 @@ def post_check_in(url: str, event: str, run_id: str, age_s: float, output: bytes
     try:
         status, explanation = _post_over_socket(plain, query, output)
     except OSError as e:
-        raise CheckInError(e.strerror.lower() if e.strerror else str(e)) from None
+        raise CheckInPostError(e.strerror.lower() if e.strerror else str(e)) from None
     except OverflowError as e:
-        raise CheckInError(str(e), retryable=False) from None
+        raise CheckInPostError(str(e), retryable=False) from None
     if 300 <= status < 400:
         return _post_check_in_with_urllib(url, event, run_id, age_s, output)
     if not 200 <= status < 300:
         retryable = not 400 <= status < 500 or status in RETRYABLE_CLIENT_ERROR_STATUSES
-        raise CheckInError(f"Watchdog answered HTTP {status}{explanation}", retryable=retryable)
+        raise CheckInPostError(f"Watchdog answered HTTP {status}{explanation}", retryable=retryable)
     return None
 
 
@@ -58,7 +58,7 @@ def _post_over_socket(url: re.Match[str], query: str, body: bytes) -> tuple[int,
     )
     name = host.strip("[]")
     connection = socket.create_connection(
-        (name, int(port or (443 if scheme == "https" else 80))), CHECK_IN_RESPONSE_TIMEOUT_S
+        (name, int(port or (443 if scheme == "https" else 80))), CHECK_IN_SEND_TIMEOUT_S
     )
     with connection:
         if scheme == "https":
@@ -105,4 +105,4 @@ def _post_check_in_with_urllib(url: str, event: str, run_id: str, age_s: float, 
     try:
         send_check_in(url, event, run_id, age_s, output)
     except CheckInDeliveryError as error:
-        raise CheckInError(str(error), retryable=error.retryable) from None
+        raise CheckInPostError(str(error), retryable=error.retryable) from None

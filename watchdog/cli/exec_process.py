@@ -21,7 +21,7 @@ MAX_OUTPUT_TAIL_BYTES = 10_240
 OUTPUT_DRAIN_TIMEOUT_S = 0.5
 """How long output that was written last may take to arrive after the command has ended."""
 
-READ_BYTES = 65_536
+OUTPUT_READ_CHUNK_BYTES = 65_536
 ENCODING_SAMPLE_BYTES = 4_096
 """The beginning of the output, which shows its encoding."""
 BYTE_ORDER_MARK = "\ufeff"
@@ -107,7 +107,7 @@ class ExecChildProcess:
 
     def _copy_output(self, source_fd: int, target_fd: int) -> None:
         """Passes the output on as it is, and keeps its tail in UTF-8."""
-        data = os.read(source_fd, READ_BYTES)
+        data = os.read(source_fd, OUTPUT_READ_CHUNK_BYTES)
         encoding = find_wide_encoding(data[:ENCODING_SAMPLE_BYTES])
         decoder = codecs.getincrementaldecoder(encoding)("replace") if encoding else None
         while data:
@@ -118,4 +118,4 @@ class ExecChildProcess:
                     data = data[os.write(target_fd, data) :]
             except OSError:  # our own output was closed: the command must not notice
                 target_fd = os.open(os.devnull, os.O_WRONLY)
-            data = os.read(source_fd, READ_BYTES)
+            data = os.read(source_fd, OUTPUT_READ_CHUNK_BYTES)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from watchdog.cli.exec_post import CheckInError, post_check_in
+from watchdog.cli.exec_post import CheckInPostError, post_check_in
 
 MAX_CHECK_IN_QUEUE_BYTES = 1024 * 1024
 """Beyond this size the oldest check-ins are dropped."""
@@ -62,7 +62,7 @@ class CheckInReporter:
             self._warn(f"cannot save unsent check-ins: {e}")
 
     def _build_check_in(self, event: str, monotonic_s: float, body: str = "") -> QueuedCheckIn:
-        occurred = _read_clocks_at_event(time.monotonic() - monotonic_s)
+        occurred = _compute_clocks_at_past_event(time.monotonic() - monotonic_s)
         return {"url": self._url, "event": event, "run": self._run_id, "body": body, **occurred}
 
     def _send_check_ins(self, check_ins: list[QueuedCheckIn], attempts: int) -> None:
@@ -77,15 +77,15 @@ class CheckInReporter:
         self._undelivered = check_ins
 
 
-def _send_check_in_with_retries(check_in: QueuedCheckIn, attempts: int = 1) -> CheckInError | None:
+def _send_check_in_with_retries(check_in: QueuedCheckIn, attempts: int = 1) -> CheckInPostError | None:
     error = None
     for n in range(attempts):
         time.sleep(n)
         try:
             body = check_in["body"].encode()
-            post_check_in(check_in["url"], check_in["event"], check_in["run"], _check_in_age_s(check_in), body)
+            post_check_in(check_in["url"], check_in["event"], check_in["run"], _compute_check_in_age_s(check_in), body)
             return None
-        except CheckInError as e:
+        except CheckInPostError as e:
             error = e
         if not error.retryable:
             break
@@ -115,14 +115,18 @@ def _resend_queued_check_ins() -> None:
 # --- when it happened: the wall clock may be corrected in the meantime
 
 
-def _read_clocks_at_event(age_s: float) -> QueuedCheckIn:
-    return {"boot_id": _boot_id(), "boot_clock_s": _seconds_since_boot() - age_s, "wall_time_s": time.time() - age_s}
+def _compute_clocks_at_past_event(age_s: float) -> QueuedCheckIn:
+    return {
+        "boot_id": _read_boot_id(),
+        "boot_clock_s": _seconds_since_boot() - age_s,
+        "wall_time_s": time.time() - age_s,
+    }
 
 
-def _check_in_age_s(check_in: QueuedCheckIn) -> float:
+def _compute_check_in_age_s(check_in: QueuedCheckIn) -> float:
     """By the clock that counts from boot; by the wall clock if the machine was restarted since."""
     now = _seconds_since_boot()
-    if check_in["boot_id"] == _boot_id() and now >= check_in["boot_clock_s"]:
+    if check_in["boot_id"] == _read_boot_id() and now >= check_in["boot_clock_s"]:
         return float(now - check_in["boot_clock_s"])
     return float(max(time.time() - check_in["wall_time_s"], 0))
 
@@ -131,7 +135,7 @@ def _seconds_since_boot() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
-def _boot_id() -> str:
+def _read_boot_id() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -160,7 +164,7 @@ def _read_queued_check_ins(file: IO[bytes]) -> Iterator[QueuedCheckIn]:
     for line in file:
         try:
             check_in = json.loads(line)
-            if _check_in_age_s(check_in) < MAX_QUEUED_CHECK_IN_AGE_S:
+            if _compute_check_in_age_s(check_in) < MAX_QUEUED_CHECK_IN_AGE_S:
                 yield check_in
         except (ValueError, KeyError, TypeError):
             continue  # a crash cut the line off

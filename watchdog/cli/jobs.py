@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from watchdog.cli.click_classes import CliCommand, CliCommandGroup
+from watchdog.cli.click_classes import FastStartCommand, FastStartCommandGroup
 from watchdog.cli.common import (
     DEFAULT_CONFIG_PATH,
     ConfigFileOption,
     ExitCode,
     exit_with_error,
     load_config_or_exit,
-    open_database,
+    open_database_or_exit,
     open_read_connection_or_exit,
-    read_clock,
+    read_database_clock,
 )
 from watchdog.cli.output import (
     HEALTH_STATE_COLOURS,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from watchdog.store.read.jobs import JobSummary
 
 
-jobs_app = typer.Typer(cls=CliCommandGroup, invoke_without_command=True)
+jobs_app = typer.Typer(cls=FastStartCommandGroup, invoke_without_command=True)
 
 
 @jobs_app.callback()
@@ -50,7 +50,7 @@ def jobs_command(
         _print_jobs_and_exit(config, output)
 
 
-@jobs_app.command("forget", cls=CliCommand)
+@jobs_app.command("forget", cls=FastStartCommand)
 def jobs_forget_command(
     probe: Annotated[str, typer.Argument(help="Name or id of the probe.", show_default=False)],
     job: Annotated[str | None, typer.Argument(help="Name of the job; default: every missing job.")] = None,
@@ -68,10 +68,10 @@ def jobs_forget_command(
     from watchdog.service.run_once import find_probe
     from watchdog.store.write.forgotten_jobs import forget_missing_jobs
 
-    with open_database(loaded_config) as database:
+    with open_database_or_exit(loaded_config) as database:
         try:
             probe_id = find_probe(loaded_config.config.probes, probe).id
-            names = forget_missing_jobs(database, probe_id, job, read_clock(database))
+            names = forget_missing_jobs(database, probe_id, job, read_database_clock(database))
         except LookupError as e:
             exit_with_error(e.args[0])
     print(f"No longer expected, from the next run of {probe} on: {', '.join(names)}")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from watchdog.domain.membership import MembershipStatus
-    from watchdog.domain.model import ServiceFacts
+    from watchdog.domain.model import WatchdogFaultFacts
     from watchdog.store.read.status import ProbeStatus
 
 
@@ -36,7 +36,7 @@ def status_command(
     \b
     Example: watchdog status -o json
     """
-    from watchdog.api.serializers import serialize_probe_status, service_probe_json
+    from watchdog.api.serializers import serialize_probe_status, serialize_service_probe
     from watchdog.domain.rules import service
     from watchdog.store.read.destinations import load_unreached_destinations
     from watchdog.store.read.members import load_membership_status
@@ -47,8 +47,8 @@ def status_command(
         own_statuses = list_probe_statuses(connection, service.SERVICE_PROBE_ID)
         unreached = load_unreached_destinations(connection, now)
         membership = load_membership_status(connection, now)
-    member_lines = list(_list_membership_warnings(membership, now))
-    own_rows = [service_probe_json(status, unreached, member_lines) for status in own_statuses]
+    member_lines = list(_list_member_process_warnings(membership, now))
+    own_rows = [serialize_service_probe(status, unreached, member_lines) for status in own_statuses]
     print_json_or_table(
         output,
         statuses,
@@ -59,15 +59,15 @@ def status_command(
         empty_text="no probes",
     )
     states = {status.state.value for status in statuses}
-    if outdated := _describe_outdated_states(watermark, now):
+    if outdated := _explain_outdated_probe_states(watermark, now):
         print(f"watchdog: {outdated}", file=sys.stderr)
         states.add("unknown")
-    for line in [*_describe_receivers(unreached, now), *member_lines]:
+    for line in [*_describe_unreached_destinations(unreached, now), *member_lines]:
         print(f"watchdog: {line}", file=sys.stderr)
     raise typer.Exit(ExitCode.DOWN if "down" in states else ExitCode.UNKNOWN if "unknown" in states else ExitCode.OK)
 
 
-def _describe_outdated_states(watermark: int | None, now: int) -> str:
+def _explain_outdated_probe_states(watermark: int | None, now: int) -> str:
     """Why the states are not current; empty while `watchdog run` is running."""
     from watchdog.domain.formatting import format_duration_rounded
     from watchdog.store.read.status import MAX_WATERMARK_LAG_MS
@@ -80,7 +80,7 @@ def _describe_outdated_states(watermark: int | None, now: int) -> str:
     return f"no probe has run for {format_duration_rounded(lag)}: is `watchdog run` running?"
 
 
-def _describe_receivers(unreached: Mapping[str, ServiceFacts], now: int) -> Iterator[str]:
+def _describe_unreached_destinations(unreached: Mapping[str, WatchdogFaultFacts], now: int) -> Iterator[str]:
     """Each destination that gets no notifications."""
     from watchdog.domain.formatting import format_utc
 
@@ -90,14 +90,14 @@ def _describe_receivers(unreached: Mapping[str, ServiceFacts], now: int) -> Iter
         yield f"{destination} has received no notifications{since}: {facts.error}; {what_next}"
 
 
-def _list_membership_warnings(membership: MembershipStatus, now: int) -> Iterator[str]:
+def _list_member_process_warnings(membership: MembershipStatus, now: int) -> Iterator[str]:
     """What each running process leaves to others, and whether their configurations differ for too long."""
-    from watchdog.domain.membership import config_difference_warning, membership_notes
+    from watchdog.domain.membership import format_config_difference_warning, list_member_conflict_notes
 
     for member, *_ in membership.members:
-        for note in membership_notes(membership._replace(differing_since=None), member.id, now):
+        for note in list_member_conflict_notes(membership._replace(differing_since=None), member.id, now):
             yield f"{member.id}: {note}"
-    if warning := config_difference_warning(membership, now):
+    if warning := format_config_difference_warning(membership, now):
         yield warning
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from watchdog.config.load import LoadedConfig
-    from watchdog.domain.model import AlertContext, Notification
+    from watchdog.domain.model import AlertMessageContext, Notification
     from watchdog.notifiers.base import Notifier
 
 
@@ -71,13 +71,13 @@ async def _send_test_alerts(loaded_config: LoadedConfig, notifiers: Mapping[str,
     return failures
 
 
-def _build_test_alerts(destination: str) -> list[tuple[Notification, AlertContext]]:
+def _build_test_alerts(destination: str) -> list[tuple[Notification, AlertMessageContext]]:
     """An incident that opens, and its end."""
     from dataclasses import replace
 
     from watchdog.domain.formatting import MINUTE_MS
     from watchdog.domain.model import (
-        AlertContext,
+        AlertMessageContext,
         Incident,
         IncidentEvent,
         Notification,
@@ -107,7 +107,7 @@ def _build_test_alerts(destination: str) -> list[tuple[Notification, AlertContex
     return [
         (
             Notification(incident.id, destination, seq, event),
-            AlertContext(event, incident, probe, now, bad_count=1, threshold=1, recent_runs=runs, is_test=True),
+            AlertMessageContext(event, incident, probe, now, bad_count=1, threshold=1, recent_runs=runs, is_test=True),
         )
         for seq, (event, incident) in enumerate(
             [(IncidentEvent.OPENED, opened), (IncidentEvent.RESOLVED, replace(opened, resolved_at=now))]

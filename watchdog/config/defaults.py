@@ -16,7 +16,7 @@ def apply_probe_defaults(defaults: YamlNode | None, probe: YamlNode) -> YamlNode
     if defaults is None or not isinstance(own, dict):
         return probe
     inherited = {name: node for name, node in defaults.entries.items() if name in ProbeDefaults.model_fields}
-    for name in _inapplicable_defaults(own, inherited):
+    for name in _list_defaults_inapplicable_to_probe(own, inherited):
         inherited.pop(name, None)
     merged = {**own, **{name: node for name, node in inherited.items() if name not in own}}
     if "alert" in own and "alert" in inherited and isinstance(own["alert"].value, dict):
@@ -24,7 +24,7 @@ def apply_probe_defaults(defaults: YamlNode | None, probe: YamlNode) -> YamlNode
     return replace(probe, value=merged)
 
 
-def _inapplicable_defaults(
+def _list_defaults_inapplicable_to_probe(
     probe_entries: Mapping[str, YamlNode], default_entries: Mapping[str, YamlNode]
 ) -> Iterator[str]:
     """Defaults that do not apply to a probe: its kind does not support them, or it has its own interval or schedule."""

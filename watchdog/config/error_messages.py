@@ -60,7 +60,7 @@ def _parse_yaml_scalar_or_text(text: str) -> JsonScalar:
         return text
 
 
-class _LocatedProblem(NamedTuple):
+class _ProblemWithUnionBranch(NamedTuple):
     problem: ConfigProblem
     error_type: str
     union_branch: tuple[int, str] | None
@@ -69,7 +69,7 @@ class _LocatedProblem(NamedTuple):
 
 def _locate_validation_problems(
     details: ErrorDetails, model: type[ConfigModel], node: YamlNode, section: str
-) -> Iterator[_LocatedProblem]:
+) -> Iterator[_ProblemWithUnionBranch]:
     error_type, context = details["type"], details.get("ctx", {})
     if error_type == "default_factory_not_called":
         return
@@ -83,7 +83,7 @@ def _locate_validation_problems(
         target, branch = _find_error_node(node, path[:-1] if missing else path)
         if error_type == "extra_forbidden":
             message = _describe_unknown_field(str(path[-1]), model, path[:-1], section)
-            yield _LocatedProblem(ConfigProblem(*target.key_location, target.path, message), error_type, branch)
+            yield _ProblemWithUnionBranch(ConfigProblem(*target.key_location, target.path, message), error_type, branch)
             continue
         if _is_consequential_error(error_type, target):
             continue
@@ -95,7 +95,7 @@ def _locate_validation_problems(
         if target.variables and not any(value and value in message for value in target.variables.values()):
             message += f" (from {' and '.join(f'${{{name}}}' for name in target.variables)})"
         shown_path = f"{target.path}.{missing}".lstrip(".") if missing else target.path
-        yield _LocatedProblem(ConfigProblem(*target.location, shown_path, message), error_type, branch)
+        yield _ProblemWithUnionBranch(ConfigProblem(*target.location, shown_path, message), error_type, branch)
 
 
 def _is_consequential_error(error_type: str, target: YamlNode) -> bool:
@@ -116,12 +116,12 @@ def _find_error_node(node: YamlNode, path: Iterable[str | int]) -> tuple[YamlNod
     return node, branch
 
 
-def _keep_closest_union_branch(problems: list[_LocatedProblem]) -> Iterator[_LocatedProblem]:
+def _keep_closest_union_branch(problems: list[_ProblemWithUnionBranch]) -> Iterator[_ProblemWithUnionBranch]:
     """For a value of several possible types, keep the problems of the type that it resembles most.
 
     If it resembles none, one problem names all types: "expected off or a mapping of fields".
     """
-    by_value: dict[int, list[_LocatedProblem]] = {}
+    by_value: dict[int, list[_ProblemWithUnionBranch]] = {}
     for located in problems:
         if located.union_branch:
             by_value.setdefault(located.union_branch[0], []).append(located)

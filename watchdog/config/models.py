@@ -21,7 +21,7 @@ from watchdog.config_types import (
     Secret,
     SingleLineText,
     duration_bounds,
-    split_url,
+    split_and_validate_url,
     validate_secret_length,
     wrap_string_in_list,
 )
@@ -71,7 +71,7 @@ def _normalize_database_url(url: str) -> str:
         return f"sqlite:///{path}"
     if scheme in POSTGRES_URL_SCHEMES and rest.startswith("//"):
         expected = "postgresql://user:password@host:port/database; encode : / @ in the password as %3A %2F %40"
-        split_url(url, POSTGRES_URL_SCHEMES, expected, host_required=False)
+        split_and_validate_url(url, POSTGRES_URL_SCHEMES, expected, host_required=False)
         return f"postgresql+psycopg:{rest}"
     raise ValueError("expected sqlite:///watchdog.db or postgresql://user:password@host/database")
 

@@ -20,7 +20,7 @@ from watchdog.net.secret_fields import Span, decoded_field_values, find_secret_f
 
 MIN_MASKED_SECRET_CHARS = 8
 """Secrets are masked by value from this length on. Shorter ones would mask parts of ordinary words."""
-_AMBIGUOUS_PARAMETERS = frozenset({"key", "auth", "code"})
+_AMBIGUOUS_URL_PARAMETERS = frozenset({"key", "auth", "code"})
 """Parameters of a URL whose value is a secret if it is long enough."""
 _TARGET_FIELD_NAMES = frozenset(
     {"queue", "schema", "table", "prefix", "host", "port", "channel", "tool", "job", "vhost"}
@@ -36,7 +36,7 @@ _URL_PATTERN = re.compile(
     r"(?P<path>[^?#]*)(?P<query>.*)",
     re.DOTALL,
 )
-_PARAMETER_PATTERN = re.compile(r"(?<=[?&;#])(?P<name>[^=&;#]+)=(?P<value>[^&;#]*)")
+_URL_PARAMETER_PATTERN = re.compile(r"(?<=[?&;#])(?P<name>[^=&;#]+)=(?P<value>[^&;#]*)")
 
 
 @dataclass
@@ -72,13 +72,13 @@ class ConfigValueUses:
         return {value for name, value in self.shown_variables.items() if value and name in self.secret_variables}
 
 
-def find_secret_uses(trees: Iterable[YamlNode], file_contents: Mapping[str, Sequence[str]]) -> ConfigValueUses:
+def find_config_value_uses(trees: Iterable[YamlNode], file_contents: Mapping[str, Sequence[str]]) -> ConfigValueUses:
     """`file_contents`: path as written -> what the files of fields that end in `_file` hold."""
     uses = ConfigValueUses()
     for tree in trees:
         for node in tree.walk():
             key = node.path.rpartition(".")[2]
-            for argument, spans in secret_arguments(node.items if key == "command" else ()):
+            for argument, spans in find_secret_argument_nodes(node.items if key == "command" else ()):
                 _record_embedded_secrets(argument, spans, uses)
             if not isinstance(node.value, dict | list):
                 _record_embedded_secrets(node, embedded_secrets(node), uses)
@@ -86,7 +86,7 @@ def find_secret_uses(trees: Iterable[YamlNode], file_contents: Mapping[str, Sequ
     return uses
 
 
-def secret_arguments(arguments: Sequence[YamlNode]) -> Iterator[tuple[YamlNode, list[Span]]]:
+def find_secret_argument_nodes(arguments: Sequence[YamlNode]) -> Iterator[tuple[YamlNode, list[Span]]]:
     """The arguments of a command that hold secrets, and where in the text as written."""
     secrets = find_secret_arguments([text_as_written(argument) for argument in arguments])
     yield from ((arguments[index], spans) for index, spans in secrets.items())
@@ -114,7 +114,7 @@ def is_secret_field(path: str) -> bool:
 
 def text_as_written(node: YamlNode) -> str:
     """With references to variables, unless only their defaults apply."""
-    text = node.raw_value if node.variables else _interpolated_text(node)
+    text = node.raw_value if node.variables else _get_interpolated_text(node)
     return text if isinstance(text, str) else ""
 
 
@@ -129,11 +129,11 @@ def _record_embedded_secrets(node: YamlNode, spans: Iterable[Span], uses: Config
             scheme, _, credentials = value.partition(" ")
             is_header = scheme.lower() in _AUTHORIZATION_SCHEMES
             uses.add_secrets(
-                [*decoded_field_values(value), credentials if is_header else "", _basic_password(value)], node
+                [*decoded_field_values(value), credentials if is_header else "", _parse_basic_password(value)], node
             )
 
 
-def _interpolated_text(node: YamlNode) -> str | None:
+def _get_interpolated_text(node: YamlNode) -> str | None:
     text = node.interpolated_text if node.interpolated_text is not None else node.value
     return text if isinstance(text, str) else None
 
@@ -141,17 +141,17 @@ def _interpolated_text(node: YamlNode) -> str | None:
 def _record_scalar_uses(
     node: YamlNode, key: str, file_contents: Mapping[str, Sequence[str]], uses: ConfigValueUses
 ) -> None:
-    text = _interpolated_text(node)
+    text = _get_interpolated_text(node)
     if text is None:
         return
     if key.endswith("_file") and text in file_contents:
-        _classify_file(node, file_contents[text], uses)
+        _record_file_content_uses(node, file_contents[text], uses)
     if key.endswith("_file") and not node.variables:
         return
     if is_secret_field(node.path):
         uses.add_secret_variables(node.variables, node)
         literals = () if node.variables else (text, text.partition(" ")[2])  # with and without "Bearer"
-        uses.add_secrets([*literals, _basic_password(text)], node)
+        uses.add_secrets([*literals, _parse_basic_password(text)], node)
     elif "://" in text and key not in _LINK_FIELD_NAMES:
         _record_url_uses(node, text, uses)
     else:
@@ -162,11 +162,11 @@ def _record_scalar_uses(
             _record_variable_use(name, value, node, uses, uses.visible if is_shown else uses.other)
 
 
-def _classify_file(node: YamlNode, contents: Iterable[str], uses: ConfigValueUses) -> None:
+def _record_file_content_uses(node: YamlNode, contents: Iterable[str], uses: ConfigValueUses) -> None:
     """A file holds a secret, or a URL that contains one."""
     for content in contents:
         if "://" in content:
-            uses.add_secrets(url_secrets(content), node)
+            uses.add_secrets(find_url_secrets(content), node)
             if not node.path.startswith("probes."):
                 uses.other.add(content.strip())
         else:
@@ -176,15 +176,17 @@ def _classify_file(node: YamlNode, contents: Iterable[str], uses: ConfigValueUse
 def _record_url_uses(node: YamlNode, text: str, uses: ConfigValueUses) -> None:
     """A target's scheme, address and path are shown. The credentials of any URL, and what variables put into its query,
     are secrets. The path of a receiver's URL often is one, too."""
-    uses.add_secrets(_credentials(text), node)
-    uses.add_secrets((value for name, value in _parameters(text) if _is_secret_parameter(name, value)), node)
+    uses.add_secrets(_find_url_credentials(text), node)
+    uses.add_secrets(
+        (value for name, value in _find_url_parameters(text) if _is_secret_url_parameter(name, value)), node
+    )
     visible = uses.visible if node.path.startswith("probes.") else uses.other
     for name, value in node.variables.items():
-        parts = _parts_with_variable(node, name)
+        parts = _find_url_parts_with_variable(node, name)
         if "path" in parts:
             uses.shown_variables[name] = value
         if "://" in value:
-            uses.add_secrets(url_secrets(value), node)
+            uses.add_secrets(find_url_secrets(value), node)
             visible.add(value)
         elif not parts or parts & {"password", "query"}:
             uses.add_secret_variables({name: value}, node)
@@ -192,7 +194,7 @@ def _record_url_uses(node: YamlNode, text: str, uses: ConfigValueUses) -> None:
             _record_variable_use(name, value, node, uses, uses.other if "user" in parts else visible)
 
 
-def _parts_with_variable(node: YamlNode, name: str) -> set[str]:
+def _find_url_parts_with_variable(node: YamlNode, name: str) -> set[str]:
     """The parts of a URL that refer to a variable; none if the text as written is no URL."""
     marked = map_variable_references(str(node.raw_value), lambda other: "\0" if other == name else "x")
     written = _URL_PATTERN.match(marked)
@@ -202,24 +204,24 @@ def _parts_with_variable(node: YamlNode, name: str) -> set[str]:
 def _record_variable_use(name: str, value: str, node: YamlNode, uses: ConfigValueUses, otherwise: set[str]) -> None:
     """A secret if it has the name of one; if not, the value is added to `otherwise`. An URL is never one as a whole."""
     if "://" in value:
-        uses.add_secrets(url_secrets(value), node)
+        uses.add_secrets(find_url_secrets(value), node)
     elif SECRET_NAME_PATTERN.search(name):
         uses.add_secret_variables({name: value}, node)
     else:
         otherwise |= {value, value.strip()}
 
 
-def url_secrets(url: str) -> Iterator[str]:
+def find_url_secrets(url: str) -> Iterator[str]:
     """Of a URL from a variable or file: its credentials, and the values of its parameters that may be secrets."""
-    yield from _credentials(url)
+    yield from _find_url_credentials(url)
     yield from (
         value
-        for name, value in _parameters(url)
-        if len(value) >= MIN_MASKED_SECRET_CHARS or _is_secret_parameter(name, value)
+        for name, value in _find_url_parameters(url)
+        if len(value) >= MIN_MASKED_SECRET_CHARS or _is_secret_url_parameter(name, value)
     )
 
 
-def _credentials(url: str) -> set[str]:
+def _find_url_credentials(url: str) -> set[str]:
     """The password, as written and decoded; of an HTTP URL without one the user, which is a token then."""
     if (match := _URL_PATTERN.match(url.strip())) is None:
         return set()
@@ -228,12 +230,12 @@ def _credentials(url: str) -> set[str]:
     return {secret, unquote(secret)} - {""}
 
 
-def _is_secret_parameter(name: str, value: str) -> bool:
+def _is_secret_url_parameter(name: str, value: str) -> bool:
     is_long = len(value) >= MIN_MASKED_SECRET_CHARS
-    return SECRET_NAME_PATTERN.search(name) is not None or (is_long and name.lower() in _AMBIGUOUS_PARAMETERS)
+    return SECRET_NAME_PATTERN.search(name) is not None or (is_long and name.lower() in _AMBIGUOUS_URL_PARAMETERS)
 
 
-def _basic_password(header: str) -> str:
+def _parse_basic_password(header: str) -> str:
     """The password in the value of an `Authorization` header; empty if it has none."""
     scheme, _, encoded = header.partition(" ")
     if scheme.lower() != "basic":
@@ -244,20 +246,20 @@ def _basic_password(header: str) -> str:
         return ""
 
 
-def _parameters(url: str) -> Iterator[tuple[str, str]]:
+def _find_url_parameters(url: str) -> Iterator[tuple[str, str]]:
     """Names and values in the query and the fragment of a URL, as written and decoded."""
     match = _URL_PATTERN.match(url.strip())
-    for parameter in _PARAMETER_PATTERN.finditer(match["query"]) if match else ():
+    for parameter in _URL_PARAMETER_PATTERN.finditer(match["query"]) if match else ():
         name, value = unquote(parameter["name"]), parameter["value"]
         decoded = parse_qsl(f"x={value}")
         yield from ((name, each) for each in {value, *(text for _, text in decoded)} if each)
 
 
-def mask_literal_parameters(url: str, placeholder: str) -> str:
+def mask_literal_url_parameters(url: str, placeholder: str) -> str:
     """A URL as written, with the literal values of parameters that have the name of a secret replaced."""
 
     def mask(match: re.Match[str]) -> str:
-        is_secret = _is_secret_parameter(unquote(match["name"]), match["value"]) and "$" not in match["value"]
+        is_secret = _is_secret_url_parameter(unquote(match["name"]), match["value"]) and "$" not in match["value"]
         return f"{match['name']}={placeholder}" if is_secret and match["value"] else match[0]
 
-    return _PARAMETER_PATTERN.sub(mask, url)
+    return _URL_PARAMETER_PATTERN.sub(mask, url)

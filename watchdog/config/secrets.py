@@ -20,10 +20,10 @@ from watchdog.config.problems import ConfigProblem
 from watchdog.config.secret_uses import (
     MIN_MASKED_SECRET_CHARS,
     embedded_secrets,
-    find_secret_uses,
+    find_config_value_uses,
+    find_secret_argument_nodes,
     is_secret_field,
-    mask_literal_parameters,
-    secret_arguments,
+    mask_literal_url_parameters,
     text_as_written,
 )
 from watchdog.config.sources import MergedConfigSources
@@ -36,15 +36,15 @@ from watchdog.resources import resource_path
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
-_WATCHDOG_TEXT_PATTERN = re.compile(r"[A-Za-z][A-Za-z ,.:'_-]*")
+_PLAIN_WORDS_PATTERN = re.compile(r"[A-Za-z][A-Za-z ,.:'_-]*")
 """What Watchdog's own messages consist of. Only such a secret is looked up in them."""
 
 
-UNMASKED_WARNING = (
+UNMASKABLE_SECRET_WARNING = (
     "this secret is too short, or a word of Watchdog's own messages: it is masked in URLs and fields, but not "
     f"where a target repeats it; choose a secret of at least {MIN_MASKED_SECRET_CHARS} characters that is not a word"
 )
-SHOWN_WARNING = "this secret equals a part of a target, which is shown: choose another one"
+SECRET_IN_TARGET_WARNING = "this secret equals a part of a target, which is shown: choose another one"
 
 
 class CollectedSecrets(NamedTuple):
@@ -59,7 +59,7 @@ def collect_secrets(
     sources: MergedConfigSources, load_contexts: Iterable[ConfigLoadContext], config: Config
 ) -> CollectedSecrets:
     """What to mask, and a warning for each secret that cannot be masked by value."""
-    uses = find_secret_uses(sources.trees, _group_secrets_by_file_path(load_contexts))
+    uses = find_config_value_uses(sources.trees, _group_secrets_by_file_path(load_contexts))
     values = {*_find_model_secrets(config), *uses.secret_values}
     values |= {text for text in uses.other - uses.visible if len(text) >= MIN_MASKED_SECRET_CHARS}
     by_value = frozenset(value for value in values if is_masked_by_value(value))
@@ -68,7 +68,13 @@ def collect_secrets(
     warnings = [
         ConfigProblem(*node.location, node.path, text)
         for value, node in uses.secret
-        if (text := UNMASKED_WARNING if value not in by_value else SHOWN_WARNING if value in targets else "")
+        if (
+            text := UNMASKABLE_SECRET_WARNING
+            if value not in by_value
+            else SECRET_IN_TARGET_WARNING
+            if value in targets
+            else ""
+        )
     ]
     return CollectedSecrets(by_value, in_target, tuple(dict.fromkeys(warnings)))
 
@@ -86,11 +92,11 @@ def is_masked_by_value(secret: str) -> bool:
     """Whether the value can be replaced wherever it occurs without garbling Watchdog's own sentences."""
     if len(secret) < MIN_MASKED_SECRET_CHARS:
         return False
-    return not (_WATCHDOG_TEXT_PATTERN.fullmatch(secret) and secret in _load_watchdog_texts())
+    return not (_PLAIN_WORDS_PATTERN.fullmatch(secret) and secret in _load_sources_and_templates())
 
 
 @cache
-def _load_watchdog_texts() -> str:
+def _load_sources_and_templates() -> str:
     """The sources and templates: what messages are composed of. Read only for secrets that consist of words."""
     files = [*Path(__file__).parents[1].rglob("*.py"), *resource_path("templates").rglob("*.j2")]
     return "\n".join(file.read_text(encoding="utf-8") for file in files)
@@ -102,7 +108,9 @@ def mask_yaml_tree(node: YamlNode, mask: SecretMask) -> Json:
         return {key: mask_yaml_tree(entry, mask) for key, entry in node.value.items()}
     key = node.path.rpartition(".")[2]
     if isinstance(node.value, list):
-        in_arguments = {id(item): spans for item, spans in secret_arguments(node.value if key == "command" else ())}
+        in_arguments = {
+            id(item): spans for item, spans in find_secret_argument_nodes(node.value if key == "command" else ())
+        }
         return [_mask_scalar(item, in_arguments.get(id(item), []), mask) for item in node.value]
     return _mask_scalar(node, embedded_secrets(node), mask)
 
@@ -118,7 +126,7 @@ def _mask_scalar(node: YamlNode, secrets: list[Span], mask: SecretMask) -> Json:
     written = text_as_written(node) if secrets else node.raw_value
     literals = [span for span in secrets if "${" not in written[slice(*span)]]
     text = mask(replace_spans(written, literals, MASK_PLACEHOLDER))
-    return mask_literal_parameters(text, MASK_PLACEHOLDER) if "://" in text else text
+    return mask_literal_url_parameters(text, MASK_PLACEHOLDER) if "://" in text else text
 
 
 def collect_names_by_secret(sources: MergedConfigSources, load_contexts: Iterable[ConfigLoadContext]) -> dict[str, str]:
@@ -170,7 +178,7 @@ def redact_problems(sources: MergedConfigSources, load_contexts: Iterable[Config
             placeholders.setdefault(node.interpolated_text, str(node.raw_value))
     load_contexts = list(load_contexts)
     contents = {text for context in load_contexts for secret in context.secrets for text in (secret, secret.strip())}
-    uses = find_secret_uses(sources.trees, _group_secrets_by_file_path(load_contexts))
+    uses = find_config_value_uses(sources.trees, _group_secrets_by_file_path(load_contexts))
     hidden = {*contents, *uses.secret_values, *uses.visible, *uses.other}
     mask = SecretMask(value for value in hidden if is_masked_by_value(value))
     nodes = {(*node.location, node.path): node for node in _nodes_with_variables(sources)}

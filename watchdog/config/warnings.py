@@ -16,7 +16,7 @@ from watchdog.config.sources import MergedConfigSources
 from watchdog.config.yaml_tree import YamlNode
 from watchdog.config_types import format_config_duration
 from watchdog.domain.model import ProbeInfo
-from watchdog.domain.routing import ProbeMatcher, evaluate_routes
+from watchdog.domain.routing import ProbeMatcher, explain_route_mismatches
 from watchdog.domain.rules import service
 from watchdog.domain.schedule import CronSchedule
 from watchdog.probes import Probe
@@ -38,7 +38,7 @@ class _ProbeWithNode:
 
     @property
     def name(self) -> str:
-        return _raw_node_text(self.node.entries["name"])
+        return _get_raw_node_text(self.node.entries["name"])
 
 
 def find_config_warnings(config: Config, sources: MergedConfigSources) -> list[ConfigProblem]:
@@ -46,12 +46,12 @@ def find_config_warnings(config: Config, sources: MergedConfigSources) -> list[C
     probes = [
         _ProbeWithNode(p, node, _probe_info_to_match(p)) for p, node in zip(config.probes, sources.probes, strict=True)
     ]
-    warnings = [*sources.warnings, *_overlap_warnings(probes)]
+    warnings = [*sources.warnings, *_find_run_overlap_warnings(probes)]
     if not probes:
         warnings.append(_build_section_warning(sources, "probes", "no `probes`: nothing is monitored; add one"))
     else:
-        warnings += [*_receiver_warnings(config, sources), *_route_warnings(config, sources, probes)]
-        warnings += _status_page_warnings(config, sources, probes)
+        warnings += [*_find_alert_receiver_warnings(config, sources), *_find_route_warnings(config, sources, probes)]
+        warnings += _find_status_page_warnings(config, sources, probes)
     file_order = {file: i for i, file in enumerate(sources.base_folders)}
     return sorted(dict.fromkeys(warnings), key=lambda w: (file_order.get(w.file, -1), w.line, w.column))
 
@@ -63,7 +63,7 @@ def _probe_info_to_match(probe: Probe) -> ProbeInfo:
     )  # fmt: skip
 
 
-def _raw_node_text(node: YamlNode) -> str:
+def _get_raw_node_text(node: YamlNode) -> str:
     return str(node.raw_value)
 
 
@@ -80,13 +80,13 @@ def _build_section_warning(sources: MergedConfigSources, name: str, message: str
 # --- runs
 
 
-def _overlap_warnings(probes: Iterable[_ProbeWithNode]) -> Iterator[ConfigProblem]:
+def _find_run_overlap_warnings(probes: Iterable[_ProbeWithNode]) -> Iterator[ConfigProblem]:
     """Probes whose runs may last longer than their interval: they overlap, and the evaluation waits for them."""
     for written in probes:
         probe, entries = written.probe, written.node.entries
         if probe.passive_source:
             continue
-        limit_ms, limit = probe.deadline_ms, format_config_duration(probe.deadline_ms)
+        limit_ms, limit = probe.run_time_limit_ms, format_config_duration(probe.run_time_limit_ms)
         limit_name = "finish_within plus its margin" if "timeout" in probe.unsupported_fields else "timeout"
         node = entries.get("timeout") or entries.get("schedule" if probe.schedule else "every") or entries[probe.kind]
         interval_ms, interval_name = _shortest_probe_interval_ms(probe), "schedule" if probe.schedule else "every"
@@ -115,7 +115,7 @@ def _shortest_probe_interval_ms(probe: Probe) -> int:
 # --- receivers and routes
 
 
-def _receiver_warnings(config: Config, sources: MergedConfigSources) -> Iterator[ConfigProblem]:
+def _find_alert_receiver_warnings(config: Config, sources: MergedConfigSources) -> Iterator[ConfigProblem]:
     if not config.receivers:
         message = "no `receivers`: no alert is sent when a probe fails; add one, such as `oncall: {slack: ...}`"
         yield _build_section_warning(sources, "receivers", message)
@@ -128,7 +128,7 @@ def _receiver_warnings(config: Config, sources: MergedConfigSources) -> Iterator
         yield ConfigProblem(*node.key_location, node.path, message)
 
 
-def _route_warnings(
+def _find_route_warnings(
     config: Config, sources: MergedConfigSources, probes: Sequence[_ProbeWithNode]
 ) -> Iterator[ConfigProblem]:
     """Routes that match no probe or are never reached, and probes that no route matches."""
@@ -140,7 +140,7 @@ def _route_warnings(
     ends: dict[str, int] = {}
     """Probe -> the index of the route that applies to it and does not continue."""
     for written in probes:
-        for index, mismatch in evaluate_routes(routes, written.info):
+        for index, mismatch in explain_route_mismatches(routes, written.info):
             if not mismatch:
                 applied[index].append(written.info.id)
                 if routes[index].ends_evaluation(""):
@@ -151,17 +151,17 @@ def _route_warnings(
             route.match.probe == service.SERVICE_PROBE_ID or route.match.kind == service.SERVICE_PROBE_KIND
         )
         if not matched and not names_own_probe:
-            yield from _matches_no_probe_warnings(
+            yield from _find_match_without_probe_warnings(
                 f"route {index + 1} matches no probe", config.routes[index].match, node, probes
             )
         elif matched and index not in applied:
             earlier = sorted({ends[written.info.id] for written in matched})
-            yield _build_node_warning(node, _unreachable_route_message(index, earlier, sources.routes))
+            yield _build_node_warning(node, _describe_unreachable_route(index, earlier, sources.routes))
     matched_ids = {probe_id for ids in applied.values() for probe_id in ids}
     for written in probes:
         if written.info.id not in matched_ids:
             name = written.node.entries["name"]
-            hint = _similar_route_hint(written, config.routes)
+            hint = _nearly_matching_route_hint(written, config.routes)
             yield _build_node_warning(
                 name,
                 f"no route matches probe '{written.name}', so no one is notified of its incidents{hint}: change a "
@@ -169,7 +169,7 @@ def _route_warnings(
             )
 
 
-def _unreachable_route_message(index: int, earlier: Sequence[int], nodes: Sequence[YamlNode]) -> str:
+def _describe_unreachable_route(index: int, earlier: Sequence[int], nodes: Sequence[YamlNode]) -> str:
     places = " and ".join(f"route {i + 1} ({nodes[i].location})" for i in earlier)
     match_first = "match its probes first and do" if len(earlier) > 1 else "matches its probes first and does"
     return (
@@ -178,7 +178,7 @@ def _unreachable_route_message(index: int, earlier: Sequence[int], nodes: Sequen
     )
 
 
-def _matches_no_probe_warnings(
+def _find_match_without_probe_warnings(
     subject: str, match: ProbeMatchSettings, owner: YamlNode, probes: Sequence[_ProbeWithNode]
 ) -> Iterator[ConfigProblem]:
     """Why a match fits no probe: a warning for each value that no probe has, else one for the combination."""
@@ -194,31 +194,35 @@ def _find_unmatched_values(
     match: ProbeMatchSettings, node: YamlNode, probes: Sequence[_ProbeWithNode]
 ) -> Iterator[tuple[YamlNode, str]]:
     """(node, message) for each value of a match that no probe has."""
-    tags = _raw_text_by_value(item for written in probes for item in _probe_tag_nodes(written.node))
+    tags = _raw_text_by_value(item for written in probes for item in _list_probe_tag_nodes(written.node))
     groups = _raw_text_by_value(entry for written in probes if (entry := written.node.entries.get("group")))
-    candidates = [(tag, "tag", tags) for tag in _probe_tag_nodes(node)]
+    candidates = [(tag, "tag", tags) for tag in _list_probe_tag_nodes(node)]
     if match.group:
         candidates.append((node.entries["group"], "group", groups))
     for value, field, known_texts in candidates:
         if str(value.value).strip() not in known_texts:
-            yield value, f"no probe has the {field} '{_raw_node_text(value)}'{_similar_value_hint(value, known_texts)}"
+            yield (
+                value,
+                f"no probe has the {field} '{_get_raw_node_text(value)}'"
+                f"{_format_similar_value_hint(value, known_texts)}",
+            )
     if match.kind and match.kind not in {written.info.kind for written in probes}:
         yield node.entries["kind"], f"no probe is of kind {match.kind}"
     if match.severity is not None and match.severity not in {written.info.severity for written in probes}:
         yield node.entries["severity"], f"no probe has alert.severity {match.severity}"
 
 
-def _probe_tag_nodes(node: YamlNode) -> list[YamlNode]:
+def _list_probe_tag_nodes(node: YamlNode) -> list[YamlNode]:
     tags = node.entries.get("tags")
     return [] if tags is None else tags.items
 
 
 def _raw_text_by_value(nodes: Iterable[YamlNode]) -> dict[str, str]:
     """Value -> as written, of nodes with text."""
-    return {str(node.value).strip(): _raw_node_text(node) for node in nodes}
+    return {str(node.value).strip(): _get_raw_node_text(node) for node in nodes}
 
 
-def _similar_value_hint(value: YamlNode, known_texts: Mapping[str, str]) -> str:
+def _format_similar_value_hint(value: YamlNode, known_texts: Mapping[str, str]) -> str:
     """The suffix that names the most similar value, or all of a few."""
     literals = [text for text, written in known_texts.items() if text == written.strip()]
     if value.interpolated_text is None and (hint := did_you_mean_suffix(str(value.value), literals)):
@@ -226,22 +230,22 @@ def _similar_value_hint(value: YamlNode, known_texts: Mapping[str, str]) -> str:
     return f"; defined: {', '.join(known_texts.values())}" if 0 < len(known_texts) <= 8 else ""
 
 
-def _similar_route_hint(written: _ProbeWithNode, routes: Sequence[NotificationRouteSettings]) -> str:
+def _nearly_matching_route_hint(written: _ProbeWithNode, routes: Sequence[NotificationRouteSettings]) -> str:
     """Which route nearly matches the probe."""
     for number, route in enumerate(routes, 1):
         match = route.match
         wanted = {text.lower() for text in match.tags}
-        for tag in _probe_tag_nodes(written.node):
+        for tag in _list_probe_tag_nodes(written.node):
             text = str(tag.value).strip()
             if text.lower() in wanted and text not in match.tags:
-                return f" (route {number} expects its tag '{_raw_node_text(tag)}' in another case)"
+                return f" (route {number} expects its tag '{_get_raw_node_text(tag)}' in another case)"
     return ""
 
 
 # --- the status page
 
 
-def _status_page_warnings(
+def _find_status_page_warnings(
     config: Config, sources: MergedConfigSources, probes: Sequence[_ProbeWithNode]
 ) -> Iterator[ConfigProblem]:
     page, node = config.status_page, sources.root.get("status_page")
@@ -250,11 +254,13 @@ def _status_page_warnings(
     matcher: ProbeMatcher = page.match.to_probe_matcher()
     included = [written for written in probes if not matcher.describe_mismatch(written.info)]
     if not included:
-        yield from _matches_no_probe_warnings("the status page is empty", page.match, node, probes)
+        yield from _find_match_without_probe_warnings("the status page is empty", page.match, node, probes)
         return
     groups = _raw_text_by_value(entry for written in included if (entry := written.node.entries.get("group")))
     listed = node.entries.get("groups")
     for item in listed.items if listed is not None else ():
         if str(item.value).strip() not in groups:
-            hint = _similar_value_hint(item, groups)
-            yield _build_node_warning(item, f"no probe on the status page has the group '{_raw_node_text(item)}'{hint}")
+            hint = _format_similar_value_hint(item, groups)
+            yield _build_node_warning(
+                item, f"no probe on the status page has the group '{_get_raw_node_text(item)}'{hint}"
+            )

@@ -95,7 +95,7 @@ def parse_yaml(text: str, file: str, env: Mapping[str, str]) -> tuple[YamlNode |
 
 _PLAIN_SCALAR_TAG, _QUOTED_SCALAR_TAG = "plain", "quoted"
 _YAML_TAG_PREFIX = "tag:yaml.org,2002:"
-_YAML_SCALAR_TAG_NAMES = ("str", "int", "float", "bool", "null")
+_YAML_SCALAR_TAG_SUFFIXES = ("str", "int", "float", "bool", "null")
 
 
 class _YamlNestingTooDeepError(yaml.MarkedYAMLError):
@@ -243,7 +243,7 @@ class _YamlTreeBuilder:
         tag, text = node.tag, node.value
         tree.raw_value = text
         if tag not in (_PLAIN_SCALAR_TAG, _QUOTED_SCALAR_TAG) and (
-            not tag.startswith(_YAML_TAG_PREFIX) or tag.removeprefix(_YAML_TAG_PREFIX) not in _YAML_SCALAR_TAG_NAMES
+            not tag.startswith(_YAML_TAG_PREFIX) or tag.removeprefix(_YAML_TAG_PREFIX) not in _YAML_SCALAR_TAG_SUFFIXES
         ):
             return self.reject_unknown_tag(node, tree)
         try:

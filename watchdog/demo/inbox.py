@@ -117,30 +117,28 @@ _MRKDWN_PATTERN = re.compile(
 )
 
 
-def render_mrkdwn(text: str) -> Markup:
+def mrkdwn_to_html(text: str) -> Markup:
     """Render Slack's markup as Slack does: bold, code and links; everything else is plain text."""
     html, end = Markup(), 0
     for match in _MRKDWN_PATTERN.finditer(text):
-        html += _render_slack_plain_text(text[end : match.start()]) + _render_mrkdwn_match(match)
+        html += _slack_text_to_html(text[end : match.start()]) + _mrkdwn_match_to_html(match)
         end = match.end()
-    return html + _render_slack_plain_text(text[end:])
+    return html + _slack_text_to_html(text[end:])
 
 
-def _render_mrkdwn_match(markup_match: re.Match[str]) -> Markup:
+def _mrkdwn_match_to_html(markup_match: re.Match[str]) -> Markup:
     match markup_match.lastgroup:
         case "code":
-            return Markup("<code>{}</code>").format(_render_slack_plain_text(markup_match["code"]))
+            return Markup("<code>{}</code>").format(_slack_text_to_html(markup_match["code"]))
         case "bold":
-            return Markup("<b>{}</b>").format(_render_slack_plain_text(markup_match["bold"]))
+            return Markup("<b>{}</b>").format(_slack_text_to_html(markup_match["bold"]))
     target, _, label = markup_match["token"].partition("|")
     if target.startswith(("http://", "https://")):
-        return Markup('<a href="{}">{}</a>').format(
-            unescape_slack_text(target), _render_slack_plain_text(label or target)
-        )
-    return _render_slack_plain_text(label or target)
+        return Markup('<a href="{}">{}</a>').format(unescape_slack_text(target), _slack_text_to_html(label or target))
+    return _slack_text_to_html(label or target)
 
 
-def _render_slack_plain_text(text: str) -> Markup:
+def _slack_text_to_html(text: str) -> Markup:
     return Markup("<br>").join(unescape_slack_text(text).split("\n"))
 
 
@@ -156,7 +154,7 @@ def slack_rich_text_content(block: dict[str, Any]) -> str:
 
 def create_inbox_app(inbox: DemoInbox, status_url: str) -> FastAPI:
     """The inbox's page, and the Slack API that Watchdog posts to. `status_url` links back to the status page."""
-    filters = {"mrkdwn": render_mrkdwn, "preformatted": slack_rich_text_content, "unescape": unescape_slack_text}
+    filters = {"mrkdwn": mrkdwn_to_html, "preformatted": slack_rich_text_content, "unescape": unescape_slack_text}
     pages = PageRenderer("Inbox", extra_folder="demo", filters=filters)
     style = (resource_path("templates") / "demo" / "inbox.css").read_bytes()
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)

@@ -15,7 +15,11 @@ from select import select
 from time import time
 
 DEMO_DATABASE_FILENAME = "shop.db"
-DEMO_JOB_TIMINGS_S = {"clean_carts": (600.0, 0.2), "send_receipts": (5.0, 0.4), "export_orders": (6.0, 2.0)}
+DEMO_JOB_PERIODS_AND_DURATIONS_S = {
+    "clean_carts": (600.0, 0.2),
+    "send_receipts": (5.0, 0.4),
+    "export_orders": (6.0, 2.0),
+}
 """Seconds from the end of a run to the next run, and its duration."""
 DEMO_SLOW_JOB_NAME = "export_orders"
 """The job during which the worker is killed."""
@@ -50,7 +54,7 @@ def create_demo_job_table(file: Path) -> None:
         database.execute("PRAGMA journal_mode = WAL")  # readers need no recovery after a writer is killed
         with database:
             database.execute(CREATE_DEMO_JOBS_SQL)
-            database.executemany(INSERT_DEMO_JOB_SQL, [(name, time()) for name in DEMO_JOB_TIMINGS_S])
+            database.executemany(INSERT_DEMO_JOB_SQL, [(name, time()) for name in DEMO_JOB_PERIODS_AND_DURATIONS_S])
 
 
 def list_running_demo_jobs(file: Path) -> list[str]:
@@ -77,7 +81,7 @@ def main(file: Path) -> None:
             if claimed is None:
                 continue
             job_id, name = claimed
-            pause_s, duration_s = DEMO_JOB_TIMINGS_S[name]
+            pause_s, duration_s = DEMO_JOB_PERIODS_AND_DURATIONS_S[name]
             if stdin_closed_within(duration_s):
                 return
             with database:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from statistics import median
 from zoneinfo import ZoneInfo
 
-from watchdog.domain.model import HealthState, Outcome, RemediationAttempt, RemediationState, RunSummary
+from watchdog.domain.model import HealthState, Outcome, RemediationAttempt, RemediationAttemptState, RunSummary
 from watchdog.domain.reasons import reason_title
 from watchdog.domain.timestamps import UNIX_EPOCH
 
@@ -29,11 +29,11 @@ HEALTH_STATE_SYMBOLS = {HealthState.UP: "✓", HealthState.DEGRADED: "▲", Heal
 """The icons of the pages, for places that have only text."""
 
 _REMEDIATION_STATE_LABELS = {
-    RemediationState.RATE_LIMITED: "rate-limited",
-    RemediationState.STARTED: "started",
-    RemediationState.SUCCEEDED: "succeeded",
-    RemediationState.DRY_RUN: "dry run",
-    RemediationState.FAILED: "failed",
+    RemediationAttemptState.RATE_LIMITED: "rate-limited",
+    RemediationAttemptState.STARTED: "started",
+    RemediationAttemptState.SUCCEEDED: "succeeded",
+    RemediationAttemptState.DRY_RUN: "dry run",
+    RemediationAttemptState.FAILED: "failed",
 }
 
 _OUTCOME_SYMBOLS = {Outcome.FAIL: "✕", Outcome.ERROR: "?", Outcome.MISSED: "·"}
@@ -142,7 +142,7 @@ def format_time_in_zone(at: int, now: int, timezone: str, *, seconds: bool = Fal
     return f"{format_timestamp(at + offset_ms, now + offset_ms, seconds=seconds)} {local.tzname()}"
 
 
-def job_status_label(reason: str, *, has_run: bool, has_schedule: bool) -> str:
+def format_job_status_label(reason: str, *, has_run: bool, has_schedule: bool) -> str:
     """The state of a job or task: "Overdue", "On time", "Waiting for the first run"; "Ok" without a known schedule."""
     if reason:
         return reason_title(reason)
@@ -151,7 +151,7 @@ def job_status_label(reason: str, *, has_run: bool, has_schedule: bool) -> str:
 
 def format_remediation(attempt: RemediationAttempt, now: int) -> tuple[str, str]:
     """The state of a remediation, and the action with its result: "succeeded", "UPDATE jobs · changed 1 row"."""
-    unfinished = attempt.state is RemediationState.STARTED and now - attempt.started_at >= MINUTE_MS
+    unfinished = attempt.state is RemediationAttemptState.STARTED and now - attempt.started_at >= MINUTE_MS
     detail = "outcome unknown" if unfinished else attempt.detail
     return _REMEDIATION_STATE_LABELS[attempt.state], " · ".join(filter(None, (attempt.action, detail)))
 

@@ -133,7 +133,7 @@ class HeartbeatState(NamedTuple):
         runs are not limited, so that none is ever stuck, it is enough that a later run has started and none has ended
         since this one started: otherwise a job whose runs are all killed would never be reported.
         """
-        newest_ended = max(map(_latest_possible_start, self.ended_runs), default=0)
+        newest_ended = max(map(_find_latest_possible_start, self.ended_runs), default=0)
         newest_started = self.open_runs[-1][1] if self.open_runs else 0
         running: list[int] = []
         lost: list[int] = []
@@ -158,7 +158,7 @@ class HeartbeatState(NamedTuple):
         return cls(**values)
 
 
-class HeartbeatUpdate(NamedTuple):
+class AppliedCheckIn(NamedTuple):
     """The state after a check-in."""
 
     state: HeartbeatState
@@ -166,17 +166,17 @@ class HeartbeatUpdate(NamedTuple):
     """Of the run that the check-in ended."""
 
 
-def apply_check_in(state: HeartbeatState, check_in: CheckIn) -> HeartbeatUpdate:
+def apply_check_in(state: HeartbeatState, check_in: CheckIn) -> AppliedCheckIn:
     """Folds one check-in, which may be late or repeat another. `state` is not changed."""
     if check_in.kind is CheckInKind.REJECTED:
-        return HeartbeatUpdate(
-            state._replace(last_rejected=_later_timestamp(state.last_rejected, check_in.occurred_at))
+        return AppliedCheckIn(
+            state._replace(last_rejected=_pick_later_timestamp(state.last_rejected, check_in.occurred_at))
         )
     if check_in.kind is CheckInKind.START:
-        return HeartbeatUpdate(_apply_start_check_in(state, check_in))
+        return AppliedCheckIn(_apply_start_check_in(state, check_in))
     if check_in.kind is CheckInKind.LOG:
         output = check_in.output[-MAX_HEARTBEAT_OUTPUT_CHARS:]
-        return HeartbeatUpdate(state._replace(output=output, output_is_partial=True) if output else state)
+        return AppliedCheckIn(state._replace(output=output, output_is_partial=True) if output else state)
     return _apply_end_check_in(state, check_in)
 
 
@@ -187,7 +187,7 @@ def _apply_start_check_in(state: HeartbeatState, check_in: CheckIn) -> Heartbeat
         id == run_id and abs(other - start) <= DUPLICATE_CHECK_IN_WINDOW_MS for id, other in known_starts
     ):
         return state
-    ended = _find_ended_run(state, check_in)
+    ended = _find_run_of_late_start(state, check_in)
     if ended is not None:
         if ended.end == state.last_end and state.duration is None:
             state = state._replace(duration=ended.end - start)
@@ -202,7 +202,7 @@ def _remember_start(state: HeartbeatState, start: int) -> HeartbeatState:
     return state._replace(last_start=starts[-1], recent_starts=tuple(starts))
 
 
-def _find_ended_run(state: HeartbeatState, start: CheckIn) -> EndedRun | None:
+def _find_run_of_late_start(state: HeartbeatState, start: CheckIn) -> EndedRun | None:
     """The run whose start arrives only now, after its end; None: the run is in progress."""
     if start.run_id:
         ends = [run for run in state.ended_runs if run.run_id == start.run_id and run.end >= start.occurred_at]
@@ -233,18 +233,18 @@ def _move_lost_runs(state: HeartbeatState) -> HeartbeatState:
     return state
 
 
-def _apply_end_check_in(state: HeartbeatState, check_in: CheckIn) -> HeartbeatUpdate:
+def _apply_end_check_in(state: HeartbeatState, check_in: CheckIn) -> AppliedCheckIn:
     succeeded, end = check_in.kind is CheckInKind.OK, check_in.occurred_at
     if _is_repeated_end(state, check_in):
-        return HeartbeatUpdate(state)
+        return AppliedCheckIn(state)
     state, start, duration = _close_run(state, check_in)
     state = _remember_ended_run(state, EndedRun(check_in.run_id, end, succeeded, start))
     if state.last_end is None or end >= state.last_end:
         output = check_in.output[-MAX_HEARTBEAT_OUTPUT_CHARS:] or (state.output if state.output_is_partial else "")
         state = state._replace(last_end=end, duration=duration, output=output, output_is_partial=False)
     state = _remember_start(state, end if start is None else start)
-    state = _with_success(state, end) if succeeded else _with_failure(state, end, _failure_message(check_in))
-    return HeartbeatUpdate(state, duration)
+    state = _with_success(state, end) if succeeded else _with_failure(state, end, _format_failure_message(check_in))
+    return AppliedCheckIn(state, duration)
 
 
 def _is_repeated_end(state: HeartbeatState, check_in: CheckIn) -> bool:
@@ -287,14 +287,14 @@ def _remember_ended_run(state: HeartbeatState, ended: EndedRun) -> HeartbeatStat
     others = list(state.ended_runs)
     if not ended.run_id:
         same = [run for run in others if not run.run_id]
-        if same and _latest_possible_start(same[0]) >= _latest_possible_start(ended):
+        if same and _find_latest_possible_start(same[0]) >= _find_latest_possible_start(ended):
             return state
         others = [run for run in others if run.run_id]
     runs = sorted((*others, ended), key=lambda run: run.end)
     return state._replace(ended_runs=tuple(runs[-MAX_REMEMBERED_HEARTBEAT_RUNS:]))
 
 
-def _latest_possible_start(run: EndedRun) -> int:
+def _find_latest_possible_start(run: EndedRun) -> int:
     """When a run started, at the latest."""
     return run.end if run.start is None else run.start
 
@@ -302,7 +302,7 @@ def _latest_possible_start(run: EndedRun) -> int:
 def _with_success(state: HeartbeatState, at: int) -> HeartbeatState:
     later_failures = tuple(failed_at for failed_at in state.recent_failures if failed_at > at)
     return state._replace(
-        last_ok=_later_timestamp(state.last_ok, at),
+        last_ok=_pick_later_timestamp(state.last_ok, at),
         recent_failures=later_failures,
         # The instants of older failures are gone. They stay in the count only if this success clears no recent one.
         older_failure_count=state.older_failure_count if later_failures == state.recent_failures else 0,
@@ -322,7 +322,7 @@ def _with_failure(state: HeartbeatState, at: int, error: str | None = None) -> H
     )
 
 
-def _failure_message(check_in: CheckIn) -> str:
+def _format_failure_message(check_in: CheckIn) -> str:
     """ "exit code 3: No space left on device": the last line of a job's output is usually why it failed."""
     lines = [line.strip() for line in check_in.output.splitlines() if line.strip()]
     signal = SIGNAL_BY_EXIT_CODE.get(check_in.exit_code or 0)
@@ -330,5 +330,5 @@ def _failure_message(check_in: CheckIn) -> str:
     return ": ".join(part for part in (code, *(line[:MAX_HEARTBEAT_ERROR_CHARS] for line in lines[-1:])) if part)
 
 
-def _later_timestamp(current: int | None, candidate: int) -> int:
+def _pick_later_timestamp(current: int | None, candidate: int) -> int:
     return candidate if current is None else max(current, candidate)

@@ -10,7 +10,7 @@ from watchdog.domain.schedule import CronSchedule
 
 
 @dataclass(frozen=True, slots=True)
-class JobLimits:
+class ScheduledJobLimits:
     """What is required of a job, as configured. Durations in ms."""
 
     schedule: CronSchedule | None = None
@@ -34,6 +34,6 @@ class JobLimits:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> JobLimits:
+    def from_json(cls, stored: Mapping[str, Any]) -> ScheduledJobLimits:
         schedule = stored.get("schedule")
         return cls(**{**stored, "schedule": None if schedule is None else CronSchedule(**schedule)})

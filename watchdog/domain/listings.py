@@ -32,10 +32,10 @@ def map_fact_texts(facts: SubjectFacts, transform: Callable[[str], str]) -> Subj
 
 def listings_to_diff_json(listings: ListingsByRule, base: ListingsByRule) -> Json:
     """The differences of `listings` from `base`; with an empty base, everything."""
-    return {rule: _listing_diff(listing, base.get(rule)) for rule, listing in listings.items()}
+    return {rule: _encode_listing_diff(listing, base.get(rule)) for rule, listing in listings.items()}
 
 
-def _listing_diff(listing: SubjectListing, base: SubjectListing | None) -> list[Json]:
+def _encode_listing_diff(listing: SubjectListing, base: SubjectListing | None) -> list[Json]:
     before = {} if base is None else base.subjects
     changes: dict[str, Json] = {
         subject: facts_to_json(facts) for subject, facts in listing.subjects.items() if before.get(subject) != facts

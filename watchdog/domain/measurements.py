@@ -81,7 +81,7 @@ JOBS_EVIDENCE_KEY, TASKS_EVIDENCE_KEY = "jobs", "tasks"
 """Evidence facts with an object for each job or task, by its name. They replace the count of the same name."""
 
 
-def facts_about_subject(subject: str, facts: Mapping[str, Json]) -> dict[str, Json]:
+def select_facts_of_subject(subject: str, facts: Mapping[str, Json]) -> dict[str, Json]:
     """The facts about one job or task, and those about none, without the facts and counts of the others.
 
     Returns all facts if they do not list the subject. `facts`: the result's measurements, then its evidence. A task's

@@ -21,7 +21,7 @@ from watchdog.domain.formatting import (
 
 MEMBER_LEASE_MS = 30 * SECOND_MS
 """A member that has not renewed its lease for this long does not live any more."""
-RETIRE_PROBE_AFTER_LAPSE_MS = HOUR_MS
+PROBE_RETENTION_AFTER_LAPSE_MS = HOUR_MS
 """How long a probe outlives its last member, if that did not leave in order: it may start again."""
 ENDED_MEMBER_RETENTION_MS = DAY_MS
 """How long a member that has ended is remembered."""
@@ -49,7 +49,7 @@ class MemberProcess(NamedTuple):
         return not self.left_in_order and self.lease_until > now
 
 
-class RevisionDefinitions(NamedTuple):
+class DefinitionDigestsByRevision(NamedTuple):
     """What the revisions of members have: by revision, name -> a digest of its definition."""
 
     probes: Mapping[int, Mapping[str, str]]
@@ -77,7 +77,7 @@ class MembershipStatus(NamedTuple):
         return next((status for status in self.members if status.member.id == member_id), None)
 
 
-def highest_live_revision_by_name(live: Iterable[int], names: Mapping[int, Iterable[NameT]]) -> dict[NameT, int]:
+def find_highest_live_revisions(live: Iterable[int], names: Mapping[int, Iterable[NameT]]) -> dict[NameT, int]:
     """The highest live revision that has each name. `names`: of probes or destinations, by revision."""
     governing: dict[NameT, int] = {}
     for revision in sorted(live):
@@ -85,15 +85,15 @@ def highest_live_revision_by_name(live: Iterable[int], names: Mapping[int, Itera
     return governing
 
 
-def probe_retirement_time(ended_members: Iterable[MemberProcess]) -> int:
+def compute_probe_retirement_time(ended_members: Iterable[MemberProcess]) -> int:
     """When a probe is retired that only members which have ended had: after the last of them. 0: none is known."""
     last = max(ended_members, key=lambda member: member.lease_until, default=None)
     if last is None:
         return 0
-    return last.lease_until + (MEMBER_LEASE_MS if last.left_in_order else RETIRE_PROBE_AFTER_LAPSE_MS)
+    return last.lease_until + (MEMBER_LEASE_MS if last.left_in_order else PROBE_RETENTION_AFTER_LAPSE_MS)
 
 
-def configs_differ_since(members: Iterable[MemberProcess], now: int) -> int | None:
+def find_config_difference_start(members: Iterable[MemberProcess], now: int) -> int | None:
     """Since when live members have had different revisions without a pause; None: they do not.
 
     A pause shorter than a lease does not count: a process that crashes and starts again is one and the same.
@@ -116,7 +116,7 @@ def configs_differ_since(members: Iterable[MemberProcess], now: int) -> int | No
 
 
 def derive_membership_status(
-    members: Iterable[MemberProcess], definitions: RevisionDefinitions, now: int
+    members: Iterable[MemberProcess], definitions: DefinitionDigestsByRevision, now: int
 ) -> MembershipStatus:
     """`members`: all that are known, live or not."""
     members = list(members)
@@ -124,7 +124,7 @@ def derive_membership_status(
     revisions = {member.revision for member in live}
 
     def superseded(revision: int, by_revision: Mapping[int, Mapping[str, str]]) -> dict[str, int]:
-        governing = highest_live_revision_by_name(revisions, by_revision)
+        governing = find_highest_live_revisions(revisions, by_revision)
         own = by_revision.get(revision, {})
         return {name: governing[name] for name in own if by_revision[governing[name]][name] != own[name]}
 
@@ -136,10 +136,12 @@ def derive_membership_status(
         )
         for member in live
     ]
-    return MembershipStatus(tuple(statuses), configs_differ_since(members, now))
+    return MembershipStatus(tuple(statuses), find_config_difference_start(members, now))
 
 
-def membership_notes(status: MembershipStatus, member_id: str, now: int, *, show_names: bool = True) -> list[str]:
+def list_member_conflict_notes(
+    status: MembershipStatus, member_id: str, now: int, *, show_names: bool = True
+) -> list[str]:
     """What operators should know about a member, in sentences; empty if it runs everything that it has.
 
     `show_names`: name probes, destinations and members.
@@ -147,37 +149,41 @@ def membership_notes(status: MembershipStatus, member_id: str, now: int, *, show
     own = status.of(member_id)
     notes: list[str] = []
     if own is not None:
-        notes += _superseded_notes(own.superseded_probes, "probe", "run", show_names=show_names)
-        notes += _superseded_notes(own.superseded_destinations, "destination", "notified", show_names=show_names)
-    if warning := config_difference_warning(status, now, show_names=show_names):
+        notes += _list_superseded_definition_notes(own.superseded_probes, "probe", "run", show_names=show_names)
+        notes += _list_superseded_definition_notes(
+            own.superseded_destinations, "destination", "notified", show_names=show_names
+        )
+    if warning := format_config_difference_warning(status, now, show_names=show_names):
         notes.append(warning)
     return notes
 
 
-def _superseded_notes(revision_by_name: Mapping[str, int], noun: str, verb: str, *, show_names: bool) -> Iterator[str]:
+def _list_superseded_definition_notes(
+    revision_by_name: Mapping[str, int], noun: str, verb: str, *, show_names: bool
+) -> Iterator[str]:
     for revision in sorted(set(revision_by_name.values())):
         names = [name for name, governing in revision_by_name.items() if governing == revision]
-        listed = f": {_format_names(names)}" if show_names else ""
+        listed = f": {_join_names_with_limit(names)}" if show_names else ""
         are = "is" if len(names) == 1 else "are"
         count = format_count(len(names), noun)
         yield f"{count} of this process {are} {verb} by processes with the newer revision {revision}{listed}"
 
 
-def _format_names(names: Sequence[str]) -> str:
+def _join_names_with_limit(names: Sequence[str]) -> str:
     return ", ".join(names[:MAX_NAMES_IN_MEMBERSHIP_NOTE]) + (
         ", ..." if len(names) > MAX_NAMES_IN_MEMBERSHIP_NOTE else ""
     )
 
 
-def describe_revisions(status: MembershipStatus) -> str:
+def describe_member_revisions(status: MembershipStatus) -> str:
     """Which member has which revision."""
-    return _format_names([f"{member.id} has revision {member.revision}" for member, *_ in status.members])
+    return _join_names_with_limit([f"{member.id} has revision {member.revision}" for member, *_ in status.members])
 
 
-def config_difference_warning(status: MembershipStatus, now: int, *, show_names: bool = True) -> str:
+def format_config_difference_warning(status: MembershipStatus, now: int, *, show_names: bool = True) -> str:
     """That live members have had different configurations for too long; empty if they do not."""
     if status.differing_since is None or now - status.differing_since <= MAX_CONFIG_DIFFERENCE_MS:
         return ""
-    listed = f": {describe_revisions(status)}" if show_names else ""
+    listed = f": {describe_member_revisions(status)}" if show_names else ""
     since = format_duration_rounded(now - status.differing_since)
     return f"processes on one database have had different configurations for {since}{listed}"

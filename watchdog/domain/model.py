@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple, TypeAlias
 
-from watchdog.domain.limits import JobLimits
+from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.uptime_clock import DowntimeGap
 
 Json: TypeAlias = Any
@@ -73,7 +73,7 @@ class DeliveryState(StrEnum):
     """Sent several times, and no response shows whether it arrived. Sent again while the incident is open."""
 
 
-class RemediationState(StrEnum):
+class RemediationAttemptState(StrEnum):
     """What became of a remediation."""
 
     RATE_LIMITED = "rate_limited"
@@ -116,7 +116,7 @@ class McpTaskFacts(NamedTuple):
     error: str = ""
 
 
-class PreferenceFacts(NamedTuple):
+class PreferExpressionFacts(NamedTuple):
     """The result of a `prefer` expression: in words, without the values that it compares.
 
     Stored values are masked and cut to size, so comparing them again could give another result than the run.
@@ -126,7 +126,7 @@ class PreferenceFacts(NamedTuple):
     """Empty if it holds, else "elapsed_ms <= 800 is false: observed 1204"."""
 
 
-class ServiceFacts(NamedTuple):
+class WatchdogFaultFacts(NamedTuple):
     """What is wrong with Watchdog itself: with a destination, with the configurations, or with one process."""
 
     failing_since: int | None
@@ -268,7 +268,7 @@ class ProbeInfo:
     """The schedule in words: "every 60 s", "*/5 * * * * UTC"."""
     max_task_ages: Mapping[str, int] = field(default_factory=dict)
     """By task name, or "*" for every other task: the allowed age of its last run, in ms."""
-    job_limits: Mapping[str, JobLimits] = field(default_factory=dict)
+    job_limits: Mapping[str, ScheduledJobLimits] = field(default_factory=dict)
     """By job name, or "*" for every other job."""
 
 
@@ -321,7 +321,7 @@ class RemediationAttempt(NamedTuple):
     """The action in words."""
     reason: str
     run_id: str
-    state: RemediationState
+    state: RemediationAttemptState
     started_at: int
     ended_at: int | None
     detail: str
@@ -350,7 +350,7 @@ class ResultWithEvidence:
 
 
 @dataclass(frozen=True, slots=True)
-class AlertContext:
+class AlertMessageContext:
     """Everything that a notification can say about an incident, as of the moment it is sent."""
 
     event: IncidentEvent

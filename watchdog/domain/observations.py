@@ -83,7 +83,7 @@ class QueueStats(QueueMetrics):
 MAX_JOB_ERROR_CHARS = 10_000
 
 
-class JobFacts(NamedTuple):
+class ScheduledJobFacts(NamedTuple):
     """What a source reports about one scheduled job, by the source's clock."""
 
     name: str
@@ -160,7 +160,7 @@ class JobFacts(NamedTuple):
         return any(at is not None for at in instants)
 
     @property
-    def sanitized(self) -> JobFacts:
+    def without_implausible_values(self) -> ScheduledJobFacts:
         """A copy without instants and intervals that cannot be real, and with the start of a long error: applications
         may have written anything."""
         instants = (
@@ -216,7 +216,7 @@ class JobSourceSnapshot(NamedTuple):
 
     taken_at: int
     """By the source's own clock."""
-    jobs: tuple[JobFacts, ...]
+    jobs: tuple[ScheduledJobFacts, ...]
     scheduler: SchedulerLiveness | None = None
     """None: the source does not show whether its scheduler runs."""
     reporting_lag: int = 0
@@ -229,7 +229,7 @@ class JobSourceSnapshot(NamedTuple):
     """The source removes a job after its only run, and does not show which jobs run once."""
 
 
-class McpToolFacts(NamedTuple):
+class McpToolProblemFacts(NamedTuple):
     """A tool of an MCP server that clients may not be able to use."""
 
     listed_count: int

@@ -16,13 +16,13 @@ JOB_STATE_KEY_PREFIX = "job:"
 """Key of a `JobStateRecord`: this, then a digest of the job's name."""
 FORGET_JOB_KEY_PREFIX = "forget:"
 """Key of an operator's decision to forget a missing job: this, then a digest of the job's name."""
-SCHEDULER_STATE_KEY = "scheduler"
+SCHEDULER_HEARTBEAT_STATE_KEY = "scheduler"
 """Key of a `SchedulerHeartbeatRecord`."""
-SOURCE_STATE_KEY = "source"
-"""Key of a `SourceRecord`."""
+JOB_SOURCE_ABSENCE_STATE_KEY = "source"
+"""Key of a `JobSourceAbsenceRecord`."""
 WAITING_FOR_FIRST_RUN_STATE_KEY = "waiting"
 """Present while none of the probe's jobs has run yet."""
-QUEUE_STATE_KEY = "queue"
+QUEUE_THRESHOLDS_STATE_KEY = "queue"
 """Key of a queue's `QueueThresholdRecord`s."""
 SENTINEL_STATE_KEY = "sentinel"
 """Key of `OutstandingSentinels`."""
@@ -42,7 +42,7 @@ def short_digest(name: str) -> str:
 class SavedJobState(NamedTuple):
     """What the judgement of a scheduled job carries from run to run, because its source forgets old runs.
 
-    Fields that `JobFacts` has as well mean the same here.
+    Fields that `ScheduledJobFacts` has as well mean the same here.
     """
 
     schedule_text: str
@@ -96,7 +96,7 @@ class SchedulerHeartbeatRecord(NamedTuple):
         return cls(stored["heartbeat_at"])
 
 
-class SourceRecord(NamedTuple):
+class JobSourceAbsenceRecord(NamedTuple):
     """The newest absence of the server that holds the jobs. None is stored if it was never away."""
 
     away_since: int
@@ -108,28 +108,28 @@ class SourceRecord(NamedTuple):
         return self._asdict()
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Json]) -> SourceRecord:
+    def from_json(cls, stored: Mapping[str, Json]) -> JobSourceAbsenceRecord:
         return cls(stored["away_since"], stored["returned_at"])
 
 
-def job_state_key(job_name: str) -> str:
+def build_job_state_key(job_name: str) -> str:
     return JOB_STATE_KEY_PREFIX + short_digest(job_name)
 
 
-def without_job_state(state_updates: Mapping[str, Json]) -> dict[str, Json]:
+def drop_job_state_updates(state_updates: Mapping[str, Json]) -> dict[str, Json]:
     """The updates of a result that is never evaluated. What it shows of jobs for the first time, such as a lost run or
     an operator's decision, has to be shown again."""
     prefixes = (JOB_STATE_KEY_PREFIX, FORGET_JOB_KEY_PREFIX)
     return {key: value for key, value in state_updates.items() if not key.startswith(prefixes)}
 
 
-def forget_job_key(state_key: str) -> str:
+def build_forget_job_key(state_key: str) -> str:
     """`state_key`: of the job's `JobStateRecord`."""
     return FORGET_JOB_KEY_PREFIX + state_key.removeprefix(JOB_STATE_KEY_PREFIX)
 
 
 def load_job_state_record(probe_state: Mapping[str, Json], job_name: str) -> JobStateRecord | None:
-    stored = probe_state.get(job_state_key(job_name))
+    stored = probe_state.get(build_job_state_key(job_name))
     return None if stored is None else JobStateRecord.from_json(stored)
 
 
@@ -189,7 +189,7 @@ def queue_threshold_records_from_json(stored: Mapping[str, Json] | None) -> dict
     return {metric: QueueThresholdRecord.from_json(values) for metric, values in (stored or {}).items()}
 
 
-class SentinelRecord(NamedTuple):
+class OutstandingSentinelRecord(NamedTuple):
     """A sentinel job that its run could not take back."""
 
     job_id: str
@@ -206,14 +206,14 @@ class SentinelRecord(NamedTuple):
         return self._asdict()
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Json]) -> SentinelRecord:
+    def from_json(cls, stored: Mapping[str, Json]) -> OutstandingSentinelRecord:
         return cls(**{name: stored[name] for name in cls._fields if name in stored})
 
 
 class OutstandingSentinels(NamedTuple):
     """The sentinel jobs of a probe that may still be waiting or running."""
 
-    records: tuple[SentinelRecord, ...] = ()
+    records: tuple[OutstandingSentinelRecord, ...] = ()
     """Oldest first."""
     given_up_at: int | None = None
     """The slot at which the oldest of too many was given up; None: a sentinel has finished since."""
@@ -227,7 +227,9 @@ class OutstandingSentinels(NamedTuple):
     @classmethod
     def from_json(cls, stored: Mapping[str, Json] | None) -> OutstandingSentinels:
         stored = stored or {}
-        return cls(tuple(map(SentinelRecord.from_json, stored.get("records", ()))), stored.get("given_up_at"))
+        return cls(
+            tuple(map(OutstandingSentinelRecord.from_json, stored.get("records", ()))), stored.get("given_up_at")
+        )
 
 
 class McpProtocolRecord(NamedTuple):

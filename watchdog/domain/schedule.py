@@ -32,7 +32,7 @@ CRON_NICKNAMES = {
     "@hourly": "0 * * * *",
 }
 
-CRON_FIELD_RANGES = {
+CRON_FIELD_RANGE_TEXTS = {
     "second": "0 to 59",
     "minute": "0 to 59",
     "hour": "0 to 23",
@@ -185,7 +185,7 @@ MAX_COUNTED_MISSED_RUNS = 100
 """Missed runs of one job that are counted; there may be more."""
 MAX_START_DELAY_DIFFERENCE_MS = 60_000
 """Delays that differ by no more than this are the same."""
-CHECK_IN_RETRY_WINDOW_MS = 30_000
+MIN_CHECK_IN_RETRY_DURATION_MS = 30_000
 """Senders of check-ins retry for at least this long, so a shorter downtime of Watchdog loses nothing."""
 
 
@@ -250,9 +250,9 @@ def extend_deadline_over_gaps(since: int, deadline: int, gaps: DowntimeGaps) -> 
     for gap in gaps:
         start, stop = gap
         if start <= deadline and since <= stop:
-            if stop - start > CHECK_IN_RETRY_WINDOW_MS:
+            if stop - start > MIN_CHECK_IN_RETRY_DURATION_MS:
                 return deadline, gap
-            deadline = max(deadline, stop + CHECK_IN_RETRY_WINDOW_MS)
+            deadline = max(deadline, stop + MIN_CHECK_IN_RETRY_DURATION_MS)
     return deadline, None
 
 
@@ -304,10 +304,10 @@ def _describe_cron_error(expression: str) -> str:
     if expression.startswith("@"):
         return f"is not a cron expression: expected {', '.join(CRON_NICKNAMES)} or five fields"
     if len(fields) not in (5, 6):
-        names = ", ".join(list(CRON_FIELD_RANGES)[1:])
+        names = ", ".join(list(CRON_FIELD_RANGE_TEXTS)[1:])
         return f"is not a cron expression: expected 5 fields ({names}) or 6 (seconds first), found {len(fields)}"
     for place, field in enumerate(fields, 6 - len(fields)):
-        name, takes = list(CRON_FIELD_RANGES.items())[place]
+        name, takes = list(CRON_FIELD_RANGE_TEXTS.items())[place]
         alone = ["*"] * 6
         alone[place] = field
         try:

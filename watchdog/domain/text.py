@@ -14,7 +14,7 @@ from watchdog.domain.formatting import NBSP
 from watchdog.domain.model import Json
 
 REPLACEMENT_CHARACTER = "\N{REPLACEMENT CHARACTER}"
-TRUNCATION_MARK = "… cut after "
+TRUNCATION_NOTE_PREFIX = "… cut after "
 MAX_ERROR_LINE_CHARS = 200
 """Length of an error that is quoted within a message."""
 
@@ -69,7 +69,7 @@ def truncate_with_ellipsis(text: str, max_chars: int) -> str:
 
 def truncate_with_note(text: str, max_chars: int) -> str:
     """The first `max_chars` characters, followed by a note if the text was cut."""
-    return text if len(text) <= max_chars else f"{text[:max_chars]}{TRUNCATION_MARK}{max_chars:,} characters"
+    return text if len(text) <= max_chars else f"{text[:max_chars]}{TRUNCATION_NOTE_PREFIX}{max_chars:,} characters"
 
 
 def quote_json_value(value: Json, max_chars: int) -> str:

@@ -39,7 +39,7 @@ def parse_epoch(number: float | Decimal) -> int | None:
     return round(number * 1000 if number < EPOCH_MS_THRESHOLD else number)
 
 
-def parse_milliseconds(value: str | float | None) -> int | None:
+def parse_ms_number(value: str | float | None) -> int | None:
     """A number of milliseconds: an instant or an interval. None also for the number 0, for negative numbers and from
     MAX_EPOCH_MS on."""
     try:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from watchdog.api.service import health_check_response, serialize_background_task
+from watchdog.api.service import build_health_check_result, serialize_background_task_health
 from watchdog.domain.model import Json
 from watchdog.mcp_server.tool_jobs import ToolRequestRejectedError
 from watchdog.probes.base import Probe
@@ -51,15 +51,15 @@ class McpToolContext:
             raise ToolRequestRejectedError(MCP_DATABASE_UNAVAILABLE_TEXT) from None
 
 
-class LocalTaskControl:
+class LocalBackgroundTaskControl:
     """The service of this process."""
 
     def __init__(self, service: MonitoringService, clock: Clock):
         self._service, self._clock = service, clock
 
     async def health(self) -> Json:
-        return health_check_response(
-            [serialize_background_task(task, self._clock()) for task in self._service.tasks.values()]
+        return build_health_check_result(
+            [serialize_background_task_health(task, self._clock()) for task in self._service.tasks.values()]
         )
 
     async def trigger_task(self, task_name: str) -> Json:
@@ -67,4 +67,4 @@ class LocalTaskControl:
         if task_name not in tasks:
             raise ToolRequestRejectedError(f"there is no task {task_name!r}; the tasks are {', '.join(tasks)}")
         await self._service.trigger_task(task_name)
-        return serialize_background_task(tasks[task_name], self._clock())
+        return serialize_background_task_health(tasks[task_name], self._clock())

@@ -20,7 +20,7 @@ MAX_MCP_REQUEST_BYTES = 64 * 1024
 """The arguments of every tool are short."""
 
 
-def allowed_hosts_and_origins(listen: str, public_url: str) -> tuple[list[str], list[str]]:
+def list_allowed_hosts_and_origins(listen: str, public_url: str) -> tuple[list[str], list[str]]:
     """The Host and Origin headers that requests may have: this machine's, and those of the public URL."""
     own = [] if is_wildcard_host(split_listen_address(listen)[0]) else [listen.rpartition(":")[0]]
     hosts = [f"{name}{port}" for name in (*LOOPBACK_NAMES, *own) for port in ("", ":*")]

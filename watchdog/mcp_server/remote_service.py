@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
-from watchdog.api.service import health_check_response, serialize_claim_task
+from watchdog.api.service import build_health_check_result, serialize_claim_task_health
 from watchdog.domain.formatting import format_duration_rounded
 from watchdog.domain.model import Json
 from watchdog.mcp_server.tool_jobs import ToolRequestRejectedError
@@ -52,8 +52,10 @@ class RemoteTaskControl:
         error = "no probe has run yet: start `watchdog run`" if lag_ms is None else ""
         if lag_ms is not None and lag_ms > MAX_WATERMARK_LAG_MS:
             error = f"no probe has run for {format_duration_rounded(lag_ms)}: is `watchdog run` running?"
-        task = serialize_claim_task(last_run_at=claimed_until, staleness_ms=lag_ms, error=error)
-        return health_check_response([task], note=f"the other tasks are not visible from here: {unreachable_reason}")
+        task = serialize_claim_task_health(last_run_at=claimed_until, staleness_ms=lag_ms, error=error)
+        return build_health_check_result(
+            [task], note=f"the other tasks are not visible from here: {unreachable_reason}"
+        )
 
     async def trigger_task(self, task_name: str) -> Json:
         try:

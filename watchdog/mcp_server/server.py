@@ -150,7 +150,7 @@ class McpTools:
         """
         self._require_operator(ctx)
         chosen = self._find_probe(probe, find_runnable_probe)
-        timeout_s = chosen.deadline_ms / 1000 + PROBE_RUN_TIMEOUT_MARGIN_S
+        timeout_s = chosen.run_time_limit_ms / 1000 + PROBE_RUN_TIMEOUT_MARGIN_S
 
         async def run() -> Json:
             return serialize_on_demand_run(await run_probe_on_demand(self._context.runner, chosen))

@@ -30,8 +30,8 @@ async def serve_mcp_stdio(loaded_config: LoadedConfig, stop: asyncio.Event) -> b
         async with NetworkAccess() as network, EventLoopLagMonitor() as lag_monitor:
             remote_service = RemoteTaskControl(
                 network,
-                _local_mcp_url(config),
-                _most_privileged_api_key(config),
+                _build_local_mcp_url(config),
+                _find_most_privileged_api_key(config),
                 lambda: context.run_query(lambda connection: load_watchdog_status(connection).watermark),
                 wall_clock_ms,
             )
@@ -44,12 +44,12 @@ async def serve_mcp_stdio(loaded_config: LoadedConfig, stop: asyncio.Event) -> b
         store_executor.close()
 
 
-def _local_mcp_url(config: Config) -> str:
+def _build_local_mcp_url(config: Config) -> str:
     """The `/mcp` address of the service on this machine; empty if its port is not known."""
     return f"{local_base_url(config.server.listen)}/mcp" if config.server.bind_address[1] else ""
 
 
-def _most_privileged_api_key(config: Config) -> str:
+def _find_most_privileged_api_key(config: Config) -> str:
     """An operator's key if there is one; empty without API keys."""
     keys = sorted(config.access.api_keys, key=lambda key: key.role != "operator")
     return keys[0].key.get_secret_value() if keys else ""

@@ -23,7 +23,7 @@ FINISHED_TOOL_JOB_TTL_S = 600.0
 """How long a finished job can be read."""
 MAX_WAIT_FOR_TOOL_JOB_S = 20.0
 """How long a call waits for its job; afterwards the client reads the job's resource."""
-PROGRESS_INTERVAL_S = 1.0
+TOOL_JOB_PROGRESS_INTERVAL_S = 1.0
 TOOL_JOB_SHUTDOWN_GRACE_S = 2.0
 """How long running jobs may take to end at shutdown."""
 
@@ -132,7 +132,7 @@ class ToolJobRunner:
             elapsed_s = job.elapsed_s
             message = f"{job.description}: {elapsed_s:.0f} s of at most {job.timeout_s:g} s"
             await report_progress(round(min(elapsed_s, job.timeout_s), 1), job.timeout_s, message)
-            await asyncio.wait([task], timeout=min(PROGRESS_INTERVAL_S, remaining_s))
+            await asyncio.wait([task], timeout=min(TOOL_JOB_PROGRESS_INTERVAL_S, remaining_s))
         if job.ended_monotonic is not None:
             with suppress(Exception):  # the job has ended, whether or not this report arrives
                 await report_progress(job.timeout_s, job.timeout_s, f"{job.description}: {job.status}")

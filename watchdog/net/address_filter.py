@@ -51,7 +51,7 @@ _ISATAP_INTERFACE_IDS = (0x0000_5EFE, 0x0200_5EFE)
 
 
 @lru_cache(4096)
-def blocked_address_category(address: str, allow_private_addresses: bool) -> str | None:
+def find_blocked_address_category(address: str, allow_private_addresses: bool) -> str | None:
     """Why the address is blocked: metadata, link_local, multicast, loopback, private or reserved. None: it is allowed.
 
     An IPv4 address embedded in an IPv6 address (mapped, NAT64, 6to4, Teredo, ISATAP) counts as well.

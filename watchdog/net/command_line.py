@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from watchdog.net.redact import MASK_PLACEHOLDER, SECRET_NAME_PATTERN, redact_url
 from watchdog.net.secret_fields import Span, find_secret_fields, replace_spans, without_overlaps
 
-_ARGUMENT_PATTERN = re.compile(r"-{0,2}(?P<name>[A-Za-z][\w-]*)(?:(?:=|:[ ]*(?=\S))(?P<value>.*))?", re.DOTALL)
+_NAMED_ARGUMENT_PATTERN = re.compile(r"-{0,2}(?P<name>[A-Za-z][\w-]*)(?:(?:=|:[ ]*(?=\S))(?P<value>.*))?", re.DOTALL)
 """An option, `--token` or `--token=value`, an assignment, `API_KEY=value`, or a header, `Authorization: value`."""
 _SCRIPT_OPTION_PATTERN = re.compile(r"-[a-z]*c|--command")
 """The option of a shell whose value is a script."""
@@ -27,7 +27,7 @@ def find_secret_arguments(arguments: Sequence[str]) -> dict[int, list[Span]]:
     for index, argument in enumerate(arguments):
         if is_value and not argument.startswith("-"):
             secrets[index] = [(0, len(argument))]
-        match, is_value = _ARGUMENT_PATTERN.fullmatch(argument), False
+        match, is_value = _NAMED_ARGUMENT_PATTERN.fullmatch(argument), False
         if index in secrets:
             continue
         if index and _SCRIPT_OPTION_PATTERN.fullmatch(arguments[index - 1]) and len(argument.split()) > 1:
@@ -64,9 +64,9 @@ def redact_command(arguments: Sequence[str]) -> str:
         replace_spans(argument, secrets.get(index, []), MASK_PLACEHOLDER) for index, argument in enumerate(arguments)
     )
     redacted = (_URL_PATTERN.sub(lambda url: redact_url(url[0]), word) for word in words)
-    return " ".join(" ".join(map(_quote, redacted)).split())
+    return " ".join(" ".join(map(_quote_for_shell, redacted)).split())
 
 
-def _quote(word: str) -> str:
+def _quote_for_shell(word: str) -> str:
     """As `shlex.quote`, which would also quote words with letters outside ASCII."""
     return shlex.quote(word) if not word or _QUOTED_CHARACTERS.search(word) else word

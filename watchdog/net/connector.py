@@ -10,7 +10,7 @@ from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any
 
-from watchdog.net.address_filter import blocked_address_category
+from watchdog.net.address_filter import find_blocked_address_category
 from watchdog.net.errors import ProbeError, probe_error_from_dns_error, probe_error_from_exception
 from watchdog.net.name_lookup import SharedDnsResolver, SocketAddress
 from watchdog.net.phases import PhaseTimer
@@ -55,10 +55,10 @@ class TcpConnector:
         allowed = [
             (family, address)
             for family, address in addresses
-            if not blocked_address_category(address[0], allow_private_addresses)
+            if not find_blocked_address_category(address[0], allow_private_addresses)
         ]
         if not allowed:
-            raise _address_blocked_error(addresses[0][1][0], allow_private_addresses)
+            raise _build_address_blocked_error(addresses[0][1][0], allow_private_addresses)
         phase_timer.facts["address"] = ", ".join(format_socket_address(address) for _, address in allowed)
         phase_timer.start_phase("connect")
         try:
@@ -100,9 +100,9 @@ _BLOCKED_CATEGORY_DESCRIPTIONS = {
 }
 
 
-def _address_blocked_error(address: str, allow_private_addresses: bool) -> ProbeError:
-    always_blocked = blocked_address_category(address, True)
-    category = always_blocked or blocked_address_category(address, allow_private_addresses) or ""
+def _build_address_blocked_error(address: str, allow_private_addresses: bool) -> ProbeError:
+    always_blocked = find_blocked_address_category(address, True)
+    category = always_blocked or find_blocked_address_category(address, allow_private_addresses) or ""
     rule = "always refused" if always_blocked else "refused by `allow_private_addresses: false`"
     return ProbeError(
         "connection.address_blocked", f"{address} is {_BLOCKED_CATEGORY_DESCRIPTIONS[category]}, which is {rule}"

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import Json
-from watchdog.domain.reasons import ReasonScope, find_reason_entry, reason_and_message, reason_family
+from watchdog.domain.reasons import ReasonScope, build_reason_and_message, find_reason_entry, reason_family
 from watchdog.net.phases import PHASE_DESCRIPTIONS, PhaseTimer, timeout_reason_of_phase
 
 
@@ -49,7 +49,11 @@ class ProbeError(Exception):
         """With the sentence of the catalogue, which also states whether the target is at fault."""
         is_internal = find_reason_entry(reason).scope is ReasonScope.ERROR
         return cls(
-            *reason_and_message(reason, **facts), phase, retryable=retryable, is_internal=is_internal, excerpt=excerpt
+            *build_reason_and_message(reason, **facts),
+            phase,
+            retryable=retryable,
+            is_internal=is_internal,
+            excerpt=excerpt,
         )
 
     def __str__(self) -> str:
@@ -63,11 +67,11 @@ class ProbeError(Exception):
         self.phase = phase_timer.current_phase or self.phase
         if self.reason == "timeout.exceeded":
             self.reason = timeout_reason_of_phase(self.phase)
-        if self.reason in _INTERRUPTION_REASONS or self.message == "timed out":
+        if self.reason in _INTERRUPTED_EXCHANGE_REASONS or self.message == "timed out":
             self.message += describe_phase_activity(self.phase, self.message)
 
 
-_INTERRUPTION_REASONS = (
+_INTERRUPTED_EXCHANGE_REASONS = (
     "connection.lost", "connection.closed", "connection.reset",
     "mcp.server_exited", "mcp.output_closed", "mcp.session_lost",
 )  # fmt: skip
@@ -88,7 +92,7 @@ def build_timeout_error(timeout_s: float, phase: str | None) -> ProbeError:
     return ProbeError(reason, message, phase, retryable=True, is_internal=is_internal)
 
 
-async def explain_until_deadline(error: ProbeError, explanation: Awaitable[ProbeError]) -> ProbeError:
+async def refine_error_until_deadline(error: ProbeError, explanation: Awaitable[ProbeError]) -> ProbeError:
     """The more specific error that `explanation` returns; `error` itself if the deadline of the run cancels it first,
     because the fault is known by then, and must not be reported as a timeout."""
     import asyncio  # not when a configuration is only read

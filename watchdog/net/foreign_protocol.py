@@ -10,7 +10,7 @@ _HTTP2_SETTINGS_FRAME_START, _HTTP2_GOAWAY_FRAME_START = b"\x04\0\0\0\0\0", b"\x
 _TLS_ALERT_RECORD_STARTS = (b"\x15\x03\x00", b"\x15\x03\x01", b"\x15\x03\x02", b"\x15\x03\x03")
 
 
-def detect_foreign_protocol(response_start: bytes) -> ProbeError | None:
+def find_foreign_protocol_error(response_start: bytes) -> ProbeError | None:
     """The error of a response that is not HTTP/1; None if it begins like HTTP/1. The excerpt shows its beginning."""
     excerpt = response_start[:MAX_FOREIGN_BANNER_BYTES].decode(errors="replace")
     if response_start[:3] in _TLS_ALERT_RECORD_STARTS:

@@ -17,7 +17,7 @@ from watchdog.net.certificates import (
     read_certificate_chain,
 )
 from watchdog.net.connector import TcpConnector
-from watchdog.net.errors import ProbeError, explain_until_deadline, probe_error_from_exception
+from watchdog.net.errors import ProbeError, probe_error_from_exception, refine_error_until_deadline
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.tls import ClientCertificateRequestRecorder, TlsConfig, create_unverified_ssl_context
 from watchdog.net.url import ParsedHttpUrl
@@ -64,11 +64,11 @@ class TlsHandshake:
         except ssl.SSLError as ssl_error:
             error = probe_error_from_exception(ssl_error)
             raise (
-                error and await explain_until_deadline(error, self._explain_handshake_error(error))
+                error and await refine_error_until_deadline(error, self._explain_handshake_error(error))
             ) or ssl_error from None
         except ConnectionError as connection_error:  # event loops differ in whether they pass on the alert before it
             lost = probe_error_from_exception(connection_error) or ProbeError("connection.lost", "connection lost")
-            explained = await explain_until_deadline(lost, self._explain_lost_connection(lost))
+            explained = await refine_error_until_deadline(lost, self._explain_lost_tls_connection(lost))
             raise (
                 explained if explained is not lost else ProbeError.from_reason("tls.closed", "tls", retryable=True)
             ) from None
@@ -114,10 +114,10 @@ class TlsHandshake:
     async def explain_unanswered_request(self, error: ProbeError) -> ProbeError:
         """A more specific error, if the connection was lost before the first byte of the first response."""
         is_tls = self.url.scheme == "https"
-        explain = self._explain_lost_connection if is_tls else self._explain_unanswered_plain_request
-        return await explain_until_deadline(error, explain(error))
+        explain = self._explain_lost_tls_connection if is_tls else self._explain_unanswered_plain_request
+        return await refine_error_until_deadline(error, explain(error))
 
-    async def _explain_lost_connection(self, error: ProbeError) -> ProbeError:
+    async def _explain_lost_tls_connection(self, error: ProbeError) -> ProbeError:
         """From TLS 1.3 on, a server that misses the client certificate completes the handshake and closes the
         connection then; some do so without a TLS alert."""
         is_lost = error.reason in ("connection.closed", "connection.reset", "connection.lost")
@@ -143,7 +143,7 @@ class TlsHandshake:
             return ProbeError.from_reason(reason, "tls", host=self._server_name, names=own.valid_names_suffix)
         if reason == "tls.untrusted":
             last = inspection.chain[-1]
-            if is_intermediate_certificate_missing(inspection.chain, self._trusted_authorities()):
+            if is_intermediate_certificate_missing(inspection.chain, self._list_ca_file_authorities()):
                 return ProbeError.from_reason(
                     "tls.missing_intermediate", "tls", authority=f" {last.issuer_common_name}"
                 )
@@ -164,7 +164,7 @@ class TlsHandshake:
         detail = f": {authority.common_name}, {authority.validity_text}" if authority else ""
         return ProbeError.from_reason("tls.chain_expired", "tls", authority=detail)
 
-    def _trusted_authorities(self) -> tuple[Certificate, ...]:
+    def _list_ca_file_authorities(self) -> tuple[Certificate, ...]:
         """The authorities of `ca_file`; none if the system's are used."""
         if not self.tls.ca_file:
             return ()

@@ -8,7 +8,7 @@ import h11
 
 from watchdog.domain.model import Evidence
 from watchdog.net.errors import ProbeError, probe_error_from_exception
-from watchdog.net.foreign_protocol import MAX_FOREIGN_BANNER_BYTES, detect_foreign_protocol
+from watchdog.net.foreign_protocol import MAX_FOREIGN_BANNER_BYTES, find_foreign_protocol_error
 from watchdog.net.http_head import format_response_head_excerpt
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.received_body import BoundedBodyCollector
@@ -84,7 +84,7 @@ class HttpResponseReader:
     async def _next_h11_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         while (event := self._connection.next_event()) is h11.NEED_DATA:
             if self._raw_bytes_read:
-                if foreign := detect_foreign_protocol(self._response_start):
+                if foreign := find_foreign_protocol_error(self._response_start):
                     raise foreign
                 await asyncio.sleep(0)  # a read returns at once while data is buffered; let other tasks run
             data = await self._reader.read(HTTP_READ_CHUNK_BYTES)
@@ -108,7 +108,7 @@ class HttpResponseReader:
         )
         if translated.reason == "protocol.invalid_response":
             facts = translated.facts
-            translated = detect_foreign_protocol(self._response_start) or translated
+            translated = find_foreign_protocol_error(self._response_start) or translated
             translated.facts |= facts
         translated.excerpt = self._response_start.decode(errors="replace")
         return translated

@@ -26,7 +26,7 @@ PHASE_DESCRIPTIONS = {
     "judge_queue": "waiting until other large responses are judged",
 }
 """Phase -> what goes on in it, to follow "while"."""
-JUDGING_PHASES = ("judge", "judge_queue")
+RESPONSE_PROCESSING_PHASES = ("judge", "judge_queue")
 _TIMEOUT_BY_PHASE = {
     "dns": "timeout.dns",
     "connect": "timeout.connect",

@@ -94,7 +94,7 @@ class BoundedBodyCollector:
         """Checks that the body is complete, unless it is not decoded yet. Raises ProbeError."""
         decoder, self._decoder = self._decoder, None
         if not self._is_undecoded:
-            self._check_end(decoder)
+            self._check_compressed_data_end(decoder)
 
     def decode(self) -> bytes:
         """The body, decoded, at most `max_bytes`; `problem` explains why it is not the whole. May take long if it is
@@ -108,11 +108,11 @@ class BoundedBodyCollector:
             if self._is_cut or len(self._decoded) > self.max_bytes:
                 self.mark_too_long()
             else:
-                self._check_end(decoder)
+                self._check_compressed_data_end(decoder)
             self._encoded.clear()
         return bytes(self._encoded if self._is_identity else self._decoded)
 
-    def _check_end(self, decoder: ContentDecoder | None) -> None:
+    def _check_compressed_data_end(self, decoder: ContentDecoder | None) -> None:
         if self.problem or decoder is None or not self.encoded_bytes or decoder.is_complete:
             return
         raise ProbeError.from_reason("body.truncated", retryable=True, problem="the compressed data has no end")

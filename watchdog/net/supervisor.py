@@ -69,10 +69,10 @@ class Supervisor:
         problem = os.read(error_fd, 100)
         os.close(error_fd)
         if problem:
-            self._send_report(json.loads(problem))
+            self._send_control_message(json.loads(problem))
             return False
         self._command_pid = pid
-        self._send_report({"pid": pid})
+        self._send_control_message({"pid": pid})
         return True
 
     def _supervise(self) -> None:
@@ -104,7 +104,7 @@ class Supervisor:
                 self._has_ended = True
                 pids = find_descendant_pids()[:MAX_REMAINING_PROCESSES_REPORTED]
                 remaining = [[read_process_name(pid), pid] for pid in pids]
-                self._send_report({"returncode": os.waitstatus_to_exitcode(status), "remaining": remaining})
+                self._send_control_message({"returncode": os.waitstatus_to_exitcode(status), "remaining": remaining})
 
     def _kill_descendants(self) -> None:
         """Stops the processes first, so that none starts another meanwhile, then kills them."""
@@ -123,7 +123,7 @@ class Supervisor:
             time.sleep(interval_s)
             interval_s = min(interval_s * 2, MAX_DESCENDANTS_KILL_INTERVAL_S)
 
-    def _send_report(self, message: dict[str, Any]) -> None:
+    def _send_control_message(self, message: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):  # the other end has closed, which ends the supervision
             self._control.sendall(json.dumps(message).encode() + b"\n")
 

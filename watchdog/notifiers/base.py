@@ -2,7 +2,7 @@
 
 `DeliveryError.retry_for_s` limits how long the outbox retries before it marks the notification as undelivered:
 ├── math.inf                     (default) as long as the outbox retries anything: an outage of the receiver
-├── CONFIG_ERROR_RETRY_PERIOD_S  an error that a person has to fix: a token, a channel, a quota, a policy
+├── CONFIG_ERROR_RETRY_DURATION_S  an error that a person has to fix: a token, a channel, a quota, a policy
 └── 0                            no retry can help: the receiver rejects the message itself
 """
 
@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from watchdog.config_types import ConfigModel
-from watchdog.domain.model import AlertContext, Json, Notification
+from watchdog.domain.model import AlertMessageContext, Json, Notification
 
 if TYPE_CHECKING:
     from watchdog.net import NetworkAccess, ProbeError
 
 
-CONFIG_ERROR_RETRY_PERIOD_S = 3_600.0
+CONFIG_ERROR_RETRY_DURATION_S = 3_600.0
 
 
 class DeliveryError(Exception):
@@ -56,7 +56,7 @@ class DeliveryRequest:
     """One attempt to deliver a notification."""
 
     notification: Notification
-    alert_context: AlertContext
+    alert_context: AlertMessageContext
     previous_receipt: Mapping[str, Json]
     """The receipt of the incident's last delivery to this destination: a Slack channel and ts, a Message-ID. Empty for
     the first delivery."""

@@ -21,13 +21,13 @@ def escape_mrkdwn(text: str) -> str:
     return text.translate(_MRKDWN_ESCAPES)
 
 
-def slack_fallback_text(message: AlertMessage) -> str:
+def format_slack_fallback_text(message: AlertMessage) -> str:
     """For lock screens, and the whole message if Slack rejects the blocks."""
     return escape_mrkdwn(f"{_slack_state_symbol(message)} {message.summary_text}")
 
 
 def build_slack_blocks(message: AlertMessage) -> list[Json]:
-    headline = f"{_slack_state_symbol(message)} {message.event_line}"
+    headline = f"{_slack_state_symbol(message)} {message.headline_or_change_text}"
     header = escape_and_truncate_mrkdwn(headline, MAX_SLACK_HEADER_CHARS)
     header_text = {"type": "plain_text", "text": header, "emoji": not message.is_open}
     blocks: list[Json] = [{"type": "header", "block_id": "header", "text": header_text}]
@@ -68,11 +68,11 @@ def _slack_state_symbol(message: AlertMessage) -> str:
 
 
 def _format_mrkdwn_field(field: AlertMessageField) -> str:
-    parts = [f"*{field.label}*", _format_code(field.code), escape_mrkdwn(field.text)]
+    parts = [f"*{field.label}*", _format_mrkdwn_code(field.code), escape_mrkdwn(field.text)]
     return " ".join(part for part in parts if part)
 
 
-def _format_code(text: str) -> str:
+def _format_mrkdwn_code(text: str) -> str:
     return f"`{text.replace('`', _MRKDWN_LOOKALIKES['`']).translate(_MRKDWN_ESCAPES)}`" if text else ""
 
 

@@ -16,7 +16,7 @@ from watchdog.domain.model import IncidentEvent, Json
 from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.net import probe_error_from_exception
 from watchdog.notifiers.base import (
-    CONFIG_ERROR_RETRY_PERIOD_S,
+    CONFIG_ERROR_RETRY_DURATION_S,
     DeliveryError,
     DeliveryRequest,
     Notifier,
@@ -94,7 +94,7 @@ class SmtpRefusal(NamedTuple):
         """For how long to retry. Time or an administrator may change every refusal but one of the content."""
         if not 500 <= self.code < 600:
             return math.inf
-        return 0 if _SMTP_CONTENT_REFUSAL_PATTERN.match(self.text) else CONFIG_ERROR_RETRY_PERIOD_S
+        return 0 if _SMTP_CONTENT_REFUSAL_PATTERN.match(self.text) else CONFIG_ERROR_RETRY_DURATION_S
 
     @property
     def is_unknown_address(self) -> bool:
@@ -130,7 +130,7 @@ class SmtpServerSettings(ConfigModel):
         return self
 
     @property
-    def sender_address(self) -> Address:
+    def parsed_sender(self) -> Address:
         return _parse_email_sender(self.sender)
 
     async def send_mail(self, mail: EmailMessage, recipients: tuple[str, ...]) -> dict[str, SmtpRefusal]:
@@ -140,10 +140,10 @@ class SmtpServerSettings(ConfigModel):
 
         import aiosmtplib
 
-        from watchdog.notifiers.email_smtp import SmtpClient
+        from watchdog.notifiers.email_smtp import SendTrackingSmtpClient
 
         port = self.port or DEFAULT_SMTP_PORTS[self.security]
-        client = SmtpClient(
+        client = SendTrackingSmtpClient(
             hostname=self.host,
             port=port,
             use_tls=self.security == "tls",
@@ -158,7 +158,7 @@ class SmtpServerSettings(ConfigModel):
             async with asyncio.timeout(SMTP_TIMEOUT_S):
                 await client.connect()
                 refused, _ = await client.send_message(
-                    mail, sender=self.sender_address.addr_spec, recipients=list(recipients)
+                    mail, sender=self.parsed_sender.addr_spec, recipients=list(recipients)
                 )
             with suppress(aiosmtplib.SMTPException, OSError):  # the server has accepted the email
                 async with asyncio.timeout(SMTP_QUIT_TIMEOUT_S):
@@ -207,8 +207,8 @@ class EmailNotifier(Notifier):
 
         if self.server is None:
             error_text = "the section `email` names no server"
-            raise DeliveryError("smtp.not_configured", error_text, retry_for_s=CONFIG_ERROR_RETRY_PERIOD_S)
-        message, sender = compose_alert_message(request.alert_context), self.server.sender_address
+            raise DeliveryError("smtp.not_configured", error_text, retry_for_s=CONFIG_ERROR_RETRY_DURATION_S)
+        message, sender = compose_alert_message(request.alert_context), self.server.parsed_sender
         message_id = derive_email_message_id(request.notification.idempotency_key, sender.domain)
         is_first = request.notification.event is IncidentEvent.OPENED
         thread_id = "" if is_first else str(request.previous_receipt.get("message_id", ""))
@@ -230,14 +230,14 @@ class EmailNotifier(Notifier):
                 error.partial_receipt = {**error.partial_receipt, "message_id": thread_id or message_id}
                 raise
             if len(replies) == len(remaining) and not completed:
-                raise _all_recipients_refused_error(replies)
+                raise _build_all_recipients_refused_error(replies)
             pending = {address: reply for address, reply in replies.items() if not reply.is_unknown_address}
             pending = {address: reply for address, reply in pending.items() if reply.retry_for_s}
             refused |= {address: str(reply) for address, reply in replies.items() if address not in pending}
             if pending:
                 others = [address for address in self.to if address not in pending]
                 receipt = {"completed": others, "refused": refused, "message_id": thread_id or message_id}
-                raise _some_recipients_refused_error(pending, receipt)
+                raise _build_some_recipients_refused_error(pending, receipt)
         if refused:
             import structlog
 
@@ -247,13 +247,13 @@ class EmailNotifier(Notifier):
         return {"message_id": thread_id or message_id, "refused": refused}
 
 
-def _all_recipients_refused_error(replies: Mapping[str, SmtpRefusal]) -> DeliveryError:
+def _build_all_recipients_refused_error(replies: Mapping[str, SmtpRefusal]) -> DeliveryError:
     message = truncate_with_ellipsis(f"the server refuses all recipients: {_format_smtp_refusals(replies)}", 400)
     retry_for_s = max(reply.retry_for_s for reply in replies.values())
     return DeliveryError("smtp.recipients_refused", message, retry_for_s=retry_for_s)
 
 
-def _some_recipients_refused_error(
+def _build_some_recipients_refused_error(
     pending: Mapping[str, SmtpRefusal], partial_receipt: Mapping[str, Json]
 ) -> DeliveryError:
     return DeliveryError(
@@ -281,7 +281,7 @@ def _login_error(code: int) -> DeliveryError:
     if code < 500:
         return DeliveryError("smtp.auth_failed", f"SMTP {code}: the server cannot check the login at the moment")
     problem = SMTP_LOGIN_PROBLEMS.get(code, "the server rejects the user name or the password")
-    return DeliveryError("smtp.auth_failed", f"SMTP {code}: {problem}", retry_for_s=CONFIG_ERROR_RETRY_PERIOD_S)
+    return DeliveryError("smtp.auth_failed", f"SMTP {code}: {problem}", retry_for_s=CONFIG_ERROR_RETRY_DURATION_S)
 
 
 _UNSUPPORTED_FEATURE_REASONS = {
@@ -313,4 +313,4 @@ def _delivery_error_from_smtp_error(
                 return DeliveryError(reason, message)
         return DeliveryError("smtp.protocol_error", "the server violates the SMTP protocol")
     message = "the email cannot be sent as configured"
-    return DeliveryError("delivery.invalid_request", message, retry_for_s=CONFIG_ERROR_RETRY_PERIOD_S)
+    return DeliveryError("delivery.invalid_request", message, retry_for_s=CONFIG_ERROR_RETRY_DURATION_S)

@@ -7,7 +7,7 @@ from typing import Any
 import aiosmtplib
 
 
-class SmtpClient(aiosmtplib.SMTP):
+class SendTrackingSmtpClient(aiosmtplib.SMTP):
     """A connection that is lost once the email itself is being sent does not show what became of it."""
 
     is_email_sent = False

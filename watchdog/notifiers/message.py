@@ -5,21 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from watchdog.domain.formatting import HEALTH_STATE_LABELS, HEALTH_STATE_SYMBOLS, format_duration_rounded
-from watchdog.domain.model import AlertContext, HealthState, Incident, IncidentEvent
+from watchdog.domain.model import AlertMessageContext, HealthState, Incident, IncidentEvent
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE
-from watchdog.domain.rules.job import is_heartbeat
+from watchdog.domain.rules.job import is_heartbeat_incident
 from watchdog.notifiers.message_fields import (
     CLOSED_PHRASE_BY_RESOLUTION,
+    INCIDENT_SUBJECT_PREFIX_BY_RULE,
     MAX_MESSAGE_CAUSE_CHARS,
     MAX_MESSAGE_NAME_CHARS,
-    SUBJECT_PREFIX_BY_RULE,
     AlertMessageField,
-    build_attribute_fields,
     build_opened_fields,
     build_resolved_fields,
+    build_severity_group_location_fields,
     format_alert_evidence,
-    observed_text,
     replace_nbsp,
+    strip_cause_to_observation,
     to_safe_single_line,
 )
 
@@ -81,17 +81,17 @@ class AlertMessage:
         return f"{'Test: ' * self.is_test}{self.title} · {self.duration_text}"
 
     @property
-    def event_line(self) -> str:
+    def headline_or_change_text(self) -> str:
         """The headline, or what has changed: the first line of a message of its own."""
         return self.change_text or self.headline
 
     @property
     def summary_text(self) -> str:
         """The first line with the severity, without no-break spaces: complete by itself, on one line."""
-        return replace_nbsp(f"{self.event_line} · {self.attribute_fields[0].text}")
+        return replace_nbsp(f"{self.headline_or_change_text} · {self.attribute_fields[0].text}")
 
 
-def compose_alert_message(context: AlertContext) -> AlertMessage:
+def compose_alert_message(context: AlertMessageContext) -> AlertMessage:
     incident, is_open = context.incident, context.event is not IncidentEvent.RESOLVED
     state = INCIDENT_HEALTH_STATE_BY_RULE.get(incident.rule, HealthState.DOWN)
     state_label = "No data" if incident.rule == "stale" else HEALTH_STATE_LABELS[state]
@@ -99,21 +99,21 @@ def compose_alert_message(context: AlertContext) -> AlertMessage:
     cause = to_safe_single_line(incident.message or incident.reason, MAX_MESSAGE_CAUSE_CHARS)
     change_text = ""
     if is_open:
-        title, duration_text = cause if is_heartbeat(context.probe, incident) else f"{name}: {cause}", ""
+        title, duration_text = cause if is_heartbeat_incident(context.probe, incident) else f"{name}: {cause}", ""
         subject = f"[{state_label.upper()} {incident.severity}] {title}"
         if context.event is IncidentEvent.CHANGED:
-            change_text = _cause_change_text(context, state_label, title)
+            change_text = _format_cause_change(context, state_label, title)
             subject = f"[CHANGED {incident.severity}] {change_text}"
         main_fields = build_opened_fields(context, cause)
     else:
         recovered = incident.resolution not in CLOSED_PHRASE_BY_RESOLUTION
         duration = format_duration_rounded((incident.resolved_at or context.now) - incident.since)
-        event_text, cause_text = _format_closing_event(name, incident), _closing_cause_suffix(context, cause)
+        event_text, cause_text = _format_closing_event(name, incident), _format_closing_cause_suffix(context, cause)
         title = f"{event_text}{cause_text}"
         needs_for = not recovered or state_label in ("No data", "Unknown")
         past_state = f"{'' if recovered else 'was '}{state_label.lower()}"
         duration_text = f"{past_state} for {duration}" if needs_for else f"{past_state} {duration}"
-        subject = _closing_email_subject(name, event_text, incident, duration, recovered=recovered) + cause_text
+        subject = _format_closing_email_subject(name, event_text, incident, duration, recovered=recovered) + cause_text
         state, state_label = (HealthState.UP, "Up") if recovered else (HealthState.UNKNOWN, "Closed")
         main_fields = build_resolved_fields(context, cause)
     return AlertMessage(
@@ -126,7 +126,7 @@ def compose_alert_message(context: AlertContext) -> AlertMessage:
         email_subject=replace_nbsp(f"{'[TEST] ' * context.is_test}{subject}"),
         notice=_test_or_merged_notice(context),
         main_fields=main_fields,
-        attribute_fields=build_attribute_fields(context),
+        attribute_fields=build_severity_group_location_fields(context),
         evidence=format_alert_evidence(context),
         incident_url=context.incident_url,
         runbook_url=to_safe_single_line(context.probe.runbook, 2_000),
@@ -139,7 +139,7 @@ def compose_alert_message(context: AlertContext) -> AlertMessage:
 # --- titles
 
 
-def _cause_change_text(context: AlertContext, state_label: str, title: str) -> str:
+def _format_cause_change(context: AlertMessageContext, state_label: str, title: str) -> str:
     """ "Still down: API: connection refused (was: HTTP 503, expected 200)"."""
     previous = to_safe_single_line(context.previous_cause, MAX_MESSAGE_NAME_CHARS)
     was = f" (was: {previous})" if previous and context.previous_cause != context.incident.message else ""
@@ -153,21 +153,21 @@ def _format_closing_event(probe_name: str, incident: Incident) -> str:
         return f"{probe_name} {closed}"
     if closed and incident.rule == "source":
         return f"{probe_name}: each job that vanished {closed}"
-    kind = SUBJECT_PREFIX_BY_RULE.get(incident.rule, "")
+    kind = INCIDENT_SUBJECT_PREFIX_BY_RULE.get(incident.rule, "")
     subject = to_safe_single_line(incident.subject, MAX_MESSAGE_NAME_CHARS)
     subject = f": {kind}{subject}" if subject not in ("", probe_name) else ""
     return f"{probe_name}{subject} {closed or _RECOVERED_PHRASE_BY_RULE.get(incident.rule, 'recovered')}"
 
 
-def _closing_cause_suffix(context: AlertContext, cause: str) -> str:
+def _format_closing_cause_suffix(context: AlertMessageContext, cause: str) -> str:
     """ " (was: HTTP 503)"; empty if the event states what was wrong."""
     incident = context.incident
     if incident.resolution in CLOSED_PHRASE_BY_RESOLUTION or incident.rule in _RECOVERED_PHRASE_BY_RULE:
         return ""
-    return f" (was: {to_safe_single_line(observed_text(context, cause), MAX_MESSAGE_NAME_CHARS)})"
+    return f" (was: {to_safe_single_line(strip_cause_to_observation(context, cause), MAX_MESSAGE_NAME_CHARS)})"
 
 
-def _closing_email_subject(
+def _format_closing_email_subject(
     probe_name: str, event_text: str, incident: Incident, duration: str, *, recovered: bool
 ) -> str:
     if not recovered:
@@ -179,7 +179,7 @@ def _closing_email_subject(
     return f"[RECOVERED] {event_text} after {duration}"
 
 
-def _test_or_merged_notice(context: AlertContext) -> str:
+def _test_or_merged_notice(context: AlertMessageContext) -> str:
     if context.is_test:
         return "This is a test message. Nothing is wrong."
     if context.merged:

@@ -19,11 +19,11 @@ from watchdog.domain.formatting import (
 )
 from watchdog.domain.model import (
     LOCAL_LOCATION,
-    AlertContext,
+    AlertMessageContext,
     DeliveryState,
     IncidentEvent,
     Outcome,
-    RemediationState,
+    RemediationAttemptState,
     ResultWithEvidence,
 )
 from watchdog.domain.rules import job, task
@@ -43,9 +43,9 @@ CLOSED_PHRASE_BY_RESOLUTION = {
 """How an incident ended that did not recover, by its resolution."""
 
 
-RULES_BESIDE_RUNS = ("service", "task", "missing", "tool", "schedule")
+RULES_INDEPENDENT_OF_RUNS = ("service", "task", "missing", "tool", "schedule")
 """Rules about subjects that are independent of the runs of the probe and of their durations."""
-SUBJECT_PREFIX_BY_RULE = {"job": "job ", "schedule": "job ", "task": "task ", "missing": "task "}
+INCIDENT_SUBJECT_PREFIX_BY_RULE = {"job": "job ", "schedule": "job ", "task": "task ", "missing": "task "}
 """By rule: what its subjects are."""
 
 
@@ -71,7 +71,7 @@ def replace_nbsp(text: str) -> str:
 # --- fields
 
 
-def build_attribute_fields(context: AlertContext) -> tuple[AlertMessageField, ...]:
+def build_severity_group_location_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
     """Severity; the group if there is one, and the location if it is not the only one."""
     is_open, location = context.event is not IncidentEvent.RESOLVED, context.location
     severity = context.incident.severity
@@ -85,7 +85,7 @@ def build_attribute_fields(context: AlertContext) -> tuple[AlertMessageField, ..
     return tuple(field for field in fields if field.text)
 
 
-def build_opened_fields(context: AlertContext, cause: str) -> tuple[AlertMessageField, ...]:
+def build_opened_fields(context: AlertMessageContext, cause: str) -> tuple[AlertMessageField, ...]:
     incident = context.incident
     counts = context.bad_count and incident.rule not in ("stale", "job", "service")
     checks = f", {format_count(context.bad_count, 'check')}" if counts else ""
@@ -95,9 +95,9 @@ def build_opened_fields(context: AlertContext, cause: str) -> tuple[AlertMessage
         *_build_target_fields(context),
         *(
             AlertMessageField("Expected", f"· {observed}", code)
-            for code, observed in _list_broken_expressions(context, cause)
+            for code, observed in _list_unmet_expressions(context, cause)
         ),
-        *_build_expected_fields(context, cause),
+        *_build_expected_schedule_fields(context, cause),
         AlertMessageField("Since", since),
         *_build_first_cause_fields(context),
         *_build_history_fields(context),
@@ -106,27 +106,27 @@ def build_opened_fields(context: AlertContext, cause: str) -> tuple[AlertMessage
     )
 
 
-def _build_first_cause_fields(context: AlertContext) -> tuple[AlertMessageField, ...]:
+def _build_first_cause_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
     incident = context.incident
     if not incident.first_reason or incident.opening_message == incident.message:
         return ()
     return (AlertMessageField("At first", to_safe_single_line(incident.opening_message, MAX_MESSAGE_CAUSE_CHARS)),)
 
 
-def _build_advice_fields(context: AlertContext) -> tuple[AlertMessageField, ...]:
+def _build_advice_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
     """What to do, from the catalogue; a runbook is a link beside it."""
-    advice = reasons.reason_advice(_advised_reason(context)).replace("`", "")
+    advice = reasons.reason_advice(_find_reason_to_advise_on(context)).replace("`", "")
     return (AlertMessageField("What to do", advice),) if advice else ()
 
 
-def _advised_reason(context: AlertContext) -> str:
+def _find_reason_to_advise_on(context: AlertMessageContext) -> str:
     """That of the incident; of a failed expectation about an HTTP error, that of the status, which is more exact."""
     reason, result = context.incident.reason, context.latest or context.first_bad
     status = result.evidence.facts.get("status") if result is not None and reason == "expectation.failed" else None
     return f"http.{status}" if isinstance(status, int) and status >= 400 else reason
 
 
-def _build_other_destination_fields(context: AlertContext) -> tuple[AlertMessageField, ...]:
+def _build_other_destination_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
     """Who else is notified of the incident."""
     names = [
         to_safe_single_line(name, MAX_MESSAGE_NAME_CHARS)
@@ -136,20 +136,22 @@ def _build_other_destination_fields(context: AlertContext) -> tuple[AlertMessage
     return (AlertMessageField("Also to", ", ".join(names)),) if names else ()
 
 
-def _format_last_good_result(context: AlertContext) -> str:
+def _format_last_good_result(context: AlertMessageContext) -> str:
     last_good = context.last_good
     if last_good is None:
         return f"no good {'run' if context.incident.rule == 'job' else 'result'} before"
-    has_duration = context.incident.rule not in RULES_BESIDE_RUNS
+    has_duration = context.incident.rule not in RULES_INDEPENDENT_OF_RUNS
     duration = "" if last_good.duration is None or not has_duration else f" · {format_duration(last_good.duration)}"
     return f"last good {format_timestamp(last_good.slot, context.now)} UTC{duration}"
 
 
-def _build_target_fields(context: AlertContext) -> tuple[AlertMessageField, ...]:
+def _build_target_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
     incident = context.incident
     subject = to_safe_single_line(incident.subject, MAX_MESSAGE_NAME_CHARS) if incident.rule != "preference" else ""
     subject_text = (
-        f"{SUBJECT_PREFIX_BY_RULE.get(incident.rule, '')}{subject}" if incident.subject != context.probe.name else ""
+        f"{INCIDENT_SUBJECT_PREFIX_BY_RULE.get(incident.rule, '')}{subject}"
+        if incident.subject != context.probe.name
+        else ""
     )
     target = to_safe_single_line(context.probe.target, MAX_MESSAGE_CAUSE_CHARS)
     if not target and not subject_text:
@@ -157,7 +159,7 @@ def _build_target_fields(context: AlertContext) -> tuple[AlertMessageField, ...]
     return (AlertMessageField("Checked", f"· {subject_text}" if target and subject_text else subject_text, target),)
 
 
-def _list_broken_expressions(context: AlertContext, cause: str) -> Iterator[tuple[str, str]]:
+def _list_unmet_expressions(context: AlertMessageContext, cause: str) -> Iterator[tuple[str, str]]:
     """The expectations or the preference that are not met, each with what was observed."""
     incident = context.incident
     if incident.rule == "preference":
@@ -185,9 +187,9 @@ def _list_broken_expressions(context: AlertContext, cause: str) -> Iterator[tupl
             return
 
 
-def _build_expected_fields(context: AlertContext, cause: str) -> tuple[AlertMessageField, ...]:
+def _build_expected_schedule_fields(context: AlertMessageContext, cause: str) -> tuple[AlertMessageField, ...]:
     """What neither the cause nor a broken expression states: how often a job or a result is expected."""
-    if any(_list_broken_expressions(context, cause)):
+    if any(_list_unmet_expressions(context, cause)):
         return ()
     incident, probe = context.incident, context.probe
     if incident.rule == "stale":
@@ -196,12 +198,12 @@ def _build_expected_fields(context: AlertContext, cause: str) -> tuple[AlertMess
                 "Expected", f"a result {to_safe_single_line(probe.schedule_text, MAX_MESSAGE_NAME_CHARS)}".rstrip()
             ),
         )
-    if incident.rule == "job" and not job.is_heartbeat(probe, incident):  # its target shows the schedule
-        return _job_schedule_fields(context)
+    if incident.rule == "job" and not job.is_heartbeat_incident(probe, incident):  # its target shows the schedule
+        return _build_job_schedule_fields(context)
     return ()
 
 
-def _job_schedule_fields(context: AlertContext) -> tuple[AlertMessageField, ...]:
+def _build_job_schedule_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
     """ "0 6 * * * Europe/Berlin · at most 1 h late"; none if only the source knows the schedule."""
     limits = job.find_job_limits(context.probe.job_limits, context.incident.subject)
     if limits is None or not limits.overrides_schedule:
@@ -210,7 +212,7 @@ def _job_schedule_fields(context: AlertContext) -> tuple[AlertMessageField, ...]
     return (AlertMessageField("Expected", f"· at most {format_duration(limits.grace)} late", schedule),)
 
 
-def observed_text(context: AlertContext, cause: str) -> str:
+def strip_cause_to_observation(context: AlertMessageContext, cause: str) -> str:
     """`cause` without the subject, the limit and the expectation that it also states: "stale: last run 00:53 UTC".
 
     It is cut as text: an incident stores the sentence that it opened with, not its parts, and the evidence may be that
@@ -229,7 +231,7 @@ def observed_text(context: AlertContext, cause: str) -> str:
     return cause
 
 
-def build_resolved_fields(context: AlertContext, cause: str) -> tuple[AlertMessageField, ...]:
+def build_resolved_fields(context: AlertMessageContext, cause: str) -> tuple[AlertMessageField, ...]:
     incident, latest = context.incident, context.latest
     resolved_at = incident.resolved_at or context.now
     counts = context.bad_count and incident.rule not in ("job", "service")
@@ -243,7 +245,7 @@ def build_resolved_fields(context: AlertContext, cause: str) -> tuple[AlertMessa
     fields.append(AlertMessageField("Time", f"{since} to {until} UTC"))
     attempts = sorted(
         context.remediation_attempts,
-        key=lambda attempt: (attempt.state is not RemediationState.RATE_LIMITED, attempt.started_at),
+        key=lambda attempt: (attempt.state is not RemediationAttemptState.RATE_LIMITED, attempt.started_at),
     )
     for attempt in attempts[-1:]:
         state, action = format_remediation(attempt, context.now)
@@ -252,7 +254,7 @@ def build_resolved_fields(context: AlertContext, cause: str) -> tuple[AlertMessa
     recovered = incident.resolution not in CLOSED_PHRASE_BY_RESOLUTION
     if (
         recovered
-        and incident.rule not in ("job", *RULES_BESIDE_RUNS)
+        and incident.rule not in ("job", *RULES_INDEPENDENT_OF_RUNS)
         and latest is not None
         and latest.outcome is Outcome.PASS
         and latest.duration is not None
@@ -261,9 +263,9 @@ def build_resolved_fields(context: AlertContext, cause: str) -> tuple[AlertMessa
     return (*fields, *_build_history_fields(context), *_build_other_destination_fields(context))
 
 
-def _build_history_fields(context: AlertContext) -> tuple[AlertMessageField, ...]:
+def _build_history_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
     """The newest results of the probe; of a job, its newest runs."""
-    if not context.recent_runs or context.incident.rule in RULES_BESIDE_RUNS:
+    if not context.recent_runs or context.incident.rule in RULES_INDEPENDENT_OF_RUNS:
         return ()
     if context.incident.rule == "job":
         return (AlertMessageField("Last runs", "oldest first", sparkline(context.recent_runs)),)
@@ -274,7 +276,7 @@ def _build_history_fields(context: AlertContext) -> tuple[AlertMessageField, ...
 # --- evidence
 
 
-def format_alert_evidence(context: AlertContext) -> str:
+def format_alert_evidence(context: AlertMessageContext) -> str:
     """The evidence of the newest bad result, else that of the first."""
     latest = context.latest if context.event is not IncidentEvent.RESOLVED else None
     if latest is not None and latest.outcome is Outcome.PASS and context.incident.rule == "availability":
@@ -300,14 +302,14 @@ def _format_result_evidence(result: ResultWithEvidence | None, subject: str) -> 
         entry = entries.get(subject) if isinstance(entries, dict) else None
         if isinstance(entry, dict):
             others = {name: value for name, value in facts.items() if name != plural}
-            own_facts = {name: _readable_time(name, value) for name, value in entry.items() if name != "name"}
+            own_facts = {name: _format_epoch_fact(name, value) for name, value in entry.items() if name != "name"}
             facts = {singular: subject} | own_facts | others
     lines = [f"{name}: {_format_fact_value(value)}" for name, value in facts.items()]
     text = replace_unsafe_characters("\n".join([*lines, result.evidence.excerpt])).strip()
     return truncate_with_ellipsis(text, MAX_MESSAGE_EXCERPT_CHARS)
 
 
-def _readable_time(name: str, value: object) -> object:
+def _format_epoch_fact(name: str, value: object) -> object:
     """A time that an MCP server reports as seconds or milliseconds since the epoch, as ISO 8601."""
     is_epoch = name.endswith("_at") and isinstance(value, int | float) and not isinstance(value, bool)
     at = parse_epoch(value) if is_epoch else None  # type: ignore[arg-type] # a number

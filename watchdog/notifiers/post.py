@@ -15,15 +15,15 @@ from watchdog.domain.text import replace_unsafe_characters, to_single_line
 from watchdog.domain.timestamps import to_epoch_ms
 from watchdog.net import probe_error_from_exception
 from watchdog.net.url import parse_http_url
-from watchdog.notifiers.base import CONFIG_ERROR_RETRY_PERIOD_S, DeliveryError, receiver_unreachable_error
+from watchdog.notifiers.base import CONFIG_ERROR_RETRY_DURATION_S, DeliveryError, receiver_unreachable_error
 
 if TYPE_CHECKING:
     from watchdog.expressions import CelExpression
     from watchdog.net import NetworkAccess
 
 
-MAX_RECEIVER_RESPONSE_BYTES = 64 * 1024
-RECEIVER_BODY_TIMEOUT_S = 5.0
+MAX_NOTIFICATION_RESPONSE_BYTES = 64 * 1024
+NOTIFICATION_RESPONSE_BODY_TIMEOUT_S = 5.0
 """Timeout for the body. What was read of it until then is judged."""
 MAX_RETRY_AFTER_S = 3_600.0
 TRANSIENT_HTTP_STATUSES = frozenset({408, 425, 429})
@@ -40,7 +40,7 @@ _HTML_DOCUMENT_PATTERN = re.compile(
 """Possessive: otherwise a body of comments would be divided in every possible way, in exponential time."""
 
 
-class ReceiverResponse(NamedTuple):
+class NotificationResponse(NamedTuple):
     status: int
     body_text: str
     retry_after_s: float | None
@@ -58,7 +58,7 @@ class ReceiverResponse(NamedTuple):
 
 async def post_json(
     network: NetworkAccess, url: str, body: bytes, headers: Mapping[str, str], *, now: int
-) -> ReceiverResponse:
+) -> NotificationResponse:
     """Raises DeliveryError if there is no response. `now`: in epoch ms; a Retry-After date is measured from it."""
     import asyncio
 
@@ -69,24 +69,26 @@ async def post_json(
     try:
         async with network.notifier_http_client.stream("POST", url, content=body, headers=headers) as response:
             with suppress(httpx.HTTPError, TimeoutError):  # the request was accepted; a retry would deliver a copy
-                async with asyncio.timeout(RECEIVER_BODY_TIMEOUT_S):
+                async with asyncio.timeout(NOTIFICATION_RESPONSE_BODY_TIMEOUT_S):
                     async for chunk in response.aiter_raw():
                         read += chunk
-                        if len(read) >= MAX_RECEIVER_RESPONSE_BYTES:
+                        if len(read) >= MAX_NOTIFICATION_RESPONSE_BYTES:
                             break
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as exception:
         # The text of the exception may quote the URL or a header, and so a secret.
         error = probe_error_from_exception(exception)
         if error is None:
             message = "the URL or a header is not valid in HTTP"
-            raise DeliveryError("delivery.invalid_request", message, retry_for_s=CONFIG_ERROR_RETRY_PERIOD_S) from None
+            raise DeliveryError(
+                "delivery.invalid_request", message, retry_for_s=CONFIG_ERROR_RETRY_DURATION_S
+            ) from None
         raise receiver_unreachable_error(error, parse_http_url(url).host, parse_http_url(url).port) from None
-    text = replace_unsafe_characters(read[:MAX_RECEIVER_RESPONSE_BYTES].decode("utf-8-sig", "replace"))
+    text = replace_unsafe_characters(read[:MAX_NOTIFICATION_RESPONSE_BYTES].decode("utf-8-sig", "replace"))
     retry_after_s = _parse_retry_after(response.headers.get("retry-after"), now)
-    return ReceiverResponse(response.status_code, text, retry_after_s, dict(response.headers))
+    return NotificationResponse(response.status_code, text, retry_after_s, dict(response.headers))
 
 
-def delivery_error_from_status(response: ReceiverResponse) -> DeliveryError | None:
+def delivery_error_from_status(response: NotificationResponse) -> DeliveryError | None:
     """The error that the status of a response stands for. None for 2xx."""
     status, note, retry_for_s = response.status, "", math.inf
     if 200 <= status < 300:
@@ -96,7 +98,7 @@ def delivery_error_from_status(response: ReceiverResponse) -> DeliveryError | No
     elif status in REJECTED_CONTENT_HTTP_STATUSES:
         retry_for_s = 0
     elif 400 <= status < 500:
-        retry_for_s = CONFIG_ERROR_RETRY_PERIOD_S
+        retry_for_s = CONFIG_ERROR_RETRY_DURATION_S
     elif 300 <= status < 400:
         note = " (redirects are not followed)"
     body_line = to_single_line(response.body_text, 100)
@@ -104,7 +106,7 @@ def delivery_error_from_status(response: ReceiverResponse) -> DeliveryError | No
     return DeliveryError(f"http.{status}", message, retry_for_s=retry_for_s, retry_after_s=response.retry_after_s)
 
 
-def require_delivery_confirmation(response: ReceiverResponse, confirm: CelExpression | None) -> None:
+def require_delivery_confirmation(response: NotificationResponse, confirm: CelExpression | None) -> None:
     """Raises DeliveryError unless a 2xx response confirms the delivery: unless its body denies it with `ok: false`, or
     shows that another program answered, such as a login page. `confirm` replaces both conditions."""
     body = response.parsed_body
@@ -124,7 +126,9 @@ def require_delivery_confirmation(response: ReceiverResponse, confirm: CelExpres
         raise DeliveryError("delivery.unconfirmed", message, maybe_delivered=True)
 
 
-def _evaluate_confirm_expression(confirm: CelExpression, response: ReceiverResponse, body: Json) -> tuple[bool, str]:
+def _evaluate_confirm_expression(
+    confirm: CelExpression, response: NotificationResponse, body: Json
+) -> tuple[bool, str]:
     """Whether the expression is true, and why not."""
     from watchdog.expression_failures import describe_false_expression
     from watchdog.expressions import CelExpressionError

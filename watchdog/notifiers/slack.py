@@ -14,10 +14,10 @@ from pydantic import model_validator
 from watchdog.config_types import Secret, require_exactly_one_of
 from watchdog.domain.model import IncidentEvent, Json
 from watchdog.net.url import HttpUrl, validate_http_url
-from watchdog.notifiers.base import CONFIG_ERROR_RETRY_PERIOD_S, DeliveryError, DeliveryRequest, Notifier
-from watchdog.notifiers.blocks import build_slack_blocks, slack_fallback_text
+from watchdog.notifiers.base import CONFIG_ERROR_RETRY_DURATION_S, DeliveryError, DeliveryRequest, Notifier
+from watchdog.notifiers.blocks import build_slack_blocks, format_slack_fallback_text
 from watchdog.notifiers.message import compose_alert_message
-from watchdog.notifiers.post import ReceiverResponse, delivery_error_from_status, post_json
+from watchdog.notifiers.post import NotificationResponse, delivery_error_from_status, post_json
 
 SLACK_ERROR_ADVICE = {
     "access_denied": "the app is not allowed to post",
@@ -96,13 +96,13 @@ class SlackNotifier(Notifier):
     async def send(self, request: DeliveryRequest) -> dict[str, Json]:
         """The receipt of a bot's message contains `channel` and `ts`; that of a webhook is empty."""
         message = compose_alert_message(request.alert_context)
-        body = {"text": slack_fallback_text(message), "blocks": build_slack_blocks(message)}
+        body = {"text": format_slack_fallback_text(message), "blocks": build_slack_blocks(message)}
         root = {key: request.previous_receipt.get(key, "") for key in ("channel", "ts")}
         if self.webhook is not None or request.notification.event is IncidentEvent.OPENED or not all(root.values()):
             return await self._post_message(request, body)
         try:
             root_message = replace(message, change_text="")
-            root_body = {"text": slack_fallback_text(root_message), "blocks": build_slack_blocks(root_message)}
+            root_body = {"text": format_slack_fallback_text(root_message), "blocks": build_slack_blocks(root_message)}
             await self._call_slack_api(request, "chat.update", root_body | root)
             is_over = request.notification.event is IncidentEvent.RESOLVED
             reply = {"channel": root["channel"], "thread_ts": root["ts"], "reply_broadcast": is_over}
@@ -138,7 +138,7 @@ class SlackNotifier(Notifier):
                 return await self._call_slack_api(request, method, {k: v for k, v in body.items() if k != "blocks"})
             raise
 
-    def _require_accepted_response(self, response: ReceiverResponse) -> dict[str, Json]:
+    def _require_accepted_response(self, response: NotificationResponse) -> dict[str, Json]:
         """The body of a response that confirms the delivery. Raises DeliveryError for any other response."""
         status_error = delivery_error_from_status(response)
         if self.webhook is not None and status_error is None and response.body_text.strip() == "ok":
@@ -158,7 +158,7 @@ class SlackNotifier(Notifier):
         if status_error is None:
             raise DeliveryError("delivery.invalid_response", "the response does not come from Slack")
         # Slack gives its reason with every final error: this one is of a proxy, and may be fixed.
-        status_error.retry_for_s = max(status_error.retry_for_s, CONFIG_ERROR_RETRY_PERIOD_S)
+        status_error.retry_for_s = max(status_error.retry_for_s, CONFIG_ERROR_RETRY_DURATION_S)
         raise status_error
 
 
@@ -166,11 +166,11 @@ def _delivery_error_from_slack_error(
     error: str, status_error: DeliveryError | None, retry_after_s: float | None
 ) -> DeliveryError:
     """`error`: Slack's own code, such as `channel_not_found`."""
-    retry_for_s = math.inf if status_error is None else max(status_error.retry_for_s, CONFIG_ERROR_RETRY_PERIOD_S)
+    retry_for_s = math.inf if status_error is None else max(status_error.retry_for_s, CONFIG_ERROR_RETRY_DURATION_S)
     advice = ""
     if error in SLACK_REJECTED_CONTENT_ERRORS:
         retry_for_s, advice = 0, "Slack rejects the message"
     elif error in SLACK_ERROR_ADVICE:
-        retry_for_s, advice = CONFIG_ERROR_RETRY_PERIOD_S, SLACK_ERROR_ADVICE[error]
+        retry_for_s, advice = CONFIG_ERROR_RETRY_DURATION_S, SLACK_ERROR_ADVICE[error]
     message = f"Slack error {error}{advice and f': {advice}'}"
     return DeliveryError(f"slack.{error}", message, retry_for_s=retry_for_s, retry_after_s=retry_after_s)

@@ -14,7 +14,7 @@ from pydantic import field_validator
 from watchdog.config_types import FieldValidationError, Secret
 from watchdog.domain import reasons
 from watchdog.domain.formatting import format_iso8601
-from watchdog.domain.model import AlertContext, Json, ResultWithEvidence, RunSummary
+from watchdog.domain.model import AlertMessageContext, Json, ResultWithEvidence, RunSummary
 from watchdog.expressions import compile_expression
 from watchdog.net.auth import find_header_problems
 from watchdog.net.url import HttpUrl, parse_http_url
@@ -95,7 +95,7 @@ def sign_webhook_payload(secret: str, signed_at_s: int, body: bytes) -> str:
     return f"t={signed_at_s},v1={mac.hexdigest()}"
 
 
-def build_webhook_payload(idempotency_key: str, context: AlertContext) -> dict[str, Json]:
+def build_webhook_payload(idempotency_key: str, context: AlertMessageContext) -> dict[str, Json]:
     """The JSON to post. Within a version, fields are only ever added."""
     message = compose_alert_message(context)
     return {
@@ -107,8 +107,8 @@ def build_webhook_payload(idempotency_key: str, context: AlertContext) -> dict[s
         "merged": context.merged,
         "title": replace_nbsp(message.title),
         "text": message.summary_text,
-        "incident": _incident_json(context),
-        "probe": _probe_json(context),
+        "incident": _serialize_webhook_incident(context),
+        "probe": _serialize_webhook_probe(context),
         "last_good": _serialize_run_summary(context.last_good),
         "recent": [_serialize_run_summary(run) for run in context.recent_runs],
         "evidence": {
@@ -119,7 +119,7 @@ def build_webhook_payload(idempotency_key: str, context: AlertContext) -> dict[s
     }
 
 
-def _incident_json(context: AlertContext) -> dict[str, Json]:
+def _serialize_webhook_incident(context: AlertMessageContext) -> dict[str, Json]:
     incident = context.incident
     return {
         "id": incident.id,
@@ -143,7 +143,7 @@ def _incident_json(context: AlertContext) -> dict[str, Json]:
     }
 
 
-def _probe_json(context: AlertContext) -> dict[str, Json]:
+def _serialize_webhook_probe(context: AlertMessageContext) -> dict[str, Json]:
     probe = context.probe
     return {
         "id": probe.id,

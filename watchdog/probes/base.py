@@ -26,13 +26,13 @@ from watchdog.config_types import (
     format_config_duration,
 )
 from watchdog.config_values import slugify
-from watchdog.domain.limits import JobLimits
+from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.model import Json, Observation, Severity
 from watchdog.domain.uptime_clock import DowntimeGaps
 from watchdog.expressions import CelExpression, CelExpressionError, compile_expression
 from watchdog.net.phases import PhaseTimer
 from watchdog.queues.base import QueueConnectContext, QueueDriver
-from watchdog.remediations import RUN_ID_PARAMETER, RemediationAction, RemediationSettings, SqlRemediation
+from watchdog.remediations import REMEDIATION_RUN_ID_PARAMETER, RemediationAction, RemediationSettings, SqlRemediation
 
 if TYPE_CHECKING:
     from watchdog.net import NetworkAccess
@@ -69,7 +69,7 @@ class ProbeAttemptContext:
     """The check-ins received until this instant are in `probe_state`; None: all until `started_at`."""
 
 
-def derive_idempotency_key(probe_id: str, slot: int) -> str:
+def derive_slot_idempotency_key(probe_id: str, slot: int) -> str:
     """The key of a probe's slot: the same for every attempt, in every process."""
     return "wd-" + blake2b(f"{probe_id}\0{slot}".encode(), digest_size=16).hexdigest()
 
@@ -203,7 +203,7 @@ class Probe(ProbeDefaults):
         if isinstance(action, SqlRemediation) and not action.url and not self.database_url:
             message = "the probe reads no database: set url, as in {statement: ..., url: ...}"
             raise FieldValidationError([(("remediation", "sql"), message)])
-        if RUN_ID_PARAMETER in action.used_parameters and not self.exposes_run_id:
+        if REMEDIATION_RUN_ID_PARAMETER in action.used_parameters and not self.reports_job_run_ids:
             message = "parameter id requires a jobs probe with sql, and both id and started in its columns"
             raise FieldValidationError([(("remediation",), message)])
         if unsupported := self.remediation.unsupported_reasons(self.reason_prefixes):
@@ -217,7 +217,7 @@ class Probe(ProbeDefaults):
         return ""
 
     @property
-    def exposes_run_id(self) -> bool:
+    def reports_job_run_ids(self) -> bool:
         """Whether the current run of a job has an id, which remediations can use as a parameter."""
         return False
 
@@ -230,7 +230,7 @@ class Probe(ProbeDefaults):
         return action
 
     @property
-    def deadline_ms(self) -> int:
+    def run_time_limit_ms(self) -> int:
         """The time limit of a whole run, in ms."""
         return self.timeout
 
@@ -260,7 +260,7 @@ class Probe(ProbeDefaults):
         return {}
 
     @property
-    def job_limits(self) -> Mapping[str, JobLimits]:
+    def job_limits(self) -> Mapping[str, ScheduledJobLimits]:
         """Job name, or "*" -> its schedule and limits."""
         return {}
 

@@ -22,7 +22,7 @@ from watchdog.domain.formatting import format_duration, format_utc
 from watchdog.domain.measurements import QueueMeasurements
 from watchdog.domain.model import Evidence, Json, Observation, Outcome
 from watchdog.domain.observations import JobStage, QueueStats, SentinelPollResult
-from watchdog.domain.probe_state import SENTINEL_STATE_KEY, OutstandingSentinels, SentinelRecord
+from watchdog.domain.probe_state import SENTINEL_STATE_KEY, OutstandingSentinelRecord, OutstandingSentinels
 from watchdog.domain.rules.canary import (
     FINISHED_STAGES,
     IN_PROGRESS_STAGES,
@@ -33,7 +33,7 @@ from watchdog.domain.rules.canary import (
     give_up_oldest_sentinel,
 )
 from watchdog.net.errors import ProbeError
-from watchdog.probes.base import ProbeAttemptContext, QueueSystemProbe, derive_idempotency_key
+from watchdog.probes.base import ProbeAttemptContext, QueueSystemProbe, derive_slot_idempotency_key
 from watchdog.probes.expectations import observation_from_error, with_evidence_facts
 from watchdog.queues import CANARY_DRIVERS, CanaryConnection, CanaryDriver, SentinelJob
 from watchdog.queues.base import MIN_QUEUE_CALL_TIMEOUT_S, broker_unreachable_error
@@ -133,7 +133,7 @@ class CanaryProbe(QueueSystemProbe):
         return self.canary.queue_driver
 
     @property
-    def deadline_ms(self) -> int:
+    def run_time_limit_ms(self) -> int:
         """Never more than `every`, so that runs do not overlap. Every step of a run has a limit of its own that ends it
         before: a run that is cut off could not remember its sentinel."""
         longest_run_ms = self.canary.finish_within + MAX_CANARY_RUN_MARGIN_MS
@@ -184,7 +184,7 @@ class _CanaryRun:
         outstanding = await self._poll_and_cancel_earlier_sentinels(connection)
         if record := find_blocking_sentinel(outstanding, self.context.slot):
             self.others = outstanding._replace(records=outstanding.records[:-1])
-            self.tracker = tracker = self._resume_tracking(record)
+            self.tracker = tracker = self._track_blocking_sentinel(record)
         else:
             self.others = outstanding
             self.tracker = tracker = await self._send_sentinel(connection)
@@ -272,16 +272,18 @@ class _CanaryRun:
         driver = self.settings.queue_driver
         if slot is None or not driver.deterministic_id:
             return outstanding
-        job_id = driver.derive_job_id(derive_idempotency_key(self.probe.id, slot))
+        job_id = driver.derive_job_id(derive_slot_idempotency_key(self.probe.id, slot))
         if any(record.job_id == job_id for record in outstanding.records):
             return outstanding
-        return outstanding._replace(records=(*outstanding.records, SentinelRecord(job_id, slot, sent_at=slot)))
+        return outstanding._replace(
+            records=(*outstanding.records, OutstandingSentinelRecord(job_id, slot, sent_at=slot))
+        )
 
     @property
     def _remembered_sentinels(self) -> OutstandingSentinels:
         return OutstandingSentinels.from_json(self.context.probe_state.get(SENTINEL_STATE_KEY))
 
-    def _resume_tracking(self, record: SentinelRecord) -> SentinelTracker:
+    def _track_blocking_sentinel(self, record: OutstandingSentinelRecord) -> SentinelTracker:
         """Tracks the sentinel that keeps this run from sending its own."""
         if record.sent_at + self.settings.finish_within <= self._now():
             record = record._replace(blocked_slots=record.blocked_slots + 1)
@@ -367,7 +369,9 @@ class _CanaryRun:
         if tracker is not None and tracker.job_status.stage in FINISHED_STAGES:
             outstanding = outstanding._replace(given_up_at=None)
         elif tracker is not None and tracker.job_id and not (is_cancelled or tracker.has_ended):
-            sent = tracker.earlier or SentinelRecord(tracker.job_id, self.context.slot, tracker.sent_at, reason=reason)
+            sent = tracker.earlier or OutstandingSentinelRecord(
+                tracker.job_id, self.context.slot, tracker.sent_at, reason=reason
+            )
             record = sent._replace(job_id=tracker.job_id, picked_up_at=tracker.picked_up_at)
             outstanding = outstanding._replace(records=(*outstanding.records, record))
         stored = outstanding.to_json()

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from watchdog.domain.model import Evidence, Json, Observation, Outcome, PreferenceFacts, SubjectListing
+from watchdog.domain.model import Evidence, Json, Observation, Outcome, PreferExpressionFacts, SubjectListing
 from watchdog.domain.reasons import ReasonScope, find_reason_entry
 from watchdog.domain.rules import preference
 from watchdog.expression_failures import describe_evaluation_error, describe_false_expression
@@ -30,7 +30,7 @@ class ExpectationResult(NamedTuple):
         return bool(self.reason) and find_reason_entry(self.reason).scope is ReasonScope.ERROR
 
 
-class VariableProblem(NamedTuple):
+class ExpressionVariableProblem(NamedTuple):
     """Why a variable has no value, or another one than expected."""
 
     reason: str
@@ -42,13 +42,13 @@ class ExpressionContext:
     """The values that the expressions of one run refer to."""
 
     variables: Mapping[str, Json]
-    unavailable_variables: Mapping[str, VariableProblem] = field(default_factory=dict)
+    unavailable_variables: Mapping[str, ExpressionVariableProblem] = field(default_factory=dict)
     """Variable -> why it has no value in this run."""
     value_templates: Mapping[str, str] = field(default_factory=dict)
     """Variable -> how messages word its value: "HTTP {}"."""
     beginnings: Mapping[str, str] = field(default_factory=dict)
     """Unavailable variable -> the beginning of its text, if that much is known."""
-    malformed_variables: Mapping[str, VariableProblem] = field(default_factory=dict)
+    malformed_variables: Mapping[str, ExpressionVariableProblem] = field(default_factory=dict)
     """Variable -> why its value is text although it should be JSON. It is the cause of an expression that cannot be
     evaluated."""
 
@@ -61,14 +61,14 @@ class ExpressionContext:
             if expression.evaluate_bool(self.variables):
                 return ExpectationResult("", "", "true")
         except CelBudgetExceededError as error:
-            return _unevaluated_result(VariableProblem("expectation.over_budget", str(error)))
+            return _unevaluated_result(ExpressionVariableProblem("expectation.over_budget", str(error)))
         except CelExpressionError as error:
             malformed = sorted(expression.used_variables & self.malformed_variables.keys())
             if malformed:
                 problem = self.malformed_variables[malformed[0]]
                 return ExpectationResult(problem.reason, problem.message, f"cannot be evaluated: {problem.message}")
             text = describe_evaluation_error(expression, str(error), self.variables)
-            return _unevaluated_result(VariableProblem("expectation.evaluation_failed", text))
+            return _unevaluated_result(ExpressionVariableProblem("expectation.evaluation_failed", text))
         observed = expression.observed_value_text(self.variables)
         message = describe_false_expression(expression, self.variables, self.value_templates)
         return ExpectationResult(
@@ -77,7 +77,7 @@ class ExpressionContext:
             f"false: {message}" if observed is None else f"false: observed {observed}",
         )
 
-    def _find_missing_value_problem(self, expression: CelExpression) -> VariableProblem | None:
+    def _find_missing_value_problem(self, expression: CelExpression) -> ExpressionVariableProblem | None:
         """Why the expression cannot be evaluated at all; None if it can, or if the beginning of a text may decide."""
         missing = sorted(expression.used_variables & self.unavailable_variables.keys() - self.beginnings.keys())
         return self.unavailable_variables[missing[0]] if missing else None
@@ -95,15 +95,15 @@ class ExpressionContext:
         message = describe_false_expression(expression, values, self.value_templates)
         return ExpectationResult("expectation.failed", message, f"false: {message}")
 
-    def build_preference_listings(
+    def build_prefer_expression_listings(
         self, expressions: Iterable[CelExpression], observed_at: int
     ) -> dict[str, SubjectListing]:
         """The listing of these expressions; empty if there are none."""
-        facts = {e.text: PreferenceFacts(self.evaluate_expectation(e).message) for e in expressions}
+        facts = {e.text: PreferExpressionFacts(self.evaluate_expectation(e).message) for e in expressions}
         return {preference.RULE_NAME: SubjectListing(observed_at, facts)} if facts else {}
 
 
-def _unevaluated_result(problem: VariableProblem) -> ExpectationResult:
+def _unevaluated_result(problem: ExpressionVariableProblem) -> ExpectationResult:
     message = f"an expression cannot be evaluated: {problem.message}"
     return ExpectationResult(problem.reason, message, f"cannot be evaluated: {problem.message}")
 

@@ -23,14 +23,14 @@ from watchdog.domain.heartbeat import (
     MAX_RECENT_HEARTBEAT_STARTS,
     HeartbeatState,
 )
-from watchdog.domain.limits import JobLimits
+from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.model import Evidence, Observation
-from watchdog.domain.observations import JobFacts
+from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.probe_state import load_job_state_record
-from watchdog.domain.rules.job import evaluate_job, expected_runs
-from watchdog.domain.rules.job_deadlines import next_job_deadline
+from watchdog.domain.rules.job import build_run_expectation, update_and_judge_job
+from watchdog.domain.rules.job_deadlines import find_next_deadline_of_job
 from watchdog.domain.rules.job_source import EvaluatedJobSource
-from watchdog.domain.rules.lost_run import job_run_deadline
+from watchdog.domain.rules.lost_run import compute_job_run_deadline
 from watchdog.domain.schedule import extend_deadline_over_gaps, find_common_start_delay
 from watchdog.domain.uptime_clock import DowntimeGaps
 from watchdog.probes.base import Probe, ProbeAttemptContext
@@ -106,27 +106,27 @@ class HeartbeatProbe(Probe):
 
     @property
     def target(self) -> str:
-        schedule = expected_runs(JobFacts(self.name), self._job_limits, 0).schedule
+        schedule = build_run_expectation(ScheduledJobFacts(self.name), self._own_job_limits, 0).schedule
         return f"check-ins, expected {schedule.description}" if schedule is not None else ""
 
     @property
-    def _job_limits(self) -> JobLimits:
+    def _own_job_limits(self) -> ScheduledJobLimits:
         return self.heartbeat.to_job_limits(self.heartbeat.grace)
 
     @property
-    def job_limits(self) -> Mapping[str, JobLimits]:
-        return {self.name: self._job_limits}
+    def job_limits(self) -> Mapping[str, ScheduledJobLimits]:
+        return {self.name: self._own_job_limits}
 
     async def observe(self, context: ProbeAttemptContext) -> Observation:
-        state, limits = HeartbeatState.from_json(context.probe_state.get(HEARTBEAT_STATE_KEY)), self._job_limits
+        state, limits = HeartbeatState.from_json(context.probe_state.get(HEARTBEAT_STATE_KEY)), self._own_job_limits
         now = context.started_at if context.check_ins_until is None else context.check_ins_until
         record = load_job_state_record(context.probe_state, self.name)
-        job = evaluate_job(
+        job = update_and_judge_job(
             _build_job_facts(self.name, state, limits, now, context.gaps), limits, record, now, context.gaps
         )
         gaps = _select_downtime_gaps_to_store(job.facts, context.gaps)
         observation = build_jobs_observation(EvaluatedJobSource((job,)), context, now, gaps)
-        deadline = next_job_deadline(job.facts, limits, now, gaps, reason=job.verdict.reason)
+        deadline = find_next_deadline_of_job(job.facts, limits, now, gaps, reason=job.verdict.reason)
         return replace(
             observation,
             duration=None,
@@ -136,17 +136,21 @@ class HeartbeatProbe(Probe):
         )
 
 
-def _build_job_facts(name: str, state: HeartbeatState, limits: JobLimits, now: int, gaps: DowntimeGaps) -> JobFacts:
+def _build_job_facts(
+    name: str, state: HeartbeatState, limits: ScheduledJobLimits, now: int, gaps: DowntimeGaps
+) -> ScheduledJobFacts:
     """What the check-ins of a job show. A run that may have ended in a gap is not lost: its end was not received."""
     runs = state.classify_open_runs(
-        lambda start: job_run_deadline(JobFacts(name), limits, start), now, is_limited=limits.max_runtime is not None
+        lambda start: compute_job_run_deadline(ScheduledJobFacts(name), limits, start),
+        now,
+        is_limited=limits.max_runtime is not None,
     )
     lost_starts = [start for start in runs.lost_starts if not _overlaps_long_downtime_gap(start, now, gaps)]
     excused = [run for run in state.lost_runs if _overlaps_long_downtime_gap(run.start, run.lost_at, gaps)]
     lost_since = max((*lost_starts, *(run.start for run in state.lost_runs if run not in excused)), default=None)
     newest = max((at for at in (state.last_start, state.last_end) if at is not None), default=0)
     uncounted = [start for start in lost_starts if state.last_ok is None or start > state.last_ok]
-    return JobFacts(
+    return ScheduledJobFacts(
         name,
         last_start=state.last_start,
         last_end=state.last_end,
@@ -167,13 +171,13 @@ def _overlaps_long_downtime_gap(start: int, end: int, gaps: DowntimeGaps) -> boo
     return extend_deadline_over_gaps(start, end, gaps)[1] is not None
 
 
-def _find_usual_start_delay(state: HeartbeatState, limits: JobLimits) -> int | None:
+def _find_usual_start_delay(state: HeartbeatState, limits: ScheduledJobLimits) -> int | None:
     if limits.schedule is None or len(state.recent_starts) < MAX_RECENT_HEARTBEAT_STARTS:
         return None
     return find_common_start_delay(limits.schedule, state.recent_starts)
 
 
-def _select_downtime_gaps_to_store(facts: JobFacts, gaps: DowntimeGaps) -> DowntimeGaps:
+def _select_downtime_gaps_to_store(facts: ScheduledJobFacts, gaps: DowntimeGaps) -> DowntimeGaps:
     """The gaps that matter for the run in progress and the next ones."""
     start = max(facts.last_start or 0, facts.expected_from or 0)
     start = min(start, start if facts.running_since is None else facts.running_since)

@@ -21,7 +21,12 @@ from watchdog.net.http_evidence import (
 )
 from watchdog.net.targets import HttpTarget
 from watchdog.probes.base import Probe, ProbeAttemptContext
-from watchdog.probes.expectations import ExpressionContext, VariableProblem, judge_expectations, observation_from_error
+from watchdog.probes.expectations import (
+    ExpressionContext,
+    ExpressionVariableProblem,
+    judge_expectations,
+    observation_from_error,
+)
 
 if TYPE_CHECKING:
     from watchdog.net.http import HttpResponse
@@ -134,7 +139,7 @@ def judge_http_response(response: HttpResponse, criteria: HttpResponseCriteria, 
         message,
         duration=response.elapsed_ms,
         measurements=_build_http_measurements(response),
-        listings=expression_context.build_preference_listings(criteria.preferences, slot) if is_good else {},
+        listings=expression_context.build_prefer_expression_listings(criteria.preferences, slot) if is_good else {},
         evidence=Evidence(facts, build_response_excerpt(response)),
         retryable=outcome is Outcome.FAIL and response.status >= 500,
     )
@@ -147,17 +152,17 @@ def _build_expression_context(response: HttpResponse, used_variables: frozenset[
         "elapsed_ms": round(response.elapsed_ms),
         "cert_days": response.cert_days,
     }
-    unavailable: dict[str, VariableProblem] = {}
+    unavailable: dict[str, ExpressionVariableProblem] = {}
     beginnings: dict[str, str] = {}
-    malformed: dict[str, VariableProblem] = {}
+    malformed: dict[str, ExpressionVariableProblem] = {}
     if response.body_problem:
-        unavailable["body"] = VariableProblem(*response.body_problem)
+        unavailable["body"] = ExpressionVariableProblem(*response.body_problem)
         if response.body and not is_json_response(response):
             beginnings["body"] = response.text
     elif "body" in used_variables:
         variables["body"], problem = parse_response_body_with_problem(response)
         if problem:
-            malformed["body"] = VariableProblem(*problem)
+            malformed["body"] = ExpressionVariableProblem(*problem)
     return ExpressionContext(variables, unavailable, {"status": "HTTP {}"}, beginnings, malformed)
 
 

@@ -18,7 +18,7 @@ from watchdog.config_types import (
     format_config_duration,
 )
 from watchdog.domain.formatting import format_count, format_duration, format_time_in_zone
-from watchdog.domain.limits import JobLimits
+from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.measurements import JOBS_EVIDENCE_KEY, ListedJobCounts
 from watchdog.domain.model import Evidence, Json, Observation, Outcome, SubjectListing
 from watchdog.domain.observations import JobSourceSnapshot
@@ -27,11 +27,11 @@ from watchdog.domain.rules import job as job_rule
 from watchdog.domain.rules.job import EvaluatedJob, JobVerdict
 from watchdog.domain.rules.job_source import (
     EvaluatedJobSource,
+    build_source_away_update,
     evaluate_job_source,
     format_job_names,
-    source_away_update,
 )
-from watchdog.domain.rules.missing_jobs import MIN_JOBS_FOR_SOURCE_INCIDENT
+from watchdog.domain.rules.missing_jobs import SOURCE_INCIDENT_MIN_GONE_JOBS
 from watchdog.domain.schedule import CronSchedule
 from watchdog.domain.uptime_clock import DowntimeGaps
 from watchdog.net.errors import ProbeError
@@ -40,7 +40,7 @@ from watchdog.probes.expectations import observation_from_error, with_evidence_f
 from watchdog.queues import JOB_SOURCES, JobSource
 
 JOB_SOURCE_CALL_TIMEOUT_S = 5.0
-MAX_INLINE_JOBS = 200
+MAX_JOBS_IN_EVENT_LOOP = 200
 """Of a source with more jobs they are evaluated in the worker process: 2,000 cron schedules take 0.2 s."""
 MAX_JOBS_IN_EVIDENCE = 50
 """Jobs in the evidence, those with problems first."""
@@ -91,8 +91,8 @@ class JobLimitSettings(ConfigModel):
             raise FieldValidationError([(("min_runtime",), message)])
         return self
 
-    def to_job_limits(self, default_grace: int) -> JobLimits:
-        return JobLimits(
+    def to_job_limits(self, default_grace: int) -> ScheduledJobLimits:
+        return ScheduledJobLimits(
             schedule=None if self.schedule is None else CronSchedule(self.schedule, self.timezone),
             interval=self.every,
             grace=default_grace if self.grace is None else self.grace,
@@ -123,10 +123,10 @@ class JobsSettings(ConfigModel):
         return JOB_SOURCES.require_only_value(self)
 
     @property
-    def job_limits(self) -> dict[str, JobLimits]:
+    def job_limits(self) -> dict[str, ScheduledJobLimits]:
         """By job name, `*` for every other job. A job that has none is not monitored."""
         if not self.watch:
-            return {OTHER_JOBS_WILDCARD: JobLimits(grace=self.grace)}
+            return {OTHER_JOBS_WILDCARD: ScheduledJobLimits(grace=self.grace)}
         return {name: options.to_job_limits(self.grace) for name, options in self.watch.items()}
 
     @property
@@ -167,12 +167,12 @@ class JobsProbe(QueueSystemProbe):
         return self.queue_driver.database_url
 
     @property
-    def job_limits(self) -> Mapping[str, JobLimits]:
+    def job_limits(self) -> Mapping[str, ScheduledJobLimits]:
         return self.jobs.job_limits
 
     @property
-    def exposes_run_id(self) -> bool:
-        return self.queue_driver.exposes_run_id
+    def reports_job_run_ids(self) -> bool:
+        return self.queue_driver.reports_job_run_ids
 
     async def observe(self, context: ProbeAttemptContext) -> Observation:
         connect_context = self.create_queue_connect_context(context, JOB_SOURCE_CALL_TIMEOUT_S)
@@ -186,7 +186,7 @@ class JobsProbe(QueueSystemProbe):
             if error.reason not in JOB_SOURCE_MISSING_REASONS or not _has_listed_several_jobs(context.probe_state):
                 observation = observation_from_error(error, context.phase_timer)
                 if error.reason == "broker.unreachable":
-                    updates = source_away_update(context.probe_state, context.started_at)
+                    updates = build_source_away_update(context.probe_state, context.started_at)
                     observation = replace(observation, state_updates=updates)
                 return with_evidence_facts(observation, connect_context.facts)
             snapshot = JobSourceSnapshot(context.started_at, (), location=error.message)
@@ -197,12 +197,12 @@ class JobsProbe(QueueSystemProbe):
             self.jobs,
             dict(context.probe_state),
             context.gaps,
-            in_worker=len(snapshot.jobs) > MAX_INLINE_JOBS,
+            in_worker=len(snapshot.jobs) > MAX_JOBS_IN_EVENT_LOOP,
         )
         facts = (
             connect_context.facts if observation.listings else {**context.phase_timer.facts, **connect_context.facts}
         )
-        return with_evidence_facts(_with_phases(observation, context), facts)
+        return with_evidence_facts(_add_phases(observation, context), facts)
 
 
 def judge_snapshot(
@@ -211,8 +211,8 @@ def judge_snapshot(
     """The observation, without phases."""
     source = evaluate_job_source(snapshot, settings.job_limits, settings.required_jobs, probe_state, gaps)
     if source.is_readable:
-        return _observation(source, probe_state, snapshot.taken_at)
-    state_updates = _changed_entries(source.state_updates, probe_state)
+        return _build_observation_without_phases(source, probe_state, snapshot.taken_at)
+    state_updates = _select_changed_state_entries(source.state_updates, probe_state)
     return Observation(Outcome.FAIL, source.reason, source.message, state_updates=state_updates)
 
 
@@ -221,7 +221,7 @@ def _has_listed_several_jobs(probe_state: Mapping[str, Json]) -> bool:
     records = (
         JobStateRecord.from_json(stored) for key, stored in probe_state.items() if key.startswith(JOB_STATE_KEY_PREFIX)
     )
-    return sum(record.state.was_listed for record in records) >= MIN_JOBS_FOR_SOURCE_INCIDENT
+    return sum(record.state.was_listed for record in records) >= SOURCE_INCIDENT_MIN_GONE_JOBS
 
 
 def build_jobs_observation(
@@ -229,15 +229,15 @@ def build_jobs_observation(
 ) -> Observation:
     """The observation of a run that evaluated these jobs at `observed_at`, by the clock of their source. `gaps`:
     periods in which the source could not report to Watchdog."""
-    return _with_phases(_observation(source, context.probe_state, observed_at, gaps), context)
+    return _add_phases(_build_observation_without_phases(source, context.probe_state, observed_at, gaps), context)
 
 
-def _with_phases(observation: Observation, context: ProbeAttemptContext) -> Observation:
+def _add_phases(observation: Observation, context: ProbeAttemptContext) -> Observation:
     phases = context.phase_timer.phase_durations_ms
     return replace(observation, phases=phases, duration=sum(phases.values()))
 
 
-def _observation(
+def _build_observation_without_phases(
     source: EvaluatedJobSource, probe_state: Mapping[str, Json], observed_at: int, gaps: DowntimeGaps = ()
 ) -> Observation:
     jobs = source.jobs
@@ -261,7 +261,7 @@ def _observation(
         evidence=Evidence(
             {JOBS_EVIDENCE_KEY: {job.facts.name: _format_job_evidence(job, observed_at) for job in evidence_jobs}}
         ),
-        state_updates=_changed_entries(state, probe_state),
+        state_updates=_select_changed_state_entries(state, probe_state),
     )
 
 
@@ -275,7 +275,7 @@ def _build_job_state_updates(source: EvaluatedJobSource, probe_state: Mapping[st
     return {**removed, **records, **source.state_updates, WAITING_FOR_FIRST_RUN_STATE_KEY: True if is_waiting else None}
 
 
-def _changed_entries(state: Mapping[str, Json], probe_state: Mapping[str, Json]) -> dict[str, Json]:
+def _select_changed_state_entries(state: Mapping[str, Json], probe_state: Mapping[str, Json]) -> dict[str, Json]:
     return {key: value for key, value in state.items() if probe_state.get(key) != value}
 
 

@@ -24,10 +24,10 @@ from watchdog.probes.base import Probe, ProbeAttemptContext
 from watchdog.probes.expectations import observation_from_error
 from watchdog.probes.mcp_judgement import (
     McpCriteria,
-    McpJudgementContext,
-    interrupted_evidence,
+    McpRunContext,
+    build_interrupted_session_evidence,
+    build_session_measurements,
     judge_session,
-    session_measurements,
 )
 from watchdog.probes.mcp_settings import McpSettings
 
@@ -109,7 +109,7 @@ class McpProbe(Probe):
         from watchdog.net.mcp import McpSession, McpSessionPlan, McpSessionResult
 
         remembered, state_updates = self._load_server_state_and_updates(context)
-        era, result = _remembered_protocol_era(remembered, context.started_at), McpSessionResult()
+        era, result = _read_remembered_protocol_era(remembered, context.started_at), McpSessionResult()
         session = McpSession(
             context.network.connector,
             context.network.worker,
@@ -119,7 +119,7 @@ class McpProbe(Probe):
             timeout_s=context.remaining_s,
             now=context.started_at,
         )
-        context.phase_timer.describe_response = lambda: interrupted_evidence(result)
+        context.phase_timer.describe_response = lambda: build_interrupted_session_evidence(result)
         try:
             await session.run(result)
         except ProbeError as error:
@@ -138,8 +138,8 @@ class McpProbe(Probe):
             judge_session,
             result.detach(),
             McpCriteria(self.mcp, self.expectations, self.preferences),
-            McpJudgementContext(context.started_at, context.slot, remembered.get(NEVER_RUN_TASKS_STATE_KEY)),
-            in_worker=bool(result.large_results) or (self._loops and result.has_many_elements),
+            McpRunContext(context.started_at, context.slot, remembered.get(NEVER_RUN_TASKS_STATE_KEY)),
+            in_worker=bool(result.large_results) or (self._has_looping_expression and result.has_many_elements),
         )
         return replace(
             observation,
@@ -148,7 +148,7 @@ class McpProbe(Probe):
         )
 
     @cached_property
-    def _loops(self) -> bool:
+    def _has_looping_expression(self) -> bool:
         return any(expression.loops for expression in (*self.expectations, *self.preferences))
 
     def _load_server_state_and_updates(
@@ -168,7 +168,7 @@ class McpProbe(Probe):
         return replace(
             observation,
             duration=observation.duration if is_connected else None,
-            measurements=session_measurements(session),
+            measurements=build_session_measurements(session),
             state_updates=state_updates,
         )
 
@@ -178,7 +178,7 @@ def _era_record(era: str, context: ProbeAttemptContext) -> Json:
     return McpProtocolRecord(era, context.started_at).to_json() if era else None
 
 
-def _remembered_protocol_era(remembered: Mapping[str, Json], now: int) -> str:
+def _read_remembered_protocol_era(remembered: Mapping[str, Json], now: int) -> str:
     """The era negotiated in an earlier run. Empty: negotiate it again."""
     stored = remembered.get(MCP_PROTOCOL_STATE_KEY)
     if not stored:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from watchdog.domain.model import Json
-from watchdog.domain.reasons import reason_and_message
+from watchdog.domain.reasons import build_reason_and_message
 from watchdog.domain.text import MAX_ERROR_LINE_CHARS
 from watchdog.probes.mcp_tasks import McpTaskList, clean_server_text
 
@@ -40,7 +40,7 @@ def find_mcp_health_failure(
     if session.tool_is_error:
         text = text or clean_server_text(session.tool_result_text, MAX_ERROR_LINE_CHARS) or "no error message"
         return "mcp.tool_error", f"{session.called_tool} reports an error: {text}"
-    return reason_and_message("mcp.unhealthy", text, tool=session.called_tool)
+    return build_reason_and_message("mcp.unhealthy", text, tool=session.called_tool)
 
 
 def find_tool_error_text(tool_result: Json) -> str:

@@ -58,7 +58,7 @@ def parse_mcp_task_list(tool_result: Json, now: int, first_listed_at: Mapping[st
     problems = []
     for index, entry in enumerate(entries[:MAX_MCP_TASKS]):
         try:
-            name = _parse_task_name(entry)
+            name = _parse_mcp_task_name(entry)
         except _InvalidMcpTaskEntryError as error:
             problems.append(f"tasks[{index}] {error}")
             continue
@@ -89,7 +89,7 @@ def describe_missing_task_list(tool_result: Json) -> str:
     return f"the result is {_json_type_name(tool_result)}, not an object with `tasks`"
 
 
-def _parse_task_name(entry: Json) -> str:
+def _parse_mcp_task_name(entry: Json) -> str:
     if not isinstance(entry, dict):
         raise _InvalidMcpTaskEntryError(f"is {_json_type_name(entry)}, not an object")
     name = entry.get("name")
@@ -101,7 +101,7 @@ def _parse_task_name(entry: Json) -> str:
 def _parse_mcp_task(entry: dict[str, Json], now: int) -> McpTaskFacts:
     status, error = clean_server_text(entry.get("last_run_status")), clean_server_text(entry.get("last_run_error"))
     try:
-        ok, last_run_at = _parse_task_ok(entry.get("ok"), status, error), _parse_last_run_at(entry, now)
+        ok, last_run_at = _parse_mcp_task_ok(entry.get("ok"), status, error), _parse_mcp_task_last_run(entry, now)
         if not status and last_run_at is None and not entry.keys().isdisjoint(("last_run_at", "staleness_ms")):
             status = "never"  # its last run is not unknown: there was none
         return McpTaskFacts(ok, last_run_at, None, status, error)
@@ -109,7 +109,7 @@ def _parse_mcp_task(entry: dict[str, Json], now: int) -> McpTaskFacts:
         return McpTaskFacts(False, None, None, status, f"invalid entry: {problem}")
 
 
-def _parse_task_ok(value: Json, status: str, error: str) -> bool:
+def _parse_mcp_task_ok(value: Json, status: str, error: str) -> bool:
     if value is True or value is False:
         return value
     if value is not None:
@@ -122,7 +122,7 @@ def _parse_task_ok(value: Json, status: str, error: str) -> bool:
     return bool(status) or not error
 
 
-def _parse_last_run_at(entry: dict[str, Json], now: int) -> int | None:
+def _parse_mcp_task_last_run(entry: dict[str, Json], now: int) -> int | None:
     """The last run. None: never run. `staleness_ms` has priority: it is free of clock skew."""
     staleness = entry.get("staleness_ms")
     if staleness is not None:

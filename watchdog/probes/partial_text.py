@@ -25,7 +25,7 @@ def evaluate_on_text_beginning(
     It must use the variable only as in `body.contains('...')`, `body.startsWith('...')` and `body.matches('...')`.
     These stay true once they are true. Raises CelExpressionError.
     """
-    tests = list(dict.fromkeys(_text_condition_pattern(variable).findall(expression.text)))
+    tests = list(dict.fromkeys(_build_variable_condition_pattern(variable).findall(expression.text)))
     if not tests:
         return None
     names = [f"partial_{i}" for i in range(len(tests))]
@@ -48,7 +48,7 @@ def evaluate_on_text_beginning(
     return results.pop() if len(results) == 1 else None
 
 
-def _text_condition_pattern(variable: str) -> re.Pattern[str]:
+def _build_variable_condition_pattern(variable: str) -> re.Pattern[str]:
     return re.compile(
         rf"(?<![\w.]){re.escape(variable)}\s*\.\s*(?:contains|startsWith|matches)\s*\(\s*(?:{CEL_STRING_LITERAL_PATTERN})\s*\)"
     )

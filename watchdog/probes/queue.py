@@ -12,12 +12,12 @@ from watchdog.domain.measurements import QueueMeasurements
 from watchdog.domain.model import Evidence, Json, JsonScalar, Observation, Outcome
 from watchdog.domain.observations import QueueStats
 from watchdog.domain.probe_state import (
-    QUEUE_STATE_KEY,
+    QUEUE_THRESHOLDS_STATE_KEY,
     QueueThreshold,
     queue_threshold_records_from_json,
     queue_threshold_records_to_json,
 )
-from watchdog.domain.reasons import reason_and_message
+from watchdog.domain.reasons import build_reason_and_message
 from watchdog.domain.rules.queue import QueueThresholdState, describe_queue_threshold_breach, evaluate_queue_thresholds
 from watchdog.net.errors import ProbeError
 from watchdog.probes.base import ProbeAttemptContext, QueueSystemProbe
@@ -196,7 +196,7 @@ class QueueProbe(QueueSystemProbe):
         except ProbeError as error:
             observation = observation_from_error(error, context.phase_timer)
         else:
-            records = queue_threshold_records_from_json(context.probe_state.get(QUEUE_STATE_KEY))
+            records = queue_threshold_records_from_json(context.probe_state.get(QUEUE_THRESHOLDS_STATE_KEY))
             states = evaluate_queue_thresholds(self.rules.thresholds, stats, records, context.slot, context.gaps)
             observation = build_queue_observation(states, stats, context)
         return with_evidence_facts(observation, connect_context.facts)
@@ -216,7 +216,7 @@ def build_queue_observation(
         reason = breaches[0][0]
         message = "; ".join([text for _, text in breaches] + ["the queue is paused"] * stats.paused)
     elif unavailable:
-        reason, message = reason_and_message("queue.metric_unavailable", metrics=" or ".join(unavailable))
+        reason, message = build_reason_and_message("queue.metric_unavailable", metrics=" or ".join(unavailable))
     records = queue_threshold_records_to_json(state.record for state in threshold_states)
     return Observation(
         Outcome.FAIL if breaches else Outcome.ERROR if unavailable else Outcome.PASS,
@@ -225,8 +225,10 @@ def build_queue_observation(
         duration=sum(context.phase_timer.phase_durations_ms.values()),
         phases=context.phase_timer.phase_durations_ms,
         measurements=_build_queue_measurements(threshold_states, stats),
-        evidence=Evidence(_build_evidence_facts(threshold_states, stats)),
-        state_updates={QUEUE_STATE_KEY: records} if context.probe_state.get(QUEUE_STATE_KEY) != records else {},
+        evidence=Evidence(_build_queue_evidence_facts(threshold_states, stats)),
+        state_updates={QUEUE_THRESHOLDS_STATE_KEY: records}
+        if context.probe_state.get(QUEUE_THRESHOLDS_STATE_KEY) != records
+        else {},
     )
 
 
@@ -237,7 +239,7 @@ def _build_queue_measurements(
     return QueueMeasurements.from_metrics(stats, failure_ratio=ratio).to_measurements()
 
 
-def _build_evidence_facts(threshold_states: Iterable[QueueThresholdState], stats: QueueStats) -> dict[str, Json]:
+def _build_queue_evidence_facts(threshold_states: Iterable[QueueThresholdState], stats: QueueStats) -> dict[str, Json]:
     facts = QueueMeasurements.from_metrics(stats).to_facts()
     if stats.completed is not None:
         facts["completed"] = f"{stats.completed.failed} failed, {stats.completed.succeeded} succeeded"

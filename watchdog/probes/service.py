@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from watchdog.domain.model import Observation, Outcome, ServiceFacts, SubjectListing
+from watchdog.domain.model import Observation, Outcome, SubjectListing, WatchdogFaultFacts
 from watchdog.domain.rules import service
 from watchdog.probes.base import Probe, ProbeAttemptContext
 
@@ -21,7 +21,7 @@ class ServiceProbe(Probe):
 
     name: str = "Watchdog"
     id: str = service.SERVICE_PROBE_ID
-    load_facts: Callable[[], Awaitable[Mapping[str, ServiceFacts]]] = Field(exclude=True)
+    load_facts: Callable[[], Awaitable[Mapping[str, WatchdogFaultFacts]]] = Field(exclude=True)
     """Reads the facts, by the subjects of `domain/rules/service.py`."""
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from watchdog.domain.model import Json
-from watchdog.domain.observations import JobFacts, JobSourceSnapshot, SchedulerLiveness
+from watchdog.domain.observations import JobSourceSnapshot, ScheduledJobFacts, SchedulerLiveness
 from watchdog.net.errors import ProbeError
 from watchdog.queues.clients.job_table import SqlTableName, TableJobSource
 from watchdog.queues.clients.timestamps import parse_database_timestamp_ms
@@ -44,7 +44,7 @@ class ApschedulerJobSource(TableJobSource):
             sa.select(jobs.c.id, jobs.c.next_run_time).order_by(jobs.c.id).limit(self.max_jobs + 1)
         ).all()
         facts = (
-            JobFacts(
+            ScheduledJobFacts(
                 str(id), enabled=due is not None, next_due=parse_database_timestamp_ms(due, "UTC", "next_run_time")
             )
             for id, due in rows
@@ -56,4 +56,4 @@ class ApschedulerJobSource(TableJobSource):
             location=f"table {self.table} is empty",
             drops_one_off_jobs=True,
         )
-        return snapshot, self.database.write_access_evidence(connection, jobs)
+        return snapshot, self.database.build_write_access_note(connection, jobs)

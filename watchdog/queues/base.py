@@ -201,7 +201,7 @@ class JobSource(QueueDriver):
     """How many jobs are judged. A snapshot holds one more if there are more."""
 
     @property
-    def exposes_run_id(self) -> bool:
+    def reports_job_run_ids(self) -> bool:
         """Whether it reports an id of the run in progress."""
         return False
 

@@ -19,7 +19,7 @@ from watchdog.domain.observations import (
     QueueStats,
     SentinelPollResult,
 )
-from watchdog.domain.timestamps import parse_milliseconds
+from watchdog.domain.timestamps import parse_ms_number
 from watchdog.net.errors import ProbeError
 from watchdog.net.redact import describe_queue_target
 from watchdog.queues.base import (
@@ -146,7 +146,7 @@ class _BullmqCanaryConnection:
                 pipe.hmget(self.redis_key(job_id), *fields)
                 pipe.exists(self.redis_key(f"{job_id}:lock"))
                 (*times, error, progress), has_lock = await pipe.execute()
-        created_at, picked_up_at, finished_at = map(parse_milliseconds, times)
+        created_at, picked_up_at, finished_at = map(parse_ms_number, times)
         if created_at is None:
             stage = JobStage.LOST
         elif finished_at is not None:
@@ -215,19 +215,19 @@ async def _fetch_queue_stats(config: BullmqQueueDriver, client: Any, window_ms: 
 
 def _job_ready_since(fields: list[str | None]) -> int | None:
     """When a waiting job could be taken: after it was created, its delay passed and its last attempt started."""
-    created_at, attempted_at = parse_milliseconds(fields[0]), parse_milliseconds(fields[1])
+    created_at, attempted_at = parse_ms_number(fields[0]), parse_ms_number(fields[1])
     try:
         delay = json.loads(fields[2] or "{}").get("delay")
     except (ValueError, AttributeError, RecursionError):
         delay = None
-    delay = parse_milliseconds(delay) if isinstance(delay, int) else None
+    delay = parse_ms_number(delay) if isinstance(delay, int) else None
     return None if created_at is None else max(created_at + (delay or 0), attempted_at or 0)
 
 
 async def _count_completed_jobs(config: BullmqQueueDriver, client: Any, since: int) -> CompletedJobCounts:
     """Counts from `since`, or from the oldest completed job that is still kept."""
     oldest = await client.zrange(config.redis_key("completed"), 0, 0, withscores=True)
-    since = max(since, *(parse_milliseconds(at) or 0 for _, at in oldest), 0)
+    since = max(since, *(parse_ms_number(at) or 0 for _, at in oldest), 0)
     async with client.pipeline(transaction=True) as pipe:
         for name in ("failed", "completed"):
             pipe.zcount(config.redis_key(name), since, "+inf")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import takewhile
 from typing import Any, ClassVar, NamedTuple
 
-from watchdog.domain.observations import JobFacts, JobSourceSnapshot
-from watchdog.domain.timestamps import parse_milliseconds
+from watchdog.domain.observations import JobSourceSnapshot, ScheduledJobFacts
+from watchdog.domain.timestamps import parse_ms_number
 from watchdog.net.redact import redact_url
 from watchdog.queues.base import JobSource, QueueConnectContext, select_run_in_progress
 from watchdog.queues.bullmq import BullmqQueueDriver
@@ -64,14 +64,14 @@ class BullmqSchedulerJobSource(BullmqQueueDriver, JobSource):
         locks = responses[len(responses) - len(active_ids) :]
         runs: dict[str, list[_BullmqJobRun]] = {}
         for n, (name, started, finished, error) in enumerate(run_fields):
-            if name and (started_at := parse_milliseconds(started)) is not None:
+            if name and (started_at := parse_ms_number(started)) is not None:
                 has_worker = n >= len(active_ids) or bool(locks[n])
-                due_at = parse_milliseconds([*active_ids, *finished_ids][n].rpartition(":")[2])
-                run = _BullmqJobRun(started_at, parse_milliseconds(finished), error or "", has_worker, due_at)
+                due_at = parse_ms_number([*active_ids, *finished_ids][n].rpartition(":")[2])
+                run = _BullmqJobRun(started_at, parse_ms_number(finished), error or "", has_worker, due_at)
                 runs.setdefault(name, []).append(run)
         jobs = []
         for n, (name, due) in enumerate(schedulers):
-            facts = _build_job_facts(name, parse_milliseconds(due), responses[n], runs.get(name, []))
+            facts = _build_job_facts(name, parse_ms_number(due), responses[n], runs.get(name, []))
             created_at, picked_up_at = responses[len(schedulers) + n]
             if facts.final and (created_at is None or picked_up_at is not None):
                 facts = facts._replace(cron="", every=None, next_due=None)
@@ -81,14 +81,15 @@ class BullmqSchedulerJobSource(BullmqQueueDriver, JobSource):
         return JobSourceSnapshot(parse_redis_time_ms(time), tuple(jobs), location=location)
 
     async def _clear_recovered_failures(
-        self, client: Any, jobs: list[JobFacts], runs: dict[str, list[_BullmqJobRun]]
-    ) -> list[JobFacts]:
+        self, client: Any, jobs: list[ScheduledJobFacts], runs: dict[str, list[_BullmqJobRun]]
+    ) -> list[ScheduledJobFacts]:
         """Applications often remove completed jobs at once and keep failed ones. So a run that was due after the newest
         failure and has left no trace has succeeded."""
         due_by_name = {
             job.name: due_at
             for job in jobs
-            if (due_at := _find_last_due_after_failure(job.sanitized, runs.get(job.name, []))) is not None
+            if (due_at := _find_last_due_after_failure(job.without_implausible_values, runs.get(job.name, [])))
+            is not None
         }
         async with client.pipeline(transaction=False) as pipe:
             for name, due_at in due_by_name.items():
@@ -108,7 +109,9 @@ class _BullmqJobRun(NamedTuple):
     due_at: int | None
 
 
-def _build_job_facts(name: str, next_due: int | None, fields: dict[str, str], runs: list[_BullmqJobRun]) -> JobFacts:
+def _build_job_facts(
+    name: str, next_due: int | None, fields: dict[str, str], runs: list[_BullmqJobRun]
+) -> ScheduledJobFacts:
     """A scheduler. `next_due` moves on when a worker picks the run up."""
     finished = sorted(
         (run for run in runs if run.finished_at is not None), key=lambda run: run.finished_at or 0, reverse=True
@@ -120,10 +123,10 @@ def _build_job_facts(name: str, next_due: int | None, fields: dict[str, str], ru
         lambda run: run.has_worker,
         max((run.started_at for run in finished if not run.error), default=None),
     )
-    return JobFacts(
+    return ScheduledJobFacts(
         name,
         cron=fields.get("pattern", ""),
-        every=parse_milliseconds(fields.get("every")),
+        every=parse_ms_number(fields.get("every")),
         timezone=fields.get("tz") or "UTC",
         next_due=next_due,
         last_start=max((run.started_at for run in runs), default=None),
@@ -140,19 +143,19 @@ def _build_job_facts(name: str, next_due: int | None, fields: dict[str, str], ru
 
 def _has_no_further_run(fields: dict[str, str], next_due: int | None) -> bool:
     """Whether the scheduler's limit or end comes before another run: BullMQ removes it after this one."""
-    limit, count, end = (parse_milliseconds(fields.get(name)) for name in ("limit", "ic", "endDate"))
-    every = parse_milliseconds(fields.get("every"))
+    limit, count, end = (parse_ms_number(fields.get(name)) for name in ("limit", "ic", "endDate"))
+    every = parse_ms_number(fields.get("every"))
     if limit is not None and count is not None and count >= limit:
         return True
     if end is None or next_due is None:
         return False
-    schedule = JobFacts(
+    schedule = ScheduledJobFacts(
         "", fields.get("pattern", ""), every, fields.get("tz") or "UTC", next_due=next_due
-    ).sanitized.build_schedule()
+    ).without_implausible_values.build_schedule()
     return schedule is not None and schedule.next_slot_after(next_due) > end
 
 
-def _find_last_due_after_failure(facts: JobFacts, runs: list[_BullmqJobRun]) -> int | None:
+def _find_last_due_after_failure(facts: ScheduledJobFacts, runs: list[_BullmqJobRun]) -> int | None:
     """When the last run was due that was picked up after the newest failure and is neither active nor waiting. None:
     there is no such run."""
     next_due = min(

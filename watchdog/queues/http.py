@@ -13,7 +13,7 @@ from pydantic import model_validator
 from watchdog.config_types import FieldValidationError
 from watchdog.domain.model import Json
 from watchdog.domain.observations import JobStage, QueueStats, SentinelPollResult
-from watchdog.domain.reasons import reason_and_message
+from watchdog.domain.reasons import build_reason_and_message
 from watchdog.expressions import CelExpression, CelExpressionError, compile_expression
 from watchdog.net.errors import ProbeError, build_timeout_error
 from watchdog.net.http_evidence import build_response_excerpt, build_response_facts, parse_response_body
@@ -146,7 +146,7 @@ class _HttpCanaryConnection:
         timeout_s = min(HTTP_ENQUEUE_TIMEOUT_S, sentinel.send_within_s)
         response = await self._send_request(request, sentinel.id, timeout_s)
         self.context.facts["address"] = response.peer_address
-        return await self._judge_within_timeout(job_id_from_enqueue_response, response, self.config, sentinel.id)
+        return await self._judge_within_timeout(parse_enqueue_response_job_id, response, self.config, sentinel.id)
 
     async def poll(self, job_id: str) -> SentinelPollResult:
         poll, encoded_id = self.config.poll, quote(job_id, safe="")
@@ -155,7 +155,7 @@ class _HttpCanaryConnection:
             response = await self._send_request(poll.model_copy(update={"url": url}), "", self.context.timeout_s)
         except ProbeError as error:
             raise _wrap_poll_error(error) from None
-        return await self._judge_within_timeout(poll_result_from_response, response, self.config)
+        return await self._judge_within_timeout(build_poll_result_from_response, response, self.config)
 
     async def cancel(self, job_id: str) -> bool:
         """Jobs cannot be cancelled."""
@@ -193,11 +193,11 @@ class _HttpCanaryConnection:
             raise build_timeout_error(timeout_s, timer.current_phase) from None
 
 
-def job_id_from_enqueue_response(response: HttpResponse, config: HttpCanary, sentinel_id: str) -> str:
+def parse_enqueue_response_job_id(response: HttpResponse, config: HttpCanary, sentinel_id: str) -> str:
     """The id of the job. Raises ProbeError."""
     if not 200 <= response.status < 300:
         answer = f"{config.enqueue.method} {config.enqueue.target} returned {describe_http_response(response)}"
-        error = ProbeError(*reason_and_message("canary.enqueue_failed", answer))
+        error = ProbeError(*build_reason_and_message("canary.enqueue_failed", answer))
         raise _with_response_evidence(error, response)
     return sentinel_id if "{nonce}" in config.poll.url else _extract_job_id(response, config)
 
@@ -208,7 +208,7 @@ def _extract_job_id(response: HttpResponse, config: HttpCanary) -> str:
         if config.job_id:
             problem = f"{config.job_id} is not an id"
             expression = compile_expression(config.job_id, HTTP_CANARY_VARIABLE_TYPES, must_be_bool=False)
-            candidates = [expression.evaluate_value(_http_expression_values(response))]
+            candidates = [expression.evaluate_value(_build_http_expression_values(response))]
         else:
             candidates = [body.get("job_id"), body.get("id")] if isinstance(body, dict) else []
     except CelExpressionError as error:
@@ -219,14 +219,14 @@ def _extract_job_id(response: HttpResponse, config: HttpCanary) -> str:
     raise _with_response_evidence(missing, response)
 
 
-def poll_result_from_response(response: HttpResponse, config: HttpCanary) -> SentinelPollResult:
+def build_poll_result_from_response(response: HttpResponse, config: HttpCanary) -> SentinelPollResult:
     """An error status is an error of the poll, unless the job is lost or an expression refers to `status`. Raises
     ProbeError."""
     try:
         response.received_body.decode()
     except ProbeError as decoding_error:
         raise _wrap_poll_error(decoding_error) from None
-    values, is_error_status = _http_expression_values(response), not 200 <= response.status < 300
+    values, is_error_status = _build_http_expression_values(response), not 200 <= response.status < 300
     expressions = [
         (stage, expression)
         for stage, expression in config.job_stage_conditions
@@ -275,7 +275,7 @@ def _sentinel_failure_message(config: HttpCanary, values: Mapping[str, Json], bo
         return f"{config.error} cannot be computed: {error}"
 
 
-def _http_expression_values(response: HttpResponse) -> dict[str, Json]:
+def _build_http_expression_values(response: HttpResponse) -> dict[str, Json]:
     body = None if response.body_problem else parse_response_body(response)
     return {
         "status": response.status,

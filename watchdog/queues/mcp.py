@@ -17,10 +17,10 @@ from watchdog.domain import reasons
 from watchdog.domain.formatting import format_count, format_duration
 from watchdog.domain.model import Json
 from watchdog.domain.observations import JobStage, QueueStats, SentinelPollResult
-from watchdog.domain.reasons import reason_and_message
+from watchdog.domain.reasons import build_reason_and_message
 from watchdog.expressions import CelExpression
 from watchdog.net.errors import ProbeError, build_timeout_error
-from watchdog.net.phases import JUDGING_PHASES
+from watchdog.net.phases import RESPONSE_PROCESSING_PHASES
 from watchdog.net.targets import McpTarget
 from watchdog.queues.base import CanaryConnection, CanaryDriver, QueueConnectContext, SentinelJob
 from watchdog.queues.job_status import (
@@ -36,7 +36,7 @@ from watchdog.queues.job_status import (
 )
 
 if TYPE_CHECKING:
-    from watchdog.net.mcp import LargeResult, McpClient
+    from watchdog.net.mcp import LargeMcpResult, McpClient
 
 MCP_CANARY_CONNECT_TIMEOUT_S = 10.0
 """For starting the server, negotiating a version and listing the tools."""
@@ -118,7 +118,7 @@ class McpCanary(McpTarget, CanaryDriver):
 
         import anyio
 
-        from watchdog.net.mcp import McpSessionResult, connect_mcp_client, measure_phase
+        from watchdog.net.mcp import McpSessionResult, connect_mcp_client, measure_phase_and_tag_errors
 
         started_monotonic, session = monotonic(), McpSessionResult(facts=context.facts)
         timeout_s = context.cap_timeout_to_run_end(MCP_CANARY_CONNECT_TIMEOUT_S)
@@ -136,7 +136,7 @@ class McpCanary(McpTarget, CanaryDriver):
             try:
                 async with asyncio.timeout(timeout_s):
                     client = await stack.enter_async_context(opening_client)
-                    with measure_phase(context.phase_timer, "list"):
+                    with measure_phase_and_tag_errors(context.phase_timer, "list"):
                         await client.list_tools()
             except TimeoutError:
                 raise build_timeout_error(timeout_s, context.phase_timer.current_phase) from None
@@ -209,7 +209,7 @@ class _McpCanaryConnection:
 
     def _enqueue_error(self, answer: str, excerpt: str) -> ProbeError:
         """The server did not accept the call."""
-        reason, message = reason_and_message("canary.enqueue_failed", f"tool {self.config.tool}: {answer}")
+        reason, message = build_reason_and_message("canary.enqueue_failed", f"tool {self.config.tool}: {answer}")
         return ProbeError(reason, message, excerpt=excerpt)
 
     async def poll(self, job_id: str) -> SentinelPollResult:
@@ -280,7 +280,7 @@ class _McpCanaryConnection:
     def _raise_if_judging(self, timeout_s: float) -> None:
         """Raises ProbeError if a time limit has ended while Watchdog was judging a large response."""
         phase = self.context.phase_timer.current_phase
-        if phase in JUDGING_PHASES:
+        if phase in RESPONSE_PROCESSING_PHASES:
             raise build_timeout_error(timeout_s, phase)
 
     async def _evaluate_stage(self) -> tuple[JobStage | None, str]:
@@ -341,7 +341,7 @@ class _McpCanaryConnection:
 
 
 def evaluate_large_resource(
-    large_result: LargeResult, expressions: tuple[tuple[JobStage, CelExpression], ...]
+    large_result: LargeMcpResult, expressions: tuple[tuple[JobStage, CelExpression], ...]
 ) -> tuple[JobStage | None, str]:
     """As `evaluate_stage`."""
     return evaluate_stage(expressions, {"resource": large_result.unpack()})

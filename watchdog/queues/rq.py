@@ -43,7 +43,7 @@ STAGE_BY_FINAL_STATUS = {
     "stopped": JobStage.FAILED,
     "canceled": JobStage.FAILED,
 }
-RQ_INTERVENTION_MESSAGES = {"stopped": "it was stopped", "canceled": "it was cancelled"}
+RQ_ABORT_MESSAGE_BY_STATUS = {"stopped": "it was stopped", "canceled": "it was cancelled"}
 DEFAULT_RQ_CANARY_FUNCTION = "operator.index"
 MAX_RQ_TRACEBACK_CHARS = 100_000
 RQ_WORKERS_PER_REQUEST = 1_000
@@ -160,7 +160,7 @@ class _RqCanaryConnection:
                 is_running and bool(worker) and not await count_live_rq_workers(self.client, self.config, [worker])
             )
         stage = JobStage.RUNNING if is_running else STAGE_BY_FINAL_STATUS.get(status, JobStage.QUEUED)
-        error = RQ_INTERVENTION_MESSAGES.get(status) or last_rq_traceback_line(results)
+        error = RQ_ABORT_MESSAGE_BY_STATUS.get(status) or extract_last_rq_traceback_line(results)
         return build_sentinel_poll_result(
             stage, parse_iso8601(started), parse_iso8601(ended), error, worker_lost=worker_lost
         )
@@ -252,7 +252,7 @@ async def count_live_rq_workers(client: Any, driver: RqDriver, workers: list[str
     return count
 
 
-def last_rq_traceback_line(results: list[tuple[str, dict[str, str]]]) -> str:
+def extract_last_rq_traceback_line(results: list[tuple[str, dict[str, str]]]) -> str:
     """Names the exception of the newest result; empty if it has none."""
     packed = results[0][1].get("exc_string", "") if results else ""
     try:

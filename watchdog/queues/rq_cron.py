@@ -8,13 +8,13 @@ from collections.abc import Container, Mapping
 from itertools import islice, takewhile
 from typing import Any, ClassVar, NamedTuple, Self
 
-from watchdog.domain.observations import JobFacts, JobSourceSnapshot, SchedulerLiveness
-from watchdog.domain.timestamps import parse_iso8601, parse_milliseconds
+from watchdog.domain.observations import JobSourceSnapshot, ScheduledJobFacts, SchedulerLiveness
+from watchdog.domain.timestamps import parse_iso8601, parse_ms_number
 from watchdog.net.errors import ProbeError
 from watchdog.net.redact import redact_url
 from watchdog.queues.base import JobSource, QueueConnectContext, select_run_in_progress
 from watchdog.queues.clients.redis import open_redis_client_mapping_errors, parse_redis_time_ms
-from watchdog.queues.rq import STAGE_BY_FINAL_STATUS, RqDriver, count_live_rq_workers, last_rq_traceback_line
+from watchdog.queues.rq import STAGE_BY_FINAL_STATUS, RqDriver, count_live_rq_workers, extract_last_rq_traceback_line
 
 UNSTARTED_RQ_RUN_STATUS = "expired in its queue"
 """Our own status for a run that is no longer kept but is in its queue: its `ttl` ended before a worker took it."""
@@ -58,7 +58,7 @@ class RqCronJobSource(RqDriver, JobSource):
         now = parse_redis_time_ms(time)
         published = [
             _RqScheduler.parse(
-                parse_milliseconds(heartbeat_s * 1000) or 0,
+                parse_ms_number(heartbeat_s * 1000) or 0,
                 *await client.hmget(self.redis_key("cron_scheduler", name), "created_at", "cron_jobs"),
             )
             for name, heartbeat_s in schedulers
@@ -75,7 +75,7 @@ class RqCronJobSource(RqDriver, JobSource):
         ]
         # The time at which a job was last queued remains when no scheduler is registered any more.
         seconds = [heartbeat_s for _, heartbeat_s in schedulers or newest_job]
-        heartbeat_at = max((parse_milliseconds(at * 1000) or 0 for at in seconds), default=None)
+        heartbeat_at = max((parse_ms_number(at * 1000) or 0 for at in seconds), default=None)
         scheduler = SchedulerLiveness("RQ scheduler", RQ_SCHEDULER_TIMEOUT_MS, heartbeat_at, lists_jobs=True)
         location = f"no RQ scheduler is registered in {redact_url(self.redis)}"
         return JobSourceSnapshot(now, tuple(facts), scheduler, location=location)
@@ -96,10 +96,10 @@ class RqCronJobSource(RqDriver, JobSource):
             (status, queued_at, started, ended, worker), results, sent_s = islice(responses, 3)
             run = _RqJobRun(
                 status=status or (UNSTARTED_RQ_RUN_STATUS if run_id in queued else EXPIRED_RQ_RUN_STATUS),
-                queued_at=parse_iso8601(queued_at) if status else parse_milliseconds((sent_s or 0) * 1000),
+                queued_at=parse_iso8601(queued_at) if status else parse_ms_number((sent_s or 0) * 1000),
                 started_at=parse_iso8601(started),
                 finished_at=parse_iso8601(ended),
-                error=last_rq_traceback_line(results),
+                error=extract_last_rq_traceback_line(results),
                 has_worker=status != "started"
                 or not worker
                 or bool(await count_live_rq_workers(client, self, [worker])),
@@ -196,7 +196,7 @@ def _describe_rq_cron_schedule(job: Mapping[str, Any]) -> str:
     return str(job.get("cron") or f"every {job.get('interval')} s")
 
 
-def _build_job_facts(name: str, job: Mapping[str, Any], runs: list[_RqJobRun]) -> JobFacts:
+def _build_job_facts(name: str, job: Mapping[str, Any], runs: list[_RqJobRun]) -> ScheduledJobFacts:
     """A cron job. A queued run that still waits is late; else the scheduler's own time for the next run counts.
 
     Its cron expression is left out, because it is in the local time of a host whose time zone is unknown.
@@ -217,9 +217,9 @@ def _build_job_facts(name: str, job: Mapping[str, Any], runs: list[_RqJobRun]) -
     )
     ended = [run for run in runs if run.status in (*STAGE_BY_FINAL_STATUS, EXPIRED_RQ_RUN_STATUS)]
     failed = list(takewhile(lambda run: run.status not in ("finished", EXPIRED_RQ_RUN_STATUS), ended))
-    return JobFacts(
+    return ScheduledJobFacts(
         name,
-        every=parse_milliseconds(every * 1000) if isinstance(every, int | float) else None,
+        every=parse_ms_number(every * 1000) if isinstance(every, int | float) else None,
         next_due=min(waiting_since, default=parse_iso8601(job.get("next_enqueue_time"))),
         last_start=max((run.started_at for run in runs if run.started_at is not None), default=None),
         last_end=newest.finished_at if newest else None,

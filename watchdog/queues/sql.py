@@ -19,7 +19,7 @@ from watchdog.config_types import (
 )
 from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import Json
-from watchdog.domain.observations import JobFacts, JobSourceSnapshot
+from watchdog.domain.observations import JobSourceSnapshot, ScheduledJobFacts
 from watchdog.net.errors import ProbeError
 from watchdog.queues.clients.job_table import TableJobSource
 from watchdog.queues.clients.timestamps import ColumnTimestampFormat, parse_database_timestamp_ms
@@ -150,12 +150,12 @@ class SqlJobSource(TableJobSource):
     """How far back runs are read."""
 
     @property
-    def exposes_run_id(self) -> bool:
+    def reports_job_run_ids(self) -> bool:
         return self.columns.id is not None and self.columns.started is not None
 
     def read_snapshot(self, connection: Connection) -> tuple[JobSourceSnapshot, dict[str, Json]]:
         table, time_formats = self._inspect_table(connection)
-        facts = self.database.write_access_evidence(connection, table)
+        facts = self.database.build_write_access_note(connection, table)
         now = self.database.current_time(connection)
         rows = connection.execute(_JobAggregateQuery(self, table, time_formats, now).statement).all()
         if len(rows) > self.max_jobs:
@@ -204,7 +204,7 @@ class SqlJobSource(TableJobSource):
         }
         return sa.table(name, *columns, schema=schema or None), time_formats
 
-    def _build_job_facts(self, row: Row[Any], time_formats: Mapping[str, ColumnTimestampFormat]) -> JobFacts:
+    def _build_job_facts(self, row: Row[Any], time_formats: Mapping[str, ColumnTimestampFormat]) -> ScheduledJobFacts:
         values = row._mapping
         times = {
             name: parse_database_timestamp_ms(values[name], time_formats[column].default_zone, column)
@@ -214,7 +214,7 @@ class SqlJobSource(TableJobSource):
         newest_start, newest_end = times.get("newest_start"), times.get("newest_end")
         has_duration = newest_start is not None and newest_end is not None
         has_unknown_status = (times.get("unknown_at") or 0) > (times.get("last_end") or 0)
-        return JobFacts(
+        return ScheduledJobFacts(
             str(values["type"])[:200],
             next_due=times.get("next_due"),
             last_start=started_at,

@@ -15,21 +15,21 @@ from pydantic import (
 
 from watchdog.config_types import STRING_OR_LIST_SCHEMA, ConfigModel, Duration, wrap_string_in_list
 from watchdog.registry import KindRegistry
-from watchdog.remediations.base import RUN_ID_PARAMETER, RemediationAction, RemediationContext
+from watchdog.remediations.base import REMEDIATION_RUN_ID_PARAMETER, RemediationAction, RemediationContext
 from watchdog.remediations.http import HttpRemediation
 from watchdog.remediations.mcp import McpRemediation
-from watchdog.remediations.reasons import can_probe_report, expand_reason_pattern
+from watchdog.remediations.reasons import can_probe_report_reason, expand_reason_shorthand
 from watchdog.remediations.sql import SqlRemediation
 
 REMEDIATION_KINDS: KindRegistry[RemediationAction] = KindRegistry(SqlRemediation, HttpRemediation, McpRemediation)
 
 
-def _validate_reason(reason: str) -> str:
-    expand_reason_pattern(reason)
+def _validate_remediation_reason_pattern(reason: str) -> str:
+    expand_reason_shorthand(reason)
     return reason
 
 
-RemediationReason = Annotated[str, AfterValidator(_validate_reason)]
+RemediationReason = Annotated[str, AfterValidator(_validate_remediation_reason_pattern)]
 
 
 @REMEDIATION_KINDS.add_kind_fields
@@ -60,21 +60,21 @@ class RemediationSettings(ConfigModel):
         return REMEDIATION_KINDS.require_only_value(self)
 
     def unsupported_reasons(self, reason_prefixes: tuple[str, ...]) -> list[str]:
-        """The entries of `on` that the probe can never report. `reason_prefixes`: see `can_probe_report`."""
+        """The entries of `on` that the probe can never report. `reason_prefixes`: see `can_probe_report_reason`."""
         return [
             word
             for word in self.on
-            if not any(can_probe_report(reason, reason_prefixes) for reason in expand_reason_pattern(word))
+            if not any(can_probe_report_reason(reason, reason_prefixes) for reason in expand_reason_shorthand(word))
         ]
 
     @property
     def reason_patterns(self) -> frozenset[str]:
-        return frozenset(reason for word in self.on for reason in expand_reason_pattern(word))
+        return frozenset(reason for word in self.on for reason in expand_reason_shorthand(word))
 
 
 __all__ = [
     "REMEDIATION_KINDS",
-    "RUN_ID_PARAMETER",
+    "REMEDIATION_RUN_ID_PARAMETER",
     "RemediationAction",
     "RemediationContext",
     "RemediationSettings",

@@ -4,43 +4,43 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 
-from watchdog.domain.reasons import REASON_CATALOGUE, find_reason_entry, reason_family, reason_status_class
+from watchdog.domain.reasons import REASON_CATALOGUE, find_reason_entry, generalize_http_status_reason, reason_family
 
 REMEDIABLE_REASONS = frozenset(code for code, entry in REASON_CATALOGUE.items() if entry.may_be_remediated)
-SHORTHAND_REASON_FAMILIES = ("job", "task", "queue", "canary")
+OMITTABLE_REASON_FAMILIES = ("job", "task", "queue", "canary")
 """Families that may be left out (`stuck` for `job.stuck`), because a probe reports reasons of its own family only."""
 _REMEDIABLE_FAMILIES = frozenset(map(reason_family, REMEDIABLE_REASONS))
 
 
-def can_probe_report(pattern: str, reason_prefixes: tuple[str, ...]) -> bool:
+def can_probe_report_reason(pattern: str, reason_prefixes: tuple[str, ...]) -> bool:
     """Whether a probe can report a reason of a pattern. `reason_prefixes`: the beginnings of those that it reports of
-    SHORTHAND_REASON_FAMILIES; any probe can report those of all other families."""
-    if pattern in SHORTHAND_REASON_FAMILIES:
+    OMITTABLE_REASON_FAMILIES; any probe can report those of all other families."""
+    if pattern in OMITTABLE_REASON_FAMILIES:
         return any(prefix.startswith(f"{pattern}.") for prefix in reason_prefixes)
-    return pattern.startswith(reason_prefixes) or reason_family(pattern) not in SHORTHAND_REASON_FAMILIES
+    return pattern.startswith(reason_prefixes) or reason_family(pattern) not in OMITTABLE_REASON_FAMILIES
 
 
-def expand_reason_pattern(text: str) -> tuple[str, ...]:
+def expand_reason_shorthand(text: str) -> tuple[str, ...]:
     """The patterns of reasons that a configured word stands for: itself if it is a reason, a family (`tls`) or a class
-    of statuses (`http.5xx`), else the reasons of SHORTHAND_REASON_FAMILIES with this cause.
+    of statuses (`http.5xx`), else the reasons of OMITTABLE_REASON_FAMILIES with this cause.
 
     Raises ValueError for a word that stands for none.
     """
-    if text in REMEDIABLE_REASONS or text in _REMEDIABLE_FAMILIES or _is_remediable_status(text):
+    if text in REMEDIABLE_REASONS or text in _REMEDIABLE_FAMILIES or _is_remediable_http_status(text):
         return (text,)
-    if reasons := tuple(code for name in SHORTHAND_REASON_FAMILIES if (code := f"{name}.{text}") in REMEDIABLE_REASONS):
+    if reasons := tuple(code for name in OMITTABLE_REASON_FAMILIES if (code := f"{name}.{text}") in REMEDIABLE_REASONS):
         return reasons
     short_forms = {
-        code.partition(".")[2] for code in REMEDIABLE_REASONS if reason_family(code) in SHORTHAND_REASON_FAMILIES
+        code.partition(".")[2] for code in REMEDIABLE_REASONS if reason_family(code) in OMITTABLE_REASON_FAMILIES
     }
     close = get_close_matches(text, {*REMEDIABLE_REASONS, *_REMEDIABLE_FAMILIES, *short_forms}, 1)
     hint = f"; did you mean {close[0]!r}?" if close else ": docs/reasons.md lists them"
     raise ValueError(f"unknown reason {text!r}{hint}")
 
 
-def _is_remediable_status(text: str) -> bool:
+def _is_remediable_http_status(text: str) -> bool:
     return (
-        reason_status_class(text) != text
+        generalize_http_status_reason(text) != text
         and reason_family(text) in _REMEDIABLE_FAMILIES
         and find_reason_entry(text).may_be_remediated
     )

@@ -16,7 +16,7 @@ from watchdog.remediations.base import REMEDIATION_PARAMETER_NAMES, RemediationA
 
 MAX_REMEDIATED_ROWS = 100
 """A statement that changes more rows is rolled back: its WHERE clause is probably not what was intended."""
-_PARAMETER_PATTERN = re.compile(r"(?<![:\w\\]):(\w+)")
+_SQL_PARAMETER_PATTERN = re.compile(r"(?<![:\w\\]):(\w+)")
 _WRITE_STATEMENT_PATTERN = re.compile(
     r"\s*(update|insert\s+into|delete\s+from|merge\s+into)\s+([^\s(]+)", re.IGNORECASE
 )
@@ -31,7 +31,7 @@ def _validate_write_statement(text: str) -> str:
         raise ValueError("RETURNING is not supported: remove it")
     if braced := re.search(rf"{{({'|'.join(REMEDIATION_PARAMETER_NAMES)})}}", text):
         raise ValueError(f"write :{braced[1]} instead of {braced[0]}")
-    if unknown := [name for name in _PARAMETER_PATTERN.findall(text) if name not in REMEDIATION_PARAMETER_NAMES]:
+    if unknown := [name for name in _SQL_PARAMETER_PATTERN.findall(text) if name not in REMEDIATION_PARAMETER_NAMES]:
         valid = ", ".join(f":{name}" for name in REMEDIATION_PARAMETER_NAMES)
         raise ValueError(f"unknown parameter :{unknown[0]}; valid parameters: {valid}; write a literal colon as \\:")
     if cast := re.search(r"(?<!:):\w+(?=::)", text):
@@ -81,7 +81,7 @@ class SqlRemediation(RemediationAction):
 
     @property
     def used_parameters(self) -> frozenset[str]:
-        return frozenset(_PARAMETER_PATTERN.findall(self.statement))
+        return frozenset(_SQL_PARAMETER_PATTERN.findall(self.statement))
 
     @property
     def description(self) -> str:

@@ -70,7 +70,7 @@ class CheckInLog:
 
     def __init__(self, path: Path, max_bytes: int = MAX_CHECK_IN_LOG_BYTES):
         self.path, self.max_bytes = path, max_bytes
-        self._files = _log_files_at(path)
+        self._files = _log_file_pair_at(path)
         self._append_file, self._drain_file = self._files
         self._acknowledged_offset = self._read_offset = 0
         """Offsets in the file being drained: what is in the database, and what was read."""
@@ -138,7 +138,7 @@ class CheckInLog:
             self._acknowledged_offset = self._read_offset = 0
             if self._append_file.size:
                 self._append_file.append(b"\n")  # the next record must not continue an incomplete line
-            self._append_abandoned_files()
+            self._append_abandoned_records()
         except OSError as e:
             self.close()
             if isinstance(e, BlockingIOError):
@@ -159,7 +159,7 @@ class CheckInLog:
     def _lock_files(self) -> tuple[_CheckInLogFile, _CheckInLogFile]:
         """The files of the first log that no other process uses, open and locked. Raises OSError."""
         for path in self._numbered_paths():
-            files = _log_files_at(path)
+            files = _log_file_pair_at(path)
             if _open_and_lock(files):
                 return files
         raise BlockingIOError
@@ -169,16 +169,16 @@ class CheckInLog:
         there is something. Raises CheckInLogError."""
         try:
             if self.is_open:
-                self._append_abandoned_files()
-            elif any(_is_abandoned(_log_files_at(path)) for path in self._numbered_paths()):
+                self._append_abandoned_records()
+            elif any(_are_log_files_abandoned(_log_file_pair_at(path)) for path in self._numbered_paths()):
                 self._open()
         except OSError as e:
             raise CheckInLogError(f"{self.path} cannot be used: {(e.strerror or str(e)).lower()}") from None
 
-    def _append_abandoned_files(self) -> None:
+    def _append_abandoned_records(self) -> None:
         """Append what other logs hold whose process has ended, as far as there is room. Raises OSError."""
         for path in self._numbered_paths():
-            files = _log_files_at(path)
+            files = _log_file_pair_at(path)
             is_own = path == self._files[0].path.with_suffix("")
             if is_own or not _holds_records(files) or not _open_and_lock(files):
                 continue
@@ -203,7 +203,7 @@ class CheckInLog:
         return [record for line in lines if (record := _parse_log_line(line)) is not None]
 
 
-def _log_files_at(path: Path) -> tuple[_CheckInLogFile, _CheckInLogFile]:
+def _log_file_pair_at(path: Path) -> tuple[_CheckInLogFile, _CheckInLogFile]:
     return _CheckInLogFile(path.with_name(f"{path.name}.0")), _CheckInLogFile(path.with_name(f"{path.name}.1"))
 
 
@@ -211,7 +211,7 @@ def _holds_records(files: tuple[_CheckInLogFile, _CheckInLogFile]) -> bool:
     return any(file.path.exists() and file.path.stat().st_size for file in files)
 
 
-def _is_abandoned(files: tuple[_CheckInLogFile, _CheckInLogFile]) -> bool:
+def _are_log_files_abandoned(files: tuple[_CheckInLogFile, _CheckInLogFile]) -> bool:
     """Whether the files hold records, and no process uses them. Raises OSError."""
     if not _holds_records(files) or not _open_and_lock(files):
         return False

@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 CHECK_IN_FLUSH_INTERVAL_S = 0.5
 """How often check-ins are stored, as a batch."""
-TAKE_OVER_INTERVAL_MS = 30_000
+ABANDONED_LOG_SEARCH_INTERVAL_MS = 30_000
 """How often this process looks for check-ins that processes which have ended left on this machine."""
 CHECK_IN_BATCH_SIZE = 500
 CHECK_IN_FLUSH_TIMEOUT_S = 2.0
@@ -68,12 +68,14 @@ class CheckInReceiver:
         self._took_over_at = 0
 
     async def __aenter__(self) -> Self:
-        await self._flush_all()  # before anything is evaluated: an earlier process may have left check-ins on disk
+        await (
+            self._try_flush_within_timeout()
+        )  # before anything is evaluated: an earlier process may have left check-ins on disk
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._stopping = True
-        await self._flush_all()
+        await self._try_flush_within_timeout()
         await asyncio.get_running_loop().run_in_executor(self._disk_executor, self.check_in_log.close)
         self._disk_executor.shutdown()
 
@@ -102,7 +104,7 @@ class CheckInReceiver:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._pending.append((record, done))
         if not self._writing:
-            self._write_pending()
+            self._append_pending_to_log()
         try:
             await done
         except CheckInLogError as e:
@@ -121,7 +123,7 @@ class CheckInReceiver:
         text = replace_unsafe_characters(self.mask(output.decode("utf-8", "replace")))
         return text.encode("utf-8", "replace")[-MAX_CHECK_IN_OUTPUT_BYTES:].decode("utf-8", "ignore")
 
-    def _write_pending(self) -> None:
+    def _append_pending_to_log(self) -> None:
         """Write everything that arrived while the disk was busy, with one sync."""
         group, self._pending = self._pending, []
         records = [record for record, _ in group]
@@ -139,14 +141,14 @@ class CheckInReceiver:
                     written.set_exception(error)
             self._writing = False
             if self._pending:
-                self._write_pending()
+                self._append_pending_to_log()
 
         write.add_done_callback(finish)
 
     async def flush_check_ins(self) -> None:
         """Store what is on disk when this begins. Raises what prevents it."""
         in_disk_thread = asyncio.get_running_loop().run_in_executor
-        if not 0 <= (now := self.clock()) - self._took_over_at < TAKE_OVER_INTERVAL_MS:
+        if not 0 <= (now := self.clock()) - self._took_over_at < ABANDONED_LOG_SEARCH_INTERVAL_MS:
             self._took_over_at = now
             await in_disk_thread(self._disk_executor, self.check_in_log.take_over_abandoned_files)
         if not self.database_id_by_probe and not self.check_in_log.is_open:
@@ -166,7 +168,7 @@ class CheckInReceiver:
                 await self.store_executor.run_write(self.store_executor.database.sync_to_disk)
                 await in_disk_thread(self._disk_executor, self.check_in_log.clear_drained)
 
-    async def _flush_all(self) -> None:
+    async def _try_flush_within_timeout(self) -> None:
         with suppress(Exception):
             async with asyncio.timeout(CHECK_IN_FLUSH_TIMEOUT_S):
                 await self.flush_check_ins()  # each call empties one of the two files

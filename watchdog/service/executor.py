@@ -7,20 +7,20 @@ from collections.abc import Callable, Mapping
 
 from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import ClaimedSlot, Json, Outcome, ProbeResult, ResultToRecord
-from watchdog.domain.probe_state import without_job_state
+from watchdog.domain.probe_state import drop_job_state_updates
 from watchdog.domain.reasons import reason_family
 from watchdog.domain.rules import missed_run
 from watchdog.domain.rules.no_verdict import OVERLOADED_REASON
 from watchdog.probes.base import Probe
 from watchdog.service.clock import Clock
-from watchdog.service.registration import max_result_lateness
+from watchdog.service.registration import compute_max_result_lateness
 from watchdog.service.run_places import NoFreePlaceError, RunPlaces
 from watchdog.service.runner import ProbeRunner
 
 MAX_PLACE_WAIT_S = 20.0
 """How long a run waits for a free place: a run that starts later could end too late to be evaluated."""
 
-CRON_RUN_MISSED = {
+CRON_MISS_PROBLEM_BY_REASON = {
     OVERLOADED_REASON: (missed_run.NOT_RUN_REASON, "did not take place: too many runs were in progress"),
     "missed.shutdown_before_run": (missed_run.NOT_RUN_REASON, "did not take place: Watchdog was stopped before it"),
     "missed.shutdown_during_run": (missed_run.MAY_HAVE_RUN_REASON, "was cut short, because Watchdog was stopped"),
@@ -75,16 +75,16 @@ class ProbeRunExecutor:
             self.on_result(self._run_without_place(probe, slot, str(e)))
         except asyncio.CancelledError:
             reason = "missed.shutdown_during_run" if started else "missed.shutdown_before_run"
-            self.on_result(self._missed_run(probe, slot, reason))
+            self.on_result(self._build_missed_run_result(probe, slot, reason))
             raise
 
-    def _missed_run(self, probe: Probe, slot: ClaimedSlot, reason: str) -> ResultToRecord:
+    def _build_missed_run_result(self, probe: Probe, slot: ClaimedSlot, reason: str) -> ResultToRecord:
         """The result of a slot that was claimed and did not lead to a verdict. People rely on each run of a cron
         schedule, and it is never run again, so there it is a finding."""
-        result = missed_result(slot, reason)
+        result = build_missed_result(slot, reason)
         if probe.schedule is not None:
-            missed_reason, what = CRON_RUN_MISSED[reason]
-            run = missed_run.describe_run(slot.slot, self.clock(), probe.timezone)
+            missed_reason, what = CRON_MISS_PROBLEM_BY_REASON[reason]
+            run = missed_run.describe_cron_run(slot.slot, self.clock(), probe.timezone)
             result = result._replace(reason=missed_reason, message=f"{run} {what}")
         return ResultToRecord(result)
 
@@ -96,17 +96,17 @@ class ProbeRunExecutor:
         latest_slot, updates = self._latest_updates.get(slot.probe, (None, {}))
         if latest_slot is None or latest_slot != slot.previous_slot:
             return probe_state
-        if self.clock() - latest_slot > max_result_lateness(probe):
-            updates = without_job_state(updates)
+        if self.clock() - latest_slot > compute_max_result_lateness(probe):
+            updates = drop_job_state_updates(updates)
         return {key: value for key, value in {**probe_state, **updates}.items() if value is not None}
 
     def _run_without_place(self, probe: Probe, slot: ClaimedSlot, full_limit: str) -> ResultToRecord:
         self.on_overload(full_limit)
         if probe.schedule is not None:
-            return self._missed_run(probe, slot, OVERLOADED_REASON)
+            return self._build_missed_run_result(probe, slot, OVERLOADED_REASON)
         wait = format_duration(round(_max_wait_s(probe) * 1000))
         message = f"no verdict: no free place in Watchdog within {wait}: {full_limit} were in progress"
-        result = missed_result(slot, OVERLOADED_REASON)
+        result = build_missed_result(slot, OVERLOADED_REASON)
         return ResultToRecord(result._replace(outcome=Outcome.ERROR, message=message))
 
     async def stop(self, grace_s: float) -> None:
@@ -125,8 +125,8 @@ class ProbeRunExecutor:
 
 def _max_wait_s(probe: Probe) -> float:
     """How long a run waits for a free place: no longer than it may take."""
-    return min(probe.deadline_ms / 1000, MAX_PLACE_WAIT_S)
+    return min(probe.run_time_limit_ms / 1000, MAX_PLACE_WAIT_S)
 
 
-def missed_result(slot: ClaimedSlot, reason: str) -> ProbeResult:
+def build_missed_result(slot: ClaimedSlot, reason: str) -> ProbeResult:
     return ProbeResult(slot.probe, slot.slot, slot.location, Outcome.MISSED, reason, previous_slot=slot.previous_slot)

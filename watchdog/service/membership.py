@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from watchdog.domain.membership import config_difference_warning, membership_notes
+from watchdog.domain.membership import format_config_difference_warning, list_member_conflict_notes
 from watchdog.service.clock import DatabaseClock
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.write.members import Membership
@@ -44,19 +44,19 @@ class MembershipLeaseKeeper:
     def notes(self, *, show_names: bool) -> list[str]:
         """What operators should know about this member, in sentences. `show_names`: with the names of probes."""
         membership = self.membership
-        return membership_notes(membership.status, membership.member_id, self.clock(), show_names=show_names)
+        return list_member_conflict_notes(membership.status, membership.member_id, self.clock(), show_names=show_names)
 
     def _log_changes(self, now: int) -> None:
         """Log once what this process no longer runs, and that configurations differ for too long."""
         status = self.membership.status
-        notes = membership_notes(status._replace(differing_since=None), self.membership.member_id, now)
+        notes = list_member_conflict_notes(status._replace(differing_since=None), self.membership.member_id, now)
         for note in notes:
             if note not in self._logged_notes:
                 log.warning("left_to_newer_revision", detail=note)
         if self._logged_notes and not notes:
             log.info("runs_everything_again", revision=self.membership.revision)
         self._logged_notes = notes
-        warning = config_difference_warning(status, now)
+        warning = format_config_difference_warning(status, now)
         if warning and not self._warned:
             log.warning("configurations_differ", detail=warning)
         self._warned = bool(warning)

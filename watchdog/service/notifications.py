@@ -11,7 +11,7 @@ from typing import NamedTuple
 import structlog
 
 from watchdog.domain.formatting import DAY_MS, HOUR_MS
-from watchdog.domain.model import AlertContext, IncidentEvent, Json
+from watchdog.domain.model import AlertMessageContext, IncidentEvent, Json
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.notifiers.base import DeliveryError, DeliveryRequest, Notifier
 from watchdog.notifiers.message import compose_alert_message
@@ -29,11 +29,11 @@ NOTIFICATION_LEASE_MS = 30_000
 MARK_SENT_RETRY_INTERVAL_S = 1.0
 FIRST_NOTIFICATION_RETRY_DELAY_MS, MAX_NOTIFICATION_RETRY_DELAY_MS = 1_000, 600_000
 """Delay before the second attempt, doubled for each further attempt up to the maximum."""
-NOTIFICATION_POSTPONE_MS = 1_000
+NOTIFICATION_DATABASE_BUSY_DELAY_MS = 1_000
 """Delay after an attempt that failed because Watchdog's own database was busy."""
-MAX_UNCONFIRMED_COPIES = 3
+MAX_UNCONFIRMED_NOTIFICATION_COPIES = 3
 """A notification is sent this often before it counts as unconfirmed: once, and two extra copies."""
-UNCONFIRMED_COPY_INTERVAL_MS = HOUR_MS
+UNCONFIRMED_NOTIFICATION_COPY_MS = HOUR_MS
 MAX_NOTIFICATION_AGE_MS = 3 * DAY_MS
 """An older notification that cannot be delivered is given up and listed as undelivered."""
 
@@ -46,7 +46,7 @@ def notification_retry_delay_ms(attempts: int) -> int:
 class _PreparedNotification(NamedTuple):
     """What is sent, and its first line."""
 
-    context: AlertContext
+    context: AlertMessageContext
     headline: str
 
     @property
@@ -60,8 +60,8 @@ class NotificationSender:
 
     A notification is marked as sent only after its receiver has confirmed it. A crash in between sends it again: at
     least once, with at most one extra copy. Failures are retried with growing delays until the notification is too old.
-    If no response shows whether it arrived, it is sent up to MAX_UNCONFIRMED_COPIES times, and then once an hour while
-    its incident is open.
+    If no response shows whether it arrived, it is sent up to MAX_UNCONFIRMED_NOTIFICATION_COPIES times, and then once
+    an hour while its incident is open.
     """
 
     def __init__(
@@ -113,13 +113,13 @@ class NotificationSender:
             if error := task.exception():  # the database is unavailable: the lease expires, and it is sent again
                 self._log_not_marked_sent(destination, error)
             elif not self._stopping:
-                followup = asyncio.create_task(self._try_send_more(), name=f"next for {destination}")
+                followup = asyncio.create_task(self._send_due_ignoring_errors(), name=f"next for {destination}")
                 self._followup_tasks.add(followup)
                 followup.add_done_callback(self._followup_tasks.discard)
 
         return done
 
-    async def _try_send_more(self) -> None:
+    async def _send_due_ignoring_errors(self) -> None:
         """What cannot be leased now is leased by the next tick, which logs the error."""
         with suppress(Exception):
             await self.send_due_notifications()
@@ -152,7 +152,7 @@ class NotificationSender:
             await self._mark_sent_with_retries(leased, receipt, prepared)
             if n.destination in self._failing_destinations:
                 self._failing_destinations.discard(n.destination)
-                await self._report_receiver_change()
+                await self._run_receiver_change_callback()
             log.info(
                 "notification_sent",
                 incident=n.incident,
@@ -186,7 +186,9 @@ class NotificationSender:
         except (StoreUnavailableError, DatabaseSchemaError) as e:
             log.warning("notification_postponed", destination=n.destination, error=self.mask(str(e)))
             with suppress(StoreUnavailableError, DatabaseSchemaError):
-                await self.store_executor.run_write(self.outbox.postpone, leased, now + NOTIFICATION_POSTPONE_MS)
+                await self.store_executor.run_write(
+                    self.outbox.postpone, leased, now + NOTIFICATION_DATABASE_BUSY_DELAY_MS
+                )
             return None
 
     async def _mark_sent_with_retries(
@@ -216,7 +218,7 @@ class NotificationSender:
         detail = self.mask(str(error))
         fields = {"incident": n.incident, "destination": n.destination, "attempts": attempts, "error": detail}
         unconfirmed_copies = leased.unconfirmed_copies + error.maybe_delivered
-        if unconfirmed_copies >= MAX_UNCONFIRMED_COPIES:
+        if unconfirmed_copies >= MAX_UNCONFIRMED_NOTIFICATION_COPIES:
             await self.store_executor.run_write(
                 self.outbox.mark_unconfirmed,
                 leased,
@@ -224,14 +226,14 @@ class NotificationSender:
                 now,
                 *(message.headline_and_cause if message else (leased.previous_headline, leased.previous_cause)),
                 detail=detail,
-                next_copy_at=now + UNCONFIRMED_COPY_INTERVAL_MS,
+                next_copy_at=now + UNCONFIRMED_NOTIFICATION_COPY_MS,
             )
             log.error("notification_unconfirmed", **fields)
             self._failing_destinations.add(n.destination)
-            await self._report_receiver_change()
+            await self._run_receiver_change_callback()
             return
         refused_since = None if math.isinf(error.retry_for_s) else leased.refused_since or now
-        if self._is_given_up(leased, error, refused_since, now):
+        if self._should_give_up(leased, error, refused_since, now):
             if error.partial_receipt.get("completed"):  # others received it: only these recipients did not
                 await self._mark_sent_with_retries(leased, error.partial_receipt, message)
                 log.error("notification_delivered_in_part", **fields)
@@ -239,7 +241,7 @@ class NotificationSender:
             await self.store_executor.run_write(self.outbox.mark_undelivered, leased, detail, now)
             log.error("notification_undelivered", **fields)
             self._failing_destinations.add(n.destination)
-            await self._report_receiver_change()
+            await self._run_receiver_change_callback()
             return
         self._failing_destinations.add(n.destination)
         requested_ms = round((error.retry_after_s or 0.0) * 1000)
@@ -259,7 +261,7 @@ class NotificationSender:
         )
         log.warning("notification_retry_scheduled", retry_in_ms=delay_ms, **fields)
 
-    def _is_given_up(
+    def _should_give_up(
         self, leased: LeasedNotification, error: DeliveryError, refused_since: int | None, now: int
     ) -> bool:
         """Whether the notification is too old, or has been refused for as long as such an error is retried."""
@@ -267,7 +269,7 @@ class NotificationSender:
             return True
         return refused_since is not None and max(now - refused_since, 0) >= error.retry_for_s * 1_000
 
-    async def _report_receiver_change(self) -> None:
+    async def _run_receiver_change_callback(self) -> None:
         """The caller's delivery is stored: an error here must not look like one of it."""
         if self._on_receiver_change is not None:
             with suppress(StoreUnavailableError):  # the next regular run observes the change

@@ -5,7 +5,7 @@ from __future__ import annotations
 from watchdog.config.definitions import digest_json
 from watchdog.domain.model import Json, ProbeInfo
 from watchdog.domain.registered_probe import EMPTY_ROUTING_TABLE, RegisteredProbe, make_staleness_threshold_function
-from watchdog.domain.routing import NotificationRoutingTable, evaluate_routes
+from watchdog.domain.routing import NotificationRoutingTable, explain_route_mismatches
 from watchdog.domain.rules import AlertPolicy
 from watchdog.domain.schedule import CronSchedule, IntervalSchedule, Schedule, interval_schedule_phase_ms
 from watchdog.domain.text import replace_unsafe_characters, truncate_with_note
@@ -24,9 +24,9 @@ def build_probe_schedule(probe: Probe) -> Schedule:
     return IntervalSchedule(probe.every, interval_schedule_phase_ms(probe.id, probe.every))
 
 
-def max_result_lateness(probe: Probe) -> int:
+def compute_max_result_lateness(probe: Probe) -> int:
     """How long after its slot a result can be stored and still be evaluated, in ms."""
-    return probe.deadline_ms + LATE_RESULT_MARGIN_MS
+    return probe.run_time_limit_ms + LATE_RESULT_MARGIN_MS
 
 
 def build_registered_probe(
@@ -41,7 +41,7 @@ def build_registered_probe(
     Its target and the names of its tasks and jobs are masked as they are in results; otherwise a limit would not match.
     """
     schedule = build_probe_schedule(probe)
-    lateness = max_result_lateness(probe)
+    lateness = compute_max_result_lateness(probe)
 
     def stored_name(name: str) -> str:
         return truncate_with_note(replace_unsafe_characters(mask(name)), MAX_SUBJECT_NAME_CHARS)
@@ -71,7 +71,9 @@ def build_registered_probe(
 
 def _effective_routing_json(probe: ProbeInfo, routes: NotificationRoutingTable) -> Json:
     """Everything that decides who is notified of a probe's incidents."""
-    applying = [routes.routes[index] for index, mismatch in evaluate_routes(routes.routes, probe) if not mismatch]
+    applying = [
+        routes.routes[index] for index, mismatch in explain_route_mismatches(routes.routes, probe) if not mismatch
+    ]
     names = {name for route in applying for name in route.receivers} if routes.routes else set(routes.receivers)
     destinations = {name: routes.receivers[name] for name in names}
     without_resolved = {name for receiver in destinations.values() for name in receiver} & routes.without_resolved

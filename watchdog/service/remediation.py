@@ -9,14 +9,19 @@ from contextlib import suppress
 import structlog
 
 from watchdog.domain.formatting import format_duration
-from watchdog.domain.model import RemediationState
-from watchdog.domain.text import REPLACEMENT_CHARACTER, TRUNCATION_MARK, replace_unsafe_characters, truncate_with_note
+from watchdog.domain.model import RemediationAttemptState
+from watchdog.domain.text import (
+    REPLACEMENT_CHARACTER,
+    TRUNCATION_NOTE_PREFIX,
+    replace_unsafe_characters,
+    truncate_with_note,
+)
 from watchdog.net import NetworkAccess, PhaseTimer, SecretMask
 from watchdog.net.errors import ProbeError, probe_error_from_exception
 from watchdog.net.redact import MASK_PLACEHOLDER
 from watchdog.probes.base import Probe
 from watchdog.queues import QueueConnectContext
-from watchdog.remediations import RUN_ID_PARAMETER, RemediationContext
+from watchdog.remediations import REMEDIATION_RUN_ID_PARAMETER, RemediationContext
 from watchdog.service.clock import Clock
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.write.remediations import PendingRemediation, RemediationSpec, RemediationStore
@@ -25,7 +30,7 @@ log = structlog.get_logger()
 
 REMEDIATION_TIMEOUT_S = 10.0
 MAX_REMEDIATION_DETAIL_CHARS = 300
-ALTERED_TEXT_MARKERS = (MASK_PLACEHOLDER, REPLACEMENT_CHARACTER, TRUNCATION_MARK)
+ALTERED_TEXT_MARKERS = (MASK_PLACEHOLDER, REPLACEMENT_CHARACTER, TRUNCATION_NOTE_PREFIX)
 """Marks in a text that show that it was masked, decoded with errors, or truncated."""
 
 
@@ -60,7 +65,7 @@ class RemediationRunner:
                 max_runs=settings.max_runs,
                 per_ms=settings.per,
                 dry_run=settings.dry_run,
-                requires_run_id=RUN_ID_PARAMETER in action.used_parameters,
+                requires_run_id=REMEDIATION_RUN_ID_PARAMETER in action.used_parameters,
             )
             for id, action in self._actions.items()
             if (settings := probes[id].remediation) is not None
@@ -105,21 +110,23 @@ class RemediationRunner:
 
     async def _execute_action_safely(
         self, probe: Probe, pending: PendingRemediation, *, dry_run: bool
-    ) -> tuple[str, RemediationState]:
+    ) -> tuple[str, RemediationAttemptState]:
         """Returns the detail and the state to store."""
         try:
             async with asyncio.timeout(REMEDIATION_TIMEOUT_S):
                 detail = await self._execute_action(probe, pending, dry_run=dry_run)
         except TimeoutError:
             timeout = format_duration(REMEDIATION_TIMEOUT_S * 1000)
-            return f"not finished after {timeout}; its outcome is unknown", RemediationState.FAILED
+            return f"not finished after {timeout}; its outcome is unknown", RemediationAttemptState.FAILED
         except Exception as e:
             error = probe_error_from_exception(e)
             if error is None:
                 log.exception("remediation_error", probe_id=probe.id)
             detail = error.message if error else f"{type(e).__name__} inside Watchdog; please report this"
-            return self._sanitize_text(detail), RemediationState.FAILED
-        return self._sanitize_text(detail), RemediationState.DRY_RUN if dry_run else RemediationState.SUCCEEDED
+            return self._sanitize_text(detail), RemediationAttemptState.FAILED
+        return self._sanitize_text(
+            detail
+        ), RemediationAttemptState.DRY_RUN if dry_run else RemediationAttemptState.SUCCEEDED
 
     async def _execute_action(self, probe: Probe, pending: PendingRemediation, *, dry_run: bool) -> str:
         action = self._actions[pending.probe]

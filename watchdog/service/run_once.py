@@ -13,7 +13,7 @@ from watchdog.probes.base import Probe
 from watchdog.service.registration import build_registered_probe
 from watchdog.service.runner import ProbeRunner
 
-TASK_AND_JOB_RULES = (task.RULE_NAME, missing.RULE_NAME, job.RULE_NAME)
+TASK_AND_JOB_RULE_NAMES = (task.RULE_NAME, missing.RULE_NAME, job.RULE_NAME)
 """Rules about the tasks and jobs that a result lists."""
 
 
@@ -63,7 +63,7 @@ def _evaluate_on_demand_run(runner: ProbeRunner, probe: Probe, recorded_result: 
     result = recorded_result.result
     policy = build_registered_probe(probe, "", runner.mask).policy
     findings = tuple(finding for finding in evaluate_rules(policy, result) if finding.bad)
-    subject_findings = [finding for finding in findings if finding.rule in TASK_AND_JOB_RULES]
+    subject_findings = [finding for finding in findings if finding.rule in TASK_AND_JOB_RULE_NAMES]
     run = OnDemandRun(
         probe, recorded_result, findings, outcome=result.outcome, reason=result.reason, message=result.message
     )

@@ -18,7 +18,7 @@ from watchdog.domain.text import replace_unsafe_characters, truncate_with_note
 from watchdog.domain.uptime_clock import DowntimeGaps
 from watchdog.net import NetworkAccess, PhaseTimer, SecretMask, sanitize_json
 from watchdog.net.errors import build_timeout_error
-from watchdog.probes.base import Probe, ProbeAttemptContext, derive_idempotency_key
+from watchdog.probes.base import Probe, ProbeAttemptContext, derive_slot_idempotency_key
 from watchdog.service.clock import Clock
 from watchdog.service.event_loop_lag import MAX_LOOP_LAG_S, EventLoopLagMonitor
 
@@ -61,9 +61,9 @@ class ProbeRunner:
     async def _run_with_retries(
         self, probe: Probe, slot: ClaimedSlot, probe_state: Mapping[str, Json], started_monotonic: float
     ) -> Observation:
-        key = derive_idempotency_key(probe.id, slot.slot)
+        key = derive_slot_idempotency_key(probe.id, slot.slot)
         for retries in range(probe.retries + 1):
-            remaining_s = probe.deadline_ms / 1000 - (monotonic() - started_monotonic)
+            remaining_s = probe.run_time_limit_ms / 1000 - (monotonic() - started_monotonic)
             context = ProbeAttemptContext(
                 slot=slot.slot,
                 started_at=self.clock(),
@@ -78,7 +78,7 @@ class ProbeRunner:
             )
             observation = await self._run_attempt(probe, context)
             delay = FIRST_PROBE_RETRY_DELAY_S * 2**retries
-            out_of_time = probe.deadline_ms / 1000 - (monotonic() - started_monotonic) <= delay
+            out_of_time = probe.run_time_limit_ms / 1000 - (monotonic() - started_monotonic) <= delay
             if not observation.retryable or retries == probe.retries or out_of_time:
                 break
             await asyncio.sleep(delay)
@@ -95,7 +95,7 @@ class ProbeRunner:
             if isinstance(e, asyncio.CancelledError) and _is_cancellation_requested():
                 raise
             if isinstance(e, TimeoutError) and deadline.expired():
-                observation = timeout_observation(probe.deadline_ms, context.phase_timer)
+                observation = timeout_observation(probe.run_time_limit_ms, context.phase_timer)
                 return replace(observation, state_updates=context.state_updates_on_timeout)
             log.exception("probe_error", extra={"probe_id": probe.id})
             message = f"no verdict: {type(e).__name__} inside Watchdog; please report this"
@@ -134,7 +134,7 @@ class ProbeRunner:
             sanitize_json(dict(observation.evidence.facts), self.mask),
             self._sanitize_text(observation.evidence.excerpt, MAX_EVIDENCE_EXCERPT_CHARS),
         )
-        state_updates = {key: self._sanitize_name(value) for key, value in observation.state_updates.items()}
+        state_updates = {key: self._sanitize_state_name(value) for key, value in observation.state_updates.items()}
         return ResultToRecord(result, evidence, state_updates, observation.rerun_at)
 
     def _sanitize_subject(self, rule: str, subject: str) -> str:
@@ -143,7 +143,7 @@ class ProbeRunner:
             return self.mask(subject)
         return self._sanitize_text(subject, MAX_SUBJECT_NAME_CHARS)
 
-    def _sanitize_name(self, value: Json) -> Json:
+    def _sanitize_state_name(self, value: Json) -> Json:
         """A state's `name` is shown to people, so it is masked as it is in results."""
         if isinstance(value, dict) and isinstance(value.get("name"), str):
             return {**value, "name": self._sanitize_text(value["name"], MAX_SUBJECT_NAME_CHARS)}

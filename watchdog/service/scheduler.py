@@ -56,7 +56,7 @@ RESULT_RECORD_INTERVAL_S = 0.5
 DEADLINE_CHECK_INTERVAL_S = 1.0
 NOTIFICATION_SEND_INTERVAL_S = 1.0
 """Notifications of a new transition are sent at once; the timer picks up retries."""
-REMEDIATION_INTERVAL_S = 2.0
+REMEDIATION_CHECK_INTERVAL_S = 2.0
 MAINTENANCE_INTERVAL_S = 60.0
 MAX_READY_CLAIM_AGE_MS = 20 * SLOT_CLAIM_INTERVAL_S * 1000
 """Maximum age of the last claim while the service counts as ready."""
@@ -133,7 +133,7 @@ class MonitoringService:
         self.add_background_task("report_faults", fault_reporter.write_changes, MEMBER_FAULT_WRITE_INTERVAL_S)
         self.add_background_task("renew_lease", lease_keeper.renew_lease, MEMBER_LEASE_CHECK_INTERVAL_S)
         if remediation_runner is not None:
-            self.add_background_task("remediate", remediation_runner.run_remediations, REMEDIATION_INTERVAL_S)
+            self.add_background_task("remediate", remediation_runner.run_remediations, REMEDIATION_CHECK_INTERVAL_S)
 
     def add_background_task(self, name: str, run: Callable[[], Awaitable[None]], interval_s: float) -> None:
         """Add a background task that runs every `interval_s` seconds from `start()` on."""
@@ -168,7 +168,7 @@ class MonitoringService:
         except asyncio.CancelledError:
             return  # the service is stopping
         except Exception as e:
-            task.record_failure(self.clock(), self._error_line(e))
+            task.record_failure(self.clock(), self._format_error_line(e))
             if task.consecutive_failures > 1:
                 return  # already logged
             event = "store_unavailable" if isinstance(e, StoreUnavailableError) else "task_failed"
@@ -178,7 +178,7 @@ class MonitoringService:
             if failures := task.record_success(self.clock()):
                 log.info("task_recovered", task=task.name, failures=failures)
 
-    def _error_line(self, error: Exception) -> str:
+    def _format_error_line(self, error: Exception) -> str:
         """The error's message on one line, masked."""
         return replace_unsafe_characters(
             to_single_line(self.mask(describe_store_error(error)), MAX_BACKGROUND_TASK_ERROR_CHARS)
@@ -261,7 +261,7 @@ class MonitoringService:
             log.error("results_dropped", count=self._dropped_count, detail="the database was unavailable for too long")
             self._dropped_count = 0
         self._log_transitions(transitions)
-        if rerun_times := self._rerun_times(batch):
+        if rerun_times := self._compute_rerun_times(batch):
             await self.store_executor.run_write(self.claims.reschedule_sooner, rerun_times)
         if transitions:
             await self.notification_sender.send_due_notifications()
@@ -311,7 +311,7 @@ class MonitoringService:
             log.error("result_not_stored", probe_id=probe_id, slot=result.slot, error=type(error).__name__)
         return transitions
 
-    def _rerun_times(self, batch: list[ResultToRecord]) -> dict[int, int]:
+    def _compute_rerun_times(self, batch: list[ResultToRecord]) -> dict[int, int]:
         """When each probe runs next at the latest, if it has a deadline, or if it has failed and has a
         `retry_interval`. Later results of a probe replace earlier ones."""
         times = {}

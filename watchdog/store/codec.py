@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from watchdog.domain.limits import JobLimits
+from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.model import Json, Outcome, ProbeInfo, ProbeResult, Severity
 from watchdog.domain.registered_probe import RegisteredProbe, make_staleness_threshold_function
 from watchdog.domain.routing import NotificationRoute, NotificationRoutingTable, ProbeMatcher
@@ -74,7 +74,7 @@ def decode_probe_info(database_id: int, text: str) -> ProbeInfo:
     field_names = {field.name for field in fields(ProbeInfo)}
     values: dict[str, Any] = {name: value for name, value in decode_nullable_json(text).items() if name in field_names}
     values["tags"], values["severity"] = tuple(values["tags"]), Severity(values["severity"])
-    values["job_limits"] = {name: JobLimits.from_json(limits) for name, limits in values["job_limits"].items()}
+    values["job_limits"] = {name: ScheduledJobLimits.from_json(limits) for name, limits in values["job_limits"].items()}
     return ProbeInfo(database_id=database_id, **values)
 
 
@@ -92,7 +92,7 @@ def encode_probe_policy(registered: RegisteredProbe) -> str:
     )
 
 
-def decode_registered_probe(
+def decode_stored_probe(
     info: ProbeInfo, policy: str, config_yaml: str, definition: str, routes: NotificationRoutingTable
 ) -> RegisteredProbe:
     """`policy`: of encode_probe_policy."""

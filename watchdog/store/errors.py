@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 UNDEFINED_TABLE_SQLSTATE, UNDEFINED_COLUMN_SQLSTATE = "42P01", "42703"
-REPAIRABLE_SQLSTATES = ("42501", "25006", "3F000")
+OPERATOR_FIXABLE_SQLSTATES = ("42501", "25006", "3F000")
 """Missing privilege, read-only server, missing schema: an operator can repair these while Watchdog runs."""
 LIMIT_EXCEEDED_SQLSTATE_CLASS = "54"
 """A limit of the server, such as a value too long for an index. The driver reports it as operational, yet a retry never
@@ -50,9 +50,9 @@ def translate_driver_errors() -> Iterator[None]:
         raise StoreUnavailableError(str(e).splitlines()[0]) from e
     except DBAPIError as e:
         if type(e.orig) is sqlite3.DatabaseError:
-            raise DatabaseDamagedError(_first_line(e)) from e
+            raise DatabaseDamagedError(_driver_message_first_line(e)) from e
         if _is_store_unavailable_error(e):
-            raise StoreUnavailableError(_first_line(e)) from e
+            raise StoreUnavailableError(_driver_message_first_line(e)) from e
         if _is_schema_missing_error(e):
             raise DatabaseSchemaError("the database has no schema of this version: run `watchdog db upgrade`") from e
         raise
@@ -65,7 +65,7 @@ def _is_store_unavailable_error(error: DBAPIError) -> bool:
     if error.connection_invalidated:
         return True
     sqlstate = getattr(error.orig, "sqlstate", None) or ""
-    if sqlstate in REPAIRABLE_SQLSTATES:
+    if sqlstate in OPERATOR_FIXABLE_SQLSTATES:
         return True
     limit_exceeded = sqlstate.startswith(LIMIT_EXCEEDED_SQLSTATE_CLASS)
     return isinstance(error, OperationalError | InterfaceError) and not limit_exceeded
@@ -80,9 +80,9 @@ def describe_store_error(error: Exception) -> str:
     """The type and message of any error. Of a driver's error only the first line: the others quote values."""
     if isinstance(error, StoreUnavailableError):
         return str(error)
-    message = _first_line(error) if isinstance(error, DBAPIError) else str(error)
+    message = _driver_message_first_line(error) if isinstance(error, DBAPIError) else str(error)
     return f"{type(error).__name__}: {message}".strip(": ")
 
 
-def _first_line(error: DBAPIError) -> str:
+def _driver_message_first_line(error: DBAPIError) -> str:
     return (str(error.orig).strip() or type(error.orig).__name__).splitlines()[0]

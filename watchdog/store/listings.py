@@ -25,7 +25,7 @@ from watchdog.store.codec import (
 )
 from watchdog.store.tables import results
 
-FULL_LISTING_INTERVAL_MS = HOUR_MS
+FULL_STORED_LISTING_INTERVAL_MS = HOUR_MS
 """One result in each of these holds all facts."""
 MAX_CACHED_LISTINGS_PER_PROBE = 4
 """Of each probe."""
@@ -82,7 +82,7 @@ def encode_listings(result: ProbeResult, cache: ListingCache) -> tuple[StoredLis
     previous = None
     if (
         result.previous_slot is not None
-        and result.previous_slot // FULL_LISTING_INTERVAL_MS == result.slot // FULL_LISTING_INTERVAL_MS
+        and result.previous_slot // FULL_STORED_LISTING_INTERVAL_MS == result.slot // FULL_STORED_LISTING_INTERVAL_MS
     ):
         previous = cache.committed((result.probe, result.previous_slot, result.location))
     base_slot, base = (result.slot, {}) if previous is None else previous

@@ -326,7 +326,7 @@ remediations = Table(  # at most one attempt an incident, reason and run
     Column("probe", BigInteger, nullable=False),
     Column("subject", Text, nullable=False),
     Column("action", Text, nullable=False),  # in words
-    Column("state", Text, nullable=False),  # a RemediationState
+    Column("state", Text, nullable=False),  # a RemediationAttemptState
     Column("started_at", BigInteger, nullable=False),  # when it started or was held back
     Column("ended_at", BigInteger),
     Column("detail", Text, nullable=False),  # the result, in words

@@ -15,7 +15,7 @@ from watchdog.web.auth.session import ApiKey
 from watchdog.web.pages.status_snapshot import StatusPageConfig
 from watchdog.web.routes.api import create_api_router
 from watchdog.web.routes.errors import install_error_handlers
-from watchdog.web.routes.mcp import AsgiLifespanApp, create_mcp_router
+from watchdog.web.routes.mcp import McpAsgiApp, create_mcp_router
 from watchdog.web.routes.operators import OperatorContext, create_operator_router
 from watchdog.web.routes.public import StatusPageCache, create_public_router
 from watchdog.web.routes.sign_in import create_sign_in_router
@@ -32,7 +32,7 @@ def create_web_app(
     api_keys: Iterable[ApiKey] = (),
     destination_addresses: Mapping[str, str] = MappingProxyType({}),
     config_warnings: Sequence[str] = (),
-    mcp_app: AsgiLifespanApp,
+    mcp_app: McpAsgiApp,
 ) -> FastAPI:
     """The application with all routes but check-ins, which CheckInMiddleware puts in front of it.
 

@@ -204,7 +204,7 @@ def render_count_chart(
     return out + _render_limit_line(scale, limit) + _render_time_axis(scale, time_labels) + Markup("</svg>")
 
 
-class CanaryTiming(NamedTuple):
+class CanaryChartColumn(NamedTuple):
     """One sentinel job: ms until it was picked up, and from then (or from being sent) until it was finished."""
 
     pick_up_ms: float | None
@@ -212,7 +212,7 @@ class CanaryTiming(NamedTuple):
     failed: bool
 
 
-def render_canary_chart(timings: Sequence[CanaryTiming | None], time_labels: Sequence[str], label: str) -> Markup:
+def render_canary_chart(timings: Sequence[CanaryChartColumn | None], time_labels: Sequence[str], label: str) -> Markup:
     """One column per run: waiting below, processing above; failed runs are hatched. None: no run."""
     peak = max([*((c.pick_up_ms or 0) + (c.processing_ms or 0) for c in timings if c), 1.0])
     ceiling, step = choose_axis_scale(peak)

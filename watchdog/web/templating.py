@@ -20,7 +20,7 @@ from watchdog.domain.model import HealthState
 from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.resources import resource_path
 
-PAGE_STATE_LABELS = {**HEALTH_STATE_LABELS, HealthState.UNKNOWN: "No data"}
+PAGE_HEALTH_STATE_LABELS = {**HEALTH_STATE_LABELS, HealthState.UNKNOWN: "No data"}
 MAX_PAGE_EXCERPT_CHARS = 300
 """Characters of a target's text that a page shows."""
 NO_STORE_HEADERS = {"Cache-Control": "no-store"}
@@ -72,7 +72,7 @@ class PageRenderer:
             "site_title": site_title,
             "stylesheet": stylesheet.url_path,
             "favicon": favicon.url_path,
-            "state_labels": PAGE_STATE_LABELS,
+            "state_labels": PAGE_HEALTH_STATE_LABELS,
         }
         self._environment.filters |= {
             "duration": formatting.format_duration,

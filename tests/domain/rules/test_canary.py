@@ -6,7 +6,7 @@ import pytest
 
 from watchdog.domain.formatting import MINUTE_MS, NBSP
 from watchdog.domain.observations import JobStage, QueueStats, SentinelPollResult
-from watchdog.domain.probe_state import OutstandingSentinels, SentinelRecord
+from watchdog.domain.probe_state import OutstandingSentinelRecord, OutstandingSentinels
 from watchdog.domain.rules.canary import (
     CanaryLimits,
     SentinelTracker,
@@ -176,7 +176,7 @@ def test_slow_sending_is_named_if_it_left_too_little_time() -> None:
     )
 
 
-EARLIER = SentinelRecord("job-1", SENT, SENT, reason="canary.not_picked_up")
+EARLIER = OutstandingSentinelRecord("job-1", SENT, SENT, reason="canary.not_picked_up")
 IDLE = QueueStats(waiting=1, consumers=0)
 
 
@@ -201,7 +201,11 @@ IDLE = QueueStats(waiting=1, consumers=0)
     ],
 )  # fmt: skip
 def test_a_later_slot_keeps_the_finding_of_the_first(
-    sentence: str, record: SentinelRecord, status: SentinelPollResult, stats: QueueStats, expected: tuple[str, str]
+    sentence: str,
+    record: OutstandingSentinelRecord,
+    status: SentinelPollResult,
+    stats: QueueStats,
+    expected: tuple[str, str],
 ) -> None:
     tracker = SentinelTracker.resume(record)
     tracker.apply_poll_result(status, SENT + 2 * MINUTE_MS)
@@ -209,9 +213,11 @@ def test_a_later_slot_keeps_the_finding_of_the_first(
     assert (reason, message.replace(NBSP, " ")) == expected, sentence
 
 
-def records(*blocked_slots: int) -> tuple[SentinelRecord, ...]:
+def records(*blocked_slots: int) -> tuple[OutstandingSentinelRecord, ...]:
     """One record for each sentinel, oldest first."""
-    return tuple(SentinelRecord(f"job-{n}", n, n, blocked_slots=count) for n, count in enumerate(blocked_slots))
+    return tuple(
+        OutstandingSentinelRecord(f"job-{n}", n, n, blocked_slots=count) for n, count in enumerate(blocked_slots)
+    )
 
 
 SLOT = 100 * MINUTE_MS
@@ -256,7 +262,7 @@ def test_a_day_without_workers_leaves_three_sentinels_and_few_of_their_followers
             outstanding = outstanding._replace(records=(*outstanding.records[:-1], blocked))
         else:
             _, outstanding = give_up_oldest_sentinel(outstanding, slot)
-            sent = SentinelRecord(f"job-{slot}", slot, slot)
+            sent = OutstandingSentinelRecord(f"job-{slot}", slot, slot)
             outstanding = outstanding._replace(records=(*outstanding.records, sent))
             sent_count += 1
         assert len(outstanding.records) <= 3

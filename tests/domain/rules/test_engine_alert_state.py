@@ -235,11 +235,11 @@ def test_incident_ids_differ(sentence: str, other: tuple[int, str, str, int]) ->
 def test_staleness_opens_and_resolves_at_once_regardless_of_thresholds() -> None:
     alert_states: AlertStates = {}
     out: list[IncidentTransition] = []
-    apply_finding(alert_policy(3, 3), alert_states, SLOT_INTERVAL_MS, stale.stale_finding(300_000), out)
+    apply_finding(alert_policy(3, 3), alert_states, SLOT_INTERVAL_MS, stale.build_stale_finding(300_000), out)
     fold_result(alert_policy(3, 3), alert_states, make_result("f", 9), out)
     assert describe_transitions(out) == ["opened stale at 1: no_data", "resolved stale at 9"]
     assert out[0].message == "no result for 5\N{NO-BREAK SPACE}min"
-    assert stale.fresh_finding() == Finding(*stale.STALE_ALERT_STATE_KEY, False)
+    assert stale.build_not_stale_finding() == Finding(*stale.STALE_ALERT_STATE_KEY, False)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_staleness_opens_and_resolves_at_once_regardless_of_thresholds() -> None
 )
 def test_outcomes_that_resolve_staleness(sentence: str, outcome: str, ends: bool) -> None:
     alert_states: AlertStates = {}
-    apply_finding(alert_policy(), alert_states, SLOT_INTERVAL_MS, stale.stale_finding(300_000), [])
+    apply_finding(alert_policy(), alert_states, SLOT_INTERVAL_MS, stale.build_stale_finding(300_000), [])
     fold_result(alert_policy(), alert_states, make_result(outcome, 9), [])
     assert (stale.STALE_ALERT_STATE_KEY not in alert_states) is ends, sentence
 

@@ -23,11 +23,11 @@ from tests.support.builders import (
     stuck_job,
     task_aged,
 )
-from watchdog.domain.limits import JobLimits
+from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.model import AlertState, Finding, IncidentTransition, McpTaskFacts, ProbeResult
-from watchdog.domain.observations import JobFacts
+from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.rules import AlertStates, evaluate_rules, fold_results, has_bad_finding
-from watchdog.domain.rules.engine import fold_result, good_findings_of_vanished_subjects, listed_subjects
+from watchdog.domain.rules.engine import find_listed_subjects, fold_result, good_findings_of_vanished_subjects
 
 MIN, HOUR = 60_000, 3_600_000
 NB = "\N{NO-BREAK SPACE}"
@@ -81,6 +81,7 @@ UNJUDGED = [
     Row("a pass is good", make_result("p"), GOOD),
     Row("a failure is good: the probe was evaluated", make_result("f"), GOOD),
     Row("a missed slot is no evidence", make_result("m"), []),
+    Row("a run without a free place is no evidence", make_result("e")._replace(reason="watchdog.overloaded"), []),
 ]
 
 
@@ -302,9 +303,9 @@ def test_a_finding_about_one_subject_is_the_same_alone(outcome: str, gone_count:
     """Also where other jobs decide that a listing is no evidence about the job."""
     policy = alert_policy(tasks={"a": MIN, "c": MIN})
     jobs = [
-        *(JobFacts(f"gone {i}", gone_since=1, listed=False) for i in range(gone_count)),
-        *(failed_job("failed"), JobFacts("undecided", gone_since=1, listed=False, undecided=True)),
-        JobFacts("unreadable", cron="* * *"),
+        *(ScheduledJobFacts(f"gone {i}", gone_since=1, listed=False) for i in range(gone_count)),
+        *(failed_job("failed"), ScheduledJobFacts("undecided", gone_since=1, listed=False, undecided=True)),
+        ScheduledJobFacts("unreadable", cron="* * *"),
     ]
     result = make_result(
         outcome, tasks={"a": OK_TASK, "b": FAILED_TASK}, preferences={"x": "", "y": "y is false"}, jobs=jobs
@@ -507,13 +508,15 @@ def test_every_listed_job_is_a_subject_with_its_own_verdict() -> None:
     late, failed = findings_of_rule("job", make_result("f", jobs=[*LATE, failed_job("b", "disk full")]))
     assert (late.subject, late.bad, late.reason) == ("a", True, "job.overdue")
     assert failed == Finding("job", "b", True, "job.failed", "b failed: disk full")
-    assert findings_of_rule("job", make_result("p", jobs=[JobFacts("c", last_ok=1)])) == [Finding("job", "c", False)]
+    assert findings_of_rule("job", make_result("p", jobs=[ScheduledJobFacts("c", last_ok=1)])) == [
+        Finding("job", "c", False)
+    ]
     assert findings_of_rule("job", make_result("p", jobs=[])) == []
 
 
 def test_a_job_that_the_configuration_no_longer_covers_is_not_judged() -> None:
     uncovered = alert_policy()
-    uncovered = replace(uncovered, probe=replace(uncovered.probe, job_limits={"other": JobLimits()}))
+    uncovered = replace(uncovered, probe=replace(uncovered.probe, job_limits={"other": ScheduledJobLimits()}))
     assert [f for f in evaluate_rules(uncovered, make_result("p", jobs=LATE)) if f.rule == "job"] == []
 
 
@@ -526,6 +529,6 @@ def test_a_job_is_judged_at_the_instant_of_the_listing_not_of_the_slot() -> None
 
 def test_the_listed_expressions_are_those_that_the_run_computed() -> None:
     computed = {"body.ok": "", "elapsed_ms < 1": "elapsed_ms < 1 is false"}
-    assert set(listed_subjects("preference", make_result("f", preferences=computed)) or ()) == computed.keys()
-    assert listed_subjects("preference", make_result("f")) is None
-    assert listed_subjects("preference", make_result("p")) == ()
+    assert set(find_listed_subjects("preference", make_result("f", preferences=computed)) or ()) == computed.keys()
+    assert find_listed_subjects("preference", make_result("f")) is None
+    assert find_listed_subjects("preference", make_result("p")) == ()

@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from watchdog.domain.limits import JobLimits
+from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.model import Incident, ProbeInfo, Severity, SubjectListing
-from watchdog.domain.observations import JobFacts
+from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.probe_state import JobStateRecord, SavedJobState
 from watchdog.domain.rules.job import (
     JobVerdict,
-    evaluate_job,
-    evaluate_job_facts,
-    evaluate_listed_job,
-    is_heartbeat,
+    is_heartbeat_incident,
+    judge_job_facts,
+    judge_listed_job,
     merge_saved_job_state,
+    update_and_judge_job,
 )
 from watchdog.domain.schedule import CronSchedule
 
@@ -36,8 +36,8 @@ HEALTHY: dict[str, Any] = {
 FINE = ("", "")
 
 
-def evaluate(facts: JobFacts, limits: JobLimits, expected_from: int, now: int) -> JobVerdict:
-    return evaluate_job_facts(facts._replace(expected_from=expected_from), limits, now)
+def evaluate(facts: ScheduledJobFacts, limits: ScheduledJobLimits, expected_from: int, now: int) -> JobVerdict:
+    return judge_job_facts(facts._replace(expected_from=expected_from), limits, now)
 
 
 TABLE: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str, str | None]]] = [
@@ -154,14 +154,14 @@ TABLE: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str, str | None]]] 
 
 @pytest.mark.parametrize(("facts", "limits", "expected"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
 def test_verdicts(facts: dict[str, Any], limits: dict[str, Any], expected: tuple[str, str | None]) -> None:
-    verdict = evaluate(JobFacts("backup", **facts), JobLimits(**limits), FIRST_SEEN_AT, NOON)
+    verdict = evaluate(ScheduledJobFacts("backup", **facts), ScheduledJobLimits(**limits), FIRST_SEEN_AT, NOON)
     assert verdict.reason == expected[0]
     if expected[1] is not None:
         assert verdict.message == expected[1]
 
 
 def test_never_ran_requires_a_slot_since_the_job_was_first_seen() -> None:
-    facts, limits = JobFacts("backup", **NIGHTLY), JobLimits()
+    facts, limits = ScheduledJobFacts("backup", **NIGHTLY), ScheduledJobLimits()
     assert evaluate(facts, limits, NOON - 8 * HOUR, NOON).reason == ""
     assert evaluate(facts, limits, NOON - 10 * HOUR, NOON)[:2] == (
         "job.never_ran",
@@ -170,34 +170,46 @@ def test_never_ran_requires_a_slot_since_the_job_was_first_seen() -> None:
 
 
 def test_the_next_run_is_taken_from_schedule_or_source() -> None:
-    assert evaluate(JobFacts("backup", **NIGHTLY), JobLimits(), NOON, NOON).next_expected_at == NOON + 15 * HOUR
-    every = JobFacts("backup", every=HOUR, next_due=NOON + 20 * MIN, last_start=NOON - 50 * MIN)
-    assert evaluate(every, JobLimits(), NOON, NOON).next_expected_at == NOON + 20 * MIN
-    assert evaluate(every, JobLimits(interval=HOUR), NOON - DAY, NOON).next_expected_at == NOON + 10 * MIN
-    assert evaluate(JobFacts("backup", next_due=NOON + MIN), JobLimits(), NOON, NOON).next_expected_at == NOON + MIN
-    assert evaluate(JobFacts("backup"), JobLimits(), NOON, NOON).next_expected_at is None
+    assert (
+        evaluate(ScheduledJobFacts("backup", **NIGHTLY), ScheduledJobLimits(), NOON, NOON).next_expected_at
+        == NOON + 15 * HOUR
+    )
+    every = ScheduledJobFacts("backup", every=HOUR, next_due=NOON + 20 * MIN, last_start=NOON - 50 * MIN)
+    assert evaluate(every, ScheduledJobLimits(), NOON, NOON).next_expected_at == NOON + 20 * MIN
+    assert evaluate(every, ScheduledJobLimits(interval=HOUR), NOON - DAY, NOON).next_expected_at == NOON + 10 * MIN
+    assert (
+        evaluate(ScheduledJobFacts("backup", next_due=NOON + MIN), ScheduledJobLimits(), NOON, NOON).next_expected_at
+        == NOON + MIN
+    )
+    assert evaluate(ScheduledJobFacts("backup"), ScheduledJobLimits(), NOON, NOON).next_expected_at is None
 
 
 def test_facts_that_the_source_no_longer_reports_are_kept() -> None:
-    facts, state = merge_saved_job_state(JobFacts("backup", **NIGHTLY, **HEALTHY), JobLimits(), None, NOON)
+    facts, state = merge_saved_job_state(
+        ScheduledJobFacts("backup", **NIGHTLY, **HEALTHY), ScheduledJobLimits(), None, NOON
+    )
     assert state == SavedJobState("0 3 * * * UTC", NOON, facts.last_start, facts.last_end, facts.last_ok, HOUR)
-    later, still = merge_saved_job_state(JobFacts("backup", **NIGHTLY), JobLimits(), state, NOON + HOUR)
+    later, still = merge_saved_job_state(
+        ScheduledJobFacts("backup", **NIGHTLY), ScheduledJobLimits(), state, NOON + HOUR
+    )
     assert still == state
     assert (later.last_start, later.last_end, later.duration) == (facts.last_start, facts.last_end, HOUR)
 
 
 def test_the_newest_facts_are_stored() -> None:
     facts, state = merge_saved_job_state(
-        JobFacts("backup", running_since=NOON, last_ok=NOON - DAY), JobLimits(), None, NOON
+        ScheduledJobFacts("backup", running_since=NOON, last_ok=NOON - DAY), ScheduledJobLimits(), None, NOON
     )
     assert (facts.last_start, state.last_start, state.last_ok) == (NOON, NOON, NOON - DAY)
-    facts, state = merge_saved_job_state(JobFacts("backup"), JobLimits(), state, NOON)
+    facts, state = merge_saved_job_state(ScheduledJobFacts("backup"), ScheduledJobLimits(), state, NOON)
     assert (facts.last_start, state.last_start, state.last_ok) == (NOON, NOON, NOON - DAY)
     _, state = merge_saved_job_state(
-        JobFacts("backup", last_ok=NOON, last_end=NOON, duration=5), JobLimits(), state, NOON
+        ScheduledJobFacts("backup", last_ok=NOON, last_end=NOON, duration=5), ScheduledJobLimits(), state, NOON
     )
     assert (state.last_ok, state.duration) == (NOON, 5)
-    _, state = merge_saved_job_state(JobFacts("backup", last_end=NOON, duration=7), JobLimits(), state, NOON)
+    _, state = merge_saved_job_state(
+        ScheduledJobFacts("backup", last_end=NOON, duration=7), ScheduledJobLimits(), state, NOON
+    )
     assert state.duration == 7
 
 
@@ -225,44 +237,46 @@ FAILED: dict[str, Any] = {"last_end": NOON - DAY, "failures": 2, "error": "disk 
 def test_failures_are_counted_up_to_the_newest_known_end(
     first: dict[str, Any], then: dict[str, Any], expected: tuple[int, str]
 ) -> None:
-    _, state = merge_saved_job_state(JobFacts("backup", **first), JobLimits(), None, NOON)
-    facts, still = merge_saved_job_state(JobFacts("backup", **then), JobLimits(), state, NOON)
+    _, state = merge_saved_job_state(ScheduledJobFacts("backup", **first), ScheduledJobLimits(), None, NOON)
+    facts, still = merge_saved_job_state(ScheduledJobFacts("backup", **then), ScheduledJobLimits(), state, NOON)
     assert (facts.failures, facts.error) == expected
     assert still.failures == expected[0]
 
 
-@pytest.mark.parametrize("facts", [JobFacts("backup"), JobFacts("backup", enabled=False, **NIGHTLY)])
-def test_a_job_without_an_enabled_schedule_has_no_schedule_text(facts: JobFacts) -> None:
-    assert merge_saved_job_state(facts, JobLimits(), None, NOON)[1].schedule_text == ""
+@pytest.mark.parametrize("facts", [ScheduledJobFacts("backup"), ScheduledJobFacts("backup", enabled=False, **NIGHTLY)])
+def test_a_job_without_an_enabled_schedule_has_no_schedule_text(facts: ScheduledJobFacts) -> None:
+    assert merge_saved_job_state(facts, ScheduledJobLimits(), None, NOON)[1].schedule_text == ""
 
 
 def test_runs_are_expected_from_the_edit_of_a_schedule_on() -> None:
-    _, state = merge_saved_job_state(JobFacts("backup", **NIGHTLY), JobLimits(), None, FIRST_SEEN_AT)
-    facts, edited = merge_saved_job_state(JobFacts("backup", cron="0 11 * * *"), JobLimits(), state, NOON)
+    _, state = merge_saved_job_state(ScheduledJobFacts("backup", **NIGHTLY), ScheduledJobLimits(), None, FIRST_SEEN_AT)
+    facts, edited = merge_saved_job_state(
+        ScheduledJobFacts("backup", cron="0 11 * * *"), ScheduledJobLimits(), state, NOON
+    )
     assert edited.expected_from == NOON
-    assert evaluate(facts, JobLimits(), edited.expected_from, NOON).reason == ""
+    assert evaluate(facts, ScheduledJobLimits(), edited.expected_from, NOON).reason == ""
 
 
 def test_runs_of_an_enabled_job_are_expected_from_then_on() -> None:
     _, state = merge_saved_job_state(
-        JobFacts("backup", **NIGHTLY, last_start=FIRST_SEEN_AT), JobLimits(), None, FIRST_SEEN_AT
+        ScheduledJobFacts("backup", **NIGHTLY, last_start=FIRST_SEEN_AT), ScheduledJobLimits(), None, FIRST_SEEN_AT
     )
     facts, again = merge_saved_job_state(
-        JobFacts("backup", **NIGHTLY, schedule_since=NOON - HOUR), JobLimits(), state, NOON
+        ScheduledJobFacts("backup", **NIGHTLY, schedule_since=NOON - HOUR), ScheduledJobLimits(), state, NOON
     )
     assert (facts.last_start, again.expected_from) == (FIRST_SEEN_AT, NOON - HOUR)
-    assert evaluate(facts, JobLimits(), again.expected_from, NOON).reason == ""
-    assert evaluate(facts, JobLimits(), again.expected_from, NOON + DAY).reason == "job.overdue"
+    assert evaluate(facts, ScheduledJobLimits(), again.expected_from, NOON).reason == ""
+    assert evaluate(facts, ScheduledJobLimits(), again.expected_from, NOON + DAY).reason == "job.overdue"
 
 
 def test_runs_are_expected_since_the_source_has_the_schedule() -> None:
-    facts = JobFacts("backup", **NIGHTLY, last_start=NOON - 33 * HOUR, schedule_since=NOON - 33 * HOUR)
-    facts, state = merge_saved_job_state(facts, JobLimits(), None, NOON)
+    facts = ScheduledJobFacts("backup", **NIGHTLY, last_start=NOON - 33 * HOUR, schedule_since=NOON - 33 * HOUR)
+    facts, state = merge_saved_job_state(facts, ScheduledJobLimits(), None, NOON)
     assert state.expected_from == NOON - 33 * HOUR
-    assert evaluate(facts, JobLimits(), state.expected_from, NOON).reason == "job.overdue"
-    later, edited = merge_saved_job_state(facts._replace(cron="0 4 * * *"), JobLimits(), state, NOON)
+    assert evaluate(facts, ScheduledJobLimits(), state.expected_from, NOON).reason == "job.overdue"
+    later, edited = merge_saved_job_state(facts._replace(cron="0 4 * * *"), ScheduledJobLimits(), state, NOON)
     assert edited.expected_from == NOON
-    assert evaluate(later, JobLimits(), edited.expected_from, NOON).reason == ""
+    assert evaluate(later, ScheduledJobLimits(), edited.expected_from, NOON).reason == ""
 
 
 RUNNING: dict[str, Any] = {"cron": "0 * * * *", "running_since": NOON - 3 * HOUR}
@@ -291,81 +305,94 @@ RUNNING: dict[str, Any] = {"cron": "0 * * * *", "running_since": NOON - 3 * HOUR
 def test_a_run_that_its_source_lists_for_ever_is_lost_once(
     sentence: str, facts: dict[str, Any], limits: dict[str, Any], reason: str, running_since: int | None
 ) -> None:
-    listed, job_limits = JobFacts("backup", **{**RUNNING, **facts}), JobLimits(grace=2 * HOUR, **limits)
-    job = evaluate_job(
+    listed, job_limits = (
+        ScheduledJobFacts("backup", **{**RUNNING, **facts}),
+        ScheduledJobLimits(grace=2 * HOUR, **limits),
+    )
+    job = update_and_judge_job(
         listed, job_limits, JobStateRecord("backup", SavedJobState("0 * * * * UTC", FIRST_SEEN_AT)), NOON
     )
     assert (job.verdict.reason, job.facts.running_since) == (reason, running_since), sentence
-    again = evaluate_job(listed, job_limits, job.record, NOON + MIN)
+    again = update_and_judge_job(listed, job_limits, job.record, NOON + MIN)
     assert again.verdict.reason == ("" if reason == "job.lost" else reason), sentence
 
 
 def test_an_old_lost_run_does_not_hide_a_later_one() -> None:
     """A table keeps the rows of runs that were killed, and lists them as in progress until someone deletes them."""
-    limits = JobLimits(grace=2 * HOUR, max_runtime=HOUR)
+    limits = ScheduledJobLimits(grace=2 * HOUR, max_runtime=HOUR)
     end = NOON - 4 * HOUR
     ended: dict[str, Any] = {"last_start": end - HOUR, "last_end": end, "duration": HOUR, "last_ok": end}
-    first = JobFacts("backup", cron="0 * * * *", running_since=NOON - 6 * HOUR, worker="a", run_id="7", **ended)
+    first = ScheduledJobFacts(
+        "backup", cron="0 * * * *", running_since=NOON - 6 * HOUR, worker="a", run_id="7", **ended
+    )
     record = JobStateRecord("backup", SavedJobState("0 * * * * UTC", FIRST_SEEN_AT))
-    lost = evaluate_job(first, limits, record, NOON - 3 * HOUR)
+    lost = update_and_judge_job(first, limits, record, NOON - 3 * HOUR)
     assert lost.verdict.reason == "job.lost"
     second = first._replace(
         newest_running_since=NOON - 3 * HOUR, last_start=NOON - 3 * HOUR, newest_worker="b", newest_run_id="8"
     )
-    in_progress = evaluate_job(second, limits, lost.record, NOON - 2 * HOUR)
+    in_progress = update_and_judge_job(second, limits, lost.record, NOON - 2 * HOUR)
     assert (in_progress.verdict.reason, in_progress.facts.running_since) == ("", NOON - 3 * HOUR)
     assert (in_progress.facts.worker, in_progress.facts.run_id) == ("b", "8"), "not those of the lost run"
-    stuck = evaluate_job(second, limits, in_progress.record, NOON - HOUR)
+    stuck = update_and_judge_job(second, limits, in_progress.record, NOON - HOUR)
     assert stuck.verdict.reason == "job.stuck"
     assert " on b, limit " in stuck.verdict.message
     overtaken = second._replace(last_start=NOON - HOUR, last_end=NOON, duration=HOUR, last_ok=NOON)
-    lost_again = evaluate_job(overtaken, limits, stuck.record, NOON)
+    lost_again = update_and_judge_job(overtaken, limits, stuck.record, NOON)
     assert (lost_again.verdict.reason, lost_again.facts.running_since) == ("job.lost", None)
     assert lost_again.facts.lost_since == NOON - 3 * HOUR
-    assert evaluate_job(overtaken, limits, lost_again.record, NOON + MIN).verdict.reason == ""
+    assert update_and_judge_job(overtaken, limits, lost_again.record, NOON + MIN).verdict.reason == ""
 
 
 def test_a_failure_without_a_known_end_holds_while_the_next_run_is_in_progress() -> None:
-    _, state = merge_saved_job_state(JobFacts("backup", failures=1, error="x"), JobLimits(), None, NOON)
-    facts, _ = merge_saved_job_state(JobFacts("backup", running_since=NOON), JobLimits(), state, NOON)
+    _, state = merge_saved_job_state(
+        ScheduledJobFacts("backup", failures=1, error="x"), ScheduledJobLimits(), None, NOON
+    )
+    facts, _ = merge_saved_job_state(ScheduledJobFacts("backup", running_since=NOON), ScheduledJobLimits(), state, NOON)
     assert facts.failures == 1
-    first, _ = merge_saved_job_state(JobFacts("backup", running_since=NOON, failures=2), JobLimits(), None, NOON)
+    first, _ = merge_saved_job_state(
+        ScheduledJobFacts("backup", running_since=NOON, failures=2), ScheduledJobLimits(), None, NOON
+    )
     assert first.failures == 2
 
 
 def test_an_older_run_does_not_replace_a_newer_one() -> None:
-    _, state = merge_saved_job_state(JobFacts("backup", **NIGHTLY, **HEALTHY), JobLimits(), None, NOON)
-    older = JobFacts("backup", **NIGHTLY, last_start=NOON - 3 * DAY, last_end=NOON - 3 * DAY, duration=5)
-    _, still = merge_saved_job_state(older, JobLimits(), state, NOON)
+    _, state = merge_saved_job_state(
+        ScheduledJobFacts("backup", **NIGHTLY, **HEALTHY), ScheduledJobLimits(), None, NOON
+    )
+    older = ScheduledJobFacts("backup", **NIGHTLY, last_start=NOON - 3 * DAY, last_end=NOON - 3 * DAY, duration=5)
+    _, still = merge_saved_job_state(older, ScheduledJobLimits(), state, NOON)
     assert still == state
 
 
 def listed_job_reason(probe: ProbeInfo, listing: SubjectListing, name: str) -> str | None:
-    verdict = evaluate_listed_job(probe, listing, name)
+    verdict = judge_listed_job(probe, listing, name)
     return None if verdict is None else verdict.reason
 
 
 def test_a_listed_job_is_judged_by_its_own_limits() -> None:
-    limits = {"export": JobLimits(max_runtime=HOUR), "*": JobLimits(max_runtime=DAY)}
+    limits = {"export": ScheduledJobLimits(max_runtime=HOUR), "*": ScheduledJobLimits(max_runtime=DAY)}
     probe = ProbeInfo(1, "jobs", "Jobs", "jobs", job_limits=limits)
     listing = SubjectListing(
-        NOON, {name: JobFacts(name, running_since=NOON - 2 * HOUR) for name in ("export", "import")}
+        NOON, {name: ScheduledJobFacts(name, running_since=NOON - 2 * HOUR) for name in ("export", "import")}
     )
     assert [listed_job_reason(probe, listing, name) for name in listing.subjects] == ["job.stuck", ""]
     assert listed_job_reason(replace(probe, job_limits={}), listing, "export") is None
 
 
 def test_a_listed_job_is_not_stuck_if_its_end_could_not_be_reported() -> None:
-    probe = ProbeInfo(1, "jobs", "Jobs", "jobs", job_limits={"*": JobLimits(max_runtime=HOUR)})
-    listing = SubjectListing(NOON, {"export": JobFacts("export", running_since=NOON - 2 * HOUR)})
+    probe = ProbeInfo(1, "jobs", "Jobs", "jobs", job_limits={"*": ScheduledJobLimits(max_runtime=HOUR)})
+    listing = SubjectListing(NOON, {"export": ScheduledJobFacts("export", running_since=NOON - 2 * HOUR)})
     assert listed_job_reason(probe, listing, "export") == "job.stuck"
     assert listed_job_reason(probe, listing._replace(gaps=((NOON - HOUR, NOON - MIN),)), "export") == ""
 
 
 def test_runs_of_a_job_are_expected_from_now_on_unless_the_facts_have_an_instant() -> None:
-    facts = JobFacts("backup", **NIGHTLY)
-    assert evaluate_job_facts(facts, JobLimits(), NOON).reason == ""
-    assert evaluate_job_facts(facts._replace(expected_from=NOON - DAY), JobLimits(), NOON).reason == "job.never_ran"
+    facts = ScheduledJobFacts("backup", **NIGHTLY)
+    assert judge_job_facts(facts, ScheduledJobLimits(), NOON).reason == ""
+    assert (
+        judge_job_facts(facts._replace(expected_from=NOON - DAY), ScheduledJobLimits(), NOON).reason == "job.never_ran"
+    )
 
 
 @pytest.mark.parametrize(
@@ -373,4 +400,4 @@ def test_runs_of_a_job_are_expected_from_now_on_unless_the_facts_have_an_instant
 )
 def test_the_only_job_of_a_heartbeat_has_its_name(rule: str, subject: str, expected: bool) -> None:
     incident = Incident("x", 1, rule, subject, Severity.WARNING, NOON, NOON, "job.overdue", "Backup is overdue")
-    assert is_heartbeat(ProbeInfo(1, "backup", "Backup", "heartbeat"), incident) is expected
+    assert is_heartbeat_incident(ProbeInfo(1, "backup", "Backup", "heartbeat"), incident) is expected

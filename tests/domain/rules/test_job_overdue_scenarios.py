@@ -21,9 +21,9 @@ from watchdog.domain.heartbeat import (
     apply_check_in,
 )
 from watchdog.domain.model import Json
-from watchdog.domain.observations import JobFacts
+from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.probe_state import load_job_state_record
-from watchdog.domain.rules.job import evaluate_job
+from watchdog.domain.rules.job import update_and_judge_job
 from watchdog.domain.rules.job_source import EvaluatedJobSource
 from watchdog.net import NetworkAccess
 from watchdog.probes import HeartbeatProbe
@@ -31,7 +31,7 @@ from watchdog.probes.base import ProbeAttemptContext
 from watchdog.probes.jobs import JobLimitSettings, build_jobs_observation
 
 FINE = ""
-JOB, NOTHING = JobFacts("backup"), HeartbeatState()
+JOB, NOTHING = ScheduledJobFacts("backup"), HeartbeatState()
 SOURCE, WATCHED, HEARTBEAT = VARIANTS = ("schedule in its source", "schedule in the configuration", "heartbeat")
 
 
@@ -46,7 +46,7 @@ class ScenarioJob:
     variant: str
     options: dict[str, str] = field(default_factory=dict)
     """As configured: schedule, timezone, every, grace, max_runtime."""
-    facts: JobFacts = JOB
+    facts: ScheduledJobFacts = JOB
     beat: HeartbeatState = NOTHING
     memory: dict[str, Json] = field(default_factory=dict)
     gaps: list[tuple[int, int]] = field(default_factory=list)
@@ -113,7 +113,9 @@ class ScenarioJob:
             if self.variant == SOURCE:
                 facts = facts._replace(cron=plan.schedule or "", timezone=plan.timezone, every=plan.every)
                 plan = plan.model_copy(update={"schedule": None, "every": None})
-            job = evaluate_job(facts, plan.to_job_limits(60_000), load_job_state_record(memory, facts.name), now)
+            job = update_and_judge_job(
+                facts, plan.to_job_limits(60_000), load_job_state_record(memory, facts.name), now
+            )
             observation = build_jobs_observation(EvaluatedJobSource((job,)), context, now)
         self.memory |= observation.state_updates
         text = observation.message.replace("\N{NO-BREAK SPACE}", " ").replace(" UTC", "").removeprefix("backup ")

@@ -8,20 +8,20 @@ from typing import Any
 import pytest
 
 from tests.support.builders import PROBE_DATABASE_ID, SLOT_INTERVAL_MS
-from watchdog.domain.limits import JobLimits
+from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.model import IncidentTransition, Json, ProbeInfo, ProbeResult
-from watchdog.domain.observations import JobFacts, JobSourceSnapshot, SchedulerLiveness
+from watchdog.domain.observations import JobSourceSnapshot, ScheduledJobFacts, SchedulerLiveness
 from watchdog.domain.probe_state import (
-    SCHEDULER_STATE_KEY,
+    SCHEDULER_HEARTBEAT_STATE_KEY,
     WAITING_FOR_FIRST_RUN_STATE_KEY,
     JobStateRecord,
     SavedJobState,
     SchedulerHeartbeatRecord,
-    forget_job_key,
-    job_state_key,
+    build_forget_job_key,
+    build_job_state_key,
 )
 from watchdog.domain.rules import AlertPolicy, AlertStates, fold_results
-from watchdog.domain.rules.job_source import EvaluatedJobSource, evaluate_job_source, source_away_update
+from watchdog.domain.rules.job_source import EvaluatedJobSource, build_source_away_update, evaluate_job_source
 from watchdog.domain.rules.unreadable_schedule import find_unjudged_job_problem
 from watchdog.domain.schedule import CronSchedule
 from watchdog.domain.uptime_clock import DowntimeGaps
@@ -34,14 +34,14 @@ from watchdog.probes.jobs import build_jobs_observation
 MIN, HOUR, DAY = SLOT_INTERVAL_MS, 3_600_000, 86_400_000
 NOON = 1_777_723_200_000
 """2 May 2026, 12:00 UTC."""
-REST = {"*": JobLimits()}
+REST = {"*": ScheduledJobLimits()}
 LOCATION = "redbeat::schedule does not exist"
 
 
 class Poller:
     """Runs of one probe, a minute apart, whose results are folded as they come."""
 
-    def __init__(self, limits: Mapping[str, JobLimits] = REST, scheduler: SchedulerLiveness | None = None):
+    def __init__(self, limits: Mapping[str, ScheduledJobLimits] = REST, scheduler: SchedulerLiveness | None = None):
         self.limits, self.scheduler = limits, scheduler
         self.required = tuple(name for name in limits if name != "*")
         self.state: dict[str, Json] = {}
@@ -55,7 +55,7 @@ class Poller:
         info = ProbeInfo(PROBE_DATABASE_ID, "jobs", "Jobs", "jobs", job_limits=self.limits)
         return AlertPolicy(info, lambda _: 3 * DAY, failure_threshold=1, success_threshold=1)
 
-    def poll(self, *jobs: JobFacts, after: int = MIN, **fields: Any) -> list[str]:
+    def poll(self, *jobs: ScheduledJobFacts, after: int = MIN, **fields: Any) -> list[str]:
         """One run, and what the fold decides by it: "opened job[a]: job.gone"."""
         self.now += after
         snapshot = JobSourceSnapshot(self.now, jobs, self.scheduler, **{"location": LOCATION, **fields})
@@ -81,13 +81,13 @@ class Poller:
     def lose_source(self) -> None:
         """A run to which the server that holds the jobs gives no answer."""
         self.now += MIN
-        self.state |= source_away_update(self.state, self.now)
+        self.state |= build_source_away_update(self.state, self.now)
 
     def replay(self) -> list[str]:
         return describe(fold_results(self.policy, {}, 0, self.results, lambda _: True).transitions)
 
     def forget(self, name: str) -> None:
-        self.state[forget_job_key(job_state_key(name))] = {"name": name, "at": self.now}
+        self.state[build_forget_job_key(build_job_state_key(name))] = {"name": name, "at": self.now}
 
     @property
     def message(self) -> str:
@@ -105,9 +105,9 @@ def describe(transitions: Iterable[IncidentTransition]) -> list[str]:
     ]
 
 
-def jobs(names: str, **facts: Any) -> tuple[JobFacts, ...]:
+def jobs(names: str, **facts: Any) -> tuple[ScheduledJobFacts, ...]:
     """One for each letter, due at midnight every day, last run at noon."""
-    return tuple(JobFacts(name, **{"cron": "0 0 * * *", "last_start": NOON, **facts}) for name in names)
+    return tuple(ScheduledJobFacts(name, **{"cron": "0 0 * * *", "last_start": NOON, **facts}) for name in names)
 
 
 # --- a source that was away
@@ -115,7 +115,7 @@ def jobs(names: str, **facts: Any) -> tuple[JobFacts, ...]:
 
 def test_jobs_have_their_grace_again_when_their_server_returns() -> None:
     """None of them could run in the meantime."""
-    poller = Poller({"*": JobLimits(grace=2 * MIN)})
+    poller = Poller({"*": ScheduledJobLimits(grace=2 * MIN)})
     often = jobs("ab", cron="* * * * *")
     assert poller.poll(*often) == []
     for _ in range(5):
@@ -133,7 +133,7 @@ def test_jobs_have_their_grace_again_when_their_server_returns() -> None:
 
 
 def test_a_server_that_is_away_again_and_again_delays_a_late_job_by_one_grace() -> None:
-    poller = Poller({"*": JobLimits(grace=2 * MIN)})
+    poller = Poller({"*": ScheduledJobLimits(grace=2 * MIN)})
     late = jobs("ab", cron="* * * * *")
     assert poller.poll(*late) == []
     decided = []
@@ -146,7 +146,7 @@ def test_a_server_that_is_away_again_and_again_delays_a_late_job_by_one_grace() 
 
 
 def test_jobs_that_return_have_their_grace_again() -> None:
-    poller = Poller({"*": JobLimits(grace=2 * MIN)})
+    poller = Poller({"*": ScheduledJobLimits(grace=2 * MIN)})
     often = jobs("abc", cron="* * * * *")
     poller.poll(*often)
     assert poller.poll() == ["opened source: job.most_gone"]
@@ -156,7 +156,7 @@ def test_jobs_that_return_have_their_grace_again() -> None:
 
 @pytest.mark.parametrize("timeout", [None, 2 * MIN])
 def test_a_scheduler_may_be_silent_for_as_long_again_when_its_server_returns(timeout: int | None) -> None:
-    poller = Poller({"*": JobLimits(grace=2 * MIN)}, SchedulerLiveness("beat", timeout, timeout and NOON))
+    poller = Poller({"*": ScheduledJobLimits(grace=2 * MIN)}, SchedulerLiveness("beat", timeout, timeout and NOON))
     often = jobs("ab", cron="* * * * *")
     assert poller.poll(*often) == []
     for _ in range(5):
@@ -203,9 +203,9 @@ def test_the_message_names_what_vanished_and_where() -> None:
 def test_nothing_recovers_because_jobs_vanish() -> None:
     poller = Poller()
     failed, late, unreadable = (
-        JobFacts("failed", last_start=NOON, last_end=NOON, failures=1),
-        JobFacts("late", every=HOUR, next_due=NOON - DAY),
-        JobFacts("unreadable", cron="0 * * * *", timezone="Mars"),
+        ScheduledJobFacts("failed", last_start=NOON, last_end=NOON, failures=1),
+        ScheduledJobFacts("late", every=HOUR, next_due=NOON - DAY),
+        ScheduledJobFacts("unreadable", cron="0 * * * *", timezone="Mars"),
     )
     opened = poller.poll(failed, late, unreadable)
     assert opened == [
@@ -217,10 +217,10 @@ def test_nothing_recovers_because_jobs_vanish() -> None:
     assert len(poller.open_incidents) == 4
     assert poller.poll(failed, late, unreadable) == ["resolved source"], "the others are as bad as before"
     fine = (
-        JobFacts("failed", last_start=NOON, last_end=NOON + 1, last_ok=NOON + 1),
-        JobFacts("late", every=HOUR, next_due=NOON + DAY),
+        ScheduledJobFacts("failed", last_start=NOON, last_end=NOON + 1, last_ok=NOON + 1),
+        ScheduledJobFacts("late", every=HOUR, next_due=NOON + DAY),
     )
-    assert poller.poll(*fine, JobFacts("unreadable", cron="0 * * * *")) == [
+    assert poller.poll(*fine, ScheduledJobFacts("unreadable", cron="0 * * * *")) == [
         "resolved job[failed]", "resolved job[late]", "resolved schedule[unreadable]"
     ]  # fmt: skip
 
@@ -256,7 +256,7 @@ def test_jobs_that_are_not_missed(sentence: str, fields: dict[str, Any]) -> None
     poller = Poller()
     poller.poll(*jobs("a"), *jobs("b", **fields))
     assert poller.poll(*jobs("a")) == [], sentence
-    assert job_state_key("b") not in poller.state
+    assert build_job_state_key("b") not in poller.state
 
 
 def test_a_job_that_may_run_once_is_not_missed_after_its_run_and_one_that_runs_again_is() -> None:
@@ -278,7 +278,7 @@ def test_a_job_whose_old_runs_the_source_has_deleted_is_not_missed() -> None:
 
 
 def test_a_required_job_with_a_schedule_of_its_own_is_judged_by_it_alone() -> None:
-    poller = Poller(REST | {"b": JobLimits(schedule=CronSchedule("0 0 * * *"))})
+    poller = Poller(REST | {"b": ScheduledJobLimits(schedule=CronSchedule("0 0 * * *"))})
     poller.poll(*jobs("ab"))
     assert poller.poll(*jobs("a")) == []
     assert poller.poll(*jobs("a", last_start=NOON + 13 * HOUR), after=13 * HOUR) == ["opened job[b]: job.overdue"]
@@ -287,7 +287,7 @@ def test_a_required_job_with_a_schedule_of_its_own_is_judged_by_it_alone() -> No
 # --- how it ends
 
 
-def poller_after_vanishing(before: str, after: str, limits: Mapping[str, JobLimits] = REST) -> Poller:
+def poller_after_vanishing(before: str, after: str, limits: Mapping[str, ScheduledJobLimits] = REST) -> Poller:
     poller = Poller(limits)
     poller.poll(*jobs(before, cron=""))
     poller.poll(*jobs(after, cron=""))
@@ -331,7 +331,7 @@ def test_a_source_that_lists_nothing_is_never_believed() -> None:
 
 
 def test_a_job_that_the_configuration_names_is_missed_for_ever() -> None:
-    poller = poller_after_vanishing("abcd", "ab", REST | {"c": JobLimits()})
+    poller = poller_after_vanishing("abcd", "ab", REST | {"c": ScheduledJobLimits()})
     assert poller.poll(*jobs("ab", cron=""), after=2 * DAY) == ["resolved job[d]: job.removal_accepted"]
     assert poller.open_incidents == [("job", "c")]
 
@@ -348,7 +348,7 @@ def test_an_operator_forgets_a_job() -> None:
 
 
 def test_an_operator_forgets_a_job_that_the_configuration_names() -> None:
-    poller = poller_after_vanishing("ab", "a", REST | {"b": JobLimits()})
+    poller = poller_after_vanishing("ab", "a", REST | {"b": ScheduledJobLimits()})
     poller.forget("b")
     assert poller.poll(*jobs("a", cron="")) == ["resolved job[b]: job.forgotten"]
     assert poller.poll(*jobs("a", cron="")) == []
@@ -372,7 +372,7 @@ def test_an_operator_forgets_all_jobs_of_an_empty_source() -> None:
 
 
 def test_a_source_that_never_listed_a_job_is_a_problem() -> None:
-    poller = Poller(REST | {"named": JobLimits()})
+    poller = Poller(REST | {"named": ScheduledJobLimits()})
     assert poller.poll() == ["opened availability: job.none_listed"]
     assert poller.message == f"no scheduled jobs are listed: {LOCATION}"
     assert poller.poll(*jobs("a")) == ["resolved availability", "opened job[named]: job.gone"]
@@ -382,27 +382,27 @@ def test_a_source_that_never_listed_a_job_is_a_problem() -> None:
 @pytest.mark.parametrize(
     ("facts", "limits", "message"),
     [
-        ({"cron": "0 * * *"}, JobLimits(),
+        ({"cron": "0 * * *"}, ScheduledJobLimits(),
          "a is not judged, because its schedule cannot be read: '0 * * *' is not a cron expression: expected 5 fields "
          "(minute, hour, day of the month, month, day of the week) or 6 (seconds first), found 4"),
-        ({"cron": "0 * * * *", "timezone": "America/New_Yrok"}, JobLimits(),
+        ({"cron": "0 * * * *", "timezone": "America/New_Yrok"}, ScheduledJobLimits(),
          "a is not judged, because its schedule cannot be read: unknown time zone 'America/New_Yrok': did you mean "
          "America/New_York?"),
-        ({"cron": "solar sunset"}, JobLimits(), None),
-        ({"cron": "0 * * *", "enabled": False}, JobLimits(), ""),
-        ({"cron": "0 * * *", "next_due": NOON + DAY}, JobLimits(), ""),
-        ({"cron": "0 * * *"}, JobLimits(interval=DAY), ""),
-        ({"cron": ""}, JobLimits(), ""),
+        ({"cron": "solar sunset"}, ScheduledJobLimits(), None),
+        ({"cron": "0 * * *", "enabled": False}, ScheduledJobLimits(), ""),
+        ({"cron": "0 * * *", "next_due": NOON + DAY}, ScheduledJobLimits(), ""),
+        ({"cron": "0 * * *"}, ScheduledJobLimits(interval=DAY), ""),
+        ({"cron": ""}, ScheduledJobLimits(), ""),
     ],
 )  # fmt: skip
-def test_a_schedule_that_cannot_be_read(facts: dict[str, Any], limits: JobLimits, message: str | None) -> None:
+def test_a_schedule_that_cannot_be_read(facts: dict[str, Any], limits: ScheduledJobLimits, message: str | None) -> None:
     poller = Poller({"*": limits})
-    opened = poller.poll(JobFacts("a", last_start=NOON, **facts))
+    opened = poller.poll(ScheduledJobFacts("a", last_start=NOON, **facts))
     assert opened == ([] if message == "" else ["opened schedule[a]: job.schedule_unreadable"])
     (listed,) = poller.results[-1].listings["job"].subjects.values()
     assert message in (None, find_unjudged_job_problem(listed, limits)[1])
     resolved = [] if message == "" else ["resolved schedule[a]"]
-    assert poller.poll(JobFacts("a", cron="0 0 * * *", last_start=NOON)) == resolved
+    assert poller.poll(ScheduledJobFacts("a", cron="0 0 * * *", last_start=NOON)) == resolved
 
 
 # --- waiting for the first run
@@ -418,19 +418,19 @@ def test_a_probe_waits_while_none_of_its_jobs_has_run() -> None:
 
 def test_a_scheduler_that_announces_a_later_run_has_started_the_one_before() -> None:
     poller = Poller()
-    poller.poll(JobFacts("a", next_due=NOON + 2 * MIN))
-    poller.poll(JobFacts("a", next_due=NOON + 2 * MIN))
+    poller.poll(ScheduledJobFacts("a", next_due=NOON + 2 * MIN))
+    poller.poll(ScheduledJobFacts("a", next_due=NOON + 2 * MIN))
     assert poller.state[WAITING_FOR_FIRST_RUN_STATE_KEY] is True
-    poller.poll(JobFacts("a", next_due=NOON + DAY))
+    poller.poll(ScheduledJobFacts("a", next_due=NOON + DAY))
     assert WAITING_FOR_FIRST_RUN_STATE_KEY not in poller.state
 
 
 def test_a_status_that_is_not_known() -> None:
     poller = Poller()
-    facts = JobFacts("a", cron="0 0 * * *", last_start=NOON, unknown_status="CRASHED" + "!" * 100)
+    facts = ScheduledJobFacts("a", cron="0 0 * * *", last_start=NOON, unknown_status="CRASHED" + "!" * 100)
     assert poller.poll(facts) == ["opened schedule[a]: job.status_unknown"]
     (listed,) = poller.results[-1].listings["job"].subjects.values()
-    (_, message) = find_unjudged_job_problem(listed, JobLimits())
+    (_, message) = find_unjudged_job_problem(listed, ScheduledJobLimits())
     status = "CRASHED" + "!" * 52 + "…"
     assert message == f"a is not judged: its newest run has the status '{status}', which `statuses` does not list"
     assert poller.poll(facts._replace(unknown_status="")) == ["resolved schedule[a]"]
@@ -470,10 +470,10 @@ def test_a_status_that_is_not_known() -> None:
 def test_what_is_remembered_gives_way_to_a_correction(
     sentence: str, first_facts: dict[str, Any], corrected_facts: dict[str, Any], reason: str
 ) -> None:
-    limits = {"*": JobLimits(max_failures=2)}
+    limits = {"*": ScheduledJobLimits(max_failures=2)}
     poller = Poller(limits)
-    poller.poll(JobFacts("a", schedule_since=NOON - 9 * DAY, **{"cron": "0 0 * * *", **first_facts}))
-    corrected = JobFacts("a", **{"cron": "0 0 * * *", **corrected_facts})
+    poller.poll(ScheduledJobFacts("a", schedule_since=NOON - 9 * DAY, **{"cron": "0 0 * * *", **first_facts}))
+    corrected = ScheduledJobFacts("a", **{"cron": "0 0 * * *", **corrected_facts})
     snapshot = JobSourceSnapshot(poller.now + MIN, (corrected,))
     (job,) = evaluate_job_source(snapshot, limits, (), poller.state).jobs
     assert job.verdict.reason == reason, sentence
@@ -496,7 +496,7 @@ HEARTBEATS = {"timeout": 2 * MIN}
 def evaluate_heartbeat(heartbeat_at: int | None, state: Mapping[str, Json] = {}, **facts: Any) -> EvaluatedJobSource:
     scheduler = SchedulerLiveness("RQ scheduler", 2 * MIN, heartbeat_at)
     facts = {"every": MIN, "next_due": NOON - 2 * MIN, **facts}
-    return evaluate_job_source(JobSourceSnapshot(NOON, (JobFacts("a", **facts),), scheduler), REST, (), state)
+    return evaluate_job_source(JobSourceSnapshot(NOON, (ScheduledJobFacts("a", **facts),), scheduler), REST, (), state)
 
 
 @pytest.mark.parametrize(
@@ -531,7 +531,11 @@ def test_a_job_is_late_only_by_the_word_of_a_living_scheduler(
 def test_a_scheduler_that_is_silent_for_too_long_is_dead(
     heartbeat_at: int | None, remembered_at: int | None, message: str
 ) -> None:
-    state = {} if remembered_at is None else {SCHEDULER_STATE_KEY: SchedulerHeartbeatRecord(remembered_at).to_json()}
+    state = (
+        {}
+        if remembered_at is None
+        else {SCHEDULER_HEARTBEAT_STATE_KEY: SchedulerHeartbeatRecord(remembered_at).to_json()}
+    )
     source = evaluate_heartbeat(heartbeat_at, state)
     assert (source.reason, source.message) == (("job.scheduler_dead", message) if message else ("", ""))
     assert source.is_readable is not bool(message)
@@ -552,7 +556,11 @@ def test_jobs_are_not_missed_while_their_scheduler_starts_again() -> None:
     assert poller.poll(*jobs("a"), after=1) == ["opened job[b]: job.gone"]
 
 
-GRACES = {"quick": JobLimits(grace=MIN), "slow": JobLimits(grace=HOUR), "nightly": JobLimits()}
+GRACES = {
+    "quick": ScheduledJobLimits(grace=MIN),
+    "slow": ScheduledJobLimits(grace=HOUR),
+    "nightly": ScheduledJobLimits(),
+}
 
 
 @pytest.mark.parametrize(
@@ -570,14 +578,19 @@ GRACES = {"quick": JobLimits(grace=MIN), "slow": JobLimits(grace=HOUR), "nightly
 def test_a_scheduler_that_sends_nothing_is_one_problem_for_any_graces(
     sentence: str, facts: dict[str, int], message: str
 ) -> None:
-    reported = tuple(JobFacts(name, every=DAY, next_due=at, last_start=NOON - DAY) for name, at in facts.items())
+    reported = tuple(
+        ScheduledJobFacts(name, every=DAY, next_due=at, last_start=NOON - DAY) for name, at in facts.items()
+    )
     snapshot = JobSourceSnapshot(NOON, reported, SchedulerLiveness("Celery beat"))
     source = evaluate_job_source(snapshot, GRACES, (), {})
     assert (source.reason, source.message) == (("job.scheduler_dead", message) if message else ("", "")), sentence
 
 
 def test_a_job_that_alone_is_not_sent_is_overdue() -> None:
-    late, fine = JobFacts("late", every=HOUR, next_due=NOON - HOUR), JobFacts("fine", every=MIN, last_start=NOON - 1)
+    late, fine = (
+        ScheduledJobFacts("late", every=HOUR, next_due=NOON - HOUR),
+        ScheduledJobFacts("fine", every=MIN, last_start=NOON - 1),
+    )
     snapshot = JobSourceSnapshot(NOON, (late, fine), SchedulerLiveness("Celery beat"))
     source = evaluate_job_source(snapshot, REST, (), {})
     assert [job.verdict.reason for job in source.jobs] == ["job.overdue", ""]
@@ -595,20 +608,20 @@ def test_a_job_that_alone_is_not_sent_is_overdue() -> None:
     ],
 )
 def test_a_job_that_is_due_and_not_sent(case: str, facts: dict[str, Any], is_dead: bool) -> None:
-    quiet = JobFacts("quiet", next_due=NOON + DAY)
-    snapshot = JobSourceSnapshot(NOON, (JobFacts("a", **facts), quiet), SchedulerLiveness("Celery beat"))
+    quiet = ScheduledJobFacts("quiet", next_due=NOON + DAY)
+    snapshot = JobSourceSnapshot(NOON, (ScheduledJobFacts("a", **facts), quiet), SchedulerLiveness("Celery beat"))
     assert (evaluate_job_source(snapshot, REST, (), {}).reason == "job.scheduler_dead") is is_dead, case
 
 
 # --- single snapshots
 
 
-def snapshot(*listed: JobFacts, **fields: Any) -> JobSourceSnapshot:
+def snapshot(*listed: ScheduledJobFacts, **fields: Any) -> JobSourceSnapshot:
     return JobSourceSnapshot(NOON, listed, **fields)
 
 
 def verdicts(
-    source: JobSourceSnapshot, limits: Mapping[str, JobLimits], state: Mapping[str, Any] | None = None
+    source: JobSourceSnapshot, limits: Mapping[str, ScheduledJobLimits], state: Mapping[str, Any] | None = None
 ) -> dict[str, str]:
     """Name -> reason."""
     required = tuple(name for name in limits if name != "*")
@@ -616,16 +629,19 @@ def verdicts(
     return {job.facts.name: job.verdict.reason for job in evaluated.jobs}
 
 
-LATE = JobFacts("late", every=HOUR, next_due=NOON - HOUR)
+LATE = ScheduledJobFacts("late", every=HOUR, next_due=NOON - HOUR)
 
 
 def test_every_job_of_a_source_is_judged_unless_it_is_not_watched() -> None:
-    source = snapshot(JobFacts("ignored", every=HOUR, next_due=NOON - HOUR), LATE, JobFacts("well"))
-    assert verdicts(source, {"late": JobLimits(), "well": JobLimits()}) == {"late": "job.overdue", "well": ""}
+    source = snapshot(ScheduledJobFacts("ignored", every=HOUR, next_due=NOON - HOUR), LATE, ScheduledJobFacts("well"))
+    assert verdicts(source, {"late": ScheduledJobLimits(), "well": ScheduledJobLimits()}) == {
+        "late": "job.overdue",
+        "well": "",
+    }
 
 
 def test_invalid_values_of_a_source_are_discarded() -> None:
-    nonsense = JobFacts("late", every=-5, next_due=10**300, running_since=-1, duration=10**300)
+    nonsense = ScheduledJobFacts("late", every=-5, next_due=10**300, running_since=-1, duration=10**300)
     assert verdicts(snapshot(nonsense), REST) == {"late": ""}
 
 
@@ -635,27 +651,29 @@ def test_a_source_that_reports_late_adds_to_the_grace() -> None:
 
 
 def test_a_required_job_that_was_never_listed_is_gone() -> None:
-    limits = REST | {"b": JobLimits()}
-    assert verdicts(snapshot(JobFacts("a")), limits) == {"a": "", "b": "job.gone"}
-    gone = evaluate_job_source(snapshot(JobFacts("a")), limits, ("b",), {}).jobs[1]
+    limits = REST | {"b": ScheduledJobLimits()}
+    assert verdicts(snapshot(ScheduledJobFacts("a")), limits) == {"a": "", "b": "job.gone"}
+    gone = evaluate_job_source(snapshot(ScheduledJobFacts("a")), limits, ("b",), {}).jobs[1]
     assert gone.verdict[:3] == ("job.gone", "b is gone: its source does not list it", None)
     assert verdicts(snapshot(), limits) == {}, "that the source lists nothing is the problem"
 
 
 def test_an_unlisted_required_job_with_a_configured_schedule_is_judged_by_its_stored_state() -> None:
-    limits = {"b": JobLimits(interval=HOUR)}
+    limits = {"b": ScheduledJobLimits(interval=HOUR)}
     record = JobStateRecord(
         "b", SavedJobState("every 60 min", NOON - 30 * DAY, last_start=NOON - 30 * MIN, was_listed=False)
     )
-    state = {job_state_key("b"): record.to_json()}
+    state = {build_job_state_key("b"): record.to_json()}
     assert verdicts(snapshot(), limits, state) == {"b": ""}
     assert verdicts(snapshot(), limits) == {"b": ""}, "first seen now"
-    state = {job_state_key("b"): record._replace(state=record.state._replace(last_start=NOON - 30 * DAY)).to_json()}
+    state = {
+        build_job_state_key("b"): record._replace(state=record.state._replace(last_start=NOON - 30 * DAY)).to_json()
+    }
     assert verdicts(snapshot(), limits, state) == {"b": "job.overdue"}
 
 
 def test_the_stored_record_of_a_job() -> None:
-    (job,) = evaluate_job_source(snapshot(LATE), {"*": JobLimits()}, (), {}).jobs
+    (job,) = evaluate_job_source(snapshot(LATE), {"*": ScheduledJobLimits()}, (), {}).jobs
     assert job.record == JobStateRecord("late", job.state)
     assert job.state.schedule_text == "every 60 min"
 
@@ -666,7 +684,9 @@ def test_an_empty_source_with_a_scheduler_is_empty_first_of_all() -> None:
 
 
 def test_a_job_that_is_late_by_the_configured_schedule_alone_does_not_make_the_scheduler_dead() -> None:
-    weekly = JobFacts("weekly", cron="0 0 * * 0", last_start=NOON - 2 * DAY, schedule_since=NOON - 9 * DAY)
-    limits = REST | {"weekly": JobLimits(schedule=CronSchedule("0 0 * * *"))}
-    source = snapshot(weekly, JobFacts("quiet", next_due=NOON + DAY), scheduler=SchedulerLiveness("Celery beat"))
+    weekly = ScheduledJobFacts("weekly", cron="0 0 * * 0", last_start=NOON - 2 * DAY, schedule_since=NOON - 9 * DAY)
+    limits = REST | {"weekly": ScheduledJobLimits(schedule=CronSchedule("0 0 * * *"))}
+    source = snapshot(
+        weekly, ScheduledJobFacts("quiet", next_due=NOON + DAY), scheduler=SchedulerLiveness("Celery beat")
+    )
     assert verdicts(source, limits) == {"weekly": "job.overdue", "quiet": ""}

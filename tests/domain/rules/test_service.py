@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.support.builders import PROBE_DATABASE_ID, alert_policy, make_result
-from watchdog.domain.model import IncidentTransition, ServiceFacts, SubjectListing
+from watchdog.domain.model import IncidentTransition, SubjectListing, WatchdogFaultFacts
 from watchdog.domain.rules import AlertStates, service
 from watchdog.domain.rules.engine import fold_result
 
@@ -17,15 +17,15 @@ MINUTE_MS = 60_000
 
 class Row(NamedTuple):
     sentence: str
-    facts: ServiceFacts
+    facts: WatchdogFaultFacts
     is_bad: bool
 
 
 ROWS = [
-    Row("nothing has failed", ServiceFacts(None), False),
-    Row("a short outage of a receiver is no problem yet", ServiceFacts(NOW - MINUTE_MS + 1, error="x"), False),
-    Row("a minute without a confirmation is one", ServiceFacts(NOW - MINUTE_MS, error="x"), True),
-    Row("a notification that was given up is one at once", ServiceFacts(NOW, given_up=True, error="x"), True),
+    Row("nothing has failed", WatchdogFaultFacts(None), False),
+    Row("a short outage of a receiver is no problem yet", WatchdogFaultFacts(NOW - MINUTE_MS + 1, error="x"), False),
+    Row("a minute without a confirmation is one", WatchdogFaultFacts(NOW - MINUTE_MS, error="x"), True),
+    Row("a notification that was given up is one at once", WatchdogFaultFacts(NOW, given_up=True, error="x"), True),
 ]
 
 
@@ -39,7 +39,7 @@ def test_a_destination(row: Row) -> None:
 
 
 def test_the_finding_names_the_receiver_an_instant_and_the_error() -> None:
-    facts = ServiceFacts(NOW - 5 * MINUTE_MS, error="Slack error token_revoked: create another bot token")
+    facts = WatchdogFaultFacts(NOW - 5 * MINUTE_MS, error="Slack error token_revoked: create another bot token")
     result = make_result("p", 1)._replace(listings={"service": SubjectListing(NOW, {"receiver oncall/slack": facts})})
     (finding,) = service.evaluate_result(alert_policy(), result)
     assert finding.message == (
@@ -53,7 +53,9 @@ def test_each_receiver_is_a_subject_that_opens_and_resolves_by_itself() -> None:
     out: list[IncidentTransition] = []
     for slot, (slack, email) in enumerate([("f", "."), ("f", "f"), (".", "f"), (".", ".")], 1):
         subjects = {
-            service.destination_subject(name): ServiceFacts(NOW, given_up=True) if state == "f" else ServiceFacts(None)
+            service.destination_subject(name): WatchdogFaultFacts(NOW, given_up=True)
+            if state == "f"
+            else WatchdogFaultFacts(None)
             for name, state in (("oncall/slack", slack), ("ops/email", email))
         }
         result = make_result("p", slot)._replace(listings={"service": SubjectListing(NOW, subjects)})
@@ -81,23 +83,37 @@ def test_the_destination_of_a_subject() -> None:
     ],
 )
 def test_whether_anyone_can_be_notified(sentence: str, failing_for_ms: dict[str, int | None], expected: bool) -> None:
-    facts = {name: ServiceFacts(NOW - ms) for name, ms in failing_for_ms.items() if ms is not None}
+    facts = {name: WatchdogFaultFacts(NOW - ms) for name, ms in failing_for_ms.items() if ms is not None}
     assert service.are_all_destinations_failing(facts, list(failing_for_ms), NOW) is expected, sentence
 
 
 @pytest.mark.parametrize(
     ("sentence", "facts", "is_bad"),
     [
-        ("the same", ServiceFacts(None), False),
-        ("a rolling deploy", ServiceFacts(NOW - 5 * MINUTE_MS, error="x"), False),
-        ("for too long", ServiceFacts(NOW - 5 * MINUTE_MS - 1, error="x"), True),
+        ("the same", WatchdogFaultFacts(None), False),
+        ("a rolling deploy", WatchdogFaultFacts(NOW - 5 * MINUTE_MS, error="x"), False),
+        ("for too long", WatchdogFaultFacts(NOW - 5 * MINUTE_MS - 1, error="x"), True),
     ],
 )
-def test_the_configurations_of_processes(sentence: str, facts: ServiceFacts, is_bad: bool) -> None:
+def test_the_configurations_of_processes(sentence: str, facts: WatchdogFaultFacts, is_bad: bool) -> None:
     result = make_result("p", 1)._replace(
-        listings={"service": SubjectListing(NOW, {service.CONFIGURATIONS_SUBJECT: facts})}
+        listings={"service": SubjectListing(NOW, {service.CONFIG_DIFFERENCE_SUBJECT: facts})}
     )
     (finding,) = service.evaluate_result(alert_policy(), result)
     assert (finding.subject, finding.bad) == ("configurations", is_bad), sentence
     assert finding.reason == ("watchdog.configurations_differ" if is_bad else "")
     assert finding.message.startswith("processes on one database have had different configurations since 22:") is is_bad
+
+
+@pytest.mark.parametrize(
+    "facts", [WatchdogFaultFacts(None), WatchdogFaultFacts(NOW - 60_000, error="2,000 runs were in progress")]
+)
+def test_a_fault_of_a_process(facts: WatchdogFaultFacts) -> None:
+    subject = service.member_fault_subject("overload", "web1-4711-3fa2c1")
+    result = make_result("p", 1)._replace(listings={"service": SubjectListing(NOW, {subject: facts})})
+    (finding,) = service.evaluate_result(alert_policy(), result)
+    assert (finding.subject, finding.bad) == (subject, facts.failing_since is not None)
+    assert finding.reason == ("watchdog.overloaded" if finding.bad else "")
+    assert finding.message.replace("\N{NO-BREAK SPACE}", " ") == (
+        "too many runs at once on web1-4711-3fa2c1 since 22:14 UTC: 2,000 runs were in progress" if finding.bad else ""
+    )

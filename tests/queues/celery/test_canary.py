@@ -19,7 +19,7 @@ from tests.support.queue_harnesses import CeleryHarness
 from watchdog.domain.model import Outcome
 from watchdog.net import NetworkAccess, PhaseTimer
 from watchdog.net.errors import ProbeError
-from watchdog.probes.base import derive_idempotency_key
+from watchdog.probes.base import derive_slot_idempotency_key
 from watchdog.queues.celery.broker import CELERY_BROKER_THREAD_SEMAPHORE, MAX_CELERY_BROKER_THREADS
 from watchdog.queues.celery.canary import parse_task_result
 
@@ -134,7 +134,7 @@ def test_a_sentinel_expires(harness: CeleryHarness) -> None:
 
 def test_pickled_results_are_not_read(harness: CeleryHarness) -> None:
     harness.results.set(
-        f"celery-task-meta-{derive_idempotency_key('pipeline', 5_000)}", pickle.dumps({"status": "SUCCESS"})
+        f"celery-task-meta-{derive_slot_idempotency_key('pipeline', 5_000)}", pickle.dumps({"status": "SUCCESS"})
     )
     report = asyncio.run(run_probe(harness.build_probe(), 6_000, previous_slot=5_000))
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker.refused")

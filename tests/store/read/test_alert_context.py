@@ -20,7 +20,7 @@ from tests.support.store import (
     make_results,
 )
 from watchdog.domain.model import (
-    AlertContext,
+    AlertMessageContext,
     DeliveryState,
     Evidence,
     Incident,
@@ -33,7 +33,7 @@ from watchdog.domain.model import (
     RunSummary,
     Severity,
 )
-from watchdog.domain.observations import JobFacts
+from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.rules import job
 from watchdog.store.database import Database
 from watchdog.store.read import alert_context as alert_context
@@ -56,7 +56,7 @@ def context_of(
     event: IncidentEvent = IncidentEvent.OPENED,
     now: int | None = None,
     **options: Any,
-) -> AlertContext:
+) -> AlertMessageContext:
     with harness.database.read_transaction() as connection:
         notification = Notification(incident, "oncall/slack", int(event is IncidentEvent.RESOLVED), event)
         return load_alert_context(connection, notification, now or at(10), **options)
@@ -69,7 +69,7 @@ def test_a_target_that_is_down(database: Database) -> None:
         harness.recorder.record_results([make_recorded_result(result, excerpt)], result.slot + 300)
     incident = context_of(harness, harness.load_alert_states(probe)["availability", ""].incident or "").incident
     context = context_of(harness, incident.id, now=at(5) + 400, public_url="https://status.example")
-    assert context == AlertContext(
+    assert context == AlertMessageContext(
         event=IncidentEvent.OPENED,
         incident=Incident(
             incident.id, probe, "availability", "", Severity.CRITICAL, at(3), at(5) + 300, "http.503", MESSAGE
@@ -230,13 +230,13 @@ def test_only_the_job_of_the_incident_is_evaluated_again(database: Database, mon
     results = [make_result(harness.database_ids[0], at(slot), "fail", jobs=jobs) for slot in (1, 2, 3)]
     transitions = harness.record_results(*results)
     evaluated = []
-    evaluate = job.evaluate_job_facts
+    evaluate = job.judge_job_facts
 
-    def note_and_evaluate(facts: JobFacts, *rest: Any) -> job.JobVerdict:
+    def note_and_evaluate(facts: ScheduledJobFacts, *rest: Any) -> job.JobVerdict:
         evaluated.append(facts.name)
         return evaluate(facts, *rest)
 
-    monkeypatch.setattr(job, "evaluate_job_facts", note_and_evaluate)
+    monkeypatch.setattr(job, "judge_job_facts", note_and_evaluate)
     assert [transition.subject for transition in transitions] == ["nightly"]
     assert context_of(harness, transitions[0].incident).bad_count == 3
     assert evaluated == ["nightly"] * 3
@@ -294,7 +294,9 @@ def test_of_a_job_the_runs_of_the_job_are_shown_and_not_the_polls(database: Data
         ended = [run for run in runs if run[0] <= at(minute)]
         newest_end, succeeded = ended[-1]
         last_ok = max(end for end, ok in ended if ok)
-        facts = JobFacts(name, last_end=newest_end, last_ok=last_ok, duration=minute, failures=0 if succeeded else 1)
+        facts = ScheduledJobFacts(
+            name, last_end=newest_end, last_ok=last_ok, duration=minute, failures=0 if succeeded else 1
+        )
         other = healthy_job("other", at(minute))
         previous = at(minute - 1) if minute > 1 else None
         result = make_result(probe, at(minute), jobs=[facts, other], previous_slot=previous)

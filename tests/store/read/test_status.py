@@ -15,7 +15,7 @@ from tests.support.web import filled_database
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, format_duration, format_utc
 from watchdog.domain.heartbeat import CheckIn, CheckInKind
 from watchdog.domain.model import Evidence, HealthState, Outcome
-from watchdog.domain.observations import JobFacts
+from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.store.database import Database
 from watchdog.store.read import history, status
 from watchdog.store.read.jobs import list_jobs
@@ -195,7 +195,7 @@ def test_jobs_of_the_configured_probes(database: Database) -> None:
     listed_at = NOW - MINUTE_MS
     rows.add_result(shop, listed_at, Outcome.FAIL, jobs=[stuck_job("a", listed_at), healthy_job("b", listed_at)])
     rows.add_result(gone, listed_at, jobs=[healthy_job("c", listed_at)])
-    rows.add_result(backup, listed_at, jobs=[JobFacts("Backup")])
+    rows.add_result(backup, listed_at, jobs=[ScheduledJobFacts("Backup")])
     rows.add_result(shop, NOW - SECOND_MS, Outcome.FAIL)
     rows.add_result(tools, NOW - MINUTE_MS, tasks={"t": task_aged(2 * HOUR_MS, NOW - MINUTE_MS)})
     with database.write_transaction() as connection:

@@ -10,8 +10,8 @@ from watchdog.domain.probe_state import (
     WAITING_FOR_FIRST_RUN_STATE_KEY,
     JobStateRecord,
     SavedJobState,
-    forget_job_key,
-    job_state_key,
+    build_forget_job_key,
+    build_job_state_key,
 )
 from watchdog.store import codec
 from watchdog.store.database import Database
@@ -31,7 +31,7 @@ def test_only_missing_jobs_are_forgotten(database: Database) -> None:
     rows = [
         {
             "probe": probe,
-            "key": job_state_key(name),
+            "key": build_job_state_key(name),
             "value": codec.encode_storable_json(JobStateRecord(name, state).to_json()),
         }
         for name, state in states.items()
@@ -47,7 +47,7 @@ def test_only_missing_jobs_are_forgotten(database: Database) -> None:
         forget_missing_jobs(database, "nowhere", None, START_AT)
     with database.read_transaction() as connection:
         stored = load_probe_state(connection, [probe])[probe]
-    assert stored[forget_job_key(job_state_key("c"))] == {"name": "c", "at": START_AT}
+    assert stored[build_forget_job_key(build_job_state_key("c"))] == {"name": "c", "at": START_AT}
 
 
 @pytest.mark.parametrize(("value", "state"), [(True, HealthState.UNKNOWN), (None, HealthState.UP)])

@@ -24,7 +24,7 @@ from watchdog.domain.routing import NotificationRoute, NotificationRoutingTable
 from watchdog.domain.rules import service
 from watchdog.domain.schedule import IntervalSchedule
 from watchdog.store.database import Database
-from watchdog.store.read.destinations import load_service_facts
+from watchdog.store.read.destinations import load_watchdog_fault_facts
 from watchdog.store.read.members import find_probe_id_by_token_digest
 from watchdog.store.tables import (
     alert_states,
@@ -373,7 +373,7 @@ def observe_service(harness: StoreHarness, now: int) -> list[tuple[IncidentEvent
     """Run the built-in probe."""
     id = harness.database_id(service.SERVICE_PROBE_ID)
     with harness.database.read_transaction() as connection:
-        listing = SubjectListing(now, load_service_facts(connection, ["oncall/slack"], now))
+        listing = SubjectListing(now, load_watchdog_fault_facts(connection, ["oncall/slack"], now))
     transitions = harness.record_results(make_result(id, now)._replace(listings={service.RULE_NAME: listing}), now=now)
     return [(transition.event, transition.subject) for transition in transitions]
 

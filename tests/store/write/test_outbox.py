@@ -25,7 +25,7 @@ from tests.support.store import (
     make_results,
 )
 from watchdog.domain.formatting import DAY_MS, HOUR_MS
-from watchdog.domain.model import IncidentEvent, ServiceFacts
+from watchdog.domain.model import IncidentEvent, WatchdogFaultFacts
 from watchdog.domain.routing import NotificationRoute, NotificationRoutingTable
 from watchdog.store import codec
 from watchdog.store.database import Database
@@ -699,7 +699,7 @@ def test_a_replay_notifies_the_same_destinations_as_the_live_run(database: Datab
 # --------------------------------------------------------------------------------------------- destinations that fail
 
 
-def failing(harness: StoreHarness) -> dict[str, ServiceFacts]:
+def failing(harness: StoreHarness) -> dict[str, WatchdogFaultFacts]:
     with harness.database.read_transaction() as connection:
         return load_failing_destinations(connection)
 
@@ -709,11 +709,11 @@ def test_a_destination_fails_from_its_first_error_until_it_confirms(database: Da
     email, slack = harness.lease_notifications(SLOT)
     harness.outbox.mark_sent(email, {}, SLOT)
     harness.outbox.schedule_retry(slack, SLOT + 1_000, "refused", failed_at=SLOT + 5)
-    assert failing(harness) == {"oncall/slack": ServiceFacts(SLOT + 5, False, "refused")}
+    assert failing(harness) == {"oncall/slack": WatchdogFaultFacts(SLOT + 5, False, "refused")}
     harness.outbox.schedule_retry(lease_one(harness, SLOT + 1_000), SLOT + 2_000, "timeout", failed_at=SLOT + 1_005)
-    assert failing(harness) == {"oncall/slack": ServiceFacts(SLOT + 5, False, "timeout")}
+    assert failing(harness) == {"oncall/slack": WatchdogFaultFacts(SLOT + 5, False, "timeout")}
     harness.outbox.mark_undelivered(lease_one(harness, SLOT + 2_000), "rejected", SLOT + 2_005)
-    assert failing(harness) == {"oncall/slack": ServiceFacts(SLOT + 5, True, "rejected")}
+    assert failing(harness) == {"oncall/slack": WatchdogFaultFacts(SLOT + 5, True, "rejected")}
     change_cause(harness, "tls.expired", SLOT + 3_000)
     assert send_due(harness, SLOT + 3_000)
     assert failing(harness) == {}
@@ -729,4 +729,4 @@ def test_a_failure_stays_given_up_until_the_destination_confirms(database: Datab
     harness = open_incidents(database, 2)
     harness.outbox.mark_undelivered(lease_one(harness, SLOT + 1_000), "rejected", SLOT)
     harness.outbox.schedule_retry(lease_one(harness, SLOT + 1_000), SLOT + 2_000, "busy", failed_at=SLOT + 1)
-    assert failing(harness) == {"oncall/slack": ServiceFacts(SLOT, True, "busy")}
+    assert failing(harness) == {"oncall/slack": WatchdogFaultFacts(SLOT, True, "busy")}

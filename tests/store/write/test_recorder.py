@@ -22,7 +22,7 @@ from tests.support.store import (
 )
 from watchdog.domain.formatting import HOUR_MS, SECOND_MS
 from watchdog.domain.model import Evidence, IncidentEvent, McpTaskFacts, Outcome, ResultToRecord
-from watchdog.domain.probe_state import forget_job_key, job_state_key
+from watchdog.domain.probe_state import build_forget_job_key, build_job_state_key
 from watchdog.domain.rules import no_verdict
 from watchdog.domain.schedule import IntervalSchedule
 from watchdog.store import codec
@@ -479,7 +479,7 @@ def test_a_late_result_does_not_change_what_is_remembered_of_jobs(database: Data
     """It is never evaluated: what it shows for the first time, such as a lost run, is shown again by the next one."""
     harness = StoreHarness(database, [make_registered_probe()]).without_downtime()
     (probe,) = harness.database_ids
-    job_key, forget_key = job_state_key("backup"), forget_job_key(job_state_key("import"))
+    job_key, forget_key = build_job_state_key("backup"), build_forget_job_key(build_job_state_key("import"))
 
     def record(slot: int, now: int, **values: Any) -> dict[str, str]:
         harness.recorder.record_results([make_recorded_result(make_result(probe, slot), **values)], now)

@@ -22,7 +22,7 @@ from watchdog.domain.rules import stale
 from watchdog.domain.schedule import IntervalSchedule
 from watchdog.store.database import Database
 from watchdog.store.tables import downtime, evaluation_cursors, incidents, outbox, staleness_events, watermarks
-from watchdog.store.write.watermark import MIN_GAP_MS
+from watchdog.store.write.watermark import MIN_DOWNTIME_GAP_MS
 
 SLOT = START_AT + INTERVAL_MS
 STALENESS_THRESHOLD_MS = 300_000
@@ -301,7 +301,7 @@ def test_deadlines_of_other_configurations_fill_no_batch(databases: DatabasePair
 # ------------------------------------------------------------------------------------------------------------- gaps
 
 
-@pytest.mark.parametrize(("stood_still_ms", "is_gap"), [(MIN_GAP_MS, False), (MIN_GAP_MS + 1, True)])
+@pytest.mark.parametrize(("stood_still_ms", "is_gap"), [(MIN_DOWNTIME_GAP_MS, False), (MIN_DOWNTIME_GAP_MS + 1, True)])
 def test_a_watermark_that_does_not_advance_is_a_gap(database: Database, stood_still_ms: int, is_gap: bool) -> None:
     harness = StoreHarness(database, [make_registered_probe()])
     harness.watermark.detect_gap(START_AT + stood_still_ms)
@@ -316,20 +316,20 @@ def test_another_process_detects_a_gap_within_half_of_its_minimum(databases: Dat
         StoreHarness(databases.second, [make_registered_probe()], create_schema=False),
     )
     second.watermark.detect_gap(START_AT + 1)
-    first.watermark.detect_gap(START_AT + MIN_GAP_MS + 2_000)
-    second.watermark.detect_gap(START_AT + MIN_GAP_MS + 2_001)
+    first.watermark.detect_gap(START_AT + MIN_DOWNTIME_GAP_MS + 2_000)
+    second.watermark.detect_gap(START_AT + MIN_DOWNTIME_GAP_MS + 2_001)
     assert (
         second.watermark.uptime_clock.gaps
         == first.watermark.uptime_clock.gaps
-        == [(START_AT, START_AT + MIN_GAP_MS + 2_000)]
+        == [(START_AT, START_AT + MIN_DOWNTIME_GAP_MS + 2_000)]
     )
 
 
 def test_the_process_that_detects_a_gap_uses_it_at_once(database: Database) -> None:
     harness = StoreHarness(database, [make_registered_probe()])
-    harness.watermark.detect_gap(START_AT + MIN_GAP_MS)
-    harness.watermark.detect_gap(START_AT + MIN_GAP_MS + 1_000, advance=True)
-    assert harness.watermark.uptime_clock.gaps == [(START_AT, START_AT + MIN_GAP_MS + 1_000)]
+    harness.watermark.detect_gap(START_AT + MIN_DOWNTIME_GAP_MS)
+    harness.watermark.detect_gap(START_AT + MIN_DOWNTIME_GAP_MS + 1_000, advance=True)
+    assert harness.watermark.uptime_clock.gaps == [(START_AT, START_AT + MIN_DOWNTIME_GAP_MS + 1_000)]
 
 
 def test_a_gap_that_was_not_committed_is_not_used(database: Database) -> None:
@@ -342,12 +342,12 @@ def test_a_gap_that_was_not_committed_is_not_used(database: Database) -> None:
     sa.event.listen(database.writer, "commit", fail)
     try:
         with pytest.raises(OSError, match="was lost"):
-            harness.watermark.detect_gap(START_AT + MIN_GAP_MS + 1)
+            harness.watermark.detect_gap(START_AT + MIN_DOWNTIME_GAP_MS + 1)
     finally:
         sa.event.remove(database.writer, "commit", fail)
-    harness.watermark.detect_gap(START_AT + MIN_GAP_MS + 2)
+    harness.watermark.detect_gap(START_AT + MIN_DOWNTIME_GAP_MS + 2)
     stored = [(row["started_at"], row["ended_at"]) for row in harness.select_rows(downtime)]
-    assert harness.watermark.uptime_clock.gaps == stored == [(START_AT, START_AT + MIN_GAP_MS + 2)]
+    assert harness.watermark.uptime_clock.gaps == stored == [(START_AT, START_AT + MIN_DOWNTIME_GAP_MS + 2)]
 
 
 def test_gaps_are_loaded_one_after_the_other(databases: DatabasePair) -> None:

@@ -161,7 +161,7 @@ def evaluate_naively(harness: StoreHarness, policy: AlertPolicy) -> tuple[AlertS
     out: list[IncidentTransition] = []
     for at in sorted({*rows, *stale_after}):
         if at in stale_after:
-            apply_finding(policy, states, int(at), stale.stale_finding(stale_after[at]), out)
+            apply_finding(policy, states, int(at), stale.build_stale_finding(stale_after[at]), out)
         else:
             fold_result(policy, states, rows[int(at)], out)
     return states, out

@@ -7,7 +7,7 @@ import pytest
 from tests.support.builders import overdue_job, stuck_job
 from tests.support.store import INTERVAL_MS, START_AT, StoreHarness, make_registered_probe, make_result
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, NBSP
-from watchdog.domain.model import Outcome, ProbeResult, RemediationAttempt, RemediationState
+from watchdog.domain.model import Outcome, ProbeResult, RemediationAttempt, RemediationAttemptState
 from watchdog.store.database import Database
 from watchdog.store.read.alert_context import list_remediation_attempts
 from watchdog.store.tables import remediations
@@ -70,7 +70,7 @@ def test_each_run_is_remediated_once(service: RemediationHarness) -> None:
         "ledger",
     )
     assert service.start_next() is None
-    service.store.finish_remediation(pending, RemediationState.SUCCEEDED, "changed 1 row", SLOT + 2_000)
+    service.store.finish_remediation(pending, RemediationAttemptState.SUCCEEDED, "changed 1 row", SLOT + 2_000)
     service.record_jobs(SLOT + INTERVAL_MS, ledger=("job.stuck", "7"))
     assert service.start_next(SLOT + INTERVAL_MS) is None
     service.record_jobs(SLOT + 2 * INTERVAL_MS, ledger=("job.stuck", "8"))
@@ -88,7 +88,7 @@ def test_an_attempt_that_was_interrupted_is_not_repeated(service: RemediationHar
     with service.harness.database.read_transaction() as connection:
         [attempt] = list_remediation_attempts(connection, pending.incident)
     assert attempt == RemediationAttempt(
-        "UPDATE jobs", "job.stuck", "7", RemediationState.STARTED, SLOT + 1_000, None, ""
+        "UPDATE jobs", "job.stuck", "7", RemediationAttemptState.STARTED, SLOT + 1_000, None, ""
     )
 
 
@@ -184,7 +184,7 @@ def test_an_attempt_starts_once_it_is_no_longer_a_dry_run(service: RemediationHa
     service.record_jobs(ledger=("job.stuck", "7"))
     pending = service.start_next()
     assert pending is not None
-    service.store.finish_remediation(pending, RemediationState.DRY_RUN, "would change 1 row", SLOT + 1_000)
+    service.store.finish_remediation(pending, RemediationAttemptState.DRY_RUN, "would change 1 row", SLOT + 1_000)
     assert service.start_next(SLOT + 2_000) is None
     service.specs = {service.jobs: spec}
     assert service.start_next(SLOT + 3_000) == pending
@@ -226,8 +226,8 @@ def test_only_a_started_attempt_is_finished(service: RemediationHarness) -> None
     service.record_jobs(ledger=("job.stuck", "7"))
     pending = service.start_next()
     assert pending is not None
-    service.store.finish_remediation(pending, RemediationState.FAILED, "no such column \0", SLOT + 2_000)
-    service.store.finish_remediation(pending, RemediationState.SUCCEEDED, "changed 1 row", SLOT + 3_000)
+    service.store.finish_remediation(pending, RemediationAttemptState.FAILED, "no such column \0", SLOT + 2_000)
+    service.store.finish_remediation(pending, RemediationAttemptState.SUCCEEDED, "changed 1 row", SLOT + 3_000)
     [row] = service.harness.select_rows(remediations)
     assert (row["state"], row["detail"], row["ended_at"]) == ("failed", "no such column �", SLOT + 2_000)
 

@@ -14,8 +14,8 @@ from watchdog.resources import resource_path
 from watchdog.web.cards.registry import (
     CARDS_BY_PROBE_KIND,
     DEFAULT_PROBE_CARDS,
-    cards_of_probe_kind,
-    jobs_section_id_of_probe_kind,
+    find_cards_of_probe_kind,
+    find_jobs_section_id,
 )
 
 TEMPLATES = resource_path("templates") / "pages"
@@ -24,7 +24,7 @@ CODE = Path(__file__).parents[3] / "watchdog" / "web"
 
 @pytest.mark.parametrize("kind", [*PROBE_KINDS, "a kind of another version"])
 def test_every_kind_has_cards_with_templates(kind: str) -> None:
-    cards = cards_of_probe_kind(kind)
+    cards = find_cards_of_probe_kind(kind)
     assert cards
     assert [card.template for card in cards if not (TEMPLATES / card.template).is_file()] == []
 
@@ -36,16 +36,16 @@ def test_a_kind_names_its_cards_only_if_they_are_not_the_default_ones() -> None:
 
 
 def test_every_template_of_a_card_is_in_use() -> None:
-    used = {card.template for kind in PROBE_KINDS for card in cards_of_probe_kind(kind)}
+    used = {card.template for kind in PROBE_KINDS for card in find_cards_of_probe_kind(kind)}
     assert used == {f"cards/{file.name}" for file in (TEMPLATES / "cards").glob("*.j2")}
 
 
 @pytest.mark.parametrize("kind", PROBE_KINDS)
 def test_the_section_of_jobs_exists(kind: str) -> None:
-    for card in cards_of_probe_kind(kind):
+    for card in find_cards_of_probe_kind(kind):
         if card.jobs_section_id:
             assert f'id="{card.jobs_section_id}"' in (TEMPLATES / card.template).read_text()
-            assert jobs_section_id_of_probe_kind(kind) == card.jobs_section_id
+            assert find_jobs_section_id(kind) == card.jobs_section_id
 
 
 def kind_comparisons(source: str) -> Iterator[str]:

@@ -19,7 +19,7 @@ from tests.support.html_checks import find_html_problems, visible_text
 from tests.support.web import create_test_app, filled_database, request_page
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from watchdog.domain.model import Evidence, McpTaskFacts, Outcome
-from watchdog.domain.observations import JobFacts
+from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.web.templating import SECURITY_HEADERS
 
 PATHS = (
@@ -206,7 +206,7 @@ def test_an_incident_of_a_job_shows_only_that_job(tmp_path: Path) -> None:
     id = rows.add_probe("Shop", "jobs")
     late = "cart_sweep is overdue: due 02:20 UTC, last run 1 Jan 1970 00:00 UTC"
     due, started = NOW // MINUTE_MS * MINUTE_MS - 9 * MINUTE_MS, NOW - 3 * HOUR_MS
-    both = [overdue_job("cart_sweep", due), JobFacts("export", running_since=started, worker="app-3")]
+    both = [overdue_job("cart_sweep", due), ScheduledJobFacts("export", running_since=started, worker="app-3")]
     facts = {"export": {"worker": "app-3", "duration": "2 min"}, "cart_sweep": {"worker": "app-4", "duration": "9 s"}}
     message = "2 of 2 jobs have problems: export, cart_sweep"
     since, evidence = NOW - 5 * MINUTE_MS, Evidence({"jobs": facts})
@@ -281,7 +281,7 @@ def scheduled() -> FixtureRows:
     read_at, month_ago = NOW - MINUTE_MS, NOW - 30 * DAY_MS
     ran_at = NOW - 61 * SECOND_MS
     facts = [
-        JobFacts(
+        ScheduledJobFacts(
             "usage-rollup",
             every=10 * MINUTE_MS,
             last_start=ran_at,
@@ -290,9 +290,9 @@ def scheduled() -> FixtureRows:
             duration=59_000,
             expected_from=month_ago,
         ),
-        JobFacts("retry", cron="0 * * * *", last_start=NOW - 4 * HOUR_MS, expected_from=month_ago),
-        JobFacts("<b>ledger</b>", running_since=NOW - 2 * HOUR_MS, last_start=NOW - 2 * HOUR_MS),
-        JobFacts("yearly", cron="0 0 1 1 *", expected_from=month_ago),
+        ScheduledJobFacts("retry", cron="0 * * * *", last_start=NOW - 4 * HOUR_MS, expected_from=month_ago),
+        ScheduledJobFacts("<b>ledger</b>", running_since=NOW - 2 * HOUR_MS, last_start=NOW - 2 * HOUR_MS),
+        ScheduledJobFacts("yearly", cron="0 0 1 1 *", expected_from=month_ago),
     ]
     rows.add_result(jobs, NOW - 2 * MINUTE_MS, jobs=[])
     rows.add_result(jobs, read_at, Outcome.FAIL, "retry is overdue", "job.overdue", jobs=facts)

@@ -10,14 +10,14 @@ from tests.support.fixture_rows import NOW, FixtureRows
 from tests.support.store import START_AT, StoreHarness, make_registered_probe, make_result
 from tests.support.web import filled_database
 from watchdog.store.tables import incidents
-from watchdog.web.pages.incident import IncidentPage, load_incident_page
+from watchdog.web.pages.incident import IncidentDetailPage, load_incident_detail_page
 
 
 def at(minute: int) -> int:
     return START_AT + minute * 60_000
 
 
-def page_of(tmp_path: Path, reasons: str, *, resolved: bool = False) -> IncidentPage:
+def page_of(tmp_path: Path, reasons: str, *, resolved: bool = False) -> IncidentDetailPage:
     """The page of an incident of a probe that fails for these reasons, one a minute."""
     probes = [make_registered_probe(failure_threshold=1, success_threshold=1)]
     with StoreHarness(f"sqlite:///{tmp_path / 'watchdog.db'}", probes) as harness:
@@ -29,7 +29,7 @@ def page_of(tmp_path: Path, reasons: str, *, resolved: bool = False) -> Incident
             harness.record_results(make_result(probe, at(minute + 1)))
         incident = harness.select_row(incidents)["id"]
         with harness.database.read_transaction() as connection:
-            page = load_incident_page(connection, incident, {}, at(60))
+            page = load_incident_detail_page(connection, incident, {}, at(60))
     assert page is not None
     return page
 
@@ -71,6 +71,6 @@ def test_the_title_names_a_heartbeat_once(tmp_path: Path, rule: str, subject: st
         filled_database(f"sqlite:///{tmp_path / 'watchdog.db'}", rows) as database,
         database.read_transaction() as connection,
     ):
-        page = load_incident_page(connection, incident, {}, NOW)
+        page = load_incident_detail_page(connection, incident, {}, NOW)
     assert page is not None
     assert page.title == title

@@ -22,7 +22,7 @@ from tests.support.web import create_test_app, filled_database, request_page
 from tests.web.pages.test_all_pages import HOSTILE, LINK
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS
 from watchdog.domain.model import McpTaskFacts, Outcome
-from watchdog.domain.observations import JobFacts
+from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.store.read.jobs import list_jobs
 from watchdog.web.cards.jobs import build_job_row
 from watchdog.web.pages.list_page import LIST_ROWS_PER_PAGE
@@ -175,8 +175,8 @@ def test_the_verdict_on_a_task(
 def test_a_job_that_its_source_expects_is_on_time_without_a_schedule(tmp_path: Path) -> None:
     rows = FixtureRows()
     table = rows.add_probe("Table", "jobs")
-    expected = JobFacts("expected", last_start=NOW, next_due=NOW + HOUR_MS)
-    rows.add_result(table, NOW, jobs=[expected, JobFacts("whenever", last_start=NOW)])
+    expected = ScheduledJobFacts("expected", last_start=NOW, next_due=NOW + HOUR_MS)
+    rows.add_result(table, NOW, jobs=[expected, ScheduledJobFacts("whenever", last_start=NOW)])
     with filled_database(f"sqlite:///{tmp_path}/t.db", rows) as database, database.read_transaction() as connection:
         assert [(job.name, job.status_label) for job in list_jobs(connection)] == [
             ("expected", "On time"),

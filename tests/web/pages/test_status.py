@@ -26,8 +26,8 @@ from watchdog.web.auth.session import ApiKey
 from watchdog.web.pages.status import (
     StatusPageService,
     build_status_page,
+    find_overall_service_state,
     format_status_headline,
-    overall_service_state,
 )
 from watchdog.web.pages.status_snapshot import load_status_page_snapshot
 
@@ -134,7 +134,7 @@ def test_the_headline_names_services_that_are_not_up(
     services: list[tuple[str, HealthState]], state: HealthState, line: str
 ) -> None:
     expected = [service(*s) for s in services]
-    assert (overall_service_state(expected), format_status_headline(expected)) == (state, line)
+    assert (find_overall_service_state(expected), format_status_headline(expected)) == (state, line)
 
 
 def page_of(tmp_path: Path, rows: FixtureRows, site: StatusPageConfig | None = None) -> Any:

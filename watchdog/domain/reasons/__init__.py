@@ -13,28 +13,29 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 
 from watchdog.domain.reasons.entry import ReasonEntry, ReasonScope
-from watchdog.domain.reasons.failures import FAILURE_REASONS
-from watchdog.domain.reasons.findings import FINDING_REASONS
-from watchdog.domain.reasons.operations import DELIVERY_AND_ACCESS_REASONS
+from watchdog.domain.reasons.failures import FAILURE_REASON_ENTRIES
+from watchdog.domain.reasons.findings import FINDING_REASON_ENTRIES
+from watchdog.domain.reasons.operations import DELIVERY_AND_ACCESS_REASON_ENTRIES
 
 __all__ = [
     "REASON_CATALOGUE",
     "TRANSPORT_REASON_FAMILIES",
     "ReasonEntry",
     "ReasonScope",
+    "build_reason_and_message",
     "find_reason_entry",
     "find_reason_pattern_problem",
+    "generalize_http_status_reason",
     "is_same_cause",
     "matches_reason_pattern",
     "reason_advice",
-    "reason_and_message",
     "reason_family",
-    "reason_status_class",
     "reason_title",
 ]
 
 REASON_CATALOGUE: Mapping[str, ReasonEntry] = {
-    entry.code: entry for entry in (*FAILURE_REASONS, *FINDING_REASONS, *DELIVERY_AND_ACCESS_REASONS)
+    entry.code: entry
+    for entry in (*FAILURE_REASON_ENTRIES, *FINDING_REASON_ENTRIES, *DELIVERY_AND_ACCESS_REASON_ENTRIES)
 }
 """By code."""
 
@@ -57,7 +58,7 @@ def is_same_cause(code: str, other_code: str) -> bool:
 
 def find_reason_entry(code: str) -> ReasonEntry:
     """The entry of a reason. Raises KeyError for a reason that is not in the catalogue."""
-    for key in (code, reason_status_class(code), f"{reason_family(code)}.*"):
+    for key in (code, generalize_http_status_reason(code), f"{reason_family(code)}.*"):
         if key in REASON_CATALOGUE:
             return REASON_CATALOGUE[key]
     raise KeyError(code)
@@ -65,10 +66,10 @@ def find_reason_entry(code: str) -> ReasonEntry:
 
 def matches_reason_pattern(pattern: str, code: str) -> bool:
     """Whether a reason is the pattern itself or belongs to it: a family ("tls") or a class of statuses ("http.5xx")."""
-    return pattern in (code, reason_family(code), reason_status_class(code))
+    return pattern in (code, reason_family(code), generalize_http_status_reason(code))
 
 
-def reason_status_class(code: str) -> str:
+def generalize_http_status_reason(code: str) -> str:
     """ "http.5xx" of "http.503"; the code itself if its cause is not a status."""
     cause = code.partition(".")[2]
     return f"{reason_family(code)}.{cause[0]}xx" if len(cause) == 3 and cause.isdigit() else code
@@ -80,7 +81,7 @@ def find_reason_pattern_problem(pattern: str) -> str:
     if (
         pattern in families
         or pattern in REASON_CATALOGUE
-        or (pattern != reason_status_class(pattern) and _has_reason_entry(pattern))
+        or (pattern != generalize_http_status_reason(pattern) and _has_reason_entry(pattern))
     ):
         return ""
     close = get_close_matches(pattern, {*families, *REASON_CATALOGUE}, 1)
@@ -111,7 +112,7 @@ def reason_advice(code: str) -> str:
         return ""
 
 
-def reason_and_message(code: str, detail: str = "", **facts: str) -> tuple[str, str]:
+def build_reason_and_message(code: str, detail: str = "", **facts: str) -> tuple[str, str]:
     """A reason with its sentence filled in, and a detail after a colon: "task digest failed: disk full"."""
     sentence = find_reason_entry(code).sentence.format(**facts)
     return code, f"{sentence}: {detail}" if detail else sentence

@@ -8,7 +8,7 @@ from watchdog.domain.reasons.entry import ReasonEntry, ReasonScope
 
 _failure_reason_entry = partial(ReasonEntry, ReasonScope.FAILURE)
 
-_NO_CONNECTION_REASONS = (
+_NO_CONNECTION_REASON_ENTRIES = (
     _failure_reason_entry(
         "dns.not_found",
         "Host name not found",
@@ -81,7 +81,7 @@ _NO_CONNECTION_REASONS = (
     ),
 )
 
-_TIMEOUT_REASONS = (
+_TIMEOUT_REASON_ENTRIES = (
     _failure_reason_entry(
         "timeout.dns",
         "Timed out: name lookup",
@@ -164,4 +164,4 @@ _TIMEOUT_REASONS = (
     ),
 )
 
-CONNECTION_REASONS = (*_NO_CONNECTION_REASONS, *_TIMEOUT_REASONS)
+CONNECTION_REASON_ENTRIES = (*_NO_CONNECTION_REASON_ENTRIES, *_TIMEOUT_REASON_ENTRIES)

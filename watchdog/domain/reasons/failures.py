@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 
-from watchdog.domain.reasons.connection import CONNECTION_REASONS
+from watchdog.domain.reasons.connection import CONNECTION_REASON_ENTRIES
 from watchdog.domain.reasons.entry import ReasonEntry, ReasonScope
-from watchdog.domain.reasons.responses import RESPONSE_REASONS
-from watchdog.domain.reasons.tls import TLS_REASONS
+from watchdog.domain.reasons.responses import RESPONSE_REASON_ENTRIES
+from watchdog.domain.reasons.tls import TLS_REASON_ENTRIES
 
 _failure_reason_entry = partial(ReasonEntry, ReasonScope.FAILURE)
 
-_EXPECTATION_AND_MCP_REASONS = (
+_EXPECTATION_AND_MCP_REASON_ENTRIES = (
     _failure_reason_entry(
         "expectation.failed",
         "Expectation failed",
@@ -168,7 +168,7 @@ _EXPECTATION_AND_MCP_REASONS = (
     ),
 )
 
-_QUEUE_REASONS = (
+_BROKER_AND_JOB_REASON_ENTRIES = (
     _failure_reason_entry(
         "broker.unreachable",
         "Broker unreachable",
@@ -324,4 +324,10 @@ _QUEUE_REASONS = (
     ),
 )
 
-FAILURE_REASONS = (*CONNECTION_REASONS, *TLS_REASONS, *RESPONSE_REASONS, *_EXPECTATION_AND_MCP_REASONS, *_QUEUE_REASONS)
+FAILURE_REASON_ENTRIES = (
+    *CONNECTION_REASON_ENTRIES,
+    *TLS_REASON_ENTRIES,
+    *RESPONSE_REASON_ENTRIES,
+    *_EXPECTATION_AND_MCP_REASON_ENTRIES,
+    *_BROKER_AND_JOB_REASON_ENTRIES,
+)

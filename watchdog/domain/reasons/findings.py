@@ -11,7 +11,7 @@ _missed_reason_entry = partial(ReasonEntry, ReasonScope.MISSED)
 _finding_reason_entry = partial(ReasonEntry, ReasonScope.FINDING)
 _resolution_reason_entry = partial(ReasonEntry, ReasonScope.RESOLUTION)
 
-FINDING_REASONS = (
+FINDING_REASON_ENTRIES = (
     _error_reason_entry(
         "command.not_found",
         "Command not found",

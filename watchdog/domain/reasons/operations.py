@@ -10,7 +10,7 @@ _delivery_reason_entry = partial(ReasonEntry, ReasonScope.DELIVERY)
 _remediation_reason_entry = partial(ReasonEntry, ReasonScope.REMEDIATION)
 _access_reason_entry = partial(ReasonEntry, ReasonScope.ACCESS)
 
-DELIVERY_AND_ACCESS_REASONS = (
+DELIVERY_AND_ACCESS_REASON_ENTRIES = (
     _delivery_reason_entry(
         "delivery.invalid_request",
         "Request cannot be sent",

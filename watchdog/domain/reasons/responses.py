@@ -9,7 +9,7 @@ from watchdog.domain.reasons.entry import ReasonEntry, ReasonScope
 _failure_reason_entry = partial(ReasonEntry, ReasonScope.FAILURE)
 _error_reason_entry = partial(ReasonEntry, ReasonScope.ERROR)
 
-_PROTOCOL_REASONS = (
+_PROTOCOL_REASON_ENTRIES = (
     _failure_reason_entry(
         "protocol.not_http",
         "Not HTTP",
@@ -121,7 +121,7 @@ _PROTOCOL_REASONS = (
     ),
 )
 
-_HTTP_REASONS = (
+_HTTP_REASON_ENTRIES = (
     _failure_reason_entry(
         "http.3xx",
         "Redirect not followed",
@@ -232,4 +232,4 @@ _HTTP_REASONS = (
     ),
 )
 
-RESPONSE_REASONS = (*_PROTOCOL_REASONS, *_HTTP_REASONS)
+RESPONSE_REASON_ENTRIES = (*_PROTOCOL_REASON_ENTRIES, *_HTTP_REASON_ENTRIES)

@@ -8,7 +8,7 @@ from watchdog.domain.reasons.entry import ReasonEntry, ReasonScope
 
 _failure_reason_entry = partial(ReasonEntry, ReasonScope.FAILURE)
 
-TLS_REASONS = (
+TLS_REASON_ENTRIES = (
     _failure_reason_entry(
         "tls.expired",
         "Certificate expired",

@@ -2,7 +2,7 @@
 
 from watchdog.domain.rules.engine import (
     INCIDENT_HEALTH_STATE_BY_RULE,
-    RULES_IGNORING_THRESHOLDS,
+    THRESHOLD_IGNORING_RULE_NAMES,
     AlertStates,
     FoldResult,
     apply_finding,
@@ -16,7 +16,7 @@ from watchdog.domain.uptime_clock import UptimeClock
 
 __all__ = [
     "INCIDENT_HEALTH_STATE_BY_RULE",
-    "RULES_IGNORING_THRESHOLDS",
+    "THRESHOLD_IGNORING_RULE_NAMES",
     "AlertPolicy",
     "AlertStates",
     "FoldResult",

@@ -10,7 +10,7 @@ from watchdog.domain.rules.policy import AlertPolicy
 
 RULE_NAME = "availability"
 INCIDENT_HEALTH_STATE = HealthState.DOWN
-TASK_CAUSED_REASON = "expectation.failed"
+EXPECTATION_FAILED_REASON = "expectation.failed"
 """A failure that a bad task may cause, as of `result.healthy`: then only the task's incident is about it."""
 NO_JOBS_LISTED_REASON = "job.none_listed"
 """A failure of the source itself, not of a job."""
@@ -22,7 +22,7 @@ def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Findin
     if result.outcome is not Outcome.FAIL:
         yield Finding(RULE_NAME, "", False)
         return
-    caused_by_tasks = result.reason == TASK_CAUSED_REASON and any(
+    caused_by_tasks = result.reason == EXPECTATION_FAILED_REASON and any(
         finding.bad for finding in task.evaluate_result(policy, result)
     )
     caused_by_jobs = result.reason != NO_JOBS_LISTED_REASON and any(

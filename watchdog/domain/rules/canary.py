@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from watchdog.domain.formatting import MINUTE_MS, format_count, format_duration
 from watchdog.domain.measurements import CanaryStages
 from watchdog.domain.observations import JobStage, QueueStats, SentinelPollResult
-from watchdog.domain.probe_state import OutstandingSentinels, SentinelRecord
-from watchdog.domain.reasons import reason_and_message
+from watchdog.domain.probe_state import OutstandingSentinelRecord, OutstandingSentinels
+from watchdog.domain.reasons import build_reason_and_message
 
 IN_PROGRESS_STAGES = (JobStage.SENT, JobStage.QUEUED, JobStage.RUNNING)
 FINISHED_STAGES = (JobStage.DONE, JobStage.FAILED)
 MAX_SLOTS_BLOCKED_BY_SENTINEL = 2
 """Slots that send no sentinel because an earlier one is past its deadline and outstanding."""
 MAX_OUTSTANDING_SENTINELS = 3
-SENTINEL_GIVE_UP_INTERVAL_MS = 10 * MINUTE_MS
+MIN_SENTINEL_GIVE_UP_INTERVAL_MS = 10 * MINUTE_MS
 """When this many are outstanding, the oldest is given up for another one, at most once in this time."""
 
 
@@ -49,11 +49,11 @@ class SentinelTracker:
     finished_at: int | None = None
     pickup_is_shown: bool = True
     """Of a lost job: whether its stage before would have shown a pick-up."""
-    earlier: SentinelRecord | None = None
+    earlier: OutstandingSentinelRecord | None = None
     """What an earlier run remembered of it; None: this run has sent it."""
 
     @classmethod
-    def resume(cls, record: SentinelRecord) -> SentinelTracker:
+    def resume(cls, record: OutstandingSentinelRecord) -> SentinelTracker:
         """Tracks the sentinel of an earlier run."""
         return cls(record.job_id, record.sent_at, record.sent_at, picked_up_at=record.picked_up_at, earlier=record)
 
@@ -94,7 +94,7 @@ def _clamp_time(reported_at: int | None, earliest: int, latest: int) -> int:
     return latest if reported_at is None else min(max(reported_at, earliest), latest)
 
 
-def find_blocking_sentinel(outstanding: OutstandingSentinels, slot: int) -> SentinelRecord | None:
+def find_blocking_sentinel(outstanding: OutstandingSentinels, slot: int) -> OutstandingSentinelRecord | None:
     """The earlier sentinel that this slot polls instead of sending one of its own; None: it sends one.
 
     Only the newest one blocks, and not for long: a job that is lost without a trace must not hide that the queue works
@@ -103,14 +103,14 @@ def find_blocking_sentinel(outstanding: OutstandingSentinels, slot: int) -> Sent
     records = outstanding.records
     if not records:
         return None
-    may_give_up = outstanding.given_up_at is None or slot - outstanding.given_up_at >= SENTINEL_GIVE_UP_INTERVAL_MS
+    may_give_up = outstanding.given_up_at is None or slot - outstanding.given_up_at >= MIN_SENTINEL_GIVE_UP_INTERVAL_MS
     is_full = len(records) >= MAX_OUTSTANDING_SENTINELS and not may_give_up
     return records[-1] if is_full or records[-1].blocked_slots < MAX_SLOTS_BLOCKED_BY_SENTINEL else None
 
 
 def give_up_oldest_sentinel(
     outstanding: OutstandingSentinels, slot: int
-) -> tuple[SentinelRecord | None, OutstandingSentinels]:
+) -> tuple[OutstandingSentinelRecord | None, OutstandingSentinels]:
     """Makes room for the sentinel of this slot: the sentinel that is no longer awaited, if any, and the remaining
     ones."""
     oldest, *others = outstanding.records or (None,)
@@ -140,20 +140,22 @@ def find_canary_problem(
     match tracker.job_status.stage:
         case JobStage.LOST:
             when = " before it was picked up" if tracker.pickup_is_shown else ""
-            return reason_and_message("canary.lost", error, when=f", {picked_up}" if picked_up else when)
+            return build_reason_and_message("canary.lost", error, when=f", {picked_up}" if picked_up else when)
         case JobStage.FAILED:
-            return reason_and_message("job.failed", error or "no error message", name="the job", repeats="")
+            return build_reason_and_message("job.failed", error or "no error message", name="the job", repeats="")
         case JobStage.QUEUED:
-            return reason_and_message("canary.not_picked_up", _describe_queue(stats), period=period)
+            return build_reason_and_message("canary.not_picked_up", _describe_queue(stats), period=period)
         case JobStage.DONE if (
             tracker.finished_at is not None and tracker.finished_at <= tracker.sent_at + limits.finish_within
         ):
             return "", ""
     if picked_up:
-        reason, message = reason_and_message("canary.not_finished", error, progress=f"{picked_up}, ", period=period)
+        reason, message = build_reason_and_message(
+            "canary.not_finished", error, progress=f"{picked_up}, ", period=period
+        )
     else:
         detail = ": ".join(part for part in (_describe_queue(stats), error) if part)
-        reason, message = reason_and_message("canary.not_finished", detail, progress="", period=period)
+        reason, message = build_reason_and_message("canary.not_finished", detail, progress="", period=period)
     has_stalled = tracker.earlier is not None and tracker.earlier.reason == "canary.progress_stalled"
     return "canary.progress_stalled" if has_stalled else reason, message
 

@@ -35,7 +35,7 @@ from watchdog.domain.rules import (
     tool,
     unreadable_schedule,
 )
-from watchdog.domain.rules.missing_jobs import gone_jobs, jobs_without_evidence
+from watchdog.domain.rules.missing_jobs import find_gone_job_names, find_unjudgeable_job_names
 from watchdog.domain.rules.policy import AlertPolicy
 
 AlertStates = dict[tuple[str, str], AlertState]
@@ -58,14 +58,14 @@ LISTING_RULES = (task, preference, tool, job, service)
 
 FACTS_TYPE_BY_RULE: Mapping[str, type[SubjectFacts]] = {rule.RULE_NAME: rule.FACTS_TYPE for rule in LISTING_RULES}
 
-_LISTING_RULE_BY_RULE = {missing.RULE_NAME: task.RULE_NAME, unreadable_schedule.RULE_NAME: job.RULE_NAME}
+_LISTING_OWNER_BY_RULE = {missing.RULE_NAME: task.RULE_NAME, unreadable_schedule.RULE_NAME: job.RULE_NAME}
 """The listing that a rule reads, if it is another rule's."""
-_RULES_WITH_OPTIONAL_LISTING = (preference.RULE_NAME, tool.RULE_NAME)
+_OPTIONAL_LISTING_RULE_NAMES = (preference.RULE_NAME, tool.RULE_NAME)
 """Rules whose listing a run leaves out if there is nothing to list: no expression, or no unusual tool. A run that fails
 may also have none because it did not get as far."""
-_JOB_RULES = (job.RULE_NAME, unreadable_schedule.RULE_NAME)
+_JOB_RULE_NAMES = (job.RULE_NAME, unreadable_schedule.RULE_NAME)
 
-RULES_IGNORING_THRESHOLDS = (stale.RULE_NAME, job.RULE_NAME, service.RULE_NAME, missed_run.RULE_NAME)
+THRESHOLD_IGNORING_RULE_NAMES = (stale.RULE_NAME, job.RULE_NAME, service.RULE_NAME, missed_run.RULE_NAME)
 """Rules with a tolerance of their own: `failure_threshold` and `success_threshold` do not apply to them."""
 
 
@@ -88,9 +88,9 @@ def has_bad_finding(policy: AlertPolicy, result: ProbeResult, rule_name: str, su
     rule = next((rule for rule in rules if rule_name == rule.RULE_NAME), None)
     if rule is None:
         return False
-    listing_rule = _LISTING_RULE_BY_RULE.get(rule_name, rule_name)
+    listing_rule = _LISTING_OWNER_BY_RULE.get(rule_name, rule_name)
     if (listing := result.listings.get(listing_rule)) is not None:
-        if listing_rule == job.RULE_NAME and subject in jobs_without_evidence(listing):
+        if listing_rule == job.RULE_NAME and subject in find_unjudgeable_job_names(listing):
             return False
         subjects = {name: facts for name, facts in listing.subjects.items() if name == subject}
         result = result._replace(listings={**result.listings, listing_rule: listing._replace(subjects=subjects)})
@@ -107,7 +107,7 @@ def apply_finding(
     resolve an incident, and a bad one restarts their count.
     """
     key = (finding.rule, finding.subject)
-    immediate = finding.rule in RULES_IGNORING_THRESHOLDS
+    immediate = finding.rule in THRESHOLD_IGNORING_RULE_NAMES
     failure_threshold = 1 if immediate else policy.failure_threshold
     success_threshold = 1 if immediate else policy.success_threshold
     state = alert_states.get(key)
@@ -119,7 +119,7 @@ def apply_finding(
     if finding.bad:
         state = state or AlertState(bad_count=0, good_count=0, first_bad_slot=slot, incident=None)
         if state.incident is not None:
-            state = _count_other_cause(state._replace(good_count=0), finding.reason)
+            state = _advance_other_cause_count(state._replace(good_count=0), finding.reason)
             if state.other_count >= failure_threshold:
                 add_transition(IncidentEvent.CHANGED, state.first_bad_slot)
                 state = state._replace(reason=finding.reason, other_reason="", other_count=0)
@@ -154,7 +154,7 @@ def _make_transition(
     )
 
 
-def _count_other_cause(state: AlertState, reason: str) -> AlertState:
+def _advance_other_cause_count(state: AlertState, reason: str) -> AlertState:
     """Counts the bad slots in a row in which an open incident has one other cause than its current one."""
     if is_same_cause(reason, state.reason):
         return state._replace(other_reason="", other_count=0)
@@ -162,12 +162,12 @@ def _count_other_cause(state: AlertState, reason: str) -> AlertState:
     return state._replace(other_reason=reason, other_count=state.other_count + 1 if is_repeated else 1)
 
 
-def listed_subjects(rule: str, result: ProbeResult) -> Collection[str] | None:
+def find_listed_subjects(rule: str, result: ProbeResult) -> Collection[str] | None:
     """The subjects that a result lists for a rule; None: the rule has none, or the run did not observe them."""
-    listing = result.listings.get(_LISTING_RULE_BY_RULE.get(rule, rule))
+    listing = result.listings.get(_LISTING_OWNER_BY_RULE.get(rule, rule))
     if listing is not None:
         return listing.subjects
-    return () if rule in _RULES_WITH_OPTIONAL_LISTING and result.outcome is Outcome.PASS else None
+    return () if rule in _OPTIONAL_LISTING_RULE_NAMES and result.outcome is Outcome.PASS else None
 
 
 def good_findings_of_vanished_subjects(
@@ -181,13 +181,13 @@ def good_findings_of_vanished_subjects(
         return []
     judged = {(f.rule, f.subject) for f in findings}
     jobs = result.listings.get(job.RULE_NAME)
-    not_judged = frozenset() if jobs is None else jobs_without_evidence(jobs) | gone_jobs(jobs)
+    not_judged = frozenset() if jobs is None else find_unjudgeable_job_names(jobs) | find_gone_job_names(jobs)
     return [
         Finding(rule, subject, False, "" if rule == tool.RULE_NAME else "subject.no_longer_listed")
         for rule, subject in alert_states
         if (rule, subject) not in judged
-        and listed_subjects(rule, result) is not None
-        and not (rule in _JOB_RULES and subject in not_judged)
+        and find_listed_subjects(rule, result) is not None
+        and not (rule in _JOB_RULE_NAMES and subject in not_judged)
     ]
 
 
@@ -197,7 +197,7 @@ def fold_result(
     """Folds one result."""
     findings = evaluate_rules(policy, result)
     if findings and result.outcome is not Outcome.MISSED and stale.STALE_ALERT_STATE_KEY in alert_states:
-        findings.append(stale.fresh_finding())
+        findings.append(stale.build_not_stale_finding())
     for finding in [*findings, *good_findings_of_vanished_subjects(alert_states, result, findings)]:
         apply_finding(policy, alert_states, result.slot, finding, transitions)
 
@@ -240,7 +240,7 @@ def fold_results(
     def apply_staleness_before(slot: int | None) -> None:
         while pending_events and (slot is None or pending_events[0][0] < slot):
             last_slot, threshold = pending_events.pop(0)
-            apply_finding(policy, alert_states, last_slot, stale.stale_finding(threshold), transitions)
+            apply_finding(policy, alert_states, last_slot, stale.build_stale_finding(threshold), transitions)
 
     for result in results:
         if result.late:

@@ -1,8 +1,8 @@
 """job: each scheduled job that a source reports runs on time, succeeds and takes no longer than it may.
 
-`evaluate_job_facts` judges one job. A run calls it by `evaluate_job_source` (job_source.py) or `evaluate_job`, which
-first complete the facts by what the probe remembers; the fold and the pages call it by `evaluate_listed_job`, for the
-completed facts that a result lists. A job's tolerance is in its limits (grace, max_failures), so `failure_threshold`
+`judge_job_facts` judges one job. A run calls it by `evaluate_job_source` (job_source.py) or `update_and_judge_job`,
+which first complete the facts by what the probe remembers; the fold and the pages call it by `judge_listed_job`, for
+the completed facts that a result lists. A job's tolerance is in its limits (grace, max_failures), so `failure_threshold`
 does not apply to this rule.
 """
 
@@ -21,17 +21,17 @@ from watchdog.domain.formatting import (
     format_time_in_zone,
     format_utc,
 )
-from watchdog.domain.limits import JobLimits
+from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.model import Finding, HealthState, Incident, ProbeInfo, ProbeResult, SubjectListing
-from watchdog.domain.observations import JobFacts
-from watchdog.domain.probe_state import JobStateRecord, SavedJobState, job_state_key
-from watchdog.domain.reasons import reason_and_message
-from watchdog.domain.rules.lost_run import interval_counted_from_last_run, separate_lost_run
-from watchdog.domain.rules.missing_jobs import jobs_without_evidence
+from watchdog.domain.observations import ScheduledJobFacts
+from watchdog.domain.probe_state import JobStateRecord, SavedJobState, build_job_state_key
+from watchdog.domain.reasons import build_reason_and_message
+from watchdog.domain.rules.lost_run import find_interval_counted_from_run, reclassify_lost_run
+from watchdog.domain.rules.missing_jobs import find_unjudgeable_job_names
 from watchdog.domain.rules.policy import AlertPolicy
 from watchdog.domain.schedule import (
-    CHECK_IN_RETRY_WINDOW_MS,
     MAX_COUNTED_MISSED_RUNS,
+    MIN_CHECK_IN_RETRY_DURATION_MS,
     CronSchedule,
     IntervalSchedule,
     Schedule,
@@ -43,7 +43,7 @@ from watchdog.domain.uptime_clock import DowntimeGaps
 
 RULE_NAME = "job"
 INCIDENT_HEALTH_STATE = HealthState.DOWN
-FACTS_TYPE = JobFacts
+FACTS_TYPE = ScheduledJobFacts
 OVERDUE_JOB_REASONS = ("job.overdue", "job.never_ran")
 """A run did not start. The scheduler may be the cause."""
 
@@ -51,29 +51,29 @@ OVERDUE_JOB_REASONS = ("job.overdue", "job.never_ran")
 def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Finding]:
     if (listing := result.listings.get(RULE_NAME)) is None:
         return
-    withheld = jobs_without_evidence(listing)
+    withheld = find_unjudgeable_job_names(listing)
     for name, facts in listing.subjects.items():
-        verdict = None if name in withheld else evaluate_listed_job(policy.probe, listing, name)
+        verdict = None if name in withheld else judge_listed_job(policy.probe, listing, name)
         if verdict is not None:
             yield Finding(RULE_NAME, name, bool(verdict.reason), verdict.reason or facts.removal, verdict.message)
 
 
-def find_job_limits(job_limits: Mapping[str, JobLimits], name: str) -> JobLimits | None:
+def find_job_limits(job_limits: Mapping[str, ScheduledJobLimits], name: str) -> ScheduledJobLimits | None:
     """The limits of a job among those of a probe; None if the configuration does not cover the job."""
     return job_limits.get(name, job_limits.get("*"))
 
 
-def is_heartbeat(probe: ProbeInfo, incident: Incident) -> bool:
+def is_heartbeat_incident(probe: ProbeInfo, incident: Incident) -> bool:
     """Whether the incident is about the only job of a heartbeat, which has the probe's name: its cause states it."""
     return incident.rule == RULE_NAME and incident.subject == probe.name
 
 
-def evaluate_listed_job(probe: ProbeInfo, listing: SubjectListing, name: str) -> JobVerdict | None:
+def judge_listed_job(probe: ProbeInfo, listing: SubjectListing, name: str) -> JobVerdict | None:
     """The verdict on a job of a listing; None if the probe's configuration does not cover it."""
     limits = find_job_limits(probe.job_limits, name)
     if limits is None:
         return None
-    return evaluate_job_facts(listing.subjects[name], limits, listing.observed_at, listing.gaps)
+    return judge_job_facts(listing.subjects[name], limits, listing.observed_at, listing.gaps)
 
 
 class JobVerdict(NamedTuple):
@@ -91,7 +91,7 @@ class JobVerdict(NamedTuple):
 class EvaluatedJob(NamedTuple):
     """A job as its source reports it now, what to carry to the next run, and the verdict."""
 
-    facts: JobFacts
+    facts: ScheduledJobFacts
     state: SavedJobState
     verdict: JobVerdict
     stored_key: str = ""
@@ -99,7 +99,7 @@ class EvaluatedJob(NamedTuple):
 
     @property
     def state_key(self) -> str:
-        return self.stored_key or job_state_key(self.facts.name)
+        return self.stored_key or build_job_state_key(self.facts.name)
 
     @property
     def record(self) -> JobStateRecord:
@@ -112,17 +112,21 @@ class EvaluatedJob(NamedTuple):
         return self.verdict.reason in OVERDUE_JOB_REASONS
 
 
-def evaluate_job(
-    facts: JobFacts, limits: JobLimits, record: JobStateRecord | None, now: int, gaps: DowntimeGaps = ()
+def update_and_judge_job(
+    facts: ScheduledJobFacts,
+    limits: ScheduledJobLimits,
+    record: JobStateRecord | None,
+    now: int,
+    gaps: DowntimeGaps = (),
 ) -> EvaluatedJob:
     """Judges one job. `gaps`: when it could not have reported a run; empty where its source knows all of them."""
-    facts = separate_lost_run(facts, limits, now)
+    facts = reclassify_lost_run(facts, limits, now)
     facts, state = merge_saved_job_state(facts, limits, None if record is None else record.state, now)
     facts = facts._replace(expected_from=state.expected_from)
-    return EvaluatedJob(facts, state, evaluate_job_facts(facts, limits, now, gaps))
+    return EvaluatedJob(facts, state, judge_job_facts(facts, limits, now, gaps))
 
 
-class ExpectedRuns(NamedTuple):
+class RunExpectation(NamedTuple):
     """The runs that are expected of a job: those of a schedule that are later than both instants."""
 
     schedule: Schedule | None
@@ -131,15 +135,19 @@ class ExpectedRuns(NamedTuple):
     expected_from: int
 
 
-def expected_runs(facts: JobFacts, limits: JobLimits, expected_from: int, gaps: DowntimeGaps = ()) -> ExpectedRuns:
-    interval = interval_counted_from_last_run(facts, limits)
+def build_run_expectation(
+    facts: ScheduledJobFacts, limits: ScheduledJobLimits, expected_from: int, gaps: DowntimeGaps = ()
+) -> RunExpectation:
+    interval = find_interval_counted_from_run(facts, limits)
     if interval is None:
-        return ExpectedRuns(limits.schedule or facts.build_schedule(), facts.last_start, expected_from)
+        return RunExpectation(limits.schedule or facts.build_schedule(), facts.last_start, expected_from)
     anchor = _interval_anchor(facts, interval, limits.grace, expected_from, gaps)
-    return ExpectedRuns(IntervalSchedule(interval, anchor % interval), anchor, anchor)
+    return RunExpectation(IntervalSchedule(interval, anchor % interval), anchor, anchor)
 
 
-def _interval_anchor(facts: JobFacts, interval: int, grace: int, expected_from: int, gaps: DowntimeGaps) -> int:
+def _interval_anchor(
+    facts: ScheduledJobFacts, interval: int, grace: int, expected_from: int, gaps: DowntimeGaps
+) -> int:
     """The instant that intervals count from: the last run, or when the schedule was first seen if that is later.
 
     If the next run fell into a gap, it may have happened at any time in it: intervals count from the end of the gap.
@@ -149,21 +157,21 @@ def _interval_anchor(facts: JobFacts, interval: int, grace: int, expected_from: 
     anchors = [anchor]
     for start, stop in gaps:
         due = anchors[-1] + interval
-        is_long = stop - start > CHECK_IN_RETRY_WINDOW_MS
+        is_long = stop - start > MIN_CHECK_IN_RETRY_DURATION_MS
         if is_long and stop > anchor and start <= due + grace and due <= stop + grace:
             anchors.append(stop)
     return anchors[-1] if len(anchors) <= 2 else anchor
 
 
-def describe_job_schedule(facts: JobFacts, limits: JobLimits, now: int) -> str:
+def describe_job_schedule(facts: ScheduledJobFacts, limits: ScheduledJobLimits, now: int) -> str:
     """The schedule that a job is held to, in words; empty while none is in force."""
-    schedule = expected_runs(facts, limits, now).schedule
+    schedule = build_run_expectation(facts, limits, now).schedule
     return schedule.description if schedule is not None and facts.enabled else ""
 
 
 def merge_saved_job_state(
-    facts: JobFacts, limits: JobLimits, state: SavedJobState | None, now: int
-) -> tuple[JobFacts, SavedJobState]:
+    facts: ScheduledJobFacts, limits: ScheduledJobLimits, state: SavedJobState | None, now: int
+) -> tuple[ScheduledJobFacts, SavedJobState]:
     """The facts completed by what is remembered of the job, and what to remember from now on.
 
     Sources forget old runs, and a run that was seen stays evidence, unless the source has corrected it. A remembered
@@ -212,7 +220,7 @@ def merge_saved_job_state(
     )
 
 
-def _has_corrected_runs(facts: JobFacts, saved: SavedJobState) -> bool:
+def _has_corrected_runs(facts: ScheduledJobFacts, saved: SavedJobState) -> bool:
     """Whether the source has changed or deleted the run that is remembered as the newest: then its word counts.
 
     A source forgets runs of the same outcome oldest first. So if it still has a success that is older than a remembered
@@ -232,11 +240,11 @@ def _is_earlier(reported: int | None, remembered: int | None) -> bool:
     return reported is not None and remembered is not None and reported < remembered
 
 
-def _initial_expected_from(facts: JobFacts, limits: JobLimits, now: int) -> int:
+def _initial_expected_from(facts: ScheduledJobFacts, limits: ScheduledJobLimits, now: int) -> int:
     """From when on runs are expected of a job that is seen for the first time."""
     if facts.schedule_since is not None:
         return facts.schedule_since
-    interval, last_start = interval_counted_from_last_run(facts, limits), facts.last_start
+    interval, last_start = find_interval_counted_from_run(facts, limits), facts.last_start
     has_run_in_time = interval is not None and last_start is not None and now < last_start + interval
     return last_start if has_run_in_time and last_start is not None else now
 
@@ -245,12 +253,14 @@ def _latest_timestamp(*instants: int | None) -> int | None:
     return max((at for at in instants if at is not None), default=None)
 
 
-def evaluate_job_facts(facts: JobFacts, limits: JobLimits, now: int, gaps: DowntimeGaps = ()) -> JobVerdict:
+def judge_job_facts(
+    facts: ScheduledJobFacts, limits: ScheduledJobLimits, now: int, gaps: DowntimeGaps = ()
+) -> JobVerdict:
     """Judges a job by its facts alone; of several problems, the most specific one. `gaps`: when no run could have been
     reported; empty where the source keeps all runs."""
     limits = replace(limits, grace=limits.grace + facts.reporting_lag) if facts.reporting_lag else limits
     expected_from = now if facts.expected_from is None else facts.expected_from
-    expected = expected_runs(facts, limits, expected_from, gaps)
+    expected = build_run_expectation(facts, limits, expected_from, gaps)
     if not facts.enabled or facts.removal or facts.undecided:
         return JobVerdict("", "", None)
     if not facts.listed and not limits.overrides_schedule:
@@ -260,14 +270,14 @@ def evaluate_job_facts(facts: JobFacts, limits: JobLimits, now: int, gaps: Downt
     return JobVerdict(reason, message, next_expected_at, _message_time_zone(expected.schedule))
 
 
-def _gone_job_problem(facts: JobFacts, now: int) -> tuple[str, str]:
+def _gone_job_problem(facts: ScheduledJobFacts, now: int) -> tuple[str, str]:
     since = facts.gone_since
     absence = "does not list it" if since is None else f"has not listed it since {format_utc(since, now)}"
-    return reason_and_message("job.gone", name=facts.name, absence=absence)
+    return build_reason_and_message("job.gone", name=facts.name, absence=absence)
 
 
 def _find_job_problem(
-    facts: JobFacts, limits: JobLimits, expected: ExpectedRuns, now: int, gaps: DowntimeGaps
+    facts: ScheduledJobFacts, limits: ScheduledJobLimits, expected: RunExpectation, now: int, gaps: DowntimeGaps
 ) -> tuple[str, str]:
     name = facts.name
     zone = _message_time_zone(expected.schedule)
@@ -277,18 +287,18 @@ def _find_job_problem(
         seconds = limits.max_runtime is not None and limits.max_runtime < SHOW_SECONDS_BELOW_MS
         since = f"running since {format_time_in_zone(facts.running_since, now, zone, seconds=seconds)}"
         if facts.stalled:
-            return reason_and_message("job.stalled", f"{since}, and its worker is gone", name=name)
+            return build_reason_and_message("job.stalled", f"{since}, and its worker is gone", name=name)
         if limits.max_runtime is not None and _exceeds_max_runtime(facts.running_since, limits.max_runtime, now, gaps):
             worker = f" on {facts.worker}" if facts.worker else ""
             detail = f"{since}{worker}, limit {format_duration(limits.max_runtime)}"
-            return reason_and_message("job.stuck", detail, name=name)
+            return build_reason_and_message("job.stuck", detail, name=name)
     if overdue := _find_overdue_problem(facts, limits, expected, now, gaps):
         return overdue
     if facts.failures >= limits.max_failures:
         if facts.lost_is_newest:
             return _lost_run_problem(facts, facts.failures, now, zone)
         repeats = "" if facts.failures == 1 else f" {format_count(facts.failures, 'time')} in a row"
-        return reason_and_message("job.failed", summarize_error(facts.error), name=name, repeats=repeats)
+        return build_reason_and_message("job.failed", summarize_error(facts.error), name=name, repeats=repeats)
     return _find_runtime_problem(facts, limits)
 
 
@@ -297,22 +307,22 @@ def _message_time_zone(schedule: Schedule | None) -> str:
     return schedule.timezone if isinstance(schedule, CronSchedule) else "UTC"
 
 
-def _lost_run_problem(facts: JobFacts, failures: int, now: int, zone: str) -> tuple[str, str]:
+def _lost_run_problem(facts: ScheduledJobFacts, failures: int, now: int, zone: str) -> tuple[str, str]:
     started = "" if facts.lost_since is None else format_time_in_zone(facts.lost_since, now, zone)
     repeats = "" if failures == 1 else f", and {failures} runs in a row have failed or were lost"
-    return reason_and_message("job.lost", name=facts.name, started=started, repeats=repeats)
+    return build_reason_and_message("job.lost", name=facts.name, started=started, repeats=repeats)
 
 
-def _find_runtime_problem(facts: JobFacts, limits: JobLimits) -> tuple[str, str]:
+def _find_runtime_problem(facts: ScheduledJobFacts, limits: ScheduledJobLimits) -> tuple[str, str]:
     if facts.duration is None:
         return "", ""
     name, duration = facts.name, format_duration(facts.duration)
     if limits.max_runtime is not None and facts.duration > limits.max_runtime:
         limit = format_duration(limits.max_runtime)
-        return reason_and_message("job.max_runtime", name=name, duration=duration, limit=limit)
+        return build_reason_and_message("job.max_runtime", name=name, duration=duration, limit=limit)
     if limits.min_runtime is not None and facts.duration < limits.min_runtime and not facts.failures:
         limit = format_duration(limits.min_runtime)
-        return reason_and_message("job.min_runtime", name=name, duration=duration, limit=limit)
+        return build_reason_and_message("job.min_runtime", name=name, duration=duration, limit=limit)
     return "", ""
 
 
@@ -322,7 +332,7 @@ def _exceeds_max_runtime(started_at: int, max_runtime: int, now: int, gaps: Down
 
 
 def _find_overdue_problem(
-    facts: JobFacts, limits: JobLimits, expected: ExpectedRuns, now: int, gaps: DowntimeGaps
+    facts: ScheduledJobFacts, limits: ScheduledJobLimits, expected: RunExpectation, now: int, gaps: DowntimeGaps
 ) -> tuple[str, str] | None:
     """A run that should have started and did not.
 
@@ -352,15 +362,15 @@ def _find_overdue_problem(
         _overdue_hints(facts, now, zone, seconds),
     )
     if announced is None and facts.last_start is None and facts.last_end is None:
-        return reason_and_message("job.never_ran", f"{due}{hints}", name=facts.name)
+        return build_reason_and_message("job.never_ran", f"{due}{hints}", name=facts.name)
     if len(missed) >= MAX_COUNTED_MISSED_RUNS:
         due = f"{MAX_COUNTED_MISSED_RUNS} or more runs missed, the first {due} or earlier"
     elif len(missed) > 1:
         due = f"{len(missed)} runs missed, the first {due}"
-    return reason_and_message("job.overdue", f"{due}{hints}", name=facts.name)
+    return build_reason_and_message("job.overdue", f"{due}{hints}", name=facts.name)
 
 
-def _overdue_hints(facts: JobFacts, now: int, zone: str, seconds: bool) -> str:
+def _overdue_hints(facts: ScheduledJobFacts, now: int, zone: str, seconds: bool) -> str:
     """What may explain that a run did not start in time. `seconds`: whether times show them."""
 
     def at(instant: int) -> str:

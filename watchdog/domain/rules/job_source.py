@@ -10,32 +10,32 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from watchdog.domain.formatting import DAY_MS, format_count, format_utc
-from watchdog.domain.limits import JobLimits
+from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.model import Json
-from watchdog.domain.observations import JobFacts, JobSourceSnapshot, SchedulerLiveness
+from watchdog.domain.observations import JobSourceSnapshot, ScheduledJobFacts, SchedulerLiveness
 from watchdog.domain.probe_state import (
     FORGET_JOB_KEY_PREFIX,
+    JOB_SOURCE_ABSENCE_STATE_KEY,
     JOB_STATE_KEY_PREFIX,
-    SCHEDULER_STATE_KEY,
-    SOURCE_STATE_KEY,
+    SCHEDULER_HEARTBEAT_STATE_KEY,
+    JobSourceAbsenceRecord,
     JobStateRecord,
     SavedJobState,
     SchedulerHeartbeatRecord,
-    SourceRecord,
-    forget_job_key,
-    job_state_key,
+    build_forget_job_key,
+    build_job_state_key,
     load_job_state_record,
 )
-from watchdog.domain.reasons import reason_and_message
+from watchdog.domain.reasons import build_reason_and_message
 from watchdog.domain.rules.job import (
     OVERDUE_JOB_REASONS,
     EvaluatedJob,
     JobVerdict,
-    evaluate_job,
-    evaluate_job_facts,
     find_job_limits,
+    judge_job_facts,
+    update_and_judge_job,
 )
-from watchdog.domain.rules.missing_jobs import MIN_JOBS_FOR_SOURCE_INCIDENT, is_job_gone, vanished_job_majority
+from watchdog.domain.rules.missing_jobs import SOURCE_INCIDENT_MIN_GONE_JOBS, find_gone_job_majority, is_job_gone
 from watchdog.domain.schedule import missed_runs
 from watchdog.domain.uptime_clock import DowntimeGaps, UptimeClock
 
@@ -58,17 +58,17 @@ class EvaluatedJobSource(NamedTuple):
     state_updates: Mapping[str, Json] = {}
 
 
-class _JobSourceEvaluation(NamedTuple):
+class _JobSourceEvaluationInputs(NamedTuple):
     """A snapshot with what decides how it is judged."""
 
     snapshot: JobSourceSnapshot
-    job_limits: Mapping[str, JobLimits]
+    job_limits: Mapping[str, ScheduledJobLimits]
     required_jobs: tuple[str, ...]
     probe_state: Mapping[str, Json]
     gaps: DowntimeGaps
     heartbeat_at: int | None
     """When the scheduler last reported, as the source shows or the probe remembers it."""
-    absence: SourceRecord | None
+    absence: JobSourceAbsenceRecord | None
     """When the server was away. Nothing could run then."""
 
     @property
@@ -87,7 +87,7 @@ class _JobSourceEvaluation(NamedTuple):
 
 def evaluate_job_source(
     snapshot: JobSourceSnapshot,
-    job_limits: Mapping[str, JobLimits],
+    job_limits: Mapping[str, ScheduledJobLimits],
     required_jobs: tuple[str, ...],
     probe_state: Mapping[str, Json],
     gaps: DowntimeGaps = (),
@@ -97,8 +97,11 @@ def evaluate_job_source(
     A required job that the source has never listed is judged by what is remembered of it, and is gone unless its
     configuration has a schedule of its own.
     """
-    heartbeat_at, absence = _newest_scheduler_heartbeat(snapshot, probe_state), _newest_absence(snapshot, probe_state)
-    source = _JobSourceEvaluation(
+    heartbeat_at, absence = (
+        _find_newest_scheduler_heartbeat(snapshot, probe_state),
+        _find_newest_source_absence(snapshot, probe_state),
+    )
+    source = _JobSourceEvaluationInputs(
         snapshot=snapshot,
         job_limits=job_limits,
         required_jobs=required_jobs,
@@ -108,7 +111,7 @@ def evaluate_job_source(
         absence=absence,
     )
     listed = list(_evaluate_listed_jobs(source))
-    returned: Mapping[str, Json] = {} if absence is None else {SOURCE_STATE_KEY: absence.to_json()}
+    returned: Mapping[str, Json] = {} if absence is None else {JOB_SOURCE_ABSENCE_STATE_KEY: absence.to_json()}
     if dead := _find_dead_scheduler_problem(source, listed):
         return EvaluatedJobSource((), *dead, is_readable=False, state_updates=returned)
     unlisted = _accept_job_removals(source, listed, list(_evaluate_unlisted_jobs(source)))
@@ -117,19 +120,19 @@ def evaluate_job_source(
     updates: dict[str, Json] = dict.fromkeys(key for key in probe_state if key.startswith(FORGET_JOB_KEY_PREFIX))
     updates |= returned
     if heartbeat_at is not None:
-        updates[SCHEDULER_STATE_KEY] = SchedulerHeartbeatRecord(heartbeat_at).to_json()
+        updates[SCHEDULER_HEARTBEAT_STATE_KEY] = SchedulerHeartbeatRecord(heartbeat_at).to_json()
     return EvaluatedJobSource(jobs, reason, message, state_updates=updates)
 
 
 def _find_job_source_problem(snapshot: JobSourceSnapshot, jobs: Iterable[EvaluatedJob]) -> tuple[str, str]:
     facts = {job.facts.name: job.facts for job in jobs}
     job_count = sum(job.listed or is_job_gone(job) for job in facts.values())
-    if vanished := vanished_job_majority(facts):
+    if vanished := find_gone_job_majority(facts):
         counts = f"all {job_count} jobs" if len(vanished) == job_count else f"{len(vanished)} of {job_count} jobs"
         detail = snapshot.location if not snapshot.jobs else ""
-        return reason_and_message("job.most_gone", detail, counts=counts, names=format_job_names(vanished))
+        return build_reason_and_message("job.most_gone", detail, counts=counts, names=format_job_names(vanished))
     if not snapshot.jobs and not any(is_job_gone(job) for job in facts.values()):
-        return reason_and_message("job.none_listed", snapshot.location)
+        return build_reason_and_message("job.none_listed", snapshot.location)
     return "", ""
 
 
@@ -142,16 +145,16 @@ def format_job_names(names: list[str]) -> str:
 # --- jobs that are listed
 
 
-def _evaluate_listed_jobs(source: _JobSourceEvaluation) -> Iterator[EvaluatedJob]:
+def _evaluate_listed_jobs(source: _JobSourceEvaluationInputs) -> Iterator[EvaluatedJob]:
     for reported in source.snapshot.jobs:
-        facts = reported.sanitized._replace(reporting_lag=source.snapshot.reporting_lag)
+        facts = reported.without_implausible_values._replace(reporting_lag=source.snapshot.reporting_lag)
         limits = find_job_limits(source.job_limits, facts.name)
         if limits is None:
             continue
         record = load_job_state_record(source.probe_state, facts.name)
         saved = SavedJobState("", 0) if record is None else record.state
-        facts = facts._replace(advanced_at=_newest_dispatched_run_at(facts, saved, source.taken_at))
-        job = evaluate_job(facts, limits, record, source.taken_at)
+        facts = facts._replace(advanced_at=_find_newest_dispatched_run(facts, saved, source.taken_at))
+        job = update_and_judge_job(facts, limits, record, source.taken_at)
         state = job.state._replace(
             enabled=facts.enabled,
             next_due=facts.next_due,
@@ -163,7 +166,7 @@ def _evaluate_listed_jobs(source: _JobSourceEvaluation) -> Iterator[EvaluatedJob
         yield _mark_job_undecided(job) if _is_job_undecided(source, job, limits) else job
 
 
-def _newest_dispatched_run_at(facts: JobFacts, saved: SavedJobState, now: int) -> int | None:
+def _find_newest_dispatched_run(facts: ScheduledJobFacts, saved: SavedJobState, now: int) -> int | None:
     """The newest announced run that the scheduler has taken. Forgotten if that run is announced again."""
     before, announced = saved.next_due, facts.next_due
     if announced is None or facts.sent:
@@ -173,7 +176,7 @@ def _newest_dispatched_run_at(facts: JobFacts, saved: SavedJobState, now: int) -
     return None if saved.advanced_at is not None and announced <= saved.advanced_at else saved.advanced_at
 
 
-def _is_job_undecided(source: _JobSourceEvaluation, job: EvaluatedJob, limits: JobLimits) -> bool:
+def _is_job_undecided(source: _JobSourceEvaluationInputs, job: EvaluatedJob, limits: ScheduledJobLimits) -> bool:
     """Whether a run did not start, and that is no evidence yet.
 
     It became late while its server was away, or while the source did not list it, and has its grace again from then on.
@@ -186,14 +189,14 @@ def _is_job_undecided(source: _JobSourceEvaluation, job: EvaluatedJob, limits: J
     if job.state.returned_at is not None and source.taken_at - job.state.returned_at <= grace:
         return True
     if absence is not None and source.taken_at - source.server_returned_at <= grace:
-        return not _is_late_at(absence.away_since, job, limits)
+        return not _is_job_overdue_at(absence.away_since, job, limits)
     if job.facts.sent or source.scheduler.timeout is None or source.heartbeat_at is None:
         return False
-    return not _is_late_at(source.heartbeat_at, job, limits)
+    return not _is_job_overdue_at(source.heartbeat_at, job, limits)
 
 
-def _is_late_at(instant: int, job: EvaluatedJob, limits: JobLimits) -> bool:
-    return evaluate_job_facts(job.facts, limits, instant).reason in OVERDUE_JOB_REASONS
+def _is_job_overdue_at(instant: int, job: EvaluatedJob, limits: ScheduledJobLimits) -> bool:
+    return judge_job_facts(job.facts, limits, instant).reason in OVERDUE_JOB_REASONS
 
 
 def _mark_job_undecided(job: EvaluatedJob) -> EvaluatedJob:
@@ -203,8 +206,8 @@ def _mark_job_undecided(job: EvaluatedJob) -> EvaluatedJob:
 # --- jobs that are not listed
 
 
-def _evaluate_unlisted_jobs(source: _JobSourceEvaluation) -> Iterator[EvaluatedJob]:
-    listed_keys = {job_state_key(facts.sanitized.name) for facts in source.snapshot.jobs}
+def _evaluate_unlisted_jobs(source: _JobSourceEvaluationInputs) -> Iterator[EvaluatedJob]:
+    listed_keys = {build_job_state_key(facts.without_implausible_values.name) for facts in source.snapshot.jobs}
     records = {
         key: JobStateRecord.from_json(stored)
         for key, stored in source.probe_state.items()
@@ -212,7 +215,7 @@ def _evaluate_unlisted_jobs(source: _JobSourceEvaluation) -> Iterator[EvaluatedJ
     }
     for name in source.required_jobs:
         records.setdefault(
-            job_state_key(name), JobStateRecord(name, SavedJobState("", source.taken_at, was_listed=False))
+            build_job_state_key(name), JobStateRecord(name, SavedJobState("", source.taken_at, was_listed=False))
         )
     for key, record in sorted(records.items(), key=lambda item: item[1].name):
         limits = find_job_limits(source.job_limits, record.name)
@@ -224,15 +227,17 @@ def _evaluate_unlisted_jobs(source: _JobSourceEvaluation) -> Iterator[EvaluatedJ
             yield _evaluate_gone_job(source, key, record, limits)
 
 
-def _evaluate_never_listed_job(source: _JobSourceEvaluation, name: str, limits: JobLimits) -> Iterator[EvaluatedJob]:
+def _evaluate_never_listed_job(
+    source: _JobSourceEvaluationInputs, name: str, limits: ScheduledJobLimits
+) -> Iterator[EvaluatedJob]:
     """A required job. If the source lists no jobs at all, that is the problem."""
     if source.snapshot.jobs or limits.overrides_schedule:
         record = load_job_state_record(source.probe_state, name)
-        job = evaluate_job(JobFacts(name, listed=False), limits, record, source.taken_at)
+        job = update_and_judge_job(ScheduledJobFacts(name, listed=False), limits, record, source.taken_at)
         yield job._replace(state=job.state._replace(was_listed=False))
 
 
-def _is_expected_to_be_gone(source: _JobSourceEvaluation, record: JobStateRecord) -> bool:
+def _is_expected_to_be_gone(source: _JobSourceEvaluationInputs, record: JobStateRecord) -> bool:
     """Whether it is no problem that a job is not listed any more: it was disabled, its last run has been due, or the
     source deletes old runs and it has not run for long."""
     state, snapshot = record.state, source.snapshot
@@ -245,12 +250,12 @@ def _is_expected_to_be_gone(source: _JobSourceEvaluation, record: JobStateRecord
 
 
 def _evaluate_gone_job(
-    source: _JobSourceEvaluation, key: str, record: JobStateRecord, limits: JobLimits
+    source: _JobSourceEvaluationInputs, key: str, record: JobStateRecord, limits: ScheduledJobLimits
 ) -> EvaluatedJob:
     state = record.state
     state = state._replace(gone_since=source.taken_at if state.gone_since is None else state.gone_since)
-    is_forgotten = state.forgotten or forget_job_key(key) in source.probe_state
-    facts = JobFacts(
+    is_forgotten = state.forgotten or build_forget_job_key(key) in source.probe_state
+    facts = ScheduledJobFacts(
         record.name,
         last_start=state.last_start,
         last_end=state.last_end,
@@ -263,7 +268,7 @@ def _evaluate_gone_job(
         gone_since=state.gone_since,
         removal="job.forgotten" if is_forgotten else "",
     )
-    verdict = evaluate_job_facts(facts, limits, source.taken_at)
+    verdict = judge_job_facts(facts, limits, source.taken_at)
     state = state._replace(forgotten=is_forgotten and record.name in source.required_jobs)
     job = EvaluatedJob(facts, state, verdict, key)
     scheduler, gone_since = source.scheduler, state.gone_since or 0
@@ -272,7 +277,7 @@ def _evaluate_gone_job(
 
 
 def _accept_job_removals(
-    source: _JobSourceEvaluation, listed: list[EvaluatedJob], unlisted: list[EvaluatedJob]
+    source: _JobSourceEvaluationInputs, listed: list[EvaluatedJob], unlisted: list[EvaluatedJob]
 ) -> list[EvaluatedJob]:
     """Accepts that jobs were removed, once the source has been stable for long enough.
 
@@ -282,11 +287,11 @@ def _accept_job_removals(
         return unlisted
     clock = UptimeClock(source.gaps)
     gone = {job.facts.name: job.facts for job in unlisted if is_job_gone(job.facts)}
-    vanished = vanished_job_majority({job.facts.name: job.facts for job in listed} | gone)
+    vanished = find_gone_job_majority({job.facts.name: job.facts for job in listed} | gone)
     changes = [facts.gone_since for facts in gone.values()] + [job.state.returned_at for job in listed]
     stable_since = max((at for at in changes if at is not None), default=source.taken_at)
 
-    def is_accepted(facts: JobFacts) -> bool:
+    def is_accepted(facts: ScheduledJobFacts) -> bool:
         if facts.name not in gone or facts.name in source.required_jobs:
             return False
         since = stable_since if facts.name in vanished else facts.gone_since or source.taken_at
@@ -305,36 +310,40 @@ def _accept_job_removals(
 # --- the scheduler
 
 
-def _newest_scheduler_heartbeat(snapshot: JobSourceSnapshot, probe_state: Mapping[str, Json]) -> int | None:
+def _find_newest_scheduler_heartbeat(snapshot: JobSourceSnapshot, probe_state: Mapping[str, Json]) -> int | None:
     if snapshot.scheduler is None or snapshot.scheduler.timeout is None:
         return None
-    stored = probe_state.get(SCHEDULER_STATE_KEY)
+    stored = probe_state.get(SCHEDULER_HEARTBEAT_STATE_KEY)
     remembered = None if stored is None else SchedulerHeartbeatRecord.from_json(stored).heartbeat_at
     reports = [at for at in (snapshot.scheduler.heartbeat_at, remembered) if at is not None]
     return max((min(at, snapshot.taken_at) for at in reports), default=None)
 
 
-def source_away_update(probe_state: Mapping[str, Json], now: int) -> Mapping[str, Json]:
+def build_source_away_update(probe_state: Mapping[str, Json], now: int) -> Mapping[str, Json]:
     """What a run changes in the probe's state that could not reach the server that holds the jobs."""
-    record = _load_absence(probe_state)
+    record = _load_source_absence(probe_state)
     is_known = record is not None and record.returned_at is None
-    return {} if is_known else {SOURCE_STATE_KEY: SourceRecord(now).to_json()}
+    return {} if is_known else {JOB_SOURCE_ABSENCE_STATE_KEY: JobSourceAbsenceRecord(now).to_json()}
 
 
-def _load_absence(probe_state: Mapping[str, Json]) -> SourceRecord | None:
-    stored = probe_state.get(SOURCE_STATE_KEY)
-    return None if stored is None else SourceRecord.from_json(stored)
+def _load_source_absence(probe_state: Mapping[str, Json]) -> JobSourceAbsenceRecord | None:
+    stored = probe_state.get(JOB_SOURCE_ABSENCE_STATE_KEY)
+    return None if stored is None else JobSourceAbsenceRecord.from_json(stored)
 
 
-def _newest_absence(snapshot: JobSourceSnapshot, probe_state: Mapping[str, Json]) -> SourceRecord | None:
+def _find_newest_source_absence(
+    snapshot: JobSourceSnapshot, probe_state: Mapping[str, Json]
+) -> JobSourceAbsenceRecord | None:
     """The newest absence, which this run ends if none before it has."""
-    record = _load_absence(probe_state)
+    record = _load_source_absence(probe_state)
     if record is None or record.returned_at is not None:
         return record
     return record._replace(returned_at=snapshot.taken_at)
 
 
-def _find_dead_scheduler_problem(source: _JobSourceEvaluation, listed: list[EvaluatedJob]) -> tuple[str, str] | None:
+def _find_dead_scheduler_problem(
+    source: _JobSourceEvaluationInputs, listed: list[EvaluatedJob]
+) -> tuple[str, str] | None:
     """A scheduler that does not run is one problem, however many jobs it keeps from running."""
     scheduler = source.snapshot.scheduler
     if scheduler is None:
@@ -351,25 +360,25 @@ def _find_dead_scheduler_problem(source: _JobSourceEvaluation, listed: list[Eval
         detail = f"the last heartbeat was at {format_utc(source.heartbeat_at, source.taken_at, seconds=True)}"
     else:
         detail = ""
-    return reason_and_message("job.scheduler_dead", detail, scheduler=scheduler.name) if detail else None
+    return build_reason_and_message("job.scheduler_dead", detail, scheduler=scheduler.name) if detail else None
 
 
-def _describe_idle_scheduler(source: _JobSourceEvaluation, listed: list[EvaluatedJob]) -> str:
+def _describe_idle_scheduler(source: _JobSourceEvaluationInputs, listed: list[EvaluatedJob]) -> str:
     """That nothing was sent since a job was due whose grace has passed; empty if something was, or if it is the only
     job: then its own incident shows it."""
     enabled = [job for job in listed if job.facts.enabled]
     sent = (at for job in listed for at in (job.facts.last_start, job.facts.advanced_at) if at is not None)
     last_sent_at = max(sent, default=0)
-    late = {job.facts.name: _unsent_run_due_at(job.facts, source.taken_at) for job in enabled if job.is_overdue}
+    late = {job.facts.name: _find_unsent_run_due_at(job.facts, source.taken_at) for job in enabled if job.is_overdue}
     unsent = {name: due_at for name, due_at in late.items() if due_at is not None and due_at > last_sent_at}
-    if len(enabled) < MIN_JOBS_FOR_SOURCE_INCIDENT or not unsent:
+    if len(enabled) < SOURCE_INCIDENT_MIN_GONE_JOBS or not unsent:
         return ""
     name = min(unsent, key=lambda name: unsent[name])
     due = format_utc(unsent[name], source.taken_at, seconds=True)
     return f"{name} was due at {due}, and none of {format_count(len(enabled), 'job')} has been sent since"
 
 
-def _unsent_run_due_at(facts: JobFacts, now: int) -> int | None:
+def _find_unsent_run_due_at(facts: ScheduledJobFacts, now: int) -> int | None:
     """When a job was due that has not been sent; None: it has been sent, or is not due."""
     if facts.next_due is not None:
         return facts.next_due if facts.next_due <= now else None

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from watchdog.domain.formatting import HOUR_MS
-from watchdog.domain.limits import JobLimits
-from watchdog.domain.observations import JobFacts
+from watchdog.domain.limits import ScheduledJobLimits
+from watchdog.domain.observations import ScheduledJobFacts
 
 MIN_LOST_RUN_AGE_MS = HOUR_MS
 """A run without `max_runtime` is not given up as lost before this time."""
 
 
-def interval_counted_from_last_run(facts: JobFacts, limits: JobLimits) -> int | None:
+def find_interval_counted_from_run(facts: ScheduledJobFacts, limits: ScheduledJobLimits) -> int | None:
     """The interval of a job whose next run counts from its last one; None: a cron expression or the job's scheduler
     defines when it is due."""
     if limits.overrides_schedule:
@@ -18,17 +18,17 @@ def interval_counted_from_last_run(facts: JobFacts, limits: JobLimits) -> int | 
     return facts.every if not facts.cron and facts.next_due is None else None
 
 
-def job_run_deadline(facts: JobFacts, limits: JobLimits, started_at: int) -> int:
+def compute_job_run_deadline(facts: ScheduledJobFacts, limits: ScheduledJobLimits, started_at: int) -> int:
     """When a run that started at `started_at` should have ended. Without `max_runtime`: after one period, and at least
     after an hour; that serves to find lost runs only."""
     if limits.max_runtime is not None:
         return started_at + limits.max_runtime
-    interval, schedule = interval_counted_from_last_run(facts, limits), limits.schedule or facts.build_schedule()
+    interval, schedule = find_interval_counted_from_run(facts, limits), limits.schedule or facts.build_schedule()
     period = interval or (schedule.period_at(started_at) if schedule is not None else 0)
     return started_at + max(period, MIN_LOST_RUN_AGE_MS)
 
 
-def separate_lost_run(facts: JobFacts, limits: JobLimits, now: int) -> JobFacts:
+def reclassify_lost_run(facts: ScheduledJobFacts, limits: ScheduledJobLimits, now: int) -> ScheduledJobFacts:
     """A run that its source still lists as in progress is lost if its deadline has passed and a later run has ended."""
     since, end = facts.running_since, facts.last_end
     if since is None or end is None or facts.duration is None or facts.stalled:
@@ -38,7 +38,7 @@ def separate_lost_run(facts: JobFacts, limits: JobLimits, now: int) -> JobFacts:
         (
             start
             for start in (since, newest)
-            if start < newest_ended_start and job_run_deadline(facts, limits, start) <= now
+            if start < newest_ended_start and compute_job_run_deadline(facts, limits, start) <= now
         ),
         default=None,
     )

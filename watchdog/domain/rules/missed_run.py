@@ -16,7 +16,7 @@ LATE_START_MEASUREMENT = "started_late_ms"
 """How long after its slot a run was started that was caught up."""
 
 
-def describe_run(slot: int, now: int, timezone: str) -> str:
+def describe_cron_run(slot: int, now: int, timezone: str) -> str:
     """A run of a cron schedule: "the run of 06:00 CET"."""
     return f"the run of {format_time_in_zone(slot, now, timezone)}"
 

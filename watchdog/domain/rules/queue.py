@@ -15,8 +15,8 @@ from watchdog.domain.formatting import (
 )
 from watchdog.domain.observations import QueueStats
 from watchdog.domain.probe_state import QueueThreshold, QueueThresholdRecord, short_digest
-from watchdog.domain.reasons import reason_and_message
-from watchdog.domain.schedule import CHECK_IN_RETRY_WINDOW_MS
+from watchdog.domain.reasons import build_reason_and_message
+from watchdog.domain.schedule import MIN_CHECK_IN_RETRY_DURATION_MS
 from watchdog.domain.uptime_clock import DowntimeGaps
 
 
@@ -51,7 +51,7 @@ def evaluate_queue_thresholds(
 def _evaluate_threshold(
     threshold: QueueThreshold, stats: QueueStats, record: QueueThresholdRecord | None, now: int, gaps: DowntimeGaps
 ) -> QueueThresholdState:
-    since = _breached_since(threshold, record, now, gaps)
+    since = _find_breach_start(threshold, record, now, gaps)
     if threshold.metric == "stalled":
         return _evaluate_stalled_threshold(threshold, stats, None if record is None else record.head_marker, since, now)
     value, reported = read_queue_metric(threshold, stats)
@@ -65,7 +65,7 @@ def _evaluate_threshold(
     )
 
 
-def _breached_since(
+def _find_breach_start(
     threshold: QueueThreshold, record: QueueThresholdRecord | None, now: int, gaps: DowntimeGaps
 ) -> int | None:
     """Since when the metric is bad, as remembered under the same limit. A metric that had not been bad for long enough
@@ -74,7 +74,8 @@ def _breached_since(
         return None
     since = min(record.breached_since, now)
     interrupted = any(
-        stop - start > CHECK_IN_RETRY_WINDOW_MS and since <= start < since + threshold.for_ms for start, stop in gaps
+        stop - start > MIN_CHECK_IN_RETRY_DURATION_MS and since <= start < since + threshold.for_ms
+        for start, stop in gaps
     )
     return None if interrupted else since
 
@@ -123,15 +124,15 @@ def describe_queue_threshold_breach(state: QueueThresholdState, stats: QueueStat
     limit, suffix = f"{threshold.value:g}", f", since {since}" if threshold.for_ms else ""
     match threshold.metric:
         case "consumers":
-            return reason_and_message("queue.no_consumers", value=f"{value:g}", limit=limit + suffix)
+            return build_reason_and_message("queue.no_consumers", value=f"{value:g}", limit=limit + suffix)
         case "stalled":
             symptom = (
                 "the number of waiting jobs has not fallen" if state.record.head_is_count else "no job has been started"
             )
             waiting = format_number(round(value))
-            return reason_and_message("queue.stalled", symptom=symptom, since=since, waiting=waiting)
+            return build_reason_and_message("queue.stalled", symptom=symptom, since=since, waiting=waiting)
         case "failure_ratio":
-            return reason_and_message(
+            return build_reason_and_message(
                 "queue.failure_ratio",
                 share=f"{value:.0%}",
                 completed=format_count(sum(n or 0 for n in stats.completed or ()), "job"),
@@ -143,4 +144,4 @@ def describe_queue_threshold_breach(state: QueueThresholdState, stats: QueueStat
             limit = format_duration(threshold.value)
         case _:
             text, limit = format_number(round(value)), format_number(round(threshold.value))
-    return reason_and_message("queue.threshold", metric=threshold.metric, value=text, limit=limit + suffix)
+    return build_reason_and_message("queue.threshold", metric=threshold.metric, value=text, limit=limit + suffix)

@@ -6,13 +6,13 @@ from collections.abc import Collection, Iterator, Mapping
 
 from watchdog.domain.formatting import format_utc
 from watchdog.domain.membership import MAX_CONFIG_DIFFERENCE_MS
-from watchdog.domain.model import Finding, HealthState, ProbeResult, ServiceFacts
-from watchdog.domain.reasons import reason_and_message
+from watchdog.domain.model import Finding, HealthState, ProbeResult, WatchdogFaultFacts
+from watchdog.domain.reasons import build_reason_and_message
 from watchdog.domain.rules.policy import AlertPolicy
 
 RULE_NAME = "service"
 INCIDENT_HEALTH_STATE = HealthState.DEGRADED
-FACTS_TYPE = ServiceFacts
+FACTS_TYPE = WatchdogFaultFacts
 SERVICE_PROBE_ID = "watchdog"
 """The id of the built-in probe whose findings these are."""
 SERVICE_PROBE_KIND = "service"
@@ -21,7 +21,7 @@ MAX_DESTINATION_FAILING_MS = 60_000
 MAX_ALL_DESTINATIONS_FAILING_MS = 300_000
 """When every destination has failed for this long, no one can be notified: Watchdog is not ready."""
 DESTINATION_SUBJECT_PREFIX = "receiver "
-CONFIGURATIONS_SUBJECT = "configurations"
+CONFIG_DIFFERENCE_SUBJECT = "configurations"
 """The subject that is about the configurations of the processes on the database."""
 MEMBER_FAULT_REASON_BY_NAME = {"overload": "watchdog.overloaded"}
 """What may be wrong with one process -> the reason."""
@@ -42,17 +42,19 @@ def member_fault_subject(fault: str, member: str) -> str:
     return f"{fault} of {member}"
 
 
-def is_destination_failing(facts: ServiceFacts, now: int) -> bool:
+def is_destination_failing(facts: WatchdogFaultFacts, now: int) -> bool:
     """Whether deliveries have failed for too long, or one was given up."""
     return facts.failing_since is not None and (
         facts.given_up or now - facts.failing_since >= MAX_DESTINATION_FAILING_MS
     )
 
 
-def are_all_destinations_failing(facts: Mapping[str, ServiceFacts], destinations: Collection[str], now: int) -> bool:
+def are_all_destinations_failing(
+    facts: Mapping[str, WatchdogFaultFacts], destinations: Collection[str], now: int
+) -> bool:
     """Whether every destination has failed for too long. `facts`: of the destinations that fail."""
     return bool(destinations) and all(
-        (since := facts.get(name, ServiceFacts(None)).failing_since) is not None
+        (since := facts.get(name, WatchdogFaultFacts(None)).failing_since) is not None
         and now - since >= MAX_ALL_DESTINATIONS_FAILING_MS
         for name in destinations
     )
@@ -62,21 +64,23 @@ def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Findin
     if (listing := result.listings.get(RULE_NAME)) is None:
         return
     for subject, facts in listing.subjects.items():
-        yield Finding(RULE_NAME, subject, *_judge(subject, facts, listing.observed_at))
+        yield Finding(RULE_NAME, subject, *_judge_service_subject(subject, facts, listing.observed_at))
 
 
-def _judge(subject: str, facts: ServiceFacts, now: int) -> tuple[bool, str, str]:
+def _judge_service_subject(subject: str, facts: WatchdogFaultFacts, now: int) -> tuple[bool, str, str]:
     """Whether a subject is bad, its reason and its message."""
-    differs = subject == CONFIGURATIONS_SUBJECT
+    differs = subject == CONFIG_DIFFERENCE_SUBJECT
     if facts.failing_since is None:
         return False, "", ""
     fault, _, member = subject.partition(" of ")
     if fault in MEMBER_FAULT_REASON_BY_NAME:
         since = format_utc(facts.failing_since, now)
-        return True, *reason_and_message(MEMBER_FAULT_REASON_BY_NAME[fault], facts.error, member=member, since=since)
+        return True, *build_reason_and_message(
+            MEMBER_FAULT_REASON_BY_NAME[fault], facts.error, member=member, since=since
+        )
     if not (now - facts.failing_since > MAX_CONFIG_DIFFERENCE_MS if differs else is_destination_failing(facts, now)):
         return False, "", ""
     since = format_utc(facts.failing_since, now)
     if differs:
-        return True, *reason_and_message("watchdog.configurations_differ", facts.error, since=since)
-    return True, *reason_and_message("watchdog.delivery_failing", facts.error, subject=subject, since=since)
+        return True, *build_reason_and_message("watchdog.configurations_differ", facts.error, since=since)
+    return True, *build_reason_and_message("watchdog.delivery_failing", facts.error, subject=subject, since=since)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from watchdog.domain.model import Finding, HealthState, ProbeResult
 from watchdog.domain.rules import job
-from watchdog.domain.rules.missing_jobs import vanished_job_majority
+from watchdog.domain.rules.missing_jobs import find_gone_job_majority
 from watchdog.domain.rules.policy import AlertPolicy
 
 RULE_NAME = "source"
@@ -17,7 +17,7 @@ MOST_JOBS_GONE_REASON = "job.most_gone"
 def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Finding]:
     if (listing := result.listings.get(job.RULE_NAME)) is None:
         return
-    if vanished_job_majority(listing.subjects):
+    if find_gone_job_majority(listing.subjects):
         message = result.message if result.reason == MOST_JOBS_GONE_REASON else ""
         yield Finding(RULE_NAME, "", True, MOST_JOBS_GONE_REASON, message)
     else:

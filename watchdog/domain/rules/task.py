@@ -8,7 +8,7 @@ from enum import Enum
 
 from watchdog.domain.formatting import SHOW_SECONDS_BELOW_MS, format_duration, format_utc
 from watchdog.domain.model import Finding, HealthState, McpTaskFacts, ProbeInfo, ProbeResult
-from watchdog.domain.reasons import reason_and_message
+from watchdog.domain.reasons import build_reason_and_message
 from watchdog.domain.rules.policy import AlertPolicy
 
 RULE_NAME = "task"
@@ -77,7 +77,7 @@ def find_mcp_task_problem(name: str, task: McpTaskFacts, limit: int | None, now:
     Servers often judge the age of all tasks alike, so the configured limit decides about an age, if there is one.
     """
     if has_mcp_task_failed(task):
-        return reason_and_message("task.failed", task.error or task.status, name=name)
+        return build_reason_and_message("task.failed", task.error or task.status, name=name)
     since = task.first_listed_at if task.last_run_at is None else task.last_run_at
     if since is None or (task.ok if limit is None else now - since <= limit):
         return "", ""
@@ -85,6 +85,6 @@ def find_mcp_task_problem(name: str, task: McpTaskFacts, limit: int | None, now:
     verdict = "the server reports ok: false" if limit is None else f"limit {format_duration(limit)}"
     when = format_utc(since, now, seconds=(age if limit is None else limit) < SHOW_SECONDS_BELOW_MS)
     if task.last_run_at is None:
-        return reason_and_message("task.never_ran", name=name, first_listed=when, verdict=verdict)
+        return build_reason_and_message("task.never_ran", name=name, first_listed=when, verdict=verdict)
     verdict += f" at an age of {format_duration(age)}" if limit is None else ""
-    return reason_and_message("task.stale", name=name, last_run=when, verdict=verdict)
+    return build_reason_and_message("task.stale", name=name, last_run=when, verdict=verdict)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from watchdog.domain.model import Finding, HealthState, ProbeResult
-from watchdog.domain.observations import McpToolFacts
-from watchdog.domain.reasons import reason_and_message
+from watchdog.domain.observations import McpToolProblemFacts
+from watchdog.domain.reasons import build_reason_and_message
 from watchdog.domain.rules.policy import AlertPolicy
 
 RULE_NAME = "tool"
 INCIDENT_HEALTH_STATE = HealthState.DEGRADED
-FACTS_TYPE = McpToolFacts
+FACTS_TYPE = McpToolProblemFacts
 
 
 def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Finding]:
@@ -19,10 +19,10 @@ def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Findin
         return
     for name, tool in listing.subjects.items():
         if tool.schema_problem:
-            problem = reason_and_message("mcp.invalid_schema", name=name, problem=tool.schema_problem)
+            problem = build_reason_and_message("mcp.invalid_schema", name=name, problem=tool.schema_problem)
             yield Finding(RULE_NAME, name, True, *problem)
         elif tool.listed_count > 1:
-            problem = reason_and_message("mcp.duplicate_tool", name=name, count=str(tool.listed_count))
+            problem = build_reason_and_message("mcp.duplicate_tool", name=name, count=str(tool.listed_count))
             yield Finding(RULE_NAME, name, True, *problem)
         else:
             yield Finding(RULE_NAME, name, False)

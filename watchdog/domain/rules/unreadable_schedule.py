@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from watchdog.domain.limits import JobLimits
+from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.model import Finding, HealthState, ProbeResult
-from watchdog.domain.observations import JobFacts
-from watchdog.domain.reasons import reason_and_message
+from watchdog.domain.observations import ScheduledJobFacts
+from watchdog.domain.reasons import build_reason_and_message
 from watchdog.domain.rules import job
-from watchdog.domain.rules.missing_jobs import jobs_without_evidence
+from watchdog.domain.rules.missing_jobs import find_unjudgeable_job_names
 from watchdog.domain.rules.policy import AlertPolicy
 from watchdog.domain.schedule import CronSchedule, ScheduleError
 from watchdog.domain.text import truncate_with_ellipsis
@@ -22,7 +22,7 @@ INCIDENT_HEALTH_STATE = HealthState.DEGRADED
 def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Finding]:
     if (listing := result.listings.get(job.RULE_NAME)) is None:
         return
-    withheld = jobs_without_evidence(listing)
+    withheld = find_unjudgeable_job_names(listing)
     for name, facts in listing.subjects.items():
         limits = job.find_job_limits(policy.probe.job_limits, name)
         if limits is not None and facts.listed and name not in withheld:
@@ -30,18 +30,18 @@ def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Findin
             yield Finding(RULE_NAME, name, bool(reason), reason, message)
 
 
-def find_unjudged_job_problem(facts: JobFacts, limits: JobLimits) -> tuple[str, str]:
+def find_unjudged_job_problem(facts: ScheduledJobFacts, limits: ScheduledJobLimits) -> tuple[str, str]:
     """Reason and message if the job cannot be judged, because the outcome of its newest run is not known, or because
     its schedule cannot be read and nothing else shows when it is due; both empty otherwise."""
     if not facts.enabled or not facts.listed:
         return "", ""
     if facts.unknown_status:
         status = truncate_with_ellipsis(facts.unknown_status, MAX_STATUS_CHARS)
-        return reason_and_message("job.status_unknown", name=facts.name, status=status)
+        return build_reason_and_message("job.status_unknown", name=facts.name, status=status)
     if limits.overrides_schedule or facts.next_due is not None or not facts.cron:
         return "", ""
     try:
         CronSchedule(facts.cron, facts.timezone)
     except ScheduleError as error:
-        return reason_and_message("job.schedule_unreadable", str(error), name=facts.name)
+        return build_reason_and_message("job.schedule_unreadable", str(error), name=facts.name)
     return "", ""

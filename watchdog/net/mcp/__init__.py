@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 
-from watchdog.net.mcp.client import McpClient, measure_phase
+from watchdog.net.mcp.client import McpClient, measure_phase_and_tag_errors
 from watchdog.net.mcp.http_transport import McpHttpEndpoint
-from watchdog.net.mcp.large_messages import LargeResult
+from watchdog.net.mcp.large_messages import LargeMcpResult
 from watchdog.net.mcp.results import McpTool
 from watchdog.net.mcp.session import McpSession, connect_mcp_client
 from watchdog.net.mcp.session_result import McpSessionPlan, McpSessionResult
 from watchdog.net.mcp.stdio import McpServerCommand
 
 __all__ = [
-    "LargeResult",
+    "LargeMcpResult",
     "McpClient",
     "McpHttpEndpoint",
     "McpServerCommand",
@@ -22,7 +22,7 @@ __all__ = [
     "McpSessionResult",
     "McpTool",
     "connect_mcp_client",
-    "measure_phase",
+    "measure_phase_and_tag_errors",
 ]
 
 # The SDK logs every error of a target with a traceback, and httpx2 every URL. Both reach the caller as ProbeErrors.

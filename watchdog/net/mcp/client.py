@@ -32,9 +32,9 @@ from watchdog.domain.model import Evidence, Json
 from watchdog.domain.reasons import reason_family
 from watchdog.domain.text import to_single_line, truncate_with_ellipsis
 from watchdog.net.errors import ProbeError, probe_error_from_exception
-from watchdog.net.mcp.received_messages import ReceivedMcpProblems
-from watchdog.net.mcp.reply_errors import error_from_invalid_reply, error_from_reply, error_from_unsupported_version
-from watchdog.net.mcp.results import add_missing_content, parse_resource_contents, parse_tool_result, tools_of_page
+from watchdog.net.mcp.received_messages import McpMessageInspector
+from watchdog.net.mcp.reply_errors import build_reply_error, error_from_invalid_reply, error_from_unsupported_version
+from watchdog.net.mcp.results import add_missing_content, parse_resource_contents, parse_tool_result, parse_tools_page
 from watchdog.net.mcp.session_result import McpSessionResult
 from watchdog.net.mcp.tool_schema import replace_invalid_tool_schemas
 from watchdog.net.phases import PhaseTimer
@@ -84,7 +84,7 @@ class McpTransport(Protocol):
 
 
 @contextmanager
-def measure_phase(phase_timer: PhaseTimer, name: str) -> Iterator[None]:
+def measure_phase_and_tag_errors(phase_timer: PhaseTimer, name: str) -> Iterator[None]:
     """As PhaseTimer.measure; an error that names no phase gets this one."""
     with phase_timer.measure(name):
         try:
@@ -96,7 +96,7 @@ def measure_phase(phase_timer: PhaseTimer, name: str) -> Iterator[None]:
 
 @asynccontextmanager
 async def open_mcp_client(
-    transport: McpTransport, result: McpSessionResult, received: ReceivedMcpProblems
+    transport: McpTransport, result: McpSessionResult, received: McpMessageInspector
 ) -> AsyncIterator[McpClient]:
     """Opens an SDK session over the transport, with a relay in each direction.
 
@@ -117,7 +117,7 @@ async def open_mcp_client(
                     return
                 if not isinstance(item, Exception):
                     received.requests.check_response(item.message)
-                    _note_message(item.message, result, received)
+                    _record_details_sdk_discards(item.message, result, received)
                 await inbox.send(item)
             inbox.close()
 
@@ -139,7 +139,9 @@ async def open_mcp_client(
         relays.cancel_scope.cancel()
 
 
-def _note_message(message: JSONRPCMessage, result: McpSessionResult, received: ReceivedMcpProblems) -> None:
+def _record_details_sdk_discards(
+    message: JSONRPCMessage, result: McpSessionResult, received: McpMessageInspector
+) -> None:
     """Keeps what the SDK hides of a message: an error's data, invalid schemas, the last log message."""
     if isinstance(message, JSONRPCError):
         received.errors.append(message.error)
@@ -166,7 +168,7 @@ class McpClient:
         session: ClientSession,
         transport: McpTransport,
         result: McpSessionResult,
-        received: ReceivedMcpProblems,
+        received: McpMessageInspector,
     ) -> None:
         self.session, self.transport, self.result = session, transport, result
         self._received = received
@@ -179,12 +181,16 @@ class McpClient:
         """
         session, result = self.session, self.result
         if not protocol_era:
-            if not await self._try_discover(discovery_timeout_s):
-                await self._initialize()
+            if not await self._try_negotiate_by_discover(discovery_timeout_s):
+                await self._negotiate_by_initialize()
         elif protocol_era == LEGACY_PROTOCOL_ERA:
-            await self._request_with_delayed_fallback(self._initialize, self._discover, reconsider_after_s)
+            await self._request_with_delayed_fallback(
+                self._negotiate_by_initialize, self._negotiate_by_discover, reconsider_after_s
+            )
         else:
-            await self._request_with_delayed_fallback(self._discover, self._initialize, reconsider_after_s)
+            await self._request_with_delayed_fallback(
+                self._negotiate_by_discover, self._negotiate_by_initialize, reconsider_after_s
+            )
         result.protocol_version = self._received.protocol_version = session.protocol_version or ""
         result.protocol_era = LEGACY_PROTOCOL_ERA if session.initialize_result else result.protocol_version
         if session.server_info:
@@ -210,12 +216,12 @@ class McpClient:
         except ExceptionGroup as group:
             raise probe_error_from_exception(group) or group from None
 
-    async def _try_discover(self, discovery_timeout_s: float) -> bool:
+    async def _try_negotiate_by_discover(self, discovery_timeout_s: float) -> bool:
         """Whether the server supports the modern era. Any error counts as no, unless it comes from a gateway, or the
         connection is gone."""
         with anyio.move_on_after(discovery_timeout_s):
             try:
-                await self._discover()
+                await self._negotiate_by_discover()
                 return True
             except ProbeError as error:
                 is_gone = reason_family(error.reason) == "connection" or error.reason in SERVER_GONE_REASONS
@@ -223,19 +229,21 @@ class McpClient:
                     raise
         return False
 
-    async def _discover(self) -> None:
+    async def _negotiate_by_discover(self) -> None:
         try:
             await self._await_response(MCP_DISCOVER_METHOD, self.session.discover())
         except RuntimeError as error:
             raise error_from_unsupported_version(error) from error
 
-    async def _initialize(self) -> None:
+    async def _negotiate_by_initialize(self) -> None:
         try:
             await self._await_response("initialize", self.session.initialize())
         except ProbeError as error:
             if error.facts.get("rpc_error_code") != UNSUPPORTED_PROTOCOL_VERSION:
                 raise
-            await self._discover()  # a slow server processed the earlier request after its timeout: the era is settled
+            await (
+                self._negotiate_by_discover()
+            )  # a slow server processed the earlier request after its timeout: the era is settled
         except RuntimeError as runtime_error:
             raise error_from_unsupported_version(runtime_error) from runtime_error
 
@@ -245,7 +253,7 @@ class McpClient:
         while True:
             page = await self._fetch_tool_page(cursor)
             result.tool_page_count += 1
-            tools = tools_of_page(page, self._received.tool_problems)
+            tools = parse_tools_page(page, self._received.tool_problems)
             if large := self._received.take_large_result(MCP_LIST_TOOLS_METHOD):
                 result.large_results.append(large)
                 result.callable_tools += tools
@@ -320,4 +328,4 @@ class McpClient:
     async def _error_from_mcp_error(self, method: str, mcp_error: MCPError) -> ProbeError:
         received = any((e.code, e.message) == (mcp_error.code, mcp_error.message) for e in self._received.errors)
         error = await self.transport.translate_error(mcp_error, was_received=received)
-        return error or error_from_reply(method, mcp_error)
+        return error or build_reply_error(method, mcp_error)

@@ -43,7 +43,7 @@ class ByteOrderMarkRemover:
         return held
 
 
-class EventSplitter:
+class SseEventSplitter:
     """Splits a stream that arrives in parts into server-sent events."""
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class EventSplitter:
         return held
 
 
-class NormalizedEvent(NamedTuple):
+class NormalizedSseEvent(NamedTuple):
     event: bytes
     has_error: bool
     """Whether it holds a JSON-RPC error."""
@@ -105,7 +105,9 @@ def with_event_data(event: bytes, data: bytes) -> bytes:
     return b"\n".join([*fields, *(b"data: " + line for line in data.splitlines())]) + b"\n\n"
 
 
-def normalize_event(event: bytes, awaited_methods: Mapping[str, str], *, expects_endpoint: bool) -> NormalizedEvent:
+def normalize_sse_event_name(
+    event: bytes, awaited_methods: Mapping[str, str], *, expects_endpoint: bool
+) -> NormalizedSseEvent:
     """Makes a JSON-RPC error readable that comes in an event of another name than `message`, such as `event: error`.
 
     The SDK ignores such events, so it would wait for a reply that has arrived. `expects_endpoint`: the event that names
@@ -126,7 +128,7 @@ def normalize_event(event: bytes, awaited_methods: Mapping[str, str], *, expects
             raise ProbeError("mcp.invalid_response", problem)
         if "error" in message:
             event = event[: name.start()] + b"event: message" + event[name.end() :]
-    return NormalizedEvent(event, "error" in message)
+    return NormalizedSseEvent(event, "error" in message)
 
 
 def _parse_jsonrpc_error_event(event: bytes) -> dict[str, Json]:

@@ -20,10 +20,10 @@ from watchdog.net.content_encoding import ContentDecoder, UnsupportedContentEnco
 from watchdog.net.errors import ProbeError, probe_error_from_exception
 from watchdog.net.mcp.event_stream import (
     ByteOrderMarkRemover,
-    EventSplitter,
+    SseEventSplitter,
     check_endpoint_event,
     event_data,
-    normalize_event,
+    normalize_sse_event_name,
 )
 from watchdog.net.mcp.http_connection import McpHttpNetworkBackend
 from watchdog.net.mcp.http_response import McpHttpResponse
@@ -32,9 +32,9 @@ from watchdog.net.mcp.http_transport import (
     McpHttpEndpoint,
     McpHttpTransport,
 )
-from watchdog.net.mcp.large_messages import read_message_body, replace_body, replace_event
+from watchdog.net.mcp.large_messages import read_message_body, replace_message_in_body, replace_message_in_event
 from watchdog.net.mcp.message_text import holds_awaited_reply, normalize_message
-from watchdog.net.mcp.received_messages import ReceivedMcpProblems
+from watchdog.net.mcp.received_messages import McpMessageInspector
 from watchdog.net.mcp.reply_errors import MAX_MCP_ERROR_EXCERPT_CHARS
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.received_body import BoundedBodyCollector
@@ -47,7 +47,7 @@ MCP_SESSION_CLOSE_TIMEOUT_S = 0.3
 async def open_mcp_http_transport(
     connector: TcpConnector,
     endpoint: McpHttpEndpoint,
-    received: ReceivedMcpProblems,
+    received: McpMessageInspector,
     facts: dict[str, Json],
     *,
     now: int,
@@ -116,7 +116,7 @@ async def open_mcp_http_client(
     connector: TcpConnector, endpoint: McpHttpEndpoint, now: int
 ) -> AsyncIterator[httpx2.AsyncClient]:
     """A client for single requests to the server, with the same limits."""
-    received = ReceivedMcpProblems(None, PhaseTimer(), "")
+    received = McpMessageInspector(None, PhaseTimer(), "")
     transport = McpHttpTransport(connector, endpoint, received, {}, now)
     ssl_context = connector.ssl_context(endpoint.tls) if endpoint.url.startswith("https:") else None
     backend = McpHttpNetworkBackend(transport)
@@ -203,7 +203,7 @@ class _McpHttpResponseStream(httpx2.AsyncByteStream):
         if response_info.content_type == "application/json":
             self._json_body = BoundedBodyCollector(encoding, max_bytes)
         if response_info.content_type == "text/event-stream":
-            response_info.events = EventSplitter()
+            response_info.events = SseEventSplitter()
 
     async def prefetch_body_start(self) -> None:
         while (
@@ -218,7 +218,9 @@ class _McpHttpResponseStream(httpx2.AsyncByteStream):
                 yield await self._read_json(self._json_body)
                 return
             async for chunk in self._decoded_chunks():
-                yield b"".join([await self._replace_event(event) for event in self._split(chunk)])
+                yield b"".join(
+                    [await self._replace_or_normalize_event(event) for event in self._split_into_events(chunk)]
+                )
             yield self._mark_remover.flush() + self._flush_unfinished_event()
         except Exception as error:
             self._transport.record_failure(error)
@@ -233,23 +235,23 @@ class _McpHttpResponseStream(httpx2.AsyncByteStream):
         body.finish()
         received = self._transport.received
         if received.is_large(body.beginning, is_cut=body.is_large):
-            return (await received.replace(replace_body, body)).data
+            return (await received.replace(replace_message_in_body, body)).data
         return normalize_message(read_message_body(body), received.requests.awaited_methods)
 
-    def _split(self, chunk: bytes) -> list[bytes]:
+    def _split_into_events(self, chunk: bytes) -> list[bytes]:
         """Into events, if the body is a stream of events."""
         data, events = self._mark_remover.feed(chunk), self._response_info.events
         return [data] if events is None else events.feed(data)
 
-    async def _replace_event(self, event: bytes) -> bytes:
+    async def _replace_or_normalize_event(self, event: bytes) -> bytes:
         if (events := self._response_info.events) is None or b"data" not in event:
             return event  # clients ignore an event without data
         received, expects_endpoint = self._transport.received, self._transport.endpoint.use_sse
         if received.is_large(event):
-            replacement = await received.replace(replace_event, event, expects_endpoint)
+            replacement = await received.replace(replace_message_in_event, event, expects_endpoint)
             event, has_error = replacement.data, replacement.has_error
         else:
-            event, has_error = normalize_event(
+            event, has_error = normalize_sse_event_name(
                 event, received.requests.awaited_methods, expects_endpoint=expects_endpoint
             )
             if expects_endpoint:

@@ -12,7 +12,7 @@ import httpcore2
 
 from watchdog.net.connector import format_socket_address
 from watchdog.net.errors import probe_error_from_exception
-from watchdog.net.foreign_protocol import detect_foreign_protocol
+from watchdog.net.foreign_protocol import find_foreign_protocol_error
 from watchdog.net.handshake import TlsHandshake
 from watchdog.net.mcp.http_transport import MCP_HTTP_READ_CHUNK_BYTES, McpHttpTransport
 from watchdog.net.phases import PhaseTimer
@@ -70,7 +70,7 @@ class McpHttpNetworkStream(httpcore2.AsyncNetworkStream):
             if self._has_received or self._handshake is None or error is None:
                 raise
             raise await self._handshake.explain_unanswered_request(error) from None
-        if data and not self._has_received and (foreign := detect_foreign_protocol(data)):
+        if data and not self._has_received and (foreign := find_foreign_protocol_error(data)):
             raise foreign
         self._has_received = True
         self._transport.count_bytes_within_limit(len(data))

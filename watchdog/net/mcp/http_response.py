@@ -10,7 +10,7 @@ import httpx2
 from mcp.types import METHOD_NOT_FOUND
 
 from watchdog.net.errors import ProbeError
-from watchdog.net.mcp.event_stream import SSE_DATA_LINE_PATTERN, EventSplitter
+from watchdog.net.mcp.event_stream import SSE_DATA_LINE_PATTERN, SseEventSplitter
 from watchdog.net.mcp.reply_errors import MAX_MCP_ERROR_EXCERPT_CHARS
 from watchdog.net.redact import redact_url
 
@@ -23,7 +23,7 @@ class McpHttpResponse:
     headers: httpx2.Headers
     request: httpx2.Request
     body_start: bytes = b""
-    events: EventSplitter | None = None
+    events: SseEventSplitter | None = None
     """The events of the body, if it is a stream of events."""
 
     @property

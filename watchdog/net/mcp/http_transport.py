@@ -15,8 +15,8 @@ from watchdog.net.connector import TcpConnector
 from watchdog.net.errors import ProbeError, probe_error_from_exception
 from watchdog.net.mcp.client import McpMessageSender
 from watchdog.net.mcp.http_response import McpHttpResponse
-from watchdog.net.mcp.large_messages import session_too_large_error
-from watchdog.net.mcp.received_messages import ReceivedMcpProblems
+from watchdog.net.mcp.large_messages import build_session_too_large_error
+from watchdog.net.mcp.received_messages import McpMessageInspector
 from watchdog.net.mcp.reply_errors import MAX_MCP_ERROR_EXCERPT_CHARS
 from watchdog.net.tls import TlsConfig
 
@@ -49,7 +49,7 @@ class McpHttpTransport:
         self,
         connector: TcpConnector,
         endpoint: McpHttpEndpoint,
-        received: ReceivedMcpProblems,
+        received: McpMessageInspector,
         facts: dict[str, Json],
         now: int,
     ) -> None:
@@ -69,7 +69,7 @@ class McpHttpTransport:
     def count_bytes_within_limit(self, byte_count: int) -> None:
         self._bytes_read += byte_count
         if self._bytes_read > self.endpoint.max_session_bytes:
-            raise session_too_large_error(self.endpoint.max_session_bytes)
+            raise build_session_too_large_error(self.endpoint.max_session_bytes)
 
     @property
     def rejected_by_gateway(self) -> bool:

@@ -33,14 +33,14 @@ from pydantic import BaseModel, ValidationError
 
 from watchdog.domain.model import Json
 from watchdog.net.errors import ProbeError
-from watchdog.net.mcp.event_stream import UTF8_BYTE_ORDER_MARK, event_data, normalize_event, with_event_data
+from watchdog.net.mcp.event_stream import UTF8_BYTE_ORDER_MARK, event_data, normalize_sse_event_name, with_event_data
 from watchdog.net.mcp.message_text import normalize_message
 from watchdog.net.mcp.reply_errors import error_from_invalid_reply
 from watchdog.net.mcp.results import (
     add_missing_content,
     parse_resource_contents,
     parse_tool_result,
-    tools_of_page,
+    parse_tools_page,
 )
 from watchdog.net.mcp.tool_schema import SchemaCheckBudget, replace_invalid_tool_schemas
 from watchdog.net.received_body import BoundedBodyCollector
@@ -48,12 +48,12 @@ from watchdog.net.received_body import BoundedBodyCollector
 MAX_SUMMARY_VALUE_CHARS = 2_000
 """A longer member of a message is left out of its replacement."""
 MAX_SUMMARY_KEYS = 100
-MAX_EXCERPT_BYTES = 8_000
+MAX_MCP_MESSAGE_EXCERPT_BYTES = 8_000
 MAX_JSON_STARTS_TRIED_PER_LINE = 8
 """Braces of each kind at which a message is tried to be read in a line that begins with other text."""
-DEFAULT_PROTOCOL_VERSION = "2025-11-25"
+PRE_NEGOTIATION_PROTOCOL_VERSION = "2025-11-25"
 """The SDK assumes it before the negotiation."""
-_RESULT_TYPES: Mapping[str, type[BaseModel]] = {
+_RESULT_TYPE_BY_METHOD: Mapping[str, type[BaseModel]] = {
     "initialize": InitializeResult,
     "server/discover": DiscoverResult,
     "tools/list": ListToolsResult,
@@ -63,7 +63,7 @@ _RESULT_TYPES: Mapping[str, type[BaseModel]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class LargeResult:
+class LargeMcpResult:
     """A result that was read in the worker process."""
 
     method: str
@@ -82,7 +82,7 @@ class LargeResult:
         return pickle.loads(self.content)  # noqa: S301 - of a process of our own
 
 
-class MessageContext(NamedTuple):
+class McpMessageReadContext(NamedTuple):
     """What reading a message depends on."""
 
     methods: Mapping[str, str]
@@ -94,22 +94,22 @@ class MessageContext(NamedTuple):
     schema_budget: SchemaCheckBudget
 
 
-class Replacement(NamedTuple):
+class McpMessageReplacement(NamedTuple):
     """What takes the place of a message."""
 
     data: bytes
     schema_budget: SchemaCheckBudget
-    result: LargeResult | None = None
+    result: LargeMcpResult | None = None
     has_error: bool = False
     """Whether the message is a JSON-RPC error."""
 
 
-def replace_line(line: bytes, context: MessageContext) -> Replacement:
+def replace_message_in_line(line: bytes, context: McpMessageReadContext) -> McpMessageReplacement:
     """Of a line from a server's standard output. Text before the message is cut."""
     for start in find_message_starts(line):
-        if (replacement := _replace_message(line[start:], context)) is not None:
-            return replacement._replace(data=line[:start][:MAX_EXCERPT_BYTES] + replacement.data)
-    return Replacement(line[:MAX_EXCERPT_BYTES], context.schema_budget)
+        if (replacement := _replace_jsonrpc_message(line[start:], context)) is not None:
+            return replacement._replace(data=line[:start][:MAX_MCP_MESSAGE_EXCERPT_BYTES] + replacement.data)
+    return McpMessageReplacement(line[:MAX_MCP_MESSAGE_EXCERPT_BYTES], context.schema_budget)
 
 
 def find_message_starts(line: bytes) -> Iterator[int]:
@@ -120,37 +120,41 @@ def find_message_starts(line: bytes) -> Iterator[int]:
         yield from (start for member in members if (start := line.rfind(b"{", 0, member)) >= 0)
 
 
-def replace_body(body: BoundedBodyCollector, context: MessageContext) -> Replacement:
+def replace_message_in_body(body: BoundedBodyCollector, context: McpMessageReadContext) -> McpMessageReplacement:
     """Of an HTTP body that should be a message. Raises ProbeError."""
     decoded = read_message_body(body)
-    replacement = _replace_message(decoded, context)
-    return replacement or Replacement(decoded[:MAX_EXCERPT_BYTES], context.schema_budget)
+    replacement = _replace_jsonrpc_message(decoded, context)
+    return replacement or McpMessageReplacement(decoded[:MAX_MCP_MESSAGE_EXCERPT_BYTES], context.schema_budget)
 
 
 def read_message_body(body: BoundedBodyCollector) -> bytes:
     """Decoded, without a byte-order mark. Raises ProbeError, also if it is longer than a session may be."""
     decoded = body.decode()
     if body.problem:
-        raise session_too_large_error(body.max_bytes)
+        raise build_session_too_large_error(body.max_bytes)
     return decoded.removeprefix(UTF8_BYTE_ORDER_MARK)
 
 
-def replace_event(event: bytes, expects_endpoint: bool, context: MessageContext) -> Replacement:
+def replace_message_in_event(
+    event: bytes, expects_endpoint: bool, context: McpMessageReadContext
+) -> McpMessageReplacement:
     """Of a server-sent event. Raises ProbeError for a result that MCP clients ignore."""
-    normalized = normalize_event(event, {}, expects_endpoint=expects_endpoint)
+    normalized = normalize_sse_event_name(event, {}, expects_endpoint=expects_endpoint)
     data = event_data(normalized.event)
-    replacement = _replace_message(data, context) or Replacement(data[:MAX_EXCERPT_BYTES], context.schema_budget)
+    replacement = _replace_jsonrpc_message(data, context) or McpMessageReplacement(
+        data[:MAX_MCP_MESSAGE_EXCERPT_BYTES], context.schema_budget
+    )
     return replacement._replace(
         data=with_event_data(normalized.event, replacement.data), has_error=normalized.has_error
     )
 
 
-def session_too_large_error(max_session_bytes: int) -> ProbeError:
+def build_session_too_large_error(max_session_bytes: int) -> ProbeError:
     message = f"the server sent more than {max_session_bytes >> 20} MiB, Watchdog's limit (max_body)"
     return ProbeError("body.too_large", message, is_internal=True)
 
 
-def _replace_message(data: bytes, context: MessageContext) -> Replacement | None:
+def _replace_jsonrpc_message(data: bytes, context: McpMessageReadContext) -> McpMessageReplacement | None:
     """None: the data is not a JSON-RPC message. Raises ProbeError if it should be one."""
     data = normalize_message(data, context.methods)
     try:
@@ -160,56 +164,65 @@ def _replace_message(data: bytes, context: MessageContext) -> Replacement | None
     result = None
     if isinstance(message, JSONRPCResponse):
         method = context.methods.get(str(message.id), "")
-        result, short = _read_result(method, message.result, context)
+        result, short = _separate_large_result_content(method, message.result, context)
         message = message.model_copy(update={"result": short})
     elif isinstance(message, JSONRPCError):
         error = message.error.model_copy(
-            update={"message": message.error.message[:MAX_SUMMARY_VALUE_CHARS], "data": _shorten(message.error.data)}
+            update={
+                "message": message.error.message[:MAX_SUMMARY_VALUE_CHARS],
+                "data": _shorten_json_value(message.error.data),
+            }
         )
         message = message.model_copy(update={"error": error})
     else:
-        message = message.model_copy(update={"params": _short_members(message.params or {})})
-    return Replacement(_encode(message), context.schema_budget, result)
+        message = message.model_copy(update={"params": _select_short_members(message.params or {})})
+    return McpMessageReplacement(_encode_jsonrpc_message(message), context.schema_budget, result)
 
 
-def _encode(message: JSONRPCMessage) -> bytes:
+def _encode_jsonrpc_message(message: JSONRPCMessage) -> bytes:
     return message.model_dump_json(by_alias=True, exclude_unset=True).encode()
 
 
-def _read_result(method: str, result: dict[str, Any], context: MessageContext) -> tuple[LargeResult, dict[str, Any]]:
+def _separate_large_result_content(
+    method: str, result: dict[str, Any], context: McpMessageReadContext
+) -> tuple[LargeMcpResult, dict[str, Any]]:
     """The result, and its short parts, which the SDK accepts."""
     add_missing_content(method, result)
     problems = replace_invalid_tool_schemas(result, context.schema_budget) if method == "tools/list" else {}
-    version = context.protocol_version or DEFAULT_PROTOCOL_VERSION
+    version = context.protocol_version or PRE_NEGOTIATION_PROTOCOL_VERSION
     try:
         with suppress(KeyError):
             methods.validate_server_result(method, version, result)
-        model = _RESULT_TYPES[method].model_validate(result, by_name=False) if method in _RESULT_TYPES else None
+        model = (
+            _RESULT_TYPE_BY_METHOD[method].model_validate(result, by_name=False)
+            if method in _RESULT_TYPE_BY_METHOD
+            else None
+        )
     except ValidationError as validation_error:
         error = error_from_invalid_reply(method, validation_error)
         error.facts["rpc_method"] = method
-        return LargeResult(method, error=error), _empty_result(method, result)
-    short = _short_members(result) | _empty_result(method, result)
+        return LargeMcpResult(method, error=error), _build_required_result_members(method, result)
+    short = _select_short_members(result) | _build_required_result_members(method, result)
     match model:
         case ListToolsResult():
             if version in MODERN_PROTOCOL_VERSIONS:  # the SDK drops these tools
                 model.tools = [tool for tool in model.tools if find_invalid_x_mcp_header(tool.input_schema) is None]
-            tools = tools_of_page(model, problems)
+            tools = parse_tools_page(model, problems)
             short["tools"] = [
                 tool for tool in result["tools"] if tool["name"] == context.tool_name and len(json.dumps(tool)) < 16_000
             ][:1]
-            return LargeResult(method, pickle.dumps([tuple(tool) for tool in tools]), tool_count=len(tools)), short
+            return LargeMcpResult(method, pickle.dumps([tuple(tool) for tool in tools]), tool_count=len(tools)), short
         case CallToolResult():
             value, text = parse_tool_result(model)
-            excerpt = text[:MAX_EXCERPT_BYTES]
-            return LargeResult(method, pickle.dumps((value, text)), _summarize(value), excerpt), short
+            excerpt = text[:MAX_MCP_MESSAGE_EXCERPT_BYTES]
+            return LargeMcpResult(method, pickle.dumps((value, text)), _summarize_json_value(value), excerpt), short
         case ReadResourceResult():
             content = parse_resource_contents(model)
-            return LargeResult(method, pickle.dumps(content), _summarize(content)), short
-    return LargeResult(method), short
+            return LargeMcpResult(method, pickle.dumps(content), _summarize_json_value(content)), short
+    return LargeMcpResult(method), short
 
 
-def _empty_result(method: str, result: dict[str, Any]) -> dict[str, Any]:
+def _build_required_result_members(method: str, result: dict[str, Any]) -> dict[str, Any]:
     """The required members of a result, without content."""
     match method:
         case "tools/list":
@@ -221,30 +234,34 @@ def _empty_result(method: str, result: dict[str, Any]) -> dict[str, Any]:
             return {"contents": []}
         case "initialize" | "server/discover":
             info = result.get("serverInfo")
-            names = {"name": "", "version": ""} | (_short_members(info) if isinstance(info, dict) else {})
+            names = {"name": "", "version": ""} | (_select_short_members(info) if isinstance(info, dict) else {})
             capabilities = result.get("capabilities")
-            short_capabilities = _short_members(capabilities) if isinstance(capabilities, dict) else {}
+            short_capabilities = _select_short_members(capabilities) if isinstance(capabilities, dict) else {}
             return {"capabilities": short_capabilities} | ({"serverInfo": names} if info else {})
     return {}
 
 
-def _short_members(members: Mapping[str, Any]) -> dict[str, Any]:
+def _select_short_members(members: Mapping[str, Any]) -> dict[str, Any]:
     first_members = list(members.items())[:MAX_SUMMARY_KEYS]
-    return {name: value for name, value in first_members if len(name) <= MAX_SUMMARY_VALUE_CHARS and _is_short(value)}
+    return {
+        name: value
+        for name, value in first_members
+        if len(name) <= MAX_SUMMARY_VALUE_CHARS and _is_short_json_value(value)
+    }
 
 
-def _is_short(value: Any) -> bool:
+def _is_short_json_value(value: Any) -> bool:
     return (isinstance(value, str) and len(value) <= MAX_SUMMARY_VALUE_CHARS) or len(
         json.dumps(value)
     ) <= MAX_SUMMARY_VALUE_CHARS
 
 
-def _shorten(value: Any) -> Any:
-    return value if _is_short(value) else json.dumps(value)[:MAX_SUMMARY_VALUE_CHARS]
+def _shorten_json_value(value: Any) -> Any:
+    return value if _is_short_json_value(value) else json.dumps(value)[:MAX_SUMMARY_VALUE_CHARS]
 
 
-def _summarize(value: Json) -> Json:
+def _summarize_json_value(value: Json) -> Json:
     """What a summary shows: the short members of an object, the beginning of a text."""
     if isinstance(value, dict):
-        return _short_members(value)
-    return value if _is_short(value) else value[:MAX_SUMMARY_VALUE_CHARS] if isinstance(value, str) else None
+        return _select_short_members(value)
+    return value if _is_short_json_value(value) else value[:MAX_SUMMARY_VALUE_CHARS] if isinstance(value, str) else None

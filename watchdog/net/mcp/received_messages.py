@@ -9,14 +9,14 @@ from mcp.types import ErrorData
 
 from watchdog.net.body_limits import MAX_BODY_BYTES_IN_EVENT_LOOP
 from watchdog.net.errors import ProbeError
-from watchdog.net.mcp.large_messages import LargeResult, MessageContext, Replacement
+from watchdog.net.mcp.large_messages import LargeMcpResult, McpMessageReadContext, McpMessageReplacement
 from watchdog.net.mcp.sent_requests import SentMcpRequests
 from watchdog.net.mcp.tool_schema import SchemaCheckBudget
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.worker_process import WorkerProcess
 
 
-class ReceivedMcpProblems:
+class McpMessageInspector:
     """What the SDK does not expose of messages, and the worker process for messages that are too large for the event
     loop."""
 
@@ -31,7 +31,7 @@ class ReceivedMcpProblems:
         self.protocol_version = ""
         self._worker, self.phase_timer, self._tool_name = worker, phase_timer, tool_name
         self._response_bytes = 0
-        self._large_results: dict[str, LargeResult] = {}
+        self._large_results: dict[str, LargeMcpResult] = {}
 
     def is_large(self, data: bytes, *, is_cut: bool = False) -> bool:
         """Whether a message has to be replaced in the worker process: it is longer than 64 KiB, or the results of the
@@ -42,11 +42,13 @@ class ReceivedMcpProblems:
             self._response_bytes += len(data)
         return max(len(data), self._response_bytes if b'"result"' in data else 0) > MAX_BODY_BYTES_IN_EVENT_LOOP
 
-    async def replace(self, function: Callable[..., Replacement], *args: object) -> Replacement:
+    async def replace(self, function: Callable[..., McpMessageReplacement], *args: object) -> McpMessageReplacement:
         """Calls one of the functions that replace a message, in the worker process. Raises ProbeError."""
         if self._worker is None:
             raise RuntimeError("there is no worker process")
-        context = MessageContext(self.requests.methods, self.protocol_version, self._tool_name, self.schema_budget)
+        context = McpMessageReadContext(
+            self.requests.methods, self.protocol_version, self._tool_name, self.schema_budget
+        )
         replacement = await self._worker.run(self.phase_timer, partial(function, *args, context))
         self.schema_budget = replacement.schema_budget
         if replacement.result is not None:
@@ -58,6 +60,6 @@ class ReceivedMcpProblems:
         result = self._large_results.get(method)
         return None if result is None else result.error
 
-    def take_large_result(self, method: str) -> LargeResult | None:
+    def take_large_result(self, method: str) -> LargeMcpResult | None:
         """The last response to the method, if it was large."""
         return self._large_results.pop(method, None)

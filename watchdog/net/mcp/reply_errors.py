@@ -16,7 +16,7 @@ from watchdog.net.errors import ProbeError
 MAX_MCP_ERROR_EXCERPT_CHARS = 2_000
 RESOURCE_NOT_FOUND = -32002
 """Not in the newest version of the protocol, which uses INVALID_PARAMS."""
-_MEANINGS = {
+_MEANING_BY_METHOD_AND_CODE = {
     ("tools/call", INVALID_PARAMS): "mcp.invalid_arguments",
     ("resources/read", INVALID_PARAMS): "mcp.resource_missing",
     ("resources/read", RESOURCE_NOT_FOUND): "mcp.resource_missing",
@@ -25,9 +25,9 @@ _MEANINGS = {
 """What a JSON-RPC error is about, if its code reveals it."""
 
 
-def error_from_reply(method: str, mcp_error: MCPError) -> ProbeError:
+def build_reply_error(method: str, mcp_error: MCPError) -> ProbeError:
     """A JSON-RPC error that the server returned."""
-    reason = _MEANINGS.get((method, mcp_error.code), "mcp.rpc_error")
+    reason = _MEANING_BY_METHOD_AND_CODE.get((method, mcp_error.code), "mcp.rpc_error")
     error = ProbeError(reason, f"{method} returns error {mcp_error.code}: {to_single_line(mcp_error.message)}")
     error.facts["rpc_error_code"] = mcp_error.code
     if mcp_error.data is not None:

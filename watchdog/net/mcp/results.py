@@ -28,7 +28,7 @@ class McpTool(NamedTuple):
     """What is invalid about its schemas; empty if nothing is."""
 
 
-def tools_of_page(page: ListToolsResult, problems: Mapping[str, str]) -> list[McpTool]:
+def parse_tools_page(page: ListToolsResult, problems: Mapping[str, str]) -> list[McpTool]:
     """`problems`: tool -> what is invalid about its schemas."""
     return [
         McpTool(tool.name, bool(tool.input_schema.get("required")), problems.get(tool.name, "")) for tool in page.tools
@@ -38,7 +38,7 @@ def tools_of_page(page: ListToolsResult, problems: Mapping[str, str]) -> list[Mc
 def parse_tool_result(response: CallToolResult) -> tuple[Json, str]:
     """Its structured content, else its text parsed as JSON, else its text; and its text."""
     text = "\n".join(block.text for block in response.content if isinstance(block, TextContent))
-    return _unwrap(response.structured_content, text), text
+    return _unwrap_structured_content(response.structured_content, text), text
 
 
 def parse_resource_contents(response: ReadResourceResult) -> Json:
@@ -53,7 +53,7 @@ def parse_resource_contents(response: ReadResourceResult) -> Json:
     return content
 
 
-def _unwrap(structured: Any, text: str) -> Json:
+def _unwrap_structured_content(structured: Any, text: str) -> Json:
     """The structured content, unwrapped. Servers wrap a value that is not an object as {"result": ...} and repeat the
     bare value as text."""
     parsed = _parse_json_or_text(text)

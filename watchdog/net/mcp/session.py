@@ -14,7 +14,7 @@ from mcp.shared.dispatcher import ProgressFnT
 from watchdog.domain.reasons import reason_family
 from watchdog.domain.text import to_single_line, truncate_with_ellipsis
 from watchdog.net.connector import TcpConnector
-from watchdog.net.errors import ProbeError, explain_until_deadline
+from watchdog.net.errors import ProbeError, refine_error_until_deadline
 from watchdog.net.mcp.client import (
     LEGACY_PROTOCOL_ERA,
     MAX_MCP_LOG_MESSAGE_CHARS,
@@ -22,16 +22,16 @@ from watchdog.net.mcp.client import (
     MCP_DISCOVERY_TIMEOUT_S,
     McpClient,
     McpTransport,
-    measure_phase,
+    measure_phase_and_tag_errors,
     open_mcp_client,
 )
 from watchdog.net.mcp.http import open_mcp_http_transport
 from watchdog.net.mcp.http_transport import McpHttpEndpoint
-from watchdog.net.mcp.received_messages import ReceivedMcpProblems
+from watchdog.net.mcp.received_messages import McpMessageInspector
 from watchdog.net.mcp.session_result import McpSessionPlan, McpSessionResult
 from watchdog.net.mcp.stdio import McpServerCommand, open_mcp_stdio_transport
-from watchdog.net.mcp.transport_mismatch import explain_negotiation_error
-from watchdog.net.phases import JUDGING_PHASES, PhaseTimer
+from watchdog.net.mcp.transport_mismatch import explain_mcp_transport_mismatch
+from watchdog.net.phases import RESPONSE_PROCESSING_PHASES, PhaseTimer
 from watchdog.net.worker_process import WorkerProcess
 
 UNKNOWN_PROTOCOL_ERA = ""
@@ -68,16 +68,16 @@ class McpSession:
             now=self.now,
             protocol_era=self.plan.protocol_era,
         ) as client:
-            with measure_phase(self.phase_timer, "list"):
+            with measure_phase_and_tag_errors(self.phase_timer, "list"):
                 await client.list_tools()
             if tool_call := self.plan.choose_tool_call([*result.tools, *result.callable_tools]):
-                with measure_phase(self.phase_timer, "call"):
+                with measure_phase_and_tag_errors(self.phase_timer, "call"):
                     await client.call_tool(*tool_call, self._make_progress_recorder(result))
             if self.plan.resource_uri:
-                with measure_phase(self.phase_timer, "read"):
+                with measure_phase_and_tag_errors(self.phase_timer, "read"):
                     await client.read_resource(self.plan.resource_uri)
             phases = self.phase_timer.phase_durations_ms
-            judged_ms = sum(phases.get(phase, 0) for phase in JUDGING_PHASES)
+            judged_ms = sum(phases.get(phase, 0) for phase in RESPONSE_PROCESSING_PHASES)
             result.elapsed_ms = (perf_counter() - started) * 1000 - judged_ms
 
     @staticmethod
@@ -118,11 +118,11 @@ async def connect_mcp_client(
     cancellations_before = _count_task_cancellations()
     try:
         async with AsyncExitStack() as stack:
-            eras = _protocol_eras_to_try(target, protocol_era)
+            eras = _list_protocol_eras_to_try(target, protocol_era)
             for era, next_era in zip(eras, [*eras[1:], None], strict=True):
                 try:
                     remaining_s = timeout_s - (perf_counter() - started)
-                    received = ReceivedMcpProblems(worker, phase_timer, tool_name)
+                    received = McpMessageInspector(worker, phase_timer, tool_name)
                     opening = _open_transport(connector, target, result, received, remaining_s, now=now)
                     client = await stack.enter_async_context(
                         _negotiate(opening, target, result, received, era=era, remaining_s=remaining_s)
@@ -140,8 +140,8 @@ async def connect_mcp_client(
         error.record_phase(phase_timer)
         if isinstance(target, McpHttpEndpoint) and not result.protocol_era and not is_cancelled:
             remaining_s = timeout_s - (perf_counter() - started)
-            explanation = explain_negotiation_error(connector, target, error, now, remaining_s)
-            raise await explain_until_deadline(error, explanation) from None
+            explanation = explain_mcp_transport_mismatch(connector, target, error, now, remaining_s)
+            raise await refine_error_until_deadline(error, explanation) from None
         raise
 
 
@@ -149,7 +149,7 @@ def _open_transport(
     connector: TcpConnector,
     target: McpHttpEndpoint | McpServerCommand,
     result: McpSessionResult,
-    received: ReceivedMcpProblems,
+    received: McpMessageInspector,
     remaining_s: float,
     *,
     now: int,
@@ -166,14 +166,14 @@ async def _negotiate(
     opening: AbstractAsyncContextManager[McpTransport],
     target: McpHttpEndpoint | McpServerCommand,
     result: McpSessionResult,
-    received: ReceivedMcpProblems,
+    received: McpMessageInspector,
     *,
     era: str,
     remaining_s: float,
 ) -> AsyncIterator[McpClient]:
     """A client that has negotiated the protocol, on a connection of its own."""
     async with AsyncExitStack() as stack:
-        with measure_phase(received.phase_timer, "negotiate"):
+        with measure_phase_and_tag_errors(received.phase_timer, "negotiate"):
             transport: McpTransport = await stack.enter_async_context(opening)
             client = await stack.enter_async_context(open_mcp_client(transport, result, received))
             if isinstance(target, McpServerCommand) and era == UNKNOWN_PROTOCOL_ERA:
@@ -206,7 +206,7 @@ async def _negotiate_unless_discovery_blocks(client: McpClient, command: McpServ
 
 async def _responds_to_initialize(command: McpServerCommand, timeout_s: float) -> bool:
     """Whether a process of its own responds, which ends immediately."""
-    received = ReceivedMcpProblems(None, PhaseTimer(), "")
+    received = McpMessageInspector(None, PhaseTimer(), "")
     opening = open_mcp_stdio_transport(command, received, {}, timeout_s)
     with suppress(ProbeError), anyio.move_on_after(timeout_s):
         async with _negotiate(
@@ -237,7 +237,7 @@ def _may_work_in_another_era(
     )
 
 
-def _protocol_eras_to_try(target: McpHttpEndpoint | McpServerCommand, remembered_era: str) -> list[str]:
+def _list_protocol_eras_to_try(target: McpHttpEndpoint | McpServerCommand, remembered_era: str) -> list[str]:
     if isinstance(target, McpHttpEndpoint) and target.use_sse:
         return [LEGACY_PROTOCOL_ERA]  # the SSE transport exists in the legacy era only
     return (

@@ -18,15 +18,15 @@ from mcp.shared.message import SessionMessage
 from mcp.types import CONNECTION_CLOSED, JSONRPCMessage, jsonrpc_message_adapter
 
 from watchdog.domain.model import Evidence, Json
-from watchdog.domain.reasons import reason_and_message
+from watchdog.domain.reasons import build_reason_and_message
 from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.net.body_limits import MIN_MCP_SESSION_BYTES_LIMIT
-from watchdog.net.errors import ProbeError, explain_until_deadline, probe_error_from_exception
-from watchdog.net.mcp.client import measure_phase
+from watchdog.net.errors import ProbeError, probe_error_from_exception, refine_error_until_deadline
+from watchdog.net.mcp.client import measure_phase_and_tag_errors
 from watchdog.net.mcp.event_stream import UTF8_BYTE_ORDER_MARK
-from watchdog.net.mcp.large_messages import find_message_starts, replace_line, session_too_large_error
+from watchdog.net.mcp.large_messages import build_session_too_large_error, find_message_starts, replace_message_in_line
 from watchdog.net.mcp.message_text import normalize_message
-from watchdog.net.mcp.received_messages import ReceivedMcpProblems
+from watchdog.net.mcp.received_messages import McpMessageInspector
 from watchdog.net.mcp.reply_errors import MAX_MCP_ERROR_EXCERPT_CHARS
 from watchdog.net.supervised_process import StartError, SupervisedProcess
 
@@ -65,7 +65,7 @@ class McpStdioTransport:
         process: SupervisedProcess,
         sockets: Sequence[socket.socket],
         facts: dict[str, Json],
-        received: ReceivedMcpProblems,
+        received: McpMessageInspector,
         max_session_bytes: int,
     ) -> None:
         self._received, self._max_session_bytes = received, max_session_bytes
@@ -107,7 +107,7 @@ class McpStdioTransport:
         if self._stdout_closed.is_set() or self._is_closing or self._message_count > message_count:
             return
         names = sorted({left.name for left in self.process.left_processes if left.name})
-        error = ProbeError(*reason_and_message(
+        error = ProbeError(*build_reason_and_message(
             "mcp.output_held", ending=self._describe_exit(), holder=f" ({', '.join(names[:5])})" if names else "",
         ))  # fmt: skip
         error.facts["exit_code"] = self.process.returncode
@@ -119,7 +119,7 @@ class McpStdioTransport:
         while data := await stdout.read(MCP_STDIO_READ_CHUNK_BYTES):
             size += len(data)
             if size > self._max_session_bytes:
-                raise session_too_large_error(self._max_session_bytes)
+                raise build_session_too_large_error(self._max_session_bytes)
             self._unfinished_line += data
             if b"\n" in data:
                 *lines, self._unfinished_line = self._unfinished_line.split(b"\n")
@@ -133,7 +133,7 @@ class McpStdioTransport:
     async def _process_stdout_line(self, line: bytes) -> bool:
         """Passes a message on. Returns whether the session still reads."""
         if self._received.is_large(line):
-            line = (await self._received.replace(replace_line, line)).data
+            line = (await self._received.replace(replace_message_in_line, line)).data
         else:
             line = normalize_message(line, self._received.requests.awaited_methods)
         text, message = _parse_stdout_line(line)
@@ -171,7 +171,7 @@ class McpStdioTransport:
         if was_received or error.code != CONNECTION_CLOSED:
             return None
         closed = ProbeError.from_reason("mcp.output_closed")
-        return await explain_until_deadline(closed, self._explain_closed_output(closed))
+        return await refine_error_until_deadline(closed, self._explain_closed_output(closed))
 
     async def _explain_closed_output(self, closed: ProbeError) -> ProbeError:
         """The exit of the server, if that is why its output is closed."""
@@ -214,7 +214,7 @@ class McpStdioTransport:
 @asynccontextmanager
 async def open_mcp_stdio_transport(
     command: McpServerCommand,
-    received: ReceivedMcpProblems,
+    received: McpMessageInspector,
     facts: dict[str, Json],
     timeout_s: float,
 ) -> AsyncIterator[McpStdioTransport]:
@@ -225,7 +225,7 @@ async def open_mcp_stdio_transport(
     process = SupervisedProcess(command.argv, inherited | dict(command.env), command.cwd)
     transport: McpStdioTransport | None = None
     try:
-        with measure_phase(received.phase_timer, "spawn"):
+        with measure_phase_and_tag_errors(received.phase_timer, "spawn"):
             transport = await _start_mcp_server(process, command, facts, received)
         async with anyio.create_task_group() as readers:
             await transport.open_streams(readers)
@@ -252,7 +252,7 @@ async def open_mcp_stdio_transport(
 
 
 async def _start_mcp_server(
-    process: SupervisedProcess, command: McpServerCommand, facts: dict[str, Json], received: ReceivedMcpProblems
+    process: SupervisedProcess, command: McpServerCommand, facts: dict[str, Json], received: McpMessageInspector
 ) -> McpStdioTransport:
     """Starts the server with sockets as its standard input, output and error.
 
@@ -266,7 +266,7 @@ async def _start_mcp_server(
         for end in own_ends:
             end.close()
         if isinstance(error, StartError | OSError):
-            raise _mcp_server_start_error(command, error) from None
+            raise _build_mcp_server_start_error(command, error) from None
         raise
     finally:
         for end in (stdin, stdout, stderr):
@@ -274,7 +274,7 @@ async def _start_mcp_server(
     return McpStdioTransport(process, own_ends, facts, received, command.max_session_bytes)
 
 
-def _mcp_server_start_error(command: McpServerCommand, error: StartError | OSError) -> ProbeError:
+def _build_mcp_server_start_error(command: McpServerCommand, error: StartError | OSError) -> ProbeError:
     if isinstance(error, StartError) and error.error_number == errno.ENOENT:
         if error.step == "cwd":
             return ProbeError("command.not_found", f"working directory not found: {command.cwd}", is_internal=True)

@@ -78,10 +78,12 @@ def _find_schema_problems(root_name: str, root: Json, budget: SchemaCheckBudget)
             yield f"{path} is {_quote_schema_value(schema)}, which is not a schema"
             continue
         yield from _find_schema_keyword_problems(path, schema, root)
-        yield from _collect_subschemas(path, schema, unvisited)
+        yield from _enqueue_subschemas_yielding_problems(path, schema, unvisited)
 
 
-def _collect_subschemas(path: str, schema: dict[str, Json], unvisited: list[tuple[str, Json]]) -> Iterator[str]:
+def _enqueue_subschemas_yielding_problems(
+    path: str, schema: dict[str, Json], unvisited: list[tuple[str, Json]]
+) -> Iterator[str]:
     for keyword in schema.keys() & {*_SUBSCHEMA_KEYWORDS}:
         value = schema[keyword]
         if keyword == "items" and isinstance(value, list):  # up to draft 2019-09

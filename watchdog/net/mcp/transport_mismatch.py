@@ -42,7 +42,7 @@ def _may_be_transport_mismatch(error: ProbeError) -> bool:
     return error.reason in ("mcp.not_mcp", "mcp.invalid_response", "mcp.rpc_error")
 
 
-async def explain_negotiation_error(
+async def explain_mcp_transport_mismatch(
     connector: TcpConnector, endpoint: McpHttpEndpoint, error: ProbeError, now: int, timeout_s: float
 ) -> ProbeError:
     """The error that names what the server speaks, with the evidence of `error`, which the negotiation has raised;

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator
 
-from watchdog.config_types import ALLOW_FROM_FILE, SingleLineText, split_url
+from watchdog.config_types import ALLOW_FROM_FILE, SingleLineText, split_and_validate_url
 from watchdog.domain.observations import QueueStats
 from watchdog.net.errors import ProbeError
 from watchdog.net.redact import describe_queue_target
@@ -39,7 +39,7 @@ CELERY_BROKER_THREAD_POLL_INTERVAL_S = 0.02
 
 
 def _validate_broker_url(text: str) -> str:
-    split_url(text, DEFAULT_BROKER_PORTS, "redis://host:6379/0 or amqp://user:password@host:5672/vhost")
+    split_and_validate_url(text, DEFAULT_BROKER_PORTS, "redis://host:6379/0 or amqp://user:password@host:5672/vhost")
     return text
 
 
@@ -73,7 +73,7 @@ class CeleryQueueDriver(QueueDriver):
         super().preload()
         _ = _create_celery_app(self.broker, 1).connection_for_write().transport  # imports most of Celery
 
-    async def build_filtered_broker_url(self, context: QueueConnectContext) -> str:
+    async def build_address_pinned_broker_url(self, context: QueueConnectContext) -> str:
         """The broker's URL with the address that passed the address filter; with TLS, the URL as configured, because
         certificates name the host. Raises ProbeError if the broker cannot be reached."""
         broker = urlsplit(self.broker)
@@ -161,7 +161,7 @@ def fetch_celery_waiting_stats(connection: Any, queue: str) -> QueueStats | None
         lists = _redis_priority_list_names(channel, queue)
         heads = filter(None, (channel.client.lindex(name, -1) for name in lists))
         waiting = sum(channel.client.llen(name) for name in lists)
-        return QueueStats(waiting, head=_message_digest(next(heads, None)))
+        return QueueStats(waiting, head=_digest_celery_message(next(heads, None)))
     try:
         declared = channel.queue_declare(queue, passive=True)
     except connection.channel_errors as e:
@@ -174,13 +174,15 @@ def fetch_celery_waiting_stats(connection: Any, queue: str) -> QueueStats | None
 def is_celery_task_waiting(connection: Any, queue: str, task_id: str) -> bool:
     """Whether a task's message waits in Redis; False for RabbitMQ, whose messages cannot be read without taking
     them."""
-    return bool(_find_task_messages(connection, queue, task_id))
+    return bool(_find_celery_task_messages(connection, queue, task_id))
 
 
 def try_remove_celery_message(connection: Any, queue: str, task_id: str) -> bool:
     """Whether the message was removed from Redis. LREM decides who gets it: Watchdog or a worker."""
     client = connection.default_channel.client
-    removed = [client.lrem(name, 1, message) for name, message in _find_task_messages(connection, queue, task_id)]
+    removed = [
+        client.lrem(name, 1, message) for name, message in _find_celery_task_messages(connection, queue, task_id)
+    ]
     return any(removed)
 
 
@@ -220,7 +222,7 @@ def _is_redis_broker(connection: Any) -> bool:
     return bool(connection.transport.driver_type == "redis")
 
 
-def _message_digest(message: bytes | None) -> str | None:
+def _digest_celery_message(message: bytes | None) -> str | None:
     return None if message is None else blake2b(message, digest_size=16).hexdigest()
 
 
@@ -229,7 +231,7 @@ def _redis_priority_list_names(channel: Any, queue: str) -> list[str]:
     return [channel._q_for_pri(queue, priority) for priority in channel.priority_steps]
 
 
-def _find_task_messages(connection: Any, queue: str, task_id: str) -> list[tuple[str, bytes]]:
+def _find_celery_task_messages(connection: Any, queue: str, task_id: str) -> list[tuple[str, bytes]]:
     if not _is_redis_broker(connection):
         return []
     channel = connection.default_channel

@@ -39,7 +39,7 @@ CELERY_WORKER_CHECK_INTERVAL_S = 2.0
 """How often the worker of a running sentinel is asked whether it lives."""
 MAX_INLINE_RESULT_CHARS = 64 * 1024
 """A longer result is parsed in the worker process."""
-MAX_SEND_TIME_AND_CLOCK_SKEW_MS = 10_000
+SENT_MARKER_TTL_MARGIN_MS = 10_000
 """How long sending may take, plus how far a worker's clock may be from ours."""
 
 
@@ -74,7 +74,7 @@ class CeleryCanary(CeleryQueueDriver, CanaryDriver):
 
     @asynccontextmanager
     async def connect(self, context: QueueConnectContext) -> AsyncIterator[CanaryConnection]:
-        broker_url = await self.build_filtered_broker_url(context)
+        broker_url = await self.build_address_pinned_broker_url(context)
         async with open_redis_client(self.backend, context) as result_client:
             yield _CeleryCanaryConnection(self, broker_url, context, result_client)
 
@@ -109,7 +109,7 @@ class _CeleryCanaryConnection:
 
         with redis_errors_as_probe_errors():
             await self.result_client.set(
-                _sent_marker_redis_key(sentinel.id), "", px=sentinel.ttl_ms + MAX_SEND_TIME_AND_CLOCK_SKEW_MS
+                _build_sent_marker_key(sentinel.id), "", px=sentinel.ttl_ms + SENT_MARKER_TTL_MARGIN_MS
             )
         try:
             await self._run_with_broker_connection(publish)
@@ -138,13 +138,13 @@ class _CeleryCanaryConnection:
         ):
             return SentinelPollResult(JobStage.QUEUED)
         with redis_errors_as_probe_errors():
-            may_be_running = await self.result_client.exists(_sent_marker_redis_key(job_id))
+            may_be_running = await self.result_client.exists(_build_sent_marker_key(job_id))
             return SentinelPollResult(JobStage.SENT if may_be_running else JobStage.LOST)
 
     async def _fetch_task_result(self, task_id: str) -> dict[str, Any]:
         """What the workers have stored of the task; empty if nothing."""
         with redis_errors_as_probe_errors():
-            text = await self.result_client.get(_celery_result_redis_key(task_id)) or "{}"
+            text = await self.result_client.get(_build_celery_result_key(task_id)) or "{}"
         return await self.context.network.judge(
             PhaseTimer(), parse_task_result, text, in_worker=len(text) > MAX_INLINE_RESULT_CHARS
         )
@@ -175,7 +175,7 @@ class _CeleryCanaryConnection:
 
     async def _delete_task_result(self, task_id: str) -> None:
         with redis_errors_as_probe_errors():
-            await self.result_client.delete(_celery_result_redis_key(task_id), _sent_marker_redis_key(task_id))
+            await self.result_client.delete(_build_celery_result_key(task_id), _build_sent_marker_key(task_id))
 
     async def fetch_queue_stats(self) -> QueueStats:
         stats = await self._run_with_broker_connection(
@@ -199,11 +199,11 @@ def parse_task_result(text: str) -> dict[str, Any]:
     return {name: stored.get(name) for name in ("status", "date_done", *(() if is_done else ("result",)))}
 
 
-def _celery_result_redis_key(task_id: str) -> str:
+def _build_celery_result_key(task_id: str) -> str:
     return f"celery-task-meta-{task_id}"
 
 
-def _sent_marker_redis_key(task_id: str) -> str:
+def _build_sent_marker_key(task_id: str) -> str:
     return f"watchdog-canary-{task_id}"
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from watchdog.domain.model import Json
-from watchdog.domain.observations import JobFacts, JobSourceSnapshot, SchedulerLiveness
+from watchdog.domain.observations import JobSourceSnapshot, ScheduledJobFacts, SchedulerLiveness
 from watchdog.net.errors import ProbeError
 from watchdog.queues.celery.crontab import (
     MAX_CELERY_SCHEDULES,
@@ -46,7 +46,7 @@ def read_django_celery_beat_jobs(
     jobs = tuple(_build_job_facts(row, default_zone, now) for row in connection.execute(_build_schedules_query()))
     location = f"table {BEAT_PERIODIC_TASK_TABLE} is empty"
     snapshot = JobSourceSnapshot(now, jobs, SchedulerLiveness("Celery beat"), MAX_BEAT_REPORTING_DELAY_MS, location)
-    return snapshot, database.write_access_evidence(connection, sa.table(BEAT_PERIODIC_TASK_TABLE))
+    return snapshot, database.build_write_access_note(connection, sa.table(BEAT_PERIODIC_TASK_TABLE))
 
 
 def _build_schedules_query() -> Select[Any]:
@@ -74,7 +74,7 @@ def _build_schedules_query() -> Select[Any]:
     return sa.select(*selected).select_from(joined).order_by(task.c.name).limit(MAX_CELERY_SCHEDULES + 1)
 
 
-def _build_job_facts(row: Row[Any], default_zone: str, now: int) -> JobFacts:
+def _build_job_facts(row: Row[Any], default_zone: str, now: int) -> ScheduledJobFacts:
     """Beat counts an interval from the last run, or from the last change if there was none; Django deletes the last run
     when a schedule is disabled."""
     last_run, start, expires, changed, clocked = (
@@ -82,7 +82,7 @@ def _build_job_facts(row: Row[Any], default_zone: str, now: int) -> JobFacts:
     )
     is_over = (row.one_off and row.total_run_count) or (expires is not None and expires <= now)
     crontab = (row.minute, row.hour, row.day_of_month, row.month_of_year, row.day_of_week)
-    return JobFacts(
+    return ScheduledJobFacts(
         str(row.name)[:200],
         cron=f"solar {row.event}"
         if row.event is not None

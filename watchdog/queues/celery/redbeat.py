@@ -9,8 +9,8 @@ from zoneinfo import ZoneInfo
 
 from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import Json
-from watchdog.domain.observations import JobFacts, JobSourceSnapshot, SchedulerLiveness
-from watchdog.domain.timestamps import parse_milliseconds, to_epoch_ms
+from watchdog.domain.observations import JobSourceSnapshot, ScheduledJobFacts, SchedulerLiveness
+from watchdog.domain.timestamps import parse_ms_number, to_epoch_ms
 from watchdog.queues.celery.crontab import (
     MAX_CELERY_SCHEDULES,
     celery_crontab_to_cron_expression,
@@ -95,7 +95,7 @@ def _parse_json_object_or_empty(text: str | None) -> dict[str, Any]:
 
 def _build_job_facts(
     name: str, next_due_s: float, definition: dict[str, Any], last_start: int | None, zone: str
-) -> JobFacts:
+) -> ScheduledJobFacts:
     """`zone`: the time zone of crontabs. If it is empty they are left out, because it is unknown."""
     schedule = definition.get("schedule")
     schedule = schedule if isinstance(schedule, dict) else {}
@@ -103,13 +103,13 @@ def _build_job_facts(
     if is_crontab:
         next_due_s = -(-next_due_s // 60) * 60  # RedBeat cuts the seconds of crontabs: up to the full minute
     crontab = [schedule.get(field, "*") for field in REDBEAT_CRONTAB_FIELDS]
-    return JobFacts(
+    return ScheduledJobFacts(
         name,
         cron=celery_crontab_to_cron_expression(*crontab) if zone and is_crontab else "",
         every=interval_in_range_or_none(every * 1000) if isinstance(every, int | float) else None,
         timezone=zone or "UTC",
         enabled=definition.get("enabled") is not False,
-        next_due=parse_milliseconds(next_due_s * 1000),
+        next_due=parse_ms_number(next_due_s * 1000),
         last_start=last_start,
     )
 

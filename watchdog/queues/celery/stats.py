@@ -27,7 +27,7 @@ class CeleryQueueStatsSource(CeleryQueueDriver, QueueStatsSource):
         return ("active", "delayed", "failed", "oldest", "failure_ratio", "head" if is_rabbitmq else "consumers")
 
     async def fetch_queue_stats(self, context: QueueConnectContext, window_ms: int | None) -> QueueStats:
-        url = await self.build_filtered_broker_url(context)
+        url = await self.build_address_pinned_broker_url(context)
         stats = await self.run_with_broker_connection(
             url, context.timeout_s, lambda _, connection: fetch_celery_waiting_stats(connection, self.queue)
         )

@@ -12,21 +12,21 @@ from urllib.parse import parse_qsl, quote, urlsplit
 
 from pydantic import AfterValidator
 
-from watchdog.config_types import ALLOW_FROM_FILE, INVALID_PERCENT_ENCODING_PATTERN, split_url
+from watchdog.config_types import ALLOW_FROM_FILE, INVALID_PERCENT_ENCODING_PATTERN, split_and_validate_url
 from watchdog.domain.text import to_single_line
 from watchdog.net.errors import ProbeError
 from watchdog.queues.base import broker_unreachable_error
 from watchdog.queues.clients.external_database import (
+    DATABASE_LABEL_IN_ERRORS,
     EXTERNAL_DATABASE_CONNECT_TIMEOUT_S,
-    EXTERNAL_DATABASE_LABEL,
     EXTERNAL_LOCK_TIMEOUT_S,
     EXTERNAL_STATEMENT_TIMEOUT_S,
     ConnectionAborter,
     ExternalDatabase,
 )
 from watchdog.queues.clients.postgres import (
+    format_postgres_error,
     has_write_access_sql,
-    postgres_error_message,
     shutdown_socket,
     validate_postgres_url,
 )
@@ -90,10 +90,10 @@ class ExternalPostgresDatabase(ExternalDatabase):
         is_unavailable = sqlstate[:2] in self.UNAVAILABLE_SQLSTATE_CLASSES or (
             not sqlstate and isinstance(error, OperationalError)
         )
-        return broker_unreachable_error(message, label=EXTERNAL_DATABASE_LABEL) if is_unavailable else None
+        return broker_unreachable_error(message, label=DATABASE_LABEL_IN_ERRORS) if is_unavailable else None
 
     def driver_error_message(self, error: DBAPIError) -> str:
-        return postgres_error_message(error.orig)  # type: ignore[arg-type] # SQLAlchemy types it as any exception
+        return format_postgres_error(error.orig)  # type: ignore[arg-type] # SQLAlchemy types it as any exception
 
     def has_write_access(self, connection: Connection, table: TableClause) -> bool:
         import sqlalchemy as sa
@@ -161,7 +161,7 @@ class ExternalMySqlDatabase(ExternalDatabase):
         if code == 1054:
             return self.missing_column_error(message)
         return (
-            broker_unreachable_error(message, label=EXTERNAL_DATABASE_LABEL)
+            broker_unreachable_error(message, label=DATABASE_LABEL_IN_ERRORS)
             if code in self.UNAVAILABLE_ERROR_CODES
             else None
         )
@@ -207,7 +207,7 @@ class ExternalSqliteDatabase(ExternalDatabase):
 
         if not os.access(self.file_path, os.R_OK):
             problem = "is not readable" if self.file_path.exists() else "does not exist"
-            raise broker_unreachable_error(f"the file {self.file_path} {problem}", label=EXTERNAL_DATABASE_LABEL)
+            raise broker_unreachable_error(f"the file {self.file_path} {problem}", label=DATABASE_LABEL_IN_ERRORS)
         file = f"file:{quote(str(self.file_path))}"
         url = sa.URL.create("sqlite", database=file, query={"mode": "rw" if self.read_write else "ro", "uri": "true"})
         options = {"timeout": EXTERNAL_LOCK_TIMEOUT_S, "check_same_thread": False}
@@ -225,7 +225,7 @@ class ExternalSqliteDatabase(ExternalDatabase):
         if name.startswith(self.TIMEOUT_ERROR_NAMES):
             return self.query_timeout_error(message)
         return (
-            broker_unreachable_error(message, label=EXTERNAL_DATABASE_LABEL)
+            broker_unreachable_error(message, label=DATABASE_LABEL_IN_ERRORS)
             if name.startswith("SQLITE_CANTOPEN")
             else None
         )
@@ -268,7 +268,7 @@ def _validate_external_database_url(text: str) -> str:
 
 def _validate_mysql_url(text: str) -> str:
     expected = "mysql://user:password@host/database; encode : / @ % in the password as %3A %2F %40 %25"
-    parts = split_url(text, ("mysql",), expected, forbidden=INVALID_PERCENT_ENCODING_PATTERN)
+    parts = split_and_validate_url(text, ("mysql",), expected, forbidden=INVALID_PERCENT_ENCODING_PATTERN)
     if not parts.path.strip("/"):
         raise ValueError(f"expected {expected}")
     for name, _ in parse_qsl(parts.query, keep_blank_values=True):

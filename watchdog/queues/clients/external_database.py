@@ -26,7 +26,7 @@ T = TypeVar("T")
 ConnectionAborter = Callable[[], None]
 """Ends a connection, called from another thread."""
 
-EXTERNAL_DATABASE_LABEL = "database"
+DATABASE_LABEL_IN_ERRORS = "database"
 EXTERNAL_STATEMENT_TIMEOUT_S = 2.0
 EXTERNAL_LOCK_TIMEOUT_S = 0.5
 EXTERNAL_DATABASE_CONNECT_TIMEOUT_S = 3
@@ -98,7 +98,7 @@ class ExternalDatabase(ABC):
         """Whether the role could write to the table if the connection were not read-only."""
         return False
 
-    def write_access_evidence(self, connection: Connection, table: TableClause) -> dict[str, Json]:
+    def build_write_access_note(self, connection: Connection, table: TableClause) -> dict[str, Json]:
         """A note if the role could write; else empty."""
         if not self.has_write_access(connection, table):
             return {}
@@ -118,34 +118,34 @@ class ExternalDatabase(ABC):
             with engine.connect() as connection, connection.begin():
                 yield connection
         except sa.exc.DBAPIError as e:
-            raise self.translate_error(e) or self.refused_error(self.driver_error_message(e)) from None
+            raise self.translate_error(e) or self.generic_database_error(self.driver_error_message(e)) from None
         except OSError as e:
             error = probe_error_from_exception(e)
-            raise broker_unreachable_error(error.message if error else str(e), label=EXTERNAL_DATABASE_LABEL) from None
+            raise broker_unreachable_error(error.message if error else str(e), label=DATABASE_LABEL_IN_ERRORS) from None
         finally:
             engine.dispose()
 
     def driver_error_message(self, error: DBAPIError) -> str:
         return to_single_line(str(error.orig))
 
-    def refused_error(self, detail: str) -> ProbeError:
+    def generic_database_error(self, detail: str) -> ProbeError:
         return ProbeError("broker.refused", f"{self.name} returned an error: {detail}")
 
     def permission_denied_error(self, detail: str) -> ProbeError:
         if self.read_write:
-            return self.refused_error(detail)
+            return self.generic_database_error(detail)
         privilege = f"USAGE ON SCHEMA {self.schema}" if "for schema" in detail else f"SELECT ON {self.table}"
         required = f"required: GRANT {privilege} TO {self.role_name}"
         return ProbeError("broker.refused", f"{self.name} denies access: {detail}; {required}")
 
     def missing_table_error(self, detail: str) -> ProbeError:
         if self.read_write:
-            return self.refused_error(detail)
+            return self.generic_database_error(detail)
         return ProbeError("database.table_missing", f"table {self.table} does not exist: {detail}")
 
     def missing_column_error(self, detail: str) -> ProbeError:
         if self.read_write:
-            return self.refused_error(detail)
+            return self.generic_database_error(detail)
         return ProbeError("database.column_missing", f"a column of {self.table} does not exist: {detail}")
 
     def query_timeout_error(self, detail: str) -> ProbeError:
@@ -163,7 +163,7 @@ async def run_external_transaction(
     address = ""
     if database.host:
         address = await connect_once_to_find_address(
-            context, database.host, database.connect_port, EXTERNAL_DATABASE_LABEL
+            context, database.host, database.connect_port, DATABASE_LABEL_IN_ERRORS
         )
     aborters: list[ConnectionAborter] = []
 
@@ -181,7 +181,7 @@ async def run_external_transaction(
                 abort()
         if isinstance(e, TimeoutError):
             message = f"{database.name} did not respond within {EXTERNAL_TRANSACTION_TIMEOUT_S:g} s"
-            raise broker_unreachable_error(message, label=EXTERNAL_DATABASE_LABEL) from None
+            raise broker_unreachable_error(message, label=DATABASE_LABEL_IN_ERRORS) from None
         raise
     context.phase_timer.end_phase("query")
     return result

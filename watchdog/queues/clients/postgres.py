@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator
 
-from watchdog.config_types import ALLOW_FROM_FILE, INVALID_PERCENT_ENCODING_PATTERN, split_url
+from watchdog.config_types import ALLOW_FROM_FILE, INVALID_PERCENT_ENCODING_PATTERN, split_and_validate_url
 from watchdog.domain.text import to_single_line
 from watchdog.net.errors import ProbeError
 from watchdog.queues.base import (
@@ -40,7 +40,7 @@ POSTGRES_URL_SCHEMES = ("postgres", "postgresql", "postgresql+psycopg")
 
 def validate_postgres_url(text: str) -> str:
     expected = "postgresql://user:password@host/database; encode : / @ % in the password as %3A %2F %40 %25"
-    parts = split_url(text, POSTGRES_URL_SCHEMES, expected, forbidden=INVALID_PERCENT_ENCODING_PATTERN)
+    parts = split_and_validate_url(text, POSTGRES_URL_SCHEMES, expected, forbidden=INVALID_PERCENT_ENCODING_PATTERN)
     for name, _ in parse_qsl(parts.query, keep_blank_values=True):
         if name in ("host", "hostaddr", "port", "password", "service"):
             raise ValueError(
@@ -97,7 +97,7 @@ async def open_postgres_session(
             cursor_factory=psycopg.AsyncClientCursor,
         )
     except psycopg.Error as e:
-        raise broker_unreachable_error(postgres_error_message(e)) from None
+        raise broker_unreachable_error(format_postgres_error(e)) from None
     context.phase_timer.end_phase("connect")
     try:
         yield PostgresSession(connection, context.timeout_s, privileges_hint, read_write)
@@ -117,7 +117,7 @@ class PostgresSession:
         self._access_mode_sql = "" if read_write else "SET LOCAL transaction_read_only = on; "
 
     @property
-    def write_access_warning(self) -> str:
+    def write_access_warning_text(self) -> str:
         """The note for a role that could write."""
         return f"{self.connection.info.user} can write; {self.privileges_hint} only"
 
@@ -155,15 +155,15 @@ class PostgresSession:
                     pass
                 return await cursor.fetchall()
         except psycopg.errors.InsufficientPrivilege as e:
-            message = f"PostgreSQL denies access: {postgres_error_message(e)}; {self.privileges_hint}"
+            message = f"PostgreSQL denies access: {format_postgres_error(e)}; {self.privileges_hint}"
             raise ProbeError("broker.refused", message) from None
         except (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable) as e:
-            message = f"PostgreSQL timed out: {postgres_error_message(e)}"
+            message = f"PostgreSQL timed out: {format_postgres_error(e)}"
             raise ProbeError("database.query_timeout", message, retryable=True) from None
         except psycopg.OperationalError as e:
-            raise broker_unreachable_error(postgres_error_message(e)) from None
+            raise broker_unreachable_error(format_postgres_error(e)) from None
         except psycopg.Error as e:
-            raise ProbeError("broker.refused", f"PostgreSQL returned an error: {postgres_error_message(e)}") from None
+            raise ProbeError("broker.refused", f"PostgreSQL returned an error: {format_postgres_error(e)}") from None
 
 
 def shutdown_socket(fileno: int) -> None:
@@ -193,7 +193,7 @@ async def fetch_counts_or_none(
     return row
 
 
-def postgres_error_message(error: Error) -> str:
+def format_postgres_error(error: Error) -> str:
     """PostgreSQL's message without the driver's prefix."""
     lines = (error.diag.message_primary or str(error)).strip().splitlines() or [type(error).__name__]
     return to_single_line(re.sub(r"^.* failed: ", "", lines[-1]).removeprefix("FATAL:"))

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator
 
-from watchdog.config_types import ALLOW_FROM_FILE, split_url
+from watchdog.config_types import ALLOW_FROM_FILE, split_and_validate_url
 from watchdog.domain.text import to_single_line
 from watchdog.domain.timestamps import MAX_EPOCH_MS
 from watchdog.net.errors import ProbeError, probe_error_from_exception
@@ -30,7 +30,7 @@ REDIS_CHUNKS_BETWEEN_YIELDS = 1_000
 
 
 def _validate_redis_url(text: str) -> str:
-    split_url(text, ("redis", "rediss"), "redis://host:6379/0, or rediss:// for TLS")
+    split_and_validate_url(text, ("redis", "rediss"), "redis://host:6379/0, or rediss:// for TLS")
     return text
 
 

@@ -24,8 +24,8 @@ from watchdog.queues.pgboss.schema import (
     PgbossQueueDriver,
     PgbossTableColumns,
     epoch_ms_sql,
+    format_pgboss_error,
     load_pgboss_table_columns,
-    pgboss_error_message,
     pgboss_worker_lost_sql,
 )
 from watchdog.queues.pgboss.stats import fetch_pgboss_unfinished_stats
@@ -126,7 +126,7 @@ class _PgbossCanaryConnection:
             return SentinelPollResult(JobStage.LOST)
         state, picked_up_at, finished_at, output, worker_lost = rows[0]
         stage = STAGE_BY_STATE.get(state, JobStage.QUEUED)
-        error = pgboss_error_message(output) if state == "failed" else "it was cancelled"
+        error = format_pgboss_error(output) if state == "failed" else "it was cancelled"
         return build_sentinel_poll_result(stage, picked_up_at, finished_at, error, worker_lost=worker_lost)
 
     async def cancel(self, job_id: str) -> bool:

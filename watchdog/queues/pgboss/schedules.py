@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from itertools import takewhile
 from typing import Any, ClassVar, NamedTuple
 
-from watchdog.domain.observations import JobFacts, JobSourceSnapshot, SchedulerLiveness
+from watchdog.domain.observations import JobSourceSnapshot, ScheduledJobFacts, SchedulerLiveness
 from watchdog.net.errors import ProbeError
 from watchdog.net.redact import redact_url
 from watchdog.queues.base import JobSource, QueueConnectContext, select_run_in_progress
@@ -15,8 +15,8 @@ from watchdog.queues.pgboss.schema import (
     PgbossDriver,
     PgbossTableColumns,
     epoch_ms_sql,
+    format_pgboss_error,
     load_pgboss_table_columns,
-    pgboss_error_message,
     pgboss_worker_lost_sql,
 )
 
@@ -93,7 +93,7 @@ async def _read_jobs_snapshot(
         f"SELECT {epoch_ms_sql('now()')}, {heartbeat}, {can_write_sql}"
     )
     if can_write:
-        context.facts["write_access"] = session.write_access_warning
+        context.facts["write_access"] = session.write_access_warning_text
     key, last_job_id = (name if name in columns["schedule"] else "NULL" for name in ("key", "last_job_id"))
     rows = await session.fetch_all(
         f"""
@@ -152,7 +152,7 @@ async def _read_runs_by_queue(
 
 def _build_job_facts(
     schedule: _PgbossSchedule, runs: list[_PgbossJobRun], last_run: _PgbossJobRun | None, *, late_until: int
-) -> JobFacts:
+) -> ScheduledJobFacts:
     """A waiting job makes the schedule late if it was due by `late_until`: a later one may be another schedule's."""
     started = [last_run] if last_run and last_run.started_at else runs
     started_at = [run.started_at for run in started if run.started_at is not None]
@@ -166,7 +166,7 @@ def _build_job_facts(
         max((run.started_at or 0 for run in finished if run.state == "completed"), default=None),
     )
     waiting = [run.due_at for run in runs if run.state in ("created", "retry") and run.due_at <= late_until]
-    return JobFacts(
+    return ScheduledJobFacts(
         schedule.name,
         cron=schedule.cron,
         timezone=schedule.timezone,
@@ -178,7 +178,7 @@ def _build_job_facts(
         running_since=running.started_at if running else None,
         duration=(newest.finished_at or 0) - newest.started_at if newest and newest.started_at is not None else None,
         failures=len(list(takewhile(lambda run: run.state == "failed", finished))),
-        error=pgboss_error_message(newest.output) if newest else "",
+        error=format_pgboss_error(newest.output) if newest else "",
         stalled=running is not None and running.worker_lost,
         sent=bool(waiting),
     )

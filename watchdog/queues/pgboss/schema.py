@@ -17,7 +17,7 @@ from watchdog.net.redact import describe_queue_target
 from watchdog.queues.base import QueueConnectContext
 from watchdog.queues.clients.postgres import PostgresQueueDriver, PostgresSession, PostgresUrl
 
-SUPPORTED_PGBOSS_SCHEMA_VERSIONS = (24, 26, 46)
+TESTED_PGBOSS_SCHEMA_VERSIONS = (24, 26, 46)
 """The schema versions of pg-boss 10, 11 and 12, which Watchdog is tested with."""
 PGBOSS_CANARY_PRIVILEGES_HINT = (
     "the role needs USAGE on the schema, SELECT on version, queue and job, INSERT and DELETE on job"
@@ -78,8 +78,8 @@ async def load_pgboss_table_columns(
         problem = f"table {missing[0]} is missing" if columns else "its tables do not exist"
         raise ProbeError("queue.missing", f"pg-boss is not in schema {driver.schema_name!r}: {problem}")
     ((version,),) = await session.fetch_all(f'SELECT max(version) FROM "{driver.schema_name}".version')
-    if version not in SUPPORTED_PGBOSS_SCHEMA_VERSIONS:
-        tested = ", ".join(map(str, SUPPORTED_PGBOSS_SCHEMA_VERSIONS))
+    if version not in TESTED_PGBOSS_SCHEMA_VERSIONS:
+        tested = ", ".join(map(str, TESTED_PGBOSS_SCHEMA_VERSIONS))
         context.facts["schema_version"] = f"{version} is untested (tested: {tested})"
     return {table: frozenset(names) for table, names in columns.items()}
 
@@ -106,7 +106,7 @@ def pgboss_worker_lost_sql(job_columns: frozenset[str]) -> str:
     return f"(coalesce(started_on + {timeout} < now(), false){or_heartbeat_expired})"
 
 
-def pgboss_error_message(output: Any) -> str:
+def format_pgboss_error(output: Any) -> str:
     """pg-boss stores errors as objects, and other thrown values inside of one."""
     value = output.get("value", output) if isinstance(output, dict) else output
     message = value.get("message", value) if isinstance(value, dict) else value

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from itertools import takewhile
 from typing import ClassVar, NamedTuple
 
-from watchdog.domain.observations import JobFacts, JobSourceSnapshot, SchedulerLiveness
+from watchdog.domain.observations import JobSourceSnapshot, ScheduledJobFacts, SchedulerLiveness
 from watchdog.net.redact import redact_url
 from watchdog.queues.base import JobSource, QueueConnectContext, select_run_in_progress
 from watchdog.queues.clients.postgres import PostgresSession, has_write_access_sql, open_postgres_session
@@ -96,7 +96,7 @@ async def _read_jobs_snapshot(session: PostgresSession, context: QueueConnectCon
     """The newest defer of a task holds the id of its job; older jobs hold their task's name and its options only."""
     ((now, heartbeat_at, can_write),) = await session.fetch_all(PROCRASTINATE_CLOCK_AND_HEARTBEAT_SQL)
     if can_write:
-        context.facts["write_access"] = session.write_access_warning
+        context.facts["write_access"] = session.write_access_warning_text
     defers = await session.fetch_all(PROCRASTINATE_LATEST_DEFERS_SQL)
     runs: dict[str, list[_ProcrastinateJobRun]] = defaultdict(list)
     for task, *run in await session.fetch_all(
@@ -139,7 +139,7 @@ def _select_own_runs(
     ]
 
 
-def _build_job_facts(name: str, last_run_id: int | None, runs: list[_ProcrastinateJobRun]) -> JobFacts:
+def _build_job_facts(name: str, last_run_id: int | None, runs: list[_ProcrastinateJobRun]) -> ScheduledJobFacts:
     """A run that waits makes the task late.
 
     `last_run_id`: None if the newest run was deleted, which workers can be configured to do with jobs that succeed.
@@ -156,7 +156,7 @@ def _build_job_facts(name: str, last_run_id: int | None, runs: list[_Procrastina
     )
     failures = 0 if last_run_id is None else len(list(takewhile(lambda run: run.status == "failed", finished)))
     duration = newest.finished_at - newest.started_at if newest and newest.finished_at and newest.started_at else None
-    return JobFacts(
+    return ScheduledJobFacts(
         name,
         next_due=waiting_since,
         last_start=max((run.started_at for run in runs if run.started_at is not None), default=None),

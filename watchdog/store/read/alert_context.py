@@ -8,7 +8,7 @@ from urllib.parse import quote
 import sqlalchemy as sa
 
 from watchdog.domain.model import (
-    AlertContext,
+    AlertMessageContext,
     DeliveryState,
     Evidence,
     Incident,
@@ -17,7 +17,7 @@ from watchdog.domain.model import (
     Outcome,
     ProbeInfo,
     RemediationAttempt,
-    RemediationState,
+    RemediationAttemptState,
     ResultWithEvidence,
     RunSummary,
     Severity,
@@ -62,7 +62,7 @@ def incident_from_row(row: Any) -> Incident:
 def load_alert_context(
     connection: sa.Connection, notification: Notification, now: int, *, public_url: str = "", merged: bool = False,
     previous_cause: str = "",
-) -> AlertContext:  # fmt: skip
+) -> AlertMessageContext:  # fmt: skip
     """`public_url`: the base of incident pages, if configured. Raises NoResultFound for an unknown incident."""
     row = connection.execute(INCIDENTS_QUERY.where(incidents.c.id == notification.incident)).one()
     probe = codec.decode_probe_info(row.probe, row.info)
@@ -80,7 +80,7 @@ def load_alert_context(
         recent_runs = tuple(list_job_runs(connection, row.probe, probe.kind, row.subject, MAX_RECENT_RUNS_IN_ALERT))
         good = [run for run in recent_runs if run.outcome is Outcome.PASS and run.slot < row.since]
         last_good_run = good[-1] if good else None
-    return AlertContext(
+    return AlertMessageContext(
         event=notification.event,
         incident=incident_from_row(row),
         probe=probe,
@@ -157,7 +157,7 @@ def list_remediation_attempts(connection: sa.Connection, incident: str) -> list[
     columns = [remediations.c[name] for name in RemediationAttempt._fields]
     query = sa.select(*columns).where(remediations.c.incident == incident)
     rows: list[Any] = list(connection.execute(query.order_by(remediations.c.started_at, remediations.c.run_id)))
-    return [RemediationAttempt(*row)._replace(state=RemediationState(row.state)) for row in rows]
+    return [RemediationAttempt(*row)._replace(state=RemediationAttemptState(row.state)) for row in rows]
 
 
 def _run_summary_from_row(row: Any) -> RunSummary:

@@ -6,24 +6,24 @@ from collections.abc import Collection
 
 import sqlalchemy as sa
 
-from watchdog.domain.membership import describe_revisions
-from watchdog.domain.model import ServiceFacts
+from watchdog.domain.membership import describe_member_revisions
+from watchdog.domain.model import WatchdogFaultFacts
 from watchdog.domain.rules import service
 from watchdog.store.read.members import load_live_destinations, load_membership_status
 from watchdog.store.tables import failing_destinations, member_faults
 
 
-def load_failing_destinations(connection: sa.Connection) -> dict[str, ServiceFacts]:
+def load_failing_destinations(connection: sa.Connection) -> dict[str, WatchdogFaultFacts]:
     """The destinations that have confirmed nothing since a delivery failed, by name."""
-    columns = [failing_destinations.c[name] for name in ("destination", *ServiceFacts._fields)]
+    columns = [failing_destinations.c[name] for name in ("destination", *WatchdogFaultFacts._fields)]
     rows = connection.execute(sa.select(*columns).order_by(failing_destinations.c.destination))
     return {
-        destination: ServiceFacts(failing_since, bool(given_up), error)
+        destination: WatchdogFaultFacts(failing_since, bool(given_up), error)
         for destination, failing_since, given_up, error in rows
     }
 
 
-def load_unreached_destinations(connection: sa.Connection, now: int) -> dict[str, ServiceFacts]:
+def load_unreached_destinations(connection: sa.Connection, now: int) -> dict[str, WatchdogFaultFacts]:
     """The destinations of the processes that run now that get no notifications, by name."""
     failing, configured = load_failing_destinations(connection), load_live_destinations(connection, now)
     return {
@@ -33,18 +33,22 @@ def load_unreached_destinations(connection: sa.Connection, now: int) -> dict[str
     }
 
 
-def load_service_facts(connection: sa.Connection, destinations: Collection[str], now: int) -> dict[str, ServiceFacts]:
+def load_watchdog_fault_facts(
+    connection: sa.Connection, destinations: Collection[str], now: int
+) -> dict[str, WatchdogFaultFacts]:
     """The facts of the built-in probe, by subject: about these destinations, about the processes together, and about
     each process."""
     failing = load_failing_destinations(connection)
     members = load_membership_status(connection, now)
-    revisions = "" if members.differing_since is None else describe_revisions(members)
-    facts = {service.destination_subject(name): failing.get(name, ServiceFacts(None)) for name in destinations}
-    facts[service.CONFIGURATIONS_SUBJECT] = ServiceFacts(members.differing_since, error=revisions)
+    revisions = "" if members.differing_since is None else describe_member_revisions(members)
+    facts = {service.destination_subject(name): failing.get(name, WatchdogFaultFacts(None)) for name in destinations}
+    facts[service.CONFIG_DIFFERENCE_SUBJECT] = WatchdogFaultFacts(members.differing_since, error=revisions)
     faults = {(row.member, row.fault): row for row in connection.execute(sa.select(member_faults))}
     for member in (status.member.id for status in members.members):
         for name in service.MEMBER_FAULT_REASON_BY_NAME:
             fault = faults.get((member, name))
             subject = service.member_fault_subject(name, member)
-            facts[subject] = ServiceFacts(None) if fault is None else ServiceFacts(fault.since, error=fault.detail)
+            facts[subject] = (
+                WatchdogFaultFacts(None) if fault is None else WatchdogFaultFacts(fault.since, error=fault.detail)
+            )
     return facts

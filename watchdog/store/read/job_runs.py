@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from watchdog.domain.heartbeat import CheckInKind
 from watchdog.domain.model import Outcome, ProbeInfo, RunSummary
-from watchdog.domain.observations import JobFacts
+from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.rules import job
 from watchdog.store.codec import decode_nullable_json, encode_json
 from watchdog.store.tables import check_ins, results
@@ -57,7 +57,7 @@ def _list_runs_from_listings(connection: sa.Connection, probe: int, job_name: st
         values = listing[1].get(job_name) if listing else None
         if values is None:
             continue
-        facts = JobFacts(*values)
+        facts = ScheduledJobFacts(*values)
         if facts.last_end is not None and facts.last_end not in runs:
             outcome = Outcome.FAIL if facts.failures else Outcome.PASS
             runs[facts.last_end] = RunSummary(facts.last_end, outcome, facts.duration)

@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from watchdog.domain.formatting import DAY_MS, format_duration, job_status_label
+from watchdog.domain.formatting import DAY_MS, format_duration, format_job_status_label
 from watchdog.domain.model import HealthState, ProbeInfo, ProbeResult, SubjectListing
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, job, missing, task, unreadable_schedule
 from watchdog.store.codec import decode_probe_info
@@ -56,7 +56,7 @@ class JobSummary:
     @property
     def status_label(self) -> str:
         """ "Overdue", "On time"."""
-        return job_status_label(self.reason, has_run=self.has_run, has_schedule=self.has_schedule)
+        return format_job_status_label(self.reason, has_run=self.has_run, has_schedule=self.has_schedule)
 
     @property
     def has_schedule(self) -> bool:
@@ -89,7 +89,9 @@ def list_jobs(connection: Connection, probe: int | None = None) -> list[JobSumma
     """All jobs, or those of one probe: jobs with problems first, the worst before others, then by name."""
     listings = load_newest_job_source_listings(connection, probe).values()
     jobs = [
-        job for listing in listings for job in (*summarize_tasks_as_jobs(listing), *_summarize_listed_jobs(listing))
+        job
+        for listing in listings
+        for job in (*build_task_job_summaries(listing), *_build_listed_job_summaries(listing))
     ]
     return sorted(jobs, key=lambda j: (not j.reason, j.state is not HealthState.DOWN, j.probe.name, j.name))
 
@@ -138,7 +140,7 @@ def load_newest_job_source_listings(
     return listings
 
 
-def summarize_tasks_as_jobs(source: NewestJobSourceListing) -> Iterator[JobSummary]:
+def build_task_job_summaries(source: NewestJobSourceListing) -> Iterator[JobSummary]:
     """The tasks of an MCP server as jobs: those that it lists, then those that are missing."""
     listing, probe = source.listing(task.RULE_NAME), source.probe
     if source.result is None or listing is None:
@@ -159,8 +161,8 @@ def summarize_tasks_as_jobs(source: NewestJobSourceListing) -> Iterator[JobSumma
             rule=task.RULE_NAME,
             has_run=facts.last_run_at is not None,
         )
-    for name in missing.missing_tasks(probe.max_task_ages, listing.subjects):
-        reason, message = missing.missing_task_problem(name)
+    for name in missing.find_missing_task_names(probe.max_task_ages, listing.subjects):
+        reason, message = missing.build_missing_task_problem(name)
         yield JobSummary(
             probe=probe,
             name=name,
@@ -178,14 +180,14 @@ def _format_max_task_age(limit: int) -> str:
     return f"at least every {format_duration(limit)}"
 
 
-def _summarize_listed_jobs(source: NewestJobSourceListing) -> Iterator[JobSummary]:
+def _build_listed_job_summaries(source: NewestJobSourceListing) -> Iterator[JobSummary]:
     """The jobs of a scheduler, a table or a heartbeat."""
     listing, probe = source.listing(job.RULE_NAME), source.probe
     if source.result is None or listing is None:
         return
     for name, facts in listing.subjects.items():
         limits = job.find_job_limits(probe.job_limits, name)
-        verdict = job.evaluate_listed_job(probe, listing, name)
+        verdict = job.judge_listed_job(probe, listing, name)
         if limits is None or verdict is None or facts.removal:
             continue
         reason, message, rule = verdict.reason, verdict.message, job.RULE_NAME

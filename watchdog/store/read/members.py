@@ -6,7 +6,12 @@ from collections.abc import Collection
 
 import sqlalchemy as sa
 
-from watchdog.domain.membership import MemberProcess, MembershipStatus, RevisionDefinitions, derive_membership_status
+from watchdog.domain.membership import (
+    DefinitionDigestsByRevision,
+    MemberProcess,
+    MembershipStatus,
+    derive_membership_status,
+)
 from watchdog.store.tables import check_in_tokens, members, probes, revision_destinations, revision_probes
 
 
@@ -16,7 +21,7 @@ def load_member_processes(connection: sa.Connection) -> list[MemberProcess]:
     return [MemberProcess(*row) for row in connection.execute(sa.select(*columns).order_by(members.c.id))]
 
 
-def load_revision_definitions(connection: sa.Connection, numbers: Collection[int]) -> RevisionDefinitions:
+def load_revision_definitions(connection: sa.Connection, numbers: Collection[int]) -> DefinitionDigestsByRevision:
     """What these revisions have."""
 
     def load(table: sa.Table, name: str) -> dict[int, dict[str, str]]:
@@ -26,7 +31,7 @@ def load_revision_definitions(connection: sa.Connection, numbers: Collection[int
             by_revision[revision][key] = definition
         return by_revision
 
-    return RevisionDefinitions(load(revision_probes, "probe_id"), load(revision_destinations, "destination"))
+    return DefinitionDigestsByRevision(load(revision_probes, "probe_id"), load(revision_destinations, "destination"))
 
 
 def load_membership_status(connection: sa.Connection, now: int) -> MembershipStatus:

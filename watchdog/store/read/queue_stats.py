@@ -8,7 +8,11 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from watchdog.domain.measurements import QueueMeasurements
-from watchdog.domain.probe_state import QUEUE_STATE_KEY, QueueThresholdRecord, queue_threshold_records_from_json
+from watchdog.domain.probe_state import (
+    QUEUE_THRESHOLDS_STATE_KEY,
+    QueueThresholdRecord,
+    queue_threshold_records_from_json,
+)
 from watchdog.store.codec import decode_nullable_json
 from watchdog.store.tables import probe_state, results
 
@@ -30,5 +34,7 @@ def list_queue_samples(connection: Connection, probe: int, start: int) -> list[Q
 
 def load_queue_threshold_records(connection: Connection, probe: int) -> dict[str, QueueThresholdRecord]:
     """By rule."""
-    query = sa.select(probe_state.c.value).where(probe_state.c.probe == probe, probe_state.c.key == QUEUE_STATE_KEY)
+    query = sa.select(probe_state.c.value).where(
+        probe_state.c.probe == probe, probe_state.c.key == QUEUE_THRESHOLDS_STATE_KEY
+    )
     return queue_threshold_records_from_json(decode_nullable_json(connection.execute(query).scalar()))

@@ -19,7 +19,7 @@ from watchdog.domain.model import (
     IncidentEvent,
     Outcome,
     ProbeInfo,
-    ServiceFacts,
+    WatchdogFaultFacts,
 )
 from watchdog.domain.probe_state import WAITING_FOR_FIRST_RUN_STATE_KEY
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, derive_health_state, service
@@ -100,7 +100,7 @@ class WatchdogStatus:
     open_incident_count: int
     undelivered_count: int
     """Notifications that were given up."""
-    destination_facts: Mapping[str, ServiceFacts] = field(default_factory=dict)
+    destination_facts: Mapping[str, WatchdogFaultFacts] = field(default_factory=dict)
     """Of the destinations that have confirmed nothing since a delivery failed."""
 
 

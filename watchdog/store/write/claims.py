@@ -24,7 +24,7 @@ CLAIM_AHEAD_MS = 1_000
 """How long before its slot a run is claimed, so that it can start at its slot."""
 
 
-MAX_START_DELAY_MS = 5_000
+MIN_CATCH_UP_DELAY_MS = 5_000
 """A run that is claimed later than this was due while no process could run it."""
 MAX_COUNTED_MISSED_SLOTS, MAX_MISSED_SLOTS_IN_MESSAGE = 1_000, 5
 """Slots of a cron schedule that a result counts, and whose times its message names."""
@@ -71,17 +71,17 @@ class SlotClaimer:
 
     def _claim_rows(self, connection: sa.Connection, rows: Sequence[Any], now: int) -> list[ClaimedSlot]:
         rows = [row for row in rows if self.registry.may_claim_else_exclude(row.probe, row.probe_definition)]
-        in_flight, missed = self._resolve_in_flight(connection, rows, now)
+        in_flight, missed = self._split_in_flight_and_lost(connection, rows, now)
         claimed, updates = [], []
         for row in rows:
-            slot, skipped, next_due = self._plan_next_run(row, now)
+            slot, skipped, next_due = self._plan_due_slots(row, now)
             missed += skipped
             if slot is not None:
                 late_ms = now - slot if self._should_catch_up(row.probe, slot, now) else 0
                 claimed.append(ClaimedSlot(row.probe, slot, self.location, row.last_slot, late_ms))
                 in_flight[row.probe][slot] = slot + late_ms
             last_slot = row.last_slot if slot is None else slot
-            slots = _in_flight_to_json(in_flight[row.probe])
+            slots = _in_flight_slots_to_json(in_flight[row.probe])
             updates.append({"p": row.probe, "due": next_due, "last": last_slot, "slots": slots})
         if updates:
             update = self._schedule_update.values(
@@ -92,12 +92,12 @@ class SlotClaimer:
             self.recorder.record_results_in_transaction(connection, [ResultToRecord(result) for result in missed], now)
         return claimed
 
-    def _resolve_in_flight(
+    def _split_in_flight_and_lost(
         self, connection: sa.Connection, rows: list[Any], now: int
     ) -> tuple[dict[int, dict[int, int]], list[ProbeResult]]:
         """The slots of each probe that are still in flight, with when each was to start, and `missed` results for those
         whose max_lateness has passed without a result."""
-        in_flight = {row.probe: _in_flight_from_json(row.in_flight) for row in rows}
+        in_flight = {row.probe: _in_flight_slots_from_json(row.in_flight) for row in rows}
         starts = {(probe, slot): start for probe, slots in in_flight.items() for slot, start in slots.items()}
         recorded = self.database.load_recorded_slots(connection, list(starts), self.location)
         has_elapsed = self.watermark.uptime_clock.has_elapsed
@@ -113,7 +113,7 @@ class SlotClaimer:
         }
         return remaining, [self._lost_run_result(probe, slot, now) for probe, slot in lost]
 
-    def _plan_next_run(self, row: Any, now: int) -> tuple[int | None, list[ProbeResult], int]:
+    def _plan_due_slots(self, row: Any, now: int) -> tuple[int | None, list[ProbeResult], int]:
         """The slot to run, if any; a result for the slots that are skipped; the next slot."""
         registered, first = self.registry[row.probe], row.next_due
         newest = max(first, registered.schedule.latest_slot_until(now)) if first <= now else first
@@ -134,7 +134,7 @@ class SlotClaimer:
 
     def _should_catch_up(self, probe: int, slot: int, now: int) -> bool:
         """Whether a slot that was never claimed is run late: no process that may run the probe was there."""
-        return MAX_START_DELAY_MS < now - slot <= self.registry[probe].catch_up_ms
+        return MIN_CATCH_UP_DELAY_MS < now - slot <= self.registry[probe].catch_up_ms
 
     def _not_run_results(self, row: Any, first: int, end: int, now: int) -> list[ProbeResult]:
         """One result for the slots of a cron schedule in [first, end): people rely on each run."""
@@ -160,7 +160,7 @@ class SlotClaimer:
         schedule = self.registry[probe].schedule
         if not isinstance(schedule, CronSchedule):
             return self._missed_result(probe, slot, "missed.result_lost")
-        run = missed_run.describe_run(slot, now, schedule.timezone)
+        run = missed_run.describe_cron_run(slot, now, schedule.timezone)
         message = f"{run} was started, and may have taken place"
         return self._missed_result(probe, slot, missed_run.MAY_HAVE_RUN_REASON)._replace(message=message)
 
@@ -210,7 +210,7 @@ class SlotClaimer:
             is_unsettled = (schedule.c.in_flight != "[]") | (schedule.c.next_due < settled_until)
             query = self._schedule_query.where(is_unsettled)
             rows = [row for row in connection.execute(query).all() if row.probe in self.registry]
-            in_flight, lost = self._resolve_in_flight(connection, rows, now)
+            in_flight, lost = self._split_in_flight_and_lost(connection, rows, now)
             if lost:
                 recorded = [ResultToRecord(result) for result in lost]
                 self.recorder.record_results_in_transaction(connection, recorded, now)
@@ -226,11 +226,11 @@ class SlotClaimer:
         return sa.update(schedule).where(schedule.c.probe == sa.bindparam("p"), schedule.c.location == self.location)
 
 
-def _in_flight_to_json(starts: Mapping[int, int]) -> str:
+def _in_flight_slots_to_json(starts: Mapping[int, int]) -> str:
     """Slots in flight: the number of a slot, or [slot, when it was claimed] if it is caught up."""
     return json.dumps([slot if start == slot else [slot, start] for slot, start in starts.items()])
 
 
-def _in_flight_from_json(text: str) -> dict[int, int]:
+def _in_flight_slots_from_json(text: str) -> dict[int, int]:
     """Slot -> when it was to start, from which its lateness counts."""
     return {entry[0]: entry[-1] for entry in (e if isinstance(e, list) else [e] for e in json.loads(text))}

@@ -13,7 +13,14 @@ import structlog
 
 from watchdog.domain.model import AlertState, IncidentEvent, IncidentTransition, Outcome, ProbeInfo, ProbeResult
 from watchdog.domain.routing import RoutingDecision
-from watchdog.domain.rules import RULES_IGNORING_THRESHOLDS, AlertStates, apply_finding, fold_results, service, stale
+from watchdog.domain.rules import (
+    THRESHOLD_IGNORING_RULE_NAMES,
+    AlertStates,
+    apply_finding,
+    fold_results,
+    service,
+    stale,
+)
 from watchdog.store.database import Database, run_after_commit
 from watchdog.store.listings import ListingCache, results_from_rows
 from watchdog.store.tables import alert_states, evaluation_cursors, staleness_events
@@ -47,7 +54,7 @@ class PendingEvaluationWrites:
     cleared_alert_states: list[dict[str, Any]] = field(default_factory=list)
     cursor_updates: list[dict[str, Any]] = field(default_factory=list)
 
-    def add_alert_states(self, probe: int, before: AlertStates, after: AlertStates) -> None:
+    def add_changed_alert_states(self, probe: int, before: AlertStates, after: AlertStates) -> None:
         """What differs between the alert states of a probe."""
         for (rule, subject), state in after.items():
             if before.get((rule, subject)) != state:
@@ -158,7 +165,7 @@ class AlertEvaluator:
                 writes.staleness_events.append(
                     {"probe": probe, "last_result_slot": newest_slot, "threshold_ms": threshold, "detected_at": now}
                 )
-                apply_finding(policy, states, newest_slot, stale.stale_finding(threshold), fold.transitions)
+                apply_finding(policy, states, newest_slot, stale.build_stale_finding(threshold), fold.transitions)
                 if not changed and fold.awaited_slot is None:
                     # No slot is decided by this, and one after the newest result may still be caught up.
                     until = max(cursor.evaluated_until, newest_slot)
@@ -180,7 +187,7 @@ class AlertEvaluator:
             writes.cursor_updates.append(
                 {"p": probe, "until": until, "awaiting": awaiting, "active": active, "wake": wake_at}
             )
-        writes.add_alert_states(probe, states_before, states)
+        writes.add_changed_alert_states(probe, states_before, states)
         writes.transitions += fold.transitions
 
     def _write_pending(self, connection: sa.Connection, writes: PendingEvaluationWrites, now: int) -> None:
@@ -217,7 +224,7 @@ class AlertEvaluator:
             )
             return
         routing = registered.routes.decide_routing(
-            registered.info, transition.reason, _destination_of_incident(transition)
+            registered.info, transition.reason, _find_failing_destination(transition)
         )
         if transition.event is IncidentEvent.CHANGED:
             change_incident_cause(connection, transition, routing, now)
@@ -229,7 +236,7 @@ class AlertEvaluator:
             connection,
             transition,
             severity=registered.info.severity,
-            threshold=1 if transition.rule in RULES_IGNORING_THRESHOLDS else registered.policy.failure_threshold,
+            threshold=1 if transition.rule in THRESHOLD_IGNORING_RULE_NAMES else registered.policy.failure_threshold,
             routing=routing,
             now=now,
         )
@@ -249,6 +256,6 @@ def _log_incident_without_destination(
     )
 
 
-def _destination_of_incident(transition: IncidentTransition) -> str:
+def _find_failing_destination(transition: IncidentTransition) -> str:
     """The destination that an incident is about; empty if it is about anything else."""
     return service.destination_from_subject(transition.subject) if transition.rule == service.RULE_NAME else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from watchdog.domain.probe_state import JOB_STATE_KEY_PREFIX, JobStateRecord, forget_job_key
+from watchdog.domain.probe_state import JOB_STATE_KEY_PREFIX, JobStateRecord, build_forget_job_key
 from watchdog.store import codec
 from watchdog.store.database import Database
 from watchdog.store.tables import probes
@@ -25,7 +25,11 @@ def forget_missing_jobs(database: Database, probe_id: str, job: str | None, now:
         if not missing:
             raise LookupError("no job is missing" if job is None else f"{job} is not missing")
         rows = [
-            {"probe": probe, "key": forget_job_key(key), "value": codec.encode_storable_json({"name": name, "at": now})}
+            {
+                "probe": probe,
+                "key": build_forget_job_key(key),
+                "value": codec.encode_storable_json({"name": name, "at": now}),
+            }
             for key, name in missing.items()
         ]
         upsert_probe_state(database, connection, rows)

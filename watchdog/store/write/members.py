@@ -11,12 +11,12 @@ from watchdog.domain.formatting import SECOND_MS
 from watchdog.domain.membership import (
     ENDED_MEMBER_RETENTION_MS,
     MEMBER_LEASE_MS,
+    DefinitionDigestsByRevision,
     MemberProcess,
     MembershipStatus,
-    RevisionDefinitions,
+    compute_probe_retirement_time,
     derive_membership_status,
-    highest_live_revision_by_name,
-    probe_retirement_time,
+    find_highest_live_revisions,
 )
 from watchdog.domain.registered_probe import EMPTY_ROUTING_TABLE, RegisteredProbe
 from watchdog.domain.routing import NotificationRoutingTable
@@ -41,9 +41,9 @@ from watchdog.store.write.probe_rows import (
     mark_probes_retired,
     resolve_incidents_of_retired_probes,
     schedule_immediate_evaluation,
-    write_probes,
+    upsert_probes,
 )
-from watchdog.store.write.watermark import load_claimed_until
+from watchdog.store.write.watermark import load_location_watermark
 
 MEMBER_LEASE_RENEWAL_INTERVAL_MS = 10 * SECOND_MS
 """How often a member renews its lease."""
@@ -137,7 +137,7 @@ class Membership:
             self._renew_lease(connection, now)
             all_members, definitions = self._load_members(connection, now)
             start = max(now, _initialize_watermark(self.database, connection, now, self.location))
-            written = write_probes(
+            written = upsert_probes(
                 self.database,
                 connection,
                 self._list_outdated_probes(connection, all_members, definitions, now, joining=joining),
@@ -180,14 +180,16 @@ class Membership:
             if rows:
                 connection.execute(self.database.insert_statement(table).on_conflict_do_nothing(), rows)
 
-    def _load_members(self, connection: sa.Connection, now: int) -> tuple[list[MemberProcess], RevisionDefinitions]:
+    def _load_members(
+        self, connection: sa.Connection, now: int
+    ) -> tuple[list[MemberProcess], DefinitionDigestsByRevision]:
         """All members, this one as a live one, and what they define."""
         others = [member for member in load_member_processes(connection) if member.id != self.member_id]
         own = MemberProcess(self.member_id, self.revision, self._started_at, now + MEMBER_LEASE_MS)
         all_members = [*others, own]
         definitions = load_revision_definitions(connection, {member.revision for member in all_members})
         own_probes = {id: registered.definition for id, registered in self.registry.configured.items()}
-        return all_members, RevisionDefinitions(
+        return all_members, DefinitionDigestsByRevision(
             {**definitions.probes, own.revision: own_probes},
             {**definitions.destinations, own.revision: self.configuration.destinations},
         )
@@ -196,20 +198,20 @@ class Membership:
         self,
         connection: sa.Connection,
         all_members: Collection[MemberProcess],
-        definitions: RevisionDefinitions,
+        definitions: DefinitionDigestsByRevision,
         now: int,
     ) -> list[int]:
         """The probes that no live member has, if that has lasted for long enough."""
         active = sa.select(probes.c.probe_id, probes.c.id).where(probes.c.removed_at.is_(None))
         ids = {row.probe_id: row.id for row in connection.execute(active)}
-        had = _probe_retirement_times(ids, all_members, definitions, now)
+        had = _compute_probe_retirement_times(ids, all_members, definitions, now)
         return [ids[probe_id] for probe_id, retire_at in had.items() if retire_at <= now]
 
     def _list_probes_with_changed_kind(
         self,
         connection: sa.Connection,
         all_members: Iterable[MemberProcess],
-        definitions: RevisionDefinitions,
+        definitions: DefinitionDigestsByRevision,
         now: int,
     ) -> list[int]:
         """The probes that this member decides about, and that have another kind so far."""
@@ -222,7 +224,7 @@ class Membership:
         self,
         connection: sa.Connection,
         all_members: Iterable[MemberProcess],
-        definitions: RevisionDefinitions,
+        definitions: DefinitionDigestsByRevision,
         now: int,
         *,
         joining: bool,
@@ -236,32 +238,32 @@ class Membership:
         ]
 
     def _list_probes_this_member_governs(
-        self, all_members: Iterable[MemberProcess], definitions: RevisionDefinitions, now: int
+        self, all_members: Iterable[MemberProcess], definitions: DefinitionDigestsByRevision, now: int
     ) -> dict[str, RegisteredProbe]:
         """The probes of which this member has the highest live revision."""
         live = {member.revision for member in all_members if member.is_live(now)}
-        governing = highest_live_revision_by_name(live, definitions.probes)
+        governing = find_highest_live_revisions(live, definitions.probes)
         configured = self.registry.configured
         return {probe_id: configured[probe_id] for probe_id in configured if governing[probe_id] == self.revision}
 
     def _find_next_change(
-        self, all_members: Collection[MemberProcess], definitions: RevisionDefinitions, now: int
+        self, all_members: Collection[MemberProcess], definitions: DefinitionDigestsByRevision, now: int
     ) -> int:
         """The next instant at which a lease ends, or a probe is to be retired."""
         leases = [member.lease_until for member in all_members if member.is_live(now)]
         names = [registered.info.id for registered in self.registry.values()]
-        return min([*leases, *_probe_retirement_times(names, all_members, definitions, now).values()])
+        return min([*leases, *_compute_probe_retirement_times(names, all_members, definitions, now).values()])
 
 
-def _probe_retirement_times(
-    probe_ids: Iterable[str], all_members: Collection[MemberProcess], definitions: RevisionDefinitions, now: int
+def _compute_probe_retirement_times(
+    probe_ids: Iterable[str], all_members: Collection[MemberProcess], definitions: DefinitionDigestsByRevision, now: int
 ) -> dict[str, int]:
     """When each probe that no live member has is to be retired."""
     live = {member.revision for member in all_members if member.is_live(now)}
-    governed = highest_live_revision_by_name(live, definitions.probes)
+    governed = find_highest_live_revisions(live, definitions.probes)
     orphans = [probe_id for probe_id in probe_ids if probe_id not in governed]
     return {
-        probe_id: probe_retirement_time(
+        probe_id: compute_probe_retirement_time(
             member for member in all_members if probe_id in definitions.probes[member.revision]
         )
         for probe_id in orphans
@@ -286,4 +288,4 @@ def _initialize_watermark(database: Database, connection: sa.Connection, now: in
     """Start the watermark at `now` if the location has none; returns the watermark."""
     insert = database.insert_statement(watermarks).values(location=location, claimed_until=now)
     connection.execute(insert.on_conflict_do_nothing())
-    return load_claimed_until(connection, location)
+    return load_location_watermark(connection, location)

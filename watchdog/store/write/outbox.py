@@ -66,7 +66,7 @@ def enqueue_opened_notifications(
     connection: sa.Connection, incident: str, destinations: Iterable[str], now: int
 ) -> None:
     rows = [
-        _outbox_row(incident, destination, OPENED_NOTIFICATION_SEQ, IncidentEvent.OPENED, now)
+        _build_outbox_row(incident, destination, OPENED_NOTIFICATION_SEQ, IncidentEvent.OPENED, now)
         for destination in destinations
     ]
     if rows:
@@ -83,7 +83,7 @@ def enqueue_changed_notifications(connection: sa.Connection, incident: str, now:
     rows = connection.execute(query.order_by(outbox.c.destination, outbox.c.seq).with_for_update())
     last_rows = {row.destination: row for row in rows}
     changed = [
-        _outbox_row(incident, destination, last.seq + 1, IncidentEvent.CHANGED, now)
+        _build_outbox_row(incident, destination, last.seq + 1, IncidentEvent.CHANGED, now)
         for destination, last in last_rows.items()
         if last.state != DeliveryState.WAITING or (last.leased_until is not None and last.leased_until > now)
     ]
@@ -99,7 +99,7 @@ def enqueue_resolved_notifications(
     `resolved`."""
     notified = sa.select(outbox.c.destination, sa.func.max(outbox.c.seq)).where(outbox.c.incident == incident)
     rows = [
-        _outbox_row(incident, destination, last_seq + 1, IncidentEvent.RESOLVED, now)
+        _build_outbox_row(incident, destination, last_seq + 1, IncidentEvent.RESOLVED, now)
         for destination, last_seq in connection.execute(notified.group_by(outbox.c.destination))
         if destination not in destinations_without_resolved
     ]
@@ -107,7 +107,7 @@ def enqueue_resolved_notifications(
         connection.execute(sa.insert(outbox), rows)
 
 
-def _outbox_row(incident: str, destination: str, seq: int, event: IncidentEvent, now: int) -> dict[str, Any]:
+def _build_outbox_row(incident: str, destination: str, seq: int, event: IncidentEvent, now: int) -> dict[str, Any]:
     return {
         "incident": incident, "destination": destination, "seq": seq, "event": event, "state": DeliveryState.WAITING,
         "created_at": now, "due_at": now, "attempts": 0, "detail": "",
@@ -324,7 +324,7 @@ class Outbox:
             outbox_is_waiting,
             outbox.c.created_at < since,
             outbox.c.destination.not_in(recent_destinations),
-            _is_free(now),
+            _unleased_rows_filter(now),
         )
         values = {
             "state": DeliveryState.UNDELIVERED,
@@ -369,7 +369,7 @@ def _waiting_rows_filter(now: int, editing_destinations: Collection[str]) -> tup
     )  # fmt: skip
     is_edit = outbox.c.destination.in_(editing_destinations)
     too_soon = (outbox.c.event == IncidentEvent.CHANGED) & ~is_edit & changed_recently
-    return outbox_is_waiting, outbox.c.due_at <= now, _is_free(now), ~blocked, ~too_soon
+    return outbox_is_waiting, outbox.c.due_at <= now, _unleased_rows_filter(now), ~blocked, ~too_soon
 
 
 def _unconfirmed_rows_filter(now: int) -> tuple[sa.ColumnElement[bool], ...]:
@@ -380,10 +380,10 @@ def _unconfirmed_rows_filter(now: int) -> tuple[sa.ColumnElement[bool], ...]:
         later.c.seq > outbox.c.seq,
     )  # fmt: skip
     is_open = sa.exists().where(incidents.c.id == outbox.c.incident, incidents.c.resolved_at.is_(None))
-    return outbox_is_unconfirmed, outbox.c.due_at <= now, _is_free(now), ~superseded, is_open
+    return outbox_is_unconfirmed, outbox.c.due_at <= now, _unleased_rows_filter(now), ~superseded, is_open
 
 
-def _is_free(now: int) -> sa.ColumnElement[bool]:
+def _unleased_rows_filter(now: int) -> sa.ColumnElement[bool]:
     """No sender holds the row."""
     return outbox.c.leased_until.is_(None) | (outbox.c.leased_until <= now)
 

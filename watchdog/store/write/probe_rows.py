@@ -12,8 +12,8 @@ from watchdog.domain.registered_probe import EMPTY_ROUTING_TABLE, RegisteredProb
 from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.store.codec import (
     decode_probe_info,
-    decode_registered_probe,
     decode_routing_table,
+    decode_stored_probe,
     encode_probe_info,
     encode_probe_policy,
 )
@@ -39,11 +39,11 @@ def load_active_probes(
     for row in connection.execute(query.order_by(probes.c.id)):
         own = configured.get(row.probe_id)
         if own is not None and own.definition == row.probe_definition:
-            active[row.id] = with_database_id(own, row.id)
+            active[row.id] = with_probe_database_id(own, row.id)
         elif row.policy is not None:  # a probe that an earlier version has registered has no policy
             if row.revision not in routes:
                 routes[row.revision] = _load_routing_table(connection, row.revision)
-            active[row.id] = decode_registered_probe(
+            active[row.id] = decode_stored_probe(
                 decode_probe_info(row.id, row.info),
                 row.policy,
                 row.config_yaml,
@@ -58,12 +58,12 @@ def _load_routing_table(connection: sa.Connection, revision: int) -> Notificatio
     return EMPTY_ROUTING_TABLE if text is None else decode_routing_table(text)
 
 
-def with_database_id(registered_probe: RegisteredProbe, id: int) -> RegisteredProbe:
+def with_probe_database_id(registered_probe: RegisteredProbe, id: int) -> RegisteredProbe:
     info = replace(registered_probe.info, database_id=id)
     return replace(registered_probe, policy=replace(registered_probe.policy, probe=info))
 
 
-def write_probes(
+def upsert_probes(
     database: Database,
     connection: sa.Connection,
     registered_probes: Iterable[RegisteredProbe],
@@ -84,7 +84,9 @@ def write_probes(
     active = {
         row.probe_id: row.id for row in connection.execute(sa.select(probes.c.probe_id, probes.c.id).where(is_active))
     }
-    rows = {probe_id: _configured_probe_values(registered, revision) for probe_id, registered in by_probe_id.items()}
+    rows = {
+        probe_id: _build_configured_probe_values(registered, revision) for probe_id, registered in by_probe_id.items()
+    }
     _insert_probes(database, connection, [row for probe_id, row in rows.items() if probe_id not in active], start)
     _update_probes(
         connection, [{"row_id": active[probe_id], **row} for probe_id, row in rows.items() if probe_id in active]
@@ -102,7 +104,7 @@ def _lock_schedules(connection: sa.Connection, probe_ids: Iterable[str]) -> None
     connection.execute(query.order_by(schedules.c.probe).with_for_update())
 
 
-def _configured_probe_values(registered: RegisteredProbe, revision: int) -> dict[str, Any]:
+def _build_configured_probe_values(registered: RegisteredProbe, revision: int) -> dict[str, Any]:
     info = registered.info
     return {
         "probe_id": info.id,

@@ -8,14 +8,14 @@ from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 import sqlalchemy as sa
 
 from watchdog.domain.model import Json, ResultToRecord
-from watchdog.domain.probe_state import without_job_state
+from watchdog.domain.probe_state import drop_job_state_updates
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store import codec
 from watchdog.store.database import Database
 from watchdog.store.tables import probe_state
 
 
-def save_probe_state(
+def apply_probe_state_updates(
     database: Database,
     connection: sa.Connection,
     recorded_results: Iterable[ResultToRecord],
@@ -26,7 +26,7 @@ def save_probe_state(
 
     def updates_of(recorded: ResultToRecord) -> Mapping[str, Json]:
         is_late = recorded.result[:3] in late_keys
-        return without_job_state(recorded.state_updates) if is_late else recorded.state_updates
+        return drop_job_state_updates(recorded.state_updates) if is_late else recorded.state_updates
 
     values = {
         (recorded.result.probe, replace_unstorable_characters(key)): value

@@ -16,8 +16,8 @@ from watchdog.store.tables import evaluation_cursors, probes, results
 from watchdog.store.write.evaluation import AlertEvaluator, EvaluationCursor
 from watchdog.store.write.evidence import EvidenceWriter
 from watchdog.store.write.probe_registry import ProbeRegistry
-from watchdog.store.write.probe_state import save_probe_state
-from watchdog.store.write.watermark import Watermark, load_claimed_until
+from watchdog.store.write.probe_state import apply_probe_state_updates
+from watchdog.store.write.watermark import Watermark, load_location_watermark
 
 
 class ResultRecorder:
@@ -56,7 +56,9 @@ class ResultRecorder:
         settled = {probe: self.evaluator.newest_settled_slot(probe, now) for probe in ids}
         # A cursor that is neither active nor ahead of every settled slot decides nothing below, and is not loaded.
         # A run of a cron schedule that was missed or caught up may be older than that, and still be evaluated.
-        older = {key[0] for key, (result, *_) in batch.items() if _is_missed_run(result) or _started_late_ms(result)}
+        older = {
+            key[0] for key, (result, *_) in batch.items() if _is_missed_run(result) or _read_started_late_ms(result)
+        }
         relevant = (
             evaluation_cursors.c.active
             | (evaluation_cursors.c.evaluated_until > min(settled.values()))
@@ -67,7 +69,7 @@ class ResultRecorder:
         rows, suspect_keys, late_keys, encoded = [], set(), set(), {}
         for key, (result, *_) in batch.items():
             cursor = cursors.get(result.probe)
-            late = _is_late(result, cursor, settled[result.probe])
+            late = _is_result_too_late(result, cursor, settled[result.probe])
             late_keys |= {key} if late else set()
             listings, facts = encode_listings(result, self._listings)
             base = None if listings is None else listings.base_slot
@@ -83,7 +85,7 @@ class ResultRecorder:
             self._listings.stage(key, encoded[key])
         new_results = [recorded for key, recorded in batch.items() if key in new_keys]
         self._evidence_store.save_evidence(connection, new_results, suspect_keys)
-        save_probe_state(self.database, connection, new_results, late_keys)
+        apply_probe_state_updates(self.database, connection, new_results, late_keys)
         to_evaluate = {probe for probe, _, _ in suspect_keys & new_keys}
         older_keys = sorted((key for key in suspect_keys & new_keys if key[0] in older), reverse=True)
         first_slots = {probe: slot for probe, slot, _ in older_keys}
@@ -99,7 +101,7 @@ class ResultRecorder:
         """
         self.watermark.detect_gap(now)
         with self.database.write_transaction() as connection:
-            claimed_until = load_claimed_until(connection, self.watermark.location)
+            claimed_until = load_location_watermark(connection, self.watermark.location)
             is_due = evaluation_cursors.c.wake_at <= claimed_until
             query = sa.select(evaluation_cursors.c.probe).where(
                 is_due, evaluation_cursors.c.probe.not_in(self.registry.unknown)
@@ -151,16 +153,16 @@ def _is_missed_run(result: ProbeResult) -> bool:
     return result.reason in (missed_run.NOT_RUN_REASON, missed_run.MAY_HAVE_RUN_REASON)
 
 
-def _started_late_ms(result: ProbeResult) -> int:
+def _read_started_late_ms(result: ProbeResult) -> int:
     """How long after its slot a run was started; 0: on time."""
     late_ms = result.measurements.get(missed_run.LATE_START_MEASUREMENT, 0)
     return late_ms if isinstance(late_ms, int) else 0
 
 
-def _is_late(result: ProbeResult, cursor: EvaluationCursor | None, settled_until: int) -> bool:
+def _is_result_too_late(result: ProbeResult, cursor: EvaluationCursor | None, settled_until: int) -> bool:
     """Whether a result arrives too late to be evaluated. `settled_until`: the newest slot whose lateness has passed."""
     is_evaluated = cursor is not None and result.slot <= cursor.evaluated_until
     if _is_missed_run(result):
         return is_evaluated
-    is_settled = result.slot + _started_late_ms(result) <= settled_until
+    is_settled = result.slot + _read_started_late_ms(result) <= settled_until
     return result.outcome is not Outcome.MISSED and (is_settled or is_evaluated)

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from watchdog.domain.formatting import format_count, format_duration
-from watchdog.domain.model import RemediationState
-from watchdog.domain.observations import JobFacts
+from watchdog.domain.model import RemediationAttemptState
+from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.reasons import matches_reason_pattern
 from watchdog.domain.rules import evaluate_rules
 from watchdog.domain.text import replace_unstorable_characters
@@ -38,10 +38,10 @@ class RemediationSpec(NamedTuple):
     """It acts on the run in progress, so it is skipped where there is none."""
 
     @property
-    def startable_states(self) -> tuple[RemediationState, ...]:
+    def startable_states(self) -> tuple[RemediationAttemptState, ...]:
         """The states of an attempt that may be started, and that does not count towards `max_runs`."""
-        held_back = RemediationState.RATE_LIMITED
-        return (held_back,) if self.dry_run else (held_back, RemediationState.DRY_RUN)
+        held_back = RemediationAttemptState.RATE_LIMITED
+        return (held_back,) if self.dry_run else (held_back, RemediationAttemptState.DRY_RUN)
 
 
 class PendingRemediation(NamedTuple):
@@ -116,7 +116,7 @@ class RemediationStore:
                 continue
             listing = result.listings.get(incident.rule)
             facts = listing.subjects.get(incident.subject) if listing else None
-            run_id = facts.run_id if isinstance(facts, JobFacts) else ""
+            run_id = facts.run_id if isinstance(facts, ScheduledJobFacts) else ""
             if spec.requires_run_id and not run_id:
                 continue
             pending = PendingRemediation(incident.id, reason, run_id, probe, incident.subject)
@@ -125,10 +125,10 @@ class RemediationStore:
 
     def _load_remediation_state(
         self, connection: sa.Connection, pending: PendingRemediation
-    ) -> RemediationState | None:
+    ) -> RemediationAttemptState | None:
         query = sa.select(remediations.c.state).where(*pending.primary_key_filter)
         state = connection.execute(query).scalar()
-        return None if state is None else RemediationState(state)
+        return None if state is None else RemediationAttemptState(state)
 
     def _start_within_limit(
         self, connection: sa.Connection, pending: PendingRemediation, spec: RemediationSpec, now: int
@@ -144,7 +144,7 @@ class RemediationStore:
             limit = f"rate limit: {format_count(spec.max_runs, 'run')} per {format_duration(spec.per_ms)}"
             values = {
                 "action": spec.action,
-                "state": RemediationState.STARTED if within_limit else RemediationState.RATE_LIMITED,
+                "state": RemediationAttemptState.STARTED if within_limit else RemediationAttemptState.RATE_LIMITED,
                 "started_at": now,
                 "detail": "" if within_limit else limit,
             }
@@ -155,9 +155,11 @@ class RemediationStore:
             connection.execute(upsert)
         return within_limit
 
-    def finish_remediation(self, pending: PendingRemediation, state: RemediationState, detail: str, now: int) -> None:
+    def finish_remediation(
+        self, pending: PendingRemediation, state: RemediationAttemptState, detail: str, now: int
+    ) -> None:
         """Store the result of a started attempt. `detail`: in words."""
         values = {"state": state, "detail": replace_unstorable_characters(detail), "ended_at": now}
-        is_started = remediations.c.state == RemediationState.STARTED
+        is_started = remediations.c.state == RemediationAttemptState.STARTED
         with self.database.write_transaction() as connection:
             connection.execute(sa.update(remediations).where(*pending.primary_key_filter, is_started).values(**values))

@@ -81,8 +81,8 @@ def delete_expired_rows(database: Database, now: int, results_retention_ms: int,
     results_cutoff = (now - results_retention_ms) // HOUR_MS * HOUR_MS
     rollups_cutoff = (now - rollups_retention_ms) // HOUR_MS * HOUR_MS
     rolled_up_until = sa.select(sa.func.max(rollups.c.hour) + HOUR_MS).where(rollups.c.probe == results.c.probe)
-    evidence_expired = _not_first_of_incident(evidence) | (evidence.c.slot < rollups_cutoff)
-    result_expired = _not_first_of_incident(results) & (results.c.slot < rolled_up_until.scalar_subquery()) | (
+    evidence_expired = _not_first_bad_of_incident(evidence) | (evidence.c.slot < rollups_cutoff)
+    result_expired = _not_first_bad_of_incident(results) & (results.c.slot < rolled_up_until.scalar_subquery()) | (
         results.c.slot < rollups_cutoff
     )
     result_expired &= results.c.slot < sa.func.coalesce(_newest_evaluated_slot(), results_cutoff)
@@ -138,6 +138,6 @@ def _newest_evaluated_slot() -> sa.ScalarSelect[int]:
     )
 
 
-def _not_first_of_incident(table: sa.Table) -> sa.ColumnElement[bool]:
+def _not_first_bad_of_incident(table: sa.Table) -> sa.ColumnElement[bool]:
     """Rows that are not the first bad slot of an incident."""
     return ~sa.exists().where(incidents.c.probe == table.c.probe, incidents.c.since == table.c.slot)

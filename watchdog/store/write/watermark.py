@@ -8,9 +8,9 @@ from watchdog.domain.uptime_clock import UptimeClock
 from watchdog.store.database import Database
 from watchdog.store.tables import downtime, watermarks
 
-MIN_GAP_MS = 5_000
+MIN_DOWNTIME_GAP_MS = 5_000
 """A watermark that does not move for this long is a gap; claims come twice a second."""
-GAP_CHECK_INTERVAL_MS = MIN_GAP_MS // 2
+DOWNTIME_GAP_CHECK_INTERVAL_MS = MIN_DOWNTIME_GAP_MS // 2
 
 
 class Watermark:
@@ -24,7 +24,7 @@ class Watermark:
         self.database, self.location = database, location
         self.uptime_clock = UptimeClock()
         self.clock_behind_ms = 0
-        """How far this process's clock was behind the watermark at the last check; 0 if less than MIN_GAP_MS.
+        """How far this process's clock was behind the watermark at the last check; 0 if less than MIN_DOWNTIME_GAP_MS.
 
         Then the clock was set back. Slots that ran are not due again, so nothing is claimed until it has caught up.
         """
@@ -34,23 +34,23 @@ class Watermark:
         """Store a gap if the watermark has not moved. With `advance`, move it to `now`: every slot due by then is
         claimed.
 
-        Without `advance`, this reads the database only once in GAP_CHECK_INTERVAL_MS.
+        Without `advance`, this reads the database only once in DOWNTIME_GAP_CHECK_INTERVAL_MS.
         """
-        if now - self._gap_checked_at < GAP_CHECK_INTERVAL_MS and not advance:
+        if now - self._gap_checked_at < DOWNTIME_GAP_CHECK_INTERVAL_MS and not advance:
             return
         here, new_gaps = watermarks.c.location == self.location, None
         with self.database.write_transaction() as connection:
             query = sa.select(watermarks.c.claimed_until).where(here).with_for_update()
             claimed_until: int = connection.execute(query).scalar_one()
-            is_gap = now - claimed_until > MIN_GAP_MS
+            is_gap = now - claimed_until > MIN_DOWNTIME_GAP_MS
             if is_gap:
                 gap = {"location": self.location, "started_at": claimed_until, "ended_at": now}
                 connection.execute(self.database.insert_statement(downtime).values(gap).on_conflict_do_nothing())
             if now > claimed_until and (advance or is_gap):
                 connection.execute(sa.update(watermarks).where(here).values(claimed_until=now))
-            if is_gap or now - self._gap_checked_at >= GAP_CHECK_INTERVAL_MS:
+            if is_gap or now - self._gap_checked_at >= DOWNTIME_GAP_CHECK_INTERVAL_MS:
                 new_gaps = self._load_new_downtime_gaps(connection)
-        self.clock_behind_ms = claimed_until - now if claimed_until - now > MIN_GAP_MS else 0
+        self.clock_behind_ms = claimed_until - now if claimed_until - now > MIN_DOWNTIME_GAP_MS else 0
         if new_gaps is not None:
             self._gap_checked_at = now
             if new_gaps:
@@ -64,7 +64,7 @@ class Watermark:
         return [(started_at, ended_at) for started_at, ended_at in connection.execute(query)]
 
 
-def load_claimed_until(connection: sa.Connection, location: str) -> int:
+def load_location_watermark(connection: sa.Connection, location: str) -> int:
     """The watermark of a location: the instant by which absence is judged, instead of the current time. Raises
     NoResultFound if the location has none."""
     query = sa.select(watermarks.c.claimed_until).where(watermarks.c.location == location)

@@ -78,18 +78,18 @@ def build_canary_card(results: Sequence[ProbeResult]) -> CanaryCard | None:
     runs = runs[-MAX_CANARY_RUNS_ON_CARD:]
     if not runs:
         return None
-    timings = [None if run.outcome is Outcome.ERROR else _canary_timing(run) for run in runs]
+    timings = [None if run.outcome is Outcome.ERROR else _build_canary_chart_column(run) for run in runs]
     return CanaryCard(
         latest_slot=runs[-1].slot,
         stages=tuple(_summarize_stages(runs[-1], runs[:-1])),
-        chart=charts.render_canary_chart(timings, _canary_time_axis_labels(runs), _describe_canary_chart(runs)),
+        chart=charts.render_canary_chart(timings, _build_canary_time_axis_labels(runs), _describe_canary_chart(runs)),
         length=runs[-1].slot - runs[0].slot,
         runs=tuple(reversed(runs)),
     )
 
 
-def _canary_timing(run: CanaryCardRun) -> charts.CanaryTiming:
-    return charts.CanaryTiming(run.stages.pick_up, run.stages.finish, run.outcome is Outcome.FAIL)
+def _build_canary_chart_column(run: CanaryCardRun) -> charts.CanaryChartColumn:
+    return charts.CanaryChartColumn(run.stages.pick_up, run.stages.finish, run.outcome is Outcome.FAIL)
 
 
 def _summarize_stages(newest: CanaryCardRun, earlier: Sequence[CanaryCardRun]) -> list[StageSummary]:
@@ -118,7 +118,7 @@ def _summarize_stages(newest: CanaryCardRun, earlier: Sequence[CanaryCardRun]) -
     return summaries
 
 
-def _canary_time_axis_labels(runs: Sequence[CanaryCardRun]) -> list[str]:
+def _build_canary_time_axis_labels(runs: Sequence[CanaryCardRun]) -> list[str]:
     first, last = runs[0].slot, runs[-1].slot
     return [format_time_of_day(first + (last - first) * i // 4) for i in range(5)]
 

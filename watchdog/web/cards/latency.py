@@ -81,7 +81,7 @@ def build_latency_card(runs: Sequence[ResultRow], limit: int | None, now: int) -
     p95 = [percentile(values, 95) if values else None for values in durations]
     all_durations = sorted(ms for values in durations for ms in values)
     clusters = cluster_failed_runs(runs, window)
-    limit_line = _latency_limit_line(limit, p95)
+    limit_line = _build_latency_limit_line(limit, p95)
     no_verdict = [run for run in runs if run.outcome in (Outcome.ERROR, Outcome.MISSED)]
     return LatencyCard(
         window=window,
@@ -108,7 +108,7 @@ def build_latency_card(runs: Sequence[ResultRow], limit: int | None, now: int) -
     )
 
 
-def _latency_limit_line(limit: int | None, p95: Sequence[int | None]) -> charts.LimitLine | None:
+def _build_latency_limit_line(limit: int | None, p95: Sequence[int | None]) -> charts.LimitLine | None:
     peak = max((value for value in p95 if value is not None), default=0)
     if limit is None or (peak and limit > 4 * peak):
         return None

@@ -15,7 +15,7 @@ from watchdog.web import charts
 from watchdog.web.cards.base import ProbeCard, ProbeCardContext
 from watchdog.web.cards.latency import percentile
 
-PHASE_INTERRUPTING_FAMILIES = frozenset({"timeout", "dns", "connection", "tls", "protocol", "body"})
+PHASE_INTERRUPTING_REASON_FAMILIES = frozenset({"timeout", "dns", "connection", "tls", "protocol", "body"})
 """Families of reasons that end a run in the middle of a phase."""
 
 
@@ -72,12 +72,12 @@ def build_phases_card(results_by_name: Mapping[str, ProbeResult]) -> PhasesCard 
         return None
     phases = merge_phase_orders([list(result.phases) for result in results_by_name.values()])
     colours = tuple(max(1, 5 - (len(phases) - 1 - i)) for i in range(len(phases)))
-    full_scale_ms = _phase_bar_full_scale_ms(results_by_name.values())
+    full_scale_ms = _compute_phase_bar_scale_ms(results_by_name.values())
     rows = [_build_phase_row(name, result, phases, colours, full_scale_ms) for name, result in results_by_name.items()]
     return PhasesCard(tuple(format_phase_name(phase) for phase in phases), colours, tuple(rows))
 
 
-def _phase_bar_full_scale_ms(results: Iterable[ProbeResult]) -> float:
+def _compute_phase_bar_scale_ms(results: Iterable[ProbeResult]) -> float:
     """The longest passed run, since a failed one may take a hundred times as long and would hide the others."""
     results = list(results)
     passed = [result for result in results if result.outcome is Outcome.PASS]
@@ -110,7 +110,7 @@ def find_interrupted_phase(result: ProbeResult) -> str:
     """The phase in which the run was interrupted; its time is only how long Watchdog waited. Empty if there is none."""
     return (
         list(result.phases)[-1]
-        if result.phases and reasons.reason_family(result.reason) in PHASE_INTERRUPTING_FAMILIES
+        if result.phases and reasons.reason_family(result.reason) in PHASE_INTERRUPTING_REASON_FAMILIES
         else ""
     )
 

@@ -9,27 +9,29 @@ from watchdog.probes import PROBE_KINDS, Probe
 from watchdog.web.cards.base import LoadedProbeCard, ProbeCard, ProbeCardContext
 
 
-def _find_card_types(names: Iterable[str]) -> tuple[ProbeCard, ...]:
+def _import_probe_cards(names: Iterable[str]) -> tuple[ProbeCard, ...]:
     return tuple(import_module(f"watchdog.web.cards.{name}").PROBE_CARD for name in names)
 
 
-DEFAULT_PROBE_CARDS = _find_card_types(Probe.cards)
+DEFAULT_PROBE_CARDS = _import_probe_cards(Probe.cards)
 CARDS_BY_PROBE_KIND: Mapping[str, tuple[ProbeCard, ...]] = {
-    kind: _find_card_types(probe.cards) for kind, probe in PROBE_KINDS.items()
+    kind: _import_probe_cards(probe.cards) for kind, probe in PROBE_KINDS.items()
 }
 
 
-def cards_of_probe_kind(kind: str) -> tuple[ProbeCard, ...]:
+def find_cards_of_probe_kind(kind: str) -> tuple[ProbeCard, ...]:
     """A kind of another version has the default cards."""
     return CARDS_BY_PROBE_KIND.get(kind, DEFAULT_PROBE_CARDS)
 
 
 def load_probe_cards(context: ProbeCardContext) -> tuple[LoadedProbeCard, ...]:
     """The cards of a probe that have something to show, in the order of the page."""
-    loaded = ((card_type, card_type.load(context)) for card_type in cards_of_probe_kind(context.status.probe.kind))
+    loaded = ((card_type, card_type.load(context)) for card_type in find_cards_of_probe_kind(context.status.probe.kind))
     return tuple(LoadedProbeCard(card_type.template, card) for card_type, card in loaded if card is not None)
 
 
-def jobs_section_id_of_probe_kind(kind: str) -> str:
+def find_jobs_section_id(kind: str) -> str:
     """The id of the section that lists the jobs of a probe of this kind; empty: its page lists none."""
-    return next((card_type.jobs_section_id for card_type in cards_of_probe_kind(kind) if card_type.jobs_section_id), "")
+    return next(
+        (card_type.jobs_section_id for card_type in find_cards_of_probe_kind(kind) if card_type.jobs_section_id), ""
+    )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from watchdog.domain.formatting import format_duration, format_timestamp
-from watchdog.domain.measurements import facts_about_subject
+from watchdog.domain.measurements import select_facts_of_subject
 from watchdog.domain.model import Evidence, HealthState, Json, ProbeInfo, ProbeResult
 from watchdog.domain.rules import job as job_rule
 from watchdog.domain.rules import preference
@@ -61,7 +61,7 @@ def compare_first_bad_and_last_good(
     good_evidence = good_with_evidence.evidence if good_with_evidence else None
     bad_facts = _collect_comparable_facts(probe, first_bad.result, bad_evidence, subject) if first_bad else {}
     good_facts = _collect_comparable_facts(probe, last_good.result, good_evidence, subject) if last_good else {}
-    bad_excerpt, good_excerpt = _truncated_excerpt(bad_evidence), _truncated_excerpt(good_evidence)
+    bad_excerpt, good_excerpt = _truncate_evidence_excerpt(bad_evidence), _truncate_evidence_excerpt(good_evidence)
     bad_side = good_side = None
     if first_bad:
         bad_side = ComparedResult(
@@ -92,7 +92,7 @@ def _format_time_and_location(detail: ResultDetail, now: int) -> str:
     return f"{format_timestamp(detail.result.slot, now, seconds=True)} · {detail.result.location}"
 
 
-def _truncated_excerpt(evidence: Evidence | None) -> str:
+def _truncate_evidence_excerpt(evidence: Evidence | None) -> str:
     return truncate_excerpt(evidence.excerpt) if evidence else ""
 
 
@@ -111,22 +111,22 @@ def _collect_comparable_facts(
         facts["message"] = (result.message, result.message)
     if result.duration is not None:
         facts["run duration"] = (result.duration, format_duration(result.duration))
-    facts |= _comparable_task_facts(result, subject)
+    facts |= _collect_comparable_task_facts(result, subject)
     expressions = result.listings.get(preference.RULE_NAME)
     if expressions and (expression := expressions.subjects.get(subject)):
         facts["preference"] = (bool(expression.problem), expression.problem or f"{subject} is true")
     listing = result.listings.get(job_rule.RULE_NAME)
     if listing and subject in listing.subjects:
-        verdict = job_rule.evaluate_listed_job(probe, listing, subject)
+        verdict = job_rule.judge_listed_job(probe, listing, subject)
         message = (verdict.message if verdict else "") or "no problem"
         facts["message"] = (message, message)
-    details = facts_about_subject(subject, {**result.measurements, **(evidence.facts if evidence else {})})
+    details = select_facts_of_subject(subject, {**result.measurements, **(evidence.facts if evidence else {})})
     for name, value in details.items():
         facts.setdefault(name.replace("_", " "), (value, format_fact_value(value)))
     return facts
 
 
-def _comparable_task_facts(result: ProbeResult, subject: str) -> ComparableFacts:
+def _collect_comparable_task_facts(result: ProbeResult, subject: str) -> ComparableFacts:
     listing = result.listings.get(task_rule.RULE_NAME)
     task = listing.subjects.get(subject) if listing else None
     if listing is None or task is None:

@@ -15,8 +15,8 @@ from watchdog.domain.formatting import (
     format_remediation,
     format_timestamp,
 )
-from watchdog.domain.model import AlertContext, DeliveryState, HealthState, IncidentEvent, Notification, Outcome
-from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, RULES_IGNORING_THRESHOLDS, availability, job, stale
+from watchdog.domain.model import AlertMessageContext, DeliveryState, HealthState, IncidentEvent, Notification, Outcome
+from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, THRESHOLD_IGNORING_RULE_NAMES, availability, job, stale
 from watchdog.store.read import history, status
 from watchdog.store.read.alert_context import load_alert_context
 from watchdog.store.read.status import Connection, DeliveryRecord, IncidentRecord, WatchdogStatus
@@ -24,7 +24,7 @@ from watchdog.web.pages.banner import PageBanner, capitalize_first
 from watchdog.web.pages.compare import ComparedResult, compare_first_bad_and_last_good
 from watchdog.web.pages.delivery import DeliveryRow, build_delivery_row, format_delivery_attempts, summarize_deliveries
 from watchdog.web.pages.results import HEALTH_STATE_BY_OUTCOME
-from watchdog.web.templating import PAGE_STATE_LABELS
+from watchdog.web.templating import PAGE_HEALTH_STATE_LABELS
 
 format_time_with_seconds = partial(format_timestamp, seconds=True)
 
@@ -41,7 +41,7 @@ class IncidentTimelineEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class IncidentPage:
+class IncidentDetailPage:
     record: IncidentRecord
     service_status: WatchdogStatus
     title: str
@@ -61,9 +61,9 @@ class IncidentPage:
     """(step, setting behind it) of the decision to notify."""
 
 
-def load_incident_page(
+def load_incident_detail_page(
     connection: Connection, incident_id: str, destination_addresses: Mapping[str, str], now: int
-) -> IncidentPage | None:
+) -> IncidentDetailPage | None:
     """None: there is no such incident. `destination_addresses`: "oncall/slack" -> "#oncall"."""
     records = status.list_incidents(connection, incident=incident_id)
     if not records:
@@ -73,7 +73,7 @@ def load_incident_page(
     first_bad, last_good = _load_compared_results(connection, record, now)
     deliveries = status.list_deliveries(connection, incident_id)
     timeline = build_incident_timeline(record, context, deliveries, now)
-    return IncidentPage(
+    return IncidentDetailPage(
         record=record,
         service_status=status.load_watchdog_status(connection),
         title=incident_title(record),
@@ -131,7 +131,7 @@ def _load_compared_results(
 def incident_title(record: IncidentRecord) -> str:
     """ "API: HTTP 503, expected 2xx"; of a heartbeat "Nightly backup is overdue: due 03:00 CET"."""
     message = record.incident.message
-    return message if job.is_heartbeat(record.probe, record.incident) else f"{record.probe.name}: {message}"
+    return message if job.is_heartbeat_incident(record.probe, record.incident) else f"{record.probe.name}: {message}"
 
 
 def incident_health_state(record: IncidentRecord) -> HealthState:
@@ -146,7 +146,9 @@ def incident_state_label(record: IncidentRecord, now: int) -> str:
     incident = record.incident
     if incident.resolved_at is not None:
         return f"Resolved after {format_duration(incident.resolved_at - incident.since)}"
-    return f"{PAGE_STATE_LABELS[incident_health_state(record)]} for {format_duration_rounded(now - incident.since)}"
+    return (
+        f"{PAGE_HEALTH_STATE_LABELS[incident_health_state(record)]} for {format_duration_rounded(now - incident.since)}"
+    )
 
 
 def incident_banners(record: IncidentRecord, deliveries: Sequence[DeliveryRecord], now: int) -> tuple[PageBanner, ...]:
@@ -185,7 +187,7 @@ def _resolved_banner(record: IncidentRecord, resolved_at: int, now: int) -> Page
     return PageBanner(HealthState.UP, title, text)
 
 
-def _describe_latest_result(record: IncidentRecord, context: AlertContext, now: int) -> str:
+def _describe_latest_result(record: IncidentRecord, context: AlertMessageContext, now: int) -> str:
     """ "02:29:00 · got 503 · 2.9 s. 42 failed runs since it began."; empty if the incident is resolved or stale."""
     latest = context.latest
     if latest is None or record.incident.resolved_at is not None or record.incident.rule == stale.RULE_NAME:
@@ -198,13 +200,13 @@ def _describe_latest_result(record: IncidentRecord, context: AlertContext, now: 
 
 
 def build_incident_timeline(
-    record: IncidentRecord, context: AlertContext, deliveries: Iterable[DeliveryRecord], now: int
+    record: IncidentRecord, context: AlertMessageContext, deliveries: Iterable[DeliveryRecord], now: int
 ) -> tuple[IncidentTimelineEvent, ...]:
     """Newest first. Events of the same instant keep the order in which they are generated."""
     incident = record.incident
     opening = (
         incident.opening_message
-        if incident.rule in RULES_IGNORING_THRESHOLDS
+        if incident.rule in THRESHOLD_IGNORING_RULE_NAMES
         else f"{record.threshold} bad results in a row"
     )
     state = INCIDENT_HEALTH_STATE_BY_RULE[incident.rule]
@@ -229,7 +231,9 @@ def build_incident_timeline(
     return tuple(event for _, event in reversed(in_order))
 
 
-def _timeline_events_before_opening(record: IncidentRecord, context: AlertContext) -> Iterator[IncidentTimelineEvent]:
+def _timeline_events_before_opening(
+    record: IncidentRecord, context: AlertMessageContext
+) -> Iterator[IncidentTimelineEvent]:
     """The last good result and the first bad one; for missing results, the last result."""
     last_good, first_bad = context.last_good, context.first_bad
     if record.incident.rule == stale.RULE_NAME:
@@ -264,7 +268,9 @@ def _delivery_timeline_events(deliveries: Iterable[DeliveryRecord]) -> Iterator[
             yield IncidentTimelineEvent(delivery.finished_at, title, detail, icon="send")
 
 
-def _latest_failure_timeline_event(record: IncidentRecord, context: AlertContext) -> Iterator[IncidentTimelineEvent]:
+def _latest_failure_timeline_event(
+    record: IncidentRecord, context: AlertMessageContext
+) -> Iterator[IncidentTimelineEvent]:
     """ "42nd bad result", if it is newer than the one that opened the incident."""
     latest, rule = context.latest, record.incident.rule
     if latest is None or latest.slot <= record.opened_slot or rule != availability.RULE_NAME:
@@ -284,7 +290,7 @@ def format_ordinal(n: int) -> str:
 def _explain_incident_decisions(record: IncidentRecord) -> Iterator[tuple[str, str]]:
     """(step, setting behind it): why the incident opened, its severity, and the routing."""
     incident = record.incident
-    if incident.rule in RULES_IGNORING_THRESHOLDS:
+    if incident.rule in THRESHOLD_IGNORING_RULE_NAMES:
         opening = incident.opening_message
         yield opening if incident.subject else capitalize_first(opening), ""
     else:

@@ -9,7 +9,7 @@ from watchdog.domain.model import HealthState, ProbeInfo
 from watchdog.store.read import status
 from watchdog.store.read.status import Connection, IncidentRecord, WatchdogStatus
 from watchdog.web.pages.incident import incident_health_state
-from watchdog.web.templating import PAGE_STATE_LABELS
+from watchdog.web.templating import PAGE_HEALTH_STATE_LABELS
 
 MAX_RESOLVED_INCIDENTS = 200
 
@@ -54,7 +54,7 @@ def load_incidents_page(connection: Connection, state_filter: str, now: int) -> 
 def build_incident_row(record: IncidentRecord, now: int) -> IncidentRow:
     incident, state = record.incident, incident_health_state(record)
     if incident.resolved_at is None:
-        state_label, duration_text = PAGE_STATE_LABELS[state], format_duration_rounded(now - incident.since)
+        state_label, duration_text = PAGE_HEALTH_STATE_LABELS[state], format_duration_rounded(now - incident.since)
     else:
         state_label, duration_text = "Resolved", format_duration(incident.resolved_at - incident.since)
     return IncidentRow(

@@ -11,7 +11,7 @@ from watchdog.domain.model import HealthState
 from watchdog.store.read.jobs import JobSummary, list_jobs
 from watchdog.store.read.status import Connection, load_watchdog_status
 from watchdog.web.cards.jobs import JobRow, build_job_row
-from watchdog.web.cards.registry import jobs_section_id_of_probe_kind
+from watchdog.web.cards.registry import find_jobs_section_id
 from watchdog.web.pages.list_page import (
     NEEDS_ATTENTION_SECTION_NAME,
     ListPage,
@@ -20,7 +20,7 @@ from watchdog.web.pages.list_page import (
     paginate,
 )
 
-JOB_SECTION_NAMES = (NEEDS_ATTENTION_SECTION_NAME, "No problems")
+JOBS_PAGE_SECTION_NAMES = (NEEDS_ATTENTION_SECTION_NAME, "No problems")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,24 +57,24 @@ def load_jobs_page(connection: Connection, job_filter: JobFilter, page_number: i
     rows = [build_job_row(job) for job in jobs if job_filter.matches_search(job)]
     matching = [row for row in rows if job_filter.verdict in ("", row.label)]
     pagination = paginate(len(matching), page_number)
-    rows_on_page = [(_job_section_name(row), row) for row in pagination.slice_items(matching)]
+    rows_on_page = [(_jobs_page_section_name(row), row) for row in pagination.slice_items(matching)]
     return JobsPage(
         service_status=load_watchdog_status(connection),
         headline=_format_jobs_headline(jobs),
-        summary_lines=_jobs_summary_lines(jobs, now),
+        summary_lines=_describe_job_list_age(jobs, now),
         total=len(jobs),
         filter=job_filter,
         verdicts=_count_job_verdicts(rows),
-        sections=group_into_sections(JOB_SECTION_NAMES, rows_on_page, Counter(map(_job_section_name, matching))),
-        job_section_ids={
-            kind: jobs_section_id_of_probe_kind(kind) for kind in {row.job.probe.kind for row in matching}
-        },
+        sections=group_into_sections(
+            JOBS_PAGE_SECTION_NAMES, rows_on_page, Counter(map(_jobs_page_section_name, matching))
+        ),
+        job_section_ids={kind: find_jobs_section_id(kind) for kind in {row.job.probe.kind for row in matching}},
         pagination=pagination,
     )
 
 
-def _job_section_name(row: JobRow) -> str:
-    return JOB_SECTION_NAMES[0 if row.job.reason else 1]
+def _jobs_page_section_name(row: JobRow) -> str:
+    return JOBS_PAGE_SECTION_NAMES[0 if row.job.reason else 1]
 
 
 def _count_job_verdicts(rows: Sequence[JobRow]) -> tuple[JobVerdictCount, ...]:
@@ -95,7 +95,7 @@ def _format_jobs_headline(jobs: Sequence[JobSummary]) -> str:
     return f"{counts}, {format_attention(bad_count)}"
 
 
-def _jobs_summary_lines(jobs: Sequence[JobSummary], now: int) -> tuple[str, ...]:
+def _describe_job_list_age(jobs: Sequence[JobSummary], now: int) -> tuple[str, ...]:
     """How old the list is."""
     outdated_count = len({job.probe.database_id for job in jobs if job.outdated})
     lines = [f"Read {format_time_ago(max(job.read_at for job in jobs), now)}"] if jobs else []

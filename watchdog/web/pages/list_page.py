@@ -30,7 +30,7 @@ class Pagination(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class ListSection(Generic[RowT]):
+class ListPageSection(Generic[RowT]):
     name: str
     rows: tuple[RowT, ...]
     """Those on this page."""
@@ -45,7 +45,7 @@ class ListPage(Generic[FilterT, RowT]):
     total: int
     """Without the filter."""
     filter: FilterT
-    sections: tuple[ListSection[RowT], ...]
+    sections: tuple[ListPageSection[RowT], ...]
     pagination: Pagination
 
 
@@ -57,10 +57,12 @@ def paginate(item_count: int, page_number: int) -> Pagination:
 
 def group_into_sections(
     section_names: Iterable[str], rows: Sequence[tuple[str, RowT]], totals: Counter[str]
-) -> tuple[ListSection[RowT], ...]:
+) -> tuple[ListPageSection[RowT], ...]:
     """The sections that have rows on this page. `rows`: (section, row)."""
     rows_by_section = {name: tuple(row for section, row in rows if section == name) for name in section_names}
-    return tuple(ListSection(name, own_rows, totals[name]) for name, own_rows in rows_by_section.items() if own_rows)
+    return tuple(
+        ListPageSection(name, own_rows, totals[name]) for name, own_rows in rows_by_section.items() if own_rows
+    )
 
 
 def format_attention(count: int) -> str:

@@ -21,7 +21,7 @@ from watchdog.web.chart_window import choose_chart_window
 from watchdog.web.pages.banner import PageBanner, capitalize_first
 from watchdog.web.pages.results import ResultsCard, ResultsUrlQuery, load_results_card
 from watchdog.web.pages.timeline import HealthStateInterval, clip_state_intervals, flatten_to_worst_states
-from watchdog.web.templating import PAGE_STATE_LABELS
+from watchdog.web.templating import PAGE_HEALTH_STATE_LABELS
 
 MAX_STATE_TIMELINE_ENTRIES = 6
 PROBE_PAGE_INCIDENTS_PERIOD_MS = 30 * DAY_MS
@@ -75,9 +75,9 @@ def load_probe_page(connection: Connection, probe_id: str, query: ResultsUrlQuer
         probe=probe,
         service_status=status.load_watchdog_status(connection),
         state=probe_status.state,
-        state_label=probe_state_label(probe_status, now),
+        state_label=format_probe_state_label(probe_status, now),
         next_run_text=_format_next_run(probe_status, now),
-        banners=probe_banners(probe_status, now),
+        banners=build_probe_banners(probe_status, now),
         has_no_results=probe_status.latest_result is None,
         cards=load_probe_cards(context),
         results=load_results_card(connection, probe.database_id, query, incidents),
@@ -89,14 +89,14 @@ def load_probe_page(connection: Connection, probe_id: str, query: ResultsUrlQuer
     )
 
 
-def probe_state_label(status: ProbeStatus, now: int) -> str:
+def format_probe_state_label(status: ProbeStatus, now: int) -> str:
     """ "Degraded for 42 min", "No data yet", "Up"."""
     if status.state is HealthState.UP:
         return "Up"
     if not status.open_incidents:
         return "No data yet"
     since = min(i.since for i in status.open_incidents if INCIDENT_HEALTH_STATE_BY_RULE[i.rule] is status.state)
-    return f"{PAGE_STATE_LABELS[status.state]} for {format_duration_rounded(now - since)}"
+    return f"{PAGE_HEALTH_STATE_LABELS[status.state]} for {format_duration_rounded(now - since)}"
 
 
 def _format_next_run(status: ProbeStatus, now: int) -> str:
@@ -109,9 +109,9 @@ def _format_next_run(status: ProbeStatus, now: int) -> str:
     return f"{run} {'is late' if now - status.next_due > NEXT_RUN_LATE_AFTER_MS else 'now'}"
 
 
-def probe_banners(status: ProbeStatus, now: int) -> tuple[PageBanner, ...]:
+def build_probe_banners(status: ProbeStatus, now: int) -> tuple[PageBanner, ...]:
     """Each open incident; or that the probe has not run yet."""
-    banners = [_incident_banner(incident, now) for incident in status.open_incidents]
+    banners = [_build_incident_banner(incident, now) for incident in status.open_incidents]
     if status.latest_result is None and not banners:
         next_run = _format_next_run(status, now) or "no run is scheduled"
         text = "The first result appears here with its phases and evidence. Reload the page to see it."
@@ -119,8 +119,8 @@ def probe_banners(status: ProbeStatus, now: int) -> tuple[PageBanner, ...]:
     return tuple(banners)
 
 
-def _incident_banner(incident: Incident, now: int) -> PageBanner:
-    title = _current_incident_message(incident, now)
+def _build_incident_banner(incident: Incident, now: int) -> PageBanner:
+    title = _refresh_stale_incident_message(incident, now)
     if incident.rule != job.RULE_NAME:  # a message about a job starts with the job's name, which keeps its case
         title = capitalize_first(title)
     since = f"Since {format_timestamp(incident.since, now, seconds=True)}"
@@ -128,10 +128,10 @@ def _incident_banner(incident: Incident, now: int) -> PageBanner:
     return PageBanner(INCIDENT_HEALTH_STATE_BY_RULE[incident.rule], title, text, incident.id)
 
 
-def _current_incident_message(incident: Incident, now: int) -> str:
+def _refresh_stale_incident_message(incident: Incident, now: int) -> str:
     """The incident's message; about missing results, with the time without any as of now."""
     if incident.rule == stale.RULE_NAME:
-        return stale.stale_finding(now - incident.since).message
+        return stale.build_stale_finding(now - incident.since).message
     return incident.message
 
 
@@ -157,7 +157,7 @@ def build_state_timeline(
     intervals += clip_state_intervals(base, at, now)
     parts = [(i.state, (i.start - start) / length, (i.stop - start) / length) for i in intervals]
     entries = _build_state_timeline_entries(intervals, start, now)
-    label = ", ".join(f"{PAGE_STATE_LABELS[state].lower()} {text}" for state, text in entries)
+    label = ", ".join(f"{PAGE_HEALTH_STATE_LABELS[state].lower()} {text}" for state, text in entries)
     return StateTimeline(length, charts.render_state_timeline(parts, capitalize_first(label)), entries)
 
 

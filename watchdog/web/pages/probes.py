@@ -33,10 +33,10 @@ from watchdog.web.pages.list_page import (
 from watchdog.web.pages.probe import NEXT_RUN_LATE_AFTER_MS, PROBE_PAGE_INCIDENTS_PERIOD_MS
 
 MAX_SPARKLINE_RUNS = 40
-MAX_OUTCOME_MESSAGE_CHARS = 12
+MAX_INLINE_RUN_MESSAGE_CHARS = 12
 """A longer message is left out of the last result: the problem stands under the name anyway."""
 HEALTH_STATE_SORT_ORDER = (HealthState.DOWN, HealthState.DEGRADED, HealthState.UNKNOWN, HealthState.UP)
-PROBE_SECTION_NAMES = (NEEDS_ATTENTION_SECTION_NAME, "Up", "No data")
+PROBES_PAGE_SECTION_NAMES = (NEEDS_ATTENTION_SECTION_NAME, "Up", "No data")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ def load_probes_page(connection: Connection, probe_filter: ProbeFilter, page_num
     matching = [status for status in searched if probe_filter.state in ("", status.state.value)]
     matching.sort(key=_probe_sort_key)
     pagination = paginate(len(matching), page_number)
-    rows = list(_load_probe_rows(connection, pagination.slice_items(matching), now))
+    rows = list(_load_probes_page_rows(connection, pagination.slice_items(matching), now))
     return ProbesPage(
         service_status=service_status,
         headline=_format_probes_headline(statuses),
@@ -110,24 +110,26 @@ def load_probes_page(connection: Connection, probe_filter: ProbeFilter, page_num
         filter=probe_filter,
         state_counts=tuple((state, sum(s.state is state for s in searched)) for state in HEALTH_STATE_SORT_ORDER),
         kinds=tuple(sorted({status.probe.kind for status in statuses})),
-        sections=group_into_sections(PROBE_SECTION_NAMES, rows, Counter(map(_probe_section_name, matching))),
+        sections=group_into_sections(
+            PROBES_PAGE_SECTION_NAMES, rows, Counter(map(_probes_page_section_name, matching))
+        ),
         pagination=pagination,
     )
 
 
 def _probe_sort_key(status: ProbeStatus) -> tuple[int, int, str, str]:
     probe = status.probe
-    section_index = PROBE_SECTION_NAMES.index(_probe_section_name(status))
+    section_index = PROBES_PAGE_SECTION_NAMES.index(_probes_page_section_name(status))
     return section_index, HEALTH_STATE_SORT_ORDER.index(status.state), probe.group, probe.name.lower()
 
 
-def _probe_section_name(status: ProbeStatus) -> str:
+def _probes_page_section_name(status: ProbeStatus) -> str:
     if status.state is HealthState.UP:
-        return PROBE_SECTION_NAMES[1]
-    return PROBE_SECTION_NAMES[0 if status.open_incidents else 2]
+        return PROBES_PAGE_SECTION_NAMES[1]
+    return PROBES_PAGE_SECTION_NAMES[0 if status.open_incidents else 2]
 
 
-def _load_probe_rows(
+def _load_probes_page_rows(
     connection: Connection, on_page: Sequence[ProbeStatus], now: int
 ) -> Iterator[tuple[str, ProbeRow]]:
     """(section, row)"""
@@ -137,13 +139,16 @@ def _load_probe_rows(
     for status in on_page:
         id = status.probe.database_id
         shown_runs = job_runs.get(id, runs[id])
-        yield _probe_section_name(status), _build_probe_row(status, shown_runs, incident_counts.get(id, 0), now)
+        yield (
+            _probes_page_section_name(status),
+            _build_probes_page_row(status, shown_runs, incident_counts.get(id, 0), now),
+        )
 
 
 def _format_probes_headline(statuses: Sequence[ProbeStatus]) -> str:
     if not statuses:
         return "No probes"
-    bad_count = sum(_probe_section_name(status) == NEEDS_ATTENTION_SECTION_NAME for status in statuses)
+    bad_count = sum(_probes_page_section_name(status) == NEEDS_ATTENTION_SECTION_NAME for status in statuses)
     return f"{format_count(len(statuses), 'probe')}, {format_attention(bad_count)}"
 
 
@@ -159,7 +164,7 @@ def format_last_scheduled(service_status: WatchdogStatus, now: int) -> str:
     return "No run scheduled yet" if watermark is None else f"Last scheduled {format_time_ago(watermark, now)}"
 
 
-def _build_probe_row(
+def _build_probes_page_row(
     status: ProbeStatus, runs: Sequence[RunSummary | ResultRow], incident_count: int, now: int
 ) -> ProbeRow:
     probe, latest = status.probe, status.latest_result
@@ -195,7 +200,7 @@ def format_run_outcome(run: ResultRow) -> str:
     if run.outcome is Outcome.MISSED:
         return "not run"
     label = "failed" if run.outcome is Outcome.FAIL else "no verdict"
-    return f"{label}, {run.message}" if len(run.message) <= MAX_OUTCOME_MESSAGE_CHARS else label
+    return f"{label}, {run.message}" if len(run.message) <= MAX_INLINE_RUN_MESSAGE_CHARS else label
 
 
 def sparkline_value(run: RunSummary | ResultRow) -> charts.SparklineValue:

@@ -13,7 +13,7 @@ from watchdog.store.read import history
 from watchdog.store.read.history import ResultDetail
 from watchdog.store.read.status import Connection, IncidentRecord, ResultRow
 from watchdog.web.cards.phases import find_interrupted_phase, format_phase_name
-from watchdog.web.templating import PAGE_STATE_LABELS
+from watchdog.web.templating import PAGE_HEALTH_STATE_LABELS
 
 MAX_RESULTS_SCANNED = 2_000
 """Results that are searched for changes, of which a stable probe has few."""
@@ -104,7 +104,7 @@ def load_results_card(
     if query.open_slot is not None:
         detail = history.load_result_details(connection, probe, [query.open_slot]).get(query.open_slot)
         panel = None if detail is None else build_evidence_panel(detail)
-    transitions = incident_changes_by_slot(incidents)
+    transitions = group_incident_changes_by_slot(incidents)
     return ResultsCard(
         query=query,
         lines=tuple(_build_results_card_row(row, query, transitions.get(row.slot, ())) for row in rows),
@@ -140,7 +140,7 @@ def _load_result_rows(
         scanned = history.list_results_before(connection, probe, query.before_slot, MAX_RESULTS_SCANNED)
         scanned_all = len(scanned) < MAX_RESULTS_SCANNED
         changes = select_changed_results(
-            scanned, set(incident_changes_by_slot(incidents)), includes_first_result=scanned_all
+            scanned, set(group_incident_changes_by_slot(incidents)), includes_first_result=scanned_all
         )
         if len(changes) > RESULTS_PER_PAGE:
             return changes[:RESULTS_PER_PAGE], changes[RESULTS_PER_PAGE - 1].slot
@@ -170,11 +170,15 @@ def select_changed_results(
     return changes
 
 
-def incident_changes_by_slot(incidents: Iterable[IncidentRecord]) -> Mapping[int, tuple[ResultIncidentChange, ...]]:
+def group_incident_changes_by_slot(
+    incidents: Iterable[IncidentRecord],
+) -> Mapping[int, tuple[ResultIncidentChange, ...]]:
     transitions: dict[int, list[ResultIncidentChange]] = {}
     for record in incidents:
         incident, state = record.incident, INCIDENT_HEALTH_STATE_BY_RULE[record.incident.rule]
-        opened = ResultIncidentChange(state, f"Now {PAGE_STATE_LABELS[state].lower()}", f": {incident.opening_message}")
+        opened = ResultIncidentChange(
+            state, f"Now {PAGE_HEALTH_STATE_LABELS[state].lower()}", f": {incident.opening_message}"
+        )
         transitions.setdefault(record.opened_slot, []).append(opened)
         if record.resolved_slot is not None:
             resolved = ResultIncidentChange(HealthState.UP, "Recovered", f" (was: {incident.message})")

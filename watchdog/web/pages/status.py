@@ -27,8 +27,8 @@ from watchdog.web.pages.timeline import (
     DailyUptime,
     HealthStateInterval,
     compute_daily_uptime,
+    compute_uptime_basis_points,
     merge_adjacent_state_intervals,
-    uptime_basis_points,
 )
 
 MAX_PAST_INCIDENTS_ON_STATUS_PAGE, MAX_TROUBLED_DAYS_ON_STATUS_PAGE = 10, 200
@@ -100,7 +100,7 @@ class ServiceTroubledDay:
 
 
 @dataclass(frozen=True, slots=True)
-class StatusPageView:
+class StatusPage:
     state: HealthState
     headline: str
     subtitle: str
@@ -114,7 +114,7 @@ class StatusPageView:
     past_incidents: tuple[ServicePastIncident, ...]
 
 
-def build_status_page(snapshot: StatusPageSnapshot, config: StatusPageConfig) -> StatusPageView:
+def build_status_page(snapshot: StatusPageSnapshot, config: StatusPageConfig) -> StatusPage:
     """The page as of the snapshot. While Watchdog does not run its probes, every service is without data."""
     now = snapshot.read_at
     services = _build_service_rows(snapshot, config.day_count)
@@ -124,13 +124,13 @@ def build_status_page(snapshot: StatusPageSnapshot, config: StatusPageConfig) ->
         for status in snapshot.probe_statuses
         if status.latest_result and status.latest_result.slot == status.last_judged_slot
     ]
-    return StatusPageView(
-        state=overall_service_state(services),
+    return StatusPage(
+        state=find_overall_service_state(services),
         headline=format_status_headline(services),
         subtitle=_format_status_subtitle(services, snapshot.incident_intervals, now),
         checked_at=max(checked_times, default=None),
         day_count=config.day_count,
-        open_incidents=tuple(map(_build_service_open_incidents, open_statuses)) if snapshot.is_current else (),
+        open_incidents=tuple(map(_build_service_open_incidents, open_statuses)) if snapshot.are_states_current else (),
         groups=_group_services(services, config.group_order),
         troubled_days=_list_troubled_days(services, now),
         past_incidents=_list_past_incidents(snapshot, now),
@@ -153,7 +153,7 @@ def _build_service_row(
     status: ProbeStatus, intervals: Sequence[HealthStateInterval], snapshot: StatusPageSnapshot, day_count: int
 ) -> StatusPageService:
     now, name = snapshot.read_at, status.probe.name
-    state = status.state if snapshot.is_current else HealthState.UNKNOWN
+    state = status.state if snapshot.are_states_current else HealthState.UNKNOWN
     label = ""
     if state is HealthState.UNKNOWN:
         since = status.last_judged_slot
@@ -169,7 +169,7 @@ def _build_service_row(
         group=status.probe.group,
         days=tuple(days),
         bars=charts.render_day_bars(bars, _describe_day_bars(name, days)),
-        uptime=format_uptime_percent(uptime_basis_points(days)),
+        uptime=format_uptime_percent(compute_uptime_basis_points(days)),
         uptime_coverage="" if covered_count == day_count else f"{covered_count} of {day_count}{NBSP}days",
     )
 
@@ -210,7 +210,7 @@ def _describe_day_bars(name: str, days: Sequence[DailyUptime]) -> str:
     return f"{name}, last {len(days)} days: {', '.join(parts)}"
 
 
-def overall_service_state(services: Iterable[StatusPageService]) -> HealthState:
+def find_overall_service_state(services: Iterable[StatusPageService]) -> HealthState:
     """Down before degraded before no data before up."""
     states = {service.state for service in services}
     precedence = (HealthState.DOWN, HealthState.DEGRADED, HealthState.UNKNOWN, HealthState.UP)

@@ -49,7 +49,7 @@ class StatusPageSnapshot:
     """Probe -> the days (since the epoch) on which any run had a verdict."""
 
     @property
-    def is_current(self) -> bool:
+    def are_states_current(self) -> bool:
         """Whether Watchdog runs its probes; otherwise no state is current."""
         watermark = self.service_status.watermark
         return watermark is not None and self.read_at - watermark <= MAX_WATERMARK_LAG_MS

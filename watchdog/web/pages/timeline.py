@@ -29,7 +29,7 @@ class HealthStateInterval(NamedTuple):
         return HealthStateInterval(self.state, max(self.start, start), min(self.stop, stop))
 
 
-def worst_state(states: Iterable[HealthState]) -> HealthState:
+def find_worst_state(states: Iterable[HealthState]) -> HealthState:
     """Up if there are no states."""
     return max(states, key=HEALTH_STATE_RANK.__getitem__, default=HealthState.UP)
 
@@ -54,7 +54,7 @@ def flatten_to_worst_states(
         covering = [state for state, count in open_counts.items() if count]
         if at == until or not covering:
             continue
-        worst = worst_state(covering)
+        worst = find_worst_state(covering)
         if flat and flat[-1].stop == at and flat[-1].state is worst:
             flat[-1] = flat[-1]._replace(stop=until)
         else:
@@ -68,7 +68,7 @@ def merge_adjacent_state_intervals(intervals: Iterable[HealthStateInterval]) -> 
     for interval in sorted(intervals, key=lambda i: i.start):
         if merged and interval.start <= merged[-1].stop:
             last = merged[-1]
-            state = worst_state([last.state, interval.state])
+            state = find_worst_state([last.state, interval.state])
             merged[-1] = HealthStateInterval(state, last.start, max(last.stop, interval.stop))
         else:
             merged.append(interval)
@@ -114,7 +114,7 @@ def compute_daily_uptime(
     return summaries
 
 
-def uptime_basis_points(days: Sequence[DailyUptime]) -> int | None:
+def compute_uptime_basis_points(days: Sequence[DailyUptime]) -> int | None:
     """Hundredths of a percent, rounded down, so that 10,000 means no downtime at all. None: nothing was measured."""
     measured = sum(day.measured_ms for day in days)
     if not measured:

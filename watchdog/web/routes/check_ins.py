@@ -27,9 +27,9 @@ MAX_CHECK_INS_PER_WINDOW, CHECK_IN_RATE_LIMIT_WINDOW_MS = 600, 60_000
 MAX_CHECK_IN_AGE_MS = 31 * DAY_MS
 MAX_CHECK_IN_PARAMETERS = 20
 MAX_QUOTED_CHECK_IN_CHARS = 200
-DEFAULT_CHECK_IN_MEDIA_TYPES = ("", "application/x-www-form-urlencoded", "application/octet-stream")
+MEDIA_TYPES_READ_AS_TEXT = ("", "application/x-www-form-urlencoded", "application/octet-stream")
 """Of senders that name no type, or that of their tool, for a body of any text."""
-_QUOTABLE_NAME_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,15}")
+_QUOTABLE_PARAMETER_NAME_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,15}")
 """A name that can be repeated in a response: it is shorter than any token."""
 _CHECK_IN_RUN_ID_PATTERN = re.compile(r"[A-Za-z0-9._:~-]{0,64}")
 _CHECK_IN_KIND_BY_PATH_SUFFIX = {
@@ -38,7 +38,7 @@ _CHECK_IN_KIND_BY_PATH_SUFFIX = {
 }
 
 
-class CheckInHandler(Protocol):
+class CheckInStoreCallback(Protocol):
     """Stores a check-in. False: it cannot be stored at the moment."""
 
     async def __call__(
@@ -65,7 +65,7 @@ CHECK_IN_UNKNOWN_TOKEN_RESPONSE = CheckInResponse(404, "unknown check-in token")
 CHECK_IN_UNAVAILABLE_RESPONSE = CheckInResponse(503, "the check-in cannot be stored at the moment", 10)
 
 
-class CheckInRejectedError(Exception):
+class InvalidCheckInRequestError(Exception):
     """A check-in of a known token was not understood. The text states what is accepted."""
 
     def __init__(self, text: str, *, status_code: int = 400):
@@ -95,7 +95,7 @@ class CheckInMiddleware:
         self,
         inner: ASGIApp,
         probe_ids_by_token: Mapping[str, str],
-        accept_check_in: CheckInHandler,
+        accept_check_in: CheckInStoreCallback,
         clock: Callable[[], int],
         find_probe_id: Callable[[str], Awaitable[str | None]],
     ):
@@ -130,7 +130,7 @@ class CheckInMiddleware:
         try:
             request = _parse_check_in_request(scope["method"], action, query)
             output = _decode_check_in_body(body, scope["headers"])
-        except CheckInRejectedError as error:
+        except InvalidCheckInRequestError as error:
             quoted = _quote_check_in_request(scope["method"], action, query)
             await self._store_rejected_check_in(probe_id, now, f"{quoted}: {error.response.text}")
             return error.response
@@ -175,13 +175,13 @@ class CheckInMiddleware:
 
 
 def _parse_check_in_request(method: str, action: str, query: str) -> CheckInRequest:
-    """`action`: the path after the token. Raises CheckInRejectedError."""
+    """`action`: the path after the token. Raises InvalidCheckInRequestError."""
     if method not in ("GET", "HEAD", "POST"):
-        raise CheckInRejectedError("expected GET, HEAD or POST", status_code=405)
+        raise InvalidCheckInRequestError("expected GET, HEAD or POST", status_code=405)
     kind, exit_code = _CHECK_IN_KIND_BY_PATH_SUFFIX.get(action), None
     if kind is None:
         if not re.fullmatch(r"[0-9]{1,3}", action) or int(action) > 255:
-            raise CheckInRejectedError(
+            raise InvalidCheckInRequestError(
                 "after the token: expected nothing, start, fail, log, or an exit code from 0 to 255"
             )
         exit_code = int(action)
@@ -191,35 +191,35 @@ def _parse_check_in_request(method: str, action: str, query: str) -> CheckInRequ
     try:
         pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_CHECK_IN_PARAMETERS)
     except ValueError:
-        raise CheckInRejectedError("too many parameters: expected only rid and ago") from None
+        raise InvalidCheckInRequestError("too many parameters: expected only rid and ago") from None
     parameters = dict(pairs)
     if unknown := next((name for name in parameters if name not in ("rid", "ago")), None):
-        name = unknown if _QUOTABLE_NAME_PATTERN.fullmatch(unknown) else "unknown parameter"
-        raise CheckInRejectedError(f"{name}: expected only the parameters rid and ago")
+        name = unknown if _QUOTABLE_PARAMETER_NAME_PATTERN.fullmatch(unknown) else "unknown parameter"
+        raise InvalidCheckInRequestError(f"{name}: expected only the parameters rid and ago")
     if len(pairs) > len(parameters) or "" in parameters:
-        raise CheckInRejectedError("expected only the parameters rid and ago, each once")
+        raise InvalidCheckInRequestError("expected only the parameters rid and ago, each once")
     run_id, age = parameters.get("rid", ""), parameters.get("ago", "0")
     if not _CHECK_IN_RUN_ID_PATTERN.fullmatch(run_id):
-        raise CheckInRejectedError("rid: expected up to 64 letters, digits and . _ : ~ -")
+        raise InvalidCheckInRequestError("rid: expected up to 64 letters, digits and . _ : ~ -")
     if not re.fullmatch(r"[0-9]{1,10}", age) or int(age) > MAX_CHECK_IN_AGE_MS:
-        raise CheckInRejectedError("ago: expected milliseconds, at most 31 days")
+        raise InvalidCheckInRequestError("ago: expected milliseconds, at most 31 days")
     return CheckInRequest(kind, exit_code, run_id, int(age))
 
 
 def _decode_check_in_body(body: BodyTail, header_pairs: Iterable[tuple[bytes, bytes]]) -> str:
-    """The output of the job. Raises CheckInRejectedError if the headers announce something else than text."""
+    """The output of the job. Raises InvalidCheckInRequestError if the headers announce something else than text."""
     if not body.total_bytes:
         return ""
     headers = {name: value.decode("latin-1").strip().lower() for name, value in header_pairs}
     if headers.get(b"content-encoding", "identity") not in ("identity", ""):
-        raise CheckInRejectedError("Content-Encoding: expected none: send the output uncompressed")
+        raise InvalidCheckInRequestError("Content-Encoding: expected none: send the output uncompressed")
     media_type, _, parameters = headers.get(b"content-type", "").partition(";")
-    if media_type.strip() not in DEFAULT_CHECK_IN_MEDIA_TYPES and not media_type.startswith("text/"):
-        raise CheckInRejectedError("Content-Type: expected text/plain, or none")
+    if media_type.strip() not in MEDIA_TYPES_READ_AS_TEXT and not media_type.startswith("text/"):
+        raise InvalidCheckInRequestError("Content-Type: expected text/plain, or none")
     parameter = re.search(r"charset\s*=\s*\"?([^\s\";]+)", parameters)
     charset = find_text_codec(parameter[1]) if parameter else "utf-8"
     if charset is None:
-        raise CheckInRejectedError("charset: unknown; expected utf-8, or any other encoding of text")
+        raise InvalidCheckInRequestError("charset: unknown; expected utf-8, or any other encoding of text")
     return decode_body_tail(body, charset)
 
 

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from watchdog.web.routes.operators import OperatorContext
 
 
-class AsgiLifespanApp(AbstractAsyncContextManager[None], Protocol):
+class McpAsgiApp(AbstractAsyncContextManager[None], Protocol):
     """Answers MCP requests over HTTP. `request.state.is_operator`: whether the client may do more than read."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
@@ -22,7 +22,7 @@ class AsgiLifespanApp(AbstractAsyncContextManager[None], Protocol):
 class AsgiDelegatingResponse(Response):
     """Lets another application respond."""
 
-    def __init__(self, app: AsgiLifespanApp):
+    def __init__(self, app: McpAsgiApp):
         super().__init__()
         self._app = app
 
@@ -30,7 +30,7 @@ class AsgiDelegatingResponse(Response):
         await self._app(scope, receive, send)
 
 
-def create_mcp_router(context: OperatorContext, mcp_app: AsgiLifespanApp) -> APIRouter:
+def create_mcp_router(context: OperatorContext, mcp_app: McpAsgiApp) -> APIRouter:
     """Only POST: each request is complete by itself, so there is no session or stream to GET or DELETE."""
     router = APIRouter(dependencies=[Depends(context.authenticate)])
 

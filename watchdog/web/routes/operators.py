@@ -109,7 +109,7 @@ def create_operator_router(context: OperatorContext) -> APIRouter:
     @router.get("/incidents/{incident_id}")
     async def show_incident(request: Request, incident_id: str) -> HTMLResponse:
         now, addresses = context.clock(), context.destination_addresses
-        content = await context.run_query(lambda c: incident.load_incident_page(c, incident_id, addresses, now))
+        content = await context.run_query(lambda c: incident.load_incident_detail_page(c, incident_id, addresses, now))
         if content is None:
             raise PageNotFoundError(
                 f"There is no incident {incident_id}. Resolved incidents are deleted after a while."

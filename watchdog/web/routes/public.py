@@ -11,8 +11,8 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from watchdog.api.service import liveness_response, readiness_response
-from watchdog.domain.model import ServiceFacts
+from watchdog.api.service import build_liveness_body, build_readiness_body
+from watchdog.domain.model import WatchdogFaultFacts
 from watchdog.domain.rules import service
 from watchdog.store.read.destinations import load_failing_destinations
 from watchdog.store.read.query import READ_QUERY_ERRORS, READ_QUERY_TIMEOUT_S, QueryResultT, ReadQueryRunner
@@ -116,12 +116,14 @@ def create_public_router(
 
     @router.api_route("/healthz", methods=["GET", "HEAD"])
     async def liveness() -> Response:
-        return JSONResponse(liveness_response(), headers=NO_STORE_HEADERS)
+        return JSONResponse(build_liveness_body(), headers=NO_STORE_HEADERS)
 
     @router.api_route("/readyz", methods=["GET", "HEAD"])
     async def readiness(request: Request) -> Response:
-        reason, names = await _check_destinations(load_destination_facts, not_ready_reason(), destinations, clock())
-        content = readiness_response(reason, names, notes(request))
+        reason, names = await _check_delivery_readiness(
+            load_destination_facts, not_ready_reason(), destinations, clock()
+        )
+        content = build_readiness_body(reason, names, notes(request))
         return JSONResponse(content, 503 if reason else 200, headers=NO_STORE_HEADERS)
 
     return router
@@ -144,8 +146,8 @@ def _share_queries_in_progress(
     return load
 
 
-async def _check_destinations(
-    load_destination_facts: Callable[[], Awaitable[Mapping[str, ServiceFacts]]],
+async def _check_delivery_readiness(
+    load_destination_facts: Callable[[], Awaitable[Mapping[str, WatchdogFaultFacts]]],
     not_ready_reason: str,
     destinations: Collection[str],
     now: int,
