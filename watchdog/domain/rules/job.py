@@ -2,8 +2,8 @@
 
 `judge_job_facts` judges one job. A run calls it by `evaluate_job_source` (job_source.py) or `update_and_judge_job`,
 which first complete the facts by what the probe remembers; the fold and the pages call it by `judge_listed_job`, for
-the completed facts that a result lists. A job's tolerance is in its limits (grace, max_failures), so `failure_threshold`
-does not apply to this rule.
+the completed facts that a result lists. A job's tolerance is in its limits (grace, max_failures), so
+`failure_threshold` does not apply to this rule.
 """
 
 from __future__ import annotations

@@ -56,9 +56,7 @@ class ResultRecorder:
         settled = {probe: self.evaluator.newest_settled_slot(probe, now) for probe in ids}
         # A cursor that is neither active nor ahead of every settled slot decides nothing below, and is not loaded.
         # A run of a cron schedule that was missed or caught up may be older than that, and still be evaluated.
-        older = {
-            key[0] for key, (result, *_) in batch.items() if _is_missed_run(result) or _read_started_late_ms(result)
-        }
+        older = {key[0] for key, (r, *_) in batch.items() if _is_missed_run(r) or _read_started_late_ms(r)}
         relevant = (
             evaluation_cursors.c.active
             | (evaluation_cursors.c.evaluated_until > min(settled.values()))
