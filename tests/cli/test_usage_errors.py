@@ -132,7 +132,7 @@ class TestADatabase:
         made.close()
         with sqlite3.connect(tmp_path / "watchdog.db") as connection:
             connection.execute("ALTER TABLE incidents DROP COLUMN routing_log")
-            connection.execute("ALTER TABLE probes DROP COLUMN runbook")
+            connection.execute("ALTER TABLE probes DROP COLUMN info")
         connection.close()
         line = one_line(invoke_command(command), 3)
         assert line == "watchdog: the database has no schema of this version: run `watchdog db upgrade`"
