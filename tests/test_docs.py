@@ -29,6 +29,7 @@ PAGES = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md"
 )
 ENVIRONMENT = {
     "BACKUP_CHECKIN_TOKEN": "0123456789abcdef0123456789abcdef01234567",
+    "PING_KEY": "ping-0123456789",
     "DATABASE_URL": "postgresql://watchdog:abcdefgh@localhost/watchdog",
     "REDIS_URL": "redis://:abcdefgh@localhost:6379/0",
     "APP_DB_URL": "postgresql://reader:abcdefgh@localhost/app",

@@ -27,6 +27,7 @@ from watchdog.server import WebServer
 from watchdog.service.check_in_log import CheckInLog
 from watchdog.service.check_ins import CHECK_IN_FLUSH_INTERVAL_S, CheckInReceiver
 from watchdog.service.clock import Clock, DatabaseClock, wall_clock_ms
+from watchdog.service.dead_mans_switch import DeadMansSwitch
 from watchdog.service.member_faults import MemberFaultReporter
 from watchdog.service.membership import MembershipLeaseKeeper
 from watchdog.service.notifications import NotificationSender
@@ -85,6 +86,10 @@ async def run_app(loaded_config: LoadedConfig, clock: Clock = wall_clock_ms) -> 
             check_in_receiver = build_check_in_receiver(service, loaded_config)
             await stack.enter_async_context(check_in_receiver)
             service.add_background_task("flush_check_ins", check_in_receiver.flush_check_ins, CHECK_IN_FLUSH_INTERVAL_S)
+            if switch := config.dead_mans_switch:
+                destinations = config.notifiers_by_destination().keys()
+                ping = DeadMansSwitch(switch.url, service, network, destinations).ping
+                service.add_background_task("ping_dead_mans_switch", ping, switch.every / 1000)
             await service.start()
             try:
                 yield RunningApp(loaded_config, service, store_executor, service.clock, check_in_receiver)

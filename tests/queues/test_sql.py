@@ -219,7 +219,7 @@ def test_every_run_whose_worker_was_killed_is_lost_once(app: ExternalApp) -> Non
         app.add("export", "completed", started_at=(hours - 2) * HOUR, completed_at=(hours - 3) * HOUR)
         [(reason, message)] = app.problems(limits).values()
         assert reason == "job.lost"
-        assert message.startswith("export lost its run of ")
+        assert message.startswith("export: the run of ")
         assert f"{NOW - hours * HOUR:%H:%M} UTC" in message
         assert app.problems(limits) == {}
 

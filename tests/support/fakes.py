@@ -205,9 +205,11 @@ class FakeHttpTarget:
     def __init__(self) -> None:
         target = self
         self.up = True
+        self.request_count = 0
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                target.request_count += 1
                 self.send_response(200 if target.up else 503)
                 self.send_header("content-length", "0")
                 self.end_headers()

@@ -82,8 +82,8 @@ def db_check_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
 def db_vacuum_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     """Return the space of deleted rows.
 
-    An SQLite file becomes smaller. This needs as much free disk space as the file has, and blocks a running Watchdog
-    until it is done. In PostgreSQL, the space can be used again.
+    An SQLite file becomes smaller. This needs free disk space equal to the size of the file, and blocks a
+    running Watchdog until it is done. In PostgreSQL, the space can be used again.
 
     \b
     Example: watchdog db vacuum

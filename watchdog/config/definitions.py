@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from watchdog.config.load import LoadedConfig
     from watchdog.domain.model import Json
 
-SECTIONS_NOT_IN_CONFIG_DIGEST = frozenset({"version", "server", "storage", "access", "include", "defaults"})
+SECTIONS_NOT_IN_CONFIG_DIGEST = frozenset(
+    {"version", "server", "storage", "access", "dead_mans_switch", "include", "defaults"}
+)
 """Sections that concern one process, or that others already contain."""
 _URL_CREDENTIALS_PATTERN = re.compile(r"(?<=://)[^/@\s]*@")
 _UNNAMED_SECRET_PLACEHOLDER = "secret"

@@ -31,6 +31,7 @@ from watchdog.domain.local_hosts import is_loopback_host
 from watchdog.domain.model import Severity
 from watchdog.domain.reasons import find_reason_pattern_problem
 from watchdog.domain.rules import service
+from watchdog.net.url import HttpUrl
 from watchdog.notifiers import NOTIFIER_KINDS, Notifier, SmtpServerSettings
 from watchdog.probes import PROBE_KINDS, AnyProbe, ProbeDefaults
 from watchdog.queues.clients.postgres import POSTGRES_URL_SCHEMES
@@ -86,9 +87,10 @@ class StorageSettings(ConfigModel):
     keep_rollups: Annotated[Duration, duration_bounds("1d", "3650d")] = 34_560_000_000
     """How long hourly summaries are kept."""
     check_in_log: LocalFilePath = ""
-    """The path of the log that keeps check-ins until they are stored in the database, without the endings `.0` and `.1`
-    of its files; default: next to the SQLite file; with PostgreSQL, `watchdog-check-ins` in the working directory.
-    Processes with the same path share the log, and a running process stores the check-ins that a killed one left."""
+    """The path of the log that keeps check-ins until they are stored in the database. Watchdog appends `.0` and `.1` to
+    it. Default: next to the SQLite file; with PostgreSQL, `watchdog-check-ins` in the working directory. Each further
+    process with the same path uses files of its own (`<path>-2` and so on). If a process is killed, another process
+    with the same path stores its check-ins."""
 
     @property
     def check_in_log_path(self) -> Path:
@@ -241,6 +243,15 @@ class AccessSettings(ConfigModel):
         return self
 
 
+class DeadMansSwitchSettings(ConfigModel):
+    """A service elsewhere that raises an alarm when requests stop: who watches the watchdog."""
+
+    url: HttpUrl
+    """The URL to request with GET; http:// or https://."""
+    every: Annotated[Duration, duration_bounds("10s", "1d")] = 60_000
+    """How often it is requested. Allow for two or three missed requests there."""
+
+
 # --- the whole configuration
 
 
@@ -265,6 +276,8 @@ class Config(ConfigModel):
     """Which incidents are sent to which receivers; default: all incidents to all receivers."""
     email: SmtpServerSettings | None = None
     """The SMTP server that sends the mail of all `email` notifiers."""
+    dead_mans_switch: DeadMansSwitchSettings | None = None
+    """A URL that is requested while Watchdog claims runs, stores results and notifies receivers."""
     status_page: StatusPageSettings = StatusPageSettings()
     """The public status page."""
     access: AccessSettings = AccessSettings()

@@ -15,7 +15,7 @@ from watchdog.probes import PROBE_KINDS, Probe
 _CONFIG_PAGE_INTRODUCTION = """\
 # Configuration
 
-One YAML file defines the probes, the people who are notified, and who may see the pages. Three lines are enough:
+One YAML file defines the probes, the receivers of notifications, and the access to the pages. Three lines are enough:
 
 ```yaml
 probes:
@@ -63,10 +63,10 @@ they occur, even in the response of a target:
 - values with such a name inside a `body`, a connection string or the script of a shell: `"password": "..."`, `Pwd=...;`
 - all other values of 8 or more characters from variables and files, even in names and tags
 
-A secret causes a warning if it has fewer than 8 characters or is a word of Watchdog's own messages, such as `password`.
-It is masked in URLs and fields only, because masking it in other text would garble the text and reveal the secret. A
-probe's `id` is never masked, because it is part of URLs. A default (`:-`) is masked like text in the file, not like the
-value of a variable.
+A secret causes a warning if it has fewer than 8 characters or is a word of Watchdog's own messages, such as
+`password`. Such a secret is masked only in URLs and fields, because masking it in other text would garble the text
+and reveal the secret. A probe's `id` is never masked, because it is part of URLs. A default (`:-`) is masked like
+text in the file, not like the value of a variable.
 
 **Several files.** `include` takes paths and patterns. An included file may hold `probes`, `receivers`, `routes` and
 `include`. The `defaults` of the main file also apply to the probes of included files. The routes of an included file
@@ -76,10 +76,11 @@ come after those of the including file.
 field is replaced as a whole. A probe's `schedule` replaces a default `every`, and a probe's `every`
 replaces a default `schedule`.
 
-**Expressions** are written in [CEL](https://cel.dev) and checked when the file is loaded: unknown names, comparisons of
-different types and results that are not true or false are errors. If an expression of `expect` is false, the run fails;
-if one of `prefer` is false, the probe is degraded. Examples: `status in [200, 204]`, `body.queue.failed <= 50`,
-`headers["content-type"].startsWith("application/json")`, `body.items.all(item, item.ok)`, `!has(body.error)`.
+**Expressions** are written in [CEL](https://cel.dev) and checked when the file is loaded. The following are errors:
+unknown names, comparisons between different types, and results other than true or false. If an expression of `expect`
+is false, the run fails; if one of `prefer` is false, the probe is degraded. Examples: `status in [200, 204]`,
+`body.queue.failed <= 50`, `headers["content-type"].startsWith("application/json")`,
+`body.items.all(item, item.ok)`, `!has(body.error)`.
 """
 
 

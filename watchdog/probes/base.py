@@ -104,8 +104,8 @@ class ProbeDefaults(ConfigModel):
     timezone: TimezoneName = "UTC"
     """The time zone of `schedule`, such as `Europe/Berlin`."""
     catch_up: DurationOrZero = 3_600_000
-    """How long after its time a run of `schedule` is still started if no process could start it on time. Only the
-    newest missed run is started. `0s` turns this off."""
+    """How late a run of `schedule` can still be started if no process could start it on time. Only the newest missed
+    run is started. `0s` turns this off."""
     timeout: Annotated[
         Duration, duration_bounds("100ms", "5m", "monitor work that takes longer with a heartbeat or jobs probe")
     ] = 10_000

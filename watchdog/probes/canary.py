@@ -58,8 +58,8 @@ class CanarySettings(ConfigModel):
     start_within: Annotated[Duration, duration_bounds("100ms", "1h")] | None = None
     """The time within which a worker must pick up the job; default: `finish_within`."""
     finish_within: Annotated[Duration, duration_bounds("1s", "1h")] = 30_000
-    """The time within which the job must be finished, counted from when it was sent. If connecting and sending take so
-    long that `every` leaves less than this, the job has only the time that is left."""
+    """The time within which the job must be finished, counted from when it was sent. If connecting and sending leave
+    less time than this before the next run, the job has only the remaining time."""
 
     @model_validator(mode="after")
     def _validate_limits(self) -> Self:

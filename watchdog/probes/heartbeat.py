@@ -68,7 +68,8 @@ class HeartbeatSettings(JobLimitSettings):
 class HeartbeatProbe(Probe):
     """Monitors a job by its check-ins. The start and the end of a run are evaluated at once, and a run that does not
     start or end in time is reported two seconds after its deadline. `heartbeat.every` is the expected interval of the
-    job; the probe's own `every` only sets how often the probe runs apart from that."""
+    job. The probe also runs at the interval of its own `every`, which does not affect the expected interval of the job.
+    """
 
     kind: ClassVar[str] = "heartbeat"
     example: ClassVar[str] = """

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class ApschedulerJobSource(TableJobSource):
     """The job store of APScheduler 3. It holds the next run of each job but no past runs, so Watchdog reports only jobs
     that are overdue or gone, and a scheduler that does not run. APScheduler removes a one-off job after its run.
-    Therefore Watchdog does not report a job as gone after its run was due, unless it has observed more than one run of
-    it. The role needs SELECT on the table only."""
+    Therefore, if a job disappears after its run was due, Watchdog reports it as gone only if more than one run of the
+    job has been observed. The role needs SELECT on the table only."""
 
     kind: ClassVar[str] = "apscheduler"
     example: ClassVar[str] = """

@@ -33,9 +33,13 @@ class MembershipLeaseKeeper:
         """Renew the lease if it is time, or if a member has come or ended."""
         now = self.clock()
         if await self.store_executor.run_read_query(lambda connection: self.membership.is_renewal_due(connection, now)):
-            await self.store_executor.run_write(self.clock.measure_offset)
-            await self.store_executor.run_write(self.membership.renew, self.clock())
+            await self.renew_now()
         self._log_changes(self.clock())
+
+    async def renew_now(self) -> None:
+        """Renew the lease, whether or not it is time."""
+        await self.store_executor.run_write(self.clock.measure_offset)
+        await self.store_executor.run_write(self.membership.renew, self.clock())
 
     async def leave(self) -> None:
         """Let other members take over, because this process claims nothing any more."""

@@ -120,8 +120,8 @@ class MonitoringService:
         self._triggered_runs: set[asyncio.Task[None]] = set()
         defaults = {"coalesce": True, "misfire_grace_time": None, "max_instances": 1}
         self._scheduler = AsyncIOScheduler(timezone=UTC, job_defaults=defaults)
-        self.last_claim_at = 0
-        """The clock at the last claim that succeeded."""
+        self.last_claim_at = self.last_recorded_at = 0
+        """The clock at the last claim that succeeded, and when results were last stored."""
         self.clock_behind_ms = 0
         """How far the store is ahead of the clock, in ms; until the clock has caught up, nothing is due. Usually 0."""
         self.tasks: dict[str, BackgroundTask] = {}
@@ -257,6 +257,7 @@ class MonitoringService:
             except BaseException:
                 self._result_buffer[:0] = batch
                 raise
+        self.last_recorded_at = self.clock()
         if self._dropped_count:
             log.error("results_dropped", count=self._dropped_count, detail="the database was unavailable for too long")
             self._dropped_count = 0

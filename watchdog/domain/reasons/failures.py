@@ -238,13 +238,13 @@ _BROKER_AND_JOB_REASON_ENTRIES = (
         "Queue limit exceeded",
         "A metric exceeds its limit: `waiting`, `active`, `delayed`, `failed` or `oldest`. The message shows each "
         "exceeded limit.",
-        "Add workers, or enqueue fewer jobs.",
+        "For `failed`, look at the errors of the newest failed jobs. Otherwise add workers, or enqueue fewer jobs.",
         sentence="{metric} {value}, limit {limit}",
     ),
     _failure_reason_entry(
         "canary.enqueue_failed",
         "Canary job not accepted",
-        "The service refused the request, or the MCP server refused the tool call, that starts the canary job.",
+        "The request or MCP tool call that starts the canary job was refused.",
         "Check the request or tool that the message names, its credentials and arguments, and the log of the service.",
         sentence="not enqueued",
     ),

@@ -47,9 +47,10 @@ FINDING_REASON_ENTRIES = (
     _error_reason_entry(
         "watchdog.overloaded",
         "Overloaded",
-        "Runs found no free place in Watchdog until their deadline, because too many others were in progress, in total "
-        "or against one host and port. Probes that timed out the last time share half of the places. Such a run "
-        "decides nothing about its probe, and the process has a finding until a minute after the last one.",
+        "Runs could not start before their deadline, because too many other runs were in progress, in total or "
+        "against one host and port. At most half of the concurrent runs can be runs of probes whose last run timed "
+        "out. A run that could not start does not change the state of its probe. The process is reported as "
+        "overloaded until a minute has passed without such a run.",
         "Find the target that many runs wait for: the message names it if there is one. Otherwise raise the limit of "
         "open files (`ulimit -n`), or let the probes run less often.",
         sentence="too many runs at once on {member} since {since}",
@@ -113,8 +114,7 @@ FINDING_REASON_ENTRIES = (
         "Not run",
         "Runs of a cron schedule did not take place and were not caught up, because no process that has the probe was "
         "running, or because the process was stopping or overloaded.",
-        "Start them by hand if something depends on them. `catch_up` sets how long after its time a run is still "
-        "started.",
+        "Start them by hand if something depends on them. `catch_up` sets how late a run can still be started.",
     ),
     _missed_reason_entry(
         "missed.may_have_run",
@@ -142,7 +142,7 @@ FINDING_REASON_ENTRIES = (
     _finding_reason_entry(
         "task.stale",
         "Stale",
-        "The last run of a task is older than its limit. If the task has no limit, the server reports `ok: false` "
+        "The last run of a task is older than its limit; or the task has no limit and the server reports `ok: false` "
         "although the last run did not fail.",
         "Check whether its scheduler runs. If the server's own limit is too short for the task, set one under `tasks`.",
         sentence="task {name} is stale: last run {last_run}, {verdict}",
@@ -150,7 +150,7 @@ FINDING_REASON_ENTRIES = (
     _finding_reason_entry(
         "task.never_ran",
         "Never ran",
-        "A task has not run once within its limit. If the task has no limit, the server reports `ok: false` for it.",
+        "A task has never run, and its limit has passed; or it has no limit and the server reports `ok: false` for it.",
         "Check whether its scheduler runs.",
         sentence="task {name} has never run: first listed {first_listed}, {verdict}",
     ),
@@ -187,7 +187,7 @@ FINDING_REASON_ENTRIES = (
         "Lost",
         "A run started and never ended, and a later one has started or ended.",
         "Find out what ended it without a report: a restart, a kill, or a machine out of memory.",
-        sentence="{name} lost its run of {started}: it started and never ended{repeats}",
+        sentence="{name}: the run of {started} started but never ended{repeats}",
     ),
     _finding_reason_entry(
         "job.stalled",
@@ -221,7 +221,8 @@ FINDING_REASON_ENTRIES = (
     _finding_reason_entry(
         "watchdog.delivery_failing",
         "Receiver not reached",
-        "A destination has confirmed no notification for a minute, or a notification to it was given up.",
+        "Deliveries to a destination have failed for at least a minute, or a notification to it is undelivered or "
+        "unconfirmed.",
         "Fix the receiver: the message shows its error. `watchdog test-alert` sends it a test.",
         sentence="{subject} has received no notifications since {since}",
     ),
@@ -230,8 +231,8 @@ FINDING_REASON_ENTRIES = (
         "Configurations differ",
         "Processes on one database have had different configurations for more than 5 minutes, for example because a "
         "rolling deploy was not completed.",
-        "Stop the processes with the older configuration, or give all of them the same one. `watchdog status` shows "
-        "what each process leaves to others.",
+        "Stop the processes with the older configuration, or give all of them the same one. `watchdog status` shows"
+        " which probes and destinations of a process are handled by processes with a newer configuration.",
         sentence="processes on one database have had different configurations since {since}",
     ),
     _finding_reason_entry(
@@ -287,7 +288,7 @@ FINDING_REASON_ENTRIES = (
     _resolution_reason_entry(
         "job.removal_accepted",
         "Accepted as removed",
-        "The source has not listed the job for 24 hours and was stable, so the job counts as removed.",
+        "The source has not listed the job for at least 24 hours, so the job counts as removed.",
     ),
     _resolution_reason_entry(
         "job.forgotten",

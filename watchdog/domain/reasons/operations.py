@@ -26,7 +26,7 @@ DELIVERY_AND_ACCESS_REASON_ENTRIES = (
     _delivery_reason_entry(
         "delivery.denied",
         "Denied by the response",
-        "The receiver answered 2xx with `ok: false`: nothing was delivered. It is retried.",
+        "The receiver answered 2xx with `ok: false`: nothing was delivered. Watchdog retries the notification.",
         "See the receiver's response in the detail.",
     ),
     _delivery_reason_entry(

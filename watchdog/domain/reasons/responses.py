@@ -55,8 +55,8 @@ _PROTOCOL_REASON_ENTRIES = (
     _failure_reason_entry(
         "protocol.invalid_response",
         "Invalid HTTP response",
-        "The response begins like HTTP but violates the protocol, such as a malformed header or chunk. The evidence "
-        "shows the detail.",
+        "The response begins like HTTP but violates the protocol, for example with a malformed header or chunk. The "
+        "evidence shows the detail.",
         "Check the service and the proxies in between.",
         sentence="the response is not valid HTTP{problem}",
     ),

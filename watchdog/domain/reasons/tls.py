@@ -77,7 +77,7 @@ TLS_REASON_ENTRIES = (
     _failure_reason_entry(
         "tls.invalid_chain",
         "Certificate chain invalid",
-        "A certificate in the chain violates a rule, such as an authority without the right to sign. The message shows "
+        "A certificate in the chain violates a rule; for example, an authority has no right to sign. The message shows "
         "OpenSSL's text.",
         "Find the invalid certificate with `openssl verify`, and replace it.",
         sentence="TLS: {problem}",
@@ -115,8 +115,8 @@ TLS_REASON_ENTRIES = (
         "Legacy version of TLS",
         "The server offers only TLS 1.1 or older, which Watchdog refuses, as browsers do.",
         "Update the server. If that is impossible, set `allow_legacy: true` in `tls`.",
-        sentence="TLS: the server offers no version that Watchdog accepts: 1.2 and 1.3, with "
-        "`tls: {{allow_legacy: true}}` also 1.0 and 1.1",
+        sentence="TLS: the server supports neither TLS 1.2 nor 1.3; `tls: {{allow_legacy: true}}` also allows 1.0 "
+        "and 1.1",
     ),
     _failure_reason_entry(
         "tls.weak_security",

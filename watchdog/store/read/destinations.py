@@ -10,7 +10,7 @@ from watchdog.domain.membership import describe_member_revisions
 from watchdog.domain.model import WatchdogFaultFacts
 from watchdog.domain.rules import service
 from watchdog.store.read.members import load_live_destinations, load_membership_status
-from watchdog.store.tables import failing_destinations, member_faults
+from watchdog.store.tables import failing_destinations, member_faults, outbox, outbox_is_waiting
 
 
 def load_failing_destinations(connection: sa.Connection) -> dict[str, WatchdogFaultFacts]:
@@ -31,6 +31,19 @@ def load_unreached_destinations(connection: sa.Connection, now: int) -> dict[str
         for name, facts in failing.items()
         if name in configured and service.is_destination_failing(facts, now)
     }
+
+
+def load_stuck_destinations(connection: sa.Connection, now: int) -> set[str]:
+    """The destinations that have confirmed nothing, or have had a notification that waits to be sent, for
+    MAX_ALL_DESTINATIONS_FAILING_MS."""
+    long_ago = now - service.MAX_ALL_DESTINATIONS_FAILING_MS
+    failing = {
+        name
+        for name, facts in load_failing_destinations(connection).items()
+        if facts.failing_since is not None and facts.failing_since <= long_ago
+    }
+    overdue = sa.select(outbox.c.destination).where(outbox_is_waiting, outbox.c.due_at <= long_ago).distinct()
+    return failing | set(connection.execute(overdue).scalars())
 
 
 def load_watchdog_fault_facts(

@@ -1,0 +1,63 @@
+"""Requests a URL while the whole of Watchdog works, so that a service elsewhere notices when it does not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+
+from watchdog.net import NetworkAccess
+from watchdog.net.errors import ProbeError
+from watchdog.net.http import HttpRequest
+from watchdog.service.scheduler import MonitoringService
+from watchdog.store.read.destinations import load_stuck_destinations
+
+DEAD_MANS_SWITCH_TIMEOUT_S = 10.0
+REQUIRED_TASKS = ("claim", "record", "wake", "deliver")
+"""The background tasks that must work."""
+
+
+class NotPingedError(Exception):
+    """The URL was not requested, or the request failed; the text is the reason."""
+
+
+class DeadMansSwitch:
+    """Owns the time of the last request. `destinations`: all that are configured.
+
+    Watchdog works if, since the last request, a claim was committed and a result as well; if no run was due, the lease
+    of the process is renewed instead, which is committed like a result. The background tasks must not fail, and some
+    destination must get its notifications.
+    """
+
+    def __init__(self, url: str, service: MonitoringService, network: NetworkAccess, destinations: Collection[str]):
+        self.url, self.service, self.network, self.destinations = url, service, network, destinations
+        self._last_ping_at = service.clock()
+
+    async def ping(self) -> None:
+        """Request the URL if Watchdog works. Raises NotPingedError, and StoreUnavailableError."""
+        now = self.service.clock()
+        if problem := await self._find_problem(now):
+            raise NotPingedError(f"not pinged: {problem}")
+        request = HttpRequest(self.url, headers={"User-Agent": "watchdog-monitor"}, now=now, max_body_bytes=0)
+        try:
+            async with asyncio.timeout(DEAD_MANS_SWITCH_TIMEOUT_S):
+                response = await self.network.send_http_request(request)
+        except (ProbeError, TimeoutError) as e:
+            raise NotPingedError(f"ping failed: {str(e) or 'timed out'}") from None
+        if not 200 <= response.status < 300:
+            raise NotPingedError(f"ping failed: HTTP {response.status}")
+        self._last_ping_at = now
+
+    async def _find_problem(self, now: int) -> str:
+        """Why Watchdog does not work; empty if it does."""
+        if self.service.last_claim_at <= self._last_ping_at:
+            return "no slot was claimed since the last ping"
+        for name in REQUIRED_TASKS:
+            task = self.service.tasks[name]
+            if task.status(now) in ("failed", "overdue"):
+                return f"the background task {name} does not work: {task.describe_problem(now)}"
+        if self.service.last_recorded_at <= self._last_ping_at:
+            await self.service.lease_keeper.renew_now()
+        stuck = await self.service.store_executor.run_read_query(lambda c: load_stuck_destinations(c, now))
+        if self.destinations and stuck.issuperset(self.destinations):
+            return "no receiver gets its notifications"
+        return ""
