@@ -137,5 +137,12 @@ class ServiceHarness:
 @pytest.fixture
 def without_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
     """No background task runs by timer; only urgent results are recorded."""
-    for name in ("SLOT_CLAIM", "RESULT_RECORD", "DEADLINE_CHECK", "NOTIFICATION_SEND", "REMEDIATION", "MAINTENANCE"):
+    for name in (
+        "SLOT_CLAIM",
+        "RESULT_RECORD",
+        "DEADLINE_CHECK",
+        "NOTIFICATION_SEND",
+        "REMEDIATION_CHECK",
+        "MAINTENANCE",
+    ):
         monkeypatch.setattr(scheduler, f"{name}_INTERVAL_S", 86_400.0)

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.support.fixture_rows import NOW, FixtureRows
 from watchdog.store.database import Database
-from watchdog.store.read.query import QueryResultT, ReadQueryRunner
+from watchdog.store.read.query import QueryResultT, StoreReadRunner
 from watchdog.store.tables import metadata
 from watchdog.web import StatusPageConfig, create_web_app
 
@@ -37,7 +37,7 @@ def filled_database(url: str, rows: FixtureRows) -> Iterator[Database]:
         database.close()
 
 
-def make_read_query_runner(database: Database) -> ReadQueryRunner:
+def make_read_query_runner(database: Database) -> StoreReadRunner:
     async def run_read_query(query: Callable[[sa.Connection], QueryResultT]) -> QueryResultT:
         def run() -> QueryResultT:
             with database.read_transaction() as connection:

@@ -14,7 +14,7 @@ from watchdog.probes.base import Probe
 from watchdog.service.clock import Clock
 from watchdog.service.runner import ProbeRunner
 from watchdog.service.scheduler import MonitoringService
-from watchdog.store.read.query import READ_QUERY_ERRORS, READ_QUERY_TIMEOUT_S, QueryResultT, ReadQueryRunner
+from watchdog.store.read.query import READ_QUERY_ERRORS, READ_QUERY_TIMEOUT_S, QueryResultT, StoreReadRunner
 from watchdog.store.read.status import Connection
 
 MCP_DATABASE_UNAVAILABLE_TEXT = (
@@ -36,7 +36,7 @@ class BackgroundTaskControl(Protocol):
 class McpToolContext:
     """`is_operator`: whether the client behind an HTTP request (None: over stdio) may do more than read."""
 
-    run_read_query: ReadQueryRunner
+    run_read_query: StoreReadRunner
     runner: ProbeRunner
     probes: Sequence[Probe]
     service: BackgroundTaskControl

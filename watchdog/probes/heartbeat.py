@@ -36,7 +36,7 @@ from watchdog.domain.uptime_clock import DowntimeGaps
 from watchdog.probes.base import Probe, ProbeAttemptContext
 from watchdog.probes.jobs import JobLimitSettings, build_jobs_observation
 
-MAX_STORED_DOWNTIME_GAPS = 100
+MAX_DOWNTIME_GAPS_PER_RESULT = 100
 """Periods without check-ins that are stored with a result, the newest ones."""
 
 
@@ -182,4 +182,4 @@ def _select_downtime_gaps_to_store(facts: ScheduledJobFacts, gaps: DowntimeGaps)
     """The gaps that matter for the run in progress and the next ones."""
     start = max(facts.last_start or 0, facts.expected_from or 0)
     start = min(start, start if facts.running_since is None else facts.running_since)
-    return tuple(gap for gap in gaps if gap[1] > start)[-MAX_STORED_DOWNTIME_GAPS:]
+    return tuple(gap for gap in gaps if gap[1] > start)[-MAX_DOWNTIME_GAPS_PER_RESULT:]

@@ -33,7 +33,7 @@ NOTIFICATION_DATABASE_BUSY_DELAY_MS = 1_000
 """Delay after an attempt that failed because Watchdog's own database was busy."""
 MAX_UNCONFIRMED_NOTIFICATION_COPIES = 3
 """A notification is sent this often before it counts as unconfirmed: once, and two extra copies."""
-UNCONFIRMED_NOTIFICATION_COPY_MS = HOUR_MS
+UNCONFIRMED_NOTIFICATION_RESEND_INTERVAL_MS = HOUR_MS
 MAX_NOTIFICATION_AGE_MS = 3 * DAY_MS
 """An older notification that cannot be delivered is given up and listed as undelivered."""
 
@@ -226,7 +226,7 @@ class NotificationSender:
                 now,
                 *(message.headline_and_cause if message else (leased.previous_headline, leased.previous_cause)),
                 detail=detail,
-                next_copy_at=now + UNCONFIRMED_NOTIFICATION_COPY_MS,
+                next_copy_at=now + UNCONFIRMED_NOTIFICATION_RESEND_INTERVAL_MS,
             )
             log.error("notification_unconfirmed", **fields)
             self._failing_destinations.add(n.destination)

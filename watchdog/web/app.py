@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from watchdog.store.read.query import ReadQueryRunner
+from watchdog.store.read.query import StoreReadRunner
 from watchdog.web.auth.access import Authenticator
 from watchdog.web.auth.session import ApiKey
 from watchdog.web.pages.status_snapshot import StatusPageConfig
@@ -24,7 +24,7 @@ from watchdog.web.templating import SECURITY_HEADERS, PageRenderer
 
 def create_web_app(
     *,
-    run_read_query: ReadQueryRunner,
+    run_read_query: StoreReadRunner,
     clock: Callable[[], int],
     not_ready_reason: Callable[[], str],
     list_notes: Callable[[bool], Sequence[str]] = lambda _: (),

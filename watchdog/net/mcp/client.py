@@ -66,7 +66,7 @@ class McpTransport(Protocol):
     def incoming(self) -> AsyncIterable[SessionMessage | Exception]: ...
 
     @property
-    def outgoing(self) -> McpMessageSender: ...
+    def message_sender(self) -> McpMessageSender: ...
 
     async def translate_error(self, error: MCPError, *, was_received: bool) -> ProbeError | None:
         """The transport error behind an error that the SDK made up. None: the server itself responded with it.
@@ -125,7 +125,7 @@ async def open_mcp_client(
         async for item in outbox:
             if isinstance(item.message, JSONRPCRequest):
                 received.requests.add(item.message)
-            await transport.outgoing.send(item)
+            await transport.message_sender.send(item)
 
     client_info = Implementation(name="watchdog-monitor", version="1")
     async with inbox, incoming, outgoing, outbox, anyio.create_task_group() as relays:

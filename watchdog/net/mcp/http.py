@@ -95,7 +95,7 @@ async def _open_sdk_streams(transport: McpHttpTransport, ssl_context: ssl.SSLCon
         if transport.endpoint.use_sse:
             async with sse_client(url, httpx_client_factory=lambda headers=None, timeout=None, auth=None: client) as (
                 transport.incoming,
-                transport.outgoing,
+                transport.message_sender,
             ):
                 yield
         else:
@@ -105,7 +105,7 @@ async def _open_sdk_streams(transport: McpHttpTransport, ssl_context: ssl.SSLCon
                     url, http_client=client, max_sse_event_size=transport.endpoint.max_session_bytes
                 ) as (
                     transport.incoming,
-                    transport.outgoing,
+                    transport.message_sender,
                 ),
             ):
                 yield

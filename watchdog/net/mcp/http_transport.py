@@ -56,7 +56,7 @@ class McpHttpTransport:
         self.connector, self.endpoint, self.received = connector, endpoint, received
         self.phase_timer, self.facts, self.now = received.phase_timer, facts, now
         self.incoming: AsyncIterable[SessionMessage | Exception]
-        self.outgoing: McpMessageSender
+        self.message_sender: McpMessageSender
         self.response_info: McpHttpResponse | None = None
         self.transport_error: Exception | None = None
         """The last error below the SDK, which may swallow it."""

@@ -37,9 +37,9 @@ MCP_PROCESS_EXIT_TIMEOUT_S = 0.5
 """Time to exit after the end of its input, and again after SIGTERM."""
 MCP_STDERR_DRAIN_TIMEOUT_S = 0.2
 """Time for the rest of standard error to arrive after the exit."""
-MCP_OUTPUT_CLOSE_TIMEOUT_S = 0.3
+MCP_OUTPUT_CLOSE_TIMEOUT_AFTER_FAILURE_S = 0.3
 """Time for the end of the output after the server has failed. If it takes longer, another process keeps it open."""
-MCP_LAUNCHER_CLOSE_TIMEOUT_S = 3.0
+MCP_OUTPUT_CLOSE_TIMEOUT_AFTER_EXIT_0_S = 3.0
 """The same after an exit with code 0: a launcher may leave the session to a process that it has started."""
 MAX_NON_MCP_LINES = 1_000
 
@@ -80,7 +80,7 @@ class McpStdioTransport:
         self._writers: list[asyncio.StreamWriter] = []
 
     @property
-    def outgoing(self) -> McpStdioTransport:
+    def message_sender(self) -> McpStdioTransport:
         return self
 
     async def send(self, item: SessionMessage, /) -> None:
@@ -101,7 +101,9 @@ class McpStdioTransport:
         await self.process.ended.wait()
         message_count = self._message_count
         with anyio.move_on_after(
-            MCP_OUTPUT_CLOSE_TIMEOUT_S if self.process.returncode else MCP_LAUNCHER_CLOSE_TIMEOUT_S
+            MCP_OUTPUT_CLOSE_TIMEOUT_AFTER_FAILURE_S
+            if self.process.returncode
+            else MCP_OUTPUT_CLOSE_TIMEOUT_AFTER_EXIT_0_S
         ):
             await self._stdout_closed.wait()
         if self._stdout_closed.is_set() or self._is_closing or self._message_count > message_count:

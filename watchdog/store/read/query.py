@@ -17,7 +17,7 @@ READ_QUERY_ERRORS = (StoreUnavailableError, DatabaseSchemaError, TimeoutError)
 """What a query raises if the database cannot answer it."""
 
 
-class ReadQueryRunner(Protocol):
+class StoreReadRunner(Protocol):
     """Runs a query on a reading connection in one of the store's threads."""
 
     def __call__(self, query: Callable[[Connection], QueryResultT], /) -> Awaitable[QueryResultT]: ...

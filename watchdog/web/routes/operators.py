@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from watchdog.domain.rules import service
-from watchdog.store.read.query import READ_QUERY_TIMEOUT_S, QueryResultT, ReadQueryRunner
+from watchdog.store.read.query import READ_QUERY_TIMEOUT_S, QueryResultT, StoreReadRunner
 from watchdog.store.read.status import MAX_WATERMARK_LAG_MS, Connection, WatchdogStatus
 from watchdog.web.auth.access import Authenticator, is_operator_key
 from watchdog.web.errors import PageNotFoundError
@@ -35,7 +35,7 @@ class OperatorPage(Protocol):
 class OperatorContext:
     """What the routes behind an API key share."""
 
-    run_read_query: ReadQueryRunner
+    run_read_query: StoreReadRunner
     clock: Callable[[], int]
     authenticator: Authenticator
     renderer: PageRenderer

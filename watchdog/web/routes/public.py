@@ -15,7 +15,7 @@ from watchdog.api.service import build_liveness_body, build_readiness_body
 from watchdog.domain.model import WatchdogFaultFacts
 from watchdog.domain.rules import service
 from watchdog.store.read.destinations import load_failing_destinations
-from watchdog.store.read.query import READ_QUERY_ERRORS, READ_QUERY_TIMEOUT_S, QueryResultT, ReadQueryRunner
+from watchdog.store.read.query import READ_QUERY_ERRORS, READ_QUERY_TIMEOUT_S, QueryResultT, StoreReadRunner
 from watchdog.web.errors import StatusPageUnavailableError
 from watchdog.web.pages.status import build_status_page
 from watchdog.web.pages.status_snapshot import StatusPageConfig, StatusPageSnapshot, load_status_page_snapshot
@@ -40,7 +40,7 @@ class StatusPageCache:
 
     def __init__(
         self,
-        run_read_query: ReadQueryRunner,
+        run_read_query: StoreReadRunner,
         clock: Callable[[], int],
         config: StatusPageConfig,
         renderer: PageRenderer,
@@ -86,7 +86,7 @@ class StatusPageCache:
 def create_public_router(
     renderer: PageRenderer,
     status_pages: StatusPageCache,
-    run_read_query: ReadQueryRunner,
+    run_read_query: StoreReadRunner,
     *,
     not_ready_reason: Callable[[], str],
     notes: Callable[[Request], Sequence[str]],
