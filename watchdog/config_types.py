@@ -110,6 +110,14 @@ def duration_bounds(minimum: str, maximum: str, explanation: str = "") -> AfterV
     return AfterValidator(validate)
 
 
+# --- extras
+
+
+def describe_missing_extra(extra: str) -> str:
+    """What to do where a package of an extra is not installed."""
+    return f"install Watchdog with the extra `{extra}`, such as `uv tool install '.[{extra}]'` in a clone"
+
+
 # --- text
 
 Secret = SecretStr

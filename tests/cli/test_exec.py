@@ -208,7 +208,7 @@ def test_the_command_runs_despite_any_problem_with_watchdog(tmp_path: Path) -> N
     runs.append(run(tmp_path, "Backup", "--", *script(3)[1:], url="ftp://nowhere"))
     assert [(ran.returncode, ran.stdout) for ran in runs] == [(3, "copying\n")] * 4
     lines = [[line for line in ran.stderr.splitlines() if line.startswith("watchdog: ")] for ran in runs]
-    assert lines[0][0].startswith("watchdog: cannot check in: watchdog.yaml: no such file")
+    assert lines[0][0].startswith("watchdog: cannot check in: no watchdog.yaml in this directory: pass -c FILE")
     assert lines[1] == ["watchdog: cannot check in: no heartbeat is named 'Backup'; heartbeats: Another"]
     assert lines[2][0].startswith("watchdog: cannot check in: watchdog.yaml:1:")
     assert lines[3] == ["watchdog: check-in not delivered: the URL does not start with http:// or https://"] * 2

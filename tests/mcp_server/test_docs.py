@@ -24,5 +24,6 @@ def test_the_page_lists_every_tool() -> None:
 
 def test_the_configurations_can_be_read() -> None:
     assert [next(iter(json.loads(text)["mcpServers"])) for text in fenced("json")] == ["watchdog", "watchdog"]
-    probes = [load_config(None, text, {"WATCHDOG_KEY": "0123456789abcdef"}).config.probes for text in fenced("yaml")]
-    assert [probe.max_task_ages for (probe,) in probes] == [{"*": 600_000}, {}]
+    env = {"WATCHDOG_KEY": "0123456789abcdef", "PING_KEY": "0123456789"}
+    probes = [probe for text in fenced("yaml") for probe in load_config(None, text, env).config.probes]
+    assert [probe.max_task_ages for probe in probes] == [{"*": 600_000}, {}]

@@ -99,7 +99,10 @@ def read_database_clock(database: Database) -> int:
 def exit_if_database_file_missing(loaded_config: LoadedConfig) -> None:
     """Exits if there is no SQLite file: connecting would create an empty one."""
     if (file := _sqlite_file_path(loaded_config)) is not None and not file.exists():
-        message = f"the database {file} does not exist yet: `watchdog run` creates it"
+        message = (
+            f"the database {file.absolute()} does not exist: `watchdog run` creates it; where it runs already, use this"
+            " command in its working directory"
+        )
         exit_with_error(loaded_config.mask(message), ExitCode.UNKNOWN)
 
 

@@ -78,6 +78,11 @@ def _find_check_in_url(arguments: ExecArguments) -> str:
     if arguments.url:
         return arguments.url
 
+    if not arguments.config.exists():
+        raise LookupError(
+            f"cannot check in: no {arguments.config} in this directory: pass -c FILE, or set {CHECK_IN_URL_ENV_VAR}"
+        )
+
     from watchdog.config.check_in_url import find_check_in_url_unvalidated, load_check_in_url_validated
 
     try:

@@ -10,13 +10,13 @@ from watchdog.config.models import Config, ProbeMatchSettings
 from watchdog.config.problems import did_you_mean_suffix
 from watchdog.config.sources import MergedConfigSources
 from watchdog.config.yaml_tree import YamlNode, format_yaml_key
+from watchdog.config_types import describe_missing_extra
 from watchdog.config_values import slugify
 from watchdog.domain.rules import service
 from watchdog.probes import HeartbeatProbe
 
 INCLUDABLE_SECTIONS = ("probes", "receivers", "routes", "include", "version")
 """The sections that an included file can hold."""
-POSTGRES_INSTALL_COMMAND = "pip install 'watchdog-monitor[postgres]'"
 
 
 def cross_validate_and_resolve(config: Config, sources: MergedConfigSources) -> Config:
@@ -150,7 +150,9 @@ def _check_api_keys_required(config: Config, sources: MergedConfigSources) -> No
 def _check_postgres_driver_installed(config: Config, sources: MergedConfigSources) -> None:
     url = _find_yaml_entry_by_names(sources.root.get("storage"), "url", "url_file")
     if url is not None and config.storage.url.startswith("postgresql") and find_spec("psycopg") is None:
-        sources.add_problem(url.location, url.path, f"PostgreSQL requires an extra: {POSTGRES_INSTALL_COMMAND}")
+        sources.add_problem(
+            url.location, url.path, f"PostgreSQL requires an extra: {describe_missing_extra('postgres')}"
+        )
 
 
 def _resolve_probe_reference(

@@ -190,13 +190,19 @@ def redact_problems(sources: MergedConfigSources, load_contexts: Iterable[Config
         values = [value for value in placeholders if value in own_values or is_masked_by_value(value)]
         message = problem.message
         if values:
-            longest_first = "|".join(map(re.escape, sorted(values, key=len, reverse=True)))
+            longest_first = "|".join(map(_value_pattern, sorted(values, key=len, reverse=True)))
             message = re.sub(longest_first, lambda value: placeholders[value[0]], message)
         one_line = "".join(c if c.isprintable() else "�" for c in mask(message))
         return problem._replace(message=one_line)
 
     ordered = sorted(set(sources.problems), key=lambda p: (file_order.get(p.file, -1), p.line, p.column))
     return list(dict.fromkeys(map(redacted, ordered)))
+
+
+def _value_pattern(value: str) -> str:
+    """Matches a value where a message quotes it. A short one may also be a word of the message itself."""
+    pattern = re.escape(value)
+    return pattern if is_masked_by_value(value) else rf"(?<=['\"`/=:]){pattern}(?!\w)|(?<=found ){pattern}(?!\w)"
 
 
 def _nodes_with_variables(sources: MergedConfigSources) -> Iterator[YamlNode]:

@@ -21,7 +21,7 @@ from typing import ClassVar, Protocol, Self, TypeVar
 
 from pydantic import model_validator
 
-from watchdog.config_types import ConfigModel
+from watchdog.config_types import ConfigModel, describe_missing_extra
 from watchdog.domain.model import Json
 from watchdog.domain.observations import JobSourceSnapshot, JobStage, QueueStats, SentinelPollResult
 from watchdog.net import NetworkAccess, PhaseTimer
@@ -151,7 +151,7 @@ class QueueDriver(ConfigModel):
 def require_installed_modules(name: str, modules: Iterable[str], pip_extra: str) -> None:
     """Raises ValueError with the command that installs what is missing."""
     if missing := [module for module in modules if find_spec(module) is None]:
-        raise ValueError(f"{name} needs the package {missing[0]}: pip install 'watchdog-monitor[{pip_extra}]'")
+        raise ValueError(f"{name} needs the package {missing[0]}: {describe_missing_extra(pip_extra)}")
 
 
 class CanaryDriver(QueueDriver):

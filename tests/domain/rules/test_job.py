@@ -184,6 +184,14 @@ def test_the_next_run_is_taken_from_schedule_or_source() -> None:
     assert evaluate(ScheduledJobFacts("backup"), ScheduledJobLimits(), NOON, NOON).next_expected_at is None
 
 
+def test_the_run_after_one_that_has_just_checked_in_is_expected_next() -> None:
+    """A heartbeat is judged as of two seconds before its check-in became visible."""
+    facts = ScheduledJobFacts("backup", last_start=NOON, last_end=NOON, last_ok=NOON)
+    limits = ScheduledJobLimits(interval=DAY)
+    assert evaluate(facts, limits, NOON - DAY, NOON - 2_000).next_expected_at == NOON + DAY
+    assert evaluate(facts, limits, NOON - DAY, NOON).next_expected_at == NOON + DAY
+
+
 def test_facts_that_the_source_no_longer_reports_are_kept() -> None:
     facts, state = merge_saved_job_state(
         ScheduledJobFacts("backup", **NIGHTLY, **HEALTHY), ScheduledJobLimits(), None, NOON

@@ -266,7 +266,8 @@ def judge_job_facts(
     if not facts.listed and not limits.overrides_schedule:
         return JobVerdict(*_gone_job_problem(facts, now), None)
     reason, message = _find_job_problem(facts, limits, expected, now, gaps)
-    next_expected_at = expected.schedule.next_slot_after(now) if expected.schedule is not None else facts.next_due
+    after = max(now, expected.last_run_at or now)  # a run that has just been reported may be later than `now`
+    next_expected_at = expected.schedule.next_slot_after(after) if expected.schedule is not None else facts.next_due
     return JobVerdict(reason, message, next_expected_at, _message_time_zone(expected.schedule))
 
 
