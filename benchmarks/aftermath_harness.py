@@ -17,7 +17,7 @@ from benchmarks.measurements import Measurement
 from watchdog.app import RunningApp, run_app
 from watchdog.config.load import load_config
 from watchdog.domain.model import Outcome
-from watchdog.service.clock import wall_clock_ms
+from watchdog.service.clock import read_wall_clock_ms
 from watchdog.store.tables import incidents, results
 
 INTERVAL_S = 5
@@ -90,7 +90,7 @@ class Observer:
         self.id_by_key = {key: probe.id for key, probe in probes if probe.id.startswith(prefix)}
 
     def _query(self, query: sa.Select[Any]) -> list[Any]:
-        with self.app.store_executor.database.read_transaction() as connection:
+        with self.app.store_executor.database.open_read_transaction() as connection:
             return list(connection.execute(query))
 
     def incidents_since(self, since: int) -> list[dict[str, Any]]:
@@ -120,16 +120,16 @@ async def measure_fault(observer: Observer, system: BrokenSystem, fault: Fault) 
     probe_id = system.probe_id(system.watched)
     noticed_within_s = INTERVAL_S + fault.noticed_after_s + MARGIN_S
     resolved_within_s = INTERVAL_S + fault.resolved_after_s + MARGIN_S
-    since = wall_clock_ms()
+    since = read_wall_clock_ms()
     await system.break_down(fault.name)
-    broken_at = wall_clock_ms()
+    broken_at = read_wall_clock_ms()
     if not fault.repaired_at_once:
         end = time.monotonic() + noticed_within_s + INTERVAL_S * FIRST_SLOTS
         while len(observer.failures_since(probe_id, since)) < FIRST_SLOTS and time.monotonic() < end:
             await asyncio.sleep(0.1)
     words = observer.failures_since(probe_id, since)[:FIRST_SLOTS]
     await system.repair(fault.name)
-    repaired_at = wall_clock_ms()
+    repaired_at = read_wall_clock_ms()
     await asyncio.sleep(resolved_within_s)
     await observer.wait_until_all_pass(resolved_within_s * 3)
     words = words or observer.failures_since(probe_id, since)

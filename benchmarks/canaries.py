@@ -33,8 +33,8 @@ from tests.support.third_party import ThirdPartyServers, install_third_party_ser
 from watchdog.domain.model import ClaimedSlot, Outcome
 from watchdog.net import NetworkAccess, PhaseTimer, SecretMask
 from watchdog.probes.base import derive_slot_idempotency_key
-from watchdog.queues import QueueConnectContext, SentinelJob
-from watchdog.service.clock import wall_clock_ms
+from watchdog.queues import CanaryJob, QueueConnectContext
+from watchdog.service.clock import read_wall_clock_ms
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
 from watchdog.service.runner import ProbeRunner
 
@@ -147,13 +147,13 @@ async def _run_cycles(queue: BullmqBenchmarkQueue | PgbossBenchmarkQueue) -> tup
     outcomes: Counter[str] = Counter()
     durations: list[int] = []
     async with NetworkAccess() as network, EventLoopLagMonitor() as lag_monitor:
-        runner = ProbeRunner(network, SecretMask(()), wall_clock_ms, lag_monitor)
+        runner = ProbeRunner(network, SecretMask(()), read_wall_clock_ms, lag_monitor)
 
         async def run_in_sequence(number: int, cycles: int) -> None:
             probe = canary_probe(queue.system_config(), name=f"Pipeline {number}")
             previous_slot = None
             for _ in range(cycles):
-                slot = ClaimedSlot(number, max(wall_clock_ms(), (previous_slot or 0) + 1), "local", previous_slot)
+                slot = ClaimedSlot(number, max(read_wall_clock_ms(), (previous_slot or 0) + 1), "local", previous_slot)
                 result = (await runner.run(probe, slot, {})).result
                 outcomes[result.reason or str(result.outcome)] += 1
                 durations.append(result.duration or 0)
@@ -223,10 +223,10 @@ async def _resend_sentinel(
     async with (
         NetworkAccess() as network,
         probe.canary.queue_driver.connect(
-            QueueConnectContext(network, PhaseTimer(), True, 3.0, wall_clock_ms())
+            QueueConnectContext(network, PhaseTimer(), True, 3.0, read_wall_clock_ms())
         ) as connection,
     ):
-        await connection.send(SentinelJob(derive_slot_idempotency_key(probe.id, slot), {}, 60_000, 3.0))
+        await connection.send(CanaryJob(derive_slot_idempotency_key(probe.id, slot), {}, 60_000, 3.0))
     return queue.count_sentinels()
 
 

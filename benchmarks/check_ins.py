@@ -181,7 +181,7 @@ async def watchdog_server(config: Path, stack: AsyncExitStack) -> BenchmarkedSer
         return sum(file.stat().st_size for file in log_path.parent.glob(f"{log_path.name}.[01]"))
 
     def stored() -> int:
-        with app.store_executor.database.read_transaction() as connection:
+        with app.store_executor.database.open_read_transaction() as connection:
             count: int = connection.execute(sa.select(sa.func.count()).select_from(check_ins)).scalar_one()
             return count
 

@@ -23,13 +23,13 @@ import sqlalchemy as sa
 from benchmarks.measurements import Measurement
 from tests.support import postgres
 from tests.support.watchdog_process import WatchdogProcess, run_watchdog
-from watchdog.domain.membership import MEMBER_LEASE_MS
+from watchdog.domain.membership import WATCHDOG_PROCESS_LEASE_MS
 from watchdog.store.database import Database
 from watchdog.store.read.status import list_incidents
 from watchdog.store.tables import check_ins, probes, results
 
 INTERVAL_S = 2.0
-MAX_TAKEOVER_S = MEMBER_LEASE_MS / 1000 + INTERVAL_S + 3.0
+MAX_TAKEOVER_S = WATCHDOG_PROCESS_LEASE_MS / 1000 + INTERVAL_S + 3.0
 """A lease, an interval, and the start of a run on a busy machine."""
 CRASH_COUNT = 3
 CRON_PERIOD_S = 30.0
@@ -214,7 +214,7 @@ def prove() -> Iterator[Measurement]:
 def count_false_resolved(fleet: Fleet) -> int:
     """/up is down all the time, and a process always has it: none of its incidents may end."""
     database = Database(fleet.url)
-    with database.read_transaction() as connection:
+    with database.open_read_transaction() as connection:
         ended = [record for record in list_incidents(connection, is_open=False) if record.probe.id == "up"]
     database.close()
     return max(len(ended), fleet.target.resolved)
@@ -228,7 +228,7 @@ def count_extra_requests(fleet: Fleet) -> int:
         .join(probes, probes.c.id == results.c.probe)
         .where(probes.c.probe_id == "up")
     )
-    with database.read_transaction() as connection:
+    with database.open_read_transaction() as connection:
         span_ms = connection.execute(query).scalar() or 0
     database.close()
     slots = span_ms / (INTERVAL_S * 1000) + 2  # and one that is not stored yet
@@ -236,5 +236,5 @@ def count_extra_requests(fleet: Fleet) -> int:
 
 
 def count_rows(database: Database, table: sa.Table) -> int:
-    with database.read_transaction() as connection:
+    with database.open_read_transaction() as connection:
         return int(connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one())

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 from benchmarks.measurements import Measurement
 from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.observations import ScheduledJobFacts
-from watchdog.domain.probe_state import SavedJobState
+from watchdog.domain.probe_state import SavedScheduledJobState
 from watchdog.domain.rules.job import judge_job_facts, merge_saved_job_state
 from watchdog.domain.schedule import CronSchedule
 
@@ -81,8 +81,8 @@ def _random_job_periods(rng: random.Random, *, full_year: bool) -> list[Simulate
 
 def _simulate_period(rng: random.Random, period: SimulatedPeriod) -> OverdueDetectionCounts:
     plan, limits = period.cron, ScheduledJobLimits(grace=GRACE_MS)
-    state: SavedJobState | None = None
-    due, last = plan.next_slot_after(period.start_at), plan.latest_slot_until(period.start_at)
+    state: SavedScheduledJobState | None = None
+    due, last = plan.find_next_slot_after(period.start_at), plan.find_latest_slot_until(period.start_at)
     runs = skipped_runs = false_alarms = undetected_runs = 0
 
     def is_overdue(now: int) -> bool:
@@ -94,7 +94,7 @@ def _simulate_period(rng: random.Random, period: SimulatedPeriod) -> OverdueDete
 
     is_overdue(period.start_at)
     while due < period.end_at:
-        following = plan.next_slot_after(due)
+        following = plan.find_next_slot_after(due)
         deadline = due + GRACE_MS + _clock_change_ms(plan, due)
         starts = deadline + TICK_MS >= following - MAX_EARLY_START_MS or rng.random() >= 0.01
         before = min(deadline, following - MAX_EARLY_START_MS) - 1

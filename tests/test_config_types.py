@@ -19,7 +19,7 @@ from watchdog.config_types import (
     LocalFilePath,
     Secret,
     SingleLineText,
-    duration_bounds,
+    create_duration_bounds_validator,
     format_config_duration,
     parse_duration,
 )
@@ -67,7 +67,9 @@ def test_a_duration_is_formatted(ms: int, text: str) -> None:
 
 
 def test_bounds_have_an_explanation() -> None:
-    bounded = TypeAdapter[int](Annotated[Duration, duration_bounds("1s", "5m", "longer timeouts block the queue")])
+    bounded = TypeAdapter[int](
+        Annotated[Duration, create_duration_bounds_validator("1s", "5m", "longer timeouts block the queue")]
+    )
     assert bounded.validate_python("1s") == 1_000
     assert bounded.validate_python("5m") == 300_000
     with pytest.raises(ValidationError, match="expected at least 1s, found 999ms: longer timeouts block the queue"):

@@ -19,7 +19,7 @@ from tests.test_architecture import LAYERS
 from watchdog.config.load import load_config
 from watchdog.domain.model import Outcome, ProbeResult
 from watchdog.net import NetworkAccess
-from watchdog.notifiers.base import DeliveryError, DeliveryRequest, Notifier
+from watchdog.notifiers.base import NotificationDeliveryError, NotificationDeliveryRequest, Notifier
 from watchdog.probes.base import Probe, ProbeAttemptContext
 from watchdog.store.tables import metadata
 
@@ -99,11 +99,11 @@ async def test_the_example_of_a_notifier_works(status: int) -> None:
         server.canned_responses.append(lambda: CannedResponse(status))
         notifier = kind.model_validate({"topic": "oncall", "token": "abcdefgh", "url": server.url})
         async with NetworkAccess() as network:
-            request = DeliveryRequest(notification_for(OPENED_ALERT), OPENED_ALERT, {}, network)
+            request = NotificationDeliveryRequest(notification_for(OPENED_ALERT), OPENED_ALERT, {}, network)
             if status == 200:
                 assert await notifier.send(request) == {}
             else:
-                with pytest.raises(DeliveryError, match="403"):
+                with pytest.raises(NotificationDeliveryError, match="403"):
                     await notifier.send(request)
     assert server.received[0].json["topic"] == "oncall"
     assert server.received[0].json["title"].startswith("API: ")

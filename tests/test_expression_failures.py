@@ -8,7 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from watchdog.expression_failures import UNEXPLAINED_FAILURE_TEXT, describe_evaluation_error, describe_false_expression
+from watchdog.expression_failures import (
+    UNEXPLAINED_FALSE_EXPRESSION_TEXT,
+    describe_evaluation_error,
+    describe_false_expression,
+)
 from watchdog.expressions import CelExpressionError, compile_expression
 
 VARIABLES = {
@@ -104,7 +108,7 @@ def test_why_an_expression_cannot_be_evaluated(text: str, problem: str) -> None:
 def test_of_a_huge_list_only_the_first_elements_are_searched() -> None:
     expression = compile_expression("items.all(i, i < 5000)", VARIABLES)
     assert describe_false_expression(expression, {"items": [9_999]}) == "items[0] is 9999, expected < 5000"
-    assert describe_false_expression(expression, {"items": list(range(5_001))}) == UNEXPLAINED_FAILURE_TEXT
+    assert describe_false_expression(expression, {"items": list(range(5_001))}) == UNEXPLAINED_FALSE_EXPRESSION_TEXT
 
 
 def test_a_sentence_is_one_short_line() -> None:

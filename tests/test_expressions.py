@@ -183,7 +183,7 @@ def test_unbounded_iteration_is_aborted() -> None:
     ],
 )  # fmt: skip
 def test_a_comparison_has_an_observed_value(text: str, observed: str) -> None:
-    assert compile_expression(text, VARIABLES).observed_value_text(VALUES) == observed
+    assert compile_expression(text, VARIABLES).format_observed_value(VALUES) == observed
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_a_comparison_has_an_observed_value(text: str, observed: str) -> None:
     ],
 )  # fmt: skip
 def test_other_expressions_have_no_observed_value(text: str) -> None:
-    assert compile_expression(text, VARIABLES).observed_value_text(VALUES) is None
+    assert compile_expression(text, VARIABLES).format_observed_value(VALUES) is None
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,9 @@ def test_what_is_no_comparison_of_an_observed_value(text: str) -> None:
 
 
 def test_a_long_value_is_truncated() -> None:
-    assert compile_expression("server == 'x'", VARIABLES).observed_value_text({"server": "y" * 500}) == f"'{'y' * 80}…'"
+    assert (
+        compile_expression("server == 'x'", VARIABLES).format_observed_value({"server": "y" * 500}) == f"'{'y' * 80}…'"
+    )
 
 
 @pytest.mark.parametrize(
@@ -307,7 +309,7 @@ JSON = st.recursive(
 def test_any_body_is_evaluated_or_rejected_with_a_message(body: Any) -> None:
     for text in ("body.a.b <= 5", "body.all(x, x == 1)", "body['a'][0] == 'x'", "body == 1", "body.contains('x')"):
         expression = compile_expression(text, VARIABLES)
-        expression.observed_value_text({"body": body})
+        expression.format_observed_value({"body": body})
         try:
             result: object = expression.evaluate_bool({"body": body})
         except CelExpressionError as e:

@@ -21,15 +21,15 @@ from watchdog.net import NetworkAccess, SecretMask
 from watchdog.net.connector import format_socket_address
 from watchdog.probes import HeartbeatProbe
 from watchdog.probes.base import Probe
-from watchdog.probes.service import ServiceProbe
-from watchdog.resources import resource_path
+from watchdog.probes.service import WatchdogSelfProbe
+from watchdog.resources import find_resource_path
 from watchdog.server import WebServer
 from watchdog.service.check_in_log import CheckInLog
 from watchdog.service.check_ins import CHECK_IN_FLUSH_INTERVAL_S, CheckInReceiver
-from watchdog.service.clock import Clock, DatabaseClock, wall_clock_ms
+from watchdog.service.clock import Clock, WatchdogDatabaseClock, read_wall_clock_ms
 from watchdog.service.dead_mans_switch import DeadMansSwitch
-from watchdog.service.member_faults import MemberFaultReporter
-from watchdog.service.membership import MembershipLeaseKeeper
+from watchdog.service.member_faults import WatchdogProcessFaultReporter
+from watchdog.service.membership import ProcessLeaseKeeper
 from watchdog.service.notifications import NotificationSender
 from watchdog.service.registration import build_registered_probe
 from watchdog.service.remediation import RemediationRunner
@@ -42,8 +42,8 @@ from watchdog.store.read.destinations import load_watchdog_fault_facts
 from watchdog.store.read.members import find_probe_id_by_token_digest
 from watchdog.store.write.check_ins import CheckInStore
 from watchdog.store.write.claims import SlotClaimer
-from watchdog.store.write.members import MemberConfiguration, Membership
-from watchdog.store.write.outbox import Outbox
+from watchdog.store.write.members import Membership, WatchdogProcessConfiguration
+from watchdog.store.write.outbox import NotificationOutbox
 from watchdog.store.write.probe_registry import ProbeRegistry
 from watchdog.store.write.recorder import ResultRecorder
 from watchdog.store.write.remediations import RemediationStore
@@ -67,27 +67,28 @@ class RunningApp:
 
 
 @asynccontextmanager
-async def run_app(loaded_config: LoadedConfig, clock: Clock = wall_clock_ms) -> AsyncIterator[RunningApp]:
+async def run_app(loaded_config: LoadedConfig, clock: Clock = read_wall_clock_ms) -> AsyncIterator[RunningApp]:
     """Build everything from a configuration, run it, and stop it in order.
 
-    Raises DatabaseSchemaError if a newer version wrote the database, StoreUnavailableError if it cannot be reached.
+    Raises WatchdogDatabaseSchemaError if a newer version wrote the database, StoreUnavailableError if it cannot be
+    reached.
     """
     config = loaded_config.config
     database = Database(config.storage.url)
     store_executor = StoreExecutor(database)
     try:
-        await store_executor.run_write(upgrade_schema, database, resource_path("migrations"))
+        await store_executor.run_write(upgrade_schema, database, find_resource_path("migrations"))
         await asyncio.to_thread(
             lambda: [part.preload() for probe in config.probes for part in (probe, probe.remediation_action) if part]
         )
         async with NetworkAccess() as network, AsyncExitStack() as stack:
             network.preload()
-            service = await build_service(loaded_config, store_executor, network, clock)
+            service = await register_probes_and_build_service(loaded_config, store_executor, network, clock)
             check_in_receiver = build_check_in_receiver(service, loaded_config)
             await stack.enter_async_context(check_in_receiver)
             service.add_background_task("flush_check_ins", check_in_receiver.flush_check_ins, CHECK_IN_FLUSH_INTERVAL_S)
             if switch := config.dead_mans_switch:
-                destinations = config.notifiers_by_destination().keys()
+                destinations = config.build_notifiers_by_destination().keys()
                 ping = DeadMansSwitch(switch.url, service, network, destinations).ping
                 service.add_background_task("ping_dead_mans_switch", ping, switch.every / 1000)
             await service.start()
@@ -99,42 +100,42 @@ async def run_app(loaded_config: LoadedConfig, clock: Clock = wall_clock_ms) -> 
         store_executor.close()
 
 
-async def build_service(
+async def register_probes_and_build_service(
     loaded_config: LoadedConfig, store_executor: StoreExecutor, network: NetworkAccess, local_clock: Clock
 ) -> MonitoringService:
     """Become a member, register the probes and build the service, without starting it."""
     config, database, mask = loaded_config.config, store_executor.database, loaded_config.mask
-    clock, notifiers = DatabaseClock(local_clock, database), config.notifiers_by_destination()
+    clock, notifiers = WatchdogDatabaseClock(local_clock, database), config.build_notifiers_by_destination()
     configured_probes: list[Probe] = list(config.probes)
     if notifiers:
-        configured_probes.append(build_service_probe(store_executor, notifiers, clock))
-    configuration = build_member_configuration(loaded_config, configured_probes)
-    membership = Membership(database, make_member_id(), configuration, LOCAL_LOCATION)
-    lease_keeper = MembershipLeaseKeeper(membership, store_executor, clock)
+        configured_probes.append(build_watchdog_self_probe(store_executor, notifiers, clock))
+    configuration = build_watchdog_process_configuration(loaded_config, configured_probes)
+    membership = Membership(database, make_watchdog_process_id(), configuration, LOCAL_LOCATION)
+    lease_keeper = ProcessLeaseKeeper(membership, store_executor, clock)
     await lease_keeper.join()
-    registry = membership.registry
+    registry, watermark = membership.registry, Watermark(database, LOCAL_LOCATION)
     probe_by_id = {probe.id: probe for probe in configured_probes}
     probes = {database_id: probe_by_id[probe.info.id] for database_id, probe in registry.configured_ids.items()}
-    watermark = Watermark(database, LOCAL_LOCATION)
     recorder = ResultRecorder(database, watermark, registry)
     claims = SlotClaimer(database, watermark, recorder, registry)
-    service_probe_id = next((id for id, probe in probes.items() if isinstance(probe, ServiceProbe)), None)
+    self_probe_id = next((id for id, probe in probes.items() if isinstance(probe, WatchdogSelfProbe)), None)
 
-    async def run_service_probe_soon() -> None:
-        if service_probe_id is not None:
-            await store_executor.run_write(claims.reschedule_sooner, {service_probe_id: clock()})
+    async def run_self_probe_soon() -> None:
+        if self_probe_id is not None:
+            await store_executor.run_write(claims.reschedule_sooner, {self_probe_id: clock()})
 
     notification_sender = NotificationSender(
         store_executor=store_executor,
-        outbox=Outbox(database),
+        outbox=NotificationOutbox(database),
         notifiers=notifiers,
         network=network,
         mask=mask,
         clock=clock,
         public_url=config.server.public_url,
-        on_receiver_change=run_service_probe_soon,
+        on_receiver_change=run_self_probe_soon,
         may_notify=membership.may_notify,
     )
+    fault_reporter = WatchdogProcessFaultReporter(membership.member_id, store_executor, clock, run_self_probe_soon)
     return MonitoringService(
         probes=probes,
         store_executor=store_executor,
@@ -146,7 +147,7 @@ async def build_service(
         mask=mask,
         clock=clock,
         lease_keeper=lease_keeper,
-        fault_reporter=MemberFaultReporter(membership.member_id, store_executor, clock, run_service_probe_soon),
+        fault_reporter=fault_reporter,
         remediation_runner=build_remediation_runner(probes, registry, store_executor, network, mask=mask, clock=clock),
     )
 
@@ -170,9 +171,9 @@ def build_remediation_runner(
     )
 
 
-def build_service_probe(
+def build_watchdog_self_probe(
     store_executor: StoreExecutor, destinations: Iterable[str], clock: Callable[[], int]
-) -> ServiceProbe:
+) -> WatchdogSelfProbe:
     """The built-in probe, which observes these destinations."""
     names = sorted(destinations)
 
@@ -181,18 +182,20 @@ def build_service_probe(
             lambda connection: load_watchdog_fault_facts(connection, names, clock())
         )
 
-    return ServiceProbe(load_facts=load_facts)
+    return WatchdogSelfProbe(load_facts=load_facts)
 
 
-def make_member_id() -> str:
+def make_watchdog_process_id() -> str:
     """Names this process to people, and is unique."""
     return f"{socket.gethostname()}-{os.getpid()}-{token_hex(3)}"
 
 
-def build_member_configuration(loaded_config: LoadedConfig, configured_probes: Sequence[Probe]) -> MemberConfiguration:
+def build_watchdog_process_configuration(
+    loaded_config: LoadedConfig, configured_probes: Sequence[Probe]
+) -> WatchdogProcessConfiguration:
     """`configured_probes`: those of the configuration, and the built-in one, which observes the destinations."""
-    definitions, routes = ConfigDigests(loaded_config), _build_routing_table(loaded_config)
-    destinations, probe_definitions = definitions.destination_digests(), definitions.probe_digests()
+    definitions, routes = ConfigDigests(loaded_config), _build_notification_routing_table(loaded_config)
+    destinations, probe_definitions = definitions.compute_destination_digests(), definitions.compute_probe_digests()
     registered_probes = [
         build_registered_probe(
             probe,
@@ -204,16 +207,18 @@ def build_member_configuration(loaded_config: LoadedConfig, configured_probes: S
         for probe in configured_probes
     ]
     tokens = {
-        digest_json(token): probe_id for token, probe_id in probe_ids_by_check_in_token(configured_probes).items()
+        digest_json(token): probe_id for token, probe_id in map_check_in_tokens_to_probes(configured_probes).items()
     }
-    return MemberConfiguration(
+    return WatchdogProcessConfiguration(
         definitions.digest, registered_probes, routes, destinations=destinations, check_in_tokens=tokens
     )
 
 
-def _build_routing_table(loaded_config: LoadedConfig) -> NotificationRoutingTable:
+def _build_notification_routing_table(loaded_config: LoadedConfig) -> NotificationRoutingTable:
     config = loaded_config.config
-    destinations = {name: tuple(receiver.notifiers_by_destination(name)) for name, receiver in config.receivers.items()}
+    destinations = {
+        name: tuple(receiver.build_notifiers_by_destination(name)) for name, receiver in config.receivers.items()
+    }
     without_resolved = frozenset(
         destination
         for name, receiver in config.receivers.items()
@@ -259,7 +264,7 @@ def create_asgi_app(app: RunningApp) -> ASGIApp:
         probe_order=tuple(probe.id for probe in config.probes),
         history_ms=config.status_page.history,
     )
-    notifiers = config.notifiers_by_destination()
+    notifiers = config.build_notifiers_by_destination()
     context = McpToolContext(
         app.store_executor.run_read_query,
         app.service.run_executor.runner,
@@ -270,7 +275,7 @@ def create_asgi_app(app: RunningApp) -> ASGIApp:
     pages = create_web_app(
         run_read_query=app.store_executor.run_read_query,
         clock=app.clock,
-        not_ready_reason=app.service.not_ready_reason,
+        not_ready_reason=app.service.describe_not_ready_reason,
         list_notes=lambda show_names: app.service.lease_keeper.notes(show_names=show_names),
         status_page=status_page,
         api_keys=[ApiKey(key.name, key.role, key.key.get_secret_value()) for key in config.access.api_keys],
@@ -285,11 +290,11 @@ def create_asgi_app(app: RunningApp) -> ASGIApp:
         return await app.store_executor.run_read_query(lambda c: find_probe_id_by_token_digest(c, digest, now))
 
     return CheckInMiddleware(
-        pages, probe_ids_by_check_in_token(config.probes), accept_check_in, app.clock, find_probe_id
+        pages, map_check_in_tokens_to_probes(config.probes), accept_check_in, app.clock, find_probe_id
     )
 
 
-def probe_ids_by_check_in_token(probes: Iterable[Probe]) -> dict[str, str]:
+def map_check_in_tokens_to_probes(probes: Iterable[Probe]) -> dict[str, str]:
     """Token -> probe id."""
     return {probe.heartbeat.token.get_secret_value(): probe.id for probe in probes if isinstance(probe, HeartbeatProbe)}
 
@@ -305,7 +310,7 @@ async def serve_until_shutdown(loaded_config: LoadedConfig, listen_socket: socke
             "started",
             url=f"http://{format_socket_address(listen_socket.getsockname())}/",
             probe_count=len(loaded_config.config.probes),
-            destination_count=len(loaded_config.config.notifiers_by_destination()),
+            destination_count=len(loaded_config.config.build_notifiers_by_destination()),
             member=app.service.lease_keeper.membership.member_id,
             revision=app.service.lease_keeper.membership.revision,
         )

@@ -32,7 +32,7 @@ CHECK_IN_URL_ENV_VAR = "WATCHDOG_CHECK_IN_URL"
 CHECK_IN_SEND_TIMEOUT_S = 5.0
 MAX_CHECK_IN_SEND_ATTEMPTS = 3
 """Attempts for the end of a run and for logs. A start has one attempt, because the work waits for it."""
-MAX_REJECTION_TEXT_BYTES = 200
+MAX_CHECK_IN_REJECTION_TEXT_BYTES = 200
 MAX_CHECK_IN_OUTPUT_BYTES = 10_240
 """The last bytes of the output that are sent."""
 
@@ -64,7 +64,7 @@ def send_check_in(url: str, kind: str, run_id: str, age_s: float, output: bytes 
         raise
     except urllib.error.HTTPError as error:
         is_final = 400 <= error.code < 500 and error.code not in (408, 425, 429)
-        explanation = _read_rejection_text(error) if is_final else ""
+        explanation = _read_check_in_rejection_text(error) if is_final else ""
         error.close()
         text = f"Watchdog answered HTTP {error.code}{explanation}"
         raise CheckInDeliveryError(text, retryable=not is_final) from None
@@ -75,10 +75,10 @@ def send_check_in(url: str, kind: str, run_id: str, age_s: float, output: bytes 
         raise CheckInDeliveryError(text, retryable=True) from None
 
 
-def _read_rejection_text(error: urllib.error.HTTPError) -> str:
+def _read_check_in_rejection_text(error: urllib.error.HTTPError) -> str:
     """What the response states to be wrong, as ": ..."; empty if it states nothing that can be shown."""
     try:
-        line = error.read(MAX_REJECTION_TEXT_BYTES).decode("ascii").strip()
+        line = error.read(MAX_CHECK_IN_REJECTION_TEXT_BYTES).decode("ascii").strip()
     except Exception:
         return ""
     return f": {line}" if line.isprintable() and line else ""

@@ -95,8 +95,9 @@ DurationOrZero = Annotated[
 """As Duration, or 0 where that turns something off."""
 
 
-def duration_bounds(minimum: str, maximum: str, explanation: str = "") -> AfterValidator:
-    """Bounds for a Duration: `Annotated[Duration, duration_bounds("1s", "1d")]`. Errors end with the explanation."""
+def create_duration_bounds_validator(minimum: str, maximum: str, explanation: str = "") -> AfterValidator:
+    """Bounds for a Duration: `Annotated[Duration, create_duration_bounds_validator("1s", "1d")]`. Errors end with the
+    explanation."""
     minimum_ms, maximum_ms = parse_duration(minimum), parse_duration(maximum)
     suffix = f": {explanation}" if explanation else ""
 
@@ -110,27 +111,19 @@ def duration_bounds(minimum: str, maximum: str, explanation: str = "") -> AfterV
     return AfterValidator(validate)
 
 
-# --- extras
-
-
-def describe_missing_extra(extra: str) -> str:
-    """What to do where a package of an extra is not installed."""
-    return f"install Watchdog with the extra `{extra}`, such as `uv tool install '.[{extra}]'` in a clone"
-
-
 # --- text
 
 Secret = SecretStr
 """A value that is masked in all output, regardless of its length and source."""
 
-MIN_SECRET_CHARS = 16
+MIN_UNGUESSABLE_SECRET_CHARS = 16
 
 
 def validate_secret_length(secret: Secret) -> Secret:
     """The secret, unchanged. Raises ValueError if it is short enough to be guessed."""
-    if len(secret.get_secret_value()) < MIN_SECRET_CHARS:
+    if len(secret.get_secret_value()) < MIN_UNGUESSABLE_SECRET_CHARS:
         raise ValueError(
-            f"expected at least {MIN_SECRET_CHARS} characters, because short secrets can be guessed; "
+            f"expected at least {MIN_UNGUESSABLE_SECRET_CHARS} characters, because short secrets can be guessed; "
             "`openssl rand -hex 20` generates a suitable one"
         )
     return secret
@@ -214,15 +207,15 @@ class ConfigLoadContext:
     """Secret -> the path of its file, as written."""
 
 
-def _config_load_context_of(info: ValidationInfo) -> ConfigLoadContext:
+def _get_config_load_context(info: ValidationInfo) -> ConfigLoadContext:
     return info.context if isinstance(info.context, ConfigLoadContext) else ConfigLoadContext()
 
 
-def _resolve_config_path(path: str, info: ValidationInfo) -> str:
-    return str(_config_load_context_of(info).base_dir / path) if path else path
+def _resolve_path_in_config(path: str, info: ValidationInfo) -> str:
+    return str(_get_config_load_context(info).base_dir / path) if path else path
 
 
-LocalFilePath = Annotated[str, AfterValidator(_resolve_config_path)]
+LocalFilePath = Annotated[str, AfterValidator(_resolve_path_in_config)]
 """The path of a local file. A relative path starts at the folder of the configuration file."""
 
 
@@ -240,7 +233,7 @@ ByteSize = Annotated[
 """A size in bytes, written with its unit."""
 
 
-def format_byte_size(size_bytes: int) -> str:
+def format_config_byte_size(size_bytes: int) -> str:
     """As it is written: "256KiB", "4MiB"."""
     return f"{size_bytes >> 20}MiB" if size_bytes % (1 << 20) == 0 else f"{size_bytes >> 10}KiB"
 
@@ -278,10 +271,10 @@ class ConfigModel(BaseModel):
     def _expand_shorthand_and_secret_files(cls, data: Any, info: ValidationInfo) -> Any:
         if cls.shorthand_field and isinstance(data, str):
             return {cls.shorthand_field: data}
-        if not isinstance(data, dict) or not any(f"{name}_file" in data for name in file_backed_fields(cls)):
+        if not isinstance(data, dict) or not any(f"{name}_file" in data for name in list_file_backed_fields(cls)):
             return data
         data, errors = dict(data), []
-        for name in file_backed_fields(cls):
+        for name in list_file_backed_fields(cls):
             key = f"{name}_file"
             if (path := data.pop(key, None)) is None:
                 continue
@@ -291,9 +284,9 @@ class ConfigModel(BaseModel):
                 errors.append(((key,), "expected the path of a file"))
             else:
                 try:
-                    data[name] = read_secret_file(_config_load_context_of(info).base_dir / path)
-                    _config_load_context_of(info).secrets.append(data[name])
-                    _config_load_context_of(info).secret_files[data[name]] = path
+                    data[name] = read_secret_file(_get_config_load_context(info).base_dir / path)
+                    _get_config_load_context(info).secrets.append(data[name])
+                    _get_config_load_context(info).secret_files[data[name]] = path
                 except ValueError as e:
                     errors.append(((key,), str(e)))
         if errors:
@@ -305,10 +298,10 @@ class ConfigModel(BaseModel):
         """Adds to the schema what pydantic does not know: docstrings, shorthands and `<field>_file`."""
         reference = handler(core_schema)
         schema = handler.resolve_ref_schema(reference)
-        for name, text in _field_docstrings(cls).items():
+        for name, text in _read_field_docstrings(cls).items():
             if field := schema["properties"].get(cls.model_fields[name].alias or name):
                 field.setdefault("description", text)
-        names = file_backed_fields(cls)
+        names = list_file_backed_fields(cls)
         schema["properties"] |= {
             f"{name}_file": {"type": "string", "description": f"The path of a file that holds `{name}`."}
             for name in names
@@ -324,7 +317,7 @@ class ConfigModel(BaseModel):
         if cls.shorthand_field:
             long_form = dict(schema)
             schema.clear()
-            schema |= {"anyOf": [_shorthand_field_schema(cls.shorthand_field, long_form), long_form]}
+            schema |= {"anyOf": [_build_shorthand_field_schema(cls.shorthand_field, long_form), long_form]}
         return reference
 
 
@@ -337,12 +330,12 @@ def require_exactly_one_of(model: BaseModel, names: Collection[str]) -> Any:
     return getattr(model, given[0])
 
 
-def _field_docstrings(model: type[BaseModel]) -> dict[str, str]:
+def _read_field_docstrings(model: type[BaseModel]) -> dict[str, str]:
     """Field name -> the docstring below its declaration. Only the JSON Schema needs them. Pydantic's own option for
     this, `use_attribute_docstrings`, would read the source of every model at every start."""
     docstrings: dict[str, str] = {}
     for cls in reversed(model.__mro__):
-        body = _class_bodies(cls.__module__).get(cls.__name__, ()) if issubclass(cls, ConfigModel) else ()
+        body = _parse_class_bodies(cls.__module__).get(cls.__name__, ()) if issubclass(cls, ConfigModel) else ()
         for declaration, text in pairwise(body):
             match declaration, text:
                 case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(docstring))):
@@ -351,17 +344,17 @@ def _field_docstrings(model: type[BaseModel]) -> dict[str, str]:
 
 
 @cache
-def _class_bodies(module: str) -> dict[str, list[ast.stmt]]:
+def _parse_class_bodies(module: str) -> dict[str, list[ast.stmt]]:
     tree = ast.parse(inspect.getsource(sys.modules[module]))
     return {node.name: node.body for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
 
 
-def _shorthand_field_schema(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+def _build_shorthand_field_schema(name: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in schema["properties"][name].items() if k not in ("title", "default")}
 
 
 @cache
-def file_backed_fields(model: type[BaseModel]) -> tuple[str, ...]:
+def list_file_backed_fields(model: type[BaseModel]) -> tuple[str, ...]:
     """The names, as written in YAML, of the fields that can be given as `<field>_file`."""
     fields = {info.alias or name: info for name, info in model.model_fields.items()}
     return tuple(
@@ -391,9 +384,9 @@ __all__ = [
     "Secret",
     "SingleLineText",
     "TimezoneName",
-    "duration_bounds",
-    "file_backed_fields",
+    "create_duration_bounds_validator",
     "format_config_duration",
+    "list_file_backed_fields",
     "parse_duration",
     "require_exactly_one_of",
     "split_and_validate_url",

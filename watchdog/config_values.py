@@ -6,7 +6,7 @@ import re
 import unicodedata
 from pathlib import Path
 
-from watchdog.domain.local_hosts import local_connect_host
+from watchdog.domain.local_hosts import get_local_connect_host
 
 DEFAULT_LISTEN_ADDRESS = "127.0.0.1:8080"
 MAX_SECRET_FILE_BYTES = 64 * 1024
@@ -46,13 +46,18 @@ def split_listen_address(text: str) -> tuple[str, int]:
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - the meaning of ":8080"; refused without API keys
 
 
-def local_base_url(listen: str) -> str:
+def build_local_base_url(listen: str) -> str:
     """Where this machine reaches a service that listens there: ":8080" -> "http://127.0.0.1:8080"."""
     host, port = split_listen_address(listen)
-    host = local_connect_host(host)
+    host = get_local_connect_host(host)
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def check_in_url(listen: str, public_url: str, token: str) -> str:
+def build_check_in_url(listen: str, public_url: str, token: str) -> str:
     """Where the job with this heartbeat token checks in."""
-    return f"{public_url.rstrip('/') or local_base_url(listen)}/in/{token}"
+    return f"{public_url.rstrip('/') or build_local_base_url(listen)}/in/{token}"
+
+
+def describe_missing_extra(extra: str) -> str:
+    """What to do where a package of an extra is not installed."""
+    return f"install Watchdog with the extra `{extra}`, such as `uv tool install '.[{extra}]'` in a clone"

@@ -16,12 +16,12 @@ from watchdog.domain.text import to_single_line
 from watchdog.expression_tokens import tokenize_cel
 from watchdog.expressions import CelExpression, CelExpressionError, compile_expression
 
-MAX_EXPLAINED_ELEMENTS = 1_000
+MAX_EXPLAINED_LIST_ELEMENTS = 1_000
 """Elements of a list that are evaluated one by one to find the first that breaks a condition."""
 MAX_EXPLANATION_DEPTH = 5
 """How deep conditions inside conditions are explained."""
 MAX_EXPLANATION_CHARS = 500
-UNEXPLAINED_FAILURE_TEXT = "an expression is false"
+UNEXPLAINED_FALSE_EXPRESSION_TEXT = "an expression is false"
 _CEL_METHOD_PHRASES = {
     "contains": ("does not contain", "contains"),
     "startsWith": ("does not start with", "starts with"),
@@ -76,12 +76,12 @@ def describe_false_expression(
 
 def _describe_false_condition(text: str, scope: _ExpressionScope) -> str:
     if scope.depth > MAX_EXPLANATION_DEPTH:
-        return UNEXPLAINED_FAILURE_TEXT
+        return UNEXPLAINED_FALSE_EXPRESSION_TEXT
     text = _strip_parentheses(text)
     try:
         return _describe_false_by_outer_operator(text, scope)
     except CelExpressionError as error:
-        return _relate_error_to_element(str(error), scope)
+        return _name_element_in_cel_error(str(error), scope)
 
 
 def _describe_false_by_outer_operator(text: str, scope: _ExpressionScope) -> str:
@@ -93,7 +93,7 @@ def _describe_false_by_outer_operator(text: str, scope: _ExpressionScope) -> str
             broken = [part for part in parts if not _evaluates_to_true(part, scope)]
             return (
                 separator.join(dict.fromkeys(_describe_false_condition(part, scope) for part in broken))
-                or UNEXPLAINED_FAILURE_TEXT
+                or UNEXPLAINED_FALSE_EXPRESSION_TEXT
             )
     expression = scope.compile(text)
     if sentence := expression.describe_comparison(scope.values, scope.templates, scope.show):
@@ -103,7 +103,7 @@ def _describe_false_by_outer_operator(text: str, scope: _ExpressionScope) -> str
     if sentence := _describe_false_call(text, scope):
         return sentence
     expression.evaluate_value(scope.values)  # raises an error if that is why it is not true
-    return f"{scope.show(text)} is false" if _is_field_path(text) else UNEXPLAINED_FAILURE_TEXT
+    return f"{scope.show(text)} is false" if _is_field_path(text) else UNEXPLAINED_FALSE_EXPRESSION_TEXT
 
 
 def _describe_false_conditional(text: str, scope: _ExpressionScope) -> str:
@@ -121,7 +121,7 @@ def _describe_false_negation(text: str, scope: _ExpressionScope) -> str:
             return f"{scope.show(call.arguments[0])} is present"
     if len(sides := _partition_at_operator(text, "in")) == 3 and sides[1]:
         return f"{scope.show(sides[2])} contains {scope.show(sides[0])}"
-    return f"{scope.show(text)} is true" if _is_field_path(text) else UNEXPLAINED_FAILURE_TEXT
+    return f"{scope.show(text)} is true" if _is_field_path(text) else UNEXPLAINED_FALSE_EXPRESSION_TEXT
 
 
 class _CelCall(NamedTuple):
@@ -150,14 +150,14 @@ def _describe_false_call(text: str, scope: _ExpressionScope) -> str:
 def _describe_false_macro(call: _CelCall, scope: _ExpressionScope) -> str:
     elements = scope.compile(call.receiver).evaluate_value(scope.values)
     if not isinstance(elements, list | dict):
-        return UNEXPLAINED_FAILURE_TEXT
+        return UNEXPLAINED_FALSE_EXPRESSION_TEXT
     name = scope.show(call.receiver) if _is_field_path(call.receiver) else "the list"
     if call.name == "exists":
         return f"no element of {name} meets the condition (length {len(elements)})" if elements else f"{name} is empty"
     variable, condition = call.arguments[0].strip(), call.arguments[1]
     keys = list(elements) if isinstance(elements, dict) else range(len(elements))
     fitting = 0
-    for key in list(keys)[:MAX_EXPLAINED_ELEMENTS]:
+    for key in list(keys)[:MAX_EXPLAINED_LIST_ELEMENTS]:
         value, label = (key, repr(key)) if isinstance(elements, dict) else (elements[key], f"{name}[{key}]")
         inner = scope.bind(variable, value, label)
         if _evaluates_to_true(condition, inner):
@@ -167,7 +167,7 @@ def _describe_false_macro(call: _CelCall, scope: _ExpressionScope) -> str:
     return (
         f"{fitting} elements of {name} meet the condition, expected exactly 1"
         if call.name == "exists_one"
-        else UNEXPLAINED_FAILURE_TEXT
+        else UNEXPLAINED_FALSE_EXPRESSION_TEXT
     )
 
 
@@ -182,10 +182,10 @@ def describe_evaluation_error(expression: CelExpression, error: str, values: Map
         sentence = _describe_false_macro(call, scope)
     except CelExpressionError:
         return error
-    return error if sentence == UNEXPLAINED_FAILURE_TEXT else to_single_line(sentence, MAX_EXPLANATION_CHARS)
+    return error if sentence == UNEXPLAINED_FALSE_EXPRESSION_TEXT else to_single_line(sentence, MAX_EXPLANATION_CHARS)
 
 
-def _relate_error_to_element(error: str, scope: _ExpressionScope) -> str:
+def _name_element_in_cel_error(error: str, scope: _ExpressionScope) -> str:
     """An error in a condition about an element, related to that element."""
     related = scope.show(error)
     if related != error or not scope.display_names:

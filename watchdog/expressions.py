@@ -67,7 +67,7 @@ class CelExpression:
             raise CelExpressionError(_describe_runtime_error(str(value.value()), self.text, values))
         return value
 
-    def observed_value_text(self, values: Mapping[str, Json]) -> str | None:
+    def format_observed_value(self, values: Mapping[str, Json]) -> str | None:
         """The value that its only top-level comparison is about: "503" for `status == 200`. None if there is none."""
         if self._comparison is None:
             return None
@@ -85,7 +85,7 @@ class CelExpression:
         `templates`: by what is compared, how its value is worded, instead of "status is {}": "HTTP {}". `show`: what is
         shown of the text of what is compared.
         """
-        observed = self.observed_value_text(values)
+        observed = self.format_observed_value(values)
         if self._comparison is None or observed is None:
             return ""
         template = templates.get(self._comparison.subject)
@@ -186,7 +186,7 @@ _CEL_TYPE_DESCRIPTIONS = {
     "MAP": "an object", "DYN": "any value", "BYTES": "bytes", "DURATION": "a duration", "TYPE": "a type",
     "TIMESTAMP": "a point in time",
 }  # fmt: skip
-_TOKEN_CORRECTIONS = {
+_CEL_TOKEN_CORRECTIONS = {
     "=": "==", "===": "==", "=>": ">=", "=<": "<=", "<>": "!=", "and": "&&", "or": "||", "not": "!", "&": "&&",
     "|": "||", "None": "null", "True": "true", "False": "false", "len": "size",
     "\u201c": '"', "\u201d": '"', "\u2018": "'", "\u2019": "'",
@@ -230,17 +230,17 @@ def _reword_compiler_message(message: str, rest: str, text: str, variables: Mapp
     if name := re.match(r"undeclared reference to '(.+?)'", message):
         return _describe_unknown_name(name[1], text, variables)
     if operator := re.match(r"found no matching overload for '(.+?)' applied to '\((.*)\)'", message):
-        return _describe_type_mismatch(operator[1], operator[2])
+        return _describe_cel_type_mismatch(operator[1], operator[2])
     if select := re.match(r"expression of type '(.+?)' cannot be the operand of a select", message):
         return f"{_describe_cel_type(select[1])} has no fields"
     if not message.startswith("Syntax error"):
         return _REWORDED_COMPILER_MESSAGES.get(message, message)
     word = (re.match(r"[=<>&|]+|\w+|.", rest.strip(), re.DOTALL) or [""])[0]
     foreign_operators = re.findall(r"===|<>|=>|=<|\bnot\b|(?<![=!<>])=(?!=)", text)
-    if operator := next((token for token in foreign_operators if token in _TOKEN_CORRECTIONS), None):
-        return f"write {_TOKEN_CORRECTIONS[operator]} instead of {operator}"
-    if word in _TOKEN_CORRECTIONS:
-        return f"write {_TOKEN_CORRECTIONS[word]} instead of {word}"
+    if operator := next((token for token in foreign_operators if token in _CEL_TOKEN_CORRECTIONS), None):
+        return f"write {_CEL_TOKEN_CORRECTIONS[operator]} instead of {operator}"
+    if word in _CEL_TOKEN_CORRECTIONS:
+        return f"write {_CEL_TOKEN_CORRECTIONS[word]} instead of {word}"
     if "<EOF>'" in message.partition(" expecting ")[0]:
         missing = re.search(r"missing '(.)'", message)
         return f"'{missing[1]}' is missing at the end" if missing else "the expression is incomplete"
@@ -249,8 +249,8 @@ def _reword_compiler_message(message: str, rest: str, text: str, variables: Mapp
 
 def _describe_unknown_name(name: str, text: str, variables: Mapping[str, str]) -> str:
     called = re.search(rf"\b{re.escape(name)}\s*\(", text)
-    if name in _TOKEN_CORRECTIONS:
-        return f"write {_TOKEN_CORRECTIONS[name]} instead of {name}"
+    if name in _CEL_TOKEN_CORRECTIONS:
+        return f"write {_CEL_TOKEN_CORRECTIONS[name]} instead of {name}"
     valid_names = {valid.lower(): valid for valid in (_CEL_FUNCTION_NAMES if called else variables)}
     candidates = (*get_close_matches(name.lower(), valid_names, 1), name.lower().rpartition(".")[2])
     suggestion = next((valid_names[candidate] for candidate in candidates if candidate in valid_names), "")
@@ -261,7 +261,7 @@ def _describe_unknown_name(name: str, text: str, variables: Mapping[str, str]) -
     return f"unknown {'function' if called else 'name'} {name[:60]!r}{hint}"
 
 
-def _describe_type_mismatch(function: str, arguments: str) -> str:
+def _describe_cel_type_mismatch(function: str, arguments: str) -> str:
     types = re.findall(r"\w+(?:\([^()]*\))?", arguments)
     operator = function.strip("_@").replace("?_:", "? :")
     hint = ""

@@ -7,7 +7,7 @@ from pathlib import Path
 _PACKAGE_DIR = Path(__file__).parent
 
 
-def resource_path(name: str) -> Path:
+def find_resource_path(name: str) -> Path:
     """The path of a resource: "templates" or "migrations". Raises FileNotFoundError."""
     for place in (_PACKAGE_DIR / "_data" / name, _PACKAGE_DIR.parent / name):
         if place.exists():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from watchdog.service.process_resources import MAX_HTTP_CONNECTIONS, current_descriptor_shares
+from watchdog.service.process_resources import MAX_WEB_SERVER_CONNECTIONS, read_run_and_connection_limits
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -29,7 +29,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
         super().connection_made(transport)
-        if len(self.connections) > current_descriptor_shares().http_connections:
+        if len(self.connections) > read_run_and_connection_limits().http_connections:
             idlest = self._find_idle_connection()
             self.connections.discard(idlest)
             idlest.transport.abort()
@@ -70,7 +70,7 @@ class WebServer(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 timeout_graceful_shutdown=WEB_SERVER_SHUTDOWN_TIMEOUT_S,
-                backlog=MAX_HTTP_CONNECTIONS // 2,
+                backlog=MAX_WEB_SERVER_CONNECTIONS // 2,
             )
         )
         self._listen_socket = listen_socket

@@ -12,7 +12,7 @@ from watchdog.config.load import load_config
 from watchdog.domain.formatting import SECOND_MS
 from watchdog.domain.model import Json, Outcome, ResultToRecord
 from watchdog.probes.base import Probe
-from watchdog.service.clock import wall_clock_ms
+from watchdog.service.clock import read_wall_clock_ms
 
 SLOT_COUNT, INTERVAL_MS = 5, 20 * SECOND_MS
 
@@ -38,7 +38,7 @@ async def run_slots(probe: Probe) -> list[ResultToRecord]:
     """One slot after the other, each with the state that the one before has left."""
     reports: list[ResultToRecord] = []
     state: dict[str, Json] = {}
-    slot = wall_clock_ms()
+    slot = read_wall_clock_ms()
     for number in range(SLOT_COUNT):
         previous_slot = slot + (number - 1) * INTERVAL_MS if number else None
         reports.append(await run_probe(probe, slot + number * INTERVAL_MS, previous_slot, state))

@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.support.command_line import invoke_command, run_command
 from tests.support.fakes import FakeHttpTarget
 from tests.support.watchdog_process import run_watchdog
-from watchdog.service.process_resources import MAX_HTTP_CONNECTIONS
+from watchdog.service.process_resources import MAX_WEB_SERVER_CONNECTIONS
 
 Write = Callable[..., Path]
 
@@ -62,7 +62,9 @@ def test_clients_that_hold_connections_delay_no_probe_and_no_other_client(write:
     more = 40
     with run_watchdog(config) as run, ExitStack() as held:
         place = ("127.0.0.1", int(run.base_url.rpartition(":")[2].strip("/")))
-        idlers = [held.enter_context(socket.create_connection(place, 10)) for _ in range(MAX_HTTP_CONNECTIONS + more)]
+        idlers = [
+            held.enter_context(socket.create_connection(place, 10)) for _ in range(MAX_WEB_SERVER_CONNECTIONS + more)
+        ]
         for idler in idlers:
             with suppress(OSError):
                 idler.sendall(b"GET / HTTP/1.1\r\nHost: localh")

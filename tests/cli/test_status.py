@@ -19,8 +19,8 @@ from watchdog.domain.model import Outcome, WatchdogFaultFacts
 from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.rules import service
 from watchdog.domain.schedule import CronSchedule
-from watchdog.resources import resource_path
-from watchdog.service.clock import wall_clock_ms
+from watchdog.resources import find_resource_path
+from watchdog.service.clock import read_wall_clock_ms
 from watchdog.store.database import Database
 from watchdog.store.migrate import upgrade_schema
 from watchdog.store.tables import failing_destinations
@@ -33,9 +33,9 @@ MINUTE = 60_000
 def harness(write: Write) -> Iterator[StoreHarness]:
     """Three probes, registered an hour ago, of a service that runs now."""
     write()
-    now = wall_clock_ms()
+    now = read_wall_clock_ms()
     database = Database("sqlite:///watchdog.db")
-    upgrade_schema(database, resource_path("migrations"))
+    upgrade_schema(database, find_resource_path("migrations"))
     members = [make_registered_probe(key, failure_threshold=2, success_threshold=1) for key in ("api", "shop", "new")]
     with StoreHarness(database, members, now=now - 60 * MINUTE, create_schema=False) as made:
         made.without_downtime()
@@ -47,7 +47,7 @@ def harness(write: Write) -> Iterator[StoreHarness]:
 def see(harness: StoreHarness, key: str, outcomes: str) -> None:
     """Records results one minute apart, the last of them a minute ago."""
     harness.record_each(
-        *make_results(harness.database_id(key), outcomes, wall_clock_ms() - (len(outcomes) + 1) * MINUTE)
+        *make_results(harness.database_id(key), outcomes, read_wall_clock_ms() - (len(outcomes) + 1) * MINUTE)
     )
 
 
@@ -90,8 +90,8 @@ def test_the_exit_code_is_the_worst(harness: StoreHarness, outcomes_by_probe: di
 def test_states_are_unknown_while_the_service_is_down(harness: StoreHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     for key in ("api", "shop", "new"):
         see(harness, key, "pp")
-    now = wall_clock_ms()
-    monkeypatch.setattr("watchdog.service.clock.wall_clock_ms", lambda: now + 3 * 60 * MINUTE)
+    now = read_wall_clock_ms()
+    monkeypatch.setattr("watchdog.service.clock.read_wall_clock_ms", lambda: now + 3 * 60 * MINUTE)
     ran = invoke_command("status", "-o", "json")
     assert (ran.exit_code, len(ran.json)) == (3, 3)
     assert ran.stderr.replace("\N{NO-BREAK SPACE}", " ") == (
@@ -103,8 +103,8 @@ def test_the_clock_of_the_database_decides(harness: StoreHarness, monkeypatch: p
     """Not that of the machine on which the command runs: instants and leases are by the database's clock."""
     for key in ("api", "shop", "new"):
         see(harness, key, "pp")
-    now = wall_clock_ms()
-    monkeypatch.setattr("watchdog.service.clock.wall_clock_ms", lambda: now + 3 * 60 * MINUTE)
+    now = read_wall_clock_ms()
+    monkeypatch.setattr("watchdog.service.clock.read_wall_clock_ms", lambda: now + 3 * 60 * MINUTE)
     monkeypatch.setattr(Database, "read_clock", lambda _: now)
     ran = invoke_command("status")
     assert (ran.exit_code, ran.stderr) == (0, "")
@@ -113,8 +113,8 @@ def test_the_clock_of_the_database_decides(harness: StoreHarness, monkeypatch: p
 
 def test_a_probe_that_was_down_before_stays_down(harness: StoreHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     see(harness, "api", "ff")
-    now = wall_clock_ms()
-    monkeypatch.setattr("watchdog.service.clock.wall_clock_ms", lambda: now + 3 * 60 * MINUTE)
+    now = read_wall_clock_ms()
+    monkeypatch.setattr("watchdog.service.clock.read_wall_clock_ms", lambda: now + 3 * 60 * MINUTE)
     ran = invoke_command("status")
     assert (ran.exit_code, "no probe has run" in ran.stderr) == (1, True)
 
@@ -123,11 +123,11 @@ def test_a_probe_that_was_down_before_stays_down(harness: StoreHarness, monkeypa
 def own_harness(write: Write) -> Iterator[StoreHarness]:
     """A running service with a receiver, and so with the built-in probe."""
     write()
-    now = wall_clock_ms()
+    now = read_wall_clock_ms()
     database = Database("sqlite:///watchdog.db")
-    upgrade_schema(database, resource_path("migrations"))
-    api, built_in = make_registered_probe("api"), make_registered_probe(service.SERVICE_PROBE_ID)
-    info = replace(built_in.info, kind=service.SERVICE_PROBE_KIND)
+    upgrade_schema(database, find_resource_path("migrations"))
+    api, built_in = make_registered_probe("api"), make_registered_probe(service.WATCHDOG_SELF_PROBE_ID)
+    info = replace(built_in.info, kind=service.WATCHDOG_SELF_PROBE_KIND)
     built_in = replace(built_in, policy=replace(built_in.policy, probe=info))
     with StoreHarness(database, [api, built_in], now=now, create_schema=False) as made:
         made.without_downtime()
@@ -143,19 +143,20 @@ def set_failing(harness: StoreHarness, **facts: WatchdogFaultFacts) -> None:
 
 
 def test_receivers_that_get_no_notifications(own_harness: StoreHarness) -> None:
-    since = wall_clock_ms() - 10 * MINUTE
+    since = read_wall_clock_ms() - 10 * MINUTE
     set_failing(
         own_harness,
         oncall_slack=WatchdogFaultFacts(since, error="HTTP 500"),
-        oncall_email=WatchdogFaultFacts(wall_clock_ms(), given_up=True, error="refused"),
+        oncall_email=WatchdogFaultFacts(read_wall_clock_ms(), given_up=True, error="refused"),
         removed_slack=WatchdogFaultFacts(since, error="not configured any more"),
     )
     for arguments in ((), ("-o", "json")):
         ran = invoke_command("status", *arguments)
         assert ran.stderr.replace("\N{NO-BREAK SPACE}", " ").splitlines() == [
             "watchdog: oncall/email has received no notifications since "
-            f"{format_utc(wall_clock_ms(), wall_clock_ms())}: refused; some were not delivered or not confirmed",
-            f"watchdog: oncall/slack has received no notifications since {format_utc(since, wall_clock_ms())}: "
+            f"{format_utc(read_wall_clock_ms(), read_wall_clock_ms())}: refused; some were not delivered or not"
+            " confirmed",
+            f"watchdog: oncall/slack has received no notifications since {format_utc(since, read_wall_clock_ms())}: "
             "HTTP 500; they are retried",
         ]
         assert ran.exit_code == 0, "the probes are up"
@@ -209,9 +210,9 @@ def test_incidents_newest_first(harness: StoreHarness) -> None:
 def test_every_job_with_its_status(write: Write) -> None:
     write()
     database = Database("sqlite:///watchdog.db")
-    upgrade_schema(database, resource_path("migrations"))
+    upgrade_schema(database, find_resource_path("migrations"))
     assert (invoke_command("jobs").exit_code, invoke_command("jobs").stdout) == (0, "no jobs\n")
-    now = wall_clock_ms()
+    now = read_wall_clock_ms()
     then, due = now - MINUTE, (now - 3 * 60 * MINUTE) // MINUTE * MINUTE
     late = f"[red]digest is overdue: due {format_utc(due, then)}"
     book = FixtureRows()
@@ -249,7 +250,7 @@ def test_every_job_with_its_status(write: Write) -> None:
         "next_expected_at": format_iso8601(due),
         "read_at": format_iso8601(now - MINUTE),
     }  # fmt: skip
-    due_at = CronSchedule("0 3 * * *").next_slot_after(then)
+    due_at = CronSchedule("0 3 * * *").find_next_slot_after(then)
     assert (jobs["nightly"]["reason"], jobs["nightly"]["next_expected_at"]) == ("", format_iso8601(due_at))
     database.close()
 
@@ -257,7 +258,7 @@ def test_every_job_with_its_status(write: Write) -> None:
 def test_names_are_not_markup(write: Write) -> None:
     write()
     database = Database("sqlite:///watchdog.db")
-    upgrade_schema(database, resource_path("migrations"))
+    upgrade_schema(database, find_resource_path("migrations"))
     with StoreHarness(database, [make_registered_probe("[red]x[/] :smile:")], create_schema=False):
         assert "[Red]X[/] :Smile:" in invoke_command("status").stdout
     database.close()

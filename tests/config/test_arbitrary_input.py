@@ -8,7 +8,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from watchdog.config.error_messages import yaml_field_names
+from watchdog.config.error_messages import list_yaml_field_names
 from watchdog.config.load import load_config
 from watchdog.config.models import ApiKeySettings, Config
 from watchdog.config.problems import CONFIG_FIELD_SYNONYMS, ConfigError
@@ -71,10 +71,10 @@ def test_any_damage_to_a_valid_file(data: st.DataObject) -> None:
 
 NAMES = sorted(
     {
-        *yaml_field_names(Config),
-        *yaml_field_names(ApiKeySettings),
+        *list_yaml_field_names(Config),
+        *list_yaml_field_names(ApiKeySettings),
         *PROBE_KINDS,
-        *(name for kind in PROBE_KINDS.values() for name in yaml_field_names(kind)),
+        *(name for kind in PROBE_KINDS.values() for name in list_yaml_field_names(kind)),
     }
     | {*CONFIG_FIELD_SYNONYMS}
     | {
@@ -109,7 +109,7 @@ PROBES = st.dictionaries(
 FILES = st.fixed_dictionaries(
     {},
     optional={
-        **{name: TREES for name in yaml_field_names(Config) if name != "include"},
+        **{name: TREES for name in list_yaml_field_names(Config) if name != "include"},
         "probes": st.lists(PROBES, max_size=3) | TREES,
         "receivers": st.dictionaries(st.sampled_from(["oncall", "chat", "a/b"]), TREES) | TREES,
     },

@@ -60,8 +60,8 @@ ORIGINAL = definitions()
 )
 def test_the_same_content_has_the_same_digest(sentence: str, text: str, env: dict[str, str]) -> None:
     assert definitions(text, **env).digest == ORIGINAL.digest, sentence
-    assert definitions(text, **env).probe_digests() == ORIGINAL.probe_digests(), sentence
-    assert definitions(text, **env).destination_digests() == ORIGINAL.destination_digests(), sentence
+    assert definitions(text, **env).compute_probe_digests() == ORIGINAL.compute_probe_digests(), sentence
+    assert definitions(text, **env).compute_destination_digests() == ORIGINAL.compute_destination_digests(), sentence
 
 
 @pytest.mark.parametrize(
@@ -84,8 +84,8 @@ def test_other_content_has_another_digest(
     changed = definitions(text, **env)
     assert changed.digest != ORIGINAL.digest, sentence
     for digests, original, expected in (
-        (changed.probe_digests(), ORIGINAL.probe_digests(), changed_probes),
-        (changed.destination_digests(), ORIGINAL.destination_digests(), changed_destinations),
+        (changed.compute_probe_digests(), ORIGINAL.compute_probe_digests(), changed_probes),
+        (changed.compute_destination_digests(), ORIGINAL.compute_destination_digests(), changed_destinations),
     ):
         assert {name for name, digest in digests.items() if digest != original[name]} == expected, sentence
 

@@ -19,7 +19,7 @@ from watchdog.config_types import format_config_duration
 from watchdog.domain.model import ProbeInfo, Severity
 from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.notifiers import EmailNotifier
-from watchdog.probes.base import MAX_PREFERENCE_BYTES
+from watchdog.probes.base import MAX_PREFER_EXPRESSION_BYTES
 
 ROOT = Path(__file__).parents[2]
 FLEET_ENV = {
@@ -94,7 +94,7 @@ def test_the_full_example_loads() -> None:
 
 def test_every_email_notifier_gets_the_smtp_server() -> None:
     fleet = load_config(ROOT / "examples/full.yaml", env=FLEET_ENV).config
-    destinations = fleet.receivers["oncall"].notifiers_by_destination("oncall")
+    destinations = fleet.receivers["oncall"].build_notifiers_by_destination("oncall")
     assert list(destinations) == ["oncall/slack", "oncall/email"]
     email = destinations["oncall/email"]
     assert isinstance(email, EmailNotifier)
@@ -103,7 +103,9 @@ def test_every_email_notifier_gets_the_smtp_server() -> None:
 
 def test_routes_become_a_routing_table() -> None:
     fleet = load_config(ROOT / "examples/full.yaml", env=FLEET_ENV).config
-    receivers = {name: tuple(receiver.notifiers_by_destination(name)) for name, receiver in fleet.receivers.items()}
+    receivers = {
+        name: tuple(receiver.build_notifiers_by_destination(name)) for name, receiver in fleet.receivers.items()
+    }
     table = NotificationRoutingTable(receivers, tuple(route.to_notification_route() for route in fleet.routes))
     gateway = ProbeInfo(1, "gateway", "Partner gateway", "http")
     assert table.decide_routing(gateway, "http.503").destinations == ("journal/log", "oncall/slack", "oncall/email")
@@ -240,10 +242,10 @@ def test_included_files_add_probes_receivers_and_routes(tmp_path: Path) -> None:
 
 def test_a_preference_too_long_to_be_stored_is_refused() -> None:
     text = "probes: [{{name: A, http: 'https://a.example/', {}: ['body == \"{}\"']}}]"
-    load_config(None, text.format("prefer", "x" * (MAX_PREFERENCE_BYTES - 10)))
-    load_config(None, text.format("expect", "x" * (MAX_PREFERENCE_BYTES - 9)))
+    load_config(None, text.format("prefer", "x" * (MAX_PREFER_EXPRESSION_BYTES - 10)))
+    load_config(None, text.format("expect", "x" * (MAX_PREFER_EXPRESSION_BYTES - 9)))
     with pytest.raises(ConfigError, match=r"probes\.0\.prefer\.0: expected at most 2,000 bytes: divide the expression"):
-        load_config(None, text.format("prefer", "x" * (MAX_PREFERENCE_BYTES - 9)))
+        load_config(None, text.format("prefer", "x" * (MAX_PREFER_EXPRESSION_BYTES - 9)))
 
 
 def test_a_file_that_matches_two_patterns_is_read_once(tmp_path: Path) -> None:

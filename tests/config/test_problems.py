@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from watchdog.config.load import load_config
-from watchdog.config.problems import CONFIG_FIELD_SYNONYMS, ConfigError, did_you_mean_suffix, find_equivalent_name
+from watchdog.config.problems import CONFIG_FIELD_SYNONYMS, ConfigError, build_did_you_mean_suffix, find_equivalent_name
 
 PROBE = "probes: [{name: A, every: 1m, http: 'https://a.example/', %s}]"
 HEARTBEAT = "probes: [{name: A, heartbeat: {every: 1h, %s}}]"
@@ -66,4 +66,4 @@ def test_every_synonym_is_suggested_where_it_is_valid() -> None:
     ],
 )
 def test_the_nearest_valid_name_is_suggested(name: str, suggestion: str) -> None:
-    assert did_you_mean_suffix(name, ["tools", "status_page", "resolver", "send_resolved"]) == suggestion
+    assert build_did_you_mean_suffix(name, ["tools", "status_page", "resolver", "send_resolved"]) == suggestion

@@ -12,7 +12,13 @@ import aiosmtplib
 import httpx
 import pytest
 
-from watchdog.demo.inbox import DEMO_SLACK_CHANNEL_ID, MAX_INBOX_MESSAGES, DemoInbox, create_inbox_app, mrkdwn_to_html
+from watchdog.demo.inbox import (
+    DEMO_SLACK_CHANNEL_ID,
+    MAX_DEMO_INBOX_MESSAGES,
+    DemoInbox,
+    create_demo_inbox_app,
+    mrkdwn_to_html,
+)
 from watchdog.notifiers.blocks import escape_mrkdwn
 
 HOSTILE = "<script>alert(\"1\")</script> & <https://evil.example|click> *bold* `code` <!channel> 'x'"
@@ -20,7 +26,7 @@ HOSTILE = "<script>alert(\"1\")</script> & <https://evil.example|click> *bold* `
 
 @asynccontextmanager
 async def open_client(inbox: DemoInbox) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(create_inbox_app(inbox, "http://127.0.0.1:8080/"))
+    transport = httpx.ASGITransport(create_demo_inbox_app(inbox, "http://127.0.0.1:8080/"))
     async with httpx.AsyncClient(transport=transport, base_url="http://inbox") as client:
         yield client
 
@@ -191,9 +197,9 @@ async def test_a_client_that_disconnects_has_no_effect_on_others(sent: bytes) ->
 
 async def test_only_the_newest_messages_are_kept() -> None:
     inbox = DemoInbox()
-    for number in range(MAX_INBOX_MESSAGES + 5):
+    for number in range(MAX_DEMO_INBOX_MESSAGES + 5):
         inbox.handle_slack_call("chat.postMessage", {"text": f"message {number}"})
-    assert [message.text for message in inbox.messages][:: MAX_INBOX_MESSAGES - 1] == [
+    assert [message.text for message in inbox.messages][:: MAX_DEMO_INBOX_MESSAGES - 1] == [
         "message 5",
-        f"message {MAX_INBOX_MESSAGES + 4}",
+        f"message {MAX_DEMO_INBOX_MESSAGES + 4}",
     ]

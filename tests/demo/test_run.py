@@ -23,7 +23,7 @@ TARGETS_PROGRAM = """
 import sys
 from pathlib import Path
 from watchdog.demo import targets
-targets.demo_uptime_s = lambda: float(Path(sys.argv[2]).read_text())
+targets.measure_demo_uptime_s = lambda: float(Path(sys.argv[2]).read_text())
 targets.main(int(sys.argv[1]), Path(sys.argv[3]))
 """
 """The sample targets, with a clock that the test sets."""

@@ -16,7 +16,7 @@ from watchdog.domain.heartbeat import (
     MAX_REMEMBERED_HEARTBEAT_RUNS,
     CheckIn,
     CheckInKind,
-    EndedRun,
+    EndedHeartbeatRun,
     HeartbeatState,
     apply_check_in,
 )
@@ -270,7 +270,7 @@ def test_an_equal_end_counts_again_after_the_duplicate_window() -> None:
 
 def test_the_state_of_a_version_that_kept_no_starts_of_ended_runs() -> None:
     state = HeartbeatState.from_json({"open_runs": [["a", 5]], "ended_runs": [["b", 9, True]]})
-    assert state.ended_runs == (EndedRun("b", 9, succeeded=True),)
+    assert state.ended_runs == (EndedHeartbeatRun("b", 9, succeeded=True),)
     assert state.classify_open_runs(lambda start: start, 99, is_limited=True).lost_starts == (5,)
 
 

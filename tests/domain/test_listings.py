@@ -8,7 +8,12 @@ from typing import Any, NamedTuple
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watchdog.domain.listings import facts_to_json, listings_from_diff_json, listings_to_diff_json, map_fact_texts
+from watchdog.domain.listings import (
+    decode_subject_listings_diff,
+    encode_subject_facts,
+    encode_subject_listings_diff,
+    map_fact_texts,
+)
 from watchdog.domain.model import ListingsByRule, SubjectListing
 from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.rules.engine import FACTS_TYPE_BY_RULE
@@ -30,7 +35,9 @@ TYPES: dict[str, Any] = {"counted": Counted}
 
 
 def round_trip(listings: ListingsByRule, base: ListingsByRule = EMPTY) -> ListingsByRule:
-    return listings_from_diff_json(json.loads(json.dumps(listings_to_diff_json(listings, base))), base, TYPES)
+    return decode_subject_listings_diff(
+        json.loads(json.dumps(encode_subject_listings_diff(listings, base))), base, TYPES
+    )
 
 
 def listing(at: int, *facts: Counted, gaps: tuple[tuple[int, int], ...] = ()) -> ListingsByRule:
@@ -38,30 +45,30 @@ def listing(at: int, *facts: Counted, gaps: tuple[tuple[int, int], ...] = ()) ->
 
 
 def test_trailing_defaults_are_not_written() -> None:
-    assert facts_to_json(Counted("a")) == ["a"]
-    assert facts_to_json(Counted("a", 3)) == ["a", 3]
-    assert facts_to_json(Counted("a", 0, "x")) == ["a", 0, "x"]
-    assert facts_to_json(Counted("")) == [""]
-    assert facts_to_json(Optional()) == []
-    assert facts_to_json(Optional(1)) == [1]
+    assert encode_subject_facts(Counted("a")) == ["a"]
+    assert encode_subject_facts(Counted("a", 3)) == ["a", 3]
+    assert encode_subject_facts(Counted("a", 0, "x")) == ["a", 0, "x"]
+    assert encode_subject_facts(Counted("")) == [""]
+    assert encode_subject_facts(Optional()) == []
+    assert encode_subject_facts(Optional(1)) == [1]
 
 
 def test_only_changes_are_written() -> None:
     before = listing(1, Counted("a"), Counted("b"), Counted("c"))
     after = listing(2, Counted("a"), Counted("b", 1), Counted("d"))
-    assert listings_to_diff_json(after, before) == {"counted": [2, {"b": ["b", 1], "c": None, "d": ["d"]}]}
+    assert encode_subject_listings_diff(after, before) == {"counted": [2, {"b": ["b", 1], "c": None, "d": ["d"]}]}
     assert round_trip(after, before) == after
 
 
 def test_an_unchanged_listing_takes_a_few_bytes_for_any_number_of_subjects() -> None:
     many = [Counted(f"job {i}", i) for i in range(500)]
-    written = json.dumps(listings_to_diff_json(listing(2, *many), listing(1, *many)))
+    written = json.dumps(encode_subject_listings_diff(listing(2, *many), listing(1, *many)))
     assert written == '{"counted": [2, {}]}'
 
 
 def test_the_next_listing_of_a_rule_that_was_not_observed_is_complete() -> None:
     assert round_trip({}, listing(1, Counted("a"))) == {}
-    assert listings_to_diff_json(listing(3, Counted("a")), {}) == {"counted": [3, {"a": ["a"]}]}
+    assert encode_subject_listings_diff(listing(3, Counted("a")), {}) == {"counted": [3, {"a": ["a"]}]}
 
 
 def test_an_empty_listing_is_an_observation() -> None:
@@ -74,13 +81,15 @@ def test_periods_without_reports_are_included() -> None:
 
 
 def test_a_rule_that_no_longer_exists_is_omitted() -> None:
-    assert listings_from_diff_json({"former": [1, {"a": [1]}]}, {}, TYPES) == {}
+    assert decode_subject_listings_diff({"former": [1, {"a": [1]}]}, {}, TYPES) == {}
 
 
 def test_every_listing_rule_has_facts_that_survive() -> None:
     facts = ScheduledJobFacts("a", cron="0 3 * * *", last_start=5, stalled=True, expected_from=2, listed=False)
     stored = {"job": SubjectListing(7, {"a": facts})}
-    again = listings_from_diff_json(json.loads(json.dumps(listings_to_diff_json(stored, {}))), {}, FACTS_TYPE_BY_RULE)
+    again = decode_subject_listings_diff(
+        json.loads(json.dumps(encode_subject_listings_diff(stored, {}))), {}, FACTS_TYPE_BY_RULE
+    )
     assert again == stored
     assert set(FACTS_TYPE_BY_RULE) == {"task", "preference", "tool", "job", "service"}
 
@@ -105,7 +114,7 @@ def test_a_chain_of_differences_restores_every_listing(history: list[list[Counte
     read: ListingsByRule = {}
     for at, facts in enumerate(history):
         observed = {} if facts is None else listing(at, *{f.name: f for f in facts}.values())
-        text = json.dumps(listings_to_diff_json(observed, written))
-        read = listings_from_diff_json(json.loads(text), read, TYPES)
+        text = json.dumps(encode_subject_listings_diff(observed, written))
+        read = decode_subject_listings_diff(json.loads(text), read, TYPES)
         assert read == observed
         written = observed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from watchdog.domain.local_hosts import is_loopback_host, is_wildcard_host, local_connect_host
+from watchdog.domain.local_hosts import get_local_connect_host, is_loopback_host, is_wildcard_host
 
 
 @pytest.mark.parametrize(
@@ -39,4 +39,4 @@ def test_loopback_hosts(host: str, loopback: bool) -> None:
 def test_a_service_that_listens_on_all_addresses_is_reached_by_loopback(
     host: str, wildcard: bool, connectable: str
 ) -> None:
-    assert (is_wildcard_host(host), local_connect_host(host)) == (wildcard, connectable)
+    assert (is_wildcard_host(host), get_local_connect_host(host)) == (wildcard, connectable)

@@ -14,10 +14,10 @@ from watchdog.domain.measurements import (
     select_facts_of_subject,
 )
 from watchdog.domain.model import JsonScalar
-from watchdog.domain.observations import CompletedJobCounts, QueueStats
+from watchdog.domain.observations import QueueStats, RecentlyEndedJobCounts
 
 STATS = QueueStats(
-    waiting=3, active=0, failed=2, oldest=90_000, completed=CompletedJobCounts(1, 3), paused=True, head="x"
+    waiting=3, active=0, failed=2, oldest=90_000, completed=RecentlyEndedJobCounts(1, 3), paused=True, head="x"
 )
 
 

@@ -6,66 +6,66 @@ import pytest
 
 from watchdog.domain.formatting import HOUR_MS, MINUTE_MS
 from watchdog.domain.membership import (
-    MAX_CONFIG_DIFFERENCE_MS,
-    MEMBER_LEASE_MS,
+    MAX_PROCESS_CONFIG_DIFFERENCE_MS,
+    WATCHDOG_PROCESS_LEASE_MS,
     DefinitionDigestsByRevision,
-    MemberProcess,
-    MembershipStatus,
-    MemberStatus,
+    LiveWatchdogProcesses,
+    WatchdogProcessRecord,
+    WatchdogProcessStatus,
     compute_probe_retirement_time,
-    derive_membership_status,
-    find_config_difference_start,
-    find_highest_live_revisions,
-    format_config_difference_warning,
-    list_member_conflict_notes,
+    derive_live_watchdog_processes,
+    find_highest_live_revision_by_name,
+    find_process_config_difference_start,
+    format_process_config_difference_warning,
+    list_process_conflict_notes,
 )
 
 NOW = 100 * HOUR_MS
 NBSP = "\N{NO-BREAK SPACE}"
 
 
-def live(id: str, revision: int, started_at: int = NOW) -> MemberProcess:
-    return MemberProcess(id, revision, started_at, NOW + MEMBER_LEASE_MS)
+def live(id: str, revision: int, started_at: int = NOW) -> WatchdogProcessRecord:
+    return WatchdogProcessRecord(id, revision, started_at, NOW + WATCHDOG_PROCESS_LEASE_MS)
 
 
-def lapsed(id: str, revision: int, started_at: int, lease_until: int) -> MemberProcess:
-    return MemberProcess(id, revision, started_at, lease_until)
+def lapsed(id: str, revision: int, started_at: int, lease_until: int) -> WatchdogProcessRecord:
+    return WatchdogProcessRecord(id, revision, started_at, lease_until)
 
 
-def left(id: str, revision: int, started_at: int, left_at: int) -> MemberProcess:
-    return MemberProcess(id, revision, started_at, left_at, left_in_order=True)
+def left(id: str, revision: int, started_at: int, left_at: int) -> WatchdogProcessRecord:
+    return WatchdogProcessRecord(id, revision, started_at, left_at, left_in_order=True)
 
 
 @pytest.mark.parametrize(
     ("sentence", "member", "is_live"),
     [
-        ("within its lease", MemberProcess("a", 1, 0, NOW + 1), True),
-        ("its lease ends now", MemberProcess("a", 1, 0, NOW), False),
-        ("it left, by a clock that was ahead", MemberProcess("a", 1, 0, NOW + 1, left_in_order=True), False),
+        ("within its lease", WatchdogProcessRecord("a", 1, 0, NOW + 1), True),
+        ("its lease ends now", WatchdogProcessRecord("a", 1, 0, NOW), False),
+        ("it left, by a clock that was ahead", WatchdogProcessRecord("a", 1, 0, NOW + 1, left_in_order=True), False),
     ],
 )
-def test_a_member_lives(sentence: str, member: MemberProcess, is_live: bool) -> None:
+def test_a_member_lives(sentence: str, member: WatchdogProcessRecord, is_live: bool) -> None:
     assert member.is_live(NOW) is is_live, sentence
 
 
 def test_the_highest_live_revision_decides_about_each_probe() -> None:
     names = {1: {"old", "both"}, 2: {"both", "new"}, 3: {"both", "crashed"}}
-    assert find_highest_live_revisions({2, 1}, names) == {"old": 1, "both": 2, "new": 2}
-    assert find_highest_live_revisions({1}, names) == {"old": 1, "both": 1}
-    assert find_highest_live_revisions({9}, names) == {}
+    assert find_highest_live_revision_by_name({2, 1}, names) == {"old": 1, "both": 2, "new": 2}
+    assert find_highest_live_revision_by_name({1}, names) == {"old": 1, "both": 1}
+    assert find_highest_live_revision_by_name({9}, names) == {}
 
 
 @pytest.mark.parametrize(
     ("sentence", "members", "retire_at"),
     [
-        ("it left in order", [left("a", 1, 0, NOW)], NOW + MEMBER_LEASE_MS),
+        ("it left in order", [left("a", 1, 0, NOW)], NOW + WATCHDOG_PROCESS_LEASE_MS),
         ("it crashed", [lapsed("a", 1, 0, NOW)], NOW + HOUR_MS),
-        ("the last one left", [lapsed("a", 1, 0, NOW - 1), left("b", 2, 0, NOW)], NOW + MEMBER_LEASE_MS),
+        ("the last one left", [lapsed("a", 1, 0, NOW - 1), left("b", 2, 0, NOW)], NOW + WATCHDOG_PROCESS_LEASE_MS),
         ("the last one crashed", [left("a", 1, 0, NOW - 1), lapsed("b", 2, 0, NOW)], NOW + HOUR_MS),
         ("no member is known that had it", [], 0),
     ],
 )
-def test_when_a_probe_is_retired(sentence: str, members: list[MemberProcess], retire_at: int) -> None:
+def test_when_a_probe_is_retired(sentence: str, members: list[WatchdogProcessRecord], retire_at: int) -> None:
     assert compute_probe_retirement_time(members) == retire_at, sentence
 
 
@@ -110,8 +110,10 @@ def test_when_a_probe_is_retired(sentence: str, members: list[MemberProcess], re
         ),
     ],
 )
-def test_since_when_configurations_differ(sentence: str, members: list[MemberProcess], since: int | None) -> None:
-    assert find_config_difference_start(members, NOW) == since, sentence
+def test_since_when_configurations_differ(
+    sentence: str, members: list[WatchdogProcessRecord], since: int | None
+) -> None:
+    assert find_process_config_difference_start(members, NOW) == since, sentence
 
 
 def test_each_member_knows_what_it_leaves_to_others() -> None:
@@ -121,39 +123,48 @@ def test_each_member_knows_what_it_leaves_to_others() -> None:
         destinations={1: {"oncall/slack": "1"}, 2: {"oncall/slack": "2"}, 3: {"oncall/slack": "2"}},
     )
     ended = lapsed("d", 4, 0, NOW - 1)
-    status = derive_membership_status([other, old, ended, new], definitions, NOW)
+    status = derive_live_watchdog_processes([other, old, ended, new], definitions, NOW)
     assert status.members == (
-        MemberStatus(old, {"changed": 2}, {"oncall/slack": 3}),
-        MemberStatus(new),
-        MemberStatus(other),
+        WatchdogProcessStatus(old, {"changed": 2}, {"oncall/slack": 3}),
+        WatchdogProcessStatus(new),
+        WatchdogProcessStatus(other),
     )
     assert status.differing_since == NOW
-    assert status.of("b") == MemberStatus(new)
+    assert status.of("b") == WatchdogProcessStatus(new)
     assert status.of("d") is None
 
 
 def test_notes_name_what_a_member_leaves_to_others() -> None:
     many = {f"p{n}": 3 for n in range(25)}
-    status = MembershipStatus(
-        (MemberStatus(live("a", 1), {"api": 2, **many}, {"oncall/slack": 3}), MemberStatus(live("b", 3))), NOW - 1
+    status = LiveWatchdogProcesses(
+        (
+            WatchdogProcessStatus(live("a", 1), {"api": 2, **many}, {"oncall/slack": 3}),
+            WatchdogProcessStatus(live("b", 3)),
+        ),
+        NOW - 1,
     )
     listed = ", ".join(f"p{n}" for n in range(20))
-    assert [note.replace(NBSP, " ") for note in list_member_conflict_notes(status, "a", NOW)] == [
+    assert [note.replace(NBSP, " ") for note in list_process_conflict_notes(status, "a", NOW)] == [
         "1 probe of this process is run by processes with the newer revision 2: api",
         f"25 probes of this process are run by processes with the newer revision 3: {listed}, ...",
         "1 destination of this process is notified by processes with the newer revision 3: oncall/slack",
     ]
-    assert list_member_conflict_notes(status, "b", NOW) == list_member_conflict_notes(status, "unknown", NOW) == []
+    assert list_process_conflict_notes(status, "b", NOW) == list_process_conflict_notes(status, "unknown", NOW) == []
 
 
 def test_configurations_that_differ_for_long_are_a_warning() -> None:
-    members = (MemberStatus(live("host-1", 1)), MemberStatus(live("host-2", 2)))
-    assert format_config_difference_warning(MembershipStatus(members), NOW) == ""
-    assert format_config_difference_warning(MembershipStatus(members, NOW - MAX_CONFIG_DIFFERENCE_MS), NOW) == ""
-    status = MembershipStatus(members, NOW - 6 * MINUTE_MS)
+    members = (WatchdogProcessStatus(live("host-1", 1)), WatchdogProcessStatus(live("host-2", 2)))
+    assert format_process_config_difference_warning(LiveWatchdogProcesses(members), NOW) == ""
+    assert (
+        format_process_config_difference_warning(
+            LiveWatchdogProcesses(members, NOW - MAX_PROCESS_CONFIG_DIFFERENCE_MS), NOW
+        )
+        == ""
+    )
+    status = LiveWatchdogProcesses(members, NOW - 6 * MINUTE_MS)
     warning = (
         f"processes on one database have had different configurations for 6{NBSP}min: host-1 has revision 1, host-2 has"
         " revision 2"
     )
-    assert format_config_difference_warning(status, NOW) == warning
-    assert list_member_conflict_notes(status, "host-2", NOW) == [warning]
+    assert format_process_config_difference_warning(status, NOW) == warning
+    assert list_process_conflict_notes(status, "host-2", NOW) == [warning]

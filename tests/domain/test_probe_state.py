@@ -8,24 +8,24 @@ from typing import Any
 import pytest
 
 from watchdog.domain.probe_state import (
-    JobStateRecord,
-    McpProtocolRecord,
-    NeverRunTasksRecord,
-    OutstandingSentinelRecord,
-    OutstandingSentinels,
+    NegotiatedMcpEraRecord,
+    NeverRunMcpTasksRecord,
+    OutstandingCanaryJobRecord,
+    OutstandingCanaryJobs,
     QueueThreshold,
     QueueThresholdRecord,
-    SavedJobState,
+    SavedScheduledJobState,
+    ScheduledJobStateRecord,
     build_forget_job_key,
-    build_job_state_key,
-    drop_job_state_updates,
-    load_job_state_record,
+    build_scheduled_job_state_key,
+    compute_short_digest,
+    drop_scheduled_job_state_updates,
     queue_threshold_records_from_json,
     queue_threshold_records_to_json,
-    short_digest,
+    read_scheduled_job_state_record,
 )
 
-JOB = JobStateRecord("backup", SavedJobState("0 3 * * * UTC", 5, 6, 7, 8, 9, 1))
+JOB = ScheduledJobStateRecord("backup", SavedScheduledJobState("0 3 * * * UTC", 5, 6, 7, 8, 9, 1))
 WAITING = QueueThresholdRecord(QueueThreshold("waiting", 200, for_ms=5), breached_since=7)
 STALLED = QueueThresholdRecord(QueueThreshold("stalled", for_ms=5), 7, "b7c1")
 
@@ -34,13 +34,13 @@ STALLED = QueueThresholdRecord(QueueThreshold("stalled", for_ms=5), 7, "b7c1")
     "record",
     [
         JOB,
-        JobStateRecord("b", SavedJobState("", 0)),
+        ScheduledJobStateRecord("b", SavedScheduledJobState("", 0)),
         WAITING,
         STALLED,
         QueueThresholdRecord(QueueThreshold("failure_ratio", 0.2, window_ms=60_000, min_samples=20)),
-        OutstandingSentinelRecord("job/1", 5, 6),
-        OutstandingSentinels((OutstandingSentinelRecord("job/1", 5, 6, 7, "canary.not_finished", 2),), 8),
-        McpProtocolRecord("stateless", 5),
+        OutstandingCanaryJobRecord("job/1", 5, 6),
+        OutstandingCanaryJobs((OutstandingCanaryJobRecord("job/1", 5, 6, 7, "canary.not_finished", 2),), 8),
+        NegotiatedMcpEraRecord("stateless", 5),
     ],
 )
 def test_a_record_survives_json(record: Any) -> None:
@@ -50,16 +50,16 @@ def test_a_record_survives_json(record: Any) -> None:
 
 
 def test_a_job_is_found_by_its_name() -> None:
-    state = {build_job_state_key("backup"): JOB.to_json(), build_job_state_key("other"): None}
-    assert load_job_state_record(state, "backup") == JOB
-    assert load_job_state_record(state, "other") is None
-    assert load_job_state_record({}, "backup") is None
+    state = {build_scheduled_job_state_key("backup"): JOB.to_json(), build_scheduled_job_state_key("other"): None}
+    assert read_scheduled_job_state_record(state, "backup") == JOB
+    assert read_scheduled_job_state_record(state, "other") is None
+    assert read_scheduled_job_state_record({}, "backup") is None
 
 
 def test_a_result_that_is_never_evaluated_updates_nothing_about_jobs() -> None:
-    key = build_job_state_key("digest")
+    key = build_scheduled_job_state_key("digest")
     updates = {key: {"failures": 1}, build_forget_job_key(key): None, "scheduler": {"heartbeat_at": 5}}
-    assert drop_job_state_updates(updates) == {"scheduler": {"heartbeat_at": 5}}
+    assert drop_scheduled_job_state_updates(updates) == {"scheduler": {"heartbeat_at": 5}}
 
 
 def test_thresholds_are_found_by_their_metric() -> None:
@@ -69,17 +69,17 @@ def test_thresholds_are_found_by_their_metric() -> None:
 
 
 def test_new_tasks() -> None:
-    record = NeverRunTasksRecord({"b7c1": 5})
-    assert NeverRunTasksRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
-    assert NeverRunTasksRecord.from_json(None) == NeverRunTasksRecord()
-    assert NeverRunTasksRecord().to_json() is None
+    record = NeverRunMcpTasksRecord({"b7c1": 5})
+    assert NeverRunMcpTasksRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
+    assert NeverRunMcpTasksRecord.from_json(None) == NeverRunMcpTasksRecord()
+    assert NeverRunMcpTasksRecord().to_json() is None
 
 
 def test_a_digest_is_short_for_a_name_of_any_length() -> None:
-    assert len(short_digest("a job's name " * 1_000)) == len(short_digest("")) == 12
+    assert len(compute_short_digest("a job's name " * 1_000)) == len(compute_short_digest("")) == 12
 
 
 def test_no_outstanding_sentinel_is_nothing_to_remember() -> None:
-    assert OutstandingSentinels().to_json() is None
-    assert OutstandingSentinels.from_json(None) == OutstandingSentinels()
-    assert OutstandingSentinels.from_json({"job_id": "of an older version", "slot": 5}) == OutstandingSentinels()
+    assert OutstandingCanaryJobs().to_json() is None
+    assert OutstandingCanaryJobs.from_json(None) == OutstandingCanaryJobs()
+    assert OutstandingCanaryJobs.from_json({"job_id": "of an older version", "slot": 5}) == OutstandingCanaryJobs()

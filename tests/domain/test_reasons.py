@@ -21,10 +21,10 @@ from watchdog.domain.reasons import (
     build_reason_and_message,
     find_reason_entry,
     find_reason_pattern_problem,
+    get_reason_advice,
+    get_reason_family,
+    get_reason_title,
     matches_reason_pattern,
-    reason_advice,
-    reason_family,
-    reason_title,
 )
 from watchdog.domain.reasons.reference import render_reasons_page
 from watchdog.remediations.reasons import REMEDIABLE_REASONS
@@ -34,7 +34,7 @@ PACKAGE = ROOT / "watchdog"
 PARAMETER_NAMES = ("reason", "resolution", "code")
 CODE = re.compile(r"[a-z]+\.[a-z0-9_]+|no_data")
 FAMILY_PATTERN = re.compile(r"([a-z]+)\.(\*|\dxx)")
-FAMILIES = {reason_family(code) for code in REASON_CATALOGUE}
+FAMILIES = {get_reason_family(code) for code in REASON_CATALOGUE}
 
 
 def callables_with_parameters(node: ast.AST) -> Iterator[tuple[str, list[str]]]:
@@ -100,7 +100,7 @@ def dotted_reasons(trees: Iterable[ast.Module]) -> set[str]:
     reasons: set[str] = set()
     for node in (node for tree in trees for node in ast.walk(tree)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and CODE.fullmatch(node.value):
-            if reason_family(node.value) in FAMILIES and node.value not in LOOK_ALIKES:
+            if get_reason_family(node.value) in FAMILIES and node.value not in LOOK_ALIKES:
                 reasons.add(node.value)
         elif isinstance(node, ast.JoinedStr) and isinstance(node.values[0], ast.Constant):
             prefix = str(node.values[0].value)
@@ -133,7 +133,9 @@ def test_every_reason_in_the_code_has_an_entry() -> None:
     for code in codes:
         if code.endswith("*"):
             assert any(
-                FAMILY_PATTERN.fullmatch(key) for key in REASON_CATALOGUE if reason_family(key) == reason_family(code)
+                FAMILY_PATTERN.fullmatch(key)
+                for key in REASON_CATALOGUE
+                if get_reason_family(key) == get_reason_family(code)
             ), code
 
 
@@ -143,8 +145,8 @@ def test_a_reason_is_a_dotted_code() -> None:
 
 def test_every_entry_is_used() -> None:
     codes = dotted_reasons(SOURCES)
-    built_families = {reason_family(code) for code in codes if code.endswith("*")}
-    unused = [code for code in REASON_CATALOGUE if code not in codes and reason_family(code) not in built_families]
+    built_families = {get_reason_family(code) for code in codes if code.endswith("*")}
+    unused = [code for code in REASON_CATALOGUE if code not in codes and get_reason_family(code) not in built_families]
     assert unused == []
 
 
@@ -240,11 +242,11 @@ def test_describe(sentence: str, code: str, entry: str) -> None:
 def test_an_unknown_reason_is_described_by_its_code(code: str) -> None:
     with pytest.raises(KeyError):
         find_reason_entry(code)
-    assert reason_title(code) == code.replace(".", " ").capitalize()
+    assert get_reason_title(code) == code.replace(".", " ").capitalize()
 
 
 def test_title() -> None:
-    assert reason_title("job.overdue") == "Overdue"
+    assert get_reason_title("job.overdue") == "Overdue"
 
 
 @pytest.mark.parametrize(
@@ -288,7 +290,7 @@ def test_a_pattern_that_matches_nothing_is_refused(pattern: str, problem: str) -
 
 
 def test_family() -> None:
-    assert (reason_family("http.503"), reason_family("no_data")) == ("http", "no_data")
+    assert (get_reason_family("http.503"), get_reason_family("no_data")) == ("http", "no_data")
 
 
 def test_reason_and_message() -> None:
@@ -326,6 +328,6 @@ reason, message = "", ""
 
 
 def test_what_to_do_about_a_reason() -> None:
-    assert reason_advice("connection.refused") == "Check whether the service runs and which address it listens on."
-    assert reason_advice("http.509") == REASON_CATALOGUE["http.5xx"].advice, "that of its class"
-    assert reason_advice("unheard.of") == "", "another version stored it"
+    assert get_reason_advice("connection.refused") == "Check whether the service runs and which address it listens on."
+    assert get_reason_advice("http.509") == REASON_CATALOGUE["http.5xx"].advice, "that of its class"
+    assert get_reason_advice("unheard.of") == "", "another version stored it"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watchdog.domain.schedule import CronSchedule, ScheduleError
+from watchdog.domain.schedule import CronSchedule, CronScheduleError
 
 BERLIN = "Europe/Berlin"
 
@@ -27,7 +27,7 @@ def format_local(at: int, zone: str = "UTC") -> str:
 def slots(plan: CronSchedule, start: str, count: int) -> list[str]:
     at, slots = ms(start, plan.timezone) - 1, []
     for _ in range(count):
-        at = plan.next_slot_after(at)
+        at = plan.find_next_slot_after(at)
         slots.append(format_local(at, plan.timezone))
     return slots
 
@@ -83,21 +83,24 @@ def test_next_slot(sentence: str, expression: str, expected: list[str]) -> None:
 )
 def test_slots_around_an_instant(sentence: str, at: str, before: str, after: str) -> None:
     plan = CronSchedule("*/5 * * * *")
-    assert (format_local(plan.latest_slot_until(ms(at))), format_local(plan.next_slot_after(ms(at)))) == (
+    assert (format_local(plan.find_latest_slot_until(ms(at))), format_local(plan.find_next_slot_after(ms(at)))) == (
         before,
         after,
     ), sentence
-    assert plan.latest_slot_until(ms(at)) % 1000 == plan.next_slot_after(ms(at)) % 1000 == 0
+    assert plan.find_latest_slot_until(ms(at)) % 1000 == plan.find_next_slot_after(ms(at)) % 1000 == 0
 
 
 def test_a_day_starts_at_midnight_of_the_time_zone() -> None:
     assert (
-        format_local(CronSchedule("0 0 * * *", "Asia/Tokyo").next_slot_after(ms("2026-07-01 12:00")))
+        format_local(CronSchedule("0 0 * * *", "Asia/Tokyo").find_next_slot_after(ms("2026-07-01 12:00")))
         == "2026-07-01 15:00"
     )
-    assert format_local(CronSchedule("0 0 * * *", BERLIN).next_slot_after(ms("2026-07-01 12:00"))) == "2026-07-01 22:00"
     assert (
-        format_local(CronSchedule("0 0 * * *", "Asia/Kolkata").latest_slot_until(ms("2026-07-01 12:00")))
+        format_local(CronSchedule("0 0 * * *", BERLIN).find_next_slot_after(ms("2026-07-01 12:00")))
+        == "2026-07-01 22:00"
+    )
+    assert (
+        format_local(CronSchedule("0 0 * * *", "Asia/Kolkata").find_latest_slot_until(ms("2026-07-01 12:00")))
         == "2026-06-30 18:30"
     )
 
@@ -137,7 +140,7 @@ FIVE = "minute, hour, day of the month, month, day of the week"
     ],
 )  # fmt: skip
 def test_invalid_expressions(expression: str, message: str) -> None:
-    with pytest.raises(ScheduleError) as caught:
+    with pytest.raises(CronScheduleError) as caught:
         CronSchedule(expression)
     assert str(caught.value) == f"{expression!r} is not a cron expression: {message}"
 
@@ -151,7 +154,7 @@ def test_invalid_expressions(expression: str, message: str) -> None:
     ],
 )
 def test_expressions_that_match_no_date(sentence: str, expression: str) -> None:
-    with pytest.raises(ScheduleError) as caught:
+    with pytest.raises(CronScheduleError) as caught:
         CronSchedule(expression)
     assert str(caught.value) == f"{expression!r} matches no date", sentence
 
@@ -169,22 +172,26 @@ def test_expressions_that_match_no_date(sentence: str, expression: str) -> None:
     ],
 )
 def test_unknown_zones(zone: str, message: str) -> None:
-    with pytest.raises(ScheduleError) as caught:
+    with pytest.raises(CronScheduleError) as caught:
         CronSchedule("* * * * *", zone)
     assert str(caught.value) == message
 
 
 def test_a_long_expression_is_not_quoted_in_full() -> None:
-    with pytest.raises(ScheduleError, match=r"^'x{80}…' is not a cron expression: expected 5 fields"):
+    with pytest.raises(CronScheduleError, match=r"^'x{80}…' is not a cron expression: expected 5 fields"):
         CronSchedule("x" * 1_000_000)
-    with pytest.raises(ScheduleError, match=r"minute is '9{80}…', expected 0 to 59"):
+    with pytest.raises(CronScheduleError, match=r"minute is '9{80}…', expected 0 to 59"):
         CronSchedule("9" * 5_000 + " * * * *")
-    with pytest.raises(ScheduleError, match=r"^'x{80}' is not a cron expression"):
+    with pytest.raises(CronScheduleError, match=r"^'x{80}' is not a cron expression"):
         CronSchedule("x" * 80)
 
 
 @given(st.lists(st.text("0123456789*/,-?LW#@ MONJAN", max_size=6), max_size=7).map(" ".join) | st.text(max_size=20))
 def test_any_text_is_a_schedule_or_a_schedule_error(expression: str) -> None:
-    with suppress(ScheduleError):
+    with suppress(CronScheduleError):
         plan = CronSchedule(expression)
-        assert plan.latest_slot_until(ms("2026-07-01")) <= ms("2026-07-01") < plan.next_slot_after(ms("2026-07-01"))
+        assert (
+            plan.find_latest_slot_until(ms("2026-07-01"))
+            <= ms("2026-07-01")
+            < plan.find_next_slot_after(ms("2026-07-01"))
+        )

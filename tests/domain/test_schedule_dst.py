@@ -95,7 +95,7 @@ TABLE = [
 def test_slots_around_a_change(row: Row) -> None:
     plan = CronSchedule(row.expression, row.change.zone)
     at, slots = row.change.ms - 2 * HOUR - 1, []
-    while (at := plan.next_slot_after(at)) < row.change.ms + 2 * HOUR:
+    while (at := plan.find_next_slot_after(at)) < row.change.ms + 2 * HOUR:
         slots.append(local(plan, at))
     assert slots == row.slots
 
@@ -111,9 +111,9 @@ EXPRESSIONS = [
 def slots_around(change: Change, expression: str) -> list[int]:
     """Every slot of the two days around a change, each from the one before."""
     plan = CronSchedule(expression, change.zone)
-    slots = [plan.latest_slot_until(change.ms - 24 * HOUR)]
+    slots = [plan.find_latest_slot_until(change.ms - 24 * HOUR)]
     while slots[-1] < change.ms + 24 * HOUR:
-        slots.append(plan.next_slot_after(slots[-1]))
+        slots.append(plan.find_next_slot_after(slots[-1]))
     return slots
 
 
@@ -122,10 +122,10 @@ def slots_around(change: Change, expression: str) -> list[int]:
 def test_previous_and_next_slots_are_consistent(change: Change, expression: str, offset: int) -> None:
     plan, slots, at = CronSchedule(expression, change.zone), slots_around(change, expression), change.ms + offset
     assert slots == sorted(set(slots)), "slots increase"
-    assert plan.latest_slot_until(at) == slots[bisect_right(slots, at) - 1]
-    assert plan.next_slot_after(at) == slots[bisect_right(slots, at)]
-    assert plan.latest_slot_until(plan.next_slot_after(at)) == plan.next_slot_after(at)
-    assert plan.next_slot_after(plan.latest_slot_until(at) - 1) == plan.latest_slot_until(at)
+    assert plan.find_latest_slot_until(at) == slots[bisect_right(slots, at) - 1]
+    assert plan.find_next_slot_after(at) == slots[bisect_right(slots, at)]
+    assert plan.find_latest_slot_until(plan.find_next_slot_after(at)) == plan.find_next_slot_after(at)
+    assert plan.find_next_slot_after(plan.find_latest_slot_until(at) - 1) == plan.find_latest_slot_until(at)
 
 
 @settings(max_examples=200, deadline=None)
@@ -141,7 +141,7 @@ def test_changes_of_a_whole_hour_at_night_are_handled_as_by_debians_cron(
     start = datetime.fromtimestamp((change.ms + offset) // 1000, ZoneInfo(change.zone))
     theirs = [int(slot.timestamp()) * 1000 for slot, _ in zip(CronSim(expression, start), range(3), strict=False)]
     ours = [slot for slot in theirs if slot > change.ms + offset]
-    assert CronSchedule(expression, change.zone).next_slot_after(change.ms + offset) == ours[0]
+    assert CronSchedule(expression, change.zone).find_next_slot_after(change.ms + offset) == ours[0]
 
 
 def test_far_from_a_change_slots_follow_the_clock() -> None:

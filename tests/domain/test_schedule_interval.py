@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watchdog.domain.schedule import INTERVAL_SLOT_STEP_MS, IntervalSchedule, interval_schedule_phase_ms
+from watchdog.domain.schedule import INTERVAL_SLOT_STEP_MS, IntervalSchedule, derive_interval_schedule_phase_ms
 
 T = 1_700_000_040_000
 
@@ -26,36 +26,36 @@ T = 1_700_000_040_000
 )
 def test_slots(sentence: str, phase: int, at: int, before: int, after: int) -> None:
     every_minute = IntervalSchedule(60_000, phase)
-    assert (every_minute.latest_slot_until(at), every_minute.next_slot_after(at)) == (before, after), sentence
+    assert (every_minute.find_latest_slot_until(at), every_minute.find_next_slot_after(at)) == (before, after), sentence
 
 
 @given(st.data(), st.integers(1, 10**9), st.integers(-(10**13), 10**13))
 def test_an_instant_is_between_its_previous_and_next_slot(data: st.DataObject, every: int, at: int) -> None:
     plan = IntervalSchedule(every, data.draw(st.integers(0, every - 1)))
-    before, after = plan.latest_slot_until(at), plan.next_slot_after(at)
+    before, after = plan.find_latest_slot_until(at), plan.find_next_slot_after(at)
     assert before <= at < after == before + every
     assert before % every == plan.phase, "slots keep their phase"
-    assert plan.latest_slot_until(before) == plan.latest_slot_until(after - 1) == before
-    assert plan.next_slot_after(before) == plan.next_slot_after(after - 1) == after
+    assert plan.find_latest_slot_until(before) == plan.find_latest_slot_until(after - 1) == before
+    assert plan.find_next_slot_after(before) == plan.find_next_slot_after(after - 1) == after
 
 
 def test_a_phase_never_changes() -> None:
-    assert interval_schedule_phase_ms("api", 60_000) == 21_000
-    assert interval_schedule_phase_ms("api", 10_000) == 1_000
-    assert interval_schedule_phase_ms("web", 60_000) != interval_schedule_phase_ms("api", 60_000)
+    assert derive_interval_schedule_phase_ms("api", 60_000) == 21_000
+    assert derive_interval_schedule_phase_ms("api", 10_000) == 1_000
+    assert derive_interval_schedule_phase_ms("web", 60_000) != derive_interval_schedule_phase_ms("api", 60_000)
 
 
 @pytest.mark.parametrize("every", [1_000, 10_000, 60_000, 86_400_000])
 def test_phases_spread_a_thousand_probes_evenly(every: int) -> None:
     parts = min(10, every // INTERVAL_SLOT_STEP_MS)
-    spread = Counter(interval_schedule_phase_ms(f"probe-{n}", every) * parts // every for n in range(1_000))
+    spread = Counter(derive_interval_schedule_phase_ms(f"probe-{n}", every) * parts // every for n in range(1_000))
     assert set(spread) == set(range(parts)), "each within its interval"
     assert max(spread.values()) < 1_400 / parts
     assert min(spread.values()) > 600 / parts
 
 
 def test_phases_are_whole_steps_so_that_runs_start_together() -> None:
-    assert {interval_schedule_phase_ms(f"probe-{n}", 10_000) % INTERVAL_SLOT_STEP_MS for n in range(100)} == {0}
+    assert {derive_interval_schedule_phase_ms(f"probe-{n}", 10_000) % INTERVAL_SLOT_STEP_MS for n in range(100)} == {0}
 
 
 @pytest.mark.parametrize(

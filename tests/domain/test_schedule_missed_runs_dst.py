@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from watchdog.domain.schedule import CronSchedule, missed_runs
+from watchdog.domain.schedule import CronSchedule, list_missed_job_runs
 
 MIN, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 LONG_AGO = 0
@@ -39,12 +39,12 @@ def test_a_clock_change_makes_no_run_overdue(zone: str, local_time: str, schedul
     """A scheduler that runs at every slot, up to five seconds late, misses none in the two days around the change."""
     plan, change = CronSchedule(schedule, zone), at(local_time, zone)
     random.seed(f"{zone}{local_time}{schedule}")
-    last = plan.latest_slot_until(change - DAY)
-    due = plan.next_slot_after(last)
+    last = plan.find_latest_slot_until(change - DAY)
+    due = plan.find_next_slot_after(last)
     for now in range(change - DAY, change + DAY, MIN):
         while due + 5_000 <= now:
-            last, due = due + random.randrange(5_000), plan.next_slot_after(due)
-        assert missed_runs(plan, now, last, MIN, LONG_AGO) == [], clock_times([now], zone)
+            last, due = due + random.randrange(5_000), plan.find_next_slot_after(due)
+        assert list_missed_job_runs(plan, now, last, MIN, LONG_AGO) == [], clock_times([now], zone)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -55,10 +55,12 @@ def test_a_scheduler_that_handles_the_change_differently_is_not_overdue(
     """Other schedulers run a skipped slot an hour later, run a repeated one twice, or keep the old offset."""
     plan, change = CronSchedule(schedule, zone), at(local_time, zone)
     shift = _shift(plan, change)
-    slot = plan.next_slot_after(change - HOUR)
+    slot = plan.find_next_slot_after(change - HOUR)
     if abs(slot - change) > HOUR:
         return
-    assert missed_runs(plan, slot + shift + MIN - 1, plan.latest_slot_until(slot - 1), MIN, LONG_AGO) == []
+    assert (
+        list_missed_job_runs(plan, slot + shift + MIN - 1, plan.find_latest_slot_until(slot - 1), MIN, LONG_AGO) == []
+    )
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -66,13 +68,15 @@ def test_a_scheduler_that_handles_the_change_differently_is_not_overdue(
 def test_a_run_missed_at_a_clock_change_is_detected(zone: str, local_time: str, schedule: str) -> None:
     """It is reported no earlier than its grace after its slot, and at most one shift and a minute later."""
     plan, change = CronSchedule(schedule, zone), at(local_time, zone)
-    last = plan.latest_slot_until(change - MIN)
-    due = plan.next_slot_after(last)
+    last = plan.find_latest_slot_until(change - MIN)
+    due = plan.find_next_slot_after(last)
     missed = next(
-        now for now in range(due - DAY, due + 10 * DAY, MIN // 2) if missed_runs(plan, now, last, MIN, LONG_AGO)
+        now
+        for now in range(due - DAY, due + 10 * DAY, MIN // 2)
+        if list_missed_job_runs(plan, now, last, MIN, LONG_AGO)
     )
     assert due + MIN <= missed <= due + MIN + HOUR + MIN
-    assert missed_runs(plan, missed, last, MIN, LONG_AGO) == [due] or plan.next_slot_after(due) <= missed
+    assert list_missed_job_runs(plan, missed, last, MIN, LONG_AGO) == [due] or plan.find_next_slot_after(due) <= missed
 
 
 def _shift(plan: CronSchedule, slot: int) -> int:

@@ -10,7 +10,7 @@ from watchdog.domain.model import Json
 from watchdog.domain.text import (
     map_json_strings,
     quote_json_value,
-    replace_unsafe_characters,
+    replace_invisible_characters,
     replace_unstorable_characters,
     summarize_error,
     to_single_line,
@@ -45,7 +45,7 @@ from watchdog.domain.text import (
     ],
 )
 def test_harmful_characters_become_visible(text: str, visible: str | None) -> None:
-    assert replace_unsafe_characters(text) == (text if visible is None else visible)
+    assert replace_invisible_characters(text) == (text if visible is None else visible)
 
 
 IGNORABLE = (
@@ -65,7 +65,7 @@ def test_every_character_is_treated_by_its_category() -> None:
     for code in range(0x110000):
         category = unicodedata.category(chr(code))
         harmful = (category in ("Cc", "Cf", "Co", "Cs", "Zl", "Zp") or code in ignorable) and code not in allowed
-        if (replace_unsafe_characters(chr(code)) == "�") != (harmful or code == 0xFFFD) and category != "Cn":
+        if (replace_invisible_characters(chr(code)) == "�") != (harmful or code == 0xFFFD) and category != "Cn":
             misjudged.append(f"{code:x} {category}")
     assert misjudged == []
 

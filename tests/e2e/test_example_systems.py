@@ -35,7 +35,7 @@ from tests.support.redis_server import RedisServer
 from tests.support.third_party import ThirdPartyServers, find_free_port
 from watchdog.app import create_asgi_app, run_app
 from watchdog.server import WebServer, open_listen_socket
-from watchdog.service.clock import wall_clock_ms
+from watchdog.service.clock import read_wall_clock_ms
 from watchdog.store.read.status import list_probe_statuses
 from watchdog.store.write import watermark
 
@@ -102,7 +102,7 @@ async def test_the_incident_names_the_stage_that_a_job_did_not_reach(
 
 async def test_the_incident_names_each_task_with_a_problem(application: BullmqApplication, tmp_path: Path) -> None:
     def succeeded(ago_ms: int) -> dict[str, Any]:
-        return {"ok": True, "last_run_at": wall_clock_ms() - ago_ms, "last_run_status": "success"}
+        return {"ok": True, "last_run_at": read_wall_clock_ms() - ago_ms, "last_run_status": "success"}
 
     healthy = {
         "registry_sync": succeeded(0),
@@ -115,7 +115,7 @@ async def test_the_incident_names_each_task_with_a_problem(application: BullmqAp
         application.set_task_results(**healthy, backfill=never_ran)
         assert await example.run_slots(3) == []
 
-        failed = {"ok": False, "last_run_at": wall_clock_ms(), "last_run_error": "the mail server returned 451"}
+        failed = {"ok": False, "last_run_at": read_wall_clock_ms(), "last_run_error": "the mail server returned 451"}
         results = {**healthy, "mail": failed, "registry_sync": succeeded(HOUR_MS), "backfill": never_ran}
         application.set_task_results(**results)
         backfill, mail, registry_sync = await example.run_slots(3, delay_ms=27 * HOUR_MS)
@@ -175,7 +175,7 @@ async def test_the_incident_names_repeatable_jobs_when_their_worker_stops(
     async with running_example("repeatable", tmp_path, REDIS_URL=application.broker.url) as example:
         with worker("return"):
             assert await example.run_slots() == []
-        await wait_until_async(lambda: wall_clock_ms() - next_due() > 4_100)
+        await wait_until_async(lambda: read_wall_clock_ms() - next_due() > 4_100)
         (incident,) = await example.run_slots()
         assert incident[:3] == ("job", "digest", "job.overdue")
         assert incident.message.startswith("digest is overdue: ")
@@ -250,10 +250,10 @@ async def test_incidents_name_cron_jobs_that_fail_or_do_not_run(
     port = find_free_port()
     loaded = load_example("cron", tmp_path, env, server={"listen": f"127.0.0.1:{port}"}, defaults={"every": "10s"})
     noon = datetime.now(ZoneInfo("Europe/Berlin")).replace(day=15, hour=12, minute=0, second=0)
-    clock_offset_ms = round(noon.timestamp() * 1000) - wall_clock_ms()
+    clock_offset_ms = round(noon.timestamp() * 1000) - read_wall_clock_ms()
 
     def clock() -> int:
-        return wall_clock_ms() + clock_offset_ms
+        return read_wall_clock_ms() + clock_offset_ms
 
     async def run_backup(exit_code: int) -> None:
         """Run the job as cron does."""

@@ -16,7 +16,7 @@ def own_events(harness: EndToEndHarness, path: str) -> list[tuple[str, str, str]
     return [
         (body["event"], body["incident"]["subject"], body["incident"]["reason"])
         for body in bodies
-        if body["probe"]["kind"] == service.SERVICE_PROBE_KIND
+        if body["probe"]["kind"] == service.WATCHDOG_SELF_PROBE_KIND
     ]
 
 

@@ -14,11 +14,11 @@ import sqlalchemy as sa
 
 from tests.support.fakes import FakeHttpTarget
 from tests.support.polling import wait_until_async
-from watchdog.app import build_service
+from watchdog.app import register_probes_and_build_service
 from watchdog.config.load import load_config
 from watchdog.domain.model import Outcome
 from watchdog.net import NetworkAccess
-from watchdog.resources import resource_path
+from watchdog.resources import find_resource_path
 from watchdog.service.scheduler import MonitoringService
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.database import Database
@@ -63,7 +63,7 @@ class SimulatedService:
 
     def count(self, table: sa.Table, *where: Any) -> int:
         query = sa.select(sa.func.count()).select_from(table).where(*where)
-        with self.store_executor.database.read_transaction() as connection:
+        with self.store_executor.database.open_read_transaction() as connection:
             return int(connection.execute(query).scalar_one())
 
 
@@ -88,9 +88,9 @@ async def simulated_service(database_url: str, target_url: str) -> AsyncIterator
     loaded = load_config(Path("watchdog.yaml"), json.dumps(config), {})
     store_executor = StoreExecutor(Database(loaded.config.storage.url))
     try:
-        await store_executor.run_write(upgrade_schema, store_executor.database, resource_path("migrations"))
+        await store_executor.run_write(upgrade_schema, store_executor.database, find_resource_path("migrations"))
         async with NetworkAccess() as network:
-            service = await build_service(loaded, store_executor, network, clock)
+            service = await register_probes_and_build_service(loaded, store_executor, network, clock)
             simulated = SimulatedService(service, store_executor)
             yield simulated
     finally:

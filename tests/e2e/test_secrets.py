@@ -256,7 +256,7 @@ def _database_content(url: str) -> str:
     """Every row of every table."""
     database = Database(url.replace("${S19}", quote(SECRETS["S19"], safe="")))
     try:
-        with database.read_transaction() as connection:
+        with database.open_read_transaction() as connection:
             return "\n".join(
                 str(tuple(row)) for table in metadata.sorted_tables for row in connection.execute(table.select())
             )

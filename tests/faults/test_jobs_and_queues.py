@@ -21,16 +21,16 @@ from tests.support.redis_server import RedisServer, running_worker
 from tests.support.third_party import ThirdPartyServers, find_free_port
 from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.model import Finding, Json, Outcome, ResultToRecord
-from watchdog.domain.probe_state import build_job_state_key
+from watchdog.domain.probe_state import build_scheduled_job_state_key
 from watchdog.domain.rules import evaluate_rules
 from watchdog.probes import PROBE_KINDS, Probe
-from watchdog.service.clock import wall_clock_ms
+from watchdog.service.clock import read_wall_clock_ms
 from watchdog.service.registration import build_registered_probe
 
 Target: TypeAlias = tuple[dict[str, Any], Mapping[str, Json]]
 """The fields of a probe, and its state."""
 Setup: TypeAlias = Callable[[JobServers], AbstractContextManager[Target]]
-DIGEST_KEY = build_job_state_key("digest")
+DIGEST_KEY = build_scheduled_job_state_key("digest")
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def database_down(servers: JobServers) -> Iterator[Target]:
 
 @contextmanager
 def dead_rq_scheduler(servers: JobServers) -> Iterator[Target]:
-    servers.redis.zadd("rq:cron_jobs", {"digest": wall_clock_ms() / 1000 - 3600})
+    servers.redis.zadd("rq:cron_jobs", {"digest": read_wall_clock_ms() / 1000 - 3600})
     yield {"jobs": {"rq": {"redis": servers.redis_url}}}, {}
 
 
@@ -157,7 +157,7 @@ def queue(rules: Mapping[str, Any], *, waiting: int = 0, before: int = 0) -> Set
     def setup(servers: JobServers) -> Iterator[Target]:
         servers.add_rq_jobs(waiting)
         fields = {"queue": {"rq": servers.rq()}, "rules": rules}
-        slot = wall_clock_ms() - before
+        slot = read_wall_clock_ms() - before
         yield fields, asyncio.run(run_probe(probe_of(fields), slot)).state_updates if before else {}
 
     return setup
@@ -170,7 +170,7 @@ def no_such_queue(servers: JobServers) -> Iterator[Target]:
 
 @contextmanager
 def half_of_all_jobs_fail(servers: JobServers) -> Iterator[Target]:
-    now = wall_clock_ms()
+    now = read_wall_clock_ms()
     servers.redis.hset(f"bull:{servers.queue}:meta", "version", "bullmq:5")
     for ending in ("completed", "failed"):
         servers.redis.zadd(f"bull:{servers.queue}:{ending}", {f"{ending}-{n}": now - n for n in range(5)})

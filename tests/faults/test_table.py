@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from watchdog.domain.reasons import REASON_CATALOGUE, find_reason_entry, reason_family
+from watchdog.domain.reasons import REASON_CATALOGUE, find_reason_entry, get_reason_family
 
 TABLES: dict[str, Sequence[Any]] = {
     path.stem: import_module(f"tests.faults.{path.stem}").FAULTS
@@ -40,7 +40,7 @@ def test_a_row_asserts_what_was_observed_and_its_reason_has_advice(row: Any) -> 
 
 
 def test_the_table_is_large_enough() -> None:
-    reasons = Counter(reason_family(row.reason) for row in ROWS)
+    reasons = Counter(get_reason_family(row.reason) for row in ROWS)
     assert len(ROWS) >= 70
     assert reasons["tls"] + reasons["dns"] >= 15
     assert len(TABLES["test_mcp_connections"]) + len(TABLES["test_mcp_health"]) >= 20

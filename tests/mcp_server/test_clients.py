@@ -30,7 +30,7 @@ from tests.support.mcp_clients import (
 from tests.support.polling import wait_until
 from tests.support.third_party import ThirdPartyServers, find_free_port
 from tests.support.watchdog_process import WatchdogProcess, run_watchdog
-from watchdog.resources import resource_path
+from watchdog.resources import find_resource_path
 from watchdog.store.database import Database
 from watchdog.store.migrate import upgrade_schema
 
@@ -157,7 +157,7 @@ async def check_every_tool(client: Client, mode: str) -> None:
 def idle_config(tmp_path: Path) -> Path:
     """A configuration whose database exists, while no service runs."""
     database = Database(f"sqlite:///{tmp_path}/watchdog.db")
-    upgrade_schema(database, resource_path("migrations"))
+    upgrade_schema(database, find_resource_path("migrations"))
     database.close()
     return write_config(tmp_path, find_free_port(), access={})
 

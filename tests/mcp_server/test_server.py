@@ -46,7 +46,7 @@ async def with_incident(folder: Path, **more: Any) -> AsyncIterator[tuple[Runnin
     async with running_watchdog(folder, [DOWN, IDLE], **more) as (app, url):
 
         def opened() -> object:
-            with app.store_executor.database.read_transaction() as connection:
+            with app.store_executor.database.open_read_transaction() as connection:
                 return list_incidents(connection, is_open=True)
 
         await wait_until_async(opened)
@@ -108,7 +108,7 @@ async def test_answers_have_the_format_of_the_command_line(tmp_path: Path) -> No
                 )
             )
         )
-        with app.store_executor.database.read_transaction() as connection:
+        with app.store_executor.database.open_read_transaction() as connection:
             (case,) = list_incidents(connection)
             of_it = load_alert_context(
                 connection, Notification(case.incident.id, "", 0, IncidentEvent.OPENED), app.clock()
@@ -349,7 +349,7 @@ async def with_secret(folder: Path, probe: dict[str, Any], secret: str) -> Async
     async with running_watchdog(folder, [probe], env={"TOKEN": secret}) as (app, url):
 
         def opened() -> object:
-            with app.store_executor.database.read_transaction() as connection:
+            with app.store_executor.database.open_read_transaction() as connection:
                 return list_incidents(connection, is_open=True)
 
         await wait_until_async(opened)

@@ -18,7 +18,7 @@ from watchdog.domain.model import Outcome
 from watchdog.net import NetworkAccess, PhaseTimer, ProbeError, connector, name_lookup
 from watchdog.net.http import HttpRequest
 from watchdog.net.name_lookup import MAX_CONCURRENT_DNS_LOOKUPS, MAX_CONCURRENT_SLOW_HOST_LOOKUPS, SocketAddress
-from watchdog.service.runner import timeout_observation
+from watchdog.service.runner import build_timeout_observation
 
 SPELLINGS = (
     "http://169.254.169.254/latest/meta-data/",
@@ -377,7 +377,7 @@ def test_a_name_that_is_answered_in_time_again_counts_as_quick(
 def test_a_wait_for_a_free_lookup_is_no_failure_of_the_target() -> None:
     timer = PhaseTimer()
     timer.start_phase("lookup_queue")
-    observation = timeout_observation(3_000, timer)
+    observation = build_timeout_observation(3_000, timer)
     assert (observation.outcome, observation.reason) == (Outcome.ERROR, "watchdog.lookups_busy")
     assert observation.message == f"timed out after 3{NBSP}s while waiting for the lookups of other names"
 
@@ -409,7 +409,7 @@ def test_the_addresses_tried_outlive_the_deadline(network: FakeNetwork, monkeypa
     monkeypatch.setattr(connector, "connect_socket", hang)
     with pytest.raises(TimeoutError):
         asyncio.run(run_scenario())
-    observation = timeout_observation(200, phase_timer)
+    observation = build_timeout_observation(200, phase_timer)
     assert observation.reason == "timeout.connect"
     assert observation.evidence.facts["address"] == "127.0.0.6:443, 127.0.0.7:443"
 

@@ -13,7 +13,7 @@ import httpx
 import httpx2
 import pytest
 
-from watchdog.net.errors import ProbeError, probe_error_from_exception
+from watchdog.net.errors import ProbeError, build_probe_error_from_exception
 
 
 def os_error(number: int) -> OSError:
@@ -116,7 +116,7 @@ REQUEST2 = httpx2.Request("GET", "http://h/")
     ids=str,
 )  # fmt: skip
 def test_errors_of_the_target(error: BaseException, reason: str, message: str | None, retryable: bool) -> None:
-    translated = probe_error_from_exception(error)
+    translated = build_probe_error_from_exception(error)
     assert translated is not None
     assert (translated.reason, translated.retryable, translated.is_internal) == (reason, retryable, False)
     assert message is None or str(translated) == message
@@ -124,7 +124,7 @@ def test_errors_of_the_target(error: BaseException, reason: str, message: str | 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL])
 def test_exhausted_local_resources_are_no_failure_of_the_target(number: int) -> None:
-    translated = probe_error_from_exception(caused(httpx.ConnectError("x"), os_error(number)))
+    translated = build_probe_error_from_exception(caused(httpx.ConnectError("x"), os_error(number)))
     assert translated is not None
     assert (translated.reason, translated.is_internal) == ("watchdog.out_of_resources", True)
 
@@ -141,20 +141,20 @@ def test_exhausted_local_resources_are_no_failure_of_the_target(number: int) -> 
     ids=str,
 )
 def test_other_exceptions_are_not_converted(error: BaseException) -> None:
-    assert probe_error_from_exception(error) is None
+    assert build_probe_error_from_exception(error) is None
 
 
 def test_a_cycle_of_causes_is_handled() -> None:
     error = ValueError("round")
     error.__context__ = RuntimeError("and round")
     error.__context__.__context__ = error
-    assert probe_error_from_exception(error) is None
+    assert build_probe_error_from_exception(error) is None
 
 
 def test_causes_that_httpcore_hides_are_used() -> None:
     error = httpcore.ConnectError("All connection attempts failed")
     error.__context__, error.__suppress_context__ = REFUSED, True
-    translated = probe_error_from_exception(caused(httpx.ConnectError("x"), error))
+    translated = build_probe_error_from_exception(caused(httpx.ConnectError("x"), error))
     assert translated is not None
     assert translated.reason == "connection.refused"
 
@@ -162,4 +162,4 @@ def test_causes_that_httpcore_hides_are_used() -> None:
 def test_a_suppressed_context_is_ignored() -> None:
     error = ValueError("a bug")
     error.__context__, error.__suppress_context__ = REFUSED, True
-    assert probe_error_from_exception(error) is None
+    assert build_probe_error_from_exception(error) is None

@@ -274,11 +274,11 @@ def test_contradictory_options_are_refused(options: dict[str, Any], message: str
 def test_equal_options_share_a_context(authority: CertificateAuthority) -> None:
     async def run_scenario() -> None:
         async with NetworkAccess() as network:
-            context = network.connector.ssl_context(TlsConfig(ca_file=authority.ca_file))
-            assert network.connector.ssl_context(TlsConfig(ca_file=authority.ca_file)) is context
-            assert network.connector.ssl_context(TlsConfig(ca_file=authority.ca_file, server_name="x")) is context
-            assert network.connector.ssl_context(TlsConfig()) is not context
-            assert not network.connector.ssl_context(TlsConfig(verify=False)).check_hostname
+            context = network.connector.get_ssl_context(TlsConfig(ca_file=authority.ca_file))
+            assert network.connector.get_ssl_context(TlsConfig(ca_file=authority.ca_file)) is context
+            assert network.connector.get_ssl_context(TlsConfig(ca_file=authority.ca_file, server_name="x")) is context
+            assert network.connector.get_ssl_context(TlsConfig()) is not context
+            assert not network.connector.get_ssl_context(TlsConfig(verify=False)).check_hostname
 
     asyncio.run(run_scenario())
 
@@ -291,16 +291,16 @@ def test_a_file_that_is_replaced_is_read_again(authority: CertificateAuthority, 
     options = {"cert_file": old, option: str(file)} if option == "key_file" else {option: str(file)}
     file.write_bytes(content)
     connector = TcpConnector()
-    first = connector.ssl_context(TlsConfig(**options))
-    assert connector.ssl_context(TlsConfig(**options)) is first
+    first = connector.get_ssl_context(TlsConfig(**options))
+    assert connector.get_ssl_context(TlsConfig(**options)) is first
     replacement = tmp_path / "new.pem"
     replacement.write_bytes(Path(new).read_bytes() if option == "cert_file" else content)
     replacement.replace(file)
-    second = connector.ssl_context(TlsConfig(**options))
+    second = connector.get_ssl_context(TlsConfig(**options))
     assert second is not first
     file.unlink()
     with pytest.raises(ProbeError, match=f"cannot use {'cert_file' if option == 'key_file' else option}"):
-        connector.ssl_context(TlsConfig(**options))
+        connector.get_ssl_context(TlsConfig(**options))
     connector.close()
 
 

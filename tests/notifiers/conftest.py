@@ -13,7 +13,12 @@ from tests.support.alert_contexts import notification_for
 from tests.support.fakes import FakeSlack, FakeWebhookReceiver
 from watchdog.domain.model import AlertMessageContext, Json
 from watchdog.net import NetworkAccess
-from watchdog.notifiers.base import CONFIG_ERROR_RETRY_DURATION_S, DeliveryError, DeliveryRequest, Notifier
+from watchdog.notifiers.base import (
+    DELIVERY_CONFIG_ERROR_RETRY_DURATION_S,
+    NotificationDeliveryError,
+    NotificationDeliveryRequest,
+    Notifier,
+)
 
 
 class SendFixture(Protocol):
@@ -47,7 +52,9 @@ def send(loop_and_wire: tuple[asyncio.Runner, NetworkAccess]) -> SendFixture:
         receipt: Mapping[str, Json] = {},
         partly: Mapping[str, Json] = {},
     ) -> dict[str, Json]:
-        return loop.run(notifier.send(DeliveryRequest(notification_for(context), context, receipt, network, partly)))
+        return loop.run(
+            notifier.send(NotificationDeliveryRequest(notification_for(context), context, receipt, network, partly))
+        )
 
     return deliver
 
@@ -62,12 +69,14 @@ def fail(send: SendFixture) -> SendFixture:
         receipt: Mapping[str, Json] = {},
         partly: Mapping[str, Json] = {},
     ) -> dict[str, Json]:
-        with pytest.raises(DeliveryError) as caught:
+        with pytest.raises(NotificationDeliveryError) as caught:
             send(notifier, context, receipt, partly)
         e = caught.value
         assert e.__cause__ is None, "it may quote a secret"
-        assert e.__suppress_context__ or isinstance(e.__context__, DeliveryError | None), "it may quote a secret"
-        retried = {0: "never", CONFIG_ERROR_RETRY_DURATION_S: "an hour", inf: "always"}[e.retry_for_s]
+        assert e.__suppress_context__ or isinstance(e.__context__, NotificationDeliveryError | None), (
+            "it may quote a secret"
+        )
+        retried = {0: "never", DELIVERY_CONFIG_ERROR_RETRY_DURATION_S: "an hour", inf: "always"}[e.retry_for_s]
         return {"reason": e.reason, "retried": retried, "retry_after": e.retry_after_s, "message": str(e)}
 
     return deliver

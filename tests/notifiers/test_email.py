@@ -27,10 +27,10 @@ from tests.support.alert_contexts import (
     TEST_ALERT,
 )
 from tests.support.fakes import FakeMailServer, make_certificate
-from watchdog.domain.formatting import utc_datetime
+from watchdog.domain.formatting import to_utc_datetime
 from watchdog.domain.model import AlertMessageContext
 from watchdog.notifiers import email as email_module
-from watchdog.notifiers.base import CONFIG_ERROR_RETRY_DURATION_S, DeliveryError
+from watchdog.notifiers.base import DELIVERY_CONFIG_ERROR_RETRY_DURATION_S, NotificationDeliveryError
 from watchdog.notifiers.email import EmailNotifier, SmtpServerSettings
 from watchdog.notifiers.email_letter import derive_email_message_id, render_email_html_part, render_email_text_part
 from watchdog.notifiers.message import compose_alert_message
@@ -72,7 +72,7 @@ def test_the_headers_of_an_email(mail: FakeMailServer, send: SendFixture) -> Non
     assert message["From"] == "Watchdog <watchdog@acme.example>"
     assert message["To"] == "oncall@acme.example"
     assert message["Message-ID"] == receipt["message_id"]
-    assert parsedate_to_datetime(message["Date"]) == utc_datetime(NOW - NOW % 1_000)
+    assert parsedate_to_datetime(message["Date"]) == to_utc_datetime(NOW - NOW % 1_000)
     assert message["Auto-Submitted"] == "auto-generated"
     assert message["In-Reply-To"] is None
     assert message.get_content_type() == "multipart/alternative"
@@ -243,9 +243,11 @@ def test_a_recipient_whose_mailbox_is_full_is_retried_for_an_hour_and_no_other_r
 ) -> None:
     email = to(mail, people=("full@acme.example", "ann@acme.example"))
     mail.canned_responses.append(("RCPT", "552 5.2.2 mailbox full"))
-    with pytest.raises(DeliveryError, match=r"refused for now: full@acme\.example: 552 5\.2\.2 mailbox full") as first:
+    with pytest.raises(
+        NotificationDeliveryError, match=r"refused for now: full@acme\.example: 552 5\.2\.2 mailbox full"
+    ) as first:
         send(email, OPENED_ALERT)
-    assert first.value.retry_for_s == CONFIG_ERROR_RETRY_DURATION_S
+    assert first.value.retry_for_s == DELIVERY_CONFIG_ERROR_RETRY_DURATION_S
     receipt = send(email, OPENED_ALERT, partly=first.value.partial_receipt)
     assert [delivered.recipients for delivered in mail.received] == [["ann@acme.example"], ["full@acme.example"]]
     assert receipt["refused"] == {}
@@ -257,12 +259,14 @@ def test_a_temporarily_refused_recipient_is_retried_and_no_other_receives_a_copy
     people = ("gone@acme.example", "later@acme.example", "ann@acme.example")
     email = to(mail, people=people)
     mail.canned_responses += [("RCPT", "550 no such user"), ("RCPT", "450 greylisted")]
-    with pytest.raises(DeliveryError, match=r"refused for now: later@acme\.example: 450 greylisted") as first:
+    with pytest.raises(
+        NotificationDeliveryError, match=r"refused for now: later@acme\.example: 450 greylisted"
+    ) as first:
         send(email, OPENED_ALERT)
     assert math.isinf(first.value.retry_for_s)
     assert mail.received[0].recipients == ["ann@acme.example"]
     mail.canned_responses.append(("RCPT", "450 greylisted"))
-    with pytest.raises(DeliveryError) as second:
+    with pytest.raises(NotificationDeliveryError) as second:
         send(email, OPENED_ALERT, partly=first.value.partial_receipt)
     receipt = send(email, OPENED_ALERT, partly={**first.value.partial_receipt, **second.value.partial_receipt})
     assert [delivered.recipients for delivered in mail.received] == [["ann@acme.example"], ["later@acme.example"]]
@@ -372,7 +376,7 @@ def test_only_a_connection_dropped_after_data_leaves_the_delivery_unknown(
     with server(handler) as port:
         address = {"host": "127.0.0.1", "port": port, "security": "none", "from": "w@acme.example"}
         email = EmailNotifier(to=("a@b.example",), server=SmtpServerSettings.model_validate(address))
-        with pytest.raises(DeliveryError) as failed:
+        with pytest.raises(NotificationDeliveryError) as failed:
             send(email, OPENED_ALERT)
     assert failed.value.maybe_delivered is maybe_delivered
     assert failed.value.partial_receipt["message_id"].endswith("@acme.example>")

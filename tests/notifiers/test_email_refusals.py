@@ -11,7 +11,7 @@ import pytest
 
 from tests.notifiers.conftest import SendFixture
 from tests.support.alert_contexts import OPENED_ALERT
-from watchdog.notifiers.base import DeliveryError
+from watchdog.notifiers.base import NotificationDeliveryError
 from watchdog.notifiers.email import EmailNotifier, SmtpServerSettings
 
 LOGIN = {"username": "watchdog", "password": "pass word of some length"}
@@ -102,6 +102,6 @@ def test_a_refusal_at_each_step(
 def test_a_response_to_the_email_that_is_none_leaves_the_delivery_unknown(
     send: SendFixture, response: bytes, maybe_delivered: bool
 ) -> None:
-    with scripted_mail_server({END_OF_DATA: response}) as port, pytest.raises(DeliveryError) as failed:
+    with scripted_mail_server({END_OF_DATA: response}) as port, pytest.raises(NotificationDeliveryError) as failed:
         send(notifier(port), OPENED_ALERT)
     assert failed.value.maybe_delivered is maybe_delivered

@@ -371,7 +371,7 @@ def test_the_advice_about_an_http_error_does_not_depend_on_expectations(
     result = result_with_evidence(INCIDENT_SINCE, Outcome.FAIL, "x", facts={"status": status})
     incident = make_incident("availability", "x", reason=reason)
     message = compose_alert_message(replace(OPENED_ALERT, incident=incident, first_bad=result, latest=None))
-    assert field(message, "What to do") == reasons.reason_advice(advised).replace("`", "")
+    assert field(message, "What to do") == reasons.get_reason_advice(advised).replace("`", "")
 
 
 def test_a_changed_cause_shows_the_new_one_the_first_one_and_new_advice() -> None:

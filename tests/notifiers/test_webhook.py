@@ -29,12 +29,12 @@ from tests.support.alert_contexts import (
 )
 from tests.support.fakes import CannedResponse, FakeWebhookReceiver, ReceivedRequest
 from tests.support.scripted_servers import ConnectionHandler, http_response, running_server, send_forever, send_parts
-from watchdog.domain.formatting import utc_datetime
+from watchdog.domain.formatting import to_utc_datetime
 from watchdog.domain.model import AlertMessageContext, Json
 from watchdog.domain.reasons import REASON_CATALOGUE
 from watchdog.net import NetworkAccess
 from watchdog.notifiers import post
-from watchdog.notifiers.base import DeliveryError, DeliveryRequest
+from watchdog.notifiers.base import NotificationDeliveryError, NotificationDeliveryRequest
 from watchdog.notifiers.webhook import WebhookNotifier, build_webhook_payload
 
 SECRET = "a secret of some length"
@@ -186,8 +186,8 @@ def test_every_document_has_the_same_fields(context: AlertMessageContext) -> Non
         (CannedResponse(425), "http.425", "always", None),
         (later("12"), "http.429", "always", 12),
         (later("0.5"), "http.429", "always", 0.5),
-        (later(format_datetime(utc_datetime(NOW + 90_000), usegmt=True)), "http.429", "always", 90),
-        (later(format_datetime(utc_datetime(NOW - 90_000), usegmt=True)), "http.429", "always", 0),
+        (later(format_datetime(to_utc_datetime(NOW + 90_000), usegmt=True)), "http.429", "always", 90),
+        (later(format_datetime(to_utc_datetime(NOW - 90_000), usegmt=True)), "http.429", "always", 0),
         (later("-5"), "http.429", "always", 0),
         (later("99999999"), "http.429", "always", 3_600),
         (later("nan"), "http.429", "always", None),
@@ -264,7 +264,7 @@ def test_what_confirms_a_delivery(
     if not reason:
         assert send(notifier, OPENED_ALERT) == {}
         return
-    with pytest.raises(DeliveryError) as failed:
+    with pytest.raises(NotificationDeliveryError) as failed:
         send(notifier, OPENED_ALERT)
     assert (failed.value.reason, failed.value.retry_for_s) == (reason, math.inf)
     assert failed.value.maybe_delivered is (reason == "delivery.unconfirmed")
@@ -299,7 +299,7 @@ def test_a_2xx_confirms_regardless_of_its_body(
     async def sent() -> dict[str, Json]:
         async with running_server(handler) as server, NetworkAccess() as network:
             return await WebhookNotifier(url=server.url_of()).send(
-                DeliveryRequest(notification_for(OPENED_ALERT), OPENED_ALERT, {}, network)
+                NotificationDeliveryRequest(notification_for(OPENED_ALERT), OPENED_ALERT, {}, network)
             )
 
     assert asyncio.run(sent()) == {}

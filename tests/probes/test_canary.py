@@ -15,11 +15,11 @@ from tests.support.probe_runs import canary_probe, run_probe
 from watchdog.config_types import format_config_duration
 from watchdog.domain.formatting import MINUTE_MS
 from watchdog.domain.model import Outcome, ResultToRecord
-from watchdog.domain.observations import JobStage, QueueStats, SentinelPollResult
+from watchdog.domain.observations import CanaryJobPollResult, JobStage, QueueStats
 from watchdog.net.errors import ProbeError
 from watchdog.probes import CanaryProbe
-from watchdog.queues import CANARY_DRIVERS, CanaryConnection, CanaryDriver, QueueConnectContext, SentinelJob
-from watchdog.service.clock import wall_clock_ms
+from watchdog.queues import CANARY_DRIVERS, CanaryConnection, CanaryDriver, CanaryJob, QueueConnectContext
+from watchdog.service.clock import read_wall_clock_ms
 
 SYSTEMS: dict[str, dict[str, Any]] = {
     "bullmq": {"redis": "redis://localhost", "queue": "mail"},
@@ -71,19 +71,19 @@ class ScriptedSystem:
     send_delay_s: float = 0.0
     counts_hang: bool = False
 
-    async def send(self, sentinel: SentinelJob) -> str:
+    async def send(self, sentinel: CanaryJob) -> str:
         await asyncio.sleep(self.send_delay_s)
         self.sent.append(f"job-{len(self.sent) + 1}")
         return self.sent[-1]
 
-    async def poll(self, job_id: str) -> SentinelPollResult:
+    async def poll(self, job_id: str) -> CanaryJobPollResult:
         self.polled.append(job_id)
         if self.hang(job_id):
             await asyncio.Event().wait()
         stage = self.stages.get(job_id, self.default_stage)
         if isinstance(stage, ProbeError):
             raise stage
-        return SentinelPollResult(stage)
+        return CanaryJobPollResult(stage)
 
     async def cancel(self, job_id: str) -> bool:
         return self.can_cancel
@@ -119,7 +119,7 @@ class Slots:
         settings = canary_probe(job).canary.model_copy(update={"finish_within": finish_within_ms, "http": driver})
         self.probe = canary_probe(job).model_copy(update={"canary": settings, "every": finish_within_ms + 2_000})
         self.state: dict[str, Any] = {}
-        self.slot = wall_clock_ms()
+        self.slot = read_wall_clock_ms()
 
     def run(self) -> ResultToRecord:
         report = asyncio.run(run_probe(self.probe, self.slot, self.slot - MINUTE_MS, self.state))
@@ -225,7 +225,7 @@ def test_a_sentinel_that_can_be_cancelled_blocks_nothing() -> None:
 def test_a_sentinel_before_its_deadline_is_awaited() -> None:
     """A schedule may have slots that are closer than the deadline."""
     slots = Slots(ScriptedSystem(), 1_500)
-    sent_at = wall_clock_ms()
+    sent_at = read_wall_clock_ms()
     slots.state = {"sentinel": {"records": [{"job_id": "job-0", "slot": sent_at, "sent_at": sent_at}]}}
     slots.system.stages = {"job-0": JobStage.QUEUED}
 
@@ -242,7 +242,7 @@ def test_a_sentinel_before_its_deadline_is_awaited() -> None:
 
 def test_the_slot_before_the_deadline_does_not_count_as_blocked() -> None:
     slots = Slots(ScriptedSystem(), 500)
-    sent_at = wall_clock_ms()
+    sent_at = read_wall_clock_ms()
     slots.state = {"sentinel": {"records": [{"job_id": "job-0", "slot": sent_at, "sent_at": sent_at}]}}
     slots.run()
     assert slots.state["sentinel"]["records"][0]["blocked_slots"] == 0

@@ -18,7 +18,7 @@ from tests.support.probe_runs import EMPTY_MASK, IgnoringLagMonitor
 from watchdog.domain.model import ClaimedSlot, Observation, Outcome, ResultToRecord
 from watchdog.net import NetworkAccess
 from watchdog.probes.mcp import McpProbe
-from watchdog.service.clock import wall_clock_ms
+from watchdog.service.clock import read_wall_clock_ms
 from watchdog.service.runner import ProbeRunner
 
 PAD = "x" * 70_000
@@ -226,11 +226,11 @@ def test_a_judgement_that_takes_too_long_is_killed_at_the_deadline(tmp_path: Pat
             NetworkAccess() as network,
             IgnoringLagMonitor() as lag,
         ):
-            runner = ProbeRunner(network, EMPTY_MASK, wall_clock_ms, lag, lambda: ())
+            runner = ProbeRunner(network, EMPTY_MASK, read_wall_clock_ms, lag, lambda: ())
 
             async def run(expect: list[str], deadline: str) -> ResultToRecord:
                 probe = McpProbe.model_validate({"name": "A", "mcp": mcp, "expect": expect, "timeout": deadline})
-                return await runner.run(probe, ClaimedSlot(1, wall_clock_ms(), "local", None), {})
+                return await runner.run(probe, ClaimedSlot(1, read_wall_clock_ms(), "local", None), {})
 
             await run(["size(result) == 9001"], "30s")  # starts the worker process
             return [await run(hanging, "3s"), await run(["size(result) == 9001"], "30s")]

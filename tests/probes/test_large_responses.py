@@ -25,9 +25,9 @@ from watchdog.net.content_encoding import ContentDecoder
 from watchdog.net.http import HttpRequest, HttpResponse
 from watchdog.net.received_body import BoundedBodyCollector
 from watchdog.probes import HttpProbe
-from watchdog.probes.expectations import observation_from_error
+from watchdog.probes.expectations import build_observation_from_error
 from watchdog.probes.http import judge_http_response
-from watchdog.service.clock import wall_clock_ms
+from watchdog.service.clock import read_wall_clock_ms
 from watchdog.service.runner import ProbeRunner
 
 ENCODINGS: dict[str, Callable[[bytes], bytes]] = {
@@ -62,7 +62,7 @@ async def judge(watched: HttpProbe, response: HttpResponse, network: NetworkAcce
             timer, judge_http_response, response, criteria, 0, in_worker=response.needs_worker(loops=criteria.loops)
         )
     except ProbeError as error:
-        observation = observation_from_error(error, timer)
+        observation = build_observation_from_error(error, timer)
     return replace(observation, phases={}), "judge" in timer.phase_durations_ms
 
 
@@ -130,7 +130,7 @@ def test_the_same_faults_are_found_in_the_worker(encoding: str, damage: str, mon
             try:
                 here, _ = await judge(watched, await fetch(network, raw, max_body_bytes), network)
             except ProbeError as error:
-                here = replace(observation_from_error(error, PhaseTimer()), phases={})
+                here = replace(build_observation_from_error(error, PhaseTimer()), phases={})
             assert (there.outcome, there.reason, there.message) == (here.outcome, here.reason, here.message)
             assert there.outcome is not Outcome.PASS or damage == "garbage", "some encodings have no checksum"
 
@@ -218,7 +218,7 @@ def test_a_loop_over_many_elements_runs_in_the_worker_however_small_the_body(exp
 async def run_together(*watched: HttpProbe) -> list[ResultToRecord]:
     """Runs of probes that share the network of one process, each started when the one before it is judged or queued."""
     async with NetworkAccess() as network, IgnoringLagMonitor() as lag:
-        runner, now = ProbeRunner(network, EMPTY_MASK, wall_clock_ms, lag), wall_clock_ms()
+        runner, now = ProbeRunner(network, EMPTY_MASK, read_wall_clock_ms, lag), read_wall_clock_ms()
         runs = []
         for each in watched:
             runs.append(asyncio.create_task(runner.run(each, ClaimedSlot(1, now, "local", None), {})))

@@ -23,7 +23,11 @@ from tests.support.mcp_servers.raw_http import (
 from tests.support.scripted_servers import CertificateAuthority
 from tests.support.third_party import find_free_port, listening_process
 from watchdog.domain.model import HealthState, McpTaskFacts, Observation, Outcome
-from watchdog.domain.probe_state import MCP_PROTOCOL_STATE_KEY, NEVER_RUN_TASKS_STATE_KEY, short_digest
+from watchdog.domain.probe_state import (
+    NEGOTIATED_MCP_ERA_STATE_KEY,
+    NEVER_RUN_MCP_TASKS_STATE_KEY,
+    compute_short_digest,
+)
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, evaluate_rules
 from watchdog.net import NetworkAccess
 
@@ -395,14 +399,14 @@ def test_a_task_that_never_ran_is_stored_until_it_runs() -> None:
                 listed_ages.append(
                     (
                         listed_for_ms(observation, "new"),
-                        observation.state_updates.get(NEVER_RUN_TASKS_STATE_KEY, "unchanged"),
+                        observation.state_updates.get(NEVER_RUN_MCP_TASKS_STATE_KEY, "unchanged"),
                     )
                 )
             return listed_ages
 
     (seen_first, remembered), (seen_later, untouched), *once_it_ran = asyncio.run(go())
     assert seen_first == 0
-    assert NOW <= remembered[short_digest("new")] < NOW + 10_000
+    assert NOW <= remembered[compute_short_digest("new")] < NOW + 10_000
     assert seen_later == pytest.approx(DAY, abs=10_000)
     assert untouched == "unchanged"
     assert once_it_ran == [(None, None), (None, "unchanged")]
@@ -423,10 +427,10 @@ class TestTheEra:
             async with NetworkAccess() as network, running_raw_server() as raw:
                 runner = McpProbeRunner(network)
                 assert "server/discover" in await self.methods_received(runner, raw, NOW)
-                assert runner.probe_state[MCP_PROTOCOL_STATE_KEY]["era"] == "legacy"
+                assert runner.probe_state[NEGOTIATED_MCP_ERA_STATE_KEY]["era"] == "legacy"
                 assert "server/discover" not in await self.methods_received(runner, raw, NOW + DAY - 1)
                 assert "server/discover" in await self.methods_received(runner, raw, NOW + DAY)
-                assert runner.probe_state[MCP_PROTOCOL_STATE_KEY]["negotiated_at"] == NOW + DAY
+                assert runner.probe_state[NEGOTIATED_MCP_ERA_STATE_KEY]["negotiated_at"] == NOW + DAY
 
         asyncio.run(go())
 
@@ -450,9 +454,9 @@ class TestTheEra:
                 await self.methods_received(runner, raw, NOW)
                 methods = await self.methods_received(runner, raw, NOW + 1, **{"*": response})
                 assert methods[:2] == ["initialize", "server/discover"]
-                assert runner.probe_state[MCP_PROTOCOL_STATE_KEY] is None
+                assert runner.probe_state[NEGOTIATED_MCP_ERA_STATE_KEY] is None
                 assert "server/discover" in await self.methods_received(runner, raw, NOW + 2)
-                assert runner.probe_state[MCP_PROTOCOL_STATE_KEY]["era"] == "legacy"
+                assert runner.probe_state[NEGOTIATED_MCP_ERA_STATE_KEY]["era"] == "legacy"
 
         asyncio.run(go())
 
@@ -472,7 +476,7 @@ class TestTheEra:
                 runner = McpProbeRunner(network)
                 methods = await self.methods_received(runner, raw, NOW, **{"*": RawMcpResponse(503)})
                 assert methods == ["server/discover"]
-                assert MCP_PROTOCOL_STATE_KEY not in runner.probe_state
+                assert NEGOTIATED_MCP_ERA_STATE_KEY not in runner.probe_state
 
         asyncio.run(go())
 
@@ -514,7 +518,7 @@ def test_the_current_protocol_over_http(sample: str) -> None:
         async with NetworkAccess() as network:
             runner = McpProbeRunner(network)
             first = await runner.run_probe({"url": sample, "resource": "report://today"}, expect=["resource.rows == 3"])
-            assert runner.probe_state[MCP_PROTOCOL_STATE_KEY]["era"] == "2026-07-28"
+            assert runner.probe_state[NEGOTIATED_MCP_ERA_STATE_KEY]["era"] == "2026-07-28"
             second = await runner.run_probe({"url": sample, "tasks": {"*": "2h"}})
             for observation in (first, second):
                 assert observation.outcome is Outcome.PASS, "the failed task explains the error"

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from watchdog.domain.model import McpTaskFacts
-from watchdog.domain.probe_state import short_digest
+from watchdog.domain.probe_state import compute_short_digest
 from watchdog.probes.mcp_tasks import MAX_MCP_TASKS, parse_mcp_task_list
 
 NOW = 1_800_000_000_000  # 2027-01-15T08:00:00Z
 HOUR = 3_600_000
-NEW = short_digest("new")
+NEW = compute_short_digest("new")
 
 
 def read(*entries: Any, first_listed: dict[str, int] | None = None) -> dict[str, McpTaskFacts]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.scripted_servers import http_response, running_server, send_parts
-from watchdog.domain.observations import JobStage, SentinelPollResult
+from watchdog.domain.observations import CanaryJobPollResult, JobStage
 from watchdog.net import NetworkAccess, PhaseTimer, ProbeError
 from watchdog.net.http import HttpRequest
 from watchdog.queues.http import HttpCanary, build_poll_result_from_response, parse_enqueue_response_job_id
@@ -37,9 +37,9 @@ def judge(function: Any, body: Any, *args: object, status: str = "200 OK") -> An
 
 def test_the_state_of_a_job_in_a_large_response() -> None:
     items, pad = [1] * 8_000, "x" * 70_000
-    assert judge(build_poll_result_from_response, {"state": "ready", "items": items, "pad": pad}) == SentinelPollResult(
-        JobStage.DONE
-    )
+    assert judge(
+        build_poll_result_from_response, {"state": "ready", "items": items, "pad": pad}
+    ) == CanaryJobPollResult(JobStage.DONE)
     broken = judge(
         build_poll_result_from_response, {"state": "broken", "items": items, "pad": pad, "error": "disk full"}
     )

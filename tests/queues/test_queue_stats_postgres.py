@@ -21,7 +21,7 @@ from watchdog.domain.model import Outcome, ResultToRecord
 from watchdog.net import NetworkAccess, PhaseTimer
 from watchdog.net.errors import ProbeError
 from watchdog.queues import QueueConnectContext
-from watchdog.queues.clients.postgres import open_postgres_session
+from watchdog.queues.clients.postgres import open_postgres_queue_session
 from watchdog.queues.pgboss.stats import PgbossQueueStatsSource
 
 NBSP = "\N{NO-BREAK SPACE}"
@@ -51,7 +51,7 @@ async def fetch_all(url: str, statement: str) -> None:
     system = PgbossQueueStatsSource.model_validate({"url": url, "queue": "report"})
     async with (
         NetworkAccess() as network,
-        open_postgres_session(system, QueueConnectContext(network, PhaseTimer(), True, 3.0, 0), "") as session,
+        open_postgres_queue_session(system, QueueConnectContext(network, PhaseTimer(), True, 3.0, 0), "") as session,
     ):
         await session.fetch_all(statement)
 

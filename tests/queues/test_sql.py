@@ -29,7 +29,7 @@ from watchdog.net.errors import ProbeError
 from watchdog.probes import JobsProbe
 from watchdog.queues.clients import external_database
 from watchdog.queues.sql import SqlJobSource
-from watchdog.service.clock import wall_clock_ms
+from watchdog.service.clock import read_wall_clock_ms
 
 NBSP = "\N{NO-BREAK SPACE}"
 COLUMNS = {
@@ -52,7 +52,7 @@ def _ms(at: datetime) -> int:
 
 def _as_text(at: datetime) -> str:
     """As the evidence shows it to people."""
-    return format_utc(_ms(at), wall_clock_ms(), seconds=True)
+    return format_utc(_ms(at), read_wall_clock_ms(), seconds=True)
 
 
 class ExternalApp:
@@ -641,7 +641,7 @@ def test_a_server_that_stops_responding_is_unreachable(
     postgres_app: ExternalApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its process is suspended while connected, so the server's own limits do not apply."""
-    monkeypatch.setattr(external_database, "EXTERNAL_TRANSACTION_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(external_database, "EXTERNAL_DATABASE_TRANSACTION_TIMEOUT_S", 2.0)
     postgres_app.execute(TABLE)
     watchdog_pids_sql = (
         "SELECT pid FROM pg_stat_activity WHERE application_name = 'watchdog' AND datname = current_database()"

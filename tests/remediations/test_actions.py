@@ -21,17 +21,17 @@ from watchdog.net import NetworkAccess, PhaseTimer
 from watchdog.net.errors import ProbeError
 from watchdog.probes import PROBE_KINDS, JobsProbe, Probe
 from watchdog.queues import QueueConnectContext
-from watchdog.remediations import RemediationContext, RemediationSettings
+from watchdog.remediations import RemediationParameters, RemediationSettings
 from watchdog.remediations.reasons import expand_reason_shorthand
 from watchdog.remediations.sql import SqlRemediation
 
 NBSP = "\N{NO-BREAK SPACE}"
-STUCK = RemediationContext("7", "ledger", "job.stuck", "billing", "a1b2")
+STUCK = RemediationParameters("7", "ledger", "job.stuck", "billing", "a1b2")
 RESET = "UPDATE jobs SET status = 'pending' WHERE id = :id AND status = 'running'"
 
 
 def apply(
-    config: dict[str, Any], context: RemediationContext = STUCK, *, dry: bool = False, timeout_s: float = 10.0
+    config: dict[str, Any], context: RemediationParameters = STUCK, *, dry: bool = False, timeout_s: float = 10.0
 ) -> str:
     async def execute() -> str:
         async with NetworkAccess() as network:

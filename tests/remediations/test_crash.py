@@ -26,7 +26,7 @@ def test_an_interrupted_remediation_is_not_repeated(tmp_path: Path) -> None:
         return CannedResponse()
 
     def count_results() -> int:
-        with database.read_transaction() as connection:
+        with database.open_read_transaction() as connection:
             return connection.execute(sa.select(sa.func.count()).select_from(results)).scalar_one()
 
     with FakeHttpReceiver() as receiver:
@@ -50,6 +50,6 @@ def test_an_interrupted_remediation_is_not_repeated(tmp_path: Path) -> None:
             wait_until(lambda: count_results() >= count_before + 5)
         may_respond.set()
         assert len(receiver.received) == 1
-    with database.read_transaction() as connection:
+    with database.open_read_transaction() as connection:
         assert [row.state for row in connection.execute(sa.select(remediations))] == ["started"]
     database.close()

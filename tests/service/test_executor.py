@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.store import START_AT, make_registered_probe
 from watchdog.domain.model import ClaimedSlot, Outcome, ProbeResult, ResultToRecord
-from watchdog.domain.probe_state import build_job_state_key
+from watchdog.domain.probe_state import build_scheduled_job_state_key
 from watchdog.domain.rules import evaluate_rules, missed_run
 from watchdog.probes.base import Probe, ProbeAttemptContext
 from watchdog.service import executor
@@ -90,7 +90,7 @@ async def test_a_stopped_run_of_a_cron_schedule_is_a_finding(ahead: int, reason:
 async def test_a_run_without_a_free_place_is_no_verdict(
     monkeypatch: pytest.MonkeyPatch, schedule: str | None, outcome: Outcome, reason: str
 ) -> None:
-    monkeypatch.setattr(executor, "MAX_PLACE_WAIT_S", 0.05)
+    monkeypatch.setattr(executor, "MAX_RUN_PLACE_WAIT_S", 0.05)
 
     class RemoteProbe(UnusedProbe):
         @property
@@ -165,7 +165,7 @@ async def test_a_run_does_not_build_on_jobs_that_a_late_result_has_shown() -> No
     """That result is stored too late to be evaluated."""
     received: list[Mapping[str, Any]] = []
     now = 1_000
-    key = build_job_state_key("backup")
+    key = build_scheduled_job_state_key("backup")
 
     class LosingRunner:
         async def run(self, _: Probe, slot: ClaimedSlot, probe_state: Mapping[str, Any]) -> ResultToRecord:

@@ -14,7 +14,7 @@ from tests.support.service import PASSING_OBSERVATION, scripted_probe
 from tests.support.store import START_AT
 from watchdog.domain.model import ClaimedSlot, Outcome, ProbeResult, ResultToRecord
 from watchdog.service import executor
-from watchdog.service.clock import Clock, wall_clock_ms
+from watchdog.service.clock import Clock, read_wall_clock_ms
 from watchdog.service.executor import ProbeRunExecutor
 from watchdog.service.run_places import RunPlaces
 
@@ -29,7 +29,7 @@ class BlockingRunner:
         self.started: list[tuple[int, int]] = []
 
     async def run(self, probe: Any, slot: ClaimedSlot, *_: Any) -> ResultToRecord:
-        self.started.append((slot.probe, wall_clock_ms()))
+        self.started.append((slot.probe, read_wall_clock_ms()))
         for name in ("all", probe.endpoint):
             self.concurrent[name] += 1
             self.max_concurrent[name] = max(self.max_concurrent[name], self.concurrent[name])
@@ -47,8 +47,8 @@ def make_executor(
 
 async def test_a_run_never_starts_before_its_slot() -> None:
     runner: Any = BlockingRunner()
-    run_executor = make_executor(runner, wall_clock_ms)
-    slot = wall_clock_ms() + 300
+    run_executor = make_executor(runner, read_wall_clock_ms)
+    slot = read_wall_clock_ms() + 300
     run_executor.start_run(scripted_probe(), ClaimedSlot(1, slot, "here", None), {})
     run_executor.start_run(scripted_probe(), ClaimedSlot(2, slot - 5_000, "here", None), {})
     await wait_until_async(lambda: len(runner.started) == 2)
@@ -116,7 +116,7 @@ class HangingRunner:
 async def test_targets_that_hang_take_no_verdict_from_others(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
     """40 probes hang beside 60 that respond, with 10 places: as soon as it is known which of them hang, every healthy
     one passes each round, and every hanging one times out in turn."""
-    monkeypatch.setattr(executor, "MAX_PLACE_WAIT_S", 0.1)
+    monkeypatch.setattr(executor, "MAX_RUN_PLACE_WAIT_S", 0.1)
     runner: Any = HangingRunner()
     recorded: list[ProbeResult] = []
     overloads: list[str] = []

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.store import START_AT, StoreHarness, make_registered_probe
 from watchdog.domain.model import WatchdogFaultFacts
-from watchdog.service.member_faults import OVERLOAD_END_MS, MemberFaultReporter
+from watchdog.service.member_faults import OVERLOAD_ENDS_AFTER_MS, WatchdogProcessFaultReporter
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.read.destinations import load_watchdog_fault_facts
 from watchdog.store.tables import member_faults
@@ -23,7 +23,9 @@ class FaultHarness:
         self.store_executor = StoreExecutor(self.store.database)
         self.changes, self.has_lease = 0, True
         self.member = self.store.membership.member_id
-        self.reporter = MemberFaultReporter(self.member, self.store_executor, lambda: self.now, self.count_change)
+        self.reporter = WatchdogProcessFaultReporter(
+            self.member, self.store_executor, lambda: self.now, self.count_change
+        )
 
     async def count_change(self) -> None:
         self.changes += 1
@@ -31,7 +33,7 @@ class FaultHarness:
     def facts(self) -> dict[str, WatchdogFaultFacts]:
         if self.has_lease:
             self.store.membership.renew(self.now)
-        with self.store.database.read_transaction() as connection:
+        with self.store.database.open_read_transaction() as connection:
             return load_watchdog_fault_facts(connection, [], self.now)
 
 
@@ -44,18 +46,18 @@ def harness(database_url: str) -> Any:
 
 async def test_an_overload_begins_and_ends(harness: FaultHarness) -> None:
     subject = f"overload of {harness.member}"
-    await harness.reporter.write_changes()
+    await harness.reporter.write_changed_faults()
     assert harness.facts()[subject] == WatchdogFaultFacts(None)
     harness.reporter.note_overload("100 runs against a:1")
     harness.now += 10_000
     harness.reporter.note_overload("100 runs against a:1")
-    await harness.reporter.write_changes()
+    await harness.reporter.write_changed_faults()
     assert harness.facts()[subject] == WatchdogFaultFacts(START_AT, error="100 runs against a:1 were in progress")
-    harness.now += OVERLOAD_END_MS - 1
-    await harness.reporter.write_changes()
+    harness.now += OVERLOAD_ENDS_AFTER_MS - 1
+    await harness.reporter.write_changed_faults()
     assert harness.facts()[subject].failing_since == START_AT
     harness.now += 1
-    await harness.reporter.write_changes()
+    await harness.reporter.write_changed_faults()
     assert harness.facts()[subject] == WatchdogFaultFacts(None)
     assert harness.changes == 2
     assert harness.store.select_rows(member_faults) == []
@@ -63,7 +65,7 @@ async def test_an_overload_begins_and_ends(harness: FaultHarness) -> None:
 
 async def test_a_member_that_has_ended_has_no_faults(harness: FaultHarness) -> None:
     harness.reporter.note_overload("2,000 runs")
-    await harness.reporter.write_changes()
+    await harness.reporter.write_changed_faults()
     harness.store.membership.leave(harness.now)
     harness.has_lease = False
     assert [subject for subject in harness.facts() if " of " in subject] == []

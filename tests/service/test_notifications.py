@@ -11,11 +11,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.support.store import INTERVAL_MS, START_AT, StoreHarness, make_registered_probe, make_results
-from watchdog.domain.membership import ENDED_MEMBER_RETENTION_MS, MEMBER_LEASE_MS
+from watchdog.domain.membership import ENDED_WATCHDOG_PROCESS_RETENTION_MS, WATCHDOG_PROCESS_LEASE_MS
 from watchdog.domain.model import IncidentEvent, Json
 from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.net import NetworkAccess, SecretMask
-from watchdog.notifiers.base import DeliveryError, DeliveryRequest, Notifier
+from watchdog.notifiers.base import NotificationDeliveryError, NotificationDeliveryRequest, Notifier
 from watchdog.service import notifications
 from watchdog.service.notifications import (
     FIRST_NOTIFICATION_RETRY_DELAY_MS,
@@ -23,7 +23,7 @@ from watchdog.service.notifications import (
     MAX_NOTIFICATION_RETRY_DELAY_MS,
     NOTIFICATION_LEASE_MS,
     NotificationSender,
-    notification_retry_delay_ms,
+    compute_notification_retry_delay_ms,
 )
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.errors import StoreUnavailableError
@@ -41,7 +41,7 @@ class SpyNotifier(Notifier):
     def recipient(self) -> str:
         return "spy"
 
-    async def send(self, delivery: DeliveryRequest) -> dict[str, Json]:
+    async def send(self, delivery: NotificationDeliveryRequest) -> dict[str, Json]:
         respond = self.script(delivery)
         if isinstance(respond, Exception):
             raise respond
@@ -54,7 +54,7 @@ class SenderHarness:
     def __init__(self, store: StoreHarness):
         self.store, self.now = store, START_AT + 10 * INTERVAL_MS
         self.store_executor = StoreExecutor(store.database)
-        self.received: list[DeliveryRequest] = []
+        self.received: list[NotificationDeliveryRequest] = []
         self.responses: list[Callable[[], Any]] = []
         self.sender = self.make_sender()
 
@@ -71,7 +71,7 @@ class SenderHarness:
             public_url="https://status.example",
         )
 
-    def respond(self, request: DeliveryRequest) -> Any:
+    def respond(self, request: NotificationDeliveryRequest) -> Any:
         self.received.append(request)
         return self.responses.pop(0)() if self.responses else {"ts": str(len(self.received))}
 
@@ -119,7 +119,7 @@ async def test_an_incident_is_sent_once_and_its_end_with_the_receipt_of_its_open
 
 
 async def test_opened_and_resolved_while_unreachable_become_one_message(harness: SenderHarness) -> None:
-    harness.responses = [lambda: DeliveryError("refused", "connection refused")]
+    harness.responses = [lambda: NotificationDeliveryError("refused", "connection refused")]
     open_incident(harness)
     await harness.deliver()
     open_incident(harness, "pffp")
@@ -138,7 +138,7 @@ async def test_a_failed_delivery_is_retried_with_growing_delays_and_becomes_unde
     open_incident(harness)
     delays, created_at = [], harness.rows()[0]["created_at"]
     for _ in range(500):
-        harness.responses = [lambda: DeliveryError("refused", "connection refused by hush-hush")]
+        harness.responses = [lambda: NotificationDeliveryError("refused", "connection refused by hush-hush")]
         before = len(harness.received)
         await harness.deliver()
         assert len(harness.received) == before + 1, "due again"
@@ -170,7 +170,7 @@ async def test_the_age_of_a_resolved_notification_is_its_own(harness: SenderHarn
     open_incident(harness)
     created_at = harness.rows()[0]["created_at"]
     harness.now = created_at + MAX_NOTIFICATION_AGE_MS - 1
-    harness.responses = [lambda: DeliveryError("refused", "connection refused")] * 2
+    harness.responses = [lambda: NotificationDeliveryError("refused", "connection refused")] * 2
     await harness.deliver()
     (result,) = make_results(harness.store.database_ids[0], "p", start=harness.now)
     harness.store.record_results(result)
@@ -181,7 +181,7 @@ async def test_the_age_of_a_resolved_notification_is_its_own(harness: SenderHarn
 
 
 async def test_a_permanent_error_is_undelivered_at_once(harness: SenderHarness) -> None:
-    harness.responses = [lambda: DeliveryError("gone", "410 Gone", retry_for_s=0)]
+    harness.responses = [lambda: NotificationDeliveryError("gone", "410 Gone", retry_for_s=0)]
     open_incident(harness)
     await harness.deliver()
     assert (harness.rows()[0]["state"], harness.rows()[0]["detail"]) == ("undelivered", "410 Gone")
@@ -197,7 +197,7 @@ async def test_a_configuration_error_is_retried_for_an_hour(harness: SenderHarne
         (first_refusal + 5_000_000, "undelivered"),
     ):
         harness.now = now
-        harness.responses = [lambda: DeliveryError("http_401", "HTTP 401", retry_for_s=3_600.0)]
+        harness.responses = [lambda: NotificationDeliveryError("http_401", "HTTP 401", retry_for_s=3_600.0)]
         await harness.deliver()
         assert harness.rows()[0]["state"] == state
 
@@ -205,9 +205,9 @@ async def test_a_configuration_error_is_retried_for_an_hour(harness: SenderHarne
 async def test_an_outage_between_two_refusals_starts_another_hour(harness: SenderHarness) -> None:
     open_incident(harness)
     errors = [
-        DeliveryError("http_401", "HTTP 401", retry_for_s=3_600.0),
-        DeliveryError("connection.refused", "connection refused"),
-        DeliveryError("http_401", "HTTP 401", retry_for_s=3_600.0),
+        NotificationDeliveryError("http_401", "HTTP 401", retry_for_s=3_600.0),
+        NotificationDeliveryError("connection.refused", "connection refused"),
+        NotificationDeliveryError("http_401", "HTTP 401", retry_for_s=3_600.0),
     ]
     for error in errors:
         harness.responses = [lambda error=error: error]  # type: ignore[misc]
@@ -221,7 +221,7 @@ async def test_what_some_recipients_received_is_not_undelivered_after_the_hour(h
     open_incident(harness)
     for _ in range(2):
         harness.responses = [
-            lambda: DeliveryError(
+            lambda: NotificationDeliveryError(
                 "smtp.recipients_refused", "mailbox full", retry_for_s=3_600.0, partial_receipt=partial
             )
         ]
@@ -235,7 +235,7 @@ async def test_what_some_recipients_received_is_not_undelivered_after_the_hour(h
     assert harness.received[-1].previous_receipt["message_id"] == "<1@acme.example>", "the recovery joins the thread"
 
 
-UNKNOWN = DeliveryError(
+UNKNOWN = NotificationDeliveryError(
     "delivery.unconfirmed", "HTTP 200 does not confirm", maybe_delivered=True, partial_receipt={"message_id": "<1@a>"}
 )
 
@@ -331,7 +331,7 @@ async def test_a_database_that_is_busy_throughout_costs_no_attempt_either(
 
     with monkeypatch.context() as busy:
         busy.setattr(notifications, "load_alert_context", unavailable)
-        busy.setattr(harness.store.outbox, "postpone", unavailable)
+        busy.setattr(harness.store.outbox, "postpone_notification", unavailable)
         open_incident(harness)
         await harness.deliver()
     assert [(row["state"], row["attempts"]) for row in harness.rows()] == [("waiting", 0)]
@@ -341,7 +341,7 @@ async def test_a_database_that_is_busy_throughout_costs_no_attempt_either(
 
 
 async def test_nothing_is_sent_to_a_destination_before_its_retry_after(harness: SenderHarness) -> None:
-    harness.responses = [lambda: DeliveryError("http.429", "429", retry_after_s=90.0)]
+    harness.responses = [lambda: NotificationDeliveryError("http.429", "429", retry_after_s=90.0)]
     open_incident(harness)
     await harness.deliver()
     open_incident(harness, "pffp")  # a new notification, due at once, at the same destination
@@ -354,7 +354,7 @@ async def test_nothing_is_sent_to_a_destination_before_its_retry_after(harness: 
 
 
 async def test_a_retry_after_of_zero_does_not_shorten_the_delays(harness: SenderHarness) -> None:
-    harness.responses = [lambda: DeliveryError("http_503", "HTTP 503", retry_after_s=0.0)] * 3
+    harness.responses = [lambda: NotificationDeliveryError("http_503", "HTTP 503", retry_after_s=0.0)] * 3
     open_incident(harness)
     for received, wait in ((1, 1_000), (2, 2_000), (3, 4_000)):
         await harness.deliver()
@@ -398,11 +398,11 @@ async def test_a_notification_for_an_unknown_destination_waits_and_becomes_undel
     await harness.deliver()
     await harness.sender.give_up_orphaned_notifications()
     assert [(row["state"], row["attempts"]) for row in harness.rows()] == [("waiting", 0)]
-    harness.now += ENDED_MEMBER_RETENTION_MS
+    harness.now += ENDED_WATCHDOG_PROCESS_RETENTION_MS
     harness.store.membership.renew(harness.now)
     await harness.sender.give_up_orphaned_notifications()
     assert harness.rows()[0]["state"] == "waiting", "a destination that a process has is notified, however late"
-    harness.now += MEMBER_LEASE_MS + ENDED_MEMBER_RETENTION_MS
+    harness.now += WATCHDOG_PROCESS_LEASE_MS + ENDED_WATCHDOG_PROCESS_RETENTION_MS
     with capture_logs() as log:
         await harness.sender.give_up_orphaned_notifications()
     assert (harness.rows()[0]["state"], harness.rows()[0]["detail"]) == (
@@ -418,7 +418,7 @@ async def test_a_receiver_that_never_responds_is_retried(
     monkeypatch.setattr(notifications, "NOTIFICATION_SEND_TIMEOUT_S", 0.01)
 
     class HangingNotifier(SpyNotifier):
-        async def send(self, delivery: DeliveryRequest) -> dict[str, Json]:
+        async def send(self, delivery: NotificationDeliveryRequest) -> dict[str, Json]:
             await asyncio.Event().wait()
             return {}
 
@@ -435,7 +435,7 @@ class SlowNotifier(SpyNotifier):
     def model_post_init(self, _: Any) -> None:
         self._started, self._gate, self._concurrent, self._max_concurrent = asyncio.Event(), asyncio.Event(), 0, 0
 
-    async def send(self, delivery: DeliveryRequest) -> dict[str, Json]:
+    async def send(self, delivery: NotificationDeliveryRequest) -> dict[str, Json]:
         self._started.set()
         self._concurrent += 1
         self._max_concurrent = max(self._max_concurrent, self._concurrent)
@@ -479,7 +479,7 @@ async def test_a_shutdown_releases_its_leases(harness: SenderHarness) -> None:
 
 @pytest.mark.parametrize(("attempts", "wait"), [(1, 1_000), (2, 2_000), (10, 512_000), (11, 600_000), (29, 600_000)])
 def test_backoff(attempts: int, wait: int) -> None:
-    assert notification_retry_delay_ms(attempts) == wait
+    assert compute_notification_retry_delay_ms(attempts) == wait
 
 
 # ------------------------------------------------------------------------------- a cause that changes, and own faults
@@ -525,7 +525,7 @@ async def test_watchdog_observes_itself_at_once_when_a_receiver_fails_and_when_i
         observed.append(",".join(row["state"] for row in harness.rows()))
 
     harness.sender._on_receiver_change = observe
-    harness.responses = [lambda: DeliveryError("http.400", "HTTP 400", retry_for_s=0)]
+    harness.responses = [lambda: NotificationDeliveryError("http.400", "HTTP 400", retry_for_s=0)]
     open_incident(harness)
     await harness.deliver()
     assert observed == ["undelivered"], "after the failure is stored"

@@ -7,7 +7,11 @@ import sys
 
 import pytest
 
-from watchdog.service.process_resources import current_descriptor_shares, raise_descriptor_limit, share_descriptors
+from watchdog.service.process_resources import (
+    compute_run_and_connection_limits,
+    raise_file_descriptor_limit,
+    read_run_and_connection_limits,
+)
 
 
 @pytest.mark.parametrize(
@@ -15,12 +19,12 @@ from watchdog.service.process_resources import current_descriptor_shares, raise_
     [(128, 24, 32), (256, 72, 64), (1_024, 360, 256), (4_096, 1_896, 256), (8_192, 2_000, 256), (40, 4, 10)],
 )
 def test_descriptors_are_shared(limit: int, run_places: int, http_connections: int) -> None:
-    assert share_descriptors(limit) == (run_places, http_connections)
+    assert compute_run_and_connection_limits(limit) == (run_places, http_connections)
 
 
 def test_the_limit_of_descriptors_is_raised_as_far_as_allowed() -> None:
-    raise_descriptor_limit()
-    assert current_descriptor_shares().run_places >= 4
+    raise_file_descriptor_limit()
+    assert read_run_and_connection_limits().run_places >= 4
 
 
 ARENA_PROGRAM = """

@@ -40,7 +40,7 @@ def test_a_registered_probe_has_the_configured_values() -> None:
 
 
 def test_probes_with_the_same_interval_are_spread_over_it() -> None:
-    slots = [build_probe_schedule(scripted_probe(f"p{i}")).next_slot_after(0) for i in range(600)]
+    slots = [build_probe_schedule(scripted_probe(f"p{i}")).find_next_slot_after(0) for i in range(600)]
     assert all(50 < sum(slot // 10_000 == tenth for slot in slots) < 150 for tenth in range(6))
     assert build_probe_schedule(scripted_probe("p7")) == build_probe_schedule(scripted_probe("p7"))
 
@@ -66,7 +66,7 @@ def test_probes_with_the_same_interval_are_spread_over_it() -> None:
 )
 def test_the_staleness_threshold_is_three_slots(sentence: str, probe: ScriptedProbe, slot: str, gap: int) -> None:
     registered = build_registered_probe(probe, "")
-    from_slot = at(slot) if slot else registered.schedule.next_slot_after(0)
+    from_slot = at(slot) if slot else registered.schedule.find_next_slot_after(0)
     assert registered.policy.staleness_threshold(from_slot) == gap + 10 * SECOND + LATE_RESULT_MARGIN_MS, sentence
 
 

@@ -12,7 +12,7 @@ from watchdog.config.load import load_config
 from watchdog.domain.model import ClaimedSlot, McpTaskFacts, Observation, Outcome, SubjectListing
 from watchdog.domain.rules import evaluate_rules
 from watchdog.net import NetworkAccess
-from watchdog.service.clock import wall_clock_ms
+from watchdog.service.clock import read_wall_clock_ms
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
 from watchdog.service.registration import build_registered_probe
 from watchdog.service.runner import ProbeRunner
@@ -42,7 +42,7 @@ def test_a_task_whose_name_is_masked_keeps_its_limit(tmp_path: Path, monkeypatch
     observation = Observation(
         Outcome.PASS, listings={"task": SubjectListing(START_AT, {"quartermaster-backup": backup})}
     )
-    report = ProbeRunner(NetworkAccess(), given.mask, wall_clock_ms, EventLoopLagMonitor()).build_result_to_record(
+    report = ProbeRunner(NetworkAccess(), given.mask, read_wall_clock_ms, EventLoopLagMonitor()).build_result_to_record(
         ClaimedSlot(1, START_AT, "local", None), observation
     )
     bad = [(f.rule, f.subject, f.reason) for f in evaluate_rules(member.policy, report.result) if f.bad]

@@ -25,7 +25,7 @@ from watchdog.domain.model import (
     McpTaskFacts,
     Observation,
     Outcome,
-    PreferExpressionFacts,
+    PreferenceExpressionFacts,
     ResultToRecord,
     SubjectListing,
 )
@@ -183,7 +183,7 @@ async def test_all_text_is_sanitized() -> None:
         measurements={"server": RAW * 100, "n": 3},
         listings={
             "task": SubjectListing(5, {RAW * 100: McpTaskFacts(False, status=RAW * 100, error=RAW * 100)}),
-            "preference": SubjectListing(5, {f"body.key == '{SECRET}'": PreferExpressionFacts(RAW * 100)}),
+            "preference": SubjectListing(5, {f"body.key == '{SECRET}'": PreferenceExpressionFacts(RAW * 100)}),
         },
         evidence=Evidence({RAW: {"deep": [RAW] * 500}}, RAW * 1_000),
     )

@@ -29,7 +29,7 @@ from watchdog.domain.model import ClaimedSlot, Observation, Outcome, ResultToRec
 from watchdog.probes.base import ProbeAttemptContext
 from watchdog.service import scheduler as module
 from watchdog.service.notifications import MAX_NOTIFICATION_AGE_MS
-from watchdog.store.errors import DatabaseSchemaError, StoreUnavailableError
+from watchdog.store.errors import StoreUnavailableError, WatchdogDatabaseSchemaError
 from watchdog.store.tables import incidents, outbox, results, schedule
 
 __all__ = ["without_ticks"]
@@ -352,7 +352,7 @@ async def test_slots_that_are_claimed_during_a_shutdown_are_recorded_as_missed(
 async def test_runs_in_progress_finish_or_are_recorded_as_missed(
     open_harness: Callable[..., ServiceHarness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SERVICE_SHUTDOWN_GRACE_S", 0.2)
+    monkeypatch.setattr(module, "WATCHDOG_SHUTDOWN_GRACE_S", 0.2)
     started, gate = asyncio.Event(), asyncio.Event()
 
     async def finish_when_allowed(_: ProbeAttemptContext) -> Observation:
@@ -400,6 +400,8 @@ async def test_a_shutdown_ends_if_the_schema_is_gone(
 ) -> None:
     async with open_harness(scripted_probe()) as harness:
         await harness.service.start()
-        monkeypatch.setattr(harness.service.lease_keeper, "leave", AsyncMock(side_effect=DatabaseSchemaError("gone")))
+        monkeypatch.setattr(
+            harness.service.lease_keeper, "leave", AsyncMock(side_effect=WatchdogDatabaseSchemaError("gone"))
+        )
         await harness.service.stop()
         assert all(task.done() for task in harness.service._loop_tasks)

@@ -21,9 +21,9 @@ from watchdog.domain.schedule import IntervalSchedule
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.probes.base import Probe, ProbeAttemptContext
 from watchdog.service import scheduler
-from watchdog.service.clock import DatabaseClock, wall_clock_ms
-from watchdog.service.member_faults import MemberFaultReporter
-from watchdog.service.membership import MembershipLeaseKeeper
+from watchdog.service.clock import WatchdogDatabaseClock, read_wall_clock_ms
+from watchdog.service.member_faults import WatchdogProcessFaultReporter
+from watchdog.service.membership import ProcessLeaseKeeper
 from watchdog.service.notifications import NotificationSender
 from watchdog.service.scheduler import MonitoringService, RetentionPolicy
 from watchdog.service.store_executor import StoreExecutor
@@ -48,7 +48,7 @@ class SchedulerHarness:
         self.store = StoreHarness(
             f"sqlite:///{folder / 'watchdog.db'}",
             [make_registered_probe(schedule=IntervalSchedule(1_000))],
-            now=wall_clock_ms(),
+            now=read_wall_clock_ms(),
         )
         self.store_executor = StoreExecutor(self.store.database)
         probes: dict[int, Probe] = {id: PassingProbe(name="p", id="p") for id in self.store.database_ids}
@@ -64,16 +64,18 @@ class SchedulerHarness:
                 notifiers={},
                 network=network,
                 mask=mask,
-                clock=wall_clock_ms,
+                clock=read_wall_clock_ms,
             ),
             retention=RetentionPolicy(86_400_000, 86_400_000),
             network=network,
             mask=mask,
-            clock=wall_clock_ms,
-            lease_keeper=MembershipLeaseKeeper(
-                self.store.membership, self.store_executor, DatabaseClock(wall_clock_ms, self.store.database)
+            clock=read_wall_clock_ms,
+            lease_keeper=ProcessLeaseKeeper(
+                self.store.membership,
+                self.store_executor,
+                WatchdogDatabaseClock(read_wall_clock_ms, self.store.database),
             ),
-            fault_reporter=MemberFaultReporter("here", self.store_executor, wall_clock_ms),
+            fault_reporter=WatchdogProcessFaultReporter("here", self.store_executor, read_wall_clock_ms),
         )
 
 
@@ -112,20 +114,22 @@ async def test_timers_continue_when_the_clock_is_set_back(
 
     monkeypatch.setattr(base, "datetime", Wall)
     monkeypatch.setattr(scheduler, "datetime", Wall)
-    monkeypatch.setattr(harness.service, "clock", lambda: wall_clock_ms() - round(step_back.total_seconds() * 1000))
+    monkeypatch.setattr(
+        harness.service, "clock", lambda: read_wall_clock_ms() - round(step_back.total_seconds() * 1000)
+    )
     await harness.service.start()
     await wait_until_true(lambda: harness.service.last_claim_at)
-    assert harness.service.not_ready_reason() == ""
+    assert harness.service.describe_not_ready_reason() == ""
     with capture_logs() as logs:
         step_back = timedelta(hours=1)
-        clock_before_step = wall_clock_ms() - 3_000_000
+        clock_before_step = read_wall_clock_ms() - 3_000_000
         await wait_until_true(lambda: harness.service.last_claim_at < clock_before_step)
         claimed = harness.service.last_claim_at
         await wait_until_true(lambda: harness.service.last_claim_at > claimed)
-        ready = harness.service.not_ready_reason().replace(NBSP, " ")
+        ready = harness.service.describe_not_ready_reason().replace(NBSP, " ")
         step_back = timedelta(0)
         await wait_until_true(lambda: harness.service.last_claim_at > clock_before_step)
-        assert harness.service.not_ready_reason() == "", "by itself, once the clock has caught up"
+        assert harness.service.describe_not_ready_reason() == "", "by itself, once the clock has caught up"
         await harness.service.stop()
     assert ready == "the clock was set back: the database is 59 min ahead of it"
     steps = [
@@ -137,7 +141,7 @@ async def test_timers_continue_when_the_clock_is_set_back(
 async def test_waiting_for_the_database_while_another_process_claims_is_no_clock_step(
     harness: SchedulerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    claim, now = harness.store.slot_claimer.claim_due_slots, wall_clock_ms()
+    claim, now = harness.store.slot_claimer.claim_due_slots, read_wall_clock_ms()
     monkeypatch.setattr(harness.service, "clock", lambda: now)
 
     def delayed_claim(at: int, limit: int) -> Any:
@@ -168,7 +172,7 @@ async def test_a_shutdown_waits_for_a_batch_in_progress(
     monkeypatch.setattr(harness.store.recorder, "record_results", slow)
     await harness.service.start()
     harness.service.buffer_result(
-        ResultToRecord(make_result(harness.store.database_ids[0], wall_clock_ms(), Outcome.FAIL))
+        ResultToRecord(make_result(harness.store.database_ids[0], read_wall_clock_ms(), Outcome.FAIL))
     )
     await wait_until_true(entered.is_set)
     async with asyncio.timeout(20):

@@ -22,14 +22,14 @@ from tests.support.store import (
 )
 from watchdog.domain.model import Outcome
 from watchdog.domain.routing import NotificationRoutingTable
-from watchdog.store.database import READER_CACHE_KIB, Database, run_after_commit
+from watchdog.store.database import SQLITE_READER_CACHE_KIB, Database, run_after_commit
 from watchdog.store.tables import results
 from watchdog.store.write.evaluation import AlertEvaluator
 
 
 @pytest.mark.parametrize("databases", ["on_postgres"], indirect=True)
 def test_a_server_that_vanishes_is_detected_in_seconds(databases: DatabasePair) -> None:
-    with databases.first.read_transaction() as connection:
+    with databases.first.open_read_transaction() as connection:
         driver = connection.connection.driver_connection
         assert driver is not None
         with socket.socket(fileno=os.dup(driver.fileno())) as own_socket:
@@ -47,7 +47,7 @@ def test_a_server_that_vanishes_is_detected_in_seconds(databases: DatabasePair) 
 def test_the_queries_of_a_reading_transaction_see_the_same_moment(databases: DatabasePair) -> None:
     harness = StoreHarness(databases.first, [make_registered_probe()])
     query = sa.select(sa.func.count()).select_from(results)
-    with databases.second.read_transaction() as connection:
+    with databases.second.open_read_transaction() as connection:
         before = connection.execute(query).scalar_one()
         harness.record_results(make_result(harness.database_ids[0], START_AT + INTERVAL_MS))
         assert connection.execute(query).scalar_one() == before == 0
@@ -58,11 +58,11 @@ def test_the_queries_of_a_reading_transaction_see_the_same_moment(databases: Dat
 def test_reading_connections_of_sqlite_keep_little_in_memory(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path / 'watchdog.db'}")
     try:
-        with database.read_transaction() as connection:
-            assert connection.exec_driver_sql("PRAGMA cache_size").scalar() == -READER_CACHE_KIB
+        with database.open_read_transaction() as connection:
+            assert connection.exec_driver_sql("PRAGMA cache_size").scalar() == -SQLITE_READER_CACHE_KIB
         with database.write_transaction() as connection:
             cache_kib = -connection.exec_driver_sql("PRAGMA cache_size").scalar_one()
-            assert cache_kib > READER_CACHE_KIB, "its cache stays valid"
+            assert cache_kib > SQLITE_READER_CACHE_KIB, "its cache stays valid"
     finally:
         database.close()
 

@@ -13,9 +13,9 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from tests.support.store import START_AT, DatabasePair, StoreHarness, make_registered_probe, make_result
-from watchdog.probes.base import MAX_PREFERENCE_BYTES
+from watchdog.probes.base import MAX_PREFER_EXPRESSION_BYTES
 from watchdog.store.database import Database
-from watchdog.store.errors import DatabaseSchemaError, StoreUnavailableError
+from watchdog.store.errors import StoreUnavailableError, WatchdogDatabaseSchemaError
 from watchdog.store.tables import metadata, outbox, watermarks
 
 
@@ -36,9 +36,9 @@ def test_errors_of_a_statement_pass_through(database: Database) -> None:
 
 @pytest.mark.parametrize("statement", ["SELECT absent FROM nowhere", "SELECT absent FROM outbox"])
 def test_a_missing_table_or_column_is_a_missing_schema(database: Database, statement: str) -> None:
-    with pytest.raises(DatabaseSchemaError, match="no schema of this version: run `watchdog db upgrade`"):
+    with pytest.raises(WatchdogDatabaseSchemaError, match="no schema of this version: run `watchdog db upgrade`"):
         run_statements(database, statement)
-    with pytest.raises(DatabaseSchemaError), database.read_transaction() as connection:
+    with pytest.raises(WatchdogDatabaseSchemaError), database.open_read_transaction() as connection:
         connection.execute(sa.text(statement))
 
 
@@ -65,7 +65,7 @@ def test_a_row_too_large_for_its_index_passes_through(on_postgres: DatabasePair)
 
 def test_the_longest_preference_fits_the_indexes(database: Database) -> None:
     harness = StoreHarness(database, [make_registered_probe(failure_threshold=1)])
-    text = Random(1).randbytes(MAX_PREFERENCE_BYTES).hex()[:MAX_PREFERENCE_BYTES]
+    text = Random(1).randbytes(MAX_PREFER_EXPRESSION_BYTES).hex()[:MAX_PREFER_EXPRESSION_BYTES]
     result = make_result(harness.database_ids[0], START_AT + 1, preferences={text: "a is false"})
     assert [transition.subject for transition in harness.record_results(result)] == [text]
 
@@ -92,7 +92,7 @@ def test_a_server_that_is_down_is_unavailable(tmp_path: Path) -> None:
         database = Database(url)
         with pytest.raises(StoreUnavailableError):
             run_statements(database, "SELECT 1")
-        with pytest.raises(StoreUnavailableError), database.read_transaction():
+        with pytest.raises(StoreUnavailableError), database.open_read_transaction():
             pass
         database.close()
 
@@ -108,7 +108,7 @@ def test_a_file_that_is_no_database_is_unavailable(tmp_path: Path) -> None:
 def test_text_that_is_not_utf_8_is_unavailable(tmp_path: Path) -> None:
     """The file is damaged. The driver gives this error no code."""
     database = Database(f"sqlite:///{tmp_path}/a.db")
-    with pytest.raises(StoreUnavailableError, match="decode"), database.read_transaction() as connection:
+    with pytest.raises(StoreUnavailableError, match="decode"), database.open_read_transaction() as connection:
         connection.execute(sa.text("SELECT CAST(x'ff' AS text) AS message")).all()
     database.close()
 
@@ -118,11 +118,11 @@ def test_a_locked_file_is_unavailable(tmp_path: Path) -> None:
     metadata.create_all(database.writer)
     other = sqlite3.connect(tmp_path / "a.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    with database.read_transaction() as connection:
+    with database.open_read_transaction() as connection:
         connection.exec_driver_sql("PRAGMA busy_timeout=1")
     with (
         pytest.raises(StoreUnavailableError, match="database is locked"),
-        database.read_transaction() as connection,
+        database.open_read_transaction() as connection,
     ):
         connection.execute(sa.delete(outbox))
     other.close()
@@ -135,9 +135,9 @@ def test_an_exhausted_pool_is_unavailable(tmp_path: Path) -> None:
         f"sqlite:///{tmp_path}/a.db", poolclass=sa.pool.QueuePool, pool_size=1, max_overflow=0, pool_timeout=0.01
     )
     with (
-        database.read_transaction(),
+        database.open_read_transaction(),
         pytest.raises(StoreUnavailableError, match="QueuePool limit"),
-        database.read_transaction(),
+        database.open_read_transaction(),
     ):
         pass
     database.close()

@@ -12,7 +12,7 @@ from tests.support.store import StoreHarness, make_registered_probe, make_result
 from watchdog.domain.model import ProbeResult, ResultToRecord
 from watchdog.store.codec import decode_nullable_json
 from watchdog.store.database import Database
-from watchdog.store.listings import FULL_STORED_LISTING_INTERVAL_MS, results_from_rows
+from watchdog.store.listings import FULL_STORED_LISTING_INTERVAL_MS, build_results_from_rows
 from watchdog.store.read.history import load_result_details
 from watchdog.store.read.jobs import list_jobs
 from watchdog.store.tables import RESULT_COLUMNS, results
@@ -40,9 +40,9 @@ def stored(harness: StoreHarness) -> list[tuple[Any, Any]]:
 
 
 def read_all(harness: StoreHarness) -> list[ProbeResult]:
-    with harness.database.read_transaction() as connection:
+    with harness.database.open_read_transaction() as connection:
         query = sa.select(*RESULT_COLUMNS).order_by(results.c.slot)
-        return list(results_from_rows(connection, connection.execute(query).all()))
+        return list(build_results_from_rows(connection, connection.execute(query).all()))
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_only_changes_are_written_and_everything_is_read_back(harness: StoreHarn
     harness.record_each(*looks)
     assert stored(harness) == [(0, ["a", "b"]), (1, []), (2, ["a", "c"]), (3, [])]
     assert read_all(harness) == looks
-    with harness.database.read_transaction() as connection:
+    with harness.database.open_read_transaction() as connection:
         details = load_result_details(connection, harness.database_ids[0], slots[2:])
         assert [details[slot].result for slot in slots[2:]] == looks[2:]
         assert [job.name for job in list_jobs(connection)] == []  # this probe is of another kind

@@ -28,7 +28,7 @@ from watchdog.store.database import Database
 from watchdog.store.read.alert_context import load_alert_context
 from watchdog.store.tables import metadata
 from watchdog.store.write.check_ins import CheckInStore, ProbeCheckIn
-from watchdog.store.write.members import delete_ended_members
+from watchdog.store.write.members import delete_ended_watchdog_processes
 from watchdog.store.write.retention import delete_expired_rows, roll_up_hours
 
 GROWING_TABLES = (
@@ -92,8 +92,8 @@ def send_notifications(harness: StoreHarness, now: int) -> None:
     notifications = harness.lease_notifications(now)
     assert notifications
     for leased in notifications:
-        with harness.database.read_transaction() as connection:
-            assert harness.outbox.still_leased(leased, connection)
+        with harness.database.open_read_transaction() as connection:
+            assert harness.outbox.is_still_leased(leased, connection)
             load_alert_context(connection, leased.notification, now)
         harness.outbox.mark_sent(leased, {}, now)
 
@@ -111,10 +111,10 @@ def run_every_operation(harness: StoreHarness) -> None:
     assert CheckInStore(harness.database).save_check_ins(check_ins) == set(harness.database_ids)
     send_notifications(harness, now + DAY_MS)
     harness.outbox.give_up_orphaned_notifications(now + DAY_MS)
-    with harness.database.read_transaction() as connection:
+    with harness.database.open_read_transaction() as connection:
         assert harness.membership.is_renewal_due(connection, now + DAY_MS)
     harness.membership.renew(now + DAY_MS)
-    delete_ended_members(harness.database, now + DAY_MS)
+    delete_ended_watchdog_processes(harness.database, now + DAY_MS)
     roll_up_hours(harness.database, now + DAY_MS)
     delete_expired_rows(harness.database, now + 3 * DAY_MS, DAY_MS, 90 * DAY_MS)
 

@@ -11,7 +11,7 @@ from watchdog.domain.model import (
     IncidentTransition,
     McpTaskFacts,
     Outcome,
-    PreferExpressionFacts,
+    PreferenceExpressionFacts,
     ProbeInfo,
     ProbeResult,
     SubjectListing,
@@ -74,7 +74,7 @@ def make_listings(
     if tasks is not None:
         listings["task"] = SubjectListing(at, dict(sorted(tasks.items())))
     if preferences is not None:
-        expressions = {text: PreferExpressionFacts(problem) for text, problem in sorted(preferences.items())}
+        expressions = {text: PreferenceExpressionFacts(problem) for text, problem in sorted(preferences.items())}
         listings["preference"] = SubjectListing(at, expressions)
     if jobs is not None:
         listings["job"] = SubjectListing(at, {facts.name: facts for facts in sorted(jobs)})

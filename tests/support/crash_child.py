@@ -26,7 +26,7 @@ from watchdog.service import notifications, registration
 from watchdog.store.database import Database
 from watchdog.store.write.claims import SlotClaimer
 from watchdog.store.write.evaluation import AlertEvaluator
-from watchdog.store.write.outbox import Outbox
+from watchdog.store.write.outbox import NotificationOutbox
 from watchdog.store.write.recorder import ResultRecorder
 
 
@@ -118,12 +118,12 @@ def arm_kill_point(kill_point: str, event: IncidentEvent, marker: Path) -> None:
         ),
         "before commit": (AlertEvaluator, "evaluate_probes", {"after": has_transition}),
         "after outbox claim": (
-            Outbox,
+            NotificationOutbox,
             "lease_due_notifications",
             {"after": lambda leased, *_: any(map(is_for_event, leased))},
         ),
-        "before mark": (Outbox, "mark_sent", {"before": lambda _, leased, *__: is_for_event(leased)}),
-        "after mark": (Outbox, "mark_sent", {"after": lambda _, __, leased, *___: is_for_event(leased)}),
+        "before mark": (NotificationOutbox, "mark_sent", {"before": lambda _, leased, *__: is_for_event(leased)}),
+        "after mark": (NotificationOutbox, "mark_sent", {"after": lambda _, __, leased, *___: is_for_event(leased)}),
     }
     if kill_point == "before bytes":
         for notifier in (SlackNotifier, EmailNotifier, WebhookNotifier):

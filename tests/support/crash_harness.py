@@ -249,16 +249,16 @@ class CrashHarness:
         import sqlalchemy as sa
 
         from watchdog.store.database import Database
-        from watchdog.store.errors import DatabaseSchemaError, StoreUnavailableError
+        from watchdog.store.errors import StoreUnavailableError, WatchdogDatabaseSchemaError
         from watchdog.store.tables import outbox, outbox_is_waiting
 
         database = Database(self.database_url)
         query = sa.select(sa.func.count()).select_from(outbox).where(outbox_is_waiting)
         try:
-            with database.read_transaction() as connection:
+            with database.open_read_transaction() as connection:
                 count: int = connection.execute(query).scalar_one()
                 return count
-        except (DatabaseSchemaError, StoreUnavailableError):
+        except (WatchdogDatabaseSchemaError, StoreUnavailableError):
             return -1
         finally:
             database.close()

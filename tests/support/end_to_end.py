@@ -18,7 +18,7 @@ from watchdog.app import RunningApp, run_app
 from watchdog.config.load import load_config
 from watchdog.domain.model import Incident, IncidentEvent
 from watchdog.domain.rules import service
-from watchdog.service.clock import Clock, wall_clock_ms
+from watchdog.service.clock import Clock, read_wall_clock_ms
 from watchdog.store.read.status import list_incidents
 from watchdog.store.tables import outbox, outbox_is_waiting, probes, results
 
@@ -63,7 +63,7 @@ class EndToEndHarness:
 
     @asynccontextmanager
     async def running_watchdog(
-        self, clock: Clock = wall_clock_ms, env: Mapping[str, str] = {}
+        self, clock: Clock = read_wall_clock_ms, env: Mapping[str, str] = {}
     ) -> AsyncIterator[RunningWatchdog]:
         loaded = load_config(self.folder / "watchdog.yaml", json.dumps(self.config()), env)
         async with run_app(loaded, clock) as app:
@@ -85,7 +85,7 @@ class RunningWatchdog:
         self.app = app
 
     def query_store(self, query: Callable[[sa.Connection], Any]) -> Any:
-        with self.app.store_executor.database.read_transaction() as connection:
+        with self.app.store_executor.database.open_read_transaction() as connection:
             return query(connection)
 
     def list_incidents(self) -> list[Incident]:
@@ -94,7 +94,9 @@ class RunningWatchdog:
 
     def count_outcomes(self) -> Counter[str]:
         """Of the configured probes."""
-        is_configured = results.c.probe.in_(sa.select(probes.c.id).where(probes.c.kind != service.SERVICE_PROBE_KIND))
+        is_configured = results.c.probe.in_(
+            sa.select(probes.c.id).where(probes.c.kind != service.WATCHDOG_SELF_PROBE_KIND)
+        )
         query = sa.select(results.c.outcome, sa.func.sum(results.c.slot_count)).where(is_configured)
         query = query.group_by(results.c.outcome)
         return Counter(dict(map(tuple, self.query_store(lambda connection: connection.execute(query).all()))))

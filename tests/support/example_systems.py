@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.support.probe_runs import IgnoringLagMonitor
-from watchdog.app import build_service
+from watchdog.app import register_probes_and_build_service
 from watchdog.config.load import LoadedConfig, load_config
 from watchdog.domain.model import Incident
 from watchdog.net import NetworkAccess
-from watchdog.resources import resource_path
-from watchdog.service.clock import Clock, wall_clock_ms
+from watchdog.resources import find_resource_path
+from watchdog.service.clock import Clock, read_wall_clock_ms
 from watchdog.service.scheduler import MonitoringService
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.database import Database
@@ -57,13 +57,13 @@ class ExampleSystemRunner:
     def __init__(self, service: MonitoringService, storage: StoreExecutor):
         self.service, self.store_executor = service, storage
         (self.probe,) = service.probes
-        self.now = wall_clock_ms()
+        self.now = read_wall_clock_ms()
 
     async def run_slots(self, count: int = 1, delay_ms: int = 0) -> list[OpenIncidentSummary]:
         """Run the next slots, the first `delay_ms` later than it is due. Returns the open incidents after them."""
         self.now += delay_ms
         for _ in range(count):
-            self.now = self.service.claims.registry[self.probe].schedule.next_slot_after(self.now)
+            self.now = self.service.claims.registry[self.probe].schedule.find_next_slot_after(self.now)
             await self.service.claim_due_slots()
             while runs := self.service.run_executor._slot_by_task:
                 await asyncio.gather(*runs)
@@ -80,11 +80,11 @@ async def running_example(name: str, folder: Path, **env: str) -> AsyncIterator[
         probe.preload()  # as `watchdog run` does: loading libraries would take long inside a run
     storage = StoreExecutor(Database(loaded_config.config.storage.url))
     runners: list[ExampleSystemRunner] = []
-    clock: Clock = lambda: runners[0].now if runners else wall_clock_ms()  # noqa: E731 - a named closure
+    clock: Clock = lambda: runners[0].now if runners else read_wall_clock_ms()  # noqa: E731 - a named closure
     try:
-        await storage.run_write(upgrade_schema, storage.database, resource_path("migrations"))
+        await storage.run_write(upgrade_schema, storage.database, find_resource_path("migrations"))
         async with NetworkAccess() as network:
-            service = await build_service(loaded_config, storage, network, clock)
+            service = await register_probes_and_build_service(loaded_config, storage, network, clock)
             service.run_executor.runner.lag_monitor = IgnoringLagMonitor()
             runners.append(ExampleSystemRunner(service, storage))
             yield runners[0]

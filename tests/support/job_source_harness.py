@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.support.probe_runs import JobProblem, JobsRun, run_jobs_probe
 from watchdog.domain.model import Json
-from watchdog.domain.probe_state import build_job_state_key
+from watchdog.domain.probe_state import build_scheduled_job_state_key
 from watchdog.probes import JobsProbe
 
 NO_PROBLEM = JobProblem("", "")
@@ -59,5 +59,5 @@ class JobSourceHarness(ABC):
 
     def job_state(self, name: str) -> Json:
         """What the probe has saved about a job."""
-        [state] = [state for key, state in self.state.items() if key == build_job_state_key(name) and state]
+        [state] = [state for key, state in self.state.items() if key == build_scheduled_job_state_key(name) and state]
         return state

@@ -15,7 +15,7 @@ from watchdog.domain.rules import evaluate_rules
 from watchdog.domain.uptime_clock import DowntimeGaps
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.probes import CanaryProbe, Probe, QueueProbe
-from watchdog.service.clock import wall_clock_ms
+from watchdog.service.clock import read_wall_clock_ms
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
 from watchdog.service.registration import build_registered_probe
 from watchdog.service.runner import ProbeRunner
@@ -40,7 +40,7 @@ def outstanding_ids(report: ResultToRecord) -> list[str]:
 
 def earlier_sentinel(job_id: str, age_ms: int = 60_000, **fields: Any) -> dict[str, Any]:
     """The state of a canary whose run sent a sentinel `age_ms` ago, and could not take it back."""
-    sent_at = wall_clock_ms() - age_ms
+    sent_at = read_wall_clock_ms() - age_ms
     return {"sentinel": {"records": [{"job_id": job_id, "slot": sent_at, "sent_at": sent_at, **fields}]}}
 
 
@@ -81,8 +81,8 @@ async def run_probe(
 ) -> ResultToRecord:
     probe.preload()
     async with NetworkAccess() as network, IgnoringLagMonitor() as lag:
-        at = wall_clock_ms() if slot is None else slot
-        return await ProbeRunner(network, mask, wall_clock_ms, lag, lambda: gaps).run(
+        at = read_wall_clock_ms() if slot is None else slot
+        return await ProbeRunner(network, mask, read_wall_clock_ms, lag, lambda: gaps).run(
             probe, ClaimedSlot(1, at, "local", previous_slot), probe_state or {}
         )
 

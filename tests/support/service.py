@@ -16,9 +16,9 @@ from watchdog.net import NetworkAccess, SecretMask
 from watchdog.notifiers.base import Notifier
 from watchdog.probes.base import Probe, ProbeAttemptContext
 from watchdog.service import scheduler
-from watchdog.service.clock import DatabaseClock
-from watchdog.service.member_faults import MemberFaultReporter
-from watchdog.service.membership import MembershipLeaseKeeper
+from watchdog.service.clock import WatchdogDatabaseClock
+from watchdog.service.member_faults import WatchdogProcessFaultReporter
+from watchdog.service.membership import ProcessLeaseKeeper
 from watchdog.service.notifications import NotificationSender
 from watchdog.service.scheduler import MonitoringService, RetentionPolicy
 from watchdog.service.store_executor import StoreExecutor
@@ -85,7 +85,7 @@ class ServiceHarness:
         network, mask, clock = (
             NetworkAccess(),
             SecretMask(["hush-hush"]),
-            DatabaseClock(lambda: self.now, self.store.database),
+            WatchdogDatabaseClock(lambda: self.now, self.store.database),
         )
         self.service = MonitoringService(
             probes={id: probe_by_id[registered.info.id] for id, registered in self.store.registry.items()},
@@ -104,8 +104,10 @@ class ServiceHarness:
             network=network,
             mask=mask,
             clock=lambda: self.now,
-            lease_keeper=MembershipLeaseKeeper(self.store.membership, self.store_executor, clock),
-            fault_reporter=MemberFaultReporter(self.store.membership.member_id, self.store_executor, lambda: self.now),
+            lease_keeper=ProcessLeaseKeeper(self.store.membership, self.store_executor, clock),
+            fault_reporter=WatchdogProcessFaultReporter(
+                self.store.membership.member_id, self.store_executor, lambda: self.now
+            ),
         )
         self.run_executor = self.service.run_executor
 
@@ -123,7 +125,7 @@ class ServiceHarness:
 
     def stored_outcomes(self) -> list[tuple[str, str]]:
         """Outcome and reason of every stored result, by probe and slot."""
-        with self.store.database.read_transaction() as connection:
+        with self.store.database.open_read_transaction() as connection:
             query = sa.select(results.c.outcome, results.c.reason).order_by(results.c.probe, results.c.slot)
             return [(outcome, reason) for outcome, reason in connection.execute(query)]
 

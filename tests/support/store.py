@@ -28,11 +28,11 @@ from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.domain.rules import AlertPolicy, AlertStates, fold_results
 from watchdog.domain.schedule import IntervalSchedule, Schedule
 from watchdog.store.database import Database
-from watchdog.store.listings import results_from_rows
+from watchdog.store.listings import build_results_from_rows
 from watchdog.store.tables import RESULT_COLUMNS, members, metadata, probes, results, staleness_events, watermarks
 from watchdog.store.write.claims import SlotClaimer
-from watchdog.store.write.members import MemberConfiguration, Membership
-from watchdog.store.write.outbox import LeasedNotification, Outbox
+from watchdog.store.write.members import Membership, WatchdogProcessConfiguration
+from watchdog.store.write.outbox import LeasedNotification, NotificationOutbox
 from watchdog.store.write.recorder import ResultRecorder
 from watchdog.store.write.watermark import Watermark
 
@@ -79,7 +79,7 @@ def make_registered_probes(count: int, interval_ms: int = INTERVAL_MS, **policy:
 
 def make_member_configuration(
     probes: Iterable[RegisteredProbe], routes: NotificationRoutingTable
-) -> MemberConfiguration:
+) -> WatchdogProcessConfiguration:
     """With the same digest for the same probes and routes."""
     registered = [
         replace(
@@ -91,7 +91,7 @@ def make_member_configuration(
     ]
     destinations = {name: name for names in routes.receivers.values() for name in names}
     content = [repr((probe.definition, probe.config_yaml)) for probe in registered]
-    return MemberConfiguration(digest_json([*content, repr(routes)]), registered, routes, destinations)
+    return WatchdogProcessConfiguration(digest_json([*content, repr(routes)]), registered, routes, destinations)
 
 
 def describe_probe(probe: RegisteredProbe) -> str:
@@ -153,7 +153,7 @@ class StoreHarness:
         self.watermark = Watermark(self.database, LOCATION)
         self.recorder = ResultRecorder(self.database, self.watermark, self.registry)
         self.slot_claimer = SlotClaimer(self.database, self.watermark, self.recorder, self.registry)
-        self.outbox = Outbox(self.database)
+        self.outbox = NotificationOutbox(self.database)
 
     def without_downtime(self) -> StoreHarness:
         """Detect no gaps, even if the instants of a test are far apart."""
@@ -176,11 +176,11 @@ class StoreHarness:
     def replay_probe(self, probe: int, now: int) -> tuple[AlertStates, list[IncidentTransition]]:
         """Fold everything stored of a probe from the start."""
         policy, clock = self.registry[probe].policy, self.watermark.uptime_clock
-        with self.database.read_transaction() as connection:
+        with self.database.open_read_transaction() as connection:
             created_at = connection.execute(sa.select(probes.c.created_at).where(probes.c.id == probe)).scalar_one()
             query = sa.select(*RESULT_COLUMNS).where(results.c.probe == probe, results.c.slot > created_at)
             stored = connection.execute(query.order_by(results.c.slot, results.c.location))
-            rows = list(results_from_rows(connection, stored))
+            rows = list(build_results_from_rows(connection, stored))
             events = sa.select(staleness_events.c.last_result_slot, staleness_events.c.threshold_ms).where(
                 staleness_events.c.probe == probe, staleness_events.c.last_result_slot >= created_at
             )
@@ -223,7 +223,7 @@ class StoreHarness:
         return [transition for result in results for transition in self.record_results(result)]
 
     def select_rows(self, table: sa.Table, *where: Any) -> list[dict[str, Any]]:
-        with self.database.read_transaction() as connection:
+        with self.database.open_read_transaction() as connection:
             query = sa.select(table).where(*where).order_by(*table.primary_key.columns)
             return [dict(row) for row in connection.execute(query).mappings()]
 
@@ -233,7 +233,7 @@ class StoreHarness:
         return row
 
     def load_alert_states(self, probe: int) -> AlertStates:
-        with self.database.read_transaction() as connection:
+        with self.database.open_read_transaction() as connection:
             return self.recorder.evaluator.load_alert_states(connection, [probe])[probe]
 
     def advance_watermark(self, now: int) -> None:

@@ -40,7 +40,7 @@ def filled_database(url: str, rows: FixtureRows) -> Iterator[Database]:
 def make_read_query_runner(database: Database) -> StoreReadRunner:
     async def run_read_query(query: Callable[[sa.Connection], QueryResultT]) -> QueryResultT:
         def run() -> QueryResultT:
-            with database.read_transaction() as connection:
+            with database.open_read_transaction() as connection:
                 return query(connection)
 
         return await asyncio.to_thread(run)

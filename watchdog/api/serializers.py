@@ -25,7 +25,7 @@ def serialize_probe_status(status: ProbeStatus) -> Json:
     }
 
 
-def serialize_service_probe(
+def serialize_watchdog_self_probe(
     status: ProbeStatus, unreached: Mapping[str, WatchdogFaultFacts], notes: Iterable[str]
 ) -> Json:
     """The built-in probe, with the destinations that get no notifications, and what to know about the processes."""

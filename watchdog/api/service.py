@@ -28,15 +28,15 @@ def build_readiness_body(
     return readiness | {name: texts for name, texts in lists.items() if texts}
 
 
-def build_health_check_result(tasks: Sequence[Json], note: str = "") -> Json:
+def build_health_check_tool_result(tasks: Sequence[Json], note: str = "") -> Json:
     """The answer of a `health_check` tool, by the convention that docs/health-check.md describes."""
     return {"healthy": all(task["ok"] for task in tasks), "tasks": list(tasks)} | ({"note": note} if note else {})
 
 
 def serialize_background_task_health(task: BackgroundTask, now: int) -> Json:
-    """One entry of `build_health_check_result`."""
+    """One entry of `build_health_check_tool_result`."""
     status = task.status(now)
-    return _build_health_check_entry(
+    return _build_health_check_task_entry(
         name=task.name,
         status=status,
         ok=status in ("success", "never"),
@@ -46,15 +46,15 @@ def serialize_background_task_health(task: BackgroundTask, now: int) -> Json:
     )
 
 
-def serialize_claim_task_health(*, last_run_at: int | None, staleness_ms: int | None, error: str) -> Json:
+def serialize_slot_claim_task_health(*, last_run_at: int | None, staleness_ms: int | None, error: str) -> Json:
     """The task `claim`, as far as the watermark in the store shows it."""
     status = "overdue" if error else "success"
-    return _build_health_check_entry(
+    return _build_health_check_task_entry(
         name="claim", status=status, ok=not error, last_run_at=last_run_at, staleness_ms=staleness_ms, error=error
     )
 
 
-def _build_health_check_entry(
+def _build_health_check_task_entry(
     *, name: str, status: str, ok: bool, last_run_at: int | None, staleness_ms: int | None, error: str
 ) -> Json:
     return {

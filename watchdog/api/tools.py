@@ -18,12 +18,12 @@ def serialize_incident_list(records: Iterable[IncidentRecord]) -> Json:
     return {"incidents": [serialize_incident(record) for record in records]}
 
 
-def serialize_tool_job_status(*, status: str, progress: float, result: Json, error: str) -> dict[str, Json]:
+def serialize_mcp_tool_job_status(*, status: str, progress: float, result: Json, error: str) -> dict[str, Json]:
     """The content of a job's resource. `status`: running, completed or failed."""
     outcome = {"completed": {"result": result}, "failed": {"error": error}}.get(status, {})
     return {"status": status, "progress": progress, **outcome}
 
 
-def serialize_tool_job(job_id: str, status: dict[str, Json]) -> dict[str, Json]:
-    """The answer of a tool whose work may take longer than the call. `status`: from `serialize_tool_job_status`."""
+def serialize_mcp_tool_job(job_id: str, status: dict[str, Json]) -> dict[str, Json]:
+    """The answer of a tool whose work may take longer than the call. `status`: from `serialize_mcp_tool_job_status`."""
     return {"job_id": job_id, "poll_resource": f"job:{job_id}", **status}

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 
-OUTPUT_WRITE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG})
+STDOUT_WRITE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG})
 """Errors of the disk or terminal that the output goes to."""
 
 
@@ -26,9 +26,9 @@ def main() -> None:
 
     gc.disable()  # imports create few cycles; a command that runs for long calls `freeze_heap_and_enable_gc`
 
-    from watchdog.cli.package_conflict import exit_on_package_conflict
+    from watchdog.cli.package_conflict import exit_on_other_watchdog_package
 
-    exit_on_package_conflict()
+    exit_on_other_watchdog_package()
     set_stdio_replacement_error_handler()
     try:
         try:
@@ -38,7 +38,7 @@ def main() -> None:
             if sys.stdout is not None:
                 sys.stdout.flush()
     except OSError as e:
-        if e.errno not in OUTPUT_WRITE_ERRNOS or e.filename is not None:
+        if e.errno not in STDOUT_WRITE_ERRNOS or e.filename is not None:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter flushes what is left once more at exit
         print(f"watchdog: cannot write the output: {e.strerror}", file=sys.stderr)

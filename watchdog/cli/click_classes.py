@@ -15,7 +15,7 @@ def _return_value_uncoerced(_ctx: Any, value: Any) -> Any:
     return value
 
 
-class _ClickCoercionMixin:
+class _NoPydanticCoercionMixin:
     def get_params(self, ctx: Any) -> list[Any]:
         params: list[Any] = super().get_params(ctx)  # type: ignore[misc] # a mixin
         for param in params:
@@ -34,9 +34,9 @@ class _ClickCoercionMixin:
             raise
 
 
-class FastStartCommand(_ClickCoercionMixin, TyperCommand):
+class FastStartCommand(_NoPydanticCoercionMixin, TyperCommand):
     pass
 
 
-class FastStartCommandGroup(_ClickCoercionMixin, TyperGroup):
+class FastStartCommandGroup(_NoPydanticCoercionMixin, TyperGroup):
     pass

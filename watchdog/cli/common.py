@@ -63,13 +63,13 @@ def load_config_or_exit(path: Path) -> LoadedConfig:
 def open_database_or_exit(loaded_config: LoadedConfig) -> Iterator[Database]:
     """The configured database. Exits with one line if it is missing, outdated or unreachable."""
     from watchdog.store.database import Database
-    from watchdog.store.errors import DatabaseSchemaError, StoreUnavailableError
+    from watchdog.store.errors import StoreUnavailableError, WatchdogDatabaseSchemaError
 
     exit_if_database_file_missing(loaded_config)
     database = Database(loaded_config.config.storage.url)
     try:
         yield database
-    except DatabaseSchemaError as e:
+    except WatchdogDatabaseSchemaError as e:
         exit_with_error(str(e), ExitCode.UNKNOWN)
     except StoreUnavailableError as e:
         exit_with_database_error(loaded_config, e)
@@ -83,22 +83,22 @@ def open_read_connection_or_exit(config_path: Path) -> Iterator[tuple[Connection
     does."""
     with open_database_or_exit(load_config_or_exit(config_path)) as database:
         now = read_database_clock(database)
-        with database.read_transaction() as connection:
+        with database.open_read_transaction() as connection:
             yield connection, now
 
 
 def read_database_clock(database: Database) -> int:
     """Epoch ms, by the clock of the database, as everything that is stored. Raises StoreUnavailableError."""
-    from watchdog.service.clock import DatabaseClock, wall_clock_ms
+    from watchdog.service.clock import WatchdogDatabaseClock, read_wall_clock_ms
 
-    clock = DatabaseClock(wall_clock_ms, database)
+    clock = WatchdogDatabaseClock(read_wall_clock_ms, database)
     clock.measure_offset()
     return clock()
 
 
 def exit_if_database_file_missing(loaded_config: LoadedConfig) -> None:
     """Exits if there is no SQLite file: connecting would create an empty one."""
-    if (file := _sqlite_file_path(loaded_config)) is not None and not file.exists():
+    if (file := _get_sqlite_file_path(loaded_config)) is not None and not file.exists():
         message = (
             f"the database {file.absolute()} does not exist: `watchdog run` creates it; where it runs already, use this"
             " command in its working directory"
@@ -108,13 +108,13 @@ def exit_if_database_file_missing(loaded_config: LoadedConfig) -> None:
 
 def exit_with_database_error(loaded_config: LoadedConfig, error: StoreUnavailableError) -> NoReturn:
     """Exits with the driver's message."""
-    file = _sqlite_file_path(loaded_config)
+    file = _get_sqlite_file_path(loaded_config)
     which = "" if file is None else f" {file}"
     message = f"cannot use the database{which}: {error}"
     exit_with_error(loaded_config.mask(message), ExitCode.UNKNOWN)
 
 
-def _sqlite_file_path(loaded_config: LoadedConfig) -> Path | None:
+def _get_sqlite_file_path(loaded_config: LoadedConfig) -> Path | None:
     """None for PostgreSQL."""
     scheme, _, path = loaded_config.config.storage.url.partition(":///")
     return Path(path) if scheme == "sqlite" else None

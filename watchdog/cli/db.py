@@ -35,15 +35,15 @@ def db_upgrade_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     """
     loaded_config = load_config_or_exit(config)
 
-    from watchdog.resources import resource_path
+    from watchdog.resources import find_resource_path
     from watchdog.store.database import Database
-    from watchdog.store.errors import DatabaseSchemaError, StoreUnavailableError
+    from watchdog.store.errors import StoreUnavailableError, WatchdogDatabaseSchemaError
     from watchdog.store.migrate import upgrade_schema
 
     database = Database(loaded_config.config.storage.url)
     try:
-        before, after = upgrade_schema(database, resource_path("migrations"))
-    except DatabaseSchemaError as e:
+        before, after = upgrade_schema(database, find_resource_path("migrations"))
+    except WatchdogDatabaseSchemaError as e:
         exit_with_error(str(e))
     except StoreUnavailableError as e:
         exit_with_database_error(loaded_config, e)
@@ -64,18 +64,18 @@ def db_check_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     \b
     Example: watchdog db check
     """
-    from watchdog.store.errors import DatabaseDamagedError
-    from watchdog.store.upkeep import find_damage, load_schema_revision
+    from watchdog.store.errors import WatchdogDatabaseDamagedError
+    from watchdog.store.upkeep import find_sqlite_damage, load_schema_revision
 
     with open_database_or_exit(load_config_or_exit(config)) as database:
         try:
-            revision, damage = load_schema_revision(database), find_damage(database)
-        except DatabaseDamagedError as e:
+            revision, damage = load_schema_revision(database), find_sqlite_damage(database)
+        except WatchdogDatabaseDamagedError as e:
             revision, damage = "", [str(e)]
         if damage:
             details = "".join(f"\n  {line}" for line in damage)
             exit_with_error(f"the database is damaged: restore a backup{details}", ExitCode.DOWN)
-        print(f"The database is intact: schema {revision}, {_describe_size(database)}.")
+        print(f"The database is intact: schema {revision}, {_load_database_size_text(database)}.")
 
 
 @db_app.command("vacuum", cls=FastStartCommand)
@@ -91,9 +91,9 @@ def db_vacuum_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     from watchdog.store.upkeep import compact_database
 
     with open_database_or_exit(load_config_or_exit(config)) as database:
-        before = _describe_size(database)
+        before = _load_database_size_text(database)
         compact_database(database)
-        print(f"Compacted the database: {before} before, {_describe_size(database)} now.")
+        print(f"Compacted the database: {before} before, {_load_database_size_text(database)} now.")
 
 
 @db_app.command("backup", cls=FastStartCommand)
@@ -119,10 +119,10 @@ def db_backup_command(
             exit_with_error(f"{file} exists: choose another name, or remove it")
         except OSError as e:
             exit_with_error(f"cannot write {file}: {(e.strerror or str(e)).lower()}")
-        print(f"Copied the database to {file}: {_describe_size(database)}.")
+        print(f"Copied the database to {file}: {_load_database_size_text(database)}.")
 
 
-def _describe_size(database: Database) -> str:
-    from watchdog.store.upkeep import load_database_bytes
+def _load_database_size_text(database: Database) -> str:
+    from watchdog.store.upkeep import measure_database_size_bytes
 
-    return f"{load_database_bytes(database) / 2**20:.1f} MiB"
+    return f"{measure_database_size_bytes(database) / 2**20:.1f} MiB"

@@ -12,7 +12,7 @@ from watchdog.cli.exec_process import CHECK_IN_URL_ENV_VAR
 from watchdog.cli.exec_run import ExecArguments, run_command_and_report
 
 
-class ExecCommand(FastStartCommand):
+class ExecClickCommand(FastStartCommand):
     """Options may follow the name, too. Everything after them belongs to the wrapped command."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

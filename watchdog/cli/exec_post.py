@@ -12,10 +12,10 @@ from typing import IO
 from urllib.parse import urlencode
 
 CHECK_IN_SEND_TIMEOUT_S = 5.0
-MAX_RESPONSE_HEAD_LINE_BYTES = 65_536
-MAX_REJECTION_TEXT_BYTES = 200
-RETRYABLE_CLIENT_ERROR_STATUSES = (408, 425, 429)
-_SIMPLE_HTTP_URL_PATTERN = re.compile(
+MAX_CHECK_IN_RESPONSE_LINE_BYTES = 65_536
+MAX_EXEC_CHECK_IN_REJECTION_BYTES = 200
+RETRYABLE_CHECK_IN_STATUSES = (408, 425, 429)
+_SOCKET_POSTABLE_URL_PATTERN = re.compile(
     r"(https?)://(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::([0-9]{1,5}))?(/[\w/.~%!$&'()*+,;=:@-]*)", re.ASCII
 )
 _PROXY_ENV_VARS = {"http_proxy", "https_proxy", "all_proxy"}
@@ -31,12 +31,12 @@ class CheckInPostError(Exception):
 
 def post_check_in(url: str, event: str, run_id: str, age_s: float, output: bytes) -> None:
     """Reports an event of a run that happened `age_s` seconds ago. Raises CheckInPostError."""
-    plain = _SIMPLE_HTTP_URL_PATTERN.fullmatch(f"{url.rstrip('/')}/{event}")
+    plain = _SOCKET_POSTABLE_URL_PATTERN.fullmatch(f"{url.rstrip('/')}/{event}")
     if plain is None or any(value and name.lower() in _PROXY_ENV_VARS for name, value in os.environ.items()):
         return _post_check_in_with_urllib(url, event, run_id, age_s, output)
     query = urlencode({"rid": run_id, "ago": max(round(age_s * 1000), 0)})
     try:
-        status, explanation = _post_over_socket(plain, query, output)
+        status, explanation = _post_check_in_over_socket(plain, query, output)
     except OSError as e:
         raise CheckInPostError(e.strerror.lower() if e.strerror else str(e)) from None
     except OverflowError as e:
@@ -44,12 +44,12 @@ def post_check_in(url: str, event: str, run_id: str, age_s: float, output: bytes
     if 300 <= status < 400:
         return _post_check_in_with_urllib(url, event, run_id, age_s, output)
     if not 200 <= status < 300:
-        retryable = not 400 <= status < 500 or status in RETRYABLE_CLIENT_ERROR_STATUSES
+        retryable = not 400 <= status < 500 or status in RETRYABLE_CHECK_IN_STATUSES
         raise CheckInPostError(f"Watchdog answered HTTP {status}{explanation}", retryable=retryable)
     return None
 
 
-def _post_over_socket(url: re.Match[str], query: str, body: bytes) -> tuple[int, str]:
+def _post_check_in_over_socket(url: re.Match[str], query: str, body: bytes) -> tuple[int, str]:
     """The status of the response, and what it states to be wrong, as ": ...". Raises OSError."""
     scheme, host, port, path = url.groups()
     head = (
@@ -67,30 +67,30 @@ def _post_over_socket(url: re.Match[str], query: str, body: bytes) -> tuple[int,
             connection = ssl.create_default_context().wrap_socket(connection, server_hostname=name)
         with connection, connection.makefile("rb") as response:
             connection.sendall(head.encode() + body)
-            status = _read_response_status(response)
+            status = _read_http_response_status(response)
             while status == 100:  # a server may announce that it reads on
                 _skip_response_head(response)
-                status = _read_response_status(response)
-            return status, _read_rejection_text(response) if 400 <= status < 500 else ""
+                status = _read_http_response_status(response)
+            return status, _read_exec_check_in_rejection_text(response) if 400 <= status < 500 else ""
 
 
 def _skip_response_head(response: IO[bytes]) -> None:
-    while response.readline(MAX_RESPONSE_HEAD_LINE_BYTES).strip():
+    while response.readline(MAX_CHECK_IN_RESPONSE_LINE_BYTES).strip():
         pass
 
 
-def _read_rejection_text(response: IO[bytes]) -> str:
+def _read_exec_check_in_rejection_text(response: IO[bytes]) -> str:
     """The body as ": ...", if it is a short line of text."""
     try:
         _skip_response_head(response)
-        line = response.read(MAX_REJECTION_TEXT_BYTES).decode("ascii").strip()
+        line = response.read(MAX_EXEC_CHECK_IN_REJECTION_BYTES).decode("ascii").strip()
     except (OSError, UnicodeDecodeError):
         return ""
     return f": {line}" if line and line.isprintable() else ""
 
 
-def _read_response_status(response: IO[bytes]) -> int:
-    line = response.readline(MAX_RESPONSE_HEAD_LINE_BYTES)
+def _read_http_response_status(response: IO[bytes]) -> int:
+    line = response.readline(MAX_CHECK_IN_RESPONSE_LINE_BYTES)
     if not line:
         raise ConnectionError("connection closed without a response")
     match = re.match(rb"HTTP/\S+ +([1-5][0-9][0-9])\b", line)

@@ -13,21 +13,21 @@ from typing import NamedTuple
 from watchdog.domain.output_text import find_wide_encoding
 
 CHECK_IN_URL_ENV_VAR = "WATCHDOG_CHECK_IN_URL"
-FORWARDED_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
+EXEC_FORWARDED_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 TERMINAL_GENERATED_SIGNALS = (signal.SIGINT, signal.SIGQUIT)
 """A terminal sends these to every process in its foreground, so the command has them already."""
-MAX_OUTPUT_TAIL_BYTES = 10_240
+MAX_EXEC_OUTPUT_TAIL_BYTES = 10_240
 """As much of the output as Watchdog keeps of a run."""
-OUTPUT_DRAIN_TIMEOUT_S = 0.5
+EXEC_OUTPUT_DRAIN_TIMEOUT_S = 0.5
 """How long output that was written last may take to arrive after the command has ended."""
 
-OUTPUT_READ_CHUNK_BYTES = 65_536
-ENCODING_SAMPLE_BYTES = 4_096
+EXEC_OUTPUT_READ_CHUNK_BYTES = 65_536
+EXEC_OUTPUT_ENCODING_SAMPLE_BYTES = 4_096
 """The beginning of the output, which shows its encoding."""
 BYTE_ORDER_MARK = "\ufeff"
 
 
-class CommandStartFailure(NamedTuple):
+class ExecCommandStartFailure(NamedTuple):
     exit_code: int
     """As a shell has it: 127 for a command that does not exist, 126 for one that cannot be run."""
     message: str
@@ -46,14 +46,14 @@ class ExecChildProcess:
         self._signals_before_start: list[int] = []
         self._copy_threads: list[threading.Thread] = []
         self._previous_handlers = {
-            number: signal.getsignal(number) for name in FORWARDED_SIGNALS if (number := getattr(signal, name, 0))
+            number: signal.getsignal(number) for name in EXEC_FORWARDED_SIGNALS if (number := getattr(signal, name, 0))
         }
 
     @property
     def output_tail(self) -> bytes:
         return bytes(self._output_tail)
 
-    def start(self, command: list[str]) -> CommandStartFailure | None:
+    def start(self, command: list[str]) -> ExecCommandStartFailure | None:
         """Starts the command. None: it runs."""
         for number, handler in self._previous_handlers.items():
             if handler is not signal.SIG_IGN:
@@ -64,7 +64,7 @@ class ExecChildProcess:
             self._process = process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)  # noqa: S603 - the user's command
         except OSError as e:
             code = 127 if isinstance(e, FileNotFoundError) else 126
-            return CommandStartFailure(code, f"cannot run {command[0]}: {(e.strerror or str(e)).lower()}")
+            return ExecCommandStartFailure(code, f"cannot run {command[0]}: {(e.strerror or str(e)).lower()}")
         for number in self._signals_before_start:
             process.send_signal(number)
         for pipe, target_fd in ((process.stdout, 1), (process.stderr, 2)):
@@ -80,10 +80,10 @@ class ExecChildProcess:
         monotonic time of its end."""
         self._ended.wait()
         for thread in self._copy_threads:
-            thread.join(OUTPUT_DRAIN_TIMEOUT_S)
+            thread.join(EXEC_OUTPUT_DRAIN_TIMEOUT_S)
         return self._exit_code, self._ended_monotonic_s
 
-    def drain_output(self) -> None:
+    def wait_until_output_closed(self) -> None:
         """Waits until every process that holds the output has closed it: background children may still write."""
         for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
@@ -107,15 +107,15 @@ class ExecChildProcess:
 
     def _copy_output(self, source_fd: int, target_fd: int) -> None:
         """Passes the output on as it is, and keeps its tail in UTF-8."""
-        data = os.read(source_fd, OUTPUT_READ_CHUNK_BYTES)
-        encoding = find_wide_encoding(data[:ENCODING_SAMPLE_BYTES])
+        data = os.read(source_fd, EXEC_OUTPUT_READ_CHUNK_BYTES)
+        encoding = find_wide_encoding(data[:EXEC_OUTPUT_ENCODING_SAMPLE_BYTES])
         decoder = codecs.getincrementaldecoder(encoding)("replace") if encoding else None
         while data:
             self._output_tail += decoder.decode(data).removeprefix(BYTE_ORDER_MARK).encode() if decoder else data
-            del self._output_tail[:-MAX_OUTPUT_TAIL_BYTES]
+            del self._output_tail[:-MAX_EXEC_OUTPUT_TAIL_BYTES]
             try:
                 while data:
                     data = data[os.write(target_fd, data) :]
             except OSError:  # our own output was closed: the command must not notice
                 target_fd = os.open(os.devnull, os.O_WRONLY)
-            data = os.read(source_fd, OUTPUT_READ_CHUNK_BYTES)
+            data = os.read(source_fd, EXEC_OUTPUT_READ_CHUNK_BYTES)

@@ -95,7 +95,7 @@ def _send_check_in_with_retries(check_in: QueuedCheckIn, attempts: int = 1) -> C
 def _resend_queued_check_ins() -> None:
     """Sends what is queued, for a limited time. A URL that does not answer keeps its own check-ins queued, in order,
     but not those for other URLs."""
-    if not _check_in_queue_path().exists():
+    if not _build_check_in_queue_path().exists():
         return
     with _open_locked_check_in_queue() as file:
         unsent: list[QueuedCheckIn] = []
@@ -118,20 +118,20 @@ def _resend_queued_check_ins() -> None:
 def _compute_clocks_at_past_event(age_s: float) -> QueuedCheckIn:
     return {
         "boot_id": _read_boot_id(),
-        "boot_clock_s": _seconds_since_boot() - age_s,
+        "boot_clock_s": _read_seconds_since_boot() - age_s,
         "wall_time_s": time.time() - age_s,
     }
 
 
 def _compute_check_in_age_s(check_in: QueuedCheckIn) -> float:
     """By the clock that counts from boot; by the wall clock if the machine was restarted since."""
-    now = _seconds_since_boot()
+    now = _read_seconds_since_boot()
     if check_in["boot_id"] == _read_boot_id() and now >= check_in["boot_clock_s"]:
         return float(now - check_in["boot_clock_s"])
     return float(max(time.time() - check_in["wall_time_s"], 0))
 
 
-def _seconds_since_boot() -> float:
+def _read_seconds_since_boot() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
@@ -145,14 +145,14 @@ def _read_boot_id() -> str:
 # --- the queue file: readable by its owner only, for the URLs in it hold tokens
 
 
-def _check_in_queue_path() -> Path:
+def _build_check_in_queue_path() -> Path:
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
     return Path(state) / "watchdog" / "check-ins.jsonl"
 
 
 @contextmanager
 def _open_locked_check_in_queue() -> Iterator[IO[bytes]]:
-    path = _check_in_queue_path()
+    path = _build_check_in_queue_path()
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -65,7 +65,7 @@ def run_command_and_report(arguments: ExecArguments) -> int:
     reporter.report_start()
     exit_code, ended_monotonic_s = process.wait()
     reporter.report_end(exit_code, ended_monotonic_s, process.output_tail)
-    process.drain_output()
+    process.wait_until_output_closed()
     return exit_code
 
 
@@ -83,11 +83,14 @@ def _find_check_in_url(arguments: ExecArguments) -> str:
             f"cannot check in: no {arguments.config} in this directory: pass -c FILE, or set {CHECK_IN_URL_ENV_VAR}"
         )
 
-    from watchdog.config.check_in_url import find_check_in_url_unvalidated, load_check_in_url_validated
+    from watchdog.config.check_in_url import (
+        load_heartbeat_url_from_raw_config,
+        load_heartbeat_url_from_validated_config,
+    )
 
     try:
-        return find_check_in_url_unvalidated(
+        return load_heartbeat_url_from_raw_config(
             arguments.config, arguments.name, os.environ
-        ) or load_check_in_url_validated(arguments.config, arguments.name, os.environ)
+        ) or load_heartbeat_url_from_validated_config(arguments.config, arguments.name, os.environ)
     except LookupError as e:
         raise LookupError(f"cannot check in: {e.args[0]}") from None

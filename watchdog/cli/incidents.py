@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, open_read_connection_or_exit
-from watchdog.cli.output import OutputFormat, OutputFormatOption, escape_rich_markup, print_json_or_table
+from watchdog.cli.output import CliOutputFormat, OutputFormatOption, escape_rich_markup, print_json_or_table
 
 if TYPE_CHECKING:
     from watchdog.store.read.status import IncidentRecord
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def incidents_command(
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
-    output: OutputFormatOption = OutputFormat.TABLE,
+    output: OutputFormatOption = CliOutputFormat.TABLE,
     only_open: Annotated[bool, typer.Option("--open", help="Only open incidents.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="Maximum number of incidents.")] = 100,
 ) -> None:
@@ -34,12 +34,12 @@ def incidents_command(
         records,
         to_json=serialize_incident,
         headings=("state", "probe", "what", "opened", "id"),
-        to_row=lambda record: _format_incident_row(record, now),
+        to_row=lambda record: _format_incident_cli_row(record, now),
         empty_text="no incidents",
     )
 
 
-def _format_incident_row(record: IncidentRecord, now: int) -> tuple[str, ...]:
+def _format_incident_cli_row(record: IncidentRecord, now: int) -> tuple[str, ...]:
     from watchdog.domain.formatting import format_time_ago
 
     incident = record.incident

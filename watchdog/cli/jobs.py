@@ -19,8 +19,8 @@ from watchdog.cli.common import (
     read_database_clock,
 )
 from watchdog.cli.output import (
-    HEALTH_STATE_COLOURS,
-    OutputFormat,
+    CLI_HEALTH_STATE_COLOURS,
+    CliOutputFormat,
     OutputFormatOption,
     escape_rich_markup,
     print_json_or_table,
@@ -37,7 +37,7 @@ jobs_app = typer.Typer(cls=FastStartCommandGroup, invoke_without_command=True)
 def jobs_command(
     context: typer.Context,
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
-    output: OutputFormatOption = OutputFormat.TABLE,
+    output: OutputFormatOption = CliOutputFormat.TABLE,
 ) -> None:
     """List scheduled jobs, heartbeats and tasks.
 
@@ -77,7 +77,7 @@ def jobs_forget_command(
     print(f"No longer expected, from the next run of {probe} on: {', '.join(names)}")
 
 
-def _print_jobs_and_exit(config: Path, output: OutputFormat) -> None:
+def _print_jobs_and_exit(config: Path, output: CliOutputFormat) -> None:
     from watchdog.api.serializers import serialize_job_summary
     from watchdog.store.read.jobs import list_jobs
 
@@ -100,7 +100,7 @@ def _format_job_row(job: JobSummary, now: int) -> tuple[str, ...]:
     read = f"since {format_timestamp(job.read_at, now)}"
     problem = "; ".join(filter(None, (job.message, f"not read {read}" if job.outdated else "")))
     return (
-        f"[{HEALTH_STATE_COLOURS[job.state.value]}]{job.status_label}[/]",
+        f"[{CLI_HEALTH_STATE_COLOURS[job.state.value]}]{job.status_label}[/]",
         escape_rich_markup(job.name),
         escape_rich_markup(job.probe.name),
         escape_rich_markup(job.schedule_text),

@@ -9,7 +9,7 @@ import typer
 from watchdog.cli.click_classes import FastStartCommand, FastStartCommandGroup
 from watchdog.cli.db import db_app
 from watchdog.cli.demo import demo_command
-from watchdog.cli.exec import ExecCommand, exec_command
+from watchdog.cli.exec import ExecClickCommand, exec_command
 from watchdog.cli.incidents import incidents_command
 from watchdog.cli.init import init_command
 from watchdog.cli.jobs import jobs_app
@@ -58,7 +58,7 @@ CLI_COMMANDS_BY_NAME: dict[str, Callable[..., None]] = {
 
 for name, command in CLI_COMMANDS_BY_NAME.items():
     cli_app.command(name, cls=FastStartCommand)(command)
-cli_app.command("exec", cls=ExecCommand, context_settings={"allow_interspersed_args": False})(exec_command)
+cli_app.command("exec", cls=ExecClickCommand, context_settings={"allow_interspersed_args": False})(exec_command)
 cli_app.add_typer(jobs_app, name="jobs")
 cli_app.add_typer(db_app, name="db")
 cli_app.command("version", cls=FastStartCommand)(version_command)

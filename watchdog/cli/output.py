@@ -11,14 +11,14 @@ import typer
 ItemT = TypeVar("ItemT")
 
 
-class OutputFormat(StrEnum):
+class CliOutputFormat(StrEnum):
     TABLE = "table"
     JSON = "json"
 
 
-OutputFormatOption = Annotated[OutputFormat, typer.Option("--output", "-o", help="Output format.")]
+OutputFormatOption = Annotated[CliOutputFormat, typer.Option("--output", "-o", help="Output format.")]
 
-HEALTH_STATE_COLOURS: Mapping[str, str] = {
+CLI_HEALTH_STATE_COLOURS: Mapping[str, str] = {
     "up": "green",
     "degraded": "yellow",
     "unknown": "bright_black",
@@ -33,7 +33,7 @@ def print_json(value: Any) -> None:
 
 
 def print_json_or_table(
-    output: OutputFormat,
+    output: CliOutputFormat,
     items: Sequence[ItemT],
     *,
     to_json: Callable[[ItemT], Any],
@@ -44,7 +44,7 @@ def print_json_or_table(
 ) -> None:
     """Prints the items as JSON or as a table, or `empty_text` in place of an empty table. Cells are Rich markup.
     `more_json`: further elements of the JSON."""
-    if output is OutputFormat.JSON:
+    if output is CliOutputFormat.JSON:
         print_json([*map(to_json, items), *more_json])
     elif items:
         _print_table(headings, map(to_row, items))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, ExitCode, exit_with_error, load_config_or_exit
-from watchdog.cli.output import OutputFormat, OutputFormatOption, print_json
+from watchdog.cli.output import CliOutputFormat, OutputFormatOption, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +25,7 @@ GREY_SGR_CODE = "90"
 def probe_command(
     name: Annotated[str, typer.Argument(help="Name or id of a probe.")],
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
-    output: OutputFormatOption = OutputFormat.TABLE,
+    output: OutputFormatOption = CliOutputFormat.TABLE,
 ) -> None:
     """Run one probe now and show the result.
 
@@ -46,7 +46,7 @@ def probe_command(
     configure_logging_on_first_record(loaded_config.mask)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C also ends a server that the probe has started
     result = asyncio.run(_run_and_serialize_probe(loaded_config, probe))
-    if output is OutputFormat.JSON:
+    if output is CliOutputFormat.JSON:
         print_json(result)
     else:
         _print_on_demand_run(result)
@@ -65,13 +65,13 @@ def _find_probe_or_exit(loaded_config: LoadedConfig, name: str) -> Probe:
 async def _run_and_serialize_probe(loaded_config: LoadedConfig, probe: Probe) -> dict[str, Any]:
     from watchdog.api.probe_run import serialize_on_demand_run
     from watchdog.net import NetworkAccess
-    from watchdog.service.clock import wall_clock_ms
+    from watchdog.service.clock import read_wall_clock_ms
     from watchdog.service.event_loop_lag import EventLoopLagMonitor
     from watchdog.service.run_once import run_probe_on_demand
     from watchdog.service.runner import ProbeRunner
 
     async with NetworkAccess() as network, EventLoopLagMonitor() as lag:
-        runner = ProbeRunner(network, loaded_config.mask, wall_clock_ms, lag)
+        runner = ProbeRunner(network, loaded_config.mask, read_wall_clock_ms, lag)
         return serialize_on_demand_run(await run_probe_on_demand(runner, probe))
 
 
@@ -95,27 +95,27 @@ def _print_on_demand_run(result: dict[str, Any]) -> None:
     for heading, fields in sections.items():
         if fields:
             print(heading)
-            _print_nested_fields(fields)
+            _print_nested_result_fields(fields)
     if result["evidence"]["excerpt"]:
         print(_colour_if_terminal("response excerpt (untrusted):", GREY_SGR_CODE))
         print(result["evidence"]["excerpt"])
 
 
-def _print_nested_fields(fields: Mapping[str, Any], indent: str = "  ") -> None:
+def _print_nested_result_fields(fields: Mapping[str, Any], indent: str = "  ") -> None:
     width = max(map(len, fields), default=0)
     for name, value in fields.items():
         if isinstance(value, dict) and any(isinstance(below, dict) for below in value.values()):
             print(f"{indent}{name}")
-            _print_nested_fields(value, f"{indent}  ")
+            _print_nested_result_fields(value, f"{indent}  ")
         else:
-            print(f"{indent}{name:{width}}  {_format_field_value(value)}")
+            print(f"{indent}{name:{width}}  {_format_result_field_value(value)}")
 
 
-def _format_field_value(value: Any) -> str:
+def _format_result_field_value(value: Any) -> str:
     if isinstance(value, dict):
-        return "; ".join(f"{name}: {_format_field_value(below)}" for name, below in value.items())
+        return "; ".join(f"{name}: {_format_result_field_value(below)}" for name, below in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(map(_format_field_value, value))
+        return ", ".join(map(_format_result_field_value, value))
     return value if isinstance(value, str) else json.dumps(value)
 
 

@@ -31,11 +31,11 @@ def run_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     from watchdog.app import serve_until_shutdown
     from watchdog.cli.logs import configure_logging
     from watchdog.server import open_listen_socket
-    from watchdog.service.process_resources import limit_malloc_arenas, raise_descriptor_limit
-    from watchdog.store.errors import DatabaseSchemaError, StoreUnavailableError
+    from watchdog.service.process_resources import limit_malloc_arenas, raise_file_descriptor_limit
+    from watchdog.store.errors import StoreUnavailableError, WatchdogDatabaseSchemaError
 
     configure_logging(loaded_config.mask)
-    raise_descriptor_limit()
+    raise_file_descriptor_limit()
     limit_malloc_arenas()
     server = loaded_config.config.server
     try:
@@ -46,7 +46,7 @@ def run_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     try:
         with listen_socket, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve_until_shutdown(loaded_config, listen_socket))
-    except DatabaseSchemaError as e:
+    except WatchdogDatabaseSchemaError as e:
         exit_with_error(str(e))
     except StoreUnavailableError as e:
         exit_with_database_error(loaded_config, e)

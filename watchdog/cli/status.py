@@ -9,8 +9,8 @@ import typer
 
 from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, ExitCode, open_read_connection_or_exit
 from watchdog.cli.output import (
-    HEALTH_STATE_COLOURS,
-    OutputFormat,
+    CLI_HEALTH_STATE_COLOURS,
+    CliOutputFormat,
     OutputFormatOption,
     escape_rich_markup,
     print_json_or_table,
@@ -19,13 +19,13 @@ from watchdog.cli.output import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from watchdog.domain.membership import MembershipStatus
+    from watchdog.domain.membership import LiveWatchdogProcesses
     from watchdog.domain.model import WatchdogFaultFacts
     from watchdog.store.read.status import ProbeStatus
 
 
 def status_command(
-    config: ConfigFileOption = DEFAULT_CONFIG_PATH, output: OutputFormatOption = OutputFormat.TABLE
+    config: ConfigFileOption = DEFAULT_CONFIG_PATH, output: OutputFormatOption = CliOutputFormat.TABLE
 ) -> None:
     """Show the state of every probe.
 
@@ -36,26 +36,26 @@ def status_command(
     \b
     Example: watchdog status -o json
     """
-    from watchdog.api.serializers import serialize_probe_status, serialize_service_probe
+    from watchdog.api.serializers import serialize_probe_status, serialize_watchdog_self_probe
     from watchdog.domain.rules import service
     from watchdog.store.read.destinations import load_unreached_destinations
-    from watchdog.store.read.members import load_membership_status
+    from watchdog.store.read.members import load_watchdog_process_status
     from watchdog.store.read.status import list_probe_statuses, load_watchdog_status
 
     with open_read_connection_or_exit(config) as (connection, now):
         statuses, watermark = list_probe_statuses(connection), load_watchdog_status(connection).watermark
-        own_statuses = list_probe_statuses(connection, service.SERVICE_PROBE_ID)
+        own_statuses = list_probe_statuses(connection, service.WATCHDOG_SELF_PROBE_ID)
         unreached = load_unreached_destinations(connection, now)
-        membership = load_membership_status(connection, now)
-    member_lines = list(_list_member_process_warnings(membership, now))
-    own_rows = [serialize_service_probe(status, unreached, member_lines) for status in own_statuses]
+        membership = load_watchdog_process_status(connection, now)
+    member_lines = list(_list_watchdog_process_warnings(membership, now))
+    own_rows = [serialize_watchdog_self_probe(status, unreached, member_lines) for status in own_statuses]
     print_json_or_table(
         output,
         statuses,
         to_json=serialize_probe_status,
         more_json=own_rows,
         headings=("state", "probe", "last result", "open incidents"),
-        to_row=lambda status: _format_probe_row(status, now),
+        to_row=lambda status: _format_probe_cli_row(status, now),
         empty_text="no probes",
     )
     states = {status.state.value for status in statuses}
@@ -90,22 +90,22 @@ def _describe_unreached_destinations(unreached: Mapping[str, WatchdogFaultFacts]
         yield f"{destination} has received no notifications{since}: {facts.error}; {what_next}"
 
 
-def _list_member_process_warnings(membership: MembershipStatus, now: int) -> Iterator[str]:
+def _list_watchdog_process_warnings(membership: LiveWatchdogProcesses, now: int) -> Iterator[str]:
     """What each running process leaves to others, and whether their configurations differ for too long."""
-    from watchdog.domain.membership import format_config_difference_warning, list_member_conflict_notes
+    from watchdog.domain.membership import format_process_config_difference_warning, list_process_conflict_notes
 
     for member, *_ in membership.members:
-        for note in list_member_conflict_notes(membership._replace(differing_since=None), member.id, now):
+        for note in list_process_conflict_notes(membership._replace(differing_since=None), member.id, now):
             yield f"{member.id}: {note}"
-    if warning := format_config_difference_warning(membership, now):
+    if warning := format_process_config_difference_warning(membership, now):
         yield warning
 
 
-def _format_probe_row(status: ProbeStatus, now: int) -> tuple[str, ...]:
+def _format_probe_cli_row(status: ProbeStatus, now: int) -> tuple[str, ...]:
     from watchdog.domain.formatting import format_time_ago
 
     latest = status.latest_result
-    state = f"[{HEALTH_STATE_COLOURS[status.state.value]}]{status.state.value}[/]"
+    state = f"[{CLI_HEALTH_STATE_COLOURS[status.state.value]}]{status.state.value}[/]"
     result = "none yet" if latest is None else f"{latest.outcome.value} {format_time_ago(latest.slot, now)}"
     incidents = "; ".join(incident.message or incident.reason for incident in status.open_incidents)
     return state, escape_rich_markup(status.probe.name), result, escape_rich_markup(incidents)

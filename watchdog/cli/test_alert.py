@@ -29,7 +29,7 @@ def send_test_alert_command(
     """
     loaded_config = load_config_or_exit(config)
 
-    notifiers = loaded_config.config.notifiers_by_destination()
+    notifiers = loaded_config.config.build_notifiers_by_destination()
     chosen = {name: notifiers[name] for name in notifiers if receiver in (name, name.partition("/")[0])}
     if not chosen:
         what = "destination" if "/" in receiver else "receiver"
@@ -51,7 +51,7 @@ async def _send_test_alerts(loaded_config: LoadedConfig, notifiers: Mapping[str,
 
     from watchdog.domain.model import Json
     from watchdog.net import NetworkAccess
-    from watchdog.notifiers.base import DeliveryError, DeliveryRequest
+    from watchdog.notifiers.base import NotificationDeliveryError, NotificationDeliveryRequest
     from watchdog.service.notifications import NOTIFICATION_SEND_TIMEOUT_S
 
     failures = 0
@@ -61,8 +61,10 @@ async def _send_test_alerts(loaded_config: LoadedConfig, notifiers: Mapping[str,
             for notification, context in _build_test_alerts(destination):
                 try:
                     async with asyncio.timeout(NOTIFICATION_SEND_TIMEOUT_S):
-                        receipt = await notifier.send(DeliveryRequest(notification, context, receipt, network))
-                except (DeliveryError, TimeoutError) as e:
+                        receipt = await notifier.send(
+                            NotificationDeliveryRequest(notification, context, receipt, network)
+                        )
+                except (NotificationDeliveryError, TimeoutError) as e:
                     failures += 1
                     reason = loaded_config.mask(str(e)) or "no response in time"
                     print(f"{destination}: {notification.event} alert failed: {reason}")
@@ -86,9 +88,9 @@ def _build_test_alerts(destination: str) -> list[tuple[Notification, AlertMessag
         RunSummary,
         Severity,
     )
-    from watchdog.service.clock import wall_clock_ms
+    from watchdog.service.clock import read_wall_clock_ms
 
-    now = wall_clock_ms()
+    now = read_wall_clock_ms()
     probe = ProbeInfo(0, "test-alert", "Test alert", "http", schedule_text="every 60 s")
     opened = Incident(
         id=f"test-{now}",

@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 from watchdog.config.sources import MergedConfigSources, load_config_sources
-from watchdog.config_values import DEFAULT_LISTEN_ADDRESS, check_in_url, read_secret_file, slugify
+from watchdog.config_values import DEFAULT_LISTEN_ADDRESS, build_check_in_url, read_secret_file, slugify
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,20 +18,21 @@ if TYPE_CHECKING:
     from watchdog.config.yaml_tree import YamlNode
 
 
-def find_check_in_url_unvalidated(path: Path, name_or_id: str, env: Mapping[str, str]) -> str:
+def load_heartbeat_url_from_raw_config(path: Path, name_or_id: str, env: Mapping[str, str]) -> str:
     """The address of the heartbeat with this name or id. Empty if there is none, or if a field that is part of the
-    address is invalid; `load_check_in_url_validated` explains both. Problems of other fields do not matter."""
+    address is invalid; `load_heartbeat_url_from_validated_config` explains both. Problems of other fields do not
+    matter."""
     sources = load_config_sources(path, None, env)
     for probe in sources.probes:
         try:
-            if "heartbeat" in probe.entries and name_or_id in _probe_name_and_id(probe):
+            if "heartbeat" in probe.entries and name_or_id in _read_probe_name_and_id(probe):
                 return _build_check_in_url(sources, probe)
         except ValueError:
             continue
     return ""
 
 
-def load_check_in_url_validated(path: Path, name_or_id: str, env: Mapping[str, str]) -> str:
+def load_heartbeat_url_from_validated_config(path: Path, name_or_id: str, env: Mapping[str, str]) -> str:
     """The same, but of the whole configuration, validated. Raises LookupError that explains the first problem."""
     from watchdog.config.load import load_config
     from watchdog.config.problems import ConfigError
@@ -45,36 +46,38 @@ def load_check_in_url_validated(path: Path, name_or_id: str, env: Mapping[str, s
     for probe in heartbeats:
         if name_or_id in (probe.name, probe.id):
             token = probe.heartbeat.token.get_secret_value()
-            return check_in_url(config.server.listen, config.server.public_url, token)
+            return build_check_in_url(config.server.listen, config.server.public_url, token)
     names = ", ".join(probe.name for probe in heartbeats) or "none"
     raise LookupError(f"no heartbeat is named {name_or_id!r}; heartbeats: {names}")
 
 
-def _probe_name_and_id(probe: YamlNode) -> tuple[str, str]:
-    name = _read_text_field(probe, "name").strip()
-    return name, _read_text_field(probe, "id", slugify(name))
+def _read_probe_name_and_id(probe: YamlNode) -> tuple[str, str]:
+    name = _read_yaml_text_field(probe, "name").strip()
+    return name, _read_yaml_text_field(probe, "id", slugify(name))
 
 
 def _build_check_in_url(sources: MergedConfigSources, probe: YamlNode) -> str:
     listen, public_url = DEFAULT_LISTEN_ADDRESS, ""
     if (server := sources.root.get("server")) is not None:
         listen, public_url = (
-            _read_text_field(server, "listen", listen),
-            _read_text_field(server, "public_url", public_url),
+            _read_yaml_text_field(server, "listen", listen),
+            _read_yaml_text_field(server, "public_url", public_url),
         )
     if not re.fullmatch(r"(https?://[^\s\x00-\x1f\x7f]+)?", public_url):
         raise ValueError("public_url is not a link")
     heartbeat = probe.entries["heartbeat"]
     if "token_file" in heartbeat.entries:
-        token = read_secret_file(sources.base_folders[probe.location.file] / _read_text_field(heartbeat, "token_file"))
+        token = read_secret_file(
+            sources.base_folders[probe.location.file] / _read_yaml_text_field(heartbeat, "token_file")
+        )
     else:
-        token = _read_text_field(heartbeat, "token")
+        token = _read_yaml_text_field(heartbeat, "token")
     if not re.fullmatch(r"[A-Za-z0-9_-]{16,}", token):
         raise ValueError("the token is short, or holds characters that an address cannot hold")
-    return check_in_url(listen, public_url, token)
+    return build_check_in_url(listen, public_url, token)
 
 
-def _read_text_field(node: YamlNode, field: str, default: str | None = None) -> str:
+def _read_yaml_text_field(node: YamlNode, field: str, default: str | None = None) -> str:
     """The value of a field. Raises ValueError if it is missing and has no default, or is not text."""
     value = node.entries.get(field)
     if value is None and default is not None:

@@ -7,11 +7,10 @@ from importlib.util import find_spec
 from typing import Any
 
 from watchdog.config.models import Config, ProbeMatchSettings
-from watchdog.config.problems import did_you_mean_suffix
+from watchdog.config.problems import build_did_you_mean_suffix
 from watchdog.config.sources import MergedConfigSources
 from watchdog.config.yaml_tree import YamlNode, format_yaml_key
-from watchdog.config_types import describe_missing_extra
-from watchdog.config_values import slugify
+from watchdog.config_values import describe_missing_extra, slugify
 from watchdog.domain.rules import service
 from watchdog.probes import HeartbeatProbe
 
@@ -28,7 +27,7 @@ def cross_validate_and_resolve(config: Config, sources: MergedConfigSources) -> 
     _check_api_keys_required(config, sources)
     _check_postgres_driver_installed(config, sources)
     probe_ids = {probe.name: probe.id for probe in config.probes} | {probe.id: probe.id for probe in config.probes}
-    probe_ids[service.SERVICE_PROBE_ID] = service.SERVICE_PROBE_ID
+    probe_ids[service.WATCHDOG_SELF_PROBE_ID] = service.WATCHDOG_SELF_PROBE_ID
     routes = config.routes
     if len(routes) == len(sources.routes):
         routes = tuple(
@@ -63,7 +62,9 @@ def _check_included_sections(sources: MergedConfigSources) -> None:
                 message = f"`{name}` is allowed in the main file only; included files hold probes, receivers and routes"
                 sources.add_problem(node.key_location, node.path, message)
             elif name not in INCLUDABLE_SECTIONS:
-                message = f"unknown section '{format_yaml_key(name)}'{did_you_mean_suffix(name, INCLUDABLE_SECTIONS)}"
+                message = (
+                    f"unknown section '{format_yaml_key(name)}'{build_did_you_mean_suffix(name, INCLUDABLE_SECTIONS)}"
+                )
                 sources.add_problem(node.key_location, node.path, message)
             elif name == "version" and node.value != 1:
                 sources.add_problem(node.location, node.path, "expected 1")
@@ -81,7 +82,7 @@ def _check_unique_probe_names_and_ids(sources: MergedConfigSources) -> None:
             continue
         node = probe.entries.get("id", name)
         id = slugify(name.value) if node is name else str(node.value)
-        if id == service.SERVICE_PROBE_ID:
+        if id == service.WATCHDOG_SELF_PROBE_ID:
             message = f"the id '{id}' is reserved for Watchdog's own probe: set another id"
             sources.add_problem(node.location, node.path, message)
             continue
@@ -116,7 +117,7 @@ def _check_receiver_names_and_references(sources: MergedConfigSources) -> None:
         receivers = route.entries.get("receivers")
         for item in receivers.items if receivers else ():
             if isinstance(item.value, str) and item.value not in sources.receivers and not item.invalid:
-                hint = did_you_mean_suffix(item.value, sources.receivers)
+                hint = build_did_you_mean_suffix(item.value, sources.receivers)
                 hint = hint or f"; defined receivers: {', '.join(sources.receivers) or 'none'}"
                 sources.add_problem(item.location, item.path, f"unknown receiver '{item.raw_value}'{hint}")
 
@@ -168,7 +169,7 @@ def _resolve_probe_reference(
             for probe in sources.probes
             if (name := probe.entries.get("name")) and name.interpolated_text is None
         ]
-        hint = did_you_mean_suffix(match.probe, [name for name in probe_ids if name in literal_names])
+        hint = build_did_you_mean_suffix(match.probe, [name for name in probe_ids if name in literal_names])
         sources.add_problem(entry.location, entry.path, f"no probe has this id or name{hint}")
         return match
     return match.model_copy(update={"probe": probe_ids[match.probe]})

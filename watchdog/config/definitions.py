@@ -48,18 +48,18 @@ class ConfigDigests:
         """Of the whole configuration. The order of probes means nothing; that of routes does."""
         names = type(self._config).model_fields.keys() - SECTIONS_NOT_IN_CONFIG_DIGEST - {"probes"}
         sections = {name: self._to_secretless_json(getattr(self._config, name), name) for name in names}
-        return digest_json(sections | {"probes": self.probe_digests()})
+        return digest_json(sections | {"probes": self.compute_probe_digests()})
 
-    def probe_digests(self) -> dict[str, str]:
+    def compute_probe_digests(self) -> dict[str, str]:
         """Probe id -> digest of the probe."""
         return {probe.id: digest_json(self._to_secretless_json(probe)) for probe in self._config.probes}
 
-    def destination_digests(self) -> dict[str, str]:
+    def compute_destination_digests(self) -> dict[str, str]:
         """Destination -> digest of how it is notified."""
         return {
             destination: digest_json([self._to_secretless_json(notifier), receiver.send_resolved])
             for name, receiver in self._config.receivers.items()
-            for destination, notifier in receiver.notifiers_by_destination(name).items()
+            for destination, notifier in receiver.build_notifiers_by_destination(name).items()
         }
 
     def _to_secretless_json(self, value: Any, name: str = "") -> Json:

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple, get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from watchdog.config.problems import EMPTY_VALUE_MESSAGE, ConfigProblem, did_you_mean_suffix, find_equivalent_name
+from watchdog.config.problems import EMPTY_VALUE_MESSAGE, ConfigProblem, build_did_you_mean_suffix, find_equivalent_name
 from watchdog.config.scalars import parse_plain_yaml_scalar
 from watchdog.config.yaml_tree import YamlNode, format_yaml_key
-from watchdog.config_types import ConfigModel, FieldPath, FieldValidationError, file_backed_fields
+from watchdog.config_types import ConfigModel, FieldPath, FieldValidationError, list_file_backed_fields
 from watchdog.domain.model import JsonScalar
 
 MAX_VALID_FIELDS_IN_MESSAGE = 12
@@ -31,7 +31,7 @@ def translate_validation_errors(
     return [located.problem for located in _keep_closest_union_branch(problems)]
 
 
-def coerce_variables(error: ValidationError, node: YamlNode) -> bool:
+def coerce_config_variables(error: ValidationError, node: YamlNode) -> bool:
     """Convert the values of variables to the types that the failed fields expect. False: nothing was converted.
 
     A password may look like a number, and inside { } a number or a switch from a variable must be quoted.
@@ -146,15 +146,15 @@ def _keep_closest_union_branch(problems: list[_ProblemWithUnionBranch]) -> Itera
 
 
 def _describe_unknown_field(name: str, model: type[ConfigModel], path: FieldPath, section: str) -> str:
-    models, section = _models_at_path(model, path, section)
-    valid_names = [field for candidate in models for field in yaml_field_names(candidate)]
+    models, section = _find_config_models_at_path(model, path, section)
+    valid_names = [field for candidate in models for field in list_yaml_field_names(candidate)]
     base_name = name.removesuffix("_file")
     if base_name != name and base_name in valid_names:
         return f"'{base_name}' cannot be read from a file: only secrets can"
     hint = ""
     if not find_equivalent_name(name, valid_names):
         hint = _suggest_nested_field(name, models)
-    hint = hint or did_you_mean_suffix(name, valid_names)
+    hint = hint or build_did_you_mean_suffix(name, valid_names)
     noun = "field" if section else "section"
     if not hint and 0 < len(valid_names) <= MAX_VALID_FIELDS_IN_MESSAGE:
         hint = f"; valid {noun}s: {', '.join(valid_names)}"
@@ -164,19 +164,21 @@ def _describe_unknown_field(name: str, model: type[ConfigModel], path: FieldPath
 def _suggest_nested_field(name: str, models: Iterable[type[ConfigModel]]) -> str:
     """The suffix "; did you mean 'alert.severity'?" for a field that belongs one level deeper; empty: none."""
     for model in models:
-        for field, nested in _nested_config_models(model):
-            if equivalent := find_equivalent_name(name, yaml_field_names(nested)):
+        for field, nested in _list_nested_config_models(model):
+            if equivalent := find_equivalent_name(name, list_yaml_field_names(nested)):
                 return f"; did you mean '{field}.{equivalent}'?"
     return ""
 
 
-def yaml_field_names(model: type[ConfigModel]) -> list[str]:
+def list_yaml_field_names(model: type[ConfigModel]) -> list[str]:
     """The names that a mapping of this model may hold, as they are written in YAML."""
     names = [info.alias or name for name, info in model.model_fields.items()]
-    return names + [f"{name}_file" for name in file_backed_fields(model)]
+    return names + [f"{name}_file" for name in list_file_backed_fields(model)]
 
 
-def _models_at_path(model: type[ConfigModel], path: FieldPath, section: str) -> tuple[list[type[ConfigModel]], str]:
+def _find_config_models_at_path(
+    model: type[ConfigModel], path: FieldPath, section: str
+) -> tuple[list[type[ConfigModel]], str]:
     """The models that a value at the path may have, and the field that holds it."""
     models = [model]
     for part in path:
@@ -184,21 +186,21 @@ def _models_at_path(model: type[ConfigModel], path: FieldPath, section: str) -> 
             fields = candidate.model_fields.items()
             info = next((info for name, info in fields if part in (info.alias or name, name)), None)
             if info is not None:
-                models, section = list(_config_models_in_annotation(info.annotation)), str(part)
+                models, section = list(_find_config_models_in_annotation(info.annotation)), str(part)
                 break
     return models, section
 
 
-def _config_models_in_annotation(annotation: Any) -> Iterator[type[ConfigModel]]:
+def _find_config_models_in_annotation(annotation: Any) -> Iterator[type[ConfigModel]]:
     if isinstance(annotation, type) and issubclass(annotation, ConfigModel):
         yield annotation
     for part in get_args(annotation):
-        yield from _config_models_in_annotation(part)
+        yield from _find_config_models_in_annotation(part)
 
 
-def _nested_config_models(model: type[ConfigModel]) -> Iterator[tuple[str, type[ConfigModel]]]:
+def _list_nested_config_models(model: type[ConfigModel]) -> Iterator[tuple[str, type[ConfigModel]]]:
     for name, info in model.model_fields.items():
-        for nested in _config_models_in_annotation(info.annotation):
+        for nested in _find_config_models_in_annotation(info.annotation):
             yield info.alias or name, nested
 
 
@@ -270,7 +272,7 @@ def _format_validation_error(error_type: str, context: dict[str, Any], message: 
     if error_type in ("literal_error", "enum"):
         choices = re.findall(r"'([^']*)'", str(context["expected"]))
         is_literal_text = isinstance(node.value, str) and node.interpolated_text is None
-        hint = did_you_mean_suffix(str(node.value), choices) if is_literal_text else ""
+        hint = build_did_you_mean_suffix(str(node.value), choices) if is_literal_text else ""
         return f"expected {context['expected'].replace(chr(39), '')}{hint}"
     if error_type == "string_pattern_mismatch":
         if str(context["pattern"]).startswith("^https?://"):

@@ -14,11 +14,11 @@ from pydantic import ValidationError
 
 from watchdog.config.cross_checks import cross_validate_and_resolve
 from watchdog.config.defaults import apply_probe_defaults
-from watchdog.config.error_messages import coerce_variables, translate_validation_errors, yaml_field_names
+from watchdog.config.error_messages import coerce_config_variables, list_yaml_field_names, translate_validation_errors
 from watchdog.config.models import Config, NotificationRouteSettings, ReceiverSettings
-from watchdog.config.problems import ConfigError, ConfigProblem, did_you_mean_suffix
+from watchdog.config.problems import ConfigError, ConfigProblem, build_did_you_mean_suffix
 from watchdog.config.secrets import (
-    collect_names_by_secret,
+    collect_placeholders_by_secret,
     collect_secrets,
     mask_displayed_fields,
     mask_yaml_tree,
@@ -71,7 +71,7 @@ def load_config(path: Path | None, text: str | None = None, env: Mapping[str, st
     probe_yaml = {id: _dump_yaml(mask_yaml_tree(node, mask)) for id, (node, _) in probes.items()}
     sources.warnings += secrets.warnings
     warnings = [w._replace(message=mask(w.message)) for w in find_config_warnings(config, sources)]
-    secret_names = collect_names_by_secret(sources, builder.load_contexts.values())
+    secret_names = collect_placeholders_by_secret(sources, builder.load_contexts.values())
     return LoadedConfig(mask_displayed_fields(config, mask), probe_yaml, mask, tuple(warnings), secret_names)
 
 
@@ -92,7 +92,7 @@ class _ConfigModelBuilder:
             try:
                 return model.model_validate(node.to_python(), context=self.load_contexts[node.location.file])
             except ValidationError as e:
-                if not coerce_variables(e, node):
+                if not coerce_config_variables(e, node):
                     self.sources.problems += translate_validation_errors(e, model, node, section)
                     return None
 
@@ -125,12 +125,12 @@ class _ConfigModelBuilder:
 
     def _report_missing_probe_kind(self, node: YamlNode) -> None:
         """Report the missing kind, and still validate the fields that every kind has."""
-        common_fields = yaml_field_names(Probe)
+        common_fields = list_yaml_field_names(Probe)
         unknown_names = [name for name in node.entries if name not in common_fields]
         for name in unknown_names:
             entry = node.entries[name]
-            hint = did_you_mean_suffix(name, common_fields)
-            hint = hint or f"{did_you_mean_suffix(name, PROBE_KINDS)} (probe kinds: {', '.join(PROBE_KINDS)})"
+            hint = build_did_you_mean_suffix(name, common_fields)
+            hint = hint or f"{build_did_you_mean_suffix(name, PROBE_KINDS)} (probe kinds: {', '.join(PROBE_KINDS)})"
             self.sources.add_problem(entry.key_location, entry.path, f"unknown field '{format_yaml_key(name)}'{hint}")
         if not unknown_names:
             self.sources.add_problem(node.location, node.path, f"no probe kind: add one of {', '.join(PROBE_KINDS)}")

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, model_validator
 
-from watchdog.config.problems import did_you_mean_suffix
+from watchdog.config.problems import build_did_you_mean_suffix
 from watchdog.config_types import (
     ALLOW_FROM_FILE,
     STRING_OR_LIST_SCHEMA,
@@ -20,7 +20,7 @@ from watchdog.config_types import (
     LocalFilePath,
     Secret,
     SingleLineText,
-    duration_bounds,
+    create_duration_bounds_validator,
     split_and_validate_url,
     validate_secret_length,
     wrap_string_in_list,
@@ -63,7 +63,7 @@ class WebServerSettings(ConfigModel):
         return not is_loopback_host(self.bind_address[0])
 
 
-def _normalize_database_url(url: str) -> str:
+def _normalize_storage_url(url: str) -> str:
     scheme, colon, rest = url.partition(":")
     if scheme == "sqlite" and colon:
         path = rest[3:] if rest.startswith("///") else rest
@@ -80,11 +80,11 @@ def _normalize_database_url(url: str) -> str:
 class StorageSettings(ConfigModel):
     """The database, and how long it keeps data."""
 
-    url: Annotated[str, AfterValidator(_normalize_database_url), ALLOW_FROM_FILE] = "sqlite:///watchdog.db"
+    url: Annotated[str, AfterValidator(_normalize_storage_url), ALLOW_FROM_FILE] = "sqlite:///watchdog.db"
     """`sqlite:///file.db`, or `postgresql://user:password@host/database` (requires the extra `postgres`)."""
-    keep_results: Annotated[Duration, duration_bounds("1h", "3650d")] = 2_592_000_000
+    keep_results: Annotated[Duration, create_duration_bounds_validator("1h", "3650d")] = 2_592_000_000
     """How long individual results are kept."""
-    keep_rollups: Annotated[Duration, duration_bounds("1d", "3650d")] = 34_560_000_000
+    keep_rollups: Annotated[Duration, create_duration_bounds_validator("1d", "3650d")] = 34_560_000_000
     """How long hourly summaries are kept."""
     check_in_log: LocalFilePath = ""
     """The path of the log that keeps check-ins until they are stored in the database. Watchdog appends `.0` and `.1` to
@@ -112,20 +112,21 @@ class ReceiverSettings(ConfigModel):
 
     @model_validator(mode="after")
     def _require_notifier(self) -> Self:
-        if not NOTIFIER_KINDS.configured_values(self):
+        if not NOTIFIER_KINDS.find_configured_values(self):
             raise ValueError(f"no notifier: add at least one of {', '.join(NOTIFIER_KINDS)}")
         return self
 
-    def notifiers_by_destination(self, receiver_name: str) -> dict[str, Notifier]:
+    def build_notifiers_by_destination(self, receiver_name: str) -> dict[str, Notifier]:
         """Destination, such as "oncall/slack" -> its notifier."""
         return {
-            f"{receiver_name}/{kind}": notifier for kind, notifier in NOTIFIER_KINDS.configured_values(self).items()
+            f"{receiver_name}/{kind}": notifier
+            for kind, notifier in NOTIFIER_KINDS.find_configured_values(self).items()
         }
 
 
 def _validate_probe_kind(name: str) -> str:
-    if name not in (*PROBE_KINDS, service.SERVICE_PROBE_KIND):
-        hint = did_you_mean_suffix(name, PROBE_KINDS) or f"; probe kinds: {', '.join(PROBE_KINDS)}"
+    if name not in (*PROBE_KINDS, service.WATCHDOG_SELF_PROBE_KIND):
+        hint = build_did_you_mean_suffix(name, PROBE_KINDS) or f"; probe kinds: {', '.join(PROBE_KINDS)}"
         raise ValueError(f"unknown probe kind '{name}'{hint}")
     return name
 
@@ -142,7 +143,7 @@ class ProbeMatchSettings(ConfigModel):
     kind: Annotated[
         str,
         AfterValidator(_validate_probe_kind),
-        Field(json_schema_extra={"enum": [*PROBE_KINDS, service.SERVICE_PROBE_KIND]}),
+        Field(json_schema_extra={"enum": [*PROBE_KINDS, service.WATCHDOG_SELF_PROBE_KIND]}),
     ] = ""
     """The kind of the probe. `service` is Watchdog itself."""
     probe: SingleLineText = ""
@@ -201,7 +202,7 @@ class StatusPageSettings(ConfigModel):
     """The probes that the page shows; default: all."""
     groups: tuple[SingleLineText, ...] = ()
     """The order of the groups. Groups that are not listed follow these."""
-    history: Annotated[Duration, duration_bounds("1d", "400d")] = 7_776_000_000
+    history: Annotated[Duration, create_duration_bounds_validator("1d", "400d")] = 7_776_000_000
     """The period that the uptime bars cover."""
 
 
@@ -248,7 +249,7 @@ class DeadMansSwitchSettings(ConfigModel):
 
     url: HttpUrl
     """The URL to request with GET; http:// or https://."""
-    every: Annotated[Duration, duration_bounds("10s", "1d")] = 60_000
+    every: Annotated[Duration, create_duration_bounds_validator("10s", "1d")] = 60_000
     """How often it is requested. Allow for two or three missed requests there."""
 
 
@@ -283,10 +284,10 @@ class Config(ConfigModel):
     access: AccessSettings = AccessSettings()
     """Access to the operators' pages, the API and the MCP tools. Without API keys, only this machine has access."""
 
-    def notifiers_by_destination(self) -> dict[str, Notifier]:
+    def build_notifiers_by_destination(self) -> dict[str, Notifier]:
         """Every notifier, by destination: "oncall/slack"."""
         return {
             destination: notifier
             for name, receiver in self.receivers.items()
-            for destination, notifier in receiver.notifiers_by_destination(name).items()
+            for destination, notifier in receiver.build_notifiers_by_destination(name).items()
         }

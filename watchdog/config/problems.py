@@ -72,7 +72,7 @@ def find_equivalent_name(name: str, valid_names: Iterable[str]) -> str:
     return next((valid[candidate] for candidate in candidates if candidate in valid), "")
 
 
-def did_you_mean_suffix(name: str, valid_names: Iterable[str]) -> str:
+def build_did_you_mean_suffix(name: str, valid_names: Iterable[str]) -> str:
     """The suffix "; did you mean 'tools'?" for the equivalent or else the most similar valid name; empty: none."""
     valid = {_normalize_field_name(valid_name): valid_name for valid_name in valid_names}
     suggestion = find_equivalent_name(name, valid.values())

@@ -88,7 +88,7 @@ def render_config_reference() -> str:
     """The whole page."""
     schema = build_config_json_schema()
     definitions: dict[str, JsonSchema] = schema["$defs"]
-    paths = _map_definitions_to_section_paths(schema, definitions)
+    paths = _map_schema_definitions_to_section_paths(schema, definitions)
     contents = ["- [Syntax](#syntax)", "- [Top level](#top-level)"]
     parts = [_CONFIG_PAGE_SYNTAX_SECTION.rstrip(), "", "## Top level", *_render_field_table(schema, definitions, paths)]
     for name, path in paths.items():
@@ -98,29 +98,33 @@ def render_config_reference() -> str:
     return "\n".join([_CONFIG_PAGE_INTRODUCTION, "## Contents", "", *contents, "", *parts, ""])
 
 
-def _map_definitions_to_section_paths(schema: JsonSchema, definitions: Mapping[str, JsonSchema]) -> dict[str, str]:
+def _map_schema_definitions_to_section_paths(
+    schema: JsonSchema, definitions: Mapping[str, JsonSchema]
+) -> dict[str, str]:
     """Definition -> where its fields are written, such as `probes[].http`: the shortest path if there are several.
 
     In the order of the page: every section before those inside it.
     """
     paths: dict[str, str] = {}
-    level = list(_find_referenced_definitions(schema["properties"].items()))
+    level = list(_find_referenced_schema_definitions(schema["properties"].items()))
     while level:
         next_level: list[tuple[str, str]] = []
         for name, path in level:
             if name not in paths and (object_schema := _find_object_schema(definitions[name])):
                 paths[name] = path
-                next_level += _find_referenced_definitions(
+                next_level += _find_referenced_schema_definitions(
                     (f"{path}.{k}", v) for k, v in object_schema["properties"].items()
                 )
         level = next_level
-    order = list(dict.fromkeys(part for path in paths.values() for part in _list_path_and_ancestors(path)))
+    order = list(dict.fromkeys(part for path in paths.values() for part in _list_config_path_and_ancestors(path)))
     return dict(
-        sorted(paths.items(), key=lambda entry: [order.index(part) for part in _list_path_and_ancestors(entry[1])])
+        sorted(
+            paths.items(), key=lambda entry: [order.index(part) for part in _list_config_path_and_ancestors(entry[1])]
+        )
     )
 
 
-def _find_referenced_definitions(fields: Iterable[tuple[str, JsonSchema]]) -> Iterator[tuple[str, str]]:
+def _find_referenced_schema_definitions(fields: Iterable[tuple[str, JsonSchema]]) -> Iterator[tuple[str, str]]:
     """Each definition that the fields refer to, with its path."""
     for path, field in fields:
         if isinstance(reference := field.get("$ref"), str):
@@ -129,10 +133,10 @@ def _find_referenced_definitions(fields: Iterable[tuple[str, JsonSchema]]) -> It
         for suffix, part in (("[]", field.get("items")), (".<name>", field.get("additionalProperties"))):
             if isinstance(part, dict):
                 branches.append((path + suffix, part))
-        yield from _find_referenced_definitions(branches)
+        yield from _find_referenced_schema_definitions(branches)
 
 
-def _list_path_and_ancestors(path: str) -> list[str]:
+def _list_config_path_and_ancestors(path: str) -> list[str]:
     """The path and those of the sections that it is in, outermost first."""
     parts = path.split(".")
     return [".".join(parts[: i + 1]) for i in range(len(parts))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from watchdog.config.models import Config
-from watchdog.config_types import BYTE_SIZE_PATTERN, DURATION_PATTERN, format_byte_size, format_config_duration
+from watchdog.config_types import BYTE_SIZE_PATTERN, DURATION_PATTERN, format_config_byte_size, format_config_duration
 from watchdog.probes import PROBE_KINDS
 
 CONFIG_VARIABLE_SCHEMA = {"type": "string", "pattern": r"\$\{"}
@@ -57,14 +57,14 @@ def _simplify_schema_for_editors(schema: Any) -> Any:
             simplified[key] = {name: _simplify_schema_for_editors(part) for name, part in value.items()}
         elif key == "$defs":
             simplified[key] = {
-                _schema_definition_name(name): _simplify_schema_for_editors(part) for name, part in value.items()
+                _derive_schema_definition_name(name): _simplify_schema_for_editors(part) for name, part in value.items()
             }
         elif key == "$ref":
-            simplified[key] = _schema_definition_name(value)
+            simplified[key] = _derive_schema_definition_name(value)
         elif key == "default" and _is_duration_schema(schema):
             simplified[key] = value if value is None else format_config_duration(value)
         elif key == "default" and schema.get("pattern") == BYTE_SIZE_PATTERN:
-            simplified[key] = format_byte_size(value)
+            simplified[key] = format_config_byte_size(value)
         elif key == "anyOf":
             parts = _simplify_schema_for_editors(value)
             simplified[key] = [
@@ -77,7 +77,7 @@ def _simplify_schema_for_editors(schema: Any) -> Any:
     return _allow_variable_in_schema(simplified)
 
 
-def _schema_definition_name(class_name: str) -> str:
+def _derive_schema_definition_name(class_name: str) -> str:
     return class_name.removesuffix("Settings")
 
 

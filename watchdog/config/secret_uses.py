@@ -16,7 +16,7 @@ from watchdog.config.references import map_variable_references
 from watchdog.config.yaml_tree import YamlNode
 from watchdog.net.command_line import find_secret_arguments
 from watchdog.net.redact import SECRET_NAME_PATTERN
-from watchdog.net.secret_fields import Span, decoded_field_values, find_secret_fields
+from watchdog.net.secret_fields import Span, find_secret_value_spans, list_field_value_decodings
 
 MIN_MASKED_SECRET_CHARS = 8
 """Secrets are masked by value from this length on. Shorter ones would mask parts of ordinary words."""
@@ -31,7 +31,7 @@ _LINK_FIELD_NAMES = frozenset({"runbook", "public_url"})
 _FREE_FORM_FIELD_NAMES = frozenset({"json", "payload", "arguments", "args"})
 """Fields whose content is sent to the target, with names that are not Watchdog's."""
 _AUTHORIZATION_SCHEMES = frozenset({"apikey", "basic", "bearer", "token"})
-_URL_PATTERN = re.compile(
+_URL_PARTS_PATTERN = re.compile(
     r"(?P<scheme>[^:/?#\s]+)://(?:(?P<user>[^/?#@:]*)(?::(?P<password>[^/?#]*))?@)?(?P<address>[^/?#@]*)"
     r"(?P<path>[^?#]*)(?P<query>.*)",
     re.DOTALL,
@@ -81,24 +81,24 @@ def find_config_value_uses(trees: Iterable[YamlNode], file_contents: Mapping[str
             for argument, spans in find_secret_argument_nodes(node.items if key == "command" else ()):
                 _record_embedded_secrets(argument, spans, uses)
             if not isinstance(node.value, dict | list):
-                _record_embedded_secrets(node, embedded_secrets(node), uses)
+                _record_embedded_secrets(node, find_embedded_secret_spans(node), uses)
                 _record_scalar_uses(node, key, file_contents, uses)
     return uses
 
 
 def find_secret_argument_nodes(arguments: Sequence[YamlNode]) -> Iterator[tuple[YamlNode, list[Span]]]:
     """The arguments of a command that hold secrets, and where in the text as written."""
-    secrets = find_secret_arguments([text_as_written(argument) for argument in arguments])
+    secrets = find_secret_arguments([get_yaml_text_as_written(argument) for argument in arguments])
     yield from ((arguments[index], spans) for index, spans in secrets.items())
 
 
-def embedded_secrets(node: YamlNode) -> list[Span]:
+def find_embedded_secret_spans(node: YamlNode) -> list[Span]:
     """Where the text of a body, of JSON for the target, of a header or an environment variable, as written, holds
     fields with the name of a secret."""
     keys = node.path.split(".")
     is_in_mapping = len(keys) > 1 and keys[-2] in ("env", "headers")
     is_free_text = keys[-1] == "body" or is_in_mapping or not _FREE_FORM_FIELD_NAMES.isdisjoint(keys)
-    return find_secret_fields(text_as_written(node)) if is_free_text else []
+    return find_secret_value_spans(get_yaml_text_as_written(node)) if is_free_text else []
 
 
 def is_secret_field(path: str) -> bool:
@@ -112,7 +112,7 @@ def is_secret_field(path: str) -> bool:
     return any(SECRET_NAME_PATTERN.search(name) for name in names)
 
 
-def text_as_written(node: YamlNode) -> str:
+def get_yaml_text_as_written(node: YamlNode) -> str:
     """With references to variables, unless only their defaults apply."""
     text = node.raw_value if node.variables else _get_interpolated_text(node)
     return text if isinstance(text, str) else ""
@@ -120,7 +120,7 @@ def text_as_written(node: YamlNode) -> str:
 
 def _record_embedded_secrets(node: YamlNode, spans: Iterable[Span], uses: ConfigValueUses) -> None:
     for start, end in spans:
-        value = text_as_written(node)[start:end]
+        value = get_yaml_text_as_written(node)[start:end]
         names: list[str] = []
         map_variable_references(value, lambda name, names=names: names.append(name) or "")  # type: ignore[misc]
         if names:
@@ -129,7 +129,8 @@ def _record_embedded_secrets(node: YamlNode, spans: Iterable[Span], uses: Config
             scheme, _, credentials = value.partition(" ")
             is_header = scheme.lower() in _AUTHORIZATION_SCHEMES
             uses.add_secrets(
-                [*decoded_field_values(value), credentials if is_header else "", _parse_basic_password(value)], node
+                [*list_field_value_decodings(value), credentials if is_header else "", _parse_basic_password(value)],
+                node,
             )
 
 
@@ -197,7 +198,7 @@ def _record_url_uses(node: YamlNode, text: str, uses: ConfigValueUses) -> None:
 def _find_url_parts_with_variable(node: YamlNode, name: str) -> set[str]:
     """The parts of a URL that refer to a variable; none if the text as written is no URL."""
     marked = map_variable_references(str(node.raw_value), lambda other: "\0" if other == name else "x")
-    written = _URL_PATTERN.match(marked)
+    written = _URL_PARTS_PATTERN.match(marked)
     return {part for part, text in written.groupdict().items() if "\0" in (text or "")} if written else set()
 
 
@@ -223,7 +224,7 @@ def find_url_secrets(url: str) -> Iterator[str]:
 
 def _find_url_credentials(url: str) -> set[str]:
     """The password, as written and decoded; of an HTTP URL without one the user, which is a token then."""
-    if (match := _URL_PATTERN.match(url.strip())) is None:
+    if (match := _URL_PARTS_PATTERN.match(url.strip())) is None:
         return set()
     is_http = match["scheme"].lower() in ("http", "https")
     secret = match["password"] or (match["user"] if is_http else "") or ""
@@ -248,14 +249,14 @@ def _parse_basic_password(header: str) -> str:
 
 def _find_url_parameters(url: str) -> Iterator[tuple[str, str]]:
     """Names and values in the query and the fragment of a URL, as written and decoded."""
-    match = _URL_PATTERN.match(url.strip())
+    match = _URL_PARTS_PATTERN.match(url.strip())
     for parameter in _URL_PARAMETER_PATTERN.finditer(match["query"]) if match else ():
         name, value = unquote(parameter["name"]), parameter["value"]
         decoded = parse_qsl(f"x={value}")
         yield from ((name, each) for each in {value, *(text for _, text in decoded)} if each)
 
 
-def mask_literal_url_parameters(url: str, placeholder: str) -> str:
+def mask_literal_secret_url_parameters(url: str, placeholder: str) -> str:
     """A URL as written, with the literal values of parameters that have the name of a secret replaced."""
 
     def mask(match: re.Match[str]) -> str:

@@ -19,12 +19,12 @@ from watchdog.config.models import Config, ProbeMatchSettings
 from watchdog.config.problems import ConfigProblem
 from watchdog.config.secret_uses import (
     MIN_MASKED_SECRET_CHARS,
-    embedded_secrets,
     find_config_value_uses,
+    find_embedded_secret_spans,
     find_secret_argument_nodes,
+    get_yaml_text_as_written,
     is_secret_field,
-    mask_literal_url_parameters,
-    text_as_written,
+    mask_literal_secret_url_parameters,
 )
 from watchdog.config.sources import MergedConfigSources
 from watchdog.config.yaml_tree import YamlNode
@@ -32,7 +32,7 @@ from watchdog.config_types import ConfigLoadContext
 from watchdog.domain.model import Json
 from watchdog.net.redact import MASK_PLACEHOLDER, SecretMask
 from watchdog.net.secret_fields import Span, replace_spans
-from watchdog.resources import resource_path
+from watchdog.resources import find_resource_path
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -92,13 +92,13 @@ def is_masked_by_value(secret: str) -> bool:
     """Whether the value can be replaced wherever it occurs without garbling Watchdog's own sentences."""
     if len(secret) < MIN_MASKED_SECRET_CHARS:
         return False
-    return not (_PLAIN_WORDS_PATTERN.fullmatch(secret) and secret in _load_sources_and_templates())
+    return not (_PLAIN_WORDS_PATTERN.fullmatch(secret) and secret in _read_watchdog_source_text())
 
 
 @cache
-def _load_sources_and_templates() -> str:
+def _read_watchdog_source_text() -> str:
     """The sources and templates: what messages are composed of. Read only for secrets that consist of words."""
-    files = [*Path(__file__).parents[1].rglob("*.py"), *resource_path("templates").rglob("*.j2")]
+    files = [*Path(__file__).parents[1].rglob("*.py"), *find_resource_path("templates").rglob("*.j2")]
     return "\n".join(file.read_text(encoding="utf-8") for file in files)
 
 
@@ -112,7 +112,7 @@ def mask_yaml_tree(node: YamlNode, mask: SecretMask) -> Json:
             id(item): spans for item, spans in find_secret_argument_nodes(node.value if key == "command" else ())
         }
         return [_mask_scalar(item, in_arguments.get(id(item), []), mask) for item in node.value]
-    return _mask_scalar(node, embedded_secrets(node), mask)
+    return _mask_scalar(node, find_embedded_secret_spans(node), mask)
 
 
 def _mask_scalar(node: YamlNode, secrets: list[Span], mask: SecretMask) -> Json:
@@ -123,16 +123,18 @@ def _mask_scalar(node: YamlNode, secrets: list[Span], mask: SecretMask) -> Json:
         return MASK_PLACEHOLDER
     if not isinstance(node.raw_value, str):
         return node.raw_value
-    written = text_as_written(node) if secrets else node.raw_value
+    written = get_yaml_text_as_written(node) if secrets else node.raw_value
     literals = [span for span in secrets if "${" not in written[slice(*span)]]
     text = mask(replace_spans(written, literals, MASK_PLACEHOLDER))
-    return mask_literal_url_parameters(text, MASK_PLACEHOLDER) if "://" in text else text
+    return mask_literal_secret_url_parameters(text, MASK_PLACEHOLDER) if "://" in text else text
 
 
-def collect_names_by_secret(sources: MergedConfigSources, load_contexts: Iterable[ConfigLoadContext]) -> dict[str, str]:
+def collect_placeholders_by_secret(
+    sources: MergedConfigSources, load_contexts: Iterable[ConfigLoadContext]
+) -> dict[str, str]:
     """Value -> where it is from, as written: `${NAME}`, or the path of a file."""
     names: dict[str, str] = {}
-    for node in _nodes_with_variables(sources):
+    for node in _find_yaml_nodes_with_variables(sources):
         names |= {value: f"${{{name}}}" for name, value in node.variables.items() if value}
         if node.interpolated_text:
             names.setdefault(node.interpolated_text, str(node.raw_value))
@@ -172,7 +174,7 @@ def mask_displayed_fields(config: Config, mask: SecretMask) -> Config:
 def redact_problems(sources: MergedConfigSources, load_contexts: Iterable[ConfigLoadContext]) -> list[ConfigProblem]:
     """The problems in reading order, without duplicates, with `${NAME}` instead of the value of a variable."""
     placeholders: dict[str, str] = {}
-    for node in _nodes_with_variables(sources):
+    for node in _find_yaml_nodes_with_variables(sources):
         placeholders |= {value: f"${{{name}}}" for name, value in node.variables.items() if value}
         if node.interpolated_text:
             placeholders.setdefault(node.interpolated_text, str(node.raw_value))
@@ -181,7 +183,7 @@ def redact_problems(sources: MergedConfigSources, load_contexts: Iterable[Config
     uses = find_config_value_uses(sources.trees, _group_secrets_by_file_path(load_contexts))
     hidden = {*contents, *uses.secret_values, *uses.visible, *uses.other}
     mask = SecretMask(value for value in hidden if is_masked_by_value(value))
-    nodes = {(*node.location, node.path): node for node in _nodes_with_variables(sources)}
+    nodes = {(*node.location, node.path): node for node in _find_yaml_nodes_with_variables(sources)}
     file_order = {file: i for i, file in enumerate(sources.base_folders)}
 
     def redacted(problem: ConfigProblem) -> ConfigProblem:
@@ -190,7 +192,7 @@ def redact_problems(sources: MergedConfigSources, load_contexts: Iterable[Config
         values = [value for value in placeholders if value in own_values or is_masked_by_value(value)]
         message = problem.message
         if values:
-            longest_first = "|".join(map(_value_pattern, sorted(values, key=len, reverse=True)))
+            longest_first = "|".join(map(_build_secret_value_pattern, sorted(values, key=len, reverse=True)))
             message = re.sub(longest_first, lambda value: placeholders[value[0]], message)
         one_line = "".join(c if c.isprintable() else "�" for c in mask(message))
         return problem._replace(message=one_line)
@@ -199,13 +201,13 @@ def redact_problems(sources: MergedConfigSources, load_contexts: Iterable[Config
     return list(dict.fromkeys(map(redacted, ordered)))
 
 
-def _value_pattern(value: str) -> str:
+def _build_secret_value_pattern(value: str) -> str:
     """Matches a value where a message quotes it. A short one may also be a word of the message itself."""
     pattern = re.escape(value)
     return pattern if is_masked_by_value(value) else rf"(?<=['\"`/=:]){pattern}(?!\w)|(?<=found ){pattern}(?!\w)"
 
 
-def _nodes_with_variables(sources: MergedConfigSources) -> Iterator[YamlNode]:
+def _find_yaml_nodes_with_variables(sources: MergedConfigSources) -> Iterator[YamlNode]:
     return (node for tree in sources.trees for node in tree.walk() if node.variables)
 
 

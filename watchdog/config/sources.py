@@ -103,9 +103,11 @@ def _merge_sections_and_includes(
     """Merge the sections that every file can hold, then those of the files that this one includes."""
     for name, nodes in (("probes", sources.probes), ("routes", sources.routes)):
         first_line = "`- name: ...`" if name == "probes" else "`- receivers: ...`"
-        section = _find_section_of_type(tree, name, list, f"a list of entries that start with {first_line}", sources)
+        section = _find_config_section_of_type(
+            tree, name, list, f"a list of entries that start with {first_line}", sources
+        )
         nodes.extend(section.items if section else ())
-    section = _find_section_of_type(
+    section = _find_config_section_of_type(
         tree, "receivers", dict, "receivers by name, such as `oncall: {slack: ...}`", sources
     )
     for name, receiver in section.entries.items() if section else ():
@@ -118,7 +120,7 @@ def _merge_sections_and_includes(
             _load_included_files(item, include_chain, env, sources)
 
 
-def _find_section_of_type(
+def _find_config_section_of_type(
     tree: YamlNode,
     name: str,
     value_type: type[list[YamlNode] | dict[str, YamlNode]],

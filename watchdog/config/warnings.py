@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from watchdog.config.models import Config, NotificationRouteSettings, ProbeMatchSettings
-from watchdog.config.problems import ConfigProblem, did_you_mean_suffix
+from watchdog.config.problems import ConfigProblem, build_did_you_mean_suffix
 from watchdog.config.sources import MergedConfigSources
 from watchdog.config.yaml_tree import YamlNode
 from watchdog.config_types import format_config_duration
@@ -44,19 +44,23 @@ class _ProbeWithNode:
 def find_config_warnings(config: Config, sources: MergedConfigSources) -> list[ConfigProblem]:
     """The warnings of a valid configuration, in reading order. `config`: variables replaced, nothing masked."""
     probes = [
-        _ProbeWithNode(p, node, _probe_info_to_match(p)) for p, node in zip(config.probes, sources.probes, strict=True)
+        _ProbeWithNode(p, node, _build_probe_info_to_match(p))
+        for p, node in zip(config.probes, sources.probes, strict=True)
     ]
     warnings = [*sources.warnings, *_find_run_overlap_warnings(probes)]
     if not probes:
         warnings.append(_build_section_warning(sources, "probes", "no `probes`: nothing is monitored; add one"))
     else:
-        warnings += [*_find_alert_receiver_warnings(config, sources), *_find_route_warnings(config, sources, probes)]
+        warnings += [
+            *_find_alert_receiver_warnings(config, sources),
+            *_find_notification_route_warnings(config, sources, probes),
+        ]
         warnings += _find_status_page_warnings(config, sources, probes)
     file_order = {file: i for i, file in enumerate(sources.base_folders)}
     return sorted(dict.fromkeys(warnings), key=lambda w: (file_order.get(w.file, -1), w.line, w.column))
 
 
-def _probe_info_to_match(probe: Probe) -> ProbeInfo:
+def _build_probe_info_to_match(probe: Probe) -> ProbeInfo:
     return ProbeInfo(
         database_id=0, id=probe.id, name=probe.name, kind=probe.kind, group=probe.group, tags=tuple(probe.tags),
         severity=probe.alert.severity,
@@ -89,7 +93,7 @@ def _find_run_overlap_warnings(probes: Iterable[_ProbeWithNode]) -> Iterator[Con
         limit_ms, limit = probe.run_time_limit_ms, format_config_duration(probe.run_time_limit_ms)
         limit_name = "finish_within plus its margin" if "timeout" in probe.unsupported_fields else "timeout"
         node = entries.get("timeout") or entries.get("schedule" if probe.schedule else "every") or entries[probe.kind]
-        interval_ms, interval_name = _shortest_probe_interval_ms(probe), "schedule" if probe.schedule else "every"
+        interval_ms, interval_name = _find_shortest_run_interval_ms(probe), "schedule" if probe.schedule else "every"
         if limit_ms <= interval_ms and probe.retry_interval is not None and probe.retry_interval < limit_ms:
             interval_ms, interval_name = probe.retry_interval, "retry_interval"
             node = entries.get("retry_interval") or node
@@ -103,12 +107,12 @@ def _find_run_overlap_warnings(probes: Iterable[_ProbeWithNode]) -> Iterator[Con
             )
 
 
-def _shortest_probe_interval_ms(probe: Probe) -> int:
+def _find_shortest_run_interval_ms(probe: Probe) -> int:
     if probe.schedule is None:
         return probe.every
     schedule, slots = CronSchedule(probe.schedule, probe.timezone), [CRON_SLOTS_COMPARED_FROM_MS]
     for _ in range(CRON_SLOTS_COMPARED_FOR_INTERVAL):
-        slots.append(schedule.next_slot_after(slots[-1]))
+        slots.append(schedule.find_next_slot_after(slots[-1]))
     return min(after - before for before, after in pairwise(slots[1:]))
 
 
@@ -128,7 +132,7 @@ def _find_alert_receiver_warnings(config: Config, sources: MergedConfigSources) 
         yield ConfigProblem(*node.key_location, node.path, message)
 
 
-def _find_route_warnings(
+def _find_notification_route_warnings(
     config: Config, sources: MergedConfigSources, probes: Sequence[_ProbeWithNode]
 ) -> Iterator[ConfigProblem]:
     """Routes that match no probe or are never reached, and probes that no route matches."""
@@ -148,7 +152,7 @@ def _find_route_warnings(
     for index, (route, node) in enumerate(zip(routes, sources.routes, strict=True)):
         matched = [written for written in probes if not route.match.describe_mismatch(written.info)]
         names_own_probe = (
-            route.match.probe == service.SERVICE_PROBE_ID or route.match.kind == service.SERVICE_PROBE_KIND
+            route.match.probe == service.WATCHDOG_SELF_PROBE_ID or route.match.kind == service.WATCHDOG_SELF_PROBE_KIND
         )
         if not matched and not names_own_probe:
             yield from _find_match_without_probe_warnings(
@@ -161,7 +165,7 @@ def _find_route_warnings(
     for written in probes:
         if written.info.id not in matched_ids:
             name = written.node.entries["name"]
-            hint = _nearly_matching_route_hint(written, config.routes)
+            hint = _format_nearly_matching_route_hint(written, config.routes)
             yield _build_node_warning(
                 name,
                 f"no route matches probe '{written.name}', so no one is notified of its incidents{hint}: change a "
@@ -183,19 +187,19 @@ def _find_match_without_probe_warnings(
 ) -> Iterator[ConfigProblem]:
     """Why a match fits no probe: a warning for each value that no probe has, else one for the combination."""
     node = owner.entries.get("match", owner)
-    unknown = list(_find_unmatched_values(match, node, probes))
+    unknown = list(_find_match_values_without_probe(match, node, probes))
     for value, message in unknown:
         yield _build_node_warning(value, f"{subject}: {message}")
     if not unknown:
         yield _build_node_warning(node, f"{subject}: no probe fits all of its fields; change or remove one of them")
 
 
-def _find_unmatched_values(
+def _find_match_values_without_probe(
     match: ProbeMatchSettings, node: YamlNode, probes: Sequence[_ProbeWithNode]
 ) -> Iterator[tuple[YamlNode, str]]:
     """(node, message) for each value of a match that no probe has."""
-    tags = _raw_text_by_value(item for written in probes for item in _list_probe_tag_nodes(written.node))
-    groups = _raw_text_by_value(entry for written in probes if (entry := written.node.entries.get("group")))
+    tags = _map_values_to_raw_text(item for written in probes for item in _list_probe_tag_nodes(written.node))
+    groups = _map_values_to_raw_text(entry for written in probes if (entry := written.node.entries.get("group")))
     candidates = [(tag, "tag", tags) for tag in _list_probe_tag_nodes(node)]
     if match.group:
         candidates.append((node.entries["group"], "group", groups))
@@ -217,7 +221,7 @@ def _list_probe_tag_nodes(node: YamlNode) -> list[YamlNode]:
     return [] if tags is None else tags.items
 
 
-def _raw_text_by_value(nodes: Iterable[YamlNode]) -> dict[str, str]:
+def _map_values_to_raw_text(nodes: Iterable[YamlNode]) -> dict[str, str]:
     """Value -> as written, of nodes with text."""
     return {str(node.value).strip(): _get_raw_node_text(node) for node in nodes}
 
@@ -225,12 +229,12 @@ def _raw_text_by_value(nodes: Iterable[YamlNode]) -> dict[str, str]:
 def _format_similar_value_hint(value: YamlNode, known_texts: Mapping[str, str]) -> str:
     """The suffix that names the most similar value, or all of a few."""
     literals = [text for text, written in known_texts.items() if text == written.strip()]
-    if value.interpolated_text is None and (hint := did_you_mean_suffix(str(value.value), literals)):
+    if value.interpolated_text is None and (hint := build_did_you_mean_suffix(str(value.value), literals)):
         return hint
     return f"; defined: {', '.join(known_texts.values())}" if 0 < len(known_texts) <= 8 else ""
 
 
-def _nearly_matching_route_hint(written: _ProbeWithNode, routes: Sequence[NotificationRouteSettings]) -> str:
+def _format_nearly_matching_route_hint(written: _ProbeWithNode, routes: Sequence[NotificationRouteSettings]) -> str:
     """Which route nearly matches the probe."""
     for number, route in enumerate(routes, 1):
         match = route.match
@@ -256,7 +260,7 @@ def _find_status_page_warnings(
     if not included:
         yield from _find_match_without_probe_warnings("the status page is empty", page.match, node, probes)
         return
-    groups = _raw_text_by_value(entry for written in included if (entry := written.node.entries.get("group")))
+    groups = _map_values_to_raw_text(entry for written in included if (entry := written.node.entries.get("group")))
     listed = node.entries.get("groups")
     for item in listed.items if listed is not None else ():
         if str(item.value).strip() not in groups:

@@ -74,7 +74,7 @@ def parse_yaml(text: str, file: str, env: Mapping[str, str]) -> tuple[YamlNode |
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as e:
-        return None, [_yaml_syntax_problem(e, text, file)]
+        return None, [_build_yaml_syntax_problem(e, text, file)]
     except (yaml.reader.ReaderError, UnicodeEncodeError) as e:
         position = e.position if isinstance(e, yaml.reader.ReaderError) else e.start
         before = text[:position]
@@ -121,7 +121,7 @@ class _YamlLoader(yaml.CBaseLoader):
         self._depth -= 1
 
 
-def _yaml_syntax_problem(error: yaml.MarkedYAMLError, text: str, file: str) -> ConfigProblem:
+def _build_yaml_syntax_problem(error: yaml.MarkedYAMLError, text: str, file: str) -> ConfigProblem:
     """A syntax error with its location and what to change."""
     mark = error.problem_mark or error.context_mark
     line, column = (mark.line, mark.column) if mark else (0, 0)
@@ -209,18 +209,18 @@ class _YamlTreeBuilder:
                     root, f"aliases (*) expand to more than {MAX_YAML_ALIAS_EXPANDED_VALUES:,} values"
                 )
         except _YamlAliasExpansionError as e:
-            self.add_problem(self.location_of(e.node), "", e.args[1])
+            self.add_problem(self.get_node_location(e.node), "", e.args[1])
             return False
         return True
 
     def add_problem(self, location: ConfigSourceLocation, path: str, message: str) -> None:
         self.problems.append(ConfigProblem(*location, path, message))
 
-    def location_of(self, node: yaml.Node) -> ConfigSourceLocation:
+    def get_node_location(self, node: yaml.Node) -> ConfigSourceLocation:
         return ConfigSourceLocation(self.file, node.start_mark.line + 1, node.start_mark.column + 1)
 
     def build_node(self, node: yaml.Node, path: str, key_location: ConfigSourceLocation | None) -> YamlNode:
-        mark = self.location_of(node)
+        mark = self.get_node_location(node)
         tree = YamlNode(None, mark, path, key_location or mark)
         if isinstance(node, yaml.ScalarNode):
             self.parse_scalar_into(node, tree)
@@ -270,7 +270,7 @@ class _YamlTreeBuilder:
     def build_mapping(self, node: yaml.MappingNode, path: str) -> dict[str, YamlNode]:
         entries: dict[str, YamlNode] = {}
         for key, value in node.value:
-            mark = self.location_of(key)
+            mark = self.get_node_location(key)
             name = self.parse_mapping_key(key, path)
             if name is None:
                 continue
@@ -284,7 +284,7 @@ class _YamlTreeBuilder:
 
     def parse_mapping_key(self, key: yaml.Node, path: str) -> str | None:
         """The key of a mapping. None if it is not text; the problem is then added."""
-        mark = self.location_of(key)
+        mark = self.get_node_location(key)
         if not isinstance(key, yaml.ScalarNode) or key.tag not in (
             _PLAIN_SCALAR_TAG,
             _QUOTED_SCALAR_TAG,

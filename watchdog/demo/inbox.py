@@ -16,18 +16,18 @@ from markupsafe import Markup
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from watchdog.domain.timestamps import to_epoch_ms
-from watchdog.resources import resource_path
+from watchdog.resources import find_resource_path
 from watchdog.web.templating import SECURITY_HEADERS, PageRenderer
 
 DEMO_SLACK_CHANNEL_ID = "C0ONCALL"
-MAX_INBOX_MESSAGES = 100
+MAX_DEMO_INBOX_MESSAGES = 100
 """Number of Slack messages, and of emails, that are kept: the newest."""
-EMAIL_PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
+DEMO_EMAIL_PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
 """An email may use its own styles, and nothing else."""
 
 
 @dataclass
-class ReceivedSlackMessage:
+class DemoSlackMessage:
     """A message in the channel, with the replies in its thread."""
 
     ts: str
@@ -35,11 +35,11 @@ class ReceivedSlackMessage:
     blocks: list[dict[str, Any]]
     posted_at: datetime
     edited_at: datetime | None = None
-    replies: list[ReceivedSlackMessage] = field(default_factory=list)
+    replies: list[DemoSlackMessage] = field(default_factory=list)
 
 
 @dataclass
-class ReceivedEmail:
+class DemoEmail:
     subject: str
     to: str
     html: str
@@ -50,8 +50,8 @@ class DemoInbox:
     """Everything that the demo's Slack channel and mailbox received, newest last, in memory."""
 
     def __init__(self) -> None:
-        self.messages: list[ReceivedSlackMessage] = []
-        self.emails: list[ReceivedEmail] = []
+        self.messages: list[DemoSlackMessage] = []
+        self.emails: list[DemoEmail] = []
 
     # --- Slack
     def handle_slack_call(self, method: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -65,10 +65,10 @@ class DemoInbox:
             return {"ok": False, "error": "message_not_found"}
         if method != "chat.postMessage":
             return {"ok": False, "error": "unknown_method"}
-        message = ReceivedSlackMessage(f"{now.timestamp():.6f}", body.get("text", ""), body.get("blocks", []), now)
+        message = DemoSlackMessage(f"{now.timestamp():.6f}", body.get("text", ""), body.get("blocks", []), now)
         root = next((root for root in self.messages if root.ts == body.get("thread_ts")), None)
         (self.messages if root is None else root.replies).append(message)
-        del self.messages[:-MAX_INBOX_MESSAGES]
+        del self.messages[:-MAX_DEMO_INBOX_MESSAGES]
         return {"ok": True, "channel": DEMO_SLACK_CHANNEL_ID, "ts": message.ts}
 
     # --- mail
@@ -107,8 +107,8 @@ class DemoInbox:
         message = message_from_bytes(raw, EmailMessage, policy=policy)
         body = message.get_body(("html",))
         html = "" if body is None else body.get_content()
-        self.emails.append(ReceivedEmail(str(message["subject"]), ", ".join(recipients), html, datetime.now(UTC)))
-        del self.emails[:-MAX_INBOX_MESSAGES]
+        self.emails.append(DemoEmail(str(message["subject"]), ", ".join(recipients), html, datetime.now(UTC)))
+        del self.emails[:-MAX_DEMO_INBOX_MESSAGES]
 
 
 # --- the page
@@ -147,16 +147,16 @@ def unescape_slack_text(text: str) -> str:
     return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 
 
-def slack_rich_text_content(block: dict[str, Any]) -> str:
+def extract_slack_rich_text(block: dict[str, Any]) -> str:
     """The text of a rich_text block."""
     return "".join(run["text"] for element in block["elements"] for run in element["elements"] if "text" in run)
 
 
-def create_inbox_app(inbox: DemoInbox, status_url: str) -> FastAPI:
+def create_demo_inbox_app(inbox: DemoInbox, status_url: str) -> FastAPI:
     """The inbox's page, and the Slack API that Watchdog posts to. `status_url` links back to the status page."""
-    filters = {"mrkdwn": mrkdwn_to_html, "preformatted": slack_rich_text_content, "unescape": unescape_slack_text}
+    filters = {"mrkdwn": mrkdwn_to_html, "preformatted": extract_slack_rich_text, "unescape": unescape_slack_text}
     pages = PageRenderer("Inbox", extra_folder="demo", filters=filters)
-    style = (resource_path("templates") / "demo" / "inbox.css").read_bytes()
+    style = (find_resource_path("templates") / "demo" / "inbox.css").read_bytes()
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     framing = {
         **SECURITY_HEADERS,
@@ -180,7 +180,7 @@ def create_inbox_app(inbox: DemoInbox, status_url: str) -> FastAPI:
     async def email(number: int) -> Response:
         if not 0 <= number < len(inbox.emails):
             return HTMLResponse("This email is no longer available.", 404)
-        return HTMLResponse(inbox.emails[number].html, headers=EMAIL_PAGE_HEADERS)
+        return HTMLResponse(inbox.emails[number].html, headers=DEMO_EMAIL_PAGE_HEADERS)
 
     @app.get("/static/{name}")
     async def static(name: str) -> Response:

@@ -12,7 +12,7 @@ import httpx
 
 from watchdog.app import create_asgi_app, run_app
 from watchdog.config.load import load_config
-from watchdog.demo.inbox import DEMO_SLACK_CHANNEL_ID, DemoInbox, create_inbox_app
+from watchdog.demo.inbox import DEMO_SLACK_CHANNEL_ID, DemoInbox, create_demo_inbox_app
 from watchdog.demo.worker import DEMO_DATABASE_FILENAME
 from watchdog.server import WebServer, open_listen_socket
 from watchdog.signals import install_shutdown_event
@@ -69,9 +69,9 @@ async def run_demo(targets_port: int, folder: Path) -> None:
         token=token,
         slack_token=f"xoxb-{secrets.token_hex(20)}",
         channel=DEMO_SLACK_CHANNEL_ID,
-        pages_port=_port_of_socket(pages_socket),
-        inbox_port=_port_of_socket(inbox_socket),
-        smtp_port=_port_of_socket(smtp_server.sockets[0]),
+        pages_port=_get_socket_port(pages_socket),
+        inbox_port=_get_socket_port(inbox_socket),
+        smtp_port=_get_socket_port(smtp_server.sockets[0]),
         targets_port=targets_port,
     )
     loaded_config = load_config(Path("demo.yaml"), config_yaml, {})
@@ -79,12 +79,12 @@ async def run_demo(targets_port: int, folder: Path) -> None:
     await _wait_until_port_open(targets_port)
     async with (
         smtp_server,
-        WebServer(create_inbox_app(inbox, status_url), inbox_socket),
+        WebServer(create_demo_inbox_app(inbox, status_url), inbox_socket),
         run_app(loaded_config) as app,
         WebServer(create_asgi_app(app), pages_socket),
     ):
         backup_job = asyncio.create_task(_simulate_backup_job(f"{status_url}in/{token}"), name="backup job")
-        _print_welcome(status_url, _port_of_socket(inbox_socket))
+        _print_demo_welcome(status_url, _get_socket_port(inbox_socket))
         await shutdown.wait()
         backup_job.cancel()
 
@@ -106,7 +106,7 @@ def _listen_on_port_or_free(preferred_port: int) -> socket.socket:
         return open_listen_socket("127.0.0.1", 0)
 
 
-def _port_of_socket(sock: socket.socket) -> int:
+def _get_socket_port(sock: socket.socket) -> int:
     return int(sock.getsockname()[1])
 
 
@@ -122,7 +122,7 @@ async def _wait_until_port_open(port: int) -> None:
             return
 
 
-def _print_welcome(status_url: str, inbox_port: int) -> None:
+def _print_demo_welcome(status_url: str, inbox_port: int) -> None:
     print(
         f"""Watchdog monitors two services, an MCP server, a job table, and a backup job that checks in.
 

@@ -34,7 +34,7 @@ demo_mcp_server = MCPServer("Demo search", version="4.2.1", log_level="ERROR")
 started_monotonic_s = monotonic()
 
 
-def demo_uptime_s() -> float:
+def measure_demo_uptime_s() -> float:
     return monotonic() - started_monotonic_s
 
 
@@ -43,7 +43,7 @@ async def demo_website_endpoint(_: Request) -> JSONResponse:
 
 
 async def demo_checkout_health_endpoint(_: Request) -> JSONResponse:
-    if DEMO_CHECKOUT_OUTAGE_WINDOW_S[0] <= demo_uptime_s() < DEMO_CHECKOUT_OUTAGE_WINDOW_S[1]:
+    if DEMO_CHECKOUT_OUTAGE_WINDOW_S[0] <= measure_demo_uptime_s() < DEMO_CHECKOUT_OUTAGE_WINDOW_S[1]:
         body = {
             "status": "unavailable",
             "db": "pool exhausted: 100 of 100 in use",
@@ -64,20 +64,20 @@ def health_check() -> CallToolResult:
     """Every scheduled task of this server, with its last run."""
     now = time()
     stale_from, stale_until = DEMO_REINDEX_STALE_WINDOW_S
-    stalled_s = demo_uptime_s() - stale_from if stale_from <= demo_uptime_s() < stale_until else 0.0
+    stalled_s = measure_demo_uptime_s() - stale_from if stale_from <= measure_demo_uptime_s() < stale_until else 0.0
     runs = {"reindex": now - 4 - stalled_s, "registry_sync": now - 2, "session_cleanup": now - 3_000}
     tasks = [{"name": name, "ok": True, "last_run_at": at, "last_run_status": "success"} for name, at in runs.items()]
     health: dict[str, Any] = {"healthy": True, "tasks": tasks}
     return CallToolResult(content=[TextContent(type="text", text="see tasks")], structured_content=health)
 
 
-def simulate_worker_outages(folder: Path) -> None:
+def simulate_demo_worker_outages(folder: Path) -> None:
     """Start, kill and restart the worker until standard input closes; then remove the folder and exit."""
     running: subprocess.Popen[bytes] | None = None
     file = folder / worker.DEMO_DATABASE_FILENAME
     try:
         while not worker.stdin_closed_within(0.2):
-            dead = DEMO_WORKER_OUTAGE_WINDOW_S[0] <= demo_uptime_s() < DEMO_WORKER_OUTAGE_WINDOW_S[1]
+            dead = DEMO_WORKER_OUTAGE_WINDOW_S[0] <= measure_demo_uptime_s() < DEMO_WORKER_OUTAGE_WINDOW_S[1]
             if running is None and not dead:
                 command = [sys.executable, "-m", "watchdog.demo.worker", str(file)]
                 running = subprocess.Popen(command, stdin=subprocess.PIPE)  # noqa: S603 - our own
@@ -104,7 +104,7 @@ def main(port: int, folder: Path) -> None:
     import uvicorn
 
     worker.create_demo_job_table(folder / worker.DEMO_DATABASE_FILENAME)
-    threading.Thread(target=simulate_worker_outages, args=[folder], daemon=True).start()
+    threading.Thread(target=simulate_demo_worker_outages, args=[folder], daemon=True).start()
 
     app = demo_mcp_server.streamable_http_app(session_idle_timeout=60)
     app.add_route("/", demo_website_endpoint)

@@ -11,7 +11,7 @@ from statistics import median
 from zoneinfo import ZoneInfo
 
 from watchdog.domain.model import HealthState, Outcome, RemediationAttempt, RemediationAttemptState, RunSummary
-from watchdog.domain.reasons import reason_title
+from watchdog.domain.reasons import get_reason_title
 from watchdog.domain.timestamps import UNIX_EPOCH
 
 NBSP = "\N{NO-BREAK SPACE}"
@@ -36,7 +36,7 @@ _REMEDIATION_STATE_LABELS = {
     RemediationAttemptState.FAILED: "failed",
 }
 
-_OUTCOME_SYMBOLS = {Outcome.FAIL: "✕", Outcome.ERROR: "?", Outcome.MISSED: "·"}
+_SPARKLINE_SYMBOLS_BY_OUTCOME = {Outcome.FAIL: "✕", Outcome.ERROR: "?", Outcome.MISSED: "·"}
 _SPARKLINE_BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -96,33 +96,33 @@ def format_number(n: int) -> str:
     return f"{n:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
-def utc_datetime(at: int) -> datetime:
+def to_utc_datetime(at: int) -> datetime:
     return UNIX_EPOCH + timedelta(milliseconds=at)
 
 
 def format_iso8601(at: int) -> str:
     """ "2026-11-22T01:48:07.120Z", for programs."""
-    return utc_datetime(at).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return to_utc_datetime(at).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def format_time_of_day(at: int, *, seconds: bool = False) -> str:
     """ "01:48", or "01:48:07"."""
-    return f"{utc_datetime(at):%H:%M:%S}" if seconds else f"{utc_datetime(at):%H:%M}"
+    return f"{to_utc_datetime(at):%H:%M:%S}" if seconds else f"{to_utc_datetime(at):%H:%M}"
 
 
 def format_date(at: int, now: int) -> str:
     """ "22 Nov"; with the year unless it is the year of `now`."""
-    then = utc_datetime(at)
-    return f"{then.day}{NBSP}{then:%b}" + (f" {then.year}" if then.year != utc_datetime(now).year else "")
+    then = to_utc_datetime(at)
+    return f"{then.day}{NBSP}{then:%b}" + (f" {then.year}" if then.year != to_utc_datetime(now).year else "")
 
 
 def format_timestamp(at: int, now: int, *, seconds: bool = False) -> str:
     """ "01:48"; with the date, "21 Nov 23:58", unless it is the date of `now`."""
     time = format_time_of_day(at, seconds=seconds)
-    return time if utc_datetime(at).date() == utc_datetime(now).date() else f"{format_date(at, now)} {time}"
+    return time if to_utc_datetime(at).date() == to_utc_datetime(now).date() else f"{format_date(at, now)} {time}"
 
 
-SHOW_SECONDS_BELOW_MS = 10 * MINUTE_MS
+SHOW_SECONDS_BELOW_LIMIT_MS = 10 * MINUTE_MS
 """A message about a limit below this shows its times with seconds."""
 
 
@@ -136,7 +136,7 @@ def format_time_in_zone(at: int, now: int, timezone: str, *, seconds: bool = Fal
     if timezone == "UTC":
         return format_utc(at, now, seconds=seconds)
     zone = ZoneInfo(timezone)
-    local = utc_datetime(at).astimezone(zone)
+    local = to_utc_datetime(at).astimezone(zone)
     offset_ms = round((local.utcoffset() or timedelta()).total_seconds() * 1000)
     # The same offset for both instants: only their dates are compared.
     return f"{format_timestamp(at + offset_ms, now + offset_ms, seconds=seconds)} {local.tzname()}"
@@ -145,7 +145,7 @@ def format_time_in_zone(at: int, now: int, timezone: str, *, seconds: bool = Fal
 def format_job_status_label(reason: str, *, has_run: bool, has_schedule: bool) -> str:
     """The state of a job or task: "Overdue", "On time", "Waiting for the first run"; "Ok" without a known schedule."""
     if reason:
-        return reason_title(reason)
+        return get_reason_title(reason)
     return ("On time" if has_schedule else "Ok") if has_run else "Waiting for the first run"
 
 
@@ -165,5 +165,6 @@ def sparkline(runs: Sequence[RunSummary]) -> str:
     took = [run.duration for run in runs if run.outcome is Outcome.PASS and run.duration is not None]
     top = max(*took, 8 * median(took), 1) if took else 1
     return "".join(
-        _OUTCOME_SYMBOLS.get(run.outcome) or _SPARKLINE_BARS[int(7 * (run.duration or 0) / top)] for run in runs
+        _SPARKLINE_SYMBOLS_BY_OUTCOME.get(run.outcome) or _SPARKLINE_BARS[int(7 * (run.duration or 0) / top)]
+        for run in runs
     )

@@ -64,7 +64,7 @@ class CheckIn(NamedTuple):
     """The end of the job's output, untrusted; of a rejected check-in: what was sent, and why it was rejected."""
 
 
-class EndedRun(NamedTuple):
+class EndedHeartbeatRun(NamedTuple):
     """A run whose end was reported."""
 
     run_id: str
@@ -75,7 +75,7 @@ class EndedRun(NamedTuple):
     """None: not known."""
 
 
-class LostRun(NamedTuple):
+class LostHeartbeatRun(NamedTuple):
     """A run that had not ended when the next one started, and has no id that differs from the id of the next one."""
 
     run_id: str
@@ -84,7 +84,7 @@ class LostRun(NamedTuple):
     """When the next run started. It counts as a failure at this instant."""
 
 
-class RunningAndLostRuns(NamedTuple):
+class OpenHeartbeatRuns(NamedTuple):
     """The runs that have not ended, divided by whether an end is still expected."""
 
     running_since: int | None
@@ -98,9 +98,9 @@ class HeartbeatState(NamedTuple):
 
     open_runs: tuple[tuple[str, int], ...] = ()
     """Runs that started and have not ended: id (may be empty) and start, ordered by start."""
-    ended_runs: tuple[EndedRun, ...] = ()
+    ended_runs: tuple[EndedHeartbeatRun, ...] = ()
     """Newest last."""
-    lost_runs: tuple[LostRun, ...] = ()
+    lost_runs: tuple[LostHeartbeatRun, ...] = ()
     """Newest last."""
     last_start: int | None = None
     recent_starts: tuple[int, ...] = ()
@@ -125,7 +125,7 @@ class HeartbeatState(NamedTuple):
     def failure_count(self) -> int:
         return self.older_failure_count + len(self.recent_failures)
 
-    def classify_open_runs(self, deadline: Callable[[int], int], now: int, *, is_limited: bool) -> RunningAndLostRuns:
+    def classify_open_runs(self, deadline: Callable[[int], int], now: int, *, is_limited: bool) -> OpenHeartbeatRuns:
         """Which of the runs that have not ended are lost at `now`, besides `lost_runs`. `deadline`: from the start of a
         run to the instant at which it should have ended. `is_limited`: whether runs have a limit of their own.
 
@@ -133,7 +133,7 @@ class HeartbeatState(NamedTuple):
         runs are not limited, so that none is ever stuck, it is enough that a later run has started and none has ended
         since this one started: otherwise a job whose runs are all killed would never be reported.
         """
-        newest_ended = max(map(_find_latest_possible_start, self.ended_runs), default=0)
+        newest_ended = max(map(_find_latest_possible_heartbeat_start, self.ended_runs), default=0)
         newest_started = self.open_runs[-1][1] if self.open_runs else 0
         running: list[int] = []
         lost: list[int] = []
@@ -141,7 +141,7 @@ class HeartbeatState(NamedTuple):
             silent = not is_limited and (self.last_end is None or self.last_end < start)
             overtaken = start < newest_ended or (start < newest_started and silent)
             (lost if overtaken and deadline(start) <= now else running).append(start)
-        return RunningAndLostRuns(running[0] if running else None, tuple(lost))
+        return OpenHeartbeatRuns(running[0] if running else None, tuple(lost))
 
     def to_json(self) -> Json:
         return self._asdict()
@@ -151,8 +151,8 @@ class HeartbeatState(NamedTuple):
         """Fields that this version does not know are ignored."""
         values = {name: value for name, value in (stored or {}).items() if name in cls._fields}
         values["open_runs"] = tuple((run_id, start) for run_id, start in values.get("open_runs", ()))
-        values["ended_runs"] = tuple(EndedRun(*run) for run in values.get("ended_runs", ()))
-        values["lost_runs"] = tuple(LostRun(*run) for run in values.get("lost_runs", ()))
+        values["ended_runs"] = tuple(EndedHeartbeatRun(*run) for run in values.get("ended_runs", ()))
+        values["lost_runs"] = tuple(LostHeartbeatRun(*run) for run in values.get("lost_runs", ()))
         for name in ("recent_starts", "recent_failures"):
             values[name] = tuple(values.get(name, ()))
         return cls(**values)
@@ -194,33 +194,33 @@ def _apply_start_check_in(state: HeartbeatState, check_in: CheckIn) -> Heartbeat
         ended_runs = (run._replace(start=start) if run == ended else run for run in state.ended_runs)
         return state._replace(ended_runs=tuple(ended_runs))
     open_runs = tuple(sorted((*state.open_runs, (run_id, start)), key=lambda run: run[1]))
-    return _move_lost_runs(_remember_start(state._replace(open_runs=open_runs), start))
+    return _move_lost_heartbeat_runs(_remember_heartbeat_start(state._replace(open_runs=open_runs), start))
 
 
-def _remember_start(state: HeartbeatState, start: int) -> HeartbeatState:
+def _remember_heartbeat_start(state: HeartbeatState, start: int) -> HeartbeatState:
     starts = sorted({*state.recent_starts, start})[-MAX_RECENT_HEARTBEAT_STARTS:]
     return state._replace(last_start=starts[-1], recent_starts=tuple(starts))
 
 
-def _find_run_of_late_start(state: HeartbeatState, start: CheckIn) -> EndedRun | None:
+def _find_run_of_late_start(state: HeartbeatState, start: CheckIn) -> EndedHeartbeatRun | None:
     """The run whose start arrives only now, after its end; None: the run is in progress."""
     if start.run_id:
         ends = [run for run in state.ended_runs if run.run_id == start.run_id and run.end >= start.occurred_at]
         return ends[0] if ends else None
     if state.last_end is None or state.last_end <= start.occurred_at:
         return None
-    return EndedRun("", state.last_end, succeeded=state.last_end == state.last_ok)
+    return EndedHeartbeatRun("", state.last_end, succeeded=state.last_end == state.last_ok)
 
 
-def _move_lost_runs(state: HeartbeatState) -> HeartbeatState:
+def _move_lost_heartbeat_runs(state: HeartbeatState) -> HeartbeatState:
     """A run without an id ends at the latest when the next run starts; a run with an id, when the next run with the
     same id starts. If they stayed open, each crash would leave one that never ends."""
     still_open: list[tuple[str, int]] = []
-    lost: list[LostRun] = []
+    lost: list[LostHeartbeatRun] = []
     for n, (run_id, start) in enumerate(state.open_runs):
         next_starts = [later for id, later in state.open_runs[n + 1 :] if not run_id or id == run_id]
         if next_starts:
-            lost.append(LostRun(run_id, start, next_starts[0]))
+            lost.append(LostHeartbeatRun(run_id, start, next_starts[0]))
         else:
             still_open.append((run_id, start))
     lost_runs = sorted((*state.lost_runs, *lost), key=lambda run: run.start)
@@ -229,25 +229,29 @@ def _move_lost_runs(state: HeartbeatState) -> HeartbeatState:
         lost_runs=tuple(lost_runs[-MAX_REMEMBERED_HEARTBEAT_RUNS:]),
     )
     for run in lost:
-        state = _with_failure(state, run.lost_at)
+        state = _add_failure_to_heartbeat(state, run.lost_at)
     return state
 
 
 def _apply_end_check_in(state: HeartbeatState, check_in: CheckIn) -> AppliedCheckIn:
     succeeded, end = check_in.kind is CheckInKind.OK, check_in.occurred_at
-    if _is_repeated_end(state, check_in):
+    if _is_repeated_end_check_in(state, check_in):
         return AppliedCheckIn(state)
-    state, start, duration = _close_run(state, check_in)
-    state = _remember_ended_run(state, EndedRun(check_in.run_id, end, succeeded, start))
+    state, start, duration = _close_heartbeat_run(state, check_in)
+    state = _remember_ended_heartbeat_run(state, EndedHeartbeatRun(check_in.run_id, end, succeeded, start))
     if state.last_end is None or end >= state.last_end:
         output = check_in.output[-MAX_HEARTBEAT_OUTPUT_CHARS:] or (state.output if state.output_is_partial else "")
         state = state._replace(last_end=end, duration=duration, output=output, output_is_partial=False)
-    state = _remember_start(state, end if start is None else start)
-    state = _with_success(state, end) if succeeded else _with_failure(state, end, _format_failure_message(check_in))
+    state = _remember_heartbeat_start(state, end if start is None else start)
+    state = (
+        _add_success_to_heartbeat(state, end)
+        if succeeded
+        else _add_failure_to_heartbeat(state, end, _format_failed_check_in_message(check_in))
+    )
     return AppliedCheckIn(state, duration)
 
 
-def _is_repeated_end(state: HeartbeatState, check_in: CheckIn) -> bool:
+def _is_repeated_end_check_in(state: HeartbeatState, check_in: CheckIn) -> bool:
     succeeded = check_in.kind is CheckInKind.OK
     return bool(check_in.run_id) and any(
         run.run_id == check_in.run_id
@@ -257,7 +261,7 @@ def _is_repeated_end(state: HeartbeatState, check_in: CheckIn) -> bool:
     )
 
 
-def _close_run(state: HeartbeatState, check_in: CheckIn) -> tuple[HeartbeatState, int | None, int | None]:
+def _close_heartbeat_run(state: HeartbeatState, check_in: CheckIn) -> tuple[HeartbeatState, int | None, int | None]:
     """The state without the run that ends here, and its start and duration, as far as they are known.
 
     An end with an id ends its own run. An end without one ends the newest run still open, first of those without an id.
@@ -283,23 +287,23 @@ def _close_run(state: HeartbeatState, check_in: CheckIn) -> tuple[HeartbeatState
     return state, None, None
 
 
-def _remember_ended_run(state: HeartbeatState, ended: EndedRun) -> HeartbeatState:
+def _remember_ended_heartbeat_run(state: HeartbeatState, ended: EndedHeartbeatRun) -> HeartbeatState:
     others = list(state.ended_runs)
     if not ended.run_id:
         same = [run for run in others if not run.run_id]
-        if same and _find_latest_possible_start(same[0]) >= _find_latest_possible_start(ended):
+        if same and _find_latest_possible_heartbeat_start(same[0]) >= _find_latest_possible_heartbeat_start(ended):
             return state
         others = [run for run in others if run.run_id]
     runs = sorted((*others, ended), key=lambda run: run.end)
     return state._replace(ended_runs=tuple(runs[-MAX_REMEMBERED_HEARTBEAT_RUNS:]))
 
 
-def _find_latest_possible_start(run: EndedRun) -> int:
+def _find_latest_possible_heartbeat_start(run: EndedHeartbeatRun) -> int:
     """When a run started, at the latest."""
     return run.end if run.start is None else run.start
 
 
-def _with_success(state: HeartbeatState, at: int) -> HeartbeatState:
+def _add_success_to_heartbeat(state: HeartbeatState, at: int) -> HeartbeatState:
     later_failures = tuple(failed_at for failed_at in state.recent_failures if failed_at > at)
     return state._replace(
         last_ok=_pick_later_timestamp(state.last_ok, at),
@@ -310,7 +314,7 @@ def _with_success(state: HeartbeatState, at: int) -> HeartbeatState:
     )
 
 
-def _with_failure(state: HeartbeatState, at: int, error: str | None = None) -> HeartbeatState:
+def _add_failure_to_heartbeat(state: HeartbeatState, at: int, error: str | None = None) -> HeartbeatState:
     """`error`: None for a lost run, which reports none."""
     if state.last_ok is not None and at <= state.last_ok:
         return state
@@ -322,7 +326,7 @@ def _with_failure(state: HeartbeatState, at: int, error: str | None = None) -> H
     )
 
 
-def _format_failure_message(check_in: CheckIn) -> str:
+def _format_failed_check_in_message(check_in: CheckIn) -> str:
     """ "exit code 3: No space left on device": the last line of a job's output is usually why it failed."""
     lines = [line.strip() for line in check_in.output.splitlines() if line.strip()]
     signal = SIGNAL_BY_EXIT_CODE.get(check_in.exit_code or 0)

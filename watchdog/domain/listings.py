@@ -16,7 +16,7 @@ from itertools import chain
 from watchdog.domain.model import Json, ListingsByRule, SubjectFacts, SubjectListing
 
 
-def facts_to_json(facts: SubjectFacts) -> list[Json]:
+def encode_subject_facts(facts: SubjectFacts) -> list[Json]:
     """The values in order, without those at the end that equal their defaults."""
     length, names, defaults = len(facts), facts._fields, facts._field_defaults
     while length and (name := names[length - 1]) in defaults and facts[length - 1] == defaults[name]:
@@ -30,32 +30,34 @@ def map_fact_texts(facts: SubjectFacts, transform: Callable[[str], str]) -> Subj
     return facts._replace(**changed) if changed else facts
 
 
-def listings_to_diff_json(listings: ListingsByRule, base: ListingsByRule) -> Json:
+def encode_subject_listings_diff(listings: ListingsByRule, base: ListingsByRule) -> Json:
     """The differences of `listings` from `base`; with an empty base, everything."""
-    return {rule: _encode_listing_diff(listing, base.get(rule)) for rule, listing in listings.items()}
+    return {rule: _encode_subject_listing_diff(listing, base.get(rule)) for rule, listing in listings.items()}
 
 
-def _encode_listing_diff(listing: SubjectListing, base: SubjectListing | None) -> list[Json]:
+def _encode_subject_listing_diff(listing: SubjectListing, base: SubjectListing | None) -> list[Json]:
     before = {} if base is None else base.subjects
     changes: dict[str, Json] = {
-        subject: facts_to_json(facts) for subject, facts in listing.subjects.items() if before.get(subject) != facts
+        subject: encode_subject_facts(facts)
+        for subject, facts in listing.subjects.items()
+        if before.get(subject) != facts
     }
     changes |= {subject: None for subject in before if subject not in listing.subjects}
     return [listing.observed_at, changes, *([listing.gaps] if listing.gaps else [])]
 
 
-def listings_from_diff_json(
+def decode_subject_listings_diff(
     value: Json, base: ListingsByRule, facts_types: Mapping[str, type[SubjectFacts]]
 ) -> ListingsByRule:
-    """The inverse of `listings_to_diff_json`. A rule without a type in `facts_types` is left out."""
+    """The inverse of `encode_subject_listings_diff`. A rule without a type in `facts_types` is left out."""
     return {
-        rule: _apply_listing_diff(entry, base.get(rule), facts_types[rule])
+        rule: _apply_subject_listing_diff(entry, base.get(rule), facts_types[rule])
         for rule, entry in value.items()
         if rule in facts_types
     }
 
 
-def _apply_listing_diff(
+def _apply_subject_listing_diff(
     entry: list[Json], base: SubjectListing | None, facts_type: type[SubjectFacts]
 ) -> SubjectListing:
     observed_at, changes, *gaps = entry

@@ -26,6 +26,6 @@ def is_wildcard_host(host: str) -> bool:
     return host in _LOOPBACK_BY_WILDCARD
 
 
-def local_connect_host(host: str) -> str:
+def get_local_connect_host(host: str) -> str:
     """The host to connect to from this machine, for a service that listens on `host`."""
     return _LOOPBACK_BY_WILDCARD.get(host, host)

@@ -24,7 +24,7 @@ class QueueMeasurements(QueueMetrics):
         return cls(**values, failure_ratio=failure_ratio)
 
     def to_measurements(self) -> dict[str, JsonScalar]:
-        return _without_none(asdict(self))
+        return _drop_none_values(asdict(self))
 
     def to_facts(self) -> dict[str, Json]:
         """For the evidence: as measurements, with durations that people can read."""
@@ -51,7 +51,7 @@ class CanaryStages(NamedTuple):
     """From picked up to finished; from enqueued where no pick-up is shown."""
 
     def to_phases(self) -> dict[str, float]:
-        return _without_none(self._asdict())
+        return _drop_none_values(self._asdict())
 
     @classmethod
     def from_phases(cls, phases: Mapping[str, float]) -> Self:
@@ -59,7 +59,7 @@ class CanaryStages(NamedTuple):
         return cls(*(phases.get(name) for name in cls._fields))
 
 
-def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+def _drop_none_values(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 

@@ -19,22 +19,22 @@ from watchdog.domain.formatting import (
     format_duration_rounded,
 )
 
-MEMBER_LEASE_MS = 30 * SECOND_MS
+WATCHDOG_PROCESS_LEASE_MS = 30 * SECOND_MS
 """A member that has not renewed its lease for this long does not live any more."""
-PROBE_RETENTION_AFTER_LAPSE_MS = HOUR_MS
+PROBE_RETENTION_AFTER_PROCESS_LAPSE_MS = HOUR_MS
 """How long a probe outlives its last member, if that did not leave in order: it may start again."""
-ENDED_MEMBER_RETENTION_MS = DAY_MS
+ENDED_WATCHDOG_PROCESS_RETENTION_MS = DAY_MS
 """How long a member that has ended is remembered."""
-MAX_CONFIG_DIFFERENCE_MS = 5 * MINUTE_MS
+MAX_PROCESS_CONFIG_DIFFERENCE_MS = 5 * MINUTE_MS
 """Live members may have different configurations for this long, as in a rolling deploy, without a warning."""
 
-MAX_NAMES_IN_MEMBERSHIP_NOTE = 20
+MAX_NAMES_IN_PROCESS_NOTE = 20
 """Probes or destinations that a message names."""
 
 NameT = TypeVar("NameT")
 
 
-class MemberProcess(NamedTuple):
+class WatchdogProcessRecord(NamedTuple):
     """A process that shares the database. Instants are by the database's clock."""
 
     id: str
@@ -56,28 +56,28 @@ class DefinitionDigestsByRevision(NamedTuple):
     destinations: Mapping[int, Mapping[str, str]]
 
 
-class MemberStatus(NamedTuple):
+class WatchdogProcessStatus(NamedTuple):
     """A live member, and what it leaves to others."""
 
-    member: MemberProcess
+    member: WatchdogProcessRecord
     superseded_probes: Mapping[str, int] = {}
     """Probe id -> the higher live revision that defines it differently, and so runs it."""
     superseded_destinations: Mapping[str, int] = {}
     """Destination -> the higher live revision that defines it differently, and so notifies it."""
 
 
-class MembershipStatus(NamedTuple):
+class LiveWatchdogProcesses(NamedTuple):
     """The live members at an instant."""
 
-    members: tuple[MemberStatus, ...] = ()
+    members: tuple[WatchdogProcessStatus, ...] = ()
     differing_since: int | None = None
     """Since when they have different configurations; None: they have the same."""
 
-    def of(self, member_id: str) -> MemberStatus | None:
+    def of(self, member_id: str) -> WatchdogProcessStatus | None:
         return next((status for status in self.members if status.member.id == member_id), None)
 
 
-def find_highest_live_revisions(live: Iterable[int], names: Mapping[int, Iterable[NameT]]) -> dict[NameT, int]:
+def find_highest_live_revision_by_name(live: Iterable[int], names: Mapping[int, Iterable[NameT]]) -> dict[NameT, int]:
     """The highest live revision that has each name. `names`: of probes or destinations, by revision."""
     governing: dict[NameT, int] = {}
     for revision in sorted(live):
@@ -85,15 +85,17 @@ def find_highest_live_revisions(live: Iterable[int], names: Mapping[int, Iterabl
     return governing
 
 
-def compute_probe_retirement_time(ended_members: Iterable[MemberProcess]) -> int:
+def compute_probe_retirement_time(ended_members: Iterable[WatchdogProcessRecord]) -> int:
     """When a probe is retired that only members which have ended had: after the last of them. 0: none is known."""
     last = max(ended_members, key=lambda member: member.lease_until, default=None)
     if last is None:
         return 0
-    return last.lease_until + (MEMBER_LEASE_MS if last.left_in_order else PROBE_RETENTION_AFTER_LAPSE_MS)
+    return last.lease_until + (
+        WATCHDOG_PROCESS_LEASE_MS if last.left_in_order else PROBE_RETENTION_AFTER_PROCESS_LAPSE_MS
+    )
 
 
-def find_config_difference_start(members: Iterable[MemberProcess], now: int) -> int | None:
+def find_process_config_difference_start(members: Iterable[WatchdogProcessRecord], now: int) -> int | None:
     """Since when live members have had different revisions without a pause; None: they do not.
 
     A pause shorter than a lease does not count: a process that crashes and starts again is one and the same.
@@ -103,7 +105,9 @@ def find_config_difference_start(members: Iterable[MemberProcess], now: int) -> 
         return None
     starts = [(member.started_at, 1, member.revision) for member in members]
     ends = [
-        (member.lease_until + MEMBER_LEASE_MS, -1, member.revision) for member in members if not member.is_live(now)
+        (member.lease_until + WATCHDOG_PROCESS_LEASE_MS, -1, member.revision)
+        for member in members
+        if not member.is_live(now)
     ]
     in_use, since = Counter[int](), None
     for at, change, revision in sorted([*starts, *(end for end in ends if end[0] <= now)]):
@@ -115,32 +119,32 @@ def find_config_difference_start(members: Iterable[MemberProcess], now: int) -> 
     return since
 
 
-def derive_membership_status(
-    members: Iterable[MemberProcess], definitions: DefinitionDigestsByRevision, now: int
-) -> MembershipStatus:
+def derive_live_watchdog_processes(
+    members: Iterable[WatchdogProcessRecord], definitions: DefinitionDigestsByRevision, now: int
+) -> LiveWatchdogProcesses:
     """`members`: all that are known, live or not."""
     members = list(members)
     live = sorted(member for member in members if member.is_live(now))
     revisions = {member.revision for member in live}
 
     def superseded(revision: int, by_revision: Mapping[int, Mapping[str, str]]) -> dict[str, int]:
-        governing = find_highest_live_revisions(revisions, by_revision)
+        governing = find_highest_live_revision_by_name(revisions, by_revision)
         own = by_revision.get(revision, {})
         return {name: governing[name] for name in own if by_revision[governing[name]][name] != own[name]}
 
     statuses = [
-        MemberStatus(
+        WatchdogProcessStatus(
             member,
             superseded(member.revision, definitions.probes),
             superseded(member.revision, definitions.destinations),
         )
         for member in live
     ]
-    return MembershipStatus(tuple(statuses), find_config_difference_start(members, now))
+    return LiveWatchdogProcesses(tuple(statuses), find_process_config_difference_start(members, now))
 
 
-def list_member_conflict_notes(
-    status: MembershipStatus, member_id: str, now: int, *, show_names: bool = True
+def list_process_conflict_notes(
+    status: LiveWatchdogProcesses, member_id: str, now: int, *, show_names: bool = True
 ) -> list[str]:
     """What operators should know about a member, in sentences; empty if it runs everything that it has.
 
@@ -153,7 +157,7 @@ def list_member_conflict_notes(
         notes += _list_superseded_definition_notes(
             own.superseded_destinations, "destination", "notified", show_names=show_names
         )
-    if warning := format_config_difference_warning(status, now, show_names=show_names):
+    if warning := format_process_config_difference_warning(status, now, show_names=show_names):
         notes.append(warning)
     return notes
 
@@ -170,20 +174,20 @@ def _list_superseded_definition_notes(
 
 
 def _join_names_with_limit(names: Sequence[str]) -> str:
-    return ", ".join(names[:MAX_NAMES_IN_MEMBERSHIP_NOTE]) + (
-        ", ..." if len(names) > MAX_NAMES_IN_MEMBERSHIP_NOTE else ""
-    )
+    return ", ".join(names[:MAX_NAMES_IN_PROCESS_NOTE]) + (", ..." if len(names) > MAX_NAMES_IN_PROCESS_NOTE else "")
 
 
-def describe_member_revisions(status: MembershipStatus) -> str:
+def describe_process_revisions(status: LiveWatchdogProcesses) -> str:
     """Which member has which revision."""
     return _join_names_with_limit([f"{member.id} has revision {member.revision}" for member, *_ in status.members])
 
 
-def format_config_difference_warning(status: MembershipStatus, now: int, *, show_names: bool = True) -> str:
+def format_process_config_difference_warning(
+    status: LiveWatchdogProcesses, now: int, *, show_names: bool = True
+) -> str:
     """That live members have had different configurations for too long; empty if they do not."""
-    if status.differing_since is None or now - status.differing_since <= MAX_CONFIG_DIFFERENCE_MS:
+    if status.differing_since is None or now - status.differing_since <= MAX_PROCESS_CONFIG_DIFFERENCE_MS:
         return ""
-    listed = f": {describe_member_revisions(status)}" if show_names else ""
+    listed = f": {describe_process_revisions(status)}" if show_names else ""
     since = format_duration_rounded(now - status.differing_since)
     return f"processes on one database have had different configurations for {since}{listed}"

@@ -116,7 +116,7 @@ class McpTaskFacts(NamedTuple):
     error: str = ""
 
 
-class PreferExpressionFacts(NamedTuple):
+class PreferenceExpressionFacts(NamedTuple):
     """The result of a `prefer` expression: in words, without the values that it compares.
 
     Stored values are masked and cut to size, so comparing them again could give another result than the run.
@@ -221,7 +221,7 @@ class Finding(NamedTuple):
     message: str = ""
 
 
-class AlertState(NamedTuple):
+class FindingAlertState(NamedTuple):
     """The state of a finding that is not clear: suspect (no incident yet), open, or recovering (good_count > 0)."""
 
     bad_count: int

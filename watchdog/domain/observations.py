@@ -10,10 +10,10 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from watchdog.domain.formatting import DAY_MS
-from watchdog.domain.schedule import CronSchedule, IntervalSchedule, Schedule, ScheduleError
+from watchdog.domain.schedule import CronSchedule, CronScheduleError, IntervalSchedule, Schedule
 from watchdog.domain.timestamps import MAX_EPOCH_MS
 
-MAX_PLAUSIBLE_INTERVAL_MS = 36_525 * DAY_MS
+MAX_PLAUSIBLE_JOB_INTERVAL_MS = 36_525 * DAY_MS
 """The longest interval and duration that are believed: 100 years."""
 
 
@@ -30,7 +30,7 @@ class JobStage(StrEnum):
     """The system no longer lists it."""
 
 
-class SentinelPollResult(NamedTuple):
+class CanaryJobPollResult(NamedTuple):
     """The result of polling a sentinel job, by the system's own clocks."""
 
     stage: JobStage
@@ -44,7 +44,7 @@ class SentinelPollResult(NamedTuple):
     """The system's id for the job, if it became known only after the job was sent."""
 
 
-class CompletedJobCounts(NamedTuple):
+class RecentlyEndedJobCounts(NamedTuple):
     """How many jobs ended within a window."""
 
     failed: int
@@ -76,11 +76,11 @@ class QueueStats(QueueMetrics):
     paused: bool = False
     head: str | None = None
     """Identifies the job that is next to be taken."""
-    completed: CompletedJobCounts | None = None
+    completed: RecentlyEndedJobCounts | None = None
     """Counted only if `failure_ratio` is configured."""
 
 
-MAX_JOB_ERROR_CHARS = 10_000
+MAX_SCHEDULED_JOB_ERROR_CHARS = 10_000
 
 
 class ScheduledJobFacts(NamedTuple):
@@ -168,8 +168,8 @@ class ScheduledJobFacts(NamedTuple):
             "schedule_since",
         )
         upper_bounds = dict.fromkeys(instants, MAX_EPOCH_MS) | {
-            "every": MAX_PLAUSIBLE_INTERVAL_MS,
-            "duration": MAX_PLAUSIBLE_INTERVAL_MS,
+            "every": MAX_PLAUSIBLE_JOB_INTERVAL_MS,
+            "duration": MAX_PLAUSIBLE_JOB_INTERVAL_MS,
         }
         values = {name: getattr(self, name) for name in upper_bounds}
         cleared: dict[str, Any] = {
@@ -177,7 +177,7 @@ class ScheduledJobFacts(NamedTuple):
             for name, value in values.items()
             if value is not None and not (name == "every") <= value < upper_bounds[name]
         }
-        return self._replace(**cleared, error=self.error[:MAX_JOB_ERROR_CHARS])
+        return self._replace(**cleared, error=self.error[:MAX_SCHEDULED_JOB_ERROR_CHARS])
 
     def build_schedule(self, since: int = 0) -> Schedule | None:
         """Its schedule; None if it has none, or none that Watchdog can read.
@@ -188,7 +188,7 @@ class ScheduledJobFacts(NamedTuple):
         try:
             if self.cron:
                 return CronSchedule(self.cron, self.timezone)
-        except ScheduleError:
+        except CronScheduleError:
             return None
         if self.every:
             first = self.last_start if self.last_start is not None else since - 1

@@ -15,12 +15,12 @@ BYTE_ORDER_MARKS = (
 """Longer marks before those that they start with."""
 MAX_BYTE_ORDER_MARK_BYTES = 4
 """Bytes at the start of a body that show its mark."""
-_PYTHON_CODECS = frozenset({"idna", "punycode", "raw-unicode-escape", "unicode-escape", "utf-7"})
+_NON_CHARSET_PYTHON_CODECS = frozenset({"idna", "punycode", "raw-unicode-escape", "unicode-escape", "utf-7"})
 """Codecs that are no charset of text: they read parts of it as escapes, and some cannot skip an invalid byte."""
 _CODE_UNIT_BYTES = {"utf-32": 4, "utf-32-le": 4, "utf-32-be": 4, "utf-16": 2, "utf-16-le": 2, "utf-16-be": 2}
 MIN_UTF16_NUL_RATIO = 0.4
 """The share of NUL in every second byte that shows UTF-16 without a mark: all ASCII characters have one."""
-MAX_UNREADABLE_RATIO = 0.3
+MAX_UNREADABLE_CHARS_RATIO = 0.3
 """A body with a larger share of control characters and invalid bytes is not text."""
 
 
@@ -46,7 +46,7 @@ def find_text_codec(name: str) -> str | None:
         codec = codecs.lookup(name).name
     except (LookupError, ValueError, UnicodeError):
         return None
-    return None if codec in _PYTHON_CODECS else codec
+    return None if codec in _NON_CHARSET_PYTHON_CODECS else codec
 
 
 def find_wide_encoding(start: bytes) -> str:
@@ -67,7 +67,7 @@ def decode_body_tail(body: BodyTail, charset: str = "utf-8") -> str:
         data, offset = data[len(mark) - offset :], len(mark)
     text = data[-offset % _CODE_UNIT_BYTES.get(encoding, 1) :].decode(encoding, "replace")
     unreadable = sum(c == "\N{REPLACEMENT CHARACTER}" or (c < " " and c not in "\t\n\r\f\b\x1b") for c in text)
-    if unreadable > MAX_UNREADABLE_RATIO * len(text):
+    if unreadable > MAX_UNREADABLE_CHARS_RATIO * len(text):
         return f"({body.total_bytes} bytes that are not text in {encoding})"
     return text
 

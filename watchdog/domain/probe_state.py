@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from watchdog.domain.model import Json
 
-JOB_STATE_KEY_PREFIX = "job:"
-"""Key of a `JobStateRecord`: this, then a digest of the job's name."""
+SCHEDULED_JOB_STATE_KEY_PREFIX = "job:"
+"""Key of a `ScheduledJobStateRecord`: this, then a digest of the job's name."""
 FORGET_JOB_KEY_PREFIX = "forget:"
 """Key of an operator's decision to forget a missing job: this, then a digest of the job's name."""
 SCHEDULER_HEARTBEAT_STATE_KEY = "scheduler"
@@ -24,22 +24,22 @@ WAITING_FOR_FIRST_RUN_STATE_KEY = "waiting"
 """Present while none of the probe's jobs has run yet."""
 QUEUE_THRESHOLDS_STATE_KEY = "queue"
 """Key of a queue's `QueueThresholdRecord`s."""
-SENTINEL_STATE_KEY = "sentinel"
-"""Key of `OutstandingSentinels`."""
-MCP_SERVER_IDENTITY_STATE_KEY = "mcp_target"
+OUTSTANDING_CANARY_JOBS_STATE_KEY = "sentinel"
+"""Key of `OutstandingCanaryJobs`."""
+MCP_TARGET_DIGEST_STATE_KEY = "mcp_target"
 """A digest of the MCP server that the other facts are about, as text."""
-MCP_PROTOCOL_STATE_KEY = "mcp_protocol"
-"""Key of an `McpProtocolRecord`."""
-NEVER_RUN_TASKS_STATE_KEY = "new_tasks"
-"""Key of a `NeverRunTasksRecord`."""
+NEGOTIATED_MCP_ERA_STATE_KEY = "mcp_protocol"
+"""Key of an `NegotiatedMcpEraRecord`."""
+NEVER_RUN_MCP_TASKS_STATE_KEY = "new_tasks"
+"""Key of a `NeverRunMcpTasksRecord`."""
 
 
-def short_digest(name: str) -> str:
+def compute_short_digest(name: str) -> str:
     """A short, stable stand-in for a name of any length."""
     return blake2b(name.encode(), digest_size=6).hexdigest()
 
 
-class SavedJobState(NamedTuple):
+class SavedScheduledJobState(NamedTuple):
     """What the judgement of a scheduled job carries from run to run, because its source forgets old runs.
 
     Fields that `ScheduledJobFacts` has as well mean the same here.
@@ -68,18 +68,20 @@ class SavedJobState(NamedTuple):
     """The configuration names it, and an operator has decided that it is not missed. Ends when it is listed again."""
 
 
-class JobStateRecord(NamedTuple):
+class ScheduledJobStateRecord(NamedTuple):
     """What a probe remembers of one scheduled job."""
 
     name: str
-    state: SavedJobState
+    state: SavedScheduledJobState
 
     def to_json(self) -> Json:
         return {"name": self.name, **self.state._asdict()}
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Json]) -> JobStateRecord:
-        state = SavedJobState(**{name: stored[name] for name in SavedJobState._fields if name in stored})
+    def from_json(cls, stored: Mapping[str, Json]) -> ScheduledJobStateRecord:
+        state = SavedScheduledJobState(
+            **{name: stored[name] for name in SavedScheduledJobState._fields if name in stored}
+        )
         return cls(stored["name"], state)
 
 
@@ -112,25 +114,25 @@ class JobSourceAbsenceRecord(NamedTuple):
         return cls(stored["away_since"], stored["returned_at"])
 
 
-def build_job_state_key(job_name: str) -> str:
-    return JOB_STATE_KEY_PREFIX + short_digest(job_name)
+def build_scheduled_job_state_key(job_name: str) -> str:
+    return SCHEDULED_JOB_STATE_KEY_PREFIX + compute_short_digest(job_name)
 
 
-def drop_job_state_updates(state_updates: Mapping[str, Json]) -> dict[str, Json]:
+def drop_scheduled_job_state_updates(state_updates: Mapping[str, Json]) -> dict[str, Json]:
     """The updates of a result that is never evaluated. What it shows of jobs for the first time, such as a lost run or
     an operator's decision, has to be shown again."""
-    prefixes = (JOB_STATE_KEY_PREFIX, FORGET_JOB_KEY_PREFIX)
+    prefixes = (SCHEDULED_JOB_STATE_KEY_PREFIX, FORGET_JOB_KEY_PREFIX)
     return {key: value for key, value in state_updates.items() if not key.startswith(prefixes)}
 
 
 def build_forget_job_key(state_key: str) -> str:
-    """`state_key`: of the job's `JobStateRecord`."""
-    return FORGET_JOB_KEY_PREFIX + state_key.removeprefix(JOB_STATE_KEY_PREFIX)
+    """`state_key`: of the job's `ScheduledJobStateRecord`."""
+    return FORGET_JOB_KEY_PREFIX + state_key.removeprefix(SCHEDULED_JOB_STATE_KEY_PREFIX)
 
 
-def load_job_state_record(probe_state: Mapping[str, Json], job_name: str) -> JobStateRecord | None:
-    stored = probe_state.get(build_job_state_key(job_name))
-    return None if stored is None else JobStateRecord.from_json(stored)
+def read_scheduled_job_state_record(probe_state: Mapping[str, Json], job_name: str) -> ScheduledJobStateRecord | None:
+    stored = probe_state.get(build_scheduled_job_state_key(job_name))
+    return None if stored is None else ScheduledJobStateRecord.from_json(stored)
 
 
 class QueueThreshold(NamedTuple):
@@ -189,7 +191,7 @@ def queue_threshold_records_from_json(stored: Mapping[str, Json] | None) -> dict
     return {metric: QueueThresholdRecord.from_json(values) for metric, values in (stored or {}).items()}
 
 
-class OutstandingSentinelRecord(NamedTuple):
+class OutstandingCanaryJobRecord(NamedTuple):
     """A sentinel job that its run could not take back."""
 
     job_id: str
@@ -206,33 +208,33 @@ class OutstandingSentinelRecord(NamedTuple):
         return self._asdict()
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Json]) -> OutstandingSentinelRecord:
+    def from_json(cls, stored: Mapping[str, Json]) -> OutstandingCanaryJobRecord:
         return cls(**{name: stored[name] for name in cls._fields if name in stored})
 
 
-class OutstandingSentinels(NamedTuple):
+class OutstandingCanaryJobs(NamedTuple):
     """The sentinel jobs of a probe that may still be waiting or running."""
 
-    records: tuple[OutstandingSentinelRecord, ...] = ()
+    records: tuple[OutstandingCanaryJobRecord, ...] = ()
     """Oldest first."""
     given_up_at: int | None = None
     """The slot at which the oldest of too many was given up; None: a sentinel has finished since."""
 
     def to_json(self) -> Json:
         """None if there is nothing to remember."""
-        if self == OutstandingSentinels():
+        if self == OutstandingCanaryJobs():
             return None
         return {"records": [record.to_json() for record in self.records], "given_up_at": self.given_up_at}
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Json] | None) -> OutstandingSentinels:
+    def from_json(cls, stored: Mapping[str, Json] | None) -> OutstandingCanaryJobs:
         stored = stored or {}
         return cls(
-            tuple(map(OutstandingSentinelRecord.from_json, stored.get("records", ()))), stored.get("given_up_at")
+            tuple(map(OutstandingCanaryJobRecord.from_json, stored.get("records", ()))), stored.get("given_up_at")
         )
 
 
-class McpProtocolRecord(NamedTuple):
+class NegotiatedMcpEraRecord(NamedTuple):
     """The protocol era that was negotiated with an MCP server. It saves later runs the negotiation."""
 
     era: str
@@ -242,11 +244,11 @@ class McpProtocolRecord(NamedTuple):
         return self._asdict()
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Json]) -> McpProtocolRecord:
+    def from_json(cls, stored: Mapping[str, Json]) -> NegotiatedMcpEraRecord:
         return cls(stored["era"], stored["negotiated_at"])
 
 
-class NeverRunTasksRecord(NamedTuple):
+class NeverRunMcpTasksRecord(NamedTuple):
     """When tasks that have never run were first listed."""
 
     first_listed_at: Mapping[str, int] = {}
@@ -257,5 +259,5 @@ class NeverRunTasksRecord(NamedTuple):
         return dict(self.first_listed_at) or None
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Json] | None) -> NeverRunTasksRecord:
+    def from_json(cls, stored: Mapping[str, Json] | None) -> NeverRunMcpTasksRecord:
         return cls(stored or {})

@@ -41,7 +41,7 @@ def make_staleness_threshold_function(schedule: Schedule, max_lateness: int) -> 
     def staleness_threshold_ms(slot: int) -> int:
         last_slot = slot
         for _ in range(STALE_AFTER_SLOTS):
-            last_slot = schedule.next_slot_after(last_slot)
+            last_slot = schedule.find_next_slot_after(last_slot)
         return last_slot - slot + max_lateness
 
     return staleness_threshold_ms

@@ -106,12 +106,12 @@ class NotificationRoutingTable:
         `failing_destination`: the fault is that this one gets no notifications, so it is left out.
         """
         decision = self._apply_routes(probe, reason)
-        if probe.kind != service.SERVICE_PROBE_KIND or not self.receivers:
+        if probe.kind != service.WATCHDOG_SELF_PROBE_KIND or not self.receivers:
             return decision
         log = decision.routing_log
         others = [name for name in decision.destinations if name != failing_destination]
         if not others:
-            others = [name for name in self._collect_destinations(self.receivers) if name != failing_destination]
+            others = [name for name in self._list_receiver_destinations(self.receivers) if name != failing_destination]
             another = "another" if failing_destination else "a"
             notified = f"{', '.join(others) or 'no one'} {'are' if len(others) > 1 else 'is'} notified"
             log = *log, f"no route leads to {another} destination: {notified}"
@@ -125,7 +125,7 @@ class NotificationRoutingTable:
         if not self.routes:
             names = ", ".join(self.receivers)
             log_line = f"no routes are configured: every receiver is notified: {names}"
-            return RoutingDecision(self._collect_destinations(self.receivers), (log_line,))
+            return RoutingDecision(self._list_receiver_destinations(self.receivers), (log_line,))
         applied: list[NotificationRoute] = []
         log: list[str] = []
         for index, mismatch in explain_route_mismatches(self.routes, probe, reason):
@@ -139,8 +139,8 @@ class NotificationRoutingTable:
                 log.append(f"route {number} does not continue")
         if not applied:
             log.append("no route matches: no one is notified")
-        destinations = self._collect_destinations(name for route in applied for name in route.receivers)
+        destinations = self._list_receiver_destinations(name for route in applied for name in route.receivers)
         return RoutingDecision(destinations, tuple(log))
 
-    def _collect_destinations(self, receivers: Iterable[str]) -> tuple[str, ...]:
+    def _list_receiver_destinations(self, receivers: Iterable[str]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(d for name in receivers for d in self.receivers[name]))

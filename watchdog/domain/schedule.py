@@ -46,11 +46,11 @@ MAX_QUOTED_SCHEDULE_CHARS = 80
 """Length of an expression that is quoted in an error, and of a time zone's name."""
 
 
-MAX_CACHED_EXPRESSION_CHARS = 200
+MAX_CACHED_CRON_EXPRESSION_CHARS = 200
 """Longer expressions, of which a source may have any number, are checked each time."""
 
 
-class ScheduleError(ValueError):
+class CronScheduleError(ValueError):
     """A cron expression or time zone that is not valid."""
 
 
@@ -58,7 +58,7 @@ INTERVAL_SLOT_STEP_MS = 250
 """Slots of intervals are multiples of this many ms: runs that start together cost far less than single ones."""
 
 
-def interval_schedule_phase_ms(probe_id: str, interval_ms: int) -> int:
+def derive_interval_schedule_phase_ms(probe_id: str, interval_ms: int) -> int:
     """The offset of a probe's slots within its interval of at least 1 s: the same after every restart, and evenly
     spread over probes."""
     number = int.from_bytes(blake2b(probe_id.encode(), digest_size=8).digest())
@@ -72,15 +72,15 @@ class IntervalSchedule:
     every: int
     phase: int = 0
 
-    def latest_slot_until(self, at: int) -> int:
+    def find_latest_slot_until(self, at: int) -> int:
         """The newest slot at or before `at`."""
         return (at - self.phase) // self.every * self.every + self.phase
 
-    def next_slot_after(self, at: int) -> int:
+    def find_next_slot_after(self, at: int) -> int:
         """The first slot later than `at`."""
-        return self.latest_slot_until(at) + self.every
+        return self.find_latest_slot_until(at) + self.every
 
-    def period_at(self, at: int) -> int:
+    def compute_period_at(self, at: int) -> int:
         """The distance in ms between the slots around an instant."""
         return self.every
 
@@ -101,7 +101,7 @@ class CronSchedule:
     after the change. When clocks go back, it runs in the first of the two equal hours only. An expression whose minute
     or hour starts with a star follows the clock: nothing is made up for, and both equal hours count.
 
-    Raises ScheduleError if the expression or time zone is not valid.
+    Raises CronScheduleError if the expression or time zone is not valid.
     """
 
     expression: str
@@ -109,16 +109,16 @@ class CronSchedule:
 
     def __post_init__(self) -> None:
         if problem := _describe_timezone_error(self.timezone[: MAX_QUOTED_SCHEDULE_CHARS + 1]):
-            raise ScheduleError(problem)
+            raise CronScheduleError(problem)
         expression = _normalize_cron_expression(self.expression)
-        is_short = len(expression) <= MAX_CACHED_EXPRESSION_CHARS
+        is_short = len(expression) <= MAX_CACHED_CRON_EXPRESSION_CHARS
         if problem := (_describe_cron_error if is_short else _describe_cron_error.__wrapped__)(expression):
-            raise ScheduleError(f"{_quote_truncated(self.expression)} {problem}")
+            raise CronScheduleError(f"{_quote_truncated_schedule(self.expression)} {problem}")
 
-    def latest_slot_until(self, at: int) -> int:
+    def find_latest_slot_until(self, at: int) -> int:
         """The newest slot at or before `at`."""
-        local = self._local_time(at)
-        before, after = self._timestamps_by_fold(local)
+        local = self._convert_to_local_time(at)
+        before, after = self._compute_timestamps_by_fold(local)
         # In the repeated hour after clocks went back, local times later than `at`'s name instants before `at`: the
         # search starts that much later, and goes on until it has passed `at`'s own local time.
         slot = local + timedelta(milliseconds=after - before + 1)
@@ -126,35 +126,35 @@ class CronSchedule:
         instants: list[int] = []
         while slot > local or not instants:
             slot = next(slots)
-            instants += [instant for instant in self._run_times(slot) if instant <= at]
+            instants += [instant for instant in self._find_run_instants_at_local_time(slot) if instant <= at]
         return max(instants)
 
-    def next_slot_after(self, at: int) -> int:
+    def find_next_slot_after(self, at: int) -> int:
         """The first slot later than `at`."""
-        local = self._local_time(at)
-        before, after = self._timestamps_by_fold(local)
+        local = self._convert_to_local_time(at)
+        before, after = self._compute_timestamps_by_fold(local)
         # As above: in the repeated hour, local times earlier than `at`'s name instants after `at`.
         slot = local - timedelta(milliseconds=after - before)
         slots = CronSim(_normalize_cron_expression(self.expression), slot)
         instants: list[int] = []
         while slot <= local or not instants:
             slot = next(slots)
-            instants += [instant for instant in self._run_times(slot) if instant > at]
+            instants += [instant for instant in self._find_run_instants_at_local_time(slot) if instant > at]
         return min(instants)
 
-    def period_at(self, at: int) -> int:
+    def compute_period_at(self, at: int) -> int:
         """The distance in ms between the slots around an instant."""
-        return self.next_slot_after(at) - self.latest_slot_until(at)
+        return self.find_next_slot_after(at) - self.find_latest_slot_until(at)
 
     @property
     def description(self) -> str:
         return f"{self.expression} {self.timezone}"
 
-    def _local_time(self, at: int) -> datetime:
+    def _convert_to_local_time(self, at: int) -> datetime:
         """Local time without its zone: CronSim computes on a calendar without changes of clocks."""
         return datetime.fromtimestamp(at / 1000, ZoneInfo(self.timezone)).replace(tzinfo=None)
 
-    def _timestamps_by_fold(self, local: datetime) -> tuple[int, int]:
+    def _compute_timestamps_by_fold(self, local: datetime) -> tuple[int, int]:
         """The instant of a local time, by the offset in force before the nearest change of clocks and by the one after.
 
         Equal away from a change. In a repeated hour the first is earlier: both are real. In a skipped hour the first is
@@ -164,32 +164,36 @@ class CronSchedule:
         before, after = (round(local.replace(tzinfo=zone, fold=fold).timestamp() * 1000) for fold in (0, 1))
         return before, after
 
-    def _run_times(self, local: datetime) -> list[int]:
+    def _find_run_instants_at_local_time(self, local: datetime) -> list[int]:
         """The instants at which a run is due because the expression matches a local time."""
-        before, after = self._timestamps_by_fold(local)
+        before, after = self._compute_timestamps_by_fold(local)
         minute, hour = _normalize_cron_expression(self.expression).split()[-5:-3]
         has_fixed_time = not minute.startswith("*") and not hour.startswith("*")
         if before <= after:
             return [before] if has_fixed_time else [before, after]
         # The local time is skipped. It lies between two instants around the change; the run moves to the first instant
         # whose local time is not earlier: the change itself.
-        return [after + bisect_left(range(after, before), local, key=self._local_time)] if has_fixed_time else []
+        return (
+            [after + bisect_left(range(after, before), local, key=self._convert_to_local_time)]
+            if has_fixed_time
+            else []
+        )
 
 
 Schedule: TypeAlias = IntervalSchedule | CronSchedule
 
-DEFAULT_MAX_EARLY_START_MS = 300_000
+DEFAULT_MAX_EARLY_JOB_START_MS = 300_000
 """By default, a run that starts at most this much before its slot, or a tenth of the period if that is less, is the
 slot's run: the clock of its scheduler may be fast."""
-MAX_COUNTED_MISSED_RUNS = 100
+MAX_COUNTED_MISSED_JOB_RUNS = 100
 """Missed runs of one job that are counted; there may be more."""
-MAX_START_DELAY_DIFFERENCE_MS = 60_000
+MAX_JOB_START_DELAY_DIFFERENCE_MS = 60_000
 """Delays that differ by no more than this are the same."""
 MIN_CHECK_IN_RETRY_DURATION_MS = 30_000
 """Senders of check-ins retry for at least this long, so a shorter downtime of Watchdog loses nothing."""
 
 
-def missed_runs(
+def list_missed_job_runs(
     schedule: Schedule,
     now: int,
     last_start: int | None,
@@ -208,17 +212,17 @@ def missed_runs(
     """
     missed: list[int] = []
     excusing_gap: DowntimeGap | None = None
-    slot = schedule.latest_slot_until(now - grace)
-    while len(missed) < MAX_COUNTED_MISSED_RUNS and slot >= expected_from:
-        previous = schedule.latest_slot_until(slot - 1)
+    slot = schedule.find_latest_slot_until(now - grace)
+    while len(missed) < MAX_COUNTED_MISSED_JOB_RUNS and slot >= expected_from:
+        previous = schedule.find_latest_slot_until(slot - 1)
         period = slot - previous
         earliest_start = slot - (
-            min(DEFAULT_MAX_EARLY_START_MS, period // 10) if early is None else min(early, period // 2)
+            min(DEFAULT_MAX_EARLY_JOB_START_MS, period // 10) if early is None else min(early, period // 2)
         )
         if last_start is not None and last_start >= earliest_start:
             break
         # Schedulers treat a change of clocks differently, by at most the size of the change.
-        deadline = slot + grace + utc_offset_change_ms(schedule, slot)
+        deadline = slot + grace + compute_utc_offset_change_ms(schedule, slot)
         deadline, gap = extend_deadline_over_gaps(earliest_start, deadline, gaps)
         if gap is not None and excusing_gap in (None, gap):
             excusing_gap = gap
@@ -228,19 +232,19 @@ def missed_runs(
     return missed
 
 
-def find_common_start_delay(schedule: Schedule, starts: Sequence[int]) -> int | None:
+def find_common_job_start_delay_ms(schedule: Schedule, starts: Sequence[int]) -> int | None:
     """How long after the nearest slot several runs started, in ms, if it was the same for all, give or take a minute;
     negative: before it. None: they differ, or were on time."""
-    delays = [_nearest_slot_delay(schedule, start) for start in starts]
-    if not delays or max(delays) - min(delays) > MAX_START_DELAY_DIFFERENCE_MS:
+    delays = [_compute_nearest_slot_delay_ms(schedule, start) for start in starts]
+    if not delays or max(delays) - min(delays) > MAX_JOB_START_DELAY_DIFFERENCE_MS:
         return None
-    delay = round(sum(delays) / len(delays) / MAX_START_DELAY_DIFFERENCE_MS) * MAX_START_DELAY_DIFFERENCE_MS
+    delay = round(sum(delays) / len(delays) / MAX_JOB_START_DELAY_DIFFERENCE_MS) * MAX_JOB_START_DELAY_DIFFERENCE_MS
     return delay or None
 
 
-def _nearest_slot_delay(schedule: Schedule, start: int) -> int:
-    late = start - schedule.latest_slot_until(start)
-    early = schedule.next_slot_after(start) - start
+def _compute_nearest_slot_delay_ms(schedule: Schedule, start: int) -> int:
+    late = start - schedule.find_latest_slot_until(start)
+    early = schedule.find_next_slot_after(start) - start
     return late if late <= early else -early
 
 
@@ -256,7 +260,7 @@ def extend_deadline_over_gaps(since: int, deadline: int, gaps: DowntimeGaps) -> 
     return deadline, None
 
 
-def utc_offset_change_ms(schedule: Schedule, at: int) -> int:
+def compute_utc_offset_change_ms(schedule: Schedule, at: int) -> int:
     """The change of the zone's UTC offset within three hours around an instant, in ms."""
     if isinstance(schedule, IntervalSchedule):
         return 0
@@ -281,16 +285,16 @@ def _describe_timezone_error(name: str) -> str:
         with suppress(KeyError, ValueError, OSError):
             ZoneInfo(name)
             return ""
-    close = get_close_matches(name, _timezone_names(), cutoff=0.8)
-    return f"unknown time zone {_quote_truncated(name)}" + (f": did you mean {close[0]}?" if close else "")
+    close = get_close_matches(name, _list_timezone_names(), cutoff=0.8)
+    return f"unknown time zone {_quote_truncated_schedule(name)}" + (f": did you mean {close[0]}?" if close else "")
 
 
 @cache
-def _timezone_names() -> list[str]:
+def _list_timezone_names() -> list[str]:
     return sorted(available_timezones())
 
 
-def _quote_truncated(text: str) -> str:
+def _quote_truncated_schedule(text: str) -> str:
     return repr(
         text if len(text) <= MAX_QUOTED_SCHEDULE_CHARS else f"{text[:MAX_QUOTED_SCHEDULE_CHARS]}\N{HORIZONTAL ELLIPSIS}"
     )
@@ -313,7 +317,7 @@ def _describe_cron_error(expression: str) -> str:
         try:
             CronSim(" ".join(alone), UNIX_EPOCH)
         except (CronSimError, ValueError):
-            quoted = _quote_truncated(field)
+            quoted = _quote_truncated_schedule(field)
             return f"is not a cron expression: {name} is {quoted}, expected {takes}, a list, a range or a step"
     try:
         next(CronSim(expression, UNIX_EPOCH))

@@ -15,10 +15,10 @@ from watchdog.domain.model import Json
 
 REPLACEMENT_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 TRUNCATION_NOTE_PREFIX = "… cut after "
-MAX_ERROR_LINE_CHARS = 200
+MAX_QUOTED_ERROR_CHARS = 200
 """Length of an error that is quoted within a message."""
 
-_UNSAFE_CHARACTERS = re.compile(
+_INVISIBLE_CHARACTERS_PATTERN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u17b4\u17b5"
     "\u180b-\u180f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ud800-\uf8ff\ufe00-\ufe0d\ufeff\uffa0\ufff0-\ufffb"
     "\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
@@ -34,10 +34,10 @@ _STACK_CALL_PATTERN = re.compile(r"\s+(at |\.\.\. \d+ more)")
 _WHITESPACE_PATTERN = re.compile("[\\s\0\x85\u2028\u2029]+")
 
 
-def replace_unsafe_characters(text: str) -> str:
+def replace_invisible_characters(text: str) -> str:
     """Replaces every character that is invisible, or changes how its neighbours look, by `�`. Keeps tabs and line ends;
     CRLF becomes LF."""
-    return _UNSAFE_CHARACTERS.sub(REPLACEMENT_CHARACTER, text.replace("\r\n", "\n"))
+    return _INVISIBLE_CHARACTERS_PATTERN.sub(REPLACEMENT_CHARACTER, text.replace("\r\n", "\n"))
 
 
 def replace_unstorable_characters(text: str) -> str:
@@ -46,7 +46,7 @@ def replace_unstorable_characters(text: str) -> str:
     return _UNSTORABLE_CHARACTERS.sub(REPLACEMENT_CHARACTER, text)
 
 
-def to_single_line(text: str, max_chars: int = MAX_ERROR_LINE_CHARS) -> str:
+def to_single_line(text: str, max_chars: int = MAX_QUOTED_ERROR_CHARS) -> str:
     """The text on one line of at most `max_chars` characters: runs of white space, NUL included, become one blank.
 
     A single no-break space stays. Does not replace unsafe characters: text that may hold secrets is masked first.

@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from watchdog.api.service import build_health_check_result, serialize_background_task_health
+from watchdog.api.service import build_health_check_tool_result, serialize_background_task_health
 from watchdog.domain.model import Json
-from watchdog.mcp_server.tool_jobs import ToolRequestRejectedError
+from watchdog.mcp_server.tool_jobs import WatchdogToolRequestError
 from watchdog.probes.base import Probe
 from watchdog.service.clock import Clock
 from watchdog.service.runner import ProbeRunner
 from watchdog.service.scheduler import MonitoringService
-from watchdog.store.read.query import READ_QUERY_ERRORS, READ_QUERY_TIMEOUT_S, QueryResultT, StoreReadRunner
+from watchdog.store.read.query import STORE_READ_QUERY_ERRORS, STORE_READ_QUERY_TIMEOUT_S, QueryResultT, StoreReadRunner
 from watchdog.store.read.status import Connection
 
 MCP_DATABASE_UNAVAILABLE_TEXT = (
@@ -23,7 +23,7 @@ MCP_DATABASE_UNAVAILABLE_TEXT = (
 
 
 class BackgroundTaskControl(Protocol):
-    """The internal tasks of a running service. Both methods raise ToolRequestRejectedError."""
+    """The internal tasks of a running service. Both methods raise WatchdogToolRequestError."""
 
     async def health(self) -> Json:
         """The answer of the tool `health_check`."""
@@ -43,12 +43,12 @@ class McpToolContext:
     is_operator: Callable[[Any], bool]
 
     async def run_query(self, query: Callable[[Connection], QueryResultT]) -> QueryResultT:
-        """Raises ToolRequestRejectedError."""
+        """Raises WatchdogToolRequestError."""
         try:
-            async with asyncio.timeout(READ_QUERY_TIMEOUT_S):
+            async with asyncio.timeout(STORE_READ_QUERY_TIMEOUT_S):
                 return await self.run_read_query(query)
-        except READ_QUERY_ERRORS:
-            raise ToolRequestRejectedError(MCP_DATABASE_UNAVAILABLE_TEXT) from None
+        except STORE_READ_QUERY_ERRORS:
+            raise WatchdogToolRequestError(MCP_DATABASE_UNAVAILABLE_TEXT) from None
 
 
 class LocalBackgroundTaskControl:
@@ -58,13 +58,13 @@ class LocalBackgroundTaskControl:
         self._service, self._clock = service, clock
 
     async def health(self) -> Json:
-        return build_health_check_result(
+        return build_health_check_tool_result(
             [serialize_background_task_health(task, self._clock()) for task in self._service.tasks.values()]
         )
 
     async def trigger_task(self, task_name: str) -> Json:
         tasks = self._service.tasks
         if task_name not in tasks:
-            raise ToolRequestRejectedError(f"there is no task {task_name!r}; the tasks are {', '.join(tasks)}")
+            raise WatchdogToolRequestError(f"there is no task {task_name!r}; the tasks are {', '.join(tasks)}")
         await self._service.trigger_task(task_name)
         return serialize_background_task_health(tasks[task_name], self._clock())

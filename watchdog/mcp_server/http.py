@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
     from starlette.types import Receive, Scope, Send
 
-MAX_MCP_REQUEST_BYTES = 64 * 1024
+MAX_INCOMING_MCP_REQUEST_BYTES = 64 * 1024
 """The arguments of every tool are short."""
 
 
@@ -94,6 +94,6 @@ class LazyMcpApp:
             allowed_origins=self._allowed_origins,
         )
         server.streamable_http_app(
-            stateless_http=True, transport_security=security, max_request_body_size=MAX_MCP_REQUEST_BYTES
+            stateless_http=True, transport_security=security, max_request_body_size=MAX_INCOMING_MCP_REQUEST_BYTES
         )  # only its manager is used; the application around it is just another router
         return server.session_manager

@@ -5,28 +5,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
-from watchdog.api.service import build_health_check_result, serialize_claim_task_health
+from watchdog.api.service import build_health_check_tool_result, serialize_slot_claim_task_health
 from watchdog.domain.formatting import format_duration_rounded
 from watchdog.domain.model import Json
-from watchdog.mcp_server.tool_jobs import ToolRequestRejectedError
+from watchdog.mcp_server.tool_jobs import WatchdogToolRequestError
 from watchdog.net import NetworkAccess, PhaseTimer
 from watchdog.net.errors import ProbeError
 from watchdog.service.clock import Clock
 from watchdog.store.read.status import MAX_WATERMARK_LAG_MS
 
-REMOTE_MCP_CALL_TIMEOUT_S = 30.0
+REMOTE_WATCHDOG_CALL_TIMEOUT_S = 30.0
 """Longer than a tool call waits for its job."""
-TOOL_JOB_POLL_INTERVAL_S = 1.0
+MCP_TOOL_JOB_POLL_INTERVAL_S = 1.0
 
 
-class ServiceUnreachableError(Exception):
+class WatchdogUnreachableError(Exception):
     """The service does not respond. The message explains why."""
 
 
-class RemoteTaskControl:
+class RemoteBackgroundTaskControl:
     """`url`: of the service's `/mcp`; empty if it is unknown. `api_key`: empty if no keys are configured.
 
-    `load_watermark`: up to which instant slots were claimed, from the store; raises ToolRequestRejectedError.
+    `load_watermark`: up to which instant slots were claimed, from the store; raises WatchdogToolRequestError.
     """
 
     def __init__(
@@ -42,44 +42,44 @@ class RemoteTaskControl:
 
     async def health(self) -> Json:
         try:
-            return await self._call_service("health_check", {})
-        except ServiceUnreachableError as e:
-            return self._health_from_watermark(await self._load_watermark(), str(e))
+            return await self._call_watchdog_mcp_server("health_check", {})
+        except WatchdogUnreachableError as e:
+            return self._derive_task_health_from_watermark(await self._load_watermark(), str(e))
 
-    def _health_from_watermark(self, claimed_until: int | None, unreachable_reason: str) -> Json:
+    def _derive_task_health_from_watermark(self, claimed_until: int | None, unreachable_reason: str) -> Json:
         """The one task that the store shows: whether any process claims slots."""
         lag_ms = None if claimed_until is None else max(self._clock() - claimed_until, 0)
         error = "no probe has run yet: start `watchdog run`" if lag_ms is None else ""
         if lag_ms is not None and lag_ms > MAX_WATERMARK_LAG_MS:
             error = f"no probe has run for {format_duration_rounded(lag_ms)}: is `watchdog run` running?"
-        task = serialize_claim_task_health(last_run_at=claimed_until, staleness_ms=lag_ms, error=error)
-        return build_health_check_result(
+        task = serialize_slot_claim_task_health(last_run_at=claimed_until, staleness_ms=lag_ms, error=error)
+        return build_health_check_tool_result(
             [task], note=f"the other tasks are not visible from here: {unreachable_reason}"
         )
 
     async def trigger_task(self, task_name: str) -> Json:
         try:
-            call = job = await self._call_service("trigger_task", {"task": task_name})
+            call = job = await self._call_watchdog_mcp_server("trigger_task", {"task": task_name})
             while job.get("status") == "running" and call.get("poll_resource"):
-                await asyncio.sleep(TOOL_JOB_POLL_INTERVAL_S)
-                job = await self._call_service(resource=call["poll_resource"])
-        except ServiceUnreachableError as e:
-            raise ToolRequestRejectedError(f"tasks run in `watchdog run`, which cannot be reached: {e}") from None
+                await asyncio.sleep(MCP_TOOL_JOB_POLL_INTERVAL_S)
+                job = await self._call_watchdog_mcp_server(resource=call["poll_resource"])
+        except WatchdogUnreachableError as e:
+            raise WatchdogToolRequestError(f"tasks run in `watchdog run`, which cannot be reached: {e}") from None
         if "result" not in job:
-            raise ToolRequestRejectedError(job.get("error", "the response has no result"))
+            raise WatchdogToolRequestError(job.get("error", "the response has no result"))
         return job["result"]
 
-    async def _call_service(
+    async def _call_watchdog_mcp_server(
         self, tool: str = "", arguments: Mapping[str, Json] | None = None, resource: str = ""
     ) -> dict[str, Json]:
         """The structured result of a tool, or the content of a resource.
 
-        Raises ServiceUnreachableError and ToolRequestRejectedError.
+        Raises WatchdogUnreachableError and WatchdogToolRequestError.
         """
         from watchdog.net.mcp import McpHttpEndpoint, McpSession, McpSessionPlan, McpSessionResult
 
         if not self._url:
-            raise ServiceUnreachableError("its port is chosen at random: set a port in `server.listen`")
+            raise WatchdogUnreachableError("its port is chosen at random: set a port in `server.listen`")
         result, endpoint = McpSessionResult(), McpHttpEndpoint(self._url, headers=self._headers)
         plan = McpSessionPlan(
             choose_tool_call=lambda _: (tool, arguments or {}) if tool else None, resource_uri=resource
@@ -90,17 +90,17 @@ class RemoteTaskControl:
             target=endpoint,
             plan=plan,
             phase_timer=PhaseTimer(),
-            timeout_s=REMOTE_MCP_CALL_TIMEOUT_S,
+            timeout_s=REMOTE_WATCHDOG_CALL_TIMEOUT_S,
             now=self._clock(),
         )
         try:
-            async with asyncio.timeout(REMOTE_MCP_CALL_TIMEOUT_S):
+            async with asyncio.timeout(REMOTE_WATCHDOG_CALL_TIMEOUT_S):
                 await session.run(result)
         except (ProbeError, TimeoutError) as e:
-            raise ServiceUnreachableError(f"no usable response from {self._url}: {e or 'timed out'}") from None
+            raise WatchdogUnreachableError(f"no usable response from {self._url}: {e or 'timed out'}") from None
         if result.tool_is_error:
-            raise ToolRequestRejectedError(result.tool_result_text)
+            raise WatchdogToolRequestError(result.tool_result_text)
         content = result.resource_content if resource else result.tool_result
         if not isinstance(content, dict):
-            raise ServiceUnreachableError(f"the server at {self._url} is not Watchdog")
+            raise WatchdogUnreachableError(f"the server at {self._url} is not Watchdog")
         return content

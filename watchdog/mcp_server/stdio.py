@@ -9,12 +9,12 @@ import asyncio
 
 from watchdog.config.load import LoadedConfig
 from watchdog.config.models import Config
-from watchdog.config_values import local_base_url
+from watchdog.config_values import build_local_base_url
 from watchdog.mcp_server.context import McpToolContext
-from watchdog.mcp_server.remote_service import RemoteTaskControl
+from watchdog.mcp_server.remote_service import RemoteBackgroundTaskControl
 from watchdog.mcp_server.tool_jobs import ToolJobRunner
 from watchdog.net import NetworkAccess
-from watchdog.service.clock import wall_clock_ms
+from watchdog.service.clock import read_wall_clock_ms
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
 from watchdog.service.runner import ProbeRunner
 from watchdog.service.store_executor import StoreExecutor
@@ -28,14 +28,14 @@ async def serve_mcp_stdio(loaded_config: LoadedConfig, stop: asyncio.Event) -> b
     store_executor = StoreExecutor(Database(config.storage.url))
     try:
         async with NetworkAccess() as network, EventLoopLagMonitor() as lag_monitor:
-            remote_service = RemoteTaskControl(
+            remote_service = RemoteBackgroundTaskControl(
                 network,
                 _build_local_mcp_url(config),
                 _find_most_privileged_api_key(config),
                 lambda: context.run_query(lambda connection: load_watchdog_status(connection).watermark),
-                wall_clock_ms,
+                read_wall_clock_ms,
             )
-            runner = ProbeRunner(network, loaded_config.mask, wall_clock_ms, lag_monitor)
+            runner = ProbeRunner(network, loaded_config.mask, read_wall_clock_ms, lag_monitor)
             context = McpToolContext(
                 store_executor.run_read_query, runner, config.probes, remote_service, is_operator=lambda _: True
             )
@@ -46,7 +46,7 @@ async def serve_mcp_stdio(loaded_config: LoadedConfig, stop: asyncio.Event) -> b
 
 def _build_local_mcp_url(config: Config) -> str:
     """The `/mcp` address of the service on this machine; empty if its port is not known."""
-    return f"{local_base_url(config.server.listen)}/mcp" if config.server.bind_address[1] else ""
+    return f"{build_local_base_url(config.server.listen)}/mcp" if config.server.bind_address[1] else ""
 
 
 def _find_most_privileged_api_key(config: Config) -> str:

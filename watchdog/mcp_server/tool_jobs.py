@@ -31,7 +31,7 @@ ProgressCallback = Callable[[float, float, str], Awaitable[None]]
 """(seconds passed, seconds that the job may take, message)"""
 
 
-class ToolRequestRejectedError(Exception):
+class WatchdogToolRequestError(Exception):
     """A request that cannot be served. The message is for an agent: the cause, then what to do."""
 
 
@@ -82,10 +82,10 @@ class ToolJobRunner:
             await asyncio.wait(tasks, timeout=TOOL_JOB_SHUTDOWN_GRACE_S)
 
     def start(self, description: str, timeout_s: float, work: Callable[[], Coroutine[Any, Any, Json]]) -> ToolJob:
-        """Raises ToolRequestRejectedError if too many jobs are running."""
+        """Raises WatchdogToolRequestError if too many jobs are running."""
         if len(self._running) >= MAX_CONCURRENT_TOOL_JOBS:
             running = ", ".join(self._jobs[id].description for id in self._running)
-            raise ToolRequestRejectedError(
+            raise WatchdogToolRequestError(
                 f"{MAX_CONCURRENT_TOOL_JOBS} jobs are running ({running}): try again when one of them has ended"
             )
         self._evict_finished()
@@ -104,7 +104,7 @@ class ToolJobRunner:
             raise
         except TimeoutError:
             job.error = f"{job.description} did not finish within {job.timeout_s:g} s"
-        except ToolRequestRejectedError as e:
+        except WatchdogToolRequestError as e:
             job.error = str(e)
         except Exception as e:
             log.exception("tool_job_error", job=job.description)
@@ -124,7 +124,7 @@ class ToolJobRunner:
         self._evict_finished()
         return self._jobs.get(id)
 
-    async def follow_progress(self, job: ToolJob, report_progress: ProgressCallback) -> None:
+    async def report_progress_until_done(self, job: ToolJob, report_progress: ProgressCallback) -> None:
         """Reports progress until the job ends, for at most MAX_WAIT_FOR_TOOL_JOB_S."""
         task = self._running.get(job.id)
         deadline = monotonic() + MAX_WAIT_FOR_TOOL_JOB_S

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from watchdog.net.errors import ProbeError, probe_error_from_exception
+from watchdog.net.errors import ProbeError, build_probe_error_from_exception
 from watchdog.net.network import NetworkAccess
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.redact import SecretMask, redact_url, sanitize_json
@@ -12,7 +12,7 @@ __all__ = [
     "PhaseTimer",
     "ProbeError",
     "SecretMask",
-    "probe_error_from_exception",
+    "build_probe_error_from_exception",
     "redact_url",
     "sanitize_json",
 ]

@@ -57,7 +57,7 @@ def find_blocked_address_category(address: str, allow_private_addresses: bool) -
     An IPv4 address embedded in an IPv6 address (mapped, NAT64, 6to4, Teredo, ISATAP) counts as well.
     """
     ip = ip_address(address.partition("%")[0])
-    forms = (ip, *_embedded_ipv4_addresses(ip))
+    forms = (ip, *_extract_embedded_ipv4_addresses(ip))
     return next(
         (
             kind
@@ -68,7 +68,7 @@ def find_blocked_address_category(address: str, allow_private_addresses: bool) -
     )
 
 
-def _embedded_ipv4_addresses(ip: IPv4Address | IPv6Address) -> tuple[IPv4Address, ...]:
+def _extract_embedded_ipv4_addresses(ip: IPv4Address | IPv6Address) -> tuple[IPv4Address, ...]:
     """The IPv4 addresses that an IPv6 address embeds."""
     if isinstance(ip, IPv4Address) or int(ip) <= 1:
         return ()

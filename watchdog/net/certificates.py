@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from watchdog.domain.formatting import utc_datetime
+from watchdog.domain.formatting import to_utc_datetime
 from watchdog.domain.timestamps import to_epoch_ms
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def load_certificate_library() -> None:
 
 
 def format_certificate_time(epoch_ms: int) -> str:
-    return f"{utc_datetime(epoch_ms):%Y-%m-%d %H:%M}"
+    return f"{to_utc_datetime(epoch_ms):%Y-%m-%d %H:%M}"
 
 
 def parse_certificates(chain: Iterable[bytes]) -> tuple[Certificate, ...]:

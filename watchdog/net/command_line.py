@@ -7,16 +7,16 @@ import shlex
 from collections.abc import Sequence
 
 from watchdog.net.redact import MASK_PLACEHOLDER, SECRET_NAME_PATTERN, redact_url
-from watchdog.net.secret_fields import Span, find_secret_fields, replace_spans, without_overlaps
+from watchdog.net.secret_fields import Span, drop_overlapping_spans, find_secret_value_spans, replace_spans
 
 _NAMED_ARGUMENT_PATTERN = re.compile(r"-{0,2}(?P<name>[A-Za-z][\w-]*)(?:(?:=|:[ ]*(?=\S))(?P<value>.*))?", re.DOTALL)
 """An option, `--token` or `--token=value`, an assignment, `API_KEY=value`, or a header, `Authorization: value`."""
-_SCRIPT_OPTION_PATTERN = re.compile(r"-[a-z]*c|--command")
+_SHELL_COMMAND_OPTION_PATTERN = re.compile(r"-[a-z]*c|--command")
 """The option of a shell whose value is a script."""
-_WORD_PATTERN = re.compile(r"(?:[^\s'\";&|]|'[^']*'|\"[^\"]*\")+")
+_SHELL_SCRIPT_WORD_PATTERN = re.compile(r"(?:[^\s'\";&|]|'[^']*'|\"[^\"]*\")+")
 """A word of a script."""
-_URL_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"]+")
-_QUOTED_CHARACTERS = re.compile(r"[\s'\"\\$`|&;<>()*?!#]")
+_URL_IN_ARGUMENT_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"]+")
+_SHELL_SPECIAL_CHARACTER_PATTERN = re.compile(r"[\s'\"\\$`|&;<>()*?!#]")
 
 
 def find_secret_arguments(arguments: Sequence[str]) -> dict[int, list[Span]]:
@@ -30,31 +30,31 @@ def find_secret_arguments(arguments: Sequence[str]) -> dict[int, list[Span]]:
         match, is_value = _NAMED_ARGUMENT_PATTERN.fullmatch(argument), False
         if index in secrets:
             continue
-        if index and _SCRIPT_OPTION_PATTERN.fullmatch(arguments[index - 1]) and len(argument.split()) > 1:
+        if index and _SHELL_COMMAND_OPTION_PATTERN.fullmatch(arguments[index - 1]) and len(argument.split()) > 1:
             spans = _find_secrets_in_script(argument)
         elif match and SECRET_NAME_PATTERN.search(match["name"]):
             is_value = argument.startswith("-") and match["value"] is None
             spans = [match.span("value")] if match["value"] else []
         else:
-            spans = find_secret_fields(argument)
+            spans = find_secret_value_spans(argument)
             if match and match["value"]:  # --header=Authorization: ...
                 start = match.start("value")
                 inner = find_secret_arguments([match["value"]]).get(0, [])
-                spans = without_overlaps({*spans, *((start + first, start + last) for first, last in inner)})
+                spans = drop_overlapping_spans({*spans, *((start + first, start + last) for first, last in inner)})
         if spans:
             secrets[index] = spans
     return secrets
 
 
 def _find_secrets_in_script(script: str) -> list[Span]:
-    words = list(_WORD_PATTERN.finditer(script))
+    words = list(_SHELL_SCRIPT_WORD_PATTERN.finditer(script))
     secrets = find_secret_arguments([word[0].rstrip("'\"") for word in words])
     spans = {
         (words[index].start() + start, words[index].start() + end)
         for index, inner_spans in secrets.items()
         for start, end in inner_spans
     }
-    return without_overlaps(spans)
+    return drop_overlapping_spans(spans)
 
 
 def redact_command(arguments: Sequence[str]) -> str:
@@ -63,10 +63,10 @@ def redact_command(arguments: Sequence[str]) -> str:
     words = (
         replace_spans(argument, secrets.get(index, []), MASK_PLACEHOLDER) for index, argument in enumerate(arguments)
     )
-    redacted = (_URL_PATTERN.sub(lambda url: redact_url(url[0]), word) for word in words)
+    redacted = (_URL_IN_ARGUMENT_PATTERN.sub(lambda url: redact_url(url[0]), word) for word in words)
     return " ".join(" ".join(map(_quote_for_shell, redacted)).split())
 
 
 def _quote_for_shell(word: str) -> str:
     """As `shlex.quote`, which would also quote words with letters outside ASCII."""
-    return shlex.quote(word) if not word or _QUOTED_CHARACTERS.search(word) else word
+    return shlex.quote(word) if not word or _SHELL_SPECIAL_CHARACTER_PATTERN.search(word) else word

@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from watchdog.net.address_filter import find_blocked_address_category
-from watchdog.net.errors import ProbeError, probe_error_from_dns_error, probe_error_from_exception
+from watchdog.net.errors import ProbeError, build_probe_error_from_dns_error, build_probe_error_from_exception
 from watchdog.net.name_lookup import SharedDnsResolver, SocketAddress
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.tls import TlsConfig, TlsFileVersions, create_ssl_context, read_tls_file_versions
@@ -30,7 +30,7 @@ class TcpConnector:
         self._name_lookups = SharedDnsResolver()
         self._ssl_contexts: dict[TlsConfig, tuple[TlsFileVersions, ssl.SSLContext]] = {}
 
-    def ssl_context(self, tls: TlsConfig) -> ssl.SSLContext:
+    def get_ssl_context(self, tls: TlsConfig) -> ssl.SSLContext:
         """The shared context for these options; another one once a file of theirs has been replaced. Raises ProbeError
         (internal) if one of their files is unusable."""
         tls = tls.model_copy(update={"server_name": ""})  # belongs to the connection, not to the context
@@ -51,7 +51,7 @@ class TcpConnector:
             try:
                 addresses = await self._name_lookups.resolve(host, port, phase_timer)
             except socket.gaierror as dns_error:
-                raise probe_error_from_dns_error(dns_error, host) from None
+                raise build_probe_error_from_dns_error(dns_error, host) from None
         allowed = [
             (family, address)
             for family, address in addresses
@@ -64,7 +64,7 @@ class TcpConnector:
         try:
             sock = await _connect_happy_eyeballs(allowed)
         except OSError as os_error:
-            if error := probe_error_from_exception(os_error):
+            if error := build_probe_error_from_exception(os_error):
                 error.facts["address"] = phase_timer.facts["address"]
                 raise error from None
             raise

@@ -11,7 +11,7 @@ MAX_COOKIE_HEADER_BYTES = 8 * 1024
 """Of all cookies in a request."""
 
 
-class CookieJar:
+class RunCookieJar:
     """Cookies by origin. They live for one run, are never stored, and go to the origin that set them alone."""
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class CookieJar:
             path = attributes.get("path", "")
             if not separator or not name or ("secure" in attributes and url.scheme != "https"):
                 continue
-            key = name, path if path.startswith("/") else _default_cookie_path(url)
+            key = name, path if path.startswith("/") else _get_default_cookie_path(url)
             if attributes.get("max-age", "1").lstrip("+")[:1] in ("0", "-") or "1970" in attributes.get("expires", ""):
                 cookies.pop(key, None)
             elif len(cookies) < MAX_COOKIES_PER_ORIGIN or key in cookies:
@@ -51,6 +51,6 @@ def _parse_cookie_attributes(texts: Iterable[str]) -> dict[str, str]:
     return {name.strip().lower(): value.strip() for name, _, value in pairs}
 
 
-def _default_cookie_path(url: ParsedHttpUrl) -> str:
+def _get_default_cookie_path(url: ParsedHttpUrl) -> str:
     """The directory of the URL (RFC 6265, 5.1.4)."""
     return url.path_and_query.partition("?")[0].rpartition("/")[0] or "/"

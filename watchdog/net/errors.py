@@ -10,8 +10,8 @@ from typing import Any, Self
 
 from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import Json
-from watchdog.domain.reasons import ReasonScope, build_reason_and_message, find_reason_entry, reason_family
-from watchdog.net.phases import PHASE_DESCRIPTIONS, PhaseTimer, timeout_reason_of_phase
+from watchdog.domain.reasons import ReasonScope, build_reason_and_message, find_reason_entry, get_reason_family
+from watchdog.net.phases import PHASE_DESCRIPTIONS, PhaseTimer, get_timeout_reason_of_phase
 
 
 class ProbeError(Exception):
@@ -66,7 +66,7 @@ class ProbeError(Exception):
         """Records the phase that the error interrupted. The reason of a timeout depends on it."""
         self.phase = phase_timer.current_phase or self.phase
         if self.reason == "timeout.exceeded":
-            self.reason = timeout_reason_of_phase(self.phase)
+            self.reason = get_timeout_reason_of_phase(self.phase)
         if self.reason in _INTERRUPTED_EXCHANGE_REASONS or self.message == "timed out":
             self.message += describe_phase_activity(self.phase, self.message)
 
@@ -87,7 +87,7 @@ def describe_phase_activity(phase: str | None, message: str = "") -> str:
 def build_timeout_error(timeout_s: float, phase: str | None) -> ProbeError:
     """A step of a run took longer than `timeout_s`, in this phase."""
     message = f"timed out after {format_duration(timeout_s * 1000)}{describe_phase_activity(phase)}"
-    reason = timeout_reason_of_phase(phase)
+    reason = get_timeout_reason_of_phase(phase)
     is_internal = find_reason_entry(reason).scope is ReasonScope.ERROR
     return ProbeError(reason, message, phase, retryable=True, is_internal=is_internal)
 
@@ -104,16 +104,18 @@ async def refine_error_until_deadline(error: ProbeError, explanation: Awaitable[
         return error
 
 
-def probe_error_from_exception(error: BaseException) -> ProbeError | None:
+def build_probe_error_from_exception(error: BaseException) -> ProbeError | None:
     """Translates an exception of sockets, ssl, h11, httpx or httpx2. None: it comes from none of them, so it is a bug.
 
     Searches exception groups and causes, and returns the most specific error. Identifies the libraries by module name,
     so that neither httpx nor httpx2 is imported.
     """
     candidates = [
-        candidate for e in _walk_exception_chain(error, set()) if (candidate := _probe_error_from_single_exception(e))
+        candidate
+        for e in _walk_exception_chain(error, set())
+        if (candidate := _build_probe_error_from_single_exception(e))
     ]
-    return min(candidates, key=_vagueness_rank, default=None)
+    return min(candidates, key=_rank_error_vagueness, default=None)
 
 
 def _walk_exception_chain(error: BaseException, visited_ids: set[int]) -> Iterator[BaseException]:
@@ -132,16 +134,16 @@ def _walk_exception_chain(error: BaseException, visited_ids: set[int]) -> Iterat
         yield from _walk_exception_chain(inner, visited_ids)
 
 
-def _vagueness_rank(error: ProbeError) -> int:
+def _rank_error_vagueness(error: ProbeError) -> int:
     """Libraries wrap specific errors in vague ones, and a timeout often arrives together with its cause."""
-    if reason_family(error.reason) == "timeout":
+    if get_reason_family(error.reason) == "timeout":
         return 3
     return {"connection.failed": 1, "connection.lost": 2, "connection.closed": 2, "connection.reset": 2}.get(
         error.reason, 0
     )
 
 
-def _probe_error_from_single_exception(error: BaseException) -> ProbeError | None:
+def _build_probe_error_from_single_exception(error: BaseException) -> ProbeError | None:
     import ssl
 
     if isinstance(error, ProbeError):
@@ -152,13 +154,13 @@ def _probe_error_from_single_exception(error: BaseException) -> ProbeError | Non
         problem = classify_ssl_error(error)
         return ProbeError.from_reason(problem.reason, "tls", retryable=problem.retryable, **problem.facts)
     if isinstance(error, socket.gaierror):
-        return probe_error_from_dns_error(error)
+        return build_probe_error_from_dns_error(error)
     if isinstance(error, OSError):
-        return _probe_error_from_os_error(error)
-    return _probe_error_from_library_exception(error)
+        return _build_probe_error_from_os_error(error)
+    return _build_probe_error_from_library_exception(error)
 
 
-def probe_error_from_dns_error(error: socket.gaierror, host: str = "") -> ProbeError:
+def build_probe_error_from_dns_error(error: socket.gaierror, host: str = "") -> ProbeError:
     """`error`: what getaddrinfo raised. `host`: the name that it was asked for, if that is known."""
     reason = _REASON_BY_DNS_ERROR.get(error.errno or 0)
     if reason:
@@ -193,7 +195,7 @@ _RESOURCE_EXHAUSTION_MESSAGES = {
 }
 
 
-def _probe_error_from_os_error(error: OSError) -> ProbeError | None:
+def _build_probe_error_from_os_error(error: OSError) -> ProbeError | None:
     if error.errno in _RESOURCE_EXHAUSTION_MESSAGES:
         return ProbeError("watchdog.out_of_resources", _RESOURCE_EXHAUSTION_MESSAGES[error.errno], is_internal=True)
     if error.errno in _REASON_AND_MESSAGE_BY_ERRNO:
@@ -224,7 +226,7 @@ _ERROR_BY_EXCEPTION_NAME = {
 }
 
 
-def _probe_error_from_h11_message(message: str) -> ProbeError:
+def _build_probe_error_from_h11_message(message: str) -> ProbeError:
     """Translates a message of h11, raised by itself or through httpx."""
     if " message body" in message:  # "... without sending complete message body (received 3 bytes, expected 10)"
         detail = message.partition("(")[2].rstrip(")") or "connection closed by the server"
@@ -258,13 +260,13 @@ def _is_network_library_exception(error: BaseException) -> bool:
     return type(error).__module__.partition(".")[0] in _NETWORK_LIBRARIES
 
 
-def _probe_error_from_library_exception(error: BaseException) -> ProbeError | None:
+def _build_probe_error_from_library_exception(error: BaseException) -> ProbeError | None:
     name = type(error).__name__
     if not _is_network_library_exception(error):
         return None
     if name == "RemoteProtocolError":
-        return _probe_error_from_h11_message(str(error))
+        return _build_probe_error_from_h11_message(str(error))
     if name not in _ERROR_BY_EXCEPTION_NAME:
         return None
     reason, message, phase = _ERROR_BY_EXCEPTION_NAME[name]
-    return ProbeError(reason, message, phase, retryable=reason_family(reason) in ("timeout", "connection"))
+    return ProbeError(reason, message, phase, retryable=get_reason_family(reason) in ("timeout", "connection"))

@@ -17,7 +17,7 @@ from watchdog.net.certificates import (
     read_certificate_chain,
 )
 from watchdog.net.connector import TcpConnector
-from watchdog.net.errors import ProbeError, probe_error_from_exception, refine_error_until_deadline
+from watchdog.net.errors import ProbeError, build_probe_error_from_exception, refine_error_until_deadline
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.tls import ClientCertificateRequestRecorder, TlsConfig, create_unverified_ssl_context
 from watchdog.net.url import ParsedHttpUrl
@@ -57,26 +57,28 @@ class TlsHandshake:
     async def perform(self, writer: asyncio.StreamWriter, phase_timer: PhaseTimer) -> CertificateExpiry | None:
         """Upgrades the connection and times the phase `tls`. None: no certificate can be read. Raises ProbeError and
         OSError."""
-        context = self.connector.ssl_context(self.tls)
+        context = self.connector.get_ssl_context(self.tls)
         phase_timer.start_phase("tls")
         try:
             await writer.start_tls(context, server_hostname=self._server_name)
         except ssl.SSLError as ssl_error:
-            error = probe_error_from_exception(ssl_error)
+            error = build_probe_error_from_exception(ssl_error)
             raise (
-                error and await refine_error_until_deadline(error, self._explain_handshake_error(error))
+                error and await refine_error_until_deadline(error, self._inspect_and_explain_handshake_error(error))
             ) or ssl_error from None
         except ConnectionError as connection_error:  # event loops differ in whether they pass on the alert before it
-            lost = probe_error_from_exception(connection_error) or ProbeError("connection.lost", "connection lost")
-            explained = await refine_error_until_deadline(lost, self._explain_lost_tls_connection(lost))
+            lost = build_probe_error_from_exception(connection_error) or ProbeError(
+                "connection.lost", "connection lost"
+            )
+            explained = await refine_error_until_deadline(lost, self._inspect_and_explain_lost_connection(lost))
             raise (
                 explained if explained is not lost else ProbeError.from_reason("tls.closed", "tls", retryable=True)
             ) from None
         phase_timer.end_phase("tls")
         chain = read_certificate_chain(writer.get_extra_info("ssl_object"), verified=self.tls.verify)
-        return self._earliest_expiry(parse_certificates(chain))
+        return self._find_earliest_certificate_expiry(parse_certificates(chain))
 
-    def _earliest_expiry(self, chain: tuple[Certificate, ...]) -> CertificateExpiry | None:
+    def _find_earliest_certificate_expiry(self, chain: tuple[Certificate, ...]) -> CertificateExpiry | None:
         first = min(chain, key=lambda certificate: certificate.expires_at, default=None)
         if first is None:
             return None
@@ -87,7 +89,7 @@ class TlsHandshake:
     def _server_name(self) -> str:
         return self.tls.server_name or self.url.host.rstrip(".")
 
-    async def _explain_handshake_error(self, error: ProbeError) -> ProbeError:
+    async def _inspect_and_explain_handshake_error(self, error: ProbeError) -> ProbeError:
         """A more specific error, by what a second handshake shows. It accepts every certificate and sends no data."""
         if error.reason not in _EXPLICABLE_TLS_REASONS:
             return error
@@ -111,13 +113,13 @@ class TlsHandshake:
         problem = "the server rejects the client certificate"
         return ProbeError.from_reason("tls.client_certificate_rejected", "tls", problem=problem)
 
-    async def explain_unanswered_request(self, error: ProbeError) -> ProbeError:
+    async def inspect_and_explain_unanswered_request(self, error: ProbeError) -> ProbeError:
         """A more specific error, if the connection was lost before the first byte of the first response."""
         is_tls = self.url.scheme == "https"
-        explain = self._explain_lost_tls_connection if is_tls else self._explain_unanswered_plain_request
+        explain = self._inspect_and_explain_lost_connection if is_tls else self._inspect_and_explain_plain_request
         return await refine_error_until_deadline(error, explain(error))
 
-    async def _explain_lost_tls_connection(self, error: ProbeError) -> ProbeError:
+    async def _inspect_and_explain_lost_connection(self, error: ProbeError) -> ProbeError:
         """From TLS 1.3 on, a server that misses the client certificate completes the handshake and closes the
         connection then; some do so without a TLS alert."""
         is_lost = error.reason in ("connection.closed", "connection.reset", "connection.lost")
@@ -127,7 +129,7 @@ class TlsHandshake:
         explained.message += f": {error.message} after it asked for a client certificate"
         return explained
 
-    async def _explain_unanswered_plain_request(self, error: ProbeError) -> ProbeError:
+    async def _inspect_and_explain_plain_request(self, error: ProbeError) -> ProbeError:
         """On a port that speaks TLS, some servers close a connection without TLS, and answer nothing."""
         if error.reason not in ("connection.closed", "connection.reset") or not (await self._inspect_server()).chain:
             return error
@@ -168,7 +170,7 @@ class TlsHandshake:
         """The authorities of `ca_file`; none if the system's are used."""
         if not self.tls.ca_file:
             return ()
-        return parse_certificates(self.connector.ssl_context(self.tls).get_ca_certs(binary_form=True))
+        return parse_certificates(self.connector.get_ssl_context(self.tls).get_ca_certs(binary_form=True))
 
     async def _inspect_server(self) -> _TlsInspectionResult:
         recorder = ClientCertificateRequestRecorder()

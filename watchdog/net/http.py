@@ -14,8 +14,8 @@ from watchdog.domain.model import Evidence
 from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.net.body_limits import DEFAULT_MAX_BODY_BYTES
 from watchdog.net.connector import TcpConnector, format_socket_address
-from watchdog.net.cookies import CookieJar
-from watchdog.net.errors import ProbeError, probe_error_from_exception
+from watchdog.net.cookies import RunCookieJar
+from watchdog.net.errors import ProbeError, build_probe_error_from_exception
 from watchdog.net.handshake import TlsHandshake
 from watchdog.net.http_exchange import HTTP_READ_CHUNK_BYTES, MAX_RESPONSE_HEADER_BYTES, HttpResponseReader
 from watchdog.net.phases import PhaseTimer
@@ -109,7 +109,7 @@ async def send_http_request(connector: TcpConnector, request: HttpRequest) -> Ht
         basic = base64.b64encode(url.userinfo.encode()).decode()
         request = replace(request, headers={**request.headers, "Authorization": f"Basic {basic}"})
     follow_redirects = request.follow_redirects and request.method in ("GET", "HEAD")
-    cookies = CookieJar()
+    cookies = RunCookieJar()
     for hop in range(MAX_REDIRECTS + 1):
         request.phase_timer.facts.clear()  # of the response that redirects
         request.phase_timer.describe_response = Evidence
@@ -149,7 +149,7 @@ async def _send_single_request(
 ) -> HttpResponse:
     handshake = TlsHandshake(connector, url, request.tls, request.allow_private_addresses, request.now)
     if url.scheme == "https":
-        connector.ssl_context(request.tls)  # fails before connecting if a file is unusable
+        connector.get_ssl_context(request.tls)  # fails before connecting if a file is unusable
     sock = await connector.connect(url.host, url.port, request.phase_timer, request.allow_private_addresses)
     peer_address, expiry, writer = "", None, None
     try:
@@ -164,9 +164,9 @@ async def _send_single_request(
             connection, reader, request.phase_timer, request.max_body_bytes
         ).read()
     except Exception as exception:
-        if error := probe_error_from_exception(exception):
+        if error := build_probe_error_from_exception(exception):
             if request.phase_timer.current_phase == "first_byte":
-                error = await handshake.explain_unanswered_request(error)
+                error = await handshake.inspect_and_explain_unanswered_request(error)
             error.facts.setdefault("address", peer_address)
             raise error from None
         raise
@@ -198,7 +198,7 @@ def _encode_http_request(connection: h11.Connection, request: HttpRequest, url: 
         defaults["Content-Length"] = str(len(request.body))
     configured = {name.lower() for name in request.headers}
     headers = [(k, v) for k, v in defaults.items() if k.lower() not in configured]
-    headers += _headers_with_cookies(request.headers, cookies).items()
+    headers += _add_cookies_to_headers(request.headers, cookies).items()
     if "connection" not in configured:
         headers.append(("Connection", "close"))
     head = h11.Request(
@@ -208,7 +208,7 @@ def _encode_http_request(connection: h11.Connection, request: HttpRequest, url: 
     return b"".join(connection.send(event) or b"" for event in events)
 
 
-def _headers_with_cookies(headers: Mapping[str, str], cookies: str) -> Mapping[str, str]:
+def _add_cookies_to_headers(headers: Mapping[str, str], cookies: str) -> Mapping[str, str]:
     """The configured headers, with the cookies of this run added to a configured Cookie header."""
     if not cookies:
         return headers

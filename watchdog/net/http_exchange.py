@@ -7,7 +7,7 @@ import asyncio
 import h11
 
 from watchdog.domain.model import Evidence
-from watchdog.net.errors import ProbeError, probe_error_from_exception
+from watchdog.net.errors import ProbeError, build_probe_error_from_exception
 from watchdog.net.foreign_protocol import MAX_FOREIGN_BANNER_BYTES, find_foreign_protocol_error
 from watchdog.net.http_head import format_response_head_excerpt
 from watchdog.net.phases import PhaseTimer
@@ -54,13 +54,13 @@ class HttpResponseReader:
             self._head_text = format_response_head_excerpt(version, self._status, phrase, headers)
             body = await self._read_body(headers)
         except h11.RemoteProtocolError as error:
-            raise self._malformed_response_error(error) from None
+            raise self._build_malformed_response_error(error) from None
         self._phase_timer.end_phase("body")
         return response, headers, body
 
     async def _read_response_head(self) -> h11.Response:
         for _ in range(MAX_INTERIM_RESPONSES + 1):
-            event = await self._next_h11_event()
+            event = await self._read_next_h11_event()
             if isinstance(event, h11.Response):
                 self._start_body_phase()
                 return event
@@ -73,7 +73,7 @@ class HttpResponseReader:
             headers.get("content-encoding", ""), self._max_body_bytes, headers.get("content-length", "")
         )
         max_raw_bytes = max(MIN_RAW_RESPONSE_BYTES_LIMIT, self._max_body_bytes + MAX_RESPONSE_HEADER_BYTES)
-        while isinstance(event := await self._next_h11_event(), h11.Data):
+        while isinstance(event := await self._read_next_h11_event(), h11.Data):
             body.feed(event.data)
             if self._raw_bytes_read >= max_raw_bytes:
                 body.mark_too_long()
@@ -81,7 +81,7 @@ class HttpResponseReader:
         body.finish()
         return body
 
-    async def _next_h11_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+    async def _read_next_h11_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         while (event := self._connection.next_event()) is h11.NEED_DATA:
             if self._raw_bytes_read:
                 if foreign := find_foreign_protocol_error(self._response_start):
@@ -102,8 +102,8 @@ class HttpResponseReader:
             self._phase_timer.end_phase("first_byte")
             self._phase_timer.start_phase("body")
 
-    def _malformed_response_error(self, error: h11.RemoteProtocolError) -> ProbeError:
-        translated = probe_error_from_exception(error) or ProbeError.from_reason(
+    def _build_malformed_response_error(self, error: h11.RemoteProtocolError) -> ProbeError:
+        translated = build_probe_error_from_exception(error) or ProbeError.from_reason(
             "protocol.invalid_response", problem=""
         )
         if translated.reason == "protocol.invalid_response":

@@ -52,7 +52,7 @@ class NetworkAccess:
         from watchdog.net.tls import TlsConfig
 
         return httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(verify=self.connector.ssl_context(TlsConfig())),
+            transport=httpx.AsyncHTTPTransport(verify=self.connector.get_ssl_context(TlsConfig())),
             headers={"User-Agent": "watchdog-monitor", "Accept-Encoding": "identity"},
             timeout=NOTIFIER_HTTP_TIMEOUT_S,
             follow_redirects=False,

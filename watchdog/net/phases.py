@@ -46,7 +46,7 @@ _TIMEOUT_BY_PHASE = {
 }
 
 
-def timeout_reason_of_phase(phase: str | None) -> str:
+def get_timeout_reason_of_phase(phase: str | None) -> str:
     """The reason of a timeout in this phase; None: the phase is unknown."""
     return _TIMEOUT_BY_PHASE.get(phase or "", "timeout.exceeded")
 

@@ -14,7 +14,7 @@ from urllib.parse import quote, quote_plus, urlsplit
 from watchdog.domain.model import Json
 from watchdog.domain.text import (
     map_json_strings,
-    replace_unsafe_characters,
+    replace_invisible_characters,
     truncate_with_ellipsis,
     truncate_with_note,
 )
@@ -44,12 +44,14 @@ class SecretMask:
 
     def __init__(self, secrets: Iterable[str], target_secrets: Iterable[str] = ()) -> None:
         trie: _Trie = {}
-        for spelling in {s for value in secrets if value for s in _encoded_secret_variants(value)}:
+        for spelling in {s for value in secrets if value for s in _list_encoded_secret_variants(value)}:
             branch = trie
             for character in spelling:
                 branch = branch.setdefault(character, {})
             branch[""] = {}
-        self._substitute: Callable[[str, str], str] | None = re.compile(_regex_from_trie(trie)).sub if trie else None
+        self._substitute: Callable[[str, str], str] | None = (
+            re.compile(_build_regex_from_trie(trie)).sub if trie else None
+        )
         words = "|".join(sorted(map(re.escape, target_secrets), key=len, reverse=True))
         self._target_pattern = re.compile(rf"(?<![A-Za-z0-9])(?:{words})(?![A-Za-z0-9])") if words else None
 
@@ -64,12 +66,12 @@ class SecretMask:
         latter is shortened."""
         scheme, separator, rest = target.partition("://")
         if not separator or " " in scheme:
-            return truncate_with_ellipsis(self._mask_words(self(target)), MAX_TARGET_CHARS)
+            return truncate_with_ellipsis(self._mask_target_secrets(self(target)), MAX_TARGET_CHARS)
         address, slash, path = rest.partition("/")
-        path = self._mask_words(self(path) if scheme in ("http", "https") else path)
+        path = self._mask_target_secrets(self(path) if scheme in ("http", "https") else path)
         return f"{scheme}://{address}{slash}{path}"
 
-    def _mask_words(self, text: str) -> str:
+    def _mask_target_secrets(self, text: str) -> str:
         return self._target_pattern.sub(MASK_PLACEHOLDER, text) if self._target_pattern is not None else text
 
     def mask_json(self, value: Json) -> Json:
@@ -77,7 +79,7 @@ class SecretMask:
         return map_json_strings(value, self)
 
 
-def _regex_from_trie(trie: _Trie) -> str:
+def _build_regex_from_trie(trie: _Trie) -> str:
     """A regular expression for the words of a trie, longest match first.
 
     Its matching time hardly depends on the number of words, unlike that of `one|two|three`.
@@ -87,12 +89,12 @@ def _regex_from_trie(trie: _Trie) -> str:
         character, trie = next(iter(trie.items()))
         stem += re.escape(character)
     branches = "|".join(
-        re.escape(character) + _regex_from_trie(trie[character]) for character in sorted(trie) if character
+        re.escape(character) + _build_regex_from_trie(trie[character]) for character in sorted(trie) if character
     )
     return f"{stem}(?:{branches}){'?' if '' in trie else ''}" if branches else stem
 
 
-def _encoded_secret_variants(value: str) -> Iterator[str]:
+def _list_encoded_secret_variants(value: str) -> Iterator[str]:
     raw = value.encode("utf-8", "surrogatepass")
     yield value
     for safe in ("", "/", "/:@!$&'()*+,;="):
@@ -103,10 +105,10 @@ def _encoded_secret_variants(value: str) -> Iterator[str]:
         escaped = json.dumps(value, ensure_ascii=ascii_only)[1:-1]
         yield from (escaped, escaped.replace("/", "\\/"))
     yield from (html.escape(value), html.escape(value, quote=False))
-    yield from _base64_secret_fragments(raw)
+    yield from _list_base64_secret_fragments(raw)
 
 
-def _base64_secret_fragments(raw: bytes) -> Iterator[str]:
+def _list_base64_secret_fragments(raw: bytes) -> Iterator[str]:
     """What any longer base64 text with the value inside it contains, for each of the three alignments."""
     for before in range(3):
         text = base64.b64encode(b"\0" * before + raw).decode()
@@ -121,7 +123,7 @@ def sanitize_json(
     """Nested JSON that is safe to store and to show: strings masked, cleaned and cut, long lists and nesting cut, and
     numbers that JSON does not have, such as NaN, as text."""
     if isinstance(value, str):
-        return truncate_with_note(replace_unsafe_characters(mask(value)), max_chars)
+        return truncate_with_note(replace_invisible_characters(mask(value)), max_chars)
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if not isinstance(value, dict | list | tuple):
@@ -150,9 +152,9 @@ def redact_url(url: str) -> str:
     if ":" in host:
         host = f"[{host}]"
     if not host and "://" not in url[: len(parts.scheme) + 3]:
-        return replace_unsafe_characters(f"{parts.scheme}:{parts.path}" if parts.scheme else parts.path)
+        return replace_invisible_characters(f"{parts.scheme}:{parts.path}" if parts.scheme else parts.path)
     scheme = f"{parts.scheme.partition('+')[0]}:" if parts.scheme else ""
-    return replace_unsafe_characters(f"{scheme}//{host}{port}{parts.path}")
+    return replace_invisible_characters(f"{scheme}//{host}{port}{parts.path}")
 
 
 def describe_queue_target(url: str, queue: str) -> str:

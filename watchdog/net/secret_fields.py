@@ -14,28 +14,28 @@ from watchdog.net.redact import SECRET_NAME_PATTERN
 Span: TypeAlias = tuple[int, int]
 """Where a secret starts and ends in its text."""
 
-_MEMBER_PATTERN = re.compile(
+_QUOTED_FIELD_VALUE_PATTERN = re.compile(
     r"""(?<![\w.-])(?P<name>[\w.-]+)\\?["']?\s*[:=]\s*(?P<quote>\\?["'])(?P<value>.+?)(?<!\\)(?P=quote)""", re.DOTALL
 )
 """A member of JSON (also of JSON inside a string), an argument of GraphQL, an attribute of XML."""
-_PAIR_PATTERN = re.compile(r"(?<![^\s&;])(?P<name>[\w.%-]+)=(?P<value>[^\s&;<>\"']+)")
+_FORM_FIELD_VALUE_PATTERN = re.compile(r"(?<![^\s&;])(?P<name>[\w.%-]+)=(?P<value>[^\s&;<>\"']+)")
 """A field of a form, or of a connection string."""
-_ELEMENT_PATTERN = re.compile(r"<(?P<name>[\w.:-]+)(?:\s[^<>]*)?>(?P<value>[^<>]+)</")
+_XML_ELEMENT_VALUE_PATTERN = re.compile(r"<(?P<name>[\w.:-]+)(?:\s[^<>]*)?>(?P<value>[^<>]+)</")
 
 
-def find_secret_fields(text: str) -> list[Span]:
+def find_secret_value_spans(text: str) -> list[Span]:
     """The values of fields that have the name of a secret, in order. They do not overlap."""
     spans: set[Span] = set()
-    for pattern in (_MEMBER_PATTERN, _PAIR_PATTERN, _ELEMENT_PATTERN):
+    for pattern in (_QUOTED_FIELD_VALUE_PATTERN, _FORM_FIELD_VALUE_PATTERN, _XML_ELEMENT_VALUE_PATTERN):
         position = 0
         while match := pattern.search(text, position):
             is_secret = SECRET_NAME_PATTERN.search(unquote(match["name"])) is not None
             spans |= {match.span("value")} if is_secret else set()
             position = match.end() if is_secret else match.start("value")  # a value may hold fields itself
-    return without_overlaps(spans)
+    return drop_overlapping_spans(spans)
 
 
-def without_overlaps(spans: set[Span]) -> list[Span]:
+def drop_overlapping_spans(spans: set[Span]) -> list[Span]:
     """In order; of two that overlap, the one that starts first."""
     ordered: list[Span] = []
     for span in sorted(spans):
@@ -50,7 +50,7 @@ def replace_spans(text: str, spans: list[Span], placeholder: str) -> str:
     return text
 
 
-def decoded_field_values(value: str) -> Iterator[str]:
+def list_field_value_decodings(value: str) -> Iterator[str]:
     """A value of a field as written, and as the server reads it: of a form, of XML, of JSON."""
     yield from {value, unquote_plus(value), html.unescape(value), _unescape_json(value)}
 

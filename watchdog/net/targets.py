@@ -17,7 +17,7 @@ from watchdog.config_types import (
     require_exactly_one_of,
 )
 from watchdog.domain.model import Json
-from watchdog.domain.probe_state import short_digest
+from watchdog.domain.probe_state import compute_short_digest
 from watchdog.net.auth import HttpAuth, find_header_and_auth_problems
 from watchdog.net.body_limits import DEFAULT_MAX_BODY_BYTES, MAX_CONFIGURABLE_BODY_BYTES, MIN_MCP_SESSION_BYTES_LIMIT
 from watchdog.net.command_line import redact_command
@@ -177,7 +177,7 @@ class McpTarget(ConfigModel):
     @property
     def identity(self) -> str:
         """A digest that changes with the server: with its URL, or with the command, its arguments and environment."""
-        return short_digest(json.dumps([self.url, self.sse, self.command, self.env, self.cwd]))
+        return compute_short_digest(json.dumps([self.url, self.sse, self.command, self.env, self.cwd]))
 
     @property
     def endpoint(self) -> str:

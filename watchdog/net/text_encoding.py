@@ -15,11 +15,11 @@ _ACCEPTED_CHARSET_PATTERN = re.compile(
 """Some of Python's codecs take quadratic time; these take linear time."""
 
 
-_SURROGATES_PATTERN = re.compile(
+_JSON_SURROGATE_ESCAPE_PATTERN = re.compile(
     r"(\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
 )
 """An escaped backslash or a pair of surrogates in JSON, which are valid, or one surrogate, which is not."""
-_MAX_INTEGER_DIGITS = 300
+_MAX_JSON_INTEGER_DIGITS = 300
 """A longer number becomes infinite, as in browsers."""
 
 
@@ -66,17 +66,17 @@ def parse_json(text: str) -> Json:
     """Reads what browsers read: also half of a pair of surrogates, as of an emoji that was cut, and numbers of any
     length. Raises ValueError and RecursionError."""
     if "\\u" in text:
-        text = _SURROGATES_PATTERN.sub(lambda match: match[1] or "\\ufffd", text)
+        text = _JSON_SURROGATE_ESCAPE_PATTERN.sub(lambda match: match[1] or "\\ufffd", text)
     try:
         return json.loads(text)
     except json.JSONDecodeError:
         raise
     except ValueError:  # Python refuses to read an integer that is very long
-        return json.loads(text, parse_int=_parse_integer)
+        return json.loads(text, parse_int=_parse_json_integer)
 
 
-def _parse_integer(digits: str) -> int | float:
-    return int(digits) if len(digits) <= _MAX_INTEGER_DIGITS else float(digits)
+def _parse_json_integer(digits: str) -> int | float:
+    return int(digits) if len(digits) <= _MAX_JSON_INTEGER_DIGITS else float(digits)
 
 
 def parse_json_with_problem(text: str) -> tuple[Json, JsonParseProblem | None]:

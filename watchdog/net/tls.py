@@ -65,7 +65,7 @@ def create_ssl_context(tls: TlsConfig) -> ssl.SSLContext:
     """Takes about 15 ms, so contexts are cached. Raises ProbeError (internal) if a file is unusable."""
     import ssl
 
-    with _tls_file_errors_as_probe_errors("ca_file", tls.ca_file):
+    with _translate_tls_file_errors("ca_file", tls.ca_file):
         context = ssl.create_default_context(cafile=tls.ca_file or None)
     if not tls.ca_file and not _has_trusted_certificate_authorities(context):
         import certifi
@@ -95,7 +95,7 @@ def _configure_versions_and_ciphers(context: ssl.SSLContext, tls: TlsConfig) -> 
         context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     if tls.cert_file:
-        with _tls_file_errors_as_probe_errors("cert_file", tls.cert_file):
+        with _translate_tls_file_errors("cert_file", tls.cert_file):
             context.load_cert_chain(tls.cert_file, tls.key_file or None, password=_reject_encrypted_private_key)
 
 
@@ -112,11 +112,11 @@ class ClientCertificateRequestRecorder:
     def __call__(
         self, _conn: object, _direction: object, _version: object, _type: object, message: int, _: bytes
     ) -> None:
-        if message == _CERTIFICATE_REQUEST_MESSAGE:
+        if message == _CERTIFICATE_REQUEST_MESSAGE_TYPE:
             self.requested = True
 
 
-_CERTIFICATE_REQUEST_MESSAGE = 13
+_CERTIFICATE_REQUEST_MESSAGE_TYPE = 13
 """RFC 8446, HandshakeType."""
 
 
@@ -138,7 +138,7 @@ def _reject_encrypted_private_key() -> str:
 
 
 @contextmanager
-def _tls_file_errors_as_probe_errors(option: str, path: str) -> Iterator[None]:
+def _translate_tls_file_errors(option: str, path: str) -> Iterator[None]:
     import ssl
 
     try:

@@ -66,7 +66,7 @@ def classify_ssl_error(error: ssl.SSLError) -> SslProblem:
     """Without what only the certificate shows, such as its dates; `TlsHandshake` adds that."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return _classify_verification_error(error)
-    name = _openssl_error_name(error)
+    name = _get_openssl_error_name(error)
     if "UNEXPECTED_EOF" in name or isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return SslProblem("tls.closed", retryable=True)
     for part, problem in _CLIENT_CERTIFICATE_PROBLEM_BY_ERROR:
@@ -79,7 +79,7 @@ def classify_ssl_error(error: ssl.SSLError) -> SslProblem:
     return SslProblem("tls.failed", facts)
 
 
-def _openssl_error_name(error: ssl.SSLError) -> str:
+def _get_openssl_error_name(error: ssl.SSLError) -> str:
     """OpenSSL's name of the error, as "TLSV1_ALERT_UNKNOWN_CA". Python has no name for newer ones, only their text."""
     if error.reason:
         return error.reason

@@ -3,7 +3,7 @@ follow."""
 
 from __future__ import annotations
 
-from watchdog.notifiers.base import DeliveryError, DeliveryRequest, Notifier
+from watchdog.notifiers.base import NotificationDeliveryError, NotificationDeliveryRequest, Notifier
 from watchdog.notifiers.email import EmailNotifier, SmtpServerSettings
 from watchdog.notifiers.log import LogNotifier
 from watchdog.notifiers.slack import SlackNotifier
@@ -14,10 +14,10 @@ NOTIFIER_KINDS: KindRegistry[Notifier] = KindRegistry(SlackNotifier, EmailNotifi
 
 __all__ = [
     "NOTIFIER_KINDS",
-    "DeliveryError",
-    "DeliveryRequest",
     "EmailNotifier",
     "LogNotifier",
+    "NotificationDeliveryError",
+    "NotificationDeliveryRequest",
     "Notifier",
     "SlackNotifier",
     "SmtpServerSettings",

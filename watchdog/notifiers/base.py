@@ -1,8 +1,9 @@
 """What all notifiers share: their configuration, and the interface through which they deliver.
 
-`DeliveryError.retry_for_s` limits how long the outbox retries before it marks the notification as undelivered:
+`NotificationDeliveryError.retry_for_s` limits how long the outbox retries before it marks the notification as
+undelivered:
 ├── math.inf                     (default) as long as the outbox retries anything: an outage of the receiver
-├── CONFIG_ERROR_RETRY_DURATION_S  an error that a person has to fix: a token, a channel, a quota, a policy
+├── DELIVERY_CONFIG_ERROR_RETRY_DURATION_S  an error that a person has to fix: a token, a channel, a quota, a policy
 └── 0                            no retry can help: the receiver rejects the message itself
 """
 
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
     from watchdog.net import NetworkAccess, ProbeError
 
 
-CONFIG_ERROR_RETRY_DURATION_S = 3_600.0
+DELIVERY_CONFIG_ERROR_RETRY_DURATION_S = 3_600.0
 
 
-class DeliveryError(Exception):
+class NotificationDeliveryError(Exception):
     """A delivery that failed. The text is safe to show: it contains no secret.
 
     `reason`: a stable word, `family.cause`.
@@ -44,15 +45,15 @@ class DeliveryError(Exception):
         self.maybe_delivered = maybe_delivered
 
 
-def receiver_unreachable_error(error: ProbeError, host: str, port: int) -> DeliveryError:
+def build_receiver_unreachable_error(error: ProbeError, host: str, port: int) -> NotificationDeliveryError:
     """The receiver at that address gave no usable response."""
     from watchdog.net.connector import format_socket_address
 
-    return DeliveryError(error.reason, f"{error} ({format_socket_address((host, port))})")
+    return NotificationDeliveryError(error.reason, f"{error} ({format_socket_address((host, port))})")
 
 
 @dataclass(frozen=True, slots=True)
-class DeliveryRequest:
+class NotificationDeliveryRequest:
     """One attempt to deliver a notification."""
 
     notification: Notification
@@ -83,9 +84,9 @@ class Notifier(ConfigModel):
         return False
 
     @abstractmethod
-    async def send(self, request: DeliveryRequest) -> dict[str, Json]:
+    async def send(self, request: NotificationDeliveryRequest) -> dict[str, Json]:
         """Delivers the notification. Returns a receipt for the incident's next delivery to this destination.
 
         Returns only after the receiver has confirmed: with a 2xx status whose body does not deny it, or with 250 in
-        SMTP. Otherwise raises DeliveryError. The caller limits the time.
+        SMTP. Otherwise raises NotificationDeliveryError. The caller limits the time.
         """

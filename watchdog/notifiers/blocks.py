@@ -23,34 +23,36 @@ def escape_mrkdwn(text: str) -> str:
 
 def format_slack_fallback_text(message: AlertMessage) -> str:
     """For lock screens, and the whole message if Slack rejects the blocks."""
-    return escape_mrkdwn(f"{_slack_state_symbol(message)} {message.summary_text}")
+    return escape_mrkdwn(f"{_choose_slack_state_symbol(message)} {message.summary_text}")
 
 
 def build_slack_blocks(message: AlertMessage) -> list[Json]:
-    headline = f"{_slack_state_symbol(message)} {message.headline_or_change_text}"
+    headline = f"{_choose_slack_state_symbol(message)} {message.headline_or_change_text}"
     header = escape_and_truncate_mrkdwn(headline, MAX_SLACK_HEADER_CHARS)
     header_text = {"type": "plain_text", "text": header, "emoji": not message.is_open}
     blocks: list[Json] = [{"type": "header", "block_id": "header", "text": header_text}]
     if message.notice:
-        blocks.append(_slack_section_block("notice", escape_mrkdwn(message.notice)))
+        blocks.append(_build_slack_section_block("notice", escape_mrkdwn(message.notice)))
     if header != escape_mrkdwn(headline):
-        blocks.append(_slack_section_block("title", escape_mrkdwn(message.title)))
-    blocks.append(_slack_section_block("main_fields", "\n".join(map(_format_mrkdwn_field, message.main_fields))))
-    attributes = [_mrkdwn_object(f"*{field.label}*\n{escape_mrkdwn(field.text)}") for field in message.attribute_fields]
+        blocks.append(_build_slack_section_block("title", escape_mrkdwn(message.title)))
+    blocks.append(_build_slack_section_block("main_fields", "\n".join(map(_format_mrkdwn_field, message.main_fields))))
+    attributes = [
+        _build_mrkdwn_object(f"*{field.label}*\n{escape_mrkdwn(field.text)}") for field in message.attribute_fields
+    ]
     blocks.append({"type": "section", "block_id": "attributes", "fields": attributes})
     if message.evidence:
-        blocks.append(_slack_preformatted_block("evidence", message.evidence))
-    if message.is_open and _mrkdwn_safe_url(message.incident_url):
+        blocks.append(_build_slack_preformatted_block("evidence", message.evidence))
+    if message.is_open and _to_mrkdwn_safe_url(message.incident_url):
         label = {"type": "plain_text", "text": "Details"}
         button = {
             "type": "button",
             "action_id": "details",
             "text": label,
-            "url": _mrkdwn_safe_url(message.incident_url),
+            "url": _to_mrkdwn_safe_url(message.incident_url),
         }
         blocks.append({"type": "actions", "block_id": "actions", "elements": [button]})
-    if footer := _slack_footer_text(message):
-        blocks.append({"type": "context", "block_id": "footer", "elements": [_mrkdwn_object(footer)]})
+    if footer := _format_slack_footer(message):
+        blocks.append({"type": "context", "block_id": "footer", "elements": [_build_mrkdwn_object(footer)]})
     return blocks
 
 
@@ -63,7 +65,7 @@ def escape_and_truncate_mrkdwn(text: str, max_chars: int) -> str:
     return escaped
 
 
-def _slack_state_symbol(message: AlertMessage) -> str:
+def _choose_slack_state_symbol(message: AlertMessage) -> str:
     return "✅" if message.state is HealthState.UP else message.state_symbol
 
 
@@ -76,7 +78,7 @@ def _format_mrkdwn_code(text: str) -> str:
     return f"`{text.replace('`', _MRKDWN_LOOKALIKES['`']).translate(_MRKDWN_ESCAPES)}`" if text else ""
 
 
-def _slack_footer_text(message: AlertMessage) -> str:
+def _format_slack_footer(message: AlertMessage) -> str:
     """Links. An open incident has a button of its own."""
     details = _format_mrkdwn_link(message.incident_url, "Incident") if not message.is_open else ""
     links = (
@@ -88,24 +90,24 @@ def _slack_footer_text(message: AlertMessage) -> str:
 
 
 def _format_mrkdwn_link(url: str, label: str) -> str:
-    return f"<{_mrkdwn_safe_url(url).replace('&', '&amp;')}|{label}>" if _mrkdwn_safe_url(url) else ""
+    return f"<{_to_mrkdwn_safe_url(url).replace('&', '&amp;')}|{label}>" if _to_mrkdwn_safe_url(url) else ""
 
 
-def _mrkdwn_safe_url(text: str) -> str:
+def _to_mrkdwn_safe_url(text: str) -> str:
     """The URL without characters that end a link. Empty if it is not an http URL, or too long."""
     quoted = quote(text, safe="%/:?#[]@!$&'()*+,;=~")
     return quoted if re.match(r"https?://.", text) and len(quoted) <= MAX_SLACK_URL_CHARS else ""
 
 
-def _mrkdwn_object(text: str) -> Json:
+def _build_mrkdwn_object(text: str) -> Json:
     return {"type": "mrkdwn", "text": text, "verbatim": True}
 
 
-def _slack_section_block(id: str, text: str) -> Json:
-    return {"type": "section", "block_id": id, "text": _mrkdwn_object(text)}
+def _build_slack_section_block(id: str, text: str) -> Json:
+    return {"type": "section", "block_id": id, "text": _build_mrkdwn_object(text)}
 
 
-def _slack_preformatted_block(id: str, text: str) -> Json:
+def _build_slack_preformatted_block(id: str, text: str) -> Json:
     """Literal text, which Slack does not parse."""
     element = {"type": "rich_text_preformatted", "elements": [{"type": "text", "text": text}]}
     return {"type": "rich_text", "block_id": id, "elements": [element]}

@@ -14,13 +14,13 @@ from pydantic import AfterValidator, Field, StrictInt, model_validator
 from watchdog.config_types import ConfigModel, Secret
 from watchdog.domain.model import IncidentEvent, Json
 from watchdog.domain.text import truncate_with_ellipsis
-from watchdog.net import probe_error_from_exception
+from watchdog.net import build_probe_error_from_exception
 from watchdog.notifiers.base import (
-    CONFIG_ERROR_RETRY_DURATION_S,
-    DeliveryError,
-    DeliveryRequest,
+    DELIVERY_CONFIG_ERROR_RETRY_DURATION_S,
+    NotificationDeliveryError,
+    NotificationDeliveryRequest,
     Notifier,
-    receiver_unreachable_error,
+    build_receiver_unreachable_error,
 )
 from watchdog.notifiers.message import compose_alert_message
 from watchdog.notifiers.message_fields import to_safe_single_line
@@ -94,7 +94,7 @@ class SmtpRefusal(NamedTuple):
         """For how long to retry. Time or an administrator may change every refusal but one of the content."""
         if not 500 <= self.code < 600:
             return math.inf
-        return 0 if _SMTP_CONTENT_REFUSAL_PATTERN.match(self.text) else CONFIG_ERROR_RETRY_DURATION_S
+        return 0 if _SMTP_CONTENT_REFUSAL_PATTERN.match(self.text) else DELIVERY_CONFIG_ERROR_RETRY_DURATION_S
 
     @property
     def is_unknown_address(self) -> bool:
@@ -135,7 +135,7 @@ class SmtpServerSettings(ConfigModel):
 
     async def send_mail(self, mail: EmailMessage, recipients: tuple[str, ...]) -> dict[str, SmtpRefusal]:
         """Sends the email. Returns the recipients that the server refused, maybe all: address -> its reply. Raises
-        DeliveryError."""
+        NotificationDeliveryError."""
         import asyncio
 
         import aiosmtplib
@@ -196,7 +196,7 @@ class EmailNotifier(Notifier):
     def recipient(self) -> str:
         return ", ".join(self.to)
 
-    async def send(self, request: DeliveryRequest) -> dict[str, Json]:
+    async def send(self, request: NotificationDeliveryRequest) -> dict[str, Json]:
         """Sends the email to every recipient once, regardless of the number of attempts.
 
         The receipt contains `message_id`, which identifies the thread, and `refused`, the recipients that the server
@@ -206,8 +206,8 @@ class EmailNotifier(Notifier):
         from watchdog.notifiers.email_letter import build_email, derive_email_message_id
 
         if self.server is None:
-            error_text = "the section `email` names no server"
-            raise DeliveryError("smtp.not_configured", error_text, retry_for_s=CONFIG_ERROR_RETRY_DURATION_S)
+            text, retry_for_s = "the section `email` names no server", DELIVERY_CONFIG_ERROR_RETRY_DURATION_S
+            raise NotificationDeliveryError("smtp.not_configured", text, retry_for_s=retry_for_s)
         message, sender = compose_alert_message(request.alert_context), self.server.parsed_sender
         message_id = derive_email_message_id(request.notification.idempotency_key, sender.domain)
         is_first = request.notification.event is IncidentEvent.OPENED
@@ -226,7 +226,7 @@ class EmailNotifier(Notifier):
         if remaining:
             try:
                 replies = await self.server.send_mail(mail, remaining)
-            except DeliveryError as error:
+            except NotificationDeliveryError as error:
                 error.partial_receipt = {**error.partial_receipt, "message_id": thread_id or message_id}
                 raise
             if len(replies) == len(remaining) and not completed:
@@ -247,16 +247,16 @@ class EmailNotifier(Notifier):
         return {"message_id": thread_id or message_id, "refused": refused}
 
 
-def _build_all_recipients_refused_error(replies: Mapping[str, SmtpRefusal]) -> DeliveryError:
+def _build_all_recipients_refused_error(replies: Mapping[str, SmtpRefusal]) -> NotificationDeliveryError:
     message = truncate_with_ellipsis(f"the server refuses all recipients: {_format_smtp_refusals(replies)}", 400)
     retry_for_s = max(reply.retry_for_s for reply in replies.values())
-    return DeliveryError("smtp.recipients_refused", message, retry_for_s=retry_for_s)
+    return NotificationDeliveryError("smtp.recipients_refused", message, retry_for_s=retry_for_s)
 
 
 def _build_some_recipients_refused_error(
     pending: Mapping[str, SmtpRefusal], partial_receipt: Mapping[str, Json]
-) -> DeliveryError:
-    return DeliveryError(
+) -> NotificationDeliveryError:
+    return NotificationDeliveryError(
         "smtp.recipients_refused",
         truncate_with_ellipsis(f"refused for now: {_format_smtp_refusals(pending)}", 400),
         retry_for_s=max(reply.retry_for_s for reply in pending.values()),
@@ -277,11 +277,15 @@ def _create_smtp_ssl_context() -> ssl.SSLContext:
     return context
 
 
-def _login_error(code: int) -> DeliveryError:
+def _build_smtp_login_error(code: int) -> NotificationDeliveryError:
     if code < 500:
-        return DeliveryError("smtp.auth_failed", f"SMTP {code}: the server cannot check the login at the moment")
+        return NotificationDeliveryError(
+            "smtp.auth_failed", f"SMTP {code}: the server cannot check the login at the moment"
+        )
     problem = SMTP_LOGIN_PROBLEMS.get(code, "the server rejects the user name or the password")
-    return DeliveryError("smtp.auth_failed", f"SMTP {code}: {problem}", retry_for_s=CONFIG_ERROR_RETRY_DURATION_S)
+    return NotificationDeliveryError(
+        "smtp.auth_failed", f"SMTP {code}: {problem}", retry_for_s=DELIVERY_CONFIG_ERROR_RETRY_DURATION_S
+    )
 
 
 _UNSUPPORTED_FEATURE_REASONS = {
@@ -294,23 +298,25 @@ _UNSUPPORTED_FEATURE_REASONS = {
 
 def _delivery_error_from_smtp_error(
     error: aiosmtplib.SMTPException | OSError | ValueError, host: str, port: int
-) -> DeliveryError:
+) -> NotificationDeliveryError:
     """Omits the library's text, which may quote the email, and the server's reply to a password."""
     import aiosmtplib
 
     if isinstance(error, aiosmtplib.SMTPResponseException) and error.code < MIN_SMTP_STATUS_CODE:
-        return DeliveryError("smtp.protocol_error", "the server does not respond as a mail server does")
+        return NotificationDeliveryError("smtp.protocol_error", "the server does not respond as a mail server does")
     if isinstance(error, aiosmtplib.SMTPAuthenticationError):
-        return _login_error(error.code)
+        return _build_smtp_login_error(error.code)
     if isinstance(error, aiosmtplib.SMTPResponseException):
         reply = SmtpRefusal(error.code, error.message)
-        return DeliveryError(f"smtp.{error.code}", f"SMTP {reply}", retry_for_s=reply.retry_for_s)
-    if network_error := probe_error_from_exception(error):
-        return receiver_unreachable_error(network_error, host, port)
+        return NotificationDeliveryError(f"smtp.{error.code}", f"SMTP {reply}", retry_for_s=reply.retry_for_s)
+    if network_error := build_probe_error_from_exception(error):
+        return build_receiver_unreachable_error(network_error, host, port)
     if isinstance(error, aiosmtplib.SMTPException):
         for word, (reason, message) in _UNSUPPORTED_FEATURE_REASONS.items():
             if word in str(error):
-                return DeliveryError(reason, message)
-        return DeliveryError("smtp.protocol_error", "the server violates the SMTP protocol")
+                return NotificationDeliveryError(reason, message)
+        return NotificationDeliveryError("smtp.protocol_error", "the server violates the SMTP protocol")
     message = "the email cannot be sent as configured"
-    return DeliveryError("delivery.invalid_request", message, retry_for_s=CONFIG_ERROR_RETRY_DURATION_S)
+    return NotificationDeliveryError(
+        "delivery.invalid_request", message, retry_for_s=DELIVERY_CONFIG_ERROR_RETRY_DURATION_S
+    )

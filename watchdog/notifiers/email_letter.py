@@ -13,18 +13,18 @@ from functools import cache
 from hashlib import blake2b
 from typing import Any
 
-from watchdog.domain.formatting import utc_datetime
+from watchdog.domain.formatting import to_utc_datetime
 from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.notifiers.message import AlertMessage
 from watchdog.notifiers.message_fields import AlertMessageField, replace_nbsp
-from watchdog.resources import resource_path
+from watchdog.resources import find_resource_path
 
 MAX_EMAIL_SUBJECT_CHARS = 200
 EMAIL_PREVIEW_FIELD_LABELS = ("Since", "Was")
 """The field that mail clients show beside the subject."""
 
 
-class _SubjectHeader(UnstructuredHeader, BaseHeader):
+class _EmailSubjectHeader(UnstructuredHeader, BaseHeader):
     """Folded by the older `Header`: `EmailMessage` would begin some subjects with an empty line, and lose blanks of
     others."""
 
@@ -33,7 +33,7 @@ class _SubjectHeader(UnstructuredHeader, BaseHeader):
         return f"{self.name}: {header.encode(linesep=policy.linesep)}{policy.linesep}"
 
 
-class _MessageIdHeader(UnstructuredHeader, BaseHeader):
+class _MessageIdReferenceHeader(UnstructuredHeader, BaseHeader):
     """Not folded: `EmailMessage` would encode an id of more than 60 characters, and no client would know it again."""
 
     def fold(self, *, policy: Policy[Any]) -> str:
@@ -42,9 +42,9 @@ class _MessageIdHeader(UnstructuredHeader, BaseHeader):
 
 def _create_email_policy() -> EmailPolicy[EmailMessage]:
     registry = HeaderRegistry()
-    registry.map_to_type("subject", _SubjectHeader)
+    registry.map_to_type("subject", _EmailSubjectHeader)
     for name in ("in-reply-to", "references"):
-        registry.map_to_type(name, _MessageIdHeader)
+        registry.map_to_type(name, _MessageIdReferenceHeader)
     return SMTP.clone(header_factory=registry)
 
 
@@ -70,7 +70,7 @@ def build_email(
     mail["From"] = sender
     mail["To"] = ", ".join(recipients)
     mail["Subject"] = subject
-    mail["Date"] = format_datetime(utc_datetime(sent_at))
+    mail["Date"] = format_datetime(to_utc_datetime(sent_at))
     mail["Message-ID"] = message_id
     if in_reply_to:
         mail["In-Reply-To"] = mail["References"] = in_reply_to
@@ -88,7 +88,7 @@ def format_email_subject(message: AlertMessage) -> str:
 
 def render_email_text_part(message: AlertMessage) -> str:
     parts = [f"{message.state_symbol} {message.headline_or_change_text}", message.notice]
-    parts.append("\n".join(map(_format_plain_text_field, (*message.main_fields, *message.attribute_fields))))
+    parts.append("\n".join(map(_format_email_text_field, (*message.main_fields, *message.attribute_fields))))
     if message.evidence:
         indented = "\n".join(f"    {line}" for line in message.evidence.splitlines())
         parts.append(f"Evidence (from the target, untrusted, secrets masked):\n\n{indented}")
@@ -97,7 +97,7 @@ def render_email_text_part(message: AlertMessage) -> str:
     return replace_nbsp("\n\n".join(part for part in parts if part) + "\n")
 
 
-def _format_plain_text_field(field: AlertMessageField) -> str:
+def _format_email_text_field(field: AlertMessageField) -> str:
     return f"{field.label}: {' '.join(part for part in (field.code, field.text) if part)}"
 
 
@@ -114,7 +114,7 @@ def _load_email_html_renderer() -> Callable[..., str]:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(resource_path("templates") / "email"),
+        loader=jinja2.FileSystemLoader(find_resource_path("templates") / "email"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from watchdog.domain.model import IncidentEvent, Json
-from watchdog.notifiers.base import DeliveryRequest, Notifier
+from watchdog.notifiers.base import NotificationDeliveryRequest, Notifier
 from watchdog.notifiers.message import compose_alert_message
 from watchdog.notifiers.message_fields import MAX_MESSAGE_NAME_CHARS, replace_nbsp, to_safe_single_line
 
@@ -24,7 +24,7 @@ class LogNotifier(Notifier):
     def recipient(self) -> str:
         return "log"
 
-    async def send(self, request: DeliveryRequest) -> dict[str, Json]:
+    async def send(self, request: NotificationDeliveryRequest) -> dict[str, Json]:
         import structlog
 
         context, message = request.alert_context, compose_alert_message(request.alert_context)

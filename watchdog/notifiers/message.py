@@ -9,14 +9,14 @@ from watchdog.domain.model import AlertMessageContext, HealthState, Incident, In
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE
 from watchdog.domain.rules.job import is_heartbeat_incident
 from watchdog.notifiers.message_fields import (
-    CLOSED_PHRASE_BY_RESOLUTION,
+    INCIDENT_CLOSED_PHRASE_BY_RESOLUTION,
     INCIDENT_SUBJECT_PREFIX_BY_RULE,
     MAX_MESSAGE_CAUSE_CHARS,
     MAX_MESSAGE_NAME_CHARS,
     AlertMessageField,
-    build_opened_fields,
-    build_resolved_fields,
-    build_severity_group_location_fields,
+    build_opened_alert_fields,
+    build_resolved_alert_fields,
+    build_severity_group_location_alert_fields,
     format_alert_evidence,
     replace_nbsp,
     strip_cause_to_observation,
@@ -104,9 +104,9 @@ def compose_alert_message(context: AlertMessageContext) -> AlertMessage:
         if context.event is IncidentEvent.CHANGED:
             change_text = _format_cause_change(context, state_label, title)
             subject = f"[CHANGED {incident.severity}] {change_text}"
-        main_fields = build_opened_fields(context, cause)
+        main_fields = build_opened_alert_fields(context, cause)
     else:
-        recovered = incident.resolution not in CLOSED_PHRASE_BY_RESOLUTION
+        recovered = incident.resolution not in INCIDENT_CLOSED_PHRASE_BY_RESOLUTION
         duration = format_duration_rounded((incident.resolved_at or context.now) - incident.since)
         event_text, cause_text = _format_closing_event(name, incident), _format_closing_cause_suffix(context, cause)
         title = f"{event_text}{cause_text}"
@@ -115,7 +115,7 @@ def compose_alert_message(context: AlertMessageContext) -> AlertMessage:
         duration_text = f"{past_state} for {duration}" if needs_for else f"{past_state} {duration}"
         subject = _format_closing_email_subject(name, event_text, incident, duration, recovered=recovered) + cause_text
         state, state_label = (HealthState.UP, "Up") if recovered else (HealthState.UNKNOWN, "Closed")
-        main_fields = build_resolved_fields(context, cause)
+        main_fields = build_resolved_alert_fields(context, cause)
     return AlertMessage(
         is_open=is_open,
         is_test=context.is_test,
@@ -124,9 +124,9 @@ def compose_alert_message(context: AlertMessageContext) -> AlertMessage:
         title=title,
         duration_text=duration_text,
         email_subject=replace_nbsp(f"{'[TEST] ' * context.is_test}{subject}"),
-        notice=_test_or_merged_notice(context),
+        notice=_format_test_or_merged_notice(context),
         main_fields=main_fields,
-        attribute_fields=build_severity_group_location_fields(context),
+        attribute_fields=build_severity_group_location_alert_fields(context),
         evidence=format_alert_evidence(context),
         incident_url=context.incident_url,
         runbook_url=to_safe_single_line(context.probe.runbook, 2_000),
@@ -148,7 +148,7 @@ def _format_cause_change(context: AlertMessageContext, state_label: str, title: 
 
 def _format_closing_event(probe_name: str, incident: Incident) -> str:
     """ "API recovered", "Search MCP: task reindex is no longer listed"."""
-    closed = CLOSED_PHRASE_BY_RESOLUTION.get(incident.resolution)
+    closed = INCIDENT_CLOSED_PHRASE_BY_RESOLUTION.get(incident.resolution)
     if incident.resolution == "probe.removed":
         return f"{probe_name} {closed}"
     if closed and incident.rule == "source":
@@ -162,7 +162,7 @@ def _format_closing_event(probe_name: str, incident: Incident) -> str:
 def _format_closing_cause_suffix(context: AlertMessageContext, cause: str) -> str:
     """ " (was: HTTP 503)"; empty if the event states what was wrong."""
     incident = context.incident
-    if incident.resolution in CLOSED_PHRASE_BY_RESOLUTION or incident.rule in _RECOVERED_PHRASE_BY_RULE:
+    if incident.resolution in INCIDENT_CLOSED_PHRASE_BY_RESOLUTION or incident.rule in _RECOVERED_PHRASE_BY_RULE:
         return ""
     return f" (was: {to_safe_single_line(strip_cause_to_observation(context, cause), MAX_MESSAGE_NAME_CHARS)})"
 
@@ -179,7 +179,7 @@ def _format_closing_email_subject(
     return f"[RECOVERED] {event_text} after {duration}"
 
 
-def _test_or_merged_notice(context: AlertMessageContext) -> str:
+def _format_test_or_merged_notice(context: AlertMessageContext) -> str:
     if context.is_test:
         return "This is a test message. Nothing is wrong."
     if context.merged:

@@ -27,14 +27,14 @@ from watchdog.domain.model import (
     ResultWithEvidence,
 )
 from watchdog.domain.rules import job, task
-from watchdog.domain.text import replace_unsafe_characters, to_single_line, truncate_with_ellipsis
+from watchdog.domain.text import replace_invisible_characters, to_single_line, truncate_with_ellipsis
 from watchdog.domain.timestamps import parse_epoch
 
 MAX_MESSAGE_NAME_CHARS, MAX_MESSAGE_CAUSE_CHARS, MAX_MESSAGE_EXCERPT_CHARS = 80, 240, 300
 """The incident's page has the full text."""
-MAX_EXPECTATIONS_IN_MESSAGE = 10
+MAX_EXPECTATIONS_IN_ALERT = 10
 """Broken expectations that a message lists."""
-CLOSED_PHRASE_BY_RESOLUTION = {
+INCIDENT_CLOSED_PHRASE_BY_RESOLUTION = {
     "subject.no_longer_listed": "is no longer listed",
     "probe.removed": "was removed",
     "job.removal_accepted": "is accepted as removed",
@@ -60,7 +60,7 @@ class AlertMessageField:
 
 def to_safe_single_line(text: str, max_chars: int) -> str:
     """Untrusted text as one line of at most `max_chars` characters, without control characters."""
-    return replace_unsafe_characters(to_single_line(text, max_chars))
+    return replace_invisible_characters(to_single_line(text, max_chars))
 
 
 def replace_nbsp(text: str) -> str:
@@ -71,7 +71,7 @@ def replace_nbsp(text: str) -> str:
 # --- fields
 
 
-def build_severity_group_location_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
+def build_severity_group_location_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
     """Severity; the group if there is one, and the location if it is not the only one."""
     is_open, location = context.event is not IncidentEvent.RESOLVED, context.location
     severity = context.incident.severity
@@ -85,37 +85,37 @@ def build_severity_group_location_fields(context: AlertMessageContext) -> tuple[
     return tuple(field for field in fields if field.text)
 
 
-def build_opened_fields(context: AlertMessageContext, cause: str) -> tuple[AlertMessageField, ...]:
+def build_opened_alert_fields(context: AlertMessageContext, cause: str) -> tuple[AlertMessageField, ...]:
     incident = context.incident
     counts = context.bad_count and incident.rule not in ("stale", "job", "service")
     checks = f", {format_count(context.bad_count, 'check')}" if counts else ""
     last_good = "" if incident.rule == "service" else f"; {_format_last_good_result(context)}"
     since = f"{format_timestamp(incident.since, context.now)} UTC{checks}{last_good}"
     return (
-        *_build_target_fields(context),
+        *_build_target_alert_fields(context),
         *(
             AlertMessageField("Expected", f"· {observed}", code)
             for code, observed in _list_unmet_expressions(context, cause)
         ),
-        *_build_expected_schedule_fields(context, cause),
+        *_build_expected_schedule_alert_fields(context, cause),
         AlertMessageField("Since", since),
-        *_build_first_cause_fields(context),
-        *_build_history_fields(context),
-        *_build_advice_fields(context),
-        *_build_other_destination_fields(context),
+        *_build_first_cause_alert_fields(context),
+        *_build_history_alert_fields(context),
+        *_build_advice_alert_fields(context),
+        *_build_other_destination_alert_fields(context),
     )
 
 
-def _build_first_cause_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
+def _build_first_cause_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
     incident = context.incident
     if not incident.first_reason or incident.opening_message == incident.message:
         return ()
     return (AlertMessageField("At first", to_safe_single_line(incident.opening_message, MAX_MESSAGE_CAUSE_CHARS)),)
 
 
-def _build_advice_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
+def _build_advice_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
     """What to do, from the catalogue; a runbook is a link beside it."""
-    advice = reasons.reason_advice(_find_reason_to_advise_on(context)).replace("`", "")
+    advice = reasons.get_reason_advice(_find_reason_to_advise_on(context)).replace("`", "")
     return (AlertMessageField("What to do", advice),) if advice else ()
 
 
@@ -126,7 +126,7 @@ def _find_reason_to_advise_on(context: AlertMessageContext) -> str:
     return f"http.{status}" if isinstance(status, int) and status >= 400 else reason
 
 
-def _build_other_destination_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
+def _build_other_destination_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
     """Who else is notified of the incident."""
     names = [
         to_safe_single_line(name, MAX_MESSAGE_NAME_CHARS)
@@ -145,7 +145,7 @@ def _format_last_good_result(context: AlertMessageContext) -> str:
     return f"last good {format_timestamp(last_good.slot, context.now)} UTC{duration}"
 
 
-def _build_target_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
+def _build_target_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
     incident = context.incident
     subject = to_safe_single_line(incident.subject, MAX_MESSAGE_NAME_CHARS) if incident.rule != "preference" else ""
     subject_text = (
@@ -167,7 +167,7 @@ def _list_unmet_expressions(context: AlertMessageContext, cause: str) -> Iterato
         observed = f"observed {statement.rpartition(' is ')[2]}" if statement else cause
         yield to_safe_single_line(incident.subject, MAX_MESSAGE_CAUSE_CHARS), observed
         return
-    if reasons.reason_family(incident.reason) not in ("expectation", "http"):
+    if reasons.get_reason_family(incident.reason) not in ("expectation", "http"):
         return
     results = (context.first_bad, context.latest)
     for result in reversed(results) if incident.first_reason else results:
@@ -181,13 +181,13 @@ def _list_unmet_expressions(context: AlertMessageContext, cause: str) -> Iterato
             if outcome != "true"
         ]
         if broken:
-            yield from broken[:MAX_EXPECTATIONS_IN_MESSAGE]
-            if (more := len(broken) - MAX_EXPECTATIONS_IN_MESSAGE) > 0:
+            yield from broken[:MAX_EXPECTATIONS_IN_ALERT]
+            if (more := len(broken) - MAX_EXPECTATIONS_IN_ALERT) > 0:
                 yield "", f"{more} more on the page of the incident"
             return
 
 
-def _build_expected_schedule_fields(context: AlertMessageContext, cause: str) -> tuple[AlertMessageField, ...]:
+def _build_expected_schedule_alert_fields(context: AlertMessageContext, cause: str) -> tuple[AlertMessageField, ...]:
     """What neither the cause nor a broken expression states: how often a job or a result is expected."""
     if any(_list_unmet_expressions(context, cause)):
         return ()
@@ -199,11 +199,11 @@ def _build_expected_schedule_fields(context: AlertMessageContext, cause: str) ->
             ),
         )
     if incident.rule == "job" and not job.is_heartbeat_incident(probe, incident):  # its target shows the schedule
-        return _build_job_schedule_fields(context)
+        return _build_job_schedule_alert_fields(context)
     return ()
 
 
-def _build_job_schedule_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
+def _build_job_schedule_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
     """ "0 6 * * * Europe/Berlin · at most 1 h late"; none if only the source knows the schedule."""
     limits = job.find_job_limits(context.probe.job_limits, context.incident.subject)
     if limits is None or not limits.overrides_schedule:
@@ -221,26 +221,26 @@ def strip_cause_to_observation(context: AlertMessageContext, cause: str) -> str:
     incident = context.incident
     subject = to_safe_single_line(incident.subject, MAX_MESSAGE_NAME_CHARS)
     if incident.rule == "task":
-        limit = task.max_task_age(context.probe, incident.subject)
+        limit = task.find_max_mcp_task_age(context.probe, incident.subject)
         limit_text = "" if limit is None else format_duration(limit)
         return cause.removeprefix(f"task {subject} ").removeprefix("is ").removesuffix(f", limit {limit_text}")
     if incident.rule == "job":
         return cause.removeprefix(f"{subject} ").removeprefix("is ")
-    if reasons.reason_family(incident.reason) == "http":
+    if reasons.get_reason_family(incident.reason) == "http":
         return cause.removesuffix(", expected 2xx")
     return cause
 
 
-def build_resolved_fields(context: AlertMessageContext, cause: str) -> tuple[AlertMessageField, ...]:
+def build_resolved_alert_fields(context: AlertMessageContext, cause: str) -> tuple[AlertMessageField, ...]:
     incident, latest = context.incident, context.latest
     resolved_at = incident.resolved_at or context.now
     counts = context.bad_count and incident.rule not in ("job", "service")
     checks = f" · {format_count(context.bad_count, 'check')}" if counts else ""
     since, until = format_timestamp(incident.since, context.now), format_timestamp(resolved_at, context.now)
     fields = [
-        *_build_target_fields(context),
+        *_build_target_alert_fields(context),
         AlertMessageField("Was", f"{cause}{checks}"),
-        *_build_first_cause_fields(context),
+        *_build_first_cause_alert_fields(context),
     ]
     fields.append(AlertMessageField("Time", f"{since} to {until} UTC"))
     attempts = sorted(
@@ -251,7 +251,7 @@ def build_resolved_fields(context: AlertMessageContext, cause: str) -> tuple[Ale
         state, action = format_remediation(attempt, context.now)
         text = f"{state} at {format_utc(attempt.started_at, context.now)}: {action}"
         fields.append(AlertMessageField("Remediation", to_safe_single_line(text, MAX_MESSAGE_CAUSE_CHARS)))
-    recovered = incident.resolution not in CLOSED_PHRASE_BY_RESOLUTION
+    recovered = incident.resolution not in INCIDENT_CLOSED_PHRASE_BY_RESOLUTION
     if (
         recovered
         and incident.rule not in ("job", *RULES_INDEPENDENT_OF_RUNS)
@@ -260,10 +260,10 @@ def build_resolved_fields(context: AlertMessageContext, cause: str) -> tuple[Ale
         and latest.duration is not None
     ):
         fields.append(AlertMessageField("Now", f"ok · {format_duration(latest.duration)}"))
-    return (*fields, *_build_history_fields(context), *_build_other_destination_fields(context))
+    return (*fields, *_build_history_alert_fields(context), *_build_other_destination_alert_fields(context))
 
 
-def _build_history_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
+def _build_history_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
     """The newest results of the probe; of a job, its newest runs."""
     if not context.recent_runs or context.incident.rule in RULES_INDEPENDENT_OF_RUNS:
         return ()
@@ -283,11 +283,11 @@ def format_alert_evidence(context: AlertMessageContext) -> str:
         latest = None
     subject = context.incident.subject
     first_bad = None if context.incident.first_reason else context.first_bad  # it is about the first cause
-    texts = (_format_result_evidence(result, subject) for result in (latest, first_bad))
+    texts = (_format_alert_result_evidence(result, subject) for result in (latest, first_bad))
     return next((text for text in texts if text), "")
 
 
-def _format_result_evidence(result: ResultWithEvidence | None, subject: str) -> str:
+def _format_alert_result_evidence(result: ResultWithEvidence | None, subject: str) -> str:
     """Facts and excerpt. Leaves out expectations, which have fields of their own, and all tasks and jobs but the
     incident's subject."""
     if result is None:
@@ -305,7 +305,7 @@ def _format_result_evidence(result: ResultWithEvidence | None, subject: str) -> 
             own_facts = {name: _format_epoch_fact(name, value) for name, value in entry.items() if name != "name"}
             facts = {singular: subject} | own_facts | others
     lines = [f"{name}: {_format_fact_value(value)}" for name, value in facts.items()]
-    text = replace_unsafe_characters("\n".join([*lines, result.evidence.excerpt])).strip()
+    text = replace_invisible_characters("\n".join([*lines, result.evidence.excerpt])).strip()
     return truncate_with_ellipsis(text, MAX_MESSAGE_EXCERPT_CHARS)
 
 

@@ -11,11 +11,15 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from watchdog.domain.model import Json
-from watchdog.domain.text import replace_unsafe_characters, to_single_line
+from watchdog.domain.text import replace_invisible_characters, to_single_line
 from watchdog.domain.timestamps import to_epoch_ms
-from watchdog.net import probe_error_from_exception
+from watchdog.net import build_probe_error_from_exception
 from watchdog.net.url import parse_http_url
-from watchdog.notifiers.base import CONFIG_ERROR_RETRY_DURATION_S, DeliveryError, receiver_unreachable_error
+from watchdog.notifiers.base import (
+    DELIVERY_CONFIG_ERROR_RETRY_DURATION_S,
+    NotificationDeliveryError,
+    build_receiver_unreachable_error,
+)
 
 if TYPE_CHECKING:
     from watchdog.expressions import CelExpression
@@ -25,10 +29,10 @@ if TYPE_CHECKING:
 MAX_NOTIFICATION_RESPONSE_BYTES = 64 * 1024
 NOTIFICATION_RESPONSE_BODY_TIMEOUT_S = 5.0
 """Timeout for the body. What was read of it until then is judged."""
-MAX_RETRY_AFTER_S = 3_600.0
-TRANSIENT_HTTP_STATUSES = frozenset({408, 425, 429})
+MAX_DELIVERY_RETRY_AFTER_S = 3_600.0
+TRANSIENT_DELIVERY_HTTP_STATUSES = frozenset({408, 425, 429})
 """Errors that pass by themselves."""
-REJECTED_CONTENT_HTTP_STATUSES = frozenset({400, 413, 415, 422})
+REJECTED_NOTIFICATION_HTTP_STATUSES = frozenset({400, 413, 415, 422})
 """Errors about the message itself. All other 4xx errors are about tokens, addresses and proxies."""
 
 
@@ -56,10 +60,11 @@ class NotificationResponse(NamedTuple):
             return self.body_text
 
 
-async def post_json(
+async def post_notification_json(
     network: NetworkAccess, url: str, body: bytes, headers: Mapping[str, str], *, now: int
 ) -> NotificationResponse:
-    """Raises DeliveryError if there is no response. `now`: in epoch ms; a Retry-After date is measured from it."""
+    """Raises NotificationDeliveryError if there is no response. `now`: in epoch ms; a Retry-After date is measured from
+    it."""
     import asyncio
 
     import httpx
@@ -76,39 +81,41 @@ async def post_json(
                             break
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as exception:
         # The text of the exception may quote the URL or a header, and so a secret.
-        error = probe_error_from_exception(exception)
+        error = build_probe_error_from_exception(exception)
         if error is None:
             message = "the URL or a header is not valid in HTTP"
-            raise DeliveryError(
-                "delivery.invalid_request", message, retry_for_s=CONFIG_ERROR_RETRY_DURATION_S
+            raise NotificationDeliveryError(
+                "delivery.invalid_request", message, retry_for_s=DELIVERY_CONFIG_ERROR_RETRY_DURATION_S
             ) from None
-        raise receiver_unreachable_error(error, parse_http_url(url).host, parse_http_url(url).port) from None
-    text = replace_unsafe_characters(read[:MAX_NOTIFICATION_RESPONSE_BYTES].decode("utf-8-sig", "replace"))
+        raise build_receiver_unreachable_error(error, parse_http_url(url).host, parse_http_url(url).port) from None
+    text = replace_invisible_characters(read[:MAX_NOTIFICATION_RESPONSE_BYTES].decode("utf-8-sig", "replace"))
     retry_after_s = _parse_retry_after(response.headers.get("retry-after"), now)
     return NotificationResponse(response.status_code, text, retry_after_s, dict(response.headers))
 
 
-def delivery_error_from_status(response: NotificationResponse) -> DeliveryError | None:
+def build_delivery_error_from_status(response: NotificationResponse) -> NotificationDeliveryError | None:
     """The error that the status of a response stands for. None for 2xx."""
     status, note, retry_for_s = response.status, "", math.inf
     if 200 <= status < 300:
         return None
-    if status in TRANSIENT_HTTP_STATUSES:
+    if status in TRANSIENT_DELIVERY_HTTP_STATUSES:
         note = " (try again later)"
-    elif status in REJECTED_CONTENT_HTTP_STATUSES:
+    elif status in REJECTED_NOTIFICATION_HTTP_STATUSES:
         retry_for_s = 0
     elif 400 <= status < 500:
-        retry_for_s = CONFIG_ERROR_RETRY_DURATION_S
+        retry_for_s = DELIVERY_CONFIG_ERROR_RETRY_DURATION_S
     elif 300 <= status < 400:
         note = " (redirects are not followed)"
     body_line = to_single_line(response.body_text, 100)
     message = f"HTTP {status}{note}{body_line and f': {body_line}'}"
-    return DeliveryError(f"http.{status}", message, retry_for_s=retry_for_s, retry_after_s=response.retry_after_s)
+    return NotificationDeliveryError(
+        f"http.{status}", message, retry_for_s=retry_for_s, retry_after_s=response.retry_after_s
+    )
 
 
 def require_delivery_confirmation(response: NotificationResponse, confirm: CelExpression | None) -> None:
-    """Raises DeliveryError unless a 2xx response confirms the delivery: unless its body denies it with `ok: false`, or
-    shows that another program answered, such as a login page. `confirm` replaces both conditions."""
+    """Raises NotificationDeliveryError unless a 2xx response confirms the delivery: unless its body denies it with `ok:
+    false`, or shows that another program answered, such as a login page. `confirm` replaces both conditions."""
     body = response.parsed_body
     is_denied = isinstance(body, dict) and body.get("ok") is False
     body_line = to_single_line(response.body_text, 100)
@@ -120,10 +127,10 @@ def require_delivery_confirmation(response: NotificationResponse, confirm: CelEx
         is_confirmed, expectation = _evaluate_confirm_expression(confirm, response, body)
     if is_denied and not is_confirmed:
         message = f"HTTP {response.status}, but the body denies the delivery{excerpt}"
-        raise DeliveryError("delivery.denied", message, retry_after_s=response.retry_after_s)
+        raise NotificationDeliveryError("delivery.denied", message, retry_after_s=response.retry_after_s)
     if not is_confirmed:
         message = f"HTTP {response.status} does not confirm the delivery: {expectation}{excerpt}"
-        raise DeliveryError("delivery.unconfirmed", message, maybe_delivered=True)
+        raise NotificationDeliveryError("delivery.unconfirmed", message, maybe_delivered=True)
 
 
 def _evaluate_confirm_expression(
@@ -153,4 +160,4 @@ def _parse_retry_after(value: str | None, now: int) -> float | None:
         except (ValueError, OverflowError):
             return None
         seconds = (to_epoch_ms(retry_at) - now) / 1_000
-    return min(max(seconds, 0.0), MAX_RETRY_AFTER_S) if math.isfinite(seconds) else None
+    return min(max(seconds, 0.0), MAX_DELIVERY_RETRY_AFTER_S) if math.isfinite(seconds) else None

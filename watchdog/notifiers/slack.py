@@ -14,10 +14,15 @@ from pydantic import model_validator
 from watchdog.config_types import Secret, require_exactly_one_of
 from watchdog.domain.model import IncidentEvent, Json
 from watchdog.net.url import HttpUrl, validate_http_url
-from watchdog.notifiers.base import CONFIG_ERROR_RETRY_DURATION_S, DeliveryError, DeliveryRequest, Notifier
+from watchdog.notifiers.base import (
+    DELIVERY_CONFIG_ERROR_RETRY_DURATION_S,
+    NotificationDeliveryError,
+    NotificationDeliveryRequest,
+    Notifier,
+)
 from watchdog.notifiers.blocks import build_slack_blocks, format_slack_fallback_text
 from watchdog.notifiers.message import compose_alert_message
-from watchdog.notifiers.post import NotificationResponse, delivery_error_from_status, post_json
+from watchdog.notifiers.post import NotificationResponse, build_delivery_error_from_status, post_notification_json
 
 SLACK_ERROR_ADVICE = {
     "access_denied": "the app is not allowed to post",
@@ -93,7 +98,7 @@ class SlackNotifier(Notifier):
     def edits_messages(self) -> bool:
         return self.bot_token is not None
 
-    async def send(self, request: DeliveryRequest) -> dict[str, Json]:
+    async def send(self, request: NotificationDeliveryRequest) -> dict[str, Json]:
         """The receipt of a bot's message contains `channel` and `ts`; that of a webhook is empty."""
         message = compose_alert_message(request.alert_context)
         body = {"text": format_slack_fallback_text(message), "blocks": build_slack_blocks(message)}
@@ -107,13 +112,13 @@ class SlackNotifier(Notifier):
             is_over = request.notification.event is IncidentEvent.RESOLVED
             reply = {"channel": root["channel"], "thread_ts": root["ts"], "reply_broadcast": is_over}
             await self._call_slack_api(request, "chat.postMessage", reply | {"text": body["text"]})
-        except DeliveryError as error:
+        except NotificationDeliveryError as error:
             if error.reason.removeprefix("slack.") not in SLACK_MISSING_MESSAGE_ERRORS:
                 raise
             return await self._post_message(request, body)
         return root
 
-    async def _post_message(self, request: DeliveryRequest, body: Mapping[str, Json]) -> dict[str, Json]:
+    async def _post_message(self, request: NotificationDeliveryRequest, body: Mapping[str, Json]) -> dict[str, Json]:
         options = {"unfurl_links": False, "unfurl_media": False}
         if self.webhook is not None:
             await self._call_slack_api(request, "", {**body, **options})
@@ -121,26 +126,29 @@ class SlackNotifier(Notifier):
         response = await self._call_slack_api(request, "chat.postMessage", {"channel": self.channel, **body, **options})
         return {"channel": response.get("channel", self.channel), "ts": response.get("ts", "")}
 
-    async def _call_slack_api(self, request: DeliveryRequest, method: str, body: Mapping[str, Json]) -> dict[str, Json]:
+    async def _call_slack_api(
+        self, request: NotificationDeliveryRequest, method: str, body: Mapping[str, Json]
+    ) -> dict[str, Json]:
         """Calls a method of the Web API, or posts to the webhook. Returns the response."""
         url, headers = f"{self.api_url.rstrip('/')}/{method}", {}
         if self.webhook is not None:
             url = self.webhook.get_secret_value()
         elif self.bot_token is not None:
             headers = {"authorization": f"Bearer {self.bot_token.get_secret_value()}"}
-        response = await post_json(
+        response = await post_notification_json(
             request.network, url, json.dumps(body).encode(), headers, now=request.alert_context.now
         )
         try:
             return self._require_accepted_response(response)
-        except DeliveryError as error:
+        except NotificationDeliveryError as error:
             if error.reason.removeprefix("slack.") in SLACK_LAYOUT_ERRORS and "blocks" in body:
                 return await self._call_slack_api(request, method, {k: v for k, v in body.items() if k != "blocks"})
             raise
 
     def _require_accepted_response(self, response: NotificationResponse) -> dict[str, Json]:
-        """The body of a response that confirms the delivery. Raises DeliveryError for any other response."""
-        status_error = delivery_error_from_status(response)
+        """The body of a response that confirms the delivery. Raises NotificationDeliveryError for any other
+        response."""
+        status_error = build_delivery_error_from_status(response)
         if self.webhook is not None and status_error is None and response.body_text.strip() == "ok":
             return {}
         body = response.parsed_body
@@ -154,23 +162,25 @@ class SlackNotifier(Notifier):
         if not re.fullmatch(r"[a-z][a-z_]{2,60}", error):
             error = "no_service" if self.webhook is not None and response.status in (403, 404, 410) else ""
         if error:
-            raise _delivery_error_from_slack_error(error, status_error, response.retry_after_s)
+            raise _build_delivery_error_from_slack(error, status_error, response.retry_after_s)
         if status_error is None:
-            raise DeliveryError("delivery.invalid_response", "the response does not come from Slack")
+            raise NotificationDeliveryError("delivery.invalid_response", "the response does not come from Slack")
         # Slack gives its reason with every final error: this one is of a proxy, and may be fixed.
-        status_error.retry_for_s = max(status_error.retry_for_s, CONFIG_ERROR_RETRY_DURATION_S)
+        status_error.retry_for_s = max(status_error.retry_for_s, DELIVERY_CONFIG_ERROR_RETRY_DURATION_S)
         raise status_error
 
 
-def _delivery_error_from_slack_error(
-    error: str, status_error: DeliveryError | None, retry_after_s: float | None
-) -> DeliveryError:
+def _build_delivery_error_from_slack(
+    error: str, status_error: NotificationDeliveryError | None, retry_after_s: float | None
+) -> NotificationDeliveryError:
     """`error`: Slack's own code, such as `channel_not_found`."""
-    retry_for_s = math.inf if status_error is None else max(status_error.retry_for_s, CONFIG_ERROR_RETRY_DURATION_S)
+    retry_for_s = (
+        math.inf if status_error is None else max(status_error.retry_for_s, DELIVERY_CONFIG_ERROR_RETRY_DURATION_S)
+    )
     advice = ""
     if error in SLACK_REJECTED_CONTENT_ERRORS:
         retry_for_s, advice = 0, "Slack rejects the message"
     elif error in SLACK_ERROR_ADVICE:
-        retry_for_s, advice = CONFIG_ERROR_RETRY_DURATION_S, SLACK_ERROR_ADVICE[error]
+        retry_for_s, advice = DELIVERY_CONFIG_ERROR_RETRY_DURATION_S, SLACK_ERROR_ADVICE[error]
     message = f"Slack error {error}{advice and f': {advice}'}"
-    return DeliveryError(f"slack.{error}", message, retry_for_s=retry_for_s, retry_after_s=retry_after_s)
+    return NotificationDeliveryError(f"slack.{error}", message, retry_for_s=retry_for_s, retry_after_s=retry_after_s)

@@ -18,13 +18,13 @@ from watchdog.domain.model import AlertMessageContext, Json, ResultWithEvidence,
 from watchdog.expressions import compile_expression
 from watchdog.net.auth import find_header_problems
 from watchdog.net.url import HttpUrl, parse_http_url
-from watchdog.notifiers.base import DeliveryRequest, Notifier
+from watchdog.notifiers.base import NotificationDeliveryRequest, Notifier
 from watchdog.notifiers.message import compose_alert_message
 from watchdog.notifiers.message_fields import replace_nbsp
 from watchdog.notifiers.post import (
     CONFIRM_VARIABLE_TYPES,
-    delivery_error_from_status,
-    post_json,
+    build_delivery_error_from_status,
+    post_notification_json,
     require_delivery_confirmation,
 )
 
@@ -72,7 +72,7 @@ class WebhookNotifier(Notifier):
     def recipient(self) -> str:
         return parse_http_url(self.url).host
 
-    async def send(self, request: DeliveryRequest) -> dict[str, Json]:
+    async def send(self, request: NotificationDeliveryRequest) -> dict[str, Json]:
         context, key = request.alert_context, request.notification.idempotency_key
         body = json.dumps(build_webhook_payload(key, context)).encode("ascii")
         headers = dict(self.headers)
@@ -81,8 +81,8 @@ class WebhookNotifier(Notifier):
             headers["watchdog-signature"] = sign_webhook_payload(
                 self.secret.get_secret_value(), context.now // 1_000, body
             )
-        response = await post_json(request.network, self.url, body, headers, now=context.now)
-        if error := delivery_error_from_status(response):
+        response = await post_notification_json(request.network, self.url, body, headers, now=context.now)
+        if error := build_delivery_error_from_status(response):
             raise error
         confirm = None if self.confirm is None else compile_expression(self.confirm, CONFIRM_VARIABLE_TYPES)
         require_delivery_confirmation(response, confirm)
@@ -109,8 +109,8 @@ def build_webhook_payload(idempotency_key: str, context: AlertMessageContext) ->
         "text": message.summary_text,
         "incident": _serialize_webhook_incident(context),
         "probe": _serialize_webhook_probe(context),
-        "last_good": _serialize_run_summary(context.last_good),
-        "recent": [_serialize_run_summary(run) for run in context.recent_runs],
+        "last_good": _serialize_webhook_probe_run(context.last_good),
+        "recent": [_serialize_webhook_probe_run(run) for run in context.recent_runs],
         "evidence": {
             "text": message.evidence,
             "first_bad": _serialize_webhook_result(context.first_bad),
@@ -138,7 +138,7 @@ def _serialize_webhook_incident(context: AlertMessageContext) -> dict[str, Json]
         "bad_count": context.bad_count,
         "threshold": context.threshold,
         "url": context.incident_url or None,
-        "advice": reasons.reason_advice(incident.reason) or None,
+        "advice": reasons.get_reason_advice(incident.reason) or None,
         "other_destinations": [name for name, _ in context.other_destinations],
     }
 
@@ -159,7 +159,7 @@ def _serialize_webhook_probe(context: AlertMessageContext) -> dict[str, Json]:
     }
 
 
-def _serialize_run_summary(run: RunSummary | None) -> Json:
+def _serialize_webhook_probe_run(run: RunSummary | None) -> Json:
     if run is None:
         return None
     return {"slot": format_iso8601(run.slot), "outcome": run.outcome, "duration_ms": run.duration}

@@ -22,7 +22,7 @@ from watchdog.config_types import (
     HttpLink,
     SingleLineText,
     TimezoneName,
-    duration_bounds,
+    create_duration_bounds_validator,
     format_config_duration,
 )
 from watchdog.config_values import slugify
@@ -37,7 +37,7 @@ from watchdog.remediations import REMEDIATION_RUN_ID_PARAMETER, RemediationActio
 if TYPE_CHECKING:
     from watchdog.net import NetworkAccess
 
-MAX_PREFERENCE_BYTES = 2_000
+MAX_PREFER_EXPRESSION_BYTES = 2_000
 """A `prefer` expression is the subject of its incident, and PostgreSQL cannot index a text of more than 2.7 kB."""
 
 
@@ -96,7 +96,7 @@ class ProbeDefaults(ConfigModel):
     """Tags that routes and the status page can match."""
     runbook: HttpLink = ""
     """A link to instructions for the person on call. Notifications contain it."""
-    every: Annotated[Duration, duration_bounds("1s", "366d")] = 60_000
+    every: Annotated[Duration, create_duration_bounds_validator("1s", "366d")] = 60_000
     """The interval between runs. Cannot be combined with `schedule`."""
     schedule: CronExpression | None = None
     """The times of the runs as a cron expression, with 5 fields or with 6 (seconds first). Cannot be combined with
@@ -107,12 +107,15 @@ class ProbeDefaults(ConfigModel):
     """How late a run of `schedule` can still be started if no process could start it on time. Only the newest missed
     run is started. `0s` turns this off."""
     timeout: Annotated[
-        Duration, duration_bounds("100ms", "5m", "monitor work that takes longer with a heartbeat or jobs probe")
+        Duration,
+        create_duration_bounds_validator(
+            "100ms", "5m", "monitor work that takes longer with a heartbeat or jobs probe"
+        ),
     ] = 10_000
     """The time limit of a whole run, retries included."""
     retries: Annotated[StrictInt, Field(ge=0, le=10)] = 0
     """The number of retries within a run after a transport error or a 5xx status."""
-    retry_interval: Annotated[Duration, duration_bounds("1s", "366d")] | None = None
+    retry_interval: Annotated[Duration, create_duration_bounds_validator("1s", "366d")] | None = None
     """The interval between runs while the probe fails. At most `every`."""
     alert: AlertSettings = AlertSettings()
     """When an incident opens and resolves, and how severe it is."""
@@ -180,8 +183,8 @@ class Probe(ProbeDefaults):
                 compile_expression(text, cls.expression_variables)
             except CelExpressionError as e:
                 errors.append(((i,), str(e)))
-            if info.field_name == "prefer" and len(text.encode()) > MAX_PREFERENCE_BYTES:
-                errors.append(((i,), f"expected at most {MAX_PREFERENCE_BYTES:,} bytes: divide the expression"))
+            if info.field_name == "prefer" and len(text.encode()) > MAX_PREFER_EXPRESSION_BYTES:
+                errors.append(((i,), f"expected at most {MAX_PREFER_EXPRESSION_BYTES:,} bytes: divide the expression"))
             if text in expressions[:i]:
                 errors.append(((i,), "duplicate expression: remove it"))
         if errors:
@@ -206,7 +209,7 @@ class Probe(ProbeDefaults):
         if REMEDIATION_RUN_ID_PARAMETER in action.used_parameters and not self.reports_job_run_ids:
             message = "parameter id requires a jobs probe with sql, and both id and started in its columns"
             raise FieldValidationError([(("remediation",), message)])
-        if unsupported := self.remediation.unsupported_reasons(self.reason_prefixes):
+        if unsupported := self.remediation.find_unreportable_reasons(self.reason_prefixes):
             message = f"{self.kind} probes never report {' or '.join(unsupported)}: remove it"
             raise FieldValidationError([(("remediation", "on"), message)])
         return self

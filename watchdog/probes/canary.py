@@ -15,37 +15,41 @@ from watchdog.config_types import (
     Duration,
     FieldPath,
     FieldValidationError,
-    duration_bounds,
+    create_duration_bounds_validator,
     format_config_duration,
 )
 from watchdog.domain.formatting import format_duration, format_utc
 from watchdog.domain.measurements import QueueMeasurements
 from watchdog.domain.model import Evidence, Json, Observation, Outcome
-from watchdog.domain.observations import JobStage, QueueStats, SentinelPollResult
-from watchdog.domain.probe_state import SENTINEL_STATE_KEY, OutstandingSentinelRecord, OutstandingSentinels
+from watchdog.domain.observations import CanaryJobPollResult, JobStage, QueueStats
+from watchdog.domain.probe_state import (
+    OUTSTANDING_CANARY_JOBS_STATE_KEY,
+    OutstandingCanaryJobRecord,
+    OutstandingCanaryJobs,
+)
 from watchdog.domain.rules.canary import (
     FINISHED_STAGES,
     IN_PROGRESS_STAGES,
+    CanaryJobTracker,
     CanaryLimits,
-    SentinelTracker,
-    find_blocking_sentinel,
+    find_blocking_canary_job,
     find_canary_problem,
-    give_up_oldest_sentinel,
+    give_up_oldest_canary_job,
 )
 from watchdog.net.errors import ProbeError
 from watchdog.probes.base import ProbeAttemptContext, QueueSystemProbe, derive_slot_idempotency_key
-from watchdog.probes.expectations import observation_from_error, with_evidence_facts
-from watchdog.queues import CANARY_DRIVERS, CanaryConnection, CanaryDriver, SentinelJob
-from watchdog.queues.base import MIN_QUEUE_CALL_TIMEOUT_S, broker_unreachable_error
+from watchdog.probes.expectations import add_facts_to_evidence, build_observation_from_error
+from watchdog.queues import CANARY_DRIVERS, CanaryConnection, CanaryDriver, CanaryJob
+from watchdog.queues.base import MIN_QUEUE_CALL_TIMEOUT_S, build_broker_unreachable_error
 
 MIN_CANARY_RUN_MARGIN_MS, MAX_CANARY_RUN_MARGIN_MS = 2_000, 25_000
 """What a run may take beyond `finish_within`: for connecting, sending and cancelling."""
 CANARY_CLEANUP_MARGIN_MS, CANARY_DISCONNECT_MARGIN_MS = 1_000, 100
 """The last part of a run, in which it polls no more: for counting the queue and cancelling; and for disconnecting."""
 CANARY_QUEUE_CALL_TIMEOUT_S = 3.0
-SENTINEL_CANCEL_TIMEOUT_S = 1.0
+CANARY_JOB_CANCEL_TIMEOUT_S = 1.0
 """Timeout for cancelling a sentinel."""
-SENTINEL_TTL_MARGIN_MS = 65_000
+CANARY_JOB_TTL_MARGIN_MS = 65_000
 """How long after `finish_within` a system that can expire jobs may delete a sentinel."""
 
 
@@ -55,15 +59,15 @@ class CanarySettings(ConfigModel):
 
     payload: dict[str, Json] = Field(default_factory=lambda: {"sentinel": True})
     """The payload of the job, for `bullmq` and `pgboss`. The worker should recognize it and return at once."""
-    start_within: Annotated[Duration, duration_bounds("100ms", "1h")] | None = None
+    start_within: Annotated[Duration, create_duration_bounds_validator("100ms", "1h")] | None = None
     """The time within which a worker must pick up the job; default: `finish_within`."""
-    finish_within: Annotated[Duration, duration_bounds("1s", "1h")] = 30_000
+    finish_within: Annotated[Duration, create_duration_bounds_validator("1s", "1h")] = 30_000
     """The time within which the job must be finished, counted from when it was sent. If connecting and sending leave
     less time than this before the next run, the job has only the remaining time."""
 
     @model_validator(mode="after")
     def _validate_limits(self) -> Self:
-        CANARY_DRIVERS.require_only_value(self)
+        CANARY_DRIVERS.require_one_configured_value(self)
         errors: list[tuple[FieldPath, str]] = []
         driver = self.queue_driver
         if self.start_within is not None and self.start_within > self.finish_within:
@@ -81,7 +85,7 @@ class CanarySettings(ConfigModel):
 
     @property
     def queue_driver(self) -> CanaryDriver:
-        return CANARY_DRIVERS.require_only_value(self)
+        return CANARY_DRIVERS.require_one_configured_value(self)
 
     @property
     def limits(self) -> CanaryLimits:
@@ -150,7 +154,7 @@ class CanaryProbe(QueueSystemProbe):
                 observation = await run.run(connection)
         except ProbeError as error:
             observation = run.build_aborted_observation(error)
-        return with_evidence_facts(observation, connect_context.facts)
+        return add_facts_to_evidence(observation, connect_context.facts)
 
 
 class _CanaryRun:
@@ -162,8 +166,8 @@ class _CanaryRun:
 
     def __init__(self, probe: CanaryProbe, context: ProbeAttemptContext) -> None:
         self.probe, self.settings, self.context = probe, probe.canary, context
-        self.tracker: SentinelTracker | None = None
-        self.others: OutstandingSentinels | None = None
+        self.tracker: CanaryJobTracker | None = None
+        self.others: OutstandingCanaryJobs | None = None
         """The other sentinels that are outstanding; None: they were not polled."""
         self._facts: dict[str, Json] = {}
         """Evidence about other sentinels than the tracked one."""
@@ -171,44 +175,44 @@ class _CanaryRun:
         self._ends_at = context.started_at + round(context.remaining_s * 1000) - CANARY_DISCONNECT_MARGIN_MS
         self._polls_until = self._ends_at - CANARY_CLEANUP_MARGIN_MS
 
-    def _now(self) -> int:
+    def _compute_now_ms(self) -> int:
         return self.context.started_at + round((monotonic() - self._started_monotonic) * 1000)
 
     @property
     def polling_time_left_s(self) -> float:
-        return (self._polls_until - self._now()) / 1000
+        return (self._polls_until - self._compute_now_ms()) / 1000
 
     async def run(self, connection: CanaryConnection) -> Observation:
         import asyncio
 
-        outstanding = await self._poll_and_cancel_earlier_sentinels(connection)
-        if record := find_blocking_sentinel(outstanding, self.context.slot):
+        outstanding = await self._poll_and_cancel_earlier_jobs(connection)
+        if record := find_blocking_canary_job(outstanding, self.context.slot):
             self.others = outstanding._replace(records=outstanding.records[:-1])
-            self.tracker = tracker = self._track_blocking_sentinel(record)
+            self.tracker = tracker = self._track_blocking_canary_job(record)
         else:
             self.others = outstanding
-            self.tracker = tracker = await self._send_sentinel(connection)
-            given_up, self.others = give_up_oldest_sentinel(outstanding, self.context.slot)
+            self.tracker = tracker = await self._send_canary_job(connection)
+            given_up, self.others = give_up_oldest_canary_job(outstanding, self.context.slot)
             if given_up:
                 self._facts["no_longer_awaited"] = given_up.job_id
-        await self._poll_sentinel_until_finished(connection, tracker)
+        await self._poll_canary_job_until_finished(connection, tracker)
         stats, is_cancelled = QueueStats(), False
         if tracker.job_status.stage in IN_PROGRESS_STAGES:
             with suppress(ProbeError, TimeoutError):
-                async with asyncio.timeout(self._cleanup_step_timeout_s(steps=2)):
+                async with asyncio.timeout(self._compute_cleanup_step_timeout_s(steps=2)):
                     stats = await connection.fetch_queue_stats()
         with suppress(ProbeError, TimeoutError):
-            async with asyncio.timeout(self._cleanup_step_timeout_s(steps=1)):
+            async with asyncio.timeout(self._compute_cleanup_step_timeout_s(steps=1)):
                 is_cancelled = await connection.cancel(tracker.job_id)
         return self._build_final_observation(tracker, stats, is_cancelled)
 
-    def _cleanup_step_timeout_s(self, steps: int) -> float:
+    def _compute_cleanup_step_timeout_s(self, steps: int) -> float:
         """For one of the steps that are left: what remains of the run is shared among them."""
-        return min(SENTINEL_CANCEL_TIMEOUT_S, max(self._ends_at - self._now(), 0) / 1000 / steps)
+        return min(CANARY_JOB_CANCEL_TIMEOUT_S, max(self._ends_at - self._compute_now_ms(), 0) / 1000 / steps)
 
     def build_aborted_observation(self, error: ProbeError) -> Observation:
         """The observation of a run that an error ended. The state of the sentinel, if it was sent, is unknown."""
-        observation = observation_from_error(error, self.context.phase_timer)
+        observation = build_observation_from_error(error, self.context.phase_timer)
         state_updates = self._build_state_updates(error.reason, is_cancelled=False)
         if self.tracker is None:
             return replace(observation, state_updates=state_updates)
@@ -221,40 +225,40 @@ class _CanaryRun:
             state_updates=state_updates,
         )
 
-    async def _send_sentinel(self, connection: CanaryConnection) -> SentinelTracker:
+    async def _send_canary_job(self, connection: CanaryConnection) -> CanaryJobTracker:
         settings = self.settings
-        sentinel = SentinelJob(
+        sentinel = CanaryJob(
             self.context.idempotency_key,
             settings.payload,
-            ttl_ms=settings.finish_within + SENTINEL_TTL_MARGIN_MS,
+            ttl_ms=settings.finish_within + CANARY_JOB_TTL_MARGIN_MS,
             send_within_s=settings.finish_within / 1000,
         )
         self.context.phase_timer.start_phase("enqueue")
         job_id = await connection.send(sentinel)
         self.context.phase_timer.end_phase("enqueue")
-        sent_at = self._now()
+        sent_at = self._compute_now_ms()
         first_stage = JobStage.QUEUED if settings.queue_driver.exposes_pickup else JobStage.SENT
-        return SentinelTracker(job_id, sent_at, sent_at, SentinelPollResult(first_stage))
+        return CanaryJobTracker(job_id, sent_at, sent_at, CanaryJobPollResult(first_stage))
 
     # --- sentinels of earlier slots
 
-    async def _poll_and_cancel_earlier_sentinels(self, connection: CanaryConnection) -> OutstandingSentinels:
+    async def _poll_and_cancel_earlier_jobs(self, connection: CanaryConnection) -> OutstandingCanaryJobs:
         """Polls the sentinels of earlier slots, cancels those that can be cancelled, and returns those that may still
         be waiting or running: also those that could not be polled."""
         import asyncio
 
-        outstanding = self._list_possibly_outstanding_sentinels()
-        trackers = [SentinelTracker.resume(record) for record in outstanding.records]
+        outstanding = self._list_possibly_outstanding_jobs()
+        trackers = [CanaryJobTracker.resume(record) for record in outstanding.records]
         removed_ids: set[str] = set()
         with suppress(TimeoutError):
             async with asyncio.timeout(min(CANARY_QUEUE_CALL_TIMEOUT_S, self.polling_time_left_s / 2)):
                 for tracker in reversed(trackers):
                     with suppress(ProbeError):
-                        tracker.apply_poll_result(await connection.poll(tracker.job_id), self._now())
+                        tracker.apply_poll_result(await connection.poll(tracker.job_id), self._compute_now_ms())
                         if await connection.cancel(tracker.job_id):
                             removed_ids.add(tracker.job_id)
         ended = {tracker.job_id: tracker.job_status.stage for tracker in trackers if tracker.has_ended}
-        remembered_ids = {record.job_id for record in self._remembered_sentinels.records}
+        remembered_ids = {record.job_id for record in self._remembered_canary_jobs.records}
         if reported := {job_id: str(stage) for job_id, stage in ended.items() if job_id in remembered_ids}:
             self._facts["earlier_sentinels"] = reported
         remaining = tuple(
@@ -263,12 +267,12 @@ class _CanaryRun:
             if record.job_id not in removed_ids and not tracker.has_ended
         )
         has_finished = any(stage in FINISHED_STAGES for stage in ended.values())
-        return OutstandingSentinels(remaining, None if has_finished else outstanding.given_up_at)
+        return OutstandingCanaryJobs(remaining, None if has_finished else outstanding.given_up_at)
 
-    def _list_possibly_outstanding_sentinels(self) -> OutstandingSentinels:
+    def _list_possibly_outstanding_jobs(self) -> OutstandingCanaryJobs:
         """Those that earlier runs have remembered, and the one of the previous slot: its run may have been killed, but
         its id follows from the slot."""
-        outstanding, slot = self._remembered_sentinels, self.context.previous_slot
+        outstanding, slot = self._remembered_canary_jobs, self.context.previous_slot
         driver = self.settings.queue_driver
         if slot is None or not driver.deterministic_id:
             return outstanding
@@ -276,23 +280,23 @@ class _CanaryRun:
         if any(record.job_id == job_id for record in outstanding.records):
             return outstanding
         return outstanding._replace(
-            records=(*outstanding.records, OutstandingSentinelRecord(job_id, slot, sent_at=slot))
+            records=(*outstanding.records, OutstandingCanaryJobRecord(job_id, slot, sent_at=slot))
         )
 
     @property
-    def _remembered_sentinels(self) -> OutstandingSentinels:
-        return OutstandingSentinels.from_json(self.context.probe_state.get(SENTINEL_STATE_KEY))
+    def _remembered_canary_jobs(self) -> OutstandingCanaryJobs:
+        return OutstandingCanaryJobs.from_json(self.context.probe_state.get(OUTSTANDING_CANARY_JOBS_STATE_KEY))
 
-    def _track_blocking_sentinel(self, record: OutstandingSentinelRecord) -> SentinelTracker:
+    def _track_blocking_canary_job(self, record: OutstandingCanaryJobRecord) -> CanaryJobTracker:
         """Tracks the sentinel that keeps this run from sending its own."""
-        if record.sent_at + self.settings.finish_within <= self._now():
+        if record.sent_at + self.settings.finish_within <= self._compute_now_ms():
             record = record._replace(blocked_slots=record.blocked_slots + 1)
         self._facts["sent_at"] = format_utc(record.sent_at, self.context.started_at, seconds=True)
-        return SentinelTracker.resume(record)
+        return CanaryJobTracker.resume(record)
 
     # --- polling
 
-    async def _poll_sentinel(self, connection: CanaryConnection, job_id: str) -> SentinelPollResult:
+    async def _poll_canary_job(self, connection: CanaryConnection, job_id: str) -> CanaryJobPollResult:
         """Raises ProbeError, also if there is no response before the run has to end."""
         import asyncio
 
@@ -302,9 +306,9 @@ class _CanaryRun:
                 return await connection.poll(job_id)
         except TimeoutError:
             detail = f"no response within {format_duration(time_left_s * 1000)}"
-            raise broker_unreachable_error(detail) from None
+            raise build_broker_unreachable_error(detail) from None
 
-    async def _poll_sentinel_until_finished(self, connection: CanaryConnection, tracker: SentinelTracker) -> None:
+    async def _poll_canary_job_until_finished(self, connection: CanaryConnection, tracker: CanaryJobTracker) -> None:
         """Polls until the sentinel finishes or its time is up. A retryable error counts only if it lasts until then; of
         several errors in a row the first is raised, since it names the cause."""
         import asyncio
@@ -313,14 +317,14 @@ class _CanaryRun:
         poll_error: ProbeError | None = None
         while True:
             try:
-                status = await self._poll_sentinel(connection, tracker.job_id)
-                tracker.apply_poll_result(status, now := self._now())
+                status = await self._poll_canary_job(connection, tracker.job_id)
+                tracker.apply_poll_result(status, now := self._compute_now_ms())
                 poll_error = None
             except ProbeError as error:
                 if not error.retryable:
                     raise
-                poll_error, now = poll_error or error, self._now()
-            limit = tracker.sent_at + self.settings.limits.limit_for(tracker.job_status.stage)
+                poll_error, now = poll_error or error, self._compute_now_ms()
+            limit = tracker.sent_at + self.settings.limits.get_stage_limit_ms(tracker.job_status.stage)
             limit = min(limit, self._polls_until)
             if poll_error is not None and now >= limit:
                 raise poll_error
@@ -331,9 +335,9 @@ class _CanaryRun:
 
     # --- what the run observed
 
-    def _build_final_observation(self, tracker: SentinelTracker, stats: QueueStats, is_cancelled: bool) -> Observation:
+    def _build_final_observation(self, tracker: CanaryJobTracker, stats: QueueStats, is_cancelled: bool) -> Observation:
         limits = self.settings.limits
-        was_cut_short = tracker.polled_at < tracker.sent_at + limits.limit_for(tracker.job_status.stage)
+        was_cut_short = tracker.polled_at < tracker.sent_at + limits.get_stage_limit_ms(tracker.job_status.stage)
         sending_ms = tracker.sent_at - self.context.started_at if was_cut_short else 0
         reason, message = find_canary_problem(limits, tracker, stats, sending_ms)
         facts = self._build_evidence_facts(tracker)
@@ -351,7 +355,7 @@ class _CanaryRun:
             state_updates=self._build_state_updates(reason, is_cancelled),
         )
 
-    def _build_evidence_facts(self, tracker: SentinelTracker) -> dict[str, Json]:
+    def _build_evidence_facts(self, tracker: CanaryJobTracker) -> dict[str, Json]:
         facts: dict[str, Json] = {"sentinel": tracker.job_id or self.context.idempotency_key, **self._facts}
         if tracker.job_status.progress is not None:
             facts["progress"] = tracker.job_status.progress
@@ -369,10 +373,14 @@ class _CanaryRun:
         if tracker is not None and tracker.job_status.stage in FINISHED_STAGES:
             outstanding = outstanding._replace(given_up_at=None)
         elif tracker is not None and tracker.job_id and not (is_cancelled or tracker.has_ended):
-            sent = tracker.earlier or OutstandingSentinelRecord(
+            sent = tracker.earlier or OutstandingCanaryJobRecord(
                 tracker.job_id, self.context.slot, tracker.sent_at, reason=reason
             )
             record = sent._replace(job_id=tracker.job_id, picked_up_at=tracker.picked_up_at)
             outstanding = outstanding._replace(records=(*outstanding.records, record))
         stored = outstanding.to_json()
-        return {} if stored == self.context.probe_state.get(SENTINEL_STATE_KEY) else {SENTINEL_STATE_KEY: stored}
+        return (
+            {}
+            if stored == self.context.probe_state.get(OUTSTANDING_CANARY_JOBS_STATE_KEY)
+            else {OUTSTANDING_CANARY_JOBS_STATE_KEY: stored}
+        )

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from watchdog.domain.model import Evidence, Json, Observation, Outcome, PreferExpressionFacts, SubjectListing
+from watchdog.domain.model import Evidence, Json, Observation, Outcome, PreferenceExpressionFacts, SubjectListing
 from watchdog.domain.reasons import ReasonScope, find_reason_entry
 from watchdog.domain.rules import preference
 from watchdog.expression_failures import describe_evaluation_error, describe_false_expression
@@ -30,7 +30,7 @@ class ExpectationResult(NamedTuple):
         return bool(self.reason) and find_reason_entry(self.reason).scope is ReasonScope.ERROR
 
 
-class ExpressionVariableProblem(NamedTuple):
+class MissingVariableValueProblem(NamedTuple):
     """Why a variable has no value, or another one than expected."""
 
     reason: str
@@ -42,34 +42,38 @@ class ExpressionContext:
     """The values that the expressions of one run refer to."""
 
     variables: Mapping[str, Json]
-    unavailable_variables: Mapping[str, ExpressionVariableProblem] = field(default_factory=dict)
+    unavailable_variables: Mapping[str, MissingVariableValueProblem] = field(default_factory=dict)
     """Variable -> why it has no value in this run."""
     value_templates: Mapping[str, str] = field(default_factory=dict)
     """Variable -> how messages word its value: "HTTP {}"."""
     beginnings: Mapping[str, str] = field(default_factory=dict)
     """Unavailable variable -> the beginning of its text, if that much is known."""
-    malformed_variables: Mapping[str, ExpressionVariableProblem] = field(default_factory=dict)
+    malformed_variables: Mapping[str, MissingVariableValueProblem] = field(default_factory=dict)
     """Variable -> why its value is text although it should be JSON. It is the cause of an expression that cannot be
     evaluated."""
 
     def evaluate_expectation(self, expression: CelExpression) -> ExpectationResult:
         try:
             if problem := self._find_missing_value_problem(expression):
-                return _unevaluated_result(problem)
+                return _build_unevaluated_expectation_result(problem)
             if expression.used_variables & self.unavailable_variables.keys():
                 return self._evaluate_on_text_beginning(expression)
             if expression.evaluate_bool(self.variables):
                 return ExpectationResult("", "", "true")
         except CelBudgetExceededError as error:
-            return _unevaluated_result(ExpressionVariableProblem("expectation.over_budget", str(error)))
+            return _build_unevaluated_expectation_result(
+                MissingVariableValueProblem("expectation.over_budget", str(error))
+            )
         except CelExpressionError as error:
             malformed = sorted(expression.used_variables & self.malformed_variables.keys())
             if malformed:
                 problem = self.malformed_variables[malformed[0]]
                 return ExpectationResult(problem.reason, problem.message, f"cannot be evaluated: {problem.message}")
             text = describe_evaluation_error(expression, str(error), self.variables)
-            return _unevaluated_result(ExpressionVariableProblem("expectation.evaluation_failed", text))
-        observed = expression.observed_value_text(self.variables)
+            return _build_unevaluated_expectation_result(
+                MissingVariableValueProblem("expectation.evaluation_failed", text)
+            )
+        observed = expression.format_observed_value(self.variables)
         message = describe_false_expression(expression, self.variables, self.value_templates)
         return ExpectationResult(
             "expectation.failed",
@@ -77,7 +81,7 @@ class ExpressionContext:
             f"false: {message}" if observed is None else f"false: observed {observed}",
         )
 
-    def _find_missing_value_problem(self, expression: CelExpression) -> ExpressionVariableProblem | None:
+    def _find_missing_value_problem(self, expression: CelExpression) -> MissingVariableValueProblem | None:
         """Why the expression cannot be evaluated at all; None if it can, or if the beginning of a text may decide."""
         missing = sorted(expression.used_variables & self.unavailable_variables.keys() - self.beginnings.keys())
         return self.unavailable_variables[missing[0]] if missing else None
@@ -88,22 +92,22 @@ class ExpressionContext:
             expression, variable, self.beginnings[variable], self.variables, expression.variable_types
         )
         if result is None:
-            return _unevaluated_result(self.unavailable_variables[variable])
+            return _build_unevaluated_expectation_result(self.unavailable_variables[variable])
         if result:
             return ExpectationResult("", "", "true")
         values = {**self.variables, variable: self.beginnings[variable]}
         message = describe_false_expression(expression, values, self.value_templates)
         return ExpectationResult("expectation.failed", message, f"false: {message}")
 
-    def build_prefer_expression_listings(
+    def build_preference_listings(
         self, expressions: Iterable[CelExpression], observed_at: int
     ) -> dict[str, SubjectListing]:
         """The listing of these expressions; empty if there are none."""
-        facts = {e.text: PreferExpressionFacts(self.evaluate_expectation(e).message) for e in expressions}
+        facts = {e.text: PreferenceExpressionFacts(self.evaluate_expectation(e).message) for e in expressions}
         return {preference.RULE_NAME: SubjectListing(observed_at, facts)} if facts else {}
 
 
-def _unevaluated_result(problem: ExpressionVariableProblem) -> ExpectationResult:
+def _build_unevaluated_expectation_result(problem: MissingVariableValueProblem) -> ExpectationResult:
     message = f"an expression cannot be evaluated: {problem.message}"
     return ExpectationResult(problem.reason, message, f"cannot be evaluated: {problem.message}")
 
@@ -137,7 +141,7 @@ def judge_expectations(
     return ExpectationsVerdict(Outcome.PASS, "", "", evidence)
 
 
-def observation_from_error(error: ProbeError, phase_timer: PhaseTimer) -> Observation:
+def build_observation_from_error(error: ProbeError, phase_timer: PhaseTimer) -> Observation:
     """The observation of a target that gave no usable response."""
     phase = {} if error.phase is None else {"phase": error.phase}
     phases, so_far = phase_timer.phase_durations_ms, phase_timer.evidence
@@ -153,7 +157,7 @@ def observation_from_error(error: ProbeError, phase_timer: PhaseTimer) -> Observ
     )
 
 
-def with_evidence_facts(observation: Observation, facts: Mapping[str, Json]) -> Observation:
+def add_facts_to_evidence(observation: Observation, facts: Mapping[str, Json]) -> Observation:
     """The observation with more facts in its evidence. Its own facts come first; a fact given twice takes the new
     value."""
     evidence = replace(observation.evidence, facts={**observation.evidence.facts, **facts})

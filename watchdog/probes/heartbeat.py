@@ -26,12 +26,12 @@ from watchdog.domain.heartbeat import (
 from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.model import Evidence, Observation
 from watchdog.domain.observations import ScheduledJobFacts
-from watchdog.domain.probe_state import load_job_state_record
-from watchdog.domain.rules.job import build_run_expectation, update_and_judge_job
+from watchdog.domain.probe_state import read_scheduled_job_state_record
+from watchdog.domain.rules.job import build_job_run_expectation, update_and_judge_job
 from watchdog.domain.rules.job_deadlines import find_next_deadline_of_job
 from watchdog.domain.rules.job_source import EvaluatedJobSource
 from watchdog.domain.rules.lost_run import compute_job_run_deadline
-from watchdog.domain.schedule import extend_deadline_over_gaps, find_common_start_delay
+from watchdog.domain.schedule import extend_deadline_over_gaps, find_common_job_start_delay_ms
 from watchdog.domain.uptime_clock import DowntimeGaps
 from watchdog.probes.base import Probe, ProbeAttemptContext
 from watchdog.probes.jobs import JobLimitSettings, build_jobs_observation
@@ -107,7 +107,7 @@ class HeartbeatProbe(Probe):
 
     @property
     def target(self) -> str:
-        schedule = build_run_expectation(ScheduledJobFacts(self.name), self._own_job_limits, 0).schedule
+        schedule = build_job_run_expectation(ScheduledJobFacts(self.name), self._own_job_limits, 0).schedule
         return f"check-ins, expected {schedule.description}" if schedule is not None else ""
 
     @property
@@ -121,9 +121,9 @@ class HeartbeatProbe(Probe):
     async def observe(self, context: ProbeAttemptContext) -> Observation:
         state, limits = HeartbeatState.from_json(context.probe_state.get(HEARTBEAT_STATE_KEY)), self._own_job_limits
         now = context.started_at if context.check_ins_until is None else context.check_ins_until
-        record = load_job_state_record(context.probe_state, self.name)
+        record = read_scheduled_job_state_record(context.probe_state, self.name)
         job = update_and_judge_job(
-            _build_job_facts(self.name, state, limits, now, context.gaps), limits, record, now, context.gaps
+            _build_heartbeat_job_facts(self.name, state, limits, now, context.gaps), limits, record, now, context.gaps
         )
         gaps = _select_downtime_gaps_to_store(job.facts, context.gaps)
         observation = build_jobs_observation(EvaluatedJobSource((job,)), context, now, gaps)
@@ -137,7 +137,7 @@ class HeartbeatProbe(Probe):
         )
 
 
-def _build_job_facts(
+def _build_heartbeat_job_facts(
     name: str, state: HeartbeatState, limits: ScheduledJobLimits, now: int, gaps: DowntimeGaps
 ) -> ScheduledJobFacts:
     """What the check-ins of a job show. A run that may have ended in a gap is not lost: its end was not received."""
@@ -175,7 +175,7 @@ def _overlaps_long_downtime_gap(start: int, end: int, gaps: DowntimeGaps) -> boo
 def _find_usual_start_delay(state: HeartbeatState, limits: ScheduledJobLimits) -> int | None:
     if limits.schedule is None or len(state.recent_starts) < MAX_RECENT_HEARTBEAT_STARTS:
         return None
-    return find_common_start_delay(limits.schedule, state.recent_starts)
+    return find_common_job_start_delay_ms(limits.schedule, state.recent_starts)
 
 
 def _select_downtime_gaps_to_store(facts: ScheduledJobFacts, gaps: DowntimeGaps) -> DowntimeGaps:

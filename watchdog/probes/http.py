@@ -23,9 +23,9 @@ from watchdog.net.targets import HttpTarget
 from watchdog.probes.base import Probe, ProbeAttemptContext
 from watchdog.probes.expectations import (
     ExpressionContext,
-    ExpressionVariableProblem,
+    MissingVariableValueProblem,
+    build_observation_from_error,
     judge_expectations,
-    observation_from_error,
 )
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class HttpProbe(Probe):
                 in_worker=response.needs_worker(loops=criteria.loops),
             )
         except ProbeError as error:
-            return observation_from_error(error, phase_timer)
+            return build_observation_from_error(error, phase_timer)
         return replace(observation, phases=phase_timer.phase_durations_ms)
 
 
@@ -139,7 +139,7 @@ def judge_http_response(response: HttpResponse, criteria: HttpResponseCriteria, 
         message,
         duration=response.elapsed_ms,
         measurements=_build_http_measurements(response),
-        listings=expression_context.build_prefer_expression_listings(criteria.preferences, slot) if is_good else {},
+        listings=expression_context.build_preference_listings(criteria.preferences, slot) if is_good else {},
         evidence=Evidence(facts, build_response_excerpt(response)),
         retryable=outcome is Outcome.FAIL and response.status >= 500,
     )
@@ -152,17 +152,17 @@ def _build_expression_context(response: HttpResponse, used_variables: frozenset[
         "elapsed_ms": round(response.elapsed_ms),
         "cert_days": response.cert_days,
     }
-    unavailable: dict[str, ExpressionVariableProblem] = {}
+    unavailable: dict[str, MissingVariableValueProblem] = {}
     beginnings: dict[str, str] = {}
-    malformed: dict[str, ExpressionVariableProblem] = {}
+    malformed: dict[str, MissingVariableValueProblem] = {}
     if response.body_problem:
-        unavailable["body"] = ExpressionVariableProblem(*response.body_problem)
+        unavailable["body"] = MissingVariableValueProblem(*response.body_problem)
         if response.body and not is_json_response(response):
             beginnings["body"] = response.text
     elif "body" in used_variables:
         variables["body"], problem = parse_response_body_with_problem(response)
         if problem:
-            malformed["body"] = ExpressionVariableProblem(*problem)
+            malformed["body"] = MissingVariableValueProblem(*problem)
     return ExpressionContext(variables, unavailable, {"status": "HTTP {}"}, beginnings, malformed)
 
 

@@ -22,12 +22,16 @@ from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.measurements import JOBS_EVIDENCE_KEY, ListedJobCounts
 from watchdog.domain.model import Evidence, Json, Observation, Outcome, SubjectListing
 from watchdog.domain.observations import JobSourceSnapshot
-from watchdog.domain.probe_state import JOB_STATE_KEY_PREFIX, WAITING_FOR_FIRST_RUN_STATE_KEY, JobStateRecord
+from watchdog.domain.probe_state import (
+    SCHEDULED_JOB_STATE_KEY_PREFIX,
+    WAITING_FOR_FIRST_RUN_STATE_KEY,
+    ScheduledJobStateRecord,
+)
 from watchdog.domain.rules import job as job_rule
 from watchdog.domain.rules.job import EvaluatedJob, JobVerdict
 from watchdog.domain.rules.job_source import (
     EvaluatedJobSource,
-    build_source_away_update,
+    build_job_source_absence_update,
     evaluate_job_source,
     format_job_names,
 )
@@ -36,7 +40,7 @@ from watchdog.domain.schedule import CronSchedule
 from watchdog.domain.uptime_clock import DowntimeGaps
 from watchdog.net.errors import ProbeError
 from watchdog.probes.base import ProbeAttemptContext, QueueSystemProbe
-from watchdog.probes.expectations import observation_from_error, with_evidence_facts
+from watchdog.probes.expectations import add_facts_to_evidence, build_observation_from_error
 from watchdog.queues import JOB_SOURCES, JobSource
 
 JOB_SOURCE_CALL_TIMEOUT_S = 5.0
@@ -45,11 +49,11 @@ MAX_JOBS_IN_EVENT_LOOP = 200
 MAX_JOBS_IN_EVIDENCE = 50
 """Jobs in the evidence, those with problems first."""
 OTHER_JOBS_WILDCARD = "*"
-JOB_TIMESTAMP_FIELDS = (
+JOB_EVIDENCE_TIMESTAMP_FIELDS = (
     *("next_run", "next_due", "last_start", "last_end", "last_ok", "running_since"),
     *("lost_since", "rejected_at", "gone_since"),
 )
-JOB_DURATION_FIELDS = ("every", "duration", "usual_delay")
+JOB_EVIDENCE_DURATION_FIELDS = ("every", "duration", "usual_delay")
 JOB_SOURCE_MISSING_REASONS = ("queue.missing", "database.table_missing")
 """What holds the jobs does not exist. If it held several jobs before, all of them have vanished with it."""
 
@@ -115,12 +119,12 @@ class JobsSettings(ConfigModel):
 
     @model_validator(mode="after")
     def _require_one_source(self) -> Self:
-        JOB_SOURCES.require_only_value(self)
+        JOB_SOURCES.require_one_configured_value(self)
         return self
 
     @property
     def job_source(self) -> JobSource:
-        return JOB_SOURCES.require_only_value(self)
+        return JOB_SOURCES.require_one_configured_value(self)
 
     @property
     def job_limits(self) -> dict[str, ScheduledJobLimits]:
@@ -184,11 +188,11 @@ class JobsProbe(QueueSystemProbe):
                 raise ProbeError.from_reason("watchdog.too_many_jobs", limit=f"{self.queue_driver.max_jobs:,}")
         except ProbeError as error:
             if error.reason not in JOB_SOURCE_MISSING_REASONS or not _has_listed_several_jobs(context.probe_state):
-                observation = observation_from_error(error, context.phase_timer)
+                observation = build_observation_from_error(error, context.phase_timer)
                 if error.reason == "broker.unreachable":
-                    updates = build_source_away_update(context.probe_state, context.started_at)
+                    updates = build_job_source_absence_update(context.probe_state, context.started_at)
                     observation = replace(observation, state_updates=updates)
-                return with_evidence_facts(observation, connect_context.facts)
+                return add_facts_to_evidence(observation, connect_context.facts)
             snapshot = JobSourceSnapshot(context.started_at, (), location=error.message)
         observation = await context.network.judge(
             context.phase_timer,
@@ -202,7 +206,7 @@ class JobsProbe(QueueSystemProbe):
         facts = (
             connect_context.facts if observation.listings else {**context.phase_timer.facts, **connect_context.facts}
         )
-        return with_evidence_facts(_add_phases(observation, context), facts)
+        return add_facts_to_evidence(_add_phases(observation, context), facts)
 
 
 def judge_snapshot(
@@ -211,7 +215,7 @@ def judge_snapshot(
     """The observation, without phases."""
     source = evaluate_job_source(snapshot, settings.job_limits, settings.required_jobs, probe_state, gaps)
     if source.is_readable:
-        return _build_observation_without_phases(source, probe_state, snapshot.taken_at)
+        return _build_jobs_observation_without_phases(source, probe_state, snapshot.taken_at)
     state_updates = _select_changed_state_entries(source.state_updates, probe_state)
     return Observation(Outcome.FAIL, source.reason, source.message, state_updates=state_updates)
 
@@ -219,7 +223,9 @@ def judge_snapshot(
 def _has_listed_several_jobs(probe_state: Mapping[str, Json]) -> bool:
     """Whether the source has listed several jobs before. That a single one is gone would not say why."""
     records = (
-        JobStateRecord.from_json(stored) for key, stored in probe_state.items() if key.startswith(JOB_STATE_KEY_PREFIX)
+        ScheduledJobStateRecord.from_json(stored)
+        for key, stored in probe_state.items()
+        if key.startswith(SCHEDULED_JOB_STATE_KEY_PREFIX)
     )
     return sum(record.state.was_listed for record in records) >= SOURCE_INCIDENT_MIN_GONE_JOBS
 
@@ -229,7 +235,7 @@ def build_jobs_observation(
 ) -> Observation:
     """The observation of a run that evaluated these jobs at `observed_at`, by the clock of their source. `gaps`:
     periods in which the source could not report to Watchdog."""
-    return _add_phases(_build_observation_without_phases(source, context.probe_state, observed_at, gaps), context)
+    return _add_phases(_build_jobs_observation_without_phases(source, context.probe_state, observed_at, gaps), context)
 
 
 def _add_phases(observation: Observation, context: ProbeAttemptContext) -> Observation:
@@ -237,7 +243,7 @@ def _add_phases(observation: Observation, context: ProbeAttemptContext) -> Obser
     return replace(observation, phases=phases, duration=sum(phases.values()))
 
 
-def _build_observation_without_phases(
+def _build_jobs_observation_without_phases(
     source: EvaluatedJobSource, probe_state: Mapping[str, Json], observed_at: int, gaps: DowntimeGaps = ()
 ) -> Observation:
     jobs = source.jobs
@@ -250,7 +256,7 @@ def _build_observation_without_phases(
         )
     if source.reason:
         reason, message = source.reason, source.message
-    state = _build_job_state_updates(source, probe_state)
+    state = _build_scheduled_job_state_updates(source, probe_state)
     evidence_jobs = sorted(jobs, key=lambda job: not job.verdict.reason)[:MAX_JOBS_IN_EVIDENCE]
     return Observation(
         Outcome.FAIL if reason else Outcome.PASS,
@@ -265,12 +271,14 @@ def _build_observation_without_phases(
     )
 
 
-def _build_job_state_updates(source: EvaluatedJobSource, probe_state: Mapping[str, Json]) -> dict[str, Json]:
+def _build_scheduled_job_state_updates(source: EvaluatedJobSource, probe_state: Mapping[str, Json]) -> dict[str, Json]:
     """The state that the run leaves, by key; None: the key is deleted."""
     records = {
         job.state_key: job.record.to_json() for job in source.jobs if not job.facts.removal or job.state.forgotten
     }
-    removed = {key: None for key in probe_state if key.startswith(JOB_STATE_KEY_PREFIX) and key not in records}
+    removed = {
+        key: None for key in probe_state if key.startswith(SCHEDULED_JOB_STATE_KEY_PREFIX) and key not in records
+    }
     is_waiting = not any(job.facts.has_run for job in source.jobs)
     return {**removed, **records, **source.state_updates, WAITING_FOR_FIRST_RUN_STATE_KEY: True if is_waiting else None}
 
@@ -294,8 +302,8 @@ def _format_job_evidence(job: EvaluatedJob, observed_at: int) -> Json:
     for name, value in values.items():
         if name in omitted or value in (None, "", 0, False):
             continue
-        if name in JOB_TIMESTAMP_FIELDS:
+        if name in JOB_EVIDENCE_TIMESTAMP_FIELDS:
             facts[name] = format_time_in_zone(value, observed_at, job.verdict.timezone, seconds=True)
         else:
-            facts[name] = format_duration(abs(value)) if name in JOB_DURATION_FIELDS else value
+            facts[name] = format_duration(abs(value)) if name in JOB_EVIDENCE_DURATION_FIELDS else value
     return facts

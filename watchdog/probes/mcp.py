@@ -14,20 +14,20 @@ from watchdog.config_types import FieldValidationError
 from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.model import Json, Observation
 from watchdog.domain.probe_state import (
-    MCP_PROTOCOL_STATE_KEY,
-    MCP_SERVER_IDENTITY_STATE_KEY,
-    NEVER_RUN_TASKS_STATE_KEY,
-    McpProtocolRecord,
+    MCP_TARGET_DIGEST_STATE_KEY,
+    NEGOTIATED_MCP_ERA_STATE_KEY,
+    NEVER_RUN_MCP_TASKS_STATE_KEY,
+    NegotiatedMcpEraRecord,
 )
 from watchdog.net.errors import ProbeError
 from watchdog.probes.base import Probe, ProbeAttemptContext
-from watchdog.probes.expectations import observation_from_error
+from watchdog.probes.expectations import build_observation_from_error
 from watchdog.probes.mcp_judgement import (
     McpCriteria,
-    McpRunContext,
-    build_interrupted_session_evidence,
-    build_session_measurements,
-    judge_session,
+    McpJudgementContext,
+    build_interrupted_mcp_session_evidence,
+    build_mcp_session_measurements,
+    judge_mcp_session,
 )
 from watchdog.probes.mcp_settings import McpSettings
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 MCP_PROTOCOL_ERA_TTL_MS = 24 * HOUR_MS
 """How long a negotiated protocol era is reused."""
-_MCP_SERVER_STATE_KEYS = (MCP_PROTOCOL_STATE_KEY, NEVER_RUN_TASKS_STATE_KEY)
+_MCP_SERVER_STATE_KEYS = (NEGOTIATED_MCP_ERA_STATE_KEY, NEVER_RUN_MCP_TASKS_STATE_KEY)
 
 
 class McpProbe(Probe):
@@ -119,26 +119,28 @@ class McpProbe(Probe):
             timeout_s=context.remaining_s,
             now=context.started_at,
         )
-        context.phase_timer.describe_response = lambda: build_interrupted_session_evidence(result)
+        context.phase_timer.describe_response = lambda: build_interrupted_mcp_session_evidence(result)
         try:
             await session.run(result)
         except ProbeError as error:
             if era and not error.is_internal:
-                state_updates[MCP_PROTOCOL_STATE_KEY] = None
+                state_updates[NEGOTIATED_MCP_ERA_STATE_KEY] = None
             return self._build_failed_observation(error, result, context, state_updates)
         except asyncio.CancelledError:
             if result.protocol_era != era:
-                state_updates[MCP_PROTOCOL_STATE_KEY] = _era_record(result.protocol_era, context)
+                state_updates[NEGOTIATED_MCP_ERA_STATE_KEY] = _build_negotiated_mcp_era_json(
+                    result.protocol_era, context
+                )
             context.state_updates_on_timeout.update(state_updates)
             raise
         if result.protocol_era != era:
-            state_updates[MCP_PROTOCOL_STATE_KEY] = _era_record(result.protocol_era, context)
+            state_updates[NEGOTIATED_MCP_ERA_STATE_KEY] = _build_negotiated_mcp_era_json(result.protocol_era, context)
         observation = await context.network.judge(
             context.phase_timer,
-            judge_session,
+            judge_mcp_session,
             result.detach(),
             McpCriteria(self.mcp, self.expectations, self.preferences),
-            McpRunContext(context.started_at, context.slot, remembered.get(NEVER_RUN_TASKS_STATE_KEY)),
+            McpJudgementContext(context.started_at, context.slot, remembered.get(NEVER_RUN_MCP_TASKS_STATE_KEY)),
             in_worker=bool(result.large_results) or (self._has_looping_expression and result.has_many_elements),
         )
         return replace(
@@ -155,33 +157,33 @@ class McpProbe(Probe):
         self, context: ProbeAttemptContext
     ) -> tuple[Mapping[str, Json], dict[str, Json]]:
         """What earlier runs remembered of this server, and the state updates that forget another server."""
-        if context.probe_state.get(MCP_SERVER_IDENTITY_STATE_KEY) == self.mcp.identity:
+        if context.probe_state.get(MCP_TARGET_DIGEST_STATE_KEY) == self.mcp.identity:
             return context.probe_state, {}
         forgotten: dict[str, Json] = {key: None for key in _MCP_SERVER_STATE_KEYS if key in context.probe_state}
-        return {}, {MCP_SERVER_IDENTITY_STATE_KEY: self.mcp.identity, **forgotten}
+        return {}, {MCP_TARGET_DIGEST_STATE_KEY: self.mcp.identity, **forgotten}
 
     def _build_failed_observation(
         self, error: ProbeError, session: McpSessionResult, context: ProbeAttemptContext, state_updates: dict[str, Json]
     ) -> Observation:
-        observation = observation_from_error(error, context.phase_timer)
+        observation = build_observation_from_error(error, context.phase_timer)
         is_connected = "address" in session.facts or (self.mcp.command and not error.is_internal)
         return replace(
             observation,
             duration=observation.duration if is_connected else None,
-            measurements=build_session_measurements(session),
+            measurements=build_mcp_session_measurements(session),
             state_updates=state_updates,
         )
 
 
-def _era_record(era: str, context: ProbeAttemptContext) -> Json:
+def _build_negotiated_mcp_era_json(era: str, context: ProbeAttemptContext) -> Json:
     """What later runs remember; None: nothing, because no era was negotiated."""
-    return McpProtocolRecord(era, context.started_at).to_json() if era else None
+    return NegotiatedMcpEraRecord(era, context.started_at).to_json() if era else None
 
 
 def _read_remembered_protocol_era(remembered: Mapping[str, Json], now: int) -> str:
     """The era negotiated in an earlier run. Empty: negotiate it again."""
-    stored = remembered.get(MCP_PROTOCOL_STATE_KEY)
+    stored = remembered.get(NEGOTIATED_MCP_ERA_STATE_KEY)
     if not stored:
         return ""
-    record = McpProtocolRecord.from_json(stored)
+    record = NegotiatedMcpEraRecord.from_json(stored)
     return record.era if 0 <= now - record.negotiated_at < MCP_PROTOCOL_ERA_TTL_MS else ""

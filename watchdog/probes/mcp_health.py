@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from watchdog.domain.model import Json
 from watchdog.domain.reasons import build_reason_and_message
-from watchdog.domain.text import MAX_ERROR_LINE_CHARS
-from watchdog.probes.mcp_tasks import McpTaskList, clean_server_text
+from watchdog.domain.text import MAX_QUOTED_ERROR_CHARS
+from watchdog.probes.mcp_tasks import McpTaskList, clean_mcp_server_text
 
 if TYPE_CHECKING:
     from watchdog.net.mcp import McpSessionResult
@@ -34,11 +34,11 @@ def find_mcp_health_failure(
     `judge_healthy`: whether `healthy: false` is a failure.
     """
     is_unhealthy = judge_healthy and tool_reports_unhealthy(session.tool_result)
-    if not (session.tool_is_error or is_unhealthy) or _is_failure_explained_by_tasks(session.tool_result, task_list):
+    if not (session.tool_is_error or is_unhealthy) or _do_mcp_tasks_explain_failure(session.tool_result, task_list):
         return "", ""
     text = find_tool_error_text(session.tool_result)
     if session.tool_is_error:
-        text = text or clean_server_text(session.tool_result_text, MAX_ERROR_LINE_CHARS) or "no error message"
+        text = text or clean_mcp_server_text(session.tool_result_text, MAX_QUOTED_ERROR_CHARS) or "no error message"
         return "mcp.tool_error", f"{session.called_tool} reports an error: {text}"
     return build_reason_and_message("mcp.unhealthy", text, tool=session.called_tool)
 
@@ -46,11 +46,11 @@ def find_mcp_health_failure(
 def find_tool_error_text(tool_result: Json) -> str:
     """The server's own description of its problem, else the members of the result that have one; empty if none."""
     if isinstance(tool_result, str):
-        return clean_server_text(tool_result, MAX_ERROR_LINE_CHARS)
+        return clean_mcp_server_text(tool_result, MAX_QUOTED_ERROR_CHARS)
     if not isinstance(tool_result, dict):
         return ""
-    texts = (_extract_error_text(tool_result.get(name)) for name in _TOOL_ERROR_FIELDS)
-    parts = list(_find_result_member_problems(tool_result))
+    texts = (_extract_tool_error_text(tool_result.get(name)) for name in _TOOL_ERROR_FIELDS)
+    parts = list(_find_error_members_of_result(tool_result))
     more = (
         f", and {len(parts) - MAX_HEALTH_PROBLEMS_IN_MESSAGE} more"
         if len(parts) > MAX_HEALTH_PROBLEMS_IN_MESSAGE
@@ -59,21 +59,21 @@ def find_tool_error_text(tool_result: Json) -> str:
     return next(filter(None, texts), "") or "; ".join(parts[:MAX_HEALTH_PROBLEMS_IN_MESSAGE]) + more
 
 
-def _is_failure_explained_by_tasks(tool_result: Json, task_list: McpTaskList | None) -> bool:
+def _do_mcp_tasks_explain_failure(tool_result: Json, task_list: McpTaskList | None) -> bool:
     """Whether a task is not ok, and the result reports no other problem."""
     if task_list is None or all(task.ok for task in task_list.tasks.values()):
         return False
     has_own_error = bool(tool_result.get("error") or tool_result.get("errors"))
-    return not has_own_error and next(_find_result_member_problems(tool_result), None) is None
+    return not has_own_error and next(_find_error_members_of_result(tool_result), None) is None
 
 
-def _extract_error_text(value: Json) -> str:
+def _extract_tool_error_text(value: Json) -> str:
     while isinstance(value, dict):
         value = next((value[name] for name in _TOOL_ERROR_FIELDS if value.get(name)), "")
-    return clean_server_text(value, MAX_ERROR_LINE_CHARS) if isinstance(value, str) else ""
+    return clean_mcp_server_text(value, MAX_QUOTED_ERROR_CHARS) if isinstance(value, str) else ""
 
 
-def _find_result_member_problems(tool_result: Mapping[str, Json]) -> Iterator[str]:
+def _find_error_members_of_result(tool_result: Mapping[str, Json]) -> Iterator[str]:
     """The members at any depth with an error, `ok: false` or `healthy: false`: "database: connection refused". The
     tasks do not count."""
     members = [(name, value) for name, value in tool_result.items() if name != "tasks"]
@@ -83,10 +83,10 @@ def _find_result_member_problems(tool_result: Mapping[str, Json]) -> Iterator[st
         name, value = members.pop(0)
         if isinstance(value, dict):
             name = value["name"] if isinstance(value.get("name"), str) else name
-            if error := _extract_error_text(value.get("error")):
-                yield f"{clean_server_text(name, 60)}: {error}"
+            if error := _extract_tool_error_text(value.get("error")):
+                yield f"{clean_mcp_server_text(name, 60)}: {error}"
             elif value.get("ok") is False or value.get("healthy") is False:
-                yield f"{clean_server_text(name, 60)} is not ok"
+                yield f"{clean_mcp_server_text(name, 60)} is not ok"
             else:
                 members += value.items()
         elif isinstance(value, list):

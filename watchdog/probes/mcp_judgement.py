@@ -9,33 +9,38 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from watchdog.config_types import format_byte_size
+from watchdog.config_types import format_config_byte_size
 from watchdog.domain.formatting import format_count
 from watchdog.domain.measurements import TASKS_EVIDENCE_KEY, McpTaskCounts
 from watchdog.domain.model import Evidence, Json, JsonScalar, Observation, Outcome, SubjectListing
 from watchdog.domain.observations import McpToolProblemFacts
-from watchdog.domain.probe_state import NEVER_RUN_TASKS_STATE_KEY, NeverRunTasksRecord
+from watchdog.domain.probe_state import NEVER_RUN_MCP_TASKS_STATE_KEY, NeverRunMcpTasksRecord
 from watchdog.domain.rules import task as task_rule
 from watchdog.domain.rules import tool as tool_rule
 from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.expressions import CelExpression
-from watchdog.probes.expectations import ExpressionContext, ExpressionVariableProblem, judge_expectations
+from watchdog.probes.expectations import ExpressionContext, MissingVariableValueProblem, judge_expectations
 from watchdog.probes.mcp_health import find_mcp_health_failure, find_tool_error_text, tool_reports_unhealthy
 from watchdog.probes.mcp_settings import HEALTH_CHECK_TOOL_NAME, McpSettings, McpToolCallSettings
-from watchdog.probes.mcp_tasks import McpTaskList, clean_server_text, describe_missing_task_list, parse_mcp_task_list
+from watchdog.probes.mcp_tasks import (
+    McpTaskList,
+    clean_mcp_server_text,
+    describe_missing_task_list,
+    parse_mcp_task_list,
+)
 
 if TYPE_CHECKING:
     from watchdog.net.mcp import McpSessionResult
 
-MAX_TOOL_RESULT_EXCERPT_CHARS = 8_000
+MAX_MCP_RESULT_EXCERPT_CHARS = 8_000
 """More than is stored: cutting before masking could leave part of a secret."""
 MAX_MCP_TOOLS_WITH_PROBLEMS = 100
 """Tools with a problem that are listed."""
-MAX_TOOL_NAME_CHARS = 120
+MAX_MCP_TOOL_NAME_CHARS = 120
 MAX_EVIDENCE_TOOLS, MAX_EVIDENCE_NAME_CHARS = 99, 2_000
 MAX_EVIDENCE_FACTS_BYTES = 64 << 10
 """Of the facts about a large response."""
-_HEALTHY_WORD_PATTERN = re.compile(r"\bhealthy\b")
+_HEALTHY_IN_EXPRESSION_PATTERN = re.compile(r"\bhealthy\b")
 """In an `expect` expression: the expression decides what `healthy: false` means."""
 
 T = TypeVar("T")
@@ -49,7 +54,7 @@ class McpCriteria(NamedTuple):
     preferences: tuple[CelExpression, ...]
 
 
-class McpRunContext(NamedTuple):
+class McpJudgementContext(NamedTuple):
     """What the judgement of a session depends on, apart from the session."""
 
     started_at: int
@@ -58,16 +63,16 @@ class McpRunContext(NamedTuple):
     """The stored record of tasks that have never run."""
 
 
-def judge_session(session: McpSessionResult, criteria: McpCriteria, run: McpRunContext) -> Observation:
+def judge_mcp_session(session: McpSessionResult, criteria: McpCriteria, run: McpJudgementContext) -> Observation:
     """The observation, without phases."""
-    observation = build_session_observation(session.unpack(), criteria, run)
+    observation = build_mcp_session_observation(session.unpack(), criteria, run)
     if not session.large_results:
         return observation
-    evidence = replace(observation.evidence, facts=limit_facts(observation.evidence.facts))
+    evidence = replace(observation.evidence, facts=limit_evidence_facts_size(observation.evidence.facts))
     return replace(observation, evidence=evidence)
 
 
-def limit_facts(facts: Mapping[str, Json]) -> dict[str, Json]:
+def limit_evidence_facts_size(facts: Mapping[str, Json]) -> dict[str, Json]:
     """At most 64 KiB of facts: what does not fit is left out, entry by entry of a list or an object."""
     limited: dict[str, Json] = {}
     remaining = MAX_EVIDENCE_FACTS_BYTES
@@ -91,39 +96,41 @@ def _take_up_to_json_bytes(entries: Iterable[T], max_bytes: int) -> Iterator[T]:
         yield entry
 
 
-def build_session_observation(session: McpSessionResult, criteria: McpCriteria, run: McpRunContext) -> Observation:
+def build_mcp_session_observation(
+    session: McpSessionResult, criteria: McpCriteria, run: McpJudgementContext
+) -> Observation:
     """The observation, without phases."""
     task_list, responded_at = None, run.started_at + round(session.elapsed_ms or 0)
     state_updates: dict[str, Json] = {}
     if session.called_tool:
-        record = NeverRunTasksRecord.from_json(run.new_tasks)
+        record = NeverRunMcpTasksRecord.from_json(run.new_tasks)
         task_list = parse_mcp_task_list(session.tool_result, responded_at, record.first_listed_at)
         if task_list is not None and not task_list.tasks and _tool_reports_problem(session):
             task_list = None  # a server with a problem that lists no task may be unable to list them
         if task_list is not None and task_list.first_listed_at != record.first_listed_at:
-            state_updates[NEVER_RUN_TASKS_STATE_KEY] = NeverRunTasksRecord(task_list.first_listed_at).to_json()
-    expression_context = _build_expression_context(session, criteria.settings)
-    reason, message = _find_failure_besides_expectations(session, criteria, task_list, expression_context)
+            state_updates[NEVER_RUN_MCP_TASKS_STATE_KEY] = NeverRunMcpTasksRecord(task_list.first_listed_at).to_json()
+    expression_context = _build_mcp_expression_context(session, criteria.settings)
+    reason, message = _find_mcp_failure_besides_expectations(session, criteria, task_list, expression_context)
     verdict = judge_expectations(expression_context, criteria.expectations, criteria.preferences)
     outcome = Outcome.FAIL if reason else verdict.outcome
     reason, message = (reason, message) if reason else (verdict.reason, verdict.message)
     if reason == "expectation.failed" and tool_reports_unhealthy(session.tool_result):
         error = find_tool_error_text(session.tool_result)
         message = f"{message}: {error}" if error else message
-    facts = _build_session_evidence_facts(session) | _build_task_evidence(task_list)
+    facts = _build_mcp_session_evidence_facts(session) | _build_mcp_task_evidence(task_list)
     task_listings, preference_listings, tool_listings = {}, {}, {}
     if unusual_tools := _find_mcp_tools_with_problems(session):
         tool_listings = {tool_rule.RULE_NAME: SubjectListing(responded_at, unusual_tools)}
     if task_list and (task_list.tasks or not task_list.problems):
         task_listings = {task_rule.RULE_NAME: SubjectListing(responded_at, task_list.tasks)}
     if not reason:
-        preference_listings = expression_context.build_prefer_expression_listings(criteria.preferences, run.slot)
+        preference_listings = expression_context.build_preference_listings(criteria.preferences, run.slot)
     return Observation(
         outcome,
         reason,
         message,
         duration=session.elapsed_ms,
-        measurements=build_session_measurements(session) | _build_task_measurements(task_list),
+        measurements=build_mcp_session_measurements(session) | _build_mcp_task_measurements(task_list),
         listings=task_listings | preference_listings | tool_listings,
         evidence=Evidence(
             facts | ({"expect": verdict.evidence} if verdict.evidence else {}), _format_tool_result_excerpt(session)
@@ -132,7 +139,7 @@ def build_session_observation(session: McpSessionResult, criteria: McpCriteria, 
     )
 
 
-def _find_failure_besides_expectations(
+def _find_mcp_failure_besides_expectations(
     session: McpSessionResult,
     criteria: McpCriteria,
     task_list: McpTaskList | None,
@@ -144,7 +151,9 @@ def _find_failure_besides_expectations(
     if missing:
         subject = f"tool {missing[0]} is" if len(missing) == 1 else f"tools {', '.join(missing)} are"
         return "mcp.tool_missing", f"{subject} missing: {format_count(len(listed_tools), 'tool')} listed"
-    judge_healthy = not any(_HEALTHY_WORD_PATTERN.search(expression.text) for expression in criteria.expectations)
+    judge_healthy = not any(
+        _HEALTHY_IN_EXPRESSION_PATTERN.search(expression.text) for expression in criteria.expectations
+    )
     failure = find_mcp_health_failure(session, task_list, judge_healthy=judge_healthy)
     if failure[0] or not criteria.settings.tasks:
         return failure
@@ -163,7 +172,7 @@ def _find_failure_besides_expectations(
     return "", ""
 
 
-def _build_expression_context(session: McpSessionResult, settings: McpSettings) -> ExpressionContext:
+def _build_mcp_expression_context(session: McpSessionResult, settings: McpSettings) -> ExpressionContext:
     variables = {
         "result": session.tool_result,
         "is_error": session.tool_is_error,
@@ -174,8 +183,8 @@ def _build_expression_context(session: McpSessionResult, settings: McpSettings) 
         "elapsed_ms": round(session.elapsed_ms or 0),
     }
     unavailable = {
-        name: ExpressionVariableProblem(
-            "body.too_large", f"the {name} is longer than {format_byte_size(settings.max_body)} (max_body)"
+        name: MissingVariableValueProblem(
+            "body.too_large", f"the {name} is longer than {format_config_byte_size(settings.max_body)} (max_body)"
         )
         for name in ("result", "resource")
         if len(json.dumps(variables[name])) > settings.max_body
@@ -184,7 +193,7 @@ def _build_expression_context(session: McpSessionResult, settings: McpSettings) 
         name = settings.call.tool if isinstance(settings.call, McpToolCallSettings) else HEALTH_CHECK_TOOL_NAME
         is_listed = any(tool.name == name for tool in session.tools)
         text = f"no tool was called: {name} {'requires arguments' if is_listed else 'is not listed'}"
-        problem = ExpressionVariableProblem("expectation.evaluation_failed", text)
+        problem = MissingVariableValueProblem("expectation.evaluation_failed", text)
         unavailable |= dict.fromkeys(("result", "is_error"), problem)
     return ExpressionContext(variables, unavailable)
 
@@ -193,7 +202,7 @@ def _tool_reports_problem(session: McpSessionResult) -> bool:
     return session.tool_is_error or tool_reports_unhealthy(session.tool_result)
 
 
-def _count_excess_tool_listings(session: McpSessionResult) -> dict[str, int]:
+def _count_duplicate_tool_listings(session: McpSessionResult) -> dict[str, int]:
     """Name of a tool -> the number of times it is listed in excess."""
     counts = Counter(tool.name for tool in session.tools)
     return {name: count - 1 for name, count in counts.items() if count > 1}
@@ -202,26 +211,26 @@ def _count_excess_tool_listings(session: McpSessionResult) -> dict[str, int]:
 def _find_mcp_tools_with_problems(session: McpSessionResult) -> dict[str, McpToolProblemFacts]:
     """Tools with a problem: at most MAX_MCP_TOOLS_WITH_PROBLEMS, by name."""
     tools: dict[str, McpToolProblemFacts] = {}
-    duplicates = _count_excess_tool_listings(session)
+    duplicates = _count_duplicate_tool_listings(session)
     for tool in session.tools:
-        name = clean_server_text(tool.name, MAX_TOOL_NAME_CHARS)
+        name = clean_mcp_server_text(tool.name, MAX_MCP_TOOL_NAME_CHARS)
         if (tool.schema_problem or tool.name in duplicates) and (
             name in tools or len(tools) < MAX_MCP_TOOLS_WITH_PROBLEMS
         ):
             earlier_problem = tools[name].schema_problem if name in tools else ""
-            problem = earlier_problem or clean_server_text(tool.schema_problem)
+            problem = earlier_problem or clean_mcp_server_text(tool.schema_problem)
             tools[name] = McpToolProblemFacts(duplicates.get(tool.name, 0) + 1, problem)
     return tools
 
 
-def build_session_measurements(session: McpSessionResult) -> dict[str, JsonScalar]:
+def build_mcp_session_measurements(session: McpSessionResult) -> dict[str, JsonScalar]:
     measurements: dict[str, JsonScalar] = {"tools": session.tool_count} if session.tool_page_count else {}
-    if duplicates := _count_excess_tool_listings(session):
+    if duplicates := _count_duplicate_tool_listings(session):
         measurements["duplicate_tools"] = sum(duplicates.values())
     return measurements | ({"protocol": session.protocol_version} if session.protocol_version else {})
 
 
-def _build_task_measurements(task_list: McpTaskList | None) -> dict[str, JsonScalar]:
+def _build_mcp_task_measurements(task_list: McpTaskList | None) -> dict[str, JsonScalar]:
     if task_list is None:
         return {}
     return McpTaskCounts(
@@ -229,18 +238,18 @@ def _build_task_measurements(task_list: McpTaskList | None) -> dict[str, JsonSca
     )._asdict()
 
 
-def build_interrupted_session_evidence(session: McpSessionResult) -> Evidence:
+def build_interrupted_mcp_session_evidence(session: McpSessionResult) -> Evidence:
     """What is known of a session that has not come to its end."""
     output = session.describe_output()
-    return Evidence({**_build_session_evidence_facts(session), **output.facts}, output.excerpt)
+    return Evidence({**_build_mcp_session_evidence_facts(session), **output.facts}, output.excerpt)
 
 
-def _build_session_evidence_facts(session: McpSessionResult) -> dict[str, Json]:
+def _build_mcp_session_evidence_facts(session: McpSessionResult) -> dict[str, Json]:
     facts = {
         "server": f"{session.server_name} {session.server_version}".strip(),
         "protocol": session.protocol_version,
         "tools": _truncate_name_list([tool.name for tool in session.tools], session.tool_count),
-        "duplicate_tools": _truncate_name_list([*_count_excess_tool_listings(session)]),
+        "duplicate_tools": _truncate_name_list([*_count_duplicate_tool_listings(session)]),
         "called_tool": session.called_tool,
     }
     return {name: value for name, value in facts.items() if value} | session.facts
@@ -253,7 +262,7 @@ def _truncate_name_list(names: Sequence[str], count: int = 0) -> list[str]:
     return [*first, f"… {count - len(first)} more"] if count > len(first) else first
 
 
-def _build_task_evidence(task_list: McpTaskList | None) -> dict[str, Json]:
+def _build_mcp_task_evidence(task_list: McpTaskList | None) -> dict[str, Json]:
     if task_list is None:
         return {}
     problems = {"invalid_tasks": list(task_list.problems[:20])} if task_list.problems else {}
@@ -262,4 +271,4 @@ def _build_task_evidence(task_list: McpTaskList | None) -> dict[str, Json]:
 
 def _format_tool_result_excerpt(session: McpSessionResult) -> str:
     result_as_json = "" if session.tool_result is None else json.dumps(session.tool_result)
-    return (session.tool_result_text or result_as_json)[:MAX_TOOL_RESULT_EXCERPT_CHARS]
+    return (session.tool_result_text or result_as_json)[:MAX_MCP_RESULT_EXCERPT_CHARS]

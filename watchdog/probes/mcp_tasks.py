@@ -13,9 +13,9 @@ from typing import Any
 
 from watchdog.config_types import format_config_duration
 from watchdog.domain.model import Json, McpTaskFacts
-from watchdog.domain.probe_state import short_digest
+from watchdog.domain.probe_state import compute_short_digest
 from watchdog.domain.rules.task import McpTaskStatus, parse_mcp_task_status
-from watchdog.domain.text import replace_unsafe_characters, to_single_line
+from watchdog.domain.text import replace_invisible_characters, to_single_line
 from watchdog.domain.timestamps import parse_epoch, parse_iso8601
 
 MAX_MCP_TASKS = 1_000
@@ -51,7 +51,7 @@ def parse_mcp_task_list(tool_result: Json, now: int, first_listed_at: Mapping[st
         return None
     entries = tool_result["tasks"]
     if not isinstance(entries, list):
-        return McpTaskList({}, (f"tasks is {_json_type_name(entries)}, not a list",))
+        return McpTaskList({}, (f"tasks is {_name_json_type(entries)}, not a list",))
     tasks: dict[str, McpTaskFacts] = {}
     raw_entries: dict[str, Json] = {}
     first_listed: dict[str, int] = {}
@@ -65,9 +65,9 @@ def parse_mcp_task_list(tool_result: Json, now: int, first_listed_at: Mapping[st
         task = _parse_mcp_task(entry, now)
         if name in tasks:
             problems.append(f"tasks[{index}] repeats the name {name!r}")
-            if _worst_task_sort_key(tasks[name]) >= _worst_task_sort_key(task):
+            if _compute_mcp_task_sort_key(tasks[name]) >= _compute_mcp_task_sort_key(task):
                 continue
-        digest = short_digest(name)
+        digest = compute_short_digest(name)
         if task.last_run_at is None:
             first_listed[digest] = min(first_listed_at.get(digest, now), now)
             task = task._replace(first_listed_at=first_listed[digest])
@@ -76,7 +76,9 @@ def parse_mcp_task_list(tool_result: Json, now: int, first_listed_at: Mapping[st
         tasks[name], raw_entries[name] = task, entry
     if len(entries) > MAX_MCP_TASKS:
         problems.append(f"{len(entries):,} tasks are listed; only the first {MAX_MCP_TASKS:,} are read")
-    worst = sorted(tasks, key=lambda name: _worst_task_sort_key(tasks[name]), reverse=True)[:MAX_MCP_TASKS_IN_EVIDENCE]
+    worst = sorted(tasks, key=lambda name: _compute_mcp_task_sort_key(tasks[name]), reverse=True)[
+        :MAX_MCP_TASKS_IN_EVIDENCE
+    ]
     return McpTaskList(tasks, tuple(problems), first_listed, {name: raw_entries[name] for name in worst})
 
 
@@ -86,20 +88,23 @@ def describe_missing_task_list(tool_result: Json) -> str:
         return "the result has no `tasks`"
     if tool_result == "":
         return "the result is empty"
-    return f"the result is {_json_type_name(tool_result)}, not an object with `tasks`"
+    return f"the result is {_name_json_type(tool_result)}, not an object with `tasks`"
 
 
 def _parse_mcp_task_name(entry: Json) -> str:
     if not isinstance(entry, dict):
-        raise _InvalidMcpTaskEntryError(f"is {_json_type_name(entry)}, not an object")
+        raise _InvalidMcpTaskEntryError(f"is {_name_json_type(entry)}, not an object")
     name = entry.get("name")
-    if not isinstance(name, str) or not clean_server_text(name):
+    if not isinstance(name, str) or not clean_mcp_server_text(name):
         raise _InvalidMcpTaskEntryError("has no name")
-    return clean_server_text(name, MAX_MCP_TASK_NAME_CHARS)
+    return clean_mcp_server_text(name, MAX_MCP_TASK_NAME_CHARS)
 
 
 def _parse_mcp_task(entry: dict[str, Json], now: int) -> McpTaskFacts:
-    status, error = clean_server_text(entry.get("last_run_status")), clean_server_text(entry.get("last_run_error"))
+    status, error = (
+        clean_mcp_server_text(entry.get("last_run_status")),
+        clean_mcp_server_text(entry.get("last_run_error")),
+    )
     try:
         ok, last_run_at = _parse_mcp_task_ok(entry.get("ok"), status, error), _parse_mcp_task_last_run(entry, now)
         if not status and last_run_at is None and not entry.keys().isdisjoint(("last_run_at", "staleness_ms")):
@@ -113,7 +118,7 @@ def _parse_mcp_task_ok(value: Json, status: str, error: str) -> bool:
     if value is True or value is False:
         return value
     if value is not None:
-        raise _InvalidMcpTaskEntryError(f"ok is {_json_type_name(value)}, not true or false")
+        raise _InvalidMcpTaskEntryError(f"ok is {_name_json_type(value)}, not true or false")
     meaning = parse_mcp_task_status(status)
     if meaning in (McpTaskStatus.FAILED, McpTaskStatus.STALE):
         return False
@@ -142,31 +147,33 @@ def _parse_mcp_task_last_run(entry: dict[str, Json], now: int) -> int | None:
 def _parse_mcp_task_timestamp(value: Json) -> int:
     at = parse_iso8601(value) if isinstance(value, str) else parse_epoch(_parse_mcp_task_number(value, "last_run_at"))
     if at is None:
-        raise _InvalidMcpTaskEntryError(f"last_run_at {clean_server_text(str(value), 60)!r} is not an ISO 8601 time")
+        raise _InvalidMcpTaskEntryError(
+            f"last_run_at {clean_mcp_server_text(str(value), 60)!r} is not an ISO 8601 time"
+        )
     return at
 
 
 def _parse_mcp_task_number(value: Json, field_name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _InvalidMcpTaskEntryError(f"{field_name} is {_json_type_name(value)}, not a number")
+        raise _InvalidMcpTaskEntryError(f"{field_name} is {_name_json_type(value)}, not a number")
     if (isinstance(value, float) and not math.isfinite(value)) or abs(value) > 10**15:
         raise _InvalidMcpTaskEntryError(f"{field_name} is out of range")
     return value
 
 
-def _worst_task_sort_key(task: McpTaskFacts) -> tuple[bool, float]:
+def _compute_mcp_task_sort_key(task: McpTaskFacts) -> tuple[bool, float]:
     return (not task.ok, -math.inf if task.last_run_at is None else -task.last_run_at)
 
 
-def clean_server_text(value: Any, max_chars: int = MAX_MCP_SERVER_TEXT_CHARS) -> str:
+def clean_mcp_server_text(value: Any, max_chars: int = MAX_MCP_SERVER_TEXT_CHARS) -> str:
     """A value from the server as one line of text that is safe to store and to show."""
     if value is None:
         return ""
     text = value if isinstance(value, str) else str(value)
-    return replace_unsafe_characters(to_single_line(text[: max_chars * 4], max_chars))
+    return replace_invisible_characters(to_single_line(text[: max_chars * 4], max_chars))
 
 
-def _json_type_name(value: Json) -> str:
+def _name_json_type(value: Json) -> str:
     match value:
         case None:
             return "null"

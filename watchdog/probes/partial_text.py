@@ -13,7 +13,7 @@ from watchdog.expressions import CelExpression, CelExpressionError, compile_expr
 MAX_UNDECIDED_TEXT_CONDITIONS = 6
 """Tests of the text that are false for its beginning: each may become true by the rest, so the number of combinations
 doubles with each."""
-_END_ANCHOR_PATTERN = re.compile(r"\$|\\[bBzZ]")
+_REGEX_END_ANCHOR_PATTERN = re.compile(r"\$|\\[bBzZ]")
 """Parts of a regular expression that match the end of a text: they may match its beginning, and not the whole."""
 
 
@@ -38,7 +38,7 @@ def evaluate_on_text_beginning(
         )
     except CelExpressionError:
         return None  # it uses the variable in another way as well
-    possible = [_possible_condition_results(test, variable, beginning) for test in tests]
+    possible = [_list_possible_condition_results(test, variable, beginning) for test in tests]
     if sum(len(results) > 1 for results in possible) > MAX_UNDECIDED_TEXT_CONDITIONS:
         return None
     others = {name: value for name, value in values.items() if name != variable}
@@ -54,9 +54,9 @@ def _build_variable_condition_pattern(variable: str) -> re.Pattern[str]:
     )
 
 
-def _possible_condition_results(test: str, variable: str, beginning: str) -> tuple[bool, ...]:
+def _list_possible_condition_results(test: str, variable: str, beginning: str) -> tuple[bool, ...]:
     is_regex = re.search(r"\.\s*matches", test) is not None
-    if is_regex and _END_ANCHOR_PATTERN.search(test):
+    if is_regex and _REGEX_END_ANCHOR_PATTERN.search(test):
         return (True, False)
     holds = compile_expression(test, {variable: "string"}).evaluate_bool({variable: beginning})
     is_decided = holds or (re.search(r"\.\s*startsWith", test) is not None and len(test) <= len(beginning))

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, StrictFloat, StrictInt, model_validator
 
-from watchdog.config_types import ConfigModel, Duration, FieldValidationError, duration_bounds
+from watchdog.config_types import ConfigModel, Duration, FieldValidationError, create_duration_bounds_validator
 from watchdog.domain.measurements import QueueMeasurements
 from watchdog.domain.model import Evidence, Json, JsonScalar, Observation, Outcome
 from watchdog.domain.observations import QueueStats
@@ -21,7 +21,7 @@ from watchdog.domain.reasons import build_reason_and_message
 from watchdog.domain.rules.queue import QueueThresholdState, describe_queue_threshold_breach, evaluate_queue_thresholds
 from watchdog.net.errors import ProbeError
 from watchdog.probes.base import ProbeAttemptContext, QueueSystemProbe
-from watchdog.probes.expectations import observation_from_error, with_evidence_facts
+from watchdog.probes.expectations import add_facts_to_evidence, build_observation_from_error
 from watchdog.queues import QUEUE_STATS_SOURCES, QueueStatsSource
 
 QUEUE_STATS_CALL_TIMEOUT_S = 5.0
@@ -30,7 +30,7 @@ QUEUE_STATS_CALL_TIMEOUT_S = 5.0
 # --- limits
 
 
-class MaxCountThreshold(ConfigModel):
+class MaxQueueCountThreshold(ConfigModel):
     """An upper limit for a number."""
 
     over: Annotated[StrictInt, Field(ge=0)]
@@ -39,7 +39,7 @@ class MaxCountThreshold(ConfigModel):
     """How long the limit must be exceeded before runs fail; default: runs fail at once."""
 
 
-class MaxAgeThreshold(ConfigModel):
+class MaxQueueAgeThreshold(ConfigModel):
     """An upper limit for an age."""
 
     over: Duration
@@ -48,7 +48,7 @@ class MaxAgeThreshold(ConfigModel):
     """How long the limit must be exceeded before runs fail; default: runs fail at once."""
 
 
-class MinCountThreshold(ConfigModel):
+class MinQueueCountThreshold(ConfigModel):
     """A lower limit for a number."""
 
     under: Annotated[StrictInt, Field(ge=1)]
@@ -57,12 +57,12 @@ class MinCountThreshold(ConfigModel):
     """How long the number must be under the limit before runs fail; default: runs fail at once."""
 
 
-class MaxFailureRatioThreshold(ConfigModel):
+class MaxQueueFailureRatioThreshold(ConfigModel):
     """An upper limit for the share of failed jobs."""
 
     over: Annotated[StrictFloat, Field(ge=0, lt=1)]
     """The limit: 0.2 is 20%. Higher shares are reported."""
-    within: Annotated[Duration, duration_bounds("1m", "1d")] = 3_600_000
+    within: Annotated[Duration, create_duration_bounds_validator("1m", "1d")] = 3_600_000
     """How far back the jobs that have ended are counted."""
     min_samples: Annotated[StrictInt, Field(ge=1)] = 20
     """The number of jobs that must have ended in this period for the rule to apply."""
@@ -79,19 +79,19 @@ class StalledQueueThreshold(ConfigModel):
 class QueueThresholdSettings(ConfigModel):
     """Limits for a queue, at least one. All exceeded limits of a queue are reported in one incident."""
 
-    waiting: MaxCountThreshold | None = None
+    waiting: MaxQueueCountThreshold | None = None
     """The number of waiting jobs."""
-    active: MaxCountThreshold | None = None
+    active: MaxQueueCountThreshold | None = None
     """The number of running jobs."""
-    delayed: MaxCountThreshold | None = None
+    delayed: MaxQueueCountThreshold | None = None
     """The number of jobs that are scheduled for later."""
-    failed: MaxCountThreshold | None = None
+    failed: MaxQueueCountThreshold | None = None
     """The number of failed jobs that the system keeps."""
-    oldest: MaxAgeThreshold | None = None
+    oldest: MaxQueueAgeThreshold | None = None
     """The age of the oldest waiting job."""
-    consumers: MinCountThreshold | None = None
+    consumers: MinQueueCountThreshold | None = None
     """The number of workers that take jobs from the queue."""
-    failure_ratio: MaxFailureRatioThreshold | None = None
+    failure_ratio: MaxQueueFailureRatioThreshold | None = None
     """The share of failed jobs among those that ended recently."""
     stalled: StalledQueueThreshold | None = None
     """The queue makes no progress: jobs are waiting, but no job is started. If the system does not show which job is
@@ -115,12 +115,16 @@ QUEUE_RULE_PRIORITY = ("consumers", "stalled", "failure_ratio", "waiting", "acti
 
 def _to_queue_threshold(
     name: str,
-    rule: MaxCountThreshold | MaxAgeThreshold | MinCountThreshold | MaxFailureRatioThreshold | StalledQueueThreshold,
+    rule: MaxQueueCountThreshold
+    | MaxQueueAgeThreshold
+    | MinQueueCountThreshold
+    | MaxQueueFailureRatioThreshold
+    | StalledQueueThreshold,
 ) -> QueueThreshold:
     match rule:
-        case MaxFailureRatioThreshold():
+        case MaxQueueFailureRatioThreshold():
             return QueueThreshold(name, rule.over, window_ms=rule.within, min_samples=rule.min_samples)
-        case MinCountThreshold():
+        case MinQueueCountThreshold():
             return QueueThreshold(name, rule.under, rule.for_ms or 0)
         case StalledQueueThreshold():
             return QueueThreshold(name, for_ms=rule.for_ms)
@@ -133,12 +137,12 @@ class QueueSettings(ConfigModel):
 
     @model_validator(mode="after")
     def _require_one_driver(self) -> Self:
-        QUEUE_STATS_SOURCES.require_only_value(self)
+        QUEUE_STATS_SOURCES.require_one_configured_value(self)
         return self
 
     @property
     def queue_driver(self) -> QueueStatsSource:
-        return QUEUE_STATS_SOURCES.require_only_value(self)
+        return QUEUE_STATS_SOURCES.require_one_configured_value(self)
 
 
 # --- the probe
@@ -194,12 +198,12 @@ class QueueProbe(QueueSystemProbe):
             stats = await self.queue_driver.fetch_queue_stats(connect_context, window_ms)
             context.phase_timer.end_phase("read")
         except ProbeError as error:
-            observation = observation_from_error(error, context.phase_timer)
+            observation = build_observation_from_error(error, context.phase_timer)
         else:
             records = queue_threshold_records_from_json(context.probe_state.get(QUEUE_THRESHOLDS_STATE_KEY))
             states = evaluate_queue_thresholds(self.rules.thresholds, stats, records, context.slot, context.gaps)
             observation = build_queue_observation(states, stats, context)
-        return with_evidence_facts(observation, connect_context.facts)
+        return add_facts_to_evidence(observation, connect_context.facts)
 
 
 def build_queue_observation(

@@ -13,14 +13,14 @@ from watchdog.domain.rules import service
 from watchdog.probes.base import Probe, ProbeAttemptContext
 
 
-class ServiceProbe(Probe):
+class WatchdogSelfProbe(Probe):
     """Observes whether the receivers get their notifications, and whether the processes agree on the configuration."""
 
-    kind: ClassVar[str] = service.SERVICE_PROBE_KIND
+    kind: ClassVar[str] = service.WATCHDOG_SELF_PROBE_KIND
     cards: ClassVar[tuple[str, ...]] = ()
 
     name: str = "Watchdog"
-    id: str = service.SERVICE_PROBE_ID
+    id: str = service.WATCHDOG_SELF_PROBE_ID
     load_facts: Callable[[], Awaitable[Mapping[str, WatchdogFaultFacts]]] = Field(exclude=True)
     """Reads the facts, by the subjects of `domain/rules/service.py`."""
 

@@ -50,7 +50,7 @@ class ApschedulerJobSource(TableJobSource):
             for id, due in rows
         )
         snapshot = JobSourceSnapshot(
-            self.database.current_time(connection),
+            self.database.read_clock_ms(connection),
             tuple(facts),
             SchedulerLiveness("APScheduler"),
             location=f"table {self.table} is empty",

@@ -21,21 +21,22 @@ from typing import ClassVar, Protocol, Self, TypeVar
 
 from pydantic import model_validator
 
-from watchdog.config_types import ConfigModel, describe_missing_extra
+from watchdog.config_types import ConfigModel
+from watchdog.config_values import describe_missing_extra
 from watchdog.domain.model import Json
-from watchdog.domain.observations import JobSourceSnapshot, JobStage, QueueStats, SentinelPollResult
+from watchdog.domain.observations import CanaryJobPollResult, JobSourceSnapshot, JobStage, QueueStats
 from watchdog.net import NetworkAccess, PhaseTimer
 from watchdog.net.errors import ProbeError
 from watchdog.net.phases import PHASE_DESCRIPTIONS
 
 WORKER_GONE_MESSAGE = "its worker is gone"
-MAX_SENTINEL_ERROR_CHARS = 10_000
+MAX_CANARY_JOB_ERROR_CHARS = 10_000
 MIN_QUEUE_CALL_TIMEOUT_S = 0.05
 """No exchange gets less time: an error of the system names the cause, a timeout does not."""
 
 
 @dataclass(frozen=True, slots=True)
-class SentinelJob:
+class CanaryJob:
     """One canary job."""
 
     id: str
@@ -71,10 +72,10 @@ class QueueConnectContext:
 class CanaryConnection(Protocol):
     """An open connection to a queue. Every method raises ProbeError."""
 
-    async def send(self, sentinel: SentinelJob) -> str:
+    async def send(self, sentinel: CanaryJob) -> str:
         """Returns the system's id for the job; empty if only this connection can identify it, while it is open."""
 
-    async def poll(self, job_id: str) -> SentinelPollResult:
+    async def poll(self, job_id: str) -> CanaryJobPollResult:
         """The current state of the job. After a retryable error the next poll may succeed."""
 
     async def cancel(self, job_id: str) -> bool:
@@ -85,7 +86,7 @@ class CanaryConnection(Protocol):
         """The queue's other jobs, as far as they are cheap to count."""
 
 
-def build_sentinel_poll_result(
+def build_canary_job_poll_result(
     stage: JobStage,
     picked_up_at: int | None,
     finished_at: int | None,
@@ -93,7 +94,7 @@ def build_sentinel_poll_result(
     *,
     worker_lost: bool,
     progress: float | None = None,
-) -> SentinelPollResult:
+) -> CanaryJobPollResult:
     """The status of a sentinel, from the fields of the job that the system stores.
 
     Keeps only the fields that apply to the stage. `error`: why a failed job failed. `worker_lost`: whether a running
@@ -102,12 +103,12 @@ def build_sentinel_poll_result(
     match stage:
         case JobStage.RUNNING:
             problem = WORKER_GONE_MESSAGE if worker_lost else ""
-            return SentinelPollResult(stage, picked_up_at, error=problem, progress=progress)
+            return CanaryJobPollResult(stage, picked_up_at, error=problem, progress=progress)
         case JobStage.DONE:
-            return SentinelPollResult(stage, picked_up_at, finished_at)
+            return CanaryJobPollResult(stage, picked_up_at, finished_at)
         case JobStage.FAILED:
-            return SentinelPollResult(stage, picked_up_at, finished_at, error[:MAX_SENTINEL_ERROR_CHARS])
-    return SentinelPollResult(stage)
+            return CanaryJobPollResult(stage, picked_up_at, finished_at, error[:MAX_CANARY_JOB_ERROR_CHARS])
+    return CanaryJobPollResult(stage)
 
 
 class QueueDriver(ConfigModel):
@@ -218,7 +219,7 @@ class JobSource(QueueDriver):
 _RunT = TypeVar("_RunT")
 
 
-def select_run_in_progress(
+def select_job_run_in_progress(
     runs: Iterable[_RunT],
     started_at: Callable[[_RunT], int | None],
     has_worker: Callable[[_RunT], bool],
@@ -251,16 +252,16 @@ async def connect_once_to_find_address(
             return str(sock.getpeername()[0])
     except TimeoutError:
         activity = PHASE_DESCRIPTIONS[context.phase_timer.current_phase or "connect"]
-        raise broker_unreachable_error(f"{host}:{port}: timed out while {activity}", label=label) from None
+        raise build_broker_unreachable_error(f"{host}:{port}: timed out while {activity}", label=label) from None
     except ProbeError as error:
         if error.is_internal or error.reason == "connection.address_blocked":
             raise
-        raise broker_unreachable_error(f"{host}:{port}: {error.message}", error.facts, label) from None
+        raise build_broker_unreachable_error(f"{host}:{port}: {error.message}", error.facts, label) from None
     except OSError:  # it has no peer any more
-        raise broker_unreachable_error(f"{host}:{port}: connection closed by the server", label=label) from None
+        raise build_broker_unreachable_error(f"{host}:{port}: connection closed by the server", label=label) from None
 
 
-def broker_unreachable_error(detail: str, facts: Mapping[str, Json] = {}, label: str = "broker") -> ProbeError:
+def build_broker_unreachable_error(detail: str, facts: Mapping[str, Json] = {}, label: str = "broker") -> ProbeError:
     """`label`: what the message calls the system that holds the jobs."""
     error = ProbeError("broker.unreachable", f"{label} unreachable: {detail}", "connect", retryable=True)
     error.facts |= facts

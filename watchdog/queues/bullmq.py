@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from watchdog.config_types import SingleLineText
 from watchdog.domain.observations import (
-    CompletedJobCounts,
+    CanaryJobPollResult,
     JobStage,
     QueueStats,
-    SentinelPollResult,
+    RecentlyEndedJobCounts,
 )
 from watchdog.domain.timestamps import parse_ms_number
 from watchdog.net.errors import ProbeError
@@ -25,17 +25,17 @@ from watchdog.net.redact import describe_queue_target
 from watchdog.queues.base import (
     CanaryConnection,
     CanaryDriver,
+    CanaryJob,
     QueueConnectContext,
     QueueStatsSource,
-    SentinelJob,
-    build_sentinel_poll_result,
+    build_canary_job_poll_result,
 )
 from watchdog.queues.clients.redis import (
     RedisQueueDriver,
     open_redis_client,
     open_redis_client_mapping_errors,
     parse_redis_time_ms,
-    redis_errors_as_probe_errors,
+    translate_redis_errors,
 )
 from watchdog.queues.job_status import finite_float_or_none
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 MAX_BULLMQ_JOB_OPTIONS_BYTES = 64 * 1024
 """Of a job with larger options it is not known since when it waits."""
 MAX_BULLMQ_PROGRESS_CHARS = 1_000
-MAX_CLIENT_LIST_CHARS = 8_000_000
+MAX_REDIS_CLIENT_LIST_CHARS = 8_000_000
 """10,000 connections, the default limit of Redis, take 4 MB."""
 
 
@@ -111,7 +111,7 @@ class BullmqQueueStatsSource(BullmqQueueDriver, QueueStatsSource):
     async def fetch_queue_stats(self, context: QueueConnectContext, window_ms: int | None) -> QueueStats:
         async with open_redis_client_mapping_errors(self.redis, context) as client:
             await self.require_queue_exists(client)
-            return await _fetch_queue_stats(self, client, window_ms)
+            return await _fetch_bullmq_queue_stats(self, client, window_ms)
 
 
 class _BullmqCanaryConnection:
@@ -127,8 +127,8 @@ class _BullmqCanaryConnection:
             self._queue = Queue(self.config.queue, {"connection": self.client, "prefix": self.config.prefix})
         return self._queue
 
-    async def send(self, sentinel: SentinelJob) -> str:
-        with redis_errors_as_probe_errors():
+    async def send(self, sentinel: CanaryJob) -> str:
+        with translate_redis_errors():
             await self.config.require_queue_exists(self.client)
             options = {
                 "jobId": sentinel.id,
@@ -139,9 +139,9 @@ class _BullmqCanaryConnection:
             await self.queue.add(self.config.job, sentinel.payload, options)
         return sentinel.id
 
-    async def poll(self, job_id: str) -> SentinelPollResult:
+    async def poll(self, job_id: str) -> CanaryJobPollResult:
         fields = ("timestamp", "processedOn", "finishedOn", "failedReason", "progress")
-        with redis_errors_as_probe_errors():
+        with translate_redis_errors():
             async with self.client.pipeline(transaction=True) as pipe:
                 pipe.hmget(self.redis_key(job_id), *fields)
                 pipe.exists(self.redis_key(f"{job_id}:lock"))
@@ -153,7 +153,7 @@ class _BullmqCanaryConnection:
             stage = JobStage.FAILED if error else JobStage.DONE
         else:
             stage = JobStage.QUEUED if picked_up_at is None else JobStage.RUNNING
-        return build_sentinel_poll_result(
+        return build_canary_job_poll_result(
             stage,
             picked_up_at,
             finished_at,
@@ -163,15 +163,15 @@ class _BullmqCanaryConnection:
         )
 
     async def cancel(self, job_id: str) -> bool:
-        with redis_errors_as_probe_errors():
+        with translate_redis_errors():
             return not await self.client.exists(self.redis_key(job_id)) or bool(await self.queue.remove(job_id))
 
     async def fetch_queue_stats(self) -> QueueStats:
-        with redis_errors_as_probe_errors():
-            return await _fetch_queue_stats(self.config, self.client)
+        with translate_redis_errors():
+            return await _fetch_bullmq_queue_stats(self.config, self.client)
 
 
-async def _fetch_queue_stats(config: BullmqQueueDriver, client: Any, window_ms: int | None = None) -> QueueStats:
+async def _fetch_bullmq_queue_stats(config: BullmqQueueDriver, client: Any, window_ms: int | None = None) -> QueueStats:
     """The next job is the last one of `wait` (of `paused` in older versions). Only when these are empty, it is the
     first one of `prioritized`."""
     key = config.redis_key
@@ -199,21 +199,25 @@ async def _fetch_queue_stats(config: BullmqQueueDriver, client: Any, window_ms: 
         ]
         for job_id in readable:
             pipe.hmget(key(job_id), "timestamp", "processedOn", "opts")
-        ready_since = [at for fields in await pipe.execute() if (at := _job_ready_since(fields)) is not None]
+        ready_since = [
+            at for fields in await pipe.execute() if (at := _parse_bullmq_job_ready_since(fields)) is not None
+        ]
     return QueueStats(
         waiting=wait + paused + prioritized,
         active=active,
         delayed=delayed,
         failed=failed,
         oldest=max(now - min(ready_since), 0) if ready_since else None,
-        consumers=await _count_consumers(config, client),
+        consumers=await _count_bullmq_workers(config, client),
         paused=is_paused == "1",
         head=heads[0] if heads else None,
-        completed=None if window_ms is None else await _count_completed_jobs(config, client, now - window_ms),
+        completed=None
+        if window_ms is None
+        else await _count_recently_ended_bullmq_jobs(config, client, now - window_ms),
     )
 
 
-def _job_ready_since(fields: list[str | None]) -> int | None:
+def _parse_bullmq_job_ready_since(fields: list[str | None]) -> int | None:
     """When a waiting job could be taken: after it was created, its delay passed and its last attempt started."""
     created_at, attempted_at = parse_ms_number(fields[0]), parse_ms_number(fields[1])
     try:
@@ -224,7 +228,9 @@ def _job_ready_since(fields: list[str | None]) -> int | None:
     return None if created_at is None else max(created_at + (delay or 0), attempted_at or 0)
 
 
-async def _count_completed_jobs(config: BullmqQueueDriver, client: Any, since: int) -> CompletedJobCounts:
+async def _count_recently_ended_bullmq_jobs(
+    config: BullmqQueueDriver, client: Any, since: int
+) -> RecentlyEndedJobCounts:
     """Counts from `since`, or from the oldest completed job that is still kept."""
     oldest = await client.zrange(config.redis_key("completed"), 0, 0, withscores=True)
     since = max(since, *(parse_ms_number(at) or 0 for _, at in oldest), 0)
@@ -232,10 +238,10 @@ async def _count_completed_jobs(config: BullmqQueueDriver, client: Any, since: i
         for name in ("failed", "completed"):
             pipe.zcount(config.redis_key(name), since, "+inf")
         failed, completed = await pipe.execute()
-    return CompletedJobCounts(failed, completed if oldest else None)
+    return RecentlyEndedJobCounts(failed, completed if oldest else None)
 
 
-async def _count_consumers(config: BullmqQueueDriver, client: Any) -> int | None:
+async def _count_bullmq_workers(config: BullmqQueueDriver, client: Any) -> int | None:
     """Workers set the queue's name as the name of their connection. None: this Redis does not list connections."""
     from redis.exceptions import RedisError
 
@@ -245,7 +251,7 @@ async def _count_consumers(config: BullmqQueueDriver, client: Any) -> int | None
         connections: str = await client.execute_command("CLIENT", "LIST")
     except RedisError:
         return None
-    if len(connections) > MAX_CLIENT_LIST_CHARS:
+    if len(connections) > MAX_REDIS_CLIENT_LIST_CHARS:
         return None
     return len(re.findall(rf" name={re.escape(f'{config.prefix}:{encoded_name}')}(?::w:\S*)? ", connections))
 

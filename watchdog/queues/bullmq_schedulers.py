@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 from watchdog.domain.observations import JobSourceSnapshot, ScheduledJobFacts
 from watchdog.domain.timestamps import parse_ms_number
 from watchdog.net.redact import redact_url
-from watchdog.queues.base import JobSource, QueueConnectContext, select_run_in_progress
+from watchdog.queues.base import JobSource, QueueConnectContext, select_job_run_in_progress
 from watchdog.queues.bullmq import BullmqQueueDriver
 from watchdog.queues.clients.redis import open_redis_client_mapping_errors, parse_redis_time_ms
 
@@ -71,7 +71,7 @@ class BullmqSchedulerJobSource(BullmqQueueDriver, JobSource):
                 runs.setdefault(name, []).append(run)
         jobs = []
         for n, (name, due) in enumerate(schedulers):
-            facts = _build_job_facts(name, parse_ms_number(due), responses[n], runs.get(name, []))
+            facts = _build_bullmq_scheduler_facts(name, parse_ms_number(due), responses[n], runs.get(name, []))
             created_at, picked_up_at = responses[len(schedulers) + n]
             if facts.final and (created_at is None or picked_up_at is not None):
                 facts = facts._replace(cron="", every=None, next_due=None)
@@ -109,7 +109,7 @@ class _BullmqJobRun(NamedTuple):
     due_at: int | None
 
 
-def _build_job_facts(
+def _build_bullmq_scheduler_facts(
     name: str, next_due: int | None, fields: dict[str, str], runs: list[_BullmqJobRun]
 ) -> ScheduledJobFacts:
     """A scheduler. `next_due` moves on when a worker picks the run up."""
@@ -117,7 +117,7 @@ def _build_job_facts(
         (run for run in runs if run.finished_at is not None), key=lambda run: run.finished_at or 0, reverse=True
     )
     newest = finished[0] if finished else None
-    running = select_run_in_progress(
+    running = select_job_run_in_progress(
         (run for run in runs if run.finished_at is None),
         lambda run: run.started_at,
         lambda run: run.has_worker,
@@ -152,7 +152,7 @@ def _has_no_further_run(fields: dict[str, str], next_due: int | None) -> bool:
     schedule = ScheduledJobFacts(
         "", fields.get("pattern", ""), every, fields.get("tz") or "UTC", next_due=next_due
     ).without_implausible_values.build_schedule()
-    return schedule is not None and schedule.next_slot_after(next_due) > end
+    return schedule is not None and schedule.find_next_slot_after(next_due) > end
 
 
 def _find_last_due_after_failure(facts: ScheduledJobFacts, runs: list[_BullmqJobRun]) -> int | None:
@@ -165,6 +165,6 @@ def _find_last_due_after_failure(facts: ScheduledJobFacts, runs: list[_BullmqJob
     if not facts.failures or schedule is None or next_due is None:
         return None
     failed_run_started_at = max(run.started_at for run in runs if run.finished_at is not None)
-    if schedule.next_slot_after(failed_run_started_at) >= next_due:
+    if schedule.find_next_slot_after(failed_run_started_at) >= next_due:
         return None
-    return schedule.latest_slot_until(next_due - 1)
+    return schedule.find_latest_slot_until(next_due - 1)

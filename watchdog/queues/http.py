@@ -12,7 +12,7 @@ from pydantic import model_validator
 
 from watchdog.config_types import FieldValidationError
 from watchdog.domain.model import Json
-from watchdog.domain.observations import JobStage, QueueStats, SentinelPollResult
+from watchdog.domain.observations import CanaryJobPollResult, JobStage, QueueStats
 from watchdog.domain.reasons import build_reason_and_message
 from watchdog.expressions import CelExpression, CelExpressionError, compile_expression
 from watchdog.net.errors import ProbeError, build_timeout_error
@@ -20,10 +20,10 @@ from watchdog.net.http_evidence import build_response_excerpt, build_response_fa
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.targets import HttpMethod, HttpTarget
 from watchdog.net.url import parse_http_url
-from watchdog.queues.base import CanaryConnection, CanaryDriver, QueueConnectContext, SentinelJob
+from watchdog.queues.base import CanaryConnection, CanaryDriver, CanaryJob, QueueConnectContext
 from watchdog.queues.job_status import (
-    cel_expression_validator,
     compile_stage_expressions,
+    create_cel_expression_validator,
     describe_http_response,
     evaluate_stage,
     find_job_error_message,
@@ -83,19 +83,19 @@ class HttpCanary(CanaryDriver):
     poll: HttpTarget
     """The request that returns the state of the job. Its URL contains `{job_id}`, or `{nonce}` if the service finds the
     job by the id that Watchdog generated."""
-    done: Annotated[str, cel_expression_validator(HTTP_CANARY_VARIABLE_TYPES)]
+    done: Annotated[str, create_cel_expression_validator(HTTP_CANARY_VARIABLE_TYPES)]
     """CEL expression on the response to `poll`: true when the job is finished, such as `body.status == 'completed'`."""
-    failed: Annotated[str, cel_expression_validator(HTTP_CANARY_VARIABLE_TYPES)] = ""
+    failed: Annotated[str, create_cel_expression_validator(HTTP_CANARY_VARIABLE_TYPES)] = ""
     """CEL expression on the response to `poll`: true when the job has failed."""
-    lost: Annotated[str, cel_expression_validator(HTTP_CANARY_VARIABLE_TYPES)] = ""
+    lost: Annotated[str, create_cel_expression_validator(HTTP_CANARY_VARIABLE_TYPES)] = ""
     """CEL expression on the response to `poll`, of any status: true when the service no longer knows the job; default:
     status 404 or 410, or a `status` or `state` of `not_found`, `missing`, `expired`, `gone` or the like."""
-    started: Annotated[str, cel_expression_validator(HTTP_CANARY_VARIABLE_TYPES)] = ""
+    started: Annotated[str, create_cel_expression_validator(HTTP_CANARY_VARIABLE_TYPES)] = ""
     """CEL expression on the response to `poll`: true when a worker has picked up the job. Required for
     `start_within`."""
-    job_id: Annotated[str, cel_expression_validator(HTTP_CANARY_VARIABLE_TYPES, must_be_bool=False)] = ""
+    job_id: Annotated[str, create_cel_expression_validator(HTTP_CANARY_VARIABLE_TYPES, must_be_bool=False)] = ""
     """CEL expression on the response to `enqueue`: the id of the job; default: `body.job_id` or `body.id`."""
-    error: Annotated[str, cel_expression_validator(HTTP_CANARY_VARIABLE_TYPES, must_be_bool=False)] = ""
+    error: Annotated[str, create_cel_expression_validator(HTTP_CANARY_VARIABLE_TYPES, must_be_bool=False)] = ""
     """CEL expression on the response to `poll`: the error of a failed job; default: a field such as `error` or
     `message`."""
 
@@ -137,7 +137,7 @@ class _HttpCanaryConnection:
     def __init__(self, config: HttpCanary, context: QueueConnectContext) -> None:
         self.config, self.context = config, context
 
-    async def send(self, sentinel: SentinelJob) -> str:
+    async def send(self, sentinel: CanaryJob) -> str:
         enqueue = self.config.enqueue
         templates = enqueue.model_fields_set & {"url", "headers", "body", "json_body"}
         request = enqueue.model_copy(
@@ -148,7 +148,7 @@ class _HttpCanaryConnection:
         self.context.facts["address"] = response.peer_address
         return await self._judge_within_timeout(parse_enqueue_response_job_id, response, self.config, sentinel.id)
 
-    async def poll(self, job_id: str) -> SentinelPollResult:
+    async def poll(self, job_id: str) -> CanaryJobPollResult:
         poll, encoded_id = self.config.poll, quote(job_id, safe="")
         url = substitute_placeholders(poll.url, job_id=encoded_id, nonce=encoded_id)
         try:
@@ -198,7 +198,7 @@ def parse_enqueue_response_job_id(response: HttpResponse, config: HttpCanary, se
     if not 200 <= response.status < 300:
         answer = f"{config.enqueue.method} {config.enqueue.target} returned {describe_http_response(response)}"
         error = ProbeError(*build_reason_and_message("canary.enqueue_failed", answer))
-        raise _with_response_evidence(error, response)
+        raise _add_response_to_error(error, response)
     return sentinel_id if "{nonce}" in config.poll.url else _extract_job_id(response, config)
 
 
@@ -216,10 +216,10 @@ def _extract_job_id(response: HttpResponse, config: HttpCanary) -> str:
     if job_id := next(filter(None, map(parse_job_id, candidates)), ""):
         return job_id
     missing = ProbeError("canary.job_id_missing", f"the response to enqueue has no job id: {problem}")
-    raise _with_response_evidence(missing, response)
+    raise _add_response_to_error(missing, response)
 
 
-def build_poll_result_from_response(response: HttpResponse, config: HttpCanary) -> SentinelPollResult:
+def build_poll_result_from_response(response: HttpResponse, config: HttpCanary) -> CanaryJobPollResult:
     """An error status is an error of the poll, unless the job is lost or an expression refers to `status`. Raises
     ProbeError."""
     try:
@@ -234,19 +234,19 @@ def build_poll_result_from_response(response: HttpResponse, config: HttpCanary) 
     ]
     stage, problem = evaluate_stage(expressions, values)
     if stage is None and response.body_problem:
-        raise _with_response_evidence(ProbeError(*response.body_problem, is_internal=True), response)
+        raise _add_response_to_error(ProbeError(*response.body_problem, is_internal=True), response)
     body = parse_response_body(response)
-    if stage is JobStage.LOST or (stage is None and _is_sentinel_lost(config, response.status, body)):
-        return SentinelPollResult(JobStage.LOST, error=f"poll returned {describe_http_response(response)}")
+    if stage is JobStage.LOST or (stage is None and _is_http_canary_job_lost(config, response.status, body)):
+        return CanaryJobPollResult(JobStage.LOST, error=f"poll returned {describe_http_response(response)}")
     if stage is None and is_error_status:
         error = ProbeError("canary.poll_failed", f"poll returned {describe_http_response(response)}", retryable=True)
-        raise _with_response_evidence(error, response)
+        raise _add_response_to_error(error, response)
     progress = parse_job_progress(body)
     if stage is None:
         stage = JobStage.QUEUED if config.started else JobStage.SENT
     elif stage is JobStage.FAILED:
-        problem = _sentinel_failure_message(config, values, body)
-    return SentinelPollResult(stage, error=problem, progress=progress and progress[0])
+        problem = _describe_canary_job_failure(config, values, body)
+    return CanaryJobPollResult(stage, error=problem, progress=progress and progress[0])
 
 
 def _wrap_poll_error(error: ProbeError) -> ProbeError:
@@ -259,13 +259,13 @@ def _wrap_poll_error(error: ProbeError) -> ProbeError:
     return poll_error
 
 
-def _is_sentinel_lost(config: HttpCanary, status: int, body: Json) -> bool:
+def _is_http_canary_job_lost(config: HttpCanary, status: int, body: Json) -> bool:
     if config.lost:
         return False
     return status in (404, 410) or (status < 500 and stage_from_status_word(body) is JobStage.LOST)
 
 
-def _sentinel_failure_message(config: HttpCanary, values: Mapping[str, Json], body: Json) -> str:
+def _describe_canary_job_failure(config: HttpCanary, values: Mapping[str, Json], body: Json) -> str:
     if not config.error:
         return find_job_error_message(body)
     try:
@@ -285,7 +285,7 @@ def _build_http_expression_values(response: HttpResponse) -> dict[str, Json]:
     }
 
 
-def _with_response_evidence(error: ProbeError, response: HttpResponse) -> ProbeError:
+def _add_response_to_error(error: ProbeError, response: HttpResponse) -> ProbeError:
     error.facts |= build_response_facts(response)
     error.excerpt = build_response_excerpt(response)
     return error

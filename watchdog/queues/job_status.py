@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MAX_JOB_ID_CHARS = 500
 """A longer text is not taken for a job's id."""
-_STATUS_WORDS_BY_JOB_STATE: Mapping[JobStage, tuple[str, ...]] = {
+_STATUS_WORDS_BY_CANARY_STAGE: Mapping[JobStage, tuple[str, ...]] = {
     JobStage.QUEUED: ("waiting", "queued", "pending"),
     JobStage.RUNNING: ("active", "running", "processing", "in_progress"),
     JobStage.DONE: ("completed", "done", "succeeded", "success", "finished"),
@@ -30,14 +30,14 @@ _STATUS_WORDS_BY_JOB_STATE: Mapping[JobStage, tuple[str, ...]] = {
     JobStage.LOST: ("not_found", "notfound", "missing", "expired", "gone", "lost", "deleted", "removed"),
 }
 STAGE_BY_STATUS_WORD: Mapping[str, JobStage] = {
-    word: stage for stage, words in _STATUS_WORDS_BY_JOB_STATE.items() for word in words
+    word: stage for stage, words in _STATUS_WORDS_BY_CANARY_STAGE.items() for word in words
 }
 _JOB_ERROR_FIELDS = ("error", "failedReason", "failed_reason", "message", "reason")
 """Fields in which applications report why a job failed, the first present one counts."""
 
 
-def cel_expression_validator(variables: Mapping[str, str], *, must_be_bool: bool = True) -> AfterValidator:
-    """For a field that holds a CEL expression: `Annotated[str, cel_expression_validator({"body": "dyn"})]`."""
+def create_cel_expression_validator(variables: Mapping[str, str], *, must_be_bool: bool = True) -> AfterValidator:
+    """For a field that holds a CEL expression: `Annotated[str, create_cel_expression_validator({"body": "dyn"})]`."""
 
     def compile_and_return(text: str) -> str:
         compile_expression(text, variables, must_be_bool=must_be_bool)
@@ -92,7 +92,7 @@ def parse_job_id(value: Json) -> str:
 
 def find_job_error_message(value: Json) -> str:
     """Why something failed, on one line: the application's error text, else the whole value."""
-    text = _find_error_text(value) or ("" if value in (None, "", {}, []) else json.dumps(value, ensure_ascii=False))
+    text = _find_job_error_text(value) or ("" if value in (None, "", {}, []) else json.dumps(value, ensure_ascii=False))
     return to_single_line(text)
 
 
@@ -103,7 +103,7 @@ def describe_http_response(response: HttpResponse) -> str:
     return f"HTTP {response.status}{text and f': {text}'}"
 
 
-def _find_error_text(value: Json) -> str:
+def _find_job_error_text(value: Json) -> str:
     while isinstance(value, dict):
         value = next(
             (value[name] for name in _JOB_ERROR_FIELDS if isinstance(value.get(name), str | dict) and value[name]), ""

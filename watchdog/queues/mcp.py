@@ -16,16 +16,16 @@ from watchdog.config_types import Duration, FieldValidationError, SingleLineText
 from watchdog.domain import reasons
 from watchdog.domain.formatting import format_count, format_duration
 from watchdog.domain.model import Json
-from watchdog.domain.observations import JobStage, QueueStats, SentinelPollResult
+from watchdog.domain.observations import CanaryJobPollResult, JobStage, QueueStats
 from watchdog.domain.reasons import build_reason_and_message
 from watchdog.expressions import CelExpression
 from watchdog.net.errors import ProbeError, build_timeout_error
 from watchdog.net.phases import RESPONSE_PROCESSING_PHASES
 from watchdog.net.targets import McpTarget
-from watchdog.queues.base import CanaryConnection, CanaryDriver, QueueConnectContext, SentinelJob
+from watchdog.queues.base import CanaryConnection, CanaryDriver, CanaryJob, QueueConnectContext
 from watchdog.queues.job_status import (
-    cel_expression_validator,
     compile_stage_expressions,
+    create_cel_expression_validator,
     evaluate_stage,
     find_job_error_message,
     normalize_status_word,
@@ -80,16 +80,16 @@ class McpCanary(McpTarget, CanaryDriver):
     the tool's result, otherwise `job:{job_id}`. If `resource` is not set, a result with neither `poll_resource` nor
     `job_id` means that the job is done. If `resource` is set and contains `{job_id}`, a result without `job_id` is an
     error."""
-    done: Annotated[str, cel_expression_validator(MCP_CANARY_VARIABLE_TYPES)] = ""
+    done: Annotated[str, create_cel_expression_validator(MCP_CANARY_VARIABLE_TYPES)] = ""
     """CEL expression on the resource: true when the job is finished; default: its `status` or `state` is `completed`,
     `done` or the like."""
-    failed: Annotated[str, cel_expression_validator(MCP_CANARY_VARIABLE_TYPES)] = ""
+    failed: Annotated[str, create_cel_expression_validator(MCP_CANARY_VARIABLE_TYPES)] = ""
     """CEL expression on the resource: true when the job has failed; default: its `status` or `state` is `failed`,
     `error` or `cancelled`."""
-    lost: Annotated[str, cel_expression_validator(MCP_CANARY_VARIABLE_TYPES)] = ""
+    lost: Annotated[str, create_cel_expression_validator(MCP_CANARY_VARIABLE_TYPES)] = ""
     """CEL expression on the resource: true when the server no longer knows the job; default: its `status` or `state` is
     `not_found`, `missing`, `expired`, `gone` or the like. A resource that does not exist is a lost job as well."""
-    started: Annotated[str, cel_expression_validator(MCP_CANARY_VARIABLE_TYPES)] = ""
+    started: Annotated[str, create_cel_expression_validator(MCP_CANARY_VARIABLE_TYPES)] = ""
     """CEL expression on the resource: true when a worker has picked up the job; default: its `status` or `state` is
     `active`, `running`, `processing` or `in_progress`."""
     progress_within: Duration | None = None
@@ -166,7 +166,7 @@ class _McpCanaryConnection:
         import asyncio
 
         self.config, self.context, self.client, self._started_monotonic = config, context, client, started_monotonic
-        self._sent_sentinel: asyncio.Future[SentinelJob] = asyncio.get_running_loop().create_future()
+        self._sent_sentinel: asyncio.Future[CanaryJob] = asyncio.get_running_loop().create_future()
         self._call_finished = asyncio.Event()
         self._call_finished_at = 0
         """When the tool returned, in ms since the epoch."""
@@ -185,14 +185,14 @@ class _McpCanaryConnection:
         except ProbeError as error:
             error.retryable = False  # polling does not repeat the call
             self._call_error = error
-            is_refusal = "rpc_error_code" in error.facts or reasons.reason_family(error.reason) == "http"
+            is_refusal = "rpc_error_code" in error.facts or reasons.get_reason_family(error.reason) == "http"
             if is_refusal and self._progress is None:
-                self._call_error = self._enqueue_error(error.message, error.excerpt)
+                self._call_error = self._build_enqueue_error(error.message, error.excerpt)
                 self._call_error.facts = error.facts
         self._call_finished_at = self.context.started_at + round((monotonic() - self._started_monotonic) * 1000)
         self._call_finished.set()
 
-    async def send(self, sentinel: SentinelJob) -> str:
+    async def send(self, sentinel: CanaryJob) -> str:
         import asyncio
 
         self._sent_sentinel.set_result(sentinel)
@@ -202,23 +202,23 @@ class _McpCanaryConnection:
                 async with asyncio.timeout(timeout_s):
                     await self._call_finished.wait()
             except TimeoutError:
-                self._raise_if_judging(timeout_s)
+                self._raise_if_processing_response(timeout_s)
                 message = f"{self.config.tool} returned no job id within {format_duration(timeout_s * 1000)}"
                 raise ProbeError("timeout.call", message) from None
         return ""
 
-    def _enqueue_error(self, answer: str, excerpt: str) -> ProbeError:
+    def _build_enqueue_error(self, answer: str, excerpt: str) -> ProbeError:
         """The server did not accept the call."""
         reason, message = build_reason_and_message("canary.enqueue_failed", f"tool {self.config.tool}: {answer}")
         return ProbeError(reason, message, excerpt=excerpt)
 
-    async def poll(self, job_id: str) -> SentinelPollResult:
-        return await self._poll_resource(job_id) if job_id else self._poll_result_from_call()
+    async def poll(self, job_id: str) -> CanaryJobPollResult:
+        return await self._poll_resource(job_id) if job_id else self._build_poll_result_from_call()
 
-    def _poll_result_from_call(self) -> SentinelPollResult:
+    def _build_poll_result_from_call(self) -> CanaryJobPollResult:
         """The call is running, or has returned the job's outcome or the job's id."""
         if not self._call_finished.is_set():
-            return SentinelPollResult(JobStage.SENT, progress=self._require_recent_progress())
+            return CanaryJobPollResult(JobStage.SENT, progress=self._require_recent_progress())
         if self._call_error is not None:
             raise self._call_error
         session = self.client.result
@@ -228,12 +228,12 @@ class _McpCanaryConnection:
         if session.tool_is_error or False in verdicts or has_failed_status:
             message = find_job_error_message(session.tool_result)
             if self.config.resource and not self._parse_job_id(result):  # the tool only starts the job
-                raise self._enqueue_error(message or "no error message", session.tool_result_text)
-            return SentinelPollResult(JobStage.FAILED, finished_at=self._call_finished_at, error=message)
+                raise self._build_enqueue_error(message or "no error message", session.tool_result_text)
+            return CanaryJobPollResult(JobStage.FAILED, finished_at=self._call_finished_at, error=message)
         if uri := self._find_resource_uri(result, finished=bool(verdicts)):
             self._started_job_uri, self._progress = uri, None
-            return SentinelPollResult(JobStage.SENT, job_id=uri)
-        return SentinelPollResult(JobStage.DONE, finished_at=self._call_finished_at)
+            return CanaryJobPollResult(JobStage.SENT, job_id=uri)
+        return CanaryJobPollResult(JobStage.DONE, finished_at=self._call_finished_at)
 
     @staticmethod
     def _parse_job_id(result: Mapping[str, Json]) -> str:
@@ -252,7 +252,7 @@ class _McpCanaryConnection:
             return str(substitute_placeholders(resource, **values))
         return f"job:{job_id}" if job_id and not finished else ""
 
-    async def _poll_resource(self, uri: str) -> SentinelPollResult:
+    async def _poll_resource(self, uri: str) -> CanaryJobPollResult:
         import asyncio
 
         timeout_s = self.context.cap_timeout_to_run_end(self.context.timeout_s)
@@ -261,23 +261,23 @@ class _McpCanaryConnection:
                 await self.client.read_resource(uri)
                 stage, problem = await self._evaluate_stage()
         except TimeoutError:
-            self._raise_if_judging(timeout_s)
+            self._raise_if_processing_response(timeout_s)
             message = f"{uri} cannot be read: timed out after {format_duration(timeout_s * 1000)}"
             raise ProbeError("canary.poll_failed", message, retryable=True) from None
         except ProbeError as error:
             code = error.facts.get("rpc_error_code")
             is_earlier_job = uri != self._started_job_uri
             if code in _MCP_RESOURCE_NOT_FOUND_CODES or (code is not None and is_earlier_job):
-                return SentinelPollResult(JobStage.LOST, error=f"{uri}: {error.message}")
+                return CanaryJobPollResult(JobStage.LOST, error=f"{uri}: {error.message}")
             if error.is_internal or error.reason == "mcp.server_exited":
                 raise
             message = f"{uri} cannot be read: {error.message}"
             poll_error = ProbeError("canary.poll_failed", message, retryable=True, excerpt=error.excerpt)
             poll_error.facts = error.facts
             raise poll_error from None
-        return self._poll_result_from_resource(self.client.result.resource_content, stage, problem)
+        return self._build_poll_result_from_resource(self.client.result.resource_content, stage, problem)
 
-    def _raise_if_judging(self, timeout_s: float) -> None:
+    def _raise_if_processing_response(self, timeout_s: float) -> None:
         """Raises ProbeError if a time limit has ended while Watchdog was judging a large response."""
         phase = self.context.phase_timer.current_phase
         if phase in RESPONSE_PROCESSING_PHASES:
@@ -289,14 +289,18 @@ class _McpCanaryConnection:
         large_results, session.large_results = session.large_results, []
         network, timer = self.context.network, self.context.phase_timer
         if large_results and large_results[-1].method == "resources/read":
-            return await network.judge(timer, evaluate_large_resource, large_results[-1], expressions, in_worker=True)
+            return await network.judge(
+                timer, evaluate_large_mcp_resource_stage, large_results[-1], expressions, in_worker=True
+            )
         loops = any(expression.loops for _, expression in expressions)
         values = {"resource": session.resource_content}
         return await network.judge(
             timer, evaluate_stage, expressions, values, in_worker=loops and session.has_many_elements
         )
 
-    def _poll_result_from_resource(self, content: Json, stage: JobStage | None, problem: str) -> SentinelPollResult:
+    def _build_poll_result_from_resource(
+        self, content: Json, stage: JobStage | None, problem: str
+    ) -> CanaryJobPollResult:
         """By the stage of the configured expressions; the status word counts only for stages without an expression."""
         word = normalize_status_word(content)
         if stage is None:
@@ -311,7 +315,7 @@ class _McpCanaryConnection:
             self._record_progress(progress)
             self._require_recent_progress()
         message = find_job_error_message(content) if stage in (JobStage.FAILED, JobStage.LOST) else problem
-        return SentinelPollResult(stage, error=message, progress=progress and progress[0])
+        return CanaryJobPollResult(stage, error=message, progress=progress and progress[0])
 
     async def _on_progress(self, progress: float, total: float | None, message: str | None) -> None:
         self._record_progress((progress, total))
@@ -340,7 +344,7 @@ class _McpCanaryConnection:
         return QueueStats()
 
 
-def evaluate_large_resource(
+def evaluate_large_mcp_resource_stage(
     large_result: LargeMcpResult, expressions: tuple[tuple[JobStage, CelExpression], ...]
 ) -> tuple[JobStage | None, str]:
     """As `evaluate_stage`."""

@@ -14,9 +14,9 @@ from typing import Any, ClassVar, Literal
 from watchdog.config_types import SingleLineText
 from watchdog.domain.model import Json
 from watchdog.domain.observations import (
+    CanaryJobPollResult,
     JobStage,
     QueueStats,
-    SentinelPollResult,
 )
 from watchdog.domain.timestamps import parse_iso8601
 from watchdog.net.errors import ProbeError
@@ -24,17 +24,17 @@ from watchdog.net.redact import describe_queue_target
 from watchdog.queues.base import (
     CanaryConnection,
     CanaryDriver,
+    CanaryJob,
     QueueConnectContext,
     QueueStatsSource,
-    SentinelJob,
-    build_sentinel_poll_result,
+    build_canary_job_poll_result,
 )
 from watchdog.queues.clients.redis import (
     RedisQueueDriver,
     open_redis_client,
     open_redis_client_mapping_errors,
     parse_redis_time_ms,
-    redis_errors_as_probe_errors,
+    translate_redis_errors,
 )
 
 STAGE_BY_FINAL_STATUS = {
@@ -122,7 +122,7 @@ class _RqCanaryConnection:
         self.config, self.client, self.redis_key = config, client, config.redis_key
         self.queue_key = self.redis_key("queue", config.queue)
 
-    async def send(self, sentinel: SentinelJob) -> str:
+    async def send(self, sentinel: CanaryJob) -> str:
         from redis.exceptions import WatchError
 
         job_key, ttl_s = self.redis_key("job", sentinel.id), sentinel.ttl_ms // 1000
@@ -133,7 +133,7 @@ class _RqCanaryConnection:
             "data": zlib.compress(self.config.serialized_function_call),
             "timeout": ttl_s, "ttl": ttl_s, "result_ttl": ttl_s, "failure_ttl": ttl_s,
         }  # fmt: skip
-        with redis_errors_as_probe_errors():
+        with translate_redis_errors():
             await self.config.require_queue_exists(self.client)
             async with self.client.pipeline(transaction=True) as pipe:
                 await pipe.watch(job_key)
@@ -147,27 +147,27 @@ class _RqCanaryConnection:
                     await pipe.execute()
         return sentinel.id
 
-    async def poll(self, job_id: str) -> SentinelPollResult:
-        with redis_errors_as_probe_errors():
+    async def poll(self, job_id: str) -> CanaryJobPollResult:
+        with translate_redis_errors():
             async with self.client.pipeline(transaction=True) as pipe:
                 pipe.hmget(self.redis_key("job", job_id), "status", "started_at", "ended_at", "worker_name")
                 pipe.xrevrange(self.redis_key("results", job_id), count=1)
                 (status, started, ended, worker), results = await pipe.execute()
             if status is None:
-                return SentinelPollResult(JobStage.LOST)
+                return CanaryJobPollResult(JobStage.LOST)
             is_running = status == "started"
             worker_lost = (
                 is_running and bool(worker) and not await count_live_rq_workers(self.client, self.config, [worker])
             )
         stage = JobStage.RUNNING if is_running else STAGE_BY_FINAL_STATUS.get(status, JobStage.QUEUED)
         error = RQ_ABORT_MESSAGE_BY_STATUS.get(status) or extract_last_rq_traceback_line(results)
-        return build_sentinel_poll_result(
+        return build_canary_job_poll_result(
             stage, parse_iso8601(started), parse_iso8601(ended), error, worker_lost=worker_lost
         )
 
     async def cancel(self, job_id: str) -> bool:
         """LREM decides who gets a waiting job: Watchdog or a worker."""
-        with redis_errors_as_probe_errors():
+        with translate_redis_errors():
             if not await self.client.lrem(self.queue_key, 0, job_id):
                 status = await self.poll(job_id)
                 if status.stage is JobStage.QUEUED or (status.stage is JobStage.RUNNING and not status.error):
@@ -190,8 +190,8 @@ class _RqCanaryConnection:
             await pipe.execute()
 
     async def fetch_queue_stats(self) -> QueueStats:
-        with redis_errors_as_probe_errors():
-            return await _fetch_queue_stats(self.config, self.client)
+        with translate_redis_errors():
+            return await _fetch_rq_queue_stats(self.config, self.client)
 
 
 # --- queue statistics
@@ -213,10 +213,10 @@ class RqQueueStatsSource(RqQueueDriver, QueueStatsSource):
     async def fetch_queue_stats(self, context: QueueConnectContext, window_ms: int | None) -> QueueStats:
         async with open_redis_client_mapping_errors(self.redis, context) as client:
             await self.require_queue_exists(client)
-            return await _fetch_queue_stats(self, client)
+            return await _fetch_rq_queue_stats(self, client)
 
 
-async def _fetch_queue_stats(config: RqQueueDriver, client: Any) -> QueueStats:
+async def _fetch_rq_queue_stats(config: RqQueueDriver, client: Any) -> QueueStats:
     key, queue = config.redis_key, config.queue
     async with client.pipeline(transaction=True) as pipe:
         pipe.time()

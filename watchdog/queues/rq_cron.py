@@ -12,17 +12,17 @@ from watchdog.domain.observations import JobSourceSnapshot, ScheduledJobFacts, S
 from watchdog.domain.timestamps import parse_iso8601, parse_ms_number
 from watchdog.net.errors import ProbeError
 from watchdog.net.redact import redact_url
-from watchdog.queues.base import JobSource, QueueConnectContext, select_run_in_progress
+from watchdog.queues.base import JobSource, QueueConnectContext, select_job_run_in_progress
 from watchdog.queues.clients.redis import open_redis_client_mapping_errors, parse_redis_time_ms
 from watchdog.queues.rq import STAGE_BY_FINAL_STATUS, RqDriver, count_live_rq_workers, extract_last_rq_traceback_line
 
-UNSTARTED_RQ_RUN_STATUS = "expired in its queue"
+RQ_EXPIRED_IN_QUEUE_STATUS = "expired in its queue"
 """Our own status for a run that is no longer kept but is in its queue: its `ttl` ended before a worker took it."""
-EXPIRED_RQ_RUN_STATUS = "expired"
+RQ_SUCCESS_NO_LONGER_KEPT_STATUS = "expired"
 """Our own status for a run that is no longer kept. It succeeded: failed runs are kept for longer, by default a year."""
 RQ_SCHEDULER_TIMEOUT_MS = 120_000
 """A scheduler reports at least once a minute. RQ gives it up after this time."""
-MAX_RQ_REPORTING_DELAY_MS = 5_000
+MAX_RQ_SCHEDULER_REPORTING_DELAY_MS = 5_000
 """How long after a job was due its scheduler has reported, at the latest."""
 MAX_RUNS_PER_RQ_CRON_JOB = 10
 MAX_QUEUED_RQ_RUNS_READ = 1_000
@@ -63,14 +63,16 @@ class RqCronJobSource(RqDriver, JobSource):
             )
             for name, heartbeat_s in schedulers
         ]
-        jobs = dict(list(_jobs_of_newest_schedulers(published, now).items())[: self.max_jobs + 1])
+        jobs = dict(list(_merge_jobs_of_rq_schedulers(published, now).items())[: self.max_jobs + 1])
         queued = {
             run_id
             for queue in {str(job.get("queue_name")) for job in jobs.values()}
             for run_id in await client.lrange(self.redis_key("queue", queue), -MAX_QUEUED_RQ_RUNS_READ, -1)
         }
         facts = [
-            _build_job_facts(name, job, await self._read_runs(client, job, queued))._replace(paused=bool(is_suspended))
+            _build_rq_cron_job_facts(name, job, await self._read_runs(client, job, queued))._replace(
+                paused=bool(is_suspended)
+            )
             for name, job in jobs.items()
         ]
         # The time at which a job was last queued remains when no scheduler is registered any more.
@@ -82,8 +84,8 @@ class RqCronJobSource(RqDriver, JobSource):
 
     async def _read_runs(self, client: Any, job: Mapping[str, Any], queued: Container[str]) -> list[_RqJobRun]:
         """Runs that are still listed, newest first: up to the newest, or up to the first that waits if many wait."""
-        jobs_key = self.redis_key("cron_job", _rq_cron_job_name(job), "jobs")
-        run_ids = await self._select_run_ids(client, jobs_key, queued)
+        jobs_key = self.redis_key("cron_job", _get_rq_cron_job_name(job), "jobs")
+        run_ids = await self._read_run_ids(client, jobs_key, queued)
         fields = ("status", "enqueued_at", "started_at", "ended_at", "worker_name")
         async with client.pipeline(transaction=False) as pipe:
             for run_id in run_ids:
@@ -95,7 +97,7 @@ class RqCronJobSource(RqDriver, JobSource):
         for run_id in run_ids:
             (status, queued_at, started, ended, worker), results, sent_s = islice(responses, 3)
             run = _RqJobRun(
-                status=status or (UNSTARTED_RQ_RUN_STATUS if run_id in queued else EXPIRED_RQ_RUN_STATUS),
+                status=status or (RQ_EXPIRED_IN_QUEUE_STATUS if run_id in queued else RQ_SUCCESS_NO_LONGER_KEPT_STATUS),
                 queued_at=parse_iso8601(queued_at) if status else parse_ms_number((sent_s or 0) * 1000),
                 started_at=parse_iso8601(started),
                 finished_at=parse_iso8601(ended),
@@ -107,24 +109,24 @@ class RqCronJobSource(RqDriver, JobSource):
             runs.append(run)
         return runs
 
-    async def _select_run_ids(self, client: Any, jobs_key: str, queued: Container[str]) -> list[str]:
+    async def _read_run_ids(self, client: Any, jobs_key: str, queued: Container[str]) -> list[str]:
         """Newest first. The newest do not show since when runs wait if all of them do. Runs start in their order, so
         the first that waits is found by bisection."""
         newest: list[str] = await client.zrange(jobs_key, 0, MAX_RUNS_PER_RQ_CRON_JOB - 1, desc=True)
-        if len(newest) < MAX_RUNS_PER_RQ_CRON_JOB or not await self._is_waiting(client, newest[-1], queued):
+        if len(newest) < MAX_RUNS_PER_RQ_CRON_JOB or not await self._read_whether_run_waits(client, newest[-1], queued):
             return newest
         first, known_to_wait = 0, max(await client.zcard(jobs_key) - MAX_RUNS_PER_RQ_CRON_JOB, 0)
         while first < known_to_wait:
             middle = (first + known_to_wait) // 2
             ids = await client.zrange(jobs_key, middle, middle)
-            if ids and await self._is_waiting(client, ids[0], queued):
+            if ids and await self._read_whether_run_waits(client, ids[0], queued):
                 known_to_wait = middle
             else:
                 first = middle + 1
         ids = await client.zrange(jobs_key, max(first - MAX_RUNS_PER_RQ_CRON_JOB + 1, 0), first)
         return list(reversed(ids))
 
-    async def _is_waiting(self, client: Any, run_id: str, queued: Container[str]) -> bool:
+    async def _read_whether_run_waits(self, client: Any, run_id: str, queued: Container[str]) -> bool:
         status = await client.hget(self.redis_key("job", run_id), "status")
         if status is None:
             return run_id in queued
@@ -141,12 +143,12 @@ class _RqScheduler(NamedTuple):
 
     @classmethod
     def parse(cls, heartbeat_at: int, created_at: str | None, job_list: str | None) -> Self:
-        jobs = _parse_rq_job_list(job_list) if job_list else []
-        counts = Counter(map(_rq_cron_job_name, jobs))
+        jobs = _parse_rq_cron_job_list(job_list) if job_list else []
+        counts = Counter(map(_get_rq_cron_job_name, jobs))
         names = (
-            f"{_rq_cron_job_name(job)} {_describe_rq_cron_schedule(job)}"
-            if counts[_rq_cron_job_name(job)] > 1
-            else _rq_cron_job_name(job)
+            f"{_get_rq_cron_job_name(job)} {_describe_rq_cron_schedule(job)}"
+            if counts[_get_rq_cron_job_name(job)] > 1
+            else _get_rq_cron_job_name(job)
             for job in jobs
         )
         return cls(heartbeat_at, parse_iso8601(created_at) or 0, dict(zip(names, jobs, strict=True)))
@@ -155,11 +157,11 @@ class _RqScheduler(NamedTuple):
         """Whether it should have reported: it does so whenever a job is due."""
         due_times = (parse_iso8601(job.get("next_enqueue_time")) for job in self.jobs.values())
         next_due = min((at for at in due_times if at is not None), default=None)
-        is_late = next_due is not None and self.heartbeat_at < next_due < now - MAX_RQ_REPORTING_DELAY_MS
+        is_late = next_due is not None and self.heartbeat_at < next_due < now - MAX_RQ_SCHEDULER_REPORTING_DELAY_MS
         return is_late or now - self.heartbeat_at > RQ_SCHEDULER_TIMEOUT_MS
 
 
-def _jobs_of_newest_schedulers(schedulers: list[_RqScheduler], now: int) -> dict[str, Mapping[str, Any]]:
+def _merge_jobs_of_rq_schedulers(schedulers: list[_RqScheduler], now: int) -> dict[str, Mapping[str, Any]]:
     """Each job as the newest scheduler lists it. A silent scheduler counts only if all are silent."""
     living = [scheduler for scheduler in schedulers if not scheduler.is_silent(now)] or schedulers
     jobs: dict[str, Mapping[str, Any]] = {}
@@ -178,7 +180,7 @@ class _RqJobRun(NamedTuple):
     """False only for a run in progress whose worker is gone."""
 
 
-def _parse_rq_job_list(text: str) -> list[dict[str, Any]]:
+def _parse_rq_cron_job_list(text: str) -> list[dict[str, Any]]:
     try:
         jobs = json.loads(text)
     except (ValueError, RecursionError):
@@ -188,7 +190,7 @@ def _parse_rq_job_list(text: str) -> list[dict[str, Any]]:
     return jobs
 
 
-def _rq_cron_job_name(job: Mapping[str, Any]) -> str:
+def _get_rq_cron_job_name(job: Mapping[str, Any]) -> str:
     return str(job.get("name") or job.get("func_name"))
 
 
@@ -196,7 +198,7 @@ def _describe_rq_cron_schedule(job: Mapping[str, Any]) -> str:
     return str(job.get("cron") or f"every {job.get('interval')} s")
 
 
-def _build_job_facts(name: str, job: Mapping[str, Any], runs: list[_RqJobRun]) -> ScheduledJobFacts:
+def _build_rq_cron_job_facts(name: str, job: Mapping[str, Any], runs: list[_RqJobRun]) -> ScheduledJobFacts:
     """A cron job. A queued run that still waits is late; else the scheduler's own time for the next run counts.
 
     Its cron expression is left out, because it is in the local time of a host whose time zone is unknown.
@@ -209,14 +211,14 @@ def _build_job_facts(name: str, job: Mapping[str, Any], runs: list[_RqJobRun]) -
     ]
     finished = [run for run in runs if run.status in STAGE_BY_FINAL_STATUS and run.finished_at is not None]
     newest = finished[0] if finished else None
-    running = select_run_in_progress(
+    running = select_job_run_in_progress(
         (run for run in runs if run.status == "started"),
         lambda run: run.started_at,
         lambda run: run.has_worker,
         max((run.started_at or 0 for run in finished if run.status == "finished"), default=None),
     )
-    ended = [run for run in runs if run.status in (*STAGE_BY_FINAL_STATUS, EXPIRED_RQ_RUN_STATUS)]
-    failed = list(takewhile(lambda run: run.status not in ("finished", EXPIRED_RQ_RUN_STATUS), ended))
+    ended = [run for run in runs if run.status in (*STAGE_BY_FINAL_STATUS, RQ_SUCCESS_NO_LONGER_KEPT_STATUS)]
+    failed = list(takewhile(lambda run: run.status not in ("finished", RQ_SUCCESS_NO_LONGER_KEPT_STATUS), ended))
     return ScheduledJobFacts(
         name,
         every=parse_ms_number(every * 1000) if isinstance(every, int | float) else None,

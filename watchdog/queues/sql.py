@@ -15,7 +15,7 @@ from watchdog.config_types import (
     FieldValidationError,
     SingleLineText,
     TimezoneName,
-    duration_bounds,
+    create_duration_bounds_validator,
 )
 from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import Json
@@ -146,7 +146,7 @@ class SqlJobSource(TableJobSource):
     """The values of the status column, by meaning."""
     timezone: TimezoneName = "UTC"
     """The time zone of times that the table stores without a time zone."""
-    since: Annotated[Duration, duration_bounds("1h", "3650d")] = 3_024_000_000
+    since: Annotated[Duration, create_duration_bounds_validator("1h", "3650d")] = 3_024_000_000
     """How far back runs are read."""
 
     @property
@@ -156,7 +156,7 @@ class SqlJobSource(TableJobSource):
     def read_snapshot(self, connection: Connection) -> tuple[JobSourceSnapshot, dict[str, Json]]:
         table, time_formats = self._inspect_table(connection)
         facts = self.database.build_write_access_note(connection, table)
-        now = self.database.current_time(connection)
+        now = self.database.read_clock_ms(connection)
         rows = connection.execute(_JobAggregateQuery(self, table, time_formats, now).statement).all()
         if len(rows) > self.max_jobs:
             message = (
@@ -167,10 +167,10 @@ class SqlJobSource(TableJobSource):
             facts["unmapped_statuses"] = ", ".join(unknown[:5])
         jobs = tuple(self._build_job_facts(row, time_formats) for row in rows)
         location = f"table {self.table} holds no runs of the last {format_duration(self.since)}"
-        kept_since = self._oldest_stored_run_end(rows, time_formats, now)
+        kept_since = self._find_oldest_stored_run_end(rows, time_formats, now)
         return JobSourceSnapshot(now, jobs, location=location, kept_since=kept_since), facts
 
-    def _oldest_stored_run_end(
+    def _find_oldest_stored_run_end(
         self, rows: Sequence[Row[Any]], time_formats: Mapping[str, ColumnTimestampFormat], now: int
     ) -> int:
         """When the oldest run ended that the table still holds: applications delete old ones."""
@@ -188,11 +188,11 @@ class SqlJobSource(TableJobSource):
             types = {column["name"]: column["type"] for column in catalog.get_columns(name, schema or None)}
         except sa.exc.NoSuchTableError:
             similar = get_close_matches(name, catalog.get_table_names(schema or None), 1)
-            message = f"table {self.table} does not exist{_did_you_mean_suffix(similar)}"
+            message = f"table {self.table} does not exist{_format_did_you_mean_suffix(similar)}"
             raise ProbeError("database.table_missing", message) from None
         if missing := next((column for column in self.columns.all_columns if column not in types), ""):
             similar = [n for n in types if n.lower() == missing.lower()] or get_close_matches(missing, types, 1)
-            message = f"column {missing} of {self.table} does not exist{_did_you_mean_suffix(similar)}"
+            message = f"column {missing} of {self.table} does not exist{_format_did_you_mean_suffix(similar)}"
             raise ProbeError("database.column_missing", message)
         dialect = connection.dialect.name
         columns = [
@@ -244,7 +244,7 @@ class SqlJobSource(TableJobSource):
         yield "newest_end", columns.finished or ""
 
 
-def _did_you_mean_suffix(suggestions: Iterable[str]) -> str:
+def _format_did_you_mean_suffix(suggestions: Iterable[str]) -> str:
     return "".join(f"; did you mean {name}?" for name in suggestions)
 
 
@@ -265,33 +265,33 @@ class _JobAggregateQuery:
         import sqlalchemy as sa
 
         columns, statuses = self.columns, self.config.statuses
-        newest = self.newest_times_per_job().subquery("newest")
-        is_finished = self.status_in_condition(*statuses.done, *statuses.failed)
+        newest = self.build_newest_times_query().subquery("newest")
+        is_finished = self.build_status_in_condition(*statuses.done, *statuses.failed)
         is_last = sa.and_(is_finished, self.finished_at == newest.c.last_end)
         is_after_last_ok = sa.or_(newest.c.last_ok.is_(None), self.finished_at > newest.c.last_ok)
         selected: dict[str, ColumnElement[Any]] = {
             name: sa.func.max(column) for name, column in newest.c.items() if name != "type"
         }
         is_newest_unknown = sa.and_(self.is_unknown_condition, self.finished_at == newest.c.unknown_at)
-        selected["unknown_status"] = sa.func.max(sa.case((is_newest_unknown, self.column_as_text(columns.status))))
-        is_new_failure = sa.and_(self.status_in_condition(*statuses.failed), is_after_last_ok)
+        selected["unknown_status"] = sa.func.max(sa.case((is_newest_unknown, self.cast_column_to_text(columns.status))))
+        is_new_failure = sa.and_(self.build_status_in_condition(*statuses.failed), is_after_last_ok)
         selected["failures"] = sa.func.sum(sa.case((is_new_failure, 1), else_=0))
         if columns.started:
             selected["newest_start"] = sa.func.max(sa.case((is_last, self.table.c[columns.started])))
         if columns.finished:
             selected["newest_end"] = sa.func.max(sa.case((is_last, self.table.c[columns.finished])))
         if columns.error:
-            text = sa.func.substr(self.column_as_text(columns.error), 1, MAX_SQL_JOB_ERROR_CHARS)
-            is_last_failure = sa.and_(self.status_in_condition(*statuses.failed), is_last)
+            text = sa.func.substr(self.cast_column_to_text(columns.error), 1, MAX_SQL_JOB_ERROR_CHARS)
+            is_last_failure = sa.and_(self.build_status_in_condition(*statuses.failed), is_last)
             selected["error"] = sa.func.max(sa.case((is_last_failure, text)))
         if columns.started:
             for prefix, started_at in (("", newest.c.running_since), ("newest_", newest.c.newest_running_since)):
                 is_running = sa.and_(
-                    self.status_in_condition(*statuses.running), self.table.c[columns.started] == started_at
+                    self.build_status_in_condition(*statuses.running), self.table.c[columns.started] == started_at
                 )
                 for label, column in (("worker", columns.worker), ("run_id", columns.id)):
                     if column:
-                        selected[prefix + label] = sa.func.max(sa.case((is_running, self.column_as_text(column))))
+                        selected[prefix + label] = sa.func.max(sa.case((is_running, self.cast_column_to_text(column))))
         type_column = newest.c.type
         return (
             sa.select(type_column, *(value.label(label) for label, value in selected.items()))
@@ -304,19 +304,19 @@ class _JobAggregateQuery:
             .group_by(type_column)
         )
 
-    def newest_times_per_job(self) -> Select[Any]:
+    def build_newest_times_query(self) -> Select[Any]:
         """A row per job with its newest times."""
         import sqlalchemy as sa
 
         columns, statuses = self.columns, self.config.statuses
         is_finished, status = (
-            self.status_in_condition(*statuses.done, *statuses.failed),
-            self.column_as_text(columns.status),
+            self.build_status_in_condition(*statuses.done, *statuses.failed),
+            self.cast_column_to_text(columns.status),
         )
         is_unknown = self.is_unknown_condition
         selected: dict[str, ColumnElement[Any]] = {
             "last_end": sa.func.max(sa.case((is_finished, self.finished_at))),
-            "last_ok": sa.func.max(sa.case((self.status_in_condition(*statuses.done), self.finished_at))),
+            "last_ok": sa.func.max(sa.case((self.build_status_in_condition(*statuses.done), self.finished_at))),
             "oldest_end": sa.func.min(sa.case((is_finished, self.finished_at))),
             "unknown": sa.func.min(sa.case((is_unknown, status))),
             "unknown_at": sa.func.max(sa.case((is_unknown, self.finished_at))),
@@ -324,13 +324,13 @@ class _JobAggregateQuery:
         if columns.started:
             started = self.table.c[columns.started]
             selected["last_start"] = sa.func.max(started)
-            running_started = sa.case((self.status_in_condition(*statuses.running), started))
+            running_started = sa.case((self.build_status_in_condition(*statuses.running), started))
             selected["running_since"] = sa.func.min(running_started)
             selected["newest_running_since"] = sa.func.max(running_started)
         if columns.scheduled:
             scheduled = self.table.c[columns.scheduled]
-            selected["last_due"] = sa.func.max(sa.case((~self.status_in_condition(*statuses.waiting), scheduled)))
-            selected["next_due"] = sa.func.min(sa.case((self.status_in_condition(*statuses.waiting), scheduled)))
+            selected["last_due"] = sa.func.max(sa.case((~self.build_status_in_condition(*statuses.waiting), scheduled)))
+            selected["next_due"] = sa.func.min(sa.case((self.build_status_in_condition(*statuses.waiting), scheduled)))
         type_column = self.table.c[columns.type]
         return (
             sa.select(type_column.label("type"), *(value.label(label) for label, value in selected.items()))
@@ -339,7 +339,7 @@ class _JobAggregateQuery:
             .limit(self.config.max_jobs + 1)
         )
 
-    def column_as_text(self, column_name: str) -> ColumnElement[str]:
+    def cast_column_to_text(self, column_name: str) -> ColumnElement[str]:
         """A column as text: a status may be an enum, a number or a boolean, an error JSON."""
         import sqlalchemy as sa
 
@@ -347,15 +347,15 @@ class _JobAggregateQuery:
         is_text = isinstance(column.type, sa.String) and not isinstance(column.type, sa.Enum)
         return column if is_text else sa.cast(column, sa.String)
 
-    def status_in_condition(self, *statuses: str) -> ColumnElement[bool]:
+    def build_status_in_condition(self, *statuses: str) -> ColumnElement[bool]:
         import sqlalchemy as sa
 
-        return self.column_as_text(self.columns.status).in_(statuses) if statuses else sa.false()
+        return self.cast_column_to_text(self.columns.status).in_(statuses) if statuses else sa.false()
 
     @property
     def is_unknown_condition(self) -> ColumnElement[bool]:
         """A row with a status that the configuration does not list."""
-        return self.column_as_text(self.columns.status).not_in(self.config.statuses.all_statuses)
+        return self.cast_column_to_text(self.columns.status).not_in(self.config.statuses.all_statuses)
 
     @property
     def finished_at(self) -> ColumnElement[Any]:
@@ -373,6 +373,6 @@ class _JobAggregateQuery:
 
         since, statuses = self.now - self.config.since, self.config.statuses
         in_window = [
-            time.not_older_than_condition(self.table.c[name], since) for name, time in self.time_formats.items()
+            time.build_not_older_than_condition(self.table.c[name], since) for name, time in self.time_formats.items()
         ]
-        return sa.or_(self.status_in_condition(*statuses.waiting, *statuses.running), *in_window)
+        return sa.or_(self.build_status_in_condition(*statuses.waiting, *statuses.running), *in_window)

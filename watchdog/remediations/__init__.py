@@ -15,7 +15,7 @@ from pydantic import (
 
 from watchdog.config_types import STRING_OR_LIST_SCHEMA, ConfigModel, Duration, wrap_string_in_list
 from watchdog.registry import KindRegistry
-from watchdog.remediations.base import REMEDIATION_RUN_ID_PARAMETER, RemediationAction, RemediationContext
+from watchdog.remediations.base import REMEDIATION_RUN_ID_PARAMETER, RemediationAction, RemediationParameters
 from watchdog.remediations.http import HttpRemediation
 from watchdog.remediations.mcp import McpRemediation
 from watchdog.remediations.reasons import can_probe_report_reason, expand_reason_shorthand
@@ -52,14 +52,14 @@ class RemediationSettings(ConfigModel):
 
     @model_validator(mode="after")
     def _require_one_action(self) -> Self:
-        REMEDIATION_KINDS.require_only_value(self)
+        REMEDIATION_KINDS.require_one_configured_value(self)
         return self
 
     @property
     def action(self) -> RemediationAction:
-        return REMEDIATION_KINDS.require_only_value(self)
+        return REMEDIATION_KINDS.require_one_configured_value(self)
 
-    def unsupported_reasons(self, reason_prefixes: tuple[str, ...]) -> list[str]:
+    def find_unreportable_reasons(self, reason_prefixes: tuple[str, ...]) -> list[str]:
         """The entries of `on` that the probe can never report. `reason_prefixes`: see `can_probe_report_reason`."""
         return [
             word
@@ -76,7 +76,7 @@ __all__ = [
     "REMEDIATION_KINDS",
     "REMEDIATION_RUN_ID_PARAMETER",
     "RemediationAction",
-    "RemediationContext",
+    "RemediationParameters",
     "RemediationSettings",
     "SqlRemediation",
 ]

@@ -15,7 +15,7 @@ REMEDIATION_RUN_ID_PARAMETER = "id"
 """The parameter with the id of the current run of a job."""
 
 
-class RemediationContext(NamedTuple):
+class RemediationParameters(NamedTuple):
     """The finding that a remediation runs for: the values of its parameters. The names of jobs are untrusted text."""
 
     id: str
@@ -28,7 +28,7 @@ class RemediationContext(NamedTuple):
     incident: str
 
 
-REMEDIATION_PARAMETER_NAMES = RemediationContext._fields
+REMEDIATION_PARAMETER_NAMES = RemediationParameters._fields
 
 
 class RemediationAction(ConfigModel):
@@ -53,21 +53,23 @@ class RemediationAction(ConfigModel):
         return
 
     @abstractmethod
-    async def execute(self, context: RemediationContext, connect_context: QueueConnectContext, *, dry_run: bool) -> str:
+    async def execute(
+        self, context: RemediationParameters, connect_context: QueueConnectContext, *, dry_run: bool
+    ) -> str:
         """Run the action once and describe its result. `dry_run`: determine what it would do, without changing it.
         Raises ProbeError."""
 
 
-def find_placeholders(template: Json) -> frozenset[str]:
+def find_remediation_placeholders(template: Json) -> frozenset[str]:
     """The names of the placeholders `{name}` in the texts of a template. Keys of mappings are ignored."""
     if isinstance(template, str):
         return frozenset(re.findall(r"{([a-z_]+)}", template))
     items = template.values() if isinstance(template, dict) else template if isinstance(template, list) else ()
-    return frozenset(name for item in items for name in find_placeholders(item))
+    return frozenset(name for item in items for name in find_remediation_placeholders(item))
 
 
-def find_placeholder_errors(template: Json, *where: str) -> list[tuple[FieldPath, str]]:
+def find_remediation_placeholder_errors(template: Json, *where: str) -> list[tuple[FieldPath, str]]:
     """The errors of a field at the path `where`, for FieldValidationError."""
-    unknown = sorted(find_placeholders(template) - set(REMEDIATION_PARAMETER_NAMES))
+    unknown = sorted(find_remediation_placeholders(template) - set(REMEDIATION_PARAMETER_NAMES))
     valid = ", ".join(f"{{{name}}}" for name in REMEDIATION_PARAMETER_NAMES)
     return [(where, f"unknown parameter {{{name}}}; valid parameters: {valid}") for name in unknown[:1]]

@@ -16,9 +16,9 @@ from watchdog.queues.job_status import describe_http_response, substitute_placeh
 from watchdog.remediations.base import (
     REMEDIATION_PARAMETER_NAMES,
     RemediationAction,
-    RemediationContext,
-    find_placeholder_errors,
-    find_placeholders,
+    RemediationParameters,
+    find_remediation_placeholder_errors,
+    find_remediation_placeholders,
 )
 
 
@@ -42,9 +42,12 @@ class HttpRemediation(HttpTarget, RemediationAction):
 
     @model_validator(mode="after")
     def _validate_placeholder_positions(self) -> Self:
-        errors = [*find_placeholder_errors(self.url, "url"), *find_placeholder_errors(self.json_body, "json")]
+        errors = [
+            *find_remediation_placeholder_errors(self.url, "url"),
+            *find_remediation_placeholder_errors(self.json_body, "json"),
+        ]
         for name, text in (("body", self.body), ("headers", list(self.headers.values()))):
-            if find_placeholders(text) & set(REMEDIATION_PARAMETER_NAMES):
+            if find_remediation_placeholders(text) & set(REMEDIATION_PARAMETER_NAMES):
                 errors.append(((name,), f"parameters are supported in url and json, not in {name}"))
         if errors:
             raise FieldValidationError(errors)
@@ -52,13 +55,15 @@ class HttpRemediation(HttpTarget, RemediationAction):
 
     @property
     def used_parameters(self) -> frozenset[str]:
-        return find_placeholders([self.url, self.json_body])
+        return find_remediation_placeholders([self.url, self.json_body])
 
     @property
     def description(self) -> str:
         return f"{self.method} {self.target}"
 
-    async def execute(self, context: RemediationContext, connect_context: QueueConnectContext, *, dry_run: bool) -> str:
+    async def execute(
+        self, context: RemediationParameters, connect_context: QueueConnectContext, *, dry_run: bool
+    ) -> str:
         if dry_run:
             return "would send the request"
         request = self._substitute_parameters(context).build_request(
@@ -75,10 +80,10 @@ class HttpRemediation(HttpTarget, RemediationAction):
             raise ProbeError(f"http.{response.status}", description)
         return description
 
-    def _substitute_parameters(self, context: RemediationContext) -> HttpRemediation:
+    def _substitute_parameters(self, context: RemediationParameters) -> HttpRemediation:
         """Values are quoted in the URL and stay text in JSON, so that the name of a job cannot change the request."""
         values = context._asdict()
-        for name in find_placeholders(self.url):
+        for name in find_remediation_placeholders(self.url):
             if values[name] in (".", ".."):
                 raise ProbeError(
                     "remediation.parameter_truncated", f"{{{name}}} is {values[name]!r}, which changes the URL's path"

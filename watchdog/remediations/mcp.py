@@ -15,7 +15,12 @@ from watchdog.net.errors import ProbeError
 from watchdog.net.targets import McpTarget
 from watchdog.queues.base import QueueConnectContext
 from watchdog.queues.job_status import find_job_error_message, parse_job_id, substitute_placeholders
-from watchdog.remediations.base import RemediationAction, RemediationContext, find_placeholder_errors, find_placeholders
+from watchdog.remediations.base import (
+    RemediationAction,
+    RemediationParameters,
+    find_remediation_placeholder_errors,
+    find_remediation_placeholders,
+)
 
 if TYPE_CHECKING:
     from watchdog.net.mcp import McpTool
@@ -42,13 +47,13 @@ class McpRemediation(McpTarget, RemediationAction):
 
     @model_validator(mode="after")
     def _validate_placeholders(self) -> Self:
-        if errors := find_placeholder_errors(self.arguments, "arguments"):
+        if errors := find_remediation_placeholder_errors(self.arguments, "arguments"):
             raise FieldValidationError(errors)
         return self
 
     @property
     def used_parameters(self) -> frozenset[str]:
-        return find_placeholders(self.arguments)
+        return find_remediation_placeholders(self.arguments)
 
     @property
     def description(self) -> str:
@@ -57,7 +62,9 @@ class McpRemediation(McpTarget, RemediationAction):
     def preload(self) -> None:
         import_module("watchdog.net.mcp")
 
-    async def execute(self, context: RemediationContext, connect_context: QueueConnectContext, *, dry_run: bool) -> str:
+    async def execute(
+        self, context: RemediationParameters, connect_context: QueueConnectContext, *, dry_run: bool
+    ) -> str:
         """A dry run connects to the server and checks whether the tool is listed."""
         from watchdog.net.mcp import McpSession, McpSessionPlan, McpSessionResult
 

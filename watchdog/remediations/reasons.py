@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 
-from watchdog.domain.reasons import REASON_CATALOGUE, find_reason_entry, generalize_http_status_reason, reason_family
+from watchdog.domain.reasons import (
+    REASON_CATALOGUE,
+    find_reason_entry,
+    generalize_http_status_reason,
+    get_reason_family,
+)
 
 REMEDIABLE_REASONS = frozenset(code for code, entry in REASON_CATALOGUE.items() if entry.may_be_remediated)
 OMITTABLE_REASON_FAMILIES = ("job", "task", "queue", "canary")
 """Families that may be left out (`stuck` for `job.stuck`), because a probe reports reasons of its own family only."""
-_REMEDIABLE_FAMILIES = frozenset(map(reason_family, REMEDIABLE_REASONS))
+_REMEDIABLE_FAMILIES = frozenset(map(get_reason_family, REMEDIABLE_REASONS))
 
 
 def can_probe_report_reason(pattern: str, reason_prefixes: tuple[str, ...]) -> bool:
@@ -17,7 +22,7 @@ def can_probe_report_reason(pattern: str, reason_prefixes: tuple[str, ...]) -> b
     OMITTABLE_REASON_FAMILIES; any probe can report those of all other families."""
     if pattern in OMITTABLE_REASON_FAMILIES:
         return any(prefix.startswith(f"{pattern}.") for prefix in reason_prefixes)
-    return pattern.startswith(reason_prefixes) or reason_family(pattern) not in OMITTABLE_REASON_FAMILIES
+    return pattern.startswith(reason_prefixes) or get_reason_family(pattern) not in OMITTABLE_REASON_FAMILIES
 
 
 def expand_reason_shorthand(text: str) -> tuple[str, ...]:
@@ -31,7 +36,7 @@ def expand_reason_shorthand(text: str) -> tuple[str, ...]:
     if reasons := tuple(code for name in OMITTABLE_REASON_FAMILIES if (code := f"{name}.{text}") in REMEDIABLE_REASONS):
         return reasons
     short_forms = {
-        code.partition(".")[2] for code in REMEDIABLE_REASONS if reason_family(code) in OMITTABLE_REASON_FAMILIES
+        code.partition(".")[2] for code in REMEDIABLE_REASONS if get_reason_family(code) in OMITTABLE_REASON_FAMILIES
     }
     close = get_close_matches(text, {*REMEDIABLE_REASONS, *_REMEDIABLE_FAMILIES, *short_forms}, 1)
     hint = f"; did you mean {close[0]!r}?" if close else ": docs/reasons.md lists them"
@@ -41,6 +46,6 @@ def expand_reason_shorthand(text: str) -> tuple[str, ...]:
 def _is_remediable_http_status(text: str) -> bool:
     return (
         generalize_http_status_reason(text) != text
-        and reason_family(text) in _REMEDIABLE_FAMILIES
+        and get_reason_family(text) in _REMEDIABLE_FAMILIES
         and find_reason_entry(text).may_be_remediated
     )

@@ -11,8 +11,8 @@ from pydantic import AfterValidator, model_validator
 from watchdog.domain.formatting import format_count
 from watchdog.queues.base import QueueConnectContext, require_installed_modules
 from watchdog.queues.clients.dialects import ExternalDatabaseUrl, external_database_from_url
-from watchdog.queues.clients.external_database import ExternalDatabase, execute_external_update
-from watchdog.remediations.base import REMEDIATION_PARAMETER_NAMES, RemediationAction, RemediationContext
+from watchdog.queues.clients.external_database import ExternalDatabase, execute_external_database_update
+from watchdog.remediations.base import REMEDIATION_PARAMETER_NAMES, RemediationAction, RemediationParameters
 
 MAX_REMEDIATED_ROWS = 100
 """A statement that changes more rows is rolled back: its WHERE clause is probably not what was intended."""
@@ -92,10 +92,12 @@ class SqlRemediation(RemediationAction):
     def preload(self) -> None:
         import_module("sqlalchemy")
 
-    async def execute(self, context: RemediationContext, connect_context: QueueConnectContext, *, dry_run: bool) -> str:
+    async def execute(
+        self, context: RemediationParameters, connect_context: QueueConnectContext, *, dry_run: bool
+    ) -> str:
         """A dry run is rolled back."""
         values = {name: getattr(context, name) for name in self.used_parameters}
-        row_count = await execute_external_update(
+        row_count = await execute_external_database_update(
             self.database, connect_context, self.statement, values, MAX_REMEDIATED_ROWS, dry_run=dry_run
         )
         return f"{'would change' if dry_run else 'changed'} {format_count(row_count, 'row')}"

@@ -70,7 +70,7 @@ class CheckInLog:
 
     def __init__(self, path: Path, max_bytes: int = MAX_CHECK_IN_LOG_BYTES):
         self.path, self.max_bytes = path, max_bytes
-        self._files = _log_file_pair_at(path)
+        self._files = _build_check_in_log_files(path)
         self._append_file, self._drain_file = self._files
         self._acknowledged_offset = self._read_offset = 0
         """Offsets in the file being drained: what is in the database, and what was read."""
@@ -150,7 +150,7 @@ class CheckInLog:
                 reason = e.strerror or str(e)
             raise CheckInLogError(f"{self.path} cannot be used: {reason[:1].lower()}{reason[1:]}") from None
 
-    def _numbered_paths(self) -> list[Path]:
+    def _list_numbered_paths(self) -> list[Path]:
         return [
             self.path,
             *(self.path.with_name(f"{self.path.name}-{n}") for n in range(2, MAX_CHECK_IN_LOGS_PER_PATH + 1)),
@@ -158,9 +158,9 @@ class CheckInLog:
 
     def _lock_files(self) -> tuple[_CheckInLogFile, _CheckInLogFile]:
         """The files of the first log that no other process uses, open and locked. Raises OSError."""
-        for path in self._numbered_paths():
-            files = _log_file_pair_at(path)
-            if _open_and_lock(files):
+        for path in self._list_numbered_paths():
+            files = _build_check_in_log_files(path)
+            if _try_to_lock_log_files(files):
                 return files
         raise BlockingIOError
 
@@ -170,17 +170,17 @@ class CheckInLog:
         try:
             if self.is_open:
                 self._append_abandoned_records()
-            elif any(_are_log_files_abandoned(_log_file_pair_at(path)) for path in self._numbered_paths()):
+            elif any(_are_log_files_abandoned(_build_check_in_log_files(path)) for path in self._list_numbered_paths()):
                 self._open()
         except OSError as e:
             raise CheckInLogError(f"{self.path} cannot be used: {(e.strerror or str(e)).lower()}") from None
 
     def _append_abandoned_records(self) -> None:
         """Append what other logs hold whose process has ended, as far as there is room. Raises OSError."""
-        for path in self._numbered_paths():
-            files = _log_file_pair_at(path)
+        for path in self._list_numbered_paths():
+            files = _build_check_in_log_files(path)
             is_own = path == self._files[0].path.with_suffix("")
-            if is_own or not _holds_records(files) or not _open_and_lock(files):
+            if is_own or not _do_log_files_hold_records(files) or not _try_to_lock_log_files(files):
                 continue
             try:
                 for file in files:
@@ -203,24 +203,24 @@ class CheckInLog:
         return [record for line in lines if (record := _parse_log_line(line)) is not None]
 
 
-def _log_file_pair_at(path: Path) -> tuple[_CheckInLogFile, _CheckInLogFile]:
+def _build_check_in_log_files(path: Path) -> tuple[_CheckInLogFile, _CheckInLogFile]:
     return _CheckInLogFile(path.with_name(f"{path.name}.0")), _CheckInLogFile(path.with_name(f"{path.name}.1"))
 
 
-def _holds_records(files: tuple[_CheckInLogFile, _CheckInLogFile]) -> bool:
+def _do_log_files_hold_records(files: tuple[_CheckInLogFile, _CheckInLogFile]) -> bool:
     return any(file.path.exists() and file.path.stat().st_size for file in files)
 
 
 def _are_log_files_abandoned(files: tuple[_CheckInLogFile, _CheckInLogFile]) -> bool:
     """Whether the files hold records, and no process uses them. Raises OSError."""
-    if not _holds_records(files) or not _open_and_lock(files):
+    if not _do_log_files_hold_records(files) or not _try_to_lock_log_files(files):
         return False
     for file in files:
         file.close()
     return True
 
 
-def _open_and_lock(files: tuple[_CheckInLogFile, _CheckInLogFile]) -> bool:
+def _try_to_lock_log_files(files: tuple[_CheckInLogFile, _CheckInLogFile]) -> bool:
     """Open both files; False, with both closed, if another process has locked them. Raises OSError."""
     try:
         for file in files:

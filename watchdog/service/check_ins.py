@@ -14,7 +14,7 @@ from typing import Self
 import structlog
 
 from watchdog.domain.heartbeat import CheckIn, CheckInKind
-from watchdog.domain.text import replace_unsafe_characters
+from watchdog.domain.text import replace_invisible_characters
 from watchdog.net import SecretMask
 from watchdog.service.check_in_log import CheckInLog, CheckInLogError
 from watchdog.service.clock import Clock
@@ -120,7 +120,7 @@ class CheckInReceiver:
     def _sanitize_output(self, output: bytes) -> str:
         if not output:
             return ""
-        text = replace_unsafe_characters(self.mask(output.decode("utf-8", "replace")))
+        text = replace_invisible_characters(self.mask(output.decode("utf-8", "replace")))
         return text.encode("utf-8", "replace")[-MAX_CHECK_IN_OUTPUT_BYTES:].decode("utf-8", "ignore")
 
     def _append_pending_to_log(self) -> None:
@@ -157,7 +157,7 @@ class CheckInReceiver:
             while records := await in_disk_thread(
                 self._disk_executor, self.check_in_log.read_batch, CHECK_IN_BATCH_SIZE
             ):
-                urgent_probes = await self._store_batch(await self._parse_records(records))
+                urgent_probes = await self._store_batch(await self._parse_records_of_active_probes(records))
                 await in_disk_thread(self._disk_executor, self.check_in_log.acknowledge)
                 if urgent_probes:  # a run that is already claimed may not see these check-ins: one more runs after it
                     next_run_at = self.clock() + CLAIM_AHEAD_MS + 1
@@ -174,7 +174,7 @@ class CheckInReceiver:
                 await self.flush_check_ins()  # each call empties one of the two files
                 await self.flush_check_ins()
 
-    async def _parse_records(self, records: Iterable[bytes]) -> list[ProbeCheckIn]:
+    async def _parse_records_of_active_probes(self, records: Iterable[bytes]) -> list[ProbeCheckIn]:
         """The check-ins of probes that are not retired."""
         parsed = [check_in for record in records if (check_in := self._parse_record(record))]
         database_ids = dict(self.database_id_by_probe)

@@ -13,11 +13,11 @@ Clock: TypeAlias = Callable[[], int]
 """Returns epoch ms."""
 
 
-def wall_clock_ms() -> int:
+def read_wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class DatabaseClock:
+class WatchdogDatabaseClock:
     """The clock of the database, so that processes on several machines agree on slots and leases.
 
     It is this machine's clock and an offset, which `measure_offset` measures. SQLite has no clock of its own.
@@ -33,11 +33,11 @@ class DatabaseClock:
     def measure_offset(self) -> None:
         """Measure how far the database's clock is ahead. A difference that the duration of the query explains is none.
         Raises StoreUnavailableError."""
-        started_at = wall_clock_ms()
+        started_at = read_wall_clock_ms()
         database_time = self._database.read_clock()
         if database_time is None:
             return
-        ended_at = wall_clock_ms()
+        ended_at = read_wall_clock_ms()
         offset = database_time - (started_at + ended_at) // 2
         if abs(offset - self._offset_ms) > ended_at - started_at:
             self._offset_ms = offset

@@ -12,7 +12,7 @@ from watchdog.service.scheduler import MonitoringService
 from watchdog.store.read.destinations import load_stuck_destinations
 
 DEAD_MANS_SWITCH_TIMEOUT_S = 10.0
-REQUIRED_TASKS = ("claim", "record", "wake", "deliver")
+PING_REQUIRED_BACKGROUND_TASKS = ("claim", "record", "wake", "deliver")
 """The background tasks that must work."""
 
 
@@ -51,12 +51,12 @@ class DeadMansSwitch:
         """Why Watchdog does not work; empty if it does."""
         if self.service.last_claim_at <= self._last_ping_at:
             return "no slot was claimed since the last ping"
-        for name in REQUIRED_TASKS:
+        for name in PING_REQUIRED_BACKGROUND_TASKS:
             task = self.service.tasks[name]
             if task.status(now) in ("failed", "overdue"):
                 return f"the background task {name} does not work: {task.describe_problem(now)}"
         if self.service.last_recorded_at <= self._last_ping_at:
-            await self.service.lease_keeper.renew_now()
+            await self.service.lease_keeper.renew_lease_now()
         stuck = await self.service.store_executor.run_read_query(lambda c: load_stuck_destinations(c, now))
         if self.destinations and stuck.issuperset(self.destinations):
             return "no receiver gets its notifications"

@@ -7,8 +7,8 @@ from collections import deque
 from time import monotonic
 from typing import Self
 
-LAG_CHECK_INTERVAL_S = 0.1
-MAX_LOOP_LAG_S = 0.5
+EVENT_LOOP_LAG_CHECK_INTERVAL_S = 0.1
+MAX_EVENT_LOOP_LAG_S = 0.5
 """A timeout during a longer lag is Watchdog's own fault."""
 
 
@@ -30,13 +30,13 @@ class EventLoopLagMonitor:
         """Check at an interval until cancelled. Unless this runs, idle time counts as blocked."""
         while True:
             self.record_lag()
-            self._next_check_at = monotonic() + LAG_CHECK_INTERVAL_S
-            await asyncio.sleep(LAG_CHECK_INTERVAL_S)
+            self._next_check_at = monotonic() + EVENT_LOOP_LAG_CHECK_INTERVAL_S
+            await asyncio.sleep(EVENT_LOOP_LAG_CHECK_INTERVAL_S)
 
     def record_lag(self) -> None:
         """Check now: after a blocked interval, another task may resume before `monitor_forever` does."""
         now = monotonic()
-        if now - self._next_check_at > MAX_LOOP_LAG_S:
+        if now - self._next_check_at > MAX_EVENT_LOOP_LAG_S:
             self._blocked_intervals.append((self._next_check_at, now))
             self._next_check_at = now
 

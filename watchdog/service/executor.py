@@ -7,17 +7,17 @@ from collections.abc import Callable, Mapping
 
 from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import ClaimedSlot, Json, Outcome, ProbeResult, ResultToRecord
-from watchdog.domain.probe_state import drop_job_state_updates
-from watchdog.domain.reasons import reason_family
+from watchdog.domain.probe_state import drop_scheduled_job_state_updates
+from watchdog.domain.reasons import get_reason_family
 from watchdog.domain.rules import missed_run
 from watchdog.domain.rules.no_verdict import OVERLOADED_REASON
 from watchdog.probes.base import Probe
 from watchdog.service.clock import Clock
 from watchdog.service.registration import compute_max_result_lateness
-from watchdog.service.run_places import NoFreePlaceError, RunPlaces
+from watchdog.service.run_places import NoFreeRunPlaceError, RunPlaces
 from watchdog.service.runner import ProbeRunner
 
-MAX_PLACE_WAIT_S = 20.0
+MAX_RUN_PLACE_WAIT_S = 20.0
 """How long a run waits for a free place: a run that starts later could end too late to be evaluated."""
 
 CRON_MISS_PROBLEM_BY_REASON = {
@@ -62,17 +62,19 @@ class ProbeRunExecutor:
             if (wait_ms := slot.slot - self.clock()) > 0:
                 await asyncio.sleep(wait_ms / 1000)
             is_slow = slot.probe in self._slow_probes
-            async with self.places.occupy(slot.probe, probe.endpoint, is_slow=is_slow, wait_s=_max_wait_s(probe)):
+            async with self.places.occupy(
+                slot.probe, probe.endpoint, is_slow=is_slow, wait_s=_compute_max_place_wait_s(probe)
+            ):
                 started = True
                 recorded_result = await self.runner.run(
-                    probe, slot, self._state_after_previous_run(probe, probe_state, slot)
+                    probe, slot, self._find_probe_state_after_previous_run(probe, probe_state, slot)
                 )
-            timed_out = reason_family(recorded_result.result.reason) == "timeout"
+            timed_out = get_reason_family(recorded_result.result.reason) == "timeout"
             (self._slow_probes.add if timed_out else self._slow_probes.discard)(slot.probe)
             self._latest_updates[slot.probe] = slot.slot, recorded_result.state_updates
             self.on_result(recorded_result)
-        except NoFreePlaceError as e:
-            self.on_result(self._run_without_place(probe, slot, str(e)))
+        except NoFreeRunPlaceError as e:
+            self.on_result(self._build_overload_result(probe, slot, str(e)))
         except asyncio.CancelledError:
             reason = "missed.shutdown_during_run" if started else "missed.shutdown_before_run"
             self.on_result(self._build_missed_run_result(probe, slot, reason))
@@ -88,7 +90,7 @@ class ProbeRunExecutor:
             result = result._replace(reason=missed_reason, message=f"{run} {what}")
         return ResultToRecord(result)
 
-    def _state_after_previous_run(
+    def _find_probe_state_after_previous_run(
         self, probe: Probe, probe_state: Mapping[str, Json], slot: ClaimedSlot
     ) -> Mapping[str, Json]:
         """The state as the previous run left it: it may have ended after this slot was claimed, with the state as it
@@ -97,14 +99,14 @@ class ProbeRunExecutor:
         if latest_slot is None or latest_slot != slot.previous_slot:
             return probe_state
         if self.clock() - latest_slot > compute_max_result_lateness(probe):
-            updates = drop_job_state_updates(updates)
+            updates = drop_scheduled_job_state_updates(updates)
         return {key: value for key, value in {**probe_state, **updates}.items() if value is not None}
 
-    def _run_without_place(self, probe: Probe, slot: ClaimedSlot, full_limit: str) -> ResultToRecord:
+    def _build_overload_result(self, probe: Probe, slot: ClaimedSlot, full_limit: str) -> ResultToRecord:
         self.on_overload(full_limit)
         if probe.schedule is not None:
             return self._build_missed_run_result(probe, slot, OVERLOADED_REASON)
-        wait = format_duration(round(_max_wait_s(probe) * 1000))
+        wait = format_duration(round(_compute_max_place_wait_s(probe) * 1000))
         message = f"no verdict: no free place in Watchdog within {wait}: {full_limit} were in progress"
         result = build_missed_result(slot, OVERLOADED_REASON)
         return ResultToRecord(result._replace(outcome=Outcome.ERROR, message=message))
@@ -123,9 +125,9 @@ class ProbeRunExecutor:
         await asyncio.gather(*self._slot_by_task, return_exceptions=True)
 
 
-def _max_wait_s(probe: Probe) -> float:
+def _compute_max_place_wait_s(probe: Probe) -> float:
     """How long a run waits for a free place: no longer than it may take."""
-    return min(probe.run_time_limit_ms / 1000, MAX_PLACE_WAIT_S)
+    return min(probe.run_time_limit_ms / 1000, MAX_RUN_PLACE_WAIT_S)
 
 
 def build_missed_result(slot: ClaimedSlot, reason: str) -> ProbeResult:

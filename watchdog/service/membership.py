@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import structlog
 
-from watchdog.domain.membership import format_config_difference_warning, list_member_conflict_notes
-from watchdog.service.clock import DatabaseClock
+from watchdog.domain.membership import format_process_config_difference_warning, list_process_conflict_notes
+from watchdog.service.clock import WatchdogDatabaseClock
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.write.members import Membership
 
 log = structlog.get_logger()
 
-MEMBER_LEASE_CHECK_INTERVAL_S = 1.0
+PROCESS_LEASE_CHECK_INTERVAL_S = 1.0
 """How soon a change of members is noticed; the lease is renewed less often."""
 
 
-class MembershipLeaseKeeper:
+class ProcessLeaseKeeper:
     """Renews the lease of this process. `clock`: the database's, which governs what processes share."""
 
-    def __init__(self, membership: Membership, store_executor: StoreExecutor, clock: DatabaseClock):
+    def __init__(self, membership: Membership, store_executor: StoreExecutor, clock: WatchdogDatabaseClock):
         self.membership, self.store_executor, self.clock = membership, store_executor, clock
         self._logged_notes: list[str] = []
         self._warned = False
@@ -27,16 +27,16 @@ class MembershipLeaseKeeper:
         """Become a member, before anything is claimed."""
         await self.store_executor.run_write(self.clock.measure_offset)
         await self.store_executor.run_write(self.membership.join, self.clock())
-        self._log_changes(self.clock())
+        self._log_config_conflicts(self.clock())
 
-    async def renew_lease(self) -> None:
+    async def renew_lease_if_due(self) -> None:
         """Renew the lease if it is time, or if a member has come or ended."""
         now = self.clock()
         if await self.store_executor.run_read_query(lambda connection: self.membership.is_renewal_due(connection, now)):
-            await self.renew_now()
-        self._log_changes(self.clock())
+            await self.renew_lease_now()
+        self._log_config_conflicts(self.clock())
 
-    async def renew_now(self) -> None:
+    async def renew_lease_now(self) -> None:
         """Renew the lease, whether or not it is time."""
         await self.store_executor.run_write(self.clock.measure_offset)
         await self.store_executor.run_write(self.membership.renew, self.clock())
@@ -48,19 +48,19 @@ class MembershipLeaseKeeper:
     def notes(self, *, show_names: bool) -> list[str]:
         """What operators should know about this member, in sentences. `show_names`: with the names of probes."""
         membership = self.membership
-        return list_member_conflict_notes(membership.status, membership.member_id, self.clock(), show_names=show_names)
+        return list_process_conflict_notes(membership.status, membership.member_id, self.clock(), show_names=show_names)
 
-    def _log_changes(self, now: int) -> None:
+    def _log_config_conflicts(self, now: int) -> None:
         """Log once what this process no longer runs, and that configurations differ for too long."""
         status = self.membership.status
-        notes = list_member_conflict_notes(status._replace(differing_since=None), self.membership.member_id, now)
+        notes = list_process_conflict_notes(status._replace(differing_since=None), self.membership.member_id, now)
         for note in notes:
             if note not in self._logged_notes:
                 log.warning("left_to_newer_revision", detail=note)
         if self._logged_notes and not notes:
             log.info("runs_everything_again", revision=self.membership.revision)
         self._logged_notes = notes
-        warning = format_config_difference_warning(status, now)
+        warning = format_process_config_difference_warning(status, now)
         if warning and not self._warned:
             log.warning("configurations_differ", detail=warning)
         self._warned = bool(warning)

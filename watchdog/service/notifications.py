@@ -13,13 +13,13 @@ import structlog
 from watchdog.domain.formatting import DAY_MS, HOUR_MS
 from watchdog.domain.model import AlertMessageContext, IncidentEvent, Json
 from watchdog.net import NetworkAccess, SecretMask
-from watchdog.notifiers.base import DeliveryError, DeliveryRequest, Notifier
+from watchdog.notifiers.base import NotificationDeliveryError, NotificationDeliveryRequest, Notifier
 from watchdog.notifiers.message import compose_alert_message
 from watchdog.service.clock import Clock
 from watchdog.service.store_executor import StoreExecutor
-from watchdog.store.errors import DatabaseSchemaError, StoreUnavailableError
+from watchdog.store.errors import StoreUnavailableError, WatchdogDatabaseSchemaError
 from watchdog.store.read.alert_context import load_alert_context
-from watchdog.store.write.outbox import LeasedNotification, Outbox
+from watchdog.store.write.outbox import LeasedNotification, NotificationOutbox
 
 log = structlog.get_logger()
 
@@ -38,7 +38,7 @@ MAX_NOTIFICATION_AGE_MS = 3 * DAY_MS
 """An older notification that cannot be delivered is given up and listed as undelivered."""
 
 
-def notification_retry_delay_ms(attempts: int) -> int:
+def compute_notification_retry_delay_ms(attempts: int) -> int:
     """Delay after this many failed attempts."""
     return int(min(FIRST_NOTIFICATION_RETRY_DELAY_MS * 2 ** (attempts - 1), MAX_NOTIFICATION_RETRY_DELAY_MS))
 
@@ -68,7 +68,7 @@ class NotificationSender:
         self,
         *,
         store_executor: StoreExecutor,
-        outbox: Outbox,
+        outbox: NotificationOutbox,
         notifiers: Mapping[str, Notifier],
         network: NetworkAccess,
         mask: SecretMask,
@@ -103,9 +103,9 @@ class NotificationSender:
                 destination, key = leased.notification.destination, leased.notification.idempotency_key
                 task = asyncio.create_task(self._send_notification(leased), name=f"send {key}")
                 self._tasks_by_destination[destination] = task
-                task.add_done_callback(self._make_done_callback(destination))
+                task.add_done_callback(self._create_send_done_callback(destination))
 
-    def _make_done_callback(self, destination: str) -> Callable[[asyncio.Task[None]], None]:
+    def _create_send_done_callback(self, destination: str) -> Callable[[asyncio.Task[None]], None]:
         def done(task: asyncio.Task[None]) -> None:
             del self._tasks_by_destination[destination]
             if task.cancelled():
@@ -132,21 +132,24 @@ class NotificationSender:
                 return
             async with asyncio.timeout(NOTIFICATION_SEND_TIMEOUT_S):
                 receipt = await self.notifiers[n.destination].send(
-                    DeliveryRequest(n, prepared.context, leased.previous_receipt, self.network, leased.partial_receipt)
+                    NotificationDeliveryRequest(
+                        n, prepared.context, leased.previous_receipt, self.network, leased.partial_receipt
+                    )
                 )
         except asyncio.CancelledError:
-            await self.store_executor.run_write(self.outbox.postpone, leased, now)
+            await self.store_executor.run_write(self.outbox.postpone_notification, leased, now)
             raise
-        except DeliveryError as e:
+        except NotificationDeliveryError as e:
             await self._handle_failure(leased, e, prepared)
         except TimeoutError:
             await self._handle_failure(
-                leased, DeliveryError("timeout.exceeded", f"no response within {NOTIFICATION_SEND_TIMEOUT_S:g} s")
+                leased,
+                NotificationDeliveryError("timeout.exceeded", f"no response within {NOTIFICATION_SEND_TIMEOUT_S:g} s"),
             )
         except Exception as e:
             log.exception("notifier_error", destination=n.destination)
             await self._handle_failure(
-                leased, DeliveryError("watchdog.internal_error", f"{type(e).__name__} inside Watchdog")
+                leased, NotificationDeliveryError("watchdog.internal_error", f"{type(e).__name__} inside Watchdog")
             )
         else:
             await self._mark_sent_with_retries(leased, receipt, prepared)
@@ -181,13 +184,13 @@ class NotificationSender:
             if n.event is IncidentEvent.CHANGED and headline == leased.previous_headline:
                 await self.store_executor.run_write(self.outbox.mark_merged, leased, now)
                 return None
-            is_leased = await run_read_query(lambda c: self.outbox.still_leased(leased, c))
+            is_leased = await run_read_query(lambda c: self.outbox.is_still_leased(leased, c))
             return _PreparedNotification(context, headline) if is_leased else None
-        except (StoreUnavailableError, DatabaseSchemaError) as e:
+        except (StoreUnavailableError, WatchdogDatabaseSchemaError) as e:
             log.warning("notification_postponed", destination=n.destination, error=self.mask(str(e)))
-            with suppress(StoreUnavailableError, DatabaseSchemaError):
+            with suppress(StoreUnavailableError, WatchdogDatabaseSchemaError):
                 await self.store_executor.run_write(
-                    self.outbox.postpone, leased, now + NOTIFICATION_DATABASE_BUSY_DELAY_MS
+                    self.outbox.postpone_notification, leased, now + NOTIFICATION_DATABASE_BUSY_DELAY_MS
                 )
             return None
 
@@ -212,7 +215,7 @@ class NotificationSender:
         log.warning("notification_not_acknowledged", destination=destination, error=type(error).__name__)
 
     async def _handle_failure(
-        self, leased: LeasedNotification, error: DeliveryError, message: _PreparedNotification | None = None
+        self, leased: LeasedNotification, error: NotificationDeliveryError, message: _PreparedNotification | None = None
     ) -> None:
         n, attempts, now = leased.notification, leased.attempts + 1, self.clock()
         detail = self.mask(str(error))
@@ -246,7 +249,7 @@ class NotificationSender:
         self._failing_destinations.add(n.destination)
         requested_ms = round((error.retry_after_s or 0.0) * 1000)
         delay_ms = max(
-            requested_ms, notification_retry_delay_ms(attempts)
+            requested_ms, compute_notification_retry_delay_ms(attempts)
         )  # a short `Retry-After` does not shorten the delay
         await self.store_executor.run_write(
             self.outbox.schedule_retry,
@@ -262,7 +265,7 @@ class NotificationSender:
         log.warning("notification_retry_scheduled", retry_in_ms=delay_ms, **fields)
 
     def _should_give_up(
-        self, leased: LeasedNotification, error: DeliveryError, refused_since: int | None, now: int
+        self, leased: LeasedNotification, error: NotificationDeliveryError, refused_since: int | None, now: int
     ) -> bool:
         """Whether the notification is too old, or has been refused for as long as such an error is retried."""
         if max(now - leased.created_at, 0) >= MAX_NOTIFICATION_AGE_MS:

@@ -6,47 +6,47 @@ import ctypes
 import resource
 from typing import NamedTuple
 
-MAX_DESCRIPTORS = 8_192
+MAX_FILE_DESCRIPTORS = 8_192
 """The limit is raised to this, as far as the system allows it. Programs that probes start inherit it, and some close
 every descriptor up to their limit when they start, so it is no higher."""
-DESCRIPTORS_PER_RUN = 2
-OTHER_DESCRIPTORS = 48
+FILE_DESCRIPTORS_PER_RUN = 2
+FILE_DESCRIPTORS_FOR_OTHER_USES = 48
 """Of databases, logs, receivers and the event loop."""
 MIN_RUN_PLACES, MAX_RUN_PLACES = 4, 2_000
-MAX_HTTP_CONNECTIONS = 256
+MAX_WEB_SERVER_CONNECTIONS = 256
 
 
-MALLOC_ARENAS = 2
+MAX_MALLOC_ARENAS = 2
 _M_ARENA_MAX = -8
 """The parameter of glibc's mallopt()."""
 
 
-class DescriptorShares(NamedTuple):
+class RunAndConnectionLimits(NamedTuple):
     """How many may be open at once."""
 
     run_places: int
     http_connections: int
 
 
-def raise_descriptor_limit() -> None:
+def raise_file_descriptor_limit() -> None:
     """Raise this process's limit on open files as far as allowed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(MAX_DESCRIPTORS, hard)
+    wanted = MAX_FILE_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(MAX_FILE_DESCRIPTORS, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def current_descriptor_shares() -> DescriptorShares:
+def read_run_and_connection_limits() -> RunAndConnectionLimits:
     """The shares of this process's limit on open files."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return share_descriptors(MAX_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft)
+    return compute_run_and_connection_limits(MAX_FILE_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft)
 
 
-def share_descriptors(limit: int) -> DescriptorShares:
+def compute_run_and_connection_limits(limit: int) -> RunAndConnectionLimits:
     """Visitors get at most a quarter, and probes what is left."""
-    http_connections = min(MAX_HTTP_CONNECTIONS, limit // 4)
-    places = (limit - http_connections - OTHER_DESCRIPTORS) // DESCRIPTORS_PER_RUN
-    return DescriptorShares(min(max(places, MIN_RUN_PLACES), MAX_RUN_PLACES), http_connections)
+    http_connections = min(MAX_WEB_SERVER_CONNECTIONS, limit // 4)
+    places = (limit - http_connections - FILE_DESCRIPTORS_FOR_OTHER_USES) // FILE_DESCRIPTORS_PER_RUN
+    return RunAndConnectionLimits(min(max(places, MIN_RUN_PLACES), MAX_RUN_PLACES), http_connections)
 
 
 def limit_malloc_arenas() -> None:
@@ -54,4 +54,4 @@ def limit_malloc_arenas() -> None:
     for each core, and what a thread once needed stays with it."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have no arenas
     if mallopt is not None:
-        mallopt(_M_ARENA_MAX, MALLOC_ARENAS)
+        mallopt(_M_ARENA_MAX, MAX_MALLOC_ARENAS)

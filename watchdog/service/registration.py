@@ -7,8 +7,8 @@ from watchdog.domain.model import Json, ProbeInfo
 from watchdog.domain.registered_probe import EMPTY_ROUTING_TABLE, RegisteredProbe, make_staleness_threshold_function
 from watchdog.domain.routing import NotificationRoutingTable, explain_route_mismatches
 from watchdog.domain.rules import AlertPolicy
-from watchdog.domain.schedule import CronSchedule, IntervalSchedule, Schedule, interval_schedule_phase_ms
-from watchdog.domain.text import replace_unsafe_characters, truncate_with_note
+from watchdog.domain.schedule import CronSchedule, IntervalSchedule, Schedule, derive_interval_schedule_phase_ms
+from watchdog.domain.text import replace_invisible_characters, truncate_with_note
 from watchdog.net import SecretMask
 from watchdog.probes.base import Probe
 from watchdog.service.runner import MAX_SUBJECT_NAME_CHARS
@@ -21,7 +21,7 @@ EMPTY_SECRET_MASK = SecretMask(())
 def build_probe_schedule(probe: Probe) -> Schedule:
     if probe.schedule is not None:
         return CronSchedule(probe.schedule, probe.timezone)
-    return IntervalSchedule(probe.every, interval_schedule_phase_ms(probe.id, probe.every))
+    return IntervalSchedule(probe.every, derive_interval_schedule_phase_ms(probe.id, probe.every))
 
 
 def compute_max_result_lateness(probe: Probe) -> int:
@@ -44,7 +44,7 @@ def build_registered_probe(
     lateness = compute_max_result_lateness(probe)
 
     def stored_name(name: str) -> str:
-        return truncate_with_note(replace_unsafe_characters(mask(name)), MAX_SUBJECT_NAME_CHARS)
+        return truncate_with_note(replace_invisible_characters(mask(name)), MAX_SUBJECT_NAME_CHARS)
 
     info = ProbeInfo(
         database_id=0, id=probe.id, name=probe.name, kind=probe.kind, group=probe.group, tags=tuple(probe.tags),
@@ -63,13 +63,13 @@ def build_registered_probe(
         ),
         schedule,
         config_yaml,
-        definition=digest_json([definition, _effective_routing_json(info, routes)]),
+        definition=digest_json([definition, _build_effective_routing_json(info, routes)]),
         catch_up_ms=0 if probe.schedule is None else probe.catch_up,
         routes=routes,
     )
 
 
-def _effective_routing_json(probe: ProbeInfo, routes: NotificationRoutingTable) -> Json:
+def _build_effective_routing_json(probe: ProbeInfo, routes: NotificationRoutingTable) -> Json:
     """Everything that decides who is notified of a probe's incidents."""
     applying = [
         routes.routes[index] for index, mismatch in explain_route_mismatches(routes.routes, probe) if not mismatch

@@ -13,15 +13,15 @@ from watchdog.domain.model import RemediationAttemptState
 from watchdog.domain.text import (
     REPLACEMENT_CHARACTER,
     TRUNCATION_NOTE_PREFIX,
-    replace_unsafe_characters,
+    replace_invisible_characters,
     truncate_with_note,
 )
 from watchdog.net import NetworkAccess, PhaseTimer, SecretMask
-from watchdog.net.errors import ProbeError, probe_error_from_exception
+from watchdog.net.errors import ProbeError, build_probe_error_from_exception
 from watchdog.net.redact import MASK_PLACEHOLDER
 from watchdog.probes.base import Probe
 from watchdog.queues import QueueConnectContext
-from watchdog.remediations import REMEDIATION_RUN_ID_PARAMETER, RemediationContext
+from watchdog.remediations import REMEDIATION_RUN_ID_PARAMETER, RemediationParameters
 from watchdog.service.clock import Clock
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.write.remediations import PendingRemediation, RemediationSpec, RemediationStore
@@ -119,7 +119,7 @@ class RemediationRunner:
             timeout = format_duration(REMEDIATION_TIMEOUT_S * 1000)
             return f"not finished after {timeout}; its outcome is unknown", RemediationAttemptState.FAILED
         except Exception as e:
-            error = probe_error_from_exception(e)
+            error = build_probe_error_from_exception(e)
             if error is None:
                 log.exception("remediation_error", probe_id=probe.id)
             detail = error.message if error else f"{type(e).__name__} inside Watchdog; please report this"
@@ -130,7 +130,7 @@ class RemediationRunner:
 
     async def _execute_action(self, probe: Probe, pending: PendingRemediation, *, dry_run: bool) -> str:
         action = self._actions[pending.probe]
-        context = RemediationContext(pending.run_id, pending.subject, pending.reason, probe.id, pending.incident)
+        context = RemediationParameters(pending.run_id, pending.subject, pending.reason, probe.id, pending.incident)
         for name in action.used_parameters:
             if any(marker in getattr(context, name) for marker in ALTERED_TEXT_MARKERS):
                 raise ProbeError(
@@ -143,4 +143,4 @@ class RemediationRunner:
         return await action.execute(context, connect, dry_run=dry_run)
 
     def _sanitize_text(self, text: str) -> str:
-        return truncate_with_note(replace_unsafe_characters(self.mask(text)), MAX_REMEDIATION_DETAIL_CHARS)
+        return truncate_with_note(replace_invisible_characters(self.mask(text)), MAX_REMEDIATION_DETAIL_CHARS)

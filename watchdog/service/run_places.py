@@ -10,11 +10,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-MAX_RUNS_PER_ENDPOINT = 100
+MAX_CONCURRENT_RUNS_PER_ENDPOINT = 100
 """Concurrent runs against one host and port."""
 
 
-class NoFreePlaceError(Exception):
+class NoFreeRunPlaceError(Exception):
     """A run waited for a free place until its time limit. The text states which limit it waited for."""
 
 
@@ -29,7 +29,7 @@ class _WaitingRun:
     started: asyncio.Event = field(compare=False)
 
 
-class _Limit(NamedTuple):
+class _RunLimitScope(NamedTuple):
     """What a limit counts."""
 
     endpoint: str
@@ -38,7 +38,7 @@ class _Limit(NamedTuple):
     """Only runs of probes that timed out the last time."""
 
 
-_TOTAL = _Limit("", False)
+_ALL_RUNS_SCOPE = _RunLimitScope("", False)
 
 
 class RunPlaces:
@@ -48,16 +48,17 @@ class RunPlaces:
     targets that hang leave places to those that do not. `total`: places for all runs together.
     """
 
-    def __init__(self, total: int, per_endpoint: int = MAX_RUNS_PER_ENDPOINT):
+    def __init__(self, total: int, per_endpoint: int = MAX_CONCURRENT_RUNS_PER_ENDPOINT):
         self.total, self.per_endpoint = total, per_endpoint
-        self._taken: Counter[_Limit] = Counter()
+        self._taken: Counter[_RunLimitScope] = Counter()
         self._waiting: list[_WaitingRun] = []
         self._last_started: dict[int, int] = {}
         self._number = 0
 
     @asynccontextmanager
     async def occupy(self, probe: int, endpoint: str, *, is_slow: bool, wait_s: float) -> AsyncIterator[None]:
-        """Hold a place. `endpoint`: empty for a probe without one. Raises NoFreePlaceError after `wait_s` seconds."""
+        """Hold a place. `endpoint`: empty for a probe without one. Raises NoFreeRunPlaceError after `wait_s`
+        seconds."""
         self._number += 1
         run = _WaitingRun(self._last_started.get(probe, 0), self._number, endpoint, is_slow, asyncio.Event())
         insort(self._waiting, run)
@@ -68,7 +69,7 @@ class RunPlaces:
             yield
         finally:
             if run.started.is_set():
-                self._taken.subtract(_limits_that_count(run))
+                self._taken.subtract(_list_scopes_counting_run(run))
                 self._start_waiting_runs()
             else:
                 self._waiting.remove(run)
@@ -81,20 +82,20 @@ class RunPlaces:
                 await run.started.wait()
         except TimeoutError:
             if not run.started.is_set():
-                raise NoFreePlaceError(self._describe_full_limit(run)) from None
+                raise NoFreeRunPlaceError(self._describe_full_limit(run)) from None
 
     def _start_waiting_runs(self) -> None:
         for run in list(self._waiting):
-            if self._taken[_TOTAL] >= self.total:
+            if self._taken[_ALL_RUNS_SCOPE] >= self.total:
                 return
             if not self._describe_full_limit(run):
                 self._waiting.remove(run)
-                self._taken.update(_limits_that_count(run))
+                self._taken.update(_list_scopes_counting_run(run))
                 run.started.set()
 
     def _describe_full_limit(self, run: _WaitingRun) -> str:
         """The limit that a run waits for: "100 runs against api.example:443"; empty if it may start."""
-        for limit in _limits_that_count(run):
+        for limit in _list_scopes_counting_run(run):
             maximum = self.per_endpoint if limit.endpoint else self.total
             maximum = max(maximum // 2, 1) if limit.only_slow else maximum
             if self._taken[limit] >= maximum:
@@ -104,9 +105,9 @@ class RunPlaces:
         return ""
 
 
-def _limits_that_count(run: _WaitingRun) -> list[_Limit]:
+def _list_scopes_counting_run(run: _WaitingRun) -> list[_RunLimitScope]:
     return [
-        _Limit(endpoint, only_slow)
+        _RunLimitScope(endpoint, only_slow)
         for endpoint in dict.fromkeys(("", run.endpoint))
         for only_slow in ((False, True) if run.is_slow else (False,))
     ]

@@ -12,15 +12,15 @@ from watchdog.domain.formatting import format_duration
 from watchdog.domain.heartbeat import MAX_CHECK_IN_VISIBILITY_DELAY_MS
 from watchdog.domain.listings import map_fact_texts
 from watchdog.domain.model import ClaimedSlot, Evidence, Json, Observation, Outcome, ProbeResult, ResultToRecord
-from watchdog.domain.reasons import reason_family
+from watchdog.domain.reasons import get_reason_family
 from watchdog.domain.rules import missed_run, preference
-from watchdog.domain.text import replace_unsafe_characters, truncate_with_note
+from watchdog.domain.text import replace_invisible_characters, truncate_with_note
 from watchdog.domain.uptime_clock import DowntimeGaps
 from watchdog.net import NetworkAccess, PhaseTimer, SecretMask, sanitize_json
 from watchdog.net.errors import build_timeout_error
 from watchdog.probes.base import Probe, ProbeAttemptContext, derive_slot_idempotency_key
 from watchdog.service.clock import Clock
-from watchdog.service.event_loop_lag import MAX_LOOP_LAG_S, EventLoopLagMonitor
+from watchdog.service.event_loop_lag import MAX_EVENT_LOOP_LAG_S, EventLoopLagMonitor
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class ProbeRunner:
         started = monotonic()
         observation = await self._run_with_retries(probe, slot, probe_state, started)
         lag_s = self.lag_monitor.max_lag_since(started)
-        if lag_s > MAX_LOOP_LAG_S and reason_family(observation.reason) == "timeout":
+        if lag_s > MAX_EVENT_LOOP_LAG_S and get_reason_family(observation.reason) == "timeout":
             message = f"no verdict: Watchdog's event loop was blocked for {format_duration(round(lag_s * 1000))}"
             observation = replace(observation, outcome=Outcome.ERROR, reason="watchdog.loop_late", message=message)
         return self.build_result_to_record(slot, observation)
@@ -95,7 +95,7 @@ class ProbeRunner:
             if isinstance(e, asyncio.CancelledError) and _is_cancellation_requested():
                 raise
             if isinstance(e, TimeoutError) and deadline.expired():
-                observation = timeout_observation(probe.run_time_limit_ms, context.phase_timer)
+                observation = build_timeout_observation(probe.run_time_limit_ms, context.phase_timer)
                 return replace(observation, state_updates=context.state_updates_on_timeout)
             log.exception("probe_error", extra={"probe_id": probe.id})
             message = f"no verdict: {type(e).__name__} inside Watchdog; please report this"
@@ -108,7 +108,7 @@ class ProbeRunner:
         listings = {
             rule: listing._replace(
                 subjects={
-                    self._sanitize_subject(rule, subject): map_fact_texts(facts, self._sanitize_text)
+                    self._sanitize_listed_subject(rule, subject): map_fact_texts(facts, self._sanitize_text)
                     for subject, facts in sorted(listing.subjects.items())
                 }
             )
@@ -134,23 +134,25 @@ class ProbeRunner:
             sanitize_json(dict(observation.evidence.facts), self.mask),
             self._sanitize_text(observation.evidence.excerpt, MAX_EVIDENCE_EXCERPT_CHARS),
         )
-        state_updates = {key: self._sanitize_state_name(value) for key, value in observation.state_updates.items()}
+        state_updates = {
+            key: self._sanitize_probe_state_name(value) for key, value in observation.state_updates.items()
+        }
         return ResultToRecord(result, evidence, state_updates, observation.rerun_at)
 
-    def _sanitize_subject(self, rule: str, subject: str) -> str:
+    def _sanitize_listed_subject(self, rule: str, subject: str) -> str:
         """Expressions come from the configuration and stay whole; any other subject is a name that a target chose."""
         if rule == preference.RULE_NAME:
             return self.mask(subject)
         return self._sanitize_text(subject, MAX_SUBJECT_NAME_CHARS)
 
-    def _sanitize_state_name(self, value: Json) -> Json:
+    def _sanitize_probe_state_name(self, value: Json) -> Json:
         """A state's `name` is shown to people, so it is masked as it is in results."""
         if isinstance(value, dict) and isinstance(value.get("name"), str):
             return {**value, "name": self._sanitize_text(value["name"], MAX_SUBJECT_NAME_CHARS)}
         return value
 
     def _sanitize_text(self, text: str, max_chars: int = MAX_RESULT_MESSAGE_CHARS) -> str:
-        return truncate_with_note(replace_unsafe_characters(self.mask(text)), max_chars) if text else ""
+        return truncate_with_note(replace_invisible_characters(self.mask(text)), max_chars) if text else ""
 
 
 def _is_cancellation_requested() -> bool:
@@ -159,7 +161,7 @@ def _is_cancellation_requested() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def timeout_observation(timeout_ms: int, phase_timer: PhaseTimer) -> Observation:
+def build_timeout_observation(timeout_ms: int, phase_timer: PhaseTimer) -> Observation:
     """A timeout, with the phase that was in progress."""
     phase = phase_timer.current_phase
     error = build_timeout_error(timeout_ms / 1000, phase)

@@ -27,24 +27,24 @@ from watchdog.domain.formatting import format_duration, format_duration_rounded
 from watchdog.domain.model import IncidentTransition, Outcome, ProbeResult, ResultToRecord
 from watchdog.domain.rules import task as task_rule
 from watchdog.domain.rules import tool as tool_rule
-from watchdog.domain.text import replace_unsafe_characters, to_single_line
+from watchdog.domain.text import replace_invisible_characters, to_single_line
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.probes.base import Probe
 from watchdog.service.background_tasks import BackgroundTask
 from watchdog.service.clock import Clock
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
 from watchdog.service.executor import ProbeRunExecutor
-from watchdog.service.member_faults import MEMBER_FAULT_WRITE_INTERVAL_S, MemberFaultReporter
-from watchdog.service.membership import MEMBER_LEASE_CHECK_INTERVAL_S, MembershipLeaseKeeper
+from watchdog.service.member_faults import PROCESS_FAULT_WRITE_INTERVAL_S, WatchdogProcessFaultReporter
+from watchdog.service.membership import PROCESS_LEASE_CHECK_INTERVAL_S, ProcessLeaseKeeper
 from watchdog.service.notifications import NotificationSender
-from watchdog.service.process_resources import current_descriptor_shares
+from watchdog.service.process_resources import read_run_and_connection_limits
 from watchdog.service.remediation import RemediationRunner
 from watchdog.service.run_places import RunPlaces
 from watchdog.service.runner import ProbeRunner
 from watchdog.service.store_executor import StoreExecutor
-from watchdog.store.errors import DatabaseSchemaError, StoreUnavailableError, describe_store_error
+from watchdog.store.errors import StoreUnavailableError, WatchdogDatabaseSchemaError, describe_store_error
 from watchdog.store.write.claims import SlotClaimer
-from watchdog.store.write.members import delete_ended_members
+from watchdog.store.write.members import delete_ended_watchdog_processes
 from watchdog.store.write.recorder import ResultRecorder
 from watchdog.store.write.retention import delete_expired_rows, roll_up_hours
 
@@ -63,7 +63,7 @@ MAX_READY_CLAIM_AGE_MS = 20 * SLOT_CLAIM_INTERVAL_S * 1000
 MAX_BATCH_SIZE = 500
 MAX_BUFFERED_RESULTS = 10_000
 """Results held in memory while the database is unavailable; beyond this the oldest are dropped and counted."""
-SERVICE_SHUTDOWN_GRACE_S = 3.0
+WATCHDOG_SHUTDOWN_GRACE_S = 3.0
 """Seconds that runs in progress, and then deliveries in progress, may take after shutdown has started."""
 MAX_BACKGROUND_TASK_ERROR_CHARS = 300
 
@@ -96,8 +96,8 @@ class MonitoringService:
         network: NetworkAccess,
         mask: SecretMask,
         clock: Clock,
-        lease_keeper: MembershipLeaseKeeper,
-        fault_reporter: MemberFaultReporter,
+        lease_keeper: ProcessLeaseKeeper,
+        fault_reporter: WatchdogProcessFaultReporter,
         remediation_runner: RemediationRunner | None = None,
     ):
         self.probes, self.store_executor, self.claims, self.recorder = probes, store_executor, claims, recorder
@@ -108,7 +108,7 @@ class MonitoringService:
             ProbeRunner(network, mask, clock, self._lag_monitor, lambda: claims.watermark.uptime_clock.gaps),
             clock,
             self.buffer_result,
-            RunPlaces(current_descriptor_shares().run_places),
+            RunPlaces(read_run_and_connection_limits().run_places),
             fault_reporter.note_overload,
         )
         self._result_buffer: list[ResultToRecord] = []
@@ -130,8 +130,8 @@ class MonitoringService:
         self.add_background_task("wake", self.evaluate_deadlines, DEADLINE_CHECK_INTERVAL_S)
         self.add_background_task("deliver", notification_sender.send_due_notifications, NOTIFICATION_SEND_INTERVAL_S)
         self.add_background_task("maintain", self.run_maintenance, MAINTENANCE_INTERVAL_S)
-        self.add_background_task("report_faults", fault_reporter.write_changes, MEMBER_FAULT_WRITE_INTERVAL_S)
-        self.add_background_task("renew_lease", lease_keeper.renew_lease, MEMBER_LEASE_CHECK_INTERVAL_S)
+        self.add_background_task("report_faults", fault_reporter.write_changed_faults, PROCESS_FAULT_WRITE_INTERVAL_S)
+        self.add_background_task("renew_lease", lease_keeper.renew_lease_if_due, PROCESS_LEASE_CHECK_INTERVAL_S)
         if remediation_runner is not None:
             self.add_background_task("remediate", remediation_runner.run_remediations, REMEDIATION_CHECK_INTERVAL_S)
 
@@ -149,7 +149,7 @@ class MonitoringService:
         self._loop_tasks = [asyncio.create_task(loop) for loop in loops]
         await self._run_background_task(self.tasks["claim"])
 
-    def not_ready_reason(self) -> str:
+    def describe_not_ready_reason(self) -> str:
         """Why the service is not ready; empty if it is."""
         if not self.last_claim_at:
             return "no run has been scheduled yet"
@@ -180,7 +180,7 @@ class MonitoringService:
 
     def _format_error_line(self, error: Exception) -> str:
         """The error's message on one line, masked."""
-        return replace_unsafe_characters(
+        return replace_invisible_characters(
             to_single_line(self.mask(describe_store_error(error)), MAX_BACKGROUND_TASK_ERROR_CHARS)
         )
 
@@ -295,7 +295,7 @@ class MonitoringService:
         refused: list[tuple[ProbeResult, Exception]] = []
         stored = False
         for recorded_result in batch:
-            for candidate in (recorded_result, build_replacement_result(recorded_result.result)):
+            for candidate in (recorded_result, build_unstorable_result_replacement(recorded_result.result)):
                 try:
                     transitions += await write(self.recorder.record_results, [candidate], now)
                     stored = True
@@ -337,7 +337,7 @@ class MonitoringService:
         """Roll up whole hours, record lost runs, and delete what has expired."""
         now, database = self.clock(), self.store_executor.database
         await self.notification_sender.give_up_orphaned_notifications()
-        await self.store_executor.run_write(delete_ended_members, database, now)
+        await self.store_executor.run_write(delete_ended_watchdog_processes, database, now)
         recorded_until = await self.store_executor.run_write(self.claims.record_lost_runs, now)
         while await self.store_executor.run_write(roll_up_hours, database, recorded_until):
             pass
@@ -357,12 +357,12 @@ class MonitoringService:
         with suppress(TimeoutError):
             async with asyncio.timeout(1), self._claim_lock:
                 pass
-        with suppress(StoreUnavailableError, DatabaseSchemaError):  # otherwise the lease ends by itself
+        with suppress(StoreUnavailableError, WatchdogDatabaseSchemaError):  # otherwise the lease ends by itself
             await self.lease_keeper.leave()
         remediating = (
-            [self._remediation_runner.stop(SERVICE_SHUTDOWN_GRACE_S)] if self._remediation_runner is not None else []
+            [self._remediation_runner.stop(WATCHDOG_SHUTDOWN_GRACE_S)] if self._remediation_runner is not None else []
         )
-        await asyncio.gather(self.run_executor.stop(SERVICE_SHUTDOWN_GRACE_S), *remediating)
+        await asyncio.gather(self.run_executor.stop(WATCHDOG_SHUTDOWN_GRACE_S), *remediating)
         async with self._record_lock:  # a batch in progress is stored by now, or back in the buffer
             pass
         while self._result_buffer:
@@ -371,14 +371,14 @@ class MonitoringService:
             if len(self._result_buffer) == count:
                 log.error("results_dropped", count=count, detail="the database was unavailable during shutdown")
                 break
-        await self.notification_sender.stop(SERVICE_SHUTDOWN_GRACE_S)
+        await self.notification_sender.stop(WATCHDOG_SHUTDOWN_GRACE_S)
         self._scheduler.shutdown(wait=False)
         for task in self._loop_tasks:
             task.cancel()
         await asyncio.gather(*self._loop_tasks, return_exceptions=True)
 
 
-def build_replacement_result(result: ProbeResult) -> ResultToRecord:
+def build_unstorable_result_replacement(result: ProbeResult) -> ResultToRecord:
     """What is recorded in place of a result that cannot be stored."""
     return ResultToRecord(
         ProbeResult(

@@ -32,7 +32,7 @@ class StoreExecutor:
         """Run a query in a read transaction."""
 
         def run() -> ResultT:
-            with self.database.read_transaction() as connection:
+            with self.database.open_read_transaction() as connection:
                 return query(connection)
 
         return await asyncio.get_running_loop().run_in_executor(self._readers, run)

@@ -17,7 +17,7 @@ from watchdog.domain.schedule import CronSchedule, IntervalSchedule
 from watchdog.domain.text import map_json_strings, replace_unstorable_characters
 from watchdog.store.tables import RESULT_COLUMNS
 
-_UNSTORABLE_JSON = re.compile("\\\\u0000|[\ud800-\udfff]")
+_UNSTORABLE_JSON_PATTERN = re.compile("\\\\u0000|[\ud800-\udfff]")
 RESULT_COLUMN_NAMES = [column.name for column in RESULT_COLUMNS]
 
 
@@ -25,7 +25,9 @@ def encode_storable_json(value: Json) -> str:
     """JSON text that every database can store."""
     text = encode_json(value)
     return (
-        encode_json(map_json_strings(value, replace_unstorable_characters)) if _UNSTORABLE_JSON.search(text) else text
+        encode_json(map_json_strings(value, replace_unstorable_characters))
+        if _UNSTORABLE_JSON_PATTERN.search(text)
+        else text
     )
 
 
@@ -51,8 +53,9 @@ def result_to_row(
     return row
 
 
-def result_from_row(row: Sequence[Any]) -> ProbeResult:
-    """`row`: the values of RESULT_COLUMNS. Without listings: `results_from_rows` of store/listings.py adds them."""
+def build_result_from_row(row: Sequence[Any]) -> ProbeResult:
+    """`row`: the values of RESULT_COLUMNS. Without listings: `build_results_from_rows` of store/listings.py adds
+    them."""
     values = dict(zip(RESULT_COLUMN_NAMES, row, strict=True))
     del values["facts"], values["facts_base"]
     values["outcome"] = Outcome(values["outcome"])
@@ -92,7 +95,7 @@ def encode_probe_policy(registered: RegisteredProbe) -> str:
     )
 
 
-def decode_stored_probe(
+def decode_registered_probe(
     info: ProbeInfo, policy: str, config_yaml: str, definition: str, routes: NotificationRoutingTable
 ) -> RegisteredProbe:
     """`policy`: of encode_probe_policy."""
@@ -115,7 +118,7 @@ def decode_stored_probe(
     )
 
 
-def encode_routing_table(routes: NotificationRoutingTable) -> str:
+def encode_notification_routing_table(routes: NotificationRoutingTable) -> str:
     return encode_storable_json(
         {
             "receivers": routes.receivers,
@@ -133,7 +136,7 @@ def encode_routing_table(routes: NotificationRoutingTable) -> str:
     )
 
 
-def decode_routing_table(text: str) -> NotificationRoutingTable:
+def decode_notification_routing_table(text: str) -> NotificationRoutingTable:
     values = decode_nullable_json(text)
     routes = [
         NotificationRoute(

@@ -20,14 +20,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from watchdog.store.errors import StoreUnavailableError, translate_driver_errors
+from watchdog.store.errors import StoreUnavailableError, translate_store_driver_errors
 from watchdog.store.tables import RESULT_COLUMNS
 
 ADVISORY_LOCK_NAMESPACE = 7_402
 """First half of the key of every advisory lock; the second half is a probe's id or a key that is no probe's id."""
-WAL_TIMEOUT_S = 10
+SQLITE_WAL_ENABLE_TIMEOUT_S = 10
 
-_TCP_KEEPALIVE_OPTIONS = {
+_POSTGRES_KEEPALIVE_OPTIONS = {
     "keepalives_idle": 5,
     "keepalives_interval": 5,
     "keepalives_count": 2,
@@ -36,11 +36,11 @@ _TCP_KEEPALIVE_OPTIONS = {
 """A server that vanishes without closing its connections is detected in 15 s. The system's default is 15 minutes, for
 which the one writing thread would block."""
 
-READER_CACHE_KIB = 512
+SQLITE_READER_CACHE_KIB = 512
 """SQLite's cache of a reading connection, which every write invalidates. The default of 2 MB is filled, by each, only
 after hours, so that memory appears to grow without end."""
 
-_ACTIONS_AFTER_COMMIT = "watchdog_actions_after_commit"
+_ACTIONS_AFTER_COMMIT_KEY = "watchdog_actions_after_commit"
 """Key of what a connection runs after its write transaction."""
 
 
@@ -48,7 +48,7 @@ class Database:
     """An open database. `url`: sqlite:///path or postgresql+psycopg://...
 
     Owns the connection pools; every statement of the store runs in a transaction from here. A transaction
-    raises StoreUnavailableError while the database cannot serve, and DatabaseSchemaError where its schema is of
+    raises StoreUnavailableError while the database cannot serve, and WatchdogDatabaseSchemaError where its schema is of
     another version.
     """
 
@@ -61,7 +61,7 @@ class Database:
                 "options": session,
                 "connect_timeout": 5,
                 "application_name": "watchdog",
-                **_TCP_KEEPALIVE_OPTIONS,
+                **_POSTGRES_KEEPALIVE_OPTIONS,
             }
             self.writer = sa.create_engine(url, connect_args=connect, **options)
             self.reader: sa.Engine = self.writer.execution_options(isolation_level="REPEATABLE READ")
@@ -70,7 +70,7 @@ class Database:
             self.writer = sa.create_engine(url, pool_size=1, max_overflow=1, **file)
             self.reader = sa.create_engine(url, pool_size=4, max_overflow=0, **file)
             _configure_sqlite_connections(self.writer, "BEGIN IMMEDIATE")
-            _configure_sqlite_connections(self.reader, "BEGIN DEFERRED", f"cache_size=-{READER_CACHE_KIB}")
+            _configure_sqlite_connections(self.reader, "BEGIN DEFERRED", f"cache_size=-{SQLITE_READER_CACHE_KIB}")
 
     def close(self) -> None:
         self.writer.dispose()
@@ -78,25 +78,27 @@ class Database:
 
     @contextmanager
     def write_transaction(self) -> Iterator[sa.Connection]:
-        """A transaction that commits everything or nothing. Raises StoreUnavailableError and DatabaseSchemaError."""
+        """A transaction that commits everything or nothing. Raises StoreUnavailableError and
+        WatchdogDatabaseSchemaError."""
         actions: list[Callable[[], None]] = []
-        with translate_driver_errors(), self.writer.begin() as connection:
-            connection.info[_ACTIONS_AFTER_COMMIT] = actions
+        with translate_store_driver_errors(), self.writer.begin() as connection:
+            connection.info[_ACTIONS_AFTER_COMMIT_KEY] = actions
             yield connection
         for action in actions:
             action()
 
     @contextmanager
-    def read_transaction(self) -> Iterator[sa.Connection]:
-        """A consistent view of the database. Raises StoreUnavailableError and DatabaseSchemaError."""
-        with translate_driver_errors(), self.reader.connect() as connection, connection.begin():
+    def open_read_transaction(self) -> Iterator[sa.Connection]:
+        """A consistent view of the database. Raises StoreUnavailableError and WatchdogDatabaseSchemaError."""
+        with translate_store_driver_errors(), self.reader.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
-    def autocommit_connection(self) -> Iterator[sa.Connection]:
-        """For VACUUM, which no transaction may contain. Raises StoreUnavailableError and DatabaseSchemaError."""
+    def open_autocommit_connection(self) -> Iterator[sa.Connection]:
+        """For VACUUM, which no transaction may contain. Raises StoreUnavailableError and
+        WatchdogDatabaseSchemaError."""
         options = {"isolation_level": "AUTOCOMMIT"} if self.is_postgres else {_WITHOUT_BEGIN_OPTION: True}
-        with translate_driver_errors(), self.writer.connect() as connection:
+        with translate_store_driver_errors(), self.writer.connect() as connection:
             yield connection.execution_options(**options)
 
     def sync_to_disk(self) -> None:
@@ -110,7 +112,7 @@ class Database:
             return
         try:
             for path in (f"{file}-wal", str(Path(file).parent)):
-                _sync_path(path)
+                _fsync_path(path)
         except OSError as e:
             raise StoreUnavailableError(
                 f"the database cannot be synced to disk: {(e.strerror or str(e)).lower()}"
@@ -120,7 +122,7 @@ class Database:
         """The server's clock, epoch ms; None for SQLite, which has no server."""
         if not self.is_postgres:
             return None
-        with self.read_transaction() as connection:
+        with self.open_read_transaction() as connection:
             query = sa.text("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)")
             return int(connection.execute(query).scalar_one())
 
@@ -149,7 +151,7 @@ class Database:
                 sa.text("SELECT pg_advisory_xact_lock(:c, :k)"), {"c": ADVISORY_LOCK_NAMESPACE, "k": lock_key}
             )
 
-    def insert_statement(self, table: sa.Table) -> Any:
+    def build_insert_statement(self, table: sa.Table) -> Any:
         """An INSERT that supports ON CONFLICT, in the dialect of this database."""
         return postgresql.insert(table) if self.is_postgres else sqlite.insert(table)
 
@@ -161,11 +163,13 @@ class Database:
         PostgreSQL gets all rows as one JSON parameter: bound parameters cost four times as much.
         """
         if self.is_postgres:
-            return set(map(tuple, connection.execute(_pg_insert_from_json_sql(table), {"j": json.dumps(rows)})))
+            return set(map(tuple, connection.execute(_build_pg_insert_from_json_sql(table), {"j": json.dumps(rows)})))
         statement = sqlite.insert(table).on_conflict_do_nothing().returning(*table.primary_key.columns)
         return set(map(tuple, connection.execute(statement, rows)))
 
-    def load_results_after(self, connection: sa.Connection, after_slots: Mapping[int, int]) -> Iterator[sa.Row[Any]]:
+    def load_punctual_results_after(
+        self, connection: sa.Connection, after_slots: Mapping[int, int]
+    ) -> Iterator[sa.Row[Any]]:
         """Rows of RESULT_COLUMNS, without late ones, of each probe after its slot; one index seek a probe.
 
         `after_slots`: probe -> slot. Ordered by probe and slot.
@@ -190,7 +194,7 @@ class Database:
 
 def run_after_commit(connection: sa.Connection, action: Callable[[], None]) -> None:
     """Runs the action once the write transaction of this connection has committed; never if it is rolled back."""
-    connection.info[_ACTIONS_AFTER_COMMIT].append(action)
+    connection.info[_ACTIONS_AFTER_COMMIT_KEY].append(action)
 
 
 _WITHOUT_BEGIN_OPTION = "watchdog_without_begin"
@@ -217,7 +221,7 @@ _SQLITE_RECORDED_SLOTS_SQL = sa.text(
 
 
 @cache
-def _pg_insert_from_json_sql(table: sa.Table) -> sa.TextClause:
+def _build_pg_insert_from_json_sql(table: sa.Table) -> sa.TextClause:
     typed = ", ".join(f"{column.name} {_POSTGRES_TYPE_COMPILER.process(column.type)}" for column in table.c)
     keys = ", ".join(column.name for column in table.primary_key.columns)
     return sa.text(
@@ -226,7 +230,7 @@ def _pg_insert_from_json_sql(table: sa.Table) -> sa.TextClause:
     )
 
 
-def _sync_path(path: str) -> None:
+def _fsync_path(path: str) -> None:
     with suppress(FileNotFoundError):  # without a WAL, everything is in the database file, and synced
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -237,7 +241,7 @@ def _sync_path(path: str) -> None:
 
 def _enable_wal(dbapi_connection: Any) -> None:
     """Processes that open a new database at the same time conflict here, and SQLite's busy timeout does not apply."""
-    deadline = monotonic() + WAL_TIMEOUT_S
+    deadline = monotonic() + SQLITE_WAL_ENABLE_TIMEOUT_S
     while True:
         try:
             dbapi_connection.execute("PRAGMA journal_mode=wal")

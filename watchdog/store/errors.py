@@ -1,8 +1,8 @@
 """The errors of the store.
 
     StoreUnavailableError  the database cannot serve the call now; the same call may succeed later
-    DatabaseDamagedError   as above, because the SQLite file is damaged
-    DatabaseSchemaError    the schema is missing, newer, or not Watchdog's: an operator has to act
+    WatchdogDatabaseDamagedError   as above, because the SQLite file is damaged
+    WatchdogDatabaseSchemaError    the schema is missing, newer, or not Watchdog's: an operator has to act
 
 All are raised by the transactions of `Database`, which is the only place that interprets what a driver raises.
 Any other `sqlalchemy.exc.DBAPIError` is a fault of the statement or of its values and passes through unchanged.
@@ -33,28 +33,30 @@ class StoreUnavailableError(Exception):
     """
 
 
-class DatabaseDamagedError(StoreUnavailableError):
+class WatchdogDatabaseDamagedError(StoreUnavailableError):
     """The SQLite file is damaged, or no database. Only a backup helps."""
 
 
-class DatabaseSchemaError(Exception):
+class WatchdogDatabaseSchemaError(Exception):
     """The schema of the database is missing, newer than this version, or another program's tables are in the way."""
 
 
 @contextmanager
-def translate_driver_errors() -> Iterator[None]:
-    """Raises StoreUnavailableError or DatabaseSchemaError for errors of the driver that mean one of these."""
+def translate_store_driver_errors() -> Iterator[None]:
+    """Raises StoreUnavailableError or WatchdogDatabaseSchemaError for errors of the driver that mean one of these."""
     try:
         yield
     except sa.exc.TimeoutError as e:  # every connection of the pool is in use
         raise StoreUnavailableError(str(e).splitlines()[0]) from e
     except DBAPIError as e:
         if type(e.orig) is sqlite3.DatabaseError:
-            raise DatabaseDamagedError(_driver_message_first_line(e)) from e
+            raise WatchdogDatabaseDamagedError(_extract_store_driver_message(e)) from e
         if _is_store_unavailable_error(e):
-            raise StoreUnavailableError(_driver_message_first_line(e)) from e
+            raise StoreUnavailableError(_extract_store_driver_message(e)) from e
         if _is_schema_missing_error(e):
-            raise DatabaseSchemaError("the database has no schema of this version: run `watchdog db upgrade`") from e
+            raise WatchdogDatabaseSchemaError(
+                "the database has no schema of this version: run `watchdog db upgrade`"
+            ) from e
         raise
 
 
@@ -80,9 +82,9 @@ def describe_store_error(error: Exception) -> str:
     """The type and message of any error. Of a driver's error only the first line: the others quote values."""
     if isinstance(error, StoreUnavailableError):
         return str(error)
-    message = _driver_message_first_line(error) if isinstance(error, DBAPIError) else str(error)
+    message = _extract_store_driver_message(error) if isinstance(error, DBAPIError) else str(error)
     return f"{type(error).__name__}: {message}".strip(": ")
 
 
-def _driver_message_first_line(error: DBAPIError) -> str:
+def _extract_store_driver_message(error: DBAPIError) -> str:
     return (str(error.orig).strip() or type(error.orig).__name__).splitlines()[0]

@@ -13,15 +13,15 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from watchdog.domain.formatting import HOUR_MS
-from watchdog.domain.listings import listings_from_diff_json, listings_to_diff_json
+from watchdog.domain.listings import decode_subject_listings_diff, encode_subject_listings_diff
 from watchdog.domain.model import ListingsByRule, ProbeResult
 from watchdog.domain.rules.engine import FACTS_TYPE_BY_RULE
 from watchdog.store.codec import (
     RESULT_COLUMN_NAMES,
+    build_result_from_row,
     decode_nullable_json,
     encode_json,
     encode_storable_json,
-    result_from_row,
 )
 from watchdog.store.tables import results
 
@@ -33,7 +33,7 @@ ResultKey = tuple[int, int, str]
 """(probe, slot, location)"""
 
 
-class StoredListings(NamedTuple):
+class StoredResultListings(NamedTuple):
     """The listings of one result, with the base of its chain."""
 
     base_slot: int
@@ -49,18 +49,18 @@ class ListingCache:
     """
 
     def __init__(self) -> None:
-        self._committed: dict[tuple[int, str], dict[int, StoredListings]] = {}
-        self._staged: dict[ResultKey, StoredListings] = {}
+        self._committed: dict[tuple[int, str], dict[int, StoredResultListings]] = {}
+        self._staged: dict[ResultKey, StoredResultListings] = {}
 
-    def committed(self, key: ResultKey) -> StoredListings | None:
+    def committed(self, key: ResultKey) -> StoredResultListings | None:
         probe, slot, location = key
         return self._committed.get((probe, location), {}).get(slot)
 
-    def get(self, key: ResultKey) -> StoredListings | None:
+    def get(self, key: ResultKey) -> StoredResultListings | None:
         """Committed, or staged in the current transaction."""
         return self._staged.get(key) or self.committed(key)
 
-    def stage(self, key: ResultKey, stored: StoredListings) -> None:
+    def stage(self, key: ResultKey, stored: StoredResultListings) -> None:
         self._staged[key] = stored
 
     def discard(self) -> None:
@@ -75,7 +75,7 @@ class ListingCache:
         self._staged.clear()
 
 
-def encode_listings(result: ProbeResult, cache: ListingCache) -> tuple[StoredListings | None, str | None]:
+def encode_listings(result: ProbeResult, cache: ListingCache) -> tuple[StoredResultListings | None, str | None]:
     """The result's listings as the text of `results.facts`, with what to cache once they are committed."""
     if not result.listings:
         return None, None
@@ -86,14 +86,14 @@ def encode_listings(result: ProbeResult, cache: ListingCache) -> tuple[StoredLis
     ):
         previous = cache.committed((result.probe, result.previous_slot, result.location))
     base_slot, base = (result.slot, {}) if previous is None else previous
-    value = listings_to_diff_json(result.listings, base)
+    value = encode_subject_listings_diff(result.listings, base)
     text, listings = encode_storable_json(value), result.listings
     if text != encode_json(value):  # characters were replaced: what is judged is what is stored
-        listings = listings_from_diff_json(decode_nullable_json(text), base, FACTS_TYPE_BY_RULE)
-    return StoredListings(base_slot, listings), text
+        listings = decode_subject_listings_diff(decode_nullable_json(text), base, FACTS_TYPE_BY_RULE)
+    return StoredResultListings(base_slot, listings), text
 
 
-def results_from_rows(
+def build_results_from_rows(
     connection: sa.Connection, rows: Iterable[Sequence[Any]], cache: ListingCache | None = None
 ) -> Iterator[ProbeResult]:
     """Results with their listings, from rows of RESULT_COLUMNS.
@@ -109,7 +109,7 @@ def results_from_rows(
         if values["facts"] is not None:
             listings = _decode_listings(connection, values, decoded, cache)
             decoded[key] = listings
-        yield result_from_row(row)._replace(listings=listings or {})
+        yield build_result_from_row(row)._replace(listings=listings or {})
 
 
 def _decode_listings(
@@ -133,7 +133,7 @@ def _decode_listings(
     return (
         None
         if base is None
-        else listings_from_diff_json(decode_nullable_json(values["facts"]), base, FACTS_TYPE_BY_RULE)
+        else decode_subject_listings_diff(decode_nullable_json(values["facts"]), base, FACTS_TYPE_BY_RULE)
     )
 
 
@@ -151,5 +151,5 @@ def _load_listing_chain(connection: sa.Connection, key: ResultKey, base_slot: in
     for last, text in connection.execute(chain.order_by(results.c.slot)):
         if not listings and last != base_slot:
             return None
-        listings = listings_from_diff_json(decode_nullable_json(text), listings, FACTS_TYPE_BY_RULE)
+        listings = decode_subject_listings_diff(decode_nullable_json(text), listings, FACTS_TYPE_BY_RULE)
     return listings if last == slot else None

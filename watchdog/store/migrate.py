@@ -7,7 +7,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from watchdog.store.database import Database
-from watchdog.store.errors import DatabaseSchemaError
+from watchdog.store.errors import WatchdogDatabaseSchemaError
 from watchdog.store.tables import metadata
 
 MIGRATION_LOCK_KEY = -1
@@ -19,8 +19,8 @@ SCHEMA_VERSION_TABLE = "watchdog_version"
 def upgrade_schema(database: Database, migrations: Path) -> tuple[str, str]:
     """Run the missing migrations under a lock and in one transaction; returns the revisions before and after.
 
-    `migrations`: Alembic's script location. Other programs' tables are left alone. Raises DatabaseSchemaError if it
-    is newer than this version, or if a table of Watchdog's name exists that Watchdog did not create.
+    `migrations`: Alembic's script location. Other programs' tables are left alone. Raises WatchdogDatabaseSchemaError
+    if it is newer than this version, or if a table of Watchdog's name exists that Watchdog did not create.
     """
     from alembic import command
     from alembic.config import Config
@@ -37,7 +37,7 @@ def upgrade_schema(database: Database, migrations: Path) -> tuple[str, str]:
         context = MigrationContext.configure(connection, opts={"version_table": SCHEMA_VERSION_TABLE})
         before = context.get_current_revision() or ""
         if not before and (conflicts := metadata.tables.keys() & set(sa.inspect(connection).get_table_names())):
-            raise DatabaseSchemaError(
+            raise WatchdogDatabaseSchemaError(
                 f"the database holds tables that are not Watchdog's: {', '.join(sorted(conflicts))}; give it a database"
                 " of its own"
             )
@@ -45,7 +45,7 @@ def upgrade_schema(database: Database, migrations: Path) -> tuple[str, str]:
         try:
             command.upgrade(config, "head")
         except CommandError as e:
-            raise DatabaseSchemaError(
+            raise WatchdogDatabaseSchemaError(
                 f"the database is at schema {before}, which this version does not know: it was upgraded by a newer"
                 " Watchdog; run that version or newer"
             ) from e

@@ -12,31 +12,31 @@ from watchdog.store.errors import StoreUnavailableError
 from watchdog.store.migrate import SCHEMA_VERSION_TABLE
 from watchdog.store.tables import metadata
 
-MAX_DAMAGE_LINES = 10
+MAX_SQLITE_DAMAGE_LINES = 10
 """SQLite stops after this many; one is enough to know that a backup is needed."""
 
 
 def load_schema_revision(database: Database) -> str:
-    """The revision of the schema. Raises DatabaseSchemaError if there is none, and StoreUnavailableError."""
-    with database.read_transaction() as connection:
+    """The revision of the schema. Raises WatchdogDatabaseSchemaError if there is none, and StoreUnavailableError."""
+    with database.open_read_transaction() as connection:
         return str(connection.exec_driver_sql(f"SELECT version_num FROM {SCHEMA_VERSION_TABLE}").scalar_one())
 
 
-def find_damage(database: Database) -> list[str]:
+def find_sqlite_damage(database: Database) -> list[str]:
     """What is damaged, a line each, by reading every page and every index of an SQLite file. Empty if nothing is.
 
     PostgreSQL checks its pages when it reads them: always empty. Raises StoreUnavailableError.
     """
     if database.is_postgres:
         return []
-    with database.read_transaction() as connection:
-        lines = connection.exec_driver_sql(f"PRAGMA integrity_check({MAX_DAMAGE_LINES})").scalars().all()
+    with database.open_read_transaction() as connection:
+        lines = connection.exec_driver_sql(f"PRAGMA integrity_check({MAX_SQLITE_DAMAGE_LINES})").scalars().all()
     return [] if lines == ["ok"] else [part for line in lines for part in str(line).splitlines()]
 
 
-def load_database_bytes(database: Database) -> int:
+def measure_database_size_bytes(database: Database) -> int:
     """The size of an SQLite file, or of Watchdog's tables and indexes in PostgreSQL. Raises StoreUnavailableError."""
-    with database.read_transaction() as connection:
+    with database.open_read_transaction() as connection:
         if database.is_postgres:
             size = sa.text("SELECT sum(pg_total_relation_size(to_regclass(name))) FROM unnest(CAST(:n AS text[])) name")
             return int(connection.execute(size, {"n": list(metadata.tables)}).scalar_one() or 0)
@@ -49,7 +49,7 @@ def compact_database(database: Database) -> None:
 
     SQLite needs as much free space as the file has, and blocks writers meanwhile. Raises StoreUnavailableError.
     """
-    with database.autocommit_connection() as connection:
+    with database.open_autocommit_connection() as connection:
         if database.is_postgres:
             connection.exec_driver_sql(f"VACUUM (ANALYZE) {', '.join(metadata.tables)}")
         else:
@@ -64,7 +64,7 @@ def back_up_sqlite(database: Database, target: Path) -> None:
     """
     os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     try:
-        with database.autocommit_connection() as connection:
+        with database.open_autocommit_connection() as connection:
             connection.execute(sa.text("VACUUM INTO :target"), {"target": str(target)})
         for path in (target, target.resolve().parent):
             fd = os.open(path, os.O_RDONLY)

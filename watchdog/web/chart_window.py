@@ -35,11 +35,11 @@ class ChartWindow(NamedTuple):
     def length(self) -> int:
         return self.stop - self.start
 
-    def point_index(self, at: int) -> int:
+    def find_point_index(self, at: int) -> int:
         """The point that an instant belongs to; the first or last one for instants outside the window."""
         return min(max((at - self.start) // self.step, 0), self.point_count - 1)
 
-    def point_start(self, index: int) -> int:
+    def get_point_start_ms(self, index: int) -> int:
         return self.start + index * self.step
 
 
@@ -57,7 +57,7 @@ def choose_chart_window(runs: Sequence[ResultRow], now: int) -> ChartWindow:
     return ChartWindow(now - length, now, step, -(-length // step))
 
 
-def time_axis_labels(window: ChartWindow) -> list[str]:
+def build_time_axis_labels(window: ChartWindow) -> list[str]:
     with_seconds = window.length < HOUR_MS
     labels = [format_time_of_day(window.start + window.length * i // 6, seconds=with_seconds) for i in range(6)]
     return [*labels, "now"]

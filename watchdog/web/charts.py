@@ -80,7 +80,7 @@ def render_sparkline(values: Sequence[SparklineValue]) -> Markup:
     high = high if high > low * 1.6 else low * 1.6 + 1  # small variations stay small
     low = min(low, high * 0.2)
     step = (width - 6) / max(1, len(values) - 1)
-    line = _svg_line_path([None if v == "x" else v for v in values], lambda i: 3 + i * step,
+    line = _build_svg_line_path([None if v == "x" else v for v in values], lambda i: 3 + i * step,
                  lambda v: height - 4 - (v - low) / (high - low) * (height - 8))  # fmt: skip
     crosses, runs = [], []
     for i, v in enumerate(values):
@@ -133,13 +133,13 @@ class ChartScale:
     def plot_height(self) -> int:
         return self.height - self.top_margin - self.bottom_margin
 
-    def y_in_chart(self, value: float) -> float:
+    def value_to_chart_y(self, value: float) -> float:
         return self.top_margin + self.plot_height * (1 - value / self.max_value)
 
-    def y_in_plot(self, value: float) -> float:
-        return self.y_in_chart(value) - self.top_margin
+    def value_to_plot_y(self, value: float) -> float:
+        return self.value_to_chart_y(value) - self.top_margin
 
-    def x_position(self, index: float) -> float:
+    def index_to_x(self, index: float) -> float:
         """0 to 1000: the middle of the point's share of the width."""
         return (index + 0.5) / max(1, self.point_count) * 1000
 
@@ -166,12 +166,13 @@ def render_latency_chart(
     out += Markup(
         '<svg class="plot" x="0" y="{}" width="100%" height="{h}" viewBox="0 0 1000 {h}" preserveAspectRatio="none">'
     ).format(scale.top_margin, h=scale.plot_height)
-    out += Markup('<path class="area" d="{}"/>').format(_svg_area_path(p50, p95, scale.x_position, scale.y_in_plot))
+    area = _build_svg_area_path(p50, p95, scale.index_to_x, scale.value_to_plot_y)
+    out += Markup('<path class="area" d="{}"/>').format(area)
     for name, values in (("p95", p95), ("p50", p50)):
         out += Markup('<path class="{}" d="{}"/>').format(
-            name, _svg_line_path(values, scale.x_position, scale.y_in_plot)
+            name, _build_svg_line_path(values, scale.index_to_x, scale.value_to_plot_y)
         )
-    out += Markup("</svg>") + _render_line_labels(scale, p50, p95)
+    out += Markup("</svg>") + _render_percentile_line_labels(scale, p50, p95)
     out += _render_limit_line(scale, limit)
     for f in failures:
         out += Markup(
@@ -198,8 +199,8 @@ def render_count_chart(
     ).format(
         scale.top_margin,
         h=scale.plot_height,
-        area=_svg_area_path([0.0] * len(values), values, scale.x_position, scale.y_in_plot),
-        line=_svg_line_path(values, scale.x_position, scale.y_in_plot),
+        area=_build_svg_area_path([0.0] * len(values), values, scale.index_to_x, scale.value_to_plot_y),
+        line=_build_svg_line_path(values, scale.index_to_x, scale.value_to_plot_y),
     )
     return out + _render_limit_line(scale, limit) + _render_time_axis(scale, time_labels) + Markup("</svg>")
 
@@ -220,26 +221,26 @@ def render_canary_chart(timings: Sequence[CanaryChartColumn | None], time_labels
     out = Markup('<svg height="{}" role="img" aria-label="{}">').format(CHART_HEIGHT, label) + _render_grid(
         scale, step, None
     )
-    baseline, width = scale.y_in_chart(0), 68 / max(1, len(timings))
+    baseline, width = scale.value_to_chart_y(0), 68 / max(1, len(timings))
     for i, column in enumerate(timings):
         if column is None:
             continue
-        x, y = scale.x_position(i) / 10 - width / 2, baseline
+        x, y = scale.index_to_x(i) / 10 - width / 2, baseline
         for name, ms in (("wait", column.pick_up_ms), ("work", column.processing_ms)):
             if ms:
-                bar_height = max(baseline - scale.y_in_chart(ms), 1)
+                bar_height = max(baseline - scale.value_to_chart_y(ms), 1)
                 y -= bar_height
-                out += _svg_rect(name, x, y, width, bar_height)
+                out += _build_svg_rect(name, x, y, width, bar_height)
         if column.failed:
             y = min(y, baseline - scale.plot_height * 0.4)
-            out += _svg_rect("fail", x, y, width, baseline - y)
+            out += _build_svg_rect("fail", x, y, width, baseline - y)
             out += Markup(
                 '<svg x="{}%" y="{}" overflow="visible"><path class="x-mark" d="M-3.5 0l7 7m0-7l-7 7"/></svg>'
             ).format(format_svg_number(x + width / 2), format_svg_number(y - 12))
     return out + _render_time_axis(scale, time_labels) + Markup("</svg>")
 
 
-def _svg_rect(css_class: str, x: float, y: float, width: float, height: float) -> Markup:
+def _build_svg_rect(css_class: str, x: float, y: float, width: float, height: float) -> Markup:
     return Markup('<rect class="{}" x="{}%" y="{}" width="{}%" height="{}"/>').format(
         css_class, format_svg_number(x), format_svg_number(y), format_svg_number(width), format_svg_number(height)
     )
@@ -252,8 +253,8 @@ def _render_limit_line(scale: ChartScale, limit: LimitLine | None) -> Markup:
         '<line class="limit" x1="0" x2="100%" y1="{y}" y2="{y}"/>'
         '<text class="t-limit" x="100%" y="{ty}" text-anchor="end">{text}</text>'
     ).format(
-        y=format_svg_number(scale.y_in_chart(limit.value)),
-        ty=format_svg_number(scale.y_in_chart(limit.value) - 5),
+        y=format_svg_number(scale.value_to_chart_y(limit.value)),
+        ty=format_svg_number(scale.value_to_chart_y(limit.value) - 5),
         text=limit.label,
     )
 
@@ -264,8 +265,8 @@ def _render_grid(
     """Lines at round values, except close to the limit line."""
     out = Markup()
     for i in range(floor(scale.max_value / step + 1e-9) + 1):
-        y = scale.y_in_chart(i * step)
-        if limit is None or abs(y - scale.y_in_chart(limit.value)) >= 14:
+        y = scale.value_to_chart_y(i * step)
+        if limit is None or abs(y - scale.value_to_chart_y(limit.value)) >= 14:
             out += Markup(
                 '<line class="grid" x1="0" x2="100%" y1="{y}" y2="{y}"/>'
                 '<text x="0" dx="-8" y="{ty}" text-anchor="end">{text}</text>'
@@ -277,13 +278,13 @@ def _render_grid(
     return out
 
 
-def _render_line_labels(scale: ChartScale, p50: Sequence[ChartValue], p95: Sequence[ChartValue]) -> Markup:
+def _render_percentile_line_labels(scale: ChartScale, p50: Sequence[ChartValue], p95: Sequence[ChartValue]) -> Markup:
     """The names at the ends of the lines, moved apart if they would overlap."""
     ends: list[tuple[str, float, float]] = []
     for name, values in (("p95", p95), ("p50", p50)):
         if present := [(i, v) for i, v in enumerate(values) if v is not None]:
             index, value = present[-1]
-            ends.append((name, scale.x_position(index) / 10, scale.y_in_chart(value) + 4))
+            ends.append((name, scale.index_to_x(index) / 10, scale.value_to_chart_y(value) + 4))
     if len(ends) == 2 and ends[1][2] - ends[0][2] < 12:
         middle = (ends[0][2] + ends[1][2]) / 2
         ends = [(name, x, middle + shift) for (name, x, _), shift in zip(ends, (-6, 6), strict=True)]
@@ -374,7 +375,7 @@ def _split_at_missing_values(values: Sequence[ChartValue]) -> Iterator[list[tupl
         yield run
 
 
-def _svg_line_path(values: Sequence[ChartValue], x: AxisMapping, y: AxisMapping) -> str:
+def _build_svg_line_path(values: Sequence[ChartValue], x: AxisMapping, y: AxisMapping) -> str:
     """A single value becomes a dot: a line of almost no length with round ends."""
     return "".join(
         "M"
@@ -384,7 +385,7 @@ def _svg_line_path(values: Sequence[ChartValue], x: AxisMapping, y: AxisMapping)
     )
 
 
-def _svg_area_path(low: Sequence[ChartValue], high: Sequence[ChartValue], x: AxisMapping, y: AxisMapping) -> str:
+def _build_svg_area_path(low: Sequence[ChartValue], high: Sequence[ChartValue], x: AxisMapping, y: AxisMapping) -> str:
     """The area between two lines, where both have a value."""
     both: list[ChartValue] = [None if a is None or b is None else b for a, b in zip(low, high, strict=True)]
     out = []

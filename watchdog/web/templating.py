@@ -18,10 +18,10 @@ from watchdog.domain import formatting
 from watchdog.domain.formatting import HEALTH_STATE_LABELS
 from watchdog.domain.model import HealthState
 from watchdog.domain.text import truncate_with_ellipsis
-from watchdog.resources import resource_path
+from watchdog.resources import find_resource_path
 
 PAGE_HEALTH_STATE_LABELS = {**HEALTH_STATE_LABELS, HealthState.UNKNOWN: "No data"}
-MAX_PAGE_EXCERPT_CHARS = 300
+MAX_TARGET_TEXT_PAGE_CHARS = 300
 """Characters of a target's text that a page shows."""
 NO_STORE_HEADERS = {"Cache-Control": "no-store"}
 """Headers of every response that is not public."""
@@ -56,12 +56,14 @@ class PageRenderer:
     """
 
     def __init__(self, site_title: str, *, extra_folder: str = "", filters: Mapping[str, Any] = MappingProxyType({})):
-        folder = resource_path("templates") / "pages"
+        folder = find_resource_path("templates") / "pages"
         stylesheet = _load_static_file(folder / "watchdog.css", "text/css")
         favicon = _load_static_file(folder / "icon.svg", "image/svg+xml")
         self.static_files = {file.name: file for file in (stylesheet, favicon)}
         self._environment = Environment(
-            loader=FileSystemLoader([folder, *([resource_path("templates") / extra_folder] if extra_folder else [])]),
+            loader=FileSystemLoader(
+                [folder, *([find_resource_path("templates") / extra_folder] if extra_folder else [])]
+            ),
             autoescape=True,
             undefined=StrictUndefined,
             auto_reload=False,
@@ -78,13 +80,13 @@ class PageRenderer:
             "duration": formatting.format_duration,
             "duration_rounded": formatting.format_duration_rounded,
             "number": formatting.format_number,
-            "html_datetime": format_html_datetime,
+            "html_datetime": format_html_datetime_attribute,
             "timestamp": _timestamp_filter,
             "time_with_seconds": _time_with_seconds_filter,
             "time_ago": _time_ago_filter,
             "date": _date_filter,
             "milliseconds": format_milliseconds_number,
-            "excerpt": truncate_excerpt,
+            "excerpt": truncate_target_text_for_page,
             "drop_empty": drop_empty_values,
             "is_http_url": is_http_url,
             **filters,
@@ -100,7 +102,7 @@ def _load_static_file(path: Path, media_type: str) -> StaticFile:
     return StaticFile(f"{path.stem}.{sha256(content).hexdigest()[:12]}{path.suffix}", media_type, content)
 
 
-def format_html_datetime(at: int) -> str:
+def format_html_datetime_attribute(at: int) -> str:
     """For `datetime` attributes: "2026-11-22T02:29:14Z"."""
     return datetime.fromtimestamp(at // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -130,9 +132,9 @@ def is_http_url(url: str) -> bool:
     return HTTP_URL_PREFIX_PATTERN.match(url) is not None
 
 
-def truncate_excerpt(text: str) -> str:
-    """A target's text, cut to MAX_PAGE_EXCERPT_CHARS."""
-    return truncate_with_ellipsis(text, MAX_PAGE_EXCERPT_CHARS)
+def truncate_target_text_for_page(text: str) -> str:
+    """A target's text, cut to MAX_TARGET_TEXT_PAGE_CHARS."""
+    return truncate_with_ellipsis(text, MAX_TARGET_TEXT_PAGE_CHARS)
 
 
 def drop_empty_values(values: Mapping[str, object]) -> dict[str, object]:

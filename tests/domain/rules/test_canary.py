@@ -5,36 +5,36 @@ from __future__ import annotations
 import pytest
 
 from watchdog.domain.formatting import MINUTE_MS, NBSP
-from watchdog.domain.observations import JobStage, QueueStats, SentinelPollResult
-from watchdog.domain.probe_state import OutstandingSentinelRecord, OutstandingSentinels
+from watchdog.domain.observations import CanaryJobPollResult, JobStage, QueueStats
+from watchdog.domain.probe_state import OutstandingCanaryJobRecord, OutstandingCanaryJobs
 from watchdog.domain.rules.canary import (
+    CanaryJobTracker,
     CanaryLimits,
-    SentinelTracker,
-    find_blocking_sentinel,
+    find_blocking_canary_job,
     find_canary_problem,
-    give_up_oldest_sentinel,
+    give_up_oldest_canary_job,
 )
 
 SENT = 1_000_000
 HOUR = 3_600_000
 
 
-def tracked(*polls: tuple[int, SentinelPollResult]) -> SentinelTracker:
-    tracker = SentinelTracker("job-1", SENT, SENT)
+def tracked(*polls: tuple[int, CanaryJobPollResult]) -> CanaryJobTracker:
+    tracker = CanaryJobTracker("job-1", SENT, SENT)
     for after, status in polls:
         tracker.apply_poll_result(status, SENT + after)
     return tracker
 
 
-def running(at: int | None) -> SentinelPollResult:
-    return SentinelPollResult(JobStage.RUNNING, at)
+def running(at: int | None) -> CanaryJobPollResult:
+    return CanaryJobPollResult(JobStage.RUNNING, at)
 
 
-def done(picked_up: int | None, finished: int | None) -> SentinelPollResult:
-    return SentinelPollResult(JobStage.DONE, picked_up, finished)
+def done(picked_up: int | None, finished: int | None) -> CanaryJobPollResult:
+    return CanaryJobPollResult(JobStage.DONE, picked_up, finished)
 
 
-QUEUED = SentinelPollResult(JobStage.QUEUED)
+QUEUED = CanaryJobPollResult(JobStage.QUEUED)
 
 
 @pytest.mark.parametrize(
@@ -78,29 +78,29 @@ QUEUED = SentinelPollResult(JobStage.QUEUED)
         ),
     ],
 )
-def test_phases(polls: list[tuple[int, SentinelPollResult]], phases: dict[str, int]) -> None:
+def test_phases(polls: list[tuple[int, CanaryJobPollResult]], phases: dict[str, int]) -> None:
     assert tracked(*polls).phase_durations_ms == phases
 
 
 def test_a_failed_job_has_a_finish_phase() -> None:
-    assert tracked((300, SentinelPollResult(JobStage.FAILED, SENT + 10, SENT + 200, "boom"))).phase_durations_ms == {
+    assert tracked((300, CanaryJobPollResult(JobStage.FAILED, SENT + 10, SENT + 200, "boom"))).phase_durations_ms == {
         "pick_up": 10,
         "finish": 190,
     }
 
 
 def test_a_lost_job_has_no_finish_phase() -> None:
-    assert tracked((100, running(SENT + 10)), (300, SentinelPollResult(JobStage.LOST))).phase_durations_ms == {
+    assert tracked((100, running(SENT + 10)), (300, CanaryJobPollResult(JobStage.LOST))).phase_durations_ms == {
         "pick_up": 10
     }
 
 
 def test_a_sent_job_has_a_pick_up_phase_only_if_it_was_polled_as_running() -> None:
-    assert tracked((100, SentinelPollResult(JobStage.SENT)), (400, done(None, SENT + 300))).phase_durations_ms == {
+    assert tracked((100, CanaryJobPollResult(JobStage.SENT)), (400, done(None, SENT + 300))).phase_durations_ms == {
         "finish": 300
     }
     assert tracked(
-        (100, SentinelPollResult(JobStage.SENT)), (200, running(None)), (400, done(None, None))
+        (100, CanaryJobPollResult(JobStage.SENT)), (200, running(None)), (400, done(None, None))
     ).phase_durations_ms == {
         "pick_up": 200,
         "finish": 200,
@@ -108,14 +108,14 @@ def test_a_sent_job_has_a_pick_up_phase_only_if_it_was_polled_as_running() -> No
 
 
 def test_the_job_id_may_be_reported_later() -> None:
-    tracker = tracked((100, SentinelPollResult(JobStage.SENT, job_id="job:7")), (200, QUEUED))
+    tracker = tracked((100, CanaryJobPollResult(JobStage.SENT, job_id="job:7")), (200, QUEUED))
     assert tracker.job_id == "job:7"
     assert not tracker.has_ended
 
 
 @pytest.mark.parametrize("stage", [JobStage.DONE, JobStage.FAILED, JobStage.LOST])
 def test_a_job_that_is_finished_or_lost_has_ended(stage: JobStage) -> None:
-    assert tracked((100, SentinelPollResult(stage))).has_ended
+    assert tracked((100, CanaryJobPollResult(stage))).has_ended
 
 
 LIMITS = CanaryLimits(start_within=10_000, finish_within=30_000)
@@ -139,44 +139,44 @@ QUEUE = QueueStats(waiting=3, active=1, oldest=90_000, consumers=0, paused=True)
         ("running for too long", [(100, running(SENT + 70)), (30_000, running(SENT + 70))], QUEUE,
          ("canary.not_finished", "picked up after 70 ms, not finished within 30 s")),
         ("running for too long, with an error",
-         [(100, SentinelPollResult(JobStage.RUNNING, SENT + 70, error="its worker is gone\nTraceback"))], QUEUE,
+         [(100, CanaryJobPollResult(JobStage.RUNNING, SENT + 70, error="its worker is gone\nTraceback"))], QUEUE,
          ("canary.not_finished", "picked up after 70 ms, not finished within 30 s: its worker is gone")),
-        ("sent, without a further stage", [(30_000, SentinelPollResult(JobStage.SENT))], QueueStats(waiting=1),
+        ("sent, without a further stage", [(30_000, CanaryJobPollResult(JobStage.SENT))], QueueStats(waiting=1),
          ("canary.not_finished", "not finished within 30 s: 1 waiting")),
-        ("sent, with an error", [(30_000, SentinelPollResult(JobStage.SENT, error="boom"))], QueueStats(waiting=1),
+        ("sent, with an error", [(30_000, CanaryJobPollResult(JobStage.SENT, error="boom"))], QueueStats(waiting=1),
          ("canary.not_finished", "not finished within 30 s: 1 waiting: boom")),
-        ("failed", [(300, SentinelPollResult(JobStage.FAILED, error="disk full\nTraceback"))], QueueStats(),
+        ("failed", [(300, CanaryJobPollResult(JobStage.FAILED, error="disk full\nTraceback"))], QueueStats(),
          ("job.failed", "the job failed: disk full")),
-        ("failed without an error", [(300, SentinelPollResult(JobStage.FAILED))], QueueStats(),
+        ("failed without an error", [(300, CanaryJobPollResult(JobStage.FAILED))], QueueStats(),
          ("job.failed", "the job failed: no error message")),
-        ("lost", [(300, SentinelPollResult(JobStage.LOST))], QueueStats(),
+        ("lost", [(300, CanaryJobPollResult(JobStage.LOST))], QueueStats(),
          ("canary.lost", "the canary job was lost before it was picked up")),
         ("lost, without a shown pick-up",
-         [(100, SentinelPollResult(JobStage.SENT)), (300, SentinelPollResult(JobStage.LOST))],
+         [(100, CanaryJobPollResult(JobStage.SENT)), (300, CanaryJobPollResult(JobStage.LOST))],
          QueueStats(), ("canary.lost", "the canary job was lost")),
         ("lost, with an answer",
-         [(100, SentinelPollResult(JobStage.SENT)), (300, SentinelPollResult(JobStage.LOST, error="HTTP 404"))],
+         [(100, CanaryJobPollResult(JobStage.SENT)), (300, CanaryJobPollResult(JobStage.LOST, error="HTTP 404"))],
          QueueStats(), ("canary.lost", "the canary job was lost: HTTP 404")),
-        ("lost while it ran", [(100, running(SENT + 70)), (300, SentinelPollResult(JobStage.LOST))], QueueStats(),
+        ("lost while it ran", [(100, running(SENT + 70)), (300, CanaryJobPollResult(JobStage.LOST))], QueueStats(),
          ("canary.lost", "the canary job was lost, picked up after 70 ms")),
     ],
 )  # fmt: skip
 def test_verdict(
-    sentence: str, polls: list[tuple[int, SentinelPollResult]], stats: QueueStats, expected: tuple[str, str]
+    sentence: str, polls: list[tuple[int, CanaryJobPollResult]], stats: QueueStats, expected: tuple[str, str]
 ) -> None:
     reason, message = find_canary_problem(LIMITS, tracked(*polls), stats)
     assert (reason, message.replace(NBSP, " ")) == expected, sentence
 
 
 def test_slow_sending_is_named_if_it_left_too_little_time() -> None:
-    tracker = tracked((20_000, SentinelPollResult(JobStage.SENT)))
+    tracker = tracked((20_000, CanaryJobPollResult(JobStage.SENT)))
     assert find_canary_problem(LIMITS, tracker, QueueStats(), sending_ms=11_000) == (
         "canary.not_finished",
         f"not finished within 30{NBSP}s, of which sending took 11{NBSP}s",
     )
 
 
-EARLIER = OutstandingSentinelRecord("job-1", SENT, SENT, reason="canary.not_picked_up")
+EARLIER = OutstandingCanaryJobRecord("job-1", SENT, SENT, reason="canary.not_picked_up")
 IDLE = QueueStats(waiting=1, consumers=0)
 
 
@@ -185,38 +185,38 @@ IDLE = QueueStats(waiting=1, consumers=0)
     [
         ("it still waits", EARLIER, QUEUED, IDLE,
          ("canary.not_picked_up", "not picked up for 2 min: 1 waiting, 0 workers")),
-        ("it is sent, and the system shows no more", EARLIER, SentinelPollResult(JobStage.SENT), IDLE,
+        ("it is sent, and the system shows no more", EARLIER, CanaryJobPollResult(JobStage.SENT), IDLE,
          ("canary.not_finished", "not finished for 2 min: 1 waiting, 0 workers")),
         ("it still runs", EARLIER._replace(picked_up_at=SENT + 70), running(SENT + 70), IDLE,
          ("canary.not_finished", "picked up after 70 ms, not finished for 2 min")),
         ("it was picked up since", EARLIER, running(SENT + 90_000), IDLE,
          ("canary.not_finished", "picked up after 1 min 30 s, not finished for 2 min")),
         ("its worker is gone",
-         EARLIER, SentinelPollResult(JobStage.RUNNING, SENT + 70, error="its worker is gone"), IDLE,
+         EARLIER, CanaryJobPollResult(JobStage.RUNNING, SENT + 70, error="its worker is gone"), IDLE,
          ("canary.not_finished", "picked up after 70 ms, not finished for 2 min: its worker is gone")),
         ("its progress had stalled",
-         EARLIER._replace(reason="canary.progress_stalled"), SentinelPollResult(JobStage.SENT), IDLE,
+         EARLIER._replace(reason="canary.progress_stalled"), CanaryJobPollResult(JobStage.SENT), IDLE,
          ("canary.progress_stalled", "not finished for 2 min: 1 waiting, 0 workers")),
         ("it finishes in time after all", EARLIER, done(SENT + 70, SENT + 900), IDLE, ("", "")),
     ],
 )  # fmt: skip
 def test_a_later_slot_keeps_the_finding_of_the_first(
     sentence: str,
-    record: OutstandingSentinelRecord,
-    status: SentinelPollResult,
+    record: OutstandingCanaryJobRecord,
+    status: CanaryJobPollResult,
     stats: QueueStats,
     expected: tuple[str, str],
 ) -> None:
-    tracker = SentinelTracker.resume(record)
+    tracker = CanaryJobTracker.resume(record)
     tracker.apply_poll_result(status, SENT + 2 * MINUTE_MS)
     reason, message = find_canary_problem(LIMITS, tracker, stats)
     assert (reason, message.replace(NBSP, " ")) == expected, sentence
 
 
-def records(*blocked_slots: int) -> tuple[OutstandingSentinelRecord, ...]:
+def records(*blocked_slots: int) -> tuple[OutstandingCanaryJobRecord, ...]:
     """One record for each sentinel, oldest first."""
     return tuple(
-        OutstandingSentinelRecord(f"job-{n}", n, n, blocked_slots=count) for n, count in enumerate(blocked_slots)
+        OutstandingCanaryJobRecord(f"job-{n}", n, n, blocked_slots=count) for n, count in enumerate(blocked_slots)
     )
 
 
@@ -226,43 +226,43 @@ SLOT = 100 * MINUTE_MS
 @pytest.mark.parametrize(
     ("sentence", "outstanding", "blocking"),
     [
-        ("none is outstanding", OutstandingSentinels(), None),
-        ("the slot after", OutstandingSentinels(records(0)), "job-0"),
-        ("the second slot after", OutstandingSentinels(records(1)), "job-0"),
-        ("the third slot after", OutstandingSentinels(records(2)), None),
-        ("an older one never blocks", OutstandingSentinels(records(0, 2)), None),
-        ("three, and none was given up before", OutstandingSentinels(records(2, 2, 2)), None),
+        ("none is outstanding", OutstandingCanaryJobs(), None),
+        ("the slot after", OutstandingCanaryJobs(records(0)), "job-0"),
+        ("the second slot after", OutstandingCanaryJobs(records(1)), "job-0"),
+        ("the third slot after", OutstandingCanaryJobs(records(2)), None),
+        ("an older one never blocks", OutstandingCanaryJobs(records(0, 2)), None),
+        ("three, and none was given up before", OutstandingCanaryJobs(records(2, 2, 2)), None),
         ("three, and one was given up 9 min before",
-         OutstandingSentinels(records(2, 2, 2), SLOT - 9 * MINUTE_MS), "job-2"),
+         OutstandingCanaryJobs(records(2, 2, 2), SLOT - 9 * MINUTE_MS), "job-2"),
         ("three, and one was given up 10 min before",
-         OutstandingSentinels(records(2, 2, 2), SLOT - 10 * MINUTE_MS), None),
-        ("two, and one was given up just before", OutstandingSentinels(records(2, 2), SLOT - MINUTE_MS), None),
+         OutstandingCanaryJobs(records(2, 2, 2), SLOT - 10 * MINUTE_MS), None),
+        ("two, and one was given up just before", OutstandingCanaryJobs(records(2, 2), SLOT - MINUTE_MS), None),
     ],
 )  # fmt: skip
 def test_an_earlier_sentinel_blocks_at_most_two_slots(
-    sentence: str, outstanding: OutstandingSentinels, blocking: str | None
+    sentence: str, outstanding: OutstandingCanaryJobs, blocking: str | None
 ) -> None:
-    record = find_blocking_sentinel(outstanding, SLOT)
+    record = find_blocking_canary_job(outstanding, SLOT)
     assert (record and record.job_id) == blocking, sentence
 
 
 def test_the_oldest_of_three_is_given_up_for_a_fourth() -> None:
-    two, three = OutstandingSentinels(records(2, 2)), OutstandingSentinels(records(2, 2, 2), 5)
-    assert give_up_oldest_sentinel(OutstandingSentinels(), SLOT) == (None, OutstandingSentinels())
-    assert give_up_oldest_sentinel(two, SLOT) == (None, two)
-    assert give_up_oldest_sentinel(three, SLOT) == (three.records[0], OutstandingSentinels(three.records[1:], SLOT))
+    two, three = OutstandingCanaryJobs(records(2, 2)), OutstandingCanaryJobs(records(2, 2, 2), 5)
+    assert give_up_oldest_canary_job(OutstandingCanaryJobs(), SLOT) == (None, OutstandingCanaryJobs())
+    assert give_up_oldest_canary_job(two, SLOT) == (None, two)
+    assert give_up_oldest_canary_job(three, SLOT) == (three.records[0], OutstandingCanaryJobs(three.records[1:], SLOT))
 
 
 def test_a_day_without_workers_leaves_three_sentinels_and_few_of_their_followers() -> None:
     """Slots every minute, and a system that can cancel nothing: the backlog is not fed."""
-    outstanding, sent_count = OutstandingSentinels(), 0
+    outstanding, sent_count = OutstandingCanaryJobs(), 0
     for slot in range(0, 24 * HOUR, MINUTE_MS):
-        if (record := find_blocking_sentinel(outstanding, slot)) is not None:
+        if (record := find_blocking_canary_job(outstanding, slot)) is not None:
             blocked = record._replace(blocked_slots=record.blocked_slots + 1)
             outstanding = outstanding._replace(records=(*outstanding.records[:-1], blocked))
         else:
-            _, outstanding = give_up_oldest_sentinel(outstanding, slot)
-            sent = OutstandingSentinelRecord(f"job-{slot}", slot, slot)
+            _, outstanding = give_up_oldest_canary_job(outstanding, slot)
+            sent = OutstandingCanaryJobRecord(f"job-{slot}", slot, slot)
             outstanding = outstanding._replace(records=(*outstanding.records, sent))
             sent_count += 1
         assert len(outstanding.records) <= 3

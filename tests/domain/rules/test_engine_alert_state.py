@@ -17,12 +17,12 @@ from tests.support.builders import (
     make_results,
 )
 from watchdog.domain import rules
-from watchdog.domain.model import AlertState, Finding, IncidentEvent, IncidentTransition
+from watchdog.domain.model import Finding, FindingAlertState, IncidentEvent, IncidentTransition
 from watchdog.domain.rules import (
     INCIDENT_HEALTH_STATE_BY_RULE,
     AlertStates,
     apply_finding,
-    derive_health_state,
+    derive_probe_health_state,
     fold_results,
     stale,
 )
@@ -32,15 +32,15 @@ KEY = ("availability", "")
 OPENED_FOR = derive_incident_id(PROBE_DATABASE_ID, *KEY, SLOT_INTERVAL_MS)
 
 
-def suspect(bad: int) -> AlertState:
-    return AlertState(bad, 0, SLOT_INTERVAL_MS, None, "timeout.exceeded")
+def suspect(bad: int) -> FindingAlertState:
+    return FindingAlertState(bad, 0, SLOT_INTERVAL_MS, None, "timeout.exceeded")
 
 
-def opened(good: int = 0) -> AlertState:
-    return AlertState(3, good, SLOT_INTERVAL_MS, OPENED_FOR, "timeout.exceeded")
+def opened(good: int = 0) -> FindingAlertState:
+    return FindingAlertState(3, good, SLOT_INTERVAL_MS, OPENED_FOR, "timeout.exceeded")
 
 
-def state_name(state: AlertState | None) -> str:
+def state_name(state: FindingAlertState | None) -> str:
     if state is None:
         return "clear"
     if state.incident is None:
@@ -50,7 +50,7 @@ def state_name(state: AlertState | None) -> str:
 
 class Row(NamedTuple):
     sentence: str
-    before: AlertState | None
+    before: FindingAlertState | None
     bad: bool
     becomes: str
     out: IncidentEvent | None = None
@@ -135,9 +135,11 @@ def test_a_suspect_state_counts_bad_findings_and_keeps_the_first_slot_and_the_ne
     alert_states: AlertStates = {}
     for slot, reason in ((1, "timeout.exceeded"), (2, "refused")):
         apply_finding(alert_policy(failure_threshold=3), alert_states, slot, Finding(*KEY, True, reason), [])
-    assert alert_states == {KEY: AlertState(2, 0, 1, None, "refused")}
+    assert alert_states == {KEY: FindingAlertState(2, 0, 1, None, "refused")}
     apply_finding(alert_policy(failure_threshold=3), alert_states, 3, Finding(*KEY, True, "dns.failed"), [])
-    assert alert_states == {KEY: AlertState(3, 0, 1, derive_incident_id(PROBE_DATABASE_ID, *KEY, 1), "dns.failed")}
+    assert alert_states == {
+        KEY: FindingAlertState(3, 0, 1, derive_incident_id(PROBE_DATABASE_ID, *KEY, 1), "dns.failed")
+    }
 
 
 def test_a_bad_finding_resets_the_good_count_of_an_open_state() -> None:
@@ -279,7 +281,7 @@ def test_outcomes_that_resolve_staleness(sentence: str, outcome: str, ends: bool
 def test_the_state_of_a_probe_is_the_worst_of_its_open_findings(
     sentence: str, rules: str, judged: bool, state: str
 ) -> None:
-    assert derive_health_state(rules.split(), has_verdict=judged) == state, sentence
+    assert derive_probe_health_state(rules.split(), has_verdict=judged) == state, sentence
 
 
 def test_every_rule_is_registered() -> None:
@@ -357,7 +359,7 @@ def test_a_change_is_decided_alike_wherever_the_fold_is_interrupted() -> None:
         out: list[IncidentTransition] = []
         for slot, reason in enumerate(reasons):
             if slot == cut:  # as if the states were written and read again
-                stored = {key: AlertState(*state) for key, state in stored.items()}
+                stored = {key: FindingAlertState(*state) for key, state in stored.items()}
             apply_finding(policy, stored, slot, Finding(*KEY, reason != "-", reason, reason), out)
         return out
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import pytest
 
 from tests.support.builders import SLOT_INTERVAL_MS, alert_policy, describe_transitions, make_result, make_results
-from watchdog.domain.model import AlertState, ProbeResult
-from watchdog.domain.rules import AlertStates, FoldResult, fold_results, stale
+from watchdog.domain.model import FindingAlertState, ProbeResult
+from watchdog.domain.rules import AlertStates, ResultsFoldOutcome, fold_results, stale
 
 AVAILABILITY = ("availability", "")
 
@@ -84,7 +84,7 @@ def test_table(row: Row) -> None:
         row.cursor,
         row.hold,
     )
-    assert alert_states.get(AVAILABILITY, AlertState(0, 0, 0, None)).bad_count == row.bad
+    assert alert_states.get(AVAILABILITY, FindingAlertState(0, 0, 0, None)).bad_count == row.bad
     assert done.alert_states_changed is (row.bad > 0)
     assert done.transitions == []
 
@@ -218,4 +218,4 @@ def test_a_staleness_event_has_its_duration() -> None:
 
 
 def test_a_fold_returns_how_far_it_evaluated() -> None:
-    assert fold_results(alert_policy(), {}, 5, [], always) == FoldResult(5, None, False, [])
+    assert fold_results(alert_policy(), {}, 5, [], always) == ResultsFoldOutcome(5, None, False, [])

@@ -24,10 +24,10 @@ from tests.support.builders import (
     task_aged,
 )
 from watchdog.domain.limits import ScheduledJobLimits
-from watchdog.domain.model import AlertState, Finding, IncidentTransition, McpTaskFacts, ProbeResult
+from watchdog.domain.model import Finding, FindingAlertState, IncidentTransition, McpTaskFacts, ProbeResult
 from watchdog.domain.observations import ScheduledJobFacts
-from watchdog.domain.rules import AlertStates, evaluate_rules, fold_results, has_bad_finding
-from watchdog.domain.rules.engine import find_listed_subjects, fold_result, good_findings_of_vanished_subjects
+from watchdog.domain.rules import AlertStates, evaluate_rules, fold_results, has_bad_finding_about_subject
+from watchdog.domain.rules.engine import build_good_findings_of_vanished_subjects, find_listed_subjects, fold_result
 
 MIN, HOUR = 60_000, 3_600_000
 NB = "\N{NO-BREAK SPACE}"
@@ -315,7 +315,7 @@ def test_a_finding_about_one_subject_is_the_same_alone(outcome: str, gone_count:
         (rule, facts.name) for rule in ("job", "schedule") for facts in jobs
     }
     bad = {(finding.rule, finding.subject) for finding in findings if finding.bad}
-    assert {key for key in subjects if has_bad_finding(policy, result, *key)} == bad
+    assert {key for key in subjects if has_bad_finding_about_subject(policy, result, *key)} == bad
 
 
 def test_a_failure_caused_by_a_task_is_one_incident() -> None:
@@ -410,9 +410,9 @@ def test_unlisted_subjects(row: UnlistedCase) -> None:
 
 
 def test_an_unlisted_subject_gets_one_good_finding() -> None:
-    suspect = AlertState(1, 0, MIN, None)
+    suspect = FindingAlertState(1, 0, MIN, None)
     alert_states = {("task", "a"): suspect, ("task", "b"): suspect, ("preference", "a"): suspect}
-    vanished = good_findings_of_vanished_subjects(
+    vanished = build_good_findings_of_vanished_subjects(
         alert_states, make_result("f", tasks={"b": OK_TASK}), [Finding("task", "b", False)]
     )
     assert vanished == [Finding("task", "a", False, "subject.no_longer_listed")]

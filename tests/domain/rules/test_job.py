@@ -10,7 +10,7 @@ import pytest
 from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.model import Incident, ProbeInfo, Severity, SubjectListing
 from watchdog.domain.observations import ScheduledJobFacts
-from watchdog.domain.probe_state import JobStateRecord, SavedJobState
+from watchdog.domain.probe_state import SavedScheduledJobState, ScheduledJobStateRecord
 from watchdog.domain.rules.job import (
     JobVerdict,
     is_heartbeat_incident,
@@ -196,7 +196,7 @@ def test_facts_that_the_source_no_longer_reports_are_kept() -> None:
     facts, state = merge_saved_job_state(
         ScheduledJobFacts("backup", **NIGHTLY, **HEALTHY), ScheduledJobLimits(), None, NOON
     )
-    assert state == SavedJobState("0 3 * * * UTC", NOON, facts.last_start, facts.last_end, facts.last_ok, HOUR)
+    assert state == SavedScheduledJobState("0 3 * * * UTC", NOON, facts.last_start, facts.last_end, facts.last_ok, HOUR)
     later, still = merge_saved_job_state(
         ScheduledJobFacts("backup", **NIGHTLY), ScheduledJobLimits(), state, NOON + HOUR
     )
@@ -318,7 +318,10 @@ def test_a_run_that_its_source_lists_for_ever_is_lost_once(
         ScheduledJobLimits(grace=2 * HOUR, **limits),
     )
     job = update_and_judge_job(
-        listed, job_limits, JobStateRecord("backup", SavedJobState("0 * * * * UTC", FIRST_SEEN_AT)), NOON
+        listed,
+        job_limits,
+        ScheduledJobStateRecord("backup", SavedScheduledJobState("0 * * * * UTC", FIRST_SEEN_AT)),
+        NOON,
     )
     assert (job.verdict.reason, job.facts.running_since) == (reason, running_since), sentence
     again = update_and_judge_job(listed, job_limits, job.record, NOON + MIN)
@@ -333,7 +336,7 @@ def test_an_old_lost_run_does_not_hide_a_later_one() -> None:
     first = ScheduledJobFacts(
         "backup", cron="0 * * * *", running_since=NOON - 6 * HOUR, worker="a", run_id="7", **ended
     )
-    record = JobStateRecord("backup", SavedJobState("0 * * * * UTC", FIRST_SEEN_AT))
+    record = ScheduledJobStateRecord("backup", SavedScheduledJobState("0 * * * * UTC", FIRST_SEEN_AT))
     lost = update_and_judge_job(first, limits, record, NOON - 3 * HOUR)
     assert lost.verdict.reason == "job.lost"
     second = first._replace(

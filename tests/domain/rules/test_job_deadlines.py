@@ -62,12 +62,12 @@ def test_a_job_that_is_overdue_has_no_further_deadline_until_it_runs() -> None:
 
 def test_a_change_of_clocks_postpones_the_deadline() -> None:
     schedule = CronSchedule("30 2 * * *", "Europe/Berlin")
-    due = schedule.next_slot_after(NOON - 36 * DAY)  # 28 March; clocks go forward in the next night
+    due = schedule.find_next_slot_after(NOON - 36 * DAY)  # 28 March; clocks go forward in the next night
     job, limits = (
         ScheduledJobFacts("backup", last_start=due, expected_from=due),
         ScheduledJobLimits(schedule=schedule, grace=MIN),
     )
-    changed = schedule.next_slot_after(due)
+    changed = schedule.find_next_slot_after(due)
     assert find_next_deadline_of_job(job, limits, due + HOUR) == changed + MIN + HOUR
     assert find_next_deadline_of_job(job, limits, changed + 2 * MIN) == changed + MIN + HOUR
     assert not judge_job_facts(job, limits, changed + MIN + HOUR - 1).reason
@@ -108,6 +108,6 @@ def test_when_a_run_should_have_ended(
 
 def test_the_period_of_a_schedule() -> None:
     weekdays = CronSchedule("0 9 * * 1-5")
-    assert weekdays.period_at(NOON) == 3 * DAY  # 2 May 2026 is a Saturday
-    assert weekdays.period_at(NOON + 2 * DAY) == DAY
-    assert IntervalSchedule(HOUR).period_at(NOON) == HOUR
+    assert weekdays.compute_period_at(NOON) == 3 * DAY  # 2 May 2026 is a Saturday
+    assert weekdays.compute_period_at(NOON + 2 * DAY) == DAY
+    assert IntervalSchedule(HOUR).compute_period_at(NOON) == HOUR

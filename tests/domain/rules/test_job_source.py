@@ -14,21 +14,21 @@ from watchdog.domain.observations import JobSourceSnapshot, ScheduledJobFacts, S
 from watchdog.domain.probe_state import (
     SCHEDULER_HEARTBEAT_STATE_KEY,
     WAITING_FOR_FIRST_RUN_STATE_KEY,
-    JobStateRecord,
-    SavedJobState,
+    SavedScheduledJobState,
+    ScheduledJobStateRecord,
     SchedulerHeartbeatRecord,
     build_forget_job_key,
-    build_job_state_key,
+    build_scheduled_job_state_key,
 )
 from watchdog.domain.rules import AlertPolicy, AlertStates, fold_results
-from watchdog.domain.rules.job_source import EvaluatedJobSource, build_source_away_update, evaluate_job_source
+from watchdog.domain.rules.job_source import EvaluatedJobSource, build_job_source_absence_update, evaluate_job_source
 from watchdog.domain.rules.unreadable_schedule import find_unjudged_job_problem
 from watchdog.domain.schedule import CronSchedule
 from watchdog.domain.uptime_clock import DowntimeGaps
 from watchdog.net.errors import ProbeError
 from watchdog.net.phases import PhaseTimer
 from watchdog.probes.base import ProbeAttemptContext
-from watchdog.probes.expectations import observation_from_error
+from watchdog.probes.expectations import build_observation_from_error
 from watchdog.probes.jobs import build_jobs_observation
 
 MIN, HOUR, DAY = SLOT_INTERVAL_MS, 3_600_000, 86_400_000
@@ -65,7 +65,7 @@ class Poller:
         if source.is_readable:
             observation = build_jobs_observation(source, context, self.now)
         else:
-            observation = observation_from_error(ProbeError(source.reason, source.message), PhaseTimer())
+            observation = build_observation_from_error(ProbeError(source.reason, source.message), PhaseTimer())
         for key, value in observation.state_updates.items():
             self.state[key] = value
             if value is None:
@@ -81,13 +81,13 @@ class Poller:
     def lose_source(self) -> None:
         """A run to which the server that holds the jobs gives no answer."""
         self.now += MIN
-        self.state |= build_source_away_update(self.state, self.now)
+        self.state |= build_job_source_absence_update(self.state, self.now)
 
     def replay(self) -> list[str]:
         return describe(fold_results(self.policy, {}, 0, self.results, lambda _: True).transitions)
 
     def forget(self, name: str) -> None:
-        self.state[build_forget_job_key(build_job_state_key(name))] = {"name": name, "at": self.now}
+        self.state[build_forget_job_key(build_scheduled_job_state_key(name))] = {"name": name, "at": self.now}
 
     @property
     def message(self) -> str:
@@ -256,7 +256,7 @@ def test_jobs_that_are_not_missed(sentence: str, fields: dict[str, Any]) -> None
     poller = Poller()
     poller.poll(*jobs("a"), *jobs("b", **fields))
     assert poller.poll(*jobs("a")) == [], sentence
-    assert build_job_state_key("b") not in poller.state
+    assert build_scheduled_job_state_key("b") not in poller.state
 
 
 def test_a_job_that_may_run_once_is_not_missed_after_its_run_and_one_that_runs_again_is() -> None:
@@ -660,21 +660,23 @@ def test_a_required_job_that_was_never_listed_is_gone() -> None:
 
 def test_an_unlisted_required_job_with_a_configured_schedule_is_judged_by_its_stored_state() -> None:
     limits = {"b": ScheduledJobLimits(interval=HOUR)}
-    record = JobStateRecord(
-        "b", SavedJobState("every 60 min", NOON - 30 * DAY, last_start=NOON - 30 * MIN, was_listed=False)
+    record = ScheduledJobStateRecord(
+        "b", SavedScheduledJobState("every 60 min", NOON - 30 * DAY, last_start=NOON - 30 * MIN, was_listed=False)
     )
-    state = {build_job_state_key("b"): record.to_json()}
+    state = {build_scheduled_job_state_key("b"): record.to_json()}
     assert verdicts(snapshot(), limits, state) == {"b": ""}
     assert verdicts(snapshot(), limits) == {"b": ""}, "first seen now"
     state = {
-        build_job_state_key("b"): record._replace(state=record.state._replace(last_start=NOON - 30 * DAY)).to_json()
+        build_scheduled_job_state_key("b"): record._replace(
+            state=record.state._replace(last_start=NOON - 30 * DAY)
+        ).to_json()
     }
     assert verdicts(snapshot(), limits, state) == {"b": "job.overdue"}
 
 
 def test_the_stored_record_of_a_job() -> None:
     (job,) = evaluate_job_source(snapshot(LATE), {"*": ScheduledJobLimits()}, (), {}).jobs
-    assert job.record == JobStateRecord("late", job.state)
+    assert job.record == ScheduledJobStateRecord("late", job.state)
     assert job.state.schedule_text == "every 60 min"
 
 

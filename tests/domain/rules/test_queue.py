@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from watchdog.domain.observations import CompletedJobCounts, QueueStats
+from watchdog.domain.observations import QueueStats, RecentlyEndedJobCounts
 from watchdog.domain.probe_state import (
     QueueThreshold,
     QueueThresholdRecord,
+    compute_short_digest,
     queue_threshold_records_from_json,
     queue_threshold_records_to_json,
-    short_digest,
 )
 from watchdog.domain.rules.queue import QueueThresholdState, describe_queue_threshold_breach, evaluate_queue_thresholds
 from watchdog.domain.uptime_clock import DowntimeGaps
@@ -52,7 +52,7 @@ def waiting(n: int, head: str | None = None) -> QueueStats:
 
 
 def ended(failed: int, well: int | None) -> QueueStats:
-    return QueueStats(completed=CompletedJobCounts(failed, well))
+    return QueueStats(completed=RecentlyEndedJobCounts(failed, well))
 
 
 TABLE: list[tuple[str, QueueThreshold, list[tuple[int, QueueStats | None]], tuple[str, str]]] = [
@@ -272,10 +272,10 @@ SHORT_GAP = ((NOON + 3 * MIN, NOON + 3 * MIN + 30_000),)
         ("no gap, but failed polls", MANY_FOR_LONG, {}, waiting(250), 123, (), 0),
         ("the metric is missing now", MANY_FOR_LONG, {}, QueueStats(), 123, A_DAY, None),
         ("the same job at the head across a gap",
-         STILL, {"head_marker": short_digest("a")}, waiting(3, "a"), 123, A_DAY, 123),
+         STILL, {"head_marker": compute_short_digest("a")}, waiting(3, "a"), 123, A_DAY, 123),
         ("as many jobs wait across a gap", STILL, {"head_marker": 3}, waiting(3), 123, A_DAY, 123),
         ("the same job at the head for long enough before the gap", QueueThreshold("stalled", for_ms=3 * MIN),
-         {"head_marker": short_digest("a")}, waiting(3, "a"), 123, A_DAY, 0),
+         {"head_marker": compute_short_digest("a")}, waiting(3, "a"), 123, A_DAY, 0),
     ],
 )  # fmt: skip
 def test_thresholds_after_a_gap(

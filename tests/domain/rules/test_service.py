@@ -31,7 +31,7 @@ ROWS = [
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.sentence)
 def test_a_destination(row: Row) -> None:
-    subject = service.destination_subject("oncall/slack")
+    subject = service.build_destination_subject("oncall/slack")
     result = make_result("p", 1)._replace(listings={"service": SubjectListing(NOW, {subject: row.facts})})
     (finding,) = service.evaluate_result(alert_policy(), result)
     assert (finding.rule, finding.subject, finding.bad) == ("service", "receiver oncall/slack", row.is_bad)
@@ -53,7 +53,7 @@ def test_each_receiver_is_a_subject_that_opens_and_resolves_by_itself() -> None:
     out: list[IncidentTransition] = []
     for slot, (slack, email) in enumerate([("f", "."), ("f", "f"), (".", "f"), (".", ".")], 1):
         subjects = {
-            service.destination_subject(name): WatchdogFaultFacts(NOW, given_up=True)
+            service.build_destination_subject(name): WatchdogFaultFacts(NOW, given_up=True)
             if state == "f"
             else WatchdogFaultFacts(None)
             for name, state in (("oncall/slack", slack), ("ops/email", email))
@@ -69,8 +69,8 @@ def test_each_receiver_is_a_subject_that_opens_and_resolves_by_itself() -> None:
 
 
 def test_the_destination_of_a_subject() -> None:
-    assert service.destination_from_subject("receiver oncall/slack") == "oncall/slack"
-    assert service.destination_from_subject("clock") == ""
+    assert service.parse_destination_from_subject("receiver oncall/slack") == "oncall/slack"
+    assert service.parse_destination_from_subject("clock") == ""
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_whether_anyone_can_be_notified(sentence: str, failing_for_ms: dict[str,
 )
 def test_the_configurations_of_processes(sentence: str, facts: WatchdogFaultFacts, is_bad: bool) -> None:
     result = make_result("p", 1)._replace(
-        listings={"service": SubjectListing(NOW, {service.CONFIG_DIFFERENCE_SUBJECT: facts})}
+        listings={"service": SubjectListing(NOW, {service.PROCESS_CONFIG_DIFFERENCE_SUBJECT: facts})}
     )
     (finding,) = service.evaluate_result(alert_policy(), result)
     assert (finding.subject, finding.bad) == ("configurations", is_bad), sentence
@@ -109,7 +109,7 @@ def test_the_configurations_of_processes(sentence: str, facts: WatchdogFaultFact
     "facts", [WatchdogFaultFacts(None), WatchdogFaultFacts(NOW - 60_000, error="2,000 runs were in progress")]
 )
 def test_a_fault_of_a_process(facts: WatchdogFaultFacts) -> None:
-    subject = service.member_fault_subject("overload", "web1-4711-3fa2c1")
+    subject = service.build_process_fault_subject("overload", "web1-4711-3fa2c1")
     result = make_result("p", 1)._replace(listings={"service": SubjectListing(NOW, {subject: facts})})
     (finding,) = service.evaluate_result(alert_policy(), result)
     assert (finding.subject, finding.bad) == (subject, facts.failing_since is not None)

@@ -14,7 +14,7 @@ from tests.support.mcp_servers.raw_http import RawMcpResponse, running_raw_serve
 from tests.support.probe_runs import run_probe
 from watchdog.domain.model import Observation, Outcome
 from watchdog.net.errors import ProbeError
-from watchdog.net.mcp.message_text import normalize_message
+from watchdog.net.mcp.message_text import normalize_jsonrpc_message
 from watchdog.probes.mcp import McpProbe
 
 Run = Callable[[str, bytes], Observation]
@@ -179,13 +179,13 @@ AWAITED = {"4": "tools/call"}
     ],
 )
 def test_what_is_no_reply_is_returned_as_it_is(line: bytes) -> None:
-    assert normalize_message(line, AWAITED) == line
+    assert normalize_jsonrpc_message(line, AWAITED) == line
 
 
 def test_without_a_request_nothing_is_a_reply() -> None:
-    assert normalize_message(b'{"id": 4, "result": null}', {}) == b'{"id": 4, "result": null}'
+    assert normalize_jsonrpc_message(b'{"id": 4, "result": null}', {}) == b'{"id": 4, "result": null}'
     with pytest.raises(ProbeError, match="result is null"):
-        normalize_message(b'{"jsonrpc": "2.0", "id": 4, "result": null}', AWAITED)
+        normalize_jsonrpc_message(b'{"jsonrpc": "2.0", "id": 4, "result": null}', AWAITED)
 
 
 def test_an_error_without_an_id_is_evidence() -> None:

@@ -17,10 +17,14 @@ from tests.support.mcp_servers.raw_sse import event, healthy_replies, running_ss
 from tests.support.probe_runs import run_probe
 from tests.support.scripted_servers import CertificateAuthority
 from watchdog.domain.model import Observation, Outcome, ResultToRecord
-from watchdog.domain.probe_state import MCP_PROTOCOL_STATE_KEY, MCP_SERVER_IDENTITY_STATE_KEY, McpProtocolRecord
+from watchdog.domain.probe_state import (
+    MCP_TARGET_DIGEST_STATE_KEY,
+    NEGOTIATED_MCP_ERA_STATE_KEY,
+    NegotiatedMcpEraRecord,
+)
 from watchdog.net import NetworkAccess
 from watchdog.probes.mcp import McpProbe
-from watchdog.service.clock import wall_clock_ms
+from watchdog.service.clock import read_wall_clock_ms
 
 SERVER = str(Path(__file__).parents[2] / "support/mcp_servers/raw_stdio.py")
 RUNS = 20
@@ -258,13 +262,13 @@ def test_a_server_that_changed_its_era_passes_at_once(remembered: str, refusal: 
         async with NetworkAccess() as network, running_raw_server({} if remembered == "legacy" else MODERN) as raw:
             runner = McpProbeRunner(network)
             await runner.run_probe({"url": raw.url, "call": "off"})
-            assert runner.probe_state[MCP_PROTOCOL_STATE_KEY]["era"] == remembered
+            assert runner.probe_state[NEGOTIATED_MCP_ERA_STATE_KEY]["era"] == remembered
             raw.responses = changed
             return await runner.run_probe({"url": raw.url, "call": "off"}, timeout_s=4), runner.probe_state
 
     observation, state = asyncio.run(go())
     assert verdict(observation) == ("", "")
-    assert state[MCP_PROTOCOL_STATE_KEY]["era"] == ("2026-07-28" if remembered == "legacy" else "legacy")
+    assert state[NEGOTIATED_MCP_ERA_STATE_KEY]["era"] == ("2026-07-28" if remembered == "legacy" else "legacy")
 
 
 def test_a_slow_server_keeps_its_remembered_era() -> None:
@@ -276,7 +280,7 @@ def test_a_slow_server_keeps_its_remembered_era() -> None:
             return await runner.run_probe({"url": raw.url, "call": "off"}, timeout_s=4), runner.probe_state
 
     observation, state = asyncio.run(go())
-    assert (verdict(observation), state[MCP_PROTOCOL_STATE_KEY]["era"]) == (("", ""), "legacy")
+    assert (verdict(observation), state[NEGOTIATED_MCP_ERA_STATE_KEY]["era"]) == (("", ""), "legacy")
 
 
 REFUSES = """
@@ -310,14 +314,14 @@ def test_a_server_over_stdio_that_changed_its_era_passes_at_once(remembered: str
             probe = McpProbe.model_validate(
                 {"name": "Server", "mcp": {"command": [sys.executable, "-c", REFUSES, former, how]}}
             )
-            record = McpProtocolRecord(remembered, wall_clock_ms()).to_json()
-            state = {MCP_PROTOCOL_STATE_KEY: record, MCP_SERVER_IDENTITY_STATE_KEY: probe.mcp.identity}
+            record = NegotiatedMcpEraRecord(remembered, read_wall_clock_ms()).to_json()
+            state = {NEGOTIATED_MCP_ERA_STATE_KEY: record, MCP_TARGET_DIGEST_STATE_KEY: probe.mcp.identity}
             runner = McpProbeRunner(network, state)
             return await runner.run_probe({"command": probe.mcp.command}, timeout_s=8), runner.probe_state
 
     observation, state = asyncio.run(go())
     assert verdict(observation) == ("", "")
-    assert state[MCP_PROTOCOL_STATE_KEY]["era"] == ("2026-07-28" if remembered == "legacy" else "legacy")
+    assert state[NEGOTIATED_MCP_ERA_STATE_KEY]["era"] == ("2026-07-28" if remembered == "legacy" else "legacy")
 
 
 def test_a_connection_over_tls_that_is_dropped_at_the_discovery_leads_to_the_handshake(tmp_path: Path) -> None:
@@ -335,7 +339,7 @@ def test_a_connection_over_tls_that_is_dropped_at_the_discovery_leads_to_the_han
 @pytest.mark.parametrize(
     ("hanging", "expected"),
     [
-        (("initialize", "server/discover"), {MCP_PROTOCOL_STATE_KEY: None}),
+        (("initialize", "server/discover"), {NEGOTIATED_MCP_ERA_STATE_KEY: None}),
         (("tools/list",), {}),
     ],
     ids=["while negotiating", "later"],
@@ -347,9 +351,9 @@ def test_a_deadline_while_negotiating_discards_the_remembered_era(
         responses = {} if era == "legacy" else MODERN
         async with running_raw_server({**responses, **{name: RawMcpResponse(hang=True) for name in hanging}}) as raw:
             probe = McpProbe.model_validate({"name": "Server", "mcp": raw.url, "timeout": "1s"})
-            at = wall_clock_ms()
-            record = McpProtocolRecord(era, at).to_json()
-            state = {MCP_PROTOCOL_STATE_KEY: record, MCP_SERVER_IDENTITY_STATE_KEY: probe.mcp.identity}
+            at = read_wall_clock_ms()
+            record = NegotiatedMcpEraRecord(era, at).to_json()
+            state = {NEGOTIATED_MCP_ERA_STATE_KEY: record, MCP_TARGET_DIGEST_STATE_KEY: probe.mcp.identity}
             return await run_probe(probe, at, probe_state=state)
 
     recorded = asyncio.run(go())
@@ -362,12 +366,12 @@ def test_a_negotiated_era_is_remembered_although_the_run_timed_out() -> None:
         async with running_raw_server({"tools/list": RawMcpResponse(hang=True)}) as raw:
             probe = McpProbe.model_validate({"name": "Server", "mcp": raw.url, "timeout": "2s"})
             recorded = await run_probe(probe)
-            assert recorded.state_updates[MCP_SERVER_IDENTITY_STATE_KEY] == probe.mcp.identity
+            assert recorded.state_updates[MCP_TARGET_DIGEST_STATE_KEY] == probe.mcp.identity
             return recorded
 
     recorded = asyncio.run(go())
     assert recorded.result.reason == "timeout.list"
-    assert recorded.state_updates[MCP_PROTOCOL_STATE_KEY]["era"] == "legacy"
+    assert recorded.state_updates[NEGOTIATED_MCP_ERA_STATE_KEY]["era"] == "legacy"
 
 
 def test_a_server_that_blocks_at_the_discovery_is_remembered_as_one() -> None:
@@ -384,7 +388,7 @@ def test_a_server_that_blocks_at_the_discovery_is_remembered_as_one() -> None:
 
     first, state, later = asyncio.run(go())
     assert (verdict(first), verdict(later)) == (("", ""), ("", ""))
-    assert state[MCP_PROTOCOL_STATE_KEY]["era"] == "legacy"
+    assert state[NEGOTIATED_MCP_ERA_STATE_KEY]["era"] == "legacy"
     assert later.phases["negotiate"] < first.phases["negotiate"]
 
 

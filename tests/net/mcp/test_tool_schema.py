@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from watchdog.net.mcp.tool_schema import SchemaCheckBudget, find_tool_schema_problem
+from watchdog.net.mcp.tool_schema import ToolSchemaCheckBudget, find_tool_schema_problem
 
 
 def find_problem(schema: Any, output: Any = None) -> str:
-    return find_tool_schema_problem(schema, output, SchemaCheckBudget())
+    return find_tool_schema_problem(schema, output, ToolSchemaCheckBudget())
 
 
 def with_property(**schema: Any) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def test_a_valid_schema_is_accepted(schema: Any) -> None:
 
 
 def test_the_number_of_checked_schemas_is_limited() -> None:
-    budget = SchemaCheckBudget(nodes=10)
+    budget = ToolSchemaCheckBudget(nodes=10)
     schema = {"type": "object", "properties": {f"p{i}": {"type": "strng"} for i in range(5)}}
     assert (
         find_tool_schema_problem({"type": "object", "properties": {f"p{i}": {} for i in range(50)}}, None, budget) == ""

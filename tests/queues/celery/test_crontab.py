@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from celery.schedules import crontab
 
-from watchdog.domain.schedule import CronSchedule, ScheduleError
+from watchdog.domain.schedule import CronSchedule, CronScheduleError
 from watchdog.queues.celery.crontab import (
     MAX_CRON_EXPRESSION_CHARS,
     celery_crontab_to_cron_expression,
-    interval_in_range_or_none,
+    to_plausible_interval_ms,
 )
 
 
@@ -42,7 +42,7 @@ def test_a_crontab_has_the_same_runs(fields: tuple[Any, ...], text: str) -> None
     for _ in range(40):
         celery_crontab.nowfun = lambda at=at: at
         next_run = at + celery_crontab.remaining_estimate(at)
-        next_slot = cron_schedule.next_slot_after(round(at.timestamp() * 1000))
+        next_slot = cron_schedule.find_next_slot_after(round(at.timestamp() * 1000))
         assert next_slot == round(next_run.timestamp() * 1000)
         at = next_run + timedelta(seconds=1)
 
@@ -61,10 +61,10 @@ def test_a_crontab_has_the_same_runs(fields: tuple[Any, ...], text: str) -> None
 )
 def test_crontabs_without_an_equivalent_are_invalid_expressions(fields: tuple[Any, ...]) -> None:
     """Such as the first Monday of a month: cron would run on each of the first seven days, and on every Monday."""
-    with pytest.raises(ScheduleError):
+    with pytest.raises(CronScheduleError):
         CronSchedule(celery_crontab_to_cron_expression(*fields))
 
 
 @pytest.mark.parametrize(("ms", "expected"), [(1500.0, 1500), (0.5, None), (1e300, None), (float("nan"), None)])
 def test_intervals_out_of_range_are_ignored(ms: float, expected: int | None) -> None:
-    assert interval_in_range_or_none(ms) == expected
+    assert to_plausible_interval_ms(ms) == expected

@@ -19,7 +19,7 @@ from watchdog.net.errors import ProbeError
 from watchdog.net.name_lookup import SocketAddress
 from watchdog.probes import JobsProbe
 from watchdog.queues.clients import redis as redis_client
-from watchdog.queues.clients.redis import parse_redis_time_ms, redis_errors_as_probe_errors
+from watchdog.queues.clients.redis import parse_redis_time_ms, translate_redis_errors
 
 
 async def _lose_a_cancellation() -> None:
@@ -32,7 +32,7 @@ async def _lose_a_cancellation() -> None:
 
 def test_a_cancellation_that_the_client_loses_is_raised() -> None:
     async def run() -> None:
-        with redis_errors_as_probe_errors():
+        with translate_redis_errors():
             await _lose_a_cancellation()
         raise AssertionError("the cancellation was lost")
 
@@ -90,7 +90,7 @@ def test_other_tasks_run_while_a_long_response_is_read() -> None:
 
 def test_an_impossible_server_time() -> None:
     assert parse_redis_time_ms((1_700_000_000, 5_000)) == 1_700_000_000_005
-    with pytest.raises(ProbeError), redis_errors_as_probe_errors():
+    with pytest.raises(ProbeError), translate_redis_errors():
         parse_redis_time_ms((10**18, 0))
 
 
@@ -117,7 +117,7 @@ async def _report_for_response(response: bytes) -> ResultToRecord:
 def test_a_deadline_that_the_client_loses_is_raised() -> None:
     async def run() -> None:
         async with asyncio.timeout(0):
-            with redis_errors_as_probe_errors(), suppress(asyncio.CancelledError):
+            with translate_redis_errors(), suppress(asyncio.CancelledError):
                 await asyncio.sleep(60)
 
     with pytest.raises(TimeoutError):

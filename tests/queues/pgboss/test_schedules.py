@@ -17,7 +17,7 @@ from tests.support.probe_runs import node_worker_command
 from tests.support.redis_server import running_worker
 from tests.support.third_party import ThirdPartyServers, find_free_port
 from watchdog.domain.model import Outcome
-from watchdog.domain.probe_state import JOB_STATE_KEY_PREFIX, SCHEDULER_HEARTBEAT_STATE_KEY
+from watchdog.domain.probe_state import SCHEDULED_JOB_STATE_KEY_PREFIX, SCHEDULER_HEARTBEAT_STATE_KEY
 
 MINUTE_MS = 60_000
 TIME_COLUMNS_SQL = """
@@ -51,7 +51,7 @@ class PgbossScheduleHarness(JobSourceHarness):
             self.sql(f"UPDATE pgboss.version SET cron_on = cron_on - interval '{minutes} min'")
         for key, state in self.state.items():
             names: tuple[str, ...] = ()
-            if key.startswith(JOB_STATE_KEY_PREFIX):
+            if key.startswith(SCHEDULED_JOB_STATE_KEY_PREFIX):
                 names = ("expected_from", "last_start", "last_end", "last_ok")
             elif key == SCHEDULER_HEARTBEAT_STATE_KEY and not scheduler_alive:
                 names = ("heartbeat_at",)

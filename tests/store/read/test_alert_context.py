@@ -57,7 +57,7 @@ def context_of(
     now: int | None = None,
     **options: Any,
 ) -> AlertMessageContext:
-    with harness.database.read_transaction() as connection:
+    with harness.database.open_read_transaction() as connection:
         notification = Notification(incident, "oncall/slack", int(event is IncidentEvent.RESOLVED), event)
         return load_alert_context(connection, notification, now or at(10), **options)
 
@@ -208,7 +208,7 @@ def test_recent_runs_are_the_newest_without_missed_slots(database: Database) -> 
 def test_a_long_incident_is_counted_without_evaluating_all_of_it(
     database: Database, monkeypatch: pytest.MonkeyPatch, rule: str
 ) -> None:
-    monkeypatch.setattr(alert_context, "MAX_REEVALUATED_RESULTS", 5)
+    monkeypatch.setattr(alert_context, "MAX_RESULTS_REEVALUATED_FOR_ALERT", 5)
     harness = StoreHarness(database, [make_registered_probe(failure_threshold=1)])
     bad = {"availability": "fail", "preference": "pass", "no_verdict": "error"}[rule]
     preferences = {"x": "x is false"} if rule == "preference" else None

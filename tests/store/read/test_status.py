@@ -80,7 +80,7 @@ def database(database_url: str, rows: FixtureRows) -> Iterator[Database]:
 
 @pytest.fixture
 def connection(database: Database) -> Iterator[sa.Connection]:
-    with database.read_transaction() as connection:
+    with database.open_read_transaction() as connection:
         yield connection
 
 
@@ -200,7 +200,7 @@ def test_jobs_of_the_configured_probes(database: Database) -> None:
     rows.add_result(tools, NOW - MINUTE_MS, tasks={"t": task_aged(2 * HOUR_MS, NOW - MINUTE_MS)})
     with database.write_transaction() as connection:
         rows.insert_into(connection)
-    with database.read_transaction() as connection:
+    with database.open_read_transaction() as connection:
         jobs = list_jobs(connection)
         assert list_jobs(connection, 1) == []
         assert list_jobs(connection, shop) == [job for job in jobs if job.probe.database_id == shop]
@@ -233,7 +233,7 @@ def test_check_ins_newest_first(database: Database) -> None:
     rows.add_check_in(2, NOW, "ok")
     with database.write_transaction() as connection:
         rows.insert_into(connection)
-    with database.read_transaction() as connection:
+    with database.open_read_transaction() as connection:
         (failed, duration), (logged, _) = history.list_last_check_ins(connection, 1, 2)
     assert (failed, duration) == (CheckIn("2", NOW + 2, CheckInKind.FAIL, "r", 3), 2)
     assert logged.kind is CheckInKind.LOG
@@ -248,7 +248,7 @@ def test_days_with_data_come_from_roll_ups_and_the_last_two_from_results(databas
     rows.add_result(2, epoch_ms("00:01", 3), Outcome.FAIL)
     with database.write_transaction() as connection:
         rows.insert_into(connection)
-    with database.read_transaction() as connection:
+    with database.open_read_transaction() as connection:
         days = history.load_days_with_data(connection, [1, 2], (today - 89) * DAY_MS, NOW)
     assert days == {1: {today}, 2: {today - 3, today - 1}}
 
@@ -259,7 +259,7 @@ def test_an_hour_without_verdicts_is_no_data(database: Database) -> None:
     rows.rows["rollups"][0] |= {"passed": 0, "errors": 30, "missed": 30}
     with database.write_transaction() as connection:
         rows.insert_into(connection)
-    with database.read_transaction() as connection:
+    with database.open_read_transaction() as connection:
         assert history.load_days_with_data(connection, [2], NOW - 90 * DAY_MS, NOW) == {2: set()}
 
 
@@ -273,7 +273,7 @@ def test_intervals_include_incidents_that_started_before(connection: sa.Connecti
 
 
 def test_the_fixture_has_the_same_states_on_both_databases(database_url: str) -> None:
-    with filled_database(database_url, acme_rows()) as database, database.read_transaction() as connection:
+    with filled_database(database_url, acme_rows()) as database, database.open_read_transaction() as connection:
         states = {s.probe.name: s.state for s in status.list_probe_statuses(connection)}
         assert {name: state for name, state in states.items() if state is not HealthState.UP} == {
             "API": HealthState.DOWN, "Search MCP": HealthState.DEGRADED, "Exports": HealthState.UNKNOWN,

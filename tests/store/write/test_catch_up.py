@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.store import START_AT, DatabasePair, StoreHarness, make_registered_probe, make_result
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
-from watchdog.domain.membership import MEMBER_LEASE_MS
+from watchdog.domain.membership import WATCHDOG_PROCESS_LEASE_MS
 from watchdog.domain.model import IncidentEvent, Outcome, ProbeResult
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.rules import missed_run
@@ -18,7 +18,7 @@ from watchdog.store.tables import downtime, incidents, outbox, results, rollups
 from watchdog.store.write.retention import roll_up_hours
 
 HOURLY = CronSchedule("0 * * * *")
-FIRST = HOURLY.next_slot_after(START_AT)
+FIRST = HOURLY.find_next_slot_after(START_AT)
 
 
 def hourly_probe(catch_up_ms: int = HOUR_MS, schedule: Schedule = HOURLY) -> RegisteredProbe:
@@ -109,7 +109,7 @@ def test_no_run_from_before_the_registration_is_caught_up(database: Database) ->
 
 def test_intervals_are_not_caught_up(database: Database) -> None:
     harness = start(database, hourly_probe(schedule=IntervalSchedule(HOUR_MS)), until=START_AT)
-    first = IntervalSchedule(HOUR_MS).next_slot_after(START_AT)
+    first = IntervalSchedule(HOUR_MS).find_next_slot_after(START_AT)
     probe = replace(harness.registry[harness.database_ids[0]], catch_up_ms=0)
     harness.registry[harness.database_ids[0]] = probe
     assert harness.claim_slots(first + 30 * MINUTE_MS) == []
@@ -288,7 +288,7 @@ def test_only_one_of_two_processes_catches_up(databases: DatabasePair) -> None:
 def test_no_run_is_caught_up_of_a_probe_that_was_retired_meanwhile(databases: DatabasePair) -> None:
     """It left in order, so the probe was removed on purpose; when it returns, it is registered anew."""
     probe = hourly_probe()
-    run_until_killed(databases.first, probe).membership.leave(FIRST - 2 * MEMBER_LEASE_MS)
+    run_until_killed(databases.first, probe).membership.leave(FIRST - 2 * WATCHDOG_PROCESS_LEASE_MS)
     neighbour, back_at = Neighbour(databases.second), FIRST + 5 * MINUTE_MS
     neighbour.run_until(back_at)
     assert claim_all(restart(databases.first, probe, back_at), back_at) == []

@@ -35,7 +35,7 @@ class CheckInHarness:
         self.backup, self.digest = self.harness.database_id("backup"), self.harness.database_id("digest")
 
     def state(self, probe: int) -> HeartbeatState:
-        with self.harness.database.read_transaction() as connection:
+        with self.harness.database.open_read_transaction() as connection:
             return HeartbeatState.from_json(load_probe_state(connection, [probe])[probe].get(HEARTBEAT_STATE_KEY))
 
     def rows(self) -> list[tuple[str, str, int | None, int | None]]:

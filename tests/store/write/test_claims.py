@@ -176,7 +176,7 @@ def test_two_processes_never_claim_one_slot(databases: DatabasePair) -> None:
     expected = {
         (p, s)
         for p, m in harnesses[0].registry.items()
-        for s in range(m.schedule.next_slot_after(START_AT), START_AT + 60_001, TEN_SECONDS_MS)
+        for s in range(m.schedule.find_next_slot_after(START_AT), START_AT + 60_001, TEN_SECONDS_MS)
     }
     assert len(both) == len(set(both))
     assert set(both) == expected

@@ -8,10 +8,10 @@ from tests.support.store import START_AT, StoreHarness, make_recorded_result, ma
 from watchdog.domain.model import HealthState
 from watchdog.domain.probe_state import (
     WAITING_FOR_FIRST_RUN_STATE_KEY,
-    JobStateRecord,
-    SavedJobState,
+    SavedScheduledJobState,
+    ScheduledJobStateRecord,
     build_forget_job_key,
-    build_job_state_key,
+    build_scheduled_job_state_key,
 )
 from watchdog.store import codec
 from watchdog.store.database import Database
@@ -24,15 +24,15 @@ def test_only_missing_jobs_are_forgotten(database: Database) -> None:
     harness = StoreHarness(database, [make_registered_probe("api")])
     probe = harness.database_id("api")
     states = {
-        "a": SavedJobState("", 1),
-        "b": SavedJobState("", 1, gone_since=2),
-        "c": SavedJobState("", 1, gone_since=2),
+        "a": SavedScheduledJobState("", 1),
+        "b": SavedScheduledJobState("", 1, gone_since=2),
+        "c": SavedScheduledJobState("", 1, gone_since=2),
     }
     rows = [
         {
             "probe": probe,
-            "key": build_job_state_key(name),
-            "value": codec.encode_storable_json(JobStateRecord(name, state).to_json()),
+            "key": build_scheduled_job_state_key(name),
+            "value": codec.encode_storable_json(ScheduledJobStateRecord(name, state).to_json()),
         }
         for name, state in states.items()
     ]
@@ -45,9 +45,9 @@ def test_only_missing_jobs_are_forgotten(database: Database) -> None:
     assert forget_missing_jobs(database, "api", None, START_AT) == ["b", "c"]
     with pytest.raises(LookupError, match="no job is missing"):
         forget_missing_jobs(database, "nowhere", None, START_AT)
-    with database.read_transaction() as connection:
+    with database.open_read_transaction() as connection:
         stored = load_probe_state(connection, [probe])[probe]
-    assert stored[build_forget_job_key(build_job_state_key("c"))] == {"name": "c", "at": START_AT}
+    assert stored[build_forget_job_key(build_scheduled_job_state_key("c"))] == {"name": "c", "at": START_AT}
 
 
 @pytest.mark.parametrize(("value", "state"), [(True, HealthState.UNKNOWN), (None, HealthState.UP)])
@@ -58,5 +58,5 @@ def test_a_probe_whose_jobs_wait_for_their_first_run_is_unknown(
     (result,) = make_results(harness.database_id("api"), "p")
     waiting = make_recorded_result(result)._replace(state_updates={WAITING_FOR_FIRST_RUN_STATE_KEY: value})
     harness.recorder.record_results([waiting], result.slot + 300)
-    with database.read_transaction() as connection:
+    with database.open_read_transaction() as connection:
         assert list_probe_statuses(connection)[0].state is state

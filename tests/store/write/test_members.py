@@ -17,7 +17,7 @@ from tests.support.store import (
     make_result,
 )
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
-from watchdog.domain.membership import MEMBER_LEASE_MS
+from watchdog.domain.membership import WATCHDOG_PROCESS_LEASE_MS
 from watchdog.domain.model import IncidentEvent, McpTaskFacts, SubjectListing
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.routing import NotificationRoute, NotificationRoutingTable
@@ -37,7 +37,7 @@ from watchdog.store.tables import (
     revision_probes,
     revisions,
 )
-from watchdog.store.write.members import MEMBER_LEASE_RENEWAL_INTERVAL_MS, delete_ended_members
+from watchdog.store.write.members import WATCHDOG_PROCESS_LEASE_RENEWAL_INTERVAL_MS, delete_ended_watchdog_processes
 
 SLOT = START_AT + INTERVAL_MS
 A1, UP, B = (make_registered_probe(name, failure_threshold=1, success_threshold=1) for name in ("a1", "up", "b"))
@@ -51,7 +51,7 @@ def join(database: Database, *configured: RegisteredProbe, now: int = START_AT, 
 
 def renew_all(harnesses: Iterable[StoreHarness], start: int, end: int) -> None:
     """Let members renew their leases, just in time."""
-    for now in range(start, end, MEMBER_LEASE_MS - 1):
+    for now in range(start, end, WATCHDOG_PROCESS_LEASE_MS - 1):
         for harness in harnesses:
             harness.membership.renew(now)
 
@@ -76,11 +76,11 @@ def test_a_probe_that_a_live_process_has_is_never_retired(databases: DatabasePai
     old = join(databases.first, A1, UP)
     (opened,) = old.record_results(make_result(old.database_id("up"), SLOT, "fail"))
     new = join(databases.second, A1, B, now=SLOT + 1_000)
-    renew_all([old, new], SLOT + 1_000, SLOT + HOUR_MS + MEMBER_LEASE_MS)
+    renew_all([old, new], SLOT + 1_000, SLOT + HOUR_MS + WATCHDOG_PROCESS_LEASE_MS)
     assert open_incidents(new) == [opened.incident]
     assert active_probes(new) == {"a1", "up", "b"}
-    assert "up" in claimed_probes(old, SLOT + HOUR_MS + MEMBER_LEASE_MS)
-    assert "b" in claimed_probes(new, SLOT + HOUR_MS + MEMBER_LEASE_MS)
+    assert "up" in claimed_probes(old, SLOT + HOUR_MS + WATCHDOG_PROCESS_LEASE_MS)
+    assert "b" in claimed_probes(new, SLOT + HOUR_MS + WATCHDOG_PROCESS_LEASE_MS)
 
 
 def test_a_probe_is_retired_one_lease_after_its_last_process_left_in_order(databases: DatabasePair) -> None:
@@ -88,12 +88,12 @@ def test_a_probe_is_retired_one_lease_after_its_last_process_left_in_order(datab
     (opened,) = old.record_results(make_result(old.database_id("up"), SLOT, "fail"))
     renew_all([old, new], START_AT, SLOT + 1)
     old.membership.leave(SLOT)
-    renew_all([new], SLOT, SLOT + MEMBER_LEASE_MS - 1)
+    renew_all([new], SLOT, SLOT + WATCHDOG_PROCESS_LEASE_MS - 1)
     assert open_incidents(new) == [opened.incident]
-    new.membership.renew(SLOT + MEMBER_LEASE_MS)
+    new.membership.renew(SLOT + WATCHDOG_PROCESS_LEASE_MS)
     assert active_probes(new) == {"a1", "b"}
     row = new.select_row(incidents)
-    assert (row["resolved_at"], row["resolution"]) == (SLOT + MEMBER_LEASE_MS, "probe.removed")
+    assert (row["resolved_at"], row["resolution"]) == (SLOT + WATCHDOG_PROCESS_LEASE_MS, "probe.removed")
     assert [row["event"] for row in new.select_rows(outbox)] == ["opened", "resolved"] * 2
 
 
@@ -103,9 +103,9 @@ def test_the_next_process_with_the_probe_keeps_it(databases: DatabasePair) -> No
     old.record_results(make_result(old.database_id("up"), SLOT, "fail"))
     renew_all([old, new], START_AT, SLOT)
     old.membership.leave(SLOT)
-    new.membership.renew(SLOT + MEMBER_LEASE_MS - 1)
-    restarted = join(databases.first, A1, UP, now=SLOT + MEMBER_LEASE_MS - 1)
-    renew_all([new, restarted], SLOT + MEMBER_LEASE_MS, SLOT + 10 * MEMBER_LEASE_MS)
+    new.membership.renew(SLOT + WATCHDOG_PROCESS_LEASE_MS - 1)
+    restarted = join(databases.first, A1, UP, now=SLOT + WATCHDOG_PROCESS_LEASE_MS - 1)
+    renew_all([new, restarted], SLOT + WATCHDOG_PROCESS_LEASE_MS, SLOT + 10 * WATCHDOG_PROCESS_LEASE_MS)
     assert len(open_incidents(new)) == 1
     assert active_probes(new) == {"a1", "up"}
 
@@ -117,7 +117,7 @@ def test_a_probe_outlives_a_crash_for_an_hour(databases: DatabasePair) -> None:
     (opened,) = old.record_results(make_result(up, SLOT, "fail"))
     renew_all([old, new], START_AT, SLOT + 1)  # then kill -9
     lease_ends_at = old.select_row(members, members.c.id == old.membership.member_id)["lease_until"]
-    renew_all([new], SLOT, lease_ends_at + HOUR_MS - MEMBER_LEASE_RENEWAL_INTERVAL_MS)
+    renew_all([new], SLOT, lease_ends_at + HOUR_MS - WATCHDOG_PROCESS_LEASE_RENEWAL_INTERVAL_MS)
     assert open_incidents(new) == [opened.incident]
     (stale,) = [t for t in new.evaluate_deadlines(lease_ends_at + HOUR_MS // 2) if t.probe == up]
     assert (stale.event, stale.rule, stale.reason) == (IncidentEvent.OPENED, "stale", "no_data")
@@ -144,7 +144,7 @@ def test_a_slot_of_a_killed_process_is_recorded_as_lost_by_any_other(databases: 
 def test_a_process_that_was_paused_for_hours_gets_its_retired_probes_back(databases: DatabasePair) -> None:
     paused, other = join(databases.first, A1, UP), join(databases.second, A1)
     up = paused.database_id("up")
-    renew_all([other], START_AT, START_AT + HOUR_MS + 2 * MEMBER_LEASE_MS)
+    renew_all([other], START_AT, START_AT + HOUR_MS + 2 * WATCHDOG_PROCESS_LEASE_MS)
     assert active_probes(other) == {"a1"}
     now = START_AT + 2 * HOUR_MS
     assert claimed_probes(paused, now) <= {"a1"}, "it does not claim what is retired"
@@ -188,13 +188,13 @@ def test_a_process_takes_over_when_the_lease_of_the_newer_revision_has_ended(
     new = join(databases.second, CHANGED_UP, now=START_AT + 1_000)
     new.membership.renew(SLOT)
     old.membership.renew(SLOT)
-    ends_at = SLOT if left_in_order else SLOT + MEMBER_LEASE_MS
+    ends_at = SLOT if left_in_order else SLOT + WATCHDOG_PROCESS_LEASE_MS
     if left_in_order:
         new.membership.leave(SLOT)
     else:
         old.membership.renew(ends_at - 1)
         assert claimed_probes(old, ends_at - 1) == set()
-    with old.database.read_transaction() as connection:
+    with old.database.open_read_transaction() as connection:
         assert old.membership.is_renewal_due(connection, ends_at)
     old.membership.renew(ends_at)
     assert old.registry[old.database_id("up")].schedule == UP.schedule
@@ -278,11 +278,11 @@ def test_a_renewal_is_due_when_something_has_changed(databases: DatabasePair) ->
     first = join(databases.first, A1)
 
     def is_due(now: int) -> bool:
-        with databases.first.read_transaction() as connection:
+        with databases.first.open_read_transaction() as connection:
             return first.membership.is_renewal_due(connection, now)
 
     assert not is_due(START_AT + 1)
-    assert is_due(START_AT + MEMBER_LEASE_RENEWAL_INTERVAL_MS)
+    assert is_due(START_AT + WATCHDOG_PROCESS_LEASE_RENEWAL_INTERVAL_MS)
     assert is_due(START_AT - 1), "the clock was set back"
     second = join(databases.second, B, now=START_AT + 2_000)
     assert is_due(START_AT + 2_001), "a member has come"
@@ -303,8 +303,8 @@ def test_a_member_that_has_left_does_not_come_back(database: Database) -> None:
 def test_members_are_forgotten_a_day_after_they_ended(databases: DatabasePair) -> None:
     first, second = join(databases.first, A1), join(databases.second, B)
     second.membership.renew(START_AT + DAY_MS)
-    assert delete_ended_members(databases.second, START_AT + MEMBER_LEASE_MS + DAY_MS) == 0
-    assert delete_ended_members(databases.second, START_AT + MEMBER_LEASE_MS + DAY_MS + 1) == 1
+    assert delete_ended_watchdog_processes(databases.second, START_AT + WATCHDOG_PROCESS_LEASE_MS + DAY_MS) == 0
+    assert delete_ended_watchdog_processes(databases.second, START_AT + WATCHDOG_PROCESS_LEASE_MS + DAY_MS + 1) == 1
     for table in (members, revision_probes, revision_destinations):
         assert {row["revision"] for row in second.select_rows(table)} == {second.membership.revision}
     assert len(second.select_rows(revisions)) == 2
@@ -345,7 +345,7 @@ def join_with_token(database: Database, digest: str, *configured: RegisteredProb
 
 
 def find_token(harness: StoreHarness, digest: str, now: int) -> str | None:
-    with harness.database.read_transaction() as connection:
+    with harness.database.open_read_transaction() as connection:
         return find_probe_id_by_token_digest(connection, digest, now)
 
 
@@ -355,8 +355,8 @@ def test_any_member_knows_the_token_of_a_probe_that_is_not_retired(databases: Da
     assert find_token(new, "unknown", START_AT + 1) is None
     old.membership.leave(START_AT + 1_000)
     assert find_token(new, "d1", START_AT + 2_000) == "up", "until it is retired"
-    new.membership.renew(START_AT + 1_000 + MEMBER_LEASE_MS)
-    assert find_token(new, "d1", START_AT + 2_000 + MEMBER_LEASE_MS) is None
+    new.membership.renew(START_AT + 1_000 + WATCHDOG_PROCESS_LEASE_MS)
+    assert find_token(new, "d1", START_AT + 2_000 + WATCHDOG_PROCESS_LEASE_MS) is None
 
 
 def test_a_replaced_token_counts_while_a_member_with_it_lives(databases: DatabasePair) -> None:
@@ -371,16 +371,16 @@ def test_a_replaced_token_counts_while_a_member_with_it_lives(databases: Databas
 
 def observe_service(harness: StoreHarness, now: int) -> list[tuple[IncidentEvent, str]]:
     """Run the built-in probe."""
-    id = harness.database_id(service.SERVICE_PROBE_ID)
-    with harness.database.read_transaction() as connection:
+    id = harness.database_id(service.WATCHDOG_SELF_PROBE_ID)
+    with harness.database.open_read_transaction() as connection:
         listing = SubjectListing(now, load_watchdog_fault_facts(connection, ["oncall/slack"], now))
     transitions = harness.record_results(make_result(id, now)._replace(listings={service.RULE_NAME: listing}), now=now)
     return [(transition.event, transition.subject) for transition in transitions]
 
 
 def test_configurations_that_differ_for_too_long_are_a_finding_until_they_agree(databases: DatabasePair) -> None:
-    info = replace(make_registered_probe(service.SERVICE_PROBE_ID).info, kind=service.SERVICE_PROBE_KIND)
-    built_in = make_registered_probe(service.SERVICE_PROBE_ID)
+    info = replace(make_registered_probe(service.WATCHDOG_SELF_PROBE_ID).info, kind=service.WATCHDOG_SELF_PROBE_KIND)
+    built_in = make_registered_probe(service.WATCHDOG_SELF_PROBE_ID)
     built_in = replace(built_in, policy=replace(built_in.policy, probe=info))
     routes = NotificationRoutingTable(
         {"oncall": ("oncall/slack",)}, (NotificationRoute((), reason_patterns=("http",)),)
@@ -400,5 +400,5 @@ def test_configurations_that_differ_for_too_long_are_a_finding_until_they_agree(
     assert [row["destination"] for row in new.select_rows(outbox)] == ["oncall/slack"], "although no route matches"
     old.membership.leave(differing_until)
     assert observe_service(new, differing_until) == [(IncidentEvent.RESOLVED, "configurations")]
-    replayed = new.replay_probe(new.database_id(service.SERVICE_PROBE_ID), differing_until)
+    replayed = new.replay_probe(new.database_id(service.WATCHDOG_SELF_PROBE_ID), differing_until)
     assert [transition.event for transition in replayed[1]] == [IncidentEvent.OPENED, IncidentEvent.RESOLVED]

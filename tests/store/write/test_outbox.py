@@ -40,10 +40,10 @@ from watchdog.store.tables import (
     outbox,
 )
 from watchdog.store.write.outbox import (
-    MIN_CAUSE_CHANGE_INTERVAL_MS,
+    MIN_CHANGED_NOTIFICATION_INTERVAL_MS,
     OPENED_NOTIFICATION_SEQ,
     LeasedNotification,
-    Outbox,
+    NotificationOutbox,
 )
 
 SLOT = START_AT + INTERVAL_MS
@@ -220,9 +220,9 @@ def test_a_sender_without_the_lease_changes_nothing(database: Database, mark: st
     harness = open_incident(database)
     expired = lease_one(harness, SLOT)
     current = lease_one(harness, SLOT + LEASE_MS)
-    with harness.database.read_transaction() as connection:
-        assert not harness.outbox.still_leased(expired, connection)
-        assert harness.outbox.still_leased(current, connection)
+    with harness.database.open_read_transaction() as connection:
+        assert not harness.outbox.is_still_leased(expired, connection)
+        assert harness.outbox.is_still_leased(current, connection)
     before = harness.select_rows(outbox)
     marking_functions(harness)[mark](expired)
     assert harness.select_rows(outbox) == before
@@ -231,8 +231,8 @@ def test_a_sender_without_the_lease_changes_nothing(database: Database, mark: st
     marking_functions(harness)[mark](expired)
     assert outbox_states(harness) == ["sent"]
     assert failing(harness) == {}, "the destination has confirmed to the other sender"
-    with harness.database.read_transaction() as connection:
-        assert not harness.outbox.still_leased(current, connection), "it is sent"
+    with harness.database.open_read_transaction() as connection:
+        assert not harness.outbox.is_still_leased(current, connection), "it is sent"
 
 
 def test_a_released_notification_cannot_be_marked_by_its_former_sender(database: Database) -> None:
@@ -281,14 +281,14 @@ def test_two_processes_do_not_block_each_other_over_two_events_of_an_incident(
     change_cause(first, "connection.refused", SLOT + 1_000)
     now = resolve_incident(first)
     second = StoreHarness(databases.second, [], create_schema=False, now=now)
-    is_locked, lease_row = Event(), Outbox._lease_row
+    is_locked, lease_row = Event(), NotificationOutbox._lease_row
 
     def wait_and_lease_row(*args: Any) -> LeasedNotification:
         is_locked.set()
         sleep(0.2)
         return lease_row(*args)
 
-    monkeypatch.setattr(Outbox, "_lease_row", wait_and_lease_row)
+    monkeypatch.setattr(NotificationOutbox, "_lease_row", wait_and_lease_row)
     destinations = {name for names in first.routes.receivers.values() for name in names}
     with ThreadPoolExecutor(1) as executor:
         other = executor.submit(first.outbox.lease_due_notifications, now, LEASE_MS, destinations)
@@ -577,10 +577,10 @@ def test_a_destination_gets_at_most_one_change_in_five_minutes(database: Databas
     change_cause(harness, "tls.expired", changed_at + 1_000, probe=0)
     change_cause(harness, "timeout.connect", changed_at + 2_000, probe=0)
     change_cause(harness, "dns.failed", changed_at + 2_000, probe=1)
-    assert send_due(harness, changed_at + MIN_CAUSE_CHANGE_INTERVAL_MS - 1) == []
-    assert send_due(harness, changed_at + MIN_CAUSE_CHANGE_INTERVAL_MS) == ["changed"]
-    assert send_due(harness, changed_at + 2 * MIN_CAUSE_CHANGE_INTERVAL_MS - 1) == []
-    assert send_due(harness, changed_at + 2 * MIN_CAUSE_CHANGE_INTERVAL_MS) == ["changed"]
+    assert send_due(harness, changed_at + MIN_CHANGED_NOTIFICATION_INTERVAL_MS - 1) == []
+    assert send_due(harness, changed_at + MIN_CHANGED_NOTIFICATION_INTERVAL_MS) == ["changed"]
+    assert send_due(harness, changed_at + 2 * MIN_CHANGED_NOTIFICATION_INTERVAL_MS - 1) == []
+    assert send_due(harness, changed_at + 2 * MIN_CHANGED_NOTIFICATION_INTERVAL_MS) == ["changed"]
     assert outbox_states(harness).count("waiting") == 0
 
 
@@ -641,7 +641,7 @@ def test_the_receivers_of_the_new_cause_get_the_incident_and_the_first_ones_keep
     harness = open_incident(database, BY_REASON)
     steps = [event_log(harness, SLOT)]
     for number, reason in enumerate(("tls.expired", "dns.failed", "http.503", "tls.untrusted", "json.truncated"), 1):
-        at = SLOT + number * MIN_CAUSE_CHANGE_INTERVAL_MS
+        at = SLOT + number * MIN_CHANGED_NOTIFICATION_INTERVAL_MS
         change_cause(harness, reason, at)
         steps.append(event_log(harness, at))
     assert steps == [
@@ -650,7 +650,7 @@ def test_the_receivers_of_the_new_cause_get_the_incident_and_the_first_ones_keep
         [("network/email", "opened"), ("oncall/slack", "changed"), ("security/email", "changed")],
         *[[("network/email", "changed"), ("oncall/slack", "changed"), ("security/email", "changed")]] * 3,
     ]
-    resolved_at = SLOT + 6 * MIN_CAUSE_CHANGE_INTERVAL_MS
+    resolved_at = SLOT + 6 * MIN_CHANGED_NOTIFICATION_INTERVAL_MS
     harness.record_results(make_result(harness.database_ids[0], resolved_at), now=resolved_at)
     assert event_log(harness, resolved_at) == [("oncall/slack", "resolved"), ("security/email", "resolved")]
     log = codec.decode_nullable_json(harness.select_row(incidents)["routing_log"])
@@ -700,7 +700,7 @@ def test_a_replay_notifies_the_same_destinations_as_the_live_run(database: Datab
 
 
 def failing(harness: StoreHarness) -> dict[str, WatchdogFaultFacts]:
-    with harness.database.read_transaction() as connection:
+    with harness.database.open_read_transaction() as connection:
         return load_failing_destinations(connection)
 
 

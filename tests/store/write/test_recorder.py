@@ -22,12 +22,12 @@ from tests.support.store import (
 )
 from watchdog.domain.formatting import HOUR_MS, SECOND_MS
 from watchdog.domain.model import Evidence, IncidentEvent, McpTaskFacts, Outcome, ResultToRecord
-from watchdog.domain.probe_state import build_forget_job_key, build_job_state_key
+from watchdog.domain.probe_state import build_forget_job_key, build_scheduled_job_state_key
 from watchdog.domain.rules import no_verdict
 from watchdog.domain.schedule import IntervalSchedule
 from watchdog.store import codec
 from watchdog.store.database import Database
-from watchdog.store.listings import results_from_rows
+from watchdog.store.listings import build_results_from_rows
 from watchdog.store.tables import (
     RESULT_COLUMNS,
     alert_states,
@@ -112,9 +112,9 @@ def test_every_field_of_a_result_is_read_back(database: Database) -> None:
     )
     listed = make_result(harness.database_ids[0], SLOT + 2 * INTERVAL_MS, tasks={}, preferences={})
     harness.record_results(full, bare, listed, now=SLOT + 300)
-    with harness.database.read_transaction() as connection:
+    with harness.database.open_read_transaction() as connection:
         stored = connection.execute(sa.select(*RESULT_COLUMNS).order_by(results.c.slot)).all()
-        assert list(results_from_rows(connection, stored)) == [full, bare, listed]
+        assert list(build_results_from_rows(connection, stored)) == [full, bare, listed]
 
 
 # ------------------------------------------------------------------------------------------------- late, or not
@@ -479,7 +479,10 @@ def test_a_late_result_does_not_change_what_is_remembered_of_jobs(database: Data
     """It is never evaluated: what it shows for the first time, such as a lost run, is shown again by the next one."""
     harness = StoreHarness(database, [make_registered_probe()]).without_downtime()
     (probe,) = harness.database_ids
-    job_key, forget_key = build_job_state_key("backup"), build_forget_job_key(build_job_state_key("import"))
+    job_key, forget_key = (
+        build_scheduled_job_state_key("backup"),
+        build_forget_job_key(build_scheduled_job_state_key("import")),
+    )
 
     def record(slot: int, now: int, **values: Any) -> dict[str, str]:
         harness.recorder.record_results([make_recorded_result(make_result(probe, slot), **values)], now)

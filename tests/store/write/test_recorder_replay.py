@@ -16,7 +16,7 @@ from watchdog.domain.model import IncidentEvent, IncidentTransition, McpTaskFact
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.rules import AlertPolicy, AlertStates, UptimeClock, stale
 from watchdog.domain.rules.engine import apply_finding, fold_result
-from watchdog.store.listings import results_from_rows
+from watchdog.store.listings import build_results_from_rows
 from watchdog.store.tables import (
     RESULT_COLUMNS,
     cause_changes,
@@ -79,7 +79,7 @@ def histories(draw: st.DrawFn) -> History:
     previous_slot = None
     for k in range(1, draw(st.integers(5, 25))):
         slot = START_AT + k * INTERVAL_MS
-        if clock.gap_at(slot):
+        if clock.find_gap_at(slot):
             continue
         outcome = draw(
             st.sampled_from([Outcome.PASS, Outcome.PASS, Outcome.FAIL, Outcome.FAIL, Outcome.ERROR, None, None])
@@ -88,7 +88,9 @@ def histories(draw: st.DrawFn) -> History:
         if outcome is None:  # lost: recorded as missed once its max_lateness has passed, or never
             if draw(st.booleans()):
                 lost = ProbeResult(1, slot, LOCATION, Outcome.MISSED, "missed.result_lost")
-                arrivals.append((clock.deadline_after(slot, lateness + draw(st.integers(0, 2 * INTERVAL_MS))), lost))
+                arrivals.append(
+                    (clock.compute_deadline_after(slot, lateness + draw(st.integers(0, 2 * INTERVAL_MS))), lost)
+                )
             continue
         tasks = None
         if limits and outcome is not Outcome.ERROR:
@@ -104,7 +106,7 @@ def histories(draw: st.DrawFn) -> History:
             else ""
         )
         result = ProbeResult(1, slot, LOCATION, outcome, reason, "x", 100, listings=listings, previous_slot=before)
-        at = clock.deadline_after(slot, draw(st.integers(0, int(lateness * 1.2))))  # some are late
+        at = clock.compute_deadline_after(slot, draw(st.integers(0, int(lateness * 1.2))))  # some are late
         arrivals += [(at, result)] + [(at + draw(st.integers(0, 2 * INTERVAL_MS)), result)] * draw(st.integers(0, 1))
     arrivals.sort(key=lambda arrival: arrival[0])
     return History(probe, arrivals, draw(st.integers(0, 2**30)), gaps)
@@ -148,9 +150,9 @@ def run_history(
 
 def evaluate_naively(harness: StoreHarness, policy: AlertPolicy) -> tuple[AlertStates, list[IncidentTransition]]:
     """Evaluate all rows in slot order, without awaited slots, cursors or deadlines: the expected result of the fold."""
-    with harness.database.read_transaction() as connection:
+    with harness.database.open_read_transaction() as connection:
         query = sa.select(*RESULT_COLUMNS).where(~results.c.late).order_by(results.c.slot)
-        rows = {result.slot: result for result in results_from_rows(connection, connection.execute(query).all())}
+        rows = {result.slot: result for result in build_results_from_rows(connection, connection.execute(query).all())}
         stale_after = {
             slot + 0.5: threshold
             for slot, threshold in connection.execute(

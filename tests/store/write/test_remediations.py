@@ -85,7 +85,7 @@ def test_an_attempt_that_was_interrupted_is_not_repeated(service: RemediationHar
     another = RemediationStore(service.harness.database, service.harness.registry)
     assert service.start_next(SLOT + 100_000, another) is None
     assert pending is not None
-    with service.harness.database.read_transaction() as connection:
+    with service.harness.database.open_read_transaction() as connection:
         [attempt] = list_remediation_attempts(connection, pending.incident)
     assert attempt == RemediationAttempt(
         "UPDATE jobs", "job.stuck", "7", RemediationAttemptState.STARTED, SLOT + 1_000, None, ""

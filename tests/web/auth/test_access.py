@@ -17,11 +17,11 @@ from tests.support.html_checks import find_html_problems
 from tests.support.web import FakeMcpApp, create_test_app, filled_database, request_page
 from watchdog.store.database import Database
 from watchdog.web import ApiKey, StatusPageConfig, create_web_app
-from watchdog.web.auth.access import Authenticator, host_without_port
+from watchdog.web.auth.access import Authenticator, strip_port_from_host
 from watchdog.web.auth.login_throttle import MAX_FAILED_LOGIN_ATTEMPTS, MAX_TRACKED_LOGIN_ADDRESSES, LoginThrottle
 from watchdog.web.auth.session import SESSION_COOKIE_NAME, WEB_SESSION_LIFETIME_MS
 from watchdog.web.routes import sign_in as sign_in_routes
-from watchdog.web.routes.sign_in import MAX_SIGN_IN_FORM_BYTES, safe_redirect_path
+from watchdog.web.routes.sign_in import MAX_SIGN_IN_FORM_BYTES, restrict_redirect_path_to_site
 
 READER, OPERATOR = (
     ApiKey("grafana", "reader", "read-me-0123456789"),
@@ -328,7 +328,7 @@ def test_an_invalid_key_is_refused(keyed: FastAPI) -> None:
     ],
 )
 def test_signing_in_never_leads_to_another_site(requested: str, expected: str) -> None:
-    assert safe_redirect_path(requested) == expected
+    assert restrict_redirect_path_to_site(requested) == expected
 
 
 @pytest.mark.parametrize(
@@ -418,4 +418,4 @@ def test_a_key_with_any_characters_is_compared_as_bytes() -> None:
     ],
 )
 def test_names_in_a_host_header(header: str, name: str) -> None:
-    assert host_without_port(header) == name
+    assert strip_port_from_host(header) == name

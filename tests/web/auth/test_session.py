@@ -8,7 +8,13 @@ import pytest
 from itsdangerous import URLSafeSerializer
 from starlette.responses import Response
 
-from watchdog.web.auth.session import SESSION_COOKIE_NAME, SESSION_SALT, WEB_SESSION_LIFETIME_MS, ApiKey, SessionCookies
+from watchdog.web.auth.session import (
+    SESSION_COOKIE_NAME,
+    SESSION_COOKIE_SALT,
+    WEB_SESSION_LIFETIME_MS,
+    ApiKey,
+    SessionCookies,
+)
 
 NOW = 1_777_723_200_000
 READER = ApiKey("grafana", "reader", "read-me-0123456789")
@@ -86,7 +92,9 @@ def test_changing_a_key_ends_its_sessions(sentence: str, changed: ApiKey) -> Non
 
 
 def test_a_signature_for_another_purpose_is_refused() -> None:
-    forged = URLSafeSerializer(READER.secret, salt=SESSION_SALT).dumps([READER.name, NOW + WEB_SESSION_LIFETIME_MS])
+    forged = URLSafeSerializer(READER.secret, salt=SESSION_COOKIE_SALT).dumps(
+        [READER.name, NOW + WEB_SESSION_LIFETIME_MS]
+    )
     assert sessions().find_api_key(forged) is None
 
 

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from watchdog.probes import PROBE_KINDS
-from watchdog.resources import resource_path
+from watchdog.resources import find_resource_path
 from watchdog.web.cards.registry import (
     CARDS_BY_PROBE_KIND,
     DEFAULT_PROBE_CARDS,
     find_cards_of_probe_kind,
-    find_jobs_section_id,
+    find_probe_page_jobs_section_id,
 )
 
-TEMPLATES = resource_path("templates") / "pages"
+TEMPLATES = find_resource_path("templates") / "pages"
 CODE = Path(__file__).parents[3] / "watchdog" / "web"
 
 
@@ -45,7 +45,7 @@ def test_the_section_of_jobs_exists(kind: str) -> None:
     for card in find_cards_of_probe_kind(kind):
         if card.jobs_section_id:
             assert f'id="{card.jobs_section_id}"' in (TEMPLATES / card.template).read_text()
-            assert find_jobs_section_id(kind) == card.jobs_section_id
+            assert find_probe_page_jobs_section_id(kind) == card.jobs_section_id
 
 
 def kind_comparisons(source: str) -> Iterator[str]:

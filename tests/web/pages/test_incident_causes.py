@@ -28,7 +28,7 @@ def page_of(tmp_path: Path, reasons: str, *, resolved: bool = False) -> Incident
         if resolved:
             harness.record_results(make_result(probe, at(minute + 1)))
         incident = harness.select_row(incidents)["id"]
-        with harness.database.read_transaction() as connection:
+        with harness.database.open_read_transaction() as connection:
             page = load_incident_detail_page(connection, incident, {}, at(60))
     assert page is not None
     return page
@@ -69,7 +69,7 @@ def test_the_title_names_a_heartbeat_once(tmp_path: Path, rule: str, subject: st
     incident = rows.add_incident(probe, rule, message, NOW - 60_000, subject=subject)
     with (
         filled_database(f"sqlite:///{tmp_path / 'watchdog.db'}", rows) as database,
-        database.read_transaction() as connection,
+        database.open_read_transaction() as connection,
     ):
         page = load_incident_detail_page(connection, incident, {}, NOW)
     assert page is not None

@@ -24,7 +24,7 @@ from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS
 from watchdog.domain.model import McpTaskFacts, Outcome
 from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.store.read.jobs import list_jobs
-from watchdog.web.cards.jobs import build_job_row
+from watchdog.web.cards.jobs import build_jobs_card_row
 from watchdog.web.pages.list_page import LIST_ROWS_PER_PAGE
 
 
@@ -166,9 +166,12 @@ def test_the_verdict_on_a_task(
 ) -> None:
     rows = FixtureRows()
     rows.add_result(rows.add_probe("Server", "mcp", max_task_ages=limits), NOW, tasks={"t": task} if task else {})
-    with filled_database(f"sqlite:///{tmp_path}/t.db", rows) as database, database.read_transaction() as connection:
+    with (
+        filled_database(f"sqlite:///{tmp_path}/t.db", rows) as database,
+        database.open_read_transaction() as connection,
+    ):
         (job,) = list_jobs(connection)
-    expected = build_job_row(job)
+    expected = build_jobs_card_row(job)
     assert (expected.state, expected.glyph, expected.label, job.message) == text, sentence
 
 
@@ -177,7 +180,10 @@ def test_a_job_that_its_source_expects_is_on_time_without_a_schedule(tmp_path: P
     table = rows.add_probe("Table", "jobs")
     expected = ScheduledJobFacts("expected", last_start=NOW, next_due=NOW + HOUR_MS)
     rows.add_result(table, NOW, jobs=[expected, ScheduledJobFacts("whenever", last_start=NOW)])
-    with filled_database(f"sqlite:///{tmp_path}/t.db", rows) as database, database.read_transaction() as connection:
+    with (
+        filled_database(f"sqlite:///{tmp_path}/t.db", rows) as database,
+        database.open_read_transaction() as connection,
+    ):
         assert [(job.name, job.status_label) for job in list_jobs(connection)] == [
             ("expected", "On time"),
             ("whenever", "Ok"),
@@ -282,7 +288,7 @@ def test_the_number_of_queries_does_not_depend_on_the_number_of_sources(tmp_path
             statements: list[str] = []
             note = partial(_noted, statements)
             sa.event.listen(database.reader, "before_cursor_execute", note)
-            with database.read_transaction() as connection:
+            with database.open_read_transaction() as connection:
                 assert len(list_jobs(connection)) == sources
         query_counts.append(len([page_text for page_text in statements if page_text.startswith("SELECT")]))
     assert query_counts == [1, 1]
@@ -295,7 +301,10 @@ def test_old_task_lists_are_not_loaded(tmp_path: Path) -> None:
     for id, ago in ((1, 2 * DAY_MS + HOUR_MS), (2, 2 * DAY_MS - HOUR_MS)):
         rows.add_result(id, NOW - ago, tasks={"t": McpTaskFacts(ok=True)})
         rows.add_result(id, NOW)
-    with filled_database(f"sqlite:///{tmp_path}/l.db", rows) as database, database.read_transaction() as connection:
+    with (
+        filled_database(f"sqlite:///{tmp_path}/l.db", rows) as database,
+        database.open_read_transaction() as connection,
+    ):
         assert [(job.probe.name, job.outdated) for job in list_jobs(connection)] == [("Of late", True)]
 
 

@@ -22,7 +22,7 @@ def row_of_heartbeat(folder: Path, kinds: str, duration: int | None) -> ProbeRow
         rows.add_result(id, NOW - minute * MINUTE_MS, duration_ms=None)
     with (
         filled_database(f"sqlite:///{folder / 'watchdog.db'}", rows) as database,
-        database.read_transaction() as connection,
+        database.open_read_transaction() as connection,
     ):
         page = load_probes_page(connection, ProbeFilter(), 1, NOW)
     [(_, _, [row])] = [(section.name, section.total, section.rows) for section in page.sections]

@@ -26,7 +26,7 @@ from watchdog.web.auth.session import ApiKey
 from watchdog.web.pages.status import (
     StatusPageService,
     build_status_page,
-    find_overall_service_state,
+    find_overall_status_page_state,
     format_status_headline,
 )
 from watchdog.web.pages.status_snapshot import load_status_page_snapshot
@@ -134,11 +134,14 @@ def test_the_headline_names_services_that_are_not_up(
     services: list[tuple[str, HealthState]], state: HealthState, line: str
 ) -> None:
     expected = [service(*s) for s in services]
-    assert (find_overall_service_state(expected), format_status_headline(expected)) == (state, line)
+    assert (find_overall_status_page_state(expected), format_status_headline(expected)) == (state, line)
 
 
 def page_of(tmp_path: Path, rows: FixtureRows, site: StatusPageConfig | None = None) -> Any:
-    with filled_database(f"sqlite:///{tmp_path}/p.db", rows) as database, database.read_transaction() as connection:
+    with (
+        filled_database(f"sqlite:///{tmp_path}/p.db", rows) as database,
+        database.open_read_transaction() as connection,
+    ):
         site = site or StatusPageConfig()
         return build_status_page(load_status_page_snapshot(connection, site, NOW), site)
 

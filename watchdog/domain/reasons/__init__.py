@@ -26,11 +26,11 @@ __all__ = [
     "find_reason_entry",
     "find_reason_pattern_problem",
     "generalize_http_status_reason",
+    "get_reason_advice",
+    "get_reason_family",
+    "get_reason_title",
     "is_same_cause",
     "matches_reason_pattern",
-    "reason_advice",
-    "reason_family",
-    "reason_title",
 ]
 
 REASON_CATALOGUE: Mapping[str, ReasonEntry] = {
@@ -43,7 +43,7 @@ TRANSPORT_REASON_FAMILIES = ("dns", "connection", "tls", "timeout", "protocol", 
 """Families about a request and its response, for every probe kind that sends one."""
 
 
-def reason_family(code: str) -> str:
+def get_reason_family(code: str) -> str:
     """The part before the dot: "http" of "http.503"."""
     return code.partition(".")[0]
 
@@ -52,13 +52,14 @@ def is_same_cause(code: str, other_code: str) -> bool:
     """Whether both describe one cause of an incident. Reasons of one transport family do: which phase of a request
     fails, or with which status, varies while one problem lasts."""
     return code == other_code or (
-        reason_family(code) == reason_family(other_code) and reason_family(code) in TRANSPORT_REASON_FAMILIES
+        get_reason_family(code) == get_reason_family(other_code)
+        and get_reason_family(code) in TRANSPORT_REASON_FAMILIES
     )
 
 
 def find_reason_entry(code: str) -> ReasonEntry:
     """The entry of a reason. Raises KeyError for a reason that is not in the catalogue."""
-    for key in (code, generalize_http_status_reason(code), f"{reason_family(code)}.*"):
+    for key in (code, generalize_http_status_reason(code), f"{get_reason_family(code)}.*"):
         if key in REASON_CATALOGUE:
             return REASON_CATALOGUE[key]
     raise KeyError(code)
@@ -66,18 +67,18 @@ def find_reason_entry(code: str) -> ReasonEntry:
 
 def matches_reason_pattern(pattern: str, code: str) -> bool:
     """Whether a reason is the pattern itself or belongs to it: a family ("tls") or a class of statuses ("http.5xx")."""
-    return pattern in (code, reason_family(code), generalize_http_status_reason(code))
+    return pattern in (code, get_reason_family(code), generalize_http_status_reason(code))
 
 
 def generalize_http_status_reason(code: str) -> str:
     """ "http.5xx" of "http.503"; the code itself if its cause is not a status."""
     cause = code.partition(".")[2]
-    return f"{reason_family(code)}.{cause[0]}xx" if len(cause) == 3 and cause.isdigit() else code
+    return f"{get_reason_family(code)}.{cause[0]}xx" if len(cause) == 3 and cause.isdigit() else code
 
 
 def find_reason_pattern_problem(pattern: str) -> str:
     """Why no reason can match a pattern, with a correction if there is one; empty if some reason can."""
-    families = {reason_family(code) for code in REASON_CATALOGUE}
+    families = {get_reason_family(code) for code in REASON_CATALOGUE}
     if (
         pattern in families
         or pattern in REASON_CATALOGUE
@@ -96,7 +97,7 @@ def _has_reason_entry(code: str) -> bool:
         return False
 
 
-def reason_title(code: str) -> str:
+def get_reason_title(code: str) -> str:
     """A few words for labels and headings. A reason that another version stored is shown in its own words."""
     try:
         return find_reason_entry(code).title
@@ -104,7 +105,7 @@ def reason_title(code: str) -> str:
         return code.replace(".", " ").replace("_", " ").capitalize()
 
 
-def reason_advice(code: str) -> str:
+def get_reason_advice(code: str) -> str:
     """What to do about it, in Markdown; empty if there is none."""
     try:
         return find_reason_entry(code).advice

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from watchdog.domain.reasons import REASON_CATALOGUE, TRANSPORT_REASON_FAMILIES, ReasonEntry, ReasonScope, reason_family
+from watchdog.domain.reasons import (
+    REASON_CATALOGUE,
+    TRANSPORT_REASON_FAMILIES,
+    ReasonEntry,
+    ReasonScope,
+    get_reason_family,
+)
 
 _REASONS_PAGE_INTRODUCTION = """\
 # Reasons and what to do about them
@@ -67,7 +73,7 @@ def _render_reason_sections() -> Iterator[str]:
         if introduction:
             yield f"{introduction}\n"
         entries = [entry for entry in REASON_CATALOGUE.values() if entry.scope in scopes]
-        transport = [entry for entry in entries if reason_family(entry.code) in TRANSPORT_REASON_FAMILIES]
+        transport = [entry for entry in entries if get_reason_family(entry.code) in TRANSPORT_REASON_FAMILIES]
         if scopes == (ReasonScope.FAILURE,):
             yield "### Connection and response\n"
             yield _render_reason_table(transport)

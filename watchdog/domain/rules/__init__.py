@@ -4,12 +4,12 @@ from watchdog.domain.rules.engine import (
     INCIDENT_HEALTH_STATE_BY_RULE,
     THRESHOLD_IGNORING_RULE_NAMES,
     AlertStates,
-    FoldResult,
+    ResultsFoldOutcome,
     apply_finding,
-    derive_health_state,
+    derive_probe_health_state,
     evaluate_rules,
     fold_results,
-    has_bad_finding,
+    has_bad_finding_about_subject,
 )
 from watchdog.domain.rules.policy import AlertPolicy
 from watchdog.domain.uptime_clock import UptimeClock
@@ -19,11 +19,11 @@ __all__ = [
     "THRESHOLD_IGNORING_RULE_NAMES",
     "AlertPolicy",
     "AlertStates",
-    "FoldResult",
+    "ResultsFoldOutcome",
     "UptimeClock",
     "apply_finding",
-    "derive_health_state",
+    "derive_probe_health_state",
     "evaluate_rules",
     "fold_results",
-    "has_bad_finding",
+    "has_bad_finding_about_subject",
 ]

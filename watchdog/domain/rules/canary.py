@@ -6,16 +6,16 @@ from dataclasses import dataclass, field
 
 from watchdog.domain.formatting import MINUTE_MS, format_count, format_duration
 from watchdog.domain.measurements import CanaryStages
-from watchdog.domain.observations import JobStage, QueueStats, SentinelPollResult
-from watchdog.domain.probe_state import OutstandingSentinelRecord, OutstandingSentinels
+from watchdog.domain.observations import CanaryJobPollResult, JobStage, QueueStats
+from watchdog.domain.probe_state import OutstandingCanaryJobRecord, OutstandingCanaryJobs
 from watchdog.domain.reasons import build_reason_and_message
 
 IN_PROGRESS_STAGES = (JobStage.SENT, JobStage.QUEUED, JobStage.RUNNING)
 FINISHED_STAGES = (JobStage.DONE, JobStage.FAILED)
-MAX_SLOTS_BLOCKED_BY_SENTINEL = 2
+MAX_SLOTS_BLOCKED_BY_CANARY_JOB = 2
 """Slots that send no sentinel because an earlier one is past its deadline and outstanding."""
-MAX_OUTSTANDING_SENTINELS = 3
-MIN_SENTINEL_GIVE_UP_INTERVAL_MS = 10 * MINUTE_MS
+MAX_OUTSTANDING_CANARY_JOBS = 3
+CANARY_JOB_GIVE_UP_INTERVAL_MS = 10 * MINUTE_MS
 """When this many are outstanding, the oldest is given up for another one, at most once in this time."""
 
 
@@ -26,13 +26,13 @@ class CanaryLimits:
     start_within: int
     finish_within: int
 
-    def limit_for(self, stage: JobStage) -> int:
+    def get_stage_limit_ms(self, stage: JobStage) -> int:
         """By when a sentinel must have left this stage."""
         return self.start_within if stage is JobStage.QUEUED else self.finish_within
 
 
 @dataclass(slots=True)
-class SentinelTracker:
+class CanaryJobTracker:
     """The stages of a canary job on Watchdog's own clock.
 
     A worker's clock may be off by any amount, so an instant that the system reports counts only within the two polls
@@ -44,16 +44,16 @@ class SentinelTracker:
     sent_at: int
     polled_at: int
     """When it was last polled."""
-    job_status: SentinelPollResult = field(default_factory=lambda: SentinelPollResult(JobStage.QUEUED))
+    job_status: CanaryJobPollResult = field(default_factory=lambda: CanaryJobPollResult(JobStage.QUEUED))
     picked_up_at: int | None = None
     finished_at: int | None = None
     pickup_is_shown: bool = True
     """Of a lost job: whether its stage before would have shown a pick-up."""
-    earlier: OutstandingSentinelRecord | None = None
+    earlier: OutstandingCanaryJobRecord | None = None
     """What an earlier run remembered of it; None: this run has sent it."""
 
     @classmethod
-    def resume(cls, record: OutstandingSentinelRecord) -> SentinelTracker:
+    def resume(cls, record: OutstandingCanaryJobRecord) -> CanaryJobTracker:
         """Tracks the sentinel of an earlier run."""
         return cls(record.job_id, record.sent_at, record.sent_at, picked_up_at=record.picked_up_at, earlier=record)
 
@@ -61,7 +61,7 @@ class SentinelTracker:
     def has_ended(self) -> bool:
         return self.job_status.stage not in IN_PROGRESS_STAGES
 
-    def apply_poll_result(self, status: SentinelPollResult, now: int) -> None:
+    def apply_poll_result(self, status: CanaryJobPollResult, now: int) -> None:
         """Takes over the result of a poll at `now`."""
         if status.stage is JobStage.LOST:
             self.pickup_is_shown = self.job_status.stage is not JobStage.SENT
@@ -70,14 +70,14 @@ class SentinelTracker:
         has_finished = status.stage in FINISHED_STAGES
         if has_finished or status.stage is JobStage.RUNNING:
             if self.picked_up_at is None and (status.picked_up_at is not None or not has_finished):
-                self.picked_up_at = _clamp_time(status.picked_up_at, self.polled_at, now)
+                self.picked_up_at = _clamp_reported_job_time(status.picked_up_at, self.polled_at, now)
             if has_finished:
                 finished_at = status.finished_at
                 if finished_at is not None and status.picked_up_at is not None and self.picked_up_at is not None:
                     # Both are by the same clock, so the distance between them is right.
                     finished_at += self.picked_up_at - status.picked_up_at
                 earliest = self.polled_at if self.picked_up_at is None else max(self.polled_at, self.picked_up_at)
-                self.finished_at = _clamp_time(finished_at, earliest, now)
+                self.finished_at = _clamp_reported_job_time(finished_at, earliest, now)
         self.polled_at = now
 
     @property
@@ -90,11 +90,11 @@ class SentinelTracker:
         return CanaryStages(pick_up=pick_up, finish=finish).to_phases()
 
 
-def _clamp_time(reported_at: int | None, earliest: int, latest: int) -> int:
+def _clamp_reported_job_time(reported_at: int | None, earliest: int, latest: int) -> int:
     return latest if reported_at is None else min(max(reported_at, earliest), latest)
 
 
-def find_blocking_sentinel(outstanding: OutstandingSentinels, slot: int) -> OutstandingSentinelRecord | None:
+def find_blocking_canary_job(outstanding: OutstandingCanaryJobs, slot: int) -> OutstandingCanaryJobRecord | None:
     """The earlier sentinel that this slot polls instead of sending one of its own; None: it sends one.
 
     Only the newest one blocks, and not for long: a job that is lost without a trace must not hide that the queue works
@@ -103,24 +103,24 @@ def find_blocking_sentinel(outstanding: OutstandingSentinels, slot: int) -> Outs
     records = outstanding.records
     if not records:
         return None
-    may_give_up = outstanding.given_up_at is None or slot - outstanding.given_up_at >= MIN_SENTINEL_GIVE_UP_INTERVAL_MS
-    is_full = len(records) >= MAX_OUTSTANDING_SENTINELS and not may_give_up
-    return records[-1] if is_full or records[-1].blocked_slots < MAX_SLOTS_BLOCKED_BY_SENTINEL else None
+    may_give_up = outstanding.given_up_at is None or slot - outstanding.given_up_at >= CANARY_JOB_GIVE_UP_INTERVAL_MS
+    is_full = len(records) >= MAX_OUTSTANDING_CANARY_JOBS and not may_give_up
+    return records[-1] if is_full or records[-1].blocked_slots < MAX_SLOTS_BLOCKED_BY_CANARY_JOB else None
 
 
-def give_up_oldest_sentinel(
-    outstanding: OutstandingSentinels, slot: int
-) -> tuple[OutstandingSentinelRecord | None, OutstandingSentinels]:
+def give_up_oldest_canary_job(
+    outstanding: OutstandingCanaryJobs, slot: int
+) -> tuple[OutstandingCanaryJobRecord | None, OutstandingCanaryJobs]:
     """Makes room for the sentinel of this slot: the sentinel that is no longer awaited, if any, and the remaining
     ones."""
     oldest, *others = outstanding.records or (None,)
-    if oldest is None or len(others) + 1 < MAX_OUTSTANDING_SENTINELS:
+    if oldest is None or len(others) + 1 < MAX_OUTSTANDING_CANARY_JOBS:
         return None, outstanding
-    return oldest, OutstandingSentinels(tuple(others), slot)
+    return oldest, OutstandingCanaryJobs(tuple(others), slot)
 
 
 def find_canary_problem(
-    limits: CanaryLimits, tracker: SentinelTracker, stats: QueueStats, sending_ms: int = 0
+    limits: CanaryLimits, tracker: CanaryJobTracker, stats: QueueStats, sending_ms: int = 0
 ) -> tuple[str, str]:
     """Reason and message; both empty when the canary job was finished in time.
 
@@ -132,7 +132,7 @@ def find_canary_problem(
         if tracker.picked_up_at is not None
         else ""
     )
-    period = f"within {format_duration(limits.limit_for(tracker.job_status.stage))}"
+    period = f"within {format_duration(limits.get_stage_limit_ms(tracker.job_status.stage))}"
     if tracker.earlier is not None:
         period = f"for {format_duration(tracker.polled_at - tracker.sent_at)}"
     elif sending_ms:

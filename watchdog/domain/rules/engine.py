@@ -11,8 +11,8 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from watchdog.domain.model import (
-    AlertState,
     Finding,
+    FindingAlertState,
     HealthState,
     IncidentEvent,
     IncidentTransition,
@@ -38,7 +38,7 @@ from watchdog.domain.rules import (
 from watchdog.domain.rules.missing_jobs import find_gone_job_names, find_unjudgeable_job_names
 from watchdog.domain.rules.policy import AlertPolicy
 
-AlertStates = dict[tuple[str, str], AlertState]
+AlertStates = dict[tuple[str, str], FindingAlertState]
 """By (rule, subject). A finding that is clear has no entry."""
 
 RESULT_RULES = (
@@ -47,23 +47,25 @@ RESULT_RULES = (
 )
 """The rules that judge a result. `stale` judges the absence of results."""
 
-RULES_BY_OUTCOME = {Outcome.MISSED: (missed_run,), Outcome.ERROR: (no_verdict, missed_run)}
+RULES_OF_OUTCOMES_WITHOUT_VERDICT = {Outcome.MISSED: (missed_run,), Outcome.ERROR: (no_verdict, missed_run)}
 """For all other outcomes RESULT_RULES."""
 
 INCIDENT_HEALTH_STATE_BY_RULE = {rule.RULE_NAME: rule.INCIDENT_HEALTH_STATE for rule in (*RESULT_RULES, stale)}
 
 
-LISTING_RULES = (task, preference, tool, job, service)
+SUBJECT_LISTING_RULES = (task, preference, tool, job, service)
 """The rules that evaluate the subjects of a listing of their own."""
 
-FACTS_TYPE_BY_RULE: Mapping[str, type[SubjectFacts]] = {rule.RULE_NAME: rule.FACTS_TYPE for rule in LISTING_RULES}
+FACTS_TYPE_BY_RULE: Mapping[str, type[SubjectFacts]] = {
+    rule.RULE_NAME: rule.FACTS_TYPE for rule in SUBJECT_LISTING_RULES
+}
 
-_LISTING_OWNER_BY_RULE = {missing.RULE_NAME: task.RULE_NAME, unreadable_schedule.RULE_NAME: job.RULE_NAME}
+_LISTING_RULE_BY_DEPENDENT_RULE = {missing.RULE_NAME: task.RULE_NAME, unreadable_schedule.RULE_NAME: job.RULE_NAME}
 """The listing that a rule reads, if it is another rule's."""
-_OPTIONAL_LISTING_RULE_NAMES = (preference.RULE_NAME, tool.RULE_NAME)
+_RULES_OMITTING_EMPTY_LISTINGS = (preference.RULE_NAME, tool.RULE_NAME)
 """Rules whose listing a run leaves out if there is nothing to list: no expression, or no unusual tool. A run that fails
 may also have none because it did not get as far."""
-_JOB_RULE_NAMES = (job.RULE_NAME, unreadable_schedule.RULE_NAME)
+_SCHEDULED_JOB_RULE_NAMES = (job.RULE_NAME, unreadable_schedule.RULE_NAME)
 
 THRESHOLD_IGNORING_RULE_NAMES = (stale.RULE_NAME, job.RULE_NAME, service.RULE_NAME, missed_run.RULE_NAME)
 """Rules with a tolerance of their own: `failure_threshold` and `success_threshold` do not apply to them."""
@@ -77,18 +79,18 @@ def derive_incident_id(probe: int, rule: str, subject: str, first_bad_slot: int)
 def evaluate_rules(policy: AlertPolicy, result: ProbeResult) -> list[Finding]:
     """The findings of a result alone. A `missed` row is evidence only that no run took place, an `error` only that
     one did, without a verdict."""
-    rules = RULES_BY_OUTCOME.get(result.outcome, RESULT_RULES)
+    rules = RULES_OF_OUTCOMES_WITHOUT_VERDICT.get(result.outcome, RESULT_RULES)
     return [finding for rule in rules for finding in rule.evaluate_result(policy, result)]
 
 
-def has_bad_finding(policy: AlertPolicy, result: ProbeResult, rule_name: str, subject: str) -> bool:
+def has_bad_finding_about_subject(policy: AlertPolicy, result: ProbeResult, rule_name: str, subject: str) -> bool:
     """Whether `evaluate_rules` gives a bad finding of this rule about this subject. Other subjects of its listing, of
     which there may be hundreds, are not evaluated."""
-    rules = RULES_BY_OUTCOME.get(result.outcome, RESULT_RULES)
+    rules = RULES_OF_OUTCOMES_WITHOUT_VERDICT.get(result.outcome, RESULT_RULES)
     rule = next((rule for rule in rules if rule_name == rule.RULE_NAME), None)
     if rule is None:
         return False
-    listing_rule = _LISTING_OWNER_BY_RULE.get(rule_name, rule_name)
+    listing_rule = _LISTING_RULE_BY_DEPENDENT_RULE.get(rule_name, rule_name)
     if (listing := result.listings.get(listing_rule)) is not None:
         if listing_rule == job.RULE_NAME and subject in find_unjudgeable_job_names(listing):
             return False
@@ -113,11 +115,11 @@ def apply_finding(
     state = alert_states.get(key)
 
     def add_transition(event: IncidentEvent, first_bad_slot: int) -> str:
-        transitions.append(_make_transition(event, policy.probe.database_id, finding, first_bad_slot, slot))
+        transitions.append(_build_incident_transition(event, policy.probe.database_id, finding, first_bad_slot, slot))
         return transitions[-1].incident
 
     if finding.bad:
-        state = state or AlertState(bad_count=0, good_count=0, first_bad_slot=slot, incident=None)
+        state = state or FindingAlertState(bad_count=0, good_count=0, first_bad_slot=slot, incident=None)
         if state.incident is not None:
             state = _advance_other_cause_count(state._replace(good_count=0), finding.reason)
             if state.other_count >= failure_threshold:
@@ -138,7 +140,7 @@ def apply_finding(
             alert_states[key] = state._replace(good_count=state.good_count + 1, other_reason="", other_count=0)
 
 
-def _make_transition(
+def _build_incident_transition(
     event: IncidentEvent, probe: int, finding: Finding, first_bad_slot: int, slot: int
 ) -> IncidentTransition:
     return IncidentTransition(
@@ -154,7 +156,7 @@ def _make_transition(
     )
 
 
-def _advance_other_cause_count(state: AlertState, reason: str) -> AlertState:
+def _advance_other_cause_count(state: FindingAlertState, reason: str) -> FindingAlertState:
     """Counts the bad slots in a row in which an open incident has one other cause than its current one."""
     if is_same_cause(reason, state.reason):
         return state._replace(other_reason="", other_count=0)
@@ -164,13 +166,13 @@ def _advance_other_cause_count(state: AlertState, reason: str) -> AlertState:
 
 def find_listed_subjects(rule: str, result: ProbeResult) -> Collection[str] | None:
     """The subjects that a result lists for a rule; None: the rule has none, or the run did not observe them."""
-    listing = result.listings.get(_LISTING_OWNER_BY_RULE.get(rule, rule))
+    listing = result.listings.get(_LISTING_RULE_BY_DEPENDENT_RULE.get(rule, rule))
     if listing is not None:
         return listing.subjects
-    return () if rule in _OPTIONAL_LISTING_RULE_NAMES and result.outcome is Outcome.PASS else None
+    return () if rule in _RULES_OMITTING_EMPTY_LISTINGS and result.outcome is Outcome.PASS else None
 
 
-def good_findings_of_vanished_subjects(
+def build_good_findings_of_vanished_subjects(
     alert_states: AlertStates, result: ProbeResult, findings: Iterable[Finding]
 ) -> list[Finding]:
     """A good finding for each subject that is not clear and that the result's listing no longer has.
@@ -187,7 +189,7 @@ def good_findings_of_vanished_subjects(
         for rule, subject in alert_states
         if (rule, subject) not in judged
         and find_listed_subjects(rule, result) is not None
-        and not (rule in _JOB_RULE_NAMES and subject in not_judged)
+        and not (rule in _SCHEDULED_JOB_RULE_NAMES and subject in not_judged)
     ]
 
 
@@ -198,11 +200,11 @@ def fold_result(
     findings = evaluate_rules(policy, result)
     if findings and result.outcome is not Outcome.MISSED and stale.STALE_ALERT_STATE_KEY in alert_states:
         findings.append(stale.build_not_stale_finding())
-    for finding in [*findings, *good_findings_of_vanished_subjects(alert_states, result, findings)]:
+    for finding in [*findings, *build_good_findings_of_vanished_subjects(alert_states, result, findings)]:
         apply_finding(policy, alert_states, result.slot, finding, transitions)
 
 
-class FoldResult(NamedTuple):
+class ResultsFoldOutcome(NamedTuple):
     """How far a fold came, and what it decided."""
 
     evaluated_until: int
@@ -221,7 +223,7 @@ def fold_results(
     results: Iterable[ProbeResult],
     lateness_passed: Callable[[int], bool],
     staleness_events: Iterable[tuple[int, int]] = (),
-) -> FoldResult:
+) -> ResultsFoldOutcome:
     """Folds results into `alert_states`, which it changes, up to the first slot that is still awaited.
 
     Results are stored out of order, as runs end. Each names the slot that was claimed before it (`previous_slot`), so a
@@ -248,17 +250,17 @@ def fold_results(
         awaited = result.previous_slot
         if awaited is not None and awaited > evaluated_until and not lateness_passed(awaited):
             apply_staleness_before(awaited)
-            return FoldResult(evaluated_until, awaited, changed, transitions)
+            return ResultsFoldOutcome(evaluated_until, awaited, changed, transitions)
         apply_staleness_before(result.slot)
         states_before = dict(alert_states)
         fold_result(policy, alert_states, result, transitions)
         changed = changed or alert_states != states_before
         evaluated_until = result.slot
     apply_staleness_before(None)
-    return FoldResult(evaluated_until, None, changed, transitions)
+    return ResultsFoldOutcome(evaluated_until, None, changed, transitions)
 
 
-def derive_health_state(open_rules: Iterable[str], *, has_verdict: bool) -> HealthState:
+def derive_probe_health_state(open_rules: Iterable[str], *, has_verdict: bool) -> HealthState:
     """A probe's state: the worst of its open incidents. Without any, `up`, or `unknown` before the first verdict.
 
     `has_verdict`: False as well while none of its jobs has run.

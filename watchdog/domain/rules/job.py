@@ -15,7 +15,7 @@ from typing import NamedTuple
 from watchdog.domain.formatting import (
     MINUTE_MS,
     SECOND_MS,
-    SHOW_SECONDS_BELOW_MS,
+    SHOW_SECONDS_BELOW_LIMIT_MS,
     format_count,
     format_duration,
     format_time_in_zone,
@@ -24,19 +24,19 @@ from watchdog.domain.formatting import (
 from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.model import Finding, HealthState, Incident, ProbeInfo, ProbeResult, SubjectListing
 from watchdog.domain.observations import ScheduledJobFacts
-from watchdog.domain.probe_state import JobStateRecord, SavedJobState, build_job_state_key
+from watchdog.domain.probe_state import SavedScheduledJobState, ScheduledJobStateRecord, build_scheduled_job_state_key
 from watchdog.domain.reasons import build_reason_and_message
-from watchdog.domain.rules.lost_run import find_interval_counted_from_run, reclassify_lost_run
+from watchdog.domain.rules.lost_run import find_job_interval_counted_from_run, reclassify_lost_job_run
 from watchdog.domain.rules.missing_jobs import find_unjudgeable_job_names
 from watchdog.domain.rules.policy import AlertPolicy
 from watchdog.domain.schedule import (
-    MAX_COUNTED_MISSED_RUNS,
+    MAX_COUNTED_MISSED_JOB_RUNS,
     MIN_CHECK_IN_RETRY_DURATION_MS,
     CronSchedule,
     IntervalSchedule,
     Schedule,
     extend_deadline_over_gaps,
-    missed_runs,
+    list_missed_job_runs,
 )
 from watchdog.domain.text import summarize_error
 from watchdog.domain.uptime_clock import DowntimeGaps
@@ -92,19 +92,19 @@ class EvaluatedJob(NamedTuple):
     """A job as its source reports it now, what to carry to the next run, and the verdict."""
 
     facts: ScheduledJobFacts
-    state: SavedJobState
+    state: SavedScheduledJobState
     verdict: JobVerdict
     stored_key: str = ""
     """Where the probe's state has it, if that does not follow from the name: names are stored masked."""
 
     @property
     def state_key(self) -> str:
-        return self.stored_key or build_job_state_key(self.facts.name)
+        return self.stored_key or build_scheduled_job_state_key(self.facts.name)
 
     @property
-    def record(self) -> JobStateRecord:
+    def record(self) -> ScheduledJobStateRecord:
         """What the probe remembers of it."""
-        return JobStateRecord(self.facts.name, self.state)
+        return ScheduledJobStateRecord(self.facts.name, self.state)
 
     @property
     def is_overdue(self) -> bool:
@@ -115,18 +115,18 @@ class EvaluatedJob(NamedTuple):
 def update_and_judge_job(
     facts: ScheduledJobFacts,
     limits: ScheduledJobLimits,
-    record: JobStateRecord | None,
+    record: ScheduledJobStateRecord | None,
     now: int,
     gaps: DowntimeGaps = (),
 ) -> EvaluatedJob:
     """Judges one job. `gaps`: when it could not have reported a run; empty where its source knows all of them."""
-    facts = reclassify_lost_run(facts, limits, now)
+    facts = reclassify_lost_job_run(facts, limits, now)
     facts, state = merge_saved_job_state(facts, limits, None if record is None else record.state, now)
     facts = facts._replace(expected_from=state.expected_from)
     return EvaluatedJob(facts, state, judge_job_facts(facts, limits, now, gaps))
 
 
-class RunExpectation(NamedTuple):
+class JobRunExpectation(NamedTuple):
     """The runs that are expected of a job: those of a schedule that are later than both instants."""
 
     schedule: Schedule | None
@@ -135,17 +135,17 @@ class RunExpectation(NamedTuple):
     expected_from: int
 
 
-def build_run_expectation(
+def build_job_run_expectation(
     facts: ScheduledJobFacts, limits: ScheduledJobLimits, expected_from: int, gaps: DowntimeGaps = ()
-) -> RunExpectation:
-    interval = find_interval_counted_from_run(facts, limits)
+) -> JobRunExpectation:
+    interval = find_job_interval_counted_from_run(facts, limits)
     if interval is None:
-        return RunExpectation(limits.schedule or facts.build_schedule(), facts.last_start, expected_from)
-    anchor = _interval_anchor(facts, interval, limits.grace, expected_from, gaps)
-    return RunExpectation(IntervalSchedule(interval, anchor % interval), anchor, anchor)
+        return JobRunExpectation(limits.schedule or facts.build_schedule(), facts.last_start, expected_from)
+    anchor = _find_job_interval_anchor(facts, interval, limits.grace, expected_from, gaps)
+    return JobRunExpectation(IntervalSchedule(interval, anchor % interval), anchor, anchor)
 
 
-def _interval_anchor(
+def _find_job_interval_anchor(
     facts: ScheduledJobFacts, interval: int, grace: int, expected_from: int, gaps: DowntimeGaps
 ) -> int:
     """The instant that intervals count from: the last run, or when the schedule was first seen if that is later.
@@ -165,20 +165,20 @@ def _interval_anchor(
 
 def describe_job_schedule(facts: ScheduledJobFacts, limits: ScheduledJobLimits, now: int) -> str:
     """The schedule that a job is held to, in words; empty while none is in force."""
-    schedule = build_run_expectation(facts, limits, now).schedule
+    schedule = build_job_run_expectation(facts, limits, now).schedule
     return schedule.description if schedule is not None and facts.enabled else ""
 
 
 def merge_saved_job_state(
-    facts: ScheduledJobFacts, limits: ScheduledJobLimits, state: SavedJobState | None, now: int
-) -> tuple[ScheduledJobFacts, SavedJobState]:
+    facts: ScheduledJobFacts, limits: ScheduledJobLimits, state: SavedScheduledJobState | None, now: int
+) -> tuple[ScheduledJobFacts, SavedScheduledJobState]:
     """The facts completed by what is remembered of the job, and what to remember from now on.
 
     Sources forget old runs, and a run that was seen stays evidence, unless the source has corrected it. A remembered
     instant in the future is dropped: it was stored by a clock that was ahead.
     """
     schedule_text = describe_job_schedule(facts, limits, now)
-    saved = state or SavedJobState(schedule_text, _initial_expected_from(facts, limits, now))
+    saved = state or SavedScheduledJobState(schedule_text, _find_expected_from_of_new_job(facts, limits, now))
     if _has_corrected_runs(facts, saved):
         saved = saved._replace(last_start=None, last_end=None, last_ok=None, duration=None, failures=0)
     if saved.schedule_text == schedule_text:
@@ -199,16 +199,16 @@ def merge_saved_job_state(
     source_counts_failures = (end is None or knows_newest_end) and not (state is not None and nothing_ended_since)
     failures = facts.failures if source_counts_failures else saved.failures
     facts = facts._replace(
-        last_start=_latest_timestamp(facts.last_start, facts.running_since, start),
-        last_end=_latest_timestamp(facts.last_end, end),
-        last_ok=_latest_timestamp(facts.last_ok, ok),
+        last_start=_find_latest_timestamp(facts.last_start, facts.running_since, start),
+        last_end=_find_latest_timestamp(facts.last_end, end),
+        last_ok=_find_latest_timestamp(facts.last_ok, ok),
         duration=facts.duration if knows_newest_end else saved.duration,
         failures=failures,
         error=facts.error if failures else "",
     )
     if facts.lost_since is not None and not facts.lost_is_newest and facts.lost_since > (saved.lost_since or 0):
         facts = facts._replace(lost_failures=saved.failures + 1)
-    return facts, SavedJobState(
+    return facts, SavedScheduledJobState(
         schedule_text=schedule_text,
         expected_from=expected_from,
         last_start=facts.last_start,
@@ -216,11 +216,11 @@ def merge_saved_job_state(
         last_ok=facts.last_ok,
         duration=facts.duration,
         failures=facts.failures,
-        lost_since=_latest_timestamp(facts.lost_since, saved.lost_since),
+        lost_since=_find_latest_timestamp(facts.lost_since, saved.lost_since),
     )
 
 
-def _has_corrected_runs(facts: ScheduledJobFacts, saved: SavedJobState) -> bool:
+def _has_corrected_runs(facts: ScheduledJobFacts, saved: SavedScheduledJobState) -> bool:
     """Whether the source has changed or deleted the run that is remembered as the newest: then its word counts.
 
     A source forgets runs of the same outcome oldest first. So if it still has a success that is older than a remembered
@@ -229,27 +229,27 @@ def _has_corrected_runs(facts: ScheduledJobFacts, saved: SavedJobState) -> bool:
     """
     reports_starts_only = facts.last_end is None and saved.last_end is None and facts.running_since is None
     return (
-        _is_earlier(facts.last_ok, saved.last_ok)
+        _is_earlier_than_remembered(facts.last_ok, saved.last_ok)
         or bool(facts.failures and facts.last_ok is None and facts.last_end and facts.last_end == saved.last_ok)
-        or bool(facts.failures and saved.failures and _is_earlier(facts.last_end, saved.last_end))
-        or (reports_starts_only and _is_earlier(facts.last_start, saved.last_start))
+        or bool(facts.failures and saved.failures and _is_earlier_than_remembered(facts.last_end, saved.last_end))
+        or (reports_starts_only and _is_earlier_than_remembered(facts.last_start, saved.last_start))
     )
 
 
-def _is_earlier(reported: int | None, remembered: int | None) -> bool:
+def _is_earlier_than_remembered(reported: int | None, remembered: int | None) -> bool:
     return reported is not None and remembered is not None and reported < remembered
 
 
-def _initial_expected_from(facts: ScheduledJobFacts, limits: ScheduledJobLimits, now: int) -> int:
+def _find_expected_from_of_new_job(facts: ScheduledJobFacts, limits: ScheduledJobLimits, now: int) -> int:
     """From when on runs are expected of a job that is seen for the first time."""
     if facts.schedule_since is not None:
         return facts.schedule_since
-    interval, last_start = find_interval_counted_from_run(facts, limits), facts.last_start
+    interval, last_start = find_job_interval_counted_from_run(facts, limits), facts.last_start
     has_run_in_time = interval is not None and last_start is not None and now < last_start + interval
     return last_start if has_run_in_time and last_start is not None else now
 
 
-def _latest_timestamp(*instants: int | None) -> int | None:
+def _find_latest_timestamp(*instants: int | None) -> int | None:
     return max((at for at in instants if at is not None), default=None)
 
 
@@ -260,32 +260,34 @@ def judge_job_facts(
     reported; empty where the source keeps all runs."""
     limits = replace(limits, grace=limits.grace + facts.reporting_lag) if facts.reporting_lag else limits
     expected_from = now if facts.expected_from is None else facts.expected_from
-    expected = build_run_expectation(facts, limits, expected_from, gaps)
+    expected = build_job_run_expectation(facts, limits, expected_from, gaps)
     if not facts.enabled or facts.removal or facts.undecided:
         return JobVerdict("", "", None)
     if not facts.listed and not limits.overrides_schedule:
-        return JobVerdict(*_gone_job_problem(facts, now), None)
+        return JobVerdict(*_build_gone_job_problem(facts, now), None)
     reason, message = _find_job_problem(facts, limits, expected, now, gaps)
     after = max(now, expected.last_run_at or now)  # a run that has just been reported may be later than `now`
-    next_expected_at = expected.schedule.next_slot_after(after) if expected.schedule is not None else facts.next_due
-    return JobVerdict(reason, message, next_expected_at, _message_time_zone(expected.schedule))
+    next_expected_at = (
+        expected.schedule.find_next_slot_after(after) if expected.schedule is not None else facts.next_due
+    )
+    return JobVerdict(reason, message, next_expected_at, _choose_job_message_time_zone(expected.schedule))
 
 
-def _gone_job_problem(facts: ScheduledJobFacts, now: int) -> tuple[str, str]:
+def _build_gone_job_problem(facts: ScheduledJobFacts, now: int) -> tuple[str, str]:
     since = facts.gone_since
     absence = "does not list it" if since is None else f"has not listed it since {format_utc(since, now)}"
     return build_reason_and_message("job.gone", name=facts.name, absence=absence)
 
 
 def _find_job_problem(
-    facts: ScheduledJobFacts, limits: ScheduledJobLimits, expected: RunExpectation, now: int, gaps: DowntimeGaps
+    facts: ScheduledJobFacts, limits: ScheduledJobLimits, expected: JobRunExpectation, now: int, gaps: DowntimeGaps
 ) -> tuple[str, str]:
     name = facts.name
-    zone = _message_time_zone(expected.schedule)
+    zone = _choose_job_message_time_zone(expected.schedule)
     if facts.lost_failures >= limits.max_failures:
-        return _lost_run_problem(facts, facts.lost_failures, now, zone)
+        return _build_lost_job_run_problem(facts, facts.lost_failures, now, zone)
     if facts.running_since is not None:
-        seconds = limits.max_runtime is not None and limits.max_runtime < SHOW_SECONDS_BELOW_MS
+        seconds = limits.max_runtime is not None and limits.max_runtime < SHOW_SECONDS_BELOW_LIMIT_MS
         since = f"running since {format_time_in_zone(facts.running_since, now, zone, seconds=seconds)}"
         if facts.stalled:
             return build_reason_and_message("job.stalled", f"{since}, and its worker is gone", name=name)
@@ -297,18 +299,18 @@ def _find_job_problem(
         return overdue
     if facts.failures >= limits.max_failures:
         if facts.lost_is_newest:
-            return _lost_run_problem(facts, facts.failures, now, zone)
+            return _build_lost_job_run_problem(facts, facts.failures, now, zone)
         repeats = "" if facts.failures == 1 else f" {format_count(facts.failures, 'time')} in a row"
         return build_reason_and_message("job.failed", summarize_error(facts.error), name=name, repeats=repeats)
     return _find_runtime_problem(facts, limits)
 
 
-def _message_time_zone(schedule: Schedule | None) -> str:
+def _choose_job_message_time_zone(schedule: Schedule | None) -> str:
     """The zone in which messages show the times of a job."""
     return schedule.timezone if isinstance(schedule, CronSchedule) else "UTC"
 
 
-def _lost_run_problem(facts: ScheduledJobFacts, failures: int, now: int, zone: str) -> tuple[str, str]:
+def _build_lost_job_run_problem(facts: ScheduledJobFacts, failures: int, now: int, zone: str) -> tuple[str, str]:
     started = "" if facts.lost_since is None else format_time_in_zone(facts.lost_since, now, zone)
     repeats = "" if failures == 1 else f", and {failures} runs in a row have failed or were lost"
     return build_reason_and_message("job.lost", name=facts.name, started=started, repeats=repeats)
@@ -333,7 +335,7 @@ def _exceeds_max_runtime(started_at: int, max_runtime: int, now: int, gaps: Down
 
 
 def _find_overdue_problem(
-    facts: ScheduledJobFacts, limits: ScheduledJobLimits, expected: RunExpectation, now: int, gaps: DowntimeGaps
+    facts: ScheduledJobFacts, limits: ScheduledJobLimits, expected: JobRunExpectation, now: int, gaps: DowntimeGaps
 ) -> tuple[str, str] | None:
     """A run that should have started and did not.
 
@@ -349,29 +351,29 @@ def _find_overdue_problem(
     missed: list[int] = []
     is_last = facts.final and announced is not None
     if expected.schedule is not None and not is_last:
-        missed = missed_runs(
+        missed = list_missed_job_runs(
             expected.schedule, now, last_run, limits.grace, expected_from=expected_from, gaps=gaps, early=limits.early
         )
     if announced is not None:
         missed.append(announced)
     if not missed:
         return None
-    first, zone = missed[-1], _message_time_zone(expected.schedule)
+    first, zone = missed[-1], _choose_job_message_time_zone(expected.schedule)
     seconds = first % MINUTE_MS >= SECOND_MS
     due, hints = (
         f"due {format_time_in_zone(first, now, zone, seconds=seconds)}",
-        _overdue_hints(facts, now, zone, seconds),
+        _list_overdue_job_hints(facts, now, zone, seconds),
     )
     if announced is None and facts.last_start is None and facts.last_end is None:
         return build_reason_and_message("job.never_ran", f"{due}{hints}", name=facts.name)
-    if len(missed) >= MAX_COUNTED_MISSED_RUNS:
-        due = f"{MAX_COUNTED_MISSED_RUNS} or more runs missed, the first {due} or earlier"
+    if len(missed) >= MAX_COUNTED_MISSED_JOB_RUNS:
+        due = f"{MAX_COUNTED_MISSED_JOB_RUNS} or more runs missed, the first {due} or earlier"
     elif len(missed) > 1:
         due = f"{len(missed)} runs missed, the first {due}"
     return build_reason_and_message("job.overdue", f"{due}{hints}", name=facts.name)
 
 
-def _overdue_hints(facts: ScheduledJobFacts, now: int, zone: str, seconds: bool) -> str:
+def _list_overdue_job_hints(facts: ScheduledJobFacts, now: int, zone: str, seconds: bool) -> str:
     """What may explain that a run did not start in time. `seconds`: whether times show them."""
 
     def at(instant: int) -> str:

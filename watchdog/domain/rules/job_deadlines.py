@@ -5,9 +5,9 @@ from __future__ import annotations
 from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.observations import ScheduledJobFacts
-from watchdog.domain.rules.job import OVERDUE_JOB_REASONS, build_run_expectation
+from watchdog.domain.rules.job import OVERDUE_JOB_REASONS, build_job_run_expectation
 from watchdog.domain.rules.lost_run import compute_job_run_deadline
-from watchdog.domain.schedule import MIN_CHECK_IN_RETRY_DURATION_MS, utc_offset_change_ms
+from watchdog.domain.schedule import MIN_CHECK_IN_RETRY_DURATION_MS, compute_utc_offset_change_ms
 from watchdog.domain.uptime_clock import DowntimeGaps
 
 MAX_UTC_OFFSET_CHANGE_MS = 2 * HOUR_MS
@@ -23,11 +23,13 @@ def find_next_deadline_of_job(
     `reason`: of the verdict at `now`. A job that is overdue cannot become so.
     """
     deadlines = [stop + MIN_CHECK_IN_RETRY_DURATION_MS for _, stop in gaps]
-    expected = build_run_expectation(facts, limits, now if facts.expected_from is None else facts.expected_from, gaps)
+    expected = build_job_run_expectation(
+        facts, limits, now if facts.expected_from is None else facts.expected_from, gaps
+    )
     if expected.schedule is not None and facts.enabled and reason not in OVERDUE_JOB_REASONS:
         for grace in (limits.grace, limits.grace + MAX_UTC_OFFSET_CHANGE_MS):
-            slot = expected.schedule.next_slot_after(max(now - grace, expected.last_run_at or 0))
-            deadlines.append(slot + limits.grace + utc_offset_change_ms(expected.schedule, slot))
+            slot = expected.schedule.find_next_slot_after(max(now - grace, expected.last_run_at or 0))
+            deadlines.append(slot + limits.grace + compute_utc_offset_change_ms(expected.schedule, slot))
     if facts.running_since is not None:
         deadlines.append(compute_job_run_deadline(facts, limits, facts.running_since) + 1)
     return min((deadline for deadline in deadlines if deadline > now), default=None)

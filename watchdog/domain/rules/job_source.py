@@ -16,15 +16,15 @@ from watchdog.domain.observations import JobSourceSnapshot, ScheduledJobFacts, S
 from watchdog.domain.probe_state import (
     FORGET_JOB_KEY_PREFIX,
     JOB_SOURCE_ABSENCE_STATE_KEY,
-    JOB_STATE_KEY_PREFIX,
+    SCHEDULED_JOB_STATE_KEY_PREFIX,
     SCHEDULER_HEARTBEAT_STATE_KEY,
     JobSourceAbsenceRecord,
-    JobStateRecord,
-    SavedJobState,
+    SavedScheduledJobState,
+    ScheduledJobStateRecord,
     SchedulerHeartbeatRecord,
     build_forget_job_key,
-    build_job_state_key,
-    load_job_state_record,
+    build_scheduled_job_state_key,
+    read_scheduled_job_state_record,
 )
 from watchdog.domain.reasons import build_reason_and_message
 from watchdog.domain.rules.job import (
@@ -36,12 +36,12 @@ from watchdog.domain.rules.job import (
     update_and_judge_job,
 )
 from watchdog.domain.rules.missing_jobs import SOURCE_INCIDENT_MIN_GONE_JOBS, find_gone_job_majority, is_job_gone
-from watchdog.domain.schedule import missed_runs
+from watchdog.domain.schedule import list_missed_job_runs
 from watchdog.domain.uptime_clock import DowntimeGaps, UptimeClock
 
 JOB_REMOVAL_ACCEPTED_AFTER_MS = DAY_MS
 """A source that has been stable for this long is believed: the jobs that it does not list were removed."""
-MIN_ASSUMED_RUN_RETENTION_MS = DAY_MS
+MIN_ASSUMED_JOB_RUN_RETENTION_MS = DAY_MS
 """A source is assumed to have deleted the runs of a job by age only if they are at least this old."""
 MAX_JOBS_NAMED_IN_MESSAGE = 5
 
@@ -99,7 +99,7 @@ def evaluate_job_source(
     """
     heartbeat_at, absence = (
         _find_newest_scheduler_heartbeat(snapshot, probe_state),
-        _find_newest_source_absence(snapshot, probe_state),
+        _find_newest_job_source_absence(snapshot, probe_state),
     )
     source = _JobSourceEvaluationInputs(
         snapshot=snapshot,
@@ -151,8 +151,8 @@ def _evaluate_listed_jobs(source: _JobSourceEvaluationInputs) -> Iterator[Evalua
         limits = find_job_limits(source.job_limits, facts.name)
         if limits is None:
             continue
-        record = load_job_state_record(source.probe_state, facts.name)
-        saved = SavedJobState("", 0) if record is None else record.state
+        record = read_scheduled_job_state_record(source.probe_state, facts.name)
+        saved = SavedScheduledJobState("", 0) if record is None else record.state
         facts = facts._replace(advanced_at=_find_newest_dispatched_run(facts, saved, source.taken_at))
         job = update_and_judge_job(facts, limits, record, source.taken_at)
         state = job.state._replace(
@@ -163,10 +163,10 @@ def _evaluate_listed_jobs(source: _JobSourceEvaluationInputs) -> Iterator[Evalua
             returned_at=saved.returned_at if saved.gone_since is None else source.taken_at,
         )
         job = job._replace(state=state)
-        yield _mark_job_undecided(job) if _is_job_undecided(source, job, limits) else job
+        yield _mark_job_lateness_undecided(job) if _is_job_lateness_undecided(source, job, limits) else job
 
 
-def _find_newest_dispatched_run(facts: ScheduledJobFacts, saved: SavedJobState, now: int) -> int | None:
+def _find_newest_dispatched_run(facts: ScheduledJobFacts, saved: SavedScheduledJobState, now: int) -> int | None:
     """The newest announced run that the scheduler has taken. Forgotten if that run is announced again."""
     before, announced = saved.next_due, facts.next_due
     if announced is None or facts.sent:
@@ -176,7 +176,9 @@ def _find_newest_dispatched_run(facts: ScheduledJobFacts, saved: SavedJobState, 
     return None if saved.advanced_at is not None and announced <= saved.advanced_at else saved.advanced_at
 
 
-def _is_job_undecided(source: _JobSourceEvaluationInputs, job: EvaluatedJob, limits: ScheduledJobLimits) -> bool:
+def _is_job_lateness_undecided(
+    source: _JobSourceEvaluationInputs, job: EvaluatedJob, limits: ScheduledJobLimits
+) -> bool:
     """Whether a run did not start, and that is no evidence yet.
 
     It became late while its server was away, or while the source did not list it, and has its grace again from then on.
@@ -199,7 +201,7 @@ def _is_job_overdue_at(instant: int, job: EvaluatedJob, limits: ScheduledJobLimi
     return judge_job_facts(job.facts, limits, instant).reason in OVERDUE_JOB_REASONS
 
 
-def _mark_job_undecided(job: EvaluatedJob) -> EvaluatedJob:
+def _mark_job_lateness_undecided(job: EvaluatedJob) -> EvaluatedJob:
     return job._replace(facts=job.facts._replace(undecided=True), verdict=JobVerdict("", "", None))
 
 
@@ -207,15 +209,18 @@ def _mark_job_undecided(job: EvaluatedJob) -> EvaluatedJob:
 
 
 def _evaluate_unlisted_jobs(source: _JobSourceEvaluationInputs) -> Iterator[EvaluatedJob]:
-    listed_keys = {build_job_state_key(facts.without_implausible_values.name) for facts in source.snapshot.jobs}
+    listed_keys = {
+        build_scheduled_job_state_key(facts.without_implausible_values.name) for facts in source.snapshot.jobs
+    }
     records = {
-        key: JobStateRecord.from_json(stored)
+        key: ScheduledJobStateRecord.from_json(stored)
         for key, stored in source.probe_state.items()
-        if key.startswith(JOB_STATE_KEY_PREFIX)
+        if key.startswith(SCHEDULED_JOB_STATE_KEY_PREFIX)
     }
     for name in source.required_jobs:
         records.setdefault(
-            build_job_state_key(name), JobStateRecord(name, SavedJobState("", source.taken_at, was_listed=False))
+            build_scheduled_job_state_key(name),
+            ScheduledJobStateRecord(name, SavedScheduledJobState("", source.taken_at, was_listed=False)),
         )
     for key, record in sorted(records.items(), key=lambda item: item[1].name):
         limits = find_job_limits(source.job_limits, record.name)
@@ -223,7 +228,7 @@ def _evaluate_unlisted_jobs(source: _JobSourceEvaluationInputs) -> Iterator[Eval
             continue
         if not record.state.was_listed:
             yield from _evaluate_never_listed_job(source, record.name, limits)
-        elif not _is_expected_to_be_gone(source, record):
+        elif not _is_job_expected_gone(source, record):
             yield _evaluate_gone_job(source, key, record, limits)
 
 
@@ -232,12 +237,12 @@ def _evaluate_never_listed_job(
 ) -> Iterator[EvaluatedJob]:
     """A required job. If the source lists no jobs at all, that is the problem."""
     if source.snapshot.jobs or limits.overrides_schedule:
-        record = load_job_state_record(source.probe_state, name)
+        record = read_scheduled_job_state_record(source.probe_state, name)
         job = update_and_judge_job(ScheduledJobFacts(name, listed=False), limits, record, source.taken_at)
         yield job._replace(state=job.state._replace(was_listed=False))
 
 
-def _is_expected_to_be_gone(source: _JobSourceEvaluationInputs, record: JobStateRecord) -> bool:
+def _is_job_expected_gone(source: _JobSourceEvaluationInputs, record: ScheduledJobStateRecord) -> bool:
     """Whether it is no problem that a job is not listed any more: it was disabled, its last run has been due, or the
     source deletes old runs and it has not run for long."""
     state, snapshot = record.state, source.snapshot
@@ -246,11 +251,11 @@ def _is_expected_to_be_gone(source: _JobSourceEvaluationInputs, record: JobState
     last_run = max((at for at in (state.last_start, state.last_end) if at is not None), default=None)
     if snapshot.kept_since is None or last_run is None or state.gone_since is not None:
         return False
-    return last_run <= snapshot.kept_since and source.taken_at - last_run >= MIN_ASSUMED_RUN_RETENTION_MS
+    return last_run <= snapshot.kept_since and source.taken_at - last_run >= MIN_ASSUMED_JOB_RUN_RETENTION_MS
 
 
 def _evaluate_gone_job(
-    source: _JobSourceEvaluationInputs, key: str, record: JobStateRecord, limits: ScheduledJobLimits
+    source: _JobSourceEvaluationInputs, key: str, record: ScheduledJobStateRecord, limits: ScheduledJobLimits
 ) -> EvaluatedJob:
     state = record.state
     state = state._replace(gone_since=source.taken_at if state.gone_since is None else state.gone_since)
@@ -273,7 +278,7 @@ def _evaluate_gone_job(
     job = EvaluatedJob(facts, state, verdict, key)
     scheduler, gone_since = source.scheduler, state.gone_since or 0
     is_starting = scheduler.lists_jobs and source.taken_at - gone_since <= (scheduler.timeout or 0)
-    return _mark_job_undecided(job) if is_starting else job
+    return _mark_job_lateness_undecided(job) if is_starting else job
 
 
 def _accept_job_removals(
@@ -319,23 +324,23 @@ def _find_newest_scheduler_heartbeat(snapshot: JobSourceSnapshot, probe_state: M
     return max((min(at, snapshot.taken_at) for at in reports), default=None)
 
 
-def build_source_away_update(probe_state: Mapping[str, Json], now: int) -> Mapping[str, Json]:
+def build_job_source_absence_update(probe_state: Mapping[str, Json], now: int) -> Mapping[str, Json]:
     """What a run changes in the probe's state that could not reach the server that holds the jobs."""
-    record = _load_source_absence(probe_state)
+    record = _decode_job_source_absence(probe_state)
     is_known = record is not None and record.returned_at is None
     return {} if is_known else {JOB_SOURCE_ABSENCE_STATE_KEY: JobSourceAbsenceRecord(now).to_json()}
 
 
-def _load_source_absence(probe_state: Mapping[str, Json]) -> JobSourceAbsenceRecord | None:
+def _decode_job_source_absence(probe_state: Mapping[str, Json]) -> JobSourceAbsenceRecord | None:
     stored = probe_state.get(JOB_SOURCE_ABSENCE_STATE_KEY)
     return None if stored is None else JobSourceAbsenceRecord.from_json(stored)
 
 
-def _find_newest_source_absence(
+def _find_newest_job_source_absence(
     snapshot: JobSourceSnapshot, probe_state: Mapping[str, Json]
 ) -> JobSourceAbsenceRecord | None:
     """The newest absence, which this run ends if none before it has."""
-    record = _load_source_absence(probe_state)
+    record = _decode_job_source_absence(probe_state)
     if record is None or record.returned_at is not None:
         return record
     return record._replace(returned_at=snapshot.taken_at)
@@ -349,7 +354,7 @@ def _find_dead_scheduler_problem(
     if scheduler is None:
         return None
     has_published_jobs = scheduler.lists_jobs and scheduler.heartbeat_at is not None
-    is_known = any(key.startswith(JOB_STATE_KEY_PREFIX) for key in source.probe_state)
+    is_known = any(key.startswith(SCHEDULED_JOB_STATE_KEY_PREFIX) for key in source.probe_state)
     if not source.snapshot.jobs and not is_known and not has_published_jobs:
         return None
     if scheduler.timeout is None:
@@ -384,6 +389,6 @@ def _find_unsent_run_due_at(facts: ScheduledJobFacts, now: int) -> int | None:
         return facts.next_due if facts.next_due <= now else None
     since = next(at for at in (facts.schedule_since, facts.last_start, now) if at is not None)
     schedule = facts.build_schedule(since)
-    if schedule is None or not missed_runs(schedule, now, facts.last_start, 0, since):
+    if schedule is None or not list_missed_job_runs(schedule, now, facts.last_start, 0, since):
         return None
-    return schedule.next_slot_after(since if facts.last_start is None else facts.last_start)
+    return schedule.find_next_slot_after(since if facts.last_start is None else facts.last_start)

@@ -6,11 +6,11 @@ from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.observations import ScheduledJobFacts
 
-MIN_LOST_RUN_AGE_MS = HOUR_MS
+MIN_LOST_JOB_RUN_AGE_MS = HOUR_MS
 """A run without `max_runtime` is not given up as lost before this time."""
 
 
-def find_interval_counted_from_run(facts: ScheduledJobFacts, limits: ScheduledJobLimits) -> int | None:
+def find_job_interval_counted_from_run(facts: ScheduledJobFacts, limits: ScheduledJobLimits) -> int | None:
     """The interval of a job whose next run counts from its last one; None: a cron expression or the job's scheduler
     defines when it is due."""
     if limits.overrides_schedule:
@@ -23,12 +23,12 @@ def compute_job_run_deadline(facts: ScheduledJobFacts, limits: ScheduledJobLimit
     after an hour; that serves to find lost runs only."""
     if limits.max_runtime is not None:
         return started_at + limits.max_runtime
-    interval, schedule = find_interval_counted_from_run(facts, limits), limits.schedule or facts.build_schedule()
-    period = interval or (schedule.period_at(started_at) if schedule is not None else 0)
-    return started_at + max(period, MIN_LOST_RUN_AGE_MS)
+    interval, schedule = find_job_interval_counted_from_run(facts, limits), limits.schedule or facts.build_schedule()
+    period = interval or (schedule.compute_period_at(started_at) if schedule is not None else 0)
+    return started_at + max(period, MIN_LOST_JOB_RUN_AGE_MS)
 
 
-def reclassify_lost_run(facts: ScheduledJobFacts, limits: ScheduledJobLimits, now: int) -> ScheduledJobFacts:
+def reclassify_lost_job_run(facts: ScheduledJobFacts, limits: ScheduledJobLimits, now: int) -> ScheduledJobFacts:
     """A run that its source still lists as in progress is lost if its deadline has passed and a later run has ended."""
     since, end = facts.running_since, facts.last_end
     if since is None or end is None or facts.duration is None or facts.stalled:

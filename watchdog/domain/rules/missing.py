@@ -16,19 +16,19 @@ INCIDENT_HEALTH_STATE = HealthState.DOWN
 def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Finding]:
     if (listing := result.listings.get(task.RULE_NAME)) is None:
         return
-    missing = find_missing_task_names(policy.probe.max_task_ages, listing.subjects)
+    missing = find_missing_mcp_task_names(policy.probe.max_task_ages, listing.subjects)
     for name in policy.probe.max_task_ages:
         if name in missing:
-            yield Finding(RULE_NAME, name, True, *build_missing_task_problem(name))
+            yield Finding(RULE_NAME, name, True, *build_missing_mcp_task_problem(name))
         elif name != "*":
             yield Finding(RULE_NAME, name, False)
 
 
-def find_missing_task_names(limits: Iterable[str], listed: Collection[str]) -> list[str]:
+def find_missing_mcp_task_names(limits: Iterable[str], listed: Collection[str]) -> list[str]:
     """The tasks that the configuration names and the server does not list."""
     return [name for name in limits if name != "*" and name not in listed]
 
 
-def build_missing_task_problem(name: str) -> tuple[str, str]:
+def build_missing_mcp_task_problem(name: str) -> tuple[str, str]:
     """Reason and message of a task that is not listed."""
     return build_reason_and_message("task.missing", name=name)

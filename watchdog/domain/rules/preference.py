@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from watchdog.domain.model import Finding, HealthState, PreferExpressionFacts, ProbeResult
+from watchdog.domain.model import Finding, HealthState, PreferenceExpressionFacts, ProbeResult
 from watchdog.domain.rules.policy import AlertPolicy
 
 RULE_NAME = "preference"
 INCIDENT_HEALTH_STATE = HealthState.DEGRADED
-FACTS_TYPE = PreferExpressionFacts
+FACTS_TYPE = PreferenceExpressionFacts
 
 
 def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Finding]:

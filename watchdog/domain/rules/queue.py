@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from watchdog.domain.formatting import (
-    SHOW_SECONDS_BELOW_MS,
+    SHOW_SECONDS_BELOW_LIMIT_MS,
     format_count,
     format_duration,
     format_duration_over_limit,
@@ -14,7 +14,7 @@ from watchdog.domain.formatting import (
     format_utc,
 )
 from watchdog.domain.observations import QueueStats
-from watchdog.domain.probe_state import QueueThreshold, QueueThresholdRecord, short_digest
+from watchdog.domain.probe_state import QueueThreshold, QueueThresholdRecord, compute_short_digest
 from watchdog.domain.reasons import build_reason_and_message
 from watchdog.domain.schedule import MIN_CHECK_IN_RETRY_DURATION_MS
 from watchdog.domain.uptime_clock import DowntimeGaps
@@ -45,15 +45,20 @@ def evaluate_queue_thresholds(
     gaps: DowntimeGaps = (),
 ) -> list[QueueThresholdState]:
     """`records`: what the last run remembered, by metric. `gaps`: when nothing was measured."""
-    return [_evaluate_threshold(threshold, stats, records.get(threshold.metric), now, gaps) for threshold in thresholds]
+    return [
+        _evaluate_queue_threshold(threshold, stats, records.get(threshold.metric), now, gaps)
+        for threshold in thresholds
+    ]
 
 
-def _evaluate_threshold(
+def _evaluate_queue_threshold(
     threshold: QueueThreshold, stats: QueueStats, record: QueueThresholdRecord | None, now: int, gaps: DowntimeGaps
 ) -> QueueThresholdState:
-    since = _find_breach_start(threshold, record, now, gaps)
+    since = _find_queue_threshold_breach_start(threshold, record, now, gaps)
     if threshold.metric == "stalled":
-        return _evaluate_stalled_threshold(threshold, stats, None if record is None else record.head_marker, since, now)
+        return _evaluate_queue_stalled_threshold(
+            threshold, stats, None if record is None else record.head_marker, since, now
+        )
     value, reported = read_queue_metric(threshold, stats)
     if not reported:
         return QueueThresholdState(QueueThresholdRecord(threshold, since), None, unavailable=True)
@@ -65,7 +70,7 @@ def _evaluate_threshold(
     )
 
 
-def _find_breach_start(
+def _find_queue_threshold_breach_start(
     threshold: QueueThreshold, record: QueueThresholdRecord | None, now: int, gaps: DowntimeGaps
 ) -> int | None:
     """Since when the metric is bad, as remembered under the same limit. A metric that had not been bad for long enough
@@ -80,7 +85,7 @@ def _find_breach_start(
     return None if interrupted else since
 
 
-def _evaluate_stalled_threshold(
+def _evaluate_queue_stalled_threshold(
     threshold: QueueThreshold, stats: QueueStats, previous_head: str | int | None, breached_since: int | None, now: int
 ) -> QueueThresholdState:
     """The queue progresses when another job is next, or, where the system does not show which is, when fewer wait."""
@@ -91,7 +96,7 @@ def _evaluate_stalled_threshold(
         )
     if not waiting:
         return QueueThresholdState(QueueThresholdRecord(threshold), 0)
-    head = waiting if stats.head is None else short_digest(stats.head)
+    head = waiting if stats.head is None else compute_short_digest(stats.head)
     if isinstance(head, int) and isinstance(previous_head, int):
         stalled = head >= previous_head
     else:
@@ -120,7 +125,7 @@ def read_queue_metric(threshold: QueueThreshold, stats: QueueStats) -> tuple[flo
 def describe_queue_threshold_breach(state: QueueThresholdState, stats: QueueStats, now: int) -> tuple[str, str]:
     """Reason and message of a metric that is bad."""
     threshold, value = state.threshold, state.value or 0
-    since = format_utc(state.record.breached_since or now, now, seconds=threshold.for_ms < SHOW_SECONDS_BELOW_MS)
+    since = format_utc(state.record.breached_since or now, now, seconds=threshold.for_ms < SHOW_SECONDS_BELOW_LIMIT_MS)
     limit, suffix = f"{threshold.value:g}", f", since {since}" if threshold.for_ms else ""
     match threshold.metric:
         case "consumers":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 
 from watchdog.domain.formatting import format_utc
-from watchdog.domain.membership import MAX_CONFIG_DIFFERENCE_MS
+from watchdog.domain.membership import MAX_PROCESS_CONFIG_DIFFERENCE_MS
 from watchdog.domain.model import Finding, HealthState, ProbeResult, WatchdogFaultFacts
 from watchdog.domain.reasons import build_reason_and_message
 from watchdog.domain.rules.policy import AlertPolicy
@@ -13,31 +13,31 @@ from watchdog.domain.rules.policy import AlertPolicy
 RULE_NAME = "service"
 INCIDENT_HEALTH_STATE = HealthState.DEGRADED
 FACTS_TYPE = WatchdogFaultFacts
-SERVICE_PROBE_ID = "watchdog"
+WATCHDOG_SELF_PROBE_ID = "watchdog"
 """The id of the built-in probe whose findings these are."""
-SERVICE_PROBE_KIND = "service"
+WATCHDOG_SELF_PROBE_KIND = "service"
 MAX_DESTINATION_FAILING_MS = 60_000
 """A destination that has failed for less has no problem yet: most outages of receivers are over by then."""
 MAX_ALL_DESTINATIONS_FAILING_MS = 300_000
 """When every destination has failed for this long, no one can be notified: Watchdog is not ready."""
 DESTINATION_SUBJECT_PREFIX = "receiver "
-CONFIG_DIFFERENCE_SUBJECT = "configurations"
+PROCESS_CONFIG_DIFFERENCE_SUBJECT = "configurations"
 """The subject that is about the configurations of the processes on the database."""
-MEMBER_FAULT_REASON_BY_NAME = {"overload": "watchdog.overloaded"}
+PROCESS_FAULT_REASON_BY_NAME = {"overload": "watchdog.overloaded"}
 """What may be wrong with one process -> the reason."""
 
 
-def destination_subject(destination: str) -> str:
+def build_destination_subject(destination: str) -> str:
     """ "receiver oncall/slack"."""
     return f"{DESTINATION_SUBJECT_PREFIX}{destination}"
 
 
-def destination_from_subject(subject: str) -> str:
+def parse_destination_from_subject(subject: str) -> str:
     """The destination that a finding is about; empty if it is about something else."""
     return subject.removeprefix(DESTINATION_SUBJECT_PREFIX) if subject.startswith(DESTINATION_SUBJECT_PREFIX) else ""
 
 
-def member_fault_subject(fault: str, member: str) -> str:
+def build_process_fault_subject(fault: str, member: str) -> str:
     """ "overload of web1-4711-3fa2c1"."""
     return f"{fault} of {member}"
 
@@ -64,21 +64,23 @@ def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Findin
     if (listing := result.listings.get(RULE_NAME)) is None:
         return
     for subject, facts in listing.subjects.items():
-        yield Finding(RULE_NAME, subject, *_judge_service_subject(subject, facts, listing.observed_at))
+        yield Finding(RULE_NAME, subject, *_judge_watchdog_fault(subject, facts, listing.observed_at))
 
 
-def _judge_service_subject(subject: str, facts: WatchdogFaultFacts, now: int) -> tuple[bool, str, str]:
+def _judge_watchdog_fault(subject: str, facts: WatchdogFaultFacts, now: int) -> tuple[bool, str, str]:
     """Whether a subject is bad, its reason and its message."""
-    differs = subject == CONFIG_DIFFERENCE_SUBJECT
+    differs = subject == PROCESS_CONFIG_DIFFERENCE_SUBJECT
     if facts.failing_since is None:
         return False, "", ""
     fault, _, member = subject.partition(" of ")
-    if fault in MEMBER_FAULT_REASON_BY_NAME:
+    if fault in PROCESS_FAULT_REASON_BY_NAME:
         since = format_utc(facts.failing_since, now)
         return True, *build_reason_and_message(
-            MEMBER_FAULT_REASON_BY_NAME[fault], facts.error, member=member, since=since
+            PROCESS_FAULT_REASON_BY_NAME[fault], facts.error, member=member, since=since
         )
-    if not (now - facts.failing_since > MAX_CONFIG_DIFFERENCE_MS if differs else is_destination_failing(facts, now)):
+    if not (
+        now - facts.failing_since > MAX_PROCESS_CONFIG_DIFFERENCE_MS if differs else is_destination_failing(facts, now)
+    ):
         return False, "", ""
     since = format_utc(facts.failing_since, now)
     if differs:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from enum import Enum
 
-from watchdog.domain.formatting import SHOW_SECONDS_BELOW_MS, format_duration, format_utc
+from watchdog.domain.formatting import SHOW_SECONDS_BELOW_LIMIT_MS, format_duration, format_utc
 from watchdog.domain.model import Finding, HealthState, McpTaskFacts, ProbeInfo, ProbeResult
 from watchdog.domain.reasons import build_reason_and_message
 from watchdog.domain.rules.policy import AlertPolicy
@@ -44,11 +44,13 @@ def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Findin
     if (listing := result.listings.get(RULE_NAME)) is None:
         return
     for name, task in listing.subjects.items():
-        reason, message = find_mcp_task_problem(name, task, max_task_age(policy.probe, name), listing.observed_at)
+        reason, message = find_mcp_task_problem(
+            name, task, find_max_mcp_task_age(policy.probe, name), listing.observed_at
+        )
         yield Finding(RULE_NAME, name, bool(reason), reason, message)
 
 
-def max_task_age(probe: ProbeInfo, name: str) -> int | None:
+def find_max_mcp_task_age(probe: ProbeInfo, name: str) -> int | None:
     """How long ago the task's last run may be, in milliseconds; None: no limit."""
     return probe.max_task_ages.get(name, probe.max_task_ages.get("*"))
 
@@ -72,7 +74,7 @@ def has_mcp_task_failed(task: McpTaskFacts) -> bool:
 
 
 def find_mcp_task_problem(name: str, task: McpTaskFacts, limit: int | None, now: int) -> tuple[str, str]:
-    """Reason and message; both empty when the task is fine. `limit`: as `max_task_age` returns it.
+    """Reason and message; both empty when the task is fine. `limit`: as `find_max_mcp_task_age` returns it.
 
     Servers often judge the age of all tasks alike, so the configured limit decides about an age, if there is one.
     """
@@ -83,7 +85,7 @@ def find_mcp_task_problem(name: str, task: McpTaskFacts, limit: int | None, now:
         return "", ""
     age = now - since
     verdict = "the server reports ok: false" if limit is None else f"limit {format_duration(limit)}"
-    when = format_utc(since, now, seconds=(age if limit is None else limit) < SHOW_SECONDS_BELOW_MS)
+    when = format_utc(since, now, seconds=(age if limit is None else limit) < SHOW_SECONDS_BELOW_LIMIT_MS)
     if task.last_run_at is None:
         return build_reason_and_message("task.never_ran", name=name, first_listed=when, verdict=verdict)
     verdict += f" at an age of {format_duration(age)}" if limit is None else ""

@@ -11,11 +11,11 @@ from watchdog.domain.reasons import build_reason_and_message
 from watchdog.domain.rules import job
 from watchdog.domain.rules.missing_jobs import find_unjudgeable_job_names
 from watchdog.domain.rules.policy import AlertPolicy
-from watchdog.domain.schedule import CronSchedule, ScheduleError
+from watchdog.domain.schedule import CronSchedule, CronScheduleError
 from watchdog.domain.text import truncate_with_ellipsis
 
 RULE_NAME = "schedule"
-MAX_STATUS_CHARS = 60
+MAX_JOB_STATUS_CHARS = 60
 INCIDENT_HEALTH_STATE = HealthState.DEGRADED
 
 
@@ -36,12 +36,12 @@ def find_unjudged_job_problem(facts: ScheduledJobFacts, limits: ScheduledJobLimi
     if not facts.enabled or not facts.listed:
         return "", ""
     if facts.unknown_status:
-        status = truncate_with_ellipsis(facts.unknown_status, MAX_STATUS_CHARS)
+        status = truncate_with_ellipsis(facts.unknown_status, MAX_JOB_STATUS_CHARS)
         return build_reason_and_message("job.status_unknown", name=facts.name, status=status)
     if limits.overrides_schedule or facts.next_due is not None or not facts.cron:
         return "", ""
     try:
         CronSchedule(facts.cron, facts.timezone)
-    except ScheduleError as error:
+    except CronScheduleError as error:
         return build_reason_and_message("job.schedule_unreadable", str(error), name=facts.name)
     return "", ""

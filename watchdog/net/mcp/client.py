@@ -29,11 +29,15 @@ from mcp.types import (
 from pydantic import ValidationError
 
 from watchdog.domain.model import Evidence, Json
-from watchdog.domain.reasons import reason_family
+from watchdog.domain.reasons import get_reason_family
 from watchdog.domain.text import to_single_line, truncate_with_ellipsis
-from watchdog.net.errors import ProbeError, probe_error_from_exception
+from watchdog.net.errors import ProbeError, build_probe_error_from_exception
 from watchdog.net.mcp.received_messages import McpMessageInspector
-from watchdog.net.mcp.reply_errors import build_reply_error, error_from_invalid_reply, error_from_unsupported_version
+from watchdog.net.mcp.reply_errors import (
+    build_mcp_rpc_error,
+    error_from_invalid_mcp_reply,
+    error_from_unsupported_mcp_version,
+)
 from watchdog.net.mcp.results import add_missing_content, parse_resource_contents, parse_tool_result, parse_tools_page
 from watchdog.net.mcp.session_result import McpSessionResult
 from watchdog.net.mcp.tool_schema import replace_invalid_tool_schemas
@@ -47,7 +51,7 @@ MCP_DISCOVER_METHOD, MCP_LIST_TOOLS_METHOD, MCP_LOG_MESSAGE_METHOD = (
     "notifications/message",
 )
 MAX_TOOL_LIST_PAGES = 100
-SERVER_GONE_REASONS = ("mcp.server_exited", "mcp.output_closed")
+MCP_SERVER_GONE_REASONS = ("mcp.server_exited", "mcp.output_closed")
 MCP_DISCOVERY_TIMEOUT_S = 5.0
 """Timeout for `server/discover`: some servers never respond to a method that they do not know."""
 MAX_MCP_LOG_MESSAGE_CHARS = 200
@@ -148,9 +152,11 @@ def _record_details_sdk_discards(
         if message.id is None:  # the session ignores it: nothing shows which request it is about
             text = to_single_line(f"{message.error.code}: {message.error.message}")
             result.facts["error_without_id"] = truncate_with_ellipsis(text, MAX_MCP_LOG_MESSAGE_CHARS)
-    elif isinstance(message, JSONRPCResponse) and received.requests.method_of(message) == "tools/call":
+    elif isinstance(message, JSONRPCResponse) and received.requests.find_request_method(message) == "tools/call":
         add_missing_content("tools/call", message.result)
-    elif isinstance(message, JSONRPCResponse) and received.requests.method_of(message) == MCP_LIST_TOOLS_METHOD:
+    elif (
+        isinstance(message, JSONRPCResponse) and received.requests.find_request_method(message) == MCP_LIST_TOOLS_METHOD
+    ):
         received.tool_problems |= replace_invalid_tool_schemas(message.result, received.schema_budget)
     elif isinstance(message, JSONRPCNotification) and message.method == MCP_LOG_MESSAGE_METHOD:
         line = to_single_line(str((message.params or {}).get("data")))
@@ -214,7 +220,7 @@ class McpClient:
                 await expected()
                 requests.cancel_scope.cancel()
         except ExceptionGroup as group:
-            raise probe_error_from_exception(group) or group from None
+            raise build_probe_error_from_exception(group) or group from None
 
     async def _try_negotiate_by_discover(self, discovery_timeout_s: float) -> bool:
         """Whether the server supports the modern era. Any error counts as no, unless it comes from a gateway, or the
@@ -224,7 +230,7 @@ class McpClient:
                 await self._negotiate_by_discover()
                 return True
             except ProbeError as error:
-                is_gone = reason_family(error.reason) == "connection" or error.reason in SERVER_GONE_REASONS
+                is_gone = get_reason_family(error.reason) == "connection" or error.reason in MCP_SERVER_GONE_REASONS
                 if self.transport.rejected_by_gateway or is_gone:
                     raise
         return False
@@ -233,7 +239,7 @@ class McpClient:
         try:
             await self._await_response(MCP_DISCOVER_METHOD, self.session.discover())
         except RuntimeError as error:
-            raise error_from_unsupported_version(error) from error
+            raise error_from_unsupported_mcp_version(error) from error
 
     async def _negotiate_by_initialize(self) -> None:
         try:
@@ -245,7 +251,7 @@ class McpClient:
                 self._negotiate_by_discover()
             )  # a slow server processed the earlier request after its timeout: the era is settled
         except RuntimeError as runtime_error:
-            raise error_from_unsupported_version(runtime_error) from runtime_error
+            raise error_from_unsupported_mcp_version(runtime_error) from runtime_error
 
     async def list_tools(self) -> None:
         result, previous_cursors = self.result, set[str]()
@@ -314,18 +320,18 @@ class McpClient:
         try:
             response = await pending_response
         except MCPError as mcp_error:
-            error = await self._error_from_mcp_error(method, mcp_error)
+            error = await self._build_error_from_mcp_error(method, mcp_error)
             error.facts["rpc_method"] = method
             raise error from mcp_error
         except ValidationError as validation_error:
-            error = error_from_invalid_reply(method, validation_error)
+            error = error_from_invalid_mcp_reply(method, validation_error)
             error.facts["rpc_method"] = method
             raise error from validation_error
-        if large_error := self._received.large_result_error(method):
+        if large_error := self._received.find_large_result_error(method):
             raise large_error
         return response
 
-    async def _error_from_mcp_error(self, method: str, mcp_error: MCPError) -> ProbeError:
+    async def _build_error_from_mcp_error(self, method: str, mcp_error: MCPError) -> ProbeError:
         received = any((e.code, e.message) == (mcp_error.code, mcp_error.message) for e in self._received.errors)
         error = await self.transport.translate_error(mcp_error, was_received=received)
-        return error or build_reply_error(method, mcp_error)
+        return error or build_mcp_rpc_error(method, mcp_error)

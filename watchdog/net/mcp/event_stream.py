@@ -10,13 +10,13 @@ from typing import NamedTuple
 from watchdog.domain.model import Json
 from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.net.errors import ProbeError
-from watchdog.net.mcp.message_text import normalize_message
+from watchdog.net.mcp.message_text import normalize_jsonrpc_message
 from watchdog.net.redact import redact_url
 from watchdog.net.url import parse_http_url
 
 UTF8_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SSE_EVENT_END_PATTERN = re.compile(rb"\r\n\r\n|\n\n|\r\r")
-_MAX_END_BYTES = 4
+_MAX_SSE_EVENT_END_BYTES = 4
 _SSE_EVENT_NAME_PATTERN = re.compile(rb"^event:[ ]?(.*?)\r?$", re.MULTILINE)
 SSE_DATA_LINE_PATTERN = re.compile(rb"^data:[ ]?(.*?)\r?$", re.MULTILINE)
 _MCP_SSE_EVENT_NAMES = (b"message", b"endpoint", b"")
@@ -56,10 +56,12 @@ class SseEventSplitter:
         """The events that are complete."""
         self._held += data
         events, start = [], 0
-        while end := _SSE_EVENT_END_PATTERN.search(self._held, max(start, self._searched_bytes - _MAX_END_BYTES)):
+        while end := _SSE_EVENT_END_PATTERN.search(
+            self._held, max(start, self._searched_bytes - _MAX_SSE_EVENT_END_BYTES)
+        ):
             events.append(bytes(self._held[start : end.end()]))
             start = end.end()
-            self._searched_bytes = start + _MAX_END_BYTES
+            self._searched_bytes = start + _MAX_SSE_EVENT_END_BYTES
         del self._held[:start]
         self._searched_bytes = len(self._held)
         return events
@@ -77,12 +79,12 @@ class NormalizedSseEvent(NamedTuple):
     """Whether it holds a JSON-RPC error."""
 
 
-def check_endpoint_event(event: bytes, url: str) -> None:
+def require_valid_sse_endpoint_event(event: bytes, url: str) -> None:
     """Raises ProbeError if the event names an address of requests that MCP clients refuse. `url`: of the stream."""
     name = _SSE_EVENT_NAME_PATTERN.search(event)
     if name is None or name[1] != b"endpoint":
         return
-    address, stream = event_data(event).decode(errors="replace"), parse_http_url(url)
+    address, stream = extract_sse_event_data(event).decode(errors="replace"), parse_http_url(url)
     shown_address = truncate_with_ellipsis(redact_url(address), 80)
     try:
         is_same_origin = stream.join(address).origin == stream.origin
@@ -95,11 +97,11 @@ def check_endpoint_event(event: bytes, url: str) -> None:
         raise ProbeError("mcp.invalid_response", problem)
 
 
-def event_data(event: bytes) -> bytes:
+def extract_sse_event_data(event: bytes) -> bytes:
     return b"\n".join(line[1] for line in SSE_DATA_LINE_PATTERN.finditer(event))
 
 
-def with_event_data(event: bytes, data: bytes) -> bytes:
+def replace_sse_event_data(event: bytes, data: bytes) -> bytes:
     """The event with other data, without fields that are long."""
     fields = [line for line in event.splitlines() if line.startswith((b"event:", b"id:")) and len(line) < 1_000]
     return b"\n".join([*fields, *(b"data: " + line for line in data.splitlines())]) + b"\n\n"
@@ -111,12 +113,12 @@ def normalize_sse_event_name(
     """Makes a JSON-RPC error readable that comes in an event of another name than `message`, such as `event: error`.
 
     The SDK ignores such events, so it would wait for a reply that has arrived. `expects_endpoint`: the event that names
-    the address of requests belongs to the SSE transport. `awaited_methods`: as for `normalize_message`. Raises
-    ProbeError for a result that MCP clients ignore, and as `normalize_message` does.
+    the address of requests belongs to the SSE transport. `awaited_methods`: as for `normalize_jsonrpc_message`. Raises
+    ProbeError for a result that MCP clients ignore, and as `normalize_jsonrpc_message` does.
     """
-    data = event_data(event)
-    if (normalized := normalize_message(data, awaited_methods)) != data:
-        event = with_event_data(event, normalized)
+    data = extract_sse_event_data(event)
+    if (normalized := normalize_jsonrpc_message(data, awaited_methods)) != data:
+        event = replace_sse_event_data(event, normalized)
     message = _parse_jsonrpc_error_event(event)
     name = _SSE_EVENT_NAME_PATTERN.search(event)
     if name is not None and name[1] == b"endpoint" and not expects_endpoint:
@@ -136,7 +138,7 @@ def _parse_jsonrpc_error_event(event: bytes) -> dict[str, Json]:
     if b'"error"' not in event and b"event:" not in event:
         return {}
     try:
-        message = json.loads(event_data(event))
+        message = json.loads(extract_sse_event_data(event))
     except (ValueError, RecursionError):
         return {}
     return message if isinstance(message, dict) and "jsonrpc" in message else {}

@@ -17,13 +17,13 @@ from watchdog.domain.model import Json
 from watchdog.net.body_limits import MAX_BODY_BYTES_IN_EVENT_LOOP
 from watchdog.net.connector import TcpConnector
 from watchdog.net.content_encoding import ContentDecoder, UnsupportedContentEncodingError
-from watchdog.net.errors import ProbeError, probe_error_from_exception
+from watchdog.net.errors import ProbeError, build_probe_error_from_exception
 from watchdog.net.mcp.event_stream import (
     ByteOrderMarkRemover,
     SseEventSplitter,
-    check_endpoint_event,
-    event_data,
+    extract_sse_event_data,
     normalize_sse_event_name,
+    require_valid_sse_endpoint_event,
 )
 from watchdog.net.mcp.http_connection import McpHttpNetworkBackend
 from watchdog.net.mcp.http_response import McpHttpResponse
@@ -32,8 +32,8 @@ from watchdog.net.mcp.http_transport import (
     McpHttpEndpoint,
     McpHttpTransport,
 )
-from watchdog.net.mcp.large_messages import read_message_body, replace_message_in_body, replace_message_in_event
-from watchdog.net.mcp.message_text import holds_awaited_reply, normalize_message
+from watchdog.net.mcp.large_messages import read_mcp_message_body, replace_message_in_body, replace_message_in_event
+from watchdog.net.mcp.message_text import holds_awaited_reply, normalize_jsonrpc_message
 from watchdog.net.mcp.received_messages import McpMessageInspector
 from watchdog.net.mcp.reply_errors import MAX_MCP_ERROR_EXCERPT_CHARS
 from watchdog.net.phases import PhaseTimer
@@ -57,7 +57,7 @@ async def open_mcp_http_transport(
     ProbeError."""
     loop = asyncio.get_running_loop()
     transport = McpHttpTransport(connector, endpoint, received, facts, now)
-    ssl_context = connector.ssl_context(endpoint.tls) if endpoint.url.startswith("https:") else None
+    ssl_context = connector.get_ssl_context(endpoint.tls) if endpoint.url.startswith("https:") else None
     with anyio.CancelScope() as scope:
         transport.cancel_session = scope.cancel
         try:
@@ -79,7 +79,7 @@ async def open_mcp_http_transport(
             raise error from None
     if (
         transport.transport_error is not None
-        and (error := probe_error_from_exception(transport.transport_error))
+        and (error := build_probe_error_from_exception(transport.transport_error))
         and scope.cancelled_caught
     ):
         raise error
@@ -91,7 +91,7 @@ async def _open_sdk_streams(transport: McpHttpTransport, ssl_context: ssl.SSLCon
     async with httpcore2.AsyncConnectionPool(
         ssl_context=ssl_context, network_backend=McpHttpNetworkBackend(transport)
     ) as pool:
-        client = _create_httpx_client(transport, pool)
+        client = _create_mcp_httpx_client(transport, pool)
         if transport.endpoint.use_sse:
             async with sse_client(url, httpx_client_factory=lambda headers=None, timeout=None, auth=None: client) as (
                 transport.incoming,
@@ -118,16 +118,16 @@ async def open_mcp_http_client(
     """A client for single requests to the server, with the same limits."""
     received = McpMessageInspector(None, PhaseTimer(), "")
     transport = McpHttpTransport(connector, endpoint, received, {}, now)
-    ssl_context = connector.ssl_context(endpoint.tls) if endpoint.url.startswith("https:") else None
+    ssl_context = connector.get_ssl_context(endpoint.tls) if endpoint.url.startswith("https:") else None
     backend = McpHttpNetworkBackend(transport)
     async with (
         httpcore2.AsyncConnectionPool(ssl_context=ssl_context, network_backend=backend) as pool,
-        _create_httpx_client(transport, pool) as client,
+        _create_mcp_httpx_client(transport, pool) as client,
     ):
         yield client
 
 
-def _create_httpx_client(transport: McpHttpTransport, pool: httpcore2.AsyncConnectionPool) -> httpx2.AsyncClient:
+def _create_mcp_httpx_client(transport: McpHttpTransport, pool: httpcore2.AsyncConnectionPool) -> httpx2.AsyncClient:
     defaults = {"User-Agent": "watchdog-monitor", "Accept-Encoding": "identity"}
     return httpx2.AsyncClient(
         transport=_McpHttpxTransport(transport, pool),
@@ -208,7 +208,7 @@ class _McpHttpResponseStream(httpx2.AsyncByteStream):
     async def prefetch_body_start(self) -> None:
         while (
             len(self._response_info.body_start) < MAX_MCP_ERROR_EXCERPT_CHARS
-            and (chunk := await self._next_chunk()) is not None
+            and (chunk := await self._read_next_chunk()) is not None
         ):
             self._prefetched_chunks.append(chunk)
 
@@ -217,9 +217,9 @@ class _McpHttpResponseStream(httpx2.AsyncByteStream):
             if self._json_body is not None:
                 yield await self._read_json(self._json_body)
                 return
-            async for chunk in self._decoded_chunks():
+            async for chunk in self._iter_decoded_chunks():
                 yield b"".join(
-                    [await self._replace_or_normalize_event(event) for event in self._split_into_events(chunk)]
+                    [await self._replace_large_or_normalize_event(event) for event in self._split_into_events(chunk)]
                 )
             yield self._mark_remover.flush() + self._flush_unfinished_event()
         except Exception as error:
@@ -230,20 +230,20 @@ class _McpHttpResponseStream(httpx2.AsyncByteStream):
         await self._response.aclose()
 
     async def _read_json(self, body: BoundedBodyCollector) -> bytes:
-        async for _ in self._decoded_chunks():
+        async for _ in self._iter_decoded_chunks():
             pass
         body.finish()
         received = self._transport.received
         if received.is_large(body.beginning, is_cut=body.is_large):
             return (await received.replace(replace_message_in_body, body)).data
-        return normalize_message(read_message_body(body), received.requests.awaited_methods)
+        return normalize_jsonrpc_message(read_mcp_message_body(body), received.requests.awaited_methods)
 
     def _split_into_events(self, chunk: bytes) -> list[bytes]:
         """Into events, if the body is a stream of events."""
         data, events = self._mark_remover.feed(chunk), self._response_info.events
         return [data] if events is None else events.feed(data)
 
-    async def _replace_or_normalize_event(self, event: bytes) -> bytes:
+    async def _replace_large_or_normalize_event(self, event: bytes) -> bytes:
         if (events := self._response_info.events) is None or b"data" not in event:
             return event  # clients ignore an event without data
         received, expects_endpoint = self._transport.received, self._transport.endpoint.use_sse
@@ -255,7 +255,7 @@ class _McpHttpResponseStream(httpx2.AsyncByteStream):
                 event, received.requests.awaited_methods, expects_endpoint=expects_endpoint
             )
             if expects_endpoint:
-                check_endpoint_event(event, self._transport.endpoint.url)
+                require_valid_sse_endpoint_event(event, self._transport.endpoint.url)
         events.has_error |= has_error
         return event
 
@@ -265,7 +265,7 @@ class _McpHttpResponseStream(httpx2.AsyncByteStream):
         if len(rest) > MAX_BODY_BYTES_IN_EVENT_LOOP:
             return rest
         awaited = self._transport.received.requests.awaited_methods
-        if holds_awaited_reply(event_data(rest), awaited):
+        if holds_awaited_reply(extract_sse_event_data(rest), awaited):
             problem = "the event with the reply does not end with a blank line, so MCP clients ignore it"
             raise ProbeError("mcp.invalid_response", problem)
         if holds_awaited_reply(rest, awaited):
@@ -273,17 +273,17 @@ class _McpHttpResponseStream(httpx2.AsyncByteStream):
             raise ProbeError("mcp.invalid_response", problem)
         return rest
 
-    async def _decoded_chunks(self) -> AsyncIterator[bytes]:
+    async def _iter_decoded_chunks(self) -> AsyncIterator[bytes]:
         """Short ones, so that each is handled quickly."""
         while self._prefetched_chunks:
             yield self._prefetched_chunks.pop(0)
-        while (chunk := await self._next_chunk()) is not None:
+        while (chunk := await self._read_next_chunk()) is not None:
             yield chunk[:MCP_HTTP_READ_CHUNK_BYTES]
             for start in range(MCP_HTTP_READ_CHUNK_BYTES, len(chunk), MCP_HTTP_READ_CHUNK_BYTES):
                 await asyncio.sleep(0)
                 yield chunk[start : start + MCP_HTTP_READ_CHUNK_BYTES]
 
-    async def _next_chunk(self) -> bytes | None:
+    async def _read_next_chunk(self) -> bytes | None:
         """The next part of the body, decoded unless it is JSON, which is collected as it was received."""
         try:
             chunk = await anext(self._chunks, None)

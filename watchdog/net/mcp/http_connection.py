@@ -11,7 +11,7 @@ from typing import Any
 import httpcore2
 
 from watchdog.net.connector import format_socket_address
-from watchdog.net.errors import probe_error_from_exception
+from watchdog.net.errors import build_probe_error_from_exception
 from watchdog.net.foreign_protocol import find_foreign_protocol_error
 from watchdog.net.handshake import TlsHandshake
 from watchdog.net.mcp.http_transport import MCP_HTTP_READ_CHUNK_BYTES, McpHttpTransport
@@ -66,10 +66,10 @@ class McpHttpNetworkStream(httpcore2.AsyncNetworkStream):
                 if not data and self._handshake and not self._has_received:
                     raise BrokenPipeError(errno.EPIPE, "closed before the first byte")
         except ConnectionError as lost:
-            error = probe_error_from_exception(lost)
+            error = build_probe_error_from_exception(lost)
             if self._has_received or self._handshake is None or error is None:
                 raise
-            raise await self._handshake.explain_unanswered_request(error) from None
+            raise await self._handshake.inspect_and_explain_unanswered_request(error) from None
         if data and not self._has_received and (foreign := find_foreign_protocol_error(data)):
             raise foreign
         self._has_received = True

@@ -57,7 +57,7 @@ class McpHttpResponse:
 
     def find_error(self) -> ProbeError | None:
         """The error that the response itself stands for. None: it is a valid response of an MCP server."""
-        error = self._status_error() or self._content_type_error()
+        error = self._find_status_error() or self._find_content_type_error()
         return error and self.attach_evidence(error)
 
     def attach_evidence(self, error: ProbeError) -> ProbeError:
@@ -68,7 +68,7 @@ class McpHttpResponse:
         error.excerpt = self.body_start[:MAX_MCP_ERROR_EXCERPT_CHARS].decode(errors="replace")
         return error
 
-    def _status_error(self) -> ProbeError | None:
+    def _find_status_error(self) -> ProbeError | None:
         if self.status == 401:
             problem = "rejects the" if "authorization" in self.request.headers else "requires"
             return ProbeError("http.401", f"HTTP 401: the server {problem} credentials")
@@ -91,7 +91,7 @@ class McpHttpResponse:
             return ProbeError(f"http.{self.status}", text)
         return None
 
-    def _content_type_error(self) -> ProbeError | None:
+    def _find_content_type_error(self) -> ProbeError | None:
         is_json_reply = self.request.method != "GET" and (self.status == 202 or self.content_type == "application/json")
         if is_json_reply or self.content_type == "text/event-stream":
             return None

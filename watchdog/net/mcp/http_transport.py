@@ -12,10 +12,10 @@ from mcp.types import CONNECTION_CLOSED, PARSE_ERROR
 from watchdog.domain.model import Evidence, Json
 from watchdog.net.body_limits import MIN_MCP_SESSION_BYTES_LIMIT
 from watchdog.net.connector import TcpConnector
-from watchdog.net.errors import ProbeError, probe_error_from_exception
+from watchdog.net.errors import ProbeError, build_probe_error_from_exception
 from watchdog.net.mcp.client import McpMessageSender
 from watchdog.net.mcp.http_response import McpHttpResponse
-from watchdog.net.mcp.large_messages import build_session_too_large_error
+from watchdog.net.mcp.large_messages import build_mcp_session_too_large_error
 from watchdog.net.mcp.received_messages import McpMessageInspector
 from watchdog.net.mcp.reply_errors import MAX_MCP_ERROR_EXCERPT_CHARS
 from watchdog.net.tls import TlsConfig
@@ -69,7 +69,7 @@ class McpHttpTransport:
     def count_bytes_within_limit(self, byte_count: int) -> None:
         self._bytes_read += byte_count
         if self._bytes_read > self.endpoint.max_session_bytes:
-            raise build_session_too_large_error(self.endpoint.max_session_bytes)
+            raise build_mcp_session_too_large_error(self.endpoint.max_session_bytes)
 
     @property
     def rejected_by_gateway(self) -> bool:
@@ -97,7 +97,9 @@ class McpHttpTransport:
         """Translates an exception that came through the SDK. None: it is a bug."""
         errors = [error, self.transport_error] if self.transport_error else [error]
         response = self.response_info
-        if translated := probe_error_from_exception(ExceptionGroup("", errors)) or (response and response.find_error()):
+        if translated := build_probe_error_from_exception(ExceptionGroup("", errors)) or (
+            response and response.find_error()
+        ):
             return translated
         if self.endpoint.use_sse and response is not None:  # the stream ended early, or is not a stream of events
             return response.attach_evidence(ProbeError("mcp.not_mcp", "the event stream is not MCP"))
@@ -107,7 +109,7 @@ class McpHttpTransport:
         if was_received and self.endpoint.use_sse:  # the SDK makes up errors over streamable HTTP only
             return None
         response = self.response_info
-        if self.transport_error is not None and (translated := probe_error_from_exception(self.transport_error)):
+        if self.transport_error is not None and (translated := build_probe_error_from_exception(self.transport_error)):
             return translated
         if response is not None:
             if translated := response.find_error():

@@ -33,25 +33,30 @@ from pydantic import BaseModel, ValidationError
 
 from watchdog.domain.model import Json
 from watchdog.net.errors import ProbeError
-from watchdog.net.mcp.event_stream import UTF8_BYTE_ORDER_MARK, event_data, normalize_sse_event_name, with_event_data
-from watchdog.net.mcp.message_text import normalize_message
-from watchdog.net.mcp.reply_errors import error_from_invalid_reply
+from watchdog.net.mcp.event_stream import (
+    UTF8_BYTE_ORDER_MARK,
+    extract_sse_event_data,
+    normalize_sse_event_name,
+    replace_sse_event_data,
+)
+from watchdog.net.mcp.message_text import normalize_jsonrpc_message
+from watchdog.net.mcp.reply_errors import error_from_invalid_mcp_reply
 from watchdog.net.mcp.results import (
     add_missing_content,
     parse_resource_contents,
     parse_tool_result,
     parse_tools_page,
 )
-from watchdog.net.mcp.tool_schema import SchemaCheckBudget, replace_invalid_tool_schemas
+from watchdog.net.mcp.tool_schema import ToolSchemaCheckBudget, replace_invalid_tool_schemas
 from watchdog.net.received_body import BoundedBodyCollector
 
-MAX_SUMMARY_VALUE_CHARS = 2_000
+MAX_MCP_SUMMARY_VALUE_CHARS = 2_000
 """A longer member of a message is left out of its replacement."""
-MAX_SUMMARY_KEYS = 100
+MAX_MCP_SUMMARY_KEYS = 100
 MAX_MCP_MESSAGE_EXCERPT_BYTES = 8_000
 MAX_JSON_STARTS_TRIED_PER_LINE = 8
 """Braces of each kind at which a message is tried to be read in a line that begins with other text."""
-PRE_NEGOTIATION_PROTOCOL_VERSION = "2025-11-25"
+PRE_NEGOTIATION_MCP_VERSION = "2025-11-25"
 """The SDK assumes it before the negotiation."""
 _RESULT_TYPE_BY_METHOD: Mapping[str, type[BaseModel]] = {
     "initialize": InitializeResult,
@@ -91,14 +96,14 @@ class McpMessageReadContext(NamedTuple):
     """Empty before the negotiation."""
     tool_name: str
     """The tool that stays in a list of tools, because it may be called."""
-    schema_budget: SchemaCheckBudget
+    schema_budget: ToolSchemaCheckBudget
 
 
 class McpMessageReplacement(NamedTuple):
     """What takes the place of a message."""
 
     data: bytes
-    schema_budget: SchemaCheckBudget
+    schema_budget: ToolSchemaCheckBudget
     result: LargeMcpResult | None = None
     has_error: bool = False
     """Whether the message is a JSON-RPC error."""
@@ -122,16 +127,16 @@ def find_message_starts(line: bytes) -> Iterator[int]:
 
 def replace_message_in_body(body: BoundedBodyCollector, context: McpMessageReadContext) -> McpMessageReplacement:
     """Of an HTTP body that should be a message. Raises ProbeError."""
-    decoded = read_message_body(body)
+    decoded = read_mcp_message_body(body)
     replacement = _replace_jsonrpc_message(decoded, context)
     return replacement or McpMessageReplacement(decoded[:MAX_MCP_MESSAGE_EXCERPT_BYTES], context.schema_budget)
 
 
-def read_message_body(body: BoundedBodyCollector) -> bytes:
+def read_mcp_message_body(body: BoundedBodyCollector) -> bytes:
     """Decoded, without a byte-order mark. Raises ProbeError, also if it is longer than a session may be."""
     decoded = body.decode()
     if body.problem:
-        raise build_session_too_large_error(body.max_bytes)
+        raise build_mcp_session_too_large_error(body.max_bytes)
     return decoded.removeprefix(UTF8_BYTE_ORDER_MARK)
 
 
@@ -140,23 +145,23 @@ def replace_message_in_event(
 ) -> McpMessageReplacement:
     """Of a server-sent event. Raises ProbeError for a result that MCP clients ignore."""
     normalized = normalize_sse_event_name(event, {}, expects_endpoint=expects_endpoint)
-    data = event_data(normalized.event)
+    data = extract_sse_event_data(normalized.event)
     replacement = _replace_jsonrpc_message(data, context) or McpMessageReplacement(
         data[:MAX_MCP_MESSAGE_EXCERPT_BYTES], context.schema_budget
     )
     return replacement._replace(
-        data=with_event_data(normalized.event, replacement.data), has_error=normalized.has_error
+        data=replace_sse_event_data(normalized.event, replacement.data), has_error=normalized.has_error
     )
 
 
-def build_session_too_large_error(max_session_bytes: int) -> ProbeError:
+def build_mcp_session_too_large_error(max_session_bytes: int) -> ProbeError:
     message = f"the server sent more than {max_session_bytes >> 20} MiB, Watchdog's limit (max_body)"
     return ProbeError("body.too_large", message, is_internal=True)
 
 
 def _replace_jsonrpc_message(data: bytes, context: McpMessageReadContext) -> McpMessageReplacement | None:
     """None: the data is not a JSON-RPC message. Raises ProbeError if it should be one."""
-    data = normalize_message(data, context.methods)
+    data = normalize_jsonrpc_message(data, context.methods)
     try:
         message = jsonrpc_message_adapter.validate_json(data.decode(errors="replace"), by_name=False)
     except ValueError:
@@ -169,7 +174,7 @@ def _replace_jsonrpc_message(data: bytes, context: McpMessageReadContext) -> Mcp
     elif isinstance(message, JSONRPCError):
         error = message.error.model_copy(
             update={
-                "message": message.error.message[:MAX_SUMMARY_VALUE_CHARS],
+                "message": message.error.message[:MAX_MCP_SUMMARY_VALUE_CHARS],
                 "data": _shorten_json_value(message.error.data),
             }
         )
@@ -189,7 +194,7 @@ def _separate_large_result_content(
     """The result, and its short parts, which the SDK accepts."""
     add_missing_content(method, result)
     problems = replace_invalid_tool_schemas(result, context.schema_budget) if method == "tools/list" else {}
-    version = context.protocol_version or PRE_NEGOTIATION_PROTOCOL_VERSION
+    version = context.protocol_version or PRE_NEGOTIATION_MCP_VERSION
     try:
         with suppress(KeyError):
             methods.validate_server_result(method, version, result)
@@ -199,10 +204,10 @@ def _separate_large_result_content(
             else None
         )
     except ValidationError as validation_error:
-        error = error_from_invalid_reply(method, validation_error)
+        error = error_from_invalid_mcp_reply(method, validation_error)
         error.facts["rpc_method"] = method
-        return LargeMcpResult(method, error=error), _build_required_result_members(method, result)
-    short = _select_short_members(result) | _build_required_result_members(method, result)
+        return LargeMcpResult(method, error=error), _build_mcp_result_without_content(method, result)
+    short = _select_short_members(result) | _build_mcp_result_without_content(method, result)
     match model:
         case ListToolsResult():
             if version in MODERN_PROTOCOL_VERSIONS:  # the SDK drops these tools
@@ -222,7 +227,7 @@ def _separate_large_result_content(
     return LargeMcpResult(method), short
 
 
-def _build_required_result_members(method: str, result: dict[str, Any]) -> dict[str, Any]:
+def _build_mcp_result_without_content(method: str, result: dict[str, Any]) -> dict[str, Any]:
     """The required members of a result, without content."""
     match method:
         case "tools/list":
@@ -242,26 +247,32 @@ def _build_required_result_members(method: str, result: dict[str, Any]) -> dict[
 
 
 def _select_short_members(members: Mapping[str, Any]) -> dict[str, Any]:
-    first_members = list(members.items())[:MAX_SUMMARY_KEYS]
+    first_members = list(members.items())[:MAX_MCP_SUMMARY_KEYS]
     return {
         name: value
         for name, value in first_members
-        if len(name) <= MAX_SUMMARY_VALUE_CHARS and _is_short_json_value(value)
+        if len(name) <= MAX_MCP_SUMMARY_VALUE_CHARS and _is_short_json_value(value)
     }
 
 
 def _is_short_json_value(value: Any) -> bool:
-    return (isinstance(value, str) and len(value) <= MAX_SUMMARY_VALUE_CHARS) or len(
+    return (isinstance(value, str) and len(value) <= MAX_MCP_SUMMARY_VALUE_CHARS) or len(
         json.dumps(value)
-    ) <= MAX_SUMMARY_VALUE_CHARS
+    ) <= MAX_MCP_SUMMARY_VALUE_CHARS
 
 
 def _shorten_json_value(value: Any) -> Any:
-    return value if _is_short_json_value(value) else json.dumps(value)[:MAX_SUMMARY_VALUE_CHARS]
+    return value if _is_short_json_value(value) else json.dumps(value)[:MAX_MCP_SUMMARY_VALUE_CHARS]
 
 
 def _summarize_json_value(value: Json) -> Json:
     """What a summary shows: the short members of an object, the beginning of a text."""
     if isinstance(value, dict):
         return _select_short_members(value)
-    return value if _is_short_json_value(value) else value[:MAX_SUMMARY_VALUE_CHARS] if isinstance(value, str) else None
+    return (
+        value
+        if _is_short_json_value(value)
+        else value[:MAX_MCP_SUMMARY_VALUE_CHARS]
+        if isinstance(value, str)
+        else None
+    )

@@ -15,20 +15,20 @@ from watchdog.net.errors import ProbeError
 from watchdog.net.text_encoding import parse_json
 
 
-def normalize_message(data: bytes, awaited_methods: Mapping[str, str]) -> bytes:
+def normalize_jsonrpc_message(data: bytes, awaited_methods: Mapping[str, str]) -> bytes:
     """The message as the SDK reads it, for one that other clients read: with half an emoji or a long number, with an id
     such as 2.0, or in a batch. Data that is no message is returned as it is.
 
     `awaited_methods`: id of each request without a reply -> its method, the newest last. Raises ProbeError for a reply
     that is no valid message, because the session would wait for it until the deadline.
     """
-    if data.lstrip()[:1] not in (b"{", b"[") or _is_message(data):
+    if data.lstrip()[:1] not in (b"{", b"[") or _is_valid_jsonrpc_message(data):
         return data
     try:
         value = parse_json(data.decode(errors="replace"))
     except RecursionError:
         if awaited_methods and b'"jsonrpc"' in data[:1_000]:
-            raise _too_deep_error([*awaited_methods.values()][-1]) from None
+            raise _build_reply_too_deep_error([*awaited_methods.values()][-1]) from None
         return data
     except ValueError:
         return data
@@ -36,11 +36,11 @@ def normalize_message(data: bytes, awaited_methods: Mapping[str, str]) -> bytes:
     if reply is None:
         return data
     method = awaited_methods[str(reply["id"])]
-    if problem := _find_message_problem(reply):
+    if problem := _find_jsonrpc_reply_problem(reply):
         raise ProbeError("mcp.invalid_response", f"the reply to {method} is not a JSON-RPC message: {problem}")
     encoded = json.dumps(reply).encode()
-    if not _is_message(encoded):  # of all that the SDK refuses, only the depth is left
-        raise _too_deep_error(method)
+    if not _is_valid_jsonrpc_message(encoded):  # of all that the SDK refuses, only the depth is left
+        raise _build_reply_too_deep_error(method)
     return encoded
 
 
@@ -53,7 +53,7 @@ def holds_awaited_reply(data: bytes, awaited_methods: Mapping[str, str]) -> bool
         return False
 
 
-def _is_message(data: bytes) -> bool:
+def _is_valid_jsonrpc_message(data: bytes) -> bool:
     with suppress(ValueError):
         jsonrpc_message_adapter.validate_json(data.decode(errors="replace"), by_name=False)
         return True
@@ -71,7 +71,7 @@ def _find_awaited_reply(value: Json, awaited_methods: Mapping[str, str]) -> dict
     return None
 
 
-def _find_message_problem(reply: Mapping[str, Json]) -> str:
+def _find_jsonrpc_reply_problem(reply: Mapping[str, Json]) -> str:
     """What makes it no JSON-RPC message; empty: nothing that is known."""
     error = reply.get("error")
     checks = [
@@ -92,7 +92,7 @@ def _find_message_problem(reply: Mapping[str, Json]) -> str:
     return ""
 
 
-def _too_deep_error(method: str) -> ProbeError:
+def _build_reply_too_deep_error(method: str) -> ProbeError:
     return ProbeError(
         "json.too_complex", f"the reply to {method} is nested deeper than Watchdog reads", is_internal=True
     )

@@ -11,7 +11,7 @@ from watchdog.net.body_limits import MAX_BODY_BYTES_IN_EVENT_LOOP
 from watchdog.net.errors import ProbeError
 from watchdog.net.mcp.large_messages import LargeMcpResult, McpMessageReadContext, McpMessageReplacement
 from watchdog.net.mcp.sent_requests import SentMcpRequests
-from watchdog.net.mcp.tool_schema import SchemaCheckBudget
+from watchdog.net.mcp.tool_schema import ToolSchemaCheckBudget
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.worker_process import WorkerProcess
 
@@ -27,7 +27,7 @@ class McpMessageInspector:
         """Every JSON-RPC error."""
         self.tool_problems: dict[str, str] = {}
         """Tool -> what is invalid about its schemas."""
-        self.schema_budget = SchemaCheckBudget()
+        self.schema_budget = ToolSchemaCheckBudget()
         self.protocol_version = ""
         self._worker, self.phase_timer, self._tool_name = worker, phase_timer, tool_name
         self._response_bytes = 0
@@ -55,7 +55,7 @@ class McpMessageInspector:
             self._large_results[replacement.result.method] = replacement.result
         return replacement
 
-    def large_result_error(self, method: str) -> ProbeError | None:
+    def find_large_result_error(self, method: str) -> ProbeError | None:
         """Why a large result is invalid; None if it is not large, or valid."""
         result = self._large_results.get(method)
         return None if result is None else result.error

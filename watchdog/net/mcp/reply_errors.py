@@ -14,18 +14,18 @@ from watchdog.domain.text import quote_json_value, to_single_line, truncate_with
 from watchdog.net.errors import ProbeError
 
 MAX_MCP_ERROR_EXCERPT_CHARS = 2_000
-RESOURCE_NOT_FOUND = -32002
+MCP_RESOURCE_NOT_FOUND_CODE = -32002
 """Not in the newest version of the protocol, which uses INVALID_PARAMS."""
 _MEANING_BY_METHOD_AND_CODE = {
     ("tools/call", INVALID_PARAMS): "mcp.invalid_arguments",
     ("resources/read", INVALID_PARAMS): "mcp.resource_missing",
-    ("resources/read", RESOURCE_NOT_FOUND): "mcp.resource_missing",
+    ("resources/read", MCP_RESOURCE_NOT_FOUND_CODE): "mcp.resource_missing",
     ("resources/read", METHOD_NOT_FOUND): "mcp.resource_missing",
 }
 """What a JSON-RPC error is about, if its code reveals it."""
 
 
-def build_reply_error(method: str, mcp_error: MCPError) -> ProbeError:
+def build_mcp_rpc_error(method: str, mcp_error: MCPError) -> ProbeError:
     """A JSON-RPC error that the server returned."""
     reason = _MEANING_BY_METHOD_AND_CODE.get((method, mcp_error.code), "mcp.rpc_error")
     error = ProbeError(reason, f"{method} returns error {mcp_error.code}: {to_single_line(mcp_error.message)}")
@@ -35,26 +35,32 @@ def build_reply_error(method: str, mcp_error: MCPError) -> ProbeError:
     return error
 
 
-def error_from_invalid_reply(method: str, error: ValidationError) -> ProbeError:
-    problem = _describe_invalid_field(error.errors(include_url=False, include_context=False))
+def error_from_invalid_mcp_reply(method: str, error: ValidationError) -> ProbeError:
+    problem = _describe_invalid_mcp_reply_field(error.errors(include_url=False, include_context=False))
     return ProbeError("mcp.invalid_response", f"{method} returns an invalid result: {problem}")
 
 
-def _describe_invalid_field(errors: Sequence[ErrorDetails]) -> str:
+def _describe_invalid_mcp_reply_field(errors: Sequence[ErrorDetails]) -> str:
     """The first problem, in the words of JSON: "tools[0].name is null, expected text"."""
-    of_known_type = [error for error in errors if not _is_type_mismatch(error) and not _is_of_other_type(error, errors)]
-    first = next(iter(of_known_type), None) or next(filter(_is_type_mismatch, errors), errors[0])
-    field = _field_path(first["loc"])
+    of_known_type = [
+        error
+        for error in errors
+        if not _is_union_type_tag_error(error) and not _is_error_of_other_union_type(error, errors)
+    ]
+    first = next(iter(of_known_type), None) or next(filter(_is_union_type_tag_error, errors), errors[0])
+    field = _format_mcp_reply_field_path(first["loc"])
     if first["type"] == "missing":
         return f"{field} is missing"
     actual = quote_json_value(first["input"], 60)
-    if _is_type_mismatch(first):
+    if _is_union_type_tag_error(first):
         return f"{field} is {actual}, which MCP does not define"
-    expected = next((words for name, words in _EXPECTED_WORDS.items() if first["type"].startswith(name)), "")
+    expected = next(
+        (words for name, words in _EXPECTED_TYPE_TEXT_BY_ERROR.items() if first["type"].startswith(name)), ""
+    )
     return f"{field} is {actual}, expected {expected}" if expected else f"{field} is {actual}: {first['msg']}"
 
 
-_EXPECTED_WORDS = {
+_EXPECTED_TYPE_TEXT_BY_ERROR = {
     "list": "a list",
     "string": "text",
     "dict": "an object",
@@ -66,23 +72,24 @@ _EXPECTED_WORDS = {
 """By the beginning of pydantic's name of an error."""
 
 
-def _is_type_mismatch(error: ErrorDetails) -> bool:
+def _is_union_type_tag_error(error: ErrorDetails) -> bool:
     """Whether a part of a result, such as a content block, is not of the type that this error is about."""
     return error["type"] == "literal_error" and error["loc"][-1] == "type"
 
 
-def _is_of_other_type(error: ErrorDetails, errors: Sequence[ErrorDetails]) -> bool:
+def _is_error_of_other_union_type(error: ErrorDetails, errors: Sequence[ErrorDetails]) -> bool:
     return any(
-        _is_type_mismatch(other) and other["loc"][:-1] == error["loc"][: len(other["loc"]) - 1] for other in errors
+        _is_union_type_tag_error(other) and other["loc"][:-1] == error["loc"][: len(other["loc"]) - 1]
+        for other in errors
     )
 
 
-def _field_path(location: Sequence[int | str]) -> str:
+def _format_mcp_reply_field_path(location: Sequence[int | str]) -> str:
     """ "content[0].text". Names of classes, which are part of pydantic's location, begin with a capital letter."""
     parts = [part for part in location if isinstance(part, int) or not part[:1].isupper()]
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
 
 
-def error_from_unsupported_version(error: RuntimeError) -> ProbeError:
+def error_from_unsupported_mcp_version(error: RuntimeError) -> ProbeError:
     versions = truncate_with_ellipsis(str(error).rpartition(": ")[2], 60)
     return ProbeError("mcp.unsupported_version", f"the server supports no known version of MCP ({versions})")

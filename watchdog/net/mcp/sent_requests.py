@@ -24,7 +24,7 @@ class SentMcpRequests:
         """Of the requests that still await their reply."""
         return {id_: method for id_, method in self.methods.items() if id_ in self._awaited}
 
-    def method_of(self, response: JSONRPCResponse) -> str:
+    def find_request_method(self, response: JSONRPCResponse) -> str:
         """The method of the request that this is the response to; empty if there is none."""
         return self.methods.get(str(response.id), "")
 

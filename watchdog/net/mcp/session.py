@@ -11,7 +11,7 @@ from time import perf_counter
 import anyio
 from mcp.shared.dispatcher import ProgressFnT
 
-from watchdog.domain.reasons import reason_family
+from watchdog.domain.reasons import get_reason_family
 from watchdog.domain.text import to_single_line, truncate_with_ellipsis
 from watchdog.net.connector import TcpConnector
 from watchdog.net.errors import ProbeError, refine_error_until_deadline
@@ -34,7 +34,7 @@ from watchdog.net.mcp.transport_mismatch import explain_mcp_transport_mismatch
 from watchdog.net.phases import RESPONSE_PROCESSING_PHASES, PhaseTimer
 from watchdog.net.worker_process import WorkerProcess
 
-UNKNOWN_PROTOCOL_ERA = ""
+UNKNOWN_MCP_PROTOCOL_ERA = ""
 MAX_BLOCKED_DISCOVERY_CHECK_DELAY_S = 1.0
 """Time to respond to `initialize` after `server/discover` got no response, until another process is tried."""
 
@@ -103,38 +103,39 @@ async def connect_mcp_client(
     now: int,
     worker: WorkerProcess | None,
     tool_name: str = "",
-    protocol_era: str = UNKNOWN_PROTOCOL_ERA,
+    protocol_era: str = UNKNOWN_MCP_PROTOCOL_ERA,
 ) -> AsyncIterator[McpClient]:
     """Connects to a server and negotiates the protocol.
 
     `timeout_s`: until the caller cancels. `worker`: as for McpSession. `tool_name`: the tool that may be called; a
-    large list is reduced to it. `protocol_era`: as an earlier session negotiated it, or UNKNOWN_PROTOCOL_ERA. A
+    large list is reduced to it. `protocol_era`: as an earlier session negotiated it, or UNKNOWN_MCP_PROTOCOL_ERA. A
     remembered era is doubted: if it does not work any more, the era is negotiated again within the same deadline.
 
     Raises ProbeError. An error that arises while the session is being cancelled is a consequence of the cancellation,
     and never replaces it, unless it was known before (`precedes_deadline`).
     """
     started = perf_counter()
-    cancellations_before = _count_task_cancellations()
+    cancellations_before = _count_asyncio_task_cancellations()
     try:
         async with AsyncExitStack() as stack:
-            eras = _list_protocol_eras_to_try(target, protocol_era)
+            eras = _list_mcp_eras_to_try(target, protocol_era)
             for era, next_era in zip(eras, [*eras[1:], None], strict=True):
                 try:
                     remaining_s = timeout_s - (perf_counter() - started)
                     received = McpMessageInspector(worker, phase_timer, tool_name)
-                    opening = _open_transport(connector, target, result, received, remaining_s, now=now)
+                    opening = _open_mcp_transport(connector, target, result, received, remaining_s, now=now)
                     client = await stack.enter_async_context(
-                        _negotiate(opening, target, result, received, era=era, remaining_s=remaining_s)
+                        _open_negotiated_mcp_client(opening, target, result, received, era=era, remaining_s=remaining_s)
                     )
                     break
                 except ProbeError as error:
-                    is_cancelled = _count_task_cancellations() > cancellations_before
-                    if is_cancelled or next_era is None or not _may_work_in_another_era(target, result, era, error):
+                    is_cancelled = _count_asyncio_task_cancellations() > cancellations_before
+                    may_retry = next_era is not None and _may_connect_in_another_mcp_era(target, result, era, error)
+                    if is_cancelled or not may_retry:
                         raise
             yield client
     except ProbeError as error:
-        is_cancelled = _count_task_cancellations() > cancellations_before
+        is_cancelled = _count_asyncio_task_cancellations() > cancellations_before
         if is_cancelled and not error.precedes_deadline:
             raise asyncio.CancelledError from error
         error.record_phase(phase_timer)
@@ -145,7 +146,7 @@ async def connect_mcp_client(
         raise
 
 
-def _open_transport(
+def _open_mcp_transport(
     connector: TcpConnector,
     target: McpHttpEndpoint | McpServerCommand,
     result: McpSessionResult,
@@ -162,7 +163,7 @@ def _open_transport(
 
 
 @asynccontextmanager
-async def _negotiate(
+async def _open_negotiated_mcp_client(
     opening: AbstractAsyncContextManager[McpTransport],
     target: McpHttpEndpoint | McpServerCommand,
     result: McpSessionResult,
@@ -176,10 +177,10 @@ async def _negotiate(
         with measure_phase_and_tag_errors(received.phase_timer, "negotiate"):
             transport: McpTransport = await stack.enter_async_context(opening)
             client = await stack.enter_async_context(open_mcp_client(transport, result, received))
-            if isinstance(target, McpServerCommand) and era == UNKNOWN_PROTOCOL_ERA:
+            if isinstance(target, McpServerCommand) and era == UNKNOWN_MCP_PROTOCOL_ERA:
                 await _negotiate_unless_discovery_blocks(client, target, remaining_s)
             else:
-                await client.negotiate(era, remaining_s / 2, _discovery_timeout_s(remaining_s))
+                await client.negotiate(era, remaining_s / 2, _compute_mcp_discovery_timeout_s(remaining_s))
         yield client
 
 
@@ -187,66 +188,70 @@ async def _negotiate_unless_discovery_blocks(client: McpClient, command: McpServ
     """Negotiates. Raises ProbeError if the process responds to nothing after `server/discover`, while another process
     of the server responds to `initialize`: it handles one request at a time, and never ends one that it does not know.
     A server that is slow looks the same, so its process is left to negotiate until the other one has responded."""
-    check_after_s = _discovery_timeout_s(remaining_s) + min(MAX_BLOCKED_DISCOVERY_CHECK_DELAY_S, remaining_s / 8)
+    check_after_s = _compute_mcp_discovery_timeout_s(remaining_s) + min(
+        MAX_BLOCKED_DISCOVERY_CHECK_DELAY_S, remaining_s / 8
+    )
 
     async def check_blocked() -> None:
         await anyio.sleep(check_after_s)
-        if await _responds_to_initialize(command, remaining_s - check_after_s):
+        if await _try_initialize_in_new_process(command, remaining_s - check_after_s):
             negotiation.cancel()
 
     with anyio.CancelScope() as negotiation:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(check_blocked)
-            await client.negotiate(UNKNOWN_PROTOCOL_ERA, remaining_s / 2, _discovery_timeout_s(remaining_s))
+            await client.negotiate(
+                UNKNOWN_MCP_PROTOCOL_ERA, remaining_s / 2, _compute_mcp_discovery_timeout_s(remaining_s)
+            )
             tasks.cancel_scope.cancel()
     if negotiation.cancelled_caught:
         client.result.last_method, client.result.protocol_era = MCP_DISCOVER_METHOD, LEGACY_PROTOCOL_ERA
         raise ProbeError("timeout.negotiate", "the server responds to no request after server/discover", "negotiate")
 
 
-async def _responds_to_initialize(command: McpServerCommand, timeout_s: float) -> bool:
+async def _try_initialize_in_new_process(command: McpServerCommand, timeout_s: float) -> bool:
     """Whether a process of its own responds, which ends immediately."""
     received = McpMessageInspector(None, PhaseTimer(), "")
     opening = open_mcp_stdio_transport(command, received, {}, timeout_s)
     with suppress(ProbeError), anyio.move_on_after(timeout_s):
-        async with _negotiate(
+        async with _open_negotiated_mcp_client(
             opening, command, McpSessionResult(), received, era=LEGACY_PROTOCOL_ERA, remaining_s=timeout_s
         ):
             return True
     return False
 
 
-def _discovery_timeout_s(remaining_s: float) -> float:
+def _compute_mcp_discovery_timeout_s(remaining_s: float) -> float:
     return min(MCP_DISCOVERY_TIMEOUT_S, remaining_s / 2)
 
 
-def _may_work_in_another_era(
+def _may_connect_in_another_mcp_era(
     target: McpHttpEndpoint | McpServerCommand, result: McpSessionResult, era: str, error: ProbeError
 ) -> bool:
     """Whether the negotiation that failed is worth another attempt on a new connection."""
     if error.is_internal:
         return False
-    if era != UNKNOWN_PROTOCOL_ERA:
+    if era != UNKNOWN_MCP_PROTOCOL_ERA:
         return True
     # Some servers exit, or drop the connection, when they receive `server/discover`.
     is_connected = isinstance(target, McpServerCommand) or "address" in result.facts
     return (
         is_connected
         and result.last_method == MCP_DISCOVER_METHOD
-        and reason_family(error.reason) not in ("http", "tls")
+        and get_reason_family(error.reason) not in ("http", "tls")
     )
 
 
-def _list_protocol_eras_to_try(target: McpHttpEndpoint | McpServerCommand, remembered_era: str) -> list[str]:
+def _list_mcp_eras_to_try(target: McpHttpEndpoint | McpServerCommand, remembered_era: str) -> list[str]:
     if isinstance(target, McpHttpEndpoint) and target.use_sse:
         return [LEGACY_PROTOCOL_ERA]  # the SSE transport exists in the legacy era only
     return (
-        [remembered_era, UNKNOWN_PROTOCOL_ERA, LEGACY_PROTOCOL_ERA]
+        [remembered_era, UNKNOWN_MCP_PROTOCOL_ERA, LEGACY_PROTOCOL_ERA]
         if remembered_era
-        else [UNKNOWN_PROTOCOL_ERA, LEGACY_PROTOCOL_ERA]
+        else [UNKNOWN_MCP_PROTOCOL_ERA, LEGACY_PROTOCOL_ERA]
     )
 
 
-def _count_task_cancellations() -> int:
+def _count_asyncio_task_cancellations() -> int:
     task = asyncio.current_task()
     return task.cancelling() if task else 0

@@ -21,11 +21,15 @@ from watchdog.domain.model import Evidence, Json
 from watchdog.domain.reasons import build_reason_and_message
 from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.net.body_limits import MIN_MCP_SESSION_BYTES_LIMIT
-from watchdog.net.errors import ProbeError, probe_error_from_exception, refine_error_until_deadline
+from watchdog.net.errors import ProbeError, build_probe_error_from_exception, refine_error_until_deadline
 from watchdog.net.mcp.client import measure_phase_and_tag_errors
 from watchdog.net.mcp.event_stream import UTF8_BYTE_ORDER_MARK
-from watchdog.net.mcp.large_messages import build_session_too_large_error, find_message_starts, replace_message_in_line
-from watchdog.net.mcp.message_text import normalize_message
+from watchdog.net.mcp.large_messages import (
+    build_mcp_session_too_large_error,
+    find_message_starts,
+    replace_message_in_line,
+)
+from watchdog.net.mcp.message_text import normalize_jsonrpc_message
 from watchdog.net.mcp.received_messages import McpMessageInspector
 from watchdog.net.mcp.reply_errors import MAX_MCP_ERROR_EXCERPT_CHARS
 from watchdog.net.supervised_process import StartError, SupervisedProcess
@@ -41,7 +45,7 @@ MCP_OUTPUT_CLOSE_TIMEOUT_AFTER_FAILURE_S = 0.3
 """Time for the end of the output after the server has failed. If it takes longer, another process keeps it open."""
 MCP_OUTPUT_CLOSE_TIMEOUT_AFTER_EXIT_0_S = 3.0
 """The same after an exit with code 0: a launcher may leave the session to a process that it has started."""
-MAX_NON_MCP_LINES = 1_000
+MAX_TOLERATED_NON_MCP_LINES = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +125,7 @@ class McpStdioTransport:
         while data := await stdout.read(MCP_STDIO_READ_CHUNK_BYTES):
             size += len(data)
             if size > self._max_session_bytes:
-                raise build_session_too_large_error(self._max_session_bytes)
+                raise build_mcp_session_too_large_error(self._max_session_bytes)
             self._unfinished_line += data
             if b"\n" in data:
                 *lines, self._unfinished_line = self._unfinished_line.split(b"\n")
@@ -137,7 +141,7 @@ class McpStdioTransport:
         if self._received.is_large(line):
             line = (await self._received.replace(replace_message_in_line, line)).data
         else:
-            line = normalize_message(line, self._received.requests.awaited_methods)
+            line = normalize_jsonrpc_message(line, self._received.requests.awaited_methods)
         text, message = _parse_stdout_line(line)
         if text:
             self._record_non_mcp_line(text)
@@ -160,9 +164,11 @@ class McpStdioTransport:
         """The protocol allows only MCP on standard output. A banner is tolerated, and kept as evidence."""
         self.facts["non_mcp_line_count"] = self.facts.get("non_mcp_line_count", 0) + 1
         self.facts.setdefault("first_non_mcp_line", line[:200].decode(errors="replace").strip())
-        if self.facts["non_mcp_line_count"] > MAX_NON_MCP_LINES:
+        if self.facts["non_mcp_line_count"] > MAX_TOLERATED_NON_MCP_LINES:
             first = truncate_with_ellipsis(self.facts["first_non_mcp_line"], 60)
-            raise ProbeError.from_reason("mcp.output_not_mcp", limit=str(MAX_NON_MCP_LINES), first=repr(first))
+            raise ProbeError.from_reason(
+                "mcp.output_not_mcp", limit=str(MAX_TOLERATED_NON_MCP_LINES), first=repr(first)
+            )
 
     async def _read_stderr(self, stderr: asyncio.StreamReader) -> None:
         while data := await stderr.read(4096):
@@ -242,7 +248,7 @@ async def open_mcp_stdio_transport(
                     await transport.shutdown(exit_timeout_s)
                 readers.cancel_scope.cancel()
     except Exception as exception:
-        if error := probe_error_from_exception(exception):
+        if error := build_probe_error_from_exception(exception):
             if transport is not None:
                 error.excerpt = error.excerpt or transport.stderr_tail.decode(errors="replace")
             raise error from None

@@ -27,14 +27,14 @@ _COUNT_SCHEMA_KEYWORDS = (
 _TEXT_SCHEMA_KEYWORDS = ("$ref", "description", "format", "pattern", "title")
 
 
-class SchemaCheckBudget:
+class ToolSchemaCheckBudget:
     """How many subschemas may still be checked in this session."""
 
     def __init__(self, nodes: int = MAX_SUBSCHEMAS_PER_SESSION) -> None:
         self.nodes = nodes
 
 
-def replace_invalid_tool_schemas(result: Json, budget: SchemaCheckBudget) -> dict[str, str]:
+def replace_invalid_tool_schemas(result: Json, budget: ToolSchemaCheckBudget) -> dict[str, str]:
     """Replaces the invalid schemas in a result of `tools/list`, so that the SDK accepts the other tools. Returns the
     problem of each tool, by its name."""
     problems: dict[str, str] = {}
@@ -51,23 +51,23 @@ def replace_invalid_tool_schemas(result: Json, budget: SchemaCheckBudget) -> dic
     return problems
 
 
-def find_tool_schema_problem(input_schema: Json, output_schema: Json, budget: SchemaCheckBudget) -> str:
+def find_tool_schema_problem(input_schema: Json, output_schema: Json, budget: ToolSchemaCheckBudget) -> str:
     """The first problem of a tool's schemas: "inputSchema.properties.a.type is 'strng', which is not a type"; empty if
     there is none."""
     for name, schema in (("inputSchema", input_schema), ("outputSchema", output_schema)):
         if schema is None:
             continue
-        if problem := next(_find_schema_problems(name, schema, budget), ""):
+        if problem := next(_find_json_schema_problems(name, schema, budget), ""):
             return problem
         if not isinstance(schema, dict):
-            return f"{name} is {_quote_schema_value(schema)}, expected an object"
+            return f"{name} is {_quote_json_schema_value(schema)}, expected an object"
         if schema.get("type") != "object":
-            actual = _quote_schema_value(schema["type"]) if "type" in schema else "missing"
+            actual = _quote_json_schema_value(schema["type"]) if "type" in schema else "missing"
             return f"{name}.type is {actual}, expected 'object'"
     return ""
 
 
-def _find_schema_problems(root_name: str, root: Json, budget: SchemaCheckBudget) -> Iterator[str]:
+def _find_json_schema_problems(root_name: str, root: Json, budget: ToolSchemaCheckBudget) -> Iterator[str]:
     unvisited = [(root_name, root)]
     while unvisited and budget.nodes > 0:
         budget.nodes -= 1
@@ -75,9 +75,9 @@ def _find_schema_problems(root_name: str, root: Json, budget: SchemaCheckBudget)
         if isinstance(schema, bool):
             continue
         if not isinstance(schema, dict):
-            yield f"{path} is {_quote_schema_value(schema)}, which is not a schema"
+            yield f"{path} is {_quote_json_schema_value(schema)}, which is not a schema"
             continue
-        yield from _find_schema_keyword_problems(path, schema, root)
+        yield from _find_json_schema_keyword_problems(path, schema, root)
         yield from _enqueue_subschemas_yielding_problems(path, schema, unvisited)
 
 
@@ -94,43 +94,43 @@ def _enqueue_subschemas_yielding_problems(
         if isinstance(schema[keyword], list) and schema[keyword]:
             unvisited += [(f"{path}.{keyword}[{i}]", item) for i, item in enumerate(schema[keyword])]
         else:
-            yield f"{path}.{keyword} is {_quote_schema_value(schema[keyword])}, expected a list of schemas"
+            yield f"{path}.{keyword} is {_quote_json_schema_value(schema[keyword])}, expected a list of schemas"
     for keyword in schema.keys() & {*_SUBSCHEMA_MAP_KEYWORDS}:
         if isinstance(schema[keyword], dict):
             unvisited += [(f"{path}.{keyword}.{name}", value) for name, value in schema[keyword].items()]
         else:
-            yield f"{path}.{keyword} is {_quote_schema_value(schema[keyword])}, expected an object"
+            yield f"{path}.{keyword} is {_quote_json_schema_value(schema[keyword])}, expected an object"
 
 
-def _find_schema_keyword_problems(path: str, schema: dict[str, Json], root: Json) -> Iterator[str]:
+def _find_json_schema_keyword_problems(path: str, schema: dict[str, Json], root: Json) -> Iterator[str]:
     types = schema.get("type", [])
     for type_ in types if isinstance(types, list) else [types]:
         if type_ not in _JSON_SCHEMA_TYPES:
-            yield f"{path}.type is {_quote_schema_value(type_)}, which is not a type"
+            yield f"{path}.type is {_quote_json_schema_value(type_)}, which is not a type"
     required = schema.get("required", [])
     if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
-        yield f"{path}.required is {_quote_schema_value(required)}, expected a list of names"
+        yield f"{path}.required is {_quote_json_schema_value(required)}, expected a list of names"
     if not isinstance(schema.get("enum", []), list):
-        yield f"{path}.enum is {_quote_schema_value(schema['enum'])}, expected a list"
+        yield f"{path}.enum is {_quote_json_schema_value(schema['enum'])}, expected a list"
     for keyword in schema.keys() & {*_TEXT_SCHEMA_KEYWORDS}:
         if not isinstance(schema[keyword], str):
-            yield f"{path}.{keyword} is {_quote_schema_value(schema[keyword])}, expected text"
+            yield f"{path}.{keyword} is {_quote_json_schema_value(schema[keyword])}, expected text"
     for keyword in schema.keys() & {*_NUMBER_SCHEMA_KEYWORDS, *_COUNT_SCHEMA_KEYWORDS}:
         value = schema[keyword]
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         is_fraction = isinstance(value, float) and not value.is_integer()
         if not is_number or (keyword in _COUNT_SCHEMA_KEYWORDS and (is_fraction or value < 0)):
-            yield f"{path}.{keyword} is {_quote_schema_value(value)}, expected a number"
+            yield f"{path}.{keyword} is {_quote_json_schema_value(value)}, expected a number"
     reference = schema.get("$ref")
     if (
         isinstance(reference, str)
         and reference.startswith("#/")
-        and not _is_schema_reference_resolvable(reference, root)
+        and not _is_json_schema_reference_resolvable(reference, root)
     ):
-        yield f"{path}.$ref is {_quote_schema_value(reference)}, which does not exist"
+        yield f"{path}.$ref is {_quote_json_schema_value(reference)}, which does not exist"
 
 
-def _is_schema_reference_resolvable(reference: str, root: Json) -> bool:
+def _is_json_schema_reference_resolvable(reference: str, root: Json) -> bool:
     node = root
     for part in reference[2:].split("/"):
         name = part.replace("~1", "/").replace("~0", "~")
@@ -143,5 +143,5 @@ def _is_schema_reference_resolvable(reference: str, root: Json) -> bool:
     return True
 
 
-def _quote_schema_value(value: Json) -> str:
+def _quote_json_schema_value(value: Json) -> str:
     return quote_json_value(value, 40)

@@ -19,14 +19,14 @@ from watchdog.net.threads import run_in_daemon_thread
 from watchdog.queues.base import (
     QueueConnectContext,
     QueueDriver,
-    broker_unreachable_error,
+    build_broker_unreachable_error,
     connect_once_to_find_address,
 )
-from watchdog.queues.clients.redis import redis_error_message, redis_errors_as_probe_errors
+from watchdog.queues.clients.redis import format_redis_error, translate_redis_errors
 
 T = TypeVar("T")
 
-DEFAULT_BROKER_PORTS = {"redis": 6379, "rediss": 6379, "amqp": 5672, "amqps": 5671}
+DEFAULT_CELERY_BROKER_PORTS = {"redis": 6379, "rediss": 6379, "amqp": 5672, "amqps": 5671}
 CELERY_WORKER_RESPONSE_TIMEOUT_S = 0.5
 """How long workers have to respond to a command."""
 MAX_CELERY_MESSAGES_SEARCHED = 500
@@ -39,7 +39,9 @@ CELERY_BROKER_THREAD_POLL_INTERVAL_S = 0.02
 
 
 def _validate_broker_url(text: str) -> str:
-    split_and_validate_url(text, DEFAULT_BROKER_PORTS, "redis://host:6379/0 or amqp://user:password@host:5672/vhost")
+    split_and_validate_url(
+        text, DEFAULT_CELERY_BROKER_PORTS, "redis://host:6379/0 or amqp://user:password@host:5672/vhost"
+    )
     return text
 
 
@@ -77,7 +79,7 @@ class CeleryQueueDriver(QueueDriver):
         """The broker's URL with the address that passed the address filter; with TLS, the URL as configured, because
         certificates name the host. Raises ProbeError if the broker cannot be reached."""
         broker = urlsplit(self.broker)
-        port = broker.port or DEFAULT_BROKER_PORTS[broker.scheme]
+        port = broker.port or DEFAULT_CELERY_BROKER_PORTS[broker.scheme]
         address = await connect_once_to_find_address(context, self.host, port)
         if broker.scheme in ("rediss", "amqps"):
             return self.broker
@@ -109,14 +111,16 @@ class CeleryQueueDriver(QueueDriver):
 
         try:
             async with asyncio.timeout(timeout_s):
-                with redis_errors_as_probe_errors():
+                with translate_redis_errors():
                     return await run_in_daemon_thread(run, f"call {self.target}")
         except TimeoutError:
-            raise broker_unreachable_error(f"the broker did not respond within {round(timeout_s, 1):g} s") from None
+            raise build_broker_unreachable_error(
+                f"the broker did not respond within {round(timeout_s, 1):g} s"
+            ) from None
         except ProbeError:
             raise
         except Exception as e:
-            raise broker_unreachable_error(redis_error_message(e)) from None
+            raise build_broker_unreachable_error(format_redis_error(e)) from None
 
 
 async def _acquire_broker_thread(timeout_s: float) -> float:
@@ -158,7 +162,7 @@ def fetch_celery_waiting_stats(connection: Any, queue: str) -> QueueStats | None
     """None: the queue does not exist. In Redis every queue exists, as lists of messages that may be empty."""
     channel = connection.default_channel
     if _is_redis_broker(connection):
-        lists = _redis_priority_list_names(channel, queue)
+        lists = _list_celery_priority_list_names(channel, queue)
         heads = filter(None, (channel.client.lindex(name, -1) for name in lists))
         waiting = sum(channel.client.llen(name) for name in lists)
         return QueueStats(waiting, head=_digest_celery_message(next(heads, None)))
@@ -171,7 +175,7 @@ def fetch_celery_waiting_stats(connection: Any, queue: str) -> QueueStats | None
     return QueueStats(declared.message_count, consumers=declared.consumer_count)
 
 
-def is_celery_task_waiting(connection: Any, queue: str, task_id: str) -> bool:
+def read_whether_celery_task_waits(connection: Any, queue: str, task_id: str) -> bool:
     """Whether a task's message waits in Redis; False for RabbitMQ, whose messages cannot be read without taking
     them."""
     return bool(_find_celery_task_messages(connection, queue, task_id))
@@ -186,7 +190,7 @@ def try_remove_celery_message(connection: Any, queue: str, task_id: str) -> bool
     return any(removed)
 
 
-def has_celery_task_lost_worker(app: Any, connection: Any, task_id: str, worker: str) -> bool:
+def check_celery_task_worker_gone(app: Any, connection: Any, task_id: str, worker: str) -> bool:
     """Whether no worker runs a task any more that `worker` started.
 
     A worker that responds without listing the task was restarted. One that does not respond may be busy: without child
@@ -226,7 +230,7 @@ def _digest_celery_message(message: bytes | None) -> str | None:
     return None if message is None else blake2b(message, digest_size=16).hexdigest()
 
 
-def _redis_priority_list_names(channel: Any, queue: str) -> list[str]:
+def _list_celery_priority_list_names(channel: Any, queue: str) -> list[str]:
     """The Redis lists of a queue, one per priority, in the order in which workers read them."""
     return [channel._q_for_pri(queue, priority) for priority in channel.priority_steps]
 
@@ -237,7 +241,7 @@ def _find_celery_task_messages(connection: Any, queue: str, task_id: str) -> lis
     channel = connection.default_channel
     return [
         (name, message)
-        for name in _redis_priority_list_names(channel, queue)
+        for name in _list_celery_priority_list_names(channel, queue)
         for message in channel.client.lrange(name, 0, MAX_CELERY_MESSAGES_SEARCHED - 1)
         if task_id.encode() in message
     ]

@@ -13,7 +13,7 @@ from pydantic import Field, StrictBool
 
 from watchdog.config_types import SingleLineText
 from watchdog.domain.model import Json
-from watchdog.domain.observations import JobStage, QueueStats, SentinelPollResult
+from watchdog.domain.observations import CanaryJobPollResult, JobStage, QueueStats
 from watchdog.domain.timestamps import parse_iso8601
 from watchdog.net import PhaseTimer
 from watchdog.net.errors import ProbeError
@@ -21,23 +21,23 @@ from watchdog.queues.base import (
     WORKER_GONE_MESSAGE,
     CanaryConnection,
     CanaryDriver,
+    CanaryJob,
     QueueConnectContext,
-    SentinelJob,
 )
 from watchdog.queues.celery.broker import (
     CeleryQueueDriver,
+    check_celery_task_worker_gone,
     fetch_celery_waiting_stats,
-    has_celery_task_lost_worker,
-    is_celery_task_waiting,
+    read_whether_celery_task_waits,
     try_remove_celery_message,
 )
-from watchdog.queues.clients.redis import RedisUrl, open_redis_client, redis_errors_as_probe_errors
+from watchdog.queues.clients.redis import RedisUrl, open_redis_client, translate_redis_errors
 
 T = TypeVar("T")
 
 CELERY_WORKER_CHECK_INTERVAL_S = 2.0
 """How often the worker of a running sentinel is asked whether it lives."""
-MAX_INLINE_RESULT_CHARS = 64 * 1024
+MAX_INLINE_CELERY_RESULT_CHARS = 64 * 1024
 """A longer result is parsed in the worker process."""
 SENT_MARKER_TTL_MARGIN_MS = 10_000
 """How long sending may take, plus how far a worker's clock may be from ours."""
@@ -93,7 +93,7 @@ class _CeleryCanaryConnection:
         self._drop_checks: dict[str, tuple[float, bool]] = {}
         """By task: when the workers were asked last, by the monotonic clock in seconds, and whether it is dropped."""
 
-    async def send(self, sentinel: SentinelJob) -> str:
+    async def send(self, sentinel: CanaryJob) -> str:
         config = self.config
 
         def publish(app: Any, connection: Any) -> None:
@@ -107,7 +107,7 @@ class _CeleryCanaryConnection:
                 expires=sentinel.ttl_ms / 1000, expiration=sentinel.ttl_ms / 1000, retry=False, connection=connection,
             )  # fmt: skip
 
-        with redis_errors_as_probe_errors():
+        with translate_redis_errors():
             await self.result_client.set(
                 _build_sent_marker_key(sentinel.id), "", px=sentinel.ttl_ms + SENT_MARKER_TTL_MARGIN_MS
             )
@@ -120,33 +120,33 @@ class _CeleryCanaryConnection:
         self._drop_checks[sentinel.id] = monotonic(), False
         return sentinel.id
 
-    async def poll(self, job_id: str) -> SentinelPollResult:
+    async def poll(self, job_id: str) -> CanaryJobPollResult:
         stored = await self._fetch_task_result(job_id)
         result = stored.get("result")
         worker = result.get("hostname") if isinstance(result, dict) and stored.get("status") == "STARTED" else None
         if worker and await self._has_lost_worker(job_id, str(worker)):
             stored = await self._fetch_task_result(job_id)  # it may have finished in between
             if stored.get("status") == "STARTED":
-                return SentinelPollResult(JobStage.RUNNING, error=WORKER_GONE_MESSAGE)
-        if (status := _poll_result_from_task_result(stored)) is not None:
+                return CanaryJobPollResult(JobStage.RUNNING, error=WORKER_GONE_MESSAGE)
+        if (status := _convert_celery_result_to_poll(stored)) is not None:
             return status
         if job_id == self.sent_task_id:
-            return SentinelPollResult(JobStage.QUEUED if self.config.task_track_started else JobStage.SENT)
+            return CanaryJobPollResult(JobStage.QUEUED if self.config.task_track_started else JobStage.SENT)
         queue = self.config.queue
         if await self._run_with_broker_connection(
-            lambda _, connection: is_celery_task_waiting(connection, queue, job_id)
+            lambda _, connection: read_whether_celery_task_waits(connection, queue, job_id)
         ):
-            return SentinelPollResult(JobStage.QUEUED)
-        with redis_errors_as_probe_errors():
+            return CanaryJobPollResult(JobStage.QUEUED)
+        with translate_redis_errors():
             may_be_running = await self.result_client.exists(_build_sent_marker_key(job_id))
-            return SentinelPollResult(JobStage.SENT if may_be_running else JobStage.LOST)
+            return CanaryJobPollResult(JobStage.SENT if may_be_running else JobStage.LOST)
 
     async def _fetch_task_result(self, task_id: str) -> dict[str, Any]:
         """What the workers have stored of the task; empty if nothing."""
-        with redis_errors_as_probe_errors():
+        with translate_redis_errors():
             text = await self.result_client.get(_build_celery_result_key(task_id)) or "{}"
         return await self.context.network.judge(
-            PhaseTimer(), parse_task_result, text, in_worker=len(text) > MAX_INLINE_RESULT_CHARS
+            PhaseTimer(), parse_celery_task_result, text, in_worker=len(text) > MAX_INLINE_CELERY_RESULT_CHARS
         )
 
     async def _has_lost_worker(self, task_id: str, worker: str) -> bool:
@@ -155,7 +155,7 @@ class _CeleryCanaryConnection:
         if monotonic() - checked_at >= CELERY_WORKER_CHECK_INTERVAL_S:
             with suppress(ProbeError):  # without the right to ask, workers are taken to live
                 dropped = await self._run_with_broker_connection(
-                    lambda app, connection: has_celery_task_lost_worker(app, connection, task_id, worker)
+                    lambda app, connection: check_celery_task_worker_gone(app, connection, task_id, worker)
                 )
             self._drop_checks[task_id] = monotonic(), dropped
         return dropped
@@ -174,7 +174,7 @@ class _CeleryCanaryConnection:
         return removed
 
     async def _delete_task_result(self, task_id: str) -> None:
-        with redis_errors_as_probe_errors():
+        with translate_redis_errors():
             await self.result_client.delete(_build_celery_result_key(task_id), _build_sent_marker_key(task_id))
 
     async def fetch_queue_stats(self) -> QueueStats:
@@ -187,7 +187,7 @@ class _CeleryCanaryConnection:
         return await self.config.run_with_broker_connection(self.broker_url, self.context.timeout_s, work)
 
 
-def parse_task_result(text: str) -> dict[str, Any]:
+def parse_celery_task_result(text: str) -> dict[str, Any]:
     """What decides the stage of a task. The return value of one that succeeded is left out, because it may be large."""
     try:
         stored = json.loads(text)
@@ -207,24 +207,28 @@ def _build_sent_marker_key(task_id: str) -> str:
     return f"watchdog-canary-{task_id}"
 
 
-def _poll_result_from_task_result(stored: dict[str, Any]) -> SentinelPollResult | None:
+def _convert_celery_result_to_poll(stored: dict[str, Any]) -> CanaryJobPollResult | None:
     """None: the workers have stored no state of the task."""
     result, finished_at = stored.get("result"), parse_iso8601(stored.get("date_done"))
     match stored.get("status"):
         case "SUCCESS":
-            return SentinelPollResult(JobStage.DONE, finished_at=finished_at)
+            return CanaryJobPollResult(JobStage.DONE, finished_at=finished_at)
         case "FAILURE":
-            return SentinelPollResult(JobStage.FAILED, finished_at=finished_at, error=_format_task_error(result))
+            return CanaryJobPollResult(
+                JobStage.FAILED, finished_at=finished_at, error=_format_celery_task_error(result)
+            )
         case "REVOKED":
-            return SentinelPollResult(JobStage.FAILED, finished_at=finished_at, error="revoked or expired")
+            return CanaryJobPollResult(JobStage.FAILED, finished_at=finished_at, error="revoked or expired")
         case "STARTED":
-            return SentinelPollResult(JobStage.RUNNING)
+            return CanaryJobPollResult(JobStage.RUNNING)
         case "RETRY":
-            return SentinelPollResult(JobStage.RUNNING, error=f"waiting for a retry: {_format_task_error(result)}")
+            return CanaryJobPollResult(
+                JobStage.RUNNING, error=f"waiting for a retry: {_format_celery_task_error(result)}"
+            )
     return None
 
 
-def _format_task_error(result: Any) -> str:
+def _format_celery_task_error(result: Any) -> str:
     """Celery stores an exception as its type and its arguments."""
     if not isinstance(result, dict):
         return result if isinstance(result, str) else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from watchdog.domain.observations import MAX_PLAUSIBLE_INTERVAL_MS
+from watchdog.domain.observations import MAX_PLAUSIBLE_JOB_INTERVAL_MS
 
 MAX_CELERY_SCHEDULES = 2_000
 MAX_CRON_EXPRESSION_CHARS = 600
@@ -53,6 +53,6 @@ def _expand_wrapped_cron_range(part: str, low: int, high: int) -> str:
     return ",".join(map(str, [*range(first, high + 1), *range(low, last + 1)][::step]))
 
 
-def interval_in_range_or_none(interval_ms: float) -> int | None:
+def to_plausible_interval_ms(interval_ms: float) -> int | None:
     """None: out of range."""
-    return int(interval_ms) if 1 <= interval_ms <= MAX_PLAUSIBLE_INTERVAL_MS else None
+    return int(interval_ms) if 1 <= interval_ms <= MAX_PLAUSIBLE_JOB_INTERVAL_MS else None

@@ -11,7 +11,7 @@ from watchdog.net.errors import ProbeError
 from watchdog.queues.celery.crontab import (
     MAX_CELERY_SCHEDULES,
     celery_crontab_to_cron_expression,
-    interval_in_range_or_none,
+    to_plausible_interval_ms,
 )
 from watchdog.queues.clients.timestamps import parse_database_timestamp_ms
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
     from watchdog.queues.clients.external_database import ExternalDatabase
 
-MS_BY_BEAT_PERIOD = {
+MS_BY_CELERY_BEAT_PERIOD = {
     "days": DAY_MS,
     "hours": HOUR_MS,
     "minutes": MINUTE_MS,
     "seconds": SECOND_MS,
     "microseconds": 0.001,
 }
-MAX_BEAT_REPORTING_DELAY_MS = 190_000
+MAX_CELERY_BEAT_REPORTING_DELAY_MS = 190_000
 """Beat stores what it has sent every 180 s, at the end of a loop of up to 5 s."""
-BEAT_PERIODIC_TASK_TABLE = "django_celery_beat_periodictask"
-BEAT_TIME_COLUMNS = ("last_run_at", "start_time", "expires", "date_changed", "clocked_time")
+CELERY_BEAT_PERIODIC_TASK_TABLE = "django_celery_beat_periodictask"
+CELERY_BEAT_TIME_COLUMNS = ("last_run_at", "start_time", "expires", "date_changed", "clocked_time")
 
 
 def read_django_celery_beat_jobs(
@@ -39,17 +39,22 @@ def read_django_celery_beat_jobs(
     """All jobs, and evidence. `default_zone`: the time zone of stored times without one. Raises ProbeError."""
     import sqlalchemy as sa
 
-    if not sa.inspect(connection).has_table(BEAT_PERIODIC_TASK_TABLE):
+    if not sa.inspect(connection).has_table(CELERY_BEAT_PERIODIC_TASK_TABLE):
         hint = "django-celery-beat creates it when the application is migrated"
-        raise ProbeError("database.table_missing", f"table {BEAT_PERIODIC_TASK_TABLE} does not exist: {hint}")
-    now = database.current_time(connection)
-    jobs = tuple(_build_job_facts(row, default_zone, now) for row in connection.execute(_build_schedules_query()))
-    location = f"table {BEAT_PERIODIC_TASK_TABLE} is empty"
-    snapshot = JobSourceSnapshot(now, jobs, SchedulerLiveness("Celery beat"), MAX_BEAT_REPORTING_DELAY_MS, location)
-    return snapshot, database.build_write_access_note(connection, sa.table(BEAT_PERIODIC_TASK_TABLE))
+        raise ProbeError("database.table_missing", f"table {CELERY_BEAT_PERIODIC_TASK_TABLE} does not exist: {hint}")
+    now = database.read_clock_ms(connection)
+    jobs = tuple(
+        _build_celery_beat_job_facts(row, default_zone, now)
+        for row in connection.execute(_build_celery_beat_schedules_query())
+    )
+    location = f"table {CELERY_BEAT_PERIODIC_TASK_TABLE} is empty"
+    snapshot = JobSourceSnapshot(
+        now, jobs, SchedulerLiveness("Celery beat"), MAX_CELERY_BEAT_REPORTING_DELAY_MS, location
+    )
+    return snapshot, database.build_write_access_note(connection, sa.table(CELERY_BEAT_PERIODIC_TASK_TABLE))
 
 
-def _build_schedules_query() -> Select[Any]:
+def _build_celery_beat_schedules_query() -> Select[Any]:
     import sqlalchemy as sa
 
     task_columns = (
@@ -63,7 +68,7 @@ def _build_schedules_query() -> Select[Any]:
         "solar": ("event",),
     }
     task = sa.table(
-        BEAT_PERIODIC_TASK_TABLE, *map(sa.column, (*task_columns, *(f"{kind}_id" for kind in schedule_columns)))
+        CELERY_BEAT_PERIODIC_TASK_TABLE, *map(sa.column, (*task_columns, *(f"{kind}_id" for kind in schedule_columns)))
     )
     selected = [task.c[name] for name in task_columns]
     joined: FromClause = task
@@ -74,11 +79,11 @@ def _build_schedules_query() -> Select[Any]:
     return sa.select(*selected).select_from(joined).order_by(task.c.name).limit(MAX_CELERY_SCHEDULES + 1)
 
 
-def _build_job_facts(row: Row[Any], default_zone: str, now: int) -> ScheduledJobFacts:
+def _build_celery_beat_job_facts(row: Row[Any], default_zone: str, now: int) -> ScheduledJobFacts:
     """Beat counts an interval from the last run, or from the last change if there was none; Django deletes the last run
     when a schedule is disabled."""
     last_run, start, expires, changed, clocked = (
-        parse_database_timestamp_ms(getattr(row, name), default_zone, name) for name in BEAT_TIME_COLUMNS
+        parse_database_timestamp_ms(getattr(row, name), default_zone, name) for name in CELERY_BEAT_TIME_COLUMNS
     )
     is_over = (row.one_off and row.total_run_count) or (expires is not None and expires <= now)
     crontab = (row.minute, row.hour, row.day_of_month, row.month_of_year, row.day_of_week)
@@ -89,7 +94,7 @@ def _build_job_facts(row: Row[Any], default_zone: str, now: int) -> ScheduledJob
         else ""
         if row.minute is None
         else celery_crontab_to_cron_expression(*crontab),
-        every=interval_in_range_or_none(row.every * MS_BY_BEAT_PERIOD.get(row.period, 0))
+        every=to_plausible_interval_ms(row.every * MS_BY_CELERY_BEAT_PERIOD.get(row.period, 0))
         if isinstance(row.every, int)
         else None,
         timezone=str(row.timezone or "UTC"),

@@ -14,7 +14,7 @@ from watchdog.domain.timestamps import parse_ms_number, to_epoch_ms
 from watchdog.queues.celery.crontab import (
     MAX_CELERY_SCHEDULES,
     celery_crontab_to_cron_expression,
-    interval_in_range_or_none,
+    to_plausible_interval_ms,
 )
 from watchdog.queues.clients.redis import parse_redis_time_ms
 
@@ -44,7 +44,7 @@ async def read_redbeat_jobs(client: Any, prefix: str, facts: dict[str, Json]) ->
     zone = max((run for run in runs if run.zone), default=NO_REDBEAT_JOB_RUN).zone
     names = [key.removeprefix(prefix)[:200] for key, _ in entries]
     jobs = tuple(
-        _build_job_facts(name, due_s, definition, run.started_at if meta.get("total_run_count") else None, zone)
+        _build_redbeat_job_facts(name, due_s, definition, run.started_at if meta.get("total_run_count") else None, zone)
         for name, (_, due_s), (definition, meta), run in zip(names, entries, hashes, runs, strict=True)
     )
     is_locked = lock_ttl_ms >= 0
@@ -93,7 +93,7 @@ def _parse_json_object_or_empty(text: str | None) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _build_job_facts(
+def _build_redbeat_job_facts(
     name: str, next_due_s: float, definition: dict[str, Any], last_start: int | None, zone: str
 ) -> ScheduledJobFacts:
     """`zone`: the time zone of crontabs. If it is empty they are left out, because it is unknown."""
@@ -106,7 +106,7 @@ def _build_job_facts(
     return ScheduledJobFacts(
         name,
         cron=celery_crontab_to_cron_expression(*crontab) if zone and is_crontab else "",
-        every=interval_in_range_or_none(every * 1000) if isinstance(every, int | float) else None,
+        every=to_plausible_interval_ms(every * 1000) if isinstance(every, int | float) else None,
         timezone=zone or "UTC",
         enabled=definition.get("enabled") is not False,
         next_due=parse_ms_number(next_due_s * 1000),

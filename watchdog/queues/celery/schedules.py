@@ -14,8 +14,8 @@ from watchdog.queues.base import JobSource, QueueConnectContext, require_install
 from watchdog.queues.celery import django_celery_beat, redbeat
 from watchdog.queues.celery.crontab import MAX_CELERY_SCHEDULES
 from watchdog.queues.clients.dialects import ExternalDatabaseUrl, external_database_from_url
-from watchdog.queues.clients.external_database import ExternalDatabase, run_external_transaction
-from watchdog.queues.clients.redis import RedisUrl, open_redis_client_mapping_errors, url_host
+from watchdog.queues.clients.external_database import ExternalDatabase, run_external_database_transaction
+from watchdog.queues.clients.redis import RedisUrl, open_redis_client_mapping_errors, parse_url_host
 
 
 class CeleryBeatJobSource(JobSource):
@@ -62,7 +62,7 @@ class CeleryBeatJobSource(JobSource):
     def external_database(self) -> ExternalDatabase | None:
         if self.database is None:
             return None
-        return external_database_from_url(self.database, django_celery_beat.BEAT_PERIODIC_TASK_TABLE)
+        return external_database_from_url(self.database, django_celery_beat.CELERY_BEAT_PERIODIC_TASK_TABLE)
 
     @property
     def database_url(self) -> str:
@@ -74,7 +74,7 @@ class CeleryBeatJobSource(JobSource):
 
     @property
     def host(self) -> str:
-        return self.external_database.host if self.external_database else url_host(self.redbeat or "")
+        return self.external_database.host if self.external_database else parse_url_host(self.redbeat or "")
 
     def preload(self) -> None:
         for module in ("sqlalchemy", self.external_database.driver_module) if self.external_database else ("redis",):
@@ -83,7 +83,7 @@ class CeleryBeatJobSource(JobSource):
     async def fetch_snapshot(self, context: QueueConnectContext) -> JobSourceSnapshot:
         database = self.external_database
         if database is not None:
-            snapshot, facts = await run_external_transaction(
+            snapshot, facts = await run_external_database_transaction(
                 database,
                 context,
                 lambda connection: django_celery_beat.read_django_celery_beat_jobs(connection, database, self.timezone),

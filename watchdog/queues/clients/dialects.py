@@ -15,18 +15,18 @@ from pydantic import AfterValidator
 from watchdog.config_types import ALLOW_FROM_FILE, INVALID_PERCENT_ENCODING_PATTERN, split_and_validate_url
 from watchdog.domain.text import to_single_line
 from watchdog.net.errors import ProbeError
-from watchdog.queues.base import broker_unreachable_error
+from watchdog.queues.base import build_broker_unreachable_error
 from watchdog.queues.clients.external_database import (
     DATABASE_LABEL_IN_ERRORS,
     EXTERNAL_DATABASE_CONNECT_TIMEOUT_S,
-    EXTERNAL_LOCK_TIMEOUT_S,
-    EXTERNAL_STATEMENT_TIMEOUT_S,
+    EXTERNAL_DATABASE_LOCK_TIMEOUT_S,
+    EXTERNAL_DATABASE_STATEMENT_TIMEOUT_S,
     ConnectionAborter,
     ExternalDatabase,
 )
 from watchdog.queues.clients.postgres import (
+    build_write_access_condition_sql,
     format_postgres_error,
-    has_write_access_sql,
     shutdown_socket,
     validate_postgres_url,
 )
@@ -62,8 +62,8 @@ class ExternalPostgresDatabase(ExternalDatabase):
         @sa.event.listens_for(engine, "begin")
         def set_limits(connection: Connection) -> None:
             settings = {
-                "statement_timeout": f"{EXTERNAL_STATEMENT_TIMEOUT_S * 1000:.0f}",
-                "lock_timeout": f"{EXTERNAL_LOCK_TIMEOUT_S * 1000:.0f}",
+                "statement_timeout": f"{EXTERNAL_DATABASE_STATEMENT_TIMEOUT_S * 1000:.0f}",
+                "lock_timeout": f"{EXTERNAL_DATABASE_LOCK_TIMEOUT_S * 1000:.0f}",
                 "timezone": "UTC",
             }
             # LOCAL, because a pooler may give the session to another client after the transaction.
@@ -78,28 +78,30 @@ class ExternalPostgresDatabase(ExternalDatabase):
     def translate_error(self, error: DBAPIError) -> ProbeError | None:
         from sqlalchemy.exc import OperationalError
 
-        sqlstate, message = getattr(error.orig, "sqlstate", None) or "", self.driver_error_message(error)
+        sqlstate, message = getattr(error.orig, "sqlstate", None) or "", self.format_driver_error(error)
         if sqlstate in ("57014", "55P03"):
-            return self.query_timeout_error(message)
+            return self.build_query_timeout_error(message)
         if sqlstate == "42501":
-            return self.permission_denied_error(message)
+            return self.build_permission_denied_error(message)
         if sqlstate in ("42P01", "3F000"):
-            return self.missing_table_error(message)
+            return self.build_missing_table_error(message)
         if sqlstate == "42703":
-            return self.missing_column_error(message)
+            return self.build_missing_column_error(message)
         is_unavailable = sqlstate[:2] in self.UNAVAILABLE_SQLSTATE_CLASSES or (
             not sqlstate and isinstance(error, OperationalError)
         )
-        return broker_unreachable_error(message, label=DATABASE_LABEL_IN_ERRORS) if is_unavailable else None
+        return build_broker_unreachable_error(message, label=DATABASE_LABEL_IN_ERRORS) if is_unavailable else None
 
-    def driver_error_message(self, error: DBAPIError) -> str:
+    def format_driver_error(self, error: DBAPIError) -> str:
         return format_postgres_error(error.orig)  # type: ignore[arg-type] # SQLAlchemy types it as any exception
 
     def has_write_access(self, connection: Connection, table: TableClause) -> bool:
         import sqlalchemy as sa
 
         name = connection.dialect.identifier_preparer.format_table(table)
-        return bool(connection.execute(sa.text(f"SELECT {has_write_access_sql(':name')}"), {"name": name}).scalar())
+        return bool(
+            connection.execute(sa.text(f"SELECT {build_write_access_condition_sql(':name')}"), {"name": name}).scalar()
+        )
 
 
 class ExternalMySqlDatabase(ExternalDatabase):
@@ -119,8 +121,8 @@ class ExternalMySqlDatabase(ExternalDatabase):
 
         timeouts = {
             "connect_timeout": EXTERNAL_DATABASE_CONNECT_TIMEOUT_S,
-            "read_timeout": 2 * EXTERNAL_STATEMENT_TIMEOUT_S,
-            "write_timeout": 2 * EXTERNAL_STATEMENT_TIMEOUT_S,
+            "read_timeout": 2 * EXTERNAL_DATABASE_STATEMENT_TIMEOUT_S,
+            "write_timeout": 2 * EXTERNAL_DATABASE_STATEMENT_TIMEOUT_S,
         }
         engine = sa.create_engine(
             f"mysql+pymysql:{self.url.partition(':')[2]}", poolclass=sa.pool.NullPool, hide_parameters=True,
@@ -138,9 +140,9 @@ class ExternalMySqlDatabase(ExternalDatabase):
     def restrict_connection(self, dbapi_connection: Any) -> ConnectionAborter:
         is_mariadb = "maria" in dbapi_connection.get_server_info().lower()
         timeout = (
-            f"max_statement_time = {EXTERNAL_STATEMENT_TIMEOUT_S:g}"
+            f"max_statement_time = {EXTERNAL_DATABASE_STATEMENT_TIMEOUT_S:g}"
             if is_mariadb
-            else f"max_execution_time = {EXTERNAL_STATEMENT_TIMEOUT_S * 1000:.0f}"
+            else f"max_execution_time = {EXTERNAL_DATABASE_STATEMENT_TIMEOUT_S * 1000:.0f}"
         )
         with dbapi_connection.cursor() as cursor:
             cursor.execute(f"SET SESSION {timeout}, time_zone = '+00:00', lock_wait_timeout = 1")
@@ -151,24 +153,24 @@ class ExternalMySqlDatabase(ExternalDatabase):
         return abort
 
     def translate_error(self, error: DBAPIError) -> ProbeError | None:
-        code, message = _mysql_error_code(error), self.driver_error_message(error)
+        code, message = _get_mysql_error_code(error), self.format_driver_error(error)
         if code in self.TIMEOUT_ERROR_CODES:
-            return self.query_timeout_error(message)
+            return self.build_query_timeout_error(message)
         if code in self.PERMISSION_ERROR_CODES:
-            return self.permission_denied_error(message)
+            return self.build_permission_denied_error(message)
         if code == 1146:
-            return self.missing_table_error(message)
+            return self.build_missing_table_error(message)
         if code == 1054:
-            return self.missing_column_error(message)
+            return self.build_missing_column_error(message)
         return (
-            broker_unreachable_error(message, label=DATABASE_LABEL_IN_ERRORS)
+            build_broker_unreachable_error(message, label=DATABASE_LABEL_IN_ERRORS)
             if code in self.UNAVAILABLE_ERROR_CODES
             else None
         )
 
-    def driver_error_message(self, error: DBAPIError) -> str:
+    def format_driver_error(self, error: DBAPIError) -> str:
         texts = [part for part in getattr(error.orig, "args", ()) if isinstance(part, str)]
-        return to_single_line(" ".join(texts)) or super().driver_error_message(error)
+        return to_single_line(" ".join(texts)) or super().format_driver_error(error)
 
     def has_write_access(self, connection: Connection, table: TableClause) -> bool:
         import sqlalchemy as sa
@@ -207,25 +209,25 @@ class ExternalSqliteDatabase(ExternalDatabase):
 
         if not os.access(self.file_path, os.R_OK):
             problem = "is not readable" if self.file_path.exists() else "does not exist"
-            raise broker_unreachable_error(f"the file {self.file_path} {problem}", label=DATABASE_LABEL_IN_ERRORS)
+            raise build_broker_unreachable_error(f"the file {self.file_path} {problem}", label=DATABASE_LABEL_IN_ERRORS)
         file = f"file:{quote(str(self.file_path))}"
         url = sa.URL.create("sqlite", database=file, query={"mode": "rw" if self.read_write else "ro", "uri": "true"})
-        options = {"timeout": EXTERNAL_LOCK_TIMEOUT_S, "check_same_thread": False}
+        options = {"timeout": EXTERNAL_DATABASE_LOCK_TIMEOUT_S, "check_same_thread": False}
         return sa.create_engine(url, poolclass=sa.pool.NullPool, hide_parameters=True, connect_args=options)
 
     def restrict_connection(self, dbapi_connection: Any) -> ConnectionAborter:
-        deadline = monotonic() + EXTERNAL_STATEMENT_TIMEOUT_S
+        deadline = monotonic() + EXTERNAL_DATABASE_STATEMENT_TIMEOUT_S
         dbapi_connection.text_factory = lambda raw: raw.decode(errors="replace")  # SQLite does not check encodings
         dbapi_connection.set_progress_handler(lambda: monotonic() > deadline, 10_000)
         abort: ConnectionAborter = dbapi_connection.interrupt
         return abort
 
     def translate_error(self, error: DBAPIError) -> ProbeError | None:
-        name, message = getattr(error.orig, "sqlite_errorname", ""), self.driver_error_message(error)
+        name, message = getattr(error.orig, "sqlite_errorname", ""), self.format_driver_error(error)
         if name.startswith(self.TIMEOUT_ERROR_NAMES):
-            return self.query_timeout_error(message)
+            return self.build_query_timeout_error(message)
         return (
-            broker_unreachable_error(message, label=DATABASE_LABEL_IN_ERRORS)
+            build_broker_unreachable_error(message, label=DATABASE_LABEL_IN_ERRORS)
             if name.startswith("SQLITE_CANTOPEN")
             else None
         )
@@ -243,7 +245,7 @@ def external_database_from_url(url: str, table: str = "", *, read_write: bool = 
     return EXTERNAL_DATABASE_CLASS_BY_SCHEME[url.partition(":")[0]](url, table, read_write=read_write)
 
 
-def _mysql_error_code(error: DBAPIError) -> int:
+def _get_mysql_error_code(error: DBAPIError) -> int:
     first = next(iter(getattr(error.orig, "args", ())), 0)
     return first if isinstance(first, int) else 0
 

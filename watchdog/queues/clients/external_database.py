@@ -12,10 +12,10 @@ from urllib.parse import unquote, urlsplit
 from watchdog.domain.formatting import format_count
 from watchdog.domain.model import Json
 from watchdog.domain.text import to_single_line
-from watchdog.net.errors import ProbeError, probe_error_from_exception
+from watchdog.net.errors import ProbeError, build_probe_error_from_exception
 from watchdog.net.redact import redact_url
 from watchdog.net.threads import run_in_daemon_thread
-from watchdog.queues.base import QueueConnectContext, broker_unreachable_error, connect_once_to_find_address
+from watchdog.queues.base import QueueConnectContext, build_broker_unreachable_error, connect_once_to_find_address
 from watchdog.queues.clients.timestamps import parse_database_timestamp_ms
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ ConnectionAborter = Callable[[], None]
 """Ends a connection, called from another thread."""
 
 DATABASE_LABEL_IN_ERRORS = "database"
-EXTERNAL_STATEMENT_TIMEOUT_S = 2.0
-EXTERNAL_LOCK_TIMEOUT_S = 0.5
+EXTERNAL_DATABASE_STATEMENT_TIMEOUT_S = 2.0
+EXTERNAL_DATABASE_LOCK_TIMEOUT_S = 0.5
 EXTERNAL_DATABASE_CONNECT_TIMEOUT_S = 3
-EXTERNAL_TRANSACTION_TIMEOUT_S = 8.0
+EXTERNAL_DATABASE_TRANSACTION_TIMEOUT_S = 8.0
 """For connecting and the whole transaction, enforced here: a server may ignore the limits above."""
 
 
@@ -87,7 +87,7 @@ class ExternalDatabase(ABC):
     def translate_error(self, error: DBAPIError) -> ProbeError | None:
         """The ProbeError for an error of the driver; None if it has no specific one."""
 
-    def current_time(self, connection: Connection) -> int:
+    def read_clock_ms(self, connection: Connection) -> int:
         """By the database's clock, in ms since the epoch."""
         import sqlalchemy as sa
 
@@ -118,43 +118,46 @@ class ExternalDatabase(ABC):
             with engine.connect() as connection, connection.begin():
                 yield connection
         except sa.exc.DBAPIError as e:
-            raise self.translate_error(e) or self.generic_database_error(self.driver_error_message(e)) from None
+            raise self.translate_error(e) or self.build_generic_database_error(self.format_driver_error(e)) from None
         except OSError as e:
-            error = probe_error_from_exception(e)
-            raise broker_unreachable_error(error.message if error else str(e), label=DATABASE_LABEL_IN_ERRORS) from None
+            error = build_probe_error_from_exception(e)
+            raise build_broker_unreachable_error(
+                error.message if error else str(e), label=DATABASE_LABEL_IN_ERRORS
+            ) from None
         finally:
             engine.dispose()
 
-    def driver_error_message(self, error: DBAPIError) -> str:
+    def format_driver_error(self, error: DBAPIError) -> str:
         return to_single_line(str(error.orig))
 
-    def generic_database_error(self, detail: str) -> ProbeError:
+    def build_generic_database_error(self, detail: str) -> ProbeError:
         return ProbeError("broker.refused", f"{self.name} returned an error: {detail}")
 
-    def permission_denied_error(self, detail: str) -> ProbeError:
+    def build_permission_denied_error(self, detail: str) -> ProbeError:
         if self.read_write:
-            return self.generic_database_error(detail)
+            return self.build_generic_database_error(detail)
         privilege = f"USAGE ON SCHEMA {self.schema}" if "for schema" in detail else f"SELECT ON {self.table}"
         required = f"required: GRANT {privilege} TO {self.role_name}"
         return ProbeError("broker.refused", f"{self.name} denies access: {detail}; {required}")
 
-    def missing_table_error(self, detail: str) -> ProbeError:
+    def build_missing_table_error(self, detail: str) -> ProbeError:
         if self.read_write:
-            return self.generic_database_error(detail)
+            return self.build_generic_database_error(detail)
         return ProbeError("database.table_missing", f"table {self.table} does not exist: {detail}")
 
-    def missing_column_error(self, detail: str) -> ProbeError:
+    def build_missing_column_error(self, detail: str) -> ProbeError:
         if self.read_write:
-            return self.generic_database_error(detail)
+            return self.build_generic_database_error(detail)
         return ProbeError("database.column_missing", f"a column of {self.table} does not exist: {detail}")
 
-    def query_timeout_error(self, detail: str) -> ProbeError:
+    def build_query_timeout_error(self, detail: str) -> ProbeError:
         return ProbeError(
-            "database.query_timeout", f"{self.name} exceeded the limit of {EXTERNAL_STATEMENT_TIMEOUT_S:g} s: {detail}"
+            "database.query_timeout",
+            f"{self.name} exceeded the limit of {EXTERNAL_DATABASE_STATEMENT_TIMEOUT_S:g} s: {detail}",
         )
 
 
-async def run_external_transaction(
+async def run_external_database_transaction(
     database: ExternalDatabase, context: QueueConnectContext, work: Callable[[Connection], T]
 ) -> T:
     """Returns the result of `work`, which runs in a thread because drivers block. Raises ProbeError."""
@@ -173,21 +176,21 @@ async def run_external_transaction(
 
     context.phase_timer.start_phase("query")
     try:
-        async with asyncio.timeout(EXTERNAL_TRANSACTION_TIMEOUT_S):
+        async with asyncio.timeout(EXTERNAL_DATABASE_TRANSACTION_TIMEOUT_S):
             result = await run_in_daemon_thread(run, f"query {database.display_name}")
     except (TimeoutError, asyncio.CancelledError) as e:
         for abort in aborters:
             with suppress(Exception):  # the connection may have ended by itself
                 abort()
         if isinstance(e, TimeoutError):
-            message = f"{database.name} did not respond within {EXTERNAL_TRANSACTION_TIMEOUT_S:g} s"
-            raise broker_unreachable_error(message, label=DATABASE_LABEL_IN_ERRORS) from None
+            message = f"{database.name} did not respond within {EXTERNAL_DATABASE_TRANSACTION_TIMEOUT_S:g} s"
+            raise build_broker_unreachable_error(message, label=DATABASE_LABEL_IN_ERRORS) from None
         raise
     context.phase_timer.end_phase("query")
     return result
 
 
-async def execute_external_update(
+async def execute_external_database_update(
     database: ExternalDatabase,
     context: QueueConnectContext,
     statement: str,
@@ -216,4 +219,4 @@ async def execute_external_update(
             connection.rollback()
         return changed
 
-    return await run_external_transaction(database, context, update)
+    return await run_external_database_transaction(database, context, update)

@@ -13,7 +13,7 @@ from watchdog.domain.model import Json
 from watchdog.domain.observations import JobSourceSnapshot
 from watchdog.queues.base import JobSource, QueueConnectContext, require_installed_modules
 from watchdog.queues.clients.dialects import ExternalDatabaseUrl, external_database_from_url
-from watchdog.queues.clients.external_database import ExternalDatabase, run_external_transaction
+from watchdog.queues.clients.external_database import ExternalDatabase, run_external_database_transaction
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -63,7 +63,7 @@ class TableJobSource(JobSource):
         import_module(self.database.driver_module)
 
     async def fetch_snapshot(self, context: QueueConnectContext) -> JobSourceSnapshot:
-        snapshot, facts = await run_external_transaction(self.database, context, self.read_snapshot)
+        snapshot, facts = await run_external_database_transaction(self.database, context, self.read_snapshot)
         context.facts.update(facts)
         return snapshot
 

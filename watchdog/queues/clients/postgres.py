@@ -18,7 +18,7 @@ from watchdog.net.errors import ProbeError
 from watchdog.queues.base import (
     QueueConnectContext,
     QueueDriver,
-    broker_unreachable_error,
+    build_broker_unreachable_error,
     connect_once_to_find_address,
 )
 
@@ -78,9 +78,9 @@ class PostgresQueueDriver(QueueDriver):
 
 
 @asynccontextmanager
-async def open_postgres_session(
+async def open_postgres_queue_session(
     driver: PostgresQueueDriver, context: QueueConnectContext, privileges_hint: str, *, read_write: bool = False
-) -> AsyncIterator[PostgresSession]:
+) -> AsyncIterator[PostgresQueueSession]:
     """Connects to the address that passed the address filter. `privileges_hint`: appended to a permission error."""
     import psycopg
 
@@ -97,15 +97,15 @@ async def open_postgres_session(
             cursor_factory=psycopg.AsyncClientCursor,
         )
     except psycopg.Error as e:
-        raise broker_unreachable_error(format_postgres_error(e)) from None
+        raise build_broker_unreachable_error(format_postgres_error(e)) from None
     context.phase_timer.end_phase("connect")
     try:
-        yield PostgresSession(connection, context.timeout_s, privileges_hint, read_write)
+        yield PostgresQueueSession(connection, context.timeout_s, privileges_hint, read_write)
     finally:
         await connection.close()
 
 
-class PostgresSession:
+class PostgresQueueSession:
     """Runs statements on one connection, each as a transaction of its own.
 
     Limits on time and, unless `read_write`, on access are set for that transaction only: a pooler may give the
@@ -135,7 +135,7 @@ class PostgresSession:
         try:
             await asyncio.wait({query}, timeout=self.timeout_s)
             if not query.done():
-                raise broker_unreachable_error(f"PostgreSQL did not respond within {self.timeout_s:g} s")
+                raise build_broker_unreachable_error(f"PostgreSQL did not respond within {self.timeout_s:g} s")
         finally:
             if not query.done():
                 shutdown_socket(self.connection.fileno())
@@ -161,7 +161,7 @@ class PostgresSession:
             message = f"PostgreSQL timed out: {format_postgres_error(e)}"
             raise ProbeError("database.query_timeout", message, retryable=True) from None
         except psycopg.OperationalError as e:
-            raise broker_unreachable_error(format_postgres_error(e)) from None
+            raise build_broker_unreachable_error(format_postgres_error(e)) from None
         except psycopg.Error as e:
             raise ProbeError("broker.refused", f"PostgreSQL returned an error: {format_postgres_error(e)}") from None
 
@@ -172,14 +172,14 @@ def shutdown_socket(fileno: int) -> None:
         duplicate.shutdown(socket.SHUT_RDWR)
 
 
-def has_write_access_sql(*tables: str) -> str:
+def build_write_access_condition_sql(*tables: str) -> str:
     """A condition: the role could write to one of the tables, given as SQL, if the session were not read-only."""
     can_write = " OR ".join(f"has_table_privilege({table}, 'INSERT, UPDATE, DELETE, TRUNCATE')" for table in tables)
     return f"({can_write}) AND NOT pg_is_in_recovery()"
 
 
 async def fetch_counts_or_none(
-    session: PostgresSession, context: QueueConnectContext, statement: str, parameters: Mapping[str, Any]
+    session: PostgresQueueSession, context: QueueConnectContext, statement: str, parameters: Mapping[str, Any]
 ) -> tuple[int, ...] | None:
     """The only row of a statement that counts. None, with evidence, if counting takes too long: the cheaper metrics
     are still reported."""

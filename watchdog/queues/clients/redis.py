@@ -13,11 +13,11 @@ from pydantic import AfterValidator
 from watchdog.config_types import ALLOW_FROM_FILE, split_and_validate_url
 from watchdog.domain.text import to_single_line
 from watchdog.domain.timestamps import MAX_EPOCH_MS
-from watchdog.net.errors import ProbeError, probe_error_from_exception
+from watchdog.net.errors import ProbeError, build_probe_error_from_exception
 from watchdog.queues.base import (
     QueueConnectContext,
     QueueDriver,
-    broker_unreachable_error,
+    build_broker_unreachable_error,
     connect_once_to_find_address,
 )
 
@@ -47,10 +47,10 @@ class RedisQueueDriver(QueueDriver):
 
     @property
     def host(self) -> str:
-        return url_host(self.redis)
+        return parse_url_host(self.redis)
 
 
-def url_host(url: str) -> str:
+def parse_url_host(url: str) -> str:
     return urlsplit(url).hostname or ""
 
 
@@ -63,7 +63,7 @@ async def open_redis_client(url: str, context: QueueConnectContext) -> AsyncIter
     ProbeError."""
     import redis.asyncio as redis
 
-    address = await connect_once_to_find_address(context, url_host(url), urlsplit(url).port or DEFAULT_REDIS_PORT)
+    address = await connect_once_to_find_address(context, parse_url_host(url), urlsplit(url).port or DEFAULT_REDIS_PORT)
     client = redis.Redis.from_url(
         url,
         decode_responses=True,
@@ -74,11 +74,11 @@ async def open_redis_client(url: str, context: QueueConnectContext) -> AsyncIter
         single_connection_client=True,
         redis_connect_func=_install_bounded_reader,
     )
-    client.connection_pool.connection_class = _connection_class_with_pinned_address(
+    client.connection_pool.connection_class = _create_pinned_redis_connection_class(
         client.connection_pool.connection_class, address
     )
     try:
-        with redis_errors_as_probe_errors():
+        with translate_redis_errors():
             await client.ping()
         yield client
     finally:
@@ -89,11 +89,11 @@ async def open_redis_client(url: str, context: QueueConnectContext) -> AsyncIter
 async def open_redis_client_mapping_errors(url: str, context: QueueConnectContext) -> AsyncIterator[Any]:
     """As `open_redis_client`; errors of the commands inside the block are raised as ProbeError as well."""
     async with open_redis_client(url, context) as client:
-        with redis_errors_as_probe_errors():
+        with translate_redis_errors():
             yield client
 
 
-def _connection_class_with_pinned_address(connection_class: Any, address: str) -> Any:
+def _create_pinned_redis_connection_class(connection_class: Any, address: str) -> Any:
     """A connection class that uses the given address instead of resolving the host's name."""
 
     class PinnedConnection(connection_class):  # type: ignore[misc] # the base is known at run time only
@@ -122,7 +122,7 @@ class BoundedRedisReader:
 
     async def readexactly(self, n: int) -> bytes:
         if n > self._bytes_left:
-            raise _redis_response_too_large_error()
+            raise _build_redis_response_too_large_error()
         return await self._read_counted(self._stream.readexactly(n))
 
     async def _read_counted(self, pending_read: Awaitable[bytes]) -> bytes:
@@ -131,7 +131,7 @@ class BoundedRedisReader:
         chunk = await pending_read
         self._bytes_left -= len(chunk) + REDIS_CHUNK_OVERHEAD_BYTES
         if self._bytes_left < 0:
-            raise _redis_response_too_large_error()
+            raise _build_redis_response_too_large_error()
         self._chunk_count += 1
         if self._chunk_count % REDIS_CHUNKS_BETWEEN_YIELDS == 0:
             await asyncio.sleep(0)
@@ -141,7 +141,7 @@ class BoundedRedisReader:
         return getattr(self._stream, name)
 
 
-def _redis_response_too_large_error() -> ProbeError:
+def _build_redis_response_too_large_error() -> ProbeError:
     limit = f"{MAX_REDIS_BYTES_PER_CONNECTION // 1024**2} MB"
     return ProbeError("broker.refused", f"Redis sent more than {limit}, the limit for one connection")
 
@@ -155,7 +155,7 @@ async def _install_bounded_reader(connection: Any) -> None:
 
 
 @contextmanager
-def redis_errors_as_probe_errors() -> Iterator[None]:
+def translate_redis_errors() -> Iterator[None]:
     """Turns the client's exceptions into ProbeError, and raises a cancellation that the client lost.
 
     Before Python 3.12, redis swallows a cancellation that arrives just as its own wait for a write ends.
@@ -167,14 +167,14 @@ def redis_errors_as_probe_errors() -> Iterator[None]:
     try:
         yield
     except redis.exceptions.AuthenticationError:
-        raise broker_unreachable_error("Redis rejects the password") from None
+        raise build_broker_unreachable_error("Redis rejects the password") from None
     except redis.exceptions.NoPermissionError as e:
-        raise ProbeError("broker.refused", f"Redis denies access: {redis_error_message(e)}") from None
+        raise ProbeError("broker.refused", f"Redis denies access: {format_redis_error(e)}") from None
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as e:
-        error = probe_error_from_exception(e)
-        raise broker_unreachable_error(error.message if error else redis_error_message(e)) from None
+        error = build_probe_error_from_exception(e)
+        raise build_broker_unreachable_error(error.message if error else format_redis_error(e)) from None
     except redis.exceptions.RedisError as e:
-        raise ProbeError("broker.refused", f"Redis returned an error: {redis_error_message(e)}") from None
+        raise ProbeError("broker.refused", f"Redis returned an error: {format_redis_error(e)}") from None
     except (ValueError, RecursionError):  # from parsing a response that is not Redis'
         raise ProbeError("broker.refused", "the server does not speak the Redis protocol") from None
     task = asyncio.current_task()
@@ -191,5 +191,5 @@ def parse_redis_time_ms(time: Sequence[int | str]) -> int:
     return now
 
 
-def redis_error_message(error: Exception) -> str:
+def format_redis_error(error: Exception) -> str:
     return to_single_line(str(error))

@@ -44,7 +44,7 @@ class ColumnTimestampFormat(NamedTuple):
             return cls("text", default_zone)
         raise ProbeError("database.column_invalid", f"column {column} has type {column_type}, not a time")
 
-    def not_older_than_condition(self, column: ColumnElement[Any], since: int) -> ColumnElement[bool]:
+    def build_not_older_than_condition(self, column: ColumnElement[Any], since: int) -> ColumnElement[bool]:
         """A condition: the column's time is at or after `since`, in ms since the epoch."""
         import sqlalchemy as sa
 

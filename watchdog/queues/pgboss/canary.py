@@ -9,24 +9,24 @@ from contextlib import asynccontextmanager
 from typing import ClassVar
 from uuid import NAMESPACE_URL, uuid5
 
-from watchdog.domain.observations import JobStage, QueueStats, SentinelPollResult
+from watchdog.domain.observations import CanaryJobPollResult, JobStage, QueueStats
 from watchdog.net.errors import ProbeError
 from watchdog.queues.base import (
     CanaryConnection,
     CanaryDriver,
+    CanaryJob,
     QueueConnectContext,
-    SentinelJob,
-    build_sentinel_poll_result,
+    build_canary_job_poll_result,
 )
-from watchdog.queues.clients.postgres import PostgresSession, open_postgres_session
+from watchdog.queues.clients.postgres import PostgresQueueSession, open_postgres_queue_session
 from watchdog.queues.pgboss.schema import (
     PGBOSS_CANARY_PRIVILEGES_HINT,
     PgbossQueueDriver,
     PgbossTableColumns,
-    epoch_ms_sql,
+    build_epoch_ms_sql,
+    build_pgboss_worker_lost_sql,
     format_pgboss_error,
     load_pgboss_table_columns,
-    pgboss_worker_lost_sql,
 )
 from watchdog.queues.pgboss.stats import fetch_pgboss_unfinished_stats
 
@@ -56,7 +56,9 @@ class PgbossCanary(PgbossQueueDriver, CanaryDriver):
 
     @asynccontextmanager
     async def connect(self, context: QueueConnectContext) -> AsyncIterator[CanaryConnection]:
-        async with open_postgres_session(self, context, PGBOSS_CANARY_PRIVILEGES_HINT, read_write=True) as session:
+        async with open_postgres_queue_session(
+            self, context, PGBOSS_CANARY_PRIVILEGES_HINT, read_write=True
+        ) as session:
             columns = await load_pgboss_table_columns(self, session, context)
             ((missing,),) = await session.fetch_all(PGBOSS_MISSING_PRIVILEGES_SQL, {"job": f'"{self.schema_name}".job'})
             if missing:
@@ -71,18 +73,18 @@ class PgbossCanary(PgbossQueueDriver, CanaryDriver):
 
 
 class _PgbossCanaryConnection:
-    def __init__(self, config: PgbossCanary, session: PostgresSession, columns: PgbossTableColumns) -> None:
+    def __init__(self, config: PgbossCanary, session: PostgresQueueSession, columns: PgbossTableColumns) -> None:
         self.config, self.session, self.columns = config, session, columns
         self.parameters = {"queue": config.queue}
 
-    async def send(self, sentinel: SentinelJob) -> str:
+    async def send(self, sentinel: CanaryJob) -> str:
         job_id = self.config.derive_job_id(sentinel.id)
         job = {"id": job_id, "data": json.dumps(sentinel.payload), "ttl_s": sentinel.ttl_ms // 1000}
-        if not await self.session.fetch_all(self._insert_sentinel_sql(), self.parameters | job):
+        if not await self.session.fetch_all(self._build_insert_canary_job_sql(), self.parameters | job):
             raise self.config.queue_missing_error
         return job_id
 
-    def _insert_sentinel_sql(self) -> str:
+    def _build_insert_canary_job_sql(self) -> str:
         """Adds the job unless it exists, and notifies workers that listen instead of polling. Returns no row if the
         queue does not exist."""
         schema, queue = self.config.schema_name, self.columns["queue"]
@@ -113,21 +115,21 @@ class _PgbossCanaryConnection:
             SELECT {f"CASE WHEN notify THEN {notify} END" if "notify" in queue else "NULL"} FROM q
         """
 
-    async def poll(self, job_id: str) -> SentinelPollResult:
+    async def poll(self, job_id: str) -> CanaryJobPollResult:
         rows = await self.session.fetch_all(
             f"""
-            SELECT state::text, {epoch_ms_sql("started_on")}, {epoch_ms_sql("completed_on")}, output,
-              {pgboss_worker_lost_sql(self.columns["job"])}
+            SELECT state::text, {build_epoch_ms_sql("started_on")}, {build_epoch_ms_sql("completed_on")}, output,
+              {build_pgboss_worker_lost_sql(self.columns["job"])}
             FROM "{self.config.schema_name}".job WHERE name = %(queue)s AND id = %(id)s
             """,
             self.parameters | {"id": job_id},
         )
         if not rows:
-            return SentinelPollResult(JobStage.LOST)
+            return CanaryJobPollResult(JobStage.LOST)
         state, picked_up_at, finished_at, output, worker_lost = rows[0]
         stage = STAGE_BY_STATE.get(state, JobStage.QUEUED)
         error = format_pgboss_error(output) if state == "failed" else "it was cancelled"
-        return build_sentinel_poll_result(stage, picked_up_at, finished_at, error, worker_lost=worker_lost)
+        return build_canary_job_poll_result(stage, picked_up_at, finished_at, error, worker_lost=worker_lost)
 
     async def cancel(self, job_id: str) -> bool:
         ((remaining,),) = await self.session.fetch_all(
@@ -135,7 +137,7 @@ class _PgbossCanaryConnection:
             WITH deleted AS (
                 DELETE FROM "{self.config.schema_name}".job
                 WHERE name = %(queue)s AND id = %(id)s
-                  AND (state <> 'active' OR {pgboss_worker_lost_sql(self.columns["job"])})
+                  AND (state <> 'active' OR {build_pgboss_worker_lost_sql(self.columns["job"])})
                 RETURNING id
             )
             SELECT count(*) - (SELECT count(*) FROM deleted)

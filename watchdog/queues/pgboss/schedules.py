@@ -9,15 +9,19 @@ from typing import Any, ClassVar, NamedTuple
 from watchdog.domain.observations import JobSourceSnapshot, ScheduledJobFacts, SchedulerLiveness
 from watchdog.net.errors import ProbeError
 from watchdog.net.redact import redact_url
-from watchdog.queues.base import JobSource, QueueConnectContext, select_run_in_progress
-from watchdog.queues.clients.postgres import PostgresSession, has_write_access_sql, open_postgres_session
+from watchdog.queues.base import JobSource, QueueConnectContext, select_job_run_in_progress
+from watchdog.queues.clients.postgres import (
+    PostgresQueueSession,
+    build_write_access_condition_sql,
+    open_postgres_queue_session,
+)
 from watchdog.queues.pgboss.schema import (
-    PgbossDriver,
+    PgbossDatabaseDriver,
     PgbossTableColumns,
-    epoch_ms_sql,
+    build_epoch_ms_sql,
+    build_pgboss_worker_lost_sql,
     format_pgboss_error,
     load_pgboss_table_columns,
-    pgboss_worker_lost_sql,
 )
 
 MAX_PGBOSS_JOBS_PER_QUEUE = 100
@@ -27,7 +31,7 @@ PGBOSS_SCHEDULER_TIMEOUT_MS = 120_000
 PGBOSS_SCHEDULE_PRIVILEGES_HINT = "the role needs USAGE on the schema, SELECT on version, queue, schedule and job"
 
 
-class PgbossScheduleJobSource(PgbossDriver, JobSource):
+class PgbossScheduleJobSource(PgbossDatabaseDriver, JobSource):
     """The schedules of pg-boss. The role also needs SELECT on the table `schedule`."""
 
     example: ClassVar[str] = """
@@ -41,12 +45,12 @@ class PgbossScheduleJobSource(PgbossDriver, JobSource):
         return f"{redact_url(self.url)}, schema {self.schema_name}"
 
     async def fetch_snapshot(self, context: QueueConnectContext) -> JobSourceSnapshot:
-        async with open_postgres_session(self, context, PGBOSS_SCHEDULE_PRIVILEGES_HINT) as session:
+        async with open_postgres_queue_session(self, context, PGBOSS_SCHEDULE_PRIVILEGES_HINT) as session:
             columns = await load_pgboss_table_columns(self, session, context)
             if "schedule" not in columns:
                 message = f"pg-boss in schema {self.schema_name!r} has no schedules: table schedule is missing"
                 raise ProbeError("queue.missing", message)
-            return await _read_jobs_snapshot(self.schema_name, session, columns, context)
+            return await _read_pgboss_schedules_snapshot(self.schema_name, session, columns, context)
 
 
 class _PgbossJobRun(NamedTuple):
@@ -77,33 +81,33 @@ class _PgbossSchedule(NamedTuple):
         return f"{self.queue}/{self.key}" if self.key else self.queue
 
 
-async def _read_jobs_snapshot(
-    schema: str, session: PostgresSession, columns: PgbossTableColumns, context: QueueConnectContext
+async def _read_pgboss_schedules_snapshot(
+    schema: str, session: PostgresQueueSession, columns: PgbossTableColumns, context: QueueConnectContext
 ) -> JobSourceSnapshot:
     """Every schedule with the jobs that it created.
 
     A job does not name the schedule that created it. If a queue has several schedules, only the job that a schedule
     names as its last one is known to be its own; before pg-boss 12, schedules do not name any.
     """
-    heartbeat = f'(SELECT {epoch_ms_sql("max(cron_on)")} FROM "{schema}".version)'
+    heartbeat = f'(SELECT {build_epoch_ms_sql("max(cron_on)")} FROM "{schema}".version)'
     if "cron_on" not in columns["version"]:
         heartbeat = "NULL"
-    can_write_sql = has_write_access_sql(*(f"""'"{schema}".{table}'""" for table in ("schedule", "job")))
+    can_write_sql = build_write_access_condition_sql(*(f"""'"{schema}".{table}'""" for table in ("schedule", "job")))
     ((now, heartbeat_at, can_write),) = await session.fetch_all(
-        f"SELECT {epoch_ms_sql('now()')}, {heartbeat}, {can_write_sql}"
+        f"SELECT {build_epoch_ms_sql('now()')}, {heartbeat}, {can_write_sql}"
     )
     if can_write:
         context.facts["write_access"] = session.write_access_warning_text
     key, last_job_id = (name if name in columns["schedule"] else "NULL" for name in ("key", "last_job_id"))
     rows = await session.fetch_all(
         f"""
-        SELECT name, coalesce({key}, ''), cron, coalesce(timezone, 'UTC'), {epoch_ms_sql("updated_on")},
+        SELECT name, coalesce({key}, ''), cron, coalesce(timezone, 'UTC'), {build_epoch_ms_sql("updated_on")},
             {last_job_id}::text
         FROM "{schema}".schedule ORDER BY 1, 2 LIMIT {PgbossScheduleJobSource.max_jobs + 1}
         """
     )
     schedules = list(map(_PgbossSchedule._make, rows))
-    runs = await _read_runs_by_queue(schema, session, columns, schedules, last_job_id)
+    runs = await _read_pgboss_jobs_by_queue(schema, session, columns, schedules, last_job_id)
     names_last_job = last_job_id != "NULL"
     schedule_counts = Counter(schedule.queue for schedule in schedules)
     if shared := [queue for queue, count in schedule_counts.items() if count > 1 and not names_last_job]:
@@ -115,24 +119,24 @@ async def _read_jobs_snapshot(
         last_run = queue_runs.get(schedule.last_job_id) if schedule.last_job_id is not None else None
         owns_queue = schedule_counts[schedule.queue] == 1 or not names_last_job
         own_runs = list(queue_runs.values()) if owns_queue else [last_run] if last_run else []
-        jobs.append(_build_job_facts(schedule, own_runs, last_run, late_until=now if owns_queue else 0))
+        jobs.append(_build_pgboss_schedule_facts(schedule, own_runs, last_run, late_until=now if owns_queue else 0))
     is_known = heartbeat_at is not None
     scheduler = SchedulerLiveness("pg-boss scheduler", PGBOSS_SCHEDULER_TIMEOUT_MS, heartbeat_at) if is_known else None
     return JobSourceSnapshot(now, tuple(jobs), scheduler, location=f"table {schema}.schedule is empty")
 
 
-async def _read_runs_by_queue(
+async def _read_pgboss_jobs_by_queue(
     schema: str,
-    session: PostgresSession,
+    session: PostgresQueueSession,
     columns: PgbossTableColumns,
     schedules: list[_PgbossSchedule],
     last_job_id: str,
 ) -> dict[str, dict[str, _PgbossJobRun]]:
     """Queue -> id -> job: the newest jobs, and those that schedules name as their last."""
-    times = ", ".join(map(epoch_ms_sql, ("start_after", "started_on", "completed_on")))
+    times = ", ".join(map(build_epoch_ms_sql, ("start_after", "started_on", "completed_on")))
     select_jobs = f"""
         SELECT name, id::text, state::text, {times}, CASE WHEN state = 'failed' THEN output END,
-            state = 'active' AND {pgboss_worker_lost_sql(columns["job"])}
+            state = 'active' AND {build_pgboss_worker_lost_sql(columns["job"])}
         FROM "{schema}".job
     """
     last_jobs = f'SELECT name, {last_job_id}::uuid FROM "{schema}".schedule'
@@ -150,7 +154,7 @@ async def _read_runs_by_queue(
     return runs
 
 
-def _build_job_facts(
+def _build_pgboss_schedule_facts(
     schedule: _PgbossSchedule, runs: list[_PgbossJobRun], last_run: _PgbossJobRun | None, *, late_until: int
 ) -> ScheduledJobFacts:
     """A waiting job makes the schedule late if it was due by `late_until`: a later one may be another schedule's."""
@@ -159,7 +163,7 @@ def _build_job_facts(
     finished = [run for run in runs if run.state in ("completed", "failed") and run.finished_at is not None]
     finished.sort(key=lambda run: run.finished_at or 0, reverse=True)
     newest = finished[0] if finished else None
-    running = select_run_in_progress(
+    running = select_job_run_in_progress(
         (run for run in runs if run.state == "active" and run.started_at is not None),
         lambda run: run.started_at,
         lambda run: not run.worker_lost,

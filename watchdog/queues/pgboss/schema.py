@@ -15,7 +15,7 @@ from watchdog.domain.text import truncate_with_note
 from watchdog.net.errors import ProbeError
 from watchdog.net.redact import describe_queue_target
 from watchdog.queues.base import QueueConnectContext
-from watchdog.queues.clients.postgres import PostgresQueueDriver, PostgresSession, PostgresUrl
+from watchdog.queues.clients.postgres import PostgresQueueDriver, PostgresQueueSession, PostgresUrl
 
 TESTED_PGBOSS_SCHEMA_VERSIONS = (24, 26, 46)
 """The schema versions of pg-boss 10, 11 and 12, which Watchdog is tested with."""
@@ -36,7 +36,7 @@ def _validate_pgboss_schema_name(text: str) -> str:
     return text
 
 
-class PgbossDriver(PostgresQueueDriver):
+class PgbossDatabaseDriver(PostgresQueueDriver):
     """A database in which pg-boss keeps its jobs."""
 
     kind: ClassVar[str] = "pgboss"
@@ -49,7 +49,7 @@ class PgbossDriver(PostgresQueueDriver):
     """The database schema of pg-boss."""
 
 
-class PgbossQueueDriver(PgbossDriver):
+class PgbossQueueDriver(PgbossDatabaseDriver):
     """A pg-boss queue."""
 
     queue: SingleLineText
@@ -68,7 +68,7 @@ class PgbossQueueDriver(PgbossDriver):
 
 
 async def load_pgboss_table_columns(
-    driver: PgbossDriver, session: PostgresSession, context: QueueConnectContext
+    driver: PgbossDatabaseDriver, session: PostgresQueueSession, context: QueueConnectContext
 ) -> PgbossTableColumns:
     """The tables that exist. Raises ProbeError if pg-boss is not there; adds evidence for an untested version."""
     columns: dict[str, set[str]] = defaultdict(set)
@@ -97,7 +97,7 @@ PGBOSS_COLUMNS_SQL = """
 # --- columns
 
 
-def pgboss_worker_lost_sql(job_columns: frozenset[str]) -> str:
+def build_pgboss_worker_lost_sql(job_columns: frozenset[str]) -> str:
     """A condition: pg-boss itself would give up this active job, because its time or its heartbeat has expired."""
     timeout = "expire_seconds * interval '1 second'" if "expire_seconds" in job_columns else "expire_in"
     heartbeat_expired = "heartbeat_on + heartbeat_seconds * interval '1 second' < now()"
@@ -119,6 +119,6 @@ def format_pgboss_error(output: Any) -> str:
     )
 
 
-def epoch_ms_sql(expression: str) -> str:
+def build_epoch_ms_sql(expression: str) -> str:
     """A timestamp in ms since the epoch."""
     return f"round(extract(epoch FROM {expression}) * 1000)::bigint"

@@ -6,13 +6,13 @@ from collections.abc import Container
 from dataclasses import replace
 from typing import ClassVar
 
-from watchdog.domain.observations import CompletedJobCounts, QueueStats
+from watchdog.domain.observations import QueueStats, RecentlyEndedJobCounts
 from watchdog.queues.base import QueueConnectContext, QueueStatsSource
 from watchdog.queues.clients.postgres import (
     UNFINISHED_JOBS_COUNT_TIMEOUT_S,
-    PostgresSession,
+    PostgresQueueSession,
     fetch_counts_or_none,
-    open_postgres_session,
+    open_postgres_queue_session,
 )
 from watchdog.queues.pgboss.schema import PgbossQueueDriver, PgbossTableColumns, load_pgboss_table_columns
 
@@ -33,7 +33,7 @@ class PgbossQueueStatsSource(PgbossQueueDriver, QueueStatsSource):
         return ("consumers",)
 
     async def fetch_queue_stats(self, context: QueueConnectContext, window_ms: int | None) -> QueueStats:
-        async with open_postgres_session(self, context, PGBOSS_STATS_PRIVILEGES_HINT) as session:
+        async with open_postgres_queue_session(self, context, PGBOSS_STATS_PRIVILEGES_HINT) as session:
             columns = await load_pgboss_table_columns(self, session, context)
             queue_sql = f'SELECT 1 FROM "{self.schema_name}".queue WHERE name = %(queue)s'
             if not await session.fetch_all(queue_sql, {"queue": self.queue}):
@@ -46,12 +46,12 @@ class PgbossQueueStatsSource(PgbossQueueDriver, QueueStatsSource):
             if counts is None:
                 return stats
             failed, failed_in_window, completed_in_window = counts
-            completed = None if window_ms is None else CompletedJobCounts(failed_in_window, completed_in_window)
+            completed = None if window_ms is None else RecentlyEndedJobCounts(failed_in_window, completed_in_window)
             return replace(stats, failed=failed, completed=completed)
 
 
 async def fetch_pgboss_unfinished_stats(
-    config: PgbossQueueDriver, session: PostgresSession, columns: PgbossTableColumns
+    config: PgbossQueueDriver, session: PostgresQueueSession, columns: PgbossTableColumns
 ) -> QueueStats:
     """Waiting, delayed and active jobs: those that are cheap to count."""
     ready = "state IN ('created', 'retry') AND start_after <= now()"

@@ -9,21 +9,21 @@ from typing import ClassVar
 
 from watchdog.config_types import SingleLineText
 from watchdog.domain.model import Json
-from watchdog.domain.observations import JobStage, QueueStats, SentinelPollResult
+from watchdog.domain.observations import CanaryJobPollResult, JobStage, QueueStats
 from watchdog.queues.base import (
     CanaryConnection,
     CanaryDriver,
+    CanaryJob,
     QueueConnectContext,
-    SentinelJob,
-    build_sentinel_poll_result,
+    build_canary_job_poll_result,
 )
-from watchdog.queues.clients.postgres import PostgresSession, open_postgres_session
+from watchdog.queues.clients.postgres import PostgresQueueSession, open_postgres_queue_session
 from watchdog.queues.procrastinate.schema import (
     MAX_PROCRASTINATE_JOBS_SEARCHED,
     PROCRASTINATE_FAILURE_MESSAGE,
     PROCRASTINATE_WORKER_LOST_SQL,
     ProcrastinateQueueDriver,
-    procrastinate_last_event_ms_sql,
+    build_procrastinate_last_event_ms_sql,
     require_procrastinate_tables,
 )
 from watchdog.queues.procrastinate.stats import fetch_procrastinate_unfinished_stats
@@ -44,7 +44,7 @@ STAGE_BY_STATUS = {
     "aborted": JobStage.FAILED,
 }
 """A job with another status waits."""
-PROCRASTINATE_FIND_SENTINEL_SQL = f"""
+PROCRASTINATE_FIND_CANARY_JOB_SQL = f"""
     SELECT id FROM procrastinate_jobs WHERE queueing_lock = %(job_id)s AND status = 'todo'
     UNION ALL
     SELECT id FROM procrastinate_jobs WHERE lock = %(job_id)s AND status = 'doing'
@@ -53,8 +53,8 @@ PROCRASTINATE_FIND_SENTINEL_SQL = f"""
     WHERE id > (SELECT max(id) FROM procrastinate_jobs) - {MAX_PROCRASTINATE_JOBS_SEARCHED}
       AND queueing_lock = %(job_id)s
 """
-PROCRASTINATE_INSERT_SENTINEL_SQL = f"""
-    WITH existing AS ({PROCRASTINATE_FIND_SENTINEL_SQL}), inserted AS (
+PROCRASTINATE_INSERT_CANARY_JOB_SQL = f"""
+    WITH existing AS ({PROCRASTINATE_FIND_CANARY_JOB_SQL}), inserted AS (
         INSERT INTO procrastinate_jobs (queue_name, task_name, lock, queueing_lock, args)
         SELECT %(queue)s, %(task)s, %(job_id)s, %(job_id)s, %(args)s::jsonb WHERE NOT EXISTS (SELECT FROM existing)
         ON CONFLICT DO NOTHING
@@ -63,11 +63,11 @@ PROCRASTINATE_INSERT_SENTINEL_SQL = f"""
     SELECT id FROM existing UNION ALL SELECT id FROM inserted
 """
 SENTINEL_STATUS_SQL = f"""
-    SELECT status::text, attempts, {PROCRASTINATE_WORKER_LOST_SQL}, {procrastinate_last_event_ms_sql("started")},
-      {procrastinate_last_event_ms_sql("succeeded", "failed", "cancelled", "aborted")}
+    SELECT status::text, attempts, {PROCRASTINATE_WORKER_LOST_SQL}, {build_procrastinate_last_event_ms_sql("started")},
+      {build_procrastinate_last_event_ms_sql("succeeded", "failed", "cancelled", "aborted")}
     FROM procrastinate_jobs j WHERE id = %(id)s
 """
-PROCRASTINATE_DELETE_SENTINEL_SQL = f"""
+PROCRASTINATE_DELETE_CANARY_JOB_SQL = f"""
     WITH deleted AS (DELETE FROM procrastinate_jobs j WHERE id = %(id)s
         AND (status <> 'doing' OR {PROCRASTINATE_WORKER_LOST_SQL})
       RETURNING id)
@@ -96,7 +96,7 @@ class ProcrastinateCanary(ProcrastinateQueueDriver, CanaryDriver):
 
     @asynccontextmanager
     async def connect(self, context: QueueConnectContext) -> AsyncIterator[CanaryConnection]:
-        async with open_postgres_session(
+        async with open_postgres_queue_session(
             self, context, PROCRASTINATE_CANARY_PRIVILEGES_HINT, read_write=True
         ) as session:
             await require_procrastinate_tables(session)
@@ -114,15 +114,15 @@ class ProcrastinateCanary(ProcrastinateQueueDriver, CanaryDriver):
 class _ProcrastinateCanaryConnection:
     """A sentinel has its id as `lock` and as `queueing_lock`: no other job has these, and both are indexed."""
 
-    def __init__(self, config: ProcrastinateCanary, session: PostgresSession) -> None:
+    def __init__(self, config: ProcrastinateCanary, session: PostgresQueueSession) -> None:
         self.config, self.session = config, session
         self._row_ids: dict[str, int] = {}
 
-    async def send(self, sentinel: SentinelJob) -> str:
+    async def send(self, sentinel: CanaryJob) -> str:
         config = self.config
         job = {"queue": config.queue, "task": config.task, "args": json.dumps(config.task_args)}
         for (row_id,) in await self.session.fetch_all(
-            PROCRASTINATE_INSERT_SENTINEL_SQL, {"job_id": sentinel.id, **job}
+            PROCRASTINATE_INSERT_CANARY_JOB_SQL, {"job_id": sentinel.id, **job}
         ):
             self._row_ids[sentinel.id] = row_id
         return sentinel.id
@@ -130,24 +130,24 @@ class _ProcrastinateCanaryConnection:
     async def _find_row_id(self, job_id: str) -> int:
         """0: the job does not exist."""
         if job_id not in self._row_ids:
-            for (row_id,) in await self.session.fetch_all(PROCRASTINATE_FIND_SENTINEL_SQL, {"job_id": job_id}):
+            for (row_id,) in await self.session.fetch_all(PROCRASTINATE_FIND_CANARY_JOB_SQL, {"job_id": job_id}):
                 self._row_ids[job_id] = row_id
         return self._row_ids.get(job_id, 0)
 
-    async def poll(self, job_id: str) -> SentinelPollResult:
+    async def poll(self, job_id: str) -> CanaryJobPollResult:
         rows = await self.session.fetch_all(SENTINEL_STATUS_SQL, {"id": await self._find_row_id(job_id)})
         if not rows:
-            return SentinelPollResult(JobStage.LOST)
+            return CanaryJobPollResult(JobStage.LOST)
         status, attempts, worker_lost, started_at, finished_at = rows[0]
         stage = STAGE_BY_STATUS.get(status, JobStage.QUEUED)
         if stage is JobStage.QUEUED and attempts:
-            return SentinelPollResult(JobStage.RUNNING, started_at, error="it failed and waits for a retry")
+            return CanaryJobPollResult(JobStage.RUNNING, started_at, error="it failed and waits for a retry")
         error = PROCRASTINATE_FAILURE_MESSAGE if status == "failed" else "it was cancelled"
-        return build_sentinel_poll_result(stage, started_at, finished_at, error, worker_lost=worker_lost)
+        return build_canary_job_poll_result(stage, started_at, finished_at, error, worker_lost=worker_lost)
 
     async def cancel(self, job_id: str) -> bool:
         ((remaining,),) = await self.session.fetch_all(
-            PROCRASTINATE_DELETE_SENTINEL_SQL, {"id": await self._find_row_id(job_id)}
+            PROCRASTINATE_DELETE_CANARY_JOB_SQL, {"id": await self._find_row_id(job_id)}
         )
         return not remaining
 

@@ -9,14 +9,18 @@ from typing import ClassVar, NamedTuple
 
 from watchdog.domain.observations import JobSourceSnapshot, ScheduledJobFacts, SchedulerLiveness
 from watchdog.net.redact import redact_url
-from watchdog.queues.base import JobSource, QueueConnectContext, select_run_in_progress
-from watchdog.queues.clients.postgres import PostgresSession, has_write_access_sql, open_postgres_session
+from watchdog.queues.base import JobSource, QueueConnectContext, select_job_run_in_progress
+from watchdog.queues.clients.postgres import (
+    PostgresQueueSession,
+    build_write_access_condition_sql,
+    open_postgres_queue_session,
+)
 from watchdog.queues.procrastinate.schema import (
     MAX_PROCRASTINATE_JOBS_SEARCHED,
     PROCRASTINATE_FAILURE_MESSAGE,
     PROCRASTINATE_WORKER_LOST_SQL,
-    ProcrastinateDriver,
-    procrastinate_last_event_ms_sql,
+    ProcrastinateDatabaseDriver,
+    build_procrastinate_last_event_ms_sql,
     require_procrastinate_tables,
 )
 
@@ -32,7 +36,7 @@ PROCRASTINATE_READ_PRIVILEGES_HINT = (
 PROCRASTINATE_CLOCK_AND_HEARTBEAT_SQL = f"""
     SELECT (extract(epoch FROM now()) * 1000)::bigint,
         (SELECT (extract(epoch FROM max(last_heartbeat)) * 1000)::bigint FROM procrastinate_workers),
-        {has_write_access_sql("'procrastinate_jobs'", "'procrastinate_periodic_defers'")}
+        {build_write_access_condition_sql("'procrastinate_jobs'", "'procrastinate_periodic_defers'")}
 """
 PROCRASTINATE_LATEST_DEFERS_SQL = f"""
     SELECT DISTINCT ON (task_name, periodic_id) task_name, periodic_id, job_id
@@ -43,8 +47,8 @@ PROCRASTINATE_PERIODIC_RUNS_SQL = f"""
     SELECT task_name, id, jsonb_build_array(args - 'timestamp', queue_name, lock, queueing_lock)::text,
       status::text, {PROCRASTINATE_WORKER_LOST_SQL},
       CASE WHEN jsonb_typeof(args->'timestamp') = 'number' THEN ((args->>'timestamp')::numeric * 1000)::bigint END,
-      {procrastinate_last_event_ms_sql("started")},
-      {procrastinate_last_event_ms_sql("succeeded", "failed", "cancelled", "aborted")}
+      {build_procrastinate_last_event_ms_sql("started")},
+      {build_procrastinate_last_event_ms_sql("succeeded", "failed", "cancelled", "aborted")}
     FROM procrastinate_jobs j
     WHERE id > (SELECT max(id) FROM procrastinate_jobs) - {MAX_PROCRASTINATE_JOBS_SEARCHED}
         AND task_name = ANY(%(tasks)s::text[]) AND args->>'timestamp' IS NOT NULL
@@ -53,7 +57,7 @@ PROCRASTINATE_PERIODIC_RUNS_SQL = f"""
 """
 
 
-class ProcrastinatePeriodicJobSource(ProcrastinateDriver, JobSource):
+class ProcrastinatePeriodicJobSource(ProcrastinateDatabaseDriver, JobSource):
     """The periodic tasks of Procrastinate 3. Their schedules are only in the code of the workers: set them in `watch`.
     Without a schedule, Watchdog reports only runs that wait too long, fail or never end."""
 
@@ -71,9 +75,9 @@ class ProcrastinatePeriodicJobSource(ProcrastinateDriver, JobSource):
         return redact_url(self.url)
 
     async def fetch_snapshot(self, context: QueueConnectContext) -> JobSourceSnapshot:
-        async with open_postgres_session(self, context, PROCRASTINATE_READ_PRIVILEGES_HINT) as session:
+        async with open_postgres_queue_session(self, context, PROCRASTINATE_READ_PRIVILEGES_HINT) as session:
             await require_procrastinate_tables(session)
-            return await _read_jobs_snapshot(session, context)
+            return await _read_procrastinate_tasks_snapshot(session, context)
 
 
 class _ProcrastinateJobRun(NamedTuple):
@@ -92,7 +96,9 @@ class _ProcrastinateJobRun(NamedTuple):
         return self.due_at if self.status == "todo" and self.started_at is None else None
 
 
-async def _read_jobs_snapshot(session: PostgresSession, context: QueueConnectContext) -> JobSourceSnapshot:
+async def _read_procrastinate_tasks_snapshot(
+    session: PostgresQueueSession, context: QueueConnectContext
+) -> JobSourceSnapshot:
     """The newest defer of a task holds the id of its job; older jobs hold their task's name and its options only."""
     ((now, heartbeat_at, can_write),) = await session.fetch_all(PROCRASTINATE_CLOCK_AND_HEARTBEAT_SQL)
     if can_write:
@@ -109,12 +115,16 @@ async def _read_jobs_snapshot(session: PostgresSession, context: QueueConnectCon
     jobs = []
     for task, periodic_id, job_id in defers:
         name = f"{task}/{periodic_id}" if periodic_id else task
-        jobs.append(_build_job_facts(name, job_id, _select_own_runs(runs[task], job_id, newest_ids[task])))
+        jobs.append(
+            _build_procrastinate_task_facts(
+                name, job_id, _select_runs_of_periodic_id(runs[task], job_id, newest_ids[task])
+            )
+        )
     scheduler = SchedulerLiveness("Procrastinate worker", PROCRASTINATE_WORKER_TIMEOUT_MS, heartbeat_at)
     return JobSourceSnapshot(now, tuple(jobs), scheduler, location="table procrastinate_periodic_defers is empty")
 
 
-def _select_own_runs(
+def _select_runs_of_periodic_id(
     runs: list[_ProcrastinateJobRun], newest_id: int | None, newest_ids: Collection[int | None]
 ) -> list[_ProcrastinateJobRun]:
     """The runs of one periodic id of a task, newest first. `newest_ids`: of the newest run of each id of the task.
@@ -139,7 +149,9 @@ def _select_own_runs(
     ]
 
 
-def _build_job_facts(name: str, last_run_id: int | None, runs: list[_ProcrastinateJobRun]) -> ScheduledJobFacts:
+def _build_procrastinate_task_facts(
+    name: str, last_run_id: int | None, runs: list[_ProcrastinateJobRun]
+) -> ScheduledJobFacts:
     """A run that waits makes the task late.
 
     `last_run_id`: None if the newest run was deleted, which workers can be configured to do with jobs that succeed.
@@ -148,7 +160,7 @@ def _build_job_facts(name: str, last_run_id: int | None, runs: list[_Procrastina
     waiting_since = min((at for run in runs if (at := run.waiting_since) is not None), default=None)
     finished = [run for run in runs if run.status in ("succeeded", "failed")]
     newest = finished[0] if finished else None
-    running = select_run_in_progress(
+    running = select_job_run_in_progress(
         [run for run in runs if run.status == "doing"][:1],
         lambda run: run.started_at,
         lambda run: not run.worker_lost,

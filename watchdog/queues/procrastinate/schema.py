@@ -7,7 +7,7 @@ from typing import ClassVar
 from watchdog.config_types import SingleLineText
 from watchdog.net.errors import ProbeError
 from watchdog.net.redact import describe_queue_target
-from watchdog.queues.clients.postgres import PostgresQueueDriver, PostgresSession, PostgresUrl
+from watchdog.queues.clients.postgres import PostgresQueueDriver, PostgresQueueSession, PostgresUrl
 
 MAX_PROCRASTINATE_JOBS_SEARCHED = 50_000
 """The newest jobs that are searched for a finished one, which no index leads to."""
@@ -20,7 +20,7 @@ PROCRASTINATE_WORKER_LOST_SQL = f"""
 PROCRASTINATE_FAILURE_MESSAGE = "Procrastinate does not store the reason"
 
 
-class ProcrastinateDriver(PostgresQueueDriver):
+class ProcrastinateDatabaseDriver(PostgresQueueDriver):
     """A database in which Procrastinate keeps its jobs."""
 
     kind: ClassVar[str] = "procrastinate"
@@ -31,7 +31,7 @@ class ProcrastinateDriver(PostgresQueueDriver):
     their own, append `?options=-csearch_path%3DSCHEMA`."""
 
 
-class ProcrastinateQueueDriver(ProcrastinateDriver):
+class ProcrastinateQueueDriver(ProcrastinateDatabaseDriver):
     """A queue of Procrastinate 3."""
 
     queue: SingleLineText
@@ -42,7 +42,7 @@ class ProcrastinateQueueDriver(ProcrastinateDriver):
         return describe_queue_target(self.url, self.queue)
 
 
-async def require_procrastinate_tables(session: PostgresSession) -> None:
+async def require_procrastinate_tables(session: PostgresQueueSession) -> None:
     """Raises ProbeError if the tables of Procrastinate 3 do not exist."""
     ((has_jobs, has_workers),) = await session.fetch_all(
         "SELECT to_regclass('procrastinate_jobs') IS NOT NULL, to_regclass('procrastinate_workers') IS NOT NULL"
@@ -53,7 +53,7 @@ async def require_procrastinate_tables(session: PostgresSession) -> None:
         raise ProbeError("queue.missing", "Procrastinate 3 is required: table procrastinate_workers is missing")
 
 
-def procrastinate_last_event_ms_sql(*events: str) -> str:
+def build_procrastinate_last_event_ms_sql(*events: str) -> str:
     """The time of a job's newest event of these types."""
     types = ", ".join(f"'{event}'" for event in events)
     return f"""(

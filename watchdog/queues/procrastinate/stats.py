@@ -6,19 +6,19 @@ from collections.abc import Container
 from dataclasses import replace
 from typing import ClassVar
 
-from watchdog.domain.observations import CompletedJobCounts, QueueStats
+from watchdog.domain.observations import QueueStats, RecentlyEndedJobCounts
 from watchdog.queues.base import QueueConnectContext, QueueStatsSource
 from watchdog.queues.clients.postgres import (
     UNFINISHED_JOBS_COUNT_TIMEOUT_S,
-    PostgresSession,
+    PostgresQueueSession,
     fetch_counts_or_none,
-    open_postgres_session,
+    open_postgres_queue_session,
 )
 from watchdog.queues.procrastinate.schema import (
     MAX_PROCRASTINATE_JOBS_SEARCHED,
     PROCRASTINATE_WORKER_TIMEOUT_SQL,
     ProcrastinateQueueDriver,
-    procrastinate_last_event_ms_sql,
+    build_procrastinate_last_event_ms_sql,
     require_procrastinate_tables,
 )
 
@@ -47,7 +47,7 @@ PROCRASTINATE_FAILED_COUNT_SQL = (
 )
 PROCRASTINATE_FINISHED_COUNTS_SQL = f"""
     WITH finished AS (
-        SELECT status, {procrastinate_last_event_ms_sql("succeeded", "failed")}
+        SELECT status, {build_procrastinate_last_event_ms_sql("succeeded", "failed")}
           > (extract(epoch FROM now()) * 1000)::bigint - %(window_ms)s AS in_window
         FROM procrastinate_jobs j
         WHERE id > (SELECT max(id) FROM procrastinate_jobs) - {MAX_PROCRASTINATE_JOBS_SEARCHED}
@@ -74,7 +74,7 @@ class ProcrastinateQueueStatsSource(ProcrastinateQueueDriver, QueueStatsSource):
         return ("consumers",)
 
     async def fetch_queue_stats(self, context: QueueConnectContext, window_ms: int | None) -> QueueStats:
-        async with open_postgres_session(self, context, PROCRASTINATE_STATS_PRIVILEGES_HINT) as session:
+        async with open_postgres_queue_session(self, context, PROCRASTINATE_STATS_PRIVILEGES_HINT) as session:
             await require_procrastinate_tables(session)
             stats = await fetch_procrastinate_unfinished_stats(session, self.queue)
             stats = replace(stats, consumers=None)  # the workers of any queue count, hence not reported
@@ -86,11 +86,11 @@ class ProcrastinateQueueStatsSource(ProcrastinateQueueDriver, QueueStatsSource):
             parameters = {**queue, "window_ms": window_ms}
             if counts := await fetch_counts_or_none(session, context, PROCRASTINATE_FINISHED_COUNTS_SQL, parameters):
                 failed, succeeded, kept_succeeded = counts
-                stats = replace(stats, completed=CompletedJobCounts(failed, succeeded if kept_succeeded else None))
+                stats = replace(stats, completed=RecentlyEndedJobCounts(failed, succeeded if kept_succeeded else None))
             return stats
 
 
-async def fetch_procrastinate_unfinished_stats(session: PostgresSession, queue: str) -> QueueStats:
+async def fetch_procrastinate_unfinished_stats(session: PostgresQueueSession, queue: str) -> QueueStats:
     """Waiting, delayed and active jobs. `consumers` is 0 if no worker is running at all, else None: Procrastinate does
     not store which queues a worker serves."""
     ((waiting, active, delayed, oldest, head, any_worker),) = await session.fetch_all(

@@ -22,9 +22,9 @@ from watchdog.domain.model import (
     RunSummary,
     Severity,
 )
-from watchdog.domain.rules import AlertPolicy, availability, has_bad_finding, job, no_verdict, stale
+from watchdog.domain.rules import AlertPolicy, availability, has_bad_finding_about_subject, job, no_verdict, stale
 from watchdog.store import codec
-from watchdog.store.listings import results_from_rows
+from watchdog.store.listings import build_results_from_rows
 from watchdog.store.read.job_runs import list_job_runs
 from watchdog.store.tables import (
     RESULT_COLUMNS,
@@ -38,7 +38,7 @@ from watchdog.store.tables import (
 )
 
 MAX_RECENT_RUNS_IN_ALERT = 20
-MAX_REEVALUATED_RESULTS = 200
+MAX_RESULTS_REEVALUATED_FOR_ALERT = 200
 """Results that are evaluated again to count the bad ones; older ones are counted by their outcome."""
 BAD_OUTCOMES_BY_RULE = {
     availability.RULE_NAME: (Outcome.FAIL,),
@@ -49,7 +49,7 @@ INCIDENTS_QUERY = sa.select(incidents, probes.c.info).join_from(incidents, probe
 """All columns of incidents, with the `info` of each incident's probe."""
 
 
-def incident_from_row(row: Any) -> Incident:
+def build_incident_from_row(row: Any) -> Incident:
     """`row`: of the table incidents."""
     return Incident(
         id=row.id, probe=row.probe, rule=row.rule, subject=row.subject, severity=Severity(row.severity),
@@ -74,18 +74,18 @@ def load_alert_context(
     last_good = connection.execute(newest_first.where(before, results.c.outcome == Outcome.PASS).limit(1)).first()
     first_bad = connection.execute(newest_first.where(is_first_bad).limit(1)).first()
     is_job = row.rule == job.RULE_NAME
-    recent_runs = tuple(_run_summary_from_row(r) for r in reversed(recent_rows))
-    last_good_run = None if last_good is None else _run_summary_from_row(last_good)
+    recent_runs = tuple(_build_run_summary_from_row(r) for r in reversed(recent_rows))
+    last_good_run = None if last_good is None else _build_run_summary_from_row(last_good)
     if is_job:
         recent_runs = tuple(list_job_runs(connection, row.probe, probe.kind, row.subject, MAX_RECENT_RUNS_IN_ALERT))
         good = [run for run in recent_runs if run.outcome is Outcome.PASS and run.slot < row.since]
         last_good_run = good[-1] if good else None
     return AlertMessageContext(
         event=notification.event,
-        incident=incident_from_row(row),
+        incident=build_incident_from_row(row),
         probe=probe,
         now=now,
-        bad_count=_count_bad_results(connection, row, probe, now),
+        bad_count=_count_bad_incident_results(connection, row, probe, now),
         threshold=row.threshold,
         last_good=last_good_run,
         recent_runs=recent_runs,
@@ -95,14 +95,14 @@ def load_alert_context(
         location=recent_rows[0].location if recent_rows else "",
         incident_url=f"{public_url}/incidents/{row.id}" if public_url else "",
         probe_url=f"{public_url}/probes/{quote(probe.id, safe='')}" if public_url else "",
-        other_destinations=_load_other_destinations(connection, notification),
+        other_destinations=_load_other_notified_destinations(connection, notification),
         merged=merged,
-        cause_changes=tuple(list_cause_changes(connection, row.id)) if row.first_reason else (),
+        cause_changes=tuple(list_incident_cause_changes(connection, row.id)) if row.first_reason else (),
         previous_cause=previous_cause,
     )
 
 
-def _load_other_destinations(
+def _load_other_notified_destinations(
     connection: sa.Connection, notification: Notification
 ) -> tuple[tuple[str, DeliveryState], ...]:
     query = sa.select(outbox.c.destination, outbox.c.state).where(
@@ -112,23 +112,23 @@ def _load_other_destinations(
     return tuple({destination: DeliveryState(state) for destination, state in rows}.items())
 
 
-def list_cause_changes(connection: sa.Connection, incident: str) -> list[IncidentCauseChange]:
+def list_incident_cause_changes(connection: sa.Connection, incident: str) -> list[IncidentCauseChange]:
     """The changes of an incident's cause, oldest first."""
     columns = [cause_changes.c[name] for name in IncidentCauseChange._fields]
     query = sa.select(*columns).where(cause_changes.c.incident == incident).order_by(cause_changes.c.slot)
     return [IncidentCauseChange(*row) for row in connection.execute(query)]
 
 
-def _count_bad_results(connection: sa.Connection, row: Any, probe: ProbeInfo, now: int) -> int:
+def _count_bad_incident_results(connection: sa.Connection, row: Any, probe: ProbeInfo, now: int) -> int:
     """How many results of the incident's subject were bad, from the first to the one that ended it."""
     end = row.resolved_slot if row.resolved_slot is not None else now
     of_incident = (results.c.probe == row.probe, results.c.slot >= row.since, results.c.slot <= end, ~results.c.late)
     query = sa.select(*RESULT_COLUMNS).where(*of_incident).order_by(results.c.slot.desc())
-    rows = connection.execute(query.limit(MAX_REEVALUATED_RESULTS)).all()
-    newest = list(results_from_rows(connection, reversed(rows)))
+    rows = connection.execute(query.limit(MAX_RESULTS_REEVALUATED_FOR_ALERT)).all()
+    newest = list(build_results_from_rows(connection, reversed(rows)))
     policy = AlertPolicy(probe, lambda _: 0)
-    count = sum(has_bad_finding(policy, result, row.rule, row.subject) for result in newest)
-    if len(newest) == MAX_REEVALUATED_RESULTS:
+    count = sum(has_bad_finding_about_subject(policy, result, row.rule, row.subject) for result in newest)
+    if len(newest) == MAX_RESULTS_REEVALUATED_FOR_ALERT:
         outcomes = BAD_OUTCOMES_BY_RULE.get(row.rule, (Outcome.PASS, Outcome.FAIL))
         older = sa.select(sa.func.count()).where(*of_incident, results.c.slot < newest[0].slot)
         count += connection.execute(older.where(results.c.outcome.in_(outcomes))).scalar_one()
@@ -160,5 +160,5 @@ def list_remediation_attempts(connection: sa.Connection, incident: str) -> list[
     return [RemediationAttempt(*row)._replace(state=RemediationAttemptState(row.state)) for row in rows]
 
 
-def _run_summary_from_row(row: Any) -> RunSummary:
+def _build_run_summary_from_row(row: Any) -> RunSummary:
     return RunSummary(row.slot, Outcome(row.outcome), row.duration)

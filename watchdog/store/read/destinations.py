@@ -6,10 +6,10 @@ from collections.abc import Collection
 
 import sqlalchemy as sa
 
-from watchdog.domain.membership import describe_member_revisions
+from watchdog.domain.membership import describe_process_revisions
 from watchdog.domain.model import WatchdogFaultFacts
 from watchdog.domain.rules import service
-from watchdog.store.read.members import load_live_destinations, load_membership_status
+from watchdog.store.read.members import load_live_destinations, load_watchdog_process_status
 from watchdog.store.tables import failing_destinations, member_faults, outbox, outbox_is_waiting
 
 
@@ -52,15 +52,17 @@ def load_watchdog_fault_facts(
     """The facts of the built-in probe, by subject: about these destinations, about the processes together, and about
     each process."""
     failing = load_failing_destinations(connection)
-    members = load_membership_status(connection, now)
-    revisions = "" if members.differing_since is None else describe_member_revisions(members)
-    facts = {service.destination_subject(name): failing.get(name, WatchdogFaultFacts(None)) for name in destinations}
-    facts[service.CONFIG_DIFFERENCE_SUBJECT] = WatchdogFaultFacts(members.differing_since, error=revisions)
+    members = load_watchdog_process_status(connection, now)
+    revisions = "" if members.differing_since is None else describe_process_revisions(members)
+    facts = {
+        service.build_destination_subject(name): failing.get(name, WatchdogFaultFacts(None)) for name in destinations
+    }
+    facts[service.PROCESS_CONFIG_DIFFERENCE_SUBJECT] = WatchdogFaultFacts(members.differing_since, error=revisions)
     faults = {(row.member, row.fault): row for row in connection.execute(sa.select(member_faults))}
     for member in (status.member.id for status in members.members):
-        for name in service.MEMBER_FAULT_REASON_BY_NAME:
+        for name in service.PROCESS_FAULT_REASON_BY_NAME:
             fault = faults.get((member, name))
-            subject = service.member_fault_subject(name, member)
+            subject = service.build_process_fault_subject(name, member)
             facts[subject] = (
                 WatchdogFaultFacts(None) if fault is None else WatchdogFaultFacts(fault.since, error=fault.detail)
             )

@@ -14,7 +14,7 @@ from watchdog.domain.formatting import DAY_MS
 from watchdog.domain.heartbeat import CheckIn, CheckInKind
 from watchdog.domain.model import Evidence, Outcome, ProbeResult
 from watchdog.store.codec import decode_nullable_json
-from watchdog.store.listings import results_from_rows
+from watchdog.store.listings import build_results_from_rows
 from watchdog.store.read.status import JUDGED_OUTCOMES, RESULT_ROW_COLUMNS, ResultRow, result_row_from_columns
 from watchdog.store.tables import RESULT_COLUMNS, check_ins, evidence, incidents, probes, results, rollups
 
@@ -58,13 +58,13 @@ def load_days_with_data(connection: Connection, ids: Collection[int], start: int
     for probe, number in connection.execute(sa.select(rollups.c.probe, day).where(*judged).distinct()):
         days[probe].add(number)
     recent_days = (now // DAY_MS - 1, now // DAY_MS)
-    has_data = [_has_judged_result_between(number * DAY_MS, (number + 1) * DAY_MS) for number in recent_days]
+    has_data = [_build_judged_result_condition(number * DAY_MS, (number + 1) * DAY_MS) for number in recent_days]
     for probe, *flags in connection.execute(sa.select(probes.c.id, *has_data).where(probes.c.id.in_(ids))):
         days[probe].update(compress(recent_days, flags))
     return days
 
 
-def _has_judged_result_between(start: int, end: int) -> sa.ColumnElement[bool]:
+def _build_judged_result_condition(start: int, end: int) -> sa.ColumnElement[bool]:
     """Whether the row's probe has a pass or a failure in [start, end): one index seek."""
     between = (results.c.slot >= start, results.c.slot < end)
     return sa.exists().where(results.c.probe == probes.c.id, *between, results.c.outcome.in_(JUDGED_OUTCOMES))
@@ -111,7 +111,7 @@ def load_result_details(connection: Connection, probe: int, slots: Collection[in
         .where(results.c.probe == probe, results.c.slot.in_(slots))
     )
     rows = connection.execute(query.order_by(results.c.slot)).all()
-    stored_results = results_from_rows(connection, (row[:-3] for row in rows))
+    stored_results = build_results_from_rows(connection, (row[:-3] for row in rows))
     details = {}
     for result, (*_, recorded_at, facts, excerpt) in zip(stored_results, rows, strict=True):
         stored_evidence = None if facts is None else Evidence(decode_nullable_json(facts), excerpt)

@@ -13,7 +13,7 @@ from watchdog.domain.rules import job
 from watchdog.store.codec import decode_nullable_json, encode_json
 from watchdog.store.tables import check_ins, results
 
-HEARTBEAT_KIND = "heartbeat"
+HEARTBEAT_PROBE_KIND = "heartbeat"
 MAX_LISTINGS_SEARCHED_FOR_RUNS = 300
 """Results that are searched for runs. One that lists a job's facts does so because they changed, or once an hour."""
 
@@ -22,7 +22,7 @@ def list_job_runs(
     connection: sa.Connection, probe: int, probe_kind: str, job_name: str, limit: int
 ) -> list[RunSummary]:
     """At most `limit` ended runs, oldest first; a run's `slot` is when it ended."""
-    if probe_kind == HEARTBEAT_KIND:
+    if probe_kind == HEARTBEAT_PROBE_KIND:
         return _list_runs_from_check_ins(connection, probe, limit)
     return _list_runs_from_listings(connection, probe, job_name, limit)
 
@@ -31,7 +31,7 @@ def list_check_in_runs(
     connection: sa.Connection, probes: Iterable[ProbeInfo], limit: int
 ) -> dict[int, list[RunSummary]]:
     """The newest runs of the jobs that check in, by database id; without the probes that observe something else."""
-    ids = [probe.database_id for probe in probes if probe.kind == HEARTBEAT_KIND]
+    ids = [probe.database_id for probe in probes if probe.kind == HEARTBEAT_PROBE_KIND]
     return {id: _list_runs_from_check_ins(connection, id, limit) for id in ids}
 
 

@@ -16,12 +16,12 @@ from watchdog.domain.formatting import DAY_MS, format_duration, format_job_statu
 from watchdog.domain.model import HealthState, ProbeInfo, ProbeResult, SubjectListing
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, job, missing, task, unreadable_schedule
 from watchdog.store.codec import decode_probe_info
-from watchdog.store.listings import results_from_rows
+from watchdog.store.listings import build_results_from_rows
 from watchdog.store.tables import RESULT_COLUMNS, probes, results
 
 JOB_PROBE_KINDS = ("heartbeat", "jobs", "mcp")
 """The kinds of probe that can report jobs."""
-MAX_TASK_LISTING_AGE_MS = 2 * DAY_MS
+MAX_MCP_TASK_LISTING_AGE_MS = 2 * DAY_MS
 """How far before an MCP server's newest result its newest list of tasks is searched for. Without a limit, every result
 of a server without tasks would be read."""
 
@@ -91,7 +91,7 @@ def list_jobs(connection: Connection, probe: int | None = None) -> list[JobSumma
     jobs = [
         job
         for listing in listings
-        for job in (*build_task_job_summaries(listing), *_build_listed_job_summaries(listing))
+        for job in (*build_mcp_task_summaries(listing), *_build_listed_job_summaries(listing))
     ]
     return sorted(jobs, key=lambda j: (not j.reason, j.state is not HealthState.DOWN, j.probe.name, j.name))
 
@@ -113,7 +113,7 @@ def load_newest_job_source_listings(
         sa.select(listing.c.slot)
         .where(
             listing.c.probe == probes.c.id,
-            listing.c.slot >= sa.case((probes.c.kind == "mcp", newest_slot - MAX_TASK_LISTING_AGE_MS), else_=0),
+            listing.c.slot >= sa.case((probes.c.kind == "mcp", newest_slot - MAX_MCP_TASK_LISTING_AGE_MS), else_=0),
             sa.or_(*(listing.c.facts.contains(f'"{rule}":[') for rule in (job.RULE_NAME, task.RULE_NAME))),
         )
         .order_by(listing.c.slot.desc())
@@ -130,7 +130,7 @@ def load_newest_job_source_listings(
     if probe is not None:
         query = query.where(probes.c.id == probe)
     rows = connection.execute(query).all()
-    newest_results = results_from_rows(connection, (row for _, _, _, *row in rows if row[0] is not None))
+    newest_results = build_results_from_rows(connection, (row for _, _, _, *row in rows if row[0] is not None))
     by_probe = {result.probe: result for result in newest_results}
     listings = {}
     for id, info, slot, *_ in rows:
@@ -140,18 +140,18 @@ def load_newest_job_source_listings(
     return listings
 
 
-def build_task_job_summaries(source: NewestJobSourceListing) -> Iterator[JobSummary]:
+def build_mcp_task_summaries(source: NewestJobSourceListing) -> Iterator[JobSummary]:
     """The tasks of an MCP server as jobs: those that it lists, then those that are missing."""
     listing, probe = source.listing(task.RULE_NAME), source.probe
     if source.result is None or listing is None:
         return
     for name, facts in listing.subjects.items():
-        limit = task.max_task_age(probe, name)
+        limit = task.find_max_mcp_task_age(probe, name)
         reason, message = task.find_mcp_task_problem(name, facts, limit, listing.observed_at)
         yield JobSummary(
             probe=probe,
             name=name,
-            schedule_text="" if limit is None else _format_max_task_age(limit),
+            schedule_text="" if limit is None else _format_max_mcp_task_age(limit),
             last_start=facts.last_run_at,
             next_expected_at=None if facts.last_run_at is None or limit is None else facts.last_run_at + limit,
             reason=reason,
@@ -161,12 +161,12 @@ def build_task_job_summaries(source: NewestJobSourceListing) -> Iterator[JobSumm
             rule=task.RULE_NAME,
             has_run=facts.last_run_at is not None,
         )
-    for name in missing.find_missing_task_names(probe.max_task_ages, listing.subjects):
-        reason, message = missing.build_missing_task_problem(name)
+    for name in missing.find_missing_mcp_task_names(probe.max_task_ages, listing.subjects):
+        reason, message = missing.build_missing_mcp_task_problem(name)
         yield JobSummary(
             probe=probe,
             name=name,
-            schedule_text=_format_max_task_age(probe.max_task_ages[name]),
+            schedule_text=_format_max_mcp_task_age(probe.max_task_ages[name]),
             reason=reason,
             message=message,
             read_at=source.result.slot,
@@ -176,7 +176,7 @@ def build_task_job_summaries(source: NewestJobSourceListing) -> Iterator[JobSumm
         )
 
 
-def _format_max_task_age(limit: int) -> str:
+def _format_max_mcp_task_age(limit: int) -> str:
     return f"at least every {format_duration(limit)}"
 
 

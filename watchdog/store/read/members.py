@@ -8,17 +8,17 @@ import sqlalchemy as sa
 
 from watchdog.domain.membership import (
     DefinitionDigestsByRevision,
-    MemberProcess,
-    MembershipStatus,
-    derive_membership_status,
+    LiveWatchdogProcesses,
+    WatchdogProcessRecord,
+    derive_live_watchdog_processes,
 )
 from watchdog.store.tables import check_in_tokens, members, probes, revision_destinations, revision_probes
 
 
-def load_member_processes(connection: sa.Connection) -> list[MemberProcess]:
-    """The members that live, and those that ended within ENDED_MEMBER_RETENTION_MS."""
-    columns = [members.c[name] for name in MemberProcess._fields]
-    return [MemberProcess(*row) for row in connection.execute(sa.select(*columns).order_by(members.c.id))]
+def load_watchdog_processes(connection: sa.Connection) -> list[WatchdogProcessRecord]:
+    """The members that live, and those that ended within ENDED_WATCHDOG_PROCESS_RETENTION_MS."""
+    columns = [members.c[name] for name in WatchdogProcessRecord._fields]
+    return [WatchdogProcessRecord(*row) for row in connection.execute(sa.select(*columns).order_by(members.c.id))]
 
 
 def load_revision_definitions(connection: sa.Connection, numbers: Collection[int]) -> DefinitionDigestsByRevision:
@@ -34,17 +34,17 @@ def load_revision_definitions(connection: sa.Connection, numbers: Collection[int
     return DefinitionDigestsByRevision(load(revision_probes, "probe_id"), load(revision_destinations, "destination"))
 
 
-def load_membership_status(connection: sa.Connection, now: int) -> MembershipStatus:
+def load_watchdog_process_status(connection: sa.Connection, now: int) -> LiveWatchdogProcesses:
     """The live members, for pages and commands."""
-    all_members = load_member_processes(connection)
-    return derive_membership_status(
+    all_members = load_watchdog_processes(connection)
+    return derive_live_watchdog_processes(
         all_members, load_revision_definitions(connection, {member.revision for member in all_members}), now
     )
 
 
 def load_live_destinations(connection: sa.Connection, now: int) -> set[str]:
     """The destinations that the configuration of a live member has."""
-    live = {member.revision for member in load_member_processes(connection) if member.is_live(now)}
+    live = {member.revision for member in load_watchdog_processes(connection) if member.is_live(now)}
     return {name for names in load_revision_definitions(connection, live).destinations.values() for name in names}
 
 
@@ -55,14 +55,14 @@ def find_probe_id_by_token_digest(connection: sa.Connection, digest: str, now: i
     or another member has the probe, with a token of its own.
     """
     query = (
-        sa.select(check_in_tokens.c.probe_id, *(members.c[name] for name in MemberProcess._fields))
+        sa.select(check_in_tokens.c.probe_id, *(members.c[name] for name in WatchdogProcessRecord._fields))
         .join(members, members.c.id == check_in_tokens.c.member)
         .join(probes, probes.c.probe_id == check_in_tokens.c.probe_id)
         .where(check_in_tokens.c.digest == digest, probes.c.removed_at.is_(None))
     )
-    live_revisions = {member.revision for member in load_member_processes(connection) if member.is_live(now)}
+    live_revisions = {member.revision for member in load_watchdog_processes(connection) if member.is_live(now)}
     for probe_id, *member in connection.execute(query):
-        if MemberProcess(*member).is_live(now):
+        if WatchdogProcessRecord(*member).is_live(now):
             return str(probe_id)
         has_it = revision_probes.c.probe_id == probe_id, revision_probes.c.revision.in_(live_revisions)
         if connection.execute(sa.select(revision_probes.c.revision).where(*has_it).limit(1)).first() is None:

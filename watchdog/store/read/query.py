@@ -7,13 +7,13 @@ from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection
 
-from watchdog.store.errors import DatabaseSchemaError, StoreUnavailableError
+from watchdog.store.errors import StoreUnavailableError, WatchdogDatabaseSchemaError
 
 QueryResultT = TypeVar("QueryResultT")
 
-READ_QUERY_TIMEOUT_S = 5.0
+STORE_READ_QUERY_TIMEOUT_S = 5.0
 """Seconds to wait for a query, including the wait for a free reading thread."""
-READ_QUERY_ERRORS = (StoreUnavailableError, DatabaseSchemaError, TimeoutError)
+STORE_READ_QUERY_ERRORS = (StoreUnavailableError, WatchdogDatabaseSchemaError, TimeoutError)
 """What a query raises if the database cannot answer it."""
 
 

@@ -22,10 +22,10 @@ from watchdog.domain.model import (
     WatchdogFaultFacts,
 )
 from watchdog.domain.probe_state import WAITING_FOR_FIRST_RUN_STATE_KEY
-from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, derive_health_state, service
+from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, derive_probe_health_state, service
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.codec import decode_nullable_json, decode_probe_info
-from watchdog.store.read.alert_context import INCIDENTS_QUERY, incident_from_row
+from watchdog.store.read.alert_context import INCIDENTS_QUERY, build_incident_from_row
 from watchdog.store.read.destinations import load_failing_destinations
 from watchdog.store.tables import (
     incidents,
@@ -56,7 +56,7 @@ __all__ = [
 ]
 
 JUDGED_OUTCOMES = (Outcome.PASS, Outcome.FAIL)
-MAX_UNDELIVERED_NOTIFICATIONS = 200
+MAX_LISTED_UNDELIVERED_NOTIFICATIONS = 200
 MAX_WATERMARK_LAG_MS = 60_000
 """A watermark that is further behind means that Watchdog does not run, and that no state is current."""
 
@@ -172,7 +172,7 @@ def list_probe_statuses(connection: Connection, probe_id: str | None = None) -> 
         .order_by(probes.c.name, probes.c.id)
     )
     if probe_id is None:
-        query = query.where(probes.c.kind != service.SERVICE_PROBE_KIND)
+        query = query.where(probes.c.kind != service.WATCHDOG_SELF_PROBE_KIND)
     else:
         query = query.where(probes.c.probe_id == replace_unstorable_characters(probe_id))
     # One row a probe, even if several locations have a result in the newest slot.
@@ -189,7 +189,7 @@ def list_probe_statuses(connection: Connection, probe_id: str | None = None) -> 
 def _probe_status_from_row(row: Sequence[Any], open_incidents: Iterable[Incident]) -> ProbeStatus:
     probe, info, created_at, judged_slot, next_due, is_waiting, *latest = row
     has_verdict = judged_slot is not None and not is_waiting
-    state = derive_health_state([incident.rule for incident in open_incidents], has_verdict=has_verdict)
+    state = derive_probe_health_state([incident.rule for incident in open_incidents], has_verdict=has_verdict)
     return ProbeStatus(
         probe=decode_probe_info(probe, info),
         created_at=created_at,
@@ -229,7 +229,7 @@ def list_incidents(
 
 def _incident_record_from_row(row: sa.Row[Any]) -> IncidentRecord:
     return IncidentRecord(
-        incident=incident_from_row(row),
+        incident=build_incident_from_row(row),
         probe=decode_probe_info(row.probe, row.info),
         opened_slot=row.opened_slot,
         threshold=row.threshold,
@@ -258,13 +258,13 @@ def _delivery_record_from_row(row: Any) -> DeliveryRecord:
 def list_undelivered_notifications(
     connection: Connection,
 ) -> list[tuple[DeliveryRecord, IncidentRecord]]:
-    """The MAX_UNDELIVERED_NOTIFICATIONS newest notifications that were given up, newest first, each with its
+    """The MAX_LISTED_UNDELIVERED_NOTIFICATIONS newest notifications that were given up, newest first, each with its
     incident."""
     query = (
         sa.select(*DELIVERY_RECORD_COLUMNS)
         .where(outbox_is_undelivered)
         .order_by(outbox.c.created_at.desc())
-        .limit(MAX_UNDELIVERED_NOTIFICATIONS)
+        .limit(MAX_LISTED_UNDELIVERED_NOTIFICATIONS)
     )
     deliveries = [_delivery_record_from_row(row) for row in connection.execute(query)]
     their_incidents = INCIDENTS_QUERY.where(incidents.c.id.in_({delivery.incident for delivery in deliveries}))

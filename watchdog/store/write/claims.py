@@ -24,7 +24,7 @@ CLAIM_AHEAD_MS = 1_000
 """How long before its slot a run is claimed, so that it can start at its slot."""
 
 
-MIN_CATCH_UP_DELAY_MS = 5_000
+MIN_CAUGHT_UP_LATENESS_MS = 5_000
 """A run that is claimed later than this was due while no process could run it."""
 MAX_COUNTED_MISSED_SLOTS, MAX_MISSED_SLOTS_IN_MESSAGE = 1_000, 5
 """Slots of a cron schedule that a result counts, and whose times its message names."""
@@ -111,73 +111,77 @@ class SlotClaimer:
             probe: {slot: start for slot, start in slots.items() if (probe, slot) not in done}
             for probe, slots in in_flight.items()
         }
-        return remaining, [self._lost_run_result(probe, slot, now) for probe, slot in lost]
+        return remaining, [self._build_lost_run_result(probe, slot, now) for probe, slot in lost]
 
     def _plan_due_slots(self, row: Any, now: int) -> tuple[int | None, list[ProbeResult], int]:
         """The slot to run, if any; a result for the slots that are skipped; the next slot."""
         registered, first = self.registry[row.probe], row.next_due
-        newest = max(first, registered.schedule.latest_slot_until(now)) if first <= now else first
+        newest = max(first, registered.schedule.find_latest_slot_until(now)) if first <= now else first
         may_run = now - newest <= registered.policy.max_lateness or self._should_catch_up(row.probe, newest, now)
         run = newest if may_run else None
         end = run if run is not None else newest + 1
         if isinstance(registered.schedule, CronSchedule):
-            return run, self._not_run_results(row, first, end, now), registered.schedule.next_slot_after(newest)
-        skipped = list(self._slots_outside_gaps(registered, first, end))
+            return (
+                run,
+                self._build_not_run_results(row, first, end, now),
+                registered.schedule.find_next_slot_after(newest),
+            )
+        skipped = list(self._iter_slots_outside_gaps(registered, first, end))
         missed = []
         if skipped:
             missed = [
-                self._missed_result(
+                self._build_missed_slot_result(
                     row.probe, skipped[0], "missed.skipped", slot_count=len(skipped), previous_slot=row.last_slot
                 )
             ]
-        return run, missed, registered.schedule.next_slot_after(newest)
+        return run, missed, registered.schedule.find_next_slot_after(newest)
 
     def _should_catch_up(self, probe: int, slot: int, now: int) -> bool:
         """Whether a slot that was never claimed is run late: no process that may run the probe was there."""
-        return MIN_CATCH_UP_DELAY_MS < now - slot <= self.registry[probe].catch_up_ms
+        return MIN_CAUGHT_UP_LATENESS_MS < now - slot <= self.registry[probe].catch_up_ms
 
-    def _not_run_results(self, row: Any, first: int, end: int, now: int) -> list[ProbeResult]:
+    def _build_not_run_results(self, row: Any, first: int, end: int, now: int) -> list[ProbeResult]:
         """One result for the slots of a cron schedule in [first, end): people rely on each run."""
         schedule, slot = self.registry[row.probe].schedule, first
         slots: list[int] = []
         while slot < end and len(slots) < MAX_COUNTED_MISSED_SLOTS:
             slots.append(slot)
-            slot = schedule.next_slot_after(slot)
+            slot = schedule.find_next_slot_after(slot)
         if not slots:
             return []
-        last = schedule.latest_slot_until(end - 1)
+        last = schedule.find_latest_slot_until(end - 1)
         named = [self._format_slot(row.probe, each, now) for each in (*slots[:MAX_MISSED_SLOTS_IN_MESSAGE], last)]
         listed = (
             ", ".join(named[:-1]) if len(slots) <= MAX_MISSED_SLOTS_IN_MESSAGE else f"from {named[0]} to {named[-1]}"
         )
         count = format_count(len(slots), "run") + (" or more" if slot < end else "")
-        result = self._missed_result(
+        result = self._build_missed_slot_result(
             row.probe, slots[0], missed_run.NOT_RUN_REASON, slot_count=len(slots), previous_slot=row.last_slot
         )
         return [result._replace(message=f"{count} did not take place: {listed}")]
 
-    def _lost_run_result(self, probe: int, slot: int, now: int) -> ProbeResult:
+    def _build_lost_run_result(self, probe: int, slot: int, now: int) -> ProbeResult:
         schedule = self.registry[probe].schedule
         if not isinstance(schedule, CronSchedule):
-            return self._missed_result(probe, slot, "missed.result_lost")
+            return self._build_missed_slot_result(probe, slot, "missed.result_lost")
         run = missed_run.describe_cron_run(slot, now, schedule.timezone)
         message = f"{run} was started, and may have taken place"
-        return self._missed_result(probe, slot, missed_run.MAY_HAVE_RUN_REASON)._replace(message=message)
+        return self._build_missed_slot_result(probe, slot, missed_run.MAY_HAVE_RUN_REASON)._replace(message=message)
 
     def _format_slot(self, probe: int, slot: int, now: int) -> str:
         schedule = self.registry[probe].schedule
         return format_time_in_zone(slot, now, schedule.timezone if isinstance(schedule, CronSchedule) else "UTC")
 
-    def _slots_outside_gaps(self, registered_probe: RegisteredProbe, first: int, end: int) -> Iterator[int]:
+    def _iter_slots_outside_gaps(self, registered_probe: RegisteredProbe, first: int, end: int) -> Iterator[int]:
         """The slots in [first, end) that are not in a gap. A gap is crossed in one step, however many slots it has."""
         slot = first
         while slot < end:
-            gap = self.watermark.uptime_clock.gap_at(slot)
+            gap = self.watermark.uptime_clock.find_gap_at(slot)
             if gap is None:
                 yield slot
-            slot = registered_probe.schedule.next_slot_after(slot if gap is None else gap[1])
+            slot = registered_probe.schedule.find_next_slot_after(slot if gap is None else gap[1])
 
-    def _missed_result(
+    def _build_missed_slot_result(
         self, probe: int, slot: int, reason: str, *, slot_count: int = 1, previous_slot: int | None = None
     ) -> ProbeResult:
         return ProbeResult(
@@ -205,7 +209,7 @@ class SlotClaimer:
         """
         self.watermark.detect_gap(now)
         max_lateness = max((registered.policy.max_lateness for registered in self.registry.values()), default=0)
-        settled_until = self.watermark.uptime_clock.elapsed_cutoff(max_lateness, now)
+        settled_until = self.watermark.uptime_clock.compute_elapsed_cutoff(max_lateness, now)
         with self.database.write_transaction() as connection:
             is_unsettled = (schedule.c.in_flight != "[]") | (schedule.c.next_due < settled_until)
             query = self._schedule_query.where(is_unsettled)

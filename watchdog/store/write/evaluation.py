@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 import structlog
 
-from watchdog.domain.model import AlertState, IncidentEvent, IncidentTransition, Outcome, ProbeInfo, ProbeResult
+from watchdog.domain.model import FindingAlertState, IncidentEvent, IncidentTransition, Outcome, ProbeInfo, ProbeResult
 from watchdog.domain.routing import RoutingDecision
 from watchdog.domain.rules import (
     THRESHOLD_IGNORING_RULE_NAMES,
@@ -22,7 +22,7 @@ from watchdog.domain.rules import (
     stale,
 )
 from watchdog.store.database import Database, run_after_commit
-from watchdog.store.listings import ListingCache, results_from_rows
+from watchdog.store.listings import ListingCache, build_results_from_rows
 from watchdog.store.tables import alert_states, evaluation_cursors, staleness_events
 from watchdog.store.write.incidents import change_incident_cause, open_incident, resolve_incident
 from watchdog.store.write.probe_registry import ProbeRegistry
@@ -76,9 +76,9 @@ class AlertEvaluator:
         self.database, self.watermark, self.registry = database, watermark, registry
         self.listings = ListingCache()
 
-    def newest_settled_slot(self, probe: int, now: int) -> int:
+    def find_newest_settled_slot(self, probe: int, now: int) -> int:
         """The newest slot whose max_lateness has passed: no result up to it can still be evaluated."""
-        return self.watermark.uptime_clock.elapsed_cutoff(self.registry[probe].policy.max_lateness, now)
+        return self.watermark.uptime_clock.compute_elapsed_cutoff(self.registry[probe].policy.max_lateness, now)
 
     def load_cursors(
         self, connection: sa.Connection, ids: Iterable[int], condition: Any = None
@@ -92,7 +92,9 @@ class AlertEvaluator:
     def load_alert_states(self, connection: sa.Connection, ids: Iterable[int]) -> dict[int, AlertStates]:
         states: dict[int, AlertStates] = defaultdict(dict)
         for row in connection.execute(sa.select(alert_states).where(alert_states.c.probe.in_(list(ids)))):
-            states[row.probe][row.rule, row.subject] = AlertState(*(getattr(row, name) for name in AlertState._fields))
+            states[row.probe][row.rule, row.subject] = FindingAlertState(
+                *(getattr(row, name) for name in FindingAlertState._fields)
+            )
         return states
 
     def evaluate_probes(
@@ -119,12 +121,12 @@ class AlertEvaluator:
         for probe in sorted(ids & cursors.keys()):
             start = cursors[probe].evaluated_until
             if not cursors[probe].awaiting_slot:
-                settled = self.newest_settled_slot(probe, now)
+                settled = self.find_newest_settled_slot(probe, now)
                 start = max(start, min(settled, first_slots.get(probe, settled + 1) - 1))
             starts[probe] = start
         rows: dict[int, list[ProbeResult]] = {probe: [] for probe in starts}
-        for result in results_from_rows(
-            connection, self.database.load_results_after(connection, starts), self.listings
+        for result in build_results_from_rows(
+            connection, self.database.load_punctual_results_after(connection, starts), self.listings
         ):
             rows[result.probe].append(result)
         active = [probe for probe in starts if cursors[probe].active]
@@ -176,10 +178,10 @@ class AlertEvaluator:
         elif newest_slot is not None or stale.STALE_ALERT_STATE_KEY in states_before:
             if newest_slot is None:
                 newest_slot = max(row.slot for row in rows if row.outcome is not Outcome.MISSED)
-            wake_at = clock.deadline_after(newest_slot, policy.staleness_threshold(newest_slot))
+            wake_at = clock.compute_deadline_after(newest_slot, policy.staleness_threshold(newest_slot))
         awaiting = fold.awaited_slot is not None
         if fold.awaited_slot is not None:
-            wait_ends_at = clock.deadline_after(fold.awaited_slot, policy.max_lateness)
+            wait_ends_at = clock.compute_deadline_after(fold.awaited_slot, policy.max_lateness)
             wake_at = wait_ends_at if wake_at is None else min(wake_at, wait_ends_at)
         active = bool(states) or awaiting
         if changed or (awaiting, active, wake_at) != (cursor.awaiting_slot, cursor.active, cursor.wake_at):
@@ -192,15 +194,15 @@ class AlertEvaluator:
 
     def _write_pending(self, connection: sa.Connection, writes: PendingEvaluationWrites, now: int) -> None:
         if writes.staleness_events:
-            insert = self.database.insert_statement(staleness_events).on_conflict_do_nothing()
+            insert = self.database.build_insert_statement(staleness_events).on_conflict_do_nothing()
             connection.execute(insert, writes.staleness_events)
         if writes.cleared_alert_states:
             row = [alert_states.c.probe == sa.bindparam("p"), alert_states.c.rule == sa.bindparam("r")]
             delete = sa.delete(alert_states).where(*row, alert_states.c.subject == sa.bindparam("s"))
             connection.execute(delete, writes.cleared_alert_states)
         if writes.alert_states:
-            insert = self.database.insert_statement(alert_states)
-            values = {name: insert.excluded[name] for name in AlertState._fields}
+            insert = self.database.build_insert_statement(alert_states)
+            values = {name: insert.excluded[name] for name in FindingAlertState._fields}
             upsert = insert.on_conflict_do_update(index_elements=["probe", "rule", "subject"], set_=values)
             connection.execute(upsert, writes.alert_states)
         if writes.cursor_updates:
@@ -209,9 +211,9 @@ class AlertEvaluator:
             update = sa.update(evaluation_cursors).where(evaluation_cursors.c.probe == sa.bindparam("p"))
             connection.execute(update.values(values), writes.cursor_updates)
         for transition in writes.transitions:  # in order: one batch may resolve an incident and open the next
-            self._write_transition(connection, transition, now)
+            self._write_incident_transition(connection, transition, now)
 
-    def _write_transition(self, connection: sa.Connection, transition: IncidentTransition, now: int) -> None:
+    def _write_incident_transition(self, connection: sa.Connection, transition: IncidentTransition, now: int) -> None:
         registered = self.registry[transition.probe]
         if transition.event is IncidentEvent.RESOLVED:
             resolve_incident(
@@ -224,7 +226,7 @@ class AlertEvaluator:
             )
             return
         routing = registered.routes.decide_routing(
-            registered.info, transition.reason, _find_failing_destination(transition)
+            registered.info, transition.reason, _parse_failing_destination(transition)
         )
         if transition.event is IncidentEvent.CHANGED:
             change_incident_cause(connection, transition, routing, now)
@@ -256,6 +258,6 @@ def _log_incident_without_destination(
     )
 
 
-def _find_failing_destination(transition: IncidentTransition) -> str:
+def _parse_failing_destination(transition: IncidentTransition) -> str:
     """The destination that an incident is about; empty if it is about anything else."""
-    return service.destination_from_subject(transition.subject) if transition.rule == service.RULE_NAME else ""
+    return service.parse_destination_from_subject(transition.subject) if transition.rule == service.RULE_NAME else ""

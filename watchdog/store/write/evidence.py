@@ -56,4 +56,4 @@ class EvidenceWriter:
             for (probe, slot, location), content in selected.items() if content.facts or content.excerpt
         ]  # fmt: skip
         if rows:
-            connection.execute(self.database.insert_statement(evidence).on_conflict_do_nothing(), rows)
+            connection.execute(self.database.build_insert_statement(evidence).on_conflict_do_nothing(), rows)

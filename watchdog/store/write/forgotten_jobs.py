@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from watchdog.domain.probe_state import JOB_STATE_KEY_PREFIX, JobStateRecord, build_forget_job_key
+from watchdog.domain.probe_state import SCHEDULED_JOB_STATE_KEY_PREFIX, ScheduledJobStateRecord, build_forget_job_key
 from watchdog.store import codec
 from watchdog.store.database import Database
 from watchdog.store.tables import probes
@@ -39,9 +39,9 @@ def forget_missing_jobs(database: Database, probe_id: str, job: str | None, now:
 def _load_missing_jobs(connection: sa.Connection, probe: int) -> dict[str, str]:
     """Key of the job's record -> name."""
     records = {
-        key: JobStateRecord.from_json(stored)
+        key: ScheduledJobStateRecord.from_json(stored)
         for key, stored in load_probe_state(connection, [probe]).get(probe, {}).items()
-        if key.startswith(JOB_STATE_KEY_PREFIX)
+        if key.startswith(SCHEDULED_JOB_STATE_KEY_PREFIX)
     }
     return {
         key: record.name

@@ -11,7 +11,7 @@ from watchdog.domain.routing import RoutingDecision
 from watchdog.store import codec
 from watchdog.store.tables import cause_changes, incidents
 from watchdog.store.write.outbox import (
-    enqueue_changed_notifications,
+    enqueue_cause_changed_notifications,
     enqueue_opened_notifications,
     enqueue_resolved_notifications,
 )
@@ -69,14 +69,16 @@ def change_incident_cause(
             message=transition.message,
         )
     )
-    notified = enqueue_changed_notifications(connection, transition.incident, now)
+    notified = enqueue_cause_changed_notifications(connection, transition.incident, now)
     added = [destination for destination in routing.destinations if destination not in notified]
     if added:
         enqueue_opened_notifications(connection, transition.incident, added, now)
-        _append_to_routing_log(connection, transition, routing)
+        _store_routing_log_entries(connection, transition, routing)
 
 
-def _append_to_routing_log(connection: sa.Connection, transition: IncidentTransition, routing: RoutingDecision) -> None:
+def _store_routing_log_entries(
+    connection: sa.Connection, transition: IncidentTransition, routing: RoutingDecision
+) -> None:
     is_incident = incidents.c.id == transition.incident
     log: list[str] = codec.decode_nullable_json(
         connection.execute(sa.select(incidents.c.routing_log).where(is_incident)).scalar_one()

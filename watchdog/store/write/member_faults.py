@@ -11,7 +11,7 @@ from watchdog.store.database import Database
 from watchdog.store.tables import member_faults
 
 
-class MemberFault(NamedTuple):
+class WatchdogProcessFault(NamedTuple):
     """A fault of a process."""
 
     since: int
@@ -20,7 +20,9 @@ class MemberFault(NamedTuple):
     """In words."""
 
 
-def replace_member_faults(database: Database, member: str, faults: Mapping[str, MemberFault]) -> None:
+def replace_watchdog_process_faults(
+    database: Database, member: str, faults: Mapping[str, WatchdogProcessFault]
+) -> None:
     """Store the faults of a member; those that it no longer has are deleted. `faults`: by name."""
     rows = [{"member": member, "fault": name, **fault._asdict()} for name, fault in faults.items()]
     with database.write_transaction() as connection:

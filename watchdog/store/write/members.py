@@ -9,20 +9,20 @@ import sqlalchemy as sa
 
 from watchdog.domain.formatting import SECOND_MS
 from watchdog.domain.membership import (
-    ENDED_MEMBER_RETENTION_MS,
-    MEMBER_LEASE_MS,
+    ENDED_WATCHDOG_PROCESS_RETENTION_MS,
+    WATCHDOG_PROCESS_LEASE_MS,
     DefinitionDigestsByRevision,
-    MemberProcess,
-    MembershipStatus,
+    LiveWatchdogProcesses,
+    WatchdogProcessRecord,
     compute_probe_retirement_time,
-    derive_membership_status,
-    find_highest_live_revisions,
+    derive_live_watchdog_processes,
+    find_highest_live_revision_by_name,
 )
 from watchdog.domain.registered_probe import EMPTY_ROUTING_TABLE, RegisteredProbe
 from watchdog.domain.routing import NotificationRoutingTable
-from watchdog.store.codec import encode_routing_table
+from watchdog.store.codec import encode_notification_routing_table
 from watchdog.store.database import Database
-from watchdog.store.read.members import load_member_processes, load_revision_definitions
+from watchdog.store.read.members import load_revision_definitions, load_watchdog_processes
 from watchdog.store.tables import (
     check_in_tokens,
     member_faults,
@@ -45,12 +45,12 @@ from watchdog.store.write.probe_rows import (
 )
 from watchdog.store.write.watermark import load_location_watermark
 
-MEMBER_LEASE_RENEWAL_INTERVAL_MS = 10 * SECOND_MS
+WATCHDOG_PROCESS_LEASE_RENEWAL_INTERVAL_MS = 10 * SECOND_MS
 """How often a member renews its lease."""
 
 
 @dataclass(frozen=True, slots=True)
-class MemberConfiguration:
+class WatchdogProcessConfiguration:
     """What a process brings to the database."""
 
     digest: str
@@ -70,11 +70,11 @@ class Membership:
     highest live revision that has a probe decides about it. `now` is by the database's clock.
     """
 
-    def __init__(self, database: Database, member_id: str, configuration: MemberConfiguration, location: str):
+    def __init__(self, database: Database, member_id: str, configuration: WatchdogProcessConfiguration, location: str):
         self.database, self.member_id, self.configuration, self.location = database, member_id, configuration, location
         self.registry = ProbeRegistry(configuration.probes)
         self.revision = 0
-        self.status = MembershipStatus()
+        self.status = LiveWatchdogProcesses()
         """The members as of the last renewal."""
         self._started_at = self._renewed_at = self._next_change_at = 0
         self._has_left = False
@@ -84,20 +84,24 @@ class Membership:
         self._started_at = now
         with self.database.write_transaction() as connection:
             self.database.acquire_advisory_lock(connection, PROBE_REGISTRATION_LOCK_KEY)
-            self.revision = self._register_revision(connection, now)
-        self._update_members_and_probes(now, joining=True)
+            self.revision = self._register_config_revision(connection, now)
+        self._update_processes_and_probes(now, joining=True)
 
     def is_renewal_due(self, connection: sa.Connection, now: int) -> bool:
         """Whether `renew` has something to do. Reads only."""
-        if not self._renewed_at <= now < min(self._renewed_at + MEMBER_LEASE_RENEWAL_INTERVAL_MS, self._next_change_at):
+        if (
+            not self._renewed_at
+            <= now
+            < min(self._renewed_at + WATCHDOG_PROCESS_LEASE_RENEWAL_INTERVAL_MS, self._next_change_at)
+        ):
             return True
-        live = [member for member in load_member_processes(connection) if member.is_live(now)]
+        live = [member for member in load_watchdog_processes(connection) if member.is_live(now)]
         return {member.id for member in live} != {member.id for member, *_ in self.status.members}
 
     def renew(self, now: int) -> None:
         """Renew the lease, take over the probes whose member has ended, and retire those that no member has."""
         if not self._has_left:
-            self._update_members_and_probes(now)
+            self._update_processes_and_probes(now)
 
     def leave(self, now: int) -> None:
         """End the lease, because this process stops: from now on other members decide about its probes."""
@@ -111,21 +115,25 @@ class Membership:
         own = self.status.of(self.member_id)
         return own is None or destination not in own.superseded_destinations
 
-    def _register_revision(self, connection: sa.Connection, now: int) -> int:
+    def _register_config_revision(self, connection: sa.Connection, now: int) -> int:
         """The number of this configuration; a new one if the database has never seen it."""
         digest = self.configuration.digest
         query = sa.select(revisions.c.number).where(revisions.c.digest == digest)
         number: int | None = connection.execute(query).scalar()
         if number is None:
-            values = {"digest": digest, "created_at": now, "routing": encode_routing_table(self.configuration.routes)}
+            values = {
+                "digest": digest,
+                "created_at": now,
+                "routing": encode_notification_routing_table(self.configuration.routes),
+            }
             insert = sa.insert(revisions).values(**values).returning(revisions.c.number)
             number = int(connection.execute(insert).scalar_one())
         return number
 
-    def _update_members_and_probes(self, now: int, *, joining: bool = False) -> None:
+    def _update_processes_and_probes(self, now: int, *, joining: bool = False) -> None:
         with self.database.write_transaction() as connection:
             self.database.acquire_advisory_lock(connection, PROBE_REGISTRATION_LOCK_KEY)
-            all_members, definitions = self._load_members(connection, now)
+            all_members, definitions = self._load_watchdog_processes(connection, now)
             mark_probes_retired(connection, self._list_probes_to_retire(connection, all_members, definitions, now), now)
             mark_probes_removed_keep_schedule(
                 connection, self._list_probes_with_changed_kind(connection, all_members, definitions, now), now
@@ -135,8 +143,8 @@ class Membership:
         with self.database.write_transaction() as connection:
             self.database.acquire_advisory_lock(connection, PROBE_REGISTRATION_LOCK_KEY)
             self._renew_lease(connection, now)
-            all_members, definitions = self._load_members(connection, now)
-            start = max(now, _initialize_watermark(self.database, connection, now, self.location))
+            all_members, definitions = self._load_watchdog_processes(connection, now)
+            start = max(now, _initialize_claim_watermark(self.database, connection, now, self.location))
             written = upsert_probes(
                 self.database,
                 connection,
@@ -147,13 +155,13 @@ class Membership:
             )
             self.registry.replace_probes(load_active_probes(connection, self.location, self.registry.configured))
         self._renewed_at = now
-        self.status = derive_membership_status(all_members, definitions, now)
-        self._next_change_at = self._find_next_change(all_members, definitions, now)
+        self.status = derive_live_watchdog_processes(all_members, definitions, now)
+        self._next_change_at = self._find_next_process_change_at(all_members, definitions, now)
         schedule_immediate_evaluation(self.database, written, now)
 
     def _renew_lease(self, connection: sa.Connection, now: int) -> None:
         """Extend the lease, or take a new one if this member has been forgotten meanwhile."""
-        lease = {"lease_until": now + MEMBER_LEASE_MS, "left_in_order": False}
+        lease = {"lease_until": now + WATCHDOG_PROCESS_LEASE_MS, "left_in_order": False}
         update = sa.update(members).where(members.c.id == self.member_id).values(**lease)
         if connection.execute(update).rowcount:
             return
@@ -178,14 +186,14 @@ class Membership:
             (check_in_tokens, own_tokens),
         ):
             if rows:
-                connection.execute(self.database.insert_statement(table).on_conflict_do_nothing(), rows)
+                connection.execute(self.database.build_insert_statement(table).on_conflict_do_nothing(), rows)
 
-    def _load_members(
+    def _load_watchdog_processes(
         self, connection: sa.Connection, now: int
-    ) -> tuple[list[MemberProcess], DefinitionDigestsByRevision]:
+    ) -> tuple[list[WatchdogProcessRecord], DefinitionDigestsByRevision]:
         """All members, this one as a live one, and what they define."""
-        others = [member for member in load_member_processes(connection) if member.id != self.member_id]
-        own = MemberProcess(self.member_id, self.revision, self._started_at, now + MEMBER_LEASE_MS)
+        others = [member for member in load_watchdog_processes(connection) if member.id != self.member_id]
+        own = WatchdogProcessRecord(self.member_id, self.revision, self._started_at, now + WATCHDOG_PROCESS_LEASE_MS)
         all_members = [*others, own]
         definitions = load_revision_definitions(connection, {member.revision for member in all_members})
         own_probes = {id: registered.definition for id, registered in self.registry.configured.items()}
@@ -197,7 +205,7 @@ class Membership:
     def _list_probes_to_retire(
         self,
         connection: sa.Connection,
-        all_members: Collection[MemberProcess],
+        all_members: Collection[WatchdogProcessRecord],
         definitions: DefinitionDigestsByRevision,
         now: int,
     ) -> list[int]:
@@ -210,12 +218,12 @@ class Membership:
     def _list_probes_with_changed_kind(
         self,
         connection: sa.Connection,
-        all_members: Iterable[MemberProcess],
+        all_members: Iterable[WatchdogProcessRecord],
         definitions: DefinitionDigestsByRevision,
         now: int,
     ) -> list[int]:
         """The probes that this member decides about, and that have another kind so far."""
-        own = self._list_probes_this_member_governs(all_members, definitions, now)
+        own = self._list_probes_this_process_governs(all_members, definitions, now)
         query = sa.select(probes.c.id, probes.c.probe_id, probes.c.kind).where(probes.c.removed_at.is_(None))
         rows = connection.execute(query)
         return [row.id for row in rows if row.probe_id in own and row.kind != own[row.probe_id].info.kind]
@@ -223,31 +231,31 @@ class Membership:
     def _list_outdated_probes(
         self,
         connection: sa.Connection,
-        all_members: Iterable[MemberProcess],
+        all_members: Iterable[WatchdogProcessRecord],
         definitions: DefinitionDigestsByRevision,
         now: int,
         *,
         joining: bool,
     ) -> list[RegisteredProbe]:
         """The probes that this member decides about, and whose rows are from another revision; all if it joins."""
-        own = self._list_probes_this_member_governs(all_members, definitions, now)
+        own = self._list_probes_this_process_governs(all_members, definitions, now)
         query = sa.select(probes.c.probe_id, probes.c.revision).where(probes.c.removed_at.is_(None))
         current = {row.probe_id: row.revision for row in connection.execute(query)}
         return [
             registered for probe_id, registered in own.items() if joining or current.get(probe_id, 0) != self.revision
         ]
 
-    def _list_probes_this_member_governs(
-        self, all_members: Iterable[MemberProcess], definitions: DefinitionDigestsByRevision, now: int
+    def _list_probes_this_process_governs(
+        self, all_members: Iterable[WatchdogProcessRecord], definitions: DefinitionDigestsByRevision, now: int
     ) -> dict[str, RegisteredProbe]:
         """The probes of which this member has the highest live revision."""
         live = {member.revision for member in all_members if member.is_live(now)}
-        governing = find_highest_live_revisions(live, definitions.probes)
+        governing = find_highest_live_revision_by_name(live, definitions.probes)
         configured = self.registry.configured
         return {probe_id: configured[probe_id] for probe_id in configured if governing[probe_id] == self.revision}
 
-    def _find_next_change(
-        self, all_members: Collection[MemberProcess], definitions: DefinitionDigestsByRevision, now: int
+    def _find_next_process_change_at(
+        self, all_members: Collection[WatchdogProcessRecord], definitions: DefinitionDigestsByRevision, now: int
     ) -> int:
         """The next instant at which a lease ends, or a probe is to be retired."""
         leases = [member.lease_until for member in all_members if member.is_live(now)]
@@ -256,11 +264,14 @@ class Membership:
 
 
 def _compute_probe_retirement_times(
-    probe_ids: Iterable[str], all_members: Collection[MemberProcess], definitions: DefinitionDigestsByRevision, now: int
+    probe_ids: Iterable[str],
+    all_members: Collection[WatchdogProcessRecord],
+    definitions: DefinitionDigestsByRevision,
+    now: int,
 ) -> dict[str, int]:
     """When each probe that no live member has is to be retired."""
     live = {member.revision for member in all_members if member.is_live(now)}
-    governed = find_highest_live_revisions(live, definitions.probes)
+    governed = find_highest_live_revision_by_name(live, definitions.probes)
     orphans = [probe_id for probe_id in probe_ids if probe_id not in governed]
     return {
         probe_id: compute_probe_retirement_time(
@@ -270,11 +281,12 @@ def _compute_probe_retirement_times(
     }
 
 
-def delete_ended_members(database: Database, now: int) -> int:
-    """Forget the members that ended ENDED_MEMBER_RETENTION_MS ago, and what only they had; returns how many."""
+def delete_ended_watchdog_processes(database: Database, now: int) -> int:
+    """Forget the members that ended ENDED_WATCHDOG_PROCESS_RETENTION_MS ago, and what only they had; returns how
+    many."""
     with database.write_transaction() as connection:
         database.acquire_advisory_lock(connection, PROBE_REGISTRATION_LOCK_KEY)
-        ended = sa.delete(members).where(members.c.lease_until < now - ENDED_MEMBER_RETENTION_MS)
+        ended = sa.delete(members).where(members.c.lease_until < now - ENDED_WATCHDOG_PROCESS_RETENTION_MS)
         count = connection.execute(ended).rowcount
         if count:
             for table in (revision_probes, revision_destinations):
@@ -284,8 +296,8 @@ def delete_ended_members(database: Database, now: int) -> int:
     return count
 
 
-def _initialize_watermark(database: Database, connection: sa.Connection, now: int, location: str) -> int:
+def _initialize_claim_watermark(database: Database, connection: sa.Connection, now: int, location: str) -> int:
     """Start the watermark at `now` if the location has none; returns the watermark."""
-    insert = database.insert_statement(watermarks).values(location=location, claimed_until=now)
+    insert = database.build_insert_statement(watermarks).values(location=location, claimed_until=now)
     connection.execute(insert.on_conflict_do_nothing())
     return load_location_watermark(connection, location)

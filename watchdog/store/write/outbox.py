@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import sqlalchemy as sa
 
-from watchdog.domain.membership import ENDED_MEMBER_RETENTION_MS
+from watchdog.domain.membership import ENDED_WATCHDOG_PROCESS_RETENTION_MS
 from watchdog.domain.model import DeliveryState, IncidentEvent, Json, Notification
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store import codec
@@ -31,9 +31,9 @@ from watchdog.store.tables import (
 
 OPENED_NOTIFICATION_SEQ = 0
 """The first of an incident's notifications at a destination; each later one has the next number."""
-LEASE_LOCK_KEY = -2
+NOTIFICATION_LEASE_LOCK_KEY = -2
 """Advisory lock: two processes that lease events of one incident would block each other. No probe has this id."""
-MIN_CAUSE_CHANGE_INTERVAL_MS = 300_000
+MIN_CHANGED_NOTIFICATION_INTERVAL_MS = 300_000
 """Between two messages at a destination that an incident's cause has changed."""
 
 
@@ -73,7 +73,7 @@ def enqueue_opened_notifications(
         connection.execute(sa.insert(outbox), rows)
 
 
-def enqueue_changed_notifications(connection: sa.Connection, incident: str, now: int) -> Collection[str]:
+def enqueue_cause_changed_notifications(connection: sa.Connection, incident: str, now: int) -> Collection[str]:
     """For every destination that got `opened`, unless a notification is waiting there: it will show the new cause.
     Returns these destinations.
 
@@ -114,7 +114,7 @@ def _build_outbox_row(incident: str, destination: str, seq: int, event: Incident
     }  # fmt: skip
 
 
-class Outbox:
+class NotificationOutbox:
     """Leases notifications to senders, and stores what became of each attempt.
 
     Invariants: at most one process holds a row's lease; only its holder changes the row; an incident's notifications
@@ -134,7 +134,7 @@ class Outbox:
         """Lease the longest-waiting due notification of each allowed destination, except for those in a pause.
 
         An incident's later notifications wait for its earlier ones; those that are waiting are merged into one message.
-        `changed` waits until MIN_CAUSE_CHANGE_INTERVAL_MS after the last one, unless the destination is one of
+        `changed` waits until MIN_CHANGED_NOTIFICATION_INTERVAL_MS after the last one, unless the destination is one of
         `editing_destinations`, where it edits a message. Other destinations are left to processes that have them
         configured. A destination with nothing else to send gets another copy of what is unconfirmed and due, if its
         incident is open.
@@ -142,9 +142,9 @@ class Outbox:
         paused = sa.select(destination_backoff.c.destination).where(destination_backoff.c.retry_at > now)
         allowed = outbox.c.destination.in_(allowed_destinations), outbox.c.destination.not_in(paused)
         with self.database.write_transaction() as connection:
-            self.database.acquire_advisory_lock(connection, LEASE_LOCK_KEY)
+            self.database.acquire_advisory_lock(connection, NOTIFICATION_LEASE_LOCK_KEY)
             rows: list[Any] = []
-            for due in (_waiting_rows_filter(now, editing_destinations), _unconfirmed_rows_filter(now)):
+            for due in (_build_waiting_outbox_filter(now, editing_destinations), _build_unconfirmed_outbox_filter(now)):
                 destinations = sa.select(outbox.c.destination).where(*due, *allowed).distinct()
                 names = set(connection.execute(destinations).scalars()) - {row.destination for row in rows}
                 first = (
@@ -242,7 +242,7 @@ class Outbox:
                 if state is DeliveryState.UNCONFIRMED:
                     self._record_failing_destination(connection, leased, now, str(more["detail"]), given_up=True)
                 key = {name: getattr(leased.notification, name) for name in ("incident", "destination")}
-                insert = self.database.insert_statement(messages).values(**key, **message)
+                insert = self.database.build_insert_statement(messages).values(**key, **message)
                 connection.execute(insert.on_conflict_do_update(index_elements=list(key), set_=message))
 
     def mark_merged(self, leased: LeasedNotification, now: int) -> None:
@@ -276,13 +276,13 @@ class Outbox:
             if self._release_lease(connection, leased, due_at=due_at, **values) and failed_at is not None:
                 self._record_failing_destination(connection, leased, failed_at, detail, given_up=False)
             if retry_at is not None:
-                insert = self.database.insert_statement(destination_backoff).values(
+                insert = self.database.build_insert_statement(destination_backoff).values(
                     destination=leased.notification.destination, retry_at=retry_at
                 )
                 longer = {"set_": {"retry_at": retry_at}, "where": destination_backoff.c.retry_at < retry_at}
                 connection.execute(insert.on_conflict_do_update(index_elements=["destination"], **longer))
 
-    def postpone(self, leased: LeasedNotification, due_at: int) -> None:
+    def postpone_notification(self, leased: LeasedNotification, due_at: int) -> None:
         """End the lease without an attempt: Watchdog could not get as far as sending."""
         with self.database.write_transaction() as connection:
             self._release_lease(connection, leased, due_at=due_at, attempts=leased.attempts)
@@ -297,7 +297,7 @@ class Outbox:
     def _record_failing_destination(
         self, connection: sa.Connection, leased: LeasedNotification, now: int, detail: str, *, given_up: bool
     ) -> None:
-        insert = self.database.insert_statement(failing_destinations).values(
+        insert = self.database.build_insert_statement(failing_destinations).values(
             destination=leased.notification.destination,
             failing_since=now,
             given_up=given_up,
@@ -310,11 +310,12 @@ class Outbox:
         connection.execute(insert.on_conflict_do_update(index_elements=["destination"], set_=newer))
 
     def give_up_orphaned_notifications(self, now: int) -> list[tuple[str, str]]:
-        """Give up notifications whose destination no member has had for ENDED_MEMBER_RETENTION_MS; forget its failure.
+        """Give up notifications whose destination no member has had for ENDED_WATCHDOG_PROCESS_RETENTION_MS; forget its
+        failure.
 
         Until then, a member with it may come back. Returns the incident and destination of each.
         """
-        since = now - ENDED_MEMBER_RETENTION_MS
+        since = now - ENDED_WATCHDOG_PROCESS_RETENTION_MS
         recent_destinations = (
             sa.select(revision_destinations.c.destination)
             .join(members, members.c.revision == revision_destinations.c.revision)
@@ -324,7 +325,7 @@ class Outbox:
             outbox_is_waiting,
             outbox.c.created_at < since,
             outbox.c.destination.not_in(recent_destinations),
-            _unleased_rows_filter(now),
+            _build_unleased_outbox_filter(now),
         )
         values = {
             "state": DeliveryState.UNDELIVERED,
@@ -339,10 +340,10 @@ class Outbox:
             rows = connection.execute(update.returning(outbox.c.incident, outbox.c.destination))
             return [(incident, destination) for incident, destination in rows]
 
-    def still_leased(self, leased: LeasedNotification, connection: sa.Connection) -> bool:
+    def is_still_leased(self, leased: LeasedNotification, connection: sa.Connection) -> bool:
         """Whether this process still holds the lease: checked right before sending, as a paused sender may have lost
         it."""
-        query = sa.select(outbox.c.seq).where(*_leased_rows_filter(leased)).limit(1)
+        query = sa.select(outbox.c.seq).where(*_build_leased_outbox_filter(leased)).limit(1)
         return connection.execute(query).first() is not None
 
     def _release_lease(
@@ -351,11 +352,11 @@ class Outbox:
         """End the lease after an attempt. Rows that another process has leased since are left alone. Returns whether
         any row was still leased."""
         released = {"lease_token": None, "leased_until": None, "attempts": leased.attempts + 1, **values}
-        update = sa.update(outbox).where(*_leased_rows_filter(leased), *which).values(**released)
+        update = sa.update(outbox).where(*_build_leased_outbox_filter(leased), *which).values(**released)
         return connection.execute(update).rowcount > 0
 
 
-def _waiting_rows_filter(now: int, editing_destinations: Collection[str]) -> tuple[sa.ColumnElement[bool], ...]:
+def _build_waiting_outbox_filter(now: int, editing_destinations: Collection[str]) -> tuple[sa.ColumnElement[bool], ...]:
     """Rows that are due and wait for no earlier one of their incident at the destination."""
     earlier, sent = outbox.alias(), outbox.alias()
     blocked = sa.exists().where(
@@ -365,14 +366,14 @@ def _waiting_rows_filter(now: int, editing_destinations: Collection[str]) -> tup
     )  # fmt: skip
     changed_recently = sa.exists().where(
         sent.c.destination == outbox.c.destination, sent.c.event == IncidentEvent.CHANGED,
-        sent.c.state == DeliveryState.SENT, sent.c.finished_at > now - MIN_CAUSE_CHANGE_INTERVAL_MS,
+        sent.c.state == DeliveryState.SENT, sent.c.finished_at > now - MIN_CHANGED_NOTIFICATION_INTERVAL_MS,
     )  # fmt: skip
     is_edit = outbox.c.destination.in_(editing_destinations)
     too_soon = (outbox.c.event == IncidentEvent.CHANGED) & ~is_edit & changed_recently
-    return outbox_is_waiting, outbox.c.due_at <= now, _unleased_rows_filter(now), ~blocked, ~too_soon
+    return outbox_is_waiting, outbox.c.due_at <= now, _build_unleased_outbox_filter(now), ~blocked, ~too_soon
 
 
-def _unconfirmed_rows_filter(now: int) -> tuple[sa.ColumnElement[bool], ...]:
+def _build_unconfirmed_outbox_filter(now: int) -> tuple[sa.ColumnElement[bool], ...]:
     """Rows of which another copy is due: the incident is open, and nothing later was sent about it."""
     later = outbox.alias()
     superseded = sa.exists().where(
@@ -380,15 +381,15 @@ def _unconfirmed_rows_filter(now: int) -> tuple[sa.ColumnElement[bool], ...]:
         later.c.seq > outbox.c.seq,
     )  # fmt: skip
     is_open = sa.exists().where(incidents.c.id == outbox.c.incident, incidents.c.resolved_at.is_(None))
-    return outbox_is_unconfirmed, outbox.c.due_at <= now, _unleased_rows_filter(now), ~superseded, is_open
+    return outbox_is_unconfirmed, outbox.c.due_at <= now, _build_unleased_outbox_filter(now), ~superseded, is_open
 
 
-def _unleased_rows_filter(now: int) -> sa.ColumnElement[bool]:
+def _build_unleased_outbox_filter(now: int) -> sa.ColumnElement[bool]:
     """No sender holds the row."""
     return outbox.c.leased_until.is_(None) | (outbox.c.leased_until <= now)
 
 
-def _leased_rows_filter(leased: LeasedNotification) -> tuple[sa.ColumnElement[bool], ...]:
+def _build_leased_outbox_filter(leased: LeasedNotification) -> tuple[sa.ColumnElement[bool], ...]:
     notification = leased.notification
     return (
         outbox.c.incident == notification.incident,

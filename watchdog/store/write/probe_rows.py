@@ -11,9 +11,9 @@ import sqlalchemy as sa
 from watchdog.domain.registered_probe import EMPTY_ROUTING_TABLE, RegisteredProbe
 from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.store.codec import (
+    decode_notification_routing_table,
     decode_probe_info,
-    decode_routing_table,
-    decode_stored_probe,
+    decode_registered_probe,
     encode_probe_info,
     encode_probe_policy,
 )
@@ -39,11 +39,11 @@ def load_active_probes(
     for row in connection.execute(query.order_by(probes.c.id)):
         own = configured.get(row.probe_id)
         if own is not None and own.definition == row.probe_definition:
-            active[row.id] = with_probe_database_id(own, row.id)
+            active[row.id] = replace_probe_database_id(own, row.id)
         elif row.policy is not None:  # a probe that an earlier version has registered has no policy
             if row.revision not in routes:
-                routes[row.revision] = _load_routing_table(connection, row.revision)
-            active[row.id] = decode_stored_probe(
+                routes[row.revision] = _load_notification_routing_table(connection, row.revision)
+            active[row.id] = decode_registered_probe(
                 decode_probe_info(row.id, row.info),
                 row.policy,
                 row.config_yaml,
@@ -53,12 +53,12 @@ def load_active_probes(
     return active
 
 
-def _load_routing_table(connection: sa.Connection, revision: int) -> NotificationRoutingTable:
+def _load_notification_routing_table(connection: sa.Connection, revision: int) -> NotificationRoutingTable:
     text = connection.execute(sa.select(revisions.c.routing).where(revisions.c.number == revision)).scalar()
-    return EMPTY_ROUTING_TABLE if text is None else decode_routing_table(text)
+    return EMPTY_ROUTING_TABLE if text is None else decode_notification_routing_table(text)
 
 
-def with_probe_database_id(registered_probe: RegisteredProbe, id: int) -> RegisteredProbe:
+def replace_probe_database_id(registered_probe: RegisteredProbe, id: int) -> RegisteredProbe:
     info = replace(registered_probe.info, database_id=id)
     return replace(registered_probe, policy=replace(registered_probe.policy, probe=info))
 
@@ -79,7 +79,7 @@ def upsert_probes(
     by_probe_id = {registered.info.id: registered for registered in registered_probes}
     if not by_probe_id:
         return []
-    _lock_schedules(connection, by_probe_id)
+    _lock_probe_schedules(connection, by_probe_id)
     is_active = probes.c.removed_at.is_(None)
     active = {
         row.probe_id: row.id for row in connection.execute(sa.select(probes.c.probe_id, probes.c.id).where(is_active))
@@ -93,11 +93,11 @@ def upsert_probes(
     )
     ids = {row.probe_id: row.id for row in connection.execute(sa.select(probes.c.probe_id, probes.c.id))}
     registered_by_id = {ids[probe_id]: registered for probe_id, registered in by_probe_id.items()}
-    _upsert_schedules(database, connection, registered_by_id, start, location)
+    _upsert_probe_schedules(database, connection, registered_by_id, start, location)
     return sorted(registered_by_id)
 
 
-def _lock_schedules(connection: sa.Connection, probe_ids: Iterable[str]) -> None:
+def _lock_probe_schedules(connection: sa.Connection, probe_ids: Iterable[str]) -> None:
     """Lock in the same order as claims do, to prevent deadlocks."""
     ids = sa.select(probes.c.id).where(probes.c.probe_id.in_(list(probe_ids)))
     query = sa.select(schedules.c.probe).where(schedules.c.probe.in_(ids))
@@ -121,7 +121,7 @@ def _insert_probes(database: Database, connection: sa.Connection, rows: list[dic
     """Insert new probes, and reset those that return."""
     if not rows:
         return
-    insert = database.insert_statement(probes).values(created_at=start, removed_at=None)
+    insert = database.build_insert_statement(probes).values(created_at=start, removed_at=None)
     reset = {name: insert.excluded[name] for name in (*CONFIGURED_PROBE_COLUMNS, "created_at", "removed_at")}
     connection.execute(insert.on_conflict_do_update(index_elements=["probe_id"], set_=reset), rows)
     # Evaluation starts after what has been claimed: a slot of the former definition may still be running.
@@ -140,7 +140,7 @@ def _update_probes(connection: sa.Connection, rows: list[dict[str, Any]]) -> Non
         connection.execute(update.values({name: sa.bindparam(name) for name in CONFIGURED_PROBE_COLUMNS}), rows)
 
 
-def _upsert_schedules(
+def _upsert_probe_schedules(
     database: Database,
     connection: sa.Connection,
     registered_by_id: Mapping[int, RegisteredProbe],
@@ -152,13 +152,13 @@ def _upsert_schedules(
             "probe": id,
             "location": location,
             "definition": repr(registered.schedule),
-            "next_due": registered.schedule.next_slot_after(start),
+            "next_due": registered.schedule.find_next_slot_after(start),
             "in_flight": "[]",
             "probe_definition": registered.definition,
         }
         for id, registered in sorted(registered_by_id.items())
     ]
-    insert = database.insert_statement(schedules)
+    insert = database.build_insert_statement(schedules)
     is_rescheduled = schedules.c.definition != insert.excluded.definition
     upsert = insert.on_conflict_do_update(
         index_elements=["probe", "location"],
@@ -215,7 +215,8 @@ def resolve_incidents_of_retired_probes(database: Database, now: int) -> None:
             is_open = incidents.c.probe.in_(ids), incidents.c.resolved_at.is_(None)
             rows = connection.execute(query.where(*is_open)).all()
             routes = {
-                revision: _load_routing_table(connection, revision) for revision in {row.revision for row in rows}
+                revision: _load_notification_routing_table(connection, revision)
+                for revision in {row.revision for row in rows}
             }
             for incident, revision in rows:
                 resolve_incident(

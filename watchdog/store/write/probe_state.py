@@ -8,7 +8,7 @@ from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 import sqlalchemy as sa
 
 from watchdog.domain.model import Json, ResultToRecord
-from watchdog.domain.probe_state import drop_job_state_updates
+from watchdog.domain.probe_state import drop_scheduled_job_state_updates
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store import codec
 from watchdog.store.database import Database
@@ -26,7 +26,7 @@ def apply_probe_state_updates(
 
     def updates_of(recorded: ResultToRecord) -> Mapping[str, Json]:
         is_late = recorded.result[:3] in late_keys
-        return drop_job_state_updates(recorded.state_updates) if is_late else recorded.state_updates
+        return drop_scheduled_job_state_updates(recorded.state_updates) if is_late else recorded.state_updates
 
     values = {
         (recorded.result.probe, replace_unstorable_characters(key)): value
@@ -47,7 +47,7 @@ def apply_probe_state_updates(
 def upsert_probe_state(database: Database, connection: sa.Connection, rows: Sequence[Mapping[str, object]]) -> None:
     """`rows`: of the table probe_state; they replace existing rows with the same key."""
     if rows:
-        insert = database.insert_statement(probe_state)
+        insert = database.build_insert_statement(probe_state)
         upsert = insert.on_conflict_do_update(index_elements=["probe", "key"], set_={"value": insert.excluded.value})
         connection.execute(upsert, rows)
 

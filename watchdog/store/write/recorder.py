@@ -53,10 +53,10 @@ class ResultRecorder:
             return []
         ids = {probe for probe, _, _ in batch}
         self.database.lock_probes(connection, ids)
-        settled = {probe: self.evaluator.newest_settled_slot(probe, now) for probe in ids}
+        settled = {probe: self.evaluator.find_newest_settled_slot(probe, now) for probe in ids}
         # A cursor that is neither active nor ahead of every settled slot decides nothing below, and is not loaded.
         # A run of a cron schedule that was missed or caught up may be older than that, and still be evaluated.
-        older = {key[0] for key, (r, *_) in batch.items() if _is_missed_run(r) or _read_started_late_ms(r)}
+        older = {key[0] for key, (r, *_) in batch.items() if _is_missed_run(r) or _read_late_start_ms(r)}
         relevant = (
             evaluation_cursors.c.active
             | (evaluation_cursors.c.evaluated_until > min(settled.values()))
@@ -110,7 +110,7 @@ class ResultRecorder:
                 return 0, []
             locked = self.database.lock_probes(connection, due, wait=False)
             cursors = self.evaluator.load_cursors(connection, locked, is_due)
-            newest_slots = self._load_newest_slots(connection, cursors)
+            newest_slots = self._load_newest_result_slots(connection, cursors)
             clock = self.watermark.uptime_clock
             to_evaluate, postponed = set(), []
             for probe, cursor in sorted(cursors.items()):
@@ -119,7 +119,7 @@ class ResultRecorder:
                 if cursor.awaiting_slot or clock.has_elapsed(newest, threshold, claimed_until):
                     to_evaluate.add(probe)
                 else:
-                    postponed.append({"p": probe, "wake": clock.deadline_after(newest, threshold)})
+                    postponed.append({"p": probe, "wake": clock.compute_deadline_after(newest, threshold)})
             if postponed:
                 update = sa.update(evaluation_cursors).where(evaluation_cursors.c.probe == sa.bindparam("p"))
                 connection.execute(update.values(wake_at=sa.bindparam("wake")), postponed)
@@ -129,7 +129,7 @@ class ResultRecorder:
                 connection, to_evaluate, cursors, claimed_until, newest_slots
             )
 
-    def _load_newest_slots(self, connection: sa.Connection, ids: Iterable[int]) -> dict[int, int]:
+    def _load_newest_result_slots(self, connection: sa.Connection, ids: Iterable[int]) -> dict[int, int]:
         """The slot of each probe's newest result that was not missed or late; without one, when the probe was added."""
         newest = (
             sa.select(results.c.slot)
@@ -151,7 +151,7 @@ def _is_missed_run(result: ProbeResult) -> bool:
     return result.reason in (missed_run.NOT_RUN_REASON, missed_run.MAY_HAVE_RUN_REASON)
 
 
-def _read_started_late_ms(result: ProbeResult) -> int:
+def _read_late_start_ms(result: ProbeResult) -> int:
     """How long after its slot a run was started; 0: on time."""
     late_ms = result.measurements.get(missed_run.LATE_START_MEASUREMENT, 0)
     return late_ms if isinstance(late_ms, int) else 0
@@ -162,5 +162,5 @@ def _is_result_too_late(result: ProbeResult, cursor: EvaluationCursor | None, se
     is_evaluated = cursor is not None and result.slot <= cursor.evaluated_until
     if _is_missed_run(result):
         return is_evaluated
-    is_settled = result.slot + _read_started_late_ms(result) <= settled_until
+    is_settled = result.slot + _read_late_start_ms(result) <= settled_until
     return result.outcome is not Outcome.MISSED and (is_settled or is_evaluated)

@@ -18,7 +18,7 @@ from watchdog.domain.reasons import matches_reason_pattern
 from watchdog.domain.rules import evaluate_rules
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.database import Database
-from watchdog.store.listings import results_from_rows
+from watchdog.store.listings import build_results_from_rows
 from watchdog.store.tables import RESULT_COLUMNS, incidents, remediations, results
 from watchdog.store.write.probe_registry import ProbeRegistry
 
@@ -73,7 +73,7 @@ class RemediationStore:
         with_incident = sa.select(incidents.c.probe).where(
             incidents.c.resolved_at.is_(None), incidents.c.probe.in_(list(specs))
         )
-        with self.database.read_transaction() as connection:
+        with self.database.open_read_transaction() as connection:
             return [
                 probe
                 for probe in sorted(set(connection.execute(with_incident).scalars()))
@@ -100,7 +100,7 @@ class RemediationStore:
         row = connection.execute(newest).first()
         if row is None:
             return
-        (result,), policy = results_from_rows(connection, [row]), self.registry[probe].policy
+        (result,), policy = build_results_from_rows(connection, [row]), self.registry[probe].policy
         if now - result.slot > policy.staleness_threshold(result.slot) + policy.max_lateness:
             return
         reasons = {
@@ -148,7 +148,7 @@ class RemediationStore:
                 "started_at": now,
                 "detail": "" if within_limit else limit,
             }
-            insert = self.database.insert_statement(remediations).values(**pending._asdict(), **values)
+            insert = self.database.build_insert_statement(remediations).values(**pending._asdict(), **values)
             upsert = insert.on_conflict_do_update(
                 index_elements=["incident", "reason", "run_id"], set_={**values, "ended_at": None}
             )

@@ -45,14 +45,14 @@ def roll_up_hours(database: Database, settled_until: int) -> int:
         query = sa.select(probes.c.id, start).where(first_slot.scalar_subquery() < end).limit(MAX_PROBES_PER_ROLLUP)
         rows = connection.execute(query).all()
         for probe, start_at in rows:
-            insert = database.insert_statement(rollups).from_select(
-                [column.name for column in rollups.c], _hourly_rollups_query(probe, start_at, end)
+            insert = database.build_insert_statement(rollups).from_select(
+                [column.name for column in rollups.c], _build_hourly_rollups_query(probe, start_at, end)
             )
             connection.execute(insert.on_conflict_do_nothing())
     return len(rows)
 
 
-def _hourly_rollups_query(probe: int, start: int, end: int) -> sa.Select[tuple[object, ...]]:
+def _build_hourly_rollups_query(probe: int, start: int, end: int) -> sa.Select[tuple[object, ...]]:
     """The results of a probe in [start, end) as rows of `rollups`."""
     hour = (results.c.slot - results.c.slot % HOUR_MS).label("hour")
 
@@ -81,11 +81,11 @@ def delete_expired_rows(database: Database, now: int, results_retention_ms: int,
     results_cutoff = (now - results_retention_ms) // HOUR_MS * HOUR_MS
     rollups_cutoff = (now - rollups_retention_ms) // HOUR_MS * HOUR_MS
     rolled_up_until = sa.select(sa.func.max(rollups.c.hour) + HOUR_MS).where(rollups.c.probe == results.c.probe)
-    evidence_expired = _not_first_bad_of_incident(evidence) | (evidence.c.slot < rollups_cutoff)
-    result_expired = _not_first_bad_of_incident(results) & (results.c.slot < rolled_up_until.scalar_subquery()) | (
+    evidence_expired = _build_not_first_bad_condition(evidence) | (evidence.c.slot < rollups_cutoff)
+    result_expired = _build_not_first_bad_condition(results) & (results.c.slot < rolled_up_until.scalar_subquery()) | (
         results.c.slot < rollups_cutoff
     )
-    result_expired &= results.c.slot < sa.func.coalesce(_newest_evaluated_slot(), results_cutoff)
+    result_expired &= results.c.slot < sa.func.coalesce(_build_newest_evaluated_slot_subquery(), results_cutoff)
     incident_expired = incidents.c.resolved_at < rollups_cutoff
     expired_incidents = sa.select(incidents.c.id).where(incident_expired)
     is_referenced = [
@@ -94,13 +94,17 @@ def delete_expired_rows(database: Database, now: int, results_retention_ms: int,
     ]
     deleted = 0
     for table, is_expired in (
-        (evidence, _older_than(evidence.c.probe, evidence.c.slot, results_cutoff) & evidence_expired),
-        (results, _older_than(results.c.probe, results.c.slot, results_cutoff) & result_expired),
-        (check_ins, _older_than(check_ins.c.probe, check_ins.c.occurred_at, results_cutoff)),
-        (staleness_events, _older_than(staleness_events.c.probe, staleness_events.c.last_result_slot, results_cutoff)),
+        (evidence, _build_older_than_condition(evidence.c.probe, evidence.c.slot, results_cutoff) & evidence_expired),
+        (results, _build_older_than_condition(results.c.probe, results.c.slot, results_cutoff) & result_expired),
+        (check_ins, _build_older_than_condition(check_ins.c.probe, check_ins.c.occurred_at, results_cutoff)),
+        (
+            staleness_events,
+            _build_older_than_condition(staleness_events.c.probe, staleness_events.c.last_result_slot, results_cutoff),
+        ),
         (
             rollups,
-            _older_than(rollups.c.probe, rollups.c.hour, rollups_cutoff) & (rollups.c.hour < _newest_rollup_hour()),
+            _build_older_than_condition(rollups.c.probe, rollups.c.hour, rollups_cutoff)
+            & (rollups.c.hour < _build_newest_rollup_hour_subquery()),
         ),
         (downtime, downtime.c.ended_at < rollups_cutoff),
         (remediations, remediations.c.incident.in_(expired_incidents)),
@@ -116,19 +120,19 @@ def delete_expired_rows(database: Database, now: int, results_retention_ms: int,
     return deleted
 
 
-def _older_than(probe: sa.Column[int], slot: sa.Column[int], cutoff: int) -> sa.ColumnElement[bool]:
+def _build_older_than_condition(probe: sa.Column[int], slot: sa.Column[int], cutoff: int) -> sa.ColumnElement[bool]:
     """Rows before the cutoff, read for the probes that have such rows only."""
     oldest = sa.select(sa.func.min(slot)).where(probe == probes.c.id).correlate(probes).scalar_subquery()
     return probe.in_(sa.select(probes.c.id).where(oldest < cutoff)) & (slot < cutoff)
 
 
-def _newest_rollup_hour() -> sa.ScalarSelect[int]:
+def _build_newest_rollup_hour_subquery() -> sa.ScalarSelect[int]:
     """The newest roll-up of the row's probe: it stays, because it shows how far results are rolled up."""
     newer = rollups.alias()
     return sa.select(sa.func.max(newer.c.hour)).where(newer.c.probe == rollups.c.probe).scalar_subquery()
 
 
-def _newest_evaluated_slot() -> sa.ScalarSelect[int]:
+def _build_newest_evaluated_slot_subquery() -> sa.ScalarSelect[int]:
     """The newest slot of the row's probe that was evaluated; NULL if there is none or the probe was removed."""
     newer = results.alias()
     evaluated = (newer.c.probe == results.c.probe, newer.c.outcome != Outcome.MISSED, ~newer.c.late)
@@ -138,6 +142,6 @@ def _newest_evaluated_slot() -> sa.ScalarSelect[int]:
     )
 
 
-def _not_first_bad_of_incident(table: sa.Table) -> sa.ColumnElement[bool]:
+def _build_not_first_bad_condition(table: sa.Table) -> sa.ColumnElement[bool]:
     """Rows that are not the first bad slot of an incident."""
     return ~sa.exists().where(incidents.c.probe == table.c.probe, incidents.c.since == table.c.slot)

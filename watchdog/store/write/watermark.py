@@ -45,7 +45,7 @@ class Watermark:
             is_gap = now - claimed_until > MIN_DOWNTIME_GAP_MS
             if is_gap:
                 gap = {"location": self.location, "started_at": claimed_until, "ended_at": now}
-                connection.execute(self.database.insert_statement(downtime).values(gap).on_conflict_do_nothing())
+                connection.execute(self.database.build_insert_statement(downtime).values(gap).on_conflict_do_nothing())
             if now > claimed_until and (advance or is_gap):
                 connection.execute(sa.update(watermarks).where(here).values(claimed_until=now))
             if is_gap or now - self._gap_checked_at >= DOWNTIME_GAP_CHECK_INTERVAL_MS:

@@ -99,7 +99,7 @@ def describe_non_local_request(request: Request) -> str:
         return "are available only on this machine"
     if any(name in request.headers for name in PROXY_HEADERS):
         return "are not available through a proxy"
-    if not is_loopback_host(host_without_port(request.headers.get("host", ""))):
+    if not is_loopback_host(strip_port_from_host(request.headers.get("host", ""))):
         return "are available only under a loopback name such as localhost"
     return ""
 
@@ -115,7 +115,7 @@ def require_same_origin(request: Request) -> None:
         raise AccessDeniedError(403, "access.cross_origin_form", "The form was sent by another site")
 
 
-def host_without_port(host: str) -> str:
+def strip_port_from_host(host: str) -> str:
     """The name in a Host header, without port and brackets."""
     if host.startswith("["):
         return host[1:].partition("]")[0]

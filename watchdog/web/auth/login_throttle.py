@@ -26,7 +26,7 @@ class LoginThrottle:
 
     def retry_after_s(self, address: str, key_name: str | None) -> int:
         """Seconds until an attempt from this address is accepted; 0: now. `key_name`: the valid key that was given."""
-        address = _find_throttled_network(address)
+        address = _get_login_throttle_network(address)
         started_at, count = self._failed_attempts.get(address, (0, 0))
         remaining_ms = started_at + LOGIN_ATTEMPT_WINDOW_MS - self._clock()
         is_blocked = count >= MAX_FAILED_LOGIN_ATTEMPTS and 0 < remaining_ms <= LOGIN_ATTEMPT_WINDOW_MS
@@ -36,24 +36,24 @@ class LoginThrottle:
 
     def record_attempt(self, address: str, key_name: str | None) -> None:
         """`key_name`: the valid key that was given; None: the attempt failed."""
-        address = _find_throttled_network(address)
+        address = _get_login_throttle_network(address)
         if key_name is not None:
             self._accepted_keys[address, key_name] = None
-            _evict_oldest_entries(self._accepted_keys)
+            _evict_oldest_login_entry(self._accepted_keys)
             return
         started_at, count = self._failed_attempts.get(address, (0, 0))
         now = self._clock()
         in_window = 0 <= now - started_at < LOGIN_ATTEMPT_WINDOW_MS
         self._failed_attempts[address] = (started_at, count + 1) if in_window else (now, 1)
-        _evict_oldest_entries(self._failed_attempts)
+        _evict_oldest_login_entry(self._failed_attempts)
 
 
-def _evict_oldest_entries(entries: OrderedDict[Any, Any]) -> None:
+def _evict_oldest_login_entry(entries: OrderedDict[Any, Any]) -> None:
     if len(entries) > MAX_TRACKED_LOGIN_ADDRESSES:
         entries.popitem(last=False)
 
 
-def _find_throttled_network(address: str) -> str:
+def _get_login_throttle_network(address: str) -> str:
     """For IPv6 the /64 network, which belongs to one subscriber."""
     try:
         parsed = ip_address(address.partition("%")[0])

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 SESSION_COOKIE_NAME = "watchdog_session"
 WEB_SESSION_LIFETIME_MS = 7 * 24 * 3_600_000
-SESSION_SALT = "watchdog session"
+SESSION_COOKIE_SALT = "watchdog session"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,6 @@ class SessionCookies:
 def _create_cookie_serializer(api_key: ApiKey) -> URLSafeSerializer:
     return URLSafeSerializer(
         f"{api_key.role}\0{api_key.secret}".encode(),
-        salt=f"{SESSION_SALT}\0{api_key.name}",
+        salt=f"{SESSION_COOKIE_SALT}\0{api_key.name}",
         signer_kwargs={"key_derivation": "hmac", "digest_method": sha256},
     )

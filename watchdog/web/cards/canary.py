@@ -114,7 +114,7 @@ def _summarize_stages(newest: CanaryCardRun, earlier: Sequence[CanaryCardRun]) -
             summaries.append(StageSummary(title, HealthState.UNKNOWN, "Not reached", typical))
         else:
             failed = True
-            summaries.append(StageSummary(title, HealthState.DOWN, reasons.reason_title(newest.reason), typical))
+            summaries.append(StageSummary(title, HealthState.DOWN, reasons.get_reason_title(newest.reason), typical))
     return summaries
 
 

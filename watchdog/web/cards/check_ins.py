@@ -10,7 +10,7 @@ from watchdog.domain.model import HealthState
 from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.store.read.history import list_last_check_ins
 from watchdog.web.cards.base import ProbeCard, ProbeCardContext
-from watchdog.web.cards.jobs import JobRow, load_jobs_card
+from watchdog.web.cards.jobs import JobsCardRow, load_jobs_card
 
 MAX_CHECK_INS_ON_CARD = 50
 MAX_CHECK_IN_SUMMARY_CHARS = 100
@@ -45,7 +45,7 @@ class CheckInsCardRow:
 
 @dataclass(frozen=True, slots=True)
 class CheckInsCard:
-    job_row: JobRow | None
+    job_row: JobsCardRow | None
     """None: the heartbeat was not evaluated yet."""
     rows: tuple[CheckInsCardRow, ...]
     has_more: bool

@@ -21,7 +21,7 @@ _JOB_GLYPH_BY_REASON = {
 
 
 @dataclass(frozen=True, slots=True)
-class JobRow:
+class JobsCardRow:
     job: JobSummary
     state: HealthState
     glyph: str
@@ -33,20 +33,20 @@ class JobsCard:
     read_at: int
     """The slot of the newest result that lists jobs."""
     total: int
-    rows: tuple[JobRow, ...]
+    rows: tuple[JobsCardRow, ...]
     """The first MAX_JOBS_ON_CARD, those that need attention first."""
 
 
-def build_job_row(job: JobSummary) -> JobRow:
+def build_jobs_card_row(job: JobSummary) -> JobsCardRow:
     glyph = _JOB_GLYPH_BY_REASON.get(job.reason) or ("wait" if job.state is HealthState.UNKNOWN else job.state.value)
-    return JobRow(job, job.state, glyph, job.status_label)
+    return JobsCardRow(job, job.state, glyph, job.status_label)
 
 
 def load_jobs_card(context: ProbeCardContext) -> JobsCard | None:
     jobs = list_jobs(context.connection, context.probe)
     if not jobs:
         return None
-    return JobsCard(jobs[0].read_at, len(jobs), tuple(map(build_job_row, jobs[:MAX_JOBS_ON_CARD])))
+    return JobsCard(jobs[0].read_at, len(jobs), tuple(map(build_jobs_card_row, jobs[:MAX_JOBS_ON_CARD])))
 
 
 PROBE_CARD = ProbeCard("cards/jobs.j2", load_jobs_card, jobs_section_id="jobs")

@@ -15,7 +15,7 @@ from watchdog.domain.rules import preference
 from watchdog.store.read.status import ResultRow
 from watchdog.web import charts
 from watchdog.web.cards.base import ProbeCard, ProbeCardContext
-from watchdog.web.chart_window import ChartWindow, choose_chart_window, time_axis_labels
+from watchdog.web.chart_window import ChartWindow, build_time_axis_labels, choose_chart_window
 
 LATENCY_LIMIT_EXPRESSION_PATTERN = re.compile(r"\s*elapsed_ms\s*<=?\s*(\d+)\s*")
 FAILURE_CLUSTER_WIDTH_FRACTION = 0.04
@@ -60,7 +60,7 @@ def find_latency_limit(latest_result: ProbeResult | None) -> int | None:
     return min((int(match[1]) for match in matches if match), default=None)
 
 
-def percentile(values: Sequence[int], percent: int) -> int:
+def compute_percentile(values: Sequence[int], percent: int) -> int:
     """The nearest-rank percentile of sorted values."""
     return values[max(0, ceil(len(values) * percent / 100) - 1)]
 
@@ -71,14 +71,14 @@ def build_latency_card(runs: Sequence[ResultRow], limit: int | None, now: int) -
     durations: list[list[int]] = [[] for _ in range(window.point_count)]
     failed_counts = [0] * window.point_count
     for run in runs:
-        index = window.point_index(run.slot)
+        index = window.find_point_index(run.slot)
         if run.outcome is Outcome.PASS and run.duration is not None:
             durations[index].append(run.duration)
         failed_counts[index] += run.outcome is Outcome.FAIL
     for values in durations:
         values.sort()
-    p50 = [percentile(values, 50) if values else None for values in durations]
-    p95 = [percentile(values, 95) if values else None for values in durations]
+    p50 = [compute_percentile(values, 50) if values else None for values in durations]
+    p95 = [compute_percentile(values, 95) if values else None for values in durations]
     all_durations = sorted(ms for values in durations for ms in values)
     clusters = cluster_failed_runs(runs, window)
     limit_line = _build_latency_limit_line(limit, p95)
@@ -90,18 +90,18 @@ def build_latency_card(runs: Sequence[ResultRow], limit: int | None, now: int) -
             p95=p95,
             failures=clusters,
             limit=limit_line,
-            time_labels=time_axis_labels(window),
+            time_labels=build_time_axis_labels(window),
             label=_describe_latency_chart(window, p50, p95, clusters, limit),
         ),
-        p50=percentile(all_durations, 50) if all_durations else None,
-        p95=percentile(all_durations, 95) if all_durations else None,
+        p50=compute_percentile(all_durations, 50) if all_durations else None,
+        p95=compute_percentile(all_durations, 95) if all_durations else None,
         passed_count=sum(run.outcome is Outcome.PASS for run in runs),
         judged_count=sum(run.outcome in (Outcome.PASS, Outcome.FAIL) for run in runs),
         no_verdict_count=sum(run.slot_count for run in no_verdict),
         no_verdict_period=_format_slot_range(no_verdict),
         has_limit_line=limit_line is not None,
         table_rows=tuple(
-            (window.point_start(i), p50[i], p95[i], failed_counts[i])
+            (window.get_point_start_ms(i), p50[i], p95[i], failed_counts[i])
             for i in range(window.point_count - 1, -1, -1)
             if durations[i] or failed_counts[i]
         ),

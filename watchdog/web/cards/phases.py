@@ -13,7 +13,7 @@ from watchdog.domain.model import Outcome, ProbeResult
 from watchdog.store.read.status import ResultRow
 from watchdog.web import charts
 from watchdog.web.cards.base import ProbeCard, ProbeCardContext
-from watchdog.web.cards.latency import percentile
+from watchdog.web.cards.latency import compute_percentile
 
 PHASE_INTERRUPTING_REASON_FAMILIES = frozenset({"timeout", "dns", "connection", "tls", "protocol", "body"})
 """Families of reasons that end a run in the middle of a phase."""
@@ -59,7 +59,7 @@ def pick_representative_runs(runs: Sequence[ResultRow]) -> dict[str, int]:
         slots["Last run"] = max(run.slot for run in passed)
         if len(passed) > 2:
             ranked = [run.slot for run in passed]
-            slots |= {"Median": percentile(ranked, 50), "p95": percentile(ranked, 95)}
+            slots |= {"Median": compute_percentile(ranked, 50), "p95": compute_percentile(ranked, 95)}
     if failed := [run for run in runs if run.outcome is Outcome.FAIL]:
         slots[f"Failed {format_time_of_day(failed[-1].slot)}"] = failed[-1].slot
     return slots
@@ -73,7 +73,9 @@ def build_phases_card(results_by_name: Mapping[str, ProbeResult]) -> PhasesCard 
     phases = merge_phase_orders([list(result.phases) for result in results_by_name.values()])
     colours = tuple(max(1, 5 - (len(phases) - 1 - i)) for i in range(len(phases)))
     full_scale_ms = _compute_phase_bar_scale_ms(results_by_name.values())
-    rows = [_build_phase_row(name, result, phases, colours, full_scale_ms) for name, result in results_by_name.items()]
+    rows = [
+        _build_run_phases_row(name, result, phases, colours, full_scale_ms) for name, result in results_by_name.items()
+    ]
     return PhasesCard(tuple(format_phase_name(phase) for phase in phases), colours, tuple(rows))
 
 
@@ -90,7 +92,7 @@ def _compute_phase_bar_scale_ms(results: Iterable[ProbeResult]) -> float:
     )
 
 
-def _build_phase_row(
+def _build_run_phases_row(
     name: str, result: ProbeResult, phases: Sequence[str], colours: Sequence[int], full_scale_ms: float
 ) -> RunPhasesRow:
     interrupted = find_interrupted_phase(result)
@@ -100,7 +102,7 @@ def _build_phase_row(
         name=name,
         durations=durations,
         interrupted_index=phases.index(interrupted) if interrupted else None,
-        reason_text=reasons.reason_title(result.reason) if result.reason else "",
+        reason_text=reasons.get_reason_title(result.reason) if result.reason else "",
         total_duration=max(sum(result.phases.values()), result.duration or 0),
         svg=charts.render_phase_bar(parts, full_scale_ms, incomplete=bool(interrupted)),
     )
@@ -110,7 +112,7 @@ def find_interrupted_phase(result: ProbeResult) -> str:
     """The phase in which the run was interrupted; its time is only how long Watchdog waited. Empty if there is none."""
     return (
         list(result.phases)[-1]
-        if result.phases and reasons.reason_family(result.reason) in PHASE_INTERRUPTING_REASON_FAMILIES
+        if result.phases and reasons.get_reason_family(result.reason) in PHASE_INTERRUPTING_REASON_FAMILIES
         else ""
     )
 

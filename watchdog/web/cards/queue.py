@@ -13,7 +13,7 @@ from watchdog.store.read import queue_stats
 from watchdog.store.read.queue_stats import QueueSample
 from watchdog.web import charts
 from watchdog.web.cards.base import ProbeCard, ProbeCardContext
-from watchdog.web.chart_window import ChartWindow, choose_chart_window, time_axis_labels
+from watchdog.web.chart_window import ChartWindow, build_time_axis_labels, choose_chart_window
 
 QueueValueFormatter = Callable[[float], str]
 
@@ -36,7 +36,7 @@ QUEUE_METRIC_FORMATS: Mapping[str, tuple[str, QueueValueFormatter]] = {
     "consumers": ("Consumers", _format_integer),
 }
 """Metrics in the order of the card, with their title."""
-STALLED_QUEUE_RULE = "stalled"
+STALLED_QUEUE_METRIC = "stalled"
 """The rule that has no metric of its own."""
 
 
@@ -76,22 +76,24 @@ def build_queue_card(
     read_at, newest = samples[-1]
     waiting: list[int | None] = [None] * window.point_count
     for sample in samples:
-        index = window.point_index(sample.slot)
+        index = window.find_point_index(sample.slot)
         waiting[index] = max(waiting[index] or 0, sample.metrics.waiting or 0)
     metrics = [
-        _build_queue_metric(name, value, thresholds.get(name), read_at)
+        _build_queue_card_metric(name, value, thresholds.get(name), read_at)
         for name in QUEUE_METRIC_FORMATS
         if (value := getattr(newest, name)) is not None
     ]
-    if stalled := thresholds.get(STALLED_QUEUE_RULE):
-        metrics.insert(1, _build_stalled_metric(stalled, read_at))
+    if stalled := thresholds.get(STALLED_QUEUE_METRIC):
+        metrics.insert(1, _build_stalled_card_metric(stalled, read_at))
     return QueueCard(
         read_at=read_at,
         metrics=tuple(metrics),
         window=window,
         chart=_render_waiting_jobs_chart(waiting, newest.waiting or 0, thresholds.get("waiting"), window),
         table_rows=tuple(
-            (window.point_start(i), count) for i, count in reversed(list(enumerate(waiting))) if count is not None
+            (window.get_point_start_ms(i), count)
+            for i, count in reversed(list(enumerate(waiting)))
+            if count is not None
         ),
     )
 
@@ -108,10 +110,12 @@ def _render_waiting_jobs_chart(
         f"Waiting jobs over {format_duration(window.length)}: "
         f"{_format_integer(newest)} now, at most {_format_integer(peak)}."
     )
-    return charts.render_count_chart(waiting, limit_line, time_axis_labels(window), label)
+    return charts.render_count_chart(waiting, limit_line, build_time_axis_labels(window), label)
 
 
-def _build_queue_metric(name: str, value: float, record: QueueThresholdRecord | None, read_at: int) -> QueueCardMetric:
+def _build_queue_card_metric(
+    name: str, value: float, record: QueueThresholdRecord | None, read_at: int
+) -> QueueCardMetric:
     title, format_value = QUEUE_METRIC_FORMATS[name]
     if record is None:
         return QueueCardMetric(title, format_value(value))
@@ -127,7 +131,7 @@ def _build_queue_metric(name: str, value: float, record: QueueThresholdRecord | 
     return QueueCardMetric(title, format_value(value), tuple(notes), record.is_breached(read_at))
 
 
-def _build_stalled_metric(record: QueueThresholdRecord, read_at: int) -> QueueCardMetric:
+def _build_stalled_card_metric(record: QueueThresholdRecord, read_at: int) -> QueueCardMetric:
     limit = f"limit {format_duration(record.threshold.for_ms)}"
     if record.breached_since is None:
         return QueueCardMetric("Stalled", "no", (limit, "queue is empty"))

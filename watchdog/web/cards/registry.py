@@ -30,7 +30,7 @@ def load_probe_cards(context: ProbeCardContext) -> tuple[LoadedProbeCard, ...]:
     return tuple(LoadedProbeCard(card_type.template, card) for card_type, card in loaded if card is not None)
 
 
-def find_jobs_section_id(kind: str) -> str:
+def find_probe_page_jobs_section_id(kind: str) -> str:
     """The id of the section that lists the jobs of a probe of this kind; empty: its page lists none."""
     return next(
         (card_type.jobs_section_id for card_type in find_cards_of_probe_kind(kind) if card_type.jobs_section_id), ""

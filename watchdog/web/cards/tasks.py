@@ -6,16 +6,16 @@ from dataclasses import dataclass
 
 from watchdog.domain.model import HealthState, McpTaskFacts
 from watchdog.domain.rules import task as task_rule
-from watchdog.store.read.jobs import build_task_job_summaries
+from watchdog.store.read.jobs import build_mcp_task_summaries
 from watchdog.web.cards.base import ProbeCard, ProbeCardContext
-from watchdog.web.cards.jobs import JobRow, build_job_row
+from watchdog.web.cards.jobs import JobsCardRow, build_jobs_card_row
 
 MAX_MCP_TASKS_ON_CARD = 50
 
 
 @dataclass(frozen=True, slots=True)
 class McpTaskRow:
-    job_row: JobRow
+    job_row: JobsCardRow
     server_report: str
     """ "ok: true, success"; "not listed" for a task that is configured and missing."""
     last_run_age: int | None
@@ -39,15 +39,17 @@ def load_mcp_tasks_card(context: ProbeCardContext) -> McpTasksCard | None:
         return None
     rows = []
     for job in sorted(
-        build_task_job_summaries(source), key=lambda job: (not job.reason, job.state is not HealthState.DOWN)
+        build_mcp_task_summaries(source), key=lambda job: (not job.reason, job.state is not HealthState.DOWN)
     ):
         age = None if job.last_start is None else context.now - job.last_start
-        report = _format_server_task_report(listing.subjects.get(job.name))
-        rows.append(McpTaskRow(build_job_row(job), report, age, task_rule.max_task_age(source.probe, job.name)))
+        report = _format_mcp_task_report(listing.subjects.get(job.name))
+        rows.append(
+            McpTaskRow(build_jobs_card_row(job), report, age, task_rule.find_max_mcp_task_age(source.probe, job.name))
+        )
     return McpTasksCard(source.result.slot, len(rows), tuple(rows[:MAX_MCP_TASKS_ON_CARD]))
 
 
-def _format_server_task_report(task: McpTaskFacts | None) -> str:
+def _format_mcp_task_report(task: McpTaskFacts | None) -> str:
     if task is None:
         return "not listed"
     return ", ".join([f"ok: {'true' if task.ok else 'false'}", *filter(None, (task.status, task.error))])

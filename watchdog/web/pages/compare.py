@@ -15,7 +15,7 @@ from watchdog.domain.rules import preference
 from watchdog.domain.rules import task as task_rule
 from watchdog.store.read.history import ResultDetail
 from watchdog.web.pages.results import format_fact_value
-from watchdog.web.templating import truncate_excerpt
+from watchdog.web.templating import truncate_target_text_for_page
 
 NO_EVIDENCE_NOTE = (
     "No evidence stored: it is stored for failures, the first result after a change, and a sample of passes."
@@ -67,7 +67,7 @@ def compare_first_bad_and_last_good(
         bad_side = ComparedResult(
             title="First bad",
             state=state,
-            time_and_location=_format_time_and_location(first_bad, now),
+            time_and_location=_format_result_time_and_location(first_bad, now),
             facts=_mark_notable_differences(bad_facts, good_facts),
             excerpt=mark_text_differences(bad_excerpt, good_excerpt),
             evidence_note="" if bad_evidence else NO_EVIDENCE_NOTE,
@@ -80,7 +80,7 @@ def compare_first_bad_and_last_good(
         good_side = ComparedResult(
             title="Last good",
             state=HealthState.UP,
-            time_and_location=_format_time_and_location(last_good, now),
+            time_and_location=_format_result_time_and_location(last_good, now),
             facts=tuple((label, text, False) for label, (_, text) in good_facts.items()),
             excerpt=((good_excerpt, False),) if good_excerpt else (),
             evidence_note=note,
@@ -88,12 +88,12 @@ def compare_first_bad_and_last_good(
     return bad_side, good_side
 
 
-def _format_time_and_location(detail: ResultDetail, now: int) -> str:
+def _format_result_time_and_location(detail: ResultDetail, now: int) -> str:
     return f"{format_timestamp(detail.result.slot, now, seconds=True)} · {detail.result.location}"
 
 
 def _truncate_evidence_excerpt(evidence: Evidence | None) -> str:
-    return truncate_excerpt(evidence.excerpt) if evidence else ""
+    return truncate_target_text_for_page(evidence.excerpt) if evidence else ""
 
 
 def _mark_notable_differences(facts: ComparableFacts, others: ComparableFacts) -> tuple[tuple[str, str, bool], ...]:
@@ -111,7 +111,7 @@ def _collect_comparable_facts(
         facts["message"] = (result.message, result.message)
     if result.duration is not None:
         facts["run duration"] = (result.duration, format_duration(result.duration))
-    facts |= _collect_comparable_task_facts(result, subject)
+    facts |= _collect_comparable_mcp_task_facts(result, subject)
     expressions = result.listings.get(preference.RULE_NAME)
     if expressions and (expression := expressions.subjects.get(subject)):
         facts["preference"] = (bool(expression.problem), expression.problem or f"{subject} is true")
@@ -126,7 +126,7 @@ def _collect_comparable_facts(
     return facts
 
 
-def _collect_comparable_task_facts(result: ProbeResult, subject: str) -> ComparableFacts:
+def _collect_comparable_mcp_task_facts(result: ProbeResult, subject: str) -> ComparableFacts:
     listing = result.listings.get(task_rule.RULE_NAME)
     task = listing.subjects.get(subject) if listing else None
     if listing is None or task is None:

@@ -70,16 +70,16 @@ def load_incident_detail_page(
         return None
     record = records[0]
     context = load_alert_context(connection, Notification(incident_id, "", 0, IncidentEvent.OPENED), now)
-    first_bad, last_good = _load_compared_results(connection, record, now)
+    first_bad, last_good = _load_first_bad_and_last_good(connection, record, now)
     deliveries = status.list_deliveries(connection, incident_id)
     timeline = build_incident_timeline(record, context, deliveries, now)
     return IncidentDetailPage(
         record=record,
         service_status=status.load_watchdog_status(connection),
-        title=incident_title(record),
-        state=incident_health_state(record),
-        state_label=incident_state_label(record, now),
-        banners=incident_banners(record, deliveries, now),
+        title=format_incident_title(record),
+        state=find_incident_health_state(record),
+        state_label=format_incident_state_label(record, now),
+        banners=build_incident_banners(record, deliveries, now),
         first_bad=first_bad,
         last_good=last_good,
         latest_result_text=_describe_latest_result(record, context, now),
@@ -92,7 +92,7 @@ def load_incident_detail_page(
     )
 
 
-def _load_compared_results(
+def _load_first_bad_and_last_good(
     connection: Connection, record: IncidentRecord, now: int
 ) -> tuple[ComparedResult | None, ComparedResult | None]:
     """The first bad result and the last good one. For missing results, only the last result, of any outcome."""
@@ -128,33 +128,34 @@ def _load_compared_results(
     )
 
 
-def incident_title(record: IncidentRecord) -> str:
+def format_incident_title(record: IncidentRecord) -> str:
     """ "API: HTTP 503, expected 2xx"; of a heartbeat "Nightly backup is overdue: due 03:00 CET"."""
     message = record.incident.message
     return message if job.is_heartbeat_incident(record.probe, record.incident) else f"{record.probe.name}: {message}"
 
 
-def incident_health_state(record: IncidentRecord) -> HealthState:
+def find_incident_health_state(record: IncidentRecord) -> HealthState:
     """The state that the incident gives its probe; up once it is resolved."""
     return (
         INCIDENT_HEALTH_STATE_BY_RULE[record.incident.rule] if record.incident.resolved_at is None else HealthState.UP
     )
 
 
-def incident_state_label(record: IncidentRecord, now: int) -> str:
+def format_incident_state_label(record: IncidentRecord, now: int) -> str:
     """ "Down for 41 min", "Resolved after 12 min"."""
     incident = record.incident
     if incident.resolved_at is not None:
         return f"Resolved after {format_duration(incident.resolved_at - incident.since)}"
-    return (
-        f"{PAGE_HEALTH_STATE_LABELS[incident_health_state(record)]} for {format_duration_rounded(now - incident.since)}"
-    )
+    label = PAGE_HEALTH_STATE_LABELS[find_incident_health_state(record)]
+    return f"{label} for {format_duration_rounded(now - incident.since)}"
 
 
-def incident_banners(record: IncidentRecord, deliveries: Sequence[DeliveryRecord], now: int) -> tuple[PageBanner, ...]:
+def build_incident_banners(
+    record: IncidentRecord, deliveries: Sequence[DeliveryRecord], now: int
+) -> tuple[PageBanner, ...]:
     """Notifications that failed come first: Watchdog never hides that it could not notify a receiver."""
     banners = [
-        _undelivered_banner(delivery, deliveries)
+        _build_undelivered_banner(delivery, deliveries)
         for delivery in deliveries
         if delivery.state in (DeliveryState.UNDELIVERED, DeliveryState.UNCONFIRMED)
     ]
@@ -162,11 +163,11 @@ def incident_banners(record: IncidentRecord, deliveries: Sequence[DeliveryRecord
         cause = capitalize_first("; ".join(record.routing_log)) or "No receiver is configured."
         banners.append(PageBanner(HealthState.DEGRADED, "No notification was sent", cause))
     if record.incident.resolved_at is not None:
-        banners.append(_resolved_banner(record, record.incident.resolved_at, now))
+        banners.append(_build_resolved_banner(record, record.incident.resolved_at, now))
     return tuple(banners)
 
 
-def _undelivered_banner(delivery: DeliveryRecord, deliveries: Sequence[DeliveryRecord]) -> PageBanner:
+def _build_undelivered_banner(delivery: DeliveryRecord, deliveries: Sequence[DeliveryRecord]) -> PageBanner:
     problem = "did not confirm" if delivery.state is DeliveryState.UNCONFIRMED else "was not notified"
     title = f"{delivery.destination} {problem}: {delivery.detail}, {format_delivery_attempts(delivery)}"
     notified = sorted({other.destination for other in deliveries if other.state is DeliveryState.SENT})
@@ -174,11 +175,11 @@ def _undelivered_banner(delivery: DeliveryRecord, deliveries: Sequence[DeliveryR
     return PageBanner(HealthState.DEGRADED, title, text if notified else "No receiver was notified.")
 
 
-def _resolved_banner(record: IncidentRecord, resolved_at: int, now: int) -> PageBanner:
+def _build_resolved_banner(record: IncidentRecord, resolved_at: int, now: int) -> PageBanner:
     incident = record.incident
     title = f"Recovered at {format_time_with_seconds(record.resolved_slot or resolved_at, now)}"
     if incident.resolution:
-        title = f"Closed: {reasons.reason_title(incident.resolution).lower()}"
+        title = f"Closed: {reasons.get_reason_title(incident.resolution).lower()}"
     text = (
         f"Lasted {format_duration(resolved_at - incident.since)}: "
         f"first bad result {format_time_with_seconds(incident.since, now)}, "
@@ -211,27 +212,27 @@ def build_incident_timeline(
     )
     state = INCIDENT_HEALTH_STATE_BY_RULE[incident.rule]
     events = [
-        *_timeline_events_before_opening(record, context),
+        *_build_timeline_events_before_opening(record, context),
         IncidentTimelineEvent(incident.opened_at, f"Opened, {incident.severity}", opening, state),
         *(
             IncidentTimelineEvent(change.changed_at, "Cause changed", change.message, state)
             for change in context.cause_changes
         ),
-        *_delivery_timeline_events(deliveries),
+        *_build_delivery_timeline_events(deliveries),
     ]
     for attempt in context.remediation_attempts:
         label, detail = format_remediation(attempt, now)
         events.append(IncidentTimelineEvent(attempt.started_at, f"Remediation: {label}", detail, icon="action"))
     if incident.resolved_at is not None:
-        detail = reasons.reason_title(incident.resolution).lower() if incident.resolution else "recovered"
+        detail = reasons.get_reason_title(incident.resolution).lower() if incident.resolution else "recovered"
         events.append(IncidentTimelineEvent(incident.resolved_at, "Resolved", detail, HealthState.UP))
     else:
-        events += _latest_failure_timeline_event(record, context)
+        events += _build_latest_failure_timeline_event(record, context)
     in_order = sorted(enumerate(events), key=lambda pair: (pair[1].occurred_at, pair[0]))
     return tuple(event for _, event in reversed(in_order))
 
 
-def _timeline_events_before_opening(
+def _build_timeline_events_before_opening(
     record: IncidentRecord, context: AlertMessageContext
 ) -> Iterator[IncidentTimelineEvent]:
     """The last good result and the first bad one; for missing results, the last result."""
@@ -250,7 +251,7 @@ def _timeline_events_before_opening(
         yield IncidentTimelineEvent(first_bad.slot, "First bad result", detail, HealthState.DEGRADED)
 
 
-def _delivery_timeline_events(deliveries: Iterable[DeliveryRecord]) -> Iterator[IncidentTimelineEvent]:
+def _build_delivery_timeline_events(deliveries: Iterable[DeliveryRecord]) -> Iterator[IncidentTimelineEvent]:
     for delivery in deliveries:
         if delivery.finished_at is None:
             continue
@@ -268,7 +269,7 @@ def _delivery_timeline_events(deliveries: Iterable[DeliveryRecord]) -> Iterator[
             yield IncidentTimelineEvent(delivery.finished_at, title, detail, icon="send")
 
 
-def _latest_failure_timeline_event(
+def _build_latest_failure_timeline_event(
     record: IncidentRecord, context: AlertMessageContext
 ) -> Iterator[IncidentTimelineEvent]:
     """ "42nd bad result", if it is newer than the one that opened the incident."""

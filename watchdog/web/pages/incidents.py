@@ -8,10 +8,10 @@ from watchdog.domain.formatting import format_duration, format_duration_rounded
 from watchdog.domain.model import HealthState, ProbeInfo
 from watchdog.store.read import status
 from watchdog.store.read.status import Connection, IncidentRecord, WatchdogStatus
-from watchdog.web.pages.incident import incident_health_state
+from watchdog.web.pages.incident import find_incident_health_state
 from watchdog.web.templating import PAGE_HEALTH_STATE_LABELS
 
-MAX_RESOLVED_INCIDENTS = 200
+MAX_RESOLVED_INCIDENTS_ON_PAGE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def load_incidents_page(connection: Connection, state_filter: str, now: int) -> 
     if state_filter != "resolved":
         open_incidents = status.list_incidents(connection, is_open=True)
     if state_filter != "open":
-        resolved_incidents = status.list_incidents(connection, is_open=False, limit=MAX_RESOLVED_INCIDENTS)
+        resolved_incidents = status.list_incidents(connection, is_open=False, limit=MAX_RESOLVED_INCIDENTS_ON_PAGE)
     return IncidentsPage(
         service_status=status.load_watchdog_status(connection),
         state_filter=state_filter,
@@ -52,7 +52,7 @@ def load_incidents_page(connection: Connection, state_filter: str, now: int) -> 
 
 
 def build_incident_row(record: IncidentRecord, now: int) -> IncidentRow:
-    incident, state = record.incident, incident_health_state(record)
+    incident, state = record.incident, find_incident_health_state(record)
     if incident.resolved_at is None:
         state_label, duration_text = PAGE_HEALTH_STATE_LABELS[state], format_duration_rounded(now - incident.since)
     else:

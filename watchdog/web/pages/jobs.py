@@ -10,14 +10,14 @@ from watchdog.domain.formatting import format_count, format_time_ago
 from watchdog.domain.model import HealthState
 from watchdog.store.read.jobs import JobSummary, list_jobs
 from watchdog.store.read.status import Connection, load_watchdog_status
-from watchdog.web.cards.jobs import JobRow, build_job_row
-from watchdog.web.cards.registry import find_jobs_section_id
+from watchdog.web.cards.jobs import JobsCardRow, build_jobs_card_row
+from watchdog.web.cards.registry import find_probe_page_jobs_section_id
 from watchdog.web.pages.list_page import (
     NEEDS_ATTENTION_SECTION_NAME,
     ListPage,
-    format_attention,
+    compute_pagination,
+    format_attention_count,
     group_into_sections,
-    paginate,
 )
 
 JOBS_PAGE_SECTION_NAMES = (NEEDS_ATTENTION_SECTION_NAME, "No problems")
@@ -45,7 +45,7 @@ class JobVerdictCount:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobsPage(ListPage[JobFilter, JobRow]):
+class JobsPage(ListPage[JobFilter, JobsCardRow]):
     verdicts: tuple[JobVerdictCount, ...]
     job_section_ids: Mapping[str, str]
     """Probe kind -> the id of the section of its page that lists its jobs."""
@@ -54,10 +54,10 @@ class JobsPage(ListPage[JobFilter, JobRow]):
 def load_jobs_page(connection: Connection, job_filter: JobFilter, page_number: int, now: int) -> JobsPage:
     """A page number beyond the last is the last."""
     jobs = list_jobs(connection)
-    rows = [build_job_row(job) for job in jobs if job_filter.matches_search(job)]
+    rows = [build_jobs_card_row(job) for job in jobs if job_filter.matches_search(job)]
     matching = [row for row in rows if job_filter.verdict in ("", row.label)]
-    pagination = paginate(len(matching), page_number)
-    rows_on_page = [(_jobs_page_section_name(row), row) for row in pagination.slice_items(matching)]
+    pagination = compute_pagination(len(matching), page_number)
+    rows_on_page = [(_choose_jobs_page_section_name(row), row) for row in pagination.slice_items(matching)]
     return JobsPage(
         service_status=load_watchdog_status(connection),
         headline=_format_jobs_headline(jobs),
@@ -66,18 +66,20 @@ def load_jobs_page(connection: Connection, job_filter: JobFilter, page_number: i
         filter=job_filter,
         verdicts=_count_job_verdicts(rows),
         sections=group_into_sections(
-            JOBS_PAGE_SECTION_NAMES, rows_on_page, Counter(map(_jobs_page_section_name, matching))
+            JOBS_PAGE_SECTION_NAMES, rows_on_page, Counter(map(_choose_jobs_page_section_name, matching))
         ),
-        job_section_ids={kind: find_jobs_section_id(kind) for kind in {row.job.probe.kind for row in matching}},
+        job_section_ids={
+            kind: find_probe_page_jobs_section_id(kind) for kind in {row.job.probe.kind for row in matching}
+        },
         pagination=pagination,
     )
 
 
-def _jobs_page_section_name(row: JobRow) -> str:
+def _choose_jobs_page_section_name(row: JobsCardRow) -> str:
     return JOBS_PAGE_SECTION_NAMES[0 if row.job.reason else 1]
 
 
-def _count_job_verdicts(rows: Sequence[JobRow]) -> tuple[JobVerdictCount, ...]:
+def _count_job_verdicts(rows: Sequence[JobsCardRow]) -> tuple[JobVerdictCount, ...]:
     """In the order of the list. A label that stands for several states has the state of its first job."""
     first_rows = {row.label: row for row in reversed(rows)}
     totals = Counter(row.label for row in rows)
@@ -92,7 +94,7 @@ def _format_jobs_headline(jobs: Sequence[JobSummary]) -> str:
         return "No jobs"
     bad_count, source_count = sum(bool(job.reason) for job in jobs), len({job.probe.database_id for job in jobs})
     counts = f"{format_count(len(jobs), 'job')} from {format_count(source_count, 'source')}"
-    return f"{counts}, {format_attention(bad_count)}"
+    return f"{counts}, {format_attention_count(bad_count)}"
 
 
 def _describe_job_list_age(jobs: Sequence[JobSummary], now: int) -> tuple[str, ...]:

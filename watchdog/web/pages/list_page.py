@@ -49,7 +49,7 @@ class ListPage(Generic[FilterT, RowT]):
     pagination: Pagination
 
 
-def paginate(item_count: int, page_number: int) -> Pagination:
+def compute_pagination(item_count: int, page_number: int) -> Pagination:
     """A page number beyond the last is the last."""
     page_count = max(1, -(-item_count // LIST_ROWS_PER_PAGE))
     return Pagination(min(max(page_number, 1), page_count), page_count, item_count)
@@ -65,6 +65,6 @@ def group_into_sections(
     )
 
 
-def format_attention(count: int) -> str:
+def format_attention_count(count: int) -> str:
     """ "none needs attention", "1 needs attention", "2 need attention"."""
     return f"{count} need{'s' if count == 1 else ''} attention" if count else "none needs attention"

@@ -120,7 +120,7 @@ def build_probe_banners(status: ProbeStatus, now: int) -> tuple[PageBanner, ...]
 
 
 def _build_incident_banner(incident: Incident, now: int) -> PageBanner:
-    title = _refresh_stale_incident_message(incident, now)
+    title = _format_current_incident_message(incident, now)
     if incident.rule != job.RULE_NAME:  # a message about a job starts with the job's name, which keeps its case
         title = capitalize_first(title)
     since = f"Since {format_timestamp(incident.since, now, seconds=True)}"
@@ -128,7 +128,7 @@ def _build_incident_banner(incident: Incident, now: int) -> PageBanner:
     return PageBanner(INCIDENT_HEALTH_STATE_BY_RULE[incident.rule], title, text, incident.id)
 
 
-def _refresh_stale_incident_message(incident: Incident, now: int) -> str:
+def _format_current_incident_message(incident: Incident, now: int) -> str:
     """The incident's message; about missing results, with the time without any as of now."""
     if incident.rule == stale.RULE_NAME:
         return stale.build_stale_finding(now - incident.since).message

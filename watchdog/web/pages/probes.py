@@ -26,9 +26,9 @@ from watchdog.web import charts
 from watchdog.web.pages.list_page import (
     NEEDS_ATTENTION_SECTION_NAME,
     ListPage,
-    format_attention,
+    compute_pagination,
+    format_attention_count,
     group_into_sections,
-    paginate,
 )
 from watchdog.web.pages.probe import NEXT_RUN_LATE_AFTER_MS, PROBE_PAGE_INCIDENTS_PERIOD_MS
 
@@ -51,10 +51,10 @@ class ProbeFilter:
         """Whether the search and the kind match."""
         if self.kind and status.probe.kind != self.kind:
             return False
-        return all(_matches_search_term(status, term) for term in self.search.lower().split())
+        return all(_does_probe_match_search_term(status, term) for term in self.search.lower().split())
 
 
-def _matches_search_term(status: ProbeStatus, term: str) -> bool:
+def _does_probe_match_search_term(status: ProbeStatus, term: str) -> bool:
     probe = status.probe
     tags = [tag.lower() for tag in probe.tags]
     field, colon, value = term.partition(":")
@@ -99,31 +99,31 @@ def load_probes_page(connection: Connection, probe_filter: ProbeFilter, page_num
     service_status = load_watchdog_status(connection)
     searched = [status for status in statuses if probe_filter.matches_search(status)]
     matching = [status for status in searched if probe_filter.state in ("", status.state.value)]
-    matching.sort(key=_probe_sort_key)
-    pagination = paginate(len(matching), page_number)
+    matching.sort(key=_compute_probe_sort_key)
+    pagination = compute_pagination(len(matching), page_number)
     rows = list(_load_probes_page_rows(connection, pagination.slice_items(matching), now))
     return ProbesPage(
         service_status=service_status,
         headline=_format_probes_headline(statuses),
-        summary_lines=_probes_summary_lines(statuses, service_status, now),
+        summary_lines=_format_probes_summary_lines(statuses, service_status, now),
         total=len(statuses),
         filter=probe_filter,
         state_counts=tuple((state, sum(s.state is state for s in searched)) for state in HEALTH_STATE_SORT_ORDER),
         kinds=tuple(sorted({status.probe.kind for status in statuses})),
         sections=group_into_sections(
-            PROBES_PAGE_SECTION_NAMES, rows, Counter(map(_probes_page_section_name, matching))
+            PROBES_PAGE_SECTION_NAMES, rows, Counter(map(_choose_probes_page_section_name, matching))
         ),
         pagination=pagination,
     )
 
 
-def _probe_sort_key(status: ProbeStatus) -> tuple[int, int, str, str]:
+def _compute_probe_sort_key(status: ProbeStatus) -> tuple[int, int, str, str]:
     probe = status.probe
-    section_index = PROBES_PAGE_SECTION_NAMES.index(_probes_page_section_name(status))
+    section_index = PROBES_PAGE_SECTION_NAMES.index(_choose_probes_page_section_name(status))
     return section_index, HEALTH_STATE_SORT_ORDER.index(status.state), probe.group, probe.name.lower()
 
 
-def _probes_page_section_name(status: ProbeStatus) -> str:
+def _choose_probes_page_section_name(status: ProbeStatus) -> str:
     if status.state is HealthState.UP:
         return PROBES_PAGE_SECTION_NAMES[1]
     return PROBES_PAGE_SECTION_NAMES[0 if status.open_incidents else 2]
@@ -140,7 +140,7 @@ def _load_probes_page_rows(
         id = status.probe.database_id
         shown_runs = job_runs.get(id, runs[id])
         yield (
-            _probes_page_section_name(status),
+            _choose_probes_page_section_name(status),
             _build_probes_page_row(status, shown_runs, incident_counts.get(id, 0), now),
         )
 
@@ -148,11 +148,13 @@ def _load_probes_page_rows(
 def _format_probes_headline(statuses: Sequence[ProbeStatus]) -> str:
     if not statuses:
         return "No probes"
-    bad_count = sum(_probes_page_section_name(status) == NEEDS_ATTENTION_SECTION_NAME for status in statuses)
-    return f"{format_count(len(statuses), 'probe')}, {format_attention(bad_count)}"
+    bad_count = sum(_choose_probes_page_section_name(status) == NEEDS_ATTENTION_SECTION_NAME for status in statuses)
+    return f"{format_count(len(statuses), 'probe')}, {format_attention_count(bad_count)}"
 
 
-def _probes_summary_lines(statuses: Sequence[ProbeStatus], service_status: WatchdogStatus, now: int) -> tuple[str, ...]:
+def _format_probes_summary_lines(
+    statuses: Sequence[ProbeStatus], service_status: WatchdogStatus, now: int
+) -> tuple[str, ...]:
     late_count = sum(s.next_due is not None and now - s.next_due > NEXT_RUN_LATE_AFTER_MS for s in statuses)
     late_text = f"{format_count(late_count, 'run')} late" if late_count else "no run late"
     return (format_last_scheduled(service_status, now), late_text)
@@ -177,7 +179,7 @@ def _build_probes_page_row(
         problem_text=format_open_incident_problem(status, now),
         last_outcome=format_run_outcome(latest) if latest else "no result yet",
         last_run_ago=format_time_ago(latest.slot, now) if latest else "",
-        sparkline=charts.render_sparkline([sparkline_value(run) for run in runs]),
+        sparkline=charts.render_sparkline([compute_sparkline_value(run) for run in runs]),
         sparkline_text=_describe_sparkline(runs),
         next_run_text=format_next_run(status.next_due, now),
         incident_count=incident_count,
@@ -203,7 +205,7 @@ def format_run_outcome(run: ResultRow) -> str:
     return f"{label}, {run.message}" if len(run.message) <= MAX_INLINE_RUN_MESSAGE_CHARS else label
 
 
-def sparkline_value(run: RunSummary | ResultRow) -> charts.SparklineValue:
+def compute_sparkline_value(run: RunSummary | ResultRow) -> charts.SparklineValue:
     """A run of unknown duration, as that of a job that reports only its end, is on the baseline."""
     if run.outcome is Outcome.FAIL:
         return "x"

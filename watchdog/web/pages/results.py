@@ -15,7 +15,7 @@ from watchdog.store.read.status import Connection, IncidentRecord, ResultRow
 from watchdog.web.cards.phases import find_interrupted_phase, format_phase_name
 from watchdog.web.templating import PAGE_HEALTH_STATE_LABELS
 
-MAX_RESULTS_SCANNED = 2_000
+MAX_RESULTS_SCANNED_FOR_CHANGES = 2_000
 """Results that are searched for changes, of which a stable probe has few."""
 RESULTS_PER_PAGE = 50
 
@@ -137,8 +137,8 @@ def _load_result_rows(
 ) -> tuple[list[ResultRow], int | None]:
     """The rows of the page, and the slot before which the next page starts."""
     if query.result_filter == "changes":
-        scanned = history.list_results_before(connection, probe, query.before_slot, MAX_RESULTS_SCANNED)
-        scanned_all = len(scanned) < MAX_RESULTS_SCANNED
+        scanned = history.list_results_before(connection, probe, query.before_slot, MAX_RESULTS_SCANNED_FOR_CHANGES)
+        scanned_all = len(scanned) < MAX_RESULTS_SCANNED_FOR_CHANGES
         changes = select_changed_results(
             scanned, set(group_incident_changes_by_slot(incidents)), includes_first_result=scanned_all
         )

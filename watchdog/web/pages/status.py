@@ -33,14 +33,14 @@ from watchdog.web.pages.timeline import (
 
 MAX_PAST_INCIDENTS_ON_STATUS_PAGE, MAX_TROUBLED_DAYS_ON_STATUS_PAGE = 10, 200
 
-SINGULAR_STATE_PHRASES = {HealthState.DEGRADED: "is degraded", HealthState.DOWN: "is down"}
-PLURAL_STATE_PHRASES = {HealthState.DEGRADED: "are degraded", HealthState.DOWN: "are down"}
-PAST_STATE_PHRASES = {
+STATUS_PAGE_SINGULAR_STATE_PHRASES = {HealthState.DEGRADED: "is degraded", HealthState.DOWN: "is down"}
+STATUS_PAGE_PLURAL_STATE_PHRASES = {HealthState.DEGRADED: "are degraded", HealthState.DOWN: "are down"}
+STATUS_PAGE_PAST_STATE_PHRASES = {
     HealthState.DEGRADED: "was degraded",
     HealthState.DOWN: "was down",
     HealthState.UNKNOWN: "had no data",
 }
-SERVICE_STATE_EXPLANATIONS = {
+STATUS_PAGE_STATE_EXPLANATIONS = {
     HealthState.DOWN: "{} is not working.",
     HealthState.DEGRADED: "{} is working, but some features are impaired.",
     HealthState.UNKNOWN: "{} cannot be measured completely.",
@@ -71,7 +71,7 @@ class StatusPageServiceGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class ServiceOpenIncidents:
+class StatusPageOpenIncidents:
     """All open incidents of one service, as one entry."""
 
     title: str
@@ -82,14 +82,14 @@ class ServiceOpenIncidents:
 
 
 @dataclass(frozen=True, slots=True)
-class ServicePastIncident:
+class StatusPagePastIncident:
     started_at: int
     title: str
     duration_text: str
 
 
 @dataclass(frozen=True, slots=True)
-class ServiceTroubledDay:
+class StatusPageTroubledDay:
     """A day on which a service was not fully up, or several days in a row without data."""
 
     day_text: str
@@ -107,49 +107,51 @@ class StatusPage:
     checked_at: int | None
     """When the newest result with a verdict was stored."""
     day_count: int
-    open_incidents: tuple[ServiceOpenIncidents, ...]
+    open_incidents: tuple[StatusPageOpenIncidents, ...]
     groups: tuple[StatusPageServiceGroup, ...]
     """Empty if the page shows no probe."""
-    troubled_days: tuple[ServiceTroubledDay, ...]
-    past_incidents: tuple[ServicePastIncident, ...]
+    troubled_days: tuple[StatusPageTroubledDay, ...]
+    past_incidents: tuple[StatusPagePastIncident, ...]
 
 
 def build_status_page(snapshot: StatusPageSnapshot, config: StatusPageConfig) -> StatusPage:
     """The page as of the snapshot. While Watchdog does not run its probes, every service is without data."""
     now = snapshot.read_at
-    services = _build_service_rows(snapshot, config.day_count)
-    open_statuses = [status for status in snapshot.probe_statuses if status.state in SINGULAR_STATE_PHRASES]
+    services = _build_status_page_services(snapshot, config.day_count)
+    open_statuses = [status for status in snapshot.probe_statuses if status.state in STATUS_PAGE_SINGULAR_STATE_PHRASES]
     checked_times = [
         status.latest_result.recorded_at
         for status in snapshot.probe_statuses
         if status.latest_result and status.latest_result.slot == status.last_judged_slot
     ]
     return StatusPage(
-        state=find_overall_service_state(services),
+        state=find_overall_status_page_state(services),
         headline=format_status_headline(services),
         subtitle=_format_status_subtitle(services, snapshot.incident_intervals, now),
         checked_at=max(checked_times, default=None),
         day_count=config.day_count,
-        open_incidents=tuple(map(_build_service_open_incidents, open_statuses)) if snapshot.are_states_current else (),
-        groups=_group_services(services, config.group_order),
+        open_incidents=tuple(map(_build_status_page_open_incidents, open_statuses))
+        if snapshot.are_states_current
+        else (),
+        groups=_group_status_page_services(services, config.group_order),
         troubled_days=_list_troubled_days(services, now),
         past_incidents=_list_past_incidents(snapshot, now),
     )
 
 
-def _build_service_rows(snapshot: StatusPageSnapshot, day_count: int) -> list[StatusPageService]:
+def _build_status_page_services(snapshot: StatusPageSnapshot, day_count: int) -> list[StatusPageService]:
     intervals: dict[int, list[HealthStateInterval]] = {s.probe.database_id: [] for s in snapshot.probe_statuses}
     for incident in snapshot.incident_intervals:
         stop = snapshot.read_at if incident.resolved_at is None else incident.resolved_at
         interval = HealthStateInterval(INCIDENT_HEALTH_STATE_BY_RULE[incident.rule], incident.since, stop)
         intervals[incident.probe].append(interval)
     return [
-        _build_service_row(status, intervals[status.probe.database_id], snapshot, day_count)
+        _build_status_page_service(status, intervals[status.probe.database_id], snapshot, day_count)
         for status in snapshot.probe_statuses
     ]
 
 
-def _build_service_row(
+def _build_status_page_service(
     status: ProbeStatus, intervals: Sequence[HealthStateInterval], snapshot: StatusPageSnapshot, day_count: int
 ) -> StatusPageService:
     now, name = snapshot.read_at, status.probe.name
@@ -210,7 +212,7 @@ def _describe_day_bars(name: str, days: Sequence[DailyUptime]) -> str:
     return f"{name}, last {len(days)} days: {', '.join(parts)}"
 
 
-def find_overall_service_state(services: Iterable[StatusPageService]) -> HealthState:
+def find_overall_status_page_state(services: Iterable[StatusPageService]) -> HealthState:
     """Down before degraded before no data before up."""
     states = {service.state for service in services}
     precedence = (HealthState.DOWN, HealthState.DEGRADED, HealthState.UNKNOWN, HealthState.UP)
@@ -226,9 +228,9 @@ def format_status_headline(services: Sequence[StatusPageService]) -> str:
     for state in (HealthState.DOWN, HealthState.DEGRADED):
         names = [service.name for service in services if service.state is state]
         if len(names) > 2:
-            parts.append(f"{len(names)} of {len(services)} services {PLURAL_STATE_PHRASES[state]}")
+            parts.append(f"{len(names)} of {len(services)} services {STATUS_PAGE_PLURAL_STATE_PHRASES[state]}")
         elif names:
-            phrases = SINGULAR_STATE_PHRASES if len(names) == 1 else PLURAL_STATE_PHRASES
+            phrases = STATUS_PAGE_SINGULAR_STATE_PHRASES if len(names) == 1 else STATUS_PAGE_PLURAL_STATE_PHRASES
             parts.append(f"{' and '.join(names)} {phrases[state]}")
     if parts:
         return ", ".join(parts)
@@ -257,22 +259,22 @@ def _format_status_subtitle(
     )
 
 
-def _build_service_open_incidents(status: ProbeStatus) -> ServiceOpenIncidents:
+def _build_status_page_open_incidents(status: ProbeStatus) -> StatusPageOpenIncidents:
     since: dict[HealthState, int] = {}
     for incident in status.open_incidents:
         state = INCIDENT_HEALTH_STATE_BY_RULE[incident.rule]
         since[state] = min(incident.since, since.get(state, incident.since))
     name = status.probe.name
-    changes = [(state, at, SERVICE_STATE_EXPLANATIONS[state].format(name)) for state, at in since.items()]
-    return ServiceOpenIncidents(
-        title=f"{name} {SINGULAR_STATE_PHRASES[status.state]}",
+    changes = [(state, at, STATUS_PAGE_STATE_EXPLANATIONS[state].format(name)) for state, at in since.items()]
+    return StatusPageOpenIncidents(
+        title=f"{name} {STATUS_PAGE_SINGULAR_STATE_PHRASES[status.state]}",
         state=status.state,
         since=since[status.state],
         state_changes=tuple(sorted(changes, key=lambda change: -change[1])),
     )
 
 
-def _group_services(
+def _group_status_page_services(
     services: Sequence[StatusPageService], group_order: Sequence[str]
 ) -> tuple[StatusPageServiceGroup, ...]:
     rank = {name: i for i, name in enumerate(group_order)}
@@ -299,9 +301,9 @@ def _summarize_service_group(services: Sequence[StatusPageService]) -> str:
     return ", ".join([f"{first_count} of {len(services)} {first_label}", *(f"{n} {label}" for n, label in others)])
 
 
-def _list_troubled_days(services: Iterable[StatusPageService], now: int) -> tuple[ServiceTroubledDay, ...]:
+def _list_troubled_days(services: Iterable[StatusPageService], now: int) -> tuple[StatusPageTroubledDay, ...]:
     """Newest first. Days without data before the first day with data are left out."""
-    troubled: list[tuple[int, ServiceTroubledDay]] = []
+    troubled: list[tuple[int, StatusPageTroubledDay]] = []
     for service in services:
         covered = [i for i, day in enumerate(service.days) if day.state is not HealthState.UNKNOWN]
         days = service.days[covered[0] :] if covered else ()
@@ -314,13 +316,13 @@ def _list_troubled_days(services: Iterable[StatusPageService], now: int) -> tupl
                 end = next((j for j in range(i, len(days)) if days[j].state is not HealthState.UNKNOWN), len(days))
                 day_text += f" to {format_date(days[end - 1].start, now)}" if end - 1 > i else ""
             troubled.append(
-                (day.start, ServiceTroubledDay(day_text, service.name, day.state, day.down_ms, day.degraded_ms))
+                (day.start, StatusPageTroubledDay(day_text, service.name, day.state, day.down_ms, day.degraded_ms))
             )
     troubled.sort(key=lambda entry: -entry[0])
     return tuple(day for _, day in troubled[:MAX_TROUBLED_DAYS_ON_STATUS_PAGE])
 
 
-def _list_past_incidents(snapshot: StatusPageSnapshot, now: int) -> tuple[ServicePastIncident, ...]:
+def _list_past_incidents(snapshot: StatusPageSnapshot, now: int) -> tuple[StatusPagePastIncident, ...]:
     """Newest first. Incidents of one service that overlap are one entry."""
     resolved: dict[int, list[HealthStateInterval]] = {s.probe.database_id: [] for s in snapshot.probe_statuses}
     for incident in snapshot.incident_intervals:
@@ -334,8 +336,10 @@ def _list_past_incidents(snapshot: StatusPageSnapshot, now: int) -> tuple[Servic
     ]
     episodes.sort(key=lambda entry: -entry[0].start)
     return tuple(
-        ServicePastIncident(
-            episode.start, f"{name} {PAST_STATE_PHRASES[episode.state]}", _format_incident_episode(episode, now)
+        StatusPagePastIncident(
+            episode.start,
+            f"{name} {STATUS_PAGE_PAST_STATE_PHRASES[episode.state]}",
+            _format_incident_episode(episode, now),
         )
         for episode, name in episodes[:MAX_PAST_INCIDENTS_ON_STATUS_PAGE]
     )

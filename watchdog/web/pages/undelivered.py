@@ -11,7 +11,7 @@ from watchdog.web.pages.delivery import DeliveryRow, build_delivery_row
 
 
 @dataclass(frozen=True, slots=True)
-class UndeliveredRow:
+class UndeliveredNotificationRow:
     delivery: DeliveryRow
     created_at: int
     record: IncidentRecord
@@ -19,17 +19,19 @@ class UndeliveredRow:
 
 
 @dataclass(frozen=True, slots=True)
-class UndeliveredPage:
+class UndeliveredNotificationsPage:
     service_status: WatchdogStatus
-    rows: tuple[UndeliveredRow, ...]
+    rows: tuple[UndeliveredNotificationRow, ...]
     """Newest first."""
 
 
-def load_undelivered_page(connection: Connection, destination_addresses: Mapping[str, str]) -> UndeliveredPage:
-    return UndeliveredPage(
+def load_undelivered_notifications_page(
+    connection: Connection, destination_addresses: Mapping[str, str]
+) -> UndeliveredNotificationsPage:
+    return UndeliveredNotificationsPage(
         service_status=status.load_watchdog_status(connection),
         rows=tuple(
-            UndeliveredRow(build_delivery_row(delivery, destination_addresses), delivery.created_at, record)
+            UndeliveredNotificationRow(build_delivery_row(delivery, destination_addresses), delivery.created_at, record)
             for delivery, record in status.list_undelivered_notifications(connection)
         ),
     )

@@ -25,22 +25,22 @@ def create_api_router(context: OperatorContext) -> APIRouter:
     @router.get("/probes")
     async def list_probes() -> JSONResponse:
         statuses = await context.run_query(status.list_probe_statuses)
-        return await _serialize_list(statuses, serialize_probe_status)
+        return await _build_json_list_response(statuses, serialize_probe_status)
 
     @router.get("/incidents")
     async def list_incidents(state: str = "", limit: int = 200) -> JSONResponse:
         is_open, limit = {"open": True, "resolved": False}.get(state), min(max(limit, 1), MAX_API_INCIDENTS)
         records = await context.run_query(lambda c: status.list_incidents(c, is_open=is_open, limit=limit))
-        return await _serialize_list(records, serialize_incident)
+        return await _build_json_list_response(records, serialize_incident)
 
     @router.get("/jobs")
     async def list_jobs() -> JSONResponse:
         summaries = await context.run_query(jobs.list_jobs)
-        return await _serialize_list(summaries, serialize_job_summary)
+        return await _build_json_list_response(summaries, serialize_job_summary)
 
     return router
 
 
-async def _serialize_list(items: Sequence[ItemT], serialize: Callable[[ItemT], Json]) -> JSONResponse:
+async def _build_json_list_response(items: Sequence[ItemT], serialize: Callable[[ItemT], Json]) -> JSONResponse:
     """In a thread: thousands of jobs take a while."""
     return await asyncio.to_thread(lambda: JSONResponse([serialize(item) for item in items], headers=NO_STORE_HEADERS))

@@ -14,7 +14,7 @@ from watchdog.domain.formatting import DAY_MS
 from watchdog.domain.heartbeat import CheckInKind
 from watchdog.domain.output_text import MAX_BYTE_ORDER_MARK_BYTES, BodyTail, decode_body_tail, find_text_codec
 from watchdog.domain.text import truncate_with_ellipsis
-from watchdog.store.read.query import READ_QUERY_ERRORS, READ_QUERY_TIMEOUT_S
+from watchdog.store.read.query import STORE_READ_QUERY_ERRORS, STORE_READ_QUERY_TIMEOUT_S
 from watchdog.web.auth.login_throttle import LoginThrottle
 
 CHECK_IN_PATH_PREFIX = "/in/"
@@ -27,7 +27,7 @@ MAX_CHECK_INS_PER_WINDOW, CHECK_IN_RATE_LIMIT_WINDOW_MS = 600, 60_000
 MAX_CHECK_IN_AGE_MS = 31 * DAY_MS
 MAX_CHECK_IN_PARAMETERS = 20
 MAX_QUOTED_CHECK_IN_CHARS = 200
-MEDIA_TYPES_READ_AS_TEXT = ("", "application/x-www-form-urlencoded", "application/octet-stream")
+CHECK_IN_TEXT_MEDIA_TYPES = ("", "application/x-www-form-urlencoded", "application/octet-stream")
 """Of senders that name no type, or that of their tool, for a body of any text."""
 _QUOTABLE_PARAMETER_NAME_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,15}")
 """A name that can be repeated in a response: it is shorter than any token."""
@@ -121,7 +121,7 @@ class CheckInMiddleware:
             if isinstance(looked_up, CheckInResponse):
                 return looked_up
             probe_id = looked_up
-        if wait_s := self._rate_limit_wait_s(probe_id, now):
+        if wait_s := self._count_check_in_and_wait_s(probe_id, now):
             return CheckInResponse(429, "too many check-ins from this job", wait_s)
         body = await _read_body_tail(receive)
         if body is None:
@@ -155,16 +155,16 @@ class CheckInMiddleware:
         if wait_s := self._login_throttle.retry_after_s(address, None):
             return CheckInResponse(429, "too many unknown tokens from this address", wait_s)
         try:
-            async with asyncio.timeout(READ_QUERY_TIMEOUT_S):
+            async with asyncio.timeout(STORE_READ_QUERY_TIMEOUT_S):
                 probe_id = await self._find_probe_id(token)
-        except READ_QUERY_ERRORS:
+        except STORE_READ_QUERY_ERRORS:
             return CHECK_IN_UNAVAILABLE_RESPONSE
         if probe_id is None:
             self._login_throttle.record_attempt(address, None)
             return CHECK_IN_UNKNOWN_TOKEN_RESPONSE
         return probe_id
 
-    def _rate_limit_wait_s(self, probe_id: str, now: int) -> int:
+    def _count_check_in_and_wait_s(self, probe_id: str, now: int) -> int:
         started_at, count = self._check_in_counts.get(probe_id, (now, 0))
         if not 0 <= now - started_at < CHECK_IN_RATE_LIMIT_WINDOW_MS:
             started_at, count = now, 0
@@ -214,7 +214,7 @@ def _decode_check_in_body(body: BodyTail, header_pairs: Iterable[tuple[bytes, by
     if headers.get(b"content-encoding", "identity") not in ("identity", ""):
         raise InvalidCheckInRequestError("Content-Encoding: expected none: send the output uncompressed")
     media_type, _, parameters = headers.get(b"content-type", "").partition(";")
-    if media_type.strip() not in MEDIA_TYPES_READ_AS_TEXT and not media_type.startswith("text/"):
+    if media_type.strip() not in CHECK_IN_TEXT_MEDIA_TYPES and not media_type.startswith("text/"):
         raise InvalidCheckInRequestError("Content-Type: expected text/plain, or none")
     parameter = re.search(r"charset\s*=\s*\"?([^\s\";]+)", parameters)
     charset = find_text_codec(parameter[1]) if parameter else "utf-8"

@@ -11,10 +11,10 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from watchdog.api.service import serialize_error
-from watchdog.store.errors import DatabaseSchemaError, StoreUnavailableError
+from watchdog.store.errors import StoreUnavailableError, WatchdogDatabaseSchemaError
 from watchdog.web.auth.access import AccessDeniedError
 from watchdog.web.errors import PageNotFoundError, StatusPageUnavailableError
-from watchdog.web.routes.sign_in import render_sign_in_page, retry_after_header
+from watchdog.web.routes.sign_in import build_retry_after_header, render_sign_in_page
 from watchdog.web.templating import NO_STORE_HEADERS, SECURITY_HEADERS, PageRenderer
 
 PAGE_DATABASE_UNAVAILABLE_TEXT = (
@@ -39,7 +39,7 @@ def install_error_handlers(app: FastAPI, renderer: PageRenderer, clock: Callable
         if error.status_code == 401 and not wants_json(request):
             path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
             return render_sign_in_page(renderer, clock(), path, error)
-        headers = retry_after_header(error) | ({"WWW-Authenticate": "Bearer"} if error.status_code == 401 else {})
+        headers = build_retry_after_header(error) | ({"WWW-Authenticate": "Bearer"} if error.status_code == 401 else {})
         heading = error.reason if wants_json(request) else "Access denied"
         return error_response(request, error.status_code, heading, f"{error}.", headers)
 
@@ -58,7 +58,7 @@ def install_error_handlers(app: FastAPI, renderer: PageRenderer, clock: Callable
         return error_response(request, 400, "Request refused", "A parameter of the address is not valid.")
 
     @app.exception_handler(StoreUnavailableError)
-    @app.exception_handler(DatabaseSchemaError)
+    @app.exception_handler(WatchdogDatabaseSchemaError)
     @app.exception_handler(TimeoutError)
     @app.exception_handler(StatusPageUnavailableError)
     async def handle_database_unavailable(request: Request, _: Exception) -> Response:

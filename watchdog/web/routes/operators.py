@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from watchdog.domain.rules import service
-from watchdog.store.read.query import READ_QUERY_TIMEOUT_S, QueryResultT, StoreReadRunner
+from watchdog.store.read.query import STORE_READ_QUERY_TIMEOUT_S, QueryResultT, StoreReadRunner
 from watchdog.store.read.status import MAX_WATERMARK_LAG_MS, Connection, WatchdogStatus
 from watchdog.web.auth.access import Authenticator, is_operator_key
 from watchdog.web.errors import PageNotFoundError
@@ -20,7 +20,7 @@ from watchdog.web.pages import incident, incidents, jobs, probe, probes, undeliv
 from watchdog.web.pages.results import ResultFilter, ResultsUrlQuery
 from watchdog.web.templating import NO_STORE_HEADERS, PageRenderer
 
-MAX_PAGE_SEARCH_CHARS = 200
+MAX_PROBE_SEARCH_TEXT_CHARS = 200
 MAX_SLOT_PARAMETER_DIGITS = 15
 
 
@@ -53,8 +53,8 @@ class OperatorContext:
         request.state.is_operator = is_operator_key(api_key)
 
     async def run_query(self, query: Callable[[Connection], QueryResultT]) -> QueryResultT:
-        """Raises one of READ_QUERY_ERRORS."""
-        async with asyncio.timeout(READ_QUERY_TIMEOUT_S):
+        """Raises one of STORE_READ_QUERY_ERRORS."""
+        async with asyncio.timeout(STORE_READ_QUERY_TIMEOUT_S):
             return await self.run_read_query(query)
 
     async def render_page(
@@ -88,7 +88,7 @@ def create_operator_router(context: OperatorContext) -> APIRouter:
     async def show_probes(
         request: Request, q: str = "", state: str = "", kind: str = "", page: int = 1
     ) -> HTMLResponse:
-        now, probe_filter = context.clock(), probes.ProbeFilter(q[:MAX_PAGE_SEARCH_CHARS], state, kind)
+        now, probe_filter = context.clock(), probes.ProbeFilter(q[:MAX_PROBE_SEARCH_TEXT_CHARS], state, kind)
         content = await context.run_query(lambda c: probes.load_probes_page(c, probe_filter, page, now))
         return await context.render_page(request, "probes.j2", "probes", content, now)
 
@@ -118,14 +118,14 @@ def create_operator_router(context: OperatorContext) -> APIRouter:
 
     @router.get("/jobs")
     async def show_jobs(request: Request, q: str = "", verdict: str = "", page: int = 1) -> HTMLResponse:
-        now, job_filter = context.clock(), jobs.JobFilter(q[:MAX_PAGE_SEARCH_CHARS], verdict)
+        now, job_filter = context.clock(), jobs.JobFilter(q[:MAX_PROBE_SEARCH_TEXT_CHARS], verdict)
         content = await context.run_query(lambda c: jobs.load_jobs_page(c, job_filter, page, now))
         return await context.render_page(request, "jobs.j2", "jobs", content, now)
 
     @router.get("/undelivered")
     async def show_undelivered(request: Request) -> HTMLResponse:
         now, addresses = context.clock(), context.destination_addresses
-        content = await context.run_query(lambda c: undelivered.load_undelivered_page(c, addresses))
+        content = await context.run_query(lambda c: undelivered.load_undelivered_notifications_page(c, addresses))
         return await context.render_page(request, "undelivered.j2", "undelivered", content, now)
 
     return router

@@ -15,7 +15,7 @@ from watchdog.api.service import build_liveness_body, build_readiness_body
 from watchdog.domain.model import WatchdogFaultFacts
 from watchdog.domain.rules import service
 from watchdog.store.read.destinations import load_failing_destinations
-from watchdog.store.read.query import READ_QUERY_ERRORS, READ_QUERY_TIMEOUT_S, QueryResultT, StoreReadRunner
+from watchdog.store.read.query import STORE_READ_QUERY_ERRORS, STORE_READ_QUERY_TIMEOUT_S, QueryResultT, StoreReadRunner
 from watchdog.web.errors import StatusPageUnavailableError
 from watchdog.web.pages.status import build_status_page
 from watchdog.web.pages.status_snapshot import StatusPageConfig, StatusPageSnapshot, load_status_page_snapshot
@@ -26,7 +26,7 @@ STATUS_PAGE_CACHE_MS = 5_000
 
 
 @dataclass(frozen=True, slots=True)
-class RenderedPage:
+class RenderedStatusPage:
     rendered_at: int
     body: bytes
     etag: str
@@ -46,12 +46,12 @@ class StatusPageCache:
         renderer: PageRenderer,
     ):
         self._run_read_query, self._clock, self._config, self._renderer = run_read_query, clock, config, renderer
-        self._rendered: RenderedPage | None = None
+        self._rendered: RenderedStatusPage | None = None
         self._last_snapshot: StatusPageSnapshot | None = None
         self._failed_at: int | None = None
         self._lock = asyncio.Lock()
 
-    async def current_page(self) -> RenderedPage:
+    async def get_current_page(self) -> RenderedStatusPage:
         """Raises StatusPageUnavailableError."""
         async with self._lock:
             now = self._clock()
@@ -61,26 +61,26 @@ class StatusPageCache:
                 self._rendered = await self._load_and_render(now)
             return self._rendered
 
-    async def _load_and_render(self, now: int) -> RenderedPage:
+    async def _load_and_render(self, now: int) -> RenderedStatusPage:
         is_outdated = False
         try:
-            async with asyncio.timeout(READ_QUERY_TIMEOUT_S):
+            async with asyncio.timeout(STORE_READ_QUERY_TIMEOUT_S):
                 self._last_snapshot = await self._run_read_query(
                     lambda connection: load_status_page_snapshot(connection, self._config, now)
                 )
-        except READ_QUERY_ERRORS:
+        except STORE_READ_QUERY_ERRORS:
             is_outdated = True
         if self._last_snapshot is None:
             self._failed_at = self._clock()
             raise StatusPageUnavailableError
         return await asyncio.to_thread(self._render_snapshot, self._last_snapshot, now, is_outdated)
 
-    def _render_snapshot(self, snapshot: StatusPageSnapshot, now: int, is_outdated: bool) -> RenderedPage:
+    def _render_snapshot(self, snapshot: StatusPageSnapshot, now: int, is_outdated: bool) -> RenderedStatusPage:
         page = build_status_page(snapshot, self._config)
         template = "status.j2" if page.groups else "status_empty.j2"
         html = self._renderer.render(template, now, page=page, read_at=snapshot.read_at, is_outdated=is_outdated)
         body = html.encode()
-        return RenderedPage(now, body, f'"{sha256(body).hexdigest()[:24]}"')
+        return RenderedStatusPage(now, body, f'"{sha256(body).hexdigest()[:24]}"')
 
 
 def create_public_router(
@@ -100,7 +100,7 @@ def create_public_router(
 
     @router.api_route("/", methods=["GET", "HEAD"])
     async def show_status(request: Request) -> Response:
-        rendered = await status_pages.current_page()
+        rendered = await status_pages.get_current_page()
         headers = {"ETag": rendered.etag, "Cache-Control": f"public, max-age={STATUS_PAGE_CACHE_MS // 1000}"}
         if rendered.etag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
@@ -154,9 +154,9 @@ async def _check_delivery_readiness(
 ) -> tuple[str, list[str]]:
     """Why the service is not ready, and which destinations fail. `not_ready_reason`: for any other reason."""
     try:
-        async with asyncio.timeout(READ_QUERY_TIMEOUT_S):
+        async with asyncio.timeout(STORE_READ_QUERY_TIMEOUT_S):
             facts = await load_destination_facts()
-    except READ_QUERY_ERRORS:
+    except STORE_READ_QUERY_ERRORS:
         return not_ready_reason or "the database is unavailable", []
     failing = {name: facts[name] for name in facts.keys() & set(destinations)}
     if not not_ready_reason and service.are_all_destinations_failing(failing, destinations, now):

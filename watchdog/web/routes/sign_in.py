@@ -34,13 +34,13 @@ def create_sign_in_router(clock: Callable[[], int], authenticator: Authenticator
 
     @router.post("/login")
     async def submit_sign_in(request: Request) -> Response:
-        fields = await _read_form(request)
+        fields = await _read_sign_in_form(request)
         next_path = fields.get("next", DEFAULT_SIGN_IN_REDIRECT_PATH)
         try:
             api_key = authenticator.verify_api_key(request, fields.get("key", "").strip().encode())
         except AccessDeniedError as e:
             return render_sign_in_page(renderer, clock(), next_path, e)
-        response = RedirectResponse(safe_redirect_path(next_path), 303, headers=NO_STORE_HEADERS)
+        response = RedirectResponse(restrict_redirect_path_to_site(next_path), 303, headers=NO_STORE_HEADERS)
         authenticator.sessions.set(response, api_key, secure=request.url.scheme == "https")
         return response
 
@@ -53,7 +53,7 @@ def create_sign_in_router(clock: Callable[[], int], authenticator: Authenticator
     return router
 
 
-async def _read_form(request: Request) -> dict[str, str]:
+async def _read_sign_in_form(request: Request) -> dict[str, str]:
     """The fields of an urlencoded form. Raises HTTPException if it is too long, or not sent in time."""
     body = bytearray()
     try:
@@ -72,16 +72,18 @@ def render_sign_in_page(
 ) -> HTMLResponse:
     """`next_path`: where to go after signing in. `error`: why the last attempt failed."""
     error_message = "" if error is None or error.reason == "access.missing_key" else str(error)
-    html = renderer.render("login.j2", now, next_path=safe_redirect_path(next_path), error_message=error_message)
+    html = renderer.render(
+        "login.j2", now, next_path=restrict_redirect_path_to_site(next_path), error_message=error_message
+    )
     status_code = 200 if error is None else error.status_code
-    return HTMLResponse(html, status_code, headers={**NO_STORE_HEADERS, **retry_after_header(error)})
+    return HTMLResponse(html, status_code, headers={**NO_STORE_HEADERS, **build_retry_after_header(error)})
 
 
-def retry_after_header(error: AccessDeniedError | None) -> dict[str, str]:
+def build_retry_after_header(error: AccessDeniedError | None) -> dict[str, str]:
     return {"Retry-After": str(error.retry_after_s)} if error and error.retry_after_s else {}
 
 
-def safe_redirect_path(path: str) -> str:
+def restrict_redirect_path_to_site(path: str) -> str:
     """The path, if it is one of this site; otherwise DEFAULT_SIGN_IN_REDIRECT_PATH."""
     is_own = path.startswith("/") and not path.startswith("//") and "\\" not in path and path.isprintable()
     return quote(path, safe="/?&=%:+,~*") if is_own else DEFAULT_SIGN_IN_REDIRECT_PATH
