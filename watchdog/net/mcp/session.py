@@ -114,8 +114,7 @@ async def connect_mcp_client(
     Raises ProbeError. An error that arises while the session is being cancelled is a consequence of the cancellation,
     and never replaces it, unless it was known before (`precedes_deadline`).
     """
-    started = perf_counter()
-    cancellations_before = _count_asyncio_task_cancellations()
+    started, cancellations_before = perf_counter(), _count_asyncio_task_cancellations()
     try:
         async with AsyncExitStack() as stack:
             eras = _list_mcp_eras_to_try(target, protocol_era)
