@@ -18,7 +18,7 @@ from tests.support.queue_harnesses import QUEUE_HARNESSES, PostgresHarness
 from tests.support.redis_server import RedisServer
 from tests.support.third_party import ThirdPartyServers, find_free_port, install_third_party_servers
 from watchdog.net import NetworkAccess, PhaseTimer
-from watchdog.queues import CanaryJob, QueueConnectContext
+from watchdog.queues import CanaryJobRequest, QueueConnectContext
 from watchdog.service.clock import read_wall_clock_ms
 
 FINISH_WITHIN_S, CALL_TIMEOUT_S = 3, 3
@@ -101,7 +101,7 @@ class QueueSystem(CanarySystem):
             context = QueueConnectContext(network, PhaseTimer(), True, CALL_TIMEOUT_S, read_wall_clock_ms())
             async with driver.connect(context) as connection:
                 for number in range(BACKLOG_SIZE):
-                    sentinel = CanaryJob(f"backlog-{time.time_ns()}-{number}", {}, 120_000, CALL_TIMEOUT_S)
+                    sentinel = CanaryJobRequest(f"backlog-{time.time_ns()}-{number}", {}, 120_000, CALL_TIMEOUT_S)
                     await connection.send(sentinel)
 
     async def repair(self, fault: str) -> None:

@@ -33,7 +33,7 @@ from tests.support.third_party import ThirdPartyServers, install_third_party_ser
 from watchdog.domain.model import ClaimedSlot, Outcome
 from watchdog.net import NetworkAccess, PhaseTimer, SecretMask
 from watchdog.probes.base import derive_slot_idempotency_key
-from watchdog.queues import CanaryJob, QueueConnectContext
+from watchdog.queues import CanaryJobRequest, QueueConnectContext
 from watchdog.service.clock import read_wall_clock_ms
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
 from watchdog.service.runner import ProbeRunner
@@ -226,7 +226,7 @@ async def _resend_sentinel(
             QueueConnectContext(network, PhaseTimer(), True, 3.0, read_wall_clock_ms())
         ) as connection,
     ):
-        await connection.send(CanaryJob(derive_slot_idempotency_key(probe.id, slot), {}, 60_000, 3.0))
+        await connection.send(CanaryJobRequest(derive_slot_idempotency_key(probe.id, slot), {}, 60_000, 3.0))
     return queue.count_sentinels()
 
 

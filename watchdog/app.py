@@ -31,7 +31,7 @@ from watchdog.service.dead_mans_switch import DeadMansSwitch
 from watchdog.service.member_faults import WatchdogProcessFaultReporter
 from watchdog.service.membership import ProcessLeaseKeeper
 from watchdog.service.notifications import NotificationSender
-from watchdog.service.registration import build_registered_probe
+from watchdog.service.registration import build_probe_registration
 from watchdog.service.remediation import RemediationRunner
 from watchdog.service.scheduler import MonitoringService, RetentionPolicy
 from watchdog.service.store_executor import StoreExecutor
@@ -197,7 +197,7 @@ def build_watchdog_process_configuration(
     definitions, routes = ConfigDigests(loaded_config), _build_notification_routing_table(loaded_config)
     destinations, probe_definitions = definitions.compute_destination_digests(), definitions.compute_probe_digests()
     registered_probes = [
-        build_registered_probe(
+        build_probe_registration(
             probe,
             loaded_config.probe_yaml.get(probe.id, ""),
             loaded_config.mask,

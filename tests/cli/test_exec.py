@@ -22,7 +22,7 @@ from tests.support.command_line import invoke_command
 from tests.support.polling import wait_until
 from watchdog.cli import exec as exec_module
 from watchdog.cli import exec_queue
-from watchdog.cli.exec_run import ExecArguments, parse_exec_arguments
+from watchdog.cli.exec_run import ExecCommandLine, parse_exec_arguments
 
 SCRIPT = """
 import sys
@@ -366,9 +366,9 @@ ARGUMENTS = [
 def test_arguments_mean_the_same_with_and_without_typer(
     words: str, variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    by_typer: list[ExecArguments] = []
+    by_typer: list[ExecCommandLine] = []
 
-    def record(arguments: ExecArguments) -> int:
+    def record(arguments: ExecCommandLine) -> int:
         by_typer.append(arguments)
         return 0
 

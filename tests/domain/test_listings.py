@@ -16,7 +16,7 @@ from watchdog.domain.listings import (
 )
 from watchdog.domain.model import ListingsByRule, SubjectListing
 from watchdog.domain.observations import ScheduledJobFacts
-from watchdog.domain.rules.engine import FACTS_TYPE_BY_RULE
+from watchdog.domain.rules.engine import SUBJECT_FACTS_TYPE_BY_RULE
 
 
 class Counted(NamedTuple):
@@ -88,10 +88,10 @@ def test_every_listing_rule_has_facts_that_survive() -> None:
     facts = ScheduledJobFacts("a", cron="0 3 * * *", last_start=5, stalled=True, expected_from=2, listed=False)
     stored = {"job": SubjectListing(7, {"a": facts})}
     again = decode_subject_listings_diff(
-        json.loads(json.dumps(encode_subject_listings_diff(stored, {}))), {}, FACTS_TYPE_BY_RULE
+        json.loads(json.dumps(encode_subject_listings_diff(stored, {}))), {}, SUBJECT_FACTS_TYPE_BY_RULE
     )
     assert again == stored
-    assert set(FACTS_TYPE_BY_RULE) == {"task", "preference", "tool", "job", "service"}
+    assert set(SUBJECT_FACTS_TYPE_BY_RULE) == {"task", "preference", "tool", "job", "service"}
 
 
 def test_only_texts_are_transformed() -> None:

@@ -26,7 +26,7 @@ from watchdog.domain.reasons import (
     get_reason_title,
     matches_reason_pattern,
 )
-from watchdog.domain.reasons.reference import render_reasons_page
+from watchdog.domain.reasons.reference import render_reason_reference_page
 from watchdog.remediations.reasons import REMEDIABLE_REASONS
 
 ROOT = Path(__file__).parents[2]
@@ -204,7 +204,7 @@ def codes_in_tables() -> set[str]:
 
 
 def test_the_page_is_current() -> None:
-    assert (ROOT / "docs/reasons.md").read_text(encoding="utf-8") == render_reasons_page(), "run ./dev regen"
+    assert (ROOT / "docs/reasons.md").read_text(encoding="utf-8") == render_reason_reference_page(), "run ./dev regen"
 
 
 def test_entries_have_a_uniform_style() -> None:

@@ -32,7 +32,7 @@ from watchdog.domain.model import IncidentEvent, Notification
 from watchdog.mcp_server import tool_jobs
 from watchdog.service.check_in_log import CheckInLogError
 from watchdog.store.read.alert_context import load_alert_context
-from watchdog.store.read.status import list_deliveries, list_incidents, list_probe_statuses
+from watchdog.store.read.status import list_incident_deliveries, list_incidents, list_probe_statuses
 
 DOWN = {"name": "Payments API", "http": "http://127.0.0.1:1/", "every": "1s", "alert": {"failure_threshold": 1}}
 IDLE = {"name": "Idle", "http": "http://127.0.0.1:1/", "schedule": "0 0 1 1 *"}
@@ -113,7 +113,7 @@ async def test_answers_have_the_format_of_the_command_line(tmp_path: Path) -> No
             of_it = load_alert_context(
                 connection, Notification(case.incident.id, "", 0, IncidentEvent.OPENED), app.clock()
             )
-            detailed = serialize_incident_detail(case, of_it, list_deliveries(connection, case.incident.id))
+            detailed = serialize_incident_detail(case, of_it, list_incident_deliveries(connection, case.incident.id))
             probes = [serialize_probe_status(standing) for standing in list_probe_statuses(connection)]
         assert (await call_tool(client, "list_incidents"))["incidents"] == [serialize_incident(case)]
         assert await call_tool(client, "get_incident", id=case.incident.id) == json.loads(json.dumps(detailed))

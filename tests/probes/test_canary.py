@@ -18,7 +18,7 @@ from watchdog.domain.model import Outcome, ResultToRecord
 from watchdog.domain.observations import CanaryJobPollResult, JobStage, QueueStats
 from watchdog.net.errors import ProbeError
 from watchdog.probes import CanaryProbe
-from watchdog.queues import CANARY_DRIVERS, CanaryConnection, CanaryDriver, CanaryJob, QueueConnectContext
+from watchdog.queues import CANARY_DRIVERS, CanaryConnection, CanaryDriver, CanaryJobRequest, QueueConnectContext
 from watchdog.service.clock import read_wall_clock_ms
 
 SYSTEMS: dict[str, dict[str, Any]] = {
@@ -71,7 +71,7 @@ class ScriptedSystem:
     send_delay_s: float = 0.0
     counts_hang: bool = False
 
-    async def send(self, sentinel: CanaryJob) -> str:
+    async def send(self, sentinel: CanaryJobRequest) -> str:
         await asyncio.sleep(self.send_delay_s)
         self.sent.append(f"job-{len(self.sent) + 1}")
         return self.sent[-1]

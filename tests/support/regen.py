@@ -18,7 +18,7 @@ from types import ModuleType
 from watchdog.config.load import load_config
 from watchdog.config.problems import ConfigError
 from watchdog.config.reference import render_config_reference
-from watchdog.domain.reasons.reference import render_reasons_page
+from watchdog.domain.reasons.reference import render_reason_reference_page
 from watchdog.domain.rules import stale
 from watchdog.domain.rules.engine import RESULT_RULES
 
@@ -61,7 +61,7 @@ def regenerate() -> list[Path]:
     """Write all generated files. Returns those that changed."""
     contents = {
         REFERENCE_FILE: render_config_reference(),
-        REASONS_FILE: render_reasons_page(),
+        REASONS_FILE: render_reason_reference_page(),
         ARCHITECTURE_FILE: render_architecture_page(),
     }
     for file in sorted(BAD_CONFIG_FOLDER.glob("*.yaml")):

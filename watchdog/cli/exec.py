@@ -9,7 +9,7 @@ import typer
 from watchdog.cli.click_classes import FastStartCommand
 from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, exit_with_error
 from watchdog.cli.exec_process import CHECK_IN_URL_ENV_VAR
-from watchdog.cli.exec_run import ExecArguments, run_command_and_report
+from watchdog.cli.exec_run import ExecCommandLine, run_command_and_report
 
 
 class ExecClickCommand(FastStartCommand):
@@ -45,4 +45,4 @@ def exec_command(
         del command[0]
     if not command:
         exit_with_error("missing command: watchdog exec NAME -- COMMAND ...")
-    raise typer.Exit(run_command_and_report(ExecArguments(name, command, config, url)))
+    raise typer.Exit(run_command_and_report(ExecCommandLine(name, command, config, url)))

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from watchdog.cli.exec_process import CHECK_IN_URL_ENV_VAR, ExecChildProcess
 
 
-class ExecArguments(NamedTuple):
+class ExecCommandLine(NamedTuple):
     name: str
     command: list[str]
     config: Path = Path("watchdog.yaml")
@@ -22,7 +22,7 @@ class ExecArguments(NamedTuple):
     """Where to check in; empty: at the address that the configuration gives the heartbeat `name`."""
 
 
-def parse_exec_arguments(words: list[str]) -> ExecArguments | None:
+def parse_exec_arguments(words: list[str]) -> ExecCommandLine | None:
     """Parses what follows `watchdog exec`: options, name, options, `--`, command. None leaves it to Typer, which prints
     the help or explains what is wrong."""
     name, config, url = None, "watchdog.yaml", os.environ.get(CHECK_IN_URL_ENV_VAR, "")
@@ -47,10 +47,10 @@ def parse_exec_arguments(words: list[str]) -> ExecArguments | None:
         else:
             return None
     command = words[n + 1 :] if words[n : n + 1] == ["--"] else words[n:]
-    return ExecArguments(name, command, Path(config), url) if name is not None and command else None
+    return ExecCommandLine(name, command, Path(config), url) if name is not None and command else None
 
 
-def run_command_and_report(arguments: ExecArguments) -> int:
+def run_command_and_report(arguments: ExecCommandLine) -> int:
     """Runs the command, even if the configuration is invalid or the network is down. Returns its exit code."""
     process = ExecChildProcess()
     failure = process.start(arguments.command)  # first: the command runs on time
@@ -73,7 +73,7 @@ def print_warning(message: str) -> None:
     print(f"watchdog: {message}", file=sys.stderr)
 
 
-def _find_check_in_url(arguments: ExecArguments) -> str:
+def _find_check_in_url(arguments: ExecCommandLine) -> str:
     """Where to check in. Raises LookupError that explains why it is not known."""
     if arguments.url:
         return arguments.url

@@ -9,7 +9,7 @@ from typing import Any
 from watchdog.config.models import Config, ProbeMatchSettings
 from watchdog.config.problems import build_did_you_mean_suffix
 from watchdog.config.sources import MergedConfigSources
-from watchdog.config.yaml_tree import YamlNode, format_yaml_key
+from watchdog.config.yaml_tree import YamlNode, format_key_for_message
 from watchdog.config_values import describe_missing_extra, slugify
 from watchdog.domain.rules import service
 from watchdog.probes import HeartbeatProbe
@@ -62,9 +62,8 @@ def _check_included_sections(sources: MergedConfigSources) -> None:
                 message = f"`{name}` is allowed in the main file only; included files hold probes, receivers and routes"
                 sources.add_problem(node.key_location, node.path, message)
             elif name not in INCLUDABLE_SECTIONS:
-                message = (
-                    f"unknown section '{format_yaml_key(name)}'{build_did_you_mean_suffix(name, INCLUDABLE_SECTIONS)}"
-                )
+                suffix = build_did_you_mean_suffix(name, INCLUDABLE_SECTIONS)
+                message = f"unknown section '{format_key_for_message(name)}'{suffix}"
                 sources.add_problem(node.key_location, node.path, message)
             elif name == "version" and node.value != 1:
                 sources.add_problem(node.location, node.path, "expected 1")

@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from watchdog.config.problems import EMPTY_VALUE_MESSAGE, ConfigProblem, build_did_you_mean_suffix, find_equivalent_name
 from watchdog.config.scalars import parse_plain_yaml_scalar
-from watchdog.config.yaml_tree import YamlNode, format_yaml_key
+from watchdog.config.yaml_tree import YamlNode, format_key_for_message
 from watchdog.config_types import ConfigModel, FieldPath, FieldValidationError, list_file_backed_fields
 from watchdog.domain.model import JsonScalar
 
@@ -158,7 +158,7 @@ def _describe_unknown_field(name: str, model: type[ConfigModel], path: FieldPath
     noun = "field" if section else "section"
     if not hint and 0 < len(valid_names) <= MAX_VALID_FIELDS_IN_MESSAGE:
         hint = f"; valid {noun}s: {', '.join(valid_names)}"
-    return f"unknown {noun} '{format_yaml_key(name)}'{hint}"
+    return f"unknown {noun} '{format_key_for_message(name)}'{hint}"
 
 
 def _suggest_nested_field(name: str, models: Iterable[type[ConfigModel]]) -> str:

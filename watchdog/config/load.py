@@ -26,7 +26,7 @@ from watchdog.config.secrets import (
 )
 from watchdog.config.sources import MergedConfigSources, load_config_sources
 from watchdog.config.warnings import find_config_warnings
-from watchdog.config.yaml_tree import YamlNode, format_yaml_key
+from watchdog.config.yaml_tree import YamlNode, format_key_for_message
 from watchdog.config_types import ConfigLoadContext, ConfigModel
 from watchdog.net.redact import SecretMask
 from watchdog.probes import PROBE_KINDS, Probe
@@ -131,7 +131,9 @@ class _ConfigModelBuilder:
             entry = node.entries[name]
             hint = build_did_you_mean_suffix(name, common_fields)
             hint = hint or f"{build_did_you_mean_suffix(name, PROBE_KINDS)} (probe kinds: {', '.join(PROBE_KINDS)})"
-            self.sources.add_problem(entry.key_location, entry.path, f"unknown field '{format_yaml_key(name)}'{hint}")
+            self.sources.add_problem(
+                entry.key_location, entry.path, f"unknown field '{format_key_for_message(name)}'{hint}"
+            )
         if not unknown_names:
             self.sources.add_problem(node.location, node.path, f"no probe kind: add one of {', '.join(PROBE_KINDS)}")
         kind, model = next(iter(PROBE_KINDS.items()))

@@ -40,7 +40,7 @@ _URL_PARAMETER_PATTERN = re.compile(r"(?<=[?&;#])(?P<name>[^=&;#]+)=(?P<value>[^
 
 
 @dataclass
-class ConfigValueUses:
+class ConfigValuesBySensitivity:
     """Where the values of a configuration are used."""
 
     secret: list[tuple[str, YamlNode]] = field(default_factory=list)
@@ -72,9 +72,11 @@ class ConfigValueUses:
         return {value for name, value in self.shown_variables.items() if value and name in self.secret_variables}
 
 
-def find_config_value_uses(trees: Iterable[YamlNode], file_contents: Mapping[str, Sequence[str]]) -> ConfigValueUses:
+def sort_config_values_by_sensitivity(
+    trees: Iterable[YamlNode], file_contents: Mapping[str, Sequence[str]]
+) -> ConfigValuesBySensitivity:
     """`file_contents`: path as written -> what the files of fields that end in `_file` hold."""
-    uses = ConfigValueUses()
+    uses = ConfigValuesBySensitivity()
     for tree in trees:
         for node in tree.walk():
             key = node.path.rpartition(".")[2]
@@ -118,7 +120,7 @@ def get_yaml_text_as_written(node: YamlNode) -> str:
     return text if isinstance(text, str) else ""
 
 
-def _record_embedded_secrets(node: YamlNode, spans: Iterable[Span], uses: ConfigValueUses) -> None:
+def _record_embedded_secrets(node: YamlNode, spans: Iterable[Span], uses: ConfigValuesBySensitivity) -> None:
     for start, end in spans:
         value = get_yaml_text_as_written(node)[start:end]
         names: list[str] = []
@@ -140,7 +142,7 @@ def _get_interpolated_text(node: YamlNode) -> str | None:
 
 
 def _record_scalar_uses(
-    node: YamlNode, key: str, file_contents: Mapping[str, Sequence[str]], uses: ConfigValueUses
+    node: YamlNode, key: str, file_contents: Mapping[str, Sequence[str]], uses: ConfigValuesBySensitivity
 ) -> None:
     text = _get_interpolated_text(node)
     if text is None:
@@ -163,7 +165,7 @@ def _record_scalar_uses(
             _record_variable_use(name, value, node, uses, uses.visible if is_shown else uses.other)
 
 
-def _record_file_content_uses(node: YamlNode, contents: Iterable[str], uses: ConfigValueUses) -> None:
+def _record_file_content_uses(node: YamlNode, contents: Iterable[str], uses: ConfigValuesBySensitivity) -> None:
     """A file holds a secret, or a URL that contains one."""
     for content in contents:
         if "://" in content:
@@ -174,7 +176,7 @@ def _record_file_content_uses(node: YamlNode, contents: Iterable[str], uses: Con
             uses.add_secrets({content, content.strip()}, node)
 
 
-def _record_url_uses(node: YamlNode, text: str, uses: ConfigValueUses) -> None:
+def _record_url_uses(node: YamlNode, text: str, uses: ConfigValuesBySensitivity) -> None:
     """A target's scheme, address and path are shown. The credentials of any URL, and what variables put into its query,
     are secrets. The path of a receiver's URL often is one, too."""
     uses.add_secrets(_find_url_credentials(text), node)
@@ -202,7 +204,9 @@ def _find_url_parts_with_variable(node: YamlNode, name: str) -> set[str]:
     return {part for part, text in written.groupdict().items() if "\0" in (text or "")} if written else set()
 
 
-def _record_variable_use(name: str, value: str, node: YamlNode, uses: ConfigValueUses, otherwise: set[str]) -> None:
+def _record_variable_use(
+    name: str, value: str, node: YamlNode, uses: ConfigValuesBySensitivity, otherwise: set[str]
+) -> None:
     """A secret if it has the name of one; if not, the value is added to `otherwise`. An URL is never one as a whole."""
     if "://" in value:
         uses.add_secrets(find_url_secrets(value), node)

@@ -19,12 +19,12 @@ from watchdog.config.models import Config, ProbeMatchSettings
 from watchdog.config.problems import ConfigProblem
 from watchdog.config.secret_uses import (
     MIN_MASKED_SECRET_CHARS,
-    find_config_value_uses,
     find_embedded_secret_spans,
     find_secret_argument_nodes,
     get_yaml_text_as_written,
     is_secret_field,
     mask_literal_secret_url_parameters,
+    sort_config_values_by_sensitivity,
 )
 from watchdog.config.sources import MergedConfigSources
 from watchdog.config.yaml_tree import YamlNode
@@ -59,7 +59,7 @@ def collect_secrets(
     sources: MergedConfigSources, load_contexts: Iterable[ConfigLoadContext], config: Config
 ) -> CollectedSecrets:
     """What to mask, and a warning for each secret that cannot be masked by value."""
-    uses = find_config_value_uses(sources.trees, _group_secrets_by_file_path(load_contexts))
+    uses = sort_config_values_by_sensitivity(sources.trees, _group_secrets_by_file_path(load_contexts))
     values = {*_find_model_secrets(config), *uses.secret_values}
     values |= {text for text in uses.other - uses.visible if len(text) >= MIN_MASKED_SECRET_CHARS}
     by_value = frozenset(value for value in values if is_masked_by_value(value))
@@ -180,7 +180,7 @@ def redact_problems(sources: MergedConfigSources, load_contexts: Iterable[Config
             placeholders.setdefault(node.interpolated_text, str(node.raw_value))
     load_contexts = list(load_contexts)
     contents = {text for context in load_contexts for secret in context.secrets for text in (secret, secret.strip())}
-    uses = find_config_value_uses(sources.trees, _group_secrets_by_file_path(load_contexts))
+    uses = sort_config_values_by_sensitivity(sources.trees, _group_secrets_by_file_path(load_contexts))
     hidden = {*contents, *uses.secret_values, *uses.visible, *uses.other}
     mask = SecretMask(value for value in hidden if is_masked_by_value(value))
     nodes = {(*node.location, node.path): node for node in _find_yaml_nodes_with_variables(sources)}

@@ -274,7 +274,7 @@ class _YamlTreeBuilder:
             name = self.parse_mapping_key(key, path)
             if name is None:
                 continue
-            entry_path = f"{path}.{format_yaml_key(name)}" if path else format_yaml_key(name)
+            entry_path = f"{path}.{format_key_for_message(name)}" if path else format_key_for_message(name)
             if name in entries:
                 message = f"duplicate key: already set on line {entries[name].key_location.line}"
                 self.add_problem(mark, entry_path, message)
@@ -305,7 +305,9 @@ class _YamlTreeBuilder:
         except ValueError:
             is_text = False
         if not is_text:
-            message = f'a key must be text: write "{format_yaml_key(text)}"' if text else "a key is missing before ':'"
+            message = (
+                f'a key must be text: write "{format_key_for_message(text)}"' if text else "a key is missing before ':'"
+            )
             self.add_problem(mark, path, message)
             return None
         return text
@@ -317,7 +319,7 @@ class _YamlAliasExpansionError(Exception):
         self.node = node
 
 
-def format_yaml_key(key: str) -> str:
+def format_key_for_message(key: str) -> str:
     """A key as shown in paths and messages."""
     text = key if key and key.isprintable() else repr(key)
     return text if len(text) <= 60 else f"{text[:60]}…"

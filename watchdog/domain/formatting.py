@@ -122,7 +122,7 @@ def format_timestamp(at: int, now: int, *, seconds: bool = False) -> str:
     return time if to_utc_datetime(at).date() == to_utc_datetime(now).date() else f"{format_date(at, now)} {time}"
 
 
-SHOW_SECONDS_BELOW_LIMIT_MS = 10 * MINUTE_MS
+SHOW_SECONDS_FOR_LIMITS_BELOW_MS = 10 * MINUTE_MS
 """A message about a limit below this shows its times with seconds."""
 
 

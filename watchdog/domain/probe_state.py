@@ -19,7 +19,7 @@ FORGET_JOB_KEY_PREFIX = "forget:"
 SCHEDULER_HEARTBEAT_STATE_KEY = "scheduler"
 """Key of a `SchedulerHeartbeatRecord`."""
 JOB_SOURCE_ABSENCE_STATE_KEY = "source"
-"""Key of a `JobSourceAbsenceRecord`."""
+"""Key of a `JobSourceOutageRecord`."""
 WAITING_FOR_FIRST_RUN_STATE_KEY = "waiting"
 """Present while none of the probe's jobs has run yet."""
 QUEUE_THRESHOLDS_STATE_KEY = "queue"
@@ -98,7 +98,7 @@ class SchedulerHeartbeatRecord(NamedTuple):
         return cls(stored["heartbeat_at"])
 
 
-class JobSourceAbsenceRecord(NamedTuple):
+class JobSourceOutageRecord(NamedTuple):
     """The newest absence of the server that holds the jobs. None is stored if it was never away."""
 
     away_since: int
@@ -110,7 +110,7 @@ class JobSourceAbsenceRecord(NamedTuple):
         return self._asdict()
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Json]) -> JobSourceAbsenceRecord:
+    def from_json(cls, stored: Mapping[str, Json]) -> JobSourceOutageRecord:
         return cls(stored["away_since"], stored["returned_at"])
 
 

@@ -136,7 +136,7 @@ class McpTools:
                 )
             context = load_alert_context(connection, Notification(id, "", 0, IncidentEvent.OPENED), now)
             answer: McpToolResult = serialize_incident_detail(
-                records[0], context, status.list_deliveries(connection, id)
+                records[0], context, status.list_incident_deliveries(connection, id)
             )
             return answer
 

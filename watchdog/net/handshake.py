@@ -36,7 +36,7 @@ class CertificateExpiry(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _TlsInspectionResult:
+class _UnverifiedHandshakeResult:
     """What the server shows to a client that accepts everything."""
 
     chain: tuple[Certificate, ...] = ()
@@ -104,7 +104,9 @@ class TlsHandshake:
             explained.facts |= {"certificate": own.validity_text, "subject": own.subject, "issuer": own.issuer}
         return explained
 
-    def _explain_handshake_refusal(self, error: ProbeError, inspection: _TlsInspectionResult) -> ProbeError | None:
+    def _explain_handshake_refusal(
+        self, error: ProbeError, inspection: _UnverifiedHandshakeResult
+    ) -> ProbeError | None:
         """Up to TLS 1.2 a server that misses the client certificate refuses the handshake without a reason."""
         if error.reason != "tls.handshake_refused" or not inspection.requests_client_certificate:
             return None
@@ -135,7 +137,9 @@ class TlsHandshake:
             return error
         return ProbeError.from_reason("protocol.tls_required")
 
-    def _explain_certificate_error(self, error: ProbeError, inspection: _TlsInspectionResult) -> ProbeError | None:
+    def _explain_certificate_error(
+        self, error: ProbeError, inspection: _UnverifiedHandshakeResult
+    ) -> ProbeError | None:
         if not inspection.chain:
             return None
         own, reason = inspection.chain[0], error.reason
@@ -172,13 +176,13 @@ class TlsHandshake:
             return ()
         return parse_certificates(self.connector.get_ssl_context(self.tls).get_ca_certs(binary_form=True))
 
-    async def _inspect_server(self) -> _TlsInspectionResult:
+    async def _inspect_server(self) -> _UnverifiedHandshakeResult:
         recorder = ClientCertificateRequestRecorder()
         chain: tuple[Certificate, ...] = ()
         with suppress(OSError, ProbeError):  # only the wording depends on it; TimeoutError is an OSError
             async with asyncio.timeout(TLS_INSPECTION_TIMEOUT_S):
                 chain = await self._fetch_unverified_chain(recorder)
-        return _TlsInspectionResult(chain, recorder.requested)
+        return _UnverifiedHandshakeResult(chain, recorder.requested)
 
     async def _fetch_unverified_chain(self, recorder: ClientCertificateRequestRecorder) -> tuple[Certificate, ...]:
         sock = await self.connector.connect(self.url.host, self.url.port, PhaseTimer(), self.allow_private_addresses)

@@ -31,7 +31,7 @@ from watchdog.domain.model import Json, Observation, Severity
 from watchdog.domain.uptime_clock import DowntimeGaps
 from watchdog.expressions import CelExpression, CelExpressionError, compile_expression
 from watchdog.net.phases import PhaseTimer
-from watchdog.queues.base import QueueConnectContext, QueueDriver
+from watchdog.queues.base import QueueConnectContext, QueueSystemConfig
 from watchdog.remediations import REMEDIATION_RUN_ID_PARAMETER, RemediationAction, RemediationSettings, SqlRemediation
 
 if TYPE_CHECKING:
@@ -285,7 +285,7 @@ class QueueSystemProbe(Probe):
 
     @property
     @abstractmethod
-    def queue_driver(self) -> QueueDriver:
+    def queue_driver(self) -> QueueSystemConfig:
         """The configured driver."""
 
     @property

@@ -39,7 +39,7 @@ from watchdog.domain.rules.canary import (
 from watchdog.net.errors import ProbeError
 from watchdog.probes.base import ProbeAttemptContext, QueueSystemProbe, derive_slot_idempotency_key
 from watchdog.probes.expectations import add_facts_to_evidence, build_observation_from_error
-from watchdog.queues import CANARY_DRIVERS, CanaryConnection, CanaryDriver, CanaryJob
+from watchdog.queues import CANARY_DRIVERS, CanaryConnection, CanaryDriver, CanaryJobRequest
 from watchdog.queues.base import MIN_QUEUE_CALL_TIMEOUT_S, build_broker_unreachable_error
 
 MIN_CANARY_RUN_MARGIN_MS, MAX_CANARY_RUN_MARGIN_MS = 2_000, 25_000
@@ -227,7 +227,7 @@ class _CanaryRun:
 
     async def _send_canary_job(self, connection: CanaryConnection) -> CanaryJobTracker:
         settings = self.settings
-        sentinel = CanaryJob(
+        sentinel = CanaryJobRequest(
             self.context.idempotency_key,
             settings.payload,
             ttl_ms=settings.finish_within + CANARY_JOB_TTL_MARGIN_MS,

@@ -41,7 +41,7 @@ class McpTaskList:
     """Name -> the entry as the server sent it, for the evidence."""
 
 
-class _InvalidMcpTaskEntryError(ValueError):
+class _InvalidReportedTaskError(ValueError):
     pass
 
 
@@ -59,7 +59,7 @@ def parse_mcp_task_list(tool_result: Json, now: int, first_listed_at: Mapping[st
     for index, entry in enumerate(entries[:MAX_MCP_TASKS]):
         try:
             name = _parse_mcp_task_name(entry)
-        except _InvalidMcpTaskEntryError as error:
+        except _InvalidReportedTaskError as error:
             problems.append(f"tasks[{index}] {error}")
             continue
         task = _parse_mcp_task(entry, now)
@@ -93,10 +93,10 @@ def describe_missing_task_list(tool_result: Json) -> str:
 
 def _parse_mcp_task_name(entry: Json) -> str:
     if not isinstance(entry, dict):
-        raise _InvalidMcpTaskEntryError(f"is {_name_json_type(entry)}, not an object")
+        raise _InvalidReportedTaskError(f"is {_name_json_type(entry)}, not an object")
     name = entry.get("name")
     if not isinstance(name, str) or not clean_mcp_server_text(name):
-        raise _InvalidMcpTaskEntryError("has no name")
+        raise _InvalidReportedTaskError("has no name")
     return clean_mcp_server_text(name, MAX_MCP_TASK_NAME_CHARS)
 
 
@@ -110,7 +110,7 @@ def _parse_mcp_task(entry: dict[str, Json], now: int) -> McpTaskFacts:
         if not status and last_run_at is None and not entry.keys().isdisjoint(("last_run_at", "staleness_ms")):
             status = "never"  # its last run is not unknown: there was none
         return McpTaskFacts(ok, last_run_at, None, status, error)
-    except _InvalidMcpTaskEntryError as problem:
+    except _InvalidReportedTaskError as problem:
         return McpTaskFacts(False, None, None, status, f"invalid entry: {problem}")
 
 
@@ -118,12 +118,12 @@ def _parse_mcp_task_ok(value: Json, status: str, error: str) -> bool:
     if value is True or value is False:
         return value
     if value is not None:
-        raise _InvalidMcpTaskEntryError(f"ok is {_name_json_type(value)}, not true or false")
+        raise _InvalidReportedTaskError(f"ok is {_name_json_type(value)}, not true or false")
     meaning = parse_mcp_task_status(status)
     if meaning in (McpTaskStatus.FAILED, McpTaskStatus.STALE):
         return False
     if status and meaning is None:
-        raise _InvalidMcpTaskEntryError(f"ok is missing, and last_run_status {status!r} is unknown")
+        raise _InvalidReportedTaskError(f"ok is missing, and last_run_status {status!r} is unknown")
     return bool(status) or not error
 
 
@@ -140,14 +140,14 @@ def _parse_mcp_task_last_run(entry: dict[str, Json], now: int) -> int | None:
         return None
     if last_run_at > now + _MAX_MCP_SERVER_CLOCK_SKEW_MS:
         distance = format_config_duration((last_run_at - now) // 1_000 * 1_000)
-        raise _InvalidMcpTaskEntryError(f"last_run_at is {distance} in the future")
+        raise _InvalidReportedTaskError(f"last_run_at is {distance} in the future")
     return min(last_run_at, now)
 
 
 def _parse_mcp_task_timestamp(value: Json) -> int:
     at = parse_iso8601(value) if isinstance(value, str) else parse_epoch(_parse_mcp_task_number(value, "last_run_at"))
     if at is None:
-        raise _InvalidMcpTaskEntryError(
+        raise _InvalidReportedTaskError(
             f"last_run_at {clean_mcp_server_text(str(value), 60)!r} is not an ISO 8601 time"
         )
     return at
@@ -155,9 +155,9 @@ def _parse_mcp_task_timestamp(value: Json) -> int:
 
 def _parse_mcp_task_number(value: Json, field_name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _InvalidMcpTaskEntryError(f"{field_name} is {_name_json_type(value)}, not a number")
+        raise _InvalidReportedTaskError(f"{field_name} is {_name_json_type(value)}, not a number")
     if (isinstance(value, float) and not math.isfinite(value)) or abs(value) > 10**15:
-        raise _InvalidMcpTaskEntryError(f"{field_name} is out of range")
+        raise _InvalidReportedTaskError(f"{field_name} is out of range")
     return value
 
 

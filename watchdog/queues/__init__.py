@@ -9,11 +9,11 @@ from watchdog.queues.apscheduler import ApschedulerJobSource
 from watchdog.queues.base import (
     CanaryConnection,
     CanaryDriver,
-    CanaryJob,
+    CanaryJobRequest,
     JobSource,
     QueueConnectContext,
-    QueueDriver,
     QueueStatsSource,
+    QueueSystemConfig,
 )
 from watchdog.queues.bullmq import BullmqCanary, BullmqQueueStatsSource
 from watchdog.queues.bullmq_schedulers import BullmqSchedulerJobSource
@@ -59,9 +59,9 @@ __all__ = [
     "QUEUE_STATS_SOURCES",
     "CanaryConnection",
     "CanaryDriver",
-    "CanaryJob",
+    "CanaryJobRequest",
     "JobSource",
     "QueueConnectContext",
-    "QueueDriver",
     "QueueStatsSource",
+    "QueueSystemConfig",
 ]

@@ -36,7 +36,7 @@ MIN_QUEUE_CALL_TIMEOUT_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class CanaryJob:
+class CanaryJobRequest:
     """One canary job."""
 
     id: str
@@ -72,7 +72,7 @@ class QueueConnectContext:
 class CanaryConnection(Protocol):
     """An open connection to a queue. Every method raises ProbeError."""
 
-    async def send(self, sentinel: CanaryJob) -> str:
+    async def send(self, sentinel: CanaryJobRequest) -> str:
         """Returns the system's id for the job; empty if only this connection can identify it, while it is open."""
 
     async def poll(self, job_id: str) -> CanaryJobPollResult:
@@ -111,7 +111,7 @@ def build_canary_job_poll_result(
     return CanaryJobPollResult(stage)
 
 
-class QueueDriver(ConfigModel):
+class QueueSystemConfig(ConfigModel):
     """How one queue system is reached, as configured. Each system has subclasses of its own.
 
     Raises ValueError when it is configured without the packages that it needs.
@@ -155,7 +155,7 @@ def require_installed_modules(name: str, modules: Iterable[str], pip_extra: str)
         raise ValueError(f"{name} needs the package {missing[0]}: {describe_missing_extra(pip_extra)}")
 
 
-class CanaryDriver(QueueDriver):
+class CanaryDriver(QueueSystemConfig):
     """A system that canary jobs are sent through."""
 
     deterministic_id: ClassVar[bool] = True
@@ -181,7 +181,7 @@ class CanaryDriver(QueueDriver):
         return sentinel_id
 
 
-class QueueStatsSource(QueueDriver):
+class QueueStatsSource(QueueSystemConfig):
     """A system whose queues can be measured."""
 
     @property
@@ -195,7 +195,7 @@ class QueueStatsSource(QueueDriver):
         ProbeError."""
 
 
-class JobSource(QueueDriver):
+class JobSource(QueueSystemConfig):
     """A system that knows scheduled jobs."""
 
     max_jobs: ClassVar[int] = 2_000

@@ -25,7 +25,7 @@ from watchdog.net.redact import describe_queue_target
 from watchdog.queues.base import (
     CanaryConnection,
     CanaryDriver,
-    CanaryJob,
+    CanaryJobRequest,
     QueueConnectContext,
     QueueStatsSource,
     build_canary_job_poll_result,
@@ -127,7 +127,7 @@ class _BullmqCanaryConnection:
             self._queue = Queue(self.config.queue, {"connection": self.client, "prefix": self.config.prefix})
         return self._queue
 
-    async def send(self, sentinel: CanaryJob) -> str:
+    async def send(self, sentinel: CanaryJobRequest) -> str:
         with translate_redis_errors():
             await self.config.require_queue_exists(self.client)
             options = {

@@ -20,7 +20,7 @@ from watchdog.net.http_evidence import build_response_excerpt, build_response_fa
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.targets import HttpMethod, HttpTarget
 from watchdog.net.url import parse_http_url
-from watchdog.queues.base import CanaryConnection, CanaryDriver, CanaryJob, QueueConnectContext
+from watchdog.queues.base import CanaryConnection, CanaryDriver, CanaryJobRequest, QueueConnectContext
 from watchdog.queues.job_status import (
     compile_stage_expressions,
     create_cel_expression_validator,
@@ -137,7 +137,7 @@ class _HttpCanaryConnection:
     def __init__(self, config: HttpCanary, context: QueueConnectContext) -> None:
         self.config, self.context = config, context
 
-    async def send(self, sentinel: CanaryJob) -> str:
+    async def send(self, sentinel: CanaryJobRequest) -> str:
         enqueue = self.config.enqueue
         templates = enqueue.model_fields_set & {"url", "headers", "body", "json_body"}
         request = enqueue.model_copy(

@@ -22,7 +22,7 @@ from watchdog.expressions import CelExpression
 from watchdog.net.errors import ProbeError, build_timeout_error
 from watchdog.net.phases import RESPONSE_PROCESSING_PHASES
 from watchdog.net.targets import McpTarget
-from watchdog.queues.base import CanaryConnection, CanaryDriver, CanaryJob, QueueConnectContext
+from watchdog.queues.base import CanaryConnection, CanaryDriver, CanaryJobRequest, QueueConnectContext
 from watchdog.queues.job_status import (
     compile_stage_expressions,
     create_cel_expression_validator,
@@ -166,7 +166,7 @@ class _McpCanaryConnection:
         import asyncio
 
         self.config, self.context, self.client, self._started_monotonic = config, context, client, started_monotonic
-        self._sent_sentinel: asyncio.Future[CanaryJob] = asyncio.get_running_loop().create_future()
+        self._sent_sentinel: asyncio.Future[CanaryJobRequest] = asyncio.get_running_loop().create_future()
         self._call_finished = asyncio.Event()
         self._call_finished_at = 0
         """When the tool returned, in ms since the epoch."""
@@ -192,7 +192,7 @@ class _McpCanaryConnection:
         self._call_finished_at = self.context.started_at + round((monotonic() - self._started_monotonic) * 1000)
         self._call_finished.set()
 
-    async def send(self, sentinel: CanaryJob) -> str:
+    async def send(self, sentinel: CanaryJobRequest) -> str:
         import asyncio
 
         self._sent_sentinel.set_result(sentinel)

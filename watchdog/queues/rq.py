@@ -24,7 +24,7 @@ from watchdog.net.redact import describe_queue_target
 from watchdog.queues.base import (
     CanaryConnection,
     CanaryDriver,
-    CanaryJob,
+    CanaryJobRequest,
     QueueConnectContext,
     QueueStatsSource,
     build_canary_job_poll_result,
@@ -122,7 +122,7 @@ class _RqCanaryConnection:
         self.config, self.client, self.redis_key = config, client, config.redis_key
         self.queue_key = self.redis_key("queue", config.queue)
 
-    async def send(self, sentinel: CanaryJob) -> str:
+    async def send(self, sentinel: CanaryJobRequest) -> str:
         from redis.exceptions import WatchError
 
         job_key, ttl_s = self.redis_key("job", sentinel.id), sentinel.ttl_ms // 1000

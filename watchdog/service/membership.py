@@ -27,14 +27,14 @@ class ProcessLeaseKeeper:
         """Become a member, before anything is claimed."""
         await self.store_executor.run_write(self.clock.measure_offset)
         await self.store_executor.run_write(self.membership.join, self.clock())
-        self._log_config_conflicts(self.clock())
+        self._log_process_conflict_changes(self.clock())
 
     async def renew_lease_if_due(self) -> None:
         """Renew the lease if it is time, or if a member has come or ended."""
         now = self.clock()
         if await self.store_executor.run_read_query(lambda connection: self.membership.is_renewal_due(connection, now)):
             await self.renew_lease_now()
-        self._log_config_conflicts(self.clock())
+        self._log_process_conflict_changes(self.clock())
 
     async def renew_lease_now(self) -> None:
         """Renew the lease, whether or not it is time."""
@@ -50,7 +50,7 @@ class ProcessLeaseKeeper:
         membership = self.membership
         return list_process_conflict_notes(membership.status, membership.member_id, self.clock(), show_names=show_names)
 
-    def _log_config_conflicts(self, now: int) -> None:
+    def _log_process_conflict_changes(self, now: int) -> None:
         """Log once what this process no longer runs, and that configurations differ for too long."""
         status = self.membership.status
         notes = list_process_conflict_notes(status._replace(differing_since=None), self.membership.member_id, now)

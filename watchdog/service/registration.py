@@ -29,7 +29,7 @@ def compute_max_result_lateness(probe: Probe) -> int:
     return probe.run_time_limit_ms + LATE_RESULT_MARGIN_MS
 
 
-def build_registered_probe(
+def build_probe_registration(
     probe: Probe,
     config_yaml: str,
     mask: SecretMask = EMPTY_SECRET_MASK,

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.listings import decode_subject_listings_diff, encode_subject_listings_diff
 from watchdog.domain.model import ListingsByRule, ProbeResult
-from watchdog.domain.rules.engine import FACTS_TYPE_BY_RULE
+from watchdog.domain.rules.engine import SUBJECT_FACTS_TYPE_BY_RULE
 from watchdog.store.codec import (
     RESULT_COLUMN_NAMES,
     build_result_from_row,
@@ -89,7 +89,7 @@ def encode_listings(result: ProbeResult, cache: ListingCache) -> tuple[StoredRes
     value = encode_subject_listings_diff(result.listings, base)
     text, listings = encode_storable_json(value), result.listings
     if text != encode_json(value):  # characters were replaced: what is judged is what is stored
-        listings = decode_subject_listings_diff(decode_nullable_json(text), base, FACTS_TYPE_BY_RULE)
+        listings = decode_subject_listings_diff(decode_nullable_json(text), base, SUBJECT_FACTS_TYPE_BY_RULE)
     return StoredResultListings(base_slot, listings), text
 
 
@@ -133,7 +133,7 @@ def _decode_listings(
     return (
         None
         if base is None
-        else decode_subject_listings_diff(decode_nullable_json(values["facts"]), base, FACTS_TYPE_BY_RULE)
+        else decode_subject_listings_diff(decode_nullable_json(values["facts"]), base, SUBJECT_FACTS_TYPE_BY_RULE)
     )
 
 
@@ -151,5 +151,5 @@ def _load_listing_chain(connection: sa.Connection, key: ResultKey, base_slot: in
     for last, text in connection.execute(chain.order_by(results.c.slot)):
         if not listings and last != base_slot:
             return None
-        listings = decode_subject_listings_diff(decode_nullable_json(text), listings, FACTS_TYPE_BY_RULE)
+        listings = decode_subject_listings_diff(decode_nullable_json(text), listings, SUBJECT_FACTS_TYPE_BY_RULE)
     return listings if last == slot else None

@@ -141,7 +141,7 @@ def test_incidents_by_filter(
 
 
 def test_deliveries_and_undelivered_notifications(connection: sa.Connection, rows: FixtureRows) -> None:
-    deliveries = status.list_deliveries(connection, rows.incident_by_name["down"])
+    deliveries = status.list_incident_deliveries(connection, rows.incident_by_name["down"])
     assert [(d.destination, d.state, d.attempts) for d in deliveries] == [
         ("chat/log", "sent", 1),
         ("pager/webhook", "undelivered", 8),

@@ -63,11 +63,11 @@ _REASONS_PAGE_SECTIONS = {
 }
 
 
-def render_reasons_page() -> str:
-    return "\n".join([_REASONS_PAGE_INTRODUCTION, *_render_reason_sections()])
+def render_reason_reference_page() -> str:
+    return "\n".join([_REASONS_PAGE_INTRODUCTION, *_render_reason_reference_sections()])
 
 
-def _render_reason_sections() -> Iterator[str]:
+def _render_reason_reference_sections() -> Iterator[str]:
     for heading, (scopes, introduction) in _REASONS_PAGE_SECTIONS.items():
         yield f"## {heading}\n"
         if introduction:

@@ -56,7 +56,7 @@ INCIDENT_HEALTH_STATE_BY_RULE = {rule.RULE_NAME: rule.INCIDENT_HEALTH_STATE for 
 SUBJECT_LISTING_RULES = (task, preference, tool, job, service)
 """The rules that evaluate the subjects of a listing of their own."""
 
-FACTS_TYPE_BY_RULE: Mapping[str, type[SubjectFacts]] = {
+SUBJECT_FACTS_TYPE_BY_RULE: Mapping[str, type[SubjectFacts]] = {
     rule.RULE_NAME: rule.FACTS_TYPE for rule in SUBJECT_LISTING_RULES
 }
 

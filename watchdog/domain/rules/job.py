@@ -15,7 +15,7 @@ from typing import NamedTuple
 from watchdog.domain.formatting import (
     MINUTE_MS,
     SECOND_MS,
-    SHOW_SECONDS_BELOW_LIMIT_MS,
+    SHOW_SECONDS_FOR_LIMITS_BELOW_MS,
     format_count,
     format_duration,
     format_time_in_zone,
@@ -287,7 +287,7 @@ def _find_job_problem(
     if facts.lost_failures >= limits.max_failures:
         return _build_lost_job_run_problem(facts, facts.lost_failures, now, zone)
     if facts.running_since is not None:
-        seconds = limits.max_runtime is not None and limits.max_runtime < SHOW_SECONDS_BELOW_LIMIT_MS
+        seconds = limits.max_runtime is not None and limits.max_runtime < SHOW_SECONDS_FOR_LIMITS_BELOW_MS
         since = f"running since {format_time_in_zone(facts.running_since, now, zone, seconds=seconds)}"
         if facts.stalled:
             return build_reason_and_message("job.stalled", f"{since}, and its worker is gone", name=name)

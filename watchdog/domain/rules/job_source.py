@@ -18,7 +18,7 @@ from watchdog.domain.probe_state import (
     JOB_SOURCE_ABSENCE_STATE_KEY,
     SCHEDULED_JOB_STATE_KEY_PREFIX,
     SCHEDULER_HEARTBEAT_STATE_KEY,
-    JobSourceAbsenceRecord,
+    JobSourceOutageRecord,
     SavedScheduledJobState,
     ScheduledJobStateRecord,
     SchedulerHeartbeatRecord,
@@ -68,7 +68,7 @@ class _JobSourceEvaluationInputs(NamedTuple):
     gaps: DowntimeGaps
     heartbeat_at: int | None
     """When the scheduler last reported, as the source shows or the probe remembers it."""
-    absence: JobSourceAbsenceRecord | None
+    absence: JobSourceOutageRecord | None
     """When the server was away. Nothing could run then."""
 
     @property
@@ -328,17 +328,17 @@ def build_job_source_absence_update(probe_state: Mapping[str, Json], now: int) -
     """What a run changes in the probe's state that could not reach the server that holds the jobs."""
     record = _decode_job_source_absence(probe_state)
     is_known = record is not None and record.returned_at is None
-    return {} if is_known else {JOB_SOURCE_ABSENCE_STATE_KEY: JobSourceAbsenceRecord(now).to_json()}
+    return {} if is_known else {JOB_SOURCE_ABSENCE_STATE_KEY: JobSourceOutageRecord(now).to_json()}
 
 
-def _decode_job_source_absence(probe_state: Mapping[str, Json]) -> JobSourceAbsenceRecord | None:
+def _decode_job_source_absence(probe_state: Mapping[str, Json]) -> JobSourceOutageRecord | None:
     stored = probe_state.get(JOB_SOURCE_ABSENCE_STATE_KEY)
-    return None if stored is None else JobSourceAbsenceRecord.from_json(stored)
+    return None if stored is None else JobSourceOutageRecord.from_json(stored)
 
 
 def _find_newest_job_source_absence(
     snapshot: JobSourceSnapshot, probe_state: Mapping[str, Json]
-) -> JobSourceAbsenceRecord | None:
+) -> JobSourceOutageRecord | None:
     """The newest absence, which this run ends if none before it has."""
     record = _decode_job_source_absence(probe_state)
     if record is None or record.returned_at is not None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from watchdog.domain.formatting import (
-    SHOW_SECONDS_BELOW_LIMIT_MS,
+    SHOW_SECONDS_FOR_LIMITS_BELOW_MS,
     format_count,
     format_duration,
     format_duration_over_limit,
@@ -125,7 +125,9 @@ def read_queue_metric(threshold: QueueThreshold, stats: QueueStats) -> tuple[flo
 def describe_queue_threshold_breach(state: QueueThresholdState, stats: QueueStats, now: int) -> tuple[str, str]:
     """Reason and message of a metric that is bad."""
     threshold, value = state.threshold, state.value or 0
-    since = format_utc(state.record.breached_since or now, now, seconds=threshold.for_ms < SHOW_SECONDS_BELOW_LIMIT_MS)
+    since = format_utc(
+        state.record.breached_since or now, now, seconds=threshold.for_ms < SHOW_SECONDS_FOR_LIMITS_BELOW_MS
+    )
     limit, suffix = f"{threshold.value:g}", f", since {since}" if threshold.for_ms else ""
     match threshold.metric:
         case "consumers":

@@ -18,7 +18,7 @@ from watchdog.net.redact import describe_queue_target
 from watchdog.net.threads import run_in_daemon_thread
 from watchdog.queues.base import (
     QueueConnectContext,
-    QueueDriver,
+    QueueSystemConfig,
     build_broker_unreachable_error,
     connect_once_to_find_address,
 )
@@ -45,7 +45,7 @@ def _validate_broker_url(text: str) -> str:
     return text
 
 
-class CeleryQueueDriver(QueueDriver):
+class CeleryQueueDriver(QueueSystemConfig):
     """A Celery queue: a name at a broker."""
 
     kind: ClassVar[str] = "celery"

@@ -21,7 +21,7 @@ from watchdog.queues.base import (
     WORKER_GONE_MESSAGE,
     CanaryConnection,
     CanaryDriver,
-    CanaryJob,
+    CanaryJobRequest,
     QueueConnectContext,
 )
 from watchdog.queues.celery.broker import (
@@ -93,7 +93,7 @@ class _CeleryCanaryConnection:
         self._drop_checks: dict[str, tuple[float, bool]] = {}
         """By task: when the workers were asked last, by the monotonic clock in seconds, and whether it is dropped."""
 
-    async def send(self, sentinel: CanaryJob) -> str:
+    async def send(self, sentinel: CanaryJobRequest) -> str:
         config = self.config
 
         def publish(app: Any, connection: Any) -> None:

@@ -17,7 +17,7 @@ from watchdog.domain.text import to_single_line
 from watchdog.net.errors import ProbeError
 from watchdog.queues.base import (
     QueueConnectContext,
-    QueueDriver,
+    QueueSystemConfig,
     build_broker_unreachable_error,
     connect_once_to_find_address,
 )
@@ -52,7 +52,7 @@ def validate_postgres_url(text: str) -> str:
 PostgresUrl = Annotated[str, AfterValidator(validate_postgres_url), ALLOW_FROM_FILE]
 
 
-class PostgresQueueDriver(QueueDriver):
+class PostgresQueueDriver(QueueSystemConfig):
     """A queue system that keeps its jobs in PostgreSQL."""
 
     required_modules: ClassVar[tuple[str, ...]] = ("psycopg",)

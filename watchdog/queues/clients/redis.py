@@ -16,7 +16,7 @@ from watchdog.domain.timestamps import MAX_EPOCH_MS
 from watchdog.net.errors import ProbeError, build_probe_error_from_exception
 from watchdog.queues.base import (
     QueueConnectContext,
-    QueueDriver,
+    QueueSystemConfig,
     build_broker_unreachable_error,
     connect_once_to_find_address,
 )
@@ -37,7 +37,7 @@ def _validate_redis_url(text: str) -> str:
 RedisUrl = Annotated[str, AfterValidator(_validate_redis_url), ALLOW_FROM_FILE]
 
 
-class RedisQueueDriver(QueueDriver):
+class RedisQueueDriver(QueueSystemConfig):
     """A queue system that keeps its jobs in Redis."""
 
     required_modules: ClassVar[tuple[str, ...]] = ("redis",)

@@ -14,7 +14,7 @@ from watchdog.net.errors import ProbeError
 from watchdog.queues.base import (
     CanaryConnection,
     CanaryDriver,
-    CanaryJob,
+    CanaryJobRequest,
     QueueConnectContext,
     build_canary_job_poll_result,
 )
@@ -77,7 +77,7 @@ class _PgbossCanaryConnection:
         self.config, self.session, self.columns = config, session, columns
         self.parameters = {"queue": config.queue}
 
-    async def send(self, sentinel: CanaryJob) -> str:
+    async def send(self, sentinel: CanaryJobRequest) -> str:
         job_id = self.config.derive_job_id(sentinel.id)
         job = {"id": job_id, "data": json.dumps(sentinel.payload), "ttl_s": sentinel.ttl_ms // 1000}
         if not await self.session.fetch_all(self._build_insert_canary_job_sql(), self.parameters | job):

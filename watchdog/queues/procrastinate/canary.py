@@ -13,7 +13,7 @@ from watchdog.domain.observations import CanaryJobPollResult, JobStage, QueueSta
 from watchdog.queues.base import (
     CanaryConnection,
     CanaryDriver,
-    CanaryJob,
+    CanaryJobRequest,
     QueueConnectContext,
     build_canary_job_poll_result,
 )
@@ -118,7 +118,7 @@ class _ProcrastinateCanaryConnection:
         self.config, self.session = config, session
         self._row_ids: dict[str, int] = {}
 
-    async def send(self, sentinel: CanaryJob) -> str:
+    async def send(self, sentinel: CanaryJobRequest) -> str:
         config = self.config
         job = {"queue": config.queue, "task": config.task, "args": json.dumps(config.task_args)}
         for (row_id,) in await self.session.fetch_all(

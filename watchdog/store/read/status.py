@@ -47,7 +47,7 @@ __all__ = [
     "ResultRow",
     "WatchdogStatus",
     "count_incidents_by_probe",
-    "list_deliveries",
+    "list_incident_deliveries",
     "list_incidents",
     "list_probe_statuses",
     "list_undelivered_notifications",
@@ -244,7 +244,7 @@ def count_incidents_by_probe(connection: Connection, since: int) -> dict[int, in
     return {row[0]: row[1] for row in connection.execute(query.group_by(incidents.c.probe))}
 
 
-def list_deliveries(connection: Connection, incident: str) -> list[DeliveryRecord]:
+def list_incident_deliveries(connection: Connection, incident: str) -> list[DeliveryRecord]:
     """The notifications of an incident, in order."""
     query = sa.select(*DELIVERY_RECORD_COLUMNS).where(outbox.c.incident == incident)
     rows = connection.execute(query.order_by(outbox.c.created_at, outbox.c.destination, outbox.c.seq))

@@ -71,7 +71,7 @@ def load_incident_detail_page(
     record = records[0]
     context = load_alert_context(connection, Notification(incident_id, "", 0, IncidentEvent.OPENED), now)
     first_bad, last_good = _load_first_bad_and_last_good(connection, record, now)
-    deliveries = status.list_deliveries(connection, incident_id)
+    deliveries = status.list_incident_deliveries(connection, incident_id)
     timeline = build_incident_timeline(record, context, deliveries, now)
     return IncidentDetailPage(
         record=record,

@@ -11,7 +11,7 @@ from watchdog.web.pages.delivery import DeliveryRow, build_delivery_row
 
 
 @dataclass(frozen=True, slots=True)
-class UndeliveredNotificationRow:
+class UndeliveredNotificationsPageRow:
     delivery: DeliveryRow
     created_at: int
     record: IncidentRecord
@@ -21,7 +21,7 @@ class UndeliveredNotificationRow:
 @dataclass(frozen=True, slots=True)
 class UndeliveredNotificationsPage:
     service_status: WatchdogStatus
-    rows: tuple[UndeliveredNotificationRow, ...]
+    rows: tuple[UndeliveredNotificationsPageRow, ...]
     """Newest first."""
 
 
@@ -31,7 +31,9 @@ def load_undelivered_notifications_page(
     return UndeliveredNotificationsPage(
         service_status=status.load_watchdog_status(connection),
         rows=tuple(
-            UndeliveredNotificationRow(build_delivery_row(delivery, destination_addresses), delivery.created_at, record)
+            UndeliveredNotificationsPageRow(
+                build_delivery_row(delivery, destination_addresses), delivery.created_at, record
+            )
             for delivery, record in status.list_undelivered_notifications(connection)
         ),
     )

@@ -68,7 +68,7 @@ class OperatorContext:
             page=page,
             active_section=active_section,
             service_status=page.service_status,
-            scheduling_gap=describe_scheduling_gap(page.service_status, now),
+            scheduling_gap=describe_scheduling_stall(page.service_status, now),
             config_warnings=self.config_warnings,
             member_notes=self.list_notes(request.state.is_operator),
             failing_destinations={
@@ -131,7 +131,7 @@ def create_operator_router(context: OperatorContext) -> APIRouter:
     return router
 
 
-def describe_scheduling_gap(service_status: WatchdogStatus, now: int) -> str:
+def describe_scheduling_stall(service_status: WatchdogStatus, now: int) -> str:
     """That no runs are being scheduled, and since when; empty while they are."""
     watermark = service_status.watermark
     if watermark is not None and now - watermark <= MAX_WATERMARK_LAG_MS:
