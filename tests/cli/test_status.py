@@ -153,10 +153,11 @@ def test_receivers_that_get_no_notifications(own_harness: StoreHarness) -> None:
     for arguments in ((), ("-o", "json")):
         ran = invoke_command("status", *arguments)
         assert ran.stderr.replace("\N{NO-BREAK SPACE}", " ").splitlines() == [
-            "watchdog: oncall/email has received no notifications since "
+            "watchdog: oncall/email has not confirmed any notification since "
             f"{format_utc(read_wall_clock_ms(), read_wall_clock_ms())}: refused; some were not delivered or not"
             " confirmed",
-            f"watchdog: oncall/slack has received no notifications since {format_utc(since, read_wall_clock_ms())}: "
+            "watchdog: oncall/slack has not confirmed any notification since "
+            f"{format_utc(since, read_wall_clock_ms())}: "
             "HTTP 500; they are retried",
         ]
         assert ran.exit_code == 0, "the probes are up"

@@ -90,7 +90,7 @@ Checked: https://api.acme.example/health
 Expected: status == 200 · observed 503
 Since: 01:48 UTC, 3 checks; last good 01:47 UTC · 182 ms
 Last 20: ▁▁▁▁▁▁▂▁▁▁▁▁▁▂▁▁▁✕✕✕ every 60 s
-What to do: Check the load and the readiness of the instances behind the proxy.
+What to do: Check the load of the service and, if it is behind a proxy, whether its instances are ready.
 Also to: ops/email, pager/webhook (not delivered)
 Severity: critical
 Group: Core

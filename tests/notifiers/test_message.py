@@ -131,6 +131,10 @@ def test_every_rule_has_a_phrase_for_its_recovery(
             *("job", "API", "job.overdue", "API is overdue: due 03:00 UTC"),
             "API recovered (was: overdue: due 03:00 UTC)",
         ),
+        (
+            *("job", "API", "job.lost", "API: the run of 03:00 UTC started but never reported its end"),
+            "API recovered (was: the run of 03:00 UTC started but never reported its end)",
+        ),
         ("availability", "", "body.invalid", "x" * 100, f"API recovered (was: {'x' * 79}…)"),
     ],
 )
@@ -418,7 +422,7 @@ def test_no_message_has_text_without_information(name: str) -> None:
 
 def test_an_incident_about_a_receiver_is_about_nothing_else() -> None:
     """No polls, no subject twice, and no expectation without information."""
-    text = "receiver oncall/slack has received no notifications since 01:46 UTC: Slack error token_revoked"
+    text = "receiver oncall/slack has not confirmed any notification since 01:46 UTC: Slack error token_revoked"
     incident = make_incident(
         "service", text, subject="receiver oncall/slack", reason="watchdog.delivery_failing", severity=Severity.WARNING
     )

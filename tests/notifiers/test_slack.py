@@ -81,7 +81,7 @@ def test_an_app_posts_one_message_and_stores_its_position(slack: FakeSlack, send
         "*Expected* `status == 200` · observed 503",
         "*Since* 01:48 UTC, 3 checks; last good 01:47 UTC · 182 ms",
         "*Last 20* `▁▁▁▁▁▁▂▁▁▁▁▁▁▂▁▁▁✕✕✕` every 60 s",
-        "*What to do* Check the load and the readiness of the instances behind the proxy.",
+        "*What to do* Check the load of the service and, if it is behind a proxy, whether its instances are ready.",
         "*Also to* ops/email, pager/webhook (not delivered)",
     ]
     assert [f["text"] for f in block(post, "attributes")["fields"]] == [

@@ -80,7 +80,7 @@ def db_check_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
 
 @db_app.command("vacuum", cls=FastStartCommand)
 def db_vacuum_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
-    """Return the space of deleted rows.
+    """Reclaim the space of deleted rows.
 
     An SQLite file becomes smaller. This needs free disk space equal to the size of the file, and blocks a
     running Watchdog until it is done. In PostgreSQL, the space can be used again.

@@ -87,7 +87,7 @@ def _describe_unreached_destinations(unreached: Mapping[str, WatchdogFaultFacts]
     for destination, facts in unreached.items():
         since = "" if facts.failing_since is None else f" since {format_utc(facts.failing_since, now)}"
         what_next = "some were not delivered or not confirmed" if facts.given_up else "they are retried"
-        yield f"{destination} has received no notifications{since}: {facts.error}; {what_next}"
+        yield f"{destination} has not confirmed any notification{since}: {facts.error}; {what_next}"
 
 
 def _list_watchdog_process_warnings(membership: LiveWatchdogProcesses, now: int) -> Iterator[str]:

@@ -8,8 +8,9 @@ from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, load_conf
 def validate_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     """Check the configuration.
 
-    Prints one line per problem: file, line, column, field and remedy. Exits 0 if there are no problems, otherwise 2.
-    Warnings are about settings that are valid but probably not intended, such as a probe whose incidents notify no one.
+    Prints one line per problem: file, line, column, field and remedy. Exits 2 if there are problems, otherwise 0, even
+    if there are warnings. Warnings are about settings that are valid but probably not intended, such as a probe whose
+    incidents notify no one.
 
     \b
     Example: watchdog validate -c /etc/watchdog/watchdog.yaml

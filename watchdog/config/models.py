@@ -250,7 +250,8 @@ class DeadMansSwitchSettings(ConfigModel):
     url: HttpUrl
     """The URL to request with GET; http:// or https://."""
     every: Annotated[Duration, create_duration_bounds_validator("10s", "1d")] = 60_000
-    """How often it is requested. Allow for two or three missed requests there."""
+    """How often it is requested. Set the other service to raise its alarm only after two or three missed
+    requests."""
 
 
 # --- the whole configuration
@@ -278,7 +279,7 @@ class Config(ConfigModel):
     email: SmtpServerSettings | None = None
     """The SMTP server that sends the mail of all `email` notifiers."""
     dead_mans_switch: DeadMansSwitchSettings | None = None
-    """A URL that is requested while Watchdog claims runs, stores results and notifies receivers."""
+    """A URL that is requested as long as Watchdog works: it starts runs, stores results and sends notifications."""
     status_page: StatusPageSettings = StatusPageSettings()
     """The public status page."""
     access: AccessSettings = AccessSettings()

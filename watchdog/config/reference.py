@@ -65,8 +65,8 @@ they occur, even in the response of a target:
 
 A secret causes a warning if it has fewer than 8 characters or is a word of Watchdog's own messages, such as
 `password`. Such a secret is masked only in URLs and fields, because masking it in other text would garble the text
-and reveal the secret. A probe's `id` is never masked, because it is part of URLs. A default (`:-`) is masked like
-text in the file, not like the value of a variable.
+and reveal the secret. A probe's `id` is never masked, because it is part of URLs. A default (`:-`) is treated
+like text in the configuration file: it is masked only where such text is, for example in a field for a secret.
 
 **Several files.** `include` takes paths and patterns. An included file may hold `probes`, `receivers`, `routes` and
 `include`. The `defaults` of the main file also apply to the probes of included files. The routes of an included file

@@ -167,7 +167,7 @@ class TlsHandshake:
             when = f" before {format_certificate_time(own.valid_from)} UTC"
             return ProbeError.from_reason("tls.not_yet_valid", "tls", when=when)
         authority = next((c for c in chain[1:] if not c.valid_from <= self.now <= c.expires_at), None)
-        detail = f": {authority.common_name}, {authority.validity_text}" if authority else ""
+        detail = f": {authority.common_name} ({authority.validity_text})" if authority else ""
         return ProbeError.from_reason("tls.chain_expired", "tls", authority=detail)
 
     def _list_ca_file_authorities(self) -> tuple[Certificate, ...]:

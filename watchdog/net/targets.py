@@ -148,8 +148,8 @@ class McpTarget(ConfigModel):
     tls: TlsConfig = TlsConfig()
     """For `url` and `sse`: how the server's certificate is verified, and the client certificate."""
     max_body: MaxBodySize = DEFAULT_MAX_BODY_BYTES
-    """The maximum size of the part of a tool's result or a resource that is used, such as `2MiB`; at most 16 MiB. All
-    messages of a session together can total 4 MiB, or `max_body` plus 1 MiB if that is larger."""
+    """The maximum size of the value that is taken from a tool's result or a resource, such as `2MiB`; at most 16 MiB.
+    All messages of a session together can total 4 MiB, or `max_body` plus 1 MiB if that is larger."""
 
     @model_validator(mode="after")
     def _validate_consistency(self) -> Self:

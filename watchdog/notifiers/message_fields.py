@@ -225,7 +225,7 @@ def strip_cause_to_observation(context: AlertMessageContext, cause: str) -> str:
         limit_text = "" if limit is None else format_duration(limit)
         return cause.removeprefix(f"task {subject} ").removeprefix("is ").removesuffix(f", limit {limit_text}")
     if incident.rule == "job":
-        return cause.removeprefix(f"{subject} ").removeprefix("is ")
+        return cause.removeprefix(f"{subject} ").removeprefix("is ").removeprefix(f"{subject}: ")
     if reasons.get_reason_family(incident.reason) == "http":
         return cause.removesuffix(", expected 2xx")
     return cause

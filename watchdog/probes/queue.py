@@ -63,7 +63,7 @@ class MaxQueueFailureRatioThreshold(ConfigModel):
     over: Annotated[StrictFloat, Field(ge=0, lt=1)]
     """The limit: 0.2 is 20%. Higher shares are reported."""
     within: Annotated[Duration, create_duration_bounds_validator("1m", "1d")] = 3_600_000
-    """How far back the jobs that have ended are counted."""
+    """The period up to now for which ended jobs are counted."""
     min_samples: Annotated[StrictInt, Field(ge=1)] = 20
     """The number of jobs that must have ended in this period for the rule to apply."""
 

@@ -43,7 +43,7 @@ def test_the_finding_names_the_receiver_an_instant_and_the_error() -> None:
     result = make_result("p", 1)._replace(listings={"service": SubjectListing(NOW, {"receiver oncall/slack": facts})})
     (finding,) = service.evaluate_result(alert_policy(), result)
     assert finding.message == (
-        "receiver oncall/slack has received no notifications since 22:10 UTC: "
+        "receiver oncall/slack has not confirmed any notification since 22:10 UTC: "
         "Slack error token_revoked: create another bot token"
     )
 

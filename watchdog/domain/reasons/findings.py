@@ -185,9 +185,9 @@ FINDING_REASON_ENTRIES = (
     _finding_reason_entry(
         "job.lost",
         "Lost",
-        "A run started and never ended, and a later one has started or ended.",
-        "Find out what ended it without a report: a restart, a kill, or a machine out of memory.",
-        sentence="{name}: the run of {started} started but never ended{repeats}",
+        "A run started and never reported its end, and a later one has started or ended.",
+        "Find out what stopped it before it could report: a restart, a kill, or a machine out of memory.",
+        sentence="{name}: the run of {started} started but never reported its end{repeats}",
     ),
     _finding_reason_entry(
         "job.stalled",
@@ -224,7 +224,7 @@ FINDING_REASON_ENTRIES = (
         "Deliveries to a destination have failed for at least a minute, or a notification to it is undelivered or "
         "unconfirmed.",
         "Fix the receiver: the message shows its error. `watchdog test-alert` sends it a test.",
-        sentence="{subject} has received no notifications since {since}",
+        sentence="{subject} has not confirmed any notification since {since}",
     ),
     _finding_reason_entry(
         "watchdog.configurations_differ",

@@ -204,7 +204,7 @@ _HTTP_REASON_ENTRIES = (
         "http.503",
         "Service unavailable (503)",
         "The service is overloaded, in maintenance, or has no instance that is ready.",
-        "Check the load and the readiness of the instances behind the proxy.",
+        "Check the load of the service and, if it is behind a proxy, whether its instances are ready.",
     ),
     _failure_reason_entry(
         "http.504",

@@ -26,9 +26,11 @@ TLS_REASON_ENTRIES = (
     _failure_reason_entry(
         "tls.chain_expired",
         "Certificate of an authority expired",
-        "The server's own certificate is valid, but a certificate of its authorities is not.",
+        "The server's own certificate is valid, but the certificate of one of its authorities has expired or is not "
+        "valid yet.",
         "Replace the intermediate certificate that the server sends, or the authority in `ca_file`.",
-        sentence="TLS: the certificate is valid, but a certificate of its authorities is not{authority}",
+        sentence="TLS: the server's certificate is valid, but the certificate of one of its authorities has expired or "
+        "is not valid yet{authority}",
     ),
     _failure_reason_entry(
         "tls.hostname",
