@@ -301,7 +301,7 @@ def _describe_runtime_error(error: str, text: str, values: Mapping[str, Json]) -
 def _describe_unresolved_path(text: str, values: Mapping[str, Json]) -> str:
     """The first path of the text that does not exist in the values: "body.queue has no field 'failed'"."""
     for path in re.findall(rf"(?<![\w.'\"])[A-Za-z_]\w*(?:{_FIELD_STEP_PATTERN})+", text):
-        root, steps = re.match(r"\w+", path)[0], re.findall(_FIELD_STEP_PATTERN, path)  # type: ignore[index]
+        root, steps = re.split(r"\W", path, maxsplit=1)[0], re.findall(_FIELD_STEP_PATTERN, path)
         if root not in values:
             continue
         value, trail = values[root], root

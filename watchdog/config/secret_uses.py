@@ -120,12 +120,21 @@ def get_yaml_text_as_written(node: YamlNode) -> str:
     return text if isinstance(text, str) else ""
 
 
+def _list_variable_names(text: str) -> list[str]:
+    names: list[str] = []
+
+    def record_name(name: str) -> str:
+        names.append(name)
+        return ""
+
+    map_variable_references(text, record_name)
+    return names
+
+
 def _record_embedded_secrets(node: YamlNode, spans: Iterable[Span], uses: ConfigValuesBySensitivity) -> None:
     for start, end in spans:
         value = get_yaml_text_as_written(node)[start:end]
-        names: list[str] = []
-        map_variable_references(value, lambda name, names=names: names.append(name) or "")  # type: ignore[misc]
-        if names:
+        if names := _list_variable_names(value):
             uses.add_secret_variables({name: node.variables.get(name, "") for name in names}, node)
         else:
             scheme, _, credentials = value.partition(" ")
