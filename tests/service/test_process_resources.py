@@ -7,11 +7,7 @@ import sys
 
 import pytest
 
-from watchdog.service.process_resources import (
-    compute_run_and_connection_limits,
-    raise_file_descriptor_limit,
-    read_run_and_connection_limits,
-)
+from watchdog.service.process_resources import compute_run_and_connection_limits
 
 
 @pytest.mark.parametrize(
@@ -22,9 +18,20 @@ def test_descriptors_are_shared(limit: int, run_places: int, http_connections: i
     assert compute_run_and_connection_limits(limit) == (run_places, http_connections)
 
 
-def test_the_limit_of_descriptors_is_raised_as_far_as_allowed() -> None:
-    raise_file_descriptor_limit()
-    assert read_run_and_connection_limits().run_places >= 4
+RAISE_PROGRAM = """
+import resource, sys
+from watchdog.service.process_resources import raise_file_descriptor_limit
+resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]), int(sys.argv[2])))
+raise_file_descriptor_limit()
+print(*resource.getrlimit(resource.RLIMIT_NOFILE))
+"""
+
+
+@pytest.mark.parametrize(("soft", "hard", "raised"), [(64, 512, 512), (64, 64, 64), (256, 1_000, 1_000)])
+def test_the_limit_of_descriptors_is_raised_as_far_as_allowed(soft: int, hard: int, raised: int) -> None:
+    command = [sys.executable, "-c", RAISE_PROGRAM, str(soft), str(hard)]
+    ran = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    assert ran.stdout == f"{raised} {hard}\n"
 
 
 ARENA_PROGRAM = """
