@@ -151,13 +151,23 @@ WITH_SIGINT = (
 """A shell starts background processes with SIGINT ignored, and the command would inherit that."""
 
 
+ENDS_WITH_7 = """
+import signal, sys, time
+for number in (2, 15):
+    signal.signal(number, lambda *_: sys.exit(7))
+print("up", flush=True)
+for _ in range(600):
+    time.sleep(0.1)
+"""
+"""Sleeps in short steps: Python may miss a signal that arrives just before a sleep begins until the sleep is over."""
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 7), (signal.SIGINT, 7), (signal.SIGUSR1, 138)])
 def test_signals_are_passed_on(
     receiver: FakeCheckInReceiver, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     """A command that handles a signal returns its own exit code; any other command is ended by the signal."""
-    tidy = "import signal, sys, time\nfor s in (2, 15): signal.signal(s, lambda *_: sys.exit(7))\n"
-    words = command("Backup", "--", sys.executable, "-c", tidy + "print('up', flush=True)\ntime.sleep(60)")
+    words = command("Backup", "--", sys.executable, "-c", ENDS_WITH_7)
     env = environment(tmp_path, receiver.url)
     words = [sys.executable, "-c", WITH_SIGINT, *words]
     with subprocess.Popen(words, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as process:
@@ -166,6 +176,38 @@ def test_signals_are_passed_on(
         process.send_signal(number)
         assert process.wait(60) == code
     assert receiver.received_signals()[-1] == str(code)
+
+
+def test_a_signal_is_passed_on_at_once_even_if_another_thread_gets_it(
+    receiver: FakeCheckInReceiver, tmp_path: Path
+) -> None:
+    """The system may give a signal to any thread, and the main thread, which runs the handlers, must wake up for it."""
+    script = """
+import signal, sys, threading, time
+from watchdog.cli.exec_run import ExecCommandLine, run_command_and_report
+
+def signal_this_thread():
+    while not open(sys.argv[1]).read():
+        time.sleep(0.1)
+    time.sleep(1)  # the main thread waits for the end of the command by then
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+threading.Thread(target=signal_this_thread, daemon=True).start()
+command = [sys.executable, "-c", sys.argv[2]]
+sys.exit(run_command_and_report(ExecCommandLine("Backup", command, url=sys.argv[3])))
+"""
+    output = tmp_path / "output.txt"
+    with output.open("w") as stdout:
+        ran = subprocess.run(
+            [sys.executable, "-c", script, str(output), ENDS_WITH_7, receiver.url],
+            env=environment(tmp_path, receiver.url),
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            timeout=120,
+            check=False,
+        )
+    assert ran.returncode == 7
+    assert receiver.received_signals() == ["start", "7"]
 
 
 def test_output_of_background_children_is_passed_on_but_not_reported(

@@ -21,6 +21,7 @@ MAX_EXEC_OUTPUT_TAIL_BYTES = 10_240
 EXEC_OUTPUT_DRAIN_TIMEOUT_S = 0.5
 """How long output that was written last may take to arrive after the command has ended."""
 
+EXEC_WAKEUP_READ_BYTES = 64
 EXEC_OUTPUT_READ_CHUNK_BYTES = 65_536
 EXEC_OUTPUT_ENCODING_SAMPLE_BYTES = 4_096
 """The beginning of the output, which shows its encoding."""
@@ -34,7 +35,13 @@ class ExecCommandStartFailure(NamedTuple):
 
 
 class ExecChildProcess:
-    """The command, with our standard input. Its output is passed on as it comes, and its tail is kept."""
+    """The command, with our standard input. Its output is passed on as it comes, and its tail is kept.
+
+    While `wait` waits, a pipe wakes it: the interpreter writes a byte there for every signal, and the thread that waits
+    for the command writes one at its end. A lock would not do. Python runs a signal's handler when the main thread
+    executes its next instruction, and a signal that arrives just before the thread blocks, or in another thread, does
+    not interrupt a lock: it would be passed on only after the command had ended.
+    """
 
     def __init__(self) -> None:
         self.started_monotonic_s = time.monotonic()
@@ -44,6 +51,8 @@ class ExecChildProcess:
         self._output_tail = bytearray()
         self._process: subprocess.Popen[bytes] | None = None
         self._signals_before_start: list[int] = []
+        self._wakeup_fd, self._wakeup_write_fd = os.pipe()
+        os.set_blocking(self._wakeup_write_fd, False)
         self._copy_threads: list[threading.Thread] = []
         self._previous_handlers = {
             number: signal.getsignal(number) for name in EXEC_FORWARDED_SIGNALS if (number := getattr(signal, name, 0))
@@ -55,6 +64,7 @@ class ExecChildProcess:
 
     def start(self, command: list[str]) -> ExecCommandStartFailure | None:
         """Starts the command. None: it runs."""
+        signal.set_wakeup_fd(self._wakeup_write_fd)
         for number, handler in self._previous_handlers.items():
             if handler is not signal.SIG_IGN:
                 signal.signal(number, self._forward_signal)
@@ -78,7 +88,8 @@ class ExecChildProcess:
     def wait(self) -> tuple[int, float]:
         """Waits for the command to end. Returns its exit code, or 128 + the number of the signal that ended it, and the
         monotonic time of its end."""
-        self._ended.wait()
+        while not self._ended.is_set():
+            os.read(self._wakeup_fd, EXEC_WAKEUP_READ_BYTES)
         for thread in self._copy_threads:
             thread.join(EXEC_OUTPUT_DRAIN_TIMEOUT_S)
         return self._exit_code, self._ended_monotonic_s
@@ -96,6 +107,7 @@ class ExecChildProcess:
         self._ended_monotonic_s = time.monotonic()
         self._exit_code = code if code >= 0 else 128 - code
         self._ended.set()
+        os.write(self._wakeup_write_fd, b"\0")
 
     def _forward_signal(self, signal_number: int, _frame: object) -> None:
         if signal_number in TERMINAL_GENERATED_SIGNALS and os.isatty(0):
