@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from tests.support.polling import wait_until_async
 from tests.support.store import START_AT, StoreHarness, make_registered_probe
-from watchdog.domain.heartbeat import HEARTBEAT_STATE_KEY, CheckInKind
+from watchdog.domain.heartbeat import HEARTBEAT_STATE_KEY, CheckInKind, ReceivedCheckIn
 from watchdog.net import SecretMask
 from watchdog.service import check_ins as module
 from watchdog.service.check_in_log import CheckInLog
@@ -49,14 +49,8 @@ class CheckInHarness:
     async def send_check_in(
         self, kind: CheckInKind = CheckInKind.OK, at: int = START_AT, body: bytes = b"", probe: str = "backup"
     ) -> bool:
-        return await self.receiver.accept_check_in(
-            probe,
-            kind,
-            occurred_at=at,
-            run_id="",
-            exit_code=3 if kind is CheckInKind.FAIL else None,
-            output=body,
-        )
+        exit_code = 3 if kind is CheckInKind.FAIL else None
+        return await self.receiver.accept_check_in(probe, ReceivedCheckIn(kind, at, exit_code=exit_code, output=body))
 
     async def flush_forever(self) -> None:
         while True:

@@ -64,6 +64,16 @@ class CheckIn(NamedTuple):
     """The end of the job's output, untrusted; of a rejected check-in: what was sent, and why it was rejected."""
 
 
+class ReceivedCheckIn(NamedTuple):
+    """A check-in as it was received, before it has an id and its output is masked."""
+
+    kind: CheckInKind
+    occurred_at: int
+    run_id: str = ""
+    exit_code: int | None = None
+    output: bytes = b""
+
+
 class EndedHeartbeatRun(NamedTuple):
     """A run whose end was reported."""
 

@@ -13,7 +13,7 @@ from typing import Self
 
 import structlog
 
-from watchdog.domain.heartbeat import CheckIn, CheckInKind
+from watchdog.domain.heartbeat import CheckIn, CheckInKind, ReceivedCheckIn
 from watchdog.domain.text import replace_invisible_characters
 from watchdog.net import SecretMask
 from watchdog.service.check_in_log import CheckInLog, CheckInLogError
@@ -79,27 +79,12 @@ class CheckInReceiver:
         await asyncio.get_running_loop().run_in_executor(self._disk_executor, self.check_in_log.close)
         self._disk_executor.shutdown()
 
-    async def accept_check_in(
-        self,
-        probe_id: str,
-        kind: CheckInKind,
-        *,
-        occurred_at: int,
-        run_id: str,
-        exit_code: int | None,
-        output: bytes,
-    ) -> bool:
+    async def accept_check_in(self, probe_id: str, received: ReceivedCheckIn) -> bool:
         """Write a check-in to disk. Returns False if that is not possible at present. The output is masked first."""
         if self._stopping:
             return False
-        check_in = CheckIn(
-            f"{self._id_prefix}-{next(self._id_counter):x}",
-            occurred_at,
-            kind,
-            run_id=run_id,
-            exit_code=exit_code,
-            output=self._sanitize_output(output),
-        )
+        id = f"{self._id_prefix}-{next(self._id_counter):x}"
+        check_in = CheckIn(id, **received._asdict() | {"output": self._sanitize_output(received.output)})
         record = json.dumps([probe_id, *check_in], ensure_ascii=False).encode("utf-8", "replace")
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._pending.append((record, done))

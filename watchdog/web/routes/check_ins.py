@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 from urllib.parse import parse_qsl
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from watchdog.domain.formatting import DAY_MS
-from watchdog.domain.heartbeat import CheckInKind
+from watchdog.domain.heartbeat import CheckInKind, ReceivedCheckIn
 from watchdog.domain.output_text import MAX_BYTE_ORDER_MARK_BYTES, BodyTail, decode_body_tail, find_text_codec
 from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.store.read.query import STORE_READ_QUERY_ERRORS, STORE_READ_QUERY_TIMEOUT_S
@@ -38,21 +38,6 @@ _CHECK_IN_KIND_BY_PATH_SUFFIX = {
 }
 
 
-class CheckInStoreCallback(Protocol):
-    """Stores a check-in. False: it cannot be stored at the moment."""
-
-    async def __call__(
-        self,
-        probe_id: str,
-        kind: CheckInKind,
-        *,
-        occurred_at: int,
-        run_id: str,
-        exit_code: int | None,
-        output: bytes,
-    ) -> bool: ...
-
-
 class CheckInResponse(NamedTuple):
     status_code: int
     text: str
@@ -73,29 +58,20 @@ class InvalidCheckInRequestError(Exception):
         self.response = CheckInResponse(status_code, text, send_allow_header=status_code == 405)
 
 
-class CheckInRequest(NamedTuple):
-    """A check-in without its body."""
-
-    kind: CheckInKind
-    exit_code: int | None
-    run_id: str
-    age_ms: int
-    """How long ago it happened, by the sender."""
-
-
 class CheckInMiddleware:
     """An ASGI application that accepts check-ins and passes every other request on to `inner`.
 
-    `probe_ids_by_token`: of this process's heartbeats. `find_probe_id`: looks up the token of another process's one;
-    raises StoreUnavailableError. `clock`: epoch ms. Unknown tokens are throttled by address, known ones by job. A
-    rejected check-in of a known token is kept as such: it is no evidence about the job.
+    `probe_ids_by_token`: of this process's heartbeats. `accept_check_in`: stores a check-in of the probe with an id;
+    False: it cannot be stored at the moment. `find_probe_id`: looks up the token of another process's one; raises
+    StoreUnavailableError. `clock`: epoch ms. Unknown tokens are throttled by address, known ones by job. A rejected
+    check-in of a known token is kept as such: it is no evidence about the job.
     """
 
     def __init__(
         self,
         inner: ASGIApp,
         probe_ids_by_token: Mapping[str, str],
-        accept_check_in: CheckInStoreCallback,
+        accept_check_in: Callable[[str, ReceivedCheckIn], Awaitable[bool]],
         clock: Callable[[], int],
         find_probe_id: Callable[[str], Awaitable[str | None]],
     ):
@@ -128,27 +104,19 @@ class CheckInMiddleware:
             return None
         query = scope["query_string"].decode("latin-1")
         try:
-            request = _parse_check_in_request(scope["method"], action, query)
+            check_in = _parse_check_in_request(scope["method"], action, query, now)
             output = _decode_check_in_body(body, scope["headers"])
         except InvalidCheckInRequestError as error:
             quoted = _quote_check_in_request(scope["method"], action, query)
             await self._store_rejected_check_in(probe_id, now, f"{quoted}: {error.response.text}")
             return error.response
-        stored = await self._accept_check_in(
-            probe_id,
-            request.kind,
-            occurred_at=now - request.age_ms,
-            run_id=request.run_id,
-            exit_code=request.exit_code,
-            output=output.encode(),
-        )
+        stored = await self._accept_check_in(probe_id, check_in._replace(output=output.encode()))
         return CHECK_IN_OK_RESPONSE if stored else CHECK_IN_UNAVAILABLE_RESPONSE
 
     async def _store_rejected_check_in(self, probe_id: str, now: int, explanation: str) -> None:
         """Keep a check-in that was not understood, so that the mistake is visible on the probe's page."""
-        await self._accept_check_in(
-            probe_id, CheckInKind.REJECTED, occurred_at=now, run_id="", exit_code=None, output=explanation.encode()
-        )
+        rejected = ReceivedCheckIn(CheckInKind.REJECTED, now, output=explanation.encode())
+        await self._accept_check_in(probe_id, rejected)
 
     async def _find_probe_id_or_response(self, token: str, address: str) -> str | CheckInResponse:
         """The probe id of another process's heartbeat; the response if there is none."""
@@ -174,8 +142,8 @@ class CheckInMiddleware:
         )
 
 
-def _parse_check_in_request(method: str, action: str, query: str) -> CheckInRequest:
-    """`action`: the path after the token. Raises InvalidCheckInRequestError."""
+def _parse_check_in_request(method: str, action: str, query: str, now: int) -> ReceivedCheckIn:
+    """The check-in without its body. `action`: the path after the token. Raises InvalidCheckInRequestError."""
     if method not in ("GET", "HEAD", "POST"):
         raise InvalidCheckInRequestError("expected GET, HEAD or POST", status_code=405)
     kind, exit_code = _CHECK_IN_KIND_BY_PATH_SUFFIX.get(action), None
@@ -187,7 +155,7 @@ def _parse_check_in_request(method: str, action: str, query: str) -> CheckInRequ
         exit_code = int(action)
         kind = CheckInKind.FAIL if exit_code else CheckInKind.OK
     if not query:
-        return CheckInRequest(kind, exit_code, "", 0)
+        return ReceivedCheckIn(kind, now, exit_code=exit_code)
     try:
         pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_CHECK_IN_PARAMETERS)
     except ValueError:
@@ -203,7 +171,7 @@ def _parse_check_in_request(method: str, action: str, query: str) -> CheckInRequ
         raise InvalidCheckInRequestError("rid: expected up to 64 letters, digits and . _ : ~ -")
     if not re.fullmatch(r"[0-9]{1,10}", age) or int(age) > MAX_CHECK_IN_AGE_MS:
         raise InvalidCheckInRequestError("ago: expected milliseconds, at most 31 days")
-    return CheckInRequest(kind, exit_code, run_id, int(age))
+    return ReceivedCheckIn(kind, now - int(age), run_id, exit_code)
 
 
 def _decode_check_in_body(body: BodyTail, header_pairs: Iterable[tuple[bytes, bytes]]) -> str:
