@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from watchdog.config.include_files import (
+    MAX_INCLUDE_FOLDER_ENTRIES,
+    IncludeFileFinder,
+    TooManyFolderEntriesError,
+)
 from watchdog.config.problems import EMPTY_VALUE_MESSAGE, ConfigProblem, ConfigSourceLocation
 from watchdog.config.yaml_tree import YamlNode, parse_yaml
 
-MAX_CONFIG_FILE_BYTES = 16 * 1024 * 1024
+MAX_CONFIG_BYTES = 16 * 1024 * 1024
+"""Of all files of a configuration together."""
+MAX_INCLUDED_FILES = 1_000
+MAX_INCLUDE_DEPTH = 20
+"""How many files may include one another in a row."""
+
+
+class IncludeLimitError(Exception):
+    """A limit on included files is exceeded: no further file is read."""
+
+    def __init__(self, item: YamlNode, message: str):
+        super().__init__(message)
+        self.problem = ConfigProblem(*item.location, item.path, message)
 
 
 @dataclass
@@ -29,6 +47,9 @@ class MergedConfigSources:
     """File, as named in problems -> the folder that its relative paths start at. In reading order."""
     files: dict[Path, None] = field(default_factory=dict)
     """Resolved, in reading order: a file that several patterns match is read once."""
+    byte_count: int = 0
+    """Of all files that were read."""
+    file_finder: IncludeFileFinder = field(default_factory=IncludeFileFinder)
     problems: list[ConfigProblem] = field(default_factory=list)
     warnings: list[ConfigProblem] = field(default_factory=list)
     """About files; `find_config_warnings` adds those about what is in them."""
@@ -43,7 +64,7 @@ def load_config_sources(path: Path | None, text: str | None, env: Mapping[str, s
     name = "configuration" if path is None else str(path)
     folder = Path() if path is None else path.parent
     if path is not None:
-        sources.files[path.resolve()] = None
+        sources.files[_resolve(path)] = None
     if text is None:
         text = _read_config_file(path, ConfigSourceLocation(name), "", sources) if path is not None else ""
     if text is not None:
@@ -51,16 +72,28 @@ def load_config_sources(path: Path | None, text: str | None, env: Mapping[str, s
         sources.location = ConfigSourceLocation(name)
         if tree is not None:
             sources.root = tree.entries
-            _merge_sections_and_includes(tree, (path,) if path else (), env, sources)
+            try:
+                _merge_sections_and_includes(tree, (path,) if path else (), env, sources)
+            except IncludeLimitError as e:
+                sources.problems.append(e.problem)
     return sources
+
+
+def _resolve(path: Path) -> Path:
+    """Unlike Path.resolve, also of a link that leads to itself."""
+    return Path(os.path.realpath(path))
 
 
 def _read_config_file(
     path: Path, location: ConfigSourceLocation, problem_path: str, sources: MergedConfigSources
 ) -> str | None:
+    """`problem_path`: of the `include` that names the file; empty for the main file."""
+    if problem_path and path.exists() and not path.is_file():  # opening a named pipe would wait for its writer
+        sources.add_problem(location, problem_path, f"cannot read {path}: not a regular file")
+        return None
     try:
         with path.open("rb") as file:
-            content = file.read(MAX_CONFIG_FILE_BYTES + 1)
+            content = file.read(MAX_CONFIG_BYTES + 1)
     except OSError as e:
         reason = (e.strerror or "not a file").lower()
         hint = "; `watchdog init` creates one" if isinstance(e, FileNotFoundError) and not problem_path else ""
@@ -68,8 +101,10 @@ def _read_config_file(
             location, problem_path, f"cannot read {path}: {reason}{hint}" if problem_path else f"{reason}{hint}"
         )
         return None
-    if len(content) > MAX_CONFIG_FILE_BYTES:
-        sources.add_problem(location, problem_path, "the file is larger than 16 MiB")
+    sources.byte_count += len(content)
+    if len(content) > MAX_CONFIG_BYTES:
+        if not problem_path:
+            sources.add_problem(location, problem_path, "the file is larger than 16 MiB")
         return None
     try:
         return content.decode("utf-8-sig")
@@ -138,9 +173,13 @@ def _find_config_section_of_type(
 def _load_included_files(
     item: YamlNode, include_chain: tuple[Path, ...], env: Mapping[str, str], sources: MergedConfigSources
 ) -> None:
+    """Raises IncludeLimitError."""
     folder, pattern = sources.base_folders[item.location.file], str(item.value)
-    matches = glob.glob(str(folder / pattern), recursive=True)  # noqa: PTH207 - Path.glob takes no absolute patterns
-    paths = sorted(path for path in map(Path, matches) if not path.is_dir())
+    try:
+        paths = sources.file_finder.find_files(folder, pattern)
+    except TooManyFolderEntriesError:
+        limit = f"the folders to search hold more than {MAX_INCLUDE_FOLDER_ENTRIES:,} entries"
+        raise IncludeLimitError(item, f"{limit}: name the folder that holds the files, without `**`") from None
     if not paths:
         message = f"no file '{item.raw_value}'; paths are relative to {item.location.file}"
         if glob.has_magic(pattern):
@@ -149,13 +188,29 @@ def _load_included_files(
         else:
             sources.add_problem(item.location, item.path, message)
     for path in paths:
-        resolved = path.resolve()
-        if resolved in {file.resolve() for file in include_chain}:
+        resolved = _resolve(path)
+        if resolved in map(_resolve, include_chain):
             cycle = " -> ".join(str(file) for file in (*include_chain, path))
             sources.add_problem(item.location, item.path, f"the file includes itself: {cycle}")
         elif resolved not in sources.files:
             sources.files[resolved] = None
             text = _read_config_file(path, item.location, item.path, sources)
+            _require_includes_within_limits(path, item, include_chain, sources)
             tree = None if text is None else _parse_config_text(text, str(path), path.parent, env, sources)
             if tree is not None:
                 _merge_sections_and_includes(tree, (*include_chain, path), env, sources)
+
+
+def _require_includes_within_limits(
+    path: Path, item: YamlNode, include_chain: tuple[Path, ...], sources: MergedConfigSources
+) -> None:
+    """Raises IncludeLimitError."""
+    if len(sources.files) > MAX_INCLUDED_FILES + 1:  # and the main file
+        message = f"more than {MAX_INCLUDED_FILES:,} files are included: use a narrower pattern, or merge files"
+        raise IncludeLimitError(item, message)
+    if sources.byte_count > MAX_CONFIG_BYTES:
+        message = f"the files up to {path} are larger than 16 MiB together: include only configuration"
+        raise IncludeLimitError(item, message)
+    if len(include_chain) > MAX_INCLUDE_DEPTH:
+        message = f"files include one another more than {MAX_INCLUDE_DEPTH} levels deep: include them in the main file"
+        raise IncludeLimitError(item, message)
