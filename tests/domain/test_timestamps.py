@@ -9,7 +9,14 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from watchdog.domain.timestamps import MAX_EPOCH_MS, parse_epoch, parse_iso8601, parse_ms_number, to_epoch_ms
+from watchdog.domain.timestamps import (
+    MAX_EPOCH_MS,
+    parse_epoch,
+    parse_iso8601,
+    parse_ms_number,
+    parse_printed_time,
+    to_epoch_ms,
+)
 
 NOON_UTC = 1_795_348_800_000
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -49,6 +56,39 @@ def test_datetimes(moment: datetime, expected: int) -> None:
 )
 def test_iso_8601(text: object, expected: int | None) -> None:
     assert parse_iso8601(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2026-11-22T12:00:00Z", NOON_UTC),
+        ("Sun, 22 Nov 2026 12:00:00 GMT", NOON_UTC),  # toUTCString of JavaScript
+        ("Sun, 22 Nov 2026 13:00:00 +0100", NOON_UTC),
+        ("Sun, 22 Nov 2026 13:00:00 +0100 (CET)", NOON_UTC),
+        ("22 Nov 2026 12:00:00 -0000", NOON_UTC),
+        ("22 Nov 2026 12:00:00 UT", NOON_UTC),
+        ("2026-11-22 12:00:00 UTC", NOON_UTC),  # Ruby
+        ("2026-11-22 13:00:00 +0100", NOON_UTC),
+        ("2026-11-22 12:00:00.250 +0000 UTC", NOON_UTC + 250),  # Go
+        ("2026-11-22 12:00:00.123456789 +0000 UTC m=+7.200012", NOON_UTC + 123),
+        ("2026-11-22 13:00:00 +0100 CET", NOON_UTC),
+        ("2026-11-22 15:00:00 +0300 +03", NOON_UTC),
+        ("0001-01-01 00:00:00 +0000 UTC", -62_135_596_800_000),
+        ("2026-11-22T12:00:00 GMT", NOON_UTC),
+        ("2026-11-22 12:00:00 CET", None),  # a name alone is ambiguous
+        ("Sun, 22 Nov 2026 12:00:00 EST", None),
+        ("Sun, 22 Nov 2026 12:00:00", None),
+        ("Sun, 32 Nov 2026 12:00:00 GMT", None),
+        ("2026-13-22 12:00:00 UTC", None),
+        ("22 Nov 99999 12:00:00 GMT", None),
+        ("1795348800", None),
+        ("yesterday", None),
+        ("GMT", None),
+        ("", None),
+    ],
+)
+def test_printed_times(text: str, expected: int | None) -> None:
+    assert parse_printed_time(text) == expected
 
 
 def test_iso_8601_without_a_zone_uses_the_given_zone() -> None:

@@ -5,8 +5,10 @@ Every function returns None for a value that it cannot read: what that means is 
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal
+from email.utils import parsedate_to_datetime
 from math import isfinite
 
 UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -14,6 +16,13 @@ EPOCH_MS_THRESHOLD = 100_000_000_000
 """Epoch numbers from here on (1973 in milliseconds, 5138 in seconds) are milliseconds, smaller ones seconds."""
 MAX_EPOCH_MS = 100_000_000_000_000
 """Instants from here on (the year 5138) are not believed: the source wrote something else there."""
+
+_PRINTED_TIME_PATTERN = re.compile(
+    r"(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d+)?) ?"
+    r"(?:([+-]\d\d:?\d\d)(?: [A-Z]{1,5}| [+-]\d{2,4})?|UTC|GMT)(?: m=[+-][\d.]+)?"
+)
+"""A time, and its offset: Ruby's and Go's formats."""
+_RFC2822_ZONE_PATTERN = re.compile(r"( [+-]\d{4}( \(.*\))?| GMT| UTC?)$")
 
 
 def to_epoch_ms(moment: datetime, zone: tzinfo = UTC) -> int:
@@ -29,6 +38,20 @@ def parse_iso8601(text: object, zone: tzinfo = UTC) -> int | None:
     try:
         return to_epoch_ms(datetime.fromisoformat(text.strip()), zone)
     except ValueError:
+        return None
+
+
+def parse_printed_time(text: str) -> int | None:
+    """A time as programs print it: ISO 8601, RFC 2822 ("Sun, 22 Nov 2026 01:48:07 GMT", of JavaScript's `toUTCString`),
+    or as Ruby and Go print it ("2026-11-22 01:48:07 UTC", "2026-11-22 01:48:07.5 +0100 CET m=+7.2"). Without a zone it
+    is UTC. None also for a zone that is only named, unless it is UTC or GMT: such names are ambiguous."""
+    if (at := parse_iso8601(text)) is not None:
+        return at
+    if match := _PRINTED_TIME_PATTERN.fullmatch(text.strip()):
+        return parse_iso8601(match[1] + (match[2] or "Z"))
+    try:
+        return to_epoch_ms(parsedate_to_datetime(text)) if _RFC2822_ZONE_PATTERN.search(text) else None
+    except (ValueError, OverflowError):
         return None
 
 

@@ -16,7 +16,7 @@ from watchdog.domain.model import Json, McpTaskFacts
 from watchdog.domain.probe_state import compute_short_digest
 from watchdog.domain.rules.task import McpTaskStatus, parse_mcp_task_status
 from watchdog.domain.text import replace_invisible_characters, to_single_line
-from watchdog.domain.timestamps import parse_epoch, parse_iso8601
+from watchdog.domain.timestamps import parse_epoch, parse_printed_time
 
 MAX_MCP_TASKS = 1_000
 MAX_MCP_TASKS_IN_EVIDENCE = 50
@@ -145,11 +145,13 @@ def _parse_mcp_task_last_run(entry: dict[str, Json], now: int) -> int | None:
 
 
 def _parse_mcp_task_timestamp(value: Json) -> int:
-    at = parse_iso8601(value) if isinstance(value, str) else parse_epoch(_parse_mcp_task_number(value, "last_run_at"))
+    at = (
+        parse_printed_time(value)
+        if isinstance(value, str)
+        else parse_epoch(_parse_mcp_task_number(value, "last_run_at"))
+    )
     if at is None:
-        raise _InvalidReportedTaskError(
-            f"last_run_at {clean_mcp_server_text(str(value), 60)!r} is not an ISO 8601 time"
-        )
+        raise _InvalidReportedTaskError(f"last_run_at {clean_mcp_server_text(str(value), 60)!r} is not a time")
     return at
 
 
