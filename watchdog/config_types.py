@@ -63,7 +63,7 @@ def parse_duration(value: Any) -> int:
     if total_ms > _MAX_DURATION_MS:
         raise ValueError("expected a duration of at most 3650d")
     if round(total_ms) <= 0:
-        raise ValueError("expected a duration of at least 1ms")
+        raise ValueError("expected a duration longer than 0")
     return round(total_ms)
 
 

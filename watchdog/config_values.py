@@ -42,7 +42,7 @@ def split_listen_address(text: str) -> tuple[str, int]:
     if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65_535:
         raise ValueError("expected host:port, such as 127.0.0.1:8080, or :8080 for every IPv4 address")
     if not re.fullmatch(r"[A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\]", host):
-        raise ValueError("expected a host name or address before the port; an IPv6 address stands in [ ]")
+        raise ValueError("expected a host name or address before the port; write an IPv6 address in [ ]")
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - the meaning of ":8080"; refused without API keys
 
 

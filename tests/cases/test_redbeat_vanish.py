@@ -61,7 +61,9 @@ def test_schedules_that_vanish_are_one_incident_and_nothing_recovers(tmp_path: P
             assert vanished.startswith("all 3 jobs are no longer listed: report-0, report-1, report-2: ")
             assert state() == "down"
             ended = watchdog("jobs", "forget", "Beat")
-            assert ended.stdout == "No longer expected, from the next run of Beat on: report-0, report-1, report-2\n"
+            assert (
+                ended.stdout == "No longer expected, starting with the next run of Beat: report-0, report-1, report-2\n"
+            )
             wait_until(lambda: vanished not in open_messages())
             assert watchdog("jobs", "forget", "Beat", "report-0").exit_code == 2
             save_schedules(redis_server.url)

@@ -259,8 +259,8 @@ def test_a_file_that_matches_two_patterns_is_read_once(tmp_path: Path) -> None:
     [
         ("include: [b.yaml]", "include: [main.yaml]", "b.yaml:1:11: include.0: the file includes itself: "),
         ("include: ['*.yaml']", "", "main.yaml:1:11: include.0: the file includes itself: "),
-        ("include: [b.yaml]", "server: {}", "b.yaml:1:1: server: `server` is allowed in the main file only; "),
-        ("include: [b.yaml]", "defaults: {}", "b.yaml:1:1: defaults: `defaults` is allowed in the main file only; "),
+        ("include: [b.yaml]", "server: {}", "b.yaml:1:1: server: `server` is allowed only in the main file; "),
+        ("include: [b.yaml]", "defaults: {}", "b.yaml:1:1: defaults: `defaults` is allowed only in the main file; "),
         ("include: [b.yaml]", "probs: []", "b.yaml:1:1: probs: unknown section 'probs'; did you mean 'probes'?"),
         ("include: [b.yaml]", "version: 2", "b.yaml:1:10: version: expected 1"),
         ("include: [b.yaml]", "probes: [{name: B}]", "b.yaml:1:10: probes.0: no probe kind: "),

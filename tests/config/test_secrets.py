@@ -151,7 +151,7 @@ def test_a_weak_secret_changes_no_sentence_and_is_a_warning(secret: str, sentenc
     assert config.mask(sentence) == sentence
     (warning,) = config.warnings
     assert warning.path == "probes.0.http.auth.bearer"
-    assert "too short, or a word of Watchdog's own messages" in warning.message
+    assert "too short, or a word in Watchdog's own messages" in warning.message
 
 
 SHORT_SECRETS = [

@@ -328,6 +328,7 @@ reason, message = "", ""
 
 
 def test_what_to_do_about_a_reason() -> None:
-    assert get_reason_advice("connection.refused") == "Check whether the service runs and which address it listens on."
+    advice = "Check whether the service is running and which address it listens on."
+    assert get_reason_advice("connection.refused") == advice
     assert get_reason_advice("http.509") == REASON_CATALOGUE["http.5xx"].advice, "that of its class"
     assert get_reason_advice("unheard.of") == "", "another version stored it"

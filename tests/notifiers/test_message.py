@@ -385,7 +385,7 @@ def test_a_changed_cause_shows_the_new_one_the_first_one_and_new_advice() -> Non
     assert field(message, "At first") == "HTTP 503, expected 200"
     assert field(message, "Expected") == "", "the title states everything"
     assert "503" not in message.evidence, "it is about the first cause"
-    assert field(message, "What to do") == "Check whether the service runs and which address it listens on."
+    assert field(message, "What to do") == "Check whether the service is running and which address it listens on."
 
 
 def test_a_recovery_after_a_change_names_the_last_cause_and_the_first() -> None:

@@ -57,9 +57,10 @@ def db_upgrade_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
 
 @db_app.command("check", cls=FastStartCommand)
 def db_check_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
-    """Check that the database can be read, and that an SQLite file is not damaged.
+    """Check that the database is readable and not damaged.
 
-    Reads the whole SQLite file, even while Watchdog runs. Exits 1 if it is damaged.
+    Reads the whole SQLite file, even while Watchdog is running. Does not look for damage in PostgreSQL. Exits 1 if the
+    database is damaged.
 
     \b
     Example: watchdog db check
@@ -101,7 +102,7 @@ def db_backup_command(
     file: Annotated[Path, typer.Argument(help="The file to write; it must not exist.", show_default=False)],
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
 ) -> None:
-    """Copy an SQLite database, even while Watchdog runs.
+    """Copy an SQLite database, even while Watchdog is running.
 
     The copy is a database that Watchdog can use, and only its owner can read it.
 

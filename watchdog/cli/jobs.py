@@ -56,7 +56,7 @@ def jobs_forget_command(
     job: Annotated[str | None, typer.Argument(help="Name of the job; default: every missing job.")] = None,
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
 ) -> None:
-    """End the incidents of jobs that were removed from their source on purpose.
+    """End the incidents of jobs that were removed on purpose.
 
     The decision takes effect with the probe's next run. A job that is listed again is monitored again.
 
@@ -74,7 +74,7 @@ def jobs_forget_command(
             names = forget_missing_jobs(database, probe_id, job, read_database_clock(database))
         except LookupError as e:
             exit_with_error(e.args[0])
-    print(f"No longer expected, from the next run of {probe} on: {', '.join(names)}")
+    print(f"No longer expected, starting with the next run of {probe}: {', '.join(names)}")
 
 
 def _print_jobs_and_exit(config: Path, output: CliOutputFormat) -> None:

@@ -73,7 +73,7 @@ def _build_check_in_url(sources: MergedConfigSources, probe: YamlNode) -> str:
     else:
         token = _read_yaml_text_field(heartbeat, "token")
     if not re.fullmatch(r"[A-Za-z0-9_-]{16,}", token):
-        raise ValueError("the token is short, or holds characters that an address cannot hold")
+        raise ValueError("the token is too short, or contains characters that a URL cannot contain")
     return build_check_in_url(listen, public_url, token)
 
 

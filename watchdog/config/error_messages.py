@@ -14,6 +14,7 @@ from watchdog.config.scalars import parse_plain_yaml_scalar
 from watchdog.config.yaml_tree import YamlNode, format_key_for_message
 from watchdog.config_types import ConfigModel, FieldPath, FieldValidationError, list_file_backed_fields
 from watchdog.domain.model import JsonScalar
+from watchdog.probes import PROBE_KINDS
 
 MAX_VALID_FIELDS_IN_MESSAGE = 12
 """A model with more fields than this is not listed in a message."""
@@ -151,6 +152,10 @@ def _describe_unknown_field(name: str, model: type[ConfigModel], path: FieldPath
     base_name = name.removesuffix("_file")
     if base_name != name and base_name in valid_names:
         return f"'{base_name}' cannot be read from a file: only secrets can"
+    if section == "probes" and (
+        owners := [k for k, kind in PROBE_KINDS.items() if name in list_yaml_field_names(kind)]
+    ):
+        return f"not supported by this kind of probe: only {' and '.join(owners)} probes have {name}; remove it"
     hint = ""
     if not find_equivalent_name(name, valid_names):
         hint = _suggest_nested_field(name, models)
@@ -268,7 +273,8 @@ def _format_validation_error(error_type: str, context: dict[str, Any], message: 
         bound = _LIMIT_TEXT_BY_ERROR_TYPE[error_type].format(**context)
         is_literal_number = isinstance(node.value, int | float) and node.interpolated_text is None
         actual = f", found {node.value}" if is_literal_number else ""
-        return f"expected {bound}{actual}".replace("at least 1 entries", "at least one entry")
+        message = f"expected {bound}{actual}".replace("at least 1 entries", "at least one entry")
+        return message.replace("at least 1 characters", "at least one character")
     if error_type in ("literal_error", "enum"):
         choices = re.findall(r"'([^']*)'", str(context["expected"]))
         is_literal_text = isinstance(node.value, str) and node.interpolated_text is None

@@ -88,9 +88,9 @@ class StorageSettings(ConfigModel):
     """How long hourly summaries are kept."""
     check_in_log: LocalFilePath = ""
     """The path of the log that keeps check-ins until they are stored in the database. Watchdog appends `.0` and `.1` to
-    it. Default: next to the SQLite file; with PostgreSQL, `watchdog-check-ins` in the working directory. Each further
-    process with the same path uses files of its own (`<path>-2` and so on). If a process is killed, another process
-    with the same path stores its check-ins."""
+    it. Default: next to the SQLite file; with PostgreSQL, `watchdog-check-ins` in the working directory. Each
+    additional process with the same path uses its own files (`<path>-2` and so on). If a process is killed, another
+    process with the same path stores its check-ins."""
 
     @property
     def check_in_log_path(self) -> Path:
@@ -104,8 +104,8 @@ class StorageSettings(ConfigModel):
 
 @NOTIFIER_KINDS.add_kind_fields
 class ReceiverSettings(ConfigModel):
-    """People or a program that receives notifications. At least one notifier is required; each configured notifier
-    sends every notification."""
+    """A person, a team or a program to notify. At least one notifier is required; each configured notifier sends every
+    notification."""
 
     send_resolved: StrictBool = True
     """Whether a notification is also sent when an incident resolves."""
@@ -125,8 +125,9 @@ class ReceiverSettings(ConfigModel):
 
 
 def _validate_probe_kind(name: str) -> str:
-    if name not in (*PROBE_KINDS, service.WATCHDOG_SELF_PROBE_KIND):
-        hint = build_did_you_mean_suffix(name, PROBE_KINDS) or f"; probe kinds: {', '.join(PROBE_KINDS)}"
+    kinds = (*PROBE_KINDS, service.WATCHDOG_SELF_PROBE_KIND)
+    if name not in kinds:
+        hint = build_did_you_mean_suffix(name, kinds) or f"; probe kinds: {', '.join(kinds)}"
         raise ValueError(f"unknown probe kind '{name}'{hint}")
     return name
 
@@ -245,7 +246,7 @@ class AccessSettings(ConfigModel):
 
 
 class DeadMansSwitchSettings(ConfigModel):
-    """A service elsewhere that raises an alarm when requests stop: who watches the watchdog."""
+    """An external service that Watchdog sends requests to, and that raises an alarm when they stop."""
 
     url: HttpUrl
     """The URL to request with GET; http:// or https://."""
@@ -267,7 +268,7 @@ class Config(ConfigModel):
     storage: StorageSettings = StorageSettings()
     """The database, and how long it keeps data."""
     include: tuple[str, ...] = ()
-    """Paths or patterns of further files with probes, receivers and routes, relative to this file."""
+    """Paths or patterns of additional files with probes, receivers and routes, relative to this file."""
     defaults: ProbeDefaults = ProbeDefaults()
     """Default values for fields that a probe does not set. They also apply to included files."""
     probes: tuple[AnyProbe, ...] = ()
@@ -279,7 +280,7 @@ class Config(ConfigModel):
     email: SmtpServerSettings | None = None
     """The SMTP server that sends the mail of all `email` notifiers."""
     dead_mans_switch: DeadMansSwitchSettings | None = None
-    """A URL that is requested as long as Watchdog works: it starts runs, stores results and sends notifications."""
+    """A URL that Watchdog requests as long as it starts runs, stores results and sends notifications."""
     status_page: StatusPageSettings = StatusPageSettings()
     """The public status page."""
     access: AccessSettings = AccessSettings()

@@ -50,23 +50,23 @@ Inside `{ }` and `[ ]`, quote variables: `{password: "${PASSWORD}"}`. Numbers an
 
 **Secrets from files.** Every field of type secret, and every field whose URL can contain credentials (`url`, `redis`,
 `broker` and the like), can be given as `<field>_file` instead: the path of a file with the value. The file's final line
-break is removed. Relative paths are resolved from the folder of the configuration file.
+break is removed. Relative paths are resolved against the folder of the configuration file.
 
 **Masking.** Watchdog shows the scheme, host, port, path, queue, database and command of a target, even if they come
-from variables or files. It never shows the credentials or the query. It replaces the following values by `•••` wherever
-they occur, even in the response of a target:
+from variables or files. It never shows the credentials or the query. It replaces the following values with `•••`
+wherever they occur, even in the response of a target:
 
 - the values of secret fields, and passwords in URLs
-- what a variable puts into a query
-- fields, headers and `env` with the name of a secret, such as `Authorization` or `API_KEY`, and variables with such a
-  name
-- values with such a name inside a `body`, a connection string or the script of a shell: `"password": "..."`, `Pwd=...;`
+- values of variables in the query of a URL
+- the values of fields, headers, `env` entries and variables whose name suggests a secret, such as `Authorization` or
+  `API_KEY`
+- values with such a name inside a `body`, a connection string or a shell script: `"password": "..."`, `Pwd=...;`
 - all other values of 8 or more characters from variables and files, even in names and tags
 
-A secret causes a warning if it has fewer than 8 characters or is a word of Watchdog's own messages, such as
-`password`. Such a secret is masked only in URLs and fields, because masking it in other text would garble the text
-and reveal the secret. A probe's `id` is never masked, because it is part of URLs. A default (`:-`) is treated
-like text in the configuration file: it is masked only where such text is, for example in a field for a secret.
+A secret causes a warning if it has fewer than 8 characters or is a word that Watchdog's own messages contain, such as
+`password`. Such a secret is masked only in URLs and fields, because masking it in other text would garble the text and
+reveal the secret. A probe's `id` is never masked, because it is part of URLs. A default (`:-`) is treated like text in
+the configuration file: it is masked only where such text is masked, for example in a secret field.
 
 **Several files.** `include` takes paths and patterns. An included file may hold `probes`, `receivers`, `routes` and
 `include`. The `defaults` of the main file also apply to the probes of included files. The routes of an included file
@@ -78,11 +78,10 @@ field is replaced as a whole. A probe's `schedule` replaces a default `every`, a
 replaces a default `schedule`.
 
 **Expressions** are written in [CEL](https://cel.dev) and checked when the file is loaded. The following are errors:
-unknown names, comparisons between different types, and results other than true or false. If an expression of `expect`
-is false, the run fails; if one of `prefer` is false, the probe is degraded. Examples: `status in [200, 204]`,
-`body.queue.failed <= 50`, `headers["content-type"].startsWith("application/json")`,
-`body.items.all(item, item.ok)`, `!has(body.error)`.
-"""
+unknown names, comparisons between different types, and results other than true or false. If an `expect` expression is
+false, the run fails; if a `prefer` expression is false, the probe is degraded. Examples: `status in [200, 204]`,
+`body.queue.failed <= 50`, `headers["content-type"].startsWith("application/json")`, `body.items.all(item, item.ok)`,
+`!has(body.error)`. """
 
 
 def render_config_reference() -> str:
@@ -157,7 +156,8 @@ def _render_config_section(
     if path == "probes[]":
         yield from (
             "",
-            f"The fields of {_link_to_section('defaults')} can be set here, too. Exactly one kind is required.",
+            f"The fields of {_link_to_section('defaults')} can be set here, too. A probe has exactly one kind: "
+            f"{', '.join(f'`{kind}`' for kind in [*PROBE_KINDS][:-1])} or `{[*PROBE_KINDS][-1]}`.",
         )
         common = definitions["ProbeDefaults"]["properties"]
         properties = {field: value for field, value in properties.items() if field not in common}

@@ -1,7 +1,7 @@
 """The secrets of a configuration: which values are masked, and how problems are reported without them.
 
 Masking by value replaces a secret wherever it occurs. It is safe only for values that occur nowhere else: a short
-secret, or one that is a word of Watchdog's own messages, would garble them and reveal itself. Such a secret is masked
+secret, or one that is a word in Watchdog's own messages, would garble them and reveal itself. Such a secret is masked
 where the configuration has it (in URLs, headers and fields), and is a warning.
 """
 
@@ -41,7 +41,7 @@ _PLAIN_WORDS_PATTERN = re.compile(r"[A-Za-z][A-Za-z ,.:'_-]*")
 
 
 UNMASKABLE_SECRET_WARNING = (
-    "this secret is too short, or a word of Watchdog's own messages: it is masked in URLs and fields, but not "
+    "this secret is too short, or a word in Watchdog's own messages: it is masked in URLs and fields, but not "
     f"where a target repeats it; choose a secret of at least {MIN_MASKED_SECRET_CHARS} characters that is not a word"
 )
 SECRET_IN_TARGET_WARNING = "this secret equals a part of a target, which is shown: choose another one"

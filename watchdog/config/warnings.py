@@ -169,7 +169,7 @@ def _find_notification_route_warnings(
             yield _build_node_warning(
                 name,
                 f"no route matches probe '{written.name}', so no one is notified of its incidents{hint}: change a "
-                "route, or end `routes` with one without `match`",
+                "route, or add a last route without `match`",
             )
 
 

@@ -66,7 +66,7 @@ class HttpTarget(ConfigModel):
     them."""
     max_body: MaxBodySize = DEFAULT_MAX_BODY_BYTES
     """How much of the response's body is read, counted after decompression, such as `2MiB`; at most 16 MiB. If a check
-    depends on the rest of the body, the run is an `error`."""
+    depends on the rest of the body, the outcome of the run is `error`."""
 
     @model_validator(mode="after")
     def _validate_consistency(self) -> Self:
@@ -149,7 +149,7 @@ class McpTarget(ConfigModel):
     """For `url` and `sse`: how the server's certificate is verified, and the client certificate."""
     max_body: MaxBodySize = DEFAULT_MAX_BODY_BYTES
     """The maximum size of the value that is taken from a tool's result or a resource, such as `2MiB`; at most 16 MiB.
-    All messages of a session together can total 4 MiB, or `max_body` plus 1 MiB if that is larger."""
+    All messages of a session together can total at most 4 MiB, or `max_body` plus 1 MiB if that is larger."""
 
     @model_validator(mode="after")
     def _validate_consistency(self) -> Self:

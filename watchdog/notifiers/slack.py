@@ -71,7 +71,7 @@ class SlackNotifier(Notifier):
     """
 
     webhook: Secret | None = None
-    """The URL of an incoming webhook. Its messages cannot be edited, so a recovery is a message of its own."""
+    """The URL of an incoming webhook. Its messages cannot be edited, so a recovery is posted as a separate message."""
     bot_token: Secret | None = None
     """The bot token of an app with the scope `chat:write`. Requires `channel`. When the cause of an incident changes or
     the incident resolves, its message is edited and a reply is posted in its thread. The reply about a recovery is also

@@ -47,7 +47,8 @@ class WebhookNotifier(Notifier):
     url: HttpUrl
     """The URL to post to; http:// or https://."""
     secret: Secret | None = None
-    """A secret that signs every message with HMAC-SHA256, in the header `Watchdog-Signature`."""
+    """The key that every message is signed with. The header `Watchdog-Signature` contains the signature
+    (HMAC-SHA256)."""
     headers: Mapping[str, str] = {}
     """Additional request headers, for receivers that expect a token."""
     confirm: str | None = None

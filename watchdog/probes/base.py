@@ -87,7 +87,7 @@ class AlertSettings(ConfigModel):
 
 
 class ProbeDefaults(ConfigModel):
-    """Fields that are common to the kinds of probes. The values under `defaults` apply to every probe that does not set
+    """Fields that most kinds of probes share. The values under `defaults` apply to every probe that does not set
     its own. A kind that does not support a field ignores its default."""
 
     group: SingleLineText = ""
@@ -108,9 +108,7 @@ class ProbeDefaults(ConfigModel):
     run is started. `0s` turns this off."""
     timeout: Annotated[
         Duration,
-        create_duration_bounds_validator(
-            "100ms", "5m", "monitor work that takes longer with a heartbeat or jobs probe"
-        ),
+        create_duration_bounds_validator("100ms", "5m", "for longer work, use a heartbeat or jobs probe"),
     ] = 10_000
     """The time limit of a whole run, retries included."""
     retries: Annotated[StrictInt, Field(ge=0, le=10)] = 0

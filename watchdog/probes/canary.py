@@ -96,7 +96,7 @@ class CanaryProbe(QueueSystemProbe):
     """Sends a canary job through a queue and times every stage: enqueue, pick-up, finish. `every` must be at least
     `finish_within` plus 2 seconds, so that runs never overlap. A canary job that is late is cancelled. If the system
     cannot cancel it, the next two runs send no canary job: they poll the late one and report how long it has been
-    waiting or running. After a canary job that is finished or lost, the next run always sends a new one."""
+    waiting or running. Once a canary job has finished or is lost, the next run always sends a new one."""
 
     kind: ClassVar[str] = "canary"
     example: ClassVar[str] = """

@@ -63,7 +63,7 @@ class MaxQueueFailureRatioThreshold(ConfigModel):
     over: Annotated[StrictFloat, Field(ge=0, lt=1)]
     """The limit: 0.2 is 20%. Higher shares are reported."""
     within: Annotated[Duration, create_duration_bounds_validator("1m", "1d")] = 3_600_000
-    """The period up to now for which ended jobs are counted."""
+    """How far back ended jobs are counted."""
     min_samples: Annotated[StrictInt, Field(ge=1)] = 20
     """The number of jobs that must have ended in this period for the rule to apply."""
 
@@ -77,7 +77,7 @@ class StalledQueueThreshold(ConfigModel):
 
 
 class QueueThresholdSettings(ConfigModel):
-    """Limits for a queue, at least one. All exceeded limits of a queue are reported in one incident."""
+    """Limits for a queue. At least one is required. All exceeded limits of a queue are reported in one incident."""
 
     waiting: MaxQueueCountThreshold | None = None
     """The number of waiting jobs."""
@@ -149,7 +149,7 @@ class QueueSettings(ConfigModel):
 
 
 class QueueProbe(QueueSystemProbe):
-    """Monitors a queue: waiting, active, delayed and failed jobs, the oldest waiting job, consumers. Read-only."""
+    """Monitors a queue: waiting, active, delayed and failed jobs, the oldest waiting job, and consumers. Read-only."""
 
     kind: ClassVar[str] = "queue"
     example: ClassVar[str] = """

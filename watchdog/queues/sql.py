@@ -120,8 +120,8 @@ class JobTableStatuses(ConfigModel):
 
 
 class SqlJobSource(TableJobSource):
-    """A table of PostgreSQL, MySQL, MariaDB or SQLite in which every row is a run. The role needs SELECT on the table
-    only."""
+    """A table of PostgreSQL, MySQL, MariaDB or SQLite in which every row is a run. The role needs only SELECT on the
+    table."""
 
     kind: ClassVar[str] = "sql"
     example: ClassVar[str] = """

@@ -41,13 +41,13 @@ _NO_CONNECTION_REASON_ENTRIES = (
         "connection.refused",
         "Connection refused",
         "No process accepts connections at that address and port.",
-        "Check whether the service runs and which address it listens on.",
+        "Check whether the service is running and which address it listens on.",
     ),
     _failure_reason_entry(
         "connection.unreachable",
         "Host unreachable",
         "There is no route to the address.",
-        "Check network, firewall and VPN between Watchdog and the target.",
+        "Check the network, firewalls and VPN between Watchdog and the target.",
     ),
     _failure_reason_entry(
         "connection.failed",
@@ -104,7 +104,7 @@ _TIMEOUT_REASON_ENTRIES = (
         "timeout.first_byte",
         "Timed out: no response",
         "The server accepted the request, but sent no byte of the response within `timeout`.",
-        "Check the load of the service and what it waits for. Raise `timeout` only if slow responses are normal.",
+        "Check the load of the service and what it is waiting for. Raise `timeout` only if slow responses are normal.",
     ),
     _failure_reason_entry(
         "timeout.body",
@@ -136,7 +136,7 @@ _TIMEOUT_REASON_ENTRIES = (
         "timeout.call",
         "Timed out: calling the tool",
         "The called tool did not return within `timeout`.",
-        "Check what the tool waits for. Raise `timeout` only if it is normally that slow.",
+        "Check what the tool is waiting for. Raise `timeout` only if it is normally that slow.",
     ),
     _failure_reason_entry(
         "timeout.read",

@@ -16,7 +16,7 @@ _EXPECTATION_AND_MCP_REASON_ENTRIES = (
         "expectation.failed",
         "Expectation failed",
         "An `expect` expression is false. The message shows the observed value.",
-        "Look for what has changed in the service, or correct the expression.",
+        "Find out what has changed in the service, or correct the expression.",
     ),
     _failure_reason_entry(
         "expectation.evaluation_failed",
@@ -116,7 +116,7 @@ _EXPECTATION_AND_MCP_REASON_ENTRIES = (
     _failure_reason_entry(
         "mcp.output_closed",
         "MCP server closed its output",
-        "An MCP server started by `command` closed its standard output, and still runs.",
+        "An MCP server started by `command` closed its standard output, but is still running.",
         "Look for code that closes or redirects standard output. The excerpt shows the server's last output.",
         sentence="the server closed its output but is still running",
     ),
@@ -129,7 +129,7 @@ _EXPECTATION_AND_MCP_REASON_ENTRIES = (
     ),
     _failure_reason_entry(
         "mcp.output_held",
-        "MCP server exited, its output is held open",
+        "MCP server exited, but its output is still open",
         "An MCP server started by `command` exited, and a process that it started keeps its output open.",
         "Find out why the server exited, and make it end the processes that it starts. The excerpt shows its last "
         "output.",
@@ -158,7 +158,7 @@ _EXPECTATION_AND_MCP_REASON_ENTRIES = (
         "task.list_missing",
         "Task list missing",
         "Limits are configured under `tasks`, but the response lists no tasks.",
-        "Change the tool to report its tasks.",
+        "Change the tool so that it reports its tasks.",
     ),
     _failure_reason_entry(
         "task.list_invalid",
@@ -173,7 +173,7 @@ _BROKER_AND_JOB_REASON_ENTRIES = (
         "broker.unreachable",
         "Broker unreachable",
         "The broker or database that holds the jobs cannot be reached, or rejects the login.",
-        "Check whether it runs, and its host, port and password.",
+        "Check whether it is running, and check its host, port and password.",
     ),
     _failure_reason_entry(
         "broker.refused",
@@ -215,15 +215,15 @@ _BROKER_AND_JOB_REASON_ENTRIES = (
         "queue.no_consumers",
         "Too few workers",
         "Fewer workers take jobs from the queue than `rules` require.",
-        "Check whether they run, and which queues they take jobs from.",
+        "Check whether they are running, and which queues they take jobs from.",
         sentence="consumers {value}, expected at least {limit}",
     ),
     _failure_reason_entry(
         "queue.stalled",
         "Queue stalled",
-        "Jobs are waiting, but no worker has taken one for too long. For a system that shows only how many jobs wait, "
-        "the number has not fallen.",
-        "Check whether workers run, whether the queue is paused, and what the workers are busy with.",
+        "Jobs are waiting, but no worker has taken one for longer than the limit. For a system that shows only how "
+        "many jobs are waiting, the number has not fallen.",
+        "Check whether workers are running, whether the queue is paused, and what the workers are doing.",
         sentence="{symptom} since {since}: {waiting} waiting",
     ),
     _failure_reason_entry(
@@ -252,7 +252,7 @@ _BROKER_AND_JOB_REASON_ENTRIES = (
         "canary.job_id_missing",
         "No job id",
         "The response to the request that starts the canary job contains no job id, so Watchdog cannot poll the job.",
-        "Set `job_id` to where the id is in the response, or change the tool to return a `job_id`.",
+        "Set `job_id` to an expression that finds the id in the response, or change the tool to return a `job_id`.",
     ),
     _failure_reason_entry(
         "canary.poll_failed",
@@ -264,7 +264,7 @@ _BROKER_AND_JOB_REASON_ENTRIES = (
         "canary.not_picked_up",
         "Not picked up",
         "No worker took the canary job within `start_within`.",
-        "Check whether workers run, and which queues they take jobs from.",
+        "Check whether workers are running, and which queues they take jobs from.",
         sentence="not picked up {period}",
     ),
     _failure_reason_entry(
@@ -272,15 +272,15 @@ _BROKER_AND_JOB_REASON_ENTRIES = (
         "Not finished in time",
         "The canary job was not finished within `finish_within`. If the system does not show when a job is picked up, "
         "it is possible that no worker took it.",
-        "Check whether workers run, and what they are doing. The message mentions a dead worker if the queue shows "
-        "one.",
+        "Check whether workers are running, and what they are doing. The message mentions a dead worker if the queue "
+        "shows one.",
         sentence="{progress}not finished {period}",
     ),
     _failure_reason_entry(
         "canary.progress_stalled",
         "Progress stalled",
         "The progress that the job reports has not changed for `progress_within`.",
-        "Check what the job waits for at that point.",
+        "Check what the job is waiting for at that point.",
     ),
     _failure_reason_entry(
         "canary.lost",
@@ -300,16 +300,16 @@ _BROKER_AND_JOB_REASON_ENTRIES = (
     _failure_reason_entry(
         "job.scheduler_dead",
         "Scheduler dead",
-        "The scheduler has been silent for longer than it may be, or a job is overdue and no job has been sent since "
-        "it was due. Its jobs are not reported individually.",
-        "Check whether its process runs.",
+        "The scheduler has been silent for longer than it should be, or a job is overdue and no job has been sent "
+        "since it was due. Its jobs are not reported individually.",
+        "Check whether its process is running.",
         sentence="no {scheduler} is running",
     ),
     _failure_reason_entry(
         "job.most_gone",
         "Most jobs gone",
         "At least two jobs, and more than half of those that the source has listed in the last day, are no longer "
-        "listed. Until this ends, no incident of a missing job recovers.",
+        "listed. Until this ends, no incident about a missing job resolves.",
         "Check whether the source was emptied, and whether the URL, database and queue are right. If the jobs were "
         "removed on purpose, `watchdog jobs forget PROBE` ends the incident.",
         sentence="{counts} are no longer listed: {names}",

@@ -42,7 +42,7 @@ FINDING_REASON_ENTRIES = (
         "watchdog.out_of_resources",
         "Out of resources",
         "The machine that Watchdog runs on is out of file descriptors or memory.",
-        "Raise the limits, and check what else runs there.",
+        "Raise the limits, and check what else is running there.",
     ),
     _error_reason_entry(
         "watchdog.overloaded",
@@ -51,20 +51,22 @@ FINDING_REASON_ENTRIES = (
         "against one host and port. At most half of the concurrent runs can be runs of probes whose last run timed "
         "out. A run that could not start does not change the state of its probe. The process is reported as "
         "overloaded until a minute has passed without such a run.",
-        "Find the target that many runs wait for: the message names it if there is one. Otherwise raise the limit of "
-        "open files (`ulimit -n`), or let the probes run less often.",
+        "Find the target that many runs are waiting for: the message names it if there is one. Otherwise raise the "
+        "limit on open files (`ulimit -n`), or run the probes less often.",
         sentence="too many runs at once on {member} since {since}",
     ),
     _error_reason_entry(
         "watchdog.lookups_busy",
         "Name lookups busy",
-        "The run waited for a free name lookup until its deadline, because too many lookups of other names hang.",
+        "The run waited for a free name lookup until its deadline, because too many lookups of other names are "
+        "hanging.",
         "Find the names whose name servers do not respond, and fix or remove their probes.",
     ),
     _error_reason_entry(
         "watchdog.broker_calls_busy",
         "Celery calls busy",
-        "The run waited for a free call to a Celery broker, because too many calls of other runs wait for a response.",
+        "The run waited for a free call to a Celery broker, because too many calls of other runs are waiting for a "
+        "response.",
         "Find the brokers that do not respond, and fix or remove their probes.",
         sentence="{limit} earlier calls are still waiting for a response of their Celery brokers",
     ),
@@ -101,7 +103,7 @@ FINDING_REASON_ENTRIES = (
         "missed.skipped",
         "Skipped",
         "The scheduled time had passed before Watchdog could start the run.",
-        "Nothing if Watchdog was just started; otherwise see `watchdog.overloaded`.",
+        "Nothing if Watchdog had just been started; otherwise see `watchdog.overloaded`.",
     ),
     _missed_reason_entry(
         "missed.result_lost",
@@ -144,14 +146,15 @@ FINDING_REASON_ENTRIES = (
         "Stale",
         "The last run of a task is older than its limit; or the task has no limit and the server reports `ok: false` "
         "although the last run did not fail.",
-        "Check whether its scheduler runs. If the server's own limit is too short for the task, set one under `tasks`.",
+        "Check whether its scheduler is running. If the server's own limit is too short for the task, set one under "
+        "`tasks`.",
         sentence="task {name} is stale: last run {last_run}, {verdict}",
     ),
     _finding_reason_entry(
         "task.never_ran",
         "Never ran",
         "A task has never run, and its limit has passed; or it has no limit and the server reports `ok: false` for it.",
-        "Check whether its scheduler runs.",
+        "Check whether its scheduler is running.",
         sentence="task {name} has never run: first listed {first_listed}, {verdict}",
     ),
     _finding_reason_entry(
@@ -165,21 +168,21 @@ FINDING_REASON_ENTRIES = (
         "job.overdue",
         "Overdue",
         "A run is due, has not started, and its grace has passed.",
-        "Check whether its scheduler and its workers run.",
+        "Check whether its scheduler and its workers are running.",
         sentence="{name} is overdue",
     ),
     _finding_reason_entry(
         "job.never_ran",
         "Never ran",
         "A run has become due since Watchdog started to monitor the job, but no run was observed.",
-        "Check whether the job is deployed, and whether its scheduler and its workers run.",
+        "Check whether the job is deployed, and whether its scheduler and its workers are running.",
         sentence="{name} has never run",
     ),
     _finding_reason_entry(
         "job.stuck",
         "Stuck",
         "A run has been in progress for longer than `max_runtime`.",
-        "Check what it waits for.",
+        "Check what it is waiting for.",
         sentence="{name} is stuck",
     ),
     _finding_reason_entry(
@@ -252,8 +255,9 @@ FINDING_REASON_ENTRIES = (
     _finding_reason_entry(
         "job.schedule_unreadable",
         "Schedule unreadable",
-        "Watchdog cannot read the schedule that the source has for the job: it has an unknown time zone, a wrong cron "
-        "expression, or a kind of schedule that Watchdog does not know. Whether the job runs on time is not judged.",
+        "Watchdog cannot read the schedule that the source has for the job: it has an unknown time zone, an invalid "
+        "cron expression, or a kind of schedule that Watchdog does not know. Whether the job runs on time is not "
+        "judged.",
         "Correct the schedule in the source, or set the expected schedule of the job under `watch`.",
         sentence="{name} is not judged, because its schedule cannot be read",
     ),
@@ -269,14 +273,14 @@ FINDING_REASON_ENTRIES = (
         "preference.failed",
         "Preference not met",
         "A `prefer` expression is false or cannot be evaluated.",
-        "Look for what has changed, such as a slower service or a certificate that has to be renewed, or correct the "
+        "Find out what has changed, such as a slower service or a certificate that has to be renewed, or correct the "
         "expression.",
     ),
     ReasonEntry(
         ReasonScope.NO_DATA,
         "no_data",
         "No data",
-        "No result was stored for too long.",
+        "No result has been stored for longer than expected.",
         "See Watchdog's own log.",
         sentence="no result for {period}",
     ),

@@ -146,7 +146,7 @@ DELIVERY_AND_ACCESS_REASON_ENTRIES = (
         "access.cross_origin_form",
         "Form from another site",
         "Another site sent the form.",
-        "Open the page itself.",
+        "Open the page in Watchdog, and submit the form there.",
     ),
     _access_reason_entry(
         "access.too_many_attempts",

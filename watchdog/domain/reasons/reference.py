@@ -16,8 +16,8 @@ _REASONS_PAGE_INTRODUCTION = """\
 # Reasons and what to do about them
 
 A reason is a stable code, `family.cause`, that states why a run failed, an incident opened, or a notification was not
-delivered. It is part of webhooks, of pages, and of the JSON of `watchdog probe` and `watchdog incidents`. The meaning
-of a code never changes. The message beside it is for people and may be reworded at any time.
+delivered. It appears in webhooks, on pages, and in the JSON output of `watchdog probe` and `watchdog incidents`. The
+meaning of a code never changes. The message beside it is for people and may be reworded at any time.
 """
 
 _REASONS_PAGE_SECTIONS = {
@@ -43,21 +43,20 @@ _REASONS_PAGE_SECTIONS = {
     ),
     "How an incident ends": (
         (ReasonScope.RESOLUTION,),
-        "The resolution is empty when the finding recovered. Otherwise:",
+        "The resolution is empty if the finding has recovered. Otherwise:",
     ),
     "Why a notification is not delivered": (
         (ReasonScope.DELIVERY,),
         "Deliveries are retried for three days, and then marked as undelivered. If the configuration is wrong (a "
         "key, a channel, a proxy), they are retried for an hour. If the receiver refuses the content, they are not "
-        "retried. HTTP statuses 400, 413, 415 and 422 refuse the content; 408, 425, 429 and all statuses outside "
-        '4xx are retried for three days, all others for an hour. The reasons under "Connection and response" apply '
-        "to notifications, too. Further reasons:",
+        "retried. The HTTP statuses 400, 413, 415 and 422 mean that the content is refused. After 408, 425, 429 or any "
+        "status outside 4xx, a delivery is retried for three days; after any other 4xx status, for an hour. The "
+        'reasons under "Connection and response" apply to notifications, too. Other reasons:',
     ),
     "Why a remediation fails": (
         (ReasonScope.REMEDIATION,),
         "The incident's page shows what a remediation did, when, and with what result. It runs only once, even if it "
-        "fails. The reasons of connections, databases and MCP servers above apply to remediations, too. Further "
-        "reasons:",
+        "fails. The reasons of connections, databases and MCP servers above apply to remediations, too. Other reasons:",
     ),
     "Why a request to the operators' pages is refused": ((ReasonScope.ACCESS,), ""),
 }

@@ -105,7 +105,7 @@ _PROTOCOL_REASON_ENTRIES = (
         "json.truncated",
         "JSON incomplete",
         "The body ends in the middle of its JSON, or is empty, and an expression uses it.",
-        "Look for errors of the service while it writes the response.",
+        "Look for errors in the service while it writes the response.",
     ),
     _failure_reason_entry(
         "json.invalid",
@@ -198,7 +198,7 @@ _HTTP_REASON_ENTRIES = (
         "http.502",
         "Bad gateway (502)",
         "A proxy got no valid response from the service behind it.",
-        "Check whether the service behind the proxy runs, and which address the proxy uses for it.",
+        "Check whether the service behind the proxy is running, and which address the proxy uses for it.",
     ),
     _failure_reason_entry(
         "http.503",

@@ -12,7 +12,7 @@ TLS_REASON_ENTRIES = (
     _failure_reason_entry(
         "tls.expired",
         "Certificate expired",
-        "The validity of the server's certificate has ended.",
+        "The validity period of the server's certificate has ended.",
         "Renew the certificate, and check why it was not renewed automatically.",
         sentence="TLS: certificate expired{when}",
     ),
@@ -25,7 +25,7 @@ TLS_REASON_ENTRIES = (
     ),
     _failure_reason_entry(
         "tls.chain_expired",
-        "Certificate of an authority expired",
+        "Authority's certificate expired",
         "The server's own certificate is valid, but the certificate of one of its authorities has expired or is not "
         "valid yet.",
         "Replace the intermediate certificate that the server sends, or the authority in `ca_file`.",
@@ -43,8 +43,8 @@ TLS_REASON_ENTRIES = (
     _failure_reason_entry(
         "tls.self_signed",
         "Certificate self-signed",
-        "The server's certificate is signed by itself.",
-        "Install a certificate of a trusted authority, or set `ca_file` in `tls` to this certificate.",
+        "The server's certificate is signed with its own key.",
+        "Install a certificate from a trusted authority, or set `ca_file` in `tls` to this certificate.",
         sentence="TLS: certificate is self-signed",
     ),
     _failure_reason_entry(
@@ -79,8 +79,8 @@ TLS_REASON_ENTRIES = (
     _failure_reason_entry(
         "tls.invalid_chain",
         "Certificate chain invalid",
-        "A certificate in the chain violates a rule; for example, an authority has no right to sign. The message shows "
-        "OpenSSL's text.",
+        "A certificate in the chain violates a rule; for example, an authority is not allowed to sign certificates. "
+        "The message shows OpenSSL's text.",
         "Find the invalid certificate with `openssl verify`, and replace it.",
         sentence="TLS: {problem}",
     ),

@@ -60,7 +60,7 @@ class CeleryCanary(CeleryQueueDriver, CanaryDriver):
         "remove start_within, or set celery.task_track_started if the workers have task_track_started"
     )
     backend: RedisUrl
-    """The Redis with the results of the workers: `redis://user:password@host:6379/1`."""
+    """The Redis database that holds the workers' results: `redis://user:password@host:6379/1`."""
     task: SingleLineText = "celery.accumulate"
     """The name of the task. The default is part of Celery, so workers need no code for it."""
     args: list[Json] = Field(default_factory=list)

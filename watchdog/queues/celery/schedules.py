@@ -21,9 +21,9 @@ from watchdog.queues.clients.redis import RedisUrl, open_redis_client_mapping_er
 class CeleryBeatJobSource(JobSource):
     """The schedules of Celery beat, in RedBeat or django-celery-beat: exactly one of `redbeat` and `database`. A run is
     a task that beat has sent; use a canary to monitor the workers. Watchdog does not know the times of solar schedules,
-    and reports those of django-celery-beat as unreadable: set the expected schedule in `watch`. Without RedBeat or
-    django-celery-beat, beat keeps its schedules in a local file, which Watchdog does not read: let one of the tasks
-    check in instead (docs/heartbeats.md)."""
+    and reports solar schedules of django-celery-beat as unreadable: set the expected schedule in `watch`. Without
+    RedBeat or django-celery-beat, beat keeps its schedules in a local file, which Watchdog does not read: have one of
+    the tasks check in instead (docs/heartbeats.md)."""
 
     kind: ClassVar[str] = "celery"
     example: ClassVar[str] = """
@@ -37,13 +37,13 @@ class CeleryBeatJobSource(JobSource):
     max_jobs: ClassVar[int] = MAX_CELERY_SCHEDULES
 
     redbeat: Annotated[RedisUrl | None, ALLOW_FROM_FILE] = None
-    """The Redis of RedBeat: `redis://user:password@host:6379/0`, or `rediss://` for TLS (requires the extra
-    `celery`)."""
+    """The Redis database that RedBeat uses: `redis://user:password@host:6379/0`, or `rediss://` for TLS (requires the
+    extra `celery`)."""
     prefix: SingleLineText = "redbeat:"
     """The prefix of RedBeat's Redis keys: its setting `redbeat_key_prefix`."""
     database: Annotated[ExternalDatabaseUrl | None, ALLOW_FROM_FILE] = None
     """The database of django-celery-beat: `postgresql://user:password@host/database` (requires the extra `postgres`),
-    `mysql://...` (extra `mysql`) or `sqlite:///file.db`. The role needs SELECT on its tables only. Every three minutes,
+    `mysql://...` (extra `mysql`) or `sqlite:///file.db`. The role needs only SELECT on its tables. Every three minutes,
     beat records which tasks it has sent, so every `grace` is extended by a little over three minutes."""
     timezone: TimezoneName = "UTC"
     """The time zone of times that the database stores without a time zone: Django's `TIME_ZONE` if `USE_TZ` is off."""

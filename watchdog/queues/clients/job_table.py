@@ -29,7 +29,7 @@ SqlTableName = Annotated[str, AfterValidator(_validate_table_name)]
 
 
 class TableJobSource(JobSource):
-    """Jobs in a table. The role needs SELECT on the table only."""
+    """Jobs in a table. The role needs only SELECT on the table."""
 
     url: ExternalDatabaseUrl
     """`postgresql://user:password@host/database` (requires the extra `postgres`), `mysql://...` (extra `mysql`) or

@@ -20,7 +20,7 @@ PGBOSS_STATS_PRIVILEGES_HINT = "the role needs USAGE on the schema, SELECT on ve
 
 
 class PgbossQueueStatsSource(PgbossQueueDriver, QueueStatsSource):
-    """A pg-boss queue. `consumers` is not available. The role needs USAGE on the schema and SELECT."""
+    """A pg-boss queue. `consumers` is not available."""
 
     example: ClassVar[str] = """
         probes:
