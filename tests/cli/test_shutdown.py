@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,6 +18,7 @@ import pytest
 
 from tests.support.command_line import WATCHDOG_COMMAND, subprocess_env
 from tests.support.polling import POLL_TIMEOUT_S, wait_until
+from tests.support.watchdog_process import run_watchdog
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
 SHELL = {signal.SIGTERM: 143, signal.SIGINT: 130}
@@ -89,6 +91,28 @@ def test_while_a_browser_holds_connections_and_a_second_signal_follows(
         assert ended(process, number) == 0
 
 
+def test_run_ignores_hangups_from_its_start_to_its_end(tmp_path: Path) -> None:
+    with started("run", tmp_path) as process:
+        wait_until(lambda: process.poll() is not None or listens(process.pid))
+        assert process.stdout is not None
+        is_over = threading.Event()
+
+        def send_hangups() -> None:
+            while not is_over.wait(0.01) and process.poll() is None:
+                process.send_signal(signal.SIGHUP)
+
+        sender = threading.Thread(target=send_hangups)
+        sender.start()
+        try:
+            while '"started"' not in (line := process.stdout.readline()):
+                assert line, "it ended while it started"
+            process.send_signal(signal.SIGTERM)
+            assert ended(process, signal.SIGTERM) == 0
+        finally:
+            is_over.set()
+            sender.join()
+
+
 STUCK = """
 import asyncio, time
 from watchdog import signals
@@ -109,3 +133,31 @@ def test_a_blocked_event_loop_delays_the_exit_for_a_limited_time(tmp_path: Path)
         assert process.stdout.readline() == "started\n"
         process.terminate()
         assert process.wait(POLL_TIMEOUT_S) == 143
+
+
+HANGING_THREADS = """
+import asyncio, sys, threading, time
+from concurrent.futures import ThreadPoolExecutor
+from watchdog import cli
+from watchdog.service.scheduler import MonitoringService
+
+start = MonitoringService.start
+pool = ThreadPoolExecutor(1)
+
+async def start_and_hang(service):
+    threading.Thread(target=time.sleep, args=(600,)).start()
+    pool.submit(time.sleep, 600)
+    asyncio.get_running_loop().run_in_executor(None, time.sleep, 600)
+    await start(service)
+
+MonitoringService.start = start_and_hang
+cli.main()
+"""
+
+
+def test_threads_that_hang_do_not_delay_the_exit(tmp_path: Path) -> None:
+    config = tmp_path / "watchdog.yaml"
+    config.write_text(json.dumps({"server": {"listen": "127.0.0.1:0"}, "probes": []}))
+    with run_watchdog(config, command=[sys.executable, "-c", HANGING_THREADS]) as run:
+        assert run.stop() == 0
+    assert run.log_entries[-1]["event"] == "stopped"

@@ -20,9 +20,10 @@ def main() -> None:
     Exits 0 if all is well, 1 if something is down, 2 for a usage or configuration error, 3 if something cannot be
     judged or reached, and 128 + number when a signal stops it before the command starts.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _exit_on_signal)
+            is_ignored = number == signal.SIGHUP and sys.argv[1:2] == ["run"]
+            signal.signal(number, _ignore_signal if is_ignored else _exit_on_signal)
 
     gc.disable()  # imports create few cycles; a command that runs for long calls `freeze_heap_and_enable_gc`
 
@@ -69,6 +70,10 @@ def _replace_unencodable_characters(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return "".join(" " if c.isspace() else "?" for c in error.object[error.start : error.end]), error.end
+
+
+def _ignore_signal(_signal_number: int, _frame: object) -> None:
+    """A handler, because programs that Watchdog starts would inherit SIG_IGN."""
 
 
 def _exit_on_signal(signal_number: int, _frame: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from contextlib import contextmanager
 from enum import IntEnum
@@ -43,6 +44,14 @@ def exit_with_error(message: str, code: ExitCode = ExitCode.USAGE_ERROR) -> NoRe
     """Prints one line on standard error and exits."""
     print(f"watchdog: {message}", file=sys.stderr)
     raise typer.Exit(code)
+
+
+def exit_without_waiting_for_threads() -> NoReturn:
+    """Exits 0, after everything is stored and closed. A thread may still wait for a name server or a database, without
+    end."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(ExitCode.OK)
 
 
 def load_config_or_exit(path: Path) -> LoadedConfig:

@@ -8,6 +8,7 @@ from watchdog.cli.common import (
     ExitCode,
     exit_with_database_error,
     exit_with_error,
+    exit_without_waiting_for_threads,
     freeze_heap_and_enable_gc,
     load_config_or_exit,
 )
@@ -46,6 +47,7 @@ def run_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     try:
         with listen_socket, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve_until_shutdown(loaded_config, listen_socket))
+            exit_without_waiting_for_threads()
     except WatchdogDatabaseSchemaError as e:
         exit_with_error(str(e))
     except StoreUnavailableError as e:
