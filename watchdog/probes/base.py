@@ -173,8 +173,8 @@ class Probe(ProbeDefaults):
     @field_validator("expect", "prefer")
     @classmethod
     def _validate_expressions(cls, expressions: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        if explanation := cls.unsupported_fields.get(info.field_name or ""):
-            raise ValueError(explanation)
+        if info.field_name in cls.unsupported_fields:
+            return expressions  # `_reject_unsupported_fields` reports it together with the others
         errors: list[tuple[FieldPath, str]] = []
         for i, text in enumerate(expressions):
             try:
