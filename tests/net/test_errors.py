@@ -122,7 +122,7 @@ def test_errors_of_the_target(error: BaseException, reason: str, message: str | 
     assert message is None or str(translated) == message
 
 
-@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL])
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS])
 def test_exhausted_local_resources_are_no_failure_of_the_target(number: int) -> None:
     translated = build_probe_error_from_exception(caused(httpx.ConnectError("x"), os_error(number)))
     assert translated is not None

@@ -7,8 +7,14 @@ from typing import Any
 import pytest
 
 from tests.support.store import START_AT, StoreHarness, make_registered_probe
-from watchdog.domain.model import WatchdogFaultFacts
-from watchdog.service.member_faults import OVERLOAD_ENDS_AFTER_MS, WatchdogProcessFaultReporter
+from watchdog.domain.model import Outcome, ProbeResult, WatchdogFaultFacts
+from watchdog.domain.own_network import OWN_NETWORK_REASON
+from watchdog.service.member_faults import (
+    MAX_NETWORK_FAULT_AGE_MS,
+    NETWORK_FAULT_ENDS_AFTER_MS,
+    OVERLOAD_ENDS_AFTER_MS,
+    WatchdogProcessFaultReporter,
+)
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.read.destinations import load_watchdog_fault_facts
 from watchdog.store.tables import member_faults
@@ -61,6 +67,49 @@ async def test_an_overload_begins_and_ends(harness: FaultHarness) -> None:
     assert harness.facts()[subject] == WatchdogFaultFacts(None)
     assert harness.changes == 2
     assert harness.store.select_rows(member_faults) == []
+
+
+NO_ROUTE = ProbeResult(1, START_AT, "local", Outcome.ERROR, OWN_NETWORK_REASON, "no verdict: no default route")
+OK = ProbeResult(1, START_AT, "local", Outcome.PASS)
+
+
+async def list_network_facts(harness: FaultHarness) -> WatchdogFaultFacts:
+    await harness.reporter.write_changed_faults()
+    return harness.facts()[f"network of {harness.member}"]
+
+
+async def test_the_network_has_failed_until_each_probe_reaches_its_target_again(harness: FaultHarness) -> None:
+    failed = WatchdogFaultFacts(START_AT, error="no default route")
+    harness.reporter.note_result(OK._replace(probe=3))
+    assert await list_network_facts(harness) == WatchdogFaultFacts(None)
+    harness.reporter.note_result(NO_ROUTE)
+    harness.reporter.note_result(NO_ROUTE._replace(probe=2))
+    assert await list_network_facts(harness) == failed
+    harness.reporter.note_result(OK._replace(outcome=Outcome.FAIL, reason="http.503"))
+    harness.now += NETWORK_FAULT_ENDS_AFTER_MS
+    assert await list_network_facts(harness) == failed, "the other probe has reached nothing yet"
+    harness.reporter.note_result(OK._replace(probe=2))
+    assert await list_network_facts(harness) == WatchdogFaultFacts(None)
+    assert harness.changes == 2
+
+
+async def test_a_network_that_fails_again_and_again_is_one_fault(harness: FaultHarness) -> None:
+    for _ in range(10):
+        harness.reporter.note_result(NO_ROUTE)
+        assert (await list_network_facts(harness)).failing_since == START_AT
+        harness.now += NETWORK_FAULT_ENDS_AFTER_MS // 2
+        harness.reporter.note_result(OK)
+        assert (await list_network_facts(harness)).failing_since == START_AT
+    assert harness.changes == 1
+
+
+async def test_a_probe_that_does_not_run_again_does_not_prolong_the_fault(harness: FaultHarness) -> None:
+    harness.reporter.note_result(NO_ROUTE)
+    harness.reporter.note_result(OK._replace(outcome=Outcome.ERROR, reason="watchdog.loop_late"))
+    harness.now += MAX_NETWORK_FAULT_AGE_MS - 1
+    assert (await list_network_facts(harness)).failing_since == START_AT
+    harness.now += 1
+    assert await list_network_facts(harness) == WatchdogFaultFacts(None)
 
 
 async def test_a_member_that_has_ended_has_no_faults(harness: FaultHarness) -> None:

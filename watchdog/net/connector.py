@@ -10,9 +10,11 @@ from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any
 
+from watchdog.domain.own_network import OWN_NETWORK_REASON
 from watchdog.net.address_filter import find_blocked_address_category
 from watchdog.net.errors import ProbeError, build_probe_error_from_dns_error, build_probe_error_from_exception
 from watchdog.net.name_lookup import SharedDnsResolver, SocketAddress
+from watchdog.net.own_network import DefaultRouteReader, find_missing_route_error, read_default_route_families
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.tls import TlsConfig, TlsFileVersions, create_ssl_context, read_tls_file_versions
 
@@ -27,6 +29,7 @@ class TcpConnector:
     """
 
     def __init__(self) -> None:
+        self.read_default_routes: DefaultRouteReader = read_default_route_families
         self._name_lookups = SharedDnsResolver()
         self._ssl_contexts: dict[TlsConfig, tuple[TlsFileVersions, ssl.SSLContext]] = {}
 
@@ -51,7 +54,8 @@ class TcpConnector:
             try:
                 addresses = await self._name_lookups.resolve(host, port, phase_timer)
             except socket.gaierror as dns_error:
-                raise build_probe_error_from_dns_error(dns_error, host) from None
+                own_error = find_missing_route_error(dns_error, None, self.read_default_routes)
+                raise own_error or build_probe_error_from_dns_error(dns_error, host) from None
         allowed = [
             (family, address)
             for family, address in addresses
@@ -63,13 +67,24 @@ class TcpConnector:
         phase_timer.start_phase("connect")
         try:
             sock = await _connect_happy_eyeballs(allowed)
-        except OSError as os_error:
-            if error := build_probe_error_from_exception(os_error):
-                error.facts["address"] = phase_timer.facts["address"]
-                raise error from None
-            raise
+        except _NoAddressAcceptedError as failed:
+            error = self._select_connect_error(failed.failures)
+            error.facts["address"] = phase_timer.facts["address"]
+            raise error from None
         phase_timer.end_phase("connect")
         return sock
+
+    def _select_connect_error(self, failures: Sequence[tuple[SocketAddress, OSError]]) -> ProbeError:
+        """The error of the first address that the network of this machine does not explain, else of the first. Raises
+        an OSError that is none of a network."""
+        errors = [self._translate_connect_error(family, os_error) for (family, _), os_error in failures]
+        return next((error for error in errors if error.reason != OWN_NETWORK_REASON), errors[0])
+
+    def _translate_connect_error(self, family: socket.AddressFamily, os_error: OSError) -> ProbeError:
+        own_error = find_missing_route_error(os_error, family, self.read_default_routes)
+        if error := own_error or build_probe_error_from_exception(os_error):
+            return error
+        raise os_error
 
     def close(self) -> None:
         self._name_lookups.close()
@@ -109,13 +124,24 @@ def _build_address_blocked_error(address: str, allow_private_addresses: bool) ->
     )
 
 
+class _NoAddressAcceptedError(Exception):
+    """`failures`: each address, with its error."""
+
+    def __init__(self, failures: Sequence[tuple[SocketAddress, OSError]]) -> None:
+        super().__init__()
+        self.failures = failures
+
+
 async def _connect_happy_eyeballs(addresses: Sequence[SocketAddress]) -> socket.socket:
     """Returns the first socket that connects; each address has a head start on the next.
 
-    If none connects, raises the OSError of the first address.
+    If none connects, raises _NoAddressAcceptedError.
     """
     if len(addresses) == 1:
-        return await connect_socket(addresses[0])
+        try:
+            return await connect_socket(addresses[0])
+        except OSError as os_error:
+            raise _NoAddressAcceptedError([(addresses[0], os_error)]) from None
     untried = list(addresses)
     attempts: list[asyncio.Task[socket.socket]] = []
     winner: asyncio.Task[socket.socket] | None = None
@@ -129,6 +155,13 @@ async def _connect_happy_eyeballs(addresses: Sequence[SocketAddress]) -> socket.
                 return_when=asyncio.FIRST_COMPLETED,
             )
             winner = next((attempt for attempt in attempts if attempt.done() and not attempt.exception()), None)
+        failures = [
+            (address, error)
+            for address, attempt in zip(addresses, attempts, strict=False)
+            if attempt.done() and isinstance(error := attempt.exception(), OSError)
+        ]
+        if winner is None and failures:
+            raise _NoAddressAcceptedError(failures)
         return (winner or attempts[0]).result()
     finally:
         for attempt in attempts:

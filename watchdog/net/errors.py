@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import Json
+from watchdog.domain.own_network import OWN_NETWORK_REASON
 from watchdog.domain.reasons import ReasonScope, build_reason_and_message, find_reason_entry, get_reason_family
 from watchdog.net.phases import PHASE_DESCRIPTIONS, PhaseTimer, get_timeout_reason_of_phase
 
@@ -191,13 +192,17 @@ _RESOURCE_EXHAUSTION_MESSAGES = {
     errno.ENFILE: "this machine has too many open files",
     errno.ENOBUFS: "this machine is out of network buffers",
     errno.ENOMEM: "this machine is out of memory",
-    errno.EADDRNOTAVAIL: "this machine has no free local port or no address of the target's kind",
 }
+_OWN_NETWORK_ERRNOS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+"""This machine cannot send anything to an address of the target's kind."""
 
 
 def _build_probe_error_from_os_error(error: OSError) -> ProbeError | None:
     if error.errno in _RESOURCE_EXHAUSTION_MESSAGES:
         return ProbeError("watchdog.out_of_resources", _RESOURCE_EXHAUSTION_MESSAGES[error.errno], is_internal=True)
+    if error.errno in _OWN_NETWORK_ERRNOS:
+        problem = "this machine has no free local port or no address of the target's kind"
+        return build_own_network_error(problem)
     if error.errno in _REASON_AND_MESSAGE_BY_ERRNO:
         return ProbeError(*_REASON_AND_MESSAGE_BY_ERRNO[error.errno], retryable=True)
     if isinstance(error, TimeoutError):
@@ -205,6 +210,11 @@ def _build_probe_error_from_os_error(error: OSError) -> ProbeError | None:
     if isinstance(error, ConnectionError):
         return ProbeError("connection.lost", "connection lost", retryable=True)
     return None
+
+
+def build_own_network_error(problem: str) -> ProbeError:
+    """Only the network of this machine can be at fault."""
+    return ProbeError(OWN_NETWORK_REASON, f"no verdict: {problem}", retryable=True, is_internal=True)
 
 
 _NETWORK_LIBRARIES = {"httpx", "httpx2", "httpcore", "httpcore2", "h11", "anyio"}

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from watchdog.domain.model import Outcome, ProbeResult
+from watchdog.domain.own_network import OWN_NETWORK_REASON
 from watchdog.service.clock import Clock
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.write.member_faults import WatchdogProcessFault, replace_watchdog_process_faults
@@ -15,6 +17,11 @@ log = structlog.get_logger()
 PROCESS_FAULT_WRITE_INTERVAL_S = 1.0
 OVERLOAD_ENDS_AFTER_MS = 60_000
 """A process is overloaded until no run has failed to find a free place for this long."""
+NETWORK_FAULT_ENDS_AFTER_MS = 60_000
+"""The network has failed until no run has shown it for this long, and each probe whose run showed it reaches a verdict
+again."""
+MAX_NETWORK_FAULT_AGE_MS = 600_000
+"""After this, a probe that has not run again shows nothing about the network any more."""
 
 
 async def _do_nothing() -> None:
@@ -37,6 +44,10 @@ class WatchdogProcessFaultReporter:
         self.member, self.store_executor, self.clock, self.on_change = member, store_executor, clock, on_change
         self._overload: WatchdogProcessFault | None = None
         self._overloaded_at = 0
+        self._network_fault: WatchdogProcessFault | None = None
+        self._network_failed_at = 0
+        self._unreachable_probes: dict[int, int] = {}
+        """Probe -> when its newest run showed that the network of this machine had failed."""
         self._stored: dict[str, WatchdogProcessFault] = {}
 
     def note_overload(self, full_limit: str) -> None:
@@ -45,11 +56,28 @@ class WatchdogProcessFaultReporter:
         since = self._overload.since if self._overload else self._overloaded_at
         self._overload = WatchdogProcessFault(since, f"{full_limit} were in progress")
 
+    def note_result(self, result: ProbeResult) -> None:
+        """A run has ended, and may show that the network of this machine has failed, or works again."""
+        if result.reason == OWN_NETWORK_REASON:
+            self._network_failed_at = self._unreachable_probes[result.probe] = now = self.clock()
+            since = self._network_fault.since if self._network_fault else now
+            self._network_fault = WatchdogProcessFault(since, result.message.removeprefix("no verdict: "))
+        elif result.outcome in (Outcome.PASS, Outcome.FAIL):
+            self._unreachable_probes.pop(result.probe, None)
+
+    def _has_network_fault_ended(self, now: int) -> bool:
+        is_recent = any(0 <= now - at < MAX_NETWORK_FAULT_AGE_MS for at in self._unreachable_probes.values())
+        return not is_recent and not 0 <= now - self._network_failed_at < NETWORK_FAULT_ENDS_AFTER_MS
+
     async def write_changed_faults(self) -> None:
         """Store what has changed. Raises StoreUnavailableError; then the next call does."""
-        if self._overload and not 0 <= self.clock() - self._overloaded_at < OVERLOAD_ENDS_AFTER_MS:
+        now = self.clock()
+        if self._overload and not 0 <= now - self._overloaded_at < OVERLOAD_ENDS_AFTER_MS:
             self._overload = None
-        faults = {"overload": self._overload} if self._overload else {}
+        if self._network_fault and self._has_network_fault_ended(now):
+            self._network_fault = None
+        current_faults = {"overload": self._overload, "network": self._network_fault}
+        faults = {name: fault for name, fault in current_faults.items() if fault}
         if faults == self._stored:
             return
         await self.store_executor.run_write(

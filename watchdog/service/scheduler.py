@@ -103,7 +103,7 @@ class MonitoringService:
         self.probes, self.store_executor, self.claims, self.recorder = probes, store_executor, claims, recorder
         self.notification_sender, self.retention, self.mask, self.clock = notification_sender, retention, mask, clock
         self._lag_monitor, self._remediation_runner = EventLoopLagMonitor(), remediation_runner
-        self.lease_keeper = lease_keeper
+        self.lease_keeper, self.fault_reporter = lease_keeper, fault_reporter
         self.run_executor = ProbeRunExecutor(
             ProbeRunner(network, mask, clock, self._lag_monitor, lambda: claims.watermark.uptime_clock.gaps),
             clock,
@@ -229,6 +229,7 @@ class MonitoringService:
 
     def buffer_result(self, recorded_result: ResultToRecord) -> None:
         """Take a run's result, to be recorded with the next batch: at once if it is bad or may end something bad."""
+        self.fault_reporter.note_result(recorded_result.result)
         self._result_buffer.append(recorded_result)
         if len(self._result_buffer) > MAX_BUFFERED_RESULTS:
             del self._result_buffer[0]

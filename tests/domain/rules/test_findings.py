@@ -82,6 +82,7 @@ UNJUDGED = [
     Row("a failure is good: the probe was evaluated", make_result("f"), GOOD),
     Row("a missed slot is no evidence", make_result("m"), []),
     Row("a run without a free place is no evidence", make_result("e")._replace(reason="watchdog.overloaded"), []),
+    Row("a run without a network is no evidence", make_result("e")._replace(reason="watchdog.network"), []),
 ]
 
 

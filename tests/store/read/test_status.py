@@ -105,6 +105,23 @@ def test_probe_statuses_have_state_newest_result_and_next_run(connection: sa.Con
     assert new.next_due == NOW + 12 * SECOND_MS
 
 
+@pytest.mark.parametrize(
+    ("open_rule", "state"), [(None, "unknown"), ("preference", "unknown"), ("availability", "down")]
+)
+def test_a_probe_whose_newest_run_had_no_network_is_unknown_unless_it_is_down(
+    database_url: str, open_rule: str | None, state: str
+) -> None:
+    rows = FixtureRows()
+    rows.add_watermark(NOW - SECOND_MS)
+    api = rows.add_probe("API")
+    rows.add_result(api, NOW - 2 * MINUTE_MS)
+    rows.add_result(api, NOW - MINUTE_MS, Outcome.ERROR, "no verdict: no route", "watchdog.network", None)
+    if open_rule:
+        rows.add_incident(api, open_rule, "slow", NOW - 5 * MINUTE_MS, opened_after_ms=0)
+    with filled_database(database_url, rows) as database, database.open_read_transaction() as connection:
+        assert [str(probe.state) for probe in status.list_probe_statuses(connection)] == [state]
+
+
 def test_the_status_of_one_probe(connection: sa.Connection) -> None:
     assert [s.probe.name for s in status.list_probe_statuses(connection, "new")] == ["New"]
     assert [len(s.open_incidents) for s in status.list_probe_statuses(connection, "api")] == [2]

@@ -45,6 +45,15 @@ FINDING_REASON_ENTRIES = (
         "Raise the limits, and check what else is running there.",
     ),
     _error_reason_entry(
+        "watchdog.network",
+        "Own network failed",
+        "The network of the machine that Watchdog runs on is at fault: it has no address or no default route for the "
+        "target. The run does not change the incidents of its probe, which is `unknown` until a run reaches a verdict. "
+        "The process is reported until each of these probes has run again, or has not run for 10 minutes.",
+        "Check the network, the routes and the name servers of the machine.",
+        sentence="the network of {member} has failed since {since}",
+    ),
+    _error_reason_entry(
         "watchdog.overloaded",
         "Overloaded",
         "Runs could not start before their deadline, because too many other runs were in progress, in total or "

@@ -21,8 +21,9 @@ from watchdog.domain.model import (
     ProbeInfo,
     WatchdogFaultFacts,
 )
+from watchdog.domain.own_network import OWN_NETWORK_REASON
 from watchdog.domain.probe_state import WAITING_FOR_FIRST_RUN_STATE_KEY
-from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, derive_probe_health_state, service
+from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, derive_probe_health_state, no_verdict, service
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.codec import decode_nullable_json, decode_probe_info
 from watchdog.store.read.alert_context import INCIDENTS_QUERY, build_incident_from_row
@@ -189,7 +190,11 @@ def list_probe_statuses(connection: Connection, probe_id: str | None = None) -> 
 def _probe_status_from_row(row: Sequence[Any], open_incidents: Iterable[Incident]) -> ProbeStatus:
     probe, info, created_at, judged_slot, next_due, is_waiting, *latest = row
     has_verdict = judged_slot is not None and not is_waiting
-    state = derive_probe_health_state([incident.rule for incident in open_incidents], has_verdict=has_verdict)
+    latest_result = None if latest[0] is None else result_row_from_columns(latest)
+    rules = [incident.rule for incident in open_incidents]
+    if latest_result is not None and latest_result.reason == OWN_NETWORK_REASON:
+        rules.append(no_verdict.RULE_NAME)  # whose incident is about Watchdog, not about the probe
+    state = derive_probe_health_state(rules, has_verdict=has_verdict)
     return ProbeStatus(
         probe=decode_probe_info(probe, info),
         created_at=created_at,
@@ -197,7 +202,7 @@ def _probe_status_from_row(row: Sequence[Any], open_incidents: Iterable[Incident
         open_incidents=tuple(
             sorted(open_incidents, key=lambda i: (INCIDENT_HEALTH_STATE_BY_RULE[i.rule] is not state, i.since))
         ),
-        latest_result=None if latest[0] is None else result_row_from_columns(latest),
+        latest_result=latest_result,
         last_judged_slot=judged_slot,
         next_due=next_due,
     )
