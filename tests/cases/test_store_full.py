@@ -51,6 +51,6 @@ def test_a_full_store_is_noticed_by_everything_that_is_shipped(tmp_path: Path) -
         _, hard = resource.prlimit(watchdog.process.pid, resource.RLIMIT_FSIZE)
         resource.prlimit(watchdog.process.pid, resource.RLIMIT_FSIZE, (4_096, hard))  # as a full disk: no file grows
         wait_until(lambda: watchdog.get("readyz").status_code == 503)
-        assert "no run has been scheduled for" in watchdog.get("readyz").json()["reason"]
+        assert "the database has been unavailable for" in watchdog.get("readyz").json()["reason"]
         assert watchdog.get("healthz").status_code == 200  # the process lives: why nothing that is shipped asks it
         assert (shipped_health_check(watchdog), shipped_probe(watchdog, tmp_path)) == (1, 1)

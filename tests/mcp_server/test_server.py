@@ -148,7 +148,7 @@ async def test_errors_for_unknown_names_list_the_known_names(tmp_path: Path) -> 
         assert await call_tool_error(client, "list_incidents", probe="x") == "no probe is named 'x'; probes: Idle"
         assert await call_tool_error(client, "trigger_task", task="backup") == (
             "there is no task 'backup'; the tasks are claim, record, wake, deliver, maintain, report_faults, "
-            "renew_lease, flush_check_ins"
+            "renew_lease, watch_store, flush_check_ins"
         )
         with pytest.raises(MCPError, match="there is no job 'x': a job is kept for 10 min after its end"):
             await client.read_resource("job:x")
@@ -305,7 +305,7 @@ async def test_an_unavailable_database_is_reported(tmp_path: Path) -> None:
         with app.store_executor.database.write_transaction() as connection:
             connection.exec_driver_sql("ALTER TABLE incidents RENAME TO gone")
         message = await call_tool_error(client, "list_incidents")
-        assert message.startswith("the database is unavailable; probes keep running")
+        assert message.startswith("the database cannot be read at the moment")
         assert (await call_tool(client, "health_check"))["tasks"], "it needs no database"
 
 

@@ -70,7 +70,16 @@ def harness(tmp_path: Path) -> Iterator[ServiceHarness]:
 
 async def test_every_background_task_has_a_status(harness: ServiceHarness) -> None:
     tasks = harness.service.tasks
-    assert list(tasks) == ["claim", "record", "wake", "deliver", "maintain", "report_faults", "renew_lease"]
+    assert list(tasks) == [
+        "claim",
+        "record",
+        "wake",
+        "deliver",
+        "maintain",
+        "report_faults",
+        "renew_lease",
+        "watch_store",
+    ]
     for name in tasks:
         assert serialize_background_task_health(tasks[name], harness.now)["last_run_status"] == "never"
         await harness.service.trigger_task(name)

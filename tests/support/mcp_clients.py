@@ -23,7 +23,17 @@ ACCESS_CONFIG = {
         {"name": "ops", "role": "operator", "key": OPERATOR_KEY},
     ]
 }
-TASK_NAMES = ["claim", "record", "wake", "deliver", "maintain", "report_faults", "renew_lease", "flush_check_ins"]
+TASK_NAMES = [
+    "claim",
+    "record",
+    "wake",
+    "deliver",
+    "maintain",
+    "report_faults",
+    "renew_lease",
+    "watch_store",
+    "flush_check_ins",
+]
 """The background tasks of a service without a remediation."""
 TOOL_NAMES = ["health_check", "trigger_task", "list_probes", "list_incidents", "get_incident", "run_probe"]
 PROTOCOL_VERSION_BY_MODE = {"legacy": "2025-11-25", "auto": "2026-07-28"}

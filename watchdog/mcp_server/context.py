@@ -17,9 +17,7 @@ from watchdog.service.scheduler import MonitoringService
 from watchdog.store.read.query import STORE_READ_QUERY_ERRORS, STORE_READ_QUERY_TIMEOUT_S, QueryResultT, StoreReadRunner
 from watchdog.store.read.status import Connection
 
-MCP_DATABASE_UNAVAILABLE_TEXT = (
-    "the database is unavailable; probes keep running, and their results are kept. Try again in 10 s"
-)
+MCP_DATABASE_UNAVAILABLE_TEXT = "the database cannot be read at the moment. Try again in 10 s"
 
 
 class BackgroundTaskControl(Protocol):

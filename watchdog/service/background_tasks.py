@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from watchdog.domain.formatting import format_duration, format_duration_rounded
 
@@ -24,14 +25,35 @@ class BackgroundTask:
     consecutive_failures: int = 0
     last_error: str = ""
     """The message of the last failure: one line, masked."""
+    store_failing_since: int | None = None
+    """When the first of the last runs began that failed because the store did; None: the last run did not."""
+    _running_since: list[int] = field(default_factory=list)
+
+    @property
+    def running_since(self) -> int | None:
+        """When the oldest run in progress began; None: there is none."""
+        return min(self._running_since, default=None)
+
+    @contextmanager
+    def running(self, started_at: int) -> Iterator[None]:
+        """A run is in progress."""
+        self._running_since.append(started_at)
+        try:
+            yield
+        finally:
+            self._running_since.remove(started_at)
 
     def record_success(self, now: int) -> int:
         """Returns the number of consecutive failures before this run."""
         failures, self.consecutive_failures, self.last_error, self.last_ended_at = self.consecutive_failures, 0, "", now
+        self.store_failing_since = None
         return failures
 
-    def record_failure(self, now: int, error: str) -> None:
+    def record_failure(self, now: int, error: str, *, store_failed_at: int | None = None) -> None:
+        """`store_failed_at`: when the run began, if it failed because the store did."""
         self.consecutive_failures, self.last_error, self.last_ended_at = self.consecutive_failures + 1, error, now
+        if store_failed_at is None or self.store_failing_since is None:
+            self.store_failing_since = store_failed_at
 
     def staleness_ms(self, now: int) -> int:
         """Ms since the last run ended, or since the first was due."""

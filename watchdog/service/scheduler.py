@@ -24,13 +24,14 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
 from watchdog.domain.formatting import format_duration, format_duration_rounded
-from watchdog.domain.model import IncidentTransition, Outcome, ProbeResult, ResultToRecord
+from watchdog.domain.model import IncidentTransition, Outcome, ResultToRecord
 from watchdog.domain.rules import task as task_rule
 from watchdog.domain.rules import tool as tool_rule
 from watchdog.domain.text import replace_invisible_characters, to_single_line
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.probes.base import Probe
 from watchdog.service.background_tasks import BackgroundTask
+from watchdog.service.batch_recording import record_batch
 from watchdog.service.clock import Clock
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
 from watchdog.service.executor import ProbeRunExecutor
@@ -42,6 +43,7 @@ from watchdog.service.remediation import RemediationRunner
 from watchdog.service.run_places import RunPlaces
 from watchdog.service.runner import ProbeRunner
 from watchdog.service.store_executor import StoreExecutor
+from watchdog.service.store_watch import STORE_WATCH_INTERVAL_S, StoreWatch
 from watchdog.store.errors import StoreUnavailableError, WatchdogDatabaseSchemaError, describe_store_error
 from watchdog.store.write.claims import SlotClaimer
 from watchdog.store.write.members import delete_ended_watchdog_processes
@@ -125,15 +127,24 @@ class MonitoringService:
         self.clock_behind_ms = 0
         """How far the store is ahead of the clock, in ms; until the clock has caught up, nothing is due. Usually 0."""
         self.tasks: dict[str, BackgroundTask] = {}
+        self.store_watch = StoreWatch(self.tasks, clock)
+        self._add_own_background_tasks(fault_reporter)
+
+    def _add_own_background_tasks(self, fault_reporter: WatchdogProcessFaultReporter) -> None:
         self.add_background_task("claim", self.claim_due_slots, SLOT_CLAIM_INTERVAL_S)
         self.add_background_task("record", self.record_results, RESULT_RECORD_INTERVAL_S)
         self.add_background_task("wake", self.evaluate_deadlines, DEADLINE_CHECK_INTERVAL_S)
-        self.add_background_task("deliver", notification_sender.send_due_notifications, NOTIFICATION_SEND_INTERVAL_S)
+        self.add_background_task(
+            "deliver", self.notification_sender.send_due_notifications, NOTIFICATION_SEND_INTERVAL_S
+        )
         self.add_background_task("maintain", self.run_maintenance, MAINTENANCE_INTERVAL_S)
         self.add_background_task("report_faults", fault_reporter.write_changed_faults, PROCESS_FAULT_WRITE_INTERVAL_S)
-        self.add_background_task("renew_lease", lease_keeper.renew_lease_if_due, PROCESS_LEASE_CHECK_INTERVAL_S)
-        if remediation_runner is not None:
-            self.add_background_task("remediate", remediation_runner.run_remediations, REMEDIATION_CHECK_INTERVAL_S)
+        self.add_background_task("renew_lease", self.lease_keeper.renew_lease_if_due, PROCESS_LEASE_CHECK_INTERVAL_S)
+        self.add_background_task("watch_store", self.store_watch.watch, STORE_WATCH_INTERVAL_S)
+        if self._remediation_runner is not None:
+            self.add_background_task(
+                "remediate", self._remediation_runner.run_remediations, REMEDIATION_CHECK_INTERVAL_S
+            )
 
     def add_background_task(self, name: str, run: Callable[[], Awaitable[None]], interval_s: float) -> None:
         """Add a background task that runs every `interval_s` seconds from `start()` on."""
@@ -153,7 +164,10 @@ class MonitoringService:
         """Why the service is not ready; empty if it is."""
         if not self.last_claim_at:
             return "no run has been scheduled yet"
-        age = self.clock() - self.last_claim_at
+        now = self.clock()
+        absence, age = self.store_watch.find_absence(), now - self.last_claim_at
+        if absence is not None and max(age, now - absence.since) > MAX_READY_CLAIM_AGE_MS:
+            return absence.describe(now)
         if age > MAX_READY_CLAIM_AGE_MS:
             return f"no run has been scheduled for {format_duration_rounded(age)}"
         behind = self.clock_behind_ms
@@ -163,12 +177,17 @@ class MonitoringService:
 
     async def _run_background_task(self, task: BackgroundTask) -> None:
         """Run a background task now, and record how it went. Raises nothing."""
+        started_at = self.clock()
         try:
-            await task.run()
+            with task.running(started_at):
+                await task.run()
         except asyncio.CancelledError:
             return  # the service is stopping
         except Exception as e:
-            task.record_failure(self.clock(), self._format_error_line(e))
+            store_failed = isinstance(e, StoreUnavailableError | WatchdogDatabaseSchemaError)
+            task.record_failure(
+                self.clock(), self._format_error_line(e), store_failed_at=started_at if store_failed else None
+            )
             if task.consecutive_failures > 1:
                 return  # already logged
             event = "store_unavailable" if isinstance(e, StoreUnavailableError) else "task_failed"
@@ -254,7 +273,7 @@ class MonitoringService:
             if not batch:
                 return
             try:
-                transitions = await self._store_batch(batch)
+                transitions = await record_batch(self.store_executor, self.recorder, batch, self.clock(), self.probes)
             except BaseException:
                 self._result_buffer[:0] = batch
                 raise
@@ -278,40 +297,6 @@ class MonitoringService:
                 subject=transition.subject,
                 message=transition.message or transition.reason,
             )
-
-    async def _store_batch(self, batch: list[ResultToRecord]) -> list[IncidentTransition]:
-        """Record a batch; if its content is refused, record each result by itself.
-
-        A result that cannot be stored is replaced by an `error`: retried forever, it would block all others. If no
-        result can be stored, the content is not the reason, and the whole batch waits.
-        """
-        write, now = self.store_executor.run_write, self.clock()
-        try:
-            return await write(self.recorder.record_results, batch, now)
-        except StoreUnavailableError:
-            raise
-        except Exception as e:
-            batch_error = e
-        transitions: list[IncidentTransition] = []
-        refused: list[tuple[ProbeResult, Exception]] = []
-        stored = False
-        for recorded_result in batch:
-            for candidate in (recorded_result, build_unstorable_result_replacement(recorded_result.result)):
-                try:
-                    transitions += await write(self.recorder.record_results, [candidate], now)
-                    stored = True
-                    break
-                except StoreUnavailableError:
-                    raise
-                except Exception as e:
-                    if candidate is recorded_result:
-                        refused.append((recorded_result.result, e))
-        if not stored:
-            raise batch_error
-        for result, error in refused:
-            probe_id = self.probes[result.probe].id
-            log.error("result_not_stored", probe_id=probe_id, slot=result.slot, error=type(error).__name__)
-        return transitions
 
     def _compute_rerun_times(self, batch: list[ResultToRecord]) -> dict[int, int]:
         """When each probe runs next at the latest, if it has a deadline, or if it has failed and has a
@@ -377,18 +362,3 @@ class MonitoringService:
         for task in self._loop_tasks:
             task.cancel()
         await asyncio.gather(*self._loop_tasks, return_exceptions=True)
-
-
-def build_unstorable_result_replacement(result: ProbeResult) -> ResultToRecord:
-    """What is recorded in place of a result that cannot be stored."""
-    return ResultToRecord(
-        ProbeResult(
-            result.probe,
-            result.slot,
-            result.location,
-            Outcome.ERROR,
-            "watchdog.internal_error",
-            message="no verdict: the result could not be stored; please report this",
-            previous_slot=result.previous_slot,
-        )
-    )

@@ -8,6 +8,7 @@ reader's transaction is REPEATABLE READ, so that all its queries see the same mo
 from __future__ import annotations
 
 import json
+import math
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from watchdog.store.tables import RESULT_COLUMNS
 
 ADVISORY_LOCK_NAMESPACE = 7_402
 """First half of the key of every advisory lock; the second half is a probe's id or a key that is no probe's id."""
+MAX_ADVISORY_LOCK_WAIT_S = 60
 SQLITE_WAL_ENABLE_TIMEOUT_S = 10
 
 _POSTGRES_KEEPALIVE_OPTIONS = {
@@ -56,7 +58,12 @@ class Database:
         self.is_postgres = url.startswith("postgresql")
         if self.is_postgres:
             options = {"pool_size": 5, "max_overflow": 5, "pool_pre_ping": True, "hide_parameters": True}
-            session = "-c idle_in_transaction_session_timeout=5s -c lock_timeout=5s -c timezone=UTC"
+            from watchdog.store.postgres_connection import POSTGRES_STATEMENT_TIMEOUT_S, use_bounded_wait_connections
+
+            session = (
+                "-c idle_in_transaction_session_timeout=5s -c lock_timeout=5s -c timezone=UTC"
+                f" -c statement_timeout={POSTGRES_STATEMENT_TIMEOUT_S}s"
+            )
             connect = {
                 "options": session,
                 "connect_timeout": 5,
@@ -64,6 +71,7 @@ class Database:
                 **_POSTGRES_KEEPALIVE_OPTIONS,
             }
             self.writer = sa.create_engine(url, connect_args=connect, **options)
+            use_bounded_wait_connections(self.writer)
             self.reader: sa.Engine = self.writer.execution_options(isolation_level="REPEATABLE READ")
         else:
             file = {"poolclass": sa.pool.QueuePool, "hide_parameters": True}
@@ -100,6 +108,19 @@ class Database:
         options = {"isolation_level": "AUTOCOMMIT"} if self.is_postgres else {_WITHOUT_BEGIN_OPTION: True}
         with translate_store_driver_errors(), self.writer.connect() as connection:
             yield connection.execution_options(**options)
+
+    @contextmanager
+    def allow_long_statements(self, connection: sa.Connection) -> Iterator[None]:
+        """No limit on the time of a statement: for migrations and VACUUM."""
+        if not self.is_postgres:
+            yield
+            return
+        from watchdog.store.postgres_connection import wait_longer_for_answers
+
+        connection.exec_driver_sql("SET statement_timeout = 0")
+        with wait_longer_for_answers(connection, math.inf):
+            yield
+        connection.exec_driver_sql("RESET statement_timeout")
 
     def sync_to_disk(self) -> None:
         """Return once everything committed so far survives a power cut. Raises StoreUnavailableError.
@@ -145,8 +166,14 @@ class Database:
 
     def acquire_advisory_lock(self, connection: sa.Connection, lock_key: int) -> None:
         """Wait up to a minute for the lock. `lock_key`: not the id of a probe."""
-        if self.is_postgres:
-            connection.execute(sa.text("SET LOCAL lock_timeout = '60s'"))
+        if not self.is_postgres:
+            return
+        from watchdog.store.postgres_connection import MAX_POSTGRES_ANSWER_WAIT_S, wait_longer_for_answers
+
+        timeout_s = MAX_ADVISORY_LOCK_WAIT_S
+        limits = f"SET LOCAL lock_timeout = '{timeout_s}s'; SET LOCAL statement_timeout = '{2 * timeout_s}s'"
+        connection.exec_driver_sql(limits)
+        with wait_longer_for_answers(connection, timeout_s + MAX_POSTGRES_ANSWER_WAIT_S):
             connection.execute(
                 sa.text("SELECT pg_advisory_xact_lock(:c, :k)"), {"c": ADVISORY_LOCK_NAMESPACE, "k": lock_key}
             )

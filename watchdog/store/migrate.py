@@ -43,7 +43,8 @@ def upgrade_schema(database: Database, migrations: Path) -> tuple[str, str]:
             )
         config.attributes["connection"] = connection
         try:
-            command.upgrade(config, "head")
+            with database.allow_long_statements(connection):
+                command.upgrade(config, "head")
         except CommandError as e:
             raise WatchdogDatabaseSchemaError(
                 f"the database is at schema {before}, which this version does not know: it was upgraded by a newer"

@@ -49,7 +49,7 @@ def compact_database(database: Database) -> None:
 
     SQLite needs as much free space as the file has, and blocks writers meanwhile. Raises StoreUnavailableError.
     """
-    with database.open_autocommit_connection() as connection:
+    with database.open_autocommit_connection() as connection, database.allow_long_statements(connection):
         if database.is_postgres:
             connection.exec_driver_sql(f"VACUUM (ANALYZE) {', '.join(metadata.tables)}")
         else:

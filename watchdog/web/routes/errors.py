@@ -17,9 +17,7 @@ from watchdog.web.errors import PageNotFoundError, StatusPageUnavailableError
 from watchdog.web.routes.sign_in import build_retry_after_header, render_sign_in_page
 from watchdog.web.templating import NO_STORE_HEADERS, SECURITY_HEADERS, PageRenderer
 
-PAGE_DATABASE_UNAVAILABLE_TEXT = (
-    "Watchdog cannot read its database. Probes keep running, and their results are kept. Try again soon."
-)
+PAGE_DATABASE_UNAVAILABLE_TEXT = "Watchdog cannot read its database at the moment. Try again soon."
 PAGE_INTERNAL_ERROR_TEXT = "Watchdog failed to build this page; see its log. Probes and notifications are not affected."
 PAGE_NOT_FOUND_TEXT = "There is no page at this address."
 

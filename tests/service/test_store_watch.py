@@ -1,0 +1,115 @@
+"""Whether the store is away is judged by the tasks that write to it, also while it neither answers nor refuses."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.support.service import ServiceHarness, scripted_probe, without_ticks
+from watchdog.domain.formatting import SECOND_MS
+from watchdog.service.store_watch import MAX_STORE_SILENCE_MS, SILENT_STORE_ERROR
+from watchdog.store.errors import StoreUnavailableError, WatchdogDatabaseSchemaError
+from watchdog.store.write.claims import SlotClaimer
+from watchdog.store.write.recorder import ResultRecorder
+
+__all__ = ["without_ticks"]
+
+
+@pytest.fixture
+def harness(tmp_path: Path) -> Iterator[ServiceHarness]:
+    harness = ServiceHarness(f"sqlite:///{tmp_path / 'watchdog.db'}", [scripted_probe()])
+    yield harness
+    harness.store.close()
+
+
+def refuse(error: Exception) -> Callable[..., None]:
+    def refuse(*_: object) -> None:
+        raise error
+
+    return refuse
+
+
+async def run_task(harness: ServiceHarness, name: str) -> None:
+    await harness.service.trigger_task(name)
+    await harness.service.store_watch.watch()
+
+
+@pytest.mark.parametrize(
+    "error", [StoreUnavailableError("database or disk is full"), WatchdogDatabaseSchemaError("no such table")]
+)
+async def test_a_store_that_refuses_is_away_until_it_accepts(
+    harness: ServiceHarness, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    async with harness:
+        await run_task(harness, "claim")
+        assert harness.service.store_watch.find_absence() is None
+        began = harness.now = harness.now + SECOND_MS
+        with monkeypatch.context() as away, capture_logs() as entries:
+            away.setattr(SlotClaimer, "claim_due_slots", refuse(error))
+            for _ in range(30):
+                await run_task(harness, "claim")
+                harness.now += SECOND_MS
+            absence = harness.service.store_watch.find_absence()
+            assert absence is not None
+            assert (absence.since, str(error) in absence.error) == (began, True)
+            assert (
+                harness.service.describe_not_ready_reason()
+                == "the database has been unavailable for 30\N{NO-BREAK SPACE}s"
+            )
+        assert len([entry for entry in entries if entry["log_level"] == "error"]) == 1, "logged once"
+        with capture_logs() as entries:
+            await run_task(harness, "claim")
+        assert harness.service.store_watch.find_absence() is None
+        assert harness.service.describe_not_ready_reason() == ""
+        assert {"store_available_again", "task_recovered"} <= {entry["event"] for entry in entries}
+
+
+async def test_a_store_that_stores_no_results_is_away(harness: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is nearly full still takes a row that replaces another."""
+    async with harness:
+        await harness.run_next_minute()
+        monkeypatch.setattr(ResultRecorder, "record_results", refuse(StoreUnavailableError("disk full")))
+        await run_task(harness, "record")
+        await run_task(harness, "claim")
+        assert harness.service.store_watch.find_absence() is not None
+        monkeypatch.undo()
+        await run_task(harness, "record")
+        assert harness.service.store_watch.find_absence() is None
+
+
+async def test_other_errors_are_no_absence(harness: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with harness:
+        monkeypatch.setattr(SlotClaimer, "claim_due_slots", refuse(KeyError("a bug")))
+        await run_task(harness, "claim")
+        assert harness.service.tasks["claim"].consecutive_failures
+        assert harness.service.store_watch.find_absence() is None
+
+
+async def test_a_store_that_does_not_answer_is_away(harness: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = asyncio.Event()
+
+    async def wait() -> None:
+        await answer.wait()
+
+    async with harness:
+        await run_task(harness, "claim")
+        began = harness.now = harness.now + SECOND_MS
+        monkeypatch.setattr(harness.service.tasks["claim"], "run", wait)
+        claim = asyncio.create_task(harness.service.trigger_task("claim"))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        harness.now += MAX_STORE_SILENCE_MS
+        assert harness.service.store_watch.find_absence() is None
+        harness.now += 1
+        with capture_logs() as entries:
+            for _ in range(3):
+                await harness.service.store_watch.watch()
+        assert [(entry["event"], entry["error"]) for entry in entries] == [("store_unavailable", SILENT_STORE_ERROR)]
+        assert harness.service.store_watch.find_absence() == (began, SILENT_STORE_ERROR)
+        answer.set()
+        await claim
+        assert harness.service.store_watch.find_absence() is None

@@ -1,0 +1,70 @@
+"""Records a batch of results, even if the store refuses the content of some of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import structlog
+
+from watchdog.domain.model import IncidentTransition, Outcome, ProbeResult, ResultToRecord
+from watchdog.probes.base import Probe
+from watchdog.service.store_executor import StoreExecutor
+from watchdog.store.errors import StoreUnavailableError
+from watchdog.store.write.recorder import ResultRecorder
+
+log = structlog.get_logger()
+
+
+async def record_batch(
+    store_executor: StoreExecutor,
+    recorder: ResultRecorder,
+    batch: Sequence[ResultToRecord],
+    now: int,
+    probes: Mapping[int, Probe],
+) -> list[IncidentTransition]:
+    """Record a batch; if its content is refused, record each result by itself.
+
+    A result that cannot be stored is replaced by an `error`: retried forever, it would block all others. If no
+    result can be stored, the content is not the reason, and the whole batch waits.
+    """
+    write = store_executor.run_write
+    try:
+        return await write(recorder.record_results, batch, now)
+    except StoreUnavailableError:
+        raise
+    except Exception as e:
+        batch_error = e
+    transitions: list[IncidentTransition] = []
+    refused: list[tuple[ProbeResult, Exception]] = []
+    stored = False
+    for recorded_result in batch:
+        for candidate in (recorded_result, build_unstorable_result_replacement(recorded_result.result)):
+            try:
+                transitions += await write(recorder.record_results, [candidate], now)
+                stored = True
+                break
+            except StoreUnavailableError:
+                raise
+            except Exception as e:
+                if candidate is recorded_result:
+                    refused.append((recorded_result.result, e))
+    if not stored:
+        raise batch_error
+    for result, error in refused:
+        log.error("result_not_stored", probe_id=probes[result.probe].id, slot=result.slot, error=type(error).__name__)
+    return transitions
+
+
+def build_unstorable_result_replacement(result: ProbeResult) -> ResultToRecord:
+    """What is recorded in place of a result that cannot be stored."""
+    return ResultToRecord(
+        ProbeResult(
+            result.probe,
+            result.slot,
+            result.location,
+            Outcome.ERROR,
+            "watchdog.internal_error",
+            message="no verdict: the result could not be stored; please report this",
+            previous_slot=result.previous_slot,
+        )
+    )

@@ -1,0 +1,61 @@
+"""Watches whether the store can be written, without using it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import structlog
+
+from watchdog.domain.formatting import SECOND_MS, format_duration, format_duration_rounded
+from watchdog.service.background_tasks import BackgroundTask
+from watchdog.service.clock import Clock
+
+log = structlog.get_logger()
+
+STORE_WATCH_INTERVAL_S = 1.0
+STORE_WRITING_TASK_NAMES = ("claim", "record", "flush_check_ins")
+"""The background tasks that show whether the store works: they write to it twice a second."""
+MAX_STORE_SILENCE_MS = 8 * SECOND_MS
+"""A task that waits for the store for longer counts as failed: a server may be stopped, or a file locked."""
+SILENT_STORE_ERROR = "the database does not respond"
+
+
+class StoreAbsence(NamedTuple):
+    """A time in which the store cannot be written."""
+
+    since: int
+    """Epoch ms."""
+    error: str
+    """Why, on one line, masked. It may name hosts and files."""
+
+    def describe(self, now: int) -> str:
+        """For everyone, without the error."""
+        return f"the database has been unavailable for {format_duration_rounded(max(now - self.since, 0))}"
+
+
+class StoreWatch:
+    """Judges by the background tasks whether the store is away. `watch` must run at an interval."""
+
+    def __init__(self, tasks: Mapping[str, BackgroundTask], clock: Clock):
+        self.tasks, self.clock = tasks, clock
+        self._noticed: StoreAbsence | None = None
+
+    def find_absence(self) -> StoreAbsence | None:
+        """The absence that lasts at present; None: the store works, as far as is known."""
+        now, absences = self.clock(), []
+        for task in (self.tasks[name] for name in STORE_WRITING_TASK_NAMES if name in self.tasks):
+            if task.store_failing_since is not None:
+                absences.append(StoreAbsence(task.store_failing_since, task.last_error))
+            elif (since := task.running_since) is not None and now - since > MAX_STORE_SILENCE_MS:
+                absences.append(StoreAbsence(since, SILENT_STORE_ERROR))
+        return min(absences, default=None)
+
+    async def watch(self) -> None:
+        """Log when the store does not respond, and when it is back. That it refuses is logged by the refused task."""
+        absence = self.find_absence()
+        if absence and not self._noticed and absence.error == SILENT_STORE_ERROR:
+            log.error("store_unavailable", error=absence.error)
+        elif self._noticed and not absence:
+            log.info("store_available_again", unavailable_for=format_duration(self.clock() - self._noticed.since))
+        self._noticed = absence
