@@ -253,7 +253,8 @@ class ApschedulerJobs(JobSystem):
 
 class SqlJobs(JobSystem):
     """A job table of an application of its own. A worker that is to blame is killed during a run, which is lost; all
-    other processes are killed between two runs."""
+    other processes are killed between two runs, and the table goes away between two runs: a run that cannot store its
+    end is lost, and rightly reported."""
 
     roles, tables = ("scheduler", "worker"), ("scheduled_jobs",)
     subjects: ClassVar[Mapping[str, str]] = {**JobSystem.subjects, "scheduler": "digest"}
@@ -279,13 +280,14 @@ class SqlJobs(JobSystem):
         if fault == "worker":
             self._start_all("hang")
             time.sleep(PERIOD_S)
+        if fault == "broker":
+            self._kill("scheduler")
         super()._break_down(fault)
 
     def _kill(self, *roles: str) -> None:
         if "scheduler" in roles and "worker" in self._processes:
             super()._kill("scheduler")
-            self._wait_until_no_run_waits()
-            time.sleep(RUN_S)
+            self._wait_until_last_run_ends()
             roles = tuple(role for role in roles if role != "scheduler")
         super()._kill(*roles)
 
@@ -293,13 +295,13 @@ class SqlJobs(JobSystem):
         self._kill(*self._processes)
         super().flush()
 
-    def _wait_until_no_run_waits(self) -> None:
+    def _wait_until_last_run_ends(self) -> None:
         engine, end = sa.create_engine(self.store.url, poolclass=sa.NullPool), time.monotonic() + INTERVAL_S
         with suppress(sa.exc.DBAPIError), engine.connect() as connection:
-            waiting = sa.text("SELECT count(*) FROM scheduled_jobs WHERE status = 'pending'")
-            while connection.scalar(waiting) and time.monotonic() < end:
+            status = sa.text("SELECT status FROM scheduled_jobs ORDER BY id DESC LIMIT 1")
+            while connection.scalar(status) in ("pending", "running") and time.monotonic() < end:
                 connection.rollback()
-                time.sleep(RUN_S)
+                time.sleep(RUN_S / 10)
 
 
 class PostgresJobTable(SqlJobs):
