@@ -1,4 +1,4 @@
-"""`watchdog status`, `watchdog incidents` and `watchdog jobs`, as tables and as JSON."""
+"""`watchdog status`, `watchdog service`, `watchdog incidents` and `watchdog jobs`, as tables and JSON."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 
 from tests.support.builders import task_aged
 from tests.support.command_line import invoke_command
 from tests.support.fixture_rows import FixtureRows
 from tests.support.store import StoreHarness, make_registered_probe, make_result, make_results
 from watchdog.domain.formatting import DAY_MS, format_iso8601, format_timestamp, format_utc
-from watchdog.domain.model import Outcome, WatchdogFaultFacts
+from watchdog.domain.model import Outcome
 from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.rules import service
 from watchdog.domain.schedule import CronSchedule
@@ -23,7 +22,6 @@ from watchdog.resources import find_resource_path
 from watchdog.service.clock import read_wall_clock_ms
 from watchdog.store.database import Database
 from watchdog.store.migrate import upgrade_schema
-from watchdog.store.tables import failing_destinations
 
 Write = Callable[..., Path]
 MINUTE = 60_000
@@ -136,48 +134,60 @@ def own_harness(write: Write) -> Iterator[StoreHarness]:
         database.close()
 
 
-def set_failing(harness: StoreHarness, **facts: WatchdogFaultFacts) -> None:
-    rows = [{"destination": name.replace("_", "/"), **each._asdict()} for name, each in facts.items()]
-    with harness.database.write_transaction() as connection:
-        connection.execute(sa.insert(failing_destinations), rows)
-
-
-def test_receivers_that_get_no_notifications(own_harness: StoreHarness) -> None:
-    since = read_wall_clock_ms() - 10 * MINUTE
-    set_failing(
-        own_harness,
-        oncall_slack=WatchdogFaultFacts(since, error="HTTP 500"),
-        oncall_email=WatchdogFaultFacts(read_wall_clock_ms(), given_up=True, error="refused"),
-        removed_slack=WatchdogFaultFacts(since, error="not configured any more"),
+def add_finding(harness: StoreHarness, subject: str, message: str) -> str:
+    """An open incident of the built-in probe."""
+    rows, now = FixtureRows(), read_wall_clock_ms()
+    rows.add_incident(
+        harness.database_id(service.WATCHDOG_SELF_PROBE_ID),
+        service.RULE_NAME,
+        message,
+        now - 10 * MINUTE,
+        subject=subject,
+        reason="watchdog.delivery_failing",
     )
-    for arguments in ((), ("-o", "json")):
-        ran = invoke_command("status", *arguments)
-        assert ran.stderr.replace("\N{NO-BREAK SPACE}", " ").splitlines() == [
-            "watchdog: oncall/email has not confirmed any notification since "
-            f"{format_utc(read_wall_clock_ms(), read_wall_clock_ms())}: refused; some were not delivered or not"
-            " confirmed",
-            "watchdog: oncall/slack has not confirmed any notification since "
-            f"{format_utc(since, read_wall_clock_ms())}: "
-            "HTTP 500; they are retried",
-        ]
-        assert ran.exit_code == 0, "the probes are up"
-    api, own = ran.json
-    assert (api["probe"], "failing_receivers" in api) == ("api", False)
-    assert (own["probe"], own["kind"], own["notes"]) == ("watchdog", "service", [])
-    assert own["failing_receivers"] == [
-        {"destination": "oncall/email", "failing_since": own["failing_receivers"][0]["failing_since"],
-         "given_up": True, "error": "refused"},
-        {"destination": "oncall/slack", "failing_since": format_iso8601(since), "given_up": False,
-         "error": "HTTP 500"},
-    ]  # fmt: skip
+    with harness.database.write_transaction() as connection:
+        rows.insert_into(connection)
+    return str(rows.rows["incidents"][0]["id"])
 
 
-@pytest.mark.parametrize("facts", [WatchdogFaultFacts(None), WatchdogFaultFacts(10**15, error="a short outage")])
-def test_receivers_that_work_are_not_mentioned(own_harness: StoreHarness, facts: WatchdogFaultFacts) -> None:
-    if facts.failing_since is not None:
-        set_failing(own_harness, oncall_slack=facts)
+def test_what_is_wrong_with_watchdog_itself(own_harness: StoreHarness) -> None:
+    message = "receiver oncall/slack has not confirmed any notification since 01:20 UTC: [HTTP 500]"
+    incident = add_finding(own_harness, "receiver oncall/slack", message)
     ran = invoke_command("status", "-o", "json")
-    assert (ran.stderr, ran.json[-1]["failing_receivers"]) == ("", [])
+    assert (ran.exit_code, ran.stderr) == (0, f"watchdog: {message}\n"), "the probes are up"
+    api, own = ran.json
+    assert (api["probe"], "findings" in api) == ("api", False)
+    assert (own["probe"], own["kind"], own["notes"]) == ("watchdog", "service", [])
+    ran = invoke_command("service", "-o", "json")
+    assert (ran.exit_code, ran.stderr) == (1, "")
+    assert ran.json == own["findings"]
+    (finding,) = ran.json
+    assert finding | {"since": ""} == {
+        "reason": "watchdog.delivery_failing", "severity": "warning", "since": "", "subject": "receiver oncall/slack",
+        "message": message, "incident": incident,
+    }  # fmt: skip
+    rows = [re.split(" {2,}", line.strip()) for line in invoke_command("service").stdout.splitlines()]
+    assert rows == [
+        ["severity", "what", "since", "incident"],
+        ["warning", message, "10\N{NO-BREAK SPACE}min ago", incident],
+    ]
+
+
+def test_nothing_is_wrong_with_watchdog_itself(own_harness: StoreHarness) -> None:
+    ran = invoke_command("service")
+    assert (ran.exit_code, ran.stdout, ran.stderr) == (0, "no findings\n", "")
+    ran = invoke_command("status", "-o", "json")
+    assert (ran.stderr, ran.json[-1]["findings"]) == ("", [])
+
+
+def test_findings_of_a_service_that_does_not_run(own_harness: StoreHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = read_wall_clock_ms()
+    monkeypatch.setattr("watchdog.service.clock.read_wall_clock_ms", lambda: now + 3 * 60 * MINUTE)
+    ran = invoke_command("service")
+    assert ran.exit_code == 3
+    assert ran.stderr.replace("\N{NO-BREAK SPACE}", " ") == (
+        "watchdog: no probe has run for 3 h: is `watchdog run` running?\n"
+    )
 
 
 def test_an_unused_database(write: Write) -> None:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+from pathlib import Path
 from typing import Any
 
+import httpx
+
+from tests.support.command_line import run_command
 from tests.support.end_to_end import FAST_PROBE, EndToEndHarness
-from tests.support.fakes import CannedResponse
+from tests.support.fakes import CannedResponse, FakeWebhookReceiver
+from tests.support.mcp_clients import call_tool, connected_client, running_watchdog
 from tests.support.polling import wait_until_async
+from watchdog.domain.model import Incident
 from watchdog.domain.rules import service
+from watchdog.store.read.status import list_service_findings
 
 
 def own_events(harness: EndToEndHarness, path: str) -> list[tuple[str, str, str]]:
@@ -79,3 +88,34 @@ async def test_a_receiver_behind_a_login_page_is_unconfirmed_and_others_are_noti
     assert [event for event, _ in sent_to_pager()] == ["opened"] * 3 + ["resolved"]
     assert own_events(harness, "/ops")[1][0] == "resolved"
     assert own_events(harness, "/pager") == []
+
+
+async def test_pages_commands_and_tools_show_one_list(tmp_path: Path) -> None:
+    with FakeWebhookReceiver() as hook:
+        hook.default_response = lambda request: CannedResponse(400)  # type: ignore[method-assign]
+        receivers = {"oncall": {"webhook": {"url": hook.url}}}
+        probes = [{"name": "API", "http": "http://127.0.0.1:1/", **FAST_PROBE}]
+        async with (
+            running_watchdog(tmp_path, probes, receivers=receivers) as (app, url),
+            connected_client(url) as client,
+            httpx.AsyncClient(base_url=url.removesuffix("mcp"), trust_env=False, timeout=30) as http,
+        ):
+
+            def load_findings() -> tuple[Incident, ...]:
+                with app.store_executor.database.open_read_transaction() as connection:
+                    return list_service_findings(connection)
+
+            await wait_until_async(load_findings)
+            listed = (await call_tool(client, "list_service_findings"))["findings"]
+            assert [(finding["subject"], finding["reason"]) for finding in listed] == [
+                ("receiver oncall/webhook", "watchdog.delivery_failing")
+            ]
+            assert (await http.get("readyz")).json()["findings"] == listed
+            assert listed[0]["message"][9:] in (await http.get("probes")).text
+            (tmp_path / "file.yaml").write_text(
+                json.dumps({"storage": {"url": app.loaded_config.config.storage.url}, "probes": probes})
+            )
+            for command in ("service", "status"):
+                words = (command, "-o", "json", "-c", tmp_path / "file.yaml")
+                ran = await asyncio.to_thread(lambda words=words: run_command(*words, cwd=tmp_path))  # type: ignore[misc]
+                assert (ran.json if command == "service" else ran.json[-1]["findings"]) == listed

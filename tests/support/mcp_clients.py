@@ -35,7 +35,15 @@ TASK_NAMES = [
     "flush_check_ins",
 ]
 """The background tasks of a service without a remediation."""
-TOOL_NAMES = ["health_check", "trigger_task", "list_probes", "list_incidents", "get_incident", "run_probe"]
+TOOL_NAMES = [
+    "health_check",
+    "list_service_findings",
+    "trigger_task",
+    "list_probes",
+    "list_incidents",
+    "get_incident",
+    "run_probe",
+]
 PROTOCOL_VERSION_BY_MODE = {"legacy": "2025-11-25", "auto": "2026-07-28"}
 """Client mode -> the protocol version that it negotiates."""
 

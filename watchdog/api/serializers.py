@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from watchdog.domain.formatting import format_iso8601
-from watchdog.domain.model import AlertMessageContext, Json, RemediationAttempt, ResultWithEvidence, WatchdogFaultFacts
+from watchdog.domain.model import AlertMessageContext, Incident, Json, RemediationAttempt, ResultWithEvidence
 from watchdog.store.read.jobs import JobSummary
 from watchdog.store.read.status import DeliveryRecord, IncidentRecord, ProbeStatus, ResultRow
 
@@ -25,20 +25,22 @@ def serialize_probe_status(status: ProbeStatus) -> Json:
     }
 
 
-def serialize_watchdog_self_probe(
-    status: ProbeStatus, unreached: Mapping[str, WatchdogFaultFacts], notes: Iterable[str]
-) -> Json:
-    """The built-in probe, with the destinations that get no notifications, and what to know about the processes."""
-    receivers = [
-        {
-            "destination": destination,
-            "failing_since": _format_optional_iso8601(facts.failing_since),
-            "given_up": facts.given_up,
-            "error": facts.error,
-        }
-        for destination, facts in unreached.items()
-    ]
-    return serialize_probe_status(status) | {"failing_receivers": receivers, "notes": list(notes)}
+def serialize_watchdog_self_probe(status: ProbeStatus, findings: Iterable[Incident], notes: Iterable[str]) -> Json:
+    """The built-in probe, with what is wrong with Watchdog itself, and what to know about the processes."""
+    lists = {"findings": [serialize_service_finding(finding) for finding in findings], "notes": list(notes)}
+    return serialize_probe_status(status) | lists
+
+
+def serialize_service_finding(finding: Incident, *, show_names: bool = True) -> Json:
+    """One entry of `list_service_findings`. `show_names`: with what it is about, and its message."""
+    entry: Json = {
+        "reason": finding.reason,
+        "severity": finding.severity.value,
+        "since": format_iso8601(finding.since),
+    }
+    if not show_names:
+        return entry
+    return entry | {"subject": finding.subject, "message": finding.message, "incident": finding.id}
 
 
 def _serialize_result(row: ResultRow) -> Json:

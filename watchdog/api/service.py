@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from watchdog.api.serializers import serialize_service_finding
 from watchdog.domain.formatting import format_iso8601
-from watchdog.domain.model import Json
+from watchdog.domain.model import Incident, Json
 from watchdog.service.background_tasks import BackgroundTask
 
 
@@ -19,13 +20,14 @@ def build_liveness_body() -> Json:
 
 
 def build_readiness_body(
-    not_ready_reason: str, failing_destinations: Sequence[str] = (), notes: Sequence[str] = ()
+    not_ready_reason: str, findings: Iterable[Incident] = (), notes: Sequence[str] = (), *, show_names: bool = True
 ) -> Json:
-    """`failing_destinations`: the names of those that get no notifications. `notes`: what does not keep the service
-    from being ready, and should be known."""
+    """`findings`: what is wrong with Watchdog itself. `notes`: what does not keep the service from being ready, and
+    should be known. `show_names`: of receivers and processes."""
     readiness = {"status": "not ready", "reason": not_ready_reason} if not_ready_reason else {"status": "ready"}
-    lists = {"failing_receivers": list(failing_destinations), "notes": list(notes)}
-    return readiness | {name: texts for name, texts in lists.items() if texts}
+    listed = [serialize_service_finding(finding, show_names=show_names) for finding in findings]
+    lists = {"findings": listed, "notes": list(notes)}
+    return readiness | {name: entries for name, entries in lists.items() if entries}
 
 
 def build_health_check_tool_result(tasks: Sequence[Json], note: str = "") -> Json:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from watchdog.api.serializers import serialize_incident, serialize_probe_status
-from watchdog.domain.model import Json
+from watchdog.api.serializers import serialize_incident, serialize_probe_status, serialize_service_finding
+from watchdog.domain.model import Incident, Json
 from watchdog.store.read.status import IncidentRecord, ProbeStatus
 
 
@@ -16,6 +16,10 @@ def serialize_probe_list(statuses: Iterable[ProbeStatus], total: int) -> Json:
 
 def serialize_incident_list(records: Iterable[IncidentRecord]) -> Json:
     return {"incidents": [serialize_incident(record) for record in records]}
+
+
+def serialize_service_finding_list(findings: Iterable[Incident]) -> Json:
+    return {"findings": [serialize_service_finding(finding) for finding in findings]}
 
 
 def serialize_mcp_tool_job_status(*, status: str, progress: float, result: Json, error: str) -> dict[str, Json]:

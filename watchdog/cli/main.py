@@ -17,6 +17,7 @@ from watchdog.cli.mcp import mcp_command
 from watchdog.cli.probe import probe_command
 from watchdog.cli.run import run_command
 from watchdog.cli.schema import schema_command
+from watchdog.cli.service import service_command
 from watchdog.cli.status import status_command
 from watchdog.cli.test_alert import send_test_alert_command
 from watchdog.cli.validate import validate_command
@@ -51,6 +52,7 @@ CLI_COMMANDS_BY_NAME: dict[str, Callable[..., None]] = {
     "probe": probe_command,
     "status": status_command,
     "incidents": incidents_command,
+    "service": service_command,
     "test-alert": send_test_alert_command,
     "schema": schema_command,
     "mcp": mcp_command,

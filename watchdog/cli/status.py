@@ -17,10 +17,9 @@ from watchdog.cli.output import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from watchdog.domain.membership import LiveWatchdogProcesses
-    from watchdog.domain.model import WatchdogFaultFacts
     from watchdog.store.read.status import ProbeStatus
 
 
@@ -38,17 +37,16 @@ def status_command(
     """
     from watchdog.api.serializers import serialize_probe_status, serialize_watchdog_self_probe
     from watchdog.domain.rules import service
-    from watchdog.store.read.destinations import load_unreached_destinations
     from watchdog.store.read.members import load_watchdog_process_status
     from watchdog.store.read.status import list_probe_statuses, load_watchdog_status
 
     with open_read_connection_or_exit(config) as (connection, now):
-        statuses, watermark = list_probe_statuses(connection), load_watchdog_status(connection).watermark
+        statuses, watchdog_status = list_probe_statuses(connection), load_watchdog_status(connection)
         own_statuses = list_probe_statuses(connection, service.WATCHDOG_SELF_PROBE_ID)
-        unreached = load_unreached_destinations(connection, now)
         membership = load_watchdog_process_status(connection, now)
     member_lines = list(_list_watchdog_process_warnings(membership, now))
-    own_rows = [serialize_watchdog_self_probe(status, unreached, member_lines) for status in own_statuses]
+    findings = watchdog_status.findings
+    own_rows = [serialize_watchdog_self_probe(status, findings, member_lines) for status in own_statuses]
     print_json_or_table(
         output,
         statuses,
@@ -59,15 +57,15 @@ def status_command(
         empty_text="no probes",
     )
     states = {status.state.value for status in statuses}
-    if outdated := _explain_outdated_probe_states(watermark, now):
+    if outdated := explain_outdated_probe_states(watchdog_status.watermark, now):
         print(f"watchdog: {outdated}", file=sys.stderr)
         states.add("unknown")
-    for line in [*_describe_unreached_destinations(unreached, now), *member_lines]:
+    for line in [*(finding.message for finding in findings), *member_lines]:
         print(f"watchdog: {line}", file=sys.stderr)
     raise typer.Exit(ExitCode.DOWN if "down" in states else ExitCode.UNKNOWN if "unknown" in states else ExitCode.OK)
 
 
-def _explain_outdated_probe_states(watermark: int | None, now: int) -> str:
+def explain_outdated_probe_states(watermark: int | None, now: int) -> str:
     """Why the states are not current; empty while `watchdog run` is running."""
     from watchdog.domain.formatting import format_duration_rounded
     from watchdog.store.read.status import MAX_WATERMARK_LAG_MS
@@ -78,16 +76,6 @@ def _explain_outdated_probe_states(watermark: int | None, now: int) -> str:
     if lag <= MAX_WATERMARK_LAG_MS:
         return ""
     return f"no probe has run for {format_duration_rounded(lag)}: is `watchdog run` running?"
-
-
-def _describe_unreached_destinations(unreached: Mapping[str, WatchdogFaultFacts], now: int) -> Iterator[str]:
-    """Each destination that gets no notifications."""
-    from watchdog.domain.formatting import format_utc
-
-    for destination, facts in unreached.items():
-        since = "" if facts.failing_since is None else f" since {format_utc(facts.failing_since, now)}"
-        what_next = "some were not delivered or not confirmed" if facts.given_up else "they are retried"
-        yield f"{destination} has not confirmed any notification{since}: {facts.error}; {what_next}"
 
 
 def _list_watchdog_process_warnings(membership: LiveWatchdogProcesses, now: int) -> Iterator[str]:

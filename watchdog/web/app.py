@@ -58,7 +58,8 @@ def create_web_app(
         status_pages,
         run_read_query,
         not_ready_reason=not_ready_reason,
-        notes=lambda request: list_notes(context.authenticator.is_operator(request)),
+        list_notes=list_notes,
+        is_operator=context.authenticator.is_operator,
         clock=clock,
         destinations=destination_addresses,
     )

@@ -17,7 +17,8 @@ from tests.support.fixture_rows import NOW, FixtureRows, epoch_ms
 from tests.support.html_checks import visible_text
 from tests.support.web import create_test_app, filled_database, make_read_query_runner, request_page
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
-from watchdog.domain.model import Evidence, HealthState, Outcome, ProbeInfo
+from watchdog.domain.model import Evidence, HealthState, Outcome, ProbeInfo, Severity
+from watchdog.domain.rules.service import RULE_NAME, WATCHDOG_SELF_PROBE_KIND
 from watchdog.store.database import Database
 from watchdog.store.errors import StoreUnavailableError
 from watchdog.store.tables import failing_destinations
@@ -389,7 +390,51 @@ def test_a_head_request_is_answered_without_a_body(app: FastAPI) -> None:
     assert response.headers["etag"]
 
 
-def test_readiness_names_the_receivers_that_get_no_notifications(acme_database: Database) -> None:
+OWN_FINDING = "receiver oncall/slack has not confirmed any notification since 01:20 UTC: HTTP 500"
+
+
+def test_what_is_wrong_with_watchdog_itself_is_one_list(tmp_path: Path) -> None:
+    rows = FixtureRows()
+    own = rows.add_probe("Watchdog", WATCHDOG_SELF_PROBE_KIND)
+    api = rows.add_probe("API")
+    rows.add_incident(api, "availability", "HTTP 503", NOW - HOUR_MS)
+    overload = rows.add_incident(
+        own, RULE_NAME, "too many runs at once on host-1", NOW - HOUR_MS, subject="overload of host-1",
+        reason="watchdog.overloaded",
+    )  # fmt: skip
+    receiver = rows.add_incident(
+        own, RULE_NAME, OWN_FINDING, NOW - MINUTE_MS, subject="receiver oncall/slack",
+        reason="watchdog.delivery_failing", severity=Severity.CRITICAL,
+    )  # fmt: skip
+    rows.add_incident(own, RULE_NAME, "over", NOW - 2 * HOUR_MS, resolved_at=NOW - HOUR_MS)
+    keys = [ApiKey("ops", "operator", "operator-key"), ApiKey("tv", "reader", "reader-key")]
+    with filled_database(f"sqlite:///{tmp_path}/own.db", rows) as database:
+        app = create_test_app(database, api_keys=keys)
+        operator = {"Authorization": "Bearer operator-key"}
+        listed = request_page(app, "/readyz", headers=operator).json()
+        public = {"reason": "watchdog.delivery_failing", "severity": "critical", "since": "2026-11-22T02:28:14.000Z"}
+        details = {"subject": "receiver oncall/slack", "message": OWN_FINDING, "incident": receiver}
+        assert listed["status"] == "ready"
+        assert [finding["incident"] for finding in listed["findings"]] == [receiver, overload], "critical ones first"
+        assert listed["findings"][0] == public | details
+        for headers in ({}, {"Authorization": "Bearer reader-key"}, {"Authorization": "Bearer wrong"}):
+            response = request_page(app, "/readyz", headers=headers)
+            assert [finding["reason"] for finding in response.json()["findings"]] == [
+                "watchdog.delivery_failing", "watchdog.overloaded"
+            ]  # fmt: skip
+            assert response.json()["findings"][0] == public
+            assert "host-1" not in response.text
+        for path in ("/probes", "/incidents", "/jobs", "/undelivered", "/probes/api"):
+            page = request_page(app, path, headers=operator).text
+            assert "Watchdog itself has 2 problems" in page, path
+            assert page.index(f"Receiver{OWN_FINDING[8:]}</a>") < page.index("Too many runs at once on host-1</a>"), (
+                path
+            )
+            assert f'href="/incidents/{overload}"' in page
+        assert "host-1" not in request_page(app, "/").text, "the public page shows nothing of it"
+
+
+def test_a_service_whose_receivers_all_fail_is_not_ready(acme_database: Database) -> None:
     names = ("oncall/slack", "ops/email")
     app = create_test_app(acme_database, destination_addresses=dict.fromkeys(names, ""))
 
@@ -408,24 +453,13 @@ def test_readiness_names_the_receivers_that_get_no_notifications(acme_database: 
             connection.execute(sa.insert(failing_destinations), rows)
 
     try:
-        set_failing(oncall_slack=59_999, old_receiver=10**8)
-        assert request_page(app, "/readyz").json() == {"status": "ready"}, "not for long enough, or not configured"
-        set_failing(oncall_slack=300_000)
-        response = request_page(app, "/readyz")
-        assert (response.status_code, response.json()) == (
-            200, {"status": "ready", "failing_receivers": ["oncall/slack"]}
-        )  # fmt: skip
-        page = request_page(app, "/incidents").text
-        assert "oncall/slack gets no notifications" in page
-        assert "secret" in page, "operators see the error"
-        set_failing(oncall_slack=300_000, ops_email=299_999)
-        assert request_page(app, "/readyz").status_code == 200
+        for rows in ({"oncall_slack": 300_000, "old_receiver": 10**8}, {"oncall_slack": 300_000, "ops_email": 299_999}):
+            set_failing(**rows)
+            assert request_page(app, "/readyz").json() == {"status": "ready"}, "not all, or not for long enough"
         set_failing(oncall_slack=300_000, ops_email=300_000)
         response = request_page(app, "/readyz")
         assert (response.status_code, response.json()["reason"]) == (503, "no receiver confirms notifications")
-        assert response.json()["failing_receivers"] == list(names)
         assert "secret" not in response.text
-        assert "gets no notifications" not in request_page(app, "/").text, "the public page shows nothing of it"
     finally:
         with acme_database.write_transaction() as connection:
             connection.execute(sa.delete(failing_destinations))

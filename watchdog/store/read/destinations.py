@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from watchdog.domain.membership import describe_process_revisions
 from watchdog.domain.model import WatchdogFaultFacts
 from watchdog.domain.rules import service
-from watchdog.store.read.members import load_live_destinations, load_watchdog_process_status
+from watchdog.store.read.members import load_watchdog_process_status
 from watchdog.store.tables import failing_destinations, member_faults, outbox, outbox_is_waiting
 
 
@@ -20,16 +20,6 @@ def load_failing_destinations(connection: sa.Connection) -> dict[str, WatchdogFa
     return {
         destination: WatchdogFaultFacts(failing_since, bool(given_up), error)
         for destination, failing_since, given_up, error in rows
-    }
-
-
-def load_unreached_destinations(connection: sa.Connection, now: int) -> dict[str, WatchdogFaultFacts]:
-    """The destinations of the processes that run now that get no notifications, by name."""
-    failing, configured = load_failing_destinations(connection), load_live_destinations(connection, now)
-    return {
-        name: facts
-        for name, facts in failing.items()
-        if name in configured and service.is_destination_failing(facts, now)
     }
 
 

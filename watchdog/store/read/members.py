@@ -42,12 +42,6 @@ def load_watchdog_process_status(connection: sa.Connection, now: int) -> LiveWat
     )
 
 
-def load_live_destinations(connection: sa.Connection, now: int) -> set[str]:
-    """The destinations that the configuration of a live member has."""
-    live = {member.revision for member in load_watchdog_processes(connection) if member.is_live(now)}
-    return {name for names in load_revision_definitions(connection, live).destinations.values() for name in names}
-
-
 def find_probe_id_by_token_digest(connection: sa.Connection, digest: str, now: int) -> str | None:
     """The id of the probe whose check-in token has this digest; None: it is unknown.
 

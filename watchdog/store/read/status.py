@@ -5,8 +5,8 @@ A probe's newest result is found by an index seek, never by grouping results.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -19,7 +19,7 @@ from watchdog.domain.model import (
     IncidentEvent,
     Outcome,
     ProbeInfo,
-    WatchdogFaultFacts,
+    Severity,
 )
 from watchdog.domain.own_network import OWN_NETWORK_REASON
 from watchdog.domain.probe_state import WAITING_FOR_FIRST_RUN_STATE_KEY
@@ -27,7 +27,6 @@ from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, derive_probe_he
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.codec import decode_nullable_json, decode_probe_info
 from watchdog.store.read.alert_context import INCIDENTS_QUERY, build_incident_from_row
-from watchdog.store.read.destinations import load_failing_destinations
 from watchdog.store.tables import (
     incidents,
     outbox,
@@ -51,6 +50,7 @@ __all__ = [
     "list_incident_deliveries",
     "list_incidents",
     "list_probe_statuses",
+    "list_service_findings",
     "list_undelivered_notifications",
     "load_probe_config_yaml",
     "load_watchdog_status",
@@ -101,8 +101,8 @@ class WatchdogStatus:
     open_incident_count: int
     undelivered_count: int
     """Notifications that were given up."""
-    destination_facts: Mapping[str, WatchdogFaultFacts] = field(default_factory=dict)
-    """Of the destinations that have confirmed nothing since a delivery failed."""
+    findings: Sequence[Incident] = ()
+    """What is wrong with Watchdog itself, as `list_service_findings` has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +152,15 @@ def load_watchdog_status(connection: Connection) -> WatchdogStatus:
         sa.select(sa.func.count()).select_from(incidents).where(incidents.c.resolved_at.is_(None)).scalar_subquery(),
         sa.select(sa.func.count()).select_from(outbox).where(outbox_is_undelivered).scalar_subquery(),
     )
-    return WatchdogStatus(*connection.execute(counts).one(), load_failing_destinations(connection))
+    return WatchdogStatus(*connection.execute(counts).one(), list_service_findings(connection))
+
+
+def list_service_findings(connection: Connection) -> tuple[Incident, ...]:
+    """What is wrong with Watchdog itself: the open incidents of its built-in probe, critical ones first, then the
+    oldest. Every page, command and tool shows this list."""
+    query = INCIDENTS_QUERY.where(incidents.c.resolved_at.is_(None), probes.c.kind == service.WATCHDOG_SELF_PROBE_KIND)
+    findings = map(build_incident_from_row, connection.execute(query.order_by(incidents.c.since, incidents.c.id)))
+    return tuple(sorted(findings, key=lambda finding: finding.severity is not Severity.CRITICAL))
 
 
 def list_probe_statuses(connection: Connection, probe_id: str | None = None) -> list[ProbeStatus]:

@@ -11,7 +11,6 @@ from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
-from watchdog.domain.rules import service
 from watchdog.store.read.query import STORE_READ_QUERY_TIMEOUT_S, QueryResultT, StoreReadRunner
 from watchdog.store.read.status import MAX_WATERMARK_LAG_MS, Connection, WatchdogStatus
 from watchdog.web.auth.access import Authenticator, is_operator_key
@@ -71,11 +70,6 @@ class OperatorContext:
             scheduling_gap=describe_scheduling_stall(page.service_status, now),
             config_warnings=self.config_warnings,
             member_notes=self.list_notes(request.state.is_operator),
-            failing_destinations={
-                name: facts
-                for name, facts in page.service_status.destination_facts.items()
-                if name in self.destination_addresses and service.is_destination_failing(facts, now)
-            },
             key_name=request.state.key_name,
         )
         return HTMLResponse(html, headers=NO_STORE_HEADERS)

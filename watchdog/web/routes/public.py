@@ -12,10 +12,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from watchdog.api.service import build_liveness_body, build_readiness_body
-from watchdog.domain.model import WatchdogFaultFacts
+from watchdog.domain.model import Incident, WatchdogFaultFacts
 from watchdog.domain.rules import service
 from watchdog.store.read.destinations import load_failing_destinations
 from watchdog.store.read.query import STORE_READ_QUERY_ERRORS, STORE_READ_QUERY_TIMEOUT_S, QueryResultT, StoreReadRunner
+from watchdog.store.read.status import Connection, list_service_findings
 from watchdog.web.errors import StatusPageUnavailableError
 from watchdog.web.pages.status import build_status_page
 from watchdog.web.pages.status_snapshot import StatusPageConfig, StatusPageSnapshot, load_status_page_snapshot
@@ -89,14 +90,15 @@ def create_public_router(
     run_read_query: StoreReadRunner,
     *,
     not_ready_reason: Callable[[], str],
-    notes: Callable[[Request], Sequence[str]],
+    list_notes: Callable[[bool], Sequence[str]],
+    is_operator: Callable[[Request], bool],
     clock: Callable[[], int],
     destinations: Collection[str],
 ) -> APIRouter:
-    """`not_ready_reason`: why the service is not ready, for people; empty if it is. `notes`: what else to know about
-    it. `destinations`: all configured."""
+    """`not_ready_reason`: why the service is not ready, for people; empty if it is. `list_notes`: what else to know
+    about it, with or without names. `destinations`: all configured."""
     router = APIRouter()
-    load_destination_facts = _share_queries_in_progress(lambda: run_read_query(load_failing_destinations))
+    load_own_faults = _share_queries_in_progress(lambda: run_read_query(_load_own_faults))
 
     @router.api_route("/", methods=["GET", "HEAD"])
     async def show_status(request: Request) -> Response:
@@ -120,10 +122,9 @@ def create_public_router(
 
     @router.api_route("/readyz", methods=["GET", "HEAD"])
     async def readiness(request: Request) -> Response:
-        reason, names = await _check_delivery_readiness(
-            load_destination_facts, not_ready_reason(), destinations, clock()
-        )
-        content = build_readiness_body(reason, names, notes(request))
+        reason, findings = await _check_delivery_readiness(load_own_faults, not_ready_reason(), destinations, clock())
+        show_names = is_operator(request)
+        content = build_readiness_body(reason, findings, list_notes(show_names), show_names=show_names)
         return JSONResponse(content, 503 if reason else 200, headers=NO_STORE_HEADERS)
 
     return router
@@ -146,19 +147,24 @@ def _share_queries_in_progress(
     return load
 
 
+def _load_own_faults(connection: Connection) -> tuple[Mapping[str, WatchdogFaultFacts], Sequence[Incident]]:
+    """The destinations that fail, and what is wrong with Watchdog itself."""
+    return load_failing_destinations(connection), list_service_findings(connection)
+
+
 async def _check_delivery_readiness(
-    load_destination_facts: Callable[[], Awaitable[Mapping[str, WatchdogFaultFacts]]],
+    load_own_faults: Callable[[], Awaitable[tuple[Mapping[str, WatchdogFaultFacts], Sequence[Incident]]]],
     not_ready_reason: str,
     destinations: Collection[str],
     now: int,
-) -> tuple[str, list[str]]:
-    """Why the service is not ready, and which destinations fail. `not_ready_reason`: for any other reason."""
+) -> tuple[str, Sequence[Incident]]:
+    """Why the service is not ready, and what is wrong with Watchdog itself. `not_ready_reason`: for any other
+    reason."""
     try:
         async with asyncio.timeout(STORE_READ_QUERY_TIMEOUT_S):
-            facts = await load_destination_facts()
+            facts, findings = await load_own_faults()
     except STORE_READ_QUERY_ERRORS:
-        return not_ready_reason or "the database is unavailable", []
-    failing = {name: facts[name] for name in facts.keys() & set(destinations)}
-    if not not_ready_reason and service.are_all_destinations_failing(failing, destinations, now):
+        return not_ready_reason or "the database is unavailable", ()
+    if not not_ready_reason and service.are_all_destinations_failing(facts, destinations, now):
         not_ready_reason = "no receiver confirms notifications"
-    return not_ready_reason, sorted(name for name, each in failing.items() if service.is_destination_failing(each, now))
+    return not_ready_reason, findings
