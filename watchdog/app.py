@@ -24,10 +24,12 @@ from watchdog.probes.base import Probe
 from watchdog.probes.service import WatchdogSelfProbe
 from watchdog.resources import find_resource_path
 from watchdog.server import WebServer
+from watchdog.service.absence_record import AbsenceRecordFile
 from watchdog.service.check_in_log import CheckInLog
 from watchdog.service.check_ins import CHECK_IN_FLUSH_INTERVAL_S, CheckInReceiver
 from watchdog.service.clock import Clock, WatchdogDatabaseClock, read_wall_clock_ms
 from watchdog.service.dead_mans_switch import DeadMansSwitch
+from watchdog.service.direct_notices import DirectNoticeSender
 from watchdog.service.member_faults import WatchdogProcessFaultReporter
 from watchdog.service.membership import ProcessLeaseKeeper
 from watchdog.service.notifications import NotificationSender
@@ -109,10 +111,8 @@ async def register_probes_and_build_service(
     configured_probes: list[Probe] = list(config.probes)
     if notifiers:
         configured_probes.append(build_watchdog_self_probe(store_executor, notifiers, clock))
-    configuration = build_watchdog_process_configuration(loaded_config, configured_probes)
-    membership = Membership(database, make_watchdog_process_id(), configuration, LOCAL_LOCATION)
-    lease_keeper = ProcessLeaseKeeper(membership, store_executor, clock)
-    await lease_keeper.join()
+    lease_keeper = await become_member(loaded_config, configured_probes, store_executor, clock)
+    membership = lease_keeper.membership
     registry, watermark = membership.registry, Watermark(database, LOCAL_LOCATION)
     probe_by_id = {probe.id: probe for probe in configured_probes}
     probes = {database_id: probe_by_id[probe.info.id] for database_id, probe in registry.configured_ids.items()}
@@ -148,7 +148,38 @@ async def register_probes_and_build_service(
         clock=clock,
         lease_keeper=lease_keeper,
         fault_reporter=fault_reporter,
+        direct_notices=build_direct_notice_sender(loaded_config, membership, network, clock),
         remediation_runner=build_remediation_runner(probes, registry, store_executor, network, mask=mask, clock=clock),
+    )
+
+
+async def become_member(
+    loaded_config: LoadedConfig,
+    configured_probes: Sequence[Probe],
+    store_executor: StoreExecutor,
+    clock: WatchdogDatabaseClock,
+) -> ProcessLeaseKeeper:
+    """Register this process and its probes. Raises StoreUnavailableError."""
+    configuration = build_watchdog_process_configuration(loaded_config, configured_probes)
+    membership = Membership(store_executor.database, make_watchdog_process_id(), configuration, LOCAL_LOCATION)
+    lease_keeper = ProcessLeaseKeeper(membership, store_executor, clock)
+    await lease_keeper.join()
+    return lease_keeper
+
+
+def build_direct_notice_sender(
+    loaded_config: LoadedConfig, membership: Membership, network: NetworkAccess, clock: Clock
+) -> DirectNoticeSender:
+    """What notifies the receivers while the database is away."""
+    return DirectNoticeSender(
+        notifiers=loaded_config.config.build_notifiers_by_destination(),
+        network=network,
+        mask=loaded_config.mask,
+        clock=clock,
+        member=membership.member_id,
+        record_file=AbsenceRecordFile(loaded_config.config.storage.absence_record_path),
+        is_lowest_member=membership.is_lowest_live_member,
+        may_notify=membership.may_notify,
     )
 
 

@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from tests.support.away_stores import full_disk, killed_postgres, locked_sqlite, stopped_postgres
+from tests.support.fakes import FakeWebhookReceiver
 from tests.support.polling import wait_until
 from tests.support.postgres import PostgresServer, find_postgres, running_postgres
 from tests.support.watchdog_process import WatchdogProcess, run_watchdog
@@ -35,15 +36,28 @@ def own_postgres() -> Iterator[PostgresServer]:
 class RunningStore:
     """Watchdog with a store of its own, which goes away in one way."""
 
-    def __init__(self, folder: Path, way: str, url: str = "sqlite:///wd.db", server: PostgresServer | None = None):
-        self.folder, self.way, self.url, self.server = folder, way, url, server
+    def __init__(
+        self,
+        folder: Path,
+        way: str,
+        receiver: FakeWebhookReceiver,
+        url: str = "sqlite:///wd.db",
+        server: PostgresServer | None = None,
+    ):
+        self.folder, self.way, self.receiver, self.url, self.server = folder, way, receiver, url, server
+
+    def notices(self, severity: str = "critical") -> list[str]:
+        """The events of Watchdog's own that the receiver got: directly (critical), or as an incident (warning)."""
+        bodies = [request.json for request in self.receiver.received]
+        is_notice = "watchdog.store_away", severity
+        return [b["event"] for b in bodies if (b["incident"]["reason"], b["incident"]["severity"]) == is_notice]
 
     def config(self, **sections: Any) -> Path:
         config = {
             "server": {"listen": "127.0.0.1:0"},
             "storage": {"url": self.url, "check_in_log": str(self.folder / "check-ins")},
             "probes": [{"name": "Backup", "heartbeat": {"token": TOKEN, "every": "1h"}}],
-            "receivers": {"journal": {"log": {}}},
+            "receivers": {"ops": {"webhook": {"url": self.receiver.url}}},
             **sections,
         }
         (self.folder / "watchdog.yaml").write_text(json.dumps(config))
@@ -68,12 +82,13 @@ class RunningStore:
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningStore]:
     if request.param == "full" and sys.platform != "linux":
         pytest.skip("prlimit exists on Linux alone")
-    if request.param not in POSTGRES_WAYS:
-        yield RunningStore(tmp_path, request.param)
-        return
-    server: PostgresServer = request.getfixturevalue("own_postgres")
-    with server.temporary_database() as url:
-        yield RunningStore(tmp_path, request.param, url, server)
+    with FakeWebhookReceiver() as receiver:
+        if request.param not in POSTGRES_WAYS:
+            yield RunningStore(tmp_path, request.param, receiver)
+            return
+        server: PostgresServer = request.getfixturevalue("own_postgres")
+        with server.temporary_database() as url:
+            yield RunningStore(tmp_path, request.param, receiver, url, server)
 
 
 @contextmanager
@@ -92,10 +107,13 @@ def test_an_absence_is_noticed_and_check_ins_are_accepted(store: RunningStore) -
         with store_away(store, watchdog):
             assert [entry for entry in watchdog.log_entries if entry["event"] == "store_unavailable"]
             assert watchdog.get("healthz").status_code == 200
+            wait_until(lambda: store.notices() == ["opened"])
             if store.way != "full":  # the disk of the check-in log is full as well
                 assert httpx.post(f"{watchdog.base_url}in/{TOKEN}", timeout=60, trust_env=False).status_code == 200
         wait_until(lambda: watchdog.get("readyz").status_code == 200)
         assert httpx.post(f"{watchdog.base_url}in/{TOKEN}", timeout=60, trust_env=False).status_code == 200
         wait_until(lambda: store.count_check_ins() == (1 if store.way == "full" else 2))
         wait_until(lambda: [entry for entry in watchdog.log_entries if entry["event"] == "store_available_again"])
+        wait_until(lambda: store.notices() == ["opened", "resolved"])
+        wait_until(lambda: store.notices("warning") == ["opened"])
         assert watchdog.stop() == 0

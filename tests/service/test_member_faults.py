@@ -13,6 +13,7 @@ from watchdog.service.member_faults import (
     MAX_NETWORK_FAULT_AGE_MS,
     NETWORK_FAULT_ENDS_AFTER_MS,
     OVERLOAD_ENDS_AFTER_MS,
+    STORE_FAULT_ENDS_AFTER_MS,
     WatchdogProcessFaultReporter,
 )
 from watchdog.service.store_executor import StoreExecutor
@@ -67,6 +68,22 @@ async def test_an_overload_begins_and_ends(harness: FaultHarness) -> None:
     assert harness.facts()[subject] == WatchdogFaultFacts(None)
     assert harness.changes == 2
     assert harness.store.select_rows(member_faults) == []
+
+
+async def test_an_absence_of_the_store_is_a_fault_afterwards(harness: FaultHarness) -> None:
+    subject = f"store of {harness.member}"
+    harness.now += 240_000
+    harness.reporter.note_store_absence(START_AT, "database is locked")
+    await harness.reporter.write_changed_faults()
+    assert harness.facts()[subject] == WatchdogFaultFacts(START_AT, error="back at 22:18 UTC; database is locked")
+    harness.now += STORE_FAULT_ENDS_AFTER_MS - 1
+    harness.reporter.note_store_absence(harness.now - 30_000, "disk full")
+    await harness.reporter.write_changed_faults()
+    assert harness.facts()[subject] == WatchdogFaultFacts(START_AT, error="back at 22:18 UTC; disk full"), "the same"
+    harness.now += STORE_FAULT_ENDS_AFTER_MS
+    await harness.reporter.write_changed_faults()
+    assert harness.facts()[subject] == WatchdogFaultFacts(None)
+    assert harness.changes == 2
 
 
 NO_ROUTE = ProbeResult(1, START_AT, "local", Outcome.ERROR, OWN_NETWORK_REASON, "no verdict: no default route")

@@ -35,7 +35,7 @@ def refuse(error: Exception) -> Callable[..., None]:
 
 async def run_task(harness: ServiceHarness, name: str) -> None:
     await harness.service.trigger_task(name)
-    await harness.service.store_watch.watch()
+    await harness.service.watch_store()
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ async def test_a_store_that_does_not_answer_is_away(harness: ServiceHarness, mon
         harness.now += 1
         with capture_logs() as entries:
             for _ in range(3):
-                await harness.service.store_watch.watch()
+                await harness.service.watch_store()
         assert [(entry["event"], entry["error"]) for entry in entries] == [("store_unavailable", SILENT_STORE_ERROR)]
         assert harness.service.store_watch.find_absence() == (began, SILENT_STORE_ERROR)
         answer.set()

@@ -98,6 +98,11 @@ class StorageSettings(ConfigModel):
         kind, _, file = self.url.partition(":///")
         return Path(self.check_in_log or (f"{file}-check-ins" if kind == "sqlite" else "watchdog-check-ins"))
 
+    @property
+    def absence_record_path(self) -> Path:
+        """Beside the check-in log: which receivers were notified that the database is away."""
+        return self.check_in_log_path.with_name(f"{self.check_in_log_path.name}-absence")
+
 
 # --- notifications
 

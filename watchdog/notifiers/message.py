@@ -28,10 +28,13 @@ _RECOVERED_PHRASE_BY_RULE = {
     "preference": "is met again",
     "stale": "has results again",
     "no_verdict": "can be checked again",
-    "service": "gets notifications again",
     "source": "lists its jobs again",
 }
 """By rule; for all others "recovered"."""
+_RECOVERED_PHRASE_BY_REASON = {
+    "watchdog.delivery_failing": "gets notifications again",
+    "watchdog.store_away": "can be used again",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +159,18 @@ def _format_closing_event(probe_name: str, incident: Incident) -> str:
     kind = INCIDENT_SUBJECT_PREFIX_BY_RULE.get(incident.rule, "")
     subject = to_safe_single_line(incident.subject, MAX_MESSAGE_NAME_CHARS)
     subject = f": {kind}{subject}" if subject not in ("", probe_name) else ""
-    return f"{probe_name}{subject} {closed or _RECOVERED_PHRASE_BY_RULE.get(incident.rule, 'recovered')}"
+    return f"{probe_name}{subject} {closed or _find_recovered_phrase(incident) or 'recovered'}"
+
+
+def _find_recovered_phrase(incident: Incident) -> str:
+    """What the subject does again; empty if "recovered" is all that can be stated."""
+    return _RECOVERED_PHRASE_BY_REASON.get(incident.reason) or _RECOVERED_PHRASE_BY_RULE.get(incident.rule, "")
 
 
 def _format_closing_cause_suffix(context: AlertMessageContext, cause: str) -> str:
     """ " (was: HTTP 503)"; empty if the event states what was wrong."""
     incident = context.incident
-    if incident.resolution in INCIDENT_CLOSED_PHRASE_BY_RESOLUTION or incident.rule in _RECOVERED_PHRASE_BY_RULE:
+    if incident.resolution in INCIDENT_CLOSED_PHRASE_BY_RESOLUTION or _find_recovered_phrase(incident):
         return ""
     return f" (was: {to_safe_single_line(strip_cause_to_observation(context, cause), MAX_MESSAGE_NAME_CHARS)})"
 

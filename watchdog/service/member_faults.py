@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from watchdog.domain.formatting import format_utc
 from watchdog.domain.model import Outcome, ProbeResult
 from watchdog.domain.own_network import OWN_NETWORK_REASON
 from watchdog.service.clock import Clock
@@ -20,6 +21,8 @@ OVERLOAD_ENDS_AFTER_MS = 60_000
 NETWORK_FAULT_ENDS_AFTER_MS = 60_000
 """The network has failed until no run has shown it for this long, and each probe whose run showed it reaches a verdict
 again."""
+STORE_FAULT_ENDS_AFTER_MS = 60_000
+"""How long after its end an absence of the store is a fault: it could not be stored before."""
 MAX_NETWORK_FAULT_AGE_MS = 600_000
 """After this, a probe that has not run again shows nothing about the network any more."""
 
@@ -48,6 +51,8 @@ class WatchdogProcessFaultReporter:
         self._network_failed_at = 0
         self._unreachable_probes: dict[int, int] = {}
         """Probe -> when its newest run showed that the network of this machine had failed."""
+        self._store_fault: WatchdogProcessFault | None = None
+        self._store_back_at = 0
         self._stored: dict[str, WatchdogProcessFault] = {}
 
     def note_overload(self, full_limit: str) -> None:
@@ -55,6 +60,12 @@ class WatchdogProcessFaultReporter:
         self._overloaded_at = self.clock()
         since = self._overload.since if self._overload else self._overloaded_at
         self._overload = WatchdogProcessFault(since, f"{full_limit} were in progress")
+
+    def note_store_absence(self, since: int, error: str) -> None:
+        """The store was away, and is back."""
+        now = self._store_back_at = self.clock()
+        since = self._store_fault.since if self._store_fault else since
+        self._store_fault = WatchdogProcessFault(since, f"back at {format_utc(now, now)}; {error}")
 
     def note_result(self, result: ProbeResult) -> None:
         """A run has ended, and may show that the network of this machine has failed, or works again."""
@@ -76,7 +87,9 @@ class WatchdogProcessFaultReporter:
             self._overload = None
         if self._network_fault and self._has_network_fault_ended(now):
             self._network_fault = None
-        current_faults = {"overload": self._overload, "network": self._network_fault}
+        if self._store_fault and not 0 <= now - self._store_back_at < STORE_FAULT_ENDS_AFTER_MS:
+            self._store_fault = None
+        current_faults = {"store": self._store_fault, "overload": self._overload, "network": self._network_fault}
         faults = {name: fault for name, fault in current_faults.items() if fault}
         if faults == self._stored:
             return

@@ -33,6 +33,7 @@ from watchdog.probes.base import Probe
 from watchdog.service.background_tasks import BackgroundTask
 from watchdog.service.batch_recording import record_batch
 from watchdog.service.clock import Clock
+from watchdog.service.direct_notices import NOTICE_DELAY_MS, DirectNoticeSender
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
 from watchdog.service.executor import ProbeRunExecutor
 from watchdog.service.member_faults import PROCESS_FAULT_WRITE_INTERVAL_S, WatchdogProcessFaultReporter
@@ -101,11 +102,13 @@ class MonitoringService:
         lease_keeper: ProcessLeaseKeeper,
         fault_reporter: WatchdogProcessFaultReporter,
         remediation_runner: RemediationRunner | None = None,
+        direct_notices: DirectNoticeSender | None = None,
     ):
         self.probes, self.store_executor, self.claims, self.recorder = probes, store_executor, claims, recorder
         self.notification_sender, self.retention, self.mask, self.clock = notification_sender, retention, mask, clock
         self._lag_monitor, self._remediation_runner = EventLoopLagMonitor(), remediation_runner
         self.lease_keeper, self.fault_reporter = lease_keeper, fault_reporter
+        self._direct_notices = direct_notices
         self.run_executor = ProbeRunExecutor(
             ProbeRunner(network, mask, clock, self._lag_monitor, lambda: claims.watermark.uptime_clock.gaps),
             clock,
@@ -115,6 +118,7 @@ class MonitoringService:
         )
         self._result_buffer: list[ResultToRecord] = []
         self._failing_probes: set[int] = set()
+        self._newest_verdicts: dict[int, Outcome] = {}
         self._claim_lock, self._record_lock = asyncio.Lock(), asyncio.Lock()
         self._urgent_event = asyncio.Event()
         self._stopping, self._dropped_count = False, 0
@@ -140,7 +144,7 @@ class MonitoringService:
         self.add_background_task("maintain", self.run_maintenance, MAINTENANCE_INTERVAL_S)
         self.add_background_task("report_faults", fault_reporter.write_changed_faults, PROCESS_FAULT_WRITE_INTERVAL_S)
         self.add_background_task("renew_lease", self.lease_keeper.renew_lease_if_due, PROCESS_LEASE_CHECK_INTERVAL_S)
-        self.add_background_task("watch_store", self.store_watch.watch, STORE_WATCH_INTERVAL_S)
+        self.add_background_task("watch_store", self.watch_store, STORE_WATCH_INTERVAL_S)
         if self._remediation_runner is not None:
             self.add_background_task(
                 "remediate", self._remediation_runner.run_remediations, REMEDIATION_CHECK_INTERVAL_S
@@ -152,6 +156,8 @@ class MonitoringService:
 
     async def start(self) -> None:
         """Start the timers; returns after a first claim."""
+        if self._direct_notices is not None:
+            await self._direct_notices.load()
         for name, task in self.tasks.items():
             interval = IntervalTrigger(seconds=task.interval_ms / 1000, timezone=UTC)
             self._scheduler.add_job(self._run_background_task, interval, args=[task], id=name)
@@ -259,6 +265,17 @@ class MonitoringService:
         if not good or probe in self._failing_probes or may_be_degraded:
             self._urgent_event.set()
         (self._failing_probes.discard if good else self._failing_probes.add)(probe)
+        if (outcome := recorded_result.result.outcome) in (Outcome.PASS, Outcome.FAIL):
+            self._newest_verdicts[probe] = outcome
+
+    async def watch_store(self) -> None:
+        """Notify receivers directly while the store is away; afterwards, the absence is a fault of this process."""
+        ended, absence = self.store_watch.noticed, self.store_watch.watch()
+        if ended and not absence and self.clock() - ended.since >= NOTICE_DELAY_MS:
+            self.fault_reporter.note_store_absence(*ended)
+        if self._direct_notices is not None:
+            failing = [probe for probe, outcome in self._newest_verdicts.items() if outcome is Outcome.FAIL]
+            self._direct_notices.update(absence, [self.probes[probe].name for probe in failing])
 
     async def _record_urgent_results(self) -> None:
         while not self._stopping:
@@ -358,6 +375,8 @@ class MonitoringService:
                 log.error("results_dropped", count=count, detail="the database was unavailable during shutdown")
                 break
         await self.notification_sender.stop(WATCHDOG_SHUTDOWN_GRACE_S)
+        if self._direct_notices is not None:
+            await self._direct_notices.stop()
         self._scheduler.shutdown(wait=False)
         for task in self._loop_tasks:
             task.cancel()

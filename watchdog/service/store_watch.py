@@ -35,11 +35,12 @@ class StoreAbsence(NamedTuple):
 
 
 class StoreWatch:
-    """Judges by the background tasks whether the store is away. `watch` must run at an interval."""
+    """Judges by the background tasks whether the store is away. `watch` must be called at an interval."""
 
     def __init__(self, tasks: Mapping[str, BackgroundTask], clock: Clock):
         self.tasks, self.clock = tasks, clock
-        self._noticed: StoreAbsence | None = None
+        self.noticed: StoreAbsence | None = None
+        """The absence as of the last call of `watch`."""
 
     def find_absence(self) -> StoreAbsence | None:
         """The absence that lasts at present; None: the store works, as far as is known."""
@@ -51,11 +52,13 @@ class StoreWatch:
                 absences.append(StoreAbsence(since, SILENT_STORE_ERROR))
         return min(absences, default=None)
 
-    async def watch(self) -> None:
-        """Log when the store does not respond, and when it is back. That it refuses is logged by the refused task."""
+    def watch(self) -> StoreAbsence | None:
+        """The absence, as `find_absence`. Logs that the store does not respond, and that it is back; that it refuses
+        is logged by the task that it refuses."""
         absence = self.find_absence()
-        if absence and not self._noticed and absence.error == SILENT_STORE_ERROR:
+        if absence and not self.noticed and absence.error == SILENT_STORE_ERROR:
             log.error("store_unavailable", error=absence.error)
-        elif self._noticed and not absence:
-            log.info("store_available_again", unavailable_for=format_duration(self.clock() - self._noticed.since))
-        self._noticed = absence
+        elif self.noticed and not absence:
+            log.info("store_available_again", unavailable_for=format_duration(self.clock() - self.noticed.since))
+        self.noticed = absence
+        return absence

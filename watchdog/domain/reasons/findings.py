@@ -239,6 +239,15 @@ FINDING_REASON_ENTRIES = (
         sentence="{subject} has not confirmed any notification since {since}",
     ),
     _finding_reason_entry(
+        "watchdog.store_away",
+        "Database unavailable",
+        "A process could not use Watchdog's own database: it was locked, full, damaged, stopped or out of reach. While "
+        "this lasts, alerts are delayed, and receivers are notified directly, without the database.",
+        "Look at the error in the message: free space on the disk, start the database server, or find the program that "
+        "locks the file.",
+        sentence="{member} could not use the database from {since} on",
+    ),
+    _finding_reason_entry(
         "watchdog.configurations_differ",
         "Configurations differ",
         "Processes on one database have had different configurations for more than 5 minutes, for example because a "

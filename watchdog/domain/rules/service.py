@@ -23,7 +23,11 @@ MAX_ALL_DESTINATIONS_FAILING_MS = 300_000
 DESTINATION_SUBJECT_PREFIX = "receiver "
 PROCESS_CONFIG_DIFFERENCE_SUBJECT = "configurations"
 """The subject that is about the configurations of the processes on the database."""
-PROCESS_FAULT_REASON_BY_NAME = {"overload": "watchdog.overloaded", "network": "watchdog.network"}
+PROCESS_FAULT_REASON_BY_NAME = {
+    "store": "watchdog.store_away",
+    "overload": "watchdog.overloaded",
+    "network": "watchdog.network",
+}
 """What may be wrong with one process -> the reason."""
 
 

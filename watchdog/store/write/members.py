@@ -110,6 +110,10 @@ class Membership:
             ended = sa.update(members).where(members.c.id == self.member_id)
             connection.execute(ended.values(lease_until=now, left_in_order=True))
 
+    def is_lowest_live_member(self) -> bool:
+        """Whether this member is the lowest of those last known to be live."""
+        return self.member_id <= min((status.member.id for status in self.status.members), default=self.member_id)
+
     def may_notify(self, destination: str) -> bool:
         """Whether this member notifies a destination that it has: none with a higher revision defines it otherwise."""
         own = self.status.of(self.member_id)

@@ -1,0 +1,99 @@
+"""Remembers across restarts, without the database, whom this process has notified of an absence of the database."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import structlog
+
+from watchdog.domain.model import Json
+
+log = structlog.get_logger()
+
+MAX_ABSENCE_RECORDS_PER_PATH = 16
+"""Processes that may share a path."""
+MAX_ABSENCE_RECORD_BYTES = 1024 * 1024
+
+
+@dataclass(slots=True)
+class SentNotice:
+    """What a destination was last sent."""
+
+    sent_at: int
+    """Epoch ms."""
+    named_targets: list[str]
+    """The failing targets that it named."""
+    sequence: int
+    """How many notices it was sent before."""
+    receipt: dict[str, Json]
+
+
+@dataclass(slots=True)
+class AbsenceRecord:
+    """An absence of the database, and who was notified of it."""
+
+    since: int
+    """Epoch ms."""
+    error: str = ""
+    notices: dict[str, SentNotice] = field(default_factory=dict)
+    """By destination."""
+
+
+def encode_absence_record(record: AbsenceRecord | None) -> bytes:
+    """The content of the file."""
+    return b"" if record is None else json.dumps(asdict(record)).encode()
+
+
+class AbsenceRecordFile:
+    """Owns the file `<path>`, and a lock that keeps other processes from using it: they take `<path>-2` and so on.
+
+    If no file can be written, nothing is remembered across restarts.
+    """
+
+    def __init__(self, path: Path):
+        self.path, self._fd = path, -1
+
+    def load(self) -> AbsenceRecord | None:
+        """What the file holds; None: no absence, or none that can be read. Raises nothing."""
+        try:
+            if self._fd < 0:
+                self._fd = self._lock_first_free_file()
+            data = json.loads(os.pread(self._fd, MAX_ABSENCE_RECORD_BYTES, 0) or b"null")
+            if data is None:
+                return None
+            notices = {name: SentNotice(**notice) for name, notice in data.pop("notices").items()}
+            return AbsenceRecord(**data, notices=notices)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return None
+
+    def write(self, data: bytes) -> None:
+        """Replace what the file holds, and sync it. Logs what prevents it, and raises nothing."""
+        try:
+            if self._fd < 0:
+                self._fd = self._lock_first_free_file()
+            os.pwrite(self._fd, data, 0)
+            os.ftruncate(self._fd, len(data))
+            os.fsync(self._fd)
+        except OSError as e:
+            log.warning("absence_not_remembered", path=str(self.path), error=e.strerror or str(e))
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
+
+    def _lock_first_free_file(self) -> int:
+        """Raises OSError."""
+        for number in range(1, MAX_ABSENCE_RECORDS_PER_PATH + 1):
+            path = self.path if number == 1 else self.path.with_name(f"{self.path.name}-{number}")
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            with suppress(BlockingIOError):
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return fd
+            os.close(fd)
+        raise BlockingIOError

@@ -1,0 +1,200 @@
+"""Notifies receivers that the database is away, and that it is back, without using it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import blake2b
+
+import structlog
+
+from watchdog.domain.formatting import MINUTE_MS, SECOND_MS, format_utc
+from watchdog.domain.model import (
+    AlertMessageContext,
+    Incident,
+    IncidentEvent,
+    Json,
+    Notification,
+    ProbeInfo,
+    Severity,
+)
+from watchdog.domain.rules import service
+from watchdog.domain.text import truncate_with_ellipsis
+from watchdog.net import NetworkAccess, SecretMask
+from watchdog.notifiers.base import NotificationDeliveryError, NotificationDeliveryRequest, Notifier
+from watchdog.service.absence_record import AbsenceRecord, AbsenceRecordFile, SentNotice, encode_absence_record
+from watchdog.service.clock import Clock
+from watchdog.service.notifications import NOTIFICATION_SEND_TIMEOUT_S, compute_notification_retry_delay_ms
+from watchdog.service.store_watch import StoreAbsence
+
+log = structlog.get_logger()
+
+NOTICE_DELAY_MS, BACKUP_NOTICE_DELAY_MS = 20 * SECOND_MS, 40 * SECOND_MS
+"""How long the database is away before the lowest member, and before the others, send notices."""
+NOTICE_REPEAT_INTERVAL_MS = 10 * MINUTE_MS
+"""A notice is repeated if more targets fail, at most this often."""
+STORE_BACK_DELAY_MS = 10 * SECOND_MS
+"""The database is back once it has worked for this long; a shorter time is part of the absence."""
+MAX_NOTICE_RETRY_DELAY_MS = MINUTE_MS
+MAX_TARGETS_IN_NOTICE, MAX_ERROR_CHARS_IN_NOTICE = 10, 100
+
+
+class DirectNoticeSender:
+    """Owns the notices of this process: for each absence and destination one, and one when the database is back.
+
+    `update` must be called at an interval. `is_lowest_member`: whether this member is the lowest of those last known to
+    be live. `may_notify`: whether a destination is not left to a process with a newer configuration.
+    """
+
+    def __init__(
+        self,
+        *,
+        notifiers: Mapping[str, Notifier],
+        network: NetworkAccess,
+        mask: SecretMask,
+        clock: Clock,
+        member: str,
+        record_file: AbsenceRecordFile,
+        is_lowest_member: Callable[[], bool],
+        may_notify: Callable[[str], bool] = lambda _: True,
+    ):
+        self.notifiers, self.network, self.mask, self.clock = notifiers, network, mask, clock
+        self.member, self._is_lowest_member, self._may_notify = member, is_lowest_member, may_notify
+        self._record_file = record_file
+        self._disk_executor = ThreadPoolExecutor(1, "absence-record")
+        self._record: AbsenceRecord | None = None
+        self._is_on_disk = False
+        self._back_since: int | None = None
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._failures: dict[str, tuple[int, int]] = {}
+        """Destination -> failed attempts, and when the next one is due."""
+
+    async def load(self) -> None:
+        """Read what an earlier process has left: the database is available now, so it is back."""
+        self._record = await asyncio.get_running_loop().run_in_executor(self._disk_executor, self._record_file.load)
+        self._is_on_disk = self._record is not None
+
+    def update(self, absence: StoreAbsence | None, failing_targets: Collection[str]) -> None:
+        """Start to send what is due. Does not wait for receivers or for the disk.
+
+        `failing_targets`: the names of the probes whose newest runs fail.
+        """
+        now = self.clock()
+        if absence is None:
+            self._end_absence(now)
+            return
+        self._back_since = None
+        if self._record is None:
+            self._record = AbsenceRecord(absence.since)
+        self._record.error = absence.error
+        delay = NOTICE_DELAY_MS if self._is_lowest_member() else BACKUP_NOTICE_DELAY_MS
+        if now - self._record.since < delay:
+            return
+        failing = sorted(failing_targets)
+        for destination in self.notifiers:
+            notice = self._record.notices.get(destination)
+            if notice is None:
+                self._start_sending(destination, IncidentEvent.OPENED, failing, now)
+            elif now - notice.sent_at >= NOTICE_REPEAT_INTERVAL_MS and not set(failing) <= set(notice.named_targets):
+                self._start_sending(destination, IncidentEvent.CHANGED, failing, now)
+
+    def _end_absence(self, now: int) -> None:
+        if self._record is None:
+            return
+        self._back_since = now if self._back_since is None else self._back_since
+        if now - self._back_since < STORE_BACK_DELAY_MS:
+            return
+        for destination in [name for name in self._record.notices if name not in self.notifiers]:
+            del self._record.notices[destination]  # it is no longer configured
+        for destination in self._record.notices:
+            self._start_sending(destination, IncidentEvent.RESOLVED, (), now)
+        if not self._record.notices and not self._tasks:
+            self._record = self._back_since = None
+            if self._is_on_disk:
+                self._save()
+
+    def _start_sending(self, destination: str, event: IncidentEvent, failing: Collection[str], now: int) -> None:
+        _, due_at = self._failures.get(destination, (0, 0))
+        if destination in self._tasks or now < due_at or not self._may_notify(destination) or self._record is None:
+            return
+        sending = self._send(self._record, destination, event, list(failing), now)
+        task = asyncio.create_task(sending, name=f"direct notice to {destination}")
+        self._tasks[destination] = task
+        task.add_done_callback(lambda _: self._tasks.pop(destination, None))
+
+    async def _send(
+        self, record: AbsenceRecord, destination: str, event: IncidentEvent, failing: list[str], now: int
+    ) -> None:
+        previous = record.notices.get(destination)
+        context = self._build_context(record, event, failing, now)
+        sequence = 0 if previous is None else previous.sequence + 1
+        notification = Notification(context.incident.id, destination, sequence, event)
+        receipt: dict[str, Json] = {} if previous is None else previous.receipt
+        request = NotificationDeliveryRequest(notification, context, receipt, self.network)
+        try:
+            async with asyncio.timeout(NOTIFICATION_SEND_TIMEOUT_S):
+                receipt = await self.notifiers[destination].send(request) or receipt
+        except Exception as e:
+            if not isinstance(e, NotificationDeliveryError | TimeoutError):
+                log.exception("notifier_error", destination=destination)
+            if not (isinstance(e, NotificationDeliveryError) and (e.maybe_delivered or not e.retry_for_s)):
+                self._note_failure(destination, self.mask(str(e)) or "no response in time")
+                return
+        self._failures.pop(destination, None)
+        if event is IncidentEvent.RESOLVED:
+            record.notices.pop(destination, None)
+        else:
+            record.notices[destination] = SentNotice(now, failing, sequence, receipt)
+        log.info("direct_notice_sent", destination=destination, incident_event=event)
+        self._save()
+
+    def _note_failure(self, destination: str, error: str) -> None:
+        failures = self._failures.get(destination, (0, 0))[0] + 1
+        delay_ms = min(compute_notification_retry_delay_ms(failures), MAX_NOTICE_RETRY_DELAY_MS)
+        self._failures[destination] = failures, self.clock() + delay_ms
+        if failures == 1:
+            log.warning("direct_notice_failed", destination=destination, error=error)
+
+    def _build_context(
+        self, record: AbsenceRecord, event: IncidentEvent, failing: list[str], now: int
+    ) -> AlertMessageContext:
+        is_over = event is IncidentEvent.RESOLVED
+        incident = Incident(
+            id=blake2b(f"{self.member}\0{record.since}".encode(), digest_size=12).hexdigest(),
+            probe=0,
+            rule=service.RULE_NAME,
+            subject=service.build_process_fault_subject("store", self.member),
+            severity=Severity.CRITICAL,
+            since=record.since,
+            opened_at=now,
+            reason="watchdog.store_away",
+            message=self._compose_message(record, failing, now, is_over=is_over),
+            resolved_at=self._back_since if is_over else None,
+        )
+        probe = ProbeInfo(0, service.WATCHDOG_SELF_PROBE_ID, "Watchdog", service.WATCHDOG_SELF_PROBE_KIND)
+        return AlertMessageContext(event, incident, probe, now, bad_count=1, threshold=1)
+
+    def _compose_message(self, record: AbsenceRecord, failing: list[str], now: int, *, is_over: bool) -> str:
+        error = f" ({truncate_with_ellipsis(record.error, MAX_ERROR_CHARS_IN_NOTICE)})" if record.error else ""
+        if is_over:
+            return f"the database was unavailable{error}"
+        names = ", ".join(failing[:MAX_TARGETS_IN_NOTICE])
+        more = f" and {len(failing) - MAX_TARGETS_IN_NOTICE} more" if len(failing) > MAX_TARGETS_IN_NOTICE else ""
+        targets = f"; failing now: {names}{more}" if failing else ""
+        since = format_utc(record.since, now)
+        return f"the database has been unavailable since {since}{error}, so alerts are delayed{targets}"
+
+    def _save(self) -> None:
+        """In a thread, because a disk may hang."""
+        self._is_on_disk = self._record is not None
+        self._disk_executor.submit(self._record_file.write, encode_absence_record(self._record))
+
+    async def stop(self) -> None:
+        """Give up what is being sent."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._disk_executor.submit(self._record_file.close)
+        self._disk_executor.shutdown(wait=False)
