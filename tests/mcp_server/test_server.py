@@ -98,7 +98,7 @@ async def test_every_tool_answers_in_each_protocol_version(tmp_path: Path, mode:
 
 async def test_answers_have_the_format_of_the_command_line(tmp_path: Path) -> None:
     async with with_incident(tmp_path) as (app, url), connected_client(url) as client:
-        app.service._scheduler.pause()
+        app.service._timers.pause()
         await wait_until_async(
             lambda: (
                 not (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -341,7 +341,8 @@ async def test_slots_that_are_claimed_during_a_shutdown_are_recorded_as_missed(
         entered.clear()
         monkeypatch.setattr(harness.store.slot_claimer, "claim_due_slots", slow)
         harness.now += INTERVAL_MS - 900
-        harness.service._scheduler.modify_job("claim", next_run_time=datetime.now(UTC))
+        timers = harness.service._timers
+        timers.modify_job("claim", next_run_time=datetime.now(timers.timezone))
         await wait_until_async(entered.is_set)
         threading.Timer(0.2, gate.set).start()
         await harness.service.stop()

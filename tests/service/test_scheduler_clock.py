@@ -6,12 +6,11 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from apscheduler.schedulers import base
 from structlog.testing import capture_logs
 
 from tests.support.store import StoreHarness, make_registered_probe, make_result
@@ -20,7 +19,6 @@ from watchdog.domain.model import Observation, Outcome, ResultToRecord
 from watchdog.domain.schedule import IntervalSchedule
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.probes.base import Probe, ProbeAttemptContext
-from watchdog.service import scheduler
 from watchdog.service.clock import WatchdogDatabaseClock, read_wall_clock_ms
 from watchdog.service.member_faults import WatchdogProcessFaultReporter
 from watchdog.service.membership import ProcessLeaseKeeper
@@ -107,13 +105,6 @@ async def test_timers_continue_when_the_clock_is_set_back(
 ) -> None:
     step_back = timedelta(0)
 
-    class Wall(datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> Any:
-            return datetime.now(tz) - step_back
-
-    monkeypatch.setattr(base, "datetime", Wall)
-    monkeypatch.setattr(scheduler, "datetime", Wall)
     monkeypatch.setattr(
         harness.service, "clock", lambda: read_wall_clock_ms() - round(step_back.total_seconds() * 1000)
     )

@@ -17,11 +17,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import structlog
-from apscheduler.schedulers.asyncio import AsyncIOScheduler
-from apscheduler.triggers.interval import IntervalTrigger
 
 from watchdog.domain.formatting import format_duration, format_duration_rounded
 from watchdog.domain.model import IncidentTransition, Outcome, ResultToRecord
@@ -45,6 +42,7 @@ from watchdog.service.run_places import RunPlaces
 from watchdog.service.runner import ProbeRunner
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.service.store_watch import STORE_WATCH_INTERVAL_S, StoreWatch
+from watchdog.service.timers import RepeatTrigger, create_timer_scheduler
 from watchdog.store.errors import StoreUnavailableError, WatchdogDatabaseSchemaError, describe_store_error
 from watchdog.store.write.claims import SlotClaimer
 from watchdog.store.write.members import delete_ended_watchdog_processes
@@ -124,8 +122,7 @@ class MonitoringService:
         self._stopping, self._dropped_count = False, 0
         self._loop_tasks: list[asyncio.Task[None]] = []
         self._triggered_runs: set[asyncio.Task[None]] = set()
-        defaults = {"coalesce": True, "misfire_grace_time": None, "max_instances": 1}
-        self._scheduler = AsyncIOScheduler(timezone=UTC, job_defaults=defaults)
+        self._timers = create_timer_scheduler()
         self.last_claim_at = self.last_recorded_at = 0
         """The clock at the last claim that succeeded, and when results were last stored."""
         self.clock_behind_ms = 0
@@ -159,10 +156,11 @@ class MonitoringService:
         if self._direct_notices is not None:
             await self._direct_notices.load()
         for name, task in self.tasks.items():
-            interval = IntervalTrigger(seconds=task.interval_ms / 1000, timezone=UTC)
-            self._scheduler.add_job(self._run_background_task, interval, args=[task], id=name)
-        self._scheduler.start()
-        loops = self._lag_monitor.monitor_forever(), self._restart_timers_on_clock_step(), self._record_urgent_results()
+            self._timers.add_job(
+                self._run_background_task, RepeatTrigger(task.interval_ms / 1000), args=[task], id=name
+            )
+        self._timers.start()
+        loops = self._lag_monitor.monitor_forever(), self._record_urgent_results()
         self._loop_tasks = [asyncio.create_task(loop) for loop in loops]
         await self._run_background_task(self.tasks["claim"])
 
@@ -237,20 +235,6 @@ class MonitoringService:
             if self.clock_behind_ms and not was_behind:
                 detail = "no run is due until the clock has caught up with the database, so that none takes place twice"
                 log.warning("clock_step_back", step=format_duration(self.clock_behind_ms), detail=detail)
-
-    async def _restart_timers_on_clock_step(self) -> None:
-        """Restart all timers when the clock is set back.
-
-        APScheduler waits by the wall clock: without this, each timer would wait until the clock has caught up.
-        """
-        previous = self.clock()
-        while True:
-            await asyncio.sleep(1)
-            now = self.clock()
-            if now < previous:
-                for job in self._scheduler.get_jobs():
-                    job.modify(next_run_time=datetime.now(UTC))
-            previous = now
 
     def buffer_result(self, recorded_result: ResultToRecord) -> None:
         """Take a run's result, to be recorded with the next batch: at once if it is bad or may end something bad."""
@@ -356,7 +340,7 @@ class MonitoringService:
         notifications that are not sent wait in the outbox.
         """
         self._stopping = True
-        self._scheduler.pause()  # not shutdown: a claim that is cancelled would leave its slots unrun
+        self._timers.pause()  # not shutdown: a claim that is cancelled would leave its slots unrun
         with suppress(TimeoutError):
             async with asyncio.timeout(1), self._claim_lock:
                 pass
@@ -377,7 +361,7 @@ class MonitoringService:
         await self.notification_sender.stop(WATCHDOG_SHUTDOWN_GRACE_S)
         if self._direct_notices is not None:
             await self._direct_notices.stop()
-        self._scheduler.shutdown(wait=False)
+        self._timers.shutdown(wait=False)
         for task in self._loop_tasks:
             task.cancel()
         await asyncio.gather(*self._loop_tasks, return_exceptions=True)
