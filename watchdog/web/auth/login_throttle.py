@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from ipaddress import IPv6Address, ip_address
 from typing import Any
+
+from watchdog.domain.client_addresses import get_subscriber_network
 
 MAX_FAILED_LOGIN_ATTEMPTS = 10
 """Failed attempts of one address within LOGIN_ATTEMPT_WINDOW_MS; further ones are refused until the window ends."""
@@ -26,7 +27,7 @@ class LoginThrottle:
 
     def retry_after_s(self, address: str, key_name: str | None) -> int:
         """Seconds until an attempt from this address is accepted; 0: now. `key_name`: the valid key that was given."""
-        address = _get_login_throttle_network(address)
+        address = get_subscriber_network(address)
         started_at, count = self._failed_attempts.get(address, (0, 0))
         remaining_ms = started_at + LOGIN_ATTEMPT_WINDOW_MS - self._clock()
         is_blocked = count >= MAX_FAILED_LOGIN_ATTEMPTS and 0 < remaining_ms <= LOGIN_ATTEMPT_WINDOW_MS
@@ -36,7 +37,7 @@ class LoginThrottle:
 
     def record_attempt(self, address: str, key_name: str | None) -> None:
         """`key_name`: the valid key that was given; None: the attempt failed."""
-        address = _get_login_throttle_network(address)
+        address = get_subscriber_network(address)
         if key_name is not None:
             self._accepted_keys[address, key_name] = None
             _evict_oldest_login_entry(self._accepted_keys)
@@ -51,14 +52,3 @@ class LoginThrottle:
 def _evict_oldest_login_entry(entries: OrderedDict[Any, Any]) -> None:
     if len(entries) > MAX_TRACKED_LOGIN_ADDRESSES:
         entries.popitem(last=False)
-
-
-def _get_login_throttle_network(address: str) -> str:
-    """For IPv6 the /64 network, which belongs to one subscriber."""
-    try:
-        parsed = ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if not isinstance(parsed, IPv6Address):
-        return address
-    return str(parsed.ipv4_mapped or IPv6Address(int(parsed) >> 64 << 64))

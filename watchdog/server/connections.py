@@ -1,0 +1,236 @@
+"""Visitors' connections. One passes what it receives on to the ASGI server, and remembers when it made progress."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Protocol, cast
+
+from watchdog.server.turned_away import TurnAwayReason
+
+MAX_REQUEST_HEAD_BYTES = 65_536
+MAX_UNREAD_BODY_BYTES = 1_048_576
+"""A visitor may go on sending this much of a body after the response; most clients read the response only then."""
+RECEIVE_BUFFER_BYTES = 16_384
+MIN_WRITE_PROGRESS_BYTES = 16_384
+"""A visitor who reads less than this of a response within the write deadline counts as not reading."""
+_HEAD_END_PATTERN = re.compile(rb"\n\r?\n")
+_HEAD_TOO_LONG_RESPONSE = (
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 36\r\n"
+    b"connection: close\r\n\r\nThe head of the request is too long."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionDeadlines:
+    """Seconds. A request must begin within `head_s` of the connection or the previous response; its body must be
+    complete after `body_s`, which is longer than check-ins and forms take by their own deadlines; and a visitor must
+    read MIN_WRITE_PROGRESS_BYTES of a response within `write_s`."""
+
+    head_s: float = 10.0
+    body_s: float = 40.0
+    write_s: float = 10.0
+
+
+class GuardedRequest:
+    """A request in progress.
+
+    `has_priority`: it is a check-in or asks for Watchdog's health. `body_bytes`: the length of its body; None if only
+    its end will show it.
+    """
+
+    def __init__(self, began_at: float, *, has_priority: bool, body_bytes: int | None):
+        self.began_at, self.has_priority, self.body_bytes = began_at, has_priority, body_bytes
+        self.is_body_incomplete = body_bytes != 0
+
+
+class _Awaited(Enum):
+    """What the next bytes of a connection belong to."""
+
+    HEAD = auto()
+    REQUEST = auto()
+    """The head is complete; whether a body follows is known when the server begins the request."""
+    BODY = auto()
+    RESPONSE = auto()
+    """The request is complete. A further request is not passed on to the server."""
+
+
+class ConnectionRegistry(Protocol):
+    """What a connection reports to the guard."""
+
+    def add(self, connection: GuardedConnection) -> None: ...
+
+    def note_progress(self, connection: GuardedConnection) -> None: ...
+
+    def drop(self, connection: GuardedConnection, reason: TurnAwayReason, response: bytes = b"") -> None: ...
+
+    def remove(self, connection: GuardedConnection) -> None: ...
+
+
+class GuardedConnection(asyncio.BufferedProtocol):
+    """A connection between its transport and the protocol of the ASGI server, which gets one request at a time."""
+
+    _receive_buffer = memoryview(bytearray(RECEIVE_BUFFER_BYTES))
+    """Shared: what is received is copied before the next connection receives."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, registry: ConnectionRegistry, server_protocol: asyncio.Protocol):
+        self._registry, self._server_protocol = registry, server_protocol
+        self.peer: tuple[str, int] = ("", 0)
+        self.address = ""
+        """The address whose share this connection counts towards; empty: none."""
+        self.request: GuardedRequest | None = None
+        self.progressed_at = self.waiting_since = 0.0
+        """When the visitor last sent or read something, and since when a request is awaited."""
+        self.bytes_before_request = 0
+        """Received since the last response, or since the connection was opened."""
+        self._awaited, self._head_tail, self._held = _Awaited.HEAD, b"", b""
+        self._missing_body_bytes: int | None = 0
+        self._bytes_sent, self._write_progress = 0, (0, 0.0)
+        """The bodies of all responses; how many bytes the visitor had read at an instant."""
+
+    @property
+    def has_priority(self) -> bool:
+        """Whether it has a request in progress for which places are reserved."""
+        return self.request is not None and self.request.has_priority
+
+    # What the transport calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport = cast(asyncio.Transport, transport)  # uvloop's is one without deriving from it
+        host, port, *_ = transport.get_extra_info("peername") or ("", 0)
+        self.peer = (host, port)
+        self._registry.add(self)
+        self._server_protocol.connection_made(transport)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._receive_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._registry.note_progress(self)
+        if self.request is None and not self._may_receive_before_request(nbytes):
+            return
+        self._pass_on(bytes(self._receive_buffer[:nbytes]))
+
+    def eof_received(self) -> bool | None:
+        return self._server_protocol.eof_received()
+
+    def pause_writing(self) -> None:
+        self._server_protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._server_protocol.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._registry.remove(self)
+        self._server_protocol.connection_lost(exc)
+
+    def _may_receive_before_request(self, count: int) -> bool:
+        """Count bytes that arrive without a request in progress: a head, or the rest of a body that no page read."""
+        is_unread_body = self._awaited is _Awaited.BODY
+        if self.bytes_before_request >= (MAX_UNREAD_BODY_BYTES if is_unread_body else MAX_REQUEST_HEAD_BYTES):
+            if is_unread_body:
+                self._registry.drop(self, TurnAwayReason.UNREAD_BODY_TOO_LONG)
+            else:
+                self._registry.drop(self, TurnAwayReason.HEAD_TOO_LONG, _HEAD_TOO_LONG_RESPONSE)
+            return False
+        self.bytes_before_request += count
+        return True
+
+    def _pass_on(self, received: bytes) -> None:
+        """Pass on what belongs to one request, and hold what follows."""
+        while received:
+            if self._awaited is _Awaited.HEAD:
+                received = self._pass_on_head(received)
+            elif self._awaited is _Awaited.BODY:
+                received = self._pass_on_body(received)
+            else:
+                self._held += received
+                self.transport.pause_reading()
+                return
+
+    def _pass_on_head(self, received: bytes) -> bytes:
+        """Returns what follows the head."""
+        if not self._head_tail:
+            received = received.lstrip(b"\r\n")  # allowed before a request
+        match = _HEAD_END_PATTERN.search(self._head_tail + received)
+        head_bytes = match.end() - len(self._head_tail) if match else len(received)
+        self._head_tail = b"" if match else (self._head_tail + received)[-2:]
+        if match:
+            self._awaited = _Awaited.REQUEST
+        self._server_protocol.data_received(received[:head_bytes])
+        return received[head_bytes:]
+
+    def _pass_on_body(self, received: bytes) -> bytes:
+        """Returns what follows the body."""
+        if self._missing_body_bytes is None:
+            self._server_protocol.data_received(received)
+            return b""
+        body, rest = received[: self._missing_body_bytes], received[self._missing_body_bytes :]
+        self._missing_body_bytes -= len(body)
+        if not self._missing_body_bytes:
+            self._awaited = _Awaited.RESPONSE if self.request else _Awaited.HEAD
+            if self.request:
+                self.request.is_body_incomplete = False
+        self._server_protocol.data_received(body)
+        return rest
+
+    # What the guard calls
+
+    def begin_request(self, request: GuardedRequest) -> bool:
+        """False: this request was sent behind a body without a stated length, before the response."""
+        is_expected = self._awaited is _Awaited.REQUEST
+        self.request, self._missing_body_bytes = request, request.body_bytes
+        self._awaited = _Awaited.BODY if request.is_body_incomplete else _Awaited.RESPONSE
+        held, self._held = self._held, b""
+        self.transport.resume_reading()
+        self._pass_on(held)
+        return is_expected
+
+    def end_request(self, now: float) -> bool:
+        """Await the next request. False: the connection closes, because the visitor did not await the response."""
+        request, self.request = self.request, None
+        self.waiting_since, self.bytes_before_request = now, 0
+        if self._held:
+            self.finish()
+            return False
+        if request is None or not request.is_body_incomplete:
+            self._awaited = _Awaited.HEAD
+        return True
+
+    def finish(self, response: bytes = b"") -> None:
+        """Send the last response, and receive nothing more. The connection stays open until the deadline: to close it
+        while the visitor sends would make the system discard the response."""
+        if not self.transport.is_closing():
+            self.bytes_before_request = 0
+            self.transport.pause_reading()
+            self.transport.write(response)
+            self.transport.write_eof()
+
+    def count_sent_bytes(self, count: int) -> None:
+        self._bytes_sent += count
+
+    def check_deadlines(self, deadlines: ConnectionDeadlines, now: float) -> TurnAwayReason | None:
+        """The deadline that has passed. Notes progress in reading a response, which transports do not report."""
+        if unread := self.transport.get_write_buffer_size():
+            return self._check_write_progress(self._bytes_sent - unread, deadlines, now)
+        self._write_progress = (0, 0.0)
+        if self.request is None:
+            return TurnAwayReason.HEAD_TIMEOUT if now - self.waiting_since >= deadlines.head_s else None
+        is_late = self.request.is_body_incomplete and now - self.request.began_at >= deadlines.body_s
+        return TurnAwayReason.BODY_TIMEOUT if is_late else None
+
+    def _check_write_progress(
+        self, bytes_read: int, deadlines: ConnectionDeadlines, now: float
+    ) -> TurnAwayReason | None:
+        self.waiting_since = now  # the next request is awaited once the response is read
+        bytes_read_before, measured_at = self._write_progress
+        if not measured_at or bytes_read - bytes_read_before >= MIN_WRITE_PROGRESS_BYTES:
+            if measured_at:
+                self._registry.note_progress(self)
+            self._write_progress = (bytes_read, now)
+            return None
+        return TurnAwayReason.WRITE_TIMEOUT if now - measured_at >= deadlines.write_s else None

@@ -1,0 +1,222 @@
+"""Decides which visitor gets a place, and which connection is closed for another."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from time import monotonic
+
+from watchdog.domain.client_addresses import get_subscriber_network
+from watchdog.server.connections import ConnectionDeadlines, GuardedConnection, GuardedRequest
+from watchdog.server.turned_away import TurnAwayReason, TurnedAwayVisitors
+from watchdog.service.process_resources import read_run_and_connection_limits
+
+MIN_REPLACEABLE_AGE_S = 0.25
+"""A connection is not closed for another one this soon after its last progress: its request may be on its way."""
+DEADLINE_CHECK_INTERVAL_S = 1.0
+ACCEPT_RETRY_DELAY_S = 0.1
+DEFAULT_DEADLINES = ConnectionDeadlines()
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """`total`: connections at once. `reserved`: of these, places that only check-ins and health requests may use.
+    `per_address`: the share of one address."""
+
+    total: int
+    reserved: int
+    per_address: int
+    deadlines: ConnectionDeadlines = DEFAULT_DEADLINES
+
+    @classmethod
+    def from_process_limits(cls) -> ConnectionLimits:
+        """From this process's limit on open files."""
+        total = read_run_and_connection_limits().http_connections
+        return cls(total, reserved=max(total // 4, 1), per_address=max(total // 4, 1))
+
+
+class ConnectionGuard:
+    """All open connections. When a place is needed, the one longest without progress is closed, idle or not.
+
+    `clock`: monotonic seconds.
+    """
+
+    def __init__(self, limits: ConnectionLimits, clock: Callable[[], float] = monotonic):
+        self.limits, self.clock = limits, clock
+        self.turned_away = TurnedAwayVisitors()
+        self._connections: dict[GuardedConnection, None] = {}
+        """The one longest without progress first."""
+        self._connection_by_peer: dict[tuple[str, int], GuardedConnection] = {}
+        self._count_by_address: Counter[str] = Counter()
+        self._place_freed = asyncio.Event()
+
+    # Connections
+
+    def add(self, connection: GuardedConnection) -> None:
+        connection.waiting_since = connection.progressed_at = self.clock()
+        self._connections[connection] = None
+        self._connection_by_peer[connection.peer] = connection
+        self._set_address(connection, connection.peer[0])
+
+    def remove(self, connection: GuardedConnection) -> None:
+        if connection in self._connections:
+            del self._connections[connection]
+            if self._connection_by_peer.get(connection.peer) is connection:
+                del self._connection_by_peer[connection.peer]
+            self._uncount_address(connection)
+            self._place_freed.set()
+
+    def drop(self, connection: GuardedConnection, reason: TurnAwayReason, response: bytes = b"") -> None:
+        """Close a connection, with a last response if there is one."""
+        address = connection.address or connection.peer[0]
+        if reason is not TurnAwayReason.HEAD_TIMEOUT or connection.bytes_before_request:
+            self.turned_away.record(reason, address)  # browsers open connections that they may never use
+        if response:
+            connection.finish(response)
+        else:
+            self.remove(connection)
+            connection.transport.abort()
+
+    def drop_all(self) -> None:
+        """Close all connections when the server stops; no visitor counts as turned away."""
+        for connection in list(self._connections):
+            connection.transport.abort()
+
+    def note_progress(self, connection: GuardedConnection) -> None:
+        connection.progressed_at = self.clock()
+        if connection in self._connections:
+            del self._connections[connection]
+            self._connections[connection] = None
+
+    def find_connection(self, peer: tuple[str, int] | None) -> GuardedConnection | None:
+        """The open connection of a peer."""
+        return self._connection_by_peer.get(peer) if peer else None
+
+    async def wait_for_place(self) -> None:
+        """Return when one more connection may be added; closes another one if necessary."""
+        while len(self._connections) >= self.limits.total:
+            if connection := self._find_replaceable_connection():
+                self.drop(connection, TurnAwayReason.REPLACED)
+            else:
+                await self._wait_until_place_is_freed()
+
+    async def _wait_until_place_is_freed(self) -> None:
+        """Or until another connection may have become replaceable."""
+        self._place_freed.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(MIN_REPLACEABLE_AGE_S):
+                await self._place_freed.wait()
+
+    def drop_overdue_connections(self) -> None:
+        now = self.clock()
+        for connection in list(self._connections):
+            if reason := connection.check_deadlines(self.limits.deadlines, now):
+                self.drop(connection, reason)
+        self.turned_away.log_if_due(now)
+
+    # Requests
+
+    async def begin_request(self, connection: GuardedConnection, request: GuardedRequest, address: str) -> bool:
+        """Whether the request may be answered; closes another connection for it if necessary. `address`: the visitor's.
+
+        A connection gets one response at a time: requests that it sends in advance would take turns from others.
+        """
+        if not connection.begin_request(request):
+            self.turned_away.record(TurnAwayReason.PIPELINED, address)
+            return False
+        self.note_progress(connection)
+        self._set_address(connection, address)
+        while not request.has_priority and len(others := self._list_other_ordinary_requests(connection)) >= (
+            self.limits.total - self.limits.reserved
+        ):
+            if self._is_replaceable(others[0]):
+                self.drop(others[0], TurnAwayReason.REPLACED)
+            else:
+                await self._wait_until_place_is_freed()
+        return True
+
+    def end_request(self, connection: GuardedConnection, request: GuardedRequest) -> None:
+        if connection.request is request:
+            if not connection.end_request(self.clock()):
+                self.turned_away.record(TurnAwayReason.PIPELINED, connection.address or connection.peer[0])
+            self.note_progress(connection)
+            self._set_address(connection, connection.peer[0])
+
+    # Decisions
+
+    def _list_other_ordinary_requests(self, connection: GuardedConnection) -> list[GuardedConnection]:
+        return [each for each in self._connections if each.request and not each.has_priority and each is not connection]
+
+    def _find_replaceable_connection(self) -> GuardedConnection | None:
+        """The connection longest without progress. Check-ins and health requests keep the places reserved for them."""
+        ordinary = [each for each in self._connections if not each.has_priority]
+        uses_more_than_reserved = len(self._connections) - len(ordinary) > self.limits.reserved
+        candidates = list(self._connections) if uses_more_than_reserved else ordinary
+        if candidates and self._is_replaceable(candidates[0]):
+            return candidates[0]
+        return next((each for each in candidates if self._is_over_share(each.address)), None)
+
+    def _is_replaceable(self, connection: GuardedConnection) -> bool:
+        return self.clock() - connection.progressed_at >= MIN_REPLACEABLE_AGE_S
+
+    def _is_over_share(self, address: str) -> bool:
+        return bool(address) and self._count_by_address[address] > self.limits.per_address
+
+    def _set_address(self, connection: GuardedConnection, address: str) -> None:
+        """Count a connection towards the share of an address; another one of that address may be closed for it."""
+        address = get_subscriber_network(address)
+        if address == connection.address:
+            return
+        self._uncount_address(connection)
+        connection.address = address
+        if address:
+            self._count_by_address[address] += 1
+        if self._is_over_share(address):
+            self._replace_connection_of(address, connection)
+
+    def _replace_connection_of(self, address: str, newcomer: GuardedConnection) -> None:
+        for each in self._connections:
+            if each.address == address and each is not newcomer and not each.has_priority:
+                if self._is_replaceable(each):
+                    self.drop(each, TurnAwayReason.ADDRESS_SHARE)
+                return
+
+    def _uncount_address(self, connection: GuardedConnection) -> None:
+        if connection.address:
+            self._count_by_address[connection.address] -= 1
+            if not self._count_by_address[connection.address]:
+                del self._count_by_address[connection.address]
+
+
+async def accept_connections(
+    listen_socket: socket.socket, guard: ConnectionGuard, create_server_protocol: Callable[[], asyncio.Protocol]
+) -> None:
+    """Accept visitors' connections until cancelled. `listen_socket`: non-blocking."""
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            client_socket, _ = await loop.sock_accept(listen_socket)
+        except OSError:  # the visitor has left, or no file descriptor is free
+            await asyncio.sleep(ACCEPT_RETRY_DELAY_S)
+            continue
+        try:
+            await guard.wait_for_place()
+        except asyncio.CancelledError:
+            client_socket.close()
+            raise
+        with suppress(OSError):  # the visitor has left; the event loop has closed the socket
+            await loop.connect_accepted_socket(
+                lambda: GuardedConnection(guard, create_server_protocol()), client_socket
+            )
+
+
+async def drop_overdue_connections_repeatedly(guard: ConnectionGuard) -> None:
+    deadlines = guard.limits.deadlines
+    interval_s = min(DEADLINE_CHECK_INTERVAL_S, deadlines.head_s / 4, deadlines.body_s / 4, deadlines.write_s / 4)
+    while True:
+        await asyncio.sleep(interval_s)
+        guard.drop_overdue_connections()

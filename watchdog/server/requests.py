@@ -1,0 +1,59 @@
+"""An ASGI application around the web application, which reports to the guard when a request begins and ends."""
+
+from __future__ import annotations
+
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from watchdog.server.connections import GuardedRequest
+from watchdog.server.guard import ConnectionGuard
+
+PRIORITY_PATHS = ("/healthz", "/readyz")
+PRIORITY_PATH_PREFIXES = ("/in/",)
+_PIPELINED_RESPONSE = PlainTextResponse("Send one request at a time.\n", 400, {"Connection": "close"})
+
+
+class RequestGuard:
+    """Passes requests on to `app` when there is a place for them."""
+
+    def __init__(self, app: ASGIApp, guard: ConnectionGuard):
+        self._app, self._guard = app, guard
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        connection = self._guard.find_connection(scope.get("client")) if scope["type"] == "http" else None
+        if connection is None:
+            await self._app(scope, receive, send)
+            return
+        request = GuardedRequest(
+            self._guard.clock(), has_priority=has_priority_path(scope["path"]), body_bytes=_get_body_bytes(scope)
+        )
+
+        async def receive_and_watch_body() -> Message:
+            message = await receive()
+            if message["type"] == "http.request" and not message.get("more_body"):
+                request.is_body_incomplete = False
+            return message
+
+        async def send_and_watch_response(message: Message) -> None:
+            connection.count_sent_bytes(len(message.get("body", b"")))
+            await send(message)
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                self._guard.end_request(connection, request)
+
+        try:
+            is_accepted = await self._guard.begin_request(connection, request, connection.address)
+            app = self._app if is_accepted else _PIPELINED_RESPONSE
+            await app(scope, receive_and_watch_body, send_and_watch_response)
+        finally:
+            self._guard.end_request(connection, request)
+
+
+def has_priority_path(path: str) -> bool:
+    """Whether places are reserved for requests of this path: check-ins, liveness and readiness."""
+    return path in PRIORITY_PATHS or path.startswith(PRIORITY_PATH_PREFIXES)
+
+
+def _get_body_bytes(scope: Scope) -> int | None:
+    """The length of the body; None if only its end will show it. The server has refused invalid lengths."""
+    headers = dict(scope["headers"])
+    return None if b"transfer-encoding" in headers else int(headers.get(b"content-length", b"0"))

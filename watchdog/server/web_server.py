@@ -1,0 +1,100 @@
+"""The ASGI server, uvicorn, behind the guard of connections."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Self
+
+import uvicorn
+
+from watchdog.server.guard import (
+    ConnectionGuard,
+    ConnectionLimits,
+    accept_connections,
+    drop_overdue_connections_repeatedly,
+)
+from watchdog.server.requests import RequestGuard
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+WEB_SERVER_SHUTDOWN_TIMEOUT_S = 1
+"""Seconds that requests in progress may take after shutdown has started."""
+LISTEN_BACKLOG = 1_024
+
+
+class WebServer(uvicorn.Server):
+    """Serves an ASGI app on an open socket while its `async with` block runs."""
+
+    def __init__(self, asgi_app: ASGIApp, listen_socket: socket.socket, guard: ConnectionGuard | None = None):
+        self.guard = guard or ConnectionGuard(ConnectionLimits.from_process_limits())
+        super().__init__(
+            uvicorn.Config(
+                RequestGuard(asgi_app, self.guard),
+                http="httptools",
+                ws="none",
+                log_config=None,
+                log_level="error",  # visitors must not fill the log with warnings about what they send
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=WEB_SERVER_SHUTDOWN_TIMEOUT_S,
+            )
+        )
+        self._listen_socket = listen_socket
+        self._connection_tasks: list[asyncio.Task[None]] = []
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone: `watchdog.signals` handles them."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the application, and accept connections ourselves: uvicorn gets no socket."""
+        await super().startup(sockets)
+        self._listen_socket.setblocking(False)
+        self._connection_tasks = [
+            asyncio.create_task(
+                accept_connections(self._listen_socket, self.guard, self._create_server_protocol),
+                name="accept-connections",
+            ),
+            asyncio.create_task(drop_overdue_connections_repeatedly(self.guard), name="connection-deadlines"),
+        ]
+
+    def _create_server_protocol(self) -> asyncio.Protocol:
+        """The protocol of one connection, as uvicorn creates it for its own sockets."""
+        protocol: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return protocol
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for task in self._connection_tasks:
+            task.cancel()
+        await asyncio.gather(*self._connection_tasks, return_exceptions=True)
+        self._listen_socket.close()
+        await super().shutdown(sockets)
+        self.guard.drop_all()
+
+    async def __aenter__(self) -> Self:
+        self._serve_task = asyncio.create_task(self.serve([]), name="web-server")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.should_exit = True
+        await self._serve_task
+
+
+def open_listen_socket(host: str, port: int) -> socket.socket:
+    """Return a listening TCP socket; port 0 takes any free port. Raises OSError."""
+    listen_socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        listen_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listen_socket.bind((host, port))
+        listen_socket.listen(LISTEN_BACKLOG)
+    except OSError:
+        listen_socket.close()
+        raise
+    return listen_socket
