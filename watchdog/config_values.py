@@ -60,4 +60,4 @@ def build_check_in_url(listen: str, public_url: str, token: str) -> str:
 
 def describe_missing_extra(extra: str) -> str:
     """What to do where a package of an extra is not installed."""
-    return f"install Watchdog with the extra `{extra}`, such as `uv tool install '.[{extra}]'` in a clone"
+    return f"install Watchdog with the `{extra}` extra, for example with `uv tool install '.[{extra}]'` in a clone"

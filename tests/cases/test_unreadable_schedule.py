@@ -24,4 +24,4 @@ def test_a_schedule_that_cannot_be_read_is_reported(zone: str, cron: str, proble
     job = update_and_judge_job(facts, ScheduledJobLimits(), None, NOW - 29 * DAY)
     reason, message = find_unjudged_job_problem(job.facts, ScheduledJobLimits())
     assert reason == "job.schedule_unreadable"
-    assert message.startswith(f"report is not judged, because its schedule cannot be read: {problem}")
+    assert message.startswith(f"report is not evaluated, because its schedule cannot be read: {problem}")

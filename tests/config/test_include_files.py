@@ -73,8 +73,8 @@ def test_a_pattern_reads_a_limited_number_of_folder_entries(
         (tmp_path / f"deep/{n}").mkdir(parents=True)
         (tmp_path / f"{n}.txt").write_text("")
     assert load_error(tmp_path, f"probes: []\ninclude: [{pattern!r}]") == (
-        "main.yaml:2:11: include.0: the folders to search hold more than 30 entries: name the folder that holds the "
-        "files, without `**`"
+        "main.yaml:2:11: include.0: the folders to search contain more than 30 entries: name the folder that contains "
+        "the files, without `**`"
     )
 
 
@@ -105,8 +105,8 @@ def test_the_size_of_all_files_together_is_limited(tmp_path: Path, monkeypatch: 
         (tmp_path / f"{name}.yaml").write_text("probes: []".ljust(size))
     first = "a" if size > 150 else "c"
     assert load_error(tmp_path, "include: ['?.yaml']") == (
-        f"main.yaml:1:11: include.0: the files up to {first}.yaml are larger than 16 MiB together: include only "
-        "configuration"
+        f"main.yaml:1:11: include.0: the files up to {first}.yaml are larger than 16 MiB in total: include only "
+        "configuration files"
     )
 
 

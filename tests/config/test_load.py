@@ -336,8 +336,8 @@ def test_database_urls_are_normalized(written: str, normalized: str) -> None:
 def test_postgresql_without_the_extra_is_rejected_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("watchdog.config.cross_checks.find_spec", lambda name: None)
     assert error_text('storage: {url: "postgresql://db/watchdog"}') == (
-        "configuration:1:16: storage.url: PostgreSQL requires an extra: install Watchdog with the extra `postgres`, "
-        "such as `uv tool install '.[postgres]'` in a clone"
+        "configuration:1:16: storage.url: PostgreSQL requires an extra: install Watchdog with the `postgres` extra, "
+        "for example with `uv tool install '.[postgres]'` in a clone"
     )
 
 

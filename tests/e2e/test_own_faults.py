@@ -1,4 +1,4 @@
-"""A receiver that fails is an incident of Watchdog itself, of which the other receivers are notified once."""
+"""A receiver that fails is an incident of Watchdog itself; the other receivers are notified of it once."""
 
 from __future__ import annotations
 

@@ -246,7 +246,7 @@ FAULTS = [
     JobFault(
         "a run was killed, and a later one has ended",
         in_table({"status": "running", "started": 4 * HOUR}, {"started": 2 * HOUR, "ended": HOUR}, limits=LIMITED),
-        "job.lost", ("digest: the run of", "never reported its end"), subject="digest",
+        "job.lost", ("digest: the ", " run never reported its end"), subject="digest",
     ),
     JobFault(
         "the last two runs failed",

@@ -150,7 +150,7 @@ async def test_errors_for_unknown_names_list_the_known_names(tmp_path: Path) -> 
             "there is no task 'backup'; the tasks are claim, record, wake, deliver, maintain, report_faults, "
             "renew_lease, watch_store, flush_check_ins"
         )
-        with pytest.raises(MCPError, match="there is no job 'x': a job is kept for 10 min after its end"):
+        with pytest.raises(MCPError, match="there is no job 'x': a job is kept for 10 min after it ends"):
             await client.read_resource("job:x")
 
 
@@ -160,7 +160,7 @@ async def test_readers_only_read_and_operators_act(tmp_path: Path, mode: str) ->
         async with connected_client(url, READER_KEY, mode) as reader:
             assert (await call_tool(reader, "list_probes"))["total"] == 1
             for tool, arguments in (("run_probe", {"probe": "Idle"}), ("trigger_task", {"task": "maintain"})):
-                message = "this requires an API key with role operator; the role of this key is reader"
+                message = "this requires an API key with the operator role; this key has the reader role"
                 assert await call_tool_error(reader, tool, **arguments) == message
             assert app.service.tasks["maintain"].last_ended_at is None
         async with connected_client(url, OPERATOR_KEY, mode) as operator:

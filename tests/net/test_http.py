@@ -192,7 +192,7 @@ FAULTS = {
     ),
     "it switches protocols": (
         send_parts(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", delay_s=60),
-        *("protocol.unexpected_upgrade", "HTTP 101: the server switches to another protocol without being asked"),
+        *("protocol.unexpected_upgrade", "HTTP 101: the server switched to another protocol without being asked"),
     ),
     "its headers never end": (
         send_forever(b"X-A: b\r\n" * 1_000, first=b"HTTP/1.1 200 OK\r\n"),
@@ -212,7 +212,7 @@ FAULTS = {
     ),
     "its gzip is truncated": (
         send_parts(gzipped(gzip.compress(b"hello" * 1_000, mtime=0)[:30])),
-        *("body.truncated", "the response body is incomplete: the compressed data has no end"),
+        *("body.truncated", "the response body is incomplete: the compressed data is incomplete"),
     ),
     "it redirects in a cycle": (
         send_parts(http_response(status="302 Found", Location="/again")),

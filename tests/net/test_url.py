@@ -56,8 +56,8 @@ def test_credentials_are_separated() -> None:
         ("http://[::1/", "invalid URL: "),
         ("http://[fe80::1%25eth0]/", "invalid IPv6 address: fe80::1%25eth0"),
         ("http://[1:2]/", "invalid"),
-        ("http://h/\nX: y", "a URL must not contain control characters or have spaces around it"),
-        (" http://h/", "a URL must not contain control characters or have spaces around it"),
+        ("http://h/\nX: y", "a URL must not contain control characters, or spaces at its start or end"),
+        (" http://h/", "a URL must not contain control characters, or spaces at its start or end"),
         ("http://h\\@evil/", "invalid URL: backslash"),
     ],
 )

@@ -132,8 +132,8 @@ def test_every_rule_has_a_phrase_for_its_recovery(
             "API recovered (was: overdue: due 03:00 UTC)",
         ),
         (
-            *("job", "API", "job.lost", "API: the run of 03:00 UTC started but never reported its end"),
-            "API recovered (was: the run of 03:00 UTC started but never reported its end)",
+            *("job", "API", "job.lost", "API: the 03:00 UTC run never reported its end"),
+            "API recovered (was: the 03:00 UTC run never reported its end)",
         ),
         ("availability", "", "body.invalid", "x" * 100, f"API recovered (was: {'x' * 79}…)"),
     ],

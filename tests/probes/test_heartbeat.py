@@ -149,7 +149,7 @@ def test_a_run_without_an_end_is_stuck_until_a_later_one_has_ended_and_then_lost
     lost_at = LAST_NIGHT + DAY + HOUR
     assert nightly.verdict(lost_at) == (
         "job.lost",
-        f"Nightly backup: the run of 2{NB}May 03:00 UTC started but never reported its end",
+        f"Nightly backup: the 2{NB}May 03:00 UTC run never reported its end",
     )
     assert nightly.verdict(lost_at + MIN) == FINE
 
@@ -199,14 +199,14 @@ def test_a_message_has_the_time_zone_of_the_schedule_and_what_may_explain_it() -
     explanation = f"{overdue}, the last runs all started 2{NB}h late"
     assert berlin.verdict(LAST_NIGHT) == ("job.overdue", explanation)
     berlin.check_in(LAST_NIGHT + MIN, "rejected")
-    rejected = f"{explanation}, its check-in of 05:01 CEST was rejected"
+    rejected = f"{explanation}, its check-in at 05:01 CEST was rejected"
     assert berlin.verdict(LAST_NIGHT + 2 * MIN) == ("job.overdue", rejected)
     berlin.check_in(LAST_NIGHT + 5 * MIN, "start")
     assert berlin.verdict(LAST_NIGHT + 10 * MIN) == FINE
     stuck = f"Nightly backup is stuck: running since 05:05 CEST, limit 2{NB}h"
     assert berlin.verdict(LAST_NIGHT + 3 * HOUR) == ("job.stuck", stuck)
     berlin.check_in(LAST_NIGHT + 5 * HOUR, "start")
-    lost = "Nightly backup: the run of 05:05 CEST started but never reported its end"
+    lost = "Nightly backup: the 05:05 CEST run never reported its end"
     assert berlin.verdict(LAST_NIGHT + 5 * HOUR) == ("job.lost", lost)
 
 

@@ -237,6 +237,6 @@ def test_a_judgement_that_takes_too_long_is_killed_at_the_deadline(tmp_path: Pat
 
     slow, quick = asyncio.run(go())
     assert (slow.result.outcome, slow.result.reason) == (Outcome.ERROR, "watchdog.response_not_judged")
-    assert slow.result.message == "timed out after 3\N{NO-BREAK SPACE}s while judging a large response"
+    assert slow.result.message == "timed out after 3\N{NO-BREAK SPACE}s while evaluating a large response"
     assert slow.evidence.facts["called_tool"] == "health_check"
     assert quick.result.outcome is Outcome.PASS

@@ -241,7 +241,7 @@ def test_a_judgement_that_takes_too_long_ends_at_the_deadline_and_a_successor_ju
         {"expect": ["body.exists(x, x == 1)"], "timeout": "30s"},
     )
     assert (slow.result.outcome, slow.result.reason) == (Outcome.ERROR, "watchdog.response_not_judged")
-    assert slow.result.message == "timed out after 1\N{NO-BREAK SPACE}s while judging a large response"
+    assert slow.result.message == "timed out after 1\N{NO-BREAK SPACE}s while evaluating a large response"
     assert slow.evidence.facts["received"] == f"{len(LONG_LIST)} of {len(LONG_LIST)} bytes"
     assert quick.result.outcome is Outcome.PASS
     assert "judge" in quick.result.phases
@@ -256,7 +256,7 @@ def test_a_deadline_that_passes_in_the_queue_is_an_error() -> None:
     assert (queued.result.outcome, queued.result.reason) == (Outcome.ERROR, "watchdog.response_not_judged")
     assert (
         queued.result.message
-        == "timed out after 500\N{NO-BREAK SPACE}ms while waiting until other large responses are judged"
+        == "timed out after 500\N{NO-BREAK SPACE}ms while waiting for other large responses to be evaluated"
     )
 
 

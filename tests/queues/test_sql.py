@@ -219,7 +219,8 @@ def test_every_run_whose_worker_was_killed_is_lost_once(app: ExternalApp) -> Non
         app.add("export", "completed", started_at=(hours - 2) * HOUR, completed_at=(hours - 3) * HOUR)
         [(reason, message)] = app.problems(limits).values()
         assert reason == "job.lost"
-        assert message.startswith("export: the run of ")
+        assert message.startswith("export: the ")
+        assert message.endswith(" run never reported its end")
         assert f"{NOW - hours * HOUR:%H:%M} UTC" in message
         assert app.problems(limits) == {}
 
@@ -261,7 +262,7 @@ def test_a_job_whose_newest_run_has_an_unknown_status_is_not_judged(app: Externa
     assert (report.result.outcome, report.problems) == (Outcome.PASS, {})
     assert report.evidence.facts["unmapped_statuses"] == status
     message = f"its newest run has the status '{status}', which `statuses` does not list"
-    assert report.findings("schedule") == {"export": f"export is not judged: {message}"}
+    assert report.findings("schedule") == {"export": f"export is not evaluated: {message}"}
     app.add("export", "completed", started_at=HOUR / 2, completed_at=HOUR / 4)
     assert app.run().findings("schedule") == {}
 
@@ -316,7 +317,7 @@ def test_an_empty_table_is_the_problem_and_not_each_watched_job(app: ExternalApp
     report = app.run({"export": {}})
     assert (report.result.measurements, report.problems) == ({"jobs": 0, "jobs_failing": 0}, {})
     assert report.result.reason == "job.none_listed"
-    period = "table scheduled_jobs holds no runs of the last 35\N{NO-BREAK SPACE}days"
+    period = "table scheduled_jobs contains no runs from the last 35\N{NO-BREAK SPACE}days"
     assert report.result.message == f"no scheduled jobs are listed: {period}"
     app.add("import", "completed", completed_at=HOUR)
     assert app.problems({"export": {}})["export"][0] == "job.gone"
@@ -540,7 +541,7 @@ def test_a_value_that_is_not_a_time(app: ExternalApp) -> None:
     result = app.run(columns={**COLUMNS, "finished": "error"}).result
     assert (result.reason, result.message) == (
         "database.column_invalid",
-        "column error holds '2999, or so', which is not a time",
+        "column error contains '2999, or so', which is not a time",
     )
 
 

@@ -62,8 +62,8 @@ async def test_a_stopped_run_is_missed(sentence: str, ahead: int, started: bool,
 @pytest.mark.parametrize(
     ("ahead", "reason", "message"),
     [
-        (0, "missed.may_have_run", "the run of 22:14 UTC was cut short, because Watchdog was stopped"),
-        (900, "missed.not_run", "the run of 22:14 UTC did not take place: Watchdog was stopped before it"),
+        (0, "missed.may_have_run", "the 22:14 UTC run was cut short, because Watchdog was stopped"),
+        (900, "missed.not_run", "the 22:14 UTC run did not take place: Watchdog was stopped before it"),
     ],
 )
 async def test_a_stopped_run_of_a_cron_schedule_is_a_finding(ahead: int, reason: str, message: str) -> None:

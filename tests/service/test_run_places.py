@@ -112,9 +112,9 @@ async def test_a_probe_that_found_no_place_comes_first_the_next_time(runs: Runs)
     ("runs", "endpoint", "is_slow", "expected"),
     [
         ((4, 2), "a:1", False, "2 runs against a:1"),
-        ((4, 2), "a:1", True, "1 runs against a:1 of probes that timed out the last time"),
+        ((4, 2), "a:1", True, "1 runs against a:1 of probes whose last run timed out"),
         ((2, 9), "a:1", False, "2 runs"),
-        ((2, 9), "", True, "1 runs of probes that timed out the last time"),
+        ((2, 9), "", True, "1 runs of probes whose last run timed out"),
     ],
     indirect=["runs"],
 )

@@ -268,7 +268,7 @@ def test_tables_of_other_programs_are_not_changed(fresh: Database) -> None:
 def test_a_conflicting_table_of_another_program_is_named(fresh: Database) -> None:
     with fresh.write_transaction() as connection:
         connection.exec_driver_sql("CREATE TABLE results (id INTEGER)")
-    with pytest.raises(WatchdogDatabaseSchemaError, match="not Watchdog's: results; give it a database of its own"):
+    with pytest.raises(WatchdogDatabaseSchemaError, match="not Watchdog's: results; give it its own database"):
         upgrade_schema(fresh, find_resource_path("migrations"))
     assert tables(fresh) == {"results"}
 

@@ -59,7 +59,7 @@ def db_upgrade_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
 def db_check_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     """Check that the database is readable and not damaged.
 
-    Reads the whole SQLite file, even while Watchdog is running. Does not look for damage in PostgreSQL. Exits 1 if the
+    Reads the whole SQLite file, even while Watchdog is running. Does not check PostgreSQL for damage. Exits 1 if the
     database is damaged.
 
     \b
@@ -83,8 +83,8 @@ def db_check_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
 def db_vacuum_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     """Reclaim the space of deleted rows.
 
-    An SQLite file becomes smaller. This needs free disk space equal to the size of the file, and blocks a
-    running Watchdog until it is done. In PostgreSQL, the space can be used again.
+    Shrinks an SQLite file; this needs as much free disk space as the file uses, and blocks a running Watchdog
+    until it is done. In PostgreSQL, the space becomes reusable.
 
     \b
     Example: watchdog db vacuum
@@ -104,7 +104,7 @@ def db_backup_command(
 ) -> None:
     """Copy an SQLite database, even while Watchdog is running.
 
-    The copy is a database that Watchdog can use, and only its owner can read it.
+    The copy is a complete Watchdog database that only its owner can read.
 
     \b
     Example: watchdog db backup watchdog-backup.db

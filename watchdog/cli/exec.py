@@ -31,10 +31,11 @@ def exec_command(
         str, typer.Option(envvar=CHECK_IN_URL_ENV_VAR, help="Check-in URL; if set, the configuration file is not read.")
     ] = "",
 ) -> None:
-    """Run a command and report it to a heartbeat.
+    """Run a command and report the run to a heartbeat probe.
 
-    Reports the start, exit code, duration and the last part of the output. Passes the output, the exit code and signals
-    through. If Watchdog cannot be reached, the command still runs, and the check-ins are sent with the next run.
+    Reports the start, the exit code, the duration and the end of the output. Passes the output, the exit code and
+    signals through. If Watchdog cannot be reached, the command still runs, and the check-ins are sent with the next
+    run.
 
     \b
     Examples:

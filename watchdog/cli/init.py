@@ -30,8 +30,8 @@ def init_command(
 ) -> None:
     """Write a starter configuration.
 
-    Writes watchdog.schema.json beside it, so that an editor can complete and check fields. An existing configuration
-    is never overwritten.
+    Also writes watchdog.schema.json to the same folder, so that an editor can complete and check fields. An existing
+    configuration is never overwritten.
 
     \b
     Example: watchdog init && watchdog validate

@@ -41,7 +41,7 @@ def jobs_command(
 ) -> None:
     """List scheduled jobs, heartbeats and tasks.
 
-    Shows the schedule, the last run, when the next run is due, and what is wrong. Exits 1 if a job has a problem.
+    Shows the schedule, the last run, when the next run is due, and any problem. Exits 1 if a job has a problem.
 
     \b
     Example: watchdog jobs

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def mcp_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     """Serve MCP to an agent over standard input and output.
 
-    Reads the database and runs probes itself. Uses `watchdog run` only to show and trigger Watchdog's
+    Reads the database and runs probes itself. Contacts `watchdog run` only to show and trigger Watchdog's
     internal tasks.
 
     \b

@@ -9,7 +9,7 @@ OTHER_WATCHDOG_PACKAGE_MESSAGE = """\
 watchdog: the PyPI package "watchdog" {version}, which watches files, is installed in this environment, too.
 Both install the import package "watchdog" and overwrite each other's files.
 
-Install Watchdog into a virtual environment of its own: see "Install" in README.md.
+Install Watchdog in its own virtual environment: see "Install" in README.md.
 
 To keep this environment instead, remove the other package and reinstall Watchdog from its wheel:
 

@@ -30,7 +30,7 @@ def probe_command(
     """Run one probe now and show the result.
 
     Shows every phase, measurement and finding. Stores nothing and sends no notifications. Exits 0 if the probe passes,
-    1 if it fails, and 3 if the target cannot be judged.
+    1 if it fails, and 3 if there is no verdict.
 
     \b
     Example: watchdog probe Website -o json

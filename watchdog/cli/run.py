@@ -17,8 +17,8 @@ from watchdog.cli.common import (
 def run_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     """Run the service: probes, alerts and web pages.
 
-    Runs every probe on its schedule, stores and judges the results, sends notifications and serves the pages. Logs to
-    standard error. Stops within 10 s of SIGTERM or SIGINT.
+    Runs every probe on its schedule, stores and evaluates the results, sends notifications and serves the pages. Logs
+    to standard error. Stops within 10 s of SIGTERM or SIGINT.
 
     \b
     Example: watchdog run -c /etc/watchdog/watchdog.yaml

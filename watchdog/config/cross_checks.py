@@ -59,7 +59,8 @@ def _check_included_sections(sources: MergedConfigSources) -> None:
     for tree in sources.trees[1:]:
         for name, node in tree.entries.items():
             if name in Config.model_fields and name not in INCLUDABLE_SECTIONS:
-                message = f"`{name}` is allowed only in the main file; others hold {', '.join(INCLUDABLE_SECTIONS)}"
+                sections = ", ".join(INCLUDABLE_SECTIONS)
+                message = f"`{name}` is allowed only in the main file; included files can contain {sections}"
                 sources.add_problem(node.key_location, node.path, message)
             elif name not in INCLUDABLE_SECTIONS:
                 suffix = build_did_you_mean_suffix(name, INCLUDABLE_SECTIONS)

@@ -81,7 +81,7 @@ class StorageSettings(ConfigModel):
     """The database, and how long it keeps data."""
 
     url: Annotated[str, AfterValidator(_normalize_storage_url), ALLOW_FROM_FILE] = "sqlite:///watchdog.db"
-    """`sqlite:///file.db`, or `postgresql://user:password@host/database` (requires the extra `postgres`)."""
+    """`sqlite:///file.db`, or `postgresql://user:password@host/database` (requires the `postgres` extra)."""
     keep_results: Annotated[Duration, create_duration_bounds_validator("1h", "3650d")] = 2_592_000_000
     """How long individual results are kept."""
     keep_rollups: Annotated[Duration, create_duration_bounds_validator("1d", "3650d")] = 34_560_000_000
@@ -90,7 +90,7 @@ class StorageSettings(ConfigModel):
     """The path of the log that keeps check-ins until they are stored in the database. Watchdog appends `.0` and `.1` to
     it. Default: next to the SQLite file; with PostgreSQL, `watchdog-check-ins` in the working directory. Each
     additional process with the same path uses its own files (`<path>-2` and so on). If a process is killed, another
-    process with the same path stores its check-ins."""
+    process with the same path stores its remaining check-ins."""
 
     @property
     def check_in_log_path(self) -> Path:
@@ -138,7 +138,7 @@ def _validate_probe_kind(name: str) -> str:
 
 
 class ProbeMatchSettings(ConfigModel):
-    """Selects probes. A probe matches if it fits every field that is set; without fields, every probe matches."""
+    """Selects probes. A probe matches if it fits every field that is set; if no field is set, every probe matches."""
 
     severity: Severity | None = None
     """The `alert.severity` of the probe."""
@@ -166,8 +166,8 @@ def _validate_reason_pattern(pattern: str) -> str:
 
 
 class IncidentMatchSettings(ProbeMatchSettings):
-    """Selects incidents. An incident matches if it fits every field that is set; without fields, every incident
-    matches."""
+    """Selects incidents. An incident matches if it fits every field that is set; if no field is
+    set, every incident matches."""
 
     reason: Annotated[
         tuple[Annotated[str, AfterValidator(_validate_reason_pattern)], ...],
@@ -181,14 +181,14 @@ class IncidentMatchSettings(ProbeMatchSettings):
 class NotificationRouteSettings(ConfigModel):
     """Sends the incidents of matching probes to receivers. Only the first matching route applies, unless it sets
     `continue`. When the cause of an incident changes, its receivers are notified of the change. Receivers that the
-    routes add for the new cause get the incident, too."""
+    routes add for the new cause are also notified of the incident."""
 
     match: IncidentMatchSettings = IncidentMatchSettings()
     """The incidents that take this route; default: all."""
     receivers: Annotated[tuple[str, ...], Field(min_length=1)]
     """The names of the receivers to notify."""
     continue_matching: StrictBool = Field(default=False, alias="continue")
-    """Whether the routes below are evaluated, too."""
+    """Whether the routes below are also evaluated."""
 
     def to_notification_route(self) -> routing.NotificationRoute:
         return routing.NotificationRoute(
@@ -220,7 +220,7 @@ def _validate_api_key(key: Secret) -> Secret:
 
 
 class ApiKeySettings(ConfigModel):
-    """An API key: gives a person or a program access to the operators' pages, the API and the MCP tools."""
+    """An API key: gives a person or a program access to the operator pages, the API and the MCP tools."""
 
     name: SingleLineText
     """A unique name for the key, shown in logs."""
@@ -232,7 +232,7 @@ class ApiKeySettings(ConfigModel):
 
 
 class AccessSettings(ConfigModel):
-    """Access to the operators' pages, the API and the MCP tools. Without API keys, only this machine has access."""
+    """Access to the operator pages, the API and the MCP tools. Without API keys, only this machine has access."""
 
     api_keys: tuple[ApiKeySettings, ...] = ()
     """The API keys. At least one is required to listen on addresses other than loopback."""
@@ -256,7 +256,7 @@ class DeadMansSwitchSettings(ConfigModel):
     url: HttpUrl
     """The URL to request with GET; http:// or https://."""
     every: Annotated[Duration, create_duration_bounds_validator("10s", "1d")] = 60_000
-    """How often it is requested. Set the other service to raise its alarm only after two or three missed
+    """The interval between requests. Configure the other service to raise an alarm only after two or three missed
     requests."""
 
 
@@ -279,17 +279,17 @@ class Config(ConfigModel):
     probes: tuple[AnyProbe, ...] = ()
     """The probes."""
     receivers: Mapping[str, ReceiverSettings] = {}
-    """The people and programs to notify, by name: letters, digits, `-`, `_` and `.`."""
+    """The people and programs to notify, by name. Names consist of letters, digits, `-`, `_` and `.`."""
     routes: tuple[NotificationRouteSettings, ...] = ()
     """Which incidents are sent to which receivers; default: all incidents to all receivers."""
     email: SmtpServerSettings | None = None
-    """The SMTP server that sends the mail of all `email` notifiers."""
+    """The SMTP server for all `email` notifiers."""
     dead_mans_switch: DeadMansSwitchSettings | None = None
-    """A URL that Watchdog requests as long as it starts runs, stores results and sends notifications."""
+    """A URL that Watchdog requests regularly while it is starting runs, storing results and sending notifications."""
     status_page: StatusPageSettings = StatusPageSettings()
     """The public status page."""
     access: AccessSettings = AccessSettings()
-    """Access to the operators' pages, the API and the MCP tools. Without API keys, only this machine has access."""
+    """Access to the operator pages, the API and the MCP tools. Without API keys, only this machine has access."""
 
     def build_notifiers_by_destination(self) -> dict[str, Notifier]:
         """Every notifier, by destination: "oncall/slack"."""

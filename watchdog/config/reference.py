@@ -15,7 +15,7 @@ from watchdog.probes import PROBE_KINDS, Probe
 _CONFIG_PAGE_INTRODUCTION = """\
 # Configuration
 
-One YAML file defines the probes, the receivers of notifications, and the access to the pages. Three lines are enough:
+One YAML file defines the probes, the notification receivers and access to the pages. Three lines are enough:
 
 ```yaml
 probes:
@@ -23,7 +23,7 @@ probes:
     http: https://acme.example/
 ```
 
-`watchdog validate -c FILE` checks a file and lists every problem at once, each with line, column and field.
+`watchdog validate -c FILE` checks a file and lists all its problems in one pass, each with its line, column and field.
 `watchdog schema` prints a JSON Schema for editors; `watchdog init` writes a starter configuration and its schema.
 [examples/full.yaml](../examples/full.yaml) uses every section in one file.
 """
@@ -32,9 +32,9 @@ _CONFIG_PAGE_SYNTAX_SECTION = """\
 ## Syntax
 
 **YAML 1.2.** `no` and `on` are text, `010` is ten, `1:30` is text. Duplicate keys are errors. Anchors and aliases work;
-merge keys (`<<`) are not part of YAML 1.2: use `defaults` instead. Tags other than those of YAML itself are errors.
+merge keys (`<<`) are not part of YAML 1.2: use `defaults` instead. Only the standard YAML tags are allowed.
 
-**Durations** have a unit: `30s`, `5m`, `1h30m`, `2d`, `250ms`. **Sizes** have one, too: `512KiB`, `4MiB`.
+**Durations** have a unit: `30s`, `5m`, `1h30m`, `2d`, `250ms`. **Sizes** also have one: `512KiB`, `4MiB`.
 
 **Variables** can be used in values, not in keys. They are replaced after the YAML is parsed, so their values cannot
 change its structure.
@@ -49,29 +49,30 @@ change its structure.
 Inside `{ }` and `[ ]`, quote variables: `{password: "${PASSWORD}"}`. Numbers and booleans can also come from variables.
 
 **Secrets from files.** Every field of type secret, and every field whose URL can contain credentials (`url`, `redis`,
-`broker` and the like), can be given as `<field>_file` instead: the path of a file with the value. The file's final line
-break is removed. Relative paths are resolved against the folder of the configuration file.
+`broker` and the like), can be set as `<field>_file` instead: the path of a file that contains the value. A trailing
+line break is removed. A relative path starts at the folder of the configuration file.
 
 **Masking.** Watchdog shows the scheme, host, port, path, queue, database and command of a target, even if they come
 from variables or files. It never shows the credentials or the query. It replaces the following values with `•••`
-wherever they occur, even in the response of a target:
+wherever they occur, even in a target's response:
 
 - the values of secret fields, and passwords in URLs
 - values of variables in the query of a URL
 - the values of fields, headers, `env` entries and variables whose name suggests a secret, such as `Authorization` or
   `API_KEY`
-- values with such a name inside a `body`, a connection string or a shell script: `"password": "..."`, `Pwd=...;`
+- values that have such a name inside a `body`, a connection string or a shell script: `"password": "..."`, `Pwd=...;`
 - all other values of 8 or more characters from variables and files, even in names and tags
 
-A secret causes a warning if it has fewer than 8 characters or is a word that Watchdog's own messages contain, such as
+A secret causes a warning if it has fewer than 8 characters or is a word that occurs in Watchdog's own messages, such as
 `password`. Such a secret is masked only in URLs and fields, because masking it in other text would garble the text and
 reveal the secret. A probe's `id` is never masked, because it is part of URLs. A default (`:-`) is treated like text in
 the configuration file: it is masked only where such text is masked, for example in a secret field.
 
-**Several files.** `include` takes paths and patterns. An included file may hold `probes`, `receivers`, `routes` and
+**Several files.** `include` takes paths and patterns. An included file can contain `probes`, `receivers`, `routes` and
 `include`. The `defaults` of the main file also apply to the probes of included files. The routes of an included file
-come after those of the including file. In a pattern, `**` stands for any number of folders. Patterns may search folders
-with 20,000 entries, and include 1,000 files of 16 MiB together, at most 20 levels deep.
+come after those of the including file. In a pattern, `**` matches any number of folders. All patterns together may
+search folders with at most 20,000 entries. At most 1,000 files can be included, 16 MiB in total and nested at most 20
+levels deep.
 
 **Defaults.** A field that a probe does not set is taken from `defaults`. `alert` is merged field by field; any other
 field is replaced as a whole. A probe's `schedule` replaces a default `every`, and a probe's `every`
@@ -156,7 +157,7 @@ def _render_config_section(
     if path == "probes[]":
         yield from (
             "",
-            f"The fields of {_link_to_section('defaults')} can be set here, too. A probe has exactly one kind: "
+            f"The fields of {_link_to_section('defaults')} can also be set here. A probe has exactly one kind: "
             f"{', '.join(f'`{kind}`' for kind in [*PROBE_KINDS][:-1])} or `{[*PROBE_KINDS][-1]}`.",
         )
         common = definitions["ProbeDefaults"]["properties"]
@@ -248,7 +249,7 @@ def _render_probe_kind_notes(probe: type[Probe]) -> Iterator[str]:
     if probe.expression_variables:
         yield from (
             "",
-            f"Variables for expressions of `{probe.kind}` probes:",
+            f"Variables for `{probe.kind}` probe expressions:",
             "",
             "| variable | CEL type |",
             "|---|---|",

@@ -44,7 +44,7 @@ UNMASKABLE_SECRET_WARNING = (
     "this secret is too short, or a word in Watchdog's own messages: it is masked in URLs and fields, but not "
     f"where a target repeats it; choose a secret of at least {MIN_MASKED_SECRET_CHARS} characters that is not a word"
 )
-SECRET_IN_TARGET_WARNING = "this secret equals a part of a target, which is shown: choose another one"
+SECRET_IN_TARGET_WARNING = "this secret is also part of a target, and targets are shown: choose another one"
 
 
 class CollectedSecrets(NamedTuple):

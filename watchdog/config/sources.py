@@ -178,8 +178,8 @@ def _load_included_files(
     try:
         paths = sources.file_finder.find_files(folder, pattern)
     except TooManyFolderEntriesError:
-        limit = f"the folders to search hold more than {MAX_INCLUDE_FOLDER_ENTRIES:,} entries"
-        raise IncludeLimitError(item, f"{limit}: name the folder that holds the files, without `**`") from None
+        limit = f"the folders to search contain more than {MAX_INCLUDE_FOLDER_ENTRIES:,} entries"
+        raise IncludeLimitError(item, f"{limit}: name the folder that contains the files, without `**`") from None
     if not paths:
         message = f"no file '{item.raw_value}'; paths are relative to {item.location.file}"
         if glob.has_magic(pattern):
@@ -209,7 +209,7 @@ def _require_includes_within_limits(
         message = f"more than {MAX_INCLUDED_FILES:,} files are included: use a narrower pattern, or merge files"
         raise IncludeLimitError(item, message)
     if sources.byte_count > MAX_CONFIG_BYTES:
-        message = f"the files up to {path} are larger than 16 MiB together: include only configuration"
+        message = f"the files up to {path} are larger than 16 MiB in total: include only configuration files"
         raise IncludeLimitError(item, message)
     if len(include_chain) > MAX_INCLUDE_DEPTH:
         message = f"files include one another more than {MAX_INCLUDE_DEPTH} levels deep: include them in the main file"

@@ -82,7 +82,7 @@ def parse_yaml(text: str, file: str, env: Mapping[str, str]) -> tuple[YamlNode |
         return None, [ConfigProblem(file, line, column, "", "control characters are not allowed in YAML")]
     if root is None:
         return None, [
-            ConfigProblem(file, 0, 0, "", "the file is empty; `watchdog init` creates a configuration to start with")
+            ConfigProblem(file, 0, 0, "", "the file is empty; `watchdog init` creates a starter configuration")
         ]
     reader = _YamlTreeBuilder(file, env)
     if not reader.check_alias_expansion(root):
@@ -165,7 +165,7 @@ _YAML_SYNTAX_ERROR_MESSAGES = (
     ("unknown escape character", "unknown escape in double quotes: write \\\\ for \\, or use single quotes"),
     ("undefined alias", "the alias (*) refers to an anchor (&) that is not defined above"),
     ("duplicate anchor", "duplicate anchor (&): rename one of them"),
-    ("single document", "the file holds a second document ('---'), but only one is allowed"),
+    ("single document", "the file contains a second document ('---'), but only one is allowed"),
     ("undefined tag handle", "unknown tag"),
 )  # fmt: skip
 

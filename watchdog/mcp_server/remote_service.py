@@ -54,7 +54,7 @@ class RemoteBackgroundTaskControl:
             error = f"no probe has run for {format_duration_rounded(lag_ms)}: is `watchdog run` running?"
         task = serialize_slot_claim_task_health(last_run_at=claimed_until, staleness_ms=lag_ms, error=error)
         return build_health_check_tool_result(
-            [task], note=f"the other tasks are not visible from here: {unreachable_reason}"
+            [task], note=f"the other tasks cannot be checked from here: {unreachable_reason}"
         )
 
     async def trigger_task(self, task_name: str) -> Json:

@@ -178,13 +178,13 @@ class McpTools:
         job = self._job_runner.find(id)
         if job is None:
             raise ResourceNotFoundError(
-                f"there is no job {id[:MAX_QUOTED_TOOL_JOB_ID_CHARS]!r}: a job is kept for 10 min after its end"
+                f"there is no job {id[:MAX_QUOTED_TOOL_JOB_ID_CHARS]!r}: a job is kept for 10 min after it ends"
             )
         return self._mask_secrets(_serialize_tool_job_status(job))
 
     def _require_operator(self, ctx: McpRequestContext) -> None:
         if not self._context.is_operator(ctx.request_context.request):
-            raise ToolError("this requires an API key with role operator; the role of this key is reader")
+            raise ToolError("this requires an API key with the operator role; this key has the reader role")
 
     def _find_probe(self, name: str, find_by_name: Callable[[Sequence[Probe], str], Probe] = find_probe) -> Probe:
         try:

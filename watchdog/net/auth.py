@@ -33,7 +33,7 @@ class HttpAuth(ConfigModel):
     """Credentials for the `Authorization` header: exactly one of `basic` and `bearer`."""
 
     basic: HttpBasicAuth | None = None
-    """User name and password, for HTTP basic authentication."""
+    """The user name and password for HTTP basic authentication."""
     bearer: Secret | None = None
     """A token, sent as `Authorization: Bearer TOKEN`."""
 
@@ -75,7 +75,7 @@ def _find_header_problem(name: str, value: str, reserved_headers: Collection[str
     if name.lower() in reserved_headers:
         return "Watchdog sets this header itself: remove it"
     if value != value.strip() or re.search(r"[\x00-\x08\x0a-\x1f\x7f]", value):
-        return "expected a header value without line breaks, control characters and surrounding spaces"
+        return "expected a header value without line breaks, control characters or surrounding spaces"
     if ascii_only and not value.isascii():
         return "expected a header value of ASCII characters"
     return ""

@@ -22,8 +22,8 @@ PHASE_DESCRIPTIONS = {
     "query": "querying the database",
     "enqueue": "sending the canary job",
     "lookup_queue": "waiting for the lookups of other names",
-    "judge": "judging a large response",
-    "judge_queue": "waiting until other large responses are judged",
+    "judge": "evaluating a large response",
+    "judge_queue": "waiting for other large responses to be evaluated",
 }
 """Phase -> what goes on in it, to follow "while"."""
 RESPONSE_PROCESSING_PHASES = ("judge", "judge_queue")

@@ -115,7 +115,7 @@ class BoundedBodyCollector:
     def _check_compressed_data_end(self, decoder: ContentDecoder | None) -> None:
         if self.problem or decoder is None or not self.encoded_bytes or decoder.is_complete:
             return
-        raise ProbeError.from_reason("body.truncated", retryable=True, problem="the compressed data has no end")
+        raise ProbeError.from_reason("body.truncated", retryable=True, problem="the compressed data is incomplete")
 
 
 def format_binary_byte_size(size_bytes: int) -> str:

@@ -51,9 +51,9 @@ class HttpTarget(ConfigModel):
     method: HttpMethod = "GET"
     """The HTTP method. GET and HEAD take no body."""
     headers: dict[str, str] = Field(default_factory=dict)
-    """Request headers. They are not sent along when a redirect leads to another origin."""
+    """Request headers. They are not forwarded when a redirect leads to another origin."""
     body: str | None = None
-    """The request body, sent as it is. Cannot be combined with `json`."""
+    """The request body, sent unchanged. Cannot be combined with `json`."""
     json_body: Json = Field(default=None, alias="json")
     """The request body as a value, sent as JSON with `Content-Type: application/json`. Cannot be combined with
     `body`."""
@@ -65,7 +65,7 @@ class HttpTarget(ConfigModel):
     """Whether a GET or HEAD follows up to 20 redirects, with the cookies that they set. Other methods never follow
     them."""
     max_body: MaxBodySize = DEFAULT_MAX_BODY_BYTES
-    """How much of the response's body is read, counted after decompression, such as `2MiB`; at most 16 MiB. If a check
+    """How much of the response body is read, measured after decompression, such as `2MiB`; at most 16 MiB. If a check
     depends on the rest of the body, the outcome of the run is `error`."""
 
     @model_validator(mode="after")
@@ -132,23 +132,23 @@ class McpTarget(ConfigModel):
     """An MCP server: exactly one of `url`, `sse` and `command`."""
 
     url: HttpUrl = ""
-    """The URL of a server with the streamable HTTP transport."""
+    """The URL of a server that uses the streamable HTTP transport."""
     sse: HttpUrl = ""
-    """The URL of a server with the older transport, HTTP with server-sent events."""
+    """The URL of a server that uses the older transport, HTTP with server-sent events."""
     command: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """The command that starts a server with the stdio transport, as a list of arguments."""
+    """The command that starts a server that uses the stdio transport, as a list of arguments."""
     env: dict[str, str] = Field(default_factory=dict)
     """For `command`: environment variables, added to a minimal environment (PATH, HOME and the like)."""
     cwd: LocalFilePath = ""
     """For `command`: the working directory."""
     headers: dict[str, str] = Field(default_factory=dict)
-    """For `url` and `sse`: headers of every request."""
+    """For `url` and `sse`: headers to send with every request."""
     auth: HttpAuth | None = None
     """For `url` and `sse`: credentials for the `Authorization` header."""
     tls: TlsConfig = TlsConfig()
     """For `url` and `sse`: how the server's certificate is verified, and the client certificate."""
     max_body: MaxBodySize = DEFAULT_MAX_BODY_BYTES
-    """The maximum size of the value that is taken from a tool's result or a resource, such as `2MiB`; at most 16 MiB.
+    """The maximum size of the value read from a tool result or a resource, such as `2MiB`; at most 16 MiB.
     All messages of a session together can total at most 4 MiB, or `max_body` plus 1 MiB if that is larger."""
 
     @model_validator(mode="after")

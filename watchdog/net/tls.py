@@ -23,11 +23,11 @@ class TlsConfig(ConfigModel):
     verify: StrictBool = True
     """Whether the server's certificate is verified. `false` accepts any certificate."""
     ca_file: LocalFilePath = ""
-    """PEM file with the certificate authorities to trust instead of the system's."""
+    """A PEM file with the certificate authorities to trust instead of the system's."""
     cert_file: LocalFilePath = ""
-    """PEM file with the client certificate, for servers that require one."""
+    """A PEM file with the client certificate, for servers that require one."""
     key_file: LocalFilePath = ""
-    """PEM file with the private key of `cert_file`; default: the key in `cert_file` itself."""
+    """A PEM file with the private key of `cert_file`; default: the key in `cert_file` itself."""
     allow_legacy: StrictBool = False
     """Whether to accept TLS 1.0 and 1.1, and keys, signatures and renegotiation that OpenSSL refuses as too weak. Only
     for servers that cannot be updated: browsers refuse to connect to them."""

@@ -55,7 +55,7 @@ class ParsedHttpUrl(NamedTuple):
 def parse_http_url(text: str) -> ParsedHttpUrl:
     """Parses an absolute http or https URL. Raises ValueError, with a message for people, for anything else."""
     if re.search(r"[\x00-\x1f\x7f]", text) or text != text.strip():
-        raise ValueError("a URL must not contain control characters or have spaces around it")
+        raise ValueError("a URL must not contain control characters, or spaces at its start or end")
     try:
         parts = urlsplit(text)
         port = parts.port

@@ -109,7 +109,7 @@ async def _exchange(worker: _Worker, request: bytes) -> tuple[bool, Any]:
     except (OSError, asyncio.IncompleteReadError):
         code = await run_in_daemon_thread(worker.process.wait, "worker-end")
         end = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
-        problem = f"the process that judges such responses {end}"
+        problem = f"the process that evaluates such responses {end}"
         raise ProbeError.from_reason("watchdog.response_not_judged", problem=problem) from None
     return response
 

@@ -108,18 +108,18 @@ class SmtpRefusal(NamedTuple):
 
 
 class SmtpServerSettings(ConfigModel):
-    """The SMTP server that sends the mail of all `email` notifiers."""
+    """The SMTP server for all `email` notifiers."""
 
     host: str = Field(min_length=1, pattern=r"^\S+$")
     """The host name or address of the server."""
     port: StrictInt | None = Field(default=None, ge=1, le=65_535)
     """The port; default: 587 with `starttls`, 465 with `tls`, 25 with `none`."""
     security: Literal["starttls", "tls", "none"] = "starttls"
-    """The encryption of the connection. `starttls` and `tls` verify the certificate and never fall back to `none`."""
+    """How the connection is encrypted. `starttls` and `tls` verify the certificate and never fall back to `none`."""
     username: str = ""
     """The user name to log in with; default: no login. Requires `password`."""
     password: Secret | None = None
-    """The password of `username`."""
+    """The password for `username`."""
     sender: Annotated[str, AfterValidator(_validate_email_sender)] = Field(alias="from")
     """The sender's address, optionally with a name: `Watchdog <watchdog@acme.example>`."""
 
@@ -190,7 +190,7 @@ class EmailNotifier(Notifier):
     to: tuple[Annotated[str, AfterValidator(_validate_email_address)], ...] = Field(min_length=1)
     """The addresses of the recipients."""
     server: SmtpServerSettings | None = None
-    """The SMTP server; default: that of the section `email`."""
+    """The SMTP server; default: the server in the `email` section."""
 
     @property
     def recipient(self) -> str:
@@ -206,7 +206,7 @@ class EmailNotifier(Notifier):
         from watchdog.notifiers.email_letter import build_email, derive_email_message_id
 
         if self.server is None:
-            text, retry_for_s = "the section `email` names no server", DELIVERY_CONFIG_ERROR_RETRY_DURATION_S
+            text, retry_for_s = "the `email` section names no server", DELIVERY_CONFIG_ERROR_RETRY_DURATION_S
             raise NotificationDeliveryError("smtp.not_configured", text, retry_for_s=retry_for_s)
         message, sender = compose_alert_message(request.alert_context), self.server.parsed_sender
         message_id = derive_email_message_id(request.notification.idempotency_key, sender.domain)

@@ -11,7 +11,7 @@ from watchdog.notifiers.message_fields import MAX_MESSAGE_NAME_CHARS, replace_nb
 
 
 class LogNotifier(Notifier):
-    """Writes one structured line per notification to Watchdog's own log, for log pipelines and for trying things out.
+    """Writes one structured line per notification to Watchdog's own log, for log pipelines and for testing.
     Takes no fields."""
 
     kind: ClassVar[str] = "log"

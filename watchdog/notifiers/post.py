@@ -126,10 +126,10 @@ def require_delivery_confirmation(response: NotificationResponse, confirm: CelEx
     else:
         is_confirmed, expectation = _evaluate_confirm_expression(confirm, response, body)
     if is_denied and not is_confirmed:
-        message = f"HTTP {response.status}, but the body denies the delivery{excerpt}"
+        message = f"HTTP {response.status}, but the body reports a failure{excerpt}"
         raise NotificationDeliveryError("delivery.denied", message, retry_after_s=response.retry_after_s)
     if not is_confirmed:
-        message = f"HTTP {response.status} does not confirm the delivery: {expectation}{excerpt}"
+        message = f"HTTP {response.status} does not confirm delivery: {expectation}{excerpt}"
         raise NotificationDeliveryError("delivery.unconfirmed", message, maybe_delivered=True)
 
 

@@ -34,7 +34,7 @@ SLACK_ERROR_ADVICE = {
     "invalid_auth": "Slack rejects the bot token",
     "invalid_token": "Slack rejects the webhook: create another",
     "is_archived": "unarchive the channel or choose another one",
-    "missing_scope": "the app needs the scope chat:write",
+    "missing_scope": "the app needs the chat:write scope",
     "no_active_hooks": "the webhook was disabled: create another",
     "no_permission": "the app is not allowed to post to this channel",
     "no_service": "the webhook was removed: create another",
@@ -73,7 +73,7 @@ class SlackNotifier(Notifier):
     webhook: Secret | None = None
     """The URL of an incoming webhook. Its messages cannot be edited, so a recovery is posted as a separate message."""
     bot_token: Secret | None = None
-    """The bot token of an app with the scope `chat:write`. Requires `channel`. When the cause of an incident changes or
+    """The bot token of an app with the `chat:write` scope. Requires `channel`. When the cause of an incident changes or
     the incident resolves, its message is edited and a reply is posted in its thread. The reply about a recovery is also
     posted to the channel."""
     channel: str = ""

@@ -47,7 +47,7 @@ class WebhookNotifier(Notifier):
     url: HttpUrl
     """The URL to post to; http:// or https://."""
     secret: Secret | None = None
-    """The key that every message is signed with. The header `Watchdog-Signature` contains the signature
+    """The key that every message is signed with. The `Watchdog-Signature` header contains the signature
     (HMAC-SHA256)."""
     headers: Mapping[str, str] = {}
     """Additional request headers, for receivers that expect a token."""

@@ -78,10 +78,11 @@ class AlertSettings(ConfigModel):
     """When an incident opens and resolves, and how severe it is."""
 
     failure_threshold: Annotated[StrictInt, Field(ge=1, le=1000)] = 3
-    """The number of failed runs in a row that opens an incident. An incident about a job of a `jobs` or `heartbeat`
-    probe depends on the limits of the job instead, such as `grace` and `failures`."""
+    """The number of consecutive failed runs that opens an incident. An incident about a job of a `jobs` or `heartbeat`
+    probe depends on the job's limits instead, such as `grace` and `failures`."""
     success_threshold: Annotated[StrictInt, Field(ge=1, le=1000)] = 2
-    """The number of good runs in a row that resolves it. An incident about a job resolves with the first good run."""
+    """The number of consecutive good runs that resolves it. An incident about a job resolves with the first good
+    run."""
     severity: Severity = Severity.WARNING
     """The severity of the incident. Routes can match it."""
 
@@ -99,18 +100,18 @@ class ProbeDefaults(ConfigModel):
     every: Annotated[Duration, create_duration_bounds_validator("1s", "366d")] = 60_000
     """The interval between runs. Cannot be combined with `schedule`."""
     schedule: CronExpression | None = None
-    """The times of the runs as a cron expression, with 5 fields or with 6 (seconds first). Cannot be combined with
+    """The run times as a cron expression with 5 fields, or with 6 (seconds first). Cannot be combined with
     `every`."""
     timezone: TimezoneName = "UTC"
-    """The time zone of `schedule`, such as `Europe/Berlin`."""
+    """The time zone for `schedule`, such as `Europe/Berlin`."""
     catch_up: DurationOrZero = 3_600_000
-    """How late a run of `schedule` can still be started if no process could start it on time. Only the newest missed
+    """How late a scheduled run can still start if no process could start it on time. Only the newest missed
     run is started. `0s` turns this off."""
     timeout: Annotated[
         Duration,
         create_duration_bounds_validator("100ms", "5m", "for longer work, use a heartbeat or jobs probe"),
     ] = 10_000
-    """The time limit of a whole run, retries included."""
+    """The time limit for a whole run, including retries."""
     retries: Annotated[StrictInt, Field(ge=0, le=10)] = 0
     """The number of retries within a run after a transport error or a 5xx status."""
     retry_interval: Annotated[Duration, create_duration_bounds_validator("1s", "366d")] | None = None
@@ -150,7 +151,7 @@ class Probe(ProbeDefaults):
     see them."""
 
     name: SingleLineText
-    """The name that people see. Unique."""
+    """The display name. It must be unique."""
     id: Annotated[str, Field(default_factory=lambda fields: slugify(fields["name"]), validate_default=True)]
     """The stable identity of the probe: up to 64 letters, digits, `-`, `_` and `.`; default: derived from the name. If
     it changes, Watchdog treats the probe as a new one without history."""

@@ -58,7 +58,7 @@ class CanarySettings(ConfigModel):
     """Exactly one queue system to send the canary job to, and time limits for the job."""
 
     payload: dict[str, Json] = Field(default_factory=lambda: {"sentinel": True})
-    """The payload of the job, for `bullmq` and `pgboss`. The worker should recognize it and return at once."""
+    """The payload of the job, for `bullmq` and `pgboss`. The worker should recognize it and return immediately."""
     start_within: Annotated[Duration, create_duration_bounds_validator("100ms", "1h")] | None = None
     """The time within which a worker must pick up the job; default: `finish_within`."""
     finish_within: Annotated[Duration, create_duration_bounds_validator("1s", "1h")] = 30_000

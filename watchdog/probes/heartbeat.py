@@ -54,7 +54,7 @@ class HeartbeatSettings(JobLimitSettings):
     """The secret in the check-in URL: 16 or more letters, digits, `-` and `_`. `openssl rand -hex 20` generates a
     suitable one."""
     schedule: CronExpression | None = None
-    """The times of the runs as a cron expression. Either this or `every` is required."""
+    """The run times as a cron expression. Either this or `every` is required."""
     grace: Duration = 60_000
     """How late a run may start."""
 
@@ -66,9 +66,9 @@ class HeartbeatSettings(JobLimitSettings):
 
 
 class HeartbeatProbe(Probe):
-    """Monitors a job by its check-ins. The start and the end of a run are evaluated at once, and a run that does not
-    start or end in time is reported two seconds after its deadline. `heartbeat.every` is the expected interval of the
-    job. The probe also runs at the interval of its own `every`, which does not affect the expected interval of the job.
+    """Monitors a job by its check-ins. The start and the end of a run are evaluated immediately, and a run that does
+    not start or end in time is reported two seconds after its deadline. `heartbeat.every` is the expected interval of
+    the job. The probe's own `every` is separate: it sets how often Watchdog evaluates the job without a check-in.
     """
 
     kind: ClassVar[str] = "heartbeat"

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class HttpProbe(Probe):
-    """Requests a URL. A 2xx status is expected, unless an `expect` expression uses the variable `status`."""
+    """Requests a URL. A 2xx status is expected, unless an `expect` expression uses the `status` variable."""
 
     kind: ClassVar[str] = "http"
     example: ClassVar[str] = """

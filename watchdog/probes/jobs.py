@@ -62,25 +62,26 @@ class JobLimitSettings(ConfigModel):
     """The expected schedule of a job, and limits for its runs."""
 
     schedule: CronExpression | None = None
-    """The times of the runs as a cron expression; default: the schedule that the source reports. Cannot be combined
+    """The run times as a cron expression; default: the schedule that the source reports. Cannot be combined
     with `every`."""
     every: Duration | None = None
     """The expected interval between runs, counted from the start of the last run. Cannot be combined with
     `schedule`."""
     timezone: TimezoneName = "UTC"
-    """The time zone of `schedule`, such as `Europe/Berlin`."""
+    """The time zone for `schedule`, such as `Europe/Berlin`."""
     grace: Duration | None = None
-    """How late a run may start; default: the `grace` of the section `jobs`."""
+    """How late a run may start; default: `grace` in the `jobs` section."""
     early: Duration | None = None
-    """How early a run may start and still count for its time in `schedule`, for example because the clock of its
-    machine is fast; default: a tenth of the period, at most 5 min. More than half a period counts as half a period."""
+    """How early a run may start and still count for its time in `schedule`, for example because its machine's clock is
+    fast; default: a tenth of the period, at most 5 min. A value of more than half a period is treated as half a
+    period."""
     max_runtime: Duration | None = None
     """The maximum duration of a run; default: unlimited."""
     min_runtime: Duration | None = None
     """The minimum duration of a run; default: none. A shorter run is reported, because it has probably not done its
     work."""
     failures: Annotated[StrictInt, Field(ge=1, le=1000)] = 1
-    """The number of failed runs in a row after which the job is reported."""
+    """The number of consecutive failed runs after which the job is reported."""
 
     @model_validator(mode="after")
     def _validate_schedule_and_runtimes(self) -> Self:
@@ -139,7 +140,7 @@ class JobsSettings(ConfigModel):
 
 
 class JobsProbe(QueueSystemProbe):
-    """Monitors the scheduled jobs of a queue, a table or a scheduler. Each job has incidents of its own."""
+    """Monitors the scheduled jobs of a queue, a table or a scheduler. Each job has its own incidents."""
 
     kind: ClassVar[str] = "jobs"
     example: ClassVar[str] = """

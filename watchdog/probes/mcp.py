@@ -40,9 +40,9 @@ _MCP_SERVER_STATE_KEYS = (NEGOTIATED_MCP_ERA_STATE_KEY, NEVER_RUN_MCP_TASKS_STAT
 
 
 class McpProbe(Probe):
-    """Opens a session with an MCP server (initialize, tools/list), calls a tool if there is one to call, and reads
-    `resource` if it is set. Regardless of `expect`, the server must list the required tools, and the tool call must not
-    report an error."""
+    """Opens a session with an MCP server (initialize, tools/list), calls the tool that `call` names (by default
+    `health_check`, if there is one), and reads `resource` if it is set. Regardless of `expect`, the server must list
+    the required tools, and the tool call must not report an error."""
 
     kind: ClassVar[str] = "mcp"
     example: ClassVar[str] = """

@@ -19,14 +19,14 @@ HEALTH_CHECK_TOOL_NAME = "health_check"
 
 
 class McpToolCallSettings(ConfigModel):
-    """A call of an MCP tool. The short form is the name of the tool."""
+    """An MCP tool call. The short form is the name of the tool."""
 
     shorthand_field: ClassVar[str] = "tool"
 
     tool: SingleLineText
     """The name of the tool."""
     arguments: dict[str, Json] = Field(default_factory=dict)
-    """The arguments of the call."""
+    """The arguments for the call."""
 
 
 class McpSettings(McpTarget):

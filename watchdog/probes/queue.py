@@ -43,7 +43,7 @@ class MaxQueueAgeThreshold(ConfigModel):
     """An upper limit for an age."""
 
     over: Duration
-    """The limit. Higher ages are reported."""
+    """The limit. Anything older is reported."""
     for_ms: Duration | None = Field(default=None, alias="for")
     """How long the limit must be exceeded before runs fail; default: runs fail at once."""
 
@@ -63,7 +63,7 @@ class MaxQueueFailureRatioThreshold(ConfigModel):
     over: Annotated[StrictFloat, Field(ge=0, lt=1)]
     """The limit: 0.2 is 20%. Higher shares are reported."""
     within: Annotated[Duration, create_duration_bounds_validator("1m", "1d")] = 3_600_000
-    """How far back ended jobs are counted."""
+    """The period over which finished jobs are counted."""
     min_samples: Annotated[StrictInt, Field(ge=1)] = 20
     """The number of jobs that must have ended in this period for the rule to apply."""
 
@@ -72,8 +72,8 @@ class StalledQueueThreshold(ConfigModel):
     """A time limit for a queue that makes no progress."""
 
     for_ms: Duration = Field(default=600_000, alias="for")
-    """How long the queue can go without progress before runs fail. Set it to more than the duration of the longest
-    job."""
+    """How long the queue can go without progress before runs fail. Set it to longer than the longest job
+    takes."""
 
 
 class QueueThresholdSettings(ConfigModel):
@@ -95,7 +95,7 @@ class QueueThresholdSettings(ConfigModel):
     """The share of failed jobs among those that ended recently."""
     stalled: StalledQueueThreshold | None = None
     """The queue makes no progress: jobs are waiting, but no job is started. If the system does not show which job is
-    next, the queue counts as stalled as long as the number of waiting jobs does not fall."""
+    next, the queue counts as stalled while the number of waiting jobs does not fall."""
 
     @model_validator(mode="after")
     def _require_any_rule(self) -> Self:

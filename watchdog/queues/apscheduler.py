@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class ApschedulerJobSource(TableJobSource):
-    """The job store of APScheduler 3. It holds the next run of each job but no past runs, so Watchdog reports only jobs
+    """The APScheduler 3 job store. It holds the next run of each job but no past runs, so Watchdog reports only jobs
     that are overdue or gone, and a scheduler that is not running. APScheduler removes a one-off job after its run.
     Therefore, if a job disappears after its run was due, Watchdog reports it as gone only if more than one run of the
     job has been observed. The role needs only SELECT on the table."""

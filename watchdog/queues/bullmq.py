@@ -90,7 +90,7 @@ class BullmqCanary(BullmqQueueDriver, CanaryDriver):
     required_modules: ClassVar[tuple[str, ...]] = ("redis", "bullmq")
 
     job: SingleLineText = "__canary__"
-    """The name of the job. The worker should return at once when it gets a job with this name."""
+    """The name of the job. The worker should return immediately when it gets a job with this name."""
 
     @asynccontextmanager
     async def connect(self, context: QueueConnectContext) -> AsyncIterator[CanaryConnection]:

@@ -84,19 +84,20 @@ class HttpCanary(CanaryDriver):
     """The request that returns the state of the job. Its URL contains `{job_id}`, or `{nonce}` if the service finds the
     job by the id that Watchdog generated."""
     done: Annotated[str, create_cel_expression_validator(HTTP_CANARY_VARIABLE_TYPES)]
-    """CEL expression on the response to `poll`: true when the job is finished, such as `body.status == 'completed'`."""
+    """A CEL expression over the response to `poll`: true when the job is finished, such as `body.status ==
+    'completed'`."""
     failed: Annotated[str, create_cel_expression_validator(HTTP_CANARY_VARIABLE_TYPES)] = ""
-    """CEL expression on the response to `poll`: true when the job has failed."""
+    """A CEL expression over the response to `poll`: true when the job has failed."""
     lost: Annotated[str, create_cel_expression_validator(HTTP_CANARY_VARIABLE_TYPES)] = ""
-    """CEL expression on the response to `poll`, of any status: true when the service no longer knows the job; default:
-    status 404 or 410, or a `status` or `state` of `not_found`, `missing`, `expired`, `gone` or the like."""
+    """A CEL expression over the response to `poll`, of any status: true when the service no longer knows the job;
+    default: status 404 or 410, or a `status` or `state` of `not_found`, `missing`, `expired`, `gone` or the like."""
     started: Annotated[str, create_cel_expression_validator(HTTP_CANARY_VARIABLE_TYPES)] = ""
-    """CEL expression on the response to `poll`: true when a worker has picked up the job. Required for
+    """A CEL expression over the response to `poll`: true when a worker has picked up the job. Required for
     `start_within`."""
     job_id: Annotated[str, create_cel_expression_validator(HTTP_CANARY_VARIABLE_TYPES, must_be_bool=False)] = ""
-    """CEL expression on the response to `enqueue`: the id of the job; default: `body.job_id` or `body.id`."""
+    """A CEL expression over the response to `enqueue`: the id of the job; default: `body.job_id` or `body.id`."""
     error: Annotated[str, create_cel_expression_validator(HTTP_CANARY_VARIABLE_TYPES, must_be_bool=False)] = ""
-    """CEL expression on the response to `poll`: the error of a failed job; default: a field such as `error` or
+    """A CEL expression over the response to `poll`: the error of a failed job; default: a field such as `error` or
     `message`."""
 
     @model_validator(mode="after")

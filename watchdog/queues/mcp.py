@@ -48,7 +48,7 @@ _MCP_RESOURCE_NOT_FOUND_CODES = frozenset({-32002, -32602})
 
 
 class McpCanary(McpTarget, CanaryDriver):
-    """A canary job that an MCP tool starts. The tool returns when the job is done, or at once with a `job_id`, in
+    """A canary job that an MCP tool starts. The tool returns when the job is done, or immediately with a `job_id`, in
     which case a resource is polled for the state of the job."""
 
     kind: ClassVar[str] = "mcp"
@@ -73,24 +73,25 @@ class McpCanary(McpTarget, CanaryDriver):
     tool: SingleLineText
     """The name of the tool to call."""
     arguments: dict[str, Json] = Field(default_factory=dict)
-    """The arguments of the call. `{nonce}` in their string values is replaced by the id that Watchdog generates for
+    """The arguments for the call. `{nonce}` in their string values is replaced by the id that Watchdog generates for
     the canary job."""
     resource: str = ""
-    """The URI of the resource with the state of the job; contains `{job_id}` or `{nonce}`. Default: `poll_resource` of
-    the tool's result, otherwise `job:{job_id}`. If `resource` is not set, a result with neither `poll_resource` nor
-    `job_id` means that the job is done. If `resource` is set and contains `{job_id}`, a result without `job_id` is an
-    error."""
+    """The URI of the resource that reports the state of the job; contains `{job_id}` or `{nonce}`. Default:
+    `poll_resource` of the tool's result, otherwise `job:{job_id}`. If `resource` is not set, a result with neither
+    `poll_resource` nor `job_id` means that the job is done. If `resource` is set and contains `{job_id}`, a result
+    without `job_id` is an error."""
     done: Annotated[str, create_cel_expression_validator(MCP_CANARY_VARIABLE_TYPES)] = ""
-    """CEL expression on the resource: true when the job is finished; default: its `status` or `state` is `completed`,
-    `done` or the like."""
+    """A CEL expression over the resource: true when the job is finished; default: its `status` or `state` is
+    `completed`, `done` or the like."""
     failed: Annotated[str, create_cel_expression_validator(MCP_CANARY_VARIABLE_TYPES)] = ""
-    """CEL expression on the resource: true when the job has failed; default: its `status` or `state` is `failed`,
+    """A CEL expression over the resource: true when the job has failed; default: its `status` or `state` is `failed`,
     `error` or `cancelled`."""
     lost: Annotated[str, create_cel_expression_validator(MCP_CANARY_VARIABLE_TYPES)] = ""
-    """CEL expression on the resource: true when the server no longer knows the job; default: its `status` or `state` is
-    `not_found`, `missing`, `expired`, `gone` or the like. A resource that does not exist is a lost job as well."""
+    """A CEL expression over the resource: true when the server no longer knows the job; default: its `status` or
+    `state` is `not_found`, `missing`, `expired`, `gone` or the like. A job whose resource does not exist is also
+    lost."""
     started: Annotated[str, create_cel_expression_validator(MCP_CANARY_VARIABLE_TYPES)] = ""
-    """CEL expression on the resource: true when a worker has picked up the job; default: its `status` or `state` is
+    """A CEL expression over the resource: true when a worker has picked up the job; default: its `status` or `state` is
     `active`, `running`, `processing` or `in_progress`."""
     progress_within: Duration | None = None
     """The time within which the reported progress must change, if the job reports any."""

@@ -30,7 +30,7 @@ MAX_QUEUED_RQ_RUNS_READ = 1_000
 
 
 class RqCronJobSource(RqDriver, JobSource):
-    """The cron jobs of RQ and the schedulers that enqueue them."""
+    """RQ cron jobs and the schedulers that enqueue them."""
 
     example: ClassVar[str] = """
         probes:

@@ -92,13 +92,13 @@ class JobTableStatuses(ConfigModel):
     """The values of the status column, by meaning. At least one value is required."""
 
     waiting: tuple[JobStatusValue, ...] = ()
-    """Values for runs that wait."""
+    """Values for waiting runs."""
     running: tuple[JobStatusValue, ...] = ()
     """Values for runs in progress."""
     done: tuple[JobStatusValue, ...] = ()
-    """Values for runs that have succeeded."""
+    """Values for successful runs."""
     failed: tuple[JobStatusValue, ...] = ()
-    """Values for runs that have failed."""
+    """Values for failed runs."""
 
     @model_validator(mode="after")
     def _require_distinct_statuses(self) -> Self:
@@ -120,7 +120,7 @@ class JobTableStatuses(ConfigModel):
 
 
 class SqlJobSource(TableJobSource):
-    """A table of PostgreSQL, MySQL, MariaDB or SQLite in which every row is a run. The role needs only SELECT on the
+    """A PostgreSQL, MySQL, MariaDB or SQLite table in which every row is a run. The role needs only SELECT on the
     table."""
 
     kind: ClassVar[str] = "sql"
@@ -166,7 +166,7 @@ class SqlJobSource(TableJobSource):
         if unknown := sorted({row.unknown for row in rows if row.unknown is not None}):
             facts["unmapped_statuses"] = ", ".join(unknown[:5])
         jobs = tuple(self._build_job_facts(row, time_formats) for row in rows)
-        location = f"table {self.table} holds no runs of the last {format_duration(self.since)}"
+        location = f"table {self.table} contains no runs from the last {format_duration(self.since)}"
         kept_since = self._find_oldest_stored_run_end(rows, time_formats, now)
         return JobSourceSnapshot(now, jobs, location=location, kept_since=kept_since), facts
 

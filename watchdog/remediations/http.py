@@ -24,8 +24,8 @@ from watchdog.remediations.base import (
 
 class HttpRemediation(HttpTarget, RemediationAction):
     """One HTTP request, which must be answered with a 2xx status. `url` and the string values in `json` can contain
-    parameters such as `{id}` and `{subject}`. POST and PATCH requests have an `Idempotency-Key`. The short form is the
-    URL alone."""
+    parameters such as `{id}` and `{subject}`. POST and PATCH requests include an `Idempotency-Key` header. The short
+    form is the URL alone."""
 
     kind: ClassVar[str] = "http"
     example: ClassVar[str] = """

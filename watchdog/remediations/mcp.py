@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class McpRemediation(McpTarget, RemediationAction):
-    """One call of an MCP tool. The string values in `arguments` can contain parameters such as `{id}` and
+    """One MCP tool call. The string values in `arguments` can contain parameters such as `{id}` and
     `{subject}`."""
 
     kind: ClassVar[str] = "mcp"
@@ -43,7 +43,7 @@ class McpRemediation(McpTarget, RemediationAction):
     tool: SingleLineText
     """The name of the tool to call."""
     arguments: dict[str, Json] = Field(default_factory=dict)
-    """The arguments of the call."""
+    """The arguments for the call."""
 
     @model_validator(mode="after")
     def _validate_placeholders(self) -> Self:

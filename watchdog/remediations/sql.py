@@ -40,7 +40,7 @@ def _validate_write_statement(text: str) -> str:
 
 
 class SqlRemediation(RemediationAction):
-    """One SQL statement, in a transaction of its own. Parameters such as `:id` and `:subject` are bound as values. The
+    """One SQL statement, in its own transaction. Parameters such as `:id` and `:subject` are bound as values. The
     short form is the statement alone."""
 
     kind: ClassVar[str] = "sql"

@@ -20,7 +20,7 @@ def read_wall_clock_ms() -> int:
 class WatchdogDatabaseClock:
     """The clock of the database, so that processes on several machines agree on slots and leases.
 
-    It is this machine's clock and an offset, which `measure_offset` measures. SQLite has no clock of its own.
+    It is this machine's clock and an offset, which `measure_offset` measures. SQLite has no clock.
     """
 
     def __init__(self, local_clock: Clock, database: Database):

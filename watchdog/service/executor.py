@@ -107,7 +107,7 @@ class ProbeRunExecutor:
         if probe.schedule is not None:
             return self._build_missed_run_result(probe, slot, OVERLOADED_REASON)
         wait = format_duration(round(_compute_max_place_wait_s(probe) * 1000))
-        message = f"no verdict: no free place in Watchdog within {wait}: {full_limit} were in progress"
+        message = f"no verdict: Watchdog could not start the run within {wait}: {full_limit} were in progress"
         result = build_missed_result(slot, OVERLOADED_REASON)
         return ResultToRecord(result._replace(outcome=Outcome.ERROR, message=message))
 

@@ -135,7 +135,7 @@ class RemediationRunner:
             if any(marker in getattr(context, name) for marker in ALTERED_TEXT_MARKERS):
                 raise ProbeError(
                     "remediation.parameter_truncated",
-                    f"the exact value of {name} is not stored: it was truncated, or holds a masked secret",
+                    f"the exact value of {name} is not stored: it was truncated, or contains a masked secret",
                 )
         connect = QueueConnectContext(
             self.network, PhaseTimer(), probe.allow_private_addresses, REMEDIATION_TIMEOUT_S, self.clock()

@@ -35,7 +35,7 @@ class _RunLimitScope(NamedTuple):
     endpoint: str
     """Runs against it; empty: all runs."""
     only_slow: bool
-    """Only runs of probes that timed out the last time."""
+    """Only runs of probes whose last run timed out."""
 
 
 _ALL_RUNS_SCOPE = _RunLimitScope("", False)
@@ -44,7 +44,7 @@ _ALL_RUNS_SCOPE = _RunLimitScope("", False)
 class RunPlaces:
     """Owns the places in which runs take place.
 
-    Probes that timed out the last time share at most half of all places, and half of those of an endpoint, so that
+    Probes whose last run timed out share at most half of all places, and half of those of an endpoint, so that
     targets that hang leave places to those that do not. `total`: places for all runs together.
     """
 
@@ -100,7 +100,7 @@ class RunPlaces:
             maximum = max(maximum // 2, 1) if limit.only_slow else maximum
             if self._taken[limit] >= maximum:
                 against = f" against {limit.endpoint}" if limit.endpoint else ""
-                slow = " of probes that timed out the last time" if limit.only_slow else ""
+                slow = " of probes whose last run timed out" if limit.only_slow else ""
                 return f"{maximum:,} runs{against}{slow}"
         return ""
 

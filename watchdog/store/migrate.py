@@ -38,8 +38,8 @@ def upgrade_schema(database: Database, migrations: Path) -> tuple[str, str]:
         before = context.get_current_revision() or ""
         if not before and (conflicts := metadata.tables.keys() & set(sa.inspect(connection).get_table_names())):
             raise WatchdogDatabaseSchemaError(
-                f"the database holds tables that are not Watchdog's: {', '.join(sorted(conflicts))}; give it a database"
-                " of its own"
+                f"the database contains tables that are not Watchdog's: {', '.join(sorted(conflicts))}; give it "
+                "its own database"
             )
         config.attributes["connection"] = connection
         try:

@@ -1,4 +1,4 @@
-"""The web interface: a public status page, operators' pages, a JSON API, check-ins, and the route of the MCP server."""
+"""The web interface: a public status page, operator pages, a JSON API, check-ins, and the route of the MCP server."""
 
 from watchdog.web.app import create_web_app
 from watchdog.web.auth.session import ApiKey

@@ -1,4 +1,4 @@
-"""The web application: public pages, operators' pages, the JSON API, and the MCP server."""
+"""The web application: public pages, operator pages, the JSON API, and the MCP server."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def create_web_app(
     """The application with all routes but check-ins, which CheckInMiddleware puts in front of it.
 
     `clock`: epoch ms. `not_ready_reason`: why the service is not ready, for people; empty if it is. `list_notes`: what
-    else operators should know, with or without the names of probes. `api_keys`: without any, operators' pages are
+    else operators should know, with or without the names of probes. `api_keys`: without any, operator pages are
     available only on this machine. `destination_addresses`: "oncall/slack" -> "#oncall". `config_warnings`: what in the
     configuration has no effect, a line each. `mcp_app`: answers `/mcp`, and lives as long as the application.
     """

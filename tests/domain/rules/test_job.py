@@ -119,14 +119,14 @@ TABLE: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str, str | None]]] 
     ("a run was lost, and none has ended since",
      {**NIGHTLY, "last_start": NOON - 9 * HOUR, "running_since": NOON - 9 * HOUR, "lost_since": NOON - 33 * HOUR,
       "lost_is_newest": True, "failures": 1}, {},
-     ("job.lost", f"backup: the run of 1{NB}May 03:00 UTC started but never reported its end")),
+     ("job.lost", f"backup: the 1{NB}May 03:00 UTC run never reported its end")),
     ("a run was lost, and it is stuck", {**NIGHTLY, "running_since": NOON - 9 * HOUR, "lost_since": NOON - 33 * HOUR,
       "lost_is_newest": True, "failures": 1}, {"max_runtime": HOUR}, ("job.stuck", None)),
     ("a run was lost, fewer times than its limit", {**NIGHTLY, **HEALTHY, "lost_since": NOON - 33 * HOUR,
       "lost_failures": 1}, {"max_failures": 2}, FINE),
     ("a run was lost, the second time in a row", {**NIGHTLY, **HEALTHY, "lost_since": NOON - 33 * HOUR,
       "lost_failures": 2}, {"max_failures": 2},
-     ("job.lost", f"backup: the run of 1{NB}May 03:00 UTC started but never reported its end, and 2 runs in a row have "
+     ("job.lost", f"backup: the 1{NB}May 03:00 UTC run never reported its end, and 2 runs in a row have "
       "failed or were lost")),
     ("its queue is paused", {**NIGHTLY, "last_start": NOON - 33 * HOUR, "paused": True}, {},
      ("job.overdue", f"backup is overdue: due 03:00 UTC, last run 1{NB}May 03:00 UTC, its queue is paused")),
@@ -139,9 +139,9 @@ TABLE: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str, str | None]]] 
     ("it is always early, and a check-in was rejected",
      {**NIGHTLY, "last_start": NOON - 33 * HOUR, "usual_delay": -HOUR, "rejected_at": NOON - 9 * HOUR}, {},
      ("job.overdue", f"backup is overdue: due 03:00 UTC, last run 1{NB}May 03:00 UTC, the last runs all started 1{NB}h "
-      "early, its check-in of 03:00 UTC was rejected")),
+      "early, its check-in at 03:00 UTC was rejected")),
     ("it has never run, and a check-in was rejected", {**NIGHTLY, "rejected_at": NOON - 9 * HOUR}, {},
-     ("job.never_ran", f"backup has never run: due 3{NB}Apr 03:00 UTC, its check-in of 03:00 UTC was rejected")),
+     ("job.never_ran", f"backup has never run: due 3{NB}Apr 03:00 UTC, its check-in at 03:00 UTC was rejected")),
     ("it was due while a run was in progress",
      {**NIGHTLY, "last_start": NOON - 33 * HOUR, "running_since": NOON - 33 * HOUR}, {},
      ("job.overdue", f"backup is overdue: due 03:00 UTC, still running since 1{NB}May 03:00 UTC")),

@@ -383,10 +383,10 @@ def test_a_source_that_never_listed_a_job_is_a_problem() -> None:
     ("facts", "limits", "message"),
     [
         ({"cron": "0 * * *"}, ScheduledJobLimits(),
-         "a is not judged, because its schedule cannot be read: '0 * * *' is not a cron expression: expected 5 fields "
-         "(minute, hour, day of the month, month, day of the week) or 6 (seconds first), found 4"),
+         "a is not evaluated, because its schedule cannot be read: '0 * * *' is not a cron expression: expected 5 "
+         "fields (minute, hour, day of the month, month, day of the week) or 6 (seconds first), found 4"),
         ({"cron": "0 * * * *", "timezone": "America/New_Yrok"}, ScheduledJobLimits(),
-         "a is not judged, because its schedule cannot be read: unknown time zone 'America/New_Yrok': did you mean "
+         "a is not evaluated, because its schedule cannot be read: unknown time zone 'America/New_Yrok': did you mean "
          "America/New_York?"),
         ({"cron": "solar sunset"}, ScheduledJobLimits(), None),
         ({"cron": "0 * * *", "enabled": False}, ScheduledJobLimits(), ""),
@@ -432,7 +432,7 @@ def test_a_status_that_is_not_known() -> None:
     (listed,) = poller.results[-1].listings["job"].subjects.values()
     (_, message) = find_unjudged_job_problem(listed, ScheduledJobLimits())
     status = "CRASHED" + "!" * 52 + "…"
-    assert message == f"a is not judged: its newest run has the status '{status}', which `statuses` does not list"
+    assert message == f"a is not evaluated: its newest run has the status '{status}', which `statuses` does not list"
     assert poller.poll(facts._replace(unknown_status="")) == ["resolved schedule[a]"]
 
 

@@ -29,4 +29,4 @@ def test_a_run_takes_place(sentence: str, fields: dict[str, Any], bad: list[bool
 
 def test_a_run_is_named_by_its_time_in_the_zone_of_the_schedule() -> None:
     six = 1_795_842_000_000  # 28 November 2026, 05:00 UTC
-    assert missed_run.describe_cron_run(six, six + 60_000, "Europe/Berlin") == "the run of 06:00 CET"
+    assert missed_run.describe_cron_run(six, six + 60_000, "Europe/Berlin") == "the 06:00 CET run"

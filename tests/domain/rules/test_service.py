@@ -115,5 +115,7 @@ def test_a_fault_of_a_process(facts: WatchdogFaultFacts) -> None:
     assert (finding.subject, finding.bad) == (subject, facts.failing_since is not None)
     assert finding.reason == ("watchdog.overloaded" if finding.bad else "")
     assert finding.message.replace("\N{NO-BREAK SPACE}", " ") == (
-        "too many runs at once on web1-4711-3fa2c1 since 22:14 UTC: 2,000 runs were in progress" if finding.bad else ""
+        "too many concurrent runs on web1-4711-3fa2c1 since 22:14 UTC: 2,000 runs were in progress"
+        if finding.bad
+        else ""
     )

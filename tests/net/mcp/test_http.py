@@ -98,7 +98,7 @@ FAULTS: list[tuple[str, dict[str, Any], str, str]] = [
         "accepted without a reply",
         {"tools/list": RawMcpResponse(202)},
         "mcp.invalid_response",
-        "HTTP 202: the server accepts the request without a reply",
+        "HTTP 202: the server accepted the request but sent no reply",
     ),
     (
         "the body is cut",

@@ -30,7 +30,7 @@ UNFINISHED = "the event with the reply does not end with a blank line, so MCP cl
         (
             response(REPLY, STREAM),
             "mcp.invalid_response",
-            "the reply is no event, although its Content-Type is text/event-stream",
+            "the reply is not an event, although its Content-Type is text/event-stream",
         ),
         (
             response(b"data: " + REPLY[:20], STREAM),
@@ -64,7 +64,7 @@ def test_a_session_id_that_cannot_be_sent_back() -> None:
     observation = asyncio.run(go())
     assert (observation.reason, observation.message) == (
         "mcp.invalid_response",
-        "the session id has other characters than ASCII",
+        "the session id contains non-ASCII characters",
     )
 
 
@@ -80,7 +80,7 @@ ANOTHER_ORIGIN = "the endpoint of the event stream has another origin, which MCP
         ("%/messages", ""),
         ("https://internal.acme.example/messages?token=1", f"{ANOTHER_ORIGIN}https://internal.acme.example/messages"),
         ("//127.0.0.2:9/messages", f"{ANOTHER_ORIGIN}//127.0.0.2:9/messages"),
-        ("http://[broken", "the endpoint of the event stream is no URL: an invalid URL"),
+        ("http://[broken", "the endpoint of the event stream is not a URL: an invalid URL"),
     ],
 )
 def test_the_endpoint_of_an_event_stream(endpoint: str, message: str) -> None:

@@ -160,7 +160,7 @@ def test_the_number_of_hanging_calls_is_limited(harness: CeleryHarness) -> None:
         for _ in range(MAX_CELERY_BROKER_THREADS):
             CELERY_BROKER_THREAD_SEMAPHORE.release()
     assert (report.result.outcome, report.result.reason) == (Outcome.ERROR, "watchdog.broker_calls_busy")
-    assert report.result.message == "8 earlier calls are still waiting for a response of their Celery brokers"
+    assert report.result.message == "8 earlier calls are still waiting for a response from their Celery brokers"
     assert harness.run_probe(finish_within="1s").result.reason == "canary.not_finished"
 
 

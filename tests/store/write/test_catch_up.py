@@ -96,7 +96,7 @@ def test_a_run_that_was_claimed_and_lost_is_never_run_again(database: Database) 
     harness.slot_claimer.record_lost_runs(back_at + 41_000)
     incident = harness.select_row(incidents)
     assert (incident["reason"], incident["since"]) == (missed_run.MAY_HAVE_RUN_REASON, FIRST)
-    assert incident["message"] == "the run of 23:00 UTC was started, and may have taken place"
+    assert incident["message"] == "the 23:00 UTC run was started, and may have taken place"
     assert harness.replay_probe(probe, back_at + 42_000)[0] == harness.load_alert_states(probe)
 
 

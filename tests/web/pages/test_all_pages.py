@@ -241,7 +241,7 @@ def test_an_incident_of_a_task_shows_the_reported_task(app: FastAPI, acme: Fixtu
     html = request_page(app, f"/incidents/{incident}").text
     assert '<dt>last run</dt><dd class="hl">15\u00a0min before</dd>' in html
     assert "<dt>last run</dt><dd>14\u00a0min before</dd>" in html
-    assert "Evidence from 01:00:52: of passes, only a sample is stored." in visible_text(html)
+    assert "Evidence from 01:00:52: only a sample of the passing results is stored." in visible_text(html)
 
 
 def test_undelivered_notifications_are_listed_with_their_incident(app: FastAPI) -> None:

@@ -53,12 +53,12 @@ _NO_CONNECTION_REASON_ENTRIES = (
         "connection.failed",
         "Connection failed",
         "The connection could not be established. The cause is unknown.",
-        "Try to connect by hand from the machine that Watchdog runs on.",
+        "Try to connect manually from the machine that Watchdog runs on.",
     ),
     _failure_reason_entry(
         "connection.reset",
         "Connection reset",
-        "The server, or a firewall in between, reset the connection before the response was complete.",
+        "The server, or a firewall in front of it, reset the connection before the response was complete.",
         "Look for crashes of the service, and for firewalls that drop long or idle connections.",
     ),
     _failure_reason_entry(
@@ -111,13 +111,13 @@ _TIMEOUT_REASON_ENTRIES = (
         "Timed out: reading the response",
         "The response began, but was not complete within `timeout`. The evidence shows the status and how many bytes "
         "arrived.",
-        "Check what the service does while it sends, and the network in between.",
+        "Check what the service does while it sends the response, and the network between Watchdog and the target.",
     ),
     _failure_reason_entry(
         "timeout.spawn",
         "Timed out: starting the server",
         "The MCP server's `command` did not start within `timeout`.",
-        "Run the command by hand.",
+        "Run the command manually.",
     ),
     _failure_reason_entry(
         "timeout.negotiate",

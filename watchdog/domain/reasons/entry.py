@@ -26,7 +26,7 @@ class ReasonScope(Enum):
     REMEDIATION = "remediation"
     """A remediation failed."""
     ACCESS = "access"
-    """A request to the operators' pages was refused."""
+    """A request to the operator pages was refused."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,7 +111,7 @@ _EXPECTATION_AND_MCP_REASON_ENTRIES = (
         "mcp.server_exited",
         "MCP server exited",
         "An MCP server started by `command` exited too early. The excerpt shows its last output.",
-        "Run the command by hand.",
+        "Run the command manually.",
     ),
     _failure_reason_entry(
         "mcp.output_closed",
@@ -172,7 +172,7 @@ _BROKER_AND_JOB_REASON_ENTRIES = (
     _failure_reason_entry(
         "broker.unreachable",
         "Broker unreachable",
-        "The broker or database that holds the jobs cannot be reached, or rejects the login.",
+        "The broker or database that stores the jobs cannot be reached, or rejects the login.",
         "Check whether it is running, and check its host, port and password.",
     ),
     _failure_reason_entry(
@@ -202,7 +202,7 @@ _BROKER_AND_JOB_REASON_ENTRIES = (
     _failure_reason_entry(
         "database.column_invalid",
         "Column has the wrong content",
-        "A column under `columns` does not hold times, or holds too many different jobs.",
+        "A column under `columns` does not contain times, or contains too many different jobs.",
         "Check `columns`. The message shows one of the values.",
     ),
     _failure_reason_entry(
@@ -214,7 +214,7 @@ _BROKER_AND_JOB_REASON_ENTRIES = (
     _failure_reason_entry(
         "queue.no_consumers",
         "Too few workers",
-        "Fewer workers take jobs from the queue than `rules` require.",
+        "The queue has fewer workers than `rules` require.",
         "Check whether they are running, and which queues they take jobs from.",
         sentence="consumers {value}, expected at least {limit}",
     ),
@@ -300,7 +300,7 @@ _BROKER_AND_JOB_REASON_ENTRIES = (
     _failure_reason_entry(
         "job.scheduler_dead",
         "Scheduler dead",
-        "The scheduler has been silent for longer than it should be, or a job is overdue and no job has been sent "
+        "The scheduler has shown no activity for longer than its limit, or a job is overdue and no job has been sent "
         "since it was due. Its jobs are not reported individually.",
         "Check whether its process is running.",
         sentence="no {scheduler} is running",

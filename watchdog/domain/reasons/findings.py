@@ -62,7 +62,7 @@ FINDING_REASON_ENTRIES = (
         "overloaded until a minute has passed without such a run.",
         "Find the target that many runs are waiting for: the message names it if there is one. Otherwise raise the "
         "limit on open files (`ulimit -n`), or run the probes less often.",
-        sentence="too many runs at once on {member} since {since}",
+        sentence="too many concurrent runs on {member} since {since}",
     ),
     _error_reason_entry(
         "watchdog.lookups_busy",
@@ -74,27 +74,27 @@ FINDING_REASON_ENTRIES = (
     _error_reason_entry(
         "watchdog.broker_calls_busy",
         "Celery calls busy",
-        "The run waited for a free call to a Celery broker, because too many calls of other runs are waiting for a "
+        "The run waited for a free call to a Celery broker, because too many calls by other runs are waiting for a "
         "response.",
         "Find the brokers that do not respond, and fix or remove their probes.",
-        sentence="{limit} earlier calls are still waiting for a response of their Celery brokers",
+        sentence="{limit} earlier calls are still waiting for a response from their Celery brokers",
     ),
     _error_reason_entry(
         "watchdog.too_many_jobs",
         "Too many jobs",
-        "The source lists more jobs than Watchdog judges. None of them is judged, because those beyond the limit would "
-        "seem to be gone.",
+        "The source lists more jobs than Watchdog evaluates. None of them is evaluated, because those beyond the "
+        "limit would seem to be gone.",
         "Remove jobs that are not needed any more, or divide them among several queues or tables.",
         sentence="the source lists more than {limit} jobs, which is Watchdog's limit",
     ),
     _error_reason_entry(
         "watchdog.response_not_judged",
-        "Response not judged",
-        "A large response was not decoded and judged before the deadline of the run. Responses over 64 KiB, and those "
-        "with more than 500 elements over which an expression loops, are judged in a process of their own, one after "
-        "another.",
+        "Response not evaluated",
+        "A large response could not be decoded and evaluated before the deadline of the run. Responses over 64 KiB, "
+        "and those with more than 500 elements over which an expression loops, are evaluated in a separate process, "
+        "one after another.",
         "Raise `timeout`, request a smaller response, or simplify the expressions that loop over it.",
-        sentence="a large response cannot be judged: {problem}",
+        sentence="a large response could not be evaluated: {problem}",
     ),
     _error_reason_entry(
         "watchdog.loop_late",
@@ -112,20 +112,20 @@ FINDING_REASON_ENTRIES = (
         "missed.skipped",
         "Skipped",
         "The scheduled time had passed before Watchdog could start the run.",
-        "Nothing if Watchdog had just been started; otherwise see `watchdog.overloaded`.",
+        "No action is needed if Watchdog had just been started; otherwise see `watchdog.overloaded`.",
     ),
     _missed_reason_entry(
         "missed.result_lost",
         "Result lost",
         "The run started, but its result was not stored, because the process was killed.",
-        "Nothing, unless it happens again.",
+        "No action is needed unless it happens again.",
     ),
     _missed_reason_entry(
         "missed.not_run",
         "Not run",
-        "Runs of a cron schedule did not take place and were not caught up, because no process that has the probe was "
+        "Runs of a cron schedule took place neither on time nor later, because no process that has the probe was "
         "running, or because the process was stopping or overloaded.",
-        "Start them by hand if something depends on them. `catch_up` sets how late a run can still be started.",
+        "Start them manually if something depends on them. `catch_up` sets how late a run can still be started.",
     ),
     _missed_reason_entry(
         "missed.may_have_run",
@@ -146,7 +146,7 @@ FINDING_REASON_ENTRIES = (
     _finding_reason_entry(
         "task.failed",
         "Failed",
-        "The last run of a task of an MCP server failed.",
+        "The last run of an MCP server task failed.",
         "Look for the task in the server's log.",
         sentence="task {name} failed",
     ),
@@ -199,7 +199,7 @@ FINDING_REASON_ENTRIES = (
         "Lost",
         "A run started and never reported its end, and a later one has started or ended.",
         "Find out what stopped it before it could report: a restart, a kill, or a machine out of memory.",
-        sentence="{name}: the run of {started} started but never reported its end{repeats}",
+        sentence="{name}: the {started} run never reported its end{repeats}",
     ),
     _finding_reason_entry(
         "job.stalled",
@@ -274,18 +274,18 @@ FINDING_REASON_ENTRIES = (
         "job.schedule_unreadable",
         "Schedule unreadable",
         "Watchdog cannot read the schedule that the source has for the job: it has an unknown time zone, an invalid "
-        "cron expression, or a kind of schedule that Watchdog does not know. Whether the job runs on time is not "
-        "judged.",
+        "cron expression, or a kind of schedule that Watchdog does not know. Watchdog cannot check whether the job "
+        "runs on time.",
         "Correct the schedule in the source, or set the expected schedule of the job under `watch`.",
-        sentence="{name} is not judged, because its schedule cannot be read",
+        sentence="{name} is not evaluated, because its schedule cannot be read",
     ),
     _finding_reason_entry(
         "job.status_unknown",
         "Status unknown",
-        "The newest run of the job has a status that the configuration does not list. Whether the job succeeds is not "
-        "judged until a run ends with a status that is listed.",
+        "The newest run of the job has a status that the configuration does not list. Watchdog cannot check whether "
+        "the job succeeds until a run ends with a status that is listed.",
         "Add the status, in the same spelling, to `statuses` in the configuration of the job table.",
-        sentence="{name} is not judged: its newest run has the status '{status}', which `statuses` does not list",
+        sentence="{name} is not evaluated: its newest run has the status '{status}', which `statuses` does not list",
     ),
     _finding_reason_entry(
         "preference.failed",

@@ -1,4 +1,4 @@
-"""Reasons of Watchdog's own operations: notifications, remediations, and access to the operators' pages."""
+"""Reasons of Watchdog's own operations: notifications, remediations, and access to the operator pages."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ DELIVERY_AND_ACCESS_REASON_ENTRIES = (
         "The response does not show whether the message arrived: the receiver answered 2xx with an HTML page, or "
         "`confirm` is false, or a mail server closed the connection after it had received the email. Watchdog sends "
         "two more copies, and then one an hour while the incident is open.",
-        "Check that the URL is that of the receiver and needs no login, or set `confirm`.",
+        "Check that the URL belongs to the receiver and requires no login, or set `confirm`.",
     ),
     _delivery_reason_entry(
         "delivery.test",
@@ -58,7 +58,7 @@ DELIVERY_AND_ACCESS_REASON_ENTRIES = (
         "smtp.not_configured",
         "No mail server",
         "An email receiver is configured without a mail server.",
-        "Add the section `email`.",
+        "Add an `email` section.",
     ),
     _delivery_reason_entry(
         "smtp.auth_failed",

@@ -26,19 +26,19 @@ _REASONS_PAGE_SECTIONS = {
         "The outcome is `fail`: the target has a problem. An incident opens after `failure_threshold` failed runs in a "
         "row.",
     ),
-    "Why a run cannot be judged": (
+    "Why a run has no verdict": (
         (ReasonScope.ERROR,),
-        "The outcome is `error`: Watchdog could not judge the target, so a single error does not change its "
-        "state. After `failure_threshold` errors in a row, an incident of the rule `no_verdict` opens, and the state "
-        "is `unknown` unless it is `down`.",
+        "The outcome is `error`: Watchdog could not determine the state of the target, so a single error does not "
+        "change its state. After `failure_threshold` errors in a row, a `no_verdict` incident opens, and the state is "
+        "`unknown` unless it is `down`.",
     ),
     "Why a run is missed": (
         (ReasonScope.MISSED,),
-        "The outcome is `missed`: there was no run, so the target was not judged.",
+        "The outcome is `missed`: there was no run, so the target was not checked.",
     ),
     "Other reasons why an incident opens": (
         (ReasonScope.FINDING, ReasonScope.NO_DATA),
-        "Incidents of the rules `availability` and `no_verdict` have the reasons of runs, which are listed above. The "
+        "Incidents of the rules `availability` and `no_verdict` have one of the reasons above. The reasons of the "
         "other rules:",
     ),
     "How an incident ends": (
@@ -51,14 +51,15 @@ _REASONS_PAGE_SECTIONS = {
         "key, a channel, a proxy), they are retried for an hour. If the receiver refuses the content, they are not "
         "retried. The HTTP statuses 400, 413, 415 and 422 mean that the content is refused. After 408, 425, 429 or any "
         "status outside 4xx, a delivery is retried for three days; after any other 4xx status, for an hour. The "
-        'reasons under "Connection and response" apply to notifications, too. Other reasons:',
+        'reasons under "Connection and response" also apply to notifications. Other reasons:',
     ),
     "Why a remediation fails": (
         (ReasonScope.REMEDIATION,),
         "The incident's page shows what a remediation did, when, and with what result. It runs only once, even if it "
-        "fails. The reasons of connections, databases and MCP servers above apply to remediations, too. Other reasons:",
+        "fails. The reasons above for connections, databases and MCP servers also apply to remediations. Other "
+        "reasons:",
     ),
-    "Why a request to the operators' pages is refused": ((ReasonScope.ACCESS,), ""),
+    "Why a request to the operator pages is refused": ((ReasonScope.ACCESS,), ""),
 }
 
 

@@ -43,7 +43,7 @@ _PROTOCOL_REASON_ENTRIES = (
         "Unexpected protocol switch",
         "The server switches to another protocol (HTTP 101) although the request did not ask for it.",
         "Check whether the URL is a WebSocket endpoint.",
-        sentence="HTTP 101: the server switches to another protocol without being asked",
+        sentence="HTTP 101: the server switched to another protocol without being asked",
     ),
     _failure_reason_entry(
         "protocol.no_final_response",
@@ -57,7 +57,7 @@ _PROTOCOL_REASON_ENTRIES = (
         "Invalid HTTP response",
         "The response begins like HTTP but violates the protocol, for example with a malformed header or chunk. The "
         "evidence shows the detail.",
-        "Check the service and the proxies in between.",
+        "Check the service and any proxy in front of it.",
         sentence="the response is not valid HTTP{problem}",
     ),
     _failure_reason_entry(
@@ -78,7 +78,7 @@ _PROTOCOL_REASON_ENTRIES = (
         "body.invalid_encoding",
         "Response body not decodable",
         "The body is not compressed as its `Content-Encoding` states.",
-        "Check the compression of the service and of the proxies in between.",
+        "Check the compression settings of the service and of any proxy in front of it.",
         sentence="the response body is not compressed as its headers state",
     ),
     _error_reason_entry(
@@ -173,7 +173,7 @@ _HTTP_REASON_ENTRIES = (
     _failure_reason_entry(
         "http.421",
         "Misdirected request (421)",
-        "The server is not responsible for this host name.",
+        "The server does not serve this host name.",
         "Check the host names that the server is configured for, and `server_name` in `tls`.",
     ),
     _failure_reason_entry(
@@ -227,7 +227,7 @@ _HTTP_REASON_ENTRIES = (
     _failure_reason_entry(
         "http.invalid_redirect",
         "Invalid redirect",
-        "The Location header of a redirect holds no usable URL.",
+        "The Location header of a redirect contains no usable URL.",
         "Fix the Location header.",
     ),
 )

@@ -117,7 +117,7 @@ TLS_REASON_ENTRIES = (
         "Legacy version of TLS",
         "The server offers only TLS 1.1 or older, which Watchdog refuses, as browsers do.",
         "Update the server. If that is impossible, set `allow_legacy: true` in `tls`.",
-        sentence="TLS: the server supports neither TLS 1.2 nor 1.3, of which Watchdog requires one; "
+        sentence="TLS: the server supports neither TLS 1.2 nor 1.3, and Watchdog requires one of them; "
         "`tls: {{allow_legacy: true}}` also allows 1.0 and 1.1",
     ),
     _failure_reason_entry(

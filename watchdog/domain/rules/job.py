@@ -388,7 +388,7 @@ def _list_overdue_job_hints(facts: ScheduledJobFacts, now: int, zone: str, secon
         direction = "late" if facts.usual_delay > 0 else "early"
         hints.append(f"the last runs all started {format_duration(abs(facts.usual_delay))} {direction}")
     if facts.rejected_at is not None:
-        hints.append(f"its check-in of {at(facts.rejected_at)} was rejected")
+        hints.append(f"its check-in at {at(facts.rejected_at)} was rejected")
     if facts.paused:
         hints.append("its queue is paused")
     return "".join(f", {hint}" for hint in hints)

@@ -17,8 +17,8 @@ LATE_START_MEASUREMENT = "started_late_ms"
 
 
 def describe_cron_run(slot: int, now: int, timezone: str) -> str:
-    """A run of a cron schedule: "the run of 06:00 CET"."""
-    return f"the run of {format_time_in_zone(slot, now, timezone)}"
+    """A run of a cron schedule: "the 06:00 CET run"."""
+    return f"the {format_time_in_zone(slot, now, timezone)} run"
 
 
 def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""tool: every tool that an MCP server lists has valid schemas and a name of its own."""
+"""tool: every tool that an MCP server lists has valid schemas and a unique name."""
 
 from __future__ import annotations
 

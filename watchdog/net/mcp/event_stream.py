@@ -90,7 +90,7 @@ def require_valid_sse_endpoint_event(event: bytes, url: str) -> None:
         is_same_origin = stream.join(address).origin == stream.origin
     except ValueError:
         raise ProbeError(
-            "mcp.invalid_response", f"the endpoint of the event stream is no URL: {shown_address}"
+            "mcp.invalid_response", f"the endpoint of the event stream is not a URL: {shown_address}"
         ) from None
     if not is_same_origin:
         problem = f"the endpoint of the event stream has another origin, which MCP clients refuse: {shown_address}"

@@ -269,7 +269,7 @@ class _McpHttpResponseStream(httpx2.AsyncByteStream):
             problem = "the event with the reply does not end with a blank line, so MCP clients ignore it"
             raise ProbeError("mcp.invalid_response", problem)
         if holds_awaited_reply(rest, awaited):
-            problem = "the reply is no event, although its Content-Type is text/event-stream"
+            problem = "the reply is not an event, although its Content-Type is text/event-stream"
             raise ProbeError("mcp.invalid_response", problem)
         return rest
 

@@ -53,7 +53,7 @@ class McpHttpResponse:
         """Why its session id cannot be sent back."""
         if str(self.headers.get("mcp-session-id", "")).isascii():
             return None
-        return ProbeError("mcp.invalid_response", "the session id has other characters than ASCII")
+        return ProbeError("mcp.invalid_response", "the session id contains non-ASCII characters")
 
     def find_error(self) -> ProbeError | None:
         """The error that the response itself stands for. None: it is a valid response of an MCP server."""

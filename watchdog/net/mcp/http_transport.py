@@ -115,7 +115,7 @@ class McpHttpTransport:
             if translated := response.find_error():
                 return translated
             if response.status == 202 and not self.endpoint.use_sse:
-                return ProbeError("mcp.invalid_response", "HTTP 202: the server accepts the request without a reply")
+                return ProbeError("mcp.invalid_response", "HTTP 202: the server accepted the request but sent no reply")
             if error.code == PARSE_ERROR:
                 problem = "is not JSON-RPC" if response.body_start.strip() else "is empty"
                 return response.attach_evidence(ProbeError("mcp.not_mcp", f"the response {problem}"))

@@ -205,7 +205,8 @@ async def _negotiate_unless_discovery_blocks(client: McpClient, command: McpServ
             tasks.cancel_scope.cancel()
     if negotiation.cancelled_caught:
         client.result.last_method, client.result.protocol_era = MCP_DISCOVER_METHOD, LEGACY_PROTOCOL_ERA
-        raise ProbeError("timeout.negotiate", "the server responds to no request after server/discover", "negotiate")
+        problem = "the server responds to no further request after server/discover"
+        raise ProbeError("timeout.negotiate", problem, "negotiate")
 
 
 async def _try_initialize_in_new_process(command: McpServerCommand, timeout_s: float) -> bool:

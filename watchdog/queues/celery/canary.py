@@ -64,9 +64,9 @@ class CeleryCanary(CeleryQueueDriver, CanaryDriver):
     task: SingleLineText = "celery.accumulate"
     """The name of the task. The default is part of Celery, so workers need no code for it."""
     args: list[Json] = Field(default_factory=list)
-    """The arguments of the task."""
+    """The arguments for the task."""
     task_track_started: StrictBool = False
-    """Whether the workers run with Celery's setting `task_track_started`. Required for `start_within`."""
+    """Whether Celery's `task_track_started` setting is on in the workers. Required for `start_within`."""
 
     @property
     def exposes_pickup(self) -> bool:

@@ -19,11 +19,11 @@ from watchdog.queues.clients.redis import RedisUrl, open_redis_client_mapping_er
 
 
 class CeleryBeatJobSource(JobSource):
-    """The schedules of Celery beat, in RedBeat or django-celery-beat: exactly one of `redbeat` and `database`. A run is
-    a task that beat has sent; use a canary to monitor the workers. Watchdog does not know the times of solar schedules,
-    and reports solar schedules of django-celery-beat as unreadable: set the expected schedule in `watch`. Without
-    RedBeat or django-celery-beat, beat keeps its schedules in a local file, which Watchdog does not read: have one of
-    the tasks check in instead (docs/heartbeats.md)."""
+    """Celery beat schedules, in RedBeat or django-celery-beat: exactly one of `redbeat` and `database`. A task
+    counts as run when beat has sent it; use a canary to monitor the workers. Watchdog cannot compute the times of
+    solar schedules, and reports those of django-celery-beat as unreadable: set the expected schedule in `watch`.
+    Without RedBeat or django-celery-beat, beat keeps its schedules in a local file, which Watchdog does not read: have
+    one of the tasks check in instead (docs/heartbeats.md)."""
 
     kind: ClassVar[str] = "celery"
     example: ClassVar[str] = """
@@ -38,13 +38,13 @@ class CeleryBeatJobSource(JobSource):
 
     redbeat: Annotated[RedisUrl | None, ALLOW_FROM_FILE] = None
     """The Redis database that RedBeat uses: `redis://user:password@host:6379/0`, or `rediss://` for TLS (requires the
-    extra `celery`)."""
+    `celery` extra)."""
     prefix: SingleLineText = "redbeat:"
-    """The prefix of RedBeat's Redis keys: its setting `redbeat_key_prefix`."""
+    """The prefix of RedBeat's Redis keys: RedBeat's `redbeat_key_prefix` setting."""
     database: Annotated[ExternalDatabaseUrl | None, ALLOW_FROM_FILE] = None
-    """The database of django-celery-beat: `postgresql://user:password@host/database` (requires the extra `postgres`),
-    `mysql://...` (extra `mysql`) or `sqlite:///file.db`. The role needs only SELECT on its tables. Every three minutes,
-    beat records which tasks it has sent, so every `grace` is extended by a little over three minutes."""
+    """The database of django-celery-beat: `postgresql://user:password@host/database` (requires the `postgres` extra),
+    `mysql://...` (`mysql` extra) or `sqlite:///file.db`. The role needs only SELECT on its tables. Beat records which
+    tasks it has sent only every three minutes, so every `grace` is extended by a little over three minutes."""
     timezone: TimezoneName = "UTC"
     """The time zone of times that the database stores without a time zone: Django's `TIME_ZONE` if `USE_TZ` is off."""
 

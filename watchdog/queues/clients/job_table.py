@@ -32,7 +32,7 @@ class TableJobSource(JobSource):
     """Jobs in a table. The role needs only SELECT on the table."""
 
     url: ExternalDatabaseUrl
-    """`postgresql://user:password@host/database` (requires the extra `postgres`), `mysql://...` (extra `mysql`) or
+    """`postgresql://user:password@host/database` (requires the `postgres` extra), `mysql://...` (`mysql` extra) or
     `sqlite:///file.db`."""
     table: SqlTableName
     """The name of the table, as `table` or `schema.table`."""

@@ -59,7 +59,7 @@ class PostgresQueueDriver(QueueSystemConfig):
     pip_extra: ClassVar[str] = "postgres"
 
     url: PostgresUrl
-    """`postgresql://user:password@host/database` (requires the extra `postgres`)."""
+    """`postgresql://user:password@host/database` (requires the `postgres` extra)."""
 
     @property
     def host(self) -> str:

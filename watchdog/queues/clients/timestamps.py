@@ -90,5 +90,5 @@ def parse_database_timestamp_ms(value: Any, default_zone: str, column: str) -> i
     if at is None:
         excerpt = repr(value[:40]) if isinstance(value, str) else value
         excerpt = excerpt if isinstance(value, str | float | Decimal) else type(value).__name__
-        raise ProbeError("database.column_invalid", f"column {column} holds {excerpt}, which is not a time")
+        raise ProbeError("database.column_invalid", f"column {column} contains {excerpt}, which is not a time")
     return at

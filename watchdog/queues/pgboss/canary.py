@@ -43,7 +43,7 @@ PGBOSS_MISSING_PRIVILEGES_SQL = """
 
 
 class PgbossCanary(PgbossQueueDriver, CanaryDriver):
-    """A canary job in a pg-boss queue. The worker of the queue should recognize its payload and return at once."""
+    """A canary job in a pg-boss queue. The worker should recognize the job's payload and return immediately."""
 
     example: ClassVar[str] = """
         probes:

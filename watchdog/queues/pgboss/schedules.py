@@ -32,7 +32,7 @@ PGBOSS_SCHEDULE_PRIVILEGES_HINT = "the role needs USAGE on the schema, SELECT on
 
 
 class PgbossScheduleJobSource(PgbossDatabaseDriver, JobSource):
-    """The schedules of pg-boss. The role also needs SELECT on the table `schedule`."""
+    """pg-boss schedules. The role also needs SELECT on the `schedule` table."""
 
     example: ClassVar[str] = """
         probes:

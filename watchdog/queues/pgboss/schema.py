@@ -43,8 +43,8 @@ class PgbossDatabaseDriver(PostgresQueueDriver):
     name: ClassVar[str] = "pg-boss"
 
     url: PostgresUrl
-    """`postgresql://user:password@host/database` (requires the extra `postgres`). The role needs USAGE on the schema
-    and SELECT on its tables `version`, `queue` and `job`; for a canary also INSERT and DELETE on `job`."""
+    """`postgresql://user:password@host/database` (requires the `postgres` extra). The role needs USAGE on the schema
+    and SELECT on its tables `version`, `queue` and `job`; for a canary, also INSERT and DELETE on `job`."""
     schema_name: Annotated[str, AfterValidator(_validate_pgboss_schema_name)] = Field(default="pgboss", alias="schema")
     """The database schema of pg-boss."""
 

@@ -58,8 +58,8 @@ PROCRASTINATE_PERIODIC_RUNS_SQL = f"""
 
 
 class ProcrastinatePeriodicJobSource(ProcrastinateDatabaseDriver, JobSource):
-    """The periodic tasks of Procrastinate 3. Their schedules are defined only in the code of the workers: repeat them
-    in `watch`. Without a schedule, Watchdog reports only runs that wait too long, fail or never end."""
+    """Procrastinate 3 periodic tasks. Their schedules are defined only in the workers' code: repeat them in
+    `watch`. Without a schedule, Watchdog reports only runs that wait too long, fail or never end."""
 
     example: ClassVar[str] = """
         probes:

@@ -27,8 +27,8 @@ class ProcrastinateDatabaseDriver(PostgresQueueDriver):
     name: ClassVar[str] = "Procrastinate"
 
     url: PostgresUrl
-    """`postgresql://user:password@host/database` (requires the extra `postgres`). If the tables are in a schema of
-    their own, append `?options=-csearch_path%3DSCHEMA`."""
+    """`postgresql://user:password@host/database` (requires the `postgres` extra). If the tables are in a separate
+    schema, append `?options=-csearch_path%3DSCHEMA`."""
 
 
 class ProcrastinateQueueDriver(ProcrastinateDatabaseDriver):

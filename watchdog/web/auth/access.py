@@ -1,4 +1,4 @@
-"""Who may see the operators' pages: holders of an API key, or this machine alone while no keys are configured."""
+"""Who may see the operator pages: holders of an API key, or this machine alone while no keys are configured."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip"
 
 
 class AccessDeniedError(Exception):
-    """A request that may not see the operators' pages. `reason` is a dotted reason, the message is for people.
+    """A request that may not see the operator pages. `reason` is a dotted reason, the message is for people.
 
     `retry_after_s`: seconds until another attempt is accepted; 0: at once.
     """
@@ -27,7 +27,7 @@ class AccessDeniedError(Exception):
 
 
 class Authenticator:
-    """Decides whether a request may see the operators' pages, and with which key.
+    """Decides whether a request may see the operator pages, and with which key.
 
     A bearer token counts before a session cookie. Failed attempts are throttled by address. `clock`: epoch ms.
     """

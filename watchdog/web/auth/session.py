@@ -1,4 +1,4 @@
-"""Sessions of the operators' pages: cookies signed with the API key, so that the server stores none."""
+"""Sessions of the operator pages: cookies signed with the API key, so that the server stores none."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def compare_first_bad_and_last_good(
         note = "" if good_evidence else NO_EVIDENCE_NOTE
         if good_with_evidence and good_with_evidence is not last_good:
             evidence_time = format_timestamp(good_with_evidence.result.slot, now, seconds=True)
-            note = f"Evidence from {evidence_time}: of passes, only a sample is stored."
+            note = f"Evidence from {evidence_time}: only a sample of the passing results is stored."
         good_side = ComparedResult(
             title="Last good",
             state=HealthState.UP,

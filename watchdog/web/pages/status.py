@@ -43,7 +43,7 @@ STATUS_PAGE_PAST_STATE_PHRASES = {
 STATUS_PAGE_STATE_EXPLANATIONS = {
     HealthState.DOWN: "{} is not working.",
     HealthState.DEGRADED: "{} is working, but some features are impaired.",
-    HealthState.UNKNOWN: "{} cannot be measured completely.",
+    HealthState.UNKNOWN: "{} cannot be fully monitored.",
 }
 
 

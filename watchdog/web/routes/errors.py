@@ -53,7 +53,7 @@ def install_error_handlers(app: FastAPI, renderer: PageRenderer, clock: Callable
 
     @app.exception_handler(RequestValidationError)
     async def handle_invalid_parameters(request: Request, _: RequestValidationError) -> Response:
-        return error_response(request, 400, "Request refused", "A parameter of the address is not valid.")
+        return error_response(request, 400, "Request refused", "A parameter in the URL is not valid.")
 
     @app.exception_handler(StoreUnavailableError)
     @app.exception_handler(WatchdogDatabaseSchemaError)

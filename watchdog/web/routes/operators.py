@@ -1,4 +1,4 @@
-"""The operators' pages: probes, incidents, jobs and undelivered notifications, with evidence."""
+"""The operator pages: probes, incidents, jobs and undelivered notifications, with evidence."""
 
 from __future__ import annotations
 
