@@ -19,6 +19,7 @@ BENCHMARKS = {
     "canaries": "1,000 sentinel jobs through each queue; kill -9 while one is sent, and what it leaves behind",
     "faults": "how soon each queue system's canary reports a killed worker, and a broker that hangs or is down",
     "aftermath": "what a fault leaves behind: every canary, queue and source of jobs, broken and repaired",
+    "own_faults": "faults of Watchdog and its machine: who is notified and when, blind time, false outages, losses",
     "jobs": "one poll of a table with 300,000 job runs, on every database",
     "overdue": "a year of 500 jobs: which runs are reported as overdue, and when",
     "check_ins": "CPU of check-ins on both databases, compared with a bare route",
@@ -33,7 +34,8 @@ BENCHMARKS = {
 BenchmarkFunction: TypeAlias = Callable[[], Iterable[Measurement]]
 
 
-def main(names: list[str]) -> int:
+def main(words: list[str]) -> int:
+    names = [word.replace("-", "_") for word in words]
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
         print(f"unknown benchmark {unknown[0]!r}; benchmarks: {', '.join(BENCHMARKS)}", file=sys.stderr)
