@@ -114,11 +114,12 @@ LOOK_ALIKES = {
     "watchdog.css",
     "watchdog.yaml",
     "http.disconnect",
+    "http.request",
     "mcp.client",
     "mcp.shared",
     "probe.j2",
 }
-"""A logger, files, loggers of a library, and an event of ASGI."""
+"""A logger, files, loggers of a library, and events of ASGI."""
 SOURCES = [
     ast.parse(path.read_text(encoding="utf-8"))
     for path in sorted(PACKAGE.rglob("*.py"))

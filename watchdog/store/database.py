@@ -111,16 +111,16 @@ class Database:
 
     @contextmanager
     def allow_long_statements(self, connection: sa.Connection) -> Iterator[None]:
-        """No limit on the time of a statement: for migrations and VACUUM."""
+        """No limit on the time of a statement, or between two: for migrations and VACUUM."""
         if not self.is_postgres:
             yield
             return
         from watchdog.store.postgres_connection import wait_longer_for_answers
 
-        connection.exec_driver_sql("SET statement_timeout = 0")
+        connection.exec_driver_sql("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0")
         with wait_longer_for_answers(connection, math.inf):
             yield
-        connection.exec_driver_sql("RESET statement_timeout")
+        connection.exec_driver_sql("RESET statement_timeout; RESET idle_in_transaction_session_timeout")
 
     def sync_to_disk(self) -> None:
         """Return once everything committed so far survives a power cut. Raises StoreUnavailableError.
