@@ -9,6 +9,7 @@ from threading import Event, Thread
 from time import sleep
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
@@ -18,6 +19,7 @@ from tests.support.store import (
     START_AT,
     DatabasePair,
     StoreHarness,
+    delete_all_rows,
     end_all_members,
     make_registered_probe,
     make_registered_probes,
@@ -283,7 +285,7 @@ def test_two_processes_do_not_block_each_other_over_two_events_of_an_incident(
     second = StoreHarness(databases.second, [], create_schema=False, now=now)
     is_locked, lease_row = Event(), NotificationOutbox._lease_row
 
-    def wait_and_lease_row(*args: Any) -> LeasedNotification:
+    def wait_and_lease_row(*args: Any) -> LeasedNotification | None:
         is_locked.set()
         sleep(0.2)
         return lease_row(*args)
@@ -295,6 +297,21 @@ def test_two_processes_do_not_block_each_other_over_two_events_of_an_incident(
         assert is_locked.wait(10)
         leased = second.outbox.lease_due_notifications(now, LEASE_MS, destinations) + other.result(10)
     assert [each.notification.event for each in leased] == [IncidentEvent.RESOLVED]
+
+
+def test_a_lease_waits_for_no_transaction_that_may_wait_for_it(on_postgres: DatabasePair) -> None:
+    """The recorder locks the rows of an incident in order, and would wait for the row that the lease holds."""
+    delete_all_rows(on_postgres.first)
+    harness = open_incident(on_postgres.first)
+    send_due(harness, SLOT)
+    change_cause(harness, "connection.refused", SLOT + 1_000)
+    now = resolve_incident(harness)
+    lock = "SELECT * FROM outbox WHERE seq = %s FOR UPDATE"
+    with psycopg.connect(on_postgres.url.replace("+psycopg", "")) as recorder, ThreadPoolExecutor(1) as executor:
+        recorder.execute(lock, [1])
+        assert executor.submit(harness.lease_notifications, now).result(30) == []
+        assert recorder.execute(lock + " NOWAIT", [2]).fetchall(), "the lease holds nothing any more"
+    assert lease_one(harness, now).notification.event is IncidentEvent.RESOLVED
 
 
 # ------------------------------------------------------------------------------- destinations of other configurations

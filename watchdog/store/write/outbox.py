@@ -155,18 +155,21 @@ class NotificationOutbox:
                     .with_for_update(skip_locked=True)
                 )
                 candidates = [connection.execute(first, {"name": name}).first() for name in sorted(names)]
-                rows += [row for row in candidates if row is not None]
-            return [self._lease_row(connection, row, now + lease_ms) for row in rows]
+                rows += filter(None, candidates)
+            return [lease for row in rows if (lease := self._lease_row(connection, row, now + lease_ms)) is not None]
 
-    def _lease_row(self, connection: sa.Connection, row: Any, leased_until: int) -> LeasedNotification:
-        """Lease a row and, with it, the rest of the incident's rows in the same state at the destination."""
-        token = uuid4().hex
-        pair = (outbox.c.incident == row.incident, outbox.c.destination == row.destination)
-        lease = {"lease_token": token, "leased_until": leased_until}
-        connection.execute(sa.update(outbox).where(*pair, outbox.c.state == row.state).values(**lease))
-        last = connection.execute(sa.select(outbox).where(*pair).order_by(outbox.c.seq.desc()).limit(1)).one()
-        is_message = (messages.c.incident == row.incident, messages.c.destination == row.destination)
-        message = connection.execute(sa.select(messages).where(*is_message)).first()
+    def _lease_row(self, connection: sa.Connection, row: Any, leased_until: int) -> LeasedNotification | None:
+        """Lease a row and, with it, the rest of the incident's rows in the same state at the destination. None while
+        another transaction holds one of them: it may wait for `row`, and to wait for it would be a deadlock."""
+        token, pair = uuid4().hex, {"incident": row.incident, "destination": row.destination}
+        same_state = sa.select(outbox.c.seq).filter_by(**pair, state=row.state)
+        free_rows = connection.execute(same_state.with_for_update(skip_locked=True)).all()
+        if len(free_rows) < len(connection.execute(same_state).all()):
+            return None
+        update = sa.update(outbox).filter_by(**pair, state=row.state)
+        connection.execute(update.values(lease_token=token, leased_until=leased_until))
+        last = connection.execute(sa.select(outbox).filter_by(**pair).order_by(outbox.c.seq.desc()).limit(1)).one()
+        message = connection.execute(sa.select(messages).filter_by(**pair)).first()
         event = IncidentEvent(last.event)
         if message is None and event is IncidentEvent.CHANGED:
             event = IncidentEvent.OPENED
@@ -185,12 +188,7 @@ class NotificationOutbox:
         )
 
     def mark_sent(
-        self,
-        leased: LeasedNotification,
-        receipt: Mapping[str, Json],
-        now: int,
-        headline: str = "",
-        cause: str = "",
+        self, leased: LeasedNotification, receipt: Mapping[str, Json], now: int, headline: str = "", cause: str = ""
     ) -> None:
         """The receiver has confirmed the notification, and with it every earlier one of the incident. `headline` and
         `cause`: of the message that it now has."""
