@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+DATABASE_FILE_CHECK_INTERVAL_S = 10.0
+
 
 @dataclass(frozen=True, slots=True)
 class RunningApp:
@@ -80,6 +83,7 @@ async def run_app(loaded_config: LoadedConfig, clock: Clock = read_wall_clock_ms
     store_executor = StoreExecutor(database)
     try:
         await store_executor.run_write(upgrade_schema, database, find_resource_path("migrations"))
+        await store_executor.run_read(database.check_file)
         await asyncio.to_thread(
             lambda: [part.preload() for probe in config.probes for part in (probe, probe.remediation_action) if part]
         )
@@ -93,6 +97,9 @@ async def run_app(loaded_config: LoadedConfig, clock: Clock = read_wall_clock_ms
                 destinations = config.build_notifiers_by_destination().keys()
                 ping = DeadMansSwitch(switch.url, service, network, destinations).ping
                 service.add_background_task("ping_dead_mans_switch", ping, switch.every / 1000)
+            if not database.is_postgres:
+                check_file = partial(store_executor.run_read, database.check_file)
+                service.add_background_task("check_database_file", check_file, DATABASE_FILE_CHECK_INTERVAL_S)
             await service.start()
             try:
                 yield RunningApp(loaded_config, service, store_executor, service.clock, check_in_receiver)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from tests.support.away_stores import full_disk, killed_postgres, locked_sqlite, stopped_postgres
+from tests.support.command_line import run_command
 from tests.support.fakes import FakeWebhookReceiver
 from tests.support.polling import wait_until
 from tests.support.postgres import PostgresServer, find_postgres, running_postgres
@@ -117,3 +118,41 @@ def test_an_absence_is_noticed_and_check_ins_are_accepted(store: RunningStore) -
         wait_until(lambda: store.notices() == ["opened", "resolved"])
         wait_until(lambda: store.notices("warning") == ["opened"])
         assert watchdog.stop() == 0
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "the database file was deleted": Path.unlink,
+    "the header of the database file is damaged": lambda file: overwrite(file, 0, bytes(100)),
+}
+
+
+def overwrite(file: Path, offset: int, data: bytes) -> None:
+    with file.open("r+b") as opened:
+        opened.seek(offset)
+        opened.write(data)
+
+
+@pytest.mark.parametrize("reason", DAMAGES)
+def test_damage_to_the_open_file_is_noticed(tmp_path: Path, reason: str) -> None:
+    with FakeWebhookReceiver() as receiver:
+        store = RunningStore(tmp_path, "damaged", receiver)
+        with run_watchdog(store.config()) as watchdog:
+            wait_until(lambda: watchdog.get("readyz").status_code == 200)
+            DAMAGES[reason](tmp_path / "wd.db")
+            wait_until(lambda: watchdog.get("readyz").json().get("reason") == reason)
+            wait_until(lambda: store.notices() == ["opened"])
+            assert reason in receiver.received[0].json["incident"]["message"]
+
+
+def test_starting_on_a_damaged_file_is_one_line_and_an_exit_code(tmp_path: Path) -> None:
+    with FakeWebhookReceiver() as receiver:
+        config = RunningStore(tmp_path, "damaged", receiver).config()
+    for content in (
+        b"no database, and long enough not to be taken for an empty file" * 20,
+        b"SQLite format 3\0" + bytes(500),
+    ):
+        (tmp_path / "wd.db").write_bytes(content)
+        done = run_command("run", "-c", str(config), cwd=tmp_path)
+        assert done.exit_code == 3
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("watchdog: cannot use the database wd.db: file is not a database; restore a backup")

@@ -33,6 +33,7 @@ TASK_NAMES = [
     "renew_lease",
     "watch_store",
     "flush_check_ins",
+    "check_database_file",
 ]
 """The background tasks of a service without a remediation."""
 TOOL_NAMES = [

@@ -117,9 +117,13 @@ def exit_if_database_file_missing(loaded_config: LoadedConfig) -> None:
 
 def exit_with_database_error(loaded_config: LoadedConfig, error: StoreUnavailableError) -> NoReturn:
     """Exits with the driver's message."""
+    from watchdog.store.errors import WatchdogDatabaseDamagedError
+
     file = _get_sqlite_file_path(loaded_config)
     which = "" if file is None else f" {file}"
     message = f"cannot use the database{which}: {error}"
+    if isinstance(error, WatchdogDatabaseDamagedError):
+        message += "; restore a backup, or move the file away to start with an empty database"
     exit_with_error(loaded_config.mask(message), ExitCode.UNKNOWN)
 
 

@@ -40,6 +40,7 @@ class AbsenceRecord:
     since: int
     """Epoch ms."""
     error: str = ""
+    is_damaged: bool = False
     notices: dict[str, SentNotice] = field(default_factory=dict)
     """By destination."""
 

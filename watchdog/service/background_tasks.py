@@ -27,6 +27,8 @@ class BackgroundTask:
     """The message of the last failure: one line, masked."""
     store_failing_since: int | None = None
     """When the first of the last runs began that failed because the store did; None: the last run did not."""
+    store_damaged: bool = False
+    """The last run failed because the store is damaged."""
     _running_since: list[int] = field(default_factory=list)
 
     @property
@@ -46,11 +48,14 @@ class BackgroundTask:
     def record_success(self, now: int) -> int:
         """Returns the number of consecutive failures before this run."""
         failures, self.consecutive_failures, self.last_error, self.last_ended_at = self.consecutive_failures, 0, "", now
-        self.store_failing_since = None
+        self.store_failing_since, self.store_damaged = None, False
         return failures
 
-    def record_failure(self, now: int, error: str, *, store_failed_at: int | None = None) -> None:
+    def record_failure(
+        self, now: int, error: str, *, store_failed_at: int | None = None, store_damaged: bool = False
+    ) -> None:
         """`store_failed_at`: when the run began, if it failed because the store did."""
+        self.store_damaged = store_damaged
         self.consecutive_failures, self.last_error, self.last_ended_at = self.consecutive_failures + 1, error, now
         if store_failed_at is None or self.store_failing_since is None:
             self.store_failing_since = store_failed_at

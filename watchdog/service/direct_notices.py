@@ -87,7 +87,7 @@ class DirectNoticeSender:
         self._back_since = None
         if self._record is None:
             self._record = AbsenceRecord(absence.since)
-        self._record.error = absence.error
+        self._record.error, self._record.is_damaged = absence.error, absence.is_damaged
         delay = NOTICE_DELAY_MS if self._is_lowest_member() else BACKUP_NOTICE_DELAY_MS
         if now - self._record.since < delay:
             return
@@ -183,6 +183,8 @@ class DirectNoticeSender:
         more = f" and {len(failing) - MAX_TARGETS_IN_NOTICE} more" if len(failing) > MAX_TARGETS_IN_NOTICE else ""
         targets = f"; failing now: {names}{more}" if failing else ""
         since = format_utc(record.since, now)
+        if record.is_damaged:
+            return f"the database cannot be relied on since {since}{error}, and alerts may be lost{targets}"
         return f"the database has been unavailable since {since}{error}, so alerts are delayed{targets}"
 
     def _save(self) -> None:

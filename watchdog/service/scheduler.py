@@ -43,7 +43,12 @@ from watchdog.service.runner import ProbeRunner
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.service.store_watch import STORE_WATCH_INTERVAL_S, StoreWatch
 from watchdog.service.timers import RepeatTrigger, create_timer_scheduler
-from watchdog.store.errors import StoreUnavailableError, WatchdogDatabaseSchemaError, describe_store_error
+from watchdog.store.errors import (
+    StoreUnavailableError,
+    WatchdogDatabaseDamagedError,
+    WatchdogDatabaseSchemaError,
+    describe_store_error,
+)
 from watchdog.store.write.claims import SlotClaimer
 from watchdog.store.write.members import delete_ended_watchdog_processes
 from watchdog.store.write.recorder import ResultRecorder
@@ -170,7 +175,7 @@ class MonitoringService:
             return "no run has been scheduled yet"
         now = self.clock()
         absence, age = self.store_watch.find_absence(), now - self.last_claim_at
-        if absence is not None and max(age, now - absence.since) > MAX_READY_CLAIM_AGE_MS:
+        if absence and (absence.is_damaged or max(age, now - absence.since) > MAX_READY_CLAIM_AGE_MS):
             return absence.describe(now)
         if age > MAX_READY_CLAIM_AGE_MS:
             return f"no run has been scheduled for {format_duration_rounded(age)}"
@@ -190,7 +195,10 @@ class MonitoringService:
         except Exception as e:
             store_failed = isinstance(e, StoreUnavailableError | WatchdogDatabaseSchemaError)
             task.record_failure(
-                self.clock(), self._format_error_line(e), store_failed_at=started_at if store_failed else None
+                self.clock(),
+                self._format_error_line(e),
+                store_failed_at=started_at if store_failed else None,
+                store_damaged=isinstance(e, WatchdogDatabaseDamagedError),
             )
             if task.consecutive_failures > 1:
                 return  # already logged
@@ -256,7 +264,7 @@ class MonitoringService:
         """Notify receivers directly while the store is away; afterwards, the absence is a fault of this process."""
         ended, absence = self.store_watch.noticed, self.store_watch.watch()
         if ended and not absence and self.clock() - ended.since >= NOTICE_DELAY_MS:
-            self.fault_reporter.note_store_absence(*ended)
+            self.fault_reporter.note_store_absence(ended.since, ended.error)
         if self._direct_notices is not None:
             failing = [probe for probe, outcome in self._newest_verdicts.items() if outcome is Outcome.FAIL]
             self._direct_notices.update(absence, [self.probes[probe].name for probe in failing])

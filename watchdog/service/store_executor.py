@@ -35,7 +35,11 @@ class StoreExecutor:
             with self.database.open_read_transaction() as connection:
                 return query(connection)
 
-        return await asyncio.get_running_loop().run_in_executor(self._readers, run)
+        return await self.run_read(run)
+
+    async def run_read(self, func: Callable[[], ResultT]) -> ResultT:
+        """Run a function in a reading thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, func)
 
     def close(self) -> None:
         self._writer.shutdown()

@@ -28,9 +28,13 @@ class StoreAbsence(NamedTuple):
     """Epoch ms."""
     error: str
     """Why, on one line, masked. It may name hosts and files."""
+    is_damaged: bool = False
+    """The SQLite file is damaged, or was deleted or replaced: it does not come back by itself."""
 
     def describe(self, now: int) -> str:
-        """For everyone, without the error."""
+        """For everyone: without an error that may name hosts."""
+        if self.is_damaged:
+            return self.error
         return f"the database has been unavailable for {format_duration_rounded(max(now - self.since, 0))}"
 
 
@@ -45,12 +49,14 @@ class StoreWatch:
     def find_absence(self) -> StoreAbsence | None:
         """The absence that lasts at present; None: the store works, as far as is known."""
         now, absences = self.clock(), []
-        for task in (self.tasks[name] for name in STORE_WRITING_TASK_NAMES if name in self.tasks):
+        for task in self.tasks.values():
+            if task.name not in STORE_WRITING_TASK_NAMES and not task.store_damaged:
+                continue
             if task.store_failing_since is not None:
-                absences.append(StoreAbsence(task.store_failing_since, task.last_error))
+                absences.append(StoreAbsence(task.store_failing_since, task.last_error, task.store_damaged))
             elif (since := task.running_since) is not None and now - since > MAX_STORE_SILENCE_MS:
                 absences.append(StoreAbsence(since, SILENT_STORE_ERROR))
-        return min(absences, default=None)
+        return min(absences, key=lambda absence: (not absence.is_damaged, absence.since), default=None)
 
     def watch(self) -> StoreAbsence | None:
         """The absence, as `find_absence`. Logs that the store does not respond, and that it is back; that it refuses

@@ -22,6 +22,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from watchdog.store.errors import StoreUnavailableError, translate_store_driver_errors
+from watchdog.store.sqlite_file import SqliteFileWatch
 from watchdog.store.tables import RESULT_COLUMNS
 
 ADVISORY_LOCK_NAMESPACE = 7_402
@@ -56,6 +57,7 @@ class Database:
 
     def __init__(self, url: str):
         self.is_postgres = url.startswith("postgresql")
+        self._file_watch: SqliteFileWatch | None = None
         if self.is_postgres:
             options = {"pool_size": 5, "max_overflow": 5, "pool_pre_ping": True, "hide_parameters": True}
             from watchdog.store.postgres_connection import POSTGRES_STATEMENT_TIMEOUT_S, use_bounded_wait_connections
@@ -83,6 +85,21 @@ class Database:
     def close(self) -> None:
         self.writer.dispose()
         self.reader.dispose()
+        if self._file_watch is not None:
+            self._file_watch.close()
+            self._file_watch = None
+
+    def check_file(self) -> None:
+        """Check that an SQLite file is the same as at the first call, and not damaged in header or schema.
+
+        PostgreSQL does this itself. Raises WatchdogDatabaseDamagedError.
+        """
+        file = self.writer.url.database
+        if self.is_postgres or not file:
+            return
+        if self._file_watch is None:
+            self._file_watch = SqliteFileWatch(Path(file))
+        self._file_watch.check()
 
     @contextmanager
     def write_transaction(self) -> Iterator[sa.Connection]:

@@ -20,6 +20,8 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 UNDEFINED_TABLE_SQLSTATE, UNDEFINED_COLUMN_SQLSTATE = "42P01", "42703"
 OPERATOR_FIXABLE_SQLSTATES = ("42501", "25006", "3F000")
 """Missing privilege, read-only server, missing schema: an operator can repair these while Watchdog runs."""
+SQLITE_DAMAGE_MESSAGES = ("unsupported file format",)
+"""What SQLite reports about a damaged header without a code of its own."""
 LIMIT_EXCEEDED_SQLSTATE_CLASS = "54"
 """A limit of the server, such as a value too long for an index. The driver reports it as operational, yet a retry never
 succeeds."""
@@ -48,8 +50,10 @@ def translate_store_driver_errors() -> Iterator[None]:
         yield
     except sa.exc.TimeoutError as e:  # every connection of the pool is in use
         raise StoreUnavailableError(str(e).splitlines()[0]) from e
+    except UnicodeDecodeError as e:  # SQLite's own messages quote the schema
+        raise WatchdogDatabaseDamagedError("the file is damaged: its schema is no text") from e
     except DBAPIError as e:
-        if type(e.orig) is sqlite3.DatabaseError:
+        if type(e.orig) is sqlite3.DatabaseError or str(e.orig) in SQLITE_DAMAGE_MESSAGES:
             raise WatchdogDatabaseDamagedError(_extract_store_driver_message(e)) from e
         if _is_store_unavailable_error(e):
             raise StoreUnavailableError(_extract_store_driver_message(e)) from e
