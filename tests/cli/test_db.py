@@ -141,4 +141,5 @@ def test_a_file_that_is_no_database(write: Write, command: str) -> None:
     write()
     Path("watchdog.db").write_text("To whom it may concern" * 100)
     line = one_line(invoke_command("db", *command.split()), 3)
-    assert line == "watchdog: cannot use the database watchdog.db: file is not a database"
+    advice = "restore a backup, or move the file away to start with an empty database"
+    assert line == f"watchdog: cannot use the database watchdog.db: file is not a database; {advice}"

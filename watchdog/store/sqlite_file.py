@@ -46,13 +46,13 @@ class SqliteFileWatch:
     def _check_identity(self) -> None:
         opened = os.fstat(self._fd)
         try:
-            found = self.path.stat()
+            current = self.path.stat()
         except FileNotFoundError:
             raise WatchdogDatabaseDamagedError("the database file was deleted") from None
         except OSError as e:
             reason = (e.strerror or str(e)).lower()
             raise WatchdogDatabaseDamagedError(f"the database file cannot be found: {reason}") from None
-        if (opened.st_dev, opened.st_ino) != (found.st_dev, found.st_ino):
+        if (opened.st_dev, opened.st_ino) != (current.st_dev, current.st_ino):
             raise WatchdogDatabaseDamagedError("the database file was replaced by another one")
         if not self.path.with_name(f"{self.path.name}-wal").exists():  # it exists as long as the database is open
             raise WatchdogDatabaseDamagedError("the write-ahead log of the database file was deleted")
