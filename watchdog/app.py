@@ -16,6 +16,7 @@ import structlog
 
 from watchdog.config.definitions import ConfigDigests, digest_json
 from watchdog.config.load import LoadedConfig
+from watchdog.domain.client_addresses import TrustedProxies
 from watchdog.domain.model import LOCAL_LOCATION, WatchdogFaultFacts
 from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.net import NetworkAccess, SecretMask
@@ -24,7 +25,7 @@ from watchdog.probes import HeartbeatProbe
 from watchdog.probes.base import Probe
 from watchdog.probes.service import WatchdogSelfProbe
 from watchdog.resources import find_resource_path
-from watchdog.server import WebServer
+from watchdog.server import ConnectionGuard, ConnectionLimits, WebServer
 from watchdog.service.absence_record import AbsenceRecordFile
 from watchdog.service.check_in_log import CheckInLog
 from watchdog.service.check_ins import CHECK_IN_FLUSH_INTERVAL_S, CheckInReceiver
@@ -337,10 +338,18 @@ def map_check_in_tokens_to_probes(probes: Iterable[Probe]) -> dict[str, str]:
     return {probe.heartbeat.token.get_secret_value(): probe.id for probe in probes if isinstance(probe, HeartbeatProbe)}
 
 
+def create_web_server(app: RunningApp, listen_socket: socket.socket) -> WebServer:
+    """The web server of a running service, which serves while its `async with` block runs."""
+    proxies = TrustedProxies(app.loaded_config.config.server.trusted_proxies)
+    return WebServer(
+        create_asgi_app(app), listen_socket, ConnectionGuard(ConnectionLimits.from_process_limits(), proxies)
+    )
+
+
 async def serve_until_shutdown(loaded_config: LoadedConfig, listen_socket: socket.socket) -> None:
     """Run the service, and its pages on this socket, until a shutdown signal. SIGHUP is logged and ignored."""
     shutdown = install_shutdown_event(on_hangup=lambda: log.info("hangup_ignored"))
-    async with run_app(loaded_config) as app, WebServer(create_asgi_app(app), listen_socket):
+    async with run_app(loaded_config) as app, create_web_server(app, listen_socket):
         for warning in loaded_config.warnings:
             location = str(warning.source_location)
             log.warning("config_warning", location=location, field=warning.path, detail=warning.message)

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+import httpx
+import pytest
+
 from tests.support.command_line import invoke_command, run_command
 from tests.support.fakes import FakeHttpTarget
 from tests.support.watchdog_process import run_watchdog
@@ -71,6 +74,19 @@ def test_clients_that_hold_connections_delay_no_probe_and_no_other_client(write:
         assert run.get("healthz").status_code == 200
         assert sum(map(_is_over, idlers)) > more
         assert run.stop() == 0
+
+
+@pytest.mark.parametrize(("trusted_proxies", "is_secure"), [([], False), (["127.0.0.1"], True)])
+def test_the_scheme_of_a_proxy_counts_if_it_is_trusted(
+    write: Write, trusted_proxies: list[str], is_secure: bool
+) -> None:
+    keys = [{"name": "ops", "role": "operator", "key": "k" * 30}]
+    config = write(server={"listen": "127.0.0.1:0", "trusted_proxies": trusted_proxies}, access={"api_keys": keys})
+    with run_watchdog(config) as run:
+        headers = {"X-Forwarded-For": "198.51.100.1", "X-Forwarded-Proto": "https"}
+        response = httpx.post(f"{run.base_url}login", data={"key": "k" * 30}, headers=headers, trust_env=False)
+    assert response.status_code == 303
+    assert ("secure" in response.headers["set-cookie"].lower()) is is_secure
 
 
 def test_a_request_whose_head_does_not_end_is_refused(write: Write) -> None:

@@ -4,115 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from typing import Any
+from contextlib import suppress
 
 import pytest
 import structlog
 
+from tests.support.guard_harness import DEADLINES, LARGE_BODY_BYTES, LIMITS, running_guard
 from tests.support.polling import HANG_S, wait_until_async
-from watchdog.server import WebServer, open_listen_socket
-from watchdog.server.connections import ConnectionDeadlines
-from watchdog.server.guard import MIN_REPLACEABLE_AGE_S, ConnectionGuard, ConnectionLimits
+from watchdog.server import ConnectionGuard, ConnectionLimits
+from watchdog.server.guard import MIN_REPLACEABLE_AGE_S
 from watchdog.server.turned_away import TurnAwayReason
-
-DEADLINES = ConnectionDeadlines(head_s=1_000, body_s=3_000, write_s=2_000)
-LIMITS = ConnectionLimits(total=8, reserved=2, per_address=8, deadlines=DEADLINES)
-LARGE_BODY_BYTES = 16_000_000
-"""More than the buffers of both sockets hold."""
-
-
-class GuardHarness:
-    """A server whose application answers at once, except for paths that state otherwise."""
-
-    def __init__(self, limits: ConnectionLimits = LIMITS):
-        self.now = 10_000.0
-        self.guard = ConnectionGuard(limits, clock=lambda: self.now)
-        self.started_paths: list[str] = []
-        self.may_respond = asyncio.Event()
-        self.port = 0
-        self.visitors: list[Visitor] = []
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan":
-            await receive()
-            await send({"type": "lifespan.startup.complete"})
-            await receive()
-            await send({"type": "lifespan.shutdown.complete"})
-            return
-        self.started_paths.append(scope["path"])
-        if scope["path"].endswith("/read"):
-            while (message := await receive()).get("more_body"):
-                pass
-            if message["type"] == "http.disconnect":
-                return
-        if scope["path"].endswith("/wait"):
-            await self.may_respond.wait()
-        body = b"x" * LARGE_BODY_BYTES if scope["path"].endswith("/large") else scope["path"].encode()
-        headers = [(b"content-length", str(len(body)).encode())]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-
-    async def connect(self, source: str = "127.0.0.1") -> Visitor:
-        reader, writer = await asyncio.open_connection(
-            "127.0.0.1", self.port, limit=65_536, local_addr=(source, 0), family=socket.AF_INET
-        )
-        visitor = Visitor(reader, writer)
-        self.visitors.append(visitor)
-        await wait_until_async(lambda: self.guard.find_connection(visitor.address) or reader.at_eof())
-        return visitor
-
-    async def request(self, path: str, source: str = "127.0.0.1") -> Visitor:
-        """A visitor whose request is in progress."""
-        visitor, count = await self.connect(source), len(self.started_paths)
-        visitor.send(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")
-        await wait_until_async(lambda: len(self.started_paths) > count)
-        return visitor
-
-    def pass_time(self, seconds: float) -> None:
-        self.now += seconds
-        self.guard.drop_overdue_connections()
-
-    @property
-    def counts(self) -> dict[str, int]:
-        return {reason.value: count for reason, count in self.guard.turned_away.counts.items()}
-
-
-class Visitor:
-    """One connection, from the visitor's side."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter):
-        self.reader, self.writer = reader, writer
-        self.address = writer.get_extra_info("sockname")
-
-    def send(self, text: str) -> None:
-        self.writer.write(text.encode())
-
-    async def read_response(self) -> bytes:
-        """The body of the next response."""
-        head = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), HANG_S)
-        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
-        return await asyncio.wait_for(self.reader.readexactly(length), HANG_S)
-
-    async def is_closed(self) -> bool:
-        """Waits for the server to close the connection."""
-        with suppress(ConnectionError):
-            await asyncio.wait_for(self.reader.read(), HANG_S)
-        return True
-
-
-@asynccontextmanager
-async def running(limits: ConnectionLimits = LIMITS) -> AsyncIterator[GuardHarness]:
-    harness = GuardHarness(limits)
-    with open_listen_socket("127.0.0.1", 0) as listen_socket:
-        harness.port = listen_socket.getsockname()[1]
-        async with WebServer(harness, listen_socket, harness.guard):
-            yield harness
-            harness.may_respond.set()
-            for visitor in harness.visitors:
-                visitor.writer.transport.abort()
 
 
 @pytest.mark.parametrize(
@@ -130,7 +31,7 @@ async def running(limits: ConnectionLimits = LIMITS) -> AsyncIterator[GuardHarne
     ],
 )
 async def test_a_visitor_who_stops_sending(sent: str, deadline_s: float, reason: str) -> None:
-    async with running() as harness:
+    async with running_guard() as harness:
         visitor = await harness.connect()
         visitor.send(sent)
         connection = harness.guard.find_connection(visitor.address)
@@ -145,7 +46,7 @@ async def test_a_visitor_who_stops_sending(sent: str, deadline_s: float, reason:
 
 
 async def test_bytes_now_and_then_do_not_move_the_deadline() -> None:
-    async with running() as harness:
+    async with running_guard() as harness:
         visitor = await harness.connect()
         connection = harness.guard.find_connection(visitor.address)
         assert connection is not None
@@ -158,7 +59,7 @@ async def test_bytes_now_and_then_do_not_move_the_deadline() -> None:
 
 
 async def test_a_visitor_who_sends_nothing_is_closed_and_not_counted() -> None:
-    async with running() as harness:
+    async with running_guard() as harness:
         visitor = await harness.connect()
         harness.pass_time(DEADLINES.head_s)
         assert await visitor.is_closed()
@@ -166,7 +67,7 @@ async def test_a_visitor_who_sends_nothing_is_closed_and_not_counted() -> None:
 
 
 async def test_a_visitor_who_does_not_read_the_response() -> None:
-    async with running() as harness:
+    async with running_guard() as harness:
         visitor = await harness.request("/large")
         harness.pass_time(1)
         harness.pass_time(DEADLINES.write_s - 1)
@@ -177,7 +78,7 @@ async def test_a_visitor_who_does_not_read_the_response() -> None:
 
 
 async def test_a_visitor_who_reads_slowly_gets_the_whole_response() -> None:
-    async with running() as harness:
+    async with running_guard() as harness:
         visitor = await harness.request("/large")
         await asyncio.wait_for(visitor.reader.readuntil(b"\r\n\r\n"), HANG_S)
         missing = LARGE_BODY_BYTES
@@ -188,7 +89,7 @@ async def test_a_visitor_who_reads_slowly_gets_the_whole_response() -> None:
 
 
 async def test_a_response_that_takes_long_is_not_the_visitors_fault() -> None:
-    async with running() as harness:
+    async with running_guard() as harness:
         visitor = await harness.request("/wait")
         harness.pass_time(10 * DEADLINES.body_s)
         harness.may_respond.set()
@@ -197,7 +98,7 @@ async def test_a_response_that_takes_long_is_not_the_visitors_fault() -> None:
 
 
 async def test_a_visitor_who_goes_on_sending_after_the_response() -> None:
-    async with running() as harness:
+    async with running_guard() as harness:
         visitor = await harness.connect()
         visitor.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 300000000\r\n\r\n")
         assert await visitor.read_response() == b"/"
@@ -210,7 +111,7 @@ async def test_a_visitor_who_goes_on_sending_after_the_response() -> None:
 
 
 async def test_a_body_behind_a_long_head_is_no_part_of_the_head() -> None:
-    async with running() as harness:
+    async with running_guard() as harness:
         visitor = await harness.connect()
         visitor.send(f"POST /read HTTP/1.1\r\nCookie: {'x' * 60_000}\r\nContent-Length: 200000\r\n\r\n{'x' * 200_000}")
         assert await visitor.read_response() == b"/read"
@@ -218,7 +119,7 @@ async def test_a_body_behind_a_long_head_is_no_part_of_the_head() -> None:
 
 @pytest.mark.parametrize("count", [1, 1_000])
 async def test_a_head_that_is_too_long(count: int) -> None:
-    async with running() as harness:
+    async with running_guard() as harness:
         visitor = await harness.connect()
         with suppress(ConnectionError):
             for number in range(100):
@@ -229,7 +130,7 @@ async def test_a_head_that_is_too_long(count: int) -> None:
 
 
 async def test_a_body_that_no_page_reads_is_no_obstacle_to_the_next_request() -> None:
-    async with running() as harness:
+    async with running_guard() as harness:
         visitor = await harness.connect()
         for body in ("x" * 200_000, "", "x", "x" * 70_000):
             visitor.send(f"POST /{len(body)} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n{body}")
@@ -242,7 +143,7 @@ async def test_a_body_that_no_page_reads_is_no_obstacle_to_the_next_request() ->
     "rest", ["\r\n", "Content-Length: 3\r\n\r\nabc", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"]
 )
 async def test_requests_sent_in_advance_get_one_response(rest: str) -> None:
-    async with running() as harness:
+    async with running_guard() as harness:
         visitor = await harness.connect()
         visitor.send(f"POST /read HTTP/1.1\r\nHost: a\r\n{rest}" * 1_000)
         if "chunked" not in rest:  # otherwise a refusal follows, and the system may discard both
@@ -255,7 +156,7 @@ async def test_requests_sent_in_advance_get_one_response(rest: str) -> None:
 @pytest.mark.parametrize("split_at", range(1, 40, 3))
 async def test_a_request_in_two_parts(split_at: int) -> None:
     request = "\r\nPOST /read HTTP/1.1\r\nContent-Length: 2\r\n\r\nok"
-    async with running() as harness:
+    async with running_guard() as harness:
         visitor = await harness.connect()
         for part in (request[:split_at], request[split_at:]):
             visitor.send(part)
@@ -267,7 +168,7 @@ async def test_a_request_in_two_parts(split_at: int) -> None:
 
 async def test_the_connection_longest_without_progress_is_replaced() -> None:
     """Also one with a request in progress, before one that only sent a part of a head."""
-    async with running() as harness:
+    async with running_guard() as harness:
         busy = await harness.request("/wait")
         harness.pass_time(1)
         others = [await harness.connect() for _ in range(LIMITS.total - 1)]
@@ -280,7 +181,7 @@ async def test_the_connection_longest_without_progress_is_replaced() -> None:
 
 
 async def test_a_connection_is_not_replaced_while_its_request_may_be_on_its_way() -> None:
-    async with running() as harness:
+    async with running_guard() as harness:
         early = [await harness.connect() for _ in range(LIMITS.total)]
         late = [
             await asyncio.open_connection("127.0.0.1", harness.port)  # accepted by the system alone
@@ -297,7 +198,7 @@ async def test_a_connection_is_not_replaced_while_its_request_may_be_on_its_way(
 
 
 async def test_pages_leave_the_reserved_places_to_check_ins_and_health() -> None:
-    async with running() as harness:
+    async with running_guard() as harness:
         pages = [await harness.request("/wait") for _ in range(LIMITS.total - LIMITS.reserved)]
         harness.pass_time(MIN_REPLACEABLE_AGE_S)
         check_ins = [await harness.request(path) for path in ("/in/token/wait", "/healthz")]
@@ -310,7 +211,7 @@ async def test_pages_leave_the_reserved_places_to_check_ins_and_health() -> None
 
 
 async def test_a_check_in_is_not_replaced_while_check_ins_use_reserved_places_alone() -> None:
-    async with running() as harness:
+    async with running_guard() as harness:
         check_in = await harness.request("/in/token/wait")
         harness.pass_time(100)
         for _ in range(3 * LIMITS.total):
@@ -321,7 +222,7 @@ async def test_a_check_in_is_not_replaced_while_check_ins_use_reserved_places_al
 
 
 async def test_check_ins_that_use_more_than_the_reserved_places_are_replaced_too() -> None:
-    async with running() as harness:
+    async with running_guard() as harness:
         stuck = [await harness.request("/in/token/wait") for _ in range(LIMITS.total)]
         harness.pass_time(100)
         newcomer = await harness.request("/in/token")
@@ -331,7 +232,7 @@ async def test_check_ins_that_use_more_than_the_reserved_places_are_replaced_too
 
 
 async def test_an_address_that_has_more_than_its_share_replaces_its_own_connection() -> None:
-    async with running(ConnectionLimits(total=8, reserved=2, per_address=2, deadlines=DEADLINES)) as harness:
+    async with running_guard(ConnectionLimits(total=8, reserved=2, per_address=2, deadlines=DEADLINES)) as harness:
         other = await harness.connect("127.0.0.2")
         harness.pass_time(1)
         own = []
@@ -345,7 +246,7 @@ async def test_an_address_that_has_more_than_its_share_replaces_its_own_connecti
 
 
 async def test_no_address_loses_a_check_in_to_its_share() -> None:
-    async with running(ConnectionLimits(total=8, reserved=2, per_address=2, deadlines=DEADLINES)) as harness:
+    async with running_guard(ConnectionLimits(total=8, reserved=2, per_address=2, deadlines=DEADLINES)) as harness:
         check_ins = []
         for _ in range(6):
             check_ins.append(await harness.request("/in/token/wait"))

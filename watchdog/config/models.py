@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -44,6 +45,13 @@ def _validate_listen_address(text: str) -> str:
     return text
 
 
+def _validate_proxy_network(text: str) -> str:
+    try:
+        return str(ip_network(text))
+    except ValueError:
+        raise ValueError("expected an IP address or a network without host bits: 127.0.0.1, 10.0.0.0/8") from None
+
+
 class WebServerSettings(ConfigModel):
     """The web server for the pages, the API and check-ins."""
 
@@ -52,6 +60,10 @@ class WebServerSettings(ConfigModel):
     than loopback require `access.api_keys`."""
     public_url: Annotated[HttpLink, AfterValidator(lambda url: url.rstrip("/"))] = ""
     """The URL at which people reach the pages. Notifications link to it."""
+    trusted_proxies: tuple[Annotated[str, AfterValidator(_validate_proxy_network)], ...] = ()
+    """The addresses or networks of reverse proxies, such as `127.0.0.1` or `10.0.0.0/8`. Only their `X-Forwarded-For`
+    and `X-Forwarded-Proto` headers count: the limits of visitors, and of attempts to sign in, then apply to the client
+    behind the proxy, and cookies are restricted to https if the client uses it."""
 
     @property
     def bind_address(self) -> tuple[str, int]:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 
-from watchdog.domain.client_addresses import get_subscriber_network
+from watchdog.domain.client_addresses import TrustedProxies, get_subscriber_network
 from watchdog.server.connections import ConnectionDeadlines, GuardedConnection, GuardedRequest
 from watchdog.server.turned_away import TurnAwayReason, TurnedAwayVisitors
 from watchdog.service.process_resources import read_run_and_connection_limits
@@ -20,6 +20,7 @@ MIN_REPLACEABLE_AGE_S = 0.25
 DEADLINE_CHECK_INTERVAL_S = 1.0
 ACCEPT_RETRY_DELAY_S = 0.1
 DEFAULT_DEADLINES = ConnectionDeadlines()
+NO_TRUSTED_PROXIES = TrustedProxies()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +43,17 @@ class ConnectionLimits:
 class ConnectionGuard:
     """All open connections. When a place is needed, the one longest without progress is closed, idle or not.
 
-    `clock`: monotonic seconds.
+    `trusted_proxies`: their connections carry the requests of many visitors, and each counts towards the share of its
+    own visitor while it is in progress. `clock`: monotonic seconds.
     """
 
-    def __init__(self, limits: ConnectionLimits, clock: Callable[[], float] = monotonic):
-        self.limits, self.clock = limits, clock
+    def __init__(
+        self,
+        limits: ConnectionLimits,
+        trusted_proxies: TrustedProxies = NO_TRUSTED_PROXIES,
+        clock: Callable[[], float] = monotonic,
+    ):
+        self.limits, self.trusted_proxies, self.clock = limits, trusted_proxies, clock
         self.turned_away = TurnedAwayVisitors()
         self._connections: dict[GuardedConnection, None] = {}
         """The one longest without progress first."""
@@ -168,7 +175,7 @@ class ConnectionGuard:
 
     def _set_address(self, connection: GuardedConnection, address: str) -> None:
         """Count a connection towards the share of an address; another one of that address may be closed for it."""
-        address = get_subscriber_network(address)
+        address = "" if self.trusted_proxies.is_trusted(address) else get_subscriber_network(address)
         if address == connection.address:
             return
         self._uncount_address(connection)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from watchdog.domain.client_addresses import TrustedProxies
 from watchdog.server.connections import GuardedRequest
 from watchdog.server.guard import ConnectionGuard
 
@@ -21,9 +22,10 @@ class RequestGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         connection = self._guard.find_connection(scope.get("client")) if scope["type"] == "http" else None
-        if connection is None:
+        if connection is None:  # the visitor has left
             await self._app(scope, receive, send)
             return
+        scope = apply_forwarded_headers(scope, self._guard.trusted_proxies)
         request = GuardedRequest(
             self._guard.clock(), has_priority=has_priority_path(scope["path"]), body_bytes=_get_body_bytes(scope)
         )
@@ -41,7 +43,7 @@ class RequestGuard:
                 self._guard.end_request(connection, request)
 
         try:
-            is_accepted = await self._guard.begin_request(connection, request, connection.address)
+            is_accepted = await self._guard.begin_request(connection, request, scope["client"][0])
             app = self._app if is_accepted else _PIPELINED_RESPONSE
             await app(scope, receive_and_watch_body, send_and_watch_response)
         finally:
@@ -51,6 +53,22 @@ class RequestGuard:
 def has_priority_path(path: str) -> bool:
     """Whether places are reserved for requests of this path: check-ins, liveness and readiness."""
     return path in PRIORITY_PATHS or path.startswith(PRIORITY_PATH_PREFIXES)
+
+
+def apply_forwarded_headers(scope: Scope, trusted_proxies: TrustedProxies) -> Scope:
+    """The scope with the client and the scheme that a trusted proxy states; of any other peer, the scope itself."""
+    peer = scope["client"][0]
+    if not trusted_proxies.is_trusted(peer):
+        return scope
+    client = trusted_proxies.find_client(peer, _list_header_elements(scope, b"x-forwarded-for"))
+    scheme = (_list_header_elements(scope, b"x-forwarded-proto") or [""])[-1].lower()
+    return {**scope, "client": (client, 0), "scheme": scheme if scheme in ("http", "https") else scope["scheme"]}
+
+
+def _list_header_elements(scope: Scope, name: bytes) -> list[str]:
+    """The elements of all headers of this name."""
+    values = [value.decode("latin-1") for header, value in scope["headers"] if header == name]
+    return [element.strip() for value in values for element in value.split(",")]
 
 
 def _get_body_bytes(scope: Scope) -> int | None:

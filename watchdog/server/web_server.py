@@ -36,6 +36,7 @@ class WebServer(uvicorn.Server):
                 RequestGuard(asgi_app, self.guard),
                 http="httptools",
                 ws="none",
+                proxy_headers=False,  # the guard applies them, of trusted proxies alone
                 log_config=None,
                 log_level="error",  # visitors must not fill the log with warnings about what they send
                 access_log=False,
@@ -89,7 +90,8 @@ class WebServer(uvicorn.Server):
 
 def open_listen_socket(host: str, port: int) -> socket.socket:
     """Return a listening TCP socket; port 0 takes any free port. Raises OSError."""
-    listen_socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listen_socket = socket.socket(family, proto=socket.IPPROTO_TCP)  # else asyncio would leave Nagle's algorithm on
     try:
         listen_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listen_socket.bind((host, port))

@@ -18,7 +18,13 @@ from tests.support.web import FakeMcpApp, create_test_app, filled_database, requ
 from watchdog.store.database import Database
 from watchdog.web import ApiKey, StatusPageConfig, create_web_app
 from watchdog.web.auth.access import Authenticator, strip_port_from_host
-from watchdog.web.auth.login_throttle import MAX_FAILED_LOGIN_ATTEMPTS, MAX_TRACKED_LOGIN_ADDRESSES, LoginThrottle
+from watchdog.web.auth.login_throttle import (
+    LOGIN_ATTEMPT_WINDOW_MS,
+    MAX_FAILED_LOGIN_ATTEMPTS,
+    MAX_FAILED_LOGIN_ATTEMPTS_IN_TOTAL,
+    MAX_TRACKED_LOGIN_ADDRESSES,
+    LoginThrottle,
+)
 from watchdog.web.auth.session import SESSION_COOKIE_NAME, WEB_SESSION_LIFETIME_MS
 from watchdog.web.routes import sign_in as sign_in_routes
 from watchdog.web.routes.sign_in import MAX_SIGN_IN_FORM_BYTES, restrict_redirect_path_to_site
@@ -270,7 +276,7 @@ def test_failed_attempts_are_throttled(keyed: FastAPI, clock: ManualClock) -> No
         assert tried.status_code == 401
     refused = sign_in(keyed, OPERATOR.secret, client="203.0.113.9")
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "51")
-    assert "Too many failed attempts from this address. Try again in 51 s." in refused.text
+    assert "Too many failed attempts. Try again in 51 s." in refused.text
     assert find_html_problems(refused.text) == []
     refused = program(keyed, "wrong")
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "51")
@@ -281,12 +287,25 @@ def test_failed_attempts_are_throttled(keyed: FastAPI, clock: ManualClock) -> No
     assert program(keyed, OPERATOR.secret).status_code == 200
 
 
+def test_failed_attempts_from_many_addresses_are_throttled_together(keyed: FastAPI, clock: ManualClock) -> None:
+    assert program(keyed, READER.secret, "203.0.113.1").status_code == 200
+    cookie = {"Cookie": sign_in(keyed, OPERATOR.secret, client="203.0.113.2").headers["set-cookie"].partition(";")[0]}
+    statuses = [program(keyed, "wrong", f"10.0.{n // 250}.{n % 250}").status_code for n in range(1_000)]
+    refused_count = 1_000 - MAX_FAILED_LOGIN_ATTEMPTS_IN_TOTAL
+    assert statuses == [401] * MAX_FAILED_LOGIN_ATTEMPTS_IN_TOTAL + [429] * refused_count
+    assert sign_in(keyed, OPERATOR.secret, client="203.0.113.9").status_code == 429, "a guess might be right"
+    assert program(keyed, READER.secret, "203.0.113.1").status_code == 200, "a key that was accepted from this address"
+    assert request_page(keyed, "/probes", headers=cookie).status_code == 200, "a session"
+    clock.now += LOGIN_ATTEMPT_WINDOW_MS
+    assert program(keyed, OPERATOR.secret, "203.0.113.9").status_code == 200
+
+
 def test_valid_keys_are_never_counted(keyed: FastAPI) -> None:
     assert {program(keyed, READER.secret).status_code for _ in range(3 * MAX_FAILED_LOGIN_ATTEMPTS)} == {200}
 
 
 def test_an_ipv6_network_is_one_address_and_memory_is_bounded(clock: ManualClock) -> None:
-    throttle = LoginThrottle(clock)
+    throttle = LoginThrottle(clock, limits_total=False)
     for n in range(MAX_FAILED_LOGIN_ATTEMPTS):
         throttle.record_attempt(f"2001:db8::{n}", None)
         throttle.record_attempt(f"::ffff:192.0.2.{n}", None)

@@ -29,13 +29,13 @@ class AccessDeniedError(Exception):
 class Authenticator:
     """Decides whether a request may see the operator pages, and with which key.
 
-    A bearer token counts before a session cookie. Failed attempts are throttled by address. `clock`: epoch ms.
+    A bearer token counts before a session cookie. Failed attempts are throttled. `clock`: epoch ms.
     """
 
     def __init__(self, api_keys: Iterable[ApiKey], clock: Callable[[], int]):
         self.api_keys = tuple(api_keys)
         self.sessions = SessionCookies(self.api_keys, clock)
-        self._login_throttle = LoginThrottle(clock)
+        self._login_throttle = LoginThrottle(clock, limits_total=True)
 
     def authenticate(self, request: Request) -> ApiKey | None:
         """The key behind a request; None for this machine's own request while no keys are configured.
@@ -69,7 +69,7 @@ class Authenticator:
         api_key = self.find_api_key(value)
         name = api_key.name if api_key else None
         if wait_s := self._login_throttle.retry_after_s(address, name):
-            message = f"Too many failed attempts from this address. Try again in {wait_s} s"
+            message = f"Too many failed attempts. Try again in {wait_s} s"
             raise AccessDeniedError(429, "access.too_many_attempts", message, wait_s)
         self._login_throttle.record_attempt(address, name)
         if api_key is None:

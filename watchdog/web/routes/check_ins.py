@@ -24,6 +24,8 @@ CHECK_IN_BODY_TIMEOUT_S = 30.0
 """How long a body may take; afterwards what has arrived counts as the whole body."""
 MAX_CHECK_INS_PER_WINDOW, CHECK_IN_RATE_LIMIT_WINDOW_MS = 600, 60_000
 """Check-ins of one job within a window; more than that is a runaway job."""
+MAX_TOKEN_LOOKUPS = 2
+"""Lookups of tokens of other processes at once. Others wait, because a limit in total would refuse valid tokens."""
 MAX_CHECK_IN_AGE_MS = 31 * DAY_MS
 MAX_CHECK_IN_PARAMETERS = 20
 MAX_QUOTED_CHECK_IN_CHARS = 200
@@ -77,7 +79,8 @@ class CheckInMiddleware:
     ):
         self._inner, self._probe_ids_by_token, self._find_probe_id = inner, probe_ids_by_token, find_probe_id
         self._accept_check_in, self._clock = accept_check_in, clock
-        self._login_throttle = LoginThrottle(clock)
+        self._login_throttle = LoginThrottle(clock, limits_total=False)
+        self._lookup_places = asyncio.Semaphore(MAX_TOKEN_LOOKUPS)
         self._check_in_counts: dict[str, tuple[int, int]] = {}
         """Probe id -> start of its window, and check-ins since."""
 
@@ -123,7 +126,7 @@ class CheckInMiddleware:
         if wait_s := self._login_throttle.retry_after_s(address, None):
             return CheckInResponse(429, "too many unknown tokens from this address", wait_s)
         try:
-            async with asyncio.timeout(STORE_READ_QUERY_TIMEOUT_S):
+            async with asyncio.timeout(STORE_READ_QUERY_TIMEOUT_S), self._lookup_places:
                 probe_id = await self._find_probe_id(token)
         except STORE_READ_QUERY_ERRORS:
             return CHECK_IN_UNAVAILABLE_RESPONSE
