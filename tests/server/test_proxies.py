@@ -53,12 +53,12 @@ async def test_a_client_behind_a_proxy_replaces_only_its_own_requests() -> None:
 
 async def test_a_proxy_may_keep_more_connections_than_a_share() -> None:
     async with running_guard(LIMITS, PROXY) as harness:
-        kept = []
+        connections = []
         for number in range(6):
-            kept.append(await harness.request("/", headers=f"X-Forwarded-For: 198.51.100.{number}\r\n"))
-            await kept[-1].read_response()
+            connections.append(await harness.request("/", headers=f"X-Forwarded-For: 198.51.100.{number}\r\n"))
+            await connections[-1].read_response()
             harness.pass_time(1)
-        for visitor in kept:
+        for visitor in connections:
             visitor.send("GET /again HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 198.51.100.7\r\n\r\n")
             assert await visitor.read_response() == b"/again"
         assert harness.counts == {}
