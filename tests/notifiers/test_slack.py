@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+import gzip
 import json
 import re
 from dataclasses import replace
@@ -30,9 +32,14 @@ from tests.support.alert_contexts import (
     RESOLVED_ALERT,
     TASK_ALERT,
     hostile_alert,
+    notification_for,
 )
 from tests.support.fakes import CannedResponse, FakeSlack, are_blocks_valid
+from tests.support.scripted_servers import running_server, send_parts
 from watchdog.domain.model import AlertMessageContext, Json
+from watchdog.net import NetworkAccess
+from watchdog.notifiers import post
+from watchdog.notifiers.base import NotificationDeliveryError, NotificationDeliveryRequest
 from watchdog.notifiers.blocks import (
     MAX_SLACK_HEADER_CHARS,
     build_slack_blocks,
@@ -279,6 +286,29 @@ def test_refusals_of_a_webhook(
 def test_a_webhook_confirms_with_ok(slack: FakeSlack, send: SendFixture, body: bytes) -> None:
     slack.canned_responses.append(CannedResponse(200, body))
     assert send(incoming(slack), OPENED_ALERT) in ({}, {"ok": True})
+
+
+def test_a_webhook_whose_ok_is_compressed_confirms(slack: FakeSlack, send: SendFixture) -> None:
+    slack.canned_responses.append(CannedResponse(200, gzip.compress(b"ok"), (("Content-Encoding", "gzip"),)))
+    assert send(incoming(slack), OPENED_ALERT) == {}
+
+
+@pytest.mark.parametrize("body", [b"", b"o", b'{"ok": tr', b"no_serv"])
+@pytest.mark.parametrize("delay_s", [0, 60], ids=["cut", "stalls"])
+def test_a_response_that_is_cut_off_leaves_the_delivery_unknown(
+    monkeypatch: pytest.MonkeyPatch, body: bytes, delay_s: float
+) -> None:
+    monkeypatch.setattr(post, "NOTIFICATION_RESPONSE_BODY_TIMEOUT_S", 0.2)
+    response = b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n" + body
+
+    async def send() -> None:
+        async with running_server(send_parts(response, delay_s=delay_s)) as server, NetworkAccess() as network:
+            notifier = SlackNotifier(webhook=SecretStr(server.url_of()))
+            await notifier.send(NotificationDeliveryRequest(notification_for(OPENED_ALERT), OPENED_ALERT, {}, network))
+
+    with pytest.raises(NotificationDeliveryError) as failed:
+        asyncio.run(send())
+    assert (failed.value.reason, failed.value.maybe_delivered) == ("delivery.unconfirmed", True)
 
 
 def test_an_error_includes_advice(slack: FakeSlack, fail: SendFixture) -> None:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import hashlib
 import hmac
 import json
 import math
 import re
+import zlib
+from collections.abc import Callable
 from dataclasses import replace
 from email.utils import format_datetime
 from pathlib import Path
@@ -268,6 +271,28 @@ def test_what_confirms_a_delivery(
         send(notifier, OPENED_ALERT)
     assert (failed.value.reason, failed.value.retry_for_s) == (reason, math.inf)
     assert failed.value.maybe_delivered is (reason == "delivery.unconfirmed")
+
+
+@pytest.mark.parametrize(("encoding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+def test_a_compressed_body_is_judged_by_its_content(
+    hook: FakeWebhookReceiver, send: SendFixture, encoding: str, compress: Callable[[bytes], bytes]
+) -> None:
+    """A proxy may compress a page that it has stored, although the request asks for no compression."""
+
+    def respond(body: bytes) -> None:
+        hook.canned_responses.append(CannedResponse(200, compress(body), (("Content-Encoding", encoding),)))
+
+    notifier = WebhookNotifier(url=hook.url)
+    for body, reason in (
+        (b"<!doctype html><title>Sign in</title>", "delivery.unconfirmed"),
+        (b'{"ok": false}', "delivery.denied"),
+    ):
+        respond(body)
+        with pytest.raises(NotificationDeliveryError) as failed:
+            send(notifier, OPENED_ALERT)
+        assert failed.value.reason == reason
+    respond(b"accepted" * 1_000_000)
+    send(notifier, OPENED_ALERT)
 
 
 def test_an_invalid_confirm_is_refused() -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from watchdog.domain.model import Json
 from watchdog.domain.text import replace_invisible_characters, to_single_line
 from watchdog.domain.timestamps import to_epoch_ms
-from watchdog.net import build_probe_error_from_exception
+from watchdog.net import ProbeError, build_probe_error_from_exception
 from watchdog.net.url import parse_http_url
 from watchdog.notifiers.base import (
     DELIVERY_CONFIG_ERROR_RETRY_DURATION_S,
@@ -50,6 +50,8 @@ class NotificationResponse(NamedTuple):
     retry_after_s: float | None
     headers: Mapping[str, str] = {}
     """By lower-case name."""
+    is_complete: bool = True
+    """Whether the body was read to its end, or to the limit."""
 
     @property
     def parsed_body(self) -> Json:
@@ -69,7 +71,7 @@ async def post_notification_json(
 
     import httpx
 
-    read = bytearray()
+    read, is_complete = bytearray(), False
     headers = {"content-type": "application/json", "accept-encoding": "identity", **headers}
     try:
         async with network.notifier_http_client.stream("POST", url, content=body, headers=headers) as response:
@@ -79,6 +81,7 @@ async def post_notification_json(
                         read += chunk
                         if len(read) >= MAX_NOTIFICATION_RESPONSE_BYTES:
                             break
+                is_complete = True
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as exception:
         # The text of the exception may quote the URL or a header, and so a secret.
         error = build_probe_error_from_exception(exception)
@@ -88,9 +91,19 @@ async def post_notification_json(
                 "delivery.invalid_request", message, retry_for_s=DELIVERY_CONFIG_ERROR_RETRY_DURATION_S
             ) from None
         raise build_receiver_unreachable_error(error, parse_http_url(url).host, parse_http_url(url).port) from None
-    text = replace_invisible_characters(read[:MAX_NOTIFICATION_RESPONSE_BYTES].decode("utf-8-sig", "replace"))
+    content = _decode_content(read, response.headers.get("content-encoding", ""))[:MAX_NOTIFICATION_RESPONSE_BYTES]
+    text = replace_invisible_characters(content.decode("utf-8-sig", "replace"))
     retry_after_s = _parse_retry_after(response.headers.get("retry-after"), now)
-    return NotificationResponse(response.status_code, text, retry_after_s, dict(response.headers))
+    return NotificationResponse(response.status_code, text, retry_after_s, dict(response.headers), is_complete)
+
+
+def _decode_content(data: bytearray, content_encoding: str) -> bytes | bytearray:
+    """What a proxy has compressed, although the request asks for no compression. Other data is returned as it is."""
+    from watchdog.net.content_encoding import ContentDecoder, UnsupportedContentEncodingError
+
+    with suppress(UnsupportedContentEncodingError, ProbeError):
+        return ContentDecoder(content_encoding, MAX_NOTIFICATION_RESPONSE_BYTES).decode(data)
+    return data
 
 
 def build_delivery_error_from_status(response: NotificationResponse) -> NotificationDeliveryError | None:

@@ -158,6 +158,9 @@ class SlackNotifier(Notifier):
             body = {}
         if status_error is None and body.get("ok") is True:
             return body
+        if status_error is None and not response.is_complete:
+            message = f"HTTP {response.status}, but Slack's response is incomplete"
+            raise NotificationDeliveryError("delivery.unconfirmed", message, maybe_delivered=True)
         error = str(body.get("error", ""))
         if not re.fullmatch(r"[a-z][a-z_]{2,60}", error):
             error = "no_service" if self.webhook is not None and response.status in (403, 404, 410) else ""

@@ -32,9 +32,9 @@ DELIVERY_AND_ACCESS_REASON_ENTRIES = (
     _delivery_reason_entry(
         "delivery.unconfirmed",
         "Not confirmed",
-        "The response does not show whether the message arrived: the receiver answered 2xx with an HTML page, or "
-        "`confirm` is false, or a mail server closed the connection after it had received the email. Watchdog sends "
-        "two more copies, and then one an hour while the incident is open.",
+        "The response does not show whether the message arrived: the receiver answered 2xx with an HTML page, "
+        "`confirm` is false, Slack's response was cut off, or a mail server closed the connection after it had "
+        "received the email. Watchdog sends two more copies, and then one an hour while the incident is open.",
         "Check that the URL belongs to the receiver and requires no login, or set `confirm`.",
     ),
     _delivery_reason_entry(
