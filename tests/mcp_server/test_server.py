@@ -28,7 +28,8 @@ from tests.support.polling import wait_until_async
 from tests.support.scripted_servers import running_server, send_parts
 from watchdog.api.serializers import serialize_incident, serialize_incident_detail, serialize_probe_status
 from watchdog.app import RunningApp
-from watchdog.domain.model import IncidentEvent, Notification
+from watchdog.domain.model import IncidentEvent
+from watchdog.domain.notification import Notification
 from watchdog.mcp_server import tool_jobs
 from watchdog.service.check_in_log import CheckInLogError
 from watchdog.store.read.alert_context import load_alert_context

@@ -142,6 +142,8 @@ def test_an_opened_incident(hook: FakeWebhookReceiver, send: SendFixture) -> Non
             "url": "https://status.acme.example/probes/api",
         },
         "last_good": {"slot": "2026-11-22T01:47:00.000Z", "outcome": "pass", "duration_ms": 182},
+        "shared_cause": None,
+        "members": [],
     }
     assert len(recent_runs) == 20
     assert evidence["latest"]["excerpt"].startswith('{"healthy": false')

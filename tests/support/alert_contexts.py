@@ -14,13 +14,13 @@ from watchdog.domain.model import (
     Incident,
     IncidentCauseChange,
     IncidentEvent,
-    Notification,
     Outcome,
     ProbeInfo,
     ResultWithEvidence,
     RunSummary,
     Severity,
 )
+from watchdog.domain.notification import Notification
 
 MINUTE_MS = 60_000
 NOW = int(datetime(2026, 11, 22, 1, 50, 7, tzinfo=UTC).timestamp() * 1_000)

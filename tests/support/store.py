@@ -32,7 +32,8 @@ from watchdog.store.listings import build_results_from_rows
 from watchdog.store.tables import RESULT_COLUMNS, members, metadata, probes, results, staleness_events, watermarks
 from watchdog.store.write.claims import SlotClaimer
 from watchdog.store.write.members import Membership, WatchdogProcessConfiguration
-from watchdog.store.write.outbox import LeasedNotification, NotificationOutbox
+from watchdog.store.write.outbox import NotificationOutbox
+from watchdog.store.write.outbox_lease import LeasedNotification
 from watchdog.store.write.recorder import ResultRecorder
 from watchdog.store.write.watermark import Watermark
 

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from watchdog.config.load import LoadedConfig
-    from watchdog.domain.model import AlertMessageContext, Notification
+    from watchdog.domain.model import AlertMessageContext
+    from watchdog.domain.notification import Notification
     from watchdog.notifiers.base import Notifier
 
 
@@ -82,12 +83,12 @@ def _build_test_alerts(destination: str) -> list[tuple[Notification, AlertMessag
         AlertMessageContext,
         Incident,
         IncidentEvent,
-        Notification,
         Outcome,
         ProbeInfo,
         RunSummary,
         Severity,
     )
+    from watchdog.domain.notification import Notification
     from watchdog.service.clock import read_wall_clock_ms
 
     now = read_wall_clock_ms()

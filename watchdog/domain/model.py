@@ -349,6 +349,13 @@ class ResultWithEvidence:
     evidence: Evidence
 
 
+class AlertMember(NamedTuple):
+    """One of several incidents that a message is about."""
+
+    incident: Incident
+    probe: ProbeInfo
+
+
 @dataclass(frozen=True, slots=True)
 class AlertMessageContext:
     """Everything that a notification can say about an incident, as of the moment it is sent."""
@@ -383,18 +390,9 @@ class AlertMessageContext:
     """The cause that the destination's message states so far; empty if it has none."""
     is_test: bool = False
     """Sent by `watchdog test-alert`, and marked as a test."""
-
-
-@dataclass(frozen=True, slots=True)
-class Notification:
-    """One delivery to one destination. Its identity is (incident, destination, seq)."""
-
-    incident: str
-    destination: str
-    seq: int
-    event: IncidentEvent
-
-    @property
-    def idempotency_key(self) -> str:
-        """The same on every attempt, so that a receiver can recognise a second copy."""
-        return f"{self.incident}:{self.destination}:{self.seq}"
+    members: tuple[AlertMember, ...] = ()
+    """All incidents that the message is about, if there are several."""
+    shared_cause: str = ""
+    """What broke for all members; empty if they share nothing, because their messages were merged."""
+    raises_severity: bool = False
+    """The message that the destination has named no critical incident so far, and this one does."""

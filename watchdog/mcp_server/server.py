@@ -21,7 +21,8 @@ from watchdog.api.tools import (
     serialize_probe_list,
     serialize_service_finding_list,
 )
-from watchdog.domain.model import IncidentEvent, Json, Notification
+from watchdog.domain.model import IncidentEvent, Json
+from watchdog.domain.notification import Notification
 from watchdog.mcp_server.context import McpToolContext
 from watchdog.mcp_server.tool_jobs import ToolJob, ToolJobRunner, WatchdogToolRequestError
 from watchdog.probes.base import Probe

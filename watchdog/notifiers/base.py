@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from watchdog.config_types import ConfigModel
-from watchdog.domain.model import AlertMessageContext, Json, Notification
+from watchdog.domain.model import AlertMessageContext, Json
+from watchdog.domain.notification import Notification
 
 if TYPE_CHECKING:
     from watchdog.net import NetworkAccess, ProbeError
@@ -43,6 +44,11 @@ class NotificationDeliveryError(Exception):
         self.reason, self.partial_receipt = reason, partial_receipt
         self.retry_for_s, self.retry_after_s = retry_for_s, retry_after_s
         self.maybe_delivered = maybe_delivered
+
+    @property
+    def is_rate_limited(self) -> bool:
+        """Whether the receiver gets too many messages."""
+        return self.reason in ("http.429", "slack.ratelimited", "slack.rate_limited")
 
 
 def build_receiver_unreachable_error(error: ProbeError, host: str, port: int) -> NotificationDeliveryError:

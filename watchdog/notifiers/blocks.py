@@ -9,6 +9,7 @@ from watchdog.domain.model import HealthState, Json
 from watchdog.notifiers.message import AlertMessage
 from watchdog.notifiers.message_fields import AlertMessageField
 
+MAX_SLACK_MEMBER_BLOCKS, MAX_SLACK_MEMBER_BLOCK_CHARS = 10, 2_900
 MAX_SLACK_HEADER_CHARS, MAX_SLACK_URL_CHARS = 150, 1_000
 """The first is Slack's limit. The limits of `AlertMessage` keep everything else far below those of Slack."""
 _MRKDWN_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
@@ -36,6 +37,7 @@ def build_slack_blocks(message: AlertMessage) -> list[Json]:
     if header != escape_mrkdwn(headline):
         blocks.append(_build_slack_section_block("title", escape_mrkdwn(message.title)))
     blocks.append(_build_slack_section_block("main_fields", "\n".join(map(_format_mrkdwn_field, message.main_fields))))
+    blocks += _build_slack_member_blocks(message)
     attributes = [
         _build_mrkdwn_object(f"*{field.label}*\n{escape_mrkdwn(field.text)}") for field in message.attribute_fields
     ]
@@ -105,6 +107,20 @@ def _build_mrkdwn_object(text: str) -> Json:
 
 def _build_slack_section_block(id: str, text: str) -> Json:
     return {"type": "section", "block_id": id, "text": _build_mrkdwn_object(text)}
+
+
+def _build_slack_member_blocks(message: AlertMessage) -> list[Json]:
+    """The incidents that the message is about, as many as Slack can show."""
+    texts: list[str] = []
+    for index, line in enumerate(map(escape_mrkdwn, message.members)):
+        if texts and len(texts[-1]) + 1 + len(line) <= MAX_SLACK_MEMBER_BLOCK_CHARS:
+            texts[-1] += f"\n{line}"
+        elif len(texts) < MAX_SLACK_MEMBER_BLOCKS:
+            texts.append(line)
+        else:
+            texts.append(f"and {len(message.members) - index:,} more: Watchdog's pages list them")
+            break
+    return [_build_slack_section_block(f"members_{number}", text) for number, text in enumerate(texts)]
 
 
 def _build_slack_preformatted_block(id: str, text: str) -> Json:

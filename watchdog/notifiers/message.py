@@ -22,6 +22,18 @@ from watchdog.notifiers.message_fields import (
     strip_cause_to_observation,
     to_safe_single_line,
 )
+from watchdog.notifiers.shared_message import (
+    MERGED_MESSAGE_NOTICE,
+    build_shared_alert_fields,
+    compute_members_duration_ms,
+    find_highest_severity,
+    find_worst_health_state,
+    format_ended_members_title,
+    format_member_lines,
+    format_open_members_title,
+    has_recovered_member,
+    is_merged_message,
+)
 
 _RECOVERED_PHRASE_BY_RULE = {
     "missing": "is listed again",
@@ -68,6 +80,8 @@ class AlertMessage:
     probe_url: str
     runbook_url: str
     incident_id: str
+    members: tuple[str, ...] = ()
+    """A line for each incident, if the message is about several."""
     change_text: str = ""
     """Set if the cause has changed: "Still down: API: connection refused (was: HTTP 503, expected 200)"."""
 
@@ -95,6 +109,45 @@ class AlertMessage:
 
 
 def compose_alert_message(context: AlertMessageContext) -> AlertMessage:
+    return _compose_shared_message(context) if context.members else _compose_incident_message(context)
+
+
+def _compose_shared_message(context: AlertMessageContext) -> AlertMessage:
+    """About several incidents."""
+    is_open, severity = context.event is not IncidentEvent.RESOLVED, find_highest_severity(context)
+    state = find_worst_health_state(context)
+    label, duration_text = HEALTH_STATE_LABELS[state], ""
+    if is_open:
+        title = format_open_members_title(context)
+        subject = f"[{label.upper()} {severity}] {title}"
+    else:
+        title = format_ended_members_title(context)
+        duration = format_duration_rounded(compute_members_duration_ms(context))
+        duration_text = f"{label.lower()} for {duration}"
+        recovered = has_recovered_member(context)
+        subject = f"[{'RECOVERED' if recovered else 'CLOSED'}] {title} after {duration}"
+        state, label = (HealthState.UP, "Up") if recovered else (HealthState.UNKNOWN, "Closed")
+    return AlertMessage(
+        is_open=is_open,
+        is_test=context.is_test,
+        state=state,
+        state_label=label,
+        title=title,
+        duration_text=duration_text,
+        email_subject=replace_nbsp(subject),
+        notice=MERGED_MESSAGE_NOTICE if is_merged_message(context) else "",
+        main_fields=build_shared_alert_fields(context),
+        attribute_fields=(AlertMessageField("Severity", severity if is_open else f"was {severity}"),),
+        evidence=format_alert_evidence(context) if context.shared_cause else "",
+        incident_url=context.incident_url if context.shared_cause else "",
+        runbook_url="",
+        incident_id=context.incident.id,
+        probe_url="",
+        members=format_member_lines(context),
+    )
+
+
+def _compose_incident_message(context: AlertMessageContext) -> AlertMessage:
     incident, is_open = context.incident, context.event is not IncidentEvent.RESOLVED
     state = INCIDENT_HEALTH_STATE_BY_RULE.get(incident.rule, HealthState.DOWN)
     state_label = "No data" if incident.rule == "stale" else HEALTH_STATE_LABELS[state]

@@ -102,7 +102,7 @@ def build_opened_alert_fields(context: AlertMessageContext, cause: str) -> tuple
         *_build_first_cause_alert_fields(context),
         *_build_history_alert_fields(context),
         *_build_advice_alert_fields(context),
-        *_build_other_destination_alert_fields(context),
+        *build_other_destination_alert_fields(context),
     )
 
 
@@ -126,7 +126,7 @@ def _find_reason_to_advise_on(context: AlertMessageContext) -> str:
     return f"http.{status}" if isinstance(status, int) and status >= 400 else reason
 
 
-def _build_other_destination_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
+def build_other_destination_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
     """Who else is notified of the incident."""
     names = [
         to_safe_single_line(name, MAX_MESSAGE_NAME_CHARS)
@@ -260,7 +260,7 @@ def build_resolved_alert_fields(context: AlertMessageContext, cause: str) -> tup
         and latest.duration is not None
     ):
         fields.append(AlertMessageField("Now", f"ok · {format_duration(latest.duration)}"))
-    return (*fields, *_build_history_alert_fields(context), *_build_other_destination_alert_fields(context))
+    return (*fields, *_build_history_alert_fields(context), *build_other_destination_alert_fields(context))
 
 
 def _build_history_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:

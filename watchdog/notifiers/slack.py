@@ -23,6 +23,7 @@ from watchdog.notifiers.base import (
 from watchdog.notifiers.blocks import build_slack_blocks, format_slack_fallback_text
 from watchdog.notifiers.message import compose_alert_message
 from watchdog.notifiers.post import NotificationResponse, build_delivery_error_from_status, post_notification_json
+from watchdog.notifiers.shared_message import is_merged_message
 
 SLACK_ERROR_ADVICE = {
     "access_denied": "the app is not allowed to post",
@@ -99,8 +100,9 @@ class SlackNotifier(Notifier):
         return self.bot_token is not None
 
     async def send(self, request: NotificationDeliveryRequest) -> dict[str, Json]:
-        """The receipt of a bot's message contains `channel` and `ts`; that of a webhook is empty."""
-        message = compose_alert_message(request.alert_context)
+        """The receipt of a bot's message contains `channel` and `ts`; that of a webhook is empty, and so is that of a
+        merged message, because no later message may replace it."""
+        context, message = request.alert_context, compose_alert_message(request.alert_context)
         body = {"text": format_slack_fallback_text(message), "blocks": build_slack_blocks(message)}
         root = {key: request.previous_receipt.get(key, "") for key in ("channel", "ts")}
         if self.webhook is not None or request.notification.event is IncidentEvent.OPENED or not all(root.values()):
@@ -110,7 +112,8 @@ class SlackNotifier(Notifier):
             root_body = {"text": format_slack_fallback_text(root_message), "blocks": build_slack_blocks(root_message)}
             await self._call_slack_api(request, "chat.update", root_body | root)
             is_over = request.notification.event is IncidentEvent.RESOLVED
-            reply = {"channel": root["channel"], "thread_ts": root["ts"], "reply_broadcast": is_over}
+            is_news = is_over or context.raises_severity
+            reply = {"channel": root["channel"], "thread_ts": root["ts"], "reply_broadcast": is_news}
             await self._call_slack_api(request, "chat.postMessage", reply | {"text": body["text"]})
         except NotificationDeliveryError as error:
             if error.reason.removeprefix("slack.") not in SLACK_MISSING_MESSAGE_ERRORS:
@@ -124,6 +127,8 @@ class SlackNotifier(Notifier):
             await self._call_slack_api(request, "", {**body, **options})
             return {}
         response = await self._call_slack_api(request, "chat.postMessage", {"channel": self.channel, **body, **options})
+        if is_merged_message(request.alert_context):
+            return {}
         return {"channel": response.get("channel", self.channel), "ts": response.get("ts", "")}
 
     async def _call_slack_api(

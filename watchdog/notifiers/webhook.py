@@ -14,7 +14,7 @@ from pydantic import field_validator
 from watchdog.config_types import FieldValidationError, Secret
 from watchdog.domain import reasons
 from watchdog.domain.formatting import format_iso8601
-from watchdog.domain.model import AlertMessageContext, Json, ResultWithEvidence, RunSummary
+from watchdog.domain.model import AlertMember, AlertMessageContext, Json, ResultWithEvidence, RunSummary
 from watchdog.expressions import compile_expression
 from watchdog.net.auth import find_header_problems
 from watchdog.net.url import HttpUrl, parse_http_url
@@ -112,11 +112,31 @@ def build_webhook_payload(idempotency_key: str, context: AlertMessageContext) ->
         "probe": _serialize_webhook_probe(context),
         "last_good": _serialize_webhook_probe_run(context.last_good),
         "recent": [_serialize_webhook_probe_run(run) for run in context.recent_runs],
+        "shared_cause": context.shared_cause or None,
+        "members": [_serialize_webhook_member(member) for member in context.members],
         "evidence": {
             "text": message.evidence,
             "first_bad": _serialize_webhook_result(context.first_bad),
             "latest": _serialize_webhook_result(context.latest),
         },
+    }
+
+
+def _serialize_webhook_member(member: AlertMember) -> dict[str, Json]:
+    incident, probe = member
+    return {
+        "incident": {
+            "id": incident.id,
+            "state": incident.state,
+            "rule": incident.rule,
+            "subject": incident.subject,
+            "severity": incident.severity,
+            "reason": incident.reason,
+            "message": replace_nbsp(incident.message),
+            "since": format_iso8601(incident.since),
+            "resolved_at": None if incident.resolved_at is None else format_iso8601(incident.resolved_at),
+        },
+        "probe": {"id": probe.id, "name": probe.name, "kind": probe.kind, "target": probe.target},
     }
 
 

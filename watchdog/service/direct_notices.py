@@ -10,15 +10,8 @@ from hashlib import blake2b
 import structlog
 
 from watchdog.domain.formatting import MINUTE_MS, SECOND_MS, format_utc
-from watchdog.domain.model import (
-    AlertMessageContext,
-    Incident,
-    IncidentEvent,
-    Json,
-    Notification,
-    ProbeInfo,
-    Severity,
-)
+from watchdog.domain.model import AlertMessageContext, Incident, IncidentEvent, Json, ProbeInfo, Severity
+from watchdog.domain.notification import Notification
 from watchdog.domain.rules import service
 from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.net import NetworkAccess, SecretMask

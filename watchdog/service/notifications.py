@@ -19,7 +19,8 @@ from watchdog.service.clock import Clock
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.errors import StoreUnavailableError, WatchdogDatabaseSchemaError
 from watchdog.store.read.alert_context import load_alert_context
-from watchdog.store.write.outbox import LeasedNotification, NotificationOutbox
+from watchdog.store.write.outbox import NotificationOutbox
+from watchdog.store.write.outbox_lease import LeasedNotification
 
 log = structlog.get_logger()
 
@@ -178,10 +179,13 @@ class NotificationSender:
                     public_url=self.public_url,
                     merged=leased.merged,
                     previous_cause=leased.previous_cause,
+                    named_incidents=leased.named_incidents,
+                    raises_severity=leased.raises_severity,
                 )
             )
             headline = compose_alert_message(context).headline
-            if n.event is IncidentEvent.CHANGED and headline == leased.previous_headline:
+            is_single_change = n.event is IncidentEvent.CHANGED and not context.members
+            if is_single_change and headline == leased.previous_headline:
                 await self.store_executor.run_write(self.outbox.mark_merged, leased, now)
                 return None
             is_leased = await run_read_query(lambda c: self.outbox.is_still_leased(leased, c))
@@ -247,10 +251,7 @@ class NotificationSender:
             await self._run_receiver_change_callback()
             return
         self._failing_destinations.add(n.destination)
-        requested_ms = round((error.retry_after_s or 0.0) * 1000)
-        delay_ms = max(
-            requested_ms, compute_notification_retry_delay_ms(attempts)
-        )  # a short `Retry-After` does not shorten the delay
+        delay_ms = await self._choose_retry_delay(n.destination, error, attempts, now)
         await self.store_executor.run_write(
             self.outbox.schedule_retry,
             leased,
@@ -258,11 +259,22 @@ class NotificationSender:
             detail,
             failed_at=now,
             partial_receipt=error.partial_receipt,
-            retry_at=now + requested_ms if requested_ms else None,
+            retry_at=now + round(error.retry_after_s * 1000) if error.retry_after_s else None,
             refused_since=refused_since,
             unconfirmed_copies=unconfirmed_copies,
         )
         log.warning("notification_retry_scheduled", retry_in_ms=delay_ms, **fields)
+
+    async def _choose_retry_delay(
+        self, destination: str, error: NotificationDeliveryError, attempts: int, now: int
+    ) -> int:
+        """In ms. A short `Retry-After` does not shorten the delay; a destination that gets too many messages decides it
+        alone, because the notification has no fault."""
+        requested_ms = round((error.retry_after_s or 0.0) * 1000)
+        if not error.is_rate_limited:
+            return max(requested_ms, compute_notification_retry_delay_ms(attempts))
+        slow_down = self.outbox.slow_destination_down
+        return await self.store_executor.run_write(slow_down, destination, now, requested_ms) - now
 
     def _should_give_up(
         self, leased: LeasedNotification, error: NotificationDeliveryError, refused_since: int | None, now: int

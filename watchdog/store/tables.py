@@ -259,6 +259,7 @@ outbox = Table(  # notifications, delivered or not
     Column("finished_at", BigInteger),
     Column("refused_since", BigInteger),  # the first refusal that is retried for a limited time
     Column("unconfirmed_copies", Integer, nullable=False, server_default="0"),  # sent, with unknown result
+    Column("lead_incident", Text, nullable=False, server_default=""),  # whose message at the destination names this one
 )  # fmt: skip
 outbox_is_waiting = outbox.c.state == DeliveryState.WAITING
 outbox_is_undelivered = outbox.c.state == DeliveryState.UNDELIVERED
@@ -277,6 +278,10 @@ Index(
     sqlite_where=outbox_is_undelivered,
 )
 
+Index("ix_outbox_lead_incident", outbox.c.lead_incident, outbox.c.destination)
+outbox_is_leased = outbox.c.lease_token.is_not(None)
+Index("ix_outbox_lease_token", outbox.c.lease_token, postgresql_where=outbox_is_leased, sqlite_where=outbox_is_leased)
+
 outbox_is_cause_change = outbox.c.event == IncidentEvent.CHANGED
 Index(
     "ix_outbox_changed",
@@ -286,9 +291,20 @@ Index(
     sqlite_where=outbox_is_cause_change,
 )
 
-messages = Table(  # the message about an incident at a destination, as it was last sent or edited
+incident_groups = Table(  # incidents with a shared cause have one message at a destination
+    "incident_groups", metadata,
+    Column("lead_incident", Text, primary_key=True),  # the first one
+    Column("destination", Text, primary_key=True),
+    Column("cause", Text, nullable=False),  # what broke: "the host api.example:443"
+    Column("family", Text, nullable=False),  # of the reasons; empty: there was no response
+    Column("opened_at", BigInteger, nullable=False),
+    Column("accepts_until", BigInteger, nullable=False),  # further incidents
+)  # fmt: skip
+Index("ix_incident_groups_cause", incident_groups.c.cause, incident_groups.c.family, incident_groups.c.accepts_until)
+
+messages = Table(  # a message at a destination, as it was last sent or edited
     "messages", metadata,
-    Column("incident", Text, primary_key=True),
+    Column("incident", Text, primary_key=True),  # of a group: its first incident
     Column("destination", Text, primary_key=True),
     Column("headline", Text, nullable=False),  # its first line
     Column("cause", Text, nullable=False),  # the sentence that it states as the cause
@@ -312,10 +328,13 @@ member_faults = Table(  # what is wrong with a process at present
     Column("detail", Text, nullable=False),  # in words
 )  # fmt: skip
 
-destination_backoff = Table(  # destinations that asked for a pause
+destination_backoff = Table(  # how fast destinations may be sent messages: a DestinationPace
     "destination_backoff", metadata,
     Column("destination", Text, primary_key=True),
-    Column("retry_at", BigInteger, nullable=False),
+    Column("retry_at", BigInteger, nullable=False),  # it asked for a pause until then
+    Column("interval_ms", BigInteger, nullable=False, server_default="0"),
+    Column("full_at", BigInteger, nullable=False, server_default="0"),
+    Column("merged_at", BigInteger),
 )  # fmt: skip
 
 remediations = Table(  # at most one attempt an incident, reason and run

@@ -27,12 +27,12 @@ from watchdog.domain.model import (
     IncidentCauseChange,
     IncidentEvent,
     McpTaskFacts,
-    Notification,
     Outcome,
     ResultWithEvidence,
     RunSummary,
     Severity,
 )
+from watchdog.domain.notification import Notification
 from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.rules import job
 from watchdog.store.database import Database

@@ -26,11 +26,13 @@ from tests.support.store import (
     make_result,
     make_results,
 )
+from watchdog.domain.delivery_pace import MAX_SEPARATE_MESSAGES
 from watchdog.domain.formatting import DAY_MS, HOUR_MS
 from watchdog.domain.model import IncidentEvent, WatchdogFaultFacts
 from watchdog.domain.routing import NotificationRoute, NotificationRoutingTable
 from watchdog.store import codec
 from watchdog.store.database import Database
+from watchdog.store.outbox_filters import MIN_CHANGED_NOTIFICATION_INTERVAL_MS
 from watchdog.store.read.destinations import load_failing_destinations
 from watchdog.store.tables import (
     cause_changes,
@@ -41,12 +43,9 @@ from watchdog.store.tables import (
     messages,
     outbox,
 )
-from watchdog.store.write.outbox import (
-    MIN_CHANGED_NOTIFICATION_INTERVAL_MS,
-    OPENED_NOTIFICATION_SEQ,
-    LeasedNotification,
-    NotificationOutbox,
-)
+from watchdog.store.write import outbox_lease
+from watchdog.store.write.outbox_lease import LeasedNotification
+from watchdog.store.write.outbox_rows import OPENED_NOTIFICATION_SEQ
 
 SLOT = START_AT + INTERVAL_MS
 RESOLVED_SEQ = 1
@@ -247,12 +246,9 @@ def test_a_released_notification_cannot_be_marked_by_its_former_sender(database:
 
 def test_two_processes_never_lease_the_same_notification(databases: DatabasePair) -> None:
     routes = NotificationRoutingTable({f"r{i}": (f"r{i}/slack",) for i in range(8)})
-    harnesses = [StoreHarness(databases.first, make_registered_probes(30, failure_threshold=1), routes=routes)]
-    harnesses.append(
-        StoreHarness(
-            databases.second, make_registered_probes(30, failure_threshold=1), routes=routes, create_schema=False
-        )
-    )
+    probes = make_registered_probes(MAX_SEPARATE_MESSAGES, failure_threshold=1)
+    harnesses = [StoreHarness(databases.first, probes, routes=routes)]
+    harnesses.append(StoreHarness(databases.second, probes, routes=routes, create_schema=False))
     harnesses[0].record_results(*[make_result(p, SLOT, "fail") for p in harnesses[0].database_ids])
     sent_keys: list[list[str]] = [[], []]
 
@@ -270,7 +266,7 @@ def test_two_processes_never_lease_the_same_notification(databases: DatabasePair
     for i in range(2):
         send(i)  # a process may have stopped while the other had the last rows of every destination
     all_keys = sent_keys[0] + sent_keys[1]
-    assert len(all_keys) == len(set(all_keys)) == 240
+    assert len(all_keys) == len(set(all_keys)) == 8 * MAX_SEPARATE_MESSAGES
     assert set(outbox_states(harnesses[0])) == {"sent"}
 
 
@@ -283,14 +279,14 @@ def test_two_processes_do_not_block_each_other_over_two_events_of_an_incident(
     change_cause(first, "connection.refused", SLOT + 1_000)
     now = resolve_incident(first)
     second = StoreHarness(databases.second, [], create_schema=False, now=now)
-    is_locked, lease_row = Event(), NotificationOutbox._lease_row
+    is_locked, describe_lease = Event(), outbox_lease._describe_lease
 
-    def wait_and_lease_row(*args: Any) -> LeasedNotification | None:
+    def wait_and_describe_lease(*args: Any, **named: Any) -> LeasedNotification:
         is_locked.set()
         sleep(0.2)
-        return lease_row(*args)
+        return describe_lease(*args, **named)
 
-    monkeypatch.setattr(NotificationOutbox, "_lease_row", wait_and_lease_row)
+    monkeypatch.setattr(outbox_lease, "_describe_lease", wait_and_describe_lease)
     destinations = {name for names in first.routes.receivers.values() for name in names}
     with ThreadPoolExecutor(1) as executor:
         other = executor.submit(first.outbox.lease_due_notifications, now, LEASE_MS, destinations)
@@ -396,7 +392,7 @@ def open_incidents(database: Database, count: int, routes: NotificationRoutingTa
 
 
 def test_a_destination_gets_one_notification_at_a_time_in_order(database: Database) -> None:
-    harness = open_incidents(database, 100)
+    harness = open_incidents(database, MAX_SEPARATE_MESSAGES)
     sent = []
     while leased := harness.lease_notifications(SLOT + INTERVAL_MS):
         (n,) = leased
@@ -481,7 +477,7 @@ def test_a_pause_never_gets_shorter(database: Database) -> None:
     first, second = lease_one(harness, SLOT + 1_000), lease_one(harness, SLOT + 1_000)
     harness.outbox.schedule_retry(first, SLOT + 60_000, "ratelimited", retry_at=SLOT + 60_000)
     harness.outbox.schedule_retry(second, SLOT + 2_000, "ratelimited", retry_at=SLOT + 2_000)
-    assert harness.select_row(destination_backoff) == {"destination": "oncall/slack", "retry_at": SLOT + 60_000}
+    assert harness.select_row(destination_backoff)["retry_at"] == SLOT + 60_000
     assert harness.lease_notifications(SLOT + 59_999) == []
 
 

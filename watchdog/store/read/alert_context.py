@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
 import sqlalchemy as sa
 
 from watchdog.domain.model import (
+    AlertMember,
     AlertMessageContext,
     DeliveryState,
     Evidence,
     Incident,
     IncidentCauseChange,
-    Notification,
     Outcome,
     ProbeInfo,
     RemediationAttempt,
@@ -22,6 +23,7 @@ from watchdog.domain.model import (
     RunSummary,
     Severity,
 )
+from watchdog.domain.notification import Notification
 from watchdog.domain.rules import AlertPolicy, availability, has_bad_finding_about_subject, job, no_verdict, stale
 from watchdog.store import codec
 from watchdog.store.listings import build_results_from_rows
@@ -30,6 +32,7 @@ from watchdog.store.tables import (
     RESULT_COLUMNS,
     cause_changes,
     evidence,
+    incident_groups,
     incidents,
     outbox,
     probes,
@@ -61,9 +64,10 @@ def build_incident_from_row(row: Any) -> Incident:
 
 def load_alert_context(
     connection: sa.Connection, notification: Notification, now: int, *, public_url: str = "", merged: bool = False,
-    previous_cause: str = "",
+    previous_cause: str = "", named_incidents: Sequence[str] = (), raises_severity: bool = False,
 ) -> AlertMessageContext:  # fmt: skip
-    """`public_url`: the base of incident pages, if configured. Raises NoResultFound for an unknown incident."""
+    """`public_url`: the base of incident pages, if configured. `named_incidents`: if the message is about several.
+    Raises NoResultFound for an unknown incident."""
     row = connection.execute(INCIDENTS_QUERY.where(incidents.c.id == notification.incident)).one()
     probe = codec.decode_probe_info(row.probe, row.info)
     of_probe = (results.c.probe == row.probe, results.c.outcome != Outcome.MISSED)
@@ -99,7 +103,33 @@ def load_alert_context(
         merged=merged,
         cause_changes=tuple(list_incident_cause_changes(connection, row.id)) if row.first_reason else (),
         previous_cause=previous_cause,
+        members=_load_members(connection, named_incidents),
+        shared_cause=_load_shared_cause(connection, notification) if named_incidents else "",
+        raises_severity=raises_severity,
     )
+
+
+def _load_members(connection: sa.Connection, named_incidents: Sequence[str]) -> tuple[AlertMember, ...]:
+    """In the order of the names, critical ones first."""
+    if not named_incidents:
+        return ()
+    rows = connection.execute(INCIDENTS_QUERY.where(incidents.c.id.in_(named_incidents)))
+    members = {
+        row.id: AlertMember(build_incident_from_row(row), codec.decode_probe_info(row.probe, row.info)) for row in rows
+    }
+    ordered = [members[name] for name in named_incidents if name in members]
+    return tuple(sorted(ordered, key=lambda member: member.incident.severity is not Severity.CRITICAL))
+
+
+def _load_shared_cause(connection: sa.Connection, notification: Notification) -> str:
+    """Empty for a message that others are merged into."""
+    if notification.batch:
+        return ""
+    is_group = (
+        incident_groups.c.lead_incident == notification.incident,
+        incident_groups.c.destination == notification.destination,
+    )
+    return connection.execute(sa.select(incident_groups.c.cause).where(*is_group)).scalar() or ""
 
 
 def _load_other_notified_destinations(

@@ -10,7 +10,7 @@ from watchdog.domain.model import IncidentTransition, Severity
 from watchdog.domain.routing import RoutingDecision
 from watchdog.store import codec
 from watchdog.store.tables import cause_changes, incidents
-from watchdog.store.write.outbox import (
+from watchdog.store.write.outbox_rows import (
     enqueue_cause_changed_notifications,
     enqueue_opened_notifications,
     enqueue_resolved_notifications,

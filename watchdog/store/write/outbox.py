@@ -5,18 +5,17 @@ A sender holds a waiting row by token until its lease ends; then any process may
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
-from uuid import uuid4
+from collections.abc import Collection, Mapping
 
 import sqlalchemy as sa
 
+from watchdog.domain.delivery_pace import DestinationPace, slow_down, spend_token
 from watchdog.domain.membership import ENDED_WATCHDOG_PROCESS_RETENTION_MS
-from watchdog.domain.model import DeliveryState, IncidentEvent, Json, Notification
+from watchdog.domain.model import DeliveryState, Json
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store import codec
 from watchdog.store.database import Database
+from watchdog.store.outbox_filters import build_unleased_filter
 from watchdog.store.tables import (
     destination_backoff,
     failing_destinations,
@@ -24,94 +23,13 @@ from watchdog.store.tables import (
     members,
     messages,
     outbox,
-    outbox_is_unconfirmed,
     outbox_is_waiting,
     revision_destinations,
 )
+from watchdog.store.write.outbox_lease import LeasedNotification, lease_due_messages, load_destination_paces
 
-OPENED_NOTIFICATION_SEQ = 0
-"""The first of an incident's notifications at a destination; each later one has the next number."""
 NOTIFICATION_LEASE_LOCK_KEY = -2
 """Advisory lock: two processes that lease events of one incident would block each other. No probe has this id."""
-MIN_CHANGED_NOTIFICATION_INTERVAL_MS = 300_000
-"""Between two messages at a destination that an incident's cause has changed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeasedNotification:
-    """A notification whose lease this process holds."""
-
-    notification: Notification
-    lease_token: str
-    attempts: int
-    """Earlier attempts."""
-    previous_receipt: Mapping[str, Json]
-    """What the incident's last delivery to this destination returned."""
-    partial_receipt: Mapping[str, Json]
-    """What the last attempt returned, if it was delivered in part."""
-    created_at: int
-    refused_since: int | None = None
-    """When it was first refused with an error that is retried for a limited time."""
-    unconfirmed_copies: int = 0
-    """How many copies were sent of which no response showed whether they arrived."""
-    merged: bool = False
-    """It reports the opening as well, which this destination has not received."""
-    previous_headline: str = ""
-    """The first line of the message that this destination has about the incident."""
-    previous_cause: str = ""
-    """The cause that this message states."""
-
-
-def enqueue_opened_notifications(
-    connection: sa.Connection, incident: str, destinations: Iterable[str], now: int
-) -> None:
-    rows = [
-        _build_outbox_row(incident, destination, OPENED_NOTIFICATION_SEQ, IncidentEvent.OPENED, now)
-        for destination in destinations
-    ]
-    if rows:
-        connection.execute(sa.insert(outbox), rows)
-
-
-def enqueue_cause_changed_notifications(connection: sa.Connection, incident: str, now: int) -> Collection[str]:
-    """For every destination that got `opened`, unless a notification is waiting there: it will show the new cause.
-    Returns these destinations.
-
-    One that is being sent may show the old cause. The rows are locked, so that none starts to be sent meanwhile.
-    """
-    query = sa.select(outbox).where(outbox.c.incident == incident)
-    rows = connection.execute(query.order_by(outbox.c.destination, outbox.c.seq).with_for_update())
-    last_rows = {row.destination: row for row in rows}
-    changed = [
-        _build_outbox_row(incident, destination, last.seq + 1, IncidentEvent.CHANGED, now)
-        for destination, last in last_rows.items()
-        if last.state != DeliveryState.WAITING or (last.leased_until is not None and last.leased_until > now)
-    ]
-    if changed:
-        connection.execute(sa.insert(outbox), changed)
-    return last_rows.keys()
-
-
-def enqueue_resolved_notifications(
-    connection: sa.Connection, incident: str, now: int, destinations_without_resolved: Collection[str]
-) -> None:
-    """For every destination that got `opened`, even if the routes have changed since, except for those that want no
-    `resolved`."""
-    notified = sa.select(outbox.c.destination, sa.func.max(outbox.c.seq)).where(outbox.c.incident == incident)
-    rows = [
-        _build_outbox_row(incident, destination, last_seq + 1, IncidentEvent.RESOLVED, now)
-        for destination, last_seq in connection.execute(notified.group_by(outbox.c.destination))
-        if destination not in destinations_without_resolved
-    ]
-    if rows:
-        connection.execute(sa.insert(outbox), rows)
-
-
-def _build_outbox_row(incident: str, destination: str, seq: int, event: IncidentEvent, now: int) -> dict[str, Any]:
-    return {
-        "incident": incident, "destination": destination, "seq": seq, "event": event, "state": DeliveryState.WAITING,
-        "created_at": now, "due_at": now, "attempts": 0, "detail": "",
-    }  # fmt: skip
 
 
 class NotificationOutbox:
@@ -131,7 +49,8 @@ class NotificationOutbox:
         allowed_destinations: Collection[str],
         editing_destinations: Collection[str] = (),
     ) -> list[LeasedNotification]:
-        """Lease the longest-waiting due notification of each allowed destination, except for those in a pause.
+        """Lease what each allowed destination is sent next: critical incidents first, then by age. If more than
+        MAX_SEPARATE_MESSAGES wait, they are merged into one message. A destination whose pace allows none gets none.
 
         An incident's later notifications wait for its earlier ones; those that are waiting are merged into one message.
         `changed` waits until MIN_CHANGED_NOTIFICATION_INTERVAL_MS after the last one, unless the destination is one of
@@ -139,56 +58,17 @@ class NotificationOutbox:
         configured. A destination with nothing else to send gets another copy of what is unconfirmed and due, if its
         incident is open.
         """
-        paused = sa.select(destination_backoff.c.destination).where(destination_backoff.c.retry_at > now)
-        allowed = outbox.c.destination.in_(allowed_destinations), outbox.c.destination.not_in(paused)
         with self.database.write_transaction() as connection:
             self.database.acquire_advisory_lock(connection, NOTIFICATION_LEASE_LOCK_KEY)
-            rows: list[Any] = []
-            for due in (_build_waiting_outbox_filter(now, editing_destinations), _build_unconfirmed_outbox_filter(now)):
-                destinations = sa.select(outbox.c.destination).where(*due, *allowed).distinct()
-                names = set(connection.execute(destinations).scalars()) - {row.destination for row in rows}
-                first = (
-                    sa.select(outbox)
-                    .where(*due, outbox.c.destination == sa.bindparam("name"))
-                    .order_by(outbox.c.due_at, outbox.c.created_at, outbox.c.incident)
-                    .limit(1)
-                    .with_for_update(skip_locked=True)
-                )
-                candidates = [connection.execute(first, {"name": name}).first() for name in sorted(names)]
-                rows += filter(None, candidates)
-            return [lease for row in rows if (lease := self._lease_row(connection, row, now + lease_ms)) is not None]
-
-    def _lease_row(self, connection: sa.Connection, row: Any, leased_until: int) -> LeasedNotification | None:
-        """Lease a row and, with it, the rest of the incident's rows in the same state at the destination. None while
-        another transaction holds one of them: it may wait for `row`, and to wait for it would be a deadlock."""
-        token, pair = uuid4().hex, {"incident": row.incident, "destination": row.destination}
-        same_state = sa.select(outbox.c.seq).filter_by(**pair, state=row.state)
-        free_rows = connection.execute(same_state.with_for_update(skip_locked=True)).all()
-        if len(free_rows) < len(connection.execute(same_state).all()):
-            return None
-        update = sa.update(outbox).filter_by(**pair, state=row.state)
-        connection.execute(update.values(lease_token=token, leased_until=leased_until))
-        last = connection.execute(sa.select(outbox).filter_by(**pair).order_by(outbox.c.seq.desc()).limit(1)).one()
-        message = connection.execute(sa.select(messages).filter_by(**pair)).first()
-        event = IncidentEvent(last.event)
-        if message is None and event is IncidentEvent.CHANGED:
-            event = IncidentEvent.OPENED
-        return LeasedNotification(
-            notification=Notification(row.incident, row.destination, last.seq, event),
-            lease_token=token,
-            attempts=row.attempts,
-            previous_receipt=codec.decode_nullable_json(message.receipt) if message is not None else {},
-            partial_receipt=codec.decode_nullable_json(last.receipt) or {},
-            created_at=last.created_at,
-            refused_since=last.refused_since,
-            unconfirmed_copies=last.unconfirmed_copies,
-            merged=message is None and event is IncidentEvent.RESOLVED,
-            previous_headline=message.headline if message is not None else "",
-            previous_cause=message.cause if message is not None else "",
-        )
+            return lease_due_messages(connection, now, now + lease_ms, allowed_destinations, editing_destinations)
 
     def mark_sent(
-        self, leased: LeasedNotification, receipt: Mapping[str, Json], now: int, headline: str = "", cause: str = ""
+        self,
+        leased: LeasedNotification,
+        receipt: Mapping[str, Json],
+        now: int,
+        headline: str = "",
+        cause: str = "",
     ) -> None:
         """The receiver has confirmed the notification, and with it every earlier one of the incident. `headline` and
         `cause`: of the message that it now has."""
@@ -224,24 +104,70 @@ class NotificationOutbox:
         **more: Json,
     ) -> None:
         values = {"finished_at": now, "detail": ""}
-        message = {
+        later = outbox.alias()
+        is_superseded = sa.exists().where(
+            later.c.incident == outbox.c.incident, later.c.destination == outbox.c.destination,
+            later.c.lease_token == leased.lease_token, later.c.seq > outbox.c.seq,
+        )  # fmt: skip
+        destination = leased.notification.destination
+        with self.database.write_transaction() as connection:
+            self._release_lease(connection, leased, is_superseded, state=DeliveryState.MERGED, **values)
+            if state is DeliveryState.SENT:
+                connection.execute(
+                    sa.delete(failing_destinations).where(failing_destinations.c.destination == destination)
+                )
+                self._adjust_pace(connection, leased, now)
+            if self._release_lease(connection, leased, state=state, **{**values, **more}):
+                if state is DeliveryState.UNCONFIRMED:
+                    self._record_failing_destination(connection, leased, now, str(more["detail"]), given_up=True)
+                self._store_messages(connection, leased, receipt, now, headline=headline, cause=cause)
+
+    def _store_messages(
+        self,
+        connection: sa.Connection,
+        leased: LeasedNotification,
+        receipt: Mapping[str, Json],
+        now: int,
+        *,
+        headline: str,
+        cause: str,
+    ) -> None:
+        """What the destination now has: one message, or one that stands for several."""
+        common = {
             "headline": replace_unstorable_characters(headline),
-            "cause": replace_unstorable_characters(cause),
             "receipt": codec.encode_storable_json(dict(receipt)),
             "sent_at": now,
         }
-        with self.database.write_transaction() as connection:
-            is_last = outbox.c.seq == leased.notification.seq
-            self._release_lease(connection, leased, ~is_last, state=DeliveryState.MERGED, **values)
-            if state is DeliveryState.SENT:
-                destination = failing_destinations.c.destination == leased.notification.destination
-                connection.execute(sa.delete(failing_destinations).where(destination))
-            if self._release_lease(connection, leased, is_last, state=state, **{**values, **more}):
-                if state is DeliveryState.UNCONFIRMED:
-                    self._record_failing_destination(connection, leased, now, str(more["detail"]), given_up=True)
-                key = {name: getattr(leased.notification, name) for name in ("incident", "destination")}
-                insert = self.database.build_insert_statement(messages).values(**key, **message)
-                connection.execute(insert.on_conflict_do_update(index_elements=list(key), set_=message))
+        causes = dict.fromkeys(leased.lead_incidents, replace_unstorable_characters(cause))
+        if leased.is_merged_message:
+            common["headline"] = ""
+            is_lead = incidents.c.id.in_(leased.lead_incidents)
+            query = sa.select(incidents.c.id, incidents.c.message).where(is_lead)
+            causes |= {row.id: row.message for row in connection.execute(query)}
+        rows = [
+            {"incident": lead, "destination": leased.notification.destination, "cause": text, **common}
+            for lead, text in causes.items()
+        ]
+        insert = self.database.build_insert_statement(messages)
+        changed = {name: insert.excluded[name] for name in ("headline", "cause", "receipt", "sent_at")}
+        connection.execute(insert.on_conflict_do_update(index_elements=["incident", "destination"], set_=changed), rows)
+
+    def _adjust_pace(self, connection: sa.Connection, leased: LeasedNotification, now: int) -> None:
+        """A message was confirmed: it costs a token, and one that was merged is followed by a pause."""
+        destination = leased.notification.destination
+        pace = load_destination_paces(connection).get(destination)
+        if pace is None and not leased.is_merged_message:
+            return
+        pace = spend_token(pace or DestinationPace(), now)
+        if leased.is_merged_message:
+            pace = pace._replace(merged_at=now)
+        self._store_pace(connection, destination, pace)
+
+    def _store_pace(self, connection: sa.Connection, destination: str, pace: DestinationPace) -> None:
+        insert = self.database.build_insert_statement(destination_backoff).values(
+            destination=destination, **pace._asdict()
+        )
+        connection.execute(insert.on_conflict_do_update(index_elements=["destination"], set_=pace._asdict()))
 
     def mark_merged(self, leased: LeasedNotification, now: int) -> None:
         """The destination's message already states all that the notification would."""
@@ -274,11 +200,17 @@ class NotificationOutbox:
             if self._release_lease(connection, leased, due_at=due_at, **values) and failed_at is not None:
                 self._record_failing_destination(connection, leased, failed_at, detail, given_up=False)
             if retry_at is not None:
-                insert = self.database.build_insert_statement(destination_backoff).values(
-                    destination=leased.notification.destination, retry_at=retry_at
-                )
-                longer = {"set_": {"retry_at": retry_at}, "where": destination_backoff.c.retry_at < retry_at}
-                connection.execute(insert.on_conflict_do_update(index_elements=["destination"], **longer))
+                destination = leased.notification.destination
+                pace = load_destination_paces(connection).get(destination, DestinationPace())
+                self._store_pace(connection, destination, pace._replace(retry_at=max(pace.retry_at, retry_at)))
+
+    def slow_destination_down(self, destination: str, now: int, requested_pause_ms: int) -> int:
+        """The destination refused a message because it gets too many. Returns when it may be sent the next one."""
+        with self.database.write_transaction() as connection:
+            previous_pace = load_destination_paces(connection).get(destination, DestinationPace())
+            pace = slow_down(previous_pace, now, requested_pause_ms)
+            self._store_pace(connection, destination, pace)
+        return pace.next_message_at
 
     def postpone_notification(self, leased: LeasedNotification, due_at: int) -> None:
         """End the lease without an attempt: Watchdog could not get as far as sending."""
@@ -323,7 +255,7 @@ class NotificationOutbox:
             outbox_is_waiting,
             outbox.c.created_at < since,
             outbox.c.destination.not_in(recent_destinations),
-            _build_unleased_outbox_filter(now),
+            build_unleased_filter(now),
         )
         values = {
             "state": DeliveryState.UNDELIVERED,
@@ -354,44 +286,9 @@ class NotificationOutbox:
         return connection.execute(update).rowcount > 0
 
 
-def _build_waiting_outbox_filter(now: int, editing_destinations: Collection[str]) -> tuple[sa.ColumnElement[bool], ...]:
-    """Rows that are due and wait for no earlier one of their incident at the destination."""
-    earlier, sent = outbox.alias(), outbox.alias()
-    blocked = sa.exists().where(
-        earlier.c.incident == outbox.c.incident, earlier.c.destination == outbox.c.destination,
-        earlier.c.seq < outbox.c.seq, earlier.c.state == DeliveryState.WAITING,
-        (earlier.c.event != IncidentEvent.CHANGED) | (earlier.c.leased_until > now),
-    )  # fmt: skip
-    changed_recently = sa.exists().where(
-        sent.c.destination == outbox.c.destination, sent.c.event == IncidentEvent.CHANGED,
-        sent.c.state == DeliveryState.SENT, sent.c.finished_at > now - MIN_CHANGED_NOTIFICATION_INTERVAL_MS,
-    )  # fmt: skip
-    is_edit = outbox.c.destination.in_(editing_destinations)
-    too_soon = (outbox.c.event == IncidentEvent.CHANGED) & ~is_edit & changed_recently
-    return outbox_is_waiting, outbox.c.due_at <= now, _build_unleased_outbox_filter(now), ~blocked, ~too_soon
-
-
-def _build_unconfirmed_outbox_filter(now: int) -> tuple[sa.ColumnElement[bool], ...]:
-    """Rows of which another copy is due: the incident is open, and nothing later was sent about it."""
-    later = outbox.alias()
-    superseded = sa.exists().where(
-        later.c.incident == outbox.c.incident, later.c.destination == outbox.c.destination,
-        later.c.seq > outbox.c.seq,
-    )  # fmt: skip
-    is_open = sa.exists().where(incidents.c.id == outbox.c.incident, incidents.c.resolved_at.is_(None))
-    return outbox_is_unconfirmed, outbox.c.due_at <= now, _build_unleased_outbox_filter(now), ~superseded, is_open
-
-
-def _build_unleased_outbox_filter(now: int) -> sa.ColumnElement[bool]:
-    """No sender holds the row."""
-    return outbox.c.leased_until.is_(None) | (outbox.c.leased_until <= now)
-
-
 def _build_leased_outbox_filter(leased: LeasedNotification) -> tuple[sa.ColumnElement[bool], ...]:
-    notification = leased.notification
     return (
-        outbox.c.incident == notification.incident,
-        outbox.c.destination == notification.destination,
         outbox.c.lease_token == leased.lease_token,
+        outbox.c.destination == leased.notification.destination,
         outbox.c.state.in_((DeliveryState.WAITING, DeliveryState.UNCONFIRMED)),
     )

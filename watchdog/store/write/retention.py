@@ -16,6 +16,7 @@ from watchdog.store.tables import (
     check_ins,
     downtime,
     evidence,
+    incident_groups,
     incidents,
     messages,
     outbox,
@@ -92,6 +93,7 @@ def delete_expired_rows(database: Database, now: int, results_retention_ms: int,
         sa.exists().where(table.c.incident == incidents.c.id)
         for table in (outbox, messages, cause_changes, remediations)
     ]
+    is_referenced.append(sa.exists().where(outbox.c.lead_incident == incidents.c.id))
     deleted = 0
     for table, is_expired in (
         (evidence, _build_older_than_condition(evidence.c.probe, evidence.c.slot, results_cutoff) & evidence_expired),
@@ -110,6 +112,7 @@ def delete_expired_rows(database: Database, now: int, results_retention_ms: int,
         (remediations, remediations.c.incident.in_(expired_incidents)),
         (outbox, outbox.c.incident.in_(expired_incidents)),
         (messages, messages.c.incident.in_(expired_incidents)),
+        (incident_groups, incident_groups.c.lead_incident.in_(expired_incidents)),
         (cause_changes, cause_changes.c.incident.in_(expired_incidents)),
         (incidents, incident_expired & ~sa.or_(*is_referenced)),
     ):

@@ -15,7 +15,8 @@ from watchdog.domain.formatting import (
     format_remediation,
     format_timestamp,
 )
-from watchdog.domain.model import AlertMessageContext, DeliveryState, HealthState, IncidentEvent, Notification, Outcome
+from watchdog.domain.model import AlertMessageContext, DeliveryState, HealthState, IncidentEvent, Outcome
+from watchdog.domain.notification import Notification
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, THRESHOLD_IGNORING_RULE_NAMES, availability, job, stale
 from watchdog.store.read import history, status
 from watchdog.store.read.alert_context import load_alert_context

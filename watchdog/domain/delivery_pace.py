@@ -1,0 +1,85 @@
+"""Which of the waiting messages a destination is sent next, and how fast. Pure.
+
+The pace is a token bucket, learnt from the destination's own refusals (429): a message costs one token, and a token is
+added every `interval_ms`. The bucket is stored as the instant at which it will be full (`full_at`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+DESTINATION_BURST_MESSAGES = 5
+"""Tokens that the bucket holds: messages that may follow one another after a calm period."""
+FIRST_DESTINATION_INTERVAL_MS, MAX_DESTINATION_INTERVAL_MS = 1_000, 60_000
+"""The interval after the first refusal, doubled with each further one up to the maximum."""
+MIN_DESTINATION_INTERVAL_MS = 100
+"""Each confirmed message shortens the interval by a tenth; below this, the destination has no limit any more."""
+MAX_SEPARATE_MESSAGES = 10
+"""If more messages wait for a destination, they are merged into one."""
+MERGED_MESSAGE_INTERVAL_MS = 60_000
+"""Between a merged message and the next message, unless that is critical."""
+
+
+class DestinationPace(NamedTuple):
+    """What was learnt about a destination. Instants are epoch milliseconds."""
+
+    retry_at: int = 0
+    """It asked that nothing is sent before this instant."""
+    interval_ms: int = 0
+    """Between two messages, in the long run; 0: no limit is known."""
+    full_at: int = 0
+    """When the bucket will be full again."""
+    merged_at: int | None = None
+    """When it was last sent a merged message."""
+
+    @property
+    def next_message_at(self) -> int:
+        """The earliest instant at which a message may be sent."""
+        return max(self.retry_at, self.full_at - (DESTINATION_BURST_MESSAGES - 1) * self.interval_ms)
+
+
+def slow_down(pace: DestinationPace, now: int, requested_pause_ms: int) -> DestinationPace:
+    """The destination refused a message because it gets too many. `requested_pause_ms`: its `Retry-After`, or 0. The
+    bucket is empty until the pause is over, which is at least one interval."""
+    interval = min(max(2 * pace.interval_ms, FIRST_DESTINATION_INTERVAL_MS), MAX_DESTINATION_INTERVAL_MS)
+    full_at = now + max(requested_pause_ms, interval) + (DESTINATION_BURST_MESSAGES - 1) * interval
+    return pace._replace(interval_ms=interval, full_at=full_at)
+
+
+def spend_token(pace: DestinationPace, now: int) -> DestinationPace:
+    """The destination confirmed a message. The interval becomes shorter, and the number of tokens stays the same."""
+    if not pace.interval_ms:
+        return pace
+    interval = pace.interval_ms * 9 // 10
+    if interval < MIN_DESTINATION_INTERVAL_MS:
+        return pace._replace(interval_ms=0, full_at=0)
+    until_full = max(pace.full_at - now, 0) + pace.interval_ms
+    return pace._replace(interval_ms=interval, full_at=now + until_full * interval // pace.interval_ms)
+
+
+class DueMessage(NamedTuple):
+    """A message that is due at a destination. Its order: critical first, then age."""
+
+    is_not_critical: bool
+    created_at: int
+    lead_incident: str
+    """Identifies the message."""
+    is_edit: bool = False
+    """It edits a message that the destination has, and posts none."""
+
+
+def choose_due_messages(due: Sequence[DueMessage], merged_at: int | None, now: int) -> list[DueMessage]:
+    """What a destination is sent next: one message, or several that are merged into one; empty: nothing yet.
+
+    More than MAX_SEPARATE_MESSAGES are merged. For MERGED_MESSAGE_INTERVAL_MS after that, only critical ones and edits
+    are sent; what has come in the meantime is merged again.
+    """
+    ordered = sorted(due)
+    is_pausing = merged_at is not None and now < merged_at + MERGED_MESSAGE_INTERVAL_MS
+    is_storm = merged_at is not None and now < merged_at + 2 * MERGED_MESSAGE_INTERVAL_MS
+    allowed = [message for message in ordered if not (is_pausing and message.is_not_critical and not message.is_edit)]
+    posts = [message for message in allowed if not message.is_edit]
+    if len(posts) > MAX_SEPARATE_MESSAGES or (is_storm and not is_pausing and len(posts) > 1):
+        return posts
+    return allowed[:1]

@@ -1,0 +1,25 @@
+"""A delivery of what happened to an incident, and its identity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from watchdog.domain.model import IncidentEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """One delivery to one destination. Its identity is (incident, destination, seq, batch)."""
+
+    incident: str
+    destination: str
+    seq: int
+    event: IncidentEvent
+    batch: str = ""
+    """Identifies what is merged into it; empty for a message about one incident or group."""
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same on every attempt, so that a receiver can recognise a second copy."""
+        key = f"{self.incident}:{self.destination}:{self.seq}"
+        return f"{key}:{self.batch}" if self.batch else key

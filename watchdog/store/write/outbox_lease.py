@@ -1,0 +1,222 @@
+"""Leasing of notifications: what each destination is sent next, and what a sender needs to know of it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+from uuid import uuid4
+
+import sqlalchemy as sa
+
+from watchdog.domain.delivery_pace import DestinationPace, DueMessage, choose_due_messages
+from watchdog.domain.model import DeliveryState, IncidentEvent, Json, Severity
+from watchdog.domain.notification import Notification
+from watchdog.store import codec
+from watchdog.store.outbox_filters import (
+    build_first_critical_filter,
+    build_unconfirmed_filter,
+    build_waiting_filter,
+)
+from watchdog.store.tables import (
+    destination_backoff,
+    incidents,
+    messages,
+    outbox,
+    outbox_is_unconfirmed,
+    outbox_is_waiting,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeasedNotification:
+    """A notification whose lease this process holds, with all rows of the outbox that it covers."""
+
+    notification: Notification
+    lease_token: str
+    attempts: int
+    """Earlier attempts."""
+    previous_receipt: Mapping[str, Json]
+    """What the incident's last delivery to this destination returned."""
+    partial_receipt: Mapping[str, Json]
+    """What the last attempt returned, if it was delivered in part."""
+    created_at: int
+    refused_since: int | None = None
+    """When it was first refused with an error that is retried for a limited time."""
+    unconfirmed_copies: int = 0
+    """How many copies were sent of which no response showed whether they arrived."""
+    merged: bool = False
+    """It reports the opening as well, which this destination has not received."""
+    previous_headline: str = ""
+    """The first line of the message that this destination has about the incident."""
+    previous_cause: str = ""
+    """The cause that this message states."""
+    lead_incidents: tuple[str, ...]
+    """The messages that it stands for, each named by its first incident. Several: they are merged into this one."""
+    named_incidents: tuple[str, ...] = ()
+    """The incidents that it names, if there are several."""
+    raises_severity: bool = False
+    """It names the first critical incident of a message that the destination has."""
+
+    @property
+    def is_merged_message(self) -> bool:
+        """Whether it stands for messages that would otherwise be separate."""
+        return len(self.lead_incidents) > 1
+
+
+def load_destination_paces(connection: sa.Connection) -> dict[str, DestinationPace]:
+    """By destination; those without a row have no limit."""
+    columns = [destination_backoff.c[name] for name in ("destination", *DestinationPace._fields)]
+    return {name: DestinationPace(*pace) for name, *pace in connection.execute(sa.select(*columns))}
+
+
+def lease_due_messages(
+    connection: sa.Connection,
+    now: int,
+    leased_until: int,
+    destinations: Iterable[str],
+    editing_destinations: Collection[str],
+) -> list[LeasedNotification]:
+    """Lease what each of these destinations is sent next, if its pace allows a message now. One with nothing else to
+    send gets another copy of what is unconfirmed and due."""
+    leased: list[LeasedNotification] = []
+    waiting = _list_destinations_with_rows(connection, outbox_is_waiting, now)
+    unconfirmed = _list_destinations_with_rows(connection, outbox_is_unconfirmed, now)
+    idle = (waiting | unconfirmed) & set(destinations)
+    if not idle:  # the usual case
+        return leased
+    paces = load_destination_paces(connection)
+    idle = {name for name in idle if paces.get(name, DestinationPace()).next_message_at <= now}
+    for state, having, is_due in (
+        (DeliveryState.WAITING, waiting, build_waiting_filter(now, editing_destinations)),
+        (DeliveryState.UNCONFIRMED, unconfirmed, build_unconfirmed_filter(now)),
+    ):
+        due_messages = _load_due_messages(connection, is_due, idle & having, editing_destinations)
+        for destination, due in sorted(due_messages.items()):
+            idle.discard(destination)
+            if chosen := choose_due_messages(due, paces.get(destination, DestinationPace()).merged_at, now):
+                leads = [message.lead_incident for message in chosen]
+                lease = _lease_messages(connection, destination, leads, state, leased_until)
+                leased += [] if lease is None else [lease]
+    return leased
+
+
+def _list_destinations_with_rows(connection: sa.Connection, is_state: sa.ColumnElement[bool], now: int) -> set[str]:
+    """Whose rows in this state have come to their time."""
+    query = sa.select(outbox.c.destination).where(is_state, outbox.c.due_at <= now).distinct()
+    return set(connection.execute(query).scalars())
+
+
+def _load_due_messages(
+    connection: sa.Connection,
+    is_due: Iterable[sa.ColumnElement[bool]],
+    destinations: Collection[str],
+    editing_destinations: Collection[str],
+) -> Mapping[str, list[DueMessage]]:
+    """By destination. Grouped here, because a GROUP BY would make the database read the whole table in its order."""
+    if not destinations:
+        return {}
+    severity = sa.select(incidents.c.severity).where(incidents.c.id == outbox.c.incident).scalar_subquery()
+    receipt = (
+        sa.select(messages.c.receipt)
+        .where(messages.c.incident == outbox.c.lead_incident, messages.c.destination == outbox.c.destination)
+        .scalar_subquery()
+    )
+    columns = outbox.c.destination, outbox.c.lead_incident, outbox.c.created_at, severity, receipt
+    query = sa.select(*columns).where(*is_due, outbox.c.destination.in_(destinations))
+    oldest: dict[str, dict[str, DueMessage]] = defaultdict(dict)
+    for destination, lead, created_at, severity_text, receipt_text in connection.execute(query):
+        is_edit = destination in editing_destinations and bool(codec.decode_nullable_json(receipt_text))
+        message = DueMessage(severity_text != Severity.CRITICAL, created_at, lead, is_edit)
+        oldest[destination][lead] = min(message, oldest[destination].get(lead, message))
+    return {destination: list(by_lead.values()) for destination, by_lead in oldest.items()}
+
+
+def _lease_messages(
+    connection: sa.Connection, destination: str, leads: Sequence[str], state: DeliveryState, leased_until: int
+) -> LeasedNotification | None:
+    """Lease every row of these messages that is in the state, whether it is due by itself or not. None if none is free.
+
+    A message is left alone while another transaction holds one of its rows: that one may wait for a row that is locked
+    here, and to wait for it would be a deadlock.
+    """
+    in_state = sa.select(outbox.c.lead_incident, outbox.c.incident, outbox.c.seq).where(
+        outbox.c.destination == destination, outbox.c.lead_incident.in_(leads), outbox.c.state == state
+    )
+    free_rows = set(connection.execute(in_state.with_for_update(skip_locked=True)))
+    held_leads = {row.lead_incident for row in connection.execute(in_state) if row not in free_rows}
+    leads = [lead for lead in leads if lead not in held_leads]
+    if not leads:
+        return None
+    token = uuid4().hex
+    of_messages = (outbox.c.destination == destination, outbox.c.lead_incident.in_(leads))
+    raises_severity = sa.exists().where(*of_messages, outbox.c.state == state, build_first_critical_filter())
+    is_rise = bool(connection.execute(sa.select(raises_severity)).scalar())
+    lease = sa.update(outbox).where(*of_messages, outbox.c.state == state)
+    connection.execute(lease.values(lease_token=token, leased_until=leased_until))
+    rows = connection.execute(sa.select(outbox).where(*of_messages).order_by(outbox.c.created_at, outbox.c.incident))
+    rows_by_lead: dict[str, list[Any]] = {lead: [] for lead in leads}
+    for row in rows:
+        rows_by_lead[row.lead_incident].append(row)
+    return _describe_lease(connection, destination, token, rows_by_lead, is_rise=is_rise)
+
+
+def _describe_lease(
+    connection: sa.Connection, destination: str, token: str, rows_by_lead: Mapping[str, list[Any]], *, is_rise: bool
+) -> LeasedNotification:
+    """`rows_by_lead`: all rows of the leased messages, in the order in which their incidents came."""
+    leads = tuple(rows_by_lead)
+    rows = [row for lead in leads for row in rows_by_lead[lead]]
+    leased = [row for row in rows if row.lease_token == token]
+    named = tuple(dict.fromkeys(row.incident for row in (leased if len(leads) > 1 else rows)))
+    last = max(leased, key=lambda row: (row.seq, row.created_at))
+    message = None
+    if len(leads) == 1:
+        is_message = (messages.c.incident == leads[0], messages.c.destination == destination)
+        message = connection.execute(sa.select(messages).where(*is_message)).first()
+    event = IncidentEvent(last.event)
+    if len(named) > 1:
+        event = _choose_common_event(connection, leased, named, has_message=message is not None)
+    elif message is None and event is IncidentEvent.CHANGED:
+        event = IncidentEvent.OPENED
+    receipts = {row.receipt for row in leased}
+    return LeasedNotification(
+        notification=Notification(
+            leads[0], destination, len(rows_by_lead[leads[0]]) - 1, event, _derive_batch_key(rows_by_lead)
+        ),
+        lease_token=token,
+        attempts=max(row.attempts for row in leased),
+        previous_receipt=codec.decode_nullable_json(message.receipt) if message is not None else {},
+        partial_receipt=(codec.decode_nullable_json(receipts.pop()) or {}) if len(receipts) == 1 else {},
+        created_at=last.created_at,
+        refused_since=last.refused_since,
+        unconfirmed_copies=last.unconfirmed_copies,
+        merged=len(leads) == 1 and message is None and event is IncidentEvent.RESOLVED,
+        previous_headline=message.headline if message is not None else "",
+        previous_cause=message.cause if message is not None else "",
+        lead_incidents=leads,
+        named_incidents=named if len(named) > 1 else (),
+        raises_severity=is_rise and message is not None,
+    )
+
+
+def _choose_common_event(
+    connection: sa.Connection, leased: Iterable[Any], incident_ids: Collection[str], *, has_message: bool
+) -> IncidentEvent:
+    """Of a message about several incidents: `resolved` once all are over, unless the destination wants no
+    `resolved`."""
+    is_open = (incidents.c.id.in_(incident_ids), incidents.c.resolved_at.is_(None))
+    any_open = connection.execute(sa.select(incidents.c.id).where(*is_open).limit(1)).first() is not None
+    if not any_open and any(row.event == IncidentEvent.RESOLVED for row in leased):
+        return IncidentEvent.RESOLVED
+    return IncidentEvent.CHANGED if has_message else IncidentEvent.OPENED
+
+
+def _derive_batch_key(rows_by_lead: Mapping[str, Sequence[Any]]) -> str:
+    """Identifies what is merged; empty for a single message."""
+    if len(rows_by_lead) == 1:
+        return ""
+    content = ",".join(f"{lead}:{len(rows)}" for lead, rows in sorted(rows_by_lead.items()))
+    return blake2b(content.encode(), digest_size=8).hexdigest()

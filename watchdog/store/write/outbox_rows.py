@@ -1,0 +1,67 @@
+"""Writing of notifications to the outbox, in the transaction that opens, changes or resolves their incident."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import sqlalchemy as sa
+
+from watchdog.domain.model import DeliveryState, IncidentEvent
+from watchdog.store.tables import outbox
+
+OPENED_NOTIFICATION_SEQ = 0
+"""The first of an incident's notifications at a destination; each later one has the next number."""
+
+
+def enqueue_opened_notifications(
+    connection: sa.Connection, incident: str, destinations: Iterable[str], now: int
+) -> None:
+    rows = [
+        _build_outbox_row(incident, destination, OPENED_NOTIFICATION_SEQ, IncidentEvent.OPENED, now)
+        for destination in destinations
+    ]
+    if rows:
+        connection.execute(sa.insert(outbox), rows)
+
+
+def enqueue_cause_changed_notifications(connection: sa.Connection, incident: str, now: int) -> Collection[str]:
+    """For every destination that got `opened`, unless a notification is waiting there: it will show the new cause.
+    Returns these destinations.
+
+    One that is being sent may show the old cause. The rows are locked, so that none starts to be sent meanwhile.
+    """
+    query = sa.select(outbox).where(outbox.c.incident == incident)
+    rows = connection.execute(query.order_by(outbox.c.destination, outbox.c.seq).with_for_update())
+    last_rows = {row.destination: row for row in rows}
+    changed = [
+        _build_outbox_row(incident, destination, last.seq + 1, IncidentEvent.CHANGED, now)
+        for destination, last in last_rows.items()
+        if last.state != DeliveryState.WAITING or (last.leased_until is not None and last.leased_until > now)
+    ]
+    if changed:
+        connection.execute(sa.insert(outbox), changed)
+    return last_rows.keys()
+
+
+def enqueue_resolved_notifications(
+    connection: sa.Connection, incident: str, now: int, destinations_without_resolved: Collection[str]
+) -> None:
+    """For every destination that got `opened`, even if the routes have changed since, except for those that want no
+    `resolved`."""
+    notified = sa.select(outbox.c.destination, sa.func.max(outbox.c.seq)).where(outbox.c.incident == incident)
+    rows = [
+        _build_outbox_row(incident, destination, last_seq + 1, IncidentEvent.RESOLVED, now)
+        for destination, last_seq in connection.execute(notified.group_by(outbox.c.destination))
+        if destination not in destinations_without_resolved
+    ]
+    if rows:
+        connection.execute(sa.insert(outbox), rows)
+
+
+def _build_outbox_row(incident: str, destination: str, seq: int, event: IncidentEvent, now: int) -> dict[str, Any]:
+    return {
+        "incident": incident, "destination": destination, "seq": seq, "event": event, "state": DeliveryState.WAITING,
+        "created_at": now, "due_at": now, "attempts": 0, "detail": "",
+        "lead_incident": incident,
+    }  # fmt: skip
