@@ -150,12 +150,12 @@ class Surroundings:
 
     def blind_s(self) -> float:
         """The longest time that one healthy target was not requested, less the interval."""
-        ended_at, longest = time.monotonic(), 0.0
+        ended_at, longest_gap_s = time.monotonic(), 0.0
         for id in self.healthy_ids:
             times = [at for at in self.targets.request_times[f"/{id}"] if at >= self.started_at]
             gaps = (after - before for before, after in pairwise([self.started_at, *times, ended_at]))
-            longest = max(longest, *gaps)
-        return max(longest - INTERVAL_S, 0.0)
+            longest_gap_s = max(longest_gap_s, *gaps)
+        return max(longest_gap_s - INTERVAL_S, 0.0)
 
     def false_outages(self) -> int:
         """Messages that blame a healthy target."""
