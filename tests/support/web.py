@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from threading import Thread
 from typing import Any
@@ -13,8 +13,10 @@ import httpx
 import sqlalchemy as sa
 import uvicorn
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import JSONResponse
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.support.fixture_rows import NOW, FixtureRows
@@ -83,6 +85,19 @@ def create_test_app(database: Database, **options: Any) -> FastAPI:
         "mcp_app": FakeMcpApp(),
     }
     return create_web_app(**defaults | options)
+
+
+def list_requests(app: FastAPI) -> list[tuple[str, str]]:
+    """Every (path, method) of the application's routers."""
+
+    def walk(routes: Iterable[BaseRoute]) -> Iterator[APIRoute]:
+        for route in routes:
+            if isinstance(route, APIRoute):
+                yield route
+            elif (inner := getattr(route, "original_router", None)) is not None:
+                yield from walk(inner.routes)
+
+    return [(route.path, method) for route in walk(app.routes) for method in sorted(route.methods or ())]
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from fastapi import FastAPI
 from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from watchdog.store.read.query import StoreReadRunner
@@ -20,6 +21,9 @@ from watchdog.web.routes.operators import OperatorContext, create_operator_route
 from watchdog.web.routes.public import StatusPageCache, create_public_router
 from watchdog.web.routes.sign_in import create_sign_in_router
 from watchdog.web.templating import SECURITY_HEADERS, PageRenderer
+
+MAX_REQUEST_BODY_BYTES = 131_072
+"""Of every route but check-ins. The sign-in form and the MCP server allow less."""
 
 
 def create_web_app(
@@ -69,8 +73,29 @@ def create_web_app(
     app.include_router(create_mcp_router(context, mcp_app))
     app.include_router(create_sign_in_router(clock, context.authenticator, renderer))
     install_error_handlers(app, renderer, clock)
+    app.add_middleware(RequestBodyLimitMiddleware)
     app.add_middleware(SecurityHeadersMiddleware)
     return app
+
+
+class RequestBodyLimitMiddleware:
+    """Refuses a body that is longer than any form or message of a client, as soon as a route has read so much of it."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        received_bytes = 0
+
+        async def receive_limited() -> Message:
+            nonlocal received_bytes
+            message = await receive()
+            received_bytes += len(message.get("body", b""))
+            if received_bytes > MAX_REQUEST_BODY_BYTES:
+                raise HTTPException(413, "The body of the request is too long")
+            return message
+
+        await self.app(scope, receive_limited if scope["type"] == "http" else receive, send)
 
 
 class SecurityHeadersMiddleware:

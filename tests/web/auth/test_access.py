@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
-from fastapi.routing import APIRoute
-from starlette.routing import BaseRoute
 
 from tests.support.fixture_rows import NOW, FixtureRows
 from tests.support.html_checks import find_html_problems
-from tests.support.web import FakeMcpApp, create_test_app, filled_database, request_page
+from tests.support.web import FakeMcpApp, create_test_app, filled_database, list_requests, request_page
 from watchdog.store.database import Database
 from watchdog.web import ApiKey, StatusPageConfig, create_web_app
 from watchdog.web.auth.access import Authenticator, strip_port_from_host
@@ -86,13 +84,6 @@ def bearer(key: str) -> dict[str, bytes]:
 def routes() -> list[tuple[str, str]]:
     """Every (path, method) of the application's routers."""
 
-    def walk(routes: Iterable[BaseRoute]) -> Iterator[APIRoute]:
-        for route in routes:
-            if isinstance(route, APIRoute):
-                yield route
-            elif (inner := getattr(route, "original_router", None)) is not None:
-                yield from walk(inner.routes)
-
     async def read(_: Any) -> Any:
         raise AssertionError
 
@@ -104,7 +95,7 @@ def routes() -> list[tuple[str, str]]:
         api_keys=KEYS,
         mcp_app=FakeMcpApp(),
     )
-    return [(route.path, method) for route in walk(app.routes) for method in sorted(route.methods or ())]
+    return list_requests(app)
 
 
 ROUTES = routes()

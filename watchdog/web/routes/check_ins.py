@@ -21,7 +21,8 @@ CHECK_IN_PATH_PREFIX = "/in/"
 MAX_CHECK_IN_BODY_TAIL_BYTES = 12_288
 """The part of a body that is passed on: the output that is stored, and a margin for a secret that starts before it."""
 CHECK_IN_BODY_TIMEOUT_S = 30.0
-"""How long a body may take; afterwards what has arrived counts as the whole body."""
+MAX_CHECK_IN_BODY_BYTES = 67_108_864
+"""How long a body may take, and how much of it is received; then what has arrived counts as the whole body."""
 MAX_CHECK_INS_PER_WINDOW, CHECK_IN_RATE_LIMIT_WINDOW_MS = 600, 60_000
 """Check-ins of one job within a window; more than that is a runaway job."""
 MAX_TOKEN_LOOKUPS = 2
@@ -209,7 +210,7 @@ async def _read_body_tail(receive: Receive) -> BodyTail | None:
     start, total_bytes = bytes(tail[:MAX_BYTE_ORDER_MARK_BYTES]), len(tail)
     try:
         async with asyncio.timeout(CHECK_IN_BODY_TIMEOUT_S if message.get("more_body") else None):
-            while message.get("more_body"):
+            while message.get("more_body") and total_bytes < MAX_CHECK_IN_BODY_BYTES:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     return None
