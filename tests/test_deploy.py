@@ -38,6 +38,13 @@ def test_the_image_holds_what_the_wheel_is_built_from() -> None:
     assert [name for name in needed if name not in copied()] == []
 
 
+def test_the_unit_starts_once_the_clock_is_synchronized() -> None:
+    """systemd orders a unit after a target only if something wants that target."""
+    for setting in ("Wants", "After"):
+        (targets,) = re.findall(rf"^{setting}=(.*)$", UNIT, flags=re.MULTILINE)
+        assert "time-sync.target" in targets.split()
+
+
 def test_compose_mounts_files_that_exist() -> None:
     mounts = [mount.split(":")[0] for service in COMPOSE["services"].values() for mount in service.get("volumes", [])]
     assert [m for m in mounts if not ((ROOT / m).is_file() if m.startswith(".") else m in COMPOSE["volumes"])] == []

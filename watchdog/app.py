@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -29,7 +29,7 @@ from watchdog.server import ConnectionGuard, ConnectionLimits, WebServer
 from watchdog.service.absence_record import AbsenceRecordFile
 from watchdog.service.check_in_log import CheckInLog
 from watchdog.service.check_ins import CHECK_IN_FLUSH_INTERVAL_S, CheckInReceiver
-from watchdog.service.clock import Clock, WatchdogDatabaseClock, read_wall_clock_ms
+from watchdog.service.clock import Clock, WatchdogClock, read_boot_clock_ms, read_wall_clock_ms
 from watchdog.service.dead_mans_switch import DeadMansSwitch
 from watchdog.service.direct_notices import DirectNoticeSender
 from watchdog.service.member_faults import WatchdogProcessFaultReporter
@@ -73,7 +73,9 @@ class RunningApp:
 
 
 @asynccontextmanager
-async def run_app(loaded_config: LoadedConfig, clock: Clock = read_wall_clock_ms) -> AsyncIterator[RunningApp]:
+async def run_app(
+    loaded_config: LoadedConfig, wall_clock: Clock = read_wall_clock_ms, monotonic_clock: Clock = read_boot_clock_ms
+) -> AsyncIterator[RunningApp]:
     """Build everything from a configuration, run it, and stop it in order.
 
     Raises WatchdogDatabaseSchemaError if a newer version wrote the database, StoreUnavailableError if it cannot be
@@ -81,7 +83,8 @@ async def run_app(loaded_config: LoadedConfig, clock: Clock = read_wall_clock_ms
     """
     config = loaded_config.config
     database = Database(config.storage.url)
-    store_executor = StoreExecutor(database)
+    clock = WatchdogClock(database, wall_clock, monotonic_clock)
+    store_executor = StoreExecutor(database, clock.read_for_transaction)
     try:
         await store_executor.run_write(upgrade_schema, database, find_resource_path("migrations"))
         await store_executor.run_read(database.check_file)
@@ -90,7 +93,9 @@ async def run_app(loaded_config: LoadedConfig, clock: Clock = read_wall_clock_ms
         )
         async with NetworkAccess() as network, AsyncExitStack() as stack:
             network.preload()
-            service = await register_probes_and_build_service(loaded_config, store_executor, network, clock)
+            service = await register_probes_and_build_service(
+                loaded_config, store_executor, network, clock, clock.describe_problem
+            )
             check_in_receiver = build_check_in_receiver(service, loaded_config)
             await stack.enter_async_context(check_in_receiver)
             service.add_background_task("flush_check_ins", check_in_receiver.flush_check_ins, CHECK_IN_FLUSH_INTERVAL_S)
@@ -111,14 +116,17 @@ async def run_app(loaded_config: LoadedConfig, clock: Clock = read_wall_clock_ms
 
 
 async def register_probes_and_build_service(
-    loaded_config: LoadedConfig, store_executor: StoreExecutor, network: NetworkAccess, local_clock: Clock
+    loaded_config: LoadedConfig,
+    store_executor: StoreExecutor,
+    network: NetworkAccess,
+    clock: Clock,
+    describe_clock_problem: Callable[[], str] = lambda: "",
 ) -> MonitoringService:
     """Become a member, register the probes and build the service, without starting it."""
     config, database, mask = loaded_config.config, store_executor.database, loaded_config.mask
-    clock, notifiers = WatchdogDatabaseClock(local_clock, database), config.build_notifiers_by_destination()
-    configured_probes: list[Probe] = list(config.probes)
-    if notifiers:
-        configured_probes.append(build_watchdog_self_probe(store_executor, notifiers, clock))
+    notifiers = config.build_notifiers_by_destination()
+    self_probes = [build_watchdog_self_probe(store_executor, notifiers, clock)] if notifiers else []
+    configured_probes: list[Probe] = [*config.probes, *self_probes]
     lease_keeper = await become_member(loaded_config, configured_probes, store_executor, clock)
     membership = lease_keeper.membership
     registry, watermark = membership.registry, Watermark(database, LOCAL_LOCATION)
@@ -126,12 +134,7 @@ async def register_probes_and_build_service(
     probes = {database_id: probe_by_id[probe.info.id] for database_id, probe in registry.configured_ids.items()}
     recorder = ResultRecorder(database, watermark, registry)
     claims = SlotClaimer(database, watermark, recorder, registry)
-    self_probe_id = next((id for id, probe in probes.items() if isinstance(probe, WatchdogSelfProbe)), None)
-
-    async def run_self_probe_soon() -> None:
-        if self_probe_id is not None:
-            await store_executor.run_write(claims.reschedule_sooner, {self_probe_id: clock()})
-
+    run_self_probe_soon = create_self_probe_trigger(probes, claims, store_executor)
     notification_sender = NotificationSender(
         store_executor=store_executor,
         outbox=NotificationOutbox(database),
@@ -143,7 +146,9 @@ async def register_probes_and_build_service(
         on_receiver_change=run_self_probe_soon,
         may_notify=membership.may_notify,
     )
-    fault_reporter = WatchdogProcessFaultReporter(membership.member_id, store_executor, clock, run_self_probe_soon)
+    fault_reporter = WatchdogProcessFaultReporter(
+        membership.member_id, store_executor, clock, run_self_probe_soon, describe_clock_problem
+    )
     return MonitoringService(
         probes=probes,
         store_executor=store_executor,
@@ -165,7 +170,7 @@ async def become_member(
     loaded_config: LoadedConfig,
     configured_probes: Sequence[Probe],
     store_executor: StoreExecutor,
-    clock: WatchdogDatabaseClock,
+    clock: Clock,
 ) -> ProcessLeaseKeeper:
     """Register this process and its probes. Raises StoreUnavailableError."""
     configuration = build_watchdog_process_configuration(loaded_config, configured_probes)
@@ -189,6 +194,18 @@ def build_direct_notice_sender(
         is_lowest_member=membership.is_lowest_live_member,
         may_notify=membership.may_notify,
     )
+
+
+def create_self_probe_trigger(
+    probes: Mapping[int, Probe], claims: SlotClaimer, store_executor: StoreExecutor
+) -> Callable[[], Awaitable[None]]:
+    """Runs the built-in probe soon, if there is one."""
+    ids = [id for id, probe in probes.items() if isinstance(probe, WatchdogSelfProbe)]
+
+    async def run_self_probe_soon() -> None:
+        await store_executor.run_write_now(lambda now: claims.reschedule_sooner(dict.fromkeys(ids, now)))
+
+    return run_self_probe_soon
 
 
 def build_remediation_runner(

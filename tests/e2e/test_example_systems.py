@@ -265,7 +265,7 @@ async def test_incidents_name_cron_jobs_that_fail_or_do_not_run(
         assert process.returncode == exit_code
 
     with open_listen_socket("127.0.0.1", port) as listen_socket:
-        async with run_app(loaded, clock) as app, WebServer(create_asgi_app(app), listen_socket):
+        async with run_app(loaded, clock, clock) as app, WebServer(create_asgi_app(app), listen_socket):
             watchdog = RunningWatchdog(app)
 
             async def wait_for_incidents(*expected: OpenIncidentSummary) -> None:

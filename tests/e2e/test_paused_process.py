@@ -86,7 +86,7 @@ async def simulated_service(database_url: str, target_url: str) -> AsyncIterator
         return START_AT if simulated is None else simulated.now
 
     loaded = load_config(Path("watchdog.yaml"), json.dumps(config), {})
-    store_executor = StoreExecutor(Database(loaded.config.storage.url))
+    store_executor = StoreExecutor(Database(loaded.config.storage.url), clock)
     try:
         await store_executor.run_write(upgrade_schema, store_executor.database, find_resource_path("migrations"))
         async with NetworkAccess() as network:

@@ -33,7 +33,7 @@ class CheckInHarness:
     def __init__(self, url: str, folder: Path, *, new: bool = True):
         self.store = StoreHarness(url, [make_registered_probe("backup", failure_threshold=1)], create_schema=new)
         self.id = self.store.database_id("backup")
-        self.store_executor = StoreExecutor(self.store.database)
+        self.store_executor = StoreExecutor(self.store.database, lambda: self.now)
         self.check_in_log = CheckInLog(folder / "check-ins")
         self.receiver = CheckInReceiver(
             check_in_log=self.check_in_log,

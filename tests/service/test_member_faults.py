@@ -27,7 +27,7 @@ class FaultHarness:
     def __init__(self, url: str):
         self.now = START_AT
         self.store = StoreHarness(url, [make_registered_probe()])
-        self.store_executor = StoreExecutor(self.store.database)
+        self.store_executor = StoreExecutor(self.store.database, lambda: self.now)
         self.changes, self.has_lease = 0, True
         self.member = self.store.membership.member_id
         self.reporter = WatchdogProcessFaultReporter(

@@ -53,7 +53,7 @@ class SenderHarness:
 
     def __init__(self, store: StoreHarness):
         self.store, self.now = store, START_AT + 10 * INTERVAL_MS
-        self.store_executor = StoreExecutor(store.database)
+        self.store_executor = StoreExecutor(store.database, lambda: self.now)
         self.received: list[NotificationDeliveryRequest] = []
         self.responses: list[Callable[[], Any]] = []
         self.sender = self.make_sender()

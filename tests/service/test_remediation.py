@@ -33,7 +33,7 @@ class RemediationHarness:
             f"sqlite:///{folder / 'watchdog.db'}",
             [make_registered_probe("a", failure_threshold=1), make_registered_probe("b", failure_threshold=1)],
         ).without_downtime()
-        self.store_executor = StoreExecutor(self.store.database)
+        self.store_executor = StoreExecutor(self.store.database, lambda: SLOT + 1_000)
         remediation = {"on": "job.stuck", "http": {"url": server.url + "{subject}", "json": {"probe": "{probe}"}}}
         probe_by_id = {id: scripted_probe(id, remediation=remediation) for id in "ab"}
         probes = {id: probe_by_id[registered.info.id] for id, registered in self.store.registry.items()}

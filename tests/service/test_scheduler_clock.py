@@ -1,4 +1,4 @@
-"""The timers on the real clock, which can be set back, or have an unknown time zone."""
+"""The timers wait by a monotonic clock, no matter what the wall clock and the time zone are."""
 
 from __future__ import annotations
 
@@ -6,20 +6,17 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from structlog.testing import capture_logs
 
 from tests.support.store import StoreHarness, make_registered_probe, make_result
-from watchdog.domain.formatting import NBSP
 from watchdog.domain.model import Observation, Outcome, ResultToRecord
 from watchdog.domain.schedule import IntervalSchedule
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.probes.base import Probe, ProbeAttemptContext
-from watchdog.service.clock import WatchdogDatabaseClock, read_wall_clock_ms
+from watchdog.service.clock import read_wall_clock_ms
 from watchdog.service.member_faults import WatchdogProcessFaultReporter
 from watchdog.service.membership import ProcessLeaseKeeper
 from watchdog.service.notifications import NotificationSender
@@ -68,11 +65,7 @@ class SchedulerHarness:
             network=network,
             mask=mask,
             clock=read_wall_clock_ms,
-            lease_keeper=ProcessLeaseKeeper(
-                self.store.membership,
-                self.store_executor,
-                WatchdogDatabaseClock(read_wall_clock_ms, self.store.database),
-            ),
+            lease_keeper=ProcessLeaseKeeper(self.store.membership, self.store_executor, read_wall_clock_ms),
             fault_reporter=WatchdogProcessFaultReporter("here", self.store_executor, read_wall_clock_ms),
         )
 
@@ -85,69 +78,51 @@ def harness(tmp_path: Path) -> Iterator[SchedulerHarness]:
 
 
 async def wait_until_true(what: Any) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while not what():  # noqa: ASYNC110 - the service has no event for it
             await asyncio.sleep(0.01)
 
 
 async def test_an_unknown_time_zone_does_not_stop_the_timers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "Nowhere/Land")
-    monkeypatch.setattr("tzlocal.unix._cache_tz", None)
     harness = SchedulerHarness(tmp_path)
     await harness.service.start()
     await wait_until_true(lambda: harness.service.last_claim_at)
+    claimed_at = harness.service.last_claim_at
+    await wait_until_true(lambda: harness.service.last_claim_at > claimed_at)
     await harness.service.stop()
     harness.store_executor.close()
 
 
-async def test_timers_continue_when_the_clock_is_set_back(
-    harness: SchedulerHarness, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("step_s", [3_600, -7_200, 56 * 365 * 86_400, -10 * 365 * 86_400])
+async def test_timers_continue_when_the_wall_clock_is_set(
+    harness: SchedulerHarness, monkeypatch: pytest.MonkeyPatch, step_s: int
 ) -> None:
-    step_back = timedelta(0)
+    """Even by the 56 years that a machine without a battery is behind when it starts."""
+    ticks = 0
 
-    monkeypatch.setattr(
-        harness.service, "clock", lambda: read_wall_clock_ms() - round(step_back.total_seconds() * 1000)
-    )
+    async def count_tick() -> None:
+        nonlocal ticks
+        ticks += 1
+
+    harness.service.add_background_task("count", count_tick, 0.01)
     await harness.service.start()
-    await wait_until_true(lambda: harness.service.last_claim_at)
+    await wait_until_true(lambda: ticks)
+    wall_clock = time.time
+    monkeypatch.setattr(time, "time", lambda: wall_clock() + step_s)
+    ticks = 0
+    await wait_until_true(lambda: ticks > 3)
+    await harness.service.stop()
+
+
+async def test_a_watermark_ahead_of_the_clock_is_not_ready(harness: SchedulerHarness) -> None:
+    await harness.service.claim_due_slots()
     assert harness.service.describe_not_ready_reason() == ""
-    with capture_logs() as logs:
-        step_back = timedelta(hours=1)
-        clock_before_step = read_wall_clock_ms() - 3_000_000
-        await wait_until_true(lambda: harness.service.last_claim_at < clock_before_step)
-        claimed = harness.service.last_claim_at
-        await wait_until_true(lambda: harness.service.last_claim_at > claimed)
-        ready = harness.service.describe_not_ready_reason().replace(NBSP, " ")
-        step_back = timedelta(0)
-        await wait_until_true(lambda: harness.service.last_claim_at > clock_before_step)
-        assert harness.service.describe_not_ready_reason() == "", "by itself, once the clock has caught up"
-        await harness.service.stop()
-    assert ready == "the clock was set back: the database is 59 min ahead of it"
-    steps = [
-        (entry["log_level"], entry["step"].replace(NBSP, " ")) for entry in logs if entry["event"] == "clock_step_back"
-    ]
-    assert steps == [("warning", "59 min")], "once"
-
-
-async def test_waiting_for_the_database_while_another_process_claims_is_no_clock_step(
-    harness: SchedulerHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    claim, now = harness.store.slot_claimer.claim_due_slots, read_wall_clock_ms()
-    monkeypatch.setattr(harness.service, "clock", lambda: now)
-
-    def delayed_claim(at: int, limit: int) -> Any:
-        nonlocal now
-        now += 9_000
-        claim(now, limit)  # by the other process
-        harness.store.watermark._gap_checked_at = 0
-        return claim(at, limit)
-
-    monkeypatch.setattr(harness.store.slot_claimer, "claim_due_slots", delayed_claim)
-    with capture_logs() as logs:
-        await harness.service.claim_due_slots()
-    assert harness.store.watermark.clock_behind_ms
-    assert harness.service.clock_behind_ms == 0
-    assert [entry for entry in logs if entry["event"] == "clock_step_back"] == []
+    harness.store.advance_watermark(read_wall_clock_ms() + 7_000_000)
+    await harness.service.claim_due_slots()
+    reason = harness.service.describe_not_ready_reason().replace("\N{NO-BREAK SPACE}", " ")
+    assert reason.startswith("this clock is 1 h ")
+    assert reason.endswith(" min behind the newest run")
 
 
 async def test_a_shutdown_waits_for_a_batch_in_progress(

@@ -18,7 +18,7 @@ from watchdog.app import RunningApp, run_app
 from watchdog.config.load import load_config
 from watchdog.domain.model import Incident, IncidentEvent
 from watchdog.domain.rules import service
-from watchdog.service.clock import Clock, read_wall_clock_ms
+from watchdog.service.clock import Clock, read_boot_clock_ms, read_wall_clock_ms
 from watchdog.store.read.status import list_incidents
 from watchdog.store.tables import outbox, outbox_is_waiting, probes, results
 
@@ -63,10 +63,13 @@ class EndToEndHarness:
 
     @asynccontextmanager
     async def running_watchdog(
-        self, clock: Clock = read_wall_clock_ms, env: Mapping[str, str] = {}
+        self,
+        clock: Clock = read_wall_clock_ms,
+        env: Mapping[str, str] = {},
+        monotonic_clock: Clock = read_boot_clock_ms,
     ) -> AsyncIterator[RunningWatchdog]:
         loaded = load_config(self.folder / "watchdog.yaml", json.dumps(self.config()), env)
-        async with run_app(loaded, clock) as app:
+        async with run_app(loaded, clock, monotonic_clock) as app:
             yield RunningWatchdog(app)
 
     def received_events(self) -> dict[str, list[IncidentEvent]]:

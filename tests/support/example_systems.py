@@ -78,9 +78,9 @@ async def running_example(name: str, folder: Path, **env: str) -> AsyncIterator[
     loaded_config = load_example(name, folder, env)
     for probe in loaded_config.config.probes:
         probe.preload()  # as `watchdog run` does: loading libraries would take long inside a run
-    storage = StoreExecutor(Database(loaded_config.config.storage.url))
     runners: list[ExampleSystemRunner] = []
     clock: Clock = lambda: runners[0].now if runners else read_wall_clock_ms()  # noqa: E731 - a named closure
+    storage = StoreExecutor(Database(loaded_config.config.storage.url), clock)
     try:
         await storage.run_write(upgrade_schema, storage.database, find_resource_path("migrations"))
         async with NetworkAccess() as network:

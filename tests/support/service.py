@@ -16,7 +16,6 @@ from watchdog.net import NetworkAccess, SecretMask
 from watchdog.notifiers.base import Notifier
 from watchdog.probes.base import Probe, ProbeAttemptContext
 from watchdog.service import scheduler
-from watchdog.service.clock import WatchdogDatabaseClock
 from watchdog.service.member_faults import WatchdogProcessFaultReporter
 from watchdog.service.membership import ProcessLeaseKeeper
 from watchdog.service.notifications import NotificationSender
@@ -80,13 +79,9 @@ class ServiceHarness:
         self.store = StoreHarness(
             url, members, routes=NotificationRoutingTable({"oncall": destinations}) if destinations else None
         )
-        self.store_executor = StoreExecutor(self.store.database)
+        self.store_executor = StoreExecutor(self.store.database, lambda: self.now)
         probe_by_id = {probe.id: probe for probe in probes}
-        network, mask, clock = (
-            NetworkAccess(),
-            SecretMask(["hush-hush"]),
-            WatchdogDatabaseClock(lambda: self.now, self.store.database),
-        )
+        network, mask = NetworkAccess(), SecretMask(["hush-hush"])
         self.service = MonitoringService(
             probes={id: probe_by_id[registered.info.id] for id, registered in self.store.registry.items()},
             store_executor=self.store_executor,
@@ -104,7 +99,7 @@ class ServiceHarness:
             network=network,
             mask=mask,
             clock=lambda: self.now,
-            lease_keeper=ProcessLeaseKeeper(self.store.membership, self.store_executor, clock),
+            lease_keeper=ProcessLeaseKeeper(self.store.membership, self.store_executor, lambda: self.now),
             fault_reporter=WatchdogProcessFaultReporter(
                 self.store.membership.member_id, self.store_executor, lambda: self.now
             ),

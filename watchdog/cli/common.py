@@ -98,11 +98,9 @@ def open_read_connection_or_exit(config_path: Path) -> Iterator[tuple[Connection
 
 def read_database_clock(database: Database) -> int:
     """Epoch ms, by the clock of the database, as everything that is stored. Raises StoreUnavailableError."""
-    from watchdog.service.clock import WatchdogDatabaseClock, read_wall_clock_ms
+    from watchdog.service.clock import WatchdogClock, read_wall_clock_ms
 
-    clock = WatchdogDatabaseClock(read_wall_clock_ms, database)
-    clock.measure_offset()
-    return clock()
+    return WatchdogClock(database, read_wall_clock_ms).read_for_transaction()
 
 
 def exit_if_database_file_missing(loaded_config: LoadedConfig) -> None:

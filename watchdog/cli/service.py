@@ -28,7 +28,7 @@ def service_command(
     Example: watchdog service -o json
     """
     from watchdog.api.serializers import serialize_service_finding
-    from watchdog.cli.status import explain_outdated_probe_states
+    from watchdog.domain.watermark import explain_outdated_watermark
     from watchdog.store.read.status import load_watchdog_status
 
     with open_read_connection_or_exit(config) as (connection, now):
@@ -41,7 +41,7 @@ def service_command(
         to_row=lambda finding: _format_finding_cli_row(finding, now),
         empty_text="no findings",
     )
-    if outdated := explain_outdated_probe_states(status.watermark, now):
+    if outdated := explain_outdated_watermark(status.watermark, now):
         print(f"watchdog: {outdated}", file=sys.stderr)
     raise typer.Exit(ExitCode.DOWN if status.findings else ExitCode.UNKNOWN if outdated else ExitCode.OK)
 

@@ -37,6 +37,7 @@ def status_command(
     """
     from watchdog.api.serializers import serialize_probe_status, serialize_watchdog_self_probe
     from watchdog.domain.rules import service
+    from watchdog.domain.watermark import explain_outdated_watermark
     from watchdog.store.read.members import load_watchdog_process_status
     from watchdog.store.read.status import list_probe_statuses, load_watchdog_status
 
@@ -57,25 +58,12 @@ def status_command(
         empty_text="no probes",
     )
     states = {status.state.value for status in statuses}
-    if outdated := explain_outdated_probe_states(watchdog_status.watermark, now):
+    if outdated := explain_outdated_watermark(watchdog_status.watermark, now):
         print(f"watchdog: {outdated}", file=sys.stderr)
         states.add("unknown")
     for line in [*(finding.message for finding in findings), *member_lines]:
         print(f"watchdog: {line}", file=sys.stderr)
     raise typer.Exit(ExitCode.DOWN if "down" in states else ExitCode.UNKNOWN if "unknown" in states else ExitCode.OK)
-
-
-def explain_outdated_probe_states(watermark: int | None, now: int) -> str:
-    """Why the states are not current; empty while `watchdog run` is running."""
-    from watchdog.domain.formatting import format_duration_rounded
-    from watchdog.store.read.status import MAX_WATERMARK_LAG_MS
-
-    if watermark is None:
-        return "no probe has run yet: start `watchdog run`"
-    lag = now - watermark
-    if lag <= MAX_WATERMARK_LAG_MS:
-        return ""
-    return f"no probe has run for {format_duration_rounded(lag)}: is `watchdog run` running?"
 
 
 def _list_watchdog_process_warnings(membership: LiveWatchdogProcesses, now: int) -> Iterator[str]:

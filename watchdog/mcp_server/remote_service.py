@@ -6,13 +6,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
 from watchdog.api.service import build_health_check_tool_result, serialize_slot_claim_task_health
-from watchdog.domain.formatting import format_duration_rounded
 from watchdog.domain.model import Json
+from watchdog.domain.watermark import explain_outdated_watermark
 from watchdog.mcp_server.tool_jobs import WatchdogToolRequestError
 from watchdog.net import NetworkAccess, PhaseTimer
 from watchdog.net.errors import ProbeError
 from watchdog.service.clock import Clock
-from watchdog.store.read.status import MAX_WATERMARK_LAG_MS
 
 REMOTE_WATCHDOG_CALL_TIMEOUT_S = 30.0
 """Longer than a tool call waits for its job."""
@@ -48,10 +47,9 @@ class RemoteBackgroundTaskControl:
 
     def _derive_task_health_from_watermark(self, claimed_until: int | None, unreachable_reason: str) -> Json:
         """The one task that the store shows: whether any process claims slots."""
-        lag_ms = None if claimed_until is None else max(self._clock() - claimed_until, 0)
-        error = "no probe has run yet: start `watchdog run`" if lag_ms is None else ""
-        if lag_ms is not None and lag_ms > MAX_WATERMARK_LAG_MS:
-            error = f"no probe has run for {format_duration_rounded(lag_ms)}: is `watchdog run` running?"
+        now = self._clock()
+        error = explain_outdated_watermark(claimed_until, now)
+        lag_ms = None if claimed_until is None else max(now - claimed_until, 0)
         task = serialize_slot_claim_task_health(last_run_at=claimed_until, staleness_ms=lag_ms, error=error)
         return build_health_check_tool_result(
             [task], note=f"the other tasks cannot be checked from here: {unreachable_reason}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import structlog
 
@@ -19,7 +20,6 @@ async def record_batch(
     store_executor: StoreExecutor,
     recorder: ResultRecorder,
     batch: Sequence[ResultToRecord],
-    now: int,
     probes: Mapping[int, Probe],
 ) -> list[IncidentTransition]:
     """Record a batch; if its content is refused, record each result by itself.
@@ -27,9 +27,8 @@ async def record_batch(
     A result that cannot be stored is replaced by an `error`: retried forever, it would block all others. If no
     result can be stored, the content is not the reason, and the whole batch waits.
     """
-    write = store_executor.run_write
     try:
-        return await write(recorder.record_results, batch, now)
+        return await store_executor.run_write_now(partial(recorder.record_results, batch))
     except StoreUnavailableError:
         raise
     except Exception as e:
@@ -40,7 +39,7 @@ async def record_batch(
     for recorded_result in batch:
         for candidate in (recorded_result, build_unstorable_result_replacement(recorded_result.result)):
             try:
-                transitions += await write(recorder.record_results, [candidate], now)
+                transitions += await store_executor.run_write_now(partial(recorder.record_results, [candidate]))
                 stored = True
                 break
             except StoreUnavailableError:

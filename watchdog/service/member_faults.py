@@ -35,6 +35,7 @@ class WatchdogProcessFaultReporter:
     """Owns the faults of this process. `write_changes` must run at an interval.
 
     `on_change`: called after a fault has started or ended, so that the built-in probe runs soon.
+    `describe_clock_problem`: what is wrong with the clock of this machine; empty if nothing is.
     """
 
     def __init__(
@@ -43,9 +44,12 @@ class WatchdogProcessFaultReporter:
         store_executor: StoreExecutor,
         clock: Clock,
         on_change: Callable[[], Awaitable[None]] = _do_nothing,
+        describe_clock_problem: Callable[[], str] = str,
     ):
         self.member, self.store_executor, self.clock, self.on_change = member, store_executor, clock, on_change
+        self._describe_clock_problem = describe_clock_problem
         self._overload: WatchdogProcessFault | None = None
+        self._clock_fault: WatchdogProcessFault | None = None
         self._overloaded_at = 0
         self._network_fault: WatchdogProcessFault | None = None
         self._network_failed_at = 0
@@ -80,6 +84,10 @@ class WatchdogProcessFaultReporter:
         is_recent = any(0 <= now - at < MAX_NETWORK_FAULT_AGE_MS for at in self._unreachable_probes.values())
         return not is_recent and not 0 <= now - self._network_failed_at < NETWORK_FAULT_ENDS_AFTER_MS
 
+    def _note_clock_problem(self, problem: str) -> None:
+        since = self._clock_fault.since if self._clock_fault else self.clock()
+        self._clock_fault = WatchdogProcessFault(since, problem) if problem else None
+
     async def write_changed_faults(self) -> None:
         """Store what has changed. Raises StoreUnavailableError; then the next call does."""
         now = self.clock()
@@ -89,7 +97,13 @@ class WatchdogProcessFaultReporter:
             self._network_fault = None
         if self._store_fault and not 0 <= now - self._store_back_at < STORE_FAULT_ENDS_AFTER_MS:
             self._store_fault = None
-        current_faults = {"store": self._store_fault, "overload": self._overload, "network": self._network_fault}
+        self._note_clock_problem(self._describe_clock_problem())
+        current_faults = {
+            "store": self._store_fault,
+            "overload": self._overload,
+            "network": self._network_fault,
+            "clock": self._clock_fault,
+        }
         faults = {name: fault for name, fault in current_faults.items() if fault}
         if faults == self._stored:
             return

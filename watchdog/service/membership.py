@@ -5,7 +5,7 @@ from __future__ import annotations
 import structlog
 
 from watchdog.domain.membership import format_process_config_difference_warning, list_process_conflict_notes
-from watchdog.service.clock import WatchdogDatabaseClock
+from watchdog.service.clock import Clock
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.write.members import Membership
 
@@ -16,17 +16,16 @@ PROCESS_LEASE_CHECK_INTERVAL_S = 1.0
 
 
 class ProcessLeaseKeeper:
-    """Renews the lease of this process. `clock`: the database's, which governs what processes share."""
+    """Renews the lease of this process."""
 
-    def __init__(self, membership: Membership, store_executor: StoreExecutor, clock: WatchdogDatabaseClock):
+    def __init__(self, membership: Membership, store_executor: StoreExecutor, clock: Clock):
         self.membership, self.store_executor, self.clock = membership, store_executor, clock
         self._logged_notes: list[str] = []
         self._warned = False
 
     async def join(self) -> None:
         """Become a member, before anything is claimed."""
-        await self.store_executor.run_write(self.clock.measure_offset)
-        await self.store_executor.run_write(self.membership.join, self.clock())
+        await self.store_executor.run_write_now(self.membership.join)
         self._log_process_conflict_changes(self.clock())
 
     async def renew_lease_if_due(self) -> None:
@@ -38,12 +37,11 @@ class ProcessLeaseKeeper:
 
     async def renew_lease_now(self) -> None:
         """Renew the lease, whether or not it is time."""
-        await self.store_executor.run_write(self.clock.measure_offset)
-        await self.store_executor.run_write(self.membership.renew, self.clock())
+        await self.store_executor.run_write_now(self.membership.renew)
 
     async def leave(self) -> None:
         """Let other members take over, because this process claims nothing any more."""
-        await self.store_executor.run_write(self.membership.leave, self.clock())
+        await self.store_executor.run_write_now(self.membership.leave)
 
     def notes(self, *, show_names: bool) -> list[str]:
         """What operators should know about this member, in sentences. `show_names`: with the names of probes."""

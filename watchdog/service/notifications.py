@@ -98,8 +98,8 @@ class NotificationSender:
                 name for name in self.notifiers if name not in self._tasks_by_destination and self._may_notify(name)
             ]
             editing = [name for name in idle if self.notifiers[name].edits_messages]
-            for leased in await self.store_executor.run_write(
-                self.outbox.lease_due_notifications, self.clock(), NOTIFICATION_LEASE_MS, idle, editing
+            for leased in await self.store_executor.run_write_now(
+                lambda now: self.outbox.lease_due_notifications(now, NOTIFICATION_LEASE_MS, idle, editing)
             ):
                 destination, key = leased.notification.destination, leased.notification.idempotency_key
                 task = asyncio.create_task(self._send_notification(leased), name=f"send {key}")
@@ -138,7 +138,7 @@ class NotificationSender:
                     )
                 )
         except asyncio.CancelledError:
-            await self.store_executor.run_write(self.outbox.postpone_notification, leased, now)
+            await self.store_executor.run_write_now(lambda now: self.outbox.postpone_notification(leased, now))
             raise
         except NotificationDeliveryError as e:
             await self._handle_failure(leased, e, prepared)
@@ -186,15 +186,15 @@ class NotificationSender:
             headline = compose_alert_message(context).headline
             is_single_change = n.event is IncidentEvent.CHANGED and not context.members
             if is_single_change and headline == leased.previous_headline:
-                await self.store_executor.run_write(self.outbox.mark_merged, leased, now)
+                await self.store_executor.run_write_now(lambda now: self.outbox.mark_merged(leased, now))
                 return None
             is_leased = await run_read_query(lambda c: self.outbox.is_still_leased(leased, c))
             return _PreparedNotification(context, headline) if is_leased else None
         except (StoreUnavailableError, WatchdogDatabaseSchemaError) as e:
             log.warning("notification_postponed", destination=n.destination, error=self.mask(str(e)))
             with suppress(StoreUnavailableError, WatchdogDatabaseSchemaError):
-                await self.store_executor.run_write(
-                    self.outbox.postpone_notification, leased, now + NOTIFICATION_DATABASE_BUSY_DELAY_MS
+                await self.store_executor.run_write_now(
+                    lambda now: self.outbox.postpone_notification(leased, now + NOTIFICATION_DATABASE_BUSY_DELAY_MS)
                 )
             return None
 
@@ -208,7 +208,9 @@ class NotificationSender:
         logged, texts = False, message.headline_and_cause if message else ("", "")
         while True:
             try:
-                return await self.store_executor.run_write(self.outbox.mark_sent, leased, receipt, self.clock(), *texts)
+                return await self.store_executor.run_write_now(
+                    lambda now: self.outbox.mark_sent(leased, receipt, now, *texts)
+                )
             except StoreUnavailableError as e:
                 if not logged:
                     self._log_not_marked_sent(leased.notification.destination, e)
@@ -226,15 +228,7 @@ class NotificationSender:
         fields = {"incident": n.incident, "destination": n.destination, "attempts": attempts, "error": detail}
         unconfirmed_copies = leased.unconfirmed_copies + error.maybe_delivered
         if unconfirmed_copies >= MAX_UNCONFIRMED_NOTIFICATION_COPIES:
-            await self.store_executor.run_write(
-                self.outbox.mark_unconfirmed,
-                leased,
-                {**leased.previous_receipt, **error.partial_receipt},
-                now,
-                *(message.headline_and_cause if message else (leased.previous_headline, leased.previous_cause)),
-                detail=detail,
-                next_copy_at=now + UNCONFIRMED_NOTIFICATION_RESEND_INTERVAL_MS,
-            )
+            await self._mark_unconfirmed(leased, error, message, detail)
             log.error("notification_unconfirmed", **fields)
             self._failing_destinations.add(n.destination)
             await self._run_receiver_change_callback()
@@ -245,36 +239,56 @@ class NotificationSender:
                 await self._mark_sent_with_retries(leased, error.partial_receipt, message)
                 log.error("notification_delivered_in_part", **fields)
                 return
-            await self.store_executor.run_write(self.outbox.mark_undelivered, leased, detail, now)
+            await self.store_executor.run_write_now(lambda now: self.outbox.mark_undelivered(leased, detail, now))
             log.error("notification_undelivered", **fields)
             self._failing_destinations.add(n.destination)
             await self._run_receiver_change_callback()
             return
         self._failing_destinations.add(n.destination)
-        delay_ms = await self._choose_retry_delay(n.destination, error, attempts, now)
-        await self.store_executor.run_write(
-            self.outbox.schedule_retry,
-            leased,
-            now + delay_ms,
-            detail,
-            failed_at=now,
-            partial_receipt=error.partial_receipt,
-            retry_at=now + round(error.retry_after_s * 1000) if error.retry_after_s else None,
-            refused_since=refused_since,
-            unconfirmed_copies=unconfirmed_copies,
+        delay_ms = await self._choose_retry_delay(n.destination, error, attempts)
+        await self.store_executor.run_write_now(
+            lambda now: self.outbox.schedule_retry(
+                leased,
+                now + delay_ms,
+                detail,
+                failed_at=now,
+                partial_receipt=error.partial_receipt,
+                retry_at=now + round(error.retry_after_s * 1000) if error.retry_after_s else None,
+                refused_since=refused_since,
+                unconfirmed_copies=unconfirmed_copies,
+            )
         )
         log.warning("notification_retry_scheduled", retry_in_ms=delay_ms, **fields)
 
-    async def _choose_retry_delay(
-        self, destination: str, error: NotificationDeliveryError, attempts: int, now: int
-    ) -> int:
+    async def _choose_retry_delay(self, destination: str, error: NotificationDeliveryError, attempts: int) -> int:
         """In ms. A short `Retry-After` does not shorten the delay; a destination that gets too many messages decides it
         alone, because the notification has no fault."""
         requested_ms = round((error.retry_after_s or 0.0) * 1000)
         if not error.is_rate_limited:
             return max(requested_ms, compute_notification_retry_delay_ms(attempts))
-        slow_down = self.outbox.slow_destination_down
-        return await self.store_executor.run_write(slow_down, destination, now, requested_ms) - now
+        return await self.store_executor.run_write_now(
+            lambda now: self.outbox.slow_destination_down(destination, now, requested_ms) - now
+        )
+
+    async def _mark_unconfirmed(
+        self,
+        leased: LeasedNotification,
+        error: NotificationDeliveryError,
+        message: _PreparedNotification | None,
+        detail: str,
+    ) -> None:
+        receipt = {**leased.previous_receipt, **error.partial_receipt}
+        texts = message.headline_and_cause if message else (leased.previous_headline, leased.previous_cause)
+        await self.store_executor.run_write_now(
+            lambda now: self.outbox.mark_unconfirmed(
+                leased,
+                receipt,
+                now,
+                *texts,
+                detail=detail,
+                next_copy_at=now + UNCONFIRMED_NOTIFICATION_RESEND_INTERVAL_MS,
+            )
+        )
 
     def _should_give_up(
         self, leased: LeasedNotification, error: NotificationDeliveryError, refused_since: int | None, now: int
@@ -292,7 +306,7 @@ class NotificationSender:
 
     async def give_up_orphaned_notifications(self) -> None:
         """Mark notifications as undelivered whose destination no process has had for a day."""
-        expired = await self.store_executor.run_write(self.outbox.give_up_orphaned_notifications, self.clock())
+        expired = await self.store_executor.run_write_now(self.outbox.give_up_orphaned_notifications)
         for incident, destination in expired:
             error = "the destination is no longer configured"
             log.error("notification_undelivered", incident=incident, destination=destination, error=error)

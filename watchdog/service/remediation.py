@@ -78,7 +78,9 @@ class RemediationRunner:
         async with self._lock:
             if self._stopping:
                 return
-            probes = await self.store_executor.run_write(self.store.list_probes_to_remediate, self._specs, self.clock())
+            probes = await self.store_executor.run_write_now(
+                lambda now: self.store.list_probes_to_remediate(self._specs, now)
+            )
             errors = await asyncio.gather(*map(self._remediate_probe, probes), return_exceptions=True)
         for error in filter(None, errors):
             raise error
@@ -92,8 +94,8 @@ class RemediationRunner:
 
     async def _remediate_probe(self, database_id: int) -> None:
         probe, spec = self.probes[database_id], self._specs[database_id]
-        pending = await self.store_executor.run_write(
-            self.store.start_next_remediation, database_id, spec, self.clock()
+        pending = await self.store_executor.run_write_now(
+            lambda now: self.store.start_next_remediation(database_id, spec, now)
         )
         if pending is None:
             return
@@ -105,7 +107,7 @@ class RemediationRunner:
         }
         log.info("remediation_started", action=spec.action, **fields)
         detail, state = await self._execute_action_safely(probe, pending, dry_run=spec.dry_run)
-        await self.store_executor.run_write(self.store.finish_remediation, pending, state, detail, self.clock())
+        await self.store_executor.run_write_now(lambda now: self.store.finish_remediation(pending, state, detail, now))
         log.info("remediation_finished", state=state, detail=detail, **fields)
 
     async def _execute_action_safely(

@@ -17,14 +17,15 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
-from watchdog.domain.formatting import format_duration, format_duration_rounded
 from watchdog.domain.model import IncidentTransition, Outcome, ResultToRecord
 from watchdog.domain.rules import task as task_rule
 from watchdog.domain.rules import tool as tool_rule
 from watchdog.domain.text import replace_invisible_characters, to_single_line
+from watchdog.domain.watermark import describe_outdated_watermark
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.probes.base import Probe
 from watchdog.service.background_tasks import BackgroundTask
@@ -64,7 +65,7 @@ NOTIFICATION_SEND_INTERVAL_S = 1.0
 """Notifications of a new transition are sent at once; the timer picks up retries."""
 REMEDIATION_CHECK_INTERVAL_S = 2.0
 MAINTENANCE_INTERVAL_S = 60.0
-MAX_READY_CLAIM_AGE_MS = 20 * SLOT_CLAIM_INTERVAL_S * 1000
+MAX_READY_CLAIM_AGE_MS = 10_000
 """Maximum age of the last claim while the service counts as ready."""
 MAX_BATCH_SIZE = 500
 MAX_BUFFERED_RESULTS = 10_000
@@ -130,8 +131,6 @@ class MonitoringService:
         self._timers = create_timer_scheduler()
         self.last_claim_at = self.last_recorded_at = 0
         """The clock at the last claim that succeeded, and when results were last stored."""
-        self.clock_behind_ms = 0
-        """How far the store is ahead of the clock, in ms; until the clock has caught up, nothing is due. Usually 0."""
         self.tasks: dict[str, BackgroundTask] = {}
         self.store_watch = StoreWatch(self.tasks, clock)
         self._add_own_background_tasks(fault_reporter)
@@ -171,18 +170,14 @@ class MonitoringService:
 
     def describe_not_ready_reason(self) -> str:
         """Why the service is not ready; empty if it is."""
-        if not self.last_claim_at:
-            return "no run has been scheduled yet"
-        now = self.clock()
-        absence, age = self.store_watch.find_absence(), now - self.last_claim_at
-        if absence and (absence.is_damaged or max(age, now - absence.since) > MAX_READY_CLAIM_AGE_MS):
+        now, watermark, event = self.clock(), self.claims.watermark.claimed_until, "no run has been scheduled"
+        absence, claimed_at = self.store_watch.find_absence(), self.last_claim_at
+        is_long = absence is not None and now - min(claimed_at, absence.since) > MAX_READY_CLAIM_AGE_MS
+        if absence and claimed_at and (absence.is_damaged or is_long):
             return absence.describe(now)
-        if age > MAX_READY_CLAIM_AGE_MS:
-            return f"no run has been scheduled for {format_duration_rounded(age)}"
-        behind = self.clock_behind_ms
-        return (
-            f"the clock was set back: the database is {format_duration_rounded(behind)} ahead of it" if behind else ""
-        )
+        return describe_outdated_watermark(
+            claimed_at or None, now, MAX_READY_CLAIM_AGE_MS, event=event
+        ) or describe_outdated_watermark(watermark, now, event=event)
 
     async def _run_background_task(self, task: BackgroundTask) -> None:
         """Run a background task now, and record how it went. Raises nothing."""
@@ -228,21 +223,15 @@ class MonitoringService:
     async def claim_due_slots(self) -> None:
         """Claim what is due within the next second; each run then starts at its slot."""
         async with self._claim_lock:
-            now = self.clock()
             while not self._stopping:
-                slots, states = await self.store_executor.run_write(self.claims.claim_due_slots, now, MAX_BATCH_SIZE)
+                slots, states = await self.store_executor.run_write_now(
+                    lambda now: self.claims.claim_due_slots(now, MAX_BATCH_SIZE)
+                )
                 for slot in slots:
                     self.run_executor.start_run(self.probes[slot.probe], slot, states.get(slot.probe, {}))
                 if len(slots) < MAX_BATCH_SIZE:
                     break
-            self.last_claim_at = now
-            # Time passed while the claim waited for the database, and another process may have claimed since.
-            elapsed = max(self.clock() - now, 0)
-            was_behind = self.clock_behind_ms
-            self.clock_behind_ms = max(self.claims.watermark.clock_behind_ms - elapsed, 0)
-            if self.clock_behind_ms and not was_behind:
-                detail = "no run is due until the clock has caught up with the database, so that none takes place twice"
-                log.warning("clock_step_back", step=format_duration(self.clock_behind_ms), detail=detail)
+            self.last_claim_at = self.clock()
 
     def buffer_result(self, recorded_result: ResultToRecord) -> None:
         """Take a run's result, to be recorded with the next batch: at once if it is bad or may end something bad."""
@@ -282,7 +271,7 @@ class MonitoringService:
             if not batch:
                 return
             try:
-                transitions = await record_batch(self.store_executor, self.recorder, batch, self.clock(), self.probes)
+                transitions = await record_batch(self.store_executor, self.recorder, batch, self.probes)
             except BaseException:
                 self._result_buffer[:0] = batch
                 raise
@@ -323,21 +312,21 @@ class MonitoringService:
 
     async def evaluate_deadlines(self) -> None:
         """Evaluate the deadlines that have passed: what should have arrived and did not."""
-        _, transitions = await self.store_executor.run_write(self.recorder.evaluate_deadlines, self.clock())
+        _, transitions = await self.store_executor.run_write_now(self.recorder.evaluate_deadlines)
         self._log_transitions(transitions)
         if transitions:
             await self.notification_sender.send_due_notifications()
 
     async def run_maintenance(self) -> None:
         """Roll up whole hours, record lost runs, and delete what has expired."""
-        now, database = self.clock(), self.store_executor.database
+        executor, database = self.store_executor, self.store_executor.database
         await self.notification_sender.give_up_orphaned_notifications()
-        await self.store_executor.run_write(delete_ended_watchdog_processes, database, now)
-        recorded_until = await self.store_executor.run_write(self.claims.record_lost_runs, now)
-        while await self.store_executor.run_write(roll_up_hours, database, recorded_until):
+        await executor.run_write_now(partial(delete_ended_watchdog_processes, database))
+        recorded_until = await executor.run_write_now(self.claims.record_lost_runs)
+        while await executor.run_write(roll_up_hours, database, recorded_until):
             pass
-        while await self.store_executor.run_write(
-            delete_expired_rows, database, now, self.retention.results_ms, self.retention.rollups_ms
+        while await executor.run_write_now(
+            lambda now: delete_expired_rows(database, now, self.retention.results_ms, self.retention.rollups_ms)
         ):
             pass
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from watchdog.service.clock import Clock, read_wall_clock_ms
 from watchdog.store.database import Database
 
 if TYPE_CHECKING:
@@ -17,16 +18,24 @@ ResultT = TypeVar("ResultT")
 
 
 class StoreExecutor:
-    """Owns one thread that writes, in order, and four that read; closes them and the database."""
+    """Owns one thread that writes, in order, and four that read; closes them and the database.
 
-    def __init__(self, database: Database):
-        self.database = database
+    `read_time`: the time by which a write transaction judges; it may raise StoreUnavailableError.
+    """
+
+    def __init__(self, database: Database, read_time: Clock = read_wall_clock_ms):
+        self.database, self._read_time = database, read_time
         self._writer = ThreadPoolExecutor(1, "store-write")
         self._readers = ThreadPoolExecutor(4, "store-read")
 
     async def run_write(self, func: Callable[CallP, ResultT], *args: CallP.args, **kwargs: CallP.kwargs) -> ResultT:
         """Run a function of the store in the writing thread."""
         return await asyncio.get_running_loop().run_in_executor(self._writer, lambda: func(*args, **kwargs))
+
+    async def run_write_now(self, func: Callable[[int], ResultT]) -> ResultT:
+        """Run a function of the store in the writing thread. It gets the time, which is read there just before it, so
+        that no write judges by a time from before a clock step that an earlier write has adopted."""
+        return await self.run_write(lambda: func(self._read_time()))
 
     async def run_read_query(self, query: Callable[[sa.Connection], ResultT]) -> ResultT:
         """Run a query in a read transaction."""

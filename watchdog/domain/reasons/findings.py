@@ -257,6 +257,15 @@ FINDING_REASON_ENTRIES = (
         sentence="processes on one database have had different configurations since {since}",
     ),
     _finding_reason_entry(
+        "watchdog.clock_step",
+        "Clock was set or is wrong",
+        "The clock of a machine that Watchdog runs on was set by more than 2 s, or differs by more than 2 s from the "
+        "clock of its database. Watchdog continues on a clock that only counts the time that passes, so no result is "
+        "late and no target is blamed. A new time that lasts for a minute is adopted.",
+        "Synchronize the clocks of the machine and of the database server with NTP, and let Watchdog start after that.",
+        sentence="the clock of {member} was set or is wrong since {since}",
+    ),
+    _finding_reason_entry(
         "mcp.invalid_schema",
         "Invalid tool schema",
         "The input or output schema of a tool is not a valid JSON Schema, so clients may reject the tool.",

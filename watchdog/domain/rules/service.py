@@ -27,6 +27,7 @@ PROCESS_FAULT_REASON_BY_NAME = {
     "store": "watchdog.store_away",
     "overload": "watchdog.overloaded",
     "network": "watchdog.network",
+    "clock": "watchdog.clock_step",
 }
 """What may be wrong with one process -> the reason."""
 

@@ -39,7 +39,6 @@ from watchdog.store.tables import (
 )
 
 __all__ = [
-    "MAX_WATERMARK_LAG_MS",
     "Connection",
     "DeliveryRecord",
     "IncidentRecord",
@@ -58,8 +57,6 @@ __all__ = [
 
 JUDGED_OUTCOMES = (Outcome.PASS, Outcome.FAIL)
 MAX_LISTED_UNDELIVERED_NOTIFICATIONS = 200
-MAX_WATERMARK_LAG_MS = 60_000
-"""A watermark that is further behind means that Watchdog does not run, and that no state is current."""
 
 
 class ResultRow(NamedTuple):

@@ -23,11 +23,8 @@ class Watermark:
     def __init__(self, database: Database, location: str):
         self.database, self.location = database, location
         self.uptime_clock = UptimeClock()
-        self.clock_behind_ms = 0
-        """How far this process's clock was behind the watermark at the last check; 0 if less than MIN_DOWNTIME_GAP_MS.
-
-        Then the clock was set back. Slots that ran are not due again, so nothing is claimed until it has caught up.
-        """
+        self.claimed_until: int | None = None
+        """The watermark when it was last read or moved."""
         self._gap_checked_at = 0
 
     def detect_gap(self, now: int, *, advance: bool = False) -> None:
@@ -50,7 +47,7 @@ class Watermark:
                 connection.execute(sa.update(watermarks).where(here).values(claimed_until=now))
             if is_gap or now - self._gap_checked_at >= DOWNTIME_GAP_CHECK_INTERVAL_MS:
                 new_gaps = self._load_new_downtime_gaps(connection)
-        self.clock_behind_ms = claimed_until - now if claimed_until - now > MIN_DOWNTIME_GAP_MS else 0
+        self.claimed_until = max(claimed_until, now) if advance or is_gap else claimed_until
         if new_gaps is not None:
             self._gap_checked_at = now
             if new_gaps:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from watchdog.domain.formatting import DAY_MS
 from watchdog.domain.model import ProbeInfo
+from watchdog.domain.watermark import is_watermark_current
 from watchdog.store.read.history import IncidentInterval, list_incident_intervals, load_days_with_data
 from watchdog.store.read.status import (
-    MAX_WATERMARK_LAG_MS,
     Connection,
     ProbeStatus,
     WatchdogStatus,
@@ -51,8 +51,7 @@ class StatusPageSnapshot:
     @property
     def are_states_current(self) -> bool:
         """Whether Watchdog runs its probes; otherwise no state is current."""
-        watermark = self.service_status.watermark
-        return watermark is not None and self.read_at - watermark <= MAX_WATERMARK_LAG_MS
+        return is_watermark_current(self.service_status.watermark, self.read_at)
 
 
 def load_status_page_snapshot(connection: Connection, config: StatusPageConfig, now: int) -> StatusPageSnapshot:

@@ -11,8 +11,9 @@ from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
+from watchdog.domain.watermark import is_watermark_current
 from watchdog.store.read.query import STORE_READ_QUERY_TIMEOUT_S, QueryResultT, StoreReadRunner
-from watchdog.store.read.status import MAX_WATERMARK_LAG_MS, Connection, WatchdogStatus
+from watchdog.store.read.status import Connection, WatchdogStatus
 from watchdog.web.auth.access import Authenticator, is_operator_key
 from watchdog.web.errors import PageNotFoundError
 from watchdog.web.pages import incident, incidents, jobs, probe, probes, undelivered
@@ -127,8 +128,7 @@ def create_operator_router(context: OperatorContext) -> APIRouter:
 
 def describe_scheduling_stall(service_status: WatchdogStatus, now: int) -> str:
     """That no runs are being scheduled, and since when; empty while they are."""
-    watermark = service_status.watermark
-    if watermark is not None and now - watermark <= MAX_WATERMARK_LAG_MS:
+    if is_watermark_current(service_status.watermark, now):
         return ""
     return probes.format_last_scheduled(service_status, now)
 
