@@ -16,8 +16,10 @@ import structlog
 
 from watchdog.config.definitions import ConfigDigests, digest_json
 from watchdog.config.load import LoadedConfig
+from watchdog.config.models import Config
 from watchdog.domain.client_addresses import TrustedProxies
 from watchdog.domain.model import LOCAL_LOCATION, WatchdogFaultFacts
+from watchdog.domain.own_network import get_endpoint_host
 from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.net.connector import format_socket_address
@@ -30,6 +32,7 @@ from watchdog.service.absence_record import AbsenceRecordFile
 from watchdog.service.check_in_log import CheckInLog
 from watchdog.service.check_ins import CHECK_IN_FLUSH_INTERVAL_S, CheckInReceiver
 from watchdog.service.clock import Clock, WatchdogClock, read_boot_clock_ms, read_wall_clock_ms
+from watchdog.service.connectivity import ConnectivityCheck
 from watchdog.service.dead_mans_switch import DeadMansSwitch
 from watchdog.service.direct_notices import DirectNoticeSender
 from watchdog.service.member_faults import WatchdogProcessFaultReporter
@@ -162,6 +165,7 @@ async def register_probes_and_build_service(
         lease_keeper=lease_keeper,
         fault_reporter=fault_reporter,
         direct_notices=build_direct_notice_sender(loaded_config, membership, network, clock),
+        connectivity_check=build_connectivity_check(config, network, clock),
         remediation_runner=build_remediation_runner(probes, registry, store_executor, network, mask=mask, clock=clock),
     )
 
@@ -206,6 +210,13 @@ def create_self_probe_trigger(
         await store_executor.run_write_now(lambda now: claims.reschedule_sooner(dict.fromkeys(ids, now)))
 
     return run_self_probe_soon
+
+
+def build_connectivity_check(config: Config, network: NetworkAccess, clock: Clock) -> ConnectivityCheck:
+    """Of the configured targets, and of the names of the probes' targets."""
+    targets = () if config.connectivity is None else config.connectivity.targets
+    hosts = [get_endpoint_host(probe.endpoint) for probe in config.probes if probe.endpoint]
+    return ConnectivityCheck(network, targets, hosts, clock)
 
 
 def build_remediation_runner(

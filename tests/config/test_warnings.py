@@ -16,6 +16,8 @@ A, B = "{name: A, tags: [prod], http: 'https://a.example/'}", "{name: B, group: 
 ONCALL = "receivers: {oncall: {log: {}}}\n"
 PROBES = f"probes:\n  - {A}\n  - {B}\n"
 FLEET = f"{PROBES}{ONCALL}"
+THREE_HOSTS = "".join(f"  - {{name: H{n}, http: 'http://h{n}.example/'}}\n" for n in range(3))
+NINE_PATHS = "".join(f"  - {{name: P{n}, http: 'http://a.example/{n}'}}\n" for n in range(9))
 
 
 class Case(NamedTuple):
@@ -37,6 +39,26 @@ CASES = [
         "an include pattern that matches no file",
         f"{FLEET}include: ['conf.d/*.yaml']",
         (":5:11: include.0: no file matches 'conf.d/*.yaml', so nothing is included",),
+    ),
+    # --- connectivity
+    Case("few hosts need no connectivity target", f"{PROBES}  - {{name: C, http: 'http://127.0.0.1:1'}}\n{ONCALL}"),
+    Case(
+        "many hosts, and nothing shows whether the own network has failed",
+        f"{PROBES}{THREE_HOSTS}{ONCALL}",
+        (":0:0: connectivity: no `connectivity`: when many probes fail at once",),
+    ),
+    Case(
+        "many probes of few hosts",
+        f"{PROBES}{NINE_PATHS}{ONCALL}",
+    ),
+    Case(
+        "only targets that are monitored as well",
+        f"{FLEET}connectivity: {{targets: ['https://a.example/x']}}",
+        (":5:1: connectivity: probes monitor the hosts of all targets",),
+    ),
+    Case(
+        "a target that no probe monitors",
+        f"{FLEET}connectivity: {{targets: ['https://a.example/x', 'https://1.1.1.1/']}}",
     ),
     # --- routes and probes
     Case(

@@ -25,10 +25,10 @@ from watchdog.domain.model import (
     McpTaskFacts,
     Observation,
     Outcome,
-    PreferenceExpressionFacts,
     ResultToRecord,
     SubjectListing,
 )
+from watchdog.domain.rules.preference import PreferenceExpressionFacts
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.probes.base import ProbeAttemptContext, derive_slot_idempotency_key
 from watchdog.service import runner

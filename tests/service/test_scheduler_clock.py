@@ -17,6 +17,7 @@ from watchdog.domain.schedule import IntervalSchedule
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.probes.base import Probe, ProbeAttemptContext
 from watchdog.service.clock import read_wall_clock_ms
+from watchdog.service.connectivity import ConnectivityCheck
 from watchdog.service.member_faults import WatchdogProcessFaultReporter
 from watchdog.service.membership import ProcessLeaseKeeper
 from watchdog.service.notifications import NotificationSender
@@ -67,6 +68,7 @@ class SchedulerHarness:
             clock=read_wall_clock_ms,
             lease_keeper=ProcessLeaseKeeper(self.store.membership, self.store_executor, read_wall_clock_ms),
             fault_reporter=WatchdogProcessFaultReporter("here", self.store_executor, read_wall_clock_ms),
+            connectivity_check=ConnectivityCheck(network, (), (), read_wall_clock_ms),
         )
 
 

@@ -11,13 +11,13 @@ from watchdog.domain.model import (
     IncidentTransition,
     McpTaskFacts,
     Outcome,
-    PreferenceExpressionFacts,
     ProbeInfo,
     ProbeResult,
     SubjectListing,
 )
 from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.rules import AlertPolicy, evaluate_rules
+from watchdog.domain.rules.preference import PreferenceExpressionFacts
 
 PROBE_DATABASE_ID = 7
 SLOT_INTERVAL_MS = 60_000

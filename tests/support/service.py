@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import pytest
@@ -16,6 +16,7 @@ from watchdog.net import NetworkAccess, SecretMask
 from watchdog.notifiers.base import Notifier
 from watchdog.probes.base import Probe, ProbeAttemptContext
 from watchdog.service import scheduler
+from watchdog.service.connectivity import ConnectivityCheck
 from watchdog.service.member_faults import WatchdogProcessFaultReporter
 from watchdog.service.membership import ProcessLeaseKeeper
 from watchdog.service.notifications import NotificationSender
@@ -72,7 +73,13 @@ def scripted_probe(
 class ServiceHarness:
     """What `watchdog run` builds, without check-ins and pages."""
 
-    def __init__(self, url: str, probes: list[ScriptedProbe], notifiers: Mapping[str, Notifier] | None = None):
+    def __init__(
+        self,
+        url: str,
+        probes: list[ScriptedProbe],
+        notifiers: Mapping[str, Notifier] | None = None,
+        connectivity_targets: Sequence[str] = (),
+    ):
         self.now = START_AT
         destinations = tuple(notifiers or {})
         members = [make_registered_probe(p.id, failure_threshold=2, success_threshold=1) for p in probes]
@@ -103,6 +110,7 @@ class ServiceHarness:
             fault_reporter=WatchdogProcessFaultReporter(
                 self.store.membership.member_id, self.store_executor, lambda: self.now
             ),
+            connectivity_check=ConnectivityCheck(network, connectivity_targets, (), lambda: self.now),
         )
         self.run_executor = self.service.run_executor
 

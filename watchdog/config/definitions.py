@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from watchdog.domain.model import Json
 
 SECTIONS_NOT_IN_CONFIG_DIGEST = frozenset(
-    {"version", "server", "storage", "access", "dead_mans_switch", "include", "defaults"}
+    {"version", "server", "storage", "access", "connectivity", "dead_mans_switch", "include", "defaults"}
 )
 """Sections that concern one process, or that others already contain."""
 _URL_CREDENTIALS_PATTERN = re.compile(r"(?<=://)[^/@\s]*@")

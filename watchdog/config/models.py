@@ -272,6 +272,16 @@ class DeadMansSwitchSettings(ConfigModel):
     requests."""
 
 
+class ConnectivitySettings(ConfigModel):
+    """URLs elsewhere that show whether the network of Watchdog's own machine works."""
+
+    targets: Annotated[tuple[HttpUrl, ...], Field(min_length=1, max_length=10)]
+    """The URLs; any response counts as reached. They are requested when the network of this machine might be at fault
+    for a failure: no route to a host, no response from a name server. If none is reached within 3s, the fault is
+    Watchdog's own: no incident about a target opens. Choose at least two in different networks, which no probe
+    monitors; a host whose probe fails is not asked."""
+
+
 # --- the whole configuration
 
 
@@ -296,6 +306,8 @@ class Config(ConfigModel):
     """Which incidents are sent to which receivers; default: all incidents to all receivers."""
     email: SmtpServerSettings | None = None
     """The SMTP server for all `email` notifiers."""
+    connectivity: ConnectivitySettings | None = None
+    """What to ask whether Watchdog's own network works."""
     dead_mans_switch: DeadMansSwitchSettings | None = None
     """A URL that Watchdog requests regularly while it is starting runs, storing results and sending notifications."""
     status_page: StatusPageSettings = StatusPageSettings()

@@ -112,6 +112,9 @@ status_page:
   groups: [Core, Search, Jobs]
   history: 90d
 """,
+    "connectivity": """
+connectivity: {targets: ["https://one.one.one.one/", "https://dns.google/"]}
+""",
     "dead_mans_switch": """
 dead_mans_switch: {url: "https://hc.example/ping/${PING_KEY}", every: 1m}
 """,

@@ -15,10 +15,13 @@ from watchdog.config.problems import ConfigProblem, build_did_you_mean_suffix
 from watchdog.config.sources import MergedConfigSources
 from watchdog.config.yaml_tree import YamlNode
 from watchdog.config_types import format_config_duration
+from watchdog.domain.local_hosts import is_loopback_host
 from watchdog.domain.model import ProbeInfo
+from watchdog.domain.own_network import MIN_HOSTS_OF_MASS_FAILURE, get_endpoint_host
 from watchdog.domain.routing import ProbeMatcher, explain_route_mismatches
 from watchdog.domain.rules import service
 from watchdog.domain.schedule import CronSchedule
+from watchdog.net.url import parse_http_url
 from watchdog.probes import Probe
 
 CRON_SLOTS_COMPARED_FOR_INTERVAL = 20
@@ -54,6 +57,7 @@ def find_config_warnings(config: Config, sources: MergedConfigSources) -> list[C
         warnings += [
             *_find_alert_receiver_warnings(config, sources),
             *_find_notification_route_warnings(config, sources, probes),
+            *_find_connectivity_warnings(config, sources),
         ]
         warnings += _find_status_page_warnings(config, sources, probes)
     file_order = {file: i for i, file in enumerate(sources.base_folders)}
@@ -114,6 +118,28 @@ def _find_shortest_run_interval_ms(probe: Probe) -> int:
     for _ in range(CRON_SLOTS_COMPARED_FOR_INTERVAL):
         slots.append(schedule.find_next_slot_after(slots[-1]))
     return min(after - before for before, after in pairwise(slots[1:]))
+
+
+# --- connectivity
+
+
+def _find_connectivity_warnings(config: Config, sources: MergedConfigSources) -> Iterator[ConfigProblem]:
+    """Nothing shows whether Watchdog's own network has failed, although many hosts may seem to be down then."""
+    hosts = {get_endpoint_host(probe.endpoint) for probe in config.probes if probe.endpoint}
+    if config.connectivity is None:
+        remote_hosts = {host for host in hosts if not is_loopback_host(host)}
+        if len(remote_hosts) >= MIN_HOSTS_OF_MASS_FAILURE:
+            message = (
+                "no `connectivity`: when many probes fail at once, Watchdog cannot check whether its own network "
+                'has failed; add one, such as `connectivity: {targets: ["https://one.one.one.one/"]}`'
+            )
+            yield _build_section_warning(sources, "connectivity", message)
+    elif {parse_http_url(url).host for url in config.connectivity.targets} <= hosts:
+        message = (
+            "probes monitor the hosts of all targets, and a host whose probe fails is not asked: add a target that no "
+            "probe monitors"
+        )
+        yield _build_section_warning(sources, "connectivity", message)
 
 
 # --- receivers and routes

@@ -116,16 +116,6 @@ class McpTaskFacts(NamedTuple):
     error: str = ""
 
 
-class PreferenceExpressionFacts(NamedTuple):
-    """The result of a `prefer` expression: in words, without the values that it compares.
-
-    Stored values are masked and cut to size, so comparing them again could give another result than the run.
-    """
-
-    problem: str
-    """Empty if it holds, else "elapsed_ms <= 800 is false: observed 1204"."""
-
-
 class WatchdogFaultFacts(NamedTuple):
     """What is wrong with Watchdog itself: with a destination, with the configurations, or with one process."""
 
@@ -168,6 +158,8 @@ class Observation:
     """It failed in transport or with a 5xx, so another attempt within the run may succeed."""
     rerun_at: int | None = None
     """The probe has to run at this instant at the latest, because its verdict may change then."""
+    transport_reason: str = ""
+    """The reason of the transport error behind `broker.unreachable`; empty: `reason` states it."""
 
 
 class ClaimedSlot(NamedTuple):
@@ -199,6 +191,8 @@ class ProbeResult(NamedTuple):
     """How many slots a row of outcome `missed` stands for."""
     late: bool = False
     """Stored too late to be judged. Decided once, when it is stored, so that a replay decides alike."""
+    held_until: int | None = None
+    """Its evaluation waits until then for the decision whose fault it is, which is stored in the result."""
 
 
 class ResultToRecord(NamedTuple):
@@ -209,6 +203,8 @@ class ResultToRecord(NamedTuple):
     state_updates: Mapping[str, Json] = {}
     rerun_at: int | None = None
     """When the probe has to run again at the latest; not stored with the result."""
+    transport_reason: str = ""
+    """The reason of the transport error behind the failure, if there is one; not stored."""
 
 
 class Finding(NamedTuple):

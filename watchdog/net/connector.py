@@ -49,13 +49,7 @@ class TcpConnector:
 
         Times the phases `dns` and `connect`. Raises ProbeError.
         """
-        addresses = _parse_ip_literal(host, port)
-        if not addresses:
-            try:
-                addresses = await self._name_lookups.resolve(host, port, phase_timer)
-            except socket.gaierror as dns_error:
-                own_error = find_missing_route_error(dns_error, None, self.read_default_routes)
-                raise own_error or build_probe_error_from_dns_error(dns_error, host) from None
+        addresses = _parse_ip_literal(host, port) or await self.resolve(host, port, phase_timer)
         allowed = [
             (family, address)
             for family, address in addresses
@@ -73,6 +67,14 @@ class TcpConnector:
             raise error from None
         phase_timer.end_phase("connect")
         return sock
+
+    async def resolve(self, host: str, port: int, phase_timer: PhaseTimer) -> Sequence[SocketAddress]:
+        """The addresses of a host name. Times the phase `dns`. Raises ProbeError."""
+        try:
+            return await self._name_lookups.resolve(host, port, phase_timer)
+        except socket.gaierror as dns_error:
+            own_error = find_missing_route_error(dns_error, None, self.read_default_routes)
+            raise own_error or build_probe_error_from_dns_error(dns_error, host) from None
 
     def _select_connect_error(self, failures: Sequence[tuple[SocketAddress, OSError]]) -> ProbeError:
         """The error of the first address that the network of this machine does not explain, else of the first. Raises

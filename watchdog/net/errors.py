@@ -24,6 +24,7 @@ class ProbeError(Exception):
     `retryable`: a transport error; another attempt within the same run may succeed.
     `is_internal`: Watchdog, its machine or its configuration is at fault, not the target.
     `facts`, `excerpt`: evidence; the excerpt is the target's own text, untrusted.
+    `transport_reason`: the reason of the transport error that led to this one; empty: there is no other.
     `precedes_deadline`: the deadline came while details of this error were being looked up.
     """
 
@@ -41,6 +42,7 @@ class ProbeError(Exception):
         self.reason, self.message, self.phase = reason, message, phase
         self.retryable, self.is_internal, self.excerpt = retryable, is_internal, excerpt
         self.facts: dict[str, Json] = {}
+        self.transport_reason = ""
         self.precedes_deadline = False
 
     @classmethod

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from watchdog.net.errors import ProbeError, build_own_network_error
 
-PROC_NET = Path("/proc/net")
+PROC_NET, HOSTS_FILE = Path("/proc/net"), Path("/etc/hosts")
 FAMILY_NAMES = {socket.AF_INET: "IPv4", socket.AF_INET6: "IPv6"}
 _ROUTE_IS_UP, _ROUTE_REJECTS = 0x1, 0x200
 MAX_DEFAULT_PREFIX_BITS = 1
@@ -51,6 +51,15 @@ def _is_ipv6_default(row: list[str]) -> bool:
 
 def _is_usable(flags: str) -> bool:
     return int(flags, 16) & (_ROUTE_IS_UP | _ROUTE_REJECTS) == _ROUTE_IS_UP
+
+
+def read_static_host_names(path: Path = HOSTS_FILE) -> frozenset[str]:
+    """The names that this machine resolves without a name server, in lower case."""
+    try:
+        lines = path.read_text("utf-8", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(name.lower() for line in lines for name in line.partition("#")[0].split()[1:])
 
 
 def find_missing_route_error(

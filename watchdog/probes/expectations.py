@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from watchdog.domain.model import Evidence, Json, Observation, Outcome, PreferenceExpressionFacts, SubjectListing
+from watchdog.domain.model import Evidence, Json, Observation, Outcome, SubjectListing
 from watchdog.domain.reasons import ReasonScope, find_reason_entry
 from watchdog.domain.rules import preference
 from watchdog.expression_failures import describe_evaluation_error, describe_false_expression
@@ -103,7 +103,9 @@ class ExpressionContext:
         self, expressions: Iterable[CelExpression], observed_at: int
     ) -> dict[str, SubjectListing]:
         """The listing of these expressions; empty if there are none."""
-        facts = {e.text: PreferenceExpressionFacts(self.evaluate_expectation(e).message) for e in expressions}
+        facts = {
+            e.text: preference.PreferenceExpressionFacts(self.evaluate_expectation(e).message) for e in expressions
+        }
         return {preference.RULE_NAME: SubjectListing(observed_at, facts)} if facts else {}
 
 
@@ -154,6 +156,7 @@ def build_observation_from_error(error: ProbeError, phase_timer: PhaseTimer) -> 
         phases=phases,
         evidence=Evidence({**phase, **so_far.facts, **error.facts}, error.excerpt or so_far.excerpt),
         retryable=error.retryable,
+        transport_reason=error.transport_reason,
     )
 
 

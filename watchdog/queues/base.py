@@ -256,7 +256,9 @@ async def connect_once_to_find_address(
     except ProbeError as error:
         if error.is_internal or error.reason == "connection.address_blocked":
             raise
-        raise build_broker_unreachable_error(f"{host}:{port}: {error.message}", error.facts, label) from None
+        unreachable = build_broker_unreachable_error(f"{host}:{port}: {error.message}", error.facts, label)
+        unreachable.transport_reason = error.reason
+        raise unreachable from None
     except OSError:  # it has no peer any more
         raise build_broker_unreachable_error(f"{host}:{port}: connection closed by the server", label=label) from None
 

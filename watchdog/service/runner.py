@@ -137,7 +137,9 @@ class ProbeRunner:
         state_updates = {
             key: self._sanitize_probe_state_name(value) for key, value in observation.state_updates.items()
         }
-        return ResultToRecord(result, evidence, state_updates, observation.rerun_at)
+        return ResultToRecord(
+            result, evidence, state_updates, observation.rerun_at, observation.transport_reason or observation.reason
+        )
 
     def _sanitize_listed_subject(self, rule: str, subject: str) -> str:
         """Expressions come from the configuration and stay whole; any other subject is a name that a target chose."""

@@ -31,11 +31,13 @@ from watchdog.probes.base import Probe
 from watchdog.service.background_tasks import BackgroundTask
 from watchdog.service.batch_recording import record_batch
 from watchdog.service.clock import Clock
+from watchdog.service.connectivity import ConnectivityCheck
 from watchdog.service.direct_notices import NOTICE_DELAY_MS, DirectNoticeSender
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
 from watchdog.service.executor import ProbeRunExecutor
 from watchdog.service.member_faults import PROCESS_FAULT_WRITE_INTERVAL_S, WatchdogProcessFaultReporter
 from watchdog.service.membership import PROCESS_LEASE_CHECK_INTERVAL_S, ProcessLeaseKeeper
+from watchdog.service.network_faults import NetworkFaultDecider
 from watchdog.service.notifications import NotificationSender
 from watchdog.service.process_resources import read_run_and_connection_limits
 from watchdog.service.remediation import RemediationRunner
@@ -105,6 +107,7 @@ class MonitoringService:
         clock: Clock,
         lease_keeper: ProcessLeaseKeeper,
         fault_reporter: WatchdogProcessFaultReporter,
+        connectivity_check: ConnectivityCheck,
         remediation_runner: RemediationRunner | None = None,
         direct_notices: DirectNoticeSender | None = None,
     ):
@@ -113,6 +116,10 @@ class MonitoringService:
         self._lag_monitor, self._remediation_runner = EventLoopLagMonitor(), remediation_runner
         self.lease_keeper, self.fault_reporter = lease_keeper, fault_reporter
         self._direct_notices = direct_notices
+        self.network_fault_decider = NetworkFaultDecider(
+            connectivity_check, probes, recorder, store_executor, clock=clock,
+            note_result=fault_reporter.note_result, on_transitions=self._announce_transitions,
+        )  # fmt: skip
         self.run_executor = ProbeRunExecutor(
             ProbeRunner(network, mask, clock, self._lag_monitor, lambda: claims.watermark.uptime_clock.gaps),
             clock,
@@ -235,7 +242,7 @@ class MonitoringService:
 
     def buffer_result(self, recorded_result: ResultToRecord) -> None:
         """Take a run's result, to be recorded with the next batch: at once if it is bad or may end something bad."""
-        self.fault_reporter.note_result(recorded_result.result)
+        recorded_result = self.network_fault_decider.hold_if_doubtful(recorded_result)
         self._result_buffer.append(recorded_result)
         if len(self._result_buffer) > MAX_BUFFERED_RESULTS:
             del self._result_buffer[0]
@@ -279,13 +286,12 @@ class MonitoringService:
         if self._dropped_count:
             log.error("results_dropped", count=self._dropped_count, detail="the database was unavailable for too long")
             self._dropped_count = 0
-        self._log_transitions(transitions)
         if rerun_times := self._compute_rerun_times(batch):
             await self.store_executor.run_write(self.claims.reschedule_sooner, rerun_times)
-        if transitions:
-            await self.notification_sender.send_due_notifications()
+        await self._announce_transitions(transitions)
 
-    def _log_transitions(self, transitions: list[IncidentTransition]) -> None:
+    async def _announce_transitions(self, transitions: list[IncidentTransition]) -> None:
+        """Log the transitions, and send the notifications that follow."""
         for transition in transitions:
             registered = self.recorder.registry.get(transition.probe)
             log.info(
@@ -295,6 +301,8 @@ class MonitoringService:
                 subject=transition.subject,
                 message=transition.message or transition.reason,
             )
+        if transitions:
+            await self.notification_sender.send_due_notifications()
 
     def _compute_rerun_times(self, batch: list[ResultToRecord]) -> dict[int, int]:
         """When each probe runs next at the latest, if it has a deadline, or if it has failed and has a
@@ -313,9 +321,7 @@ class MonitoringService:
     async def evaluate_deadlines(self) -> None:
         """Evaluate the deadlines that have passed: what should have arrived and did not."""
         _, transitions = await self.store_executor.run_write_now(self.recorder.evaluate_deadlines)
-        self._log_transitions(transitions)
-        if transitions:
-            await self.notification_sender.send_due_notifications()
+        await self._announce_transitions(transitions)
 
     async def run_maintenance(self) -> None:
         """Roll up whole hours, record lost runs, and delete what has expired."""
@@ -355,6 +361,7 @@ class MonitoringService:
             if len(self._result_buffer) == count:
                 log.error("results_dropped", count=count, detail="the database was unavailable during shutdown")
                 break
+        await self.network_fault_decider.stop(WATCHDOG_SHUTDOWN_GRACE_S)
         await self.notification_sender.stop(WATCHDOG_SHUTDOWN_GRACE_S)
         if self._direct_notices is not None:
             await self._direct_notices.stop()

@@ -50,6 +50,7 @@ def result_to_row(
     del row["listings"]
     row["facts"], row["facts_base"] = facts, facts_base
     row["late"], row["recorded_at"] = late, recorded_at
+    row["held_until"] = None if late else result.held_until
     return row
 
 

@@ -116,6 +116,7 @@ results = Table(
     Column("previous_slot", BigInteger),  # the slot that the same location claimed before this one
     Column("slot_count", Integer, nullable=False),  # slots that a row of outcome `missed` stands for
     Column("late", Boolean, nullable=False),  # stored too late to be evaluated
+    Column("held_until", BigInteger),  # until then, its evaluation waits for the decision whose fault it is
     Column("recorded_at", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )  # fmt: skip

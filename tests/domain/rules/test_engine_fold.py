@@ -219,3 +219,14 @@ def test_a_staleness_event_has_its_duration() -> None:
 
 def test_a_fold_returns_how_far_it_evaluated() -> None:
     assert fold_results(alert_policy(), {}, 5, [], always) == ResultsFoldOutcome(5, None, False, [])
+
+
+def test_a_fold_stops_at_a_result_that_is_held() -> None:
+    rows = make_results("fff")
+    rows[1] = rows[1]._replace(held_until=500)
+    first, second, third = (row.slot for row in rows)
+    done = fold_results(alert_policy(3), {}, -1, rows, always, now=499)
+    assert (done.evaluated_until, done.awaited_slot, done.held_until, done.transitions) == (first, None, 500, [])
+    assert first < second
+    done = fold_results(alert_policy(3), {}, -1, rows, always, now=500)
+    assert (done.evaluated_until, done.held_until, len(done.transitions)) == (third, None, 1)

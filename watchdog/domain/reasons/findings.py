@@ -48,9 +48,11 @@ FINDING_REASON_ENTRIES = (
         "watchdog.network",
         "Own network failed",
         "The network of the machine that Watchdog runs on is at fault: it has no address or no default route for the "
-        "target. The run does not change the incidents of its probe, which is `unknown` until a run reaches a verdict. "
-        "The process is reported until each of these probes has run again, or has not run for 10 minutes.",
-        "Check the network, the routes and the name servers of the machine.",
+        "target, or nothing else was reached either when the run failed. The run does not change the incidents of its "
+        "probe, which is `unknown` until a run reaches a verdict. The process is reported until each of these probes "
+        "has run again, or has not run for 10 minutes.",
+        "Check the network, the routes and the name servers of the machine. If they work, check the targets of "
+        "`connectivity`.",
         sentence="the network of {member} has failed since {since}",
     ),
     _error_reason_entry(

@@ -214,6 +214,8 @@ class ResultsFoldOutcome(NamedTuple):
     alert_states_changed: bool
     """A step changed an alert state, even if a later step changed it back: the slots must not be folded again."""
     transitions: list[IncidentTransition]
+    held_until: int | None = None
+    """The fold stopped at a result that is held until this instant, unless it is decided before."""
 
 
 def fold_results(
@@ -223,8 +225,10 @@ def fold_results(
     results: Iterable[ProbeResult],
     lateness_passed: Callable[[int], bool],
     staleness_events: Iterable[tuple[int, int]] = (),
+    now: int = 0,
 ) -> ResultsFoldOutcome:
-    """Folds results into `alert_states`, which it changes, up to the first slot that is still awaited.
+    """Folds results into `alert_states`, which it changes, up to the first slot that is still awaited, or whose result
+    is held beyond `now`.
 
     Results are stored out of order, as runs end. Each names the slot that was claimed before it (`previous_slot`), so a
     hole is known as such, and the fold waits at it. Folding over the hole would judge the same results in another order
@@ -252,6 +256,8 @@ def fold_results(
             apply_staleness_before(awaited)
             return ResultsFoldOutcome(evaluated_until, awaited, changed, transitions)
         apply_staleness_before(result.slot)
+        if result.held_until is not None and result.held_until > now:
+            return ResultsFoldOutcome(evaluated_until, None, changed, transitions, result.held_until)
         states_before = dict(alert_states)
         fold_result(policy, alert_states, result, transitions)
         changed = changed or alert_states != states_before

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
-from watchdog.domain.model import Finding, HealthState, PreferenceExpressionFacts, ProbeResult
+from watchdog.domain.model import Finding, HealthState, ProbeResult
 from watchdog.domain.rules.policy import AlertPolicy
+
+
+class PreferenceExpressionFacts(NamedTuple):
+    """The result of a `prefer` expression: in words, without the values that it compares.
+
+    Stored values are masked and cut to size, so comparing them again could give another result than the run.
+    """
+
+    problem: str
+    """Empty if it holds, else "elapsed_ms <= 800 is false: observed 1204"."""
+
 
 RULE_NAME = "preference"
 INCIDENT_HEALTH_STATE = HealthState.DEGRADED

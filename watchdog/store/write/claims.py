@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from watchdog.domain.formatting import format_count, format_time_in_zone
 from watchdog.domain.model import ClaimedSlot, Json, Outcome, ProbeResult, ResultToRecord
+from watchdog.domain.own_network import MAX_NETWORK_FAULT_HOLD_MS
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.rules import missed_run
 from watchdog.domain.schedule import CronSchedule
@@ -205,7 +206,7 @@ class SlotClaimer:
     def record_lost_runs(self, now: int) -> int:
         """Record as missed the slots in flight whose max_lateness has passed, without waiting for the next claim.
 
-        Returns the instant up to which every result that can still be evaluated is stored.
+        Returns the instant up to which every result that can still be evaluated is stored, and decided if it was held.
         """
         self.watermark.detect_gap(now)
         max_lateness = max((registered.policy.max_lateness for registered in self.registry.values()), default=0)
@@ -219,7 +220,13 @@ class SlotClaimer:
                 recorded = [ResultToRecord(result) for result in lost]
                 self.recorder.record_results_in_transaction(connection, recorded, now)
         to_catch_up: list[int] = [row.next_due for row in rows if self._should_catch_up(row.probe, row.next_due, now)]
-        return min([settled_until, *to_catch_up, *(slot for slots in in_flight.values() for slot in slots)])
+        return min(
+            [
+                settled_until - MAX_NETWORK_FAULT_HOLD_MS,
+                *to_catch_up,
+                *(slot for slots in in_flight.values() for slot in slots),
+            ]
+        )
 
     @property
     def _schedule_query(self) -> sa.Select[Any]:

@@ -23,7 +23,7 @@ from watchdog.domain.rules import (
 )
 from watchdog.store.database import Database, run_after_commit
 from watchdog.store.listings import ListingCache, build_results_from_rows
-from watchdog.store.tables import alert_states, evaluation_cursors, staleness_events
+from watchdog.store.tables import alert_states, evaluation_cursors, results, staleness_events
 from watchdog.store.write.incidents import change_incident_cause, open_incident, resolve_incident
 from watchdog.store.write.probe_registry import ProbeRegistry
 from watchdog.store.write.watermark import Watermark
@@ -53,6 +53,15 @@ class PendingEvaluationWrites:
     alert_states: list[dict[str, Any]] = field(default_factory=list)
     cleared_alert_states: list[dict[str, Any]] = field(default_factory=list)
     cursor_updates: list[dict[str, Any]] = field(default_factory=list)
+    expired_holds: list[dict[str, Any]] = field(default_factory=list)
+
+    def add_expired_holds(self, rows: Iterable[ProbeResult], evaluated_until: int) -> None:
+        """The results that were evaluated although they are held: no decision came in time."""
+        self.expired_holds += [
+            {"p": row.probe, "s": row.slot}
+            for row in rows
+            if row.held_until is not None and row.slot <= evaluated_until
+        ]
 
     def add_changed_alert_states(self, probe: int, before: AlertStates, after: AlertStates) -> None:
         """What differs between the alert states of a probe."""
@@ -159,7 +168,10 @@ class AlertEvaluator:
         probe, clock = cursor.probe, self.watermark.uptime_clock
         policy = self.registry[probe].policy
         states = dict(states_before)
-        fold = fold_results(policy, states, start, rows, lambda slot: clock.has_elapsed(slot, policy.max_lateness, now))
+        fold = fold_results(
+            policy, states, start, rows, lambda slot: clock.has_elapsed(slot, policy.max_lateness, now), now=now
+        )
+        writes.add_expired_holds(rows, fold.evaluated_until)
         changed, until = fold.alert_states_changed, fold.evaluated_until
         if newest_slot is not None and stale.STALE_ALERT_STATE_KEY not in states:
             threshold = policy.staleness_threshold(newest_slot)
@@ -168,7 +180,7 @@ class AlertEvaluator:
                     {"probe": probe, "last_result_slot": newest_slot, "threshold_ms": threshold, "detected_at": now}
                 )
                 apply_finding(policy, states, newest_slot, stale.build_stale_finding(threshold), fold.transitions)
-                if not changed and fold.awaited_slot is None:
+                if not changed and fold.awaited_slot is None and fold.held_until is None:
                     # No slot is decided by this, and one after the newest result may still be caught up.
                     until = max(cursor.evaluated_until, newest_slot)
                 changed = True
@@ -179,10 +191,11 @@ class AlertEvaluator:
             if newest_slot is None:
                 newest_slot = max(row.slot for row in rows if row.outcome is not Outcome.MISSED)
             wake_at = clock.compute_deadline_after(newest_slot, policy.staleness_threshold(newest_slot))
-        awaiting = fold.awaited_slot is not None
+        wait_ends_at = fold.held_until
         if fold.awaited_slot is not None:
             wait_ends_at = clock.compute_deadline_after(fold.awaited_slot, policy.max_lateness)
-            wake_at = wait_ends_at if wake_at is None else min(wake_at, wait_ends_at)
+        wake_at = min((at for at in (wake_at, wait_ends_at) if at is not None), default=None)
+        awaiting = wait_ends_at is not None
         active = bool(states) or awaiting
         if changed or (awaiting, active, wake_at) != (cursor.awaiting_slot, cursor.active, cursor.wake_at):
             until = until if changed or awaiting else cursor.evaluated_until
@@ -210,6 +223,9 @@ class AlertEvaluator:
             values = {name: sa.bindparam(bind) for name, bind in binds.items()}
             update = sa.update(evaluation_cursors).where(evaluation_cursors.c.probe == sa.bindparam("p"))
             connection.execute(update.values(values), writes.cursor_updates)
+        if writes.expired_holds:
+            is_held = (results.c.probe == sa.bindparam("p"), results.c.slot == sa.bindparam("s"))
+            connection.execute(sa.update(results).where(*is_held).values(held_until=None), writes.expired_holds)
         for transition in writes.transitions:  # in order: one batch may resolve an incident and open the next
             self._write_incident_transition(connection, transition, now)
 

@@ -1,0 +1,205 @@
+"""Failures that the network of this machine may explain are held while it is checked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.polling import wait_until_async
+from tests.support.service import PASSING_OBSERVATION, ServiceHarness, scripted_probe, without_ticks
+from watchdog.domain.model import Observation, Outcome
+from watchdog.domain.own_network import MAX_NETWORK_FAULT_HOLD_MS, OWN_NETWORK_REASON, NetworkSymptom
+from watchdog.net import NetworkAccess
+from watchdog.probes.base import ProbeAttemptContext
+from watchdog.service.connectivity import ConnectivityCheck
+from watchdog.store.tables import results
+
+__all__ = ["without_ticks"]
+
+UNREACHABLE = Observation(Outcome.FAIL, "connection.unreachable", "no route to the host")
+NO_NAME_SERVER = Observation(Outcome.FAIL, "dns.no_response", "no response from the name server")
+BROKER = Observation(
+    Outcome.FAIL, "broker.unreachable", "broker unreachable", transport_reason="connection.unreachable"
+)
+REFUSED = Observation(Outcome.FAIL, "connection.refused", "connection refused")
+
+
+class ScriptedCheck(ConnectivityCheck):
+    """Answers when the test sets `answer`."""
+
+    def __init__(self) -> None:
+        super().__init__(NetworkAccess(), ["http://connectivity.example/"], ["b.example"], lambda: 0)
+        self.answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self.asked_questions: list[tuple[NetworkSymptom, list[str]]] = []
+
+    async def run(self, symptom: NetworkSymptom, questions: Iterable[str]) -> bool:
+        self.asked_questions.append((symptom, list(questions)))
+        return await asyncio.shield(self.answer)
+
+
+@pytest.fixture
+def open_harness(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> Callable[[Sequence[Observation]], tuple[ServiceHarness, ScriptedCheck]]:
+    """A probe for each observation, whose runs observe it, or pass once it is replaced."""
+
+    def build(observations: Sequence[Observation]) -> tuple[ServiceHarness, ScriptedCheck]:
+        def observe(index: int) -> Any:
+            async def observe_once(_: ProbeAttemptContext) -> Observation:
+                return observations[index]
+
+            return observe_once
+
+        probes = [
+            scripted_probe(f"p{index}", observe(index), endpoint_name=f"{'abcdefgh'[index]}.example:80")
+            for index in range(len(observations))
+        ]
+        harness = ServiceHarness(f"sqlite:///{tmp_path / 'watchdog.db'}", probes)
+        check = ScriptedCheck()
+        harness.service.network_fault_decider.check = check
+        request.addfinalizer(harness.store.close)
+        return harness, check
+
+    return build
+
+
+def stored_results(harness: ServiceHarness) -> list[tuple[str, str, bool]]:
+    """Outcome, reason, and whether it is held."""
+    return [
+        (row["outcome"], row["reason"], row["held_until"] is not None) for row in harness.store.select_rows(results)
+    ]
+
+
+OWN, PASS = ("error", OWN_NETWORK_REASON, False), ("pass", "", False)
+
+
+@pytest.mark.parametrize(
+    ("observation", "symptom", "questions"),
+    [
+        (UNREACHABLE, NetworkSymptom.NO_ROUTE, ["http://connectivity.example/"]),
+        (BROKER, NetworkSymptom.NO_ROUTE, ["http://connectivity.example/"]),
+        (NO_NAME_SERVER, NetworkSymptom.NO_NAME_SERVER, ["connectivity.example", "b.example"]),
+    ],
+)
+@pytest.mark.parametrize("works", [True, False])
+async def test_the_first_failure_starts_a_check_that_decides(
+    open_harness: Any, observation: Observation, symptom: NetworkSymptom, questions: list[str], works: bool
+) -> None:
+    harness, check = open_harness([observation])
+    async with harness:
+        await harness.run_next_minute()
+        await harness.service.record_results()
+        observed = ("fail", observation.reason)
+        assert stored_results(harness) == [(*observed, True)]
+        check.answer.set_result(works)
+        await wait_until_async(lambda: not harness.service.network_fault_decider._tasks)
+        assert stored_results(harness) == [(*observed, False) if works else OWN]
+    assert check.asked_questions == [(symptom, questions)]
+
+
+async def test_the_decision_may_come_before_the_result_is_recorded(open_harness: Any) -> None:
+    harness, check = open_harness([UNREACHABLE])
+    check.answer.set_result(False)
+    async with harness:
+        await harness.run_next_minute()
+        await wait_until_async(lambda: check.asked_questions)
+        await harness.service.record_results()
+        await wait_until_async(lambda: not harness.service.network_fault_decider._tasks)
+        assert stored_results(harness) == [OWN]
+
+
+async def test_later_failures_join_the_check_and_others_do_not_wait_for_it(open_harness: Any) -> None:
+    harness, check = open_harness([UNREACHABLE, REFUSED, PASSING_OBSERVATION, UNREACHABLE])
+    async with harness:
+        await harness.run_next_minute()
+        await harness.service.record_results()
+        held, refused = ("fail", "connection.unreachable", True), ("fail", "connection.refused", False)
+        assert stored_results(harness) == [held, refused, PASS, held]
+        check.answer.set_result(False)
+        await wait_until_async(lambda: not harness.service.network_fault_decider._tasks)
+        assert stored_results(harness) == [OWN, refused, PASS, OWN]
+    assert len(check.asked_questions) == 1
+
+
+async def test_a_fault_of_the_own_network_is_reported_once_it_is_decided(open_harness: Any) -> None:
+    harness, check = open_harness([UNREACHABLE])
+    async with harness:
+        reporter = harness.service.network_fault_decider._note_result.__self__
+        await harness.run_next_minute()
+        await reporter.write_changed_faults()
+        assert reporter._stored == {}
+        check.answer.set_result(False)
+        await wait_until_async(lambda: reporter._network_fault)
+        await reporter.write_changed_faults()
+        assert list(reporter._stored) == ["network"]
+
+
+async def test_with_nothing_to_ask_a_failure_is_the_targets(open_harness: Any) -> None:
+    harness, check = open_harness([UNREACHABLE])
+    check._host_by_target = {"http://a.example/": "a.example"}
+    async with harness:
+        await harness.run_next_minute()
+        await harness.service.record_results()
+        assert stored_results(harness) == [("fail", "connection.unreachable", False)]
+    assert check.asked_questions == []
+
+
+async def test_a_shutdown_ends_the_hold(open_harness: Any, without_ticks: None) -> None:
+    harness, _ = open_harness([UNREACHABLE])
+    async with harness:
+        await harness.service.start()
+        await harness.run_next_minute()
+        await harness.service.record_results()
+        assert stored_results(harness) == [("fail", "connection.unreachable", True)]
+        await harness.service.stop()
+        assert stored_results(harness) == [("fail", "connection.unreachable", False)]
+
+
+async def test_a_check_that_fails_by_a_bug_leaves_the_failure_to_the_target(open_harness: Any) -> None:
+    harness, check = open_harness([UNREACHABLE])
+    check.answer.set_exception(KeyError("a bug"))
+    async with harness:
+        await harness.run_next_minute()
+        await harness.service.record_results()
+        await wait_until_async(lambda: not harness.service.network_fault_decider._tasks)
+        assert stored_results(harness) == [("fail", "connection.unreachable", False)]
+
+
+async def test_a_decision_waits_for_the_database_no_longer_than_the_hold(open_harness: Any) -> None:
+    harness, check = open_harness([UNREACHABLE])
+    check.answer.set_result(False)
+    async with harness:
+        await harness.run_next_minute()
+        await wait_until_async(lambda: check.asked_questions)
+        harness.now += MAX_NETWORK_FAULT_HOLD_MS
+        await wait_until_async(lambda: not harness.service.network_fault_decider._tasks)
+        await harness.service.record_results()
+        assert stored_results(harness) == [("fail", "connection.unreachable", False)]
+
+
+# --- what is asked
+
+
+@pytest.mark.parametrize(
+    ("symptom", "doubtful", "failing", "questions"),
+    [
+        (NetworkSymptom.NO_ROUTE, ["a.example"], [], ["http://192.0.2.1/", "https://c.example/"]),
+        (NetworkSymptom.NO_ROUTE, ["c.example"], [], ["http://192.0.2.1/"]),
+        (NetworkSymptom.NO_ROUTE, ["a.example"], ["c.example"], ["http://192.0.2.1/"]),
+        (NetworkSymptom.NO_ROUTE, ["192.0.2.1"], ["c.example"], []),
+        (NetworkSymptom.NO_NAME_SERVER, ["a.example"], [], ["c.example", "b.example"]),
+        (NetworkSymptom.NO_NAME_SERVER, ["a.example"], ["c.example"], ["b.example", "c.example"]),
+        (NetworkSymptom.NO_NAME_SERVER, ["a.example", "b.example"], [], ["c.example", "a.example", "b.example"]),
+    ],
+)
+def test_what_is_asked(
+    symptom: NetworkSymptom, doubtful: Collection[str], failing: Collection[str], questions: list[str]
+) -> None:
+    """URLs of other hosts; names that a name server resolves, first those of healthy probes, and none of its own."""
+    hosts = ["a.example", "b.example", "192.0.2.7", "2001:db8::1", "localhost"]
+    check = ConnectivityCheck(NetworkAccess(), ["http://192.0.2.1/", "https://c.example/"], hosts, lambda: 0)
+    assert list(check.list_questions(symptom, doubtful, failing)) == questions

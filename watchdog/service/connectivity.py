@@ -1,0 +1,94 @@
+"""Asks whether the network of this machine works: whether a configured URL is reached, or another name resolves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Collection, Iterable, Sequence
+from contextlib import suppress
+from ipaddress import ip_address
+
+from watchdog.domain.local_hosts import is_loopback_host
+from watchdog.domain.own_network import NetworkSymptom
+from watchdog.net import NetworkAccess, PhaseTimer
+from watchdog.net.errors import ProbeError
+from watchdog.net.http import HttpRequest
+from watchdog.net.own_network import read_static_host_names
+from watchdog.net.url import parse_http_url
+from watchdog.service.clock import Clock
+
+CONNECTIVITY_CHECK_TIMEOUT_S = 3.0
+MAX_NAMES_RESOLVED_IN_CHECK = 8
+
+
+class ConnectivityCheck:
+    """Reaches `targets`, URLs of which any response will do, and resolves names: theirs, and `hosts`, those of probes.
+
+    A host whose probe fails is not asked, because it may be what has failed. A name is asked again last.
+    """
+
+    def __init__(self, network: NetworkAccess, targets: Iterable[str], hosts: Iterable[str], clock: Clock):
+        self.network, self.clock = network, clock
+        self._host_by_target = {url: parse_http_url(url).host for url in targets}
+        static_names = read_static_host_names()
+        self._names = [
+            host
+            for host in dict.fromkeys([*self._host_by_target.values(), *hosts])
+            if _needs_name_server(host, static_names)
+        ]
+
+    def list_questions(
+        self, symptom: NetworkSymptom, doubtful_hosts: Collection[str], failing_hosts: Collection[str]
+    ) -> Sequence[str]:
+        """The names to resolve or the URLs to reach; empty if there is nothing to ask.
+
+        `doubtful_hosts`: those that the check is about. `failing_hosts`: those of other probes that fail.
+        """
+        if symptom is not NetworkSymptom.NO_NAME_SERVER:
+            excluded = {*doubtful_hosts, *failing_hosts}
+            return [url for url, host in self._host_by_target.items() if host not in excluded]
+        only = set(doubtful_hosts) if len(set(doubtful_hosts)) == 1 else set()
+        others = [name for name in self._names if name not in only]
+        others.sort(key=lambda name: name in doubtful_hosts or name in failing_hosts)
+        return others[:MAX_NAMES_RESOLVED_IN_CHECK]
+
+    async def run(self, symptom: NetworkSymptom, questions: Iterable[str]) -> bool:
+        """Whether the network works: one of the questions of `list_questions` has a good answer in time."""
+        ask = self._resolve if symptom is NetworkSymptom.NO_NAME_SERVER else self._reach
+        return await _is_any_true([ask(question) for question in questions])
+
+    async def _reach(self, url: str) -> bool:
+        with suppress(ProbeError, OSError):
+            await self.network.send_http_request(HttpRequest(url, max_body_bytes=0, now=self.clock()))
+            return True
+        return False
+
+    async def _resolve(self, name: str) -> bool:
+        with suppress(ProbeError):
+            await self.network.connector.resolve(name, 0, PhaseTimer())
+            return True
+        return False
+
+
+def _needs_name_server(host: str, static_names: Collection[str]) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return bool(host) and host.lower() not in static_names and not is_loopback_host(host)
+    return False
+
+
+async def _is_any_true(answers: Iterable[Awaitable[bool]]) -> bool:
+    """Whether one of them is true within CONNECTIVITY_CHECK_TIMEOUT_S."""
+    tasks = [asyncio.ensure_future(answer) for answer in answers]
+    try:
+        async with asyncio.timeout(CONNECTIVITY_CHECK_TIMEOUT_S):
+            for answer in asyncio.as_completed(tasks):
+                if await answer:
+                    return True
+    except TimeoutError:
+        pass
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return False

@@ -1,0 +1,131 @@
+"""Decides whether the network of this machine is at fault for failures that the target may be at fault for as well."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+
+import structlog
+
+from watchdog.domain.model import IncidentTransition, Outcome, ProbeResult, ResultToRecord
+from watchdog.domain.own_network import (
+    MAX_NETWORK_FAULT_HOLD_MS,
+    NetworkFaultDecision,
+    NetworkSymptom,
+    apply_network_fault_decision,
+    find_network_symptom,
+    get_endpoint_host,
+)
+from watchdog.probes.base import Probe
+from watchdog.service.clock import Clock
+from watchdog.service.connectivity import ConnectivityCheck
+from watchdog.service.store_executor import StoreExecutor
+from watchdog.store.errors import StoreUnavailableError
+from watchdog.store.listings import ResultKey
+from watchdog.store.write.held_results import decide_held_results
+from watchdog.store.write.recorder import ResultRecorder
+
+log = structlog.get_logger()
+
+UNRECORDED_RESULT_RETRY_S = 0.2
+"""Between attempts to store a decision about a result that is not stored yet."""
+
+
+class NetworkFaultDecider:
+    """Owns the results of this process that are held, and the checks that decide about them: one for each symptom.
+
+    `note_result`: called with each result as it counts, at once or when it is decided. `on_transitions`: called with
+    what a decision led to.
+    """
+
+    def __init__(
+        self,
+        check: ConnectivityCheck,
+        probes: Mapping[int, Probe],
+        recorder: ResultRecorder,
+        store_executor: StoreExecutor,
+        *,
+        clock: Clock,
+        note_result: Callable[[ProbeResult], None],
+        on_transitions: Callable[[list[IncidentTransition]], Awaitable[None]],
+    ):
+        self.check, self.recorder, self.store_executor, self.clock = check, recorder, store_executor, clock
+        self.endpoint_hosts = {id: get_endpoint_host(probe.endpoint) for id, probe in probes.items() if probe.endpoint}
+        """Probe -> the host of its target, if it connects to one."""
+        self._note_result, self._on_transitions = note_result, on_transitions
+        self._failing_hosts: dict[int, str] = {}
+        """Probe -> the host of its target, while its newest result is a failure."""
+        self._held: dict[NetworkSymptom, list[ProbeResult]] = {}
+        self._checks: dict[NetworkSymptom, asyncio.Task[None]] = {}
+        """Those in progress; each decides about all results that are held for its symptom."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        """The checks, and those that have ended and store their decision."""
+
+    def hold_if_doubtful(self, recorded: ResultToRecord) -> ResultToRecord:
+        """The result of a run, held if it has to be decided whose fault it is; then a check is started or joined."""
+        result = recorded.result
+        symptom = find_network_symptom(recorded.transport_reason) if result.outcome is Outcome.FAIL else None
+        if symptom is None or not self._list_questions(symptom, [result]):
+            self._count_result(result)
+            return recorded
+        result = result._replace(held_until=self.clock() + MAX_NETWORK_FAULT_HOLD_MS)
+        if symptom in self._held:
+            self._held[symptom].append(result)
+        else:
+            self._held[symptom] = [result]
+            task = asyncio.create_task(self._decide(symptom), name=f"network check: {symptom}")
+            self._checks[symptom] = task
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return recorded._replace(result=result)
+
+    def _list_questions(self, symptom: NetworkSymptom, held: Sequence[ProbeResult]) -> Sequence[str]:
+        hosts = [self.endpoint_hosts.get(result.probe, "") for result in held]
+        return self.check.list_questions(symptom, hosts, self._failing_hosts.values())
+
+    def _count_result(self, result: ProbeResult) -> None:
+        host = self.endpoint_hosts.get(result.probe)
+        if result.outcome is Outcome.FAIL and host:
+            self._failing_hosts[result.probe] = host
+        elif result.outcome is Outcome.PASS:
+            self._failing_hosts.pop(result.probe, None)
+        self._note_result(result)
+
+    async def _decide(self, symptom: NetworkSymptom) -> None:
+        decision = NetworkFaultDecision.UNDECIDED
+        try:
+            works = await self.check.run(symptom, self._list_questions(symptom, self._held[symptom]))
+            decision = NetworkFaultDecision.TARGET if works else NetworkFaultDecision.OWN
+        except asyncio.CancelledError:
+            pass  # the process stops, and a hold does not outlive it
+        except Exception:
+            log.exception("network_check_failed")
+        del self._checks[symptom]
+        held = self._held.pop(symptom)
+        log.info("network_checked", symptom=symptom, decision=decision, result_count=len(held))
+        decided = [apply_network_fault_decision(result, decision) for result in held]
+        for result in decided:
+            self._count_result(result)
+        await self._store_decided_results(decided, max(result.held_until or 0 for result in held))
+
+    async def _store_decided_results(self, decided: Sequence[ProbeResult], until: int) -> None:
+        """Waits for those that are not recorded yet, until their hold ends."""
+        while decided:
+            unrecorded: Collection[ResultKey] = [result[:3] for result in decided]
+            with suppress(StoreUnavailableError):
+                unrecorded, transitions = await self.store_executor.run_write_now(
+                    partial(decide_held_results, self.recorder, decided)
+                )
+                await self._on_transitions(transitions)
+            decided = [result for result in decided if result[:3] in unrecorded and self.clock() < until]
+            if decided:
+                await asyncio.sleep(UNRECORDED_RESULT_RETRY_S)
+
+    async def stop(self, grace_s: float) -> None:
+        """End the checks: what they have not decided counts as observed. All results must be recorded by now."""
+        for task in self._checks.values():
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=grace_s)
