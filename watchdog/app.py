@@ -128,8 +128,7 @@ async def register_probes_and_build_service(
     """Become a member, register the probes and build the service, without starting it."""
     config, database, mask = loaded_config.config, store_executor.database, loaded_config.mask
     notifiers = config.build_notifiers_by_destination()
-    self_probes = [build_watchdog_self_probe(store_executor, notifiers, clock)] if notifiers else []
-    configured_probes: list[Probe] = [*config.probes, *self_probes]
+    configured_probes: list[Probe] = [*config.probes, build_watchdog_self_probe(store_executor, notifiers, clock)]
     lease_keeper = await become_member(loaded_config, configured_probes, store_executor, clock)
     membership = lease_keeper.membership
     registry, watermark = membership.registry, Watermark(database, LOCAL_LOCATION)
@@ -203,11 +202,11 @@ def build_direct_notice_sender(
 def create_self_probe_trigger(
     probes: Mapping[int, Probe], claims: SlotClaimer, store_executor: StoreExecutor
 ) -> Callable[[], Awaitable[None]]:
-    """Runs the built-in probe soon, if there is one."""
-    ids = [id for id, probe in probes.items() if isinstance(probe, WatchdogSelfProbe)]
+    """Runs the built-in probe soon."""
+    self_probe_id = next(id for id, probe in probes.items() if isinstance(probe, WatchdogSelfProbe))
 
     async def run_self_probe_soon() -> None:
-        await store_executor.run_write_now(lambda now: claims.reschedule_sooner(dict.fromkeys(ids, now)))
+        await store_executor.run_write_now(lambda now: claims.reschedule_sooner({self_probe_id: now}))
 
     return run_self_probe_soon
 
