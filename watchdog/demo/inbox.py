@@ -187,7 +187,7 @@ def create_demo_inbox_app(inbox: DemoInbox, status_url: str) -> FastAPI:
         if name == "inbox.css":
             return Response(style, media_type="text/css")
         file = pages.static_files.get(name)
-        return Response(status_code=404) if file is None else Response(file.content, media_type=file.media_type)
+        return Response(status_code=404) if file is None else Response(file.body.body, media_type=file.media_type)
 
     @app.post("/api/{method}")
     async def slack(method: str, request: Request) -> Response:

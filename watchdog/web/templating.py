@@ -19,6 +19,7 @@ from watchdog.domain.formatting import HEALTH_STATE_LABELS
 from watchdog.domain.model import HealthState
 from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.resources import find_resource_path
+from watchdog.web.compression import EncodedBody
 
 PAGE_HEALTH_STATE_LABELS = {**HEALTH_STATE_LABELS, HealthState.UNKNOWN: "No data"}
 MAX_TARGET_TEXT_PAGE_CHARS = 300
@@ -42,7 +43,7 @@ class StaticFile:
 
     name: str
     media_type: str
-    content: bytes
+    body: EncodedBody
 
     @property
     def url_path(self) -> str:
@@ -99,7 +100,7 @@ class PageRenderer:
 
 def _load_static_file(path: Path, media_type: str) -> StaticFile:
     content = path.read_bytes()
-    return StaticFile(f"{path.stem}.{sha256(content).hexdigest()[:12]}{path.suffix}", media_type, content)
+    return StaticFile(f"{path.stem}.{sha256(content).hexdigest()[:12]}{path.suffix}", media_type, EncodedBody(content))
 
 
 def format_html_datetime_attribute(at: int) -> str:

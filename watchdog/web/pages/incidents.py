@@ -9,6 +9,7 @@ from watchdog.domain.model import HealthState, ProbeInfo
 from watchdog.store.read import status
 from watchdog.store.read.status import Connection, IncidentRecord, WatchdogStatus
 from watchdog.web.pages.incident import find_incident_health_state
+from watchdog.web.pages.list_page import Pagination, compute_pagination
 from watchdog.web.templating import PAGE_HEALTH_STATE_LABELS
 
 MAX_RESOLVED_INCIDENTS_ON_PAGE = 200
@@ -32,22 +33,28 @@ class IncidentsPage:
     service_status: WatchdogStatus
     state_filter: str
     open_incidents: tuple[IncidentRow, ...]
+    """Those on this page."""
     resolved_incidents: tuple[IncidentRow, ...]
+    """The newest, on the first page."""
+    pagination: Pagination
+    """Of the open incidents."""
 
 
-def load_incidents_page(connection: Connection, state_filter: str, now: int) -> IncidentsPage:
+def load_incidents_page(connection: Connection, state_filter: str, page_number: int, now: int) -> IncidentsPage:
     """`state_filter`: "open", "resolved" or "" for both."""
     open_incidents: list[IncidentRecord] = []
     resolved_incidents: list[IncidentRecord] = []
     if state_filter != "resolved":
         open_incidents = status.list_incidents(connection, is_open=True)
-    if state_filter != "open":
+    pagination = compute_pagination(len(open_incidents), page_number)
+    if state_filter != "open" and pagination.page_number == 1:
         resolved_incidents = status.list_incidents(connection, is_open=False, limit=MAX_RESOLVED_INCIDENTS_ON_PAGE)
     return IncidentsPage(
         service_status=status.load_watchdog_status(connection),
         state_filter=state_filter,
-        open_incidents=tuple(build_incident_row(record, now) for record in open_incidents),
+        open_incidents=tuple(build_incident_row(record, now) for record in pagination.slice_items(open_incidents)),
         resolved_incidents=tuple(build_incident_row(record, now) for record in resolved_incidents),
+        pagination=pagination,
     )
 
 

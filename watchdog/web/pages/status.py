@@ -22,6 +22,8 @@ from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE
 from watchdog.store.read.history import IncidentInterval
 from watchdog.store.read.status import ProbeStatus
 from watchdog.web import charts
+from watchdog.web.pages.list_page import Pagination
+from watchdog.web.pages.status_selection import StatusPageSelection, StatusPageView
 from watchdog.web.pages.status_snapshot import StatusPageConfig, StatusPageSnapshot
 from watchdog.web.pages.timeline import (
     DailyUptime,
@@ -32,6 +34,8 @@ from watchdog.web.pages.timeline import (
 )
 
 MAX_PAST_INCIDENTS_ON_STATUS_PAGE, MAX_TROUBLED_DAYS_ON_STATUS_PAGE = 10, 200
+MAX_OPEN_INCIDENTS_ON_STATUS_PAGE = 50
+NO_BARS = Markup()
 
 STATUS_PAGE_SINGULAR_STATE_PHRASES = {HealthState.DEGRADED: "is degraded", HealthState.DOWN: "is down"}
 STATUS_PAGE_PLURAL_STATE_PHRASES = {HealthState.DEGRADED: "are degraded", HealthState.DOWN: "are down"}
@@ -56,18 +60,25 @@ class StatusPageService:
     label: str
     """Replaces the label of the state, if not empty."""
     group: str
-    days: tuple[DailyUptime, ...]
-    bars: Markup
-    uptime: str
-    uptime_coverage: str
+    days: tuple[DailyUptime, ...] = ()
+    bars: Markup = NO_BARS
+    uptime: str = ""
+    uptime_coverage: str = ""
     """ "34 of 90 days", if there is no data for some of them."""
+    is_listed: bool = True
+    """Whether this view lists it; otherwise it has no history."""
 
 
 @dataclass(frozen=True, slots=True)
 class StatusPageServiceGroup:
+    group: str
+    """As configured."""
     name: str
+    """As shown; empty if there is no other group."""
     summary: str
     services: tuple[StatusPageService, ...]
+    """Those that are listed."""
+    service_count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +119,10 @@ class StatusPage:
     """When the newest result with a verdict was stored."""
     day_count: int
     open_incidents: tuple[StatusPageOpenIncidents, ...]
+    """At most MAX_OPEN_INCIDENTS_ON_STATUS_PAGE."""
+    open_incident_count: int
+    view: StatusPageView
+    pagination: Pagination
     groups: tuple[StatusPageServiceGroup, ...]
     """Empty if the page shows no probe."""
     troubled_days: tuple[StatusPageTroubledDay, ...]
@@ -124,16 +139,20 @@ def build_status_page(snapshot: StatusPageSnapshot, config: StatusPageConfig) ->
         for status in snapshot.probe_statuses
         if status.latest_result and status.latest_result.slot == status.last_judged_slot
     ]
+    open_incidents = open_statuses if snapshot.are_states_current else []
     return StatusPage(
         state=find_overall_status_page_state(services),
         headline=format_status_headline(services),
         subtitle=_format_status_subtitle(services, snapshot.incident_intervals, now),
         checked_at=max(checked_times, default=None),
         day_count=config.day_count,
-        open_incidents=tuple(map(_build_status_page_open_incidents, open_statuses))
-        if snapshot.are_states_current
-        else (),
-        groups=_group_status_page_services(services, config.group_order),
+        open_incidents=tuple(
+            map(_build_status_page_open_incidents, open_incidents[:MAX_OPEN_INCIDENTS_ON_STATUS_PAGE])
+        ),
+        open_incident_count=len(open_incidents),
+        view=snapshot.selection.view,
+        pagination=snapshot.selection.pagination,
+        groups=_group_status_page_services(services, snapshot.selection),
         troubled_days=_list_troubled_days(services, now),
         past_incidents=_list_past_incidents(snapshot, now),
     )
@@ -160,6 +179,8 @@ def _build_status_page_service(
     if state is HealthState.UNKNOWN:
         since = status.last_judged_slot
         label = "No data yet" if since is None else f"No data since {_format_time_or_date(since, now)}"
+    if status.probe.database_id not in snapshot.selection.listed_ids:
+        return StatusPageService(name, state, label, status.probe.group, is_listed=False)
     measured_days = snapshot.measured_days[status.probe.database_id]
     days = compute_daily_uptime(intervals, measured_days, status.created_at, now, day_count)
     covered_count = sum(day.state is not HealthState.UNKNOWN for day in days)
@@ -275,19 +296,23 @@ def _build_status_page_open_incidents(status: ProbeStatus) -> StatusPageOpenInci
 
 
 def _group_status_page_services(
-    services: Sequence[StatusPageService], group_order: Sequence[str]
+    services: Sequence[StatusPageService], selection: StatusPageSelection
 ) -> tuple[StatusPageServiceGroup, ...]:
-    rank = {name: i for i, name in enumerate(group_order)}
-    names = sorted({s.group for s in services}, key=lambda name: (rank.get(name, len(rank)), not name, name))
-    groups = []
-    for name in names:
-        members = tuple(service for service in services if service.group == name)
-        groups.append(
-            StatusPageServiceGroup(
-                name or ("Other" if len(names) > 1 else ""), _summarize_service_group(members), members
-            )
+    members_by_group: dict[str, list[StatusPageService]] = {name: [] for name in selection.group_names}
+    for service in services:
+        if service.group in members_by_group:
+            members_by_group[service.group].append(service)
+    other = "Other" if len(selection.service_count_by_group) > 1 else ""
+    return tuple(
+        StatusPageServiceGroup(
+            name,
+            name or other,
+            _summarize_service_group(members),
+            tuple(service for service in members if service.is_listed),
+            len(members),
         )
-    return tuple(groups)
+        for name, members in members_by_group.items()
+    )
 
 
 def _summarize_service_group(services: Sequence[StatusPageService]) -> str:

@@ -16,6 +16,9 @@ from watchdog.store.read.status import (
     list_probe_statuses,
     load_watchdog_status,
 )
+from watchdog.web.pages.status_selection import StatusPageSelection, StatusPageView, select_status_page_services
+
+ALL_GROUPS_VIEW = StatusPageView()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +48,9 @@ class StatusPageSnapshot:
     probe_statuses: tuple[ProbeStatus, ...]
     """Of the probes that the page shows, in its order."""
     incident_intervals: tuple[IncidentInterval, ...]
+    selection: StatusPageSelection
     measured_days: dict[int, set[int]]
-    """Probe -> the days (since the epoch) on which any run had a verdict."""
+    """Listed probe -> the days (since the epoch) on which any run had a verdict."""
 
     @property
     def are_states_current(self) -> bool:
@@ -54,16 +58,20 @@ class StatusPageSnapshot:
         return is_watermark_current(self.service_status.watermark, self.read_at)
 
 
-def load_status_page_snapshot(connection: Connection, config: StatusPageConfig, now: int) -> StatusPageSnapshot:
+def load_status_page_snapshot(
+    connection: Connection, config: StatusPageConfig, now: int, view: StatusPageView = ALL_GROUPS_VIEW
+) -> StatusPageSnapshot:
     rank = {probe_id: i for i, probe_id in enumerate(config.probe_order)}
     included = [status for status in list_probe_statuses(connection) if config.includes_probe(status.probe)]
     included.sort(key=lambda status: rank.get(status.probe.id, len(rank)))
     ids = {status.probe.database_id for status in included}
+    selection = select_status_page_services(included, config.group_order, view)
     start = (now // DAY_MS - config.day_count + 1) * DAY_MS
     return StatusPageSnapshot(
         read_at=now,
         service_status=load_watchdog_status(connection),
         probe_statuses=tuple(included),
         incident_intervals=tuple(i for i in list_incident_intervals(connection, start) if i.probe in ids),
-        measured_days=load_days_with_data(connection, ids, start, now),
+        selection=selection,
+        measured_days=load_days_with_data(connection, selection.listed_ids, start, now),
     )

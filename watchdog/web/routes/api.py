@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from fastapi import APIRouter, Depends
-from starlette.responses import JSONResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from watchdog.api.serializers import serialize_incident, serialize_job_summary, serialize_probe_status
 from watchdog.domain.model import Json
 from watchdog.store.read import jobs, status
+from watchdog.web.compression import encode_body
 from watchdog.web.routes.operators import OperatorContext
 from watchdog.web.templating import NO_STORE_HEADERS
 
@@ -23,24 +25,31 @@ def create_api_router(context: OperatorContext) -> APIRouter:
     router = APIRouter(prefix="/api", dependencies=[Depends(context.authenticate)])
 
     @router.get("/probes")
-    async def list_probes() -> JSONResponse:
+    async def list_probes(request: Request) -> Response:
         statuses = await context.run_query(status.list_probe_statuses)
-        return await _build_json_list_response(statuses, serialize_probe_status)
+        return await _build_json_list_response(request, statuses, serialize_probe_status)
 
     @router.get("/incidents")
-    async def list_incidents(state: str = "", limit: int = 200) -> JSONResponse:
+    async def list_incidents(request: Request, state: str = "", limit: int = 200) -> Response:
         is_open, limit = {"open": True, "resolved": False}.get(state), min(max(limit, 1), MAX_API_INCIDENTS)
         records = await context.run_query(lambda c: status.list_incidents(c, is_open=is_open, limit=limit))
-        return await _build_json_list_response(records, serialize_incident)
+        return await _build_json_list_response(request, records, serialize_incident)
 
     @router.get("/jobs")
-    async def list_jobs() -> JSONResponse:
+    async def list_jobs(request: Request) -> Response:
         summaries = await context.run_query(jobs.list_jobs)
-        return await _build_json_list_response(summaries, serialize_job_summary)
+        return await _build_json_list_response(request, summaries, serialize_job_summary)
 
     return router
 
 
-async def _build_json_list_response(items: Sequence[ItemT], serialize: Callable[[ItemT], Json]) -> JSONResponse:
+async def _build_json_list_response(
+    request: Request, items: Sequence[ItemT], serialize: Callable[[ItemT], Json]
+) -> Response:
     """In a thread: thousands of jobs take a while."""
-    return await asyncio.to_thread(lambda: JSONResponse([serialize(item) for item in items], headers=NO_STORE_HEADERS))
+
+    def build() -> Response:
+        content, encoding_headers = encode_body(request, bytes(JSONResponse([serialize(item) for item in items]).body))
+        return Response(content, media_type="application/json", headers=NO_STORE_HEADERS | encoding_headers)
+
+    return await asyncio.to_thread(build)

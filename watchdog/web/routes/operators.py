@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from fastapi import APIRouter, Depends
 from starlette.requests import Request
-from starlette.responses import HTMLResponse
+from starlette.responses import Response
 
 from watchdog.domain.watermark import is_watermark_current
 from watchdog.store.read.query import STORE_READ_QUERY_TIMEOUT_S, QueryResultT, StoreReadRunner
 from watchdog.store.read.status import Connection, WatchdogStatus
 from watchdog.web.auth.access import Authenticator, is_operator_key
+from watchdog.web.compression import encode_body
 from watchdog.web.errors import PageNotFoundError
 from watchdog.web.pages import incident, incidents, jobs, probe, probes, undelivered
 from watchdog.web.pages.results import ResultFilter, ResultsUrlQuery
@@ -59,10 +60,11 @@ class OperatorContext:
 
     async def render_page(
         self, request: Request, template: str, active_section: str, page: OperatorPage, now: int
-    ) -> HTMLResponse:
-        """Renders in a thread, since a page of hundreds of rows takes a while."""
-        html = await asyncio.to_thread(
-            self.renderer.render,
+    ) -> Response:
+        """Renders and compresses in a thread, since a page of hundreds of rows takes a while."""
+        content, encoding_headers = await asyncio.to_thread(
+            self._render_and_encode_page,
+            request,
             template,
             now,
             page=page,
@@ -73,22 +75,25 @@ class OperatorContext:
             member_notes=self.list_notes(request.state.is_operator),
             key_name=request.state.key_name,
         )
-        return HTMLResponse(html, headers=NO_STORE_HEADERS)
+        return Response(content, media_type="text/html", headers=NO_STORE_HEADERS | encoding_headers)
+
+    def _render_and_encode_page(
+        self, request: Request, template: str, now: int, **context: Any
+    ) -> tuple[bytes, dict[str, str]]:
+        return encode_body(request, self.renderer.render(template, now, **context).encode())
 
 
 def create_operator_router(context: OperatorContext) -> APIRouter:
     router = APIRouter(dependencies=[Depends(context.authenticate)])
 
     @router.get("/probes")
-    async def show_probes(
-        request: Request, q: str = "", state: str = "", kind: str = "", page: int = 1
-    ) -> HTMLResponse:
+    async def show_probes(request: Request, q: str = "", state: str = "", kind: str = "", page: int = 1) -> Response:
         now, probe_filter = context.clock(), probes.ProbeFilter(q[:MAX_PROBE_SEARCH_TEXT_CHARS], state, kind)
         content = await context.run_query(lambda c: probes.load_probes_page(c, probe_filter, page, now))
         return await context.render_page(request, "probes.j2", "probes", content, now)
 
     @router.get("/probes/{probe_id}")
-    async def show_probe(request: Request, probe_id: str) -> HTMLResponse:
+    async def show_probe(request: Request, probe_id: str) -> Response:
         now, query = context.clock(), parse_results_query(request)
         content = await context.run_query(lambda c: probe.load_probe_page(c, probe_id, query, now))
         if content is None:
@@ -96,13 +101,13 @@ def create_operator_router(context: OperatorContext) -> APIRouter:
         return await context.render_page(request, "probe.j2", "probes", content, now)
 
     @router.get("/incidents")
-    async def show_incidents(request: Request, state: str = "") -> HTMLResponse:
+    async def show_incidents(request: Request, state: str = "", page: int = 1) -> Response:
         now, state_filter = context.clock(), state if state in ("open", "resolved") else ""
-        content = await context.run_query(lambda c: incidents.load_incidents_page(c, state_filter, now))
+        content = await context.run_query(lambda c: incidents.load_incidents_page(c, state_filter, page, now))
         return await context.render_page(request, "incidents.j2", "incidents", content, now)
 
     @router.get("/incidents/{incident_id}")
-    async def show_incident(request: Request, incident_id: str) -> HTMLResponse:
+    async def show_incident(request: Request, incident_id: str) -> Response:
         now, addresses = context.clock(), context.destination_addresses
         content = await context.run_query(lambda c: incident.load_incident_detail_page(c, incident_id, addresses, now))
         if content is None:
@@ -112,13 +117,13 @@ def create_operator_router(context: OperatorContext) -> APIRouter:
         return await context.render_page(request, "incident.j2", "incidents", content, now)
 
     @router.get("/jobs")
-    async def show_jobs(request: Request, q: str = "", verdict: str = "", page: int = 1) -> HTMLResponse:
+    async def show_jobs(request: Request, q: str = "", verdict: str = "", page: int = 1) -> Response:
         now, job_filter = context.clock(), jobs.JobFilter(q[:MAX_PROBE_SEARCH_TEXT_CHARS], verdict)
         content = await context.run_query(lambda c: jobs.load_jobs_page(c, job_filter, page, now))
         return await context.render_page(request, "jobs.j2", "jobs", content, now)
 
     @router.get("/undelivered")
-    async def show_undelivered(request: Request) -> HTMLResponse:
+    async def show_undelivered(request: Request) -> Response:
         now, addresses = context.clock(), context.destination_addresses
         content = await context.run_query(lambda c: undelivered.load_undelivered_notifications_page(c, addresses))
         return await context.render_page(request, "undelivered.j2", "undelivered", content, now)

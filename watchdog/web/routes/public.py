@@ -17,24 +17,28 @@ from watchdog.domain.rules import service
 from watchdog.store.read.destinations import load_failing_destinations
 from watchdog.store.read.query import STORE_READ_QUERY_ERRORS, STORE_READ_QUERY_TIMEOUT_S, QueryResultT, StoreReadRunner
 from watchdog.store.read.status import Connection, list_service_findings
+from watchdog.web.compression import EncodedBody
 from watchdog.web.errors import StatusPageUnavailableError
 from watchdog.web.pages.status import build_status_page
+from watchdog.web.pages.status_selection import StatusPageView, normalize_status_page_view
 from watchdog.web.pages.status_snapshot import StatusPageConfig, StatusPageSnapshot, load_status_page_snapshot
 from watchdog.web.templating import NO_STORE_HEADERS, PageRenderer
 
 STATUS_PAGE_CACHE_MS = 5_000
 """How long one rendering of the status page is served."""
+MAX_CACHED_STATUS_PAGE_VIEWS = 32
+MAX_PAGE_NUMBER_DIGITS = 9
 
 
 @dataclass(frozen=True, slots=True)
 class RenderedStatusPage:
     rendered_at: int
-    body: bytes
-    etag: str
+    body: EncodedBody
+    digest: str
 
 
 class StatusPageCache:
-    """Renders the status page at most once every STATUS_PAGE_CACHE_MS, however many visitors there are.
+    """Renders each view of the status page at most once every STATUS_PAGE_CACHE_MS, however many visitors there are.
 
     While the database is unavailable, it renders the last snapshot that could be read, marked as outdated.
     """
@@ -47,27 +51,35 @@ class StatusPageCache:
         renderer: PageRenderer,
     ):
         self._run_read_query, self._clock, self._config, self._renderer = run_read_query, clock, config, renderer
-        self._rendered: RenderedStatusPage | None = None
+        self._rendered: dict[StatusPageView, RenderedStatusPage] = {}
+        """The view that was rendered longest ago first."""
         self._last_snapshot: StatusPageSnapshot | None = None
         self._failed_at: int | None = None
         self._lock = asyncio.Lock()
 
-    async def get_current_page(self) -> RenderedStatusPage:
+    async def get_current_page(self, view: StatusPageView) -> RenderedStatusPage:
         """Raises StatusPageUnavailableError."""
         async with self._lock:
             now = self._clock()
             if self._failed_at is not None and 0 <= now - self._failed_at < STATUS_PAGE_CACHE_MS:
                 raise StatusPageUnavailableError  # visitors do not queue for a database that does not respond
-            if self._rendered is None or not 0 <= now - self._rendered.rendered_at < STATUS_PAGE_CACHE_MS:
-                self._rendered = await self._load_and_render(now)
-            return self._rendered
+            if self._last_snapshot is not None:
+                view = normalize_status_page_view(view, self._last_snapshot.selection.service_count_by_group)
+            rendered = self._rendered.get(view)
+            if rendered is None or not 0 <= now - rendered.rendered_at < STATUS_PAGE_CACHE_MS:
+                rendered = await self._load_and_render(view, now)
+                self._rendered.pop(view, None)
+                self._rendered[view] = rendered
+                if len(self._rendered) > MAX_CACHED_STATUS_PAGE_VIEWS:
+                    del self._rendered[next(iter(self._rendered))]
+            return rendered
 
-    async def _load_and_render(self, now: int) -> RenderedStatusPage:
+    async def _load_and_render(self, view: StatusPageView, now: int) -> RenderedStatusPage:
         is_outdated = False
         try:
             async with asyncio.timeout(STORE_READ_QUERY_TIMEOUT_S):
                 self._last_snapshot = await self._run_read_query(
-                    lambda connection: load_status_page_snapshot(connection, self._config, now)
+                    lambda connection: load_status_page_snapshot(connection, self._config, now, view)
                 )
         except STORE_READ_QUERY_ERRORS:
             is_outdated = True
@@ -81,7 +93,7 @@ class StatusPageCache:
         template = "status.j2" if page.groups else "status_empty.j2"
         html = self._renderer.render(template, now, page=page, read_at=snapshot.read_at, is_outdated=is_outdated)
         body = html.encode()
-        return RenderedStatusPage(now, body, f'"{sha256(body).hexdigest()[:24]}"')
+        return RenderedStatusPage(now, EncodedBody(body), sha256(body).hexdigest()[:24])
 
 
 def create_public_router(
@@ -102,19 +114,22 @@ def create_public_router(
 
     @router.api_route("/", methods=["GET", "HEAD"])
     async def show_status(request: Request) -> Response:
-        rendered = await status_pages.get_current_page()
-        headers = {"ETag": rendered.etag, "Cache-Control": f"public, max-age={STATUS_PAGE_CACHE_MS // 1000}"}
-        if rendered.etag in request.headers.get("if-none-match", ""):
+        rendered = await status_pages.get_current_page(parse_status_page_view(request))
+        content, encoding_headers = rendered.body.choose_encoding(request)
+        etag = f'"{rendered.digest}{"-gzip" if content is rendered.body.compressed else ""}"'
+        headers = {"ETag": etag, "Cache-Control": f"public, max-age={STATUS_PAGE_CACHE_MS // 1000}", **encoding_headers}
+        if etag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
-        return Response(rendered.body, media_type="text/html", headers=headers)
+        return Response(content, media_type="text/html", headers=headers)
 
     @router.get("/static/{name}")
-    async def serve_static_file(name: str) -> Response:
+    async def serve_static_file(request: Request, name: str) -> Response:
         file = renderer.static_files.get(name)
         if file is None:
             return Response("not found", 404, media_type="text/plain")
-        headers = {"Cache-Control": "public, max-age=31536000, immutable"}
-        return Response(file.content, media_type=file.media_type, headers=headers)
+        content, encoding_headers = file.body.choose_encoding(request)
+        headers = {"Cache-Control": "public, max-age=31536000, immutable", **encoding_headers}
+        return Response(content, media_type=file.media_type, headers=headers)
 
     @router.api_route("/healthz", methods=["GET", "HEAD"])
     async def liveness() -> Response:
@@ -128,6 +143,13 @@ def create_public_router(
         return JSONResponse(content, 503 if reason else 200, headers=NO_STORE_HEADERS)
 
     return router
+
+
+def parse_status_page_view(request: Request) -> StatusPageView:
+    """`?group=NAME`, `?page=N`. Ignores what it cannot parse."""
+    page_number = request.query_params.get("page", "")
+    is_number = page_number.isascii() and page_number.isdigit() and len(page_number) <= MAX_PAGE_NUMBER_DIGITS
+    return StatusPageView(request.query_params.get("group"), int(page_number) if is_number else 1)
 
 
 def _share_queries_in_progress(
