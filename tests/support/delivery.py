@@ -51,7 +51,7 @@ class DeliveryHarness:
         routes = NotificationRoutingTable({"oncall": destinations})
         self.store = StoreHarness(database_url, probes, routes=routes).without_downtime()
         self.now = START_AT + INTERVAL_MS
-        self.executor = StoreExecutor(self.store.database)
+        self.executor = StoreExecutor(self.store.database, lambda: self.now)
         self.bot, self.channel = receivers.bot, receivers.channel
         self.mail, self.pager = receivers.mail, receivers.pager
         self.destinations = destinations
