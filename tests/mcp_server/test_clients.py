@@ -114,7 +114,7 @@ def test_a_client_of_the_1x_sdk_with_a_readers_key(peers: ThirdPartyServers, run
         peers, run.base_url + "mcp", READER_KEY, "list_probes", 'run_probe:{"probe": "idle"}'
     )["steps"]
     assert (reads["total"], acts["is_error"]) == (2, True)
-    assert "requires an API key with role operator" in acts["error"]
+    assert "requires an API key with the operator role" in acts["error"]
 
 
 @pytest.mark.parametrize("mode", PROTOCOL_VERSION_BY_MODE)

@@ -45,7 +45,7 @@ def status_command(
         statuses, watchdog_status = list_probe_statuses(connection), load_watchdog_status(connection)
         own_statuses = list_probe_statuses(connection, service.WATCHDOG_SELF_PROBE_ID)
         membership = load_watchdog_process_status(connection, now)
-    member_lines = list(_list_watchdog_process_warnings(membership, now))
+    member_lines = list(_list_watchdog_process_notes(membership))
     findings = watchdog_status.findings
     own_rows = [serialize_watchdog_self_probe(status, findings, member_lines) for status in own_statuses]
     print_json_or_table(
@@ -66,15 +66,13 @@ def status_command(
     raise typer.Exit(ExitCode.DOWN if "down" in states else ExitCode.UNKNOWN if "unknown" in states else ExitCode.OK)
 
 
-def _list_watchdog_process_warnings(membership: LiveWatchdogProcesses, now: int) -> Iterator[str]:
-    """What each running process leaves to others, and whether their configurations differ for too long."""
-    from watchdog.domain.membership import format_process_config_difference_warning, list_process_conflict_notes
+def _list_watchdog_process_notes(membership: LiveWatchdogProcesses) -> Iterator[str]:
+    """What each running process leaves to others."""
+    from watchdog.domain.membership import list_process_conflict_notes
 
     for member, *_ in membership.members:
-        for note in list_process_conflict_notes(membership._replace(differing_since=None), member.id, now):
+        for note in list_process_conflict_notes(membership, member.id):
             yield f"{member.id}: {note}"
-    if warning := format_process_config_difference_warning(membership, now):
-        yield warning
 
 
 def _format_probe_cli_row(status: ProbeStatus, now: int) -> tuple[str, ...]:

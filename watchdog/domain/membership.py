@@ -143,9 +143,7 @@ def derive_live_watchdog_processes(
     return LiveWatchdogProcesses(tuple(statuses), find_process_config_difference_start(members, now))
 
 
-def list_process_conflict_notes(
-    status: LiveWatchdogProcesses, member_id: str, now: int, *, show_names: bool = True
-) -> list[str]:
+def list_process_conflict_notes(status: LiveWatchdogProcesses, member_id: str, *, show_names: bool = True) -> list[str]:
     """What operators should know about a member, in sentences; empty if it runs everything that it has.
 
     `show_names`: name probes, destinations and members.
@@ -157,8 +155,6 @@ def list_process_conflict_notes(
         notes += _list_superseded_definition_notes(
             own.superseded_destinations, "destination", "notified", show_names=show_names
         )
-    if warning := format_process_config_difference_warning(status, now, show_names=show_names):
-        notes.append(warning)
     return notes
 
 
@@ -182,12 +178,10 @@ def describe_process_revisions(status: LiveWatchdogProcesses) -> str:
     return _join_names_with_limit([f"{member.id} has revision {member.revision}" for member, *_ in status.members])
 
 
-def format_process_config_difference_warning(
-    status: LiveWatchdogProcesses, now: int, *, show_names: bool = True
-) -> str:
+def format_process_config_difference_warning(status: LiveWatchdogProcesses, now: int) -> str:
     """That live members have had different configurations for too long; empty if they do not."""
     if status.differing_since is None or now - status.differing_since <= MAX_PROCESS_CONFIG_DIFFERENCE_MS:
         return ""
-    listed = f": {describe_process_revisions(status)}" if show_names else ""
     since = format_duration_rounded(now - status.differing_since)
-    return f"processes on one database have had different configurations for {since}{listed}"
+    revisions = describe_process_revisions(status)
+    return f"processes on one database have had different configurations for {since}: {revisions}"

@@ -46,12 +46,12 @@ class ProcessLeaseKeeper:
     def notes(self, *, show_names: bool) -> list[str]:
         """What operators should know about this member, in sentences. `show_names`: with the names of probes."""
         membership = self.membership
-        return list_process_conflict_notes(membership.status, membership.member_id, self.clock(), show_names=show_names)
+        return list_process_conflict_notes(membership.status, membership.member_id, show_names=show_names)
 
     def _log_process_conflict_changes(self, now: int) -> None:
         """Log once what this process no longer runs, and that configurations differ for too long."""
         status = self.membership.status
-        notes = list_process_conflict_notes(status._replace(differing_since=None), self.membership.member_id, now)
+        notes = list_process_conflict_notes(status, self.membership.member_id)
         for note in notes:
             if note not in self._logged_notes:
                 log.warning("left_to_newer_revision", detail=note)
