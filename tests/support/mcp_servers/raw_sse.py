@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 Replies = Callable[[str, Any], bytes]
-"""The events in reply to a request, by its method and id."""
+"""The events in reply to a request, by its method and id; or the HTTP response to its POST."""
+ACCEPTED = b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n"
 
 
 def event(message: dict[str, Any], name: str = "message") -> bytes:
@@ -35,9 +36,14 @@ def healthy_replies(method: str, id_: Any) -> bytes:
 
 @asynccontextmanager
 async def running_sse_server(
-    replies: Replies, *, notify_every_s: float = 0, endpoint: str = "/messages"
+    replies: Replies,
+    *,
+    notify_every_s: float = 0,
+    endpoint: str = "/messages",
+    post_responses: Replies = lambda method, id_: ACCEPTED,
 ) -> AsyncIterator[str]:
-    """Returns the URL of the event stream. `endpoint`: the address of requests that it names; `%` is its origin."""
+    """Returns the URL of the event stream. `endpoint`: the address of requests that it names; `%` is its origin.
+    `post_responses`: the HTTP response to each POST."""
     streams: list[asyncio.StreamWriter] = []
 
     async def notify(stream: asyncio.StreamWriter) -> None:
@@ -61,7 +67,7 @@ async def running_sse_server(
                     int(line[15:]) for line in head.split("\r\n") if line.lower().startswith("content-length:")
                 )
                 request = json.loads(await reader.readexactly(length))
-                writer.write(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
+                writer.write(post_responses(request["method"], request.get("id")))
                 streams[-1].write(replies(request["method"], request.get("id")))
         except (ConnectionError, asyncio.IncompleteReadError):
             pass

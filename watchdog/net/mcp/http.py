@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -69,8 +70,8 @@ async def open_mcp_http_transport(
             finally:
                 waiting.cancel()
         except asyncio.CancelledError:
-            if isinstance(transport.transport_error, ProbeError) and transport.transport_error.precedes_deadline:
-                raise transport.transport_error from None
+            if known_error := transport.find_error_known_before_deadline():
+                raise known_error from None
             raise
         except Exception as exception:
             error = transport.translate_sdk_exception(exception)
@@ -93,6 +94,7 @@ async def _open_sdk_streams(transport: McpHttpTransport, ssl_context: ssl.SSLCon
     ) as pool:
         client = _create_mcp_httpx_client(transport, pool)
         if transport.endpoint.use_sse:
+            transport.reads_event_stream = True
             async with sse_client(url, httpx_client_factory=lambda headers=None, timeout=None, auth=None: client) as (
                 transport.incoming,
                 transport.message_sender,
@@ -149,13 +151,15 @@ class _McpHttpxTransport(httpx2.AsyncBaseTransport):
             # The SDK opens a stream for unsolicited messages. Watchdog reads none, and some servers log a traceback
             # when such a stream ends.
             return httpx2.Response(405, request=request)
+        is_sse_post = request.method == "POST" and transport.reads_event_stream
         if request.method == "POST" and not transport.endpoint.use_sse:
             transport.transport_error = None  # of an earlier request, after which the session went on
         if request.method == "DELETE":
             transport.io_deadline = asyncio.get_running_loop().time() + MCP_SESSION_CLOSE_TIMEOUT_S
         try:
             response = await self._pool.handle_async_request(self._to_httpcore_request(request))
-            info = McpHttpResponse(response.status, httpx2.Headers(response.headers), request)
+            headers = httpx2.Headers(response.headers)
+            info = McpHttpResponse(response.status, headers, request, has_replies=not is_sse_post)
             transport.response_info = info
             if info.session_id_error:
                 raise info.session_id_error
@@ -166,10 +170,12 @@ class _McpHttpxTransport(httpx2.AsyncBaseTransport):
         except Exception as error:
             transport.record_failure(error)
             raise
-        if transport.endpoint.use_sse and request.method == "POST" and (status_error := info.find_error()):
-            transport.record_failure(status_error)
-        headers = [(k, v) for k, v in response.headers if k.lower() != b"content-encoding"]
-        return httpx2.Response(response.status, headers=headers, stream=body, request=request)
+        if is_sse_post:
+            transport.unread_responses[_read_request_id(request)] = info
+            if status_error := info.find_error():
+                transport.record_failure(status_error)
+        kept_headers = [(k, v) for k, v in response.headers if k.lower() != b"content-encoding"]
+        return httpx2.Response(response.status, headers=kept_headers, stream=body, request=request)
 
     def _to_httpcore_request(self, request: httpx2.Request) -> httpcore2.Request:
         url = request.url
@@ -179,6 +185,11 @@ class _McpHttpxTransport(httpx2.AsyncBaseTransport):
             headers=request.headers.raw,
             content=request.stream,
         )
+
+
+def _read_request_id(request: httpx2.Request) -> str:
+    """Of the message in a POST; "None" for a notification."""
+    return str(json.loads(request.content).get("id"))
 
 
 class _McpHttpResponseStream(httpx2.AsyncByteStream):
@@ -200,9 +211,9 @@ class _McpHttpResponseStream(httpx2.AsyncByteStream):
         self._prefetched_chunks: list[bytes] = []
         self._mark_remover = ByteOrderMarkRemover()
         self._json_body: BoundedBodyCollector | None = None
-        if response_info.content_type == "application/json":
+        if response_info.has_replies and response_info.content_type == "application/json":
             self._json_body = BoundedBodyCollector(encoding, max_bytes)
-        if response_info.content_type == "text/event-stream":
+        if response_info.has_replies and response_info.content_type == "text/event-stream":
             response_info.events = SseEventSplitter()
 
     async def prefetch_body_start(self) -> None:

@@ -22,6 +22,8 @@ class McpHttpResponse:
     status: int
     headers: httpx2.Headers
     request: httpx2.Request
+    has_replies: bool = True
+    """Whether clients read its body. Over SSE, they read the replies from the event stream alone."""
     body_start: bytes = b""
     events: SseEventSplitter | None = None
     """The events of the body, if it is a stream of events."""
@@ -60,6 +62,15 @@ class McpHttpResponse:
         error = self._find_status_error() or self._find_content_type_error()
         return error and self.attach_evidence(error)
 
+    def find_unread_reply_error(self, method: str) -> ProbeError | None:
+        """Over SSE: what a response shows if the reply to its request never came. None: nothing."""
+        if b'"jsonrpc"' in self.body_start:
+            place = "is in the response to the POST and not in the event stream, so MCP clients ignore it"
+            return self.attach_evidence(ProbeError("mcp.invalid_response", f"the reply to {method} {place}"))
+        if self.content_type == "text/html":
+            return self.attach_evidence(ProbeError("mcp.not_mcp", "expected an MCP response, got text/html"))
+        return None
+
     def attach_evidence(self, error: ProbeError) -> ProbeError:
         """The same error, with facts and excerpt from the response."""
         headers = {name: self.headers.get(name) for name in ("www-authenticate", "retry-after", "server")}
@@ -92,6 +103,8 @@ class McpHttpResponse:
         return None
 
     def _find_content_type_error(self) -> ProbeError | None:
+        if not self.has_replies:
+            return None
         is_json_reply = self.request.method != "GET" and (self.status == 202 or self.content_type == "application/json")
         if is_json_reply or self.content_type == "text/event-stream":
             return None

@@ -58,6 +58,10 @@ class McpHttpTransport:
         self.incoming: AsyncIterable[SessionMessage | Exception]
         self.message_sender: McpMessageSender
         self.response_info: McpHttpResponse | None = None
+        self.reads_event_stream = False
+        """Whether the replies come on the event stream of an SSE session, and not in the responses to their POSTs."""
+        self.unread_responses: dict[str, McpHttpResponse] = {}
+        """Over SSE: id of a request -> the response to its POST."""
         self.transport_error: Exception | None = None
         """The last error below the SDK, which may swallow it."""
         self.cancel_session: Callable[[], None] = lambda: None
@@ -92,6 +96,17 @@ class McpHttpTransport:
         """Over SSE the SDK waits without a limit for the event that names the address of requests."""
         if self.response_info is not None:
             self.record_failure(ProbeError("mcp.not_mcp", "the event stream names no endpoint"))
+
+    def find_error_known_before_deadline(self) -> ProbeError | None:
+        """Why the awaited reply did not come, if more than that is known when the session is cancelled."""
+        error = self.transport_error if isinstance(self.transport_error, ProbeError) else None
+        if error is not None and error.precedes_deadline:
+            return error
+        for id_, method in self.received.requests.awaited_methods.items():
+            if (response := self.unread_responses.get(id_)) and (error := response.find_unread_reply_error(method)):
+                error.precedes_deadline = True
+                return error
+        return None
 
     def translate_sdk_exception(self, error: Exception) -> ProbeError | None:
         """Translates an exception that came through the SDK. None: it is a bug."""
