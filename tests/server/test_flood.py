@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.support.polling import HANG_S
+from tests.support.polling import HANG_S, wait_until
 from tests.support.visitors import VISITORS, Visitor, hold_connections
 from tests.support.watchdog_process import WatchdogProcess, run_watchdog
 
@@ -40,12 +42,11 @@ def exchange(run: WatchdogProcess, request: bytes, source: str) -> bytes:
         return received
 
 
-@pytest.mark.parametrize("sources", ["one address", "the address of the job", "many addresses"])
+@pytest.mark.parametrize("sources", ["the address of the job", "many addresses"])
 @pytest.mark.parametrize("visitor", VISITORS.values(), ids=VISITORS)
 def test_visitors_who_hold_connections_delay_no_check_in(run: WatchdogProcess, visitor: Visitor, sources: str) -> None:
     def get_source(number: int) -> str:
         return {
-            "one address": "127.0.0.2",
             "the address of the job": "127.0.0.1",
             "many addresses": f"127.1.{number // 200}.{number % 200 + 1}",
         }[sources]
@@ -58,3 +59,32 @@ def test_visitors_who_hold_connections_delay_no_check_in(run: WatchdogProcess, v
             for path in (b"/healthz", b"/readyz", b"/"):
                 response = exchange(run, b"GET %s HTTP/1.1\r\n\r\n" % path, "127.0.0.1")
                 assert response.startswith(b"HTTP/1.1 200 "), (number, path, response)
+
+
+def test_a_flood_fills_no_log(run: WatchdogProcess) -> None:
+    """Visitors who leave in the middle of a form are no errors, and those who were turned away are counted."""
+    host, port = run.base_url.removeprefix("http://").strip("/").split(":")
+    visitor = VISITORS["sends a part of a form"]
+    with hold_connections((host, int(port)), visitor, 300, lambda number: f"127.2.{number // 200}.{number % 200 + 1}"):
+        assert exchange(run, b"GET / HTTP/1.1\r\n\r\n", "127.0.0.1")
+    assert exchange(run, b"GET / HTTP/1.1\r\n\r\n", "127.0.0.1")
+    wait_until(lambda: any(entry["event"] == "visitors_turned_away" for entry in run.log_entries))
+    events = Counter(entry["event"] for entry in run.log_entries)
+    assert events.keys() == {"config_warning", "started", "visitors_turned_away"}
+    assert events["visitors_turned_away"] < 5
+
+
+def test_wrong_keys_from_many_addresses_delay_no_check_in(tmp_path: Path) -> None:
+    config = tmp_path / "watchdog.yaml"
+    config.write_text(CONFIG.replace('"127.0.0.1:0"', '"127.0.0.1:0", trusted_proxies: [127.0.0.2]'))
+    check_in = b"POST /in/%s HTTP/1.1\r\nContent-Length: 2\r\n\r\nok" % TOKEN.encode()
+    with run_watchdog(config) as run:
+        statuses: Counter[bytes] = Counter()
+        for number in range(1_000):
+            path, address = (b"/in/wrong", b"/api/probes")[number % 2], b"198.51.%d.%d" % divmod(number, 250)
+            request = b"GET %s HTTP/1.1\r\nAuthorization: Bearer wrong\r\nX-Forwarded-For: %s\r\n\r\n"
+            statuses[exchange(run, request % (path, address), "127.0.0.2")[9:12]] += 1
+            if number % 100 == 99:
+                assert exchange(run, check_in, "127.0.0.1").startswith(b"HTTP/1.1 200 "), number
+                assert exchange(run, b"GET /readyz HTTP/1.1\r\n\r\n", "127.0.0.1").startswith(b"HTTP/1.1 200 "), number
+    assert statuses == {b"404": 500, b"401": 100, b"429": 400}
