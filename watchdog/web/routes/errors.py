@@ -63,16 +63,18 @@ def install_error_handlers(app: FastAPI, renderer: PageRenderer, clock: Callable
         headers = {"Retry-After": "10"}
         return error_response(request, 503, "Database unavailable", PAGE_DATABASE_UNAVAILABLE_TEXT, headers)
 
-    @app.exception_handler(ClientDisconnect)
-    async def handle_client_disconnect(_: Request, __: ClientDisconnect) -> Response:
-        """No one reads this response; without it, each visitor who leaves while sending a form would be logged."""
-        return Response(status_code=400)
+    app.add_exception_handler(ClientDisconnect, handle_client_disconnect)
 
     @app.exception_handler(Exception)
     async def handle_unexpected_error(request: Request, _: Exception) -> Response:
         response = error_response(request, 500, "Internal error", PAGE_INTERNAL_ERROR_TEXT)
         response.headers.update(SECURITY_HEADERS)  # this response bypasses SecurityHeadersMiddleware
         return response
+
+
+async def handle_client_disconnect(_: Request, __: Exception) -> Response:
+    """No one reads this response; without it, each visitor who leaves while sending a form would be logged."""
+    return Response(status_code=400)
 
 
 def wants_json(request: Request) -> bool:
