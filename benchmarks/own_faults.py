@@ -17,8 +17,8 @@ from pathlib import Path
 import httpx
 
 from benchmarks.measurements import Measurement
+from benchmarks.own_faults_clock import CLOCK_ERROR_FILE_ENV_VAR
 from benchmarks.own_faults_harness import (
-    CLOCK_ERROR_FILE_ENV_VAR,
     HEALTHY_COUNT,
     MAX_NOTICE_S,
     SHIFTED_CLOCK_COMMAND,

@@ -16,6 +16,7 @@ from typing import Any, Self
 import httpx
 import sqlalchemy as sa
 
+from benchmarks import own_faults_clock
 from benchmarks.measurements import Measurement
 from tests.support.fakes import FakeWebhookReceiver, ReceivedRequest
 from tests.support.quiet_http_server import QuietHttpServer
@@ -28,8 +29,7 @@ HEALTHY_COUNT = 20
 MAX_BLIND_S, MAX_NOTICE_S = 30.0, 60.0
 CHECK_IN_STORE_TIMEOUT_S = 10.0
 CHECK_IN_TOKEN = "0123456789abcdef-nightly"
-CLOCK_ERROR_FILE_ENV_VAR = "WATCHDOG_TEST_CLOCK_ERROR_FILE"
-SHIFTED_CLOCK_COMMAND = (sys.executable, "-m", "benchmarks.own_faults_clock")
+SHIFTED_CLOCK_COMMAND = (sys.executable, str(Path(own_faults_clock.__file__)))
 """`watchdog` on a machine whose wall clock is wrong by the seconds that a file holds."""
 
 
