@@ -7,7 +7,10 @@ import pytest
 from tests.support.builders import make_result
 from watchdog.domain.model import Outcome
 from watchdog.domain.own_network import (
+    MASS_FAILURE_WINDOW_MS,
+    MIN_HOSTS_OF_MASS_FAILURE,
     OWN_NETWORK_REASON,
+    MassFailureDetector,
     NetworkFaultDecision,
     NetworkSymptom,
     apply_network_fault_decision,
@@ -56,3 +59,72 @@ def test_which_reasons_leave_a_doubt(reason: str, symptom: NetworkSymptom | None
 )
 def test_the_host_of_an_endpoint(endpoint: str, host: str) -> None:
     assert get_endpoint_host(endpoint) == host
+
+
+# --- mass failure
+
+
+def detector_with(runs: dict[int, str], *, hosts: int = 100, at: int = 1_000) -> MassFailureDetector:
+    """All of these probes passed, and then ran as given: probe -> the family of its failure, or empty."""
+    detector = MassFailureDetector()
+    for probe in runs:
+        detector.note_run(probe, "", "", at - 1_000)
+    for probe, family in runs.items():
+        detector.note_run(probe, f"h{probe % hosts}", family, at)
+    return detector
+
+
+def runs_of(**counts: int) -> dict[int, str]:
+    """{"timeout": 6, "ok": 4}: that many probes with that family; `ok` passed."""
+    families = [("" if family == "ok" else family) for family, count in counts.items() for _ in range(count)]
+    return dict(enumerate(families))
+
+
+@pytest.mark.parametrize(
+    ("runs", "hosts", "is_mass_failure"),
+    [
+        (runs_of(timeout=6, ok=5), 100, True),
+        (runs_of(timeout=5, ok=5), 100, False),
+        (runs_of(timeout=6, ok=4, http=2), 100, False),
+        (runs_of(timeout=4), 100, False),
+        (runs_of(timeout=5), 100, True),
+        (runs_of(timeout=60), MIN_HOSTS_OF_MASS_FAILURE - 1, False),
+        (runs_of(timeout=60), MIN_HOSTS_OF_MASS_FAILURE, True),
+        (runs_of(ok=10), 100, False),
+    ],
+)
+def test_a_mass_failure_is_of_more_than_half_for_one_family_on_several_hosts(
+    runs: dict[int, str], hosts: int, is_mass_failure: bool
+) -> None:
+    assert detector_with(runs, hosts=hosts).is_mass_failure("timeout", 1_000) is is_mass_failure
+
+
+def test_runs_leave_the_window() -> None:
+    detector = detector_with(runs_of(timeout=6))
+    assert detector.is_mass_failure("timeout", 1_000 + MASS_FAILURE_WINDOW_MS - 1)
+    assert not detector.is_mass_failure("timeout", 1_000 + MASS_FAILURE_WINDOW_MS)
+
+
+def test_a_probe_that_had_failed_before_does_not_count() -> None:
+    detector = detector_with(runs_of(timeout=6))
+    for probe in range(6):
+        detector.note_run(probe, f"h{probe}", "timeout", 1_000 + MASS_FAILURE_WINDOW_MS)
+    assert not detector.is_mass_failure("timeout", 1_000 + MASS_FAILURE_WINDOW_MS)
+
+
+def test_after_a_fault_of_the_own_network_the_next_failure_counts() -> None:
+    detector = detector_with(runs_of(timeout=6))
+    for probe in range(6):
+        detector.note_own_fault(probe)
+        detector.note_run(probe, f"h{probe}", "timeout", 1_000 + MASS_FAILURE_WINDOW_MS)
+    assert detector.is_mass_failure("timeout", 1_000 + MASS_FAILURE_WINDOW_MS)
+
+
+def test_a_probe_counts_with_its_newest_run() -> None:
+    """Every 10 s, and the other half recovers in between."""
+    detector = detector_with(runs_of(timeout=6))
+    for probe in range(6):
+        detector.note_run(probe, f"h{probe}", "", 11_000)
+        detector.note_run(probe, f"h{probe}", "http" if probe % 2 else "", 21_000)
+    assert not detector.is_mass_failure("timeout", 21_000)
+    assert not detector.is_mass_failure("http", 21_000)

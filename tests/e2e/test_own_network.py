@@ -154,3 +154,23 @@ async def test_a_network_that_comes_and_goes_is_one_incident(
             network.connect_errors, network.name_errors = lambda _: 0, lambda _: 0
             await watchdog.wait_for_results("pass", 60)
         assert received_notifications(harness) == [OWN_INCIDENT]
+
+
+@pytest.mark.parametrize("is_own_fault", [True, False])
+async def test_a_mass_failure_is_alerted_unless_the_own_network_has_failed(
+    harness: EndToEndHarness, network: SimulatedNetwork, is_own_fault: bool
+) -> None:
+    """A firewall near Watchdog, or one near the targets, refuses every connection. The threshold is the default one."""
+    for probe in harness.probes:
+        del probe["alert"]
+    async with harness.running_watchdog() as watchdog:
+        await watchdog.wait_for_results("pass", 120)
+        connectivity = "198.51.100.1"
+        network.connect_errors = lambda address: errno.ECONNREFUSED if is_own_fault or address != connectivity else 0
+        if is_own_fault:
+            await watchdog.wait_for_results("error", 360)
+            assert received_notifications(harness) == [OWN_INCIDENT]
+        else:
+            await wait_until_async(lambda: count_states(watchdog) == {HealthState.DOWN: 120})
+            assert OWN_INCIDENT not in received_notifications(harness)
+            assert watchdog.count_outcomes()["error"] == 0

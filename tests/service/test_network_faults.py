@@ -16,7 +16,7 @@ from watchdog.domain.own_network import MAX_NETWORK_FAULT_HOLD_MS, OWN_NETWORK_R
 from watchdog.net import NetworkAccess
 from watchdog.probes.base import ProbeAttemptContext
 from watchdog.service.connectivity import ConnectivityCheck
-from watchdog.store.tables import results
+from watchdog.store.tables import incidents, results
 
 __all__ = ["without_ticks"]
 
@@ -179,6 +179,74 @@ async def test_a_decision_waits_for_the_database_no_longer_than_the_hold(open_ha
         await wait_until_async(lambda: not harness.service.network_fault_decider._tasks)
         await harness.service.record_results()
         assert stored_results(harness) == [("fail", "connection.unreachable", False)]
+
+
+async def test_a_check_that_has_nothing_left_to_ask_decides_nothing(open_harness: Any) -> None:
+    """The probes of both targets fail at once."""
+    harness, check = open_harness([UNREACHABLE, UNREACHABLE])
+    check._host_by_target = {"http://a.example/": "a.example", "http://b.example/": "b.example"}
+    async with harness:
+        await harness.run_next_minute()
+        await harness.service.record_results()
+        await wait_until_async(lambda: not harness.service.network_fault_decider._tasks)
+        assert {held for _, _, held in stored_results(harness)} == {False}
+        assert {outcome for outcome, _, _ in stored_results(harness)} == {"fail"}
+    assert check.asked_questions == []
+
+
+# --- mass failure
+
+
+@pytest.mark.parametrize("works", [True, False])
+async def test_when_most_probes_fail_at_once_the_network_is_checked(open_harness: Any, works: bool) -> None:
+    observations = [PASSING_OBSERVATION] * 8
+    harness, check = open_harness(observations)
+    check.answer.set_result(works)
+    async with harness:
+        await harness.run_next_minute()
+        observations[:6] = [REFUSED] * 6
+        await harness.run_next_minute()
+        await harness.service.record_results()
+        await wait_until_async(lambda: not harness.service.network_fault_decider._tasks)
+        newest = stored_results(harness)[1::2]
+    failed = ("fail", "connection.refused", False)
+    assert newest[:6].count(failed) == (6 if works else 4), "the first four were no mass failure yet"
+    assert newest[:6].count(OWN) == (0 if works else 2)
+    assert check.asked_questions == [(NetworkSymptom.MASS_FAILURE, ["http://connectivity.example/"])]
+
+
+async def test_a_mass_failure_of_the_own_network_goes_on_until_it_is_over(open_harness: Any) -> None:
+    """The second failure of a probe in a row belongs to it as well, so that no incident opens."""
+    observations = [PASSING_OBSERVATION] * 8
+    harness, check = open_harness(observations)
+    check.answer.set_result(False)
+    async with harness:
+        await harness.run_next_minute()
+        observations[:] = [REFUSED] * 8
+        for _ in range(4):
+            await harness.run_next_minute()
+            await harness.service.record_results()
+            await wait_until_async(lambda: not harness.service.network_fault_decider._tasks)
+        assert harness.store.select_rows(incidents) == []
+        assert stored_results(harness)[4::5] == [OWN] * 8
+
+
+async def test_a_failure_before_the_recovery_that_its_check_finds_is_part_of_the_fault(open_harness: Any) -> None:
+    """The run after it shows whether the target has failed."""
+    observations = [UNREACHABLE]
+    harness, check = open_harness(observations)
+    check.answer.set_result(False)
+    async with harness:
+        await harness.run_next_minute()
+        await harness.service.record_results()
+        await wait_until_async(lambda: not harness.service.network_fault_decider._tasks)
+        check.answer = asyncio.get_running_loop().create_future()
+        check.answer.set_result(True)
+        for _ in range(2):
+            await harness.run_next_minute()
+            await harness.service.record_results()
+            await wait_until_async(lambda: not harness.service.network_fault_decider._tasks)
+    assert stored_results(harness) == [OWN, OWN, ("fail", "connection.unreachable", False)]
 
 
 # --- what is asked

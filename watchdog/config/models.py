@@ -277,9 +277,9 @@ class ConnectivitySettings(ConfigModel):
 
     targets: Annotated[tuple[HttpUrl, ...], Field(min_length=1, max_length=10)]
     """The URLs; any response counts as reached. They are requested when the network of this machine might be at fault
-    for a failure: no route to a host, no response from a name server. If none is reached within 3s, the fault is
-    Watchdog's own: no incident about a target opens. Choose at least two in different networks, which no probe
-    monitors; a host whose probe fails is not asked."""
+    for a failure: no route to a host, no response from a name server, or most probes failing at once. If none is
+    reached within 3s, the fault is Watchdog's own: no incident about a target opens. Choose at least two in different
+    networks, which no probe monitors; a host whose probe fails is not asked."""
 
 
 # --- the whole configuration

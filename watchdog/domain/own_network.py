@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from enum import StrEnum
+from typing import NamedTuple
 
 from watchdog.domain.model import Outcome, ProbeResult
 
 OWN_NETWORK_REASON = "watchdog.network"
 """The network of this machine is at fault. That is a finding about Watchdog, and decides nothing about the probe."""
+MASS_FAILURE_WINDOW_MS = 60_000
+OWN_FAULT_AFTERMATH_MS = 120_000
+"""For this long after the network of this machine was found at fault, a failure may still be a part of that."""
 MIN_HOSTS_OF_MASS_FAILURE = 5
 MAX_NETWORK_FAULT_HOLD_MS = 10_000
 """How long a result that the network of this machine may explain waits for a decision. Then it counts as observed."""
@@ -18,6 +23,13 @@ class NetworkSymptom(StrEnum):
 
     NO_ROUTE = "no_route"
     NO_NAME_SERVER = "no_name_server"
+    MASS_FAILURE = "mass_failure"
+    """Most probes fail that passed before, and for one family of reasons."""
+
+    @property
+    def asks_for_names(self) -> bool:
+        """Whether names are resolved in order to decide; otherwise URLs are requested."""
+        return self is NetworkSymptom.NO_NAME_SERVER
 
 
 _SYMPTOM_BY_REASON = {
@@ -53,3 +65,59 @@ def get_endpoint_host(endpoint: str) -> str:
     if endpoint.startswith("["):
         return endpoint[1:].partition("]")[0]
     return endpoint if endpoint.count(":") > 1 else endpoint.partition(":")[0]
+
+
+class _RecentRun(NamedTuple):
+    """A run whose probe had passed before."""
+
+    at: int
+    host: str
+    family: str
+    """Of the reason of a failure; empty: it passed."""
+
+
+class MassFailureDetector:
+    """Knows the newest run of each probe whose previous run passed, over a sliding MASS_FAILURE_WINDOW_MS."""
+
+    def __init__(self) -> None:
+        self._passed: set[int] = set()
+        """The probes whose newest run passed."""
+        self._runs: dict[int, _RecentRun] = {}
+        """By probe, oldest first."""
+        self._failing_hosts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        """Family -> host -> how many of these runs failed."""
+
+    def note_run(self, probe: int, host: str, family: str, now: int) -> None:
+        """`family`: of the reason of a failure; empty: the run passed."""
+        self._forget_old_runs(now)
+        if probe in self._passed:
+            self._forget_run(probe)
+            self._runs[probe] = _RecentRun(now, host, family)
+            if family:
+                self._failing_hosts[family][host] += 1
+        (self._passed.discard if family else self._passed.add)(probe)
+
+    def note_own_fault(self, probe: int) -> None:
+        """The newest run failed by a fault of Watchdog's own: the next failure counts as one after a pass."""
+        self._passed.add(probe)
+
+    def is_mass_failure(self, family: str, now: int) -> bool:
+        """Whether more than half of the runs failed for this family of reasons, on enough hosts."""
+        self._forget_old_runs(now)
+        hosts = self._failing_hosts[family]
+        return len(hosts) >= MIN_HOSTS_OF_MASS_FAILURE and 2 * hosts.total() > len(self._runs)
+
+    def _forget_old_runs(self, now: int) -> None:
+        while self._runs:
+            oldest = next(iter(self._runs))
+            if now - self._runs[oldest].at < MASS_FAILURE_WINDOW_MS:
+                return
+            self._forget_run(oldest)
+
+    def _forget_run(self, probe: int) -> None:
+        run = self._runs.pop(probe, None)
+        if run is not None and run.family:
+            hosts = self._failing_hosts[run.family]
+            hosts[run.host] -= 1
+            if not hosts[run.host]:
+                del hosts[run.host]

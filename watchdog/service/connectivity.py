@@ -43,7 +43,7 @@ class ConnectivityCheck:
 
         `doubtful_hosts`: those that the check is about. `failing_hosts`: those of other probes that fail.
         """
-        if symptom is not NetworkSymptom.NO_NAME_SERVER:
+        if not symptom.asks_for_names:
             excluded = {*doubtful_hosts, *failing_hosts}
             return [url for url, host in self._host_by_target.items() if host not in excluded]
         only = set(doubtful_hosts) if len(set(doubtful_hosts)) == 1 else set()
@@ -53,7 +53,7 @@ class ConnectivityCheck:
 
     async def run(self, symptom: NetworkSymptom, questions: Iterable[str]) -> bool:
         """Whether the network works: one of the questions of `list_questions` has a good answer in time."""
-        ask = self._resolve if symptom is NetworkSymptom.NO_NAME_SERVER else self._reach
+        ask = self._resolve if symptom.asks_for_names else self._reach
         return await _is_any_true([ask(question) for question in questions])
 
     async def _reach(self, url: str) -> bool:

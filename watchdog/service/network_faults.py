@@ -12,12 +12,16 @@ import structlog
 from watchdog.domain.model import IncidentTransition, Outcome, ProbeResult, ResultToRecord
 from watchdog.domain.own_network import (
     MAX_NETWORK_FAULT_HOLD_MS,
+    OWN_FAULT_AFTERMATH_MS,
+    OWN_NETWORK_REASON,
+    MassFailureDetector,
     NetworkFaultDecision,
     NetworkSymptom,
     apply_network_fault_decision,
     find_network_symptom,
     get_endpoint_host,
 )
+from watchdog.domain.reasons import TRANSPORT_REASON_FAMILIES, get_reason_family
 from watchdog.probes.base import Probe
 from watchdog.service.clock import Clock
 from watchdog.service.connectivity import ConnectivityCheck
@@ -57,6 +61,9 @@ class NetworkFaultDecider:
         self._note_result, self._on_transitions = note_result, on_transitions
         self._failing_hosts: dict[int, str] = {}
         """Probe -> the host of its target, while its newest result is a failure."""
+        self._mass_failures = MassFailureDetector()
+        self._own_fault_ends: dict[bool, int] = {}
+        """Whether names were asked for -> when the aftermath of the newest fault of the own network ends."""
         self._held: dict[NetworkSymptom, list[ProbeResult]] = {}
         self._checks: dict[NetworkSymptom, asyncio.Task[None]] = {}
         """Those in progress; each decides about all results that are held for its symptom."""
@@ -66,7 +73,7 @@ class NetworkFaultDecider:
     def hold_if_doubtful(self, recorded: ResultToRecord) -> ResultToRecord:
         """The result of a run, held if it has to be decided whose fault it is; then a check is started or joined."""
         result = recorded.result
-        symptom = find_network_symptom(recorded.transport_reason) if result.outcome is Outcome.FAIL else None
+        symptom = self._find_symptom(recorded)
         if symptom is None or not self._list_questions(symptom, [result]):
             self._count_result(result)
             return recorded
@@ -81,6 +88,24 @@ class NetworkFaultDecider:
             task.add_done_callback(self._tasks.discard)
         return recorded._replace(result=result)
 
+    def _find_symptom(self, recorded: ResultToRecord) -> NetworkSymptom | None:
+        """Why the network of this machine may be at fault; None: it is not, or the run leads to no verdict."""
+        result, host, now = recorded.result, self.endpoint_hosts.get(recorded.result.probe), self.clock()
+        if result.outcome not in (Outcome.PASS, Outcome.FAIL):
+            return None
+        family = get_reason_family(recorded.transport_reason)
+        if host:
+            self._mass_failures.note_run(result.probe, host, family, now)
+        if symptom := find_network_symptom(recorded.transport_reason):
+            return symptom
+        if not host or not family:
+            return None
+        is_related = family in TRANSPORT_REASON_FAMILIES and self._is_own_fault_recent(NetworkSymptom.MASS_FAILURE)
+        return NetworkSymptom.MASS_FAILURE if is_related or self._mass_failures.is_mass_failure(family, now) else None
+
+    def _is_own_fault_recent(self, symptom: NetworkSymptom) -> bool:
+        return self.clock() < self._own_fault_ends.get(symptom.asks_for_names, 0)
+
     def _list_questions(self, symptom: NetworkSymptom, held: Sequence[ProbeResult]) -> Sequence[str]:
         hosts = [self.endpoint_hosts.get(result.probe, "") for result in held]
         return self.check.list_questions(symptom, hosts, self._failing_hosts.values())
@@ -91,13 +116,23 @@ class NetworkFaultDecider:
             self._failing_hosts[result.probe] = host
         elif result.outcome is Outcome.PASS:
             self._failing_hosts.pop(result.probe, None)
+        elif result.reason == OWN_NETWORK_REASON:
+            self._mass_failures.note_own_fault(result.probe)
         self._note_result(result)
 
     async def _decide(self, symptom: NetworkSymptom) -> None:
-        decision = NetworkFaultDecision.UNDECIDED
+        """Check, and decide about what is held by then.
+
+        A failure in the aftermath of a fault of the own network may be older than the recovery that its check finds. It
+        counts as a part of that fault, and the next run shows whether the target has failed.
+        """
+        decision, is_aftermath = NetworkFaultDecision.UNDECIDED, self._is_own_fault_recent(symptom)
         try:
-            works = await self.check.run(symptom, self._list_questions(symptom, self._held[symptom]))
-            decision = NetworkFaultDecision.TARGET if works else NetworkFaultDecision.OWN
+            if questions := self._list_questions(symptom, self._held[symptom]):
+                works = await self.check.run(symptom, questions)
+                self._own_fault_ends[symptom.asks_for_names] = 0 if works else self.clock() + OWN_FAULT_AFTERMATH_MS
+                is_target = works and not is_aftermath
+                decision = NetworkFaultDecision.TARGET if is_target else NetworkFaultDecision.OWN
         except asyncio.CancelledError:
             pass  # the process stops, and a hold does not outlive it
         except Exception:
