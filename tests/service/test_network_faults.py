@@ -125,6 +125,21 @@ async def test_later_failures_join_the_check_and_others_do_not_wait_for_it(open_
     assert len(check.asked_questions) == 1
 
 
+async def test_a_failure_joins_a_check_without_looking_for_questions(open_harness: Any) -> None:
+    """Thousands of targets may fail at once, each of whose names would be looked at."""
+    harness, check = open_harness([UNREACHABLE] * 8)
+    async with harness:
+        await harness.run_next_minute()
+        check._host_by_target = {}
+        await harness.service.record_results()
+        assert stored_results(harness) == [("fail", "connection.unreachable", True)] * 8
+        await harness.run_next_minute()
+        await harness.service.record_results()
+        assert {held for _, _, held in stored_results(harness)[1::2]} == {True}
+        check.answer.set_result(True)
+        await wait_until_async(lambda: not harness.service.network_fault_decider._tasks)
+
+
 async def test_a_fault_of_the_own_network_is_reported_once_it_is_decided(open_harness: Any) -> None:
     harness, check = open_harness([UNREACHABLE])
     async with harness:

@@ -43,12 +43,12 @@ class ConnectivityCheck:
 
         `doubtful_hosts`: those that the check is about. `failing_hosts`: those of other probes that fail.
         """
+        suspects = {*doubtful_hosts, *failing_hosts}
         if not symptom.asks_for_names:
-            excluded = {*doubtful_hosts, *failing_hosts}
-            return [url for url, host in self._host_by_target.items() if host not in excluded]
+            return [url for url, host in self._host_by_target.items() if host not in suspects]
         only = set(doubtful_hosts) if len(set(doubtful_hosts)) == 1 else set()
         others = [name for name in self._names if name not in only]
-        others.sort(key=lambda name: name in doubtful_hosts or name in failing_hosts)
+        others.sort(key=suspects.__contains__)
         return others[:MAX_NAMES_RESOLVED_IN_CHECK]
 
     async def run(self, symptom: NetworkSymptom, questions: Iterable[str]) -> bool:

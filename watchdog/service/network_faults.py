@@ -74,14 +74,12 @@ class NetworkFaultDecider:
         """The result of a run, held if it has to be decided whose fault it is; then a check is started or joined."""
         result = recorded.result
         symptom = self._find_symptom(recorded)
-        if symptom is None or not self._list_questions(symptom, [result]):
+        if symptom is None or not (symptom in self._checks or self._list_questions(symptom, [result])):
             self._count_result(result)
             return recorded
         result = result._replace(held_until=self.clock() + MAX_NETWORK_FAULT_HOLD_MS)
-        if symptom in self._held:
-            self._held[symptom].append(result)
-        else:
-            self._held[symptom] = [result]
+        self._held.setdefault(symptom, []).append(result)
+        if symptom not in self._checks:
             task = asyncio.create_task(self._decide(symptom), name=f"network check: {symptom}")
             self._checks[symptom] = task
             self._tasks.add(task)
