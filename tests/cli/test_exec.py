@@ -145,10 +145,13 @@ def test_a_command_is_required(tmp_path: Path) -> None:
         assert re.search("missing (argument|command)", ran.stderr, re.IGNORECASE)
 
 
-WITH_SIGINT = (
-    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
-)
-"""A shell starts background processes with SIGINT ignored, and the command would inherit that."""
+WITH_DEFAULT_ACTIONS = """
+import os, signal, sys
+for number in (signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""A shell starts background processes with SIGINT ignored, and nohup with SIGHUP; the command would inherit that."""
 
 
 ENDS_WITH_7 = """
@@ -162,14 +165,16 @@ for _ in range(600):
 """Sleeps in short steps: Python may miss a signal that arrives just before a sleep begins until the sleep is over."""
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 7), (signal.SIGINT, 7), (signal.SIGUSR1, 138)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 7), (signal.SIGINT, 7), (signal.SIGHUP, 129), (signal.SIGUSR1, 138)]
+)
 def test_signals_are_passed_on(
     receiver: FakeCheckInReceiver, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     """A command that handles a signal returns its own exit code; any other command is ended by the signal."""
     words = command("Backup", "--", sys.executable, "-c", ENDS_WITH_7)
     env = environment(tmp_path, receiver.url)
-    words = [sys.executable, "-c", WITH_SIGINT, *words]
+    words = [sys.executable, "-c", WITH_DEFAULT_ACTIONS, *words]
     with subprocess.Popen(words, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         assert process.stdout.readline() == "up\n"
