@@ -146,11 +146,13 @@ async def test_requests_sent_in_advance_get_one_response(rest: str) -> None:
     async with running_guard() as harness:
         visitor = await harness.connect()
         visitor.send(f"POST /read HTTP/1.1\r\nHost: a\r\n{rest}" * 1_000)
-        if "chunked" not in rest:  # otherwise a refusal follows, and the system may discard both
+        if "chunked" not in rest:  # otherwise the system may discard the response, because the connection is closed
             assert await visitor.read_response() == b"/read"
         assert await visitor.is_closed()
         assert harness.started_paths == ["/read"]
-        assert harness.counts == {"pipelined": 1}
+        assert harness.counts == ({} if "chunked" in rest else {"pipelined": 1}), (
+            "a connection may end after a response"
+        )
 
 
 @pytest.mark.parametrize("split_at", range(1, 40, 3))

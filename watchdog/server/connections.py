@@ -45,6 +45,11 @@ class GuardedRequest:
         self.began_at, self.has_priority, self.body_bytes = began_at, has_priority, body_bytes
         self.is_body_incomplete = body_bytes != 0
 
+    @property
+    def is_last_of_connection(self) -> bool:
+        """What follows a complete body without a stated length may already be in the server's queue of requests."""
+        return self.body_bytes is None and not self.is_body_incomplete
+
 
 class _Awaited(Enum):
     """What the next bytes of a connection belong to."""
@@ -172,9 +177,10 @@ class GuardedConnection(asyncio.BufferedProtocol):
         body, rest = received[: self._missing_body_bytes], received[self._missing_body_bytes :]
         self._missing_body_bytes -= len(body)
         if not self._missing_body_bytes:
-            self._awaited = _Awaited.RESPONSE if self.request else _Awaited.HEAD
             if self.request:
-                self.request.is_body_incomplete = False
+                self._awaited, self.request.is_body_incomplete = _Awaited.RESPONSE, False
+            else:
+                self._awaited, self.bytes_before_request = _Awaited.HEAD, 0
         self._server_protocol.data_received(body)
         return rest
 

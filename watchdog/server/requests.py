@@ -38,6 +38,8 @@ class RequestGuard:
 
         async def send_and_watch_response(message: Message) -> None:
             connection.count_sent_bytes(len(message.get("body", b"")))
+            if message["type"] == "http.response.start" and request.is_last_of_connection:
+                message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
             await send(message)
             if message["type"] == "http.response.body" and not message.get("more_body"):
                 self._guard.end_request(connection, request)
