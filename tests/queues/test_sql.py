@@ -323,6 +323,15 @@ def test_an_empty_table_is_the_problem_and_not_each_watched_job(app: ExternalApp
     assert app.problems({"export": {}})["export"][0] == "job.gone"
 
 
+def test_the_only_job_of_an_emptied_table_is_gone_with_the_table(app: ExternalApp) -> None:
+    app.add("import", "completed", scheduled_at=HOUR, completed_at=HOUR)
+    assert app.problems() == {}
+    app.execute("DELETE FROM scheduled_jobs")
+    reason, message = app.problems()["import"]
+    assert reason == "job.gone"
+    assert message.endswith(": table scheduled_jobs contains no runs from the last 35\N{NO-BREAK SPACE}days")
+
+
 def test_an_emptied_table_and_its_rows_restored(app: ExternalApp) -> None:
     for kind in ("export", "import", "digest"):
         app.add(kind, "completed", scheduled_at=HOUR, completed_at=HOUR)

@@ -152,6 +152,8 @@ class ScheduledJobFacts(NamedTuple):
     """The worker of the newest run in progress, untrusted."""
     newest_run_id: str = ""
     """The source's id for the newest run in progress."""
+    empty_source: str = ""
+    """Of a job that is gone: what its source is, such as "table jobs is empty", if it lists no jobs at all."""
 
     @property
     def has_run(self) -> bool:

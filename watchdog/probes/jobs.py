@@ -295,7 +295,7 @@ def _format_job_evidence(job: EvaluatedJob, observed_at: int) -> Json:
     internal = (
         *("name", "enabled", "schedule_since", "expected_from", "reporting_lag", "listed", "removal", "advanced_at"),
         *("undecided", "sent", "final", "lost_is_newest", "lost_failures"),
-        *("newest_running_since", "newest_worker", "newest_run_id", "unknown_status", "paused"),
+        *("newest_running_since", "newest_worker", "newest_run_id", "unknown_status", "paused", "empty_source"),
     )
     repeated = ("next_due",) if job.facts.next_due == next_run else ()
     omitted = (*internal, *repeated, *(() if job.facts.cron else ("timezone",)))

@@ -20,7 +20,7 @@ from watchdog.domain.probe_state import (
     build_forget_job_key,
     build_scheduled_job_state_key,
 )
-from watchdog.domain.rules import AlertPolicy, AlertStates, fold_results
+from watchdog.domain.rules import AlertPolicy, AlertStates, evaluate_rules, fold_results
 from watchdog.domain.rules.job_source import EvaluatedJobSource, build_job_source_absence_update, evaluate_job_source
 from watchdog.domain.rules.unreadable_schedule import find_unjudged_job_problem
 from watchdog.domain.schedule import CronSchedule
@@ -189,6 +189,21 @@ def test_jobs_that_are_no_longer_listed(sentence: str, before: str, after: str, 
     recovered = poller.poll(*jobs(before))
     assert [line.replace("resolved", "opened") for line in recovered] == [line.split(":")[0] for line in expected]
     assert poller.replay() == [*expected, *recovered]
+
+
+def test_the_only_job_of_a_source_that_is_empty_now_is_gone_with_the_place() -> None:
+    poller = Poller()
+    poller.poll(*jobs("a"))
+    poller.poll()
+    assert message_of(poller, "a") == f"a is gone: its source has not listed it since 12:02 UTC: {LOCATION}"
+    poller.poll(*jobs("b"))
+    assert message_of(poller, "a") == "a is gone: its source has not listed it since 12:02 UTC", "it is not empty"
+
+
+def message_of(poller: Poller, name: str) -> str:
+    """What the newest result shows of a job."""
+    result = poller.results[-1]
+    return next(f.message for f in evaluate_rules(poller.policy, result) if (f.rule, f.subject) == ("job", name))
 
 
 def test_the_message_names_what_vanished_and_where() -> None:

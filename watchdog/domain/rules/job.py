@@ -276,7 +276,7 @@ def judge_job_facts(
 def _build_gone_job_problem(facts: ScheduledJobFacts, now: int) -> tuple[str, str]:
     since = facts.gone_since
     absence = "does not list it" if since is None else f"has not listed it since {format_utc(since, now)}"
-    return build_reason_and_message("job.gone", name=facts.name, absence=absence)
+    return build_reason_and_message("job.gone", facts.empty_source, name=facts.name, absence=absence)
 
 
 def _find_job_problem(

@@ -272,6 +272,7 @@ def _evaluate_gone_job(
         listed=False,
         gone_since=state.gone_since,
         removal="job.forgotten" if is_forgotten else "",
+        empty_source="" if source.snapshot.jobs else source.snapshot.location,
     )
     verdict = judge_job_facts(facts, limits, source.taken_at)
     state = state._replace(forgotten=is_forgotten and record.name in source.required_jobs)
