@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from contextlib import ExitStack
 from typing import Any
 
 from tests.support.end_to_end import FAST_PROBE, IMMEDIATE_ALERT, EndToEndHarness
+from tests.support.fakes import FakeHttpTarget
 from tests.support.polling import wait_until_async
 
 
-def probe(harness: EndToEndHarness, name: str, severity: str, **fields: Any) -> dict[str, Any]:
+def probe(target: FakeHttpTarget, name: str, severity: str, **fields: Any) -> dict[str, Any]:
     alert = {**IMMEDIATE_ALERT, "severity": severity}
-    return {"name": name, "http": harness.target.url, **FAST_PROBE, "alert": alert, **fields}
+    return {"name": name, "http": target.url, **FAST_PROBE, "alert": alert, **fields}
+
+
+def set_up(targets: list[FakeHttpTarget], *, up: bool) -> None:
+    for target in targets:
+        target.up = up
 
 
 async def test_routes_decide_which_receivers_are_notified(harness: EndToEndHarness) -> None:
     hook = harness.receivers["hook"].fake
     names = ("pager", "core", "opened-only", "rest")
+    targets = [FakeHttpTarget() for _ in range(4)]
     harness.probes = [
-        probe(harness, "Checkout", "critical", group="Core"),
-        probe(harness, "Search", "warning", group="Core"),
-        probe(harness, "Blog", "critical"),
-        probe(harness, "Wiki", "info"),
+        probe(targets[0], "Checkout", "critical", group="Core"),
+        probe(targets[1], "Search", "warning", group="Core"),
+        probe(targets[2], "Blog", "critical"),
+        probe(targets[3], "Wiki", "info"),
     ]
     harness.extra_config = {
         "receivers": {
@@ -48,11 +56,14 @@ async def test_routes_decide_which_receivers_are_notified(harness: EndToEndHarne
         "opened-only": ["Checkout", "Search"],
         "rest": ["Wiki"],
     }
-    async with harness.running_watchdog() as watchdog:
-        harness.target.up = False
-        await wait_until_async(lambda: notified("opened") == opened)
-        harness.target.up = True
-        await wait_until_async(lambda: all(incident.state == "resolved" for incident in watchdog.list_incidents()))
-        await wait_until_async(lambda: not watchdog.count_unsent())
-        assert notified("resolved") == {name: probes for name, probes in opened.items() if name != "opened-only"}
-        assert notified("opened") == opened
+    with ExitStack() as stack:
+        for target in targets:
+            stack.enter_context(target)
+        async with harness.running_watchdog() as watchdog:
+            set_up(targets, up=False)
+            await wait_until_async(lambda: notified("opened") == opened)
+            set_up(targets, up=True)
+            await wait_until_async(lambda: all(incident.state == "resolved" for incident in watchdog.list_incidents()))
+            await wait_until_async(lambda: not watchdog.count_unsent())
+            assert notified("resolved") == {name: probes for name, probes in opened.items() if name != "opened-only"}
+            assert notified("opened") == opened

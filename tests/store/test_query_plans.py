@@ -37,6 +37,7 @@ GROWING_TABLES = (
     "rollups",
     "outbox",
     "messages",
+    "incident_groups",
     "incidents",
     "cause_changes",
     "remediations",

@@ -23,7 +23,6 @@ from watchdog.notifiers.message_fields import (
     to_safe_single_line,
 )
 from watchdog.notifiers.shared_message import (
-    MERGED_MESSAGE_NOTICE,
     build_shared_alert_fields,
     compute_members_duration_ms,
     find_highest_severity,
@@ -31,8 +30,8 @@ from watchdog.notifiers.shared_message import (
     format_ended_members_title,
     format_member_lines,
     format_open_members_title,
+    format_shared_notice,
     has_recovered_member,
-    is_merged_message,
 )
 
 _RECOVERED_PHRASE_BY_RULE = {
@@ -135,7 +134,7 @@ def _compose_shared_message(context: AlertMessageContext) -> AlertMessage:
         title=title,
         duration_text=duration_text,
         email_subject=replace_nbsp(subject),
-        notice=MERGED_MESSAGE_NOTICE if is_merged_message(context) else "",
+        notice=format_shared_notice(context),
         main_fields=build_shared_alert_fields(context),
         attribute_fields=(AlertMessageField("Severity", severity if is_open else f"was {severity}"),),
         evidence=format_alert_evidence(context) if context.shared_cause else "",

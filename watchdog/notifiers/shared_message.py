@@ -18,7 +18,7 @@ from watchdog.notifiers.message_fields import (
     to_safe_single_line,
 )
 
-MERGED_MESSAGE_NOTICE = "Many messages were waiting for this destination, so this one stands for all of them."
+MAX_MEMBER_CAUSE_CHARS = 120
 
 
 def is_merged_message(context: AlertMessageContext) -> bool:
@@ -49,7 +49,9 @@ def format_open_members_title(context: AlertMessageContext) -> str:
     and 39 more"."""
     total = len(context.members)
     open_count = sum(member.incident.resolved_at is None for member in context.members)
-    count = format_number(total) if open_count == total else f"{format_number(open_count)} of {format_number(total)}"
+    count = (
+        format_number(total) if open_count in (0, total) else f"{format_number(open_count)} of {format_number(total)}"
+    )
     noun = _format_member_noun(context.members)
     if not context.shared_cause:
         first = _format_member_text(context.members[0], MAX_MESSAGE_NAME_CHARS)
@@ -78,6 +80,18 @@ def format_member_lines(context: AlertMessageContext) -> tuple[str, ...]:
     return tuple(map(_format_member_line, context.members))
 
 
+def format_shared_notice(context: AlertMessageContext) -> str:
+    """What the reader needs to know about the message itself."""
+    if is_merged_message(context):
+        return "Many messages were waiting for this destination, so this one stands for all of them."
+    if context.merged:
+        return (
+            "These incidents were resolved before their first message could be delivered. This message reports both "
+            "the incidents and their resolution."
+        )
+    return ""
+
+
 def build_shared_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
     since = min(member.incident.since for member in context.members)
     fields = [AlertMessageField("Since", f"{format_timestamp(since, context.now)} UTC")]
@@ -90,7 +104,9 @@ def build_shared_alert_fields(context: AlertMessageContext) -> tuple[AlertMessag
 
 
 def _format_shared_cause(context: AlertMessageContext) -> str:
-    return to_safe_single_line(context.shared_cause, MAX_MESSAGE_NAME_CHARS)
+    """What broke; of incidents about a single probe, its name."""
+    names = {member.probe.name for member in context.members}
+    return to_safe_single_line(names.pop() if len(names) == 1 else context.shared_cause, MAX_MESSAGE_NAME_CHARS)
 
 
 def _format_member_noun(members: Sequence[AlertMember]) -> str:
@@ -113,7 +129,7 @@ def _format_member_line(member: AlertMember) -> str:
     if incident.resolved_at is not None:
         phrase = INCIDENT_CLOSED_PHRASE_BY_RESOLUTION.get(incident.resolution, "recovered")
         symbol = HEALTH_STATE_SYMBOLS[HealthState.UP]
-        return f"{symbol} {_format_member_text(member, MAX_MESSAGE_NAME_CHARS)} ({phrase})"
+        return f"{symbol} {_format_member_text(member, MAX_MEMBER_CAUSE_CHARS)} ({phrase})"
     symbol = HEALTH_STATE_SYMBOLS[INCIDENT_HEALTH_STATE_BY_RULE.get(incident.rule, HealthState.DOWN)]
     severity = " · critical" if incident.severity is Severity.CRITICAL else ""
-    return f"{symbol} {_format_member_text(member, MAX_MESSAGE_NAME_CHARS)}{severity}"
+    return f"{symbol} {_format_member_text(member, MAX_MEMBER_CAUSE_CHARS)}{severity}"

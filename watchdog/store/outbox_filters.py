@@ -41,14 +41,19 @@ def build_waiting_filter(now: int, editing_destinations: Collection[str]) -> tup
 
 
 def build_unconfirmed_filter(now: int) -> tuple[sa.ColumnElement[bool], ...]:
-    """Rows of which another copy is due: the incident is open, and nothing later was sent about it."""
+    """Rows of which another copy is due: the incident is open, and nothing later was sent about it or its group."""
     later = outbox.alias()
     superseded = sa.exists().where(
         later.c.incident == outbox.c.incident, later.c.destination == outbox.c.destination,
         later.c.seq > outbox.c.seq,
     )  # fmt: skip
+    confirmed = sa.exists().where(
+        later.c.lead_incident == outbox.c.lead_incident, later.c.destination == outbox.c.destination,
+        later.c.state == DeliveryState.SENT, later.c.finished_at > outbox.c.finished_at,
+    )  # fmt: skip
     is_open = sa.exists().where(incidents.c.id == outbox.c.incident, incidents.c.resolved_at.is_(None))
-    return outbox_is_unconfirmed, outbox.c.due_at <= now, build_unleased_filter(now), ~superseded, is_open
+    is_due = (outbox_is_unconfirmed, outbox.c.due_at <= now, build_unleased_filter(now))
+    return *is_due, ~superseded, ~confirmed, is_open
 
 
 def build_unleased_filter(now: int) -> sa.ColumnElement[bool]:

@@ -24,6 +24,7 @@ from watchdog.domain.rules import (
 from watchdog.store.database import Database, run_after_commit
 from watchdog.store.listings import ListingCache, build_results_from_rows
 from watchdog.store.tables import alert_states, evaluation_cursors, results, staleness_events
+from watchdog.store.write.incident_groups import INCIDENT_GROUPS_LOCK_KEY
 from watchdog.store.write.incidents import change_incident_cause, open_incident, resolve_incident
 from watchdog.store.write.probe_registry import ProbeRegistry
 from watchdog.store.write.watermark import Watermark
@@ -226,6 +227,8 @@ class AlertEvaluator:
         if writes.expired_holds:
             is_held = (results.c.probe == sa.bindparam("p"), results.c.slot == sa.bindparam("s"))
             connection.execute(sa.update(results).where(*is_held).values(held_until=None), writes.expired_holds)
+        if any(transition.event is not IncidentEvent.RESOLVED for transition in writes.transitions):
+            self.database.acquire_advisory_lock(connection, INCIDENT_GROUPS_LOCK_KEY)
         for transition in writes.transitions:  # in order: one batch may resolve an incident and open the next
             self._write_incident_transition(connection, transition, now)
 
@@ -245,7 +248,7 @@ class AlertEvaluator:
             registered.info, transition.reason, _parse_failing_destination(transition)
         )
         if transition.event is IncidentEvent.CHANGED:
-            change_incident_cause(connection, transition, routing, now)
+            change_incident_cause(connection, transition, registered, routing, now)
             return
         if not routing.destinations:
             log_incident = partial(_log_incident_without_destination, transition, registered.info, routing)
@@ -253,7 +256,7 @@ class AlertEvaluator:
         open_incident(
             connection,
             transition,
-            severity=registered.info.severity,
+            registered=registered,
             threshold=1 if transition.rule in THRESHOLD_IGNORING_RULE_NAMES else registered.policy.failure_threshold,
             routing=routing,
             now=now,

@@ -6,10 +6,12 @@ from collections.abc import Collection
 
 import sqlalchemy as sa
 
-from watchdog.domain.model import IncidentTransition, Severity
+from watchdog.domain.model import IncidentTransition
+from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.routing import RoutingDecision
 from watchdog.store import codec
 from watchdog.store.tables import cause_changes, incidents
+from watchdog.store.write.incident_groups import join_groups
 from watchdog.store.write.outbox_rows import (
     enqueue_cause_changed_notifications,
     enqueue_opened_notifications,
@@ -21,19 +23,19 @@ def open_incident(
     connection: sa.Connection,
     transition: IncidentTransition,
     *,
-    severity: Severity,
+    registered: RegisteredProbe,
     threshold: int,
     routing: RoutingDecision,
     now: int,
 ) -> None:
-    """`threshold`: how many consecutive bad slots were needed."""
+    """`registered`: the probe. `threshold`: how many consecutive bad slots were needed."""
     connection.execute(
         sa.insert(incidents).values(
             id=transition.incident,
             probe=transition.probe,
             rule=transition.rule,
             subject=transition.subject,
-            severity=severity,
+            severity=registered.info.severity,
             since=transition.first_bad_slot,
             opened_slot=transition.slot,
             opened_at=now,
@@ -44,11 +46,16 @@ def open_incident(
             resolution="",
         )
     )
-    enqueue_opened_notifications(connection, transition.incident, routing.destinations, now)
+    leads = join_groups(connection, transition, routing.destinations, registered, now)
+    enqueue_opened_notifications(connection, transition.incident, routing.destinations, leads, now)
 
 
 def change_incident_cause(
-    connection: sa.Connection, transition: IncidentTransition, routing: RoutingDecision, now: int
+    connection: sa.Connection,
+    transition: IncidentTransition,
+    registered: RegisteredProbe,
+    routing: RoutingDecision,
+    now: int,
 ) -> None:
     """Replace the current cause, and keep the first. `routing`: of the new cause. Destinations that it adds get the
     incident as opened; those that have it already get `changed`, also if no route with the new cause leads to them."""
@@ -72,7 +79,8 @@ def change_incident_cause(
     notified = enqueue_cause_changed_notifications(connection, transition.incident, now)
     added = [destination for destination in routing.destinations if destination not in notified]
     if added:
-        enqueue_opened_notifications(connection, transition.incident, added, now)
+        leads = join_groups(connection, transition, added, registered, now)
+        enqueue_opened_notifications(connection, transition.incident, added, leads, now)
         _store_routing_log_entries(connection, transition, routing)
 
 

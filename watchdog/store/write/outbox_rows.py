@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,10 +15,18 @@ OPENED_NOTIFICATION_SEQ = 0
 
 
 def enqueue_opened_notifications(
-    connection: sa.Connection, incident: str, destinations: Iterable[str], now: int
+    connection: sa.Connection, incident: str, destinations: Iterable[str], lead_incidents: Mapping[str, str], now: int
 ) -> None:
+    """`lead_incidents`: the first incident of its group, by destination; where it has none, it is its own."""
     rows = [
-        _build_outbox_row(incident, destination, OPENED_NOTIFICATION_SEQ, IncidentEvent.OPENED, now)
+        _build_outbox_row(
+            incident,
+            destination,
+            OPENED_NOTIFICATION_SEQ,
+            IncidentEvent.OPENED,
+            lead=lead_incidents.get(destination, incident),
+            now=now,
+        )
         for destination in destinations
     ]
     if rows:
@@ -35,7 +43,7 @@ def enqueue_cause_changed_notifications(connection: sa.Connection, incident: str
     rows = connection.execute(query.order_by(outbox.c.destination, outbox.c.seq).with_for_update())
     last_rows = {row.destination: row for row in rows}
     changed = [
-        _build_outbox_row(incident, destination, last.seq + 1, IncidentEvent.CHANGED, now)
+        _build_outbox_row(incident, destination, last.seq + 1, IncidentEvent.CHANGED, lead=last.lead_incident, now=now)
         for destination, last in last_rows.items()
         if last.state != DeliveryState.WAITING or (last.leased_until is not None and last.leased_until > now)
     ]
@@ -49,19 +57,23 @@ def enqueue_resolved_notifications(
 ) -> None:
     """For every destination that got `opened`, even if the routes have changed since, except for those that want no
     `resolved`."""
-    notified = sa.select(outbox.c.destination, sa.func.max(outbox.c.seq)).where(outbox.c.incident == incident)
+    columns = outbox.c.destination, sa.func.max(outbox.c.seq), sa.func.max(outbox.c.lead_incident)
+    notified = sa.select(*columns).where(outbox.c.incident == incident)
     rows = [
-        _build_outbox_row(incident, destination, last_seq + 1, IncidentEvent.RESOLVED, now)
-        for destination, last_seq in connection.execute(notified.group_by(outbox.c.destination))
+        _build_outbox_row(incident, destination, last_seq + 1, IncidentEvent.RESOLVED, lead=lead, now=now)
+        for destination, last_seq, lead in connection.execute(notified.group_by(outbox.c.destination))
         if destination not in destinations_without_resolved
     ]
     if rows:
         connection.execute(sa.insert(outbox), rows)
 
 
-def _build_outbox_row(incident: str, destination: str, seq: int, event: IncidentEvent, now: int) -> dict[str, Any]:
+def _build_outbox_row(
+    incident: str, destination: str, seq: int, event: IncidentEvent, *, lead: str, now: int
+) -> dict[str, Any]:
+    """`lead`: the first incident of its group, or the incident itself."""
     return {
         "incident": incident, "destination": destination, "seq": seq, "event": event, "state": DeliveryState.WAITING,
         "created_at": now, "due_at": now, "attempts": 0, "detail": "",
-        "lead_incident": incident,
+        "lead_incident": lead,
     }  # fmt: skip
