@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 
 DELIVERY_CONFIG_ERROR_RETRY_DURATION_S = 3_600.0
+RATE_LIMIT_ERRORS = ("429", "ratelimited", "rate_limited")
+"""Of HTTP and of Slack: the receiver gets too many messages."""
 
 
 class NotificationDeliveryError(Exception):
@@ -48,7 +50,7 @@ class NotificationDeliveryError(Exception):
     @property
     def is_rate_limited(self) -> bool:
         """Whether the receiver gets too many messages."""
-        return self.reason in ("http.429", "slack.ratelimited", "slack.rate_limited")
+        return self.reason.partition(".")[2] in RATE_LIMIT_ERRORS
 
 
 def build_receiver_unreachable_error(error: ProbeError, host: str, port: int) -> NotificationDeliveryError:
