@@ -195,7 +195,11 @@ async def test_the_next_process_reports_the_end(tmp_path: Path) -> None:
         later.now = harness.now + 5 * MINUTE_MS
         await later.pass_time(MINUTE_MS)
         assert later.events() == ["resolved"]
-        assert later.notifiers["ops/chat"].received[0].previous_receipt == {"ts": "1"}
+        opening, end = (each.notifiers["ops/chat"].received[0] for each in (harness, later))
+        assert end.previous_receipt == {"ts": "1"}
+        assert end.notification.incident == opening.notification.incident
+        assert end.notification.seq == 1
+        assert end.alert_context.incident.subject == opening.alert_context.incident.subject
     async with opened(tmp_path, member="third") as third:
         await third.pass_time(MINUTE_MS)
         assert third.events() == []

@@ -39,6 +39,8 @@ class AbsenceRecord:
 
     since: int
     """Epoch ms."""
+    member: str
+    """The process that noticed it, which its notices name, also those that a later process sends."""
     error: str = ""
     is_damaged: bool = False
     notices: dict[str, SentNotice] = field(default_factory=dict)

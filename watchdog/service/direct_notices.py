@@ -79,7 +79,7 @@ class DirectNoticeSender:
             return
         self._back_since = None
         if self._record is None:
-            self._record = AbsenceRecord(absence.since)
+            self._record = AbsenceRecord(absence.since, self.member)
         self._record.error, self._record.is_damaged = absence.error, absence.is_damaged
         delay = NOTICE_DELAY_MS if self._is_lowest_member() else BACKUP_NOTICE_DELAY_MS
         if now - self._record.since < delay:
@@ -154,10 +154,10 @@ class DirectNoticeSender:
     ) -> AlertMessageContext:
         is_over = event is IncidentEvent.RESOLVED
         incident = Incident(
-            id=blake2b(f"{self.member}\0{record.since}".encode(), digest_size=12).hexdigest(),
+            id=blake2b(f"{record.member}\0{record.since}".encode(), digest_size=12).hexdigest(),
             probe=0,
             rule=service.RULE_NAME,
-            subject=service.build_process_fault_subject("store", self.member),
+            subject=service.build_process_fault_subject("store", record.member),
             severity=Severity.CRITICAL,
             since=record.since,
             opened_at=now,
