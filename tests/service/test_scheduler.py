@@ -27,6 +27,7 @@ from tests.support.service import (
 from tests.support.store import INTERVAL_MS, LOCATION, START_AT, make_result
 from watchdog.domain.model import ClaimedSlot, Observation, Outcome, ResultToRecord
 from watchdog.probes.base import ProbeAttemptContext
+from watchdog.service import result_buffer
 from watchdog.service import scheduler as module
 from watchdog.service.notifications import MAX_NOTIFICATION_AGE_MS
 from watchdog.store.errors import StoreUnavailableError, WatchdogDatabaseSchemaError
@@ -231,7 +232,7 @@ async def test_a_result_that_cannot_be_stored_blocks_no_other(
         (line,) = [line for line in log if line["log_level"] == "error"]
         assert (line["event"], line["probe_id"], line["slot"]) == ("result_not_stored", "api", poison.slot)
         assert line["error"] in {"DataError", "OverflowError"}
-        assert harness.service._result_buffer == []
+        assert len(harness.service._result_buffer) == 0
 
 
 async def test_results_wait_when_none_can_be_stored(
@@ -281,8 +282,11 @@ async def test_results_are_stored_once_when_the_database_fails_between_single_re
 async def test_the_buffer_is_bounded_and_dropped_results_are_counted(
     open_harness: Callable[..., ServiceHarness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MAX_BUFFERED_RESULTS", 10)
+    monkeypatch.setattr(result_buffer, "MIN_MEASURED_RESULTS", 1)
     async with open_harness(scripted_probe()) as harness:
+        report = results_of_minutes(harness, 1)[0]
+        size = result_buffer.BYTES_PER_RESULT + result_buffer.BYTES_PER_RESULT_CHARACTER * len(repr(report))
+        harness.service._result_buffer.max_bytes = 10 * size + size // 2
         unavailable = UnavailableStore(monkeypatch, harness.store.recorder, "record_results")
         tick = partial(harness.service._run_background_task, harness.service.tasks["record"])
         with capture_logs() as log:
@@ -293,9 +297,11 @@ async def test_the_buffer_is_bounded_and_dropped_results_are_counted(
             unavailable.back = True
             harness.now += 30 * INTERVAL_MS
             await tick()
-        slots = [row["slot"] for row in harness.store.select_rows(results)]
-        assert slots == [report.result.slot for report in results_of_minutes(harness, 25)[15:]], "the newest"
-        assert [line["count"] for line in log if line["event"] == "results_dropped"] == [15]
+        rows = {row["slot"]: row for row in harness.store.select_rows(results)}
+        slots = [report.result.slot for report in results_of_minutes(harness, 25)]
+        assert list(rows) == [slots[0], *slots[15:]], "the newest"
+        assert (rows[slots[0]]["reason"], rows[slots[0]]["slot_count"]) == ("missed.store_away", 15)
+        assert [line.get("count") for line in log if line["event"] == "results_dropped"] == [None, 15]
 
 
 async def test_each_failing_task_is_logged_once(

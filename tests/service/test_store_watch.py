@@ -56,9 +56,8 @@ async def test_a_store_that_refuses_is_away_until_it_accepts(
             absence = harness.service.store_watch.find_absence()
             assert absence is not None
             assert (absence.since, str(error) in absence.error) == (began, True)
-            assert (
-                harness.service.describe_not_ready_reason()
-                == "the database has been unavailable for 30\N{NO-BREAK SPACE}s"
+            assert harness.service.describe_not_ready_reason() == (
+                "the database has been unavailable for 30\N{NO-BREAK SPACE}s: no probe runs until it is back"
             )
         assert len([entry for entry in entries if entry["log_level"] == "error"]) == 1, "logged once"
         with capture_logs() as entries:
@@ -108,7 +107,8 @@ async def test_a_store_that_does_not_answer_is_away(harness: ServiceHarness, mon
         with capture_logs() as entries:
             for _ in range(3):
                 await harness.service.watch_store()
-        assert [(entry["event"], entry["error"]) for entry in entries] == [("store_unavailable", SILENT_STORE_ERROR)]
+        assert [entry["event"] for entry in entries] == ["store_unavailable", "probing_from_memory"], "each once"
+        assert entries[0]["error"] == SILENT_STORE_ERROR
         assert harness.service.store_watch.find_absence() == StoreAbsence(began, SILENT_STORE_ERROR)
         answer.set()
         await claim

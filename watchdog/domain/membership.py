@@ -7,7 +7,8 @@ Among live members the highest revision decides.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from hashlib import blake2b
 from typing import NamedTuple, TypeVar
 
 from watchdog.domain.formatting import (
@@ -75,6 +76,12 @@ class LiveWatchdogProcesses(NamedTuple):
 
     def of(self, member_id: str) -> WatchdogProcessStatus | None:
         return next((status for status in self.members if status.member.id == member_id), None)
+
+
+def choose_member_for_probe(member_ids: Collection[str], probe_id: str) -> str:
+    """The member that runs a probe while members cannot agree through the database: the same for every member that
+    knows the same others, and a member that ends changes it for its own probes alone (rendezvous hashing)."""
+    return max(member_ids, key=lambda member: blake2b(f"{member}\0{probe_id}".encode(), digest_size=8).digest())
 
 
 def find_highest_live_revision_by_name(live: Iterable[int], names: Mapping[int, Iterable[NameT]]) -> dict[NameT, int]:

@@ -252,6 +252,12 @@ class Probe(ProbeDefaults):
         """The target in a form that is safe to show: without credentials and query."""
 
     @property
+    def may_run_without_store(self) -> bool:
+        """Whether a run can take place while Watchdog's own database is away: it changes nothing, so that it may take
+        place twice, and needs nothing from that database but what the probe remembered before."""
+        return False
+
+    @property
     def endpoint(self) -> str:
         """Host and port, for the limit of concurrent runs against one of these; empty: no limit."""
         return ""

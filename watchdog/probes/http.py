@@ -76,6 +76,10 @@ class HttpProbe(Probe):
         return self.http.target
 
     @property
+    def may_run_without_store(self) -> bool:
+        return self.http.method in ("GET", "HEAD")
+
+    @property
     def endpoint(self) -> str:
         return self.http.endpoint
 

@@ -164,6 +164,10 @@ class JobsProbe(QueueSystemProbe):
     """The source of the jobs, and their limits."""
 
     @property
+    def may_run_without_store(self) -> bool:
+        return True
+
+    @property
     def queue_driver(self) -> JobSource:
         return self.jobs.job_source
 

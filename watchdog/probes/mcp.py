@@ -93,6 +93,10 @@ class McpProbe(Probe):
         return self.mcp.target
 
     @property
+    def may_run_without_store(self) -> bool:
+        return self.mcp.call is None or self.mcp.call == "off"
+
+    @property
     def endpoint(self) -> str:
         return self.mcp.endpoint
 

@@ -187,6 +187,10 @@ class QueueProbe(QueueSystemProbe):
         return self
 
     @property
+    def may_run_without_store(self) -> bool:
+        return True
+
+    @property
     def queue_driver(self) -> QueueStatsSource:
         return self.queue.queue_driver
 

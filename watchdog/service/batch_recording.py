@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 import structlog
@@ -11,6 +11,7 @@ from watchdog.domain.model import IncidentTransition, Outcome, ProbeResult, Resu
 from watchdog.probes.base import Probe
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.errors import StoreUnavailableError
+from watchdog.store.write.probe_registry import ProbeRegistry
 from watchdog.store.write.recorder import ResultRecorder
 
 log = structlog.get_logger()
@@ -21,14 +22,23 @@ async def record_batch(
     recorder: ResultRecorder,
     batch: Sequence[ResultToRecord],
     probes: Mapping[int, Probe],
+    *,
+    as_of: int | None,
 ) -> list[IncidentTransition]:
     """Record a batch; if its content is refused, record each result by itself.
 
     A result that cannot be stored is replaced by an `error`: retried forever, it would block all others. If no
-    result can be stored, the content is not the reason, and the whole batch waits.
+    result can be stored, the content is not the reason, and the whole batch waits. `as_of`: judge lateness as of this
+    instant; None: now.
     """
+
+    async def record(results: Sequence[ResultToRecord]) -> list[IncidentTransition]:
+        if as_of is not None:
+            return await store_executor.run_write(recorder.record_results, results, as_of)
+        return await store_executor.run_write_now(partial(recorder.record_results, results))
+
     try:
-        return await store_executor.run_write_now(partial(recorder.record_results, batch))
+        return await record(batch)
     except StoreUnavailableError:
         raise
     except Exception as e:
@@ -39,7 +49,7 @@ async def record_batch(
     for recorded_result in batch:
         for candidate in (recorded_result, build_unstorable_result_replacement(recorded_result.result)):
             try:
-                transitions += await store_executor.run_write_now(partial(recorder.record_results, [candidate]))
+                transitions += await record([candidate])
                 stored = True
                 break
             except StoreUnavailableError:
@@ -67,3 +77,31 @@ def build_unstorable_result_replacement(result: ProbeResult) -> ResultToRecord:
             previous_slot=result.previous_slot,
         )
     )
+
+
+def log_transitions(transitions: Iterable[IncidentTransition], registry: ProbeRegistry) -> None:
+    """Log what was decided."""
+    for transition in transitions:
+        registered = registry.get(transition.probe)
+        log.info(
+            f"incident_{transition.event}",
+            probe_id="" if registered is None else registered.info.id,  # it was retired just now
+            rule=transition.rule,
+            subject=transition.subject,
+            message=transition.message or transition.reason,
+        )
+
+
+def compute_rerun_times(batch: Iterable[ResultToRecord], probes: Mapping[int, Probe]) -> dict[int, int]:
+    """When each probe runs next at the latest, if it has a deadline, or if it has failed and has a
+    `retry_interval`. Later results of a probe replace earlier ones."""
+    times = {}
+    for recorded in sorted(batch, key=lambda recorded: recorded.result.slot):
+        result, probe = recorded.result, probes.get(recorded.result.probe)
+        if probe is None:
+            continue
+        if recorded.rerun_at is not None:
+            times[result.probe] = recorded.rerun_at
+        elif result.outcome is Outcome.FAIL and probe.retry_interval is not None:
+            times[result.probe] = result.slot + probe.retry_interval
+    return times

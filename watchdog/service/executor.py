@@ -111,6 +111,10 @@ class ProbeRunExecutor:
         result = build_missed_result(slot, OVERLOADED_REASON)
         return ResultToRecord(result._replace(outcome=Outcome.ERROR, message=message))
 
+    def list_slots_in_progress(self) -> set[tuple[int, int]]:
+        """(probe, slot) of the runs that have not ended yet."""
+        return {(slot.probe, slot.slot) for slot in self._slot_by_task.values()}
+
     async def stop(self, grace_s: float) -> None:
         """Let runs in progress finish within `grace_s` seconds; all others are recorded as missed."""
         await asyncio.sleep(0)  # a task that is cancelled before its first step cannot record anything

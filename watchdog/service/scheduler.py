@@ -29,7 +29,7 @@ from watchdog.domain.watermark import describe_outdated_watermark
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.probes.base import Probe
 from watchdog.service.background_tasks import BackgroundTask
-from watchdog.service.batch_recording import record_batch
+from watchdog.service.batch_recording import compute_rerun_times, log_transitions, record_batch
 from watchdog.service.clock import Clock
 from watchdog.service.connectivity import ConnectivityCheck
 from watchdog.service.direct_notices import NOTICE_DELAY_MS, DirectNoticeSender
@@ -37,10 +37,12 @@ from watchdog.service.event_loop_lag import EventLoopLagMonitor
 from watchdog.service.executor import ProbeRunExecutor
 from watchdog.service.member_faults import PROCESS_FAULT_WRITE_INTERVAL_S, WatchdogProcessFaultReporter
 from watchdog.service.membership import PROCESS_LEASE_CHECK_INTERVAL_S, ProcessLeaseKeeper
+from watchdog.service.memory_probing import MemoryProbing
 from watchdog.service.network_faults import NetworkFaultDecider
 from watchdog.service.notifications import NotificationSender
 from watchdog.service.process_resources import read_run_and_connection_limits
 from watchdog.service.remediation import RemediationRunner
+from watchdog.service.result_buffer import ResultBuffer
 from watchdog.service.run_places import RunPlaces
 from watchdog.service.runner import ProbeRunner
 from watchdog.service.store_executor import StoreExecutor
@@ -52,6 +54,7 @@ from watchdog.store.errors import (
     WatchdogDatabaseSchemaError,
     describe_store_error,
 )
+from watchdog.store.write.absences import record_dropped_results
 from watchdog.store.write.claims import SlotClaimer
 from watchdog.store.write.members import delete_ended_watchdog_processes
 from watchdog.store.write.recorder import ResultRecorder
@@ -70,8 +73,6 @@ MAINTENANCE_INTERVAL_S = 60.0
 MAX_READY_CLAIM_AGE_MS = 10_000
 """Maximum age of the last claim while the service counts as ready."""
 MAX_BATCH_SIZE = 500
-MAX_BUFFERED_RESULTS = 10_000
-"""Results held in memory while the database is unavailable; beyond this the oldest are dropped and counted."""
 WATCHDOG_SHUTDOWN_GRACE_S = 3.0
 """Seconds that runs in progress, and then deliveries in progress, may take after shutdown has started."""
 MAX_BACKGROUND_TASK_ERROR_CHARS = 300
@@ -114,8 +115,7 @@ class MonitoringService:
         self.probes, self.store_executor, self.claims, self.recorder = probes, store_executor, claims, recorder
         self.notification_sender, self.retention, self.mask, self.clock = notification_sender, retention, mask, clock
         self._lag_monitor, self._remediation_runner = EventLoopLagMonitor(), remediation_runner
-        self.lease_keeper, self.fault_reporter = lease_keeper, fault_reporter
-        self._direct_notices = direct_notices
+        self.lease_keeper, self.fault_reporter, self._direct_notices = lease_keeper, fault_reporter, direct_notices
         self.network_fault_decider = NetworkFaultDecider(
             connectivity_check, probes, recorder, store_executor, clock=clock,
             note_result=fault_reporter.note_result, on_transitions=self._announce_transitions,
@@ -127,12 +127,15 @@ class MonitoringService:
             RunPlaces(read_run_and_connection_limits().run_places),
             fault_reporter.note_overload,
         )
-        self._result_buffer: list[ResultToRecord] = []
-        self._failing_probes: set[int] = set()
-        self._newest_verdicts: dict[int, Outcome] = {}
+        self.memory_probing = MemoryProbing(
+            probes=probes, claims=claims, membership=lease_keeper.membership,
+            run_executor=self.run_executor, store_executor=store_executor, clock=clock,
+        )  # fmt: skip
+        self._result_buffer, self._stopping = ResultBuffer(), False
+        self._failing_probes, self._newest_verdicts = set[int](), dict[int, Outcome]()
         self._claim_lock, self._record_lock = asyncio.Lock(), asyncio.Lock()
         self._urgent_event = asyncio.Event()
-        self._stopping, self._dropped_count = False, 0
+        self._record_as_of: int | None = None
         self._loop_tasks: list[asyncio.Task[None]] = []
         self._triggered_runs: set[asyncio.Task[None]] = set()
         self._timers = create_timer_scheduler()
@@ -181,10 +184,14 @@ class MonitoringService:
         absence, claimed_at = self.store_watch.find_absence(), self.last_claim_at
         is_long = absence is not None and now - min(claimed_at, absence.since) > MAX_READY_CLAIM_AGE_MS
         if absence and claimed_at and (absence.is_damaged or is_long):
-            return absence.describe(now)
+            return ": ".join(filter(None, (absence.describe(now), self.describe_probing_without_store())))
         return describe_outdated_watermark(
             claimed_at or None, now, MAX_READY_CLAIM_AGE_MS, event=event
         ) or describe_outdated_watermark(watermark, now, event=event)
+
+    def describe_probing_without_store(self) -> str:
+        """What runs while no slot can be claimed; empty while they can."""
+        return "" if self.store_watch.can_claim() else self.memory_probing.describe()
 
     async def _run_background_task(self, task: BackgroundTask) -> None:
         """Run a background task now, and record how it went. Raises nothing."""
@@ -230,23 +237,56 @@ class MonitoringService:
     async def claim_due_slots(self) -> None:
         """Claim what is due within the next second; each run then starts at its slot."""
         async with self._claim_lock:
-            while not self._stopping:
-                slots, states = await self.store_executor.run_write_now(
-                    lambda now: self.claims.claim_due_slots(now, MAX_BATCH_SIZE)
-                )
-                for slot in slots:
-                    self.run_executor.start_run(self.probes[slot.probe], slot, states.get(slot.probe, {}))
-                if len(slots) < MAX_BATCH_SIZE:
-                    break
+            now, returns = self.clock(), self.memory_probing.is_active
+            try:
+                if returns and not await self._return_from_absence(now):
+                    return
+                await self._claim_all_due_slots()
+            except (StoreUnavailableError, WatchdogDatabaseSchemaError):
+                self.claims.store_was_away = True
+                raise
+            finally:
+                self.memory_probing.is_paused = False
+            if returns:
+                self.memory_probing.end()
             self.last_claim_at = self.clock()
+            self.claims.store_was_away = self.memory_probing.is_active  # it began while this claim got no answer
+
+    async def _claim_all_due_slots(self) -> None:
+        while not self._stopping:
+            slots, states = await self.store_executor.run_write_now(
+                lambda now: self.claims.claim_due_slots(now, MAX_BATCH_SIZE)
+            )
+            self.memory_probing.note_claimed(slots, states)
+            for slot in slots:
+                self.run_executor.start_run(self.probes[slot.probe], slot, states.get(slot.probe, {}))
+            if len(slots) < MAX_BATCH_SIZE:
+                break
+
+    async def _return_from_absence(self, now: int) -> bool:
+        """Store what ran without the store, as of `now`, and which slots these were. Returns whether every member has
+        done so: only then are other slots claimed or recorded as missed."""
+        self._record_as_of, probing = now, self.memory_probing
+        try:
+            while len(self._result_buffer):
+                await self.record_results()
+        finally:
+            self._record_as_of = None
+        probing.is_paused = True  # until the next slots are claimed: no slot may be run twice
+        await probing.record_runs(now)
+        everyone_was_away = self.claims.watermark.uptime_clock.find_gap_at(probing.started_at) is not None
+        if everyone_was_away and probing.has_other_members:
+            error = self.store_watch.noticed.error if self.store_watch.noticed else ""
+            self.fault_reporter.note_store_absence(probing.started_at, error)
+            await self.fault_reporter.write_changed_faults()
+            return await probing.have_all_members_returned(now)
+        return True
 
     def buffer_result(self, recorded_result: ResultToRecord) -> None:
         """Take a run's result, to be recorded with the next batch: at once if it is bad or may end something bad."""
         recorded_result = self.network_fault_decider.hold_if_doubtful(recorded_result)
-        self._result_buffer.append(recorded_result)
-        if len(self._result_buffer) > MAX_BUFFERED_RESULTS:
-            del self._result_buffer[0]
-            self._dropped_count += 1
+        self.memory_probing.note_result(recorded_result)
+        self._result_buffer.add(recorded_result)
         probe, good = recorded_result.result.probe, recorded_result.result.outcome is Outcome.PASS
         listings = recorded_result.result.listings
         may_be_degraded = task_rule.RULE_NAME in listings or tool_rule.RULE_NAME in listings
@@ -261,6 +301,8 @@ class MonitoringService:
         ended, absence = self.store_watch.noticed, self.store_watch.watch()
         if ended and not absence and self.clock() - ended.since >= NOTICE_DELAY_MS:
             self.fault_reporter.note_store_absence(ended.since, ended.error)
+        if self.memory_probing.is_active or not self.store_watch.can_claim():
+            self.memory_probing.start_due_runs()
         if self._direct_notices is not None:
             failing = [probe for probe, outcome in self._newest_verdicts.items() if outcome is Outcome.FAIL]
             self._direct_notices.update(absence, [self.probes[probe].name for probe in failing])
@@ -274,49 +316,31 @@ class MonitoringService:
     async def record_results(self) -> None:
         """Store and evaluate a batch of results, and send the notifications that follow."""
         async with self._record_lock:
-            batch, self._result_buffer = self._result_buffer[:MAX_BATCH_SIZE], self._result_buffer[MAX_BATCH_SIZE:]
-            if not batch:
+            taken = self._result_buffer.take(MAX_BATCH_SIZE)
+            if not taken:
                 return
+            batch = self._result_buffer.link_after_dropped(taken)
             try:
-                transitions = await record_batch(self.store_executor, self.recorder, batch, self.probes)
+                transitions = await record_batch(
+                    self.store_executor, self.recorder, batch, self.probes, as_of=self._record_as_of
+                )
             except BaseException:
-                self._result_buffer[:0] = batch
+                self._result_buffer.put_back(taken)
                 raise
         self.last_recorded_at = self.clock()
-        if self._dropped_count:
-            log.error("results_dropped", count=self._dropped_count, detail="the database was unavailable for too long")
-            self._dropped_count = 0
-        if rerun_times := self._compute_rerun_times(batch):
+        if dropped := self._result_buffer.confirm_stored(batch):
+            log.error("results_dropped", count=sum(each.count for each in dropped.values()))
+            counts = {probe: (each.first_slot, each.count) for probe, each in dropped.items()}
+            await self.store_executor.run_write_now(partial(record_dropped_results, self.claims, counts))
+        if rerun_times := compute_rerun_times(batch, self.probes):
             await self.store_executor.run_write(self.claims.reschedule_sooner, rerun_times)
         await self._announce_transitions(transitions)
 
     async def _announce_transitions(self, transitions: list[IncidentTransition]) -> None:
         """Log the transitions, and send the notifications that follow."""
-        for transition in transitions:
-            registered = self.recorder.registry.get(transition.probe)
-            log.info(
-                f"incident_{transition.event}",
-                probe_id="" if registered is None else registered.info.id,  # it was retired just now
-                rule=transition.rule,
-                subject=transition.subject,
-                message=transition.message or transition.reason,
-            )
+        log_transitions(transitions, self.recorder.registry)
         if transitions:
             await self.notification_sender.send_due_notifications()
-
-    def _compute_rerun_times(self, batch: list[ResultToRecord]) -> dict[int, int]:
-        """When each probe runs next at the latest, if it has a deadline, or if it has failed and has a
-        `retry_interval`. Later results of a probe replace earlier ones."""
-        times = {}
-        for recorded in sorted(batch, key=lambda recorded: recorded.result.slot):
-            result, probe = recorded.result, self.probes.get(recorded.result.probe)
-            if probe is None:
-                continue
-            if recorded.rerun_at is not None:
-                times[result.probe] = recorded.rerun_at
-            elif result.outcome is Outcome.FAIL and probe.retry_interval is not None:
-                times[result.probe] = result.slot + probe.retry_interval
-        return times
 
     async def evaluate_deadlines(self) -> None:
         """Evaluate the deadlines that have passed: what should have arrived and did not."""
@@ -355,7 +379,7 @@ class MonitoringService:
         await asyncio.gather(self.run_executor.stop(WATCHDOG_SHUTDOWN_GRACE_S), *remediating)
         async with self._record_lock:  # a batch in progress is stored by now, or back in the buffer
             pass
-        while self._result_buffer:
+        while len(self._result_buffer):
             count = len(self._result_buffer)
             await self._run_background_task(self.tasks["record"])
             if len(self._result_buffer) == count:

@@ -58,6 +58,12 @@ class StoreWatch:
                 absences.append(StoreAbsence(since, SILENT_STORE_ERROR))
         return min(absences, key=lambda absence: (not absence.is_damaged, absence.since), default=None)
 
+    def can_claim(self) -> bool:
+        """Whether slots can be claimed, as far as is known."""
+        task, now = self.tasks["claim"], self.clock()
+        is_silent = task.running_since is not None and now - task.running_since > MAX_STORE_SILENCE_MS
+        return task.store_failing_since is None and not is_silent
+
     def watch(self) -> StoreAbsence | None:
         """The absence, as `find_absence`. Logs that the store does not respond, and that it is back; that it refuses
         is logged by the task that it refuses."""

@@ -31,6 +31,7 @@ def create_web_app(
     run_read_query: StoreReadRunner,
     clock: Callable[[], int],
     not_ready_reason: Callable[[], str],
+    describe_probing_without_store: Callable[[], str] = lambda: "",
     list_notes: Callable[[bool], Sequence[str]] = lambda _: (),
     status_page: StatusPageConfig,
     api_keys: Iterable[ApiKey] = (),
@@ -40,10 +41,11 @@ def create_web_app(
 ) -> FastAPI:
     """The application with all routes but check-ins, which CheckInMiddleware puts in front of it.
 
-    `clock`: epoch ms. `not_ready_reason`: why the service is not ready, for people; empty if it is. `list_notes`: what
-    else operators should know, with or without the names of probes. `api_keys`: without any, operator pages are
-    available only on this machine. `destination_addresses`: "oncall/slack" -> "#oncall". `config_warnings`: what in the
-    configuration has no effect, a line each. `mcp_app`: answers `/mcp`, and lives as long as the application.
+    `clock`: epoch ms. `not_ready_reason`: why the service is not ready, and `describe_probing_without_store`: what runs
+    while the database is away; empty if it is ready or not away. `list_notes`: what else operators should know, with or
+    without the names of probes. `api_keys`: without any, operator pages are available only on this machine.
+    `destination_addresses`: "oncall/slack" -> "#oncall". `config_warnings`: what in the configuration has no effect, a
+    line each. `mcp_app`: answers `/mcp`, and lives as long as the application.
     """
     renderer = PageRenderer(status_page.title)
     status_pages = StatusPageCache(run_read_query, clock, status_page, renderer)
@@ -67,12 +69,10 @@ def create_web_app(
         clock=clock,
         destinations=destination_addresses,
     )
-    app.include_router(public_router)
-    app.include_router(create_operator_router(context))
-    app.include_router(create_api_router(context))
-    app.include_router(create_mcp_router(context, mcp_app))
-    app.include_router(create_sign_in_router(clock, context.authenticator, renderer))
-    install_error_handlers(app, renderer, clock)
+    routers = create_operator_router(context), create_api_router(context), create_mcp_router(context, mcp_app)
+    for router in (public_router, *routers, create_sign_in_router(clock, context.authenticator, renderer)):
+        app.include_router(router)
+    install_error_handlers(app, renderer, clock, describe_probing_without_store)
     app.add_middleware(RequestBodyLimitMiddleware)
     app.add_middleware(SecurityHeadersMiddleware)
     return app

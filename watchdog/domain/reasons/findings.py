@@ -117,6 +117,13 @@ FINDING_REASON_ENTRIES = (
         "No action is needed if Watchdog had just been started; otherwise see `watchdog.overloaded`.",
     ),
     _missed_reason_entry(
+        "missed.store_away",
+        "Database unavailable",
+        "Watchdog could not use its database when the run was due. Only probes without side effects run meanwhile, and "
+        "keep their results in memory; the oldest of these that passed are dropped if there are too many.",
+        "See the incident of Watchdog itself about the database.",
+    ),
+    _missed_reason_entry(
         "missed.result_lost",
         "Result lost",
         "The run started, but its result was not stored, because the process was killed.",

@@ -13,7 +13,7 @@ from watchdog.domain.model import ClaimedSlot, Json, Outcome, ProbeResult, Resul
 from watchdog.domain.own_network import MAX_NETWORK_FAULT_HOLD_MS
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.rules import missed_run
-from watchdog.domain.schedule import CronSchedule
+from watchdog.domain.schedule import CronSchedule, IntervalSchedule, Schedule
 from watchdog.store.database import Database
 from watchdog.store.tables import schedule
 from watchdog.store.write.probe_registry import ProbeRegistry
@@ -27,6 +27,7 @@ CLAIM_AHEAD_MS = 1_000
 
 MIN_CAUGHT_UP_LATENESS_MS = 5_000
 """A run that is claimed later than this was due while no process could run it."""
+STORE_AWAY_REASON = "missed.store_away"
 MAX_COUNTED_MISSED_SLOTS, MAX_MISSED_SLOTS_IN_MESSAGE = 1_000, 5
 """Slots of a cron schedule that a result counts, and whose times its message names."""
 
@@ -43,6 +44,8 @@ class SlotClaimer:
     def __init__(self, database: Database, watermark: Watermark, recorder: ResultRecorder, registry: ProbeRegistry):
         self.database, self.watermark, self.recorder, self.registry = database, watermark, recorder, registry
         self.location = watermark.location
+        self.store_was_away = False
+        """This process was there all the time, and could not claim: slots in the gap are missed as well."""
 
     def claim_due_slots(self, now: int, limit: int = 500) -> tuple[list[ClaimedSlot], Mapping[int, dict[str, Json]]]:
         """Claim what is due until CLAIM_AHEAD_MS after `now`, and compute the next slot of each probe.
@@ -82,7 +85,7 @@ class SlotClaimer:
                 claimed.append(ClaimedSlot(row.probe, slot, self.location, row.last_slot, late_ms))
                 in_flight[row.probe][slot] = slot + late_ms
             last_slot = row.last_slot if slot is None else slot
-            slots = _in_flight_slots_to_json(in_flight[row.probe])
+            slots = encode_in_flight_slots(in_flight[row.probe])
             updates.append({"p": row.probe, "due": next_due, "last": last_slot, "slots": slots})
         if updates:
             update = self._schedule_update.values(
@@ -98,7 +101,7 @@ class SlotClaimer:
     ) -> tuple[dict[int, dict[int, int]], list[ProbeResult]]:
         """The slots of each probe that are still in flight, with when each was to start, and `missed` results for those
         whose max_lateness has passed without a result."""
-        in_flight = {row.probe: _in_flight_slots_from_json(row.in_flight) for row in rows}
+        in_flight = {row.probe: decode_in_flight_slots(row.in_flight) for row in rows}
         starts = {(probe, slot): start for probe, slots in in_flight.items() for slot, start in slots.items()}
         recorded = self.database.load_recorded_slots(connection, list(starts), self.location)
         has_elapsed = self.watermark.uptime_clock.has_elapsed
@@ -127,15 +130,33 @@ class SlotClaimer:
                 self._build_not_run_results(row, first, end, now),
                 registered.schedule.find_next_slot_after(newest),
             )
-        skipped = list(self._iter_slots_outside_gaps(registered, first, end))
-        missed = []
-        if skipped:
+        missed, next_due = [], registered.schedule.find_next_slot_after(newest)
+        if self.store_was_away:
+            missed = self.build_store_away_results(row.probe, first, end, row.last_slot)
+        elif skipped := list(self._iter_slots_outside_gaps(registered, first, end)):
             missed = [
                 self._build_missed_slot_result(
                     row.probe, skipped[0], "missed.skipped", slot_count=len(skipped), previous_slot=row.last_slot
                 )
             ]
-        return run, missed, registered.schedule.find_next_slot_after(newest)
+        return run, missed, next_due
+
+    def build_store_away_results(
+        self, probe: int, first: int, end: int, previous_slot: int | None
+    ) -> list[ProbeResult]:
+        """One result for the slots in [first, end) that no process could claim or run."""
+        if first >= end:
+            return []
+        count = _count_slots(self.registry[probe].schedule, first, end)
+        return [self.build_store_away_result(probe, first, slot_count=count, previous_slot=previous_slot)]
+
+    def build_store_away_result(
+        self, probe: int, slot: int, *, slot_count: int, previous_slot: int | None = None
+    ) -> ProbeResult:
+        """One result for slots without a run, from this one on."""
+        return self._build_missed_slot_result(
+            probe, slot, STORE_AWAY_REASON, slot_count=slot_count, previous_slot=previous_slot
+        )
 
     def _should_catch_up(self, probe: int, slot: int, now: int) -> bool:
         """Whether a slot that was never claimed is run late: no process that may run the probe was there."""
@@ -237,11 +258,22 @@ class SlotClaimer:
         return sa.update(schedule).where(schedule.c.probe == sa.bindparam("p"), schedule.c.location == self.location)
 
 
-def _in_flight_slots_to_json(starts: Mapping[int, int]) -> str:
+def _count_slots(schedule: Schedule, first: int, end: int) -> int:
+    """Slots in [first, end), of a cron schedule at most MAX_COUNTED_MISSED_SLOTS. `first` is one, maybe early."""
+    slot = schedule.find_next_slot_after(first)
+    if isinstance(schedule, IntervalSchedule):
+        return 1 + max(-((slot - end) // schedule.every), 0)
+    count = 1
+    while slot < end and count < MAX_COUNTED_MISSED_SLOTS:
+        slot, count = schedule.find_next_slot_after(slot), count + 1
+    return count
+
+
+def encode_in_flight_slots(starts: Mapping[int, int]) -> str:
     """Slots in flight: the number of a slot, or [slot, when it was claimed] if it is caught up."""
     return json.dumps([slot if start == slot else [slot, start] for slot, start in starts.items()])
 
 
-def _in_flight_slots_from_json(text: str) -> dict[int, int]:
+def decode_in_flight_slots(text: str) -> dict[int, int]:
     """Slot -> when it was to start, from which its lateness counts."""
     return {entry[0]: entry[-1] for entry in (e if isinstance(e, list) else [e] for e in json.loads(text))}

@@ -22,7 +22,9 @@ PAGE_INTERNAL_ERROR_TEXT = "Watchdog failed to build this page; see its log. Pro
 PAGE_NOT_FOUND_TEXT = "There is no page at this address."
 
 
-def install_error_handlers(app: FastAPI, renderer: PageRenderer, clock: Callable[[], int]) -> None:
+def install_error_handlers(
+    app: FastAPI, renderer: PageRenderer, clock: Callable[[], int], describe_probing_without_store: Callable[[], str]
+) -> None:
     def error_response(
         request: Request, status_code: int, heading: str, text: str, headers: Mapping[str, str] | None = None
     ) -> Response:
@@ -60,8 +62,8 @@ def install_error_handlers(app: FastAPI, renderer: PageRenderer, clock: Callable
     @app.exception_handler(TimeoutError)
     @app.exception_handler(StatusPageUnavailableError)
     async def handle_database_unavailable(request: Request, _: Exception) -> Response:
-        headers = {"Retry-After": "10"}
-        return error_response(request, 503, "Database unavailable", PAGE_DATABASE_UNAVAILABLE_TEXT, headers)
+        text = build_database_unavailable_text(describe_probing_without_store())
+        return error_response(request, 503, "Database unavailable", text, {"Retry-After": "10"})
 
     app.add_exception_handler(ClientDisconnect, handle_client_disconnect)
 
@@ -75,6 +77,11 @@ def install_error_handlers(app: FastAPI, renderer: PageRenderer, clock: Callable
 async def handle_client_disconnect(_: Request, __: Exception) -> Response:
     """No one reads this response; without it, each visitor who leaves while sending a form would be logged."""
     return Response(status_code=400)
+
+
+def build_database_unavailable_text(probing: str) -> str:
+    """`probing`: what runs while the database is away; empty if it is not, and just cannot be read."""
+    return f"{PAGE_DATABASE_UNAVAILABLE_TEXT} {probing[:1].upper()}{probing[1:]}{'.' if probing else ''}".rstrip()
 
 
 def wants_json(request: Request) -> bool:

@@ -1,0 +1,143 @@
+"""Runs probes without the store while it is away, and accounts for their slots when it is back."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+import structlog
+
+from watchdog.domain.formatting import SECOND_MS
+from watchdog.domain.membership import WATCHDOG_PROCESS_LEASE_MS, choose_member_for_probe
+from watchdog.domain.model import ClaimedSlot, Json, ResultToRecord
+from watchdog.probes.base import Probe
+from watchdog.service.clock import Clock
+from watchdog.service.executor import ProbeRunExecutor
+from watchdog.service.store_executor import StoreExecutor
+from watchdog.store.write.absences import MemoryRuns, load_members_still_to_return, record_memory_runs
+from watchdog.store.write.claims import SlotClaimer
+from watchdog.store.write.members import Membership
+
+log = structlog.get_logger()
+
+MEMORY_RUN_AHEAD_MS = 1_500
+"""How long before its slot a run is started: the store is watched once a second."""
+
+
+class MemoryProbing:
+    """Owns what is needed to run probes without the store: their newest slots, and what they remember.
+
+    Only probes run that change nothing and need nothing of the store. Members that were live when it went away divide
+    them without it. `start_due_runs` must be called at an interval while the store is away.
+    """
+
+    def __init__(
+        self,
+        *,
+        probes: Mapping[int, Probe],
+        claims: SlotClaimer,
+        membership: Membership,
+        run_executor: ProbeRunExecutor,
+        store_executor: StoreExecutor,
+        clock: Clock,
+    ):
+        self.probes, self.claims, self.membership = probes, claims, membership
+        self.run_executor, self.store_executor, self.clock = run_executor, store_executor, clock
+        self.runs_by_probe: dict[int, MemoryRuns] = {}
+        """What ran without the store, and is not stored yet."""
+        self._newest_slots: dict[int, int] = {}
+        self._states: dict[int, Mapping[str, Json]] = {}
+        self.started_at = 0
+        self.is_paused = False
+        """Nothing starts for a moment, because the store is back and the next slots are claimed there."""
+        self._members: tuple[str, ...] = ()
+        """Those that divide the probes; empty while the store works."""
+        self._returning_since: int | None = None
+
+    @property
+    def is_active(self) -> bool:
+        """Whether probes run without the store."""
+        return bool(self._members)
+
+    @property
+    def has_other_members(self) -> bool:
+        return len(self._members) > 1
+
+    def describe(self) -> str:
+        """For everyone: what runs while the store is away."""
+        count, total = len(self._list_own_probes()) if self.is_active else 0, len(self.probes)
+        if not count:
+            return "no probe runs until it is back"
+        return f"{count} of {total} probes go on, and their results are kept in memory"
+
+    def note_claimed(self, slots: Iterable[ClaimedSlot], states: Mapping[int, Mapping[str, Json]]) -> None:
+        """Remember what was claimed from the store: the runs without it follow."""
+        for slot in slots:
+            self._newest_slots[slot.probe] = max(slot.slot, self._newest_slots.get(slot.probe, 0))
+            if self.probes[slot.probe].may_run_without_store:
+                self._states[slot.probe] = states.get(slot.probe, {})
+
+    def note_result(self, recorded: ResultToRecord) -> None:
+        """Remember what a run has changed in its probe's state."""
+        if recorded.state_updates and (state := self._states.get(recorded.result.probe)) is not None:
+            merged = {**state, **recorded.state_updates}
+            self._states[recorded.result.probe] = {key: value for key, value in merged.items() if value is not None}
+
+    def start_due_runs(self) -> None:
+        """Start the runs that are due within MEMORY_RUN_AHEAD_MS, and that this member has to do."""
+        now = self.clock()
+        if self.is_paused:
+            return
+        if not self._members:
+            self.started_at = now
+            live = tuple(status.member.id for status in self.membership.status.members)
+            self._members = live if self.membership.member_id in live else (self.membership.member_id,)
+            log.warning("probing_from_memory", probe_count=len(self._list_own_probes()), members=len(self._members))
+        for id in self._list_own_probes():
+            schedule = self.claims.registry[id].schedule
+            previous = self._newest_slots.get(id)
+            slot = schedule.find_next_slot_after(max(now - SECOND_MS, previous or 0))
+            if slot > now + MEMORY_RUN_AHEAD_MS:
+                continue
+            self._newest_slots[id] = slot
+            first = self.runs_by_probe[id].first_slot if id in self.runs_by_probe else slot
+            self.runs_by_probe[id] = MemoryRuns(first, slot)
+            claimed = ClaimedSlot(id, slot, self.claims.location, previous)
+            self.run_executor.start_run(self.probes[id], claimed, self._states.get(id, {}))
+
+    def _list_own_probes(self) -> list[int]:
+        registry, own = self.claims.registry, self.membership.member_id
+        return [
+            id
+            for id, probe in self.probes.items()
+            if probe.may_run_without_store
+            and id in registry
+            and id not in registry.not_claimed
+            and choose_member_for_probe(self._members, probe.id) == own
+        ]
+
+    async def record_runs(self, now: int) -> None:
+        """Store which slots ran, once their results are stored. Raises StoreUnavailableError."""
+        in_progress: dict[int, set[int]] = defaultdict(set)
+        for probe, slot in self.run_executor.list_slots_in_progress():
+            in_progress[probe].add(slot)
+        runs = {
+            id: each._replace(slots_in_progress=frozenset(in_progress[id])) for id, each in self.runs_by_probe.items()
+        }
+        await self.store_executor.run_write(record_memory_runs, self.claims, runs, now)
+        self.runs_by_probe.clear()
+
+    async def have_all_members_returned(self, now: int) -> bool:
+        """Whether every member that was live when the store went away has stored its results, or has not returned
+        within a lease. Raises StoreUnavailableError."""
+        others = set(self._members) - {self.membership.member_id}
+        self._returning_since = now if self._returning_since is None else self._returning_since
+        if not others or now - self._returning_since >= WATCHDOG_PROCESS_LEASE_MS:
+            return True
+        missing = await self.store_executor.run_read_query(lambda c: load_members_still_to_return(c, others))
+        return not missing
+
+    def end(self) -> None:
+        """The store is back, and everything is accounted for."""
+        self.runs_by_probe.clear()
+        self._members, self._returning_since = (), None

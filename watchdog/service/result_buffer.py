@@ -1,0 +1,127 @@
+"""Results that are not stored yet, in memory and bounded."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from watchdog.domain.model import Json, Outcome, ResultToRecord
+
+log = structlog.get_logger()
+
+MAX_BUFFERED_RESULT_BYTES = 64 * 1024 * 1024
+MIN_MEASURED_RESULTS = 1_000
+"""With fewer results than this, their size is not measured: that would cost more than they can take."""
+BYTES_PER_RESULT_CHARACTER, BYTES_PER_RESULT = 2, 3_000
+"""A result takes about this much memory, measured by the length of its text form."""
+
+
+@dataclass(slots=True)
+class DroppedResults:
+    """What was dropped of a probe."""
+
+    first_slot: int
+    count: int = 0
+    state_updates: dict[str, Json] = field(default_factory=dict)
+    """What these runs changed in the probe's state: its later runs build on it."""
+
+
+class ResultBuffer:
+    """Owns the results that wait to be stored, oldest first, and counts what it drops.
+
+    Beyond `max_bytes` it drops the oldest results that passed, and others only if there are none.
+    """
+
+    def __init__(self, max_bytes: int = MAX_BUFFERED_RESULT_BYTES):
+        self.max_bytes = max_bytes
+        self._results: dict[int, ResultToRecord] = {}
+        """By number, ascending."""
+        self._passes: deque[int] = deque()
+        """The numbers of results that passed, ascending; some may be gone."""
+        self._sizes: dict[int, int] = {}
+        self._bytes = self._next_number = 0
+        self._dropped: dict[int, DroppedResults] = {}
+        self._stored_slots: dict[int, int | None] = {}
+        """Probes of which something was dropped -> the newest slot that was stored since."""
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    def add(self, result: ResultToRecord) -> None:
+        """Add the newest result."""
+        number = self._next_number
+        self._next_number += 1
+        self._results[number] = result
+        if result.result.outcome is Outcome.PASS:
+            self._passes.append(number)
+        if len(self._results) < MIN_MEASURED_RESULTS:
+            return
+        unmeasured = len(self._results) - len(self._sizes)
+        for each in list(self._results) if unmeasured > 1 else [number]:
+            if each not in self._sizes:
+                self._measure(each, self._results[each])
+        while self._bytes > self.max_bytes and len(self._results) > 1:
+            self._drop_one()
+
+    def take(self, count: int) -> list[tuple[int, ResultToRecord]]:
+        """Remove the oldest results; `put_back` takes them as they are."""
+        numbers = list(self._results)[:count]
+        taken = [(number, self._results.pop(number)) for number in numbers]
+        for number in numbers:
+            self._bytes -= self._sizes.pop(number, 0)
+        return taken
+
+    def put_back(self, taken: Sequence[tuple[int, ResultToRecord]]) -> None:
+        """Return results that could not be stored: they are the oldest."""
+        self._results = dict(taken) | self._results
+        self._passes = deque(n for n, each in self._results.items() if each.result.outcome is Outcome.PASS)
+
+    def link_after_dropped(self, taken: Sequence[tuple[int, ResultToRecord]]) -> list[ResultToRecord]:
+        """The results that were taken, without the links to results that were dropped, for which the fold would wait.
+
+        Each follows the result of its probe that is stored before it, and the first one has the state that was dropped.
+        """
+        previous, batch = dict(self._stored_slots), []
+        for _, waiting in taken:
+            probe, each = waiting.result.probe, waiting
+            if probe in previous:
+                is_first = previous[probe] == self._stored_slots[probe]
+                carried = self._dropped[probe].state_updates if is_first and probe in self._dropped else {}
+                result = waiting.result._replace(previous_slot=previous[probe])
+                each = waiting._replace(result=result, state_updates={**carried, **waiting.state_updates})
+                previous[probe] = result.slot
+            batch.append(each)
+        return batch
+
+    def confirm_stored(self, batch: Sequence[ResultToRecord]) -> Mapping[int, DroppedResults]:
+        """The batch is stored. Returns what was dropped since the last call, by probe."""
+        for (probe, slot, *_), *_ in batch:
+            if probe in self._stored_slots:
+                self._stored_slots[probe] = slot
+        if not self._results:
+            self._stored_slots.clear()
+        dropped, self._dropped = self._dropped, {}
+        return dropped
+
+    def _measure(self, number: int, result: ResultToRecord) -> None:
+        self._sizes[number] = BYTES_PER_RESULT + BYTES_PER_RESULT_CHARACTER * len(repr(result))
+        self._bytes += self._sizes[number]
+
+    def _drop_one(self) -> None:
+        while self._passes and self._passes[0] not in self._results:
+            self._passes.popleft()
+        number = self._passes.popleft() if self._passes else next(iter(self._results))
+        recorded = self._results.pop(number)
+        result, state_updates = recorded.result, recorded.state_updates
+        self._bytes -= self._sizes.pop(number)
+        if not self._dropped:
+            log.error(
+                "results_dropped", detail="the database has been unavailable for too long; the oldest are dropped"
+            )
+        dropped = self._dropped.setdefault(result.probe, DroppedResults(result.slot))
+        self._stored_slots.setdefault(result.probe, None)
+        dropped.count += 1
+        dropped.state_updates.update(state_updates)
