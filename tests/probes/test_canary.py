@@ -70,10 +70,12 @@ class ScriptedSystem:
     hang: Callable[[str], bool] = lambda _: False
     send_delay_s: float = 0.0
     counts_hang: bool = False
+    returns_waiting_job: bool = False
+    """As systems do that keep one job of a kind: sending again returns the id of the first."""
 
     async def send(self, sentinel: CanaryJobRequest) -> str:
         await asyncio.sleep(self.send_delay_s)
-        self.sent.append(f"job-{len(self.sent) + 1}")
+        self.sent.append("job-1" if self.returns_waiting_job else f"job-{len(self.sent) + 1}")
         return self.sent[-1]
 
     async def poll(self, job_id: str) -> CanaryJobPollResult:
@@ -189,6 +191,22 @@ def test_at_most_three_are_outstanding_and_a_fourth_is_sent_at_most_every_10_min
                 f"job-{len(sent_at) - 3}" if len(sent_at) > 3 else None
             )
     assert sent_at == [0, 3, 6, 9, 19, 29]
+
+
+def test_a_system_that_returns_the_job_that_waits_has_one_outstanding() -> None:
+    slots = Slots(ScriptedSystem(JobStage.QUEUED, returns_waiting_job=True))
+    first = slots.run()
+    for _ in range(9):
+        report = slots.run()
+        assert report.result.reason == "canary.not_picked_up"
+        assert report.result.message.startswith("not picked up for "), "since the first slot"
+        assert report.evidence.facts.keys() & {"no_longer_awaited", "sent_at"} == {"sent_at"}
+        assert [record["job_id"] for record in slots.state["sentinel"]["records"]] == ["job-1"]
+    assert first.result.message.startswith("not picked up within ")
+    assert len(slots.system.sent) == 8, "two slots were blocked"
+    slots.system.returns_waiting_job, slots.system.default_stage = False, JobStage.DONE
+    assert slots.run().result.outcome is Outcome.PASS
+    assert slots.state == {}
 
 
 def test_a_sentinel_that_finishes_lifts_the_limit_of_10_minutes() -> None:

@@ -191,7 +191,12 @@ class _CanaryRun:
             self.tracker = tracker = self._track_blocking_canary_job(record)
         else:
             self.others = outstanding
-            self.tracker = tracker = await self._send_canary_job(connection)
+            tracker = await self._send_canary_job(connection)
+            if record := next((r for r in outstanding.records if r.job_id == tracker.job_id), None):
+                # The system has only one job of this kind, and has returned the one that is outstanding.
+                tracker = self._track_earlier_canary_job(record)
+                outstanding = outstanding._replace(records=tuple(r for r in outstanding.records if r is not record))
+            self.tracker = tracker
             given_up, self.others = give_up_oldest_canary_job(outstanding, self.context.slot)
             if given_up:
                 self._facts["no_longer_awaited"] = given_up.job_id
@@ -291,6 +296,9 @@ class _CanaryRun:
         """Tracks the sentinel that keeps this run from sending its own."""
         if record.sent_at + self.settings.finish_within <= self._compute_now_ms():
             record = record._replace(blocked_slots=record.blocked_slots + 1)
+        return self._track_earlier_canary_job(record)
+
+    def _track_earlier_canary_job(self, record: OutstandingCanaryJobRecord) -> CanaryJobTracker:
         self._facts["sent_at"] = format_utc(record.sent_at, self.context.started_at, seconds=True)
         return CanaryJobTracker.resume(record)
 
