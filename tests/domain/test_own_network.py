@@ -128,3 +128,10 @@ def test_a_probe_counts_with_its_newest_run() -> None:
         detector.note_run(probe, f"h{probe}", "http" if probe % 2 else "", 21_000)
     assert not detector.is_mass_failure("timeout", 21_000)
     assert not detector.is_mass_failure("http", 21_000)
+
+
+def test_which_probes_fail_alike() -> None:
+    detector = detector_with(runs_of(timeout=2, http=2, ok=2))
+    assert detector.list_probes_failing_alike([0]) == [0, 1]
+    assert detector.list_probes_failing_alike([0, 3, 4, 99]) == [0, 1, 2, 3]
+    assert detector.list_probes_failing_alike([5, 99]) == []

@@ -216,17 +216,16 @@ async def test_a_check_that_has_nothing_left_to_ask_decides_nothing(open_harness
 async def test_when_most_probes_fail_at_once_the_network_is_checked(open_harness: Any, works: bool) -> None:
     observations = [PASSING_OBSERVATION] * 8
     harness, check = open_harness(observations)
-    check.answer.set_result(works)
     async with harness:
         await harness.run_next_minute()
         observations[:6] = [REFUSED] * 6
         await harness.run_next_minute()
         await harness.service.record_results()
+        check.answer.set_result(works)
         await wait_until_async(lambda: not harness.service.network_fault_decider._tasks)
         newest = stored_results(harness)[1::2]
     failed = ("fail", "connection.refused", False)
-    assert newest[:6].count(failed) == (6 if works else 4), "the first four were no mass failure yet"
-    assert newest[:6].count(OWN) == (0 if works else 2)
+    assert newest == [failed if works else OWN] * 6 + [PASS] * 2, "also the first four, which were no mass failure yet"
     assert check.asked_questions == [(NetworkSymptom.MASS_FAILURE, ["http://connectivity.example/"])]
 
 

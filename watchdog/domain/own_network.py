@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -106,6 +107,11 @@ class MassFailureDetector:
         self._forget_old_runs(now)
         hosts = self._failing_hosts[family]
         return len(hosts) >= MIN_HOSTS_OF_MASS_FAILURE and 2 * hosts.total() > len(self._runs)
+
+    def list_probes_failing_alike(self, probes: Iterable[int]) -> list[int]:
+        """The probes whose run failed for the same family of reasons as that of one of these."""
+        families = {run.family for probe in probes if (run := self._runs.get(probe)) is not None and run.family}
+        return [probe for probe, run in self._runs.items() if run.family in families]
 
     def _forget_old_runs(self, now: int) -> None:
         while self._runs:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -28,7 +28,7 @@ from watchdog.service.connectivity import ConnectivityCheck
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.errors import StoreUnavailableError
 from watchdog.store.listings import ResultKey
-from watchdog.store.write.held_results import decide_held_results
+from watchdog.store.write.held_results import decide_held_results, withdraw_failures
 from watchdog.store.write.recorder import ResultRecorder
 
 log = structlog.get_logger()
@@ -59,8 +59,8 @@ class NetworkFaultDecider:
         self.endpoint_hosts = {id: get_endpoint_host(probe.endpoint) for id, probe in probes.items() if probe.endpoint}
         """Probe -> the host of its target, if it connects to one."""
         self._note_result, self._on_transitions = note_result, on_transitions
-        self._failing_hosts: dict[int, str] = {}
-        """Probe -> the host of its target, while its newest result is a failure."""
+        self._failures: dict[int, ProbeResult] = {}
+        """Probe that connects to a host -> its newest result, if that is a failure."""
         self._mass_failures = MassFailureDetector()
         self._own_fault_ends: dict[bool, int] = {}
         """Whether names were asked for -> when the aftermath of the newest fault of the own network ends."""
@@ -106,15 +106,15 @@ class NetworkFaultDecider:
 
     def _list_questions(self, symptom: NetworkSymptom, held: Sequence[ProbeResult]) -> Sequence[str]:
         hosts = [self.endpoint_hosts.get(result.probe, "") for result in held]
-        return self.check.list_questions(symptom, hosts, self._failing_hosts.values())
+        return self.check.list_questions(symptom, hosts, [self.endpoint_hosts[probe] for probe in self._failures])
 
     def _count_result(self, result: ProbeResult) -> None:
-        host = self.endpoint_hosts.get(result.probe)
-        if result.outcome is Outcome.FAIL and host:
-            self._failing_hosts[result.probe] = host
+        if result.outcome is Outcome.FAIL and result.probe in self.endpoint_hosts:
+            self._failures[result.probe] = result
         elif result.outcome is Outcome.PASS:
-            self._failing_hosts.pop(result.probe, None)
+            self._failures.pop(result.probe, None)
         elif result.reason == OWN_NETWORK_REASON:
+            self._failures.pop(result.probe, None)
             self._mass_failures.note_own_fault(result.probe)
         self._note_result(result)
 
@@ -139,9 +139,23 @@ class NetworkFaultDecider:
         held = self._held.pop(symptom)
         log.info("network_checked", symptom=symptom, decision=decision, result_count=len(held))
         decided = [apply_network_fault_decision(result, decision) for result in held]
+        if symptom is NetworkSymptom.MASS_FAILURE and decision is NetworkFaultDecision.OWN:
+            await self._withdraw_earlier_failures([result.probe for result in held])
         for result in decided:
             self._count_result(result)
         await self._store_decided_results(decided, max(result.held_until or 0 for result in held))
+
+    async def _withdraw_earlier_failures(self, probes: Iterable[int]) -> None:
+        """Those that belong to the mass failure of these probes, but were counted before it was one."""
+        alike = [
+            self._failures[p] for p in self._mass_failures.list_probes_failing_alike(probes) if p in self._failures
+        ]
+        earlier = [apply_network_fault_decision(result, NetworkFaultDecision.OWN) for result in alike]
+        with suppress(StoreUnavailableError):
+            withdrawn = await self.store_executor.run_write(withdraw_failures, self.recorder, earlier)
+            for result in earlier:
+                if result[:3] in withdrawn:
+                    self._count_result(result)
 
     async def _store_decided_results(self, decided: Sequence[ProbeResult], until: int) -> None:
         """Waits for those that are not recorded yet, until their hold ends."""

@@ -16,7 +16,7 @@ from watchdog.domain.own_network import (
     apply_network_fault_decision,
 )
 from watchdog.store.tables import incidents, outbox, results
-from watchdog.store.write.held_results import HeldResultsOutcome, decide_held_results
+from watchdog.store.write.held_results import HeldResultsOutcome, decide_held_results, withdraw_failures
 
 OPENED, RESOLVED = IncidentEvent.OPENED, IncidentEvent.RESOLVED
 OWN, TARGET, UNDECIDED = NetworkFaultDecision
@@ -150,6 +150,51 @@ def test_a_result_that_comes_too_late_to_be_evaluated_is_not_held(store: StoreHa
     store.without_downtime().record_results(failure, now=slot_of(1) + 3_600_000)
     row = store.select_row(results)
     assert (row["late"], row["held_until"]) == (True, None)
+
+
+# --- failures that were evaluated before they were known to belong to a mass failure
+
+
+def withdraw(store: StoreHarness, result: ProbeResult) -> bool:
+    decided = apply_network_fault_decision(result, OWN)
+    return withdraw_failures(store.recorder, [decided]) == {result[:3]}
+
+
+@pytest.mark.parametrize("outcomes", ["p", "fp", ""])
+def test_a_first_failure_is_withdrawn_without_a_trace(database_url: str, outcomes: str) -> None:
+    letters = {"p": "pass", "f": "fail"}
+    with StoreHarness(database_url, [make_registered_probe(failure_threshold=2, success_threshold=1)]) as store:
+        before = [result_of(store, number, letters[letter]) for number, letter in enumerate(outcomes, 1)]
+        failure = result_of(store, 3, "fail")._replace(previous_slot=before[-1].slot if before else None)
+        live = store.record_each(*before, failure)
+        assert withdraw(store, failure)
+        row = store.select_row(results, results.c.slot == failure.slot)
+        assert (row["outcome"], row["reason"]) == ("error", OWN_NETWORK_REASON)
+        assert store.load_alert_states(failure.probe) == {}
+        live += store.record_each(result_of(store, 4, "fail"), result_of(store, 5))
+        assert live == [], "the threshold counts from here"
+        assert_replay_equals(store, live, slot_of(6))
+
+
+@pytest.mark.parametrize("outcomes", ["pffp", "pff", "pfp"])
+def test_a_failure_that_has_led_to_more_stays_as_it_is(database_url: str, outcomes: str) -> None:
+    """It opened an incident, or later results were evaluated."""
+    letters = {"p": "pass", "f": "fail"}
+    with StoreHarness(database_url, [make_registered_probe(failure_threshold=2, success_threshold=1)]) as store:
+        stored = [result_of(store, number, letters[letter]) for number, letter in enumerate(outcomes, 1)]
+        live = store.record_each(*stored)
+        assert not any(withdraw(store, result) for result in stored if result.outcome == "fail")
+        assert_replay_equals(store, live, slot_of(6))
+
+
+def test_a_failure_that_ended_an_incident_stays_as_it_is(store: StoreHarness) -> None:
+    """A failure is a verdict, and therefore ends an incident about missing verdicts."""
+    with StoreHarness(store.database, [make_registered_probe(failure_threshold=2)]) as other:
+        stored = [result_of(other, number, kind) for number, kind in enumerate(("error", "error", "pass", "fail"), 1)]
+        live = other.record_each(*stored)
+        assert events(live) == [OPENED, RESOLVED]
+        assert not withdraw(other, stored[-1])
+        assert_replay_equals(other, live, slot_of(5))
 
 
 @pytest.mark.parametrize("seed", range(12))

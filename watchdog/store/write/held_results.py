@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from watchdog.domain.model import IncidentTransition, ProbeResult
+from watchdog.domain.model import FindingAlertState, IncidentTransition, ProbeResult
+from watchdog.domain.rules import availability
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.listings import ResultKey
-from watchdog.store.tables import results
+from watchdog.store.tables import alert_states, evaluation_cursors, incidents, results
 from watchdog.store.write.recorder import ResultRecorder
 
 
@@ -32,16 +33,55 @@ def decide_held_results(recorder: ResultRecorder, decided: Sequence[ProbeResult]
     with database.write_transaction() as connection:
         database.lock_probes(connection, {result.probe for result in decided})
         for result in decided:
-            key = {"probe": result.probe, "slot": result.slot, "location": result.location}
-            is_result = [results.c[name] == value for name, value in key.items()]
-            row = connection.execute(sa.select(results.c.held_until).where(*is_result)).first()
+            row = connection.execute(sa.select(results.c.held_until).where(*_build_result_filter(result))).first()
             if row is None:
                 unrecorded.add(result[:3])
             elif row.held_until is not None:
-                message = replace_unstorable_characters(result.message)
-                values = {"held_until": None, "outcome": result.outcome, "reason": result.reason, "message": message}
-                connection.execute(sa.update(results).where(*is_result).values(values))
+                _store_decided_result(connection, result)
                 evaluable.add(result.probe)
         evaluable = {probe for probe in evaluable if probe in recorder.registry}
         transitions = recorder.evaluator.evaluate_probes(connection, evaluable, {}, now) if evaluable else []
     return HeldResultsOutcome(unrecorded, transitions)
+
+
+def withdraw_failures(recorder: ResultRecorder, decided: Sequence[ProbeResult]) -> set[ResultKey]:
+    """Store as errors what was evaluated as a failure, if a replay of the stored results leads to the same state: if
+    the failure was the newest and the first one of its probe, opened no incident, and ended none.
+
+    `decided`: the errors. Returns which of them were stored.
+    """
+    database, evaluator = recorder.database, recorder.evaluator
+    ids, withdrawn = {result.probe for result in decided}, set()
+    with database.write_transaction() as connection:
+        database.lock_probes(connection, ids)
+        cursors, states_by_probe = evaluator.load_cursors(connection, ids), evaluator.load_alert_states(connection, ids)
+        for result in decided:
+            cursor, states = cursors.get(result.probe), states_by_probe[result.probe]
+            state = states.get((availability.RULE_NAME, ""))
+            if cursor is None or cursor.evaluated_until != result.slot or state is None or len(states) > 1:
+                continue
+            is_first_failure = state == FindingAlertState(1, 0, result.slot, None, state.reason)
+            if is_first_failure and not _has_ended_incident(connection, result):
+                _store_decided_result(connection, result)
+                connection.execute(sa.delete(alert_states).where(alert_states.c.probe == result.probe))
+                is_cursor = evaluation_cursors.c.probe == result.probe
+                connection.execute(sa.update(evaluation_cursors).where(is_cursor).values(active=cursor.awaiting_slot))
+                withdrawn.add(result[:3])
+    return withdrawn
+
+
+def _has_ended_incident(connection: sa.Connection, result: ProbeResult) -> bool:
+    """Whether an incident resolved in the slot of a result."""
+    is_ended = (incidents.c.probe == result.probe, incidents.c.resolved_slot == result.slot)
+    return connection.execute(sa.select(incidents.c.id).where(*is_ended).limit(1)).first() is not None
+
+
+def _store_decided_result(connection: sa.Connection, result: ProbeResult) -> None:
+    message = replace_unstorable_characters(result.message)
+    values = {"held_until": None, "outcome": result.outcome, "reason": result.reason, "message": message}
+    connection.execute(sa.update(results).where(*_build_result_filter(result)).values(values))
+
+
+def _build_result_filter(result: ProbeResult) -> list[sa.ColumnElement[bool]]:
+    key = {"probe": result.probe, "slot": result.slot, "location": result.location}
+    return [results.c[name] == value for name, value in key.items()]
