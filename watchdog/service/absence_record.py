@@ -65,7 +65,7 @@ class AbsenceRecordFile:
         """What the file holds; None: no absence, or none that can be read. Raises nothing."""
         try:
             if self._fd < 0:
-                self._fd = self._lock_first_free_file()
+                self._fd = self._lock_first_free_file(create=False)
             data = json.loads(os.pread(self._fd, MAX_ABSENCE_RECORD_BYTES, 0) or b"null")
             if data is None:
                 return None
@@ -78,7 +78,7 @@ class AbsenceRecordFile:
         """Replace what the file holds, and sync it. Logs what prevents it, and raises nothing."""
         try:
             if self._fd < 0:
-                self._fd = self._lock_first_free_file()
+                self._fd = self._lock_first_free_file(create=True)
             os.pwrite(self._fd, data, 0)
             os.ftruncate(self._fd, len(data))
             os.fsync(self._fd)
@@ -90,11 +90,13 @@ class AbsenceRecordFile:
             os.close(self._fd)
         self._fd = -1
 
-    def _lock_first_free_file(self) -> int:
-        """Raises OSError."""
+    def _lock_first_free_file(self, *, create: bool) -> int:
+        """A descriptor of the first file that no other process uses. Raises OSError."""
         for number in range(1, MAX_ABSENCE_RECORDS_PER_PATH + 1):
             path = self.path if number == 1 else self.path.with_name(f"{self.path.name}-{number}")
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if not create and not path.exists():
+                continue
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_CREAT, 0o600)
             with suppress(BlockingIOError):
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return fd
