@@ -13,6 +13,7 @@ from tests.support.probe_runs import IgnoringLagMonitor
 from watchdog.app import register_probes_and_build_service
 from watchdog.config.load import LoadedConfig, load_config
 from watchdog.domain.model import Incident
+from watchdog.domain.rules.service import WATCHDOG_SELF_PROBE_KIND
 from watchdog.net import NetworkAccess
 from watchdog.resources import find_resource_path
 from watchdog.service.clock import Clock, read_wall_clock_ms
@@ -56,7 +57,7 @@ class ExampleSystemRunner:
 
     def __init__(self, service: MonitoringService, storage: StoreExecutor):
         self.service, self.store_executor = service, storage
-        (self.probe,) = service.probes
+        (self.probe,) = [id for id, probe in service.probes.items() if probe.kind != WATCHDOG_SELF_PROBE_KIND]
         self.now = read_wall_clock_ms()
 
     async def run_slots(self, count: int = 1, delay_ms: int = 0) -> list[OpenIncidentSummary]:
