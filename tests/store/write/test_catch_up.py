@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
 
@@ -53,6 +54,60 @@ def test_the_newest_missed_run_is_caught_up(
     assert all(slot.late_ms == back_at - slot.slot for slot in claimed)
     assert [row["slot_count"] for row in harness.select_rows(results)] == ([not_run] if not_run else []), sentence
     assert harness.claim_slots(back_at + 1_000) == [], "once"
+
+
+@pytest.mark.parametrize(
+    ("sentence", "zone", "expression", "down_at", "back_at", "caught_up", "message"),
+    [
+        (
+            "a time that is skipped runs late from the change on",
+            "Europe/Berlin", "30 2 * * *", "2026-03-28T22:00", "2026-03-29T01:20", "2026-03-29T01:00", "",
+        ),
+        (
+            "it is too late an hour after the change",
+            "Europe/Berlin", "30 2 * * *", "2026-03-28T22:00", "2026-03-29T02:01", None,
+            "1 run did not take place: 03:00 CEST",
+        ),
+        (
+            "each equal hour has its run",
+            "Europe/Berlin", "30 * * * *", "2026-10-24T22:50", "2026-10-25T01:40", "2026-10-25T01:30",
+            "2 runs did not take place: 01:30 CEST, 02:30 CEST",
+        ),
+        (
+            "a fixed time runs in the first equal hour, although the clock shows it again",
+            "Europe/Berlin", "30 2 * * *", "2026-10-24T22:00", "2026-10-25T01:35", None,
+            "1 run did not take place: 02:30 CEST",
+        ),
+        (
+            "a change of half an hour",
+            "Australia/Lord_Howe", "45 1 * * *", "2026-04-04T10:00", "2026-04-04T15:30", "2026-04-04T14:45", "",
+        ),
+        (
+            "midnight is skipped",
+            "America/Havana", "0 0 * * *", "2026-03-07T20:00", "2026-03-08T05:40", "2026-03-08T05:00", "",
+        ),
+    ],
+)  # fmt: skip
+def test_downtime_over_a_change_of_clocks(
+    database: Database,
+    sentence: str,
+    zone: str,
+    expression: str,
+    down_at: str,
+    back_at: str,
+    caught_up: str | None,
+    message: str,
+) -> None:
+    harness = StoreHarness(database, [hourly_probe(schedule=CronSchedule(expression, zone))], now=utc_ms(down_at))
+    claimed = harness.claim_slots(utc_ms(back_at))
+    assert [slot.slot for slot in claimed] == ([] if caught_up is None else [utc_ms(caught_up)]), sentence
+    missed = [row["message"].replace("\N{NO-BREAK SPACE}", " ") for row in harness.select_rows(results)]
+    assert missed == ([message] if message else []), sentence
+    assert harness.claim_slots(utc_ms(back_at) + 1_000) == [], "once"
+
+
+def utc_ms(text: str) -> int:
+    return round(datetime.fromisoformat(f"{text}+00:00").timestamp() * 1000)
 
 
 def test_what_is_not_caught_up_is_reported_until_a_run_is_on_time(database: Database) -> None:
