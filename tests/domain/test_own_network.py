@@ -48,6 +48,18 @@ def test_which_reasons_leave_a_doubt(reason: str, symptom: NetworkSymptom | None
 
 
 @pytest.mark.parametrize(
+    ("symptom", "asks_for_names"),
+    [
+        (NetworkSymptom.NO_ROUTE, False),
+        (NetworkSymptom.NO_NAME_SERVER, True),
+        (NetworkSymptom.MASS_FAILURE, False),
+    ],
+)
+def test_names_are_resolved_only_if_no_name_server_responded(symptom: NetworkSymptom, asks_for_names: bool) -> None:
+    assert symptom.asks_for_names is asks_for_names
+
+
+@pytest.mark.parametrize(
     ("endpoint", "host"),
     [
         ("api.example:443", "api.example"),
@@ -135,3 +147,13 @@ def test_which_probes_fail_alike() -> None:
     assert detector.list_probes_failing_alike([0]) == [0, 1]
     assert detector.list_probes_failing_alike([0, 3, 4, 99]) == [0, 1, 2, 3]
     assert detector.list_probes_failing_alike([5, 99]) == []
+
+
+def test_a_host_counts_while_one_of_its_probes_fails() -> None:
+    detector = detector_with(runs_of(timeout=2 * MIN_HOSTS_OF_MASS_FAILURE), hosts=MIN_HOSTS_OF_MASS_FAILURE)
+    for at in (2_000, 3_000):
+        detector.note_run(0, "h0", "", at)
+    assert detector.is_mass_failure("timeout", 3_000)
+    for at in (4_000, 5_000):
+        detector.note_run(MIN_HOSTS_OF_MASS_FAILURE, "h0", "", at)
+    assert not detector.is_mass_failure("timeout", 5_000)
