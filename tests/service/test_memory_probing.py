@@ -19,9 +19,9 @@ from tests.support.service import (
     ServiceHarness,
     scripted_probe,
 )
-from tests.support.store import INTERVAL_MS
+from tests.support.store import INTERVAL_MS, StoreHarness
 from watchdog.domain.formatting import SECOND_MS
-from watchdog.domain.membership import choose_member_for_probe
+from watchdog.domain.membership import WATCHDOG_PROCESS_LEASE_MS, choose_member_for_probe
 from watchdog.domain.model import IncidentEvent, Observation, Outcome, ProbeResult, ResultToRecord
 from watchdog.probes import CanaryProbe, HeartbeatProbe, HttpProbe, JobsProbe, McpProbe, QueueProbe
 from watchdog.probes.base import Probe, ProbeAttemptContext
@@ -29,8 +29,11 @@ from watchdog.service import result_buffer
 from watchdog.service.result_buffer import ResultBuffer
 from watchdog.store.errors import StoreUnavailableError
 from watchdog.store.tables import incidents, outbox, results
+from watchdog.store.write.absences import STORE_FAULT_NAME
 from watchdog.store.write.claims import SlotClaimer
+from watchdog.store.write.member_faults import WatchdogProcessFault, replace_watchdog_process_faults
 from watchdog.store.write.recorder import ResultRecorder
+from watchdog.store.write.watermark import Watermark
 
 STEP_MS = 15 * SECOND_MS
 
@@ -79,7 +82,8 @@ class AwayHarness:
             url, [safe_probe("safe", self.safe.observe), scripted_probe("other", self.other.observe)]
         )
         self.away = False
-        for owner, name in ((SlotClaimer, "claim_due_slots"), (ResultRecorder, "record_results")):
+        writes = (SlotClaimer, "claim_due_slots"), (ResultRecorder, "record_results"), (Watermark, "detect_gap")
+        for owner, name in writes:
             monkeypatch.setattr(owner, name, self._refuse_while_away(getattr(owner, name)))
 
     def _refuse_while_away(self, real: Callable[..., Any]) -> Callable[..., Any]:
@@ -234,6 +238,34 @@ async def test_a_run_that_ends_after_the_store_is_back_is_recorded(away_harness:
     await harness.pass_time(INTERVAL_MS)
     assert harness.count_slots("safe") == 4
     assert [row[1] for row in harness.rows("safe")] == ["pass"] * 4
+
+
+@pytest.mark.parametrize("returns", [True, False])
+async def test_slots_are_missed_only_once_every_member_has_stored_its_runs(
+    away_harness: AwayHarness, database_url: str, returns: bool
+) -> None:
+    harness, store = away_harness, away_harness.harness.store
+    other = StoreHarness(
+        database_url, store.registry.configured.values(), now=harness.harness.now, create_schema=False
+    )  # fmt: skip
+    store.membership.renew(harness.harness.now)
+    await harness.pass_time(2 * INTERVAL_MS)
+    harness.away = True
+    await harness.pass_time(5 * INTERVAL_MS)
+    members = store.membership.member_id, other.membership.member_id
+    is_own = choose_member_for_probe(members, "safe") == members[0]
+    assert len(harness.safe.slots) == (7 if is_own else 2)
+    harness.away = False
+    await harness.pass_time(STEP_MS)
+    assert not [row for row in harness.rows("other") if row[1] == "missed"], "the other member may have run it"
+    if returns:
+        fault = WatchdogProcessFault(harness.harness.now, "locked")
+        replace_watchdog_process_faults(other.database, other.membership.member_id, {STORE_FAULT_NAME: fault})
+    await harness.pass_time(STEP_MS if returns else WATCHDOG_PROCESS_LEASE_MS)
+    assert [row[2] for row in harness.rows("other") if row[1] == "missed"] == ["missed.store_away"]
+    await harness.pass_time(INTERVAL_MS)
+    assert {harness.count_slots(name) for name in ("safe", "other")} == {8}
+    other.close()
 
 
 def test_members_divide_the_probes_alike_and_evenly() -> None:

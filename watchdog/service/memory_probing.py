@@ -137,6 +137,10 @@ class MemoryProbing:
         missing = await self.store_executor.run_read_query(lambda c: load_members_still_to_return(c, others))
         return not missing
 
+    def note_not_returned(self) -> None:
+        """The store is away again, or still."""
+        self._returning_since = None
+
     def end(self) -> None:
         """The store is back, and everything is accounted for."""
         self.runs_by_probe.clear()

@@ -244,6 +244,7 @@ class MonitoringService:
                 await self._claim_all_due_slots()
             except (StoreUnavailableError, WatchdogDatabaseSchemaError):
                 self.claims.store_was_away = True
+                self.memory_probing.note_not_returned()
                 raise
             finally:
                 self.memory_probing.is_paused = False
@@ -268,6 +269,7 @@ class MonitoringService:
         done so: only then are other slots claimed or recorded as missed."""
         self._record_as_of, probing = now, self.memory_probing
         try:
+            await self.store_executor.run_write(self.claims.watermark.detect_gap, now)
             while len(self._result_buffer):
                 await self.record_results()
         finally:
