@@ -26,6 +26,7 @@ BENCHMARKS = {
     "load": "500 probes at 10 s on SQLite: lag, CPU, memory",
     "standstill": "the largest responses of each kind beside a target that goes down: longest step, time to its alert",
     "soak": "an hour with 25 probes of all kinds, whose targets fail and recover: memory, descriptors, processes",
+    "simulate": "seeded simulations of the whole service with faults of all kinds: broken promises, mutants found",
     "mutation": "faults injected into the pure code that no test notices",
     "deadlines": "how punctually time limits end what hangs, and the CPU of reading configurations",
     "http_exchange": "CPU of an HTTP exchange on a fresh connection",

@@ -104,7 +104,7 @@ def _observing_sync(disk: ObservedDisk, sync: Callable[[int], None]) -> Callable
 @contextmanager
 def _sqlite_syncs_observed(disk: ObservedDisk) -> Iterator[None]:
     """Skips the test where Python has its own copy of SQLite."""
-    library = _sqlite_library()
+    library = find_sqlite_library()
     library.sqlite3_vfs_find.restype = ctypes.POINTER(_Vfs)
     original = library.sqlite3_vfs_find(None)
     open_original = _Open(original.contents.open)
@@ -150,7 +150,7 @@ def _sqlite_syncs_observed(disk: ObservedDisk) -> Iterator[None]:
         library.sqlite3_vfs_unregister(ctypes.byref(vfs))
 
 
-def _sqlite_library() -> ctypes.CDLL:
+def find_sqlite_library() -> ctypes.CDLL:
     """The library that Python's `sqlite3` uses."""
     import _sqlite3
 

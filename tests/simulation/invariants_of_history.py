@@ -1,0 +1,93 @@
+"""What must hold of the stored history: it accounts for every slot, and its replay gives the incidents of the live run.
+
+Probes whose definition changed during the simulation are left out: their history has no single schedule and policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+import sqlalchemy as sa
+
+from tests.simulation.configuration import HEARTBEATS, load_revision
+from watchdog.domain.model import LOCAL_LOCATION, IncidentEvent, Outcome
+from watchdog.domain.registered_probe import RegisteredProbe
+from watchdog.domain.rules import AlertStates, UptimeClock, fold_results
+from watchdog.service.registration import build_probe_registration
+from watchdog.store.listings import build_results_from_rows
+from watchdog.store.tables import RESULT_COLUMNS, downtime, incidents, probes, results, staleness_events
+from watchdog.store.write.watermark import load_location_watermark
+
+UNSETTLED_MS = 600_000
+"""Slots before the watermark whose results may still arrive."""
+
+
+def list_unchanged_probes(revisions: Collection[int]) -> dict[str, RegisteredProbe]:
+    """The probes that all of these revisions define equally, by id."""
+    loaded = [load_revision(revision) for revision in sorted(revisions)]
+    first, *others = ({probe.id: probe for probe in each.config.probes} for each in loaded)
+    return {
+        id: build_probe_registration(probe, "", loaded[0].mask)
+        for id, probe in first.items()
+        if all(id in other and other[id] == probe for other in others)
+    }
+
+
+def _load_uptime_clock(connection: sa.Connection) -> UptimeClock:
+    return UptimeClock((row.started_at, row.ended_at) for row in connection.execute(sa.select(downtime)))
+
+
+def find_replay_differences(connection: sa.Connection, revisions: Collection[int]) -> Iterator[str]:
+    """Folding the stored results of a probe from the start gives the incidents that were opened, and their ends."""
+    clock, now = _load_uptime_clock(connection), load_location_watermark(connection, LOCAL_LOCATION)
+    for probe_id, registered in list_unchanged_probes(revisions).items():
+        probe = connection.execute(sa.select(probes).where(probes.c.probe_id == probe_id)).one()
+        policy = registered.policy
+        query = sa.select(*RESULT_COLUMNS).where(results.c.probe == probe.id, results.c.slot > probe.created_at)
+        stored = connection.execute(query.order_by(results.c.slot, results.c.location))
+        rows = list(build_results_from_rows(connection, stored))
+        events = sa.select(staleness_events).where(staleness_events.c.probe == probe.id)
+        stale_after = [(row.last_result_slot, row.threshold_ms) for row in connection.execute(events)]
+        states: AlertStates = {}
+        fold = fold_results(
+            policy,
+            states,
+            probe.created_at,
+            rows,
+            lambda slot, policy=policy: clock.has_elapsed(slot, policy.max_lateness, now),  # type: ignore[misc] # mypy infers no type for a default
+            staleness_events=stale_after,
+        )
+        replayed: set[tuple[str, str, int]] = set()
+        for transition in fold.transitions:
+            if transition.event is not IncidentEvent.CHANGED:
+                replayed.add((transition.event, transition.rule, transition.slot))
+        live: set[tuple[str, str, int]] = set()
+        for row in connection.execute(sa.select(incidents).where(incidents.c.probe == probe.id)):
+            live.add((IncidentEvent.OPENED, row.rule, row.opened_slot))
+            if row.resolved_slot is not None:
+                live.add((IncidentEvent.RESOLVED, row.rule, row.resolved_slot))
+        if live != replayed:
+            yield f"the replay of {probe_id} differs: live {sorted(live - replayed)}, replay {sorted(replayed - live)}"
+
+
+def find_unaccounted_slots(connection: sa.Connection, revisions: Collection[int]) -> Iterator[str]:
+    """Every slot since a probe's first result has a result, is counted by a `missed` one, or lies in downtime."""
+    clock, now = _load_uptime_clock(connection), load_location_watermark(connection, LOCAL_LOCATION)
+    for probe_id, registered in list_unchanged_probes(revisions).items():
+        if probe_id in HEARTBEATS:
+            continue  # its runs follow its check-ins as well
+        query = sa.select(results.c.slot, results.c.slot_count, results.c.outcome)
+        query = query.join(probes, probes.c.id == results.c.probe).where(probes.c.probe_id == probe_id)
+        accounted: set[int] = set()
+        rows = connection.execute(query.order_by(results.c.slot)).all()
+        for row in rows:
+            slot, left = row.slot, row.slot_count or 1
+            while left > 0:
+                accounted.add(slot)
+                left -= row.outcome != Outcome.MISSED or clock.find_gap_at(slot) is None
+                slot = registered.schedule.find_next_slot_after(slot)
+        slot = registered.schedule.find_next_slot_after(rows[0].slot)
+        while slot < now - UNSETTLED_MS:
+            if slot not in accounted and clock.find_gap_at(slot) is None:
+                yield f"nothing accounts for the slot {slot} of {probe_id}"
+            slot = registered.schedule.find_next_slot_after(slot)

@@ -1,0 +1,150 @@
+"""An event loop whose time is simulated, and processes in it that can be killed at any await.
+
+Nothing waits: when no callback is ready, the time jumps to the next timer. Calls that Watchdog makes in threads run in
+the loop, each at an instant of its own; one thread runs its calls in order. The same seed gives the same run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from asyncio import events
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextvars import Context, ContextVar, copy_context
+from random import Random
+from typing import Any
+
+CURRENT_PROCESS: ContextVar[SimulatedProcess | None] = ContextVar("CURRENT_PROCESS", default=None)
+"""None: the world outside Watchdog."""
+MIN_CALL_S, MAX_CALL_S = 0.0001, 0.02
+"""How long a call in a thread takes."""
+
+
+class SimulatedProcess:
+    """One process of Watchdog. Everything it starts inherits its context, and nothing of it runs after its death."""
+
+    def __init__(self, name: str):
+        self.name = name
+        self.is_alive = True
+        self.context: Context = copy_context()
+        self.context.run(CURRENT_PROCESS.set, self)
+        self.steps_until_death: int | None = None
+        """Callbacks until it is killed; None: it is not about to be."""
+        self.on_death: Callable[[], None] = lambda: None
+        self.stall_until = 0.0
+        """Its calls in threads start no earlier than this."""
+
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    """The loop. `time()` is the simulated time in seconds since the start."""
+
+    def __init__(self, random: Random):
+        super().__init__()
+        self._random, self._now = random, 0.0
+        self._selector: Any = self
+        self._lanes: dict[Executor, float] = {}
+        """Executor with a single thread -> when it is free."""
+        self.extra_call_s = 0.0
+        """What the call in progress took beyond its own time: it slept."""
+
+    def time(self) -> float:
+        return self._now
+
+    def jump(self, seconds: float) -> None:
+        """The machine was suspended."""
+        self._now += seconds
+
+    # --- what BaseEventLoop needs of a selector
+
+    def select(self, timeout: float | None) -> list[Any]:
+        if timeout is None:
+            raise RuntimeError("the simulation is stuck: nothing will ever happen")
+        self._now += timeout
+        return []
+
+    def _process_events(self, event_list: list[Any]) -> None:
+        pass
+
+    def _write_to_self(self) -> None:
+        pass
+
+    # --- processes
+
+    def start_process(self, process: SimulatedProcess, main: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        return self.create_task(main, context=process.context.copy())
+
+    def kill(self, process: SimulatedProcess) -> None:
+        """Nothing of the process runs any more. What it was in the middle of stays undone."""
+        if not process.is_alive:
+            return
+        process.is_alive = False
+        handles: list[Any] = [*self._ready, *self._scheduled]  # type: ignore[attr-defined] # of BaseEventLoop
+        for handle in handles:
+            if handle._context.get(CURRENT_PROCESS) is process:
+                handle.cancel()
+        process.on_death()
+
+    def _call_soon(self, callback: Any, args: Any, context: Context | None) -> asyncio.Handle:
+        handle: asyncio.Handle = super()._call_soon(callback, args, context)  # type: ignore[misc] # of BaseEventLoop
+        process: SimulatedProcess | None = handle._context.get(CURRENT_PROCESS)  # type: ignore[attr-defined] # as above
+        if process is None:
+            return handle
+        if not process.is_alive:
+            handle.cancel()
+        elif process.steps_until_death is not None:
+            process.steps_until_death -= 1
+            if process.steps_until_death == 0:
+                outside = copy_context()
+                outside.run(CURRENT_PROCESS.set, None)
+                super()._call_soon(self.kill, (process,), outside)  # type: ignore[misc] # as above
+        return handle
+
+    def call_at(  # type: ignore[override] # the types of its arguments do not matter here
+        self, when: float, callback: Any, *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        handle = events.TimerHandle(when, callback, args, self, context)
+        process = handle._context.get(CURRENT_PROCESS)  # type: ignore[attr-defined] # of Handle
+        if process is not None and not process.is_alive:
+            handle.cancel()
+            return handle
+        heapq.heappush(self._scheduled, handle)  # type: ignore[attr-defined] # of BaseEventLoop
+        handle._scheduled = True  # type: ignore[attr-defined] # as above
+        return handle
+
+    # --- threads
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
+        future = self.create_future()
+        process = CURRENT_PROCESS.get()
+        start = max(self._now, process.stall_until if process else 0.0) + self._random.uniform(MIN_CALL_S, MAX_CALL_S)
+        is_single = isinstance(executor, ThreadPoolExecutor) and executor._max_workers == 1
+        if is_single:
+            start = max(start, self._lanes.get(executor, 0.0) + 1e-6)
+            self._lanes[executor] = start
+        self.call_at(start, self._run_call, executor if is_single else None, future, func, args)
+        return future
+
+    def _run_call(
+        self, executor: Executor | None, future: asyncio.Future[Any], func: Callable[..., Any], args: Any
+    ) -> None:
+        if future.cancelled():
+            return
+        self.extra_call_s, value, error = 0.0, None, None
+        try:
+            value = func(*args)
+        except BaseException as e:
+            error = e
+        done_at = self._now + self.extra_call_s
+        if executor is not None:
+            self._lanes[executor] = max(self._lanes[executor], done_at)
+        self.call_at(done_at + MIN_CALL_S, self._end_call, future, value, error)
+
+    @staticmethod
+    def _end_call(future: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:
+        if future.cancelled():
+            return
+        if error is None:
+            future.set_result(value)
+        else:
+            future.set_exception(error)
