@@ -17,7 +17,7 @@ from watchdog.resources import find_resource_path
 from watchdog.store.database import Database
 from watchdog.store.errors import WatchdogDatabaseSchemaError
 from watchdog.store.migrate import SCHEMA_VERSION_TABLE, upgrade_schema
-from watchdog.store.tables import messages, metadata, probes
+from watchdog.store.tables import messages, metadata, outbox, probes
 
 FIRST = min(find_resource_path("migrations").glob("versions/*.py")).name[:4]
 HEAD = max(find_resource_path("migrations").glob("versions/*.py")).name[:4]
@@ -294,3 +294,13 @@ def test_an_upgrade_keeps_the_messages_that_open_incidents_have(fresh: Database,
         ("text 1", "text 1", "", "text 1", '{"ts":"1"}'),
         ("text 1", "text 2", "", "text 1", "{}"),
     ]
+
+
+def test_an_upgrade_keeps_each_incident_of_an_earlier_version_in_its_own_message(
+    fresh: Database, tmp_path: Path
+) -> None:
+    fill_first_schema(fresh, tmp_path)
+    upgrade_schema(fresh, find_resource_path("migrations"))
+    with fresh.open_read_transaction() as connection:
+        rows = connection.execute(sa.select(outbox.c.incident, outbox.c.lead_incident)).all()
+    assert [row.lead_incident for row in rows] == [row.incident for row in rows] != []
