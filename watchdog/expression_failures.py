@@ -16,7 +16,7 @@ from watchdog.domain.text import to_single_line
 from watchdog.expression_tokens import tokenize_cel
 from watchdog.expressions import CelExpression, CelExpressionError, compile_expression
 
-MAX_EXPLAINED_LIST_ELEMENTS = 1_000
+MAX_LIST_ELEMENTS_EVALUATED_TO_EXPLAIN = 1_000
 """Elements of a list that are evaluated one by one to find the first that breaks a condition."""
 MAX_EXPLANATION_DEPTH = 5
 """How deep conditions inside conditions are explained."""
@@ -157,7 +157,7 @@ def _describe_false_macro(call: _CelCall, scope: _ExpressionScope) -> str:
     variable, condition = call.arguments[0].strip(), call.arguments[1]
     keys = list(elements) if isinstance(elements, dict) else range(len(elements))
     fitting = 0
-    for key in list(keys)[:MAX_EXPLAINED_LIST_ELEMENTS]:
+    for key in list(keys)[:MAX_LIST_ELEMENTS_EVALUATED_TO_EXPLAIN]:
         value, label = (key, repr(key)) if isinstance(elements, dict) else (elements[key], f"{name}[{key}]")
         inner = scope.bind(variable, value, label)
         if _evaluates_to_true(condition, inner):

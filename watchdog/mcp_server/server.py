@@ -206,7 +206,7 @@ class McpTools:
             job = self._job_runner.start(description, timeout_s, work)
         except WatchdogToolRequestError as e:
             raise self._to_tool_error(e) from None
-        await self._job_runner.report_progress_until_done(job, ctx.report_progress)
+        await self._job_runner.report_progress_while_waiting(job, ctx.report_progress)
         if job.error:
             raise self._to_tool_error(WatchdogToolRequestError(job.error))
         return self._mask_secrets(serialize_mcp_tool_job(job.id, _serialize_tool_job_status(job)))

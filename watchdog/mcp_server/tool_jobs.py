@@ -124,7 +124,7 @@ class ToolJobRunner:
         self._evict_finished()
         return self._jobs.get(id)
 
-    async def report_progress_until_done(self, job: ToolJob, report_progress: ProgressCallback) -> None:
+    async def report_progress_while_waiting(self, job: ToolJob, report_progress: ProgressCallback) -> None:
         """Reports progress until the job ends, for at most MAX_WAIT_FOR_TOOL_JOB_S."""
         task = self._running.get(job.id)
         deadline = monotonic() + MAX_WAIT_FOR_TOOL_JOB_S

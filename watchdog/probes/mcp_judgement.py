@@ -25,7 +25,7 @@ from watchdog.probes.mcp_settings import HEALTH_CHECK_TOOL_NAME, McpSettings, Mc
 from watchdog.probes.mcp_tasks import (
     McpTaskList,
     clean_mcp_server_text,
-    describe_missing_task_list,
+    describe_tool_result_without_tasks,
     parse_mcp_task_list,
 )
 
@@ -161,7 +161,7 @@ def _find_mcp_failure_besides_expectations(
         problem = expression_context.unavailable_variables["result"].message
         return "task.list_missing", f"the tasks are unknown: {problem}"
     if task_list is None:
-        problem = describe_missing_task_list(session.tool_result)
+        problem = describe_tool_result_without_tasks(session.tool_result)
         return "task.list_missing", f"{session.called_tool} reports no tasks: {problem}"
     if task_list.problems:
         more = f", and {len(task_list.problems) - 1} more" if len(task_list.problems) > 1 else ""

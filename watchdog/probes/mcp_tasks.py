@@ -82,7 +82,7 @@ def parse_mcp_task_list(tool_result: Json, now: int, first_listed_at: Mapping[st
     return McpTaskList(tasks, tuple(problems), first_listed, {name: raw_entries[name] for name in worst})
 
 
-def describe_missing_task_list(tool_result: Json) -> str:
+def describe_tool_result_without_tasks(tool_result: Json) -> str:
     """Why a result has no task list."""
     if isinstance(tool_result, dict):
         return "the result has no `tasks`"

@@ -52,7 +52,7 @@ MCP_DISCOVER_METHOD, MCP_LIST_TOOLS_METHOD, MCP_LOG_MESSAGE_METHOD = (
 )
 MAX_TOOL_LIST_PAGES = 100
 MCP_SERVER_GONE_REASONS = ("mcp.server_exited", "mcp.output_closed")
-MCP_DISCOVERY_TIMEOUT_S = 5.0
+MCP_DISCOVER_REQUEST_TIMEOUT_S = 5.0
 """Timeout for `server/discover`: some servers never respond to a method that they do not know."""
 MAX_MCP_LOG_MESSAGE_CHARS = 200
 

@@ -87,7 +87,7 @@ class LargeMcpResult:
         return pickle.loads(self.content)  # noqa: S301 - of a process of our own
 
 
-class McpMessageReplacementContext(NamedTuple):
+class LargeMcpMessageContext(NamedTuple):
     """What reading a message depends on."""
 
     methods: Mapping[str, str]
@@ -109,7 +109,7 @@ class McpMessageReplacement(NamedTuple):
     """Whether the message is a JSON-RPC error."""
 
 
-def replace_message_in_line(line: bytes, context: McpMessageReplacementContext) -> McpMessageReplacement:
+def replace_message_in_line(line: bytes, context: LargeMcpMessageContext) -> McpMessageReplacement:
     """Of a line from a server's standard output. Text before the message is cut."""
     for start in find_message_starts(line):
         if (replacement := _replace_jsonrpc_message(line[start:], context)) is not None:
@@ -125,7 +125,7 @@ def find_message_starts(line: bytes) -> Iterator[int]:
         yield from (start for member in members if (start := line.rfind(b"{", 0, member)) >= 0)
 
 
-def replace_message_in_body(body: BoundedBodyCollector, context: McpMessageReplacementContext) -> McpMessageReplacement:
+def replace_message_in_body(body: BoundedBodyCollector, context: LargeMcpMessageContext) -> McpMessageReplacement:
     """Of an HTTP body that should be a message. Raises ProbeError."""
     decoded = read_mcp_message_body(body)
     replacement = _replace_jsonrpc_message(decoded, context)
@@ -141,7 +141,7 @@ def read_mcp_message_body(body: BoundedBodyCollector) -> bytes:
 
 
 def replace_message_in_event(
-    event: bytes, expects_endpoint: bool, context: McpMessageReplacementContext
+    event: bytes, expects_endpoint: bool, context: LargeMcpMessageContext
 ) -> McpMessageReplacement:
     """Of a server-sent event. Raises ProbeError for a result that MCP clients ignore."""
     normalized = normalize_sse_event_name(event, {}, expects_endpoint=expects_endpoint)
@@ -159,7 +159,7 @@ def build_mcp_session_too_large_error(max_session_bytes: int) -> ProbeError:
     return ProbeError("body.too_large", message, is_internal=True)
 
 
-def _replace_jsonrpc_message(data: bytes, context: McpMessageReplacementContext) -> McpMessageReplacement | None:
+def _replace_jsonrpc_message(data: bytes, context: LargeMcpMessageContext) -> McpMessageReplacement | None:
     """None: the data is not a JSON-RPC message. Raises ProbeError if it should be one."""
     data = normalize_jsonrpc_message(data, context.methods)
     try:
@@ -189,7 +189,7 @@ def _encode_jsonrpc_message(message: JSONRPCMessage) -> bytes:
 
 
 def _separate_large_result_content(
-    method: str, result: dict[str, Any], context: McpMessageReplacementContext
+    method: str, result: dict[str, Any], context: LargeMcpMessageContext
 ) -> tuple[LargeMcpResult, dict[str, Any]]:
     """The result, and its short parts, which the SDK accepts."""
     add_missing_content(method, result)

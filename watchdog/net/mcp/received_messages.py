@@ -9,7 +9,7 @@ from mcp.types import ErrorData
 
 from watchdog.net.body_limits import MAX_BODY_BYTES_IN_EVENT_LOOP
 from watchdog.net.errors import ProbeError
-from watchdog.net.mcp.large_messages import LargeMcpResult, McpMessageReplacement, McpMessageReplacementContext
+from watchdog.net.mcp.large_messages import LargeMcpMessageContext, LargeMcpResult, McpMessageReplacement
 from watchdog.net.mcp.sent_requests import SentMcpRequests
 from watchdog.net.mcp.tool_schema import ToolSchemaCheckBudget
 from watchdog.net.phases import PhaseTimer
@@ -46,7 +46,7 @@ class McpMessageInspector:
         """Calls one of the functions that replace a message, in the worker process. Raises ProbeError."""
         if self._worker is None:
             raise RuntimeError("there is no worker process")
-        context = McpMessageReplacementContext(
+        context = LargeMcpMessageContext(
             self.requests.methods, self.protocol_version, self._tool_name, self.schema_budget
         )
         replacement = await self._worker.run(self.phase_timer, partial(function, *args, context))

@@ -19,7 +19,7 @@ from watchdog.net.mcp.client import (
     LEGACY_PROTOCOL_ERA,
     MAX_MCP_LOG_MESSAGE_CHARS,
     MCP_DISCOVER_METHOD,
-    MCP_DISCOVERY_TIMEOUT_S,
+    MCP_DISCOVER_REQUEST_TIMEOUT_S,
     McpClient,
     McpTransport,
     measure_phase_and_tag_errors,
@@ -222,7 +222,7 @@ async def _try_initialize_in_new_process(command: McpServerCommand, timeout_s: f
 
 
 def _compute_mcp_discovery_timeout_s(remaining_s: float) -> float:
-    return min(MCP_DISCOVERY_TIMEOUT_S, remaining_s / 2)
+    return min(MCP_DISCOVER_REQUEST_TIMEOUT_S, remaining_s / 2)
 
 
 def _may_connect_in_another_mcp_era(

@@ -104,7 +104,7 @@ def load_results_card(
     if query.open_slot is not None:
         detail = history.load_result_details(connection, probe, [query.open_slot]).get(query.open_slot)
         panel = None if detail is None else build_evidence_panel(detail)
-    transitions = group_incident_changes_by_slot(incidents)
+    transitions = build_incident_changes_by_slot(incidents)
     return ResultsCard(
         query=query,
         lines=tuple(_build_results_card_row(row, query, transitions.get(row.slot, ())) for row in rows),
@@ -140,7 +140,7 @@ def _load_result_rows(
         scanned = history.list_results_before(connection, probe, query.before_slot, MAX_RESULTS_SCANNED_FOR_CHANGES)
         scanned_all = len(scanned) < MAX_RESULTS_SCANNED_FOR_CHANGES
         changes = select_changed_results(
-            scanned, set(group_incident_changes_by_slot(incidents)), includes_first_result=scanned_all
+            scanned, set(build_incident_changes_by_slot(incidents)), includes_first_result=scanned_all
         )
         if len(changes) > RESULTS_PER_PAGE:
             return changes[:RESULTS_PER_PAGE], changes[RESULTS_PER_PAGE - 1].slot
@@ -170,7 +170,7 @@ def select_changed_results(
     return changes
 
 
-def group_incident_changes_by_slot(
+def build_incident_changes_by_slot(
     incidents: Iterable[IncidentRecord],
 ) -> Mapping[int, tuple[ResultIncidentChange, ...]]:
     transitions: dict[int, list[ResultIncidentChange]] = {}

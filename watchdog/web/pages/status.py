@@ -44,7 +44,7 @@ STATUS_PAGE_PAST_STATE_PHRASES = {
     HealthState.DOWN: "was down",
     HealthState.UNKNOWN: "had no data",
 }
-STATUS_PAGE_STATE_EXPLANATIONS = {
+STATUS_PAGE_PROBLEM_SENTENCE_BY_STATE = {
     HealthState.DOWN: "{} is not working.",
     HealthState.DEGRADED: "{} is working, but some features are impaired.",
     HealthState.UNKNOWN: "{} cannot be fully monitored.",
@@ -286,7 +286,7 @@ def _build_status_page_open_incidents(status: ProbeStatus) -> StatusPageOpenInci
         state = INCIDENT_HEALTH_STATE_BY_RULE[incident.rule]
         since[state] = min(incident.since, since.get(state, incident.since))
     name = status.probe.name
-    changes = [(state, at, STATUS_PAGE_STATE_EXPLANATIONS[state].format(name)) for state, at in since.items()]
+    changes = [(state, at, STATUS_PAGE_PROBLEM_SENTENCE_BY_STATE[state].format(name)) for state, at in since.items()]
     return StatusPageOpenIncidents(
         title=f"{name} {STATUS_PAGE_SINGULAR_STATE_PHRASES[status.state]}",
         state=status.state,
