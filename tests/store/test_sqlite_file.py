@@ -119,6 +119,14 @@ def test_damage_while_the_file_is_open_is_detected(
         check_twice(database)
 
 
+def test_a_file_that_was_deleted_is_not_created_again(file: Path, database: Database) -> None:
+    """A connection that is opened afterwards would create an empty one, and read that."""
+    file.unlink()
+    with pytest.raises(StoreUnavailableError, match="was deleted"), database.open_read_transaction():
+        pass
+    assert not file.exists()
+
+
 def test_a_file_in_use_passes_however_it_changes(file: Path, database: Database) -> None:
     for n in range(3):
         write(database, n)

@@ -79,8 +79,19 @@ class Database:
             file = {"poolclass": sa.pool.QueuePool, "hide_parameters": True}
             self.writer = sa.create_engine(url, pool_size=1, max_overflow=1, **file)
             self.reader = sa.create_engine(url, pool_size=4, max_overflow=0, **file)
+            cache_size = f"cache_size=-{SQLITE_READER_CACHE_KIB}"
+            for engine in (self.writer, self.reader):
+                sa.event.listen(engine, "do_connect", self._prepare_sqlite_file)
             _configure_sqlite_connections(self.writer, "BEGIN IMMEDIATE")
-            _configure_sqlite_connections(self.reader, "BEGIN DEFERRED", f"cache_size=-{SQLITE_READER_CACHE_KIB}")
+            _configure_sqlite_connections(self.reader, "BEGIN DEFERRED", cache_size)
+
+    def _prepare_sqlite_file(self, _dialect: Any, _record: Any, arguments: Any, _options: Any) -> None:
+        """Create a file that others may not read: SQLite would create it with another mode, and gives its other files
+        the same one. A file that is watched and was deleted is not created again."""
+        if self._file_watch is not None and not Path(arguments[0]).exists():
+            raise sqlite3.OperationalError("the database file was deleted")
+        with suppress(OSError):  # it exists, or SQLite reports why it cannot be created
+            os.close(os.open(arguments[0], os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
     def close(self) -> None:
         self.writer.dispose()
@@ -298,12 +309,6 @@ def _enable_wal(dbapi_connection: Any) -> None:
 
 
 def _configure_sqlite_connections(engine: sa.Engine, begin_statement: str, *pragmas: str) -> None:
-    @sa.event.listens_for(engine, "do_connect")
-    def create_private_file(_dialect: Any, _record: Any, arguments: list[Any], _options: Any) -> None:
-        """SQLite would create a file that others may read. It gives its other files the same mode."""
-        with suppress(OSError):  # it exists, or SQLite reports why it cannot be created
-            os.close(os.open(arguments[0], os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-
     @sa.event.listens_for(engine, "connect")
     def configure(dbapi_connection: Any, _record: Any) -> None:
         dbapi_connection.isolation_level = None  # sqlite3 would begin transactions by itself
