@@ -12,6 +12,7 @@ from watchdog.domain.membership import (
     LiveWatchdogProcesses,
     WatchdogProcessRecord,
     WatchdogProcessStatus,
+    choose_member_for_probe,
     compute_probe_retirement_time,
     derive_live_watchdog_processes,
     find_highest_live_revision_by_name,
@@ -168,3 +169,12 @@ def test_configurations_that_differ_for_long_are_a_warning() -> None:
     )
     assert format_process_config_difference_warning(status, NOW) == warning
     assert list_process_conflict_notes(status, "host-2") == [], "it is a finding of Watchdog itself"
+
+
+def test_members_share_probes_without_the_database_and_a_member_that_ends_moves_its_own_alone() -> None:
+    members, probe_ids = ["host-1", "host-2", "host-3"], [f"probe-{n}" for n in range(300)]
+    chosen = {id: choose_member_for_probe(members, id) for id in probe_ids}
+    assert {id: choose_member_for_probe(members[::-1], id) for id in probe_ids} == chosen
+    assert all(60 <= list(chosen.values()).count(member) <= 140 for member in members)
+    left = {id: choose_member_for_probe(members[:2], id) for id in probe_ids}
+    assert {id for id in probe_ids if left[id] != chosen[id]} == {id for id in probe_ids if chosen[id] == "host-3"}

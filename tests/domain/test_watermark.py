@@ -1,0 +1,45 @@
+"""Stored states are current while the watermark is close to the time, on either side of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from watchdog.domain.formatting import NBSP
+from watchdog.domain.watermark import (
+    MAX_WATERMARK_DISTANCE_MS,
+    describe_outdated_watermark,
+    explain_outdated_watermark,
+    is_watermark_current,
+)
+
+NOW, HOUR_MS = 1_795_312_087_000, 3_600_000
+
+
+@pytest.mark.parametrize(
+    ("watermark", "is_current"),
+    [
+        (None, False),
+        (NOW, True),
+        (NOW - MAX_WATERMARK_DISTANCE_MS, True),
+        (NOW - MAX_WATERMARK_DISTANCE_MS - 1, False),
+        (NOW + MAX_WATERMARK_DISTANCE_MS, True),
+        (NOW + MAX_WATERMARK_DISTANCE_MS + 1, False),
+    ],
+)
+def test_a_watermark_far_behind_or_ahead_is_outdated(watermark: int | None, is_current: bool) -> None:
+    assert is_watermark_current(watermark, NOW) is is_current
+    assert (describe_outdated_watermark(watermark, NOW) == "") is is_current
+    assert (explain_outdated_watermark(watermark, NOW) == "") is is_current
+
+
+@pytest.mark.parametrize(
+    ("watermark", "description", "explanation"),
+    [
+        (None, "no probe has run yet", ": start `watchdog run`"),
+        (NOW - HOUR_MS, "no probe has run for 1 h", ": is `watchdog run` running?"),
+        (NOW + HOUR_MS, "this clock is 1 h behind the newest run", ""),
+    ],
+)
+def test_an_outdated_watermark_is_explained(watermark: int | None, description: str, explanation: str) -> None:
+    assert describe_outdated_watermark(watermark, NOW).replace(NBSP, " ") == description
+    assert explain_outdated_watermark(watermark, NOW).replace(NBSP, " ") == description + explanation
