@@ -77,6 +77,8 @@ class SimulatedDisk:
 
     def __init__(self, folder: Path):
         self.folder, self._fault = folder, ""
+        self.is_off = False
+        """Nothing is written any more, not even by a connection of the simulation that is closed now."""
         self.synced: dict[str, bytes] = {}
         self.writes_until_death: tuple[SimulatedProcess, int] | None = None
         """A process that is killed within a transaction, and the writes until then."""
@@ -100,7 +102,7 @@ class SimulatedDisk:
 
     def find_write_error(self, process: SimulatedProcess | None) -> int:
         """The code with which writing fails; SQLITE_OK: it succeeds."""
-        if process is not None and not process.is_alive:
+        if self.is_off or (process is not None and not process.is_alive):
             return SQLITE_IOERR
         if self.writes_until_death is not None and self.writes_until_death[0] is process:
             victim, left = self.writes_until_death
@@ -240,7 +242,8 @@ def simulated_disk(folder: Path) -> Iterator[SimulatedDisk]:
     def choose(file: int) -> None:
         _, process, address = disk.open_files[file]
         is_dead = process is not None and not process.is_alive
-        methods = sets[address].guarded if disk.fault or is_dead or disk.writes_until_death else sets[address].working
+        may_fail = disk.fault or disk.is_off or is_dead or disk.writes_until_death
+        methods = sets[address].guarded if may_fail else sets[address].working
         _File.from_address(file).methods = ctypes.pointer(methods)
 
     def open_file(_: Any, name: int | None, file: int, flags: int, out_flags: Any) -> int:
@@ -257,7 +260,7 @@ def simulated_disk(folder: Path) -> Iterator[SimulatedDisk]:
 
     def delete_file(_: Any, name: int, sync_folder: int) -> int:
         process = CURRENT_PROCESS.get()
-        if process is not None and not process.is_alive:
+        if disk.is_off or (process is not None and not process.is_alive):
             return SQLITE_IOERR
         return int(native_delete(vfs_address, name, sync_folder))
 

@@ -166,7 +166,8 @@ class Machine:
 
     async def cut_power(self, off_s: float) -> None:
         """The machine loses what was not synced, and starts again later."""
-        self.is_off = True
+        self.is_off = self.disk.is_off = True
+        self.disk.choose_methods()
         for member in self.members:
             if member.process is not None:
                 process = member.process
@@ -174,6 +175,7 @@ class Machine:
                 self.close_files_of(process)
         self.close_peek()
         self.disk.cut_power()
+        self.disk.is_off = False
         await asyncio.sleep(off_s)
         self.is_off = False
 
