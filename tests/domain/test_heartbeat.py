@@ -115,6 +115,11 @@ TABLE: list[tuple[str, list[str], dict[str, Any]]] = [
      {"lost": ((1, 3),), "failures": 0}),
     ("a further end may be that of a run whose start is not known", ["1 start", "3 start", "4 ok", "99 ok"],
      {"lost": (), "last_start": 99, "duration": None}),
+    ("both runs fail: each has failed once", ["1 start", "3 start", "4 3", "9 3"], {"lost": (), "failures": 2}),
+    ("an end at the instant at which the lost run started takes it back", ["1 start", "3 start", "4 ok", "1 ok"],
+     {"lost": ()}),
+    ("lost runs are in the order of their starts, not of their names",
+     ["1 start x", "2 start x", "3 start a", "4 start a"], {"lost": ((1, 2), (3, 4))}),
     ("an end that is older than the lost run takes back nothing", ["5 start", "9 start", "12 ok", "2 ok"],
      {"lost": ((5, 9),)}),
     ("the start of a lost run arrives late", ["60 start", "1 start"], {"lost": ((1, 60),), "runs": (("", 60),)}),
@@ -211,6 +216,12 @@ def test_the_duration_of_the_run_that_a_check_in_ends() -> None:
         ("no run has ended since, but the limit has not passed", ["61 start a", "70 start b"], 61, []),
         ("a run ended in between: runs overlap as a rule", ["0 start z", "1 start a", "19 ok z", "61 start b"], 1, []),
         ("a lost run without an id is no longer open", ["70 start", "71 start"], 71, []),
+        ("the newest run is in progress, however old it is", ["1 start a"], 1, []),
+        ("another run started at the same instant, and ended", ["1 start a", "1 start b", "80 ok b"], 1, []),
+        ("a run ended when the first one started", ["0 start z", "1 ok z", "1 start a", "61 start b"], 1, []),
+        ("an earlier run ended, its start arrives last", ["5 start a", "80 ok b", "1 start b"], 5, []),
+        ("the same, without a name", ["80 ok", "5 start a", "1 start"], 5, []),
+        ("the same, but a third run ended later", ["5 start a", "80 ok b", "90 ok c", "1 start b"], None, [5]),
         ("two lost runs", ["1 start a", "2 start b", "71 start c", "72 ok d"], 71, [1, 2]),
     ],
 )
@@ -266,6 +277,24 @@ def test_ended_runs_are_kept_in_the_order_of_their_ends() -> None:
 def test_an_equal_end_counts_again_after_the_duplicate_window() -> None:
     assert after("5 fail x", f"{5 + DUPLICATE_CHECK_IN_WINDOW_MS / MIN} fail x").failure_count == 1
     assert after("5 fail x", f"{5 + (DUPLICATE_CHECK_IN_WINDOW_MS + 1) / MIN} fail x").failure_count == 2
+
+
+def test_an_equal_start_is_another_run_after_the_duplicate_window() -> None:
+    window = DUPLICATE_CHECK_IN_WINDOW_MS
+    assert plain(after("5 start x", f"{5 + window / MIN} start x"))["runs"] == (("x", 5),)
+    assert after("5 start x", f"{5 + (window + 1) / MIN} start x").lost_runs[0].start == 5 * MIN
+
+
+@pytest.mark.parametrize("late", ["3 ok", "9 ok"])
+def test_of_the_ended_runs_without_an_id_the_one_that_started_last_is_kept(late: str) -> None:
+    state = after("1 ok a", "1 start", "5 ok", "9 start", "12 ok")
+    wanted = (EndedHeartbeatRun("a", 1 * MIN, True), EndedHeartbeatRun("", 12 * MIN, True, start=9 * MIN))
+    assert state.ended_runs == after(late, state=state).ended_runs == wanted
+
+
+def test_the_newest_rejected_check_in_is_remembered_in_any_order() -> None:
+    assert after("5 rejected").last_rejected == after("5 rejected", "3 rejected").last_rejected == 5 * MIN
+    assert after("5 rejected", "7 rejected").last_rejected == 7 * MIN
 
 
 def test_the_state_of_a_version_that_kept_no_starts_of_ended_runs() -> None:

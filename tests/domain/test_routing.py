@@ -8,7 +8,12 @@ from typing import NamedTuple
 import pytest
 
 from watchdog.domain.model import ProbeInfo, Severity
-from watchdog.domain.routing import NotificationRoute, NotificationRoutingTable, ProbeMatcher
+from watchdog.domain.routing import (
+    NotificationRoute,
+    NotificationRoutingTable,
+    ProbeMatcher,
+    explain_route_mismatches,
+)
 
 API = ProbeInfo(1, "api", "API", "http", group="Core", tags=("prod", "eu"), severity=Severity.CRITICAL)
 RECEIVERS = {"oncall": ("oncall/slack", "oncall/email"), "chat": ("chat/slack",), "pager": ("pager/webhook",)}
@@ -223,6 +228,27 @@ def test_the_probe_is_compared_before_the_reason() -> None:
     assert decided.routing_log[0] == "route 1 does not match: kind is http, not mcp"
 
 
+@pytest.mark.parametrize(
+    ("sentence", "reason", "evaluated"),
+    [
+        ("any reason: the first route is for some incidents, the second for all", "", [(0, ""), (1, "")]),
+        ("an incident that the first route is for", "tls.expired", [(0, "")]),
+        ("another incident", "http.503", [(0, "reason is http.503, not tls"), (1, "")]),
+    ],
+)
+def test_routes_are_evaluated_up_to_the_first_that_takes_every_such_incident(
+    sentence: str, reason: str, evaluated: list[tuple[int, str]]
+) -> None:
+    routes = (
+        NotificationRoute(("chat",), reason_patterns=("tls",)),
+        NotificationRoute(("pager",)),
+        NotificationRoute(()),
+    )
+    assert list(explain_route_mismatches(routes, API, reason)) == evaluated, sentence
+    if not reason:
+        assert list(explain_route_mismatches(routes, API)) == evaluated
+
+
 def test_a_destination_without_resolved_is_notified_of_opened() -> None:
     routes = NotificationRoutingTable(
         RECEIVERS, (NotificationRoute(("oncall",)),), without_resolved=frozenset({"oncall/email"})
@@ -293,6 +319,18 @@ def test_if_the_only_destination_fails_no_one_is_notified() -> None:
     decision = table.decide_routing(WATCHDOG, "watchdog.delivery_failing", "oncall/slack")
     assert decision.destinations == ()
     assert decision.routing_log[-1] == "no route leads to another destination: no one is notified"
+
+
+@pytest.mark.parametrize(
+    ("failing", "step"),
+    [
+        ("", "no route leads to a destination: a/slack, b/slack are notified"),
+        ("a/slack", "no route leads to another destination: b/slack is notified"),
+    ],
+)
+def test_the_destinations_that_replace_the_routes_are_named(failing: str, step: str) -> None:
+    table = NotificationRoutingTable({"a": ("a/slack",), "b": ("b/slack",)}, (NotificationRoute(()),))
+    assert table.decide_routing(WATCHDOG, "watchdog.delivery_failing", failing).routing_log[-1] == step
 
 
 @pytest.mark.parametrize(

@@ -143,13 +143,13 @@ class HeartbeatState(NamedTuple):
         runs are not limited, so that none is ever stuck, it is enough that a later run has started and none has ended
         since this one started: otherwise a job whose runs are all killed would never be reported.
         """
-        newest_ended = max(map(_find_latest_possible_heartbeat_start, self.ended_runs), default=0)
-        newest_started = self.open_runs[-1][1] if self.open_runs else 0
+        newest_ended = max(map(_find_latest_possible_heartbeat_start, self.ended_runs), default=None)
         running: list[int] = []
         lost: list[int] = []
         for _, start in self.open_runs:
             silent = not is_limited and (self.last_end is None or self.last_end < start)
-            overtaken = start < newest_ended or (start < newest_started and silent)
+            later_ended = newest_ended is not None and start < newest_ended
+            overtaken = later_ended or (start < self.open_runs[-1][1] and silent)
             (lost if overtaken and deadline(start) <= now else running).append(start)
         return OpenHeartbeatRuns(running[0] if running else None, tuple(lost))
 
@@ -339,9 +339,11 @@ def _add_failure_to_heartbeat(state: HeartbeatState, at: int, error: str | None 
 def _format_failed_check_in_message(check_in: CheckIn) -> str:
     """ "exit code 3: No space left on device": the last line of a job's output is usually why it failed."""
     lines = [line.strip() for line in check_in.output.splitlines() if line.strip()]
-    signal = SIGNAL_BY_EXIT_CODE.get(check_in.exit_code or 0)
-    code = f"exit code {check_in.exit_code}{f' ({signal})' if signal else ''}" if check_in.exit_code is not None else ""
-    return ": ".join(part for part in (code, *(line[:MAX_HEARTBEAT_ERROR_CHARS] for line in lines[-1:])) if part)
+    parts = [line[:MAX_HEARTBEAT_ERROR_CHARS] for line in lines[-1:]]
+    if check_in.exit_code is not None:
+        signal = SIGNAL_BY_EXIT_CODE.get(check_in.exit_code)
+        parts.insert(0, f"exit code {check_in.exit_code}{f' ({signal})' if signal else ''}")
+    return ": ".join(parts)
 
 
 def _pick_later_timestamp(current: int | None, candidate: int) -> int:
