@@ -188,6 +188,8 @@ def test_the_configured_earliness(sentence: str, started: str, early: int, misse
         ("always two hours early", ["05-01 01:00", "05-02 01:00:40"], -2 * HOUR),
         ("on time, give or take some seconds", ["05-01 02:59:50", "05-02 03:00:10"], None),
         ("late by different times", ["05-01 04:00", "05-02 04:02"], None),
+        ("late by times that differ by a minute at most", ["05-01 04:00", "05-02 04:01"], HOUR),
+        ("halfway between two slots: late", ["05-01 15:00", "05-02 15:00"], 12 * HOUR),
         ("no run is known", [], None),
     ],
 )

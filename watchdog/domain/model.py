@@ -227,7 +227,7 @@ class FindingAlertState(NamedTuple):
     reason: str = ""
     """The current cause; before an incident opens, the newest one."""
     other_reason: str = ""
-    """Another cause that an open incident has had since its last `other_count` bad slots."""
+    """Another cause that an open incident has had in its last `other_count` bad slots, if there are any."""
     other_count: int = 0
 
 

@@ -180,6 +180,13 @@ EARLIER = OutstandingCanaryJobRecord("job-1", SENT, SENT, reason="canary.not_pic
 IDLE = QueueStats(waiting=1, consumers=0)
 
 
+def test_a_later_slot_goes_on_where_the_first_ended() -> None:
+    tracker = CanaryJobTracker.resume(EARLIER._replace(picked_up_at=SENT + 70))
+    assert (tracker.job_id, tracker.sent_at, tracker.picked_up_at) == ("job-1", SENT, SENT + 70)
+    tracker.apply_poll_result(done(None, SENT + 900), SENT + 2 * MINUTE_MS)
+    assert tracker.phase_durations_ms == {"pick_up": 70, "finish": 830}
+
+
 @pytest.mark.parametrize(
     ("sentence", "record", "status", "stats", "expected"),
     [

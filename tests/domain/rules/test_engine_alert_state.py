@@ -24,6 +24,7 @@ from watchdog.domain.rules import (
     apply_finding,
     derive_probe_health_state,
     fold_results,
+    missed_run,
     stale,
 )
 from watchdog.domain.rules.engine import derive_incident_id, fold_result
@@ -260,6 +261,14 @@ def test_outcomes_that_resolve_staleness(sentence: str, outcome: str, ends: bool
     assert (stale.STALE_ALERT_STATE_KEY not in alert_states) is ends, sentence
 
 
+def test_a_run_of_a_cron_schedule_that_did_not_take_place_does_not_resolve_staleness() -> None:
+    alert_states: AlertStates = {}
+    apply_finding(alert_policy(), alert_states, SLOT_INTERVAL_MS, stale.build_stale_finding(300_000), [])
+    result = make_result("m", 9)._replace(reason=missed_run.NOT_RUN_REASON)
+    fold_result(alert_policy(), alert_states, result, [])
+    assert alert_states.keys() == {stale.STALE_ALERT_STATE_KEY, (missed_run.RULE_NAME, "")}
+
+
 @pytest.mark.parametrize(
     ("sentence", "rules", "judged", "state"),
     [
@@ -348,6 +357,13 @@ def test_the_cause_of_an_incident(row: CauseRow) -> None:
     assert len({transition.incident for transition in out}) == 1
     (state,) = alert_states.values()
     assert state.reason == (changes[-1].reason if changes else row.reasons.split()[0])
+
+
+def test_after_a_change_no_other_cause_is_counted() -> None:
+    alert_states: AlertStates = {}
+    for slot, reason in enumerate(("http.503", "http.503", "dns.failed", "dns.failed")):
+        apply_finding(alert_policy(2), alert_states, slot, Finding(*KEY, True, reason), [])
+    assert (alert_states[KEY].reason, alert_states[KEY].other_count) == ("dns.failed", 0)
 
 
 def test_a_change_is_decided_alike_wherever_the_fold_is_interrupted() -> None:

@@ -319,6 +319,17 @@ def test_a_finding_about_one_subject_is_the_same_alone(outcome: str, gone_count:
     assert {key for key in subjects if has_bad_finding_about_subject(policy, result, *key)} == bad
 
 
+@pytest.mark.parametrize(("rule", "bad"), [("job", True), ("schedule", False)])
+def test_for_a_finding_about_one_subject_no_other_is_evaluated(rule: str, bad: bool) -> None:
+    """A source may list hundreds of jobs, and an alert looks at several results."""
+    not_a_cron_expression: Any = object()
+    jobs = [ScheduledJobFacts("other", cron=not_a_cron_expression), failed_job("failed")]
+    result = make_result("p", jobs=jobs)
+    assert has_bad_finding_about_subject(alert_policy(), result, rule, "failed") is bad
+    with pytest.raises(AttributeError):
+        has_bad_finding_about_subject(alert_policy(), result, rule, "other")
+
+
 def test_a_failure_caused_by_a_task_is_one_incident() -> None:
     row = make_result("f", reason="expectation.failed", message="not ok", tasks={"a": FAILED_TASK, "b": OK_TASK})
     out: list[IncidentTransition] = []

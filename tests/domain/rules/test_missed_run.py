@@ -7,24 +7,28 @@ from typing import Any
 import pytest
 
 from tests.support.builders import alert_policy
-from watchdog.domain.model import Outcome, ProbeResult
+from watchdog.domain.model import Finding, Outcome, ProbeResult
 from watchdog.domain.rules import missed_run
+
+BAD = Finding("missed_run", "", True)
+GOOD = Finding("missed_run", "", False)
 
 
 @pytest.mark.parametrize(
-    ("sentence", "fields", "bad"),
+    ("sentence", "fields", "findings"),
     [
-        ("it did not take place", {"outcome": Outcome.MISSED, "reason": missed_run.NOT_RUN_REASON}, [True]),
-        ("nothing is known of it", {"outcome": Outcome.MISSED, "reason": missed_run.MAY_HAVE_RUN_REASON}, [True]),
+        ("it did not take place", {"outcome": Outcome.MISSED, "reason": missed_run.NOT_RUN_REASON}, [BAD]),
+        ("nothing is known of it", {"outcome": Outcome.MISSED, "reason": missed_run.MAY_HAVE_RUN_REASON}, [BAD]),
         ("a slot of an interval", {"outcome": Outcome.MISSED, "reason": "missed.skipped"}, []),
-        ("on time", {"outcome": Outcome.FAIL}, [False]),
-        ("on time, without a verdict", {"outcome": Outcome.ERROR}, [False]),
+        ("on time", {"outcome": Outcome.FAIL}, [GOOD]),
+        ("on time, without a verdict", {"outcome": Outcome.ERROR}, [GOOD]),
         ("caught up", {"outcome": Outcome.PASS, "measurements": {missed_run.LATE_START_MEASUREMENT: 1}}, []),
     ],
 )
-def test_a_run_takes_place(sentence: str, fields: dict[str, Any], bad: list[bool]) -> None:
-    result = ProbeResult(1, 60_000, "local", **fields)
-    assert [finding.bad for finding in missed_run.evaluate_result(alert_policy(), result)] == bad, sentence
+def test_a_run_takes_place(sentence: str, fields: dict[str, Any], findings: list[Finding]) -> None:
+    result = ProbeResult(1, 60_000, "local", message="the 06:00 CET run did not take place", **fields)
+    expected = [f._replace(reason=result.reason, message=result.message) if f.bad else f for f in findings]
+    assert list(missed_run.evaluate_result(alert_policy(), result)) == expected, sentence
 
 
 def test_a_run_is_named_by_its_time_in_the_zone_of_the_schedule() -> None:

@@ -36,6 +36,7 @@ def test_a_destination(row: Row) -> None:
     (finding,) = service.evaluate_result(alert_policy(), result)
     assert (finding.rule, finding.subject, finding.bad) == ("service", "receiver oncall/slack", row.is_bad)
     assert finding.reason == ("watchdog.delivery_failing" if row.is_bad else "")
+    assert bool(finding.message) is row.is_bad
 
 
 def test_the_finding_names_the_receiver_an_instant_and_the_error() -> None:
@@ -102,20 +103,21 @@ def test_the_configurations_of_processes(sentence: str, facts: WatchdogFaultFact
     (finding,) = service.evaluate_result(alert_policy(), result)
     assert (finding.subject, finding.bad) == ("configurations", is_bad), sentence
     assert finding.reason == ("watchdog.configurations_differ" if is_bad else "")
-    assert finding.message.startswith("processes on one database have had different configurations since 22:") is is_bad
+    assert finding.message == (
+        "processes on one database have had different configurations since 22:09 UTC: x" if is_bad else ""
+    )
 
 
+@pytest.mark.parametrize("member", ["web1-4711-3fa2c1", "copy of web1-4711-3fa2c1"])
 @pytest.mark.parametrize(
     "facts", [WatchdogFaultFacts(None), WatchdogFaultFacts(NOW - 60_000, error="2,000 runs were in progress")]
 )
-def test_a_fault_of_a_process(facts: WatchdogFaultFacts) -> None:
-    subject = service.build_process_fault_subject("overload", "web1-4711-3fa2c1")
+def test_a_fault_of_a_process(facts: WatchdogFaultFacts, member: str) -> None:
+    subject = service.build_process_fault_subject("overload", member)
     result = make_result("p", 1)._replace(listings={"service": SubjectListing(NOW, {subject: facts})})
     (finding,) = service.evaluate_result(alert_policy(), result)
     assert (finding.subject, finding.bad) == (subject, facts.failing_since is not None)
     assert finding.reason == ("watchdog.overloaded" if finding.bad else "")
     assert finding.message.replace("\N{NO-BREAK SPACE}", " ") == (
-        "too many concurrent runs on web1-4711-3fa2c1 since 22:14 UTC: 2,000 runs were in progress"
-        if finding.bad
-        else ""
+        f"too many concurrent runs on {member} since 22:14 UTC: 2,000 runs were in progress" if finding.bad else ""
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from watchdog.domain.model import Finding, HealthState, Outcome, ProbeResult
-from watchdog.domain.rules import job, source, task
+from watchdog.domain.rules import job, task
+from watchdog.domain.rules.missing_jobs import find_gone_job_majority
 from watchdog.domain.rules.policy import AlertPolicy
 
 RULE_NAME = "availability"
@@ -17,7 +18,8 @@ NO_JOBS_LISTED_REASON = "job.none_listed"
 
 
 def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Finding]:
-    if any(finding.bad for finding in source.evaluate_result(policy, result)):
+    jobs = result.listings.get(job.RULE_NAME)
+    if jobs is not None and find_gone_job_majority(jobs.subjects):
         return  # a source whose jobs have vanished does not show that anything has recovered
     if result.outcome is not Outcome.FAIL:
         yield Finding(RULE_NAME, "", False)

@@ -124,7 +124,7 @@ def apply_finding(
             state = _advance_other_cause_count(state._replace(good_count=0), finding.reason)
             if state.other_count >= failure_threshold:
                 add_transition(IncidentEvent.CHANGED, state.first_bad_slot)
-                state = state._replace(reason=finding.reason, other_reason="", other_count=0)
+                state = state._replace(reason=finding.reason, other_count=0)
         else:
             state = state._replace(bad_count=state.bad_count + 1, reason=finding.reason)
             if state.bad_count >= failure_threshold:
@@ -137,7 +137,7 @@ def apply_finding(
             add_transition(IncidentEvent.RESOLVED, state.first_bad_slot)
             del alert_states[key]
         else:
-            alert_states[key] = state._replace(good_count=state.good_count + 1, other_reason="", other_count=0)
+            alert_states[key] = state._replace(good_count=state.good_count + 1, other_count=0)
 
 
 def _build_incident_transition(
@@ -159,8 +159,8 @@ def _build_incident_transition(
 def _advance_other_cause_count(state: FindingAlertState, reason: str) -> FindingAlertState:
     """Counts the bad slots in a row in which an open incident has one other cause than its current one."""
     if is_same_cause(reason, state.reason):
-        return state._replace(other_reason="", other_count=0)
-    is_repeated = state.other_count > 0 and is_same_cause(reason, state.other_reason)
+        return state._replace(other_count=0)
+    is_repeated = is_same_cause(reason, state.other_reason)
     return state._replace(other_reason=reason, other_count=state.other_count + 1 if is_repeated else 1)
 
 

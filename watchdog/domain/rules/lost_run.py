@@ -24,7 +24,7 @@ def compute_job_run_deadline(facts: ScheduledJobFacts, limits: ScheduledJobLimit
     if limits.max_runtime is not None:
         return started_at + limits.max_runtime
     interval, schedule = find_job_interval_counted_from_run(facts, limits), limits.schedule or facts.build_schedule()
-    period = interval or (schedule.compute_period_at(started_at) if schedule is not None else 0)
+    period = interval or (MIN_LOST_JOB_RUN_AGE_MS if schedule is None else schedule.compute_period_at(started_at))
     return started_at + max(period, MIN_LOST_JOB_RUN_AGE_MS)
 
 
