@@ -8,7 +8,7 @@ from tests.simulation.mutants import MUTANTS
 from tests.simulation.simulation import simulate
 
 SEEDS = (12, 28)
-MUTANT_SEEDS = {"mark before send": 12}
+MUTANT_SEEDS = {"mark before send": 12, "truncate the check-in log early": 13}
 """Mutant -> a seed that finds it."""
 
 
