@@ -323,11 +323,11 @@ def test_a_finding_about_one_subject_is_the_same_alone(outcome: str, gone_count:
 def test_for_a_finding_about_one_subject_no_other_is_evaluated(rule: str, bad: bool) -> None:
     """A source may list hundreds of jobs, and an alert looks at several results."""
     not_a_cron_expression: Any = object()
-    jobs = [ScheduledJobFacts("other", cron=not_a_cron_expression), failed_job("failed")]
+    jobs = [ScheduledJobFacts("another", cron=not_a_cron_expression), failed_job("failed")]
     result = make_result("p", jobs=jobs)
     assert has_bad_finding_about_subject(alert_policy(), result, rule, "failed") is bad
     with pytest.raises(AttributeError):
-        has_bad_finding_about_subject(alert_policy(), result, rule, "other")
+        has_bad_finding_about_subject(alert_policy(), result, rule, "another")
 
 
 def test_a_failure_caused_by_a_task_is_one_incident() -> None:
