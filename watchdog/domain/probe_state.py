@@ -45,9 +45,9 @@ class SavedScheduledJobState(NamedTuple):
     Fields that `ScheduledJobFacts` has as well mean the same here.
     """
 
-    schedule_text: str
+    schedule_text: str = ""
     """Its schedule in words; empty while none is in force. A change of it moves `expected_from` to the present."""
-    expected_from: int
+    expected_from: int = 0
     """Runs are expected from this instant on: when the schedule was first seen, or changed."""
     last_start: int | None = None
     last_end: int | None = None

@@ -28,6 +28,8 @@ from watchdog.domain.model import Finding, FindingAlertState, IncidentTransition
 from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.rules import AlertStates, evaluate_rules, fold_results, has_bad_finding_about_subject
 from watchdog.domain.rules.engine import build_good_findings_of_vanished_subjects, find_listed_subjects, fold_result
+from watchdog.domain.rules.task import McpTaskStatus, parse_mcp_task_status
+from watchdog.domain.rules.unreadable_schedule import find_unjudged_job_problem
 
 MIN, HOUR = 60_000, 3_600_000
 NB = "\N{NO-BREAK SPACE}"
@@ -229,8 +231,37 @@ TASK = [
         make_result("f", tasks={"a": FAILED_TASK}),
         [("a", True, "task.failed", "task a failed: no space left")],
     ),
+    Row(
+        "a limit below ten minutes shows seconds, however old the run is",
+        listed(a=task_aged(30 * MIN)),
+        [("a", True, "task.stale", f"task a is stale: last run 31{NB}Dec 1969 23:31:00 UTC, limit 1{NB}min")],
+        tasks={"a": MIN},
+    ),
     Row("the listing of an internal error does not count", make_result("e", tasks={"a": FAILED_TASK}), []),
 ]
+
+GONE = [ScheduledJobFacts(name, listed=False, gone_since=1) for name in "ab"]
+SOURCE = [
+    Row("no listing: no findings", make_result("p"), []),
+    Row("most jobs are gone: the run names them", make_result("f", reason="job.most_gone", message="a, b", jobs=GONE),
+        [("", True, "job.most_gone", "a, b")]),
+    Row("most jobs are gone, and the run failed by something else",
+        make_result("f", reason="broker.backlog", message="400 messages wait", jobs=GONE),
+        [("", True, "job.most_gone", "")]),
+    Row("one job is gone", make_result("f", jobs=GONE[:1]), GOOD),
+    Row("the jobs that were gone are not missed", make_result("p", jobs=[GONE[0]._replace(removal="job.forgotten")]),
+        [("", False, "job.forgotten")]),
+]  # fmt: skip
+
+SCHEDULE = [
+    Row("no listing: no findings", make_result("p"), []),
+    Row("a job that can be judged", make_result("p", jobs=[ScheduledJobFacts("a", cron="0 3 * * *")]), [("a", False)]),
+    Row("a job whose schedule cannot be read",
+        make_result("p", jobs=[ScheduledJobFacts("a", cron="0 3 * * *", timezone="Mars")]),
+        [("a", True, "job.schedule_unreadable",
+          "a is not evaluated, because its schedule cannot be read: unknown time zone 'Mars'")]),
+    Row("a job that is not listed any more", make_result("f", jobs=GONE[:1]), []),
+]  # fmt: skip
 
 MISSING = [
     Row("no listing: no findings", make_result("p"), [], tasks={"a": MIN}),
@@ -280,6 +311,8 @@ PREFERENCE = [
             "availability": AVAILABILITY,
             "no_verdict": UNJUDGED,
             "task": TASK,
+            "source": SOURCE,
+            "schedule": SCHEDULE,
             "missing": MISSING,
             "preference": PREFERENCE,
         }.items()
@@ -530,6 +563,36 @@ def test_a_job_that_the_configuration_no_longer_covers_is_not_judged() -> None:
     uncovered = alert_policy()
     uncovered = replace(uncovered, probe=replace(uncovered.probe, job_limits={"other": ScheduledJobLimits()}))
     assert [f for f in evaluate_rules(uncovered, make_result("p", jobs=LATE)) if f.rule == "job"] == []
+
+
+def test_a_job_whose_schedule_and_status_can_be_read_has_no_problem() -> None:
+    readable = ScheduledJobFacts("a", cron="0 3 * * *", timezone="Europe/Berlin")
+    assert find_unjudged_job_problem(readable, ScheduledJobLimits()) == ("", "")
+
+
+def test_a_job_whose_schedule_is_configured_under_its_name_needs_no_readable_one() -> None:
+    limits = {"a": ScheduledJobLimits(interval=HOUR), "*": ScheduledJobLimits()}
+    policy = alert_policy()
+    policy = replace(policy, probe=replace(policy.probe, job_limits=limits))
+    result = make_result("p", jobs=[ScheduledJobFacts(name, cron="@dawn") for name in "ab"])
+    assert [(f.subject, f.bad) for f in evaluate_rules(policy, result) if f.rule == "schedule"] == [
+        ("a", False), ("b", True)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("status", "meaning"),
+    [
+        ("In Progress", McpTaskStatus.GOOD),
+        ("never-run", McpTaskStatus.GOOD),
+        ("Timed Out", McpTaskStatus.FAILED),
+        ("TIMED-OUT", McpTaskStatus.FAILED),
+        ("Overdue", McpTaskStatus.STALE),
+        ("half done", None),
+    ],
+)
+def test_status_words_are_read_in_any_spelling(status: str, meaning: McpTaskStatus | None) -> None:
+    assert parse_mcp_task_status(status) is meaning
 
 
 def test_a_job_is_judged_at_the_instant_of_the_listing_not_of_the_slot() -> None:

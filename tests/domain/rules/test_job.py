@@ -20,6 +20,7 @@ from watchdog.domain.rules.job import (
     update_and_judge_job,
 )
 from watchdog.domain.schedule import CronSchedule
+from watchdog.domain.uptime_clock import DowntimeGaps
 
 NB = "\N{NO-BREAK SPACE}"
 MIN, HOUR, DAY = 60_000, 3_600_000, 86_400_000
@@ -106,6 +107,9 @@ TABLE: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str, str | None]]] 
      ("job.stuck", f"backup is stuck: running since 11:49 UTC, limit 10{NB}min")),
     ("it was due a second after a full minute", {"every": DAY, "next_due": NOON - HOUR + 1_000}, {},
      ("job.overdue", "backup is overdue: due 11:00:01 UTC")),
+    ("it was due a second after a full minute, and so was the run before",
+     {"every": DAY, "next_due": NOON - HOUR + 1_000, "last_start": NOON - 25 * HOUR + 1_000}, {},
+     ("job.overdue", f"backup is overdue: due 11:00:01 UTC, last run 1{NB}May 11:00:01 UTC")),
     ("it was due milliseconds after a full minute", {"every": DAY, "next_due": NOON - HOUR + 999}, {},
      ("job.overdue", "backup is overdue: due 11:00 UTC")),
     ("its scheduler planned a run, and there is no schedule", {"next_due": NOON - HOUR}, {},
@@ -160,6 +164,42 @@ def test_verdicts(facts: dict[str, Any], limits: dict[str, Any], expected: tuple
         assert verdict.message == expected[1]
 
 
+@pytest.mark.parametrize(
+    ("facts", "limits", "message"),
+    [
+        ({"last_start": NOON - 33 * HOUR}, {},
+         f"backup is overdue: due 05:00 CEST, last run 1{NB}May 05:00 CEST"),
+        ({"last_start": NOON - 9 * HOUR, "running_since": NOON - 9 * HOUR}, {"max_runtime": HOUR},
+         f"backup is stuck: running since 05:00 CEST, limit 1{NB}h"),
+    ],
+)  # fmt: skip
+def test_times_are_those_of_the_time_zone_of_the_schedule(
+    facts: dict[str, Any], limits: dict[str, Any], message: str
+) -> None:
+    job = ScheduledJobFacts("backup", cron="0 5 * * *", timezone="Europe/Berlin", **facts)
+    verdict = evaluate(job, ScheduledJobLimits(**limits), FIRST_SEEN_AT, NOON)
+    assert (verdict.message, verdict.timezone) == (message, "Europe/Berlin")
+
+
+@pytest.mark.parametrize(
+    ("sentence", "interval", "grace", "gaps", "now", "next_expected_at"),
+    [
+        ("the run fell due when the gap and the grace after it ended", HOUR, 10 * MIN,
+         ((NOON + 20 * MIN, NOON + 50 * MIN),), NOON + 55 * MIN, NOON + 110 * MIN),
+        ("the run fell due a moment later", HOUR, 10 * MIN - 1,
+         ((NOON + 20 * MIN, NOON + 50 * MIN),), NOON + 55 * MIN, NOON + HOUR),
+        ("an earlier gap ended with the last run, and excuses no other", 10 * MIN, 20 * MIN,
+         ((NOON - HOUR, NOON), (NOON + 5 * MIN, NOON + 35 * MIN)), NOON + 36 * MIN, NOON + 45 * MIN),
+    ],
+)  # fmt: skip
+def test_an_interval_counts_from_the_end_of_a_gap_that_may_hide_a_run(
+    sentence: str, interval: int, grace: int, gaps: DowntimeGaps, now: int, next_expected_at: int
+) -> None:
+    facts = ScheduledJobFacts("backup", last_start=NOON, expected_from=FIRST_SEEN_AT)
+    verdict = judge_job_facts(facts, ScheduledJobLimits(interval=interval, grace=grace), now, gaps)
+    assert verdict[:3] == ("", "", next_expected_at), sentence
+
+
 def test_never_ran_requires_a_slot_since_the_job_was_first_seen() -> None:
     facts, limits = ScheduledJobFacts("backup", **NIGHTLY), ScheduledJobLimits()
     assert evaluate(facts, limits, NOON - 8 * HOUR, NOON).reason == ""
@@ -202,6 +242,8 @@ def test_facts_that_the_source_no_longer_reports_are_kept() -> None:
     )
     assert still == state
     assert (later.last_start, later.last_end, later.duration) == (facts.last_start, facts.last_end, HOUR)
+    ends_only = ScheduledJobFacts("backup", **NIGHTLY, **{**HEALTHY, "last_start": None})
+    assert merge_saved_job_state(ends_only, ScheduledJobLimits(), state, NOON + HOUR)[1] == state
 
 
 def test_the_newest_facts_are_stored() -> None:
@@ -367,11 +409,40 @@ def test_a_failure_without_a_known_end_holds_while_the_next_run_is_in_progress()
     assert first.failures == 2
 
 
-def test_an_older_run_does_not_replace_a_newer_one() -> None:
+@pytest.mark.parametrize(
+    ("sentence", "corrected"),
+    [
+        ("the newest success is deleted", {"last_start": NOON - 3 * DAY, "last_ok": NOON - 3 * DAY}),
+        ("the newest success becomes a failure", {"last_start": NOON, "last_end": NOON, "failures": 1}),
+    ],
+)
+def test_nothing_is_left_of_a_run_that_its_source_has_corrected(sentence: str, corrected: dict[str, Any]) -> None:
+    saved = SavedScheduledJobState("", NOON, NOON, NOON, NOON, duration=HOUR)
+    _, state = merge_saved_job_state(ScheduledJobFacts("backup", **corrected), ScheduledJobLimits(), saved, NOON)
+    assert state == SavedScheduledJobState("", NOON, **corrected), sentence
+
+
+def test_failures_that_the_source_has_corrected_do_not_count_beside_a_lost_run() -> None:
+    saved = SavedScheduledJobState("", NOON, NOON - HOUR, NOON - HOUR, NOON - 3 * HOUR, failures=2)
+    facts = ScheduledJobFacts("backup", last_end=NOON - 5 * HOUR, last_ok=NOON - 5 * HOUR, lost_since=NOON - 6 * HOUR)
+    assert merge_saved_job_state(facts, ScheduledJobLimits(), saved, NOON)[0].lost_failures == 1
+
+
+def test_a_lost_run_that_its_source_hides_for_a_while_is_not_lost_again() -> None:
+    lost = ScheduledJobFacts("backup", last_end=NOON, last_ok=NOON, lost_since=NOON - HOUR)
+    state, counts = None, []
+    for listed in (lost, lost._replace(lost_since=None), lost, lost._replace(lost_since=NOON - MIN)):
+        facts, state = merge_saved_job_state(listed, ScheduledJobLimits(), state, NOON)
+        counts.append(facts.lost_failures)
+    assert counts == [1, 0, 0, 1]
+
+
+@pytest.mark.parametrize("ends", [{"last_end": NOON - 3 * DAY, "duration": 5}, {}])
+def test_an_older_run_does_not_replace_a_newer_one(ends: dict[str, Any]) -> None:
     _, state = merge_saved_job_state(
         ScheduledJobFacts("backup", **NIGHTLY, **HEALTHY), ScheduledJobLimits(), None, NOON
     )
-    older = ScheduledJobFacts("backup", **NIGHTLY, last_start=NOON - 3 * DAY, last_end=NOON - 3 * DAY, duration=5)
+    older = ScheduledJobFacts("backup", **NIGHTLY, last_start=NOON - 3 * DAY, **ends)
     _, still = merge_saved_job_state(older, ScheduledJobLimits(), state, NOON)
     assert still == state
 

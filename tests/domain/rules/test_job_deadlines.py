@@ -40,6 +40,9 @@ TABLE: list[tuple[str, dict[str, Any], ScheduledJobLimits, list[tuple[int, int]]
      {**LAST_RUN, "last_start": NOON - MIN, "running_since": NOON - 20 * HOUR}, NIGHTLY, [], NOON + 4 * HOUR + 1),
     ("Watchdog was down until just now", LAST_RUN, NIGHTLY, [(NOON - 9_000, NOON - 1_000)],
      NOON - 1_000 + MIN_CHECK_IN_RETRY_DURATION_MS),
+    ("Watchdog was down when the run was due: it may have run until then",
+     {"last_start": NOON - 110 * MIN}, ScheduledJobLimits(interval=HOUR, grace=MIN), [(NOON - HOUR, NOON - 20 * MIN)],
+     NOON + 41 * MIN),
     ("it is disabled", {**LAST_RUN, "enabled": False}, NIGHTLY, [], None),
     ("it has no schedule", LAST_RUN, ScheduledJobLimits(), [], None),
 ]  # fmt: skip
@@ -50,7 +53,7 @@ def test_deadlines(
     facts: dict[str, Any], limits: ScheduledJobLimits, gaps: list[tuple[int, int]], deadline: int | None
 ) -> None:
     job = ScheduledJobFacts("backup", **{"expected_from": NOON - 30 * DAY, **facts})
-    assert find_next_deadline_of_job(job, limits, NOON, gaps) == deadline
+    assert find_next_deadline_of_job(job, limits, NOON, gaps, reason="") == deadline
 
 
 def test_a_job_that_is_overdue_has_no_further_deadline_until_it_runs() -> None:
@@ -68,8 +71,8 @@ def test_a_change_of_clocks_postpones_the_deadline() -> None:
         ScheduledJobLimits(schedule=schedule, grace=MIN),
     )
     changed = schedule.find_next_slot_after(due)
-    assert find_next_deadline_of_job(job, limits, due + HOUR) == changed + MIN + HOUR
-    assert find_next_deadline_of_job(job, limits, changed + 2 * MIN) == changed + MIN + HOUR
+    assert find_next_deadline_of_job(job, limits, due + HOUR, reason="") == changed + MIN + HOUR
+    assert find_next_deadline_of_job(job, limits, changed + 2 * MIN, reason="") == changed + MIN + HOUR
     assert not judge_job_facts(job, limits, changed + MIN + HOUR - 1).reason
     assert judge_job_facts(job, limits, changed + MIN + HOUR).reason == "job.overdue"
 
@@ -81,7 +84,7 @@ def test_no_verdict_changes_before_the_deadline(facts: dict[str, Any]) -> None:
     limits = ScheduledJobLimits(interval=10 * MIN, grace=90_000, max_runtime=7 * MIN)
     now = NOON
     for _ in range(20):
-        deadline = find_next_deadline_of_job(job, limits, now)
+        deadline = find_next_deadline_of_job(job, limits, now, reason="")
         if deadline is None:
             return
         assert judge_job_facts(job, limits, deadline - 1).reason == judge_job_facts(job, limits, now).reason

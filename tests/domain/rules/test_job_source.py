@@ -12,8 +12,10 @@ from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.model import IncidentTransition, Json, ProbeInfo, ProbeResult
 from watchdog.domain.observations import JobSourceSnapshot, ScheduledJobFacts, SchedulerLiveness
 from watchdog.domain.probe_state import (
+    JOB_SOURCE_ABSENCE_STATE_KEY,
     SCHEDULER_HEARTBEAT_STATE_KEY,
     WAITING_FOR_FIRST_RUN_STATE_KEY,
+    JobSourceOutageRecord,
     SavedScheduledJobState,
     ScheduledJobStateRecord,
     SchedulerHeartbeatRecord,
@@ -154,6 +156,16 @@ def test_jobs_that_return_have_their_grace_again() -> None:
     assert poller.poll(*often, after=3 * MIN) == [f"opened job[{name}]: job.overdue" for name in "abc"]
 
 
+def test_a_source_that_reports_late_has_its_lag_beside_the_grace_when_its_jobs_return() -> None:
+    poller = Poller({"*": ScheduledJobLimits(grace=2 * MIN)})
+    often, lag = jobs("abc", cron="* * * * *"), {"reporting_lag": 3 * MIN}
+    poller.poll(*often, **lag)
+    assert poller.poll(**lag) == ["opened source: job.most_gone"]
+    assert poller.poll(*often, after=20 * MIN, **lag) == ["resolved source"]
+    assert poller.poll(*often, after=5 * MIN, **lag) == []
+    assert poller.poll(*often, after=1, **lag) == [f"opened job[{name}]: job.overdue" for name in "abc"]
+
+
 @pytest.mark.parametrize("timeout", [None, 2 * MIN])
 def test_a_scheduler_may_be_silent_for_as_long_again_when_its_server_returns(timeout: int | None) -> None:
     poller = Poller({"*": ScheduledJobLimits(grace=2 * MIN)}, SchedulerLiveness("beat", timeout, timeout and NOON))
@@ -164,6 +176,46 @@ def test_a_scheduler_may_be_silent_for_as_long_again_when_its_server_returns(tim
     assert poller.poll(*often) == []
     assert poller.poll(*often, after=2 * MIN) == []
     assert poller.poll(*often) == ["opened availability: job.scheduler_dead"]
+
+
+def test_a_dead_scheduler_hides_its_jobs_and_not_when_its_server_returned() -> None:
+    away = build_job_source_absence_update({}, NOON - HOUR)
+    returned = evaluate_heartbeat(NOON, away).state_updates
+    assert returned[JOB_SOURCE_ABSENCE_STATE_KEY] == JobSourceOutageRecord(NOON - HOUR, NOON).to_json()
+    scheduler = SchedulerLiveness("RQ scheduler", 2 * MIN, NOON)
+    later = JobSourceSnapshot(NOON + DAY, jobs("ab"), scheduler)
+    assert evaluate_job_source(later, REST, (), returned) == EvaluatedJobSource(
+        (), "job.scheduler_dead", "no RQ scheduler is running: the last heartbeat was at 2\N{NO-BREAK SPACE}May "
+        "12:00:00 UTC", is_readable=False,
+        state_updates={JOB_SOURCE_ABSENCE_STATE_KEY: returned[JOB_SOURCE_ABSENCE_STATE_KEY]},
+    )  # fmt: skip
+
+
+# --- what the scheduler has taken
+
+
+@pytest.mark.parametrize(
+    ("sentence", "announced_before", "taken_before", "facts", "taken"),
+    [
+        ("the next run is announced", NOON - MIN, None, {"next_due": NOON + DAY}, NOON - MIN),
+        ("the run that is due now was taken at once", NOON, None, {"next_due": NOON + DAY}, NOON),
+        ("nothing new is announced", NOON + DAY, NOON - MIN, {"next_due": NOON + DAY}, NOON - MIN),
+        ("a run before the announced one is announced", NOON + DAY, NOON - MIN, {"next_due": NOON + HOUR}, NOON - MIN),
+        ("the run that was taken is announced again", NOON + DAY, NOON - MIN, {"next_due": NOON - MIN}, None),
+        ("no run is announced any more", NOON - MIN, NOON - DAY, {}, NOON - DAY),
+        ("the run waits for a worker", NOON - MIN, NOON - DAY, {"next_due": NOON + DAY, "sent": True}, NOON - DAY),
+    ],
+)
+def test_the_newest_run_that_a_scheduler_has_taken(
+    sentence: str, announced_before: int, taken_before: int | None, facts: dict[str, Any], taken: int | None
+) -> None:
+    saved = SavedScheduledJobState("", NOON - DAY, next_due=announced_before, advanced_at=taken_before)
+    (job,) = evaluate_job_source(snapshot(ScheduledJobFacts("a", **facts)), REST, (), remember("a", saved)).jobs
+    assert (job.facts.advanced_at, job.state.advanced_at) == (taken, taken), sentence
+
+
+def remember(name: str, saved: SavedScheduledJobState) -> dict[str, Json]:
+    return {build_scheduled_job_state_key(name): ScheduledJobStateRecord(name, saved).to_json()}
 
 
 # --- vanished
@@ -213,6 +265,10 @@ def test_the_message_names_what_vanished_and_where() -> None:
     assert poller.message == f"all 7 jobs are no longer listed: a, b, c, d, e and 2 more: {LOCATION}"
     poller.poll(*jobs("a"))
     assert poller.message == "6 of 7 jobs are no longer listed: b, c, d, e, f and 1 more"
+    poller.poll(*jobs("ab"))
+    assert poller.message == "5 of 7 jobs are no longer listed: c, d, e, f, g"
+    poller.poll(*jobs("abc"))
+    assert poller.message == "4 of 7 jobs are no longer listed: d, e, f, g"
 
 
 def test_nothing_recovers_because_jobs_vanish() -> None:
@@ -264,7 +320,8 @@ def test_single_jobs_that_vanish_one_by_one_are_one_incident_once_they_are_most(
     ("sentence", "fields"),
     [
         ("a disabled job", {"enabled": False}),
-        ("a job whose last run was announced and is due", {"final": True, "next_due": NOON + MIN + 1}),
+        ("a job whose last run was announced and is due", {"final": True, "next_due": NOON + 2 * MIN}),
+        ("a job that has no further run", {"final": True}),
     ],
 )
 def test_jobs_that_are_not_missed(sentence: str, fields: dict[str, Any]) -> None:
@@ -272,6 +329,12 @@ def test_jobs_that_are_not_missed(sentence: str, fields: dict[str, Any]) -> None
     poller.poll(*jobs("a"), *jobs("b", **fields))
     assert poller.poll(*jobs("a")) == [], sentence
     assert build_scheduled_job_state_key("b") not in poller.state
+
+
+def test_a_job_that_vanishes_before_its_last_run_is_due_is_missed() -> None:
+    poller = Poller()
+    poller.poll(*jobs("a"), *jobs("b", final=True, next_due=NOON + 2 * MIN + 1))
+    assert poller.poll(*jobs("a")) == ["opened job[b]: job.gone"]
 
 
 def test_a_job_that_may_run_once_is_not_missed_after_its_run_and_one_that_runs_again_is() -> None:
@@ -283,13 +346,48 @@ def test_a_job_that_may_run_once_is_not_missed_after_its_run_and_one_that_runs_a
     assert poller.poll(*jobs("c"), **fields) == ["opened job[a]: job.gone"], "b has run, a was to run again"
 
 
-def test_a_job_whose_old_runs_the_source_has_deleted_is_not_missed() -> None:
-    monthly = jobs("b", cron="0 0 1 * *", last_start=NOON - 8 * DAY)
+VANISHED_AT = NOON + 2 * MIN
+
+
+@pytest.mark.parametrize(
+    ("sentence", "last_start", "kept_since", "is_missed"),
+    [
+        ("its last run was deleted", NOON - 8 * DAY, NOON - 7 * DAY, False),
+        ("its last run is the oldest that may be deleted", NOON - 8 * DAY, NOON - 8 * DAY, False),
+        ("its last run is kept", NOON - 8 * DAY, NOON - 8 * DAY - 1, True),
+        ("a run that is a day old may be deleted", VANISHED_AT - DAY, VANISHED_AT, False),
+        ("newer runs are not deleted by their age", VANISHED_AT - DAY + 1, VANISHED_AT, True),
+        ("it has never run", None, NOON - 7 * DAY, True),
+    ],
+)
+def test_a_job_whose_old_runs_the_source_has_deleted_is_not_missed(
+    sentence: str, last_start: int | None, kept_since: int, is_missed: bool
+) -> None:
     poller = Poller()
-    poller.poll(*jobs("a"), *monthly, kept_since=NOON - 8 * DAY)
+    poller.poll(*jobs("a"), *jobs("b", cron="0 0 1 * *", last_start=last_start), kept_since=kept_since)
+    assert poller.poll(*jobs("a"), kept_since=kept_since) == ["opened job[b]: job.gone"] * is_missed, sentence
+
+
+def test_a_job_that_is_missed_stays_so_when_its_old_runs_are_deleted() -> None:
+    poller = Poller()
+    poller.poll(*jobs("a"), *jobs("b", cron="0 0 1 * *", last_start=NOON - 8 * DAY))
+    assert poller.poll(*jobs("a"), kept_since=NOON - 9 * DAY) == ["opened job[b]: job.gone"]
     assert poller.poll(*jobs("a"), kept_since=NOON - 7 * DAY) == []
-    poller.poll(*jobs("a"), *monthly)
-    assert poller.poll(*jobs("a"), kept_since=NOON - 9 * DAY) == ["opened job[b]: job.gone"], "newer runs are kept"
+    assert poller.open_incidents == [("job", "b")]
+
+
+def test_what_was_known_of_a_gone_job_is_kept() -> None:
+    """Pages show it beside the incident. Its record stays where it is, also if its name is masked by now."""
+    remembered_facts: dict[str, Any] = {
+        "last_start": NOON - 3 * HOUR, "last_end": NOON - 2 * HOUR, "last_ok": NOON - DAY, "duration": HOUR,
+        "failures": 2, "expected_from": NOON - 9 * DAY, "advanced_at": NOON - 3 * HOUR,
+    }  # fmt: skip
+    key = build_scheduled_job_state_key("sync token=abc")
+    saved = SavedScheduledJobState("0 9 * * * UTC", **remembered_facts)
+    state = {key: ScheduledJobStateRecord("sync token=***", saved).to_json()}
+    (_, gone) = evaluate_job_source(snapshot(ScheduledJobFacts("a")), REST, (), state).jobs
+    assert gone.facts == ScheduledJobFacts("sync token=***", listed=False, gone_since=NOON, **remembered_facts)
+    assert (gone.state_key, gone.state) == (key, saved._replace(gone_since=NOON))
 
 
 def test_a_required_job_with_a_schedule_of_its_own_is_judged_by_it_alone() -> None:
@@ -327,6 +425,13 @@ def test_the_day_does_not_pass_while_watchdog_is_down() -> None:
     poller.gaps = ((poller.now + HOUR, poller.now + 3 * HOUR),)
     assert poller.poll(*jobs("ab", cron=""), after=DAY + 2 * HOUR - 1) == []
     assert poller.poll(*jobs("ab", cron=""), after=1) == ["resolved job[c]: job.removal_accepted"]
+
+
+def test_each_removal_has_its_own_day_while_most_jobs_are_listed() -> None:
+    poller = poller_after_vanishing("abcdefg", "abcdef")
+    assert poller.poll(*jobs("abcde", cron=""), after=12 * HOUR) == ["opened job[f]: job.gone"]
+    assert poller.poll(*jobs("abcde", cron=""), after=12 * HOUR) == ["resolved job[g]: job.removal_accepted"]
+    assert poller.poll(*jobs("abcde", cron=""), after=12 * HOUR) == ["resolved job[f]: job.removal_accepted"]
 
 
 def test_the_day_starts_again_when_a_vanished_job_returns() -> None:
@@ -556,6 +661,21 @@ def test_a_scheduler_that_is_silent_for_too_long_is_dead(
     assert source.is_readable is not bool(message)
 
 
+@pytest.mark.parametrize(
+    ("sentence", "heartbeat_at", "lists_jobs", "reason"),
+    [
+        ("it published jobs, which ended with it", NOON - 3 * MIN, True, "job.scheduler_dead"),
+        ("it has never reported", None, True, "job.none_listed"),
+        ("it does not publish jobs", NOON - 3 * MIN, False, "job.none_listed"),
+    ],
+)
+def test_a_source_that_is_empty_because_its_scheduler_is_dead(
+    sentence: str, heartbeat_at: int | None, lists_jobs: bool, reason: str
+) -> None:
+    scheduler = SchedulerLiveness("RQ scheduler", 2 * MIN, heartbeat_at, lists_jobs)
+    assert evaluate_job_source(snapshot(scheduler=scheduler), REST, (), {}).reason == reason, sentence
+
+
 def test_jobs_are_not_missed_while_their_scheduler_starts_again() -> None:
     scheduler = SchedulerLiveness("RQ scheduler", 2 * MIN, NOON + MIN, lists_jobs=True)
     poller = Poller(scheduler=scheduler)
@@ -586,6 +706,11 @@ GRACES = {
          {"quick": NOON - MIN, "slow": NOON - 2 * MIN, "nightly": NOON + DAY},
          "no Celery beat is running: quick was due at 11:59:00 UTC, and none of 3\N{NO-BREAK SPACE}jobs has been sent "
          "since"),
+        ("the graces of two have passed: the one that was due first is named",
+         {"nightly": NOON - MIN, "quick": NOON - 2 * MIN},
+         "no Celery beat is running: quick was due at 11:58:00 UTC, and none of 2\N{NO-BREAK SPACE}jobs has been sent "
+         "since"),
+        ("it was due when the other was sent", {"quick": NOON - DAY, "slow": NOON + MIN}, ""),
         ("they are due, within their grace", {"quick": NOON - 1, "slow": NOON - 1}, ""),
         ("it is the only job", {"quick": NOON - HOUR}, ""),
     ],
@@ -599,6 +724,23 @@ def test_a_scheduler_that_sends_nothing_is_one_problem_for_any_graces(
     snapshot = JobSourceSnapshot(NOON, reported, SchedulerLiveness("Celery beat"))
     source = evaluate_job_source(snapshot, GRACES, (), {})
     assert (source.reason, source.message) == (("job.scheduler_dead", message) if message else ("", "")), sentence
+
+
+@pytest.mark.parametrize(
+    "facts", [{"next_due": NOON}, {"every": HOUR, "last_start": NOON - HOUR, "schedule_since": NOON - DAY}]
+)
+def test_a_job_without_grace_is_not_sent_from_the_instant_on_at_which_it_is_due(facts: dict[str, Any]) -> None:
+    quiet = ScheduledJobFacts("quiet", next_due=NOON + DAY)
+    source = snapshot(ScheduledJobFacts("a", **facts), quiet, scheduler=SchedulerLiveness("Celery beat"))
+    evaluated = evaluate_job_source(source, {"*": ScheduledJobLimits(grace=0)}, (), {})
+    assert evaluated.message.startswith("no Celery beat is running: a was due at 12:00:00 UTC")
+
+
+def test_an_interval_that_is_not_sent_counts_from_when_the_source_has_the_schedule() -> None:
+    late = ScheduledJobFacts("a", every=MIN, last_start=NOON - 5 * MIN + 7_000, schedule_since=NOON - DAY + 7_000)
+    quiet = ScheduledJobFacts("quiet", next_due=NOON + DAY)
+    source = evaluate_job_source(snapshot(late, quiet, scheduler=SchedulerLiveness("Celery beat")), REST, (), {})
+    assert source.message.startswith("no Celery beat is running: a was due at 11:56:07 UTC")
 
 
 def test_a_job_that_alone_is_not_sent_is_overdue() -> None:
@@ -670,6 +812,8 @@ def test_a_required_job_that_was_never_listed_is_gone() -> None:
     assert verdicts(snapshot(ScheduledJobFacts("a")), limits) == {"a": "", "b": "job.gone"}
     gone = evaluate_job_source(snapshot(ScheduledJobFacts("a")), limits, ("b",), {}).jobs[1]
     assert gone.verdict[:3] == ("job.gone", "b is gone: its source does not list it", None)
+    assert gone.facts == ScheduledJobFacts("b", listed=False, expected_from=NOON)
+    assert gone.state == SavedScheduledJobState("", NOON, was_listed=False)
     assert verdicts(snapshot(), limits) == {}, "that the source lists nothing is the problem"
 
 
@@ -700,8 +844,13 @@ def test_an_empty_source_with_a_scheduler_is_empty_first_of_all() -> None:
     assert source.reason == "job.none_listed"
 
 
-def test_a_job_that_is_late_by_the_configured_schedule_alone_does_not_make_the_scheduler_dead() -> None:
-    weekly = ScheduledJobFacts("weekly", cron="0 0 * * 0", last_start=NOON - 2 * DAY, schedule_since=NOON - 9 * DAY)
+@pytest.mark.parametrize("next_due", [None, NOON + 12 * HOUR])
+def test_a_job_that_is_late_by_the_configured_schedule_alone_does_not_make_the_scheduler_dead(
+    next_due: int | None,
+) -> None:
+    weekly = ScheduledJobFacts(
+        "weekly", cron="0 0 * * 0", last_start=NOON - 2 * DAY, schedule_since=NOON - 9 * DAY, next_due=next_due
+    )
     limits = REST | {"weekly": ScheduledJobLimits(schedule=CronSchedule("0 0 * * *"))}
     source = snapshot(
         weekly, ScheduledJobFacts("quiet", next_due=NOON + DAY), scheduler=SchedulerLiveness("Celery beat")

@@ -79,10 +79,10 @@ def judge_listed_job(probe: ProbeInfo, listing: SubjectListing, name: str) -> Jo
 class JobVerdict(NamedTuple):
     """What a job's facts show under its limits."""
 
-    reason: str
+    reason: str = ""
     """Empty if the job is fine."""
-    message: str
-    next_expected_at: int | None
+    message: str = ""
+    next_expected_at: int | None = None
     """When its next run is due; None: not known, or the job is disabled."""
     timezone: str = "UTC"
     """In which its times are shown: that of its schedule."""
@@ -182,7 +182,7 @@ def merge_saved_job_state(
     if _has_corrected_runs(facts, saved):
         saved = saved._replace(last_start=None, last_end=None, last_ok=None, duration=None, failures=0)
     if saved.schedule_text == schedule_text:
-        expected_from = min(max(saved.expected_from, facts.schedule_since or 0), now)
+        expected_from = min(max(saved.expected_from, facts.schedule_since or saved.expected_from), now)
     else:
         expected_from = now
     start, end, ok = (
@@ -206,7 +206,8 @@ def merge_saved_job_state(
         failures=failures,
         error=facts.error if failures else "",
     )
-    if facts.lost_since is not None and not facts.lost_is_newest and facts.lost_since > (saved.lost_since or 0):
+    lost_since = _find_latest_timestamp(facts.lost_since, saved.lost_since)
+    if lost_since != saved.lost_since and not facts.lost_is_newest:
         facts = facts._replace(lost_failures=saved.failures + 1)
     return facts, SavedScheduledJobState(
         schedule_text=schedule_text,
@@ -216,7 +217,7 @@ def merge_saved_job_state(
         last_ok=facts.last_ok,
         duration=facts.duration,
         failures=facts.failures,
-        lost_since=_find_latest_timestamp(facts.lost_since, saved.lost_since),
+        lost_since=lost_since,
     )
 
 
@@ -258,11 +259,11 @@ def judge_job_facts(
 ) -> JobVerdict:
     """Judges a job by its facts alone; of several problems, the most specific one. `gaps`: when no run could have been
     reported; empty where the source keeps all runs."""
-    limits = replace(limits, grace=limits.grace + facts.reporting_lag) if facts.reporting_lag else limits
+    limits = replace(limits, grace=limits.grace + facts.reporting_lag)
     expected_from = now if facts.expected_from is None else facts.expected_from
     expected = build_job_run_expectation(facts, limits, expected_from, gaps)
     if not facts.enabled or facts.removal or facts.undecided:
-        return JobVerdict("", "", None)
+        return JobVerdict()
     if not facts.listed and not limits.overrides_schedule:
         return JobVerdict(*_build_gone_job_problem(facts, now), None)
     reason, message = _find_job_problem(facts, limits, expected, now, gaps)
@@ -284,8 +285,8 @@ def _find_job_problem(
 ) -> tuple[str, str]:
     name = facts.name
     zone = _choose_job_message_time_zone(expected.schedule)
-    if facts.lost_failures >= limits.max_failures:
-        return _build_lost_job_run_problem(facts, facts.lost_failures, now, zone)
+    if facts.lost_since is not None and facts.lost_failures >= limits.max_failures:
+        return _build_lost_job_run_problem(name, facts.lost_since, facts.lost_failures, now, zone)
     if facts.running_since is not None:
         seconds = limits.max_runtime is not None and limits.max_runtime < SHOW_SECONDS_FOR_LIMITS_BELOW_MS
         since = f"running since {format_time_in_zone(facts.running_since, now, zone, seconds=seconds)}"
@@ -298,8 +299,8 @@ def _find_job_problem(
     if overdue := _find_overdue_problem(facts, limits, expected, now, gaps):
         return overdue
     if facts.failures >= limits.max_failures:
-        if facts.lost_is_newest:
-            return _build_lost_job_run_problem(facts, facts.failures, now, zone)
+        if facts.lost_since is not None and facts.lost_is_newest:
+            return _build_lost_job_run_problem(name, facts.lost_since, facts.failures, now, zone)
         repeats = "" if facts.failures == 1 else f" {format_count(facts.failures, 'time')} in a row"
         return build_reason_and_message("job.failed", summarize_error(facts.error), name=name, repeats=repeats)
     return _find_runtime_problem(facts, limits)
@@ -310,10 +311,10 @@ def _choose_job_message_time_zone(schedule: Schedule | None) -> str:
     return schedule.timezone if isinstance(schedule, CronSchedule) else "UTC"
 
 
-def _build_lost_job_run_problem(facts: ScheduledJobFacts, failures: int, now: int, zone: str) -> tuple[str, str]:
-    started = "" if facts.lost_since is None else format_time_in_zone(facts.lost_since, now, zone)
+def _build_lost_job_run_problem(name: str, lost_since: int, failures: int, now: int, zone: str) -> tuple[str, str]:
+    started = format_time_in_zone(lost_since, now, zone)
     repeats = "" if failures == 1 else f", and {failures} runs in a row have failed or were lost"
-    return build_reason_and_message("job.lost", name=facts.name, started=started, repeats=repeats)
+    return build_reason_and_message("job.lost", name=name, started=started, repeats=repeats)
 
 
 def _find_runtime_problem(facts: ScheduledJobFacts, limits: ScheduledJobLimits) -> tuple[str, str]:

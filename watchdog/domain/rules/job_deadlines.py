@@ -15,7 +15,7 @@ MAX_UTC_OFFSET_CHANGE_MS = 2 * HOUR_MS
 
 
 def find_next_deadline_of_job(
-    facts: ScheduledJobFacts, limits: ScheduledJobLimits, now: int, gaps: DowntimeGaps = (), *, reason: str = ""
+    facts: ScheduledJobFacts, limits: ScheduledJobLimits, now: int, gaps: DowntimeGaps = (), *, reason: str
 ) -> int | None:
     """The first instant after `now` at which the next run is overdue, or the run in progress has exceeded its time;
     None: there is none. A gap postpones both. May be early: the job is judged then, and has the next deadline.
@@ -28,7 +28,8 @@ def find_next_deadline_of_job(
     )
     if expected.schedule is not None and facts.enabled and reason not in OVERDUE_JOB_REASONS:
         for grace in (limits.grace, limits.grace + MAX_UTC_OFFSET_CHANGE_MS):
-            slot = expected.schedule.find_next_slot_after(max(now - grace, expected.last_run_at or 0))
+            after = now - grace
+            slot = expected.schedule.find_next_slot_after(max(after, expected.last_run_at or after))
             deadlines.append(slot + limits.grace + compute_utc_offset_change_ms(expected.schedule, slot))
     if facts.running_since is not None:
         deadlines.append(compute_job_run_deadline(facts, limits, facts.running_since) + 1)

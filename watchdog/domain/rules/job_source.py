@@ -44,6 +44,7 @@ JOB_REMOVAL_ACCEPTED_AFTER_MS = DAY_MS
 MIN_ASSUMED_JOB_RUN_RETENTION_MS = DAY_MS
 """A source is assumed to have deleted the runs of a job by age only if they are at least this old."""
 MAX_JOBS_NAMED_IN_MESSAGE = 5
+_STATE_OF_NEVER_LISTED_JOB = SavedScheduledJobState(was_listed=False)
 
 
 class EvaluatedJobSource(NamedTuple):
@@ -152,7 +153,7 @@ def _evaluate_listed_jobs(source: _JobSourceEvaluationInputs) -> Iterator[Evalua
         if limits is None:
             continue
         record = read_scheduled_job_state_record(source.probe_state, facts.name)
-        saved = SavedScheduledJobState("", 0) if record is None else record.state
+        saved = SavedScheduledJobState() if record is None else record.state
         facts = facts._replace(advanced_at=_find_newest_dispatched_run(facts, saved, source.taken_at))
         job = update_and_judge_job(facts, limits, record, source.taken_at)
         state = job.state._replace(
@@ -202,7 +203,7 @@ def _is_job_overdue_at(instant: int, job: EvaluatedJob, limits: ScheduledJobLimi
 
 
 def _mark_job_lateness_undecided(job: EvaluatedJob) -> EvaluatedJob:
-    return job._replace(facts=job.facts._replace(undecided=True), verdict=JobVerdict("", "", None))
+    return job._replace(facts=job.facts._replace(undecided=True), verdict=JobVerdict())
 
 
 # --- jobs that are not listed
@@ -220,7 +221,7 @@ def _evaluate_unlisted_jobs(source: _JobSourceEvaluationInputs) -> Iterator[Eval
     for name in source.required_jobs:
         records.setdefault(
             build_scheduled_job_state_key(name),
-            ScheduledJobStateRecord(name, SavedScheduledJobState("", source.taken_at, was_listed=False)),
+            ScheduledJobStateRecord(name, _STATE_OF_NEVER_LISTED_JOB),
         )
     for key, record in sorted(records.items(), key=lambda item: item[1].name):
         limits = find_job_limits(source.job_limits, record.name)
@@ -246,7 +247,7 @@ def _is_job_expected_gone(source: _JobSourceEvaluationInputs, record: ScheduledJ
     """Whether it is no problem that a job is not listed any more: it was disabled, its last run has been due, or the
     source deletes old runs and it has not run for long."""
     state, snapshot = record.state, source.snapshot
-    if not state.enabled or (state.final and (state.next_due or 0) <= source.taken_at):
+    if not state.enabled or (state.final and (state.next_due is None or state.next_due <= source.taken_at)):
         return True
     last_run = max((at for at in (state.last_start, state.last_end) if at is not None), default=None)
     if snapshot.kept_since is None or last_run is None or state.gone_since is not None:
@@ -257,8 +258,8 @@ def _is_job_expected_gone(source: _JobSourceEvaluationInputs, record: ScheduledJ
 def _evaluate_gone_job(
     source: _JobSourceEvaluationInputs, key: str, record: ScheduledJobStateRecord, limits: ScheduledJobLimits
 ) -> EvaluatedJob:
-    state = record.state
-    state = state._replace(gone_since=source.taken_at if state.gone_since is None else state.gone_since)
+    gone_since = source.taken_at if record.state.gone_since is None else record.state.gone_since
+    state = record.state._replace(gone_since=gone_since)
     is_forgotten = state.forgotten or build_forget_job_key(key) in source.probe_state
     facts = ScheduledJobFacts(
         record.name,
@@ -270,15 +271,15 @@ def _evaluate_gone_job(
         expected_from=state.expected_from,
         advanced_at=state.advanced_at,
         listed=False,
-        gone_since=state.gone_since,
+        gone_since=gone_since,
         removal="job.forgotten" if is_forgotten else "",
         empty_source="" if source.snapshot.jobs else source.snapshot.location,
     )
     verdict = judge_job_facts(facts, limits, source.taken_at)
     state = state._replace(forgotten=is_forgotten and record.name in source.required_jobs)
     job = EvaluatedJob(facts, state, verdict, key)
-    scheduler, gone_since = source.scheduler, state.gone_since or 0
-    is_starting = scheduler.lists_jobs and source.taken_at - gone_since <= (scheduler.timeout or 0)
+    scheduler, gone_for = source.scheduler, source.taken_at - gone_since
+    is_starting = scheduler.lists_jobs and scheduler.timeout is not None and gone_for <= scheduler.timeout
     return _mark_job_lateness_undecided(job) if is_starting else job
 
 
@@ -289,13 +290,13 @@ def _accept_job_removals(
 
     Never while the source lists nothing, and never a job that the configuration names.
     """
-    if not source.snapshot.jobs:
+    gone = {job.facts.name: job.facts for job in unlisted if is_job_gone(job.facts)}
+    if not source.snapshot.jobs or not gone:
         return unlisted
     clock = UptimeClock(source.gaps)
-    gone = {job.facts.name: job.facts for job in unlisted if is_job_gone(job.facts)}
     vanished = find_gone_job_majority({job.facts.name: job.facts for job in listed} | gone)
     changes = [facts.gone_since for facts in gone.values()] + [job.state.returned_at for job in listed]
-    stable_since = max((at for at in changes if at is not None), default=source.taken_at)
+    stable_since = max(at for at in changes if at is not None)
 
     def is_accepted(facts: ScheduledJobFacts) -> bool:
         if facts.name not in gone or facts.name in source.required_jobs:
@@ -304,9 +305,7 @@ def _accept_job_removals(
         return clock.has_elapsed(since, JOB_REMOVAL_ACCEPTED_AFTER_MS, source.taken_at)
 
     return [
-        job._replace(
-            facts=job.facts._replace(removal="job.removal_accepted", undecided=False), verdict=JobVerdict("", "", None)
-        )
+        job._replace(facts=job.facts._replace(removal="job.removal_accepted"), verdict=JobVerdict())
         if is_accepted(job.facts)
         else job
         for job in unlisted
@@ -365,7 +364,7 @@ def _find_dead_scheduler_problem(
     elif source.taken_at - max(source.heartbeat_at, source.server_returned_at) > scheduler.timeout:
         detail = f"the last heartbeat was at {format_utc(source.heartbeat_at, source.taken_at, seconds=True)}"
     else:
-        detail = ""
+        return None
     return build_reason_and_message("job.scheduler_dead", detail, scheduler=scheduler.name) if detail else None
 
 
@@ -374,9 +373,13 @@ def _describe_idle_scheduler(source: _JobSourceEvaluationInputs, listed: list[Ev
     job: then its own incident shows it."""
     enabled = [job for job in listed if job.facts.enabled]
     sent = (at for job in listed for at in (job.facts.last_start, job.facts.advanced_at) if at is not None)
-    last_sent_at = max(sent, default=0)
+    last_sent_at = max(sent, default=None)
     late = {job.facts.name: _find_unsent_run_due_at(job.facts, source.taken_at) for job in enabled if job.is_overdue}
-    unsent = {name: due_at for name, due_at in late.items() if due_at is not None and due_at > last_sent_at}
+    unsent = {
+        name: due_at
+        for name, due_at in late.items()
+        if due_at is not None and (last_sent_at is None or due_at > last_sent_at)
+    }
     if len(enabled) < SOURCE_INCIDENT_MIN_GONE_JOBS or not unsent:
         return ""
     name = min(unsent, key=lambda name: unsent[name])
