@@ -736,11 +736,17 @@ def test_a_job_without_grace_is_not_sent_from_the_instant_on_at_which_it_is_due(
     assert evaluated.message.startswith("no Celery beat is running: a was due at 12:00:00 UTC")
 
 
-def test_an_interval_that_is_not_sent_counts_from_when_the_source_has_the_schedule() -> None:
-    late = ScheduledJobFacts("a", every=MIN, last_start=NOON - 5 * MIN + 7_000, schedule_since=NOON - DAY + 7_000)
+@pytest.mark.parametrize(
+    ("last_start", "due"),
+    [(NOON - 5 * MIN + 7_000, "11:56:07 UTC"), (None, "1\N{NO-BREAK SPACE}May 12:01:30 UTC")],
+)
+def test_an_interval_that_is_not_sent_counts_from_the_last_run_or_from_its_schedule(
+    last_start: int | None, due: str
+) -> None:
+    late = ScheduledJobFacts("a", every=MIN, last_start=last_start, schedule_since=NOON - DAY + 30_001)
     quiet = ScheduledJobFacts("quiet", next_due=NOON + DAY)
     source = evaluate_job_source(snapshot(late, quiet, scheduler=SchedulerLiveness("Celery beat")), REST, (), {})
-    assert source.message.startswith("no Celery beat is running: a was due at 11:56:07 UTC")
+    assert source.message.startswith(f"no Celery beat is running: a was due at {due}, and none")
 
 
 def test_a_job_that_alone_is_not_sent_is_overdue() -> None:
