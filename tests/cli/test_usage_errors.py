@@ -116,9 +116,9 @@ class TestADatabase:
     def test_it_is_another_file(self, write: Write, command: str, tmp_path: Path) -> None:
         write(probes=[API])
         (tmp_path / "watchdog.db").write_text("To whom it may concern" * 100)
-        assert (
-            one_line(invoke_command(command), 3)
-            == "watchdog: cannot use the database watchdog.db: file is not a database"
+        assert one_line(invoke_command(command), 3) == (
+            "watchdog: cannot use the database watchdog.db: file is not a database; restore a backup, or move the file"
+            " away to start with an empty database"
         )
 
     def test_it_is_a_folder(self, write: Write, command: str, tmp_path: Path) -> None:

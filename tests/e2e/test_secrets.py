@@ -60,7 +60,7 @@ class LeakingTarget:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("0.0.0.0", 0), Handler)
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
 
@@ -103,6 +103,8 @@ def write_config(
     folder: Path, url: str, *, target_port: int, slack: FakeSlack, hook: FakeWebhookReceiver, mail: FakeMailServer
 ) -> Path:
     base = f"127.0.0.1:{target_port}"
+    others = [f"127.0.0.{number}:{target_port}" for number in range(2, 6)]
+    """Each probe has an address for itself: incidents of one address would share a message."""
     (folder / "leaking.py").write_text(LEAKING_SERVER)
     (folder / "leaking_tasks.py").write_text(LEAKING_TASKS_SERVER.replace("SECRET", SECRETS["S12"]))
     common = {
@@ -124,14 +126,14 @@ def write_config(
         },
         {
             "name": "Credentials",
-            "http": {"url": f"http://{base}/b", "auth": {"basic": {"username": "me", "password": "${S03}"}}},
+            "http": {"url": f"http://{others[0]}/b", "auth": {"basic": {"username": "me", "password": "${S03}"}}},
         },
         {
-            "name": "Preference ${S21}", "http": f"http://{base}/p",
+            "name": "Preference ${S21}", "http": f"http://{others[1]}/p",
             "expect": ["status > 0"], "prefer": ["headers['x'] == '${S08}'"],
         },
-        {"name": "Bearer", "http": {"url": f"http://{base}/c", "auth": {"bearer": "${S06}"}}},
-        {"name": "MCP", "mcp": {"url": f"http://{base}/mcp?token=${{S10}}", "headers": {"X-Token": "${S09}"}}},
+        {"name": "Bearer", "http": {"url": f"http://{others[2]}/c", "auth": {"bearer": "${S06}"}}},
+        {"name": "MCP", "mcp": {"url": f"http://{others[3]}/mcp?token=${{S10}}", "headers": {"X-Token": "${S09}"}}},
         {
             "name": "Process",
             "mcp": {
