@@ -23,7 +23,6 @@ PASSWORD_ROLE = "locked"
 """A role that needs its password, if a test creates it. All others connect without one."""
 FAST_SETTINGS = (
     "fsync=off",
-    "synchronous_commit=off",
     "full_page_writes=off",
     "max_connections=60",
     "shared_buffers=32MB",
