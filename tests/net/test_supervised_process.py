@@ -9,11 +9,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+import anyio
 import pytest
+import uvloop
 
 from tests.support.polling import wait_until
 from tests.support.processes import processes_with
@@ -79,6 +82,38 @@ def test_closing_kills_every_process(program: str, tmp_path: Path, null: int) ->
         assert processes_with(mark) == []
 
     asyncio.run(go())
+
+
+def cancel_task(_: anyio.CancelScope) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+
+
+CANCELLATIONS = {"a task": cancel_task, "a scope, which interrupts every wait": lambda scope: scope.cancel()}
+
+
+@pytest.mark.parametrize("cancel", CANCELLATIONS.values(), ids=CANCELLATIONS)
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_a_cancellation_waits_until_every_process_is_killed(
+    run: Callable[[Coroutine[Any, Any, None]], None],
+    cancel: Callable[[anyio.CancelScope], None],
+    tmp_path: Path,
+    null: int,
+) -> None:
+    async def go() -> None:
+        child = run_child([sys.executable, "-c", SLEEP, str(tmp_path)])
+        await child.start(null, null, null)
+        assert child._supervisor is not None
+        child._supervisor.send_signal(signal.SIGSTOP)  # as on a busy machine
+        asyncio.get_running_loop().call_later(0.3, child._supervisor.send_signal, signal.SIGCONT)
+        with suppress(asyncio.CancelledError), anyio.CancelScope() as scope:
+            cancel(scope)
+            await child.close()
+        assert child._supervisor.returncode == 0
+        assert processes_with(str(tmp_path)) == []
+
+    run(go())
 
 
 HOLDER = """

@@ -18,6 +18,7 @@ import uvloop
 
 from tests.support import worker_functions as functions
 from tests.support.polling import wait_until, wait_until_async
+from tests.support.processes import child_pids
 from watchdog.net import PhaseTimer, ProbeError, worker_program
 from watchdog.net.worker_process import WorkerProcess
 
@@ -111,6 +112,20 @@ def test_who_is_cancelled_in_the_queue_leaves_the_process_alone(run: Callable[[S
         assert worker.pid == pid
         assert is_alive(pid)
         busy.cancel()
+
+    run(script)
+
+
+@pytest.mark.parametrize("turns", range(1, 5))
+def test_a_cancelled_start_leaves_no_process(run: Callable[[Script], None], turns: int) -> None:
+    async def script(worker: WorkerProcess) -> None:
+        before = child_pids()
+        started = asyncio.create_task(worker.run(PhaseTimer(), functions.get_pid))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        started.cancel()
+        await asyncio.wait([started])
+        await wait_until_async(lambda: child_pids() <= before)
 
     run(script)
 

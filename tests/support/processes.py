@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 
@@ -15,4 +16,17 @@ def processes_with(*arguments: str) -> list[int]:
             continue
         if {argument.encode() for argument in arguments} <= set(words):
             pids.append(int(entry.name))
+    return pids
+
+
+def child_pids() -> set[int]:
+    """The children of this process, zombies included."""
+    pids = set()
+    for entry in filter(lambda entry: entry.name.isdecimal(), Path("/proc").iterdir()):
+        try:
+            [_, parent_pid] = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+        except OSError:
+            continue
+        if int(parent_pid) == os.getpid():
+            pids.add(int(entry.name))
     return pids

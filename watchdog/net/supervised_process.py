@@ -13,7 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import anyio
+
 from watchdog.net import supervisor
+from watchdog.net.threads import reap_in_daemon_thread
 
 EXIT_POLL_INTERVAL_S = 0.005
 
@@ -92,13 +95,18 @@ class SupervisedProcess:
         """Kills what is left. A cancellation takes effect only when that is done."""
         if self._control is not None:
             self._control.transport.abort()
+        if self._supervisor is None:
+            return
         cancelled = None
-        for _ in range(round((supervisor.DESCENDANTS_KILL_TIMEOUT_S + 1) / EXIT_POLL_INTERVAL_S)):
-            if self._supervisor is None or self._supervisor.poll() is not None:
-                break
-            try:
-                await asyncio.sleep(EXIT_POLL_INTERVAL_S)
-            except asyncio.CancelledError as error:
-                cancelled = error
+        with anyio.CancelScope(shield=True):  # a cancelled scope would interrupt every sleep
+            for _ in range(round((supervisor.DESCENDANTS_KILL_TIMEOUT_S + 1) / EXIT_POLL_INTERVAL_S)):
+                if self._supervisor.poll() is not None:
+                    break
+                try:
+                    await asyncio.sleep(EXIT_POLL_INTERVAL_S)
+                except asyncio.CancelledError as error:
+                    cancelled = error
+            else:
+                reap_in_daemon_thread(self._supervisor)
         if cancelled is not None:
             raise cancelled

@@ -6,7 +6,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from threading import Thread
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    import subprocess
 
 T = TypeVar("T")
 
@@ -36,3 +39,8 @@ async def run_in_daemon_thread(function: Callable[[], T], thread_name: str) -> T
 
     Thread(target=run, name=thread_name, daemon=True).start()
     return await future
+
+
+def reap_in_daemon_thread(process: subprocess.Popen[bytes]) -> None:
+    """Waits for the end of a process that was killed, so that no zombie is left."""
+    Thread(target=process.wait, name="process-end", daemon=True).start()

@@ -14,13 +14,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from threading import Thread
 from typing import Any, NamedTuple, TypeVar, TypeVarTuple, Unpack
 
 from watchdog.net import worker_program
 from watchdog.net.errors import ProbeError
 from watchdog.net.phases import PhaseTimer
-from watchdog.net.threads import run_in_daemon_thread
+from watchdog.net.threads import reap_in_daemon_thread, run_in_daemon_thread
 
 WRITE_CHUNK_BYTES = 64 << 10
 _T = TypeVar("_T")
@@ -76,7 +75,7 @@ class WorkerProcess:
         if worker is not None:
             worker.writer.transport.abort()
             worker.process.kill()
-            Thread(target=worker.process.wait, daemon=True).start()
+            reap_in_daemon_thread(worker.process)
 
 
 async def _start_worker() -> _Worker:
@@ -93,8 +92,13 @@ async def _start_worker() -> _Worker:
         except OSError:
             own_end.close()
             raise
-    worker = _Worker(process, *await asyncio.open_unix_connection(sock=own_end))
-    await _send_with_size_header(worker.writer, pickle.dumps(sys.path))
+    try:
+        worker = _Worker(process, *await asyncio.open_unix_connection(sock=own_end))
+        await _send_with_size_header(worker.writer, pickle.dumps(sys.path))
+    except BaseException:
+        process.kill()
+        reap_in_daemon_thread(process)
+        raise
     return worker
 
 
