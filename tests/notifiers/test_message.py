@@ -247,6 +247,12 @@ def test_the_fields_are_in_the_same_order_everywhere() -> None:
     assert field(resolved, "Severity") == "was critical"
 
 
+def test_the_times_of_a_short_incident_have_seconds() -> None:
+    short = replace(RESOLVED_ALERT.incident, resolved_at=RESOLVED_ALERT.incident.since + 55_000)
+    message = compose_alert_message(replace(RESOLVED_ALERT, incident=short))
+    assert field(message, "Time") == "01:48:00 to 01:48:55 UTC"
+
+
 def test_unknown_values_are_omitted() -> None:
     probe = replace(MINIMAL_ALERT.probe, target="")
     message = compose_alert_message(replace(MINIMAL_ALERT, recent_runs=(), location="", probe=probe))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from watchdog.domain import reasons
 from watchdog.domain.formatting import (
     NBSP,
+    SHOW_SECONDS_FOR_LIMITS_BELOW_MS,
     format_count,
     format_duration,
     format_iso8601,
@@ -236,7 +237,8 @@ def build_resolved_alert_fields(context: AlertMessageContext, cause: str) -> tup
     resolved_at = incident.resolved_at or context.now
     counts = context.bad_count and incident.rule not in ("job", "service")
     checks = f" · {format_count(context.bad_count, 'check')}" if counts else ""
-    since, until = format_timestamp(incident.since, context.now), format_timestamp(resolved_at, context.now)
+    is_short = resolved_at - incident.since < SHOW_SECONDS_FOR_LIMITS_BELOW_MS
+    since, until = (format_timestamp(at, context.now, seconds=is_short) for at in (incident.since, resolved_at))
     fields = [
         *_build_target_alert_fields(context),
         AlertMessageField("Was", f"{cause}{checks}"),
