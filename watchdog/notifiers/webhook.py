@@ -14,7 +14,7 @@ from pydantic import field_validator
 from watchdog.config_types import FieldValidationError, Secret
 from watchdog.domain import reasons
 from watchdog.domain.formatting import format_iso8601
-from watchdog.domain.model import AlertMember, AlertMessageContext, Json, ResultWithEvidence, RunSummary
+from watchdog.domain.model import AlertMember, AlertMessageContext, Incident, Json, ResultWithEvidence, RunSummary
 from watchdog.expressions import compile_expression
 from watchdog.net.auth import find_header_problems
 from watchdog.net.url import HttpUrl, parse_http_url
@@ -125,23 +125,13 @@ def build_webhook_payload(idempotency_key: str, context: AlertMessageContext) ->
 def _serialize_webhook_member(member: AlertMember) -> dict[str, Json]:
     incident, probe = member
     return {
-        "incident": {
-            "id": incident.id,
-            "state": incident.state,
-            "rule": incident.rule,
-            "subject": incident.subject,
-            "severity": incident.severity,
-            "reason": incident.reason,
-            "message": replace_nbsp(incident.message),
-            "since": format_iso8601(incident.since),
-            "resolved_at": None if incident.resolved_at is None else format_iso8601(incident.resolved_at),
-        },
+        "incident": _serialize_incident(incident),
         "probe": {"id": probe.id, "name": probe.name, "kind": probe.kind, "target": probe.target},
     }
 
 
-def _serialize_webhook_incident(context: AlertMessageContext) -> dict[str, Json]:
-    incident = context.incident
+def _serialize_incident(incident: Incident) -> dict[str, Json]:
+    """What the message states of each of its incidents."""
     return {
         "id": incident.id,
         "state": incident.state,
@@ -150,11 +140,18 @@ def _serialize_webhook_incident(context: AlertMessageContext) -> dict[str, Json]
         "severity": incident.severity,
         "reason": incident.reason,
         "message": replace_nbsp(incident.message),
+        "since": format_iso8601(incident.since),
+        "resolved_at": None if incident.resolved_at is None else format_iso8601(incident.resolved_at),
+    }
+
+
+def _serialize_webhook_incident(context: AlertMessageContext) -> dict[str, Json]:
+    incident = context.incident
+    return {
+        **_serialize_incident(incident),
         "first_reason": incident.first_reason or incident.reason,
         "first_message": replace_nbsp(incident.opening_message),
-        "since": format_iso8601(incident.since),
         "opened_at": format_iso8601(incident.opened_at),
-        "resolved_at": None if incident.resolved_at is None else format_iso8601(incident.resolved_at),
         "resolution": incident.resolution,
         "bad_count": context.bad_count,
         "threshold": context.threshold,
