@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.support.end_to_end import FAST_PROBE, OPENED, RESOLVED, EndToEndHarness, email_texts
 from tests.support.fakes import CannedResponse
 from tests.support.polling import wait_until_async
+from watchdog.domain import membership
 
 
 async def test_a_target_fails_and_recovers(each_harness: EndToEndHarness) -> None:
@@ -76,7 +79,10 @@ async def test_undelivered_notifications_are_delivered_after_a_restart(harness: 
         await wait_until_async(lambda: harness.all_received(OPENED))
 
 
-async def test_removing_a_probe_resolves_its_incident(each_harness: EndToEndHarness) -> None:
+async def test_removing_a_probe_resolves_its_incident(
+    each_harness: EndToEndHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(membership, "WATCHDOG_PROCESS_LEASE_MS", 1_000)  # how long a stopped process keeps its probes
     harness = each_harness
     harness.target.up = False
     async with harness.running_watchdog() as watchdog:

@@ -76,12 +76,12 @@ class SimulatedNetwork:
 
 @pytest.fixture
 def network(monkeypatch: pytest.MonkeyPatch, harness: EndToEndHarness) -> SimulatedNetwork:
-    """Two connectivity targets, and 120 targets, half of them by name, which run every 5 s."""
-    urls = [f"http://192.0.2.{number}/" for number in range(60)] + [
-        f"http://p{number}.example/" for number in range(60)
+    """Two connectivity targets, and 40 targets, half of them by name, which run every 2 s."""
+    urls = [f"http://192.0.2.{number}/" for number in range(20)] + [
+        f"http://p{number}.example/" for number in range(20)
     ]
     harness.probes = [
-        {"name": f"P{number}", "http": url, "every": "5s", "timeout": "5s", "alert": IMMEDIATE_ALERT}
+        {"name": f"P{number}", "http": url, "every": "2s", "timeout": "5s", "alert": IMMEDIATE_ALERT}
         for number, url in enumerate(urls)
     ]
     harness.extra_config = {"connectivity": {"targets": ["http://198.51.100.1/", "http://connectivity.example/"]}}
@@ -107,12 +107,12 @@ async def test_without_a_way_out_of_the_machine_no_target_is_blamed(
 ) -> None:
     """There is a default route, but its gateway is dead: no name is resolved, and nothing is reached."""
     async with harness.running_watchdog() as watchdog:
-        await watchdog.wait_for_results("pass", 120)
+        await watchdog.wait_for_results("pass", 40)
         network.connect_errors, network.name_errors = lambda _: number, lambda _: socket.EAI_AGAIN
-        await watchdog.wait_for_results("error", 240)
+        await watchdog.wait_for_results("error", 80)
         assert received_notifications(harness) == [OWN_INCIDENT]
         network.connect_errors, network.name_errors = lambda _: 0, lambda _: 0
-        await wait_until_async(lambda: count_states(watchdog) == {HealthState.UP: 120})
+        await wait_until_async(lambda: count_states(watchdog) == {HealthState.UP: 40})
         assert received_notifications(harness) == [OWN_INCIDENT]
 
 
@@ -125,9 +125,9 @@ async def test_one_dead_host_and_one_name_that_does_not_resolve_are_alerts(
     network.name_errors = lambda name: socket.EAI_AGAIN if name == "p8.example" else 0
     async with harness.running_watchdog() as watchdog:
         await wait_until_async(lambda: len(received_notifications(harness)) >= 2)
-        await watchdog.wait_for_results("pass", 240)
+        await watchdog.wait_for_results("pass", 80)
     assert sorted(received_notifications(harness)) == [
-        ("opened", "P68", "dns.no_response"),
+        ("opened", "P28", "dns.no_response"),
         ("opened", "P7", "connection.unreachable"),
     ]
 
@@ -137,9 +137,9 @@ async def test_a_dead_resolver_is_our_own_fault(harness: EndToEndHarness, networ
     network.name_errors = lambda _: socket.EAI_AGAIN
     network.connect_errors = lambda address: errno.ECONNREFUSED if address == "192.0.2.7" else 0
     async with harness.running_watchdog() as watchdog:
-        await watchdog.wait_for_results("error", 120)
+        await watchdog.wait_for_results("error", 40)
         await wait_until_async(lambda: len(received_notifications(harness)) >= 2)
-        expected = {HealthState.UNKNOWN: 60, HealthState.UP: 59, HealthState.DOWN: 1}
+        expected = {HealthState.UNKNOWN: 20, HealthState.UP: 19, HealthState.DOWN: 1}
         await wait_until_async(lambda: count_states(watchdog) == expected)
     assert sorted(received_notifications(harness)) == [("opened", "P7", "connection.refused"), OWN_INCIDENT]
 
@@ -150,9 +150,9 @@ async def test_a_network_that_comes_and_goes_is_one_incident(
     async with harness.running_watchdog() as watchdog:
         for _ in range(3):
             network.connect_errors, network.name_errors = lambda _: errno.EHOSTUNREACH, lambda _: socket.EAI_AGAIN
-            await watchdog.wait_for_results("error", 60)
+            await watchdog.wait_for_results("error", 20)
             network.connect_errors, network.name_errors = lambda _: 0, lambda _: 0
-            await watchdog.wait_for_results("pass", 60)
+            await watchdog.wait_for_results("pass", 20)
         assert received_notifications(harness) == [OWN_INCIDENT]
 
 
@@ -164,13 +164,13 @@ async def test_a_mass_failure_is_alerted_unless_the_own_network_has_failed(
     for probe in harness.probes:
         del probe["alert"]
     async with harness.running_watchdog() as watchdog:
-        await watchdog.wait_for_results("pass", 120)
+        await watchdog.wait_for_results("pass", 40)
         connectivity = "198.51.100.1"
         network.connect_errors = lambda address: errno.ECONNREFUSED if is_own_fault or address != connectivity else 0
         if is_own_fault:
-            await watchdog.wait_for_results("error", 360)
+            await watchdog.wait_for_results("error", 120)
             assert received_notifications(harness) == [OWN_INCIDENT]
         else:
-            await wait_until_async(lambda: count_states(watchdog) == {HealthState.DOWN: 120})
+            await wait_until_async(lambda: count_states(watchdog) == {HealthState.DOWN: 40})
             assert OWN_INCIDENT not in received_notifications(harness)
             assert watchdog.count_outcomes()["error"] == 0
