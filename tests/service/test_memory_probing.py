@@ -28,7 +28,8 @@ from watchdog.probes.base import Probe, ProbeAttemptContext
 from watchdog.service import result_buffer
 from watchdog.service.result_buffer import ResultBuffer
 from watchdog.store.errors import StoreUnavailableError
-from watchdog.store.tables import incidents, outbox, results
+from watchdog.store.tables import incidents, outbox, results, staleness_events
+from watchdog.store.write import watermark
 from watchdog.store.write.absences import STORE_FAULT_NAME
 from watchdog.store.write.claims import SlotClaimer
 from watchdog.store.write.member_faults import WatchdogProcessFault, replace_watchdog_process_faults
@@ -83,12 +84,14 @@ class AwayHarness:
         )
         self.away = False
         writes = (SlotClaimer, "claim_due_slots"), (ResultRecorder, "record_results"), (Watermark, "detect_gap")
+        self.refused_writes = {name for _, name in writes}
+        """What the store refuses while it is away."""
         for owner, name in writes:
             monkeypatch.setattr(owner, name, self._refuse_while_away(getattr(owner, name)))
 
     def _refuse_while_away(self, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            if self.away:
+            if self.away and real.__name__ in self.refused_writes:
                 raise StoreUnavailableError("database is locked")
             return real(*args, **kwargs)
 
@@ -159,6 +162,24 @@ async def test_every_slot_of_an_absence_is_accounted_for(away_harness: AwayHarne
     missed = [row for row in harness.rows("other") if row[1] == "missed"]
     assert missed == [(expected[3], "missed", "missed.store_away", 9)], "the newest due slot still runs"
     assert not [row for row in harness.harness.store.select_rows(results) if row["late"]]
+
+
+async def test_a_store_that_refuses_only_results_makes_no_probe_stale(
+    away_harness: AwayHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table may be locked while the others are written. Slots that were claimed meanwhile would have no results."""
+    monkeypatch.setattr(watermark, "MIN_DOWNTIME_GAP_MS", 2 * STEP_MS)  # the harness claims at each step
+    harness = away_harness
+    harness.refused_writes = {"record_results"}
+    for interval in range(16):
+        harness.away = 3 <= interval < 13
+        await harness.pass_time(INTERVAL_MS)
+        await harness.harness.service.trigger_task("wake")
+    store = harness.harness.store
+    assert store.select_rows(staleness_events) == store.select_rows(incidents) == []
+    assert not [row for row in store.select_rows(results) if row["late"]]
+    assert (harness.count_slots("safe"), harness.count_slots("other")) == (16, 16)
+    assert [row[1] for row in harness.rows("safe")] == ["pass"] * 16, "it went on, and nothing is lost"
 
 
 async def test_an_outage_inside_an_absence_becomes_an_incident_afterwards(away_harness: AwayHarness) -> None:

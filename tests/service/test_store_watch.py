@@ -10,6 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.support.service import ServiceHarness, scripted_probe, without_ticks
+from tests.support.store import INTERVAL_MS
 from watchdog.domain.formatting import SECOND_MS
 from watchdog.service.store_watch import MAX_STORE_SILENCE_MS, SILENT_STORE_ERROR, StoreAbsence
 from watchdog.store.errors import StoreUnavailableError, WatchdogDatabaseSchemaError
@@ -77,7 +78,36 @@ async def test_a_store_that_stores_no_results_is_away(harness: ServiceHarness, m
         assert harness.service.store_watch.find_absence() is not None
         monkeypatch.undo()
         await run_task(harness, "record")
+        await run_task(harness, "claim")
         assert harness.service.store_watch.find_absence() is None
+
+
+@pytest.mark.parametrize("task_name", ["record", "flush_check_ins"])
+async def test_no_slot_is_claimed_while_the_store_refuses_what_the_runs_depend_on(
+    harness: ServiceHarness, monkeypatch: pytest.MonkeyPatch, task_name: str
+) -> None:
+    """The watermark would pass a slot that has no result, or a deadline of a job whose check-in is not stored."""
+    is_refused = False
+
+    async def write() -> None:
+        if is_refused:
+            raise StoreUnavailableError("database is locked")
+
+    async with harness:
+        harness.service.add_background_task(task_name, write, 1.0)
+        await run_task(harness, "claim")
+        claimed_until = harness.store.watermark.claimed_until
+        is_refused = True
+        harness.now += INTERVAL_MS
+        await run_task(harness, task_name)
+        await run_task(harness, "claim")
+        assert not harness.service.store_watch.can_claim()
+        assert harness.store.watermark.claimed_until == claimed_until
+        is_refused = False
+        await run_task(harness, task_name)
+        await run_task(harness, "claim")
+        assert harness.service.store_watch.can_claim()
+        assert harness.store.watermark.claimed_until == harness.now
 
 
 async def test_other_errors_are_no_absence(harness: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:

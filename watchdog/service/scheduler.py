@@ -239,6 +239,7 @@ class MonitoringService:
         async with self._claim_lock:
             now, returns = self.clock(), self.memory_probing.is_active
             try:
+                self.store_watch.require_no_refusal()
                 if returns and not await self._return_from_absence(now):
                     return
                 await self._claim_all_due_slots()

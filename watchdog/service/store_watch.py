@@ -10,6 +10,7 @@ import structlog
 from watchdog.domain.formatting import SECOND_MS, format_duration, format_duration_rounded
 from watchdog.service.background_tasks import BackgroundTask
 from watchdog.service.clock import Clock
+from watchdog.store.errors import StoreUnavailableError
 
 log = structlog.get_logger()
 
@@ -57,6 +58,14 @@ class StoreWatch:
             elif (since := task.running_since) is not None and now - since > MAX_STORE_SILENCE_MS:
                 absences.append(StoreAbsence(since, SILENT_STORE_ERROR))
         return min(absences, key=lambda absence: (not absence.is_damaged, absence.since), default=None)
+
+    def require_no_refusal(self) -> None:
+        """Raise StoreUnavailableError while the store refuses results or check-ins, although it may take claims: the
+        watermark would pass slots and deadlines although what decides them is not stored."""
+        for name in STORE_WRITING_TASK_NAMES:
+            task = self.tasks.get(name)
+            if name != "claim" and task is not None and task.store_failing_since is not None:
+                raise StoreUnavailableError(task.last_error)
 
     def can_claim(self) -> bool:
         """Whether slots can be claimed, as far as is known."""
