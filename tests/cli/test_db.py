@@ -131,9 +131,7 @@ def test_postgres_has_its_own_program_for_backups(configured: str) -> None:
 def test_a_database_that_does_not_exist(write: Write, command: str) -> None:
     write()
     line = one_line(invoke_command("db", *command.split()), 3)
-    assert line.startswith(
-        f"watchdog: the database {Path.cwd()}/watchdog.db does not exist: `watchdog run` creates it; "
-    )
+    assert line.startswith(f"watchdog: the database {Path.cwd()}/watchdog.db does not exist: start `watchdog run`; ")
 
 
 @pytest.mark.parametrize("command", ["vacuum", "backup copy.db"])

@@ -103,7 +103,7 @@ class TestADatabase:
         write(probes=[API])
         line = one_line(invoke_command(command), 3)
         assert line.startswith(
-            f"watchdog: the database {Path.cwd()}/watchdog.db does not exist: `watchdog run` creates it; "
+            f"watchdog: the database {Path.cwd()}/watchdog.db does not exist: start `watchdog run`; "
         )
         assert not (tmp_path / "watchdog.db").exists(), "a query creates no file"
 
@@ -193,7 +193,7 @@ def test_a_database_of_a_newer_version(write: Write, command: str, tmp_path: Pat
     connection.close()
     line = one_line(invoke_command(*command.split()), 2)
     assert line == (
-        "watchdog: the database is at schema 9999, which this version does not know: it was upgraded by a newer"
+        "watchdog: the database is at schema 9999, which this version does not support: it was upgraded by a newer"
         " Watchdog; run that version or newer"
     )
 

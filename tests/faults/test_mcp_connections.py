@@ -238,7 +238,7 @@ TRANSPORTS = [
             {"initialize": WITH_SESSION, "tools/call": RawMcpResponse(404, rpc_error(4, -32001, "Session not found"))}
         ),
         "mcp.session_lost",
-        ("HTTP 404", "the server no longer knows the session", "while calling the tool"),
+        ("HTTP 404", "the server no longer has the session", "while calling the tool"),
     ),
     McpFault(
         "a web page",

@@ -54,9 +54,9 @@ def notifier(port: int, **settings: str) -> EmailNotifier:
     ("responses", "settings", "reason", "retried", "message"),
     [
         ({"banner": b"SSH-2.0-OpenSSH_9.6\r\n"}, {}, "smtp.protocol_error", "always",
-         "the server does not respond as a mail server does"),
+         "the response is not that of a mail server"),
         ({"banner": b"220 " + b"x" * 100_000 + b"\r\n"}, {}, "smtp.protocol_error", "always",
-         "the server does not respond as a mail server does"),
+         "the response is not that of a mail server"),
         ({"banner": b"550 5.7.1 blocked by a list\r\n"}, {}, "smtp.550", "an hour", "SMTP 550 5.7.1 blocked by a list"),
         ({"EHLO": b"421 4.3.2 shutting down\r\n"}, {}, "smtp.421", "always", "SMTP 421 4.3.2 shutting down"),
         ({"EHLO": b"554 5.7.1 no\r\n", "HELO": b"554 5.7.1 bad name\r\n"}, {}, "smtp.554", "an hour",

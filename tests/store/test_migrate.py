@@ -250,7 +250,7 @@ def test_a_newer_schema_is_refused(fresh: Database) -> None:
     with fresh.write_transaction() as connection:
         connection.exec_driver_sql(f"UPDATE {SCHEMA_VERSION_TABLE} SET version_num = '4711'")
     with pytest.raises(
-        WatchdogDatabaseSchemaError, match=r"at schema 4711, which this version does not know: .* run that version"
+        WatchdogDatabaseSchemaError, match=r"at schema 4711, which this version does not support: .* run that version"
     ):
         upgrade_schema(fresh, find_resource_path("migrations"))
     assert tables(fresh) == {*metadata.tables, SCHEMA_VERSION_TABLE}

@@ -107,8 +107,8 @@ def exit_if_database_file_missing(loaded_config: LoadedConfig) -> None:
     """Exits if there is no SQLite file: connecting would create an empty one."""
     if (file := _get_sqlite_file_path(loaded_config)) is not None and not file.exists():
         message = (
-            f"the database {file.absolute()} does not exist: `watchdog run` creates it; where it runs already, use this"
-            " command in its working directory"
+            f"the database {file.absolute()} does not exist: start `watchdog run`; if it is already running, change to"
+            " its working directory"
         )
         exit_with_error(loaded_config.mask(message), ExitCode.UNKNOWN)
 

@@ -61,9 +61,9 @@ class WebServerSettings(ConfigModel):
     public_url: Annotated[HttpLink, AfterValidator(lambda url: url.rstrip("/"))] = ""
     """The URL at which people reach the pages. Notifications link to it."""
     trusted_proxies: tuple[Annotated[str, AfterValidator(_validate_proxy_network)], ...] = ()
-    """The addresses or networks of reverse proxies, such as `127.0.0.1` or `10.0.0.0/8`. Only their `X-Forwarded-For`
-    and `X-Forwarded-Proto` headers count: the limits of visitors, and of attempts to sign in, then apply to the client
-    behind the proxy, and cookies are restricted to https if the client uses it."""
+    """The addresses or networks of reverse proxies, such as `127.0.0.1` or `10.0.0.0/8`. Only the
+    `X-Forwarded-For` and `X-Forwarded-Proto` headers of these proxies count. The limits on connections and on sign-in
+    attempts then apply to the client behind the proxy. Cookies are restricted to https if the client uses https."""
 
     @property
     def bind_address(self) -> tuple[str, int]:
@@ -273,13 +273,14 @@ class DeadMansSwitchSettings(ConfigModel):
 
 
 class ConnectivitySettings(ConfigModel):
-    """URLs elsewhere that show whether the network of Watchdog's own machine works."""
+    """URLs that Watchdog requests to find out whether its own network works."""
 
     targets: Annotated[tuple[HttpUrl, ...], Field(min_length=1, max_length=10)]
-    """The URLs; any response counts as reached. They are requested when the network of this machine might be at fault
-    for a failure: no route to a host, no response from a name server, or most probes failing at once. If none is
-    reached within 3s, the fault is Watchdog's own: no incident about a target opens. Choose at least two in different
-    networks, which no probe monitors; a host whose probe fails is not asked."""
+    """The URLs. Choose at least two, in different networks, on hosts that no probe monitors. Watchdog requests them
+    when a failure may be the fault of its own network: no route to a host, or most probes failing at once. If no name
+    server responds, it resolves their host names instead. Any response within 3 s shows that the network works. If
+    there is none, the failure does not open an incident about the target. URLs on a host whose probe fails are not
+    requested."""
 
 
 # --- the whole configuration
@@ -307,9 +308,9 @@ class Config(ConfigModel):
     email: SmtpServerSettings | None = None
     """The SMTP server for all `email` notifiers."""
     connectivity: ConnectivitySettings | None = None
-    """What to ask whether Watchdog's own network works."""
+    """URLs that Watchdog requests to find out whether its own network works."""
     dead_mans_switch: DeadMansSwitchSettings | None = None
-    """A URL that Watchdog requests regularly while it is starting runs, storing results and sending notifications."""
+    """A URL that Watchdog requests regularly, as long as it starts runs, stores results and sends notifications."""
     status_page: StatusPageSettings = StatusPageSettings()
     """The public status page."""
     access: AccessSettings = AccessSettings()

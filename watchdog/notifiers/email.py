@@ -303,7 +303,7 @@ def _delivery_error_from_smtp_error(
     import aiosmtplib
 
     if isinstance(error, aiosmtplib.SMTPResponseException) and error.code < MIN_SMTP_STATUS_CODE:
-        return NotificationDeliveryError("smtp.protocol_error", "the server does not respond as a mail server does")
+        return NotificationDeliveryError("smtp.protocol_error", "the response is not that of a mail server")
     if isinstance(error, aiosmtplib.SMTPAuthenticationError):
         return _build_smtp_login_error(error.code)
     if isinstance(error, aiosmtplib.SMTPResponseException):

@@ -38,7 +38,7 @@ MAX_EXPECTATIONS_IN_ALERT = 10
 INCIDENT_CLOSED_PHRASE_BY_RESOLUTION = {
     "subject.no_longer_listed": "is no longer listed",
     "probe.removed": "was removed",
-    "job.removal_accepted": "is accepted as removed",
+    "job.removal_accepted": "counts as removed",
     "job.forgotten": "is no longer expected",
 }
 """How an incident ended that did not recover, by its resolution."""

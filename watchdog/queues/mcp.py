@@ -87,7 +87,7 @@ class McpCanary(McpTarget, CanaryDriver):
     """A CEL expression over the resource: true when the job has failed; default: its `status` or `state` is `failed`,
     `error` or `cancelled`."""
     lost: Annotated[str, create_cel_expression_validator(MCP_CANARY_VARIABLE_TYPES)] = ""
-    """A CEL expression over the resource: true when the server no longer knows the job; default: its `status` or
+    """A CEL expression over the resource: true when the server no longer has the job; default: its `status` or
     `state` is `not_found`, `missing`, `expired`, `gone` or the like. A job whose resource does not exist is also
     lost."""
     started: Annotated[str, create_cel_expression_validator(MCP_CANARY_VARIABLE_TYPES)] = ""

@@ -177,7 +177,7 @@ class DirectNoticeSender:
         targets = f"; failing now: {names}{more}" if failing else ""
         since = format_utc(record.since, now)
         if record.is_damaged:
-            return f"the database cannot be relied on since {since}{error}, and alerts may be lost{targets}"
+            return f"the database has been unreliable since {since}{error}, and alerts may be lost{targets}"
         return f"the database has been unavailable since {since}{error}, so alerts are delayed{targets}"
 
     def _save(self) -> None:

@@ -47,7 +47,7 @@ def upgrade_schema(database: Database, migrations: Path) -> tuple[str, str]:
                 command.upgrade(config, "head")
         except CommandError as e:
             raise WatchdogDatabaseSchemaError(
-                f"the database is at schema {before}, which this version does not know: it was upgraded by a newer"
+                f"the database is at schema {before}, which this version does not support: it was upgraded by a newer"
                 " Watchdog; run that version or newer"
             ) from e
     database.sync_to_disk()

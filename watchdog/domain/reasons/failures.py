@@ -48,10 +48,10 @@ _EXPECTATION_AND_MCP_REASON_ENTRIES = (
     _failure_reason_entry(
         "mcp.session_lost",
         "MCP session lost",
-        "The server no longer knows the session that it opened in this run.",
+        "The server no longer has the session that it opened in this run.",
         "Check whether the server was restarted. If it has several instances, route all requests of a session to one "
         "of them, or share the sessions.",
-        sentence="HTTP {status}: the server no longer knows the session",
+        sentence="HTTP {status}: the server no longer has the session",
     ),
     _failure_reason_entry(
         "mcp.unsupported_version",
@@ -98,7 +98,7 @@ _EXPECTATION_AND_MCP_REASON_ENTRIES = (
     _failure_reason_entry(
         "mcp.resource_missing",
         "MCP resource missing",
-        "The server does not know the configured `resource`, or serves no resources.",
+        "The server does not have the configured `resource`, or serves no resources.",
         "Check its URI.",
     ),
     _failure_reason_entry(
@@ -285,8 +285,8 @@ _BROKER_AND_JOB_REASON_ENTRIES = (
     _failure_reason_entry(
         "canary.lost",
         "Canary job lost",
-        "The system accepted the canary job but no longer knows it: it no longer lists it, or reports it as not found, "
-        "missing, expired or gone. The next run sends another one.",
+        "The system accepted the canary job, but no longer lists it, or reports it as not found, missing, expired or "
+        "gone. The next run sends another one.",
         "Find out whether a worker or the broker was killed, what removes jobs, and how long finished jobs are kept.",
         sentence="the canary job was lost{when}",
     ),

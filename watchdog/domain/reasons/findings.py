@@ -47,10 +47,10 @@ FINDING_REASON_ENTRIES = (
     _error_reason_entry(
         "watchdog.network",
         "Own network failed",
-        "The network of the machine that Watchdog runs on is at fault: it has no address or no default route for the "
-        "target, or nothing else was reached either when the run failed. The run does not change the incidents of its "
-        "probe, which is `unknown` until a run reaches a verdict. The process is reported until each of these probes "
-        "has run again, or has not run for 10 minutes.",
+        "The network of the machine that Watchdog runs on is at fault. The machine has no address or no default route "
+        "for the target, or it could not reach anything else either when the run failed. The run does not change the "
+        "incidents of its probe. The probe is `unknown` until a run reaches a verdict. The incident about the network "
+        "ends when each affected probe has reached a verdict, or has not run for 10 minutes.",
         "Check the network, the routes and the name servers of the machine. If they work, check the targets of "
         "`connectivity`.",
         sentence="the network of {member} has failed since {since}",
@@ -69,15 +69,15 @@ FINDING_REASON_ENTRIES = (
     _error_reason_entry(
         "watchdog.lookups_busy",
         "Name lookups busy",
-        "The run waited for a free name lookup until its deadline, because too many lookups of other names are "
+        "The run could not look up its host name before its deadline, because too many lookups of other names were "
         "hanging.",
         "Find the names whose name servers do not respond, and fix or remove their probes.",
     ),
     _error_reason_entry(
         "watchdog.broker_calls_busy",
         "Celery calls busy",
-        "The run waited for a free call to a Celery broker, because too many calls by other runs are waiting for a "
-        "response.",
+        "The run could not call its Celery broker before its deadline, because too many calls by other runs were "
+        "waiting for a response.",
         "Find the brokers that do not respond, and fix or remove their probes.",
         sentence="{limit} earlier calls are still waiting for a response from their Celery brokers",
     ),
@@ -119,8 +119,9 @@ FINDING_REASON_ENTRIES = (
     _missed_reason_entry(
         "missed.store_away",
         "Database unavailable",
-        "Watchdog could not use its database when the run was due. Only probes without side effects run meanwhile, and "
-        "keep their results in memory; the oldest of these that passed are dropped if there are too many.",
+        "Watchdog could not use its database when the run was due. While the database is unavailable, only probes "
+        "without side effects run. Their results are kept in memory; if there are too many, the oldest passing results "
+        "are dropped.",
         "See the incident of Watchdog itself about the database.",
     ),
     _missed_reason_entry(
@@ -234,7 +235,7 @@ FINDING_REASON_ENTRIES = (
     _finding_reason_entry(
         "job.gone",
         "Gone",
-        "The source does not list a job that it listed before and that was enabled, or that `watch` names.",
+        "The source no longer lists a job that was enabled, or does not list a job that `watch` names.",
         "Find out what removed it. If it was removed on purpose, `watchdog jobs forget PROBE JOB` ends the incident; "
         "otherwise it ends after 24 hours, unless `watch` names the job.",
         sentence="{name} is gone: its source {absence}",
@@ -250,8 +251,9 @@ FINDING_REASON_ENTRIES = (
     _finding_reason_entry(
         "watchdog.store_away",
         "Database unavailable",
-        "A process could not use Watchdog's own database: it was locked, full, damaged, stopped or out of reach. While "
-        "this lasts, alerts are delayed, and receivers are notified directly, without the database.",
+        "A process could not use Watchdog's own database: it was locked, full, damaged, stopped or out of reach. Until "
+        "the database is available again, alerts about targets are delayed. Receivers get a notice that states this "
+        "and names the failing targets.",
         "Look at the error in the message: free space on the disk, start the database server, or find the program that "
         "locks the file.",
         sentence="{member} could not use the database from {since} on",
@@ -269,10 +271,11 @@ FINDING_REASON_ENTRIES = (
         "watchdog.clock_step",
         "Clock was set or is wrong",
         "The clock of a machine that Watchdog runs on was set by more than 2 s, or differs by more than 2 s from the "
-        "clock of its database. Watchdog continues on a clock that only counts the time that passes, so no result is "
-        "late and no target is blamed. A new time that lasts for a minute is adopted.",
+        "clock of its database. Watchdog measures the time that passes by itself, so no result counts as late and no "
+        "incident about a target opens because of this. If the clock was set forward, Watchdog adopts the new time "
+        "after a minute; if it was set back, only after a restart.",
         "Synchronize the clocks of the machine and of the database server with NTP, and let Watchdog start after that.",
-        sentence="the clock of {member} was set or is wrong since {since}",
+        sentence="clock problem on {member} since {since}",
     ),
     _finding_reason_entry(
         "mcp.invalid_schema",
@@ -292,7 +295,7 @@ FINDING_REASON_ENTRIES = (
         "job.schedule_unreadable",
         "Schedule unreadable",
         "Watchdog cannot read the schedule that the source has for the job: it has an unknown time zone, an invalid "
-        "cron expression, or a kind of schedule that Watchdog does not know. Watchdog cannot check whether the job "
+        "cron expression, or a kind of schedule that Watchdog does not support. Watchdog cannot check whether the job "
         "runs on time.",
         "Correct the schedule in the source, or set the expected schedule of the job under `watch`.",
         sentence="{name} is not evaluated, because its schedule cannot be read",
@@ -327,7 +330,7 @@ FINDING_REASON_ENTRIES = (
     ),
     _resolution_reason_entry(
         "job.removal_accepted",
-        "Accepted as removed",
+        "Counts as removed",
         "The source has not listed the job for at least 24 hours, so the job counts as removed.",
     ),
     _resolution_reason_entry(

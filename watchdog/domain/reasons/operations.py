@@ -32,7 +32,7 @@ DELIVERY_AND_ACCESS_REASON_ENTRIES = (
     _delivery_reason_entry(
         "delivery.unconfirmed",
         "Not confirmed",
-        "The response does not show whether the message arrived: the receiver answered 2xx with an HTML page, "
+        "The response does not show whether the message arrived. The receiver answered 2xx with an HTML page, "
         "`confirm` is false, Slack's response was cut off, or a mail server closed the connection after it had "
         "received the email. Watchdog sends two more copies, and then one an hour while the incident is open.",
         "Check that the URL belongs to the receiver and requires no login, or set `confirm`.",
@@ -45,7 +45,7 @@ DELIVERY_AND_ACCESS_REASON_ENTRIES = (
     _delivery_reason_entry(
         "slack.no_service",
         "Unknown Slack webhook",
-        "Slack does not know this incoming webhook.",
+        "Slack has no incoming webhook at this URL.",
         "Create a new one.",
     ),
     _delivery_reason_entry(
@@ -114,8 +114,8 @@ DELIVERY_AND_ACCESS_REASON_ENTRIES = (
     _remediation_reason_entry(
         "remediation.parameter_truncated",
         "Parameter unusable",
-        "Watchdog does not store the exact name or id that the remediation needs, because it is too long or contains a "
-        "secret. Or the value is `.` or `..`, which would change the path of the URL.",
+        "The remediation needs a name or id that cannot be used. It is too long or contains a secret, so Watchdog does "
+        "not store it exactly; or it is `.` or `..`, which would change the path of the URL.",
         "Rename the job, or use an id without a secret.",
     ),
     _access_reason_entry(

@@ -58,7 +58,7 @@ TLS_REASON_ENTRIES = (
         "tls.missing_intermediate",
         "Intermediate certificate missing",
         "The server does not send the intermediate certificate that links its certificate to a trusted authority. "
-        "Browsers may hide this, because they know or fetch intermediate certificates.",
+        "Browsers may hide this, because they have or fetch intermediate certificates.",
         "Configure the full chain on the server: its certificate followed by the intermediate certificates.",
         sentence="TLS: the server does not send the intermediate certificate{authority}",
     ),

@@ -43,8 +43,8 @@ class CeleryBeatJobSource(JobSource):
     """The prefix of RedBeat's Redis keys: RedBeat's `redbeat_key_prefix` setting."""
     database: Annotated[ExternalDatabaseUrl | None, ALLOW_FROM_FILE] = None
     """The database of django-celery-beat: `postgresql://user:password@host/database` (requires the `postgres` extra),
-    `mysql://...` (`mysql` extra) or `sqlite:///file.db`. The role needs only SELECT on its tables. Beat records which
-    tasks it has sent only every three minutes, so every `grace` is extended by a little over three minutes."""
+    `mysql://...` (`mysql` extra) or `sqlite:///file.db`. The role needs only SELECT on its tables. Beat saves
+    its record of sent tasks only every three minutes, so every `grace` is extended by a little over three minutes."""
     timezone: TimezoneName = "UTC"
     """The time zone of times that the database stores without a time zone: Django's `TIME_ZONE` if `USE_TZ` is off."""
 
