@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from watchdog.config_types import (
-    ALLOW_FROM_FILE,
+    FILE_BACKED_FIELD_MARKER,
     ConfigLoadContext,
     ConfigModel,
     Duration,
@@ -111,7 +111,7 @@ def test_an_invalid_link_is_rejected(text: str) -> None:
 class Target(ConfigModel):
     shorthand_field: ClassVar[str] = "url"
 
-    url: Annotated[str, ALLOW_FROM_FILE]
+    url: Annotated[str, FILE_BACKED_FIELD_MARKER]
     password: Secret | None = None
     pin: Secret = Secret("0000")
     tls_file: LocalFilePath = ""

@@ -13,7 +13,7 @@ def test_a_checkout_has_templates_beside_the_package() -> None:
 
 
 def test_an_installed_package_has_them_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resources, "_PACKAGE_DIR", tmp_path / "watchdog")
+    monkeypatch.setattr(resources, "_WATCHDOG_PACKAGE_DIR", tmp_path / "watchdog")
     beside, inside = tmp_path / "templates", tmp_path / "watchdog/_data/templates"
     beside.mkdir()
     assert find_resource_path("templates") == beside

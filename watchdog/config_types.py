@@ -46,10 +46,10 @@ class FieldValidationError(ValueError):
 
 # --- durations
 
-_DURATION_PART_RE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
-_MS_PER_UNIT = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_DURATION_PART_PATTERN = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
+_MS_BY_DURATION_UNIT = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 DURATION_PATTERN = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d))+$"
-_MAX_DURATION_MS = 3650 * _MS_PER_UNIT["d"]
+_MAX_DURATION_MS = 3650 * _MS_BY_DURATION_UNIT["d"]
 
 
 def parse_duration(value: Any) -> int:
@@ -59,7 +59,7 @@ def parse_duration(value: Any) -> int:
     if not isinstance(value, str) or not re.fullmatch(DURATION_PATTERN, value):
         actual = f", found '{value}'" if isinstance(value, str) and 0 < len(value) <= 40 else ""
         raise ValueError(f"expected a duration such as 30s, 5m, 1h30m or 2d{actual}")
-    total_ms = sum(float(number) * _MS_PER_UNIT[unit] for number, unit in _DURATION_PART_RE.findall(value))
+    total_ms = sum(float(number) * _MS_BY_DURATION_UNIT[unit] for number, unit in _DURATION_PART_PATTERN.findall(value))
     if total_ms > _MAX_DURATION_MS:
         raise ValueError("expected a duration of at most 3650d")
     if round(total_ms) <= 0:
@@ -71,7 +71,7 @@ def format_config_duration(ms: int) -> str:
     """5_400_000 -> "1h30m", the notation of the configuration."""
     parts = []
     for unit in ("d", "h", "m", "s", "ms"):
-        number, ms = divmod(ms, _MS_PER_UNIT[unit])
+        number, ms = divmod(ms, _MS_BY_DURATION_UNIT[unit])
         if number:
             parts.append(f"{number}{unit}")
     return "".join(parts) or "0s"
@@ -129,7 +129,7 @@ def validate_secret_length(secret: Secret) -> Secret:
     return secret
 
 
-def _validate_single_line(text: str) -> str:
+def _validate_single_line_text(text: str) -> str:
     if (
         not text.strip()
         or len(text) > 200
@@ -139,7 +139,7 @@ def _validate_single_line(text: str) -> str:
     return text.strip()
 
 
-SingleLineText = Annotated[str, AfterValidator(_validate_single_line)]
+SingleLineText = Annotated[str, AfterValidator(_validate_single_line_text)]
 """Text for subjects, titles and tables."""
 
 
@@ -211,11 +211,11 @@ def _get_config_load_context(info: ValidationInfo) -> ConfigLoadContext:
     return info.context if isinstance(info.context, ConfigLoadContext) else ConfigLoadContext()
 
 
-def _resolve_path_in_config(path: str, info: ValidationInfo) -> str:
+def _resolve_path_relative_to_config_file(path: str, info: ValidationInfo) -> str:
     return str(_get_config_load_context(info).base_dir / path) if path else path
 
 
-LocalFilePath = Annotated[str, AfterValidator(_resolve_path_in_config)]
+LocalFilePath = Annotated[str, AfterValidator(_resolve_path_relative_to_config_file)]
 """The path of a local file. A relative path starts at the folder of the configuration file."""
 
 
@@ -246,8 +246,8 @@ def wrap_string_in_list(value: Any) -> Any:
 STRING_OR_LIST_SCHEMA = WithJsonSchema(
     {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
 )
-ALLOW_FROM_FILE = object()
-"""Marks a field that may be read from a file though it is not a Secret: `Annotated[str, ALLOW_FROM_FILE]`."""
+FILE_BACKED_FIELD_MARKER = object()
+"""Marks a field that may be read from a file though it is not a Secret: `Annotated[str, FILE_BACKED_FIELD_MARKER]`."""
 
 
 # --- models
@@ -298,7 +298,7 @@ class ConfigModel(BaseModel):
         """Adds to the schema what pydantic does not know: docstrings, shorthands and `<field>_file`."""
         reference = handler(core_schema)
         schema = handler.resolve_ref_schema(reference)
-        for name, text in _read_field_docstrings(cls).items():
+        for name, text in _read_config_field_docstrings(cls).items():
             if field := schema["properties"].get(cls.model_fields[name].alias or name):
                 field.setdefault("description", text)
         names = list_file_backed_fields(cls)
@@ -330,12 +330,14 @@ def require_exactly_one_of(model: BaseModel, names: Collection[str]) -> Any:
     return getattr(model, given[0])
 
 
-def _read_field_docstrings(model: type[BaseModel]) -> dict[str, str]:
+def _read_config_field_docstrings(model: type[BaseModel]) -> dict[str, str]:
     """Field name -> the docstring below its declaration. Only the JSON Schema needs them. Pydantic's own option for
     this, `use_attribute_docstrings`, would read the source of every model at every start."""
     docstrings: dict[str, str] = {}
     for cls in reversed(model.__mro__):
-        body = _parse_class_bodies(cls.__module__).get(cls.__name__, ()) if issubclass(cls, ConfigModel) else ()
+        body = (
+            _parse_class_bodies_of_module(cls.__module__).get(cls.__name__, ()) if issubclass(cls, ConfigModel) else ()
+        )
         for declaration, text in pairwise(body):
             match declaration, text:
                 case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(docstring))):
@@ -344,7 +346,7 @@ def _read_field_docstrings(model: type[BaseModel]) -> dict[str, str]:
 
 
 @cache
-def _parse_class_bodies(module: str) -> dict[str, list[ast.stmt]]:
+def _parse_class_bodies_of_module(module: str) -> dict[str, list[ast.stmt]]:
     tree = ast.parse(inspect.getsource(sys.modules[module]))
     return {node.name: node.body for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
 
@@ -360,18 +362,19 @@ def list_file_backed_fields(model: type[BaseModel]) -> tuple[str, ...]:
     return tuple(
         name
         for name, info in fields.items()
-        if (ALLOW_FROM_FILE in info.metadata or _is_secret_type(info.annotation)) and f"{name}_file" not in fields
+        if (FILE_BACKED_FIELD_MARKER in info.metadata or _is_secret_annotation(info.annotation))
+        and f"{name}_file" not in fields
     )
 
 
-def _is_secret_type(annotation: Any) -> bool:
+def _is_secret_annotation(annotation: Any) -> bool:
     """Whether it is a secret or an optional secret, as opposed to a mapping or list of secrets."""
     return annotation is SecretStr or (type(None) in get_args(annotation) and SecretStr in get_args(annotation))
 
 
 __all__ = [
-    "ALLOW_FROM_FILE",
     "DURATION_PATTERN",
+    "FILE_BACKED_FIELD_MARKER",
     "INVALID_PERCENT_ENCODING_PATTERN",
     "ConfigLoadContext",
     "ConfigModel",

@@ -58,6 +58,6 @@ def build_check_in_url(listen: str, public_url: str, token: str) -> str:
     return f"{public_url.rstrip('/') or build_local_base_url(listen)}/in/{token}"
 
 
-def describe_missing_extra(extra: str) -> str:
+def describe_missing_package_extra(extra: str) -> str:
     """What to do where a package of an extra is not installed."""
     return f"install Watchdog with the `{extra}` extra, for example with `uv tool install '.[{extra}]'` in a clone"

@@ -77,11 +77,11 @@ def describe_false_expression(
 def _describe_false_condition(text: str, scope: _ExpressionScope) -> str:
     if scope.depth > MAX_EXPLANATION_DEPTH:
         return UNEXPLAINED_FALSE_EXPRESSION_TEXT
-    text = _strip_parentheses(text)
+    text = _strip_cel_parentheses(text)
     try:
         return _describe_false_by_outer_operator(text, scope)
     except CelExpressionError as error:
-        return _name_element_in_cel_error(str(error), scope)
+        return _replace_element_name_in_cel_error(str(error), scope)
 
 
 def _describe_false_by_outer_operator(text: str, scope: _ExpressionScope) -> str:
@@ -89,8 +89,8 @@ def _describe_false_by_outer_operator(text: str, scope: _ExpressionScope) -> str
     if any(token.text == "?" for token in tokens if not token.depth):
         return _describe_false_conditional(text, scope)
     for operator, separator in (("||", ", and "), ("&&", "; ")):
-        if len(parts := _split_at_operator(text, operator)) > 1:
-            broken = [part for part in parts if not _evaluates_to_true(part, scope)]
+        if len(parts := _split_cel_at_operator(text, operator)) > 1:
+            broken = [part for part in parts if not _evaluates_cel_to_true(part, scope)]
             return (
                 separator.join(dict.fromkeys(_describe_false_condition(part, scope) for part in broken))
                 or UNEXPLAINED_FALSE_EXPRESSION_TEXT
@@ -99,29 +99,29 @@ def _describe_false_by_outer_operator(text: str, scope: _ExpressionScope) -> str
     if sentence := expression.describe_comparison(scope.values, scope.templates, scope.show):
         return sentence
     if tokens[0].text == "!":
-        return _describe_false_negation(_strip_parentheses(text[tokens[0].end :]), scope)
+        return _describe_false_negation(_strip_cel_parentheses(text[tokens[0].end :]), scope)
     if sentence := _describe_false_call(text, scope):
         return sentence
     expression.evaluate_value(scope.values)  # raises an error if that is why it is not true
-    return f"{scope.show(text)} is false" if _is_field_path(text) else UNEXPLAINED_FALSE_EXPRESSION_TEXT
+    return f"{scope.show(text)} is false" if _is_cel_field_path(text) else UNEXPLAINED_FALSE_EXPRESSION_TEXT
 
 
 def _describe_false_conditional(text: str, scope: _ExpressionScope) -> str:
-    condition, _, rest = (part.strip() for part in _partition_at_operator(text, "?"))
-    then, _, otherwise = (part.strip() for part in _partition_at_operator(rest, ":"))
-    return _describe_false_condition(then if _evaluates_to_true(condition, scope) else otherwise, scope)
+    condition, _, rest = (part.strip() for part in _partition_cel_at_operator(text, "?"))
+    then, _, otherwise = (part.strip() for part in _partition_cel_at_operator(rest, ":"))
+    return _describe_false_condition(then if _evaluates_cel_to_true(condition, scope) else otherwise, scope)
 
 
 def _describe_false_negation(text: str, scope: _ExpressionScope) -> str:
     """Why the negation of a part is false."""
-    if call := _parse_whole_call(text):
+    if call := _parse_cel_call_if_whole_text(text):
         if call.name in _CEL_METHOD_PHRASES and call.receiver:
             return f"{scope.show(call.receiver)} {_CEL_METHOD_PHRASES[call.name][1]} {scope.show(call.arguments[0])}"
         if call.name == "has":
             return f"{scope.show(call.arguments[0])} is present"
-    if len(sides := _partition_at_operator(text, "in")) == 3 and sides[1]:
+    if len(sides := _partition_cel_at_operator(text, "in")) == 3 and sides[1]:
         return f"{scope.show(sides[2])} contains {scope.show(sides[0])}"
-    return f"{scope.show(text)} is true" if _is_field_path(text) else UNEXPLAINED_FALSE_EXPRESSION_TEXT
+    return f"{scope.show(text)} is true" if _is_cel_field_path(text) else UNEXPLAINED_FALSE_EXPRESSION_TEXT
 
 
 class _CelCall(NamedTuple):
@@ -134,7 +134,7 @@ class _CelCall(NamedTuple):
 
 def _describe_false_call(text: str, scope: _ExpressionScope) -> str:
     """Empty if the text is no call that can be explained."""
-    call = _parse_whole_call(text)
+    call = _parse_cel_call_if_whole_text(text)
     if call is None:
         return ""
     if call.name == "has" and not call.receiver:
@@ -151,7 +151,7 @@ def _describe_false_macro(call: _CelCall, scope: _ExpressionScope) -> str:
     elements = scope.compile(call.receiver).evaluate_value(scope.values)
     if not isinstance(elements, list | dict):
         return UNEXPLAINED_FALSE_EXPRESSION_TEXT
-    name = scope.show(call.receiver) if _is_field_path(call.receiver) else "the list"
+    name = scope.show(call.receiver) if _is_cel_field_path(call.receiver) else "the list"
     if call.name == "exists":
         return f"no element of {name} meets the condition (length {len(elements)})" if elements else f"{name} is empty"
     variable, condition = call.arguments[0].strip(), call.arguments[1]
@@ -160,7 +160,7 @@ def _describe_false_macro(call: _CelCall, scope: _ExpressionScope) -> str:
     for key in list(keys)[:MAX_LIST_ELEMENTS_EVALUATED_TO_EXPLAIN]:
         value, label = (key, repr(key)) if isinstance(elements, dict) else (elements[key], f"{name}[{key}]")
         inner = scope.bind(variable, value, label)
-        if _evaluates_to_true(condition, inner):
+        if _evaluates_cel_to_true(condition, inner):
             fitting += 1
         elif call.name == "all":
             return _describe_false_condition(condition, inner)
@@ -174,7 +174,7 @@ def _describe_false_macro(call: _CelCall, scope: _ExpressionScope) -> str:
 def describe_evaluation_error(expression: CelExpression, error: str, values: Mapping[str, Json]) -> str:
     """Why it cannot be evaluated. If an element of a list is the reason, it is named: "body.items[3] has no field
     'ok'"."""
-    call = _parse_whole_call(_strip_parentheses(expression.text))
+    call = _parse_cel_call_if_whole_text(_strip_cel_parentheses(expression.text))
     if call is None or call.name != "all" or len(call.arguments) != 2:
         return error
     scope = _ExpressionScope(expression.variable_types, values, {}, {})
@@ -185,7 +185,7 @@ def describe_evaluation_error(expression: CelExpression, error: str, values: Map
     return error if sentence == UNEXPLAINED_FALSE_EXPRESSION_TEXT else to_single_line(sentence, MAX_EXPLANATION_CHARS)
 
 
-def _name_element_in_cel_error(error: str, scope: _ExpressionScope) -> str:
+def _replace_element_name_in_cel_error(error: str, scope: _ExpressionScope) -> str:
     """An error in a condition about an element, related to that element."""
     related = scope.show(error)
     if related != error or not scope.display_names:
@@ -193,7 +193,7 @@ def _name_element_in_cel_error(error: str, scope: _ExpressionScope) -> str:
     return f"{list(scope.display_names.values())[-1]}: {error}"
 
 
-def _evaluates_to_true(text: str, scope: _ExpressionScope) -> bool:
+def _evaluates_cel_to_true(text: str, scope: _ExpressionScope) -> bool:
     """Whether a part is true; a part that cannot be evaluated is not."""
     try:
         return scope.compile(text).evaluate_value(scope.values) is True
@@ -204,11 +204,11 @@ def _evaluates_to_true(text: str, scope: _ExpressionScope) -> bool:
 # --- taking a text apart
 
 
-def _is_field_path(text: str) -> bool:
+def _is_cel_field_path(text: str) -> bool:
     return text not in ("true", "false") and re.fullmatch(_CEL_FIELD_PATH_PATTERN, text.strip()) is not None
 
 
-def _strip_parentheses(text: str) -> str:
+def _strip_cel_parentheses(text: str) -> str:
     """Without parentheses around the whole text."""
     while True:
         text = text.strip()
@@ -219,7 +219,7 @@ def _strip_parentheses(text: str) -> str:
         text = text[tokens[0].end : tokens[-1].start]
 
 
-def _split_at_operator(text: str, operator: str) -> list[str]:
+def _split_cel_at_operator(text: str, operator: str) -> list[str]:
     """The parts between the operators of this kind at the top level."""
     parts, start = [], 0
     for token in tokenize_cel(text):
@@ -229,13 +229,13 @@ def _split_at_operator(text: str, operator: str) -> list[str]:
     return [*parts, text[start:]]
 
 
-def _partition_at_operator(text: str, operator: str) -> tuple[str, str, str]:
+def _partition_cel_at_operator(text: str, operator: str) -> tuple[str, str, str]:
     """The text before and after the first operator of this kind at the top level, as `str.partition`."""
     token = next((token for token in tokenize_cel(text) if token.depth == 0 and token.text == operator), None)
     return (text, "", "") if token is None else (text[: token.start], operator, text[token.end :])
 
 
-def _parse_whole_call(text: str) -> _CelCall | None:
+def _parse_cel_call_if_whole_text(text: str) -> _CelCall | None:
     """The call that the whole text is; None: it is something else."""
     tokens = tokenize_cel(text)
     top = [token for token in tokens if token.depth == 0]
@@ -250,5 +250,5 @@ def _parse_whole_call(text: str) -> _CelCall | None:
         if before[-2].text != ".":
             return None
         receiver = text[: before[-2].start].strip()
-    arguments = _split_at_operator(text[opening.end : tokens[-1].start], ",")
+    arguments = _split_cel_at_operator(text[opening.end : tokens[-1].start], ",")
     return _CelCall(receiver, before[-1].text, [argument.strip() for argument in arguments])

@@ -36,7 +36,7 @@ class CelExpression:
     loops: bool
     """Whether it has a part that is evaluated for each element of a list or an object."""
     _program: cel.Expression
-    _comparison: _Comparison | None
+    _comparison: _CelComparison | None
     """The only comparison at the top level, if there is just one."""
 
     def __reduce__(self) -> tuple[Callable[..., CelExpression], tuple[Any, ...]]:
@@ -64,7 +64,7 @@ class CelExpression:
             )
             if name := next(missing, None):
                 raise CelExpressionError(f"{name} has no value in this run")
-            raise CelExpressionError(_describe_runtime_error(str(value.value()), self.text, values))
+            raise CelExpressionError(_describe_cel_runtime_error(str(value.value()), self.text, values))
         return value
 
     def format_observed_value(self, values: Mapping[str, Json]) -> str | None:
@@ -93,7 +93,7 @@ class CelExpression:
         return f"{statement}, {self._comparison.expectation}"
 
 
-class _Comparison(NamedTuple):
+class _CelComparison(NamedTuple):
     """A comparison of something that was observed with what is expected."""
 
     subject: str
@@ -111,18 +111,18 @@ def _compile_expression_cached(text: str, variables: tuple[tuple[str, str], ...]
     result_type = program.return_type().name()
     if must_be_bool and result_type not in ("BOOL", "DYN"):
         raise CelExpressionError(
-            f"{_quote_expression(text)} returns {_describe_cel_type(result_type)}, not true or false:"
+            f"{_quote_cel_expression(text)} returns {_describe_cel_type(result_type)}, not true or false:"
             " compare it with a value"
         )
     tokens = _list_cel_token_texts(text)
-    _validate_constant_calls(tokens, variables)
+    _validate_constant_cel_calls(tokens, variables)
     return CelExpression(
         text,
         find_used_cel_variables(tokens, types),
         types,
         loops=has_cel_loops(tokens),
         _program=program,
-        _comparison=_find_comparison(text, variables),
+        _comparison=_find_cel_comparison(text, variables),
     )
 
 
@@ -149,7 +149,7 @@ def _compile_cel(text: str, variables: tuple[tuple[str, str], ...]) -> cel.Expre
     try:
         return _create_cel_environment(variables).compile(text)
     except (RuntimeError, ValueError, UnicodeError) as e:
-        raise CelExpressionError(_describe_compile_error(text, str(e), dict(variables))) from None
+        raise CelExpressionError(_describe_cel_compile_error(text, str(e), dict(variables))) from None
 
 
 def _run_cel_program(program: cel.Expression, values: Mapping[str, Json]) -> cel.Value:
@@ -205,30 +205,29 @@ def _describe_cel_type(type_name: str) -> str:
     return _CEL_TYPE_DESCRIPTIONS.get(type_name.partition("<")[0].partition("(")[0].upper(), type_name.lower())
 
 
-def _quote_expression(text: str) -> str:
+def _quote_cel_expression(text: str) -> str:
     return repr(text if len(text) <= 100 else f"{text[:100]}…")
 
 
-def _describe_compile_error(text: str, error: str, variables: Mapping[str, str]) -> str:
+def _describe_cel_compile_error(text: str, error: str, variables: Mapping[str, str]) -> str:
     """The compiler's error, reworded, with the position counted from the start of the text."""
     match = re.search(r"ERROR: <input>:(\d+):(\d+): (.*?)(?:\n| \[|$)", error, re.DOTALL)
     if not text.strip():
         return "an expression is empty"
     if not match:
-        return (
-            f"{_quote_expression(text)} {'is nested too deeply' if 'limit' in error else 'is not a valid expression'}"
-        )
+        problem = "is nested too deeply" if "limit" in error else "is not a valid expression"
+        return f"{_quote_cel_expression(text)} {problem}"
     line, column, message = int(match[1]), int(match[2]), match[3]
     start = sum(map(len, text.splitlines(keepends=True)[: line - 1])) + column - 1
     if dotted := re.match(r"undeclared reference to '(\w+(?:\.\w+)+)'", message):  # the column is that of its last dot
         start = max(text.rfind(dotted[1], 0, start + len(dotted[1])), 0)
     problem = _reword_compiler_message(message, text[max(start, 0) :], text, variables)
-    return f"{_quote_expression(text)} at character {start + 1}: {problem}"
+    return f"{_quote_cel_expression(text)} at character {start + 1}: {problem}"
 
 
 def _reword_compiler_message(message: str, rest: str, text: str, variables: Mapping[str, str]) -> str:
     if name := re.match(r"undeclared reference to '(.+?)'", message):
-        return _describe_unknown_name(name[1], text, variables)
+        return _describe_unknown_cel_name(name[1], text, variables)
     if operator := re.match(r"found no matching overload for '(.+?)' applied to '\((.*)\)'", message):
         return _describe_cel_type_mismatch(operator[1], operator[2])
     if select := re.match(r"expression of type '(.+?)' cannot be the operand of a select", message):
@@ -247,7 +246,7 @@ def _reword_compiler_message(message: str, rest: str, text: str, variables: Mapp
     return "the quote is not closed" if word in "'\"" and word else f"unexpected {word!r}"
 
 
-def _describe_unknown_name(name: str, text: str, variables: Mapping[str, str]) -> str:
+def _describe_unknown_cel_name(name: str, text: str, variables: Mapping[str, str]) -> str:
     called = re.search(rf"\b{re.escape(name)}\s*\(", text)
     if name in _CEL_TOKEN_CORRECTIONS:
         return f"write {_CEL_TOKEN_CORRECTIONS[name]} instead of {name}"
@@ -276,7 +275,7 @@ def _describe_cel_type_mismatch(function: str, arguments: str) -> str:
     return f"{operator} cannot be applied to {' and '.join(map(_describe_cel_type, types))}{hint}"
 
 
-def _describe_runtime_error(error: str, text: str, values: Mapping[str, Json]) -> str:
+def _describe_cel_runtime_error(error: str, text: str, values: Mapping[str, Json]) -> str:
     """The engine's error, reworded. For a missing field it names the path up to which the values exist."""
     if re.search("Key not found|SELECT|Invalid container", error) and (
         missing_field := _describe_unresolved_path(text, values)
@@ -300,8 +299,8 @@ def _describe_runtime_error(error: str, text: str, values: Mapping[str, Json]) -
 
 def _describe_unresolved_path(text: str, values: Mapping[str, Json]) -> str:
     """The first path of the text that does not exist in the values: "body.queue has no field 'failed'"."""
-    for path in re.findall(rf"(?<![\w.'\"])[A-Za-z_]\w*(?:{_FIELD_STEP_PATTERN})+", text):
-        root, steps = re.split(r"\W", path, maxsplit=1)[0], re.findall(_FIELD_STEP_PATTERN, path)
+    for path in re.findall(rf"(?<![\w.'\"])[A-Za-z_]\w*(?:{_CEL_FIELD_STEP_PATTERN})+", text):
+        root, steps = re.split(r"\W", path, maxsplit=1)[0], re.findall(_CEL_FIELD_STEP_PATTERN, path)
         if root not in values:
             continue
         value, trail = values[root], root
@@ -316,7 +315,7 @@ def _describe_unresolved_path(text: str, values: Mapping[str, Json]) -> str:
     return ""
 
 
-_FIELD_STEP_PATTERN = r"\.[A-Za-z_]\w*(?!\w*\s*\()|\['[^'\\]+'\]|\[\"[^\"\\]+\"\]"
+_CEL_FIELD_STEP_PATTERN = r"\.[A-Za-z_]\w*(?!\w*\s*\()|\['[^'\\]+'\]|\[\"[^\"\\]+\"\]"
 """`.failed`, but no method, and `['failed']`."""
 
 
@@ -332,18 +331,18 @@ def _describe_json_type(value: Json) -> str:
 
 # --- the text of an expression
 
-_COMPARISON_OPERATORS = {"==", "!=", "<", "<=", ">", ">=", "in"}
+_CEL_COMPARISON_OPERATORS = {"==", "!=", "<", "<=", ">", ">=", "in"}
 
 
 def _list_cel_token_texts(text: str) -> list[str]:
     return [token.text for token in tokenize_cel(text)]
 
 
-def _find_comparison(text: str, variables: tuple[tuple[str, str], ...]) -> _Comparison | None:
+def _find_cel_comparison(text: str, variables: tuple[tuple[str, str], ...]) -> _CelComparison | None:
     """The only comparison at the top level. None if there is not exactly one, or if it compares constants."""
     tokens = tokenize_cel(text)
     top_level = [token for token in tokens if token.depth == 0]
-    operators = [token for token in top_level if token.text in _COMPARISON_OPERATORS]
+    operators = [token for token in top_level if token.text in _CEL_COMPARISON_OPERATORS]
     if len(operators) != 1 or any(token.text in ("&&", "||", "?") for token in top_level):
         return None
     operator, names = operators[0], {name for name, _ in variables}
@@ -353,27 +352,27 @@ def _find_comparison(text: str, variables: tuple[tuple[str, str], ...]) -> _Comp
     )
     left, right = text[: operator.start], text[operator.end :]
     for side, subject, other, wordings in (
-        (sides[0], left, right, _EXPECTATION_TEMPLATES),
-        (sides[1], right, left, _SWAPPED_EXPECTATION_TEMPLATES),
+        (sides[0], left, right, _EXPECTATION_TEXT_BY_OPERATOR),
+        (sides[1], right, left, _SWAPPED_EXPECTATION_TEXT_BY_OPERATOR),
     ):
         if names.intersection(side):
             expectation = wordings[operator.text].replace("{}", to_single_line(other))
-            return _Comparison(to_single_line(subject), expectation, _compile_cel(" ".join(side), variables))
+            return _CelComparison(to_single_line(subject), expectation, _compile_cel(" ".join(side), variables))
     return None
 
 
-_EXPECTATION_TEMPLATES = {
+_EXPECTATION_TEXT_BY_OPERATOR = {
     "==": "expected {}", "!=": "expected another value", "<": "expected < {}", "<=": "expected <= {}",
     ">": "expected > {}", ">=": "expected >= {}", "in": "expected one of {}",
 }  # fmt: skip
-_SWAPPED_EXPECTATION_TEMPLATES = _EXPECTATION_TEMPLATES | {
+_SWAPPED_EXPECTATION_TEXT_BY_OPERATOR = _EXPECTATION_TEXT_BY_OPERATOR | {
     "<": "expected > {}", "<=": "expected >= {}", ">": "expected < {}", ">=": "expected <= {}",
     "in": "expected to contain {}",
 }  # fmt: skip
 """For a comparison whose right side is observed: `200 == status`."""
 
 
-def _validate_constant_calls(tokens: list[str], variables: tuple[tuple[str, str], ...]) -> None:
+def _validate_constant_cel_calls(tokens: list[str], variables: tuple[tuple[str, str], ...]) -> None:
     """Raises CelExpressionError for constant calls that compile but always fail: duration('14d'), matches('(')."""
     for name, opening, literal, closing in zip(tokens, tokens[1:], tokens[2:], tokens[3:], strict=False):
         if (opening, closing) != ("(", ")") or literal[-1] not in "'\"":

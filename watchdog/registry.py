@@ -12,12 +12,12 @@ from pydantic import BaseModel, Field, GetCoreSchemaHandler, create_model
 from watchdog.config_types import require_exactly_one_of
 
 
-class _HasKind(Protocol):
+class _RegisteredKind(Protocol):
     kind: ClassVar[str]
     example: ClassVar[str]
 
 
-KindT = TypeVar("KindT", bound=_HasKind)
+KindT = TypeVar("KindT", bound=_RegisteredKind)
 SectionT = TypeVar("SectionT", bound=BaseModel)
 
 

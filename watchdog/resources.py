@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-_PACKAGE_DIR = Path(__file__).parent
+_WATCHDOG_PACKAGE_DIR = Path(__file__).parent
 
 
 def find_resource_path(name: str) -> Path:
     """The path of a resource: "templates" or "migrations". Raises FileNotFoundError."""
-    for place in (_PACKAGE_DIR / "_data" / name, _PACKAGE_DIR.parent / name):
+    for place in (_WATCHDOG_PACKAGE_DIR / "_data" / name, _WATCHDOG_PACKAGE_DIR.parent / name):
         if place.exists():
             return place
     raise FileNotFoundError(f"{name} is missing: reinstall watchdog-monitor")

@@ -333,7 +333,7 @@ def test_a_start_that_failed_is_sent_with_the_end(receiver: FakeCheckInReceiver,
 
 def test_a_corrected_wall_clock_does_not_change_the_age(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two days forward, and two back, between the run and its check-in."""
-    word = exec_queue._compute_clocks_at_past_event(5.0)
+    word = exec_queue._build_queued_check_in_timestamps(5.0)
     now = time.time()
     for hours in (-48, 48):
         monkeypatch.setattr(time, "time", lambda hours=hours: now + hours * 3600)
@@ -349,10 +349,10 @@ def test_the_queue_is_bounded_and_survives_a_crash(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.setattr(exec_queue, "MAX_CHECK_IN_QUEUE_BYTES", 2_000)
     words = [
-        {"url": "x", "event": str(n), "run": "r", "body": "b" * 100, **exec_queue._compute_clocks_at_past_event(0)}
+        {"url": "x", "event": str(n), "run": "r", "body": "b" * 100, **exec_queue._build_queued_check_in_timestamps(0)}
         for n in range(50)
     ]
-    old = {**words[0], **exec_queue._compute_clocks_at_past_event(40 * 86_400)}
+    old = {**words[0], **exec_queue._build_queued_check_in_timestamps(40 * 86_400)}
     with exec_queue._open_locked_check_in_queue() as file:
         exec_queue._write_queued_check_ins(file, [old, *words])
     path = tmp_path / "watchdog/check-ins.jsonl"

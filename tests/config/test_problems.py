@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 
 from watchdog.config.load import load_config
-from watchdog.config.problems import CONFIG_FIELD_SYNONYMS, ConfigError, build_did_you_mean_suffix, find_equivalent_name
+from watchdog.config.problems import (
+    CONFIG_FIELD_SYNONYMS,
+    ConfigError,
+    build_did_you_mean_suffix,
+    find_equivalent_config_name,
+)
 
 PROBE = "probes: [{name: A, every: 1m, http: 'https://a.example/', %s}]"
 HEARTBEAT = "probes: [{name: A, heartbeat: {every: 1h, %s}}]"
@@ -52,7 +57,7 @@ def test_a_former_key_is_unknown_and_its_successor_is_suggested(name: str, text:
 def test_every_synonym_is_suggested_where_it_is_valid() -> None:
     for name, fields in CONFIG_FIELD_SYNONYMS.items():
         for field in fields:
-            assert find_equivalent_name(name, ["x", field]) == field
+            assert find_equivalent_config_name(name, ["x", field]) == field
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from watchdog.config.load import LoadedConfig, load_config
 from watchdog.config.problems import ConfigError
-from watchdog.config.references import interpolate_variables
+from watchdog.config.references import interpolate_config_variables
 
 ENV = {"SET": "value", "EMPTY": "", "NUMBER": "8080", "DOLLAR": "a$b${SET}", "_x9": "odd"}
 
@@ -37,7 +37,7 @@ ENV = {"SET": "value", "EMPTY": "", "NUMBER": "8080", "DOLLAR": "a$b${SET}", "_x
     ],
 )
 def test_a_variable_is_replaced(written: str, replaced: str) -> None:
-    assert interpolate_variables(written, ENV).text == replaced
+    assert interpolate_config_variables(written, ENV).text == replaced
 
 
 @pytest.mark.parametrize(
@@ -57,12 +57,12 @@ def test_a_variable_is_replaced(written: str, replaced: str) -> None:
 )
 def test_an_invalid_variable_is_rejected(written: str, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}") as error:
-        interpolate_variables(written, ENV)
+        interpolate_config_variables(written, ENV)
     assert "value" not in str(error.value)
 
 
 def test_only_values_of_set_variables_are_secrets() -> None:
-    assert interpolate_variables("${SET} ${UNSET:-default} $$", ENV).variables == {"SET": "value"}
+    assert interpolate_config_variables("${SET} ${UNSET:-default} $$", ENV).variables == {"SET": "value"}
 
 
 def loaded(text: str, **env: str) -> LoadedConfig:

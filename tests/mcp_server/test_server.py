@@ -246,8 +246,8 @@ async def test_a_large_request_is_refused_before_it_is_read(tmp_path: Path) -> N
 async def test_a_long_run_becomes_a_job_with_progress_and_a_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tool_jobs, "MAX_WAIT_FOR_TOOL_JOB_S", 1.5)
-    monkeypatch.setattr(tool_jobs, "TOOL_JOB_PROGRESS_INTERVAL_S", 0.05)
+    monkeypatch.setattr(tool_jobs, "MAX_WAIT_FOR_MCP_TOOL_JOB_S", 1.5)
+    monkeypatch.setattr(tool_jobs, "MCP_TOOL_JOB_PROGRESS_INTERVAL_S", 0.05)
     async with (
         running_server(send_parts(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", delay_s=60)) as fast,
         running_server(send_parts(delay_s=60)) as silent,
@@ -288,8 +288,8 @@ async def test_a_long_run_becomes_a_job_with_progress_and_a_result(
 
 
 async def test_the_number_of_concurrent_jobs_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tool_jobs, "MAX_WAIT_FOR_TOOL_JOB_S", 0.0)
-    monkeypatch.setattr(tool_jobs, "MAX_CONCURRENT_TOOL_JOBS", 2)
+    monkeypatch.setattr(tool_jobs, "MAX_WAIT_FOR_MCP_TOOL_JOB_S", 0.0)
+    monkeypatch.setattr(tool_jobs, "MAX_CONCURRENT_MCP_TOOL_JOBS", 2)
     async with running_server(send_parts(delay_s=60)) as silent:
         slow = {**IDLE, "http": f"http://127.0.0.1:{silent.port}/", "timeout": "30s"}
         async with running_watchdog(tmp_path, [slow]) as (_, url), connected_client(url) as client:

@@ -38,7 +38,7 @@ def build_health_check_tool_result(tasks: Sequence[Json], note: str = "") -> Jso
 def serialize_background_task_health(task: BackgroundTask, now: int) -> Json:
     """One entry of `build_health_check_tool_result`."""
     status = task.status(now)
-    return _build_health_check_task_entry(
+    return _serialize_health_check_task(
         name=task.name,
         status=status,
         ok=status in ("success", "never"),
@@ -51,12 +51,12 @@ def serialize_background_task_health(task: BackgroundTask, now: int) -> Json:
 def serialize_slot_claim_task_health(*, last_run_at: int | None, staleness_ms: int | None, error: str) -> Json:
     """The task `claim`, as far as the watermark in the store shows it."""
     status = "overdue" if error else "success"
-    return _build_health_check_task_entry(
+    return _serialize_health_check_task(
         name="claim", status=status, ok=not error, last_run_at=last_run_at, staleness_ms=staleness_ms, error=error
     )
 
 
-def _build_health_check_task_entry(
+def _serialize_health_check_task(
     *, name: str, status: str, ok: bool, last_run_at: int | None, staleness_ms: int | None, error: str
 ) -> Json:
     return {

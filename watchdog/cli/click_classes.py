@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 
-def _return_value_uncoerced(_ctx: Any, value: Any) -> Any:
+def _return_click_value_uncoerced(_ctx: Any, value: Any) -> Any:
     return value
 
 
@@ -22,7 +22,7 @@ class _NoPydanticCoercionMixin:
             if getattr(param, "is_flag", False) and param.default is None:
                 param.default = False  # coerced as well if it is None
             if ctx.resilient_parsing:
-                param.process_value = _return_value_uncoerced
+                param.process_value = _return_click_value_uncoerced
         return params
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

@@ -21,7 +21,7 @@ MAX_EXEC_OUTPUT_TAIL_BYTES = 10_240
 EXEC_OUTPUT_DRAIN_TIMEOUT_S = 0.5
 """How long output that was written last may take to arrive after the command has ended."""
 
-EXEC_WAKEUP_READ_BYTES = 64
+EXEC_SIGNAL_WAKEUP_READ_BYTES = 64
 EXEC_OUTPUT_READ_CHUNK_BYTES = 65_536
 EXEC_OUTPUT_ENCODING_SAMPLE_BYTES = 4_096
 """The beginning of the output, which shows its encoding."""
@@ -89,7 +89,7 @@ class ExecChildProcess:
         """Waits for the command to end. Returns its exit code, or 128 + the number of the signal that ended it, and the
         monotonic time of its end."""
         while not self._ended.is_set():
-            os.read(self._wakeup_fd, EXEC_WAKEUP_READ_BYTES)
+            os.read(self._wakeup_fd, EXEC_SIGNAL_WAKEUP_READ_BYTES)
         for thread in self._copy_threads:
             thread.join(EXEC_OUTPUT_DRAIN_TIMEOUT_S)
         return self._exit_code, self._ended_monotonic_s

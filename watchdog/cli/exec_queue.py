@@ -62,7 +62,7 @@ class CheckInReporter:
             self._warn(f"cannot save unsent check-ins: {e}")
 
     def _build_check_in(self, event: str, monotonic_s: float, body: str = "") -> QueuedCheckIn:
-        occurred = _compute_clocks_at_past_event(time.monotonic() - monotonic_s)
+        occurred = _build_queued_check_in_timestamps(time.monotonic() - monotonic_s)
         return {"url": self._url, "event": event, "run": self._run_id, "body": body, **occurred}
 
     def _send_check_ins(self, check_ins: list[QueuedCheckIn], attempts: int) -> None:
@@ -115,7 +115,7 @@ def _resend_queued_check_ins() -> None:
 # --- when it happened: the wall clock may be corrected in the meantime
 
 
-def _compute_clocks_at_past_event(age_s: float) -> QueuedCheckIn:
+def _build_queued_check_in_timestamps(age_s: float) -> QueuedCheckIn:
     return {
         "boot_id": _read_boot_id(),
         "boot_clock_s": _read_seconds_since_boot() - age_s,

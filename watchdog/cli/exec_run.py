@@ -57,9 +57,11 @@ def run_command_and_report(arguments: ExecCommandLine) -> int:
 
     from watchdog.cli.exec_queue import CheckInReporter
 
-    reporter = CheckInReporter(lambda: _find_check_in_url(arguments), process.started_monotonic_s, print_warning)
+    reporter = CheckInReporter(
+        lambda: _find_exec_check_in_url(arguments), process.started_monotonic_s, print_exec_warning
+    )
     if failure is not None:
-        print_warning(failure.message)
+        print_exec_warning(failure.message)
         reporter.report_end(failure.exit_code, time.monotonic(), failure.message.encode())
         return failure.exit_code
     reporter.report_start()
@@ -69,11 +71,11 @@ def run_command_and_report(arguments: ExecCommandLine) -> int:
     return exit_code
 
 
-def print_warning(message: str) -> None:
+def print_exec_warning(message: str) -> None:
     print(f"watchdog: {message}", file=sys.stderr)
 
 
-def _find_check_in_url(arguments: ExecCommandLine) -> str:
+def _find_exec_check_in_url(arguments: ExecCommandLine) -> str:
     """Where to check in. Raises LookupError that explains why it is not known."""
     if arguments.url:
         return arguments.url

@@ -38,7 +38,7 @@ def service_command(
         status.findings,
         to_json=serialize_service_finding,
         headings=("severity", "what", "since", "incident"),
-        to_row=lambda finding: _format_finding_cli_row(finding, now),
+        to_row=lambda finding: _format_service_finding_cli_row(finding, now),
         empty_text="no findings",
     )
     if outdated := explain_outdated_watermark(status.watermark, now):
@@ -46,7 +46,7 @@ def service_command(
     raise typer.Exit(ExitCode.DOWN if status.findings else ExitCode.UNKNOWN if outdated else ExitCode.OK)
 
 
-def _format_finding_cli_row(finding: Incident, now: int) -> tuple[str, ...]:
+def _format_service_finding_cli_row(finding: Incident, now: int) -> tuple[str, ...]:
     from watchdog.domain.formatting import format_time_ago
 
     return finding.severity.value, escape_rich_markup(finding.message), format_time_ago(finding.since, now), finding.id

@@ -59,7 +59,7 @@ async def _send_test_alerts(loaded_config: LoadedConfig, notifiers: Mapping[str,
     async with NetworkAccess() as network:
         for destination, notifier in notifiers.items():
             receipt: dict[str, Json] = {}
-            for notification, context in _build_test_alerts(destination):
+            for notification, context in _build_opened_and_resolved_test_alerts(destination):
                 try:
                     async with asyncio.timeout(NOTIFICATION_SEND_TIMEOUT_S):
                         receipt = await notifier.send(
@@ -74,7 +74,7 @@ async def _send_test_alerts(loaded_config: LoadedConfig, notifiers: Mapping[str,
     return failures
 
 
-def _build_test_alerts(destination: str) -> list[tuple[Notification, AlertMessageContext]]:
+def _build_opened_and_resolved_test_alerts(destination: str) -> list[tuple[Notification, AlertMessageContext]]:
     """An incident that opens, and its end."""
     from dataclasses import replace
 

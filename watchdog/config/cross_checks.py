@@ -9,8 +9,8 @@ from typing import Any
 from watchdog.config.models import Config, ProbeMatchSettings
 from watchdog.config.problems import build_did_you_mean_suffix
 from watchdog.config.sources import MergedConfigSources
-from watchdog.config.yaml_tree import YamlNode, format_key_for_message
-from watchdog.config_values import describe_missing_extra, slugify
+from watchdog.config.yaml_tree import YamlNode, format_yaml_key_for_message
+from watchdog.config_values import describe_missing_package_extra, slugify
 from watchdog.domain.rules import service
 from watchdog.probes import HeartbeatProbe
 
@@ -20,7 +20,7 @@ INCLUDABLE_SECTIONS = ("probes", "receivers", "routes", "include", "version")
 
 def cross_validate_and_resolve(config: Config, sources: MergedConfigSources) -> Config:
     """The configuration with its references resolved. Problems are added to those of the sources."""
-    _check_included_sections(sources)
+    _report_main_file_sections_in_includes(sources)
     _check_unique_probe_names_and_ids(sources)
     _check_unique_heartbeat_tokens(config, sources)
     _check_receiver_names_and_references(sources)
@@ -33,17 +33,17 @@ def cross_validate_and_resolve(config: Config, sources: MergedConfigSources) -> 
         routes = tuple(
             route.model_copy(
                 update={
-                    "match": _resolve_probe_reference(
-                        route.match, probe_ids, _find_yaml_entry_by_names(node, "match"), sources
+                    "match": _replace_matched_probe_name_with_id(
+                        route.match, probe_ids, _find_first_yaml_entry_named(node, "match"), sources
                     )
                 }
             )
             for route, node in zip(routes, sources.routes, strict=True)
         )
-    match = _resolve_probe_reference(
+    match = _replace_matched_probe_name_with_id(
         config.status_page.match,
         probe_ids,
-        _find_yaml_entry_by_names(sources.root.get("status_page"), "match"),
+        _find_first_yaml_entry_named(sources.root.get("status_page"), "match"),
         sources,
     )
     resolved: dict[str, Any] = {
@@ -54,7 +54,7 @@ def cross_validate_and_resolve(config: Config, sources: MergedConfigSources) -> 
     return config.model_copy(update=resolved)
 
 
-def _check_included_sections(sources: MergedConfigSources) -> None:
+def _report_main_file_sections_in_includes(sources: MergedConfigSources) -> None:
     """Report sections of included files that only the main file can hold."""
     for tree in sources.trees[1:]:
         for name, node in tree.entries.items():
@@ -64,7 +64,7 @@ def _check_included_sections(sources: MergedConfigSources) -> None:
                 sources.add_problem(node.key_location, node.path, message)
             elif name not in INCLUDABLE_SECTIONS:
                 suffix = build_did_you_mean_suffix(name, INCLUDABLE_SECTIONS)
-                message = f"unknown section '{format_key_for_message(name)}'{suffix}"
+                message = f"unknown section '{format_yaml_key_for_message(name)}'{suffix}"
                 sources.add_problem(node.key_location, node.path, message)
             elif name == "version" and node.value != 1:
                 sources.add_problem(node.location, node.path, "expected 1")
@@ -100,7 +100,7 @@ def _check_unique_heartbeat_tokens(config: Config, sources: MergedConfigSources)
         return  # invalid probes have been reported already
     first: dict[str, YamlNode] = {}
     for probe, node in zip(config.probes, sources.probes, strict=True):
-        token = _find_yaml_entry_by_names(node.entries.get(probe.kind), "token", "token_file")
+        token = _find_first_yaml_entry_named(node.entries.get(probe.kind), "token", "token_file")
         if isinstance(probe, HeartbeatProbe) and token is not None:
             other = first.setdefault(probe.heartbeat.token.get_secret_value(), token)
             if other is not token:
@@ -142,25 +142,25 @@ def _apply_default_mail_server(config: Config, sources: MergedConfigSources) -> 
 def _check_api_keys_required(config: Config, sources: MergedConfigSources) -> None:
     if not config.server.listens_beyond_loopback or config.access.api_keys or "access" in sources.root:
         return
-    listen = _find_yaml_entry_by_names(sources.root.get("server"), "listen")
+    listen = _find_first_yaml_entry_named(sources.root.get("server"), "listen")
     if listen is not None:
         message = "an address other than loopback requires access.api_keys: add one, or listen on 127.0.0.1:8080"
         sources.add_problem(listen.location, listen.path, message)
 
 
 def _check_postgres_driver_installed(config: Config, sources: MergedConfigSources) -> None:
-    url = _find_yaml_entry_by_names(sources.root.get("storage"), "url", "url_file")
+    url = _find_first_yaml_entry_named(sources.root.get("storage"), "url", "url_file")
     if url is not None and config.storage.url.startswith("postgresql") and find_spec("psycopg") is None:
         sources.add_problem(
-            url.location, url.path, f"PostgreSQL requires an extra: {describe_missing_extra('postgres')}"
+            url.location, url.path, f"PostgreSQL requires an extra: {describe_missing_package_extra('postgres')}"
         )
 
 
-def _resolve_probe_reference(
+def _replace_matched_probe_name_with_id(
     match: ProbeMatchSettings, probe_ids: Mapping[str, str], node: YamlNode | None, sources: MergedConfigSources
 ) -> ProbeMatchSettings:
     """The match, with the id of its probe in place of the name. `probe_ids`: name or id -> id."""
-    entry = _find_yaml_entry_by_names(node, "probe")
+    entry = _find_first_yaml_entry_named(node, "probe")
     if entry is None or not match.probe:
         return match
     if match.probe not in probe_ids:
@@ -175,6 +175,6 @@ def _resolve_probe_reference(
     return match.model_copy(update={"probe": probe_ids[match.probe]})
 
 
-def _find_yaml_entry_by_names(node: YamlNode | None, *names: str) -> YamlNode | None:
+def _find_first_yaml_entry_named(node: YamlNode | None, *names: str) -> YamlNode | None:
     """The first entry that has one of these names."""
     return next((node.entries[name] for name in names if node is not None and name in node.entries), None)

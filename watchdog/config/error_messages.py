@@ -9,9 +9,14 @@ from typing import Any, NamedTuple, get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from watchdog.config.problems import EMPTY_VALUE_MESSAGE, ConfigProblem, build_did_you_mean_suffix, find_equivalent_name
+from watchdog.config.problems import (
+    EMPTY_CONFIG_VALUE_MESSAGE,
+    ConfigProblem,
+    build_did_you_mean_suffix,
+    find_equivalent_config_name,
+)
 from watchdog.config.scalars import parse_plain_yaml_scalar
-from watchdog.config.yaml_tree import YamlNode, format_key_for_message
+from watchdog.config.yaml_tree import YamlNode, format_yaml_key_for_message
 from watchdog.config_types import ConfigModel, FieldPath, FieldValidationError, list_file_backed_fields
 from watchdog.domain.model import JsonScalar
 from watchdog.probes import PROBE_KINDS
@@ -39,8 +44,8 @@ def coerce_config_variables(error: ValidationError, node: YamlNode) -> bool:
     """
     changed = False
     for details in error.errors(include_url=False, include_context=False, include_input=False):
-        target, _ = _find_error_node(node, details["loc"])
-        expected_type = _COERCED_TYPE_BY_ERROR_TYPE.get(details["type"])
+        target, _ = _find_yaml_node_of_error(node, details["loc"])
+        expected_type = _COERCED_TYPE_BY_VALIDATION_ERROR.get(details["type"])
         if target.interpolated_text is None or expected_type is None:
             continue
         value = (
@@ -51,7 +56,7 @@ def coerce_config_variables(error: ValidationError, node: YamlNode) -> bool:
     return changed
 
 
-_COERCED_TYPE_BY_ERROR_TYPE: dict[str, type[str | int]] = {"string_type": str, "int_type": int, "bool_type": bool}
+_COERCED_TYPE_BY_VALIDATION_ERROR: dict[str, type[str | int]] = {"string_type": str, "int_type": int, "bool_type": bool}
 
 
 def _parse_yaml_scalar_or_text(text: str) -> JsonScalar:
@@ -61,7 +66,7 @@ def _parse_yaml_scalar_or_text(text: str) -> JsonScalar:
         return text
 
 
-class _ProblemWithUnionBranch(NamedTuple):
+class _ValidationProblemWithUnionBranch(NamedTuple):
     problem: ConfigProblem
     error_type: str
     union_branch: tuple[int, str] | None
@@ -70,7 +75,7 @@ class _ProblemWithUnionBranch(NamedTuple):
 
 def _locate_validation_problems(
     details: ErrorDetails, model: type[ConfigModel], node: YamlNode, section: str
-) -> Iterator[_ProblemWithUnionBranch]:
+) -> Iterator[_ValidationProblemWithUnionBranch]:
     error_type, context = details["type"], details.get("ctx", {})
     if error_type == "default_factory_not_called":
         return
@@ -81,12 +86,14 @@ def _locate_validation_problems(
     for subpath, text in errors:
         path = (*details["loc"], *subpath)
         missing = str(path[-1]) if error_type == "missing" else ""
-        target, branch = _find_error_node(node, path[:-1] if missing else path)
+        target, branch = _find_yaml_node_of_error(node, path[:-1] if missing else path)
         if error_type == "extra_forbidden":
             message = _describe_unknown_field(str(path[-1]), model, path[:-1], section)
-            yield _ProblemWithUnionBranch(ConfigProblem(*target.key_location, target.path, message), error_type, branch)
+            yield _ValidationProblemWithUnionBranch(
+                ConfigProblem(*target.key_location, target.path, message), error_type, branch
+            )
             continue
-        if _is_consequential_error(error_type, target):
+        if _follows_from_reported_config_problem(error_type, target):
             continue
         message = (
             text
@@ -96,15 +103,17 @@ def _locate_validation_problems(
         if target.variables and not any(value and value in message for value in target.variables.values()):
             message += f" (from {' and '.join(f'${{{name}}}' for name in target.variables)})"
         shown_path = f"{target.path}.{missing}".lstrip(".") if missing else target.path
-        yield _ProblemWithUnionBranch(ConfigProblem(*target.location, shown_path, message), error_type, branch)
+        yield _ValidationProblemWithUnionBranch(
+            ConfigProblem(*target.location, shown_path, message), error_type, branch
+        )
 
 
-def _is_consequential_error(error_type: str, target: YamlNode) -> bool:
+def _follows_from_reported_config_problem(error_type: str, target: YamlNode) -> bool:
     """Whether the error follows from a value for which a problem has been reported already."""
     return target.invalid or (error_type == "value_error" and any(node.invalid for node in target.walk()))
 
 
-def _find_error_node(node: YamlNode, path: Iterable[str | int]) -> tuple[YamlNode, tuple[int, str] | None]:
+def _find_yaml_node_of_error(node: YamlNode, path: Iterable[str | int]) -> tuple[YamlNode, tuple[int, str] | None]:
     """The node that pydantic means. If its path names a branch of a union, also the union's node and the branch."""
     branch = None
     for part in path:
@@ -117,12 +126,14 @@ def _find_error_node(node: YamlNode, path: Iterable[str | int]) -> tuple[YamlNod
     return node, branch
 
 
-def _keep_closest_union_branch(problems: list[_ProblemWithUnionBranch]) -> Iterator[_ProblemWithUnionBranch]:
+def _keep_closest_union_branch(
+    problems: list[_ValidationProblemWithUnionBranch],
+) -> Iterator[_ValidationProblemWithUnionBranch]:
     """For a value of several possible types, keep the problems of the type that it resembles most.
 
     If it resembles none, one problem names all types: "expected off or a mapping of fields".
     """
-    by_value: dict[int, list[_ProblemWithUnionBranch]] = {}
+    by_value: dict[int, list[_ValidationProblemWithUnionBranch]] = {}
     for located in problems:
         if located.union_branch:
             by_value.setdefault(located.union_branch[0], []).append(located)
@@ -132,7 +143,7 @@ def _keep_closest_union_branch(problems: list[_ProblemWithUnionBranch]) -> Itera
         alternatives = by_value.get(value, [])
         if len({other.union_branch for other in alternatives}) < 2:
             yield located
-        elif closest := [other for other in alternatives if other.error_type not in _TYPE_MISMATCH_ERRORS]:
+        elif closest := [other for other in alternatives if other.error_type not in _TYPE_MISMATCH_VALIDATION_ERRORS]:
             if located in closest:
                 yield located
         elif value not in reported:
@@ -157,20 +168,20 @@ def _describe_unknown_field(name: str, model: type[ConfigModel], path: FieldPath
     ):
         return f"not supported by this kind of probe: only {' and '.join(owners)} probes have {name}; remove it"
     hint = ""
-    if not find_equivalent_name(name, valid_names):
-        hint = _suggest_nested_field(name, models)
+    if not find_equivalent_config_name(name, valid_names):
+        hint = _suggest_nested_config_field(name, models)
     hint = hint or build_did_you_mean_suffix(name, valid_names)
     noun = "field" if section else "section"
     if not hint and 0 < len(valid_names) <= MAX_VALID_FIELDS_IN_MESSAGE:
         hint = f"; valid {noun}s: {', '.join(valid_names)}"
-    return f"unknown {noun} '{format_key_for_message(name)}'{hint}"
+    return f"unknown {noun} '{format_yaml_key_for_message(name)}'{hint}"
 
 
-def _suggest_nested_field(name: str, models: Iterable[type[ConfigModel]]) -> str:
+def _suggest_nested_config_field(name: str, models: Iterable[type[ConfigModel]]) -> str:
     """The suffix "; did you mean 'alert.severity'?" for a field that belongs one level deeper; empty: none."""
     for model in models:
         for field, nested in _list_nested_config_models(model):
-            if equivalent := find_equivalent_name(name, list_yaml_field_names(nested)):
+            if equivalent := find_equivalent_config_name(name, list_yaml_field_names(nested)):
                 return f"; did you mean '{field}.{equivalent}'?"
     return ""
 
@@ -221,40 +232,40 @@ _YAML_TYPE_DISPLAY_NAMES = (
 )
 
 
-def _describe_node_type(node: YamlNode) -> str:
+def _describe_yaml_node_type(node: YamlNode) -> str:
     return next((name for type_, name in _YAML_TYPE_DISPLAY_NAMES if isinstance(node.value, type_)), "nothing")
 
 
-_TYPE_MISMATCH_ERRORS = (
+_TYPE_MISMATCH_VALIDATION_ERRORS = (
     *("string_type", "int_type", "float_type", "bool_type", "tuple_type", "list_type", "dict_type", "mapping_type"),
     *("model_type", "model_attributes_type", "literal_error", "enum", "none_required"),
 )
-_EXPECTED_TYPE_BY_ERROR_TYPE = {
+_EXPECTED_TYPE_BY_VALIDATION_ERROR = {
     "string_type": "text",
     "int_type": "a whole number", "float_type": "a number", "bool_type": "true or false",
     "tuple_type": "a list, such as [one, two]", "list_type": "a list, such as [one, two]",
     "dict_type": "a mapping, such as {name: value}", "mapping_type": "a mapping, such as {name: value}",
     "model_type": "a mapping of fields", "model_attributes_type": "a mapping of fields",
 }  # fmt: skip
-_LIMIT_TEXT_BY_ERROR_TYPE = {
+_LIMIT_TEXT_BY_VALIDATION_ERROR = {
     "greater_than_equal": "at least {ge}", "less_than_equal": "at most {le}",
     "greater_than": "more than {gt}", "less_than": "less than {lt}",
     "string_too_short": "at least {min_length} characters", "string_too_long": "at most {max_length} characters",
     "too_short": "at least {min_length} entries", "too_long": "at most {max_length} entries",
 }  # fmt: skip
-_BOOLEAN_SPELLINGS = {
+_BOOLEAN_BY_YAML_SPELLING = {
     **dict.fromkeys(("yes", "on", "y", "true"), "true"),
     **dict.fromkeys(("no", "off", "n", "false"), "false"),
 }
 
 
-def _suggest_value_spelling(error_type: str, node: YamlNode) -> str:
+def _suggest_yaml_value_spelling(error_type: str, node: YamlNode) -> str:
     """A suffix that shows how to write the value so that it has the expected type; empty: no suggestion."""
     if error_type == "string_type" and isinstance(node.value, int | float):
         return ": put it in quotes"
     if node.interpolated_text is not None or not isinstance(node.value, str):
         return ""
-    if error_type == "bool_type" and (spelling := _BOOLEAN_SPELLINGS.get(node.value.lower())):
+    if error_type == "bool_type" and (spelling := _BOOLEAN_BY_YAML_SPELLING.get(node.value.lower())):
         return f": write {spelling}"
     if error_type == "int_type" and isinstance(_parse_yaml_scalar_or_text(node.value), int):
         return ": write it without quotes"
@@ -265,12 +276,13 @@ def _format_validation_error(error_type: str, context: dict[str, Any], message: 
     if error_type == "missing":
         return "required field is missing"
     if node.value is None:
-        return EMPTY_VALUE_MESSAGE
-    if error_type in _EXPECTED_TYPE_BY_ERROR_TYPE:
-        expected = _EXPECTED_TYPE_BY_ERROR_TYPE[error_type]
-        return f"expected {expected}, found {_describe_node_type(node)}{_suggest_value_spelling(error_type, node)}"
-    if error_type in _LIMIT_TEXT_BY_ERROR_TYPE:
-        bound = _LIMIT_TEXT_BY_ERROR_TYPE[error_type].format(**context)
+        return EMPTY_CONFIG_VALUE_MESSAGE
+    if error_type in _EXPECTED_TYPE_BY_VALIDATION_ERROR:
+        expected = _EXPECTED_TYPE_BY_VALIDATION_ERROR[error_type]
+        type_name = _describe_yaml_node_type(node)
+        return f"expected {expected}, found {type_name}{_suggest_yaml_value_spelling(error_type, node)}"
+    if error_type in _LIMIT_TEXT_BY_VALIDATION_ERROR:
+        bound = _LIMIT_TEXT_BY_VALIDATION_ERROR[error_type].format(**context)
         is_literal_number = isinstance(node.value, int | float) and node.interpolated_text is None
         actual = f", found {node.value}" if is_literal_number else ""
         message = f"expected {bound}{actual}".replace("at least 1 entries", "at least one entry")

@@ -30,32 +30,36 @@ class IncludeFileFinder:
         path = Path(pattern)
         matches = [Path(path.anchor) if path.anchor else base_folder]
         for part in path.parts[1 if path.anchor else 0 :]:
-            matches = list(dict.fromkeys(match for folder in matches for match in self._match_part(folder, part)))
+            matches = list(
+                dict.fromkeys(match for folder in matches for match in self._match_pattern_part(folder, part))
+            )
         if path.name == "**":
-            matches = [match for folder in matches for match in self._match_part(folder, "*")]
-        return sorted(match for match in matches if _identify_folder(match) is None)
+            matches = [match for folder in matches for match in self._match_pattern_part(folder, "*")]
+        return sorted(match for match in matches if _get_folder_device_and_inode(match) is None)
 
-    def _match_part(self, folder: Path, part: str) -> Iterator[Path]:
+    def _match_pattern_part(self, folder: Path, part: str) -> Iterator[Path]:
         if part == "**":
-            yield from self._list_folders_below(folder)
+            yield from self._list_folder_and_subfolders(folder)
         elif glob.has_magic(part):
-            for entry in self._read_folder(folder):
+            for entry in self._read_sorted_folder_entries(folder):
                 if fnmatch.fnmatchcase(entry.name, part) and (part.startswith(".") or not entry.name.startswith(".")):
                     yield folder / entry.name
         elif os.path.lexists(folder / part):
             yield folder / part
 
-    def _list_folders_below(self, folder: Path) -> Iterator[Path]:
+    def _list_folder_and_subfolders(self, folder: Path) -> Iterator[Path]:
         """The folder itself and all below it."""
         pending, visited = [folder], set()
         while pending:
             folder = pending.pop()
-            if (identity := _identify_folder(folder)) is not None and identity not in visited:
+            if (identity := _get_folder_device_and_inode(folder)) is not None and identity not in visited:
                 visited.add(identity)
                 yield folder
-                pending += [folder / entry.name for entry in self._read_folder(folder) if entry.name[0] != "."]
+                pending += [
+                    folder / entry.name for entry in self._read_sorted_folder_entries(folder) if entry.name[0] != "."
+                ]
 
-    def _read_folder(self, folder: Path) -> Iterator[os.DirEntry[str]]:
+    def _read_sorted_folder_entries(self, folder: Path) -> Iterator[os.DirEntry[str]]:
         """Nothing if the folder cannot be read."""
         with suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:
@@ -65,7 +69,7 @@ class IncludeFileFinder:
                 yield entry
 
 
-def _identify_folder(path: Path) -> tuple[int, int] | None:
+def _get_folder_device_and_inode(path: Path) -> tuple[int, int] | None:
     """Device and inode; None if the path is not that of a folder."""
     try:
         status = path.stat()

@@ -20,13 +20,13 @@ from watchdog.config.problems import ConfigError, ConfigProblem, build_did_you_m
 from watchdog.config.secrets import (
     collect_placeholders_by_secret,
     collect_secrets,
-    mask_displayed_fields,
+    mask_displayed_config_fields,
     mask_yaml_tree,
     redact_problems,
 )
 from watchdog.config.sources import MergedConfigSources, load_config_sources
 from watchdog.config.warnings import find_config_warnings
-from watchdog.config.yaml_tree import YamlNode, format_key_for_message
+from watchdog.config.yaml_tree import YamlNode, format_yaml_key_for_message
 from watchdog.config_types import ConfigLoadContext, ConfigModel
 from watchdog.net.redact import SecretMask
 from watchdog.probes import PROBE_KINDS, Probe
@@ -72,7 +72,7 @@ def load_config(path: Path | None, text: str | None = None, env: Mapping[str, st
     sources.warnings += secrets.warnings
     warnings = [w._replace(message=mask(w.message)) for w in find_config_warnings(config, sources)]
     secret_names = collect_placeholders_by_secret(sources, builder.load_contexts.values())
-    return LoadedConfig(mask_displayed_fields(config, mask), probe_yaml, mask, tuple(warnings), secret_names)
+    return LoadedConfig(mask_displayed_config_fields(config, mask), probe_yaml, mask, tuple(warnings), secret_names)
 
 
 def _dump_yaml(tree: Any) -> str:
@@ -132,7 +132,7 @@ class _ConfigModelBuilder:
             hint = build_did_you_mean_suffix(name, common_fields)
             hint = hint or f"{build_did_you_mean_suffix(name, PROBE_KINDS)} (probe kinds: {', '.join(PROBE_KINDS)})"
             self.sources.add_problem(
-                entry.key_location, entry.path, f"unknown field '{format_key_for_message(name)}'{hint}"
+                entry.key_location, entry.path, f"unknown field '{format_yaml_key_for_message(name)}'{hint}"
             )
         if not unknown_names:
             self.sources.add_problem(node.location, node.path, f"no probe kind: add one of {', '.join(PROBE_KINDS)}")

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, model_v
 
 from watchdog.config.problems import build_did_you_mean_suffix
 from watchdog.config_types import (
-    ALLOW_FROM_FILE,
+    FILE_BACKED_FIELD_MARKER,
     STRING_OR_LIST_SCHEMA,
     ConfigModel,
     Duration,
@@ -92,7 +92,7 @@ def _normalize_storage_url(url: str) -> str:
 class StorageSettings(ConfigModel):
     """The database, and how long it keeps data."""
 
-    url: Annotated[str, AfterValidator(_normalize_storage_url), ALLOW_FROM_FILE] = "sqlite:///watchdog.db"
+    url: Annotated[str, AfterValidator(_normalize_storage_url), FILE_BACKED_FIELD_MARKER] = "sqlite:///watchdog.db"
     """`sqlite:///file.db`, or `postgresql://user:password@host/database` (requires the `postgres` extra)."""
     keep_results: Annotated[Duration, create_duration_bounds_validator("1h", "3650d")] = 2_592_000_000
     """How long individual results are kept."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import NamedTuple
 
-EMPTY_VALUE_MESSAGE = "no value: add one, or remove the field"
+EMPTY_CONFIG_VALUE_MESSAGE = "no value: add one, or remove the field"
 
 
 class ConfigSourceLocation(NamedTuple):
@@ -64,22 +64,22 @@ CONFIG_FIELD_SYNONYMS: dict[str, tuple[str, ...]] = {
 """Unknown name -> the fields that it may stand for. The first one that is valid in its place is suggested."""
 
 
-def find_equivalent_name(name: str, valid_names: Iterable[str]) -> str:
+def find_equivalent_config_name(name: str, valid_names: Iterable[str]) -> str:
     """The valid name that `name` stands for: equal but for case, hyphens and spaces, or a synonym. Empty: none."""
-    valid = {_normalize_field_name(valid_name): valid_name for valid_name in valid_names}
-    normalized = _normalize_field_name(name)
+    valid = {_normalize_config_field_name(valid_name): valid_name for valid_name in valid_names}
+    normalized = _normalize_config_field_name(name)
     candidates = (normalized, *CONFIG_FIELD_SYNONYMS.get(normalized, ()))
     return next((valid[candidate] for candidate in candidates if candidate in valid), "")
 
 
 def build_did_you_mean_suffix(name: str, valid_names: Iterable[str]) -> str:
     """The suffix "; did you mean 'tools'?" for the equivalent or else the most similar valid name; empty: none."""
-    valid = {_normalize_field_name(valid_name): valid_name for valid_name in valid_names}
-    suggestion = find_equivalent_name(name, valid.values())
-    if not suggestion and (similar := get_close_matches(_normalize_field_name(name), valid, 1, 0.6)):
+    valid = {_normalize_config_field_name(valid_name): valid_name for valid_name in valid_names}
+    suggestion = find_equivalent_config_name(name, valid.values())
+    if not suggestion and (similar := get_close_matches(_normalize_config_field_name(name), valid, 1, 0.6)):
         suggestion = valid[similar[0]]
     return f"; did you mean '{suggestion}'?" if suggestion else ""
 
 
-def _normalize_field_name(name: str) -> str:
+def _normalize_config_field_name(name: str) -> str:
     return name.lower().replace("-", "_").replace(" ", "_")

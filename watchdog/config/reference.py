@@ -94,7 +94,7 @@ def render_config_reference() -> str:
     parts = [_CONFIG_PAGE_SYNTAX_SECTION.rstrip(), "", "## Top level", *_render_field_table(schema, definitions, paths)]
     for name, path in paths.items():
         depth = sum(path.startswith((f"{other}.", f"{other}[")) for other in paths.values())
-        contents.append(f"{'  ' * depth}- {_link_to_section(path)}")
+        contents.append(f"{'  ' * depth}- {_format_config_section_link(path)}")
         parts += ["", f"{'###' if depth else '##'} `{path}`", *_render_config_section(name, path, definitions, paths)]
     return "\n".join([_CONFIG_PAGE_INTRODUCTION, "## Contents", "", *contents, "", *parts, ""])
 
@@ -111,7 +111,7 @@ def _map_schema_definitions_to_section_paths(
     while level:
         next_level: list[tuple[str, str]] = []
         for name, path in level:
-            if name not in paths and (object_schema := _find_object_schema(definitions[name])):
+            if name not in paths and (object_schema := _find_schema_part_with_fields(definitions[name])):
                 paths[name] = path
                 next_level += _find_referenced_schema_definitions(
                     (f"{path}.{k}", v) for k, v in object_schema["properties"].items()
@@ -146,7 +146,7 @@ def _list_config_path_and_ancestors(path: str) -> list[str]:
 def _render_config_section(
     name: str, path: str, definitions: Mapping[str, JsonSchema], paths: Mapping[str, str]
 ) -> Iterator[str]:
-    object_schema = _find_object_schema(definitions[name]) or {}
+    object_schema = _find_schema_part_with_fields(definitions[name]) or {}
     probe = PROBE_KINDS.get(path.removeprefix("probes[]."))
     introduction = [inspect.cleandoc(probe.__doc__ or "").replace("\n", " ")] if probe is not None else []
     for description in (*introduction, _format_field_description(object_schema)):
@@ -157,7 +157,8 @@ def _render_config_section(
     if path == "probes[]":
         yield from (
             "",
-            f"The fields of {_link_to_section('defaults')} can also be set here. A probe has exactly one kind: "
+            f"The fields of {_format_config_section_link('defaults')} can also be set here. "
+            "A probe has exactly one kind: "
             f"{', '.join(f'`{kind}`' for kind in [*PROBE_KINDS][:-1])} or `{[*PROBE_KINDS][-1]}`.",
         )
         common = definitions["ProbeDefaults"]["properties"]
@@ -170,7 +171,7 @@ def _render_config_section(
         yield from _render_probe_kind_notes(probe)
 
 
-def _find_object_schema(definition: JsonSchema) -> JsonSchema | None:
+def _find_schema_part_with_fields(definition: JsonSchema) -> JsonSchema | None:
     """The part of a definition that has fields: all of it, or the long form where a shorthand exists. None: no
     fields."""
     return next((part for part in (definition, *definition.get("anyOf", ())) if "properties" in part), None)
@@ -210,7 +211,7 @@ def _format_field_type(field: JsonSchema, definitions: Mapping[str, JsonSchema],
     if "$ref" in field:
         name = field["$ref"].rpartition("/")[2]
         return (
-            _link_to_section(paths[name])
+            _format_config_section_link(paths[name])
             if name in paths
             else _format_field_type(definitions[name], definitions, paths)
         )
@@ -228,10 +229,10 @@ def _format_field_type(field: JsonSchema, definitions: Mapping[str, JsonSchema],
         return f"list of {_format_field_type(field.get('items', {}), definitions, paths)}"
     if type_ == "object":
         return f"name → {_format_field_type(values, definitions, paths)}" if isinstance(values, dict) else "mapping"
-    return _format_scalar_type(field)
+    return _format_config_scalar_type(field)
 
 
-def _format_scalar_type(field: JsonSchema) -> str:
+def _format_config_scalar_type(field: JsonSchema) -> str:
     if field.get("writeOnly"):
         return "secret"
     if field.get("pattern") == DURATION_PATTERN:
@@ -260,7 +261,7 @@ def _render_probe_kind_notes(probe: type[Probe]) -> Iterator[str]:
         yield from ("", f"Common fields that `{probe.kind}` probes do not support: {fields}.")
 
 
-def _link_to_section(path: str) -> str:
+def _format_config_section_link(path: str) -> str:
     """A link to a section. Its anchor is what GitHub makes of the heading."""
     anchor = re.sub(r"[^a-z0-9_-]", "", path.lower())
     return f"[`{path}`](#{anchor})"

@@ -11,7 +11,7 @@ from watchdog.queues import CANARY_DRIVERS, JOB_SOURCES, QUEUE_STATS_SOURCES
 from watchdog.registry import KindRegistry
 from watchdog.remediations import REMEDIATION_KINDS
 
-KIND_REGISTRIES_BY_SECTION: dict[str, KindRegistry[Any]] = {
+KIND_REGISTRY_BY_CONFIG_SECTION: dict[str, KindRegistry[Any]] = {
     "probes[]": PROBE_KINDS,
     "probes[].canary": CANARY_DRIVERS,
     "probes[].jobs": JOB_SOURCES,
@@ -127,7 +127,7 @@ access:
 }
 CONFIG_KIND_EXAMPLES = {
     f"{section}.{kind}": f"\n{cleandoc(model.example)}\n"
-    for section, registry in KIND_REGISTRIES_BY_SECTION.items()
+    for section, registry in KIND_REGISTRY_BY_CONFIG_SECTION.items()
     for kind, model in registry.items()
 }
 CONFIG_EXAMPLES = {**CONFIG_SECTION_EXAMPLES, **CONFIG_KIND_EXAMPLES}

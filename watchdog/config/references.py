@@ -12,7 +12,7 @@ _CONFIG_VARIABLE_PATTERN = re.compile(
 CONFIG_VARIABLE_SYNTAX_HINT = "write ${NAME}, ${NAME:-default} or ${NAME:?message}, and $$ for a dollar sign"
 
 
-class InterpolatedScalar(NamedTuple):
+class InterpolatedConfigScalar(NamedTuple):
     """A scalar after its variables have been replaced."""
 
     text: str
@@ -20,7 +20,7 @@ class InterpolatedScalar(NamedTuple):
     """Name -> value of every variable that is set. These values must never be shown."""
 
 
-def interpolate_variables(text: str, env: Mapping[str, str]) -> InterpolatedScalar:
+def interpolate_config_variables(text: str, env: Mapping[str, str]) -> InterpolatedConfigScalar:
     """Replace the variables. Raises ValueError for one that is not set (with `:?` also if it is empty) and for invalid
     syntax."""
     variables: dict[str, str] = {}
@@ -40,9 +40,9 @@ def interpolate_variables(text: str, env: Mapping[str, str]) -> InterpolatedScal
         variables[name] = value
         return value
 
-    return InterpolatedScalar(_CONFIG_VARIABLE_PATTERN.sub(replace, text), variables)
+    return InterpolatedConfigScalar(_CONFIG_VARIABLE_PATTERN.sub(replace, text), variables)
 
 
-def map_variable_references(text: str, replacement: Callable[[str], str]) -> str:
+def replace_config_variable_references(text: str, replacement: Callable[[str], str]) -> str:
     """The text with every reference to a variable replaced: by `replacement(name)`."""
     return _CONFIG_VARIABLE_PATTERN.sub(lambda match: replacement(match["name"]) if match["name"] else match[0], text)

@@ -74,7 +74,7 @@ def _simplify_schema_for_editors(schema: Any) -> Any:
             simplified[key] = (
                 value if key in ("default", "required", "enum", "const") else _simplify_schema_for_editors(value)
             )
-    return _allow_variable_in_schema(simplified)
+    return _allow_config_variable_in_schema(simplified)
 
 
 def _derive_schema_definition_name(class_name: str) -> str:
@@ -98,7 +98,7 @@ _SCHEMA_CONSTRAINT_KEYWORDS = (
 )
 
 
-def _allow_variable_in_schema(schema: JsonSchema) -> JsonSchema:
+def _allow_config_variable_in_schema(schema: JsonSchema) -> JsonSchema:
     """The schema, with a variable as an alternative unless it accepts any text already."""
     type_ = schema.get("type")
     is_narrow = type_ in ("integer", "number", "boolean") or "enum" in schema or "const" in schema

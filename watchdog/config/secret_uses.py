@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote
 
-from watchdog.config.references import map_variable_references
+from watchdog.config.references import replace_config_variable_references
 from watchdog.config.yaml_tree import YamlNode
 from watchdog.net.command_line import find_secret_arguments
 from watchdog.net.redact import SECRET_NAME_PATTERN
@@ -20,15 +20,15 @@ from watchdog.net.secret_fields import Span, find_secret_value_spans, list_field
 
 MIN_MASKED_SECRET_CHARS = 8
 """Secrets are masked by value from this length on. Shorter ones would mask parts of ordinary words."""
-_AMBIGUOUS_URL_PARAMETERS = frozenset({"key", "auth", "code"})
+_POSSIBLY_SECRET_URL_PARAMETERS = frozenset({"key", "auth", "code"})
 """Parameters of a URL whose value is a secret if it is long enough."""
-_TARGET_FIELD_NAMES = frozenset(
+_DISPLAYED_TARGET_FIELD_NAMES = frozenset(
     {"queue", "schema", "table", "prefix", "host", "port", "channel", "tool", "job", "vhost"}
 )
 """Fields that say what is monitored. Their values are visible, also if they come from a variable."""
-_LINK_FIELD_NAMES = frozenset({"runbook", "public_url"})
+_DISPLAYED_LINK_FIELD_NAMES = frozenset({"runbook", "public_url"})
 """URLs for people: no targets."""
-_FREE_FORM_FIELD_NAMES = frozenset({"json", "payload", "arguments", "args"})
+_FREE_FORM_JSON_FIELD_NAMES = frozenset({"json", "payload", "arguments", "args"})
 """Fields whose content is sent to the target, with names that are not Watchdog's."""
 _AUTHORIZATION_SCHEMES = frozenset({"apikey", "basic", "bearer", "token"})
 _URL_PARTS_PATTERN = re.compile(
@@ -84,7 +84,7 @@ def sort_config_values_by_sensitivity(
                 _record_embedded_secrets(argument, spans, uses)
             if not isinstance(node.value, dict | list):
                 _record_embedded_secrets(node, find_embedded_secret_spans(node), uses)
-                _record_scalar_uses(node, key, file_contents, uses)
+                _record_yaml_scalar_sensitivity(node, key, file_contents, uses)
     return uses
 
 
@@ -99,7 +99,7 @@ def find_embedded_secret_spans(node: YamlNode) -> list[Span]:
     fields with the name of a secret."""
     keys = node.path.split(".")
     is_in_mapping = len(keys) > 1 and keys[-2] in ("env", "headers")
-    is_free_text = keys[-1] == "body" or is_in_mapping or not _FREE_FORM_FIELD_NAMES.isdisjoint(keys)
+    is_free_text = keys[-1] == "body" or is_in_mapping or not _FREE_FORM_JSON_FIELD_NAMES.isdisjoint(keys)
     return find_secret_value_spans(get_yaml_text_as_written(node)) if is_free_text else []
 
 
@@ -109,7 +109,7 @@ def is_secret_field(path: str) -> bool:
     keys = path.split(".")
     if keys[-1].endswith("_file"):
         return False
-    start = next((i for i, key in enumerate(keys) if key in _FREE_FORM_FIELD_NAMES), None)
+    start = next((i for i, key in enumerate(keys) if key in _FREE_FORM_JSON_FIELD_NAMES), None)
     names = [key for key in keys if not key.isdecimal()][-1:] if start is None else keys[start + 1 :]
     return any(SECRET_NAME_PATTERN.search(name) for name in names)
 
@@ -120,27 +120,31 @@ def get_yaml_text_as_written(node: YamlNode) -> str:
     return text if isinstance(text, str) else ""
 
 
-def _list_variable_names(text: str) -> list[str]:
+def _list_config_variable_names(text: str) -> list[str]:
     names: list[str] = []
 
     def record_name(name: str) -> str:
         names.append(name)
         return ""
 
-    map_variable_references(text, record_name)
+    replace_config_variable_references(text, record_name)
     return names
 
 
 def _record_embedded_secrets(node: YamlNode, spans: Iterable[Span], uses: ConfigValuesBySensitivity) -> None:
     for start, end in spans:
         value = get_yaml_text_as_written(node)[start:end]
-        if names := _list_variable_names(value):
+        if names := _list_config_variable_names(value):
             uses.add_secret_variables({name: node.variables.get(name, "") for name in names}, node)
         else:
             scheme, _, credentials = value.partition(" ")
             is_header = scheme.lower() in _AUTHORIZATION_SCHEMES
             uses.add_secrets(
-                [*list_field_value_decodings(value), credentials if is_header else "", _parse_basic_password(value)],
+                [
+                    *list_field_value_decodings(value),
+                    credentials if is_header else "",
+                    _parse_basic_auth_password(value),
+                ],
                 node,
             )
 
@@ -150,31 +154,31 @@ def _get_interpolated_text(node: YamlNode) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def _record_scalar_uses(
+def _record_yaml_scalar_sensitivity(
     node: YamlNode, key: str, file_contents: Mapping[str, Sequence[str]], uses: ConfigValuesBySensitivity
 ) -> None:
     text = _get_interpolated_text(node)
     if text is None:
         return
     if key.endswith("_file") and text in file_contents:
-        _record_file_content_uses(node, file_contents[text], uses)
+        _record_secret_file_contents(node, file_contents[text], uses)
     if key.endswith("_file") and not node.variables:
         return
     if is_secret_field(node.path):
         uses.add_secret_variables(node.variables, node)
         literals = () if node.variables else (text, text.partition(" ")[2])  # with and without "Bearer"
-        uses.add_secrets([*literals, _parse_basic_password(text)], node)
-    elif "://" in text and key not in _LINK_FIELD_NAMES:
-        _record_url_uses(node, text, uses)
+        uses.add_secrets([*literals, _parse_basic_auth_password(text)], node)
+    elif "://" in text and key not in _DISPLAYED_LINK_FIELD_NAMES:
+        _record_url_sensitivity(node, text, uses)
     else:
         for name, value in node.variables.items():
-            is_shown = key in _TARGET_FIELD_NAMES
+            is_shown = key in _DISPLAYED_TARGET_FIELD_NAMES
             if ".command." in node.path:
                 uses.shown_variables[name] = value
-            _record_variable_use(name, value, node, uses, uses.visible if is_shown else uses.other)
+            _record_variable_sensitivity(name, value, node, uses, uses.visible if is_shown else uses.other)
 
 
-def _record_file_content_uses(node: YamlNode, contents: Iterable[str], uses: ConfigValuesBySensitivity) -> None:
+def _record_secret_file_contents(node: YamlNode, contents: Iterable[str], uses: ConfigValuesBySensitivity) -> None:
     """A file holds a secret, or a URL that contains one."""
     for content in contents:
         if "://" in content:
@@ -185,7 +189,7 @@ def _record_file_content_uses(node: YamlNode, contents: Iterable[str], uses: Con
             uses.add_secrets({content, content.strip()}, node)
 
 
-def _record_url_uses(node: YamlNode, text: str, uses: ConfigValuesBySensitivity) -> None:
+def _record_url_sensitivity(node: YamlNode, text: str, uses: ConfigValuesBySensitivity) -> None:
     """A target's scheme, address and path are shown. The credentials of any URL, and what variables put into its query,
     are secrets. The path of a receiver's URL often is one, too."""
     uses.add_secrets(_find_url_credentials(text), node)
@@ -203,17 +207,17 @@ def _record_url_uses(node: YamlNode, text: str, uses: ConfigValuesBySensitivity)
         elif not parts or parts & {"password", "query"}:
             uses.add_secret_variables({name: value}, node)
         else:
-            _record_variable_use(name, value, node, uses, uses.other if "user" in parts else visible)
+            _record_variable_sensitivity(name, value, node, uses, uses.other if "user" in parts else visible)
 
 
 def _find_url_parts_with_variable(node: YamlNode, name: str) -> set[str]:
     """The parts of a URL that refer to a variable; none if the text as written is no URL."""
-    marked = map_variable_references(str(node.raw_value), lambda other: "\0" if other == name else "x")
+    marked = replace_config_variable_references(str(node.raw_value), lambda other: "\0" if other == name else "x")
     written = _URL_PARTS_PATTERN.match(marked)
     return {part for part, text in written.groupdict().items() if "\0" in (text or "")} if written else set()
 
 
-def _record_variable_use(
+def _record_variable_sensitivity(
     name: str, value: str, node: YamlNode, uses: ConfigValuesBySensitivity, otherwise: set[str]
 ) -> None:
     """A secret if it has the name of one; if not, the value is added to `otherwise`. An URL is never one as a whole."""
@@ -246,10 +250,10 @@ def _find_url_credentials(url: str) -> set[str]:
 
 def _is_secret_url_parameter(name: str, value: str) -> bool:
     is_long = len(value) >= MIN_MASKED_SECRET_CHARS
-    return SECRET_NAME_PATTERN.search(name) is not None or (is_long and name.lower() in _AMBIGUOUS_URL_PARAMETERS)
+    return SECRET_NAME_PATTERN.search(name) is not None or (is_long and name.lower() in _POSSIBLY_SECRET_URL_PARAMETERS)
 
 
-def _parse_basic_password(header: str) -> str:
+def _parse_basic_auth_password(header: str) -> str:
     """The password in the value of an `Authorization` header; empty if it has none."""
     scheme, _, encoded = header.partition(" ")
     if scheme.lower() != "basic":

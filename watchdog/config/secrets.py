@@ -36,7 +36,7 @@ from watchdog.resources import find_resource_path
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
-_PLAIN_WORDS_PATTERN = re.compile(r"[A-Za-z][A-Za-z ,.:'_-]*")
+_PLAIN_WORDS_SECRET_PATTERN = re.compile(r"[A-Za-z][A-Za-z ,.:'_-]*")
 """What Watchdog's own messages consist of. Only such a secret is looked up in them."""
 
 
@@ -60,9 +60,9 @@ def collect_secrets(
 ) -> CollectedSecrets:
     """What to mask, and a warning for each secret that cannot be masked by value."""
     uses = sort_config_values_by_sensitivity(sources.trees, _group_secrets_by_file_path(load_contexts))
-    values = {*_find_model_secrets(config), *uses.secret_values}
+    values = {*_find_config_model_secrets(config), *uses.secret_values}
     values |= {text for text in uses.other - uses.visible if len(text) >= MIN_MASKED_SECRET_CHARS}
-    by_value = frozenset(value for value in values if is_masked_by_value(value))
+    by_value = frozenset(value for value in values if can_mask_secret_everywhere(value))
     in_target = frozenset(uses.in_target)
     targets = "\n".join(SecretMask((), in_target).mask_target(probe.target) for probe in config.probes)
     warnings = [
@@ -88,11 +88,11 @@ def _group_secrets_by_file_path(load_contexts: Iterable[ConfigLoadContext]) -> d
     return contents
 
 
-def is_masked_by_value(secret: str) -> bool:
+def can_mask_secret_everywhere(secret: str) -> bool:
     """Whether the value can be replaced wherever it occurs without garbling Watchdog's own sentences."""
     if len(secret) < MIN_MASKED_SECRET_CHARS:
         return False
-    return not (_PLAIN_WORDS_PATTERN.fullmatch(secret) and secret in _read_watchdog_source_text())
+    return not (_PLAIN_WORDS_SECRET_PATTERN.fullmatch(secret) and secret in _read_watchdog_source_text())
 
 
 @cache
@@ -111,11 +111,11 @@ def mask_yaml_tree(node: YamlNode, mask: SecretMask) -> Json:
         in_arguments = {
             id(item): spans for item, spans in find_secret_argument_nodes(node.value if key == "command" else ())
         }
-        return [_mask_scalar(item, in_arguments.get(id(item), []), mask) for item in node.value]
-    return _mask_scalar(node, find_embedded_secret_spans(node), mask)
+        return [_mask_yaml_scalar(item, in_arguments.get(id(item), []), mask) for item in node.value]
+    return _mask_yaml_scalar(node, find_embedded_secret_spans(node), mask)
 
 
-def _mask_scalar(node: YamlNode, secrets: list[Span], mask: SecretMask) -> Json:
+def _mask_yaml_scalar(node: YamlNode, secrets: list[Span], mask: SecretMask) -> Json:
     """`secrets`: where its text holds some."""
     if isinstance(node.value, dict | list):
         return mask_yaml_tree(node, mask)
@@ -143,7 +143,7 @@ def collect_placeholders_by_secret(
     return names
 
 
-def mask_displayed_fields(config: Config, mask: SecretMask) -> Config:
+def mask_displayed_config_fields(config: Config, mask: SecretMask) -> Config:
     """The configuration with masked names, groups and tags, in probes as well as in what is matched against them.
 
     Ids of probes identify them in URLs and in the database, so they are not masked.
@@ -182,14 +182,14 @@ def redact_problems(sources: MergedConfigSources, load_contexts: Iterable[Config
     contents = {text for context in load_contexts for secret in context.secrets for text in (secret, secret.strip())}
     uses = sort_config_values_by_sensitivity(sources.trees, _group_secrets_by_file_path(load_contexts))
     hidden = {*contents, *uses.secret_values, *uses.visible, *uses.other}
-    mask = SecretMask(value for value in hidden if is_masked_by_value(value))
+    mask = SecretMask(value for value in hidden if can_mask_secret_everywhere(value))
     nodes = {(*node.location, node.path): node for node in _find_yaml_nodes_with_variables(sources)}
     file_order = {file: i for i, file in enumerate(sources.base_folders)}
 
     def redacted(problem: ConfigProblem) -> ConfigProblem:
         node = nodes.get(problem[:4])
         own_values = (node.interpolated_text, *node.variables.values()) if node else ()
-        values = [value for value in placeholders if value in own_values or is_masked_by_value(value)]
+        values = [value for value in placeholders if value in own_values or can_mask_secret_everywhere(value)]
         message = problem.message
         if values:
             longest_first = "|".join(map(_build_secret_value_pattern, sorted(values, key=len, reverse=True)))
@@ -204,21 +204,23 @@ def redact_problems(sources: MergedConfigSources, load_contexts: Iterable[Config
 def _build_secret_value_pattern(value: str) -> str:
     """Matches a value where a message quotes it. A short one may also be a word of the message itself."""
     pattern = re.escape(value)
-    return pattern if is_masked_by_value(value) else rf"(?<=['\"`/=:]){pattern}(?!\w)|(?<=found ){pattern}(?!\w)"
+    return (
+        pattern if can_mask_secret_everywhere(value) else rf"(?<=['\"`/=:]){pattern}(?!\w)|(?<=found ){pattern}(?!\w)"
+    )
 
 
 def _find_yaml_nodes_with_variables(sources: MergedConfigSources) -> Iterator[YamlNode]:
     return (node for tree in sources.trees for node in tree.walk() if node.variables)
 
 
-def _find_model_secrets(value: Any) -> Iterator[str]:
+def _find_config_model_secrets(value: Any) -> Iterator[str]:
     if isinstance(value, SecretStr):
         yield value.get_secret_value()
     elif isinstance(value, BaseModel):
-        yield from _find_model_secrets(value.__dict__)
+        yield from _find_config_model_secrets(value.__dict__)
     elif isinstance(value, dict):
         for item in value.values():
-            yield from _find_model_secrets(item)
+            yield from _find_config_model_secrets(item)
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from _find_model_secrets(item)
+            yield from _find_config_model_secrets(item)

@@ -13,7 +13,7 @@ from watchdog.config.include_files import (
     IncludeFileFinder,
     TooManyFolderEntriesError,
 )
-from watchdog.config.problems import EMPTY_VALUE_MESSAGE, ConfigProblem, ConfigSourceLocation
+from watchdog.config.problems import EMPTY_CONFIG_VALUE_MESSAGE, ConfigProblem, ConfigSourceLocation
 from watchdog.config.yaml_tree import YamlNode, parse_yaml
 
 MAX_CONFIG_BYTES = 16 * 1024 * 1024
@@ -64,7 +64,7 @@ def load_config_sources(path: Path | None, text: str | None, env: Mapping[str, s
     name = "configuration" if path is None else str(path)
     folder = Path() if path is None else path.parent
     if path is not None:
-        sources.files[_resolve(path)] = None
+        sources.files[_resolve_real_path(path)] = None
     if text is None:
         text = _read_config_file(path, ConfigSourceLocation(name), "", sources) if path is not None else ""
     if text is not None:
@@ -73,13 +73,13 @@ def load_config_sources(path: Path | None, text: str | None, env: Mapping[str, s
         if tree is not None:
             sources.root = tree.entries
             try:
-                _merge_sections_and_includes(tree, (path,) if path else (), env, sources)
+                _merge_config_sections_and_includes(tree, (path,) if path else (), env, sources)
             except IncludeLimitError as e:
                 sources.problems.append(e.problem)
     return sources
 
 
-def _resolve(path: Path) -> Path:
+def _resolve_real_path(path: Path) -> Path:
     """Unlike Path.resolve, also of a link that leads to itself."""
     return Path(os.path.realpath(path))
 
@@ -132,7 +132,7 @@ def _parse_config_text(
     return tree
 
 
-def _merge_sections_and_includes(
+def _merge_config_sections_and_includes(
     tree: YamlNode, include_chain: tuple[Path, ...], env: Mapping[str, str], sources: MergedConfigSources
 ) -> None:
     """Merge the sections that every file can hold, then those of the files that this one includes."""
@@ -165,7 +165,9 @@ def _find_config_section_of_type(
     section = tree.entries.get(name)
     if section is not None and not isinstance(section.value, value_type) and not section.invalid:
         sources.add_problem(
-            section.location, section.path, EMPTY_VALUE_MESSAGE if section.value is None else f"expected {expected}"
+            section.location,
+            section.path,
+            EMPTY_CONFIG_VALUE_MESSAGE if section.value is None else f"expected {expected}",
         )
     return section
 
@@ -188,8 +190,8 @@ def _load_included_files(
         else:
             sources.add_problem(item.location, item.path, message)
     for path in paths:
-        resolved = _resolve(path)
-        if resolved in map(_resolve, include_chain):
+        resolved = _resolve_real_path(path)
+        if resolved in map(_resolve_real_path, include_chain):
             cycle = " -> ".join(str(file) for file in (*include_chain, path))
             sources.add_problem(item.location, item.path, f"the file includes itself: {cycle}")
         elif resolved not in sources.files:
@@ -198,7 +200,7 @@ def _load_included_files(
             _require_includes_within_limits(path, item, include_chain, sources)
             tree = None if text is None else _parse_config_text(text, str(path), path.parent, env, sources)
             if tree is not None:
-                _merge_sections_and_includes(tree, (*include_chain, path), env, sources)
+                _merge_config_sections_and_includes(tree, (*include_chain, path), env, sources)
 
 
 def _require_includes_within_limits(

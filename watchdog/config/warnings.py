@@ -24,14 +24,14 @@ from watchdog.domain.schedule import CronSchedule
 from watchdog.net.url import parse_http_url
 from watchdog.probes import Probe
 
-CRON_SLOTS_COMPARED_FOR_INTERVAL = 20
+MAX_CRON_SLOTS_SEARCHED_FOR_INTERVAL = 20
 """The shortest distance between the slots of a cron expression is looked for among this many."""
-CRON_SLOTS_COMPARED_FROM_MS = 1_700_000_000_000
+CRON_INTERVAL_SEARCH_START_MS = 1_700_000_000_000
 """Any instant will do: the slots after it are compared."""
 
 
 @dataclass(frozen=True, slots=True)
-class _ProbeWithNode:
+class _ProbeWithYamlNode:
     """A probe with the node that it is written in."""
 
     probe: Probe
@@ -41,18 +41,18 @@ class _ProbeWithNode:
 
     @property
     def name(self) -> str:
-        return _get_raw_node_text(self.node.entries["name"])
+        return _get_raw_yaml_text(self.node.entries["name"])
 
 
 def find_config_warnings(config: Config, sources: MergedConfigSources) -> list[ConfigProblem]:
     """The warnings of a valid configuration, in reading order. `config`: variables replaced, nothing masked."""
     probes = [
-        _ProbeWithNode(p, node, _build_probe_info_to_match(p))
+        _ProbeWithYamlNode(p, node, _build_probe_info_for_routing(p))
         for p, node in zip(config.probes, sources.probes, strict=True)
     ]
     warnings = [*sources.warnings, *_find_run_overlap_warnings(probes)]
     if not probes:
-        warnings.append(_build_section_warning(sources, "probes", "no `probes`: nothing is monitored; add one"))
+        warnings.append(_build_config_section_warning(sources, "probes", "no `probes`: nothing is monitored; add one"))
     else:
         warnings += [
             *_find_alert_receiver_warnings(config, sources),
@@ -64,22 +64,22 @@ def find_config_warnings(config: Config, sources: MergedConfigSources) -> list[C
     return sorted(dict.fromkeys(warnings), key=lambda w: (file_order.get(w.file, -1), w.line, w.column))
 
 
-def _build_probe_info_to_match(probe: Probe) -> ProbeInfo:
+def _build_probe_info_for_routing(probe: Probe) -> ProbeInfo:
     return ProbeInfo(
         database_id=0, id=probe.id, name=probe.name, kind=probe.kind, group=probe.group, tags=tuple(probe.tags),
         severity=probe.alert.severity,
     )  # fmt: skip
 
 
-def _get_raw_node_text(node: YamlNode) -> str:
+def _get_raw_yaml_text(node: YamlNode) -> str:
     return str(node.raw_value)
 
 
-def _build_node_warning(node: YamlNode, message: str) -> ConfigProblem:
+def _build_yaml_node_warning(node: YamlNode, message: str) -> ConfigProblem:
     return ConfigProblem(*node.location, node.path, message)
 
 
-def _build_section_warning(sources: MergedConfigSources, name: str, message: str) -> ConfigProblem:
+def _build_config_section_warning(sources: MergedConfigSources, name: str, message: str) -> ConfigProblem:
     """About a section that is missing or empty."""
     node = sources.root.get(name)
     return ConfigProblem(*(sources.location if node is None else node.key_location), name, message)
@@ -88,7 +88,7 @@ def _build_section_warning(sources: MergedConfigSources, name: str, message: str
 # --- runs
 
 
-def _find_run_overlap_warnings(probes: Iterable[_ProbeWithNode]) -> Iterator[ConfigProblem]:
+def _find_run_overlap_warnings(probes: Iterable[_ProbeWithYamlNode]) -> Iterator[ConfigProblem]:
     """Probes whose runs may last longer than their interval: they overlap, and the evaluation waits for them."""
     for written in probes:
         probe, entries = written.probe, written.node.entries
@@ -103,7 +103,7 @@ def _find_run_overlap_warnings(probes: Iterable[_ProbeWithNode]) -> Iterator[Con
             node = entries.get("retry_interval") or node
         if limit_ms > interval_ms:
             interval = format_config_duration(interval_ms)
-            yield _build_node_warning(
+            yield _build_yaml_node_warning(
                 node,
                 f"a run may take {limit} ({limit_name}), but the next one starts after {interval} ({interval_name}): "
                 f"runs overlap while the target hangs; set {limit_name} to at most {interval}, or lengthen "
@@ -114,8 +114,8 @@ def _find_run_overlap_warnings(probes: Iterable[_ProbeWithNode]) -> Iterator[Con
 def _find_shortest_run_interval_ms(probe: Probe) -> int:
     if probe.schedule is None:
         return probe.every
-    schedule, slots = CronSchedule(probe.schedule, probe.timezone), [CRON_SLOTS_COMPARED_FROM_MS]
-    for _ in range(CRON_SLOTS_COMPARED_FOR_INTERVAL):
+    schedule, slots = CronSchedule(probe.schedule, probe.timezone), [CRON_INTERVAL_SEARCH_START_MS]
+    for _ in range(MAX_CRON_SLOTS_SEARCHED_FOR_INTERVAL):
         slots.append(schedule.find_next_slot_after(slots[-1]))
     return min(after - before for before, after in pairwise(slots[1:]))
 
@@ -133,13 +133,13 @@ def _find_connectivity_warnings(config: Config, sources: MergedConfigSources) ->
                 "no `connectivity`: when many probes fail at once, Watchdog cannot check whether its own network "
                 'has failed; add one, such as `connectivity: {targets: ["https://one.one.one.one/"]}`'
             )
-            yield _build_section_warning(sources, "connectivity", message)
+            yield _build_config_section_warning(sources, "connectivity", message)
     elif {parse_http_url(url).host for url in config.connectivity.targets} <= hosts:
         message = (
             "probes monitor the hosts of all targets, and a host whose probe fails is not asked: add a target that no "
             "probe monitors"
         )
-        yield _build_section_warning(sources, "connectivity", message)
+        yield _build_config_section_warning(sources, "connectivity", message)
 
 
 # --- receivers and routes
@@ -148,7 +148,7 @@ def _find_connectivity_warnings(config: Config, sources: MergedConfigSources) ->
 def _find_alert_receiver_warnings(config: Config, sources: MergedConfigSources) -> Iterator[ConfigProblem]:
     if not config.receivers:
         message = "no `receivers`: no alert is sent when a probe fails; add one, such as `oncall: {slack: ...}`"
-        yield _build_section_warning(sources, "receivers", message)
+        yield _build_config_section_warning(sources, "receivers", message)
     if not config.routes:
         return
     used = {name for route in config.routes for name in route.receivers}
@@ -159,7 +159,7 @@ def _find_alert_receiver_warnings(config: Config, sources: MergedConfigSources) 
 
 
 def _find_notification_route_warnings(
-    config: Config, sources: MergedConfigSources, probes: Sequence[_ProbeWithNode]
+    config: Config, sources: MergedConfigSources, probes: Sequence[_ProbeWithYamlNode]
 ) -> Iterator[ConfigProblem]:
     """Routes that match no probe or are never reached, and probes that no route matches."""
     if not config.routes:
@@ -186,20 +186,22 @@ def _find_notification_route_warnings(
             )
         elif matched and index not in applied:
             earlier = sorted({ends[written.info.id] for written in matched})
-            yield _build_node_warning(node, _describe_unreachable_route(index, earlier, sources.routes))
+            yield _build_yaml_node_warning(
+                node, _describe_unreachable_notification_route(index, earlier, sources.routes)
+            )
     matched_ids = {probe_id for ids in applied.values() for probe_id in ids}
     for written in probes:
         if written.info.id not in matched_ids:
             name = written.node.entries["name"]
-            hint = _format_nearly_matching_route_hint(written, config.routes)
-            yield _build_node_warning(
+            hint = _format_nearly_matching_notification_route_hint(written, config.routes)
+            yield _build_yaml_node_warning(
                 name,
                 f"no route matches probe '{written.name}', so no one is notified of its incidents{hint}: change a "
                 "route, or add a last route without `match`",
             )
 
 
-def _describe_unreachable_route(index: int, earlier: Sequence[int], nodes: Sequence[YamlNode]) -> str:
+def _describe_unreachable_notification_route(index: int, earlier: Sequence[int], nodes: Sequence[YamlNode]) -> str:
     places = " and ".join(f"route {i + 1} ({nodes[i].location})" for i in earlier)
     match_first = "match its probes first and do" if len(earlier) > 1 else "matches its probes first and does"
     return (
@@ -209,23 +211,25 @@ def _describe_unreachable_route(index: int, earlier: Sequence[int], nodes: Seque
 
 
 def _find_match_without_probe_warnings(
-    subject: str, match: ProbeMatchSettings, owner: YamlNode, probes: Sequence[_ProbeWithNode]
+    subject: str, match: ProbeMatchSettings, owner: YamlNode, probes: Sequence[_ProbeWithYamlNode]
 ) -> Iterator[ConfigProblem]:
     """Why a match fits no probe: a warning for each value that no probe has, else one for the combination."""
     node = owner.entries.get("match", owner)
-    unknown = list(_find_match_values_without_probe(match, node, probes))
+    unknown = list(_find_route_match_values_without_probe(match, node, probes))
     for value, message in unknown:
-        yield _build_node_warning(value, f"{subject}: {message}")
+        yield _build_yaml_node_warning(value, f"{subject}: {message}")
     if not unknown:
-        yield _build_node_warning(node, f"{subject}: no probe fits all of its fields; change or remove one of them")
+        yield _build_yaml_node_warning(
+            node, f"{subject}: no probe fits all of its fields; change or remove one of them"
+        )
 
 
-def _find_match_values_without_probe(
-    match: ProbeMatchSettings, node: YamlNode, probes: Sequence[_ProbeWithNode]
+def _find_route_match_values_without_probe(
+    match: ProbeMatchSettings, node: YamlNode, probes: Sequence[_ProbeWithYamlNode]
 ) -> Iterator[tuple[YamlNode, str]]:
     """(node, message) for each value of a match that no probe has."""
-    tags = _map_values_to_raw_text(item for written in probes for item in _list_probe_tag_nodes(written.node))
-    groups = _map_values_to_raw_text(entry for written in probes if (entry := written.node.entries.get("group")))
+    tags = _map_yaml_values_to_raw_text(item for written in probes for item in _list_probe_tag_nodes(written.node))
+    groups = _map_yaml_values_to_raw_text(entry for written in probes if (entry := written.node.entries.get("group")))
     candidates = [(tag, "tag", tags) for tag in _list_probe_tag_nodes(node)]
     if match.group:
         candidates.append((node.entries["group"], "group", groups))
@@ -233,7 +237,7 @@ def _find_match_values_without_probe(
         if str(value.value).strip() not in known_texts:
             yield (
                 value,
-                f"no probe has the {field} '{_get_raw_node_text(value)}'"
+                f"no probe has the {field} '{_get_raw_yaml_text(value)}'"
                 f"{_format_similar_value_hint(value, known_texts)}",
             )
     if match.kind and match.kind not in {written.info.kind for written in probes}:
@@ -247,9 +251,9 @@ def _list_probe_tag_nodes(node: YamlNode) -> list[YamlNode]:
     return [] if tags is None else tags.items
 
 
-def _map_values_to_raw_text(nodes: Iterable[YamlNode]) -> dict[str, str]:
+def _map_yaml_values_to_raw_text(nodes: Iterable[YamlNode]) -> dict[str, str]:
     """Value -> as written, of nodes with text."""
-    return {str(node.value).strip(): _get_raw_node_text(node) for node in nodes}
+    return {str(node.value).strip(): _get_raw_yaml_text(node) for node in nodes}
 
 
 def _format_similar_value_hint(value: YamlNode, known_texts: Mapping[str, str]) -> str:
@@ -260,7 +264,9 @@ def _format_similar_value_hint(value: YamlNode, known_texts: Mapping[str, str]) 
     return f"; defined: {', '.join(known_texts.values())}" if 0 < len(known_texts) <= 8 else ""
 
 
-def _format_nearly_matching_route_hint(written: _ProbeWithNode, routes: Sequence[NotificationRouteSettings]) -> str:
+def _format_nearly_matching_notification_route_hint(
+    written: _ProbeWithYamlNode, routes: Sequence[NotificationRouteSettings]
+) -> str:
     """Which route nearly matches the probe."""
     for number, route in enumerate(routes, 1):
         match = route.match
@@ -268,7 +274,7 @@ def _format_nearly_matching_route_hint(written: _ProbeWithNode, routes: Sequence
         for tag in _list_probe_tag_nodes(written.node):
             text = str(tag.value).strip()
             if text.lower() in wanted and text not in match.tags:
-                return f" (route {number} expects its tag '{_get_raw_node_text(tag)}' in another case)"
+                return f" (route {number} expects its tag '{_get_raw_yaml_text(tag)}' in another case)"
     return ""
 
 
@@ -276,7 +282,7 @@ def _format_nearly_matching_route_hint(written: _ProbeWithNode, routes: Sequence
 
 
 def _find_status_page_warnings(
-    config: Config, sources: MergedConfigSources, probes: Sequence[_ProbeWithNode]
+    config: Config, sources: MergedConfigSources, probes: Sequence[_ProbeWithYamlNode]
 ) -> Iterator[ConfigProblem]:
     page, node = config.status_page, sources.root.get("status_page")
     if node is None:
@@ -286,11 +292,11 @@ def _find_status_page_warnings(
     if not included:
         yield from _find_match_without_probe_warnings("the status page is empty", page.match, node, probes)
         return
-    groups = _map_values_to_raw_text(entry for written in included if (entry := written.node.entries.get("group")))
+    groups = _map_yaml_values_to_raw_text(entry for written in included if (entry := written.node.entries.get("group")))
     listed = node.entries.get("groups")
     for item in listed.items if listed is not None else ():
         if str(item.value).strip() not in groups:
             hint = _format_similar_value_hint(item, groups)
-            yield _build_node_warning(
-                item, f"no probe on the status page has the group '{_get_raw_node_text(item)}'{hint}"
+            yield _build_yaml_node_warning(
+                item, f"no probe on the status page has the group '{_get_raw_yaml_text(item)}'{hint}"
             )

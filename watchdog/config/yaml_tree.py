@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import yaml
 
 from watchdog.config.problems import ConfigProblem, ConfigSourceLocation
-from watchdog.config.references import interpolate_variables
+from watchdog.config.references import interpolate_config_variables
 from watchdog.config.scalars import parse_plain_yaml_scalar, parse_tagged_yaml_scalar
 
 if TYPE_CHECKING:
@@ -248,7 +248,7 @@ class _YamlTreeBuilder:
             return self.reject_unknown_tag(node, tree)
         try:
             if "$" in text:
-                text, tree.variables = interpolate_variables(text, self.env)
+                text, tree.variables = interpolate_config_variables(text, self.env)
                 tree.interpolated_text = text
             if tag == _PLAIN_SCALAR_TAG:
                 tree.value = parse_plain_yaml_scalar(text)
@@ -274,7 +274,7 @@ class _YamlTreeBuilder:
             name = self.parse_mapping_key(key, path)
             if name is None:
                 continue
-            entry_path = f"{path}.{format_key_for_message(name)}" if path else format_key_for_message(name)
+            entry_path = f"{path}.{format_yaml_key_for_message(name)}" if path else format_yaml_key_for_message(name)
             if name in entries:
                 message = f"duplicate key: already set on line {entries[name].key_location.line}"
                 self.add_problem(mark, entry_path, message)
@@ -306,7 +306,9 @@ class _YamlTreeBuilder:
             is_text = False
         if not is_text:
             message = (
-                f'a key must be text: write "{format_key_for_message(text)}"' if text else "a key is missing before ':'"
+                f'a key must be text: write "{format_yaml_key_for_message(text)}"'
+                if text
+                else "a key is missing before ':'"
             )
             self.add_problem(mark, path, message)
             return None
@@ -319,7 +321,7 @@ class _YamlAliasExpansionError(Exception):
         self.node = node
 
 
-def format_key_for_message(key: str) -> str:
+def format_yaml_key_for_message(key: str) -> str:
     """A key as shown in paths and messages."""
     text = key if key and key.isprintable() else repr(key)
     return text if len(text) <= 60 else f"{text[:60]}…"

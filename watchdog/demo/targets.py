@@ -76,7 +76,7 @@ def simulate_demo_worker_outages(folder: Path) -> None:
     running: subprocess.Popen[bytes] | None = None
     file = folder / worker.DEMO_DATABASE_FILENAME
     try:
-        while not worker.stdin_closed_within(0.2):
+        while not worker.wait_for_stdin_to_close(0.2):
             dead = DEMO_WORKER_OUTAGE_WINDOW_S[0] <= measure_demo_uptime_s() < DEMO_WORKER_OUTAGE_WINDOW_S[1]
             if running is None and not dead:
                 command = [sys.executable, "-m", "watchdog.demo.worker", str(file)]
@@ -84,18 +84,18 @@ def simulate_demo_worker_outages(folder: Path) -> None:
             elif running is not None and dead:
                 running.send_signal(signal.SIGSTOP)  # or the job could finish before the worker is killed
                 if worker.DEMO_SLOW_JOB_NAME in worker.list_running_demo_jobs(file):
-                    _kill_process(running)
+                    _kill_demo_process_and_wait(running)
                     running = None
                 else:
                     running.send_signal(signal.SIGCONT)
         if running is not None:
-            _kill_process(running)
+            _kill_demo_process_and_wait(running)
         shutil.rmtree(folder, ignore_errors=True)
     finally:
         os._exit(0)
 
 
-def _kill_process(process: subprocess.Popen[bytes]) -> None:
+def _kill_demo_process_and_wait(process: subprocess.Popen[bytes]) -> None:
     process.kill()
     process.communicate()
 

@@ -62,7 +62,7 @@ def list_running_demo_jobs(file: Path) -> list[str]:
         return [name for (name,) in database.execute("SELECT job_type FROM scheduled_jobs WHERE status = 'running'")]
 
 
-def stdin_closed_within(seconds: float) -> bool:
+def wait_for_stdin_to_close(seconds: float) -> bool:
     """Whether standard input closes within this time. The parent process holds its other end, which closes when that
     process exits or is killed."""
     return bool(select([sys.stdin], [], [], seconds)[0])
@@ -74,7 +74,7 @@ def main(file: Path) -> None:
         with database:
             database.execute(RELEASE_DEMO_JOBS_SQL)  # there is only one worker: an earlier one left them
         idle_s = 0.1
-        while not stdin_closed_within(idle_s):
+        while not wait_for_stdin_to_close(idle_s):
             idle_s = 0.1
             with database:
                 claimed = database.execute(CLAIM_DEMO_JOB_SQL, {"now": time(), "worker": worker}).fetchone()
@@ -82,7 +82,7 @@ def main(file: Path) -> None:
                 continue
             job_id, name = claimed
             pause_s, duration_s = DEMO_JOB_PERIODS_AND_DURATIONS_S[name]
-            if stdin_closed_within(duration_s):
+            if wait_for_stdin_to_close(duration_s):
                 return
             with database:
                 database.execute(COMPLETE_DEMO_JOB_SQL, (time(), job_id))

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from watchdog.api.service import build_health_check_tool_result, serialize_background_task_health
 from watchdog.domain.model import Json
-from watchdog.mcp_server.tool_jobs import WatchdogToolRequestError
+from watchdog.mcp_server.tool_jobs import McpToolRequestError
 from watchdog.probes.base import Probe
 from watchdog.service.clock import Clock
 from watchdog.service.runner import ProbeRunner
@@ -21,7 +21,7 @@ MCP_DATABASE_UNAVAILABLE_TEXT = "the database cannot be read at the moment. Try 
 
 
 class BackgroundTaskControl(Protocol):
-    """The internal tasks of a running service. Both methods raise WatchdogToolRequestError."""
+    """The internal tasks of a running service. Both methods raise McpToolRequestError."""
 
     async def health(self) -> Json:
         """The answer of the tool `health_check`."""
@@ -41,12 +41,12 @@ class McpToolContext:
     is_operator: Callable[[Any], bool]
 
     async def run_query(self, query: Callable[[Connection], QueryResultT]) -> QueryResultT:
-        """Raises WatchdogToolRequestError."""
+        """Raises McpToolRequestError."""
         try:
             async with asyncio.timeout(STORE_READ_QUERY_TIMEOUT_S):
                 return await self.run_read_query(query)
         except STORE_READ_QUERY_ERRORS:
-            raise WatchdogToolRequestError(MCP_DATABASE_UNAVAILABLE_TEXT) from None
+            raise McpToolRequestError(MCP_DATABASE_UNAVAILABLE_TEXT) from None
 
 
 class LocalBackgroundTaskControl:
@@ -63,6 +63,6 @@ class LocalBackgroundTaskControl:
     async def trigger_task(self, task_name: str) -> Json:
         tasks = self._service.tasks
         if task_name not in tasks:
-            raise WatchdogToolRequestError(f"there is no task {task_name!r}; the tasks are {', '.join(tasks)}")
+            raise McpToolRequestError(f"there is no task {task_name!r}; the tasks are {', '.join(tasks)}")
         await self._service.trigger_task(task_name)
         return serialize_background_task_health(tasks[task_name], self._clock())

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from watchdog.api.service import build_health_check_tool_result, serialize_slot_claim_task_health
 from watchdog.domain.model import Json
 from watchdog.domain.watermark import explain_outdated_watermark
-from watchdog.mcp_server.tool_jobs import WatchdogToolRequestError
+from watchdog.mcp_server.tool_jobs import McpToolRequestError
 from watchdog.net import NetworkAccess, PhaseTimer
 from watchdog.net.errors import ProbeError
 from watchdog.service.clock import Clock
@@ -25,7 +25,7 @@ class WatchdogUnreachableError(Exception):
 class RemoteBackgroundTaskControl:
     """`url`: of the service's `/mcp`; empty if it is unknown. `api_key`: empty if no keys are configured.
 
-    `load_watermark`: up to which instant slots were claimed, from the store; raises WatchdogToolRequestError.
+    `load_watermark`: up to which instant slots were claimed, from the store; raises McpToolRequestError.
     """
 
     def __init__(
@@ -62,9 +62,9 @@ class RemoteBackgroundTaskControl:
                 await asyncio.sleep(MCP_TOOL_JOB_POLL_INTERVAL_S)
                 job = await self._call_watchdog_mcp_server(resource=call["poll_resource"])
         except WatchdogUnreachableError as e:
-            raise WatchdogToolRequestError(f"tasks run in `watchdog run`, which cannot be reached: {e}") from None
+            raise McpToolRequestError(f"tasks run in `watchdog run`, which cannot be reached: {e}") from None
         if "result" not in job:
-            raise WatchdogToolRequestError(job.get("error", "the response has no result"))
+            raise McpToolRequestError(job.get("error", "the response has no result"))
         return job["result"]
 
     async def _call_watchdog_mcp_server(
@@ -72,7 +72,7 @@ class RemoteBackgroundTaskControl:
     ) -> dict[str, Json]:
         """The structured result of a tool, or the content of a resource.
 
-        Raises WatchdogUnreachableError and WatchdogToolRequestError.
+        Raises WatchdogUnreachableError and McpToolRequestError.
         """
         from watchdog.net.mcp import McpHttpEndpoint, McpSession, McpSessionPlan, McpSessionResult
 
@@ -97,7 +97,7 @@ class RemoteBackgroundTaskControl:
         except (ProbeError, TimeoutError) as e:
             raise WatchdogUnreachableError(f"no usable response from {self._url}: {e or 'timed out'}") from None
         if result.tool_is_error:
-            raise WatchdogToolRequestError(result.tool_result_text)
+            raise McpToolRequestError(result.tool_result_text)
         content = result.resource_content if resource else result.tool_result
         if not isinstance(content, dict):
             raise WatchdogUnreachableError(f"the server at {self._url} is not Watchdog")

@@ -16,27 +16,27 @@ from watchdog.domain.model import Json
 
 log = structlog.get_logger()
 
-MAX_CONCURRENT_TOOL_JOBS = 4
-MAX_FINISHED_TOOL_JOBS = 50
+MAX_CONCURRENT_MCP_TOOL_JOBS = 4
+MAX_FINISHED_MCP_TOOL_JOBS = 50
 """Finished jobs that can still be read; the oldest are dropped first."""
-FINISHED_TOOL_JOB_TTL_S = 600.0
+FINISHED_MCP_TOOL_JOB_TTL_S = 600.0
 """How long a finished job can be read."""
-MAX_WAIT_FOR_TOOL_JOB_S = 20.0
+MAX_WAIT_FOR_MCP_TOOL_JOB_S = 20.0
 """How long a call waits for its job; afterwards the client reads the job's resource."""
-TOOL_JOB_PROGRESS_INTERVAL_S = 1.0
-TOOL_JOB_SHUTDOWN_GRACE_S = 2.0
+MCP_TOOL_JOB_PROGRESS_INTERVAL_S = 1.0
+MCP_TOOL_JOB_SHUTDOWN_GRACE_S = 2.0
 """How long running jobs may take to end at shutdown."""
 
 ProgressCallback = Callable[[float, float, str], Awaitable[None]]
 """(seconds passed, seconds that the job may take, message)"""
 
 
-class WatchdogToolRequestError(Exception):
+class McpToolRequestError(Exception):
     """A request that cannot be served. The message is for an agent: the cause, then what to do."""
 
 
 @dataclass(slots=True)
-class ToolJob:
+class McpToolJob:
     """Fails after `timeout_s`. Has ended once `ended_monotonic` is set, with a `result` or an `error`."""
 
     description: str
@@ -64,11 +64,11 @@ class ToolJob:
         return round(min(self.elapsed_s / self.timeout_s, 0.99), 2) if self.ended_monotonic is None else 1
 
 
-class ToolJobRunner:
+class McpToolJobRunner:
     """Runs a few jobs at a time and keeps finished ones for a while. Leaving the block cancels running jobs."""
 
     def __init__(self) -> None:
-        self._jobs: dict[str, ToolJob] = {}
+        self._jobs: dict[str, McpToolJob] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
 
     async def __aenter__(self) -> Self:
@@ -79,23 +79,23 @@ class ToolJobRunner:
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks, timeout=TOOL_JOB_SHUTDOWN_GRACE_S)
+            await asyncio.wait(tasks, timeout=MCP_TOOL_JOB_SHUTDOWN_GRACE_S)
 
-    def start(self, description: str, timeout_s: float, work: Callable[[], Coroutine[Any, Any, Json]]) -> ToolJob:
-        """Raises WatchdogToolRequestError if too many jobs are running."""
-        if len(self._running) >= MAX_CONCURRENT_TOOL_JOBS:
+    def start(self, description: str, timeout_s: float, work: Callable[[], Coroutine[Any, Any, Json]]) -> McpToolJob:
+        """Raises McpToolRequestError if too many jobs are running."""
+        if len(self._running) >= MAX_CONCURRENT_MCP_TOOL_JOBS:
             running = ", ".join(self._jobs[id].description for id in self._running)
-            raise WatchdogToolRequestError(
-                f"{MAX_CONCURRENT_TOOL_JOBS} jobs are running ({running}): try again when one of them has ended"
+            raise McpToolRequestError(
+                f"{MAX_CONCURRENT_MCP_TOOL_JOBS} jobs are running ({running}): try again when one of them has ended"
             )
         self._evict_finished()
-        job = ToolJob(description, timeout_s)
+        job = McpToolJob(description, timeout_s)
         self._jobs[job.id] = job
         task = self._running[job.id] = asyncio.create_task(self._run(job, work), name=description)
         task.add_done_callback(lambda _: self._running.pop(job.id))
         return job
 
-    async def _run(self, job: ToolJob, work: Callable[[], Coroutine[Any, Any, Json]]) -> None:
+    async def _run(self, job: McpToolJob, work: Callable[[], Coroutine[Any, Any, Json]]) -> None:
         try:
             async with asyncio.timeout(job.timeout_s):
                 job.result = await work()
@@ -104,7 +104,7 @@ class ToolJobRunner:
             raise
         except TimeoutError:
             job.error = f"{job.description} did not finish within {job.timeout_s:g} s"
-        except WatchdogToolRequestError as e:
+        except McpToolRequestError as e:
             job.error = str(e)
         except Exception as e:
             log.exception("tool_job_error", job=job.description)
@@ -113,26 +113,26 @@ class ToolJobRunner:
             job.ended_monotonic = monotonic()
 
     def _evict_finished(self) -> None:
-        """Drops jobs that finished long ago, and the oldest ones beyond MAX_FINISHED_TOOL_JOBS."""
+        """Drops jobs that finished long ago, and the oldest ones beyond MAX_FINISHED_MCP_TOOL_JOBS."""
         finished = [job for job in self._jobs.values() if job.ended_monotonic is not None]
         for index, job in enumerate(reversed(finished)):
             age_s = monotonic() - (job.ended_monotonic or 0.0)
-            if index >= MAX_FINISHED_TOOL_JOBS - 1 or age_s > FINISHED_TOOL_JOB_TTL_S:
+            if index >= MAX_FINISHED_MCP_TOOL_JOBS - 1 or age_s > FINISHED_MCP_TOOL_JOB_TTL_S:
                 del self._jobs[job.id]
 
-    def find(self, id: str) -> ToolJob | None:
+    def find(self, id: str) -> McpToolJob | None:
         self._evict_finished()
         return self._jobs.get(id)
 
-    async def report_progress_while_waiting(self, job: ToolJob, report_progress: ProgressCallback) -> None:
-        """Reports progress until the job ends, for at most MAX_WAIT_FOR_TOOL_JOB_S."""
+    async def report_progress_while_waiting(self, job: McpToolJob, report_progress: ProgressCallback) -> None:
+        """Reports progress until the job ends, for at most MAX_WAIT_FOR_MCP_TOOL_JOB_S."""
         task = self._running.get(job.id)
-        deadline = monotonic() + MAX_WAIT_FOR_TOOL_JOB_S
+        deadline = monotonic() + MAX_WAIT_FOR_MCP_TOOL_JOB_S
         while task is not None and not task.done() and (remaining_s := deadline - monotonic()) > 0:
             elapsed_s = job.elapsed_s
             message = f"{job.description}: {elapsed_s:.0f} s of at most {job.timeout_s:g} s"
             await report_progress(round(min(elapsed_s, job.timeout_s), 1), job.timeout_s, message)
-            await asyncio.wait([task], timeout=min(TOOL_JOB_PROGRESS_INTERVAL_S, remaining_s))
+            await asyncio.wait([task], timeout=min(MCP_TOOL_JOB_PROGRESS_INTERVAL_S, remaining_s))
         if job.ended_monotonic is not None:
             with suppress(Exception):  # the job has ended, whether or not this report arrives
                 await report_progress(job.timeout_s, job.timeout_s, f"{job.description}: {job.status}")

@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from pydantic import AfterValidator, WithJsonSchema
 
-from watchdog.config_types import ALLOW_FROM_FILE
+from watchdog.config_types import FILE_BACKED_FIELD_MARKER
 
 _DEFAULT_PORT_BY_URL_SCHEME = {"http": 80, "https": 443}
 
@@ -108,6 +108,9 @@ def validate_http_url(text: str) -> str:
 
 
 HttpUrl = Annotated[
-    str, AfterValidator(validate_http_url), WithJsonSchema({"type": "string", "pattern": "^https?://"}), ALLOW_FROM_FILE
+    str,
+    AfterValidator(validate_http_url),
+    WithJsonSchema({"type": "string", "pattern": "^https?://"}),
+    FILE_BACKED_FIELD_MARKER,
 ]
 """A URL in the configuration that Watchdog sends requests to. It may hold a secret, so it can be read from a file."""

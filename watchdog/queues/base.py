@@ -22,7 +22,7 @@ from typing import ClassVar, Protocol, Self, TypeVar
 from pydantic import model_validator
 
 from watchdog.config_types import ConfigModel
-from watchdog.config_values import describe_missing_extra
+from watchdog.config_values import describe_missing_package_extra
 from watchdog.domain.model import Json
 from watchdog.domain.observations import CanaryJobPollResult, JobSourceSnapshot, JobStage, QueueStats
 from watchdog.net import NetworkAccess, PhaseTimer
@@ -152,7 +152,7 @@ class QueueSystemConfig(ConfigModel):
 def require_installed_modules(name: str, modules: Iterable[str], pip_extra: str) -> None:
     """Raises ValueError with the command that installs what is missing."""
     if missing := [module for module in modules if find_spec(module) is None]:
-        raise ValueError(f"{name} needs the package {missing[0]}: {describe_missing_extra(pip_extra)}")
+        raise ValueError(f"{name} needs the package {missing[0]}: {describe_missing_package_extra(pip_extra)}")
 
 
 class CanaryDriver(QueueSystemConfig):

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator
 
-from watchdog.config_types import ALLOW_FROM_FILE, SingleLineText, split_and_validate_url
+from watchdog.config_types import FILE_BACKED_FIELD_MARKER, SingleLineText, split_and_validate_url
 from watchdog.domain.observations import QueueStats
 from watchdog.net.errors import ProbeError
 from watchdog.net.redact import describe_queue_target
@@ -53,7 +53,7 @@ class CeleryQueueDriver(QueueSystemConfig):
     required_modules: ClassVar[tuple[str, ...]] = ("celery", "redis")
     pip_extra: ClassVar[str] = "celery"
 
-    broker: Annotated[str, AfterValidator(_validate_broker_url), ALLOW_FROM_FILE]
+    broker: Annotated[str, AfterValidator(_validate_broker_url), FILE_BACKED_FIELD_MARKER]
     """`redis://user:password@host:6379/0` or `amqp://user:password@host:5672/vhost`; `rediss://` and `amqps://` for
     TLS."""
     queue: SingleLineText = "celery"

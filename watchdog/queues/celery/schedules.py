@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import model_validator
 
-from watchdog.config_types import ALLOW_FROM_FILE, SingleLineText, TimezoneName, require_exactly_one_of
+from watchdog.config_types import FILE_BACKED_FIELD_MARKER, SingleLineText, TimezoneName, require_exactly_one_of
 from watchdog.domain.observations import JobSourceSnapshot
 from watchdog.net.redact import redact_url
 from watchdog.queues.base import JobSource, QueueConnectContext, require_installed_modules
@@ -36,12 +36,12 @@ class CeleryBeatJobSource(JobSource):
     name: ClassVar[str] = "Celery"
     max_jobs: ClassVar[int] = MAX_CELERY_SCHEDULES
 
-    redbeat: Annotated[RedisUrl | None, ALLOW_FROM_FILE] = None
+    redbeat: Annotated[RedisUrl | None, FILE_BACKED_FIELD_MARKER] = None
     """The Redis database that RedBeat uses: `redis://user:password@host:6379/0`, or `rediss://` for TLS (requires the
     `celery` extra)."""
     prefix: SingleLineText = "redbeat:"
     """The prefix of RedBeat's Redis keys: RedBeat's `redbeat_key_prefix` setting."""
-    database: Annotated[ExternalDatabaseUrl | None, ALLOW_FROM_FILE] = None
+    database: Annotated[ExternalDatabaseUrl | None, FILE_BACKED_FIELD_MARKER] = None
     """The database of django-celery-beat: `postgresql://user:password@host/database` (requires the `postgres` extra),
     `mysql://...` (`mysql` extra) or `sqlite:///file.db`. The role needs only SELECT on its tables. Beat saves
     its record of sent tasks only every three minutes, so every `grace` is extended by a little over three minutes."""

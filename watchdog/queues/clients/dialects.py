@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, quote, urlsplit
 
 from pydantic import AfterValidator
 
-from watchdog.config_types import ALLOW_FROM_FILE, INVALID_PERCENT_ENCODING_PATTERN, split_and_validate_url
+from watchdog.config_types import FILE_BACKED_FIELD_MARKER, INVALID_PERCENT_ENCODING_PATTERN, split_and_validate_url
 from watchdog.domain.text import to_single_line
 from watchdog.net.errors import ProbeError
 from watchdog.queues.base import build_broker_unreachable_error
@@ -281,4 +281,4 @@ def _validate_mysql_url(text: str) -> str:
     return text
 
 
-ExternalDatabaseUrl = Annotated[str, AfterValidator(_validate_external_database_url), ALLOW_FROM_FILE]
+ExternalDatabaseUrl = Annotated[str, AfterValidator(_validate_external_database_url), FILE_BACKED_FIELD_MARKER]

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator
 
-from watchdog.config_types import ALLOW_FROM_FILE, INVALID_PERCENT_ENCODING_PATTERN, split_and_validate_url
+from watchdog.config_types import FILE_BACKED_FIELD_MARKER, INVALID_PERCENT_ENCODING_PATTERN, split_and_validate_url
 from watchdog.domain.text import to_single_line
 from watchdog.net.errors import ProbeError
 from watchdog.queues.base import (
@@ -49,7 +49,7 @@ def validate_postgres_url(text: str) -> str:
     return f"postgresql:{text.partition(':')[2]}"
 
 
-PostgresUrl = Annotated[str, AfterValidator(validate_postgres_url), ALLOW_FROM_FILE]
+PostgresUrl = Annotated[str, AfterValidator(validate_postgres_url), FILE_BACKED_FIELD_MARKER]
 
 
 class PostgresQueueDriver(QueueSystemConfig):

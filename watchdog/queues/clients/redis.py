@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator
 
-from watchdog.config_types import ALLOW_FROM_FILE, split_and_validate_url
+from watchdog.config_types import FILE_BACKED_FIELD_MARKER, split_and_validate_url
 from watchdog.domain.text import to_single_line
 from watchdog.domain.timestamps import MAX_EPOCH_MS
 from watchdog.net.errors import ProbeError, build_probe_error_from_exception
@@ -34,7 +34,7 @@ def _validate_redis_url(text: str) -> str:
     return text
 
 
-RedisUrl = Annotated[str, AfterValidator(_validate_redis_url), ALLOW_FROM_FILE]
+RedisUrl = Annotated[str, AfterValidator(_validate_redis_url), FILE_BACKED_FIELD_MARKER]
 
 
 class RedisQueueDriver(QueueSystemConfig):
