@@ -77,7 +77,7 @@ def test_an_expression_is_evaluated(text: str, result: bool) -> None:
         ("server == “nginx”", 'write " instead of “'),
         ("server.startswith('n')", "unknown function 'startswith'; did you mean 'startsWith'?"),
         ("frob(status)", "unknown function 'frob'"),
-        ("has(body)", "has needs a field, as in has(body.items)"),
+        ("has(body)", "has() needs a field, as in has(body.items)"),
         ("elapsed_ms < 800ms", "at character 17: unexpected 'ms'"),
         ("server == 'nginx", "the quote is not closed"),
         ("(status == 200", "')' is missing at the end"),

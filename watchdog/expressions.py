@@ -196,7 +196,7 @@ _CEL_FUNCTION_NAMES = (
     "int", "uint", "double", "string", "bool", "duration", "timestamp", "type", "dyn",
 )  # fmt: skip
 _REWORDED_COMPILER_MESSAGES = {
-    "has() argument must be a field selection": "has needs a field, as in has(body.items)",
+    "has() argument must be a field selection": "has() needs a field, as in has(body.items)",
     "invalid int literal": "the number is too large",
 }
 

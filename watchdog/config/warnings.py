@@ -136,8 +136,8 @@ def _find_connectivity_warnings(config: Config, sources: MergedConfigSources) ->
             yield _build_config_section_warning(sources, "connectivity", message)
     elif {parse_http_url(url).host for url in config.connectivity.targets} <= hosts:
         message = (
-            "probes monitor the hosts of all targets, and a host whose probe fails is not asked: add a target that no "
-            "probe monitors"
+            "probes monitor the hosts of all targets, and targets on a host whose probe fails are not requested: add a "
+            "target on a host that no probe monitors"
         )
         yield _build_config_section_warning(sources, "connectivity", message)
 
@@ -274,7 +274,7 @@ def _format_nearly_matching_notification_route_hint(
         for tag in _list_probe_tag_nodes(written.node):
             text = str(tag.value).strip()
             if text.lower() in wanted and text not in match.tags:
-                return f" (route {number} expects its tag '{_get_raw_yaml_text(tag)}' in another case)"
+                return f" (route {number} spells its tag '{_get_raw_yaml_text(tag)}' with other capitals)"
     return ""
 
 

@@ -159,9 +159,7 @@ class SqlJobSource(TableJobSource):
         now = self.database.read_clock_ms(connection)
         rows = connection.execute(_JobAggregateQuery(self, table, time_formats, now).statement).all()
         if len(rows) > self.max_jobs:
-            message = (
-                f"column {self.columns.type} has over {self.max_jobs:,} different values: is it the name of a job?"
-            )
+            message = f"column {self.columns.type} has over {self.max_jobs:,} different values: they are not job names"
             raise ProbeError("database.column_invalid", message)
         if unknown := sorted({row.unknown for row in rows if row.unknown is not None}):
             facts["unmapped_statuses"] = ", ".join(unknown[:5])

@@ -51,7 +51,7 @@ def translate_store_driver_errors() -> Iterator[None]:
     except sa.exc.TimeoutError as e:  # every connection of the pool is in use
         raise StoreUnavailableError(str(e).splitlines()[0]) from e
     except UnicodeDecodeError as e:  # SQLite's own messages quote the schema
-        raise WatchdogDatabaseDamagedError("the file is damaged: its schema is no text") from e
+        raise WatchdogDatabaseDamagedError("the file is damaged: its schema is not text") from e
     except DBAPIError as e:
         if type(e.orig) is sqlite3.DatabaseError or str(e.orig) in SQLITE_DAMAGE_MESSAGES:
             raise WatchdogDatabaseDamagedError(_extract_store_driver_message(e)) from e

@@ -68,7 +68,7 @@ def _format_delivery_detail(delivery: DeliveryRecord) -> str:
             return f"sent {format_count(delivery.attempts, 'time')} until {at} · {delivery.detail}"
         case DeliveryState.MERGED:
             is_opened = delivery.event is IncidentEvent.OPENED
-            return f"{at} · {'sent as one message with a later event' if is_opened else 'another message states it'}"
+            return f"{at} · {'sent as one message with a later event' if is_opened else 'reported in another message'}"
 
 
 def format_delivery_attempts(delivery: DeliveryRecord) -> str:
