@@ -37,6 +37,7 @@ def test_a_failure_of_the_own_network_is_an_error_that_quotes_what_was_observed(
     ("reason", "symptom"),
     [
         ("connection.unreachable", NetworkSymptom.NO_ROUTE),
+        ("timeout.dns", NetworkSymptom.NO_NAME_SERVER),
         ("dns.no_response", NetworkSymptom.NO_NAME_SERVER),
         ("dns.not_found", None),
         ("connection.refused", None),

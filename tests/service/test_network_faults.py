@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.polling import wait_until_async
 from tests.support.service import PASSING_OBSERVATION, ServiceHarness, scripted_probe, without_ticks
+from tests.support.store import INTERVAL_MS
 from watchdog.domain.model import Observation, Outcome
 from watchdog.domain.own_network import MAX_NETWORK_FAULT_HOLD_MS, OWN_NETWORK_REASON, NetworkSymptom
 from watchdog.net import NetworkAccess
@@ -22,6 +23,7 @@ __all__ = ["without_ticks"]
 
 UNREACHABLE = Observation(Outcome.FAIL, "connection.unreachable", "no route to the host")
 NO_NAME_SERVER = Observation(Outcome.FAIL, "dns.no_response", "no response from the name server")
+SILENT_NAME_SERVER = Observation(Outcome.FAIL, "timeout.dns", "timed out after 3 s while resolving the host name")
 BROKER = Observation(
     Outcome.FAIL, "broker.unreachable", "broker unreachable", transport_reason="connection.unreachable"
 )
@@ -44,13 +46,16 @@ class ScriptedCheck(ConnectivityCheck):
 @pytest.fixture
 def open_harness(
     tmp_path: Path, request: pytest.FixtureRequest
-) -> Callable[[Sequence[Observation]], tuple[ServiceHarness, ScriptedCheck]]:
+) -> Callable[[Sequence[Observation | asyncio.Future[Observation]]], tuple[ServiceHarness, ScriptedCheck]]:
     """A probe for each observation, whose runs observe it, or pass once it is replaced."""
 
-    def build(observations: Sequence[Observation]) -> tuple[ServiceHarness, ScriptedCheck]:
+    def build(
+        observations: Sequence[Observation | asyncio.Future[Observation]],
+    ) -> tuple[ServiceHarness, ScriptedCheck]:
         def observe(index: int) -> Any:
             async def observe_once(_: ProbeAttemptContext) -> Observation:
-                return observations[index]
+                observation = observations[index]
+                return await observation if isinstance(observation, asyncio.Future) else observation
 
             return observe_once
 
@@ -83,6 +88,7 @@ OWN, PASS = ("error", OWN_NETWORK_REASON, False), ("pass", "", False)
         (UNREACHABLE, NetworkSymptom.NO_ROUTE, ["http://connectivity.example/"]),
         (BROKER, NetworkSymptom.NO_ROUTE, ["http://connectivity.example/"]),
         (NO_NAME_SERVER, NetworkSymptom.NO_NAME_SERVER, ["connectivity.example", "b.example"]),
+        (SILENT_NAME_SERVER, NetworkSymptom.NO_NAME_SERVER, ["connectivity.example", "b.example"]),
     ],
 )
 @pytest.mark.parametrize("works", [True, False])
@@ -261,6 +267,40 @@ async def test_a_failure_before_the_recovery_that_its_check_finds_is_part_of_the
             await harness.service.record_results()
             await wait_until_async(lambda: not harness.service.network_fault_decider._tasks)
     assert stored_results(harness) == [OWN, OWN, ("fail", "connection.unreachable", False)]
+
+
+@pytest.mark.parametrize("late", [UNREACHABLE, REFUSED], ids=["unreachable", "refused"])
+async def test_a_run_that_started_before_the_recovery_and_ends_later_is_part_of_the_fault(
+    open_harness: Any, late: Observation
+) -> None:
+    """As a run that times out. By then the check of another run has found the recovery."""
+    observations: list[Any] = [UNREACHABLE, PASSING_OBSERVATION]
+    harness, check = open_harness(observations)
+
+    async def record_and_decide() -> None:
+        await harness.service.record_results()
+        await wait_until_async(lambda: not harness.service.network_fault_decider._tasks)
+
+    check.answer.set_result(False)
+    async with harness:
+        await harness.run_next_minute()
+        await record_and_decide()
+        check.answer = asyncio.get_running_loop().create_future()
+        check.answer.set_result(True)
+        observations[1] = asyncio.get_running_loop().create_future()
+        harness.now += INTERVAL_MS
+        await harness.service.claim_due_slots()
+        await wait_until_async(lambda: len(check.asked_questions) == 2)
+        await record_and_decide()
+        harness.now += 3_000
+        observations[1].set_result(late)
+        await harness.wait_for_runs()
+        await record_and_decide()
+        assert stored_results(harness) == [OWN, OWN, PASS, OWN]
+        observations[1] = late
+        await harness.run_next_minute()
+        await record_and_decide()
+    assert stored_results(harness)[-1] == ("fail", late.reason, False)
 
 
 # --- what is asked

@@ -36,6 +36,7 @@ class NetworkSymptom(StrEnum):
 _SYMPTOM_BY_REASON = {
     "connection.unreachable": NetworkSymptom.NO_ROUTE,
     "dns.no_response": NetworkSymptom.NO_NAME_SERVER,
+    "timeout.dns": NetworkSymptom.NO_NAME_SERVER,  # a name server that is silent may take longer than a run
 }
 
 
@@ -46,6 +47,18 @@ class NetworkFaultDecision(StrEnum):
     TARGET = "target"
     UNDECIDED = "undecided"
     """It counts as the target's, so that no outage is silent."""
+
+
+class OwnNetworkFault(NamedTuple):
+    """The newest fault of the network of this machine that was found."""
+
+    aftermath_ends_at: int
+    recovered_at: int | None = None
+    """When the network was found to work again; None: not yet."""
+
+    def may_explain(self, result: ProbeResult, now: int) -> bool:
+        """Whether a failure may be a part of it: its run started before the recovery was found, not long ago."""
+        return now < self.aftermath_ends_at and (self.recovered_at is None or result.slot <= self.recovered_at)
 
 
 def find_network_symptom(reason: str) -> NetworkSymptom | None:

@@ -17,6 +17,7 @@ from watchdog.domain.own_network import (
     MassFailureDetector,
     NetworkFaultDecision,
     NetworkSymptom,
+    OwnNetworkFault,
     apply_network_fault_decision,
     find_network_symptom,
     get_endpoint_host,
@@ -62,8 +63,8 @@ class NetworkFaultDecider:
         self._failures: dict[int, ProbeResult] = {}
         """Probe that connects to a host -> its newest result, if that is a failure."""
         self._mass_failures = MassFailureDetector()
-        self._own_fault_ends: dict[bool, int] = {}
-        """Whether names were asked for -> when the aftermath of the newest fault of the own network ends."""
+        self._own_faults: dict[bool, OwnNetworkFault] = {}
+        """By whether names were asked for."""
         self._held: dict[NetworkSymptom, list[ProbeResult]] = {}
         self._checks: dict[NetworkSymptom, asyncio.Task[None]] = {}
         """Those in progress; each decides about all results that are held for its symptom."""
@@ -98,11 +99,13 @@ class NetworkFaultDecider:
             return symptom
         if not host or not family:
             return None
-        is_related = family in TRANSPORT_REASON_FAMILIES and self._is_own_fault_recent(NetworkSymptom.MASS_FAILURE)
+        is_related = family in TRANSPORT_REASON_FAMILIES and self._may_be_own_fault(NetworkSymptom.MASS_FAILURE, result)
         return NetworkSymptom.MASS_FAILURE if is_related or self._mass_failures.is_mass_failure(family, now) else None
 
-    def _is_own_fault_recent(self, symptom: NetworkSymptom) -> bool:
-        return self.clock() < self._own_fault_ends.get(symptom.asks_for_names, 0)
+    def _may_be_own_fault(self, symptom: NetworkSymptom, result: ProbeResult) -> bool:
+        """Whether the newest fault of the own network that was found may explain a failure."""
+        fault = self._own_faults.get(symptom.asks_for_names)
+        return fault is not None and fault.may_explain(result, self.clock())
 
     def _list_questions(self, symptom: NetworkSymptom, held: Sequence[ProbeResult]) -> Sequence[str]:
         hosts = [self.endpoint_hosts.get(result.probe, "") for result in held]
@@ -121,36 +124,63 @@ class NetworkFaultDecider:
     async def _decide(self, symptom: NetworkSymptom) -> None:
         """Check, and decide about what is held by then.
 
-        A failure in the aftermath of a fault of the own network may be older than the recovery that its check finds. It
-        counts as a part of that fault, and the next run shows whether the target has failed.
+        A failure of a run that started before the recovery of the own network was found counts as a part of that fault,
+        and the next run shows whether the target has failed.
         """
-        decision, is_aftermath = NetworkFaultDecision.UNDECIDED, self._is_own_fault_recent(symptom)
+        works = None
         try:
             if questions := self._list_questions(symptom, self._held[symptom]):
                 works = await self.check.run(symptom, questions)
-                self._own_fault_ends[symptom.asks_for_names] = 0 if works else self.clock() + OWN_FAULT_AFTERMATH_MS
-                is_target = works and not is_aftermath
-                decision = NetworkFaultDecision.TARGET if is_target else NetworkFaultDecision.OWN
         except asyncio.CancelledError:
             pass  # the process stops, and a hold does not outlive it
         except Exception:
             log.exception("network_check_failed")
         del self._checks[symptom]
         held = self._held.pop(symptom)
-        log.info("network_checked", symptom=symptom, decision=decision, result_count=len(held))
-        decided = [apply_network_fault_decision(result, decision) for result in held]
-        if symptom is NetworkSymptom.MASS_FAILURE and decision is NetworkFaultDecision.OWN:
+        if works is not None:
+            self._note_check(symptom, works=works)
+        decisions = [self._choose_decision(symptom, result, works) for result in held]
+        log.info(
+            "network_checked",
+            symptom=symptom,
+            works=works,
+            own_count=decisions.count(NetworkFaultDecision.OWN),
+            result_count=len(held),
+        )
+        decided = [
+            apply_network_fault_decision(result, decision) for result, decision in zip(held, decisions, strict=True)
+        ]
+        if symptom is NetworkSymptom.MASS_FAILURE and NetworkFaultDecision.OWN in decisions:
             await self._withdraw_earlier_failures([result.probe for result in held])
         for result in decided:
             self._count_result(result)
         await self._store_decided_results(decided, max(result.held_until or 0 for result in held))
+
+    def _note_check(self, symptom: NetworkSymptom, *, works: bool) -> None:
+        now, fault = self.clock(), self._own_faults.get(symptom.asks_for_names)
+        if not works:
+            self._own_faults[symptom.asks_for_names] = OwnNetworkFault(now + OWN_FAULT_AFTERMATH_MS)
+        elif fault is not None and fault.recovered_at is None:
+            self._own_faults[symptom.asks_for_names] = fault._replace(recovered_at=now)
+
+    def _choose_decision(
+        self, symptom: NetworkSymptom, result: ProbeResult, works: bool | None
+    ) -> NetworkFaultDecision:
+        """`works`: what the check found; None: nothing."""
+        if works is None:
+            return NetworkFaultDecision.UNDECIDED
+        return NetworkFaultDecision.OWN if self._may_be_own_fault(symptom, result) else NetworkFaultDecision.TARGET
 
     async def _withdraw_earlier_failures(self, probes: Iterable[int]) -> None:
         """Those that belong to the mass failure of these probes, but were counted before it was one."""
         alike = [
             self._failures[p] for p in self._mass_failures.list_probes_failing_alike(probes) if p in self._failures
         ]
-        earlier = [apply_network_fault_decision(result, NetworkFaultDecision.OWN) for result in alike]
+        earlier = [
+            apply_network_fault_decision(result, NetworkFaultDecision.OWN)
+            for result in alike
+            if self._may_be_own_fault(NetworkSymptom.MASS_FAILURE, result)
+        ]
         with suppress(StoreUnavailableError):
             withdrawn = await self.store_executor.run_write(withdraw_failures, self.recorder, earlier)
             for result in earlier:
