@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
+import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +17,6 @@ from typing import Any, Self
 import httpx
 import sqlalchemy as sa
 
-from benchmarks import own_faults_clock
 from benchmarks.measurements import Measurement
 from tests.support.fakes import FakeWebhookReceiver, ReceivedRequest
 from tests.support.quiet_http_server import QuietHttpServer
@@ -26,11 +26,18 @@ from watchdog.store.tables import check_ins, incidents, probes
 
 INTERVAL_S = 5
 HEALTHY_COUNT = 20
+FAULT_S, SETTLE_S = 60.0, 45.0
 MAX_BLIND_S, MAX_NOTICE_S = 30.0, 60.0
+BLIND, NOTICE, FALSE_OUTAGES, MESSAGES, LOST = (
+    "blind",
+    "until people are notified",
+    "false outages",
+    "messages",
+    "accepted check-ins lost",
+)
+"""The figures that a case has in common with others."""
 CHECK_IN_STORE_TIMEOUT_S = 10.0
 CHECK_IN_TOKEN = "0123456789abcdef-nightly"
-SHIFTED_CLOCK_COMMAND = (sys.executable, str(Path(own_faults_clock.__file__)))
-"""`watchdog` on a machine whose wall clock is wrong by the seconds that a file holds."""
 
 
 def list_named_probes(message: dict[str, Any]) -> list[str]:
@@ -80,6 +87,8 @@ class Surroundings:
         self.folder, self.database_url = folder, database_url
         self.targets, self.receiver = TargetServer(), FakeWebhookReceiver()
         self.healthy_ids = [f"healthy-{number}" for number in range(healthy_count)]
+        self.blameless_ids = list(self.healthy_ids)
+        """The targets that no message and no incident may name."""
         self.started_at = 0.0
         self.attempted_check_ins = self.accepted_check_ins = 0
 
@@ -148,18 +157,18 @@ class Surroundings:
         times = [at - self.started_at for at, kind in kinds if kind == service.WATCHDOG_SELF_PROBE_KIND]
         return min(times, default=float("inf"))
 
-    def blind_s(self) -> float:
-        """The longest time that one healthy target was not requested, less the interval."""
+    def blind_s(self, ids: Iterable[str], started_at: float) -> float:
+        """The longest time since then that one of these targets was not requested, less the interval."""
         ended_at, longest_gap_s = time.monotonic(), 0.0
-        for id in self.healthy_ids:
-            times = [at for at in self.targets.request_times[f"/{id}"] if at >= self.started_at]
-            gaps = (after - before for before, after in pairwise([self.started_at, *times, ended_at]))
+        for id in ids:
+            times = [at for at in self.targets.request_times[f"/{id}"] if at >= started_at]
+            gaps = (after - before for before, after in pairwise([started_at, *times, ended_at]))
             longest_gap_s = max(longest_gap_s, *gaps)
         return max(longest_gap_s - INTERVAL_S, 0.0)
 
     def false_outages(self) -> int:
-        """Messages that blame a healthy target."""
-        return sum(id in self.healthy_ids for id in self.list_named_ids())
+        """Messages that blame a target that works."""
+        return sum(id in self.blameless_ids for id in self.list_named_ids())
 
     def query_store(self, query: sa.Select[Any]) -> list[Any]:
         url = self.database_url.replace("sqlite:///", f"sqlite:///{self.folder}/")
@@ -168,26 +177,34 @@ class Surroundings:
             return list(connection.execute(query))
 
     def false_incidents(self) -> int:
-        """Stored incidents of a healthy target."""
+        """Stored incidents of a target that works."""
         query = sa.select(sa.func.count()).select_from(incidents.join(probes, probes.c.id == incidents.c.probe))
-        return int(self.query_store(query.where(probes.c.probe_id.in_(self.healthy_ids)))[0][0])
+        return int(self.query_store(query.where(probes.c.probe_id.in_(self.blameless_ids)))[0][0])
 
     def lost_check_ins(self) -> int:
-        """Those that were accepted and are not in the database soon afterwards."""
+        """Those that were accepted since the fault and are not in the database soon afterwards."""
         end = time.monotonic() + CHECK_IN_STORE_TIMEOUT_S
         query = sa.select(sa.func.count()).select_from(check_ins)
         while (lost := self.accepted_check_ins - int(self.query_store(query)[0][0])) and time.monotonic() < end:
             time.sleep(0.5)
         return lost
 
-    def measure(self, name: str, *, is_notified: bool = True, max_blind_s: float = MAX_BLIND_S) -> list[Measurement]:
+    def measure(self, name: str, *, max_messages: int, is_notified: bool = True) -> list[Measurement]:
         """The figures that every case has. `is_notified`: people must be notified about Watchdog."""
-        notice = Measurement(f"{name}: until people are notified", self.seconds_until_notice(), "s", MAX_NOTICE_S)
+        notice = Measurement(f"{name}: {NOTICE}", self.seconds_until_notice(), "s", MAX_NOTICE_S)
+        blind_s = self.blind_s(self.healthy_ids, self.started_at)
         return [
-            Measurement(f"{name}: false outages", self.false_outages() + self.false_incidents(), "", 0),
-            Measurement(f"{name}: blind", self.blind_s(), "s", max_blind_s),
+            Measurement(f"{name}: {BLIND}", blind_s, "s", MAX_BLIND_S),
             *([notice] if is_notified else []),
-            Measurement(f"{name}: messages", len(self.messages())),
-            Measurement(f"{name}: check-ins answered 200", self.accepted_check_ins),
-            Measurement(f"{name}: of these lost", self.lost_check_ins(), "", 0),
+            Measurement(f"{name}: {FALSE_OUTAGES}", self.false_outages() + self.false_incidents(), "", 0),
+            Measurement(f"{name}: {MESSAGES}", len(self.messages()), "", max_messages),
+            Measurement(f"{name}: {LOST}", self.lost_check_ins(), "", 0),
         ]
+
+
+@contextmanager
+def surrounded(
+    healthy_count: int = HEALTHY_COUNT, database_url: str = "sqlite:///wd.db"
+) -> Iterator[tuple[Surroundings, ExitStack]]:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        yield stack.enter_context(Surroundings(Path(folder), healthy_count, database_url)), stack

@@ -75,7 +75,7 @@ class ObservedDisk:
     def write_remains(self, target: Path) -> None:
         """Write what is left of the files after a power cut at this moment into an empty folder."""
         target.mkdir()
-        for name, content in self.synced.items():
+        for name, content in list(self.synced.items()):  # other threads go on
             file = self.folder / name
             if file.exists() and not name.endswith(SHM_SUFFIX):  # SQLite rebuilds its shared memory
                 (target / name).write_bytes(content[: file.stat().st_size])
