@@ -273,7 +273,8 @@ FINDING_REASON_ENTRIES = (
         "The clock of a machine that Watchdog runs on was set by more than 2 s, or differs by more than 2 s from the "
         "clock of its database. Watchdog measures the time that passes by itself, so no result counts as late and no "
         "incident about a target opens because of this. If the clock was set forward, Watchdog adopts the new time "
-        "after a minute; if it was set back, only after a restart.",
+        "after a minute. If it was set back, Watchdog keeps its own time until it is restarted; after a restart, no "
+        "probe runs until the clock has passed the newest run.",
         "Synchronize the clocks of the machine and of the database server with NTP, and let Watchdog start after that.",
         sentence="clock problem on {member} since {since}",
     ),
