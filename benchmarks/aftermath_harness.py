@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from benchmarks.measurements import Measurement
-from watchdog.app import RunningApp, run_app
+from watchdog.app import RunningWatchdogService, run_app
 from watchdog.config.load import load_config
 from watchdog.domain.model import Outcome
 from watchdog.service.clock import read_wall_clock_ms
@@ -43,7 +43,7 @@ class Fault(NamedTuple):
 
 
 @asynccontextmanager
-async def watching(folder: Path, probes: list[dict[str, Any]]) -> AsyncIterator[RunningApp]:
+async def watching(folder: Path, probes: list[dict[str, Any]]) -> AsyncIterator[RunningWatchdogService]:
     """A service with these probes and with a database in the folder, once all of them have passed."""
     config = {"storage": {"url": f"sqlite:///{folder / 'watchdog.db'}"}, "probes": probes}
     async with run_app(load_config(folder / "watchdog.yaml", json.dumps(config), {})) as app:
@@ -84,7 +84,7 @@ class BrokenSystem(ABC):
 class Observer:
     """Reads what the service has stored about its probes, or about those whose id begins with `prefix`."""
 
-    def __init__(self, app: RunningApp, prefix: str = "") -> None:
+    def __init__(self, app: RunningWatchdogService, prefix: str = "") -> None:
         self.app = app
         probes = app.service.probes.items()
         self.id_by_key = {key: probe.id for key, probe in probes if probe.id.startswith(prefix)}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from watchdog.domain.text import to_single_line
+from watchdog.domain.text import truncate_to_single_line
 from watchdog.expressions import CelExpressionError, compile_expression
 
 VARIABLES = {
@@ -215,12 +215,12 @@ def test_other_expressions_have_no_observed_value(text: str) -> None:
 )
 def test_a_comparison_in_words(text: str, message: str) -> None:
     expression = compile_expression(text, VARIABLES)
-    assert expression.describe_comparison(VALUES, {"status": "HTTP {}"}, to_single_line) == message
+    assert expression.describe_comparison(VALUES, {"status": "HTTP {}"}, truncate_to_single_line) == message
 
 
 @pytest.mark.parametrize("text", ["status == 200 && ok", "!body.on", "7 in body.queue.names"])
 def test_what_is_no_comparison_of_an_observed_value(text: str) -> None:
-    assert compile_expression(text, VARIABLES).describe_comparison(VALUES, {}, to_single_line) == ""
+    assert compile_expression(text, VARIABLES).describe_comparison(VALUES, {}, truncate_to_single_line) == ""
 
 
 def test_a_long_value_is_truncated() -> None:

@@ -18,7 +18,7 @@ from watchdog.config.definitions import ConfigDigests, digest_json
 from watchdog.config.load import LoadedConfig
 from watchdog.config.models import Config
 from watchdog.domain.client_addresses import TrustedProxies
-from watchdog.domain.model import LOCAL_LOCATION, WatchdogFaultFacts
+from watchdog.domain.model import LOCAL_LOCATION_NAME, WatchdogFaultFacts
 from watchdog.domain.own_network import get_endpoint_host
 from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.net import NetworkAccess, SecretMask
@@ -28,13 +28,13 @@ from watchdog.probes.base import Probe
 from watchdog.probes.service import WatchdogSelfProbe
 from watchdog.resources import find_resource_path
 from watchdog.server import ConnectionGuard, ConnectionLimits, WebServer
-from watchdog.service.absence_record import AbsenceRecordFile
+from watchdog.service.absence_record import StoreAbsenceRecordFile
 from watchdog.service.check_in_log import CheckInLog
 from watchdog.service.check_ins import CHECK_IN_FLUSH_INTERVAL_S, CheckInReceiver
 from watchdog.service.clock import Clock, WatchdogClock, read_boot_clock_ms, read_wall_clock_ms
 from watchdog.service.connectivity import ConnectivityCheck
 from watchdog.service.dead_mans_switch import DeadMansSwitch
-from watchdog.service.direct_notices import DirectNoticeSender
+from watchdog.service.direct_notices import StoreAbsenceNotifier
 from watchdog.service.member_faults import WatchdogProcessFaultReporter
 from watchdog.service.membership import ProcessLeaseKeeper
 from watchdog.service.notifications import NotificationSender
@@ -49,7 +49,7 @@ from watchdog.store.read.destinations import load_watchdog_fault_facts
 from watchdog.store.read.members import find_probe_id_by_token_digest
 from watchdog.store.write.check_ins import CheckInStore
 from watchdog.store.write.claims import SlotClaimer
-from watchdog.store.write.members import Membership, WatchdogProcessConfiguration
+from watchdog.store.write.members import WatchdogProcessConfiguration, WatchdogProcessMembership
 from watchdog.store.write.outbox import NotificationOutbox
 from watchdog.store.write.probe_registry import ProbeRegistry
 from watchdog.store.write.recorder import ResultRecorder
@@ -65,7 +65,7 @@ DATABASE_FILE_CHECK_INTERVAL_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class RunningApp:
+class RunningWatchdogService:
     """A running service and what its web pages need of it."""
 
     loaded_config: LoadedConfig
@@ -78,7 +78,7 @@ class RunningApp:
 @asynccontextmanager
 async def run_app(
     loaded_config: LoadedConfig, wall_clock: Clock = read_wall_clock_ms, monotonic_clock: Clock = read_boot_clock_ms
-) -> AsyncIterator[RunningApp]:
+) -> AsyncIterator[RunningWatchdogService]:
     """Build everything from a configuration, run it, and stop it in order.
 
     Raises WatchdogDatabaseSchemaError if a newer version wrote the database, StoreUnavailableError if it cannot be
@@ -111,7 +111,7 @@ async def run_app(
                 service.add_background_task("check_database_file", check_file, DATABASE_FILE_CHECK_INTERVAL_S)
             await service.start()
             try:
-                yield RunningApp(loaded_config, service, store_executor, service.clock, check_in_receiver)
+                yield RunningWatchdogService(loaded_config, service, store_executor, service.clock, check_in_receiver)
             finally:
                 await service.stop()
     finally:
@@ -129,14 +129,14 @@ async def register_probes_and_build_service(
     config, database, mask = loaded_config.config, store_executor.database, loaded_config.mask
     notifiers = config.build_notifiers_by_destination()
     configured_probes: list[Probe] = [*config.probes, build_watchdog_self_probe(store_executor, notifiers, clock)]
-    lease_keeper = await become_member(loaded_config, configured_probes, store_executor, clock)
+    lease_keeper = await join_as_watchdog_process(loaded_config, configured_probes, store_executor, clock)
     membership = lease_keeper.membership
-    registry, watermark = membership.registry, Watermark(database, LOCAL_LOCATION)
+    registry, watermark = membership.registry, Watermark(database, LOCAL_LOCATION_NAME)
     probe_by_id = {probe.id: probe for probe in configured_probes}
     probes = {database_id: probe_by_id[probe.info.id] for database_id, probe in registry.configured_ids.items()}
     recorder = ResultRecorder(database, watermark, registry)
     claims = SlotClaimer(database, watermark, recorder, registry)
-    run_self_probe_soon = create_self_probe_trigger(probes, claims, store_executor)
+    run_self_probe_soon = create_watchdog_self_probe_trigger(probes, claims, store_executor)
     notification_sender = NotificationSender(
         store_executor=store_executor,
         outbox=NotificationOutbox(database),
@@ -163,13 +163,13 @@ async def register_probes_and_build_service(
         clock=clock,
         lease_keeper=lease_keeper,
         fault_reporter=fault_reporter,
-        direct_notices=build_direct_notice_sender(loaded_config, membership, network, clock),
+        direct_notices=build_store_absence_notifier(loaded_config, membership, network, clock),
         connectivity_check=build_connectivity_check(config, network, clock),
         remediation_runner=build_remediation_runner(probes, registry, store_executor, network, mask=mask, clock=clock),
     )
 
 
-async def become_member(
+async def join_as_watchdog_process(
     loaded_config: LoadedConfig,
     configured_probes: Sequence[Probe],
     store_executor: StoreExecutor,
@@ -177,29 +177,31 @@ async def become_member(
 ) -> ProcessLeaseKeeper:
     """Register this process and its probes. Raises StoreUnavailableError."""
     configuration = build_watchdog_process_configuration(loaded_config, configured_probes)
-    membership = Membership(store_executor.database, make_watchdog_process_id(), configuration, LOCAL_LOCATION)
+    membership = WatchdogProcessMembership(
+        store_executor.database, make_watchdog_process_id(), configuration, LOCAL_LOCATION_NAME
+    )
     lease_keeper = ProcessLeaseKeeper(membership, store_executor, clock)
     await lease_keeper.join()
     return lease_keeper
 
 
-def build_direct_notice_sender(
-    loaded_config: LoadedConfig, membership: Membership, network: NetworkAccess, clock: Clock
-) -> DirectNoticeSender:
+def build_store_absence_notifier(
+    loaded_config: LoadedConfig, membership: WatchdogProcessMembership, network: NetworkAccess, clock: Clock
+) -> StoreAbsenceNotifier:
     """What notifies the receivers while the database is away."""
-    return DirectNoticeSender(
+    return StoreAbsenceNotifier(
         notifiers=loaded_config.config.build_notifiers_by_destination(),
         network=network,
         mask=loaded_config.mask,
         clock=clock,
         member=membership.member_id,
-        record_file=AbsenceRecordFile(loaded_config.config.storage.absence_record_path),
-        is_lowest_member=membership.is_lowest_live_member,
+        record_file=StoreAbsenceRecordFile(loaded_config.config.storage.absence_record_path),
+        is_lowest_member=membership.is_lowest_live_process,
         may_notify=membership.may_notify,
     )
 
 
-def create_self_probe_trigger(
+def create_watchdog_self_probe_trigger(
     probes: Mapping[int, Probe], claims: SlotClaimer, store_executor: StoreExecutor
 ) -> Callable[[], Awaitable[None]]:
     """Runs the built-in probe soon."""
@@ -273,7 +275,7 @@ def build_watchdog_process_configuration(
         for probe in configured_probes
     ]
     tokens = {
-        digest_json(token): probe_id for token, probe_id in map_check_in_tokens_to_probes(configured_probes).items()
+        digest_json(token): probe_id for token, probe_id in map_check_in_tokens_to_probe_ids(configured_probes).items()
     }
     return WatchdogProcessConfiguration(
         definitions.digest, registered_probes, routes, destinations=destinations, check_in_tokens=tokens
@@ -312,7 +314,7 @@ def build_check_in_receiver(service: MonitoringService, loaded_config: LoadedCon
     )
 
 
-def create_asgi_app(app: RunningApp) -> ASGIApp:
+def create_asgi_app(app: RunningWatchdogService) -> ASGIApp:
     """The web pages, the MCP server and the check-in endpoint of a running service."""
     from watchdog.mcp_server.context import LocalBackgroundTaskControl, McpToolContext
     from watchdog.mcp_server.http import LazyMcpApp, list_allowed_hosts_and_origins
@@ -357,16 +359,16 @@ def create_asgi_app(app: RunningApp) -> ASGIApp:
         return await app.store_executor.run_read_query(lambda c: find_probe_id_by_token_digest(c, digest, now))
 
     return CheckInMiddleware(
-        pages, map_check_in_tokens_to_probes(config.probes), accept_check_in, app.clock, find_probe_id
+        pages, map_check_in_tokens_to_probe_ids(config.probes), accept_check_in, app.clock, find_probe_id
     )
 
 
-def map_check_in_tokens_to_probes(probes: Iterable[Probe]) -> dict[str, str]:
+def map_check_in_tokens_to_probe_ids(probes: Iterable[Probe]) -> dict[str, str]:
     """Token -> probe id."""
     return {probe.heartbeat.token.get_secret_value(): probe.id for probe in probes if isinstance(probe, HeartbeatProbe)}
 
 
-def create_web_server(app: RunningApp, listen_socket: socket.socket) -> WebServer:
+def create_web_server(app: RunningWatchdogService, listen_socket: socket.socket) -> WebServer:
     """The web server of a running service, which serves while its `async with` block runs."""
     proxies = TrustedProxies(app.loaded_config.config.server.trusted_proxies)
     return WebServer(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from watchdog.domain.model import Json
-from watchdog.domain.text import to_single_line
+from watchdog.domain.text import truncate_to_single_line
 from watchdog.expression_tokens import tokenize_cel
 from watchdog.expressions import CelExpression, CelExpressionError, compile_expression
 
@@ -59,7 +59,7 @@ class _ExpressionScope:
         """A part of the expression, with what its bound variables stand for."""
         for name, display_name in self.display_names.items():
             text = re.sub(rf"(?<![\w.]){re.escape(name)}(?!\w)", display_name.replace("\\", r"\\"), text)
-        return to_single_line(text)
+        return truncate_to_single_line(text)
 
 
 def describe_false_expression(
@@ -71,7 +71,7 @@ def describe_false_expression(
     """
     scope = _ExpressionScope(expression.variable_types, values, templates, {})
     sentence = _describe_false_condition(expression.text, scope)
-    return to_single_line(sentence, MAX_EXPLANATION_CHARS)
+    return truncate_to_single_line(sentence, MAX_EXPLANATION_CHARS)
 
 
 def _describe_false_condition(text: str, scope: _ExpressionScope) -> str:
@@ -182,7 +182,11 @@ def describe_evaluation_error(expression: CelExpression, error: str, values: Map
         sentence = _describe_false_macro(call, scope)
     except CelExpressionError:
         return error
-    return error if sentence == UNEXPLAINED_FALSE_EXPRESSION_TEXT else to_single_line(sentence, MAX_EXPLANATION_CHARS)
+    return (
+        error
+        if sentence == UNEXPLAINED_FALSE_EXPRESSION_TEXT
+        else truncate_to_single_line(sentence, MAX_EXPLANATION_CHARS)
+    )
 
 
 def _replace_element_name_in_cel_error(error: str, scope: _ExpressionScope) -> str:

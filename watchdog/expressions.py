@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from watchdog.domain.model import Json
-from watchdog.domain.text import replace_unstorable_characters, to_single_line
+from watchdog.domain.text import replace_unstorable_characters, truncate_to_single_line
 from watchdog.expression_tokens import find_used_cel_variables, has_cel_loops, tokenize_cel
 
 if TYPE_CHECKING:
@@ -356,8 +356,10 @@ def _find_cel_comparison(text: str, variables: tuple[tuple[str, str], ...]) -> _
         (sides[1], right, left, _SWAPPED_EXPECTATION_TEXT_BY_OPERATOR),
     ):
         if names.intersection(side):
-            expectation = wordings[operator.text].replace("{}", to_single_line(other))
-            return _CelComparison(to_single_line(subject), expectation, _compile_cel(" ".join(side), variables))
+            expectation = wordings[operator.text].replace("{}", truncate_to_single_line(other))
+            return _CelComparison(
+                truncate_to_single_line(subject), expectation, _compile_cel(" ".join(side), variables)
+            )
     return None
 
 

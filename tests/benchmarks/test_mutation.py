@@ -21,12 +21,12 @@ from benchmarks.mutation import (
 MODULES = ("rules.engine", "rules.job", "rules.queue", "rules.canary", "routing", "heartbeat", "uptime_clock")
 HEALTHY = [Mutant(f"watchdog.domain.{module}.x_f__mutmut_{n}", "killed") for module in MODULES for n in range(100)]
 HEALTHY += [Mutant(f"watchdog.domain.schedule.xǁCronScheduleǁafter__mutmut_{n}", "timeout") for n in range(100)]
-SURVIVOR = Survivor("watchdog.domain.rules.engine.apply_finding", ("- if a:", "+ if not a:"))
-UNLISTED = "unlisted survivor: watchdog.domain.rules.engine.apply_finding\n    - if a:\n    + if not a:"
+SURVIVOR = Survivor("watchdog.domain.rules.engine.advance_alert_state", ("- if a:", "+ if not a:"))
+UNLISTED = "unlisted survivor: watchdog.domain.rules.engine.advance_alert_state\n    - if a:\n    + if not a:"
 
 
 def with_survivors(n: int, status: str = "survived") -> list[Mutant]:
-    mutants = [Mutant(f"watchdog.domain.rules.engine.x_apply_finding__mutmut_{i}", status) for i in range(n)]
+    mutants = [Mutant(f"watchdog.domain.rules.engine.x_advance_alert_state__mutmut_{i}", status) for i in range(n)]
     return mutants + HEALTHY[n:]
 
 
@@ -38,11 +38,11 @@ def with_survivors(n: int, status: str = "survived") -> list[Mutant]:
         ("a survivor is not listed", with_survivors(1), [SURVIVOR], {}, [UNLISTED]),
         ("a survivor is listed with another difference", with_survivors(1), [SURVIVOR],
          {SURVIVOR._replace(diff=("- b", "+ c")): "x"},
-         [UNLISTED, "stale entry: watchdog.domain.rules.engine.apply_finding\n    - b\n    + c"]),
+         [UNLISTED, "stale entry: watchdog.domain.rules.engine.advance_alert_state\n    - b\n    + c"]),
         ("a listed mutant is noticed", HEALTHY, [], {SURVIVOR: "the same"},
-         ["stale entry: watchdog.domain.rules.engine.apply_finding\n    - if a:\n    + if not a:"]),
+         ["stale entry: watchdog.domain.rules.engine.advance_alert_state\n    - if a:\n    + if not a:"]),
         ("an entry has no reason", with_survivors(1), [SURVIVOR], {SURVIVOR: " "},
-         ["no reason: watchdog.domain.rules.engine.apply_finding"]),
+         ["no reason: watchdog.domain.rules.engine.advance_alert_state"]),
         ("three in a hundred survive", with_survivors(3), [SURVIVOR], {SURVIVOR: "the same"}, []),
         ("four in a hundred survive, listed or not", with_survivors(4), [SURVIVOR], {SURVIVOR: "the same"},
          ["rules: 4 of 100 mutants survive, over 3 %"]),
@@ -71,7 +71,11 @@ def test_the_table() -> None:
 @pytest.mark.parametrize(
     ("name", "function", "group"),
     [
-        ("domain.rules.engine.x_apply_finding__mutmut_12", "domain.rules.engine.apply_finding", "rules"),
+        (
+            "domain.rules.engine.x_advance_alert_state__mutmut_12",
+            "domain.rules.engine.advance_alert_state",
+            "rules",
+        ),
         ("domain.rules.job.x__judge__mutmut_3", "domain.rules.job._judge", "job"),
         ("domain.schedule.x__fault__mutmut_1", "domain.schedule._fault", "schedule"),
         ("domain.uptime_clock.xǁUptimeClockǁ__init____mutmut_16", "domain.uptime_clock.UptimeClock.__init__", "uptime"),

@@ -13,7 +13,7 @@ from tests.support.builders import task_aged
 from tests.support.command_line import invoke_command
 from tests.support.fixture_rows import FixtureRows
 from tests.support.store import StoreHarness, make_registered_probe, make_result, make_results
-from watchdog.domain.formatting import DAY_MS, format_iso8601, format_timestamp, format_utc
+from watchdog.domain.formatting import DAY_MS, format_iso8601, format_timestamp, format_utc_timestamp
 from watchdog.domain.model import Outcome
 from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.rules import service
@@ -225,7 +225,7 @@ def test_every_job_with_its_status(write: Write) -> None:
     assert (invoke_command("jobs").exit_code, invoke_command("jobs").stdout) == (0, "no jobs\n")
     now = read_wall_clock_ms()
     then, due = now - MINUTE, (now - 3 * 60 * MINUTE) // MINUTE * MINUTE
-    late = f"[red]digest is overdue: due {format_utc(due, then)}"
+    late = f"[red]digest is overdue: due {format_utc_timestamp(due, then)}"
     book = FixtureRows()
     probe = book.add_probe("Schedules", "jobs")
     nightly = ScheduledJobFacts("nightly", cron="0 3 * * *", last_start=then, expected_from=then)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from watchdog.domain.client_addresses import TrustedProxies, get_subscriber_network
+from watchdog.domain.client_addresses import TrustedProxies, get_address_or_ipv6_subscriber_network
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from watchdog.domain.client_addresses import TrustedProxies, get_subscriber_netw
     ],
 )
 def test_addresses_of_one_subscriber_have_one_network(address: str, network: str) -> None:
-    assert get_subscriber_network(address) == network
+    assert get_address_or_ipv6_subscriber_network(address) == network
 
 
 @pytest.mark.parametrize(
@@ -40,5 +40,5 @@ def test_addresses_of_one_subscriber_have_one_network(address: str, network: str
 )
 def test_only_trusted_proxies_name_their_clients(case: str, peer: str, forwarded_for: str, client: str) -> None:
     proxies = TrustedProxies(["127.0.0.1", "10.0.0.0/8", "2001:db8:ffff::/48"])
-    assert proxies.find_client(peer, forwarded_for.split(",")) == client, case
-    assert TrustedProxies().find_client(peer, forwarded_for.split(",")) == peer, "none is trusted"
+    assert proxies.find_client_address(peer, forwarded_for.split(",")) == client, case
+    assert TrustedProxies().find_client_address(peer, forwarded_for.split(",")) == peer, "none is trusted"

@@ -6,28 +6,28 @@ import pytest
 
 from watchdog.domain.delivery_pace import (
     DESTINATION_BURST_MESSAGES,
-    FIRST_DESTINATION_INTERVAL_MS,
-    MAX_DESTINATION_INTERVAL_MS,
-    MAX_SEPARATE_MESSAGES,
+    FIRST_DESTINATION_MESSAGE_INTERVAL_MS,
+    MAX_DESTINATION_MESSAGE_INTERVAL_MS,
+    MAX_UNMERGED_DUE_MESSAGES,
     MERGED_MESSAGE_INTERVAL_MS,
     DestinationPace,
-    DueMessage,
-    choose_due_messages,
-    slow_down,
-    spend_token,
+    DueAlertMessage,
+    choose_next_messages_to_send,
+    slow_destination_pace,
+    spend_destination_token,
 )
 
 NOW = 1_700_000_000_000
 
 
-def due(count: int, *, critical: int = 0, edits: int = 0) -> list[DueMessage]:
+def due(count: int, *, critical: int = 0, edits: int = 0) -> list[DueAlertMessage]:
     """Messages, oldest first; the newest ones are critical."""
     return [
-        DueMessage(i < count - critical, NOW + i, f"incident {i}", is_edit=i < edits) for i in range(count)
+        DueAlertMessage(i < count - critical, NOW + i, f"incident {i}", is_edit=i < edits) for i in range(count)
     ]  # fmt: skip
 
 
-def names(chosen: list[DueMessage]) -> list[int]:
+def names(chosen: list[DueAlertMessage]) -> list[int]:
     return [int(message.lead_incident.removeprefix("incident ")) for message in chosen]
 
 
@@ -37,9 +37,9 @@ def names(chosen: list[DueMessage]) -> list[int]:
         (due(0), None, []),
         (due(3), None, [0]),
         (due(3, critical=1), None, [2]),
-        (due(MAX_SEPARATE_MESSAGES), None, [0]),
-        (due(MAX_SEPARATE_MESSAGES + 1), None, range(11)),
-        (due(MAX_SEPARATE_MESSAGES + 1, critical=1), None, [10, *range(10)]),
+        (due(MAX_UNMERGED_DUE_MESSAGES), None, [0]),
+        (due(MAX_UNMERGED_DUE_MESSAGES + 1), None, range(11)),
+        (due(MAX_UNMERGED_DUE_MESSAGES + 1, critical=1), None, [10, *range(10)]),
         (due(500), 59_999, []),
         (due(500, critical=1), 0, [499]),
         (due(500), 60_000, range(500)),
@@ -70,29 +70,31 @@ def names(chosen: list[DueMessage]) -> list[int]:
         "nor does it wait",
     ],
 )
-def test_what_a_destination_is_sent_next(waiting: list[DueMessage], merged_ago: int | None, chosen: list[int]) -> None:
+def test_what_a_destination_is_sent_next(
+    waiting: list[DueAlertMessage], merged_ago: int | None, chosen: list[int]
+) -> None:
     merged_at = None if merged_ago is None else NOW - merged_ago
-    assert names(choose_due_messages(waiting, merged_at, NOW)) == list(chosen)
+    assert names(choose_next_messages_to_send(waiting, merged_at, NOW)) == list(chosen)
 
 
 def test_a_destination_that_refuses_nothing_has_no_limit() -> None:
     assert DestinationPace().next_message_at == 0
-    assert spend_token(DestinationPace(), NOW).next_message_at <= NOW
+    assert spend_destination_token(DestinationPace(), NOW).next_message_at <= NOW
 
 
 def test_a_refusal_empties_the_bucket_until_its_pause_is_over() -> None:
-    pace = slow_down(DestinationPace(), NOW, 0)
-    assert pace.next_message_at == NOW + FIRST_DESTINATION_INTERVAL_MS
-    assert slow_down(DestinationPace(), NOW, 30_000).next_message_at == NOW + 30_000
+    pace = slow_destination_pace(DestinationPace(), NOW, 0)
+    assert pace.next_message_at == NOW + FIRST_DESTINATION_MESSAGE_INTERVAL_MS
+    assert slow_destination_pace(DestinationPace(), NOW, 30_000).next_message_at == NOW + 30_000
 
 
 def test_the_pause_doubles_up_to_a_minute() -> None:
     pace, pauses = DestinationPace(), []
     for _ in range(9):
-        pace = slow_down(pace, NOW, 0)
+        pace = slow_destination_pace(pace, NOW, 0)
         pauses.append((pace.next_message_at - NOW) // 1_000)
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
-    assert pace.interval_ms == MAX_DESTINATION_INTERVAL_MS
+    assert pace.interval_ms == MAX_DESTINATION_MESSAGE_INTERVAL_MS
 
 
 def test_messages_follow_one_another_after_a_calm_period_and_then_at_the_learnt_interval() -> None:
@@ -101,13 +103,13 @@ def test_messages_follow_one_another_after_a_calm_period_and_then_at_the_learnt_
     while len(sent_at) < DESTINATION_BURST_MESSAGES + 2:
         now = max(now, pace.next_message_at)
         sent_at.append(now - NOW)
-        pace = spend_token(pace, now)
+        pace = spend_destination_token(pace, now)
     assert sent_at[:DESTINATION_BURST_MESSAGES] == [0] * DESTINATION_BURST_MESSAGES
     assert sent_at[DESTINATION_BURST_MESSAGES:] == [5_904, 11_217], "shorter by a tenth after each message"
 
 
 def test_a_destination_that_confirms_again_is_sent_more_and_more() -> None:
-    pace = slow_down(DestinationPace(), NOW, 0)
+    pace = slow_destination_pace(DestinationPace(), NOW, 0)
     for i in range(30):
-        pace = spend_token(pace, NOW + (i + 1) * MERGED_MESSAGE_INTERVAL_MS)
+        pace = spend_destination_token(pace, NOW + (i + 1) * MERGED_MESSAGE_INTERVAL_MS)
     assert pace.interval_ms == 0

@@ -60,7 +60,7 @@ def test_a_value_above_a_limit_is_never_formatted_like_the_limit(ms: int, limit:
 
 def test_a_number_and_its_unit_are_never_separated() -> None:
     assert formatting.format_duration(2 * HOUR + 19 * MINUTE_MS) == "2\u00a0h 19\u00a0min"
-    assert formatting.format_count(2, "probe") == "2\u00a0probes"
+    assert formatting.format_count_with_noun(2, "probe") == "2\u00a0probes"
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_times_for_programs() -> None:
 
 
 def test_counts() -> None:
-    counts = [formatting.format_count(n, "result").replace(formatting.NBSP, " ") for n in (0, 1, 2, 12_345)]
+    counts = [formatting.format_count_with_noun(n, "result").replace(formatting.NBSP, " ") for n in (0, 1, 2, 12_345)]
     assert counts == ["0 results", "1 result", "2 results", "12\u202f345 results"]
 
 
@@ -125,12 +125,12 @@ def test_every_state_has_its_own_word_and_shape() -> None:
     ids=str,
 )
 def test_a_sparkline_shows_outliers_and_keeps_noise_flat(durations: list[int | None], line: str) -> None:
-    assert formatting.sparkline([RunSummary(i, Outcome.PASS, ms) for i, ms in enumerate(durations)]) == line
+    assert formatting.format_text_sparkline([RunSummary(i, Outcome.PASS, ms) for i, ms in enumerate(durations)]) == line
 
 
 def test_a_sparkline_distinguishes_outcomes() -> None:
     runs = [*run_summaries("00x?"), RunSummary(NOW, Outcome.MISSED, None)]
-    assert formatting.sparkline(runs) == "▁▁✕?·"
+    assert formatting.format_text_sparkline(runs) == "▁▁✕?·"
 
 
 @pytest.mark.parametrize(

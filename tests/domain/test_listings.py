@@ -12,7 +12,7 @@ from watchdog.domain.listings import (
     decode_subject_listings_diff,
     encode_subject_facts,
     encode_subject_listings_diff,
-    map_fact_texts,
+    transform_subject_fact_texts,
 )
 from watchdog.domain.model import ListingsByRule, SubjectListing
 from watchdog.domain.observations import ScheduledJobFacts
@@ -95,7 +95,7 @@ def test_every_listing_rule_has_facts_that_survive() -> None:
 
 
 def test_only_texts_are_transformed() -> None:
-    assert map_fact_texts(Counted("a", 3, "secret", 0.5), str.upper) == Counted("A", 3, "SECRET", 0.5)
+    assert transform_subject_fact_texts(Counted("a", 3, "secret", 0.5), str.upper) == Counted("A", 3, "SECRET", 0.5)
 
 
 FACTS = st.builds(

@@ -7,7 +7,7 @@ import json
 from watchdog.domain.measurements import (
     JOBS_EVIDENCE_KEY,
     TASKS_EVIDENCE_KEY,
-    CanaryStages,
+    CanaryStageDurations,
     ListedJobCounts,
     McpTaskCounts,
     QueueMeasurements,
@@ -36,11 +36,11 @@ def test_measurements_of_other_names_and_types_are_ignored() -> None:
 
 
 def test_canary_stages_survive_storage_among_other_phases() -> None:
-    stages = CanaryStages(enqueue=8.0, pick_up=0.0)
+    stages = CanaryStageDurations(enqueue=8.0, pick_up=0.0)
     phases = {"connect": 1.0, **stages.to_phases()}
     assert phases == {"connect": 1.0, "enqueue": 8.0, "pick_up": 0.0}
-    assert CanaryStages.from_phases(phases) == stages
-    assert CanaryStages.from_phases({}) == CanaryStages()
+    assert CanaryStageDurations.from_phases(phases) == stages
+    assert CanaryStageDurations.from_phases({}) == CanaryStageDurations()
 
 
 def test_facts_about_a_job_leave_out_the_others() -> None:

@@ -8,14 +8,14 @@ from watchdog.domain.formatting import HOUR_MS, MINUTE_MS
 from watchdog.domain.membership import (
     MAX_PROCESS_CONFIG_DIFFERENCE_MS,
     WATCHDOG_PROCESS_LEASE_MS,
-    DefinitionDigestsByRevision,
+    ConfigDefinitionDigestsByRevision,
     LiveWatchdogProcesses,
     WatchdogProcessRecord,
     WatchdogProcessStatus,
-    choose_member_for_probe,
+    choose_process_to_run_probe,
     compute_probe_retirement_time,
     derive_live_watchdog_processes,
-    find_highest_live_revision_by_name,
+    find_highest_live_config_revision_by_name,
     find_process_config_difference_start,
     format_process_config_difference_warning,
     list_process_conflict_notes,
@@ -51,9 +51,9 @@ def test_a_member_lives(sentence: str, member: WatchdogProcessRecord, is_live: b
 
 def test_the_highest_live_revision_decides_about_each_probe() -> None:
     names = {1: {"old", "both"}, 2: {"both", "new"}, 3: {"both", "crashed"}}
-    assert find_highest_live_revision_by_name({2, 1}, names) == {"old": 1, "both": 2, "new": 2}
-    assert find_highest_live_revision_by_name({1}, names) == {"old": 1, "both": 1}
-    assert find_highest_live_revision_by_name({9}, names) == {}
+    assert find_highest_live_config_revision_by_name({2, 1}, names) == {"old": 1, "both": 2, "new": 2}
+    assert find_highest_live_config_revision_by_name({1}, names) == {"old": 1, "both": 1}
+    assert find_highest_live_config_revision_by_name({9}, names) == {}
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_since_when_configurations_differ(
 
 def test_each_member_knows_what_it_leaves_to_others() -> None:
     old, new, other = live("a", 1), live("b", 2), live("c", 3)
-    definitions = DefinitionDigestsByRevision(
+    definitions = ConfigDefinitionDigestsByRevision(
         probes={1: {"same": "s", "changed": "1", "old": "o"}, 2: {"same": "s", "changed": "2"}, 3: {}},
         destinations={1: {"oncall/slack": "1"}, 2: {"oncall/slack": "2"}, 3: {"oncall/slack": "2"}},
     )
@@ -173,8 +173,8 @@ def test_configurations_that_differ_for_long_are_a_warning() -> None:
 
 def test_members_share_probes_without_the_database_and_a_member_that_ends_moves_its_own_alone() -> None:
     members, probe_ids = ["host-1", "host-2", "host-3"], [f"probe-{n}" for n in range(300)]
-    chosen = {id: choose_member_for_probe(members, id) for id in probe_ids}
-    assert {id: choose_member_for_probe(members[::-1], id) for id in probe_ids} == chosen
+    chosen = {id: choose_process_to_run_probe(members, id) for id in probe_ids}
+    assert {id: choose_process_to_run_probe(members[::-1], id) for id in probe_ids} == chosen
     assert all(60 <= list(chosen.values()).count(member) <= 140 for member in members)
-    left = {id: choose_member_for_probe(members[:2], id) for id in probe_ids}
+    left = {id: choose_process_to_run_probe(members[:2], id) for id in probe_ids}
     assert {id for id in probe_ids if left[id] != chosen[id]} == {id for id in probe_ids if chosen[id] == "host-3"}

@@ -10,8 +10,8 @@ from watchdog.domain.output_text import (
     MAX_BYTE_ORDER_MARK_BYTES,
     BodyTail,
     decode_body_tail,
-    find_text_codec,
-    find_wide_encoding,
+    find_python_text_codec,
+    find_utf16_or_utf32_encoding,
 )
 
 TEXT = "Error: no space left on device, größer als erlaubt\n"
@@ -67,7 +67,7 @@ def test_a_body_that_is_not_text_is_described(body: bytes) -> None:
      ("raw_unicode_escape", None), ("undefined", None)],
 )  # fmt: skip
 def test_charsets(name: str, codec: str | None) -> None:
-    assert find_text_codec(name) == codec
+    assert find_python_text_codec(name) == codec
 
 
 def test_the_mark_outweighs_the_charset() -> None:
@@ -78,10 +78,10 @@ def test_the_mark_outweighs_the_charset() -> None:
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
 def test_a_beginning_that_shows_a_wide_encoding(encoding: str) -> None:
     text = "Error: no space left"
-    exact_encoding = find_wide_encoding(text.encode(encoding))
+    exact_encoding = find_utf16_or_utf32_encoding(text.encode(encoding))
     assert text.encode(encoding).decode(exact_encoding).removeprefix("\ufeff") == text
 
 
 @pytest.mark.parametrize("start", [b"", b"x", "Größe".encode(), "Größe".encode("utf-8-sig"), b"\0\0\0\0", bytes(64)])
 def test_a_beginning_in_another_encoding(start: bytes) -> None:
-    assert find_wide_encoding(start) == ""
+    assert find_utf16_or_utf32_encoding(start) == ""

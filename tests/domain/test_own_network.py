@@ -9,7 +9,7 @@ from watchdog.domain.model import Outcome
 from watchdog.domain.own_network import (
     MASS_FAILURE_WINDOW_MS,
     MIN_HOSTS_OF_MASS_FAILURE,
-    OWN_NETWORK_REASON,
+    WATCHDOG_NETWORK_FAULT_REASON,
     MassFailureDetector,
     NetworkFaultDecision,
     NetworkSymptom,
@@ -28,7 +28,7 @@ def test_a_failure_of_the_target_counts_as_it_was_observed(decision: NetworkFaul
 
 def test_a_failure_of_the_own_network_is_an_error_that_quotes_what_was_observed() -> None:
     decided = apply_network_fault_decision(HELD, NetworkFaultDecision.OWN)
-    assert (decided.outcome, decided.reason, decided.held_until) == (Outcome.ERROR, OWN_NETWORK_REASON, None)
+    assert (decided.outcome, decided.reason, decided.held_until) == (Outcome.ERROR, WATCHDOG_NETWORK_FAULT_REASON, None)
     assert decided.message == ("no verdict: the network of Watchdog's own machine has failed: no route to the host")
     assert decided._replace(outcome=HELD.outcome, reason=HELD.reason, message=HELD.message, held_until=5) == HELD
 
@@ -49,15 +49,15 @@ def test_which_reasons_leave_a_doubt(reason: str, symptom: NetworkSymptom | None
 
 
 @pytest.mark.parametrize(
-    ("symptom", "asks_for_names"),
+    ("symptom", "by_name_lookup"),
     [
         (NetworkSymptom.NO_ROUTE, False),
         (NetworkSymptom.NO_NAME_SERVER, True),
         (NetworkSymptom.MASS_FAILURE, False),
     ],
 )
-def test_names_are_resolved_only_if_no_name_server_responded(symptom: NetworkSymptom, asks_for_names: bool) -> None:
-    assert symptom.asks_for_names is asks_for_names
+def test_names_are_resolved_only_if_no_name_server_responded(symptom: NetworkSymptom, by_name_lookup: bool) -> None:
+    assert symptom.is_checked_by_name_lookup is by_name_lookup
 
 
 @pytest.mark.parametrize(
@@ -81,9 +81,9 @@ def detector_with(runs: dict[int, str], *, hosts: int = 100, at: int = 1_000) ->
     """All of these probes passed, and then ran as given: probe -> the family of its failure, or empty."""
     detector = MassFailureDetector()
     for probe in runs:
-        detector.note_run(probe, "", "", at - 1_000)
+        detector.record_run(probe, "", "", at - 1_000)
     for probe, family in runs.items():
-        detector.note_run(probe, f"h{probe % hosts}", family, at)
+        detector.record_run(probe, f"h{probe % hosts}", family, at)
     return detector
 
 
@@ -121,15 +121,15 @@ def test_runs_leave_the_window() -> None:
 def test_a_probe_that_had_failed_before_does_not_count() -> None:
     detector = detector_with(runs_of(timeout=6))
     for probe in range(6):
-        detector.note_run(probe, f"h{probe}", "timeout", 1_000 + MASS_FAILURE_WINDOW_MS)
+        detector.record_run(probe, f"h{probe}", "timeout", 1_000 + MASS_FAILURE_WINDOW_MS)
     assert not detector.is_mass_failure("timeout", 1_000 + MASS_FAILURE_WINDOW_MS)
 
 
 def test_after_a_fault_of_the_own_network_the_next_failure_counts() -> None:
     detector = detector_with(runs_of(timeout=6))
     for probe in range(6):
-        detector.note_own_fault(probe)
-        detector.note_run(probe, f"h{probe}", "timeout", 1_000 + MASS_FAILURE_WINDOW_MS)
+        detector.record_own_fault(probe)
+        detector.record_run(probe, f"h{probe}", "timeout", 1_000 + MASS_FAILURE_WINDOW_MS)
     assert detector.is_mass_failure("timeout", 1_000 + MASS_FAILURE_WINDOW_MS)
 
 
@@ -137,24 +137,24 @@ def test_a_probe_counts_with_its_newest_run() -> None:
     """Every 10 s, and the other half recovers in between."""
     detector = detector_with(runs_of(timeout=6))
     for probe in range(6):
-        detector.note_run(probe, f"h{probe}", "", 11_000)
-        detector.note_run(probe, f"h{probe}", "http" if probe % 2 else "", 21_000)
+        detector.record_run(probe, f"h{probe}", "", 11_000)
+        detector.record_run(probe, f"h{probe}", "http" if probe % 2 else "", 21_000)
     assert not detector.is_mass_failure("timeout", 21_000)
     assert not detector.is_mass_failure("http", 21_000)
 
 
 def test_which_probes_fail_alike() -> None:
     detector = detector_with(runs_of(timeout=2, http=2, ok=2))
-    assert detector.list_probes_failing_alike([0]) == [0, 1]
-    assert detector.list_probes_failing_alike([0, 3, 4, 99]) == [0, 1, 2, 3]
-    assert detector.list_probes_failing_alike([5, 99]) == []
+    assert detector.list_probes_failing_for_same_reasons([0]) == [0, 1]
+    assert detector.list_probes_failing_for_same_reasons([0, 3, 4, 99]) == [0, 1, 2, 3]
+    assert detector.list_probes_failing_for_same_reasons([5, 99]) == []
 
 
 def test_a_host_counts_while_one_of_its_probes_fails() -> None:
     detector = detector_with(runs_of(timeout=2 * MIN_HOSTS_OF_MASS_FAILURE), hosts=MIN_HOSTS_OF_MASS_FAILURE)
     for at in (2_000, 3_000):
-        detector.note_run(0, "h0", "", at)
+        detector.record_run(0, "h0", "", at)
     assert detector.is_mass_failure("timeout", 3_000)
     for at in (4_000, 5_000):
-        detector.note_run(MIN_HOSTS_OF_MASS_FAILURE, "h0", "", at)
+        detector.record_run(MIN_HOSTS_OF_MASS_FAILURE, "h0", "", at)
     assert not detector.is_mass_failure("timeout", 5_000)

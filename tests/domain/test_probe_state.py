@@ -16,7 +16,7 @@ from watchdog.domain.probe_state import (
     QueueThresholdRecord,
     SavedScheduledJobState,
     ScheduledJobStateRecord,
-    build_forget_job_key,
+    build_forget_job_state_key,
     build_scheduled_job_state_key,
     compute_short_digest,
     drop_scheduled_job_state_updates,
@@ -58,7 +58,7 @@ def test_a_job_is_found_by_its_name() -> None:
 
 def test_a_result_that_is_never_evaluated_updates_nothing_about_jobs() -> None:
     key = build_scheduled_job_state_key("digest")
-    updates = {key: {"failures": 1}, build_forget_job_key(key): None, "scheduler": {"heartbeat_at": 5}}
+    updates = {key: {"failures": 1}, build_forget_job_state_key(key): None, "scheduler": {"heartbeat_at": 5}}
     assert drop_scheduled_job_state_updates(updates) == {"scheduler": {"heartbeat_at": 5}}
 
 

@@ -8,7 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watchdog.domain.schedule import INTERVAL_SLOT_STEP_MS, IntervalSchedule, derive_interval_schedule_phase_ms
+from watchdog.domain.schedule import (
+    INTERVAL_SCHEDULE_PHASE_STEP_MS,
+    IntervalSchedule,
+    derive_interval_schedule_phase_ms,
+)
 
 T = 1_700_000_040_000
 
@@ -47,7 +51,7 @@ def test_a_phase_never_changes() -> None:
 
 @pytest.mark.parametrize("every", [1_000, 10_000, 60_000, 86_400_000])
 def test_phases_spread_a_thousand_probes_evenly(every: int) -> None:
-    parts = min(10, every // INTERVAL_SLOT_STEP_MS)
+    parts = min(10, every // INTERVAL_SCHEDULE_PHASE_STEP_MS)
     spread = Counter(derive_interval_schedule_phase_ms(f"probe-{n}", every) * parts // every for n in range(1_000))
     assert set(spread) == set(range(parts)), "each within its interval"
     assert max(spread.values()) < 1_400 / parts
@@ -55,7 +59,9 @@ def test_phases_spread_a_thousand_probes_evenly(every: int) -> None:
 
 
 def test_phases_are_whole_steps_so_that_runs_start_together() -> None:
-    assert {derive_interval_schedule_phase_ms(f"probe-{n}", 10_000) % INTERVAL_SLOT_STEP_MS for n in range(100)} == {0}
+    assert {
+        derive_interval_schedule_phase_ms(f"probe-{n}", 10_000) % INTERVAL_SCHEDULE_PHASE_STEP_MS for n in range(100)
+    } == {0}
 
 
 @pytest.mark.parametrize(

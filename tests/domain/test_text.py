@@ -13,7 +13,7 @@ from watchdog.domain.text import (
     replace_invisible_characters,
     replace_unstorable_characters,
     summarize_error,
-    to_single_line,
+    truncate_to_single_line,
     truncate_with_ellipsis,
     truncate_with_note,
 )
@@ -91,12 +91,12 @@ def test_a_truncated_line_ends_in_an_ellipsis() -> None:
     ],
 )
 def test_a_text_becomes_one_line(text: str, line: str) -> None:
-    assert to_single_line(text, 100) == line
+    assert truncate_to_single_line(text, 100) == line
 
 
 def test_a_line_has_a_limit() -> None:
-    assert to_single_line("x" * 201) == "x" * 199 + "…"
-    assert to_single_line("x" * 200) == "x" * 200
+    assert truncate_to_single_line("x" * 201) == "x" * 199 + "…"
+    assert truncate_to_single_line("x" * 200) == "x" * 200
 
 
 def test_characters_that_a_database_cannot_store_are_replaced() -> None:

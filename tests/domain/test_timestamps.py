@@ -11,9 +11,9 @@ import pytest
 
 from watchdog.domain.timestamps import (
     MAX_EPOCH_MS,
-    parse_epoch,
+    parse_epoch_s_or_ms,
     parse_iso8601,
-    parse_ms_number,
+    parse_positive_ms,
     parse_printed_time,
     to_epoch_ms,
 )
@@ -113,7 +113,7 @@ def test_iso_8601_without_a_zone_uses_the_given_zone() -> None:
     ],
 )
 def test_epoch_numbers(number: float | Decimal, expected: int | None) -> None:
-    assert parse_epoch(number) == expected
+    assert parse_epoch_s_or_ms(number) == expected
 
 
 @pytest.mark.parametrize(
@@ -135,4 +135,4 @@ def test_epoch_numbers(number: float | Decimal, expected: int | None) -> None:
     ],
 )
 def test_milliseconds(value: str | float | None, expected: int | None) -> None:
-    assert parse_ms_number(value) == expected
+    assert parse_positive_ms(value) == expected

@@ -8,7 +8,7 @@ from watchdog.domain.formatting import NBSP
 from watchdog.domain.watermark import (
     MAX_WATERMARK_DISTANCE_MS,
     describe_outdated_watermark,
-    explain_outdated_watermark,
+    describe_outdated_watermark_with_advice,
     is_watermark_current,
 )
 
@@ -29,7 +29,7 @@ NOW, HOUR_MS = 1_795_312_087_000, 3_600_000
 def test_a_watermark_far_behind_or_ahead_is_outdated(watermark: int | None, is_current: bool) -> None:
     assert is_watermark_current(watermark, NOW) is is_current
     assert (describe_outdated_watermark(watermark, NOW) == "") is is_current
-    assert (explain_outdated_watermark(watermark, NOW) == "") is is_current
+    assert (describe_outdated_watermark_with_advice(watermark, NOW) == "") is is_current
 
 
 @pytest.mark.parametrize(
@@ -42,4 +42,4 @@ def test_a_watermark_far_behind_or_ahead_is_outdated(watermark: int | None, is_c
 )
 def test_an_outdated_watermark_is_explained(watermark: int | None, description: str, explanation: str) -> None:
     assert describe_outdated_watermark(watermark, NOW).replace(NBSP, " ") == description
-    assert explain_outdated_watermark(watermark, NOW).replace(NBSP, " ") == description + explanation
+    assert describe_outdated_watermark_with_advice(watermark, NOW).replace(NBSP, " ") == description + explanation

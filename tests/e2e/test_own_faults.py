@@ -14,7 +14,7 @@ from tests.support.end_to_end import FAST_PROBE, EndToEndHarness
 from tests.support.fakes import CannedResponse, FakeWebhookReceiver
 from tests.support.mcp_clients import call_tool, connected_client, running_watchdog
 from tests.support.polling import wait_until_async
-from watchdog.app import RunningApp
+from watchdog.app import RunningWatchdogService
 from watchdog.domain.model import Incident
 from watchdog.domain.rules import service
 from watchdog.store.read.status import list_service_findings
@@ -94,13 +94,13 @@ async def test_a_receiver_behind_a_login_page_is_unconfirmed_and_others_are_noti
 async def test_a_fault_is_a_finding_even_if_no_one_can_be_notified(tmp_path: Path) -> None:
     async with running_watchdog(tmp_path, []) as (app, _):
         assert app.service.fault_reporter is not None
-        app.service.fault_reporter.note_overload("2,000 runs")
+        app.service.fault_reporter.record_overload("2,000 runs")
         await wait_until_async(lambda: load_findings(app))
         ((subject, reason),) = [(finding.subject, finding.reason) for finding in load_findings(app)]
         assert (subject.partition(" of ")[0], reason) == ("overload", "watchdog.overloaded")
 
 
-def load_findings(app: RunningApp) -> tuple[Incident, ...]:
+def load_findings(app: RunningWatchdogService) -> tuple[Incident, ...]:
     with app.store_executor.database.open_read_transaction() as connection:
         return list_service_findings(connection)
 

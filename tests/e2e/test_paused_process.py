@@ -24,7 +24,7 @@ from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.database import Database
 from watchdog.store.migrate import upgrade_schema
 from watchdog.store.tables import downtime, incidents, outbox, results
-from watchdog.store.write.claims import CLAIM_AHEAD_MS
+from watchdog.store.write.claims import SLOT_CLAIM_AHEAD_MS
 
 START_AT = 1_795_000_000_000
 PROBE_COUNT = 10
@@ -46,7 +46,7 @@ class SimulatedService:
             return await run_probe(*args)
 
         service.run_executor.runner.run = run  # type: ignore[assignment, method-assign]
-        service.run_executor.clock = lambda: self.now + CLAIM_AHEAD_MS
+        service.run_executor.clock = lambda: self.now + SLOT_CLAIM_AHEAD_MS
 
     async def wait_for_runs(self) -> None:
         await wait_until_async(lambda: not self.service.run_executor._slot_by_task)

@@ -11,20 +11,20 @@ import pytest
 from tests.support.end_to_end import FAST_PROBE, OPENED, RESOLVED, EndToEndHarness
 from tests.support.mcp_clients import ACCESS_CONFIG, READER_KEY, running_watchdog
 from tests.support.polling import wait_until_async
-from watchdog.app import RunningApp
+from watchdog.app import RunningWatchdogService
 from watchdog.service import scheduler
 
 IDLE_PROBE = {"name": "Idle", "http": "http://127.0.0.1:1/", "schedule": "0 0 1 1 *"}
 
 
-def make_maintenance_fail(app: RunningApp, patch: pytest.MonkeyPatch) -> None:
+def make_maintenance_fail(app: RunningWatchdogService, patch: pytest.MonkeyPatch) -> None:
     async def fail() -> None:
         raise RuntimeError("no space left on device")
 
     patch.setattr(app.service.notification_sender, "give_up_orphaned_notifications", fail)
 
 
-def make_maintenance_hang(app: RunningApp, patch: pytest.MonkeyPatch) -> None:
+def make_maintenance_hang(app: RunningWatchdogService, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(app.service.notification_sender, "give_up_orphaned_notifications", asyncio.Event().wait)
 
 
@@ -39,7 +39,7 @@ async def test_a_stopped_background_task_is_named(
     harness: EndToEndHarness,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    break_maintenance: Callable[[RunningApp, pytest.MonkeyPatch], None],
+    break_maintenance: Callable[[RunningWatchdogService, pytest.MonkeyPatch], None],
     message: str,
 ) -> None:
     monkeypatch.setattr(scheduler, "MAINTENANCE_INTERVAL_S", 0.2)

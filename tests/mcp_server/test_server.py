@@ -27,7 +27,7 @@ from tests.support.mcp_clients import (
 from tests.support.polling import wait_until_async
 from tests.support.scripted_servers import running_server, send_parts
 from watchdog.api.serializers import serialize_incident, serialize_incident_detail, serialize_probe_status
-from watchdog.app import RunningApp
+from watchdog.app import RunningWatchdogService
 from watchdog.domain.model import IncidentEvent
 from watchdog.domain.notification import Notification
 from watchdog.mcp_server import tool_jobs
@@ -42,7 +42,7 @@ JOB = {"name": "Backup", "heartbeat": {"token": "0123456789abcdef", "every": "1d
 
 
 @asynccontextmanager
-async def with_incident(folder: Path, **more: Any) -> AsyncIterator[tuple[RunningApp, str]]:
+async def with_incident(folder: Path, **more: Any) -> AsyncIterator[tuple[RunningWatchdogService, str]]:
     """A Watchdog with an open incident."""
     async with running_watchdog(folder, [DOWN, IDLE], **more) as (app, url):
 
@@ -346,7 +346,9 @@ async def test_no_tool_returns_a_secret(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @asynccontextmanager
-async def with_secret(folder: Path, probe: dict[str, Any], secret: str) -> AsyncIterator[tuple[RunningApp, str]]:
+async def with_secret(
+    folder: Path, probe: dict[str, Any], secret: str
+) -> AsyncIterator[tuple[RunningWatchdogService, str]]:
     async with running_watchdog(folder, [probe], env={"TOKEN": secret}) as (app, url):
 
         def opened() -> object:

@@ -33,7 +33,7 @@ from watchdog.net import NetworkAccess, PhaseTimer, ProbeError
 from watchdog.net.body_limits import DEFAULT_MAX_BODY_BYTES
 from watchdog.net.http import HttpRequest, HttpResponse
 from watchdog.net.http_exchange import MIN_RAW_RESPONSE_BYTES_LIMIT
-from watchdog.net.received_body import BodyProblem, BoundedBodyCollector
+from watchdog.net.received_body import BoundedBodyCollector, IncompleteBodyProblem
 
 DEADLINE = 0.3
 Run = Callable[[Coroutine[Any, Any, "Exchange"]], "Exchange"]
@@ -422,7 +422,7 @@ def test_a_cookie_goes_to_its_origin_alone() -> None:
 
 # --- bounds
 
-TOO_LONG = BodyProblem("body.too_large", "the body is longer than 256 KiB (max_body)")
+TOO_LONG = IncompleteBodyProblem("body.too_large", "the body is longer than 256 KiB (max_body)")
 
 
 def test_a_long_body_is_read_to_its_end_and_truncated_at_the_limit(run: Run) -> None:
@@ -463,7 +463,7 @@ def test_a_decompression_bomb_is_not_unpacked(run: Run) -> None:
     finally:
         tracemalloc.stop()
     assert peak < 10_000_000
-    assert exchange.response.body_problem == BodyProblem(
+    assert exchange.response.body_problem == IncompleteBodyProblem(
         "body.decoded_too_large", "the decoded body is longer than 256 KiB (max_body)"
     )
     assert exchange.response.body == b"\0" * DEFAULT_MAX_BODY_BYTES
@@ -476,7 +476,7 @@ def test_an_encoding_that_was_not_requested_is_decoded(run: Run) -> None:
 
 def test_an_unknown_encoding_is_not_decoded(run: Run) -> None:
     exchange = run(ask(send_parts(http_response(b"bomb", Content_Encoding="compress")), deadline=5.0))
-    assert exchange.response.body_problem == BodyProblem(
+    assert exchange.response.body_problem == IncompleteBodyProblem(
         "body.unsupported_encoding", "the body is encoded as compress, which Watchdog cannot decode"
     )
     assert "accept-encoding: gzip\r\n" in exchange.heads[0].lower()

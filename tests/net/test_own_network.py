@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from watchdog.domain.own_network import OWN_NETWORK_REASON
+from watchdog.domain.own_network import WATCHDOG_NETWORK_FAULT_REASON
 from watchdog.net import NetworkAccess, PhaseTimer, ProbeError, build_probe_error_from_exception, connector, name_lookup
 from watchdog.net.name_lookup import SocketAddress
 from watchdog.net.own_network import read_default_route_families
@@ -84,23 +84,23 @@ async def connect_and_fail(
 @pytest.mark.parametrize(
     ("errors", "routes", "reason"),
     [
-        ({V4: errno.ENETUNREACH}, NONE, OWN_NETWORK_REASON),
-        ({V4: errno.ENETUNREACH}, {IPV6}, OWN_NETWORK_REASON),
+        ({V4: errno.ENETUNREACH}, NONE, WATCHDOG_NETWORK_FAULT_REASON),
+        ({V4: errno.ENETUNREACH}, {IPV6}, WATCHDOG_NETWORK_FAULT_REASON),
         ({V4: errno.ENETUNREACH}, {IPV4}, "connection.unreachable"),
         ({V4: errno.ENETUNREACH}, None, "connection.unreachable"),
-        ({V6: errno.ENETUNREACH}, {IPV4}, OWN_NETWORK_REASON),
+        ({V6: errno.ENETUNREACH}, {IPV4}, WATCHDOG_NETWORK_FAULT_REASON),
         ({V6: errno.ENETUNREACH}, BOTH, "connection.unreachable"),
-        ({V6: errno.EADDRNOTAVAIL}, BOTH, OWN_NETWORK_REASON),
-        ({V6: errno.EAFNOSUPPORT}, BOTH, OWN_NETWORK_REASON),
-        ({V4: errno.EADDRNOTAVAIL}, None, OWN_NETWORK_REASON),
+        ({V6: errno.EADDRNOTAVAIL}, BOTH, WATCHDOG_NETWORK_FAULT_REASON),
+        ({V6: errno.EAFNOSUPPORT}, BOTH, WATCHDOG_NETWORK_FAULT_REASON),
+        ({V4: errno.EADDRNOTAVAIL}, None, WATCHDOG_NETWORK_FAULT_REASON),
         ({V4: errno.EHOSTUNREACH}, NONE, "connection.unreachable"),
         ({V4: errno.ECONNREFUSED}, NONE, "connection.refused"),
         # of both families: the target fails only if it fails over the family that this machine has
         ({V6: errno.ENETUNREACH, V4: errno.ECONNREFUSED}, {IPV4}, "connection.refused"),
         ({V4: errno.ECONNREFUSED, V6: errno.EADDRNOTAVAIL}, {IPV4}, "connection.refused"),
         ({V6: errno.EAFNOSUPPORT, V4: errno.EHOSTUNREACH}, {IPV4}, "connection.unreachable"),
-        ({V6: errno.ENETUNREACH, V4: errno.ENETUNREACH}, NONE, OWN_NETWORK_REASON),
-        ({V6: errno.EADDRNOTAVAIL, V4: errno.ENETUNREACH}, NONE, OWN_NETWORK_REASON),
+        ({V6: errno.ENETUNREACH, V4: errno.ENETUNREACH}, NONE, WATCHDOG_NETWORK_FAULT_REASON),
+        ({V6: errno.EADDRNOTAVAIL, V4: errno.ENETUNREACH}, NONE, WATCHDOG_NETWORK_FAULT_REASON),
     ],
 )
 async def test_whose_fault_a_failed_connection_is(
@@ -110,7 +110,7 @@ async def test_whose_fault_a_failed_connection_is(
     reason: str,
 ) -> None:
     error = await connect_and_fail(monkeypatch, errors, routes)
-    assert (error.reason, error.is_internal) == (reason, reason == OWN_NETWORK_REASON)
+    assert (error.reason, error.is_internal) == (reason, reason == WATCHDOG_NETWORK_FAULT_REASON)
     assert error.facts["address"], "the evidence lists the addresses"
 
 
@@ -125,7 +125,7 @@ async def test_a_family_without_route_does_not_excuse_a_network_that_is_unreacha
 @pytest.mark.parametrize(
     ("number", "routes", "reason"),
     [
-        (socket.EAI_AGAIN, NONE, OWN_NETWORK_REASON),
+        (socket.EAI_AGAIN, NONE, WATCHDOG_NETWORK_FAULT_REASON),
         (socket.EAI_AGAIN, {IPV6}, "dns.no_response"),
         (socket.EAI_AGAIN, None, "dns.no_response"),
         (socket.EAI_NONAME, NONE, "dns.not_found"),
@@ -142,14 +142,14 @@ async def test_whose_fault_a_failed_lookup_is(
         network.connector.read_default_routes = lambda: routes
         with pytest.raises(ProbeError) as caught:
             await network.connector.connect("api.example", 80, PhaseTimer(), allow_private_addresses=True)
-    assert (caught.value.reason, caught.value.is_internal) == (reason, reason == OWN_NETWORK_REASON)
+    assert (caught.value.reason, caught.value.is_internal) == (reason, reason == WATCHDOG_NETWORK_FAULT_REASON)
 
 
 def test_the_clients_of_libraries_are_covered_as_well() -> None:
     """They open connections themselves, and do not state the family."""
     error = build_probe_error_from_exception(OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address"))
     assert error is not None
-    assert (error.reason, error.is_internal) == (OWN_NETWORK_REASON, True)
+    assert (error.reason, error.is_internal) == (WATCHDOG_NETWORK_FAULT_REASON, True)
 
 
 async def test_a_bug_while_connecting_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

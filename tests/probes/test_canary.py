@@ -15,7 +15,7 @@ from tests.support.probe_runs import canary_probe, run_probe
 from watchdog.config_types import format_config_duration
 from watchdog.domain.formatting import MINUTE_MS
 from watchdog.domain.model import Outcome, ResultToRecord
-from watchdog.domain.observations import CanaryJobPollResult, JobStage, QueueStats
+from watchdog.domain.observations import CanaryJobPollResult, CanaryJobStage, QueueStats
 from watchdog.net.errors import ProbeError
 from watchdog.probes import CanaryProbe
 from watchdog.queues import CANARY_DRIVERS, CanaryConnection, CanaryDriver, CanaryJobRequest, QueueConnectContext
@@ -62,8 +62,8 @@ def test_a_run_may_take_longer_where_there_is_time() -> None:
 class ScriptedSystem:
     """A system that keeps what is sent to it. A job's stage is that of its name in `stages`, else `default_stage`."""
 
-    default_stage: JobStage = JobStage.RUNNING
-    stages: dict[str, JobStage | ProbeError] = field(default_factory=dict)
+    default_stage: CanaryJobStage = CanaryJobStage.RUNNING
+    stages: dict[str, CanaryJobStage | ProbeError] = field(default_factory=dict)
     can_cancel: bool = False
     sent: list[str] = field(default_factory=list)
     polled: list[str] = field(default_factory=list)
@@ -140,7 +140,7 @@ def test_a_sentinel_without_an_end_blocks_two_slots() -> None:
 
 
 def test_slots_that_are_blocked_keep_the_first_finding() -> None:
-    slots = Slots(ScriptedSystem(JobStage.QUEUED))
+    slots = Slots(ScriptedSystem(CanaryJobStage.QUEUED))
     first, second, third = slots.run(), slots.run(), slots.run()
     assert first.result.message.startswith("not picked up within 60")
     for report in (second, third):
@@ -151,11 +151,11 @@ def test_slots_that_are_blocked_keep_the_first_finding() -> None:
         assert "sent_at" in report.evidence.facts
 
 
-@pytest.mark.parametrize("stage", [JobStage.LOST, JobStage.DONE, JobStage.FAILED])
-def test_a_sentinel_that_has_ended_blocks_nothing(stage: JobStage) -> None:
+@pytest.mark.parametrize("stage", [CanaryJobStage.LOST, CanaryJobStage.DONE, CanaryJobStage.FAILED])
+def test_a_sentinel_that_has_ended_blocks_nothing(stage: CanaryJobStage) -> None:
     slots = Slots(ScriptedSystem())
     slots.run()
-    slots.system.stages = {"job-1": stage, "job-2": JobStage.DONE}
+    slots.system.stages = {"job-1": stage, "job-2": CanaryJobStage.DONE}
     second = slots.run()
     assert (second.result.outcome, len(slots.system.sent)) == (Outcome.PASS, 2)
     assert second.evidence.facts["earlier_sentinels"] == {"job-1": stage}
@@ -163,14 +163,14 @@ def test_a_sentinel_that_has_ended_blocks_nothing(stage: JobStage) -> None:
 
 
 def test_two_lost_in_a_row_fail_one_slot_each() -> None:
-    slots = Slots(ScriptedSystem(JobStage.DONE, {"job-2": JobStage.LOST, "job-3": JobStage.LOST}))
+    slots = Slots(ScriptedSystem(CanaryJobStage.DONE, {"job-2": CanaryJobStage.LOST, "job-3": CanaryJobStage.LOST}))
     assert slots.run_all(4) == [("", 1), ("canary.lost", 2), ("canary.lost", 3), ("", 4)]
 
 
 def test_a_slot_is_judged_by_its_own_sentinel_while_older_ones_hang() -> None:
-    slots = Slots(ScriptedSystem(stages={"job-2": JobStage.DONE}))
+    slots = Slots(ScriptedSystem(stages={"job-2": CanaryJobStage.DONE}))
     assert slots.run_all(4)[-1] == ("", 2)
-    slots.system.default_stage, slots.system.stages = JobStage.DONE, {"job-1": JobStage.RUNNING}
+    slots.system.default_stage, slots.system.stages = CanaryJobStage.DONE, {"job-1": CanaryJobStage.RUNNING}
     assert slots.run_all(2) == [("", 3), ("", 4)]
     slots.system.stages = {}
     assert slots.run().result.outcome is Outcome.PASS
@@ -194,7 +194,7 @@ def test_at_most_three_are_outstanding_and_a_fourth_is_sent_at_most_every_10_min
 
 
 def test_a_system_that_returns_the_job_that_waits_has_one_outstanding() -> None:
-    slots = Slots(ScriptedSystem(JobStage.QUEUED, returns_waiting_job=True))
+    slots = Slots(ScriptedSystem(CanaryJobStage.QUEUED, returns_waiting_job=True))
     first = slots.run()
     for _ in range(9):
         report = slots.run()
@@ -204,7 +204,7 @@ def test_a_system_that_returns_the_job_that_waits_has_one_outstanding() -> None:
         assert [record["job_id"] for record in slots.state["sentinel"]["records"]] == ["job-1"]
     assert first.result.message.startswith("not picked up within ")
     assert len(slots.system.sent) == 8, "two slots were blocked"
-    slots.system.returns_waiting_job, slots.system.default_stage = False, JobStage.DONE
+    slots.system.returns_waiting_job, slots.system.default_stage = False, CanaryJobStage.DONE
     assert slots.run().result.outcome is Outcome.PASS
     assert slots.state == {}
 
@@ -213,14 +213,14 @@ def test_a_sentinel_that_finishes_lifts_the_limit_of_10_minutes() -> None:
     slots = Slots(ScriptedSystem())
     slots.run_all(11)
     assert slots.system.sent == ["job-1", "job-2", "job-3", "job-4"]
-    slots.system.stages = {"job-3": JobStage.DONE}
+    slots.system.stages = {"job-3": CanaryJobStage.DONE}
     assert slots.run_all(3) == [("canary.not_finished", sent) for sent in (4, 5, 5)]
 
 
 def test_a_poll_that_fails_blocks_two_slots_as_well() -> None:
     """A service may answer 500 whenever it is asked about one job."""
     error = ProbeError("canary.poll_failed", "poll returned HTTP 500", retryable=True)
-    slots = Slots(ScriptedSystem(JobStage.DONE, {"job-1": error}))
+    slots = Slots(ScriptedSystem(CanaryJobStage.DONE, {"job-1": error}))
     assert slots.run_all(5) == [
         *[("canary.poll_failed", 1)] * 3,
         ("", 2),
@@ -229,13 +229,13 @@ def test_a_poll_that_fails_blocks_two_slots_as_well() -> None:
 
 
 def test_an_older_sentinel_whose_poll_hangs_hides_no_result() -> None:
-    slots = Slots(ScriptedSystem(JobStage.DONE, hang=lambda job_id: job_id == "job-1"), 2_000)
+    slots = Slots(ScriptedSystem(CanaryJobStage.DONE, hang=lambda job_id: job_id == "job-1"), 2_000)
     assert slots.run_all(3) == [("broker.unreachable", 1)] * 3
     assert slots.run().result.outcome is Outcome.PASS
 
 
 def test_a_sentinel_that_can_be_cancelled_blocks_nothing() -> None:
-    slots = Slots(ScriptedSystem(JobStage.QUEUED, can_cancel=True))
+    slots = Slots(ScriptedSystem(CanaryJobStage.QUEUED, can_cancel=True))
     assert slots.run_all(3) == [("canary.not_picked_up", sent) for sent in (1, 2, 3)]
     assert slots.state == {}
 
@@ -245,12 +245,12 @@ def test_a_sentinel_before_its_deadline_is_awaited() -> None:
     slots = Slots(ScriptedSystem(), 1_500)
     sent_at = read_wall_clock_ms()
     slots.state = {"sentinel": {"records": [{"job_id": "job-0", "slot": sent_at, "sent_at": sent_at}]}}
-    slots.system.stages = {"job-0": JobStage.QUEUED}
+    slots.system.stages = {"job-0": CanaryJobStage.QUEUED}
 
     async def run_while_it_finishes() -> ResultToRecord:
         task = asyncio.create_task(run_probe(slots.probe, probe_state=slots.state))
         await asyncio.sleep(0.3)
-        slots.system.stages = {"job-0": JobStage.DONE}
+        slots.system.stages = {"job-0": CanaryJobStage.DONE}
         return await task
 
     report = asyncio.run(run_while_it_finishes())

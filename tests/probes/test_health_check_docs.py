@@ -17,7 +17,7 @@ from tests.support.mcp_servers.raw_http import running_raw_server
 from tests.support.third_party import ThirdPartyServers, find_free_port, listening_process
 from watchdog.config.load import load_config
 from watchdog.domain.model import ClaimedSlot, Finding, Outcome
-from watchdog.domain.rules import evaluate_rules
+from watchdog.domain.rules import evaluate_result_rules
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.probes.mcp import McpProbe
 from watchdog.service.clock import read_wall_clock_ms
@@ -102,7 +102,7 @@ def findings(result: Any, tasks: str, *, is_error: bool = False, ago: int = 0) -
             second = await ProbeRunner(network, SecretMask([]), read_wall_clock_ms, lag).run(
                 probe, ClaimedSlot(1, 1, "here", None), memory
             )
-        return [f for f in evaluate_rules(build_probe_registration(probe, "").policy, second.result) if f.bad]
+        return [f for f in evaluate_result_rules(build_probe_registration(probe, "").policy, second.result) if f.bad]
 
     return asyncio.run(run())
 

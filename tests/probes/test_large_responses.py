@@ -59,7 +59,12 @@ async def judge(watched: HttpProbe, response: HttpResponse, network: NetworkAcce
     criteria, timer = watched._response_criteria, PhaseTimer()
     try:
         observation = await network.judge(
-            timer, judge_http_response, response, criteria, 0, in_worker=response.needs_worker(loops=criteria.loops)
+            timer,
+            judge_http_response,
+            response,
+            criteria,
+            0,
+            in_worker=response.needs_worker_process(loops=criteria.loops),
         )
     except ProbeError as error:
         observation = build_observation_from_error(error, timer)
@@ -172,7 +177,7 @@ def test_what_expands_beyond_64_kib_is_not_decoded_in_the_event_loop(encoding: s
     body.feed(ENCODINGS[encoding](b"\0" * (16 << 20)))
     body.finish()
     assert body.is_large
-    assert len(body.beginning) <= MAX_BODY_BYTES_IN_EVENT_LOOP + 1
+    assert len(body.decoded_beginning) <= MAX_BODY_BYTES_IN_EVENT_LOOP + 1
     assert len(body.decode()) == 16 << 20
 
 
@@ -191,7 +196,9 @@ def test_only_a_large_body_starts_a_process(size: int, expect: str, in_worker: b
     async def script() -> None:
         async with NetworkAccess() as network:
             response = await fetch(network, http_response(body))
-            pid = await network.judge(PhaseTimer(), get_pid_of_judgement, response, in_worker=response.needs_worker())
+            pid = await network.judge(
+                PhaseTimer(), get_pid_of_judgement, response, in_worker=response.needs_worker_process()
+            )
             assert (pid != os.getpid()) == in_worker
             assert ("worker" in network.__dict__) == in_worker
 

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from watchdog.net import NetworkAccess, PhaseTimer, ProbeError
-from watchdog.queues.base import QueueConnectContext, connect_once_to_find_address
+from watchdog.queues.base import QueueConnectContext, connect_once_to_find_reachable_address
 from watchdog.queues.clients.postgres import shutdown_socket
 
 
@@ -21,7 +21,7 @@ def test_a_connection_that_is_reset_at_once_is_an_unreachable_broker(monkeypatch
             monkeypatch.setattr(network.connector, "connect", connect_and_lose)
             context = QueueConnectContext(network, PhaseTimer(), True, timeout_s=1, started_at=0)
             with pytest.raises(ProbeError) as caught:
-                await connect_once_to_find_address(context, "cache.example", 6379)
+                await connect_once_to_find_reachable_address(context, "cache.example", 6379)
         return caught.value
 
     error = asyncio.run(find_address())

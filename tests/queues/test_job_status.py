@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from watchdog.domain.model import Json
-from watchdog.domain.observations import JobStage
+from watchdog.domain.observations import CanaryJobStage
 from watchdog.queues.job_status import (
-    compile_stage_expressions,
-    evaluate_stage,
+    compile_canary_stage_expressions,
+    evaluate_canary_stage,
+    find_canary_stage_of_status_word,
     find_job_error_message,
     parse_job_id,
     parse_job_progress,
-    stage_from_status_word,
     substitute_placeholders,
 )
 
@@ -20,19 +20,19 @@ from watchdog.queues.job_status import (
 @pytest.mark.parametrize(
     ("value", "stage"),
     [
-        ({"status": "waiting"}, JobStage.QUEUED),
-        ({"state": "PENDING"}, JobStage.QUEUED),
-        ({"status": "in progress"}, JobStage.RUNNING),
-        ({"state": "In-Progress"}, JobStage.RUNNING),
-        ({"status": 3, "state": "active"}, JobStage.RUNNING),
-        ("success\n", JobStage.DONE),
-        ({"status": "canceled"}, JobStage.FAILED),
-        ({"status": "not_found"}, JobStage.LOST),
-        ({"status": "Not Found"}, JobStage.LOST),
-        ({"state": "missing"}, JobStage.LOST),
-        ({"status": "expired"}, JobStage.LOST),
-        ("gone", JobStage.LOST),
-        ({"status": "deleted"}, JobStage.LOST),
+        ({"status": "waiting"}, CanaryJobStage.QUEUED),
+        ({"state": "PENDING"}, CanaryJobStage.QUEUED),
+        ({"status": "in progress"}, CanaryJobStage.RUNNING),
+        ({"state": "In-Progress"}, CanaryJobStage.RUNNING),
+        ({"status": 3, "state": "active"}, CanaryJobStage.RUNNING),
+        ("success\n", CanaryJobStage.DONE),
+        ({"status": "canceled"}, CanaryJobStage.FAILED),
+        ({"status": "not_found"}, CanaryJobStage.LOST),
+        ({"status": "Not Found"}, CanaryJobStage.LOST),
+        ({"state": "missing"}, CanaryJobStage.LOST),
+        ({"status": "expired"}, CanaryJobStage.LOST),
+        ("gone", CanaryJobStage.LOST),
+        ({"status": "deleted"}, CanaryJobStage.LOST),
         ({"status": "weird"}, None),
         ({"status": {"a": 1}}, None),
         ({}, None),
@@ -40,8 +40,8 @@ from watchdog.queues.job_status import (
         (None, None),
     ],
 )
-def test_statuses(value: Json, stage: JobStage | None) -> None:
-    assert stage_from_status_word(value) is stage
+def test_statuses(value: Json, stage: CanaryJobStage | None) -> None:
+    assert find_canary_stage_of_status_word(value) is stage
 
 
 @pytest.mark.parametrize(
@@ -100,24 +100,24 @@ def test_placeholders_are_substituted_in_nested_strings_and_not_in_keys() -> Non
 @pytest.mark.parametrize(
     ("values", "stage", "expected_problem"),
     [
-        ({"x": 1, "y": 1}, JobStage.FAILED, ""),
-        ({"x": 0, "y": 1}, JobStage.DONE, ""),
-        ({"x": 0, "y": 0, "z": 1}, JobStage.RUNNING, ""),
+        ({"x": 1, "y": 1}, CanaryJobStage.FAILED, ""),
+        ({"x": 0, "y": 1}, CanaryJobStage.DONE, ""),
+        ({"x": 0, "y": 0, "z": 1}, CanaryJobStage.RUNNING, ""),
         ({"x": 0, "y": 0, "z": 0}, None, ""),
         ({"x": 0, "y": 0}, None, ""),
-        ({"y": 1}, JobStage.DONE, ""),
+        ({"y": 1}, CanaryJobStage.DONE, ""),
         ({"x": 0, "z": 0}, None, "v.y == 1 cannot be computed: v has no field 'y'; it has 'x'"),
         ({"y": 0}, None, "v.x == 1 cannot be computed: v has no field 'x'; it has 'y'"),
         ({"x": 0, "y": "1"}, None, ""),
-        ({"x": 0, "y": 0, "w": 1}, JobStage.LOST, ""),
-        ({"x": 0, "y": 0, "w": 1, "z": 1}, JobStage.LOST, ""),
-        ({"x": 0, "y": 1, "w": 1}, JobStage.DONE, ""),
+        ({"x": 0, "y": 0, "w": 1}, CanaryJobStage.LOST, ""),
+        ({"x": 0, "y": 0, "w": 1, "z": 1}, CanaryJobStage.LOST, ""),
+        ({"x": 0, "y": 1, "w": 1}, CanaryJobStage.DONE, ""),
     ],
 )
-def test_expressions_are_evaluated_in_order(values: Json, stage: JobStage | None, expected_problem: str) -> None:
-    stages = compile_stage_expressions(
+def test_expressions_are_evaluated_in_order(values: Json, stage: CanaryJobStage | None, expected_problem: str) -> None:
+    stages = compile_canary_stage_expressions(
         {"v": "dyn"}, failed="v.x == 1", done="v.y == 1", lost="v.w == 1", started="v.z == 1"
     )
-    actual_stage, problem = evaluate_stage(stages, {"v": values})
+    actual_stage, problem = evaluate_canary_stage(stages, {"v": values})
     assert actual_stage is stage
     assert problem.partition("; it has")[0] == expected_problem.partition("; it has")[0]

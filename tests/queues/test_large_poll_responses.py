@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.scripted_servers import http_response, running_server, send_parts
-from watchdog.domain.observations import CanaryJobPollResult, JobStage
+from watchdog.domain.observations import CanaryJobPollResult, CanaryJobStage
 from watchdog.net import NetworkAccess, PhaseTimer, ProbeError
 from watchdog.net.http import HttpRequest
 from watchdog.queues.http import HttpCanary, build_poll_result_from_response, parse_enqueue_response_job_id
@@ -29,7 +29,7 @@ def judge(function: Any, body: Any, *args: object, status: str = "200 OK") -> An
     async def script() -> Any:
         async with running_server(send_parts(raw)) as server, NetworkAccess() as network:
             response = await network.send_http_request(HttpRequest(server.url_of()))
-            assert response.needs_worker(loops=CONFIG.loops)
+            assert response.needs_worker_process(loops=CONFIG.loops)
             return await network.judge(PhaseTimer(), function, response, CONFIG, *args, in_worker=True)
 
     return asyncio.run(script())
@@ -39,11 +39,11 @@ def test_the_state_of_a_job_in_a_large_response() -> None:
     items, pad = [1] * 8_000, "x" * 70_000
     assert judge(
         build_poll_result_from_response, {"state": "ready", "items": items, "pad": pad}
-    ) == CanaryJobPollResult(JobStage.DONE)
+    ) == CanaryJobPollResult(CanaryJobStage.DONE)
     broken = judge(
         build_poll_result_from_response, {"state": "broken", "items": items, "pad": pad, "error": "disk full"}
     )
-    assert (broken.stage, broken.error) == (JobStage.FAILED, "disk full")
+    assert (broken.stage, broken.error) == (CanaryJobStage.FAILED, "disk full")
 
 
 def test_the_id_of_a_job_in_a_large_response_and_a_refusal() -> None:

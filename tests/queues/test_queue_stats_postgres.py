@@ -16,7 +16,7 @@ from tests.support.postgres import PostgresServer
 from tests.support.probe_runs import node_worker_command, poll_queue, python_worker_command, queue_probe
 from tests.support.redis_server import running_worker
 from tests.support.third_party import ThirdPartyServers, find_free_port
-from watchdog.domain.formatting import format_utc
+from watchdog.domain.formatting import format_utc_timestamp
 from watchdog.domain.model import Outcome, ResultToRecord
 from watchdog.net import NetworkAccess, PhaseTimer
 from watchdog.net.errors import ProbeError
@@ -123,7 +123,7 @@ def test_pgboss_counts(pgboss: PgbossQueue) -> None:
         assert counts(first) == {"waiting": 3, "active": 1, "delayed": 1, "failed": 2}
     later = poll_queue(pgboss.system, after_ms=10 * MINUTE_MS, first_result=first)
     assert (later.result.outcome, later.result.reason) == (Outcome.FAIL, "queue.stalled")
-    since = format_utc(first.result.slot, later.result.slot)
+    since = format_utc_timestamp(first.result.slot, later.result.slot)
     assert later.result.message == f"no job has been started since {since}: 3 waiting"
     with pgboss.worker("return"):
         wait_until(lambda: pgboss.count("created") == 1)
@@ -261,7 +261,7 @@ def test_procrastinate_counts(procrastinate: ProcrastinateQueue) -> None:
         assert counts(first) == {"waiting": 3, "active": 1, "delayed": 1, "failed": 2}
     later = poll_queue(procrastinate.system, after_ms=10 * MINUTE_MS, first_result=first)
     assert (later.result.outcome, later.result.reason) == (Outcome.FAIL, "queue.stalled")
-    since = format_utc(first.result.slot, later.result.slot)
+    since = format_utc_timestamp(first.result.slot, later.result.slot)
     assert later.result.message == f"no job has been started since {since}: 3 waiting"
     with procrastinate.worker():
         wait_until(lambda: procrastinate.count("todo") == 1)

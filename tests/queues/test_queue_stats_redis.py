@@ -26,7 +26,7 @@ from tests.support.probe_runs import node_worker_command, poll_queue, python_wor
 from tests.support.redis_server import RedisServer, running_worker
 from tests.support.redis_server import running_redis as redis_running
 from tests.support.third_party import ThirdPartyServers
-from watchdog.domain.formatting import format_utc
+from watchdog.domain.formatting import format_utc_timestamp
 from watchdog.domain.model import Outcome, ResultToRecord
 
 NBSP = "\N{NO-BREAK SPACE}"
@@ -167,7 +167,7 @@ def test_bullmq_a_stalled_queue_recovers(bullmq_queue: BullmqQueue) -> None:
     assert poll_queue(bullmq_queue.system, after_ms=9 * MINUTE_MS, first_result=first).result.outcome is Outcome.PASS
     later = poll_queue(bullmq_queue.system, after_ms=10 * MINUTE_MS, first_result=first)
     assert (later.result.outcome, later.result.reason) == (Outcome.FAIL, "queue.stalled")
-    since = format_utc(first.result.slot, later.result.slot)
+    since = format_utc_timestamp(first.result.slot, later.result.slot)
     assert later.result.message == f"no job has been started since {since}: 2 waiting"
     with bullmq_queue.worker("hang"):
         wait_until(lambda: bullmq_queue.client.llen(f"bull:{bullmq_queue.queue_name}:active") == 1)
@@ -194,7 +194,7 @@ def test_bullmq_the_head_of_the_prioritized_jobs(bullmq_queue: BullmqQueue) -> N
     first = poll_queue(bullmq_queue.system)
     bullmq_queue.add({"priority": 7})
     later = poll_queue(bullmq_queue.system, after_ms=10 * MINUTE_MS, first_result=first)
-    since = format_utc(first.result.slot, later.result.slot)
+    since = format_utc_timestamp(first.result.slot, later.result.slot)
     assert later.result.message == f"no job has been started since {since}: 2 waiting"
 
 
@@ -207,7 +207,7 @@ def test_bullmq_several_breached_rules_are_one_finding(bullmq_queue: BullmqQueue
     assert first.result.reason == "queue.threshold"
     later = poll_queue(bullmq_queue.system, rules, after_ms=6 * MINUTE_MS, first_result=first)
     assert (later.result.outcome, later.result.reason) == (Outcome.FAIL, "queue.no_consumers")
-    since = format_utc(first.result.slot, later.result.slot, seconds=True)
+    since = format_utc_timestamp(first.result.slot, later.result.slot, seconds=True)
     values = f"consumers 0, expected at least 1, since {since}; waiting 3, limit 2; oldest "
     assert later.result.message.startswith(values)
     assert later.result.message.endswith("; the queue is paused")
@@ -294,7 +294,7 @@ def test_rq_counts(redis_server: RedisServer, queue_name: str) -> None:
             worker.kill()
         assert counts(poll_queue(system)) == {**expected, "consumers": 0}
         later = poll_queue(system, after_ms=10 * MINUTE_MS, first_result=first)
-        since = format_utc(first.result.slot, later.result.slot)
+        since = format_utc_timestamp(first.result.slot, later.result.slot)
         assert later.result.message == f"no job has been started since {since}: 2 waiting"
         jobs.pop_job_id()
         assert poll_queue(system, after_ms=10 * MINUTE_MS, first_result=first).result.outcome is Outcome.PASS
@@ -331,7 +331,7 @@ def test_celery_counts_jobs_of_every_priority(celery: Celery, redis_server: Redi
     first = poll_queue(system)
     celery.send_task("celery.accumulate", priority=9)
     later = poll_queue(system, after_ms=10 * MINUTE_MS, first_result=first)
-    since = format_utc(first.result.slot, later.result.slot)
+    since = format_utc_timestamp(first.result.slot, later.result.slot)
     assert later.result.message == f"no job has been started since {since}: 3 waiting"
     with redis.Redis.from_url(redis_server.url) as client:
         client.rpop(f"{queue_name}\x06\x169")

@@ -23,7 +23,7 @@ from tests.support.postgres import PASSWORD_ROLE, PostgresServer
 from tests.support.probe_runs import JobProblem, JobsRun, run_jobs_probe, run_probe
 from tests.support.third_party import find_free_port
 from watchdog.config.load import load_config
-from watchdog.domain.formatting import format_utc
+from watchdog.domain.formatting import format_utc_timestamp
 from watchdog.domain.model import Json, Outcome, ResultToRecord
 from watchdog.net.errors import ProbeError
 from watchdog.probes import JobsProbe
@@ -52,7 +52,7 @@ def _ms(at: datetime) -> int:
 
 def _as_text(at: datetime) -> str:
     """As the evidence shows it to people."""
-    return format_utc(_ms(at), read_wall_clock_ms(), seconds=True)
+    return format_utc_timestamp(_ms(at), read_wall_clock_ms(), seconds=True)
 
 
 class ExternalApp:

@@ -12,8 +12,8 @@ import structlog
 from tests.support.guard_harness import DEADLINES, LARGE_BODY_BYTES, LIMITS, running_guard
 from tests.support.polling import HANG_S, wait_until_async
 from watchdog.server import ConnectionGuard, ConnectionLimits
-from watchdog.server.guard import MIN_REPLACEABLE_AGE_S
-from watchdog.server.turned_away import TurnAwayReason
+from watchdog.server.guard import MIN_REPLACEABLE_CONNECTION_AGE_S
+from watchdog.server.turned_away import ConnectionTurnAwayReason
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ async def test_a_connection_is_not_replaced_while_its_request_may_be_on_its_way(
 async def test_pages_leave_the_reserved_places_to_check_ins_and_health() -> None:
     async with running_guard() as harness:
         pages = [await harness.request("/wait") for _ in range(LIMITS.total - LIMITS.reserved)]
-        harness.pass_time(MIN_REPLACEABLE_AGE_S)
+        harness.pass_time(MIN_REPLACEABLE_CONNECTION_AGE_S)
         check_ins = [await harness.request(path) for path in ("/in/token/wait", "/healthz")]
         await harness.request("/another/wait")
         assert await pages[0].is_closed()
@@ -264,8 +264,8 @@ def test_a_flood_is_one_line_a_minute(capsys: pytest.CaptureFixture[str]) -> Non
     try:
         for second in range(90):
             for number in range(2_000):
-                guard.turned_away.record(TurnAwayReason.REPLACED, f"10.0.{number // 200}.{number % 200}")
-            guard.turned_away.record(TurnAwayReason.PIPELINED, "10.0.0.1")
+                guard.turned_away.record(ConnectionTurnAwayReason.REPLACED, f"10.0.{number // 200}.{number % 200}")
+            guard.turned_away.record(ConnectionTurnAwayReason.PIPELINED, "10.0.0.1")
             guard.turned_away.log_if_due(1_000.0 + second)
     finally:
         structlog.reset_defaults()
@@ -276,4 +276,4 @@ def test_a_flood_is_one_line_a_minute(capsys: pytest.CaptureFixture[str]) -> Non
     ]
     assert lines[1]["addresses"]["10.0.0.1"] == 120
     assert len(lines[1]["addresses"]) == 3
-    assert guard.turned_away.counts[TurnAwayReason.REPLACED] == 180_000
+    assert guard.turned_away.counts[ConnectionTurnAwayReason.REPLACED] == 180_000

@@ -14,7 +14,11 @@ from tests.support.store import INTERVAL_MS
 from watchdog.domain.model import DeliveryState, IncidentEvent
 from watchdog.net import NetworkAccess
 from watchdog.service import dead_mans_switch as module
-from watchdog.service.dead_mans_switch import PING_REQUIRED_BACKGROUND_TASKS, DeadMansSwitch, NotPingedError
+from watchdog.service.dead_mans_switch import (
+    PING_REQUIRED_BACKGROUND_TASKS,
+    DeadMansSwitch,
+    DeadMansSwitchNotPingedError,
+)
 from watchdog.store.errors import StoreUnavailableError
 from watchdog.store.tables import failing_destinations, outbox
 
@@ -60,7 +64,7 @@ async def test_it_is_pinged_while_watchdog_works(switch: SwitchHarness) -> None:
 
 async def test_no_claim_no_ping(switch: SwitchHarness) -> None:
     await switch.work(without="claim")
-    with pytest.raises(NotPingedError, match="not pinged: no slot was claimed since the last ping"):
+    with pytest.raises(DeadMansSwitchNotPingedError, match="not pinged: no slot was claimed since the last ping"):
         await switch.switch.ping()
     assert switch.ping_count == 0
 
@@ -82,7 +86,7 @@ async def test_a_store_that_cannot_be_written_to(switch: SwitchHarness, monkeypa
 async def test_a_background_task_that_fails(switch: SwitchHarness, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     await switch.work()
     switch.harness.service.tasks[name].record_failure(switch.harness.now, "KeyError: x")
-    with pytest.raises(NotPingedError, match=f"the background task {name} does not work: KeyError: x"):
+    with pytest.raises(DeadMansSwitchNotPingedError, match=f"the background task {name} does not work: KeyError: x"):
         await switch.switch.ping()
 
 
@@ -90,7 +94,9 @@ async def test_a_background_task_that_hangs(switch: SwitchHarness) -> None:
     await switch.work()
     switch.harness.now += FIVE_MINUTES_MS
     await switch.work(without="wake")
-    with pytest.raises(NotPingedError, match="the background task wake does not work: no run has ended for"):
+    with pytest.raises(
+        DeadMansSwitchNotPingedError, match="the background task wake does not work: no run has ended for"
+    ):
         await switch.switch.ping()
 
 
@@ -131,7 +137,7 @@ async def test_receivers_that_get_nothing(
     if is_pinged:
         await switch.switch.ping()
     else:
-        with pytest.raises(NotPingedError, match="not pinged: no receiver gets its notifications"):
+        with pytest.raises(DeadMansSwitchNotPingedError, match="not pinged: no receiver gets its notifications"):
             await switch.switch.ping()
     assert switch.ping_count == int(is_pinged)
 
@@ -139,18 +145,18 @@ async def test_receivers_that_get_nothing(
 async def test_a_ping_that_fails_is_repeated(switch: SwitchHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     await switch.work()
     switch.target.up = False
-    with pytest.raises(NotPingedError, match="ping failed: HTTP 503"):
+    with pytest.raises(DeadMansSwitchNotPingedError, match="ping failed: HTTP 503"):
         await switch.switch.ping()
     switch.target.up = True
     await switch.switch.ping()
     await switch.work()
     monkeypatch.setattr(module, "DEAD_MANS_SWITCH_TIMEOUT_S", 0.0)
-    with pytest.raises(NotPingedError, match="ping failed: timed out"):
+    with pytest.raises(DeadMansSwitchNotPingedError, match="ping failed: timed out"):
         await switch.switch.ping()
 
 
 async def test_an_address_that_refuses(switch: SwitchHarness) -> None:
     await switch.work()
     switch.switch.url = "http://127.0.0.1:1/"
-    with pytest.raises(NotPingedError, match="ping failed: connection refused"):
+    with pytest.raises(DeadMansSwitchNotPingedError, match="ping failed: connection refused"):
         await switch.switch.ping()

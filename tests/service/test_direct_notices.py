@@ -16,8 +16,8 @@ from watchdog.domain.formatting import MINUTE_MS, SECOND_MS
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.notifiers.base import NotificationDeliveryError, NotificationDeliveryRequest, Notifier
 from watchdog.notifiers.message import compose_alert_message
-from watchdog.service.absence_record import AbsenceRecordFile
-from watchdog.service.direct_notices import BACKUP_NOTICE_DELAY_MS, NOTICE_DELAY_MS, DirectNoticeSender
+from watchdog.service.absence_record import StoreAbsenceRecordFile
+from watchdog.service.direct_notices import BACKUP_NOTICE_DELAY_MS, NOTICE_DELAY_MS, StoreAbsenceNotifier
 from watchdog.service.store_watch import StoreAbsence
 
 ERROR = "database or disk is full"
@@ -50,13 +50,13 @@ class NoticeHarness:
         self.notifiers = {
             name: ScriptedNotifier.model_construct(received=[], errors=[]) for name in ("ops/chat", "ops/mail")
         }
-        self.sender = DirectNoticeSender(
+        self.sender = StoreAbsenceNotifier(
             notifiers=self.notifiers,
             network=NetworkAccess(),
             mask=SecretMask(["hush-hush"]),
             clock=lambda: self.now,
             member=member,
-            record_file=AbsenceRecordFile(folder / "absence"),
+            record_file=StoreAbsenceRecordFile(folder / "absence"),
             is_lowest_member=lambda: self.is_lowest,
         )
         self.away_since: int | None = None

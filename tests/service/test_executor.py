@@ -11,12 +11,12 @@ import pytest
 from tests.support.store import START_AT, make_registered_probe
 from watchdog.domain.model import ClaimedSlot, Outcome, ProbeResult, ResultToRecord
 from watchdog.domain.probe_state import build_scheduled_job_state_key
-from watchdog.domain.rules import evaluate_rules, missed_run
+from watchdog.domain.rules import evaluate_result_rules, missed_run
 from watchdog.probes.base import Probe, ProbeAttemptContext
 from watchdog.service import executor
 from watchdog.service.executor import ProbeRunExecutor
 from watchdog.service.registration import build_probe_registration
-from watchdog.service.run_places import RunPlaces
+from watchdog.service.run_places import ProbeRunLimiter
 
 POLICY = make_registered_probe().policy
 
@@ -50,7 +50,7 @@ async def test_a_stopped_run_is_missed(sentence: str, ahead: int, started: bool,
     recorded: list[ResultToRecord] = []
     runner: Any = Runner()
     run_executor = ProbeRunExecutor(
-        runner, lambda: START_AT, recorded.append, RunPlaces(9, per_endpoint=1), lambda _: None
+        runner, lambda: START_AT, recorded.append, ProbeRunLimiter(9, per_endpoint=1), lambda _: None
     )
     run_executor.start_run(UnusedProbe(name="p", id="p"), ClaimedSlot(1, START_AT + ahead, "local", None), {})
     if started:
@@ -71,7 +71,7 @@ async def test_a_stopped_run_of_a_cron_schedule_is_a_finding(ahead: int, reason:
     recorded: list[ResultToRecord] = []
     runner: Any = Runner()
     run_executor = ProbeRunExecutor(
-        runner, lambda: START_AT, recorded.append, RunPlaces(9, per_endpoint=1), lambda _: None
+        runner, lambda: START_AT, recorded.append, ProbeRunLimiter(9, per_endpoint=1), lambda _: None
     )
     probe = UnusedProbe(name="p", id="p", schedule="@daily")
     run_executor.start_run(probe, ClaimedSlot(1, START_AT + ahead, "local", None), {})
@@ -90,7 +90,7 @@ async def test_a_stopped_run_of_a_cron_schedule_is_a_finding(ahead: int, reason:
 async def test_a_run_without_a_free_place_is_no_verdict(
     monkeypatch: pytest.MonkeyPatch, schedule: str | None, outcome: Outcome, reason: str
 ) -> None:
-    monkeypatch.setattr(executor, "MAX_RUN_PLACE_WAIT_S", 0.05)
+    monkeypatch.setattr(executor, "MAX_RUN_LIMIT_WAIT_S", 0.05)
 
     class RemoteProbe(UnusedProbe):
         @property
@@ -101,7 +101,7 @@ async def test_a_run_without_a_free_place_is_no_verdict(
     overloads: list[str] = []
     runner: Any = Runner()
     run_executor = ProbeRunExecutor(
-        runner, lambda: START_AT, recorded.put_nowait, RunPlaces(9, per_endpoint=1), overloads.append
+        runner, lambda: START_AT, recorded.put_nowait, ProbeRunLimiter(9, per_endpoint=1), overloads.append
     )
     for number in (1, 2):
         run_executor.start_run(
@@ -113,7 +113,7 @@ async def test_a_run_without_a_free_place_is_no_verdict(
         result = (await recorded.get()).result
     assert (result.probe, result.outcome, result.reason) == (2, outcome, reason)
     assert overloads == ["1 runs against hangs.example:443"]
-    assert [finding.rule for finding in evaluate_rules(POLICY, result) if finding.bad] == (
+    assert [finding.rule for finding in evaluate_result_rules(POLICY, result) if finding.bad] == (
         [] if schedule is None else ["missed_run"]
     )
     await run_executor.stop(grace_s=0)
@@ -128,7 +128,7 @@ async def test_a_probe_that_timed_out_uses_the_places_of_slow_probes() -> None:
     reasons = ["timeout.connect", "watchdog.loop_late", "timeout.first_byte", "http.503"]
     recorded: asyncio.Queue[ResultToRecord] = asyncio.Queue()
     runner: Any = TimingOutRunner()
-    run_executor = ProbeRunExecutor(runner, lambda: START_AT, recorded.put_nowait, RunPlaces(9), lambda _: None)
+    run_executor = ProbeRunExecutor(runner, lambda: START_AT, recorded.put_nowait, ProbeRunLimiter(9), lambda _: None)
     slow_after = []
     for number in range(4):
         run_executor.start_run(UnusedProbe(name="p", id="p"), ClaimedSlot(1, START_AT + number, "local", None), {})
@@ -149,7 +149,7 @@ async def test_a_run_gets_the_state_of_a_run_that_ended_after_its_slot_was_claim
 
     runner: Any = CountingRunner()
     run_executor = ProbeRunExecutor(
-        runner, lambda: START_AT, lambda _: None, RunPlaces(9, per_endpoint=1), lambda _: None
+        runner, lambda: START_AT, lambda _: None, ProbeRunLimiter(9, per_endpoint=1), lambda _: None
     )
     as_claimed = {"first": True, "other": 7}
     for slot, previous_slot in ((1_000, None), (2_000, 1_000), (4_000, 3_000)):
@@ -174,7 +174,9 @@ async def test_a_run_does_not_build_on_jobs_that_a_late_result_has_shown() -> No
             return ResultToRecord(result, state_updates={key: {"lost_since": slot.slot}, "sentinel": slot.slot})
 
     runner: Any = LosingRunner()
-    run_executor = ProbeRunExecutor(runner, lambda: now, lambda _: None, RunPlaces(9, per_endpoint=1), lambda _: None)
+    run_executor = ProbeRunExecutor(
+        runner, lambda: now, lambda _: None, ProbeRunLimiter(9, per_endpoint=1), lambda _: None
+    )
     probe = UnusedProbe(name="p", id="p")
     max_lateness = build_probe_registration(probe, "").policy.max_lateness
     for slot, previous_slot, started_at in ((1_000, None, 1_000), (2_000, 1_000, 2_000), (3_000, 2_000, None)):

@@ -16,7 +16,7 @@ from watchdog.domain.model import ClaimedSlot, Outcome, ProbeResult, ResultToRec
 from watchdog.service import executor
 from watchdog.service.clock import Clock, read_wall_clock_ms
 from watchdog.service.executor import ProbeRunExecutor
-from watchdog.service.run_places import RunPlaces
+from watchdog.service.run_places import ProbeRunLimiter
 
 
 class BlockingRunner:
@@ -42,7 +42,7 @@ class BlockingRunner:
 def make_executor(
     runner: Any, clock: Clock = lambda: START_AT, on_result: Callable[[ResultToRecord], None] = lambda _: None
 ) -> ProbeRunExecutor:
-    return ProbeRunExecutor(runner, clock, on_result, RunPlaces(5, per_endpoint=2), lambda _: None)
+    return ProbeRunExecutor(runner, clock, on_result, ProbeRunLimiter(5, per_endpoint=2), lambda _: None)
 
 
 async def test_a_run_never_starts_before_its_slot() -> None:
@@ -116,11 +116,11 @@ class HangingRunner:
 async def test_targets_that_hang_take_no_verdict_from_others(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
     """40 probes hang beside 60 that respond, with 10 places: as soon as it is known which of them hang, every healthy
     one passes each round, and every hanging one times out in turn."""
-    monkeypatch.setattr(executor, "MAX_RUN_PLACE_WAIT_S", 0.1)
+    monkeypatch.setattr(executor, "MAX_RUN_LIMIT_WAIT_S", 0.1)
     runner: Any = HangingRunner()
     recorded: list[ProbeResult] = []
     overloads: list[str] = []
-    places = RunPlaces(10 if not endpoint else 99, per_endpoint=10)
+    places = ProbeRunLimiter(10 if not endpoint else 99, per_endpoint=10)
     run_executor = ProbeRunExecutor(
         runner, lambda: START_AT, lambda item: recorded.append(item.result), places, overloads.append
     )

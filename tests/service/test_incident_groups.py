@@ -14,7 +14,7 @@ from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.schedule import IntervalSchedule
 from watchdog.domain.shared_cause import MIN_GROUP_WINDOW_MS
 from watchdog.service.notifications import MAX_UNCONFIRMED_NOTIFICATION_COPIES
-from watchdog.store.outbox_filters import MIN_GROUP_EDIT_INTERVAL_MS
+from watchdog.store.outbox_filters import MIN_GROUP_MESSAGE_EDIT_INTERVAL_MS
 from watchdog.store.read.destinations import load_stuck_destinations
 from watchdog.store.tables import incident_groups, outbox
 
@@ -310,7 +310,7 @@ async def test_the_bot_edits_its_message_at_most_once_in_ten_seconds(database_ur
             await harness.advance(1_000, 500)
         edits = [request for request in harness.bot.received if request.path.endswith("chat.update")]
         assert len(edits) == 1
-        await harness.advance(MIN_GROUP_EDIT_INTERVAL_MS)
+        await harness.advance(MIN_GROUP_MESSAGE_EDIT_INTERVAL_MS)
         assert "20 probes" in harness.list_texts()["bot/slack"][0]
         assert harness.count_messages() == {"bot/slack": 1}
 

@@ -8,11 +8,11 @@ import pytest
 
 from tests.support.store import START_AT, StoreHarness, make_registered_probe
 from watchdog.domain.model import Outcome, ProbeResult, WatchdogFaultFacts
-from watchdog.domain.own_network import OWN_NETWORK_REASON
+from watchdog.domain.own_network import WATCHDOG_NETWORK_FAULT_REASON
 from watchdog.service.member_faults import (
     MAX_NETWORK_FAULT_AGE_MS,
     NETWORK_FAULT_ENDS_AFTER_MS,
-    OVERLOAD_ENDS_AFTER_MS,
+    OVERLOAD_FAULT_ENDS_AFTER_MS,
     STORE_FAULT_ENDS_AFTER_MS,
     WatchdogProcessFaultReporter,
 )
@@ -55,12 +55,12 @@ async def test_an_overload_begins_and_ends(harness: FaultHarness) -> None:
     subject = f"overload of {harness.member}"
     await harness.reporter.write_changed_faults()
     assert harness.facts()[subject] == WatchdogFaultFacts(None)
-    harness.reporter.note_overload("100 runs against a:1")
+    harness.reporter.record_overload("100 runs against a:1")
     harness.now += 10_000
-    harness.reporter.note_overload("100 runs against a:1")
+    harness.reporter.record_overload("100 runs against a:1")
     await harness.reporter.write_changed_faults()
     assert harness.facts()[subject] == WatchdogFaultFacts(START_AT, error="100 runs against a:1 were in progress")
-    harness.now += OVERLOAD_ENDS_AFTER_MS - 1
+    harness.now += OVERLOAD_FAULT_ENDS_AFTER_MS - 1
     await harness.reporter.write_changed_faults()
     assert harness.facts()[subject].failing_since == START_AT
     harness.now += 1
@@ -73,11 +73,11 @@ async def test_an_overload_begins_and_ends(harness: FaultHarness) -> None:
 async def test_an_absence_of_the_store_is_a_fault_afterwards(harness: FaultHarness) -> None:
     subject = f"store of {harness.member}"
     harness.now += 240_000
-    harness.reporter.note_store_absence(START_AT, "database is locked")
+    harness.reporter.record_store_absence(START_AT, "database is locked")
     await harness.reporter.write_changed_faults()
     assert harness.facts()[subject] == WatchdogFaultFacts(START_AT, error="back at 22:18 UTC; database is locked")
     harness.now += STORE_FAULT_ENDS_AFTER_MS - 1
-    harness.reporter.note_store_absence(harness.now - 30_000, "disk full")
+    harness.reporter.record_store_absence(harness.now - 30_000, "disk full")
     await harness.reporter.write_changed_faults()
     assert harness.facts()[subject] == WatchdogFaultFacts(START_AT, error="back at 22:18 UTC; disk full"), "the same"
     harness.now += STORE_FAULT_ENDS_AFTER_MS
@@ -86,7 +86,9 @@ async def test_an_absence_of_the_store_is_a_fault_afterwards(harness: FaultHarne
     assert harness.changes == 2
 
 
-NO_ROUTE = ProbeResult(1, START_AT, "local", Outcome.ERROR, OWN_NETWORK_REASON, "no verdict: no default route")
+NO_ROUTE = ProbeResult(
+    1, START_AT, "local", Outcome.ERROR, WATCHDOG_NETWORK_FAULT_REASON, "no verdict: no default route"
+)
 OK = ProbeResult(1, START_AT, "local", Outcome.PASS)
 
 
@@ -130,7 +132,7 @@ async def test_a_probe_that_does_not_run_again_does_not_prolong_the_fault(harnes
 
 
 async def test_a_member_that_has_ended_has_no_faults(harness: FaultHarness) -> None:
-    harness.reporter.note_overload("2,000 runs")
+    harness.reporter.record_overload("2,000 runs")
     await harness.reporter.write_changed_faults()
     harness.store.membership.leave(harness.now)
     harness.has_lease = False

@@ -21,7 +21,7 @@ from tests.support.service import (
 )
 from tests.support.store import INTERVAL_MS, StoreHarness
 from watchdog.domain.formatting import SECOND_MS
-from watchdog.domain.membership import WATCHDOG_PROCESS_LEASE_MS, choose_member_for_probe
+from watchdog.domain.membership import WATCHDOG_PROCESS_LEASE_MS, choose_process_to_run_probe
 from watchdog.domain.model import IncidentEvent, Observation, Outcome, ProbeResult, ResultToRecord
 from watchdog.probes import CanaryProbe, HeartbeatProbe, HttpProbe, JobsProbe, McpProbe, QueueProbe
 from watchdog.probes.base import Probe, ProbeAttemptContext
@@ -30,7 +30,7 @@ from watchdog.service.result_buffer import ResultBuffer
 from watchdog.store.errors import StoreUnavailableError
 from watchdog.store.tables import incidents, outbox, results, staleness_events
 from watchdog.store.write import watermark
-from watchdog.store.write.absences import STORE_FAULT_NAME
+from watchdog.store.write.absences import STORE_ABSENCE_FAULT_NAME
 from watchdog.store.write.claims import SlotClaimer
 from watchdog.store.write.member_faults import WatchdogProcessFault, replace_watchdog_process_faults
 from watchdog.store.write.recorder import ResultRecorder
@@ -274,14 +274,14 @@ async def test_slots_are_missed_only_once_every_member_has_stored_its_runs(
     harness.away = True
     await harness.pass_time(5 * INTERVAL_MS)
     members = store.membership.member_id, other.membership.member_id
-    is_own = choose_member_for_probe(members, "safe") == members[0]
+    is_own = choose_process_to_run_probe(members, "safe") == members[0]
     assert len(harness.safe.slots) == (7 if is_own else 2)
     harness.away = False
     await harness.pass_time(STEP_MS)
     assert not [row for row in harness.rows("other") if row[1] == "missed"], "the other member may have run it"
     if returns:
         fault = WatchdogProcessFault(harness.harness.now, "locked")
-        replace_watchdog_process_faults(other.database, other.membership.member_id, {STORE_FAULT_NAME: fault})
+        replace_watchdog_process_faults(other.database, other.membership.member_id, {STORE_ABSENCE_FAULT_NAME: fault})
     await harness.pass_time(STEP_MS if returns else WATCHDOG_PROCESS_LEASE_MS)
     assert [row[2] for row in harness.rows("other") if row[1] == "missed"] == ["missed.store_away"]
     await harness.pass_time(INTERVAL_MS)
@@ -291,12 +291,14 @@ async def test_slots_are_missed_only_once_every_member_has_stored_its_runs(
 
 def test_members_divide_the_probes_alike_and_evenly() -> None:
     members = ["web1-1-a", "web2-1-b", "web3-1-c"]
-    chosen = {f"p{n}": choose_member_for_probe(members, f"p{n}") for n in range(900)}
+    chosen = {f"p{n}": choose_process_to_run_probe(members, f"p{n}") for n in range(900)}
     assert all(250 < list(chosen.values()).count(member) < 350 for member in members)
     for probe, member in chosen.items():
-        assert choose_member_for_probe(list(reversed(members)), probe) == member
+        assert choose_process_to_run_probe(list(reversed(members)), probe) == member
         if member != members[0]:
-            assert choose_member_for_probe(members[1:], probe) == member, "only the probes of a member that ends move"
+            assert choose_process_to_run_probe(members[1:], probe) == member, (
+                "only the probes of a member that ends move"
+            )
 
 
 KINDS: list[tuple[type[Probe], dict[str, Any], bool]] = [
@@ -329,7 +331,7 @@ def make_waiting_result(probe: int, slot: int, outcome: Outcome = Outcome.PASS, 
 
 
 def test_the_oldest_passes_are_dropped_first_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(result_buffer, "MIN_MEASURED_RESULTS", 1)
+    monkeypatch.setattr(result_buffer, "MIN_BUFFERED_RESULTS_TO_MEASURE", 1)
     buffer = ResultBuffer(max_bytes=40_000)
     buffer.add(make_waiting_result(1, 1, Outcome.FAIL, first=1))
     for slot in range(2, 100):
@@ -338,18 +340,18 @@ def test_the_oldest_passes_are_dropped_first_and_counted(monkeypatch: pytest.Mon
     assert 5 < result_count < 15
     taken = buffer.take(500)
     buffer.put_back(taken)
-    batch = buffer.link_after_dropped(buffer.take(500))
+    batch = buffer.relink_results_after_dropped(buffer.take(500))
     assert batch[0].result.outcome is Outcome.FAIL, "a failure is kept longer than any pass"
     assert [each.result.previous_slot for each in batch] == [None, *(each.result.slot for each in batch[:-1])]
     assert batch[0].state_updates["newest"] == 99 - (result_count - 1)
     (dropped,) = buffer.confirm_stored(batch).values()
     assert (dropped.first_slot, dropped.count) == (2, 99 - result_count)
     buffer.add(make_waiting_result(1, 100))
-    assert buffer.link_after_dropped(buffer.take(1))[0].result.previous_slot == 99, "as it is"
+    assert buffer.relink_results_after_dropped(buffer.take(1))[0].result.previous_slot == 99, "as it is"
 
 
 def test_without_passes_the_oldest_results_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(result_buffer, "MIN_MEASURED_RESULTS", 1)
+    monkeypatch.setattr(result_buffer, "MIN_BUFFERED_RESULTS_TO_MEASURE", 1)
     buffer = ResultBuffer(max_bytes=40_000)
     for slot in range(1, 100):
         buffer.add(make_waiting_result(1, slot, Outcome.FAIL))

@@ -13,7 +13,11 @@ from tests.support.polling import wait_until_async
 from tests.support.service import PASSING_OBSERVATION, ServiceHarness, scripted_probe, without_ticks
 from tests.support.store import INTERVAL_MS
 from watchdog.domain.model import Observation, Outcome
-from watchdog.domain.own_network import MAX_NETWORK_FAULT_HOLD_MS, OWN_NETWORK_REASON, NetworkSymptom
+from watchdog.domain.own_network import (
+    MAX_RESULT_HOLD_FOR_NETWORK_CHECK_MS,
+    WATCHDOG_NETWORK_FAULT_REASON,
+    NetworkSymptom,
+)
 from watchdog.net import NetworkAccess
 from watchdog.probes.base import ProbeAttemptContext
 from watchdog.service.connectivity import ConnectivityCheck
@@ -79,7 +83,7 @@ def stored_results(harness: ServiceHarness) -> list[tuple[str, str, bool]]:
     ]
 
 
-OWN, PASS = ("error", OWN_NETWORK_REASON, False), ("pass", "", False)
+OWN, PASS = ("error", WATCHDOG_NETWORK_FAULT_REASON, False), ("pass", "", False)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +200,7 @@ async def test_a_decision_waits_for_the_database_no_longer_than_the_hold(open_ha
     async with harness:
         await harness.run_next_minute()
         await wait_until_async(lambda: check.asked_questions)
-        harness.now += MAX_NETWORK_FAULT_HOLD_MS
+        harness.now += MAX_RESULT_HOLD_FOR_NETWORK_CHECK_MS
         await wait_until_async(lambda: not harness.service.network_fault_decider._tasks)
         await harness.service.record_results()
         assert stored_results(harness) == [("fail", "connection.unreachable", False)]
@@ -324,4 +328,4 @@ def test_what_is_asked(
     """URLs of other hosts; names that a name server resolves, first those of healthy probes, and none of its own."""
     hosts = ["a.example", "b.example", "192.0.2.7", "2001:db8::1", "localhost"]
     check = ConnectivityCheck(NetworkAccess(), ["http://192.0.2.1/", "https://c.example/"], hosts, lambda: 0)
-    assert list(check.list_questions(symptom, doubtful, failing)) == questions
+    assert list(check.list_names_or_urls_to_check(symptom, doubtful, failing)) == questions

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.service import ScriptedProbe, scripted_probe
 from watchdog.domain.model import Severity
-from watchdog.domain.registered_probe import STALE_AFTER_SLOTS
+from watchdog.domain.registered_probe import STALE_AFTER_MISSING_SLOTS
 from watchdog.service.registration import LATE_RESULT_MARGIN_MS, build_probe_registration, build_probe_schedule
 
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
@@ -48,12 +48,12 @@ def test_probes_with_the_same_interval_are_spread_over_it() -> None:
 @pytest.mark.parametrize(
     ("sentence", "probe", "slot", "gap"),
     [
-        ("every minute", scripted_probe(every="60s", timeout="10s"), "", STALE_AFTER_SLOTS * MINUTE),
+        ("every minute", scripted_probe(every="60s", timeout="10s"), "", STALE_AFTER_MISSING_SLOTS * MINUTE),
         (
             "every hour",
             scripted_probe(schedule="0 * * * *", timeout="10s"),
             "2026-11-22T10:00:00",
-            STALE_AFTER_SLOTS * HOUR,
+            STALE_AFTER_MISSING_SLOTS * HOUR,
         ),
         ("over the weekend", scripted_probe(schedule="0 6 * * MON-FRI", timeout="10s"), "2026-11-19T06:00:00", 5 * DAY),
         (

@@ -10,7 +10,7 @@ from tests.support.store import START_AT
 from watchdog.app import run_app
 from watchdog.config.load import load_config
 from watchdog.domain.model import ClaimedSlot, McpTaskFacts, Observation, Outcome, SubjectListing
-from watchdog.domain.rules import evaluate_rules
+from watchdog.domain.rules import evaluate_result_rules
 from watchdog.net import NetworkAccess
 from watchdog.service.clock import read_wall_clock_ms
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
@@ -45,7 +45,7 @@ def test_a_task_whose_name_is_masked_keeps_its_limit(tmp_path: Path, monkeypatch
     report = ProbeRunner(NetworkAccess(), given.mask, read_wall_clock_ms, EventLoopLagMonitor()).build_result_to_record(
         ClaimedSlot(1, START_AT, "local", None), observation
     )
-    bad = [(f.rule, f.subject, f.reason) for f in evaluate_rules(member.policy, report.result) if f.bad]
+    bad = [(f.rule, f.subject, f.reason) for f in evaluate_result_rules(member.policy, report.result) if f.bad]
     assert bad == [("task", "•••-backup", "task.stale")]
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from watchdog.service.run_places import NoFreeRunPlaceError, RunPlaces
+from watchdog.service.run_places import ProbeRunLimiter, ProbeRunLimitReachedError
 
 SHORT_S, LONG_S = 0.02, 60.0
 
@@ -16,7 +16,7 @@ SHORT_S, LONG_S = 0.02, 60.0
 class Runs:
     """Runs that hold their place until they are ended."""
 
-    def __init__(self, places: RunPlaces):
+    def __init__(self, places: ProbeRunLimiter):
         self.places = places
         self.running: dict[int, asyncio.Event] = {}
         self.refused: dict[int, str] = {}
@@ -38,7 +38,7 @@ class Runs:
                     await ended.wait()
                 finally:
                     del self.running[probe]
-        except NoFreeRunPlaceError as e:
+        except ProbeRunLimitReachedError as e:
             self.refused[probe] = str(e)
 
     async def end(self, *probes: int) -> None:
@@ -54,7 +54,7 @@ class Runs:
 
 @pytest.fixture
 async def runs(request: pytest.FixtureRequest) -> Iterator[Runs]:  # type: ignore[misc] # an async fixture
-    runs = Runs(RunPlaces(*request.param))
+    runs = Runs(ProbeRunLimiter(*request.param))
     yield runs
     await runs.close()
 

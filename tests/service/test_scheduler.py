@@ -97,7 +97,7 @@ async def test_due_slots_are_claimed_run_and_recorded(open_harness: Callable[...
 async def test_more_than_a_batch_is_claimed_in_one_task(
     open_harness: Callable[..., ServiceHarness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MAX_BATCH_SIZE", 4)
+    monkeypatch.setattr(module, "MAX_RESULTS_PER_RECORDED_BATCH", 4)
     async with open_harness(*[scripted_probe(f"p{i:02}") for i in range(10)]) as harness:
         await harness.run_next_minute()
         await harness.service.record_results()
@@ -282,7 +282,7 @@ async def test_results_are_stored_once_when_the_database_fails_between_single_re
 async def test_the_buffer_is_bounded_and_dropped_results_are_counted(
     open_harness: Callable[..., ServiceHarness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(result_buffer, "MIN_MEASURED_RESULTS", 1)
+    monkeypatch.setattr(result_buffer, "MIN_BUFFERED_RESULTS_TO_MEASURE", 1)
     async with open_harness(scripted_probe()) as harness:
         report = results_of_minutes(harness, 1)[0]
         size = result_buffer.BYTES_PER_RESULT + result_buffer.BYTES_PER_RESULT_CHARACTER * len(repr(report))

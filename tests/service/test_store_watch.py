@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from tests.support.service import ServiceHarness, scripted_probe, without_ticks
 from tests.support.store import INTERVAL_MS
 from watchdog.domain.formatting import SECOND_MS
-from watchdog.service.store_watch import MAX_STORE_SILENCE_MS, SILENT_STORE_ERROR, StoreAbsence
+from watchdog.service.store_watch import MAX_STORE_SILENCE_MS, STORE_NOT_RESPONDING_ERROR, StoreAbsence
 from watchdog.store.errors import StoreUnavailableError, WatchdogDatabaseSchemaError
 from watchdog.store.write.claims import SlotClaimer
 from watchdog.store.write.recorder import ResultRecorder
@@ -138,8 +138,8 @@ async def test_a_store_that_does_not_answer_is_away(harness: ServiceHarness, mon
             for _ in range(3):
                 await harness.service.watch_store()
         assert [entry["event"] for entry in entries] == ["store_unavailable", "probing_from_memory"], "each once"
-        assert entries[0]["error"] == SILENT_STORE_ERROR
-        assert harness.service.store_watch.find_absence() == StoreAbsence(began, SILENT_STORE_ERROR)
+        assert entries[0]["error"] == STORE_NOT_RESPONDING_ERROR
+        assert harness.service.store_watch.find_absence() == StoreAbsence(began, STORE_NOT_RESPONDING_ERROR)
         answer.set()
         await claim
         assert harness.service.store_watch.find_absence() is None

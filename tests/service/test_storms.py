@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.support.delivery import DESTINATIONS, DeliveryHarness, Receivers
 from tests.support.fakes import CannedResponse
 from tests.support.store import INTERVAL_MS, make_registered_probe, make_registered_probes
-from watchdog.domain.delivery_pace import MAX_DESTINATION_INTERVAL_MS
+from watchdog.domain.delivery_pace import MAX_DESTINATION_MESSAGE_INTERVAL_MS
 from watchdog.domain.model import Severity
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.store.tables import incidents, outbox
@@ -63,9 +63,9 @@ async def test_a_receiver_that_answers_429_for_an_hour_is_asked_rarely_and_then_
         harness.record([critical], "fail")
         await harness.advance(ONE_HOUR_MS - 30_000, 5_000)
         request_count = len(harness.pager.received)
-        assert request_count <= ONE_HOUR_MS // MAX_DESTINATION_INTERVAL_MS + 10
+        assert request_count <= ONE_HOUR_MS // MAX_DESTINATION_MESSAGE_INTERVAL_MS + 10
         del harness.pager.default_response
-        await harness.advance(2 * MAX_DESTINATION_INTERVAL_MS)
+        await harness.advance(2 * MAX_DESTINATION_MESSAGE_INTERVAL_MS)
         (message,) = [request.json for request in harness.pager.received[request_count:]]
         assert message["members"][0]["probe"]["id"] == "zz-payments"
         assert len(message["members"]) == 31

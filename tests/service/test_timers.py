@@ -10,7 +10,7 @@ from apscheduler.executors import base as executors
 from apscheduler.schedulers import base as schedulers
 
 from tests.support.polling import wait_until_async
-from watchdog.service.timers import RepeatTrigger, create_timer_scheduler
+from watchdog.service.timers import FixedIntervalTrigger, create_timer_scheduler
 
 
 @pytest.mark.parametrize("step", [timedelta(hours=1), timedelta(days=3650), -timedelta(hours=1), -timedelta(days=3650)])
@@ -31,7 +31,7 @@ async def test_a_step_of_the_wall_clock_neither_delays_nor_repeats_a_tick(
         monkeypatch.setattr(module, "datetime", WallClock)
     ticks: list[timedelta] = []
     timers = create_timer_scheduler()
-    timers.add_job(lambda: ticks.append(wall_clock_error), RepeatTrigger(0.02))
+    timers.add_job(lambda: ticks.append(wall_clock_error), FixedIntervalTrigger(0.02))
     timers.start()
     try:
         for wall_clock_error in (timedelta(0), step, timedelta(0)):  # noqa: B007 - the clock reads it
@@ -44,6 +44,6 @@ async def test_a_step_of_the_wall_clock_neither_delays_nor_repeats_a_tick(
 
 def test_the_next_tick_is_one_interval_after_the_last() -> None:
     now = datetime(2026, 11, 28, tzinfo=UTC)
-    trigger = RepeatTrigger(0.5)
+    trigger = FixedIntervalTrigger(0.5)
     assert trigger.get_next_fire_time(None, now) == now + timedelta(seconds=0.5)
     assert trigger.get_next_fire_time(now, now + timedelta(hours=1)) == now + timedelta(seconds=0.5)

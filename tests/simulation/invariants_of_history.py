@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 import sqlalchemy as sa
 
 from tests.simulation.configuration import HEARTBEATS, load_revision
-from watchdog.domain.model import LOCAL_LOCATION, IncidentEvent, Outcome
+from watchdog.domain.model import LOCAL_LOCATION_NAME, IncidentEvent, Outcome
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.rules import AlertStates, UptimeClock, fold_results
 from watchdog.service.registration import build_probe_registration
@@ -39,7 +39,7 @@ def _load_uptime_clock(connection: sa.Connection) -> UptimeClock:
 
 def find_replay_differences(connection: sa.Connection, revisions: Collection[int]) -> Iterator[str]:
     """Folding the stored results of a probe from the start gives the incidents that were opened, and their ends."""
-    clock, now = _load_uptime_clock(connection), load_location_watermark(connection, LOCAL_LOCATION)
+    clock, now = _load_uptime_clock(connection), load_location_watermark(connection, LOCAL_LOCATION_NAME)
     for probe_id, registered in list_unchanged_probes(revisions).items():
         probe = connection.execute(sa.select(probes).where(probes.c.probe_id == probe_id)).one()
         policy = registered.policy
@@ -72,7 +72,7 @@ def find_replay_differences(connection: sa.Connection, revisions: Collection[int
 
 def find_unaccounted_slots(connection: sa.Connection, revisions: Collection[int]) -> Iterator[str]:
     """Every slot since a probe's first result has a result, is counted by a `missed` one, or lies in downtime."""
-    clock, now = _load_uptime_clock(connection), load_location_watermark(connection, LOCAL_LOCATION)
+    clock, now = _load_uptime_clock(connection), load_location_watermark(connection, LOCAL_LOCATION_NAME)
     for probe_id, registered in list_unchanged_probes(revisions).items():
         if probe_id in HEARTBEATS:
             continue  # its runs follow its check-ins as well

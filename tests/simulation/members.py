@@ -14,11 +14,11 @@ from tests.simulation.configuration import HEARTBEAT_INTERVAL_MS, HEARTBEATS, bu
 from tests.simulation.disk import SimulatedDisk
 from tests.simulation.virtual_loop import SimulatedProcess, VirtualLoop
 from tests.simulation.world import START_AT, World
-from watchdog.app import RunningApp, run_app
+from watchdog.app import RunningWatchdogService, run_app
 from watchdog.config.load import LoadedConfig
 from watchdog.domain.heartbeat import CheckInKind, ReceivedCheckIn
 from watchdog.store.database import Database
-from watchdog.store.write.claims import CLAIM_AHEAD_MS
+from watchdog.store.write.claims import SLOT_CLAIM_AHEAD_MS
 
 START_RETRY_S = 5.0
 CHECK_IN_TIMEOUT_S, CHECK_IN_RETRY_S = 5.0, 3.0
@@ -46,7 +46,7 @@ class Member:
     def __init__(self, machine: Machine, name: str):
         self.machine, self.name = machine, name
         self.process: SimulatedProcess | None = None
-        self.app: RunningApp | None = None
+        self.app: RunningWatchdogService | None = None
         self.revision = 0
         self.restart_delay_s = 1.0
         self.is_wanted = False
@@ -190,7 +190,7 @@ class Machine:
             now = max(app.clock() for app in apps)
             for task_name, query in DUE_QUERIES.items():
                 due = self._peek(query)
-                if due is not None and due != last_due[task_name] and due <= now + CLAIM_AHEAD_MS:
+                if due is not None and due != last_due[task_name] and due <= now + SLOT_CLAIM_AHEAD_MS:
                     last_due[task_name] = due
                     for member in self.members:
                         member.trigger(task_name)

@@ -37,7 +37,7 @@ def mark_before_sending(patches: pytest.MonkeyPatch) -> None:
 
 def ignore_leases(patches: pytest.MonkeyPatch) -> None:
     """Two members may send the same notification."""
-    replace_everywhere(patches, "build_unleased_filter", lambda now: sa.true())
+    replace_everywhere(patches, "build_unleased_outbox_filter", lambda now: sa.true())
     patches.setattr(NotificationOutbox, "is_still_leased", lambda *_: True)
 
 

@@ -222,7 +222,7 @@ class SimulatedNetwork(NetworkAccess):
         try:
             condition = await self._world.visit_or_probe_error(target, request.now)
         except ProbeError as error:
-            error.record_phase(request.phase_timer)
+            error.record_interrupted_phase(request.phase_timer)
             raise
         request.phase_timer.end_phase("connect")
         body = BoundedBodyCollector("", request.max_body_bytes)

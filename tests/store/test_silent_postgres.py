@@ -24,7 +24,7 @@ from watchdog.store.upkeep import compact_database
 
 @pytest.fixture
 def database(own_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
-    monkeypatch.setattr(postgres_connection.BoundedWaitConnection, "max_wait_s", 1.0)
+    monkeypatch.setattr(postgres_connection.BoundedWaitPostgresConnection, "max_wait_s", 1.0)
     with own_postgres.temporary_database() as url:
         database = Database(url)
         yield database

@@ -16,7 +16,7 @@ from watchdog.domain.model import (
     SubjectListing,
 )
 from watchdog.domain.observations import ScheduledJobFacts
-from watchdog.domain.rules import AlertPolicy, evaluate_rules
+from watchdog.domain.rules import AlertPolicy, evaluate_result_rules
 from watchdog.domain.rules.preference import PreferenceExpressionFacts
 
 PROBE_DATABASE_ID = 7
@@ -124,7 +124,7 @@ def make_results(outcomes: str, start: int = 1) -> list[ProbeResult]:
 
 def findings_of_rule(rule: str, result: ProbeResult, **policy_fields: Any) -> list[Finding]:
     """The findings of one rule."""
-    return [finding for finding in evaluate_rules(alert_policy(**policy_fields), result) if finding.rule == rule]
+    return [finding for finding in evaluate_result_rules(alert_policy(**policy_fields), result) if finding.rule == rule]
 
 
 def describe_transitions(transitions: list[IncidentTransition]) -> list[str]:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from tests.support.crash_harness import ReceiverKind, RecordingReceiver
 from tests.support.fakes import FakeHttpTarget
 from tests.support.polling import wait_until_async
-from watchdog.app import RunningApp, run_app
+from watchdog.app import RunningWatchdogService, run_app
 from watchdog.config.load import load_config
 from watchdog.domain.model import Incident, IncidentEvent
 from watchdog.domain.rules import service
@@ -84,7 +84,7 @@ class EndToEndHarness:
 class RunningWatchdog:
     """A running Watchdog and its database."""
 
-    def __init__(self, app: RunningApp):
+    def __init__(self, app: RunningWatchdogService):
         self.app = app
 
     def query_store(self, query: Callable[[sa.Connection], Any]) -> Any:

@@ -12,7 +12,7 @@ import httpx2
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from watchdog.app import RunningApp, create_asgi_app, run_app
+from watchdog.app import RunningWatchdogService, create_asgi_app, run_app
 from watchdog.config.load import load_config
 from watchdog.server import WebServer, open_listen_socket
 
@@ -52,7 +52,7 @@ PROTOCOL_VERSION_BY_MODE = {"legacy": "2025-11-25", "auto": "2026-07-28"}
 @asynccontextmanager
 async def running_watchdog(
     folder: Path, probes: list[dict[str, Any]], env: Mapping[str, str] | None = None, **more: Any
-) -> AsyncIterator[tuple[RunningApp, str]]:
+) -> AsyncIterator[tuple[RunningWatchdogService, str]]:
     """A running Watchdog, and the URL of its MCP endpoint."""
     with open_listen_socket("127.0.0.1", 0) as listening:
         port = listening.getsockname()[1]

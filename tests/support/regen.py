@@ -20,7 +20,7 @@ from watchdog.config.problems import ConfigError
 from watchdog.config.reference import render_config_reference
 from watchdog.domain.reasons.reference import render_reason_reference_page
 from watchdog.domain.rules import stale
-from watchdog.domain.rules.engine import RESULT_RULES
+from watchdog.domain.rules.engine import RESULT_RULE_MODULES
 
 ROOT = Path(__file__).parents[2]
 REFERENCE_FILE = ROOT / "docs/configuration.md"
@@ -45,7 +45,7 @@ def render_architecture_page() -> str:
     """The page with a current table of rules. A rule is described by the first sentence of its module's docstring."""
     rows = [
         f"| `{rule.RULE_NAME}` | {_first_sentence(rule)} | {rule.INCIDENT_HEALTH_STATE.value} |"
-        for rule in (*RESULT_RULES, stale)
+        for rule in (*RESULT_RULE_MODULES, stale)
     ]
     page = ARCHITECTURE_FILE.read_text(encoding="utf-8")
     before, header, after = re.split(r"(^\| rule \| requires .*\n\|---.*\n)", page, maxsplit=1, flags=re.MULTILINE)

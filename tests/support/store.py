@@ -31,7 +31,7 @@ from watchdog.store.database import Database
 from watchdog.store.listings import build_results_from_rows
 from watchdog.store.tables import RESULT_COLUMNS, members, metadata, probes, results, staleness_events, watermarks
 from watchdog.store.write.claims import SlotClaimer
-from watchdog.store.write.members import Membership, WatchdogProcessConfiguration
+from watchdog.store.write.members import WatchdogProcessConfiguration, WatchdogProcessMembership
 from watchdog.store.write.outbox import NotificationOutbox
 from watchdog.store.write.outbox_lease import LeasedNotification
 from watchdog.store.write.recorder import ResultRecorder
@@ -148,7 +148,9 @@ class StoreHarness:
                 metadata.create_all(self.database.writer)
             delete_all_rows(self.database)
         configuration = make_member_configuration(probes, self.routes)
-        self.membership = Membership(self.database, f"member-{next(_MEMBER_NUMBERS)}", configuration, LOCATION)
+        self.membership = WatchdogProcessMembership(
+            self.database, f"member-{next(_MEMBER_NUMBERS)}", configuration, LOCATION
+        )
         self.membership.join(now)
         self.registry = self.membership.registry
         self.watermark = Watermark(self.database, LOCATION)

@@ -10,7 +10,7 @@ import threading
 import time
 from typing import NamedTuple
 
-from watchdog.domain.output_text import find_wide_encoding
+from watchdog.domain.output_text import find_utf16_or_utf32_encoding
 
 CHECK_IN_URL_ENV_VAR = "WATCHDOG_CHECK_IN_URL"
 EXEC_FORWARDED_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
@@ -120,7 +120,7 @@ class ExecChildProcess:
     def _copy_output(self, source_fd: int, target_fd: int) -> None:
         """Passes the output on as it is, and keeps its tail in UTF-8."""
         data = os.read(source_fd, EXEC_OUTPUT_READ_CHUNK_BYTES)
-        encoding = find_wide_encoding(data[:EXEC_OUTPUT_ENCODING_SAMPLE_BYTES])
+        encoding = find_utf16_or_utf32_encoding(data[:EXEC_OUTPUT_ENCODING_SAMPLE_BYTES])
         decoder = codecs.getincrementaldecoder(encoding)("replace") if encoding else None
         while data:
             self._output_tail += decoder.decode(data).removeprefix(BYTE_ORDER_MARK).encode() if decoder else data

@@ -28,7 +28,7 @@ def service_command(
     Example: watchdog service -o json
     """
     from watchdog.api.serializers import serialize_service_finding
-    from watchdog.domain.watermark import explain_outdated_watermark
+    from watchdog.domain.watermark import describe_outdated_watermark_with_advice
     from watchdog.store.read.status import load_watchdog_status
 
     with open_read_connection_or_exit(config) as (connection, now):
@@ -41,7 +41,7 @@ def service_command(
         to_row=lambda finding: _format_service_finding_cli_row(finding, now),
         empty_text="no findings",
     )
-    if outdated := explain_outdated_watermark(status.watermark, now):
+    if outdated := describe_outdated_watermark_with_advice(status.watermark, now):
         print(f"watchdog: {outdated}", file=sys.stderr)
     raise typer.Exit(ExitCode.DOWN if status.findings else ExitCode.UNKNOWN if outdated else ExitCode.OK)
 

@@ -37,7 +37,7 @@ def status_command(
     """
     from watchdog.api.serializers import serialize_probe_status, serialize_watchdog_self_probe
     from watchdog.domain.rules import service
-    from watchdog.domain.watermark import explain_outdated_watermark
+    from watchdog.domain.watermark import describe_outdated_watermark_with_advice
     from watchdog.store.read.members import load_watchdog_process_status
     from watchdog.store.read.status import list_probe_statuses, load_watchdog_status
 
@@ -58,7 +58,7 @@ def status_command(
         empty_text="no probes",
     )
     states = {status.state.value for status in statuses}
-    if outdated := explain_outdated_watermark(watchdog_status.watermark, now):
+    if outdated := describe_outdated_watermark_with_advice(watchdog_status.watermark, now):
         print(f"watchdog: {outdated}", file=sys.stderr)
         states.add("unknown")
     for line in [*(finding.message for finding in findings), *member_lines]:

@@ -15,13 +15,13 @@ def validate_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     \b
     Example: watchdog validate -c /etc/watchdog/watchdog.yaml
     """
-    from watchdog.domain.formatting import format_count
+    from watchdog.domain.formatting import format_count_with_noun
 
     loaded = load_config_or_exit(config)
     probes, receivers = loaded.config.probes, loaded.config.receivers
-    counts = [format_count(len(probes), "probe"), format_count(len(receivers), "receiver")]
+    counts = [format_count_with_noun(len(probes), "probe"), format_count_with_noun(len(receivers), "receiver")]
     if loaded.warnings:
-        counts.append(format_count(len(loaded.warnings), "warning"))
+        counts.append(format_count_with_noun(len(loaded.warnings), "warning"))
     print(f"ok: {', '.join(counts)}")
     for warning in loaded.warnings:
         print(f"warning: {warning}")

@@ -173,7 +173,7 @@ def _find_notification_route_warnings(
         for index, mismatch in explain_route_mismatches(routes, written.info):
             if not mismatch:
                 applied[index].append(written.info.id)
-                if routes[index].ends_evaluation(""):
+                if routes[index].stops_route_evaluation(""):
                     ends[written.info.id] = index
     for index, (route, node) in enumerate(zip(routes, sources.routes, strict=True)):
         matched = [written for written in probes if not route.match.describe_mismatch(written.info)]

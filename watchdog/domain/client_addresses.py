@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
-_BRACKETED_PATTERN = re.compile(r"\[([^\]]*)\](:[0-9]+)?")
-_WITH_PORT_PATTERN = re.compile(r"([0-9.]+):[0-9]+")
+_BRACKETED_ADDRESS_PATTERN = re.compile(r"\[([^\]]*)\](:[0-9]+)?")
+_IPV4_ADDRESS_WITH_PORT_PATTERN = re.compile(r"([0-9.]+):[0-9]+")
 
 
-def get_subscriber_network(address: str) -> str:
+def get_address_or_ipv6_subscriber_network(address: str) -> str:
     """An IPv4 address itself; for IPv6 the /64 network, which belongs to one subscriber; any other text itself."""
-    parsed = _parse_address(address)
+    parsed = _parse_ip_address(address)
     if parsed is None:
         return address
     return str(parsed if isinstance(parsed, IPv4Address) else IPv6Address(int(parsed) >> 64 << 64))
@@ -25,10 +25,10 @@ class TrustedProxies:
         self._networks = [ip_network(network) for network in networks]
 
     def is_trusted(self, address: str) -> bool:
-        parsed = _parse_address(address) if self._networks else None
+        parsed = _parse_ip_address(address) if self._networks else None
         return parsed is not None and any(parsed in network for network in self._networks)
 
-    def find_client(self, peer: str, forwarded_for: Iterable[str]) -> str:
+    def find_client_address(self, peer: str, forwarded_for: Iterable[str]) -> str:
         """The client behind a peer: the nearest address that is no trusted proxy.
 
         `forwarded_for`: the addresses of X-Forwarded-For, the nearest last. Only a proxy that is trusted itself is
@@ -36,18 +36,21 @@ class TrustedProxies:
         """
         client = peer
         for entry in reversed(list(forwarded_for)):
-            if not self.is_trusted(client) or (parsed := _parse_address(_strip_port(entry.strip()))) is None:
+            if (
+                not self.is_trusted(client)
+                or (parsed := _parse_ip_address(_strip_port_from_address(entry.strip()))) is None
+            ):
                 break
             client = str(parsed)
         return client
 
 
-def _strip_port(address: str) -> str:
-    match = _BRACKETED_PATTERN.fullmatch(address) or _WITH_PORT_PATTERN.fullmatch(address)
+def _strip_port_from_address(address: str) -> str:
+    match = _BRACKETED_ADDRESS_PATTERN.fullmatch(address) or _IPV4_ADDRESS_WITH_PORT_PATTERN.fullmatch(address)
     return match[1] if match else address
 
 
-def _parse_address(address: str) -> IPv4Address | IPv6Address | None:
+def _parse_ip_address(address: str) -> IPv4Address | IPv6Address | None:
     """An IPv4 address that is mapped into IPv6 is returned as such."""
     try:
         parsed = ip_address(address.partition("%")[0])

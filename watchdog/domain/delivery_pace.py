@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 DESTINATION_BURST_MESSAGES = 5
 """Tokens that the bucket holds: messages that may follow one another after a calm period."""
-FIRST_DESTINATION_INTERVAL_MS, MAX_DESTINATION_INTERVAL_MS = 1_000, 60_000
+FIRST_DESTINATION_MESSAGE_INTERVAL_MS, MAX_DESTINATION_MESSAGE_INTERVAL_MS = 1_000, 60_000
 """The interval after the first refusal, doubled with each further one up to the maximum."""
-MIN_DESTINATION_INTERVAL_MS = 100
+MIN_DESTINATION_MESSAGE_INTERVAL_MS = 100
 """Each confirmed message shortens the interval by a tenth; below this, the destination has no limit any more."""
-MAX_SEPARATE_MESSAGES = 10
+MAX_UNMERGED_DUE_MESSAGES = 10
 """If more messages wait for a destination, they are merged into one."""
 MERGED_MESSAGE_INTERVAL_MS = 60_000
 """Between a merged message and the next message, unless that is critical."""
@@ -39,26 +39,28 @@ class DestinationPace(NamedTuple):
         return max(self.retry_at, self.full_at - (DESTINATION_BURST_MESSAGES - 1) * self.interval_ms)
 
 
-def slow_down(pace: DestinationPace, now: int, requested_pause_ms: int) -> DestinationPace:
+def slow_destination_pace(pace: DestinationPace, now: int, requested_pause_ms: int) -> DestinationPace:
     """The destination refused a message because it gets too many. `requested_pause_ms`: its `Retry-After`, or 0. The
     bucket is empty until the pause is over, which is at least one interval."""
-    interval = min(max(2 * pace.interval_ms, FIRST_DESTINATION_INTERVAL_MS), MAX_DESTINATION_INTERVAL_MS)
+    interval = min(
+        max(2 * pace.interval_ms, FIRST_DESTINATION_MESSAGE_INTERVAL_MS), MAX_DESTINATION_MESSAGE_INTERVAL_MS
+    )
     full_at = now + max(requested_pause_ms, interval) + (DESTINATION_BURST_MESSAGES - 1) * interval
     return pace._replace(interval_ms=interval, full_at=full_at)
 
 
-def spend_token(pace: DestinationPace, now: int) -> DestinationPace:
+def spend_destination_token(pace: DestinationPace, now: int) -> DestinationPace:
     """The destination confirmed a message. The interval becomes shorter, and the number of tokens stays the same."""
     if not pace.interval_ms:
         return pace
     interval = pace.interval_ms * 9 // 10
-    if interval < MIN_DESTINATION_INTERVAL_MS:
+    if interval < MIN_DESTINATION_MESSAGE_INTERVAL_MS:
         return pace._replace(interval_ms=0, full_at=0)
     until_full = max(pace.full_at - now, 0) + pace.interval_ms
     return pace._replace(interval_ms=interval, full_at=now + until_full * interval // pace.interval_ms)
 
 
-class DueMessage(NamedTuple):
+class DueAlertMessage(NamedTuple):
     """A message that is due at a destination. Its order: critical first, then age."""
 
     is_not_critical: bool
@@ -69,17 +71,19 @@ class DueMessage(NamedTuple):
     """It edits a message that the destination has, and posts none."""
 
 
-def choose_due_messages(due: Sequence[DueMessage], merged_at: int | None, now: int) -> list[DueMessage]:
+def choose_next_messages_to_send(
+    due: Sequence[DueAlertMessage], merged_at: int | None, now: int
+) -> list[DueAlertMessage]:
     """What a destination is sent next: one message, or several that are merged into one; empty: nothing yet.
 
-    More than MAX_SEPARATE_MESSAGES are merged. For MERGED_MESSAGE_INTERVAL_MS after that, only critical ones and edits
-    are sent; what has come in the meantime is merged again.
+    More than MAX_UNMERGED_DUE_MESSAGES are merged. For MERGED_MESSAGE_INTERVAL_MS after that, only critical ones and
+    edits are sent; what has come in the meantime is merged again.
     """
     ordered = sorted(due)
     is_pausing = merged_at is not None and now < merged_at + MERGED_MESSAGE_INTERVAL_MS
     is_storm = merged_at is not None and now < merged_at + 2 * MERGED_MESSAGE_INTERVAL_MS
     allowed = [message for message in ordered if not (is_pausing and message.is_not_critical and not message.is_edit)]
     posts = [message for message in allowed if not message.is_edit]
-    if len(posts) > MAX_SEPARATE_MESSAGES or (is_storm and not is_pausing and len(posts) > 1):
+    if len(posts) > MAX_UNMERGED_DUE_MESSAGES or (is_storm and not is_pausing and len(posts) > 1):
         return posts
     return allowed[:1]

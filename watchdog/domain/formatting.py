@@ -53,12 +53,12 @@ def format_duration(ms: float) -> str:
     seconds = round(ms / SECOND_MS) if ms < 10 * SECOND_MS else int(ms // SECOND_MS)
     minutes, hours, days = seconds // 60, seconds // 3_600, seconds // 86_400
     if not minutes:
-        return _join_units((seconds, "s"))
+        return _join_duration_units((seconds, "s"))
     if not hours:
-        return _join_units((minutes, "min"), (seconds % 60 if minutes < 10 else 0, "s"))
+        return _join_duration_units((minutes, "min"), (seconds % 60 if minutes < 10 else 0, "s"))
     if hours < 48:
-        return _join_units((hours, "h"), (minutes % 60, "min"))
-    return _join_units((days, "days"), (hours % 24 if days < 10 else 0, "h"))
+        return _join_duration_units((hours, "h"), (minutes % 60, "min"))
+    return _join_duration_units((days, "days"), (hours % 24 if days < 10 else 0, "h"))
 
 
 def format_duration_over_limit(ms: int, limit: int) -> str:
@@ -68,10 +68,10 @@ def format_duration_over_limit(ms: int, limit: int) -> str:
     minutes, rest = divmod(ms, MINUTE_MS)
     seconds, rest = divmod(rest, SECOND_MS)
     parts = (minutes // 60, "h"), (minutes % 60, "min"), (seconds, "s")
-    return _join_units(*parts) if ms - rest > limit else _join_units(*parts, (rest, "ms"))
+    return _join_duration_units(*parts) if ms - rest > limit else _join_duration_units(*parts, (rest, "ms"))
 
 
-def _join_units(*parts: tuple[int, str]) -> str:
+def _join_duration_units(*parts: tuple[int, str]) -> str:
     return " ".join(f"{n}{NBSP}{unit}" for n, unit in parts if n)
 
 
@@ -86,7 +86,7 @@ def format_time_ago(at: int, now: int) -> str:
     return f"{format_duration_rounded(now - at)} ago" if now - at >= SECOND_MS else "just now"
 
 
-def format_count(n: int, noun: str) -> str:
+def format_count_with_noun(n: int, noun: str) -> str:
     """ "1 probe", "24 probes"; for nouns with a plural in s."""
     return f"{format_number(n)}{NBSP}{noun}{'' if n == 1 else 's'}"
 
@@ -122,19 +122,19 @@ def format_timestamp(at: int, now: int, *, seconds: bool = False) -> str:
     return time if to_utc_datetime(at).date() == to_utc_datetime(now).date() else f"{format_date(at, now)} {time}"
 
 
-SHOW_SECONDS_FOR_LIMITS_BELOW_MS = 10 * MINUTE_MS
+SHOW_SECONDS_IF_LIMIT_BELOW_MS = 10 * MINUTE_MS
 """A message about a limit below this shows its times with seconds."""
 
 
-def format_utc(at: int, now: int, *, seconds: bool = False) -> str:
+def format_utc_timestamp(at: int, now: int, *, seconds: bool = False) -> str:
     """ "01:48 UTC", for messages that are stored and read later; with the date unless it is the date of `now`."""
     return f"{format_timestamp(at, now, seconds=seconds)} UTC"
 
 
 def format_time_in_zone(at: int, now: int, timezone: str, *, seconds: bool = False) -> str:
-    """ "03:48 CEST": as `format_utc`, in a time zone."""
+    """ "03:48 CEST": as `format_utc_timestamp`, in a time zone."""
     if timezone == "UTC":
-        return format_utc(at, now, seconds=seconds)
+        return format_utc_timestamp(at, now, seconds=seconds)
     zone = ZoneInfo(timezone)
     local = to_utc_datetime(at).astimezone(zone)
     offset_ms = round((local.utcoffset() or timedelta()).total_seconds() * 1000)
@@ -156,7 +156,7 @@ def format_remediation(attempt: RemediationAttempt, now: int) -> tuple[str, str]
     return _REMEDIATION_STATE_LABELS[attempt.state], " · ".join(filter(None, (attempt.action, detail)))
 
 
-def sparkline(runs: Sequence[RunSummary]) -> str:
+def format_text_sparkline(runs: Sequence[RunSummary]) -> str:
     """One character per run, oldest first: "▁▁▂▁✕✕", with `?` for not judged and `·` for missed.
 
     A bar has its full height at the slowest run, or at eight times the median if no run is as slow, so that noise stays

@@ -18,7 +18,7 @@ MAX_REMEMBERED_HEARTBEAT_RUNS = 50
 """Runs in progress, ended runs and lost runs that are remembered, of each the newest."""
 MAX_RECENT_HEARTBEAT_STARTS = 3
 """They show whether a job is always late by the same time, as it is if its time zone is wrong."""
-SIGNAL_BY_EXIT_CODE = {
+SIGNAL_NAME_BY_EXIT_CODE = {
     129: "SIGHUP", 130: "SIGINT", 131: "SIGQUIT", 134: "SIGABRT", 137: "SIGKILL", 139: "SIGSEGV", 143: "SIGTERM",
 }  # fmt: skip
 """What ended a command, by the exit code that shells and `watchdog exec` report for it: 128 and the signal's number."""
@@ -45,7 +45,7 @@ class CheckInKind(StrEnum):
     REJECTED = "rejected"
 
 
-RUN_CHECK_IN_KINDS = (CheckInKind.START, CheckInKind.OK, CheckInKind.FAIL)
+CHECK_IN_KINDS_ABOUT_RUNS = (CheckInKind.START, CheckInKind.OK, CheckInKind.FAIL)
 """Those that report the start or the end of a run."""
 
 
@@ -168,7 +168,7 @@ class HeartbeatState(NamedTuple):
         return cls(**values)
 
 
-class AppliedCheckIn(NamedTuple):
+class HeartbeatStateAfterCheckIn(NamedTuple):
     """The state after a check-in."""
 
     state: HeartbeatState
@@ -176,17 +176,17 @@ class AppliedCheckIn(NamedTuple):
     """Of the run that the check-in ended."""
 
 
-def apply_check_in(state: HeartbeatState, check_in: CheckIn) -> AppliedCheckIn:
+def apply_check_in(state: HeartbeatState, check_in: CheckIn) -> HeartbeatStateAfterCheckIn:
     """Folds one check-in, which may be late or repeat another. `state` is not changed."""
     if check_in.kind is CheckInKind.REJECTED:
-        return AppliedCheckIn(
+        return HeartbeatStateAfterCheckIn(
             state._replace(last_rejected=_pick_later_timestamp(state.last_rejected, check_in.occurred_at))
         )
     if check_in.kind is CheckInKind.START:
-        return AppliedCheckIn(_apply_start_check_in(state, check_in))
+        return HeartbeatStateAfterCheckIn(_apply_start_check_in(state, check_in))
     if check_in.kind is CheckInKind.LOG:
         output = check_in.output[-MAX_HEARTBEAT_OUTPUT_CHARS:]
-        return AppliedCheckIn(state._replace(output=output, output_is_partial=True) if output else state)
+        return HeartbeatStateAfterCheckIn(state._replace(output=output, output_is_partial=True) if output else state)
     return _apply_end_check_in(state, check_in)
 
 
@@ -197,14 +197,14 @@ def _apply_start_check_in(state: HeartbeatState, check_in: CheckIn) -> Heartbeat
         id == run_id and abs(other - start) <= DUPLICATE_CHECK_IN_WINDOW_MS for id, other in known_starts
     ):
         return state
-    ended = _find_run_of_late_start(state, check_in)
+    ended = _find_heartbeat_run_of_late_start(state, check_in)
     if ended is not None:
         if ended.end == state.last_end and state.duration is None:
             state = state._replace(duration=ended.end - start)
         ended_runs = (run._replace(start=start) if run == ended else run for run in state.ended_runs)
         return state._replace(ended_runs=tuple(ended_runs))
     open_runs = tuple(sorted((*state.open_runs, (run_id, start)), key=lambda run: run[1]))
-    return _move_lost_heartbeat_runs(_remember_heartbeat_start(state._replace(open_runs=open_runs), start))
+    return _move_open_heartbeat_runs_to_lost(_remember_heartbeat_start(state._replace(open_runs=open_runs), start))
 
 
 def _remember_heartbeat_start(state: HeartbeatState, start: int) -> HeartbeatState:
@@ -212,7 +212,7 @@ def _remember_heartbeat_start(state: HeartbeatState, start: int) -> HeartbeatSta
     return state._replace(last_start=starts[-1], recent_starts=tuple(starts))
 
 
-def _find_run_of_late_start(state: HeartbeatState, start: CheckIn) -> EndedHeartbeatRun | None:
+def _find_heartbeat_run_of_late_start(state: HeartbeatState, start: CheckIn) -> EndedHeartbeatRun | None:
     """The run whose start arrives only now, after its end; None: the run is in progress."""
     if start.run_id:
         ends = [run for run in state.ended_runs if run.run_id == start.run_id and run.end >= start.occurred_at]
@@ -222,7 +222,7 @@ def _find_run_of_late_start(state: HeartbeatState, start: CheckIn) -> EndedHeart
     return EndedHeartbeatRun("", state.last_end, succeeded=state.last_end == state.last_ok)
 
 
-def _move_lost_heartbeat_runs(state: HeartbeatState) -> HeartbeatState:
+def _move_open_heartbeat_runs_to_lost(state: HeartbeatState) -> HeartbeatState:
     """A run without an id ends at the latest when the next run starts; a run with an id, when the next run with the
     same id starts. If they stayed open, each crash would leave one that never ends."""
     still_open: list[tuple[str, int]] = []
@@ -243,10 +243,10 @@ def _move_lost_heartbeat_runs(state: HeartbeatState) -> HeartbeatState:
     return state
 
 
-def _apply_end_check_in(state: HeartbeatState, check_in: CheckIn) -> AppliedCheckIn:
+def _apply_end_check_in(state: HeartbeatState, check_in: CheckIn) -> HeartbeatStateAfterCheckIn:
     succeeded, end = check_in.kind is CheckInKind.OK, check_in.occurred_at
     if _is_repeated_end_check_in(state, check_in):
-        return AppliedCheckIn(state)
+        return HeartbeatStateAfterCheckIn(state)
     state, start, duration = _close_heartbeat_run(state, check_in)
     state = _remember_ended_heartbeat_run(state, EndedHeartbeatRun(check_in.run_id, end, succeeded, start))
     if state.last_end is None or end >= state.last_end:
@@ -258,7 +258,7 @@ def _apply_end_check_in(state: HeartbeatState, check_in: CheckIn) -> AppliedChec
         if succeeded
         else _add_failure_to_heartbeat(state, end, _format_failed_check_in_message(check_in))
     )
-    return AppliedCheckIn(state, duration)
+    return HeartbeatStateAfterCheckIn(state, duration)
 
 
 def _is_repeated_end_check_in(state: HeartbeatState, check_in: CheckIn) -> bool:
@@ -341,7 +341,7 @@ def _format_failed_check_in_message(check_in: CheckIn) -> str:
     lines = [line.strip() for line in check_in.output.splitlines() if line.strip()]
     parts = [line[:MAX_HEARTBEAT_ERROR_CHARS] for line in lines[-1:]]
     if check_in.exit_code is not None:
-        signal = SIGNAL_BY_EXIT_CODE.get(check_in.exit_code)
+        signal = SIGNAL_NAME_BY_EXIT_CODE.get(check_in.exit_code)
         parts.insert(0, f"exit code {check_in.exit_code}{f' ({signal})' if signal else ''}")
     return ": ".join(parts)
 

@@ -24,7 +24,7 @@ def encode_subject_facts(facts: SubjectFacts) -> list[Json]:
     return list(facts[:length])
 
 
-def map_fact_texts(facts: SubjectFacts, transform: Callable[[str], str]) -> SubjectFacts:
+def transform_subject_fact_texts(facts: SubjectFacts, transform: Callable[[str], str]) -> SubjectFacts:
     """The facts with every text transformed, such as masked and truncated."""
     changed = {name: transform(value) for name, value in facts._asdict().items() if isinstance(value, str) and value}
     return facts._replace(**changed) if changed else facts

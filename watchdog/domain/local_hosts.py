@@ -4,7 +4,7 @@ from __future__ import annotations
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 """As they stand in URLs and Host headers."""
-_LOOPBACK_BY_WILDCARD = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
+_LOOPBACK_ADDRESS_BY_WILDCARD_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
 
 
 def is_loopback_host(host: str) -> bool:
@@ -23,9 +23,9 @@ def is_loopback_host(host: str) -> bool:
 
 def is_wildcard_host(host: str) -> bool:
     """Whether a service that listens there accepts connections on all addresses."""
-    return host in _LOOPBACK_BY_WILDCARD
+    return host in _LOOPBACK_ADDRESS_BY_WILDCARD_ADDRESS
 
 
 def get_local_connect_host(host: str) -> str:
     """The host to connect to from this machine, for a service that listens on `host`."""
-    return _LOOPBACK_BY_WILDCARD.get(host, host)
+    return _LOOPBACK_ADDRESS_BY_WILDCARD_ADDRESS.get(host, host)

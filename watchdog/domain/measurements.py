@@ -38,7 +38,7 @@ class QueueMeasurements(QueueMetrics):
         return cls(**{name: value for name, value in values.items() if isinstance(value, int | float)})  # type: ignore[arg-type] # by their names
 
 
-class CanaryStages(NamedTuple):
+class CanaryStageDurations(NamedTuple):
     """How long each stage of a sentinel job took, in ms, stored among the result's phases.
 
     None: the stage was not reached, or the queue system does not show it.

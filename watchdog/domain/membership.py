@@ -16,7 +16,7 @@ from watchdog.domain.formatting import (
     HOUR_MS,
     MINUTE_MS,
     SECOND_MS,
-    format_count,
+    format_count_with_noun,
     format_duration_rounded,
 )
 
@@ -50,7 +50,7 @@ class WatchdogProcessRecord(NamedTuple):
         return not self.left_in_order and self.lease_until > now
 
 
-class DefinitionDigestsByRevision(NamedTuple):
+class ConfigDefinitionDigestsByRevision(NamedTuple):
     """What the revisions of members have: by revision, name -> a digest of its definition."""
 
     probes: Mapping[int, Mapping[str, str]]
@@ -78,13 +78,15 @@ class LiveWatchdogProcesses(NamedTuple):
         return next((status for status in self.members if status.member.id == member_id), None)
 
 
-def choose_member_for_probe(member_ids: Collection[str], probe_id: str) -> str:
+def choose_process_to_run_probe(member_ids: Collection[str], probe_id: str) -> str:
     """The member that runs a probe while members cannot agree through the database: the same for every member that
     knows the same others, and a member that ends changes it for its own probes alone (rendezvous hashing)."""
     return max(member_ids, key=lambda member: blake2b(f"{member}\0{probe_id}".encode(), digest_size=8).digest())
 
 
-def find_highest_live_revision_by_name(live: Iterable[int], names: Mapping[int, Iterable[NameT]]) -> dict[NameT, int]:
+def find_highest_live_config_revision_by_name(
+    live: Iterable[int], names: Mapping[int, Iterable[NameT]]
+) -> dict[NameT, int]:
     """The highest live revision that has each name. `names`: of probes or destinations, by revision."""
     governing: dict[NameT, int] = {}
     for revision in sorted(live):
@@ -127,7 +129,7 @@ def find_process_config_difference_start(members: Iterable[WatchdogProcessRecord
 
 
 def derive_live_watchdog_processes(
-    members: Iterable[WatchdogProcessRecord], definitions: DefinitionDigestsByRevision, now: int
+    members: Iterable[WatchdogProcessRecord], definitions: ConfigDefinitionDigestsByRevision, now: int
 ) -> LiveWatchdogProcesses:
     """`members`: all that are known, live or not."""
     members = list(members)
@@ -135,7 +137,7 @@ def derive_live_watchdog_processes(
     revisions = {member.revision for member in live}
 
     def superseded(revision: int, by_revision: Mapping[int, Mapping[str, str]]) -> dict[str, int]:
-        governing = find_highest_live_revision_by_name(revisions, by_revision)
+        governing = find_highest_live_config_revision_by_name(revisions, by_revision)
         own = by_revision.get(revision, {})
         return {name: governing[name] for name in own if by_revision[governing[name]][name] != own[name]}
 
@@ -172,7 +174,7 @@ def _list_superseded_definition_notes(
         names = [name for name, governing in revision_by_name.items() if governing == revision]
         listed = f": {_join_names_with_limit(names)}" if show_names else ""
         are = "is" if len(names) == 1 else "are"
-        count = format_count(len(names), noun)
+        count = format_count_with_noun(len(names), noun)
         yield f"{count} of this process {are} {verb} by processes with the newer revision {revision}{listed}"
 
 
@@ -180,7 +182,7 @@ def _join_names_with_limit(names: Sequence[str]) -> str:
     return ", ".join(names[:MAX_NAMES_IN_PROCESS_NOTE]) + (", ..." if len(names) > MAX_NAMES_IN_PROCESS_NOTE else "")
 
 
-def describe_process_revisions(status: LiveWatchdogProcesses) -> str:
+def describe_process_config_revisions(status: LiveWatchdogProcesses) -> str:
     """Which member has which revision."""
     return _join_names_with_limit([f"{member.id} has revision {member.revision}" for member, *_ in status.members])
 
@@ -190,5 +192,5 @@ def format_process_config_difference_warning(status: LiveWatchdogProcesses, now:
     if status.differing_since is None or now - status.differing_since <= MAX_PROCESS_CONFIG_DIFFERENCE_MS:
         return ""
     since = format_duration_rounded(now - status.differing_since)
-    revisions = describe_process_revisions(status)
+    revisions = describe_process_config_revisions(status)
     return f"processes on one database have had different configurations for {since}: {revisions}"

@@ -16,7 +16,7 @@ from watchdog.domain.uptime_clock import DowntimeGap
 Json: TypeAlias = Any
 """A value that JSON can hold: None, bool, int, float, str, list or dict with string keys."""
 
-LOCAL_LOCATION = "local"
+LOCAL_LOCATION_NAME = "local"
 """The location that this process probes from; there is only this location."""
 
 JsonScalar: TypeAlias = str | int | float | bool | None
@@ -345,7 +345,7 @@ class ResultWithEvidence:
     evidence: Evidence
 
 
-class AlertMember(NamedTuple):
+class AlertMessageIncident(NamedTuple):
     """One of several incidents that a message is about."""
 
     incident: Incident
@@ -386,7 +386,7 @@ class AlertMessageContext:
     """The cause that the destination's message states so far; empty if it has none."""
     is_test: bool = False
     """Sent by `watchdog test-alert`, and marked as a test."""
-    members: tuple[AlertMember, ...] = ()
+    members: tuple[AlertMessageIncident, ...] = ()
     """All incidents that the message is about, if there are several."""
     shared_cause: str = ""
     """What broke for all members; empty if they share nothing, because their messages were merged."""

@@ -17,7 +17,7 @@ MAX_PLAUSIBLE_JOB_INTERVAL_MS = 36_525 * DAY_MS
 """The longest interval and duration that are believed: 100 years."""
 
 
-class JobStage(StrEnum):
+class CanaryJobStage(StrEnum):
     """How far a sentinel job has come."""
 
     SENT = "sent"
@@ -33,7 +33,7 @@ class JobStage(StrEnum):
 class CanaryJobPollResult(NamedTuple):
     """The result of polling a sentinel job, by the system's own clocks."""
 
-    stage: JobStage
+    stage: CanaryJobStage
     picked_up_at: int | None = None
     finished_at: int | None = None
     error: str = ""

@@ -17,7 +17,14 @@ MAX_BYTE_ORDER_MARK_BYTES = 4
 """Bytes at the start of a body that show its mark."""
 _NON_CHARSET_PYTHON_CODECS = frozenset({"idna", "punycode", "raw-unicode-escape", "unicode-escape", "utf-7"})
 """Codecs that are no charset of text: they read parts of it as escapes, and some cannot skip an invalid byte."""
-_CODE_UNIT_BYTES = {"utf-32": 4, "utf-32-le": 4, "utf-32-be": 4, "utf-16": 2, "utf-16-le": 2, "utf-16-be": 2}
+_CODE_UNIT_BYTES_BY_ENCODING = {
+    "utf-32": 4,
+    "utf-32-le": 4,
+    "utf-32-be": 4,
+    "utf-16": 2,
+    "utf-16-le": 2,
+    "utf-16-be": 2,
+}
 MIN_UTF16_NUL_RATIO = 0.4
 """The share of NUL in every second byte that shows UTF-16 without a mark: all ASCII characters have one."""
 MAX_UNREADABLE_CHARS_RATIO = 0.3
@@ -39,7 +46,7 @@ class BodyTail(NamedTuple):
         return self.total_bytes - len(self.data)
 
 
-def find_text_codec(name: str) -> str | None:
+def find_python_text_codec(name: str) -> str | None:
     """The Python codec of a charset; None: it is unknown, or not one of text."""
     try:
         "".encode(name)
@@ -49,11 +56,11 @@ def find_text_codec(name: str) -> str | None:
     return None if codec in _NON_CHARSET_PYTHON_CODECS else codec
 
 
-def find_wide_encoding(start: bytes) -> str:
+def find_utf16_or_utf32_encoding(start: bytes) -> str:
     """The encoding of a text in UTF-16 or UTF-32, as its beginning shows; empty: it is another one."""
     encoding = next((e for mark, e in BYTE_ORDER_MARKS if start.startswith(mark)), "")
     if encoding:
-        return encoding if encoding in _CODE_UNIT_BYTES else ""
+        return encoding if encoding in _CODE_UNIT_BYTES_BY_ENCODING else ""
     return _detect_utf16_without_bom(BodyTail(start, start[:MAX_BYTE_ORDER_MARK_BYTES], len(start)))
 
 
@@ -65,7 +72,7 @@ def decode_body_tail(body: BodyTail, charset: str = "utf-8") -> str:
     data, offset = body.data, body.offset
     if offset < len(mark):
         data, offset = data[len(mark) - offset :], len(mark)
-    text = data[-offset % _CODE_UNIT_BYTES.get(encoding, 1) :].decode(encoding, "replace")
+    text = data[-offset % _CODE_UNIT_BYTES_BY_ENCODING.get(encoding, 1) :].decode(encoding, "replace")
     unreadable = sum(c == "\N{REPLACEMENT CHARACTER}" or (c < " " and c not in "\t\n\r\f\b\x1b") for c in text)
     if unreadable > MAX_UNREADABLE_CHARS_RATIO * len(text):
         return f"({body.total_bytes} bytes that are not text in {encoding})"

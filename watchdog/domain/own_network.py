@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 from watchdog.domain.model import Outcome, ProbeResult
 
-OWN_NETWORK_REASON = "watchdog.network"
+WATCHDOG_NETWORK_FAULT_REASON = "watchdog.network"
 """The network of this machine is at fault. That is a finding about Watchdog, and decides nothing about the probe."""
 MASS_FAILURE_WINDOW_MS = 60_000
-OWN_FAULT_AFTERMATH_MS = 120_000
+OWN_NETWORK_FAULT_AFTERMATH_MS = 120_000
 """For this long after the network of this machine was found at fault, a failure may still be a part of that."""
 MIN_HOSTS_OF_MASS_FAILURE = 5
-MAX_NETWORK_FAULT_HOLD_MS = 10_000
+MAX_RESULT_HOLD_FOR_NETWORK_CHECK_MS = 10_000
 """How long a result that the network of this machine may explain waits for a decision. Then it counts as observed."""
 
 
@@ -28,12 +28,12 @@ class NetworkSymptom(StrEnum):
     """Most probes fail that passed before, and for one family of reasons."""
 
     @property
-    def asks_for_names(self) -> bool:
+    def is_checked_by_name_lookup(self) -> bool:
         """Whether names are resolved in order to decide; otherwise URLs are requested."""
         return self is NetworkSymptom.NO_NAME_SERVER
 
 
-_SYMPTOM_BY_REASON = {
+_NETWORK_SYMPTOM_BY_REASON = {
     "connection.unreachable": NetworkSymptom.NO_ROUTE,
     "dns.no_response": NetworkSymptom.NO_NAME_SERVER,
     "timeout.dns": NetworkSymptom.NO_NAME_SERVER,  # a name server that is silent may take longer than a run
@@ -63,7 +63,7 @@ class OwnNetworkFault(NamedTuple):
 
 def find_network_symptom(reason: str) -> NetworkSymptom | None:
     """`reason`: of a failed request."""
-    return _SYMPTOM_BY_REASON.get(reason)
+    return _NETWORK_SYMPTOM_BY_REASON.get(reason)
 
 
 def apply_network_fault_decision(result: ProbeResult, decision: NetworkFaultDecision) -> ProbeResult:
@@ -71,7 +71,9 @@ def apply_network_fault_decision(result: ProbeResult, decision: NetworkFaultDeci
     if decision is not NetworkFaultDecision.OWN:
         return result._replace(held_until=None)
     message = f"no verdict: the network of Watchdog's own machine has failed: {result.message}"
-    return result._replace(held_until=None, outcome=Outcome.ERROR, reason=OWN_NETWORK_REASON, message=message)
+    return result._replace(
+        held_until=None, outcome=Outcome.ERROR, reason=WATCHDOG_NETWORK_FAULT_REASON, message=message
+    )
 
 
 def get_endpoint_host(endpoint: str) -> str:
@@ -81,7 +83,7 @@ def get_endpoint_host(endpoint: str) -> str:
     return endpoint if endpoint.count(":") > 1 else endpoint.partition(":")[0]
 
 
-class _RecentRun(NamedTuple):
+class _RecentProbeRun(NamedTuple):
     """A run whose probe had passed before."""
 
     at: int
@@ -96,22 +98,22 @@ class MassFailureDetector:
     def __init__(self) -> None:
         self._passed: set[int] = set()
         """The probes whose newest run passed."""
-        self._runs: dict[int, _RecentRun] = {}
+        self._runs: dict[int, _RecentProbeRun] = {}
         """By probe, oldest first."""
         self._failing_hosts: defaultdict[str, Counter[str]] = defaultdict(Counter)
         """Family -> host -> how many of these runs failed."""
 
-    def note_run(self, probe: int, host: str, family: str, now: int) -> None:
+    def record_run(self, probe: int, host: str, family: str, now: int) -> None:
         """`family`: of the reason of a failure; empty: the run passed."""
         self._forget_old_runs(now)
         if probe in self._passed:
             self._forget_run(probe)
-            self._runs[probe] = _RecentRun(now, host, family)
+            self._runs[probe] = _RecentProbeRun(now, host, family)
             if family:
                 self._failing_hosts[family][host] += 1
         (self._passed.discard if family else self._passed.add)(probe)
 
-    def note_own_fault(self, probe: int) -> None:
+    def record_own_fault(self, probe: int) -> None:
         """The newest run failed by a fault of Watchdog's own: the next failure counts as one after a pass."""
         self._passed.add(probe)
 
@@ -121,7 +123,7 @@ class MassFailureDetector:
         hosts = self._failing_hosts[family]
         return len(hosts) >= MIN_HOSTS_OF_MASS_FAILURE and 2 * hosts.total() > len(self._runs)
 
-    def list_probes_failing_alike(self, probes: Iterable[int]) -> list[int]:
+    def list_probes_failing_for_same_reasons(self, probes: Iterable[int]) -> list[int]:
         """The probes whose run failed for the same family of reasons as that of one of these."""
         families = {run.family for probe in probes if (run := self._runs.get(probe)) is not None and run.family}
         return [probe for probe, run in self._runs.items() if run.family in families]

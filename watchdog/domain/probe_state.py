@@ -14,11 +14,11 @@ from watchdog.domain.model import Json
 
 SCHEDULED_JOB_STATE_KEY_PREFIX = "job:"
 """Key of a `ScheduledJobStateRecord`: this, then a digest of the job's name."""
-FORGET_JOB_KEY_PREFIX = "forget:"
+FORGET_JOB_STATE_KEY_PREFIX = "forget:"
 """Key of an operator's decision to forget a missing job: this, then a digest of the job's name."""
 SCHEDULER_HEARTBEAT_STATE_KEY = "scheduler"
 """Key of a `SchedulerHeartbeatRecord`."""
-JOB_SOURCE_ABSENCE_STATE_KEY = "source"
+JOB_SOURCE_OUTAGE_STATE_KEY = "source"
 """Key of a `JobSourceOutageRecord`."""
 WAITING_FOR_FIRST_RUN_STATE_KEY = "waiting"
 """Present while none of the probe's jobs has run yet."""
@@ -121,13 +121,13 @@ def build_scheduled_job_state_key(job_name: str) -> str:
 def drop_scheduled_job_state_updates(state_updates: Mapping[str, Json]) -> dict[str, Json]:
     """The updates of a result that is never evaluated. What it shows of jobs for the first time, such as a lost run or
     an operator's decision, has to be shown again."""
-    prefixes = (SCHEDULED_JOB_STATE_KEY_PREFIX, FORGET_JOB_KEY_PREFIX)
+    prefixes = (SCHEDULED_JOB_STATE_KEY_PREFIX, FORGET_JOB_STATE_KEY_PREFIX)
     return {key: value for key, value in state_updates.items() if not key.startswith(prefixes)}
 
 
-def build_forget_job_key(state_key: str) -> str:
+def build_forget_job_state_key(state_key: str) -> str:
     """`state_key`: of the job's `ScheduledJobStateRecord`."""
-    return FORGET_JOB_KEY_PREFIX + state_key.removeprefix(SCHEDULED_JOB_STATE_KEY_PREFIX)
+    return FORGET_JOB_STATE_KEY_PREFIX + state_key.removeprefix(SCHEDULED_JOB_STATE_KEY_PREFIX)
 
 
 def read_scheduled_job_state_record(probe_state: Mapping[str, Json], job_name: str) -> ScheduledJobStateRecord | None:

@@ -10,9 +10,9 @@ from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.domain.rules import AlertPolicy
 from watchdog.domain.schedule import Schedule
 
-STALE_AFTER_SLOTS = 3
+STALE_AFTER_MISSING_SLOTS = 3
 """A probe is stale after this many slots without a result."""
-EMPTY_ROUTING_TABLE = NotificationRoutingTable({})
+EMPTY_NOTIFICATION_ROUTING_TABLE = NotificationRoutingTable({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class RegisteredProbe:
     """A digest of everything that decides how the probe runs and who is notified: equal if processes agree on it."""
     catch_up_ms: int = 0
     """For how long after its slot a run that was missed is still started; cron schedules only."""
-    routes: NotificationRoutingTable = EMPTY_ROUTING_TABLE
+    routes: NotificationRoutingTable = EMPTY_NOTIFICATION_ROUTING_TABLE
     """Decides who is notified of its incidents."""
 
     @property
@@ -36,11 +36,11 @@ class RegisteredProbe:
 
 
 def make_staleness_threshold_function(schedule: Schedule, max_lateness: int) -> Callable[[int], int]:
-    """`AlertPolicy.staleness_threshold` of a probe: STALE_AFTER_SLOTS slots and the lateness of the last."""
+    """`AlertPolicy.staleness_threshold` of a probe: STALE_AFTER_MISSING_SLOTS slots and the lateness of the last."""
 
     def staleness_threshold_ms(slot: int) -> int:
         last_slot = slot
-        for _ in range(STALE_AFTER_SLOTS):
+        for _ in range(STALE_AFTER_MISSING_SLOTS):
             last_slot = schedule.find_next_slot_after(last_slot)
         return last_slot - slot + max_lateness
 

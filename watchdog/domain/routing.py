@@ -59,7 +59,7 @@ class NotificationRoute:
             return ""
         return f"reason is {reason}, not {' or '.join(self.reason_patterns)}"
 
-    def ends_evaluation(self, reason: str) -> bool:
+    def stops_route_evaluation(self, reason: str) -> bool:
         """Whether no route after this one is evaluated once it applies. An empty reason: for every reason."""
         return not self.continue_matching and bool(reason or not self.reason_patterns)
 
@@ -72,7 +72,7 @@ def explain_route_mismatches(
     for index, route in enumerate(routes):
         mismatch = route.describe_mismatch(probe, reason)
         yield index, mismatch
-        if not mismatch and route.ends_evaluation(reason):
+        if not mismatch and route.stops_route_evaluation(reason):
             return
 
 
@@ -105,7 +105,7 @@ class NotificationRoutingTable:
         Someone is notified of every fault of Watchdog itself: if no route leads to a destination, every destination.
         `failing_destination`: the fault is that this one gets no notifications, so it is left out.
         """
-        decision = self._apply_routes(probe, reason)
+        decision = self._evaluate_routes(probe, reason)
         if probe.kind != service.WATCHDOG_SELF_PROBE_KIND or not self.receivers:
             return decision
         log = decision.routing_log
@@ -119,7 +119,7 @@ class NotificationRoutingTable:
             log = *log, f"{failing_destination} is left out: the incident is about it"
         return RoutingDecision(tuple(others), log)
 
-    def _apply_routes(self, probe: ProbeInfo, reason: str) -> RoutingDecision:
+    def _evaluate_routes(self, probe: ProbeInfo, reason: str) -> RoutingDecision:
         if not self.receivers:
             return RoutingDecision((), ("no receivers are configured: no one is notified",))
         if not self.routes:

@@ -22,7 +22,7 @@ from cronsim import CronSim, CronSimError
 from watchdog.domain.timestamps import UNIX_EPOCH
 from watchdog.domain.uptime_clock import DowntimeGap, DowntimeGaps
 
-CRON_NICKNAMES = {
+CRON_EXPRESSION_BY_NICKNAME = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
     "@monthly": "0 0 1 * *",
@@ -54,7 +54,7 @@ class CronScheduleError(ValueError):
     """A cron expression or time zone that is not valid."""
 
 
-INTERVAL_SLOT_STEP_MS = 250
+INTERVAL_SCHEDULE_PHASE_STEP_MS = 250
 """Slots of intervals are multiples of this many ms: runs that start together cost far less than single ones."""
 
 
@@ -62,7 +62,7 @@ def derive_interval_schedule_phase_ms(probe_id: str, interval_ms: int) -> int:
     """The offset of a probe's slots within its interval of at least 1 s: the same after every restart, and evenly
     spread over probes."""
     number = int.from_bytes(blake2b(probe_id.encode(), digest_size=8).digest())
-    return number % (interval_ms // INTERVAL_SLOT_STEP_MS) * INTERVAL_SLOT_STEP_MS
+    return number % (interval_ms // INTERVAL_SCHEDULE_PHASE_STEP_MS) * INTERVAL_SCHEDULE_PHASE_STEP_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +223,7 @@ def list_missed_job_runs(
             break
         # Schedulers treat a change of clocks differently, by at most the size of the change.
         deadline = slot + grace + compute_utc_offset_change_ms(schedule, slot)
-        deadline, gap = extend_deadline_over_gaps(earliest_start, deadline, gaps)
+        deadline, gap = extend_deadline_over_downtime_gaps(earliest_start, deadline, gaps)
         if gap is not None and excusing_gap in (None, gap):
             excusing_gap = gap
         elif deadline <= now:
@@ -248,7 +248,7 @@ def _compute_nearest_slot_delay_ms(schedule: Schedule, start: int) -> int:
     return late if late <= early else -early
 
 
-def extend_deadline_over_gaps(since: int, deadline: int, gaps: DowntimeGaps) -> tuple[int, DowntimeGap | None]:
+def extend_deadline_over_downtime_gaps(since: int, deadline: int, gaps: DowntimeGaps) -> tuple[int, DowntimeGap | None]:
     """The instant from which on it is evidence that nothing was reported between `since` and `deadline`: later than
     `deadline` if short gaps delayed reports. Also the first gap that is long enough to have lost a report."""
     for gap in gaps:
@@ -271,7 +271,7 @@ def compute_utc_offset_change_ms(schedule: Schedule, at: int) -> int:
 
 def _normalize_cron_expression(expression: str) -> str:
     """The expression without a nickname, and with a star for `?`, which means the same in the fields of the day."""
-    fields = CRON_NICKNAMES.get(expression.strip().lower(), expression).split()
+    fields = CRON_EXPRESSION_BY_NICKNAME.get(expression.strip().lower(), expression).split()
     for day in (-3, -1):
         if len(fields) >= 5 and fields[day] == "?":
             fields[day] = "*"
@@ -306,7 +306,7 @@ def _describe_cron_error(expression: str) -> str:
     again, and this takes longer than all the rest."""
     fields = expression.split()
     if expression.startswith("@"):
-        return f"is not a cron expression: expected {', '.join(CRON_NICKNAMES)} or five fields"
+        return f"is not a cron expression: expected {', '.join(CRON_EXPRESSION_BY_NICKNAME)} or five fields"
     if len(fields) not in (5, 6):
         names = ", ".join(list(CRON_FIELD_RANGE_TEXTS)[1:])
         return f"is not a cron expression: expected 5 fields ({names}) or 6 (seconds first), found {len(fields)}"

@@ -11,15 +11,15 @@ from watchdog.domain import reasons
 from watchdog.domain.model import Json, ProbeInfo
 from watchdog.domain.rules import missed_run, no_verdict, service, stale
 
-OWN_FAULT_RULES = (service.RULE_NAME, no_verdict.RULE_NAME, stale.RULE_NAME, missed_run.RULE_NAME)
+WATCHDOG_FAULT_RULE_NAMES = (service.RULE_NAME, no_verdict.RULE_NAME, stale.RULE_NAME, missed_run.RULE_NAME)
 """Findings that are about Watchdog, not about the probe's target."""
 MIN_GROUP_WINDOW_MS, MAX_GROUP_WINDOW_MS = 60_000, 300_000
 """How long a group accepts incidents: as long as the interval of its slowest probe, within these bounds."""
 
-_RESOLVER_REASONS = ("timeout.dns",)
+_DNS_RESOLVER_FAULT_REASONS = ("timeout.dns",)
 _UNREACHABLE_ADDRESS_REASONS = ("connection.unreachable", "timeout.connect")
-_NO_RESPONSE_FAMILIES = ("dns", "connection", "tls", "timeout", "broker")
-_RESPONSE_REASONS = ("timeout.body",)
+_NO_RESPONSE_REASON_FAMILIES = ("dns", "connection", "tls", "timeout", "broker")
+_RESPONSE_STARTED_REASONS = ("timeout.body",)
 """Of these families, but part of the response arrived."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _URL_PATTERN = re.compile(
@@ -28,7 +28,7 @@ _URL_PATTERN = re.compile(
 """Of a target, which has no credentials and no query."""
 
 
-class SharedCause(NamedTuple):
+class SharedIncidentCause(NamedTuple):
     """Incidents with an equal one are about one fault."""
 
     what: str
@@ -37,31 +37,31 @@ class SharedCause(NamedTuple):
     """Of the reasons, if there was a response; a family alone is no shared cause."""
 
 
-def derive_shared_cause(
+def derive_shared_incident_cause(
     probe: ProbeInfo, rule: str, reason: str, facts: Mapping[str, Json]
-) -> SharedCause | None:  # fmt: skip
+) -> SharedIncidentCause | None:  # fmt: skip
     """None if it is unknown what broke. `facts`: the evidence of the result that opened the incident.
 
     The first that applies: Watchdog itself; the resolver; the URL of a broker or database, without credentials; the
     address, if it is unreachable; host and port.
     """
-    if rule in OWN_FAULT_RULES:
-        return SharedCause("Watchdog itself")
+    if rule in WATCHDOG_FAULT_RULE_NAMES:
+        return SharedIncidentCause("Watchdog itself")
     family = reasons.get_reason_family(reason)
-    has_response = family not in _NO_RESPONSE_FAMILIES or reason in _RESPONSE_REASONS
+    has_response = family not in _NO_RESPONSE_REASON_FAMILIES or reason in _RESPONSE_STARTED_REASONS
     response_family = family if has_response else ""
-    if family == "dns" or reason in _RESOLVER_REASONS:
-        return SharedCause("the resolver")
+    if family == "dns" or reason in _DNS_RESOLVER_FAULT_REASONS:
+        return SharedIncidentCause("the resolver")
     url = probe.target.partition(", ")[0].rstrip("/")
     scheme, host_and_port = _parse_url(url)
     if scheme not in ("", *_DEFAULT_PORTS):
-        return SharedCause(url, response_family)
+        return SharedIncidentCause(url, response_family)
     if reason in _UNREACHABLE_ADDRESS_REASONS and (address := _format_addresses(facts.get("address"))):
-        return SharedCause(address)
-    return SharedCause(host_and_port, response_family) if host_and_port else None
+        return SharedIncidentCause(address)
+    return SharedIncidentCause(host_and_port, response_family) if host_and_port else None
 
 
-def compute_group_window_ms(interval_ms: int) -> int:
+def compute_incident_group_window_ms(interval_ms: int) -> int:
     """For how long a group accepts incidents. `interval_ms`: of its slowest probe."""
     return min(max(interval_ms, MIN_GROUP_WINDOW_MS), MAX_GROUP_WINDOW_MS)
 
@@ -78,10 +78,10 @@ def _parse_url(url: str) -> tuple[str, str]:
 def _format_addresses(fact: Json) -> str:
     """The addresses of "192.0.2.1:443, [2001:db8::1]:443", without ports and in one order; empty if there are none."""
     hosts = {text.strip().rpartition(":")[0].strip("[]") for text in fact.split(",")} if isinstance(fact, str) else ()
-    return ", ".join(sorted(filter(_is_address, hosts)))
+    return ", ".join(sorted(filter(_is_ip_address, hosts)))
 
 
-def _is_address(text: str) -> bool:
+def _is_ip_address(text: str) -> bool:
     try:
         ip_address(text.partition("%")[0])
     except ValueError:

@@ -28,8 +28,8 @@ _INVISIBLE_CHARACTERS_PATTERN = re.compile(
 )
 """Unicode categories Cc, Cf, Co, Cs, Zl and Zp and all that is ignorable by default, except emoji style selectors."""
 _UNSTORABLE_CHARACTERS = re.compile("[\0\ud800-\udfff]")
-_TRACEBACK_HEADING = "Traceback (most recent call last)"
-_STACK_CALL_PATTERN = re.compile(r"\s+(at |\.\.\. \d+ more)")
+_PYTHON_TRACEBACK_HEADING = "Traceback (most recent call last)"
+_STACK_FRAME_LINE_PATTERN = re.compile(r"\s+(at |\.\.\. \d+ more)")
 """A line of a stack in JavaScript or Java."""
 _WHITESPACE_PATTERN = re.compile("[\\s\0\x85\u2028\u2029]+")
 
@@ -46,7 +46,7 @@ def replace_unstorable_characters(text: str) -> str:
     return _UNSTORABLE_CHARACTERS.sub(REPLACEMENT_CHARACTER, text)
 
 
-def to_single_line(text: str, max_chars: int = MAX_QUOTED_ERROR_CHARS) -> str:
+def truncate_to_single_line(text: str, max_chars: int = MAX_QUOTED_ERROR_CHARS) -> str:
     """The text on one line of at most `max_chars` characters: runs of white space, NUL included, become one blank.
 
     A single no-break space stays. Does not replace unsafe characters: text that may hold secrets is masked first.
@@ -58,8 +58,10 @@ def to_single_line(text: str, max_chars: int = MAX_QUOTED_ERROR_CHARS) -> str:
 
 def summarize_error(text: str) -> str:
     """An error on one line: of a traceback of Python the line that names the exception, of other stacks no calls."""
-    lines = [line for line in text.splitlines() if line.strip() and not _STACK_CALL_PATTERN.match(line)]
-    return to_single_line(lines[-1] if _TRACEBACK_HEADING in text else "\n".join(lines)) if lines else ""
+    lines = [line for line in text.splitlines() if line.strip() and not _STACK_FRAME_LINE_PATTERN.match(line)]
+    return (
+        truncate_to_single_line(lines[-1] if _PYTHON_TRACEBACK_HEADING in text else "\n".join(lines)) if lines else ""
+    )
 
 
 def truncate_with_ellipsis(text: str, max_chars: int) -> str:
@@ -75,7 +77,7 @@ def truncate_with_note(text: str, max_chars: int) -> str:
 def quote_json_value(value: Json, max_chars: int) -> str:
     """A value within a message, in the words of JSON: null, true, 'text', ["list"]."""
     text = repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return to_single_line(text, max_chars)
+    return truncate_to_single_line(text, max_chars)
 
 
 def map_json_strings(value: Json, function: Callable[[str], str]) -> Json:

@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 from math import isfinite
 
 UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-EPOCH_MS_THRESHOLD = 100_000_000_000
+MIN_EPOCH_NUMBER_READ_AS_MS = 100_000_000_000
 """Epoch numbers from here on (1973 in milliseconds, 5138 in seconds) are milliseconds, smaller ones seconds."""
 MAX_EPOCH_MS = 100_000_000_000_000
 """Instants from here on (the year 5138) are not believed: the source wrote something else there."""
@@ -55,14 +55,14 @@ def parse_printed_time(text: str) -> int | None:
         return None
 
 
-def parse_epoch(number: float | Decimal) -> int | None:
+def parse_epoch_s_or_ms(number: float | Decimal) -> int | None:
     """Seconds or milliseconds since the epoch, distinguished by their size."""
     if not isfinite(number):
         return None
-    return round(number * 1000 if number < EPOCH_MS_THRESHOLD else number)
+    return round(number * 1000 if number < MIN_EPOCH_NUMBER_READ_AS_MS else number)
 
 
-def parse_ms_number(value: str | float | None) -> int | None:
+def parse_positive_ms(value: str | float | None) -> int | None:
     """A number of milliseconds: an instant or an interval. None also for the number 0, for negative numbers and from
     MAX_EPOCH_MS on."""
     try:

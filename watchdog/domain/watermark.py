@@ -29,7 +29,7 @@ def describe_outdated_watermark(
     return f"{event} for {distance}" if now > watermark else f"this clock is {distance} behind the newest run"
 
 
-def explain_outdated_watermark(watermark: int | None, now: int) -> str:
+def describe_outdated_watermark_with_advice(watermark: int | None, now: int) -> str:
     """As `describe_outdated_watermark`, with what to do about it, for who is not in the process that runs probes."""
     problem = describe_outdated_watermark(watermark, now)
     if not problem:

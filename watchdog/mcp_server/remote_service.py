@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from watchdog.api.service import build_health_check_tool_result, serialize_slot_claim_task_health
 from watchdog.domain.model import Json
-from watchdog.domain.watermark import explain_outdated_watermark
+from watchdog.domain.watermark import describe_outdated_watermark_with_advice
 from watchdog.mcp_server.tool_jobs import McpToolRequestError
 from watchdog.net import NetworkAccess, PhaseTimer
 from watchdog.net.errors import ProbeError
@@ -48,7 +48,7 @@ class RemoteBackgroundTaskControl:
     def _derive_task_health_from_watermark(self, claimed_until: int | None, unreachable_reason: str) -> Json:
         """The one task that the store shows: whether any process claims slots."""
         now = self._clock()
-        error = explain_outdated_watermark(claimed_until, now)
+        error = describe_outdated_watermark_with_advice(claimed_until, now)
         lag_ms = None if claimed_until is None else max(now - claimed_until, 0)
         task = serialize_slot_claim_task_health(last_run_at=claimed_until, staleness_ms=lag_ms, error=error)
         return build_health_check_tool_result(

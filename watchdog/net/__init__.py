@@ -5,7 +5,7 @@ from __future__ import annotations
 from watchdog.net.errors import ProbeError, build_probe_error_from_exception
 from watchdog.net.network import NetworkAccess
 from watchdog.net.phases import PhaseTimer
-from watchdog.net.redact import SecretMask, redact_url, sanitize_json
+from watchdog.net.redact import SecretMask, mask_and_truncate_json, redact_url
 
 __all__ = [
     "NetworkAccess",
@@ -13,6 +13,6 @@ __all__ = [
     "ProbeError",
     "SecretMask",
     "build_probe_error_from_exception",
+    "mask_and_truncate_json",
     "redact_url",
-    "sanitize_json",
 ]

@@ -77,9 +77,10 @@ def _parse_certificate(der: bytes) -> Certificate | None:
     return Certificate(
         subject=parsed.subject.rfc4514_string(),
         issuer=parsed.issuer.rfc4514_string(),
-        common_name=_read_name_attribute(parsed.subject, NameOID.COMMON_NAME) or parsed.subject.rfc4514_string(),
-        issuer_common_name=_read_name_attribute(parsed.issuer, NameOID.COMMON_NAME) or parsed.issuer.rfc4514_string(),
-        issuer_organization=_read_name_attribute(parsed.issuer, NameOID.ORGANIZATION_NAME),
+        common_name=_read_x509_name_attribute(parsed.subject, NameOID.COMMON_NAME) or parsed.subject.rfc4514_string(),
+        issuer_common_name=_read_x509_name_attribute(parsed.issuer, NameOID.COMMON_NAME)
+        or parsed.issuer.rfc4514_string(),
+        issuer_organization=_read_x509_name_attribute(parsed.issuer, NameOID.ORGANIZATION_NAME),
         valid_from=to_epoch_ms(parsed.not_valid_before_utc),
         expires_at=to_epoch_ms(parsed.not_valid_after_utc),
         names=names,
@@ -110,7 +111,7 @@ def _read_certificate_extensions(certificate: x509.Certificate) -> tuple[tuple[s
     return names, issuer_is_published
 
 
-def _read_name_attribute(name: x509.Name, oid: x509.ObjectIdentifier) -> str:
+def _read_x509_name_attribute(name: x509.Name, oid: x509.ObjectIdentifier) -> str:
     values = name.get_attributes_for_oid(oid)
     return str(values[0].value) if values else ""
 

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from watchdog.net.redact import MASK_PLACEHOLDER, SECRET_NAME_PATTERN, redact_url
 from watchdog.net.secret_fields import Span, drop_overlapping_spans, find_secret_value_spans, replace_spans
 
-_NAMED_ARGUMENT_PATTERN = re.compile(r"-{0,2}(?P<name>[A-Za-z][\w-]*)(?:(?:=|:[ ]*(?=\S))(?P<value>.*))?", re.DOTALL)
+_NAMED_COMMAND_ARGUMENT_PATTERN = re.compile(
+    r"-{0,2}(?P<name>[A-Za-z][\w-]*)(?:(?:=|:[ ]*(?=\S))(?P<value>.*))?", re.DOTALL
+)
 """An option, `--token` or `--token=value`, an assignment, `API_KEY=value`, or a header, `Authorization: value`."""
 _SHELL_COMMAND_OPTION_PATTERN = re.compile(r"-[a-z]*c|--command")
 """The option of a shell whose value is a script."""
@@ -27,7 +29,7 @@ def find_secret_arguments(arguments: Sequence[str]) -> dict[int, list[Span]]:
     for index, argument in enumerate(arguments):
         if is_value and not argument.startswith("-"):
             secrets[index] = [(0, len(argument))]
-        match, is_value = _NAMED_ARGUMENT_PATTERN.fullmatch(argument), False
+        match, is_value = _NAMED_COMMAND_ARGUMENT_PATTERN.fullmatch(argument), False
         if index in secrets:
             continue
         if index and _SHELL_COMMAND_OPTION_PATTERN.fullmatch(arguments[index - 1]) and len(argument.split()) > 1:

@@ -10,7 +10,7 @@ from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any
 
-from watchdog.domain.own_network import OWN_NETWORK_REASON
+from watchdog.domain.own_network import WATCHDOG_NETWORK_FAULT_REASON
 from watchdog.net.address_filter import find_blocked_address_category
 from watchdog.net.errors import ProbeError, build_probe_error_from_dns_error, build_probe_error_from_exception
 from watchdog.net.name_lookup import SharedDnsResolver, SocketAddress
@@ -61,7 +61,7 @@ class TcpConnector:
         phase_timer.start_phase("connect")
         try:
             sock = await _connect_happy_eyeballs(allowed)
-        except _NoAddressAcceptedError as failed:
+        except _NoAddressConnectedError as failed:
             error = self._select_connect_error(failed.failures)
             error.facts["address"] = phase_timer.facts["address"]
             raise error from None
@@ -80,7 +80,7 @@ class TcpConnector:
         """The error of the first address that the network of this machine does not explain, else of the first. Raises
         an OSError that is none of a network."""
         errors = [self._translate_connect_error(family, os_error) for (family, _), os_error in failures]
-        return next((error for error in errors if error.reason != OWN_NETWORK_REASON), errors[0])
+        return next((error for error in errors if error.reason != WATCHDOG_NETWORK_FAULT_REASON), errors[0])
 
     def _translate_connect_error(self, family: socket.AddressFamily, os_error: OSError) -> ProbeError:
         own_error = find_missing_route_error(os_error, family, self.read_default_routes)
@@ -126,7 +126,7 @@ def _build_address_blocked_error(address: str, allow_private_addresses: bool) ->
     )
 
 
-class _NoAddressAcceptedError(Exception):
+class _NoAddressConnectedError(Exception):
     """`failures`: each address, with its error."""
 
     def __init__(self, failures: Sequence[tuple[SocketAddress, OSError]]) -> None:
@@ -137,13 +137,13 @@ class _NoAddressAcceptedError(Exception):
 async def _connect_happy_eyeballs(addresses: Sequence[SocketAddress]) -> socket.socket:
     """Returns the first socket that connects; each address has a head start on the next.
 
-    If none connects, raises _NoAddressAcceptedError.
+    If none connects, raises _NoAddressConnectedError.
     """
     if len(addresses) == 1:
         try:
             return await connect_socket(addresses[0])
         except OSError as os_error:
-            raise _NoAddressAcceptedError([(addresses[0], os_error)]) from None
+            raise _NoAddressConnectedError([(addresses[0], os_error)]) from None
     untried = list(addresses)
     attempts: list[asyncio.Task[socket.socket]] = []
     winner: asyncio.Task[socket.socket] | None = None
@@ -163,7 +163,7 @@ async def _connect_happy_eyeballs(addresses: Sequence[SocketAddress]) -> socket.
             if attempt.done() and isinstance(error := attempt.exception(), OSError)
         ]
         if winner is None and failures:
-            raise _NoAddressAcceptedError(failures)
+            raise _NoAddressConnectedError(failures)
         return (winner or attempts[0]).result()
     finally:
         for attempt in attempts:

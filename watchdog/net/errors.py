@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import Json
-from watchdog.domain.own_network import OWN_NETWORK_REASON
+from watchdog.domain.own_network import WATCHDOG_NETWORK_FAULT_REASON
 from watchdog.domain.reasons import ReasonScope, build_reason_and_message, find_reason_entry, get_reason_family
 from watchdog.net.phases import PHASE_DESCRIPTIONS, PhaseTimer, get_timeout_reason_of_phase
 
@@ -65,16 +65,16 @@ class ProbeError(Exception):
     def __reduce__(self) -> tuple[type[Self], tuple[str, str], dict[str, Any]]:
         return type(self), (self.reason, self.message), self.__dict__
 
-    def record_phase(self, phase_timer: PhaseTimer) -> None:
+    def record_interrupted_phase(self, phase_timer: PhaseTimer) -> None:
         """Records the phase that the error interrupted. The reason of a timeout depends on it."""
         self.phase = phase_timer.current_phase or self.phase
         if self.reason == "timeout.exceeded":
             self.reason = get_timeout_reason_of_phase(self.phase)
-        if self.reason in _INTERRUPTED_EXCHANGE_REASONS or self.message == "timed out":
+        if self.reason in _INTERRUPTED_CONNECTION_REASONS or self.message == "timed out":
             self.message += describe_phase_activity(self.phase, self.message)
 
 
-_INTERRUPTED_EXCHANGE_REASONS = (
+_INTERRUPTED_CONNECTION_REASONS = (
     "connection.lost", "connection.closed", "connection.reset",
     "mcp.server_exited", "mcp.output_closed", "mcp.session_lost",
 )  # fmt: skip
@@ -95,7 +95,7 @@ def build_timeout_error(timeout_s: float, phase: str | None) -> ProbeError:
     return ProbeError(reason, message, phase, retryable=True, is_internal=is_internal)
 
 
-async def refine_error_until_deadline(error: ProbeError, explanation: Awaitable[ProbeError]) -> ProbeError:
+async def refine_probe_error_until_deadline(error: ProbeError, explanation: Awaitable[ProbeError]) -> ProbeError:
     """The more specific error that `explanation` returns; `error` itself if the deadline of the run cancels it first,
     because the fault is known by then, and must not be reported as a timeout."""
     import asyncio  # not when a configuration is only read
@@ -118,7 +118,7 @@ def build_probe_error_from_exception(error: BaseException) -> ProbeError | None:
         for e in _walk_exception_chain(error, set())
         if (candidate := _build_probe_error_from_single_exception(e))
     ]
-    return min(candidates, key=_rank_error_vagueness, default=None)
+    return min(candidates, key=_rank_probe_error_vagueness, default=None)
 
 
 def _walk_exception_chain(error: BaseException, visited_ids: set[int]) -> Iterator[BaseException]:
@@ -137,7 +137,7 @@ def _walk_exception_chain(error: BaseException, visited_ids: set[int]) -> Iterat
         yield from _walk_exception_chain(inner, visited_ids)
 
 
-def _rank_error_vagueness(error: ProbeError) -> int:
+def _rank_probe_error_vagueness(error: ProbeError) -> int:
     """Libraries wrap specific errors in vague ones, and a timeout often arrives together with its cause."""
     if get_reason_family(error.reason) == "timeout":
         return 3
@@ -216,10 +216,10 @@ def _build_probe_error_from_os_error(error: OSError) -> ProbeError | None:
 
 def build_own_network_error(problem: str) -> ProbeError:
     """Only the network of this machine can be at fault."""
-    return ProbeError(OWN_NETWORK_REASON, f"no verdict: {problem}", retryable=True, is_internal=True)
+    return ProbeError(WATCHDOG_NETWORK_FAULT_REASON, f"no verdict: {problem}", retryable=True, is_internal=True)
 
 
-_NETWORK_LIBRARIES = {"httpx", "httpx2", "httpcore", "httpcore2", "h11", "anyio"}
+_NETWORK_LIBRARY_MODULE_NAMES = {"httpx", "httpx2", "httpcore", "httpcore2", "h11", "anyio"}
 _ERROR_BY_EXCEPTION_NAME = {
     "ConnectTimeout": ("timeout.connect", "timed out while connecting", "connect"),
     "ReadTimeout": ("timeout.first_byte", "timed out while waiting for a response", "first_byte"),
@@ -269,7 +269,7 @@ _HTTP_PROBLEMS_BY_H11_MESSAGE = {
 
 
 def _is_network_library_exception(error: BaseException) -> bool:
-    return type(error).__module__.partition(".")[0] in _NETWORK_LIBRARIES
+    return type(error).__module__.partition(".")[0] in _NETWORK_LIBRARY_MODULE_NAMES
 
 
 def _build_probe_error_from_library_exception(error: BaseException) -> ProbeError | None:

@@ -17,7 +17,7 @@ from watchdog.net.certificates import (
     read_certificate_chain,
 )
 from watchdog.net.connector import TcpConnector
-from watchdog.net.errors import ProbeError, build_probe_error_from_exception, refine_error_until_deadline
+from watchdog.net.errors import ProbeError, build_probe_error_from_exception, refine_probe_error_until_deadline
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.tls import ClientCertificateRequestRecorder, TlsConfig, create_unverified_ssl_context
 from watchdog.net.url import ParsedHttpUrl
@@ -26,7 +26,7 @@ TLS_INSPECTION_TIMEOUT_S = 2.0
 """Timeout for the second handshake that explains why the first one failed."""
 
 
-class CertificateExpiry(NamedTuple):
+class EarliestCertificateExpiry(NamedTuple):
     """The certificate of a chain that expires first."""
 
     days: int
@@ -54,7 +54,7 @@ class TlsHandshake:
     now: int
     """In ms since the epoch; certificates are judged against it."""
 
-    async def perform(self, writer: asyncio.StreamWriter, phase_timer: PhaseTimer) -> CertificateExpiry | None:
+    async def perform(self, writer: asyncio.StreamWriter, phase_timer: PhaseTimer) -> EarliestCertificateExpiry | None:
         """Upgrades the connection and times the phase `tls`. None: no certificate can be read. Raises ProbeError and
         OSError."""
         context = self.connector.get_ssl_context(self.tls)
@@ -64,13 +64,14 @@ class TlsHandshake:
         except ssl.SSLError as ssl_error:
             error = build_probe_error_from_exception(ssl_error)
             raise (
-                error and await refine_error_until_deadline(error, self._inspect_and_explain_handshake_error(error))
+                error
+                and await refine_probe_error_until_deadline(error, self._inspect_and_explain_handshake_error(error))
             ) or ssl_error from None
         except ConnectionError as connection_error:  # event loops differ in whether they pass on the alert before it
             lost = build_probe_error_from_exception(connection_error) or ProbeError(
                 "connection.lost", "connection lost"
             )
-            explained = await refine_error_until_deadline(lost, self._inspect_and_explain_lost_connection(lost))
+            explained = await refine_probe_error_until_deadline(lost, self._inspect_and_explain_lost_connection(lost))
             raise (
                 explained if explained is not lost else ProbeError.from_reason("tls.closed", "tls", retryable=True)
             ) from None
@@ -78,12 +79,12 @@ class TlsHandshake:
         chain = read_certificate_chain(writer.get_extra_info("ssl_object"), verified=self.tls.verify)
         return self._find_earliest_certificate_expiry(parse_certificates(chain))
 
-    def _find_earliest_certificate_expiry(self, chain: tuple[Certificate, ...]) -> CertificateExpiry | None:
+    def _find_earliest_certificate_expiry(self, chain: tuple[Certificate, ...]) -> EarliestCertificateExpiry | None:
         first = min(chain, key=lambda certificate: certificate.expires_at, default=None)
         if first is None:
             return None
         description = f"{first.subject} expires on {format_certificate_time(first.expires_at)} UTC"
-        return CertificateExpiry((first.expires_at - self.now) // DAY_MS, description)
+        return EarliestCertificateExpiry((first.expires_at - self.now) // DAY_MS, description)
 
     @property
     def _server_name(self) -> str:
@@ -91,9 +92,9 @@ class TlsHandshake:
 
     async def _inspect_and_explain_handshake_error(self, error: ProbeError) -> ProbeError:
         """A more specific error, by what a second handshake shows. It accepts every certificate and sends no data."""
-        if error.reason not in _EXPLICABLE_TLS_REASONS:
+        if error.reason not in _TLS_REASONS_EXPLAINED_BY_INSPECTION:
             return error
-        inspection = await self._inspect_server()
+        inspection = await self._inspect_server_without_verification()
         explained = (
             self._explain_handshake_refusal(error, inspection)
             or self._explain_certificate_error(error, inspection)
@@ -119,13 +120,17 @@ class TlsHandshake:
         """A more specific error, if the connection was lost before the first byte of the first response."""
         is_tls = self.url.scheme == "https"
         explain = self._inspect_and_explain_lost_connection if is_tls else self._inspect_and_explain_plain_request
-        return await refine_error_until_deadline(error, explain(error))
+        return await refine_probe_error_until_deadline(error, explain(error))
 
     async def _inspect_and_explain_lost_connection(self, error: ProbeError) -> ProbeError:
         """From TLS 1.3 on, a server that misses the client certificate completes the handshake and closes the
         connection then; some do so without a TLS alert."""
         is_lost = error.reason in ("connection.closed", "connection.reset", "connection.lost")
-        if not is_lost or self.tls.cert_file or not (await self._inspect_server()).requests_client_certificate:
+        if (
+            not is_lost
+            or self.tls.cert_file
+            or not (await self._inspect_server_without_verification()).requests_client_certificate
+        ):
             return error
         explained = ProbeError.from_reason("tls.client_certificate", "tls")
         explained.message += f": {error.message} after it asked for a client certificate"
@@ -133,7 +138,10 @@ class TlsHandshake:
 
     async def _inspect_and_explain_plain_request(self, error: ProbeError) -> ProbeError:
         """On a port that speaks TLS, some servers close a connection without TLS, and answer nothing."""
-        if error.reason not in ("connection.closed", "connection.reset") or not (await self._inspect_server()).chain:
+        if (
+            error.reason not in ("connection.closed", "connection.reset")
+            or not (await self._inspect_server_without_verification()).chain
+        ):
             return error
         return ProbeError.from_reason("protocol.tls_required")
 
@@ -176,7 +184,7 @@ class TlsHandshake:
             return ()
         return parse_certificates(self.connector.get_ssl_context(self.tls).get_ca_certs(binary_form=True))
 
-    async def _inspect_server(self) -> _UnverifiedHandshakeResult:
+    async def _inspect_server_without_verification(self) -> _UnverifiedHandshakeResult:
         recorder = ClientCertificateRequestRecorder()
         chain: tuple[Certificate, ...] = ()
         with suppress(OSError, ProbeError):  # only the wording depends on it; TimeoutError is an OSError
@@ -194,5 +202,11 @@ class TlsHandshake:
             writer.transport.abort()
 
 
-_EXPLICABLE_TLS_REASONS = ("tls.expired", "tls.not_yet_valid", "tls.hostname", "tls.untrusted", "tls.handshake_refused")
+_TLS_REASONS_EXPLAINED_BY_INSPECTION = (
+    "tls.expired",
+    "tls.not_yet_valid",
+    "tls.hostname",
+    "tls.untrusted",
+    "tls.handshake_refused",
+)
 """Reasons whose message, or whose cause, a second handshake shows."""

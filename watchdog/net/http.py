@@ -19,7 +19,7 @@ from watchdog.net.errors import ProbeError, build_probe_error_from_exception
 from watchdog.net.handshake import TlsHandshake
 from watchdog.net.http_exchange import HTTP_READ_CHUNK_BYTES, MAX_RESPONSE_HEADER_BYTES, HttpResponseReader
 from watchdog.net.phases import PhaseTimer
-from watchdog.net.received_body import BodyProblem, BoundedBodyCollector
+from watchdog.net.received_body import BoundedBodyCollector, IncompleteBodyProblem
 from watchdog.net.redact import redact_url
 from watchdog.net.text_encoding import decode_body_text
 from watchdog.net.tls import TlsConfig
@@ -80,12 +80,12 @@ class HttpResponse:
         return self.received_body.decode()
 
     @property
-    def body_problem(self) -> BodyProblem | None:
+    def body_problem(self) -> IncompleteBodyProblem | None:
         """Why `body` is not the whole body; None if it is. Raises ProbeError as `body` does."""
         self.received_body.decode()
         return self.received_body.problem
 
-    def needs_worker(self, *, loops: bool = False) -> bool:
+    def needs_worker_process(self, *, loops: bool = False) -> bool:
         """Whether the body must not be judged in the event loop. `loops`: the judgement evaluates an expression for
         each element of the body."""
         return self.received_body.is_large or (loops and self.received_body.has_many_elements)

@@ -41,7 +41,7 @@ class HttpResponseReader:
         if self._body is None:
             return Evidence({}, self._response_start.decode(errors="replace"))
         facts = {"status": self._status, "received": self._body.progress}
-        body_start = self._body.beginning[:MAX_RESPONSE_BODY_EXCERPT_BYTES].decode(errors="replace")
+        body_start = self._body.decoded_beginning[:MAX_RESPONSE_BODY_EXCERPT_BYTES].decode(errors="replace")
         return Evidence(facts, f"{self._head_text}\n\n{body_start}".rstrip())
 
     async def read(self) -> tuple[h11.Response, dict[str, str], BoundedBodyCollector]:

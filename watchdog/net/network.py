@@ -89,5 +89,5 @@ class NetworkAccess:
         try:
             return await send_http_request(self.connector, request)
         except ProbeError as error:
-            error.record_phase(request.phase_timer)
+            error.record_interrupted_phase(request.phase_timer)
             raise

@@ -11,9 +11,9 @@ from typing import TypeAlias
 from watchdog.net.errors import ProbeError, build_own_network_error
 
 PROC_NET, HOSTS_FILE = Path("/proc/net"), Path("/etc/hosts")
-FAMILY_NAMES = {socket.AF_INET: "IPv4", socket.AF_INET6: "IPv6"}
+ADDRESS_FAMILY_NAMES = {socket.AF_INET: "IPv4", socket.AF_INET6: "IPv6"}
 _ROUTE_IS_UP, _ROUTE_REJECTS = 0x1, 0x200
-MAX_DEFAULT_PREFIX_BITS = 1
+MAX_DEFAULT_ROUTE_PREFIX_BITS = 1
 """VPN clients replace the default route by two routes to half of all addresses each."""
 
 DefaultRouteReader: TypeAlias = Callable[[], frozenset[socket.AddressFamily] | None]
@@ -24,32 +24,36 @@ def read_default_route_families(folder: Path = PROC_NET) -> frozenset[socket.Add
     """The address families that have a default route; None on systems other than Linux. `folder`: that of the tables
     `route` and `ipv6_route`."""
     try:
-        families = {socket.AF_INET} if any(map(_is_ipv4_default, _read_rows(folder / "route")[1:])) else set()
+        families = (
+            {socket.AF_INET}
+            if any(map(_is_ipv4_default_route, _read_route_table_rows(folder / "route")[1:]))
+            else set()
+        )
     except OSError:
         return None
     try:
-        if any(map(_is_ipv6_default, _read_rows(folder / "ipv6_route"))):
+        if any(map(_is_ipv6_default_route, _read_route_table_rows(folder / "ipv6_route"))):
             families.add(socket.AF_INET6)
     except OSError:  # the kernel has no IPv6
         pass
     return frozenset(families)
 
 
-def _read_rows(path: Path) -> list[list[str]]:
+def _read_route_table_rows(path: Path) -> list[list[str]]:
     return [line.split() for line in path.read_text("ascii").splitlines()]
 
 
-def _is_ipv4_default(row: list[str]) -> bool:
+def _is_ipv4_default_route(row: list[str]) -> bool:
     """`row`: interface, destination, gateway, flags, references, use, metric, mask, ..."""
-    return int(row[7], 16).bit_count() <= MAX_DEFAULT_PREFIX_BITS and _is_usable(row[3])
+    return int(row[7], 16).bit_count() <= MAX_DEFAULT_ROUTE_PREFIX_BITS and _is_usable_route(row[3])
 
 
-def _is_ipv6_default(row: list[str]) -> bool:
+def _is_ipv6_default_route(row: list[str]) -> bool:
     """`row`: destination, prefix bits, source, prefix bits, gateway, metric, references, use, flags, interface."""
-    return int(row[1], 16) <= MAX_DEFAULT_PREFIX_BITS and _is_usable(row[8])
+    return int(row[1], 16) <= MAX_DEFAULT_ROUTE_PREFIX_BITS and _is_usable_route(row[8])
 
 
-def _is_usable(flags: str) -> bool:
+def _is_usable_route(flags: str) -> bool:
     return int(flags, 16) & (_ROUTE_IS_UP | _ROUTE_REJECTS) == _ROUTE_IS_UP
 
 
@@ -76,4 +80,4 @@ def find_missing_route_error(
         return None
     if family is None:
         return build_own_network_error("no name server responds, and this machine has no default route")
-    return build_own_network_error(f"this machine has no default route for {FAMILY_NAMES[family]}")
+    return build_own_network_error(f"this machine has no default route for {ADDRESS_FAMILY_NAMES[family]}")

@@ -12,7 +12,7 @@ _DECODE_CHUNK_BYTES = 16 << 10
 """Decoders copy the rest of their input at every step, so the time of one long chunk would grow with its square."""
 
 
-class BodyProblem(NamedTuple):
+class IncompleteBodyProblem(NamedTuple):
     """Why Watchdog has only a part of a body, or none of it."""
 
     reason: str
@@ -26,7 +26,7 @@ class BoundedBodyCollector:
 
     def __init__(self, content_encoding: str, max_bytes: int, declared_length: str = "") -> None:
         """`declared_length`: the Content-Length header. Empty: none."""
-        self.problem: BodyProblem | None = None
+        self.problem: IncompleteBodyProblem | None = None
         self.encoded_bytes = 0
         """Received so far."""
         self.max_bytes = max_bytes
@@ -38,7 +38,7 @@ class BoundedBodyCollector:
             self._decoder = ContentDecoder(content_encoding, min(max_bytes, MAX_BODY_BYTES_IN_EVENT_LOOP))
         except UnsupportedContentEncodingError as error:
             message = f"the body is encoded as {error}, which Watchdog cannot decode"
-            self.problem = BodyProblem("body.unsupported_encoding", message)
+            self.problem = IncompleteBodyProblem("body.unsupported_encoding", message)
         self._is_identity = self._decoder is not None and self._decoder.is_uncompressed
 
     @property
@@ -47,7 +47,7 @@ class BoundedBodyCollector:
         return f"{self.encoded_bytes}{f' of {self._declared_length}' if self._declared_length else ''} bytes"
 
     @property
-    def beginning(self) -> bytes:
+    def decoded_beginning(self) -> bytes:
         """What is decoded so far."""
         return bytes(self._encoded[:MAX_BODY_BYTES_IN_EVENT_LOOP] if self._is_identity else self._decoded)
 
@@ -60,7 +60,7 @@ class BoundedBodyCollector:
     @property
     def has_many_elements(self) -> bool:
         """Whether a loop over the elements of its JSON may take long. Meaningless for any other text."""
-        decoded = self.beginning
+        decoded = self.decoded_beginning
         return sum(decoded.count(character) for character in (b",", b"[", b"{")) > MAX_JSON_ELEMENTS_IN_EVENT_LOOP
 
     def feed(self, data: bytes | bytearray) -> None:
@@ -86,7 +86,7 @@ class BoundedBodyCollector:
             return  # `decode` finds out whether what was read is longer than the limit
         reason, noun = ("body.too_large", "body") if self._is_identity else ("body.decoded_too_large", "decoded body")
         message = f"the {noun} is longer than {format_binary_byte_size(self.max_bytes)} (max_body)"
-        self.problem = self.problem or BodyProblem(reason, message)
+        self.problem = self.problem or IncompleteBodyProblem(reason, message)
         del self._encoded[self.max_bytes if self._is_identity else 0 :]
         del self._decoded[self.max_bytes :]
 

@@ -117,7 +117,7 @@ def _list_base64_secret_fragments(raw: bytes) -> Iterator[str]:
             yield from (inner, inner.replace("+", "-").replace("/", "_"))
 
 
-def sanitize_json(
+def mask_and_truncate_json(
     value: Json, mask: SecretMask, max_chars: int = 2_000, max_items: int = 100, max_depth: int = 8
 ) -> Json:
     """Nested JSON that is safe to store and to show: strings masked, cleaned and cut, long lists and nesting cut, and
@@ -133,11 +133,13 @@ def sanitize_json(
     is_cut = len(value) > max_items
     if isinstance(value, dict):
         entries = {
-            sanitize_json(str(k), mask, max_chars): sanitize_json(v, mask, max_chars, max_items, max_depth - 1)
+            mask_and_truncate_json(str(k), mask, max_chars): mask_and_truncate_json(
+                v, mask, max_chars, max_items, max_depth - 1
+            )
             for k, v in list(value.items())[:max_items]
         }
         return entries | {"…": f"cut, {len(value)} entries in total"} if is_cut else entries
-    items = [sanitize_json(v, mask, max_chars, max_items, max_depth - 1) for v in value[:max_items]]
+    items = [mask_and_truncate_json(v, mask, max_chars, max_items, max_depth - 1) for v in value[:max_items]]
     return [*items, f"… cut, {len(value)} entries in total"] if is_cut else items
 
 

@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from watchdog.net.mcp import McpHttpEndpoint, McpServerCommand
 
 
-def _validate_max_body(size_bytes: int) -> int:
+def _validate_max_body_bytes(size_bytes: int) -> int:
     if not 1024 <= size_bytes <= MAX_CONFIGURABLE_BODY_BYTES:
         raise ValueError("expected 1KiB to 16MiB")
     return size_bytes
 
 
-MaxBodySize = Annotated[ByteSize, AfterValidator(_validate_max_body)]
+MaxBodySize = Annotated[ByteSize, AfterValidator(_validate_max_body_bytes)]
 HttpMethod = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 

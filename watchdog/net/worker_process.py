@@ -21,12 +21,12 @@ from watchdog.net.errors import ProbeError
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.threads import reap_in_daemon_thread, run_in_daemon_thread
 
-WRITE_CHUNK_BYTES = 64 << 10
+WORKER_REQUEST_WRITE_CHUNK_BYTES = 64 << 10
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 
 
-class _Worker(NamedTuple):
+class _WorkerProcessHandles(NamedTuple):
     process: subprocess.Popen[bytes]
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -37,7 +37,7 @@ class WorkerProcess:
 
     def __init__(self) -> None:
         self._turn = asyncio.Lock()
-        self._worker: _Worker | None = None
+        self._worker: _WorkerProcessHandles | None = None
 
     @property
     def pid(self) -> int | None:
@@ -58,8 +58,8 @@ class WorkerProcess:
             await self._turn.acquire()
         try:
             with phase_timer.measure("judge"):
-                self._worker = self._worker or await _start_worker()
-                has_returned, value = await _exchange(self._worker, pickle.dumps((function, args)))
+                self._worker = self._worker or await _start_worker_process()
+                has_returned, value = await _call_worker_process(self._worker, pickle.dumps((function, args)))
         except BaseException:
             self.kill()
             raise
@@ -78,7 +78,7 @@ class WorkerProcess:
             reap_in_daemon_thread(worker.process)
 
 
-async def _start_worker() -> _Worker:
+async def _start_worker_process() -> _WorkerProcessHandles:
     own_end, other_end = socket.socketpair()
     with other_end:
         try:
@@ -93,7 +93,7 @@ async def _start_worker() -> _Worker:
             own_end.close()
             raise
     try:
-        worker = _Worker(process, *await asyncio.open_unix_connection(sock=own_end))
+        worker = _WorkerProcessHandles(process, *await asyncio.open_unix_connection(sock=own_end))
         await _send_with_size_header(worker.writer, pickle.dumps(sys.path))
     except BaseException:
         process.kill()
@@ -102,11 +102,14 @@ async def _start_worker() -> _Worker:
     return worker
 
 
-async def _exchange(worker: _Worker, request: bytes) -> tuple[bool, Any]:
+async def _call_worker_process(worker: _WorkerProcessHandles, request: bytes) -> tuple[bool, Any]:
     """Whether the function has returned, and its result, or else what it has raised."""
     try:
         await _send_with_size_header(worker.writer, request)
-        [size] = struct.unpack(worker_program.HEADER, await worker.reader.readexactly(worker_program.HEADER_BYTES))
+        [size] = struct.unpack(
+            worker_program.MESSAGE_SIZE_HEADER_FORMAT,
+            await worker.reader.readexactly(worker_program.MESSAGE_SIZE_HEADER_BYTES),
+        )
         response: tuple[bool, Any] = pickle.loads(  # noqa: S301 - from a process of our own
             await worker.reader.readexactly(size)
         )
@@ -119,7 +122,7 @@ async def _exchange(worker: _Worker, request: bytes) -> tuple[bool, Any]:
 
 
 async def _send_with_size_header(writer: asyncio.StreamWriter, data: bytes) -> None:
-    writer.write(struct.pack(worker_program.HEADER, len(data)))
-    for start in range(0, len(data), WRITE_CHUNK_BYTES):
-        writer.write(data[start : start + WRITE_CHUNK_BYTES])
+    writer.write(struct.pack(worker_program.MESSAGE_SIZE_HEADER_FORMAT, len(data)))
+    for start in range(0, len(data), WORKER_REQUEST_WRITE_CHUNK_BYTES):
+        writer.write(data[start : start + WORKER_REQUEST_WRITE_CHUNK_BYTES])
         await writer.drain()

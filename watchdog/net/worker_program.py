@@ -15,8 +15,8 @@ import sys
 from queue import SimpleQueue
 from threading import Thread
 
-HEADER = "!Q"
-HEADER_BYTES = struct.calcsize(HEADER)
+MESSAGE_SIZE_HEADER_FORMAT = "!Q"
+MESSAGE_SIZE_HEADER_BYTES = struct.calcsize(MESSAGE_SIZE_HEADER_FORMAT)
 
 
 def main(connection: socket.socket) -> None:
@@ -27,7 +27,7 @@ def main(connection: socket.socket) -> None:
     sys.path[:] = pickle.loads(requests.get())  # noqa: S301 - from the process that started this one
     while True:
         response = run(requests.get())
-        connection.sendall(struct.pack(HEADER, len(response)))
+        connection.sendall(struct.pack(MESSAGE_SIZE_HEADER_FORMAT, len(response)))
         connection.sendall(response)
 
 
@@ -35,8 +35,8 @@ def receive(connection: socket.socket, requests: SimpleQueue[bytes]) -> None:
     """Ends the process at the end of the stream, also while a function runs."""
     try:
         with connection.makefile("rb") as stream:
-            while header := stream.read(HEADER_BYTES):
-                requests.put(stream.read(struct.unpack(HEADER, header)[0]))
+            while header := stream.read(MESSAGE_SIZE_HEADER_BYTES):
+                requests.put(stream.read(struct.unpack(MESSAGE_SIZE_HEADER_FORMAT, header)[0]))
     finally:
         os._exit(0)
 

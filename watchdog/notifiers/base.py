@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 DELIVERY_CONFIG_ERROR_RETRY_DURATION_S = 3_600.0
-RATE_LIMIT_ERRORS = ("429", "ratelimited", "rate_limited")
+RATE_LIMIT_ERROR_CODES = ("429", "ratelimited", "rate_limited")
 """Of HTTP and of Slack: the receiver gets too many messages."""
 
 
@@ -50,7 +50,7 @@ class NotificationDeliveryError(Exception):
     @property
     def is_rate_limited(self) -> bool:
         """Whether the receiver gets too many messages."""
-        return self.reason.partition(".")[2] in RATE_LIMIT_ERRORS
+        return self.reason.partition(".")[2] in RATE_LIMIT_ERROR_CODES
 
 
 def build_receiver_unreachable_error(error: ProbeError, host: str, port: int) -> NotificationDeliveryError:

@@ -37,7 +37,7 @@ def build_slack_blocks(message: AlertMessage) -> list[Json]:
     if header != escape_mrkdwn(headline):
         blocks.append(_build_slack_section_block("title", escape_mrkdwn(message.title)))
     blocks.append(_build_slack_section_block("main_fields", "\n".join(map(_format_mrkdwn_field, message.main_fields))))
-    blocks += _build_slack_member_blocks(message)
+    blocks += _build_slack_incident_list_blocks(message)
     attributes = [
         _build_mrkdwn_object(f"*{field.label}*\n{escape_mrkdwn(field.text)}") for field in message.attribute_fields
     ]
@@ -109,7 +109,7 @@ def _build_slack_section_block(id: str, text: str) -> Json:
     return {"type": "section", "block_id": id, "text": _build_mrkdwn_object(text)}
 
 
-def _build_slack_member_blocks(message: AlertMessage) -> list[Json]:
+def _build_slack_incident_list_blocks(message: AlertMessage) -> list[Json]:
     """The incidents that the message is about, as many as Slack can show."""
     texts: list[str] = []
     for index, line in enumerate(map(escape_mrkdwn, message.members)):

@@ -288,7 +288,7 @@ def _build_smtp_login_error(code: int) -> NotificationDeliveryError:
     )
 
 
-_UNSUPPORTED_FEATURE_REASONS = {
+_UNSUPPORTED_SMTP_FEATURE_PROBLEMS = {
     "AUTH": ("smtp.auth_unavailable", "the server offers no authentication on this connection"),
     "authentication": ("smtp.auth_unavailable", "the server offers no supported authentication method"),
     "STARTTLS": ("smtp.starttls_missing", "the server does not offer STARTTLS, which is required"),
@@ -312,7 +312,7 @@ def _delivery_error_from_smtp_error(
     if network_error := build_probe_error_from_exception(error):
         return build_receiver_unreachable_error(network_error, host, port)
     if isinstance(error, aiosmtplib.SMTPException):
-        for word, (reason, message) in _UNSUPPORTED_FEATURE_REASONS.items():
+        for word, (reason, message) in _UNSUPPORTED_SMTP_FEATURE_PROBLEMS.items():
             if word in str(error):
                 return NotificationDeliveryError(reason, message)
         return NotificationDeliveryError("smtp.protocol_error", "the server violates the SMTP protocol")

@@ -23,15 +23,15 @@ from watchdog.notifiers.message_fields import (
     to_safe_single_line,
 )
 from watchdog.notifiers.shared_message import (
-    build_shared_alert_fields,
-    compute_members_duration_ms,
+    build_multi_incident_alert_fields,
+    compute_incidents_duration_ms,
     find_highest_severity,
     find_worst_health_state,
-    format_ended_members_title,
-    format_member_lines,
-    format_open_members_title,
-    format_shared_notice,
-    has_recovered_member,
+    format_ended_incidents_title,
+    format_incident_lines,
+    format_multi_incident_notice,
+    format_open_incidents_title,
+    has_recovered_incident,
 )
 
 _RECOVERED_PHRASE_BY_RULE = {
@@ -108,22 +108,22 @@ class AlertMessage:
 
 
 def compose_alert_message(context: AlertMessageContext) -> AlertMessage:
-    return _compose_shared_message(context) if context.members else _compose_incident_message(context)
+    return _compose_multi_incident_message(context) if context.members else _compose_incident_message(context)
 
 
-def _compose_shared_message(context: AlertMessageContext) -> AlertMessage:
+def _compose_multi_incident_message(context: AlertMessageContext) -> AlertMessage:
     """About several incidents."""
     is_open, severity = context.event is not IncidentEvent.RESOLVED, find_highest_severity(context)
     state = find_worst_health_state(context)
     label, duration_text = HEALTH_STATE_LABELS[state], ""
     if is_open:
-        title = format_open_members_title(context)
+        title = format_open_incidents_title(context)
         subject = f"[{label.upper()} {severity}] {title}"
     else:
-        title = format_ended_members_title(context)
-        duration = format_duration_rounded(compute_members_duration_ms(context))
+        title = format_ended_incidents_title(context)
+        duration = format_duration_rounded(compute_incidents_duration_ms(context))
         duration_text = f"{label.lower()} for {duration}"
-        recovered = has_recovered_member(context)
+        recovered = has_recovered_incident(context)
         subject = f"[{'RECOVERED' if recovered else 'CLOSED'}] {title} after {duration}"
         state, label = (HealthState.UP, "Up") if recovered else (HealthState.UNKNOWN, "Closed")
     return AlertMessage(
@@ -134,15 +134,15 @@ def _compose_shared_message(context: AlertMessageContext) -> AlertMessage:
         title=title,
         duration_text=duration_text,
         email_subject=replace_nbsp(subject),
-        notice=format_shared_notice(context),
-        main_fields=build_shared_alert_fields(context),
+        notice=format_multi_incident_notice(context),
+        main_fields=build_multi_incident_alert_fields(context),
         attribute_fields=(AlertMessageField("Severity", severity if is_open else f"was {severity}"),),
         evidence=format_alert_evidence(context) if context.shared_cause else "",
         incident_url=context.incident_url if context.shared_cause else "",
         runbook_url="",
         incident_id=context.incident.id,
         probe_url="",
-        members=format_member_lines(context),
+        members=format_incident_lines(context),
     )
 
 
@@ -163,7 +163,10 @@ def _compose_incident_message(context: AlertMessageContext) -> AlertMessage:
     else:
         recovered = incident.resolution not in INCIDENT_CLOSED_PHRASE_BY_RESOLUTION
         duration = format_duration_rounded((incident.resolved_at or context.now) - incident.since)
-        event_text, cause_text = _format_closing_event(name, incident), _format_closing_cause_suffix(context, cause)
+        event_text, cause_text = (
+            _format_incident_closing_event(name, incident),
+            _format_closing_cause_suffix(context, cause),
+        )
         title = f"{event_text}{cause_text}"
         needs_for = not recovered or state_label in ("No data", "Unknown")
         past_state = f"{'' if recovered else 'was '}{state_label.lower()}"
@@ -201,7 +204,7 @@ def _format_cause_change(context: AlertMessageContext, state_label: str, title: 
     return f"Still {state_label.lower()}: {title}{was}"
 
 
-def _format_closing_event(probe_name: str, incident: Incident) -> str:
+def _format_incident_closing_event(probe_name: str, incident: Incident) -> str:
     """ "API recovered", "Search MCP: task reindex is no longer listed"."""
     closed = INCIDENT_CLOSED_PHRASE_BY_RESOLUTION.get(incident.resolution)
     if incident.resolution == "probe.removed":

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from watchdog.domain import reasons
 from watchdog.domain.formatting import (
     NBSP,
-    SHOW_SECONDS_FOR_LIMITS_BELOW_MS,
-    format_count,
+    SHOW_SECONDS_IF_LIMIT_BELOW_MS,
+    format_count_with_noun,
     format_duration,
     format_iso8601,
     format_remediation,
+    format_text_sparkline,
     format_timestamp,
-    format_utc,
-    sparkline,
+    format_utc_timestamp,
 )
 from watchdog.domain.model import (
-    LOCAL_LOCATION,
+    LOCAL_LOCATION_NAME,
     AlertMessageContext,
     DeliveryState,
     IncidentEvent,
@@ -28,8 +28,8 @@ from watchdog.domain.model import (
     ResultWithEvidence,
 )
 from watchdog.domain.rules import job, task
-from watchdog.domain.text import replace_invisible_characters, to_single_line, truncate_with_ellipsis
-from watchdog.domain.timestamps import parse_epoch
+from watchdog.domain.text import replace_invisible_characters, truncate_to_single_line, truncate_with_ellipsis
+from watchdog.domain.timestamps import parse_epoch_s_or_ms
 
 MAX_MESSAGE_NAME_CHARS, MAX_MESSAGE_CAUSE_CHARS, MAX_MESSAGE_EXCERPT_CHARS = 80, 240, 300
 """The incident's page has the full text."""
@@ -44,7 +44,7 @@ INCIDENT_CLOSED_PHRASE_BY_RESOLUTION = {
 """How an incident ended that did not recover, by its resolution."""
 
 
-RULES_INDEPENDENT_OF_RUNS = ("service", "task", "missing", "tool", "schedule")
+RULE_NAMES_INDEPENDENT_OF_RUNS = ("service", "task", "missing", "tool", "schedule")
 """Rules about subjects that are independent of the runs of the probe and of their durations."""
 INCIDENT_SUBJECT_PREFIX_BY_RULE = {"job": "job ", "schedule": "job ", "task": "task ", "missing": "task "}
 """By rule: what its subjects are."""
@@ -61,7 +61,7 @@ class AlertMessageField:
 
 def to_safe_single_line(text: str, max_chars: int) -> str:
     """Untrusted text as one line of at most `max_chars` characters, without control characters."""
-    return replace_invisible_characters(to_single_line(text, max_chars))
+    return replace_invisible_characters(truncate_to_single_line(text, max_chars))
 
 
 def replace_nbsp(text: str) -> str:
@@ -80,7 +80,7 @@ def build_severity_group_location_alert_fields(context: AlertMessageContext) -> 
         AlertMessageField("Severity", severity if is_open else f"was {severity}"),
         AlertMessageField("Group", to_safe_single_line(context.probe.group, MAX_MESSAGE_NAME_CHARS)),
         AlertMessageField(
-            "Location", to_safe_single_line(location, MAX_MESSAGE_NAME_CHARS) if location != LOCAL_LOCATION else ""
+            "Location", to_safe_single_line(location, MAX_MESSAGE_NAME_CHARS) if location != LOCAL_LOCATION_NAME else ""
         ),
     )
     return tuple(field for field in fields if field.text)
@@ -89,7 +89,7 @@ def build_severity_group_location_alert_fields(context: AlertMessageContext) -> 
 def build_opened_alert_fields(context: AlertMessageContext, cause: str) -> tuple[AlertMessageField, ...]:
     incident = context.incident
     counts = context.bad_count and incident.rule not in ("stale", "job", "service")
-    checks = f", {format_count(context.bad_count, 'check')}" if counts else ""
+    checks = f", {format_count_with_noun(context.bad_count, 'check')}" if counts else ""
     last_good = "" if incident.rule == "service" else f"; {_format_last_good_result(context)}"
     since = f"{format_timestamp(incident.since, context.now)} UTC{checks}{last_good}"
     return (
@@ -141,7 +141,7 @@ def _format_last_good_result(context: AlertMessageContext) -> str:
     last_good = context.last_good
     if last_good is None:
         return f"no good {'run' if context.incident.rule == 'job' else 'result'} before"
-    has_duration = context.incident.rule not in RULES_INDEPENDENT_OF_RUNS
+    has_duration = context.incident.rule not in RULE_NAMES_INDEPENDENT_OF_RUNS
     duration = "" if last_good.duration is None or not has_duration else f" · {format_duration(last_good.duration)}"
     return f"last good {format_timestamp(last_good.slot, context.now)} UTC{duration}"
 
@@ -236,8 +236,8 @@ def build_resolved_alert_fields(context: AlertMessageContext, cause: str) -> tup
     incident, latest = context.incident, context.latest
     resolved_at = incident.resolved_at or context.now
     counts = context.bad_count and incident.rule not in ("job", "service")
-    checks = f" · {format_count(context.bad_count, 'check')}" if counts else ""
-    is_short = resolved_at - incident.since < SHOW_SECONDS_FOR_LIMITS_BELOW_MS
+    checks = f" · {format_count_with_noun(context.bad_count, 'check')}" if counts else ""
+    is_short = resolved_at - incident.since < SHOW_SECONDS_IF_LIMIT_BELOW_MS
     since, until = (format_timestamp(at, context.now, seconds=is_short) for at in (incident.since, resolved_at))
     fields = [
         *_build_target_alert_fields(context),
@@ -251,12 +251,12 @@ def build_resolved_alert_fields(context: AlertMessageContext, cause: str) -> tup
     )
     for attempt in attempts[-1:]:
         state, action = format_remediation(attempt, context.now)
-        text = f"{state} at {format_utc(attempt.started_at, context.now)}: {action}"
+        text = f"{state} at {format_utc_timestamp(attempt.started_at, context.now)}: {action}"
         fields.append(AlertMessageField("Remediation", to_safe_single_line(text, MAX_MESSAGE_CAUSE_CHARS)))
     recovered = incident.resolution not in INCIDENT_CLOSED_PHRASE_BY_RESOLUTION
     if (
         recovered
-        and incident.rule not in ("job", *RULES_INDEPENDENT_OF_RUNS)
+        and incident.rule not in ("job", *RULE_NAMES_INDEPENDENT_OF_RUNS)
         and latest is not None
         and latest.outcome is Outcome.PASS
         and latest.duration is not None
@@ -267,12 +267,14 @@ def build_resolved_alert_fields(context: AlertMessageContext, cause: str) -> tup
 
 def _build_history_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
     """The newest results of the probe; of a job, its newest runs."""
-    if not context.recent_runs or context.incident.rule in RULES_INDEPENDENT_OF_RUNS:
+    if not context.recent_runs or context.incident.rule in RULE_NAMES_INDEPENDENT_OF_RUNS:
         return ()
     if context.incident.rule == "job":
-        return (AlertMessageField("Last runs", "oldest first", sparkline(context.recent_runs)),)
+        return (AlertMessageField("Last runs", "oldest first", format_text_sparkline(context.recent_runs)),)
     schedule = to_safe_single_line(context.probe.schedule_text, MAX_MESSAGE_NAME_CHARS)
-    return (AlertMessageField(f"Last {len(context.recent_runs)}", schedule, sparkline(context.recent_runs)),)
+    return (
+        AlertMessageField(f"Last {len(context.recent_runs)}", schedule, format_text_sparkline(context.recent_runs)),
+    )
 
 
 # --- evidence
@@ -314,7 +316,7 @@ def _format_alert_result_evidence(result: ResultWithEvidence | None, subject: st
 def _format_epoch_fact(name: str, value: object) -> object:
     """A time that an MCP server reports as seconds or milliseconds since the epoch, as ISO 8601."""
     is_epoch = name.endswith("_at") and isinstance(value, int | float) and not isinstance(value, bool)
-    at = parse_epoch(value) if is_epoch else None  # type: ignore[arg-type] # a number
+    at = parse_epoch_s_or_ms(value) if is_epoch else None  # type: ignore[arg-type] # a number
     return value if at is None else format_iso8601(at)
 
 

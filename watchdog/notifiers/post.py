@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from watchdog.domain.model import Json
-from watchdog.domain.text import replace_invisible_characters, to_single_line
+from watchdog.domain.text import replace_invisible_characters, truncate_to_single_line
 from watchdog.domain.timestamps import to_epoch_ms
 from watchdog.net import ProbeError, build_probe_error_from_exception
 from watchdog.net.url import parse_http_url
@@ -36,7 +36,7 @@ REJECTED_NOTIFICATION_HTTP_STATUSES = frozenset({400, 413, 415, 422})
 """Errors about the message itself. All other 4xx errors are about tokens, addresses and proxies."""
 
 
-CONFIRM_VARIABLE_TYPES = {"status": "int", "headers": "map(string, string)", "body": "dyn"}
+CONFIRM_EXPRESSION_VARIABLE_TYPES = {"status": "int", "headers": "map(string, string)", "body": "dyn"}
 """The variables of `confirm`, with their CEL types."""
 _HTML_DOCUMENT_PATTERN = re.compile(
     r"\s*+(<\?xml\b[^>]*>\s*+)?(<!--.*?-->\s*+)*+<(!doctype html|html)\b", re.IGNORECASE | re.DOTALL
@@ -91,13 +91,15 @@ async def post_notification_json(
                 "delivery.invalid_request", message, retry_for_s=DELIVERY_CONFIG_ERROR_RETRY_DURATION_S
             ) from None
         raise build_receiver_unreachable_error(error, parse_http_url(url).host, parse_http_url(url).port) from None
-    content = _decode_content(read, response.headers.get("content-encoding", ""))[:MAX_NOTIFICATION_RESPONSE_BYTES]
+    content = _decompress_notification_response(read, response.headers.get("content-encoding", ""))[
+        :MAX_NOTIFICATION_RESPONSE_BYTES
+    ]
     text = replace_invisible_characters(content.decode("utf-8-sig", "replace"))
     retry_after_s = _parse_retry_after(response.headers.get("retry-after"), now)
     return NotificationResponse(response.status_code, text, retry_after_s, dict(response.headers), is_complete)
 
 
-def _decode_content(data: bytearray, content_encoding: str) -> bytes | bytearray:
+def _decompress_notification_response(data: bytearray, content_encoding: str) -> bytes | bytearray:
     """What a proxy has compressed, although the request asks for no compression. Other data is returned as it is."""
     from watchdog.net.content_encoding import ContentDecoder, UnsupportedContentEncodingError
 
@@ -119,7 +121,7 @@ def build_delivery_error_from_status(response: NotificationResponse) -> Notifica
         retry_for_s = DELIVERY_CONFIG_ERROR_RETRY_DURATION_S
     elif 300 <= status < 400:
         note = " (redirects are not followed)"
-    body_line = to_single_line(response.body_text, 100)
+    body_line = truncate_to_single_line(response.body_text, 100)
     message = f"HTTP {status}{note}{body_line and f': {body_line}'}"
     return NotificationDeliveryError(
         f"http.{status}", message, retry_for_s=retry_for_s, retry_after_s=response.retry_after_s
@@ -131,7 +133,7 @@ def require_delivery_confirmation(response: NotificationResponse, confirm: CelEx
     false`, or shows that another program answered, such as a login page. `confirm` replaces both conditions."""
     body = response.parsed_body
     is_denied = isinstance(body, dict) and body.get("ok") is False
-    body_line = to_single_line(response.body_text, 100)
+    body_line = truncate_to_single_line(response.body_text, 100)
     excerpt = body_line and f": {body_line}"
     if confirm is None:
         is_confirmed = not is_denied and not _HTML_DOCUMENT_PATTERN.match(response.body_text)

@@ -14,7 +14,14 @@ from pydantic import field_validator
 from watchdog.config_types import FieldValidationError, Secret
 from watchdog.domain import reasons
 from watchdog.domain.formatting import format_iso8601
-from watchdog.domain.model import AlertMember, AlertMessageContext, Incident, Json, ResultWithEvidence, RunSummary
+from watchdog.domain.model import (
+    AlertMessageContext,
+    AlertMessageIncident,
+    Incident,
+    Json,
+    ResultWithEvidence,
+    RunSummary,
+)
 from watchdog.expressions import compile_expression
 from watchdog.net.auth import find_header_problems
 from watchdog.net.url import HttpUrl, parse_http_url
@@ -22,7 +29,7 @@ from watchdog.notifiers.base import NotificationDeliveryRequest, Notifier
 from watchdog.notifiers.message import compose_alert_message
 from watchdog.notifiers.message_fields import replace_nbsp
 from watchdog.notifiers.post import (
-    CONFIRM_VARIABLE_TYPES,
+    CONFIRM_EXPRESSION_VARIABLE_TYPES,
     build_delivery_error_from_status,
     post_notification_json,
     require_delivery_confirmation,
@@ -66,7 +73,7 @@ class WebhookNotifier(Notifier):
     @classmethod
     def _validate_confirm(cls, confirm: str | None) -> str | None:
         if confirm is not None:
-            compile_expression(confirm, CONFIRM_VARIABLE_TYPES)
+            compile_expression(confirm, CONFIRM_EXPRESSION_VARIABLE_TYPES)
         return confirm
 
     @property
@@ -85,7 +92,7 @@ class WebhookNotifier(Notifier):
         response = await post_notification_json(request.network, self.url, body, headers, now=context.now)
         if error := build_delivery_error_from_status(response):
             raise error
-        confirm = None if self.confirm is None else compile_expression(self.confirm, CONFIRM_VARIABLE_TYPES)
+        confirm = None if self.confirm is None else compile_expression(self.confirm, CONFIRM_EXPRESSION_VARIABLE_TYPES)
         require_delivery_confirmation(response, confirm)
         return {}
 
@@ -122,7 +129,7 @@ def build_webhook_payload(idempotency_key: str, context: AlertMessageContext) ->
     }
 
 
-def _serialize_webhook_member(member: AlertMember) -> dict[str, Json]:
+def _serialize_webhook_member(member: AlertMessageIncident) -> dict[str, Json]:
     incident, probe = member
     return {
         "incident": _serialize_incident(incident),

@@ -18,18 +18,18 @@ from watchdog.config_types import (
     create_duration_bounds_validator,
     format_config_duration,
 )
-from watchdog.domain.formatting import format_duration, format_utc
+from watchdog.domain.formatting import format_duration, format_utc_timestamp
 from watchdog.domain.measurements import QueueMeasurements
 from watchdog.domain.model import Evidence, Json, Observation, Outcome
-from watchdog.domain.observations import CanaryJobPollResult, JobStage, QueueStats
+from watchdog.domain.observations import CanaryJobPollResult, CanaryJobStage, QueueStats
 from watchdog.domain.probe_state import (
     OUTSTANDING_CANARY_JOBS_STATE_KEY,
     OutstandingCanaryJobRecord,
     OutstandingCanaryJobs,
 )
 from watchdog.domain.rules.canary import (
-    FINISHED_STAGES,
-    IN_PROGRESS_STAGES,
+    FINISHED_CANARY_STAGES,
+    IN_PROGRESS_CANARY_STAGES,
     CanaryJobTracker,
     CanaryLimits,
     find_blocking_canary_job,
@@ -202,7 +202,7 @@ class _CanaryRun:
                 self._facts["no_longer_awaited"] = given_up.job_id
         await self._poll_canary_job_until_finished(connection, tracker)
         stats, is_cancelled = QueueStats(), False
-        if tracker.job_status.stage in IN_PROGRESS_STAGES:
+        if tracker.job_status.stage in IN_PROGRESS_CANARY_STAGES:
             with suppress(ProbeError, TimeoutError):
                 async with asyncio.timeout(self._compute_cleanup_step_timeout_s(steps=2)):
                     stats = await connection.fetch_queue_stats()
@@ -242,7 +242,7 @@ class _CanaryRun:
         job_id = await connection.send(sentinel)
         self.context.phase_timer.end_phase("enqueue")
         sent_at = self._compute_now_ms()
-        first_stage = JobStage.QUEUED if settings.queue_driver.exposes_pickup else JobStage.SENT
+        first_stage = CanaryJobStage.QUEUED if settings.queue_driver.exposes_pickup else CanaryJobStage.SENT
         return CanaryJobTracker(job_id, sent_at, sent_at, CanaryJobPollResult(first_stage))
 
     # --- sentinels of earlier slots
@@ -253,7 +253,7 @@ class _CanaryRun:
         import asyncio
 
         outstanding = self._list_possibly_outstanding_jobs()
-        trackers = [CanaryJobTracker.resume(record) for record in outstanding.records]
+        trackers = [CanaryJobTracker.from_outstanding_record(record) for record in outstanding.records]
         removed_ids: set[str] = set()
         with suppress(TimeoutError):
             async with asyncio.timeout(min(CANARY_QUEUE_CALL_TIMEOUT_S, self.polling_time_left_s / 2)):
@@ -271,7 +271,7 @@ class _CanaryRun:
             for record, tracker in zip(outstanding.records, trackers, strict=True)
             if record.job_id not in removed_ids and not tracker.has_ended
         )
-        has_finished = any(stage in FINISHED_STAGES for stage in ended.values())
+        has_finished = any(stage in FINISHED_CANARY_STAGES for stage in ended.values())
         return OutstandingCanaryJobs(remaining, None if has_finished else outstanding.given_up_at)
 
     def _list_possibly_outstanding_jobs(self) -> OutstandingCanaryJobs:
@@ -299,8 +299,8 @@ class _CanaryRun:
         return self._track_earlier_canary_job(record)
 
     def _track_earlier_canary_job(self, record: OutstandingCanaryJobRecord) -> CanaryJobTracker:
-        self._facts["sent_at"] = format_utc(record.sent_at, self.context.started_at, seconds=True)
-        return CanaryJobTracker.resume(record)
+        self._facts["sent_at"] = format_utc_timestamp(record.sent_at, self.context.started_at, seconds=True)
+        return CanaryJobTracker.from_outstanding_record(record)
 
     # --- polling
 
@@ -368,7 +368,7 @@ class _CanaryRun:
         if tracker.job_status.progress is not None:
             facts["progress"] = tracker.job_status.progress
         if tracker.picked_up_at is None and (
-            tracker.job_status.stage is JobStage.SENT or not self.settings.queue_driver.exposes_pickup
+            tracker.job_status.stage is CanaryJobStage.SENT or not self.settings.queue_driver.exposes_pickup
         ):
             facts["picked_up"] = f"not shown by {self.settings.queue_driver.name}"
         return facts
@@ -378,7 +378,7 @@ class _CanaryRun:
         outstanding, tracker = self.others, self.tracker
         if outstanding is None:
             return {}
-        if tracker is not None and tracker.job_status.stage in FINISHED_STAGES:
+        if tracker is not None and tracker.job_status.stage in FINISHED_CANARY_STAGES:
             outstanding = outstanding._replace(given_up_at=None)
         elif tracker is not None and tracker.job_id and not (is_cancelled or tracker.has_ended):
             sent = tracker.earlier or OutstandingCanaryJobRecord(

@@ -31,7 +31,7 @@ from watchdog.domain.rules.job import build_job_run_expectation, update_and_judg
 from watchdog.domain.rules.job_deadlines import find_next_deadline_of_job
 from watchdog.domain.rules.job_source import EvaluatedJobSource
 from watchdog.domain.rules.lost_run import compute_job_run_deadline
-from watchdog.domain.schedule import extend_deadline_over_gaps, find_common_job_start_delay_ms
+from watchdog.domain.schedule import extend_deadline_over_downtime_gaps, find_common_job_start_delay_ms
 from watchdog.domain.uptime_clock import DowntimeGaps
 from watchdog.probes.base import Probe, ProbeAttemptContext
 from watchdog.probes.jobs import JobLimitSettings, build_jobs_observation
@@ -107,19 +107,22 @@ class HeartbeatProbe(Probe):
 
     @property
     def target(self) -> str:
-        schedule = build_job_run_expectation(ScheduledJobFacts(self.name), self._own_job_limits, 0).schedule
+        schedule = build_job_run_expectation(ScheduledJobFacts(self.name), self._heartbeat_job_limits, 0).schedule
         return f"check-ins, expected {schedule.description}" if schedule is not None else ""
 
     @property
-    def _own_job_limits(self) -> ScheduledJobLimits:
+    def _heartbeat_job_limits(self) -> ScheduledJobLimits:
         return self.heartbeat.to_job_limits(self.heartbeat.grace)
 
     @property
     def job_limits(self) -> Mapping[str, ScheduledJobLimits]:
-        return {self.name: self._own_job_limits}
+        return {self.name: self._heartbeat_job_limits}
 
     async def observe(self, context: ProbeAttemptContext) -> Observation:
-        state, limits = HeartbeatState.from_json(context.probe_state.get(HEARTBEAT_STATE_KEY)), self._own_job_limits
+        state, limits = (
+            HeartbeatState.from_json(context.probe_state.get(HEARTBEAT_STATE_KEY)),
+            self._heartbeat_job_limits,
+        )
         now = context.started_at if context.check_ins_until is None else context.check_ins_until
         record = read_scheduled_job_state_record(context.probe_state, self.name)
         job = update_and_judge_job(
@@ -161,7 +164,7 @@ def _build_heartbeat_job_facts(
         failures=state.failure_count + len(uncounted) - sum(run.lost_at in state.recent_failures for run in excused),
         error=state.error,
         rejected_at=state.last_rejected if (state.last_rejected or 0) > newest else None,
-        usual_delay=_find_usual_start_delay(state, limits),
+        usual_delay=_find_usual_heartbeat_start_delay_ms(state, limits),
         lost_since=lost_since,
         lost_is_newest=lost_since is not None and (state.last_end is None or state.last_end < lost_since),
     )
@@ -169,10 +172,10 @@ def _build_heartbeat_job_facts(
 
 def _overlaps_long_downtime_gap(start: int, end: int, gaps: DowntimeGaps) -> bool:
     """Whether a check-in between two instants may not have been received."""
-    return extend_deadline_over_gaps(start, end, gaps)[1] is not None
+    return extend_deadline_over_downtime_gaps(start, end, gaps)[1] is not None
 
 
-def _find_usual_start_delay(state: HeartbeatState, limits: ScheduledJobLimits) -> int | None:
+def _find_usual_heartbeat_start_delay_ms(state: HeartbeatState, limits: ScheduledJobLimits) -> int | None:
     if limits.schedule is None or len(state.recent_starts) < MAX_RECENT_HEARTBEAT_STARTS:
         return None
     return find_common_job_start_delay_ms(limits.schedule, state.recent_starts)

@@ -107,7 +107,7 @@ class HttpProbe(Probe):
                 response,
                 criteria,
                 context.slot,
-                in_worker=response.needs_worker(loops=criteria.loops),
+                in_worker=response.needs_worker_process(loops=criteria.loops),
             )
         except ProbeError as error:
             return build_observation_from_error(error, phase_timer)

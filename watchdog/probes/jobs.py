@@ -17,7 +17,7 @@ from watchdog.config_types import (
     TimezoneName,
     format_config_duration,
 )
-from watchdog.domain.formatting import format_count, format_duration, format_time_in_zone
+from watchdog.domain.formatting import format_count_with_noun, format_duration, format_time_in_zone
 from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.measurements import JOBS_EVIDENCE_KEY, ListedJobCounts
 from watchdog.domain.model import Evidence, Json, Observation, Outcome, SubjectListing
@@ -28,14 +28,14 @@ from watchdog.domain.probe_state import (
     ScheduledJobStateRecord,
 )
 from watchdog.domain.rules import job as job_rule
-from watchdog.domain.rules.job import EvaluatedJob, JobVerdict
+from watchdog.domain.rules.job import EvaluatedJob, ScheduledJobVerdict
 from watchdog.domain.rules.job_source import (
     EvaluatedJobSource,
-    build_job_source_absence_update,
+    build_job_source_outage_update,
     evaluate_job_source,
     format_job_names,
 )
-from watchdog.domain.rules.missing_jobs import SOURCE_INCIDENT_MIN_GONE_JOBS
+from watchdog.domain.rules.missing_jobs import MIN_GONE_JOBS_OF_SOURCE_INCIDENT
 from watchdog.domain.schedule import CronSchedule
 from watchdog.domain.uptime_clock import DowntimeGaps
 from watchdog.net.errors import ProbeError
@@ -195,13 +195,13 @@ class JobsProbe(QueueSystemProbe):
             if error.reason not in JOB_SOURCE_MISSING_REASONS or not _has_listed_several_jobs(context.probe_state):
                 observation = build_observation_from_error(error, context.phase_timer)
                 if error.reason == "broker.unreachable":
-                    updates = build_job_source_absence_update(context.probe_state, context.started_at)
+                    updates = build_job_source_outage_update(context.probe_state, context.started_at)
                     observation = replace(observation, state_updates=updates)
                 return add_facts_to_evidence(observation, connect_context.facts)
             snapshot = JobSourceSnapshot(context.started_at, (), location=error.message)
         observation = await context.network.judge(
             context.phase_timer,
-            judge_snapshot,
+            judge_job_source_snapshot,
             snapshot,
             self.jobs,
             dict(context.probe_state),
@@ -211,17 +211,17 @@ class JobsProbe(QueueSystemProbe):
         facts = (
             connect_context.facts if observation.listings else {**context.phase_timer.facts, **connect_context.facts}
         )
-        return add_facts_to_evidence(_add_phases(observation, context), facts)
+        return add_facts_to_evidence(_add_phases_to_observation(observation, context), facts)
 
 
-def judge_snapshot(
+def judge_job_source_snapshot(
     snapshot: JobSourceSnapshot, settings: JobsSettings, probe_state: Mapping[str, Json], gaps: DowntimeGaps
 ) -> Observation:
     """The observation, without phases."""
     source = evaluate_job_source(snapshot, settings.job_limits, settings.required_jobs, probe_state, gaps)
     if source.is_readable:
         return _build_jobs_observation_without_phases(source, probe_state, snapshot.taken_at)
-    state_updates = _select_changed_state_entries(source.state_updates, probe_state)
+    state_updates = _select_changed_probe_state(source.state_updates, probe_state)
     return Observation(Outcome.FAIL, source.reason, source.message, state_updates=state_updates)
 
 
@@ -232,7 +232,7 @@ def _has_listed_several_jobs(probe_state: Mapping[str, Json]) -> bool:
         for key, stored in probe_state.items()
         if key.startswith(SCHEDULED_JOB_STATE_KEY_PREFIX)
     )
-    return sum(record.state.was_listed for record in records) >= SOURCE_INCIDENT_MIN_GONE_JOBS
+    return sum(record.state.was_listed for record in records) >= MIN_GONE_JOBS_OF_SOURCE_INCIDENT
 
 
 def build_jobs_observation(
@@ -240,10 +240,12 @@ def build_jobs_observation(
 ) -> Observation:
     """The observation of a run that evaluated these jobs at `observed_at`, by the clock of their source. `gaps`:
     periods in which the source could not report to Watchdog."""
-    return _add_phases(_build_jobs_observation_without_phases(source, context.probe_state, observed_at, gaps), context)
+    return _add_phases_to_observation(
+        _build_jobs_observation_without_phases(source, context.probe_state, observed_at, gaps), context
+    )
 
 
-def _add_phases(observation: Observation, context: ProbeAttemptContext) -> Observation:
+def _add_phases_to_observation(observation: Observation, context: ProbeAttemptContext) -> Observation:
     phases = context.phase_timer.phase_durations_ms
     return replace(observation, phases=phases, duration=sum(phases.values()))
 
@@ -253,12 +255,11 @@ def _build_jobs_observation_without_phases(
 ) -> Observation:
     jobs = source.jobs
     problems = {job.facts.name: job.verdict for job in jobs if job.verdict.reason}
-    first = next(iter(problems.values()), JobVerdict("", "", None))
+    first = next(iter(problems.values()), ScheduledJobVerdict("", "", None))
     reason, message = first.reason, first.message
     if len(problems) > 1:
-        message = (
-            f"{len(problems)} of {format_count(len(jobs), 'job')} have problems: {format_job_names(list(problems))}"
-        )
+        job_count = format_count_with_noun(len(jobs), "job")
+        message = f"{len(problems)} of {job_count} have problems: {format_job_names(list(problems))}"
     if source.reason:
         reason, message = source.reason, source.message
     state = _build_scheduled_job_state_updates(source, probe_state)
@@ -272,7 +273,7 @@ def _build_jobs_observation_without_phases(
         evidence=Evidence(
             {JOBS_EVIDENCE_KEY: {job.facts.name: _format_job_evidence(job, observed_at) for job in evidence_jobs}}
         ),
-        state_updates=_select_changed_state_entries(state, probe_state),
+        state_updates=_select_changed_probe_state(state, probe_state),
     )
 
 
@@ -288,7 +289,7 @@ def _build_scheduled_job_state_updates(source: EvaluatedJobSource, probe_state: 
     return {**removed, **records, **source.state_updates, WAITING_FOR_FIRST_RUN_STATE_KEY: True if is_waiting else None}
 
 
-def _select_changed_state_entries(state: Mapping[str, Json], probe_state: Mapping[str, Json]) -> dict[str, Json]:
+def _select_changed_probe_state(state: Mapping[str, Json], probe_state: Mapping[str, Json]) -> dict[str, Json]:
     return {key: value for key, value in state.items() if probe_state.get(key) != value}
 
 

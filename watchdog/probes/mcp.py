@@ -23,8 +23,8 @@ from watchdog.net.errors import ProbeError
 from watchdog.probes.base import Probe, ProbeAttemptContext
 from watchdog.probes.expectations import build_observation_from_error
 from watchdog.probes.mcp_judgement import (
-    McpCriteria,
-    McpJudgementContext,
+    McpSessionCriteria,
+    McpSessionJudgementContext,
     build_interrupted_mcp_session_evidence,
     build_mcp_session_measurements,
     judge_mcp_session,
@@ -112,7 +112,7 @@ class McpProbe(Probe):
 
         from watchdog.net.mcp import McpSession, McpSessionPlan, McpSessionResult
 
-        remembered, state_updates = self._load_server_state_and_updates(context)
+        remembered, state_updates = self._load_mcp_server_state_and_updates(context)
         era, result = _read_remembered_protocol_era(remembered, context.started_at), McpSessionResult()
         session = McpSession(
             context.network.connector,
@@ -143,8 +143,8 @@ class McpProbe(Probe):
             context.phase_timer,
             judge_mcp_session,
             result.detach(),
-            McpCriteria(self.mcp, self.expectations, self.preferences),
-            McpJudgementContext(context.started_at, context.slot, remembered.get(NEVER_RUN_MCP_TASKS_STATE_KEY)),
+            McpSessionCriteria(self.mcp, self.expectations, self.preferences),
+            McpSessionJudgementContext(context.started_at, context.slot, remembered.get(NEVER_RUN_MCP_TASKS_STATE_KEY)),
             in_worker=bool(result.large_results) or (self._has_looping_expression and result.has_many_elements),
         )
         return replace(
@@ -157,7 +157,7 @@ class McpProbe(Probe):
     def _has_looping_expression(self) -> bool:
         return any(expression.loops for expression in (*self.expectations, *self.preferences))
 
-    def _load_server_state_and_updates(
+    def _load_mcp_server_state_and_updates(
         self, context: ProbeAttemptContext
     ) -> tuple[Mapping[str, Json], dict[str, Json]]:
         """What earlier runs remembered of this server, and the state updates that forget another server."""

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 MAX_HEALTH_PROBLEMS_IN_MESSAGE = 3
 """Problems that a message names."""
-MAX_RESULT_MEMBERS_SEARCHED = 2_000
+MAX_TOOL_RESULT_MEMBERS_SEARCHED = 2_000
 """Members of a result that are searched for problems."""
-_TOOL_ERROR_FIELDS = ("error", "message", "reason")
+_TOOL_RESULT_ERROR_FIELDS = ("error", "message", "reason")
 """Fields in which servers describe their problem, the first present one counts."""
 
 
@@ -49,8 +49,8 @@ def find_tool_error_text(tool_result: Json) -> str:
         return clean_mcp_server_text(tool_result, MAX_QUOTED_ERROR_CHARS)
     if not isinstance(tool_result, dict):
         return ""
-    texts = (_extract_tool_error_text(tool_result.get(name)) for name in _TOOL_ERROR_FIELDS)
-    parts = list(_find_error_members_of_result(tool_result))
+    texts = (_extract_tool_error_text(tool_result.get(name)) for name in _TOOL_RESULT_ERROR_FIELDS)
+    parts = list(_find_error_members_of_tool_result(tool_result))
     more = (
         f", and {len(parts) - MAX_HEALTH_PROBLEMS_IN_MESSAGE} more"
         if len(parts) > MAX_HEALTH_PROBLEMS_IN_MESSAGE
@@ -64,20 +64,20 @@ def _do_mcp_tasks_explain_failure(tool_result: Json, task_list: McpTaskList | No
     if task_list is None or all(task.ok for task in task_list.tasks.values()):
         return False
     has_own_error = bool(tool_result.get("error") or tool_result.get("errors"))
-    return not has_own_error and next(_find_error_members_of_result(tool_result), None) is None
+    return not has_own_error and next(_find_error_members_of_tool_result(tool_result), None) is None
 
 
 def _extract_tool_error_text(value: Json) -> str:
     while isinstance(value, dict):
-        value = next((value[name] for name in _TOOL_ERROR_FIELDS if value.get(name)), "")
+        value = next((value[name] for name in _TOOL_RESULT_ERROR_FIELDS if value.get(name)), "")
     return clean_mcp_server_text(value, MAX_QUOTED_ERROR_CHARS) if isinstance(value, str) else ""
 
 
-def _find_error_members_of_result(tool_result: Mapping[str, Json]) -> Iterator[str]:
+def _find_error_members_of_tool_result(tool_result: Mapping[str, Json]) -> Iterator[str]:
     """The members at any depth with an error, `ok: false` or `healthy: false`: "database: connection refused". The
     tasks do not count."""
     members = [(name, value) for name, value in tool_result.items() if name != "tasks"]
-    for _ in range(MAX_RESULT_MEMBERS_SEARCHED):
+    for _ in range(MAX_TOOL_RESULT_MEMBERS_SEARCHED):
         if not members:
             return
         name, value = members.pop(0)
@@ -90,4 +90,4 @@ def _find_error_members_of_result(tool_result: Mapping[str, Json]) -> Iterator[s
             else:
                 members += value.items()
         elif isinstance(value, list):
-            members += [(name, item) for item in value[:MAX_RESULT_MEMBERS_SEARCHED]]
+            members += [(name, item) for item in value[:MAX_TOOL_RESULT_MEMBERS_SEARCHED]]

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from watchdog.config_types import format_config_byte_size
-from watchdog.domain.formatting import format_count
+from watchdog.domain.formatting import format_count_with_noun
 from watchdog.domain.measurements import TASKS_EVIDENCE_KEY, McpTaskCounts
 from watchdog.domain.model import Evidence, Json, JsonScalar, Observation, Outcome, SubjectListing
 from watchdog.domain.observations import McpToolProblemFacts
@@ -46,7 +46,7 @@ _HEALTHY_IN_EXPRESSION_PATTERN = re.compile(r"\bhealthy\b")
 T = TypeVar("T")
 
 
-class McpCriteria(NamedTuple):
+class McpSessionCriteria(NamedTuple):
     """What is expected of a session."""
 
     settings: McpSettings
@@ -54,7 +54,7 @@ class McpCriteria(NamedTuple):
     preferences: tuple[CelExpression, ...]
 
 
-class McpJudgementContext(NamedTuple):
+class McpSessionJudgementContext(NamedTuple):
     """What the judgement of a session depends on, apart from the session."""
 
     started_at: int
@@ -63,7 +63,9 @@ class McpJudgementContext(NamedTuple):
     """The stored record of tasks that have never run."""
 
 
-def judge_mcp_session(session: McpSessionResult, criteria: McpCriteria, run: McpJudgementContext) -> Observation:
+def judge_mcp_session(
+    session: McpSessionResult, criteria: McpSessionCriteria, run: McpSessionJudgementContext
+) -> Observation:
     """The observation, without phases."""
     observation = build_mcp_session_observation(session.unpack(), criteria, run)
     if not session.large_results:
@@ -97,7 +99,7 @@ def _take_up_to_json_bytes(entries: Iterable[T], max_bytes: int) -> Iterator[T]:
 
 
 def build_mcp_session_observation(
-    session: McpSessionResult, criteria: McpCriteria, run: McpJudgementContext
+    session: McpSessionResult, criteria: McpSessionCriteria, run: McpSessionJudgementContext
 ) -> Observation:
     """The observation, without phases."""
     task_list, responded_at = None, run.started_at + round(session.elapsed_ms or 0)
@@ -141,7 +143,7 @@ def build_mcp_session_observation(
 
 def _find_mcp_failure_besides_expectations(
     session: McpSessionResult,
-    criteria: McpCriteria,
+    criteria: McpSessionCriteria,
     task_list: McpTaskList | None,
     expression_context: ExpressionContext,
 ) -> tuple[str, str]:
@@ -150,7 +152,7 @@ def _find_mcp_failure_besides_expectations(
     missing = [name for name in dict.fromkeys(criteria.settings.required_tools) if name not in listed_tools]
     if missing:
         subject = f"tool {missing[0]} is" if len(missing) == 1 else f"tools {', '.join(missing)} are"
-        return "mcp.tool_missing", f"{subject} missing: {format_count(len(listed_tools), 'tool')} listed"
+        return "mcp.tool_missing", f"{subject} missing: {format_count_with_noun(len(listed_tools), 'tool')} listed"
     judge_healthy = not any(
         _HEALTHY_IN_EXPRESSION_PATTERN.search(expression.text) for expression in criteria.expectations
     )
@@ -248,14 +250,14 @@ def _build_mcp_session_evidence_facts(session: McpSessionResult) -> dict[str, Js
     facts = {
         "server": f"{session.server_name} {session.server_version}".strip(),
         "protocol": session.protocol_version,
-        "tools": _truncate_name_list([tool.name for tool in session.tools], session.tool_count),
-        "duplicate_tools": _truncate_name_list([*_count_duplicate_tool_listings(session)]),
+        "tools": _truncate_mcp_name_list([tool.name for tool in session.tools], session.tool_count),
+        "duplicate_tools": _truncate_mcp_name_list([*_count_duplicate_tool_listings(session)]),
         "called_tool": session.called_tool,
     }
     return {name: value for name, value in facts.items() if value} | session.facts
 
 
-def _truncate_name_list(names: Sequence[str], count: int = 0) -> list[str]:
+def _truncate_mcp_name_list(names: Sequence[str], count: int = 0) -> list[str]:
     """At most MAX_EVIDENCE_TOOLS. `count`: of all, if there are more than the names."""
     count = max(count, len(names))
     first = [truncate_with_ellipsis(name, MAX_EVIDENCE_NAME_CHARS) for name in names[:MAX_EVIDENCE_TOOLS]]

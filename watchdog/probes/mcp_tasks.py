@@ -15,8 +15,8 @@ from watchdog.config_types import format_config_duration
 from watchdog.domain.model import Json, McpTaskFacts
 from watchdog.domain.probe_state import compute_short_digest
 from watchdog.domain.rules.task import McpTaskStatus, parse_mcp_task_status
-from watchdog.domain.text import replace_invisible_characters, to_single_line
-from watchdog.domain.timestamps import parse_epoch, parse_printed_time
+from watchdog.domain.text import replace_invisible_characters, truncate_to_single_line
+from watchdog.domain.timestamps import parse_epoch_s_or_ms, parse_printed_time
 
 MAX_MCP_TASKS = 1_000
 MAX_MCP_TASKS_IN_EVIDENCE = 50
@@ -41,7 +41,7 @@ class McpTaskList:
     """Name -> the entry as the server sent it, for the evidence."""
 
 
-class _InvalidReportedTaskError(ValueError):
+class _InvalidMcpTaskError(ValueError):
     pass
 
 
@@ -51,7 +51,7 @@ def parse_mcp_task_list(tool_result: Json, now: int, first_listed_at: Mapping[st
         return None
     entries = tool_result["tasks"]
     if not isinstance(entries, list):
-        return McpTaskList({}, (f"tasks is {_name_json_type(entries)}, not a list",))
+        return McpTaskList({}, (f"tasks is {_describe_json_value_type(entries)}, not a list",))
     tasks: dict[str, McpTaskFacts] = {}
     raw_entries: dict[str, Json] = {}
     first_listed: dict[str, int] = {}
@@ -59,7 +59,7 @@ def parse_mcp_task_list(tool_result: Json, now: int, first_listed_at: Mapping[st
     for index, entry in enumerate(entries[:MAX_MCP_TASKS]):
         try:
             name = _parse_mcp_task_name(entry)
-        except _InvalidReportedTaskError as error:
+        except _InvalidMcpTaskError as error:
             problems.append(f"tasks[{index}] {error}")
             continue
         task = _parse_mcp_task(entry, now)
@@ -88,15 +88,15 @@ def describe_tool_result_without_tasks(tool_result: Json) -> str:
         return "the result has no `tasks`"
     if tool_result == "":
         return "the result is empty"
-    return f"the result is {_name_json_type(tool_result)}, not an object with `tasks`"
+    return f"the result is {_describe_json_value_type(tool_result)}, not an object with `tasks`"
 
 
 def _parse_mcp_task_name(entry: Json) -> str:
     if not isinstance(entry, dict):
-        raise _InvalidReportedTaskError(f"is {_name_json_type(entry)}, not an object")
+        raise _InvalidMcpTaskError(f"is {_describe_json_value_type(entry)}, not an object")
     name = entry.get("name")
     if not isinstance(name, str) or not clean_mcp_server_text(name):
-        raise _InvalidReportedTaskError("has no name")
+        raise _InvalidMcpTaskError("has no name")
     return clean_mcp_server_text(name, MAX_MCP_TASK_NAME_CHARS)
 
 
@@ -110,7 +110,7 @@ def _parse_mcp_task(entry: dict[str, Json], now: int) -> McpTaskFacts:
         if not status and last_run_at is None and not entry.keys().isdisjoint(("last_run_at", "staleness_ms")):
             status = "never"  # its last run is not unknown: there was none
         return McpTaskFacts(ok, last_run_at, None, status, error)
-    except _InvalidReportedTaskError as problem:
+    except _InvalidMcpTaskError as problem:
         return McpTaskFacts(False, None, None, status, f"invalid entry: {problem}")
 
 
@@ -118,12 +118,12 @@ def _parse_mcp_task_ok(value: Json, status: str, error: str) -> bool:
     if value is True or value is False:
         return value
     if value is not None:
-        raise _InvalidReportedTaskError(f"ok is {_name_json_type(value)}, not true or false")
+        raise _InvalidMcpTaskError(f"ok is {_describe_json_value_type(value)}, not true or false")
     meaning = parse_mcp_task_status(status)
     if meaning in (McpTaskStatus.FAILED, McpTaskStatus.STALE):
         return False
     if status and meaning is None:
-        raise _InvalidReportedTaskError(f"ok is missing, and last_run_status {status!r} is unknown")
+        raise _InvalidMcpTaskError(f"ok is missing, and last_run_status {status!r} is unknown")
     return bool(status) or not error
 
 
@@ -140,7 +140,7 @@ def _parse_mcp_task_last_run(entry: dict[str, Json], now: int) -> int | None:
         return None
     if last_run_at > now + _MAX_MCP_SERVER_CLOCK_SKEW_MS:
         distance = format_config_duration((last_run_at - now) // 1_000 * 1_000)
-        raise _InvalidReportedTaskError(f"last_run_at is {distance} in the future")
+        raise _InvalidMcpTaskError(f"last_run_at is {distance} in the future")
     return min(last_run_at, now)
 
 
@@ -148,18 +148,18 @@ def _parse_mcp_task_timestamp(value: Json) -> int:
     at = (
         parse_printed_time(value)
         if isinstance(value, str)
-        else parse_epoch(_parse_mcp_task_number(value, "last_run_at"))
+        else parse_epoch_s_or_ms(_parse_mcp_task_number(value, "last_run_at"))
     )
     if at is None:
-        raise _InvalidReportedTaskError(f"last_run_at {clean_mcp_server_text(str(value), 60)!r} is not a time")
+        raise _InvalidMcpTaskError(f"last_run_at {clean_mcp_server_text(str(value), 60)!r} is not a time")
     return at
 
 
 def _parse_mcp_task_number(value: Json, field_name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _InvalidReportedTaskError(f"{field_name} is {_name_json_type(value)}, not a number")
+        raise _InvalidMcpTaskError(f"{field_name} is {_describe_json_value_type(value)}, not a number")
     if (isinstance(value, float) and not math.isfinite(value)) or abs(value) > 10**15:
-        raise _InvalidReportedTaskError(f"{field_name} is out of range")
+        raise _InvalidMcpTaskError(f"{field_name} is out of range")
     return value
 
 
@@ -172,10 +172,10 @@ def clean_mcp_server_text(value: Any, max_chars: int = MAX_MCP_SERVER_TEXT_CHARS
     if value is None:
         return ""
     text = value if isinstance(value, str) else str(value)
-    return replace_invisible_characters(to_single_line(text[: max_chars * 4], max_chars))
+    return replace_invisible_characters(truncate_to_single_line(text[: max_chars * 4], max_chars))
 
 
-def _name_json_type(value: Json) -> str:
+def _describe_json_value_type(value: Json) -> str:
     match value:
         case None:
             return "null"

@@ -106,11 +106,20 @@ class QueueThresholdSettings(ConfigModel):
     @property
     def thresholds(self) -> tuple[QueueThreshold, ...]:
         """In order of priority."""
-        rules = {name: getattr(self, name) for name in QUEUE_RULE_PRIORITY}
+        rules = {name: getattr(self, name) for name in QUEUE_THRESHOLD_NAMES_BY_PRIORITY}
         return tuple(_to_queue_threshold(name, rule) for name, rule in rules.items() if rule is not None)
 
 
-QUEUE_RULE_PRIORITY = ("consumers", "stalled", "failure_ratio", "waiting", "active", "delayed", "failed", "oldest")
+QUEUE_THRESHOLD_NAMES_BY_PRIORITY = (
+    "consumers",
+    "stalled",
+    "failure_ratio",
+    "waiting",
+    "active",
+    "delayed",
+    "failed",
+    "oldest",
+)
 
 
 def _to_queue_threshold(

@@ -24,7 +24,7 @@ from pydantic import model_validator
 from watchdog.config_types import ConfigModel
 from watchdog.config_values import describe_missing_package_extra
 from watchdog.domain.model import Json
-from watchdog.domain.observations import CanaryJobPollResult, JobSourceSnapshot, JobStage, QueueStats
+from watchdog.domain.observations import CanaryJobPollResult, CanaryJobStage, JobSourceSnapshot, QueueStats
 from watchdog.net import NetworkAccess, PhaseTimer
 from watchdog.net.errors import ProbeError
 from watchdog.net.phases import PHASE_DESCRIPTIONS
@@ -87,7 +87,7 @@ class CanaryConnection(Protocol):
 
 
 def build_canary_job_poll_result(
-    stage: JobStage,
+    stage: CanaryJobStage,
     picked_up_at: int | None,
     finished_at: int | None,
     error: str,
@@ -101,12 +101,12 @@ def build_canary_job_poll_result(
     job has no worker any more.
     """
     match stage:
-        case JobStage.RUNNING:
+        case CanaryJobStage.RUNNING:
             problem = WORKER_GONE_MESSAGE if worker_lost else ""
             return CanaryJobPollResult(stage, picked_up_at, error=problem, progress=progress)
-        case JobStage.DONE:
+        case CanaryJobStage.DONE:
             return CanaryJobPollResult(stage, picked_up_at, finished_at)
-        case JobStage.FAILED:
+        case CanaryJobStage.FAILED:
             return CanaryJobPollResult(stage, picked_up_at, finished_at, error[:MAX_CANARY_JOB_ERROR_CHARS])
     return CanaryJobPollResult(stage)
 
@@ -234,7 +234,7 @@ def select_job_run_in_progress(
     return min(current, key=lambda run: started_at(run) or 0, default=None)
 
 
-async def connect_once_to_find_address(
+async def connect_once_to_find_reachable_address(
     context: QueueConnectContext, host: str, port: int, label: str = "broker"
 ) -> str:
     """Connects once, through the address filter and with the usual phases and messages, and returns the address.

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from watchdog.config_types import SingleLineText
 from watchdog.domain.observations import (
     CanaryJobPollResult,
-    JobStage,
+    CanaryJobStage,
     QueueStats,
     RecentlyEndedJobCounts,
 )
-from watchdog.domain.timestamps import parse_ms_number
+from watchdog.domain.timestamps import parse_positive_ms
 from watchdog.net.errors import ProbeError
 from watchdog.net.redact import describe_queue_target
 from watchdog.queues.base import (
@@ -37,7 +37,7 @@ from watchdog.queues.clients.redis import (
     parse_redis_time_ms,
     translate_redis_errors,
 )
-from watchdog.queues.job_status import finite_float_or_none
+from watchdog.queues.job_status import parse_finite_float_or_none
 
 if TYPE_CHECKING:
     from bullmq import Queue
@@ -146,13 +146,13 @@ class _BullmqCanaryConnection:
                 pipe.hmget(self.redis_key(job_id), *fields)
                 pipe.exists(self.redis_key(f"{job_id}:lock"))
                 (*times, error, progress), has_lock = await pipe.execute()
-        created_at, picked_up_at, finished_at = map(parse_ms_number, times)
+        created_at, picked_up_at, finished_at = map(parse_positive_ms, times)
         if created_at is None:
-            stage = JobStage.LOST
+            stage = CanaryJobStage.LOST
         elif finished_at is not None:
-            stage = JobStage.FAILED if error else JobStage.DONE
+            stage = CanaryJobStage.FAILED if error else CanaryJobStage.DONE
         else:
-            stage = JobStage.QUEUED if picked_up_at is None else JobStage.RUNNING
+            stage = CanaryJobStage.QUEUED if picked_up_at is None else CanaryJobStage.RUNNING
         return build_canary_job_poll_result(
             stage,
             picked_up_at,
@@ -219,12 +219,12 @@ async def _fetch_bullmq_queue_stats(config: BullmqQueueDriver, client: Any, wind
 
 def _parse_bullmq_job_ready_since(fields: list[str | None]) -> int | None:
     """When a waiting job could be taken: after it was created, its delay passed and its last attempt started."""
-    created_at, attempted_at = parse_ms_number(fields[0]), parse_ms_number(fields[1])
+    created_at, attempted_at = parse_positive_ms(fields[0]), parse_positive_ms(fields[1])
     try:
         delay = json.loads(fields[2] or "{}").get("delay")
     except (ValueError, AttributeError, RecursionError):
         delay = None
-    delay = parse_ms_number(delay) if isinstance(delay, int) else None
+    delay = parse_positive_ms(delay) if isinstance(delay, int) else None
     return None if created_at is None else max(created_at + (delay or 0), attempted_at or 0)
 
 
@@ -233,7 +233,7 @@ async def _count_recently_ended_bullmq_jobs(
 ) -> RecentlyEndedJobCounts:
     """Counts from `since`, or from the oldest completed job that is still kept."""
     oldest = await client.zrange(config.redis_key("completed"), 0, 0, withscores=True)
-    since = max(since, *(parse_ms_number(at) or 0 for _, at in oldest), 0)
+    since = max(since, *(parse_positive_ms(at) or 0 for _, at in oldest), 0)
     async with client.pipeline(transaction=True) as pipe:
         for name in ("failed", "completed"):
             pipe.zcount(config.redis_key(name), since, "+inf")
@@ -258,6 +258,6 @@ async def _count_bullmq_workers(config: BullmqQueueDriver, client: Any) -> int |
 
 def _parse_bullmq_progress(text: str | None) -> float | None:
     try:
-        return finite_float_or_none(json.loads(text or "null"))
+        return parse_finite_float_or_none(json.loads(text or "null"))
     except (ValueError, RecursionError):
         return None

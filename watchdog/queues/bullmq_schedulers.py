@@ -6,7 +6,7 @@ from itertools import takewhile
 from typing import Any, ClassVar, NamedTuple
 
 from watchdog.domain.observations import JobSourceSnapshot, ScheduledJobFacts
-from watchdog.domain.timestamps import parse_ms_number
+from watchdog.domain.timestamps import parse_positive_ms
 from watchdog.net.redact import redact_url
 from watchdog.queues.base import JobSource, QueueConnectContext, select_job_run_in_progress
 from watchdog.queues.bullmq import BullmqQueueDriver
@@ -64,14 +64,14 @@ class BullmqSchedulerJobSource(BullmqQueueDriver, JobSource):
         locks = responses[len(responses) - len(active_ids) :]
         runs: dict[str, list[_BullmqJobRun]] = {}
         for n, (name, started, finished, error) in enumerate(run_fields):
-            if name and (started_at := parse_ms_number(started)) is not None:
+            if name and (started_at := parse_positive_ms(started)) is not None:
                 has_worker = n >= len(active_ids) or bool(locks[n])
-                due_at = parse_ms_number([*active_ids, *finished_ids][n].rpartition(":")[2])
-                run = _BullmqJobRun(started_at, parse_ms_number(finished), error or "", has_worker, due_at)
+                due_at = parse_positive_ms([*active_ids, *finished_ids][n].rpartition(":")[2])
+                run = _BullmqJobRun(started_at, parse_positive_ms(finished), error or "", has_worker, due_at)
                 runs.setdefault(name, []).append(run)
         jobs = []
         for n, (name, due) in enumerate(schedulers):
-            facts = _build_bullmq_scheduler_facts(name, parse_ms_number(due), responses[n], runs.get(name, []))
+            facts = _build_bullmq_scheduler_facts(name, parse_positive_ms(due), responses[n], runs.get(name, []))
             created_at, picked_up_at = responses[len(schedulers) + n]
             if facts.final and (created_at is None or picked_up_at is not None):
                 facts = facts._replace(cron="", every=None, next_due=None)
@@ -88,7 +88,11 @@ class BullmqSchedulerJobSource(BullmqQueueDriver, JobSource):
         due_by_name = {
             job.name: due_at
             for job in jobs
-            if (due_at := _find_last_due_after_failure(job.without_implausible_values, runs.get(job.name, [])))
+            if (
+                due_at := _find_last_bullmq_due_time_after_failure(
+                    job.without_implausible_values, runs.get(job.name, [])
+                )
+            )
             is not None
         }
         async with client.pipeline(transaction=False) as pipe:
@@ -126,7 +130,7 @@ def _build_bullmq_scheduler_facts(
     return ScheduledJobFacts(
         name,
         cron=fields.get("pattern", ""),
-        every=parse_ms_number(fields.get("every")),
+        every=parse_positive_ms(fields.get("every")),
         timezone=fields.get("tz") or "UTC",
         next_due=next_due,
         last_start=max((run.started_at for run in runs), default=None),
@@ -137,14 +141,14 @@ def _build_bullmq_scheduler_facts(
         failures=len(list(takewhile(lambda run: run.error, finished))),
         error=newest.error if newest else "",
         stalled=running is not None and not running.has_worker,
-        final=_has_no_further_run(fields, next_due),
+        final=_has_no_further_bullmq_run(fields, next_due),
     )
 
 
-def _has_no_further_run(fields: dict[str, str], next_due: int | None) -> bool:
+def _has_no_further_bullmq_run(fields: dict[str, str], next_due: int | None) -> bool:
     """Whether the scheduler's limit or end comes before another run: BullMQ removes it after this one."""
-    limit, count, end = (parse_ms_number(fields.get(name)) for name in ("limit", "ic", "endDate"))
-    every = parse_ms_number(fields.get("every"))
+    limit, count, end = (parse_positive_ms(fields.get(name)) for name in ("limit", "ic", "endDate"))
+    every = parse_positive_ms(fields.get("every"))
     if limit is not None and count is not None and count >= limit:
         return True
     if end is None or next_due is None:
@@ -155,7 +159,7 @@ def _has_no_further_run(fields: dict[str, str], next_due: int | None) -> bool:
     return schedule is not None and schedule.find_next_slot_after(next_due) > end
 
 
-def _find_last_due_after_failure(facts: ScheduledJobFacts, runs: list[_BullmqJobRun]) -> int | None:
+def _find_last_bullmq_due_time_after_failure(facts: ScheduledJobFacts, runs: list[_BullmqJobRun]) -> int | None:
     """When the last run was due that was picked up after the newest failure and is neither active nor waiting. None:
     there is no such run."""
     next_due = min(

@@ -12,7 +12,7 @@ from pydantic import model_validator
 
 from watchdog.config_types import FieldValidationError
 from watchdog.domain.model import Json
-from watchdog.domain.observations import CanaryJobPollResult, JobStage, QueueStats
+from watchdog.domain.observations import CanaryJobPollResult, CanaryJobStage, QueueStats
 from watchdog.domain.reasons import build_reason_and_message
 from watchdog.expressions import CelExpression, CelExpressionError, compile_expression
 from watchdog.net.errors import ProbeError, build_timeout_error
@@ -22,14 +22,14 @@ from watchdog.net.targets import HttpMethod, HttpTarget
 from watchdog.net.url import parse_http_url
 from watchdog.queues.base import CanaryConnection, CanaryDriver, CanaryJobRequest, QueueConnectContext
 from watchdog.queues.job_status import (
-    compile_stage_expressions,
+    compile_canary_stage_expressions,
     create_cel_expression_validator,
     describe_http_response,
-    evaluate_stage,
+    evaluate_canary_stage,
+    find_canary_stage_of_status_word,
     find_job_error_message,
     parse_job_id,
     parse_job_progress,
-    stage_from_status_word,
     substitute_placeholders,
 )
 
@@ -119,8 +119,10 @@ class HttpCanary(CanaryDriver):
         return parse_http_url(self.enqueue.url).host
 
     @cached_property
-    def job_stage_conditions(self) -> tuple[tuple[JobStage, CelExpression], ...]:
-        return compile_stage_expressions(HTTP_CANARY_VARIABLE_TYPES, self.failed, self.done, self.lost, self.started)
+    def job_stage_conditions(self) -> tuple[tuple[CanaryJobStage, CelExpression], ...]:
+        return compile_canary_stage_expressions(
+            HTTP_CANARY_VARIABLE_TYPES, self.failed, self.done, self.lost, self.started
+        )
 
     @cached_property
     def loops(self) -> bool:
@@ -147,7 +149,9 @@ class _HttpCanaryConnection:
         timeout_s = min(HTTP_ENQUEUE_TIMEOUT_S, sentinel.send_within_s)
         response = await self._send_request(request, sentinel.id, timeout_s)
         self.context.facts["address"] = response.peer_address
-        return await self._judge_within_timeout(parse_enqueue_response_job_id, response, self.config, sentinel.id)
+        return await self._judge_response_within_timeout(
+            parse_enqueue_response_job_id, response, self.config, sentinel.id
+        )
 
     async def poll(self, job_id: str) -> CanaryJobPollResult:
         poll, encoded_id = self.config.poll, quote(job_id, safe="")
@@ -155,8 +159,8 @@ class _HttpCanaryConnection:
         try:
             response = await self._send_request(poll.model_copy(update={"url": url}), "", self.context.timeout_s)
         except ProbeError as error:
-            raise _wrap_poll_error(error) from None
-        return await self._judge_within_timeout(build_poll_result_from_response, response, self.config)
+            raise _wrap_http_poll_error(error) from None
+        return await self._judge_response_within_timeout(build_poll_result_from_response, response, self.config)
 
     async def cancel(self, job_id: str) -> bool:
         """Jobs cannot be cancelled."""
@@ -165,7 +169,7 @@ class _HttpCanaryConnection:
     async def fetch_queue_stats(self) -> QueueStats:
         return QueueStats()
 
-    async def _judge_within_timeout(
+    async def _judge_response_within_timeout(
         self, function: Callable[[HttpResponse, Unpack[_Ts]], _T], response: HttpResponse, *args: *_Ts
     ) -> _T:
         """Within the time that is left, because a run that is cut off could not remember its sentinel."""
@@ -175,7 +179,7 @@ class _HttpCanaryConnection:
         timeout_s = context.cap_timeout_to_run_end(context.timeout_s)
         try:
             async with asyncio.timeout(timeout_s):
-                in_worker = response.needs_worker(loops=self.config.loops)
+                in_worker = response.needs_worker_process(loops=self.config.loops)
                 return await context.network.judge(timer, function, response, *args, in_worker=in_worker)
         except TimeoutError:
             raise build_timeout_error(timeout_s, timer.current_phase) from None
@@ -199,7 +203,7 @@ def parse_enqueue_response_job_id(response: HttpResponse, config: HttpCanary, se
     if not 200 <= response.status < 300:
         answer = f"{config.enqueue.method} {config.enqueue.target} returned {describe_http_response(response)}"
         error = ProbeError(*build_reason_and_message("canary.enqueue_failed", answer))
-        raise _add_response_to_error(error, response)
+        raise _add_http_response_to_error(error, response)
     return sentinel_id if "{nonce}" in config.poll.url else _extract_job_id(response, config)
 
 
@@ -217,7 +221,7 @@ def _extract_job_id(response: HttpResponse, config: HttpCanary) -> str:
     if job_id := next(filter(None, map(parse_job_id, candidates)), ""):
         return job_id
     missing = ProbeError("canary.job_id_missing", f"the response to enqueue has no job id: {problem}")
-    raise _add_response_to_error(missing, response)
+    raise _add_http_response_to_error(missing, response)
 
 
 def build_poll_result_from_response(response: HttpResponse, config: HttpCanary) -> CanaryJobPollResult:
@@ -226,31 +230,31 @@ def build_poll_result_from_response(response: HttpResponse, config: HttpCanary) 
     try:
         response.received_body.decode()
     except ProbeError as decoding_error:
-        raise _wrap_poll_error(decoding_error) from None
+        raise _wrap_http_poll_error(decoding_error) from None
     values, is_error_status = _build_http_expression_values(response), not 200 <= response.status < 300
     expressions = [
         (stage, expression)
         for stage, expression in config.job_stage_conditions
-        if not is_error_status or stage is JobStage.LOST or "status" in expression.used_variables
+        if not is_error_status or stage is CanaryJobStage.LOST or "status" in expression.used_variables
     ]
-    stage, problem = evaluate_stage(expressions, values)
+    stage, problem = evaluate_canary_stage(expressions, values)
     if stage is None and response.body_problem:
-        raise _add_response_to_error(ProbeError(*response.body_problem, is_internal=True), response)
+        raise _add_http_response_to_error(ProbeError(*response.body_problem, is_internal=True), response)
     body = parse_response_body(response)
-    if stage is JobStage.LOST or (stage is None and _is_http_canary_job_lost(config, response.status, body)):
-        return CanaryJobPollResult(JobStage.LOST, error=f"poll returned {describe_http_response(response)}")
+    if stage is CanaryJobStage.LOST or (stage is None and _is_http_canary_job_lost(config, response.status, body)):
+        return CanaryJobPollResult(CanaryJobStage.LOST, error=f"poll returned {describe_http_response(response)}")
     if stage is None and is_error_status:
         error = ProbeError("canary.poll_failed", f"poll returned {describe_http_response(response)}", retryable=True)
-        raise _add_response_to_error(error, response)
+        raise _add_http_response_to_error(error, response)
     progress = parse_job_progress(body)
     if stage is None:
-        stage = JobStage.QUEUED if config.started else JobStage.SENT
-    elif stage is JobStage.FAILED:
+        stage = CanaryJobStage.QUEUED if config.started else CanaryJobStage.SENT
+    elif stage is CanaryJobStage.FAILED:
         problem = _describe_canary_job_failure(config, values, body)
     return CanaryJobPollResult(stage, error=problem, progress=progress and progress[0])
 
 
-def _wrap_poll_error(error: ProbeError) -> ProbeError:
+def _wrap_http_poll_error(error: ProbeError) -> ProbeError:
     """The error of a poll without a usable response."""
     if error.is_internal:
         return error
@@ -263,7 +267,7 @@ def _wrap_poll_error(error: ProbeError) -> ProbeError:
 def _is_http_canary_job_lost(config: HttpCanary, status: int, body: Json) -> bool:
     if config.lost:
         return False
-    return status in (404, 410) or (status < 500 and stage_from_status_word(body) is JobStage.LOST)
+    return status in (404, 410) or (status < 500 and find_canary_stage_of_status_word(body) is CanaryJobStage.LOST)
 
 
 def _describe_canary_job_failure(config: HttpCanary, values: Mapping[str, Json], body: Json) -> str:
@@ -286,7 +290,7 @@ def _build_http_expression_values(response: HttpResponse) -> dict[str, Json]:
     }
 
 
-def _add_response_to_error(error: ProbeError, response: HttpResponse) -> ProbeError:
+def _add_http_response_to_error(error: ProbeError, response: HttpResponse) -> ProbeError:
     error.facts |= build_response_facts(response)
     error.excerpt = build_response_excerpt(response)
     return error

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from pydantic import AfterValidator
 
 from watchdog.domain.model import Json
-from watchdog.domain.observations import JobStage
-from watchdog.domain.text import to_single_line
+from watchdog.domain.observations import CanaryJobStage
+from watchdog.domain.text import truncate_to_single_line
 from watchdog.expressions import CelExpression, CelExpressionError, compile_expression
 from watchdog.net.http_evidence import parse_response_body
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 MAX_JOB_ID_CHARS = 500
 """A longer text is not taken for a job's id."""
-_STATUS_WORDS_BY_CANARY_STAGE: Mapping[JobStage, tuple[str, ...]] = {
-    JobStage.QUEUED: ("waiting", "queued", "pending"),
-    JobStage.RUNNING: ("active", "running", "processing", "in_progress"),
-    JobStage.DONE: ("completed", "done", "succeeded", "success", "finished"),
-    JobStage.FAILED: ("failed", "error", "cancelled", "canceled"),
-    JobStage.LOST: ("not_found", "notfound", "missing", "expired", "gone", "lost", "deleted", "removed"),
+_STATUS_WORDS_BY_CANARY_STAGE: Mapping[CanaryJobStage, tuple[str, ...]] = {
+    CanaryJobStage.QUEUED: ("waiting", "queued", "pending"),
+    CanaryJobStage.RUNNING: ("active", "running", "processing", "in_progress"),
+    CanaryJobStage.DONE: ("completed", "done", "succeeded", "success", "finished"),
+    CanaryJobStage.FAILED: ("failed", "error", "cancelled", "canceled"),
+    CanaryJobStage.LOST: ("not_found", "notfound", "missing", "expired", "gone", "lost", "deleted", "removed"),
 }
-STAGE_BY_STATUS_WORD: Mapping[str, JobStage] = {
+CANARY_STAGE_BY_STATUS_WORD: Mapping[str, CanaryJobStage] = {
     word: stage for stage, words in _STATUS_WORDS_BY_CANARY_STAGE.items() for word in words
 }
 _JOB_ERROR_FIELDS = ("error", "failedReason", "failed_reason", "message", "reason")
@@ -46,17 +46,22 @@ def create_cel_expression_validator(variables: Mapping[str, str], *, must_be_boo
     return AfterValidator(compile_and_return)
 
 
-def compile_stage_expressions(
+def compile_canary_stage_expressions(
     variables: Mapping[str, str], failed: str, done: str, lost: str, started: str
-) -> tuple[tuple[JobStage, CelExpression], ...]:
-    """The expressions that are not empty, in the order in which `evaluate_stage` tries them."""
-    texts = ((JobStage.FAILED, failed), (JobStage.DONE, done), (JobStage.LOST, lost), (JobStage.RUNNING, started))
+) -> tuple[tuple[CanaryJobStage, CelExpression], ...]:
+    """The expressions that are not empty, in the order in which `evaluate_canary_stage` tries them."""
+    texts = (
+        (CanaryJobStage.FAILED, failed),
+        (CanaryJobStage.DONE, done),
+        (CanaryJobStage.LOST, lost),
+        (CanaryJobStage.RUNNING, started),
+    )
     return tuple((stage, compile_expression(text, variables)) for stage, text in texts if text)
 
 
-def evaluate_stage(
-    stage_expressions: Iterable[tuple[JobStage, CelExpression]], values: Mapping[str, Json]
-) -> tuple[JobStage | None, str]:
+def evaluate_canary_stage(
+    stage_expressions: Iterable[tuple[CanaryJobStage, CelExpression]], values: Mapping[str, Json]
+) -> tuple[CanaryJobStage | None, str]:
     """The stage of the first expression that is true. If none is: None, and why an expression could not be computed."""
     problem = ""
     for stage, expression in stage_expressions:
@@ -65,7 +70,7 @@ def evaluate_stage(
                 return stage, ""
         except CelExpressionError as error:
             # Fields that show the start or the loss of a job may be absent before.
-            if stage not in (JobStage.RUNNING, JobStage.LOST):
+            if stage not in (CanaryJobStage.RUNNING, CanaryJobStage.LOST):
                 problem = f"{expression.text} cannot be computed: {error}"
     return None, problem
 
@@ -77,9 +82,9 @@ def normalize_status_word(value: Json) -> str:
     return value.strip().lower().replace("-", "_").replace(" ", "_") if isinstance(value, str) else ""
 
 
-def stage_from_status_word(value: Json) -> JobStage | None:
+def find_canary_stage_of_status_word(value: Json) -> CanaryJobStage | None:
     """The stage that an application's own status word stands for; None: it has none, or an unknown one."""
-    return STAGE_BY_STATUS_WORD.get(normalize_status_word(value))
+    return CANARY_STAGE_BY_STATUS_WORD.get(normalize_status_word(value))
 
 
 def parse_job_id(value: Json) -> str:
@@ -93,7 +98,7 @@ def parse_job_id(value: Json) -> str:
 def find_job_error_message(value: Json) -> str:
     """Why something failed, on one line: the application's error text, else the whole value."""
     text = _find_job_error_text(value) or ("" if value in (None, "", {}, []) else json.dumps(value, ensure_ascii=False))
-    return to_single_line(text)
+    return truncate_to_single_line(text)
 
 
 def describe_http_response(response: HttpResponse) -> str:
@@ -116,11 +121,11 @@ def parse_job_progress(value: Json) -> tuple[float, float | None] | None:
     reported."""
     progress = value.get("progress") if isinstance(value, dict) else None
     pair = (progress.get("progress"), progress.get("total")) if isinstance(progress, dict) else (progress, None)
-    done, total = map(finite_float_or_none, pair)
+    done, total = map(parse_finite_float_or_none, pair)
     return None if done is None else (done, total)
 
 
-def finite_float_or_none(value: Json) -> float | None:
+def parse_finite_float_or_none(value: Json) -> float | None:
     """None: it is no number, or too large for one."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None

@@ -14,9 +14,9 @@ from pydantic import Field, model_validator
 
 from watchdog.config_types import Duration, FieldValidationError, SingleLineText
 from watchdog.domain import reasons
-from watchdog.domain.formatting import format_count, format_duration
+from watchdog.domain.formatting import format_count_with_noun, format_duration
 from watchdog.domain.model import Json
-from watchdog.domain.observations import CanaryJobPollResult, JobStage, QueueStats
+from watchdog.domain.observations import CanaryJobPollResult, CanaryJobStage, QueueStats
 from watchdog.domain.reasons import build_reason_and_message
 from watchdog.expressions import CelExpression
 from watchdog.net.errors import ProbeError, build_timeout_error
@@ -24,14 +24,14 @@ from watchdog.net.phases import RESPONSE_PROCESSING_PHASES
 from watchdog.net.targets import McpTarget
 from watchdog.queues.base import CanaryConnection, CanaryDriver, CanaryJobRequest, QueueConnectContext
 from watchdog.queues.job_status import (
-    compile_stage_expressions,
+    compile_canary_stage_expressions,
     create_cel_expression_validator,
-    evaluate_stage,
+    evaluate_canary_stage,
+    find_canary_stage_of_status_word,
     find_job_error_message,
     normalize_status_word,
     parse_job_id,
     parse_job_progress,
-    stage_from_status_word,
     substitute_placeholders,
 )
 
@@ -107,8 +107,10 @@ class McpCanary(McpTarget, CanaryDriver):
         return bool(self.resource)
 
     @cached_property
-    def job_stage_conditions(self) -> tuple[tuple[JobStage, CelExpression], ...]:
-        return compile_stage_expressions(MCP_CANARY_VARIABLE_TYPES, self.failed, self.done, self.lost, self.started)
+    def job_stage_conditions(self) -> tuple[tuple[CanaryJobStage, CelExpression], ...]:
+        return compile_canary_stage_expressions(
+            MCP_CANARY_VARIABLE_TYPES, self.failed, self.done, self.lost, self.started
+        )
 
     def preload(self) -> None:
         import_module("watchdog.net.mcp")
@@ -144,7 +146,7 @@ class McpCanary(McpTarget, CanaryDriver):
             if session.server_name:
                 context.facts["server"] = f"{session.server_name} {session.server_version}".strip()
             if all(tool.name != self.tool for tool in (*session.tools, *session.callable_tools)):
-                listed = format_count(session.tool_count, "tool")
+                listed = format_count_with_noun(session.tool_count, "tool")
                 raise ProbeError("mcp.tool_missing", f"tool {self.tool} is missing: {listed} listed")
             calls = await stack.enter_async_context(anyio.create_task_group())
             connection = _McpCanaryConnection(self, context, client, started_monotonic)
@@ -182,7 +184,7 @@ class _McpCanaryConnection:
         sentinel = await self._sent_sentinel
         arguments = substitute_placeholders(self.config.arguments, nonce=sentinel.id)
         try:
-            await self.client.call_tool(self.config.tool, arguments, self._on_progress)
+            await self.client.call_tool(self.config.tool, arguments, self._handle_tool_call_progress)
         except ProbeError as error:
             error.retryable = False  # polling does not repeat the call
             self._call_error = error
@@ -203,7 +205,7 @@ class _McpCanaryConnection:
                 async with asyncio.timeout(timeout_s):
                     await self._call_finished.wait()
             except TimeoutError:
-                self._raise_if_processing_response(timeout_s)
+                self._raise_if_judging_response_at_timeout(timeout_s)
                 message = f"{self.config.tool} returned no job id within {format_duration(timeout_s * 1000)}"
                 raise ProbeError("timeout.call", message) from None
         return ""
@@ -219,22 +221,22 @@ class _McpCanaryConnection:
     def _build_poll_result_from_call(self) -> CanaryJobPollResult:
         """The call is running, or has returned the job's outcome or the job's id."""
         if not self._call_finished.is_set():
-            return CanaryJobPollResult(JobStage.SENT, progress=self._require_recent_progress())
+            return CanaryJobPollResult(CanaryJobStage.SENT, progress=self._require_recent_progress())
         if self._call_error is not None:
             raise self._call_error
         session = self.client.result
         result = session.tool_result if isinstance(session.tool_result, dict) else {}
         verdicts = [result[name] for name in ("ok", "healthy") if isinstance(result.get(name), bool)]
-        has_failed_status = stage_from_status_word(result) is JobStage.FAILED
+        has_failed_status = find_canary_stage_of_status_word(result) is CanaryJobStage.FAILED
         if session.tool_is_error or False in verdicts or has_failed_status:
             message = find_job_error_message(session.tool_result)
             if self.config.resource and not self._parse_job_id(result):  # the tool only starts the job
                 raise self._build_enqueue_error(message or "no error message", session.tool_result_text)
-            return CanaryJobPollResult(JobStage.FAILED, finished_at=self._call_finished_at, error=message)
+            return CanaryJobPollResult(CanaryJobStage.FAILED, finished_at=self._call_finished_at, error=message)
         if uri := self._find_resource_uri(result, finished=bool(verdicts)):
             self._started_job_uri, self._progress = uri, None
-            return CanaryJobPollResult(JobStage.SENT, job_id=uri)
-        return CanaryJobPollResult(JobStage.DONE, finished_at=self._call_finished_at)
+            return CanaryJobPollResult(CanaryJobStage.SENT, job_id=uri)
+        return CanaryJobPollResult(CanaryJobStage.DONE, finished_at=self._call_finished_at)
 
     @staticmethod
     def _parse_job_id(result: Mapping[str, Json]) -> str:
@@ -262,14 +264,14 @@ class _McpCanaryConnection:
                 await self.client.read_resource(uri)
                 stage, problem = await self._evaluate_stage()
         except TimeoutError:
-            self._raise_if_processing_response(timeout_s)
+            self._raise_if_judging_response_at_timeout(timeout_s)
             message = f"{uri} cannot be read: timed out after {format_duration(timeout_s * 1000)}"
             raise ProbeError("canary.poll_failed", message, retryable=True) from None
         except ProbeError as error:
             code = error.facts.get("rpc_error_code")
             is_earlier_job = uri != self._started_job_uri
             if code in _MCP_RESOURCE_NOT_FOUND_CODES or (code is not None and is_earlier_job):
-                return CanaryJobPollResult(JobStage.LOST, error=f"{uri}: {error.message}")
+                return CanaryJobPollResult(CanaryJobStage.LOST, error=f"{uri}: {error.message}")
             if error.is_internal or error.reason == "mcp.server_exited":
                 raise
             message = f"{uri} cannot be read: {error.message}"
@@ -278,13 +280,13 @@ class _McpCanaryConnection:
             raise poll_error from None
         return self._build_poll_result_from_resource(self.client.result.resource_content, stage, problem)
 
-    def _raise_if_processing_response(self, timeout_s: float) -> None:
+    def _raise_if_judging_response_at_timeout(self, timeout_s: float) -> None:
         """Raises ProbeError if a time limit has ended while Watchdog was judging a large response."""
         phase = self.context.phase_timer.current_phase
         if phase in RESPONSE_PROCESSING_PHASES:
             raise build_timeout_error(timeout_s, phase)
 
-    async def _evaluate_stage(self) -> tuple[JobStage | None, str]:
+    async def _evaluate_stage(self) -> tuple[CanaryJobStage | None, str]:
         """The stage by the configured expressions, and why one of them could not be computed."""
         session, expressions = self.client.result, self.config.job_stage_conditions
         large_results, session.large_results = session.large_results, []
@@ -296,29 +298,29 @@ class _McpCanaryConnection:
         loops = any(expression.loops for _, expression in expressions)
         values = {"resource": session.resource_content}
         return await network.judge(
-            timer, evaluate_stage, expressions, values, in_worker=loops and session.has_many_elements
+            timer, evaluate_canary_stage, expressions, values, in_worker=loops and session.has_many_elements
         )
 
     def _build_poll_result_from_resource(
-        self, content: Json, stage: JobStage | None, problem: str
+        self, content: Json, stage: CanaryJobStage | None, problem: str
     ) -> CanaryJobPollResult:
         """By the stage of the configured expressions; the status word counts only for stages without an expression."""
         word = normalize_status_word(content)
         if stage is None:
-            stage_of_word = stage_from_status_word(content)
+            stage_of_word = find_canary_stage_of_status_word(content)
             if stage_of_word not in [configured for configured, _ in self.config.job_stage_conditions]:
                 stage = stage_of_word
         if stage is None:
             problem = problem or (f"its status is {word!r}" if word else "it reports no status")
-            stage = JobStage.SENT
+            stage = CanaryJobStage.SENT
         progress = parse_job_progress(content)
-        if stage is JobStage.RUNNING and progress is not None:
+        if stage is CanaryJobStage.RUNNING and progress is not None:
             self._record_progress(progress)
             self._require_recent_progress()
-        message = find_job_error_message(content) if stage in (JobStage.FAILED, JobStage.LOST) else problem
+        message = find_job_error_message(content) if stage in (CanaryJobStage.FAILED, CanaryJobStage.LOST) else problem
         return CanaryJobPollResult(stage, error=message, progress=progress and progress[0])
 
-    async def _on_progress(self, progress: float, total: float | None, message: str | None) -> None:
+    async def _handle_tool_call_progress(self, progress: float, total: float | None, message: str | None) -> None:
         self._record_progress((progress, total))
 
     def _record_progress(self, progress: tuple[float, float | None]) -> None:
@@ -346,7 +348,7 @@ class _McpCanaryConnection:
 
 
 def evaluate_large_mcp_resource_stage(
-    large_result: LargeMcpResult, expressions: tuple[tuple[JobStage, CelExpression], ...]
-) -> tuple[JobStage | None, str]:
-    """As `evaluate_stage`."""
-    return evaluate_stage(expressions, {"resource": large_result.unpack()})
+    large_result: LargeMcpResult, expressions: tuple[tuple[CanaryJobStage, CelExpression], ...]
+) -> tuple[CanaryJobStage | None, str]:
+    """As `evaluate_canary_stage`."""
+    return evaluate_canary_stage(expressions, {"resource": large_result.unpack()})

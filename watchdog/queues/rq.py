@@ -15,7 +15,7 @@ from watchdog.config_types import SingleLineText
 from watchdog.domain.model import Json
 from watchdog.domain.observations import (
     CanaryJobPollResult,
-    JobStage,
+    CanaryJobStage,
     QueueStats,
 )
 from watchdog.domain.timestamps import parse_iso8601
@@ -37,11 +37,11 @@ from watchdog.queues.clients.redis import (
     translate_redis_errors,
 )
 
-STAGE_BY_FINAL_STATUS = {
-    "finished": JobStage.DONE,
-    "failed": JobStage.FAILED,
-    "stopped": JobStage.FAILED,
-    "canceled": JobStage.FAILED,
+CANARY_STAGE_BY_FINAL_RQ_STATUS = {
+    "finished": CanaryJobStage.DONE,
+    "failed": CanaryJobStage.FAILED,
+    "stopped": CanaryJobStage.FAILED,
+    "canceled": CanaryJobStage.FAILED,
 }
 RQ_ABORT_MESSAGE_BY_STATUS = {"stopped": "it was stopped", "canceled": "it was cancelled"}
 DEFAULT_RQ_CANARY_FUNCTION = "operator.index"
@@ -154,12 +154,14 @@ class _RqCanaryConnection:
                 pipe.xrevrange(self.redis_key("results", job_id), count=1)
                 (status, started, ended, worker), results = await pipe.execute()
             if status is None:
-                return CanaryJobPollResult(JobStage.LOST)
+                return CanaryJobPollResult(CanaryJobStage.LOST)
             is_running = status == "started"
             worker_lost = (
                 is_running and bool(worker) and not await count_live_rq_workers(self.client, self.config, [worker])
             )
-        stage = JobStage.RUNNING if is_running else STAGE_BY_FINAL_STATUS.get(status, JobStage.QUEUED)
+        stage = (
+            CanaryJobStage.RUNNING if is_running else CANARY_STAGE_BY_FINAL_RQ_STATUS.get(status, CanaryJobStage.QUEUED)
+        )
         error = RQ_ABORT_MESSAGE_BY_STATUS.get(status) or extract_last_rq_traceback_line(results)
         return build_canary_job_poll_result(
             stage, parse_iso8601(started), parse_iso8601(ended), error, worker_lost=worker_lost
@@ -170,7 +172,9 @@ class _RqCanaryConnection:
         with translate_redis_errors():
             if not await self.client.lrem(self.queue_key, 0, job_id):
                 status = await self.poll(job_id)
-                if status.stage is JobStage.QUEUED or (status.stage is JobStage.RUNNING and not status.error):
+                if status.stage is CanaryJobStage.QUEUED or (
+                    status.stage is CanaryJobStage.RUNNING and not status.error
+                ):
                     return False
             await self._delete_job(job_id)
         return True

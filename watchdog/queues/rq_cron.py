@@ -9,12 +9,17 @@ from itertools import islice, takewhile
 from typing import Any, ClassVar, NamedTuple, Self
 
 from watchdog.domain.observations import JobSourceSnapshot, ScheduledJobFacts, SchedulerLiveness
-from watchdog.domain.timestamps import parse_iso8601, parse_ms_number
+from watchdog.domain.timestamps import parse_iso8601, parse_positive_ms
 from watchdog.net.errors import ProbeError
 from watchdog.net.redact import redact_url
 from watchdog.queues.base import JobSource, QueueConnectContext, select_job_run_in_progress
 from watchdog.queues.clients.redis import open_redis_client_mapping_errors, parse_redis_time_ms
-from watchdog.queues.rq import STAGE_BY_FINAL_STATUS, RqDriver, count_live_rq_workers, extract_last_rq_traceback_line
+from watchdog.queues.rq import (
+    CANARY_STAGE_BY_FINAL_RQ_STATUS,
+    RqDriver,
+    count_live_rq_workers,
+    extract_last_rq_traceback_line,
+)
 
 RQ_EXPIRED_IN_QUEUE_STATUS = "expired in its queue"
 """Our own status for a run that is no longer kept but is in its queue: its `ttl` ended before a worker took it."""
@@ -58,7 +63,7 @@ class RqCronJobSource(RqDriver, JobSource):
         now = parse_redis_time_ms(time)
         published = [
             _RqScheduler.parse(
-                parse_ms_number(heartbeat_s * 1000) or 0,
+                parse_positive_ms(heartbeat_s * 1000) or 0,
                 *await client.hmget(self.redis_key("cron_scheduler", name), "created_at", "cron_jobs"),
             )
             for name, heartbeat_s in schedulers
@@ -77,7 +82,7 @@ class RqCronJobSource(RqDriver, JobSource):
         ]
         # The time at which a job was last queued remains when no scheduler is registered any more.
         seconds = [heartbeat_s for _, heartbeat_s in schedulers or newest_job]
-        heartbeat_at = max((parse_ms_number(at * 1000) or 0 for at in seconds), default=None)
+        heartbeat_at = max((parse_positive_ms(at * 1000) or 0 for at in seconds), default=None)
         scheduler = SchedulerLiveness("RQ scheduler", RQ_SCHEDULER_TIMEOUT_MS, heartbeat_at, lists_jobs=True)
         location = f"no RQ scheduler is registered in {redact_url(self.redis)}"
         return JobSourceSnapshot(now, tuple(facts), scheduler, location=location)
@@ -98,7 +103,7 @@ class RqCronJobSource(RqDriver, JobSource):
             (status, queued_at, started, ended, worker), results, sent_s = islice(responses, 3)
             run = _RqJobRun(
                 status=status or (RQ_EXPIRED_IN_QUEUE_STATUS if run_id in queued else RQ_SUCCESS_NO_LONGER_KEPT_STATUS),
-                queued_at=parse_iso8601(queued_at) if status else parse_ms_number((sent_s or 0) * 1000),
+                queued_at=parse_iso8601(queued_at) if status else parse_positive_ms((sent_s or 0) * 1000),
                 started_at=parse_iso8601(started),
                 finished_at=parse_iso8601(ended),
                 error=extract_last_rq_traceback_line(results),
@@ -113,24 +118,24 @@ class RqCronJobSource(RqDriver, JobSource):
         """Newest first. The newest do not show since when runs wait if all of them do. Runs start in their order, so
         the first that waits is found by bisection."""
         newest: list[str] = await client.zrange(jobs_key, 0, MAX_RUNS_PER_RQ_CRON_JOB - 1, desc=True)
-        if len(newest) < MAX_RUNS_PER_RQ_CRON_JOB or not await self._read_whether_run_waits(client, newest[-1], queued):
+        if len(newest) < MAX_RUNS_PER_RQ_CRON_JOB or not await self._is_run_waiting(client, newest[-1], queued):
             return newest
         first, known_to_wait = 0, max(await client.zcard(jobs_key) - MAX_RUNS_PER_RQ_CRON_JOB, 0)
         while first < known_to_wait:
             middle = (first + known_to_wait) // 2
             ids = await client.zrange(jobs_key, middle, middle)
-            if ids and await self._read_whether_run_waits(client, ids[0], queued):
+            if ids and await self._is_run_waiting(client, ids[0], queued):
                 known_to_wait = middle
             else:
                 first = middle + 1
         ids = await client.zrange(jobs_key, max(first - MAX_RUNS_PER_RQ_CRON_JOB + 1, 0), first)
         return list(reversed(ids))
 
-    async def _read_whether_run_waits(self, client: Any, run_id: str, queued: Container[str]) -> bool:
+    async def _is_run_waiting(self, client: Any, run_id: str, queued: Container[str]) -> bool:
         status = await client.hget(self.redis_key("job", run_id), "status")
         if status is None:
             return run_id in queued
-        return status != "started" and status not in STAGE_BY_FINAL_STATUS
+        return status != "started" and status not in CANARY_STAGE_BY_FINAL_RQ_STATUS
 
 
 class _RqScheduler(NamedTuple):
@@ -207,9 +212,9 @@ def _build_rq_cron_job_facts(name: str, job: Mapping[str, Any], runs: list[_RqJo
     waiting_since = [
         run.queued_at
         for run in runs
-        if run.status not in STAGE_BY_FINAL_STATUS and run.status != "started" and run.queued_at
+        if run.status not in CANARY_STAGE_BY_FINAL_RQ_STATUS and run.status != "started" and run.queued_at
     ]
-    finished = [run for run in runs if run.status in STAGE_BY_FINAL_STATUS and run.finished_at is not None]
+    finished = [run for run in runs if run.status in CANARY_STAGE_BY_FINAL_RQ_STATUS and run.finished_at is not None]
     newest = finished[0] if finished else None
     running = select_job_run_in_progress(
         (run for run in runs if run.status == "started"),
@@ -217,11 +222,11 @@ def _build_rq_cron_job_facts(name: str, job: Mapping[str, Any], runs: list[_RqJo
         lambda run: run.has_worker,
         max((run.started_at or 0 for run in finished if run.status == "finished"), default=None),
     )
-    ended = [run for run in runs if run.status in (*STAGE_BY_FINAL_STATUS, RQ_SUCCESS_NO_LONGER_KEPT_STATUS)]
+    ended = [run for run in runs if run.status in (*CANARY_STAGE_BY_FINAL_RQ_STATUS, RQ_SUCCESS_NO_LONGER_KEPT_STATUS)]
     failed = list(takewhile(lambda run: run.status not in ("finished", RQ_SUCCESS_NO_LONGER_KEPT_STATUS), ended))
     return ScheduledJobFacts(
         name,
-        every=parse_ms_number(every * 1000) if isinstance(every, int | float) else None,
+        every=parse_positive_ms(every * 1000) if isinstance(every, int | float) else None,
         next_due=min(waiting_since, default=parse_iso8601(job.get("next_enqueue_time"))),
         last_start=max((run.started_at for run in runs if run.started_at is not None), default=None),
         last_end=newest.finished_at if newest else None,

@@ -154,7 +154,7 @@ class SqlJobSource(TableJobSource):
         return self.columns.id is not None and self.columns.started is not None
 
     def read_snapshot(self, connection: Connection) -> tuple[JobSourceSnapshot, dict[str, Json]]:
-        table, time_formats = self._inspect_table(connection)
+        table, time_formats = self._inspect_job_table(connection)
         facts = self.database.build_write_access_note(connection, table)
         now = self.database.read_clock_ms(connection)
         rows = connection.execute(_JobAggregateQuery(self, table, time_formats, now).statement).all()
@@ -176,7 +176,7 @@ class SqlJobSource(TableJobSource):
         ends = (parse_database_timestamp_ms(row.oldest_end, time_formats[column].default_zone, column) for row in rows)
         return max(now - self.since, min((at for at in ends if at is not None), default=0))
 
-    def _inspect_table(self, connection: Connection) -> tuple[TableClause, dict[str, ColumnTimestampFormat]]:
+    def _inspect_job_table(self, connection: Connection) -> tuple[TableClause, dict[str, ColumnTimestampFormat]]:
         """The table and the formats of its time columns, from the database's catalog. Raises ProbeError."""
         import sqlalchemy as sa
 

@@ -74,7 +74,7 @@ class HttpRemediation(HttpTarget, RemediationAction):
         )
         response = await connect_context.network.send_http_request(request)
         description = await connect_context.network.judge(
-            connect_context.phase_timer, describe_http_response, response, in_worker=response.needs_worker()
+            connect_context.phase_timer, describe_http_response, response, in_worker=response.needs_worker_process()
         )
         if not 200 <= response.status < 300:
             raise ProbeError(f"http.{response.status}", description)

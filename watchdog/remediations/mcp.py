@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from pydantic import Field, model_validator
 
 from watchdog.config_types import FieldValidationError, SingleLineText
-from watchdog.domain.formatting import format_count
+from watchdog.domain.formatting import format_count_with_noun
 from watchdog.domain.model import Json
 from watchdog.net.errors import ProbeError
 from watchdog.net.targets import McpTarget
@@ -73,7 +73,8 @@ class McpRemediation(McpTarget, RemediationAction):
         def choose_tool_call(tools: Sequence[McpTool]) -> tuple[str, Mapping[str, Json]] | None:
             if all(tool.name != self.tool for tool in tools):
                 raise ProbeError(
-                    "mcp.tool_missing", f"tool {self.tool} is missing: {format_count(result.tool_count, 'tool')} listed"
+                    "mcp.tool_missing",
+                    f"tool {self.tool} is missing: {format_count_with_noun(result.tool_count, 'tool')} listed",
                 )
             return None if dry_run else (self.tool, substitute_placeholders(self.arguments, **context._asdict()))
 

@@ -14,7 +14,7 @@ from watchdog.domain.reasons import (
 REMEDIABLE_REASONS = frozenset(code for code, entry in REASON_CATALOGUE.items() if entry.may_be_remediated)
 OMITTABLE_REASON_FAMILIES = ("job", "task", "queue", "canary")
 """Families that may be left out (`stuck` for `job.stuck`), because a probe reports reasons of its own family only."""
-_REMEDIABLE_FAMILIES = frozenset(map(get_reason_family, REMEDIABLE_REASONS))
+_REMEDIABLE_REASON_FAMILIES = frozenset(map(get_reason_family, REMEDIABLE_REASONS))
 
 
 def can_probe_report_reason(pattern: str, reason_prefixes: tuple[str, ...]) -> bool:
@@ -31,14 +31,14 @@ def expand_reason_shorthand(text: str) -> tuple[str, ...]:
 
     Raises ValueError for a word that stands for none.
     """
-    if text in REMEDIABLE_REASONS or text in _REMEDIABLE_FAMILIES or _is_remediable_http_status(text):
+    if text in REMEDIABLE_REASONS or text in _REMEDIABLE_REASON_FAMILIES or _is_remediable_http_status(text):
         return (text,)
     if reasons := tuple(code for name in OMITTABLE_REASON_FAMILIES if (code := f"{name}.{text}") in REMEDIABLE_REASONS):
         return reasons
     short_forms = {
         code.partition(".")[2] for code in REMEDIABLE_REASONS if get_reason_family(code) in OMITTABLE_REASON_FAMILIES
     }
-    close = get_close_matches(text, {*REMEDIABLE_REASONS, *_REMEDIABLE_FAMILIES, *short_forms}, 1)
+    close = get_close_matches(text, {*REMEDIABLE_REASONS, *_REMEDIABLE_REASON_FAMILIES, *short_forms}, 1)
     hint = f"; did you mean {close[0]!r}?" if close else ": docs/reasons.md lists them"
     raise ValueError(f"unknown reason {text!r}{hint}")
 
@@ -46,6 +46,6 @@ def expand_reason_shorthand(text: str) -> tuple[str, ...]:
 def _is_remediable_http_status(text: str) -> bool:
     return (
         generalize_http_status_reason(text) != text
-        and get_reason_family(text) in _REMEDIABLE_FAMILIES
+        and get_reason_family(text) in _REMEDIABLE_REASON_FAMILIES
         and find_reason_entry(text).may_be_remediated
     )

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import AfterValidator, model_validator
 
-from watchdog.domain.formatting import format_count
+from watchdog.domain.formatting import format_count_with_noun
 from watchdog.queues.base import QueueConnectContext, require_installed_modules
 from watchdog.queues.clients.dialects import ExternalDatabaseUrl, external_database_from_url
 from watchdog.queues.clients.external_database import ExternalDatabase, execute_external_database_update
@@ -100,4 +100,4 @@ class SqlRemediation(RemediationAction):
         row_count = await execute_external_database_update(
             self.database, connect_context, self.statement, values, MAX_REMEDIATED_ROWS, dry_run=dry_run
         )
-        return f"{'would change' if dry_run else 'changed'} {format_count(row_count, 'row')}"
+        return f"{'would change' if dry_run else 'changed'} {format_count_with_noun(row_count, 'row')}"

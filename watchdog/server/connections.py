@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol, cast
 
-from watchdog.server.turned_away import TurnAwayReason
+from watchdog.server.turned_away import ConnectionTurnAwayReason
 
 MAX_REQUEST_HEAD_BYTES = 65_536
-MAX_UNREAD_BODY_BYTES = 1_048_576
+MAX_UNREAD_REQUEST_BODY_BYTES = 1_048_576
 """A visitor may go on sending this much of a body after the response; most clients read the response only then."""
-RECEIVE_BUFFER_BYTES = 16_384
-MIN_WRITE_PROGRESS_BYTES = 16_384
+CONNECTION_RECEIVE_BUFFER_BYTES = 16_384
+MIN_RESPONSE_WRITE_PROGRESS_BYTES = 16_384
 """A visitor who reads less than this of a response within the write deadline counts as not reading."""
-_HEAD_END_PATTERN = re.compile(rb"\n\r?\n")
-_HEAD_TOO_LONG_RESPONSE = (
+_REQUEST_HEAD_END_PATTERN = re.compile(rb"\n\r?\n")
+_REQUEST_HEAD_TOO_LONG_RESPONSE = (
     b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 36\r\n"
     b"connection: close\r\n\r\nThe head of the request is too long."
 )
@@ -27,14 +27,14 @@ _HEAD_TOO_LONG_RESPONSE = (
 class ConnectionDeadlines:
     """Seconds. A request must begin within `head_s` of the connection or the previous response; its body must be
     complete after `body_s`, which is longer than check-ins and forms take by their own deadlines; and a visitor must
-    read MIN_WRITE_PROGRESS_BYTES of a response within `write_s`."""
+    read MIN_RESPONSE_WRITE_PROGRESS_BYTES of a response within `write_s`."""
 
     head_s: float = 10.0
     body_s: float = 40.0
     write_s: float = 10.0
 
 
-class GuardedRequest:
+class HttpRequestInProgress:
     """A request in progress.
 
     `has_priority`: it is a check-in or asks for Watchdog's health. `body_bytes`: the length of its body; None if only
@@ -51,7 +51,7 @@ class GuardedRequest:
         return self.body_bytes is None and not self.is_body_incomplete
 
 
-class _Awaited(Enum):
+class _AwaitedRequestPart(Enum):
     """What the next bytes of a connection belong to."""
 
     HEAD = auto()
@@ -62,14 +62,14 @@ class _Awaited(Enum):
     """The request is complete. A further request is not passed on to the server."""
 
 
-class ConnectionRegistry(Protocol):
+class ConnectionObserver(Protocol):
     """What a connection reports to the guard."""
 
     def add(self, connection: GuardedConnection) -> None: ...
 
     def note_progress(self, connection: GuardedConnection) -> None: ...
 
-    def drop(self, connection: GuardedConnection, reason: TurnAwayReason, response: bytes = b"") -> None: ...
+    def drop(self, connection: GuardedConnection, reason: ConnectionTurnAwayReason, response: bytes = b"") -> None: ...
 
     def remove(self, connection: GuardedConnection) -> None: ...
 
@@ -77,22 +77,22 @@ class ConnectionRegistry(Protocol):
 class GuardedConnection(asyncio.BufferedProtocol):
     """A connection between its transport and the protocol of the ASGI server, which gets one request at a time."""
 
-    _receive_buffer = memoryview(bytearray(RECEIVE_BUFFER_BYTES))
+    _receive_buffer = memoryview(bytearray(CONNECTION_RECEIVE_BUFFER_BYTES))
     """Shared: what is received is copied before the next connection receives."""
 
     transport: asyncio.Transport
 
-    def __init__(self, registry: ConnectionRegistry, server_protocol: asyncio.Protocol):
+    def __init__(self, registry: ConnectionObserver, server_protocol: asyncio.Protocol):
         self._registry, self._server_protocol = registry, server_protocol
         self.peer: tuple[str, int] = ("", 0)
         self.address = ""
         """The address whose share this connection counts towards; empty: none."""
-        self.request: GuardedRequest | None = None
+        self.request: HttpRequestInProgress | None = None
         self.progressed_at = self.waiting_since = 0.0
         """When the visitor last sent or read something, and since when a request is awaited."""
         self.bytes_before_request = 0
         """Received since the last response, or since the connection was opened."""
-        self._awaited, self._head_tail, self._held = _Awaited.HEAD, b"", b""
+        self._awaited, self._head_tail, self._held = _AwaitedRequestPart.HEAD, b"", b""
         self._missing_body_bytes: int | None = 0
         self._bytes_sent, self._write_progress = 0, (0, 0.0)
         """The bodies of all responses; how many bytes the visitor had read at an instant."""
@@ -116,9 +116,9 @@ class GuardedConnection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         self._registry.note_progress(self)
-        if self.request is None and not self._may_receive_before_request(nbytes):
+        if self.request is None and not self._count_within_limit_before_request(nbytes):
             return
-        self._pass_on(bytes(self._receive_buffer[:nbytes]))
+        self._pass_on_received_bytes(bytes(self._receive_buffer[:nbytes]))
 
     def eof_received(self) -> bool | None:
         return self._server_protocol.eof_received()
@@ -133,24 +133,24 @@ class GuardedConnection(asyncio.BufferedProtocol):
         self._registry.remove(self)
         self._server_protocol.connection_lost(exc)
 
-    def _may_receive_before_request(self, count: int) -> bool:
+    def _count_within_limit_before_request(self, count: int) -> bool:
         """Count bytes that arrive without a request in progress: a head, or the rest of a body that no page read."""
-        is_unread_body = self._awaited is _Awaited.BODY
-        if self.bytes_before_request >= (MAX_UNREAD_BODY_BYTES if is_unread_body else MAX_REQUEST_HEAD_BYTES):
+        is_unread_body = self._awaited is _AwaitedRequestPart.BODY
+        if self.bytes_before_request >= (MAX_UNREAD_REQUEST_BODY_BYTES if is_unread_body else MAX_REQUEST_HEAD_BYTES):
             if is_unread_body:
-                self._registry.drop(self, TurnAwayReason.UNREAD_BODY_TOO_LONG)
+                self._registry.drop(self, ConnectionTurnAwayReason.UNREAD_BODY_TOO_LONG)
             else:
-                self._registry.drop(self, TurnAwayReason.HEAD_TOO_LONG, _HEAD_TOO_LONG_RESPONSE)
+                self._registry.drop(self, ConnectionTurnAwayReason.HEAD_TOO_LONG, _REQUEST_HEAD_TOO_LONG_RESPONSE)
             return False
         self.bytes_before_request += count
         return True
 
-    def _pass_on(self, received: bytes) -> None:
+    def _pass_on_received_bytes(self, received: bytes) -> None:
         """Pass on what belongs to one request, and hold what follows."""
         while received:
-            if self._awaited is _Awaited.HEAD:
+            if self._awaited is _AwaitedRequestPart.HEAD:
                 received = self._pass_on_head(received)
-            elif self._awaited is _Awaited.BODY:
+            elif self._awaited is _AwaitedRequestPart.BODY:
                 received = self._pass_on_body(received)
             else:
                 self._held += received
@@ -161,11 +161,11 @@ class GuardedConnection(asyncio.BufferedProtocol):
         """Returns what follows the head."""
         if not self._head_tail:
             received = received.lstrip(b"\r\n")  # allowed before a request
-        match = _HEAD_END_PATTERN.search(self._head_tail + received)
+        match = _REQUEST_HEAD_END_PATTERN.search(self._head_tail + received)
         head_bytes = match.end() - len(self._head_tail) if match else len(received)
         self._head_tail = b"" if match else (self._head_tail + received)[-2:]
         if match:
-            self._awaited = _Awaited.REQUEST
+            self._awaited = _AwaitedRequestPart.REQUEST
         self._server_protocol.data_received(received[:head_bytes])
         return received[head_bytes:]
 
@@ -178,22 +178,22 @@ class GuardedConnection(asyncio.BufferedProtocol):
         self._missing_body_bytes -= len(body)
         if not self._missing_body_bytes:
             if self.request:
-                self._awaited, self.request.is_body_incomplete = _Awaited.RESPONSE, False
+                self._awaited, self.request.is_body_incomplete = _AwaitedRequestPart.RESPONSE, False
             else:
-                self._awaited, self.bytes_before_request = _Awaited.HEAD, 0
+                self._awaited, self.bytes_before_request = _AwaitedRequestPart.HEAD, 0
         self._server_protocol.data_received(body)
         return rest
 
     # What the guard calls
 
-    def begin_request(self, request: GuardedRequest) -> bool:
+    def begin_request(self, request: HttpRequestInProgress) -> bool:
         """False: this request was sent behind a body without a stated length, before the response."""
-        is_expected = self._awaited is _Awaited.REQUEST
+        is_expected = self._awaited is _AwaitedRequestPart.REQUEST
         self.request, self._missing_body_bytes = request, request.body_bytes
-        self._awaited = _Awaited.BODY if request.is_body_incomplete else _Awaited.RESPONSE
+        self._awaited = _AwaitedRequestPart.BODY if request.is_body_incomplete else _AwaitedRequestPart.RESPONSE
         held, self._held = self._held, b""
         self.transport.resume_reading()
-        self._pass_on(held)
+        self._pass_on_received_bytes(held)
         return is_expected
 
     def end_request(self, now: float) -> bool:
@@ -204,7 +204,7 @@ class GuardedConnection(asyncio.BufferedProtocol):
             self.finish()
             return False
         if request is None or not request.is_body_incomplete:
-            self._awaited = _Awaited.HEAD
+            self._awaited = _AwaitedRequestPart.HEAD
         return True
 
     def finish(self, response: bytes = b"") -> None:
@@ -219,24 +219,24 @@ class GuardedConnection(asyncio.BufferedProtocol):
     def count_sent_bytes(self, count: int) -> None:
         self._bytes_sent += count
 
-    def check_deadlines(self, deadlines: ConnectionDeadlines, now: float) -> TurnAwayReason | None:
+    def check_deadlines(self, deadlines: ConnectionDeadlines, now: float) -> ConnectionTurnAwayReason | None:
         """The deadline that has passed. Notes progress in reading a response, which transports do not report."""
         if unread := self.transport.get_write_buffer_size():
             return self._check_write_progress(self._bytes_sent - unread, deadlines, now)
         self._write_progress = (0, 0.0)
         if self.request is None:
-            return TurnAwayReason.HEAD_TIMEOUT if now - self.waiting_since >= deadlines.head_s else None
+            return ConnectionTurnAwayReason.HEAD_TIMEOUT if now - self.waiting_since >= deadlines.head_s else None
         is_late = self.request.is_body_incomplete and now - self.request.began_at >= deadlines.body_s
-        return TurnAwayReason.BODY_TIMEOUT if is_late else None
+        return ConnectionTurnAwayReason.BODY_TIMEOUT if is_late else None
 
     def _check_write_progress(
         self, bytes_read: int, deadlines: ConnectionDeadlines, now: float
-    ) -> TurnAwayReason | None:
+    ) -> ConnectionTurnAwayReason | None:
         self.waiting_since = now  # the next request is awaited once the response is read
         bytes_read_before, measured_at = self._write_progress
-        if not measured_at or bytes_read - bytes_read_before >= MIN_WRITE_PROGRESS_BYTES:
+        if not measured_at or bytes_read - bytes_read_before >= MIN_RESPONSE_WRITE_PROGRESS_BYTES:
             if measured_at:
                 self._registry.note_progress(self)
             self._write_progress = (bytes_read, now)
             return None
-        return TurnAwayReason.WRITE_TIMEOUT if now - measured_at >= deadlines.write_s else None
+        return ConnectionTurnAwayReason.WRITE_TIMEOUT if now - measured_at >= deadlines.write_s else None

@@ -10,16 +10,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 
-from watchdog.domain.client_addresses import TrustedProxies, get_subscriber_network
-from watchdog.server.connections import ConnectionDeadlines, GuardedConnection, GuardedRequest
-from watchdog.server.turned_away import TurnAwayReason, TurnedAwayVisitors
+from watchdog.domain.client_addresses import TrustedProxies, get_address_or_ipv6_subscriber_network
+from watchdog.server.connections import ConnectionDeadlines, GuardedConnection, HttpRequestInProgress
+from watchdog.server.turned_away import ConnectionTurnAwayReason, TurnedAwayConnectionCounts
 from watchdog.service.process_resources import read_run_and_connection_limits
 
-MIN_REPLACEABLE_AGE_S = 0.25
+MIN_REPLACEABLE_CONNECTION_AGE_S = 0.25
 """A connection is not closed for another one this soon after its last progress: its request may be on its way."""
-DEADLINE_CHECK_INTERVAL_S = 1.0
-ACCEPT_RETRY_DELAY_S = 0.1
-DEFAULT_DEADLINES = ConnectionDeadlines()
+CONNECTION_DEADLINE_CHECK_INTERVAL_S = 1.0
+ACCEPT_CONNECTION_RETRY_DELAY_S = 0.1
+DEFAULT_CONNECTION_DEADLINES = ConnectionDeadlines()
 NO_TRUSTED_PROXIES = TrustedProxies()
 
 
@@ -31,7 +31,7 @@ class ConnectionLimits:
     total: int
     reserved: int
     per_address: int
-    deadlines: ConnectionDeadlines = DEFAULT_DEADLINES
+    deadlines: ConnectionDeadlines = DEFAULT_CONNECTION_DEADLINES
 
     @classmethod
     def from_process_limits(cls) -> ConnectionLimits:
@@ -54,7 +54,7 @@ class ConnectionGuard:
         clock: Callable[[], float] = monotonic,
     ):
         self.limits, self.trusted_proxies, self.clock = limits, trusted_proxies, clock
-        self.turned_away = TurnedAwayVisitors()
+        self.turned_away = TurnedAwayConnectionCounts()
         self._connections: dict[GuardedConnection, None] = {}
         """The one longest without progress first."""
         self._connection_by_peer: dict[tuple[str, int], GuardedConnection] = {}
@@ -67,7 +67,7 @@ class ConnectionGuard:
         connection.waiting_since = connection.progressed_at = self.clock()
         self._connections[connection] = None
         self._connection_by_peer[connection.peer] = connection
-        self._set_address(connection, connection.peer[0])
+        self._count_connection_of_address(connection, connection.peer[0])
 
     def remove(self, connection: GuardedConnection) -> None:
         if connection in self._connections:
@@ -77,10 +77,10 @@ class ConnectionGuard:
             self._uncount_address(connection)
             self._place_freed.set()
 
-    def drop(self, connection: GuardedConnection, reason: TurnAwayReason, response: bytes = b"") -> None:
+    def drop(self, connection: GuardedConnection, reason: ConnectionTurnAwayReason, response: bytes = b"") -> None:
         """Close a connection, with a last response if there is one."""
         address = connection.address or connection.peer[0]
-        if reason is not TurnAwayReason.HEAD_TIMEOUT or connection.bytes_before_request:
+        if reason is not ConnectionTurnAwayReason.HEAD_TIMEOUT or connection.bytes_before_request:
             self.turned_away.record(reason, address)  # browsers open connections that they may never use
         if response:
             connection.finish(response)
@@ -103,11 +103,11 @@ class ConnectionGuard:
         """The open connection of a peer."""
         return self._connection_by_peer.get(peer) if peer else None
 
-    async def wait_for_place(self) -> None:
+    async def wait_for_connection_place(self) -> None:
         """Return when one more connection may be added; closes another one if necessary."""
         while len(self._connections) >= self.limits.total:
             if connection := self._find_replaceable_connection():
-                self.drop(connection, TurnAwayReason.REPLACED)
+                self.drop(connection, ConnectionTurnAwayReason.REPLACED)
             else:
                 await self._wait_until_place_is_freed()
 
@@ -115,7 +115,7 @@ class ConnectionGuard:
         """Or until another connection may have become replaceable."""
         self._place_freed.clear()
         with suppress(TimeoutError):
-            async with asyncio.timeout(MIN_REPLACEABLE_AGE_S):
+            async with asyncio.timeout(MIN_REPLACEABLE_CONNECTION_AGE_S):
                 await self._place_freed.wait()
 
     def drop_overdue_connections(self) -> None:
@@ -127,31 +127,31 @@ class ConnectionGuard:
 
     # Requests
 
-    async def begin_request(self, connection: GuardedConnection, request: GuardedRequest, address: str) -> bool:
+    async def begin_request(self, connection: GuardedConnection, request: HttpRequestInProgress, address: str) -> bool:
         """Whether the request may be answered; closes another connection for it if necessary. `address`: the visitor's.
 
         A connection gets one response at a time: requests that it sends in advance would take turns from others.
         """
         if not connection.begin_request(request):
-            self.turned_away.record(TurnAwayReason.PIPELINED, address)
+            self.turned_away.record(ConnectionTurnAwayReason.PIPELINED, address)
             return False
         self.note_progress(connection)
-        self._set_address(connection, address)
+        self._count_connection_of_address(connection, address)
         while not request.has_priority and len(others := self._list_other_ordinary_requests(connection)) >= (
             self.limits.total - self.limits.reserved
         ):
             if self._is_replaceable(others[0]):
-                self.drop(others[0], TurnAwayReason.REPLACED)
+                self.drop(others[0], ConnectionTurnAwayReason.REPLACED)
             else:
                 await self._wait_until_place_is_freed()
         return True
 
-    def end_request(self, connection: GuardedConnection, request: GuardedRequest) -> None:
+    def end_request(self, connection: GuardedConnection, request: HttpRequestInProgress) -> None:
         if connection.request is request:
             if not connection.end_request(self.clock()):
-                self.turned_away.record(TurnAwayReason.PIPELINED, connection.address or connection.peer[0])
+                self.turned_away.record(ConnectionTurnAwayReason.PIPELINED, connection.address or connection.peer[0])
             self.note_progress(connection)
-            self._set_address(connection, connection.peer[0])
+            self._count_connection_of_address(connection, connection.peer[0])
 
     # Decisions
 
@@ -165,31 +165,31 @@ class ConnectionGuard:
         candidates = list(self._connections) if uses_more_than_reserved else ordinary
         if candidates and self._is_replaceable(candidates[0]):
             return candidates[0]
-        return next((each for each in candidates if self._is_over_share(each.address)), None)
+        return next((each for each in candidates if self._has_too_many_connections(each.address)), None)
 
     def _is_replaceable(self, connection: GuardedConnection) -> bool:
-        return self.clock() - connection.progressed_at >= MIN_REPLACEABLE_AGE_S
+        return self.clock() - connection.progressed_at >= MIN_REPLACEABLE_CONNECTION_AGE_S
 
-    def _is_over_share(self, address: str) -> bool:
+    def _has_too_many_connections(self, address: str) -> bool:
         return bool(address) and self._count_by_address[address] > self.limits.per_address
 
-    def _set_address(self, connection: GuardedConnection, address: str) -> None:
+    def _count_connection_of_address(self, connection: GuardedConnection, address: str) -> None:
         """Count a connection towards the share of an address; another one of that address may be closed for it."""
-        address = "" if self.trusted_proxies.is_trusted(address) else get_subscriber_network(address)
+        address = "" if self.trusted_proxies.is_trusted(address) else get_address_or_ipv6_subscriber_network(address)
         if address == connection.address:
             return
         self._uncount_address(connection)
         connection.address = address
         if address:
             self._count_by_address[address] += 1
-        if self._is_over_share(address):
-            self._replace_connection_of(address, connection)
+        if self._has_too_many_connections(address):
+            self._replace_connection_of_address(address, connection)
 
-    def _replace_connection_of(self, address: str, newcomer: GuardedConnection) -> None:
+    def _replace_connection_of_address(self, address: str, newcomer: GuardedConnection) -> None:
         for each in self._connections:
             if each.address == address and each is not newcomer and not each.has_priority:
                 if self._is_replaceable(each):
-                    self.drop(each, TurnAwayReason.ADDRESS_SHARE)
+                    self.drop(each, ConnectionTurnAwayReason.ADDRESS_SHARE)
                 return
 
     def _uncount_address(self, connection: GuardedConnection) -> None:
@@ -208,10 +208,10 @@ async def accept_connections(
         try:
             client_socket, _ = await loop.sock_accept(listen_socket)
         except OSError:  # the visitor has left, or no file descriptor is free
-            await asyncio.sleep(ACCEPT_RETRY_DELAY_S)
+            await asyncio.sleep(ACCEPT_CONNECTION_RETRY_DELAY_S)
             continue
         try:
-            await guard.wait_for_place()
+            await guard.wait_for_connection_place()
         except asyncio.CancelledError:
             client_socket.close()
             raise
@@ -223,7 +223,9 @@ async def accept_connections(
 
 async def drop_overdue_connections_repeatedly(guard: ConnectionGuard) -> None:
     deadlines = guard.limits.deadlines
-    interval_s = min(DEADLINE_CHECK_INTERVAL_S, deadlines.head_s / 4, deadlines.body_s / 4, deadlines.write_s / 4)
+    interval_s = min(
+        CONNECTION_DEADLINE_CHECK_INTERVAL_S, deadlines.head_s / 4, deadlines.body_s / 4, deadlines.write_s / 4
+    )
     while True:
         await asyncio.sleep(interval_s)
         guard.drop_overdue_connections()

@@ -6,15 +6,15 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from watchdog.domain.client_addresses import TrustedProxies
-from watchdog.server.connections import GuardedRequest
+from watchdog.server.connections import HttpRequestInProgress
 from watchdog.server.guard import ConnectionGuard
 
-PRIORITY_PATHS = ("/healthz", "/readyz")
-PRIORITY_PATH_PREFIXES = ("/in/",)
-_PIPELINED_RESPONSE = PlainTextResponse("Send one request at a time.\n", 400, {"Connection": "close"})
+PRIORITY_REQUEST_PATHS = ("/healthz", "/readyz")
+PRIORITY_REQUEST_PATH_PREFIXES = ("/in/",)
+_PIPELINING_REJECTED_RESPONSE = PlainTextResponse("Send one request at a time.\n", 400, {"Connection": "close"})
 
 
-class RequestGuard:
+class RequestGuardMiddleware:
     """Passes requests on to `app` when there is a place for them."""
 
     def __init__(self, app: ASGIApp, guard: ConnectionGuard):
@@ -26,8 +26,10 @@ class RequestGuard:
             await self._app(scope, receive, send)
             return
         scope = apply_forwarded_headers(scope, self._guard.trusted_proxies)
-        request = GuardedRequest(
-            self._guard.clock(), has_priority=has_priority_path(scope["path"]), body_bytes=_get_body_bytes(scope)
+        request = HttpRequestInProgress(
+            self._guard.clock(),
+            has_priority=is_priority_path(scope["path"]),
+            body_bytes=_get_declared_body_bytes(scope),
         )
 
         async def receive_and_watch_body() -> Message:
@@ -46,15 +48,15 @@ class RequestGuard:
 
         try:
             is_accepted = await self._guard.begin_request(connection, request, scope["client"][0])
-            app = self._app if is_accepted else _PIPELINED_RESPONSE
+            app = self._app if is_accepted else _PIPELINING_REJECTED_RESPONSE
             await app(scope, receive_and_watch_body, send_and_watch_response)
         finally:
             self._guard.end_request(connection, request)
 
 
-def has_priority_path(path: str) -> bool:
+def is_priority_path(path: str) -> bool:
     """Whether places are reserved for requests of this path: check-ins, liveness and readiness."""
-    return path in PRIORITY_PATHS or path.startswith(PRIORITY_PATH_PREFIXES)
+    return path in PRIORITY_REQUEST_PATHS or path.startswith(PRIORITY_REQUEST_PATH_PREFIXES)
 
 
 def apply_forwarded_headers(scope: Scope, trusted_proxies: TrustedProxies) -> Scope:
@@ -62,7 +64,7 @@ def apply_forwarded_headers(scope: Scope, trusted_proxies: TrustedProxies) -> Sc
     peer = scope["client"][0]
     if not trusted_proxies.is_trusted(peer):
         return scope
-    client = trusted_proxies.find_client(peer, _list_header_elements(scope, b"x-forwarded-for"))
+    client = trusted_proxies.find_client_address(peer, _list_header_elements(scope, b"x-forwarded-for"))
     scheme = (_list_header_elements(scope, b"x-forwarded-proto") or [""])[-1].lower()
     return {**scope, "client": (client, 0), "scheme": scheme if scheme in ("http", "https") else scope["scheme"]}
 
@@ -73,7 +75,7 @@ def _list_header_elements(scope: Scope, name: bytes) -> list[str]:
     return [element.strip() for value in values for element in value.split(",")]
 
 
-def _get_body_bytes(scope: Scope) -> int | None:
+def _get_declared_body_bytes(scope: Scope) -> int | None:
     """The length of the body; None if only its end will show it. The server has refused invalid lengths."""
     headers = dict(scope["headers"])
     return None if b"transfer-encoding" in headers else int(headers.get(b"content-length", b"0"))

@@ -7,14 +7,14 @@ from enum import StrEnum
 
 import structlog
 
-MIN_LOG_INTERVAL_S = 60.0
-MAX_COUNTED_ADDRESSES = 1_000
-MAX_LOGGED_ADDRESSES = 3
+TURNED_AWAY_LOG_INTERVAL_S = 60.0
+MAX_COUNTED_TURNED_AWAY_ADDRESSES = 1_000
+MAX_LOGGED_TURNED_AWAY_ADDRESSES = 3
 
 log = structlog.get_logger()
 
 
-class TurnAwayReason(StrEnum):
+class ConnectionTurnAwayReason(StrEnum):
     """Why a visitor was turned away."""
 
     REPLACED = "replaced"
@@ -32,32 +32,32 @@ class TurnAwayReason(StrEnum):
     """The visitor did not read the response."""
 
 
-class TurnedAwayVisitors:
+class TurnedAwayConnectionCounts:
     """Counts by reason since the last log line."""
 
     def __init__(self) -> None:
-        self.counts: Counter[TurnAwayReason] = Counter()
+        self.counts: Counter[ConnectionTurnAwayReason] = Counter()
         """By reason, since the process started."""
-        self._logged_counts: Counter[TurnAwayReason] = Counter()
+        self._logged_counts: Counter[ConnectionTurnAwayReason] = Counter()
         self._address_counts: Counter[str] = Counter()
         self._last_logged_at: float | None = None
 
-    def record(self, reason: TurnAwayReason, address: str) -> None:
+    def record(self, reason: ConnectionTurnAwayReason, address: str) -> None:
         self.counts[reason] += 1
-        if address in self._address_counts or len(self._address_counts) < MAX_COUNTED_ADDRESSES:
+        if address in self._address_counts or len(self._address_counts) < MAX_COUNTED_TURNED_AWAY_ADDRESSES:
             self._address_counts[address] += 1
 
     def log_if_due(self, now: float) -> None:
         """Log what was counted since the last line. `now`: monotonic seconds."""
         counts = self.counts - self._logged_counts
-        is_due = self._last_logged_at is None or now - self._last_logged_at >= MIN_LOG_INTERVAL_S
+        is_due = self._last_logged_at is None or now - self._last_logged_at >= TURNED_AWAY_LOG_INTERVAL_S
         if not counts or not is_due:
             return
         log.warning(
             "visitors_turned_away",
             visitor_count=counts.total(),
             reasons={reason.value: count for reason, count in counts.items()},
-            addresses=dict(self._address_counts.most_common(MAX_LOGGED_ADDRESSES)),
+            addresses=dict(self._address_counts.most_common(MAX_LOGGED_TURNED_AWAY_ADDRESSES)),
         )
         self._logged_counts, self._last_logged_at = self.counts.copy(), now
         self._address_counts.clear()

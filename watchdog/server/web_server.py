@@ -16,14 +16,14 @@ from watchdog.server.guard import (
     accept_connections,
     drop_overdue_connections_repeatedly,
 )
-from watchdog.server.requests import RequestGuard
+from watchdog.server.requests import RequestGuardMiddleware
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 WEB_SERVER_SHUTDOWN_TIMEOUT_S = 1
 """Seconds that requests in progress may take after shutdown has started."""
-LISTEN_BACKLOG = 1_024
+LISTEN_BACKLOG_CONNECTIONS = 1_024
 
 
 class WebServer(uvicorn.Server):
@@ -33,7 +33,7 @@ class WebServer(uvicorn.Server):
         self.guard = guard or ConnectionGuard(ConnectionLimits.from_process_limits())
         super().__init__(
             uvicorn.Config(
-                RequestGuard(asgi_app, self.guard),
+                RequestGuardMiddleware(asgi_app, self.guard),
                 http="httptools",
                 ws="none",
                 proxy_headers=False,  # the guard applies them, of trusted proxies alone
@@ -95,7 +95,7 @@ def open_listen_socket(host: str, port: int) -> socket.socket:
     try:
         listen_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listen_socket.bind((host, port))
-        listen_socket.listen(LISTEN_BACKLOG)
+        listen_socket.listen(LISTEN_BACKLOG_CONNECTIONS)
     except OSError:
         listen_socket.close()
         raise

@@ -15,13 +15,13 @@ from watchdog.domain.model import Json
 
 log = structlog.get_logger()
 
-MAX_ABSENCE_RECORDS_PER_PATH = 16
+MAX_STORE_ABSENCE_RECORDS_PER_PATH = 16
 """Processes that may share a path."""
-MAX_ABSENCE_RECORD_BYTES = 1024 * 1024
+MAX_STORE_ABSENCE_RECORD_BYTES = 1024 * 1024
 
 
 @dataclass(slots=True)
-class SentNotice:
+class SentStoreAbsenceNotice:
     """What a destination was last sent."""
 
     sent_at: int
@@ -34,7 +34,7 @@ class SentNotice:
 
 
 @dataclass(slots=True)
-class AbsenceRecord:
+class StoreAbsenceRecord:
     """An absence of the database, and who was notified of it."""
 
     since: int
@@ -43,16 +43,16 @@ class AbsenceRecord:
     """The process that noticed it, which its notices name, also those that a later process sends."""
     error: str = ""
     is_damaged: bool = False
-    notices: dict[str, SentNotice] = field(default_factory=dict)
+    notices: dict[str, SentStoreAbsenceNotice] = field(default_factory=dict)
     """By destination."""
 
 
-def encode_absence_record(record: AbsenceRecord | None) -> bytes:
+def encode_store_absence_record(record: StoreAbsenceRecord | None) -> bytes:
     """The content of the file."""
     return b"" if record is None else json.dumps(asdict(record)).encode()
 
 
-class AbsenceRecordFile:
+class StoreAbsenceRecordFile:
     """Owns the file `<path>`, and a lock that keeps other processes from using it: they take `<path>-2` and so on.
 
     If no file can be written, nothing is remembered across restarts.
@@ -61,16 +61,16 @@ class AbsenceRecordFile:
     def __init__(self, path: Path):
         self.path, self._fd = path, -1
 
-    def load(self) -> AbsenceRecord | None:
+    def load(self) -> StoreAbsenceRecord | None:
         """What the file holds; None: no absence, or none that can be read. Raises nothing."""
         try:
             if self._fd < 0:
                 self._fd = self._lock_first_free_file(create=False)
-            data = json.loads(os.pread(self._fd, MAX_ABSENCE_RECORD_BYTES, 0) or b"null")
+            data = json.loads(os.pread(self._fd, MAX_STORE_ABSENCE_RECORD_BYTES, 0) or b"null")
             if data is None:
                 return None
-            notices = {name: SentNotice(**notice) for name, notice in data.pop("notices").items()}
-            return AbsenceRecord(**data, notices=notices)
+            notices = {name: SentStoreAbsenceNotice(**notice) for name, notice in data.pop("notices").items()}
+            return StoreAbsenceRecord(**data, notices=notices)
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
 
@@ -92,7 +92,7 @@ class AbsenceRecordFile:
 
     def _lock_first_free_file(self, *, create: bool) -> int:
         """A descriptor of the first file that no other process uses. Raises OSError."""
-        for number in range(1, MAX_ABSENCE_RECORDS_PER_PATH + 1):
+        for number in range(1, MAX_STORE_ABSENCE_RECORDS_PER_PATH + 1):
             path = self.path if number == 1 else self.path.with_name(f"{self.path.name}-{number}")
             if not create and not path.exists():
                 continue

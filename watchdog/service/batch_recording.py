@@ -17,7 +17,7 @@ from watchdog.store.write.recorder import ResultRecorder
 log = structlog.get_logger()
 
 
-async def record_batch(
+async def record_result_batch(
     store_executor: StoreExecutor,
     recorder: ResultRecorder,
     batch: Sequence[ResultToRecord],
@@ -79,7 +79,7 @@ def build_unstorable_result_replacement(result: ProbeResult) -> ResultToRecord:
     )
 
 
-def log_transitions(transitions: Iterable[IncidentTransition], registry: ProbeRegistry) -> None:
+def log_incident_transitions(transitions: Iterable[IncidentTransition], registry: ProbeRegistry) -> None:
     """Log what was decided."""
     for transition in transitions:
         registered = registry.get(transition.probe)

@@ -22,7 +22,7 @@ from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.errors import StoreUnavailableError
 from watchdog.store.read.members import load_active_probe_ids
 from watchdog.store.write.check_ins import CheckInStore, ProbeCheckIn
-from watchdog.store.write.claims import CLAIM_AHEAD_MS, SlotClaimer
+from watchdog.store.write.claims import SLOT_CLAIM_AHEAD_MS, SlotClaimer
 
 log = structlog.get_logger()
 
@@ -145,14 +145,14 @@ class CheckInReceiver:
                 urgent_probes = await self._store_batch(await self._parse_records_of_active_probes(records))
                 await in_disk_thread(self._disk_executor, self.check_in_log.acknowledge)
                 if urgent_probes:  # a run that is already claimed may not see these check-ins: one more runs after it
-                    await self._run_soon(urgent_probes)
+                    await self._schedule_runs_soon(urgent_probes)
             if self.check_in_log.is_drained():
                 await self.store_executor.run_write(self.store_executor.database.sync_to_disk)
                 await in_disk_thread(self._disk_executor, self.check_in_log.clear_drained)
 
-    async def _run_soon(self, probes: Iterable[int]) -> None:
+    async def _schedule_runs_soon(self, probes: Iterable[int]) -> None:
         await self.store_executor.run_write_now(
-            lambda now: self.claims.reschedule_sooner(dict.fromkeys(probes, now + CLAIM_AHEAD_MS + 1))
+            lambda now: self.claims.reschedule_sooner(dict.fromkeys(probes, now + SLOT_CLAIM_AHEAD_MS + 1))
         )
 
     async def _try_flush_within_timeout(self) -> None:

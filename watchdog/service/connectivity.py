@@ -33,10 +33,10 @@ class ConnectivityCheck:
         self._names = [
             host
             for host in dict.fromkeys([*self._host_by_target.values(), *hosts])
-            if _needs_name_server(host, static_names)
+            if _needs_dns_server_to_resolve(host, static_names)
         ]
 
-    def list_questions(
+    def list_names_or_urls_to_check(
         self, symptom: NetworkSymptom, doubtful_hosts: Collection[str], failing_hosts: Collection[str]
     ) -> Sequence[str]:
         """The names to resolve or the URLs to reach; empty if there is nothing to ask.
@@ -44,7 +44,7 @@ class ConnectivityCheck:
         `doubtful_hosts`: those that the check is about. `failing_hosts`: those of other probes that fail.
         """
         suspects = {*doubtful_hosts, *failing_hosts}
-        if not symptom.asks_for_names:
+        if not symptom.is_checked_by_name_lookup:
             return [url for url, host in self._host_by_target.items() if host not in suspects]
         only = set(doubtful_hosts) if len(set(doubtful_hosts)) == 1 else set()
         others = [name for name in self._names if name not in only]
@@ -52,24 +52,24 @@ class ConnectivityCheck:
         return others[:MAX_NAMES_RESOLVED_IN_CHECK]
 
     async def run(self, symptom: NetworkSymptom, questions: Iterable[str]) -> bool:
-        """Whether the network works: one of the questions of `list_questions` has a good answer in time."""
-        ask = self._resolve if symptom.asks_for_names else self._reach
-        return await _is_any_true([ask(question) for question in questions])
+        """Whether the network works: one of `list_names_or_urls_to_check` can be resolved or reached in time."""
+        ask = self._can_resolve_name if symptom.is_checked_by_name_lookup else self._can_reach_url
+        return await _is_any_true_within_timeout([ask(question) for question in questions])
 
-    async def _reach(self, url: str) -> bool:
+    async def _can_reach_url(self, url: str) -> bool:
         with suppress(ProbeError, OSError):
             await self.network.send_http_request(HttpRequest(url, max_body_bytes=0, now=self.clock()))
             return True
         return False
 
-    async def _resolve(self, name: str) -> bool:
+    async def _can_resolve_name(self, name: str) -> bool:
         with suppress(ProbeError):
             await self.network.connector.resolve(name, 0, PhaseTimer())
             return True
         return False
 
 
-def _needs_name_server(host: str, static_names: Collection[str]) -> bool:
+def _needs_dns_server_to_resolve(host: str, static_names: Collection[str]) -> bool:
     try:
         ip_address(host)
     except ValueError:
@@ -77,7 +77,7 @@ def _needs_name_server(host: str, static_names: Collection[str]) -> bool:
     return False
 
 
-async def _is_any_true(answers: Iterable[Awaitable[bool]]) -> bool:
+async def _is_any_true_within_timeout(answers: Iterable[Awaitable[bool]]) -> bool:
     """Whether one of them is true within CONNECTIVITY_CHECK_TIMEOUT_S."""
     tasks = [asyncio.ensure_future(answer) for answer in answers]
     try:

@@ -16,7 +16,7 @@ PING_REQUIRED_BACKGROUND_TASKS = ("claim", "record", "wake", "deliver")
 """The background tasks that must work."""
 
 
-class NotPingedError(Exception):
+class DeadMansSwitchNotPingedError(Exception):
     """The URL was not requested, or the request failed; the text is the reason."""
 
 
@@ -33,18 +33,18 @@ class DeadMansSwitch:
         self._last_ping_at = service.clock()
 
     async def ping(self) -> None:
-        """Request the URL if Watchdog works. Raises NotPingedError, and StoreUnavailableError."""
+        """Request the URL if Watchdog works. Raises DeadMansSwitchNotPingedError, and StoreUnavailableError."""
         now = self.service.clock()
         if problem := await self._find_problem(now):
-            raise NotPingedError(f"not pinged: {problem}")
+            raise DeadMansSwitchNotPingedError(f"not pinged: {problem}")
         request = HttpRequest(self.url, headers={"User-Agent": "watchdog-monitor"}, now=now, max_body_bytes=0)
         try:
             async with asyncio.timeout(DEAD_MANS_SWITCH_TIMEOUT_S):
                 response = await self.network.send_http_request(request)
         except (ProbeError, TimeoutError) as e:
-            raise NotPingedError(f"ping failed: {str(e) or 'timed out'}") from None
+            raise DeadMansSwitchNotPingedError(f"ping failed: {str(e) or 'timed out'}") from None
         if not 200 <= response.status < 300:
-            raise NotPingedError(f"ping failed: HTTP {response.status}")
+            raise DeadMansSwitchNotPingedError(f"ping failed: HTTP {response.status}")
         self._last_ping_at = now
 
     async def _find_problem(self, now: int) -> str:

@@ -9,14 +9,19 @@ from hashlib import blake2b
 
 import structlog
 
-from watchdog.domain.formatting import MINUTE_MS, SECOND_MS, format_utc
+from watchdog.domain.formatting import MINUTE_MS, SECOND_MS, format_utc_timestamp
 from watchdog.domain.model import AlertMessageContext, Incident, IncidentEvent, Json, ProbeInfo, Severity
 from watchdog.domain.notification import Notification
 from watchdog.domain.rules import service
 from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.notifiers.base import NotificationDeliveryError, NotificationDeliveryRequest, Notifier
-from watchdog.service.absence_record import AbsenceRecord, AbsenceRecordFile, SentNotice, encode_absence_record
+from watchdog.service.absence_record import (
+    SentStoreAbsenceNotice,
+    StoreAbsenceRecord,
+    StoreAbsenceRecordFile,
+    encode_store_absence_record,
+)
 from watchdog.service.clock import Clock
 from watchdog.service.notifications import NOTIFICATION_SEND_TIMEOUT_S, compute_notification_retry_delay_ms
 from watchdog.service.store_watch import StoreAbsence
@@ -25,15 +30,15 @@ log = structlog.get_logger()
 
 NOTICE_DELAY_MS, BACKUP_NOTICE_DELAY_MS = 20 * SECOND_MS, 40 * SECOND_MS
 """How long the database is away before the lowest member, and before the others, send notices."""
-NOTICE_REPEAT_INTERVAL_MS = 10 * MINUTE_MS
+STORE_ABSENCE_NOTICE_REPEAT_INTERVAL_MS = 10 * MINUTE_MS
 """A notice is repeated if more targets fail, at most this often."""
-STORE_BACK_DELAY_MS = 10 * SECOND_MS
+STORE_BACK_NOTICE_DELAY_MS = 10 * SECOND_MS
 """The database is back once it has worked for this long; a shorter time is part of the absence."""
-MAX_NOTICE_RETRY_DELAY_MS = MINUTE_MS
+MAX_STORE_ABSENCE_NOTICE_RETRY_DELAY_MS = MINUTE_MS
 MAX_TARGETS_IN_NOTICE, MAX_ERROR_CHARS_IN_NOTICE = 10, 100
 
 
-class DirectNoticeSender:
+class StoreAbsenceNotifier:
     """Owns the notices of this process: for each absence and destination one, and one when the database is back.
 
     `update` must be called at an interval. `is_lowest_member`: whether this member is the lowest of those last known to
@@ -48,7 +53,7 @@ class DirectNoticeSender:
         mask: SecretMask,
         clock: Clock,
         member: str,
-        record_file: AbsenceRecordFile,
+        record_file: StoreAbsenceRecordFile,
         is_lowest_member: Callable[[], bool],
         may_notify: Callable[[str], bool] = lambda _: True,
     ):
@@ -56,7 +61,7 @@ class DirectNoticeSender:
         self.member, self._is_lowest_member, self._may_notify = member, is_lowest_member, may_notify
         self._record_file = record_file
         self._disk_executor = ThreadPoolExecutor(1, "absence-record")
-        self._record: AbsenceRecord | None = None
+        self._record: StoreAbsenceRecord | None = None
         self._is_on_disk = False
         self._back_since: int | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -79,7 +84,7 @@ class DirectNoticeSender:
             return
         self._back_since = None
         if self._record is None:
-            self._record = AbsenceRecord(absence.since, self.member)
+            self._record = StoreAbsenceRecord(absence.since, self.member)
         self._record.error, self._record.is_damaged = absence.error, absence.is_damaged
         delay = NOTICE_DELAY_MS if self._is_lowest_member() else BACKUP_NOTICE_DELAY_MS
         if now - self._record.since < delay:
@@ -89,14 +94,16 @@ class DirectNoticeSender:
             notice = self._record.notices.get(destination)
             if notice is None:
                 self._start_sending(destination, IncidentEvent.OPENED, failing, now)
-            elif now - notice.sent_at >= NOTICE_REPEAT_INTERVAL_MS and not set(failing) <= set(notice.named_targets):
+            elif now - notice.sent_at >= STORE_ABSENCE_NOTICE_REPEAT_INTERVAL_MS and not set(failing) <= set(
+                notice.named_targets
+            ):
                 self._start_sending(destination, IncidentEvent.CHANGED, failing, now)
 
     def _end_absence(self, now: int) -> None:
         if self._record is None:
             return
         self._back_since = now if self._back_since is None else self._back_since
-        if now - self._back_since < STORE_BACK_DELAY_MS:
+        if now - self._back_since < STORE_BACK_NOTICE_DELAY_MS:
             return
         for destination in [name for name in self._record.notices if name not in self.notifiers]:
             del self._record.notices[destination]  # it is no longer configured
@@ -117,7 +124,7 @@ class DirectNoticeSender:
         task.add_done_callback(lambda _: self._tasks.pop(destination, None))
 
     async def _send(
-        self, record: AbsenceRecord, destination: str, event: IncidentEvent, failing: list[str], now: int
+        self, record: StoreAbsenceRecord, destination: str, event: IncidentEvent, failing: list[str], now: int
     ) -> None:
         previous = record.notices.get(destination)
         context = self._build_context(record, event, failing, now)
@@ -132,25 +139,25 @@ class DirectNoticeSender:
             if not isinstance(e, NotificationDeliveryError | TimeoutError):
                 log.exception("notifier_error", destination=destination)
             if not (isinstance(e, NotificationDeliveryError) and (e.maybe_delivered or not e.retry_for_s)):
-                self._note_failure(destination, self.mask(str(e)) or "no response in time")
+                self._record_notice_failure(destination, self.mask(str(e)) or "no response in time")
                 return
         self._failures.pop(destination, None)
         if event is IncidentEvent.RESOLVED:
             record.notices.pop(destination, None)
         else:
-            record.notices[destination] = SentNotice(now, failing, sequence, receipt)
+            record.notices[destination] = SentStoreAbsenceNotice(now, failing, sequence, receipt)
         log.info("direct_notice_sent", destination=destination, incident_event=event)
         self._save()
 
-    def _note_failure(self, destination: str, error: str) -> None:
+    def _record_notice_failure(self, destination: str, error: str) -> None:
         failures = self._failures.get(destination, (0, 0))[0] + 1
-        delay_ms = min(compute_notification_retry_delay_ms(failures), MAX_NOTICE_RETRY_DELAY_MS)
+        delay_ms = min(compute_notification_retry_delay_ms(failures), MAX_STORE_ABSENCE_NOTICE_RETRY_DELAY_MS)
         self._failures[destination] = failures, self.clock() + delay_ms
         if failures == 1:
             log.warning("direct_notice_failed", destination=destination, error=error)
 
     def _build_context(
-        self, record: AbsenceRecord, event: IncidentEvent, failing: list[str], now: int
+        self, record: StoreAbsenceRecord, event: IncidentEvent, failing: list[str], now: int
     ) -> AlertMessageContext:
         is_over = event is IncidentEvent.RESOLVED
         incident = Incident(
@@ -168,14 +175,14 @@ class DirectNoticeSender:
         probe = ProbeInfo(0, service.WATCHDOG_SELF_PROBE_ID, "Watchdog", service.WATCHDOG_SELF_PROBE_KIND)
         return AlertMessageContext(event, incident, probe, now, bad_count=1, threshold=1)
 
-    def _compose_message(self, record: AbsenceRecord, failing: list[str], now: int, *, is_over: bool) -> str:
+    def _compose_message(self, record: StoreAbsenceRecord, failing: list[str], now: int, *, is_over: bool) -> str:
         error = f" ({truncate_with_ellipsis(record.error, MAX_ERROR_CHARS_IN_NOTICE)})" if record.error else ""
         if is_over:
             return f"the database was unavailable{error}"
         names = ", ".join(failing[:MAX_TARGETS_IN_NOTICE])
         more = f" and {len(failing) - MAX_TARGETS_IN_NOTICE} more" if len(failing) > MAX_TARGETS_IN_NOTICE else ""
         targets = f"; failing now: {names}{more}" if failing else ""
-        since = format_utc(record.since, now)
+        since = format_utc_timestamp(record.since, now)
         if record.is_damaged:
             return f"the database has been unreliable since {since}{error}, and alerts may be lost{targets}"
         return f"the database has been unavailable since {since}{error}, so alerts are delayed{targets}"
@@ -183,7 +190,7 @@ class DirectNoticeSender:
     def _save(self) -> None:
         """In a thread, because a disk may hang."""
         self._is_on_disk = self._record is not None
-        self._disk_executor.submit(self._record_file.write, encode_absence_record(self._record))
+        self._disk_executor.submit(self._record_file.write, encode_store_absence_record(self._record))
 
     async def stop(self) -> None:
         """Give up what is being sent."""

@@ -10,18 +10,18 @@ from watchdog.domain.model import ClaimedSlot, Json, Outcome, ProbeResult, Resul
 from watchdog.domain.probe_state import drop_scheduled_job_state_updates
 from watchdog.domain.reasons import get_reason_family
 from watchdog.domain.rules import missed_run
-from watchdog.domain.rules.no_verdict import OVERLOADED_REASON
+from watchdog.domain.rules.no_verdict import WATCHDOG_OVERLOADED_REASON
 from watchdog.probes.base import Probe
 from watchdog.service.clock import Clock
 from watchdog.service.registration import compute_max_result_lateness
-from watchdog.service.run_places import NoFreeRunPlaceError, RunPlaces
+from watchdog.service.run_places import ProbeRunLimiter, ProbeRunLimitReachedError
 from watchdog.service.runner import ProbeRunner
 
-MAX_RUN_PLACE_WAIT_S = 20.0
+MAX_RUN_LIMIT_WAIT_S = 20.0
 """How long a run waits for a free place: a run that starts later could end too late to be evaluated."""
 
 CRON_MISS_PROBLEM_BY_REASON = {
-    OVERLOADED_REASON: (missed_run.NOT_RUN_REASON, "did not take place: too many runs were in progress"),
+    WATCHDOG_OVERLOADED_REASON: (missed_run.NOT_RUN_REASON, "did not take place: too many runs were in progress"),
     "missed.shutdown_before_run": (missed_run.NOT_RUN_REASON, "did not take place: Watchdog was stopped before it"),
     "missed.shutdown_during_run": (missed_run.MAY_HAVE_RUN_REASON, "was cut short, because Watchdog was stopped"),
 }
@@ -39,7 +39,7 @@ class ProbeRunExecutor:
         runner: ProbeRunner,
         clock: Clock,
         on_result: Callable[[ResultToRecord], None],
-        places: RunPlaces,
+        places: ProbeRunLimiter,
         on_overload: Callable[[str], None],
     ):
         self.runner, self.clock, self.on_result = runner, clock, on_result
@@ -63,7 +63,7 @@ class ProbeRunExecutor:
                 await asyncio.sleep(wait_ms / 1000)
             is_slow = slot.probe in self._slow_probes
             async with self.places.occupy(
-                slot.probe, probe.endpoint, is_slow=is_slow, wait_s=_compute_max_place_wait_s(probe)
+                slot.probe, probe.endpoint, is_slow=is_slow, wait_s=_compute_max_run_limit_wait_s(probe)
             ):
                 started = True
                 recorded_result = await self.runner.run(
@@ -73,7 +73,7 @@ class ProbeRunExecutor:
             (self._slow_probes.add if timed_out else self._slow_probes.discard)(slot.probe)
             self._latest_updates[slot.probe] = slot.slot, recorded_result.state_updates
             self.on_result(recorded_result)
-        except NoFreeRunPlaceError as e:
+        except ProbeRunLimitReachedError as e:
             self.on_result(self._build_overload_result(probe, slot, str(e)))
         except asyncio.CancelledError:
             reason = "missed.shutdown_during_run" if started else "missed.shutdown_before_run"
@@ -86,7 +86,7 @@ class ProbeRunExecutor:
         result = build_missed_result(slot, reason)
         if probe.schedule is not None:
             missed_reason, what = CRON_MISS_PROBLEM_BY_REASON[reason]
-            run = missed_run.describe_cron_run(slot.slot, self.clock(), probe.timezone)
+            run = missed_run.format_cron_run(slot.slot, self.clock(), probe.timezone)
             result = result._replace(reason=missed_reason, message=f"{run} {what}")
         return ResultToRecord(result)
 
@@ -105,10 +105,10 @@ class ProbeRunExecutor:
     def _build_overload_result(self, probe: Probe, slot: ClaimedSlot, full_limit: str) -> ResultToRecord:
         self.on_overload(full_limit)
         if probe.schedule is not None:
-            return self._build_missed_run_result(probe, slot, OVERLOADED_REASON)
-        wait = format_duration(round(_compute_max_place_wait_s(probe) * 1000))
+            return self._build_missed_run_result(probe, slot, WATCHDOG_OVERLOADED_REASON)
+        wait = format_duration(round(_compute_max_run_limit_wait_s(probe) * 1000))
         message = f"no verdict: Watchdog could not start the run within {wait}: {full_limit} were in progress"
-        result = build_missed_result(slot, OVERLOADED_REASON)
+        result = build_missed_result(slot, WATCHDOG_OVERLOADED_REASON)
         return ResultToRecord(result._replace(outcome=Outcome.ERROR, message=message))
 
     def list_slots_in_progress(self) -> set[tuple[int, int]]:
@@ -129,9 +129,9 @@ class ProbeRunExecutor:
         await asyncio.gather(*self._slot_by_task, return_exceptions=True)
 
 
-def _compute_max_place_wait_s(probe: Probe) -> float:
+def _compute_max_run_limit_wait_s(probe: Probe) -> float:
     """How long a run waits for a free place: no longer than it may take."""
-    return min(probe.run_time_limit_ms / 1000, MAX_RUN_PLACE_WAIT_S)
+    return min(probe.run_time_limit_ms / 1000, MAX_RUN_LIMIT_WAIT_S)
 
 
 def build_missed_result(slot: ClaimedSlot, reason: str) -> ProbeResult:

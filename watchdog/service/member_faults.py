@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from watchdog.domain.formatting import format_utc
+from watchdog.domain.formatting import format_utc_timestamp
 from watchdog.domain.model import Outcome, ProbeResult
-from watchdog.domain.own_network import OWN_NETWORK_REASON
+from watchdog.domain.own_network import WATCHDOG_NETWORK_FAULT_REASON
 from watchdog.service.clock import Clock
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.write.member_faults import WatchdogProcessFault, replace_watchdog_process_faults
@@ -16,7 +16,7 @@ from watchdog.store.write.member_faults import WatchdogProcessFault, replace_wat
 log = structlog.get_logger()
 
 PROCESS_FAULT_WRITE_INTERVAL_S = 1.0
-OVERLOAD_ENDS_AFTER_MS = 60_000
+OVERLOAD_FAULT_ENDS_AFTER_MS = 60_000
 """A process is overloaded until no run has failed to find a free place for this long."""
 NETWORK_FAULT_ENDS_AFTER_MS = 60_000
 """The network has failed until no run has shown it for this long, and each probe whose run showed it reaches a verdict
@@ -59,21 +59,21 @@ class WatchdogProcessFaultReporter:
         self._store_back_at = 0
         self._stored: dict[str, WatchdogProcessFault] = {}
 
-    def note_overload(self, full_limit: str) -> None:
+    def record_overload(self, full_limit: str) -> None:
         """A run found no free place. `full_limit`: what it waited for, such as "2,000 runs"."""
         self._overloaded_at = self.clock()
         since = self._overload.since if self._overload else self._overloaded_at
         self._overload = WatchdogProcessFault(since, f"{full_limit} were in progress")
 
-    def note_store_absence(self, since: int, error: str) -> None:
+    def record_store_absence(self, since: int, error: str) -> None:
         """The store was away, and is back."""
         now = self._store_back_at = self.clock()
         since = self._store_fault.since if self._store_fault else since
-        self._store_fault = WatchdogProcessFault(since, f"back at {format_utc(now, now)}; {error}")
+        self._store_fault = WatchdogProcessFault(since, f"back at {format_utc_timestamp(now, now)}; {error}")
 
     def note_result(self, result: ProbeResult) -> None:
         """A run has ended, and may show that the network of this machine has failed, or works again."""
-        if result.reason == OWN_NETWORK_REASON:
+        if result.reason == WATCHDOG_NETWORK_FAULT_REASON:
             self._network_failed_at = self._unreachable_probes[result.probe] = now = self.clock()
             since = self._network_fault.since if self._network_fault else now
             self._network_fault = WatchdogProcessFault(since, result.message.removeprefix("no verdict: "))
@@ -91,7 +91,7 @@ class WatchdogProcessFaultReporter:
     async def write_changed_faults(self) -> None:
         """Store what has changed. Raises StoreUnavailableError; then the next call does."""
         now = self.clock()
-        if self._overload and not 0 <= now - self._overloaded_at < OVERLOAD_ENDS_AFTER_MS:
+        if self._overload and not 0 <= now - self._overloaded_at < OVERLOAD_FAULT_ENDS_AFTER_MS:
             self._overload = None
         if self._network_fault and self._has_network_fault_ended(now):
             self._network_fault = None

@@ -7,7 +7,7 @@ import structlog
 from watchdog.domain.membership import format_process_config_difference_warning, list_process_conflict_notes
 from watchdog.service.clock import Clock
 from watchdog.service.store_executor import StoreExecutor
-from watchdog.store.write.members import Membership
+from watchdog.store.write.members import WatchdogProcessMembership
 
 log = structlog.get_logger()
 
@@ -18,7 +18,7 @@ PROCESS_LEASE_CHECK_INTERVAL_S = 1.0
 class ProcessLeaseKeeper:
     """Renews the lease of this process."""
 
-    def __init__(self, membership: Membership, store_executor: StoreExecutor, clock: Clock):
+    def __init__(self, membership: WatchdogProcessMembership, store_executor: StoreExecutor, clock: Clock):
         self.membership, self.store_executor, self.clock = membership, store_executor, clock
         self._logged_notes: list[str] = []
         self._warned = False

@@ -8,23 +8,27 @@ from collections.abc import Iterable, Mapping
 import structlog
 
 from watchdog.domain.formatting import SECOND_MS
-from watchdog.domain.membership import WATCHDOG_PROCESS_LEASE_MS, choose_member_for_probe
+from watchdog.domain.membership import WATCHDOG_PROCESS_LEASE_MS, choose_process_to_run_probe
 from watchdog.domain.model import ClaimedSlot, Json, ResultToRecord
 from watchdog.probes.base import Probe
 from watchdog.service.clock import Clock
 from watchdog.service.executor import ProbeRunExecutor
 from watchdog.service.store_executor import StoreExecutor
-from watchdog.store.write.absences import MemoryRuns, load_members_still_to_return, record_memory_runs
+from watchdog.store.write.absences import (
+    ProbeRunsWithoutStore,
+    load_processes_still_to_return,
+    record_probe_runs_without_store,
+)
 from watchdog.store.write.claims import SlotClaimer
-from watchdog.store.write.members import Membership
+from watchdog.store.write.members import WatchdogProcessMembership
 
 log = structlog.get_logger()
 
-MEMORY_RUN_AHEAD_MS = 1_500
+RUN_WITHOUT_STORE_AHEAD_MS = 1_500
 """How long before its slot a run is started: the store is watched once a second."""
 
 
-class MemoryProbing:
+class ProbingWithoutStore:
     """Owns what is needed to run probes without the store: their newest slots, and what they remember.
 
     Only probes run that change nothing and need nothing of the store. Members that were live when it went away divide
@@ -36,14 +40,14 @@ class MemoryProbing:
         *,
         probes: Mapping[int, Probe],
         claims: SlotClaimer,
-        membership: Membership,
+        membership: WatchdogProcessMembership,
         run_executor: ProbeRunExecutor,
         store_executor: StoreExecutor,
         clock: Clock,
     ):
         self.probes, self.claims, self.membership = probes, claims, membership
         self.run_executor, self.store_executor, self.clock = run_executor, store_executor, clock
-        self.runs_by_probe: dict[int, MemoryRuns] = {}
+        self.runs_by_probe: dict[int, ProbeRunsWithoutStore] = {}
         """What ran without the store, and is not stored yet."""
         self._newest_slots: dict[int, int] = {}
         self._states: dict[int, Mapping[str, Json]] = {}
@@ -84,7 +88,7 @@ class MemoryProbing:
             self._states[recorded.result.probe] = {key: value for key, value in merged.items() if value is not None}
 
     def start_due_runs(self) -> None:
-        """Start the runs that are due within MEMORY_RUN_AHEAD_MS, and that this member has to do."""
+        """Start the runs that are due within RUN_WITHOUT_STORE_AHEAD_MS, and that this member has to do."""
         now = self.clock()
         if self.is_paused:
             return
@@ -97,11 +101,11 @@ class MemoryProbing:
             schedule = self.claims.registry[id].schedule
             previous = self._newest_slots.get(id)
             slot = schedule.find_next_slot_after(max(now - SECOND_MS, previous or 0))
-            if slot > now + MEMORY_RUN_AHEAD_MS:
+            if slot > now + RUN_WITHOUT_STORE_AHEAD_MS:
                 continue
             self._newest_slots[id] = slot
             first = self.runs_by_probe[id].first_slot if id in self.runs_by_probe else slot
-            self.runs_by_probe[id] = MemoryRuns(first, slot)
+            self.runs_by_probe[id] = ProbeRunsWithoutStore(first, slot)
             claimed = ClaimedSlot(id, slot, self.claims.location, previous)
             self.run_executor.start_run(self.probes[id], claimed, self._states.get(id, {}))
 
@@ -113,7 +117,7 @@ class MemoryProbing:
             if probe.may_run_without_store
             and id in registry
             and id not in registry.not_claimed
-            and choose_member_for_probe(self._members, probe.id) == own
+            and choose_process_to_run_probe(self._members, probe.id) == own
         ]
 
     async def record_runs(self, now: int) -> None:
@@ -124,7 +128,7 @@ class MemoryProbing:
         runs = {
             id: each._replace(slots_in_progress=frozenset(in_progress[id])) for id, each in self.runs_by_probe.items()
         }
-        await self.store_executor.run_write(record_memory_runs, self.claims, runs, now)
+        await self.store_executor.run_write(record_probe_runs_without_store, self.claims, runs, now)
         self.runs_by_probe.clear()
 
     async def have_all_members_returned(self, now: int) -> bool:
@@ -134,7 +138,7 @@ class MemoryProbing:
         self._returning_since = now if self._returning_since is None else self._returning_since
         if not others or now - self._returning_since >= WATCHDOG_PROCESS_LEASE_MS:
             return True
-        missing = await self.store_executor.run_read_query(lambda c: load_members_still_to_return(c, others))
+        missing = await self.store_executor.run_read_query(lambda c: load_processes_still_to_return(c, others))
         return not missing
 
     def note_not_returned(self) -> None:

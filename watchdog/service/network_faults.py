@@ -11,9 +11,9 @@ import structlog
 
 from watchdog.domain.model import IncidentTransition, Outcome, ProbeResult, ResultToRecord
 from watchdog.domain.own_network import (
-    MAX_NETWORK_FAULT_HOLD_MS,
-    OWN_FAULT_AFTERMATH_MS,
-    OWN_NETWORK_REASON,
+    MAX_RESULT_HOLD_FOR_NETWORK_CHECK_MS,
+    OWN_NETWORK_FAULT_AFTERMATH_MS,
+    WATCHDOG_NETWORK_FAULT_REASON,
     MassFailureDetector,
     NetworkFaultDecision,
     NetworkSymptom,
@@ -29,12 +29,12 @@ from watchdog.service.connectivity import ConnectivityCheck
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.errors import StoreUnavailableError
 from watchdog.store.listings import ResultKey
-from watchdog.store.write.held_results import decide_held_results, withdraw_failures
+from watchdog.store.write.held_results import store_decided_held_results, withdraw_recorded_failures
 from watchdog.store.write.recorder import ResultRecorder
 
 log = structlog.get_logger()
 
-UNRECORDED_RESULT_RETRY_S = 0.2
+UNRECORDED_RESULT_RETRY_DELAY_S = 0.2
 """Between attempts to store a decision about a result that is not stored yet."""
 
 
@@ -75,13 +75,13 @@ class NetworkFaultDecider:
         """The result of a run, held if it has to be decided whose fault it is; then a check is started or joined."""
         result = recorded.result
         symptom = self._find_symptom(recorded)
-        if symptom is None or not (symptom in self._checks or self._list_questions(symptom, [result])):
+        if symptom is None or not (symptom in self._checks or self._list_names_or_urls_to_check(symptom, [result])):
             self._count_result(result)
             return recorded
-        result = result._replace(held_until=self.clock() + MAX_NETWORK_FAULT_HOLD_MS)
+        result = result._replace(held_until=self.clock() + MAX_RESULT_HOLD_FOR_NETWORK_CHECK_MS)
         self._held.setdefault(symptom, []).append(result)
         if symptom not in self._checks:
-            task = asyncio.create_task(self._decide(symptom), name=f"network check: {symptom}")
+            task = asyncio.create_task(self._decide_held_results(symptom), name=f"network check: {symptom}")
             self._checks[symptom] = task
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -94,7 +94,7 @@ class NetworkFaultDecider:
             return None
         family = get_reason_family(recorded.transport_reason)
         if host:
-            self._mass_failures.note_run(result.probe, host, family, now)
+            self._mass_failures.record_run(result.probe, host, family, now)
         if symptom := find_network_symptom(recorded.transport_reason):
             return symptom
         if not host or not family:
@@ -104,24 +104,26 @@ class NetworkFaultDecider:
 
     def _may_be_own_fault(self, symptom: NetworkSymptom, result: ProbeResult) -> bool:
         """Whether the newest fault of the own network that was found may explain a failure."""
-        fault = self._own_faults.get(symptom.asks_for_names)
+        fault = self._own_faults.get(symptom.is_checked_by_name_lookup)
         return fault is not None and fault.may_explain(result, self.clock())
 
-    def _list_questions(self, symptom: NetworkSymptom, held: Sequence[ProbeResult]) -> Sequence[str]:
+    def _list_names_or_urls_to_check(self, symptom: NetworkSymptom, held: Sequence[ProbeResult]) -> Sequence[str]:
         hosts = [self.endpoint_hosts.get(result.probe, "") for result in held]
-        return self.check.list_questions(symptom, hosts, [self.endpoint_hosts[probe] for probe in self._failures])
+        return self.check.list_names_or_urls_to_check(
+            symptom, hosts, [self.endpoint_hosts[probe] for probe in self._failures]
+        )
 
     def _count_result(self, result: ProbeResult) -> None:
         if result.outcome is Outcome.FAIL and result.probe in self.endpoint_hosts:
             self._failures[result.probe] = result
         elif result.outcome is Outcome.PASS:
             self._failures.pop(result.probe, None)
-        elif result.reason == OWN_NETWORK_REASON:
+        elif result.reason == WATCHDOG_NETWORK_FAULT_REASON:
             self._failures.pop(result.probe, None)
-            self._mass_failures.note_own_fault(result.probe)
+            self._mass_failures.record_own_fault(result.probe)
         self._note_result(result)
 
-    async def _decide(self, symptom: NetworkSymptom) -> None:
+    async def _decide_held_results(self, symptom: NetworkSymptom) -> None:
         """Check, and decide about what is held by then.
 
         A failure of a run that started before the recovery of the own network was found counts as a part of that fault,
@@ -129,7 +131,7 @@ class NetworkFaultDecider:
         """
         works = None
         try:
-            if questions := self._list_questions(symptom, self._held[symptom]):
+            if questions := self._list_names_or_urls_to_check(symptom, self._held[symptom]):
                 works = await self.check.run(symptom, questions)
         except asyncio.CancelledError:
             pass  # the process stops, and a hold does not outlive it
@@ -157,11 +159,11 @@ class NetworkFaultDecider:
         await self._store_decided_results(decided, max(result.held_until or 0 for result in held))
 
     def _note_check(self, symptom: NetworkSymptom, *, works: bool) -> None:
-        now, fault = self.clock(), self._own_faults.get(symptom.asks_for_names)
+        now, fault = self.clock(), self._own_faults.get(symptom.is_checked_by_name_lookup)
         if not works:
-            self._own_faults[symptom.asks_for_names] = OwnNetworkFault(now + OWN_FAULT_AFTERMATH_MS)
+            self._own_faults[symptom.is_checked_by_name_lookup] = OwnNetworkFault(now + OWN_NETWORK_FAULT_AFTERMATH_MS)
         elif fault is not None and fault.recovered_at is None:
-            self._own_faults[symptom.asks_for_names] = fault._replace(recovered_at=now)
+            self._own_faults[symptom.is_checked_by_name_lookup] = fault._replace(recovered_at=now)
 
     def _choose_decision(
         self, symptom: NetworkSymptom, result: ProbeResult, works: bool | None
@@ -174,7 +176,9 @@ class NetworkFaultDecider:
     async def _withdraw_earlier_failures(self, probes: Iterable[int]) -> None:
         """Those that belong to the mass failure of these probes, but were counted before it was one."""
         alike = [
-            self._failures[p] for p in self._mass_failures.list_probes_failing_alike(probes) if p in self._failures
+            self._failures[p]
+            for p in self._mass_failures.list_probes_failing_for_same_reasons(probes)
+            if p in self._failures
         ]
         earlier = [
             apply_network_fault_decision(result, NetworkFaultDecision.OWN)
@@ -182,7 +186,7 @@ class NetworkFaultDecider:
             if self._may_be_own_fault(NetworkSymptom.MASS_FAILURE, result)
         ]
         with suppress(StoreUnavailableError):
-            withdrawn = await self.store_executor.run_write(withdraw_failures, self.recorder, earlier)
+            withdrawn = await self.store_executor.run_write(withdraw_recorded_failures, self.recorder, earlier)
             for result in earlier:
                 if result[:3] in withdrawn:
                     self._count_result(result)
@@ -193,12 +197,12 @@ class NetworkFaultDecider:
             unrecorded: Collection[ResultKey] = [result[:3] for result in decided]
             with suppress(StoreUnavailableError):
                 unrecorded, transitions = await self.store_executor.run_write_now(
-                    partial(decide_held_results, self.recorder, decided)
+                    partial(store_decided_held_results, self.recorder, decided)
                 )
                 await self._on_transitions(transitions)
             decided = [result for result in decided if result[:3] in unrecorded and self.clock() < until]
             if decided:
-                await asyncio.sleep(UNRECORDED_RESULT_RETRY_S)
+                await asyncio.sleep(UNRECORDED_RESULT_RETRY_DELAY_S)
 
     async def stop(self, grace_s: float) -> None:
         """End the checks: what they have not decided counts as observed. All results must be recorded by now."""

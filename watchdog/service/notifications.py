@@ -141,15 +141,15 @@ class NotificationSender:
             await self.store_executor.run_write_now(lambda now: self.outbox.postpone_notification(leased, now))
             raise
         except NotificationDeliveryError as e:
-            await self._handle_failure(leased, e, prepared)
+            await self._record_delivery_failure(leased, e, prepared)
         except TimeoutError:
-            await self._handle_failure(
+            await self._record_delivery_failure(
                 leased,
                 NotificationDeliveryError("timeout.exceeded", f"no response within {NOTIFICATION_SEND_TIMEOUT_S:g} s"),
             )
         except Exception as e:
             log.exception("notifier_error", destination=n.destination)
-            await self._handle_failure(
+            await self._record_delivery_failure(
                 leased, NotificationDeliveryError("watchdog.internal_error", f"{type(e).__name__} inside Watchdog")
             )
         else:
@@ -220,7 +220,7 @@ class NotificationSender:
     def _log_not_marked_sent(self, destination: str, error: BaseException) -> None:
         log.warning("notification_not_acknowledged", destination=destination, error=type(error).__name__)
 
-    async def _handle_failure(
+    async def _record_delivery_failure(
         self, leased: LeasedNotification, error: NotificationDeliveryError, message: _PreparedNotification | None = None
     ) -> None:
         n, attempts, now = leased.notification, leased.attempts + 1, self.clock()
@@ -245,7 +245,7 @@ class NotificationSender:
             await self._run_receiver_change_callback()
             return
         self._failing_destinations.add(n.destination)
-        delay_ms = await self._choose_retry_delay(n.destination, error, attempts)
+        delay_ms = await self._choose_retry_delay_ms(n.destination, error, attempts)
         await self.store_executor.run_write_now(
             lambda now: self.outbox.schedule_retry(
                 leased,
@@ -260,7 +260,7 @@ class NotificationSender:
         )
         log.warning("notification_retry_scheduled", retry_in_ms=delay_ms, **fields)
 
-    async def _choose_retry_delay(self, destination: str, error: NotificationDeliveryError, attempts: int) -> int:
+    async def _choose_retry_delay_ms(self, destination: str, error: NotificationDeliveryError, attempts: int) -> int:
         """In ms. A short `Retry-After` does not shorten the delay; a destination that gets too many messages decides it
         alone, because the notification has no fault."""
         requested_ms = round((error.retry_after_s or 0.0) * 1000)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from watchdog.config.definitions import digest_json
 from watchdog.domain.model import Json, ProbeInfo
-from watchdog.domain.registered_probe import EMPTY_ROUTING_TABLE, RegisteredProbe, make_staleness_threshold_function
+from watchdog.domain.registered_probe import (
+    EMPTY_NOTIFICATION_ROUTING_TABLE,
+    RegisteredProbe,
+    make_staleness_threshold_function,
+)
 from watchdog.domain.routing import NotificationRoutingTable, explain_route_mismatches
 from watchdog.domain.rules import AlertPolicy
 from watchdog.domain.schedule import CronSchedule, IntervalSchedule, Schedule, derive_interval_schedule_phase_ms
@@ -33,7 +37,7 @@ def build_probe_registration(
     probe: Probe,
     config_yaml: str,
     mask: SecretMask = EMPTY_SECRET_MASK,
-    routes: NotificationRoutingTable = EMPTY_ROUTING_TABLE,
+    routes: NotificationRoutingTable = EMPTY_NOTIFICATION_ROUTING_TABLE,
     definition: str = "",
 ) -> RegisteredProbe:
     """`config_yaml`: the probe's configuration as written. `definition`: a digest of it.

@@ -13,14 +13,14 @@ from watchdog.domain.model import Json, Outcome, ResultToRecord
 log = structlog.get_logger()
 
 MAX_BUFFERED_RESULT_BYTES = 64 * 1024 * 1024
-MIN_MEASURED_RESULTS = 1_000
+MIN_BUFFERED_RESULTS_TO_MEASURE = 1_000
 """With fewer results than this, their size is not measured: that would cost more than they can take."""
 BYTES_PER_RESULT_CHARACTER, BYTES_PER_RESULT = 2, 3_000
 """A result takes about this much memory, measured by the length of its text form."""
 
 
 @dataclass(slots=True)
-class DroppedResults:
+class DroppedResultsOfProbe:
     """What was dropped of a probe."""
 
     first_slot: int
@@ -43,7 +43,7 @@ class ResultBuffer:
         """The numbers of results that passed, ascending; some may be gone."""
         self._sizes: dict[int, int] = {}
         self._bytes = self._next_number = 0
-        self._dropped: dict[int, DroppedResults] = {}
+        self._dropped: dict[int, DroppedResultsOfProbe] = {}
         self._stored_slots: dict[int, int | None] = {}
         """Probes of which something was dropped -> the newest slot that was stored since."""
 
@@ -57,12 +57,12 @@ class ResultBuffer:
         self._results[number] = result
         if result.result.outcome is Outcome.PASS:
             self._passes.append(number)
-        if len(self._results) < MIN_MEASURED_RESULTS:
+        if len(self._results) < MIN_BUFFERED_RESULTS_TO_MEASURE:
             return
         unmeasured = len(self._results) - len(self._sizes)
         for each in list(self._results) if unmeasured > 1 else [number]:
             if each not in self._sizes:
-                self._measure(each, self._results[each])
+                self._add_result_size(each, self._results[each])
         while self._bytes > self.max_bytes and len(self._results) > 1:
             self._drop_one()
 
@@ -79,7 +79,7 @@ class ResultBuffer:
         self._results = dict(taken) | self._results
         self._passes = deque(n for n, each in self._results.items() if each.result.outcome is Outcome.PASS)
 
-    def link_after_dropped(self, taken: Sequence[tuple[int, ResultToRecord]]) -> list[ResultToRecord]:
+    def relink_results_after_dropped(self, taken: Sequence[tuple[int, ResultToRecord]]) -> list[ResultToRecord]:
         """The results that were taken, without the links to results that were dropped, for which the fold would wait.
 
         Each follows the result of its probe that is stored before it, and the first one has the state that was dropped.
@@ -96,7 +96,7 @@ class ResultBuffer:
             batch.append(each)
         return batch
 
-    def confirm_stored(self, batch: Sequence[ResultToRecord]) -> Mapping[int, DroppedResults]:
+    def confirm_stored(self, batch: Sequence[ResultToRecord]) -> Mapping[int, DroppedResultsOfProbe]:
         """The batch is stored. Returns what was dropped since the last call, by probe."""
         for (probe, slot, *_), *_ in batch:
             if probe in self._stored_slots:
@@ -106,7 +106,7 @@ class ResultBuffer:
         dropped, self._dropped = self._dropped, {}
         return dropped
 
-    def _measure(self, number: int, result: ResultToRecord) -> None:
+    def _add_result_size(self, number: int, result: ResultToRecord) -> None:
         self._sizes[number] = BYTES_PER_RESULT + BYTES_PER_RESULT_CHARACTER * len(repr(result))
         self._bytes += self._sizes[number]
 
@@ -121,7 +121,7 @@ class ResultBuffer:
             log.error(
                 "results_dropped", detail="the database has been unavailable for too long; the oldest are dropped"
             )
-        dropped = self._dropped.setdefault(result.probe, DroppedResults(result.slot))
+        dropped = self._dropped.setdefault(result.probe, DroppedResultsOfProbe(result.slot))
         self._stored_slots.setdefault(result.probe, None)
         dropped.count += 1
         dropped.state_updates.update(state_updates)

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import NamedTuple
 
 from watchdog.domain.model import ClaimedSlot, Finding, Outcome, ResultToRecord
-from watchdog.domain.rules import availability, evaluate_rules, job, missing, task
+from watchdog.domain.rules import availability, evaluate_result_rules, job, missing, task
 from watchdog.probes.base import Probe
 from watchdog.service.registration import build_probe_registration
 from watchdog.service.runner import ProbeRunner
@@ -62,7 +62,7 @@ def _evaluate_on_demand_run(runner: ProbeRunner, probe: Probe, recorded_result: 
     """The outcome is `fail` if a task or job is bad, as it would open an incident."""
     result = recorded_result.result
     policy = build_probe_registration(probe, "", runner.mask).policy
-    findings = tuple(finding for finding in evaluate_rules(policy, result) if finding.bad)
+    findings = tuple(finding for finding in evaluate_result_rules(policy, result) if finding.bad)
     subject_findings = [finding for finding in findings if finding.rule in TASK_AND_JOB_RULE_NAMES]
     run = OnDemandRun(
         probe, recorded_result, findings, outcome=result.outcome, reason=result.reason, message=result.message

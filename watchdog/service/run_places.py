@@ -14,7 +14,7 @@ MAX_CONCURRENT_RUNS_PER_ENDPOINT = 100
 """Concurrent runs against one host and port."""
 
 
-class NoFreeRunPlaceError(Exception):
+class ProbeRunLimitReachedError(Exception):
     """A run waited for a free place until its time limit. The text states which limit it waited for."""
 
 
@@ -41,7 +41,7 @@ class _RunLimitScope(NamedTuple):
 _ALL_RUNS_SCOPE = _RunLimitScope("", False)
 
 
-class RunPlaces:
+class ProbeRunLimiter:
     """Owns the places in which runs take place.
 
     Probes whose last run timed out share at most half of all places, and half of those of an endpoint, so that
@@ -57,7 +57,7 @@ class RunPlaces:
 
     @asynccontextmanager
     async def occupy(self, probe: int, endpoint: str, *, is_slow: bool, wait_s: float) -> AsyncIterator[None]:
-        """Hold a place. `endpoint`: empty for a probe without one. Raises NoFreeRunPlaceError after `wait_s`
+        """Hold a place. `endpoint`: empty for a probe without one. Raises ProbeRunLimitReachedError after `wait_s`
         seconds."""
         self._number += 1
         run = _WaitingRun(self._last_started.get(probe, 0), self._number, endpoint, is_slow, asyncio.Event())
@@ -69,7 +69,7 @@ class RunPlaces:
             yield
         finally:
             if run.started.is_set():
-                self._taken.subtract(_list_scopes_counting_run(run))
+                self._taken.subtract(_list_limit_scopes_of_run(run))
                 self._start_waiting_runs()
             else:
                 self._waiting.remove(run)
@@ -82,7 +82,7 @@ class RunPlaces:
                 await run.started.wait()
         except TimeoutError:
             if not run.started.is_set():
-                raise NoFreeRunPlaceError(self._describe_full_limit(run)) from None
+                raise ProbeRunLimitReachedError(self._describe_full_limit(run)) from None
 
     def _start_waiting_runs(self) -> None:
         for run in list(self._waiting):
@@ -90,12 +90,12 @@ class RunPlaces:
                 return
             if not self._describe_full_limit(run):
                 self._waiting.remove(run)
-                self._taken.update(_list_scopes_counting_run(run))
+                self._taken.update(_list_limit_scopes_of_run(run))
                 run.started.set()
 
     def _describe_full_limit(self, run: _WaitingRun) -> str:
         """The limit that a run waits for: "100 runs against api.example:443"; empty if it may start."""
-        for limit in _list_scopes_counting_run(run):
+        for limit in _list_limit_scopes_of_run(run):
             maximum = self.per_endpoint if limit.endpoint else self.total
             maximum = max(maximum // 2, 1) if limit.only_slow else maximum
             if self._taken[limit] >= maximum:
@@ -105,7 +105,7 @@ class RunPlaces:
         return ""
 
 
-def _list_scopes_counting_run(run: _WaitingRun) -> list[_RunLimitScope]:
+def _list_limit_scopes_of_run(run: _WaitingRun) -> list[_RunLimitScope]:
     return [
         _RunLimitScope(endpoint, only_slow)
         for endpoint in dict.fromkeys(("", run.endpoint))

@@ -10,13 +10,13 @@ from time import monotonic
 
 from watchdog.domain.formatting import format_duration
 from watchdog.domain.heartbeat import MAX_CHECK_IN_VISIBILITY_DELAY_MS
-from watchdog.domain.listings import map_fact_texts
+from watchdog.domain.listings import transform_subject_fact_texts
 from watchdog.domain.model import ClaimedSlot, Evidence, Json, Observation, Outcome, ProbeResult, ResultToRecord
 from watchdog.domain.reasons import get_reason_family
 from watchdog.domain.rules import missed_run, preference
 from watchdog.domain.text import replace_invisible_characters, truncate_with_note
 from watchdog.domain.uptime_clock import DowntimeGaps
-from watchdog.net import NetworkAccess, PhaseTimer, SecretMask, sanitize_json
+from watchdog.net import NetworkAccess, PhaseTimer, SecretMask, mask_and_truncate_json
 from watchdog.net.errors import build_timeout_error
 from watchdog.probes.base import Probe, ProbeAttemptContext, derive_slot_idempotency_key
 from watchdog.service.clock import Clock
@@ -108,7 +108,9 @@ class ProbeRunner:
         listings = {
             rule: listing._replace(
                 subjects={
-                    self._sanitize_listed_subject(rule, subject): map_fact_texts(facts, self._sanitize_text)
+                    self._sanitize_listed_subject(rule, subject): transform_subject_fact_texts(
+                        facts, self._sanitize_text
+                    )
                     for subject, facts in sorted(listing.subjects.items())
                 }
             )
@@ -116,7 +118,7 @@ class ProbeRunner:
         }
         measurements = dict(observation.measurements)
         if slot.late_ms:
-            measurements[missed_run.LATE_START_MEASUREMENT] = slot.late_ms
+            measurements[missed_run.LATE_START_MEASUREMENT_NAME] = slot.late_ms
         result = ProbeResult(
             slot.probe,
             slot.slot,
@@ -126,12 +128,12 @@ class ProbeRunner:
             message=self._sanitize_text(observation.message),
             duration=None if observation.duration is None else round(observation.duration),
             phases=observation.phases,
-            measurements=sanitize_json(measurements, self.mask, max_chars=MAX_SUBJECT_NAME_CHARS),
+            measurements=mask_and_truncate_json(measurements, self.mask, max_chars=MAX_SUBJECT_NAME_CHARS),
             listings=listings,
             previous_slot=slot.previous_slot,
         )
         evidence = Evidence(
-            sanitize_json(dict(observation.evidence.facts), self.mask),
+            mask_and_truncate_json(dict(observation.evidence.facts), self.mask),
             self._sanitize_text(observation.evidence.excerpt, MAX_EVIDENCE_EXCERPT_CHARS),
         )
         state_updates = {

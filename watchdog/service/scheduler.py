@@ -24,30 +24,30 @@ import structlog
 from watchdog.domain.model import IncidentTransition, Outcome, ResultToRecord
 from watchdog.domain.rules import task as task_rule
 from watchdog.domain.rules import tool as tool_rule
-from watchdog.domain.text import replace_invisible_characters, to_single_line
+from watchdog.domain.text import replace_invisible_characters, truncate_to_single_line
 from watchdog.domain.watermark import describe_outdated_watermark
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.probes.base import Probe
 from watchdog.service.background_tasks import BackgroundTask
-from watchdog.service.batch_recording import compute_rerun_times, log_transitions, record_batch
+from watchdog.service.batch_recording import compute_rerun_times, log_incident_transitions, record_result_batch
 from watchdog.service.clock import Clock
 from watchdog.service.connectivity import ConnectivityCheck
-from watchdog.service.direct_notices import NOTICE_DELAY_MS, DirectNoticeSender
+from watchdog.service.direct_notices import NOTICE_DELAY_MS, StoreAbsenceNotifier
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
 from watchdog.service.executor import ProbeRunExecutor
 from watchdog.service.member_faults import PROCESS_FAULT_WRITE_INTERVAL_S, WatchdogProcessFaultReporter
 from watchdog.service.membership import PROCESS_LEASE_CHECK_INTERVAL_S, ProcessLeaseKeeper
-from watchdog.service.memory_probing import MemoryProbing
+from watchdog.service.memory_probing import ProbingWithoutStore
 from watchdog.service.network_faults import NetworkFaultDecider
 from watchdog.service.notifications import NotificationSender
 from watchdog.service.process_resources import read_run_and_connection_limits
 from watchdog.service.remediation import RemediationRunner
 from watchdog.service.result_buffer import ResultBuffer
-from watchdog.service.run_places import RunPlaces
+from watchdog.service.run_places import ProbeRunLimiter
 from watchdog.service.runner import ProbeRunner
 from watchdog.service.store_executor import StoreExecutor
-from watchdog.service.store_watch import STORE_WATCH_INTERVAL_S, StoreWatch
-from watchdog.service.timers import RepeatTrigger, create_timer_scheduler
+from watchdog.service.store_watch import STORE_WATCH_INTERVAL_S, StoreAbsenceDetector
+from watchdog.service.timers import FixedIntervalTrigger, create_timer_scheduler
 from watchdog.store.errors import (
     StoreUnavailableError,
     WatchdogDatabaseDamagedError,
@@ -70,9 +70,9 @@ NOTIFICATION_SEND_INTERVAL_S = 1.0
 """Notifications of a new transition are sent at once; the timer picks up retries."""
 REMEDIATION_CHECK_INTERVAL_S = 2.0
 MAINTENANCE_INTERVAL_S = 60.0
-MAX_READY_CLAIM_AGE_MS = 10_000
+MAX_SLOT_CLAIM_AGE_WHEN_READY_MS = 10_000
 """Maximum age of the last claim while the service counts as ready."""
-MAX_BATCH_SIZE = 500
+MAX_RESULTS_PER_RECORDED_BATCH = 500
 WATCHDOG_SHUTDOWN_GRACE_S = 3.0
 """Seconds that runs in progress, and then deliveries in progress, may take after shutdown has started."""
 MAX_BACKGROUND_TASK_ERROR_CHARS = 300
@@ -110,7 +110,7 @@ class MonitoringService:
         fault_reporter: WatchdogProcessFaultReporter,
         connectivity_check: ConnectivityCheck,
         remediation_runner: RemediationRunner | None = None,
-        direct_notices: DirectNoticeSender | None = None,
+        direct_notices: StoreAbsenceNotifier | None = None,
     ):
         self.probes, self.store_executor, self.claims, self.recorder = probes, store_executor, claims, recorder
         self.notification_sender, self.retention, self.mask, self.clock = notification_sender, retention, mask, clock
@@ -118,16 +118,16 @@ class MonitoringService:
         self.lease_keeper, self.fault_reporter, self._direct_notices = lease_keeper, fault_reporter, direct_notices
         self.network_fault_decider = NetworkFaultDecider(
             connectivity_check, probes, recorder, store_executor, clock=clock,
-            note_result=fault_reporter.note_result, on_transitions=self._announce_transitions,
+            note_result=fault_reporter.note_result, on_transitions=self._log_and_notify_transitions,
         )  # fmt: skip
         self.run_executor = ProbeRunExecutor(
             ProbeRunner(network, mask, clock, self._lag_monitor, lambda: claims.watermark.uptime_clock.gaps),
             clock,
             self.buffer_result,
-            RunPlaces(read_run_and_connection_limits().run_places),
-            fault_reporter.note_overload,
+            ProbeRunLimiter(read_run_and_connection_limits().run_places),
+            fault_reporter.record_overload,
         )
-        self.memory_probing = MemoryProbing(
+        self.memory_probing = ProbingWithoutStore(
             probes=probes, claims=claims, membership=lease_keeper.membership,
             run_executor=self.run_executor, store_executor=store_executor, clock=clock,
         )  # fmt: skip
@@ -142,7 +142,7 @@ class MonitoringService:
         self.last_claim_at = self.last_recorded_at = 0
         """The clock at the last claim that succeeded, and when results were last stored."""
         self.tasks: dict[str, BackgroundTask] = {}
-        self.store_watch = StoreWatch(self.tasks, clock)
+        self.store_watch = StoreAbsenceDetector(self.tasks, clock)
         self._add_own_background_tasks(fault_reporter)
 
     def _add_own_background_tasks(self, fault_reporter: WatchdogProcessFaultReporter) -> None:
@@ -171,7 +171,7 @@ class MonitoringService:
             await self._direct_notices.load()
         for name, task in self.tasks.items():
             self._timers.add_job(
-                self._run_background_task, RepeatTrigger(task.interval_ms / 1000), args=[task], id=name
+                self._run_background_task, FixedIntervalTrigger(task.interval_ms / 1000), args=[task], id=name
             )
         self._timers.start()
         loops = self._lag_monitor.monitor_forever(), self._record_urgent_results()
@@ -182,11 +182,11 @@ class MonitoringService:
         """Why the service is not ready; empty if it is."""
         now, watermark, event = self.clock(), self.claims.watermark.claimed_until, "no run has been scheduled"
         absence, claimed_at = self.store_watch.find_absence(), self.last_claim_at
-        is_long = absence is not None and now - min(claimed_at, absence.since) > MAX_READY_CLAIM_AGE_MS
+        is_long = absence is not None and now - min(claimed_at, absence.since) > MAX_SLOT_CLAIM_AGE_WHEN_READY_MS
         if absence and claimed_at and (absence.is_damaged or is_long):
             return ": ".join(filter(None, (absence.describe(now), self.describe_probing_without_store())))
         return describe_outdated_watermark(
-            claimed_at or None, now, MAX_READY_CLAIM_AGE_MS, event=event
+            claimed_at or None, now, MAX_SLOT_CLAIM_AGE_WHEN_READY_MS, event=event
         ) or describe_outdated_watermark(watermark, now, event=event)
 
     def describe_probing_without_store(self) -> str:
@@ -221,7 +221,7 @@ class MonitoringService:
     def _format_error_line(self, error: Exception) -> str:
         """The error's message on one line, masked."""
         return replace_invisible_characters(
-            to_single_line(self.mask(describe_store_error(error)), MAX_BACKGROUND_TASK_ERROR_CHARS)
+            truncate_to_single_line(self.mask(describe_store_error(error)), MAX_BACKGROUND_TASK_ERROR_CHARS)
         )
 
     async def trigger_task(self, task_name: str) -> None:
@@ -240,7 +240,7 @@ class MonitoringService:
             now, returns = self.clock(), self.memory_probing.is_active
             try:
                 self.store_watch.require_no_refusal()
-                if returns and not await self._return_from_absence(now):
+                if returns and not await self._resume_after_store_absence(now):
                     return
                 await self._claim_all_due_slots()
             except (StoreUnavailableError, WatchdogDatabaseSchemaError):
@@ -257,15 +257,15 @@ class MonitoringService:
     async def _claim_all_due_slots(self) -> None:
         while not self._stopping:
             slots, states = await self.store_executor.run_write_now(
-                lambda now: self.claims.claim_due_slots(now, MAX_BATCH_SIZE)
+                lambda now: self.claims.claim_due_slots(now, MAX_RESULTS_PER_RECORDED_BATCH)
             )
             self.memory_probing.note_claimed(slots, states)
             for slot in slots:
                 self.run_executor.start_run(self.probes[slot.probe], slot, states.get(slot.probe, {}))
-            if len(slots) < MAX_BATCH_SIZE:
+            if len(slots) < MAX_RESULTS_PER_RECORDED_BATCH:
                 break
 
-    async def _return_from_absence(self, now: int) -> bool:
+    async def _resume_after_store_absence(self, now: int) -> bool:
         """Store what ran without the store, as of `now`, and which slots these were. Returns whether every member has
         done so: only then are other slots claimed or recorded as missed."""
         self._record_as_of, probing = now, self.memory_probing
@@ -280,7 +280,7 @@ class MonitoringService:
         everyone_was_away = self.claims.watermark.uptime_clock.find_gap_at(probing.started_at) is not None
         if everyone_was_away and probing.has_other_members:
             error = self.store_watch.noticed.error if self.store_watch.noticed else ""
-            self.fault_reporter.note_store_absence(probing.started_at, error)
+            self.fault_reporter.record_store_absence(probing.started_at, error)
             await self.fault_reporter.write_changed_faults()
             return await probing.have_all_members_returned(now)
         return True
@@ -303,7 +303,7 @@ class MonitoringService:
         """Notify receivers directly while the store is away; afterwards, the absence is a fault of this process."""
         ended, absence = self.store_watch.noticed, self.store_watch.watch()
         if ended and not absence and self.clock() - ended.since >= NOTICE_DELAY_MS:
-            self.fault_reporter.note_store_absence(ended.since, ended.error)
+            self.fault_reporter.record_store_absence(ended.since, ended.error)
         if self.memory_probing.is_active or not self.store_watch.can_claim():
             self.memory_probing.start_due_runs()
         if self._direct_notices is not None:
@@ -319,12 +319,12 @@ class MonitoringService:
     async def record_results(self) -> None:
         """Store and evaluate a batch of results, and send the notifications that follow."""
         async with self._record_lock:
-            taken = self._result_buffer.take(MAX_BATCH_SIZE)
+            taken = self._result_buffer.take(MAX_RESULTS_PER_RECORDED_BATCH)
             if not taken:
                 return
-            batch = self._result_buffer.link_after_dropped(taken)
+            batch = self._result_buffer.relink_results_after_dropped(taken)
             try:
-                transitions = await record_batch(
+                transitions = await record_result_batch(
                     self.store_executor, self.recorder, batch, self.probes, as_of=self._record_as_of
                 )
             except BaseException:
@@ -337,18 +337,18 @@ class MonitoringService:
             await self.store_executor.run_write_now(partial(record_dropped_results, self.claims, counts))
         if rerun_times := compute_rerun_times(batch, self.probes):
             await self.store_executor.run_write(self.claims.reschedule_sooner, rerun_times)
-        await self._announce_transitions(transitions)
+        await self._log_and_notify_transitions(transitions)
 
-    async def _announce_transitions(self, transitions: list[IncidentTransition]) -> None:
+    async def _log_and_notify_transitions(self, transitions: list[IncidentTransition]) -> None:
         """Log the transitions, and send the notifications that follow."""
-        log_transitions(transitions, self.recorder.registry)
+        log_incident_transitions(transitions, self.recorder.registry)
         if transitions:
             await self.notification_sender.send_due_notifications()
 
     async def evaluate_deadlines(self) -> None:
         """Evaluate the deadlines that have passed: what should have arrived and did not."""
         _, transitions = await self.store_executor.run_write_now(self.recorder.evaluate_deadlines)
-        await self._announce_transitions(transitions)
+        await self._log_and_notify_transitions(transitions)
 
     async def run_maintenance(self) -> None:
         """Roll up whole hours, record lost runs, and delete what has expired."""

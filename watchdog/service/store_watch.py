@@ -15,11 +15,11 @@ from watchdog.store.errors import StoreUnavailableError
 log = structlog.get_logger()
 
 STORE_WATCH_INTERVAL_S = 1.0
-STORE_WRITING_TASK_NAMES = ("claim", "record", "flush_check_ins")
+STORE_WRITING_BACKGROUND_TASK_NAMES = ("claim", "record", "flush_check_ins")
 """The background tasks that show whether the store works: they write to it twice a second."""
 MAX_STORE_SILENCE_MS = 8 * SECOND_MS
 """A task that waits for the store for longer counts as failed: a server may be stopped, or a file locked."""
-SILENT_STORE_ERROR = "the database does not respond"
+STORE_NOT_RESPONDING_ERROR = "the database does not respond"
 
 
 class StoreAbsence(NamedTuple):
@@ -39,7 +39,7 @@ class StoreAbsence(NamedTuple):
         return f"the database has been unavailable for {format_duration_rounded(max(now - self.since, 0))}"
 
 
-class StoreWatch:
+class StoreAbsenceDetector:
     """Judges by the background tasks whether the store is away. `watch` must be called at an interval."""
 
     def __init__(self, tasks: Mapping[str, BackgroundTask], clock: Clock):
@@ -51,18 +51,18 @@ class StoreWatch:
         """The absence that lasts at present; None: the store works, as far as is known."""
         now, absences = self.clock(), []
         for task in self.tasks.values():
-            if task.name not in STORE_WRITING_TASK_NAMES and not task.store_damaged:
+            if task.name not in STORE_WRITING_BACKGROUND_TASK_NAMES and not task.store_damaged:
                 continue
             if task.store_failing_since is not None:
                 absences.append(StoreAbsence(task.store_failing_since, task.last_error, task.store_damaged))
             elif (since := task.running_since) is not None and now - since > MAX_STORE_SILENCE_MS:
-                absences.append(StoreAbsence(since, SILENT_STORE_ERROR))
+                absences.append(StoreAbsence(since, STORE_NOT_RESPONDING_ERROR))
         return min(absences, key=lambda absence: (not absence.is_damaged, absence.since), default=None)
 
     def require_no_refusal(self) -> None:
         """Raise StoreUnavailableError while the store refuses results or check-ins, although it may take claims: the
         watermark would pass slots and deadlines although what decides them is not stored."""
-        for name in STORE_WRITING_TASK_NAMES:
+        for name in STORE_WRITING_BACKGROUND_TASK_NAMES:
             task = self.tasks.get(name)
             if name != "claim" and task is not None and task.store_failing_since is not None:
                 raise StoreUnavailableError(task.last_error)
@@ -77,7 +77,7 @@ class StoreWatch:
         """The absence, as `find_absence`. Logs that the store does not respond, and that it is back; that it refuses
         is logged by the task that it refuses."""
         absence = self.find_absence()
-        if absence and not self.noticed and absence.error == SILENT_STORE_ERROR:
+        if absence and not self.noticed and absence.error == STORE_NOT_RESPONDING_ERROR:
             log.error("store_unavailable", error=absence.error)
         elif self.noticed and not absence:
             log.info("store_available_again", unavailable_for=format_duration(self.clock() - self.noticed.since))

@@ -11,7 +11,7 @@ from apscheduler.triggers.base import BaseTrigger
 from watchdog.domain.timestamps import UNIX_EPOCH
 
 
-class MonotonicZone(tzinfo):
+class MonotonicTimeZone(tzinfo):
     """A time zone in which it is as late as the monotonic clock shows.
 
     APScheduler compares all instants with `datetime.now(zone)`, which asks the zone what time it is there.
@@ -30,7 +30,7 @@ class MonotonicZone(tzinfo):
         return "monotonic"
 
 
-class RepeatTrigger(BaseTrigger):  # type: ignore[misc] # APScheduler has no types
+class FixedIntervalTrigger(BaseTrigger):  # type: ignore[misc] # APScheduler has no types
     """Fires at an interval, the first time after one."""
 
     def __init__(self, interval_s: float):
@@ -41,6 +41,7 @@ class RepeatTrigger(BaseTrigger):  # type: ignore[misc] # APScheduler has no typ
 
 
 def create_timer_scheduler() -> AsyncIOScheduler:
-    """A scheduler for jobs with a RepeatTrigger. A tick that comes while its job still runs, or is late, is dropped."""
+    """A scheduler for jobs with a FixedIntervalTrigger. A tick that comes while its job still runs, or is late, is
+    dropped."""
     defaults = {"coalesce": True, "misfire_grace_time": None, "max_instances": 1}
-    return AsyncIOScheduler(timezone=MonotonicZone(), job_defaults=defaults)
+    return AsyncIOScheduler(timezone=MonotonicTimeZone(), job_defaults=defaults)

@@ -23,15 +23,15 @@ RESULT_COLUMN_NAMES = [column.name for column in RESULT_COLUMNS]
 
 def encode_storable_json(value: Json) -> str:
     """JSON text that every database can store."""
-    text = encode_json(value)
+    text = encode_compact_json(value)
     return (
-        encode_json(map_json_strings(value, replace_unstorable_characters))
+        encode_compact_json(map_json_strings(value, replace_unstorable_characters))
         if _UNSTORABLE_JSON_PATTERN.search(text)
         else text
     )
 
 
-def encode_json(value: Json) -> str:
+def encode_compact_json(value: Json) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 

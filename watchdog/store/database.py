@@ -60,7 +60,10 @@ class Database:
         self._file_watch: SqliteFileWatch | None = None
         if self.is_postgres:
             options = {"pool_size": 5, "max_overflow": 5, "pool_pre_ping": True, "hide_parameters": True}
-            from watchdog.store.postgres_connection import POSTGRES_STATEMENT_TIMEOUT_S, use_bounded_wait_connections
+            from watchdog.store.postgres_connection import (
+                POSTGRES_STATEMENT_TIMEOUT_S,
+                use_bounded_wait_postgres_connections,
+            )
 
             session = (
                 "-c idle_in_transaction_session_timeout=5s -c lock_timeout=5s -c timezone=UTC"
@@ -73,7 +76,7 @@ class Database:
                 **_POSTGRES_KEEPALIVE_OPTIONS,
             }
             self.writer = sa.create_engine(url, connect_args=connect, **options)
-            use_bounded_wait_connections(self.writer)
+            use_bounded_wait_postgres_connections(self.writer)
             self.reader: sa.Engine = self.writer.execution_options(isolation_level="REPEATABLE READ")
         else:
             file = {"poolclass": sa.pool.QueuePool, "hide_parameters": True}
@@ -133,7 +136,7 @@ class Database:
     def open_autocommit_connection(self) -> Iterator[sa.Connection]:
         """For VACUUM, which no transaction may contain. Raises StoreUnavailableError and
         WatchdogDatabaseSchemaError."""
-        options = {"isolation_level": "AUTOCOMMIT"} if self.is_postgres else {_WITHOUT_BEGIN_OPTION: True}
+        options = {"isolation_level": "AUTOCOMMIT"} if self.is_postgres else {_WITHOUT_BEGIN_EXECUTION_OPTION: True}
         with translate_store_driver_errors(), self.writer.connect() as connection:
             yield connection.execution_options(**options)
 
@@ -143,10 +146,10 @@ class Database:
         if not self.is_postgres:
             yield
             return
-        from watchdog.store.postgres_connection import wait_longer_for_answers
+        from watchdog.store.postgres_connection import allow_longer_postgres_wait
 
         connection.exec_driver_sql("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0")
-        with wait_longer_for_answers(connection, math.inf):
+        with allow_longer_postgres_wait(connection, math.inf):
             yield
         connection.exec_driver_sql("RESET statement_timeout; RESET idle_in_transaction_session_timeout")
 
@@ -196,12 +199,12 @@ class Database:
         """Wait up to a minute for the lock. `lock_key`: not the id of a probe."""
         if not self.is_postgres:
             return
-        from watchdog.store.postgres_connection import MAX_POSTGRES_ANSWER_WAIT_S, wait_longer_for_answers
+        from watchdog.store.postgres_connection import MAX_POSTGRES_RESPONSE_WAIT_S, allow_longer_postgres_wait
 
         timeout_s = MAX_ADVISORY_LOCK_WAIT_S
         limits = f"SET LOCAL lock_timeout = '{timeout_s}s'; SET LOCAL statement_timeout = '{2 * timeout_s}s'"
         connection.exec_driver_sql(limits)
-        with wait_longer_for_answers(connection, timeout_s + MAX_POSTGRES_ANSWER_WAIT_S):
+        with allow_longer_postgres_wait(connection, timeout_s + MAX_POSTGRES_RESPONSE_WAIT_S):
             connection.execute(
                 sa.text("SELECT pg_advisory_xact_lock(:c, :k)"), {"c": ADVISORY_LOCK_NAMESPACE, "k": lock_key}
             )
@@ -252,7 +255,7 @@ def run_after_commit(connection: sa.Connection, action: Callable[[], None]) -> N
     connection.info[_ACTIONS_AFTER_COMMIT_KEY].append(action)
 
 
-_WITHOUT_BEGIN_OPTION = "watchdog_without_begin"
+_WITHOUT_BEGIN_EXECUTION_OPTION = "watchdog_without_begin"
 _RESULT_COLUMNS_SQL = ", ".join(f"r.{column.name}" for column in RESULT_COLUMNS)
 _POSTGRES_TYPE_COMPILER = postgresql.dialect().type_compiler_instance  # type: ignore[no-untyped-call] # SQLAlchemy's, untyped
 _PG_PROBE_SLOT_PAIRS_SQL = "unnest(CAST(:p AS bigint[]), CAST(:s AS bigint[])) v(p, s)"
@@ -318,5 +321,5 @@ def _configure_sqlite_connections(engine: sa.Engine, begin_statement: str, *prag
 
     @sa.event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
-        if not connection.get_execution_options().get(_WITHOUT_BEGIN_OPTION):
+        if not connection.get_execution_options().get(_WITHOUT_BEGIN_EXECUTION_OPTION):
             connection.exec_driver_sql(begin_statement)

@@ -20,7 +20,7 @@ from watchdog.store.codec import (
     RESULT_COLUMN_NAMES,
     build_result_from_row,
     decode_nullable_json,
-    encode_json,
+    encode_compact_json,
     encode_storable_json,
 )
 from watchdog.store.tables import results
@@ -40,7 +40,7 @@ class StoredResultListings(NamedTuple):
     listings: ListingsByRule
 
 
-class ListingCache:
+class SubjectListingCache:
     """The listings of the newest results that this process stored: the next ones are written as differences from them
     and judged without being read back.
 
@@ -75,7 +75,7 @@ class ListingCache:
         self._staged.clear()
 
 
-def encode_listings(result: ProbeResult, cache: ListingCache) -> tuple[StoredResultListings | None, str | None]:
+def encode_listings(result: ProbeResult, cache: SubjectListingCache) -> tuple[StoredResultListings | None, str | None]:
     """The result's listings as the text of `results.facts`, with what to cache once they are committed."""
     if not result.listings:
         return None, None
@@ -88,13 +88,13 @@ def encode_listings(result: ProbeResult, cache: ListingCache) -> tuple[StoredRes
     base_slot, base = (result.slot, {}) if previous is None else previous
     value = encode_subject_listings_diff(result.listings, base)
     text, listings = encode_storable_json(value), result.listings
-    if text != encode_json(value):  # characters were replaced: what is judged is what is stored
+    if text != encode_compact_json(value):  # characters were replaced: what is judged is what is stored
         listings = decode_subject_listings_diff(decode_nullable_json(text), base, SUBJECT_FACTS_TYPE_BY_RULE)
     return StoredResultListings(base_slot, listings), text
 
 
 def build_results_from_rows(
-    connection: sa.Connection, rows: Iterable[Sequence[Any]], cache: ListingCache | None = None
+    connection: sa.Connection, rows: Iterable[Sequence[Any]], cache: SubjectListingCache | None = None
 ) -> Iterator[ProbeResult]:
     """Results with their listings, from rows of RESULT_COLUMNS.
 
@@ -116,7 +116,7 @@ def _decode_listings(
     connection: sa.Connection,
     values: dict[str, Any],
     decoded: dict[ResultKey, ListingsByRule | None],
-    cache: ListingCache | None,
+    cache: SubjectListingCache | None,
 ) -> ListingsByRule | None:
     probe, slot, location, base_slot = (values[name] for name in ("probe", "slot", "location", "facts_base"))
     if cache is not None and (cached := cache.get((probe, slot, location))) is not None:

@@ -16,13 +16,13 @@ from watchdog.store.tables import (
     outbox_is_waiting,
 )
 
-MIN_CHANGED_NOTIFICATION_INTERVAL_MS = 300_000
+MIN_CAUSE_CHANGED_NOTIFICATION_INTERVAL_MS = 300_000
 """Between two messages at a destination that an incident's cause has changed."""
-MIN_GROUP_EDIT_INTERVAL_MS = 10_000
+MIN_GROUP_MESSAGE_EDIT_INTERVAL_MS = 10_000
 """Between two edits of a group's message."""
 
 
-def build_waiting_filter(now: int, editing_destinations: Collection[str]) -> tuple[sa.ColumnElement[bool], ...]:
+def build_due_outbox_filter(now: int, editing_destinations: Collection[str]) -> tuple[sa.ColumnElement[bool], ...]:
     """Rows that are due and wait for no earlier one of their incident at the destination."""
     earlier, sent = outbox.alias(), outbox.alias()
     blocked = sa.exists().where(
@@ -32,15 +32,15 @@ def build_waiting_filter(now: int, editing_destinations: Collection[str]) -> tup
     )  # fmt: skip
     changed_recently = sa.exists().where(
         sent.c.destination == outbox.c.destination, sent.c.event == IncidentEvent.CHANGED,
-        sent.c.state == DeliveryState.SENT, sent.c.finished_at > now - MIN_CHANGED_NOTIFICATION_INTERVAL_MS,
+        sent.c.state == DeliveryState.SENT, sent.c.finished_at > now - MIN_CAUSE_CHANGED_NOTIFICATION_INTERVAL_MS,
     )  # fmt: skip
     is_edit = outbox.c.destination.in_(editing_destinations)
     too_soon = (outbox.c.event == IncidentEvent.CHANGED) & ~is_edit & changed_recently
-    held = build_held_in_group_filter(now, editing_destinations)
-    return outbox_is_waiting, outbox.c.due_at <= now, build_unleased_filter(now), ~blocked, ~too_soon, ~held
+    held = build_held_in_group_outbox_filter(now, editing_destinations)
+    return outbox_is_waiting, outbox.c.due_at <= now, build_unleased_outbox_filter(now), ~blocked, ~too_soon, ~held
 
 
-def build_unconfirmed_filter(now: int) -> tuple[sa.ColumnElement[bool], ...]:
+def build_unconfirmed_outbox_filter(now: int) -> tuple[sa.ColumnElement[bool], ...]:
     """Rows of which another copy is due: the incident is open, and nothing later was sent about it or its group."""
     later = outbox.alias()
     superseded = sa.exists().where(
@@ -52,22 +52,22 @@ def build_unconfirmed_filter(now: int) -> tuple[sa.ColumnElement[bool], ...]:
         later.c.state == DeliveryState.SENT, later.c.finished_at > outbox.c.finished_at,
     )  # fmt: skip
     is_open = sa.exists().where(incidents.c.id == outbox.c.incident, incidents.c.resolved_at.is_(None))
-    is_due = (outbox_is_unconfirmed, outbox.c.due_at <= now, build_unleased_filter(now))
+    is_due = (outbox_is_unconfirmed, outbox.c.due_at <= now, build_unleased_outbox_filter(now))
     return *is_due, ~superseded, ~confirmed, is_open
 
 
-def build_unleased_filter(now: int) -> sa.ColumnElement[bool]:
+def build_unleased_outbox_filter(now: int) -> sa.ColumnElement[bool]:
     """No sender holds the row."""
     return outbox.c.leased_until.is_(None) | (outbox.c.leased_until <= now)
 
 
-def build_held_in_group_filter(now: int, editing_destinations: Collection[str]) -> sa.ColumnElement[bool]:
+def build_held_in_group_outbox_filter(now: int, editing_destinations: Collection[str]) -> sa.ColumnElement[bool]:
     """Rows about an incident of a group that wait: the group's message at the destination is being sent, or it states
     enough for now.
 
-    A destination that edits its message gets each change, at most one in MIN_GROUP_EDIT_INTERVAL_MS. Any other one gets
-    a second message when the group accepts no more incidents, and the next when all of them are over. Neither waits
-    for the first incident that is critical, nor for the end of the last one.
+    A destination that edits its message gets each change, at most one in MIN_GROUP_MESSAGE_EDIT_INTERVAL_MS. Any other
+    one gets a second message when the group accepts no more incidents, and the next when all of them are over. Neither
+    waits for the first incident that is critical, nor for the end of the last one.
     """
     sibling = outbox.alias()
     is_sibling = (
@@ -75,7 +75,7 @@ def build_held_in_group_filter(now: int, editing_destinations: Collection[str]) 
     )  # fmt: skip
     is_message = (messages.c.incident == outbox.c.lead_incident, messages.c.destination == outbox.c.destination)
     has_message = sa.exists().where(*is_message)
-    edited_recently = sa.exists().where(*is_message, messages.c.sent_at > now - MIN_GROUP_EDIT_INTERVAL_MS)
+    edited_recently = sa.exists().where(*is_message, messages.c.sent_at > now - MIN_GROUP_MESSAGE_EDIT_INTERVAL_MS)
     accepts_more = sa.exists().where(
         incident_groups.c.lead_incident == outbox.c.lead_incident,
         incident_groups.c.destination == outbox.c.destination,
@@ -88,13 +88,13 @@ def build_held_in_group_filter(now: int, editing_destinations: Collection[str]) 
     states_enough = sa.case(
         (outbox.c.destination.in_(editing_destinations), edited_recently), else_=~is_opened | accepts_more
     )
-    waits = has_message & is_open & states_enough & ~build_first_critical_filter()
+    waits = has_message & is_open & states_enough & ~build_first_critical_outbox_filter()
     is_being_sent = sa.exists().where(*is_sibling, sibling.c.leased_until > now)
     in_group = sa.exists().where(*is_sibling, sibling.c.incident != outbox.c.incident)
     return in_group & (is_being_sent | waits)
 
 
-def build_first_critical_filter() -> sa.ColumnElement[bool]:
+def build_first_critical_outbox_filter() -> sa.ColumnElement[bool]:
     """Rows that report the first critical incident of a message, which has named none so far."""
     sibling, other_incident = outbox.alias(), incidents.alias()
     is_critical = sa.exists().where(

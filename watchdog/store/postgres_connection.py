@@ -12,17 +12,17 @@ import sqlalchemy as sa
 
 POSTGRES_STATEMENT_TIMEOUT_S = 10
 """The server cancels a statement that takes longer."""
-MAX_POSTGRES_ANSWER_WAIT_S = 15.0
+MAX_POSTGRES_RESPONSE_WAIT_S = 15.0
 """A server that has not answered for this long is stopped or out of reach. TCP does not notice a stopped one, because
 its system still acknowledges everything."""
 
 ReturnT = TypeVar("ReturnT")
 
 
-class BoundedWaitConnection(psycopg.Connection[Any]):
+class BoundedWaitPostgresConnection(psycopg.Connection[Any]):
     """A connection that is closed when the server does not answer within `max_wait_s` seconds."""
 
-    max_wait_s: float = MAX_POSTGRES_ANSWER_WAIT_S
+    max_wait_s: float = MAX_POSTGRES_RESPONSE_WAIT_S
 
     def wait(self, gen: Generator[Any, Any, ReturnT], *args: Any, **kwargs: Any) -> ReturnT:
         """Raises psycopg.OperationalError if the server does not answer in time."""
@@ -46,18 +46,18 @@ class BoundedWaitConnection(psycopg.Connection[Any]):
             return result
 
 
-def use_bounded_wait_connections(engine: sa.Engine) -> None:
+def use_bounded_wait_postgres_connections(engine: sa.Engine) -> None:
     """Make the engine open connections of this class."""
 
     @sa.event.listens_for(engine, "do_connect")
-    def connect(_dialect: Any, _record: Any, arguments: Any, parameters: Any) -> BoundedWaitConnection:
-        return BoundedWaitConnection.connect(*arguments, **parameters)
+    def connect(_dialect: Any, _record: Any, arguments: Any, parameters: Any) -> BoundedWaitPostgresConnection:
+        return BoundedWaitPostgresConnection.connect(*arguments, **parameters)
 
 
 @contextmanager
-def wait_longer_for_answers(connection: sa.Connection, max_wait_s: float) -> Iterator[None]:
+def allow_longer_postgres_wait(connection: sa.Connection, max_wait_s: float) -> Iterator[None]:
     """Let the server take this long to answer while this lasts."""
-    driver_connection = cast("BoundedWaitConnection", connection.connection.driver_connection)
+    driver_connection = cast("BoundedWaitPostgresConnection", connection.connection.driver_connection)
     usual_wait_s, driver_connection.max_wait_s = driver_connection.max_wait_s, max_wait_s
     try:
         yield

@@ -14,10 +14,10 @@ from watchdog.store.errors import SQLITE_DAMAGE_MESSAGES, WatchdogDatabaseDamage
 from watchdog.store.tables import metadata
 
 SQLITE_HEADER_BYTES = 100
-SQLITE_MAGIC = b"SQLite format 3\0"
-WAL_FORMAT_VERSIONS = b"\x02\x02"
+SQLITE_FILE_MAGIC_BYTES = b"SQLite format 3\0"
+SQLITE_WAL_FORMAT_VERSION_BYTES = b"\x02\x02"
 """Bytes 18 and 19 of the header of a database in WAL mode."""
-SCHEMA_READ_TIMEOUT_S = 5.0
+SQLITE_SCHEMA_READ_TIMEOUT_S = 5.0
 
 
 class SqliteFileWatch:
@@ -61,9 +61,9 @@ class SqliteFileWatch:
         header = self._read_header()
         if (
             len(header) < SQLITE_HEADER_BYTES
-            or not header.startswith(SQLITE_MAGIC)
+            or not header.startswith(SQLITE_FILE_MAGIC_BYTES)
             or header[16:18] != self._page_bytes
-            or header[18:20] != WAL_FORMAT_VERSIONS
+            or header[18:20] != SQLITE_WAL_FORMAT_VERSION_BYTES
         ):
             raise WatchdogDatabaseDamagedError("the header of the database file is damaged")
         page_bytes = int.from_bytes(header[16:18], "big")
@@ -78,7 +78,7 @@ class SqliteFileWatch:
         """With a new connection: those that are open remember the schema."""
         try:
             uri = f"{self.path.absolute().as_uri()}?mode=rw"
-            connection = sqlite3.connect(uri, uri=True, timeout=SCHEMA_READ_TIMEOUT_S)
+            connection = sqlite3.connect(uri, uri=True, timeout=SQLITE_SCHEMA_READ_TIMEOUT_S)
             try:
                 names = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
             finally:

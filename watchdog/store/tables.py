@@ -17,12 +17,12 @@ metadata = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
-_AUTO_ID_TYPE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+_AUTOINCREMENT_ID_TYPE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 # ------------------------------------------------------------------------------------------------- probes and slots
 probes = Table(
     "probes", metadata,
-    Column("id", _AUTO_ID_TYPE, primary_key=True, autoincrement=True),  # other tables reference it as `probe`
+    Column("id", _AUTOINCREMENT_ID_TYPE, primary_key=True, autoincrement=True),  # other tables reference it as `probe`
     Column("probe_id", Text, nullable=False, unique=True),  # the id in the configuration
     Column("name", Text, nullable=False),
     Column("kind", Text, nullable=False),
@@ -61,7 +61,7 @@ downtime = Table(  # gaps during which no process of Watchdog claimed slots
 # ---------------------------------------------------------------------------------------------------------- members
 revisions = Table(  # a number for the content of each configuration that was ever loaded; never deleted
     "revisions", metadata,
-    Column("number", _AUTO_ID_TYPE, primary_key=True, autoincrement=True),
+    Column("number", _AUTOINCREMENT_ID_TYPE, primary_key=True, autoincrement=True),
     Column("digest", Text, nullable=False, unique=True),
     Column("created_at", BigInteger, nullable=False),
     Column("routing", Text),  # JSON: receivers and routes, for members that do not have them

@@ -17,7 +17,7 @@ from watchdog.web.pages.status_snapshot import StatusPageConfig
 from watchdog.web.routes.api import create_api_router
 from watchdog.web.routes.errors import install_error_handlers
 from watchdog.web.routes.mcp import McpAsgiApp, create_mcp_router
-from watchdog.web.routes.operators import OperatorContext, create_operator_router
+from watchdog.web.routes.operators import OperatorRouteContext, create_operator_router
 from watchdog.web.routes.public import StatusPageCache, create_public_router
 from watchdog.web.routes.sign_in import create_sign_in_router
 from watchdog.web.templating import SECURITY_HEADERS, PageRenderer
@@ -49,7 +49,7 @@ def create_web_app(
     """
     renderer = PageRenderer(status_page.title)
     status_pages = StatusPageCache(run_read_query, clock, status_page, renderer)
-    context = OperatorContext(
+    context = OperatorRouteContext(
         run_read_query=run_read_query,
         clock=clock,
         authenticator=Authenticator(api_keys, clock),

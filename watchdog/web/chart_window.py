@@ -18,7 +18,7 @@ CHART_WINDOW_LENGTHS_AND_STEPS_MS = (
     (DAY_MS, 10 * MINUTE_MS),
 )
 """(length, step): the time shown, and the share of it that is one point."""
-CHART_STEPS_MS = tuple(
+CHART_STEP_CHOICES_MS = tuple(
     seconds * SECOND_MS for seconds in (10, 15, 20, 30, 60, 120, 180, 300, 600, 900, 1_200, 1_800, 3_600, 7_200, 14_400)
 )
 
@@ -53,7 +53,7 @@ def choose_chart_window(runs: Sequence[ResultRow], now: int) -> ChartWindow:
     intervals = [later.slot - earlier.slot for earlier, later in pairwise(runs)]
     interval = median_high(intervals) if intervals else 0
     if interval > step:
-        step = next((step for step in CHART_STEPS_MS if step >= interval), CHART_STEPS_MS[-1])
+        step = next((step for step in CHART_STEP_CHOICES_MS if step >= interval), CHART_STEP_CHOICES_MS[-1])
     return ChartWindow(now - length, now, step, -(-length // step))
 
 

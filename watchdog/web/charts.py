@@ -155,10 +155,10 @@ def render_latency_chart(
     """Two lines over time with a tinted area between them. Failed runs are crosses on the baseline."""
     present = [v for v in (*p50, *p95, limit.value if limit else None) if v is not None]
     peak = max([*present, 1.0]) if present else 100.0
-    ceiling, step = choose_axis_scale(peak)
+    ceiling, step = choose_axis_maximum_and_step(peak)
     scale = ChartScale(CHART_HEIGHT, ceiling, len(p50))
     out = Markup('<svg height="{}" role="img" aria-label="{}">').format(CHART_HEIGHT, label)
-    out += _render_grid(scale, step, limit)
+    out += _render_grid_lines(scale, step, limit)
     for f in failures:
         out += Markup('<rect class="badspan" x="{}%" y="{}" width="{}%" height="{}"/>').format(
             format_svg_number(f.start * 100), scale.top_margin, format_svg_number(f.width * 100), scale.plot_height
@@ -189,10 +189,10 @@ def render_count_chart(
 ) -> Markup:
     """A count over time."""
     present = [v for v in (*values, limit.value if limit else None) if v is not None]
-    ceiling, step = choose_axis_scale(max([*present, 5.0]))
+    ceiling, step = choose_axis_maximum_and_step(max([*present, 5.0]))
     scale = ChartScale(COUNT_CHART_HEIGHT, ceiling, len(values))
     out = Markup('<svg height="{}" role="img" aria-label="{}">').format(COUNT_CHART_HEIGHT, label)
-    out += _render_grid(scale, step, limit, lambda value, _: format_number(round(value)))
+    out += _render_grid_lines(scale, step, limit, lambda value, _: format_number(round(value)))
     out += Markup(
         '<svg class="plot" x="0" y="{}" width="100%" height="{h}" viewBox="0 0 1000 {h}" preserveAspectRatio="none">'
         '<path class="area" d="{area}"/><path class="p50" d="{line}"/></svg>'
@@ -216,9 +216,9 @@ class CanaryChartColumn(NamedTuple):
 def render_canary_chart(timings: Sequence[CanaryChartColumn | None], time_labels: Sequence[str], label: str) -> Markup:
     """One column per run: waiting below, processing above; failed runs are hatched. None: no run."""
     peak = max([*((c.pick_up_ms or 0) + (c.processing_ms or 0) for c in timings if c), 1.0])
-    ceiling, step = choose_axis_scale(peak)
+    ceiling, step = choose_axis_maximum_and_step(peak)
     scale = ChartScale(CHART_HEIGHT, ceiling, len(timings))
-    out = Markup('<svg height="{}" role="img" aria-label="{}">').format(CHART_HEIGHT, label) + _render_grid(
+    out = Markup('<svg height="{}" role="img" aria-label="{}">').format(CHART_HEIGHT, label) + _render_grid_lines(
         scale, step, None
     )
     baseline, width = scale.value_to_chart_y(0), 68 / max(1, len(timings))
@@ -259,7 +259,7 @@ def _render_limit_line(scale: ChartScale, limit: LimitLine | None) -> Markup:
     )
 
 
-def _render_grid(
+def _render_grid_lines(
     scale: ChartScale, step: float, limit: LimitLine | None, format_tick: Callable[[float, float], str] | None = None
 ) -> Markup:
     """Lines at round values, except close to the limit line."""
@@ -310,7 +310,7 @@ def _render_time_axis(scale: ChartScale, time_labels: Sequence[str]) -> Markup:
     return out
 
 
-def choose_axis_scale(peak: float) -> tuple[float, float]:
+def choose_axis_maximum_and_step(peak: float) -> tuple[float, float]:
     """(maximum, step): a maximum above the peak, and a round step that gives two to six grid lines."""
     rough = peak * 1.05 / 5
     power = 10.0 ** floor(log10(rough))
@@ -362,7 +362,7 @@ def render_state_timeline(parts: Iterable[tuple[HealthState, float, float]], lab
     return out + Markup("</svg>")
 
 
-def _split_at_missing_values(values: Sequence[ChartValue]) -> Iterator[list[tuple[int, float]]]:
+def _split_values_at_gaps(values: Sequence[ChartValue]) -> Iterator[list[tuple[int, float]]]:
     """Runs of consecutive values as (index, value)."""
     run: list[tuple[int, float]] = []
     for i, v in enumerate(values):
@@ -381,7 +381,7 @@ def _build_svg_line_path(values: Sequence[ChartValue], x: AxisMapping, y: AxisMa
         "M"
         + "L".join(f"{format_svg_number(x(i))} {format_svg_number(y(v))}" for i, v in run)
         + ("h.01" if len(run) == 1 else "")
-        for run in _split_at_missing_values(values)
+        for run in _split_values_at_gaps(values)
     )
 
 
@@ -389,7 +389,7 @@ def _build_svg_area_path(low: Sequence[ChartValue], high: Sequence[ChartValue], 
     """The area between two lines, where both have a value."""
     both: list[ChartValue] = [None if a is None or b is None else b for a, b in zip(low, high, strict=True)]
     out = []
-    for run in _split_at_missing_values(both):
+    for run in _split_values_at_gaps(both):
         upper = [f"{format_svg_number(x(i))} {format_svg_number(y(v))}" for i, v in run]
         lower = [
             f"{format_svg_number(x(i))} {format_svg_number(y(v))}"

@@ -9,27 +9,27 @@ from starlette.requests import Request
 
 MIN_COMPRESSED_BODY_BYTES = 1_024
 GZIP_LEVEL = 5
-_ZERO_WEIGHT_PATTERN = re.compile(r"0(\.0*)?")
+_ZERO_QUALITY_WEIGHT_PATTERN = re.compile(r"0(\.0*)?")
 
 
-class EncodedBody:
+class EncodedResponseBody:
     """A body for many clients, and the same compressed; None if it is too short to gain from it."""
 
     def __init__(self, body: bytes):
         self.body = body
-        self.compressed = _compress(body)
+        self.compressed = _gzip_unless_short(body)
 
     def choose_encoding(self, request: Request) -> tuple[bytes, dict[str, str]]:
         """The body to send, and the headers about its encoding."""
         return _choose_encoding(self.body, self.compressed if accepts_gzip(request) else None)
 
 
-def encode_body(request: Request, body: bytes) -> tuple[bytes, dict[str, str]]:
+def encode_response_body(request: Request, body: bytes) -> tuple[bytes, dict[str, str]]:
     """The body to send to this client, and the headers about its encoding. Takes CPU time."""
-    return _choose_encoding(body, _compress(body) if accepts_gzip(request) else None)
+    return _choose_encoding(body, _gzip_unless_short(body) if accepts_gzip(request) else None)
 
 
-def _compress(body: bytes) -> bytes | None:
+def _gzip_unless_short(body: bytes) -> bytes | None:
     return gzip.compress(body, GZIP_LEVEL, mtime=0) if len(body) >= MIN_COMPRESSED_BODY_BYTES else None
 
 
@@ -43,5 +43,5 @@ def accepts_gzip(request: Request) -> bool:
     for element in request.headers.get("accept-encoding", "").lower().split(","):
         coding, _, weight = element.replace(" ", "").partition(";q=")
         if coding in ("gzip", "*"):
-            return not _ZERO_WEIGHT_PATTERN.fullmatch(weight)
+            return not _ZERO_QUALITY_WEIGHT_PATTERN.fullmatch(weight)
     return False

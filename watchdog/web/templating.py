@@ -19,7 +19,7 @@ from watchdog.domain.formatting import HEALTH_STATE_LABELS
 from watchdog.domain.model import HealthState
 from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.resources import find_resource_path
-from watchdog.web.compression import EncodedBody
+from watchdog.web.compression import EncodedResponseBody
 
 PAGE_HEALTH_STATE_LABELS = {**HEALTH_STATE_LABELS, HealthState.UNKNOWN: "No data"}
 MAX_TARGET_TEXT_PAGE_CHARS = 300
@@ -43,7 +43,7 @@ class StaticFile:
 
     name: str
     media_type: str
-    body: EncodedBody
+    body: EncodedResponseBody
 
     @property
     def url_path(self) -> str:
@@ -88,7 +88,7 @@ class PageRenderer:
             "date": _date_filter,
             "milliseconds": format_milliseconds_number,
             "excerpt": truncate_target_text_for_page,
-            "drop_empty": drop_empty_values,
+            "drop_empty": drop_empty_field_values,
             "is_http_url": is_http_url,
             **filters,
         }
@@ -100,7 +100,9 @@ class PageRenderer:
 
 def _load_static_file(path: Path, media_type: str) -> StaticFile:
     content = path.read_bytes()
-    return StaticFile(f"{path.stem}.{sha256(content).hexdigest()[:12]}{path.suffix}", media_type, EncodedBody(content))
+    return StaticFile(
+        f"{path.stem}.{sha256(content).hexdigest()[:12]}{path.suffix}", media_type, EncodedResponseBody(content)
+    )
 
 
 def format_html_datetime_attribute(at: int) -> str:
@@ -138,7 +140,7 @@ def truncate_target_text_for_page(text: str) -> str:
     return truncate_with_ellipsis(text, MAX_TARGET_TEXT_PAGE_CHARS)
 
 
-def drop_empty_values(values: Mapping[str, object]) -> dict[str, object]:
+def drop_empty_field_values(values: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in values.items() if value}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from watchdog.domain.formatting import MINUTE_MS, NBSP
-from watchdog.domain.observations import CanaryJobPollResult, JobStage, QueueStats
+from watchdog.domain.observations import CanaryJobPollResult, CanaryJobStage, QueueStats
 from watchdog.domain.probe_state import OutstandingCanaryJobRecord, OutstandingCanaryJobs
 from watchdog.domain.rules.canary import (
     CanaryJobTracker,
@@ -27,14 +27,14 @@ def tracked(*polls: tuple[int, CanaryJobPollResult]) -> CanaryJobTracker:
 
 
 def running(at: int | None) -> CanaryJobPollResult:
-    return CanaryJobPollResult(JobStage.RUNNING, at)
+    return CanaryJobPollResult(CanaryJobStage.RUNNING, at)
 
 
 def done(picked_up: int | None, finished: int | None) -> CanaryJobPollResult:
-    return CanaryJobPollResult(JobStage.DONE, picked_up, finished)
+    return CanaryJobPollResult(CanaryJobStage.DONE, picked_up, finished)
 
 
-QUEUED = CanaryJobPollResult(JobStage.QUEUED)
+QUEUED = CanaryJobPollResult(CanaryJobStage.QUEUED)
 
 
 @pytest.mark.parametrize(
@@ -83,24 +83,26 @@ def test_phases(polls: list[tuple[int, CanaryJobPollResult]], phases: dict[str, 
 
 
 def test_a_failed_job_has_a_finish_phase() -> None:
-    assert tracked((300, CanaryJobPollResult(JobStage.FAILED, SENT + 10, SENT + 200, "boom"))).phase_durations_ms == {
+    assert tracked(
+        (300, CanaryJobPollResult(CanaryJobStage.FAILED, SENT + 10, SENT + 200, "boom"))
+    ).phase_durations_ms == {
         "pick_up": 10,
         "finish": 190,
     }
 
 
 def test_a_lost_job_has_no_finish_phase() -> None:
-    assert tracked((100, running(SENT + 10)), (300, CanaryJobPollResult(JobStage.LOST))).phase_durations_ms == {
+    assert tracked((100, running(SENT + 10)), (300, CanaryJobPollResult(CanaryJobStage.LOST))).phase_durations_ms == {
         "pick_up": 10
     }
 
 
 def test_a_sent_job_has_a_pick_up_phase_only_if_it_was_polled_as_running() -> None:
-    assert tracked((100, CanaryJobPollResult(JobStage.SENT)), (400, done(None, SENT + 300))).phase_durations_ms == {
-        "finish": 300
-    }
     assert tracked(
-        (100, CanaryJobPollResult(JobStage.SENT)), (200, running(None)), (400, done(None, None))
+        (100, CanaryJobPollResult(CanaryJobStage.SENT)), (400, done(None, SENT + 300))
+    ).phase_durations_ms == {"finish": 300}
+    assert tracked(
+        (100, CanaryJobPollResult(CanaryJobStage.SENT)), (200, running(None)), (400, done(None, None))
     ).phase_durations_ms == {
         "pick_up": 200,
         "finish": 200,
@@ -108,13 +110,13 @@ def test_a_sent_job_has_a_pick_up_phase_only_if_it_was_polled_as_running() -> No
 
 
 def test_the_job_id_may_be_reported_later() -> None:
-    tracker = tracked((100, CanaryJobPollResult(JobStage.SENT, job_id="job:7")), (200, QUEUED))
+    tracker = tracked((100, CanaryJobPollResult(CanaryJobStage.SENT, job_id="job:7")), (200, QUEUED))
     assert tracker.job_id == "job:7"
     assert not tracker.has_ended
 
 
-@pytest.mark.parametrize("stage", [JobStage.DONE, JobStage.FAILED, JobStage.LOST])
-def test_a_job_that_is_finished_or_lost_has_ended(stage: JobStage) -> None:
+@pytest.mark.parametrize("stage", [CanaryJobStage.DONE, CanaryJobStage.FAILED, CanaryJobStage.LOST])
+def test_a_job_that_is_finished_or_lost_has_ended(stage: CanaryJobStage) -> None:
     assert tracked((100, CanaryJobPollResult(stage))).has_ended
 
 
@@ -139,25 +141,28 @@ QUEUE = QueueStats(waiting=3, active=1, oldest=90_000, consumers=0, paused=True)
         ("running for too long", [(100, running(SENT + 70)), (30_000, running(SENT + 70))], QUEUE,
          ("canary.not_finished", "picked up after 70 ms, not finished within 30 s")),
         ("running for too long, with an error",
-         [(100, CanaryJobPollResult(JobStage.RUNNING, SENT + 70, error="its worker is gone\nTraceback"))], QUEUE,
+         [(100, CanaryJobPollResult(CanaryJobStage.RUNNING, SENT + 70, error="its worker is gone\nTraceback"))], QUEUE,
          ("canary.not_finished", "picked up after 70 ms, not finished within 30 s: its worker is gone")),
-        ("sent, without a further stage", [(30_000, CanaryJobPollResult(JobStage.SENT))], QueueStats(waiting=1),
+        ("sent, without a further stage", [(30_000, CanaryJobPollResult(CanaryJobStage.SENT))], QueueStats(waiting=1),
          ("canary.not_finished", "not finished within 30 s: 1 waiting")),
-        ("sent, with an error", [(30_000, CanaryJobPollResult(JobStage.SENT, error="boom"))], QueueStats(waiting=1),
+        ("sent, with an error",
+         [(30_000, CanaryJobPollResult(CanaryJobStage.SENT, error="boom"))], QueueStats(waiting=1),
          ("canary.not_finished", "not finished within 30 s: 1 waiting: boom")),
-        ("failed", [(300, CanaryJobPollResult(JobStage.FAILED, error="disk full\nTraceback"))], QueueStats(),
+        ("failed", [(300, CanaryJobPollResult(CanaryJobStage.FAILED, error="disk full\nTraceback"))], QueueStats(),
          ("job.failed", "the job failed: disk full")),
-        ("failed without an error", [(300, CanaryJobPollResult(JobStage.FAILED))], QueueStats(),
+        ("failed without an error", [(300, CanaryJobPollResult(CanaryJobStage.FAILED))], QueueStats(),
          ("job.failed", "the job failed: no error message")),
-        ("lost", [(300, CanaryJobPollResult(JobStage.LOST))], QueueStats(),
+        ("lost", [(300, CanaryJobPollResult(CanaryJobStage.LOST))], QueueStats(),
          ("canary.lost", "the canary job was lost before it was picked up")),
         ("lost, without a shown pick-up",
-         [(100, CanaryJobPollResult(JobStage.SENT)), (300, CanaryJobPollResult(JobStage.LOST))],
+         [(100, CanaryJobPollResult(CanaryJobStage.SENT)), (300, CanaryJobPollResult(CanaryJobStage.LOST))],
          QueueStats(), ("canary.lost", "the canary job was lost")),
         ("lost, with an answer",
-         [(100, CanaryJobPollResult(JobStage.SENT)), (300, CanaryJobPollResult(JobStage.LOST, error="HTTP 404"))],
+         [(100, CanaryJobPollResult(CanaryJobStage.SENT)),
+          (300, CanaryJobPollResult(CanaryJobStage.LOST, error="HTTP 404"))],
          QueueStats(), ("canary.lost", "the canary job was lost: HTTP 404")),
-        ("lost while it ran", [(100, running(SENT + 70)), (300, CanaryJobPollResult(JobStage.LOST))], QueueStats(),
+        ("lost while it ran",
+         [(100, running(SENT + 70)), (300, CanaryJobPollResult(CanaryJobStage.LOST))], QueueStats(),
          ("canary.lost", "the canary job was lost, picked up after 70 ms")),
     ],
 )  # fmt: skip
@@ -169,7 +174,7 @@ def test_verdict(
 
 
 def test_slow_sending_is_named_if_it_left_too_little_time() -> None:
-    tracker = tracked((20_000, CanaryJobPollResult(JobStage.SENT)))
+    tracker = tracked((20_000, CanaryJobPollResult(CanaryJobStage.SENT)))
     assert find_canary_problem(LIMITS, tracker, QueueStats(), sending_ms=11_000) == (
         "canary.not_finished",
         f"not finished within 30{NBSP}s, of which sending took 11{NBSP}s",
@@ -181,7 +186,7 @@ IDLE = QueueStats(waiting=1, consumers=0)
 
 
 def test_a_later_slot_goes_on_where_the_first_ended() -> None:
-    tracker = CanaryJobTracker.resume(EARLIER._replace(picked_up_at=SENT + 70))
+    tracker = CanaryJobTracker.from_outstanding_record(EARLIER._replace(picked_up_at=SENT + 70))
     assert (tracker.job_id, tracker.sent_at, tracker.picked_up_at) == ("job-1", SENT, SENT + 70)
     tracker.apply_poll_result(done(None, SENT + 900), SENT + 2 * MINUTE_MS)
     assert tracker.phase_durations_ms == {"pick_up": 70, "finish": 830}
@@ -192,17 +197,17 @@ def test_a_later_slot_goes_on_where_the_first_ended() -> None:
     [
         ("it still waits", EARLIER, QUEUED, IDLE,
          ("canary.not_picked_up", "not picked up for 2 min: 1 waiting, 0 workers")),
-        ("it is sent, and the system shows no more", EARLIER, CanaryJobPollResult(JobStage.SENT), IDLE,
+        ("it is sent, and the system shows no more", EARLIER, CanaryJobPollResult(CanaryJobStage.SENT), IDLE,
          ("canary.not_finished", "not finished for 2 min: 1 waiting, 0 workers")),
         ("it still runs", EARLIER._replace(picked_up_at=SENT + 70), running(SENT + 70), IDLE,
          ("canary.not_finished", "picked up after 70 ms, not finished for 2 min")),
         ("it was picked up since", EARLIER, running(SENT + 90_000), IDLE,
          ("canary.not_finished", "picked up after 1 min 30 s, not finished for 2 min")),
         ("its worker is gone",
-         EARLIER, CanaryJobPollResult(JobStage.RUNNING, SENT + 70, error="its worker is gone"), IDLE,
+         EARLIER, CanaryJobPollResult(CanaryJobStage.RUNNING, SENT + 70, error="its worker is gone"), IDLE,
          ("canary.not_finished", "picked up after 70 ms, not finished for 2 min: its worker is gone")),
         ("its progress had stalled",
-         EARLIER._replace(reason="canary.progress_stalled"), CanaryJobPollResult(JobStage.SENT), IDLE,
+         EARLIER._replace(reason="canary.progress_stalled"), CanaryJobPollResult(CanaryJobStage.SENT), IDLE,
          ("canary.progress_stalled", "not finished for 2 min: 1 waiting, 0 workers")),
         ("it finishes in time after all", EARLIER, done(SENT + 70, SENT + 900), IDLE, ("", "")),
     ],
@@ -214,7 +219,7 @@ def test_a_later_slot_keeps_the_finding_of_the_first(
     stats: QueueStats,
     expected: tuple[str, str],
 ) -> None:
-    tracker = CanaryJobTracker.resume(record)
+    tracker = CanaryJobTracker.from_outstanding_record(record)
     tracker.apply_poll_result(status, SENT + 2 * MINUTE_MS)
     reason, message = find_canary_problem(LIMITS, tracker, stats)
     assert (reason, message.replace(NBSP, " ")) == expected, sentence

@@ -12,7 +12,7 @@ from watchdog.domain.model import Incident, ProbeInfo, Severity, SubjectListing
 from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.probe_state import SavedScheduledJobState, ScheduledJobStateRecord
 from watchdog.domain.rules.job import (
-    JobVerdict,
+    ScheduledJobVerdict,
     is_heartbeat_incident,
     judge_job_facts,
     judge_listed_job,
@@ -37,7 +37,7 @@ HEALTHY: dict[str, Any] = {
 FINE = ("", "")
 
 
-def evaluate(facts: ScheduledJobFacts, limits: ScheduledJobLimits, expected_from: int, now: int) -> JobVerdict:
+def evaluate(facts: ScheduledJobFacts, limits: ScheduledJobLimits, expected_from: int, now: int) -> ScheduledJobVerdict:
     return judge_job_facts(facts._replace(expected_from=expected_from), limits, now)
 
 

@@ -12,18 +12,18 @@ from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.model import IncidentTransition, Json, ProbeInfo, ProbeResult
 from watchdog.domain.observations import JobSourceSnapshot, ScheduledJobFacts, SchedulerLiveness
 from watchdog.domain.probe_state import (
-    JOB_SOURCE_ABSENCE_STATE_KEY,
+    JOB_SOURCE_OUTAGE_STATE_KEY,
     SCHEDULER_HEARTBEAT_STATE_KEY,
     WAITING_FOR_FIRST_RUN_STATE_KEY,
     JobSourceOutageRecord,
     SavedScheduledJobState,
     ScheduledJobStateRecord,
     SchedulerHeartbeatRecord,
-    build_forget_job_key,
+    build_forget_job_state_key,
     build_scheduled_job_state_key,
 )
-from watchdog.domain.rules import AlertPolicy, AlertStates, evaluate_rules, fold_results
-from watchdog.domain.rules.job_source import EvaluatedJobSource, build_job_source_absence_update, evaluate_job_source
+from watchdog.domain.rules import AlertPolicy, AlertStates, evaluate_result_rules, fold_results
+from watchdog.domain.rules.job_source import EvaluatedJobSource, build_job_source_outage_update, evaluate_job_source
 from watchdog.domain.rules.unreadable_schedule import find_unjudged_job_problem
 from watchdog.domain.schedule import CronSchedule
 from watchdog.domain.uptime_clock import DowntimeGaps
@@ -83,13 +83,13 @@ class Poller:
     def lose_source(self) -> None:
         """A run to which the server that holds the jobs gives no answer."""
         self.now += MIN
-        self.state |= build_job_source_absence_update(self.state, self.now)
+        self.state |= build_job_source_outage_update(self.state, self.now)
 
     def replay(self) -> list[str]:
         return describe(fold_results(self.policy, {}, 0, self.results, lambda _: True).transitions)
 
     def forget(self, name: str) -> None:
-        self.state[build_forget_job_key(build_scheduled_job_state_key(name))] = {"name": name, "at": self.now}
+        self.state[build_forget_job_state_key(build_scheduled_job_state_key(name))] = {"name": name, "at": self.now}
 
     @property
     def message(self) -> str:
@@ -179,15 +179,15 @@ def test_a_scheduler_may_be_silent_for_as_long_again_when_its_server_returns(tim
 
 
 def test_a_dead_scheduler_hides_its_jobs_and_not_when_its_server_returned() -> None:
-    away = build_job_source_absence_update({}, NOON - HOUR)
+    away = build_job_source_outage_update({}, NOON - HOUR)
     returned = evaluate_heartbeat(NOON, away).state_updates
-    assert returned[JOB_SOURCE_ABSENCE_STATE_KEY] == JobSourceOutageRecord(NOON - HOUR, NOON).to_json()
+    assert returned[JOB_SOURCE_OUTAGE_STATE_KEY] == JobSourceOutageRecord(NOON - HOUR, NOON).to_json()
     scheduler = SchedulerLiveness("RQ scheduler", 2 * MIN, NOON)
     later = JobSourceSnapshot(NOON + DAY, jobs("ab"), scheduler)
     assert evaluate_job_source(later, REST, (), returned) == EvaluatedJobSource(
         (), "job.scheduler_dead", "no RQ scheduler is running: the last heartbeat was at 2\N{NO-BREAK SPACE}May "
         "12:00:00 UTC", is_readable=False,
-        state_updates={JOB_SOURCE_ABSENCE_STATE_KEY: returned[JOB_SOURCE_ABSENCE_STATE_KEY]},
+        state_updates={JOB_SOURCE_OUTAGE_STATE_KEY: returned[JOB_SOURCE_OUTAGE_STATE_KEY]},
     )  # fmt: skip
 
 
@@ -255,7 +255,7 @@ def test_the_only_job_of_a_source_that_is_empty_now_is_gone_with_the_place() -> 
 def message_of(poller: Poller, name: str) -> str:
     """What the newest result shows of a job."""
     result = poller.results[-1]
-    return next(f.message for f in evaluate_rules(poller.policy, result) if (f.rule, f.subject) == ("job", name))
+    return next(f.message for f in evaluate_result_rules(poller.policy, result) if (f.rule, f.subject) == ("job", name))
 
 
 def test_the_message_names_what_vanished_and_where() -> None:

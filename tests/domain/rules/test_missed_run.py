@@ -22,7 +22,7 @@ GOOD = Finding("missed_run", "", False)
         ("a slot of an interval", {"outcome": Outcome.MISSED, "reason": "missed.skipped"}, []),
         ("on time", {"outcome": Outcome.FAIL}, [GOOD]),
         ("on time, without a verdict", {"outcome": Outcome.ERROR}, [GOOD]),
-        ("caught up", {"outcome": Outcome.PASS, "measurements": {missed_run.LATE_START_MEASUREMENT: 1}}, []),
+        ("caught up", {"outcome": Outcome.PASS, "measurements": {missed_run.LATE_START_MEASUREMENT_NAME: 1}}, []),
     ],
 )
 def test_a_run_takes_place(sentence: str, fields: dict[str, Any], findings: list[Finding]) -> None:
@@ -33,4 +33,4 @@ def test_a_run_takes_place(sentence: str, fields: dict[str, Any], findings: list
 
 def test_a_run_is_named_by_its_time_in_the_zone_of_the_schedule() -> None:
     six = 1_795_842_000_000  # 28 November 2026, 05:00 UTC
-    assert missed_run.describe_cron_run(six, six + 60_000, "Europe/Berlin") == "the 06:00 CET run"
+    assert missed_run.format_cron_run(six, six + 60_000, "Europe/Berlin") == "the 06:00 CET run"

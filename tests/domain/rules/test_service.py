@@ -9,7 +9,7 @@ import pytest
 from tests.support.builders import PROBE_DATABASE_ID, alert_policy, make_result
 from watchdog.domain.model import IncidentTransition, SubjectListing, WatchdogFaultFacts
 from watchdog.domain.rules import AlertStates, service
-from watchdog.domain.rules.engine import fold_result
+from watchdog.domain.rules.engine import fold_single_result
 
 NOW = 1_700_000_100_000
 MINUTE_MS = 60_000
@@ -60,7 +60,7 @@ def test_each_receiver_is_a_subject_that_opens_and_resolves_by_itself() -> None:
             for name, state in (("oncall/slack", slack), ("ops/email", email))
         }
         result = make_result("p", slot)._replace(listings={"service": SubjectListing(NOW, subjects)})
-        fold_result(alert_policy(3, 3), states, result, out)
+        fold_single_result(alert_policy(3, 3), states, result, out)
     assert [(t.event.value, t.subject, t.probe) for t in out] == [
         ("opened", "receiver oncall/slack", PROBE_DATABASE_ID),
         ("opened", "receiver ops/email", PROBE_DATABASE_ID),

@@ -10,9 +10,9 @@ from celery.schedules import crontab
 
 from watchdog.domain.schedule import CronSchedule, CronScheduleError
 from watchdog.queues.celery.crontab import (
-    MAX_CRON_EXPRESSION_CHARS,
+    MAX_CELERY_CRON_EXPRESSION_CHARS,
     celery_crontab_to_cron_expression,
-    to_plausible_interval_ms,
+    to_plausible_job_interval_ms,
 )
 
 
@@ -56,7 +56,7 @@ def test_a_crontab_has_the_same_runs(fields: tuple[Any, ...], text: str) -> None
         ("0 0", "6\t1", "32", "*", "*"),
         ("0", "99-98", "*", "*", "*"),
         ("0", "9-8/0", "*", "*", "*"),
-        ("0," * MAX_CRON_EXPRESSION_CHARS, "6", "*", "*", "*"),
+        ("0," * MAX_CELERY_CRON_EXPRESSION_CHARS, "6", "*", "*", "*"),
     ],
 )
 def test_crontabs_without_an_equivalent_are_invalid_expressions(fields: tuple[Any, ...]) -> None:
@@ -67,4 +67,4 @@ def test_crontabs_without_an_equivalent_are_invalid_expressions(fields: tuple[An
 
 @pytest.mark.parametrize(("ms", "expected"), [(1500.0, 1500), (0.5, None), (1e300, None), (float("nan"), None)])
 def test_intervals_out_of_range_are_ignored(ms: float, expected: int | None) -> None:
-    assert to_plausible_interval_ms(ms) == expected
+    assert to_plausible_job_interval_ms(ms) == expected

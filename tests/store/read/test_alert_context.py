@@ -232,7 +232,7 @@ def test_only_the_job_of_the_incident_is_evaluated_again(database: Database, mon
     evaluated = []
     evaluate = job.judge_job_facts
 
-    def note_and_evaluate(facts: ScheduledJobFacts, *rest: Any) -> job.JobVerdict:
+    def note_and_evaluate(facts: ScheduledJobFacts, *rest: Any) -> job.ScheduledJobVerdict:
         evaluated.append(facts.name)
         return evaluate(facts, *rest)
 

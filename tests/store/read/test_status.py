@@ -12,7 +12,7 @@ from tests.support.builders import healthy_job, stuck_job, task_aged
 from tests.support.fixture_rows import NOW, FixtureRows, epoch_ms
 from tests.support.fixtures import acme_rows
 from tests.support.web import filled_database
-from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, format_duration, format_utc
+from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, format_duration, format_utc_timestamp
 from watchdog.domain.heartbeat import CheckIn, CheckInKind
 from watchdog.domain.model import Evidence, HealthState, Outcome
 from watchdog.domain.observations import ScheduledJobFacts
@@ -222,7 +222,7 @@ def test_jobs_of_the_configured_probes(database: Database) -> None:
         assert list_jobs(connection, 1) == []
         assert list_jobs(connection, shop) == [job for job in jobs if job.probe.database_id == shop]
         assert list_jobs(connection, tools) == [job for job in jobs if job.probe.database_id == tools]
-    last_run = format_utc(NOW - MINUTE_MS - 2 * HOUR_MS, NOW - MINUTE_MS)
+    last_run = format_utc_timestamp(NOW - MINUTE_MS - 2 * HOUR_MS, NOW - MINUTE_MS)
     assert [(job.name, job.status_label, job.message, job.read_at, job.outdated) for job in jobs] == [
         ("a", "Stuck", jobs[0].message, NOW - MINUTE_MS, True),
         ("u", "Missing", "task u is not in the server's list", NOW - MINUTE_MS, False),
@@ -266,7 +266,7 @@ def test_days_with_data_come_from_roll_ups_and_the_last_two_from_results(databas
     with database.write_transaction() as connection:
         rows.insert_into(connection)
     with database.open_read_transaction() as connection:
-        days = history.load_days_with_data(connection, [1, 2], (today - 89) * DAY_MS, NOW)
+        days = history.load_days_with_judged_results(connection, [1, 2], (today - 89) * DAY_MS, NOW)
     assert days == {1: {today}, 2: {today - 3, today - 1}}
 
 
@@ -277,7 +277,7 @@ def test_an_hour_without_verdicts_is_no_data(database: Database) -> None:
     with database.write_transaction() as connection:
         rows.insert_into(connection)
     with database.open_read_transaction() as connection:
-        assert history.load_days_with_data(connection, [2], NOW - 90 * DAY_MS, NOW) == {2: set()}
+        assert history.load_days_with_judged_results(connection, [2], NOW - 90 * DAY_MS, NOW) == {2: set()}
 
 
 def test_intervals_include_incidents_that_started_before(connection: sa.Connection) -> None:

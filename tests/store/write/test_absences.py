@@ -7,13 +7,13 @@ import pytest
 from tests.support.store import INTERVAL_MS, START_AT, DatabasePair, StoreHarness, make_registered_probe, make_result
 from watchdog.store.tables import results, schedule
 from watchdog.store.write.absences import (
-    STORE_FAULT_NAME,
-    MemoryRuns,
-    load_members_still_to_return,
+    STORE_ABSENCE_FAULT_NAME,
+    ProbeRunsWithoutStore,
+    load_processes_still_to_return,
     record_dropped_results,
-    record_memory_runs,
+    record_probe_runs_without_store,
 )
-from watchdog.store.write.claims import STORE_AWAY_REASON
+from watchdog.store.write.claims import MISSED_BECAUSE_STORE_AWAY_REASON
 from watchdog.store.write.member_faults import WatchdogProcessFault, replace_watchdog_process_faults
 
 MINUTES = [START_AT + n * INTERVAL_MS for n in range(30)]
@@ -30,14 +30,16 @@ def test_the_schedule_goes_on_after_the_last_run(first: StoreHarness) -> None:
     (probe,) = first.database_ids
     for n in (4, 5, 6):
         first.record_results(make_result(probe, MINUTES[n], previous_slot=MINUTES[n - 1]), now=MINUTES[8])
-    record_memory_runs(
-        first.slot_claimer, {probe: MemoryRuns(MINUTES[4], MINUTES[7], frozenset({MINUTES[7]}))}, MINUTES[8]
+    record_probe_runs_without_store(
+        first.slot_claimer, {probe: ProbeRunsWithoutStore(MINUTES[4], MINUTES[7], frozenset({MINUTES[7]}))}, MINUTES[8]
     )
     (row,) = first.select_rows(schedule)
     assert (row["last_slot"], row["next_due"]) == (MINUTES[7], MINUTES[8])
     assert str(MINUTES[7]) in row["in_flight"], "its run has not ended"
     missed = [row for row in first.select_rows(results) if row["outcome"] == "missed"]
-    assert [(row["slot"], row["slot_count"], row["reason"]) for row in missed] == [(MINUTES[2], 2, STORE_AWAY_REASON)]
+    assert [(row["slot"], row["slot_count"], row["reason"]) for row in missed] == [
+        (MINUTES[2], 2, MISSED_BECAUSE_STORE_AWAY_REASON)
+    ]
 
 
 def test_a_probe_that_another_process_has_claimed_since_is_left_alone(
@@ -47,7 +49,9 @@ def test_a_probe_that_another_process_has_claimed_since_is_left_alone(
     (probe,) = first.database_ids
     second.claim_slots(MINUTES[9])
     before = second.select_rows(schedule)
-    record_memory_runs(first.slot_claimer, {probe: MemoryRuns(MINUTES[4], MINUTES[7])}, MINUTES[9])
+    record_probe_runs_without_store(
+        first.slot_claimer, {probe: ProbeRunsWithoutStore(MINUTES[4], MINUTES[7])}, MINUTES[9]
+    )
     assert second.select_rows(schedule) == before
 
 
@@ -55,7 +59,7 @@ def test_dropped_results_are_missed(first: StoreHarness) -> None:
     (probe,) = first.database_ids
     record_dropped_results(first.slot_claimer, {probe: (MINUTES[2], 17), 4_711: (MINUTES[2], 1)}, MINUTES[20])
     (row,) = first.select_rows(results)
-    assert (row["slot"], row["slot_count"], row["reason"]) == (MINUTES[2], 17, STORE_AWAY_REASON)
+    assert (row["slot"], row["slot_count"], row["reason"]) == (MINUTES[2], 17, MISSED_BECAUSE_STORE_AWAY_REASON)
 
 
 def test_members_return_when_they_have_stored_what_they_ran(databases: DatabasePair, first: StoreHarness) -> None:
@@ -64,11 +68,11 @@ def test_members_return_when_they_have_stored_what_they_ran(databases: DatabaseP
 
     def missing() -> set[str]:
         with first.database.open_read_transaction() as connection:
-            return load_members_still_to_return(connection, {other})
+            return load_processes_still_to_return(connection, {other})
 
     assert missing() == {other}
     fault = WatchdogProcessFault(MINUTES[1], "locked")
-    replace_watchdog_process_faults(second.database, other, {STORE_FAULT_NAME: fault})
+    replace_watchdog_process_faults(second.database, other, {STORE_ABSENCE_FAULT_NAME: fault})
     assert missing() == set()
     replace_watchdog_process_faults(second.database, other, {})
     second.membership.leave(MINUTES[2])

@@ -121,7 +121,7 @@ def test_what_is_not_caught_up_is_reported_until_a_run_is_on_time(database: Data
         == "2 runs did not take place: 14 Nov 23:00 UTC, 00:00 UTC"
     )
     assert [row["event"] for row in harness.select_rows(outbox)] == ["opened", "opened"]
-    measurements = {missed_run.LATE_START_MEASUREMENT: late.late_ms}
+    measurements = {missed_run.LATE_START_MEASUREMENT_NAME: late.late_ms}
     assert (
         harness.record_results(
             make_result(probe, late.slot, measurements=measurements, previous_slot=late.previous_slot),
@@ -220,7 +220,7 @@ def claim_all(harness: StoreHarness, now: int) -> list[tuple[int, int]]:
 
 
 def late_result(probe: int, slot: int, late_ms: int, outcome: Outcome = Outcome.PASS) -> ProbeResult:
-    return make_result(probe, slot, outcome, measurements={missed_run.LATE_START_MEASUREMENT: late_ms})
+    return make_result(probe, slot, outcome, measurements={missed_run.LATE_START_MEASUREMENT_NAME: late_ms})
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from watchdog.domain.model import ClaimedSlot, Outcome
 from watchdog.domain.schedule import CronSchedule, IntervalSchedule
 from watchdog.store.database import Database
 from watchdog.store.tables import downtime, results, schedule, watermarks
-from watchdog.store.write.claims import CLAIM_AHEAD_MS
+from watchdog.store.write.claims import SLOT_CLAIM_AHEAD_MS
 
 SLOT = START_AT + INTERVAL_MS
 """The first slot of a probe that was added at START_AT."""
@@ -54,8 +54,8 @@ def claim_every_second(harness: StoreHarness, start: int, end: int, *, record: b
 
 def test_a_slot_is_claimed_a_second_ahead_and_once(database: Database) -> None:
     harness = StoreHarness(database, [make_registered_probe()])
-    assert harness.claim_slots(SLOT - CLAIM_AHEAD_MS - 1) == []
-    (slot,) = harness.claim_slots(SLOT - CLAIM_AHEAD_MS)
+    assert harness.claim_slots(SLOT - SLOT_CLAIM_AHEAD_MS - 1) == []
+    (slot,) = harness.claim_slots(SLOT - SLOT_CLAIM_AHEAD_MS)
     assert slot == ClaimedSlot(harness.database_ids[0], SLOT, LOCATION, None)
     assert harness.claim_slots(SLOT) == []
 

@@ -10,7 +10,7 @@ from watchdog.domain.probe_state import (
     WAITING_FOR_FIRST_RUN_STATE_KEY,
     SavedScheduledJobState,
     ScheduledJobStateRecord,
-    build_forget_job_key,
+    build_forget_job_state_key,
     build_scheduled_job_state_key,
 )
 from watchdog.store import codec
@@ -47,7 +47,7 @@ def test_only_missing_jobs_are_forgotten(database: Database) -> None:
         forget_missing_jobs(database, "nowhere", None, START_AT)
     with database.open_read_transaction() as connection:
         stored = load_probe_state(connection, [probe])[probe]
-    assert stored[build_forget_job_key(build_scheduled_job_state_key("c"))] == {"name": "c", "at": START_AT}
+    assert stored[build_forget_job_state_key(build_scheduled_job_state_key("c"))] == {"name": "c", "at": START_AT}
 
 
 @pytest.mark.parametrize(("value", "state"), [(True, HealthState.UNKNOWN), (None, HealthState.UP)])

@@ -10,13 +10,13 @@ import pytest
 from tests.support.store import INTERVAL_MS, START_AT, StoreHarness, make_registered_probe, make_result
 from watchdog.domain.model import IncidentEvent, IncidentTransition, ProbeResult
 from watchdog.domain.own_network import (
-    MAX_NETWORK_FAULT_HOLD_MS,
-    OWN_NETWORK_REASON,
+    MAX_RESULT_HOLD_FOR_NETWORK_CHECK_MS,
+    WATCHDOG_NETWORK_FAULT_REASON,
     NetworkFaultDecision,
     apply_network_fault_decision,
 )
 from watchdog.store.tables import incidents, outbox, results
-from watchdog.store.write.held_results import HeldResultsOutcome, decide_held_results, withdraw_failures
+from watchdog.store.write.held_results import HeldResultsOutcome, store_decided_held_results, withdraw_recorded_failures
 
 OPENED, RESOLVED = IncidentEvent.OPENED, IncidentEvent.RESOLVED
 OWN, TARGET, UNDECIDED = NetworkFaultDecision
@@ -39,7 +39,7 @@ def result_of(store: StoreHarness, number: int, outcome: str = "pass") -> ProbeR
 
 def held(store: StoreHarness, number: int) -> ProbeResult:
     """A failure that is held from when it is recorded."""
-    held_until = slot_of(number) + RECORDING_DELAY_MS + MAX_NETWORK_FAULT_HOLD_MS
+    held_until = slot_of(number) + RECORDING_DELAY_MS + MAX_RESULT_HOLD_FOR_NETWORK_CHECK_MS
     failure = result_of(store, number, "fail")._replace(reason="connection.unreachable", message="no route to the host")
     return failure._replace(held_until=held_until)
 
@@ -48,7 +48,7 @@ def decide(
     store: StoreHarness, result: ProbeResult, decision: NetworkFaultDecision, after_ms: int = 2_000
 ) -> HeldResultsOutcome:
     decided = [apply_network_fault_decision(result, decision)]
-    return decide_held_results(store.recorder, decided, result.slot + RECORDING_DELAY_MS + after_ms)
+    return store_decided_held_results(store.recorder, decided, result.slot + RECORDING_DELAY_MS + after_ms)
 
 
 def events(transitions: list[IncidentTransition]) -> list[IncidentEvent]:
@@ -64,7 +64,7 @@ def assert_replay_equals(store: StoreHarness, live: list[IncidentTransition], no
 def test_a_failure_opens_its_incident_once_it_is_known_to_be_the_targets(store: StoreHarness) -> None:
     failure = held(store, 2)
     assert store.record_each(result_of(store, 1), failure) == []
-    assert store.evaluate_deadlines(failure.slot + MAX_NETWORK_FAULT_HOLD_MS) == [], "it is held"
+    assert store.evaluate_deadlines(failure.slot + MAX_RESULT_HOLD_FOR_NETWORK_CHECK_MS) == [], "it is held"
     assert store.select_rows(outbox) == []
     unrecorded, transitions = decide(store, failure, TARGET)
     assert (unrecorded, events(transitions)) == (set(), [OPENED])
@@ -81,7 +81,7 @@ def test_a_failure_of_the_own_network_is_no_failure_of_the_target(store: StoreHa
     live += store.record_each(result_of(store, 3))
     assert live == []
     row = store.select_row(results, results.c.slot == failure.slot)
-    assert (row["outcome"], row["reason"], row["held_until"]) == ("error", OWN_NETWORK_REASON, None)
+    assert (row["outcome"], row["reason"], row["held_until"]) == ("error", WATCHDOG_NETWORK_FAULT_REASON, None)
     assert row["message"].endswith(failure.message), "it quotes what was observed"
     assert (store.select_rows(incidents), store.select_rows(outbox)) == ([], [])
     assert_replay_equals(store, live, slot_of(4))
@@ -96,7 +96,9 @@ def test_without_a_decision_in_time_it_counts_as_the_targets(store: StoreHarness
         assert other.evaluate_deadlines(failure.held_until - 1) == []
         live = other.evaluate_deadlines(failure.held_until)
     assert events(live) == [OPENED]
-    assert decide(store, failure, OWN, MAX_NETWORK_FAULT_HOLD_MS) == (set(), []), "the decision comes too late"
+    assert decide(store, failure, OWN, MAX_RESULT_HOLD_FOR_NETWORK_CHECK_MS) == (set(), []), (
+        "the decision comes too late"
+    )
     assert store.select_row(results, results.c.slot == failure.slot)["outcome"] == "fail"
     assert_replay_equals(store, live, slot_of(4))
 
@@ -142,7 +144,7 @@ def test_a_decision_about_a_result_that_is_not_recorded_yet_has_to_be_repeated(s
     assert decide(store, failure, OWN) == ({failure[:3]}, [])
     store.record_each(failure)
     assert decide(store, failure, OWN) == (set(), [])
-    assert store.select_row(results)["reason"] == OWN_NETWORK_REASON
+    assert store.select_row(results)["reason"] == WATCHDOG_NETWORK_FAULT_REASON
 
 
 def test_a_result_that_comes_too_late_to_be_evaluated_is_not_held(store: StoreHarness) -> None:
@@ -157,7 +159,7 @@ def test_a_result_that_comes_too_late_to_be_evaluated_is_not_held(store: StoreHa
 
 def withdraw(store: StoreHarness, result: ProbeResult) -> bool:
     decided = apply_network_fault_decision(result, OWN)
-    return withdraw_failures(store.recorder, [decided]) == {result[:3]}
+    return withdraw_recorded_failures(store.recorder, [decided]) == {result[:3]}
 
 
 @pytest.mark.parametrize("outcomes", ["p", "fp", ""])
@@ -169,7 +171,7 @@ def test_a_first_failure_is_withdrawn_without_a_trace(database_url: str, outcome
         live = store.record_each(*before, failure)
         assert withdraw(store, failure)
         row = store.select_row(results, results.c.slot == failure.slot)
-        assert (row["outcome"], row["reason"]) == ("error", OWN_NETWORK_REASON)
+        assert (row["outcome"], row["reason"]) == ("error", WATCHDOG_NETWORK_FAULT_REASON)
         assert store.load_alert_states(failure.probe) == {}
         live += store.record_each(result_of(store, 4, "fail"), result_of(store, 5))
         assert live == [], "the threshold counts from here"
@@ -213,8 +215,8 @@ def test_replay_equals_live_with_random_decisions(database_url: str, seed: int) 
             result = held(store, number) if kind == "held" else result_of(store, number, kind)
             live += harness.record_results(result)
             if kind == "held" and rnd.random() < 0.8:
-                after = rnd.choice((100, 2_000, MAX_NETWORK_FAULT_HOLD_MS, 15_000))
-                if after > MAX_NETWORK_FAULT_HOLD_MS:
+                after = rnd.choice((100, 2_000, MAX_RESULT_HOLD_FOR_NETWORK_CHECK_MS, 15_000))
+                if after > MAX_RESULT_HOLD_FOR_NETWORK_CHECK_MS:
                     live += store.evaluate_deadlines(result.slot + RECORDING_DELAY_MS + after)
                 live += decide(decider, result, rnd.choice((OWN, OWN, TARGET, UNDECIDED)), after).transitions
             live += rnd.choice((store, other)).evaluate_deadlines(slot_of(number) + 20_000)

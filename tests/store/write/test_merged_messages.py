@@ -13,7 +13,7 @@ from tests.support.store import (
     make_registered_probes,
     make_result,
 )
-from watchdog.domain.delivery_pace import MAX_SEPARATE_MESSAGES, MERGED_MESSAGE_INTERVAL_MS
+from watchdog.domain.delivery_pace import MAX_UNMERGED_DUE_MESSAGES, MERGED_MESSAGE_INTERVAL_MS
 from watchdog.domain.model import IncidentEvent, Severity
 from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.store.database import Database
@@ -23,7 +23,7 @@ from watchdog.store.write.outbox_lease import LeasedNotification
 
 SLOT = START_AT + INTERVAL_MS
 SLACK_ONLY = NotificationRoutingTable({"oncall": ("oncall/slack",)})
-STORM = MAX_SEPARATE_MESSAGES + 5
+STORM = MAX_UNMERGED_DUE_MESSAGES + 5
 
 
 def make_storm(database: Database, count: int = STORM) -> StoreHarness:

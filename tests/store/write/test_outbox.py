@@ -26,13 +26,13 @@ from tests.support.store import (
     make_result,
     make_results,
 )
-from watchdog.domain.delivery_pace import MAX_SEPARATE_MESSAGES
+from watchdog.domain.delivery_pace import MAX_UNMERGED_DUE_MESSAGES
 from watchdog.domain.formatting import DAY_MS, HOUR_MS
 from watchdog.domain.model import IncidentEvent, WatchdogFaultFacts
 from watchdog.domain.routing import NotificationRoute, NotificationRoutingTable
 from watchdog.store import codec
 from watchdog.store.database import Database
-from watchdog.store.outbox_filters import MIN_CHANGED_NOTIFICATION_INTERVAL_MS
+from watchdog.store.outbox_filters import MIN_CAUSE_CHANGED_NOTIFICATION_INTERVAL_MS
 from watchdog.store.read.destinations import load_failing_destinations
 from watchdog.store.tables import (
     cause_changes,
@@ -45,7 +45,7 @@ from watchdog.store.tables import (
 )
 from watchdog.store.write import outbox_lease
 from watchdog.store.write.outbox_lease import LeasedNotification
-from watchdog.store.write.outbox_rows import OPENED_NOTIFICATION_SEQ
+from watchdog.store.write.outbox_rows import OPENED_NOTIFICATION_SEQUENCE_NUMBER
 
 SLOT = START_AT + INTERVAL_MS
 RESOLVED_SEQ = 1
@@ -82,8 +82,8 @@ def test_each_destination_has_its_own_notification(database: Database) -> None:
     harness = open_incident(database, EMAIL_AND_SLACK)
     leased = harness.lease_notifications(SLOT)
     assert [(n.notification.destination, n.notification.seq, n.notification.event) for n in leased] == [
-        ("oncall/email", OPENED_NOTIFICATION_SEQ, IncidentEvent.OPENED),
-        ("oncall/slack", OPENED_NOTIFICATION_SEQ, IncidentEvent.OPENED),
+        ("oncall/email", OPENED_NOTIFICATION_SEQUENCE_NUMBER, IncidentEvent.OPENED),
+        ("oncall/slack", OPENED_NOTIFICATION_SEQUENCE_NUMBER, IncidentEvent.OPENED),
     ]
     assert all((n.attempts, dict(n.previous_receipt), n.merged) == (0, {}, False) for n in leased)
     assert len({n.lease_token for n in leased}) == 2
@@ -246,7 +246,7 @@ def test_a_released_notification_cannot_be_marked_by_its_former_sender(database:
 
 def test_two_processes_never_lease_the_same_notification(databases: DatabasePair) -> None:
     routes = NotificationRoutingTable({f"r{i}": (f"r{i}/slack",) for i in range(8)})
-    probes = make_registered_probes(MAX_SEPARATE_MESSAGES, failure_threshold=1)
+    probes = make_registered_probes(MAX_UNMERGED_DUE_MESSAGES, failure_threshold=1)
     harnesses = [StoreHarness(databases.first, probes, routes=routes)]
     harnesses.append(StoreHarness(databases.second, probes, routes=routes, create_schema=False))
     harnesses[0].record_results(*[make_result(p, SLOT, "fail") for p in harnesses[0].database_ids])
@@ -266,7 +266,7 @@ def test_two_processes_never_lease_the_same_notification(databases: DatabasePair
     for i in range(2):
         send(i)  # a process may have stopped while the other had the last rows of every destination
     all_keys = sent_keys[0] + sent_keys[1]
-    assert len(all_keys) == len(set(all_keys)) == 8 * MAX_SEPARATE_MESSAGES
+    assert len(all_keys) == len(set(all_keys)) == 8 * MAX_UNMERGED_DUE_MESSAGES
     assert set(outbox_states(harnesses[0])) == {"sent"}
 
 
@@ -279,14 +279,14 @@ def test_two_processes_do_not_block_each_other_over_two_events_of_an_incident(
     change_cause(first, "connection.refused", SLOT + 1_000)
     now = resolve_incident(first)
     second = StoreHarness(databases.second, [], create_schema=False, now=now)
-    is_locked, describe_lease = Event(), outbox_lease._describe_lease
+    is_locked, describe_lease = Event(), outbox_lease._build_leased_notification
 
     def wait_and_describe_lease(*args: Any, **named: Any) -> LeasedNotification:
         is_locked.set()
         sleep(0.2)
         return describe_lease(*args, **named)
 
-    monkeypatch.setattr(outbox_lease, "_describe_lease", wait_and_describe_lease)
+    monkeypatch.setattr(outbox_lease, "_build_leased_notification", wait_and_describe_lease)
     destinations = {name for names in first.routes.receivers.values() for name in names}
     with ThreadPoolExecutor(1) as executor:
         other = executor.submit(first.outbox.lease_due_notifications, now, LEASE_MS, destinations)
@@ -392,7 +392,7 @@ def open_incidents(database: Database, count: int, routes: NotificationRoutingTa
 
 
 def test_a_destination_gets_one_notification_at_a_time_in_order(database: Database) -> None:
-    harness = open_incidents(database, MAX_SEPARATE_MESSAGES)
+    harness = open_incidents(database, MAX_UNMERGED_DUE_MESSAGES)
     sent = []
     while leased := harness.lease_notifications(SLOT + INTERVAL_MS):
         (n,) = leased
@@ -590,10 +590,10 @@ def test_a_destination_gets_at_most_one_change_in_five_minutes(database: Databas
     change_cause(harness, "tls.expired", changed_at + 1_000, probe=0)
     change_cause(harness, "timeout.connect", changed_at + 2_000, probe=0)
     change_cause(harness, "dns.failed", changed_at + 2_000, probe=1)
-    assert send_due(harness, changed_at + MIN_CHANGED_NOTIFICATION_INTERVAL_MS - 1) == []
-    assert send_due(harness, changed_at + MIN_CHANGED_NOTIFICATION_INTERVAL_MS) == ["changed"]
-    assert send_due(harness, changed_at + 2 * MIN_CHANGED_NOTIFICATION_INTERVAL_MS - 1) == []
-    assert send_due(harness, changed_at + 2 * MIN_CHANGED_NOTIFICATION_INTERVAL_MS) == ["changed"]
+    assert send_due(harness, changed_at + MIN_CAUSE_CHANGED_NOTIFICATION_INTERVAL_MS - 1) == []
+    assert send_due(harness, changed_at + MIN_CAUSE_CHANGED_NOTIFICATION_INTERVAL_MS) == ["changed"]
+    assert send_due(harness, changed_at + 2 * MIN_CAUSE_CHANGED_NOTIFICATION_INTERVAL_MS - 1) == []
+    assert send_due(harness, changed_at + 2 * MIN_CAUSE_CHANGED_NOTIFICATION_INTERVAL_MS) == ["changed"]
     assert outbox_states(harness).count("waiting") == 0
 
 
@@ -654,7 +654,7 @@ def test_the_receivers_of_the_new_cause_get_the_incident_and_the_first_ones_keep
     harness = open_incident(database, BY_REASON)
     steps = [event_log(harness, SLOT)]
     for number, reason in enumerate(("tls.expired", "dns.failed", "http.503", "tls.untrusted", "json.truncated"), 1):
-        at = SLOT + number * MIN_CHANGED_NOTIFICATION_INTERVAL_MS
+        at = SLOT + number * MIN_CAUSE_CHANGED_NOTIFICATION_INTERVAL_MS
         change_cause(harness, reason, at)
         steps.append(event_log(harness, at))
     assert steps == [
@@ -663,7 +663,7 @@ def test_the_receivers_of_the_new_cause_get_the_incident_and_the_first_ones_keep
         [("network/email", "opened"), ("oncall/slack", "changed"), ("security/email", "changed")],
         *[[("network/email", "changed"), ("oncall/slack", "changed"), ("security/email", "changed")]] * 3,
     ]
-    resolved_at = SLOT + 6 * MIN_CHANGED_NOTIFICATION_INTERVAL_MS
+    resolved_at = SLOT + 6 * MIN_CAUSE_CHANGED_NOTIFICATION_INTERVAL_MS
     harness.record_results(make_result(harness.database_ids[0], resolved_at), now=resolved_at)
     assert event_log(harness, resolved_at) == [("oncall/slack", "resolved"), ("security/email", "resolved")]
     log = codec.decode_nullable_json(harness.select_row(incidents)["routing_log"])

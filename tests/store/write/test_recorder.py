@@ -22,7 +22,7 @@ from tests.support.store import (
 )
 from watchdog.domain.formatting import HOUR_MS, SECOND_MS
 from watchdog.domain.model import Evidence, IncidentEvent, McpTaskFacts, Outcome, ResultToRecord
-from watchdog.domain.probe_state import build_forget_job_key, build_scheduled_job_state_key
+from watchdog.domain.probe_state import build_forget_job_state_key, build_scheduled_job_state_key
 from watchdog.domain.rules import no_verdict
 from watchdog.domain.schedule import IntervalSchedule
 from watchdog.store import codec
@@ -481,7 +481,7 @@ def test_a_late_result_does_not_change_what_is_remembered_of_jobs(database: Data
     (probe,) = harness.database_ids
     job_key, forget_key = (
         build_scheduled_job_state_key("backup"),
-        build_forget_job_key(build_scheduled_job_state_key("import")),
+        build_forget_job_state_key(build_scheduled_job_state_key("import")),
     )
 
     def record(slot: int, now: int, **values: Any) -> dict[str, str]:

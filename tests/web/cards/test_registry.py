@@ -13,7 +13,7 @@ from watchdog.probes import PROBE_KINDS
 from watchdog.resources import find_resource_path
 from watchdog.web.cards.registry import (
     CARDS_BY_PROBE_KIND,
-    DEFAULT_PROBE_CARDS,
+    PROBE_CARDS_OF_MOST_KINDS,
     find_cards_of_probe_kind,
     find_probe_page_jobs_section_id,
 )
@@ -32,7 +32,7 @@ def test_every_kind_has_cards_with_templates(kind: str) -> None:
 def test_a_kind_names_its_cards_only_if_they_are_not_the_default_ones() -> None:
     assert CARDS_BY_PROBE_KIND.keys() == PROBE_KINDS.keys()
     for kind, probe in PROBE_KINDS.items():
-        assert (CARDS_BY_PROBE_KIND[kind] == DEFAULT_PROBE_CARDS) is ("cards" not in vars(probe)), kind
+        assert (CARDS_BY_PROBE_KIND[kind] == PROBE_CARDS_OF_MOST_KINDS) is ("cards" not in vars(probe)), kind
 
 
 def test_every_template_of_a_card_is_in_use() -> None:

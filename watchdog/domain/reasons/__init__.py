@@ -29,7 +29,7 @@ __all__ = [
     "get_reason_advice",
     "get_reason_family",
     "get_reason_title",
-    "is_same_cause",
+    "is_same_incident_cause",
     "matches_reason_pattern",
 ]
 
@@ -48,7 +48,7 @@ def get_reason_family(code: str) -> str:
     return code.partition(".")[0]
 
 
-def is_same_cause(code: str, other_code: str) -> bool:
+def is_same_incident_cause(code: str, other_code: str) -> bool:
     """Whether both describe one cause of an incident. Reasons of one transport family do: which phase of a request
     fails, or with which status, varies while one problem lasts."""
     return code == other_code or (

@@ -5,9 +5,9 @@ from watchdog.domain.rules.engine import (
     THRESHOLD_IGNORING_RULE_NAMES,
     AlertStates,
     ResultsFoldOutcome,
-    apply_finding,
+    advance_alert_state,
     derive_probe_health_state,
-    evaluate_rules,
+    evaluate_result_rules,
     fold_results,
     has_bad_finding_about_subject,
 )
@@ -21,9 +21,9 @@ __all__ = [
     "AlertStates",
     "ResultsFoldOutcome",
     "UptimeClock",
-    "apply_finding",
+    "advance_alert_state",
     "derive_probe_health_state",
-    "evaluate_rules",
+    "evaluate_result_rules",
     "fold_results",
     "has_bad_finding_about_subject",
 ]

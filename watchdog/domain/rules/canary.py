@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from watchdog.domain.formatting import MINUTE_MS, format_count, format_duration
-from watchdog.domain.measurements import CanaryStages
-from watchdog.domain.observations import CanaryJobPollResult, JobStage, QueueStats
+from watchdog.domain.formatting import MINUTE_MS, format_count_with_noun, format_duration
+from watchdog.domain.measurements import CanaryStageDurations
+from watchdog.domain.observations import CanaryJobPollResult, CanaryJobStage, QueueStats
 from watchdog.domain.probe_state import OutstandingCanaryJobRecord, OutstandingCanaryJobs
 from watchdog.domain.reasons import build_reason_and_message
 
-IN_PROGRESS_STAGES = (JobStage.SENT, JobStage.QUEUED, JobStage.RUNNING)
-FINISHED_STAGES = (JobStage.DONE, JobStage.FAILED)
+IN_PROGRESS_CANARY_STAGES = (CanaryJobStage.SENT, CanaryJobStage.QUEUED, CanaryJobStage.RUNNING)
+FINISHED_CANARY_STAGES = (CanaryJobStage.DONE, CanaryJobStage.FAILED)
 MAX_SLOTS_BLOCKED_BY_CANARY_JOB = 2
 """Slots that send no sentinel because an earlier one is past its deadline and outstanding."""
 MAX_OUTSTANDING_CANARY_JOBS = 3
@@ -26,9 +26,9 @@ class CanaryLimits:
     start_within: int
     finish_within: int
 
-    def get_stage_limit_ms(self, stage: JobStage) -> int:
+    def get_stage_limit_ms(self, stage: CanaryJobStage) -> int:
         """By when a sentinel must have left this stage."""
-        return self.start_within if stage is JobStage.QUEUED else self.finish_within
+        return self.start_within if stage is CanaryJobStage.QUEUED else self.finish_within
 
 
 @dataclass(slots=True)
@@ -44,7 +44,7 @@ class CanaryJobTracker:
     sent_at: int
     polled_at: int
     """When it was last polled."""
-    job_status: CanaryJobPollResult = field(default_factory=lambda: CanaryJobPollResult(JobStage.QUEUED))
+    job_status: CanaryJobPollResult = field(default_factory=lambda: CanaryJobPollResult(CanaryJobStage.QUEUED))
     picked_up_at: int | None = None
     finished_at: int | None = None
     pickup_is_shown: bool = True
@@ -53,22 +53,22 @@ class CanaryJobTracker:
     """What an earlier run remembered of it; None: this run has sent it."""
 
     @classmethod
-    def resume(cls, record: OutstandingCanaryJobRecord) -> CanaryJobTracker:
+    def from_outstanding_record(cls, record: OutstandingCanaryJobRecord) -> CanaryJobTracker:
         """Tracks the sentinel of an earlier run."""
         return cls(record.job_id, record.sent_at, record.sent_at, picked_up_at=record.picked_up_at, earlier=record)
 
     @property
     def has_ended(self) -> bool:
-        return self.job_status.stage not in IN_PROGRESS_STAGES
+        return self.job_status.stage not in IN_PROGRESS_CANARY_STAGES
 
     def apply_poll_result(self, status: CanaryJobPollResult, now: int) -> None:
         """Takes over the result of a poll at `now`."""
-        if status.stage is JobStage.LOST:
-            self.pickup_is_shown = self.job_status.stage is not JobStage.SENT
+        if status.stage is CanaryJobStage.LOST:
+            self.pickup_is_shown = self.job_status.stage is not CanaryJobStage.SENT
         self.job_status = status
         self.job_id = status.job_id or self.job_id
-        has_finished = status.stage in FINISHED_STAGES
-        if has_finished or status.stage is JobStage.RUNNING:
+        has_finished = status.stage in FINISHED_CANARY_STAGES
+        if has_finished or status.stage is CanaryJobStage.RUNNING:
             if self.picked_up_at is None and (status.picked_up_at is not None or not has_finished):
                 self.picked_up_at = _clamp_reported_job_time(status.picked_up_at, self.polled_at, now)
             if has_finished:
@@ -87,7 +87,7 @@ class CanaryJobTracker:
             pick_up = float(self.picked_up_at - self.sent_at)
         if self.finished_at is not None:
             finish = float(self.finished_at - (self.sent_at if self.picked_up_at is None else self.picked_up_at))
-        return CanaryStages(pick_up=pick_up, finish=finish).to_phases()
+        return CanaryStageDurations(pick_up=pick_up, finish=finish).to_phases()
 
 
 def _clamp_reported_job_time(reported_at: int | None, earliest: int, latest: int) -> int:
@@ -138,14 +138,14 @@ def find_canary_problem(
     elif sending_ms:
         period += f", of which sending took {format_duration(sending_ms)}"
     match tracker.job_status.stage:
-        case JobStage.LOST:
+        case CanaryJobStage.LOST:
             when = " before it was picked up" if tracker.pickup_is_shown else ""
             return build_reason_and_message("canary.lost", error, when=f", {picked_up}" if picked_up else when)
-        case JobStage.FAILED:
+        case CanaryJobStage.FAILED:
             return build_reason_and_message("job.failed", error or "no error message", name="the job", repeats="")
-        case JobStage.QUEUED:
-            return build_reason_and_message("canary.not_picked_up", _describe_queue(stats), period=period)
-        case JobStage.DONE if (
+        case CanaryJobStage.QUEUED:
+            return build_reason_and_message("canary.not_picked_up", _describe_canary_queue(stats), period=period)
+        case CanaryJobStage.DONE if (
             tracker.finished_at is not None and tracker.finished_at <= tracker.sent_at + limits.finish_within
         ):
             return "", ""
@@ -154,18 +154,18 @@ def find_canary_problem(
             "canary.not_finished", error, progress=f"{picked_up}, ", period=period
         )
     else:
-        detail = ": ".join(part for part in (_describe_queue(stats), error) if part)
+        detail = ": ".join(part for part in (_describe_canary_queue(stats), error) if part)
         reason, message = build_reason_and_message("canary.not_finished", detail, progress="", period=period)
     has_stalled = tracker.earlier is not None and tracker.earlier.reason == "canary.progress_stalled"
     return "canary.progress_stalled" if has_stalled else reason, message
 
 
-def _describe_queue(stats: QueueStats) -> str:
+def _describe_canary_queue(stats: QueueStats) -> str:
     parts = ["the queue is paused"] if stats.paused else []
     if stats.waiting is not None:
         parts.append(f"{stats.waiting} waiting")
     if stats.consumers is not None:
-        parts.append(format_count(stats.consumers, "worker"))
+        parts.append(format_count_with_noun(stats.consumers, "worker"))
     if stats.active:
         parts.append(f"{stats.active} active")
     if stats.oldest is not None:

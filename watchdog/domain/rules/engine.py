@@ -20,7 +20,7 @@ from watchdog.domain.model import (
     ProbeResult,
     SubjectFacts,
 )
-from watchdog.domain.reasons import is_same_cause
+from watchdog.domain.reasons import is_same_incident_cause
 from watchdog.domain.rules import (
     availability,
     job,
@@ -41,28 +41,28 @@ from watchdog.domain.rules.policy import AlertPolicy
 AlertStates = dict[tuple[str, str], FindingAlertState]
 """By (rule, subject). A finding that is clear has no entry."""
 
-RESULT_RULES = (
+RESULT_RULE_MODULES = (
     *(availability, no_verdict, task, missing, preference, tool),
     *(job, source, unreadable_schedule, service, missed_run),
 )
 """The rules that judge a result. `stale` judges the absence of results."""
 
-RULES_OF_OUTCOMES_WITHOUT_VERDICT = {Outcome.MISSED: (missed_run,), Outcome.ERROR: (no_verdict, missed_run)}
-"""For all other outcomes RESULT_RULES."""
+RULE_MODULES_BY_OUTCOME_WITHOUT_VERDICT = {Outcome.MISSED: (missed_run,), Outcome.ERROR: (no_verdict, missed_run)}
+"""For all other outcomes RESULT_RULE_MODULES."""
 
-INCIDENT_HEALTH_STATE_BY_RULE = {rule.RULE_NAME: rule.INCIDENT_HEALTH_STATE for rule in (*RESULT_RULES, stale)}
+INCIDENT_HEALTH_STATE_BY_RULE = {rule.RULE_NAME: rule.INCIDENT_HEALTH_STATE for rule in (*RESULT_RULE_MODULES, stale)}
 
 
-SUBJECT_LISTING_RULES = (task, preference, tool, job, service)
+SUBJECT_LISTING_RULE_MODULES = (task, preference, tool, job, service)
 """The rules that evaluate the subjects of a listing of their own."""
 
 SUBJECT_FACTS_TYPE_BY_RULE: Mapping[str, type[SubjectFacts]] = {
-    rule.RULE_NAME: rule.FACTS_TYPE for rule in SUBJECT_LISTING_RULES
+    rule.RULE_NAME: rule.FACTS_TYPE for rule in SUBJECT_LISTING_RULE_MODULES
 }
 
 _LISTING_RULE_BY_DEPENDENT_RULE = {missing.RULE_NAME: task.RULE_NAME, unreadable_schedule.RULE_NAME: job.RULE_NAME}
 """The listing that a rule reads, if it is another rule's."""
-_RULES_OMITTING_EMPTY_LISTINGS = (preference.RULE_NAME, tool.RULE_NAME)
+_RULE_NAMES_OMITTING_EMPTY_LISTINGS = (preference.RULE_NAME, tool.RULE_NAME)
 """Rules whose listing a run leaves out if there is nothing to list: no expression, or no unusual tool. A run that fails
 may also have none because it did not get as far."""
 _SCHEDULED_JOB_RULE_NAMES = (job.RULE_NAME, unreadable_schedule.RULE_NAME)
@@ -76,17 +76,17 @@ def derive_incident_id(probe: int, rule: str, subject: str, first_bad_slot: int)
     return blake2b(f"{probe}\0{rule}\0{subject}\0{first_bad_slot}".encode(), digest_size=12).hexdigest()
 
 
-def evaluate_rules(policy: AlertPolicy, result: ProbeResult) -> list[Finding]:
+def evaluate_result_rules(policy: AlertPolicy, result: ProbeResult) -> list[Finding]:
     """The findings of a result alone. A `missed` row is evidence only that no run took place, an `error` only that
     one did, without a verdict."""
-    rules = RULES_OF_OUTCOMES_WITHOUT_VERDICT.get(result.outcome, RESULT_RULES)
+    rules = RULE_MODULES_BY_OUTCOME_WITHOUT_VERDICT.get(result.outcome, RESULT_RULE_MODULES)
     return [finding for rule in rules for finding in rule.evaluate_result(policy, result)]
 
 
 def has_bad_finding_about_subject(policy: AlertPolicy, result: ProbeResult, rule_name: str, subject: str) -> bool:
-    """Whether `evaluate_rules` gives a bad finding of this rule about this subject. Other subjects of its listing, of
-    which there may be hundreds, are not evaluated."""
-    rules = RULES_OF_OUTCOMES_WITHOUT_VERDICT.get(result.outcome, RESULT_RULES)
+    """Whether `evaluate_result_rules` gives a bad finding of this rule about this subject. Other subjects of its
+    listing, of which there may be hundreds, are not evaluated."""
+    rules = RULE_MODULES_BY_OUTCOME_WITHOUT_VERDICT.get(result.outcome, RESULT_RULE_MODULES)
     rule = next((rule for rule in rules if rule_name == rule.RULE_NAME), None)
     if rule is None:
         return False
@@ -99,7 +99,7 @@ def has_bad_finding_about_subject(policy: AlertPolicy, result: ProbeResult, rule
     return any(finding.bad and finding.subject == subject for finding in rule.evaluate_result(policy, result))
 
 
-def apply_finding(
+def advance_alert_state(
     policy: AlertPolicy, alert_states: AlertStates, slot: int, finding: Finding, transitions: list[IncidentTransition]
 ) -> None:
     """Advances the state machine of one finding. Changes `alert_states` and appends to `transitions`.
@@ -121,7 +121,7 @@ def apply_finding(
     if finding.bad:
         state = state or FindingAlertState(bad_count=0, good_count=0, first_bad_slot=slot, incident=None)
         if state.incident is not None:
-            state = _advance_other_cause_count(state._replace(good_count=0), finding.reason)
+            state = _count_slots_with_other_cause(state._replace(good_count=0), finding.reason)
             if state.other_count >= failure_threshold:
                 add_transition(IncidentEvent.CHANGED, state.first_bad_slot)
                 state = state._replace(reason=finding.reason, other_count=0)
@@ -156,11 +156,11 @@ def _build_incident_transition(
     )
 
 
-def _advance_other_cause_count(state: FindingAlertState, reason: str) -> FindingAlertState:
+def _count_slots_with_other_cause(state: FindingAlertState, reason: str) -> FindingAlertState:
     """Counts the bad slots in a row in which an open incident has one other cause than its current one."""
-    if is_same_cause(reason, state.reason):
+    if is_same_incident_cause(reason, state.reason):
         return state._replace(other_count=0)
-    is_repeated = is_same_cause(reason, state.other_reason)
+    is_repeated = is_same_incident_cause(reason, state.other_reason)
     return state._replace(other_reason=reason, other_count=state.other_count + 1 if is_repeated else 1)
 
 
@@ -169,7 +169,7 @@ def find_listed_subjects(rule: str, result: ProbeResult) -> Collection[str] | No
     listing = result.listings.get(_LISTING_RULE_BY_DEPENDENT_RULE.get(rule, rule))
     if listing is not None:
         return listing.subjects
-    return () if rule in _RULES_OMITTING_EMPTY_LISTINGS and result.outcome is Outcome.PASS else None
+    return () if rule in _RULE_NAMES_OMITTING_EMPTY_LISTINGS and result.outcome is Outcome.PASS else None
 
 
 def build_good_findings_of_vanished_subjects(
@@ -193,15 +193,15 @@ def build_good_findings_of_vanished_subjects(
     ]
 
 
-def fold_result(
+def fold_single_result(
     policy: AlertPolicy, alert_states: AlertStates, result: ProbeResult, transitions: list[IncidentTransition]
 ) -> None:
     """Folds one result."""
-    findings = evaluate_rules(policy, result)
+    findings = evaluate_result_rules(policy, result)
     if findings and result.outcome is not Outcome.MISSED and stale.STALE_ALERT_STATE_KEY in alert_states:
         findings.append(stale.build_not_stale_finding())
     for finding in [*findings, *build_good_findings_of_vanished_subjects(alert_states, result, findings)]:
-        apply_finding(policy, alert_states, result.slot, finding, transitions)
+        advance_alert_state(policy, alert_states, result.slot, finding, transitions)
 
 
 class ResultsFoldOutcome(NamedTuple):
@@ -246,7 +246,7 @@ def fold_results(
     def apply_staleness_before(slot: int | None) -> None:
         while pending_events and (slot is None or pending_events[0][0] < slot):
             last_slot, threshold = pending_events.pop(0)
-            apply_finding(policy, alert_states, last_slot, stale.build_stale_finding(threshold), transitions)
+            advance_alert_state(policy, alert_states, last_slot, stale.build_stale_finding(threshold), transitions)
 
     for result in results:
         if result.late:
@@ -259,7 +259,7 @@ def fold_results(
         if result.held_until is not None and result.held_until > now:
             return ResultsFoldOutcome(evaluated_until, None, changed, transitions, result.held_until)
         states_before = dict(alert_states)
-        fold_result(policy, alert_states, result, transitions)
+        fold_single_result(policy, alert_states, result, transitions)
         changed = changed or alert_states != states_before
         evaluated_until = result.slot
     apply_staleness_before(None)

@@ -15,11 +15,11 @@ from typing import NamedTuple
 from watchdog.domain.formatting import (
     MINUTE_MS,
     SECOND_MS,
-    SHOW_SECONDS_FOR_LIMITS_BELOW_MS,
-    format_count,
+    SHOW_SECONDS_IF_LIMIT_BELOW_MS,
+    format_count_with_noun,
     format_duration,
     format_time_in_zone,
-    format_utc,
+    format_utc_timestamp,
 )
 from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.model import Finding, HealthState, Incident, ProbeInfo, ProbeResult, SubjectListing
@@ -35,7 +35,7 @@ from watchdog.domain.schedule import (
     CronSchedule,
     IntervalSchedule,
     Schedule,
-    extend_deadline_over_gaps,
+    extend_deadline_over_downtime_gaps,
     list_missed_job_runs,
 )
 from watchdog.domain.text import summarize_error
@@ -68,7 +68,7 @@ def is_heartbeat_incident(probe: ProbeInfo, incident: Incident) -> bool:
     return incident.rule == RULE_NAME and incident.subject == probe.name
 
 
-def judge_listed_job(probe: ProbeInfo, listing: SubjectListing, name: str) -> JobVerdict | None:
+def judge_listed_job(probe: ProbeInfo, listing: SubjectListing, name: str) -> ScheduledJobVerdict | None:
     """The verdict on a job of a listing; None if the probe's configuration does not cover it."""
     limits = find_job_limits(probe.job_limits, name)
     if limits is None:
@@ -76,7 +76,7 @@ def judge_listed_job(probe: ProbeInfo, listing: SubjectListing, name: str) -> Jo
     return judge_job_facts(listing.subjects[name], limits, listing.observed_at, listing.gaps)
 
 
-class JobVerdict(NamedTuple):
+class ScheduledJobVerdict(NamedTuple):
     """What a job's facts show under its limits."""
 
     reason: str = ""
@@ -93,7 +93,7 @@ class EvaluatedJob(NamedTuple):
 
     facts: ScheduledJobFacts
     state: SavedScheduledJobState
-    verdict: JobVerdict
+    verdict: ScheduledJobVerdict
     stored_key: str = ""
     """Where the probe's state has it, if that does not follow from the name: names are stored masked."""
 
@@ -126,7 +126,7 @@ def update_and_judge_job(
     return EvaluatedJob(facts, state, judge_job_facts(facts, limits, now, gaps))
 
 
-class JobRunExpectation(NamedTuple):
+class ExpectedJobRuns(NamedTuple):
     """The runs that are expected of a job: those of a schedule that are later than both instants."""
 
     schedule: Schedule | None
@@ -137,12 +137,12 @@ class JobRunExpectation(NamedTuple):
 
 def build_job_run_expectation(
     facts: ScheduledJobFacts, limits: ScheduledJobLimits, expected_from: int, gaps: DowntimeGaps = ()
-) -> JobRunExpectation:
+) -> ExpectedJobRuns:
     interval = find_job_interval_counted_from_run(facts, limits)
     if interval is None:
-        return JobRunExpectation(limits.schedule or facts.build_schedule(), facts.last_start, expected_from)
+        return ExpectedJobRuns(limits.schedule or facts.build_schedule(), facts.last_start, expected_from)
     anchor = _find_job_interval_anchor(facts, interval, limits.grace, expected_from, gaps)
-    return JobRunExpectation(IntervalSchedule(interval, anchor % interval), anchor, anchor)
+    return ExpectedJobRuns(IntervalSchedule(interval, anchor % interval), anchor, anchor)
 
 
 def _find_job_interval_anchor(
@@ -179,7 +179,7 @@ def merge_saved_job_state(
     """
     schedule_text = describe_job_schedule(facts, limits, now)
     saved = state or SavedScheduledJobState(schedule_text, _find_expected_from_of_new_job(facts, limits, now))
-    if _has_corrected_runs(facts, saved):
+    if _has_source_corrected_newest_run(facts, saved):
         saved = saved._replace(last_start=None, last_end=None, last_ok=None, duration=None, failures=0)
     if saved.schedule_text == schedule_text:
         expected_from = min(max(saved.expected_from, facts.schedule_since or saved.expected_from), now)
@@ -221,7 +221,7 @@ def merge_saved_job_state(
     )
 
 
-def _has_corrected_runs(facts: ScheduledJobFacts, saved: SavedScheduledJobState) -> bool:
+def _has_source_corrected_newest_run(facts: ScheduledJobFacts, saved: SavedScheduledJobState) -> bool:
     """Whether the source has changed or deleted the run that is remembered as the newest: then its word counts.
 
     A source forgets runs of the same outcome oldest first. So if it still has a success that is older than a remembered
@@ -230,14 +230,14 @@ def _has_corrected_runs(facts: ScheduledJobFacts, saved: SavedScheduledJobState)
     """
     reports_starts_only = facts.last_end is None and saved.last_end is None and facts.running_since is None
     return (
-        _is_earlier_than_remembered(facts.last_ok, saved.last_ok)
+        _is_earlier_timestamp(facts.last_ok, saved.last_ok)
         or bool(facts.failures and facts.last_ok is None and facts.last_end and facts.last_end == saved.last_ok)
-        or bool(facts.failures and saved.failures and _is_earlier_than_remembered(facts.last_end, saved.last_end))
-        or (reports_starts_only and _is_earlier_than_remembered(facts.last_start, saved.last_start))
+        or bool(facts.failures and saved.failures and _is_earlier_timestamp(facts.last_end, saved.last_end))
+        or (reports_starts_only and _is_earlier_timestamp(facts.last_start, saved.last_start))
     )
 
 
-def _is_earlier_than_remembered(reported: int | None, remembered: int | None) -> bool:
+def _is_earlier_timestamp(reported: int | None, remembered: int | None) -> bool:
     return reported is not None and remembered is not None and reported < remembered
 
 
@@ -256,39 +256,39 @@ def _find_latest_timestamp(*instants: int | None) -> int | None:
 
 def judge_job_facts(
     facts: ScheduledJobFacts, limits: ScheduledJobLimits, now: int, gaps: DowntimeGaps = ()
-) -> JobVerdict:
+) -> ScheduledJobVerdict:
     """Judges a job by its facts alone; of several problems, the most specific one. `gaps`: when no run could have been
     reported; empty where the source keeps all runs."""
     limits = replace(limits, grace=limits.grace + facts.reporting_lag)
     expected_from = now if facts.expected_from is None else facts.expected_from
     expected = build_job_run_expectation(facts, limits, expected_from, gaps)
     if not facts.enabled or facts.removal or facts.undecided:
-        return JobVerdict()
+        return ScheduledJobVerdict()
     if not facts.listed and not limits.overrides_schedule:
-        return JobVerdict(*_build_gone_job_problem(facts, now), None)
+        return ScheduledJobVerdict(*_build_gone_job_problem(facts, now), None)
     reason, message = _find_job_problem(facts, limits, expected, now, gaps)
     after = max(now, expected.last_run_at or now)  # a run that has just been reported may be later than `now`
     next_expected_at = (
         expected.schedule.find_next_slot_after(after) if expected.schedule is not None else facts.next_due
     )
-    return JobVerdict(reason, message, next_expected_at, _choose_job_message_time_zone(expected.schedule))
+    return ScheduledJobVerdict(reason, message, next_expected_at, _choose_job_message_time_zone(expected.schedule))
 
 
 def _build_gone_job_problem(facts: ScheduledJobFacts, now: int) -> tuple[str, str]:
     since = facts.gone_since
-    absence = "does not list it" if since is None else f"has not listed it since {format_utc(since, now)}"
+    absence = "does not list it" if since is None else f"has not listed it since {format_utc_timestamp(since, now)}"
     return build_reason_and_message("job.gone", facts.empty_source, name=facts.name, absence=absence)
 
 
 def _find_job_problem(
-    facts: ScheduledJobFacts, limits: ScheduledJobLimits, expected: JobRunExpectation, now: int, gaps: DowntimeGaps
+    facts: ScheduledJobFacts, limits: ScheduledJobLimits, expected: ExpectedJobRuns, now: int, gaps: DowntimeGaps
 ) -> tuple[str, str]:
     name = facts.name
     zone = _choose_job_message_time_zone(expected.schedule)
     if facts.lost_since is not None and facts.lost_failures >= limits.max_failures:
         return _build_lost_job_run_problem(name, facts.lost_since, facts.lost_failures, now, zone)
     if facts.running_since is not None:
-        seconds = limits.max_runtime is not None and limits.max_runtime < SHOW_SECONDS_FOR_LIMITS_BELOW_MS
+        seconds = limits.max_runtime is not None and limits.max_runtime < SHOW_SECONDS_IF_LIMIT_BELOW_MS
         since = f"running since {format_time_in_zone(facts.running_since, now, zone, seconds=seconds)}"
         if facts.stalled:
             return build_reason_and_message("job.stalled", f"{since}, and its worker is gone", name=name)
@@ -301,7 +301,7 @@ def _find_job_problem(
     if facts.failures >= limits.max_failures:
         if facts.lost_since is not None and facts.lost_is_newest:
             return _build_lost_job_run_problem(name, facts.lost_since, facts.failures, now, zone)
-        repeats = "" if facts.failures == 1 else f" {format_count(facts.failures, 'time')} in a row"
+        repeats = "" if facts.failures == 1 else f" {format_count_with_noun(facts.failures, 'time')} in a row"
         return build_reason_and_message("job.failed", summarize_error(facts.error), name=name, repeats=repeats)
     return _find_runtime_problem(facts, limits)
 
@@ -331,12 +331,12 @@ def _find_runtime_problem(facts: ScheduledJobFacts, limits: ScheduledJobLimits) 
 
 
 def _exceeds_max_runtime(started_at: int, max_runtime: int, now: int, gaps: DowntimeGaps) -> bool:
-    deadline, gap = extend_deadline_over_gaps(started_at, started_at + max_runtime, gaps)
+    deadline, gap = extend_deadline_over_downtime_gaps(started_at, started_at + max_runtime, gaps)
     return gap is None and deadline < now
 
 
 def _find_overdue_problem(
-    facts: ScheduledJobFacts, limits: ScheduledJobLimits, expected: JobRunExpectation, now: int, gaps: DowntimeGaps
+    facts: ScheduledJobFacts, limits: ScheduledJobLimits, expected: ExpectedJobRuns, now: int, gaps: DowntimeGaps
 ) -> tuple[str, str] | None:
     """A run that should have started and did not.
 

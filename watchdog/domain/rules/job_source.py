@@ -9,20 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from watchdog.domain.formatting import DAY_MS, format_count, format_utc
+from watchdog.domain.formatting import DAY_MS, format_count_with_noun, format_utc_timestamp
 from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.model import Json
 from watchdog.domain.observations import JobSourceSnapshot, ScheduledJobFacts, SchedulerLiveness
 from watchdog.domain.probe_state import (
-    FORGET_JOB_KEY_PREFIX,
-    JOB_SOURCE_ABSENCE_STATE_KEY,
+    FORGET_JOB_STATE_KEY_PREFIX,
+    JOB_SOURCE_OUTAGE_STATE_KEY,
     SCHEDULED_JOB_STATE_KEY_PREFIX,
     SCHEDULER_HEARTBEAT_STATE_KEY,
     JobSourceOutageRecord,
     SavedScheduledJobState,
     ScheduledJobStateRecord,
     SchedulerHeartbeatRecord,
-    build_forget_job_key,
+    build_forget_job_state_key,
     build_scheduled_job_state_key,
     read_scheduled_job_state_record,
 )
@@ -30,12 +30,12 @@ from watchdog.domain.reasons import build_reason_and_message
 from watchdog.domain.rules.job import (
     OVERDUE_JOB_REASONS,
     EvaluatedJob,
-    JobVerdict,
+    ScheduledJobVerdict,
     find_job_limits,
     judge_job_facts,
     update_and_judge_job,
 )
-from watchdog.domain.rules.missing_jobs import SOURCE_INCIDENT_MIN_GONE_JOBS, find_gone_job_majority, is_job_gone
+from watchdog.domain.rules.missing_jobs import MIN_GONE_JOBS_OF_SOURCE_INCIDENT, find_gone_job_majority, is_job_gone
 from watchdog.domain.schedule import list_missed_job_runs
 from watchdog.domain.uptime_clock import DowntimeGaps, UptimeClock
 
@@ -100,7 +100,7 @@ def evaluate_job_source(
     """
     heartbeat_at, absence = (
         _find_newest_scheduler_heartbeat(snapshot, probe_state),
-        _find_newest_job_source_absence(snapshot, probe_state),
+        _find_newest_job_source_outage(snapshot, probe_state),
     )
     source = _JobSourceEvaluationInputs(
         snapshot=snapshot,
@@ -112,13 +112,13 @@ def evaluate_job_source(
         absence=absence,
     )
     listed = list(_evaluate_listed_jobs(source))
-    returned: Mapping[str, Json] = {} if absence is None else {JOB_SOURCE_ABSENCE_STATE_KEY: absence.to_json()}
+    returned: Mapping[str, Json] = {} if absence is None else {JOB_SOURCE_OUTAGE_STATE_KEY: absence.to_json()}
     if dead := _find_dead_scheduler_problem(source, listed):
         return EvaluatedJobSource((), *dead, is_readable=False, state_updates=returned)
     unlisted = _accept_job_removals(source, listed, list(_evaluate_unlisted_jobs(source)))
     jobs = (*listed, *unlisted)
     reason, message = _find_job_source_problem(snapshot, jobs)
-    updates: dict[str, Json] = dict.fromkeys(key for key in probe_state if key.startswith(FORGET_JOB_KEY_PREFIX))
+    updates: dict[str, Json] = dict.fromkeys(key for key in probe_state if key.startswith(FORGET_JOB_STATE_KEY_PREFIX))
     updates |= returned
     if heartbeat_at is not None:
         updates[SCHEDULER_HEARTBEAT_STATE_KEY] = SchedulerHeartbeatRecord(heartbeat_at).to_json()
@@ -203,7 +203,7 @@ def _is_job_overdue_at(instant: int, job: EvaluatedJob, limits: ScheduledJobLimi
 
 
 def _mark_job_lateness_undecided(job: EvaluatedJob) -> EvaluatedJob:
-    return job._replace(facts=job.facts._replace(undecided=True), verdict=JobVerdict())
+    return job._replace(facts=job.facts._replace(undecided=True), verdict=ScheduledJobVerdict())
 
 
 # --- jobs that are not listed
@@ -260,7 +260,7 @@ def _evaluate_gone_job(
 ) -> EvaluatedJob:
     gone_since = source.taken_at if record.state.gone_since is None else record.state.gone_since
     state = record.state._replace(gone_since=gone_since)
-    is_forgotten = state.forgotten or build_forget_job_key(key) in source.probe_state
+    is_forgotten = state.forgotten or build_forget_job_state_key(key) in source.probe_state
     facts = ScheduledJobFacts(
         record.name,
         last_start=state.last_start,
@@ -305,7 +305,7 @@ def _accept_job_removals(
         return clock.has_elapsed(since, JOB_REMOVAL_ACCEPTED_AFTER_MS, source.taken_at)
 
     return [
-        job._replace(facts=job.facts._replace(removal="job.removal_accepted"), verdict=JobVerdict())
+        job._replace(facts=job.facts._replace(removal="job.removal_accepted"), verdict=ScheduledJobVerdict())
         if is_accepted(job.facts)
         else job
         for job in unlisted
@@ -324,23 +324,23 @@ def _find_newest_scheduler_heartbeat(snapshot: JobSourceSnapshot, probe_state: M
     return max((min(at, snapshot.taken_at) for at in reports), default=None)
 
 
-def build_job_source_absence_update(probe_state: Mapping[str, Json], now: int) -> Mapping[str, Json]:
+def build_job_source_outage_update(probe_state: Mapping[str, Json], now: int) -> Mapping[str, Json]:
     """What a run changes in the probe's state that could not reach the server that holds the jobs."""
-    record = _decode_job_source_absence(probe_state)
+    record = _decode_job_source_outage(probe_state)
     is_known = record is not None and record.returned_at is None
-    return {} if is_known else {JOB_SOURCE_ABSENCE_STATE_KEY: JobSourceOutageRecord(now).to_json()}
+    return {} if is_known else {JOB_SOURCE_OUTAGE_STATE_KEY: JobSourceOutageRecord(now).to_json()}
 
 
-def _decode_job_source_absence(probe_state: Mapping[str, Json]) -> JobSourceOutageRecord | None:
-    stored = probe_state.get(JOB_SOURCE_ABSENCE_STATE_KEY)
+def _decode_job_source_outage(probe_state: Mapping[str, Json]) -> JobSourceOutageRecord | None:
+    stored = probe_state.get(JOB_SOURCE_OUTAGE_STATE_KEY)
     return None if stored is None else JobSourceOutageRecord.from_json(stored)
 
 
-def _find_newest_job_source_absence(
+def _find_newest_job_source_outage(
     snapshot: JobSourceSnapshot, probe_state: Mapping[str, Json]
 ) -> JobSourceOutageRecord | None:
     """The newest absence, which this run ends if none before it has."""
-    record = _decode_job_source_absence(probe_state)
+    record = _decode_job_source_outage(probe_state)
     if record is None or record.returned_at is not None:
         return record
     return record._replace(returned_at=snapshot.taken_at)
@@ -362,7 +362,7 @@ def _find_dead_scheduler_problem(
     elif source.heartbeat_at is None:
         detail = "none has ever reported"
     elif source.taken_at - max(source.heartbeat_at, source.server_returned_at) > scheduler.timeout:
-        detail = f"the last heartbeat was at {format_utc(source.heartbeat_at, source.taken_at, seconds=True)}"
+        detail = f"the last heartbeat was at {format_utc_timestamp(source.heartbeat_at, source.taken_at, seconds=True)}"
     else:
         return None
     return build_reason_and_message("job.scheduler_dead", detail, scheduler=scheduler.name) if detail else None
@@ -374,20 +374,20 @@ def _describe_idle_scheduler(source: _JobSourceEvaluationInputs, listed: list[Ev
     enabled = [job for job in listed if job.facts.enabled]
     sent = (at for job in listed for at in (job.facts.last_start, job.facts.advanced_at) if at is not None)
     last_sent_at = max(sent, default=None)
-    late = {job.facts.name: _find_unsent_run_due_at(job.facts, source.taken_at) for job in enabled if job.is_overdue}
+    late = {job.facts.name: _find_unsent_job_due_at(job.facts, source.taken_at) for job in enabled if job.is_overdue}
     unsent = {
         name: due_at
         for name, due_at in late.items()
         if due_at is not None and (last_sent_at is None or due_at > last_sent_at)
     }
-    if len(enabled) < SOURCE_INCIDENT_MIN_GONE_JOBS or not unsent:
+    if len(enabled) < MIN_GONE_JOBS_OF_SOURCE_INCIDENT or not unsent:
         return ""
     name = min(unsent, key=lambda name: unsent[name])
-    due = format_utc(unsent[name], source.taken_at, seconds=True)
-    return f"{name} was due at {due}, and none of {format_count(len(enabled), 'job')} has been sent since"
+    due = format_utc_timestamp(unsent[name], source.taken_at, seconds=True)
+    return f"{name} was due at {due}, and none of {format_count_with_noun(len(enabled), 'job')} has been sent since"
 
 
-def _find_unsent_run_due_at(facts: ScheduledJobFacts, now: int) -> int | None:
+def _find_unsent_job_due_at(facts: ScheduledJobFacts, now: int) -> int | None:
     """When a job was due that has not been sent; None: it has been sent, or is not due."""
     if facts.next_due is not None:
         return facts.next_due if facts.next_due <= now else None

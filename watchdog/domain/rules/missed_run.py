@@ -12,11 +12,11 @@ RULE_NAME = "missed_run"
 INCIDENT_HEALTH_STATE = HealthState.UNKNOWN
 NOT_RUN_REASON, MAY_HAVE_RUN_REASON = "missed.not_run", "missed.may_have_run"
 """The reasons of missed slots that are a problem: they are recorded for cron schedules only."""
-LATE_START_MEASUREMENT = "started_late_ms"
+LATE_START_MEASUREMENT_NAME = "started_late_ms"
 """How long after its slot a run was started that was caught up."""
 
 
-def describe_cron_run(slot: int, now: int, timezone: str) -> str:
+def format_cron_run(slot: int, now: int, timezone: str) -> str:
     """A run of a cron schedule: "the 06:00 CET run"."""
     return f"the {format_time_in_zone(slot, now, timezone)} run"
 
@@ -24,5 +24,5 @@ def describe_cron_run(slot: int, now: int, timezone: str) -> str:
 def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Finding]:
     if result.reason in (NOT_RUN_REASON, MAY_HAVE_RUN_REASON):
         yield Finding(RULE_NAME, "", True, result.reason, result.message)
-    elif result.outcome is not Outcome.MISSED and LATE_START_MEASUREMENT not in result.measurements:
+    elif result.outcome is not Outcome.MISSED and LATE_START_MEASUREMENT_NAME not in result.measurements:
         yield Finding(RULE_NAME, "", False)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from watchdog.domain.model import SubjectListing
 from watchdog.domain.observations import ScheduledJobFacts
 
-SOURCE_INCIDENT_MIN_GONE_JOBS = 2
+MIN_GONE_JOBS_OF_SOURCE_INCIDENT = 2
 """From this many jobs on, what stops them all is one incident about their source."""
 
 
@@ -15,7 +15,7 @@ def find_gone_job_majority(subjects: Mapping[str, ScheduledJobFacts]) -> list[st
     """The missing jobs, if they are most of all jobs: then their source is the problem. Otherwise empty."""
     gone = [name for name, facts in subjects.items() if is_job_gone(facts) and not facts.undecided]
     job_count = sum(facts.listed or is_job_gone(facts) for facts in subjects.values())
-    is_most = len(gone) >= SOURCE_INCIDENT_MIN_GONE_JOBS and 2 * len(gone) > job_count
+    is_most = len(gone) >= MIN_GONE_JOBS_OF_SOURCE_INCIDENT and 2 * len(gone) > job_count
     return gone if is_most else []
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from watchdog.domain.model import Finding, HealthState, Outcome, ProbeResult
-from watchdog.domain.own_network import OWN_NETWORK_REASON
+from watchdog.domain.own_network import WATCHDOG_NETWORK_FAULT_REASON
 from watchdog.domain.rules.policy import AlertPolicy
 
 RULE_NAME = "no_verdict"
 INCIDENT_HEALTH_STATE = HealthState.UNKNOWN
-OVERLOADED_REASON = "watchdog.overloaded"
+WATCHDOG_OVERLOADED_REASON = "watchdog.overloaded"
 """A run found no free place. That is a finding about Watchdog, and decides nothing about the probe."""
-FINDING_ABOUT_WATCHDOG_REASONS = (OVERLOADED_REASON, OWN_NETWORK_REASON)
+NO_VERDICT_REASONS_ABOUT_WATCHDOG = (WATCHDOG_OVERLOADED_REASON, WATCHDOG_NETWORK_FAULT_REASON)
 
 
 def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Finding]:
-    if result.reason in FINDING_ABOUT_WATCHDOG_REASONS:
+    if result.reason in NO_VERDICT_REASONS_ABOUT_WATCHDOG:
         return
     if result.outcome is Outcome.ERROR:
         yield Finding(RULE_NAME, "", True, result.reason, result.message)

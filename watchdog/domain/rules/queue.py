@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from watchdog.domain.formatting import (
-    SHOW_SECONDS_FOR_LIMITS_BELOW_MS,
-    format_count,
+    SHOW_SECONDS_IF_LIMIT_BELOW_MS,
+    format_count_with_noun,
     format_duration,
     format_duration_over_limit,
     format_number,
-    format_utc,
+    format_utc_timestamp,
 )
 from watchdog.domain.observations import QueueStats
 from watchdog.domain.probe_state import QueueThreshold, QueueThresholdRecord, compute_short_digest
@@ -125,8 +125,8 @@ def read_queue_metric(threshold: QueueThreshold, stats: QueueStats) -> tuple[flo
 def describe_queue_threshold_breach(state: QueueThresholdState, stats: QueueStats, now: int) -> tuple[str, str]:
     """Reason and message of a metric that is bad."""
     threshold, value = state.threshold, state.value or 0
-    since = format_utc(
-        state.record.breached_since or now, now, seconds=threshold.for_ms < SHOW_SECONDS_FOR_LIMITS_BELOW_MS
+    since = format_utc_timestamp(
+        state.record.breached_since or now, now, seconds=threshold.for_ms < SHOW_SECONDS_IF_LIMIT_BELOW_MS
     )
     limit, suffix = f"{threshold.value:g}", f", since {since}" if threshold.for_ms else ""
     match threshold.metric:
@@ -142,7 +142,7 @@ def describe_queue_threshold_breach(state: QueueThresholdState, stats: QueueStat
             return build_reason_and_message(
                 "queue.failure_ratio",
                 share=f"{value:.0%}",
-                completed=format_count(sum(n or 0 for n in stats.completed or ()), "job"),
+                completed=format_count_with_noun(sum(n or 0 for n in stats.completed or ()), "job"),
                 window=format_duration(threshold.window_ms),
                 limit=f"{threshold.value:.0%}",
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
-from watchdog.domain.formatting import format_utc
+from watchdog.domain.formatting import format_utc_timestamp
 from watchdog.domain.membership import MAX_PROCESS_CONFIG_DIFFERENCE_MS
 from watchdog.domain.model import Finding, HealthState, ProbeResult, WatchdogFaultFacts
 from watchdog.domain.reasons import build_reason_and_message
@@ -23,7 +23,7 @@ MAX_ALL_DESTINATIONS_FAILING_MS = 300_000
 DESTINATION_SUBJECT_PREFIX = "receiver "
 PROCESS_CONFIG_DIFFERENCE_SUBJECT = "configurations"
 """The subject that is about the configurations of the processes on the database."""
-PROCESS_FAULT_REASON_BY_NAME = {
+WATCHDOG_PROCESS_FAULT_REASON_BY_NAME = {
     "store": "watchdog.store_away",
     "overload": "watchdog.overloaded",
     "network": "watchdog.network",
@@ -78,16 +78,16 @@ def _judge_watchdog_fault(subject: str, facts: WatchdogFaultFacts, now: int) -> 
     if facts.failing_since is None:
         return False, "", ""
     fault, _, member = subject.partition(" of ")
-    if fault in PROCESS_FAULT_REASON_BY_NAME:
-        since = format_utc(facts.failing_since, now)
+    if fault in WATCHDOG_PROCESS_FAULT_REASON_BY_NAME:
+        since = format_utc_timestamp(facts.failing_since, now)
         return True, *build_reason_and_message(
-            PROCESS_FAULT_REASON_BY_NAME[fault], facts.error, member=member, since=since
+            WATCHDOG_PROCESS_FAULT_REASON_BY_NAME[fault], facts.error, member=member, since=since
         )
     if not (
         now - facts.failing_since > MAX_PROCESS_CONFIG_DIFFERENCE_MS if differs else is_destination_failing(facts, now)
     ):
         return False, "", ""
-    since = format_utc(facts.failing_since, now)
+    since = format_utc_timestamp(facts.failing_since, now)
     if differs:
         return True, *build_reason_and_message("watchdog.configurations_differ", facts.error, since=since)
     return True, *build_reason_and_message("watchdog.delivery_failing", facts.error, subject=subject, since=since)

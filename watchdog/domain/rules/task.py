@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from enum import Enum
 
-from watchdog.domain.formatting import SHOW_SECONDS_FOR_LIMITS_BELOW_MS, format_duration, format_utc
+from watchdog.domain.formatting import SHOW_SECONDS_IF_LIMIT_BELOW_MS, format_duration, format_utc_timestamp
 from watchdog.domain.model import Finding, HealthState, McpTaskFacts, ProbeInfo, ProbeResult
 from watchdog.domain.reasons import build_reason_and_message
 from watchdog.domain.rules.policy import AlertPolicy
@@ -85,7 +85,7 @@ def find_mcp_task_problem(name: str, task: McpTaskFacts, limit: int | None, now:
         return "", ""
     age = now - since
     verdict = "the server reports ok: false" if limit is None else f"limit {format_duration(limit)}"
-    when = format_utc(since, now, seconds=(age if limit is None else limit) < SHOW_SECONDS_FOR_LIMITS_BELOW_MS)
+    when = format_utc_timestamp(since, now, seconds=(age if limit is None else limit) < SHOW_SECONDS_IF_LIMIT_BELOW_MS)
     if task.last_run_at is None:
         return build_reason_and_message("task.never_ran", name=name, first_listed=when, verdict=verdict)
     verdict += f" at an age of {format_duration(age)}" if limit is None else ""

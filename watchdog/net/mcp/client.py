@@ -30,7 +30,7 @@ from pydantic import ValidationError
 
 from watchdog.domain.model import Evidence, Json
 from watchdog.domain.reasons import get_reason_family
-from watchdog.domain.text import to_single_line, truncate_with_ellipsis
+from watchdog.domain.text import truncate_to_single_line, truncate_with_ellipsis
 from watchdog.net.errors import ProbeError, build_probe_error_from_exception
 from watchdog.net.mcp.received_messages import McpMessageInspector
 from watchdog.net.mcp.reply_errors import (
@@ -38,12 +38,17 @@ from watchdog.net.mcp.reply_errors import (
     error_from_invalid_mcp_reply,
     error_from_unsupported_mcp_version,
 )
-from watchdog.net.mcp.results import add_missing_content, parse_resource_contents, parse_tool_result, parse_tools_page
+from watchdog.net.mcp.results import (
+    add_missing_mcp_result_content,
+    parse_resource_contents,
+    parse_tool_result,
+    parse_tools_page,
+)
 from watchdog.net.mcp.session_result import McpSessionResult
 from watchdog.net.mcp.tool_schema import replace_invalid_tool_schemas
 from watchdog.net.phases import PhaseTimer
 
-LEGACY_PROTOCOL_ERA = "legacy"
+LEGACY_MCP_PROTOCOL_ERA = "legacy"
 """The protocol era of the `initialize` handshake. The modern era is identified by its protocol version."""
 MCP_DISCOVER_METHOD, MCP_LIST_TOOLS_METHOD, MCP_LOG_MESSAGE_METHOD = (
     "server/discover",
@@ -120,8 +125,8 @@ async def open_mcp_client(
                 if receiving.cancel_called:
                     return
                 if not isinstance(item, Exception):
-                    received.requests.check_response(item.message)
-                    _record_details_sdk_discards(item.message, result, received)
+                    received.requests.reject_reply_to_unknown_request(item.message)
+                    _record_details_discarded_by_mcp_sdk(item.message, result, received)
                 await inbox.send(item)
             inbox.close()
 
@@ -143,23 +148,23 @@ async def open_mcp_client(
         relays.cancel_scope.cancel()
 
 
-def _record_details_sdk_discards(
+def _record_details_discarded_by_mcp_sdk(
     message: JSONRPCMessage, result: McpSessionResult, received: McpMessageInspector
 ) -> None:
     """Keeps what the SDK hides of a message: an error's data, invalid schemas, the last log message."""
     if isinstance(message, JSONRPCError):
         received.errors.append(message.error)
         if message.id is None:  # the session ignores it: nothing shows which request it is about
-            text = to_single_line(f"{message.error.code}: {message.error.message}")
+            text = truncate_to_single_line(f"{message.error.code}: {message.error.message}")
             result.facts["error_without_id"] = truncate_with_ellipsis(text, MAX_MCP_LOG_MESSAGE_CHARS)
     elif isinstance(message, JSONRPCResponse) and received.requests.find_request_method(message) == "tools/call":
-        add_missing_content("tools/call", message.result)
+        add_missing_mcp_result_content("tools/call", message.result)
     elif (
         isinstance(message, JSONRPCResponse) and received.requests.find_request_method(message) == MCP_LIST_TOOLS_METHOD
     ):
         received.tool_problems |= replace_invalid_tool_schemas(message.result, received.schema_budget)
     elif isinstance(message, JSONRPCNotification) and message.method == MCP_LOG_MESSAGE_METHOD:
-        line = to_single_line(str((message.params or {}).get("data")))
+        line = truncate_to_single_line(str((message.params or {}).get("data")))
         result.facts["last_log_message"] = truncate_with_ellipsis(line, MAX_MCP_LOG_MESSAGE_CHARS)
 
 
@@ -189,7 +194,7 @@ class McpClient:
         if not protocol_era:
             if not await self._try_negotiate_by_discover(discovery_timeout_s):
                 await self._negotiate_by_initialize()
-        elif protocol_era == LEGACY_PROTOCOL_ERA:
+        elif protocol_era == LEGACY_MCP_PROTOCOL_ERA:
             await self._request_with_delayed_fallback(
                 self._negotiate_by_initialize, self._negotiate_by_discover, reconsider_after_s
             )
@@ -198,7 +203,7 @@ class McpClient:
                 self._negotiate_by_discover, self._negotiate_by_initialize, reconsider_after_s
             )
         result.protocol_version = self._received.protocol_version = session.protocol_version or ""
-        result.protocol_era = LEGACY_PROTOCOL_ERA if session.initialize_result else result.protocol_version
+        result.protocol_era = LEGACY_MCP_PROTOCOL_ERA if session.initialize_result else result.protocol_version
         if session.server_info:
             result.server_name, result.server_version = session.server_info.name, session.server_info.version
 

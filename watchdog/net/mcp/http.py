@@ -33,8 +33,12 @@ from watchdog.net.mcp.http_transport import (
     McpHttpEndpoint,
     McpHttpTransport,
 )
-from watchdog.net.mcp.large_messages import read_mcp_message_body, replace_message_in_body, replace_message_in_event
-from watchdog.net.mcp.message_text import holds_awaited_reply, normalize_jsonrpc_message
+from watchdog.net.mcp.large_messages import (
+    read_mcp_message_body,
+    replace_mcp_message_in_body,
+    replace_mcp_message_in_sse_event,
+)
+from watchdog.net.mcp.message_text import contains_awaited_mcp_reply, normalize_jsonrpc_message
 from watchdog.net.mcp.received_messages import McpMessageInspector
 from watchdog.net.mcp.reply_errors import MAX_MCP_ERROR_EXCERPT_CHARS
 from watchdog.net.phases import PhaseTimer
@@ -62,9 +66,9 @@ async def open_mcp_http_transport(
     with anyio.CancelScope() as scope:
         transport.cancel_session = scope.cancel
         try:
-            waiting = loop.call_later(endpoint_event_timeout_s, transport.fail_without_sse_endpoint)
+            waiting = loop.call_later(endpoint_event_timeout_s, transport.fail_for_missing_sse_endpoint)
             try:
-                async with _open_sdk_streams(transport, ssl_context):
+                async with _open_mcp_sdk_streams(transport, ssl_context):
                     waiting.cancel()
                     yield transport
             finally:
@@ -87,7 +91,7 @@ async def open_mcp_http_transport(
 
 
 @asynccontextmanager
-async def _open_sdk_streams(transport: McpHttpTransport, ssl_context: ssl.SSLContext | None) -> AsyncIterator[None]:
+async def _open_mcp_sdk_streams(transport: McpHttpTransport, ssl_context: ssl.SSLContext | None) -> AsyncIterator[None]:
     url = transport.endpoint.url
     async with httpcore2.AsyncConnectionPool(
         ssl_context=ssl_context, network_backend=McpHttpNetworkBackend(transport)
@@ -230,7 +234,10 @@ class _McpHttpResponseStream(httpx2.AsyncByteStream):
                 return
             async for chunk in self._iter_decoded_chunks():
                 yield b"".join(
-                    [await self._replace_large_or_normalize_event(event) for event in self._split_into_events(chunk)]
+                    [
+                        await self._replace_large_or_normalize_event(event)
+                        for event in self._split_into_sse_events(chunk)
+                    ]
                 )
             yield self._mark_remover.flush() + self._flush_unfinished_event()
         except Exception as error:
@@ -245,11 +252,11 @@ class _McpHttpResponseStream(httpx2.AsyncByteStream):
             pass
         body.finish()
         received = self._transport.received
-        if received.is_large(body.beginning, is_cut=body.is_large):
-            return (await received.replace(replace_message_in_body, body)).data
+        if received.is_large(body.decoded_beginning, is_cut=body.is_large):
+            return (await received.replace(replace_mcp_message_in_body, body)).data
         return normalize_jsonrpc_message(read_mcp_message_body(body), received.requests.awaited_methods)
 
-    def _split_into_events(self, chunk: bytes) -> list[bytes]:
+    def _split_into_sse_events(self, chunk: bytes) -> list[bytes]:
         """Into events, if the body is a stream of events."""
         data, events = self._mark_remover.feed(chunk), self._response_info.events
         return [data] if events is None else events.feed(data)
@@ -259,7 +266,7 @@ class _McpHttpResponseStream(httpx2.AsyncByteStream):
             return event  # clients ignore an event without data
         received, expects_endpoint = self._transport.received, self._transport.endpoint.use_sse
         if received.is_large(event):
-            replacement = await received.replace(replace_message_in_event, event, expects_endpoint)
+            replacement = await received.replace(replace_mcp_message_in_sse_event, event, expects_endpoint)
             event, has_error = replacement.data, replacement.has_error
         else:
             event, has_error = normalize_sse_event_name(
@@ -276,10 +283,10 @@ class _McpHttpResponseStream(httpx2.AsyncByteStream):
         if len(rest) > MAX_BODY_BYTES_IN_EVENT_LOOP:
             return rest
         awaited = self._transport.received.requests.awaited_methods
-        if holds_awaited_reply(extract_sse_event_data(rest), awaited):
+        if contains_awaited_mcp_reply(extract_sse_event_data(rest), awaited):
             problem = "the event with the reply does not end with a blank line, so MCP clients ignore it"
             raise ProbeError("mcp.invalid_response", problem)
-        if holds_awaited_reply(rest, awaited):
+        if contains_awaited_mcp_reply(rest, awaited):
             problem = "the reply is not an event, although its Content-Type is text/event-stream"
             raise ProbeError("mcp.invalid_response", problem)
         return rest
@@ -302,7 +309,7 @@ class _McpHttpResponseStream(httpx2.AsyncByteStream):
                 return None
             if self._json_body is not None:
                 self._json_body.feed(chunk)
-                self._response_info.body_start = self._json_body.beginning[:MCP_HTTP_READ_CHUNK_BYTES]
+                self._response_info.body_start = self._json_body.decoded_beginning[:MCP_HTTP_READ_CHUNK_BYTES]
                 return b""
             data = bytes(self._decoder.decode(chunk))
         except Exception as error:

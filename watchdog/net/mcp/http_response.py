@@ -43,7 +43,7 @@ class McpHttpResponse:
         return isinstance(body, dict) and isinstance(body.get("error"), dict) and "code" in body["error"]
 
     @property
-    def loses_session(self) -> bool:
+    def reports_lost_session(self) -> bool:
         """Whether the server no longer knows the session that it opened: HTTP 404, of some servers 400."""
         if "mcp-session-id" not in self.request.headers or self.status not in (400, 404):
             return False
@@ -90,7 +90,7 @@ class McpHttpResponse:
         if self.status >= 500:
             text = f"HTTP {self.status}, expected an MCP response"
             return ProbeError(f"http.{self.status}", text, retryable=True)
-        if self.loses_session:
+        if self.reports_lost_session:
             return ProbeError.from_reason("mcp.session_lost", retryable=True, status=str(self.status))
         if self.status >= 400 and not self.is_jsonrpc_error:
             return ProbeError(f"http.{self.status}", f"HTTP {self.status}, expected an MCP response")

@@ -92,7 +92,7 @@ class McpHttpTransport:
         if self.endpoint.use_sse:
             self.cancel_session()
 
-    def fail_without_sse_endpoint(self) -> None:
+    def fail_for_missing_sse_endpoint(self) -> None:
         """Over SSE the SDK waits without a limit for the event that names the address of requests."""
         if self.response_info is not None:
             self.record_failure(ProbeError("mcp.not_mcp", "the event stream names no endpoint"))

@@ -42,7 +42,7 @@ from watchdog.net.mcp.event_stream import (
 from watchdog.net.mcp.message_text import normalize_jsonrpc_message
 from watchdog.net.mcp.reply_errors import error_from_invalid_mcp_reply
 from watchdog.net.mcp.results import (
-    add_missing_content,
+    add_missing_mcp_result_content,
     parse_resource_contents,
     parse_tool_result,
     parse_tools_page,
@@ -54,7 +54,7 @@ MAX_MCP_SUMMARY_VALUE_CHARS = 2_000
 """A longer member of a message is left out of its replacement."""
 MAX_MCP_SUMMARY_KEYS = 100
 MAX_MCP_MESSAGE_EXCERPT_BYTES = 8_000
-MAX_JSON_STARTS_TRIED_PER_LINE = 8
+MAX_MCP_MESSAGE_STARTS_TRIED_PER_LINE = 8
 """Braces of each kind at which a message is tried to be read in a line that begins with other text."""
 PRE_NEGOTIATION_MCP_VERSION = "2025-11-25"
 """The SDK assumes it before the negotiation."""
@@ -109,23 +109,25 @@ class McpMessageReplacement(NamedTuple):
     """Whether the message is a JSON-RPC error."""
 
 
-def replace_message_in_line(line: bytes, context: LargeMcpMessageContext) -> McpMessageReplacement:
+def replace_mcp_message_in_line(line: bytes, context: LargeMcpMessageContext) -> McpMessageReplacement:
     """Of a line from a server's standard output. Text before the message is cut."""
-    for start in find_message_starts(line):
+    for start in find_mcp_message_starts(line):
         if (replacement := _replace_jsonrpc_message(line[start:], context)) is not None:
             return replacement._replace(data=line[:start][:MAX_MCP_MESSAGE_EXCERPT_BYTES] + replacement.data)
     return McpMessageReplacement(line[:MAX_MCP_MESSAGE_EXCERPT_BYTES], context.schema_budget)
 
 
-def find_message_starts(line: bytes) -> Iterator[int]:
+def find_mcp_message_starts(line: bytes) -> Iterator[int]:
     """The first braces, and those before `"jsonrpc"`, usually the first member of a message: a banner may have more."""
-    members = [match.start() for match in islice(re.finditer(b'"jsonrpc"', line), MAX_JSON_STARTS_TRIED_PER_LINE)]
+    members = [
+        match.start() for match in islice(re.finditer(b'"jsonrpc"', line), MAX_MCP_MESSAGE_STARTS_TRIED_PER_LINE)
+    ]
     if members:
-        yield from (match.start() for match in islice(re.finditer(b"{", line), MAX_JSON_STARTS_TRIED_PER_LINE))
+        yield from (match.start() for match in islice(re.finditer(b"{", line), MAX_MCP_MESSAGE_STARTS_TRIED_PER_LINE))
         yield from (start for member in members if (start := line.rfind(b"{", 0, member)) >= 0)
 
 
-def replace_message_in_body(body: BoundedBodyCollector, context: LargeMcpMessageContext) -> McpMessageReplacement:
+def replace_mcp_message_in_body(body: BoundedBodyCollector, context: LargeMcpMessageContext) -> McpMessageReplacement:
     """Of an HTTP body that should be a message. Raises ProbeError."""
     decoded = read_mcp_message_body(body)
     replacement = _replace_jsonrpc_message(decoded, context)
@@ -140,7 +142,7 @@ def read_mcp_message_body(body: BoundedBodyCollector) -> bytes:
     return decoded.removeprefix(UTF8_BYTE_ORDER_MARK)
 
 
-def replace_message_in_event(
+def replace_mcp_message_in_sse_event(
     event: bytes, expects_endpoint: bool, context: LargeMcpMessageContext
 ) -> McpMessageReplacement:
     """Of a server-sent event. Raises ProbeError for a result that MCP clients ignore."""
@@ -180,7 +182,7 @@ def _replace_jsonrpc_message(data: bytes, context: LargeMcpMessageContext) -> Mc
         )
         message = message.model_copy(update={"error": error})
     else:
-        message = message.model_copy(update={"params": _select_short_members(message.params or {})})
+        message = message.model_copy(update={"params": _select_short_json_members(message.params or {})})
     return McpMessageReplacement(_encode_jsonrpc_message(message), context.schema_budget, result)
 
 
@@ -192,7 +194,7 @@ def _separate_large_result_content(
     method: str, result: dict[str, Any], context: LargeMcpMessageContext
 ) -> tuple[LargeMcpResult, dict[str, Any]]:
     """The result, and its short parts, which the SDK accepts."""
-    add_missing_content(method, result)
+    add_missing_mcp_result_content(method, result)
     problems = replace_invalid_tool_schemas(result, context.schema_budget) if method == "tools/list" else {}
     version = context.protocol_version or PRE_NEGOTIATION_MCP_VERSION
     try:
@@ -207,7 +209,7 @@ def _separate_large_result_content(
         error = error_from_invalid_mcp_reply(method, validation_error)
         error.facts["rpc_method"] = method
         return LargeMcpResult(method, error=error), _build_mcp_result_without_content(method, result)
-    short = _select_short_members(result) | _build_mcp_result_without_content(method, result)
+    short = _select_short_json_members(result) | _build_mcp_result_without_content(method, result)
     match model:
         case ListToolsResult():
             if version in MODERN_PROTOCOL_VERSIONS:  # the SDK drops these tools
@@ -239,14 +241,14 @@ def _build_mcp_result_without_content(method: str, result: dict[str, Any]) -> di
             return {"contents": []}
         case "initialize" | "server/discover":
             info = result.get("serverInfo")
-            names = {"name": "", "version": ""} | (_select_short_members(info) if isinstance(info, dict) else {})
+            names = {"name": "", "version": ""} | (_select_short_json_members(info) if isinstance(info, dict) else {})
             capabilities = result.get("capabilities")
-            short_capabilities = _select_short_members(capabilities) if isinstance(capabilities, dict) else {}
+            short_capabilities = _select_short_json_members(capabilities) if isinstance(capabilities, dict) else {}
             return {"capabilities": short_capabilities} | ({"serverInfo": names} if info else {})
     return {}
 
 
-def _select_short_members(members: Mapping[str, Any]) -> dict[str, Any]:
+def _select_short_json_members(members: Mapping[str, Any]) -> dict[str, Any]:
     first_members = list(members.items())[:MAX_MCP_SUMMARY_KEYS]
     return {
         name: value
@@ -268,7 +270,7 @@ def _shorten_json_value(value: Any) -> Any:
 def _summarize_json_value(value: Json) -> Json:
     """What a summary shows: the short members of an object, the beginning of a text."""
     if isinstance(value, dict):
-        return _select_short_members(value)
+        return _select_short_json_members(value)
     return (
         value
         if _is_short_json_value(value)

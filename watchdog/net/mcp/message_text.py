@@ -44,7 +44,7 @@ def normalize_jsonrpc_message(data: bytes, awaited_methods: Mapping[str, str]) -
     return encoded
 
 
-def holds_awaited_reply(data: bytes, awaited_methods: Mapping[str, str]) -> bool:
+def contains_awaited_mcp_reply(data: bytes, awaited_methods: Mapping[str, str]) -> bool:
     if b"{" not in data[:100]:
         return False
     try:

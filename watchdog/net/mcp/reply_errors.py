@@ -10,13 +10,13 @@ from mcp.types import INVALID_PARAMS, METHOD_NOT_FOUND
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from watchdog.domain.text import quote_json_value, to_single_line, truncate_with_ellipsis, truncate_with_note
+from watchdog.domain.text import quote_json_value, truncate_to_single_line, truncate_with_ellipsis, truncate_with_note
 from watchdog.net.errors import ProbeError
 
 MAX_MCP_ERROR_EXCERPT_CHARS = 2_000
 MCP_RESOURCE_NOT_FOUND_CODE = -32002
 """Not in the newest version of the protocol, which uses INVALID_PARAMS."""
-_MEANING_BY_METHOD_AND_CODE = {
+_MCP_ERROR_MEANING_BY_METHOD_AND_CODE = {
     ("tools/call", INVALID_PARAMS): "mcp.invalid_arguments",
     ("resources/read", INVALID_PARAMS): "mcp.resource_missing",
     ("resources/read", MCP_RESOURCE_NOT_FOUND_CODE): "mcp.resource_missing",
@@ -27,8 +27,8 @@ _MEANING_BY_METHOD_AND_CODE = {
 
 def build_mcp_rpc_error(method: str, mcp_error: MCPError) -> ProbeError:
     """A JSON-RPC error that the server returned."""
-    reason = _MEANING_BY_METHOD_AND_CODE.get((method, mcp_error.code), "mcp.rpc_error")
-    error = ProbeError(reason, f"{method} returns error {mcp_error.code}: {to_single_line(mcp_error.message)}")
+    reason = _MCP_ERROR_MEANING_BY_METHOD_AND_CODE.get((method, mcp_error.code), "mcp.rpc_error")
+    error = ProbeError(reason, f"{method} returns error {mcp_error.code}: {truncate_to_single_line(mcp_error.message)}")
     error.facts["rpc_error_code"] = mcp_error.code
     if mcp_error.data is not None:
         error.excerpt = truncate_with_note(json.dumps(mcp_error.data, default=str), MAX_MCP_ERROR_EXCERPT_CHARS)

@@ -78,7 +78,7 @@ def _parse_json(text: str) -> Json:
         return parse_json(text)
 
 
-def add_missing_content(method: str, result: dict[str, Any]) -> None:
+def add_missing_mcp_result_content(method: str, result: dict[str, Any]) -> None:
     """Servers that return structured content alone leave out the list of other content, which MCP requires."""
     if method == "tools/call" and isinstance(result.get("structuredContent"), dict):
         result.setdefault("content", [])

@@ -12,11 +12,11 @@ import anyio
 from mcp.shared.dispatcher import ProgressFnT
 
 from watchdog.domain.reasons import get_reason_family
-from watchdog.domain.text import to_single_line, truncate_with_ellipsis
+from watchdog.domain.text import truncate_to_single_line, truncate_with_ellipsis
 from watchdog.net.connector import TcpConnector
-from watchdog.net.errors import ProbeError, refine_error_until_deadline
+from watchdog.net.errors import ProbeError, refine_probe_error_until_deadline
 from watchdog.net.mcp.client import (
-    LEGACY_PROTOCOL_ERA,
+    LEGACY_MCP_PROTOCOL_ERA,
     MAX_MCP_LOG_MESSAGE_CHARS,
     MCP_DISCOVER_METHOD,
     MCP_DISCOVER_REQUEST_TIMEOUT_S,
@@ -35,7 +35,7 @@ from watchdog.net.phases import RESPONSE_PROCESSING_PHASES, PhaseTimer
 from watchdog.net.worker_process import WorkerProcess
 
 UNKNOWN_MCP_PROTOCOL_ERA = ""
-MAX_BLOCKED_DISCOVERY_CHECK_DELAY_S = 1.0
+MAX_BLOCKED_MCP_DISCOVERY_CHECK_DELAY_S = 1.0
 """Time to respond to `initialize` after `server/discover` got no response, until another process is tried."""
 
 
@@ -85,7 +85,9 @@ class McpSession:
         async def record(progress: float, total: float | None, message: str | None) -> None:
             of_total = "" if total is None else f" of {total:g}"
             detail = (
-                f": {truncate_with_ellipsis(to_single_line(message), MAX_MCP_LOG_MESSAGE_CHARS)}" if message else ""
+                f": {truncate_with_ellipsis(truncate_to_single_line(message), MAX_MCP_LOG_MESSAGE_CHARS)}"
+                if message
+                else ""
             )
             result.facts["progress"] = f"{progress:g}{of_total}{detail}"
 
@@ -137,11 +139,11 @@ async def connect_mcp_client(
         is_cancelled = _count_asyncio_task_cancellations() > cancellations_before
         if is_cancelled and not error.precedes_deadline:
             raise asyncio.CancelledError from error
-        error.record_phase(phase_timer)
+        error.record_interrupted_phase(phase_timer)
         if isinstance(target, McpHttpEndpoint) and not result.protocol_era and not is_cancelled:
             remaining_s = timeout_s - (perf_counter() - started)
             explanation = explain_mcp_transport_mismatch(connector, target, error, now, remaining_s)
-            raise await refine_error_until_deadline(error, explanation) from None
+            raise await refine_probe_error_until_deadline(error, explanation) from None
         raise
 
 
@@ -177,23 +179,25 @@ async def _open_negotiated_mcp_client(
             transport: McpTransport = await stack.enter_async_context(opening)
             client = await stack.enter_async_context(open_mcp_client(transport, result, received))
             if isinstance(target, McpServerCommand) and era == UNKNOWN_MCP_PROTOCOL_ERA:
-                await _negotiate_unless_discovery_blocks(client, target, remaining_s)
+                await _negotiate_mcp_unless_discovery_blocks(client, target, remaining_s)
             else:
                 await client.negotiate(era, remaining_s / 2, _compute_mcp_discovery_timeout_s(remaining_s))
         yield client
 
 
-async def _negotiate_unless_discovery_blocks(client: McpClient, command: McpServerCommand, remaining_s: float) -> None:
+async def _negotiate_mcp_unless_discovery_blocks(
+    client: McpClient, command: McpServerCommand, remaining_s: float
+) -> None:
     """Negotiates. Raises ProbeError if the process responds to nothing after `server/discover`, while another process
     of the server responds to `initialize`: it handles one request at a time, and never ends one that it does not know.
     A server that is slow looks the same, so its process is left to negotiate until the other one has responded."""
     check_after_s = _compute_mcp_discovery_timeout_s(remaining_s) + min(
-        MAX_BLOCKED_DISCOVERY_CHECK_DELAY_S, remaining_s / 8
+        MAX_BLOCKED_MCP_DISCOVERY_CHECK_DELAY_S, remaining_s / 8
     )
 
     async def check_blocked() -> None:
         await anyio.sleep(check_after_s)
-        if await _try_initialize_in_new_process(command, remaining_s - check_after_s):
+        if await _try_mcp_initialize_in_new_process(command, remaining_s - check_after_s):
             negotiation.cancel()
 
     with anyio.CancelScope() as negotiation:
@@ -204,18 +208,18 @@ async def _negotiate_unless_discovery_blocks(client: McpClient, command: McpServ
             )
             tasks.cancel_scope.cancel()
     if negotiation.cancelled_caught:
-        client.result.last_method, client.result.protocol_era = MCP_DISCOVER_METHOD, LEGACY_PROTOCOL_ERA
+        client.result.last_method, client.result.protocol_era = MCP_DISCOVER_METHOD, LEGACY_MCP_PROTOCOL_ERA
         problem = "the server responds to no further request after server/discover"
         raise ProbeError("timeout.negotiate", problem, "negotiate")
 
 
-async def _try_initialize_in_new_process(command: McpServerCommand, timeout_s: float) -> bool:
+async def _try_mcp_initialize_in_new_process(command: McpServerCommand, timeout_s: float) -> bool:
     """Whether a process of its own responds, which ends immediately."""
     received = McpMessageInspector(None, PhaseTimer(), "")
     opening = open_mcp_stdio_transport(command, received, {}, timeout_s)
     with suppress(ProbeError), anyio.move_on_after(timeout_s):
         async with _open_negotiated_mcp_client(
-            opening, command, McpSessionResult(), received, era=LEGACY_PROTOCOL_ERA, remaining_s=timeout_s
+            opening, command, McpSessionResult(), received, era=LEGACY_MCP_PROTOCOL_ERA, remaining_s=timeout_s
         ):
             return True
     return False
@@ -244,11 +248,11 @@ def _may_connect_in_another_mcp_era(
 
 def _list_mcp_eras_to_try(target: McpHttpEndpoint | McpServerCommand, remembered_era: str) -> list[str]:
     if isinstance(target, McpHttpEndpoint) and target.use_sse:
-        return [LEGACY_PROTOCOL_ERA]  # the SSE transport exists in the legacy era only
+        return [LEGACY_MCP_PROTOCOL_ERA]  # the SSE transport exists in the legacy era only
     return (
-        [remembered_era, UNKNOWN_MCP_PROTOCOL_ERA, LEGACY_PROTOCOL_ERA]
+        [remembered_era, UNKNOWN_MCP_PROTOCOL_ERA, LEGACY_MCP_PROTOCOL_ERA]
         if remembered_era
-        else [UNKNOWN_MCP_PROTOCOL_ERA, LEGACY_PROTOCOL_ERA]
+        else [UNKNOWN_MCP_PROTOCOL_ERA, LEGACY_MCP_PROTOCOL_ERA]
     )
 
 

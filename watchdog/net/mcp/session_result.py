@@ -17,7 +17,7 @@ class McpSessionPlan:
     """What a session requests."""
 
     protocol_era: str = ""
-    """LEGACY_PROTOCOL_ERA or a modern version, if the server's era is known. Empty: negotiate it."""
+    """LEGACY_MCP_PROTOCOL_ERA or a modern version, if the server's era is known. Empty: negotiate it."""
     choose_tool_call: Callable[[Sequence[McpTool]], tuple[str, Mapping[str, Json]] | None] = lambda tools: None
     """Chooses the tool to call and its arguments from the listed tools. None: call none."""
     resource_uri: str = ""

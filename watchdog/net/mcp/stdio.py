@@ -21,13 +21,13 @@ from watchdog.domain.model import Evidence, Json
 from watchdog.domain.reasons import build_reason_and_message
 from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.net.body_limits import MIN_MCP_SESSION_BYTES_LIMIT
-from watchdog.net.errors import ProbeError, build_probe_error_from_exception, refine_error_until_deadline
+from watchdog.net.errors import ProbeError, build_probe_error_from_exception, refine_probe_error_until_deadline
 from watchdog.net.mcp.client import measure_phase_and_tag_errors
 from watchdog.net.mcp.event_stream import UTF8_BYTE_ORDER_MARK
 from watchdog.net.mcp.large_messages import (
     build_mcp_session_too_large_error,
-    find_message_starts,
-    replace_message_in_line,
+    find_mcp_message_starts,
+    replace_mcp_message_in_line,
 )
 from watchdog.net.mcp.message_text import normalize_jsonrpc_message
 from watchdog.net.mcp.received_messages import McpMessageInspector
@@ -97,9 +97,9 @@ class McpStdioTransport:
             self._writers.append(writer)
             if pump:
                 task_group.start_soon(pump, reader)
-        task_group.start_soon(self._raise_if_output_is_held)
+        task_group.start_soon(self._raise_if_other_process_holds_output)
 
-    async def _raise_if_output_is_held(self) -> None:
+    async def _raise_if_other_process_holds_output(self) -> None:
         """Raises ProbeError if the server has ended and another process keeps its output open, because the session
         would wait until its deadline. A process that answers in its place is the server."""
         await self.process.ended.wait()
@@ -139,7 +139,7 @@ class McpStdioTransport:
     async def _process_stdout_line(self, line: bytes) -> bool:
         """Passes a message on. Returns whether the session still reads."""
         if self._received.is_large(line):
-            line = (await self._received.replace(replace_message_in_line, line)).data
+            line = (await self._received.replace(replace_mcp_message_in_line, line)).data
         else:
             line = normalize_jsonrpc_message(line, self._received.requests.awaited_methods)
         text, message = _parse_stdout_line(line)
@@ -179,7 +179,7 @@ class McpStdioTransport:
         if was_received or error.code != CONNECTION_CLOSED:
             return None
         closed = ProbeError.from_reason("mcp.output_closed")
-        return await refine_error_until_deadline(closed, self._explain_closed_output(closed))
+        return await refine_probe_error_until_deadline(closed, self._explain_closed_output(closed))
 
     async def _explain_closed_output(self, closed: ProbeError) -> ProbeError:
         """The exit of the server, if that is why its output is closed."""
@@ -234,7 +234,7 @@ async def open_mcp_stdio_transport(
     transport: McpStdioTransport | None = None
     try:
         with measure_phase_and_tag_errors(received.phase_timer, "spawn"):
-            transport = await _start_mcp_server(process, command, facts, received)
+            transport = await _start_mcp_server_process(process, command, facts, received)
         async with anyio.create_task_group() as readers:
             await transport.open_streams(readers)
             try:
@@ -259,7 +259,7 @@ async def open_mcp_stdio_transport(
         await process.close()
 
 
-async def _start_mcp_server(
+async def _start_mcp_server_process(
     process: SupervisedProcess, command: McpServerCommand, facts: dict[str, Json], received: McpMessageInspector
 ) -> McpStdioTransport:
     """Starts the server with sockets as its standard input, output and error.
@@ -302,7 +302,7 @@ def _parse_stdout_line(line: bytes) -> tuple[bytes, JSONRPCMessage | None]:
     Programs print a banner without a newline, and byte-order marks, in front of their first message.
     """
     line = line.removeprefix(UTF8_BYTE_ORDER_MARK).strip()
-    for start in find_message_starts(line):
+    for start in find_mcp_message_starts(line):
         with suppress(ValueError):
             message = jsonrpc_message_adapter.validate_json(line[start:].decode(errors="replace"), by_name=False)
             return line[:start].removesuffix(UTF8_BYTE_ORDER_MARK).strip(), message

@@ -21,7 +21,7 @@ _SUBSCHEMA_KEYWORDS = (
 _SUBSCHEMA_LIST_KEYWORDS = ("allOf", "anyOf", "oneOf", "prefixItems")
 _SUBSCHEMA_MAP_KEYWORDS = ("$defs", "definitions", "dependentSchemas", "patternProperties", "properties")
 _NUMBER_SCHEMA_KEYWORDS = ("maximum", "minimum", "multipleOf")
-_COUNT_SCHEMA_KEYWORDS = (
+_NON_NEGATIVE_INTEGER_SCHEMA_KEYWORDS = (
     "maxContains", "maxItems", "maxLength", "maxProperties", "minContains", "minItems", "minLength", "minProperties",
 )  # fmt: skip
 _TEXT_SCHEMA_KEYWORDS = ("$ref", "description", "format", "pattern", "title")
@@ -115,11 +115,11 @@ def _find_json_schema_keyword_problems(path: str, schema: dict[str, Json], root:
     for keyword in schema.keys() & {*_TEXT_SCHEMA_KEYWORDS}:
         if not isinstance(schema[keyword], str):
             yield f"{path}.{keyword} is {_quote_json_schema_value(schema[keyword])}, expected text"
-    for keyword in schema.keys() & {*_NUMBER_SCHEMA_KEYWORDS, *_COUNT_SCHEMA_KEYWORDS}:
+    for keyword in schema.keys() & {*_NUMBER_SCHEMA_KEYWORDS, *_NON_NEGATIVE_INTEGER_SCHEMA_KEYWORDS}:
         value = schema[keyword]
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         is_fraction = isinstance(value, float) and not value.is_integer()
-        if not is_number or (keyword in _COUNT_SCHEMA_KEYWORDS and (is_fraction or value < 0)):
+        if not is_number or (keyword in _NON_NEGATIVE_INTEGER_SCHEMA_KEYWORDS and (is_fraction or value < 0)):
             yield f"{path}.{keyword} is {_quote_json_schema_value(value)}, expected a number"
     reference = schema.get("$ref")
     if (

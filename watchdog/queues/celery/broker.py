@@ -20,7 +20,7 @@ from watchdog.queues.base import (
     QueueConnectContext,
     QueueSystemConfig,
     build_broker_unreachable_error,
-    connect_once_to_find_address,
+    connect_once_to_find_reachable_address,
 )
 from watchdog.queues.clients.redis import format_redis_error, translate_redis_errors
 
@@ -80,7 +80,7 @@ class CeleryQueueDriver(QueueSystemConfig):
         certificates name the host. Raises ProbeError if the broker cannot be reached."""
         broker = urlsplit(self.broker)
         port = broker.port or DEFAULT_CELERY_BROKER_PORTS[broker.scheme]
-        address = await connect_once_to_find_address(context, self.host, port)
+        address = await connect_once_to_find_reachable_address(context, self.host, port)
         if broker.scheme in ("rediss", "amqps"):
             return self.broker
         credentials, at, _ = broker.netloc.rpartition("@")
@@ -97,7 +97,7 @@ class CeleryQueueDriver(QueueSystemConfig):
 
         from kombu.exceptions import OperationalError
 
-        timeout_s -= await _acquire_broker_thread(timeout_s / 2)
+        timeout_s -= await _acquire_celery_broker_thread(timeout_s / 2)
 
         def run() -> T:
             try:
@@ -123,7 +123,7 @@ class CeleryQueueDriver(QueueSystemConfig):
             raise build_broker_unreachable_error(format_redis_error(e)) from None
 
 
-async def _acquire_broker_thread(timeout_s: float) -> float:
+async def _acquire_celery_broker_thread(timeout_s: float) -> float:
     """Takes one of the threads, and returns how long it was waited for, in seconds. Raises ProbeError."""
     import asyncio
 
@@ -197,7 +197,7 @@ def check_celery_task_worker_gone(app: Any, connection: Any, task_id: str, worke
     processes it responds to nothing while it runs a task. So it is gone only if all that listen have responded.
     RabbitMQ does not show how many listen.
     """
-    listener_count = _count_control_listeners(connection) if _is_redis_broker(connection) else None
+    listener_count = _count_celery_control_listeners(connection) if _is_redis_broker(connection) else None
     if listener_count == 0:
         return True
     responses: list[dict[str, Any]] = app.control.broadcast(
@@ -214,7 +214,7 @@ def check_celery_task_worker_gone(app: Any, connection: Any, task_id: str, worke
     return worker in tasks_by_worker or len(responses) == listener_count
 
 
-def _count_control_listeners(connection: Any) -> int:
+def _count_celery_control_listeners(connection: Any) -> int:
     """The processes that listen for commands to workers, and for the events of workers."""
     with connection.channel() as channel:  # the command keeps its own busy
         client = channel.client

@@ -13,7 +13,7 @@ from pydantic import Field, StrictBool
 
 from watchdog.config_types import SingleLineText
 from watchdog.domain.model import Json
-from watchdog.domain.observations import CanaryJobPollResult, JobStage, QueueStats
+from watchdog.domain.observations import CanaryJobPollResult, CanaryJobStage, QueueStats
 from watchdog.domain.timestamps import parse_iso8601
 from watchdog.net import PhaseTimer
 from watchdog.net.errors import ProbeError
@@ -39,7 +39,7 @@ CELERY_WORKER_CHECK_INTERVAL_S = 2.0
 """How often the worker of a running sentinel is asked whether it lives."""
 MAX_INLINE_CELERY_RESULT_CHARS = 64 * 1024
 """A longer result is parsed in the worker process."""
-SENT_MARKER_TTL_MARGIN_MS = 10_000
+CELERY_SENT_MARKER_TTL_MARGIN_MS = 10_000
 """How long sending may take, plus how far a worker's clock may be from ours."""
 
 
@@ -109,7 +109,7 @@ class _CeleryCanaryConnection:
 
         with translate_redis_errors():
             await self.result_client.set(
-                _build_sent_marker_key(sentinel.id), "", px=sentinel.ttl_ms + SENT_MARKER_TTL_MARGIN_MS
+                _build_celery_sent_marker_key(sentinel.id), "", px=sentinel.ttl_ms + CELERY_SENT_MARKER_TTL_MARGIN_MS
             )
         try:
             await self._run_with_broker_connection(publish)
@@ -127,19 +127,19 @@ class _CeleryCanaryConnection:
         if worker and await self._has_lost_worker(job_id, str(worker)):
             stored = await self._fetch_task_result(job_id)  # it may have finished in between
             if stored.get("status") == "STARTED":
-                return CanaryJobPollResult(JobStage.RUNNING, error=WORKER_GONE_MESSAGE)
-        if (status := _convert_celery_result_to_poll(stored)) is not None:
+                return CanaryJobPollResult(CanaryJobStage.RUNNING, error=WORKER_GONE_MESSAGE)
+        if (status := _convert_celery_result_to_poll_result(stored)) is not None:
             return status
         if job_id == self.sent_task_id:
-            return CanaryJobPollResult(JobStage.QUEUED if self.config.task_track_started else JobStage.SENT)
+            return CanaryJobPollResult(CanaryJobStage.QUEUED if self.config.task_track_started else CanaryJobStage.SENT)
         queue = self.config.queue
         if await self._run_with_broker_connection(
             lambda _, connection: read_whether_celery_task_waits(connection, queue, job_id)
         ):
-            return CanaryJobPollResult(JobStage.QUEUED)
+            return CanaryJobPollResult(CanaryJobStage.QUEUED)
         with translate_redis_errors():
-            may_be_running = await self.result_client.exists(_build_sent_marker_key(job_id))
-            return CanaryJobPollResult(JobStage.SENT if may_be_running else JobStage.LOST)
+            may_be_running = await self.result_client.exists(_build_celery_sent_marker_key(job_id))
+            return CanaryJobPollResult(CanaryJobStage.SENT if may_be_running else CanaryJobStage.LOST)
 
     async def _fetch_task_result(self, task_id: str) -> dict[str, Any]:
         """What the workers have stored of the task; empty if nothing."""
@@ -164,8 +164,8 @@ class _CeleryCanaryConnection:
         """Removes a waiting message from Redis; RabbitMQ keeps it until it expires."""
         status = await self.poll(job_id)
         stage = status.stage
-        removed = stage is not JobStage.RUNNING or status.error == WORKER_GONE_MESSAGE
-        if stage in (JobStage.QUEUED, JobStage.SENT):
+        removed = stage is not CanaryJobStage.RUNNING or status.error == WORKER_GONE_MESSAGE
+        if stage in (CanaryJobStage.QUEUED, CanaryJobStage.SENT):
             removed = await self._run_with_broker_connection(
                 lambda _, connection: try_remove_celery_message(connection, self.config.queue, job_id)
             )
@@ -175,7 +175,7 @@ class _CeleryCanaryConnection:
 
     async def _delete_task_result(self, task_id: str) -> None:
         with translate_redis_errors():
-            await self.result_client.delete(_build_celery_result_key(task_id), _build_sent_marker_key(task_id))
+            await self.result_client.delete(_build_celery_result_key(task_id), _build_celery_sent_marker_key(task_id))
 
     async def fetch_queue_stats(self) -> QueueStats:
         stats = await self._run_with_broker_connection(
@@ -203,27 +203,27 @@ def _build_celery_result_key(task_id: str) -> str:
     return f"celery-task-meta-{task_id}"
 
 
-def _build_sent_marker_key(task_id: str) -> str:
+def _build_celery_sent_marker_key(task_id: str) -> str:
     return f"watchdog-canary-{task_id}"
 
 
-def _convert_celery_result_to_poll(stored: dict[str, Any]) -> CanaryJobPollResult | None:
+def _convert_celery_result_to_poll_result(stored: dict[str, Any]) -> CanaryJobPollResult | None:
     """None: the workers have stored no state of the task."""
     result, finished_at = stored.get("result"), parse_iso8601(stored.get("date_done"))
     match stored.get("status"):
         case "SUCCESS":
-            return CanaryJobPollResult(JobStage.DONE, finished_at=finished_at)
+            return CanaryJobPollResult(CanaryJobStage.DONE, finished_at=finished_at)
         case "FAILURE":
             return CanaryJobPollResult(
-                JobStage.FAILED, finished_at=finished_at, error=_format_celery_task_error(result)
+                CanaryJobStage.FAILED, finished_at=finished_at, error=_format_celery_task_error(result)
             )
         case "REVOKED":
-            return CanaryJobPollResult(JobStage.FAILED, finished_at=finished_at, error="revoked or expired")
+            return CanaryJobPollResult(CanaryJobStage.FAILED, finished_at=finished_at, error="revoked or expired")
         case "STARTED":
-            return CanaryJobPollResult(JobStage.RUNNING)
+            return CanaryJobPollResult(CanaryJobStage.RUNNING)
         case "RETRY":
             return CanaryJobPollResult(
-                JobStage.RUNNING, error=f"waiting for a retry: {_format_celery_task_error(result)}"
+                CanaryJobStage.RUNNING, error=f"waiting for a retry: {_format_celery_task_error(result)}"
             )
     return None
 

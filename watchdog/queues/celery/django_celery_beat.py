@@ -11,7 +11,7 @@ from watchdog.net.errors import ProbeError
 from watchdog.queues.celery.crontab import (
     MAX_CELERY_SCHEDULES,
     celery_crontab_to_cron_expression,
-    to_plausible_interval_ms,
+    to_plausible_job_interval_ms,
 )
 from watchdog.queues.clients.timestamps import parse_database_timestamp_ms
 
@@ -94,7 +94,7 @@ def _build_celery_beat_job_facts(row: Row[Any], default_zone: str, now: int) -> 
         else ""
         if row.minute is None
         else celery_crontab_to_cron_expression(*crontab),
-        every=to_plausible_interval_ms(row.every * MS_BY_CELERY_BEAT_PERIOD.get(row.period, 0))
+        every=to_plausible_job_interval_ms(row.every * MS_BY_CELERY_BEAT_PERIOD.get(row.period, 0))
         if isinstance(row.every, int)
         else None,
         timezone=str(row.timezone or "UTC"),

@@ -10,11 +10,11 @@ from zoneinfo import ZoneInfo
 from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import Json
 from watchdog.domain.observations import JobSourceSnapshot, ScheduledJobFacts, SchedulerLiveness
-from watchdog.domain.timestamps import parse_ms_number, to_epoch_ms
+from watchdog.domain.timestamps import parse_positive_ms, to_epoch_ms
 from watchdog.queues.celery.crontab import (
     MAX_CELERY_SCHEDULES,
     celery_crontab_to_cron_expression,
-    to_plausible_interval_ms,
+    to_plausible_job_interval_ms,
 )
 from watchdog.queues.clients.redis import parse_redis_time_ms
 
@@ -106,10 +106,10 @@ def _build_redbeat_job_facts(
     return ScheduledJobFacts(
         name,
         cron=celery_crontab_to_cron_expression(*crontab) if zone and is_crontab else "",
-        every=to_plausible_interval_ms(every * 1000) if isinstance(every, int | float) else None,
+        every=to_plausible_job_interval_ms(every * 1000) if isinstance(every, int | float) else None,
         timezone=zone or "UTC",
         enabled=definition.get("enabled") is not False,
-        next_due=parse_ms_number(next_due_s * 1000),
+        next_due=parse_positive_ms(next_due_s * 1000),
         last_start=last_start,
     )
 

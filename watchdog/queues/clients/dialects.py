@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, quote, urlsplit
 from pydantic import AfterValidator
 
 from watchdog.config_types import FILE_BACKED_FIELD_MARKER, INVALID_PERCENT_ENCODING_PATTERN, split_and_validate_url
-from watchdog.domain.text import to_single_line
+from watchdog.domain.text import truncate_to_single_line
 from watchdog.net.errors import ProbeError
 from watchdog.queues.base import build_broker_unreachable_error
 from watchdog.queues.clients.external_database import (
@@ -170,7 +170,7 @@ class ExternalMySqlDatabase(ExternalDatabase):
 
     def format_driver_error(self, error: DBAPIError) -> str:
         texts = [part for part in getattr(error.orig, "args", ()) if isinstance(part, str)]
-        return to_single_line(" ".join(texts)) or super().format_driver_error(error)
+        return truncate_to_single_line(" ".join(texts)) or super().format_driver_error(error)
 
     def has_write_access(self, connection: Connection, table: TableClause) -> bool:
         import sqlalchemy as sa

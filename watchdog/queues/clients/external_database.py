@@ -9,13 +9,17 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from watchdog.domain.formatting import format_count
+from watchdog.domain.formatting import format_count_with_noun
 from watchdog.domain.model import Json
-from watchdog.domain.text import to_single_line
+from watchdog.domain.text import truncate_to_single_line
 from watchdog.net.errors import ProbeError, build_probe_error_from_exception
 from watchdog.net.redact import redact_url
 from watchdog.net.threads import run_in_daemon_thread
-from watchdog.queues.base import QueueConnectContext, build_broker_unreachable_error, connect_once_to_find_address
+from watchdog.queues.base import (
+    QueueConnectContext,
+    build_broker_unreachable_error,
+    connect_once_to_find_reachable_address,
+)
 from watchdog.queues.clients.timestamps import parse_database_timestamp_ms
 
 if TYPE_CHECKING:
@@ -128,7 +132,7 @@ class ExternalDatabase(ABC):
             engine.dispose()
 
     def format_driver_error(self, error: DBAPIError) -> str:
-        return to_single_line(str(error.orig))
+        return truncate_to_single_line(str(error.orig))
 
     def build_generic_database_error(self, detail: str) -> ProbeError:
         return ProbeError("broker.refused", f"{self.name} returned an error: {detail}")
@@ -165,7 +169,7 @@ async def run_external_database_transaction(
 
     address = ""
     if database.host:
-        address = await connect_once_to_find_address(
+        address = await connect_once_to_find_reachable_address(
             context, database.host, database.connect_port, DATABASE_LABEL_IN_ERRORS
         )
     aborters: list[ConnectionAborter] = []
@@ -213,7 +217,9 @@ async def execute_external_database_update(
     def update(connection: Connection) -> int:
         changed = max(connection.execute(prepared).rowcount, 0)
         if changed > max_rows:
-            message = f"the statement changes {format_count(changed, 'row')}, more than {max_rows}: rolled back"
+            message = (
+                f"the statement changes {format_count_with_noun(changed, 'row')}, more than {max_rows}: rolled back"
+            )
             raise ProbeError("remediation.too_many_rows", message)
         if dry_run:
             connection.rollback()

@@ -13,13 +13,13 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import AfterValidator
 
 from watchdog.config_types import FILE_BACKED_FIELD_MARKER, INVALID_PERCENT_ENCODING_PATTERN, split_and_validate_url
-from watchdog.domain.text import to_single_line
+from watchdog.domain.text import truncate_to_single_line
 from watchdog.net.errors import ProbeError
 from watchdog.queues.base import (
     QueueConnectContext,
     QueueSystemConfig,
     build_broker_unreachable_error,
-    connect_once_to_find_address,
+    connect_once_to_find_reachable_address,
 )
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ async def open_postgres_queue_session(
     """Connects to the address that passed the address filter. `privileges_hint`: appended to a permission error."""
     import psycopg
 
-    address = await connect_once_to_find_address(context, driver.host, driver.port)
+    address = await connect_once_to_find_reachable_address(context, driver.host, driver.port)
     context.phase_timer.start_phase("connect")
     try:
         connection = await psycopg.AsyncConnection.connect(
@@ -178,7 +178,7 @@ def build_write_access_condition_sql(*tables: str) -> str:
     return f"({can_write}) AND NOT pg_is_in_recovery()"
 
 
-async def fetch_counts_or_none(
+async def fetch_job_counts_or_none(
     session: PostgresQueueSession, context: QueueConnectContext, statement: str, parameters: Mapping[str, Any]
 ) -> tuple[int, ...] | None:
     """The only row of a statement that counts. None, with evidence, if counting takes too long: the cheaper metrics
@@ -196,4 +196,4 @@ async def fetch_counts_or_none(
 def format_postgres_error(error: Error) -> str:
     """PostgreSQL's message without the driver's prefix."""
     lines = (error.diag.message_primary or str(error)).strip().splitlines() or [type(error).__name__]
-    return to_single_line(re.sub(r"^.* failed: ", "", lines[-1]).removeprefix("FATAL:"))
+    return truncate_to_single_line(re.sub(r"^.* failed: ", "", lines[-1]).removeprefix("FATAL:"))

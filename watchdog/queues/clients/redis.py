@@ -11,14 +11,14 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator
 
 from watchdog.config_types import FILE_BACKED_FIELD_MARKER, split_and_validate_url
-from watchdog.domain.text import to_single_line
+from watchdog.domain.text import truncate_to_single_line
 from watchdog.domain.timestamps import MAX_EPOCH_MS
 from watchdog.net.errors import ProbeError, build_probe_error_from_exception
 from watchdog.queues.base import (
     QueueConnectContext,
     QueueSystemConfig,
     build_broker_unreachable_error,
-    connect_once_to_find_address,
+    connect_once_to_find_reachable_address,
 )
 
 DEFAULT_REDIS_PORT = 6379
@@ -63,7 +63,9 @@ async def open_redis_client(url: str, context: QueueConnectContext) -> AsyncIter
     ProbeError."""
     import redis.asyncio as redis
 
-    address = await connect_once_to_find_address(context, parse_url_host(url), urlsplit(url).port or DEFAULT_REDIS_PORT)
+    address = await connect_once_to_find_reachable_address(
+        context, parse_url_host(url), urlsplit(url).port or DEFAULT_REDIS_PORT
+    )
     client = redis.Redis.from_url(
         url,
         decode_responses=True,
@@ -74,7 +76,7 @@ async def open_redis_client(url: str, context: QueueConnectContext) -> AsyncIter
         single_connection_client=True,
         redis_connect_func=_install_bounded_reader,
     )
-    client.connection_pool.connection_class = _create_pinned_redis_connection_class(
+    client.connection_pool.connection_class = _create_address_pinned_redis_connection_class(
         client.connection_pool.connection_class, address
     )
     try:
@@ -93,7 +95,7 @@ async def open_redis_client_mapping_errors(url: str, context: QueueConnectContex
             yield client
 
 
-def _create_pinned_redis_connection_class(connection_class: Any, address: str) -> Any:
+def _create_address_pinned_redis_connection_class(connection_class: Any, address: str) -> Any:
     """A connection class that uses the given address instead of resolving the host's name."""
 
     class PinnedConnection(connection_class):  # type: ignore[misc] # the base is known at run time only
@@ -115,17 +117,17 @@ class BoundedRedisReader:
         self._stream, self._bytes_left, self._chunk_count = stream, MAX_REDIS_BYTES_PER_CONNECTION, 0
 
     async def readline(self) -> bytes:
-        return await self._read_counted(self._stream.readline())
+        return await self._read_within_byte_limit(self._stream.readline())
 
     async def read(self, n: int = -1) -> bytes:
-        return await self._read_counted(self._stream.read(n))
+        return await self._read_within_byte_limit(self._stream.read(n))
 
     async def readexactly(self, n: int) -> bytes:
         if n > self._bytes_left:
             raise _build_redis_response_too_large_error()
-        return await self._read_counted(self._stream.readexactly(n))
+        return await self._read_within_byte_limit(self._stream.readexactly(n))
 
-    async def _read_counted(self, pending_read: Awaitable[bytes]) -> bytes:
+    async def _read_within_byte_limit(self, pending_read: Awaitable[bytes]) -> bytes:
         import asyncio
 
         chunk = await pending_read
@@ -192,4 +194,4 @@ def parse_redis_time_ms(time: Sequence[int | str]) -> int:
 
 
 def format_redis_error(error: Exception) -> str:
-    return to_single_line(str(error))
+    return truncate_to_single_line(str(error))

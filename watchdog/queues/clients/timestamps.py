@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from watchdog.domain.timestamps import EPOCH_MS_THRESHOLD, parse_epoch, parse_iso8601, to_epoch_ms
+from watchdog.domain.timestamps import MIN_EPOCH_NUMBER_READ_AS_MS, parse_epoch_s_or_ms, parse_iso8601, to_epoch_ms
 from watchdog.net.errors import ProbeError
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ class ColumnTimestampFormat(NamedTuple):
             return column >= sa.bindparam(None, start.date(), type_=column.type)
         number, text = sa.type_coerce(column, sa.BigInteger), sa.type_coerce(column, sa.String)
         late_number = sa.or_(
-            number.between(since // 1000, EPOCH_MS_THRESHOLD - 1), number >= max(since, EPOCH_MS_THRESHOLD)
+            number.between(since // 1000, MIN_EPOCH_NUMBER_READ_AS_MS - 1),
+            number >= max(since, MIN_EPOCH_NUMBER_READ_AS_MS),
         )
         if self.representation == "any":  # SQLite sorts every text after every number
             late_number = sa.and_(sa.func.typeof(column).in_(("integer", "real")), late_number)
@@ -82,7 +83,7 @@ def parse_database_timestamp_ms(value: Any, default_zone: str, column: str) -> i
         case date():
             at = to_epoch_ms(datetime.combine(value, time.min, ZoneInfo(default_zone)))
         case int() | float() | Decimal():
-            at = parse_epoch(value)
+            at = parse_epoch_s_or_ms(value)
             if at is not None and at <= 0:
                 return None
         case str():

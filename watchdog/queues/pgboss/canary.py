@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import ClassVar
 from uuid import NAMESPACE_URL, uuid5
 
-from watchdog.domain.observations import CanaryJobPollResult, JobStage, QueueStats
+from watchdog.domain.observations import CanaryJobPollResult, CanaryJobStage, QueueStats
 from watchdog.net.errors import ProbeError
 from watchdog.queues.base import (
     CanaryConnection,
@@ -30,11 +30,11 @@ from watchdog.queues.pgboss.schema import (
 )
 from watchdog.queues.pgboss.stats import fetch_pgboss_unfinished_stats
 
-STAGE_BY_STATE = {
-    "active": JobStage.RUNNING,
-    "completed": JobStage.DONE,
-    "failed": JobStage.FAILED,
-    "cancelled": JobStage.FAILED,
+CANARY_STAGE_BY_PGBOSS_STATE = {
+    "active": CanaryJobStage.RUNNING,
+    "completed": CanaryJobStage.DONE,
+    "failed": CanaryJobStage.FAILED,
+    "cancelled": CanaryJobStage.FAILED,
 }
 """The other states are those of waiting jobs."""
 PGBOSS_MISSING_PRIVILEGES_SQL = """
@@ -125,9 +125,9 @@ class _PgbossCanaryConnection:
             self.parameters | {"id": job_id},
         )
         if not rows:
-            return CanaryJobPollResult(JobStage.LOST)
+            return CanaryJobPollResult(CanaryJobStage.LOST)
         state, picked_up_at, finished_at, output, worker_lost = rows[0]
-        stage = STAGE_BY_STATE.get(state, JobStage.QUEUED)
+        stage = CANARY_STAGE_BY_PGBOSS_STATE.get(state, CanaryJobStage.QUEUED)
         error = format_pgboss_error(output) if state == "failed" else "it was cancelled"
         return build_canary_job_poll_result(stage, picked_up_at, finished_at, error, worker_lost=worker_lost)
 

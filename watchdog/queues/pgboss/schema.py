@@ -72,7 +72,7 @@ async def load_pgboss_table_columns(
 ) -> PgbossTableColumns:
     """The tables that exist. Raises ProbeError if pg-boss is not there; adds evidence for an untested version."""
     columns: dict[str, set[str]] = defaultdict(set)
-    for table, column in await session.fetch_all(PGBOSS_COLUMNS_SQL, {"schema": driver.schema_name}):
+    for table, column in await session.fetch_all(PGBOSS_TABLE_COLUMNS_SQL, {"schema": driver.schema_name}):
         columns[table].add(column)
     if missing := [table for table in ("version", "queue", "job") if table not in columns]:
         problem = f"table {missing[0]} is missing" if columns else "its tables do not exist"
@@ -84,7 +84,7 @@ async def load_pgboss_table_columns(
     return {table: frozenset(names) for table, names in columns.items()}
 
 
-PGBOSS_COLUMNS_SQL = """
+PGBOSS_TABLE_COLUMNS_SQL = """
     SELECT c.relname, a.attname
     FROM pg_catalog.pg_class c
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace

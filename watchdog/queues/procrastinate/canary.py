@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from watchdog.config_types import SingleLineText
 from watchdog.domain.model import Json
-from watchdog.domain.observations import CanaryJobPollResult, JobStage, QueueStats
+from watchdog.domain.observations import CanaryJobPollResult, CanaryJobStage, QueueStats
 from watchdog.queues.base import (
     CanaryConnection,
     CanaryDriver,
@@ -36,12 +36,12 @@ PROCRASTINATE_CANARY_PRIVILEGES_HINT = (
     "on the sequences of both, SELECT and UPDATE on procrastinate_periodic_defers, SELECT on procrastinate_workers"
 )
 
-STAGE_BY_STATUS = {
-    "doing": JobStage.RUNNING,
-    "succeeded": JobStage.DONE,
-    "failed": JobStage.FAILED,
-    "cancelled": JobStage.FAILED,
-    "aborted": JobStage.FAILED,
+CANARY_STAGE_BY_PROCRASTINATE_STATUS = {
+    "doing": CanaryJobStage.RUNNING,
+    "succeeded": CanaryJobStage.DONE,
+    "failed": CanaryJobStage.FAILED,
+    "cancelled": CanaryJobStage.FAILED,
+    "aborted": CanaryJobStage.FAILED,
 }
 """A job with another status waits."""
 PROCRASTINATE_FIND_CANARY_JOB_SQL = f"""
@@ -62,7 +62,7 @@ PROCRASTINATE_INSERT_CANARY_JOB_SQL = f"""
     )
     SELECT id FROM existing UNION ALL SELECT id FROM inserted
 """
-SENTINEL_STATUS_SQL = f"""
+PROCRASTINATE_CANARY_JOB_STATUS_SQL = f"""
     SELECT status::text, attempts, {PROCRASTINATE_WORKER_LOST_SQL}, {build_procrastinate_last_event_ms_sql("started")},
       {build_procrastinate_last_event_ms_sql("succeeded", "failed", "cancelled", "aborted")}
     FROM procrastinate_jobs j WHERE id = %(id)s
@@ -127,7 +127,7 @@ class _ProcrastinateCanaryConnection:
             self._row_ids[sentinel.id] = row_id
         return sentinel.id
 
-    async def _find_row_id(self, job_id: str) -> int:
+    async def _find_canary_job_row_id(self, job_id: str) -> int:
         """0: the job does not exist."""
         if job_id not in self._row_ids:
             for (row_id,) in await self.session.fetch_all(PROCRASTINATE_FIND_CANARY_JOB_SQL, {"job_id": job_id}):
@@ -135,19 +135,21 @@ class _ProcrastinateCanaryConnection:
         return self._row_ids.get(job_id, 0)
 
     async def poll(self, job_id: str) -> CanaryJobPollResult:
-        rows = await self.session.fetch_all(SENTINEL_STATUS_SQL, {"id": await self._find_row_id(job_id)})
+        rows = await self.session.fetch_all(
+            PROCRASTINATE_CANARY_JOB_STATUS_SQL, {"id": await self._find_canary_job_row_id(job_id)}
+        )
         if not rows:
-            return CanaryJobPollResult(JobStage.LOST)
+            return CanaryJobPollResult(CanaryJobStage.LOST)
         status, attempts, worker_lost, started_at, finished_at = rows[0]
-        stage = STAGE_BY_STATUS.get(status, JobStage.QUEUED)
-        if stage is JobStage.QUEUED and attempts:
-            return CanaryJobPollResult(JobStage.RUNNING, started_at, error="it failed and waits for a retry")
+        stage = CANARY_STAGE_BY_PROCRASTINATE_STATUS.get(status, CanaryJobStage.QUEUED)
+        if stage is CanaryJobStage.QUEUED and attempts:
+            return CanaryJobPollResult(CanaryJobStage.RUNNING, started_at, error="it failed and waits for a retry")
         error = PROCRASTINATE_FAILURE_MESSAGE if status == "failed" else "it was cancelled"
         return build_canary_job_poll_result(stage, started_at, finished_at, error, worker_lost=worker_lost)
 
     async def cancel(self, job_id: str) -> bool:
         ((remaining,),) = await self.session.fetch_all(
-            PROCRASTINATE_DELETE_CANARY_JOB_SQL, {"id": await self._find_row_id(job_id)}
+            PROCRASTINATE_DELETE_CANARY_JOB_SQL, {"id": await self._find_canary_job_row_id(job_id)}
         )
         return not remaining
 

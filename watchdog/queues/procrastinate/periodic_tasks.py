@@ -117,14 +117,14 @@ async def _read_procrastinate_tasks_snapshot(
         name = f"{task}/{periodic_id}" if periodic_id else task
         jobs.append(
             _build_procrastinate_task_facts(
-                name, job_id, _select_runs_of_periodic_id(runs[task], job_id, newest_ids[task])
+                name, job_id, _select_procrastinate_runs_of_periodic_id(runs[task], job_id, newest_ids[task])
             )
         )
     scheduler = SchedulerLiveness("Procrastinate worker", PROCRASTINATE_WORKER_TIMEOUT_MS, heartbeat_at)
     return JobSourceSnapshot(now, tuple(jobs), scheduler, location="table procrastinate_periodic_defers is empty")
 
 
-def _select_runs_of_periodic_id(
+def _select_procrastinate_runs_of_periodic_id(
     runs: list[_ProcrastinateJobRun], newest_id: int | None, newest_ids: Collection[int | None]
 ) -> list[_ProcrastinateJobRun]:
     """The runs of one periodic id of a task, newest first. `newest_ids`: of the newest run of each id of the task.

@@ -11,7 +11,7 @@ from watchdog.queues.base import QueueConnectContext, QueueStatsSource
 from watchdog.queues.clients.postgres import (
     UNFINISHED_JOBS_COUNT_TIMEOUT_S,
     PostgresQueueSession,
-    fetch_counts_or_none,
+    fetch_job_counts_or_none,
     open_postgres_queue_session,
 )
 from watchdog.queues.procrastinate.schema import (
@@ -79,12 +79,14 @@ class ProcrastinateQueueStatsSource(ProcrastinateQueueDriver, QueueStatsSource):
             stats = await fetch_procrastinate_unfinished_stats(session, self.queue)
             stats = replace(stats, consumers=None)  # the workers of any queue count, hence not reported
             queue = {"queue": self.queue}
-            if failed_count := await fetch_counts_or_none(session, context, PROCRASTINATE_FAILED_COUNT_SQL, queue):
+            if failed_count := await fetch_job_counts_or_none(session, context, PROCRASTINATE_FAILED_COUNT_SQL, queue):
                 stats = replace(stats, failed=failed_count[0])
             if window_ms is None:
                 return stats
             parameters = {**queue, "window_ms": window_ms}
-            if counts := await fetch_counts_or_none(session, context, PROCRASTINATE_FINISHED_COUNTS_SQL, parameters):
+            if counts := await fetch_job_counts_or_none(
+                session, context, PROCRASTINATE_FINISHED_COUNTS_SQL, parameters
+            ):
                 failed, succeeded, kept_succeeded = counts
                 stats = replace(stats, completed=RecentlyEndedJobCounts(failed, succeeded if kept_succeeded else None))
             return stats

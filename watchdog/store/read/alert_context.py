@@ -9,8 +9,8 @@ from urllib.parse import quote
 import sqlalchemy as sa
 
 from watchdog.domain.model import (
-    AlertMember,
     AlertMessageContext,
+    AlertMessageIncident,
     DeliveryState,
     Evidence,
     Incident,
@@ -48,7 +48,9 @@ BAD_OUTCOMES_BY_RULE = {
     no_verdict.RULE_NAME: (Outcome.ERROR,),
     stale.RULE_NAME: (),
 }
-INCIDENTS_QUERY = sa.select(incidents, probes.c.info).join_from(incidents, probes, probes.c.id == incidents.c.probe)
+INCIDENTS_WITH_PROBE_INFO_QUERY = sa.select(incidents, probes.c.info).join_from(
+    incidents, probes, probes.c.id == incidents.c.probe
+)
 """All columns of incidents, with the `info` of each incident's probe."""
 
 
@@ -68,7 +70,7 @@ def load_alert_context(
 ) -> AlertMessageContext:  # fmt: skip
     """`public_url`: the base of incident pages, if configured. `named_incidents`: if the message is about several.
     Raises NoResultFound for an unknown incident."""
-    row = connection.execute(INCIDENTS_QUERY.where(incidents.c.id == notification.incident)).one()
+    row = connection.execute(INCIDENTS_WITH_PROBE_INFO_QUERY.where(incidents.c.id == notification.incident)).one()
     probe = codec.decode_probe_info(row.probe, row.info)
     of_probe = (results.c.probe == row.probe, results.c.outcome != Outcome.MISSED)
     newest_first = sa.select(results).where(*of_probe).order_by(results.c.slot.desc())
@@ -103,25 +105,28 @@ def load_alert_context(
         merged=merged,
         cause_changes=tuple(list_incident_cause_changes(connection, row.id)) if row.first_reason else (),
         previous_cause=previous_cause,
-        members=_load_members(connection, named_incidents),
-        shared_cause=_load_shared_cause(connection, notification) if named_incidents else "",
+        members=_load_message_incidents(connection, named_incidents),
+        shared_cause=_load_shared_cause_text(connection, notification) if named_incidents else "",
         raises_severity=raises_severity,
     )
 
 
-def _load_members(connection: sa.Connection, named_incidents: Sequence[str]) -> tuple[AlertMember, ...]:
+def _load_message_incidents(
+    connection: sa.Connection, named_incidents: Sequence[str]
+) -> tuple[AlertMessageIncident, ...]:
     """In the order of the names, critical ones first."""
     if not named_incidents:
         return ()
-    rows = connection.execute(INCIDENTS_QUERY.where(incidents.c.id.in_(named_incidents)))
+    rows = connection.execute(INCIDENTS_WITH_PROBE_INFO_QUERY.where(incidents.c.id.in_(named_incidents)))
     members = {
-        row.id: AlertMember(build_incident_from_row(row), codec.decode_probe_info(row.probe, row.info)) for row in rows
+        row.id: AlertMessageIncident(build_incident_from_row(row), codec.decode_probe_info(row.probe, row.info))
+        for row in rows
     }
     ordered = [members[name] for name in named_incidents if name in members]
     return tuple(sorted(ordered, key=lambda member: member.incident.severity is not Severity.CRITICAL))
 
 
-def _load_shared_cause(connection: sa.Connection, notification: Notification) -> str:
+def _load_shared_cause_text(connection: sa.Connection, notification: Notification) -> str:
     """Empty for a message that others are merged into."""
     if notification.batch:
         return ""

@@ -18,7 +18,9 @@ from watchdog.store.listings import build_results_from_rows
 from watchdog.store.read.status import JUDGED_OUTCOMES, RESULT_ROW_COLUMNS, ResultRow, result_row_from_columns
 from watchdog.store.tables import RESULT_COLUMNS, check_ins, evidence, incidents, probes, results, rollups
 
-_EVIDENCE_OF_RESULT_JOIN = sa.and_(*(evidence.c[name] == results.c[name] for name in ("probe", "slot", "location")))
+_RESULT_EVIDENCE_JOIN_CONDITION = sa.and_(
+    *(evidence.c[name] == results.c[name] for name in ("probe", "slot", "location"))
+)
 
 
 class IncidentInterval(NamedTuple):
@@ -47,7 +49,9 @@ def list_incident_intervals(connection: Connection, start: int) -> list[Incident
     return [IncidentInterval(*row) for row in connection.execute(sa.select(*columns).where(open_since))]
 
 
-def load_days_with_data(connection: Connection, ids: Collection[int], start: int, now: int) -> dict[int, set[int]]:
+def load_days_with_judged_results(
+    connection: Connection, ids: Collection[int], start: int, now: int
+) -> dict[int, set[int]]:
     """Probe -> the days (since the epoch) with a pass or a failure.
 
     Days come from roll-ups; the last two also from results, which may not be rolled up yet.
@@ -107,7 +111,7 @@ def load_result_details(connection: Connection, probe: int, slots: Collection[in
     """Slot -> result with its evidence; slots without a result are missing."""
     query = (
         sa.select(*RESULT_COLUMNS, results.c.recorded_at, evidence.c.facts, evidence.c.excerpt)
-        .join_from(results, evidence, _EVIDENCE_OF_RESULT_JOIN, isouter=True)
+        .join_from(results, evidence, _RESULT_EVIDENCE_JOIN_CONDITION, isouter=True)
         .where(results.c.probe == probe, results.c.slot.in_(slots))
     )
     rows = connection.execute(query.order_by(results.c.slot)).all()
@@ -129,7 +133,7 @@ def load_last_good_slot(connection: Connection, probe: int, slot: int) -> int | 
 def load_last_good_slot_with_evidence(connection: Connection, probe: int, slot: int) -> int | None:
     """The newest slot before `slot` that passed and has evidence."""
     query = (
-        sa.select(evidence.c.slot).join_from(evidence, results, _EVIDENCE_OF_RESULT_JOIN)
+        sa.select(evidence.c.slot).join_from(evidence, results, _RESULT_EVIDENCE_JOIN_CONDITION)
         .where(evidence.c.probe == probe, evidence.c.slot < slot, results.c.outcome == Outcome.PASS)
         .order_by(evidence.c.slot.desc()).limit(1)
     )  # fmt: skip

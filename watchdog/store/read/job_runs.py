@@ -10,7 +10,7 @@ from watchdog.domain.heartbeat import CheckInKind
 from watchdog.domain.model import Outcome, ProbeInfo, RunSummary
 from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.rules import job
-from watchdog.store.codec import decode_nullable_json, encode_json
+from watchdog.store.codec import decode_nullable_json, encode_compact_json
 from watchdog.store.tables import check_ins, results
 
 HEARTBEAT_PROBE_KIND = "heartbeat"
@@ -47,7 +47,7 @@ def _list_runs_from_check_ins(connection: sa.Connection, probe: int, limit: int)
 
 def _list_runs_from_listings(connection: sa.Connection, probe: int, job_name: str, limit: int) -> list[RunSummary]:
     """A listing that has the job's name has all of its facts, so no other result needs to be read."""
-    names_job = results.c.facts.contains(f"{encode_json(job_name)}:[", autoescape=True)
+    names_job = results.c.facts.contains(f"{encode_compact_json(job_name)}:[", autoescape=True)
     query = sa.select(results.c.facts).where(results.c.probe == probe, names_job, ~results.c.late)
     runs: dict[int, RunSummary] = {}
     for text in connection.execute(

@@ -7,7 +7,7 @@ from collections.abc import Collection
 import sqlalchemy as sa
 
 from watchdog.domain.membership import (
-    DefinitionDigestsByRevision,
+    ConfigDefinitionDigestsByRevision,
     LiveWatchdogProcesses,
     WatchdogProcessRecord,
     derive_live_watchdog_processes,
@@ -21,7 +21,9 @@ def load_watchdog_processes(connection: sa.Connection) -> list[WatchdogProcessRe
     return [WatchdogProcessRecord(*row) for row in connection.execute(sa.select(*columns).order_by(members.c.id))]
 
 
-def load_revision_definitions(connection: sa.Connection, numbers: Collection[int]) -> DefinitionDigestsByRevision:
+def load_config_definition_digests(
+    connection: sa.Connection, numbers: Collection[int]
+) -> ConfigDefinitionDigestsByRevision:
     """What these revisions have."""
 
     def load(table: sa.Table, name: str) -> dict[int, dict[str, str]]:
@@ -31,14 +33,16 @@ def load_revision_definitions(connection: sa.Connection, numbers: Collection[int
             by_revision[revision][key] = definition
         return by_revision
 
-    return DefinitionDigestsByRevision(load(revision_probes, "probe_id"), load(revision_destinations, "destination"))
+    return ConfigDefinitionDigestsByRevision(
+        load(revision_probes, "probe_id"), load(revision_destinations, "destination")
+    )
 
 
 def load_watchdog_process_status(connection: sa.Connection, now: int) -> LiveWatchdogProcesses:
     """The live members, for pages and commands."""
     all_members = load_watchdog_processes(connection)
     return derive_live_watchdog_processes(
-        all_members, load_revision_definitions(connection, {member.revision for member in all_members}), now
+        all_members, load_config_definition_digests(connection, {member.revision for member in all_members}), now
     )
 
 

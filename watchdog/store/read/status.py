@@ -21,12 +21,12 @@ from watchdog.domain.model import (
     ProbeInfo,
     Severity,
 )
-from watchdog.domain.own_network import OWN_NETWORK_REASON
+from watchdog.domain.own_network import WATCHDOG_NETWORK_FAULT_REASON
 from watchdog.domain.probe_state import WAITING_FOR_FIRST_RUN_STATE_KEY
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, derive_probe_health_state, no_verdict, service
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.codec import decode_nullable_json, decode_probe_info
-from watchdog.store.read.alert_context import INCIDENTS_QUERY, build_incident_from_row
+from watchdog.store.read.alert_context import INCIDENTS_WITH_PROBE_INFO_QUERY, build_incident_from_row
 from watchdog.store.tables import (
     incidents,
     outbox,
@@ -155,7 +155,9 @@ def load_watchdog_status(connection: Connection) -> WatchdogStatus:
 def list_service_findings(connection: Connection) -> tuple[Incident, ...]:
     """What is wrong with Watchdog itself: the open incidents of its built-in probe, critical ones first, then the
     oldest. Every page, command and tool shows this list."""
-    query = INCIDENTS_QUERY.where(incidents.c.resolved_at.is_(None), probes.c.kind == service.WATCHDOG_SELF_PROBE_KIND)
+    query = INCIDENTS_WITH_PROBE_INFO_QUERY.where(
+        incidents.c.resolved_at.is_(None), probes.c.kind == service.WATCHDOG_SELF_PROBE_KIND
+    )
     findings = map(build_incident_from_row, connection.execute(query.order_by(incidents.c.since, incidents.c.id)))
     return tuple(sorted(findings, key=lambda finding: finding.severity is not Severity.CRITICAL))
 
@@ -197,7 +199,7 @@ def _probe_status_from_row(row: Sequence[Any], open_incidents: Iterable[Incident
     has_verdict = judged_slot is not None and not is_waiting
     latest_result = None if latest[0] is None else result_row_from_columns(latest)
     rules = [incident.rule for incident in open_incidents]
-    if latest_result is not None and latest_result.reason == OWN_NETWORK_REASON:
+    if latest_result is not None and latest_result.reason == WATCHDOG_NETWORK_FAULT_REASON:
         rules.append(no_verdict.RULE_NAME)  # whose incident is about Watchdog, not about the probe
     state = derive_probe_health_state(rules, has_verdict=has_verdict)
     return ProbeStatus(
@@ -224,7 +226,7 @@ def list_incidents(
     since: int | None = None, limit: int | None = None,
 ) -> list[IncidentRecord]:  # fmt: skip
     """Incidents, newest first, that match every filter that is given. `since`: opened at or after this instant."""
-    query = INCIDENTS_QUERY.order_by(incidents.c.opened_at.desc(), incidents.c.id).limit(limit)
+    query = INCIDENTS_WITH_PROBE_INFO_QUERY.order_by(incidents.c.opened_at.desc(), incidents.c.id).limit(limit)
     if incident is not None:
         query = query.where(incidents.c.id == replace_unstorable_characters(incident))
     if probe is not None:
@@ -277,7 +279,9 @@ def list_undelivered_notifications(
         .limit(MAX_LISTED_UNDELIVERED_NOTIFICATIONS)
     )
     deliveries = [_delivery_record_from_row(row) for row in connection.execute(query)]
-    their_incidents = INCIDENTS_QUERY.where(incidents.c.id.in_({delivery.incident for delivery in deliveries}))
+    their_incidents = INCIDENTS_WITH_PROBE_INFO_QUERY.where(
+        incidents.c.id.in_({delivery.incident for delivery in deliveries})
+    )
     records = map(_incident_record_from_row, connection.execute(their_incidents))
     record_by_incident = {record.incident.id: record for record in records}
     return [(delivery, record_by_incident[delivery.incident]) for delivery in deliveries]

@@ -11,11 +11,11 @@ from watchdog.domain.model import ProbeResult, ResultToRecord
 from watchdog.store.tables import member_faults, members, schedule
 from watchdog.store.write.claims import SlotClaimer, decode_in_flight_slots, encode_in_flight_slots
 
-STORE_FAULT_NAME = "store"
+STORE_ABSENCE_FAULT_NAME = "store"
 """The fault of a process that has returned from an absence of the database, and has stored its results."""
 
 
-class MemoryRuns(NamedTuple):
+class ProbeRunsWithoutStore(NamedTuple):
     """The runs of a probe that took place without the database."""
 
     first_slot: int
@@ -27,14 +27,16 @@ class MemoryRuns(NamedTuple):
 def record_dropped_results(claims: SlotClaimer, dropped: Mapping[int, tuple[int, int]], now: int) -> None:
     """Record as missed what was dropped. `dropped`: by probe, the first slot and the number of slots."""
     missed = [
-        ResultToRecord(claims.build_store_away_result(probe, first_slot, slot_count=count))
+        ResultToRecord(claims.build_result_of_slots_missed_while_store_away(probe, first_slot, slot_count=count))
         for probe, (first_slot, count) in dropped.items()
         if probe in claims.registry
     ]
     claims.recorder.record_results(missed, now)
 
 
-def record_memory_runs(claims: SlotClaimer, runs_by_probe: Mapping[int, MemoryRuns], now: int) -> None:
+def record_probe_runs_without_store(
+    claims: SlotClaimer, runs_by_probe: Mapping[int, ProbeRunsWithoutStore], now: int
+) -> None:
     """Continue each probe's schedule after its last slot that ran from memory. Its results are stored already.
 
     Slots before the first one are recorded as missed. A probe that another process has claimed since is left alone.
@@ -47,7 +49,9 @@ def record_memory_runs(claims: SlotClaimer, runs_by_probe: Mapping[int, MemoryRu
             runs = runs_by_probe[row.probe]
             if row.probe not in claims.registry or (row.last_slot is not None and row.last_slot >= runs.last_slot):
                 continue
-            missed += claims.build_store_away_results(row.probe, row.next_due, runs.first_slot, row.last_slot)
+            missed += claims.list_results_of_slots_missed_while_store_away(
+                row.probe, row.next_due, runs.first_slot, row.last_slot
+            )
             in_flight = decode_in_flight_slots(row.in_flight) | {slot: slot for slot in runs.slots_in_progress}
             values = {
                 "next_due": claims.registry[row.probe].schedule.find_next_slot_after(runs.last_slot),
@@ -59,10 +63,10 @@ def record_memory_runs(claims: SlotClaimer, runs_by_probe: Mapping[int, MemoryRu
         claims.recorder.record_results_in_transaction(connection, [ResultToRecord(result) for result in missed], now)
 
 
-def load_members_still_to_return(connection: sa.Connection, member_ids: Collection[str]) -> set[str]:
+def load_processes_still_to_return(connection: sa.Connection, member_ids: Collection[str]) -> set[str]:
     """Those of these members that live again, and have not stored yet what they ran during the absence, and those that
     do not live so far and may still return."""
     rows = connection.execute(sa.select(members).where(members.c.id.in_(list(member_ids))))
-    is_returned = member_faults.c.fault == STORE_FAULT_NAME
+    is_returned = member_faults.c.fault == STORE_ABSENCE_FAULT_NAME
     returned = set(connection.execute(sa.select(member_faults.c.member).where(is_returned)).scalars())
     return {row.id for row in rows if not row.left_in_order and row.id not in returned}

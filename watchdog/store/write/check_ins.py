@@ -7,7 +7,13 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from watchdog.domain.heartbeat import HEARTBEAT_STATE_KEY, RUN_CHECK_IN_KINDS, CheckIn, HeartbeatState, apply_check_in
+from watchdog.domain.heartbeat import (
+    CHECK_IN_KINDS_ABOUT_RUNS,
+    HEARTBEAT_STATE_KEY,
+    CheckIn,
+    HeartbeatState,
+    apply_check_in,
+)
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store import codec
 from watchdog.store.database import Database
@@ -51,19 +57,19 @@ class CheckInStore:
             if not pending:
                 return set()
             states_before = self._load_heartbeat_states(connection, ids)
-            states, durations = _fold_check_ins(states_before, pending)
+            states, durations = _apply_check_ins_to_heartbeat_states(states_before, pending)
             rows = [_check_in_to_row(each, duration) for each, duration in zip(pending, durations, strict=True)]
             new = self.database.insert_new_rows(connection, check_ins, rows)
             if len(new) < len(pending):  # after a crash between this commit and the acknowledgement in the log
                 pending = [each for each in pending if each.primary_key in new]
-                states, durations = _fold_check_ins(states_before, pending)
-                self._update_durations(connection, pending, durations)
+                states, durations = _apply_check_ins_to_heartbeat_states(states_before, pending)
+                self._update_check_in_durations(connection, pending, durations)
             state_rows = [
                 {"probe": probe, "key": HEARTBEAT_STATE_KEY, "value": codec.encode_storable_json(state.to_json())}
                 for probe, state in states.items()
             ]
             upsert_probe_state(self.database, connection, state_rows)
-            return {each.probe for each in pending if each.check_in.kind in RUN_CHECK_IN_KINDS}
+            return {each.probe for each in pending if each.check_in.kind in CHECK_IN_KINDS_ABOUT_RUNS}
 
     def _load_heartbeat_states(self, connection: sa.Connection, ids: Collection[int]) -> dict[int, HeartbeatState]:
         query = sa.select(probe_state.c.probe, probe_state.c.value).where(
@@ -75,7 +81,7 @@ class CheckInStore:
         }
         return {probe: stored.get(probe, HeartbeatState()) for probe in ids}
 
-    def _update_durations(
+    def _update_check_in_durations(
         self, connection: sa.Connection, pending: Sequence[ProbeCheckIn], durations: Sequence[int | None]
     ) -> None:
         binds = {"p": check_ins.c.probe, "o": check_ins.c.occurred_at, "i": check_ins.c.id}
@@ -88,7 +94,7 @@ class CheckInStore:
             connection.execute(sa.update(check_ins).where(*row).values(duration=sa.bindparam("d")), values)
 
 
-def _fold_check_ins(
+def _apply_check_ins_to_heartbeat_states(
     states_before: Mapping[int, HeartbeatState], pending: Iterable[ProbeCheckIn]
 ) -> tuple[dict[int, HeartbeatState], list[int | None]]:
     """The new state of each probe in `pending`, and the duration of the run that each check-in ended."""

@@ -8,9 +8,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from watchdog.domain.formatting import format_count, format_time_in_zone
+from watchdog.domain.formatting import format_count_with_noun, format_time_in_zone
 from watchdog.domain.model import ClaimedSlot, Json, Outcome, ProbeResult, ResultToRecord
-from watchdog.domain.own_network import MAX_NETWORK_FAULT_HOLD_MS
+from watchdog.domain.own_network import MAX_RESULT_HOLD_FOR_NETWORK_CHECK_MS
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.rules import missed_run
 from watchdog.domain.schedule import CronSchedule, IntervalSchedule, Schedule
@@ -21,13 +21,13 @@ from watchdog.store.write.probe_state import load_probe_state
 from watchdog.store.write.recorder import ResultRecorder
 from watchdog.store.write.watermark import Watermark
 
-CLAIM_AHEAD_MS = 1_000
+SLOT_CLAIM_AHEAD_MS = 1_000
 """How long before its slot a run is claimed, so that it can start at its slot."""
 
 
 MIN_CAUGHT_UP_LATENESS_MS = 5_000
 """A run that is claimed later than this was due while no process could run it."""
-STORE_AWAY_REASON = "missed.store_away"
+MISSED_BECAUSE_STORE_AWAY_REASON = "missed.store_away"
 MAX_COUNTED_MISSED_SLOTS, MAX_MISSED_SLOTS_IN_MESSAGE = 1_000, 5
 """Slots of a cron schedule that a result counts, and whose times its message names."""
 
@@ -48,7 +48,7 @@ class SlotClaimer:
         """This process was there all the time, and could not claim: slots in the gap are missed as well."""
 
     def claim_due_slots(self, now: int, limit: int = 500) -> tuple[list[ClaimedSlot], Mapping[int, dict[str, Json]]]:
-        """Claim what is due until CLAIM_AHEAD_MS after `now`, and compute the next slot of each probe.
+        """Claim what is due until SLOT_CLAIM_AHEAD_MS after `now`, and compute the next slot of each probe.
 
         Returns up to `limit` slots, and the state of their probes. If there are fewer than `limit`, everything due is
         claimed and the watermark has moved to `now`.
@@ -63,7 +63,7 @@ class SlotClaimer:
             while not all_claimed and len(slots) < limit:
                 free = limit - len(slots)
                 is_own = schedule.c.probe.not_in(self.registry.not_claimed)
-                query = self._schedule_query.where(schedule.c.next_due <= now + CLAIM_AHEAD_MS, is_own)
+                query = self._schedule_query.where(schedule.c.next_due <= now + SLOT_CLAIM_AHEAD_MS, is_own)
                 query = query.order_by(schedule.c.next_due).limit(free).with_for_update(skip_locked=True)
                 rows = connection.execute(query).all()
                 all_claimed = len(rows) < free
@@ -127,12 +127,12 @@ class SlotClaimer:
         if isinstance(registered.schedule, CronSchedule):
             return (
                 run,
-                self._build_not_run_results(row, first, end, now),
+                self._build_cron_slots_not_run_results(row, first, end, now),
                 registered.schedule.find_next_slot_after(newest),
             )
         missed, next_due = [], registered.schedule.find_next_slot_after(newest)
         if self.store_was_away:
-            missed = self.build_store_away_results(row.probe, first, end, row.last_slot)
+            missed = self.list_results_of_slots_missed_while_store_away(row.probe, first, end, row.last_slot)
         elif skipped := list(self._iter_slots_outside_gaps(registered, first, end)):
             missed = [
                 self._build_missed_slot_result(
@@ -141,28 +141,32 @@ class SlotClaimer:
             ]
         return run, missed, next_due
 
-    def build_store_away_results(
+    def list_results_of_slots_missed_while_store_away(
         self, probe: int, first: int, end: int, previous_slot: int | None
     ) -> list[ProbeResult]:
         """One result for the slots in [first, end) that no process could claim or run."""
         if first >= end:
             return []
-        count = _count_slots(self.registry[probe].schedule, first, end)
-        return [self.build_store_away_result(probe, first, slot_count=count, previous_slot=previous_slot)]
+        count = _count_schedule_slots(self.registry[probe].schedule, first, end)
+        return [
+            self.build_result_of_slots_missed_while_store_away(
+                probe, first, slot_count=count, previous_slot=previous_slot
+            )
+        ]
 
-    def build_store_away_result(
+    def build_result_of_slots_missed_while_store_away(
         self, probe: int, slot: int, *, slot_count: int, previous_slot: int | None = None
     ) -> ProbeResult:
         """One result for slots without a run, from this one on."""
         return self._build_missed_slot_result(
-            probe, slot, STORE_AWAY_REASON, slot_count=slot_count, previous_slot=previous_slot
+            probe, slot, MISSED_BECAUSE_STORE_AWAY_REASON, slot_count=slot_count, previous_slot=previous_slot
         )
 
     def _should_catch_up(self, probe: int, slot: int, now: int) -> bool:
         """Whether a slot that was never claimed is run late: no process that may run the probe was there."""
         return MIN_CAUGHT_UP_LATENESS_MS < now - slot <= self.registry[probe].catch_up_ms
 
-    def _build_not_run_results(self, row: Any, first: int, end: int, now: int) -> list[ProbeResult]:
+    def _build_cron_slots_not_run_results(self, row: Any, first: int, end: int, now: int) -> list[ProbeResult]:
         """One result for the slots of a cron schedule in [first, end): people rely on each run."""
         schedule, slot = self.registry[row.probe].schedule, first
         slots: list[int] = []
@@ -172,11 +176,11 @@ class SlotClaimer:
         if not slots:
             return []
         last = schedule.find_latest_slot_until(end - 1)
-        named = [self._format_slot(row.probe, each, now) for each in (*slots[:MAX_MISSED_SLOTS_IN_MESSAGE], last)]
+        named = [self._format_slot_time(row.probe, each, now) for each in (*slots[:MAX_MISSED_SLOTS_IN_MESSAGE], last)]
         listed = (
             ", ".join(named[:-1]) if len(slots) <= MAX_MISSED_SLOTS_IN_MESSAGE else f"from {named[0]} to {named[-1]}"
         )
-        count = format_count(len(slots), "run") + (" or more" if slot < end else "")
+        count = format_count_with_noun(len(slots), "run") + (" or more" if slot < end else "")
         result = self._build_missed_slot_result(
             row.probe, slots[0], missed_run.NOT_RUN_REASON, slot_count=len(slots), previous_slot=row.last_slot
         )
@@ -186,11 +190,11 @@ class SlotClaimer:
         schedule = self.registry[probe].schedule
         if not isinstance(schedule, CronSchedule):
             return self._build_missed_slot_result(probe, slot, "missed.result_lost")
-        run = missed_run.describe_cron_run(slot, now, schedule.timezone)
+        run = missed_run.format_cron_run(slot, now, schedule.timezone)
         message = f"{run} was started, and may have taken place"
         return self._build_missed_slot_result(probe, slot, missed_run.MAY_HAVE_RUN_REASON)._replace(message=message)
 
-    def _format_slot(self, probe: int, slot: int, now: int) -> str:
+    def _format_slot_time(self, probe: int, slot: int, now: int) -> str:
         schedule = self.registry[probe].schedule
         return format_time_in_zone(slot, now, schedule.timezone if isinstance(schedule, CronSchedule) else "UTC")
 
@@ -243,7 +247,7 @@ class SlotClaimer:
         to_catch_up: list[int] = [row.next_due for row in rows if self._should_catch_up(row.probe, row.next_due, now)]
         return min(
             [
-                settled_until - MAX_NETWORK_FAULT_HOLD_MS,
+                settled_until - MAX_RESULT_HOLD_FOR_NETWORK_CHECK_MS,
                 *to_catch_up,
                 *(slot for slots in in_flight.values() for slot in slots),
             ]
@@ -258,7 +262,7 @@ class SlotClaimer:
         return sa.update(schedule).where(schedule.c.probe == sa.bindparam("p"), schedule.c.location == self.location)
 
 
-def _count_slots(schedule: Schedule, first: int, end: int) -> int:
+def _count_schedule_slots(schedule: Schedule, first: int, end: int) -> int:
     """Slots in [first, end), of a cron schedule at most MAX_COUNTED_MISSED_SLOTS. `first` is one, maybe early."""
     slot = schedule.find_next_slot_after(first)
     if isinstance(schedule, IntervalSchedule):

@@ -16,13 +16,13 @@ from watchdog.domain.routing import RoutingDecision
 from watchdog.domain.rules import (
     THRESHOLD_IGNORING_RULE_NAMES,
     AlertStates,
-    apply_finding,
+    advance_alert_state,
     fold_results,
     service,
     stale,
 )
 from watchdog.store.database import Database, run_after_commit
-from watchdog.store.listings import ListingCache, build_results_from_rows
+from watchdog.store.listings import SubjectListingCache, build_results_from_rows
 from watchdog.store.tables import alert_states, evaluation_cursors, results, staleness_events
 from watchdog.store.write.incident_groups import INCIDENT_GROUPS_LOCK_KEY
 from watchdog.store.write.incidents import change_incident_cause, open_incident, resolve_incident
@@ -84,7 +84,7 @@ class AlertEvaluator:
 
     def __init__(self, database: Database, watermark: Watermark, registry: ProbeRegistry):
         self.database, self.watermark, self.registry = database, watermark, registry
-        self.listings = ListingCache()
+        self.listings = SubjectListingCache()
 
     def find_newest_settled_slot(self, probe: int, now: int) -> int:
         """The newest slot whose max_lateness has passed: no result up to it can still be evaluated."""
@@ -180,7 +180,7 @@ class AlertEvaluator:
                 writes.staleness_events.append(
                     {"probe": probe, "last_result_slot": newest_slot, "threshold_ms": threshold, "detected_at": now}
                 )
-                apply_finding(policy, states, newest_slot, stale.build_stale_finding(threshold), fold.transitions)
+                advance_alert_state(policy, states, newest_slot, stale.build_stale_finding(threshold), fold.transitions)
                 if not changed and fold.awaited_slot is None and fold.held_until is None:
                     # No slot is decided by this, and one after the newest result may still be caught up.
                     until = max(cursor.evaluated_until, newest_slot)

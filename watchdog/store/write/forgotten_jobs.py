@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from watchdog.domain.probe_state import SCHEDULED_JOB_STATE_KEY_PREFIX, ScheduledJobStateRecord, build_forget_job_key
+from watchdog.domain.probe_state import (
+    SCHEDULED_JOB_STATE_KEY_PREFIX,
+    ScheduledJobStateRecord,
+    build_forget_job_state_key,
+)
 from watchdog.store import codec
 from watchdog.store.database import Database
 from watchdog.store.tables import probes
@@ -27,7 +31,7 @@ def forget_missing_jobs(database: Database, probe_id: str, job: str | None, now:
         rows = [
             {
                 "probe": probe,
-                "key": build_forget_job_key(key),
+                "key": build_forget_job_state_key(key),
                 "value": codec.encode_storable_json({"name": name, "at": now}),
             }
             for key, name in missing.items()

@@ -23,7 +23,9 @@ class HeldResultsOutcome(NamedTuple):
     transitions: list[IncidentTransition]
 
 
-def decide_held_results(recorder: ResultRecorder, decided: Sequence[ProbeResult], now: int) -> HeldResultsOutcome:
+def store_decided_held_results(
+    recorder: ResultRecorder, decided: Sequence[ProbeResult], now: int
+) -> HeldResultsOutcome:
     """Store how results count that were held, and evaluate them, in one transaction.
 
     Results whose hold has expired are evaluated already, and stay as they are.
@@ -33,7 +35,7 @@ def decide_held_results(recorder: ResultRecorder, decided: Sequence[ProbeResult]
     with database.write_transaction() as connection:
         database.lock_probes(connection, {result.probe for result in decided})
         for result in decided:
-            row = connection.execute(sa.select(results.c.held_until).where(*_build_result_filter(result))).first()
+            row = connection.execute(sa.select(results.c.held_until).where(*_build_result_key_filter(result))).first()
             if row is None:
                 unrecorded.add(result[:3])
             elif row.held_until is not None:
@@ -44,7 +46,7 @@ def decide_held_results(recorder: ResultRecorder, decided: Sequence[ProbeResult]
     return HeldResultsOutcome(unrecorded, transitions)
 
 
-def withdraw_failures(recorder: ResultRecorder, decided: Sequence[ProbeResult]) -> set[ResultKey]:
+def withdraw_recorded_failures(recorder: ResultRecorder, decided: Sequence[ProbeResult]) -> set[ResultKey]:
     """Store as errors what was evaluated as a failure, if a replay of the stored results leads to the same state: if
     the failure was the newest and the first one of its probe, opened no incident, and ended none.
 
@@ -79,9 +81,9 @@ def _has_ended_incident(connection: sa.Connection, result: ProbeResult) -> bool:
 def _store_decided_result(connection: sa.Connection, result: ProbeResult) -> None:
     message = replace_unstorable_characters(result.message)
     values = {"held_until": None, "outcome": result.outcome, "reason": result.reason, "message": message}
-    connection.execute(sa.update(results).where(*_build_result_filter(result)).values(values))
+    connection.execute(sa.update(results).where(*_build_result_key_filter(result)).values(values))
 
 
-def _build_result_filter(result: ProbeResult) -> list[sa.ColumnElement[bool]]:
+def _build_result_key_filter(result: ProbeResult) -> list[sa.ColumnElement[bool]]:
     key = {"probe": result.probe, "slot": result.slot, "location": result.location}
     return [results.c[name] == value for name, value in key.items()]

@@ -8,7 +8,11 @@ import sqlalchemy as sa
 
 from watchdog.domain.model import IncidentTransition, Json
 from watchdog.domain.registered_probe import RegisteredProbe
-from watchdog.domain.shared_cause import SharedCause, compute_group_window_ms, derive_shared_cause
+from watchdog.domain.shared_cause import (
+    SharedIncidentCause,
+    compute_incident_group_window_ms,
+    derive_shared_incident_cause,
+)
 from watchdog.store import codec
 from watchdog.store.tables import evidence, incident_groups, incidents, outbox
 
@@ -16,18 +20,18 @@ INCIDENT_GROUPS_LOCK_KEY = -3
 """Advisory lock: two processes would otherwise start two groups with one cause. No probe has this id."""
 
 
-def find_shared_cause(
+def load_shared_incident_cause(
     connection: sa.Connection, transition: IncidentTransition, registered: RegisteredProbe
-) -> SharedCause | None:
+) -> SharedIncidentCause | None:
     """What broke, by the evidence of the result that decided the transition."""
     query = sa.select(evidence.c.facts).where(
         evidence.c.probe == transition.probe, evidence.c.slot == transition.slot
     )  # fmt: skip
     facts: Mapping[str, Json] = codec.decode_nullable_json(connection.execute(query.limit(1)).scalar()) or {}
-    return derive_shared_cause(registered.info, transition.rule, transition.reason, facts)
+    return derive_shared_incident_cause(registered.info, transition.rule, transition.reason, facts)
 
 
-def join_groups(
+def join_incident_groups(
     connection: sa.Connection,
     transition: IncidentTransition,
     destinations: Collection[str],
@@ -39,12 +43,12 @@ def join_groups(
 
     A group accepts incidents while one of its own is open, for the interval of its slowest probe.
     """
-    cause = find_shared_cause(connection, transition, registered) if destinations else None
+    cause = load_shared_incident_cause(connection, transition, registered) if destinations else None
     if cause is None:
         return {}
     next_slot = registered.schedule.find_next_slot_after(transition.slot)
-    window_ms = compute_group_window_ms(registered.schedule.find_next_slot_after(next_slot) - next_slot)
-    groups = _load_accepting_groups(connection, cause, destinations, now)
+    window_ms = compute_incident_group_window_ms(registered.schedule.find_next_slot_after(next_slot) - next_slot)
+    groups = _load_accepting_incident_groups(connection, cause, destinations, now)
     for destination, (lead, opened_at, accepts_until) in groups.items():
         if opened_at + window_ms > accepts_until:
             is_group = (incident_groups.c.lead_incident == lead, incident_groups.c.destination == destination)
@@ -63,8 +67,8 @@ def join_groups(
     return {name: groups[name][0] if name in groups else transition.incident for name in destinations}
 
 
-def _load_accepting_groups(
-    connection: sa.Connection, cause: SharedCause, destinations: Collection[str], now: int
+def _load_accepting_incident_groups(
+    connection: sa.Connection, cause: SharedIncidentCause, destinations: Collection[str], now: int
 ) -> dict[str, tuple[str, int, int]]:
     """By destination: its group with this cause that accepts incidents now, as (first incident, opened_at,
     accepts_until)."""

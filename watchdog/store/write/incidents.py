@@ -11,7 +11,7 @@ from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.routing import RoutingDecision
 from watchdog.store import codec
 from watchdog.store.tables import cause_changes, incidents
-from watchdog.store.write.incident_groups import join_groups
+from watchdog.store.write.incident_groups import join_incident_groups
 from watchdog.store.write.outbox_rows import (
     enqueue_cause_changed_notifications,
     enqueue_opened_notifications,
@@ -46,7 +46,7 @@ def open_incident(
             resolution="",
         )
     )
-    leads = join_groups(connection, transition, routing.destinations, registered, now)
+    leads = join_incident_groups(connection, transition, routing.destinations, registered, now)
     enqueue_opened_notifications(connection, transition.incident, routing.destinations, leads, now)
 
 
@@ -79,7 +79,7 @@ def change_incident_cause(
     notified = enqueue_cause_changed_notifications(connection, transition.incident, now)
     added = [destination for destination in routing.destinations if destination not in notified]
     if added:
-        leads = join_groups(connection, transition, added, registered, now)
+        leads = join_incident_groups(connection, transition, added, registered, now)
         enqueue_opened_notifications(connection, transition.incident, added, leads, now)
         _store_routing_log_entries(connection, transition, routing)
 

@@ -11,18 +11,18 @@ from watchdog.domain.formatting import SECOND_MS
 from watchdog.domain.membership import (
     ENDED_WATCHDOG_PROCESS_RETENTION_MS,
     WATCHDOG_PROCESS_LEASE_MS,
-    DefinitionDigestsByRevision,
+    ConfigDefinitionDigestsByRevision,
     LiveWatchdogProcesses,
     WatchdogProcessRecord,
     compute_probe_retirement_time,
     derive_live_watchdog_processes,
-    find_highest_live_revision_by_name,
+    find_highest_live_config_revision_by_name,
 )
-from watchdog.domain.registered_probe import EMPTY_ROUTING_TABLE, RegisteredProbe
+from watchdog.domain.registered_probe import EMPTY_NOTIFICATION_ROUTING_TABLE, RegisteredProbe
 from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.store.codec import encode_notification_routing_table
 from watchdog.store.database import Database
-from watchdog.store.read.members import load_revision_definitions, load_watchdog_processes
+from watchdog.store.read.members import load_config_definition_digests, load_watchdog_processes
 from watchdog.store.tables import (
     check_in_tokens,
     member_faults,
@@ -40,7 +40,7 @@ from watchdog.store.write.probe_rows import (
     mark_probes_removed_keep_schedule,
     mark_probes_retired,
     resolve_incidents_of_retired_probes,
-    schedule_immediate_evaluation,
+    schedule_immediate_deadline_evaluation,
     upsert_probes,
 )
 from watchdog.store.write.watermark import load_location_watermark
@@ -56,14 +56,14 @@ class WatchdogProcessConfiguration:
     digest: str
     """Equal for configurations with the same content."""
     probes: Sequence[RegisteredProbe] = ()
-    routes: NotificationRoutingTable = EMPTY_ROUTING_TABLE
+    routes: NotificationRoutingTable = EMPTY_NOTIFICATION_ROUTING_TABLE
     destinations: Mapping[str, str] = field(default_factory=dict)
     """Destination -> a digest of how it is notified."""
     check_in_tokens: Mapping[str, str] = field(default_factory=dict)
     """Digest of a token -> probe id."""
 
 
-class Membership:
+class WatchdogProcessMembership:
     """This process as a member, and with it the probes that it may run.
 
     Owns `members`, `revisions` and what belongs to them, and the rows of probes that follow from the configuration: the
@@ -110,7 +110,7 @@ class Membership:
             ended = sa.update(members).where(members.c.id == self.member_id)
             connection.execute(ended.values(lease_until=now, left_in_order=True))
 
-    def is_lowest_live_member(self) -> bool:
+    def is_lowest_live_process(self) -> bool:
         """Whether this member is the lowest of those last known to be live."""
         return self.member_id <= min((status.member.id for status in self.status.members), default=self.member_id)
 
@@ -161,7 +161,7 @@ class Membership:
         self._renewed_at = now
         self.status = derive_live_watchdog_processes(all_members, definitions, now)
         self._next_change_at = self._find_next_process_change_at(all_members, definitions, now)
-        schedule_immediate_evaluation(self.database, written, now)
+        schedule_immediate_deadline_evaluation(self.database, written, now)
 
     def _renew_lease(self, connection: sa.Connection, now: int) -> None:
         """Extend the lease, or take a new one if this member has been forgotten meanwhile."""
@@ -194,14 +194,14 @@ class Membership:
 
     def _load_watchdog_processes(
         self, connection: sa.Connection, now: int
-    ) -> tuple[list[WatchdogProcessRecord], DefinitionDigestsByRevision]:
+    ) -> tuple[list[WatchdogProcessRecord], ConfigDefinitionDigestsByRevision]:
         """All members, this one as a live one, and what they define."""
         others = [member for member in load_watchdog_processes(connection) if member.id != self.member_id]
         own = WatchdogProcessRecord(self.member_id, self.revision, self._started_at, now + WATCHDOG_PROCESS_LEASE_MS)
         all_members = [*others, own]
-        definitions = load_revision_definitions(connection, {member.revision for member in all_members})
+        definitions = load_config_definition_digests(connection, {member.revision for member in all_members})
         own_probes = {id: registered.definition for id, registered in self.registry.configured.items()}
-        return all_members, DefinitionDigestsByRevision(
+        return all_members, ConfigDefinitionDigestsByRevision(
             {**definitions.probes, own.revision: own_probes},
             {**definitions.destinations, own.revision: self.configuration.destinations},
         )
@@ -210,7 +210,7 @@ class Membership:
         self,
         connection: sa.Connection,
         all_members: Collection[WatchdogProcessRecord],
-        definitions: DefinitionDigestsByRevision,
+        definitions: ConfigDefinitionDigestsByRevision,
         now: int,
     ) -> list[int]:
         """The probes that no live member has, if that has lasted for long enough."""
@@ -223,7 +223,7 @@ class Membership:
         self,
         connection: sa.Connection,
         all_members: Iterable[WatchdogProcessRecord],
-        definitions: DefinitionDigestsByRevision,
+        definitions: ConfigDefinitionDigestsByRevision,
         now: int,
     ) -> list[int]:
         """The probes that this member decides about, and that have another kind so far."""
@@ -236,7 +236,7 @@ class Membership:
         self,
         connection: sa.Connection,
         all_members: Iterable[WatchdogProcessRecord],
-        definitions: DefinitionDigestsByRevision,
+        definitions: ConfigDefinitionDigestsByRevision,
         now: int,
         *,
         joining: bool,
@@ -250,16 +250,16 @@ class Membership:
         ]
 
     def _list_probes_this_process_governs(
-        self, all_members: Iterable[WatchdogProcessRecord], definitions: DefinitionDigestsByRevision, now: int
+        self, all_members: Iterable[WatchdogProcessRecord], definitions: ConfigDefinitionDigestsByRevision, now: int
     ) -> dict[str, RegisteredProbe]:
         """The probes of which this member has the highest live revision."""
         live = {member.revision for member in all_members if member.is_live(now)}
-        governing = find_highest_live_revision_by_name(live, definitions.probes)
+        governing = find_highest_live_config_revision_by_name(live, definitions.probes)
         configured = self.registry.configured
         return {probe_id: configured[probe_id] for probe_id in configured if governing[probe_id] == self.revision}
 
     def _find_next_process_change_at(
-        self, all_members: Collection[WatchdogProcessRecord], definitions: DefinitionDigestsByRevision, now: int
+        self, all_members: Collection[WatchdogProcessRecord], definitions: ConfigDefinitionDigestsByRevision, now: int
     ) -> int:
         """The next instant at which a lease ends, or a probe is to be retired."""
         leases = [member.lease_until for member in all_members if member.is_live(now)]
@@ -270,12 +270,12 @@ class Membership:
 def _compute_probe_retirement_times(
     probe_ids: Iterable[str],
     all_members: Collection[WatchdogProcessRecord],
-    definitions: DefinitionDigestsByRevision,
+    definitions: ConfigDefinitionDigestsByRevision,
     now: int,
 ) -> dict[str, int]:
     """When each probe that no live member has is to be retired."""
     live = {member.revision for member in all_members if member.is_live(now)}
-    governed = find_highest_live_revision_by_name(live, definitions.probes)
+    governed = find_highest_live_config_revision_by_name(live, definitions.probes)
     orphans = [probe_id for probe_id in probe_ids if probe_id not in governed]
     return {
         probe_id: compute_probe_retirement_time(

@@ -9,13 +9,13 @@ from collections.abc import Collection, Mapping
 
 import sqlalchemy as sa
 
-from watchdog.domain.delivery_pace import DestinationPace, slow_down, spend_token
+from watchdog.domain.delivery_pace import DestinationPace, slow_destination_pace, spend_destination_token
 from watchdog.domain.membership import ENDED_WATCHDOG_PROCESS_RETENTION_MS
 from watchdog.domain.model import DeliveryState, Json
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store import codec
 from watchdog.store.database import Database
-from watchdog.store.outbox_filters import build_unleased_filter
+from watchdog.store.outbox_filters import build_unleased_outbox_filter
 from watchdog.store.tables import (
     destination_backoff,
     failing_destinations,
@@ -49,12 +49,13 @@ class NotificationOutbox:
         allowed_destinations: Collection[str],
         editing_destinations: Collection[str] = (),
     ) -> list[LeasedNotification]:
-        """Lease what each allowed destination is sent next: critical incidents first, then by age. If more than
-        MAX_SEPARATE_MESSAGES wait, they are merged into one message. A destination whose pace allows none gets none.
+        """Lease what each allowed destination is sent next: critical incidents first, then by age. If more
+        than MAX_UNMERGED_DUE_MESSAGES wait, they are merged into one message. A destination whose pace allows
+        none gets none.
 
         An incident's later notifications wait for its earlier ones; those that are waiting are merged into one message.
-        `changed` waits until MIN_CHANGED_NOTIFICATION_INTERVAL_MS after the last one, unless the destination is one of
-        `editing_destinations`, where it edits a message. Other destinations are left to processes that have them
+        `changed` waits until MIN_CAUSE_CHANGED_NOTIFICATION_INTERVAL_MS after the last one, unless the destination is
+        one of `editing_destinations`, where it edits a message. Other destinations are left to processes that have them
         configured. A destination with nothing else to send gets another copy of what is unconfirmed and due, if its
         incident is open.
         """
@@ -116,13 +117,13 @@ class NotificationOutbox:
                 connection.execute(
                     sa.delete(failing_destinations).where(failing_destinations.c.destination == destination)
                 )
-                self._adjust_pace(connection, leased, now)
+                self._adjust_destination_pace(connection, leased, now)
             if self._release_lease(connection, leased, state=state, **{**values, **more}):
                 if state is DeliveryState.UNCONFIRMED:
                     self._record_failing_destination(connection, leased, now, str(more["detail"]), given_up=True)
-                self._store_messages(connection, leased, receipt, now, headline=headline, cause=cause)
+                self._store_sent_messages(connection, leased, receipt, now, headline=headline, cause=cause)
 
-    def _store_messages(
+    def _store_sent_messages(
         self,
         connection: sa.Connection,
         leased: LeasedNotification,
@@ -152,18 +153,18 @@ class NotificationOutbox:
         changed = {name: insert.excluded[name] for name in ("headline", "cause", "receipt", "sent_at")}
         connection.execute(insert.on_conflict_do_update(index_elements=["incident", "destination"], set_=changed), rows)
 
-    def _adjust_pace(self, connection: sa.Connection, leased: LeasedNotification, now: int) -> None:
+    def _adjust_destination_pace(self, connection: sa.Connection, leased: LeasedNotification, now: int) -> None:
         """A message was confirmed: it costs a token, and one that was merged is followed by a pause."""
         destination = leased.notification.destination
         pace = load_destination_paces(connection).get(destination)
         if pace is None and not leased.is_merged_message:
             return
-        pace = spend_token(pace or DestinationPace(), now)
+        pace = spend_destination_token(pace or DestinationPace(), now)
         if leased.is_merged_message:
             pace = pace._replace(merged_at=now)
-        self._store_pace(connection, destination, pace)
+        self._store_destination_pace(connection, destination, pace)
 
-    def _store_pace(self, connection: sa.Connection, destination: str, pace: DestinationPace) -> None:
+    def _store_destination_pace(self, connection: sa.Connection, destination: str, pace: DestinationPace) -> None:
         insert = self.database.build_insert_statement(destination_backoff).values(
             destination=destination, **pace._asdict()
         )
@@ -202,14 +203,16 @@ class NotificationOutbox:
             if retry_at is not None:
                 destination = leased.notification.destination
                 pace = load_destination_paces(connection).get(destination, DestinationPace())
-                self._store_pace(connection, destination, pace._replace(retry_at=max(pace.retry_at, retry_at)))
+                self._store_destination_pace(
+                    connection, destination, pace._replace(retry_at=max(pace.retry_at, retry_at))
+                )
 
     def slow_destination_down(self, destination: str, now: int, requested_pause_ms: int) -> int:
         """The destination refused a message because it gets too many. Returns when it may be sent the next one."""
         with self.database.write_transaction() as connection:
             previous_pace = load_destination_paces(connection).get(destination, DestinationPace())
-            pace = slow_down(previous_pace, now, requested_pause_ms)
-            self._store_pace(connection, destination, pace)
+            pace = slow_destination_pace(previous_pace, now, requested_pause_ms)
+            self._store_destination_pace(connection, destination, pace)
         return pace.next_message_at
 
     def postpone_notification(self, leased: LeasedNotification, due_at: int) -> None:
@@ -255,7 +258,7 @@ class NotificationOutbox:
             outbox_is_waiting,
             outbox.c.created_at < since,
             outbox.c.destination.not_in(recent_destinations),
-            build_unleased_filter(now),
+            build_unleased_outbox_filter(now),
         )
         values = {
             "state": DeliveryState.UNDELIVERED,

@@ -11,14 +11,14 @@ from uuid import uuid4
 
 import sqlalchemy as sa
 
-from watchdog.domain.delivery_pace import DestinationPace, DueMessage, choose_due_messages
+from watchdog.domain.delivery_pace import DestinationPace, DueAlertMessage, choose_next_messages_to_send
 from watchdog.domain.model import DeliveryState, IncidentEvent, Json, Severity
 from watchdog.domain.notification import Notification
 from watchdog.store import codec
 from watchdog.store.outbox_filters import (
-    build_first_critical_filter,
-    build_unconfirmed_filter,
-    build_waiting_filter,
+    build_due_outbox_filter,
+    build_first_critical_outbox_filter,
+    build_unconfirmed_outbox_filter,
 )
 from watchdog.store.tables import (
     destination_backoff,
@@ -82,28 +82,28 @@ def lease_due_messages(
     """Lease what each of these destinations is sent next, if its pace allows a message now. One with nothing else to
     send gets another copy of what is unconfirmed and due."""
     leased: list[LeasedNotification] = []
-    waiting = _list_destinations_with_rows(connection, outbox_is_waiting, now)
-    unconfirmed = _list_destinations_with_rows(connection, outbox_is_unconfirmed, now)
+    waiting = _list_destinations_with_due_rows(connection, outbox_is_waiting, now)
+    unconfirmed = _list_destinations_with_due_rows(connection, outbox_is_unconfirmed, now)
     idle = (waiting | unconfirmed) & set(destinations)
     if not idle:  # the usual case
         return leased
     paces = load_destination_paces(connection)
     idle = {name for name in idle if paces.get(name, DestinationPace()).next_message_at <= now}
     for state, having, is_due in (
-        (DeliveryState.WAITING, waiting, build_waiting_filter(now, editing_destinations)),
-        (DeliveryState.UNCONFIRMED, unconfirmed, build_unconfirmed_filter(now)),
+        (DeliveryState.WAITING, waiting, build_due_outbox_filter(now, editing_destinations)),
+        (DeliveryState.UNCONFIRMED, unconfirmed, build_unconfirmed_outbox_filter(now)),
     ):
         due_messages = _load_due_messages(connection, is_due, idle & having, editing_destinations)
         for destination, due in sorted(due_messages.items()):
             idle.discard(destination)
-            if chosen := choose_due_messages(due, paces.get(destination, DestinationPace()).merged_at, now):
+            if chosen := choose_next_messages_to_send(due, paces.get(destination, DestinationPace()).merged_at, now):
                 leads = [message.lead_incident for message in chosen]
-                lease = _lease_messages(connection, destination, leads, state, leased_until)
+                lease = _lease_outbox_messages(connection, destination, leads, state, leased_until)
                 leased += [] if lease is None else [lease]
     return leased
 
 
-def _list_destinations_with_rows(connection: sa.Connection, is_state: sa.ColumnElement[bool], now: int) -> set[str]:
+def _list_destinations_with_due_rows(connection: sa.Connection, is_state: sa.ColumnElement[bool], now: int) -> set[str]:
     """Whose rows in this state have come to their time."""
     query = sa.select(outbox.c.destination).where(is_state, outbox.c.due_at <= now).distinct()
     return set(connection.execute(query).scalars())
@@ -114,7 +114,7 @@ def _load_due_messages(
     is_due: Iterable[sa.ColumnElement[bool]],
     destinations: Collection[str],
     editing_destinations: Collection[str],
-) -> Mapping[str, list[DueMessage]]:
+) -> Mapping[str, list[DueAlertMessage]]:
     """By destination. Grouped here, because a GROUP BY would make the database read the whole table in its order."""
     if not destinations:
         return {}
@@ -126,15 +126,15 @@ def _load_due_messages(
     )
     columns = outbox.c.destination, outbox.c.lead_incident, outbox.c.created_at, severity, receipt
     query = sa.select(*columns).where(*is_due, outbox.c.destination.in_(destinations))
-    oldest: dict[str, dict[str, DueMessage]] = defaultdict(dict)
+    oldest: dict[str, dict[str, DueAlertMessage]] = defaultdict(dict)
     for destination, lead, created_at, severity_text, receipt_text in connection.execute(query):
         is_edit = destination in editing_destinations and bool(codec.decode_nullable_json(receipt_text))
-        message = DueMessage(severity_text != Severity.CRITICAL, created_at, lead, is_edit)
+        message = DueAlertMessage(severity_text != Severity.CRITICAL, created_at, lead, is_edit)
         oldest[destination][lead] = min(message, oldest[destination].get(lead, message))
     return {destination: list(by_lead.values()) for destination, by_lead in oldest.items()}
 
 
-def _lease_messages(
+def _lease_outbox_messages(
     connection: sa.Connection, destination: str, leads: Sequence[str], state: DeliveryState, leased_until: int
 ) -> LeasedNotification | None:
     """Lease every row of these messages that is in the state, whether it is due by itself or not. None if none is free.
@@ -152,7 +152,7 @@ def _lease_messages(
         return None
     token = uuid4().hex
     of_messages = (outbox.c.destination == destination, outbox.c.lead_incident.in_(leads))
-    raises_severity = sa.exists().where(*of_messages, outbox.c.state == state, build_first_critical_filter())
+    raises_severity = sa.exists().where(*of_messages, outbox.c.state == state, build_first_critical_outbox_filter())
     is_rise = bool(connection.execute(sa.select(raises_severity)).scalar())
     lease = sa.update(outbox).where(*of_messages, outbox.c.state == state)
     connection.execute(lease.values(lease_token=token, leased_until=leased_until))
@@ -160,10 +160,10 @@ def _lease_messages(
     rows_by_lead: dict[str, list[Any]] = {lead: [] for lead in leads}
     for row in rows:
         rows_by_lead[row.lead_incident].append(row)
-    return _describe_lease(connection, destination, token, rows_by_lead, is_rise=is_rise)
+    return _build_leased_notification(connection, destination, token, rows_by_lead, is_rise=is_rise)
 
 
-def _describe_lease(
+def _build_leased_notification(
     connection: sa.Connection, destination: str, token: str, rows_by_lead: Mapping[str, list[Any]], *, is_rise: bool
 ) -> LeasedNotification:
     """`rows_by_lead`: all rows of the leased messages, in the order in which their incidents came."""
@@ -178,13 +178,13 @@ def _describe_lease(
         message = connection.execute(sa.select(messages).where(*is_message)).first()
     event = IncidentEvent(last.event)
     if len(named) > 1:
-        event = _choose_common_event(connection, leased, named, has_message=message is not None)
+        event = _choose_common_incident_event(connection, leased, named, has_message=message is not None)
     elif message is None and event is IncidentEvent.CHANGED:
         event = IncidentEvent.OPENED
     receipts = {row.receipt for row in leased}
     return LeasedNotification(
         notification=Notification(
-            leads[0], destination, len(rows_by_lead[leads[0]]) - 1, event, _derive_batch_key(rows_by_lead)
+            leads[0], destination, len(rows_by_lead[leads[0]]) - 1, event, _derive_merged_batch_key(rows_by_lead)
         ),
         lease_token=token,
         attempts=max(row.attempts for row in leased),
@@ -202,7 +202,7 @@ def _describe_lease(
     )
 
 
-def _choose_common_event(
+def _choose_common_incident_event(
     connection: sa.Connection, leased: Iterable[Any], incident_ids: Collection[str], *, has_message: bool
 ) -> IncidentEvent:
     """Of a message about several incidents: `resolved` once all are over, unless the destination wants no
@@ -214,7 +214,7 @@ def _choose_common_event(
     return IncidentEvent.CHANGED if has_message else IncidentEvent.OPENED
 
 
-def _derive_batch_key(rows_by_lead: Mapping[str, Sequence[Any]]) -> str:
+def _derive_merged_batch_key(rows_by_lead: Mapping[str, Sequence[Any]]) -> str:
     """Identifies what is merged; empty for a single message."""
     if len(rows_by_lead) == 1:
         return ""

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from watchdog.domain.model import DeliveryState, IncidentEvent
 from watchdog.store.tables import outbox
 
-OPENED_NOTIFICATION_SEQ = 0
+OPENED_NOTIFICATION_SEQUENCE_NUMBER = 0
 """The first of an incident's notifications at a destination; each later one has the next number."""
 
 
@@ -22,7 +22,7 @@ def enqueue_opened_notifications(
         _build_outbox_row(
             incident,
             destination,
-            OPENED_NOTIFICATION_SEQ,
+            OPENED_NOTIFICATION_SEQUENCE_NUMBER,
             IncidentEvent.OPENED,
             lead=lead_incidents.get(destination, incident),
             now=now,

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from watchdog.domain.registered_probe import EMPTY_ROUTING_TABLE, RegisteredProbe
+from watchdog.domain.registered_probe import EMPTY_NOTIFICATION_ROUTING_TABLE, RegisteredProbe
 from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.store.codec import (
     decode_notification_routing_table,
@@ -55,7 +55,7 @@ def load_active_probes(
 
 def _load_notification_routing_table(connection: sa.Connection, revision: int) -> NotificationRoutingTable:
     text = connection.execute(sa.select(revisions.c.routing).where(revisions.c.number == revision)).scalar()
-    return EMPTY_ROUTING_TABLE if text is None else decode_notification_routing_table(text)
+    return EMPTY_NOTIFICATION_ROUTING_TABLE if text is None else decode_notification_routing_table(text)
 
 
 def replace_probe_database_id(registered_probe: RegisteredProbe, id: int) -> RegisteredProbe:
@@ -229,7 +229,7 @@ def resolve_incidents_of_retired_probes(database: Database, now: int) -> None:
                 )
 
 
-def schedule_immediate_evaluation(database: Database, ids: list[int], now: int) -> None:
+def schedule_immediate_deadline_evaluation(database: Database, ids: list[int], now: int) -> None:
     """Evaluate every deadline at once: a changed policy may have made it earlier."""
     for i in range(0, len(ids), MAX_PROBES_PER_TRANSACTION):
         with database.write_transaction() as connection:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import sqlalchemy as sa
 
 from watchdog.domain.model import IncidentTransition, Outcome, ProbeResult, ResultToRecord
-from watchdog.domain.rules import evaluate_rules, missed_run
+from watchdog.domain.rules import evaluate_result_rules, missed_run
 from watchdog.store import codec
 from watchdog.store.database import Database
 from watchdog.store.listings import encode_listings
@@ -76,7 +76,7 @@ class ResultRecorder:
                 encoded[key] = listings
             active = cursor is not None and cursor.active
             policy = self.registry[result.probe].policy
-            if not late and (active or any(finding.bad for finding in evaluate_rules(policy, result))):
+            if not late and (active or any(finding.bad for finding in evaluate_result_rules(policy, result))):
                 suspect_keys.add(key)
         new_keys = self.database.insert_new_rows(connection, results, rows)
         for key in encoded.keys() & new_keys:
@@ -153,7 +153,7 @@ def _is_missed_run(result: ProbeResult) -> bool:
 
 def _read_late_start_ms(result: ProbeResult) -> int:
     """How long after its slot a run was started; 0: on time."""
-    late_ms = result.measurements.get(missed_run.LATE_START_MEASUREMENT, 0)
+    late_ms = result.measurements.get(missed_run.LATE_START_MEASUREMENT_NAME, 0)
     return late_ms if isinstance(late_ms, int) else 0
 
 

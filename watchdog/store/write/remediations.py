@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from watchdog.domain.formatting import format_count, format_duration
+from watchdog.domain.formatting import format_count_with_noun, format_duration
 from watchdog.domain.model import RemediationAttemptState
 from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.reasons import matches_reason_pattern
-from watchdog.domain.rules import evaluate_rules
+from watchdog.domain.rules import evaluate_result_rules
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.database import Database
 from watchdog.store.listings import build_results_from_rows
@@ -105,7 +105,7 @@ class RemediationStore:
             return
         reasons = {
             (finding.rule, finding.subject): finding.reason
-            for finding in evaluate_rules(policy, result)
+            for finding in evaluate_result_rules(policy, result)
             if finding.bad and any(matches_reason_pattern(pattern, finding.reason) for pattern in spec.reason_patterns)
         }
         query = sa.select(incidents).where(incidents.c.probe == probe, incidents.c.resolved_at.is_(None))
@@ -141,7 +141,7 @@ class RemediationStore:
         )
         within_limit = connection.execute(counted).scalar_one() < spec.max_runs
         if within_limit or self._load_remediation_state(connection, pending) is None:
-            limit = f"rate limit: {format_count(spec.max_runs, 'run')} per {format_duration(spec.per_ms)}"
+            limit = f"rate limit: {format_count_with_noun(spec.max_runs, 'run')} per {format_duration(spec.per_ms)}"
             values = {
                 "action": spec.action,
                 "state": RemediationAttemptState.STARTED if within_limit else RemediationAttemptState.RATE_LIMITED,

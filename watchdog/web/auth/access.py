@@ -12,7 +12,7 @@ from watchdog.domain.local_hosts import is_loopback_host
 from watchdog.web.auth.login_throttle import LoginThrottle
 from watchdog.web.auth.session import SESSION_COOKIE_NAME, ApiKey, SessionCookies
 
-PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+PROXY_REQUEST_HEADERS = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
 
 
 class AccessDeniedError(Exception):
@@ -43,7 +43,7 @@ class Authenticator:
         Raises AccessDeniedError.
         """
         if not self.api_keys:
-            if restriction := describe_non_local_request(request):
+            if restriction := describe_violated_local_access_rule(request):
                 message = f"Without API keys, these pages {restriction}. Configure `access.api_keys` to open them"
                 raise AccessDeniedError(403, "access.loopback_only", message)
             return None
@@ -88,7 +88,7 @@ def is_operator_key(api_key: ApiKey | None) -> bool:
     return api_key is None or api_key.role == "operator"
 
 
-def describe_non_local_request(request: Request) -> str:
+def describe_violated_local_access_rule(request: Request) -> str:
     """Which restriction a request violates that may not come from this machine itself; empty if it is local.
 
     The host name counts too, so that a page elsewhere cannot reach Watchdog through a name that resolves to 127.0.0.1.
@@ -97,7 +97,7 @@ def describe_non_local_request(request: Request) -> str:
     client = request.client.host if request.client else ""
     if not is_loopback_host(client):
         return "are available only on this machine"
-    if any(name in request.headers for name in PROXY_HEADERS):
+    if any(name in request.headers for name in PROXY_REQUEST_HEADERS):
         return "are not available through a proxy"
     if not is_loopback_host(strip_port_from_host(request.headers.get("host", ""))):
         return "are available only under a loopback name such as localhost"

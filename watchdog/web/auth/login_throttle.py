@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from watchdog.domain.client_addresses import get_subscriber_network
+from watchdog.domain.client_addresses import get_address_or_ipv6_subscriber_network
 
 MAX_FAILED_LOGIN_ATTEMPTS = 10
 """Failed attempts of one address within LOGIN_ATTEMPT_WINDOW_MS; further ones are refused until the window ends."""
@@ -32,18 +32,18 @@ class LoginThrottle:
 
     def retry_after_s(self, address: str, key_name: str | None) -> int:
         """Seconds until an attempt from this address is accepted; 0: now. `key_name`: the valid key that was given."""
-        address = get_subscriber_network(address)
+        address = get_address_or_ipv6_subscriber_network(address)
         if key_name is not None and (address, key_name) in self._accepted_keys:
             return 0
         by_address = self._failed_attempts.get(address, (0, 0))
         return max(
-            self._get_remaining_s(by_address, MAX_FAILED_LOGIN_ATTEMPTS),
-            self._get_remaining_s(self._all_failed_attempts, self._max_total),
+            self._get_remaining_block_s(by_address, MAX_FAILED_LOGIN_ATTEMPTS),
+            self._get_remaining_block_s(self._all_failed_attempts, self._max_total),
         )
 
     def record_attempt(self, address: str, key_name: str | None) -> None:
         """`key_name`: the valid key that was given; None: the attempt failed."""
-        address = get_subscriber_network(address)
+        address = get_address_or_ipv6_subscriber_network(address)
         if key_name is not None:
             self._accepted_keys[address, key_name] = None
             _evict_oldest_login_entry(self._accepted_keys)
@@ -52,7 +52,7 @@ class LoginThrottle:
         self._all_failed_attempts = self._count_attempt(self._all_failed_attempts)
         _evict_oldest_login_entry(self._failed_attempts)
 
-    def _get_remaining_s(self, attempts: tuple[int, int], max_count: float) -> int:
+    def _get_remaining_block_s(self, attempts: tuple[int, int], max_count: float) -> int:
         """Seconds until the window of too many attempts ends; 0 if they are not too many."""
         started_at, count = attempts
         remaining_ms = started_at + LOGIN_ATTEMPT_WINDOW_MS - self._clock()

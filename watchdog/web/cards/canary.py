@@ -9,8 +9,8 @@ from statistics import median
 from markupsafe import Markup
 
 from watchdog.domain import reasons
-from watchdog.domain.formatting import format_count, format_duration, format_time_of_day
-from watchdog.domain.measurements import CanaryStages, QueueMeasurements
+from watchdog.domain.formatting import format_count_with_noun, format_duration, format_time_of_day
+from watchdog.domain.measurements import CanaryStageDurations, QueueMeasurements
 from watchdog.domain.model import HealthState, Outcome, ProbeResult
 from watchdog.web import charts
 from watchdog.web.cards.base import ProbeCard, ProbeCardContext
@@ -21,11 +21,11 @@ REASONS_IMPLYING_PICK_UP = ("canary.not_finished", "job.failed", "canary.progres
 """Reasons that imply a pick-up, even where the queue system does not show it."""
 REASONS_IMPLYING_ENQUEUE = (*REASONS_IMPLYING_PICK_UP, "canary.not_picked_up", "canary.lost", "canary.poll_failed")
 """Reasons that imply a sentinel in the queue, even where an earlier run has sent it."""
-STAGE_TITLES = {"enqueue": "Enqueued", "pick_up": "Picked up", "finish": "Finished"}
+CANARY_STAGE_TITLES = {"enqueue": "Enqueued", "pick_up": "Picked up", "finish": "Finished"}
 
 
 @dataclass(frozen=True, slots=True)
-class StageSummary:
+class CanaryStageSummary:
     """One stage of the newest run."""
 
     title: str
@@ -44,13 +44,13 @@ class CanaryCardRun:
     outcome: Outcome
     reason: str
     message: str
-    stages: CanaryStages
+    stages: CanaryStageDurations
     waiting: int | None
     """Jobs that waited in the queue; measured only when the sentinel was not picked up."""
 
     @classmethod
     def from_result(cls, result: ProbeResult) -> CanaryCardRun:
-        stages = CanaryStages.from_phases(result.phases)
+        stages = CanaryStageDurations.from_phases(result.phases)
         waiting = QueueMeasurements.from_measurements(result.measurements).waiting
         return cls(result.slot, result.outcome, result.reason, result.message, stages, waiting)
 
@@ -58,7 +58,7 @@ class CanaryCardRun:
 @dataclass(frozen=True, slots=True)
 class CanaryCard:
     latest_slot: int
-    stages: tuple[StageSummary, ...]
+    stages: tuple[CanaryStageSummary, ...]
     """Of the newest run."""
     chart: Markup
     length: int
@@ -81,7 +81,7 @@ def build_canary_card(results: Sequence[ProbeResult]) -> CanaryCard | None:
     timings = [None if run.outcome is Outcome.ERROR else _build_canary_chart_column(run) for run in runs]
     return CanaryCard(
         latest_slot=runs[-1].slot,
-        stages=tuple(_summarize_stages(runs[-1], runs[:-1])),
+        stages=tuple(_summarize_canary_stages(runs[-1], runs[:-1])),
         chart=charts.render_canary_chart(timings, _build_canary_time_axis_labels(runs), _describe_canary_chart(runs)),
         length=runs[-1].slot - runs[0].slot,
         runs=tuple(reversed(runs)),
@@ -92,29 +92,31 @@ def _build_canary_chart_column(run: CanaryCardRun) -> charts.CanaryChartColumn:
     return charts.CanaryChartColumn(run.stages.pick_up, run.stages.finish, run.outcome is Outcome.FAIL)
 
 
-def _summarize_stages(newest: CanaryCardRun, earlier: Sequence[CanaryCardRun]) -> list[StageSummary]:
+def _summarize_canary_stages(newest: CanaryCardRun, earlier: Sequence[CanaryCardRun]) -> list[CanaryStageSummary]:
     """The first stage that was not reached is the one that failed. A stage that is never reported is not observable."""
     passed = [run for run in earlier if run.outcome is Outcome.PASS]
-    summaries: list[StageSummary] = []
+    summaries: list[CanaryStageSummary] = []
     failed = False
-    for name, title in STAGE_TITLES.items():
+    for name, title in CANARY_STAGE_TITLES.items():
         durations = [ms for run in passed if (ms := getattr(run.stages, name)) is not None]
         typical = f"median {format_duration(median(durations))}" if durations else ""
         duration = getattr(newest.stages, name)
         if duration is not None:
             is_last = name == "finish"
             state = HealthState.DOWN if newest.outcome is Outcome.FAIL and is_last else HealthState.UP
-            summaries.append(StageSummary(title, state, format_duration(duration), typical))
+            summaries.append(CanaryStageSummary(title, state, format_duration(duration), typical))
         elif name == "enqueue" and newest.reason in REASONS_IMPLYING_ENQUEUE:
-            summaries.append(StageSummary(title, HealthState.UP, "By an earlier run", typical))
+            summaries.append(CanaryStageSummary(title, HealthState.UP, "By an earlier run", typical))
         elif newest.outcome is Outcome.PASS or (name == "pick_up" and newest.reason in REASONS_IMPLYING_PICK_UP):
             detail = "the queue system does not report it"
-            summaries.append(StageSummary(title, HealthState.UNKNOWN, "Not observable", detail))
+            summaries.append(CanaryStageSummary(title, HealthState.UNKNOWN, "Not observable", detail))
         elif failed:
-            summaries.append(StageSummary(title, HealthState.UNKNOWN, "Not reached", typical))
+            summaries.append(CanaryStageSummary(title, HealthState.UNKNOWN, "Not reached", typical))
         else:
             failed = True
-            summaries.append(StageSummary(title, HealthState.DOWN, reasons.get_reason_title(newest.reason), typical))
+            summaries.append(
+                CanaryStageSummary(title, HealthState.DOWN, reasons.get_reason_title(newest.reason), typical)
+            )
     return summaries
 
 
@@ -125,7 +127,7 @@ def _build_canary_time_axis_labels(runs: Sequence[CanaryCardRun]) -> list[str]:
 
 def _describe_canary_chart(runs: Sequence[CanaryCardRun]) -> str:
     """The chart in words, for screen readers."""
-    sentences = [f"Stage durations of {format_count(len(runs), 'canary run')}."]
+    sentences = [f"Stage durations of {format_count_with_noun(len(runs), 'canary run')}."]
     for label, durations in (
         ("pick-up", [run.stages.pick_up for run in runs if run.stages.pick_up is not None]),
         ("finish", [run.stages.finish for run in runs if run.stages.finish is not None]),
@@ -133,7 +135,7 @@ def _describe_canary_chart(runs: Sequence[CanaryCardRun]) -> str:
         if durations:
             sentences.append(f"Median time to {label} {format_duration(median(durations))}.")
     if failed_count := sum(run.outcome is Outcome.FAIL for run in runs):
-        sentences.append(f"{format_count(failed_count, 'run')} failed.")
+        sentences.append(f"{format_count_with_noun(failed_count, 'run')} failed.")
     return " ".join(sentences)
 
 

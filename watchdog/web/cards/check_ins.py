@@ -16,7 +16,7 @@ MAX_CHECK_INS_ON_CARD = 50
 MAX_CHECK_IN_SUMMARY_CHARS = 100
 """Characters of the output's last line that are shown while the output is folded."""
 
-_DISPLAY_BY_CHECK_IN_KIND = {
+_STATE_GLYPH_AND_LABEL_BY_CHECK_IN_KIND = {
     CheckInKind.START: (HealthState.UNKNOWN, "wait", "Started"),
     CheckInKind.OK: (HealthState.UP, "up", "Succeeded"),
     CheckInKind.FAIL: (HealthState.DOWN, "down", "Failed"),
@@ -59,7 +59,7 @@ def load_check_ins_card(context: ProbeCardContext) -> CheckInsCard:
 
 
 def _build_check_in_row(check_in: CheckIn, duration: int | None) -> CheckInsCardRow:
-    state, glyph, label = _DISPLAY_BY_CHECK_IN_KIND[check_in.kind]
+    state, glyph, label = _STATE_GLYPH_AND_LABEL_BY_CHECK_IN_KIND[check_in.kind]
     if check_in.exit_code:
         label += f", exit{NBSP}code{NBSP}{check_in.exit_code}"
     output = check_in.output.strip()

@@ -9,7 +9,7 @@ from math import ceil
 
 from markupsafe import Markup
 
-from watchdog.domain.formatting import format_count, format_duration, format_time_of_day
+from watchdog.domain.formatting import format_count_with_noun, format_duration, format_time_of_day
 from watchdog.domain.model import Outcome, ProbeResult
 from watchdog.domain.rules import preference
 from watchdog.store.read.status import ResultRow
@@ -152,7 +152,7 @@ def _describe_latency_chart(
     if limit is not None and parts:
         points_over = sum(value is not None and value > limit for value in p95)
         position = (
-            f"p95 over the limit of {{}} at {format_count(points_over, 'point')}"
+            f"p95 over the limit of {{}} at {format_count_with_noun(points_over, 'point')}"
             if points_over
             else "never over the limit of {}"
         )
@@ -160,7 +160,7 @@ def _describe_latency_chart(
     sentences = [f"Latency over {format_duration(window.length)}: {', '.join(parts) or 'no run passed'}."]
     for cluster in failure_clusters[:MAX_DESCRIBED_FAILURE_CLUSTERS]:
         failed_at = format_time_of_day(int(window.start + cluster.start * window.length))
-        sentences.append(f"{format_count(cluster.run_count, 'run')} failed at {failed_at}.")
+        sentences.append(f"{format_count_with_noun(cluster.run_count, 'run')} failed at {failed_at}.")
     return " ".join(sentences)
 
 

@@ -43,12 +43,12 @@ class PhasesCard:
 
 
 def load_phases_card(context: ProbeCardContext) -> PhasesCard | None:
-    slots = pick_representative_runs(context.runs)
+    slots = pick_runs_by_duration_rank(context.runs)
     results = context.load_results(list(slots.values()))
     return build_phases_card({name: results[slot] for name, slot in slots.items() if slot in results})
 
 
-def pick_representative_runs(runs: Sequence[ResultRow]) -> dict[str, int]:
+def pick_runs_by_duration_rank(runs: Sequence[ResultRow]) -> dict[str, int]:
     """Name -> slot: the last run, the runs at the median and at p95, and the last failed run."""
     passed = sorted(
         (run for run in runs if run.outcome is Outcome.PASS and run.duration is not None),
@@ -70,7 +70,7 @@ def build_phases_card(results_by_name: Mapping[str, ProbeResult]) -> PhasesCard 
     results_by_name = {name: result for name, result in results_by_name.items() if result.phases}
     if not results_by_name:
         return None
-    phases = merge_phase_orders([list(result.phases) for result in results_by_name.values()])
+    phases = merge_phase_name_orders([list(result.phases) for result in results_by_name.values()])
     colours = tuple(max(1, 5 - (len(phases) - 1 - i)) for i in range(len(phases)))
     full_scale_ms = _compute_phase_bar_scale_ms(results_by_name.values())
     rows = [
@@ -117,7 +117,7 @@ def find_interrupted_phase(result: ProbeResult) -> str:
     )
 
 
-def merge_phase_orders(orderings: Iterable[Sequence[str]]) -> list[str]:
+def merge_phase_name_orders(orderings: Iterable[Sequence[str]]) -> list[str]:
     """One order that keeps each list's own: a name that is new to it is inserted after the one that it followed."""
     merged: list[str] = []
     for names in sorted(orderings, key=len, reverse=True):

@@ -18,7 +18,7 @@ from watchdog.web.chart_window import ChartWindow, build_time_axis_labels, choos
 QueueValueFormatter = Callable[[float], str]
 
 
-def _format_integer(value: float) -> str:
+def _format_rounded_number(value: float) -> str:
     return format_number(round(value))
 
 
@@ -26,14 +26,14 @@ def _format_percentage(value: float) -> str:
     return f"{value:.0%}"
 
 
-QUEUE_METRIC_FORMATS: Mapping[str, tuple[str, QueueValueFormatter]] = {
-    "waiting": ("Waiting", _format_integer),
+QUEUE_METRIC_LABELS_AND_FORMATTERS: Mapping[str, tuple[str, QueueValueFormatter]] = {
+    "waiting": ("Waiting", _format_rounded_number),
     "oldest": ("Oldest waiting", format_duration),
-    "active": ("Active", _format_integer),
-    "delayed": ("Delayed", _format_integer),
-    "failed": ("Failed", _format_integer),
+    "active": ("Active", _format_rounded_number),
+    "delayed": ("Delayed", _format_rounded_number),
+    "failed": ("Failed", _format_rounded_number),
     "failure_ratio": ("Failure ratio", _format_percentage),
-    "consumers": ("Consumers", _format_integer),
+    "consumers": ("Consumers", _format_rounded_number),
 }
 """Metrics in the order of the card, with their title."""
 STALLED_QUEUE_METRIC = "stalled"
@@ -80,7 +80,7 @@ def build_queue_card(
         waiting[index] = max(waiting[index] or 0, sample.metrics.waiting or 0)
     metrics = [
         _build_queue_card_metric(name, value, thresholds.get(name), read_at)
-        for name in QUEUE_METRIC_FORMATS
+        for name in QUEUE_METRIC_LABELS_AND_FORMATTERS
         if (value := getattr(newest, name)) is not None
     ]
     if stalled := thresholds.get(STALLED_QUEUE_METRIC):
@@ -105,10 +105,10 @@ def _render_waiting_jobs_chart(
     limit = None if threshold is None else threshold.threshold.value
     limit_line = None
     if limit is not None and limit <= 4 * max(peak, 5):
-        limit_line = charts.LimitLine(limit, f"over {_format_integer(limit)}")
+        limit_line = charts.LimitLine(limit, f"over {_format_rounded_number(limit)}")
     label = (
         f"Waiting jobs over {format_duration(window.length)}: "
-        f"{_format_integer(newest)} now, at most {_format_integer(peak)}."
+        f"{_format_rounded_number(newest)} now, at most {_format_rounded_number(peak)}."
     )
     return charts.render_count_chart(waiting, limit_line, build_time_axis_labels(window), label)
 
@@ -116,7 +116,7 @@ def _render_waiting_jobs_chart(
 def _build_queue_card_metric(
     name: str, value: float, record: QueueThresholdRecord | None, read_at: int
 ) -> QueueCardMetric:
-    title, format_value = QUEUE_METRIC_FORMATS[name]
+    title, format_value = QUEUE_METRIC_LABELS_AND_FORMATTERS[name]
     if record is None:
         return QueueCardMetric(title, format_value(value))
     limit, since = record.threshold, record.breached_since

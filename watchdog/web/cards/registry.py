@@ -13,7 +13,7 @@ def _import_probe_cards(names: Iterable[str]) -> tuple[ProbeCard, ...]:
     return tuple(import_module(f"watchdog.web.cards.{name}").PROBE_CARD for name in names)
 
 
-DEFAULT_PROBE_CARDS = _import_probe_cards(Probe.cards)
+PROBE_CARDS_OF_MOST_KINDS = _import_probe_cards(Probe.cards)
 CARDS_BY_PROBE_KIND: Mapping[str, tuple[ProbeCard, ...]] = {
     kind: _import_probe_cards(probe.cards) for kind, probe in PROBE_KINDS.items()
 }
@@ -21,7 +21,7 @@ CARDS_BY_PROBE_KIND: Mapping[str, tuple[ProbeCard, ...]] = {
 
 def find_cards_of_probe_kind(kind: str) -> tuple[ProbeCard, ...]:
     """A kind of another version has the default cards."""
-    return CARDS_BY_PROBE_KIND.get(kind, DEFAULT_PROBE_CARDS)
+    return CARDS_BY_PROBE_KIND.get(kind, PROBE_CARDS_OF_MOST_KINDS)
 
 
 def load_probe_cards(context: ProbeCardContext) -> tuple[LoadedProbeCard, ...]:

@@ -20,9 +20,9 @@ from watchdog.web.templating import truncate_target_text_for_page
 NO_EVIDENCE_NOTE = (
     "No evidence stored: it is stored for failures, the first result after a change, and a sample of passes."
 )
-NOTABLE_CHANGE_RATIO = 0.5
+MIN_NOTABLE_FACT_CHANGE_RATIO = 0.5
 """A number that changed by more than this share of the smaller value is marked."""
-DIFF_TOKEN_PATTERN = re.compile(r'"(?:[^"\\]|\\.)*"|[\w.+-]+|\s+|.', re.DOTALL)
+TEXT_DIFF_TOKEN_PATTERN = re.compile(r'"(?:[^"\\]|\\.)*"|[\w.+-]+|\s+|.', re.DOTALL)
 
 ComparableFacts = Mapping[str, tuple[Json, str]]
 """Label -> (value, its text)."""
@@ -68,7 +68,7 @@ def compare_first_bad_and_last_good(
             title="First bad",
             state=state,
             time_and_location=_format_result_time_and_location(first_bad, now),
-            facts=_mark_notable_differences(bad_facts, good_facts),
+            facts=_mark_notable_fact_differences(bad_facts, good_facts),
             excerpt=mark_text_differences(bad_excerpt, good_excerpt),
             evidence_note="" if bad_evidence else NO_EVIDENCE_NOTE,
         )
@@ -96,7 +96,9 @@ def _truncate_evidence_excerpt(evidence: Evidence | None) -> str:
     return truncate_target_text_for_page(evidence.excerpt) if evidence else ""
 
 
-def _mark_notable_differences(facts: ComparableFacts, others: ComparableFacts) -> tuple[tuple[str, str, bool], ...]:
+def _mark_notable_fact_differences(
+    facts: ComparableFacts, others: ComparableFacts
+) -> tuple[tuple[str, str, bool], ...]:
     return tuple(
         (label, text, bool(others) and is_notable_difference(value, others.get(label, (None, ""))[0]))
         for label, (value, text) in facts.items()
@@ -144,7 +146,7 @@ def is_notable_difference(value: Json, other: Json) -> bool:
     """Whether a difference is worth marking: any other text, or a number that changed by more than half."""
     if isinstance(value, int | float) and isinstance(other, int | float) and not isinstance(value, bool):
         difference = abs(value - other)
-        return difference > NOTABLE_CHANGE_RATIO * min(abs(value), abs(other)) and difference > 1
+        return difference > MIN_NOTABLE_FACT_CHANGE_RATIO * min(abs(value), abs(other)) and difference > 1
     return bool(value != other)
 
 
@@ -152,7 +154,7 @@ def mark_text_differences(text: str, other: str) -> tuple[tuple[str, bool], ...]
     """`text` in pieces; those that `other` does not have are marked."""
     if not other:
         return ((text, False),) if text else ()
-    tokens, other_tokens = DIFF_TOKEN_PATTERN.findall(text), DIFF_TOKEN_PATTERN.findall(other)
+    tokens, other_tokens = TEXT_DIFF_TOKEN_PATTERN.findall(text), TEXT_DIFF_TOKEN_PATTERN.findall(other)
     pieces: list[tuple[str, bool]] = []
     for tag, start, stop, _, _ in SequenceMatcher(None, tokens, other_tokens, autojunk=False).get_opcodes():
         if start < stop:

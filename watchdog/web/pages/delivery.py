@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from watchdog.domain.formatting import format_count, format_duration, format_time_of_day
+from watchdog.domain.formatting import format_count_with_noun, format_duration, format_time_of_day
 from watchdog.domain.model import DeliveryState, HealthState, IncidentEvent
 from watchdog.store.read.status import DeliveryRecord
 
@@ -65,14 +65,14 @@ def _format_delivery_detail(delivery: DeliveryRecord) -> str:
         case DeliveryState.UNDELIVERED:
             return f"{format_delivery_attempts(delivery)} until {at} · {delivery.detail}"
         case DeliveryState.UNCONFIRMED:
-            return f"sent {format_count(delivery.attempts, 'time')} until {at} · {delivery.detail}"
+            return f"sent {format_count_with_noun(delivery.attempts, 'time')} until {at} · {delivery.detail}"
         case DeliveryState.MERGED:
             is_opened = delivery.event is IncidentEvent.OPENED
             return f"{at} · {'sent as one message with a later event' if is_opened else 'reported in another message'}"
 
 
 def format_delivery_attempts(delivery: DeliveryRecord) -> str:
-    return format_count(delivery.attempts, "attempt")
+    return format_count_with_noun(delivery.attempts, "attempt")
 
 
 def summarize_deliveries(deliveries: Sequence[DeliveryRecord]) -> str:

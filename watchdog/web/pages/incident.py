@@ -9,7 +9,7 @@ from functools import partial
 from watchdog.domain import reasons
 from watchdog.domain.formatting import (
     DAY_MS,
-    format_count,
+    format_count_with_noun,
     format_duration,
     format_duration_rounded,
     format_remediation,
@@ -198,7 +198,7 @@ def _describe_latest_result(record: IncidentRecord, context: AlertMessageContext
     parts = [format_time_with_seconds(latest.slot, now), message or latest.outcome.value]
     parts += [format_duration(latest.duration)] if latest.duration is not None else []
     adjective = "failed" if record.incident.rule == availability.RULE_NAME else "bad"
-    return f"{' · '.join(parts)}. {format_count(context.bad_count, f'{adjective} run')} since it began."
+    return f"{' · '.join(parts)}. {format_count_with_noun(context.bad_count, f'{adjective} run')} since it began."
 
 
 def build_incident_timeline(
@@ -297,7 +297,7 @@ def _explain_incident_decisions(record: IncidentRecord) -> Iterator[tuple[str, s
         yield opening if incident.subject else capitalize_first(opening), ""
     else:
         setting = f"alert.failure_threshold: {record.threshold}"
-        yield f"{format_count(record.threshold, 'bad result')} in a row", setting
+        yield f"{format_count_with_noun(record.threshold, 'bad result')} in a row", setting
     yield f"Severity {incident.severity}, from the probe's configuration", f"alert.severity: {incident.severity}"
     for step in record.routing_log:
         yield capitalize_first(step), ""

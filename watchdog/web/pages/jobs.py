@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from watchdog.domain.formatting import format_count, format_time_ago
+from watchdog.domain.formatting import format_count_with_noun, format_time_ago
 from watchdog.domain.model import HealthState
 from watchdog.store.read.jobs import JobSummary, list_jobs
 from watchdog.store.read.status import Connection, load_watchdog_status
@@ -17,7 +17,7 @@ from watchdog.web.pages.list_page import (
     ListPage,
     compute_pagination,
     format_attention_count,
-    group_into_sections,
+    group_rows_into_list_sections,
 )
 
 JOBS_PAGE_SECTION_NAMES = (NEEDS_ATTENTION_SECTION_NAME, "No problems")
@@ -65,7 +65,7 @@ def load_jobs_page(connection: Connection, job_filter: JobFilter, page_number: i
         total=len(jobs),
         filter=job_filter,
         verdicts=_count_job_verdicts(rows),
-        sections=group_into_sections(
+        sections=group_rows_into_list_sections(
             JOBS_PAGE_SECTION_NAMES, rows_on_page, Counter(map(_choose_jobs_page_section_name, matching))
         ),
         job_section_ids={
@@ -93,7 +93,7 @@ def _format_jobs_headline(jobs: Sequence[JobSummary]) -> str:
     if not jobs:
         return "No jobs"
     bad_count, source_count = sum(bool(job.reason) for job in jobs), len({job.probe.database_id for job in jobs})
-    counts = f"{format_count(len(jobs), 'job')} from {format_count(source_count, 'source')}"
+    counts = f"{format_count_with_noun(len(jobs), 'job')} from {format_count_with_noun(source_count, 'source')}"
     return f"{counts}, {format_attention_count(bad_count)}"
 
 
@@ -101,4 +101,6 @@ def _describe_job_list_age(jobs: Sequence[JobSummary], now: int) -> tuple[str, .
     """How old the list is."""
     outdated_count = len({job.probe.database_id for job in jobs if job.outdated})
     lines = [f"Read {format_time_ago(max(job.read_at for job in jobs), now)}"] if jobs else []
-    return tuple(lines + ([f"{format_count(outdated_count, 'source')} cannot be read"] if outdated_count else []))
+    return tuple(
+        lines + ([f"{format_count_with_noun(outdated_count, 'source')} cannot be read"] if outdated_count else [])
+    )

@@ -55,7 +55,7 @@ def compute_pagination(item_count: int, page_number: int) -> Pagination:
     return Pagination(min(max(page_number, 1), page_count), page_count, item_count)
 
 
-def group_into_sections(
+def group_rows_into_list_sections(
     section_names: Iterable[str], rows: Sequence[tuple[str, RowT]], totals: Counter[str]
 ) -> tuple[ListPageSection[RowT], ...]:
     """The sections that have rows on this page. `rows`: (section, row)."""

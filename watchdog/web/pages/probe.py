@@ -28,7 +28,7 @@ PROBE_PAGE_INCIDENTS_PERIOD_MS = 30 * DAY_MS
 MAX_INCIDENTS_ON_PROBE_PAGE = 10
 MAX_INCIDENTS_LOADED_FOR_PROBE_PAGE = 500
 """Incidents that mark results and the timeline."""
-NEXT_RUN_LATE_AFTER_MS = 5_000
+NEXT_RUN_SHOWN_LATE_AFTER_MS = 5_000
 """A run this long overdue counts as late."""
 
 
@@ -76,7 +76,7 @@ def load_probe_page(connection: Connection, probe_id: str, query: ResultsUrlQuer
         service_status=status.load_watchdog_status(connection),
         state=probe_status.state,
         state_label=format_probe_state_label(probe_status, now),
-        next_run_text=_format_next_run(probe_status, now),
+        next_run_text=_format_next_run_sentence(probe_status, now),
         banners=build_probe_banners(probe_status, now),
         has_no_results=probe_status.latest_result is None,
         cards=load_probe_cards(context),
@@ -99,27 +99,27 @@ def format_probe_state_label(status: ProbeStatus, now: int) -> str:
     return f"{PAGE_HEALTH_STATE_LABELS[status.state]} for {format_duration_rounded(now - since)}"
 
 
-def _format_next_run(status: ProbeStatus, now: int) -> str:
+def _format_next_run_sentence(status: ProbeStatus, now: int) -> str:
     """ "next run in 38 s", "first run in 12 s", "next run is late"."""
     if status.next_due is None:
         return ""
     run = "first run" if status.latest_result is None else "next run"
     if status.next_due > now:
         return f"{run} in {format_duration_rounded(max(status.next_due - now, 1000))}"
-    return f"{run} {'is late' if now - status.next_due > NEXT_RUN_LATE_AFTER_MS else 'now'}"
+    return f"{run} {'is late' if now - status.next_due > NEXT_RUN_SHOWN_LATE_AFTER_MS else 'now'}"
 
 
 def build_probe_banners(status: ProbeStatus, now: int) -> tuple[PageBanner, ...]:
     """Each open incident; or that the probe has not run yet."""
-    banners = [_build_incident_banner(incident, now) for incident in status.open_incidents]
+    banners = [_build_current_incident_banner(incident, now) for incident in status.open_incidents]
     if status.latest_result is None and not banners:
-        next_run = _format_next_run(status, now) or "no run is scheduled"
+        next_run = _format_next_run_sentence(status, now) or "no run is scheduled"
         text = "The first result appears here with its phases and evidence. Reload the page to see it."
         banners.append(PageBanner(HealthState.UNKNOWN, f"No run yet: {next_run}", text))
     return tuple(banners)
 
 
-def _build_incident_banner(incident: Incident, now: int) -> PageBanner:
+def _build_current_incident_banner(incident: Incident, now: int) -> PageBanner:
     title = _format_current_incident_message(incident, now)
     if incident.rule != job.RULE_NAME:  # a message about a job starts with the job's name, which keeps its case
         title = capitalize_first(title)

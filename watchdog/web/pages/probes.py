@@ -9,7 +9,7 @@ from statistics import median
 
 from markupsafe import Markup
 
-from watchdog.domain.formatting import format_count, format_duration, format_duration_rounded, format_time_ago
+from watchdog.domain.formatting import format_count_with_noun, format_duration, format_duration_rounded, format_time_ago
 from watchdog.domain.model import HealthState, Outcome, RunSummary
 from watchdog.store.read.history import load_latest_results
 from watchdog.store.read.job_runs import list_check_in_runs
@@ -28,9 +28,9 @@ from watchdog.web.pages.list_page import (
     ListPage,
     compute_pagination,
     format_attention_count,
-    group_into_sections,
+    group_rows_into_list_sections,
 )
-from watchdog.web.pages.probe import NEXT_RUN_LATE_AFTER_MS, PROBE_PAGE_INCIDENTS_PERIOD_MS
+from watchdog.web.pages.probe import NEXT_RUN_SHOWN_LATE_AFTER_MS, PROBE_PAGE_INCIDENTS_PERIOD_MS
 
 MAX_SPARKLINE_RUNS = 40
 MAX_INLINE_RUN_MESSAGE_CHARS = 12
@@ -110,7 +110,7 @@ def load_probes_page(connection: Connection, probe_filter: ProbeFilter, page_num
         filter=probe_filter,
         state_counts=tuple((state, sum(s.state is state for s in searched)) for state in HEALTH_STATE_SORT_ORDER),
         kinds=tuple(sorted({status.probe.kind for status in statuses})),
-        sections=group_into_sections(
+        sections=group_rows_into_list_sections(
             PROBES_PAGE_SECTION_NAMES, rows, Counter(map(_choose_probes_page_section_name, matching))
         ),
         pagination=pagination,
@@ -149,18 +149,18 @@ def _format_probes_headline(statuses: Sequence[ProbeStatus]) -> str:
     if not statuses:
         return "No probes"
     bad_count = sum(_choose_probes_page_section_name(status) == NEEDS_ATTENTION_SECTION_NAME for status in statuses)
-    return f"{format_count(len(statuses), 'probe')}, {format_attention_count(bad_count)}"
+    return f"{format_count_with_noun(len(statuses), 'probe')}, {format_attention_count(bad_count)}"
 
 
 def _format_probes_summary_lines(
     statuses: Sequence[ProbeStatus], service_status: WatchdogStatus, now: int
 ) -> tuple[str, ...]:
-    late_count = sum(s.next_due is not None and now - s.next_due > NEXT_RUN_LATE_AFTER_MS for s in statuses)
-    late_text = f"{format_count(late_count, 'run')} late" if late_count else "no run late"
-    return (format_last_scheduled(service_status, now), late_text)
+    late_count = sum(s.next_due is not None and now - s.next_due > NEXT_RUN_SHOWN_LATE_AFTER_MS for s in statuses)
+    late_text = f"{format_count_with_noun(late_count, 'run')} late" if late_count else "no run late"
+    return (format_last_scheduled_sentence(service_status, now), late_text)
 
 
-def format_last_scheduled(service_status: WatchdogStatus, now: int) -> str:
+def format_last_scheduled_sentence(service_status: WatchdogStatus, now: int) -> str:
     """When Watchdog last scheduled runs."""
     watermark = service_status.watermark
     return "No run scheduled yet" if watermark is None else f"Last scheduled {format_time_ago(watermark, now)}"
@@ -181,7 +181,7 @@ def _build_probes_page_row(
         last_run_ago=format_time_ago(latest.slot, now) if latest else "",
         sparkline=charts.render_sparkline([compute_sparkline_value(run) for run in runs]),
         sparkline_text=_describe_sparkline(runs),
-        next_run_text=format_next_run(status.next_due, now),
+        next_run_text=format_time_until_next_run(status.next_due, now),
         incident_count=incident_count,
     )
 
@@ -221,10 +221,10 @@ def _describe_sparkline(runs: Sequence[RunSummary | ResultRow]) -> str:
     return ", ".join(parts) or (f"none of {len(runs)} failed" if runs else "no runs")
 
 
-def format_next_run(next_due_at: int | None, now: int) -> str:
+def format_time_until_next_run(next_due_at: int | None, now: int) -> str:
     """ "46 s", "now", "late"."""
     if next_due_at is None:
         return ""
     if next_due_at > now:
         return format_duration(max(next_due_at - now, 1000) // 1000 * 1000)
-    return "now" if now - next_due_at <= NEXT_RUN_LATE_AFTER_MS else "late"
+    return "now" if now - next_due_at <= NEXT_RUN_SHOWN_LATE_AFTER_MS else "late"

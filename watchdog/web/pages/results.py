@@ -48,7 +48,7 @@ class ResultsUrlQuery:
 
 
 @dataclass(frozen=True, slots=True)
-class ResultIncidentChange:
+class IncidentChangeByResult:
     """An incident that a result opened or resolved."""
 
     state: HealthState
@@ -65,7 +65,7 @@ class ResultsCardRow:
     message: str
     slot_count: int
     duration: int | None
-    transitions: tuple[ResultIncidentChange, ...]
+    transitions: tuple[IncidentChangeByResult, ...]
     link: str
     """Opens or closes its evidence."""
     is_open: bool
@@ -115,7 +115,7 @@ def load_results_card(
 
 
 def _build_results_card_row(
-    row: ResultRow, query: ResultsUrlQuery, transitions: tuple[ResultIncidentChange, ...]
+    row: ResultRow, query: ResultsUrlQuery, transitions: tuple[IncidentChangeByResult, ...]
 ) -> ResultsCardRow:
     is_open = row.slot == query.open_slot
     return ResultsCardRow(
@@ -139,7 +139,7 @@ def _load_result_rows(
     if query.result_filter == "changes":
         scanned = history.list_results_before(connection, probe, query.before_slot, MAX_RESULTS_SCANNED_FOR_CHANGES)
         scanned_all = len(scanned) < MAX_RESULTS_SCANNED_FOR_CHANGES
-        changes = select_changed_results(
+        changes = select_results_that_changed(
             scanned, set(build_incident_changes_by_slot(incidents)), includes_first_result=scanned_all
         )
         if len(changes) > RESULTS_PER_PAGE:
@@ -150,7 +150,7 @@ def _load_result_rows(
     return rows[:RESULTS_PER_PAGE], rows[RESULTS_PER_PAGE - 1].slot if len(rows) > RESULTS_PER_PAGE else None
 
 
-def select_changed_results(
+def select_results_that_changed(
     rows: Sequence[ResultRow], marked_slots: Iterable[int], *, includes_first_result: bool
 ) -> list[ResultRow]:
     """Of rows, newest first: the newest, those that differ from the one before them in time, and the marked ones.
@@ -172,16 +172,16 @@ def select_changed_results(
 
 def build_incident_changes_by_slot(
     incidents: Iterable[IncidentRecord],
-) -> Mapping[int, tuple[ResultIncidentChange, ...]]:
-    transitions: dict[int, list[ResultIncidentChange]] = {}
+) -> Mapping[int, tuple[IncidentChangeByResult, ...]]:
+    transitions: dict[int, list[IncidentChangeByResult]] = {}
     for record in incidents:
         incident, state = record.incident, INCIDENT_HEALTH_STATE_BY_RULE[record.incident.rule]
-        opened = ResultIncidentChange(
+        opened = IncidentChangeByResult(
             state, f"Now {PAGE_HEALTH_STATE_LABELS[state].lower()}", f": {incident.opening_message}"
         )
         transitions.setdefault(record.opened_slot, []).append(opened)
         if record.resolved_slot is not None:
-            resolved = ResultIncidentChange(HealthState.UP, "Recovered", f" (was: {incident.message})")
+            resolved = IncidentChangeByResult(HealthState.UP, "Recovered", f" (was: {incident.message})")
             transitions.setdefault(record.resolved_slot, []).append(resolved)
     return {slot: tuple(entries) for slot, entries in transitions.items()}
 

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from watchdog.domain.formatting import (
     DAY_MS,
     NBSP,
-    format_count,
+    format_count_with_noun,
     format_date,
     format_duration,
     format_duration_rounded,
@@ -35,7 +35,7 @@ from watchdog.web.pages.timeline import (
 
 MAX_PAST_INCIDENTS_ON_STATUS_PAGE, MAX_TROUBLED_DAYS_ON_STATUS_PAGE = 10, 200
 MAX_OPEN_INCIDENTS_ON_STATUS_PAGE = 50
-NO_BARS = Markup()
+NO_DAY_BARS = Markup()
 
 STATUS_PAGE_SINGULAR_STATE_PHRASES = {HealthState.DEGRADED: "is degraded", HealthState.DOWN: "is down"}
 STATUS_PAGE_PLURAL_STATE_PHRASES = {HealthState.DEGRADED: "are degraded", HealthState.DOWN: "are down"}
@@ -61,7 +61,7 @@ class StatusPageService:
     """Replaces the label of the state, if not empty."""
     group: str
     days: tuple[DailyUptime, ...] = ()
-    bars: Markup = NO_BARS
+    bars: Markup = NO_DAY_BARS
     uptime: str = ""
     uptime_coverage: str = ""
     """ "34 of 90 days", if there is no data for some of them."""
@@ -229,7 +229,9 @@ def _describe_day_bars(name: str, days: Sequence[DailyUptime]) -> str:
         HealthState.UNKNOWN: "without data",
     }
     counts = {state: sum(day.state is state for day in days) for state in descriptions}
-    parts = [f"{format_count(count, 'day')} {descriptions[state]}" for state, count in counts.items() if count]
+    parts = [
+        f"{format_count_with_noun(count, 'day')} {descriptions[state]}" for state, count in counts.items() if count
+    ]
     return f"{name}, last {len(days)} days: {', '.join(parts)}"
 
 
@@ -269,7 +271,7 @@ def _format_status_subtitle(
     up_count = sum(service.state is HealthState.UP for service in services)
     unknown_count = sum(service.state is HealthState.UNKNOWN for service in services)
     if up_count < total:
-        text = f"{up_count} of {format_count(total, 'service')} {'is' if up_count == 1 else 'are'} up."
+        text = f"{up_count} of {format_count_with_noun(total, 'service')} {'is' if up_count == 1 else 'are'} up."
         if 0 < unknown_count < total:
             text += f" {unknown_count} {'has' if unknown_count == 1 else 'have'} no data."
         return text

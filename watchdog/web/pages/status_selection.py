@@ -11,7 +11,7 @@ from watchdog.domain.model import HealthState
 from watchdog.store.read.status import ProbeStatus
 from watchdog.web.pages.list_page import LIST_ROWS_PER_PAGE, Pagination, compute_pagination
 
-_LISTING_ORDER = (HealthState.DOWN, HealthState.DEGRADED, HealthState.UNKNOWN)
+_STATUS_PAGE_LISTING_ORDER = (HealthState.DOWN, HealthState.DEGRADED, HealthState.UNKNOWN)
 
 
 class StatusPageView(NamedTuple):
@@ -51,8 +51,8 @@ def select_status_page_services(
         names, listed = list(pagination.slice_items(ordered)), list(statuses)
         if len(statuses) > LIST_ROWS_PER_PAGE:
             on_page = set(names)
-            not_up = [s for s in statuses if s.state in _LISTING_ORDER and s.probe.group in on_page]
-            listed = sorted(not_up, key=lambda s: _LISTING_ORDER.index(s.state))[:LIST_ROWS_PER_PAGE]
+            not_up = [s for s in statuses if s.state in _STATUS_PAGE_LISTING_ORDER and s.probe.group in on_page]
+            listed = sorted(not_up, key=lambda s: _STATUS_PAGE_LISTING_ORDER.index(s.state))[:LIST_ROWS_PER_PAGE]
     return StatusPageSelection(
         view, tuple(names), counts, frozenset(status.probe.database_id for status in listed), pagination
     )

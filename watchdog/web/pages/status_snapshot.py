@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from watchdog.domain.formatting import DAY_MS
 from watchdog.domain.model import ProbeInfo
 from watchdog.domain.watermark import is_watermark_current
-from watchdog.store.read.history import IncidentInterval, list_incident_intervals, load_days_with_data
+from watchdog.store.read.history import IncidentInterval, list_incident_intervals, load_days_with_judged_results
 from watchdog.store.read.status import (
     Connection,
     ProbeStatus,
@@ -73,5 +73,5 @@ def load_status_page_snapshot(
         probe_statuses=tuple(included),
         incident_intervals=tuple(i for i in list_incident_intervals(connection, start) if i.probe in ids),
         selection=selection,
-        measured_days=load_days_with_data(connection, selection.listed_ids, start, now),
+        measured_days=load_days_with_judged_results(connection, selection.listed_ids, start, now),
     )

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from watchdog.domain.formatting import DAY_MS
 from watchdog.domain.model import HealthState
 
-HEALTH_STATE_RANK = {state: rank for rank, state in enumerate(HealthState)}
+RANK_BY_HEALTH_STATE = {state: rank for rank, state in enumerate(HealthState)}
 """The better the state, the lower its rank."""
 
 
@@ -31,7 +31,7 @@ class HealthStateInterval(NamedTuple):
 
 def find_worst_state(states: Iterable[HealthState]) -> HealthState:
     """Up if there are no states."""
-    return max(states, key=HEALTH_STATE_RANK.__getitem__, default=HealthState.UP)
+    return max(states, key=RANK_BY_HEALTH_STATE.__getitem__, default=HealthState.UP)
 
 
 def clip_state_intervals(intervals: Iterable[HealthStateInterval], start: int, stop: int) -> list[HealthStateInterval]:

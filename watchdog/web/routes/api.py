@@ -13,15 +13,15 @@ from starlette.responses import JSONResponse, Response
 from watchdog.api.serializers import serialize_incident, serialize_job_summary, serialize_probe_status
 from watchdog.domain.model import Json
 from watchdog.store.read import jobs, status
-from watchdog.web.compression import encode_body
-from watchdog.web.routes.operators import OperatorContext
+from watchdog.web.compression import encode_response_body
+from watchdog.web.routes.operators import OperatorRouteContext
 from watchdog.web.templating import NO_STORE_HEADERS
 
 MAX_API_INCIDENTS = 1_000
 ItemT = TypeVar("ItemT")
 
 
-def create_api_router(context: OperatorContext) -> APIRouter:
+def create_api_router(context: OperatorRouteContext) -> APIRouter:
     router = APIRouter(prefix="/api", dependencies=[Depends(context.authenticate)])
 
     @router.get("/probes")
@@ -49,7 +49,9 @@ async def _build_json_list_response(
     """In a thread: thousands of jobs take a while."""
 
     def build() -> Response:
-        content, encoding_headers = encode_body(request, bytes(JSONResponse([serialize(item) for item in items]).body))
+        content, encoding_headers = encode_response_body(
+            request, bytes(JSONResponse([serialize(item) for item in items]).body)
+        )
         return Response(content, media_type="application/json", headers=NO_STORE_HEADERS | encoding_headers)
 
     return await asyncio.to_thread(build)

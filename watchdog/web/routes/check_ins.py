@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from watchdog.domain.formatting import DAY_MS
 from watchdog.domain.heartbeat import CheckInKind, ReceivedCheckIn
-from watchdog.domain.output_text import MAX_BYTE_ORDER_MARK_BYTES, BodyTail, decode_body_tail, find_text_codec
+from watchdog.domain.output_text import MAX_BYTE_ORDER_MARK_BYTES, BodyTail, decode_body_tail, find_python_text_codec
 from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.store.read.query import STORE_READ_QUERY_ERRORS, STORE_READ_QUERY_TIMEOUT_S
 from watchdog.web.auth.login_throttle import LoginThrottle
@@ -25,7 +25,7 @@ MAX_CHECK_IN_BODY_BYTES = 67_108_864
 """How long a body may take, and how much of it is received; then what has arrived counts as the whole body."""
 MAX_CHECK_INS_PER_WINDOW, CHECK_IN_RATE_LIMIT_WINDOW_MS = 600, 60_000
 """Check-ins of one job within a window; more than that is a runaway job."""
-MAX_TOKEN_LOOKUPS = 2
+MAX_CONCURRENT_TOKEN_LOOKUPS = 2
 """Lookups of tokens of other processes at once. Others wait, because a limit in total would refuse valid tokens."""
 MAX_CHECK_IN_AGE_MS = 31 * DAY_MS
 MAX_CHECK_IN_PARAMETERS = 20
@@ -81,7 +81,7 @@ class CheckInMiddleware:
         self._inner, self._probe_ids_by_token, self._find_probe_id = inner, probe_ids_by_token, find_probe_id
         self._accept_check_in, self._clock = accept_check_in, clock
         self._login_throttle = LoginThrottle(clock, limits_total=False)
-        self._lookup_places = asyncio.Semaphore(MAX_TOKEN_LOOKUPS)
+        self._lookup_places = asyncio.Semaphore(MAX_CONCURRENT_TOKEN_LOOKUPS)
         self._check_in_counts: dict[str, tuple[int, int]] = {}
         """Probe id -> start of its window, and check-ins since."""
 
@@ -101,7 +101,7 @@ class CheckInMiddleware:
             if isinstance(looked_up, CheckInResponse):
                 return looked_up
             probe_id = looked_up
-        if wait_s := self._count_check_in_and_wait_s(probe_id, now):
+        if wait_s := self._count_check_in_and_get_retry_after_s(probe_id, now):
             return CheckInResponse(429, "too many check-ins from this job", wait_s)
         body = await _read_body_tail(receive)
         if body is None:
@@ -136,7 +136,7 @@ class CheckInMiddleware:
             return CHECK_IN_UNKNOWN_TOKEN_RESPONSE
         return probe_id
 
-    def _count_check_in_and_wait_s(self, probe_id: str, now: int) -> int:
+    def _count_check_in_and_get_retry_after_s(self, probe_id: str, now: int) -> int:
         started_at, count = self._check_in_counts.get(probe_id, (now, 0))
         if not 0 <= now - started_at < CHECK_IN_RATE_LIMIT_WINDOW_MS:
             started_at, count = now, 0
@@ -189,7 +189,7 @@ def _decode_check_in_body(body: BodyTail, header_pairs: Iterable[tuple[bytes, by
     if media_type.strip() not in CHECK_IN_TEXT_MEDIA_TYPES and not media_type.startswith("text/"):
         raise InvalidCheckInRequestError("Content-Type: expected text/plain, or none")
     parameter = re.search(r"charset\s*=\s*\"?([^\s\";]+)", parameters)
-    charset = find_text_codec(parameter[1]) if parameter else "utf-8"
+    charset = find_python_text_codec(parameter[1]) if parameter else "utf-8"
     if charset is None:
         raise InvalidCheckInRequestError("charset: unknown; expected utf-8, or any other encoding of text")
     return decode_body_tail(body, charset)

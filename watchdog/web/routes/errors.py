@@ -29,18 +29,18 @@ def install_error_handlers(
         request: Request, status_code: int, heading: str, text: str, headers: Mapping[str, str] | None = None
     ) -> Response:
         headers = {**NO_STORE_HEADERS, **(headers or {})}
-        if wants_json(request):
+        if is_program_request(request):
             return JSONResponse(serialize_error(heading, text), status_code, headers=headers)
         html = renderer.render("error.j2", clock(), status_code=status_code, heading=heading, text=text)
         return HTMLResponse(html, status_code, headers=headers)
 
     @app.exception_handler(AccessDeniedError)
     async def handle_access_denied(request: Request, error: AccessDeniedError) -> Response:
-        if error.status_code == 401 and not wants_json(request):
+        if error.status_code == 401 and not is_program_request(request):
             path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
             return render_sign_in_page(renderer, clock(), path, error)
         headers = build_retry_after_header(error) | ({"WWW-Authenticate": "Bearer"} if error.status_code == 401 else {})
-        heading = error.reason if wants_json(request) else "Access denied"
+        heading = error.reason if is_program_request(request) else "Access denied"
         return error_response(request, error.status_code, heading, f"{error}.", headers)
 
     @app.exception_handler(PageNotFoundError)
@@ -84,7 +84,7 @@ def build_database_unavailable_text(probing: str) -> str:
     return f"{PAGE_DATABASE_UNAVAILABLE_TEXT} {probing[:1].upper()}{probing[1:]}{'.' if probing else ''}".rstrip()
 
 
-def wants_json(request: Request) -> bool:
+def is_program_request(request: Request) -> bool:
     """Whether a program sent the request."""
     path = request.url.path
     return path.startswith("/api/") or path == "/mcp" or "authorization" in request.headers

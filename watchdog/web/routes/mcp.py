@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from watchdog.web.routes.operators import OperatorContext
+from watchdog.web.routes.operators import OperatorRouteContext
 
 
 class McpAsgiApp(AbstractAsyncContextManager[None], Protocol):
@@ -30,7 +30,7 @@ class AsgiDelegatingResponse(Response):
         await self._app(scope, receive, send)
 
 
-def create_mcp_router(context: OperatorContext, mcp_app: McpAsgiApp) -> APIRouter:
+def create_mcp_router(context: OperatorRouteContext, mcp_app: McpAsgiApp) -> APIRouter:
     """Only POST: each request is complete by itself, so there is no session or stream to GET or DELETE."""
     router = APIRouter(dependencies=[Depends(context.authenticate)])
 

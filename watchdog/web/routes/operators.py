@@ -15,7 +15,7 @@ from watchdog.domain.watermark import is_watermark_current
 from watchdog.store.read.query import STORE_READ_QUERY_TIMEOUT_S, QueryResultT, StoreReadRunner
 from watchdog.store.read.status import Connection, WatchdogStatus
 from watchdog.web.auth.access import Authenticator, is_operator_key
-from watchdog.web.compression import encode_body
+from watchdog.web.compression import encode_response_body
 from watchdog.web.errors import PageNotFoundError
 from watchdog.web.pages import incident, incidents, jobs, probe, probes, undelivered
 from watchdog.web.pages.results import ResultFilter, ResultsUrlQuery
@@ -33,7 +33,7 @@ class OperatorPage(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class OperatorContext:
+class OperatorRouteContext:
     """What the routes behind an API key share."""
 
     run_read_query: StoreReadRunner
@@ -80,10 +80,10 @@ class OperatorContext:
     def _render_and_encode_page(
         self, request: Request, template: str, now: int, **context: Any
     ) -> tuple[bytes, dict[str, str]]:
-        return encode_body(request, self.renderer.render(template, now, **context).encode())
+        return encode_response_body(request, self.renderer.render(template, now, **context).encode())
 
 
-def create_operator_router(context: OperatorContext) -> APIRouter:
+def create_operator_router(context: OperatorRouteContext) -> APIRouter:
     router = APIRouter(dependencies=[Depends(context.authenticate)])
 
     @router.get("/probes")
@@ -135,7 +135,7 @@ def describe_scheduling_stall(service_status: WatchdogStatus, now: int) -> str:
     """That no runs are being scheduled, and since when; empty while they are."""
     if is_watermark_current(service_status.watermark, now):
         return ""
-    return probes.format_last_scheduled(service_status, now)
+    return probes.format_last_scheduled_sentence(service_status, now)
 
 
 def parse_results_query(request: Request) -> ResultsUrlQuery:

@@ -17,7 +17,7 @@ from watchdog.domain.rules import service
 from watchdog.store.read.destinations import load_failing_destinations
 from watchdog.store.read.query import STORE_READ_QUERY_ERRORS, STORE_READ_QUERY_TIMEOUT_S, QueryResultT, StoreReadRunner
 from watchdog.store.read.status import Connection, list_service_findings
-from watchdog.web.compression import EncodedBody
+from watchdog.web.compression import EncodedResponseBody
 from watchdog.web.errors import StatusPageUnavailableError
 from watchdog.web.pages.status import build_status_page
 from watchdog.web.pages.status_selection import StatusPageView, normalize_status_page_view
@@ -33,7 +33,7 @@ MAX_PAGE_NUMBER_DIGITS = 9
 @dataclass(frozen=True, slots=True)
 class RenderedStatusPage:
     rendered_at: int
-    body: EncodedBody
+    body: EncodedResponseBody
     digest: str
 
 
@@ -93,7 +93,7 @@ class StatusPageCache:
         template = "status.j2" if page.groups else "status_empty.j2"
         html = self._renderer.render(template, now, page=page, read_at=snapshot.read_at, is_outdated=is_outdated)
         body = html.encode()
-        return RenderedStatusPage(now, EncodedBody(body), sha256(body).hexdigest()[:24])
+        return RenderedStatusPage(now, EncodedResponseBody(body), sha256(body).hexdigest()[:24])
 
 
 def create_public_router(
@@ -110,7 +110,7 @@ def create_public_router(
     """`not_ready_reason`: why the service is not ready, for people; empty if it is. `list_notes`: what else to know
     about it, with or without names. `destinations`: all configured."""
     router = APIRouter()
-    load_own_faults = _share_queries_in_progress(lambda: run_read_query(_load_own_faults))
+    load_own_faults = _share_query_in_progress(lambda: run_read_query(_load_watchdog_faults))
 
     @router.api_route("/", methods=["GET", "HEAD"])
     async def show_status(request: Request) -> Response:
@@ -152,7 +152,7 @@ def parse_status_page_view(request: Request) -> StatusPageView:
     return StatusPageView(request.query_params.get("group"), int(page_number) if is_number else 1)
 
 
-def _share_queries_in_progress(
+def _share_query_in_progress(
     run_query: Callable[[], Awaitable[QueryResultT]],
 ) -> Callable[[], Awaitable[QueryResultT]]:
     """Runs a query of a public address at most once at a time, so that a flood of requests occupies one connection."""
@@ -169,7 +169,7 @@ def _share_queries_in_progress(
     return load
 
 
-def _load_own_faults(connection: Connection) -> tuple[Mapping[str, WatchdogFaultFacts], Sequence[Incident]]:
+def _load_watchdog_faults(connection: Connection) -> tuple[Mapping[str, WatchdogFaultFacts], Sequence[Incident]]:
     """The destinations that fail, and what is wrong with Watchdog itself."""
     return load_failing_destinations(connection), list_service_findings(connection)
 
