@@ -12,11 +12,12 @@ from typing import Any
 from benchmarks.aftermath_harness import INTERVAL_S, BrokenSystem, Fault
 from tests.support.job_api import FakeJobApi, ScriptedResponse
 from tests.support.mcp_servers.raw_http import RawMcpResponse, running_raw_server, tool_definition
+from tests.support.ports import find_free_port
 from tests.support.postgres import running_postgres
 from tests.support.queue_harness import QueueHarness
 from tests.support.queue_harnesses import QUEUE_HARNESSES, PostgresHarness
 from tests.support.redis_server import RedisServer
-from tests.support.third_party import ThirdPartyServers, find_free_port, install_third_party_servers
+from tests.support.third_party import ThirdPartyServers, install_third_party_servers
 from watchdog.net import NetworkAccess, PhaseTimer
 from watchdog.queues import CanaryJobRequest, QueueConnectContext
 from watchdog.service.clock import read_wall_clock_ms

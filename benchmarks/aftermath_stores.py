@@ -10,9 +10,9 @@ import redis
 import sqlalchemy as sa
 
 from tests.support.mariadb import running_mariadb
+from tests.support.ports import find_free_port
 from tests.support.postgres import running_postgres
 from tests.support.redis_server import RedisServer
-from tests.support.third_party import find_free_port
 
 
 class JobStore(ExitStack):

@@ -10,9 +10,10 @@ from contextlib import ExitStack
 
 from benchmarks.measurements import Measurement
 from tests.support import postgres, redis_server
+from tests.support.ports import find_free_port
 from tests.support.queue_harness import QueueHarness, suspended_process
 from tests.support.queue_harnesses import QUEUE_HARNESSES
-from tests.support.third_party import find_free_port, install_third_party_servers
+from tests.support.third_party import install_third_party_servers
 from watchdog.domain.model import ResultToRecord
 from watchdog.probes.canary import MIN_CANARY_RUN_MARGIN_MS
 

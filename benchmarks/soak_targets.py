@@ -24,11 +24,12 @@ import httpx
 
 from tests.support.fakes import FakeMailServer, FakeSlack, make_certificate
 from tests.support.job_api import FakeJobApi, ScriptedResponse
+from tests.support.ports import find_free_port
 from tests.support.postgres import running_postgres
 from tests.support.probe_runs import node_worker_command, python_worker_command
 from tests.support.quiet_http_server import QuietHttpServer
 from tests.support.redis_server import RedisServer
-from tests.support.third_party import PROJECT_ROOT, ThirdPartyServers, find_free_port, install_third_party_servers
+from tests.support.third_party import PROJECT_ROOT, ThirdPartyServers, install_third_party_servers
 from watchdog.demo.worker import create_demo_job_table
 
 INTERVAL_S, TIMEOUT_S = 5, 3

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import tomllib
@@ -22,6 +21,10 @@ from urllib.request import urlopen
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from tests.support.polling import HANG_S
+from tests.support.ports import find_free_port
+from tests.support.processes import end_process
 
 ROOT = Path(__file__).parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -127,12 +130,6 @@ def target() -> Iterator[str]:
         server.shutdown()
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
 def fetched(url: str, process: subprocess.Popen[str]) -> str:
     """The page; empty while there is none."""
     assert process.poll() is None, process.communicate()
@@ -146,7 +143,7 @@ def fetched(url: str, process: subprocess.Popen[str]) -> str:
 def test_the_installed_wheel_monitors_with_a_configuration_of_three_lines(
     wheel: Path, tmp_path: Path, target: str
 ) -> None:
-    site, page = install(wheel, tmp_path), f"127.0.0.1:{free_port()}"
+    site, page = install(wheel, tmp_path), f"127.0.0.1:{find_free_port()}"
     (tmp_path / "watchdog.yaml").write_text(
         f"version: 1\nserver: {{listen: '{page}'}}\nprobes: [{{name: Website, http: '{target}', every: 1s}}]\n"
     )
@@ -168,10 +165,9 @@ def test_the_installed_wheel_monitors_with_a_configuration_of_three_lines(
         states = {probe["probe"]: probe["state"] for probe in json.loads(status.stdout)}
         assert (status.returncode, states["website"]) == (0, "up")
         process.send_signal(SIGTERM)
-        _, log = process.communicate(timeout=10)
+        _, log = process.communicate(timeout=HANG_S)
     finally:
-        process.kill()
-        process.wait()
+        end_process(process)
     assert process.returncode == 0
     assert "Traceback" not in log
     assert (tmp_path / "watchdog.db").is_file()

@@ -18,6 +18,8 @@ import pytest
 
 from tests.support.command_line import WATCHDOG_COMMAND, subprocess_env
 from tests.support.polling import wait_until
+from tests.support.ports import find_free_port
+from tests.support.processes import end_process
 
 TARGETS_PROGRAM = """
 import sys
@@ -70,11 +72,7 @@ def run_demo_process(command: list[str], folder: Path) -> Iterator[RunningDemo]:
     try:
         yield RunningDemo(process)
     finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-        process.wait(60)
-        assert process.stdout is not None
-        process.stdout.close()
+        end_process(process, signal.SIGINT)
         errors.close()
 
 
@@ -137,8 +135,7 @@ def run_targets(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int, Ca
 
     set_uptime(0)
     (folder / "data").mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = find_free_port()
     command = [sys.executable, "-c", TARGETS_PROGRAM, str(port), str(age), str(folder / "data")]
     targets = subprocess.Popen(command, env=subprocess_env(), stdin=subprocess.PIPE, cwd=folder)
     try:

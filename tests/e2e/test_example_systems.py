@@ -30,9 +30,10 @@ from tests.support.example_systems import (
     summarize_open_incidents,
 )
 from tests.support.polling import wait_until_async
+from tests.support.ports import find_free_port
 from tests.support.postgres import PostgresServer
 from tests.support.redis_server import RedisServer
-from tests.support.third_party import ThirdPartyServers, find_free_port
+from tests.support.third_party import ThirdPartyServers
 from watchdog.app import create_asgi_app, run_app
 from watchdog.server import WebServer, open_listen_socket
 from watchdog.service.clock import read_wall_clock_ms

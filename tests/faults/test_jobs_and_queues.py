@@ -15,10 +15,11 @@ import pytest
 from tests.faults.job_servers import HOUR, JobServers
 from tests.support.job_api import FakeJobApi, ScriptedResponse
 from tests.support.polling import wait_until
+from tests.support.ports import find_free_port
 from tests.support.postgres import PostgresServer
 from tests.support.probe_runs import node_worker_command, python_worker_command, run_probe
 from tests.support.redis_server import RedisServer, running_worker
-from tests.support.third_party import ThirdPartyServers, find_free_port
+from tests.support.third_party import ThirdPartyServers
 from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.model import Finding, Json, Outcome, ResultToRecord
 from watchdog.domain.probe_state import build_scheduled_job_state_key

@@ -27,8 +27,9 @@ from tests.support.mcp_clients import (
     call_tool_error,
     connected_client,
 )
-from tests.support.polling import wait_until
-from tests.support.third_party import ThirdPartyServers, find_free_port
+from tests.support.polling import HANG_S, wait_until
+from tests.support.ports import find_free_port
+from tests.support.third_party import ThirdPartyServers
 from tests.support.watchdog_process import WatchdogProcess, run_watchdog
 from watchdog.resources import find_resource_path
 from watchdog.store.database import Database
@@ -200,7 +201,7 @@ def test_standard_output_carries_only_the_protocol_and_the_end_of_input_ends_it(
                 answers.append(json.loads(process.stdout.readline()))
         process.stdin.close()
         assert process.stdout.read() == ""
-        assert process.wait(30) == 0, process.stderr.read()
+        assert process.wait(HANG_S) == 0, process.stderr.read()
         assert SECRET not in process.stderr.read()
     assert [answer["id"] for answer in answers] == [1, 2, 3]
     assert all(answer["jsonrpc"] == "2.0" for answer in answers)
@@ -215,7 +216,7 @@ def test_a_signal_ends_it_even_if_its_input_stays_open(idle_config: Path, number
         process.stdin.flush()
         assert process.stdout.readline()
         os.kill(process.pid, number)
-        assert process.wait(8) == 0
+        assert process.wait(HANG_S) == 0
         process.stdin.close()
 
 

@@ -14,7 +14,8 @@ import pytest
 
 from tests.support.mcp_probe_runs import reported_tasks, run_mcp_probe, task_age_ms
 from tests.support.mcp_servers.raw_http import running_raw_server
-from tests.support.third_party import ThirdPartyServers, find_free_port, listening_process
+from tests.support.ports import find_free_port
+from tests.support.third_party import ThirdPartyServers, listening_process
 from watchdog.config.load import load_config
 from watchdog.domain.model import ClaimedSlot, Finding, Outcome
 from watchdog.domain.rules import evaluate_result_rules

@@ -20,8 +20,9 @@ from tests.support.mcp_servers.raw_http import (
     running_raw_server,
     tool_definition,
 )
+from tests.support.ports import find_free_port
 from tests.support.scripted_servers import CertificateAuthority
-from tests.support.third_party import find_free_port, listening_process
+from tests.support.third_party import listening_process
 from watchdog.domain.model import HealthState, McpTaskFacts, Observation, Outcome
 from watchdog.domain.probe_state import (
     NEGOTIATED_MCP_ERA_STATE_KEY,

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from tests.support.mcp_probe_runs import run_mcp_probe, task_age_ms
+from tests.support.ports import find_free_port
 from tests.support.third_party import (
     RegistryUnreachableError,
     ThirdPartyServers,
-    find_free_port,
     install_third_party_servers,
     listening_process,
 )

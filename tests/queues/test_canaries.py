@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from tests.support.polling import wait_until, wait_until_async
+from tests.support.ports import find_free_port
 from tests.support.probe_runs import canary_probe, outstanding_ids, run_probe
 from tests.support.queue_harness import NBSP, QueueHarness, QueueScenario, suspended_process
 from tests.support.queue_harnesses import QUEUE_HARNESSES
-from tests.support.third_party import find_free_port
 from watchdog.domain.model import Outcome, ResultToRecord
 from watchdog.probes import CanaryProbe
 from watchdog.probes.base import derive_slot_idempotency_key

@@ -12,8 +12,8 @@ import pytest
 from pydantic import ValidationError
 
 from tests.support.job_api import FakeJobApi, ScriptedResponse
+from tests.support.ports import find_free_port
 from tests.support.probe_runs import canary_probe, earlier_sentinel, outstanding_ids, run_probe, short_canary_probe
-from tests.support.third_party import find_free_port
 from watchdog.config.load import load_config
 from watchdog.domain.model import Json, Outcome, ResultToRecord
 from watchdog.probes.base import derive_slot_idempotency_key

@@ -16,6 +16,7 @@ import redis
 from pydantic import ValidationError
 
 from tests.support.mcp_servers.raw_http import RawMcpResponse, running_raw_server, tool_definition
+from tests.support.ports import find_free_port
 from tests.support.probe_runs import (
     EMPTY_MASK,
     canary_probe,
@@ -27,7 +28,7 @@ from tests.support.probe_runs import (
 )
 from tests.support.redis_server import RedisServer, running_worker
 from tests.support.redis_server import running_redis as redis_running
-from tests.support.third_party import ThirdPartyServers, find_free_port, listening_process
+from tests.support.third_party import ThirdPartyServers, listening_process
 from watchdog.config.load import load_config
 from watchdog.domain.model import Json, Outcome, ResultToRecord
 from watchdog.net import SecretMask

@@ -12,10 +12,11 @@ import pytest
 from pydantic import ValidationError
 
 from tests.support.polling import wait_until
+from tests.support.ports import find_free_port
 from tests.support.postgres import PostgresServer
 from tests.support.probe_runs import node_worker_command, poll_queue, python_worker_command, queue_probe
 from tests.support.redis_server import running_worker
-from tests.support.third_party import ThirdPartyServers, find_free_port
+from tests.support.third_party import ThirdPartyServers
 from watchdog.domain.formatting import format_utc_timestamp
 from watchdog.domain.model import Outcome, ResultToRecord
 from watchdog.net import NetworkAccess, PhaseTimer

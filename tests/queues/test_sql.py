@@ -19,9 +19,9 @@ from pydantic import ValidationError
 
 from tests.support.mariadb import MariaDbServer
 from tests.support.polling import wait_until_async
+from tests.support.ports import find_free_port
 from tests.support.postgres import PASSWORD_ROLE, PostgresServer
 from tests.support.probe_runs import JobProblem, JobsRun, run_jobs_probe, run_probe
-from tests.support.third_party import find_free_port
 from watchdog.config.load import load_config
 from watchdog.domain.formatting import format_utc_timestamp
 from watchdog.domain.model import Json, Outcome, ResultToRecord

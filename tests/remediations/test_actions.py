@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from tests.support.fakes import CannedResponse, FakeHttpReceiver
 from tests.support.mariadb import MariaDbServer
 from tests.support.mcp_servers.raw_http import RawMcpResponse, running_raw_server, tool_definition
+from tests.support.ports import find_free_port
 from tests.support.postgres import PostgresServer
-from tests.support.third_party import find_free_port
 from watchdog.net import NetworkAccess, PhaseTimer
 from watchdog.net.errors import ProbeError
 from watchdog.probes import PROBE_KINDS, JobsProbe, Probe

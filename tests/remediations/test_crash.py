@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from tests.support.fakes import CannedResponse, FakeHttpReceiver
 from tests.support.polling import wait_until
-from tests.support.third_party import find_free_port
+from tests.support.ports import find_free_port
 from tests.support.watchdog_process import run_watchdog
 from watchdog.store.database import Database
 from watchdog.store.tables import remediations, results

@@ -10,9 +10,10 @@ from typing import Any
 
 import redis
 
+from tests.support.ports import find_free_port
 from tests.support.probe_runs import node_worker_command
 from tests.support.redis_server import RedisServer, WorkerProcess, running_worker
-from tests.support.third_party import ThirdPartyServers, find_free_port, listening_process
+from tests.support.third_party import ThirdPartyServers, listening_process
 
 SERVER_SCRIPT = Path(__file__).parent / "mcp_servers/exporter.cjs"
 QUEUE_NAME = "exports"

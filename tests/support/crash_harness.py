@@ -24,6 +24,7 @@ from tests.support.fakes import (
     FakeWebhookReceiver,
     ReceivedRequest,
 )
+from tests.support.processes import end_process
 from watchdog.domain.model import IncidentEvent
 
 PROJECT_ROOT = Path(__file__).parents[2]
@@ -184,13 +185,7 @@ class CrashHarness:
         try:
             yield process
         finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-                try:
-                    process.wait(15)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
+            end_process(process)
 
     def wait_until(self, condition: Callable[[], bool], process: subprocess.Popen[bytes] | None = None) -> None:
         """Wait until the condition holds, the process has ended, or LOST_MESSAGE_TIMEOUT_S have passed."""

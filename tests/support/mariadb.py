@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pymysql
 
-from tests.support.third_party import find_free_port, listening_process
+from tests.support.ports import find_free_port
+from tests.support.third_party import listening_process
 
 SYSTEM_TABLE_SCRIPTS = ("mysql_system_tables.sql", "mysql_system_tables_data.sql")
 

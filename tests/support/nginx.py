@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import socket
-import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.support.ports import find_free_port
+from tests.support.third_party import listening_process
 
 NGINX_CONFIG = """
 daemon off; master_process off; pid {folder}/pid; error_log {folder}/error.log;
@@ -40,22 +40,13 @@ def running_nginx() -> Iterator[str]:
     """Starts nginx and stops it afterwards. Yields its base URL, without a final slash."""
     binary = find_nginx()
     assert binary is not None
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = find_free_port()
     folder = Path(tempfile.mkdtemp(prefix="watchdog-nginx-"))
     (folder / "zipped").write_text('{"zipped": "' + "x" * 5_000 + '"}')
     (folder / "nginx.conf").write_text(NGINX_CONFIG.format(folder=folder, port=port))
     command = [binary, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")]
-    process = subprocess.Popen(command)
     try:
-        for _ in range(200):
-            assert process.poll() is None, (folder / "error.log").read_text()
-            with socket.socket() as knock:
-                if knock.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.02)
-        yield f"http://127.0.0.1:{port}"
+        with listening_process(command, port):
+            yield f"http://127.0.0.1:{port}"
     finally:
-        process.terminate()
-        process.wait(10)
         shutil.rmtree(folder, ignore_errors=True)

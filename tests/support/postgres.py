@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -16,6 +15,10 @@ from itertools import count
 from pathlib import Path
 
 import psycopg
+
+from tests.support.polling import POLL_TIMEOUT_S
+from tests.support.ports import find_free_port
+from tests.support.processes import end_process
 
 UNPRIVILEGED_UID = 65534
 """PostgreSQL refuses to run as root."""
@@ -101,8 +104,7 @@ def running_postgres() -> Iterator[PostgresServer]:
         assert result.returncode == 0, result.stderr
         hba_file = data / "pg_hba.conf"
         hba_file.write_text(f"host all {PASSWORD_ROLE} all scram-sha-256\n{hba_file.read_text()}")
-        with socket.create_server(("127.0.0.1", 0)) as free_socket:
-            port = free_socket.getsockname()[1]
+        port = find_free_port()
         command = [binaries / "bin/postgres", "-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", ""]
         for setting in FAST_SETTINGS:
             command += ["-c", setting]
@@ -110,15 +112,18 @@ def running_postgres() -> Iterator[PostgresServer]:
         def launch() -> subprocess.Popen[bytes]:
             with log.open("ab") as out:
                 process: subprocess.Popen[bytes] = subprocess.Popen(command, stdout=out, stderr=out, **process_options)  # type: ignore[call-overload]
-            _wait_until_accepting(process, port, log)
+            try:
+                _wait_until_accepting(process, port, log)
+            except BaseException:
+                end_process(process, signal.SIGINT)
+                raise
             return process
 
         server = PostgresServer(port, launch)
         try:
             yield server
         finally:
-            server.process.send_signal(signal.SIGINT)  # fast shutdown: does not wait for clients
-            server.process.wait(30)
+            end_process(server.process, signal.SIGINT)  # fast shutdown: does not wait for clients
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -128,11 +133,11 @@ def _is_world_readable(path: Path) -> bool:
 
 
 def _wait_until_accepting(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + POLL_TIMEOUT_S
     while True:
         assert server.poll() is None, log.read_text()
         try:
-            psycopg.connect(f"postgresql://postgres@127.0.0.1:{port}/postgres", connect_timeout=2).close()
+            psycopg.connect(f"postgresql://postgres@127.0.0.1:{port}/postgres", connect_timeout=10).close()
         except psycopg.OperationalError:
             assert time.monotonic() < end, log.read_text()
             time.sleep(0.05)

@@ -1,9 +1,26 @@
-"""The processes of this machine."""
+"""The processes of this machine, and the end of those that a test started."""
 
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 from pathlib import Path
+from typing import Any
+
+from tests.support.polling import HANG_S
+
+
+def end_process(process: subprocess.Popen[Any], number: signal.Signals = signal.SIGTERM) -> None:
+    """End it with the signal, or if it ignores that with SIGKILL, and close its pipes. What is left to the garbage
+    collector fails a later test."""
+    if process.poll() is None:
+        process.send_signal(number)
+    try:
+        process.communicate(timeout=HANG_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
 
 
 def processes_with(*arguments: str) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -10,7 +11,9 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-from tests.support.third_party import find_free_port, listening_process
+from tests.support.ports import find_free_port
+from tests.support.processes import end_process
+from tests.support.third_party import listening_process
 
 
 def find_redis() -> str | None:
@@ -63,14 +66,12 @@ class WorkerProcess:
             output.append(line)
             if line.strip() == "ready":
                 return
-        raise AssertionError(f"{command[:2]} exited with code {self.process.wait()}: {''.join(output[-20:])}")
+        end_process(self.process)
+        raise AssertionError(f"{command[:2]} exited with code {self.process.returncode}: {''.join(output[-20:])}")
 
     def kill(self) -> None:
         """With SIGKILL."""
-        self.process.kill()
-        self.process.wait(10)
-        if self.process.stdout:
-            self.process.stdout.close()
+        end_process(self.process, signal.SIGKILL)
 
 
 @contextmanager

@@ -10,11 +10,13 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.support.polling import wait_until
+from tests.support.processes import end_process
 
 PROJECT_ROOT = Path(__file__).parents[2]
 LOCK_FILES_DIR = PROJECT_ROOT / "tests/support/third_party_locks"
@@ -103,30 +105,23 @@ def _run_command(*words: str, cwd: Path = PROJECT_ROOT) -> None:
         raise RegistryUnreachableError(f"{Path(words[0]).name} {' '.join(words[1:4])} ... failed: {last}")
 
 
-def find_free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 @contextmanager
 def listening_process(command: Sequence[str], port: int, env: Mapping[str, str] | None = None) -> Iterator[None]:
     """A server that was started with these words and accepts connections on the port."""
     process = subprocess.Popen(
         command, env={**os.environ, **(env or {})}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
+
+    def is_listening() -> bool:
+        assert process.poll() is None, f"{command[0]} exited with code {process.returncode}"
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            return False
+        return True
+
     try:
-        for _ in range(600):
-            if process.poll() is not None:
-                raise AssertionError(f"{command[0]} exited with code {process.returncode}")
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                time.sleep(0.05)
-        else:
-            raise AssertionError(f"nothing listens on port {port}")
+        wait_until(is_listening)
         yield
     finally:
-        process.terminate()
-        process.wait(10)
+        end_process(process)

@@ -16,8 +16,9 @@ import pytest
 from tests.support.mcp_probe_runs import McpProbeRunner, run_mcp_probe
 from tests.support.mcp_servers.raw_http import RawMcpResponse, rpc_error, running_raw_server
 from tests.support.mcp_servers.raw_sse import healthy_replies, running_sse_server
+from tests.support.ports import find_free_port
 from tests.support.scripted_servers import CertificateAuthority, http_response, running_server, send_parts
-from tests.support.third_party import find_free_port, listening_process
+from tests.support.third_party import listening_process
 from watchdog.domain.model import Observation
 from watchdog.net import NetworkAccess
 from watchdog.net.body_limits import MAX_BODY_BYTES_IN_EVENT_LOOP

@@ -15,9 +15,9 @@ from redbeat import RedBeatSchedulerEntry
 
 from tests.support.job_source_harness import JobSourceHarness
 from tests.support.polling import wait_until
+from tests.support.ports import find_free_port
 from tests.support.probe_runs import python_worker_command
 from tests.support.redis_server import RedisServer, running_worker
-from tests.support.third_party import find_free_port
 from watchdog.domain.model import Outcome
 
 NBSP = "\N{NO-BREAK SPACE}"

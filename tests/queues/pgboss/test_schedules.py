@@ -12,10 +12,11 @@ import pytest
 
 from tests.support.job_source_harness import JobSourceHarness
 from tests.support.polling import wait_until
+from tests.support.ports import find_free_port
 from tests.support.postgres import PostgresServer
 from tests.support.probe_runs import node_worker_command
 from tests.support.redis_server import running_worker
-from tests.support.third_party import ThirdPartyServers, find_free_port
+from tests.support.third_party import ThirdPartyServers
 from watchdog.domain.model import Outcome
 from watchdog.domain.probe_state import SCHEDULED_JOB_STATE_KEY_PREFIX, SCHEDULER_HEARTBEAT_STATE_KEY
 
