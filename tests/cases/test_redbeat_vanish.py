@@ -38,20 +38,20 @@ def test_schedules_that_vanish_are_one_incident_and_nothing_recovers(tmp_path: P
     config = tmp_path / "vanish.yaml"
     config.write_text(CONFIG.format(url=redis_server.url))
 
-    def watchdog(*arguments: str) -> CommandResult:
+    def run(*arguments: str) -> CommandResult:
         return run_command(*arguments, "-c", config, cwd=tmp_path)
 
     def open_messages() -> set[str]:
-        incidents = watchdog("incidents", "-o", "json").json
+        incidents = running.get("api/incidents").json()
         return {incident["message"] for incident in incidents if incident["resolved_at"] is None}
 
     def state() -> str:
-        return str(watchdog("status", "-o", "json").json[0]["state"])
+        return str(run("status", "-o", "json").json[0]["state"])
 
     with redis.Redis.from_url(redis_server.url) as client:
         client.flushdb()
         save_schedules(redis_server.url)
-        with run_watchdog(config):
+        with run_watchdog(config) as running:
             wait_until(open_messages)
             [dead] = open_messages()
             assert dead.startswith("no Celery beat is running: report-")
@@ -60,12 +60,12 @@ def test_schedules_that_vanish_are_one_incident_and_nothing_recovers(tmp_path: P
             [vanished] = open_messages() - {dead}
             assert vanished.startswith("all 3 jobs are no longer listed: report-0, report-1, report-2: ")
             assert state() == "down"
-            ended = watchdog("jobs", "forget", "Beat")
+            ended = run("jobs", "forget", "Beat")
             assert (
                 ended.stdout == "No longer expected, starting with the next run of Beat: report-0, report-1, report-2\n"
             )
             wait_until(lambda: vanished not in open_messages())
-            assert watchdog("jobs", "forget", "Beat", "report-0").exit_code == 2
+            assert run("jobs", "forget", "Beat", "report-0").exit_code == 2
             save_schedules(redis_server.url)
             wait_until(lambda: not open_messages())
             assert state() == "unknown", "none of the schedules has run yet"

@@ -22,6 +22,7 @@ from tests.support.postgres import PostgresServer
 from tests.support.watchdog_process import WatchdogProcess, run_watchdog
 
 TOKEN = "t0ken-of-the-nightly-backup"
+IMPATIENT_COMMAND = (sys.executable, "-m", "tests.support.impatient_watchdog")
 POSTGRES_WAYS = ("stopped", "killed")
 
 
@@ -108,7 +109,7 @@ def store_away(store: RunningStore, watchdog: WatchdogProcess) -> Iterator[None]
 
 
 def test_an_absence_is_noticed_and_nothing_is_lost(store: RunningStore, target: FakeHttpTarget) -> None:
-    with run_watchdog(store.config()) as watchdog:
+    with run_watchdog(store.config(), command=IMPATIENT_COMMAND) as watchdog:
         with store_away(store, watchdog):
             assert [entry for entry in watchdog.log_entries if entry["event"] == "store_unavailable"]
             assert watchdog.get("healthz").status_code == 200
@@ -145,7 +146,7 @@ def overwrite(file: Path, offset: int, data: bytes) -> None:
 def test_damage_to_the_open_file_is_noticed(tmp_path: Path, reason: str) -> None:
     with FakeWebhookReceiver() as receiver:
         store = RunningStore(tmp_path, "damaged", receiver)
-        with run_watchdog(store.config()) as watchdog:
+        with run_watchdog(store.config(), command=IMPATIENT_COMMAND) as watchdog:
             wait_until(lambda: watchdog.get("readyz").status_code == 200)
             DAMAGES[reason](tmp_path / "wd.db")
             wait_until(lambda: watchdog.get("readyz").json().get("reason", "").startswith(reason))

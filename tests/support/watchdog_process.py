@@ -24,6 +24,7 @@ class WatchdogProcess:
         self.stderr_lines: list[str] = []
         self._started = threading.Event()
         self._reader_thread = threading.Thread(target=self._read_stderr, daemon=True)
+        self._client = httpx.Client(timeout=30, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
 
     def wait_until_started(self) -> None:
         """Wait until it serves pages."""
@@ -33,6 +34,7 @@ class WatchdogProcess:
 
     def close(self) -> None:
         """Read the rest of the log, after the process has ended."""
+        self._client.close()
         self._reader_thread.join(10)
         assert self.process.stderr is not None
         self.process.stderr.close()
@@ -57,7 +59,7 @@ class WatchdogProcess:
 
     def get(self, path: str = "", **headers: str) -> httpx.Response:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return httpx.get(self.base_url + path, headers=named, timeout=30, trust_env=False)
+        return self._client.get(self.base_url + path, headers=named)
 
     def stop(self) -> int:
         """Returns the exit code."""
