@@ -1,4 +1,4 @@
-"""Descriptors are shared between probes and visitors, and threads share memory."""
+"""Descriptors are shared between probes and visitors, threads share memory, and large blocks are returned."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def test_the_limit_of_descriptors_is_raised_as_far_as_allowed(soft: int, hard: i
 
 ARENA_PROGRAM = """
 import ctypes, re, sys, tempfile, threading
-from watchdog.service.process_resources import limit_malloc_arenas
+from watchdog.service.process_resources import limit_heap_fragmentation
 if sys.argv[1] == "limited":
-    limit_malloc_arenas()
+    limit_heap_fragmentation()
 barrier = threading.Barrier(6)
 def allocate():
     blocks = [bytes(1_000 + n) for n in range(1_000)]
@@ -63,3 +63,29 @@ def test_threads_share_arenas() -> None:
         return int(subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout)
 
     assert count_arenas("limited") <= 2 < count_arenas("default")
+
+
+FRAGMENTATION_PROGRAM = """
+import pathlib, resource, sys
+from watchdog.service.process_resources import limit_heap_fragmentation
+def resident_mb():
+    return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+if sys.argv[1] == "limited":
+    limit_heap_fragmentation()
+bytearray(16 << 20)
+before_mb, large, small = resident_mb(), [], []
+for _ in range(20):
+    large.append(bytearray(b"x") * (1 << 20))
+    small.append(bytes(1_000))
+large.clear()
+print(resident_mb() - before_mb)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the allocator is that of glibc")
+def test_large_blocks_are_returned_to_the_system() -> None:
+    def measure_growth_mb(argument: str) -> float:
+        command = [sys.executable, "-c", FRAGMENTATION_PROGRAM, argument]
+        return float(subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout)
+
+    assert measure_growth_mb("limited") < 10 < measure_growth_mb("default")

@@ -32,12 +32,12 @@ def run_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     from watchdog.app import serve_until_shutdown
     from watchdog.cli.logs import configure_logging
     from watchdog.server import open_listen_socket
-    from watchdog.service.process_resources import limit_malloc_arenas, raise_file_descriptor_limit
+    from watchdog.service.process_resources import limit_heap_fragmentation, raise_file_descriptor_limit
     from watchdog.store.errors import StoreUnavailableError, WatchdogDatabaseSchemaError
 
     configure_logging(loaded_config.mask)
     raise_file_descriptor_limit()
-    limit_malloc_arenas()
+    limit_heap_fragmentation()
     server = loaded_config.config.server
     try:
         listen_socket = open_listen_socket(*server.bind_address)

@@ -17,8 +17,9 @@ MAX_WEB_SERVER_CONNECTIONS = 256
 
 
 MAX_MALLOC_ARENAS = 2
-_M_ARENA_MAX = -8
-"""The parameter of glibc's mallopt()."""
+MIN_MAPPED_BLOCK_BYTES = 256 << 10
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
+"""Parameters of glibc's mallopt()."""
 
 
 class RunAndConnectionLimits(NamedTuple):
@@ -49,9 +50,14 @@ def compute_run_and_connection_limits(limit: int) -> RunAndConnectionLimits:
     return RunAndConnectionLimits(min(max(places, MIN_RUN_PLACES), MAX_RUN_PLACES), http_connections)
 
 
-def limit_malloc_arenas() -> None:
-    """Let all threads allocate memory in common. By default, glibc gives each thread an arena of its own, up to eight
-    for each core, and what a thread once needed stays with it."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have no arenas
+def limit_heap_fragmentation() -> None:
+    """Keep what was needed for a moment from staying with the process: threads allocate memory in common, and large
+    blocks are mapped, so that they are returned to the system when they are freed.
+
+    By default, glibc gives each thread an arena of its own, up to eight for each core, and takes every block up to the
+    largest freed one (32 MB at most) from the heap.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have no such parameters
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, MAX_MALLOC_ARENAS)
+        mallopt(_M_MMAP_THRESHOLD, MIN_MAPPED_BLOCK_BYTES)
