@@ -19,7 +19,7 @@ HEARTBEATS = tuple(f"beat-{n}" for n in range(3))
 TARGETS = (*HTTP_TARGETS, *MCP_TARGETS, *JOB_TARGETS, *QUEUE_TARGETS)
 REVISION_COUNT = 8
 RECEIVERS = ("oncall", "backup")
-CRON_TARGET = HTTP_TARGETS[-1]
+CRON_TARGET, CRON_INTERVAL_S = HTTP_TARGETS[-1], 600.0
 """The probe with a cron schedule; all others have an interval."""
 HEARTBEAT_INTERVAL_MS = 600_000
 HEARTBEAT_GRACE_MS = 300_000
@@ -72,8 +72,11 @@ def load_revision(revision: int) -> LoadedConfig:
     return load_config(Path("watchdog.yaml"), json.dumps(content), {})
 
 
-def build_configuration(folder: Path, revision: int) -> LoadedConfig:
-    """A revision, with its database in this folder."""
+def build_configuration(folder: Path, revision: int, keep_results_ms: int | None) -> LoadedConfig:
+    """A revision, with its database in this folder. `keep_results_ms`: None for the default."""
     loaded = load_revision(revision)
-    storage = loaded.config.storage.model_copy(update={"url": f"sqlite:///{folder / 'watchdog.db'}"})
+    update: dict[str, Any] = {"url": f"sqlite:///{folder / 'watchdog.db'}"}
+    if keep_results_ms is not None:
+        update["keep_results"] = keep_results_ms
+    storage = loaded.config.storage.model_copy(update=update)
     return replace(loaded, config=loaded.config.model_copy(update={"storage": storage}))

@@ -126,13 +126,12 @@ class SimulatedDisk:
             os.close(fd)
 
     def cut_power(self) -> None:
-        """Keep what was synced. No file may be open."""
+        """Keep what was synced, in new files: SQLite must remember nothing of those that were open."""
         for file in list(self.folder.iterdir()):
-            content = self.synced.get(file.name)
-            if content is None or file.name.endswith(SHM_SUFFIX):
-                file.unlink()
-            else:
-                file.write_bytes(content[: file.stat().st_size])
+            content, size = self.synced.get(file.name), file.stat().st_size
+            file.unlink()
+            if content is not None and not file.name.endswith(SHM_SUFFIX):
+                file.write_bytes(content[:size])
 
 
 class SimulatedOs:
@@ -262,6 +261,7 @@ def simulated_disk(folder: Path) -> Iterator[SimulatedDisk]:
         process = CURRENT_PROCESS.get()
         if disk.is_off or (process is not None and not process.is_alive):
             return SQLITE_IOERR
+        disk.synced.pop(Path(os.fsdecode(ctypes.string_at(name))).name, None)
         return int(native_delete(vfs_address, name, sync_folder))
 
     def sleep(_: Any, microseconds: int) -> int:

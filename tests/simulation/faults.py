@@ -4,12 +4,20 @@ classes of faults."""
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from random import Random
 from typing import NamedTuple
 
-from tests.simulation.configuration import HEARTBEATS, RECEIVERS, REVISION_COUNT, TARGETS, load_revision
+from tests.simulation.configuration import (
+    CRON_INTERVAL_S,
+    CRON_TARGET,
+    HEARTBEATS,
+    RECEIVERS,
+    REVISION_COUNT,
+    TARGETS,
+    load_revision,
+)
 from tests.simulation.members import Machine, Member, Span
 from tests.simulation.virtual_loop import SimulatedProcess
 from tests.simulation.world import Condition, Delivery
@@ -18,6 +26,8 @@ from watchdog.store.errors import StoreUnavailableError
 
 FIRST_FAULT_S, MAX_FAULT_S = 600.0, 2400.0
 """When the first fault may begin, and how long one may last."""
+MAX_RUN_S = 60.0
+"""A run, and recording it."""
 MIN_CLASSES, MAX_CLASSES = 5, 8
 TARGET_FAULTS = (Condition.ERROR, Condition.REFUSED, Condition.UNRESOLVED, Condition.HANG)
 RECEIVER_FAULTS = (Condition.ERROR, Condition.REFUSED, Condition.HANG, Condition.DENY, Condition.RATE_LIMIT)
@@ -32,10 +42,14 @@ class Outage(NamedTuple):
 
 
 class FaultPlan:
-    """Runs the faults of one simulation, all before `end_s`, and remembers what it did."""
+    """Runs the faults of one simulation, and remembers what it did."""
 
-    def __init__(self, machine: Machine, random: Random, end_s: float):
-        self.machine, self.world, self.random, self.end_s = machine, machine.world, random, end_s
+    def __init__(self, machine: Machine, random: Random):
+        self.machine, self.world, self.random = machine, machine.world, random
+        self.last_start_s = 0.0
+        """When the last fault of those that run may begin."""
+        self._turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """Of what cannot happen twice at once."""
         self.counts: Counter[str] = Counter()
         self.outages: list[Outage] = []
         self.receiver_faults: list[Outage] = []
@@ -44,22 +58,33 @@ class FaultPlan:
         self.disturbances: list[Span] = []
         """When Watchdog could not be expected to do all of its work."""
         self.crashes: list[float] = []
-        self.restart_count = 0
+        self.restart_count, self.revision_count = 0, REVISION_COUNT
         self.forward_ms = 0
         """By how much the wall clock was set forward in all."""
 
-    async def run(self) -> None:
+    def choose_faults(self) -> list[str]:
+        """For one seed: two restarts, outages of targets, and some classes of faults."""
         names = self.random.sample(list(FAULT_CLASSES), self.random.randint(MIN_CLASSES, MAX_CLASSES))
-        names += ["restart"] * 2 + ["outage"] * self.random.randint(4, 8)
-        await asyncio.gather(
-            *(self._run_at(self.random.uniform(FIRST_FAULT_S, self.end_s - MAX_FAULT_S), name) for name in names)
-        )
+        return names + ["restart"] * 2 + ["outage"] * self.random.randint(4, 8)
+
+    async def run(self, names: Iterable[str], end_s: float) -> None:
+        """Run these faults, each from an instant of its own on, so that all are over by `end_s`."""
+        start_s, self.last_start_s = self._now + FIRST_FAULT_S, end_s - MAX_FAULT_S
+        starts = [(self.random.uniform(start_s, self.last_start_s), name) for name in names]
+        await asyncio.gather(*(self._run_at(at, name) for at, name in starts))
 
     async def _run_at(self, at: float, name: str) -> None:
         await asyncio.sleep(at - self._now)
+        if name in COMMON_EVENTS:
+            await self._run(name, COMMON_EVENTS[name])
+            return
+        async with self._turns[SHARED_TURNS.get(name, name)]:
+            await self._run(name, FAULT_CLASSES[name])
+
+    async def _run(self, name: str, fault: Callable[[FaultPlan], Awaitable[None]]) -> None:
         self.world.note(f"fault {name}")
         self.counts[name] += 1
-        await {**FAULT_CLASSES, **COMMON_EVENTS}[name](self)
+        await fault(self)
 
     @property
     def _now(self) -> float:
@@ -77,6 +102,29 @@ class FaultPlan:
     def is_disturbed(self, span: Span, before_s: float) -> bool:
         """Whether something kept Watchdog from its work during a period, or up to `before_s` seconds before it."""
         return any(d.start <= span.end and d.end + before_s >= span.start for d in self.disturbances)
+
+    def _list_undisturbed(self, span: Span) -> list[Span]:
+        """The parts of a period in which nothing kept Watchdog from its work."""
+        parts, start = [], span.start
+        for disturbance in sorted(self.disturbances):
+            if disturbance.end > start:
+                parts.append(Span(start, min(disturbance.start, span.end)))
+                start = disturbance.end
+        return [part for part in [*parts, Span(start, span.end)] if part.end > part.start]
+
+    def longest_undisturbed_s(self, span: Span) -> float:
+        return max((part.end - part.start for part in self._list_undisturbed(span)), default=0.0)
+
+    def disturbed_s(self, span: Span) -> float:
+        return span.end - span.start - sum(part.end - part.start for part in self._list_undisturbed(span))
+
+    def max_detection_s(self, target: str) -> float:
+        """Within which a target that stays down has an incident, with every configuration of this simulation."""
+        loaded = [load_revision(number).config.probes for number in self.used_revisions]
+        probes = [probe for each in loaded for probe in each if probe.id == target]
+        slots = max(probe.alert.failure_threshold + 1 for probe in probes)
+        interval_s = CRON_INTERVAL_S if target == CRON_TARGET else max(probe.every for probe in probes) / 1000
+        return slots * interval_s + MAX_RUN_S
 
     def is_receiver_broken(self, receiver: str, span: Span) -> bool:
         return any(
@@ -101,7 +149,7 @@ class FaultPlan:
         start, member = self._now, self.machine.members[0]
         while member.app is None:
             await asyncio.sleep(1)
-        member.revision = self.random.randrange(REVISION_COUNT)
+        member.revision = self.random.randrange(self.revision_count)
         self.restart_count += 1
         await member.restart()
         await self._wait_until_ready(member)
@@ -135,7 +183,7 @@ class FaultPlan:
         """At one of the awaits that follow when a receiver has a message."""
         taken: asyncio.Future[Delivery] = asyncio.get_running_loop().create_future()
         self.world.on_delivery = lambda delivery: None if taken.done() else taken.set_result(delivery)
-        await asyncio.wait([taken], timeout=self.end_s - MAX_FAULT_S - self._now)
+        await asyncio.wait([taken], timeout=self.last_start_s - self._now)
         if taken.done():
             await self._kill_soon(40)
         else:
@@ -157,7 +205,7 @@ class FaultPlan:
 
     async def run_second_member(self) -> None:
         member = self.machine.members[1]
-        member.revision = self.random.randrange(REVISION_COUNT)
+        member.revision = self.random.randrange(self.revision_count)
         start = self._now
         member.start()
         await self._wait_until_ready(member)
@@ -170,8 +218,6 @@ class FaultPlan:
     # --- the machine
 
     async def break_disk(self, fault: str) -> None:
-        while self.machine.disk.fault:
-            await asyncio.sleep(10)
         start, self.machine.disk.fault = self._now, fault
         await asyncio.sleep(self.random.choice([5.0, 60.0, 600.0]))
         self.machine.disk.fault = ""
@@ -291,6 +337,11 @@ class FaultPlan:
         self.silences.append(Outage(job, Condition.ERROR, Span(start, self._now)))
 
 
+SHARED_TURNS = {
+    **dict.fromkeys(("disk full", "disk error", "database locked"), "disk"),
+    **dict.fromkeys(("results stored twice", "results late"), "results"),
+}
+"""Class of fault -> what it shares with others that cannot happen at the same time."""
 FAULT_CLASSES: Mapping[str, Callable[[FaultPlan], Awaitable[None]]] = {
     "kill": FaultPlan.kill,
     "kill while a message is sent": FaultPlan.kill_while_sending,

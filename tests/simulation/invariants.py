@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
 import sqlalchemy as sa
 
-from tests.simulation.configuration import HEARTBEATS, RECEIVERS, TARGETS
+from tests.simulation.configuration import HEARTBEAT_INTERVAL_MS, HEARTBEATS, RECEIVERS, TARGETS
 from tests.simulation.faults import FaultPlan
 from tests.simulation.invariants_of_history import find_replay_differences, find_unaccounted_slots
 from tests.simulation.members import Machine, Span
@@ -17,36 +18,59 @@ from tests.simulation.world import START_AT, World
 from watchdog.domain.model import DeliveryState, IncidentEvent, Outcome
 from watchdog.domain.rules import stale
 from watchdog.store.database import Database
-from watchdog.store.tables import check_ins, incidents, outbox, probes, results
+from watchdog.store.tables import check_ins, downtime, incidents, outbox, probes, results
 
 LoggedEvents = list[tuple[float, str, dict[str, Any]]]
+"""When Watchdog logged an event, the event, and its fields."""
 MAX_INTERVAL_S = 600.0
 """Of any probe in any revision."""
 MAX_NOTIFICATION_S, MAX_RETRY_S = 60.0, 900.0
+MAX_CHECK_IN_STORAGE_MS = 120_000
+"""Until a check-in that was answered is in the database."""
+MAX_CHECK_IN_S = HEARTBEAT_INTERVAL_MS / 1000 + 60
+"""After the end of its silence a job has checked in."""
 INTERNAL_REASON = "watchdog.internal_error"
 
 
-def find_violations(machine: Machine, plan: FaultPlan, logged: LoggedEvents) -> list[str]:
+@contextmanager
+def _open_database(machine: Machine) -> Iterator[sa.Connection]:
     database = Database(f"sqlite:///{machine.disk.folder / 'watchdog.db'}")
     try:
         with database.open_read_transaction() as connection:
-            return [
-                *find_unnotified_incidents(connection, machine.world),
-                *find_extra_copies(machine.world, plan),
-                *find_wrong_order(machine.world),
-                *find_blamed_targets(connection, machine.world),
-                *find_stale_probes(connection, plan),
-                *find_blamed_jobs(connection, plan),
-                *find_lost_check_ins(connection, machine.world),
-                *find_open_incidents(connection),
-                *find_replay_differences(connection, plan.used_revisions),
-                *find_unaccounted_slots(connection, plan.used_revisions),
-                *find_unnoticed_outages(connection, plan),
-                *find_late_notifications(machine.world, plan, logged),
-                *find_blind_periods(machine.world, plan),
-            ]
+            yield connection
     finally:
         database.close()
+
+
+def find_replay_violations(machine: Machine, plan: FaultPlan) -> list[str]:
+    """Of a simulation whose results are all kept."""
+    with _open_database(machine) as connection:
+        return list(find_replay_differences(connection, plan.used_revisions))
+
+
+def find_violations(machine: Machine, plan: FaultPlan, logged: LoggedEvents) -> list[str]:
+    """At a moment when nothing is wrong."""
+    with _open_database(machine) as connection:
+        return [
+            *find_unnotified_incidents(connection, machine.world),
+            *find_extra_copies(machine.world, plan),
+            *find_wrong_order(machine.world),
+            *find_blamed_targets(connection, machine.world),
+            *find_stale_probes(connection, plan),
+            *find_blamed_jobs(connection, plan),
+            *find_lost_check_ins(connection, machine.world),
+            *find_open_incidents(connection),
+            *find_unaccounted_slots(connection, plan.used_revisions),
+            *find_unnoticed_outages(connection, plan),
+            *find_false_downtime(connection, plan),
+            *find_late_notifications(machine.world, plan, logged),
+            *find_blind_periods(machine.world, plan),
+        ]
+
+
+def _to_epoch_ms(at: float) -> int:
+    """Of an instant of the loop, before the wall clock was set forward."""
+    return START_AT + round(at * 1000)
 
 
 def find_unnotified_incidents(connection: sa.Connection, world: World) -> Iterator[str]:
@@ -119,21 +143,26 @@ def find_stale_probes(connection: sa.Connection, plan: FaultPlan) -> Iterator[st
 
 
 def find_blamed_jobs(connection: sa.Connection, plan: FaultPlan) -> Iterator[str]:
-    """A job that checks in is never reported: each failure of a heartbeat has a silence of its job before it."""
+    """A job that checks in is never reported: each failure of a heartbeat is within a silence of its job."""
     query = sa.select(probes.c.probe_id, results.c.slot, results.c.reason, results.c.message)
     query = query.join(results, results.c.probe == probes.c.id).where(results.c.outcome == Outcome.FAIL)
-    silent = Counter(outage.target for outage in plan.silences)
     for row in connection.execute(query.where(probes.c.probe_id.in_(HEARTBEATS))):
-        if not silent[row.probe_id]:
+        silences = [silence.span for silence in plan.silences if silence.target == row.probe_id]
+        if not any(
+            _to_epoch_ms(span.start) - 1000 <= row.slot <= _to_epoch_ms(span.end + MAX_CHECK_IN_S) + plan.forward_ms
+            for span in silences
+        ):
             yield f"{row.probe_id} is blamed at {row.slot}: {row.reason} {row.message}"
 
 
 def find_lost_check_ins(connection: sa.Connection, world: World) -> Iterator[str]:
-    """A check-in that was answered with 200 is stored."""
+    """A check-in that was answered with 200 is stored. Those that were found are not looked for again."""
     query = sa.select(probes.c.probe_id, check_ins.c.occurred_at).join(probes, probes.c.id == check_ins.c.probe)
     stored = {(row.probe_id, row.occurred_at) for row in connection.execute(query)}
+    newest = world.read_wall_clock_ms() - MAX_CHECK_IN_STORAGE_MS
+    world.acknowledged_check_ins = [each for each in world.acknowledged_check_ins if each not in stored]
     for probe, occurred_at in world.acknowledged_check_ins:
-        if (probe, occurred_at) not in stored:
+        if occurred_at < newest:
             yield f"the check-in of {probe} at {occurred_at} was acknowledged, and is lost"
 
 
@@ -149,16 +178,28 @@ def find_unnoticed_outages(connection: sa.Connection, plan: FaultPlan) -> Iterat
     query = sa.select(probes.c.probe_id, incidents.c.since).join(probes, probes.c.id == incidents.c.probe)
     since = [(row.probe_id, row.since) for row in connection.execute(query)]
     for target, _, span in plan.outages:
-        is_short = span.end - span.start < 4 * MAX_INTERVAL_S + 60
-        if is_short or target in plan.list_probes_left_out() or plan.is_disturbed(span, 60):
+        if target in plan.list_probes_left_out():
             continue
-        start, end = (START_AT + round(at * 1000) for at in span)
-        if not any(probe == target and start - 1000 <= at <= end + plan.forward_ms for probe, at in since):
+        if plan.longest_undisturbed_s(span) < plan.max_detection_s(target):
+            continue
+        start, end = _to_epoch_ms(span.start), _to_epoch_ms(span.end) + plan.forward_ms
+        if not any(probe == target and start - 1000 <= at <= end for probe, at in since):
             yield f"{target} was down from {span.start:.0f} to {span.end:.0f} s, and no incident was opened"
 
 
+def find_false_downtime(connection: sa.Connection, plan: FaultPlan) -> Iterator[str]:
+    """Downtime excuses Watchdog from its slots and deadlines, so it is stored only where something disturbed it."""
+    for row in connection.execute(sa.select(downtime)):
+        start, end = ((at - START_AT) / 1000 for at in (row.started_at, row.ended_at))
+        if not plan.is_disturbed(Span(start - plan.forward_ms / 1000, end), MAX_INTERVAL_S):
+            yield f"downtime from {start:.0f} to {end:.0f} s, and nothing disturbed Watchdog"
+
+
 def find_late_notifications(world: World, plan: FaultPlan, logged: LoggedEvents) -> Iterator[str]:
-    """While nothing disturbs Watchdog, a receiver that works gets what opens at once."""
+    """While nothing disturbs Watchdog, a receiver that works gets what opens at once.
+
+    Not what ends: the end of a group is sent once all of its incidents are over.
+    """
     for at, event, fields in logged:
         if event != "incident_opened" or plan.is_disturbed(Span(at, at + MAX_NOTIFICATION_S), 120):
             continue
@@ -171,8 +212,8 @@ def find_late_notifications(world: World, plan: FaultPlan, logged: LoggedEvents)
 
 
 def find_blind_periods(world: World, plan: FaultPlan) -> Iterator[str]:
-    """While nothing disturbs Watchdog, every target is asked at its interval."""
+    """Except for the time in which something disturbs Watchdog, every target is asked at its interval."""
     for target in world.visits.keys() - plan.list_probes_left_out():
         for before, after in pairwise(world.visits[target]):
-            if after - before > 2 * MAX_INTERVAL_S + 60 and not plan.is_disturbed(Span(before, after), 0):
+            if after - before - plan.disturbed_s(Span(before, after)) > 2 * MAX_INTERVAL_S + 60:
                 yield f"{target} was not asked between {before:.0f} and {after:.0f} s"

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
+from contextvars import copy_context
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -18,6 +19,7 @@ from watchdog.app import RunningWatchdogService, run_app
 from watchdog.config.load import LoadedConfig
 from watchdog.domain.heartbeat import CheckInKind, ReceivedCheckIn
 from watchdog.store.database import Database
+from watchdog.store.errors import WatchdogDatabaseDamagedError
 from watchdog.store.write.claims import SLOT_CLAIM_AHEAD_MS
 
 START_RETRY_S = 5.0
@@ -25,12 +27,12 @@ CHECK_IN_TIMEOUT_S, CHECK_IN_RETRY_S = 5.0, 3.0
 STOP_TIMEOUT_S = 60.0
 METRONOME_INTERVAL_S = 0.9
 CHECK_IN_FLUSH_DELAY_S = 0.4
-DUE_QUERIES = {
-    "claim": "SELECT min(next_due) FROM schedule",
-    "deliver": "SELECT min(max(due_at, coalesce(leased_until, 0))) FROM outbox WHERE state = 'waiting'",
-    "wake": "SELECT min(wake_at) FROM evaluation_cursors",
-}
-"""Background task -> when it is due next, epoch ms."""
+DUE_TASKS = ("claim", "deliver", "wake")
+DUE_QUERY = """SELECT
+    (SELECT min(next_due) FROM schedule),
+    (SELECT min(due_at) FROM outbox WHERE state = 'waiting'),
+    (SELECT min(wake_at) FROM evaluation_cursors)"""
+"""When each of these background tasks is due next, epoch ms."""
 
 
 class Span(NamedTuple):
@@ -90,15 +92,16 @@ class Member:
         self.process, self._ready_at, self.restart_delay_s = process, None, 1.0
         machine.world.note(f"start {process.name} revision {self.revision}")
         machine.started_revisions.append(self.revision)
-        task = machine.loop.start_process(process, self._main(build_configuration(machine.disk.folder, self.revision)))
+        configuration = build_configuration(machine.disk.folder, self.revision, machine.keep_results_ms)
+        task = machine.loop.start_process(process, self._main(configuration))
         gone = asyncio.create_task(self._gone.wait())
         await asyncio.wait([task, gone], return_when=asyncio.FIRST_COMPLETED)
         self._end_process(process)
         gone.cancel()
-        machine.abandoned_tasks.append(task)
         if task.done() and not task.cancelled() and (error := task.exception()):
+            if isinstance(error, WatchdogDatabaseDamagedError):
+                raise error  # nothing repairs it
             machine.world.note(f"failed {process.name} {type(error).__name__}")
-            machine.start_errors.append(error)
             self.restart_delay_s = START_RETRY_S
 
     def _end_process(self, process: SimulatedProcess) -> None:
@@ -110,7 +113,7 @@ class Member:
             self.working.append(Span(self._ready_at, self.machine.loop.time()))
         self.machine.world.note(f"end {process.name}")
         self._gone.set()
-        self.machine.loop.call_soon(self.machine.close_files_of, process)
+        self.machine.loop.call_soon(self.machine.close_files_of, process, context=self.machine.context)
 
     async def _main(self, configuration: LoadedConfig) -> None:
         world = self.machine.world
@@ -134,12 +137,13 @@ class Machine:
 
     def __init__(self, loop: VirtualLoop, world: World, disk: SimulatedDisk):
         self.loop, self.world, self.disk = loop, world, disk
+        self.context = copy_context()
+        """Of no process: what a process in its last moment asks for would not happen."""
         self.members = [Member(self, "a"), Member(self, "b")]
         self.is_off = False
+        self.keep_results_ms: int | None = None
+        """None: the default."""
         self.databases: dict[SimulatedProcess, list[Database]] = {}
-        self.abandoned_tasks: list[asyncio.Task[None]] = []
-        """Their coroutines stay where their processes died, until the end of the simulation."""
-        self.start_errors: list[BaseException] = []
         self.broken: asyncio.Future[None] = loop.create_future()
         """Has the error of the simulation itself, if there is one."""
         self._process_count = 0
@@ -159,6 +163,7 @@ class Machine:
     def close_files_of(self, process: SimulatedProcess) -> None:
         """As the system does for a process that has ended."""
         self.disk.choose_methods()
+        self.loop.discard_tasks(process)
         for database in self.databases.pop(process, []):
             with suppress(Exception):
                 process.context.run(database.close)
@@ -181,27 +186,27 @@ class Machine:
 
     async def run_metronome(self) -> None:
         """Let the members do what is due between their rarer ticks."""
-        last_due = dict.fromkeys(DUE_QUERIES, 0)
+        last_due: dict[str, int | None] = {}
         while True:
             await asyncio.sleep(METRONOME_INTERVAL_S)
             apps = [member.app for member in self.members if member.app is not None]
             if self.is_off or not apps:
                 continue
             now = max(app.clock() for app in apps)
-            for task_name, query in DUE_QUERIES.items():
-                due = self._peek(query)
-                if due is not None and due != last_due[task_name] and due <= now + SLOT_CLAIM_AHEAD_MS:
+            for task_name, due in zip(DUE_TASKS, self._peek_due(), strict=True):
+                is_new = due != last_due.get(task_name) or task_name == "deliver"  # each tick may lease it
+                if due is not None and is_new and due <= now + SLOT_CLAIM_AHEAD_MS:
                     last_due[task_name] = due
                     for member in self.members:
                         member.trigger(task_name)
 
-    def _peek(self, query: str) -> int | None:
+    def _peek_due(self) -> Sequence[int | None]:
         if self._peek_connection is None:
             self._peek_connection = sqlite3.connect(self.disk.folder / "watchdog.db", isolation_level=None)
         try:
-            return cast("int | None", self._peek_connection.execute(query).fetchone()[0])
+            return cast("Sequence[int | None]", self._peek_connection.execute(DUE_QUERY).fetchone())
         except sqlite3.Error:
-            return None
+            return [None] * len(DUE_TASKS)
 
     def close_peek(self) -> None:
         if self._peek_connection is not None:

@@ -22,6 +22,7 @@ from tests.simulation.world import SimulatedMcpSession, SimulatedNetwork, World,
 from watchdog import app
 from watchdog.net import mcp
 from watchdog.net.phases import PhaseTimer
+from watchdog.probes.service import WatchdogSelfProbe
 from watchdog.queues.base import QueueConnectContext
 from watchdog.queues.bullmq import BullmqQueueStatsSource
 from watchdog.queues.sql import SqlJobSource
@@ -31,21 +32,30 @@ from watchdog.store.write import outbox_lease
 
 REPLACED_CONSTANTS = {
     "SLOT_CLAIM_INTERVAL_S": 35.0,
-    "RESULT_RECORD_INTERVAL_S": 5.0,
+    "RESULT_RECORD_INTERVAL_S": 10.0,
     "DEADLINE_CHECK_INTERVAL_S": 300.0,
     "NOTIFICATION_SEND_INTERVAL_S": 300.0,
     "CHECK_IN_FLUSH_INTERVAL_S": 30.0,
     "PROCESS_FAULT_WRITE_INTERVAL_S": 60.0,
     "MAINTENANCE_INTERVAL_S": 600.0,
     "STORE_WATCH_INTERVAL_S": 10.0,
+    "DATABASE_FILE_CHECK_INTERVAL_S": 120.0,
+    "ABANDONED_LOG_SEARCH_INTERVAL_MS": 300_000,
     "EVENT_LOOP_LAG_CHECK_INTERVAL_S": 60.0,
     "MIN_DOWNTIME_GAP_MS": 40_000,
-    "PROCESS_LEASE_CHECK_INTERVAL_S": 60.0,
-    "WATCHDOG_PROCESS_LEASE_RENEWAL_INTERVAL_MS": 59_000,
-    "WATCHDOG_PROCESS_LEASE_MS": 130_000,
+    "DOWNTIME_GAP_CHECK_INTERVAL_MS": 20_000,
+    "PROCESS_LEASE_CHECK_INTERVAL_S": 120.0,
+    "WATCHDOG_PROCESS_LEASE_RENEWAL_INTERVAL_MS": 119_000,
+    "WATCHDOG_PROCESS_LEASE_MS": 260_000,
 }
 """Most ticks of six hours find nothing to do, so they are rarer than in Watchdog, and what is measured in ticks is
 longer in proportion. `Machine.run_metronome` adds those that find something."""
+
+
+class _RareSelfProbe(WatchdogSelfProbe):
+    """As above."""
+
+    every: int = 180_000
 
 
 def _read_loop_time() -> float:
@@ -95,6 +105,7 @@ def _replace_world(patches: pytest.MonkeyPatch, world: World) -> None:
     patches.setattr(SqlJobSource, "fetch_snapshot", snapshot)
     patches.setattr(BullmqQueueStatsSource, "fetch_queue_stats", stats)
     patches.setattr(app, "NetworkAccess", lambda: SimulatedNetwork(world))
+    patches.setattr(app, "WatchdogSelfProbe", _RareSelfProbe)
     numbers = count(1)
     patches.setattr(app, "make_watchdog_process_id", lambda: f"member-{next(numbers)}")
 
@@ -117,10 +128,12 @@ class _InlineExecutor(ThreadPoolExecutor):
 
 
 def replace_everywhere(patches: pytest.MonkeyPatch, name: str, value: object) -> None:
-    """In every module of Watchdog that has a global of that name, imported or its own."""
-    for module_name, module in list(sys.modules.items()):
-        if module_name.startswith("watchdog.") and name in vars(module):
-            patches.setattr(module, name, value)
+    """In every module of Watchdog that has a global of that name, imported or its own; at least in one."""
+    modules = [module for each, module in list(sys.modules.items()) if each.startswith("watchdog.")]
+    owners = [module for module in modules if name in vars(module)]
+    assert owners, name
+    for module in owners:
+        patches.setattr(module, name, value)
 
 
 @contextmanager

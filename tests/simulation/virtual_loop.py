@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import inspect
 from asyncio import events
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import Context, ContextVar, copy_context
 from random import Random
 from typing import Any
@@ -19,6 +21,10 @@ CURRENT_PROCESS: ContextVar[SimulatedProcess | None] = ContextVar("CURRENT_PROCE
 """None: the world outside Watchdog."""
 MIN_CALL_S, MAX_CALL_S = 0.0001, 0.02
 """How long a call in a thread takes."""
+MAX_ENDED_TASKS = 1_000
+"""Tasks of a process that have ended, before they are forgotten."""
+MAX_AWAITS_TO_END = 100
+"""How often a coroutine may await before it ends."""
 
 
 class SimulatedProcess:
@@ -34,6 +40,8 @@ class SimulatedProcess:
         self.on_death: Callable[[], None] = lambda: None
         self.stall_until = 0.0
         """Its calls in threads start no earlier than this."""
+        self.tasks: list[asyncio.Task[Any]] = []
+        """In the order of their creation; those that have ended are removed now and then."""
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
@@ -73,6 +81,27 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def start_process(self, process: SimulatedProcess, main: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         return self.create_task(main, context=process.context.copy())
+
+    def create_task(self, coro: Any, *, name: Any = None, context: Context | None = None) -> asyncio.Task[Any]:
+        task: asyncio.Task[Any] = super().create_task(coro, name=name, context=context)
+        process = CURRENT_PROCESS.get() if context is None else context.get(CURRENT_PROCESS)
+        if process is not None:
+            if len(process.tasks) > MAX_ENDED_TASKS:
+                process.tasks = [each for each in process.tasks if not each.done()]
+            process.tasks.append(task)
+        return task
+
+    @staticmethod
+    def discard_tasks(process: SimulatedProcess) -> None:
+        """End the coroutines of a dead process, and free what they hold. What they do to end has no effect."""
+        for task in process.tasks:
+            coroutine: Any = task.get_coro()
+            for _ in range(MAX_AWAITS_TO_END):
+                if inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED:
+                    break
+                with suppress(BaseException):  # it awaited again
+                    process.context.copy().run(coroutine.close)
+        process.tasks.clear()
 
     def kill(self, process: SimulatedProcess) -> None:
         """Nothing of the process runs any more. What it was in the middle of stays undone."""

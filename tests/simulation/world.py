@@ -11,7 +11,7 @@ import errno
 import json
 import socket
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableSequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -94,7 +94,7 @@ class World:
     """Key of a message -> how often its receiver took it without an answer."""
     acknowledged_check_ins: list[tuple[str, int]] = field(default_factory=list)
     """Probe and the instant of each check-in that was answered with 200."""
-    trace: list[str] = field(default_factory=list)
+    trace: MutableSequence[str] = field(default_factory=list)
     on_delivery: Callable[[Delivery], None] = lambda delivery: None
 
     def note(self, text: str) -> None:
