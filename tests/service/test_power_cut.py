@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,28 @@ async def test_the_log_keeps_check_ins_while_the_database_cannot_be_synced(
         await harness.receiver.flush_check_ins()
         assert not harness.unstored_bytes()
     harness.store_executor.close()
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda file: file.rename(file.with_name("moved.db"))])
+async def test_the_log_keeps_check_ins_that_were_stored_in_a_file_that_is_gone(
+    tmp_path: Path, damage: Callable[[Path], object]
+) -> None:
+    """SQLite goes on with the file, and nothing reads it again."""
+    harness = CheckInHarness(f"sqlite:///{tmp_path / 'watchdog.db'}", tmp_path)
+    harness.store.database.check_file()
+    async with harness.receiver:
+        damage(tmp_path / "watchdog.db")
+        assert await harness.send_check_in(at=START_AT)
+        with pytest.raises(StoreUnavailableError, match="the database file was deleted"):
+            await harness.receiver.flush_check_ins()
+        assert harness.unstored_bytes()
+    harness.store_executor.close()
+    folder = tmp_path / "restarted"
+    folder.mkdir()
+    for name in ("check-ins.0", "check-ins.1"):
+        (tmp_path / name).rename(folder / name)
+    async with open_harness(f"sqlite:///{folder / 'watchdog.db'}", folder) as restarted:
+        assert [row["occurred_at"] for row in restarted.stored_check_ins()] == [START_AT]
 
 
 def fail_to_sync(fd: int) -> None:

@@ -157,11 +157,13 @@ class Database:
         """Return once everything committed so far survives a power cut. Raises StoreUnavailableError.
 
         PostgreSQL syncs each commit. SQLite does not (`synchronous=normal`), so its WAL is synced here; SQLite holds
-        no locks on that file, which closing it would release.
+        no locks on that file, which closing it would release. What a deleted file contains survives nothing.
         """
         file = self.writer.url.database
         if self.is_postgres or not file:
             return
+        if self._file_watch is not None:
+            self._file_watch.check_identity()
         try:
             for path in (f"{file}-wal", str(Path(file).parent)):
                 _fsync_path(path)

@@ -35,7 +35,7 @@ class SqliteFileWatch:
 
     def check(self) -> None:
         """Raises WatchdogDatabaseDamagedError, which states what has happened to the file."""
-        self._check_identity()
+        self.check_identity()
         self._check_header()
         self._check_schema()
 
@@ -43,7 +43,8 @@ class SqliteFileWatch:
         """Only after the database is closed."""
         os.close(self._fd)
 
-    def _check_identity(self) -> None:
+    def check_identity(self) -> None:
+        """Raises WatchdogDatabaseDamagedError if the file was deleted or replaced."""
         opened = os.fstat(self._fd)
         try:
             current = self.path.stat()
