@@ -71,7 +71,7 @@ async def test_an_overload_begins_and_ends(harness: FaultHarness) -> None:
 
 
 async def test_an_absence_of_the_store_is_a_fault_afterwards(harness: FaultHarness) -> None:
-    subject = f"store of {harness.member}"
+    subject = f"database of {harness.member}"
     harness.now += 240_000
     harness.reporter.record_store_absence(START_AT, "database is locked")
     await harness.reporter.write_changed_faults()

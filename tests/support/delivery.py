@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import ExitStack
+from email.message import EmailMessage
 from typing import Any, Self
 
 from tests.support.fakes import FakeMailServer, FakeSlack, FakeWebhookReceiver
@@ -125,7 +126,13 @@ class DeliveryHarness:
         texts = (
             [f"{post['text']} {post.get('blocks')}" for post in self.bot.thread_roots],
             [f"{post['text']} {post['blocks']}" for post in self.channel.posts],
-            [f"{mail.message['subject']} {mail.message}" for mail in self.mail.received],
+            [read_mail_text(mail.message) for mail in self.mail.received],
             [request.body.decode() for request in self.pager.received],
         )
         return {name: text for name, text in zip(DESTINATIONS, texts, strict=True) if name in self.destinations}
+
+
+def read_mail_text(mail: EmailMessage) -> str:
+    """Its subject and its parts, as a mail client shows them."""
+    parts = (mail.get_body((kind,)) for kind in ("plain", "html"))
+    return "\n".join([mail["subject"], *(part.get_content() for part in parts if part is not None)])

@@ -11,6 +11,7 @@ from watchdog.domain.model import Outcome, ProbeResult
 
 WATCHDOG_NETWORK_FAULT_REASON = "watchdog.network"
 """The network of this machine is at fault. That is a finding about Watchdog, and decides nothing about the probe."""
+OWN_NETWORK_FAILED = "the network of Watchdog's own machine has failed:"
 MASS_FAILURE_WINDOW_MS = 60_000
 OWN_NETWORK_FAULT_AFTERMATH_MS = 120_000
 """For this long after the network of this machine was found at fault, a failure may still be a part of that."""
@@ -70,7 +71,7 @@ def apply_network_fault_decision(result: ProbeResult, decision: NetworkFaultDeci
     """A result that was held, as it counts: an error that quotes what was observed, or as it was observed."""
     if decision is not NetworkFaultDecision.OWN:
         return result._replace(held_until=None)
-    message = f"no verdict: the network of Watchdog's own machine has failed: {result.message}"
+    message = f"no verdict: {OWN_NETWORK_FAILED} {result.message}"
     return result._replace(
         held_until=None, outcome=Outcome.ERROR, reason=WATCHDOG_NETWORK_FAULT_REASON, message=message
     )

@@ -17,6 +17,7 @@ REPLACEMENT_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 TRUNCATION_NOTE_PREFIX = "… cut after "
 MAX_QUOTED_ERROR_CHARS = 200
 """Length of an error that is quoted within a message."""
+MAX_DROPPED_WORD_CHARS = 30
 
 _INVISIBLE_CHARACTERS_PATTERN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u17b4\u17b5"
@@ -67,6 +68,15 @@ def summarize_error(text: str) -> str:
 def truncate_with_ellipsis(text: str, max_chars: int) -> str:
     """At most `max_chars` characters, the last of them "…" if the text was cut."""
     return text if len(text) <= max_chars else f"{text[: max_chars - 1]}…"
+
+
+def truncate_at_word(text: str, max_chars: int) -> str:
+    """The same, for people to read: cut before a word, unless that is longer than MAX_DROPPED_WORD_CHARS."""
+    cut = truncate_with_ellipsis(text, max_chars)
+    head, _, word = cut.rpartition(" ")
+    if cut == text or not head or len(word) > MAX_DROPPED_WORD_CHARS:
+        return cut
+    return f"{head.rstrip(' ,;:')}…"
 
 
 def truncate_with_note(text: str, max_chars: int) -> str:

@@ -6,6 +6,7 @@ import re
 from urllib.parse import quote
 
 from watchdog.domain.model import HealthState, Json
+from watchdog.domain.text import truncate_at_word
 from watchdog.notifiers.message import AlertMessage
 from watchdog.notifiers.message_fields import AlertMessageField
 
@@ -60,10 +61,10 @@ def build_slack_blocks(message: AlertMessage) -> list[Json]:
 
 def escape_and_truncate_mrkdwn(text: str, max_chars: int) -> str:
     """Escapes the text and cuts it so that it is within the limit, whichever way Slack counts characters."""
-    escaped = escape_mrkdwn(text)
+    escaped, length = escape_mrkdwn(text), len(text)
     while len(escaped.encode("utf-16-le")) > 2 * max_chars:
-        text = text[:-1]
-        escaped = escape_mrkdwn(f"{text}…")
+        length -= 1
+        escaped = escape_mrkdwn(truncate_at_word(text, length))
     return escaped
 
 
@@ -112,13 +113,15 @@ def _build_slack_section_block(id: str, text: str) -> Json:
 def _build_slack_incident_list_blocks(message: AlertMessage) -> list[Json]:
     """The incidents that the message is about, as many as Slack can show."""
     texts: list[str] = []
-    for index, line in enumerate(map(escape_mrkdwn, message.members)):
+    for index, member_line in enumerate(message.members):
+        line = escape_mrkdwn(member_line.text)
         if texts and len(texts[-1]) + 1 + len(line) <= MAX_SLACK_MEMBER_BLOCK_CHARS:
             texts[-1] += f"\n{line}"
         elif len(texts) < MAX_SLACK_MEMBER_BLOCKS:
             texts.append(line)
         else:
-            texts.append(f"and {len(message.members) - index:,} more: Watchdog's pages list them")
+            more = sum(rest.incident_count for rest in message.members[index:])
+            texts.append(f"and {more:,} more: Watchdog's pages list them")
             break
     return [_build_slack_section_block(f"members_{number}", text) for number, text in enumerate(texts)]
 

@@ -90,7 +90,7 @@ def render_email_text_part(message: AlertMessage) -> str:
     parts = [f"{message.state_symbol} {message.headline_or_change_text}", message.notice]
     parts.append("\n".join(map(_format_email_text_field, (*message.main_fields, *message.attribute_fields))))
     if message.members:
-        parts.append("\n".join(message.members))
+        parts.append("\n".join(line.text for line in message.members))
     if message.evidence:
         indented = "\n".join(f"    {line}" for line in message.evidence.splitlines())
         parts.append(f"Evidence (from the target, untrusted, secrets masked):\n\n{indented}")

@@ -35,7 +35,7 @@ class LogNotifier(Notifier):
             "subject": to_safe_single_line(context.incident.subject, MAX_MESSAGE_NAME_CHARS),
             "severity": context.incident.severity.value,
             "text": message.summary_text,
-            "members": "; ".join(message.members),
+            "members": "; ".join(line.text for line in message.members),
             "evidence": to_safe_single_line(message.evidence, len(message.evidence)),
             "incident_url": message.incident_url,
             "probe_url": message.probe_url,

@@ -23,6 +23,7 @@ from watchdog.notifiers.message_fields import (
     to_safe_single_line,
 )
 from watchdog.notifiers.shared_message import (
+    IncidentLine,
     build_multi_incident_alert_fields,
     compute_incidents_duration_ms,
     find_highest_severity,
@@ -79,8 +80,8 @@ class AlertMessage:
     probe_url: str
     runbook_url: str
     incident_id: str
-    members: tuple[str, ...] = ()
-    """A line for each incident, if the message is about several."""
+    members: tuple[IncidentLine, ...] = ()
+    """The incidents, if the message is about several."""
     change_text: str = ""
     """Set if the cause has changed: "Still down: API: connection refused (was: HTTP 503, expected 200)"."""
 

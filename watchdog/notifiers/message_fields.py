@@ -28,7 +28,12 @@ from watchdog.domain.model import (
     ResultWithEvidence,
 )
 from watchdog.domain.rules import job, task
-from watchdog.domain.text import replace_invisible_characters, truncate_to_single_line, truncate_with_ellipsis
+from watchdog.domain.text import (
+    replace_invisible_characters,
+    truncate_at_word,
+    truncate_to_single_line,
+    truncate_with_ellipsis,
+)
 from watchdog.domain.timestamps import parse_epoch_s_or_ms
 
 MAX_MESSAGE_NAME_CHARS, MAX_MESSAGE_CAUSE_CHARS, MAX_MESSAGE_EXCERPT_CHARS = 80, 240, 300
@@ -61,7 +66,7 @@ class AlertMessageField:
 
 def to_safe_single_line(text: str, max_chars: int) -> str:
     """Untrusted text as one line of at most `max_chars` characters, without control characters."""
-    return replace_invisible_characters(truncate_to_single_line(text, max_chars))
+    return truncate_at_word(replace_invisible_characters(truncate_to_single_line(text, len(text))), max_chars)
 
 
 def replace_nbsp(text: str) -> str:
@@ -237,14 +242,12 @@ def build_resolved_alert_fields(context: AlertMessageContext, cause: str) -> tup
     resolved_at = incident.resolved_at or context.now
     counts = context.bad_count and incident.rule not in ("job", "service")
     checks = f" · {format_count_with_noun(context.bad_count, 'check')}" if counts else ""
-    is_short = resolved_at - incident.since < SHOW_SECONDS_IF_LIMIT_BELOW_MS
-    since, until = (format_timestamp(at, context.now, seconds=is_short) for at in (incident.since, resolved_at))
     fields = [
         *_build_target_alert_fields(context),
         AlertMessageField("Was", f"{cause}{checks}"),
         *_build_first_cause_alert_fields(context),
     ]
-    fields.append(AlertMessageField("Time", f"{since} to {until} UTC"))
+    fields.append(AlertMessageField("Time", format_time_range(incident.since, resolved_at, context.now)))
     attempts = sorted(
         context.remediation_attempts,
         key=lambda attempt: (attempt.state is not RemediationAttemptState.RATE_LIMITED, attempt.started_at),
@@ -263,6 +266,12 @@ def build_resolved_alert_fields(context: AlertMessageContext, cause: str) -> tup
     ):
         fields.append(AlertMessageField("Now", f"ok · {format_duration(latest.duration)}"))
     return (*fields, *_build_history_alert_fields(context), *build_other_destination_alert_fields(context))
+
+
+def format_time_range(since: int, until: int, now: int) -> str:
+    """ "01:48 to 02:42 UTC"; with seconds if it is short."""
+    is_short = until - since < SHOW_SECONDS_IF_LIMIT_BELOW_MS
+    return " to ".join(format_timestamp(at, now, seconds=is_short) for at in (since, until)) + " UTC"
 
 
 def _build_history_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from watchdog.domain import reasons
 from watchdog.domain.formatting import HEALTH_STATE_SYMBOLS, format_number, format_timestamp
@@ -15,10 +16,18 @@ from watchdog.notifiers.message_fields import (
     MAX_MESSAGE_NAME_CHARS,
     AlertMessageField,
     build_other_destination_alert_fields,
+    format_time_range,
     to_safe_single_line,
 )
 
-MAX_LISTED_INCIDENT_CAUSE_CHARS = 120
+MAX_LISTED_INCIDENT_CAUSE_CHARS, MAX_INCIDENT_LINE_CHARS = 120, 300
+
+
+class IncidentLine(NamedTuple):
+    """A line about incidents of a message, and how many it names."""
+
+    text: str
+    incident_count: int
 
 
 def is_merged_message(context: AlertMessageContext) -> bool:
@@ -46,7 +55,8 @@ def has_recovered_incident(context: AlertMessageContext) -> bool:
 
 def format_open_incidents_title(context: AlertMessageContext) -> str:
     """ "60 probes (api.example:443): connection refused", "58 of 60 probes (...): ...", "40 probes: API: HTTP 503,
-    and 39 more"."""
+    and 39 more". The cause is that of the worst open incident."""
+    members = sort_incidents(context.members)
     total = len(context.members)
     open_count = sum(member.incident.resolved_at is None for member in context.members)
     count = (
@@ -54,9 +64,9 @@ def format_open_incidents_title(context: AlertMessageContext) -> str:
     )
     noun = _choose_probes_or_incidents_noun(context.members)
     if not context.shared_cause:
-        first = _format_incident_probe_and_cause(context.members[0], MAX_MESSAGE_NAME_CHARS)
-        return f"{count} {noun}: {first}, and {format_number(total - 1)} more"
-    causes = dict.fromkeys(_format_listed_incident_cause(member) for member in context.members)
+        first = _format_incident_probe_and_cause(members[0], MAX_MESSAGE_NAME_CHARS)
+        return f"{count} {noun}: {first}, and {format_number((open_count or total) - 1)} more"
+    causes = dict.fromkeys(map(_format_listed_incident_cause, members[: open_count or total]))
     cause, others = next(iter(causes)), len(causes) - 1
     suffix = f", and {others} other cause{'s' if others > 1 else ''}" if others else ""
     return f"{count} {noun} ({_format_shared_incident_cause(context)}): {cause}{suffix}"
@@ -75,9 +85,19 @@ def compute_incidents_duration_ms(context: AlertMessageContext) -> int:
     return max(ends) - min(member.incident.since for member in context.members)
 
 
-def format_incident_lines(context: AlertMessageContext) -> tuple[str, ...]:
-    """One line for each member: "✕ API: HTTP 503, expected 200 · critical", "✓ API: up again"."""
-    return tuple(map(_format_single_incident_line, context.members))
+def format_incident_lines(context: AlertMessageContext) -> tuple[IncidentLine, ...]:
+    """Open incidents first, and of these the critical ones. Those with the same cause are named together:
+    "✕ Checkout: HTTP 503, expected 2xx · critical", "✕ connection refused, 37 probes: API 8 (critical), API 4"."""
+    alike: dict[tuple[str, str], list[AlertMessageIncident]] = {}
+    for member in sort_incidents(context.members):
+        alike.setdefault((_format_incident_state(member), _format_listed_incident_cause(member)), []).append(member)
+    return tuple(line for members in alike.values() for line in _format_incidents_alike(members))
+
+
+def sort_incidents(members: Sequence[AlertMessageIncident]) -> list[AlertMessageIncident]:
+    """Open incidents first, then by severity."""
+    by_severity = list(Severity).index
+    return sorted(members, key=lambda m: (m.incident.resolved_at is not None, -by_severity(m.incident.severity)))
 
 
 def format_multi_incident_notice(context: AlertMessageContext) -> str:
@@ -94,12 +114,13 @@ def format_multi_incident_notice(context: AlertMessageContext) -> str:
 
 def build_multi_incident_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
     since = min(member.incident.since for member in context.members)
-    fields = [AlertMessageField("Since", f"{format_timestamp(since, context.now)} UTC")]
-    if context.shared_cause:
-        fields.insert(0, AlertMessageField("What they share", "", _format_shared_incident_cause(context)))
-        advice = reasons.get_reason_advice(context.incident.reason).replace("`", "")
-        if advice and context.event is not IncidentEvent.RESOLVED:
-            fields.append(AlertMessageField("What to do", advice))
+    if context.event is IncidentEvent.RESOLVED:
+        until = since + compute_incidents_duration_ms(context)
+        fields = [AlertMessageField("Time", format_time_range(since, until, context.now))]
+    else:
+        fields = [AlertMessageField("Since", f"{format_timestamp(since, context.now)} UTC")]
+        advice = reasons.get_reason_advice(context.incident.reason).replace("`", "") if context.shared_cause else ""
+        fields += [AlertMessageField("What to do", advice)] * bool(advice)
     return (*fields, *build_other_destination_alert_fields(context))
 
 
@@ -124,12 +145,40 @@ def _format_incident_probe_and_cause(member: AlertMessageIncident, max_cause_cha
     return cause if is_heartbeat_incident(member.probe, member.incident) else f"{name}: {cause}"
 
 
-def _format_single_incident_line(member: AlertMessageIncident) -> str:
+def _format_incident_state(member: AlertMessageIncident) -> str:
+    """The symbol of an open incident; of one that ended, with how: "✓ recovered"."""
     incident = member.incident
-    if incident.resolved_at is not None:
-        phrase = INCIDENT_CLOSED_PHRASE_BY_RESOLUTION.get(incident.resolution, "recovered")
-        symbol = HEALTH_STATE_SYMBOLS[HealthState.UP]
-        return f"{symbol} {_format_incident_probe_and_cause(member, MAX_LISTED_INCIDENT_CAUSE_CHARS)} ({phrase})"
-    symbol = HEALTH_STATE_SYMBOLS[INCIDENT_HEALTH_STATE_BY_RULE.get(incident.rule, HealthState.DOWN)]
-    severity = " · critical" if incident.severity is Severity.CRITICAL else ""
-    return f"{symbol} {_format_incident_probe_and_cause(member, MAX_LISTED_INCIDENT_CAUSE_CHARS)}{severity}"
+    if incident.resolved_at is None:
+        return HEALTH_STATE_SYMBOLS[INCIDENT_HEALTH_STATE_BY_RULE.get(incident.rule, HealthState.DOWN)]
+    phrase = INCIDENT_CLOSED_PHRASE_BY_RESOLUTION.get(incident.resolution, "recovered")
+    return f"{HEALTH_STATE_SYMBOLS[HealthState.UP]} {phrase}"
+
+
+def _format_incidents_alike(members: Sequence[AlertMessageIncident]) -> Iterator[IncidentLine]:
+    """Incidents of one state and cause, as many on a line as fit."""
+    symbol, _, phrase = _format_incident_state(members[0]).partition(" ")
+    ending = f" ({phrase})" if phrase else ""
+    if len(members) == 1:
+        text = _format_incident_probe_and_cause(members[0], MAX_LISTED_INCIDENT_CAUSE_CHARS)
+        critical = " · critical" if _is_open_and_critical(members[0]) else ""
+        yield IncidentLine(f"{symbol} {text}{ending}{critical}", 1)
+        return
+    cause = to_safe_single_line(_format_listed_incident_cause(members[0]), MAX_LISTED_INCIDENT_CAUSE_CHARS)
+    text, count = (
+        f"{symbol} {cause}, {format_number(len(members))} {_choose_probes_or_incidents_noun(members)}{ending}:",
+        0,
+    )
+    for index, member in enumerate(members):
+        is_last = index == len(members) - 1
+        name = to_safe_single_line(member.probe.name, MAX_MESSAGE_NAME_CHARS)
+        name += " (critical)" * _is_open_and_critical(member) + "," * (not is_last)
+        if count and len(text) + 1 + len(name) > MAX_INCIDENT_LINE_CHARS:
+            yield IncidentLine(text, count)
+            text, count = name, 1
+        else:
+            text, count = f"{text} {name}", count + 1
+    yield IncidentLine(text, count)
+
+
+def _is_open_and_critical(member: AlertMessageIncident) -> bool:
+    return member.incident.resolved_at is None and member.incident.severity is Severity.CRITICAL

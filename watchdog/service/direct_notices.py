@@ -13,7 +13,7 @@ from watchdog.domain.formatting import MINUTE_MS, SECOND_MS, format_utc_timestam
 from watchdog.domain.model import AlertMessageContext, Incident, IncidentEvent, Json, ProbeInfo, Severity
 from watchdog.domain.notification import Notification
 from watchdog.domain.rules import service
-from watchdog.domain.text import truncate_with_ellipsis
+from watchdog.domain.text import truncate_at_word
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.notifiers.base import NotificationDeliveryError, NotificationDeliveryRequest, Notifier
 from watchdog.service.absence_record import (
@@ -164,7 +164,7 @@ class StoreAbsenceNotifier:
             id=blake2b(f"{record.member}\0{record.since}".encode(), digest_size=12).hexdigest(),
             probe=0,
             rule=service.RULE_NAME,
-            subject=service.build_process_fault_subject("store", record.member),
+            subject=service.build_process_fault_subject("database", record.member),
             severity=Severity.CRITICAL,
             since=record.since,
             opened_at=now,
@@ -176,9 +176,9 @@ class StoreAbsenceNotifier:
         return AlertMessageContext(event, incident, probe, now, bad_count=1, threshold=1)
 
     def _compose_message(self, record: StoreAbsenceRecord, failing: list[str], now: int, *, is_over: bool) -> str:
-        error = f" ({truncate_with_ellipsis(record.error, MAX_ERROR_CHARS_IN_NOTICE)})" if record.error else ""
+        error = f" ({truncate_at_word(record.error, MAX_ERROR_CHARS_IN_NOTICE)})" if record.error else ""
         if is_over:
-            return f"the database was unavailable{error}"
+            return f"the database was unavailable{error}; alerts that were delayed follow"
         names = ", ".join(failing[:MAX_TARGETS_IN_NOTICE])
         more = f" and {len(failing) - MAX_TARGETS_IN_NOTICE} more" if len(failing) > MAX_TARGETS_IN_NOTICE else ""
         targets = f"; failing now: {names}{more}" if failing else ""

@@ -8,7 +8,7 @@ import structlog
 
 from watchdog.domain.formatting import format_utc_timestamp
 from watchdog.domain.model import Outcome, ProbeResult
-from watchdog.domain.own_network import WATCHDOG_NETWORK_FAULT_REASON
+from watchdog.domain.own_network import OWN_NETWORK_FAILED, WATCHDOG_NETWORK_FAULT_REASON
 from watchdog.service.clock import Clock
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.write.member_faults import WatchdogProcessFault, replace_watchdog_process_faults
@@ -76,7 +76,8 @@ class WatchdogProcessFaultReporter:
         if result.reason == WATCHDOG_NETWORK_FAULT_REASON:
             self._network_failed_at = self._unreachable_probes[result.probe] = now = self.clock()
             since = self._network_fault.since if self._network_fault else now
-            self._network_fault = WatchdogProcessFault(since, result.message.removeprefix("no verdict: "))
+            problem = result.message.removeprefix("no verdict: ").removeprefix(OWN_NETWORK_FAILED).strip()
+            self._network_fault = WatchdogProcessFault(since, problem)
         elif result.outcome in (Outcome.PASS, Outcome.FAIL):
             self._unreachable_probes.pop(result.probe, None)
 
@@ -99,7 +100,7 @@ class WatchdogProcessFaultReporter:
             self._store_fault = None
         self._note_clock_problem(self._describe_clock_problem())
         current_faults = {
-            "store": self._store_fault,
+            "database": self._store_fault,
             "overload": self._overload,
             "network": self._network_fault,
             "clock": self._clock_fault,

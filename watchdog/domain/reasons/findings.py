@@ -255,7 +255,7 @@ FINDING_REASON_ENTRIES = (
         "the database is available again, alerts about targets are delayed. Receivers get a notice that states this "
         "and names the failing targets.",
         "Look at the error in the message: free space on the disk, start the database server, or find the program that "
-        "locks the file.",
+        "locks the file. If the file was deleted, replaced or damaged, stop Watchdog, restore a backup, and start it.",
         sentence="{member} could not use the database from {since} on",
     ),
     _finding_reason_entry(

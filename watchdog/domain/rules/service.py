@@ -24,7 +24,7 @@ DESTINATION_SUBJECT_PREFIX = "receiver "
 PROCESS_CONFIG_DIFFERENCE_SUBJECT = "configurations"
 """The subject that is about the configurations of the processes on the database."""
 WATCHDOG_PROCESS_FAULT_REASON_BY_NAME = {
-    "store": "watchdog.store_away",
+    "database": "watchdog.store_away",
     "overload": "watchdog.overloaded",
     "network": "watchdog.network",
     "clock": "watchdog.clock_step",

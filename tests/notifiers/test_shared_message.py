@@ -1,0 +1,107 @@
+"""Messages about several incidents: who is affected, by what, and since when, without repetition."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from tests.support.alert_contexts import INCIDENT_SINCE, MINUTE_MS, NOW, OPENED_ALERT, PROBE, make_incident
+from tests.support.fakes import are_blocks_valid
+from watchdog.domain.model import AlertMessageContext, AlertMessageIncident, IncidentEvent, Severity
+from watchdog.notifiers.blocks import build_slack_blocks
+from watchdog.notifiers.email_letter import render_email_html_part, render_email_text_part
+from watchdog.notifiers.message import compose_alert_message
+from watchdog.notifiers.message_fields import to_safe_single_line
+
+HOST = "api.acme.example:443"
+REFUSED, HTTP_503 = "connection refused", "HTTP 503, expected 2xx"
+ENDED_AT = INCIDENT_SINCE + 12 * MINUTE_MS
+
+
+def make_member(
+    name: str, message: str = REFUSED, severity: Severity = Severity.WARNING, *, ended: bool = False,
+    resolution: str = "",
+) -> AlertMessageIncident:  # fmt: skip
+    number = int(re.sub(r"\D", "", name) or 0)
+    incident = make_incident(
+        "availability", message, id=name, probe=number, severity=severity, reason="connection.refused",
+        resolved_at=ENDED_AT if ended else None, resolution=resolution,
+    )  # fmt: skip
+    return AlertMessageIncident(incident, replace(PROBE, database_id=number, name=name))
+
+
+def make_context(members: Sequence[AlertMessageIncident], shared_cause: str = HOST) -> AlertMessageContext:
+    is_over = all(member.incident.resolved_at for member in members)
+    return replace(
+        OPENED_ALERT,
+        event=IncidentEvent.RESOLVED if is_over else IncidentEvent.OPENED,
+        now=ENDED_AT if is_over else NOW,
+        incident=members[0].incident,
+        members=tuple(members),
+        shared_cause=shared_cause,
+    )
+
+
+def list_lines(context: AlertMessageContext) -> list[str]:
+    return [line.text for line in compose_alert_message(context).members]
+
+
+def test_incidents_with_one_cause_are_named_together() -> None:
+    members = [make_member(f"API {n}", ended=n < 3) for n in range(6)]
+    members[4] = make_member("API 4", severity=Severity.CRITICAL)
+    context = make_context(members)
+    assert compose_alert_message(context).headline == f"Down: 3 of 6 probes ({HOST}): connection refused"
+    assert list_lines(context) == [
+        "✕ connection refused, 3 probes: API 4 (critical), API 3, API 5",
+        "✓ connection refused, 3 probes (recovered): API 0, API 1, API 2",
+    ]
+
+
+def test_the_worst_open_incident_comes_first() -> None:
+    members = [
+        make_member("Site 1", HTTP_503, ended=True),
+        make_member("Site 2", "timed out after 10 s"),
+        make_member("Site 3", HTTP_503, Severity.CRITICAL),
+        make_member("Site 4", "certificate expired", ended=True, resolution="probe.removed"),
+    ]
+    context = make_context(members, "")
+    assert compose_alert_message(context).headline == f"Down: 2 of 4 probes: Site 3: {HTTP_503}, and 1 more"
+    assert list_lines(context) == [
+        f"✕ Site 3: {HTTP_503} · critical",
+        "✕ Site 2: timed out after 10 s",
+        f"✓ Site 1: {HTTP_503} (recovered)",
+        "✓ Site 4: certificate expired (was removed)",
+    ]
+
+
+def test_the_end_of_a_group_states_when_it_was() -> None:
+    message = compose_alert_message(make_context([make_member(f"API {n}", ended=True) for n in range(40)]))
+    assert next((field.label, field.text) for field in message.main_fields) == ("Time", "01:48 to 02:00 UTC")
+
+
+@pytest.mark.parametrize("name", ["API {}", "Checkout & payment <of> region number {} in production"])
+def test_fifteen_hundred_incidents_stay_within_the_limits_of_slack(name: str) -> None:
+    """Every name is whole, and the rest is counted."""
+    names = [name.format(n) for n in range(1_500)]
+    message = compose_alert_message(make_context([make_member(n) for n in names]))
+    blocks = build_slack_blocks(message)
+    assert are_blocks_valid(blocks)
+    text = "\n".join(block["text"]["text"] for block in blocks if block["block_id"].startswith("members_"))
+    text = text.replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">")
+    names_text, _, rest_text = text.partition("\nand ")
+    listed = names_text.partition(": ")[2].replace(",\n", ", ").rstrip(",").split(", ")
+    assert listed == names[: len(listed)]
+    assert len(listed) + int(rest_text.partition(" ")[0].replace(",", "") or 0) == len(names)
+    letter = render_email_text_part(message)
+    assert [n for n in names if n not in letter] == []
+    assert render_email_html_part(message, "subject").count("in production" if "&" in name else "API") >= len(names)
+
+
+def test_a_line_is_cut_between_words() -> None:
+    text = "the certificate of the server is not trusted: self-signed certificate in the chain"
+    assert to_safe_single_line(text, 40) == "the certificate of the server is not…"
+    assert to_safe_single_line("A" * 100, 40) == "A" * 39 + "…", "a long word is cut"
+    assert to_safe_single_line(text, 100) == text
