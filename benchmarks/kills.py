@@ -1,6 +1,7 @@
 """kill -9 at nine points on the path of an `opened` and of a `resolved` notification, on both databases, three times.
 
-The points of delivery are repeated for the Slack bot, the Slack webhook and email.
+The points of delivery are repeated for the Slack bot, the Slack webhook and email, and for the second and the last
+message of a group of incidents.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from benchmarks.measurements import Measurement
 from tests.support import postgres
 from tests.support.crash_harness import (
+    GROUP_SIZE,
     NOTIFIER_KINDS,
     SENDING_KILL_POINTS,
     STORE_KILL_POINTS,
@@ -38,12 +40,18 @@ def prove() -> Iterator[Measurement]:
         for event in events
         for kind in NOTIFIER_KINDS
     ]
+    cases += [
+        KillCase(point, event, "hook", GROUP_SIZE)
+        for point in SENDING_KILL_POINTS
+        for event in (IncidentEvent.CHANGED, IncidentEvent.RESOLVED)
+    ]
     with postgres.running_postgres() as server, ThreadPoolExecutor(CONCURRENCY) as pool:
         runs = [(case, database) for case in cases for database in ("sqlite", "postgres") for _ in range(REPETITIONS)]
         results = list(pool.map(lambda run: (run[0], _run_case(run[0], run[1], server)), runs))
     by_point: dict[str, list[KillCaseResult]] = defaultdict(list)
     for case, result in results:
-        by_point[case.kill_point].append(result)
+        point = f"{case.kill_point}, messages of a group" if case.probe_count > 1 else case.kill_point
+        by_point[point].append(result)
         if not result.passed:
             print(f"  {case}: {result}", flush=True)
     for point, of_point in by_point.items():
@@ -63,5 +71,5 @@ def _run_case(case: KillCase, database: str, server: postgres.PostgresServer) ->
             if database == "sqlite"
             else stack.enter_context(server.temporary_database())
         )
-        with CrashHarness(Path(folder), url, case.receiver_kind) as harness:
+        with CrashHarness(Path(folder), url, case.receiver_kind, case.probe_count) as harness:
             return harness.run_kill_case(case.kill_point, case.event)

@@ -34,9 +34,9 @@ QUIET_CASES: dict[str, CaseFunction] = {
     "SQLite locked for 60 s": cases.measure_locked_sqlite,
     "PostgreSQL away for 60 s": cases.measure_killed_postgres,
     "PostgreSQL stopped for 60 s": cases.measure_stopped_postgres,
-    "database file deleted": partial(cases.measure_damage, cases.delete),
-    "database file replaced": partial(cases.measure_damage, cases.replace),
-    "database file corrupted": partial(cases.measure_damage, cases.corrupt_header),
+    "database file deleted": partial(cases.measure_damage, cases.delete, cases.remove_remains),
+    "database file replaced": partial(cases.measure_damage, cases.replace, cases.remove_remains),
+    "database file corrupted": partial(cases.measure_damage, cases.corrupt_header, cases.repair_header),
     "5 power cuts": cases.measure_power_cuts,
 }
 """They mostly wait, so CONCURRENCY of them run at the same time."""
@@ -81,7 +81,7 @@ def run_case(name: str, measure: CaseFunction) -> Sequence[Measurement]:
 
 
 def format_row(name: str, cells: Iterable[str], others: str) -> str:
-    return "  " + name.ljust(NAME_WIDTH) + "".join(cell.ljust(COLUMN_WIDTH) for cell in cells) + others
+    return f"  {name:<{NAME_WIDTH}} " + "".join(cell.ljust(COLUMN_WIDTH) for cell in cells) + others
 
 
 def format_figure(measurement: Measurement) -> str:

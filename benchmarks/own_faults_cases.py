@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 from benchmarks import own_faults_clock, own_faults_power_cut
@@ -36,8 +37,8 @@ CHECK_INS_BEFORE_POWER_CUT = 10
 SQLITE_HEADER = b"SQLite format 3\0"
 OWN_INCIDENT_MESSAGES = 2
 """It opens and is resolved."""
-MAX_ABSENCE_MESSAGES = 4
-"""Direct notices of its begin and end, and the target that failed and recovered."""
+MAX_ABSENCE_MESSAGES = 2 + OWN_INCIDENT_MESSAGES + 2
+"""Direct notices of its begin and end, the incident afterwards, and the target that failed and recovered."""
 MAX_POWER_CUT_MESSAGES = 2 + POWER_CUT_COUNT
 """The target that failed and recovered, and one extra copy after each cut."""
 
@@ -124,8 +125,8 @@ def _measure_absence(
 # --- the database file
 
 
-def measure_damage(damage: Callable[[Path], None], name: str) -> list[Measurement]:
-    """What was accepted after the damage must be in the database after a restart, once the file can be used again."""
+def measure_damage(damage: Callable[[Path], None], repair: Callable[[Path], None], name: str) -> list[Measurement]:
+    """What was accepted after the damage must be in the database after the repair and a restart."""
     with surrounded() as (around, _):
         config, file = around.write_config(), around.folder / "wd.db"
         with run_watchdog(config) as watchdog:
@@ -136,7 +137,7 @@ def measure_damage(damage: Callable[[Path], None], name: str) -> list[Measuremen
                 around.pass_time(watchdog, INTERVAL_S)
                 is_always_ready &= watchdog.get("readyz").status_code == 200
             watchdog.stop()
-        repair_header(file)
+        repair(file)
         with run_watchdog(config):
             return [
                 *around.measure(name, max_messages=MAX_ABSENCE_MESSAGES),
@@ -150,8 +151,15 @@ def delete(file: Path) -> None:
 
 def replace(file: Path) -> None:
     copy = file.with_name("copy.db")
-    copy.write_bytes(file.read_bytes())
+    with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
     copy.replace(file)
+
+
+def remove_remains(file: Path) -> None:
+    """What the old file left beside the new one."""
+    for suffix in ("-wal", "-shm"):
+        file.with_name(f"{file.name}{suffix}").unlink(missing_ok=True)
 
 
 def corrupt_header(file: Path) -> None:
@@ -159,8 +167,7 @@ def corrupt_header(file: Path) -> None:
 
 
 def repair_header(file: Path) -> None:
-    if file.exists():
-        _write_header(file, SQLITE_HEADER)
+    _write_header(file, SQLITE_HEADER)
 
 
 def _write_header(file: Path, header: bytes) -> None:

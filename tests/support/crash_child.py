@@ -17,7 +17,7 @@ from typing import Any
 
 from watchdog.app import run_app
 from watchdog.config.load import load_config
-from watchdog.domain import registered_probe
+from watchdog.domain import registered_probe, shared_cause
 from watchdog.domain.model import IncidentEvent
 from watchdog.notifiers.email import EmailNotifier
 from watchdog.notifiers.slack import SlackNotifier
@@ -34,6 +34,7 @@ def shorten_timeouts() -> None:
     """A killed process keeps its lease and its slots in flight for as long as a live one might need: here for less."""
     notifications.NOTIFICATION_SEND_TIMEOUT_S, notifications.NOTIFICATION_LEASE_MS = 4.0, 5_000
     registration.LATE_RESULT_MARGIN_MS, registered_probe.STALE_AFTER_MISSING_SLOTS = 1_000, 60
+    shared_cause.MIN_GROUP_WINDOW_MS = 5_000
 
 
 def kill_self(marker: Path) -> None:
@@ -101,7 +102,7 @@ def kill_after_commit(marker: Path, should_kill: Callable[[Any], bool]) -> None:
 
 
 def arm_kill_point(kill_point: str, event: IncidentEvent, marker: Path) -> None:
-    outcome = {IncidentEvent.OPENED: "fail", IncidentEvent.RESOLVED: "pass"}[event]
+    outcome = "pass" if event is IncidentEvent.RESOLVED else "fail"
 
     def has_transition(transitions: Any, *_: Any) -> bool:
         return any(transition.event is event for transition in transitions)

@@ -31,6 +31,8 @@ PROJECT_ROOT = Path(__file__).parents[2]
 STORE_KILL_POINTS = ("after claim", "before record", "before commit", "after commit")
 SENDING_KILL_POINTS = ("after outbox claim", "before bytes", "before the 2xx", "before mark", "after mark")
 NOTIFIER_KINDS = ("bot", "webhook", "email")
+GROUP_SIZE = 3
+"""Probes of one target, whose incidents are a group."""
 LOST_MESSAGE_TIMEOUT_S = 40.0
 """A notification that has not arrived by then counts as lost."""
 
@@ -48,27 +50,27 @@ class KillCase:
     kill_point: str
     event: IncidentEvent
     receiver_kind: ReceiverKind
+    probe_count: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class KillCaseResult:
     killed_at_point: bool
     """The process was killed by SIGKILL, at its kill point."""
-    opened_count: int
-    resolved_count: int
-    """Copies of each notification that arrived."""
+    copy_counts: Mapping[IncidentEvent, int]
+    """Of each notification that has to arrive, the copies that did."""
     in_order: bool
-    """No `opened` arrived after a `resolved`."""
+    """Nothing else arrived after a `resolved`."""
     unsent_count: int
     """Notifications in the outbox that are still waiting."""
 
     @property
     def lost_count(self) -> int:
-        return (self.opened_count == 0) + (self.resolved_count == 0)
+        return sum(count == 0 for count in self.copy_counts.values())
 
     @property
     def duplicate_count(self) -> int:
-        return max(0, self.opened_count - 1) + max(0, self.resolved_count - 1)
+        return sum(max(0, count - 1) for count in self.copy_counts.values())
 
     @property
     def passed(self) -> bool:
@@ -140,9 +142,17 @@ class RecordingReceiver:
 
 
 class CrashHarness:
-    """A target, a receiver and a database, and processes of Watchdog, one after the other."""
+    """A target, a receiver and a database, and processes of Watchdog, one after the other.
 
-    def __init__(self, folder: Path, database_url: str, kind: ReceiverKind):
+    The incidents of several probes are a group: a receiver that cannot edit gets its first message, one that names all
+    of them when it accepts no more (`changed`), and one when they are over.
+    """
+
+    def __init__(self, folder: Path, database_url: str, kind: ReceiverKind, probe_count: int = 1):
+        self.events = [IncidentEvent.OPENED, IncidentEvent.RESOLVED]
+        if probe_count > 1:
+            self.events.insert(1, IncidentEvent.CHANGED)
+        self.probe_count = probe_count
         self.folder, self.database_url = folder, database_url
         self.target, self.receiver = FakeHttpTarget(), RecordingReceiver(kind)
         self.marker_file, self.config_file = folder / "marker", folder / "watchdog.yaml"
@@ -151,15 +161,18 @@ class CrashHarness:
         self._stack = ExitStack()
         self._stack.enter_context(self.target)
         self._stack.enter_context(self.receiver.fake)
-        probe = {
-            "name": "API",
-            "every": "1s",
-            "timeout": "1s",
-            "http": self.target.url,
-            "alert": {"failure_threshold": 1, "success_threshold": 1},
-        }
+        probes = [
+            {
+                "name": f"API {number}",
+                "every": "1s",
+                "timeout": "1s",
+                "http": self.target.url,
+                "alert": {"failure_threshold": 1, "success_threshold": 1},
+            }
+            for number in range(self.probe_count)
+        ]
         self.config_file.write_text(
-            json.dumps({"storage": {"url": self.database_url}, "probes": [probe], **self.receiver.receiver_config()})
+            json.dumps({"storage": {"url": self.database_url}, "probes": probes, **self.receiver.receiver_config()})
         )
         return self
 
@@ -199,26 +212,26 @@ class CrashHarness:
         return self.receiver.events.count(event)
 
     def run_kill_case(self, kill_point: str, event: IncidentEvent) -> KillCaseResult:
-        """Open and resolve an incident, killing the process at the kill point of `event` and restarting it."""
+        """Open and resolve the incidents, killing the process at the kill point of `event` and restarting it."""
+        last_of_outage = self.events[-2]
         if event is IncidentEvent.RESOLVED:
             self.target.up = False
             with self.running_process() as process:
-                self.wait_until(lambda: self.count_received(IncidentEvent.OPENED) == 1, process)
+                self.wait_until(lambda: self.count_received(last_of_outage) == 1, process)
                 self.wait_until(lambda: self.count_unsent() == 0, process)
         self.target.up = event is IncidentEvent.RESOLVED
         killed_at_point = self._run_until_killed(kill_point, event)
         with self.running_process() as process:
-            if event is IncidentEvent.OPENED:
-                self._wait_until_delivered(IncidentEvent.OPENED, process)
+            if event is not IncidentEvent.RESOLVED:
+                self._wait_until_delivered(last_of_outage, process)
                 self.target.up = True
             self._wait_until_delivered(IncidentEvent.RESOLVED, process)
         events = self.receiver.events
         first_resolved = events.index(IncidentEvent.RESOLVED) if IncidentEvent.RESOLVED in events else len(events)
         return KillCaseResult(
             killed_at_point=killed_at_point,
-            opened_count=self.count_received(IncidentEvent.OPENED),
-            resolved_count=self.count_received(IncidentEvent.RESOLVED),
-            in_order=IncidentEvent.OPENED not in events[first_resolved:],
+            copy_counts={event: self.count_received(event) for event in self.events},
+            in_order=set(events[first_resolved:]) <= {IncidentEvent.RESOLVED},
             unsent_count=self.count_unsent(),
         )
 
