@@ -27,6 +27,7 @@ BENCHMARKS = {
     "standstill": "the largest responses of each kind beside a target that goes down: longest step, time to its alert",
     "soak": "an hour with 25 probes of all kinds, whose targets fail and recover: memory, descriptors, processes",
     "simulate": "seeded simulations of the whole service with faults of all kinds: broken promises, mutants found",
+    "week": "a simulated week with all faults every day: broken promises, growth of memory, tasks and descriptors",
     "mutation": "faults injected into the pure code that no test notices",
     "deadlines": "how punctually time limits end what hangs, and the CPU of reading configurations",
     "http_exchange": "CPU of an HTTP exchange on a fresh connection",

@@ -70,9 +70,7 @@ def simulate(seed: int, mutation: Mutation | None = None, *, simulated_s: float 
         await asyncio.sleep(max(simulated_s - simulation.machine.loop.time(), SETTLE_S))
 
     with Simulation(seed, mutation) as simulation:
-        report = simulation.run(run_faults, 2 * simulated_s)
-        report.violations += find_replay_violations(simulation.machine, simulation.plan)
-    return report
+        return simulation.run(run_faults, 2 * simulated_s)
 
 
 def simulate_days(seed: int, days: int, on_day: Callable[[], None]) -> SimulationReport:
@@ -136,9 +134,11 @@ class Simulation:
         report = self.report
         try:
             self.machine.loop.run_until_complete(self._run(run_faults, max_s))
+            self.check()
+            if self._keep_results_ms is None:
+                report.violations += find_replay_violations(self.machine, self.plan)
         except Exception as e:
             report.violations.append(f"the simulation failed: {e!r}")
-        self.check()
         report.faults, report.restarts = self.plan.counts, self.plan.restart_count
         report.incidents = sum(event == "incident_opened" for _, event, _ in self._logged)
         report.deliveries, report.trace = len(self.world.deliveries), list(self.world.trace)

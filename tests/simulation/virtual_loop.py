@@ -23,6 +23,7 @@ MIN_CALL_S, MAX_CALL_S = 0.0001, 0.02
 """How long a call in a thread takes."""
 MAX_ENDED_TASKS = 1_000
 """Tasks of a process that have ended, before they are forgotten."""
+MAX_STEPS_WITHOUT_TIME = 100_000
 MAX_AWAITS_TO_END = 100
 """How often a coroutine may await before it ends."""
 
@@ -50,6 +51,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def __init__(self, random: Random):
         super().__init__()
         self._random, self._now = random, 0.0
+        self._steps_without_time = 0
         self._selector: Any = self
         self._lanes: dict[Executor, float] = {}
         """Executor with a single thread -> when it is free."""
@@ -68,6 +70,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def select(self, timeout: float | None) -> list[Any]:
         if timeout is None:
             raise RuntimeError("the simulation is stuck: nothing will ever happen")
+        self._steps_without_time = 0 if timeout else self._steps_without_time + 1
+        if self._steps_without_time > MAX_STEPS_WITHOUT_TIME:
+            raise RuntimeError("the simulation is stuck: something repeats forever, and takes no time")
         self._now += timeout
         return []
 
