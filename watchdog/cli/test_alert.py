@@ -23,7 +23,7 @@ def send_test_alert_command(
 ) -> None:
     """Send a test alert to a receiver.
 
-    Sends an alert and then its resolution, both marked as tests. Exits 3 if a destination does not accept one of them.
+    Sends an alert and then its resolution, both marked as tests. Exits 3 unless every destination accepts both.
 
     \b
     Example: watchdog test-alert oncall

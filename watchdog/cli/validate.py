@@ -10,7 +10,7 @@ def validate_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
 
     Prints one line per problem: file, line, column, field and remedy. Exits 2 if there are problems, otherwise 0, even
     if there are warnings. Warnings are about settings that are valid but probably not intended, such as a probe whose
-    incidents notify no one.
+    incidents are sent to no receiver.
 
     \b
     Example: watchdog validate -c /etc/watchdog/watchdog.yaml

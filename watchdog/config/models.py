@@ -244,7 +244,8 @@ class ApiKeySettings(ConfigModel):
 
 
 class AccessSettings(ConfigModel):
-    """Access to the operator pages, the API and the MCP tools. Without API keys, only this machine has access."""
+    """Access to the operator pages, the API and the MCP tools. Without API keys, only the machine that
+    Watchdog runs on has access."""
 
     api_keys: tuple[ApiKeySettings, ...] = ()
     """The API keys. At least one is required to listen on addresses other than loopback."""
@@ -278,9 +279,9 @@ class ConnectivitySettings(ConfigModel):
     targets: Annotated[tuple[HttpUrl, ...], Field(min_length=1, max_length=10)]
     """The URLs. Choose at least two, in different networks, on hosts that no probe monitors. Watchdog requests them
     when a failure may be the fault of its own network: no route to a host, or most probes failing at once. If no name
-    server responds, it resolves their host names instead. Any response within 3 s shows that the network works. If
-    there is none, the failure does not open an incident about the target. URLs on a host whose probe fails are not
-    requested."""
+    server responds, Watchdog resolves the host names of these URLs and of other probes instead. Any response within 3 s
+    shows that the network works. If there is none, the failure does not open an incident about the target. URLs on a
+    host whose probe fails are not requested."""
 
 
 # --- the whole configuration
@@ -314,7 +315,8 @@ class Config(ConfigModel):
     status_page: StatusPageSettings = StatusPageSettings()
     """The public status page."""
     access: AccessSettings = AccessSettings()
-    """Access to the operator pages, the API and the MCP tools. Without API keys, only this machine has access."""
+    """Access to the operator pages, the API and the MCP tools. Without API keys, only the machine that
+    Watchdog runs on has access."""
 
     def build_notifiers_by_destination(self) -> dict[str, Notifier]:
         """Every notifier, by destination: "oncall/slack"."""

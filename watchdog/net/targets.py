@@ -65,7 +65,7 @@ class HttpTarget(ConfigModel):
     """Whether a GET or HEAD follows up to 20 redirects, with the cookies that they set. Other methods never follow
     them."""
     max_body: MaxBodySize = DEFAULT_MAX_BODY_BYTES
-    """How much of the response body is read, measured after decompression, such as `2MiB`; at most 16 MiB. If a check
+    """How much of the response body is read, such as `2MiB`, measured after decompression; at most 16 MiB. If a check
     depends on the rest of the body, the outcome of the run is `error`."""
 
     @model_validator(mode="after")
@@ -148,7 +148,7 @@ class McpTarget(ConfigModel):
     tls: TlsConfig = TlsConfig()
     """For `url` and `sse`: how the server's certificate is verified, and the client certificate."""
     max_body: MaxBodySize = DEFAULT_MAX_BODY_BYTES
-    """The maximum size of the value read from a tool result or a resource, such as `2MiB`; at most 16 MiB.
+    """The maximum size, such as `2MiB`, of the value read from a tool result or a resource; at most 16 MiB.
     All messages of a session together can total at most 4 MiB, or `max_body` plus 1 MiB if that is larger."""
 
     @model_validator(mode="after")

@@ -68,7 +68,7 @@ class HeartbeatSettings(JobLimitSettings):
 class HeartbeatProbe(Probe):
     """Monitors a job by its check-ins. The start and the end of a run are evaluated immediately, and a run that does
     not start or end in time is reported two seconds after its deadline. `heartbeat.every` is the expected interval of
-    the job. The probe's own `every` is separate: it sets how often Watchdog evaluates the job without a check-in.
+    the job. The probe's own `every` is separate: it sets how often Watchdog evaluates the job between check-ins.
     """
 
     kind: ClassVar[str] = "heartbeat"

@@ -99,13 +99,13 @@ _EXPECTATION_AND_MCP_REASON_ENTRIES = (
         "mcp.resource_missing",
         "MCP resource missing",
         "The server does not have the configured `resource`, or serves no resources.",
-        "Check its URI.",
+        "Check the URI in `resource`.",
     ),
     _failure_reason_entry(
         "mcp.resource_empty",
         "MCP resource empty",
         "The configured `resource` has no contents.",
-        "Check its URI.",
+        "Check the URI in `resource`.",
     ),
     _failure_reason_entry(
         "mcp.server_exited",
@@ -151,7 +151,8 @@ _EXPECTATION_AND_MCP_REASON_ENTRIES = (
         "mcp.unhealthy",
         "MCP server unhealthy",
         "The called tool reports `healthy: false`, and none of the listed tasks explains this.",
-        "See the message and the server's log. To allow it, refer to `healthy` in an `expect` expression.",
+        "See the message and the server's log. To allow `healthy: false`, refer to `healthy` in an `expect` "
+        "expression.",
         sentence="{tool} reports healthy: false",
     ),
     _failure_reason_entry(
@@ -173,7 +174,7 @@ _BROKER_AND_JOB_REASON_ENTRIES = (
         "broker.unreachable",
         "Broker unreachable",
         "The broker or database that stores the jobs cannot be reached, or rejects the login.",
-        "Check whether it is running, and check its host, port and password.",
+        "Check whether the broker or database is running, and check its host, port and password.",
     ),
     _failure_reason_entry(
         "broker.refused",
@@ -191,7 +192,7 @@ _BROKER_AND_JOB_REASON_ENTRIES = (
         "database.table_missing",
         "Table missing",
         "The table does not exist.",
-        "Check its name and schema. The message suggests a table with a similar name.",
+        "Check the name and schema of the table. The message suggests a table with a similar name.",
     ),
     _failure_reason_entry(
         "database.column_missing",
@@ -209,13 +210,13 @@ _BROKER_AND_JOB_REASON_ENTRIES = (
         "queue.missing",
         "Queue missing",
         "The queue does not exist. Watchdog never creates one.",
-        "Check its name, prefix and schema. The application creates the queue when it starts.",
+        "Check the name, prefix and schema of the queue. The application creates the queue when it starts.",
     ),
     _failure_reason_entry(
         "queue.no_consumers",
         "Too few workers",
         "The queue has fewer workers than `rules` require.",
-        "Check whether they are running, and which queues they take jobs from.",
+        "Check whether the workers are running, and which queues they take jobs from.",
         sentence="consumers {value}, expected at least {limit}",
     ),
     _failure_reason_entry(
@@ -302,7 +303,7 @@ _BROKER_AND_JOB_REASON_ENTRIES = (
         "Scheduler dead",
         "The scheduler has shown no activity for longer than its limit, or a job is overdue and no job has been sent "
         "since it was due. Its jobs are not reported individually.",
-        "Check whether its process is running.",
+        "Check whether the process of the scheduler is running.",
         sentence="no {scheduler} is running",
     ),
     _failure_reason_entry(

@@ -22,7 +22,7 @@ FINDING_REASON_ENTRIES = (
         "command.start_failed",
         "Command not started",
         "The command cannot be started.",
-        "Check its permissions.",
+        "Check the permissions of the command.",
     ),
     _error_reason_entry(
         "tls.invalid_file",
@@ -141,7 +141,7 @@ FINDING_REASON_ENTRIES = (
         "missed.may_have_run",
         "May have run",
         "A run of a cron schedule was started, but has no result, because the process was killed or stopped.",
-        "Check whether it took place: Watchdog never starts it again.",
+        "Check whether the run took place: Watchdog never starts it again.",
     ),
     _missed_reason_entry(
         "missed.shutdown_before_run",
@@ -165,29 +165,29 @@ FINDING_REASON_ENTRIES = (
         "Stale",
         "The last run of a task is older than its limit; or the task has no limit and the server reports `ok: false` "
         "although the last run did not fail.",
-        "Check whether its scheduler is running. If the server's own limit is too short for the task, set one under "
-        "`tasks`.",
+        "Check whether the scheduler of the task is running. If the server's own limit is too short for the task, set "
+        "one under `tasks`.",
         sentence="task {name} is stale: last run {last_run}, {verdict}",
     ),
     _finding_reason_entry(
         "task.never_ran",
         "Never ran",
         "A task has never run, and its limit has passed; or it has no limit and the server reports `ok: false` for it.",
-        "Check whether its scheduler is running.",
+        "Check whether the scheduler of the task is running.",
         sentence="task {name} has never run: first listed {first_listed}, {verdict}",
     ),
     _finding_reason_entry(
         "task.missing",
         "Missing",
         "A task named under `tasks` is not listed.",
-        "Check whether it is still scheduled.",
+        "Check whether the task is still scheduled.",
         sentence="task {name} is not in the server's list",
     ),
     _finding_reason_entry(
         "job.overdue",
         "Overdue",
         "A run is due, has not started, and its grace has passed.",
-        "Check whether its scheduler and its workers are running.",
+        "Check whether the scheduler and the workers of the job are running.",
         sentence="{name} is overdue",
     ),
     _finding_reason_entry(
@@ -201,14 +201,14 @@ FINDING_REASON_ENTRIES = (
         "job.stuck",
         "Stuck",
         "A run has been in progress for longer than `max_runtime`.",
-        "Check what it is waiting for.",
+        "Check what the run is waiting for.",
         sentence="{name} is stuck",
     ),
     _finding_reason_entry(
         "job.lost",
         "Lost",
         "A run started and never reported its end, and a later one has started or ended.",
-        "Find out what stopped it before it could report: a restart, a kill, or a machine out of memory.",
+        "Find out what stopped the run before it could report: a restart, a kill, or a machine out of memory.",
         sentence="{name}: the {started} run never reported its end{repeats}",
     ),
     _finding_reason_entry(
@@ -222,7 +222,7 @@ FINDING_REASON_ENTRIES = (
         "job.max_runtime",
         "Ran too long",
         "The newest run took longer than `max_runtime`.",
-        "Check what slows it down.",
+        "Check what slows the run down.",
         sentence="{name} ran for {duration}, limit {limit}",
     ),
     _finding_reason_entry(
@@ -236,8 +236,8 @@ FINDING_REASON_ENTRIES = (
         "job.gone",
         "Gone",
         "The source no longer lists a job that was enabled, or does not list a job that `watch` names.",
-        "Find out what removed it. If it was removed on purpose, `watchdog jobs forget PROBE JOB` ends the incident; "
-        "otherwise it ends after 24 hours, unless `watch` names the job.",
+        "Find out what removed the job. If it was removed on purpose, `watchdog jobs forget PROBE JOB` ends the "
+        "incident; otherwise it ends after 24 hours, unless `watch` names the job.",
         sentence="{name} is gone: its source {absence}",
     ),
     _finding_reason_entry(
@@ -271,11 +271,12 @@ FINDING_REASON_ENTRIES = (
         "watchdog.clock_step",
         "Clock was set or is wrong",
         "The clock of a machine that Watchdog runs on was set by more than 2 s, or differs by more than 2 s from the "
-        "clock of its database. Watchdog measures the time that passes by itself, so no result counts as late and no "
-        "incident about a target opens because of this. If the clock was set forward, Watchdog adopts the new time "
-        "after a minute. If it was set back, Watchdog keeps its own time until it is restarted; after a restart, no "
-        "probe runs until the clock has passed the newest run.",
-        "Synchronize the clocks of the machine and of the database server with NTP, and let Watchdog start after that.",
+        "clock of its database. Watchdog measures elapsed time without this clock, so no result counts as late and no "
+        "incident about a target opens because of the difference. If the clock was set forward, Watchdog adopts the "
+        "new time after a minute. If it was set back, Watchdog keeps its own time until it is restarted; after a "
+        "restart, no probe runs until the clock has passed the newest run.",
+        "Synchronize the clocks of the machine and of the database server with NTP. Make sure that Watchdog "
+        "starts only after the clock of its machine is synchronized.",
         sentence="clock problem on {member} since {since}",
     ),
     _finding_reason_entry(

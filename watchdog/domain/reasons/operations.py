@@ -64,7 +64,7 @@ DELIVERY_AND_ACCESS_REASON_ENTRIES = (
         "smtp.auth_failed",
         "Mail login refused",
         "The mail server does not accept the login.",
-        "Renew the user name and password, set `security`, or wait, as the message requires.",
+        "Depending on the message, correct `username` and `password`, change `security`, or wait.",
     ),
     _delivery_reason_entry(
         "smtp.auth_unavailable",
@@ -84,7 +84,7 @@ DELIVERY_AND_ACCESS_REASON_ENTRIES = (
         "The mail server refuses some or all recipients. All others receive the message once. Refused recipients are "
         "retried for an hour, or for three days if the refusal is temporary. An unknown address is not retried if "
         "another recipient received the message.",
-        "Check their addresses, and the quota and relay rules of the server.",
+        "Check the addresses of the refused recipients, and the quota and relay rules of the server.",
     ),
     _delivery_reason_entry(
         "smtp.protocol_error",
@@ -134,7 +134,7 @@ DELIVERY_AND_ACCESS_REASON_ENTRIES = (
         "access.invalid_key",
         "Key unknown",
         "The key is not configured.",
-        "Check it.",
+        "Check the key.",
     ),
     _access_reason_entry(
         "access.session_expired",

@@ -51,7 +51,7 @@ TLS_REASON_ENTRIES = (
         "tls.untrusted",
         "Certificate authority not trusted",
         "The certificate is signed by an authority that is not trusted.",
-        "Set `ca_file` in `tls` to the authority that signed it, if it is yours.",
+        "If the authority is your own, set `ca_file` in `tls` to its certificate.",
         sentence="TLS: certificate is signed by an unknown authority{authority}",
     ),
     _failure_reason_entry(
@@ -95,7 +95,7 @@ TLS_REASON_ENTRIES = (
         "tls.client_certificate_rejected",
         "Client certificate rejected",
         "The server does not accept the client certificate. The message shows why, if the server states it.",
-        "Check its expiry, and whether the server trusts the authority that signed it.",
+        "Check the expiry of the client certificate, and whether the server trusts the authority that signed it.",
         sentence="TLS: {problem}",
     ),
     _failure_reason_entry(
@@ -139,7 +139,7 @@ TLS_REASON_ENTRIES = (
         "tls.closed",
         "Connection closed during the TLS handshake",
         "The server closed the connection before the handshake was complete.",
-        "Check whether the port speaks TLS, and the TLS log of the server or proxy.",
+        "Check whether the port speaks TLS, and read the TLS log of the server or proxy.",
         sentence="TLS: connection closed by the server",
     ),
     _failure_reason_entry(
