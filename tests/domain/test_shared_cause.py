@@ -10,12 +10,16 @@ from watchdog.domain.shared_cause import (
     SharedIncidentCause,
     compute_incident_group_window_ms,
     derive_shared_incident_cause,
+    format_shared_cause,
 )
 
 CACHE = "redis://cache:6379/0"
 MAIL_QUEUE = f"{CACHE}, queue mail"
 API = "https://api.example/health"
 ADDRESS: dict[str, object] = {"address": "192.0.2.1:443"}
+TWO_ADDRESSES: dict[str, object] = {"address": "[2001:db8::1]:443, 192.0.2.1:443"}
+TWO_HOSTS = SharedIncidentCause("192.0.2.1, 192.0.2.7")
+REDIRECTED: dict[str, object] = {"redirected_to": "https://login.example/sso", **ADDRESS}
 CAUSES: list[tuple[str, str, str, dict[str, object], SharedIncidentCause | None]] = [
     ("no_verdict", API, "watchdog.overloaded", {}, SharedIncidentCause("Watchdog itself")),
     ("service", "its own receivers and processes", "watchdog.delivery_failing",
@@ -27,9 +31,12 @@ CAUSES: list[tuple[str, str, str, dict[str, object], SharedIncidentCause | None]
     ("availability", "redis://cache/0, queue mail", "dns.failed", {}, SharedIncidentCause("the resolver")),
     ("availability", MAIL_QUEUE, "timeout.connect", ADDRESS, SharedIncidentCause(CACHE)),
     ("availability", MAIL_QUEUE, "broker.refused", {}, SharedIncidentCause(CACHE)),
+    ("availability", "amqp://broker, queue mail", "broker.refused", {}, SharedIncidentCause("amqp://broker:5672")),
     ("availability", MAIL_QUEUE, "queue.stalled", {}, SharedIncidentCause(CACHE, "queue")),
-    ("job", "postgresql://db/app, table jobs", "job.overdue", {}, SharedIncidentCause("postgresql://db/app", "job")),
-    ("job", "mysql://db/app/", "job.failed", {}, SharedIncidentCause("mysql://db/app", "job")),
+    ("job", "postgresql://db/app, table jobs", "job.overdue",
+     {}, SharedIncidentCause("postgresql://db:5432/app", "job")),
+    ("job", "mysql://db/BOX/", "job.failed", {}, SharedIncidentCause("mysql://db:3306/BOX", "job")),
+    ("job", "mysql://db/app/", "job.failed", {}, SharedIncidentCause("mysql://db:3306/app", "job")),
     ("job", "sqlite:////data/app.db, table jobs", "job.failed",
      {}, SharedIncidentCause("sqlite:////data/app.db", "job")),
     ("availability", API, "timeout.connect", ADDRESS, SharedIncidentCause("192.0.2.1")),
@@ -37,7 +44,10 @@ CAUSES: list[tuple[str, str, str, dict[str, object], SharedIncidentCause | None]
     ("availability", API, "timeout.connect", {"address": "[2001:db8::1]:443"}, SharedIncidentCause("2001:db8::1")),
     ("availability", API, "timeout.connect", {}, SharedIncidentCause("api.example:443")),
     ("availability", API, "timeout.connect", {"address": ["192.0.2.1"]}, SharedIncidentCause("api.example:443")),
-    ("availability", API, "timeout.connect", {"address": "untrusted text"}, SharedIncidentCause("api.example:443")),
+    ("availability", API, "timeout.connect", {"address": "[fe80::1%X]:443"}, SharedIncidentCause("fe80::1%X")),
+    ("availability", API, "timeout.connect", TWO_ADDRESSES, SharedIncidentCause("192.0.2.1, 2001:db8::1")),
+    ("availability", API, "timeout.connect", {"address": "192.0.2.7:1,192.0.2.1:1"}, TWO_HOSTS),
+    ("availability", API, "timeout.connect", {"address": "untrusted: text"}, SharedIncidentCause("api.example:443")),
     ("availability", API, "connection.refused", ADDRESS, SharedIncidentCause("api.example:443")),
     ("availability", API, "tls.expired", ADDRESS, SharedIncidentCause("api.example:443")),
     ("availability", API, "timeout.first_byte", ADDRESS, SharedIncidentCause("api.example:443")),
@@ -45,7 +55,12 @@ CAUSES: list[tuple[str, str, str, dict[str, object], SharedIncidentCause | None]
     ("availability", API, "http.503", ADDRESS, SharedIncidentCause("api.example:443", "http")),
     ("availability", API, "expectation.failed", ADDRESS, SharedIncidentCause("api.example:443", "expectation")),
     ("task", "https://mcp.example:8443/mcp", "task.stale", {}, SharedIncidentCause("mcp.example:8443", "task")),
+    ("availability", API, "connection.refused", REDIRECTED, SharedIncidentCause("login.example:443")),
+    ("availability", API, "http.503", REDIRECTED, SharedIncidentCause("login.example:443", "http")),
+    ("availability", API, "timeout.connect", REDIRECTED, SharedIncidentCause("192.0.2.1")),
+    ("availability", API, "http.503", {"redirected_to": ["no", "URL"]}, SharedIncidentCause("api.example:443", "http")),
     ("availability", "http://[2001:db8::1]/", "http.500", {}, SharedIncidentCause("[2001:db8::1]:80", "http")),
+    ("availability", "ftp://files.example/pub", "http.500", {}, SharedIncidentCause("ftp://files.example/pub", "http")),
     ("availability", "http://[broken/", "http.500", {}, None),
     ("availability", "uvx search-mcp", "mcp.server_exited", {}, None),
     ("job", "check-ins, expected every 5 min", "job.overdue", {}, None),
@@ -58,6 +73,57 @@ def test_the_cause(
     rule: str, target: str, reason: str, facts: dict[str, object], cause: SharedIncidentCause | None
 ) -> None:
     assert derive_shared_incident_cause(ProbeInfo(1, "p", "P", "http", target=target), rule, reason, facts) == cause
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        ("redis://cache", "redis://cache/", "redis://cache/0", "redis://cache:6379", "redis://cache:6379/0"),
+        ("rediss://cache, queue a", "rediss://cache:6379/0, queue b"),
+        ("postgresql://db/app", "postgres://db:5432/app, table jobs", "postgresql://db:5432/app, queue q"),
+        ("mysql://db/app", "mysql://db:3306/app"),
+        ("mariadb://db/app", "mariadb://db:3306/app"),
+        ("amqp://broker, queue a", "amqp://broker:5672//, queue b"),
+        ("amqps://broker/, queue a", "amqps://broker:5671, queue b"),
+    ],
+)
+def test_one_server_is_one_cause_however_its_url_is_written(targets: tuple[str, ...]) -> None:
+    probes = [ProbeInfo(1, "p", "P", "queue", target=target) for target in targets]
+    assert len({derive_shared_incident_cause(probe, "availability", "broker.refused", {}) for probe in probes}) == 1
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        ("redis://cache/0", "redis://cache/1"),
+        ("redis://cache/0", "redis://cache:6380/0"),
+        ("redis://cache/0", "rediss://cache/0"),
+        ("postgresql://db/app", "postgresql://db/shop"),
+        ("amqp://broker/a", "amqp://broker/b"),
+    ],
+)
+def test_other_databases_and_ports_are_other_causes(targets: tuple[str, ...]) -> None:
+    probes = [ProbeInfo(1, "p", "P", "queue", target=target) for target in targets]
+    assert len({derive_shared_incident_cause(probe, "availability", "broker.refused", {}) for probe in probes}) == len(
+        targets
+    )
+
+
+@pytest.mark.parametrize(
+    ("what", "targets", "text"),
+    [
+        ("the resolver", [API, "https://b.example/"], "the resolver"),
+        ("the resolver", [API, "http://api.example:8080/"], "api.example"),
+        ("the resolver", [API, "redis://api.example/0, queue mail"], "api.example"),
+        ("the resolver", ["https://[2001:db8::1]/"], "[2001:db8::1]"),
+        ("the resolver", ["uvx search-mcp"], "the resolver"),
+        ("api.example:443", [API], "api.example:443"),
+    ],
+)
+def test_a_single_name_that_cannot_be_resolved_is_no_fault_of_the_resolver(
+    what: str, targets: list[str], text: str
+) -> None:
+    assert format_shared_cause(what, targets) == text
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,10 @@ import pytest
 from tests.support.delivery import DESTINATIONS, DeliveryHarness, Receivers
 from tests.support.fakes import CannedResponse
 from tests.support.store import INTERVAL_MS, LEASE_MS, make_registered_probe, make_result
+from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.model import Evidence, ResultToRecord, Severity
 from watchdog.domain.registered_probe import RegisteredProbe
+from watchdog.domain.routing import NotificationRoute, NotificationRoutingTable, ProbeMatcher
 from watchdog.domain.schedule import IntervalSchedule
 from watchdog.domain.shared_cause import MIN_GROUP_WINDOW_MS
 from watchdog.service.notifications import MAX_UNCONFIRMED_NOTIFICATION_COPIES
@@ -29,7 +31,7 @@ def make_target(
     schedule = IntervalSchedule(interval_ms)
     probe = make_registered_probe(
         probe_id, schedule=schedule, failure_threshold=1, success_threshold=1, severity=severity,
-        staleness_threshold=10 * 3_600_000,
+        staleness_threshold=10 * HOUR_MS,
     )  # fmt: skip
     return replace(probe, policy=replace(probe.policy, probe=replace(probe.info, target=target)))
 
@@ -315,6 +317,72 @@ async def test_the_bot_edits_its_message_at_most_once_in_ten_seconds(database_ur
         assert harness.count_messages() == {"bot/slack": 1}
 
 
+async def test_a_name_that_cannot_be_resolved_is_named_until_another_one_fails(
+    database_url: str, receivers: Receivers
+) -> None:
+    probes = [make_target(f"p{i}", target) for i, target in enumerate(("https://a.example/", "http://a.example/"))]
+    probes.append(make_target("p2", "redis://cache.example/0"))
+    async with DeliveryHarness(database_url, receivers, probes, ("bot/slack",)) as harness:
+        *same_name, other_name = harness.store.database_ids
+        harness.record(same_name, "fail", reason="dns.not_found", message="host name not found")
+        await harness.settle()
+        assert "2 probes (a.example): host name not found" in harness.list_texts()["bot/slack"][0]
+        harness.record([other_name], "fail", reason="dns.failed", message="lookup failed")
+        await harness.advance(MIN_GROUP_MESSAGE_EDIT_INTERVAL_MS)
+        assert "3 probes (the resolver)" in harness.list_texts()["bot/slack"][0]
+
+
+async def test_destinations_that_get_some_severities_only_have_groups_of_their_own(
+    database_url: str, receivers: Receivers
+) -> None:
+    """Each names what is routed there, under the highest severity of that."""
+    critical = NotificationRoute(("all", "pager"), ProbeMatcher(severity=Severity.CRITICAL))
+    routes = NotificationRoutingTable(
+        {"all": ("mail/email",), "pager": ("pager/webhook",)}, (critical, NotificationRoute(("all",)))
+    )
+    probes = make_dead_host(2)
+    probes += [make_target(f"z{i}", "https://api.example/pay", severity=Severity.CRITICAL) for i in range(2)]
+    async with DeliveryHarness(database_url, receivers, probes, ("mail/email", "pager/webhook"), routes) as harness:
+        harness.record(harness.store.database_ids, "fail", **REFUSED)
+        await harness.settle()
+        assert harness.count_messages() == {"mail/email": 1, "pager/webhook": 1}
+        assert sorted(list_members(harness)[0]) == ["z0", "z1"]
+        assert "[DOWN critical] 4 probes (api.example:443)" in harness.list_texts()["mail/email"][0]
+        warnings, criticals = harness.store.database_ids[:2], harness.store.database_ids[2:]
+        harness.now += 1_000
+        harness.record(criticals, "pass")
+        await harness.settle()
+        assert list_events(harness) == ["opened", "resolved"], "all that is routed there is over"
+        assert harness.count_messages()["mail/email"] == 1
+        harness.now += 1_000
+        harness.record(warnings, "pass")
+        await harness.settle()
+        assert (harness.count_messages()["mail/email"], list_events(harness)) == (2, ["opened", "resolved"])
+
+
+async def test_a_group_that_shrinks_while_its_receiver_is_away_still_names_who_recovered(
+    database_url: str, receivers: Receivers
+) -> None:
+    """It is open, and its first message states how many are left; the last one comes when the rest is over."""
+    async with DeliveryHarness(database_url, receivers, make_dead_host(3), ("pager/webhook",)) as harness:
+        first, second, third = harness.store.database_ids
+        harness.record([first, second, third], "fail", **REFUSED)
+        harness.now += 10_000
+        harness.record([first, second], "pass")
+        await harness.settle()
+        await harness.advance(2 * INTERVAL_MS)
+        assert list_events(harness) == ["opened"]
+        states = [member["incident"]["state"] for member in harness.pager.received[0].json["members"]]
+        assert (states, harness.pager.received[0].json["title"]) == (
+            ["resolved", "resolved", "open"],
+            "1 of 3 probes (api.example:443): connection refused",
+        )
+        harness.record([third], "pass")
+        await harness.settle()
+        assert list_events(harness) == ["opened", "resolved"]
+        assert [len(members) for members in list_members(harness)] == [3, 3]
+
+
 @pytest.mark.parametrize("is_sent", [False, True], ids=["before it is sent", "before it is marked as sent"])
 @pytest.mark.parametrize("event", ["opened", "changed", "resolved"])
 async def test_a_crash_costs_at_most_one_copy(
@@ -378,7 +446,7 @@ async def test_a_later_message_that_is_confirmed_ends_the_copies_of_the_first(
         assert list_events(harness) == ["opened"] * MAX_UNCONFIRMED_NOTIFICATION_COPIES
         harness.record([second], "fail", **REFUSED)
         await harness.advance(2 * INTERVAL_MS)
-        await harness.advance(3 * 3_600_000, 600_000)
+        await harness.advance(3 * HOUR_MS, 600_000)
         assert list_events(harness) == ["opened"] * MAX_UNCONFIRMED_NOTIFICATION_COPIES + ["changed"]
 
 

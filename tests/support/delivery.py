@@ -48,8 +48,10 @@ class DeliveryHarness:
         receivers: Receivers,
         probes: list[RegisteredProbe],
         destinations: tuple[str, ...] = DESTINATIONS,
+        routes: NotificationRoutingTable | None = None,
     ):
-        routes = NotificationRoutingTable({"oncall": destinations})
+        """`routes`: by default, all of `destinations` get everything."""
+        routes = routes or NotificationRoutingTable({"oncall": destinations})
         self.store = StoreHarness(database_url, probes, routes=routes).without_downtime()
         self.now = START_AT + INTERVAL_MS
         self.executor = StoreExecutor(self.store.database, lambda: self.now)

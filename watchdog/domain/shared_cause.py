@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from typing import NamedTuple
 
@@ -16,12 +16,18 @@ WATCHDOG_FAULT_RULE_NAMES = (service.RULE_NAME, no_verdict.RULE_NAME, stale.RULE
 MIN_GROUP_WINDOW_MS, MAX_GROUP_WINDOW_MS = 60_000, 300_000
 """How long a group accepts incidents: as long as the interval of its slowest probe, within these bounds."""
 
+_RESOLVER = "the resolver"
 _DNS_RESOLVER_FAULT_REASONS = ("timeout.dns",)
 _UNREACHABLE_ADDRESS_REASONS = ("connection.unreachable", "timeout.connect")
 _NO_RESPONSE_REASON_FAMILIES = ("dns", "connection", "tls", "timeout", "broker")
 _RESPONSE_STARTED_REASONS = ("timeout.body",)
 """Of these families, but part of the response arrived."""
-_DEFAULT_PORTS = {"http": 80, "https": 443}
+_DEFAULT_HTTP_PORTS = {"http": 80, "https": 443}
+_DEFAULT_BROKER_PORTS = {
+    "amqp": 5672, "amqps": 5671, "mariadb": 3306, "mysql": 3306, "postgresql": 5432, "redis": 6379, "rediss": 6379,
+}  # fmt: skip
+_DEFAULT_BROKER_PATHS = {"redis": "/0", "rediss": "/0"}
+_SCHEME_ALIASES = {"postgres": "postgresql"}
 _URL_PATTERN = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>\[[^/\[\]]+\]|[^/:\[\]]*)(:(?P<port>\d+))?(?P<path>/.*)?"
 )
@@ -51,14 +57,23 @@ def derive_shared_incident_cause(
     has_response = family not in _NO_RESPONSE_REASON_FAMILIES or reason in _RESPONSE_STARTED_REASONS
     response_family = family if has_response else ""
     if family == "dns" or reason in _DNS_RESOLVER_FAULT_REASONS:
-        return SharedIncidentCause("the resolver")
-    url = probe.target.partition(", ")[0].rstrip("/")
-    scheme, host_and_port = _parse_url(url)
-    if scheme not in ("", *_DEFAULT_PORTS):
-        return SharedIncidentCause(url, response_family)
+        return SharedIncidentCause(_RESOLVER)
+    redirected_to = facts.get("redirected_to")
+    url = _parse_url(redirected_to if isinstance(redirected_to, str) else probe.target)
+    if url is None:
+        return None
+    if url.scheme not in _DEFAULT_HTTP_PORTS:
+        return SharedIncidentCause(url.normalized, response_family)
     if reason in _UNREACHABLE_ADDRESS_REASONS and (address := _format_addresses(facts.get("address"))):
         return SharedIncidentCause(address)
-    return SharedIncidentCause(host_and_port, response_family) if host_and_port else None
+    return SharedIncidentCause(url.host_and_port, response_family)
+
+
+def format_shared_cause(what: str, targets: Iterable[str]) -> str:
+    """What broke, as people read it. `targets`: of the probes. If the name of one host only cannot be resolved, that
+    name and not the resolver."""
+    hosts = {url.host if url else "" for url in map(_parse_url, targets)}
+    return hosts.pop() or what if what == _RESOLVER and len(hosts) == 1 else what
 
 
 def compute_incident_group_window_ms(interval_ms: int) -> int:
@@ -66,13 +81,32 @@ def compute_incident_group_window_ms(interval_ms: int) -> int:
     return min(max(interval_ms, MIN_GROUP_WINDOW_MS), MAX_GROUP_WINDOW_MS)
 
 
-def _parse_url(url: str) -> tuple[str, str]:
-    """Scheme, and host with port; empty strings for anything else, such as a command."""
-    match = _URL_PATTERN.fullmatch(url)
+class _TargetUrl(NamedTuple):
+    scheme: str
+    host: str
+    port: int | None
+    path: str
+
+    @property
+    def host_and_port(self) -> str:
+        return f"{self.host}:{self.port}" if self.port else self.host
+
+    @property
+    def normalized(self) -> str:
+        """Equal for all ways to write it."""
+        return f"{self.scheme}://{self.host_and_port}{self.path}"
+
+
+def _parse_url(target: str) -> _TargetUrl | None:
+    """The URL at the beginning of a target, with the defaults of its scheme; None for anything else, such as a
+    command."""
+    match = _URL_PATTERN.fullmatch(target.partition(", ")[0].rstrip("/"))
     if match is None or not (match["host"] or match["path"]):
-        return "", ""
-    port = match["port"] or _DEFAULT_PORTS.get(match["scheme"])
-    return match["scheme"], f"{match['host']}:{port}" if port else match["host"]
+        return None
+    scheme = _SCHEME_ALIASES.get(match["scheme"], match["scheme"])
+    default_port = (_DEFAULT_HTTP_PORTS | _DEFAULT_BROKER_PORTS).get(scheme)
+    port = int(match["port"]) if match["port"] else default_port
+    return _TargetUrl(scheme, match["host"], port, match["path"] or _DEFAULT_BROKER_PATHS.get(scheme, ""))
 
 
 def _format_addresses(fact: Json) -> str:
@@ -83,7 +117,7 @@ def _format_addresses(fact: Json) -> str:
 
 def _is_ip_address(text: str) -> bool:
     try:
-        ip_address(text.partition("%")[0])
+        ip_address(text)
     except ValueError:
         return False
     return True

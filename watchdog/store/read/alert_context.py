@@ -25,6 +25,7 @@ from watchdog.domain.model import (
 )
 from watchdog.domain.notification import Notification
 from watchdog.domain.rules import AlertPolicy, availability, has_bad_finding_about_subject, job, no_verdict, stale
+from watchdog.domain.shared_cause import format_shared_cause
 from watchdog.store import codec
 from watchdog.store.listings import build_results_from_rows
 from watchdog.store.read.job_runs import list_job_runs
@@ -80,6 +81,7 @@ def load_alert_context(
     last_good = connection.execute(newest_first.where(before, results.c.outcome == Outcome.PASS).limit(1)).first()
     first_bad = connection.execute(newest_first.where(is_first_bad).limit(1)).first()
     is_job = row.rule == job.RULE_NAME
+    members = _load_message_incidents(connection, named_incidents)
     recent_runs = tuple(_build_run_summary_from_row(r) for r in reversed(recent_rows))
     last_good_run = None if last_good is None else _build_run_summary_from_row(last_good)
     if is_job:
@@ -105,8 +107,8 @@ def load_alert_context(
         merged=merged,
         cause_changes=tuple(list_incident_cause_changes(connection, row.id)) if row.first_reason else (),
         previous_cause=previous_cause,
-        members=_load_message_incidents(connection, named_incidents),
-        shared_cause=_load_shared_cause_text(connection, notification) if named_incidents else "",
+        members=members,
+        shared_cause=_load_shared_cause_text(connection, notification, members) if members else "",
         raises_severity=raises_severity,
     )
 
@@ -126,7 +128,9 @@ def _load_message_incidents(
     return tuple(sorted(ordered, key=lambda member: member.incident.severity is not Severity.CRITICAL))
 
 
-def _load_shared_cause_text(connection: sa.Connection, notification: Notification) -> str:
+def _load_shared_cause_text(
+    connection: sa.Connection, notification: Notification, members: Sequence[AlertMessageIncident]
+) -> str:
     """Empty for a message that others are merged into."""
     if notification.batch:
         return ""
@@ -134,7 +138,8 @@ def _load_shared_cause_text(connection: sa.Connection, notification: Notificatio
         incident_groups.c.lead_incident == notification.incident,
         incident_groups.c.destination == notification.destination,
     )
-    return connection.execute(sa.select(incident_groups.c.cause).where(*is_group)).scalar() or ""
+    cause = connection.execute(sa.select(incident_groups.c.cause).where(*is_group)).scalar() or ""
+    return format_shared_cause(cause, [member.probe.target for member in members])
 
 
 def _load_other_notified_destinations(
