@@ -317,6 +317,20 @@ async def test_the_bot_edits_its_message_at_most_once_in_ten_seconds(database_ur
         assert harness.count_messages() == {"bot/slack": 1}
 
 
+async def test_an_edit_does_not_wait_for_one_from_before_the_clock_was_set_back(
+    database_url: str, receivers: Receivers
+) -> None:
+    async with DeliveryHarness(database_url, receivers, make_dead_host(2), ("bot/slack",)) as harness:
+        first, second = harness.store.database_ids
+        harness.record([first], "fail", **REFUSED)
+        harness.now += HOUR_MS
+        await harness.settle()
+        harness.now -= HOUR_MS
+        harness.record([second], "fail", **REFUSED)
+        await harness.settle()
+        assert "2 probes" in harness.list_texts()["bot/slack"][0]
+
+
 async def test_a_name_that_cannot_be_resolved_is_named_until_another_one_fails(
     database_url: str, receivers: Receivers
 ) -> None:

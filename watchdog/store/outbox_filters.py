@@ -24,20 +24,28 @@ MIN_GROUP_MESSAGE_EDIT_INTERVAL_MS = 10_000
 
 def build_due_outbox_filter(now: int, editing_destinations: Collection[str]) -> tuple[sa.ColumnElement[bool], ...]:
     """Rows that are due and wait for no earlier one of their incident at the destination."""
-    earlier, sent = outbox.alias(), outbox.alias()
+    earlier = outbox.alias()
     blocked = sa.exists().where(
         earlier.c.incident == outbox.c.incident, earlier.c.destination == outbox.c.destination,
         earlier.c.seq < outbox.c.seq, earlier.c.state == DeliveryState.WAITING,
         (earlier.c.event != IncidentEvent.CHANGED) | (earlier.c.leased_until > now),
     )  # fmt: skip
+    postponed = build_postponed_outbox_filter(now, editing_destinations)
+    return outbox_is_waiting, outbox.c.due_at <= now, build_unleased_outbox_filter(now), ~blocked, ~postponed
+
+
+def build_postponed_outbox_filter(now: int, editing_destinations: Collection[str]) -> sa.ColumnElement[bool]:
+    """Rows that wait although their destination takes messages: it was sent another change or has the group's message,
+    which states enough for now."""
+    sent = outbox.alias()
     changed_recently = sa.exists().where(
         sent.c.destination == outbox.c.destination, sent.c.event == IncidentEvent.CHANGED,
-        sent.c.state == DeliveryState.SENT, sent.c.finished_at > now - MIN_CAUSE_CHANGED_NOTIFICATION_INTERVAL_MS,
+        sent.c.state == DeliveryState.SENT,
+        _is_within_last(MIN_CAUSE_CHANGED_NOTIFICATION_INTERVAL_MS, sent.c.finished_at, now),
     )  # fmt: skip
     is_edit = outbox.c.destination.in_(editing_destinations)
     too_soon = (outbox.c.event == IncidentEvent.CHANGED) & ~is_edit & changed_recently
-    held = build_held_in_group_outbox_filter(now, editing_destinations)
-    return outbox_is_waiting, outbox.c.due_at <= now, build_unleased_outbox_filter(now), ~blocked, ~too_soon, ~held
+    return too_soon | _build_held_in_group_outbox_filter(now, editing_destinations)
 
 
 def build_unconfirmed_outbox_filter(now: int) -> tuple[sa.ColumnElement[bool], ...]:
@@ -61,7 +69,7 @@ def build_unleased_outbox_filter(now: int) -> sa.ColumnElement[bool]:
     return outbox.c.leased_until.is_(None) | (outbox.c.leased_until <= now)
 
 
-def build_held_in_group_outbox_filter(now: int, editing_destinations: Collection[str]) -> sa.ColumnElement[bool]:
+def _build_held_in_group_outbox_filter(now: int, editing_destinations: Collection[str]) -> sa.ColumnElement[bool]:
     """Rows about an incident of a group that wait: the group's message at the destination is being sent, or it states
     enough for now.
 
@@ -75,7 +83,9 @@ def build_held_in_group_outbox_filter(now: int, editing_destinations: Collection
     )  # fmt: skip
     is_message = (messages.c.incident == outbox.c.lead_incident, messages.c.destination == outbox.c.destination)
     has_message = sa.exists().where(*is_message)
-    edited_recently = sa.exists().where(*is_message, messages.c.sent_at > now - MIN_GROUP_MESSAGE_EDIT_INTERVAL_MS)
+    edited_recently = sa.exists().where(
+        *is_message, _is_within_last(MIN_GROUP_MESSAGE_EDIT_INTERVAL_MS, messages.c.sent_at, now)
+    )  # fmt: skip
     accepts_more = sa.exists().where(
         incident_groups.c.lead_incident == outbox.c.lead_incident,
         incident_groups.c.destination == outbox.c.destination,
@@ -107,3 +117,8 @@ def build_first_critical_outbox_filter() -> sa.ColumnElement[bool]:
         other_incident.c.id == sibling.c.incident, other_incident.c.severity == Severity.CRITICAL,
     )  # fmt: skip
     return (outbox.c.event == IncidentEvent.OPENED) & is_critical & ~named_before
+
+
+def _is_within_last(ms: int, instant: sa.Column[int], now: int) -> sa.ColumnElement[bool]:
+    """False for an instant after now, from before the clock was set back: its distance from now is unknown."""
+    return instant.between(now - ms + 1, now)

@@ -33,7 +33,7 @@ from watchdog.domain.routing import NotificationRoute, NotificationRoutingTable
 from watchdog.store import codec
 from watchdog.store.database import Database
 from watchdog.store.outbox_filters import MIN_CAUSE_CHANGED_NOTIFICATION_INTERVAL_MS
-from watchdog.store.read.destinations import load_failing_destinations
+from watchdog.store.read.destinations import load_failing_destinations, load_stuck_destinations
 from watchdog.store.tables import (
     cause_changes,
     destination_backoff,
@@ -593,8 +593,20 @@ def test_a_destination_gets_at_most_one_change_in_five_minutes(database: Databas
     assert send_due(harness, changed_at + MIN_CAUSE_CHANGED_NOTIFICATION_INTERVAL_MS - 1) == []
     assert send_due(harness, changed_at + MIN_CAUSE_CHANGED_NOTIFICATION_INTERVAL_MS) == ["changed"]
     assert send_due(harness, changed_at + 2 * MIN_CAUSE_CHANGED_NOTIFICATION_INTERVAL_MS - 1) == []
+    with harness.database.open_read_transaction() as connection:
+        stuck = load_stuck_destinations(connection, changed_at + 2 * MIN_CAUSE_CHANGED_NOTIFICATION_INTERVAL_MS - 1)
+    assert stuck == set(), "a change that waits for its time is no sign of a destination that takes nothing"
     assert send_due(harness, changed_at + 2 * MIN_CAUSE_CHANGED_NOTIFICATION_INTERVAL_MS) == ["changed"]
     assert outbox_states(harness).count("waiting") == 0
+
+
+def test_a_change_does_not_wait_for_one_that_was_sent_before_the_clock_was_set_back(database: Database) -> None:
+    harness = open_incident(database)
+    send_due(harness, SLOT)
+    change_cause(harness, "connection.refused", SLOT + 1_000)
+    assert send_due(harness, SLOT + 2 * HOUR_MS) == ["changed"]
+    change_cause(harness, "tls.expired", SLOT + 2_000)
+    assert send_due(harness, SLOT + 2_000) == ["changed"]
 
 
 def test_a_destination_that_edits_its_message_gets_every_change_at_once(database: Database) -> None:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from watchdog.domain.membership import describe_process_config_revisions
 from watchdog.domain.model import WatchdogFaultFacts
 from watchdog.domain.rules import service
-from watchdog.store.outbox_filters import build_held_in_group_outbox_filter
+from watchdog.store.outbox_filters import build_postponed_outbox_filter
 from watchdog.store.read.members import load_watchdog_process_status
 from watchdog.store.tables import failing_destinations, member_faults, outbox, outbox_is_waiting
 
@@ -33,7 +33,7 @@ def load_stuck_destinations(connection: sa.Connection, now: int) -> set[str]:
         for name, facts in load_failing_destinations(connection).items()
         if facts.failing_since is not None and facts.failing_since <= long_ago
     }
-    is_overdue = (outbox_is_waiting, outbox.c.due_at <= long_ago, ~build_held_in_group_outbox_filter(now, ()))
+    is_overdue = (outbox_is_waiting, outbox.c.due_at <= long_ago, ~build_postponed_outbox_filter(now, ()))
     overdue = sa.select(outbox.c.destination).where(*is_overdue).distinct()
     return failing | set(connection.execute(overdue).scalars())
 
