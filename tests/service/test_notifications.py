@@ -235,6 +235,22 @@ async def test_what_some_recipients_received_is_not_undelivered_after_the_hour(h
     assert harness.received[-1].previous_receipt["message_id"] == "<1@acme.example>", "the recovery joins the thread"
 
 
+async def test_what_some_recipients_received_is_not_undelivered_after_an_outage(harness: SenderHarness) -> None:
+    partial = {"completed": ["ann@acme.example"], "refused": {}, "message_id": "<1@acme.example>"}
+    open_incident(harness)
+    harness.responses = [lambda: NotificationDeliveryError("smtp.421", "try later", partial_receipt=partial)]
+    await harness.deliver()
+    harness.now += MAX_NOTIFICATION_AGE_MS
+    harness.responses = [lambda: NotificationDeliveryError("connection.refused", "connection refused")]
+    with capture_logs() as log:
+        await harness.deliver()
+    assert harness.rows()[0]["state"] == "sent"
+    assert [line["event"] for line in log] == ["notification_delivered_in_part"]
+    open_incident(harness, "pffp")
+    await harness.deliver()
+    assert harness.received[-1].previous_receipt["message_id"] == "<1@acme.example>", "the recovery joins the thread"
+
+
 UNKNOWN = NotificationDeliveryError(
     "delivery.unconfirmed", "HTTP 200 does not confirm", maybe_delivered=True, partial_receipt={"message_id": "<1@a>"}
 )

@@ -235,8 +235,9 @@ class NotificationSender:
             return
         refused_since = None if math.isinf(error.retry_for_s) else leased.refused_since or now
         if self._should_give_up(leased, error, refused_since, now):
-            if error.partial_receipt.get("completed"):  # others received it: only these recipients did not
-                await self._mark_sent_with_retries(leased, error.partial_receipt, message)
+            delivered = {**leased.partial_receipt, **error.partial_receipt}
+            if delivered.get("completed"):  # others received it: only these recipients did not
+                await self._mark_sent_with_retries(leased, delivered, message)
                 log.error("notification_delivered_in_part", **fields)
                 return
             await self.store_executor.run_write_now(lambda now: self.outbox.mark_undelivered(leased, detail, now))
