@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -17,12 +18,14 @@ from tests.support.store import (
 )
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS
 from watchdog.domain.model import ProbeResult, ResultToRecord
+from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.domain.schedule import IntervalSchedule
 from watchdog.store.database import Database
 from watchdog.store.tables import (
     cause_changes,
     downtime,
     evidence,
+    incident_groups,
     incidents,
     messages,
     outbox,
@@ -251,6 +254,37 @@ def test_incidents_are_deleted_with_their_notifications(database: Database, monk
     for table in (outbox, messages, cause_changes):
         assert {row["incident"] for row in harness.select_rows(table)} <= {remaining["id"]}
     assert len(harness.select_rows(cause_changes)) == 1
+
+
+def test_a_group_is_kept_with_its_last_incident(database: Database) -> None:
+    """Otherwise its end would be another message, with the identity of one that was sent before."""
+    probes = [
+        replace(probe, policy=replace(probe.policy, probe=replace(probe.info, target="https://api.example/")))
+        for probe in make_registered_probes(3, failure_threshold=1, success_threshold=1)
+    ]
+    routes = NotificationRoutingTable({"oncall": ("oncall/slack",)})
+    harness = StoreHarness(database, probes, routes=routes).without_downtime()
+
+    def send(now: int) -> tuple[str, str]:
+        (leased,) = harness.lease_notifications(now)
+        receipts.append(leased.previous_receipt)
+        harness.outbox.mark_sent(leased, {"ts": "1"}, now)
+        return leased.notification.event, leased.notification.idempotency_key
+
+    receipts: list[Mapping[str, object]] = []
+    *early, last = harness.database_ids
+    harness.record_results(*[make_result(p, FIRST_HOUR, "fail") for p in harness.database_ids])
+    sent = [send(FIRST_HOUR + 1_000)]
+    harness.record_results(*[make_result(p, FIRST_HOUR + INTERVAL_MS) for p in early])
+    later = FIRST_HOUR + 91 * DAY_MS
+    delete_all_expired(database, later, DAY_MS, 90 * DAY_MS)
+    harness.record_results(make_result(last, later), now=later)
+    sent.append(send(later))
+    assert [event for event, _ in sent] == ["opened", "resolved"]
+    assert len({key for _, key in sent}) == 2
+    assert receipts == [{}, {"ts": "1"}], "it is the same message"
+    delete_all_expired(database, later + 91 * DAY_MS, DAY_MS, 90 * DAY_MS)
+    assert [harness.select_rows(table) for table in (outbox, messages, incident_groups, incidents)] == [[]] * 4
 
 
 def test_staleness_events_expire_like_results_and_downtime_like_roll_ups(database: Database) -> None:

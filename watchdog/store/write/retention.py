@@ -77,7 +77,8 @@ def delete_expired_rows(database: Database, now: int, results_retention_ms: int,
 
     A result stays until its hour is rolled up, and the newest one of a configured probe stays forever: the next may be
     due in months. Resolved incidents with their notifications, and the first bad result of each with its evidence, stay
-    as long as roll-ups. So does downtime, by which every deadline is measured.
+    as long as roll-ups, and those of a group as long as its last incident: they identify its next message. So does
+    downtime, by which every deadline is measured.
     """
     results_cutoff = (now - results_retention_ms) // HOUR_MS * HOUR_MS
     rollups_cutoff = (now - rollups_retention_ms) // HOUR_MS * HOUR_MS
@@ -89,11 +90,6 @@ def delete_expired_rows(database: Database, now: int, results_retention_ms: int,
     result_expired &= results.c.slot < sa.func.coalesce(_build_newest_evaluated_slot_subquery(), results_cutoff)
     incident_expired = incidents.c.resolved_at < rollups_cutoff
     expired_incidents = sa.select(incidents.c.id).where(incident_expired)
-    is_referenced = [
-        sa.exists().where(table.c.incident == incidents.c.id)
-        for table in (outbox, messages, cause_changes, remediations)
-    ]
-    is_referenced.append(sa.exists().where(outbox.c.lead_incident == incidents.c.id))
     deleted = 0
     for table, is_expired in (
         (evidence, _build_older_than_condition(evidence.c.probe, evidence.c.slot, results_cutoff) & evidence_expired),
@@ -110,11 +106,15 @@ def delete_expired_rows(database: Database, now: int, results_retention_ms: int,
         ),
         (downtime, downtime.c.ended_at < rollups_cutoff),
         (remediations, remediations.c.incident.in_(expired_incidents)),
-        (outbox, outbox.c.incident.in_(expired_incidents)),
-        (messages, messages.c.incident.in_(expired_incidents)),
-        (incident_groups, incident_groups.c.lead_incident.in_(expired_incidents)),
+        (outbox, outbox.c.incident.in_(expired_incidents) & ~_build_group_needed_condition(rollups_cutoff)),
+        (messages, messages.c.incident.in_(expired_incidents) & ~_build_leads_condition(messages.c.incident)),
+        (
+            incident_groups,
+            incident_groups.c.lead_incident.in_(expired_incidents)
+            & ~_build_leads_condition(incident_groups.c.lead_incident),
+        ),
         (cause_changes, cause_changes.c.incident.in_(expired_incidents)),
-        (incidents, incident_expired & ~sa.or_(*is_referenced)),
+        (incidents, incident_expired & ~_build_referenced_condition()),
     ):
         key = list(table.primary_key.columns)
         chunk = sa.select(*key).where(is_expired).limit(MAX_ROWS_PER_DELETE)
@@ -127,6 +127,27 @@ def _build_older_than_condition(probe: sa.Column[int], slot: sa.Column[int], cut
     """Rows before the cutoff, read for the probes that have such rows only."""
     oldest = sa.select(sa.func.min(slot)).where(probe == probes.c.id).correlate(probes).scalar_subquery()
     return probe.in_(sa.select(probes.c.id).where(oldest < cutoff)) & (slot < cutoff)
+
+
+def _build_group_needed_condition(cutoff: int) -> sa.ColumnElement[bool]:
+    """Whether an incident is not expired that shares its message with that of the row of the outbox."""
+    member, incident = outbox.alias(), incidents.alias()
+    return sa.exists().where(
+        member.c.lead_incident == outbox.c.lead_incident, member.c.destination == outbox.c.destination,
+        incident.c.id == member.c.incident, incident.c.resolved_at.is_(None) | (incident.c.resolved_at >= cutoff),
+    )  # fmt: skip
+
+
+def _build_leads_condition(incident: sa.Column[str]) -> sa.ColumnElement[bool]:
+    """Whether the outbox has rows of the message that is named by this incident."""
+    return sa.exists().where(outbox.c.lead_incident == incident)
+
+
+def _build_referenced_condition() -> sa.ColumnElement[bool]:
+    """Whether other tables still have rows about an incident."""
+    tables = (outbox, messages, cause_changes, remediations)
+    references = [sa.exists().where(table.c.incident == incidents.c.id) for table in tables]
+    return sa.or_(*references, _build_leads_condition(incidents.c.id))
 
 
 def _build_newest_rollup_hour_subquery() -> sa.ScalarSelect[int]:
