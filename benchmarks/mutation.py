@@ -32,12 +32,27 @@ MUTATED_PATHS = {
     "schedule": "watchdog/domain/schedule.py",
     "heartbeat": "watchdog/domain/heartbeat.py",
     "uptime": "watchdog/domain/uptime_clock.py",
+    "network": "watchdog/domain/own_network.py",
+    "cause": "watchdog/domain/shared_cause.py",
+    "pace": "watchdog/domain/delivery_pace.py",
+    "membership": "watchdog/domain/membership.py",
 }
 """Group -> what it mutates. A file that has its own group belongs to no other."""
 TEST_PATHS = [
     "tests/domain/rules",
     *(f"tests/domain/{file.name}" for file in sorted((PROJECT_ROOT / "tests/domain").glob("test_schedule_*.py"))),
-    *(f"tests/domain/test_{name}.py" for name in ("heartbeat", "routing", "uptime_clock")),
+    *(
+        f"tests/domain/test_{name}.py"
+        for name in (
+            "delivery_pace",
+            "heartbeat",
+            "membership",
+            "own_network",
+            "routing",
+            "shared_cause",
+            "uptime_clock",
+        )
+    ),
 ]
 DETECTED_STATUSES = frozenset({"killed", "timeout"})
 """A mutant that never ends is noticed, because the tests never end."""

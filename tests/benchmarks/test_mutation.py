@@ -18,7 +18,10 @@ from benchmarks.mutation import (
     load_expected_survivors,
 )
 
-MODULES = ("rules.engine", "rules.job", "rules.queue", "rules.canary", "routing", "heartbeat", "uptime_clock")
+MODULES = (
+    "rules.engine", "rules.job", "rules.queue", "rules.canary", "routing", "heartbeat", "uptime_clock", "own_network",
+    "shared_cause", "delivery_pace", "membership",
+)  # fmt: skip
 HEALTHY = [Mutant(f"watchdog.domain.{module}.x_f__mutmut_{n}", "killed") for module in MODULES for n in range(100)]
 HEALTHY += [Mutant(f"watchdog.domain.schedule.xǁCronScheduleǁafter__mutmut_{n}", "timeout") for n in range(100)]
 SURVIVOR = Survivor("watchdog.domain.rules.engine.advance_alert_state", ("- if a:", "+ if not a:"))
@@ -48,7 +51,7 @@ def with_survivors(n: int, status: str = "survived") -> list[Mutant]:
          ["rules: 4 of 100 mutants survive, over 3 %"]),
         ("no test runs a mutant", with_survivors(4, "no tests"), [SURVIVOR], {SURVIVOR: "the same"},
          ["rules: 4 of 100 mutants survive, over 3 %"]),
-        ("a group has no mutants", HEALTHY[:700], [], {}, ["schedule: nothing was mutated"]),
+        ("a group has no mutants", HEALTHY[:1100], [], {}, ["schedule: nothing was mutated"]),
     ],
 )  # fmt: skip
 def test_problems(

@@ -50,6 +50,7 @@ def names(chosen: list[DueAlertMessage]) -> list[int]:
         (due(11, edits=1), None, [0]),
         (due(12, edits=1), None, range(1, 12)),
         (due(3, edits=1), 0, [0]),
+        (due(2, edits=1), 60_000, [0]),
     ],
     ids=[
         "nothing waits",
@@ -68,6 +69,7 @@ def names(chosen: list[DueAlertMessage]) -> list[int]:
         "an edit is no message and is not counted",
         "nor merged",
         "nor does it wait",
+        "nor is it overtaken by a message that needs no merging",
     ],
 )
 def test_what_a_destination_is_sent_next(
@@ -113,3 +115,24 @@ def test_a_destination_that_confirms_again_is_sent_more_and_more() -> None:
     for i in range(30):
         pace = spend_destination_token(pace, NOW + (i + 1) * MERGED_MESSAGE_INTERVAL_MS)
     assert pace.interval_ms == 0
+
+
+@pytest.mark.parametrize(
+    ("pace", "confirmed"),
+    [
+        (DestinationPace(interval_ms=1_000, full_at=NOW + 3), DestinationPace(interval_ms=900, full_at=NOW + 902)),
+        (DestinationPace(interval_ms=1_000, full_at=NOW - 9), DestinationPace(interval_ms=900, full_at=NOW + 900)),
+        (DestinationPace(interval_ms=112), DestinationPace(interval_ms=100, full_at=NOW + 100)),
+        (DestinationPace(interval_ms=111, full_at=NOW + 50), DestinationPace()),
+        (DestinationPace(7, 1_000, NOW, 9), DestinationPace(7, 900, NOW + 900, 9)),
+    ],
+    ids=[
+        "one token more is missing",
+        "a full bucket has no more tokens than it holds",
+        "the shortest interval",
+        "below it there is no limit",
+        "the rest stays",
+    ],
+)
+def test_a_confirmed_message_costs_a_token(pace: DestinationPace, confirmed: DestinationPace) -> None:
+    assert spend_destination_token(pace, NOW) == confirmed

@@ -63,6 +63,7 @@ def test_the_highest_live_revision_decides_about_each_probe() -> None:
         ("it crashed", [lapsed("a", 1, 0, NOW)], NOW + HOUR_MS),
         ("the last one left", [lapsed("a", 1, 0, NOW - 1), left("b", 2, 0, NOW)], NOW + WATCHDOG_PROCESS_LEASE_MS),
         ("the last one crashed", [left("a", 1, 0, NOW - 1), lapsed("b", 2, 0, NOW)], NOW + HOUR_MS),
+        ("the last one to end comes first", [lapsed("b", 1, 0, NOW), left("c", 2, 0, NOW - 1)], NOW + HOUR_MS),
         ("no member is known that had it", [], 0),
     ],
 )
@@ -135,6 +136,27 @@ def test_each_member_knows_what_it_leaves_to_others() -> None:
     assert status.of("d") is None
 
 
+def test_a_member_whose_revision_has_nothing_leaves_nothing_to_others() -> None:
+    definitions = ConfigDefinitionDigestsByRevision(probes={2: {"api": "2"}}, destinations={})
+    assert derive_live_watchdog_processes([live("a", 1), live("b", 2)], definitions, NOW).members == (
+        WatchdogProcessStatus(live("a", 1)),
+        WatchdogProcessStatus(live("b", 2)),
+    )
+
+
+@pytest.mark.parametrize(("count", "rest"), [(1, "is"), (20, "are"), (21, "are")])
+def test_a_note_names_up_to_twenty_probes_and_none_to_the_public(count: int, rest: str) -> None:
+    left_to_others = WatchdogProcessStatus(live("a", 1), {f"p{n}": 2 for n in range(count)})
+    status = LiveWatchdogProcesses((left_to_others, WatchdogProcessStatus(live("b", 2))))
+    text = f"probe{'s' if count > 1 else ''} of this process {rest} run by processes with the newer revision 2"
+    listed = ", ".join(f"p{n}" for n in range(min(count, 20))) + (", ..." if count > 20 else "")
+    (named,), (public,) = (
+        [note.replace(NBSP, " ") for note in list_process_conflict_notes(status, "a", show_names=show_names)]
+        for show_names in (True, False)
+    )
+    assert (named, public) == (f"{count} {text}: {listed}", f"{count} {text}")
+
+
 def test_notes_name_what_a_member_leaves_to_others() -> None:
     many = {f"p{n}": 3 for n in range(25)}
     status = LiveWatchdogProcesses(
@@ -178,3 +200,9 @@ def test_members_share_probes_without_the_database_and_a_member_that_ends_moves_
     assert all(60 <= list(chosen.values()).count(member) <= 140 for member in members)
     left = {id: choose_process_to_run_probe(members[:2], id) for id in probe_ids}
     assert {id for id in probe_ids if left[id] != chosen[id]} == {id for id in probe_ids if chosen[id] == "host-3"}
+
+
+def test_members_with_different_versions_of_watchdog_share_probes_alike() -> None:
+    """So no version may choose otherwise."""
+    members = ["host-1", "host-2", "host-3"]
+    assert [choose_process_to_run_probe(members, f"probe-{n}")[-1] for n in range(12)] == list("232232131211")

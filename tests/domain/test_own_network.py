@@ -68,6 +68,7 @@ def test_names_are_resolved_only_if_no_name_server_responded(symptom: NetworkSym
         ("192.0.2.1:80", "192.0.2.1"),
         ("[2001:db8::1]:80", "2001:db8::1"),
         ("2001:db8::1", "2001:db8::1"),
+        ("::1", "::1"),
     ],
 )
 def test_the_host_of_an_endpoint(endpoint: str, host: str) -> None:

@@ -43,3 +43,13 @@ def test_a_watermark_far_behind_or_ahead_is_outdated(watermark: int | None, is_c
 def test_an_outdated_watermark_is_explained(watermark: int | None, description: str, explanation: str) -> None:
     assert describe_outdated_watermark(watermark, NOW).replace(NBSP, " ") == description
     assert describe_outdated_watermark_with_advice(watermark, NOW).replace(NBSP, " ") == description + explanation
+
+
+@pytest.mark.parametrize("distance_ms", [5_000, -5_000])
+def test_a_caller_may_accept_another_distance(distance_ms: int) -> None:
+    watermark = NOW - distance_ms
+    assert (is_watermark_current(watermark, NOW, 5_000), is_watermark_current(watermark, NOW, 4_999)) == (True, False)
+    assert describe_outdated_watermark(watermark, NOW, 5_000) == ""
+    assert describe_outdated_watermark(watermark, NOW, 4_999).replace(NBSP, " ") == (
+        "no probe has run for 5 s" if distance_ms > 0 else "this clock is 5 s behind the newest run"
+    )

@@ -119,7 +119,7 @@ def find_process_config_difference_start(members: Iterable[WatchdogProcessRecord
         if not member.is_live(now)
     ]
     in_use, since = Counter[int](), None
-    for at, change, revision in sorted([*starts, *(end for end in ends if end[0] <= now)]):
+    for at, change, revision in sorted(starts + ends):
         in_use[revision] += change
         if len(+in_use) < 2:
             since = None
