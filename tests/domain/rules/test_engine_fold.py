@@ -226,7 +226,12 @@ def test_a_fold_stops_at_a_result_that_is_held() -> None:
     rows[1] = rows[1]._replace(held_until=500)
     first, second, third = (row.slot for row in rows)
     done = fold_results(alert_policy(3), {}, -1, rows, always, now=499)
-    assert (done.evaluated_until, done.awaited_slot, done.held_until, done.transitions) == (first, None, 500, [])
+    assert done == ResultsFoldOutcome(first, None, alert_states_changed=True, transitions=[], held_until=500)
     assert first < second
     done = fold_results(alert_policy(3), {}, -1, rows, always, now=500)
     assert (done.evaluated_until, done.held_until, len(done.transitions)) == (third, None, 1)
+
+
+def test_a_fold_without_a_time_holds_every_result_that_is_held() -> None:
+    held = make_results("f")[0]._replace(held_until=1)
+    assert fold_results(alert_policy(1), {}, -1, [held], always) == ResultsFoldOutcome(-1, None, False, [], 1)

@@ -265,7 +265,7 @@ def judge_job_facts(
     if not facts.enabled or facts.removal or facts.undecided:
         return ScheduledJobVerdict()
     if not facts.listed and not limits.overrides_schedule:
-        return ScheduledJobVerdict(*_build_gone_job_problem(facts, now), None)
+        return ScheduledJobVerdict(*_build_gone_job_problem(facts, now))
     reason, message = _find_job_problem(facts, limits, expected, now, gaps)
     after = max(now, expected.last_run_at or now)  # a run that has just been reported may be later than `now`
     next_expected_at = (
