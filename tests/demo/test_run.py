@@ -30,9 +30,10 @@ targets.main(int(sys.argv[1]), Path(sys.argv[3]))
 """
 """The sample targets, with a clock that the test sets."""
 DEMO_PROGRAM = """
-import asyncio, sys
+import asyncio, logging, sys
 from pathlib import Path
 from watchdog.demo import run
+logging.getLogger("apscheduler").setLevel(logging.ERROR)  # as the command does: a slow machine skips ticks
 template = run.DEMO_CONFIG_TEMPLATE
 run.DEMO_CONFIG_TEMPLATE = template.replace("every: 2s, timeout: 2s", "every: 1s, timeout: 10s").replace("8s", "4s")
 asyncio.run(run.run_demo(int(sys.argv[1]), Path(sys.argv[2])))
