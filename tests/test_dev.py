@@ -28,7 +28,7 @@ def test_help_lists_every_command(arguments: list[str]) -> None:
 def test_an_unknown_command_is_refused() -> None:
     ran = dev("tests")
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert ran.stderr == dev("help").stdout
+    assert ran.stderr == f"./dev has no command 'tests'.\n{dev('help').stdout}"
 
 
 @pytest.mark.parametrize("file", ["CONTRIBUTING.md", ".ci/run"])
