@@ -22,7 +22,7 @@ from tests.support.service import (
 from tests.support.store import INTERVAL_MS, StoreHarness
 from watchdog.domain.formatting import SECOND_MS
 from watchdog.domain.membership import WATCHDOG_PROCESS_LEASE_MS, choose_process_to_run_probe
-from watchdog.domain.model import IncidentEvent, Observation, Outcome, ProbeResult, ResultToRecord
+from watchdog.domain.model import IncidentEvent, Observation, Outcome, ProbeResult, ResultToRecord, SubjectListing
 from watchdog.probes import CanaryProbe, HeartbeatProbe, HttpProbe, JobsProbe, McpProbe, QueueProbe
 from watchdog.probes.base import Probe, ProbeAttemptContext
 from watchdog.service import result_buffer
@@ -357,6 +357,17 @@ def test_without_passes_the_oldest_results_are_dropped(monkeypatch: pytest.Monke
         buffer.add(make_waiting_result(1, slot, Outcome.FAIL))
     taken = buffer.take(500)
     assert [each.result.slot for _, each in taken] == list(range(100 - len(taken), 100))
+
+
+def test_few_results_that_list_many_jobs_are_bounded_as_well() -> None:
+    """Long before there are enough results for the size of each to be measured."""
+    subjects: Any = {f"job-{number}": () for number in range(2_000)}
+    buffer = ResultBuffer(max_bytes=5_000_000)
+    for slot in range(1, 100):
+        each = make_waiting_result(1, slot)
+        listings = {"job": SubjectListing(slot, subjects)}
+        buffer.add(each._replace(result=each.result._replace(listings=listings)))
+    assert 1 < len(buffer) < 10
 
 
 def test_the_size_of_results_in_memory_is_not_underestimated(tmp_path: Path) -> None:

@@ -14,8 +14,10 @@ log = structlog.get_logger()
 
 MAX_BUFFERED_RESULT_BYTES = 64 * 1024 * 1024
 MIN_BUFFERED_RESULTS_TO_MEASURE = 1_000
-"""With fewer results than this, their size is not measured: that would cost more than they can take."""
-BYTES_PER_RESULT_CHARACTER, BYTES_PER_RESULT = 2, 3_000
+"""With fewer results than this, their size is not measured: that would cost more than they can take. Results that list
+more than MAX_UNMEASURED_SUBJECTS are."""
+MAX_UNMEASURED_SUBJECTS = 50
+BYTES_PER_RESULT_CHARACTER, BYTES_PER_RESULT, BYTES_PER_LISTED_SUBJECT = 2, 3_000, 500
 """A result takes about this much memory, measured by the length of its text form."""
 
 
@@ -57,7 +59,7 @@ class ResultBuffer:
         self._results[number] = result
         if result.result.outcome is Outcome.PASS:
             self._passes.append(number)
-        if len(self._results) < MIN_BUFFERED_RESULTS_TO_MEASURE:
+        if len(self._results) < MIN_BUFFERED_RESULTS_TO_MEASURE and _count_subjects(result) <= MAX_UNMEASURED_SUBJECTS:
             return
         unmeasured = len(self._results) - len(self._sizes)
         for each in list(self._results) if unmeasured > 1 else [number]:
@@ -107,7 +109,8 @@ class ResultBuffer:
         return dropped
 
     def _add_result_size(self, number: int, result: ResultToRecord) -> None:
-        self._sizes[number] = BYTES_PER_RESULT + BYTES_PER_RESULT_CHARACTER * len(repr(result))
+        listed = BYTES_PER_LISTED_SUBJECT * _count_subjects(result)
+        self._sizes[number] = BYTES_PER_RESULT + listed + BYTES_PER_RESULT_CHARACTER * len(repr(result))
         self._bytes += self._sizes[number]
 
     def _drop_one(self) -> None:
@@ -125,3 +128,7 @@ class ResultBuffer:
         self._stored_slots.setdefault(result.probe, None)
         dropped.count += 1
         dropped.state_updates.update(state_updates)
+
+
+def _count_subjects(recorded: ResultToRecord) -> int:
+    return sum(len(listing.subjects) for listing in recorded.result.listings.values())
