@@ -17,6 +17,7 @@ from tests.simulation.members import Machine, Span
 from tests.simulation.world import START_AT, World
 from watchdog.domain.model import DeliveryState, IncidentEvent, Outcome
 from watchdog.domain.rules import stale
+from watchdog.domain.shared_cause import MAX_GROUP_WINDOW_MS
 from watchdog.store.database import Database
 from watchdog.store.tables import check_ins, downtime, incidents, outbox, probes, results
 
@@ -25,6 +26,7 @@ LoggedEvents = list[tuple[float, str, dict[str, Any]]]
 MAX_INTERVAL_S = 600.0
 """Of any probe in any revision."""
 MAX_NOTIFICATION_S, MAX_RETRY_S = 60.0, 900.0
+MAX_GROUP_WINDOW_S = MAX_GROUP_WINDOW_MS / 1000
 MAX_CHECK_IN_STORAGE_MS = 120_000
 """Until a check-in that was answered is in the database."""
 MAX_CHECK_IN_S = HEARTBEAT_INTERVAL_MS / 1000 + 60
@@ -55,7 +57,7 @@ def find_violations(machine: Machine, plan: FaultPlan, logged: LoggedEvents) -> 
             *find_unnotified_incidents(connection, machine.world),
             *find_extra_copies(machine.world, plan),
             *find_wrong_order(machine.world),
-            *find_blamed_targets(connection, machine.world),
+            *find_blamed_targets(connection, machine.world, plan),
             *find_stale_probes(connection, plan),
             *find_blamed_jobs(connection, plan),
             *find_lost_check_ins(connection, machine.world),
@@ -119,8 +121,10 @@ def find_wrong_order(world: World) -> Iterator[str]:
             (ended if is_over else opened).add((incident, delivery.receiver))
 
 
-def find_blamed_targets(connection: sa.Connection, world: World) -> Iterator[str]:
-    """Every result that blames a target began while the target failed."""
+def find_blamed_targets(connection: sa.Connection, world: World, plan: FaultPlan) -> Iterator[str]:
+    """Every result that blames a target began while the target failed. A run that is due while the clock is set forward
+    begins that much later by the clock."""
+    max_delay_ms = 120_000 + plan.forward_ms
     query = sa.select(
         probes.c.probe_id, probes.c.kind, results.c.slot, results.c.outcome, results.c.reason, results.c.message
     ).join(results, results.c.probe == probes.c.id)
@@ -129,7 +133,7 @@ def find_blamed_targets(connection: sa.Connection, world: World) -> Iterator[str
             yield f"{row.probe_id} at {row.slot}: {row.message}"
         if row.outcome == Outcome.ERROR or row.probe_id in HEARTBEATS or row.kind == "service":
             continue
-        if not any(row.slot - 1000 <= at <= row.slot + 120_000 for at in world.bad_visits[row.probe_id]):
+        if not any(row.slot - 1000 <= at <= row.slot + max_delay_ms for at in world.bad_visits[row.probe_id]):
             yield f"{row.probe_id} is blamed at {row.slot}: {row.reason} {row.message}"
 
 
@@ -196,19 +200,23 @@ def find_false_downtime(connection: sa.Connection, plan: FaultPlan) -> Iterator[
 
 
 def find_late_notifications(world: World, plan: FaultPlan, logged: LoggedEvents) -> Iterator[str]:
-    """While nothing disturbs Watchdog, a receiver that works gets what opens at once.
+    """While nothing disturbs Watchdog, a receiver that works gets what opens at once, or once the window of the group
+    that it joins has closed.
 
     Not what ends: the end of a group is sent once all of its incidents are over.
     """
+    opened_at = [at for at, event, _ in logged if event == "incident_opened"]
     for at, event, fields in logged:
-        if event != "incident_opened" or plan.is_disturbed(Span(at, at + MAX_NOTIFICATION_S), 120):
+        may_join_group = any(at - MAX_GROUP_WINDOW_S <= earlier < at for earlier in opened_at)
+        limit_s = MAX_NOTIFICATION_S + (MAX_GROUP_WINDOW_S if may_join_group else 0)
+        if event != "incident_opened" or plan.is_disturbed(Span(at, at + limit_s), 120):
             continue
         for receiver in RECEIVERS:
-            if plan.is_receiver_broken(receiver, Span(at - MAX_RETRY_S, at + MAX_NOTIFICATION_S)):
+            if plan.is_receiver_broken(receiver, Span(at - MAX_RETRY_S, at + limit_s)):
                 continue
             taken = [d.at for d in world.deliveries if d.receiver == receiver and fields["probe_id"] in d.probes]
-            if not any(at - 5 <= delivered <= at + MAX_NOTIFICATION_S for delivered in taken):
-                yield f"{receiver} did not get what opened at {at:.0f} s about {fields['probe_id']} within a minute"
+            if not any(at - 5 <= delivered <= at + limit_s for delivered in taken):
+                yield f"{receiver} did not get what opened at {at:.0f} s about {fields['probe_id']} in time"
 
 
 def find_blind_periods(world: World, plan: FaultPlan) -> Iterator[str]:
