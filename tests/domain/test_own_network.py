@@ -13,6 +13,7 @@ from watchdog.domain.own_network import (
     MassFailureDetector,
     NetworkFaultDecision,
     NetworkSymptom,
+    OwnNetworkFault,
     apply_network_fault_decision,
     find_network_symptom,
     get_endpoint_host,
@@ -159,3 +160,14 @@ def test_a_host_counts_while_one_of_its_probes_fails() -> None:
     for at in (4_000, 5_000):
         detector.record_run(MIN_HOSTS_OF_MASS_FAILURE, "h0", "", at)
     assert not detector.is_mass_failure("timeout", 5_000)
+
+
+@pytest.mark.parametrize(
+    ("recovered_at", "now", "may_explain"),
+    [(None, 99, True), (None, 100, False), (50, 99, True), (49, 99, False), (50, 100, False)],
+)
+def test_a_fault_may_explain_what_began_before_the_recovery(
+    recovered_at: int | None, now: int, may_explain: bool
+) -> None:
+    fault = OwnNetworkFault(aftermath_ends_at=100, recovered_at=recovered_at)
+    assert fault.may_explain(HELD._replace(slot=50), now) is may_explain

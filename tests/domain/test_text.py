@@ -13,6 +13,7 @@ from watchdog.domain.text import (
     replace_invisible_characters,
     replace_unstorable_characters,
     summarize_error,
+    truncate_at_word,
     truncate_to_single_line,
     truncate_with_ellipsis,
     truncate_with_note,
@@ -146,3 +147,17 @@ def test_a_value_is_quoted_in_the_words_of_json(value: Json, text: str) -> None:
 )  # fmt: skip
 def test_an_error_on_one_line(text: str, line: str) -> None:
     assert summarize_error(text) == line
+
+
+@pytest.mark.parametrize(
+    ("text", "max_chars", "cut"),
+    [
+        ("short enough", 12, "short enough"),
+        ("the database is away", 16, "the database…"),
+        ("Checkout, Search and others", 13, "Checkout…"),
+        ("unbroken", 5, "unbr…"),
+        ("see " + "x" * 200, 100, "see " + "x" * 95 + "…"),
+    ],
+)
+def test_a_text_for_people_is_cut_before_a_word(text: str, max_chars: int, cut: str) -> None:
+    assert truncate_at_word(text, max_chars) == cut

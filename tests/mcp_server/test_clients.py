@@ -223,9 +223,7 @@ def test_a_signal_ends_it_even_if_its_input_stays_open(idle_config: Path, number
 def test_a_missing_database_is_reported_in_one_line(tmp_path: Path) -> None:
     ran = run_command("mcp", "-c", write_config(tmp_path, 0), cwd=tmp_path, env=ENV)
     assert (ran.exit_code, ran.stdout) == (3, "")
-    assert ran.stderr.startswith(
-        f"watchdog: the database {tmp_path}/watchdog.db does not exist: `watchdog run` creates"
-    )
+    assert ran.stderr.startswith(f"watchdog: the database {tmp_path}/watchdog.db does not exist: start `watchdog run`")
     assert ran.stderr.count("\n") == 1
 
 

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
-from tests.support.polling import wait_until_async
+from tests.support.polling import HANG_S, wait_until_async
 from tests.support.store import START_AT, StoreHarness, make_registered_probe
 from watchdog.domain.heartbeat import HEARTBEAT_STATE_KEY, CheckInKind, ReceivedCheckIn
 from watchdog.net import SecretMask
@@ -25,6 +25,12 @@ from watchdog.store.tables import check_ins, probe_state, schedule
 from watchdog.store.write.check_ins import CheckInStore
 
 SECRET = "hush-hush-hush"
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow disk is not what these tests are about."""
+    monkeypatch.setattr(module, "CHECK_IN_FLUSH_TIMEOUT_S", HANG_S)
 
 
 class CheckInHarness:

@@ -68,9 +68,8 @@ class CheckInReceiver:
         self._took_over_at = 0
 
     async def __aenter__(self) -> Self:
-        await (
-            self._try_flush_within_timeout()
-        )  # before anything is evaluated: an earlier process may have left check-ins on disk
+        # Before anything is evaluated: an earlier process may have left check-ins on disk.
+        await self._try_flush_within_timeout()
         return self
 
     async def __aexit__(self, *_: object) -> None:
