@@ -39,9 +39,9 @@ _POSTGRES_KEEPALIVE_OPTIONS = {
 """A server that vanishes without closing its connections is detected in 15 s. The system's default is 15 minutes, for
 which the one writing thread would block."""
 
-SQLITE_READER_CACHE_KIB = 512
-"""SQLite's cache of a reading connection, which every write invalidates. The default of 2 MB is filled, by each, only
-after hours, so that memory appears to grow without end."""
+SQLITE_WRITER_CACHE_KIB, SQLITE_READER_CACHE_KIB = 1024, 512
+"""SQLite's cache of each connection; every write invalidates that of a reader. The default of 2 MB is filled only after
+hours, so that memory appears to grow without end."""
 
 _ACTIONS_AFTER_COMMIT_KEY = "watchdog_actions_after_commit"
 """Key of what a connection runs after its write transaction."""
@@ -82,11 +82,10 @@ class Database:
             file = {"poolclass": sa.pool.QueuePool, "hide_parameters": True}
             self.writer = sa.create_engine(url, pool_size=1, max_overflow=1, **file)
             self.reader = sa.create_engine(url, pool_size=4, max_overflow=0, **file)
-            cache_size = f"cache_size=-{SQLITE_READER_CACHE_KIB}"
             for engine in (self.writer, self.reader):
                 sa.event.listen(engine, "do_connect", self._prepare_sqlite_file)
-            _configure_sqlite_connections(self.writer, "BEGIN IMMEDIATE")
-            _configure_sqlite_connections(self.reader, "BEGIN DEFERRED", cache_size)
+            _configure_sqlite_connections(self.writer, "BEGIN IMMEDIATE", SQLITE_WRITER_CACHE_KIB)
+            _configure_sqlite_connections(self.reader, "BEGIN DEFERRED", SQLITE_READER_CACHE_KIB)
 
     def _prepare_sqlite_file(self, _dialect: Any, _record: Any, arguments: Any, _options: Any) -> None:
         """Create a file that others may not read: SQLite would create it with another mode, and gives its other files
@@ -313,11 +312,11 @@ def _enable_wal(dbapi_connection: Any) -> None:
             return
 
 
-def _configure_sqlite_connections(engine: sa.Engine, begin_statement: str, *pragmas: str) -> None:
+def _configure_sqlite_connections(engine: sa.Engine, begin_statement: str, cache_kib: int) -> None:
     @sa.event.listens_for(engine, "connect")
     def configure(dbapi_connection: Any, _record: Any) -> None:
         dbapi_connection.isolation_level = None  # sqlite3 would begin transactions by itself
-        for pragma in ("busy_timeout=10000", "synchronous=normal", *pragmas):
+        for pragma in ("busy_timeout=10000", "synchronous=normal", f"cache_size=-{cache_kib}"):
             dbapi_connection.execute(f"PRAGMA {pragma}")
         _enable_wal(dbapi_connection)
 
