@@ -169,6 +169,43 @@ async def test_a_refused_notice_is_sent_again_to_that_destination_alone(tmp_path
         assert "hush-hush" not in warning["error"]
 
 
+@pytest.mark.parametrize("restarts", [False, True])
+async def test_a_later_absence_waits_until_the_end_of_the_first_is_reported(tmp_path: Path, restarts: bool) -> None:
+    """Where the end of the first was reported, the later one has a notice of its own. Another destination, which could
+    not be reached meanwhile, learns of both in order."""
+    unreachable = [NotificationDeliveryError("http.503", "HTTP 503")] * 1000
+    async with opened(tmp_path) as harness:
+        harness.away_since = harness.now
+        await harness.pass_time(MINUTE_MS)
+        harness.notifiers["ops/mail"].errors[:] = unreachable
+        harness.away_since = None
+        await harness.pass_time(5 * MINUTE_MS)
+        harness.away_since = harness.now
+        await harness.pass_time(MINUTE_MS)
+        assert harness.events() == ["opened", "resolved", "opened"]
+        assert set(harness.events("ops/mail")[1:]) == {"resolved"}
+        if not restarts:
+            harness.notifiers["ops/mail"].errors.clear()
+            await harness.pass_time(3 * MINUTE_MS)
+        harness.away_since = None
+        await harness.pass_time(5 * MINUTE_MS)
+        received = {name: [r.notification for r in notifier.received] for name, notifier in harness.notifiers.items()}
+    if restarts:
+        async with opened(tmp_path) as harness:
+            await harness.pass_time(MINUTE_MS)
+            received["ops/mail"] += [r.notification for r in harness.notifiers["ops/mail"].received]
+            assert harness.events() == []
+    chat, mail = received.values()
+    assert [n.event.value for n in chat] == ["opened", "resolved"] * 2
+    assert chat[0].incident == chat[1].incident != chat[2].incident == chat[3].incident
+    first = [n.event.value for n in mail if n.incident == chat[0].incident]
+    assert (first[0], set(first[1:])) == ("opened", {"resolved"})
+    assert [n.event.value for n in mail if n.incident == chat[2].incident] == (
+        [] if restarts else ["opened", "resolved"]
+    )
+    assert mail[-1].event.value == "resolved"
+
+
 @pytest.mark.parametrize(
     "error",
     [

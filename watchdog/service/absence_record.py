@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -43,13 +44,15 @@ class StoreAbsenceRecord:
     """The process that noticed it, which its notices name, also those that a later process sends."""
     error: str = ""
     is_damaged: bool = False
+    ended_at: int | None = None
+    """Epoch ms; None: not yet."""
     notices: dict[str, SentStoreAbsenceNotice] = field(default_factory=dict)
-    """By destination."""
+    """By destination: of those that were not notified of its end."""
 
 
-def encode_store_absence_record(record: StoreAbsenceRecord | None) -> bytes:
+def encode_store_absence_records(records: Sequence[StoreAbsenceRecord]) -> bytes:
     """The content of the file."""
-    return b"" if record is None else json.dumps(asdict(record)).encode()
+    return json.dumps([asdict(record) for record in records]).encode() if records else b""
 
 
 class StoreAbsenceRecordFile:
@@ -61,18 +64,20 @@ class StoreAbsenceRecordFile:
     def __init__(self, path: Path):
         self.path, self._fd = path, -1
 
-    def load(self) -> StoreAbsenceRecord | None:
-        """What the file holds; None: no absence, or none that can be read. Raises nothing."""
+    def load(self) -> list[StoreAbsenceRecord]:
+        """What the file holds, oldest first; empty: no absence, or none that can be read. Raises nothing."""
         try:
             if self._fd < 0:
                 self._fd = self._lock_first_free_file(create=False)
-            data = json.loads(os.pread(self._fd, MAX_STORE_ABSENCE_RECORD_BYTES, 0) or b"null")
-            if data is None:
-                return None
-            notices = {name: SentStoreAbsenceNotice(**notice) for name, notice in data.pop("notices").items()}
-            return StoreAbsenceRecord(**data, notices=notices)
+            return [
+                StoreAbsenceRecord(
+                    **data, notices={name: SentStoreAbsenceNotice(**sent) for name, sent in notices.items()}
+                )
+                for data in json.loads(os.pread(self._fd, MAX_STORE_ABSENCE_RECORD_BYTES, 0) or b"[]")
+                for notices in [data.pop("notices")]
+            ]
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            return None
+            return []
 
     def write(self, data: bytes) -> None:
         """Replace what the file holds, and sync it. Logs what prevents it, and raises nothing."""

@@ -20,7 +20,7 @@ from watchdog.service.absence_record import (
     SentStoreAbsenceNotice,
     StoreAbsenceRecord,
     StoreAbsenceRecordFile,
-    encode_store_absence_record,
+    encode_store_absence_records,
 )
 from watchdog.service.clock import Clock
 from watchdog.service.notifications import NOTIFICATION_SEND_TIMEOUT_S, compute_notification_retry_delay_ms
@@ -35,6 +35,8 @@ STORE_ABSENCE_NOTICE_REPEAT_INTERVAL_MS = 10 * MINUTE_MS
 STORE_BACK_NOTICE_DELAY_MS = 10 * SECOND_MS
 """The database is back once it has worked for this long; a shorter time is part of the absence."""
 MAX_STORE_ABSENCE_NOTICE_RETRY_DELAY_MS = MINUTE_MS
+MAX_ABSENCES = 16
+"""Whose end is still reported to destinations that could not be reached."""
 MAX_TARGETS_IN_NOTICE, MAX_ERROR_CHARS_IN_NOTICE = 10, 100
 
 
@@ -61,7 +63,8 @@ class StoreAbsenceNotifier:
         self.member, self._is_lowest_member, self._may_notify = member, is_lowest_member, may_notify
         self._record_file = record_file
         self._disk_executor = ThreadPoolExecutor(1, "absence-record")
-        self._record: StoreAbsenceRecord | None = None
+        self._records: list[StoreAbsenceRecord] = []
+        """Oldest first. Only the last may not have ended."""
         self._is_on_disk = False
         self._back_since: int | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -70,8 +73,8 @@ class StoreAbsenceNotifier:
 
     async def load(self) -> None:
         """Read what an earlier process has left: the database is available now, so it is back."""
-        self._record = await asyncio.get_running_loop().run_in_executor(self._disk_executor, self._record_file.load)
-        self._is_on_disk = self._record is not None
+        self._records = await asyncio.get_running_loop().run_in_executor(self._disk_executor, self._record_file.load)
+        self._is_on_disk = bool(self._records)
 
     def update(self, absence: StoreAbsence | None, failing_targets: Collection[str]) -> None:
         """Start to send what is due. Does not wait for receivers or for the disk.
@@ -81,44 +84,58 @@ class StoreAbsenceNotifier:
         now = self.clock()
         if absence is None:
             self._end_absence(now)
-            return
-        self._back_since = None
-        if self._record is None:
-            self._record = StoreAbsenceRecord(absence.since, self.member)
-        self._record.error, self._record.is_damaged = absence.error, absence.is_damaged
-        delay = NOTICE_DELAY_MS if self._is_lowest_member() else BACKUP_NOTICE_DELAY_MS
-        if now - self._record.since < delay:
-            return
-        failing = sorted(failing_targets)
-        for destination in self.notifiers:
-            notice = self._record.notices.get(destination)
-            if notice is None:
-                self._start_sending(destination, IncidentEvent.OPENED, failing, now)
-            elif now - notice.sent_at >= STORE_ABSENCE_NOTICE_REPEAT_INTERVAL_MS and not set(failing) <= set(
-                notice.named_targets
-            ):
-                self._start_sending(destination, IncidentEvent.CHANGED, failing, now)
+        else:
+            self._back_since = None
+            if not self._records or self._records[-1].ended_at is not None:
+                self._records = [*self._records, StoreAbsenceRecord(absence.since, self.member)][-MAX_ABSENCES:]
+            self._records[-1].error, self._records[-1].is_damaged = absence.error, absence.is_damaged
+        self._report_ends(now)
+        if absence is not None:
+            self._report_absence(self._records[-1], sorted(failing_targets), now)
 
     def _end_absence(self, now: int) -> None:
-        if self._record is None:
-            return
         self._back_since = now if self._back_since is None else self._back_since
-        if now - self._back_since < STORE_BACK_NOTICE_DELAY_MS:
-            return
-        for destination in [name for name in self._record.notices if name not in self.notifiers]:
-            del self._record.notices[destination]  # it is no longer configured
-        for destination in self._record.notices:
-            self._start_sending(destination, IncidentEvent.RESOLVED, (), now)
-        if not self._record.notices and not self._tasks:
-            self._record = self._back_since = None
+        has_ended = now - self._back_since >= STORE_BACK_NOTICE_DELAY_MS
+        if has_ended and self._records and self._records[-1].ended_at is None:
+            self._records[-1].ended_at = self._back_since
+
+    def _report_ends(self, now: int) -> None:
+        """The earlier ones first: a destination receives nothing of a later absence before."""
+        for record in self._records:
+            if record.ended_at is not None:
+                for destination in list(record.notices):
+                    if destination in self.notifiers:
+                        self._start_sending(record, destination, IncidentEvent.RESOLVED, (), now)
+                    else:
+                        del record.notices[destination]  # it is no longer configured
+        ongoing = [record for record in self._records if record.notices or record.ended_at is None]
+        if len(ongoing) < len(self._records) and not self._tasks:
+            self._records = ongoing
             if self._is_on_disk:
                 self._save()
 
-    def _start_sending(self, destination: str, event: IncidentEvent, failing: Collection[str], now: int) -> None:
-        _, due_at = self._failures.get(destination, (0, 0))
-        if destination in self._tasks or now < due_at or not self._may_notify(destination) or self._record is None:
+    def _report_absence(self, record: StoreAbsenceRecord, failing: list[str], now: int) -> None:
+        delay = NOTICE_DELAY_MS if self._is_lowest_member() else BACKUP_NOTICE_DELAY_MS
+        if now - record.since < delay:
             return
-        sending = self._send(self._record, destination, event, list(failing), now)
+        for destination in self.notifiers:
+            notice = record.notices.get(destination)
+            if any(destination in earlier.notices for earlier in self._records if earlier is not record):
+                continue
+            if notice is None:
+                self._start_sending(record, destination, IncidentEvent.OPENED, failing, now)
+            elif now - notice.sent_at >= STORE_ABSENCE_NOTICE_REPEAT_INTERVAL_MS and not set(failing) <= set(
+                notice.named_targets
+            ):
+                self._start_sending(record, destination, IncidentEvent.CHANGED, failing, now)
+
+    def _start_sending(
+        self, record: StoreAbsenceRecord, destination: str, event: IncidentEvent, failing: Collection[str], now: int
+    ) -> None:
+        _, due_at = self._failures.get(destination, (0, 0))
+        if destination in self._tasks or now < due_at or not self._may_notify(destination):
+            return
+        sending = self._send(record, destination, event, list(failing), now)
         task = asyncio.create_task(sending, name=f"direct notice to {destination}")
         self._tasks[destination] = task
         task.add_done_callback(lambda _: self._tasks.pop(destination, None))
@@ -170,7 +187,7 @@ class StoreAbsenceNotifier:
             opened_at=now,
             reason="watchdog.store_away",
             message=self._compose_message(record, failing, now, is_over=is_over),
-            resolved_at=self._back_since if is_over else None,
+            resolved_at=record.ended_at if is_over else None,
         )
         probe = ProbeInfo(0, service.WATCHDOG_SELF_PROBE_ID, "Watchdog", service.WATCHDOG_SELF_PROBE_KIND)
         return AlertMessageContext(event, incident, probe, now, bad_count=1, threshold=1)
@@ -189,8 +206,8 @@ class StoreAbsenceNotifier:
 
     def _save(self) -> None:
         """In a thread, because a disk may hang."""
-        self._is_on_disk = self._record is not None
-        self._disk_executor.submit(self._record_file.write, encode_store_absence_record(self._record))
+        self._is_on_disk = bool(self._records)
+        self._disk_executor.submit(self._record_file.write, encode_store_absence_records(self._records))
 
     async def stop(self) -> None:
         """Give up what is being sent."""
