@@ -35,16 +35,17 @@ def test_fifty_runs_in_flight_all_have_a_result(tmp_path: Path) -> None:
         with run_watchdog(write(tmp_path, "sqlite:///watchdog.db", probes)) as run:
             wait_until(lambda: len(silent.connections) >= 50)
             assert run.stop() == 0
+        of_the_test = "probe IN (SELECT id FROM probes WHERE kind = 'http')"
         with closing(sqlite3.connect(tmp_path / "watchdog.db")) as database:
             claimed = {
                 (probe, at)
-                for probe, in_flight in database.execute("SELECT probe, in_flight FROM schedule")
+                for probe, in_flight in database.execute(f"SELECT probe, in_flight FROM schedule WHERE {of_the_test}")
                 for at in json.loads(in_flight)
             }
             stored = {
                 (probe, slot): reason
                 for probe, slot, reason in database.execute(
-                    "SELECT probe, slot, reason FROM results WHERE probe IN (SELECT id FROM probes WHERE kind = 'http')"
+                    f"SELECT probe, slot, reason FROM results WHERE {of_the_test}"
                 )
             }
         assert claimed <= stored.keys()
