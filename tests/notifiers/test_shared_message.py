@@ -22,9 +22,13 @@ ENDED_AT = INCIDENT_SINCE + 12 * MINUTE_MS
 
 
 def make_member(
-    name: str, message: str = REFUSED, severity: Severity = Severity.WARNING, *, ended: bool = False,
+    name: str,
+    message: str = REFUSED,
+    severity: Severity = Severity.WARNING,
+    *,
+    ended: bool = False,
     resolution: str = "",
-) -> AlertMessageIncident:  # fmt: skip
+) -> AlertMessageIncident:
     number = int(re.sub(r"\D", "", name) or 0)
     incident = make_incident(
         "availability", message, id=name, probe=number, severity=severity, reason="connection.refused",

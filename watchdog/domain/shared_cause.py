@@ -45,7 +45,7 @@ class SharedIncidentCause(NamedTuple):
 
 def derive_shared_incident_cause(
     probe: ProbeInfo, rule: str, reason: str, facts: Mapping[str, Json]
-) -> SharedIncidentCause | None:  # fmt: skip
+) -> SharedIncidentCause | None:
     """None if it is unknown what broke. `facts`: the evidence of the result that opened the incident.
 
     The first that applies: Watchdog itself; the resolver; the URL of a broker or database, without credentials; the

@@ -66,7 +66,7 @@ class WebServer(uvicorn.Server):
 
     def _create_server_protocol(self) -> asyncio.Protocol:
         """The protocol of one connection, as uvicorn creates it for its own sockets."""
-        protocol: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+        protocol: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg] # typed as any protocol
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
         return protocol
