@@ -32,6 +32,7 @@ from watchdog.service.absence_record import StoreAbsenceRecordFile
 from watchdog.service.check_in_log import CheckInLog
 from watchdog.service.check_ins import CHECK_IN_FLUSH_INTERVAL_S, CheckInReceiver
 from watchdog.service.clock import Clock, WatchdogClock, read_boot_clock_ms, read_wall_clock_ms
+from watchdog.service.clock_keeper import ClockKeeper
 from watchdog.service.connectivity import ConnectivityCheck
 from watchdog.service.dead_mans_switch import DeadMansSwitch
 from watchdog.service.direct_notices import StoreAbsenceNotifier
@@ -86,8 +87,8 @@ async def run_app(
     """
     config = loaded_config.config
     database = Database(config.storage.url)
-    clock = WatchdogClock(database, wall_clock, monotonic_clock)
-    store_executor = StoreExecutor(database, clock.read_for_transaction)
+    clock_keeper = ClockKeeper(WatchdogClock(wall_clock, monotonic_clock), Watermark(database, LOCAL_LOCATION_NAME))
+    store_executor = StoreExecutor(database, clock_keeper.read_time)
     try:
         await store_executor.run_write(upgrade_schema, database, find_resource_path("migrations"))
         await store_executor.run_read(database.check_file)
@@ -97,7 +98,7 @@ async def run_app(
         async with NetworkAccess() as network, AsyncExitStack() as stack:
             network.preload()
             service = await register_probes_and_build_service(
-                loaded_config, store_executor, network, clock, clock.describe_problem
+                loaded_config, store_executor, network, clock_keeper.clock, clock_keeper
             )
             check_in_receiver = build_check_in_receiver(service, loaded_config)
             await stack.enter_async_context(check_in_receiver)
@@ -123,19 +124,18 @@ async def register_probes_and_build_service(
     store_executor: StoreExecutor,
     network: NetworkAccess,
     clock: Clock,
-    describe_clock_problem: Callable[[], str] = lambda: "",
+    clock_keeper: ClockKeeper | None = None,
 ) -> MonitoringService:
     """Become a member, register the probes and build the service, without starting it."""
     config, database, mask = loaded_config.config, store_executor.database, loaded_config.mask
     notifiers = config.build_notifiers_by_destination()
     configured_probes: list[Probe] = [*config.probes, build_watchdog_self_probe(store_executor, notifiers, clock)]
     lease_keeper = await join_as_watchdog_process(loaded_config, configured_probes, store_executor, clock)
-    membership = lease_keeper.membership
-    registry, watermark = membership.registry, Watermark(database, LOCAL_LOCATION_NAME)
+    membership, registry = lease_keeper.membership, lease_keeper.membership.registry
+    watermark = clock_keeper.watermark if clock_keeper else Watermark(database, LOCAL_LOCATION_NAME)
     probe_by_id = {probe.id: probe for probe in configured_probes}
     probes = {database_id: probe_by_id[probe.info.id] for database_id, probe in registry.configured_ids.items()}
-    recorder = ResultRecorder(database, watermark, registry)
-    claims = SlotClaimer(database, watermark, recorder, registry)
+    claims = SlotClaimer(database, watermark, ResultRecorder(database, watermark, registry), registry)
     run_self_probe_soon = create_watchdog_self_probe_trigger(probes, claims, store_executor)
     notification_sender = NotificationSender(
         store_executor=store_executor,
@@ -148,14 +148,15 @@ async def register_probes_and_build_service(
         on_receiver_change=run_self_probe_soon,
         may_notify=membership.may_notify,
     )
+    describe_problem = clock_keeper.clock.describe_problem if clock_keeper else str
     fault_reporter = WatchdogProcessFaultReporter(
-        membership.member_id, store_executor, clock, run_self_probe_soon, describe_clock_problem
+        membership.member_id, store_executor, clock, run_self_probe_soon, describe_problem
     )
     return MonitoringService(
         probes=probes,
         store_executor=store_executor,
         claims=claims,
-        recorder=recorder,
+        recorder=claims.recorder,
         notification_sender=notification_sender,
         retention=RetentionPolicy(config.storage.keep_results, config.storage.keep_rollups),
         network=network,

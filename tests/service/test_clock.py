@@ -8,26 +8,29 @@ import pytest
 
 from watchdog.domain.formatting import HOUR_MS, NBSP
 from watchdog.service.clock import CLOCK_STEP_ADOPTION_DELAY_MS, WatchdogClock
-from watchdog.store.database import Database
 from watchdog.store.errors import StoreUnavailableError
 
 START = 1_700_000_000_000
 BOOT = 5_000_000
 
 
-class Machine(Database):
+class Machine:
     """The clocks of a machine, and those of a database server if `has_server`. All advance together."""
 
     def __init__(self, *, has_server: bool = False):
-        self.is_postgres = has_server
+        self.has_server = has_server
         self.elapsed = self.wall_step = self.server_step = 0
         self.query_ms = 0
         self.is_away = False
-        self.clock = WatchdogClock(self, lambda: START + self.elapsed + self.wall_step, lambda: BOOT + self.elapsed)
-        self.clock.synchronize()
+        self.start()
 
-    def read_clock(self) -> int | None:
-        if not self.is_postgres:
+    def start(self) -> None:
+        """Start the process."""
+        self.clock = WatchdogClock(lambda: START + self.elapsed + self.wall_step, lambda: BOOT + self.elapsed)
+        self.clock.measure(self.read_server_clock)
+
+    def read_server_clock(self) -> int | None:
+        if not self.has_server:
             return None
         if self.is_away:
             raise StoreUnavailableError("away")
@@ -43,9 +46,11 @@ class Machine(Database):
         while self.elapsed < until:
             self.elapsed += tick_ms
             try:
-                self.clock.synchronize()
+                self.clock.measure(self.read_server_clock)
             except StoreUnavailableError:
                 assert self.is_away
+            if self.clock.has_lasting_step:
+                self.clock.follow_reference(self.clock.read_reference() - self.clock())
             distances.append(self.clock() - START - self.elapsed)
         return distances
 
@@ -69,13 +74,17 @@ def test_a_step_that_does_not_last_is_not_followed(step: int) -> None:
     assert machine.problem == ""
 
 
-def test_a_step_forward_that_lasts_is_followed_after_a_minute() -> None:
+@pytest.mark.parametrize(("step", "words"), [(HOUR_MS, "forward by 1 h"), (-2 * HOUR_MS, "back by 2 h")])
+def test_a_step_that_lasts_is_followed_after_a_minute(step: int, words: str) -> None:
+    """And reported for one more."""
     machine = Machine()
-    machine.wall_step = HOUR_MS
-    distances = machine.run(120)
-    adopted = distances.index(HOUR_MS)
+    machine.wall_step = step
+    distances = machine.run(90)
+    adopted = distances.index(step)
     assert adopted * 500 == CLOCK_STEP_ADOPTION_DELAY_MS
-    assert differ(distances[adopted:]) == {HOUR_MS}
+    assert differ(distances[adopted:]) == {step}
+    assert machine.problem == f"the clock of this machine was set {words}"
+    assert differ(machine.run(60)) == {step}
     assert machine.problem == ""
 
 
@@ -131,8 +140,8 @@ def test_with_a_server_its_clock_counts(wall_step: int) -> None:
 def test_a_process_that_starts_with_a_wrong_clock_works_by_the_database() -> None:
     machine = Machine(has_server=True)
     machine.wall_step = HOUR_MS
-    machine.clock = WatchdogClock(machine, lambda: START + machine.elapsed + HOUR_MS, lambda: BOOT + machine.elapsed)
-    assert machine.clock.read_for_transaction() == START + machine.elapsed
+    machine.start()
+    assert machine.clock() == START + machine.elapsed
     assert machine.problem == "the clock of this machine is 1 h ahead of the database's clock"
 
 

@@ -6,17 +6,21 @@ Probes whose definition changed during the simulation are left out: their histor
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from functools import partial
+from typing import Any
 
 import sqlalchemy as sa
 
 from tests.simulation.configuration import HEARTBEATS, load_revision
-from watchdog.domain.model import LOCAL_LOCATION_NAME, IncidentEvent, Outcome
+from watchdog.domain.clock_steps import format_timeline
+from watchdog.domain.model import LOCAL_LOCATION_NAME, IncidentEvent, IncidentTransition, Outcome
 from watchdog.domain.registered_probe import RegisteredProbe
-from watchdog.domain.rules import AlertStates, UptimeClock, fold_results
+from watchdog.domain.rules import AlertPolicy, AlertStates, fold_results
 from watchdog.service.registration import build_probe_registration
 from watchdog.store.listings import build_results_from_rows
-from watchdog.store.tables import RESULT_COLUMNS, downtime, incidents, probes, results, staleness_events
-from watchdog.store.write.watermark import load_location_watermark
+from watchdog.store.tables import END_OF_TIME, RESULT_COLUMNS, incidents, probes, results, staleness_events
+from watchdog.store.write.clock_steps import SKIPPED_REASON
+from watchdog.store.write.watermark import load_clock_steps, load_location_watermark, load_uptime_clock
 
 UNSETTLED_MS = 600_000
 """Slots before the watermark whose results may still arrive."""
@@ -33,32 +37,42 @@ def list_unchanged_probes(revisions: Collection[int]) -> dict[str, RegisteredPro
     }
 
 
-def _load_uptime_clock(connection: sa.Connection) -> UptimeClock:
-    return UptimeClock((row.started_at, row.ended_at) for row in connection.execute(sa.select(downtime)))
+def _replay(connection: sa.Connection, probe: Any, policy: AlertPolicy) -> list[IncidentTransition]:
+    """Fold everything stored of a probe, one clock generation after the other. `probe`: its row."""
+    clock, now = (
+        load_uptime_clock(connection, LOCAL_LOCATION_NAME),
+        load_location_watermark(connection, LOCAL_LOCATION_NAME),
+    )
+    starts = [probe.created_at, *(step.stepped_to for step in load_clock_steps(connection, LOCAL_LOCATION_NAME))]
+    states: AlertStates = {}
+    transitions: list[IncidentTransition] = []
+    for generation, start in enumerate(starts):
+        timeline = format_timeline(LOCAL_LOCATION_NAME, generation)
+        of_probe = results.c.probe == probe.id, results.c.location == timeline, results.c.slot > start
+        stored = connection.execute(sa.select(*RESULT_COLUMNS).where(*of_probe).order_by(results.c.slot))
+        events = sa.select(staleness_events).where(
+            staleness_events.c.probe == probe.id, staleness_events.c.timeline == timeline
+        )
+        ends_at = now if generation == len(starts) - 1 else END_OF_TIME  # nothing is awaited over a step
+        fold = fold_results(
+            policy,
+            states,
+            start,
+            list(build_results_from_rows(connection, stored)),
+            partial(clock.has_elapsed, duration=policy.max_lateness, now=ends_at),
+            staleness_events=[(row.last_result_slot, row.threshold_ms) for row in connection.execute(events)],
+            generation=generation,
+        )
+        transitions += fold.transitions
+    return transitions
 
 
 def find_replay_differences(connection: sa.Connection, revisions: Collection[int]) -> Iterator[str]:
     """Folding the stored results of a probe from the start gives the incidents that were opened, and their ends."""
-    clock, now = _load_uptime_clock(connection), load_location_watermark(connection, LOCAL_LOCATION_NAME)
     for probe_id, registered in list_unchanged_probes(revisions).items():
         probe = connection.execute(sa.select(probes).where(probes.c.probe_id == probe_id)).one()
-        policy = registered.policy
-        query = sa.select(*RESULT_COLUMNS).where(results.c.probe == probe.id, results.c.slot > probe.created_at)
-        stored = connection.execute(query.order_by(results.c.slot, results.c.location))
-        rows = list(build_results_from_rows(connection, stored))
-        events = sa.select(staleness_events).where(staleness_events.c.probe == probe.id)
-        stale_after = [(row.last_result_slot, row.threshold_ms) for row in connection.execute(events)]
-        states: AlertStates = {}
-        fold = fold_results(
-            policy,
-            states,
-            probe.created_at,
-            rows,
-            lambda slot, policy=policy: clock.has_elapsed(slot, policy.max_lateness, now),  # type: ignore[misc] # mypy infers no type for a default
-            staleness_events=stale_after,
-        )
         replayed: set[tuple[str, str, int]] = set()
-        for transition in fold.transitions:
+        for transition in _replay(connection, probe, registered.policy):
             if transition.event is not IncidentEvent.CHANGED:
                 replayed.add((transition.event, transition.rule, transition.slot))
         live: set[tuple[str, str, int]] = set()
@@ -72,11 +86,14 @@ def find_replay_differences(connection: sa.Connection, revisions: Collection[int
 
 def find_unaccounted_slots(connection: sa.Connection, revisions: Collection[int]) -> Iterator[str]:
     """Every slot since a probe's first result has a result, is counted by a `missed` one, or lies in downtime."""
-    clock, now = _load_uptime_clock(connection), load_location_watermark(connection, LOCAL_LOCATION_NAME)
+    clock, now = (
+        load_uptime_clock(connection, LOCAL_LOCATION_NAME),
+        load_location_watermark(connection, LOCAL_LOCATION_NAME),
+    )
     for probe_id, registered in list_unchanged_probes(revisions).items():
         if probe_id in HEARTBEATS:
             continue  # its runs follow its check-ins as well
-        query = sa.select(results.c.slot, results.c.slot_count, results.c.outcome)
+        query = sa.select(results.c.slot, results.c.slot_count, results.c.outcome, results.c.reason)
         query = query.join(probes, probes.c.id == results.c.probe).where(probes.c.probe_id == probe_id)
         accounted: set[int] = set()
         rows = connection.execute(query.order_by(results.c.slot)).all()
@@ -84,7 +101,8 @@ def find_unaccounted_slots(connection: sa.Connection, revisions: Collection[int]
             slot, left = row.slot, row.slot_count or 1
             while left > 0:
                 accounted.add(slot)
-                left -= row.outcome != Outcome.MISSED or clock.find_gap_at(slot) is None
+                counts_gaps = row.outcome != Outcome.MISSED or row.reason == SKIPPED_REASON
+                left -= counts_gaps or clock.find_gap_at(slot) is None
                 slot = registered.schedule.find_next_slot_after(slot)
         slot = registered.schedule.find_next_slot_after(rows[0].slot)
         while slot < now - UNSETTLED_MS:

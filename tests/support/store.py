@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -11,6 +12,7 @@ import sqlalchemy as sa
 
 from tests.support.builders import JOB_LIMITS, make_listings
 from watchdog.config.definitions import digest_json
+from watchdog.domain.clock_steps import format_timeline
 from watchdog.domain.model import (
     ClaimedSlot,
     Evidence,
@@ -35,7 +37,7 @@ from watchdog.store.write.members import WatchdogProcessConfiguration, WatchdogP
 from watchdog.store.write.outbox import NotificationOutbox
 from watchdog.store.write.outbox_lease import LeasedNotification
 from watchdog.store.write.recorder import ResultRecorder
-from watchdog.store.write.watermark import Watermark
+from watchdog.store.write.watermark import Watermark, load_clock_steps
 
 START_AT = 1_700_000_040_000
 """A whole minute."""
@@ -177,27 +179,33 @@ class StoreHarness:
         self.close()
 
     def replay_probe(self, probe: int, now: int) -> tuple[AlertStates, list[IncidentTransition]]:
-        """Fold everything stored of a probe from the start."""
+        """Fold everything stored of a probe from the start, one clock generation after the other."""
         policy, clock = self.registry[probe].policy, self.watermark.uptime_clock
+        states: AlertStates = {}
+        transitions: list[IncidentTransition] = []
         with self.database.open_read_transaction() as connection:
             created_at = connection.execute(sa.select(probes.c.created_at).where(probes.c.id == probe)).scalar_one()
-            query = sa.select(*RESULT_COLUMNS).where(results.c.probe == probe, results.c.slot > created_at)
-            stored = connection.execute(query.order_by(results.c.slot, results.c.location))
-            rows = list(build_results_from_rows(connection, stored))
-            events = sa.select(staleness_events.c.last_result_slot, staleness_events.c.threshold_ms).where(
-                staleness_events.c.probe == probe, staleness_events.c.last_result_slot >= created_at
-            )
-            stale_after = [(slot, threshold) for slot, threshold in connection.execute(events)]
-        states: AlertStates = {}
-        fold = fold_results(
-            policy,
-            states,
-            created_at,
-            rows,
-            lambda slot: clock.has_elapsed(slot, policy.max_lateness, now),
-            staleness_events=stale_after,
-        )
-        return states, fold.transitions
+            restarts = [step.stepped_to for step in load_clock_steps(connection, LOCATION)]
+            for generation, start in enumerate([created_at, *restarts]):
+                timeline = format_timeline(LOCATION, generation)
+                of_probe = results.c.probe == probe, results.c.location == timeline, results.c.slot > start
+                stored = connection.execute(sa.select(*RESULT_COLUMNS).where(*of_probe).order_by(results.c.slot))
+                events = sa.select(staleness_events.c.last_result_slot, staleness_events.c.threshold_ms).where(
+                    staleness_events.c.probe == probe, staleness_events.c.timeline == timeline,
+                    staleness_events.c.last_result_slot >= start,
+                )  # fmt: skip
+                ends_at = now if generation == len(restarts) else 2**62  # nothing is awaited over a step
+                fold = fold_results(
+                    policy,
+                    states,
+                    start,
+                    list(build_results_from_rows(connection, stored)),
+                    partial(clock.has_elapsed, duration=policy.max_lateness, now=ends_at),
+                    staleness_events=[(slot, threshold) for slot, threshold in connection.execute(events)],
+                    generation=generation,
+                )
+                transitions += fold.transitions
+        return states, transitions
 
     @property
     def database_ids(self) -> list[int]:

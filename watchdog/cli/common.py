@@ -100,7 +100,9 @@ def read_database_clock(database: Database) -> int:
     """Epoch ms, by the clock of the database, as everything that is stored. Raises StoreUnavailableError."""
     from watchdog.service.clock import WatchdogClock, read_wall_clock_ms
 
-    return WatchdogClock(database, read_wall_clock_ms).read_for_transaction()
+    clock = WatchdogClock(read_wall_clock_ms)
+    clock.measure(database.read_clock)
+    return clock()
 
 
 def exit_if_database_file_missing(loaded_config: LoadedConfig) -> None:

@@ -153,6 +153,26 @@ class HeartbeatState(NamedTuple):
             (lost if overtaken and deadline(start) <= now else running).append(start)
         return OpenHeartbeatRuns(running[0] if running else None, tuple(lost))
 
+    def restart_at(self, latest: int) -> HeartbeatState:
+        """The state after the clock was set back to `latest`: nothing happened later than that."""
+
+        def limit(instant: int | None) -> int | None:
+            return None if instant is None else min(instant, latest)
+
+        return self._replace(
+            open_runs=tuple((run_id, min(start, latest)) for run_id, start in self.open_runs),
+            ended_runs=tuple(run._replace(start=limit(run.start), end=min(run.end, latest)) for run in self.ended_runs),
+            lost_runs=tuple(
+                run._replace(start=min(run.start, latest), lost_at=min(run.lost_at, latest)) for run in self.lost_runs
+            ),
+            recent_starts=tuple(min(start, latest) for start in self.recent_starts),
+            recent_failures=tuple(min(failure, latest) for failure in self.recent_failures),
+            last_start=limit(self.last_start),
+            last_end=limit(self.last_end),
+            last_ok=limit(self.last_ok),
+            last_rejected=limit(self.last_rejected),
+        )
+
     def to_json(self) -> Json:
         return self._asdict()
 

@@ -1,7 +1,5 @@
-"""The nouns that every package shares. Frozen.
-
-Instants are integer milliseconds since the epoch (UTC), durations are milliseconds unless the name states another unit.
-"""
+"""The nouns that every package shares. Frozen. Instants are integer milliseconds since the epoch (UTC), durations are
+milliseconds unless the name states another unit."""
 
 from __future__ import annotations
 
@@ -174,7 +172,7 @@ class ClaimedSlot(NamedTuple):
 
 
 class ProbeResult(NamedTuple):
-    """One stored event: the result of a slot. Its identity is (probe, slot, location)."""
+    """One stored event: the result of a slot. Its identity is (probe, slot, location): `domain/clock_steps.py`."""
 
     probe: int
     slot: int
@@ -229,6 +227,7 @@ class FindingAlertState(NamedTuple):
     other_reason: str = ""
     """Another cause that an open incident has had in its last `other_count` bad slots, if there are any."""
     other_count: int = 0
+    generation: int = 0  # the clock generation of first_bad_slot
 
 
 class IncidentTransition(NamedTuple):
@@ -244,6 +243,7 @@ class IncidentTransition(NamedTuple):
     """The slot whose finding decided it."""
     reason: str
     message: str = ""
+    generation: int = 0  # the clock generation of first_bad_slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +278,7 @@ class Incident:
     subject: str
     severity: Severity
     since: int
-    """The first bad slot."""
+    """When it began: the first bad slot, by the clock as it is set since."""
     opened_at: int
     """When the decision was recorded, not the slot."""
     reason: str
@@ -290,6 +290,12 @@ class Incident:
     first_reason: str = ""
     """The cause that it opened with; empty if it is still the current one."""
     first_message: str = ""
+    clock_shift: int = 0
+    """How far the clock was set while it was open, in ms: `since` and `opened_at` moved with it."""
+
+    @property
+    def first_bad_slot(self) -> int:
+        return self.since - self.clock_shift
 
     @property
     def opening_message(self) -> str:

@@ -74,6 +74,14 @@ class ScheduledJobStateRecord(NamedTuple):
     name: str
     state: SavedScheduledJobState
 
+    def restart_at(self, latest: int) -> ScheduledJobStateRecord:
+        """The record after the clock was set back to `latest`: nothing happened later than that, and what was due is
+        not known."""
+        names = ("expected_from", "last_start", "last_end", "last_ok", "lost_since", "advanced_at", "gone_since")
+        instants = {name: getattr(self.state, name) for name in (*names, "returned_at")}
+        limited = {name: min(at, latest) for name, at in instants.items() if at is not None}
+        return self._replace(state=self.state._replace(**limited, next_due=None))
+
     def to_json(self) -> Json:
         return {"name": self.name, **self.state._asdict()}
 

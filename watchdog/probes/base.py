@@ -59,6 +59,8 @@ class ProbeAttemptContext:
     """The network client that all probes share."""
     phase_timer: PhaseTimer = field(default_factory=PhaseTimer)
     """Measures the phases of the attempt. After a cancellation it holds the finished phases and the current one."""
+    generation: int = 0
+    """The clock generation of `slot` and `previous_slot`: after a step of the clock, an instant may come again."""
     previous_slot: int | None = None
     """The previous slot of this probe; None: this is the first."""
     gaps: DowntimeGaps = ()
@@ -69,9 +71,10 @@ class ProbeAttemptContext:
     """The check-ins received until this instant are in `probe_state`; None: all until `started_at`."""
 
 
-def derive_slot_idempotency_key(probe_id: str, slot: int) -> str:
+def derive_slot_idempotency_key(probe_id: str, slot: int, generation: int = 0) -> str:
     """The key of a probe's slot: the same for every attempt, in every process."""
-    return "wd-" + blake2b(f"{probe_id}\0{slot}".encode(), digest_size=16).hexdigest()
+    slot_text = f"{slot}\0{generation}" if generation else str(slot)
+    return "wd-" + blake2b(f"{probe_id}\0{slot_text}".encode(), digest_size=16).hexdigest()
 
 
 class AlertSettings(ConfigModel):

@@ -281,7 +281,7 @@ class _CanaryRun:
         driver = self.settings.queue_driver
         if slot is None or not driver.deterministic_id:
             return outstanding
-        job_id = driver.derive_job_id(derive_slot_idempotency_key(self.probe.id, slot))
+        job_id = driver.derive_job_id(derive_slot_idempotency_key(self.probe.id, slot, self.context.generation))
         if any(record.job_id == job_id for record in outstanding.records):
             return outstanding
         return outstanding._replace(

@@ -60,6 +60,12 @@ class BackgroundTask:
         if store_failed_at is None or self.store_failing_since is None:
             self.store_failing_since = store_failed_at
 
+    def restart_at(self, instant: int) -> None:
+        """Count from an instant at which the clock was set, or from a later one."""
+        self.first_due_at = max(self.first_due_at, instant)
+        if self.last_ended_at is not None:
+            self.last_ended_at = max(self.last_ended_at, instant)
+
     def staleness_ms(self, now: int) -> int:
         """Ms since the last run ended, or since the first was due."""
         return max(now - (self.first_due_at if self.last_ended_at is None else self.last_ended_at), 0)

@@ -17,7 +17,7 @@ from watchdog.domain.heartbeat import CheckIn, CheckInKind, ReceivedCheckIn
 from watchdog.domain.text import replace_invisible_characters
 from watchdog.net import SecretMask
 from watchdog.service.check_in_log import CheckInLog, CheckInLogError
-from watchdog.service.clock import Clock
+from watchdog.service.clock import MAX_CLOCK_DEVIATION_MS, Clock
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.errors import StoreUnavailableError
 from watchdog.store.read.members import load_active_probe_ids
@@ -175,6 +175,9 @@ class CheckInReceiver:
     def _parse_record(self, record: bytes) -> tuple[str, CheckIn] | None:
         try:
             probe_id, id, occurred_at, kind, *rest = json.loads(record)
+            if self.claims.watermark.generation:  # the clock may have been set back since the check-in was received
+                now = self.clock()
+                occurred_at = now if occurred_at > now + MAX_CLOCK_DEVIATION_MS else occurred_at
             check_in = CheckIn(id, occurred_at, CheckInKind(kind), *rest)
         except (TypeError, ValueError):
             log.error(

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from watchdog.domain.formatting import format_duration_rounded
-
-if TYPE_CHECKING:
-    from watchdog.store.database import Database
 
 Clock: TypeAlias = Callable[[], int]
 """Returns epoch ms."""
@@ -17,7 +14,7 @@ Clock: TypeAlias = Callable[[], int]
 MAX_CLOCK_DEVIATION_MS = 2_000
 """A larger change of the reference clock is a step; a smaller one, such as NTP makes, is followed at once."""
 CLOCK_STEP_ADOPTION_DELAY_MS = 60_000
-"""A step is followed once it has lasted for this long."""
+"""A step is followed once it has lasted for this long. For as long it is reported afterwards."""
 
 
 def read_wall_clock_ms() -> int:
@@ -43,61 +40,74 @@ class WatchdogClock:
     """The time that everything in this process uses: a monotonic clock plus its offset to the reference clock.
 
     The reference is the database's clock, so that processes on several machines agree on slots and leases. SQLite has
-    no clock, so there it is this machine's. `synchronize` measures the offset, in the thread that writes to the store.
-    Between two steps that are followed, the time never goes back.
+    no clock, so there it is this machine's. Between two calls of `follow_reference` the time never goes back.
     """
 
-    def __init__(
-        self, database: Database, wall_clock: Clock = read_wall_clock_ms, monotonic_clock: Clock = read_boot_clock_ms
-    ):
-        self._database, self._wall_clock, self._monotonic_clock = database, wall_clock, monotonic_clock
-        self._offset = wall_clock() - monotonic_clock()
-        self._is_anchored = False
+    def __init__(self, wall_clock: Clock = read_wall_clock_ms, monotonic_clock: Clock = read_boot_clock_ms):
+        self._wall_clock, self._monotonic_clock = wall_clock, monotonic_clock
+        self._offset = self._reference_offset = wall_clock() - monotonic_clock()
+        self._is_anchored = self._has_server = False
         self._pending: PendingClockStep | None = None
+        self._followed_step: PendingClockStep | None = None
         self._newest = 0
 
     def __call__(self) -> int:
         self._newest = max(self._newest, self._monotonic_clock() + self._offset)
         return self._newest
 
-    def read_for_transaction(self) -> int:
-        """The time, after `synchronize`."""
-        self.synchronize()
-        return self()
-
-    def synchronize(self) -> None:
-        """Measure the offset. Raises StoreUnavailableError; then the last offset stays."""
+    def measure(self, read_server_clock: Callable[[], int | None]) -> None:
+        """Measure the offset of the reference clock, and follow it unless it was set. `read_server_clock`: None for
+        SQLite; if it raises, the last offset stays."""
         started_at = self._monotonic_clock()
-        reference = self._database.read_clock()
+        reference = read_server_clock()
+        self._has_server = reference is not None
         if reference is None:
-            reference = self._wall_clock()
+            started_at, reference = self._monotonic_clock(), self._wall_clock()
         ended_at = self._monotonic_clock()
-        self._follow(reference - (started_at + ended_at) // 2, ended_at - started_at, ended_at)
+        self._consider(reference - (started_at + ended_at) // 2, ended_at - started_at, ended_at)
 
-    def _follow(self, offset: int, uncertainty: int, measured_at: int) -> None:
-        """Follow a measured offset, or wait until it has lasted. `uncertainty`: the duration of the measurement."""
+    def _consider(self, offset: int, uncertainty: int, measured_at: int) -> None:
+        """`uncertainty`: the duration of the measurement."""
         if not self._is_anchored:
             self._offset, self._is_anchored = offset, True
-            return
-        change = abs(offset - self._offset)
+        change, self._reference_offset = abs(offset - self._offset), offset
         if change <= uncertainty:
             self._pending = None
         elif change <= MAX_CLOCK_DEVIATION_MS:
             self._offset, self._pending = offset, None
         elif self._pending is None or abs(offset - self._pending.offset) > MAX_CLOCK_DEVIATION_MS + uncertainty:
             self._pending = PendingClockStep(offset, measured_at)
-        elif measured_at - self._pending.since >= CLOCK_STEP_ADOPTION_DELAY_MS and offset > self._offset:
-            self._offset, self._pending = offset, None
+
+    @property
+    def has_lasting_step(self) -> bool:
+        """Whether the reference clock was set, and has stayed so for CLOCK_STEP_ADOPTION_DELAY_MS."""
+        pending = self._pending
+        return pending is not None and self._monotonic_clock() - pending.since >= CLOCK_STEP_ADOPTION_DELAY_MS
+
+    def read_reference(self) -> int:
+        """The reference clock, as it was last measured."""
+        return self._monotonic_clock() + self._reference_offset
+
+    def follow_reference(self, distance: int) -> None:
+        """Continue at the time of the reference clock. `distance`: how far the time steps by this, in ms."""
+        self._offset, self._pending, self._newest = self._reference_offset, None, 0
+        self._followed_step = PendingClockStep(distance, self._monotonic_clock())
 
     def describe_problem(self) -> str:
-        """Why this process does not follow a clock, in words; empty if all clocks agree."""
-        reference = "the database's clock" if self._database.is_postgres else "the time that Watchdog has measured"
+        """Which clock was set or differs, in words; empty if all agree."""
         deviation = self._wall_clock() - self()
         if abs(deviation) > MAX_CLOCK_DEVIATION_MS:
             direction = "ahead of" if deviation > 0 else "behind"
+            reference = "the database's clock" if self._has_server else "the time that Watchdog has measured"
             return f"the clock of this machine is {format_duration_rounded(abs(deviation))} {direction} {reference}"
         if self._pending is not None:
-            step = self._pending.offset - self._offset
-            direction = "forward" if step > 0 else "back"
-            return f"{reference} was set {direction} by {format_duration_rounded(abs(step))}"
+            return _describe_step("the database's clock", self._pending.offset - self._offset)
+        step = self._followed_step
+        if step is not None and self._monotonic_clock() - step.since < CLOCK_STEP_ADOPTION_DELAY_MS:
+            clock = "the database's clock" if self._has_server else "the clock of this machine"
+            return _describe_step(clock, step.offset)
         return ""
+
+
+def _describe_step(clock: str, distance: int) -> str:
+    return f"{clock} was set {'forward' if distance > 0 else 'back'} by {format_duration_rounded(abs(distance))}"

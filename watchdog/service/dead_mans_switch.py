@@ -35,6 +35,8 @@ class DeadMansSwitch:
     async def ping(self) -> None:
         """Request the URL if Watchdog works. Raises DeadMansSwitchNotPingedError, and StoreUnavailableError."""
         now = self.service.clock()
+        if now < self._last_ping_at:  # the clock was set back
+            self._last_ping_at = 0
         if problem := await self._find_problem(now):
             raise DeadMansSwitchNotPingedError(f"not pinged: {problem}")
         request = HttpRequest(self.url, headers={"User-Agent": "watchdog-monitor"}, now=now, max_body_bytes=0)

@@ -86,7 +86,8 @@ class WatchdogProcessFaultReporter:
         return not is_recent and not 0 <= now - self._network_failed_at < NETWORK_FAULT_ENDS_AFTER_MS
 
     def _note_clock_problem(self, problem: str) -> None:
-        since = self._clock_fault.since if self._clock_fault else self.clock()
+        now = self.clock()
+        since = min(self._clock_fault.since, now) if self._clock_fault else now  # it may just have been set back
         self._clock_fault = WatchdogProcessFault(since, problem) if problem else None
 
     async def write_changed_faults(self) -> None:

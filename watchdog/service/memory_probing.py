@@ -106,7 +106,7 @@ class ProbingWithoutStore:
             self._newest_slots[id] = slot
             first = self.runs_by_probe[id].first_slot if id in self.runs_by_probe else slot
             self.runs_by_probe[id] = ProbeRunsWithoutStore(first, slot)
-            claimed = ClaimedSlot(id, slot, self.claims.location, previous)
+            claimed = ClaimedSlot(id, slot, self.claims.watermark.timeline, previous)
             self.run_executor.start_run(self.probes[id], claimed, self._states.get(id, {}))
 
     def _list_own_probes(self) -> list[int]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from time import monotonic
 
+from watchdog.domain.clock_steps import parse_generation
 from watchdog.domain.formatting import format_duration
 from watchdog.domain.heartbeat import MAX_CHECK_IN_VISIBILITY_DELAY_MS
 from watchdog.domain.listings import transform_subject_fact_texts
@@ -61,7 +62,8 @@ class ProbeRunner:
     async def _run_with_retries(
         self, probe: Probe, slot: ClaimedSlot, probe_state: Mapping[str, Json], started_monotonic: float
     ) -> Observation:
-        key = derive_slot_idempotency_key(probe.id, slot.slot)
+        generation = parse_generation(slot.location)
+        key = derive_slot_idempotency_key(probe.id, slot.slot, generation)
         for retries in range(probe.retries + 1):
             remaining_s = probe.run_time_limit_ms / 1000 - (monotonic() - started_monotonic)
             context = ProbeAttemptContext(
@@ -72,6 +74,7 @@ class ProbeRunner:
                 probe_state=probe_state,
                 network=self.network,
                 phase_timer=PhaseTimer(),
+                generation=generation,
                 previous_slot=slot.previous_slot,
                 gaps=self.gaps(),
                 check_ins_until=slot.slot - MAX_CHECK_IN_VISIBILITY_DELAY_MS,

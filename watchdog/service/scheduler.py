@@ -142,7 +142,7 @@ class MonitoringService:
         self.last_claim_at = self.last_recorded_at = 0
         """The clock at the last claim that succeeded, and when results were last stored."""
         self.tasks: dict[str, BackgroundTask] = {}
-        self.store_watch = StoreAbsenceDetector(self.tasks, clock)
+        self.store_watch = StoreAbsenceDetector(self.tasks, clock, lambda: claims.watermark.restarted_at)
         self._add_own_background_tasks(fault_reporter)
 
     def _add_own_background_tasks(self, fault_reporter: WatchdogProcessFaultReporter) -> None:
@@ -252,6 +252,8 @@ class MonitoringService:
             if returns:
                 self.memory_probing.end()
             self.last_claim_at = self.clock()
+            for task in self.tasks.values():  # none is overdue because the clock was set forward
+                task.restart_at(self.claims.watermark.restarted_at)
             self.claims.store_was_away = self.memory_probing.is_active  # it began while this claim got no answer
 
     async def _claim_all_due_slots(self) -> None:

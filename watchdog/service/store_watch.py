@@ -40,23 +40,29 @@ class StoreAbsence(NamedTuple):
 
 
 class StoreAbsenceDetector:
-    """Judges by the background tasks whether the store is away. `watch` must be called at an interval."""
+    """Judges by the background tasks whether the store is away. `watch` must be called at an interval.
 
-    def __init__(self, tasks: Mapping[str, BackgroundTask], clock: Clock):
-        self.tasks, self.clock = tasks, clock
+    `read_restart`: when the clock was last set, or 0: what began before that is counted from there.
+    """
+
+    def __init__(self, tasks: Mapping[str, BackgroundTask], clock: Clock, read_restart: Clock = lambda: 0):
+        self.tasks, self.clock, self._read_restart = tasks, clock, read_restart
         self.noticed: StoreAbsence | None = None
         """The absence as of the last call of `watch`."""
 
     def find_absence(self) -> StoreAbsence | None:
         """The absence that lasts at present; None: the store works, as far as is known."""
-        now, absences = self.clock(), []
+        now, restart, absences = self.clock(), self._read_restart(), []
         for task in self.tasks.values():
             if task.name not in STORE_WRITING_BACKGROUND_TASK_NAMES and not task.store_damaged:
                 continue
             if task.store_failing_since is not None:
-                absences.append(StoreAbsence(task.store_failing_since, task.last_error, task.store_damaged))
-            elif (since := task.running_since) is not None and now - since > MAX_STORE_SILENCE_MS:
-                absences.append(StoreAbsence(since, STORE_NOT_RESPONDING_ERROR))
+                since = max(task.store_failing_since, restart)
+                absences.append(StoreAbsence(since, task.last_error, task.store_damaged))
+            elif task.running_since is not None:
+                since = max(task.running_since, restart)
+                if now - since > MAX_STORE_SILENCE_MS:
+                    absences.append(StoreAbsence(since, STORE_NOT_RESPONDING_ERROR))
         return min(absences, key=lambda absence: (not absence.is_damaged, absence.since), default=None)
 
     def require_no_refusal(self) -> None:

@@ -2,6 +2,7 @@
 
     StoreUnavailableError  the database cannot serve the call now; the same call may succeed later
     WatchdogDatabaseDamagedError   as above, because the SQLite file is damaged
+    ClockSteppedError      as above, because the time that the call was given is of an earlier clock generation
     WatchdogDatabaseSchemaError    the schema is missing, newer, or not Watchdog's: an operator has to act
 
 All are raised by the transactions of `Database`, which is the only place that interprets what a driver raises.
@@ -37,6 +38,10 @@ class StoreUnavailableError(Exception):
 
 class WatchdogDatabaseDamagedError(StoreUnavailableError):
     """The SQLite file is damaged, or no database. Only a backup helps."""
+
+
+class ClockSteppedError(StoreUnavailableError):
+    """The clock was set, and the database is in another clock generation than the call."""
 
 
 class WatchdogDatabaseSchemaError(Exception):

@@ -49,11 +49,22 @@ watermarks = Table(
     "watermarks", metadata,
     Column("location", Text, primary_key=True),
     Column("claimed_until", BigInteger, nullable=False),  # every slot due by then is claimed or recorded as missed
+    Column("generation", Integer, nullable=False, server_default="0"),  # of the clock (domain/clock_steps.py)
+)  # fmt: skip
+
+clock_steps = Table(
+    "clock_steps", metadata,
+    Column("ended_timeline", Text, primary_key=True),  # the location of the rows from before the step
+    Column("location", Text, nullable=False),
+    Column("generation", Integer, nullable=False),  # that began
+    Column("stepped_from", BigInteger, nullable=False),
+    Column("stepped_to", BigInteger, nullable=False),
+    Column("valid_until", BigInteger, nullable=False),  # later slots of the ended timeline came again, or were skipped
 )  # fmt: skip
 
 downtime = Table(  # gaps during which no process of Watchdog claimed slots
     "downtime", metadata,
-    Column("location", Text, primary_key=True),
+    Column("location", Text, primary_key=True),  # a timeline
     Column("started_at", BigInteger, primary_key=True),
     Column("ended_at", BigInteger, nullable=False),
 )  # fmt: skip
@@ -104,7 +115,7 @@ results = Table(
     "results", metadata,
     Column("probe", BigInteger, primary_key=True),
     Column("slot", BigInteger, primary_key=True),
-    Column("location", Text, primary_key=True),
+    Column("location", Text, primary_key=True),  # a timeline
     Column("outcome", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("message", Text, nullable=False),
@@ -122,6 +133,18 @@ results = Table(
 )  # fmt: skip
 RESULT_COLUMNS = [column for column in results.c if column.name != "recorded_at"]
 """The columns that make a `ProbeResult`, in the order of its fields."""
+END_OF_TIME = 2**62
+_ended_timeline = sa.select(clock_steps.c.valid_until).where(clock_steps.c.ended_timeline == results.c.location)
+is_current_result = sa.or_(
+    results.c.slot
+    <= sa.select(sa.func.coalesce(sa.func.min(clock_steps.c.valid_until), END_OF_TIME)).scalar_subquery(),
+    results.c.slot <= sa.func.coalesce(_ended_timeline.correlate(results).scalar_subquery(), END_OF_TIME),
+)
+"""Whether the instant of a row of `results` has not come again after a step of the clock. The first half, which is
+computed once for a query, spares the second where the clock was never set."""
+current_results = sa.select(results).where(is_current_result).subquery("current_results")
+"""The results that count, on one timeline: their order by slot is that of (clock generation, slot)."""
+CURRENT_RESULT_COLUMNS = [current_results.c[column.name] for column in RESULT_COLUMNS]
 
 evidence = Table(
     "evidence", metadata,
@@ -178,6 +201,7 @@ alert_states = Table(  # a row only while something is wrong
     Column("reason", Text, nullable=False),
     Column("other_reason", Text, nullable=False, server_default=""),
     Column("other_count", Integer, nullable=False, server_default="0"),
+    Column("generation", Integer, nullable=False, server_default="0"),  # the clock generation of first_bad_slot
     sqlite_with_rowid=False,
 )  # fmt: skip
 
@@ -201,6 +225,7 @@ staleness_events = Table(  # decisions that a probe is stale, stored so that a r
     "staleness_events", metadata,
     Column("probe", BigInteger, primary_key=True),
     Column("last_result_slot", BigInteger, primary_key=True),
+    Column("timeline", Text, primary_key=True, server_default="local"),
     Column("threshold_ms", BigInteger, nullable=False),
     Column("detected_at", BigInteger, nullable=False),
 )  # fmt: skip
@@ -225,6 +250,8 @@ incidents = Table(
     Column("resolution", Text, nullable=False),
     Column("first_reason", Text, nullable=False, server_default=""),  # the first cause, once there is another
     Column("first_message", Text, nullable=False, server_default=""),
+    Column("generation", Integer, nullable=False, server_default="0"),  # the clock generation of since
+    Column("clock_shift", BigInteger, nullable=False, server_default="0"),  # how far steps have moved the time of since
 )  # fmt: skip
 Index(
     "uq_incidents_open", incidents.c.probe, incidents.c.rule, incidents.c.subject, unique=True,

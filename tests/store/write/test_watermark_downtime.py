@@ -9,7 +9,7 @@ from collections.abc import Collection
 from time import perf_counter
 
 from tests.support.store import INTERVAL_MS, START_AT, DatabasePair, StoreHarness, make_registered_probes, make_result
-from watchdog.domain.model import IncidentEvent, IncidentTransition, Outcome, ProbeResult
+from watchdog.domain.model import ClaimedSlot, IncidentEvent, IncidentTransition, Outcome, ProbeResult
 from watchdog.domain.rules import stale
 from watchdog.store.database import Database
 from watchdog.store.tables import downtime, incidents, results
@@ -31,6 +31,7 @@ class SimulatedProcess:
         self.in_flight: list[tuple[int, ProbeResult]] = []
         self.transitions: list[IncidentTransition] = []
         self.probes_without_results: Collection[int] = ()
+        self.failing_probes: Collection[int] = ()
 
     def run(self, until: int) -> None:
         while self.now < until:
@@ -38,11 +39,17 @@ class SimulatedProcess:
             self.in_flight = [(at, result) for at, result in self.in_flight if at > self.now]
             while slots := self.harness.claim_slots(self.now):
                 self.in_flight += [
-                    (self.now + self.run_duration_ms, make_result(s.probe, s.slot, previous_slot=s.previous_slot))
-                    for s in slots if s.probe not in self.probes_without_results
-                ]  # fmt: skip
+                    (self.now + self.run_duration_ms, self.make_result_of(slot))
+                    for slot in slots
+                    if slot.probe not in self.probes_without_results
+                ]
             self.transitions += self.harness.recorder.evaluate_deadlines(self.now)[1]
             self.now += TICK_MS
+
+    def make_result_of(self, slot: ClaimedSlot) -> ProbeResult:
+        outcome = Outcome.FAIL if slot.probe in self.failing_probes else Outcome.PASS
+        result = make_result(slot.probe, slot.slot, outcome, previous_slot=slot.previous_slot)
+        return result._replace(location=slot.location)
 
     def record(self, arrived: list[ProbeResult]) -> None:
         if arrived:

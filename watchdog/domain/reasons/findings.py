@@ -125,6 +125,12 @@ FINDING_REASON_ENTRIES = (
         "See the incident of Watchdog itself about the database.",
     ),
     _missed_reason_entry(
+        "missed.clock_step",
+        "Skipped by the clock",
+        "The clock was set forward past the scheduled time, so the run was never due.",
+        "Start it by hand if something depends on it, and see `watchdog.clock_step`.",
+    ),
+    _missed_reason_entry(
         "missed.result_lost",
         "Result lost",
         "The run started, but its result was not stored, because the process was killed.",
@@ -272,9 +278,9 @@ FINDING_REASON_ENTRIES = (
         "Clock was set or is wrong",
         "The clock of a machine that Watchdog runs on was set by more than 2 s, or differs by more than 2 s from the "
         "clock of its database. Watchdog measures elapsed time without this clock, so no result counts as late and no "
-        "incident about a target opens because of the difference. If the clock was set forward, Watchdog adopts the "
-        "new time after a minute. If it was set back, Watchdog keeps its own time until it is restarted; after a "
-        "restart, no probe runs until the clock has passed the newest run.",
+        "incident about a target opens because of the difference. A new time that lasts for a minute is adopted: probes "
+        "run on, and their deadlines start again. If the clock was set forward, the runs between are skipped. If it was "
+        "set back, the same times come again, and runs of a cron schedule that took place are not repeated.",
         "Synchronize the clocks of the machine and of the database server with NTP. Make sure that Watchdog "
         "starts only after the clock of its machine is synchronized.",
         sentence="clock problem on {member} since {since}",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from hashlib import blake2b
 from typing import NamedTuple
 
+from watchdog.domain.clock_steps import parse_generation
 from watchdog.domain.model import (
     Finding,
     FindingAlertState,
@@ -71,9 +72,10 @@ THRESHOLD_IGNORING_RULE_NAMES = (stale.RULE_NAME, job.RULE_NAME, service.RULE_NA
 """Rules with a tolerance of their own: `failure_threshold` and `success_threshold` do not apply to them."""
 
 
-def derive_incident_id(probe: int, rule: str, subject: str, first_bad_slot: int) -> str:
+def derive_incident_id(probe: int, rule: str, subject: str, first_bad_slot: int, generation: int = 0) -> str:
     """Derived from what identifies the incident, so that deciding the same twice opens one incident."""
-    return blake2b(f"{probe}\0{rule}\0{subject}\0{first_bad_slot}".encode(), digest_size=12).hexdigest()
+    slot = f"{first_bad_slot}\0{generation}" if generation else str(first_bad_slot)
+    return blake2b(f"{probe}\0{rule}\0{subject}\0{slot}".encode(), digest_size=12).hexdigest()
 
 
 def evaluate_result_rules(policy: AlertPolicy, result: ProbeResult) -> list[Finding]:
@@ -100,13 +102,19 @@ def has_bad_finding_about_subject(policy: AlertPolicy, result: ProbeResult, rule
 
 
 def advance_alert_state(
-    policy: AlertPolicy, alert_states: AlertStates, slot: int, finding: Finding, transitions: list[IncidentTransition]
+    policy: AlertPolicy,
+    alert_states: AlertStates,
+    slot: int,
+    finding: Finding,
+    transitions: list[IncidentTransition],
+    *,
+    generation: int = 0,
 ) -> None:
     """Advances the state machine of one finding. Changes `alert_states` and appends to `transitions`.
 
     A bad finding makes a clear subject suspect; `failure_threshold` bad ones in a row open an incident, and as many in
     a row with another cause change its cause. A good finding clears a suspect; `success_threshold` good ones in a row
-    resolve an incident, and a bad one restarts their count.
+    resolve an incident, and a bad one restarts their count. `generation`: the clock generation of `slot`.
     """
     key = (finding.rule, finding.subject)
     immediate = finding.rule in THRESHOLD_IGNORING_RULE_NAMES
@@ -114,45 +122,48 @@ def advance_alert_state(
     success_threshold = 1 if immediate else policy.success_threshold
     state = alert_states.get(key)
 
-    def add_transition(event: IncidentEvent, first_bad_slot: int) -> str:
-        transitions.append(_build_incident_transition(event, policy.probe.database_id, finding, first_bad_slot, slot))
+    def add_transition(event: IncidentEvent, state: FindingAlertState) -> str:
+        transitions.append(_build_incident_transition(event, policy.probe.database_id, finding, state, slot))
         return transitions[-1].incident
 
     if finding.bad:
-        state = state or FindingAlertState(bad_count=0, good_count=0, first_bad_slot=slot, incident=None)
+        state = state or FindingAlertState(
+            bad_count=0, good_count=0, first_bad_slot=slot, incident=None, generation=generation
+        )
         if state.incident is not None:
             state = _count_slots_with_other_cause(state._replace(good_count=0), finding.reason)
             if state.other_count >= failure_threshold:
-                add_transition(IncidentEvent.CHANGED, state.first_bad_slot)
+                add_transition(IncidentEvent.CHANGED, state)
                 state = state._replace(reason=finding.reason, other_count=0)
         else:
             state = state._replace(bad_count=state.bad_count + 1, reason=finding.reason)
             if state.bad_count >= failure_threshold:
-                state = state._replace(incident=add_transition(IncidentEvent.OPENED, state.first_bad_slot))
+                state = state._replace(incident=add_transition(IncidentEvent.OPENED, state))
         alert_states[key] = state
     elif state is not None:
         if state.incident is None:
             del alert_states[key]
         elif state.good_count + 1 >= success_threshold:
-            add_transition(IncidentEvent.RESOLVED, state.first_bad_slot)
+            add_transition(IncidentEvent.RESOLVED, state)
             del alert_states[key]
         else:
             alert_states[key] = state._replace(good_count=state.good_count + 1, other_count=0)
 
 
 def _build_incident_transition(
-    event: IncidentEvent, probe: int, finding: Finding, first_bad_slot: int, slot: int
+    event: IncidentEvent, probe: int, finding: Finding, state: FindingAlertState, slot: int
 ) -> IncidentTransition:
     return IncidentTransition(
         event=event,
         probe=probe,
         rule=finding.rule,
         subject=finding.subject,
-        incident=derive_incident_id(probe, finding.rule, finding.subject, first_bad_slot),
-        first_bad_slot=first_bad_slot,
+        incident=derive_incident_id(probe, finding.rule, finding.subject, state.first_bad_slot, state.generation),
+        first_bad_slot=state.first_bad_slot,
         slot=slot,
         reason=finding.reason,
         message=finding.message,
+        generation=state.generation,
     )
 
 
@@ -197,11 +208,11 @@ def fold_single_result(
     policy: AlertPolicy, alert_states: AlertStates, result: ProbeResult, transitions: list[IncidentTransition]
 ) -> None:
     """Folds one result."""
-    findings = evaluate_result_rules(policy, result)
+    findings, generation = evaluate_result_rules(policy, result), parse_generation(result.location)
     if findings and result.outcome is not Outcome.MISSED and stale.STALE_ALERT_STATE_KEY in alert_states:
         findings.append(stale.build_not_stale_finding())
     for finding in [*findings, *build_good_findings_of_vanished_subjects(alert_states, result, findings)]:
-        advance_alert_state(policy, alert_states, result.slot, finding, transitions)
+        advance_alert_state(policy, alert_states, result.slot, finding, transitions, generation=generation)
 
 
 class ResultsFoldOutcome(NamedTuple):
@@ -226,6 +237,8 @@ def fold_results(
     lateness_passed: Callable[[int], bool],
     staleness_events: Iterable[tuple[int, int]] = (),
     now: int = 0,
+    *,
+    generation: int = 0,
 ) -> ResultsFoldOutcome:
     """Folds results into `alert_states`, which it changes, up to the first slot that is still awaited, or whose result
     is held beyond `now`.
@@ -237,7 +250,7 @@ def fold_results(
 
     `results`: ascending by slot, all after `evaluated_until`. `lateness_passed`: whether a result of this slot would be
     stored as late. `staleness_events`: for a replay, the stored decisions that results were missing, as (slot of the
-    newest result, staleness threshold in ms).
+    newest result, staleness threshold in ms). `generation`: of the clock, to which all of them belong.
     """
     transitions: list[IncidentTransition] = []
     pending_events = sorted(staleness_events)
@@ -246,7 +259,8 @@ def fold_results(
     def apply_staleness_before(slot: int | None) -> None:
         while pending_events and (slot is None or pending_events[0][0] < slot):
             last_slot, threshold = pending_events.pop(0)
-            advance_alert_state(policy, alert_states, last_slot, stale.build_stale_finding(threshold), transitions)
+            finding = stale.build_stale_finding(threshold)
+            advance_alert_state(policy, alert_states, last_slot, finding, transitions, generation=generation)
 
     for result in results:
         if result.late:

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import sqlalchemy as sa
 
+from watchdog.domain.clock_steps import parse_generation
 from watchdog.domain.model import (
     AlertMessageContext,
     AlertMessageIncident,
@@ -30,8 +31,10 @@ from watchdog.store import codec
 from watchdog.store.listings import build_results_from_rows
 from watchdog.store.read.job_runs import list_job_runs
 from watchdog.store.tables import (
-    RESULT_COLUMNS,
+    CURRENT_RESULT_COLUMNS,
     cause_changes,
+    clock_steps,
+    current_results,
     evidence,
     incident_groups,
     incidents,
@@ -59,9 +62,9 @@ def build_incident_from_row(row: Any) -> Incident:
     """`row`: of the table incidents."""
     return Incident(
         id=row.id, probe=row.probe, rule=row.rule, subject=row.subject, severity=Severity(row.severity),
-        since=row.since, opened_at=row.opened_at, reason=row.reason, message=row.message,
+        since=row.since + row.clock_shift, opened_at=row.opened_at, reason=row.reason, message=row.message,
         resolved_at=row.resolved_at, resolution=row.resolution,
-        first_reason=row.first_reason, first_message=row.first_message,
+        first_reason=row.first_reason, first_message=row.first_message, clock_shift=row.clock_shift,
     )  # fmt: skip
 
 
@@ -73,13 +76,15 @@ def load_alert_context(
     Raises NoResultFound for an unknown incident."""
     row = connection.execute(INCIDENTS_WITH_PROBE_INFO_QUERY.where(incidents.c.id == notification.incident)).one()
     probe = codec.decode_probe_info(row.probe, row.info)
-    of_probe = (results.c.probe == row.probe, results.c.outcome != Outcome.MISSED)
-    newest_first = sa.select(results).where(*of_probe).order_by(results.c.slot.desc())
+    of_probe = (current_results.c.probe == row.probe, current_results.c.outcome != Outcome.MISSED)
+    newest_first = sa.select(current_results).where(*of_probe).order_by(current_results.c.slot.desc())
     recent_rows = connection.execute(newest_first.limit(MAX_RECENT_RUNS_IN_ALERT)).all()
-    is_first_bad = results.c.slot == row.since
-    before = results.c.slot <= row.since if row.rule == stale.RULE_NAME else results.c.slot < row.since
-    last_good = connection.execute(newest_first.where(before, results.c.outcome == Outcome.PASS).limit(1)).first()
-    first_bad = connection.execute(newest_first.where(is_first_bad).limit(1)).first()
+    slot = current_results.c.slot
+    before = slot <= row.since if row.rule == stale.RULE_NAME else slot < row.since
+    last_good = connection.execute(
+        newest_first.where(before, current_results.c.outcome == Outcome.PASS).limit(1)
+    ).first()
+    first_bad = _load_first_bad_row(connection, row)
     is_job = row.rule == job.RULE_NAME
     members = _load_message_incidents(connection, named_incidents)
     recent_runs = tuple(_build_run_summary_from_row(r) for r in reversed(recent_rows))
@@ -142,6 +147,13 @@ def _load_shared_cause_text(
     return format_shared_cause(cause, [member.probe.target for member in members])
 
 
+def _load_first_bad_row(connection: sa.Connection, row: Any) -> Any | None:
+    """Also if its instant has come again since, after a step of the clock. `row`: of the incident."""
+    key = results.c.probe == row.probe, results.c.slot == row.since, results.c.outcome != Outcome.MISSED
+    rows = connection.execute(sa.select(results).where(*key)).all()
+    return next((each for each in rows if parse_generation(each.location) == row.generation), None)
+
+
 def _load_other_notified_destinations(
     connection: sa.Connection, notification: Notification
 ) -> tuple[tuple[str, DeliveryState], ...]:
@@ -162,17 +174,24 @@ def list_incident_cause_changes(connection: sa.Connection, incident: str) -> lis
 def _count_bad_incident_results(connection: sa.Connection, row: Any, probe: ProbeInfo, now: int) -> int:
     """How many results of the incident's subject were bad, from the first to the one that ended it."""
     end = row.resolved_slot if row.resolved_slot is not None else now
-    of_incident = (results.c.probe == row.probe, results.c.slot >= row.since, results.c.slot <= end, ~results.c.late)
-    query = sa.select(*RESULT_COLUMNS).where(*of_incident).order_by(results.c.slot.desc())
+    start = min([row.since, *connection.execute(_build_later_restarts_query(row.generation)).scalars()])
+    slot = current_results.c.slot
+    of_incident = (current_results.c.probe == row.probe, slot >= start, slot <= end, ~current_results.c.late)
+    query = sa.select(*CURRENT_RESULT_COLUMNS).where(*of_incident).order_by(slot.desc())
     rows = connection.execute(query.limit(MAX_RESULTS_REEVALUATED_FOR_ALERT)).all()
     newest = list(build_results_from_rows(connection, reversed(rows)))
     policy = AlertPolicy(probe, lambda _: 0)
     count = sum(has_bad_finding_about_subject(policy, result, row.rule, row.subject) for result in newest)
     if len(newest) == MAX_RESULTS_REEVALUATED_FOR_ALERT:
         outcomes = BAD_OUTCOMES_BY_RULE.get(row.rule, (Outcome.PASS, Outcome.FAIL))
-        older = sa.select(sa.func.count()).where(*of_incident, results.c.slot < newest[0].slot)
-        count += connection.execute(older.where(results.c.outcome.in_(outcomes))).scalar_one()
+        older = sa.select(sa.func.count()).where(*of_incident, slot < newest[0].slot)
+        count += connection.execute(older.where(current_results.c.outcome.in_(outcomes))).scalar_one()
     return count
+
+
+def _build_later_restarts_query(generation: int) -> sa.Select[tuple[int]]:
+    """Where time continued after the steps of the clock that came later."""
+    return sa.select(clock_steps.c.stepped_to).where(clock_steps.c.generation > generation)
 
 
 def _load_result_with_evidence(connection: sa.Connection, row: Any | None) -> ResultWithEvidence | None:

@@ -16,10 +16,18 @@ from watchdog.domain.model import Evidence, Outcome, ProbeResult
 from watchdog.store.codec import decode_nullable_json
 from watchdog.store.listings import build_results_from_rows
 from watchdog.store.read.status import JUDGED_OUTCOMES, RESULT_ROW_COLUMNS, ResultRow, result_row_from_columns
-from watchdog.store.tables import RESULT_COLUMNS, check_ins, evidence, incidents, probes, results, rollups
+from watchdog.store.tables import (
+    CURRENT_RESULT_COLUMNS,
+    check_ins,
+    current_results,
+    evidence,
+    incidents,
+    probes,
+    rollups,
+)
 
 _RESULT_EVIDENCE_JOIN_CONDITION = sa.and_(
-    *(evidence.c[name] == results.c[name] for name in ("probe", "slot", "location"))
+    *(evidence.c[name] == current_results.c[name] for name in ("probe", "slot", "location"))
 )
 
 
@@ -44,7 +52,8 @@ class ResultDetail:
 
 def list_incident_intervals(connection: Connection, start: int) -> list[IncidentInterval]:
     """The incidents that were open at `start` or later."""
-    columns = (incidents.c.probe, incidents.c.rule, incidents.c.since, incidents.c.resolved_at)
+    since = incidents.c.since + incidents.c.clock_shift
+    columns = (incidents.c.probe, incidents.c.rule, since, incidents.c.resolved_at)
     open_since = sa.or_(incidents.c.resolved_at.is_(None), incidents.c.resolved_at >= start)
     return [IncidentInterval(*row) for row in connection.execute(sa.select(*columns).where(open_since))]
 
@@ -70,28 +79,32 @@ def load_days_with_judged_results(
 
 def _build_judged_result_condition(start: int, end: int) -> sa.ColumnElement[bool]:
     """Whether the row's probe has a pass or a failure in [start, end): one index seek."""
-    between = (results.c.slot >= start, results.c.slot < end)
-    return sa.exists().where(results.c.probe == probes.c.id, *between, results.c.outcome.in_(JUDGED_OUTCOMES))
+    between = (current_results.c.slot >= start, current_results.c.slot < end)
+    return sa.exists().where(
+        current_results.c.probe == probes.c.id, *between, current_results.c.outcome.in_(JUDGED_OUTCOMES)
+    )
 
 
 def load_latest_results(connection: Connection, ids: Collection[int], count: int) -> dict[int, list[ResultRow]]:
     """Probe -> its last `count` results, oldest first."""
-    inner = results.alias("inner_results")
+    inner = current_results.alias("inner_results")
     slots = sa.select(inner.c.slot).where(inner.c.probe == probes.c.id).order_by(inner.c.slot.desc())
     first_slot = sa.func.coalesce(slots.limit(1).offset(count - 1).scalar_subquery(), 0)
     query = sa.select(probes.c.id, *RESULT_ROW_COLUMNS).join_from(
-        probes, results, sa.and_(results.c.probe == probes.c.id, results.c.slot >= first_slot)
+        probes, current_results, sa.and_(current_results.c.probe == probes.c.id, current_results.c.slot >= first_slot)
     )
     rows_by_probe: dict[int, list[ResultRow]] = {probe: [] for probe in ids}
-    for probe, *row in connection.execute(query.where(probes.c.id.in_(ids)).order_by(probes.c.id, results.c.slot)):
+    for probe, *row in connection.execute(
+        query.where(probes.c.id.in_(ids)).order_by(probes.c.id, current_results.c.slot)
+    ):
         rows_by_probe[probe].append(result_row_from_columns(row))
     return {probe: rows[-count:] for probe, rows in rows_by_probe.items()}
 
 
 def list_results_between(connection: Connection, probe: int, start: int, end: int) -> list[ResultRow]:
     """A probe's results with slots in [start, end), oldest first."""
-    inside = (results.c.probe == probe, results.c.slot >= start, results.c.slot < end)
-    query = sa.select(*RESULT_ROW_COLUMNS).where(*inside).order_by(results.c.slot)
+    inside = (current_results.c.probe == probe, current_results.c.slot >= start, current_results.c.slot < end)
+    query = sa.select(*RESULT_ROW_COLUMNS).where(*inside).order_by(current_results.c.slot)
     return [result_row_from_columns(row) for row in connection.execute(query)]
 
 
@@ -99,22 +112,27 @@ def list_results_before(
     connection: Connection, probe: int, slot: int | None = None, limit: int = 50, outcome: Outcome | None = None
 ) -> list[ResultRow]:
     """A probe's results before `slot`, or its newest ones, newest first."""
-    query = sa.select(*RESULT_ROW_COLUMNS).where(results.c.probe == probe).order_by(results.c.slot.desc()).limit(limit)
+    query = (
+        sa.select(*RESULT_ROW_COLUMNS)
+        .where(current_results.c.probe == probe)
+        .order_by(current_results.c.slot.desc())
+        .limit(limit)
+    )
     if slot is not None:
-        query = query.where(results.c.slot < slot)
+        query = query.where(current_results.c.slot < slot)
     if outcome is not None:
-        query = query.where(results.c.outcome == outcome)
+        query = query.where(current_results.c.outcome == outcome)
     return [result_row_from_columns(row) for row in connection.execute(query)]
 
 
 def load_result_details(connection: Connection, probe: int, slots: Collection[int]) -> dict[int, ResultDetail]:
     """Slot -> result with its evidence; slots without a result are missing."""
     query = (
-        sa.select(*RESULT_COLUMNS, results.c.recorded_at, evidence.c.facts, evidence.c.excerpt)
-        .join_from(results, evidence, _RESULT_EVIDENCE_JOIN_CONDITION, isouter=True)
-        .where(results.c.probe == probe, results.c.slot.in_(slots))
+        sa.select(*CURRENT_RESULT_COLUMNS, current_results.c.recorded_at, evidence.c.facts, evidence.c.excerpt)
+        .join_from(current_results, evidence, _RESULT_EVIDENCE_JOIN_CONDITION, isouter=True)
+        .where(current_results.c.probe == probe, current_results.c.slot.in_(slots))
     )
-    rows = connection.execute(query.order_by(results.c.slot)).all()
+    rows = connection.execute(query.order_by(current_results.c.slot)).all()
     stored_results = build_results_from_rows(connection, (row[:-3] for row in rows))
     details = {}
     for result, (*_, recorded_at, facts, excerpt) in zip(stored_results, rows, strict=True):
@@ -125,16 +143,20 @@ def load_result_details(connection: Connection, probe: int, slots: Collection[in
 
 def load_last_good_slot(connection: Connection, probe: int, slot: int) -> int | None:
     """The newest slot before `slot` that passed."""
-    passed = (results.c.probe == probe, results.c.slot < slot, results.c.outcome == Outcome.PASS)
-    query = sa.select(results.c.slot).where(*passed).order_by(results.c.slot.desc()).limit(1)
+    passed = (
+        current_results.c.probe == probe,
+        current_results.c.slot < slot,
+        current_results.c.outcome == Outcome.PASS,
+    )
+    query = sa.select(current_results.c.slot).where(*passed).order_by(current_results.c.slot.desc()).limit(1)
     return connection.execute(query).scalar()
 
 
 def load_last_good_slot_with_evidence(connection: Connection, probe: int, slot: int) -> int | None:
     """The newest slot before `slot` that passed and has evidence."""
     query = (
-        sa.select(evidence.c.slot).join_from(evidence, results, _RESULT_EVIDENCE_JOIN_CONDITION)
-        .where(evidence.c.probe == probe, evidence.c.slot < slot, results.c.outcome == Outcome.PASS)
+        sa.select(evidence.c.slot).join_from(evidence, current_results, _RESULT_EVIDENCE_JOIN_CONDITION)
+        .where(evidence.c.probe == probe, evidence.c.slot < slot, current_results.c.outcome == Outcome.PASS)
         .order_by(evidence.c.slot.desc()).limit(1)
     )  # fmt: skip
     return connection.execute(query).scalar()

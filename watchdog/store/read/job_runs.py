@@ -11,7 +11,7 @@ from watchdog.domain.model import Outcome, ProbeInfo, RunSummary
 from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.rules import job
 from watchdog.store.codec import decode_nullable_json, encode_compact_json
-from watchdog.store.tables import check_ins, results
+from watchdog.store.tables import check_ins, current_results
 
 HEARTBEAT_PROBE_KIND = "heartbeat"
 MAX_LISTINGS_SEARCHED_FOR_RUNS = 300
@@ -47,11 +47,13 @@ def _list_runs_from_check_ins(connection: sa.Connection, probe: int, limit: int)
 
 def _list_runs_from_listings(connection: sa.Connection, probe: int, job_name: str, limit: int) -> list[RunSummary]:
     """A listing that has the job's name has all of its facts, so no other result needs to be read."""
-    names_job = results.c.facts.contains(f"{encode_compact_json(job_name)}:[", autoescape=True)
-    query = sa.select(results.c.facts).where(results.c.probe == probe, names_job, ~results.c.late)
+    names_job = current_results.c.facts.contains(f"{encode_compact_json(job_name)}:[", autoescape=True)
+    query = sa.select(current_results.c.facts).where(
+        current_results.c.probe == probe, names_job, ~current_results.c.late
+    )
     runs: dict[int, RunSummary] = {}
     for text in connection.execute(
-        query.order_by(results.c.slot.desc()).limit(MAX_LISTINGS_SEARCHED_FOR_RUNS)
+        query.order_by(current_results.c.slot.desc()).limit(MAX_LISTINGS_SEARCHED_FOR_RUNS)
     ).scalars():
         listing = decode_nullable_json(text).get(job.RULE_NAME)
         values = listing[1].get(job_name) if listing else None

@@ -17,7 +17,7 @@ from watchdog.domain.model import HealthState, ProbeInfo, ProbeResult, SubjectLi
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, job, missing, task, unreadable_schedule
 from watchdog.store.codec import decode_probe_info
 from watchdog.store.listings import build_results_from_rows
-from watchdog.store.tables import RESULT_COLUMNS, probes, results
+from watchdog.store.tables import CURRENT_RESULT_COLUMNS, current_results, probes
 
 JOB_PROBE_KINDS = ("heartbeat", "jobs", "mcp")
 """The kinds of probe that can report jobs."""
@@ -100,7 +100,7 @@ def load_newest_job_source_listings(
     connection: Connection, probe: int | None = None
 ) -> dict[int, NewestJobSourceListing]:
     """The newest listing of every source, or of one, by probe: two index seeks each."""
-    newest, listing = results.alias("newest"), results.alias("listing")
+    newest, listing = current_results.alias("newest"), current_results.alias("listing")
     newest_slot = (
         sa.select(newest.c.slot)
         .where(newest.c.probe == probes.c.id)
@@ -121,10 +121,10 @@ def load_newest_job_source_listings(
         .correlate(probes)
         .scalar_subquery()
     )
-    has_listing = sa.and_(results.c.probe == probes.c.id, results.c.slot == listing_slot)
+    has_listing = sa.and_(current_results.c.probe == probes.c.id, current_results.c.slot == listing_slot)
     query: sa.Select[Any] = (
-        sa.select(probes.c.id, probes.c.info, newest_slot, *RESULT_COLUMNS)
-        .join_from(probes, results, has_listing, isouter=True)
+        sa.select(probes.c.id, probes.c.info, newest_slot, *CURRENT_RESULT_COLUMNS)
+        .join_from(probes, current_results, has_listing, isouter=True)
         .where(probes.c.removed_at.is_(None), probes.c.kind.in_(JOB_PROBE_KINDS))
     )
     if probe is not None:

@@ -28,12 +28,12 @@ from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.codec import decode_nullable_json, decode_probe_info
 from watchdog.store.read.alert_context import INCIDENTS_WITH_PROBE_INFO_QUERY, build_incident_from_row
 from watchdog.store.tables import (
+    current_results,
     incidents,
     outbox,
     outbox_is_undelivered,
     probe_state,
     probes,
-    results,
     schedule,
     watermarks,
 )
@@ -133,7 +133,7 @@ class DeliveryRecord(NamedTuple):
     finished_at: int | None
 
 
-RESULT_ROW_COLUMNS = [results.c[name] for name in ResultRow._fields]
+RESULT_ROW_COLUMNS = [current_results.c[name] for name in ResultRow._fields]
 DELIVERY_RECORD_COLUMNS = [outbox.c[name] for name in DeliveryRecord._fields]
 
 
@@ -164,18 +164,18 @@ def list_service_findings(connection: Connection) -> tuple[Incident, ...]:
 
 def list_probe_statuses(connection: Connection, probe_id: str | None = None) -> list[ProbeStatus]:
     """Every configured probe, or the one with this id; by name. Watchdog's own probe is listed only by its id."""
-    newest = results.alias("newest")
+    newest = current_results.alias("newest")
     slots = sa.select(newest.c.slot).where(newest.c.probe == probes.c.id).order_by(newest.c.slot.desc()).limit(1)
     judged_slot = slots.where(newest.c.outcome.in_(JUDGED_OUTCOMES)).scalar_subquery()
     next_due = sa.select(sa.func.min(schedule.c.next_due)).where(schedule.c.probe == probes.c.id).scalar_subquery()
-    is_newest = sa.and_(results.c.probe == probes.c.id, results.c.slot == slots.scalar_subquery())
+    is_newest = sa.and_(current_results.c.probe == probes.c.id, current_results.c.slot == slots.scalar_subquery())
     is_waiting = sa.exists().where(
         probe_state.c.probe == probes.c.id, probe_state.c.key == WAITING_FOR_FIRST_RUN_STATE_KEY
     )
     columns = (probes.c.id, probes.c.info, probes.c.created_at, judged_slot, next_due, is_waiting)
     query = (
         sa.select(*columns, *RESULT_ROW_COLUMNS)
-        .join_from(probes, results, is_newest, isouter=True)
+        .join_from(probes, current_results, is_newest, isouter=True)
         .where(probes.c.removed_at.is_(None))
         .order_by(probes.c.name, probes.c.id)
     )

@@ -52,11 +52,13 @@ def record_probe_runs_without_store(
             missed += claims.list_results_of_slots_missed_while_store_away(
                 row.probe, row.next_due, runs.first_slot, row.last_slot
             )
-            in_flight = decode_in_flight_slots(row.in_flight) | {slot: slot for slot in runs.slots_in_progress}
+            timeline = claims.watermark.timeline
+            in_flight = decode_in_flight_slots(row.in_flight, timeline)
+            in_flight |= {(slot, timeline): slot for slot in runs.slots_in_progress}
             values = {
                 "next_due": claims.registry[row.probe].schedule.find_next_slot_after(runs.last_slot),
                 "last_slot": runs.last_slot,
-                "in_flight": encode_in_flight_slots(in_flight),
+                "in_flight": encode_in_flight_slots(in_flight, timeline),
             }
             update = sa.update(schedule).where(schedule.c.location == claims.location, schedule.c.probe == row.probe)
             connection.execute(update.values(values))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 
@@ -15,7 +15,7 @@ from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.rules import missed_run
 from watchdog.domain.schedule import CronSchedule, IntervalSchedule, Schedule
 from watchdog.store.database import Database
-from watchdog.store.tables import schedule
+from watchdog.store.tables import results, schedule
 from watchdog.store.write.probe_registry import ProbeRegistry
 from watchdog.store.write.probe_state import load_probe_state
 from watchdog.store.write.recorder import ResultRecorder
@@ -38,7 +38,7 @@ class SlotClaimer:
     Owns `schedule`: a row's lock makes its process the only one that claims the probe. A claimed slot stays in flight
     until its result is stored; if none is within the probe's max_lateness, the slot is recorded as missed. The lateness
     of a run that is caught up counts from when it was claimed. Every slot has therefore a result or lies in a gap.
-    While the clock is behind the watermark, nothing is due.
+    A step of the clock (`clock_steps.py`) begins a clock generation, in which the same slots are due again.
     """
 
     def __init__(self, database: Database, watermark: Watermark, recorder: ResultRecorder, registry: ProbeRegistry):
@@ -76,16 +76,18 @@ class SlotClaimer:
     def _claim_rows(self, connection: sa.Connection, rows: Sequence[Any], now: int) -> list[ClaimedSlot]:
         rows = [row for row in rows if self.registry.may_claim_else_exclude(row.probe, row.probe_definition)]
         in_flight, missed = self._split_in_flight_and_lost(connection, rows, now)
-        claimed, updates = [], []
-        for row in rows:
-            slot, skipped, next_due = self._plan_due_slots(row, now)
+        claimed, updates, timeline = [], [], self.watermark.timeline
+        plans = [(row, *self._plan_due_slots(row, now)) for row in rows]
+        ran = self._find_slots_that_ran_earlier(connection, [(row.probe, slot) for row, slot, *_ in plans])
+        for row, planned_slot, skipped, next_due in plans:
             missed += skipped
+            slot = None if (row.probe, planned_slot) in ran else planned_slot
             if slot is not None:
                 late_ms = now - slot if self._should_catch_up(row.probe, slot, now) else 0
-                claimed.append(ClaimedSlot(row.probe, slot, self.location, row.last_slot, late_ms))
-                in_flight[row.probe][slot] = slot + late_ms
+                claimed.append(ClaimedSlot(row.probe, slot, timeline, row.last_slot, late_ms))
+                in_flight[row.probe][slot, timeline] = slot + late_ms
             last_slot = row.last_slot if slot is None else slot
-            slots = encode_in_flight_slots(in_flight[row.probe])
+            slots = encode_in_flight_slots(in_flight[row.probe], timeline)
             updates.append({"p": row.probe, "due": next_due, "last": last_slot, "slots": slots})
         if updates:
             update = self._schedule_update.values(
@@ -98,24 +100,52 @@ class SlotClaimer:
 
     def _split_in_flight_and_lost(
         self, connection: sa.Connection, rows: list[Any], now: int
-    ) -> tuple[dict[int, dict[int, int]], list[ProbeResult]]:
+    ) -> tuple[dict[int, dict[InFlightSlot, int]], list[ProbeResult]]:
         """The slots of each probe that are still in flight, with when each was to start, and `missed` results for those
         whose max_lateness has passed without a result."""
-        in_flight = {row.probe: decode_in_flight_slots(row.in_flight) for row in rows}
-        starts = {(probe, slot): start for probe, slots in in_flight.items() for slot, start in slots.items()}
-        recorded = self.database.load_recorded_slots(connection, list(starts), self.location)
+        in_flight = {row.probe: decode_in_flight_slots(row.in_flight, self.watermark.timeline) for row in rows}
+        starts = {(probe, *slot): start for probe, slots in in_flight.items() for slot, start in slots.items()}
+        recorded = {
+            (*key, timeline)
+            for timeline in {timeline for *_, timeline in starts}
+            for key in self.database.load_recorded_slots(
+                connection, [(probe, slot) for probe, slot, each in starts if each == timeline], timeline
+            )
+        }
         has_elapsed = self.watermark.uptime_clock.has_elapsed
         lost = [
-            (probe, slot)
-            for (probe, slot), start in starts.items()
-            if (probe, slot) not in recorded and has_elapsed(start, self.registry[probe].policy.max_lateness, now)
+            key
+            for key, start in starts.items()
+            if key not in recorded and has_elapsed(start, self.registry[key[0]].policy.max_lateness, now)
         ]
         done = recorded | set(lost)
         remaining = {
-            probe: {slot: start for slot, start in slots.items() if (probe, slot) not in done}
+            probe: {slot: start for slot, start in slots.items() if (probe, *slot) not in done}
             for probe, slots in in_flight.items()
         }
-        return remaining, [self._build_lost_run_result(probe, slot, now) for probe, slot in lost]
+        return remaining, [
+            self._build_lost_run_result(probe, slot, now)._replace(location=timeline) for probe, slot, timeline in lost
+        ]
+
+    def _find_slots_that_ran_earlier(
+        self, connection: sa.Connection, slots: Sequence[tuple[int, int | None]]
+    ) -> set[tuple[int, int]]:
+        """Which of these (probe, slot) of cron schedules have run in an earlier clock generation: they do not run
+        again."""
+        keys = [
+            (probe, slot)
+            for probe, slot in slots
+            if self.watermark.generation and slot is not None and self._is_cron(probe)
+        ]
+        if not keys:
+            return set()
+        of_slots = sa.tuple_(results.c.probe, results.c.slot).in_(keys)
+        took_place = results.c.outcome != Outcome.MISSED, results.c.location != self.watermark.timeline
+        query = sa.select(results.c.probe, results.c.slot).where(of_slots, *took_place)
+        return set(map(tuple, connection.execute(query)))
+
+    def _is_cron(self, probe: int) -> bool:
+        return isinstance(self.registry[probe].schedule, CronSchedule)
 
     def _plan_due_slots(self, row: Any, now: int) -> tuple[int | None, list[ProbeResult], int]:
         """The slot to run, if any; a result for the slots that are skipped; the next slot."""
@@ -211,7 +241,13 @@ class SlotClaimer:
         self, probe: int, slot: int, reason: str, *, slot_count: int = 1, previous_slot: int | None = None
     ) -> ProbeResult:
         return ProbeResult(
-            probe, slot, self.location, Outcome.MISSED, reason, previous_slot=previous_slot, slot_count=slot_count
+            probe,
+            slot,
+            self.watermark.timeline,
+            Outcome.MISSED,
+            reason,
+            previous_slot=previous_slot,
+            slot_count=slot_count,
         )
 
     def reschedule_sooner(self, due_at_by_probe: Mapping[int, int]) -> None:
@@ -249,7 +285,7 @@ class SlotClaimer:
             [
                 settled_until - MAX_RESULT_HOLD_FOR_NETWORK_CHECK_MS,
                 *to_catch_up,
-                *(slot for slots in in_flight.values() for slot in slots),
+                *(slot for slots in in_flight.values() for slot, _ in slots),
             ]
         )
 
@@ -273,11 +309,28 @@ def _count_schedule_slots(schedule: Schedule, first: int, end: int) -> int:
     return count
 
 
-def encode_in_flight_slots(starts: Mapping[int, int]) -> str:
-    """Slots in flight: the number of a slot, or [slot, when it was claimed] if it is caught up."""
-    return json.dumps([slot if start == slot else [slot, start] for slot, start in starts.items()])
+InFlightSlot: TypeAlias = tuple[int, str]
+"""(slot, timeline)"""
 
 
-def decode_in_flight_slots(text: str) -> dict[int, int]:
-    """Slot -> when it was to start, from which its lateness counts."""
-    return {entry[0]: entry[-1] for entry in (e if isinstance(e, list) else [e] for e in json.loads(text))}
+def encode_in_flight_slots(starts: Mapping[InFlightSlot, int], current_timeline: str) -> str:
+    """Slots in flight: the number of a slot; [slot, when it was claimed] if it is caught up; [slot, start, timeline] if
+    it was claimed before the last step of the clock."""
+
+    def encode(slot: int, timeline: str, start: int) -> int | list[int | str]:
+        if timeline != current_timeline:
+            return [slot, start, timeline]
+        return slot if start == slot else [slot, start]
+
+    return json.dumps([encode(*key, start) for key, start in starts.items()])
+
+
+def decode_in_flight_slots(text: str, current_timeline: str) -> dict[InFlightSlot, int]:
+    """(slot, timeline) -> when it was to start, from which its lateness counts."""
+    starts = {}
+    for entry in json.loads(text):
+        slot, start, timeline = entry if isinstance(entry, list) and len(entry) == 3 else (entry, entry, "")
+        if isinstance(slot, list):
+            slot, start = slot
+        starts[slot, timeline or current_timeline] = start
+    return starts

@@ -23,7 +23,7 @@ from watchdog.domain.rules import (
 )
 from watchdog.store.database import Database, run_after_commit
 from watchdog.store.listings import SubjectListingCache, build_results_from_rows
-from watchdog.store.tables import alert_states, evaluation_cursors, results, staleness_events
+from watchdog.store.tables import END_OF_TIME, alert_states, evaluation_cursors, results, staleness_events
 from watchdog.store.write.incident_groups import INCIDENT_GROUPS_LOCK_KEY
 from watchdog.store.write.incidents import change_incident_cause, open_incident, resolve_incident
 from watchdog.store.write.probe_registry import ProbeRegistry
@@ -43,6 +43,16 @@ class EvaluationCursor(NamedTuple):
     """An alert state exists or a slot is awaited, so any result may change something."""
     wake_at: int | None
     """When the deadlines of the probe are evaluated next: maybe early, never late. None while it is stale."""
+
+
+class StalenessEvent(NamedTuple):
+    """The decision that a probe is stale: a row of `staleness_events`."""
+
+    probe: int
+    last_result_slot: int
+    timeline: str
+    threshold_ms: int
+    detected_at: int
 
 
 @dataclass(slots=True)
@@ -82,8 +92,12 @@ class AlertEvaluator:
     therefore replaying them gives the same transitions.
     """
 
-    def __init__(self, database: Database, watermark: Watermark, registry: ProbeRegistry):
+    def __init__(
+        self, database: Database, watermark: Watermark, registry: ProbeRegistry, *, gives_up_awaited: bool = False
+    ):
+        """`gives_up_awaited`: fold everything that is stored, without waiting for results that may still arrive."""
         self.database, self.watermark, self.registry = database, watermark, registry
+        self._gives_up_awaited = gives_up_awaited
         self.listings = SubjectListingCache()
 
     def find_newest_settled_slot(self, probe: int, now: int) -> int:
@@ -167,20 +181,20 @@ class AlertEvaluator:
         newest_slot: int | None,
     ) -> None:
         probe, clock = cursor.probe, self.watermark.uptime_clock
-        policy = self.registry[probe].policy
+        policy, generation = self.registry[probe].policy, self.watermark.generation
         states = dict(states_before)
-        fold = fold_results(
-            policy, states, start, rows, lambda slot: clock.has_elapsed(slot, policy.max_lateness, now), now=now
-        )
+        waits_until = END_OF_TIME if self._gives_up_awaited else now
+        lateness_passed = partial(clock.has_elapsed, duration=policy.max_lateness, now=waits_until)
+        fold = fold_results(policy, states, start, rows, lateness_passed, now=waits_until, generation=generation)
         writes.add_expired_holds(rows, fold.evaluated_until)
         changed, until = fold.alert_states_changed, fold.evaluated_until
         if newest_slot is not None and stale.STALE_ALERT_STATE_KEY not in states:
             threshold = policy.staleness_threshold(newest_slot)
             if clock.has_elapsed(newest_slot, threshold, now):
-                writes.staleness_events.append(
-                    {"probe": probe, "last_result_slot": newest_slot, "threshold_ms": threshold, "detected_at": now}
-                )
-                advance_alert_state(policy, states, newest_slot, stale.build_stale_finding(threshold), fold.transitions)
+                event = StalenessEvent(probe, newest_slot, self.watermark.timeline, threshold, detected_at=now)
+                writes.staleness_events.append(event._asdict())
+                finding = stale.build_stale_finding(threshold)
+                advance_alert_state(policy, states, newest_slot, finding, fold.transitions, generation=generation)
                 if not changed and fold.awaited_slot is None and fold.held_until is None:
                     # No slot is decided by this, and one after the newest result may still be caught up.
                     until = max(cursor.evaluated_until, newest_slot)

@@ -10,7 +10,7 @@ from watchdog.domain.model import IncidentTransition
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.routing import RoutingDecision
 from watchdog.store import codec
-from watchdog.store.tables import cause_changes, incidents
+from watchdog.store.tables import cause_changes, clock_steps, incidents
 from watchdog.store.write.incident_groups import join_incident_groups
 from watchdog.store.write.outbox_rows import (
     enqueue_cause_changed_notifications,
@@ -37,6 +37,8 @@ def open_incident(
             subject=transition.subject,
             severity=registered.info.severity,
             since=transition.first_bad_slot,
+            generation=transition.generation,
+            clock_shift=_build_clock_shift_subquery(transition.generation),
             opened_slot=transition.slot,
             opened_at=now,
             reason=transition.reason,
@@ -48,6 +50,12 @@ def open_incident(
     )
     leads = join_incident_groups(connection, transition, routing.destinations, registered, now)
     enqueue_opened_notifications(connection, transition.incident, routing.destinations, leads, now)
+
+
+def _build_clock_shift_subquery(generation: int) -> sa.ScalarSelect[int]:
+    """How far the clock was set since an instant of this clock generation, in ms."""
+    distance = sa.func.coalesce(sa.func.sum(clock_steps.c.stepped_to - clock_steps.c.stepped_from), 0)
+    return sa.select(distance).where(clock_steps.c.generation > generation).scalar_subquery()
 
 
 def change_incident_cause(

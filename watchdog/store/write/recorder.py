@@ -12,7 +12,7 @@ from watchdog.domain.rules import evaluate_result_rules, missed_run
 from watchdog.store import codec
 from watchdog.store.database import Database
 from watchdog.store.listings import encode_listings
-from watchdog.store.tables import evaluation_cursors, probes, results
+from watchdog.store.tables import current_results, evaluation_cursors, probes, results
 from watchdog.store.write.evaluation import AlertEvaluator, EvaluationCursor
 from watchdog.store.write.evidence import EvidenceWriter
 from watchdog.store.write.probe_registry import ProbeRegistry
@@ -67,7 +67,7 @@ class ResultRecorder:
         rows, suspect_keys, late_keys, encoded = [], set(), set(), {}
         for key, (result, *_) in batch.items():
             cursor = cursors.get(result.probe)
-            late = _is_result_too_late(result, cursor, settled[result.probe])
+            late = key[2] != self.watermark.timeline or _is_result_too_late(result, cursor, settled[result.probe])
             late_keys |= {key} if late else set()
             listings, facts = encode_listings(result, self._listings)
             base = None if listings is None else listings.base_slot
@@ -130,21 +130,23 @@ class ResultRecorder:
             )
 
     def _load_newest_result_slots(self, connection: sa.Connection, ids: Iterable[int]) -> dict[int, int]:
-        """The slot of each probe's newest result that was not missed or late; without one, when the probe was added."""
+        """The slot of each probe's newest result that was not missed or late; without one, when the probe was added. At
+        the earliest the last step of the clock: deadlines restart there."""
         newest = (
-            sa.select(results.c.slot)
+            sa.select(current_results.c.slot)
             .where(
-                results.c.probe == probes.c.id,
-                results.c.slot > probes.c.created_at,
-                results.c.outcome != Outcome.MISSED,
-                ~results.c.late,
+                current_results.c.probe == probes.c.id,
+                current_results.c.slot > probes.c.created_at,
+                current_results.c.outcome != Outcome.MISSED,
+                ~current_results.c.late,
             )
-            .order_by(results.c.slot.desc())
+            .order_by(current_results.c.slot.desc())
             .limit(1)
             .scalar_subquery()
         )
         query = sa.select(probes.c.id, sa.func.coalesce(newest, probes.c.created_at))
-        return {row[0]: row[1] for row in connection.execute(query.where(probes.c.id.in_(list(ids))))}
+        rows = connection.execute(query.where(probes.c.id.in_(list(ids))))
+        return {probe: max(slot, self.watermark.restarted_at) for probe, slot in rows}
 
 
 def _is_missed_run(result: ProbeResult) -> bool:

@@ -18,6 +18,7 @@ from watchdog.store.tables import (
     evidence,
     incident_groups,
     incidents,
+    is_current_result,
     messages,
     outbox,
     probes,
@@ -41,7 +42,8 @@ def roll_up_hours(database: Database, settled_until: int) -> int:
     end = settled_until // HOUR_MS * HOUR_MS
     rolled_up_until = sa.select(sa.func.max(rollups.c.hour) + HOUR_MS).where(rollups.c.probe == probes.c.id)
     start = sa.func.coalesce(rolled_up_until.correlate(probes).scalar_subquery(), 0)
-    first_slot = sa.select(sa.func.min(results.c.slot)).where(results.c.probe == probes.c.id, results.c.slot >= start)
+    is_unrolled = results.c.probe == probes.c.id, results.c.slot >= start, is_current_result
+    first_slot = sa.select(sa.func.min(results.c.slot)).where(*is_unrolled)
     with database.write_transaction() as connection:
         query = sa.select(probes.c.id, start).where(first_slot.scalar_subquery() < end).limit(MAX_PROBES_PER_ROLLUP)
         rows = connection.execute(query).all()
@@ -67,7 +69,7 @@ def _build_hourly_rollups_query(probe: int, start: int, end: int) -> sa.Select[t
             total(Outcome.MISSED, results.c.slot_count), sa.func.coalesce(sa.func.sum(duration), 0),
             sa.func.max(duration),
         )
-        .where(results.c.probe == probe, results.c.slot >= start, results.c.slot < end)
+        .where(results.c.probe == probe, results.c.slot >= start, results.c.slot < end, is_current_result)
         .group_by(results.c.probe, hour, results.c.location)
     )  # fmt: skip
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from watchdog.domain.clock_steps import ClockStep, format_timeline
 from watchdog.domain.uptime_clock import UptimeClock
 from watchdog.store.database import Database
-from watchdog.store.tables import downtime, watermarks
+from watchdog.store.errors import ClockSteppedError
+from watchdog.store.tables import clock_steps, downtime, watermarks
 
 MIN_DOWNTIME_GAP_MS = 5_000
 """A watermark that does not move for this long is a gap; claims come twice a second."""
@@ -14,10 +16,11 @@ DOWNTIME_GAP_CHECK_INTERVAL_MS = MIN_DOWNTIME_GAP_MS // 2
 
 
 class Watermark:
-    """The watermark of one location, and its uptime.
+    """The watermark of one location, its clock generation, and its uptime.
 
-    Owns `claimed_until`, the instant up to which every due slot is claimed or recorded as missed; it never goes back.
-    Code that judges by time calls `detect_gap` first, so that a gap is stored before anything counts as overdue.
+    Owns `claimed_until`, the instant up to which every due slot is claimed or recorded as missed; only a step of the
+    clock sets it back. Code that judges by time calls `detect_gap` first, so that a gap is stored before anything
+    counts as overdue.
     """
 
     def __init__(self, database: Database, location: str):
@@ -25,27 +28,45 @@ class Watermark:
         self.uptime_clock = UptimeClock()
         self.claimed_until: int | None = None
         """The watermark when it was last read or moved."""
+        self.generation = self.restarted_at = 0
+        """The clock generation that this process is in, and the instant at which it started; 0: with no step."""
+        self._is_loaded = False
         self._gap_checked_at = 0
+
+    @property
+    def timeline(self) -> str:
+        """The location of what is recorded now."""
+        return format_timeline(self.location, self.generation)
+
+    def enter_generation(self) -> None:
+        """Follow the database into its clock generation. From then on `now` has to be of that generation."""
+        with self.database.open_read_transaction() as connection:
+            self.load_generation(connection)
 
     def detect_gap(self, now: int, *, advance: bool = False) -> None:
         """Store a gap if the watermark has not moved. With `advance`, move it to `now`: every slot due by then is
         claimed.
 
-        Without `advance`, this reads the database only once in DOWNTIME_GAP_CHECK_INTERVAL_MS.
+        Without `advance`, this reads the database only once in DOWNTIME_GAP_CHECK_INTERVAL_MS. Raises ClockSteppedError
+        if another process has adopted a step of the clock.
         """
-        if now - self._gap_checked_at < DOWNTIME_GAP_CHECK_INTERVAL_MS and not advance:
+        if 0 <= now - self._gap_checked_at < DOWNTIME_GAP_CHECK_INTERVAL_MS and not advance:
             return
         here, new_gaps = watermarks.c.location == self.location, None
         with self.database.write_transaction() as connection:
-            query = sa.select(watermarks.c.claimed_until).where(here).with_for_update()
-            claimed_until: int = connection.execute(query).scalar_one()
+            query = sa.select(watermarks.c.claimed_until, watermarks.c.generation).where(here).with_for_update()
+            claimed_until, generation = connection.execute(query).one()
+            if not self._is_loaded:
+                self.load_generation(connection)
+            if generation != self.generation:
+                raise ClockSteppedError("another process has adopted a step of the clock")
             is_gap = now - claimed_until > MIN_DOWNTIME_GAP_MS
             if is_gap:
-                gap = {"location": self.location, "started_at": claimed_until, "ended_at": now}
+                gap = {"location": self.timeline, "started_at": claimed_until, "ended_at": now}
                 connection.execute(self.database.build_insert_statement(downtime).values(gap).on_conflict_do_nothing())
             if now > claimed_until and (advance or is_gap):
                 connection.execute(sa.update(watermarks).where(here).values(claimed_until=now))
-            if is_gap or now - self._gap_checked_at >= DOWNTIME_GAP_CHECK_INTERVAL_MS:
+            if is_gap or not 0 <= now - self._gap_checked_at < DOWNTIME_GAP_CHECK_INTERVAL_MS:
                 new_gaps = self._load_new_downtime_gaps(connection)
         self.claimed_until = max(claimed_until, now) if advance or is_gap else claimed_until
         if new_gaps is not None:
@@ -55,10 +76,38 @@ class Watermark:
 
     def _load_new_downtime_gaps(self, connection: sa.Connection) -> list[tuple[int, int]]:
         """The gaps after the last known one: there may be years of them."""
-        query = sa.select(downtime.c.started_at, downtime.c.ended_at).where(downtime.c.location == self.location)
+        query = sa.select(downtime.c.started_at, downtime.c.ended_at).where(downtime.c.location == self.timeline)
         if self.uptime_clock.gaps:
             query = query.where(downtime.c.started_at > self.uptime_clock.gaps[-1][0])
         return [(started_at, ended_at) for started_at, ended_at in connection.execute(query)]
+
+    def load_generation(self, connection: sa.Connection) -> None:
+        steps = load_clock_steps(connection, self.location)
+        self.generation, self.restarted_at = (steps[-1].generation, steps[-1].stepped_to) if steps else (0, 0)
+        self.uptime_clock = load_uptime_clock(connection, self.location)
+        self._is_loaded, self._gap_checked_at = True, 0
+
+
+def load_uptime_clock(connection: sa.Connection, location: str) -> UptimeClock:
+    """With the gaps of all clock generations, as far as their instants have not come again."""
+    steps = load_clock_steps(connection, location)
+    gaps: list[tuple[int, int]] = []
+    for generation in range(len(steps) + 1):
+        valid_until = min((step.stepped_to for step in steps if step.generation > generation), default=None)
+        query = sa.select(downtime.c.started_at, downtime.c.ended_at).where(
+            downtime.c.location == format_timeline(location, generation)
+        )
+        for started_at, ended_at in connection.execute(query):
+            end = ended_at if valid_until is None else min(ended_at, valid_until)
+            gaps += [(started_at, end)] if started_at < end else []
+    return UptimeClock(gaps)
+
+
+def load_clock_steps(connection: sa.Connection, location: str) -> list[ClockStep]:
+    """All steps, in order."""
+    columns = [clock_steps.c[name] for name in ClockStep._fields]
+    query = sa.select(*columns).where(clock_steps.c.location == location).order_by(clock_steps.c.generation)
+    return [ClockStep(*row) for row in connection.execute(query)]
 
 
 def load_location_watermark(connection: sa.Connection, location: str) -> int:

@@ -99,7 +99,8 @@ def _load_first_bad_and_last_good(
     """The first bad result and the last good one. For missing results, only the last result, of any outcome."""
     incident, probe = record.incident, record.incident.probe
     if incident.rule == stale.RULE_NAME:
-        last = history.load_result_details(connection, probe, [incident.since]).get(incident.since)
+        slot = incident.first_bad_slot
+        last = history.load_result_details(connection, probe, [slot]).get(slot)
         _, side = compare_first_bad_and_last_good(
             probe=record.probe,
             state=HealthState.UNKNOWN,
@@ -112,9 +113,9 @@ def _load_first_bad_and_last_good(
             return None, None
         return None, replace(side, title="Last result", state=HEALTH_STATE_BY_OUTCOME[last.result.outcome])
     slots = (
-        incident.since,
-        history.load_last_good_slot(connection, probe, incident.since),
-        history.load_last_good_slot_with_evidence(connection, probe, incident.since),
+        incident.first_bad_slot,
+        history.load_last_good_slot(connection, probe, incident.first_bad_slot),
+        history.load_last_good_slot_with_evidence(connection, probe, incident.first_bad_slot),
     )
     details = history.load_result_details(connection, probe, [slot for slot in slots if slot is not None])
     first_bad, last_good, good_with_evidence = (None if slot is None else details.get(slot) for slot in slots)

@@ -1,0 +1,242 @@
+"""Adoption of a step of the clock: a stored event, after which everything continues at another time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from watchdog.domain.clock_steps import ClockStep, format_timeline
+from watchdog.domain.formatting import HOUR_MS
+from watchdog.domain.heartbeat import HEARTBEAT_STATE_KEY, HeartbeatState
+from watchdog.domain.model import Outcome, ProbeResult, ResultToRecord
+from watchdog.domain.probe_state import SCHEDULED_JOB_STATE_KEY_PREFIX, ScheduledJobStateRecord
+from watchdog.domain.registered_probe import RegisteredProbe
+from watchdog.domain.schedule import Schedule
+from watchdog.store import codec
+from watchdog.store.database import Database
+from watchdog.store.read.job_runs import HEARTBEAT_PROBE_KIND
+from watchdog.store.tables import (
+    clock_steps,
+    destination_backoff,
+    downtime,
+    evaluation_cursors,
+    failing_destinations,
+    incident_groups,
+    incidents,
+    member_faults,
+    members,
+    outbox,
+    outbox_is_unconfirmed,
+    outbox_is_waiting,
+    probe_state,
+    probes,
+    rollups,
+    schedule,
+    watermarks,
+)
+from watchdog.store.write.claims import decode_in_flight_slots, encode_in_flight_slots
+from watchdog.store.write.evaluation import AlertEvaluator
+from watchdog.store.write.probe_registry import ProbeRegistry
+from watchdog.store.write.probe_rows import load_active_probes
+from watchdog.store.write.probe_state import upsert_probe_state
+from watchdog.store.write.recorder import ResultRecorder
+from watchdog.store.write.watermark import Watermark
+
+SKIPPED_REASON = "missed.clock_step"
+MAX_COUNTED_SKIPPED_SLOTS = 100_000
+SHIFTED_COLUMNS = (
+    *(members.c.lease_until, members.c.started_at),
+    *(destination_backoff.c.retry_at, destination_backoff.c.full_at, destination_backoff.c.merged_at),
+    *(incident_groups.c.opened_at, incident_groups.c.accepts_until),
+    *(failing_destinations.c.failing_since, member_faults.c.since),
+    *(outbox.c.due_at, outbox.c.created_at, outbox.c.leased_until, outbox.c.refused_since),
+    *(incidents.c.opened_at, incidents.c.clock_shift),
+)
+"""Leases, deadlines, and instants from which a duration is counted: they keep their distance from now."""
+SHIFTED_ROWS = {outbox: outbox_is_waiting | outbox_is_unconfirmed, incidents: incidents.c.resolved_at.is_(None)}
+"""In the other tables, all."""
+
+
+class StoredTime(NamedTuple):
+    """The time as the database has it."""
+
+    database_time: int | None
+    """The server's clock; None for SQLite."""
+    generation: int
+    watermark: int | None
+    """None: Watchdog has never run."""
+
+
+def load_stored_time(database: Database, location: str) -> StoredTime:
+    """Raises StoreUnavailableError. It takes no connection from those who read, so that pages delay no write."""
+    with database.write_transaction() as connection:
+        server_clock = sa.text("CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)")
+        database_time = sa.select(server_clock if database.is_postgres else sa.null()).scalar_subquery()
+        row = sa.select(watermarks.c.generation, watermarks.c.claimed_until).where(watermarks.c.location == location)
+        location_row = connection.execute(row).first()
+        time = connection.execute(sa.select(database_time)).scalar()
+    return StoredTime(time, *(location_row or (0, None)))
+
+
+def adopt_clock_step(
+    database: Database, location: str, *, generation: int, to: int, now: int | None = None
+) -> ClockStep | None:
+    """Let time continue at `to`, in a new clock generation. None if another process has ended `generation` already.
+    `now`: by the clock so far; None: as the watermark, because this process has just started.
+
+    In one transaction: what is stored and not yet evaluated is evaluated; cursors, watermark and deadlines restart at
+    `to`; the slots that a step forward skips become one `missed` row of each probe; leases, deadlines of the outbox and
+    the beginnings of open incidents keep their distance from now.
+    """
+    with database.write_transaction() as connection:
+        here = watermarks.c.location == location
+        row = connection.execute(sa.select(watermarks).where(here).with_for_update()).one()
+        if row.generation != generation:
+            return None
+        step = ClockStep(generation + 1, row.claimed_until, to)
+        registered = load_active_probes(connection, location, {})
+        rows = connection.execute(
+            sa.select(schedule).where(schedule.c.location == location).order_by(schedule.c.probe).with_for_update()
+        ).all()
+        database.lock_probes(connection, registered)
+        _evaluate_rest(database, connection, location, registered, step)
+        _store_step(database, connection, location, step)
+        connection.execute(sa.update(watermarks).where(here).values(claimed_until=to, generation=step.generation))
+        _restart_schedules(connection, location, rows, registered, step)
+        _restart_evaluation(connection, step)
+        _shift_deadlines(connection, to - (row.claimed_until if now is None else now))
+        if step.distance > 0:
+            watermark = Watermark(database, location)
+            watermark.load_generation(connection)
+            recorder = ResultRecorder(database, watermark, _build_registry(registered))
+            recorder.record_results_in_transaction(
+                connection, _list_skipped_slots(rows, registered, step, watermark), to
+            )
+        else:
+            _restart_heartbeats(database, connection, to)
+    return step
+
+
+def _evaluate_rest(
+    database: Database,
+    connection: sa.Connection,
+    location: str,
+    registered: Mapping[int, RegisteredProbe],
+    step: ClockStep,
+) -> None:
+    """Fold the results that wait for others: after the step, nothing of the earlier generation is evaluated."""
+    watermark = Watermark(database, location)
+    watermark.load_generation(connection)
+    evaluator = AlertEvaluator(database, watermark, _build_registry(registered), gives_up_awaited=True)
+    cursors = evaluator.load_cursors(connection, registered, evaluation_cursors.c.awaiting_slot)
+    if cursors:
+        evaluator.evaluate_probes(connection, set(cursors), cursors, step.stepped_from)
+
+
+def _build_registry(registered: Mapping[int, RegisteredProbe]) -> ProbeRegistry:
+    registry = ProbeRegistry()
+    registry.replace_probes(registered)
+    return registry
+
+
+def _store_step(database: Database, connection: sa.Connection, location: str, step: ClockStep) -> None:
+    later = clock_steps.c.location == location, clock_steps.c.valid_until > step.stepped_to
+    connection.execute(sa.update(clock_steps).where(*later).values(valid_until=step.stepped_to))
+    ended = format_timeline(location, step.generation - 1)
+    values = {"ended_timeline": ended, "location": location, "valid_until": step.stepped_to, **step._asdict()}
+    connection.execute(sa.insert(clock_steps).values(values))
+    if step.distance > 0:
+        timeline = format_timeline(location, step.generation)
+        gap = {"location": timeline, "started_at": step.stepped_from, "ended_at": step.stepped_to}
+        connection.execute(sa.insert(downtime).values(gap))
+
+
+def _restart_schedules(
+    connection: sa.Connection,
+    location: str,
+    rows: Sequence[Any],
+    registered: Mapping[int, RegisteredProbe],
+    step: ClockStep,
+) -> None:
+    ended, started = (format_timeline(location, generation) for generation in (step.generation - 1, step.generation))
+    values = []
+    for row in rows:
+        in_flight = decode_in_flight_slots(row.in_flight, ended)
+        shifted = {key: start + step.distance for key, start in in_flight.items()}
+        slots = registered[row.probe].schedule if row.probe in registered else None
+        next_due = step.stepped_to if slots is None else slots.find_next_slot_after(step.stepped_to)
+        values.append({"p": row.probe, "due": next_due, "slots": encode_in_flight_slots(shifted, started)})
+    if values:
+        update = sa.update(schedule).where(schedule.c.probe == sa.bindparam("p"), schedule.c.location == location)
+        restarted = {"next_due": sa.bindparam("due"), "in_flight": sa.bindparam("slots"), "last_slot": sa.null()}
+        connection.execute(update.values(restarted), values)
+
+
+def _restart_evaluation(connection: sa.Connection, step: ClockStep) -> None:
+    """Deadlines are computed again at once: one that is evaluated too early is only set again."""
+    to = step.stepped_to
+    is_set = evaluation_cursors.c.wake_at.is_not(None)
+    connection.execute(
+        sa.update(evaluation_cursors).values(
+            evaluated_until=to, awaiting_slot=False, wake_at=sa.case((is_set, to), else_=sa.null())
+        )
+    )
+    connection.execute(sa.update(probes).where(probes.c.created_at > to).values(created_at=to))
+    if step.distance < 0:  # the hours that come again are rolled up again, without the results that no longer count
+        connection.execute(sa.delete(rollups).where(rollups.c.hour >= to // HOUR_MS * HOUR_MS))
+
+
+def _shift_deadlines(connection: sa.Connection, distance: int) -> None:
+    for table in {column.table for column in SHIFTED_COLUMNS}:
+        columns = [column for column in SHIFTED_COLUMNS if column.table is table]
+        update = sa.update(table).values({column.name: column + distance for column in columns})
+        condition = SHIFTED_ROWS.get(table)
+        connection.execute(update if condition is None else update.where(condition))
+
+
+def _list_skipped_slots(
+    rows: Iterable[Any], registered: Mapping[int, RegisteredProbe], step: ClockStep, watermark: Watermark
+) -> list[ResultToRecord]:
+    """A `missed` row for the slots of each probe that are never due. `rows`: of the schedule, before the step."""
+    skipped = []
+    for row in rows:
+        if row.probe not in registered:
+            continue
+        slots = registered[row.probe].schedule
+        first = slots.find_next_slot_after(max(step.stepped_from, row.last_slot or 0))
+        if first <= step.stepped_to:
+            count = _count_slots(slots, first, step.stepped_to)
+            result = ProbeResult(row.probe, first, watermark.timeline, Outcome.MISSED, SKIPPED_REASON, slot_count=count)
+            skipped.append(ResultToRecord(result))
+    return skipped
+
+
+def _count_slots(slots: Schedule, first: int, until: int) -> int:
+    """How many slots there are from `first` to `until`, at most MAX_COUNTED_SKIPPED_SLOTS."""
+    every = getattr(slots, "every", None)
+    if every is not None:
+        return int((until - first) // every) + 1
+    count, slot = 0, first
+    while slot <= until and count < MAX_COUNTED_SKIPPED_SLOTS:
+        count, slot = count + 1, slots.find_next_slot_after(slot)
+    return count
+
+
+def _restart_heartbeats(database: Database, connection: sa.Connection, latest: int) -> None:
+    """Count check-ins at the latest at `latest`: otherwise a job that no longer reports would be noticed later by the
+    whole step."""
+    columns = (probe_state.c.probe, probe_state.c.key, probe_state.c.value)
+    is_of_heartbeat = probe_state.c.probe.in_(sa.select(probes.c.id).where(probes.c.kind == HEARTBEAT_PROBE_KIND))
+    restarted = []
+    for probe, key, text in connection.execute(sa.select(*columns).where(is_of_heartbeat)).all():
+        stored = codec.decode_nullable_json(text)
+        if key == HEARTBEAT_STATE_KEY:
+            value = HeartbeatState.from_json(stored).restart_at(latest).to_json()
+        elif key.startswith(SCHEDULED_JOB_STATE_KEY_PREFIX):
+            value = ScheduledJobStateRecord.from_json(stored).restart_at(latest).to_json()
+        else:
+            continue
+        restarted.append({"probe": probe, "key": key, "value": codec.encode_storable_json(value)})
+    upsert_probe_state(database, connection, restarted)
