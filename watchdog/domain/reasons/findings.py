@@ -278,9 +278,9 @@ FINDING_REASON_ENTRIES = (
         "Clock was set or is wrong",
         "The clock of a machine that Watchdog runs on was set by more than 2 s, or differs by more than 2 s from the "
         "clock of its database. Watchdog measures elapsed time without this clock, so no result counts as late and no "
-        "incident about a target opens because of the difference. A new time that lasts for a minute is adopted: probes "
-        "run on, and their deadlines start again. If the clock was set forward, the runs between are skipped. If it was "
-        "set back, the same times come again, and runs of a cron schedule that took place are not repeated.",
+        "incident about a target opens because of the difference. A new time that lasts for a minute is adopted: "
+        "probes run on, and their deadlines start again. If the clock was set forward, the runs between are skipped. "
+        "If it was set back, the same times come again, and runs of a cron schedule that took place are not repeated.",
         "Synchronize the clocks of the machine and of the database server with NTP. Make sure that Watchdog "
         "starts only after the clock of its machine is synchronized.",
         sentence="clock problem on {member} since {since}",
