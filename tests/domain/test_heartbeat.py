@@ -306,3 +306,14 @@ def test_the_state_of_a_version_that_kept_no_starts_of_ended_runs() -> None:
 def test_unknown_fields_of_a_stored_state_are_ignored() -> None:
     assert HeartbeatState.from_json(None) == HeartbeatState.from_json({}) == HeartbeatState()
     assert HeartbeatState.from_json({"last_ok": 5, "mood": "fine"}) == HeartbeatState(last_ok=5)
+
+
+def test_after_the_clock_was_set_back_no_check_in_is_later_than_now() -> None:
+    state = after("1 start a", "2 fail a", "3 start b", "4 ok b", "5 start c", "6 start", "7 start")
+    capped = state.cap_instants(3 * MIN)
+    assert state.cap_instants(7 * MIN) == state
+    assert capped.open_runs == tuple((run_id, min(start, 3 * MIN)) for run_id, start in state.open_runs)
+    assert [(run.start, run.end) for run in capped.ended_runs] == [(1 * MIN, 2 * MIN), (3 * MIN, 3 * MIN)]
+    assert max(run.lost_at for run in capped.lost_runs) == 3 * MIN
+    assert (capped.last_start, capped.last_end, capped.last_ok) == (3 * MIN, 3 * MIN, 3 * MIN)
+    assert HeartbeatState().cap_instants(5) == HeartbeatState()

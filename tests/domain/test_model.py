@@ -17,6 +17,11 @@ def test_an_incident_is_open_until_it_is_resolved() -> None:
     assert replace(incident, resolved_at=9).state == "resolved"
 
 
+def test_the_first_bad_slot_stays_when_the_clock_is_set_during_an_incident() -> None:
+    incident = Incident("a1", 1, "job", "backup", Severity.WARNING, 5, 6, "job.failed", "failed", clock_shift=-7)
+    assert incident.first_bad_slot == 12
+
+
 def test_a_notification_has_the_same_key_on_every_attempt() -> None:
     assert Notification("a1", "chat/slack", 2, IncidentEvent.OPENED).idempotency_key == "a1:chat/slack:2"
 

@@ -83,3 +83,17 @@ def test_no_outstanding_sentinel_is_nothing_to_remember() -> None:
     assert OutstandingCanaryJobs().to_json() is None
     assert OutstandingCanaryJobs.from_json(None) == OutstandingCanaryJobs()
     assert OutstandingCanaryJobs.from_json({"job_id": "of an older version", "slot": 5}) == OutstandingCanaryJobs()
+
+
+def test_after_the_clock_was_set_back_no_sentinel_was_sent_later_than_now() -> None:
+    early, late = OutstandingCanaryJobRecord("a", 1, 1, 2), OutstandingCanaryJobRecord("b", 9, 9)
+    jobs = OutstandingCanaryJobs((early, late, late._replace(picked_up_at=8)), given_up_at=7)
+    capped = late._replace(sent_at=5)
+    assert jobs.cap_instants(5) == OutstandingCanaryJobs((early, capped, capped._replace(picked_up_at=5)), 5)
+    assert OutstandingCanaryJobs().cap_instants(5) == OutstandingCanaryJobs()
+
+
+def test_after_the_clock_was_set_back_nothing_about_a_job_is_later_than_now() -> None:
+    state = SavedScheduledJobState("", 3, last_start=9, last_end=8, last_ok=2, next_due=20)
+    capped = SavedScheduledJobState("", 3, last_start=5, last_end=5, last_ok=2)
+    assert ScheduledJobStateRecord("b", state).cap_instants(5) == ScheduledJobStateRecord("b", capped)

@@ -280,3 +280,11 @@ def test_a_poll_that_hangs_at_the_end_is_reported_before_the_deadline() -> None:
     report = slots.run()
     assert (report.result.reason, len(slots.state["sentinel"]["records"])) == ("broker.unreachable", 1)
     assert "no response within" in report.result.message
+
+
+def test_a_sentinel_from_before_the_clock_was_set_back_blocks_two_slots() -> None:
+    slots = Slots(ScriptedSystem())
+    later = slots.slot + 120 * MINUTE_MS
+    record = {"job_id": "job-0", "slot": later, "sent_at": later, "picked_up_at": later}
+    slots.state = {"sentinel": {"records": [record], "given_up_at": later}}
+    assert slots.run_all(4) == [("canary.not_finished", sent) for sent in (0, 0, 0, 1)]

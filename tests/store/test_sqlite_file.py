@@ -85,6 +85,16 @@ def drop_table(file: Path) -> None:
     other.close()
 
 
+def truncate_data(file: Path) -> None:
+    """By a page that holds no part of the schema, which SQLite reads again at once."""
+    other = sqlite3.connect(file)
+    other.execute("CREATE TABLE filler AS SELECT zeroblob(?)", (3 * PAGE_BYTES,))
+    other.commit()
+    other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    other.close()
+    os.truncate(file, file.stat().st_size - PAGE_BYTES)
+
+
 def find_schema_page(file: Path) -> int:
     """The offset of a leaf page of the table that holds the schema: the first page is its root."""
     root = file.read_bytes()[:PAGE_BYTES]
@@ -102,7 +112,7 @@ DAMAGES: list[tuple[str, Callable[[Path], object]]] = [
     ("header of the database file is damaged", lambda file: overwrite(file, 18, b"\x09\x09")),
     ("header of the database file is damaged", lambda file: os.truncate(file, 0)),
     ("header of the database file is damaged", lambda file: os.truncate(file, 50)),
-    ("was truncated", lambda file: os.truncate(file, file.stat().st_size - PAGE_BYTES)),
+    ("was truncated", truncate_data),
     ("is damaged", lambda file: overwrite(file, find_schema_page(file), os.urandom(PAGE_BYTES))),
     ("is damaged", lambda file: overwrite(file, find_schema_page(file), bytes(PAGE_BYTES))),
     ("lacks the table outbox", drop_table),

@@ -153,7 +153,7 @@ class HeartbeatState(NamedTuple):
             (lost if overtaken and deadline(start) <= now else running).append(start)
         return OpenHeartbeatRuns(running[0] if running else None, tuple(lost))
 
-    def restart_at(self, latest: int) -> HeartbeatState:
+    def cap_instants(self, latest: int) -> HeartbeatState:
         """The state after the clock was set back to `latest`: nothing happened later than that."""
 
         def limit(instant: int | None) -> int | None:

@@ -74,7 +74,7 @@ class ScheduledJobStateRecord(NamedTuple):
     name: str
     state: SavedScheduledJobState
 
-    def restart_at(self, latest: int) -> ScheduledJobStateRecord:
+    def cap_instants(self, latest: int) -> ScheduledJobStateRecord:
         """The record after the clock was set back to `latest`: nothing happened later than that, and what was due is
         not known."""
         names = ("expected_from", "last_start", "last_end", "last_ok", "lost_since", "advanced_at", "gone_since")
@@ -233,6 +233,19 @@ class OutstandingCanaryJobs(NamedTuple):
         if self == OutstandingCanaryJobs():
             return None
         return {"records": [record.to_json() for record in self.records], "given_up_at": self.given_up_at}
+
+    def cap_instants(self, latest: int) -> OutstandingCanaryJobs:
+        """After the clock was set back to `latest` or earlier: nothing happened later than that."""
+        records = (
+            record._replace(
+                sent_at=min(record.sent_at, latest),
+                picked_up_at=None if record.picked_up_at is None else min(record.picked_up_at, latest),
+            )
+            for record in self.records
+        )
+        return OutstandingCanaryJobs(
+            tuple(records), None if self.given_up_at is None else min(self.given_up_at, latest)
+        )
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Json] | None) -> OutstandingCanaryJobs:

@@ -290,7 +290,8 @@ class _CanaryRun:
 
     @property
     def _remembered_canary_jobs(self) -> OutstandingCanaryJobs:
-        return OutstandingCanaryJobs.from_json(self.context.probe_state.get(OUTSTANDING_CANARY_JOBS_STATE_KEY))
+        stored = self.context.probe_state.get(OUTSTANDING_CANARY_JOBS_STATE_KEY)
+        return OutstandingCanaryJobs.from_json(stored).cap_instants(max(self.context.slot, self.context.started_at))
 
     def _track_blocking_canary_job(self, record: OutstandingCanaryJobRecord) -> CanaryJobTracker:
         """Tracks the sentinel that keeps this run from sending its own."""

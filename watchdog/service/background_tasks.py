@@ -60,8 +60,8 @@ class BackgroundTask:
         if store_failed_at is None or self.store_failing_since is None:
             self.store_failing_since = store_failed_at
 
-    def restart_at(self, instant: int) -> None:
-        """Count from an instant at which the clock was set, or from a later one."""
+    def count_from_clock_step(self, instant: int) -> None:
+        """The clock was set to `instant`: nothing is overdue for longer than since then."""
         self.first_due_at = max(self.first_due_at, instant)
         if self.last_ended_at is not None:
             self.last_ended_at = max(self.last_ended_at, instant)

@@ -253,7 +253,7 @@ class MonitoringService:
                 self.memory_probing.end()
             self.last_claim_at = self.clock()
             for task in self.tasks.values():  # none is overdue because the clock was set forward
-                task.restart_at(self.claims.watermark.restarted_at)
+                task.count_from_clock_step(self.claims.watermark.restarted_at)
             self.claims.store_was_away = self.memory_probing.is_active  # it began while this claim got no answer
 
     async def _claim_all_due_slots(self) -> None:

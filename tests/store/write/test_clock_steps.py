@@ -283,6 +283,18 @@ def test_leases_and_deadlines_keep_their_distance_from_now(database: Database) -
         assert {row["due_at"] for row in process.harness.select_rows(outbox)} == {at + distance for at in due}
 
 
+def test_instants_of_notifications_about_open_incidents_keep_their_order(database: Database) -> None:
+    """Whether a message was confirmed after another is compared, and one of them may come after the step."""
+    process = SteppingProcess(database)
+    process.failing_probes = {process.first}
+    process.run(START_AT + 250_000)
+    sent = {"state": "sent", "finished_at": process.now - 1_000}
+    with database.write_transaction() as connection:
+        connection.execute(sa.update(outbox).values(**sent))
+    process.step(-2 * HOUR_MS)
+    assert {row["finished_at"] for row in process.harness.select_rows(outbox)} == {process.now - 1_000}
+
+
 def test_check_ins_count_at_the_latest_at_the_step(database: Database) -> None:
     probe = make_registered_probe("job")
     process = SteppingProcess(database, probe)

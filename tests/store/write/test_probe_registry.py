@@ -115,7 +115,7 @@ def test_a_changed_schedule_keeps_slots_in_flight(database: Database) -> None:
 def test_the_watermark_starts_with_the_first_start(database: Database) -> None:
     first = StoreHarness(database, [make_registered_probe()])
     restart(first, make_registered_probe())
-    assert first.select_row(watermarks) == {"location": LOCATION, "claimed_until": START_AT}
+    assert first.select_row(watermarks) == {"location": LOCATION, "claimed_until": START_AT, "generation": 0}
 
 
 # ----------------------------------------------------------------------------------------------------- removed probes

@@ -51,11 +51,16 @@ SHIFTED_COLUMNS = (
     *(destination_backoff.c.retry_at, destination_backoff.c.full_at, destination_backoff.c.merged_at),
     *(incident_groups.c.opened_at, incident_groups.c.accepts_until),
     *(failing_destinations.c.failing_since, member_faults.c.since),
-    *(outbox.c.due_at, outbox.c.created_at, outbox.c.leased_until, outbox.c.refused_since),
+    *(outbox.c.due_at, outbox.c.created_at, outbox.c.leased_until, outbox.c.refused_since, outbox.c.finished_at),
     *(incidents.c.opened_at, incidents.c.clock_shift),
 )
 """Leases, deadlines, and instants from which a duration is counted: they keep their distance from now."""
-SHIFTED_ROWS = {outbox: outbox_is_waiting | outbox_is_unconfirmed, incidents: incidents.c.resolved_at.is_(None)}
+_incident_is_open = incidents.c.resolved_at.is_(None)
+_open_incidents = sa.select(incidents.c.id).where(_incident_is_open)
+SHIFTED_ROWS = {
+    outbox: outbox_is_waiting | outbox_is_unconfirmed | outbox.c.incident.in_(_open_incidents),
+    incidents: _incident_is_open,
+}
 """In the other tables, all."""
 
 
@@ -71,13 +76,12 @@ class StoredTime(NamedTuple):
 
 def load_stored_time(database: Database, location: str) -> StoredTime:
     """Raises StoreUnavailableError. It takes no connection from those who read, so that pages delay no write."""
+    server_clock = sa.text("CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)")
+    database_time = sa.select(server_clock if database.is_postgres else sa.null()).scalar_subquery()
+    query = sa.select(database_time, watermarks.c.generation, watermarks.c.claimed_until)
     with database.write_transaction() as connection:
-        server_clock = sa.text("CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)")
-        database_time = sa.select(server_clock if database.is_postgres else sa.null()).scalar_subquery()
-        row = sa.select(watermarks.c.generation, watermarks.c.claimed_until).where(watermarks.c.location == location)
-        location_row = connection.execute(row).first()
-        time = connection.execute(sa.select(database_time)).scalar()
-    return StoredTime(time, *(location_row or (0, None)))
+        row = connection.execute(query.where(watermarks.c.location == location)).first()
+        return StoredTime(*row) if row else StoredTime(connection.execute(sa.select(database_time)).scalar(), 0, None)
 
 
 def adopt_clock_step(
@@ -233,9 +237,9 @@ def _restart_heartbeats(database: Database, connection: sa.Connection, latest: i
     for probe, key, text in connection.execute(sa.select(*columns).where(is_of_heartbeat)).all():
         stored = codec.decode_nullable_json(text)
         if key == HEARTBEAT_STATE_KEY:
-            value = HeartbeatState.from_json(stored).restart_at(latest).to_json()
+            value = HeartbeatState.from_json(stored).cap_instants(latest).to_json()
         elif key.startswith(SCHEDULED_JOB_STATE_KEY_PREFIX):
-            value = ScheduledJobStateRecord.from_json(stored).restart_at(latest).to_json()
+            value = ScheduledJobStateRecord.from_json(stored).cap_instants(latest).to_json()
         else:
             continue
         restarted.append({"probe": probe, "key": key, "value": codec.encode_storable_json(value)})
