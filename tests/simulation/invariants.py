@@ -62,7 +62,7 @@ def find_violations(machine: Machine, plan: FaultPlan, logged: LoggedEvents) -> 
             *find_blamed_jobs(connection, plan),
             *find_lost_check_ins(connection, machine.world),
             *find_open_incidents(connection),
-            *find_unaccounted_slots(connection, plan.used_revisions),
+            *find_unaccounted_slots(connection, plan.used_revisions, machine.keep_results_ms),
             *find_unnoticed_outages(connection, plan),
             *find_false_downtime(connection, plan),
             *find_late_notifications(machine.world, plan, logged),

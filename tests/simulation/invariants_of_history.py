@@ -84,8 +84,14 @@ def find_replay_differences(connection: sa.Connection, revisions: Collection[int
             yield f"the replay of {probe_id} differs: live {sorted(live - replayed)}, replay {sorted(replayed - live)}"
 
 
-def find_unaccounted_slots(connection: sa.Connection, revisions: Collection[int]) -> Iterator[str]:
-    """Every slot since a probe's first result has a result, is counted by a `missed` one, or lies in downtime."""
+def find_unaccounted_slots(
+    connection: sa.Connection, revisions: Collection[int], keep_results_ms: int | None = None
+) -> Iterator[str]:
+    """Every slot since a probe's first result has a result, is counted by a `missed` one, or lies in downtime.
+
+    `keep_results_ms`: how long results are kept, if not all are. The oldest part of them is not looked at, because
+    retention keeps single results longer, and a `missed` row that is deleted may have counted slots that are not.
+    """
     clock, now = (
         load_uptime_clock(connection, LOCAL_LOCATION_NAME),
         load_location_watermark(connection, LOCAL_LOCATION_NAME),
@@ -104,7 +110,8 @@ def find_unaccounted_slots(connection: sa.Connection, revisions: Collection[int]
                 counts_gaps = row.outcome != Outcome.MISSED or row.reason == SKIPPED_REASON
                 left -= counts_gaps or clock.find_gap_at(slot) is None
                 slot = registered.schedule.find_next_slot_after(slot)
-        slot = registered.schedule.find_next_slot_after(rows[0].slot)
+        kept_since = 0 if keep_results_ms is None else now - keep_results_ms * 3 // 4
+        slot = registered.schedule.find_next_slot_after(max(rows[0].slot, kept_since))
         while slot < now - UNSETTLED_MS:
             if slot not in accounted and clock.find_gap_at(slot) is None:
                 yield f"nothing accounts for the slot {slot} of {probe_id}"

@@ -63,8 +63,8 @@ def parse_epoch_s_or_ms(number: float | Decimal) -> int | None:
 
 
 def parse_positive_ms(value: str | float | None) -> int | None:
-    """A number of milliseconds: an instant or an interval. None also for the number 0, for negative numbers and from
-    MAX_EPOCH_MS on."""
+    """A number of milliseconds: an instant or an interval. None for what is no number, for the number 0 (but not for
+    the text "0"), for negative numbers and from MAX_EPOCH_MS on."""
     try:
         milliseconds = int(float(value or ""))
     except (ValueError, OverflowError):
