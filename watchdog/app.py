@@ -26,7 +26,7 @@ from watchdog.net.connector import format_socket_address
 from watchdog.probes import HeartbeatProbe
 from watchdog.probes.base import Probe
 from watchdog.probes.service import WatchdogSelfProbe
-from watchdog.resources import find_resource_path
+from watchdog.resources import find_resource_folder
 from watchdog.server import ConnectionGuard, ConnectionLimits, WebServer
 from watchdog.service.absence_record import StoreAbsenceRecordFile
 from watchdog.service.check_in_log import CheckInLog
@@ -39,7 +39,7 @@ from watchdog.service.direct_notices import StoreAbsenceNotifier
 from watchdog.service.member_faults import WatchdogProcessFaultReporter
 from watchdog.service.membership import ProcessLeaseKeeper
 from watchdog.service.notifications import NotificationSender
-from watchdog.service.registration import build_probe_registration
+from watchdog.service.registration import build_registered_probe
 from watchdog.service.remediation import RemediationRunner
 from watchdog.service.scheduler import MonitoringService, RetentionPolicy
 from watchdog.service.store_executor import StoreExecutor
@@ -90,7 +90,7 @@ async def run_app(
     clock_keeper = ClockKeeper(WatchdogClock(wall_clock, monotonic_clock), Watermark(database, LOCAL_LOCATION_NAME))
     store_executor = StoreExecutor(database, clock_keeper.read_time)
     try:
-        await store_executor.run_write(upgrade_schema, database, find_resource_path("migrations"))
+        await store_executor.run_write(upgrade_schema, database, find_resource_folder("migrations"))
         await store_executor.run_read(database.check_file)
         await asyncio.to_thread(
             lambda: [part.preload() for probe in config.probes for part in (probe, probe.remediation_action) if part]
@@ -133,8 +133,8 @@ async def register_probes_and_build_service(
     lease_keeper = await join_as_watchdog_process(loaded_config, configured_probes, store_executor, clock)
     membership, registry = lease_keeper.membership, lease_keeper.membership.registry
     watermark = clock_keeper.watermark if clock_keeper else Watermark(database, LOCAL_LOCATION_NAME)
-    probe_by_id = {probe.id: probe for probe in configured_probes}
-    probes = {database_id: probe_by_id[probe.info.id] for database_id, probe in registry.configured_ids.items()}
+    by_id = {probe.id: probe for probe in configured_probes}
+    probes = {number: by_id[probe.info.id] for number, probe in registry.configured_by_database_id.items()}
     claims = SlotClaimer(database, watermark, ResultRecorder(database, watermark, registry), registry)
     run_self_probe_soon = create_watchdog_self_probe_trigger(probes, claims, store_executor)
     notification_sender = NotificationSender(
@@ -146,7 +146,7 @@ async def register_probes_and_build_service(
         clock=clock,
         public_url=config.server.public_url,
         on_receiver_change=run_self_probe_soon,
-        may_notify=membership.may_notify,
+        may_notify=membership.has_newest_definition_of_destination,
     )
     describe_problem = clock_keeper.clock.describe_problem if clock_keeper else str
     fault_reporter = WatchdogProcessFaultReporter(
@@ -198,7 +198,7 @@ def build_store_absence_notifier(
         member=membership.member_id,
         record_file=StoreAbsenceRecordFile(loaded_config.config.storage.absence_record_path),
         is_lowest_member=membership.is_lowest_live_process,
-        may_notify=membership.may_notify,
+        may_notify=membership.has_newest_definition_of_destination,
     )
 
 
@@ -209,7 +209,7 @@ def create_watchdog_self_probe_trigger(
     self_probe_id = next(id for id, probe in probes.items() if isinstance(probe, WatchdogSelfProbe))
 
     async def run_self_probe_soon() -> None:
-        await store_executor.run_write_now(lambda now: claims.reschedule_sooner({self_probe_id: now}))
+        await store_executor.run_write_with_now(lambda now: claims.reschedule_sooner({self_probe_id: now}))
 
     return run_self_probe_soon
 
@@ -266,7 +266,7 @@ def build_watchdog_process_configuration(
     definitions, routes = ConfigDigests(loaded_config), _build_notification_routing_table(loaded_config)
     destinations, probe_definitions = definitions.compute_destination_digests(), definitions.compute_probe_digests()
     registered_probes = [
-        build_probe_registration(
+        build_registered_probe(
             probe,
             loaded_config.probe_yaml.get(probe.id, ""),
             loaded_config.mask,

@@ -118,13 +118,13 @@ class check_in:  # noqa: N801 - reads as a verb where it is used
         self._send("" if succeeded else "fail", output, occurred_at=ended_at)
 
     async def __aenter__(self) -> check_in:
-        await self._run_in_thread(self.__enter__)
+        await self._enter_or_exit_in_thread(self.__enter__)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._run_in_thread(functools.partial(self.__exit__, kind, error, trace))
+        await self._enter_or_exit_in_thread(functools.partial(self.__exit__, kind, error, trace))
 
     def __call__(self, function: DecoratedFunction) -> DecoratedFunction:
         import inspect
@@ -149,7 +149,7 @@ class check_in:  # noqa: N801 - reads as a verb where it is used
         decorated: DecoratedFunction = wrapper
         return decorated
 
-    async def _run_in_thread(self, function: Callable[[], object]) -> None:
+    async def _enter_or_exit_in_thread(self, function: Callable[[], object]) -> None:
         """Shielded, so that a cancelled coroutine still checks in."""
         import asyncio
 

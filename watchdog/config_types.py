@@ -317,7 +317,7 @@ class ConfigModel(BaseModel):
         if cls.shorthand_field:
             long_form = dict(schema)
             schema.clear()
-            schema |= {"anyOf": [_build_shorthand_field_schema(cls.shorthand_field, long_form), long_form]}
+            schema |= {"anyOf": [_build_schema_of_shorthand_value(cls.shorthand_field, long_form), long_form]}
         return reference
 
 
@@ -351,7 +351,7 @@ def _parse_class_bodies_of_module(module: str) -> dict[str, list[ast.stmt]]:
     return {node.name: node.body for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
 
 
-def _build_shorthand_field_schema(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+def _build_schema_of_shorthand_value(name: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in schema["properties"][name].items() if k not in ("title", "default")}
 
 

@@ -43,7 +43,7 @@ class _ExpressionScope:
     """Of the variables of `all` and `exists`: what they stand for, such as `body.items[3]`."""
     depth: int = 0
 
-    def bind(self, name: str, value: Json, display_name: str) -> _ExpressionScope:
+    def with_bound_variable(self, name: str, value: Json, display_name: str) -> _ExpressionScope:
         return replace(
             self,
             variable_types={**self.variable_types, name: "dyn"},
@@ -159,7 +159,7 @@ def _describe_false_macro(call: _CelCall, scope: _ExpressionScope) -> str:
     fitting = 0
     for key in list(keys)[:MAX_LIST_ELEMENTS_EVALUATED_TO_EXPLAIN]:
         value, label = (key, repr(key)) if isinstance(elements, dict) else (elements[key], f"{name}[{key}]")
-        inner = scope.bind(variable, value, label)
+        inner = scope.with_bound_variable(variable, value, label)
         if _evaluates_cel_to_true(condition, inner):
             fitting += 1
         elif call.name == "all":

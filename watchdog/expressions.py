@@ -135,14 +135,16 @@ def compile_expression(text: str, variables: Mapping[str, str], *, must_be_bool:
     return _compile_expression_cached(text, tuple(variables.items()), must_be_bool)
 
 
-_PARENS_TO_ANGLE_BRACKETS = str.maketrans("()", "<>")
+_CEL_TYPE_PARENS_TO_ANGLE_BRACKETS = str.maketrans("()", "<>")
 
 
 @lru_cache(maxsize=64)
 def _create_cel_environment(variables: tuple[tuple[str, str], ...]) -> cel.Env:
     from cel_expr_python import cel
 
-    return cel.NewEnv(variables={name: cel.Type(kind.translate(_PARENS_TO_ANGLE_BRACKETS)) for name, kind in variables})
+    return cel.NewEnv(
+        variables={name: cel.Type(kind.translate(_CEL_TYPE_PARENS_TO_ANGLE_BRACKETS)) for name, kind in variables}
+    )
 
 
 def _compile_cel(text: str, variables: tuple[tuple[str, str], ...]) -> cel.Expression:

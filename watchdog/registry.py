@@ -12,12 +12,12 @@ from pydantic import BaseModel, Field, GetCoreSchemaHandler, create_model
 from watchdog.config_types import require_exactly_one_of
 
 
-class _RegisteredKind(Protocol):
+class _HasKindAndExample(Protocol):
     kind: ClassVar[str]
     example: ClassVar[str]
 
 
-KindT = TypeVar("KindT", bound=_RegisteredKind)
+KindT = TypeVar("KindT", bound=_HasKindAndExample)
 SectionT = TypeVar("SectionT", bound=BaseModel)
 
 

@@ -18,7 +18,7 @@ from tests.support.third_party import listening_process
 from watchdog.domain.model import Finding, Outcome, ResultToRecord
 from watchdog.domain.rules import evaluate_result_rules
 from watchdog.probes.mcp import McpProbe
-from watchdog.service.registration import build_probe_registration
+from watchdog.service.registration import build_registered_probe
 
 CASES = Path(__file__).parent
 RUNS = 20
@@ -77,7 +77,7 @@ def judge_tasks(*options: str) -> tuple[ResultToRecord, list[Finding]]:
     with listening_process([sys.executable, str(CASES / "mcp_fixed_age.py"), str(port), *options], port):
         probe = McpProbe(name="A", id="a", mcp={"url": f"http://127.0.0.1:{port}/mcp", "tasks": LIMITS})
         recorded = asyncio.run(run_probe(probe))
-    policy = build_probe_registration(probe, "", EMPTY_MASK).policy
+    policy = build_registered_probe(probe, "", EMPTY_MASK).policy
     return recorded, [finding for finding in evaluate_result_rules(policy, recorded.result) if finding.bad]
 
 

@@ -347,14 +347,14 @@ def test_a_corrected_wall_clock_does_not_change_the_age(monkeypatch: pytest.Monk
 
 def test_the_queue_is_bounded_and_survives_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    monkeypatch.setattr(exec_queue, "MAX_CHECK_IN_QUEUE_BYTES", 2_000)
+    monkeypatch.setattr(exec_queue, "MAX_CHECK_IN_QUEUE_FILE_BYTES", 2_000)
     words = [
         {"url": "x", "event": str(n), "run": "r", "body": "b" * 100, **exec_queue._build_queued_check_in_timestamps(0)}
         for n in range(50)
     ]
     old = {**words[0], **exec_queue._build_queued_check_in_timestamps(40 * 86_400)}
     with exec_queue._open_locked_check_in_queue() as file:
-        exec_queue._write_queued_check_ins(file, [old, *words])
+        exec_queue._overwrite_check_in_queue_file(file, [old, *words])
     path = tmp_path / "watchdog/check-ins.jsonl"
     assert path.stat().st_size <= 2_000
     path.write_text(json.dumps(old) + "\n" + path.read_text() + '{"url": "cut o')

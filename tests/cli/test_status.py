@@ -13,12 +13,12 @@ from tests.support.builders import task_aged
 from tests.support.command_line import invoke_command
 from tests.support.fixture_rows import FixtureRows
 from tests.support.store import StoreHarness, make_registered_probe, make_result, make_results
-from watchdog.domain.formatting import DAY_MS, format_iso8601, format_timestamp, format_utc_timestamp
+from watchdog.domain.formatting import DAY_MS, format_iso8601, format_utc_timestamp, format_utc_timestamp_without_zone
 from watchdog.domain.model import Outcome
 from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.rules import service
 from watchdog.domain.schedule import CronSchedule
-from watchdog.resources import find_resource_path
+from watchdog.resources import find_resource_folder
 from watchdog.service.clock import read_wall_clock_ms
 from watchdog.store.database import Database
 from watchdog.store.migrate import upgrade_schema
@@ -33,7 +33,7 @@ def harness(write: Write) -> Iterator[StoreHarness]:
     write()
     now = read_wall_clock_ms()
     database = Database("sqlite:///watchdog.db")
-    upgrade_schema(database, find_resource_path("migrations"))
+    upgrade_schema(database, find_resource_folder("migrations"))
     members = [make_registered_probe(key, failure_threshold=2, success_threshold=1) for key in ("api", "shop", "new")]
     with StoreHarness(database, members, now=now - 60 * MINUTE, create_schema=False) as made:
         made.without_downtime()
@@ -123,7 +123,7 @@ def own_harness(write: Write) -> Iterator[StoreHarness]:
     write()
     now = read_wall_clock_ms()
     database = Database("sqlite:///watchdog.db")
-    upgrade_schema(database, find_resource_path("migrations"))
+    upgrade_schema(database, find_resource_folder("migrations"))
     api, built_in = make_registered_probe("api"), make_registered_probe(service.WATCHDOG_SELF_PROBE_ID)
     info = replace(built_in.info, kind=service.WATCHDOG_SELF_PROBE_KIND)
     built_in = replace(built_in, policy=replace(built_in.policy, probe=info))
@@ -221,7 +221,7 @@ def test_incidents_newest_first(harness: StoreHarness) -> None:
 def test_every_job_with_its_status(write: Write) -> None:
     write()
     database = Database("sqlite:///watchdog.db")
-    upgrade_schema(database, find_resource_path("migrations"))
+    upgrade_schema(database, find_resource_folder("migrations"))
     assert (invoke_command("jobs").exit_code, invoke_command("jobs").stdout) == (0, "no jobs\n")
     now = read_wall_clock_ms()
     then, due = now - MINUTE, (now - 3 * 60 * MINUTE) // MINUTE * MINUTE
@@ -244,7 +244,7 @@ def test_every_job_with_its_status(write: Write) -> None:
     rows = [re.split(" {2,}", line.strip()) for line in ran.stdout.replace("\N{NO-BREAK SPACE}", " ").splitlines()]
     assert ran.exit_code == 1
     assert rows[0] == ["status", "job", "probe", "schedule", "last run", "next run due", "problem"]
-    overdue = ["Overdue", "[red]digest", "Schedules", "never", format_timestamp(due, now), late]
+    overdue = ["Overdue", "[red]digest", "Schedules", "never", format_utc_timestamp_without_zone(due, now), late]
     assert rows[1] == [cell.replace("\N{NO-BREAK SPACE}", " ") for cell in overdue], "with its date after midnight"
     assert rows[2][:5] == ["On time", "nightly", "Schedules", "0 3 * * * UTC", "1 min ago"]
     assert rows[3] == [
@@ -252,14 +252,14 @@ def test_every_job_with_its_status(write: Write) -> None:
         "sweep",
         "Tools",
         "2 min ago",
-        f"not read since {format_timestamp(now - MINUTE, now)}".replace("\N{NO-BREAK SPACE}", " "),
+        f"not read since {format_utc_timestamp_without_zone(now - MINUTE, now)}".replace("\N{NO-BREAK SPACE}", " "),
     ]
     assert rows[4] == [
         "Ok",
         "purge",
         "Vault",
         "3 days ago",
-        f"not read since {format_timestamp(read_at, now)}".replace("\N{NO-BREAK SPACE}", " "),
+        f"not read since {format_utc_timestamp_without_zone(read_at, now)}".replace("\N{NO-BREAK SPACE}", " "),
     ]
     jobs = {job["job"]: job for job in invoke_command("jobs", "-o", "json").json}
     assert jobs["[red]digest"] == {
@@ -276,7 +276,7 @@ def test_every_job_with_its_status(write: Write) -> None:
 def test_names_are_not_markup(write: Write) -> None:
     write()
     database = Database("sqlite:///watchdog.db")
-    upgrade_schema(database, find_resource_path("migrations"))
+    upgrade_schema(database, find_resource_folder("migrations"))
     with StoreHarness(database, [make_registered_probe("[red]x[/] :smile:")], create_schema=False):
         assert "[Red]X[/] :Smile:" in invoke_command("status").stdout
     database.close()

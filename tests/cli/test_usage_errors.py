@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.command_line import CommandResult, invoke_command, run_command
 from tests.support.postgres import PostgresServer
-from watchdog.resources import find_resource_path
+from watchdog.resources import find_resource_folder
 from watchdog.store.database import Database
 from watchdog.store.migrate import upgrade_schema
 
@@ -130,7 +130,7 @@ class TestADatabase:
     def test_it_has_an_older_schema(self, write: Write, command: str, tmp_path: Path) -> None:
         write(probes=[API])
         made = Database("sqlite:///watchdog.db")
-        upgrade_schema(made, find_resource_path("migrations"))
+        upgrade_schema(made, find_resource_folder("migrations"))
         made.close()
         with sqlite3.connect(tmp_path / "watchdog.db") as connection:
             connection.execute("ALTER TABLE incidents DROP COLUMN routing_log")

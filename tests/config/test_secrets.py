@@ -11,7 +11,7 @@ import pytest
 
 from watchdog.config.load import LoadedConfig, load_config
 from watchdog.config.problems import ConfigError
-from watchdog.service.registration import build_probe_registration
+from watchdog.service.registration import build_registered_probe
 
 RECEIVERS = "receivers: {oncall: {log: {}}}\n"
 
@@ -22,7 +22,7 @@ def loaded(probe: str, **env: str) -> LoadedConfig:
 
 def target_of(config: LoadedConfig) -> str:
     (probe,) = config.config.probes
-    return build_probe_registration(probe, "", config.mask).info.target
+    return build_registered_probe(probe, "", config.mask).info.target
 
 
 class Case(NamedTuple):

@@ -9,12 +9,12 @@ from watchdog.domain.delivery_pace import (
     FIRST_DESTINATION_MESSAGE_INTERVAL_MS,
     MAX_DESTINATION_MESSAGE_INTERVAL_MS,
     MAX_UNMERGED_DUE_MESSAGES,
-    MERGED_MESSAGE_INTERVAL_MS,
+    NONCRITICAL_PAUSE_AFTER_MERGED_MESSAGE_MS,
     DestinationPace,
     DueAlertMessage,
     choose_next_messages_to_send,
     slow_destination_pace,
-    spend_destination_token,
+    update_pace_after_message_confirmed,
 )
 
 NOW = 1_700_000_000_000
@@ -81,7 +81,7 @@ def test_what_a_destination_is_sent_next(
 
 def test_a_destination_that_refuses_nothing_has_no_limit() -> None:
     assert DestinationPace().next_message_at == 0
-    assert spend_destination_token(DestinationPace(), NOW).next_message_at <= NOW
+    assert update_pace_after_message_confirmed(DestinationPace(), NOW).next_message_at <= NOW
 
 
 def test_a_refusal_empties_the_bucket_until_its_pause_is_over() -> None:
@@ -105,7 +105,7 @@ def test_messages_follow_one_another_after_a_calm_period_and_then_at_the_learnt_
     while len(sent_at) < DESTINATION_BURST_MESSAGES + 2:
         now = max(now, pace.next_message_at)
         sent_at.append(now - NOW)
-        pace = spend_destination_token(pace, now)
+        pace = update_pace_after_message_confirmed(pace, now)
     assert sent_at[:DESTINATION_BURST_MESSAGES] == [0] * DESTINATION_BURST_MESSAGES
     assert sent_at[DESTINATION_BURST_MESSAGES:] == [5_904, 11_217], "shorter by a tenth after each message"
 
@@ -113,7 +113,7 @@ def test_messages_follow_one_another_after_a_calm_period_and_then_at_the_learnt_
 def test_a_destination_that_confirms_again_is_sent_more_and_more() -> None:
     pace = slow_destination_pace(DestinationPace(), NOW, 0)
     for i in range(30):
-        pace = spend_destination_token(pace, NOW + (i + 1) * MERGED_MESSAGE_INTERVAL_MS)
+        pace = update_pace_after_message_confirmed(pace, NOW + (i + 1) * NONCRITICAL_PAUSE_AFTER_MERGED_MESSAGE_MS)
     assert pace.interval_ms == 0
 
 
@@ -135,4 +135,4 @@ def test_a_destination_that_confirms_again_is_sent_more_and_more() -> None:
     ],
 )
 def test_a_confirmed_message_costs_a_token(pace: DestinationPace, confirmed: DestinationPace) -> None:
-    assert spend_destination_token(pace, NOW) == confirmed
+    assert update_pace_after_message_confirmed(pace, NOW) == confirmed

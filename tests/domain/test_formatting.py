@@ -55,7 +55,7 @@ def test_a_duration_is_formatted_for_people(ms: float, expected: str, rounded: s
     ],
 )
 def test_a_value_above_a_limit_is_never_formatted_like_the_limit(ms: int, limit: int, expected: str) -> None:
-    assert formatting.format_duration_over_limit(ms, limit).replace(formatting.NBSP, " ") == expected
+    assert formatting.format_duration_distinct_from_limit(ms, limit).replace(formatting.NBSP, " ") == expected
 
 
 def test_a_number_and_its_unit_are_never_separated() -> None:
@@ -88,12 +88,12 @@ def test_ago(then: int, expected: str) -> None:
     ],
 )
 def test_an_instant_on_another_day_includes_the_date(at: int, expected: str) -> None:
-    assert formatting.format_timestamp(at, NOW).replace(formatting.NBSP, " ") == expected
+    assert formatting.format_utc_timestamp_without_zone(at, NOW).replace(formatting.NBSP, " ") == expected
 
 
 def test_times_for_operators_have_seconds() -> None:
     assert formatting.format_time_of_day(NOW, seconds=True) == "01:50:07"
-    assert formatting.format_timestamp(NOW, NOW, seconds=True) == "01:50:07"
+    assert formatting.format_utc_timestamp_without_zone(NOW, NOW, seconds=True) == "01:50:07"
 
 
 def test_times_for_programs() -> None:
@@ -125,12 +125,15 @@ def test_every_state_has_its_own_word_and_shape() -> None:
     ids=str,
 )
 def test_a_sparkline_shows_outliers_and_keeps_noise_flat(durations: list[int | None], line: str) -> None:
-    assert formatting.format_text_sparkline([RunSummary(i, Outcome.PASS, ms) for i, ms in enumerate(durations)]) == line
+    assert (
+        formatting.format_runs_as_text_sparkline([RunSummary(i, Outcome.PASS, ms) for i, ms in enumerate(durations)])
+        == line
+    )
 
 
 def test_a_sparkline_distinguishes_outcomes() -> None:
     runs = [*run_summaries("00x?"), RunSummary(NOW, Outcome.MISSED, None)]
-    assert formatting.format_text_sparkline(runs) == "▁▁✕?·"
+    assert formatting.format_runs_as_text_sparkline(runs) == "▁▁✕?·"
 
 
 @pytest.mark.parametrize(

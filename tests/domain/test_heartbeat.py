@@ -171,7 +171,7 @@ def plain(state: HeartbeatState) -> dict[str, Any]:
         **check_in,
         "runs": runs,
         "lost": lost,
-        "failures": state.failure_count,
+        "failures": state.consecutive_failure_count,
         "error": state.error,
         "output": state.output,
     }
@@ -242,15 +242,15 @@ def test_a_run_that_exceeds_its_limit_is_not_lost_before_a_later_one_has_ended()
 
 def test_failures_are_counted_beyond_the_number_that_is_kept() -> None:
     state = after(*(f"{n} fail" for n in range(MAX_REMEMBERED_HEARTBEAT_FAILURES + 15)))
-    assert (state.failure_count, len(state.recent_failures), state.older_failure_count) == (
+    assert (state.consecutive_failure_count, len(state.recent_failures), state.older_failure_count) == (
         MAX_REMEMBERED_HEARTBEAT_FAILURES + 15,
         MAX_REMEMBERED_HEARTBEAT_FAILURES,
         15,
     )
-    assert after(f"{MAX_REMEMBERED_HEARTBEAT_FAILURES + 10} ok", state=state).failure_count == 4
+    assert after(f"{MAX_REMEMBERED_HEARTBEAT_FAILURES + 10} ok", state=state).consecutive_failure_count == 4
     again = after("14.5 ok", state=state)
-    assert (again.failure_count, again.last_ok) == (MAX_REMEMBERED_HEARTBEAT_FAILURES + 15, 14.5 * MIN)
-    assert after("99 ok", state=state).failure_count == 0
+    assert (again.consecutive_failure_count, again.last_ok) == (MAX_REMEMBERED_HEARTBEAT_FAILURES + 15, 14.5 * MIN)
+    assert after("99 ok", state=state).consecutive_failure_count == 0
 
 
 def test_the_size_of_the_state_is_limited() -> None:
@@ -275,8 +275,8 @@ def test_ended_runs_are_kept_in_the_order_of_their_ends() -> None:
 
 
 def test_an_equal_end_counts_again_after_the_duplicate_window() -> None:
-    assert after("5 fail x", f"{5 + DUPLICATE_CHECK_IN_WINDOW_MS / MIN} fail x").failure_count == 1
-    assert after("5 fail x", f"{5 + (DUPLICATE_CHECK_IN_WINDOW_MS + 1) / MIN} fail x").failure_count == 2
+    assert after("5 fail x", f"{5 + DUPLICATE_CHECK_IN_WINDOW_MS / MIN} fail x").consecutive_failure_count == 1
+    assert after("5 fail x", f"{5 + (DUPLICATE_CHECK_IN_WINDOW_MS + 1) / MIN} fail x").consecutive_failure_count == 2
 
 
 def test_an_equal_start_is_another_run_after_the_duplicate_window() -> None:

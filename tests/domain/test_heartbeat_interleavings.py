@@ -104,7 +104,7 @@ def test_without_ids_every_run_that_was_killed_is_lost_at_the_next_start(runs: l
         for start, end, kind in runs
         if end is not None or start in next_starts
     ]
-    assert state.failure_count == failures_since_success(ends)
+    assert state.consecutive_failure_count == failures_since_success(ends)
 
 
 @given(histories(overlap=True))
@@ -118,7 +118,9 @@ def test_without_ids_no_run_is_lost_for_good_if_every_start_has_an_end(runs: lis
     assert state.last_end == in_order[-1].occurred_at
     ok_times = [c.occurred_at for c in in_order if c.kind is OK]
     assert state.last_ok == max(ok_times, default=None)
-    assert state.failure_count == sum(c.occurred_at > max(ok_times, default=-1) for c in in_order if c.kind is FAIL)
+    assert state.consecutive_failure_count == sum(
+        c.occurred_at > max(ok_times, default=-1) for c in in_order if c.kind is FAIL
+    )
 
 
 @given(histories(overlap=True), st.booleans(), st.data())
@@ -130,6 +132,6 @@ def test_no_interleaving_leaves_more_runs_than_started(runs: list[Run], with_ids
     starts = sum(c.kind is START for c in (*mixed, *mixed[:3]))
     assert len(state.open_runs) + len(state.lost_runs) <= starts
     assert sum(not run_id for run_id, _ in state.open_runs) <= 1
-    assert state.failure_count <= len(mixed) + 3
+    assert state.consecutive_failure_count <= len(mixed) + 3
     assert list(state.recent_failures) == sorted(state.recent_failures)
     assert all(failed_at > (state.last_ok or -1) for failed_at in state.recent_failures)

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from watchdog.domain.listings import (
-    decode_subject_listings_diff,
+    decode_subject_listings_from_diff,
     encode_subject_facts,
-    encode_subject_listings_diff,
+    encode_subject_listings_as_diff,
     transform_subject_fact_texts,
 )
 from watchdog.domain.model import ListingsByRule, SubjectListing
 from watchdog.domain.observations import ScheduledJobFacts
-from watchdog.domain.rules.engine import SUBJECT_FACTS_TYPE_BY_RULE
+from watchdog.domain.rules.engine import SUBJECT_FACTS_CLASS_BY_RULE
 
 
 class Counted(NamedTuple):
@@ -35,8 +35,8 @@ TYPES: dict[str, Any] = {"counted": Counted}
 
 
 def round_trip(listings: ListingsByRule, base: ListingsByRule = EMPTY) -> ListingsByRule:
-    return decode_subject_listings_diff(
-        json.loads(json.dumps(encode_subject_listings_diff(listings, base))), base, TYPES
+    return decode_subject_listings_from_diff(
+        json.loads(json.dumps(encode_subject_listings_as_diff(listings, base))), base, TYPES
     )
 
 
@@ -56,19 +56,19 @@ def test_trailing_defaults_are_not_written() -> None:
 def test_only_changes_are_written() -> None:
     before = listing(1, Counted("a"), Counted("b"), Counted("c"))
     after = listing(2, Counted("a"), Counted("b", 1), Counted("d"))
-    assert encode_subject_listings_diff(after, before) == {"counted": [2, {"b": ["b", 1], "c": None, "d": ["d"]}]}
+    assert encode_subject_listings_as_diff(after, before) == {"counted": [2, {"b": ["b", 1], "c": None, "d": ["d"]}]}
     assert round_trip(after, before) == after
 
 
 def test_an_unchanged_listing_takes_a_few_bytes_for_any_number_of_subjects() -> None:
     many = [Counted(f"job {i}", i) for i in range(500)]
-    written = json.dumps(encode_subject_listings_diff(listing(2, *many), listing(1, *many)))
+    written = json.dumps(encode_subject_listings_as_diff(listing(2, *many), listing(1, *many)))
     assert written == '{"counted": [2, {}]}'
 
 
 def test_the_next_listing_of_a_rule_that_was_not_observed_is_complete() -> None:
     assert round_trip({}, listing(1, Counted("a"))) == {}
-    assert encode_subject_listings_diff(listing(3, Counted("a")), {}) == {"counted": [3, {"a": ["a"]}]}
+    assert encode_subject_listings_as_diff(listing(3, Counted("a")), {}) == {"counted": [3, {"a": ["a"]}]}
 
 
 def test_an_empty_listing_is_an_observation() -> None:
@@ -81,17 +81,17 @@ def test_periods_without_reports_are_included() -> None:
 
 
 def test_a_rule_that_no_longer_exists_is_omitted() -> None:
-    assert decode_subject_listings_diff({"former": [1, {"a": [1]}]}, {}, TYPES) == {}
+    assert decode_subject_listings_from_diff({"former": [1, {"a": [1]}]}, {}, TYPES) == {}
 
 
 def test_every_listing_rule_has_facts_that_survive() -> None:
     facts = ScheduledJobFacts("a", cron="0 3 * * *", last_start=5, stalled=True, expected_from=2, listed=False)
     stored = {"job": SubjectListing(7, {"a": facts})}
-    again = decode_subject_listings_diff(
-        json.loads(json.dumps(encode_subject_listings_diff(stored, {}))), {}, SUBJECT_FACTS_TYPE_BY_RULE
+    again = decode_subject_listings_from_diff(
+        json.loads(json.dumps(encode_subject_listings_as_diff(stored, {}))), {}, SUBJECT_FACTS_CLASS_BY_RULE
     )
     assert again == stored
-    assert set(SUBJECT_FACTS_TYPE_BY_RULE) == {"task", "preference", "tool", "job", "service"}
+    assert set(SUBJECT_FACTS_CLASS_BY_RULE) == {"task", "preference", "tool", "job", "service"}
 
 
 def test_only_texts_are_transformed() -> None:
@@ -114,7 +114,7 @@ def test_a_chain_of_differences_restores_every_listing(history: list[list[Counte
     read: ListingsByRule = {}
     for at, facts in enumerate(history):
         observed = {} if facts is None else listing(at, *{f.name: f for f in facts}.values())
-        text = json.dumps(encode_subject_listings_diff(observed, written))
-        read = decode_subject_listings_diff(json.loads(text), read, TYPES)
+        text = json.dumps(encode_subject_listings_as_diff(observed, written))
+        read = decode_subject_listings_from_diff(json.loads(text), read, TYPES)
         assert read == observed
         written = observed

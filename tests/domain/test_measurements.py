@@ -22,7 +22,7 @@ STATS = QueueStats(
 
 
 def test_queue_metrics_survive_storage() -> None:
-    metrics = QueueMeasurements.from_metrics(STATS, failure_ratio=0.25)
+    metrics = QueueMeasurements.from_queue_metrics(STATS, failure_ratio=0.25)
     stored = json.loads(json.dumps(metrics.to_measurements()))
     assert stored == {"waiting": 3, "active": 0, "failed": 2, "oldest": 90_000, "failure_ratio": 0.25}
     assert QueueMeasurements.from_measurements(stored) == metrics

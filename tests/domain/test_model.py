@@ -34,7 +34,7 @@ def test_a_registered_probe_has_the_info_of_its_policy() -> None:
 
 def test_the_opening_cause_of_an_incident_is_kept_when_its_cause_changes() -> None:
     incident = Incident("a1", 1, "job", "backup", Severity.WARNING, 5, 6, "job.overdue", "backup is overdue")
-    assert incident.opening_message == "backup is overdue"
+    assert incident.opening_cause_message == "backup is overdue"
     changed = replace(incident, reason="job.failed", message="backup failed", first_reason="job.overdue")
-    assert replace(changed, first_message="backup is overdue").opening_message == "backup is overdue"
-    assert changed.opening_message == "", "it had no sentence"
+    assert replace(changed, first_message="backup is overdue").opening_cause_message == "backup is overdue"
+    assert changed.opening_cause_message == "", "it had no sentence"

@@ -40,7 +40,7 @@ def test_valid_facts_are_kept() -> None:
 
 def test_metrics_have_the_reported_values() -> None:
     stats = QueueStats(waiting=0, oldest=5, paused=True, head="a")
-    assert QueueMeasurements.from_metrics(stats).to_measurements() == {"waiting": 0, "oldest": 5}
+    assert QueueMeasurements.from_queue_metrics(stats).to_measurements() == {"waiting": 0, "oldest": 5}
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from watchdog.domain.own_network import (
     NetworkSymptom,
     OwnNetworkFault,
     apply_network_fault_decision,
-    find_network_symptom,
+    find_network_symptom_of_reason,
     get_endpoint_host,
 )
 
@@ -46,7 +46,7 @@ def test_a_failure_of_the_own_network_is_an_error_that_quotes_what_was_observed(
     ],
 )
 def test_which_reasons_leave_a_doubt(reason: str, symptom: NetworkSymptom | None) -> None:
-    assert find_network_symptom(reason) is symptom
+    assert find_network_symptom_of_reason(reason) is symptom
 
 
 @pytest.mark.parametrize(

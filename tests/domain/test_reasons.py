@@ -17,7 +17,7 @@ import pytest
 
 from watchdog.domain.reasons import (
     REASON_CATALOGUE,
-    TRANSPORT_REASON_FAMILIES,
+    TRANSPORT_AND_RESPONSE_REASON_FAMILIES,
     build_reason_and_message,
     find_reason_entry,
     find_reason_pattern_problem,
@@ -218,7 +218,7 @@ def test_entries_have_a_uniform_style() -> None:
 
 
 def test_transport_families_explain_failures() -> None:
-    assert set(TRANSPORT_REASON_FAMILIES) <= FAMILIES
+    assert set(TRANSPORT_AND_RESPONSE_REASON_FAMILIES) <= FAMILIES
 
 
 @pytest.mark.parametrize(

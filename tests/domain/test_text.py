@@ -12,7 +12,7 @@ from watchdog.domain.text import (
     quote_json_value,
     replace_invisible_characters,
     replace_unstorable_characters,
-    summarize_error,
+    summarize_error_text,
     truncate_at_word,
     truncate_to_single_line,
     truncate_with_ellipsis,
@@ -146,7 +146,7 @@ def test_a_value_is_quoted_in_the_words_of_json(value: Json, text: str) -> None:
     ],
 )  # fmt: skip
 def test_an_error_on_one_line(text: str, line: str) -> None:
-    assert summarize_error(text) == line
+    assert summarize_error_text(text) == line
 
 
 @pytest.mark.parametrize(

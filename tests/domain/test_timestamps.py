@@ -14,7 +14,7 @@ from watchdog.domain.timestamps import (
     parse_epoch_s_or_ms,
     parse_iso8601,
     parse_positive_ms,
-    parse_printed_time,
+    parse_timestamp_in_common_formats,
     to_epoch_ms,
 )
 
@@ -88,7 +88,7 @@ def test_iso_8601(text: object, expected: int | None) -> None:
     ],
 )
 def test_printed_times(text: str, expected: int | None) -> None:
-    assert parse_printed_time(text) == expected
+    assert parse_timestamp_in_common_formats(text) == expected
 
 
 def test_iso_8601_without_a_zone_uses_the_given_zone() -> None:

@@ -77,7 +77,7 @@ async def test_a_cause_that_changes_twice(each_harness: EndToEndHarness) -> None
             (incident,) = watchdog.list_incidents()
     assert len(bot.thread_roots) == 1
     assert [post.get("reply_broadcast") for post in bot.posts[1:]] == [False, False, True]
-    assert (incident.message, incident.opening_message) == ("HTTP 500, expected 2xx", "HTTP 503, expected 2xx")
+    assert (incident.message, incident.opening_cause_message) == ("HTTP 500, expected 2xx", "HTTP 503, expected 2xx")
     assert len(changes) == 2
     assert [request.json["event"] for request in hook.received] == ["opened", "changed", "resolved"]
     subjects = [mail.message["subject"] for mail in email.received]

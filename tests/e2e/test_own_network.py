@@ -54,9 +54,9 @@ class SimulatedNetwork:
         self.port = urlsplit(target.url).port
         self.connect_errors: Callable[[str], int] = lambda address: 0
         self.name_errors: Callable[[str], int] = lambda name: 0
-        self._connect, self._resolve = connector.connect_socket, name_lookup.resolve_host
-        monkeypatch.setattr(connector, "connect_socket", self.connect)
-        monkeypatch.setattr(name_lookup, "resolve_host", self.resolve)
+        self._connect, self._resolve = connector.connect_socket_to_resolved_address, name_lookup.resolve_host_blocking
+        monkeypatch.setattr(connector, "connect_socket_to_resolved_address", self.connect)
+        monkeypatch.setattr(name_lookup, "resolve_host_blocking", self.resolve)
 
     async def connect(self, address: SocketAddress) -> socket.socket:
         host = address[1][0]

@@ -18,7 +18,7 @@ from watchdog.app import register_probes_and_build_service
 from watchdog.config.load import load_config
 from watchdog.domain.model import Outcome
 from watchdog.net import NetworkAccess
-from watchdog.resources import find_resource_path
+from watchdog.resources import find_resource_folder
 from watchdog.service.scheduler import MonitoringService
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.database import Database
@@ -88,7 +88,7 @@ async def simulated_service(database_url: str, target_url: str) -> AsyncIterator
     loaded = load_config(Path("watchdog.yaml"), json.dumps(config), {})
     store_executor = StoreExecutor(Database(loaded.config.storage.url), clock)
     try:
-        await store_executor.run_write(upgrade_schema, store_executor.database, find_resource_path("migrations"))
+        await store_executor.run_write(upgrade_schema, store_executor.database, find_resource_folder("migrations"))
         async with NetworkAccess() as network:
             service = await register_probes_and_build_service(loaded, store_executor, network, clock)
             simulated = SimulatedService(service, store_executor)

@@ -16,7 +16,7 @@ from tests.support.probe_runs import run_probe
 from watchdog.domain.model import Finding, Outcome, ResultToRecord
 from watchdog.domain.rules import evaluate_result_rules
 from watchdog.probes.mcp import McpProbe
-from watchdog.service.registration import build_probe_registration
+from watchdog.service.registration import build_registered_probe
 
 Setup: TypeAlias = Callable[[Path], AbstractAsyncContextManager[dict[str, Any]]]
 """Starts the target in a folder for files. Yields the `mcp` settings of the probe."""
@@ -104,5 +104,5 @@ async def run_fault(fault: McpFault, folder: Path) -> tuple[Judged, Judged]:
 async def _judge(**fields: Any) -> Judged:
     probe = McpProbe.model_validate({"name": "Target", **fields})
     recorded = await run_probe(probe)
-    findings = evaluate_result_rules(build_probe_registration(probe, "").policy, recorded.result)
+    findings = evaluate_result_rules(build_registered_probe(probe, "").policy, recorded.result)
     return Judged(recorded, tuple(finding for finding in findings if finding.bad))

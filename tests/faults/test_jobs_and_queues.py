@@ -26,7 +26,7 @@ from watchdog.domain.probe_state import build_scheduled_job_state_key
 from watchdog.domain.rules import evaluate_result_rules
 from watchdog.probes import PROBE_KINDS, Probe
 from watchdog.service.clock import read_wall_clock_ms
-from watchdog.service.registration import build_probe_registration
+from watchdog.service.registration import build_registered_probe
 
 Target: TypeAlias = tuple[dict[str, Any], Mapping[str, Json]]
 """The fields of a probe, and its state."""
@@ -376,7 +376,7 @@ def servers(postgres: PostgresServer, redis_server: RedisServer, peers: ThirdPar
 
 
 def findings(probe: Probe, recorded: ResultToRecord) -> list[Finding]:
-    policy = build_probe_registration(probe, "").policy
+    policy = build_registered_probe(probe, "").policy
     return [finding for finding in evaluate_result_rules(policy, recorded.result) if finding.bad]
 
 

@@ -31,7 +31,7 @@ from tests.support.polling import HANG_S, wait_until
 from tests.support.ports import find_free_port
 from tests.support.third_party import ThirdPartyServers
 from tests.support.watchdog_process import WatchdogProcess, run_watchdog
-from watchdog.resources import find_resource_path
+from watchdog.resources import find_resource_folder
 from watchdog.store.database import Database
 from watchdog.store.migrate import upgrade_schema
 
@@ -158,7 +158,7 @@ async def check_every_tool(client: Client, mode: str) -> None:
 def idle_config(tmp_path: Path) -> Path:
     """A configuration whose database exists, while no service runs."""
     database = Database(f"sqlite:///{tmp_path}/watchdog.db")
-    upgrade_schema(database, find_resource_path("migrations"))
+    upgrade_schema(database, find_resource_folder("migrations"))
     database.close()
     return write_config(tmp_path, find_free_port(), access={})
 

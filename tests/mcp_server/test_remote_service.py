@@ -16,7 +16,7 @@ from watchdog.mcp_server import remote_service
 from watchdog.mcp_server.context import McpToolContext
 from watchdog.mcp_server.remote_service import RemoteBackgroundTaskControl
 from watchdog.mcp_server.server import create_mcp_server
-from watchdog.mcp_server.tool_jobs import McpToolJobRunner
+from watchdog.mcp_server.tool_jobs import WatchdogMcpServerJobRunner
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.net.body_limits import MAX_BODY_BYTES_IN_EVENT_LOOP
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
@@ -36,7 +36,7 @@ async def connected_service(url: str, claimed_until: int | None = NOW) -> AsyncI
     async def run_no_query(_: Callable[[Any], Any]) -> Any:
         raise AssertionError
 
-    async with NetworkAccess() as network, EventLoopLagMonitor() as lag, McpToolJobRunner() as job_runner:
+    async with NetworkAccess() as network, EventLoopLagMonitor() as lag, WatchdogMcpServerJobRunner() as job_runner:
         service = RemoteBackgroundTaskControl(network, url, KEY, load_watermark, lambda: NOW)
         context = McpToolContext(
             run_no_query, ProbeRunner(network, SecretMask([KEY]), lambda: NOW, lag), (), service, lambda _: True
@@ -97,7 +97,7 @@ async def test_a_large_answer_is_read() -> None:
 
 
 async def test_a_long_task_is_polled_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_service, "MCP_TOOL_JOB_POLL_INTERVAL_S", 0.01)
+    monkeypatch.setattr(remote_service, "REMOTE_WATCHDOG_JOB_POLL_INTERVAL_S", 0.01)
     running = {"status": "running", "progress": 0.3}
     reads = [running, running, {"status": "completed", "progress": 1, "result": {"name": "maintain", "ok": True}}]
     answers = {"resources/read": [RawMcpResponse(result=held(state)) for state in reads]}

@@ -32,7 +32,7 @@ from watchdog.domain.model import IncidentEvent
 from watchdog.domain.notification import Notification
 from watchdog.mcp_server import tool_jobs
 from watchdog.service.check_in_log import CheckInLogError
-from watchdog.store.read.alert_context import load_alert_context
+from watchdog.store.read.alert_context import load_alert_message_context
 from watchdog.store.read.status import list_incident_deliveries, list_incidents, list_probe_statuses
 
 DOWN = {"name": "Payments API", "http": "http://127.0.0.1:1/", "every": "1s", "alert": {"failure_threshold": 1}}
@@ -111,7 +111,7 @@ async def test_answers_have_the_format_of_the_command_line(tmp_path: Path) -> No
         )
         with app.store_executor.database.open_read_transaction() as connection:
             (case,) = list_incidents(connection)
-            of_it = load_alert_context(
+            of_it = load_alert_message_context(
                 connection, Notification(case.incident.id, "", 0, IncidentEvent.OPENED), app.clock()
             )
             detailed = serialize_incident_detail(case, of_it, list_incident_deliveries(connection, case.incident.id))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from watchdog.net.command_line import find_secret_arguments, redact_command
+from watchdog.net.command_line import find_secret_spans_by_argument_index, redact_command
 from watchdog.net.redact import MAX_TARGET_CHARS, SecretMask
 
 
@@ -46,7 +46,7 @@ def test_the_secrets_of_arguments() -> None:
     arguments = ["server", "--token", "one", "API_KEY=two", "--header=Cookie: three", "--level", "four"]
     secrets = {
         index: [arguments[index][slice(*span)] for span in spans]
-        for index, spans in find_secret_arguments(arguments).items()
+        for index, spans in find_secret_spans_by_argument_index(arguments).items()
     }
     assert secrets == {2: ["one"], 3: ["two"], 4: ["three"]}
 

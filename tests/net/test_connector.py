@@ -73,14 +73,14 @@ class FakeNetwork:
         return await dial_connect(address)
 
 
-dial_look_up, dial_connect = name_lookup.resolve_host, connector.connect_socket
+dial_look_up, dial_connect = name_lookup.resolve_host_blocking, connector.connect_socket_to_resolved_address
 
 
 @pytest.fixture
 def network(monkeypatch: pytest.MonkeyPatch) -> FakeNetwork:
     network = FakeNetwork()
-    monkeypatch.setattr(name_lookup, "resolve_host", network.look_up)
-    monkeypatch.setattr(connector, "connect_socket", network.connect)
+    monkeypatch.setattr(name_lookup, "resolve_host_blocking", network.look_up)
+    monkeypatch.setattr(connector, "connect_socket_to_resolved_address", network.connect)
     return network
 
 
@@ -244,7 +244,7 @@ def test_a_name_server_that_hangs_blocks_nothing_else(network: FakeNetwork, monk
             released.wait(60)
         return [(socket.AF_INET, ("127.0.0.1", port))]
 
-    monkeypatch.setattr(name_lookup, "resolve_host", look_up)
+    monkeypatch.setattr(name_lookup, "resolve_host_blocking", look_up)
 
     async def hang(net: NetworkAccess, port: int) -> str:
         phase_timer = PhaseTimer()
@@ -286,7 +286,7 @@ def test_names_that_hang_leave_threads_to_others(network: FakeNetwork, monkeypat
             released.wait(60)
         return [(socket.AF_INET, ("127.0.0.1", port))]
 
-    monkeypatch.setattr(name_lookup, "resolve_host", look_up)
+    monkeypatch.setattr(name_lookup, "resolve_host_blocking", look_up)
 
     async def connect(net: NetworkAccess, host: str, port: int, timeout_s: float) -> str:
         phase_timer = PhaseTimer()
@@ -339,7 +339,7 @@ def test_a_name_that_is_answered_in_time_again_counts_as_quick(
             released.wait(60)
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    monkeypatch.setattr(name_lookup, "resolve_host", look_up)
+    monkeypatch.setattr(name_lookup, "resolve_host_blocking", look_up)
     hosts = [f"name{i}.example" for i in range(MAX_CONCURRENT_SLOW_HOST_LOOKUPS + 10)]
 
     async def look_up_all(net: NetworkAccess) -> list[str]:
@@ -406,7 +406,7 @@ def test_the_addresses_tried_outlive_the_deadline(network: FakeNetwork, monkeypa
         async with NetworkAccess() as net, asyncio.timeout(0.2):
             await net.connector.connect("silent.example", 443, phase_timer, allow_private_addresses=True)
 
-    monkeypatch.setattr(connector, "connect_socket", hang)
+    monkeypatch.setattr(connector, "connect_socket_to_resolved_address", hang)
     with pytest.raises(TimeoutError):
         asyncio.run(run_scenario())
     observation = build_timeout_observation(200, phase_timer)
@@ -444,7 +444,7 @@ def test_a_failed_lookup_is_not_cached(network: FakeNetwork, monkeypatch: pytest
             raise reply
         return reply
 
-    monkeypatch.setattr(name_lookup, "resolve_host", look_up)
+    monkeypatch.setattr(name_lookup, "resolve_host_blocking", look_up)
 
     async def run_scenario() -> list[str]:
         reasons = []
@@ -465,7 +465,7 @@ def test_a_failed_lookup_is_not_cached(network: FakeNetwork, monkeypatch: pytest
 def test_only_so_many_slow_names_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(name_lookup, "MAX_REMEMBERED_SLOW_HOSTS", 3)
     release = threading.Event()
-    monkeypatch.setattr(name_lookup, "resolve_host", lambda _host, _port: release.wait(30) and [])
+    monkeypatch.setattr(name_lookup, "resolve_host_blocking", lambda _host, _port: release.wait(30) and [])
 
     async def run_scenario() -> list[str]:
         lookups = name_lookup.SharedDnsResolver()

@@ -33,7 +33,7 @@ from watchdog.net import NetworkAccess, PhaseTimer, ProbeError
 from watchdog.net.body_limits import DEFAULT_MAX_BODY_BYTES
 from watchdog.net.http import HttpRequest, HttpResponse
 from watchdog.net.http_exchange import MIN_RAW_RESPONSE_BYTES_LIMIT
-from watchdog.net.received_body import BoundedBodyCollector, IncompleteBodyProblem
+from watchdog.net.received_body import BodyNotFullyReadProblem, BoundedBodyCollector
 
 DEADLINE = 0.3
 Run = Callable[[Coroutine[Any, Any, "Exchange"]], "Exchange"]
@@ -422,12 +422,12 @@ def test_a_cookie_goes_to_its_origin_alone() -> None:
 
 # --- bounds
 
-TOO_LONG = IncompleteBodyProblem("body.too_large", "the body is longer than 256 KiB (max_body)")
+TOO_LONG = BodyNotFullyReadProblem("body.too_large", "the body is longer than 256 KiB (max_body)")
 
 
 def test_a_long_body_is_read_to_its_end_and_truncated_at_the_limit(run: Run) -> None:
     exchange = run(ask(send_parts(http_response(b"x" * 700_000)), deadline=5.0))
-    assert exchange.response.encoded_body_bytes == 700_000
+    assert exchange.response.encoded_body_size_bytes == 700_000
     assert len(exchange.response.body) == DEFAULT_MAX_BODY_BYTES
     assert exchange.response.body_problem == TOO_LONG
 
@@ -441,7 +441,7 @@ def test_reading_of_an_endless_body_stops(run: Run) -> None:
     exchange = run(ask(send_forever(b"x" * 65_536, first=b"HTTP/1.1 200 OK\r\n\r\n"), deadline=5.0))
     assert (
         MIN_RAW_RESPONSE_BYTES_LIMIT - 1_000
-        < exchange.response.encoded_body_bytes
+        < exchange.response.encoded_body_size_bytes
         <= MIN_RAW_RESPONSE_BYTES_LIMIT + 65_536
     )
     assert exchange.response.body_problem == TOO_LONG
@@ -463,7 +463,7 @@ def test_a_decompression_bomb_is_not_unpacked(run: Run) -> None:
     finally:
         tracemalloc.stop()
     assert peak < 10_000_000
-    assert exchange.response.body_problem == IncompleteBodyProblem(
+    assert exchange.response.body_problem == BodyNotFullyReadProblem(
         "body.decoded_too_large", "the decoded body is longer than 256 KiB (max_body)"
     )
     assert exchange.response.body == b"\0" * DEFAULT_MAX_BODY_BYTES
@@ -476,7 +476,7 @@ def test_an_encoding_that_was_not_requested_is_decoded(run: Run) -> None:
 
 def test_an_unknown_encoding_is_not_decoded(run: Run) -> None:
     exchange = run(ask(send_parts(http_response(b"bomb", Content_Encoding="compress")), deadline=5.0))
-    assert exchange.response.body_problem == IncompleteBodyProblem(
+    assert exchange.response.body_problem == BodyNotFullyReadProblem(
         "body.unsupported_encoding", "the body is encoded as compress, which Watchdog cannot decode"
     )
     assert "accept-encoding: gzip\r\n" in exchange.heads[0].lower()
@@ -491,7 +491,7 @@ def test_a_valid_response() -> None:
     response = exchange.response
     assert (response.status, response.reason_phrase, response.http_version) == (503, "Service Unavailable", "1.1")
     assert response.headers == {"content-length": "9", "x-tag": "a", "set-cookie": "b=c"}
-    assert (response.body, response.text, response.encoded_body_bytes, response.body_problem) == (
+    assert (response.body, response.text, response.encoded_body_size_bytes, response.body_problem) == (
         body,
         '{"ü": 1}',
         9,

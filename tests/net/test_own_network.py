@@ -71,8 +71,8 @@ async def connect_and_fail(
     def resolve(host: str, port: int) -> list[SocketAddress]:
         return [(IPV6 if ":" in address else IPV4, (address, port)) for address in errors]
 
-    monkeypatch.setattr(connector, "connect_socket", connect)
-    monkeypatch.setattr(name_lookup, "resolve_host", resolve)
+    monkeypatch.setattr(connector, "connect_socket_to_resolved_address", connect)
+    monkeypatch.setattr(name_lookup, "resolve_host_blocking", resolve)
     async with NetworkAccess() as network:
         network.connector.read_default_routes = lambda: routes
         host = next(iter(errors)) if len(errors) == 1 else "both.example"
@@ -137,7 +137,7 @@ async def test_whose_fault_a_failed_lookup_is(
     def resolve(host: str, port: int) -> list[SocketAddress]:
         raise socket.gaierror(number, "?")
 
-    monkeypatch.setattr(name_lookup, "resolve_host", resolve)
+    monkeypatch.setattr(name_lookup, "resolve_host_blocking", resolve)
     async with NetworkAccess() as network:
         network.connector.read_default_routes = lambda: routes
         with pytest.raises(ProbeError) as caught:
@@ -157,8 +157,10 @@ async def test_a_bug_while_connecting_is_not_hidden(monkeypatch: pytest.MonkeyPa
         await asyncio.sleep(0)
         raise KeyError("a bug")
 
-    monkeypatch.setattr(connector, "connect_socket", connect)
-    monkeypatch.setattr(name_lookup, "resolve_host", lambda host, port: [(IPV4, (V4, port)), (IPV6, (V6, port))])
+    monkeypatch.setattr(connector, "connect_socket_to_resolved_address", connect)
+    monkeypatch.setattr(
+        name_lookup, "resolve_host_blocking", lambda host, port: [(IPV4, (V4, port)), (IPV6, (V6, port))]
+    )
     async with NetworkAccess() as network:
         with pytest.raises(KeyError):
             await network.connector.connect("both.example", 80, PhaseTimer(), allow_private_addresses=True)

@@ -12,7 +12,7 @@ from urllib.parse import quote, quote_plus, urlencode
 
 import pytest
 
-from watchdog.net import SecretMask, mask_and_truncate_json, redact_url
+from watchdog.net import SecretMask, mask_and_truncate_json_tree, strip_url_to_scheme_host_and_path
 
 SECRETS = (
     "hunter2hunter2",
@@ -93,14 +93,16 @@ def test_json_of_a_target_is_made_safe_to_show() -> None:
         "deep": nested_list,
         7: {"k": None},
     }
-    sanitized = mask_and_truncate_json(value, SecretMask(["hunter22"]), max_chars=100)
+    sanitized = mask_and_truncate_json_tree(value, SecretMask(["hunter22"]), max_chars=100)
     assert sanitized["a"] == "x" * 100 + "… cut after 100 characters"
     assert sanitized["•••"] == "�•••"
     assert sanitized["many"][99:] == [99, "… cut, 150 entries in total"]
     assert "nested too deeply" in str(sanitized["deep"])
     assert sanitized["7"] == {"k": None}
-    assert mask_and_truncate_json({str(i): i for i in range(101)}, SecretMask(()))["…"] == "cut, 101 entries in total"
-    numbers = mask_and_truncate_json([0.5, math.nan, {"a": -math.inf}], SecretMask(()))
+    assert (
+        mask_and_truncate_json_tree({str(i): i for i in range(101)}, SecretMask(()))["…"] == "cut, 101 entries in total"
+    )
+    numbers = mask_and_truncate_json_tree([0.5, math.nan, {"a": -math.inf}], SecretMask(()))
     assert numbers == [0.5, "nan", {"a": "-inf"}], "JSON has no such numbers"
 
 
@@ -121,4 +123,4 @@ def test_json_of_a_target_is_made_safe_to_show() -> None:
     ],
 )
 def test_a_url_is_shown_without_parts_that_may_be_secret(url: str, redacted: str) -> None:
-    assert redact_url(url) == redacted
+    assert strip_url_to_scheme_host_and_path(url) == redacted

@@ -20,7 +20,7 @@ import uvloop
 
 from tests.support.polling import wait_until
 from tests.support.processes import processes_with
-from watchdog.net.supervised_process import StartError, SupervisedProcess
+from watchdog.net.supervised_process import SupervisedCommandStartError, SupervisedProcess
 from watchdog.net.supervisor import MAX_REMAINING_PROCESSES_REPORTED
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems have process groups only")
@@ -214,7 +214,7 @@ def test_the_end_of_the_supervisor_kills_the_command(tmp_path: Path, has_unread_
 def test_a_command_that_cannot_be_started(argv: list[str], cwd: str, error_number: int, step: str) -> None:
     async def go() -> None:
         child = run_child(argv, cwd)
-        with pytest.raises(StartError) as error:
+        with pytest.raises(SupervisedCommandStartError) as error:
             await child.start(0, 1, 2)
         assert (error.value.error_number, error.value.step) == (error_number, step)
         await child.close()

@@ -20,15 +20,15 @@ from tests.support import worker_functions as functions
 from tests.support.polling import wait_until, wait_until_async
 from tests.support.processes import child_pids
 from watchdog.net import PhaseTimer, ProbeError, worker_program
-from watchdog.net.worker_process import WorkerProcess
+from watchdog.net.worker_process import FunctionWorkerProcess
 
-Script = Callable[[WorkerProcess], Awaitable[None]]
+Script = Callable[[FunctionWorkerProcess], Awaitable[None]]
 
 
 @pytest.fixture(params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 def run(request: pytest.FixtureRequest) -> Callable[[Script], None]:
     async def run_script(script: Script) -> None:
-        worker = WorkerProcess()
+        worker = FunctionWorkerProcess()
         try:
             await script(worker)
         finally:
@@ -48,7 +48,7 @@ def is_alive(pid: int) -> bool:
 
 
 def test_one_process_runs_all_functions(run: Callable[[Script], None]) -> None:
-    async def script(worker: WorkerProcess) -> None:
+    async def script(worker: FunctionWorkerProcess) -> None:
         assert worker.pid is None, "it starts with the first function"
         pids = await asyncio.gather(*(worker.run(PhaseTimer(), functions.get_pid) for _ in range(20)))
         assert set(pids) == {worker.pid}
@@ -58,7 +58,7 @@ def test_one_process_runs_all_functions(run: Callable[[Script], None]) -> None:
 
 
 def test_large_arguments_and_results_pass(run: Callable[[Script], None]) -> None:
-    async def script(worker: WorkerProcess) -> None:
+    async def script(worker: FunctionWorkerProcess) -> None:
         data = os.urandom(1 << 20) * 16
         assert await worker.run(PhaseTimer(), bytes, data) == data
 
@@ -66,7 +66,7 @@ def test_large_arguments_and_results_pass(run: Callable[[Script], None]) -> None
 
 
 def test_an_exception_passes_and_the_process_goes_on(run: Callable[[Script], None]) -> None:
-    async def script(worker: WorkerProcess) -> None:
+    async def script(worker: FunctionWorkerProcess) -> None:
         pid = await worker.run(PhaseTimer(), functions.get_pid)
         with pytest.raises(ProbeError) as caught:
             await worker.run(PhaseTimer(), functions.raise_probe_error)
@@ -83,7 +83,7 @@ def test_an_exception_passes_and_the_process_goes_on(run: Callable[[Script], Non
 def test_a_cancelled_function_is_killed_and_the_next_one_gets_a_new_process(
     run: Callable[[Script], None], tmp_path: Path
 ) -> None:
-    async def script(worker: WorkerProcess) -> None:
+    async def script(worker: FunctionWorkerProcess) -> None:
         first, started = await worker.run(PhaseTimer(), functions.get_pid), tmp_path / "started"
         timer = PhaseTimer()
         busy = asyncio.create_task(worker.run(timer, functions.compute_forever, str(started)))
@@ -101,7 +101,7 @@ def test_a_cancelled_function_is_killed_and_the_next_one_gets_a_new_process(
 
 
 def test_who_is_cancelled_in_the_queue_leaves_the_process_alone(run: Callable[[Script], None], tmp_path: Path) -> None:
-    async def script(worker: WorkerProcess) -> None:
+    async def script(worker: FunctionWorkerProcess) -> None:
         pid, started = await worker.run(PhaseTimer(), functions.get_pid), tmp_path / "started"
         busy = asyncio.create_task(worker.run(PhaseTimer(), functions.compute_forever, str(started)))
         await wait_until_async(started.exists)
@@ -118,7 +118,7 @@ def test_who_is_cancelled_in_the_queue_leaves_the_process_alone(run: Callable[[S
 
 @pytest.mark.parametrize("turns", range(1, 5))
 def test_a_cancelled_start_leaves_no_process(run: Callable[[Script], None], turns: int) -> None:
-    async def script(worker: WorkerProcess) -> None:
+    async def script(worker: FunctionWorkerProcess) -> None:
         before = child_pids()
         started = asyncio.create_task(worker.run(PhaseTimer(), functions.get_pid))
         for _ in range(turns):
@@ -137,7 +137,7 @@ def test_a_cancelled_start_leaves_no_process(run: Callable[[Script], None], turn
 def test_a_process_that_ends_by_itself_is_our_fault_and_is_replaced(
     run: Callable[[Script], None], function: Callable[[], None], end: str
 ) -> None:
-    async def script(worker: WorkerProcess) -> None:
+    async def script(worker: FunctionWorkerProcess) -> None:
         with pytest.raises(ProbeError) as caught:
             await worker.run(PhaseTimer(), function)
         assert (caught.value.reason, caught.value.is_internal) == ("watchdog.response_not_judged", True)
@@ -148,7 +148,7 @@ def test_a_process_that_ends_by_itself_is_our_fault_and_is_replaced(
 
 
 def test_sigterm_to_the_whole_service_leaves_the_judgement_to_its_deadline(run: Callable[[Script], None]) -> None:
-    async def script(worker: WorkerProcess) -> None:
+    async def script(worker: FunctionWorkerProcess) -> None:
         pid = await worker.run(PhaseTimer(), functions.get_pid)
         os.kill(pid, signal.SIGTERM)
         assert await worker.run(PhaseTimer(), functions.get_pid) == pid

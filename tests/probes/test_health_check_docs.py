@@ -23,7 +23,7 @@ from watchdog.net import NetworkAccess, SecretMask
 from watchdog.probes.mcp import McpProbe
 from watchdog.service.clock import read_wall_clock_ms
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
-from watchdog.service.registration import build_probe_registration
+from watchdog.service.registration import build_registered_probe
 from watchdog.service.runner import ProbeRunner
 
 PAGE = (Path(__file__).parents[2] / "docs" / "health-check.md").read_text(encoding="utf-8")
@@ -103,7 +103,7 @@ def findings(result: Any, tasks: str, *, is_error: bool = False, ago: int = 0) -
             second = await ProbeRunner(network, SecretMask([]), read_wall_clock_ms, lag).run(
                 probe, ClaimedSlot(1, 1, "here", None), memory
             )
-        return [f for f in evaluate_result_rules(build_probe_registration(probe, "").policy, second.result) if f.bad]
+        return [f for f in evaluate_result_rules(build_registered_probe(probe, "").policy, second.result) if f.bad]
 
     return asyncio.run(run())
 

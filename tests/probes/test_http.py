@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from tests.support.scripted_servers import ConnectionHandler, http_response, running_server, send_parts
 from watchdog.domain.model import Observation, Outcome
-from watchdog.net import NetworkAccess, SecretMask, mask_and_truncate_json
+from watchdog.net import NetworkAccess, SecretMask, mask_and_truncate_json_tree
 from watchdog.probes.base import ProbeAttemptContext
 from watchdog.probes.http import HttpProbe
 
@@ -398,7 +398,7 @@ def test_secrets_that_the_server_returns_are_masked(status: str) -> None:
             [
                 mask(observation.message),
                 mask(observation.evidence.excerpt),
-                mask_and_truncate_json(dict(observation.evidence.facts), mask),
+                mask_and_truncate_json_tree(dict(observation.evidence.facts), mask),
             ]
         )
         assert "s3cret" not in stored

@@ -8,12 +8,12 @@ from watchdog.domain.model import Json
 from watchdog.domain.observations import CanaryJobStage
 from watchdog.queues.job_status import (
     compile_canary_stage_expressions,
-    evaluate_canary_stage,
+    fill_braced_placeholders_in_json,
     find_canary_stage_of_status_word,
+    find_canary_stage_of_true_expression,
     find_job_error_message,
     parse_job_id,
     parse_job_progress,
-    substitute_placeholders,
 )
 
 
@@ -94,7 +94,7 @@ def test_progress(value: Json, progress: tuple[float, float | None] | None) -> N
 
 def test_placeholders_are_substituted_in_nested_strings_and_not_in_keys() -> None:
     template = {"{nonce}": ["{nonce}-{nonce}", 7, None, {"a": "{other}"}]}
-    assert substitute_placeholders(template, nonce="n") == {"{nonce}": ["n-n", 7, None, {"a": "{other}"}]}
+    assert fill_braced_placeholders_in_json(template, nonce="n") == {"{nonce}": ["n-n", 7, None, {"a": "{other}"}]}
 
 
 @pytest.mark.parametrize(
@@ -118,6 +118,6 @@ def test_expressions_are_evaluated_in_order(values: Json, stage: CanaryJobStage 
     stages = compile_canary_stage_expressions(
         {"v": "dyn"}, failed="v.x == 1", done="v.y == 1", lost="v.w == 1", started="v.z == 1"
     )
-    actual_stage, problem = evaluate_canary_stage(stages, {"v": values})
+    actual_stage, problem = find_canary_stage_of_true_expression(stages, {"v": values})
     assert actual_stage is stage
     assert problem.partition("; it has")[0] == expected_problem.partition("; it has")[0]

@@ -16,7 +16,7 @@ from tests.support.postgres import PostgresServer
 from tests.support.probe_runs import python_worker_command
 from tests.support.redis_server import running_worker
 from watchdog.domain.model import Outcome
-from watchdog.domain.probe_state import SCHEDULER_HEARTBEAT_STATE_KEY
+from watchdog.domain.probe_state import JOB_SOURCE_SCHEDULER_HEARTBEAT_STATE_KEY
 
 EVERY_SECOND = {"every": "1s"}
 
@@ -40,8 +40,8 @@ class PeriodicTaskHarness(JobSourceHarness):
     def let_workers_be_silent(self, seconds: int) -> None:
         older = f"last_heartbeat - interval '{seconds} seconds'"
         self.sql(f"UPDATE procrastinate_workers SET last_heartbeat = {older}")
-        if SCHEDULER_HEARTBEAT_STATE_KEY in self.state:
-            self.state[SCHEDULER_HEARTBEAT_STATE_KEY]["heartbeat_at"] -= seconds * 1000
+        if JOB_SOURCE_SCHEDULER_HEARTBEAT_STATE_KEY in self.state:
+            self.state[JOB_SOURCE_SCHEDULER_HEARTBEAT_STATE_KEY]["heartbeat_at"] -= seconds * 1000
 
     @property
     def source(self) -> dict[str, dict[str, Any]]:

@@ -18,7 +18,7 @@ from tests.support.polling import wait_until
 from tests.support.probe_runs import python_worker_command
 from tests.support.redis_server import RedisServer, running_worker
 from watchdog.domain.model import Outcome
-from watchdog.domain.probe_state import SCHEDULER_HEARTBEAT_STATE_KEY
+from watchdog.domain.probe_state import JOB_SOURCE_SCHEDULER_HEARTBEAT_STATE_KEY
 
 NBSP = "\N{NO-BREAK SPACE}"
 
@@ -44,7 +44,7 @@ class RqCronHarness(JobSourceHarness):
     def let_scheduler_be_silent(self, seconds: int) -> None:
         for name, heartbeat_s in self.client.zrange("rq:cron_schedulers", 0, -1, withscores=True):
             self.client.zadd("rq:cron_schedulers", {name: heartbeat_s - seconds})
-        self.state[SCHEDULER_HEARTBEAT_STATE_KEY]["heartbeat_at"] -= seconds * 1000
+        self.state[JOB_SOURCE_SCHEDULER_HEARTBEAT_STATE_KEY]["heartbeat_at"] -= seconds * 1000
 
     def publish_scheduler(
         self,

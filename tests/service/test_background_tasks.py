@@ -12,7 +12,7 @@ from tests.support.service import ServiceHarness, scripted_probe
 from tests.support.store import START_AT
 from watchdog.api.service import serialize_background_task_health
 from watchdog.domain.formatting import NBSP, format_iso8601
-from watchdog.domain.rules.task import find_mcp_task_problem
+from watchdog.domain.rules.task import find_mcp_task_failure_or_staleness
 from watchdog.probes.mcp_tasks import parse_mcp_task_list
 from watchdog.service.background_tasks import BACKGROUND_TASK_OVERDUE_INTERVALS, BackgroundTask
 
@@ -56,7 +56,7 @@ def test_the_status_of_a_task(
     listing = parse_mcp_task_list({"tasks": [status]}, START_AT + later, {})
     assert listing is not None
     assert not listing.problems
-    assert (find_mcp_task_problem("maintain", listing.tasks["maintain"], None, 0)[0] == "") is ok, (
+    assert (find_mcp_task_failure_or_staleness("maintain", listing.tasks["maintain"], None, 0)[0] == "") is ok, (
         "the mcp probe reads the same status"
     )
 

@@ -60,7 +60,7 @@ class Process:
         for slot in slots:
             result = make_result(slot.probe, slot.slot, previous_slot=slot.previous_slot, location=slot.location)
             self.harness.record_results(result, now=self.keeper.read_time())
-        self.harness.membership.renew(self.keeper.read_time())
+        self.harness.membership.renew_lease_and_update_probes(self.keeper.read_time())
         self.harness.recorder.evaluate_deadlines(self.keeper.read_time())
         return len(slots)
 

@@ -15,7 +15,7 @@ from watchdog.domain.model import DeliveryState, IncidentEvent
 from watchdog.net import NetworkAccess
 from watchdog.service import dead_mans_switch as module
 from watchdog.service.dead_mans_switch import (
-    PING_REQUIRED_BACKGROUND_TASKS,
+    DEAD_MANS_SWITCH_REQUIRED_BACKGROUND_TASKS,
     DeadMansSwitch,
     DeadMansSwitchNotPingedError,
 )
@@ -36,7 +36,7 @@ class SwitchHarness:
     async def work(self, *, without: str = "") -> None:
         """A minute later, the background tasks run, except for one."""
         self.harness.now += INTERVAL_MS
-        for name in (task for task in PING_REQUIRED_BACKGROUND_TASKS if task != without):
+        for name in (task for task in DEAD_MANS_SWITCH_REQUIRED_BACKGROUND_TASKS if task != without):
             await self.harness.service.trigger_task(name)
 
     @property

@@ -27,7 +27,7 @@ def test_a_punctual_loop_has_no_lag(clock: Any) -> None:
     monitor = EventLoopLagMonitor()
     for _ in range(20):
         clock.now += event_loop_lag.EVENT_LOOP_LAG_CHECK_INTERVAL_S
-        monitor.record_lag()
+        monitor.measure_and_record_lag()
         monitor._next_check_at = clock.now + event_loop_lag.EVENT_LOOP_LAG_CHECK_INTERVAL_S
     assert monitor.max_lag_since(100.0) == 0.0
 

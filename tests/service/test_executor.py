@@ -15,7 +15,7 @@ from watchdog.domain.rules import evaluate_result_rules, missed_run
 from watchdog.probes.base import Probe, ProbeAttemptContext
 from watchdog.service import executor
 from watchdog.service.executor import ProbeRunExecutor
-from watchdog.service.registration import build_probe_registration
+from watchdog.service.registration import build_registered_probe
 from watchdog.service.run_places import ProbeRunLimiter
 
 POLICY = make_registered_probe().policy
@@ -90,7 +90,7 @@ async def test_a_stopped_run_of_a_cron_schedule_is_a_finding(ahead: int, reason:
 async def test_a_run_without_a_free_place_is_no_verdict(
     monkeypatch: pytest.MonkeyPatch, schedule: str | None, outcome: Outcome, reason: str
 ) -> None:
-    monkeypatch.setattr(executor, "MAX_RUN_LIMIT_WAIT_S", 0.05)
+    monkeypatch.setattr(executor, "MAX_WAIT_FOR_FREE_RUN_PLACE_S", 0.05)
 
     class RemoteProbe(UnusedProbe):
         @property
@@ -178,7 +178,7 @@ async def test_a_run_does_not_build_on_jobs_that_a_late_result_has_shown() -> No
         runner, lambda: now, lambda _: None, ProbeRunLimiter(9, per_endpoint=1), lambda _: None
     )
     probe = UnusedProbe(name="p", id="p")
-    max_lateness = build_probe_registration(probe, "").policy.max_lateness
+    max_lateness = build_registered_probe(probe, "").policy.max_lateness
     for slot, previous_slot, started_at in ((1_000, None, 1_000), (2_000, 1_000, 2_000), (3_000, 2_000, None)):
         now = started_at or 2_000 + max_lateness + 1
         run_executor.start_run(probe, ClaimedSlot(1, slot, "local", previous_slot), {key: {"lost_since": 1}})

@@ -116,7 +116,7 @@ class HangingRunner:
 async def test_targets_that_hang_take_no_verdict_from_others(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
     """40 probes hang beside 60 that respond, with 10 places: as soon as it is known which of them hang, every healthy
     one passes each round, and every hanging one times out in turn."""
-    monkeypatch.setattr(executor, "MAX_RUN_LIMIT_WAIT_S", 0.1)
+    monkeypatch.setattr(executor, "MAX_WAIT_FOR_FREE_RUN_PLACE_S", 0.1)
     runner: Any = HangingRunner()
     recorded: list[ProbeResult] = []
     overloads: list[str] = []

@@ -10,7 +10,7 @@ from tests.support.store import START_AT, StoreHarness, make_registered_probe
 from watchdog.domain.model import Outcome, ProbeResult, WatchdogFaultFacts
 from watchdog.domain.own_network import WATCHDOG_NETWORK_FAULT_REASON
 from watchdog.service.member_faults import (
-    MAX_NETWORK_FAULT_AGE_MS,
+    MAX_NETWORK_FAULT_EVIDENCE_AGE_MS,
     NETWORK_FAULT_ENDS_AFTER_MS,
     OVERLOAD_FAULT_ENDS_AFTER_MS,
     STORE_FAULT_ENDS_AFTER_MS,
@@ -39,7 +39,7 @@ class FaultHarness:
 
     def facts(self) -> dict[str, WatchdogFaultFacts]:
         if self.has_lease:
-            self.store.membership.renew(self.now)
+            self.store.membership.renew_lease_and_update_probes(self.now)
         with self.store.database.open_read_transaction() as connection:
             return load_watchdog_fault_facts(connection, [], self.now)
 
@@ -125,7 +125,7 @@ async def test_a_network_that_fails_again_and_again_is_one_fault(harness: FaultH
 async def test_a_probe_that_does_not_run_again_does_not_prolong_the_fault(harness: FaultHarness) -> None:
     harness.reporter.note_result(NO_ROUTE)
     harness.reporter.note_result(OK._replace(outcome=Outcome.ERROR, reason="watchdog.loop_late"))
-    harness.now += MAX_NETWORK_FAULT_AGE_MS - 1
+    harness.now += MAX_NETWORK_FAULT_EVIDENCE_AGE_MS - 1
     assert (await list_network_facts(harness)).failing_since == START_AT
     harness.now += 1
     assert await list_network_facts(harness) == WatchdogFaultFacts(None)

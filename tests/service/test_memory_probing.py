@@ -269,7 +269,7 @@ async def test_slots_are_missed_only_once_every_member_has_stored_its_runs(
     other = StoreHarness(
         database_url, store.registry.configured.values(), now=harness.harness.now, create_schema=False
     )  # fmt: skip
-    store.membership.renew(harness.harness.now)
+    store.membership.renew_lease_and_update_probes(harness.harness.now)
     await harness.pass_time(2 * INTERVAL_MS)
     harness.away = True
     await harness.pass_time(5 * INTERVAL_MS)
@@ -331,7 +331,7 @@ def make_waiting_result(probe: int, slot: int, outcome: Outcome = Outcome.PASS, 
 
 
 def test_the_oldest_passes_are_dropped_first_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(result_buffer, "MIN_BUFFERED_RESULTS_TO_MEASURE", 1)
+    monkeypatch.setattr(result_buffer, "MIN_BUFFERED_RESULTS_TO_MEASURE_SIZE", 1)
     buffer = ResultBuffer(max_bytes=40_000)
     buffer.add(make_waiting_result(1, 1, Outcome.FAIL, first=1))
     for slot in range(2, 100):
@@ -344,14 +344,14 @@ def test_the_oldest_passes_are_dropped_first_and_counted(monkeypatch: pytest.Mon
     assert batch[0].result.outcome is Outcome.FAIL, "a failure is kept longer than any pass"
     assert [each.result.previous_slot for each in batch] == [None, *(each.result.slot for each in batch[:-1])]
     assert batch[0].state_updates["newest"] == 99 - (result_count - 1)
-    (dropped,) = buffer.confirm_stored(batch).values()
+    (dropped,) = buffer.confirm_stored_and_take_dropped(batch).values()
     assert (dropped.first_slot, dropped.count) == (2, 99 - result_count)
     buffer.add(make_waiting_result(1, 100))
     assert buffer.relink_results_after_dropped(buffer.take(1))[0].result.previous_slot == 99, "as it is"
 
 
 def test_without_passes_the_oldest_results_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(result_buffer, "MIN_BUFFERED_RESULTS_TO_MEASURE", 1)
+    monkeypatch.setattr(result_buffer, "MIN_BUFFERED_RESULTS_TO_MEASURE_SIZE", 1)
     buffer = ResultBuffer(max_bytes=40_000)
     for slot in range(1, 100):
         buffer.add(make_waiting_result(1, slot, Outcome.FAIL))

@@ -27,7 +27,7 @@ from watchdog.service.notifications import (
 )
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.errors import StoreUnavailableError
-from watchdog.store.read.alert_context import load_alert_context
+from watchdog.store.read.alert_context import load_alert_message_context
 from watchdog.store.tables import failing_destinations, outbox
 
 
@@ -76,11 +76,11 @@ class SenderHarness:
         return self.responses.pop(0)() if self.responses else {"ts": str(len(self.received))}
 
     async def deliver(self) -> None:
-        await self.sender.send_due_notifications()
+        await self.sender.start_sending_due_notifications()
         while self.sender._tasks_by_destination:
             await asyncio.gather(*self.sender._tasks_by_destination.values(), return_exceptions=True)
             await asyncio.sleep(0)
-            await self.sender.send_due_notifications()
+            await self.sender.start_sending_due_notifications()
 
     def rows(self) -> list[dict[str, Any]]:
         return self.store.select_rows(outbox)
@@ -318,14 +318,14 @@ async def test_an_unconfirmed_notification_delays_no_other(harness: SenderHarnes
 async def test_a_busy_database_is_no_attempt_of_the_notifier(
     harness: SenderHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load, errors = load_alert_context, [StoreUnavailableError("database is locked by hush-hush")] * 3
+    load, errors = load_alert_message_context, [StoreUnavailableError("database is locked by hush-hush")] * 3
 
     def load_when_free(*values: Any, **named: Any) -> Any:
         if errors:
             raise errors.pop()
         return load(*values, **named)
 
-    monkeypatch.setattr(notifications, "load_alert_context", load_when_free)
+    monkeypatch.setattr(notifications, "load_alert_message_context", load_when_free)
     open_incident(harness)
     with capture_logs() as log:
         for _ in range(3):
@@ -346,7 +346,7 @@ async def test_a_database_that_is_busy_throughout_costs_no_attempt_either(
         raise StoreUnavailableError("database is locked")
 
     with monkeypatch.context() as busy:
-        busy.setattr(notifications, "load_alert_context", unavailable)
+        busy.setattr(notifications, "load_alert_message_context", unavailable)
         busy.setattr(harness.store.outbox, "postpone_notification", unavailable)
         open_incident(harness)
         await harness.deliver()
@@ -415,7 +415,7 @@ async def test_a_notification_for_an_unknown_destination_waits_and_becomes_undel
     await harness.sender.give_up_orphaned_notifications()
     assert [(row["state"], row["attempts"]) for row in harness.rows()] == [("waiting", 0)]
     harness.now += ENDED_WATCHDOG_PROCESS_RETENTION_MS
-    harness.store.membership.renew(harness.now)
+    harness.store.membership.renew_lease_and_update_probes(harness.now)
     await harness.sender.give_up_orphaned_notifications()
     assert harness.rows()[0]["state"] == "waiting", "a destination that a process has is notified, however late"
     harness.now += WATCHDOG_PROCESS_LEASE_MS + ENDED_WATCHDOG_PROCESS_RETENTION_MS
@@ -440,7 +440,7 @@ async def test_a_receiver_that_never_responds_is_retried(
 
     harness.sender.notifiers = {"oncall/spy": HangingNotifier(script=None)}
     open_incident(harness)
-    await harness.sender.send_due_notifications()
+    await harness.sender.start_sending_due_notifications()
     await asyncio.gather(*harness.sender._tasks_by_destination.values())
     assert (harness.rows()[0]["state"], harness.rows()[0]["detail"]) == ("waiting", "no response within 0.01 s")
 
@@ -464,7 +464,7 @@ async def test_a_destination_gets_one_notification_at_a_time(harness: SenderHarn
     slow_notifier = SlowNotifier(script=None)
     harness.sender.notifiers = {"oncall/spy": slow_notifier}
     open_incident(harness, "pffpff")  # two incidents
-    await asyncio.gather(*(harness.sender.send_due_notifications() for _ in range(3)))
+    await asyncio.gather(*(harness.sender.start_sending_due_notifications() for _ in range(3)))
     slow_notifier._gate.set()
     await harness.deliver()
     assert {row["state"] for row in harness.rows()} <= {"sent", "merged"}
@@ -474,7 +474,7 @@ async def test_a_destination_gets_one_notification_at_a_time(harness: SenderHarn
 async def test_notifications_leased_during_a_shutdown_are_sent_or_released(harness: SenderHarness) -> None:
     harness.sender.notifiers = {"oncall/spy": SlowNotifier(script=None)}
     open_incident(harness)
-    sending = asyncio.create_task(harness.sender.send_due_notifications())
+    sending = asyncio.create_task(harness.sender.start_sending_due_notifications())
     await asyncio.sleep(0)  # it has started
     await harness.sender.stop(grace_s=0)
     await sending
@@ -485,7 +485,7 @@ async def test_a_shutdown_releases_its_leases(harness: SenderHarness) -> None:
     slow_notifier = SlowNotifier(script=None)
     harness.sender.notifiers = {"oncall/spy": slow_notifier}
     open_incident(harness)
-    await harness.sender.send_due_notifications()
+    await harness.sender.start_sending_due_notifications()
     await slow_notifier._started.wait()
     await harness.sender.stop(grace_s=0)
     harness.sender = harness.make_sender()

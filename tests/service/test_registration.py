@@ -9,7 +9,11 @@ import pytest
 from tests.support.service import ScriptedProbe, scripted_probe
 from watchdog.domain.model import Severity
 from watchdog.domain.registered_probe import STALE_AFTER_MISSING_SLOTS
-from watchdog.service.registration import LATE_RESULT_MARGIN_MS, build_probe_registration, build_probe_schedule
+from watchdog.service.registration import (
+    LATE_RESULT_STILL_EVALUATED_MARGIN_MS,
+    build_probe_schedule,
+    build_registered_probe,
+)
 
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
 
@@ -22,7 +26,7 @@ def test_a_registered_probe_has_the_configured_values() -> None:
     probe = scripted_probe(
         "api", group="Core", tags=["prod"], runbook="https://wiki.example/", every="30s", timeout="5s"
     )
-    registered = build_probe_registration(probe, "name: Api\n")
+    registered = build_registered_probe(probe, "name: Api\n")
     info = registered.info
     assert (info.id, info.name, info.kind, info.group, info.tags) == ("api", "Api", "scripted", "Core", ("prod",))
     assert (info.target, info.runbook, info.severity) == ("nowhere", "https://wiki.example/", Severity.WARNING)
@@ -32,7 +36,7 @@ def test_a_registered_probe_has_the_configured_values() -> None:
         registered.policy.failure_threshold,
         registered.policy.success_threshold,
     ) == (
-        5 * SECOND + LATE_RESULT_MARGIN_MS,
+        5 * SECOND + LATE_RESULT_STILL_EVALUATED_MARGIN_MS,
         3,
         2,
     )
@@ -65,13 +69,15 @@ def test_probes_with_the_same_interval_are_spread_over_it() -> None:
     ],
 )
 def test_the_staleness_threshold_is_three_slots(sentence: str, probe: ScriptedProbe, slot: str, gap: int) -> None:
-    registered = build_probe_registration(probe, "")
+    registered = build_registered_probe(probe, "")
     from_slot = at(slot) if slot else registered.schedule.find_next_slot_after(0)
-    assert registered.policy.staleness_threshold(from_slot) == gap + 10 * SECOND + LATE_RESULT_MARGIN_MS, sentence
+    assert (
+        registered.policy.staleness_threshold(from_slot) == gap + 10 * SECOND + LATE_RESULT_STILL_EVALUATED_MARGIN_MS
+    ), sentence
 
 
 def test_the_staleness_threshold_exceeds_the_lateness_by_a_slot() -> None:
     """Every slot is stored or recorded as missed before its probe can become stale."""
     for every in ("1s", "10s", "60s", "1h"):
-        registered = build_probe_registration(scripted_probe(every=every, timeout="5m"), "")
+        registered = build_registered_probe(scripted_probe(every=every, timeout="5m"), "")
         assert registered.policy.staleness_threshold(at("2026-11-22T10:00:00")) > registered.policy.max_lateness

@@ -14,7 +14,7 @@ from watchdog.domain.rules import evaluate_result_rules
 from watchdog.net import NetworkAccess
 from watchdog.service.clock import read_wall_clock_ms
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
-from watchdog.service.registration import build_probe_registration
+from watchdog.service.registration import build_registered_probe
 from watchdog.service.runner import ProbeRunner
 from watchdog.store.read.status import list_probe_statuses
 
@@ -36,7 +36,7 @@ def test_a_task_whose_name_is_masked_keeps_its_limit(tmp_path: Path, monkeypatch
     (tmp_path / "watchdog.yaml").write_text(CONFIG)
     given = load_config(tmp_path / "watchdog.yaml")
     (probe,) = given.config.probes
-    member = build_probe_registration(probe, "", given.mask)
+    member = build_registered_probe(probe, "", given.mask)
     assert member.info.target == "http://127.0.0.1/production/mcp"
     backup = McpTaskFacts(True, last_run_at=START_AT - 3_600_001)
     observation = Observation(

@@ -282,7 +282,7 @@ async def test_results_are_stored_once_when_the_database_fails_between_single_re
 async def test_the_buffer_is_bounded_and_dropped_results_are_counted(
     open_harness: Callable[..., ServiceHarness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(result_buffer, "MIN_BUFFERED_RESULTS_TO_MEASURE", 1)
+    monkeypatch.setattr(result_buffer, "MIN_BUFFERED_RESULTS_TO_MEASURE_SIZE", 1)
     async with open_harness(scripted_probe()) as harness:
         report = results_of_minutes(harness, 1)[0]
         size = result_buffer.BYTES_PER_RESULT + result_buffer.BYTES_PER_RESULT_CHARACTER * len(repr(report))

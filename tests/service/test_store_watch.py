@@ -101,12 +101,12 @@ async def test_no_slot_is_claimed_while_the_store_refuses_what_the_runs_depend_o
         harness.now += INTERVAL_MS
         await run_task(harness, task_name)
         await run_task(harness, "claim")
-        assert not harness.service.store_watch.can_claim()
+        assert not harness.service.store_watch.can_claim_slots_in_store()
         assert harness.store.watermark.claimed_until == claimed_until
         is_refused = False
         await run_task(harness, task_name)
         await run_task(harness, "claim")
-        assert harness.service.store_watch.can_claim()
+        assert harness.service.store_watch.can_claim_slots_in_store()
         assert harness.store.watermark.claimed_until == harness.now
 
 

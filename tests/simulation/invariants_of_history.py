@@ -16,7 +16,7 @@ from watchdog.domain.clock_steps import format_timeline
 from watchdog.domain.model import LOCAL_LOCATION_NAME, IncidentEvent, IncidentTransition, Outcome
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.rules import AlertPolicy, AlertStates, fold_results
-from watchdog.service.registration import build_probe_registration
+from watchdog.service.registration import build_registered_probe
 from watchdog.store.listings import build_results_from_rows
 from watchdog.store.tables import END_OF_TIME, RESULT_COLUMNS, incidents, probes, results, staleness_events
 from watchdog.store.write.clock_steps import SKIPPED_REASON
@@ -31,7 +31,7 @@ def list_unchanged_probes(revisions: Collection[int]) -> dict[str, RegisteredPro
     loaded = [load_revision(revision) for revision in sorted(revisions)]
     first, *others = ({probe.id: probe for probe in each.config.probes} for each in loaded)
     return {
-        id: build_probe_registration(probe, "", loaded[0].mask)
+        id: build_registered_probe(probe, "", loaded[0].mask)
         for id, probe in first.items()
         if all(id in other and other[id] == probe for other in others)
     }

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from watchdog.resources import find_resource_path
+from watchdog.resources import find_resource_folder
 from watchdog.store.database import Database
 from watchdog.store.errors import WatchdogDatabaseSchemaError
-from watchdog.store.migrate import SCHEMA_VERSION_TABLE, upgrade_schema
+from watchdog.store.migrate import SCHEMA_VERSION_TABLE_NAME, upgrade_schema
 from watchdog.store.tables import messages, metadata, outbox, probes
 
-FIRST = min(find_resource_path("migrations").glob("versions/*.py")).name[:4]
-HEAD = max(find_resource_path("migrations").glob("versions/*.py")).name[:4]
+FIRST = min(find_resource_folder("migrations").glob("versions/*.py")).name[:4]
+HEAD = max(find_resource_folder("migrations").glob("versions/*.py")).name[:4]
 NEXT = "9999"
 NEXT_MIGRATION = f"""
 import os, signal
@@ -67,7 +67,7 @@ def tables(database: Database) -> set[str]:
 def copy_migrations(folder: Path, extra_migration: str) -> Path:
     """A migrations folder with one more revision than Watchdog's."""
     copy = folder / "migrations"
-    shutil.copytree(find_resource_path("migrations"), copy, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(find_resource_folder("migrations"), copy, ignore=shutil.ignore_patterns("__pycache__"))
     (copy / f"versions/{NEXT}_next.py").write_text(extra_migration)
     return copy
 
@@ -92,7 +92,7 @@ Rows = dict[str, list[dict[str, Any]]]
 def fill_first_schema(database: Database, folder: Path) -> Rows:
     """Create the schema of the first revision, with two rows in every table; returns the rows by table."""
     first_only = folder / "first"
-    shutil.copytree(find_resource_path("migrations"), first_only, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(find_resource_folder("migrations"), first_only, ignore=shutil.ignore_patterns("__pycache__"))
     for file in first_only.glob("versions/*.py"):
         if not file.name.startswith(FIRST):
             file.unlink()
@@ -120,7 +120,7 @@ def reflect(database: Database) -> sa.MetaData:
     schema = sa.MetaData()
     with database.open_read_transaction() as connection:
         schema.reflect(connection)
-    schema.remove(schema.tables[SCHEMA_VERSION_TABLE])
+    schema.remove(schema.tables[SCHEMA_VERSION_TABLE_NAME])
     return schema
 
 
@@ -148,13 +148,13 @@ def migrated_results(database: Database) -> list[tuple[int, bool]]:
 
 
 def test_upgrade_from_nothing_and_again(fresh: Database) -> None:
-    assert upgrade_schema(fresh, find_resource_path("migrations")) == ("", HEAD)
-    assert tables(fresh) == {*metadata.tables, SCHEMA_VERSION_TABLE}
+    assert upgrade_schema(fresh, find_resource_folder("migrations")) == ("", HEAD)
+    assert tables(fresh) == {*metadata.tables, SCHEMA_VERSION_TABLE_NAME}
     with fresh.write_transaction() as connection:
         connection.execute(
             sa.insert(probes).values(probe_id="a", name="", kind="", info="", config_yaml="", created_at=1)
         )
-    assert upgrade_schema(fresh, find_resource_path("migrations")) == (HEAD, HEAD)
+    assert upgrade_schema(fresh, find_resource_folder("migrations")) == (HEAD, HEAD)
     with fresh.open_read_transaction() as connection:
         assert connection.execute(sa.select(sa.func.count()).select_from(probes)).scalar() == 1
 
@@ -164,11 +164,11 @@ def test_the_migrations_create_the_tables_of_the_code(fresh: Database) -> None:
     from alembic.autogenerate import produce_migrations, render_python_code
     from alembic.runtime.migration import MigrationContext
 
-    upgrade_schema(fresh, find_resource_path("migrations"))
+    upgrade_schema(fresh, find_resource_folder("migrations"))
     with fresh.open_read_transaction() as connection:
         options = {
             "compare_type": True,
-            "include_name": lambda name, kind, _: kind != "table" or name != SCHEMA_VERSION_TABLE,
+            "include_name": lambda name, kind, _: kind != "table" or name != SCHEMA_VERSION_TABLE_NAME,
         }
         context = MigrationContext.configure(connection, opts=options)
         missing = produce_migrations(context, metadata).upgrade_ops
@@ -186,12 +186,12 @@ def indexes(database: Database) -> dict[str, str]:
         return {
             row[0]: " ".join(row[1].split())
             for row in connection.exec_driver_sql(query)
-            if SCHEMA_VERSION_TABLE not in row[0]
+            if SCHEMA_VERSION_TABLE_NAME not in row[0]
         }
 
 
 def test_the_migrations_create_the_indexes_of_the_code(fresh: Database) -> None:
-    upgrade_schema(fresh, find_resource_path("migrations"))
+    upgrade_schema(fresh, find_resource_folder("migrations"))
     migrated = indexes(fresh)
     metadata.drop_all(fresh.writer)
     metadata.create_all(fresh.writer)
@@ -200,7 +200,7 @@ def test_the_migrations_create_the_indexes_of_the_code(fresh: Database) -> None:
 
 
 def test_processes_that_upgrade_at_once(fresh: Database, database_url: str) -> None:
-    both = [start_upgrade(database_url, find_resource_path("migrations")) for _ in range(2)]
+    both = [start_upgrade(database_url, find_resource_folder("migrations")) for _ in range(2)]
     assert [process.stdout.readline() for process in both if process.stdout] == ["ready\n"] * 2
     for process in both:
         assert process.stdin
@@ -209,7 +209,7 @@ def test_processes_that_upgrade_at_once(fresh: Database, database_url: str) -> N
     outputs = [process.communicate(timeout=60) for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     assert sorted(out for out, _ in outputs) == [f" {HEAD}\n", f"{HEAD} {HEAD}\n"]
-    assert tables(fresh) == {*metadata.tables, SCHEMA_VERSION_TABLE}
+    assert tables(fresh) == {*metadata.tables, SCHEMA_VERSION_TABLE_NAME}
 
 
 def test_a_kill_during_the_first_upgrade_leaves_an_empty_database(
@@ -217,7 +217,7 @@ def test_a_kill_during_the_first_upgrade_leaves_an_empty_database(
 ) -> None:
     assert upgrade_until_killed(database_url, copy_migrations(tmp_path, KILLED_MIGRATION)) == -signal.SIGKILL
     assert tables(fresh) == set()
-    assert upgrade_schema(fresh, find_resource_path("migrations")) == ("", HEAD)
+    assert upgrade_schema(fresh, find_resource_folder("migrations")) == ("", HEAD)
 
 
 def test_the_data_of_the_first_schema_survives_every_upgrade(fresh: Database, tmp_path: Path) -> None:
@@ -231,13 +231,13 @@ def test_the_data_of_the_first_schema_survives_every_upgrade(fresh: Database, tm
 def test_a_kill_in_the_middle_of_an_upgrade_changes_nothing(fresh: Database, database_url: str, tmp_path: Path) -> None:
     """The killed process had rewritten rows without committing; the next upgrade starts from the same schema."""
     saved = fill_first_schema(fresh, tmp_path)
-    upgrade_schema(fresh, find_resource_path("migrations"))
+    upgrade_schema(fresh, find_resource_folder("migrations"))
     before = tables(fresh)
     killed = copy_migrations(tmp_path / "killed", NEXT_MIGRATION + KILL_AFTER_UPGRADE)
     assert upgrade_until_killed(database_url, killed) == -signal.SIGKILL
     assert tables(fresh) == before
     assert read_rows(fresh, saved) == saved
-    assert upgrade_schema(fresh, find_resource_path("migrations")) == (HEAD, HEAD), (
+    assert upgrade_schema(fresh, find_resource_folder("migrations")) == (HEAD, HEAD), (
         "the version that ran before still can"
     )
     assert upgrade_schema(fresh, copy_migrations(tmp_path / "next", NEXT_MIGRATION)) == (HEAD, NEXT)
@@ -246,21 +246,21 @@ def test_a_kill_in_the_middle_of_an_upgrade_changes_nothing(fresh: Database, dat
 
 
 def test_a_newer_schema_is_refused(fresh: Database) -> None:
-    upgrade_schema(fresh, find_resource_path("migrations"))
+    upgrade_schema(fresh, find_resource_folder("migrations"))
     with fresh.write_transaction() as connection:
-        connection.exec_driver_sql(f"UPDATE {SCHEMA_VERSION_TABLE} SET version_num = '4711'")
+        connection.exec_driver_sql(f"UPDATE {SCHEMA_VERSION_TABLE_NAME} SET version_num = '4711'")
     with pytest.raises(
         WatchdogDatabaseSchemaError, match=r"at schema 4711, which this version does not support: .* run that version"
     ):
-        upgrade_schema(fresh, find_resource_path("migrations"))
-    assert tables(fresh) == {*metadata.tables, SCHEMA_VERSION_TABLE}
+        upgrade_schema(fresh, find_resource_folder("migrations"))
+    assert tables(fresh) == {*metadata.tables, SCHEMA_VERSION_TABLE_NAME}
 
 
 def test_tables_of_other_programs_are_not_changed(fresh: Database) -> None:
     with fresh.write_transaction() as connection:
         connection.exec_driver_sql("CREATE TABLE procrastinate_jobs (id INTEGER)")
         connection.exec_driver_sql("INSERT INTO procrastinate_jobs VALUES (7)")
-    upgrade_schema(fresh, find_resource_path("migrations"))
+    upgrade_schema(fresh, find_resource_folder("migrations"))
     with fresh.open_read_transaction() as connection:
         assert connection.exec_driver_sql("SELECT id FROM procrastinate_jobs").scalar() == 7
 
@@ -269,13 +269,13 @@ def test_a_conflicting_table_of_another_program_is_named(fresh: Database) -> Non
     with fresh.write_transaction() as connection:
         connection.exec_driver_sql("CREATE TABLE results (id INTEGER)")
     with pytest.raises(WatchdogDatabaseSchemaError, match="not Watchdog's: results; give it its own database"):
-        upgrade_schema(fresh, find_resource_path("migrations"))
+        upgrade_schema(fresh, find_resource_folder("migrations"))
     assert tables(fresh) == {"results"}
 
 
 def test_a_folder_with_a_percent_sign_is_found(fresh: Database, tmp_path: Path) -> None:
     folder = tmp_path / "100% ours"
-    shutil.copytree(find_resource_path("migrations"), folder)
+    shutil.copytree(find_resource_folder("migrations"), folder)
     assert upgrade_schema(fresh, folder) == ("", HEAD)
 
 
@@ -287,7 +287,7 @@ def test_an_upgrade_keeps_the_messages_that_open_incidents_have(fresh: Database,
             "UPDATE outbox SET incident = 'text 1', state = 'sent', event = 'opened', receipt = '{\"ts\":\"1\"}'"
         )
         connection.exec_driver_sql("UPDATE outbox SET receipt = NULL WHERE destination = 'text 2'")
-    upgrade_schema(fresh, find_resource_path("migrations"))
+    upgrade_schema(fresh, find_resource_folder("migrations"))
     with fresh.open_read_transaction() as connection:
         rows = [tuple(row) for row in connection.execute(sa.select(messages).order_by(messages.c.destination))]
     assert [row[:5] for row in rows] == [
@@ -300,7 +300,7 @@ def test_an_upgrade_keeps_each_incident_of_an_earlier_version_in_its_own_message
     fresh: Database, tmp_path: Path
 ) -> None:
     fill_first_schema(fresh, tmp_path)
-    upgrade_schema(fresh, find_resource_path("migrations"))
+    upgrade_schema(fresh, find_resource_folder("migrations"))
     with fresh.open_read_transaction() as connection:
         rows = connection.execute(sa.select(outbox.c.incident, outbox.c.lead_incident)).all()
     assert [row.lead_incident for row in rows] == [row.incident for row in rows] != []

@@ -25,7 +25,7 @@ from watchdog.domain.formatting import DAY_MS
 from watchdog.domain.heartbeat import CheckIn, CheckInKind
 from watchdog.domain.model import ResultToRecord
 from watchdog.store.database import Database
-from watchdog.store.read.alert_context import load_alert_context
+from watchdog.store.read.alert_context import load_alert_message_context
 from watchdog.store.tables import metadata
 from watchdog.store.write.check_ins import CheckInStore, ProbeCheckIn
 from watchdog.store.write.members import delete_ended_watchdog_processes
@@ -95,7 +95,7 @@ def send_notifications(harness: StoreHarness, now: int) -> None:
     for leased in notifications:
         with harness.database.open_read_transaction() as connection:
             assert harness.outbox.is_still_leased(leased, connection)
-            load_alert_context(connection, leased.notification, now)
+            load_alert_message_context(connection, leased.notification, now)
         harness.outbox.mark_sent(leased, {}, now)
 
 
@@ -114,7 +114,7 @@ def run_every_operation(harness: StoreHarness) -> None:
     harness.outbox.give_up_orphaned_notifications(now + DAY_MS)
     with harness.database.open_read_transaction() as connection:
         assert harness.membership.is_renewal_due(connection, now + DAY_MS)
-    harness.membership.renew(now + DAY_MS)
+    harness.membership.renew_lease_and_update_probes(now + DAY_MS)
     delete_ended_watchdog_processes(harness.database, now + DAY_MS)
     roll_up_hours(harness.database, now + DAY_MS)
     delete_expired_rows(harness.database, now + 3 * DAY_MS, DAY_MS, 90 * DAY_MS)

@@ -14,7 +14,7 @@ from random import Random
 import pytest
 import sqlalchemy as sa
 
-from watchdog.resources import find_resource_path
+from watchdog.resources import find_resource_folder
 from watchdog.store.database import Database
 from watchdog.store.errors import (
     StoreUnavailableError,
@@ -36,7 +36,7 @@ def file(tmp_path: Path) -> Path:
 def database(file: Path) -> Iterator[Database]:
     """Open, checked once, and with a write-ahead log that is not empty."""
     database = Database(f"sqlite:///{file}")
-    upgrade_schema(database, find_resource_path("migrations"))
+    upgrade_schema(database, find_resource_folder("migrations"))
     checkpoint(database)
     database.check_file()
     write(database, 1)
@@ -188,7 +188,7 @@ def test_a_check_does_not_release_the_locks_of_sqlite(file: Path, database: Data
 def test_a_damaged_file_cannot_be_opened_with_any_other_error(file: Path, seed: int) -> None:
     """Bytes of the header and of the pages that hold the schema are overwritten."""
     database = Database(f"sqlite:///{file}")
-    upgrade_schema(database, find_resource_path("migrations"))
+    upgrade_schema(database, find_resource_folder("migrations"))
     checkpoint(database)
     database.close()
     random, content = Random(seed), bytearray(file.read_bytes())
@@ -199,7 +199,7 @@ def test_a_damaged_file_cannot_be_opened_with_any_other_error(file: Path, seed: 
     database = Database(f"sqlite:///{file}")
     error: Exception | None = None
     try:
-        upgrade_schema(database, find_resource_path("migrations"))
+        upgrade_schema(database, find_resource_folder("migrations"))
     except (StoreUnavailableError, WatchdogDatabaseSchemaError) as e:
         error = e
     finally:

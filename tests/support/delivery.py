@@ -95,7 +95,7 @@ class DeliveryHarness:
 
     async def settle(self) -> None:
         while True:
-            await self.sender.send_due_notifications()
+            await self.sender.start_sending_due_notifications()
             tasks = list(self.sender._tasks_by_destination.values())
             if not tasks:
                 return

@@ -15,7 +15,7 @@ from watchdog.config.load import LoadedConfig, load_config
 from watchdog.domain.model import Incident
 from watchdog.domain.rules.service import WATCHDOG_SELF_PROBE_KIND
 from watchdog.net import NetworkAccess
-from watchdog.resources import find_resource_path
+from watchdog.resources import find_resource_folder
 from watchdog.service.clock import Clock, read_wall_clock_ms
 from watchdog.service.scheduler import MonitoringService
 from watchdog.service.store_executor import StoreExecutor
@@ -83,7 +83,7 @@ async def running_example(name: str, folder: Path, **env: str) -> AsyncIterator[
     clock: Clock = lambda: runners[0].now if runners else read_wall_clock_ms()  # noqa: E731 - a named closure
     storage = StoreExecutor(Database(loaded_config.config.storage.url), clock)
     try:
-        await storage.run_write(upgrade_schema, storage.database, find_resource_path("migrations"))
+        await storage.run_write(upgrade_schema, storage.database, find_resource_folder("migrations"))
         async with NetworkAccess() as network:
             service = await register_probes_and_build_service(loaded_config, storage, network, clock)
             service.run_executor.runner.lag_monitor = IgnoringLagMonitor()

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from tests.support.builders import JOB_LIMITS, make_listings
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
-from watchdog.domain.listings import encode_subject_listings_diff
+from watchdog.domain.listings import encode_subject_listings_as_diff
 from watchdog.domain.model import Evidence, McpTaskFacts, Outcome, ProbeInfo, ProbeResult, Severity
 from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.store import codec, tables
@@ -113,7 +113,7 @@ class FixtureRows:
             result,
             late=False,
             recorded_at=slot + (duration_ms or 0) + 40,
-            facts=codec.encode_storable_json(encode_subject_listings_diff(listings, {})) if listings else None,
+            facts=codec.encode_storable_json(encode_subject_listings_as_diff(listings, {})) if listings else None,
             facts_base=slot if listings else None,
         )
         self.rows["results"].append(row)

@@ -17,7 +17,7 @@ from watchdog.net import NetworkAccess, SecretMask
 from watchdog.probes import CanaryProbe, Probe, QueueProbe
 from watchdog.service.clock import read_wall_clock_ms
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
-from watchdog.service.registration import build_probe_registration
+from watchdog.service.registration import build_registered_probe
 from watchdog.service.runner import ProbeRunner
 
 EMPTY_MASK = SecretMask(())
@@ -107,7 +107,7 @@ class JobsRun:
 
     def findings(self, rule: str) -> dict[str, str]:
         """Subject -> message of each bad finding of a rule."""
-        findings = evaluate_result_rules(build_probe_registration(self.probe, "").policy, self.result)
+        findings = evaluate_result_rules(build_registered_probe(self.probe, "").policy, self.result)
         return {finding.subject: finding.message for finding in findings if finding.rule == rule and finding.bad}
 
     @property
@@ -127,7 +127,7 @@ def run_jobs_probe(probe: Probe, probe_state: Mapping[str, Json] | None = None) 
 def find_job_problems(probe: Probe, result: ProbeResult) -> dict[str, JobProblem] | None:
     if "job" not in result.listings:
         return None
-    findings = evaluate_result_rules(build_probe_registration(probe, "").policy, result)
+    findings = evaluate_result_rules(build_registered_probe(probe, "").policy, result)
     return {f.subject: JobProblem(f.reason, f.message) for f in findings if f.rule == "job" and f.bad}
 
 

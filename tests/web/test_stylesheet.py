@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 from watchdog.domain.model import HealthState
-from watchdog.resources import find_resource_path
+from watchdog.resources import find_resource_folder
 
-PAGES = find_resource_path("templates") / "pages"
+PAGES = find_resource_folder("templates") / "pages"
 CODE = Path(__file__).parents[2] / "watchdog" / "web"
 MADE_UP = {f"is-{state.value}" for state in HealthState} | {f"ph{n}" for n in range(1, 6)}
 """Classes whose names are composed."""

@@ -6,14 +6,14 @@ import pytest
 
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS
 from watchdog.domain.model import HealthState
-from watchdog.web.pages.status import format_uptime_percent
+from watchdog.web.pages.status import format_basis_points_as_percent
 from watchdog.web.pages.timeline import (
     DailyUptime,
     HealthStateInterval,
     compute_daily_uptime,
     compute_uptime_basis_points,
     flatten_to_worst_states,
-    merge_adjacent_state_intervals,
+    merge_touching_intervals_into_worst_state,
 )
 
 UP, DEGRADED, UNKNOWN, DOWN = HealthState
@@ -48,7 +48,7 @@ def test_flatten(sentence: str, given: list[HealthStateInterval], flat: list[Hea
 
 def test_episodes_join_adjacent_incidents_in_the_worst_state() -> None:
     given = spans((DEGRADED, 10, 20), (DOWN, 15, 30), (DEGRADED, 30, 40), (DEGRADED, 50, 60))
-    assert merge_adjacent_state_intervals(given) == spans((DEGRADED, 50, 60), (DOWN, 10, 40))
+    assert merge_touching_intervals_into_worst_state(given) == spans((DEGRADED, 50, 60), (DOWN, 10, 40))
 
 
 def test_a_day_has_its_worst_state_and_counts_each_state() -> None:
@@ -99,6 +99,6 @@ def test_the_first_day_counts_from_its_start_instant() -> None:
     ],
 )
 def test_uptime_is_never_rounded_up(sentence: str, down: int, measured: int, text: str) -> None:
-    assert format_uptime_percent(compute_uptime_basis_points([DailyUptime(0, DOWN, measured, down, 0)])) == text, (
-        sentence
-    )
+    assert (
+        format_basis_points_as_percent(compute_uptime_basis_points([DailyUptime(0, DOWN, measured, down, 0)])) == text
+    ), sentence

@@ -27,11 +27,11 @@ def serialize_probe_status(status: ProbeStatus) -> Json:
 
 def serialize_watchdog_self_probe(status: ProbeStatus, findings: Iterable[Incident], notes: Iterable[str]) -> Json:
     """The built-in probe, with what is wrong with Watchdog itself, and what to know about the processes."""
-    lists = {"findings": [serialize_service_finding(finding) for finding in findings], "notes": list(notes)}
+    lists = {"findings": [serialize_watchdog_finding(finding) for finding in findings], "notes": list(notes)}
     return serialize_probe_status(status) | lists
 
 
-def serialize_service_finding(finding: Incident, *, show_names: bool = True) -> Json:
+def serialize_watchdog_finding(finding: Incident, *, show_names: bool = True) -> Json:
     """One entry of `list_service_findings`. `show_names`: with what it is about, and its message."""
     entry: Json = {
         "reason": finding.reason,
@@ -77,7 +77,7 @@ def serialize_incident(record: IncidentRecord) -> Json:
         "reason": incident.reason,
         "message": incident.message,
         "first_reason": incident.first_reason or incident.reason,
-        "first_message": incident.opening_message,
+        "first_message": incident.opening_cause_message,
         "since": format_iso8601(incident.since),
         "opened_at": format_iso8601(incident.opened_at),
         "resolved_at": _format_optional_iso8601(incident.resolved_at),

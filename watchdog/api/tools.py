@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from watchdog.api.serializers import serialize_incident, serialize_probe_status, serialize_service_finding
+from watchdog.api.serializers import serialize_incident, serialize_probe_status, serialize_watchdog_finding
 from watchdog.domain.model import Incident, Json
 from watchdog.store.read.status import IncidentRecord, ProbeStatus
 
@@ -18,8 +18,8 @@ def serialize_incident_list(records: Iterable[IncidentRecord]) -> Json:
     return {"incidents": [serialize_incident(record) for record in records]}
 
 
-def serialize_service_finding_list(findings: Iterable[Incident]) -> Json:
-    return {"findings": [serialize_service_finding(finding) for finding in findings]}
+def serialize_watchdog_finding_list(findings: Iterable[Incident]) -> Json:
+    return {"findings": [serialize_watchdog_finding(finding) for finding in findings]}
 
 
 def serialize_mcp_tool_job_status(*, status: str, progress: float, result: Json, error: str) -> dict[str, Json]:
@@ -28,6 +28,6 @@ def serialize_mcp_tool_job_status(*, status: str, progress: float, result: Json,
     return {"status": status, "progress": progress, **outcome}
 
 
-def serialize_mcp_tool_job(job_id: str, status: dict[str, Json]) -> dict[str, Json]:
+def serialize_mcp_server_job(job_id: str, status: dict[str, Json]) -> dict[str, Json]:
     """The answer of a tool whose work may take longer than the call. `status`: from `serialize_mcp_tool_job_status`."""
     return {"job_id": job_id, "poll_resource": f"job:{job_id}", **status}

@@ -34,9 +34,9 @@ class _NoPydanticCoercionMixin:
             raise
 
 
-class FastStartCommand(_NoPydanticCoercionMixin, TyperCommand):
+class CommandWithoutPydantic(_NoPydanticCoercionMixin, TyperCommand):
     pass
 
 
-class FastStartCommandGroup(_NoPydanticCoercionMixin, TyperGroup):
+class CommandGroupWithoutPydantic(_NoPydanticCoercionMixin, TyperGroup):
     pass

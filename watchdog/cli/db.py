@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from watchdog.cli.click_classes import FastStartCommand, FastStartCommandGroup
+from watchdog.cli.click_classes import CommandGroupWithoutPydantic, CommandWithoutPydantic
 from watchdog.cli.common import (
     DEFAULT_CONFIG_PATH,
     ConfigFileOption,
@@ -21,10 +21,10 @@ from watchdog.cli.common import (
 if TYPE_CHECKING:
     from watchdog.store.database import Database
 
-db_app = typer.Typer(cls=FastStartCommandGroup, help="Manage the database.", no_args_is_help=True)
+db_app = typer.Typer(cls=CommandGroupWithoutPydantic, help="Manage the database.", no_args_is_help=True)
 
 
-@db_app.command("upgrade", cls=FastStartCommand)
+@db_app.command("upgrade", cls=CommandWithoutPydantic)
 def db_upgrade_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     """Create the database schema, or upgrade it to this version.
 
@@ -35,14 +35,14 @@ def db_upgrade_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     """
     loaded_config = load_config_or_exit(config)
 
-    from watchdog.resources import find_resource_path
+    from watchdog.resources import find_resource_folder
     from watchdog.store.database import Database
     from watchdog.store.errors import StoreUnavailableError, WatchdogDatabaseSchemaError
     from watchdog.store.migrate import upgrade_schema
 
     database = Database(loaded_config.config.storage.url)
     try:
-        before, after = upgrade_schema(database, find_resource_path("migrations"))
+        before, after = upgrade_schema(database, find_resource_folder("migrations"))
     except WatchdogDatabaseSchemaError as e:
         exit_with_error(str(e))
     except StoreUnavailableError as e:
@@ -55,7 +55,7 @@ def db_upgrade_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
         print(f"Upgraded the schema from {before} to {after}." if before else f"Created the schema: {after}.")
 
 
-@db_app.command("check", cls=FastStartCommand)
+@db_app.command("check", cls=CommandWithoutPydantic)
 def db_check_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     """Check that the database is readable and not damaged.
 
@@ -79,7 +79,7 @@ def db_check_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
         print(f"The database is intact: schema {revision}, {_load_database_size_text(database)}.")
 
 
-@db_app.command("vacuum", cls=FastStartCommand)
+@db_app.command("vacuum", cls=CommandWithoutPydantic)
 def db_vacuum_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     """Reclaim the space of deleted rows.
 
@@ -97,7 +97,7 @@ def db_vacuum_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
         print(f"Compacted the database: {before} before, {_load_database_size_text(database)} now.")
 
 
-@db_app.command("backup", cls=FastStartCommand)
+@db_app.command("backup", cls=CommandWithoutPydantic)
 def db_backup_command(
     file: Annotated[Path, typer.Argument(help="The file to write; it must not exist.", show_default=False)],
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,

@@ -6,13 +6,13 @@ from typing import Annotated, Any
 
 import typer
 
-from watchdog.cli.click_classes import FastStartCommand
+from watchdog.cli.click_classes import CommandWithoutPydantic
 from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, exit_with_error
 from watchdog.cli.exec_process import CHECK_IN_URL_ENV_VAR
 from watchdog.cli.exec_run import ExecCommandLine, run_command_and_report
 
 
-class ExecClickCommand(FastStartCommand):
+class ExecClickCommand(CommandWithoutPydantic):
     """Options may follow the name, too. Everything after them belongs to the wrapped command."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

@@ -82,7 +82,7 @@ class ExecChildProcess:
                 thread = threading.Thread(target=self._copy_output, args=(pipe.fileno(), target_fd))
                 thread.start()
                 self._copy_threads.append(thread)
-        threading.Thread(target=self._wait_for_exit, args=(process,)).start()
+        threading.Thread(target=self._wait_and_record_exit, args=(process,)).start()
         return None
 
     def wait(self) -> tuple[int, float]:
@@ -101,7 +101,7 @@ class ExecChildProcess:
         for thread in self._copy_threads:
             thread.join()
 
-    def _wait_for_exit(self, process: subprocess.Popen[bytes]) -> None:
+    def _wait_and_record_exit(self, process: subprocess.Popen[bytes]) -> None:
         """In a thread of its own, so that the end is timed even while a check-in is being sent."""
         code = process.wait()
         self._ended_monotonic_s = time.monotonic()

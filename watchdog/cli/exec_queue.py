@@ -13,10 +13,10 @@ from typing import IO, Any
 
 from watchdog.cli.exec_post import CheckInPostError, post_check_in
 
-MAX_CHECK_IN_QUEUE_BYTES = 1024 * 1024
+MAX_CHECK_IN_QUEUE_FILE_BYTES = 1024 * 1024
 """Beyond this size the oldest check-ins are dropped."""
 MAX_QUEUED_CHECK_IN_AGE_S = 30 * 86_400.0
-CHECK_IN_RESEND_TIMEOUT_S = 10.0
+MAX_QUEUED_CHECK_INS_RESEND_DURATION_S = 10.0
 """For all queued check-ins together."""
 MAX_CHECK_IN_SEND_ATTEMPTS = 2
 
@@ -54,7 +54,7 @@ class CheckInReporter:
         try:
             if self._undelivered:
                 with _open_locked_check_in_queue() as file:
-                    _write_queued_check_ins(file, [*_read_queued_check_ins(file), *self._undelivered])
+                    _overwrite_check_in_queue_file(file, [*_read_queued_check_ins(file), *self._undelivered])
                 self._warn("the check-in will be sent with the next run")
             else:
                 _resend_queued_check_ins()
@@ -68,7 +68,7 @@ class CheckInReporter:
     def _send_check_ins(self, check_ins: list[QueuedCheckIn], attempts: int) -> None:
         """In order, up to the first that may succeed later; from there on they stay in `_undelivered`."""
         while check_ins and self._url:
-            error = _send_check_in_with_retries(check_ins[0], attempts)
+            error = _send_check_in_with_retries_or_get_error(check_ins[0], attempts)
             if error is not None:
                 self._warn(f"check-in not delivered: {error}")
                 if error.retryable:
@@ -77,7 +77,7 @@ class CheckInReporter:
         self._undelivered = check_ins
 
 
-def _send_check_in_with_retries(check_in: QueuedCheckIn, attempts: int = 1) -> CheckInPostError | None:
+def _send_check_in_with_retries_or_get_error(check_in: QueuedCheckIn, attempts: int = 1) -> CheckInPostError | None:
     error = None
     for n in range(attempts):
         time.sleep(n)
@@ -100,16 +100,16 @@ def _resend_queued_check_ins() -> None:
     with _open_locked_check_in_queue() as file:
         unsent: list[QueuedCheckIn] = []
         unreachable: set[str] = set()
-        end = time.monotonic() + CHECK_IN_RESEND_TIMEOUT_S
+        end = time.monotonic() + MAX_QUEUED_CHECK_INS_RESEND_DURATION_S
         for check_in in list(_read_queued_check_ins(file)):
             url = check_in["url"]
             if url not in unreachable and time.monotonic() < end:
-                error = _send_check_in_with_retries(check_in)
+                error = _send_check_in_with_retries_or_get_error(check_in)
                 if error is None or not error.retryable:
                     continue
                 unreachable.add(url)
             unsent.append(check_in)
-        _write_queued_check_ins(file, unsent)
+        _overwrite_check_in_queue_file(file, unsent)
 
 
 # --- when it happened: the wall clock may be corrected in the meantime
@@ -170,9 +170,9 @@ def _read_queued_check_ins(file: IO[bytes]) -> Iterator[QueuedCheckIn]:
             continue  # a crash cut the line off
 
 
-def _write_queued_check_ins(file: IO[bytes], check_ins: list[QueuedCheckIn]) -> None:
+def _overwrite_check_in_queue_file(file: IO[bytes], check_ins: list[QueuedCheckIn]) -> None:
     lines = [json.dumps(check_in).encode() + b"\n" for check_in in check_ins]
-    while lines and sum(map(len, lines)) > MAX_CHECK_IN_QUEUE_BYTES:
+    while lines and sum(map(len, lines)) > MAX_CHECK_IN_QUEUE_FILE_BYTES:
         del lines[0]
     file.seek(0)
     file.truncate()

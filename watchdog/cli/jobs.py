@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from watchdog.cli.click_classes import FastStartCommand, FastStartCommandGroup
+from watchdog.cli.click_classes import CommandGroupWithoutPydantic, CommandWithoutPydantic
 from watchdog.cli.common import (
     DEFAULT_CONFIG_PATH,
     ConfigFileOption,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from watchdog.store.read.jobs import JobSummary
 
 
-jobs_app = typer.Typer(cls=FastStartCommandGroup, invoke_without_command=True)
+jobs_app = typer.Typer(cls=CommandGroupWithoutPydantic, invoke_without_command=True)
 
 
 @jobs_app.callback()
@@ -50,7 +50,7 @@ def jobs_command(
         _print_jobs_and_exit(config, output)
 
 
-@jobs_app.command("forget", cls=FastStartCommand)
+@jobs_app.command("forget", cls=CommandWithoutPydantic)
 def jobs_forget_command(
     probe: Annotated[str, typer.Argument(help="Name or id of the probe.", show_default=False)],
     job: Annotated[str | None, typer.Argument(help="Name of the job; default: every missing job.")] = None,
@@ -95,9 +95,9 @@ def _print_jobs_and_exit(config: Path, output: CliOutputFormat) -> None:
 
 
 def _format_job_row(job: JobSummary, now: int) -> tuple[str, ...]:
-    from watchdog.domain.formatting import format_time_ago, format_timestamp
+    from watchdog.domain.formatting import format_time_ago, format_utc_timestamp_without_zone
 
-    read = f"since {format_timestamp(job.read_at, now)}"
+    read = f"since {format_utc_timestamp_without_zone(job.read_at, now)}"
     problem = "; ".join(filter(None, (job.message, f"not read {read}" if job.outdated else "")))
     return (
         f"[{CLI_HEALTH_STATE_COLOURS[job.state.value]}]{job.status_label}[/]",
@@ -105,6 +105,6 @@ def _format_job_row(job: JobSummary, now: int) -> tuple[str, ...]:
         escape_rich_markup(job.probe.name),
         escape_rich_markup(job.schedule_text),
         "never" if job.last_start is None else format_time_ago(job.last_start, now),
-        "" if job.next_expected_at is None else format_timestamp(job.next_expected_at, now),
+        "" if job.next_expected_at is None else format_utc_timestamp_without_zone(job.next_expected_at, now),
         escape_rich_markup(problem),
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from watchdog.cli.click_classes import FastStartCommand, FastStartCommandGroup
+from watchdog.cli.click_classes import CommandGroupWithoutPydantic, CommandWithoutPydantic
 from watchdog.cli.db import db_app
 from watchdog.cli.demo import demo_command
 from watchdog.cli.exec import ExecClickCommand, exec_command
@@ -38,7 +38,7 @@ First steps:
 
 cli_app = typer.Typer(
     name="watchdog",
-    cls=FastStartCommandGroup,
+    cls=CommandGroupWithoutPydantic,
     help=CLI_HELP_TEXT,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -59,8 +59,8 @@ CLI_COMMANDS_BY_NAME: dict[str, Callable[..., None]] = {
 }
 
 for name, command in CLI_COMMANDS_BY_NAME.items():
-    cli_app.command(name, cls=FastStartCommand)(command)
+    cli_app.command(name, cls=CommandWithoutPydantic)(command)
 cli_app.command("exec", cls=ExecClickCommand, context_settings={"allow_interspersed_args": False})(exec_command)
 cli_app.add_typer(jobs_app, name="jobs")
 cli_app.add_typer(db_app, name="db")
-cli_app.command("version", cls=FastStartCommand)(version_command)
+cli_app.command("version", cls=CommandWithoutPydantic)(version_command)

@@ -27,7 +27,7 @@ def service_command(
     \b
     Example: watchdog service -o json
     """
-    from watchdog.api.serializers import serialize_service_finding
+    from watchdog.api.serializers import serialize_watchdog_finding
     from watchdog.domain.watermark import describe_outdated_watermark_with_advice
     from watchdog.store.read.status import load_watchdog_status
 
@@ -36,9 +36,9 @@ def service_command(
     print_json_or_table(
         output,
         status.findings,
-        to_json=serialize_service_finding,
+        to_json=serialize_watchdog_finding,
         headings=("severity", "what", "since", "incident"),
-        to_row=lambda finding: _format_service_finding_cli_row(finding, now),
+        to_row=lambda finding: _format_watchdog_finding_cli_row(finding, now),
         empty_text="no findings",
     )
     if outdated := describe_outdated_watermark_with_advice(status.watermark, now):
@@ -46,7 +46,7 @@ def service_command(
     raise typer.Exit(ExitCode.DOWN if status.findings else ExitCode.UNKNOWN if outdated else ExitCode.OK)
 
 
-def _format_service_finding_cli_row(finding: Incident, now: int) -> tuple[str, ...]:
+def _format_watchdog_finding_cli_row(finding: Incident, now: int) -> tuple[str, ...]:
     from watchdog.domain.formatting import format_time_ago
 
     return finding.severity.value, escape_rich_markup(finding.message), format_time_ago(finding.since, now), finding.id

@@ -25,7 +25,7 @@ def load_heartbeat_url_from_raw_config(path: Path, name_or_id: str, env: Mapping
     sources = load_config_sources(path, None, env)
     for probe in sources.probes:
         try:
-            if "heartbeat" in probe.entries and name_or_id in _read_probe_name_and_id(probe):
+            if "heartbeat" in probe.entries and name_or_id in _read_yaml_probe_name_and_id(probe):
                 return _build_check_in_url(sources, probe)
         except ValueError:
             continue
@@ -51,7 +51,7 @@ def load_heartbeat_url_from_validated_config(path: Path, name_or_id: str, env: M
     raise LookupError(f"no heartbeat is named {name_or_id!r}; heartbeats: {names}")
 
 
-def _read_probe_name_and_id(probe: YamlNode) -> tuple[str, str]:
+def _read_yaml_probe_name_and_id(probe: YamlNode) -> tuple[str, str]:
     name = _read_yaml_text_field(probe, "name").strip()
     return name, _read_yaml_text_field(probe, "id", slugify(name))
 

@@ -33,17 +33,17 @@ def cross_validate_and_resolve(config: Config, sources: MergedConfigSources) -> 
         routes = tuple(
             route.model_copy(
                 update={
-                    "match": _replace_matched_probe_name_with_id(
-                        route.match, probe_ids, _find_first_yaml_entry_named(node, "match"), sources
+                    "match": _resolve_probe_name_in_match_settings(
+                        route.match, probe_ids, _get_yaml_value_of_first_present_key(node, "match"), sources
                     )
                 }
             )
             for route, node in zip(routes, sources.routes, strict=True)
         )
-    match = _replace_matched_probe_name_with_id(
+    match = _resolve_probe_name_in_match_settings(
         config.status_page.match,
         probe_ids,
-        _find_first_yaml_entry_named(sources.root.get("status_page"), "match"),
+        _get_yaml_value_of_first_present_key(sources.root.get("status_page"), "match"),
         sources,
     )
     resolved: dict[str, Any] = {
@@ -100,7 +100,7 @@ def _check_unique_heartbeat_tokens(config: Config, sources: MergedConfigSources)
         return  # invalid probes have been reported already
     first: dict[str, YamlNode] = {}
     for probe, node in zip(config.probes, sources.probes, strict=True):
-        token = _find_first_yaml_entry_named(node.entries.get(probe.kind), "token", "token_file")
+        token = _get_yaml_value_of_first_present_key(node.entries.get(probe.kind), "token", "token_file")
         if isinstance(probe, HeartbeatProbe) and token is not None:
             other = first.setdefault(probe.heartbeat.token.get_secret_value(), token)
             if other is not token:
@@ -142,25 +142,25 @@ def _apply_default_mail_server(config: Config, sources: MergedConfigSources) -> 
 def _check_api_keys_required(config: Config, sources: MergedConfigSources) -> None:
     if not config.server.listens_beyond_loopback or config.access.api_keys or "access" in sources.root:
         return
-    listen = _find_first_yaml_entry_named(sources.root.get("server"), "listen")
+    listen = _get_yaml_value_of_first_present_key(sources.root.get("server"), "listen")
     if listen is not None:
         message = "an address other than loopback requires access.api_keys: add one, or listen on 127.0.0.1:8080"
         sources.add_problem(listen.location, listen.path, message)
 
 
 def _check_postgres_driver_installed(config: Config, sources: MergedConfigSources) -> None:
-    url = _find_first_yaml_entry_named(sources.root.get("storage"), "url", "url_file")
+    url = _get_yaml_value_of_first_present_key(sources.root.get("storage"), "url", "url_file")
     if url is not None and config.storage.url.startswith("postgresql") and find_spec("psycopg") is None:
         sources.add_problem(
             url.location, url.path, f"PostgreSQL requires an extra: {describe_missing_package_extra('postgres')}"
         )
 
 
-def _replace_matched_probe_name_with_id(
+def _resolve_probe_name_in_match_settings(
     match: ProbeMatchSettings, probe_ids: Mapping[str, str], node: YamlNode | None, sources: MergedConfigSources
 ) -> ProbeMatchSettings:
     """The match, with the id of its probe in place of the name. `probe_ids`: name or id -> id."""
-    entry = _find_first_yaml_entry_named(node, "probe")
+    entry = _get_yaml_value_of_first_present_key(node, "probe")
     if entry is None or not match.probe:
         return match
     if match.probe not in probe_ids:
@@ -175,6 +175,6 @@ def _replace_matched_probe_name_with_id(
     return match.model_copy(update={"probe": probe_ids[match.probe]})
 
 
-def _find_first_yaml_entry_named(node: YamlNode | None, *names: str) -> YamlNode | None:
+def _get_yaml_value_of_first_present_key(node: YamlNode | None, *names: str) -> YamlNode | None:
     """The first entry that has one of these names."""
     return next((node.entries[name] for name in names if node is not None and name in node.entries), None)

@@ -41,7 +41,7 @@ class IncludeFileFinder:
         if part == "**":
             yield from self._list_folder_and_subfolders(folder)
         elif glob.has_magic(part):
-            for entry in self._read_sorted_folder_entries(folder):
+            for entry in self._iter_folder_entries_up_to_limit(folder):
                 if fnmatch.fnmatchcase(entry.name, part) and (part.startswith(".") or not entry.name.startswith(".")):
                     yield folder / entry.name
         elif os.path.lexists(folder / part):
@@ -56,10 +56,12 @@ class IncludeFileFinder:
                 visited.add(identity)
                 yield folder
                 pending += [
-                    folder / entry.name for entry in self._read_sorted_folder_entries(folder) if entry.name[0] != "."
+                    folder / entry.name
+                    for entry in self._iter_folder_entries_up_to_limit(folder)
+                    if entry.name[0] != "."
                 ]
 
-    def _read_sorted_folder_entries(self, folder: Path) -> Iterator[os.DirEntry[str]]:
+    def _iter_folder_entries_up_to_limit(self, folder: Path) -> Iterator[os.DirEntry[str]]:
         """Nothing if the folder cannot be read."""
         with suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from watchdog.config.cross_checks import cross_validate_and_resolve
 from watchdog.config.defaults import apply_probe_defaults
 from watchdog.config.error_messages import coerce_config_variables, list_yaml_field_names, translate_validation_errors
-from watchdog.config.models import Config, NotificationRouteSettings, ReceiverSettings
+from watchdog.config.models import Config, NotificationReceiverSettings, NotificationRouteSettings
 from watchdog.config.problems import ConfigError, ConfigProblem, build_did_you_mean_suffix
 from watchdog.config.secrets import (
     collect_placeholders_by_secret,
@@ -61,7 +61,9 @@ def load_config(path: Path | None, text: str | None = None, env: Mapping[str, st
         name: value for name in sources.receivers if (value := builder.build_receiver(name)) is not None
     }
     sections["routes"] = tuple(
-        route for node in sources.routes if (route := builder.build_model(NotificationRouteSettings, node, "routes"))
+        route
+        for node in sources.routes
+        if (route := builder.build_model_of_node(NotificationRouteSettings, node, "routes"))
     )
     config = cross_validate_and_resolve(Config.model_construct(**sections), sources)
     if sources.problems:
@@ -86,7 +88,7 @@ class _ConfigModelBuilder:
         self.sources = sources
         self.load_contexts = {file: ConfigLoadContext(folder) for file, folder in sources.base_folders.items()}
 
-    def build_model(self, model: type[ModelT], node: YamlNode, section: str) -> ModelT | None:
+    def build_model_of_node(self, model: type[ModelT], node: YamlNode, section: str) -> ModelT | None:
         """The model of a node, or None if it is invalid. `section`: the field that holds the node."""
         while True:
             try:
@@ -101,11 +103,11 @@ class _ConfigModelBuilder:
         if name in ("probes", "receivers", "routes"):
             return None
         node = self.sources.root[name]
-        config = self.build_model(Config, YamlNode({name: node}, node.key_location, "", node.key_location), "")
+        config = self.build_model_of_node(Config, YamlNode({name: node}, node.key_location, "", node.key_location), "")
         return config and getattr(config, name)
 
     def build_receiver(self, name: str) -> Any:
-        return self.build_model(ReceiverSettings, self.sources.receivers[name], "receivers")
+        return self.build_model_of_node(NotificationReceiverSettings, self.sources.receivers[name], "receivers")
 
     def build_probe(self, node: YamlNode) -> Probe | None:
         if not isinstance(node.value, dict):
@@ -114,7 +116,7 @@ class _ConfigModelBuilder:
             return None
         kinds = [kind for kind in PROBE_KINDS if kind in node.entries]
         if len(kinds) == 1:
-            return self.build_model(PROBE_KINDS[kinds[0]], node, "probes")
+            return self.build_model_of_node(PROBE_KINDS[kinds[0]], node, "probes")
         if kinds:
             second = node.entries[kinds[1]]
             message = f"a probe has exactly one kind, and this one already has {kinds[0]}: remove one of them"
@@ -142,5 +144,5 @@ class _ConfigModelBuilder:
         }
         kind_path = f"{node.path}.{kind}"
         first_new = len(self.sources.problems)
-        self.build_model(model, YamlNode(validated, node.location, node.path, node.key_location), "probes")
+        self.build_model_of_node(model, YamlNode(validated, node.location, node.path, node.key_location), "probes")
         self.sources.problems[first_new:] = [p for p in self.sources.problems[first_new:] if p.path != kind_path]

@@ -120,7 +120,7 @@ class StorageSettings(ConfigModel):
 
 
 @NOTIFIER_KINDS.add_kind_fields
-class ReceiverSettings(ConfigModel):
+class NotificationReceiverSettings(ConfigModel):
     """A person, a team or a program to notify. At least one notifier is required; each configured notifier sends every
     notification."""
 
@@ -171,7 +171,7 @@ class ProbeMatchSettings(ConfigModel):
         return routing.ProbeMatcher(self.severity, frozenset(self.tags), self.group, self.kind, self.probe)
 
 
-def _validate_reason_pattern(pattern: str) -> str:
+def _validate_route_match_reason_pattern(pattern: str) -> str:
     if problem := find_reason_pattern_problem(pattern):
         raise ValueError(problem)
     return pattern
@@ -182,7 +182,7 @@ class IncidentMatchSettings(ProbeMatchSettings):
     set, every incident matches."""
 
     reason: Annotated[
-        tuple[Annotated[str, AfterValidator(_validate_reason_pattern)], ...],
+        tuple[Annotated[str, AfterValidator(_validate_route_match_reason_pattern)], ...],
         BeforeValidator(wrap_string_in_list),
         STRING_OR_LIST_SCHEMA,
     ] = ()
@@ -302,7 +302,7 @@ class Config(ConfigModel):
     """Default values for fields that a probe does not set. They also apply to included files."""
     probes: tuple[AnyProbe, ...] = ()
     """The probes."""
-    receivers: Mapping[str, ReceiverSettings] = {}
+    receivers: Mapping[str, NotificationReceiverSettings] = {}
     """The people and programs to notify, by name. Names consist of letters, digits, `-`, `_` and `.`."""
     routes: tuple[NotificationRouteSettings, ...] = ()
     """Which incidents are sent to which receivers; default: all incidents to all receivers."""

@@ -117,11 +117,9 @@ def _map_schema_definitions_to_section_paths(
                     (f"{path}.{k}", v) for k, v in object_schema["properties"].items()
                 )
         level = next_level
-    order = list(dict.fromkeys(part for path in paths.values() for part in _list_config_path_and_ancestors(path)))
+    order = list(dict.fromkeys(part for path in paths.values() for part in _list_config_path_prefixes(path)))
     return dict(
-        sorted(
-            paths.items(), key=lambda entry: [order.index(part) for part in _list_config_path_and_ancestors(entry[1])]
-        )
+        sorted(paths.items(), key=lambda entry: [order.index(part) for part in _list_config_path_prefixes(entry[1])])
     )
 
 
@@ -137,7 +135,7 @@ def _find_referenced_schema_definitions(fields: Iterable[tuple[str, JsonSchema]]
         yield from _find_referenced_schema_definitions(branches)
 
 
-def _list_config_path_and_ancestors(path: str) -> list[str]:
+def _list_config_path_prefixes(path: str) -> list[str]:
     """The path and those of the sections that it is in, outermost first."""
     parts = path.split(".")
     return [".".join(parts[: i + 1]) for i in range(len(parts))]

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote
 
-from watchdog.config.references import replace_config_variable_references
+from watchdog.config.references import replace_config_variables_with_callback
 from watchdog.config.yaml_tree import YamlNode
-from watchdog.net.command_line import find_secret_arguments
+from watchdog.net.command_line import find_secret_spans_by_argument_index
 from watchdog.net.redact import SECRET_NAME_PATTERN
 from watchdog.net.secret_fields import Span, find_secret_value_spans, list_field_value_decodings
 
@@ -22,11 +22,11 @@ MIN_MASKED_SECRET_CHARS = 8
 """Secrets are masked by value from this length on. Shorter ones would mask parts of ordinary words."""
 _POSSIBLY_SECRET_URL_PARAMETERS = frozenset({"key", "auth", "code"})
 """Parameters of a URL whose value is a secret if it is long enough."""
-_DISPLAYED_TARGET_FIELD_NAMES = frozenset(
+_DISPLAYED_TARGET_CONFIG_FIELD_NAMES = frozenset(
     {"queue", "schema", "table", "prefix", "host", "port", "channel", "tool", "job", "vhost"}
 )
 """Fields that say what is monitored. Their values are visible, also if they come from a variable."""
-_DISPLAYED_LINK_FIELD_NAMES = frozenset({"runbook", "public_url"})
+_DISPLAYED_LINK_CONFIG_FIELD_NAMES = frozenset({"runbook", "public_url"})
 """URLs for people: no targets."""
 _FREE_FORM_JSON_FIELD_NAMES = frozenset({"json", "payload", "arguments", "args"})
 """Fields whose content is sent to the target, with names that are not Watchdog's."""
@@ -90,7 +90,7 @@ def sort_config_values_by_sensitivity(
 
 def find_secret_argument_nodes(arguments: Sequence[YamlNode]) -> Iterator[tuple[YamlNode, list[Span]]]:
     """The arguments of a command that hold secrets, and where in the text as written."""
-    secrets = find_secret_arguments([get_yaml_text_as_written(argument) for argument in arguments])
+    secrets = find_secret_spans_by_argument_index([get_yaml_text_as_written(argument) for argument in arguments])
     yield from ((arguments[index], spans) for index, spans in secrets.items())
 
 
@@ -103,7 +103,7 @@ def find_embedded_secret_spans(node: YamlNode) -> list[Span]:
     return find_secret_value_spans(get_yaml_text_as_written(node)) if is_free_text else []
 
 
-def is_secret_field(path: str) -> bool:
+def is_field_named_like_secret(path: str) -> bool:
     """Whether a field, or the list that an item is in, has the name of a secret. In JSON for the target, this extends
     to everything below."""
     keys = path.split(".")
@@ -127,7 +127,7 @@ def _list_config_variable_names(text: str) -> list[str]:
         names.append(name)
         return ""
 
-    replace_config_variable_references(text, record_name)
+    replace_config_variables_with_callback(text, record_name)
     return names
 
 
@@ -164,15 +164,15 @@ def _record_yaml_scalar_sensitivity(
         _record_secret_file_contents(node, file_contents[text], uses)
     if key.endswith("_file") and not node.variables:
         return
-    if is_secret_field(node.path):
+    if is_field_named_like_secret(node.path):
         uses.add_secret_variables(node.variables, node)
         literals = () if node.variables else (text, text.partition(" ")[2])  # with and without "Bearer"
         uses.add_secrets([*literals, _parse_basic_auth_password(text)], node)
-    elif "://" in text and key not in _DISPLAYED_LINK_FIELD_NAMES:
+    elif "://" in text and key not in _DISPLAYED_LINK_CONFIG_FIELD_NAMES:
         _record_url_sensitivity(node, text, uses)
     else:
         for name, value in node.variables.items():
-            is_shown = key in _DISPLAYED_TARGET_FIELD_NAMES
+            is_shown = key in _DISPLAYED_TARGET_CONFIG_FIELD_NAMES
             if ".command." in node.path:
                 uses.shown_variables[name] = value
             _record_variable_sensitivity(name, value, node, uses, uses.visible if is_shown else uses.other)
@@ -192,9 +192,10 @@ def _record_secret_file_contents(node: YamlNode, contents: Iterable[str], uses: 
 def _record_url_sensitivity(node: YamlNode, text: str, uses: ConfigValuesBySensitivity) -> None:
     """A target's scheme, address and path are shown. The credentials of any URL, and what variables put into its query,
     are secrets. The path of a receiver's URL often is one, too."""
-    uses.add_secrets(_find_url_credentials(text), node)
+    uses.add_secrets(_find_url_password_or_user_token(text), node)
     uses.add_secrets(
-        (value for name, value in _find_url_parameters(text) if _is_secret_url_parameter(name, value)), node
+        (value for name, value in _iter_url_parameter_names_and_values(text) if _is_secret_url_parameter(name, value)),
+        node,
     )
     visible = uses.visible if node.path.startswith("probes.") else uses.other
     for name, value in node.variables.items():
@@ -212,7 +213,7 @@ def _record_url_sensitivity(node: YamlNode, text: str, uses: ConfigValuesBySensi
 
 def _find_url_parts_with_variable(node: YamlNode, name: str) -> set[str]:
     """The parts of a URL that refer to a variable; none if the text as written is no URL."""
-    marked = replace_config_variable_references(str(node.raw_value), lambda other: "\0" if other == name else "x")
+    marked = replace_config_variables_with_callback(str(node.raw_value), lambda other: "\0" if other == name else "x")
     written = _URL_PARTS_PATTERN.match(marked)
     return {part for part, text in written.groupdict().items() if "\0" in (text or "")} if written else set()
 
@@ -231,15 +232,15 @@ def _record_variable_sensitivity(
 
 def find_url_secrets(url: str) -> Iterator[str]:
     """Of a URL from a variable or file: its credentials, and the values of its parameters that may be secrets."""
-    yield from _find_url_credentials(url)
+    yield from _find_url_password_or_user_token(url)
     yield from (
         value
-        for name, value in _find_url_parameters(url)
+        for name, value in _iter_url_parameter_names_and_values(url)
         if len(value) >= MIN_MASKED_SECRET_CHARS or _is_secret_url_parameter(name, value)
     )
 
 
-def _find_url_credentials(url: str) -> set[str]:
+def _find_url_password_or_user_token(url: str) -> set[str]:
     """The password, as written and decoded; of an HTTP URL without one the user, which is a token then."""
     if (match := _URL_PARTS_PATTERN.match(url.strip())) is None:
         return set()
@@ -264,7 +265,7 @@ def _parse_basic_auth_password(header: str) -> str:
         return ""
 
 
-def _find_url_parameters(url: str) -> Iterator[tuple[str, str]]:
+def _iter_url_parameter_names_and_values(url: str) -> Iterator[tuple[str, str]]:
     """Names and values in the query and the fragment of a URL, as written and decoded."""
     match = _URL_PARTS_PATTERN.match(url.strip())
     for parameter in _URL_PARAMETER_PATTERN.finditer(match["query"]) if match else ():

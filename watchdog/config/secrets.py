@@ -22,7 +22,7 @@ from watchdog.config.secret_uses import (
     find_embedded_secret_spans,
     find_secret_argument_nodes,
     get_yaml_text_as_written,
-    is_secret_field,
+    is_field_named_like_secret,
     mask_literal_secret_url_parameters,
     sort_config_values_by_sensitivity,
 )
@@ -31,8 +31,8 @@ from watchdog.config.yaml_tree import YamlNode
 from watchdog.config_types import ConfigLoadContext
 from watchdog.domain.model import Json
 from watchdog.net.redact import MASK_PLACEHOLDER, SecretMask
-from watchdog.net.secret_fields import Span, replace_spans
-from watchdog.resources import find_resource_path
+from watchdog.net.secret_fields import Span, replace_spans_with_placeholder
+from watchdog.resources import find_resource_folder
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -98,7 +98,7 @@ def can_mask_secret_everywhere(secret: str) -> bool:
 @cache
 def _read_watchdog_source_text() -> str:
     """The sources and templates: what messages are composed of. Read only for secrets that consist of words."""
-    files = [*Path(__file__).parents[1].rglob("*.py"), *find_resource_path("templates").rglob("*.j2")]
+    files = [*Path(__file__).parents[1].rglob("*.py"), *find_resource_folder("templates").rglob("*.j2")]
     return "\n".join(file.read_text(encoding="utf-8") for file in files)
 
 
@@ -119,13 +119,13 @@ def _mask_yaml_scalar(node: YamlNode, secrets: list[Span], mask: SecretMask) -> 
     """`secrets`: where its text holds some."""
     if isinstance(node.value, dict | list):
         return mask_yaml_tree(node, mask)
-    if isinstance(node.value, str) and not node.variables and is_secret_field(node.path):
+    if isinstance(node.value, str) and not node.variables and is_field_named_like_secret(node.path):
         return MASK_PLACEHOLDER
     if not isinstance(node.raw_value, str):
         return node.raw_value
     written = get_yaml_text_as_written(node) if secrets else node.raw_value
     literals = [span for span in secrets if "${" not in written[slice(*span)]]
-    text = mask(replace_spans(written, literals, MASK_PLACEHOLDER))
+    text = mask(replace_spans_with_placeholder(written, literals, MASK_PLACEHOLDER))
     return mask_literal_secret_url_parameters(text, MASK_PLACEHOLDER) if "://" in text else text
 
 

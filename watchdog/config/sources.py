@@ -138,11 +138,11 @@ def _merge_config_sections_and_includes(
     """Merge the sections that every file can hold, then those of the files that this one includes."""
     for name, nodes in (("probes", sources.probes), ("routes", sources.routes)):
         first_line = "`- name: ...`" if name == "probes" else "`- receivers: ...`"
-        section = _find_config_section_of_type(
+        section = _get_section_reporting_wrong_type(
             tree, name, list, f"a list of entries that start with {first_line}", sources
         )
         nodes.extend(section.items if section else ())
-    section = _find_config_section_of_type(
+    section = _get_section_reporting_wrong_type(
         tree, "receivers", dict, "receivers by name, such as `oncall: {slack: ...}`", sources
     )
     for name, receiver in section.entries.items() if section else ():
@@ -155,7 +155,7 @@ def _merge_config_sections_and_includes(
             _load_included_files(item, include_chain, env, sources)
 
 
-def _find_config_section_of_type(
+def _get_section_reporting_wrong_type(
     tree: YamlNode,
     name: str,
     value_type: type[list[YamlNode] | dict[str, YamlNode]],

@@ -57,7 +57,7 @@ def find_config_warnings(config: Config, sources: MergedConfigSources) -> list[C
         warnings += [
             *_find_alert_receiver_warnings(config, sources),
             *_find_notification_route_warnings(config, sources, probes),
-            *_find_connectivity_warnings(config, sources),
+            *_find_connectivity_section_warnings(config, sources),
         ]
         warnings += _find_status_page_warnings(config, sources, probes)
     file_order = {file: i for i, file in enumerate(sources.base_folders)}
@@ -123,7 +123,7 @@ def _find_shortest_run_interval_ms(probe: Probe) -> int:
 # --- connectivity
 
 
-def _find_connectivity_warnings(config: Config, sources: MergedConfigSources) -> Iterator[ConfigProblem]:
+def _find_connectivity_section_warnings(config: Config, sources: MergedConfigSources) -> Iterator[ConfigProblem]:
     """Nothing shows whether Watchdog's own network has failed, although many hosts may seem to be down then."""
     hosts = {get_endpoint_host(probe.endpoint) for probe in config.probes if probe.endpoint}
     if config.connectivity is None:

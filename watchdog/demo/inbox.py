@@ -16,7 +16,7 @@ from markupsafe import Markup
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from watchdog.domain.timestamps import to_epoch_ms
-from watchdog.resources import find_resource_path
+from watchdog.resources import find_resource_folder
 from watchdog.web.templating import SECURITY_HEADERS, PageRenderer
 
 DEMO_SLACK_CHANNEL_ID = "C0ONCALL"
@@ -156,7 +156,7 @@ def create_demo_inbox_app(inbox: DemoInbox, status_url: str) -> FastAPI:
     """The inbox's page, and the Slack API that Watchdog posts to. `status_url` links back to the status page."""
     filters = {"mrkdwn": mrkdwn_to_html, "preformatted": extract_slack_rich_text, "unescape": unescape_slack_text}
     pages = PageRenderer("Inbox", extra_folder="demo", filters=filters)
-    style = (find_resource_path("templates") / "demo" / "inbox.css").read_bytes()
+    style = (find_resource_folder("templates") / "demo" / "inbox.css").read_bytes()
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     framing = {
         **SECURITY_HEADERS,

@@ -71,7 +71,7 @@ def health_check() -> CallToolResult:
     return CallToolResult(content=[TextContent(type="text", text="see tasks")], structured_content=health)
 
 
-def simulate_demo_worker_outages(folder: Path) -> None:
+def run_demo_worker_with_outages(folder: Path) -> None:
     """Start, kill and restart the worker until standard input closes; then remove the folder and exit."""
     running: subprocess.Popen[bytes] | None = None
     file = folder / worker.DEMO_DATABASE_FILENAME
@@ -100,11 +100,11 @@ def _kill_demo_process_and_wait(process: subprocess.Popen[bytes]) -> None:
     process.communicate()
 
 
-def main(port: int, folder: Path) -> None:
+def run_demo_targets(port: int, folder: Path) -> None:
     import uvicorn
 
     worker.create_demo_job_table(folder / worker.DEMO_DATABASE_FILENAME)
-    threading.Thread(target=simulate_demo_worker_outages, args=[folder], daemon=True).start()
+    threading.Thread(target=run_demo_worker_with_outages, args=[folder], daemon=True).start()
 
     app = demo_mcp_server.streamable_http_app(session_idle_timeout=60)
     app.add_route("/", demo_website_endpoint)
@@ -113,4 +113,4 @@ def main(port: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    run_demo_targets(int(sys.argv[1]), Path(sys.argv[2]))

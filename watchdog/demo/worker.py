@@ -31,7 +31,7 @@ CREATE TABLE scheduled_jobs (
 )
 """
 INSERT_DEMO_JOB_SQL = "INSERT INTO scheduled_jobs (job_type, scheduled_at) VALUES (?, ?)"
-RELEASE_DEMO_JOBS_SQL = (
+REQUEUE_RUNNING_DEMO_JOBS_SQL = (
     "UPDATE scheduled_jobs SET status = 'pending', started_at = NULL, instance_id = NULL WHERE status = 'running'"
 )
 CLAIM_DEMO_JOB_SQL = """
@@ -43,14 +43,14 @@ COMPLETE_DEMO_JOB_SQL = "UPDATE scheduled_jobs SET status = 'completed', complet
 
 
 @contextmanager
-def open_demo_database(file: Path) -> Iterator[sqlite3.Connection]:
+def connect_to_demo_database(file: Path) -> Iterator[sqlite3.Connection]:
     """Each statement is its own transaction, unless `with database:` groups several."""
     with closing(sqlite3.connect(file)) as database:
         yield database
 
 
 def create_demo_job_table(file: Path) -> None:
-    with open_demo_database(file) as database:
+    with connect_to_demo_database(file) as database:
         database.execute("PRAGMA journal_mode = WAL")  # readers need no recovery after a writer is killed
         with database:
             database.execute(CREATE_DEMO_JOBS_SQL)
@@ -58,7 +58,7 @@ def create_demo_job_table(file: Path) -> None:
 
 
 def list_running_demo_jobs(file: Path) -> list[str]:
-    with open_demo_database(file) as database:
+    with connect_to_demo_database(file) as database:
         return [name for (name,) in database.execute("SELECT job_type FROM scheduled_jobs WHERE status = 'running'")]
 
 
@@ -68,11 +68,11 @@ def wait_for_stdin_to_close(seconds: float) -> bool:
     return bool(select([sys.stdin], [], [], seconds)[0])
 
 
-def main(file: Path) -> None:
+def run_demo_worker(file: Path) -> None:
     worker = f"worker-{os.getpid()}"
-    with open_demo_database(file) as database:
+    with connect_to_demo_database(file) as database:
         with database:
-            database.execute(RELEASE_DEMO_JOBS_SQL)  # there is only one worker: an earlier one left them
+            database.execute(REQUEUE_RUNNING_DEMO_JOBS_SQL)  # there is only one worker: an earlier one left them
         idle_s = 0.1
         while not wait_for_stdin_to_close(idle_s):
             idle_s = 0.1
@@ -91,4 +91,4 @@ def main(file: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    run_demo_worker(Path(sys.argv[1]))

@@ -13,11 +13,11 @@ DESTINATION_BURST_MESSAGES = 5
 """Tokens that the bucket holds: messages that may follow one another after a calm period."""
 FIRST_DESTINATION_MESSAGE_INTERVAL_MS, MAX_DESTINATION_MESSAGE_INTERVAL_MS = 1_000, 60_000
 """The interval after the first refusal, doubled with each further one up to the maximum."""
-MIN_DESTINATION_MESSAGE_INTERVAL_MS = 100
+DESTINATION_THROTTLING_ENDS_BELOW_INTERVAL_MS = 100
 """Each confirmed message shortens the interval by a tenth; below this, the destination has no limit any more."""
 MAX_UNMERGED_DUE_MESSAGES = 10
 """If more messages wait for a destination, they are merged into one."""
-MERGED_MESSAGE_INTERVAL_MS = 60_000
+NONCRITICAL_PAUSE_AFTER_MERGED_MESSAGE_MS = 60_000
 """Between a merged message and the next message, unless that is critical."""
 
 
@@ -49,12 +49,12 @@ def slow_destination_pace(pace: DestinationPace, now: int, requested_pause_ms: i
     return pace._replace(interval_ms=interval, full_at=full_at)
 
 
-def spend_destination_token(pace: DestinationPace, now: int) -> DestinationPace:
+def update_pace_after_message_confirmed(pace: DestinationPace, now: int) -> DestinationPace:
     """The destination confirmed a message. The interval becomes shorter, and the number of tokens stays the same."""
     if not pace.interval_ms:
         return pace
     interval = pace.interval_ms * 9 // 10
-    if interval < MIN_DESTINATION_MESSAGE_INTERVAL_MS:
+    if interval < DESTINATION_THROTTLING_ENDS_BELOW_INTERVAL_MS:
         return pace._replace(interval_ms=0, full_at=0)
     until_full = max(pace.full_at - now, 0) + pace.interval_ms
     return pace._replace(interval_ms=interval, full_at=now + until_full * interval // pace.interval_ms)
@@ -76,12 +76,12 @@ def choose_next_messages_to_send(
 ) -> list[DueAlertMessage]:
     """What a destination is sent next: one message, or several that are merged into one; empty: nothing yet.
 
-    More than MAX_UNMERGED_DUE_MESSAGES are merged. For MERGED_MESSAGE_INTERVAL_MS after that, only critical ones and
-    edits are sent; what has come in the meantime is merged again.
+    More than MAX_UNMERGED_DUE_MESSAGES are merged. For NONCRITICAL_PAUSE_AFTER_MERGED_MESSAGE_MS after that, only
+    critical ones and edits are sent; what has come in the meantime is merged again.
     """
     ordered = sorted(due)
-    is_pausing = merged_at is not None and now < merged_at + MERGED_MESSAGE_INTERVAL_MS
-    is_storm = merged_at is not None and now < merged_at + 2 * MERGED_MESSAGE_INTERVAL_MS
+    is_pausing = merged_at is not None and now < merged_at + NONCRITICAL_PAUSE_AFTER_MERGED_MESSAGE_MS
+    is_storm = merged_at is not None and now < merged_at + 2 * NONCRITICAL_PAUSE_AFTER_MERGED_MESSAGE_MS
     allowed = [message for message in ordered if not (is_pausing and message.is_not_critical and not message.is_edit)]
     posts = [message for message in allowed if not message.is_edit]
     if len(posts) > MAX_UNMERGED_DUE_MESSAGES or (is_storm and not is_pausing and len(posts) > 1):

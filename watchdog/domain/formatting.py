@@ -61,7 +61,7 @@ def format_duration(ms: float) -> str:
     return _join_duration_units((days, "days"), (hours % 24 if days < 10 else 0, "h"))
 
 
-def format_duration_over_limit(ms: int, limit: int) -> str:
+def format_duration_distinct_from_limit(ms: int, limit: int) -> str:
     """A duration that exceeds a limit, with enough units to differ from it: "15 min 20 s" for a limit of 15 min."""
     if (text := format_duration(ms)) != format_duration(limit):
         return text
@@ -116,19 +116,19 @@ def format_date(at: int, now: int) -> str:
     return f"{then.day}{NBSP}{then:%b}" + (f" {then.year}" if then.year != to_utc_datetime(now).year else "")
 
 
-def format_timestamp(at: int, now: int, *, seconds: bool = False) -> str:
+def format_utc_timestamp_without_zone(at: int, now: int, *, seconds: bool = False) -> str:
     """ "01:48"; with the date, "21 Nov 23:58", unless it is the date of `now`."""
     time = format_time_of_day(at, seconds=seconds)
     return time if to_utc_datetime(at).date() == to_utc_datetime(now).date() else f"{format_date(at, now)} {time}"
 
 
-SHOW_SECONDS_IF_LIMIT_BELOW_MS = 10 * MINUTE_MS
+SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS = 10 * MINUTE_MS
 """A message about a limit below this shows its times with seconds."""
 
 
 def format_utc_timestamp(at: int, now: int, *, seconds: bool = False) -> str:
     """ "01:48 UTC", for messages that are stored and read later; with the date unless it is the date of `now`."""
-    return f"{format_timestamp(at, now, seconds=seconds)} UTC"
+    return f"{format_utc_timestamp_without_zone(at, now, seconds=seconds)} UTC"
 
 
 def format_time_in_zone(at: int, now: int, timezone: str, *, seconds: bool = False) -> str:
@@ -139,7 +139,7 @@ def format_time_in_zone(at: int, now: int, timezone: str, *, seconds: bool = Fal
     local = to_utc_datetime(at).astimezone(zone)
     offset_ms = round((local.utcoffset() or timedelta()).total_seconds() * 1000)
     # The same offset for both instants: only their dates are compared.
-    return f"{format_timestamp(at + offset_ms, now + offset_ms, seconds=seconds)} {local.tzname()}"
+    return f"{format_utc_timestamp_without_zone(at + offset_ms, now + offset_ms, seconds=seconds)} {local.tzname()}"
 
 
 def format_job_status_label(reason: str, *, has_run: bool, has_schedule: bool) -> str:
@@ -156,7 +156,7 @@ def format_remediation(attempt: RemediationAttempt, now: int) -> tuple[str, str]
     return _REMEDIATION_STATE_LABELS[attempt.state], " · ".join(filter(None, (attempt.action, detail)))
 
 
-def format_text_sparkline(runs: Sequence[RunSummary]) -> str:
+def format_runs_as_text_sparkline(runs: Sequence[RunSummary]) -> str:
     """One character per run, oldest first: "▁▁▂▁✕✕", with `?` for not judged and `·` for missed.
 
     A bar has its full height at the slowest run, or at eight times the median if no run is as slow, so that noise stays

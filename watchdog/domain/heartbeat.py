@@ -132,7 +132,7 @@ class HeartbeatState(NamedTuple):
     """The output belongs to a run that has not ended."""
 
     @property
-    def failure_count(self) -> int:
+    def consecutive_failure_count(self) -> int:
         return self.older_failure_count + len(self.recent_failures)
 
     def classify_open_runs(self, deadline: Callable[[int], int], now: int, *, is_limited: bool) -> OpenHeartbeatRuns:
@@ -217,7 +217,7 @@ def _apply_start_check_in(state: HeartbeatState, check_in: CheckIn) -> Heartbeat
         id == run_id and abs(other - start) <= DUPLICATE_CHECK_IN_WINDOW_MS for id, other in known_starts
     ):
         return state
-    ended = _find_heartbeat_run_of_late_start(state, check_in)
+    ended = _find_ended_run_of_delayed_start_check_in(state, check_in)
     if ended is not None:
         if ended.end == state.last_end and state.duration is None:
             state = state._replace(duration=ended.end - start)
@@ -232,7 +232,7 @@ def _remember_heartbeat_start(state: HeartbeatState, start: int) -> HeartbeatSta
     return state._replace(last_start=starts[-1], recent_starts=tuple(starts))
 
 
-def _find_heartbeat_run_of_late_start(state: HeartbeatState, start: CheckIn) -> EndedHeartbeatRun | None:
+def _find_ended_run_of_delayed_start_check_in(state: HeartbeatState, start: CheckIn) -> EndedHeartbeatRun | None:
     """The run whose start arrives only now, after its end; None: the run is in progress."""
     if start.run_id:
         ends = [run for run in state.ended_runs if run.run_id == start.run_id and run.end >= start.occurred_at]

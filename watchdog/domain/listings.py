@@ -30,7 +30,7 @@ def transform_subject_fact_texts(facts: SubjectFacts, transform: Callable[[str],
     return facts._replace(**changed) if changed else facts
 
 
-def encode_subject_listings_diff(listings: ListingsByRule, base: ListingsByRule) -> Json:
+def encode_subject_listings_as_diff(listings: ListingsByRule, base: ListingsByRule) -> Json:
     """The differences of `listings` from `base`; with an empty base, everything."""
     return {rule: _encode_subject_listing_diff(listing, base.get(rule)) for rule, listing in listings.items()}
 
@@ -46,10 +46,10 @@ def _encode_subject_listing_diff(listing: SubjectListing, base: SubjectListing |
     return [listing.observed_at, changes, *([listing.gaps] if listing.gaps else [])]
 
 
-def decode_subject_listings_diff(
+def decode_subject_listings_from_diff(
     value: Json, base: ListingsByRule, facts_types: Mapping[str, type[SubjectFacts]]
 ) -> ListingsByRule:
-    """The inverse of `encode_subject_listings_diff`. A rule without a type in `facts_types` is left out."""
+    """The inverse of `encode_subject_listings_as_diff`. A rule without a type in `facts_types` is left out."""
     return {
         rule: _apply_subject_listing_diff(entry, base.get(rule), facts_types[rule])
         for rule, entry in value.items()

@@ -19,7 +19,7 @@ class QueueMeasurements(QueueMetrics):
     """The share of failures among the jobs that ended within the window of the `failure_ratio` rule; 0 to 1."""
 
     @classmethod
-    def from_metrics(cls, metrics: QueueMetrics, failure_ratio: float | None = None) -> Self:
+    def from_queue_metrics(cls, metrics: QueueMetrics, failure_ratio: float | None = None) -> Self:
         values = {field.name: getattr(metrics, field.name) for field in fields(QueueMetrics)}
         return cls(**values, failure_ratio=failure_ratio)
 

@@ -298,7 +298,7 @@ class Incident:
         return self.since - self.clock_shift
 
     @property
-    def opening_message(self) -> str:
+    def opening_cause_message(self) -> str:
         """The cause that it opened with, as a sentence."""
         return self.first_message if self.first_reason else self.message
 

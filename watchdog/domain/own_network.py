@@ -11,7 +11,7 @@ from watchdog.domain.model import Outcome, ProbeResult
 
 WATCHDOG_NETWORK_FAULT_REASON = "watchdog.network"
 """The network of this machine is at fault. That is a finding about Watchdog, and decides nothing about the probe."""
-OWN_NETWORK_FAILED = "the network of Watchdog's own machine has failed:"
+OWN_NETWORK_FAILED_MESSAGE_PREFIX = "the network of Watchdog's own machine has failed:"
 MASS_FAILURE_WINDOW_MS = 60_000
 OWN_NETWORK_FAULT_AFTERMATH_MS = 120_000
 """For this long after the network of this machine was found at fault, a failure may still be a part of that."""
@@ -62,7 +62,7 @@ class OwnNetworkFault(NamedTuple):
         return now < self.aftermath_ends_at and (self.recovered_at is None or result.slot <= self.recovered_at)
 
 
-def find_network_symptom(reason: str) -> NetworkSymptom | None:
+def find_network_symptom_of_reason(reason: str) -> NetworkSymptom | None:
     """`reason`: of a failed request."""
     return _NETWORK_SYMPTOM_BY_REASON.get(reason)
 
@@ -71,7 +71,7 @@ def apply_network_fault_decision(result: ProbeResult, decision: NetworkFaultDeci
     """A result that was held, as it counts: an error that quotes what was observed, or as it was observed."""
     if decision is not NetworkFaultDecision.OWN:
         return result._replace(held_until=None)
-    message = f"no verdict: {OWN_NETWORK_FAILED} {result.message}"
+    message = f"no verdict: {OWN_NETWORK_FAILED_MESSAGE_PREFIX} {result.message}"
     return result._replace(
         held_until=None, outcome=Outcome.ERROR, reason=WATCHDOG_NETWORK_FAULT_REASON, message=message
     )

@@ -16,8 +16,8 @@ SCHEDULED_JOB_STATE_KEY_PREFIX = "job:"
 """Key of a `ScheduledJobStateRecord`: this, then a digest of the job's name."""
 FORGET_JOB_STATE_KEY_PREFIX = "forget:"
 """Key of an operator's decision to forget a missing job: this, then a digest of the job's name."""
-SCHEDULER_HEARTBEAT_STATE_KEY = "scheduler"
-"""Key of a `SchedulerHeartbeatRecord`."""
+JOB_SOURCE_SCHEDULER_HEARTBEAT_STATE_KEY = "scheduler"
+"""Key of a `JobSourceSchedulerHeartbeatRecord`."""
 JOB_SOURCE_OUTAGE_STATE_KEY = "source"
 """Key of a `JobSourceOutageRecord`."""
 WAITING_FOR_FIRST_RUN_STATE_KEY = "waiting"
@@ -93,7 +93,7 @@ class ScheduledJobStateRecord(NamedTuple):
         return cls(stored["name"], state)
 
 
-class SchedulerHeartbeatRecord(NamedTuple):
+class JobSourceSchedulerHeartbeatRecord(NamedTuple):
     """When the scheduler of a source of jobs last reported: some no longer show this once they have stopped."""
 
     heartbeat_at: int
@@ -102,7 +102,7 @@ class SchedulerHeartbeatRecord(NamedTuple):
         return self._asdict()
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Json]) -> SchedulerHeartbeatRecord:
+    def from_json(cls, stored: Mapping[str, Json]) -> JobSourceSchedulerHeartbeatRecord:
         return cls(stored["heartbeat_at"])
 
 
@@ -172,7 +172,7 @@ class QueueThresholdRecord(NamedTuple):
         return self.breached_since is not None and now - self.breached_since >= self.threshold.for_ms
 
     @property
-    def head_is_count(self) -> bool:
+    def head_marker_is_waiting_count(self) -> bool:
         """The system shows how many jobs wait, and not which is next."""
         return isinstance(self.head_marker, int)
 

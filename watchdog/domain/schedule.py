@@ -80,7 +80,7 @@ class IntervalSchedule:
         """The first slot later than `at`."""
         return self.find_latest_slot_until(at) + self.every
 
-    def compute_period_at(self, at: int) -> int:
+    def compute_slot_interval_ms_at(self, at: int) -> int:
         """The distance in ms between the slots around an instant."""
         return self.every
 
@@ -142,7 +142,7 @@ class CronSchedule:
             instants += [instant for instant in self._find_run_instants_at_local_time(slot) if instant > at]
         return min(instants)
 
-    def compute_period_at(self, at: int) -> int:
+    def compute_slot_interval_ms_at(self, at: int) -> int:
         """The distance in ms between the slots around an instant."""
         return self.find_next_slot_after(at) - self.find_latest_slot_until(at)
 
@@ -222,7 +222,7 @@ def list_missed_job_runs(
         if last_start is not None and last_start >= earliest_start:
             break
         # Schedulers treat a change of clocks differently, by at most the size of the change.
-        deadline = slot + grace + compute_utc_offset_change_ms(schedule, slot)
+        deadline = slot + grace + compute_utc_offset_change_near_instant_ms(schedule, slot)
         deadline, gap = extend_deadline_over_downtime_gaps(earliest_start, deadline, gaps)
         if gap is not None and excusing_gap in (None, gap):
             excusing_gap = gap
@@ -260,7 +260,7 @@ def extend_deadline_over_downtime_gaps(since: int, deadline: int, gaps: Downtime
     return deadline, None
 
 
-def compute_utc_offset_change_ms(schedule: Schedule, at: int) -> int:
+def compute_utc_offset_change_near_instant_ms(schedule: Schedule, at: int) -> int:
     """The change of the zone's UTC offset within three hours around an instant, in ms."""
     if isinstance(schedule, IntervalSchedule):
         return 0

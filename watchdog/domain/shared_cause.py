@@ -16,7 +16,7 @@ WATCHDOG_FAULT_RULE_NAMES = (service.RULE_NAME, no_verdict.RULE_NAME, stale.RULE
 MIN_GROUP_WINDOW_MS, MAX_GROUP_WINDOW_MS = 60_000, 300_000
 """How long a group accepts incidents: as long as the interval of its slowest probe, within these bounds."""
 
-_RESOLVER = "the resolver"
+_DNS_RESOLVER_CAUSE_TEXT = "the resolver"
 _DNS_RESOLVER_FAULT_REASONS = ("timeout.dns",)
 _UNREACHABLE_ADDRESS_REASONS = ("connection.unreachable", "timeout.connect")
 _NO_RESPONSE_REASON_FAMILIES = ("dns", "connection", "tls", "timeout", "broker")
@@ -28,7 +28,7 @@ _DEFAULT_BROKER_PORTS = {
 }  # fmt: skip
 _DEFAULT_BROKER_PATHS = {"redis": "/0", "rediss": "/0"}
 _SCHEME_ALIASES = {"postgres": "postgresql"}
-_URL_PATTERN = re.compile(
+_TARGET_URL_PARTS_PATTERN = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>\[[^/\[\]]+\]|[^/:\[\]]*)(:(?P<port>\d+))?(?P<path>/.*)?"
 )
 """Of a target, which has no credentials and no query."""
@@ -43,7 +43,7 @@ class SharedIncidentCause(NamedTuple):
     """Of the reasons, if there was a response; a family alone is no shared cause."""
 
 
-def derive_shared_incident_cause(
+def derive_grouping_cause_of_incident(
     probe: ProbeInfo, rule: str, reason: str, facts: Mapping[str, Json]
 ) -> SharedIncidentCause | None:
     """None if it is unknown what broke. `facts`: the evidence of the result that opened the incident.
@@ -57,23 +57,23 @@ def derive_shared_incident_cause(
     has_response = family not in _NO_RESPONSE_REASON_FAMILIES or reason in _RESPONSE_STARTED_REASONS
     response_family = family if has_response else ""
     if family == "dns" or reason in _DNS_RESOLVER_FAULT_REASONS:
-        return SharedIncidentCause(_RESOLVER)
+        return SharedIncidentCause(_DNS_RESOLVER_CAUSE_TEXT)
     redirected_to = facts.get("redirected_to")
-    url = _parse_url(redirected_to if isinstance(redirected_to, str) else probe.target)
+    url = _parse_target_url(redirected_to if isinstance(redirected_to, str) else probe.target)
     if url is None:
         return None
     if url.scheme not in _DEFAULT_HTTP_PORTS:
         return SharedIncidentCause(url.normalized, response_family)
-    if reason in _UNREACHABLE_ADDRESS_REASONS and (address := _format_addresses(facts.get("address"))):
+    if reason in _UNREACHABLE_ADDRESS_REASONS and (address := _extract_sorted_ip_addresses(facts.get("address"))):
         return SharedIncidentCause(address)
     return SharedIncidentCause(url.host_and_port, response_family)
 
 
-def format_shared_cause(what: str, targets: Iterable[str]) -> str:
+def format_display_name_of_shared_cause(what: str, targets: Iterable[str]) -> str:
     """What broke, as people read it. `targets`: of the probes. If the name of one host only cannot be resolved, that
     name and not the resolver."""
-    hosts = {url.host if url else "" for url in map(_parse_url, targets)}
-    return hosts.pop() or what if what == _RESOLVER and len(hosts) == 1 else what
+    hosts = {url.host if url else "" for url in map(_parse_target_url, targets)}
+    return hosts.pop() or what if what == _DNS_RESOLVER_CAUSE_TEXT and len(hosts) == 1 else what
 
 
 def compute_incident_group_window_ms(interval_ms: int) -> int:
@@ -97,10 +97,10 @@ class _TargetUrl(NamedTuple):
         return f"{self.scheme}://{self.host_and_port}{self.path}"
 
 
-def _parse_url(target: str) -> _TargetUrl | None:
+def _parse_target_url(target: str) -> _TargetUrl | None:
     """The URL at the beginning of a target, with the defaults of its scheme; None for anything else, such as a
     command."""
-    match = _URL_PATTERN.fullmatch(target.partition(", ")[0].rstrip("/"))
+    match = _TARGET_URL_PARTS_PATTERN.fullmatch(target.partition(", ")[0].rstrip("/"))
     if match is None or not (match["host"] or match["path"]):
         return None
     scheme = _SCHEME_ALIASES.get(match["scheme"], match["scheme"])
@@ -109,7 +109,7 @@ def _parse_url(target: str) -> _TargetUrl | None:
     return _TargetUrl(scheme, match["host"], port, match["path"] or _DEFAULT_BROKER_PATHS.get(scheme, ""))
 
 
-def _format_addresses(fact: Json) -> str:
+def _extract_sorted_ip_addresses(fact: Json) -> str:
     """The addresses of "192.0.2.1:443, [2001:db8::1]:443", without ports and in one order; empty if there are none."""
     hosts = {text.strip().rpartition(":")[0].strip("[]") for text in fact.split(",")} if isinstance(fact, str) else ()
     return ", ".join(sorted(filter(_is_ip_address, hosts)))

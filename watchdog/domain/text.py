@@ -57,7 +57,7 @@ def truncate_to_single_line(text: str, max_chars: int = MAX_QUOTED_ERROR_CHARS) 
     )
 
 
-def summarize_error(text: str) -> str:
+def summarize_error_text(text: str) -> str:
     """An error on one line: of a traceback of Python the line that names the exception, of other stacks no calls."""
     lines = [line for line in text.splitlines() if line.strip() and not _STACK_FRAME_LINE_PATTERN.match(line)]
     return (

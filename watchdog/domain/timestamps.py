@@ -41,7 +41,7 @@ def parse_iso8601(text: object, zone: tzinfo = UTC) -> int | None:
         return None
 
 
-def parse_printed_time(text: str) -> int | None:
+def parse_timestamp_in_common_formats(text: str) -> int | None:
     """A time as programs print it: ISO 8601, RFC 2822 ("Sun, 22 Nov 2026 01:48:07 GMT", of JavaScript's `toUTCString`),
     or as Ruby and Go print it ("2026-11-22 01:48:07 UTC", "2026-11-22 01:48:07.5 +0100 CET m=+7.2"). Without a zone it
     is UTC. None also for a zone that is only named, unless it is UTC or GMT: such names are ambiguous."""

@@ -15,7 +15,7 @@ from watchdog.service.clock import Clock
 
 REMOTE_WATCHDOG_CALL_TIMEOUT_S = 30.0
 """Longer than a tool call waits for its job."""
-MCP_TOOL_JOB_POLL_INTERVAL_S = 1.0
+REMOTE_WATCHDOG_JOB_POLL_INTERVAL_S = 1.0
 
 
 class WatchdogUnreachableError(Exception):
@@ -59,7 +59,7 @@ class RemoteBackgroundTaskControl:
         try:
             call = job = await self._call_watchdog_mcp_server("trigger_task", {"task": task_name})
             while job.get("status") == "running" and call.get("poll_resource"):
-                await asyncio.sleep(MCP_TOOL_JOB_POLL_INTERVAL_S)
+                await asyncio.sleep(REMOTE_WATCHDOG_JOB_POLL_INTERVAL_S)
                 job = await self._call_watchdog_mcp_server(resource=call["poll_resource"])
         except WatchdogUnreachableError as e:
             raise McpToolRequestError(f"tasks run in `watchdog run`, which cannot be reached: {e}") from None

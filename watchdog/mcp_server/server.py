@@ -16,19 +16,19 @@ from watchdog.api.probe_run import serialize_on_demand_run
 from watchdog.api.serializers import serialize_incident_detail
 from watchdog.api.tools import (
     serialize_incident_list,
-    serialize_mcp_tool_job,
+    serialize_mcp_server_job,
     serialize_mcp_tool_job_status,
     serialize_probe_list,
-    serialize_service_finding_list,
+    serialize_watchdog_finding_list,
 )
 from watchdog.domain.model import IncidentEvent, Json
 from watchdog.domain.notification import Notification
 from watchdog.mcp_server.context import McpToolContext
-from watchdog.mcp_server.tool_jobs import McpToolJob, McpToolJobRunner, McpToolRequestError
+from watchdog.mcp_server.tool_jobs import McpToolRequestError, WatchdogMcpServerJob, WatchdogMcpServerJobRunner
 from watchdog.probes.base import Probe
-from watchdog.service.run_once import find_probe, find_runnable_probe, run_probe_on_demand
+from watchdog.service.run_once import find_probe, find_runnable_probe, run_probe_on_demand_without_recording
 from watchdog.store.read import status
-from watchdog.store.read.alert_context import load_alert_context
+from watchdog.store.read.alert_context import load_alert_message_context
 from watchdog.store.read.status import Connection, IncidentRecord
 
 MCP_INSTRUCTIONS = """\
@@ -51,7 +51,7 @@ ProbeNameParameter = Annotated[str, Field(description="A probe's id or name, as 
 class McpTools:
     """The methods are the tools; their docstrings are the descriptions that clients see."""
 
-    def __init__(self, context: McpToolContext, job_runner: McpToolJobRunner):
+    def __init__(self, context: McpToolContext, job_runner: WatchdogMcpServerJobRunner):
         self._context, self._job_runner = context, job_runner
 
     async def health_check(self) -> McpToolResult:
@@ -71,7 +71,7 @@ class McpTools:
         """
 
         def query(connection: Connection) -> McpToolResult:
-            answer: McpToolResult = serialize_service_finding_list(status.list_service_findings(connection))
+            answer: McpToolResult = serialize_watchdog_finding_list(status.list_service_findings(connection))
             return answer
 
         return await self._run_query(query)
@@ -149,7 +149,7 @@ class McpTools:
                 raise McpToolRequestError(
                     f"there is no incident {id[:MAX_QUOTED_MCP_TOOL_JOB_ID_CHARS]!r}: list_incidents lists the ids"
                 )
-            context = load_alert_context(connection, Notification(id, "", 0, IncidentEvent.OPENED), now)
+            context = load_alert_message_context(connection, Notification(id, "", 0, IncidentEvent.OPENED), now)
             answer: McpToolResult = serialize_incident_detail(
                 records[0], context, status.list_incident_deliveries(connection, id)
             )
@@ -168,11 +168,11 @@ class McpTools:
         timeout_s = chosen.run_time_limit_ms / 1000 + PROBE_RUN_TOOL_JOB_TIMEOUT_MARGIN_S
 
         async def run() -> Json:
-            return serialize_on_demand_run(await run_probe_on_demand(self._context.runner, chosen))
+            return serialize_on_demand_run(await run_probe_on_demand_without_recording(self._context.runner, chosen))
 
         return await self._run_as_tool_job(ctx, f"run of {chosen.id}", timeout_s, run)
 
-    async def get_job(self, id: str) -> McpToolResult:
+    async def get_tool_job(self, id: str) -> McpToolResult:
         """A job that run_probe or trigger_task started: {status, progress, result or error}. status: running, completed
         or failed. progress: 0 to 1, the elapsed share of the job's time limit. Kept for 10 minutes after its end.
         """
@@ -209,7 +209,7 @@ class McpTools:
         await self._job_runner.report_progress_while_waiting(job, ctx.report_progress)
         if job.error:
             raise self._to_tool_error(McpToolRequestError(job.error))
-        return self._mask_secrets(serialize_mcp_tool_job(job.id, _serialize_tool_job_status(job)))
+        return self._mask_secrets(serialize_mcp_server_job(job.id, _serialize_tool_job_status(job)))
 
     def _to_tool_error(self, error: McpToolRequestError | LookupError) -> ToolError:
         return ToolError(self._context.runner.mask(str(error.args[0])))
@@ -220,11 +220,11 @@ class McpTools:
         return masked
 
 
-def _serialize_tool_job_status(job: McpToolJob) -> McpToolResult:
+def _serialize_tool_job_status(job: WatchdogMcpServerJob) -> McpToolResult:
     return serialize_mcp_tool_job_status(status=job.status, progress=job.progress, result=job.result, error=job.error)
 
 
-def create_mcp_server(context: McpToolContext, job_runner: McpToolJobRunner) -> MCPServer[Any]:
+def create_mcp_server(context: McpToolContext, job_runner: WatchdogMcpServerJobRunner) -> MCPServer[Any]:
     """A server with all tools, not yet connected to a transport."""
     server: MCPServer[Any] = MCPServer(
         "Watchdog",
@@ -248,8 +248,8 @@ def create_mcp_server(context: McpToolContext, job_runner: McpToolJobRunner) -> 
     )
     for tool, tool_annotations in annotated_tools:
         server.add_tool(tool, description=_format_docstring_as_line(tool), annotations=tool_annotations)
-    description = _format_docstring_as_line(tools.get_job)
-    server.resource("job:{id}", name="job", description=description, mime_type="application/json")(tools.get_job)
+    description = _format_docstring_as_line(tools.get_tool_job)
+    server.resource("job:{id}", name="job", description=description, mime_type="application/json")(tools.get_tool_job)
     return server
 
 

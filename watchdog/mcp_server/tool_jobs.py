@@ -36,7 +36,7 @@ class McpToolRequestError(Exception):
 
 
 @dataclass(slots=True)
-class McpToolJob:
+class WatchdogMcpServerJob:
     """Fails after `timeout_s`. Has ended once `ended_monotonic` is set, with a `result` or an `error`."""
 
     description: str
@@ -64,11 +64,11 @@ class McpToolJob:
         return round(min(self.elapsed_s / self.timeout_s, 0.99), 2) if self.ended_monotonic is None else 1
 
 
-class McpToolJobRunner:
+class WatchdogMcpServerJobRunner:
     """Runs a few jobs at a time and keeps finished ones for a while. Leaving the block cancels running jobs."""
 
     def __init__(self) -> None:
-        self._jobs: dict[str, McpToolJob] = {}
+        self._jobs: dict[str, WatchdogMcpServerJob] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
 
     async def __aenter__(self) -> Self:
@@ -81,7 +81,9 @@ class McpToolJobRunner:
         if tasks:
             await asyncio.wait(tasks, timeout=MCP_TOOL_JOB_SHUTDOWN_GRACE_S)
 
-    def start(self, description: str, timeout_s: float, work: Callable[[], Coroutine[Any, Any, Json]]) -> McpToolJob:
+    def start(
+        self, description: str, timeout_s: float, work: Callable[[], Coroutine[Any, Any, Json]]
+    ) -> WatchdogMcpServerJob:
         """Raises McpToolRequestError if too many jobs are running."""
         if len(self._running) >= MAX_CONCURRENT_MCP_TOOL_JOBS:
             running = ", ".join(self._jobs[id].description for id in self._running)
@@ -89,13 +91,13 @@ class McpToolJobRunner:
                 f"{MAX_CONCURRENT_MCP_TOOL_JOBS} jobs are running ({running}): try again when one of them has ended"
             )
         self._evict_finished()
-        job = McpToolJob(description, timeout_s)
+        job = WatchdogMcpServerJob(description, timeout_s)
         self._jobs[job.id] = job
         task = self._running[job.id] = asyncio.create_task(self._run(job, work), name=description)
         task.add_done_callback(lambda _: self._running.pop(job.id))
         return job
 
-    async def _run(self, job: McpToolJob, work: Callable[[], Coroutine[Any, Any, Json]]) -> None:
+    async def _run(self, job: WatchdogMcpServerJob, work: Callable[[], Coroutine[Any, Any, Json]]) -> None:
         try:
             async with asyncio.timeout(job.timeout_s):
                 job.result = await work()
@@ -120,11 +122,11 @@ class McpToolJobRunner:
             if index >= MAX_FINISHED_MCP_TOOL_JOBS - 1 or age_s > FINISHED_MCP_TOOL_JOB_TTL_S:
                 del self._jobs[job.id]
 
-    def find(self, id: str) -> McpToolJob | None:
+    def find(self, id: str) -> WatchdogMcpServerJob | None:
         self._evict_finished()
         return self._jobs.get(id)
 
-    async def report_progress_while_waiting(self, job: McpToolJob, report_progress: ProgressCallback) -> None:
+    async def report_progress_while_waiting(self, job: WatchdogMcpServerJob, report_progress: ProgressCallback) -> None:
         """Reports progress until the job ends, for at most MAX_WAIT_FOR_MCP_TOOL_JOB_S."""
         task = self._running.get(job.id)
         deadline = monotonic() + MAX_WAIT_FOR_MCP_TOOL_JOB_S

@@ -5,7 +5,7 @@ from __future__ import annotations
 from watchdog.net.errors import ProbeError, build_probe_error_from_exception
 from watchdog.net.network import NetworkAccess
 from watchdog.net.phases import PhaseTimer
-from watchdog.net.redact import SecretMask, mask_and_truncate_json, redact_url
+from watchdog.net.redact import SecretMask, mask_and_truncate_json_tree, strip_url_to_scheme_host_and_path
 
 __all__ = [
     "NetworkAccess",
@@ -13,6 +13,6 @@ __all__ = [
     "ProbeError",
     "SecretMask",
     "build_probe_error_from_exception",
-    "mask_and_truncate_json",
-    "redact_url",
+    "mask_and_truncate_json_tree",
+    "strip_url_to_scheme_host_and_path",
 ]

@@ -50,7 +50,7 @@ class Certificate(NamedTuple):
         return f"; it is valid for {listed}{f' and {more} more' if more > 0 else ''}"
 
 
-def load_certificate_library() -> None:
+def preload_certificate_library() -> None:
     """Takes a tenth of a second, once."""
     from cryptography import x509 as x509
 

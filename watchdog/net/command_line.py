@@ -6,8 +6,13 @@ import re
 import shlex
 from collections.abc import Sequence
 
-from watchdog.net.redact import MASK_PLACEHOLDER, SECRET_NAME_PATTERN, redact_url
-from watchdog.net.secret_fields import Span, drop_overlapping_spans, find_secret_value_spans, replace_spans
+from watchdog.net.redact import MASK_PLACEHOLDER, SECRET_NAME_PATTERN, strip_url_to_scheme_host_and_path
+from watchdog.net.secret_fields import (
+    Span,
+    drop_overlapping_spans,
+    find_secret_value_spans,
+    replace_spans_with_placeholder,
+)
 
 _NAMED_COMMAND_ARGUMENT_PATTERN = re.compile(
     r"-{0,2}(?P<name>[A-Za-z][\w-]*)(?:(?:=|:[ ]*(?=\S))(?P<value>.*))?", re.DOTALL
@@ -21,7 +26,7 @@ _URL_IN_ARGUMENT_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"]+")
 _SHELL_SPECIAL_CHARACTER_PATTERN = re.compile(r"[\s'\"\\$`|&;<>()*?!#]")
 
 
-def find_secret_arguments(arguments: Sequence[str]) -> dict[int, list[Span]]:
+def find_secret_spans_by_argument_index(arguments: Sequence[str]) -> dict[int, list[Span]]:
     """Index -> where that argument holds secrets: the value of an option, assignment, header or field with the name of
     a secret, also inside the script of a shell."""
     secrets: dict[int, list[Span]] = {}
@@ -41,7 +46,7 @@ def find_secret_arguments(arguments: Sequence[str]) -> dict[int, list[Span]]:
             spans = find_secret_value_spans(argument)
             if match and match["value"]:  # --header=Authorization: ...
                 start = match.start("value")
-                inner = find_secret_arguments([match["value"]]).get(0, [])
+                inner = find_secret_spans_by_argument_index([match["value"]]).get(0, [])
                 spans = drop_overlapping_spans({*spans, *((start + first, start + last) for first, last in inner)})
         if spans:
             secrets[index] = spans
@@ -50,7 +55,7 @@ def find_secret_arguments(arguments: Sequence[str]) -> dict[int, list[Span]]:
 
 def _find_secrets_in_script(script: str) -> list[Span]:
     words = list(_SHELL_SCRIPT_WORD_PATTERN.finditer(script))
-    secrets = find_secret_arguments([word[0].rstrip("'\"") for word in words])
+    secrets = find_secret_spans_by_argument_index([word[0].rstrip("'\"") for word in words])
     spans = {
         (words[index].start() + start, words[index].start() + end)
         for index, inner_spans in secrets.items()
@@ -61,11 +66,14 @@ def _find_secrets_in_script(script: str) -> list[Span]:
 
 def redact_command(arguments: Sequence[str]) -> str:
     """The command as a line for a shell, without credentials and queries of URLs and without secret arguments."""
-    secrets = find_secret_arguments(arguments)
+    secrets = find_secret_spans_by_argument_index(arguments)
     words = (
-        replace_spans(argument, secrets.get(index, []), MASK_PLACEHOLDER) for index, argument in enumerate(arguments)
+        replace_spans_with_placeholder(argument, secrets.get(index, []), MASK_PLACEHOLDER)
+        for index, argument in enumerate(arguments)
     )
-    redacted = (_URL_IN_ARGUMENT_PATTERN.sub(lambda url: redact_url(url[0]), word) for word in words)
+    redacted = (
+        _URL_IN_ARGUMENT_PATTERN.sub(lambda url: strip_url_to_scheme_host_and_path(url[0]), word) for word in words
+    )
     return " ".join(" ".join(map(_quote_for_shell, redacted)).split())
 
 

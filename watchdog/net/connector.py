@@ -14,7 +14,7 @@ from watchdog.domain.own_network import WATCHDOG_NETWORK_FAULT_REASON
 from watchdog.net.address_filter import find_blocked_address_category
 from watchdog.net.errors import ProbeError, build_probe_error_from_dns_error, build_probe_error_from_exception
 from watchdog.net.name_lookup import SharedDnsResolver, SocketAddress
-from watchdog.net.own_network import DefaultRouteReader, find_missing_route_error, read_default_route_families
+from watchdog.net.own_network import DefaultRouteReader, find_missing_default_route_error, read_default_route_families
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.tls import TlsConfig, TlsFileVersions, create_ssl_context, read_tls_file_versions
 
@@ -49,7 +49,7 @@ class TcpConnector:
 
         Times the phases `dns` and `connect`. Raises ProbeError.
         """
-        addresses = _parse_ip_literal(host, port) or await self.resolve(host, port, phase_timer)
+        addresses = _build_ip_literal_socket_addresses(host, port) or await self.resolve(host, port, phase_timer)
         allowed = [
             (family, address)
             for family, address in addresses
@@ -73,7 +73,7 @@ class TcpConnector:
         try:
             return await self._name_lookups.resolve(host, port, phase_timer)
         except socket.gaierror as dns_error:
-            own_error = find_missing_route_error(dns_error, None, self.read_default_routes)
+            own_error = find_missing_default_route_error(dns_error, None, self.read_default_routes)
             raise own_error or build_probe_error_from_dns_error(dns_error, host) from None
 
     def _select_connect_error(self, failures: Sequence[tuple[SocketAddress, OSError]]) -> ProbeError:
@@ -83,7 +83,7 @@ class TcpConnector:
         return next((error for error in errors if error.reason != WATCHDOG_NETWORK_FAULT_REASON), errors[0])
 
     def _translate_connect_error(self, family: socket.AddressFamily, os_error: OSError) -> ProbeError:
-        own_error = find_missing_route_error(os_error, family, self.read_default_routes)
+        own_error = find_missing_default_route_error(os_error, family, self.read_default_routes)
         if error := own_error or build_probe_error_from_exception(os_error):
             return error
         raise os_error
@@ -99,7 +99,7 @@ def format_socket_address(address: tuple[Any, ...]) -> str:
 
 
 @lru_cache(4096)
-def _parse_ip_literal(host: str, port: int) -> Sequence[SocketAddress]:
+def _build_ip_literal_socket_addresses(host: str, port: int) -> Sequence[SocketAddress]:
     try:
         version = ip_address(host).version
     except ValueError:
@@ -141,7 +141,7 @@ async def _connect_happy_eyeballs(addresses: Sequence[SocketAddress]) -> socket.
     """
     if len(addresses) == 1:
         try:
-            return await connect_socket(addresses[0])
+            return await connect_socket_to_resolved_address(addresses[0])
         except OSError as os_error:
             raise _NoAddressConnectedError([(addresses[0], os_error)]) from None
     untried = list(addresses)
@@ -150,7 +150,7 @@ async def _connect_happy_eyeballs(addresses: Sequence[SocketAddress]) -> socket.
     try:
         while winner is None and (untried or not all(attempt.done() for attempt in attempts)):
             if untried:
-                attempts.append(asyncio.create_task(connect_socket(untried.pop(0))))
+                attempts.append(asyncio.create_task(connect_socket_to_resolved_address(untried.pop(0))))
             await asyncio.wait(
                 [attempt for attempt in attempts if not attempt.done()],
                 timeout=HAPPY_EYEBALLS_DELAY_S if untried else None,
@@ -177,7 +177,7 @@ def _close_unused_socket(attempt: asyncio.Task[socket.socket]) -> None:
         attempt.result().close()
 
 
-async def connect_socket(address: SocketAddress) -> socket.socket:
+async def connect_socket_to_resolved_address(address: SocketAddress) -> socket.socket:
     """Raises OSError."""
     family, socket_address = address
     sock = socket.socket(family, socket.SOCK_STREAM)

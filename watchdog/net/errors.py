@@ -11,7 +11,12 @@ from typing import Any, Self
 from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import Json
 from watchdog.domain.own_network import WATCHDOG_NETWORK_FAULT_REASON
-from watchdog.domain.reasons import ReasonScope, build_reason_and_message, find_reason_entry, get_reason_family
+from watchdog.domain.reasons import (
+    ReasonCatalogueSection,
+    build_reason_and_message,
+    find_reason_entry,
+    get_reason_family,
+)
 from watchdog.net.phases import PHASE_DESCRIPTIONS, PhaseTimer, get_timeout_reason_of_phase
 
 
@@ -50,7 +55,7 @@ class ProbeError(Exception):
         cls, reason: str, phase: str | None = None, *, retryable: bool = False, excerpt: str = "", **facts: str
     ) -> Self:
         """With the sentence of the catalogue, which also states whether the target is at fault."""
-        is_internal = find_reason_entry(reason).scope is ReasonScope.ERROR
+        is_internal = find_reason_entry(reason).scope is ReasonCatalogueSection.ERROR
         return cls(
             *build_reason_and_message(reason, **facts),
             phase,
@@ -91,7 +96,7 @@ def build_timeout_error(timeout_s: float, phase: str | None) -> ProbeError:
     """A step of a run took longer than `timeout_s`, in this phase."""
     message = f"timed out after {format_duration(timeout_s * 1000)}{describe_phase_activity(phase)}"
     reason = get_timeout_reason_of_phase(phase)
-    is_internal = find_reason_entry(reason).scope is ReasonScope.ERROR
+    is_internal = find_reason_entry(reason).scope is ReasonCatalogueSection.ERROR
     return ProbeError(reason, message, phase, retryable=True, is_internal=is_internal)
 
 
@@ -219,7 +224,7 @@ def build_own_network_error(problem: str) -> ProbeError:
     return ProbeError(WATCHDOG_NETWORK_FAULT_REASON, f"no verdict: {problem}", retryable=True, is_internal=True)
 
 
-_NETWORK_LIBRARY_MODULE_NAMES = {"httpx", "httpx2", "httpcore", "httpcore2", "h11", "anyio"}
+_NETWORK_EXCEPTION_LIBRARY_NAMES = {"httpx", "httpx2", "httpcore", "httpcore2", "h11", "anyio"}
 _ERROR_BY_EXCEPTION_NAME = {
     "ConnectTimeout": ("timeout.connect", "timed out while connecting", "connect"),
     "ReadTimeout": ("timeout.first_byte", "timed out while waiting for a response", "first_byte"),
@@ -269,7 +274,7 @@ _HTTP_PROBLEMS_BY_H11_MESSAGE = {
 
 
 def _is_network_library_exception(error: BaseException) -> bool:
-    return type(error).__module__.partition(".")[0] in _NETWORK_LIBRARY_MODULE_NAMES
+    return type(error).__module__.partition(".")[0] in _NETWORK_EXCEPTION_LIBRARY_NAMES
 
 
 def _build_probe_error_from_library_exception(error: BaseException) -> ProbeError | None:

@@ -119,7 +119,7 @@ class TlsHandshake:
     async def inspect_and_explain_unanswered_request(self, error: ProbeError) -> ProbeError:
         """A more specific error, if the connection was lost before the first byte of the first response."""
         is_tls = self.url.scheme == "https"
-        explain = self._inspect_and_explain_lost_connection if is_tls else self._inspect_and_explain_plain_request
+        explain = self._inspect_and_explain_lost_connection if is_tls else self._explain_plain_http_sent_to_tls_port
         return await refine_probe_error_until_deadline(error, explain(error))
 
     async def _inspect_and_explain_lost_connection(self, error: ProbeError) -> ProbeError:
@@ -136,7 +136,7 @@ class TlsHandshake:
         explained.message += f": {error.message} after it asked for a client certificate"
         return explained
 
-    async def _inspect_and_explain_plain_request(self, error: ProbeError) -> ProbeError:
+    async def _explain_plain_http_sent_to_tls_port(self, error: ProbeError) -> ProbeError:
         """On a port that speaks TLS, some servers close a connection without TLS, and answer nothing."""
         if (
             error.reason not in ("connection.closed", "connection.reset")

@@ -19,8 +19,8 @@ from watchdog.net.errors import ProbeError, build_probe_error_from_exception
 from watchdog.net.handshake import TlsHandshake
 from watchdog.net.http_exchange import HTTP_READ_CHUNK_BYTES, MAX_RESPONSE_HEADER_BYTES, HttpResponseReader
 from watchdog.net.phases import PhaseTimer
-from watchdog.net.received_body import BoundedBodyCollector, IncompleteBodyProblem
-from watchdog.net.redact import redact_url
+from watchdog.net.received_body import BodyNotFullyReadProblem, BoundedBodyCollector
+from watchdog.net.redact import strip_url_to_scheme_host_and_path
 from watchdog.net.text_encoding import decode_body_text
 from watchdog.net.tls import TlsConfig
 from watchdog.net.url import ParsedHttpUrl, parse_http_url
@@ -65,7 +65,7 @@ class HttpResponse:
     peer_address: str
     """Address and port of the server."""
     url: str
-    """The URL that responded, query included; `redact_url` makes it safe to show."""
+    """The URL that responded, query included; `strip_url_to_scheme_host_and_path` makes it safe to show."""
     redirect_count: int
     cert_days: int | None
     """Whole days until the first certificate of the server's chain expires, negative once it has. None without TLS."""
@@ -80,7 +80,7 @@ class HttpResponse:
         return self.received_body.decode()
 
     @property
-    def body_problem(self) -> IncompleteBodyProblem | None:
+    def body_problem(self) -> BodyNotFullyReadProblem | None:
         """Why `body` is not the whole body; None if it is. Raises ProbeError as `body` does."""
         self.received_body.decode()
         return self.received_body.problem
@@ -91,7 +91,7 @@ class HttpResponse:
         return self.received_body.is_large or (loops and self.received_body.has_many_elements)
 
     @property
-    def encoded_body_bytes(self) -> int:
+    def encoded_body_size_bytes(self) -> int:
         """Size of the body as it was received, as far as it was read."""
         return self.received_body.encoded_bytes
 
@@ -114,12 +114,12 @@ async def send_http_request(connector: TcpConnector, request: HttpRequest) -> Ht
         request.phase_timer.facts.clear()  # of the response that redirects
         request.phase_timer.describe_response = Evidence
         if hop:
-            request.phase_timer.facts["redirected_to"] = redact_url(url.url_without_credentials)
+            request.phase_timer.facts["redirected_to"] = strip_url_to_scheme_host_and_path(url.url_without_credentials)
         try:
             response = await _send_single_request(connector, request, url, cookies.header_for(url))
         except ProbeError as error:
             if hop:
-                error.facts["redirected_to"] = redact_url(url.url_without_credentials)
+                error.facts["redirected_to"] = strip_url_to_scheme_host_and_path(url.url_without_credentials)
             raise
         location = response.headers.get("location")
         if not (follow_redirects and location and response.status in (301, 302, 303, 307, 308)):
@@ -128,16 +128,14 @@ async def send_http_request(connector: TcpConnector, request: HttpRequest) -> Ht
         try:
             target = url.join(location)
         except ValueError:
-            raise ProbeError(
-                "http.invalid_redirect",
-                f"redirect to {truncate_with_ellipsis(redact_url(location), 80)} cannot be followed",
-            ) from None
+            shown_url = truncate_with_ellipsis(strip_url_to_scheme_host_and_path(location), 80)
+            raise ProbeError("http.invalid_redirect", f"redirect to {shown_url} cannot be followed") from None
         if target.origin != url.origin:
             request = replace(
                 request, headers={}, tls=TlsConfig(verify=request.tls.verify, ca_file=request.tls.ca_file)
             )
         url = target
-    last_url = truncate_with_ellipsis(redact_url(url.url_without_credentials), 80)
+    last_url = truncate_with_ellipsis(strip_url_to_scheme_host_and_path(url.url_without_credentials), 80)
     raise ProbeError(
         "http.too_many_redirects",
         f"more than {MAX_REDIRECTS} redirects, the last one to {last_url}",

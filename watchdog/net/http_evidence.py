@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from watchdog.domain.model import Json
 from watchdog.net.http_head import format_response_head_excerpt
-from watchdog.net.redact import redact_url
+from watchdog.net.redact import strip_url_to_scheme_host_and_path
 from watchdog.net.text_encoding import JsonParseProblem, parse_json_with_problem
 
 if TYPE_CHECKING:
@@ -33,10 +33,10 @@ def parse_response_body(response: HttpResponse) -> Json:
 def parse_response_body_with_problem(response: HttpResponse) -> tuple[Json, JsonParseProblem | None]:
     """The body, as `parse_response_body`, and why it is text although it should be JSON."""
     text = response.text
-    return parse_json_with_problem(text) if is_json_response(response) else (text, None)
+    return parse_json_with_problem(text) if looks_like_json_response(response) else (text, None)
 
 
-def is_json_response(response: HttpResponse) -> bool:
+def looks_like_json_response(response: HttpResponse) -> bool:
     """Whether its content type or first character indicates JSON."""
     return "json" in response.headers.get("content-type", "") or response.text.lstrip()[:1] in ("{", "[")
 
@@ -48,7 +48,7 @@ def build_response_facts(response: HttpResponse) -> dict[str, Json]:
         "address": response.peer_address,
     }
     if response.redirect_count:
-        facts["redirected_to"] = redact_url(response.url)
+        facts["redirected_to"] = strip_url_to_scheme_host_and_path(response.url)
     if response.body_problem:
         facts["body_incomplete"] = response.body_problem.message
     if response.cert_expiry:
@@ -65,7 +65,7 @@ def build_response_excerpt(response: HttpResponse) -> str:
     if "\0" in response.text[:MAX_RESPONSE_BODY_EXCERPT_CHARS] or content_type.startswith(
         _BINARY_CONTENT_TYPE_PREFIXES
     ):
-        body = f"({response.encoded_body_bytes} bytes of {content_type or 'binary data'})"
+        body = f"({response.encoded_body_size_bytes} bytes of {content_type or 'binary data'})"
     else:
         body = response.text[:MAX_RESPONSE_BODY_EXCERPT_CHARS]
     return f"{head}\n\n{body}" if body else head

@@ -21,7 +21,7 @@ MAX_REMEMBERED_SLOW_HOSTS = 1_000
 """Redirects can lead to ever new names. Beyond this, the name that was slow longest ago is forgotten."""
 
 
-def resolve_host(host: str, port: int) -> list[SocketAddress]:
+def resolve_host_blocking(host: str, port: int) -> list[SocketAddress]:
     """Blocks. Raises socket.gaierror."""
     try:
         entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -100,4 +100,4 @@ class SharedDnsResolver:
     async def _run_lookup_in_thread(self, lookup: _SharedDnsLookup, host: str) -> Sequence[SocketAddress]:
         async with self._threads:
             lookup.started.set()
-            return await run_in_daemon_thread(partial(resolve_host, host, 0), f"resolve {host}")
+            return await run_in_daemon_thread(partial(resolve_host_blocking, host, 0), f"resolve {host}")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from watchdog.net.connector import TcpConnector
     from watchdog.net.http import HttpRequest, HttpResponse
     from watchdog.net.phases import PhaseTimer
-    from watchdog.net.worker_process import WorkerProcess
+    from watchdog.net.worker_process import FunctionWorkerProcess
 
 NOTIFIER_HTTP_TIMEOUT_S = 10.0
 _T = TypeVar("_T")
@@ -62,17 +62,17 @@ class NetworkAccess:
     def preload(self) -> None:
         """Loads httpx and the certificate library, so that neither the first notification nor the first certificate
         blocks the event loop."""
-        from watchdog.net.certificates import load_certificate_library
+        from watchdog.net.certificates import preload_certificate_library
 
-        load_certificate_library()
+        preload_certificate_library()
         _ = self.notifier_http_client
 
     @cached_property
-    def worker(self) -> WorkerProcess:
+    def worker(self) -> FunctionWorkerProcess:
         """Runs what would hold the event loop for too long."""
-        from watchdog.net.worker_process import WorkerProcess
+        from watchdog.net.worker_process import FunctionWorkerProcess
 
-        return WorkerProcess()
+        return FunctionWorkerProcess()
 
     async def judge(
         self, phase_timer: PhaseTimer, function: Callable[[Unpack[_Ts]], _T], *args: *_Ts, in_worker: bool

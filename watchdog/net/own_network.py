@@ -45,15 +45,15 @@ def _read_route_table_rows(path: Path) -> list[list[str]]:
 
 def _is_ipv4_default_route(row: list[str]) -> bool:
     """`row`: interface, destination, gateway, flags, references, use, metric, mask, ..."""
-    return int(row[7], 16).bit_count() <= MAX_DEFAULT_ROUTE_PREFIX_BITS and _is_usable_route(row[3])
+    return int(row[7], 16).bit_count() <= MAX_DEFAULT_ROUTE_PREFIX_BITS and _is_usable_ip_route(row[3])
 
 
 def _is_ipv6_default_route(row: list[str]) -> bool:
     """`row`: destination, prefix bits, source, prefix bits, gateway, metric, references, use, flags, interface."""
-    return int(row[1], 16) <= MAX_DEFAULT_ROUTE_PREFIX_BITS and _is_usable_route(row[8])
+    return int(row[1], 16) <= MAX_DEFAULT_ROUTE_PREFIX_BITS and _is_usable_ip_route(row[8])
 
 
-def _is_usable_route(flags: str) -> bool:
+def _is_usable_ip_route(flags: str) -> bool:
     return int(flags, 16) & (_ROUTE_IS_UP | _ROUTE_REJECTS) == _ROUTE_IS_UP
 
 
@@ -66,7 +66,7 @@ def read_static_host_names(path: Path = HOSTS_FILE) -> frozenset[str]:
     return frozenset(name.lower() for line in lines for name in line.partition("#")[0].split()[1:])
 
 
-def find_missing_route_error(
+def find_missing_default_route_error(
     error: OSError, family: socket.AddressFamily | None, read_default_routes: DefaultRouteReader
 ) -> ProbeError | None:
     """The error of a connection or name lookup that fails because this machine has no default route; None: another one.

@@ -12,7 +12,7 @@ _DECODE_CHUNK_BYTES = 16 << 10
 """Decoders copy the rest of their input at every step, so the time of one long chunk would grow with its square."""
 
 
-class IncompleteBodyProblem(NamedTuple):
+class BodyNotFullyReadProblem(NamedTuple):
     """Why Watchdog has only a part of a body, or none of it."""
 
     reason: str
@@ -26,7 +26,7 @@ class BoundedBodyCollector:
 
     def __init__(self, content_encoding: str, max_bytes: int, declared_length: str = "") -> None:
         """`declared_length`: the Content-Length header. Empty: none."""
-        self.problem: IncompleteBodyProblem | None = None
+        self.problem: BodyNotFullyReadProblem | None = None
         self.encoded_bytes = 0
         """Received so far."""
         self.max_bytes = max_bytes
@@ -38,7 +38,7 @@ class BoundedBodyCollector:
             self._decoder = ContentDecoder(content_encoding, min(max_bytes, MAX_BODY_BYTES_IN_EVENT_LOOP))
         except UnsupportedContentEncodingError as error:
             message = f"the body is encoded as {error}, which Watchdog cannot decode"
-            self.problem = IncompleteBodyProblem("body.unsupported_encoding", message)
+            self.problem = BodyNotFullyReadProblem("body.unsupported_encoding", message)
         self._is_identity = self._decoder is not None and self._decoder.is_uncompressed
 
     @property
@@ -86,7 +86,7 @@ class BoundedBodyCollector:
             return  # `decode` finds out whether what was read is longer than the limit
         reason, noun = ("body.too_large", "body") if self._is_identity else ("body.decoded_too_large", "decoded body")
         message = f"the {noun} is longer than {format_binary_byte_size(self.max_bytes)} (max_body)"
-        self.problem = self.problem or IncompleteBodyProblem(reason, message)
+        self.problem = self.problem or BodyNotFullyReadProblem(reason, message)
         del self._encoded[self.max_bytes if self._is_identity else 0 :]
         del self._decoded[self.max_bytes :]
 

@@ -117,7 +117,7 @@ def _list_base64_secret_fragments(raw: bytes) -> Iterator[str]:
             yield from (inner, inner.replace("+", "-").replace("/", "_"))
 
 
-def mask_and_truncate_json(
+def mask_and_truncate_json_tree(
     value: Json, mask: SecretMask, max_chars: int = 2_000, max_items: int = 100, max_depth: int = 8
 ) -> Json:
     """Nested JSON that is safe to store and to show: strings masked, cleaned and cut, long lists and nesting cut, and
@@ -133,17 +133,17 @@ def mask_and_truncate_json(
     is_cut = len(value) > max_items
     if isinstance(value, dict):
         entries = {
-            mask_and_truncate_json(str(k), mask, max_chars): mask_and_truncate_json(
+            mask_and_truncate_json_tree(str(k), mask, max_chars): mask_and_truncate_json_tree(
                 v, mask, max_chars, max_items, max_depth - 1
             )
             for k, v in list(value.items())[:max_items]
         }
         return entries | {"…": f"cut, {len(value)} entries in total"} if is_cut else entries
-    items = [mask_and_truncate_json(v, mask, max_chars, max_items, max_depth - 1) for v in value[:max_items]]
+    items = [mask_and_truncate_json_tree(v, mask, max_chars, max_items, max_depth - 1) for v in value[:max_items]]
     return [*items, f"… cut, {len(value)} entries in total"] if is_cut else items
 
 
-def redact_url(url: str) -> str:
+def strip_url_to_scheme_host_and_path(url: str) -> str:
     """The URL without credentials, query and fragment. Of `postgresql+psycopg://` the driver is left out as well."""
     try:
         parts = urlsplit(url)
@@ -161,4 +161,4 @@ def redact_url(url: str) -> str:
 
 def describe_queue_target(url: str, queue: str) -> str:
     """A queue and its server, safe to show: "redis://cache:6379/0, queue email"."""
-    return f"{redact_url(url)}, queue {queue}"
+    return f"{strip_url_to_scheme_host_and_path(url)}, queue {queue}"

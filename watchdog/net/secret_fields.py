@@ -44,7 +44,7 @@ def drop_overlapping_spans(spans: set[Span]) -> list[Span]:
     return ordered
 
 
-def replace_spans(text: str, spans: list[Span], placeholder: str) -> str:
+def replace_spans_with_placeholder(text: str, spans: list[Span], placeholder: str) -> str:
     for start, end in reversed(spans):
         text = f"{text[:start]}{placeholder}{text[end:]}"
     return text

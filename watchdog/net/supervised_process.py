@@ -28,7 +28,7 @@ class LeftoverProcess(NamedTuple):
     pid: int
 
 
-class StartError(Exception):
+class SupervisedCommandStartError(Exception):
     """The command cannot be started."""
 
     def __init__(self, error_number: int, step: str) -> None:
@@ -56,7 +56,8 @@ class SupervisedProcess:
         self.left_processes: tuple[LeftoverProcess, ...] = ()
 
     async def start(self, stdin: int, stdout: int, stderr: int) -> None:
-        """Starts the command with these descriptors as its standard streams. Raises StartError and OSError."""
+        """Starts the command with these descriptors as its standard streams. Raises SupervisedCommandStartError and
+        OSError."""
         own_end, other_end = socket.socketpair()
         with other_end:
             try:
@@ -75,7 +76,7 @@ class SupervisedProcess:
         self._control.write(json.dumps(self._request).encode() + b"\n")
         report = json.loads(await reader.readline() or b'{"errno": 0, "step": ""}')
         if "errno" in report:
-            raise StartError(report["errno"], report["step"])
+            raise SupervisedCommandStartError(report["errno"], report["step"])
         self._reports = asyncio.create_task(self._read_exit_report(reader))  # ends with the control socket
 
     async def _read_exit_report(self, reader: asyncio.StreamReader) -> None:

@@ -37,7 +37,7 @@ MAX_REMAINING_PROCESSES_REPORTED = 100
 IS_LINUX = sys.platform == "linux"
 
 
-class Supervisor:
+class ProcessTreeSupervisor:
     """Owns the command and its descendants."""
 
     def __init__(self, control: socket.socket) -> None:
@@ -56,7 +56,7 @@ class Supervisor:
         """Returns when the control socket has closed and no process is left."""
         request = self._control.makefile("r").readline()
         if request and self._start_command(json.loads(request)):
-            self._supervise()
+            self._reap_and_signal_until_closed()
         self._kill_descendants()
 
     def _start_command(self, request: dict[str, Any]) -> bool:
@@ -69,13 +69,13 @@ class Supervisor:
         problem = os.read(error_fd, 100)
         os.close(error_fd)
         if problem:
-            self._send_control_message(json.loads(problem))
+            self._send_report_to_watchdog(json.loads(problem))
             return False
         self._command_pid = pid
-        self._send_control_message({"pid": pid})
+        self._send_report_to_watchdog({"pid": pid})
         return True
 
-    def _supervise(self) -> None:
+    def _reap_and_signal_until_closed(self) -> None:
         while True:
             self._reap_exited_processes()
             ready, _, _ = select.select([self._control.fileno(), self._wakeup_fd], [], [])
@@ -104,7 +104,7 @@ class Supervisor:
                 self._has_ended = True
                 pids = find_descendant_pids()[:MAX_REMAINING_PROCESSES_REPORTED]
                 remaining = [[read_process_name(pid), pid] for pid in pids]
-                self._send_control_message({"returncode": os.waitstatus_to_exitcode(status), "remaining": remaining})
+                self._send_report_to_watchdog({"returncode": os.waitstatus_to_exitcode(status), "remaining": remaining})
 
     def _kill_descendants(self) -> None:
         """Stops the processes first, so that none starts another meanwhile, then kills them."""
@@ -123,7 +123,7 @@ class Supervisor:
             time.sleep(interval_s)
             interval_s = min(interval_s * 2, MAX_DESCENDANTS_KILL_INTERVAL_S)
 
-    def _send_control_message(self, message: dict[str, Any]) -> None:
+    def _send_report_to_watchdog(self, message: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):  # the other end has closed, which ends the supervision
             self._control.sendall(json.dumps(message).encode() + b"\n")
 
@@ -202,4 +202,4 @@ def read_process_name(pid: int) -> str:
 if __name__ == "__main__":
     with socket.socket(fileno=int(sys.argv[1])) as control_socket:
         control_socket.set_inheritable(False)
-        Supervisor(control_socket).run()
+        ProcessTreeSupervisor(control_socket).run()

@@ -22,7 +22,7 @@ from watchdog.net.auth import HttpAuth, find_header_and_auth_problems
 from watchdog.net.body_limits import DEFAULT_MAX_BODY_BYTES, MAX_CONFIGURABLE_BODY_BYTES, MIN_MCP_SESSION_BYTES_LIMIT
 from watchdog.net.command_line import redact_command
 from watchdog.net.phases import PhaseTimer
-from watchdog.net.redact import redact_url
+from watchdog.net.redact import strip_url_to_scheme_host_and_path
 from watchdog.net.tls import TlsConfig
 from watchdog.net.url import HttpUrl, parse_http_url
 
@@ -83,7 +83,7 @@ class HttpTarget(ConfigModel):
     @property
     def target(self) -> str:
         """Safe to show: without credentials and query."""
-        return redact_url(self.url)
+        return strip_url_to_scheme_host_and_path(self.url)
 
     @property
     def endpoint(self) -> str:
@@ -172,7 +172,7 @@ class McpTarget(ConfigModel):
     @property
     def target(self) -> str:
         """Safe to show: the command without secret arguments, or the URL without credentials and query."""
-        return redact_command(self.command) if self.command else redact_url(self.url or self.sse)
+        return redact_command(self.command) if self.command else strip_url_to_scheme_host_and_path(self.url or self.sse)
 
     @property
     def identity(self) -> str:
@@ -184,7 +184,7 @@ class McpTarget(ConfigModel):
         """Host and port; empty for a command."""
         return "" if self.command else parse_http_url(self.url or self.sse).host_and_port
 
-    def build_session_target(self, allow_private_addresses: bool) -> McpHttpEndpoint | McpServerCommand:
+    def build_mcp_endpoint_or_command(self, allow_private_addresses: bool) -> McpHttpEndpoint | McpServerCommand:
         from watchdog.net.mcp import McpHttpEndpoint, McpServerCommand
 
         if self.command:

@@ -72,10 +72,10 @@ def parse_json(text: str) -> Json:
     except json.JSONDecodeError:
         raise
     except ValueError:  # Python refuses to read an integer that is very long
-        return json.loads(text, parse_int=_parse_json_integer)
+        return json.loads(text, parse_int=_parse_json_integer_or_float_if_large)
 
 
-def _parse_json_integer(digits: str) -> int | float:
+def _parse_json_integer_or_float_if_large(digits: str) -> int | float:
     return int(digits) if len(digits) <= _MAX_JSON_INTEGER_DIGITS else float(digits)
 
 

@@ -43,7 +43,7 @@ _REASON_BY_OPENSSL_ERROR = (
     ("INSUFFICIENT_SECURITY", "tls.handshake_refused"),
 )
 """Parts of OpenSSL's error names, the first that occurs applies."""
-_CLIENT_CERTIFICATE_PROBLEM_BY_ERROR = (
+_CLIENT_CERTIFICATE_PROBLEM_BY_TLS_ALERT = (
     ("ALERT_UNKNOWN_CA", "the server does not trust the authority that signed the client certificate"),
     ("ALERT_CERTIFICATE_EXPIRED", "the server reports that the client certificate has expired"),
     ("ALERT_CERTIFICATE_REVOKED", "the server reports that the client certificate is revoked"),
@@ -69,7 +69,7 @@ def classify_ssl_error(error: ssl.SSLError) -> SslProblem:
     name = _get_openssl_error_name(error)
     if "UNEXPECTED_EOF" in name or isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return SslProblem("tls.closed", retryable=True)
-    for part, problem in _CLIENT_CERTIFICATE_PROBLEM_BY_ERROR:
+    for part, problem in _CLIENT_CERTIFICATE_PROBLEM_BY_TLS_ALERT:
         if part in name:
             return SslProblem("tls.client_certificate_rejected", {"problem": problem})
     facts = {"problem": name.lower().replace("_", " ")}

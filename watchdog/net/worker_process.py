@@ -32,7 +32,7 @@ class _WorkerProcessHandles(NamedTuple):
     writer: asyncio.StreamWriter
 
 
-class WorkerProcess:
+class FunctionWorkerProcess:
     """Runs functions one after another. The process starts with the first one, and is replaced once it was killed."""
 
     def __init__(self) -> None:

@@ -19,19 +19,19 @@ MESSAGE_SIZE_HEADER_FORMAT = "!Q"
 MESSAGE_SIZE_HEADER_BYTES = struct.calcsize(MESSAGE_SIZE_HEADER_FORMAT)
 
 
-def main(connection: socket.socket) -> None:
+def serve_worker_requests(connection: socket.socket) -> None:
     """Never returns."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the process that it belongs to decides when it ends
     requests: SimpleQueue[bytes] = SimpleQueue()
-    Thread(target=receive, args=(connection, requests), daemon=True).start()
+    Thread(target=queue_requests_until_eof_then_exit, args=(connection, requests), daemon=True).start()
     sys.path[:] = pickle.loads(requests.get())  # noqa: S301 - from the process that started this one
     while True:
-        response = run(requests.get())
+        response = run_pickled_call(requests.get())
         connection.sendall(struct.pack(MESSAGE_SIZE_HEADER_FORMAT, len(response)))
         connection.sendall(response)
 
 
-def receive(connection: socket.socket, requests: SimpleQueue[bytes]) -> None:
+def queue_requests_until_eof_then_exit(connection: socket.socket, requests: SimpleQueue[bytes]) -> None:
     """Ends the process at the end of the stream, also while a function runs."""
     try:
         with connection.makefile("rb") as stream:
@@ -41,7 +41,7 @@ def receive(connection: socket.socket, requests: SimpleQueue[bytes]) -> None:
         os._exit(0)
 
 
-def run(request: bytes) -> bytes:
+def run_pickled_call(request: bytes) -> bytes:
     try:
         function, args = pickle.loads(request)  # noqa: S301 - from the process that started this one
         return pickle.dumps((True, function(*args)))
@@ -57,4 +57,4 @@ def run(request: bytes) -> bytes:
 if __name__ == "__main__":
     with socket.socket(fileno=int(sys.argv[1])) as other_process:
         other_process.set_inheritable(False)
-        main(other_process)
+        serve_worker_requests(other_process)

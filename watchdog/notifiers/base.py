@@ -53,7 +53,7 @@ class NotificationDeliveryError(Exception):
         return self.reason.partition(".")[2] in RATE_LIMIT_ERROR_CODES
 
 
-def build_receiver_unreachable_error(error: ProbeError, host: str, port: int) -> NotificationDeliveryError:
+def build_notification_receiver_unreachable_error(error: ProbeError, host: str, port: int) -> NotificationDeliveryError:
     """The receiver at that address gave no usable response."""
     from watchdog.net.connector import format_socket_address
 

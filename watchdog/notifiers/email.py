@@ -20,7 +20,7 @@ from watchdog.notifiers.base import (
     NotificationDeliveryError,
     NotificationDeliveryRequest,
     Notifier,
-    build_receiver_unreachable_error,
+    build_notification_receiver_unreachable_error,
 )
 from watchdog.notifiers.message import compose_alert_message
 from watchdog.notifiers.message_fields import to_safe_single_line
@@ -310,7 +310,7 @@ def _delivery_error_from_smtp_error(
         reply = SmtpRefusal(error.code, error.message)
         return NotificationDeliveryError(f"smtp.{error.code}", f"SMTP {reply}", retry_for_s=reply.retry_for_s)
     if network_error := build_probe_error_from_exception(error):
-        return build_receiver_unreachable_error(network_error, host, port)
+        return build_notification_receiver_unreachable_error(network_error, host, port)
     if isinstance(error, aiosmtplib.SMTPException):
         for word, (reason, message) in _UNSUPPORTED_SMTP_FEATURE_PROBLEMS.items():
             if word in str(error):

@@ -17,10 +17,10 @@ from watchdog.domain.formatting import to_utc_datetime
 from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.notifiers.message import AlertMessage
 from watchdog.notifiers.message_fields import AlertMessageField, replace_nbsp
-from watchdog.resources import find_resource_path
+from watchdog.resources import find_resource_folder
 
 MAX_EMAIL_SUBJECT_CHARS = 200
-EMAIL_PREVIEW_FIELD_LABELS = ("Since", "Was")
+EMAIL_PREHEADER_FIELD_LABELS = ("Since", "Was")
 """The field that mail clients show beside the subject."""
 
 
@@ -104,7 +104,7 @@ def _format_email_text_field(field: AlertMessageField) -> str:
 
 
 def render_email_html_part(message: AlertMessage, subject: str) -> str:
-    preview = next((field.text for field in message.main_fields if field.label in EMAIL_PREVIEW_FIELD_LABELS), "")
+    preview = next((field.text for field in message.main_fields if field.label in EMAIL_PREHEADER_FIELD_LABELS), "")
     urls = {"incident": message.incident_url, "probe": message.probe_url, "runbook": message.runbook_url}
     safe_urls = {name: url if re.match(r"https?://", url) else "" for name, url in urls.items()}
     return _load_email_html_renderer()(message=message, subject=subject, preview=preview, urls=safe_urls)
@@ -116,7 +116,7 @@ def _load_email_html_renderer() -> Callable[..., str]:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(find_resource_path("templates") / "email"),
+        loader=jinja2.FileSystemLoader(find_resource_folder("templates") / "email"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -10,27 +10,27 @@ from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE
 from watchdog.domain.rules.job import is_heartbeat_incident
 from watchdog.notifiers.message_fields import (
     INCIDENT_CLOSED_PHRASE_BY_RESOLUTION,
-    INCIDENT_SUBJECT_PREFIX_BY_RULE,
+    INCIDENT_SUBJECT_DISPLAY_PREFIX_BY_RULE,
     MAX_MESSAGE_CAUSE_CHARS,
     MAX_MESSAGE_NAME_CHARS,
     AlertMessageField,
     build_opened_alert_fields,
     build_resolved_alert_fields,
-    build_severity_group_location_alert_fields,
+    build_severity_and_group_and_location_fields,
     format_alert_evidence,
     replace_nbsp,
     strip_cause_to_observation,
     to_safe_single_line,
 )
 from watchdog.notifiers.shared_message import (
-    IncidentLine,
+    AlertMessageIncidentLine,
     build_multi_incident_alert_fields,
-    compute_incidents_duration_ms,
-    find_highest_severity,
-    find_worst_health_state,
+    compute_incidents_time_span_ms,
+    find_highest_incident_severity,
+    find_worst_incident_health_state,
     format_ended_incidents_title,
     format_incident_lines,
-    format_multi_incident_notice,
+    format_merged_message_explanation,
     format_open_incidents_title,
     has_recovered_incident,
 )
@@ -80,7 +80,7 @@ class AlertMessage:
     probe_url: str
     runbook_url: str
     incident_id: str
-    members: tuple[IncidentLine, ...] = ()
+    members: tuple[AlertMessageIncidentLine, ...] = ()
     """The incidents, if the message is about several."""
     change_text: str = ""
     """Set if the cause has changed: "Still down: API: connection refused (was: HTTP 503, expected 200)"."""
@@ -114,15 +114,15 @@ def compose_alert_message(context: AlertMessageContext) -> AlertMessage:
 
 def _compose_multi_incident_message(context: AlertMessageContext) -> AlertMessage:
     """About several incidents."""
-    is_open, severity = context.event is not IncidentEvent.RESOLVED, find_highest_severity(context)
-    state = find_worst_health_state(context)
+    is_open, severity = context.event is not IncidentEvent.RESOLVED, find_highest_incident_severity(context)
+    state = find_worst_incident_health_state(context)
     label, duration_text = HEALTH_STATE_LABELS[state], ""
     if is_open:
         title = format_open_incidents_title(context)
         subject = f"[{label.upper()} {severity}] {title}"
     else:
         title = format_ended_incidents_title(context)
-        duration = format_duration_rounded(compute_incidents_duration_ms(context))
+        duration = format_duration_rounded(compute_incidents_time_span_ms(context))
         duration_text = f"{label.lower()} for {duration}"
         recovered = has_recovered_incident(context)
         subject = f"[{'RECOVERED' if recovered else 'CLOSED'}] {title} after {duration}"
@@ -135,7 +135,7 @@ def _compose_multi_incident_message(context: AlertMessageContext) -> AlertMessag
         title=title,
         duration_text=duration_text,
         email_subject=replace_nbsp(subject),
-        notice=format_multi_incident_notice(context),
+        notice=format_merged_message_explanation(context),
         main_fields=build_multi_incident_alert_fields(context),
         attribute_fields=(AlertMessageField("Severity", severity if is_open else f"was {severity}"),),
         evidence=format_alert_evidence(context) if context.shared_cause else "",
@@ -165,7 +165,7 @@ def _compose_incident_message(context: AlertMessageContext) -> AlertMessage:
         recovered = incident.resolution not in INCIDENT_CLOSED_PHRASE_BY_RESOLUTION
         duration = format_duration_rounded((incident.resolved_at or context.now) - incident.since)
         event_text, cause_text = (
-            _format_incident_closing_event(name, incident),
+            _format_closing_title_without_cause(name, incident),
             _format_closing_cause_suffix(context, cause),
         )
         title = f"{event_text}{cause_text}"
@@ -183,9 +183,9 @@ def _compose_incident_message(context: AlertMessageContext) -> AlertMessage:
         title=title,
         duration_text=duration_text,
         email_subject=replace_nbsp(f"{'[TEST] ' * context.is_test}{subject}"),
-        notice=_format_test_or_merged_notice(context),
+        notice=_format_test_or_opened_and_resolved_notice(context),
         main_fields=main_fields,
-        attribute_fields=build_severity_group_location_alert_fields(context),
+        attribute_fields=build_severity_and_group_and_location_fields(context),
         evidence=format_alert_evidence(context),
         incident_url=context.incident_url,
         runbook_url=to_safe_single_line(context.probe.runbook, 2_000),
@@ -205,14 +205,14 @@ def _format_cause_change(context: AlertMessageContext, state_label: str, title: 
     return f"Still {state_label.lower()}: {title}{was}"
 
 
-def _format_incident_closing_event(probe_name: str, incident: Incident) -> str:
+def _format_closing_title_without_cause(probe_name: str, incident: Incident) -> str:
     """ "API recovered", "Search MCP: task reindex is no longer listed"."""
     closed = INCIDENT_CLOSED_PHRASE_BY_RESOLUTION.get(incident.resolution)
     if incident.resolution == "probe.removed":
         return f"{probe_name} {closed}"
     if closed and incident.rule == "source":
         return f"{probe_name}: each job that vanished {closed}"
-    kind = INCIDENT_SUBJECT_PREFIX_BY_RULE.get(incident.rule, "")
+    kind = INCIDENT_SUBJECT_DISPLAY_PREFIX_BY_RULE.get(incident.rule, "")
     subject = to_safe_single_line(incident.subject, MAX_MESSAGE_NAME_CHARS)
     subject = f": {kind}{subject}" if subject not in ("", probe_name) else ""
     return f"{probe_name}{subject} {closed or _find_recovered_phrase(incident) or 'recovered'}"
@@ -243,7 +243,7 @@ def _format_closing_email_subject(
     return f"[RECOVERED] {event_text} after {duration}"
 
 
-def _format_test_or_merged_notice(context: AlertMessageContext) -> str:
+def _format_test_or_opened_and_resolved_notice(context: AlertMessageContext) -> str:
     if context.is_test:
         return "This is a test message. Nothing is wrong."
     if context.merged:

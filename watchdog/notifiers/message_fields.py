@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from watchdog.domain import reasons
 from watchdog.domain.formatting import (
     NBSP,
-    SHOW_SECONDS_IF_LIMIT_BELOW_MS,
+    SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS,
     format_count_with_noun,
     format_duration,
     format_iso8601,
     format_remediation,
-    format_text_sparkline,
-    format_timestamp,
+    format_runs_as_text_sparkline,
     format_utc_timestamp,
+    format_utc_timestamp_without_zone,
 )
 from watchdog.domain.model import (
     LOCAL_LOCATION_NAME,
@@ -51,7 +51,7 @@ INCIDENT_CLOSED_PHRASE_BY_RESOLUTION = {
 
 RULE_NAMES_INDEPENDENT_OF_RUNS = ("service", "task", "missing", "tool", "schedule")
 """Rules about subjects that are independent of the runs of the probe and of their durations."""
-INCIDENT_SUBJECT_PREFIX_BY_RULE = {"job": "job ", "schedule": "job ", "task": "task ", "missing": "task "}
+INCIDENT_SUBJECT_DISPLAY_PREFIX_BY_RULE = {"job": "job ", "schedule": "job ", "task": "task ", "missing": "task "}
 """By rule: what its subjects are."""
 
 
@@ -77,7 +77,7 @@ def replace_nbsp(text: str) -> str:
 # --- fields
 
 
-def build_severity_group_location_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
+def build_severity_and_group_and_location_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
     """Severity; the group if there is one, and the location if it is not the only one."""
     is_open, location = context.event is not IncidentEvent.RESOLVED, context.location
     severity = context.incident.severity
@@ -96,7 +96,7 @@ def build_opened_alert_fields(context: AlertMessageContext, cause: str) -> tuple
     counts = context.bad_count and incident.rule not in ("stale", "job", "service")
     checks = f", {format_count_with_noun(context.bad_count, 'check')}" if counts else ""
     last_good = "" if incident.rule == "service" else f"; {_format_last_good_result(context)}"
-    since = f"{format_timestamp(incident.since, context.now)} UTC{checks}{last_good}"
+    since = f"{format_utc_timestamp_without_zone(incident.since, context.now)} UTC{checks}{last_good}"
     return (
         *_build_target_alert_fields(context),
         *(
@@ -106,17 +106,19 @@ def build_opened_alert_fields(context: AlertMessageContext, cause: str) -> tuple
         *_build_expected_schedule_alert_fields(context, cause),
         AlertMessageField("Since", since),
         *_build_first_cause_alert_fields(context),
-        *_build_history_alert_fields(context),
+        *_build_recent_runs_alert_fields(context),
         *_build_advice_alert_fields(context),
-        *build_other_destination_alert_fields(context),
+        *build_also_notified_alert_fields(context),
     )
 
 
 def _build_first_cause_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
     incident = context.incident
-    if not incident.first_reason or incident.opening_message == incident.message:
+    if not incident.first_reason or incident.opening_cause_message == incident.message:
         return ()
-    return (AlertMessageField("At first", to_safe_single_line(incident.opening_message, MAX_MESSAGE_CAUSE_CHARS)),)
+    return (
+        AlertMessageField("At first", to_safe_single_line(incident.opening_cause_message, MAX_MESSAGE_CAUSE_CHARS)),
+    )
 
 
 def _build_advice_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
@@ -132,7 +134,7 @@ def _find_reason_to_advise_on(context: AlertMessageContext) -> str:
     return f"http.{status}" if isinstance(status, int) and status >= 400 else reason
 
 
-def build_other_destination_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
+def build_also_notified_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
     """Who else is notified of the incident."""
     names = [
         to_safe_single_line(name, MAX_MESSAGE_NAME_CHARS)
@@ -148,14 +150,14 @@ def _format_last_good_result(context: AlertMessageContext) -> str:
         return f"no good {'run' if context.incident.rule == 'job' else 'result'} before"
     has_duration = context.incident.rule not in RULE_NAMES_INDEPENDENT_OF_RUNS
     duration = "" if last_good.duration is None or not has_duration else f" · {format_duration(last_good.duration)}"
-    return f"last good {format_timestamp(last_good.slot, context.now)} UTC{duration}"
+    return f"last good {format_utc_timestamp_without_zone(last_good.slot, context.now)} UTC{duration}"
 
 
 def _build_target_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
     incident = context.incident
     subject = to_safe_single_line(incident.subject, MAX_MESSAGE_NAME_CHARS) if incident.rule != "preference" else ""
     subject_text = (
-        f"{INCIDENT_SUBJECT_PREFIX_BY_RULE.get(incident.rule, '')}{subject}"
+        f"{INCIDENT_SUBJECT_DISPLAY_PREFIX_BY_RULE.get(incident.rule, '')}{subject}"
         if incident.subject != context.probe.name
         else ""
     )
@@ -227,7 +229,7 @@ def strip_cause_to_observation(context: AlertMessageContext, cause: str) -> str:
     incident = context.incident
     subject = to_safe_single_line(incident.subject, MAX_MESSAGE_NAME_CHARS)
     if incident.rule == "task":
-        limit = task.find_max_mcp_task_age(context.probe, incident.subject)
+        limit = task.find_mcp_task_age_limit_ms(context.probe, incident.subject)
         limit_text = "" if limit is None else format_duration(limit)
         return cause.removeprefix(f"task {subject} ").removeprefix("is ").removesuffix(f", limit {limit_text}")
     if incident.rule == "job":
@@ -265,24 +267,26 @@ def build_resolved_alert_fields(context: AlertMessageContext, cause: str) -> tup
         and latest.duration is not None
     ):
         fields.append(AlertMessageField("Now", f"ok · {format_duration(latest.duration)}"))
-    return (*fields, *_build_history_alert_fields(context), *build_other_destination_alert_fields(context))
+    return (*fields, *_build_recent_runs_alert_fields(context), *build_also_notified_alert_fields(context))
 
 
 def format_time_range(since: int, until: int, now: int) -> str:
     """ "01:48 to 02:42 UTC"; with seconds if it is short."""
-    is_short = until - since < SHOW_SECONDS_IF_LIMIT_BELOW_MS
-    return " to ".join(format_timestamp(at, now, seconds=is_short) for at in (since, until)) + " UTC"
+    is_short = until - since < SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS
+    return " to ".join(format_utc_timestamp_without_zone(at, now, seconds=is_short) for at in (since, until)) + " UTC"
 
 
-def _build_history_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
+def _build_recent_runs_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
     """The newest results of the probe; of a job, its newest runs."""
     if not context.recent_runs or context.incident.rule in RULE_NAMES_INDEPENDENT_OF_RUNS:
         return ()
     if context.incident.rule == "job":
-        return (AlertMessageField("Last runs", "oldest first", format_text_sparkline(context.recent_runs)),)
+        return (AlertMessageField("Last runs", "oldest first", format_runs_as_text_sparkline(context.recent_runs)),)
     schedule = to_safe_single_line(context.probe.schedule_text, MAX_MESSAGE_NAME_CHARS)
     return (
-        AlertMessageField(f"Last {len(context.recent_runs)}", schedule, format_text_sparkline(context.recent_runs)),
+        AlertMessageField(
+            f"Last {len(context.recent_runs)}", schedule, format_runs_as_text_sparkline(context.recent_runs)
+        ),
     )
 
 

@@ -18,7 +18,7 @@ from watchdog.net.url import parse_http_url
 from watchdog.notifiers.base import (
     DELIVERY_CONFIG_ERROR_RETRY_DURATION_S,
     NotificationDeliveryError,
-    build_receiver_unreachable_error,
+    build_notification_receiver_unreachable_error,
 )
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ MAX_NOTIFICATION_RESPONSE_BYTES = 64 * 1024
 NOTIFICATION_RESPONSE_BODY_TIMEOUT_S = 5.0
 """Timeout for the body. What was read of it until then is judged."""
 MAX_DELIVERY_RETRY_AFTER_S = 3_600.0
-TRANSIENT_DELIVERY_HTTP_STATUSES = frozenset({408, 425, 429})
+TRANSIENT_4XX_DELIVERY_HTTP_STATUSES = frozenset({408, 425, 429})
 """Errors that pass by themselves."""
 REJECTED_NOTIFICATION_HTTP_STATUSES = frozenset({400, 413, 415, 422})
 """Errors about the message itself. All other 4xx errors are about tokens, addresses and proxies."""
@@ -54,7 +54,7 @@ class NotificationResponse(NamedTuple):
     """Whether the body was read to its end, or to the limit."""
 
     @property
-    def parsed_body(self) -> Json:
+    def json_or_text_body(self) -> Json:
         """The body as JSON if it is JSON, else as text."""
         try:
             return json.loads(self.body_text)
@@ -62,7 +62,7 @@ class NotificationResponse(NamedTuple):
             return self.body_text
 
 
-async def post_notification_json(
+async def post_notification_json_without_status_check(
     network: NetworkAccess, url: str, body: bytes, headers: Mapping[str, str], *, now: int
 ) -> NotificationResponse:
     """Raises NotificationDeliveryError if there is no response. `now`: in epoch ms; a Retry-After date is measured from
@@ -90,7 +90,9 @@ async def post_notification_json(
             raise NotificationDeliveryError(
                 "delivery.invalid_request", message, retry_for_s=DELIVERY_CONFIG_ERROR_RETRY_DURATION_S
             ) from None
-        raise build_receiver_unreachable_error(error, parse_http_url(url).host, parse_http_url(url).port) from None
+        raise build_notification_receiver_unreachable_error(
+            error, parse_http_url(url).host, parse_http_url(url).port
+        ) from None
     content = _decompress_notification_response(read, response.headers.get("content-encoding", ""))[
         :MAX_NOTIFICATION_RESPONSE_BYTES
     ]
@@ -113,7 +115,7 @@ def build_delivery_error_from_status(response: NotificationResponse) -> Notifica
     status, note, retry_for_s = response.status, "", math.inf
     if 200 <= status < 300:
         return None
-    if status in TRANSIENT_DELIVERY_HTTP_STATUSES:
+    if status in TRANSIENT_4XX_DELIVERY_HTTP_STATUSES:
         note = " (try again later)"
     elif status in REJECTED_NOTIFICATION_HTTP_STATUSES:
         retry_for_s = 0
@@ -128,10 +130,10 @@ def build_delivery_error_from_status(response: NotificationResponse) -> Notifica
     )
 
 
-def require_delivery_confirmation(response: NotificationResponse, confirm: CelExpression | None) -> None:
+def require_response_confirms_notification(response: NotificationResponse, confirm: CelExpression | None) -> None:
     """Raises NotificationDeliveryError unless a 2xx response confirms the delivery: unless its body denies it with `ok:
     false`, or shows that another program answered, such as a login page. `confirm` replaces both conditions."""
-    body = response.parsed_body
+    body = response.json_or_text_body
     is_denied = isinstance(body, dict) and body.get("ok") is False
     body_line = truncate_to_single_line(response.body_text, 100)
     excerpt = body_line and f": {body_line}"

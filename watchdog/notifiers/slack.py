@@ -22,7 +22,11 @@ from watchdog.notifiers.base import (
 )
 from watchdog.notifiers.blocks import build_slack_blocks, format_slack_fallback_text
 from watchdog.notifiers.message import compose_alert_message
-from watchdog.notifiers.post import NotificationResponse, build_delivery_error_from_status, post_notification_json
+from watchdog.notifiers.post import (
+    NotificationResponse,
+    build_delivery_error_from_status,
+    post_notification_json_without_status_check,
+)
 from watchdog.notifiers.shared_message import is_merged_message
 
 SLACK_ERROR_ADVICE = {
@@ -140,7 +144,7 @@ class SlackNotifier(Notifier):
             url = self.webhook.get_secret_value()
         elif self.bot_token is not None:
             headers = {"authorization": f"Bearer {self.bot_token.get_secret_value()}"}
-        response = await post_notification_json(
+        response = await post_notification_json_without_status_check(
             request.network, url, json.dumps(body).encode(), headers, now=request.alert_context.now
         )
         try:
@@ -156,7 +160,7 @@ class SlackNotifier(Notifier):
         status_error = build_delivery_error_from_status(response)
         if self.webhook is not None and status_error is None and response.body_text.strip() == "ok":
             return {}
-        body = response.parsed_body
+        body = response.json_or_text_body
         if isinstance(body, str):
             body = {"error": response.body_text.strip()}  # webhooks respond with the bare error
         elif not isinstance(body, dict):

@@ -31,8 +31,8 @@ from watchdog.notifiers.message_fields import replace_nbsp
 from watchdog.notifiers.post import (
     CONFIRM_EXPRESSION_VARIABLE_TYPES,
     build_delivery_error_from_status,
-    post_notification_json,
-    require_delivery_confirmation,
+    post_notification_json_without_status_check,
+    require_response_confirms_notification,
 )
 
 WEBHOOK_PAYLOAD_VERSION = 1
@@ -89,11 +89,13 @@ class WebhookNotifier(Notifier):
             headers["watchdog-signature"] = sign_webhook_payload(
                 self.secret.get_secret_value(), context.now // 1_000, body
             )
-        response = await post_notification_json(request.network, self.url, body, headers, now=context.now)
+        response = await post_notification_json_without_status_check(
+            request.network, self.url, body, headers, now=context.now
+        )
         if error := build_delivery_error_from_status(response):
             raise error
         confirm = None if self.confirm is None else compile_expression(self.confirm, CONFIRM_EXPRESSION_VARIABLE_TYPES)
-        require_delivery_confirmation(response, confirm)
+        require_response_confirms_notification(response, confirm)
         return {}
 
 
@@ -132,12 +134,12 @@ def build_webhook_payload(idempotency_key: str, context: AlertMessageContext) ->
 def _serialize_webhook_member(member: AlertMessageIncident) -> dict[str, Json]:
     incident, probe = member
     return {
-        "incident": _serialize_incident(incident),
+        "incident": _serialize_webhook_incident_summary(incident),
         "probe": {"id": probe.id, "name": probe.name, "kind": probe.kind, "target": probe.target},
     }
 
 
-def _serialize_incident(incident: Incident) -> dict[str, Json]:
+def _serialize_webhook_incident_summary(incident: Incident) -> dict[str, Json]:
     """What the message states of each of its incidents."""
     return {
         "id": incident.id,
@@ -155,9 +157,9 @@ def _serialize_incident(incident: Incident) -> dict[str, Json]:
 def _serialize_webhook_incident(context: AlertMessageContext) -> dict[str, Json]:
     incident = context.incident
     return {
-        **_serialize_incident(incident),
+        **_serialize_webhook_incident_summary(incident),
         "first_reason": incident.first_reason or incident.reason,
-        "first_message": replace_nbsp(incident.opening_message),
+        "first_message": replace_nbsp(incident.opening_cause_message),
         "opened_at": format_iso8601(incident.opened_at),
         "resolution": incident.resolution,
         "bad_count": context.bad_count,

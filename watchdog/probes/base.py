@@ -32,7 +32,12 @@ from watchdog.domain.uptime_clock import DowntimeGaps
 from watchdog.expressions import CelExpression, CelExpressionError, compile_expression
 from watchdog.net.phases import PhaseTimer
 from watchdog.queues.base import QueueConnectContext, QueueSystemConfig
-from watchdog.remediations import REMEDIATION_RUN_ID_PARAMETER, RemediationAction, RemediationSettings, SqlRemediation
+from watchdog.remediations import (
+    JOB_RUN_ID_REMEDIATION_PARAMETER,
+    RemediationAction,
+    RemediationSettings,
+    SqlRemediation,
+)
 
 if TYPE_CHECKING:
     from watchdog.net import NetworkAccess
@@ -208,7 +213,7 @@ class Probe(ProbeDefaults):
         if isinstance(action, SqlRemediation) and not action.url and not self.database_url:
             message = "the probe reads no database: set url, as in {statement: ..., url: ...}"
             raise FieldValidationError([(("remediation", "sql"), message)])
-        if REMEDIATION_RUN_ID_PARAMETER in action.used_parameters and not self.reports_job_run_ids:
+        if JOB_RUN_ID_REMEDIATION_PARAMETER in action.used_parameters and not self.reports_job_run_ids:
             message = "parameter id requires a jobs probe with sql, and both id and started in its columns"
             raise FieldValidationError([(("remediation",), message)])
         if unsupported := self.remediation.find_unreportable_reasons(self.reason_prefixes):
@@ -288,7 +293,7 @@ class Probe(ProbeDefaults):
         """
 
 
-class QueueSystemProbe(Probe):
+class ProbeWithQueueDriver(Probe):
     """A probe that reaches its target through the driver of a queue system."""
 
     @property

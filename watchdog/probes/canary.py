@@ -30,15 +30,15 @@ from watchdog.domain.probe_state import (
 from watchdog.domain.rules.canary import (
     FINISHED_CANARY_STAGES,
     IN_PROGRESS_CANARY_STAGES,
-    CanaryJobTracker,
+    CanaryJobStageTracker,
     CanaryLimits,
     find_blocking_canary_job,
     find_canary_problem,
     give_up_oldest_canary_job,
 )
 from watchdog.net.errors import ProbeError
-from watchdog.probes.base import ProbeAttemptContext, QueueSystemProbe, derive_slot_idempotency_key
-from watchdog.probes.expectations import add_facts_to_evidence, build_observation_from_error
+from watchdog.probes.base import ProbeAttemptContext, ProbeWithQueueDriver, derive_slot_idempotency_key
+from watchdog.probes.expectations import add_facts_to_observation_evidence, build_observation_from_error
 from watchdog.queues import CANARY_DRIVERS, CanaryConnection, CanaryDriver, CanaryJobRequest
 from watchdog.queues.base import MIN_QUEUE_CALL_TIMEOUT_S, build_broker_unreachable_error
 
@@ -92,7 +92,7 @@ class CanarySettings(ConfigModel):
         return CanaryLimits(self.start_within or self.finish_within, self.finish_within)
 
 
-class CanaryProbe(QueueSystemProbe):
+class CanaryProbe(ProbeWithQueueDriver):
     """Sends a canary job through a queue and times every stage: enqueue, pick-up, finish. `every` must be at least
     `finish_within` plus 2 seconds, so that runs never overlap. A canary job that is late is cancelled. If the system
     cannot cancel it, the next two runs send no canary job: they poll the late one and report how long it has been
@@ -154,7 +154,7 @@ class CanaryProbe(QueueSystemProbe):
                 observation = await run.run(connection)
         except ProbeError as error:
             observation = run.build_aborted_observation(error)
-        return add_facts_to_evidence(observation, connect_context.facts)
+        return add_facts_to_observation_evidence(observation, connect_context.facts)
 
 
 class _CanaryRun:
@@ -166,7 +166,7 @@ class _CanaryRun:
 
     def __init__(self, probe: CanaryProbe, context: ProbeAttemptContext) -> None:
         self.probe, self.settings, self.context = probe, probe.canary, context
-        self.tracker: CanaryJobTracker | None = None
+        self.tracker: CanaryJobStageTracker | None = None
         self.others: OutstandingCanaryJobs | None = None
         """The other sentinels that are outstanding; None: they were not polled."""
         self._facts: dict[str, Json] = {}
@@ -194,7 +194,7 @@ class _CanaryRun:
             tracker = await self._send_canary_job(connection)
             if record := next((r for r in outstanding.records if r.job_id == tracker.job_id), None):
                 # The system has only one job of this kind, and has returned the one that is outstanding.
-                tracker = self._track_earlier_canary_job(record)
+                tracker = self._create_tracker_of_earlier_canary_job(record)
                 outstanding = outstanding._replace(records=tuple(r for r in outstanding.records if r is not record))
             self.tracker = tracker
             given_up, self.others = give_up_oldest_canary_job(outstanding, self.context.slot)
@@ -230,7 +230,7 @@ class _CanaryRun:
             state_updates=state_updates,
         )
 
-    async def _send_canary_job(self, connection: CanaryConnection) -> CanaryJobTracker:
+    async def _send_canary_job(self, connection: CanaryConnection) -> CanaryJobStageTracker:
         settings = self.settings
         sentinel = CanaryJobRequest(
             self.context.idempotency_key,
@@ -243,7 +243,7 @@ class _CanaryRun:
         self.context.phase_timer.end_phase("enqueue")
         sent_at = self._compute_now_ms()
         first_stage = CanaryJobStage.QUEUED if settings.queue_driver.exposes_pickup else CanaryJobStage.SENT
-        return CanaryJobTracker(job_id, sent_at, sent_at, CanaryJobPollResult(first_stage))
+        return CanaryJobStageTracker(job_id, sent_at, sent_at, CanaryJobPollResult(first_stage))
 
     # --- sentinels of earlier slots
 
@@ -253,7 +253,7 @@ class _CanaryRun:
         import asyncio
 
         outstanding = self._list_possibly_outstanding_jobs()
-        trackers = [CanaryJobTracker.from_outstanding_record(record) for record in outstanding.records]
+        trackers = [CanaryJobStageTracker.from_outstanding_record(record) for record in outstanding.records]
         removed_ids: set[str] = set()
         with suppress(TimeoutError):
             async with asyncio.timeout(min(CANARY_QUEUE_CALL_TIMEOUT_S, self.polling_time_left_s / 2)):
@@ -293,19 +293,19 @@ class _CanaryRun:
         stored = self.context.probe_state.get(OUTSTANDING_CANARY_JOBS_STATE_KEY)
         return OutstandingCanaryJobs.from_json(stored).cap_instants(max(self.context.slot, self.context.started_at))
 
-    def _track_blocking_canary_job(self, record: OutstandingCanaryJobRecord) -> CanaryJobTracker:
+    def _track_blocking_canary_job(self, record: OutstandingCanaryJobRecord) -> CanaryJobStageTracker:
         """Tracks the sentinel that keeps this run from sending its own."""
         if record.sent_at + self.settings.finish_within <= self._compute_now_ms():
             record = record._replace(blocked_slots=record.blocked_slots + 1)
-        return self._track_earlier_canary_job(record)
+        return self._create_tracker_of_earlier_canary_job(record)
 
-    def _track_earlier_canary_job(self, record: OutstandingCanaryJobRecord) -> CanaryJobTracker:
+    def _create_tracker_of_earlier_canary_job(self, record: OutstandingCanaryJobRecord) -> CanaryJobStageTracker:
         self._facts["sent_at"] = format_utc_timestamp(record.sent_at, self.context.started_at, seconds=True)
-        return CanaryJobTracker.from_outstanding_record(record)
+        return CanaryJobStageTracker.from_outstanding_record(record)
 
     # --- polling
 
-    async def _poll_canary_job(self, connection: CanaryConnection, job_id: str) -> CanaryJobPollResult:
+    async def _poll_canary_job_once(self, connection: CanaryConnection, job_id: str) -> CanaryJobPollResult:
         """Raises ProbeError, also if there is no response before the run has to end."""
         import asyncio
 
@@ -317,7 +317,9 @@ class _CanaryRun:
             detail = f"no response within {format_duration(time_left_s * 1000)}"
             raise build_broker_unreachable_error(detail) from None
 
-    async def _poll_canary_job_until_finished(self, connection: CanaryConnection, tracker: CanaryJobTracker) -> None:
+    async def _poll_canary_job_until_finished(
+        self, connection: CanaryConnection, tracker: CanaryJobStageTracker
+    ) -> None:
         """Polls until the sentinel finishes or its time is up. A retryable error counts only if it lasts until then; of
         several errors in a row the first is raised, since it names the cause."""
         import asyncio
@@ -326,7 +328,7 @@ class _CanaryRun:
         poll_error: ProbeError | None = None
         while True:
             try:
-                status = await self._poll_canary_job(connection, tracker.job_id)
+                status = await self._poll_canary_job_once(connection, tracker.job_id)
                 tracker.apply_poll_result(status, now := self._compute_now_ms())
                 poll_error = None
             except ProbeError as error:
@@ -344,13 +346,15 @@ class _CanaryRun:
 
     # --- what the run observed
 
-    def _build_final_observation(self, tracker: CanaryJobTracker, stats: QueueStats, is_cancelled: bool) -> Observation:
+    def _build_final_observation(
+        self, tracker: CanaryJobStageTracker, stats: QueueStats, is_cancelled: bool
+    ) -> Observation:
         limits = self.settings.limits
         was_cut_short = tracker.polled_at < tracker.sent_at + limits.get_stage_limit_ms(tracker.job_status.stage)
         sending_ms = tracker.sent_at - self.context.started_at if was_cut_short else 0
         reason, message = find_canary_problem(limits, tracker, stats, sending_ms)
         facts = self._build_evidence_facts(tracker)
-        facts |= QueueMeasurements.from_metrics(stats).to_facts()
+        facts |= QueueMeasurements.from_queue_metrics(stats).to_facts()
         if stats.paused:
             facts["paused"] = True
         return Observation(
@@ -364,7 +368,7 @@ class _CanaryRun:
             state_updates=self._build_state_updates(reason, is_cancelled),
         )
 
-    def _build_evidence_facts(self, tracker: CanaryJobTracker) -> dict[str, Json]:
+    def _build_evidence_facts(self, tracker: CanaryJobStageTracker) -> dict[str, Json]:
         facts: dict[str, Json] = {"sentinel": tracker.job_id or self.context.idempotency_key, **self._facts}
         if tracker.job_status.progress is not None:
             facts["progress"] = tracker.job_status.progress

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from watchdog.domain.model import Evidence, Json, Observation, Outcome, SubjectListing
-from watchdog.domain.reasons import ReasonScope, find_reason_entry
+from watchdog.domain.reasons import ReasonCatalogueSection, find_reason_entry
 from watchdog.domain.rules import preference
 from watchdog.expression_failures import describe_evaluation_error, describe_false_expression
 from watchdog.expressions import CelBudgetExceededError, CelExpression, CelExpressionError
@@ -27,10 +27,10 @@ class ExpectationResult(NamedTuple):
     @property
     def is_internal(self) -> bool:
         """Watchdog could not judge: the expression needs more than it reads or computes."""
-        return bool(self.reason) and find_reason_entry(self.reason).scope is ReasonScope.ERROR
+        return bool(self.reason) and find_reason_entry(self.reason).scope is ReasonCatalogueSection.ERROR
 
 
-class MissingVariableValueProblem(NamedTuple):
+class ExpressionVariableValueProblem(NamedTuple):
     """Why a variable has no value, or another one than expected."""
 
     reason: str
@@ -42,13 +42,13 @@ class ExpressionContext:
     """The values that the expressions of one run refer to."""
 
     variables: Mapping[str, Json]
-    unavailable_variables: Mapping[str, MissingVariableValueProblem] = field(default_factory=dict)
+    unavailable_variables: Mapping[str, ExpressionVariableValueProblem] = field(default_factory=dict)
     """Variable -> why it has no value in this run."""
     value_templates: Mapping[str, str] = field(default_factory=dict)
     """Variable -> how messages word its value: "HTTP {}"."""
     beginnings: Mapping[str, str] = field(default_factory=dict)
     """Unavailable variable -> the beginning of its text, if that much is known."""
-    malformed_variables: Mapping[str, MissingVariableValueProblem] = field(default_factory=dict)
+    malformed_variables: Mapping[str, ExpressionVariableValueProblem] = field(default_factory=dict)
     """Variable -> why its value is text although it should be JSON. It is the cause of an expression that cannot be
     evaluated."""
 
@@ -62,7 +62,7 @@ class ExpressionContext:
                 return ExpectationResult("", "", "true")
         except CelBudgetExceededError as error:
             return _build_unevaluated_expectation_result(
-                MissingVariableValueProblem("expectation.over_budget", str(error))
+                ExpressionVariableValueProblem("expectation.over_budget", str(error))
             )
         except CelExpressionError as error:
             malformed = sorted(expression.used_variables & self.malformed_variables.keys())
@@ -71,7 +71,7 @@ class ExpressionContext:
                 return ExpectationResult(problem.reason, problem.message, f"cannot be evaluated: {problem.message}")
             text = describe_evaluation_error(expression, str(error), self.variables)
             return _build_unevaluated_expectation_result(
-                MissingVariableValueProblem("expectation.evaluation_failed", text)
+                ExpressionVariableValueProblem("expectation.evaluation_failed", text)
             )
         observed = expression.format_observed_value(self.variables)
         message = describe_false_expression(expression, self.variables, self.value_templates)
@@ -81,7 +81,7 @@ class ExpressionContext:
             f"false: {message}" if observed is None else f"false: observed {observed}",
         )
 
-    def _find_missing_value_problem(self, expression: CelExpression) -> MissingVariableValueProblem | None:
+    def _find_missing_value_problem(self, expression: CelExpression) -> ExpressionVariableValueProblem | None:
         """Why the expression cannot be evaluated at all; None if it can, or if the beginning of a text may decide."""
         missing = sorted(expression.used_variables & self.unavailable_variables.keys() - self.beginnings.keys())
         return self.unavailable_variables[missing[0]] if missing else None
@@ -99,7 +99,7 @@ class ExpressionContext:
         message = describe_false_expression(expression, values, self.value_templates)
         return ExpectationResult("expectation.failed", message, f"false: {message}")
 
-    def build_preference_listings(
+    def evaluate_preferences_into_listings(
         self, expressions: Iterable[CelExpression], observed_at: int
     ) -> dict[str, SubjectListing]:
         """The listing of these expressions; empty if there are none."""
@@ -109,7 +109,7 @@ class ExpressionContext:
         return {preference.RULE_NAME: SubjectListing(observed_at, facts)} if facts else {}
 
 
-def _build_unevaluated_expectation_result(problem: MissingVariableValueProblem) -> ExpectationResult:
+def _build_unevaluated_expectation_result(problem: ExpressionVariableValueProblem) -> ExpectationResult:
     message = f"an expression cannot be evaluated: {problem.message}"
     return ExpectationResult(problem.reason, message, f"cannot be evaluated: {problem.message}")
 
@@ -160,7 +160,7 @@ def build_observation_from_error(error: ProbeError, phase_timer: PhaseTimer) -> 
     )
 
 
-def add_facts_to_evidence(observation: Observation, facts: Mapping[str, Json]) -> Observation:
+def add_facts_to_observation_evidence(observation: Observation, facts: Mapping[str, Json]) -> Observation:
     """The observation with more facts in its evidence. Its own facts come first; a fact given twice takes the new
     value."""
     evidence = replace(observation.evidence, facts={**observation.evidence.facts, **facts})

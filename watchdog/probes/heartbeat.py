@@ -30,7 +30,7 @@ from watchdog.domain.probe_state import read_scheduled_job_state_record
 from watchdog.domain.rules.job import build_job_run_expectation, update_and_judge_job
 from watchdog.domain.rules.job_deadlines import find_next_deadline_of_job
 from watchdog.domain.rules.job_source import EvaluatedJobSource
-from watchdog.domain.rules.lost_run import compute_job_run_deadline
+from watchdog.domain.rules.lost_run import compute_job_run_end_deadline
 from watchdog.domain.schedule import extend_deadline_over_downtime_gaps, find_common_job_start_delay_ms
 from watchdog.domain.uptime_clock import DowntimeGaps
 from watchdog.probes.base import Probe, ProbeAttemptContext
@@ -145,7 +145,7 @@ def _build_heartbeat_job_facts(
 ) -> ScheduledJobFacts:
     """What the check-ins of a job show. A run that may have ended in a gap is not lost: its end was not received."""
     runs = state.classify_open_runs(
-        lambda start: compute_job_run_deadline(ScheduledJobFacts(name), limits, start),
+        lambda start: compute_job_run_end_deadline(ScheduledJobFacts(name), limits, start),
         now,
         is_limited=limits.max_runtime is not None,
     )
@@ -161,7 +161,9 @@ def _build_heartbeat_job_facts(
         last_ok=state.last_ok,
         running_since=runs.running_since,
         duration=state.duration,
-        failures=state.failure_count + len(uncounted) - sum(run.lost_at in state.recent_failures for run in excused),
+        failures=state.consecutive_failure_count
+        + len(uncounted)
+        - sum(run.lost_at in state.recent_failures for run in excused),
         error=state.error,
         rejected_at=state.last_rejected if (state.last_rejected or 0) > newest else None,
         usual_delay=_find_usual_heartbeat_start_delay_ms(state, limits),

@@ -16,14 +16,14 @@ from watchdog.net.errors import ProbeError
 from watchdog.net.http_evidence import (
     build_response_excerpt,
     build_response_facts,
-    is_json_response,
+    looks_like_json_response,
     parse_response_body_with_problem,
 )
 from watchdog.net.targets import HttpTarget
 from watchdog.probes.base import Probe, ProbeAttemptContext
 from watchdog.probes.expectations import (
     ExpressionContext,
-    MissingVariableValueProblem,
+    ExpressionVariableValueProblem,
     build_observation_from_error,
     judge_expectations,
 )
@@ -143,7 +143,7 @@ def judge_http_response(response: HttpResponse, criteria: HttpResponseCriteria, 
         message,
         duration=response.elapsed_ms,
         measurements=_build_http_measurements(response),
-        listings=expression_context.build_preference_listings(criteria.preferences, slot) if is_good else {},
+        listings=expression_context.evaluate_preferences_into_listings(criteria.preferences, slot) if is_good else {},
         evidence=Evidence(facts, build_response_excerpt(response)),
         retryable=outcome is Outcome.FAIL and response.status >= 500,
     )
@@ -156,22 +156,22 @@ def _build_expression_context(response: HttpResponse, used_variables: frozenset[
         "elapsed_ms": round(response.elapsed_ms),
         "cert_days": response.cert_days,
     }
-    unavailable: dict[str, MissingVariableValueProblem] = {}
+    unavailable: dict[str, ExpressionVariableValueProblem] = {}
     beginnings: dict[str, str] = {}
-    malformed: dict[str, MissingVariableValueProblem] = {}
+    malformed: dict[str, ExpressionVariableValueProblem] = {}
     if response.body_problem:
-        unavailable["body"] = MissingVariableValueProblem(*response.body_problem)
-        if response.body and not is_json_response(response):
+        unavailable["body"] = ExpressionVariableValueProblem(*response.body_problem)
+        if response.body and not looks_like_json_response(response):
             beginnings["body"] = response.text
     elif "body" in used_variables:
         variables["body"], problem = parse_response_body_with_problem(response)
         if problem:
-            malformed["body"] = MissingVariableValueProblem(*problem)
+            malformed["body"] = ExpressionVariableValueProblem(*problem)
     return ExpressionContext(variables, unavailable, {"status": "HTTP {}"}, beginnings, malformed)
 
 
 def _build_http_measurements(response: HttpResponse) -> dict[str, str | int]:
-    measurements: dict[str, str | int] = {"status": response.status, "size": response.encoded_body_bytes}
+    measurements: dict[str, str | int] = {"status": response.status, "size": response.encoded_body_size_bytes}
     if response.redirect_count:
         measurements["redirects"] = response.redirect_count
     if response.cert_days is not None:

@@ -31,7 +31,7 @@ from watchdog.domain.rules import job as job_rule
 from watchdog.domain.rules.job import EvaluatedJob, ScheduledJobVerdict
 from watchdog.domain.rules.job_source import (
     EvaluatedJobSource,
-    build_job_source_outage_update,
+    build_job_source_outage_state_updates,
     evaluate_job_source,
     format_job_names,
 )
@@ -39,8 +39,8 @@ from watchdog.domain.rules.missing_jobs import MIN_GONE_JOBS_OF_SOURCE_INCIDENT
 from watchdog.domain.schedule import CronSchedule
 from watchdog.domain.uptime_clock import DowntimeGaps
 from watchdog.net.errors import ProbeError
-from watchdog.probes.base import ProbeAttemptContext, QueueSystemProbe
-from watchdog.probes.expectations import add_facts_to_evidence, build_observation_from_error
+from watchdog.probes.base import ProbeAttemptContext, ProbeWithQueueDriver
+from watchdog.probes.expectations import add_facts_to_observation_evidence, build_observation_from_error
 from watchdog.queues import JOB_SOURCES, JobSource
 
 JOB_SOURCE_CALL_TIMEOUT_S = 5.0
@@ -139,7 +139,7 @@ class JobsSettings(ConfigModel):
         return tuple(name for name in self.watch if name != OTHER_JOBS_WILDCARD)
 
 
-class JobsProbe(QueueSystemProbe):
+class JobsProbe(ProbeWithQueueDriver):
     """Monitors the scheduled jobs of a queue, a table or a scheduler. Each job has its own incidents."""
 
     kind: ClassVar[str] = "jobs"
@@ -195,9 +195,9 @@ class JobsProbe(QueueSystemProbe):
             if error.reason not in JOB_SOURCE_MISSING_REASONS or not _has_listed_several_jobs(context.probe_state):
                 observation = build_observation_from_error(error, context.phase_timer)
                 if error.reason == "broker.unreachable":
-                    updates = build_job_source_outage_update(context.probe_state, context.started_at)
+                    updates = build_job_source_outage_state_updates(context.probe_state, context.started_at)
                     observation = replace(observation, state_updates=updates)
-                return add_facts_to_evidence(observation, connect_context.facts)
+                return add_facts_to_observation_evidence(observation, connect_context.facts)
             snapshot = JobSourceSnapshot(context.started_at, (), location=error.message)
         observation = await context.network.judge(
             context.phase_timer,
@@ -211,7 +211,7 @@ class JobsProbe(QueueSystemProbe):
         facts = (
             connect_context.facts if observation.listings else {**context.phase_timer.facts, **connect_context.facts}
         )
-        return add_facts_to_evidence(_add_phases_to_observation(observation, context), facts)
+        return add_facts_to_observation_evidence(_add_phases_and_duration_to_observation(observation, context), facts)
 
 
 def judge_job_source_snapshot(
@@ -240,12 +240,12 @@ def build_jobs_observation(
 ) -> Observation:
     """The observation of a run that evaluated these jobs at `observed_at`, by the clock of their source. `gaps`:
     periods in which the source could not report to Watchdog."""
-    return _add_phases_to_observation(
+    return _add_phases_and_duration_to_observation(
         _build_jobs_observation_without_phases(source, context.probe_state, observed_at, gaps), context
     )
 
 
-def _add_phases_to_observation(observation: Observation, context: ProbeAttemptContext) -> Observation:
+def _add_phases_and_duration_to_observation(observation: Observation, context: ProbeAttemptContext) -> Observation:
     phases = context.phase_timer.phase_durations_ms
     return replace(observation, phases=phases, duration=sum(phases.values()))
 

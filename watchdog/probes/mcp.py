@@ -72,7 +72,7 @@ class McpProbe(Probe):
     """The MCP server. The short form is its URL."""
 
     @model_validator(mode="after")
-    def _reject_unavailable_variables(self) -> Self:
+    def _reject_unavailable_expression_variables(self) -> Self:
         unavailable = {}
         if self.mcp.call == "off":
             unavailable = dict.fromkeys(("result", "is_error"), "no tool is called: remove `call: off`")
@@ -112,12 +112,12 @@ class McpProbe(Probe):
 
         from watchdog.net.mcp import McpSession, McpSessionPlan, McpSessionResult
 
-        remembered, state_updates = self._load_mcp_server_state_and_updates(context)
+        remembered, state_updates = self._load_mcp_state_forgetting_other_server(context)
         era, result = _read_remembered_protocol_era(remembered, context.started_at), McpSessionResult()
         session = McpSession(
             context.network.connector,
             context.network.worker,
-            self.mcp.build_session_target(self.allow_private_addresses),
+            self.mcp.build_mcp_endpoint_or_command(self.allow_private_addresses),
             plan=McpSessionPlan(era, self.mcp.choose_tool_call, self.mcp.resource, self.mcp.tool_to_call),
             phase_timer=context.phase_timer,
             timeout_s=context.remaining_s,
@@ -157,7 +157,7 @@ class McpProbe(Probe):
     def _has_looping_expression(self) -> bool:
         return any(expression.loops for expression in (*self.expectations, *self.preferences))
 
-    def _load_mcp_server_state_and_updates(
+    def _load_mcp_state_forgetting_other_server(
         self, context: ProbeAttemptContext
     ) -> tuple[Mapping[str, Json], dict[str, Json]]:
         """What earlier runs remembered of this server, and the state updates that forget another server."""

@@ -49,7 +49,7 @@ def find_tool_error_text(tool_result: Json) -> str:
         return clean_mcp_server_text(tool_result, MAX_QUOTED_ERROR_CHARS)
     if not isinstance(tool_result, dict):
         return ""
-    texts = (_extract_tool_error_text(tool_result.get(name)) for name in _TOOL_RESULT_ERROR_FIELDS)
+    texts = (_extract_text_of_nested_tool_error(tool_result.get(name)) for name in _TOOL_RESULT_ERROR_FIELDS)
     parts = list(_find_error_members_of_tool_result(tool_result))
     more = (
         f", and {len(parts) - MAX_HEALTH_PROBLEMS_IN_MESSAGE} more"
@@ -67,7 +67,7 @@ def _do_mcp_tasks_explain_failure(tool_result: Json, task_list: McpTaskList | No
     return not has_own_error and next(_find_error_members_of_tool_result(tool_result), None) is None
 
 
-def _extract_tool_error_text(value: Json) -> str:
+def _extract_text_of_nested_tool_error(value: Json) -> str:
     while isinstance(value, dict):
         value = next((value[name] for name in _TOOL_RESULT_ERROR_FIELDS if value.get(name)), "")
     return clean_mcp_server_text(value, MAX_QUOTED_ERROR_CHARS) if isinstance(value, str) else ""
@@ -83,7 +83,7 @@ def _find_error_members_of_tool_result(tool_result: Mapping[str, Json]) -> Itera
         name, value = members.pop(0)
         if isinstance(value, dict):
             name = value["name"] if isinstance(value.get("name"), str) else name
-            if error := _extract_tool_error_text(value.get("error")):
+            if error := _extract_text_of_nested_tool_error(value.get("error")):
                 yield f"{clean_mcp_server_text(name, 60)}: {error}"
             elif value.get("ok") is False or value.get("healthy") is False:
                 yield f"{clean_mcp_server_text(name, 60)} is not ok"

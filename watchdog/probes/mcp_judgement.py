@@ -19,13 +19,13 @@ from watchdog.domain.rules import task as task_rule
 from watchdog.domain.rules import tool as tool_rule
 from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.expressions import CelExpression
-from watchdog.probes.expectations import ExpressionContext, MissingVariableValueProblem, judge_expectations
+from watchdog.probes.expectations import ExpressionContext, ExpressionVariableValueProblem, judge_expectations
 from watchdog.probes.mcp_health import find_mcp_health_failure, find_tool_error_text, tool_reports_unhealthy
 from watchdog.probes.mcp_settings import HEALTH_CHECK_TOOL_NAME, McpSettings, McpToolCallSettings
 from watchdog.probes.mcp_tasks import (
     McpTaskList,
     clean_mcp_server_text,
-    describe_tool_result_without_tasks,
+    describe_missing_task_list_in_tool_result,
     parse_mcp_task_list,
 )
 
@@ -126,7 +126,7 @@ def build_mcp_session_observation(
     if task_list and (task_list.tasks or not task_list.problems):
         task_listings = {task_rule.RULE_NAME: SubjectListing(responded_at, task_list.tasks)}
     if not reason:
-        preference_listings = expression_context.build_preference_listings(criteria.preferences, run.slot)
+        preference_listings = expression_context.evaluate_preferences_into_listings(criteria.preferences, run.slot)
     return Observation(
         outcome,
         reason,
@@ -163,7 +163,7 @@ def _find_mcp_failure_besides_expectations(
         problem = expression_context.unavailable_variables["result"].message
         return "task.list_missing", f"the tasks are unknown: {problem}"
     if task_list is None:
-        problem = describe_tool_result_without_tasks(session.tool_result)
+        problem = describe_missing_task_list_in_tool_result(session.tool_result)
         return "task.list_missing", f"{session.called_tool} reports no tasks: {problem}"
     if task_list.problems:
         more = f", and {len(task_list.problems) - 1} more" if len(task_list.problems) > 1 else ""
@@ -185,7 +185,7 @@ def _build_mcp_expression_context(session: McpSessionResult, settings: McpSettin
         "elapsed_ms": round(session.elapsed_ms or 0),
     }
     unavailable = {
-        name: MissingVariableValueProblem(
+        name: ExpressionVariableValueProblem(
             "body.too_large", f"the {name} is longer than {format_config_byte_size(settings.max_body)} (max_body)"
         )
         for name in ("result", "resource")
@@ -195,7 +195,7 @@ def _build_mcp_expression_context(session: McpSessionResult, settings: McpSettin
         name = settings.call.tool if isinstance(settings.call, McpToolCallSettings) else HEALTH_CHECK_TOOL_NAME
         is_listed = any(tool.name == name for tool in session.tools)
         text = f"no tool was called: {name} {'requires arguments' if is_listed else 'is not listed'}"
-        problem = MissingVariableValueProblem("expectation.evaluation_failed", text)
+        problem = ExpressionVariableValueProblem("expectation.evaluation_failed", text)
         unavailable |= dict.fromkeys(("result", "is_error"), problem)
     return ExpressionContext(variables, unavailable)
 

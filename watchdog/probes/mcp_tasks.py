@@ -14,9 +14,9 @@ from typing import Any
 from watchdog.config_types import format_config_duration
 from watchdog.domain.model import Json, McpTaskFacts
 from watchdog.domain.probe_state import compute_short_digest
-from watchdog.domain.rules.task import McpTaskStatus, parse_mcp_task_status
+from watchdog.domain.rules.task import McpTaskStatusMeaning, parse_mcp_task_status
 from watchdog.domain.text import replace_invisible_characters, truncate_to_single_line
-from watchdog.domain.timestamps import parse_epoch_s_or_ms, parse_printed_time
+from watchdog.domain.timestamps import parse_epoch_s_or_ms, parse_timestamp_in_common_formats
 
 MAX_MCP_TASKS = 1_000
 MAX_MCP_TASKS_IN_EVIDENCE = 50
@@ -58,14 +58,14 @@ def parse_mcp_task_list(tool_result: Json, now: int, first_listed_at: Mapping[st
     problems = []
     for index, entry in enumerate(entries[:MAX_MCP_TASKS]):
         try:
-            name = _parse_mcp_task_name(entry)
+            name = _extract_mcp_task_entry_name(entry)
         except _InvalidMcpTaskError as error:
             problems.append(f"tasks[{index}] {error}")
             continue
         task = _parse_mcp_task(entry, now)
         if name in tasks:
             problems.append(f"tasks[{index}] repeats the name {name!r}")
-            if _compute_mcp_task_sort_key(tasks[name]) >= _compute_mcp_task_sort_key(task):
+            if _compute_mcp_task_problem_rank(tasks[name]) >= _compute_mcp_task_problem_rank(task):
                 continue
         digest = compute_short_digest(name)
         if task.last_run_at is None:
@@ -76,13 +76,13 @@ def parse_mcp_task_list(tool_result: Json, now: int, first_listed_at: Mapping[st
         tasks[name], raw_entries[name] = task, entry
     if len(entries) > MAX_MCP_TASKS:
         problems.append(f"{len(entries):,} tasks are listed; only the first {MAX_MCP_TASKS:,} are read")
-    worst = sorted(tasks, key=lambda name: _compute_mcp_task_sort_key(tasks[name]), reverse=True)[
+    worst = sorted(tasks, key=lambda name: _compute_mcp_task_problem_rank(tasks[name]), reverse=True)[
         :MAX_MCP_TASKS_IN_EVIDENCE
     ]
     return McpTaskList(tasks, tuple(problems), first_listed, {name: raw_entries[name] for name in worst})
 
 
-def describe_tool_result_without_tasks(tool_result: Json) -> str:
+def describe_missing_task_list_in_tool_result(tool_result: Json) -> str:
     """Why a result has no task list."""
     if isinstance(tool_result, dict):
         return "the result has no `tasks`"
@@ -91,7 +91,7 @@ def describe_tool_result_without_tasks(tool_result: Json) -> str:
     return f"the result is {_describe_json_value_type(tool_result)}, not an object with `tasks`"
 
 
-def _parse_mcp_task_name(entry: Json) -> str:
+def _extract_mcp_task_entry_name(entry: Json) -> str:
     if not isinstance(entry, dict):
         raise _InvalidMcpTaskError(f"is {_describe_json_value_type(entry)}, not an object")
     name = entry.get("name")
@@ -106,7 +106,10 @@ def _parse_mcp_task(entry: dict[str, Json], now: int) -> McpTaskFacts:
         clean_mcp_server_text(entry.get("last_run_error")),
     )
     try:
-        ok, last_run_at = _parse_mcp_task_ok(entry.get("ok"), status, error), _parse_mcp_task_last_run(entry, now)
+        ok, last_run_at = (
+            _parse_mcp_task_ok(entry.get("ok"), status, error),
+            _parse_mcp_task_last_run_time_ms(entry, now),
+        )
         if not status and last_run_at is None and not entry.keys().isdisjoint(("last_run_at", "staleness_ms")):
             status = "never"  # its last run is not unknown: there was none
         return McpTaskFacts(ok, last_run_at, None, status, error)
@@ -120,22 +123,22 @@ def _parse_mcp_task_ok(value: Json, status: str, error: str) -> bool:
     if value is not None:
         raise _InvalidMcpTaskError(f"ok is {_describe_json_value_type(value)}, not true or false")
     meaning = parse_mcp_task_status(status)
-    if meaning in (McpTaskStatus.FAILED, McpTaskStatus.STALE):
+    if meaning in (McpTaskStatusMeaning.FAILED, McpTaskStatusMeaning.STALE):
         return False
     if status and meaning is None:
         raise _InvalidMcpTaskError(f"ok is missing, and last_run_status {status!r} is unknown")
     return bool(status) or not error
 
 
-def _parse_mcp_task_last_run(entry: dict[str, Json], now: int) -> int | None:
+def _parse_mcp_task_last_run_time_ms(entry: dict[str, Json], now: int) -> int | None:
     """The last run. None: never run. `staleness_ms` has priority: it is free of clock skew."""
     staleness = entry.get("staleness_ms")
     if staleness is not None:
-        return now - max(round(_parse_mcp_task_number(staleness, "staleness_ms")), 0)
+        return now - max(round(_parse_mcp_task_number_field(staleness, "staleness_ms")), 0)
     at = entry.get("last_run_at")
     if at is None:
         return None
-    last_run_at = _parse_mcp_task_timestamp(at)
+    last_run_at = _parse_mcp_task_last_run_at(at)
     if last_run_at <= 0:  # the zero value of a language's time type: year 1, or the epoch
         return None
     if last_run_at > now + _MAX_MCP_SERVER_CLOCK_SKEW_MS:
@@ -144,18 +147,18 @@ def _parse_mcp_task_last_run(entry: dict[str, Json], now: int) -> int | None:
     return min(last_run_at, now)
 
 
-def _parse_mcp_task_timestamp(value: Json) -> int:
+def _parse_mcp_task_last_run_at(value: Json) -> int:
     at = (
-        parse_printed_time(value)
+        parse_timestamp_in_common_formats(value)
         if isinstance(value, str)
-        else parse_epoch_s_or_ms(_parse_mcp_task_number(value, "last_run_at"))
+        else parse_epoch_s_or_ms(_parse_mcp_task_number_field(value, "last_run_at"))
     )
     if at is None:
         raise _InvalidMcpTaskError(f"last_run_at {clean_mcp_server_text(str(value), 60)!r} is not a time")
     return at
 
 
-def _parse_mcp_task_number(value: Json, field_name: str) -> float:
+def _parse_mcp_task_number_field(value: Json, field_name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _InvalidMcpTaskError(f"{field_name} is {_describe_json_value_type(value)}, not a number")
     if (isinstance(value, float) and not math.isfinite(value)) or abs(value) > 10**15:
@@ -163,7 +166,7 @@ def _parse_mcp_task_number(value: Json, field_name: str) -> float:
     return value
 
 
-def _compute_mcp_task_sort_key(task: McpTaskFacts) -> tuple[bool, float]:
+def _compute_mcp_task_problem_rank(task: McpTaskFacts) -> tuple[bool, float]:
     return (not task.ok, -math.inf if task.last_run_at is None else -task.last_run_at)
 
 

@@ -25,7 +25,7 @@ def evaluate_on_text_beginning(
     It must use the variable only as in `body.contains('...')`, `body.startsWith('...')` and `body.matches('...')`.
     These stay true once they are true. Raises CelExpressionError.
     """
-    tests = list(dict.fromkeys(_build_variable_condition_pattern(variable).findall(expression.text)))
+    tests = list(dict.fromkeys(_build_cel_string_method_call_pattern(variable).findall(expression.text)))
     if not tests:
         return None
     names = [f"partial_{i}" for i in range(len(tests))]
@@ -38,7 +38,7 @@ def evaluate_on_text_beginning(
         )
     except CelExpressionError:
         return None  # it uses the variable in another way as well
-    possible = [_list_possible_condition_results(test, variable, beginning) for test in tests]
+    possible = [_list_condition_results_of_partial_text(test, variable, beginning) for test in tests]
     if sum(len(results) > 1 for results in possible) > MAX_UNDECIDED_TEXT_CONDITIONS:
         return None
     others = {name: value for name, value in values.items() if name != variable}
@@ -48,13 +48,13 @@ def evaluate_on_text_beginning(
     return results.pop() if len(results) == 1 else None
 
 
-def _build_variable_condition_pattern(variable: str) -> re.Pattern[str]:
+def _build_cel_string_method_call_pattern(variable: str) -> re.Pattern[str]:
     return re.compile(
         rf"(?<![\w.]){re.escape(variable)}\s*\.\s*(?:contains|startsWith|matches)\s*\(\s*(?:{CEL_STRING_LITERAL_PATTERN})\s*\)"
     )
 
 
-def _list_possible_condition_results(test: str, variable: str, beginning: str) -> tuple[bool, ...]:
+def _list_condition_results_of_partial_text(test: str, variable: str, beginning: str) -> tuple[bool, ...]:
     is_regex = re.search(r"\.\s*matches", test) is not None
     if is_regex and _REGEX_END_ANCHOR_PATTERN.search(test):
         return (True, False)

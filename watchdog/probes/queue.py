@@ -18,10 +18,14 @@ from watchdog.domain.probe_state import (
     queue_threshold_records_to_json,
 )
 from watchdog.domain.reasons import build_reason_and_message
-from watchdog.domain.rules.queue import QueueThresholdState, describe_queue_threshold_breach, evaluate_queue_thresholds
+from watchdog.domain.rules.queue import (
+    EvaluatedQueueThreshold,
+    build_evaluated_queue_thresholds,
+    build_queue_threshold_breach_problem,
+)
 from watchdog.net.errors import ProbeError
-from watchdog.probes.base import ProbeAttemptContext, QueueSystemProbe
-from watchdog.probes.expectations import add_facts_to_evidence, build_observation_from_error
+from watchdog.probes.base import ProbeAttemptContext, ProbeWithQueueDriver
+from watchdog.probes.expectations import add_facts_to_observation_evidence, build_observation_from_error
 from watchdog.queues import QUEUE_STATS_SOURCES, QueueStatsSource
 
 QUEUE_STATS_CALL_TIMEOUT_S = 5.0
@@ -157,7 +161,7 @@ class QueueSettings(ConfigModel):
 # --- the probe
 
 
-class QueueProbe(QueueSystemProbe):
+class QueueProbe(ProbeWithQueueDriver):
     """Monitors a queue: waiting, active, delayed and failed jobs, the oldest waiting job, and consumers. Read-only."""
 
     kind: ClassVar[str] = "queue"
@@ -214,18 +218,18 @@ class QueueProbe(QueueSystemProbe):
             observation = build_observation_from_error(error, context.phase_timer)
         else:
             records = queue_threshold_records_from_json(context.probe_state.get(QUEUE_THRESHOLDS_STATE_KEY))
-            states = evaluate_queue_thresholds(self.rules.thresholds, stats, records, context.slot, context.gaps)
+            states = build_evaluated_queue_thresholds(self.rules.thresholds, stats, records, context.slot, context.gaps)
             observation = build_queue_observation(states, stats, context)
-        return add_facts_to_evidence(observation, connect_context.facts)
+        return add_facts_to_observation_evidence(observation, connect_context.facts)
 
 
 def build_queue_observation(
-    threshold_states: Iterable[QueueThresholdState], stats: QueueStats, context: ProbeAttemptContext
+    threshold_states: Iterable[EvaluatedQueueThreshold], stats: QueueStats, context: ProbeAttemptContext
 ) -> Observation:
     """The observation of a run that evaluated these thresholds. All breaches together are one failure."""
     now, threshold_states = context.slot, tuple(threshold_states)
     breaches = [
-        describe_queue_threshold_breach(state, stats, now) for state in threshold_states if state.is_breached(now)
+        build_queue_threshold_breach_problem(state, stats, now) for state in threshold_states if state.is_breached(now)
     ]
     unavailable = [state.threshold.metric.replace("_", " ") for state in threshold_states if state.unavailable]
     reason, message = "", ""
@@ -250,14 +254,16 @@ def build_queue_observation(
 
 
 def _build_queue_measurements(
-    threshold_states: Iterable[QueueThresholdState], stats: QueueStats
+    threshold_states: Iterable[EvaluatedQueueThreshold], stats: QueueStats
 ) -> Mapping[str, JsonScalar]:
     ratio = next((state.value for state in threshold_states if state.threshold.window_ms), None)
-    return QueueMeasurements.from_metrics(stats, failure_ratio=ratio).to_measurements()
+    return QueueMeasurements.from_queue_metrics(stats, failure_ratio=ratio).to_measurements()
 
 
-def _build_queue_evidence_facts(threshold_states: Iterable[QueueThresholdState], stats: QueueStats) -> dict[str, Json]:
-    facts = QueueMeasurements.from_metrics(stats).to_facts()
+def _build_queue_evidence_facts(
+    threshold_states: Iterable[EvaluatedQueueThreshold], stats: QueueStats
+) -> dict[str, Json]:
+    facts = QueueMeasurements.from_queue_metrics(stats).to_facts()
     if stats.completed is not None:
         facts["completed"] = f"{stats.completed.failed} failed, {stats.completed.succeeded} succeeded"
     return {**facts, "paused": True} if stats.paused else facts

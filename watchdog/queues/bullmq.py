@@ -159,7 +159,7 @@ class _BullmqCanaryConnection:
             finished_at,
             error or "",
             worker_lost=not has_lock,
-            progress=_parse_bullmq_progress(progress),
+            progress=_parse_bullmq_progress_number(progress),
         )
 
     async def cancel(self, job_id: str) -> bool:
@@ -256,7 +256,7 @@ async def _count_bullmq_workers(config: BullmqQueueDriver, client: Any) -> int |
     return len(re.findall(rf" name={re.escape(f'{config.prefix}:{encoded_name}')}(?::w:\S*)? ", connections))
 
 
-def _parse_bullmq_progress(text: str | None) -> float | None:
+def _parse_bullmq_progress_number(text: str | None) -> float | None:
     try:
         return parse_finite_float_or_none(json.loads(text or "null"))
     except (ValueError, RecursionError):

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from watchdog.domain.observations import JobSourceSnapshot, ScheduledJobFacts
 from watchdog.domain.timestamps import parse_positive_ms
-from watchdog.net.redact import redact_url
+from watchdog.net.redact import strip_url_to_scheme_host_and_path
 from watchdog.queues.base import JobSource, QueueConnectContext, select_job_run_in_progress
 from watchdog.queues.bullmq import BullmqQueueDriver
 from watchdog.queues.clients.redis import open_redis_client_mapping_errors, parse_redis_time_ms
@@ -77,7 +77,7 @@ class BullmqSchedulerJobSource(BullmqQueueDriver, JobSource):
                 facts = facts._replace(cron="", every=None, next_due=None)
             jobs.append(facts._replace(paused=is_paused == "1"))
         jobs = await self._clear_recovered_failures(client, jobs, runs)
-        location = f"{self.redis_key('repeat')} does not exist in {redact_url(self.redis)}"
+        location = f"{self.redis_key('repeat')} does not exist in {strip_url_to_scheme_host_and_path(self.redis)}"
         return JobSourceSnapshot(parse_redis_time_ms(time), tuple(jobs), location=location)
 
     async def _clear_recovered_failures(

@@ -25,12 +25,12 @@ from watchdog.queues.job_status import (
     compile_canary_stage_expressions,
     create_cel_expression_validator,
     describe_http_response,
-    evaluate_canary_stage,
+    fill_braced_placeholders_in_json,
     find_canary_stage_of_status_word,
+    find_canary_stage_of_true_expression,
     find_job_error_message,
     parse_job_id,
     parse_job_progress,
-    substitute_placeholders,
 )
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 HTTP_ENQUEUE_TIMEOUT_S = 10.0
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
-HTTP_CANARY_VARIABLE_TYPES: Mapping[str, str] = {
+HTTP_CANARY_EXPRESSION_VARIABLE_TYPES: Mapping[str, str] = {
     "status": "int",
     "headers": "map(string, string)",
     "body": "dyn",
@@ -83,20 +83,24 @@ class HttpCanary(CanaryDriver):
     poll: HttpTarget
     """The request that returns the state of the job. Its URL contains `{job_id}`, or `{nonce}` if the service finds the
     job by the id that Watchdog generated."""
-    done: Annotated[str, create_cel_expression_validator(HTTP_CANARY_VARIABLE_TYPES)]
+    done: Annotated[str, create_cel_expression_validator(HTTP_CANARY_EXPRESSION_VARIABLE_TYPES)]
     """A CEL expression over the response to `poll`: true when the job is finished, such as `body.status ==
     'completed'`."""
-    failed: Annotated[str, create_cel_expression_validator(HTTP_CANARY_VARIABLE_TYPES)] = ""
+    failed: Annotated[str, create_cel_expression_validator(HTTP_CANARY_EXPRESSION_VARIABLE_TYPES)] = ""
     """A CEL expression over the response to `poll`: true when the job has failed."""
-    lost: Annotated[str, create_cel_expression_validator(HTTP_CANARY_VARIABLE_TYPES)] = ""
+    lost: Annotated[str, create_cel_expression_validator(HTTP_CANARY_EXPRESSION_VARIABLE_TYPES)] = ""
     """A CEL expression over the response to `poll`, with any status: true when the service no longer has the job.
     Default: status 404 or 410, or a `status` or `state` of `not_found`, `missing`, `expired`, `gone` or the like."""
-    started: Annotated[str, create_cel_expression_validator(HTTP_CANARY_VARIABLE_TYPES)] = ""
+    started: Annotated[str, create_cel_expression_validator(HTTP_CANARY_EXPRESSION_VARIABLE_TYPES)] = ""
     """A CEL expression over the response to `poll`: true when a worker has picked up the job. Required for
     `start_within`."""
-    job_id: Annotated[str, create_cel_expression_validator(HTTP_CANARY_VARIABLE_TYPES, must_be_bool=False)] = ""
+    job_id: Annotated[
+        str, create_cel_expression_validator(HTTP_CANARY_EXPRESSION_VARIABLE_TYPES, must_be_bool=False)
+    ] = ""
     """A CEL expression over the response to `enqueue`: the id of the job; default: `body.job_id` or `body.id`."""
-    error: Annotated[str, create_cel_expression_validator(HTTP_CANARY_VARIABLE_TYPES, must_be_bool=False)] = ""
+    error: Annotated[
+        str, create_cel_expression_validator(HTTP_CANARY_EXPRESSION_VARIABLE_TYPES, must_be_bool=False)
+    ] = ""
     """A CEL expression over the response to `poll`: the error of a failed job; default: a field such as `error` or
     `message`."""
 
@@ -121,14 +125,18 @@ class HttpCanary(CanaryDriver):
     @cached_property
     def job_stage_conditions(self) -> tuple[tuple[CanaryJobStage, CelExpression], ...]:
         return compile_canary_stage_expressions(
-            HTTP_CANARY_VARIABLE_TYPES, self.failed, self.done, self.lost, self.started
+            HTTP_CANARY_EXPRESSION_VARIABLE_TYPES, self.failed, self.done, self.lost, self.started
         )
 
     @cached_property
     def loops(self) -> bool:
         """Whether an expression is evaluated for each element of a body."""
         texts = (self.job_id, self.error)
-        others = [compile_expression(text, HTTP_CANARY_VARIABLE_TYPES, must_be_bool=False) for text in texts if text]
+        others = [
+            compile_expression(text, HTTP_CANARY_EXPRESSION_VARIABLE_TYPES, must_be_bool=False)
+            for text in texts
+            if text
+        ]
         return any(expression.loops for expression in (*others, *(e for _, e in self.job_stage_conditions)))
 
     @asynccontextmanager
@@ -144,7 +152,9 @@ class _HttpCanaryConnection:
         enqueue = self.config.enqueue
         templates = enqueue.model_fields_set & {"url", "headers", "body", "json_body"}
         request = enqueue.model_copy(
-            update={name: substitute_placeholders(getattr(enqueue, name), nonce=sentinel.id) for name in templates}
+            update={
+                name: fill_braced_placeholders_in_json(getattr(enqueue, name), nonce=sentinel.id) for name in templates
+            }
         )
         timeout_s = min(HTTP_ENQUEUE_TIMEOUT_S, sentinel.send_within_s)
         response = await self._send_request(request, sentinel.id, timeout_s)
@@ -155,7 +165,7 @@ class _HttpCanaryConnection:
 
     async def poll(self, job_id: str) -> CanaryJobPollResult:
         poll, encoded_id = self.config.poll, quote(job_id, safe="")
-        url = substitute_placeholders(poll.url, job_id=encoded_id, nonce=encoded_id)
+        url = fill_braced_placeholders_in_json(poll.url, job_id=encoded_id, nonce=encoded_id)
         try:
             response = await self._send_request(poll.model_copy(update={"url": url}), "", self.context.timeout_s)
         except ProbeError as error:
@@ -212,7 +222,7 @@ def _extract_job_id(response: HttpResponse, config: HttpCanary) -> str:
     try:
         if config.job_id:
             problem = f"{config.job_id} is not an id"
-            expression = compile_expression(config.job_id, HTTP_CANARY_VARIABLE_TYPES, must_be_bool=False)
+            expression = compile_expression(config.job_id, HTTP_CANARY_EXPRESSION_VARIABLE_TYPES, must_be_bool=False)
             candidates = [expression.evaluate_value(_build_http_expression_values(response))]
         else:
             candidates = [body.get("job_id"), body.get("id")] if isinstance(body, dict) else []
@@ -237,7 +247,7 @@ def build_poll_result_from_response(response: HttpResponse, config: HttpCanary) 
         for stage, expression in config.job_stage_conditions
         if not is_error_status or stage is CanaryJobStage.LOST or "status" in expression.used_variables
     ]
-    stage, problem = evaluate_canary_stage(expressions, values)
+    stage, problem = find_canary_stage_of_true_expression(expressions, values)
     if stage is None and response.body_problem:
         raise _add_http_response_to_error(ProbeError(*response.body_problem, is_internal=True), response)
     body = parse_response_body(response)
@@ -274,7 +284,7 @@ def _describe_canary_job_failure(config: HttpCanary, values: Mapping[str, Json],
     if not config.error:
         return find_job_error_message(body)
     try:
-        expression = compile_expression(config.error, HTTP_CANARY_VARIABLE_TYPES, must_be_bool=False)
+        expression = compile_expression(config.error, HTTP_CANARY_EXPRESSION_VARIABLE_TYPES, must_be_bool=False)
         return find_job_error_message(expression.evaluate_value(values))
     except CelExpressionError as error:
         return f"{config.error} cannot be computed: {error}"

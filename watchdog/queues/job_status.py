@@ -49,7 +49,7 @@ def create_cel_expression_validator(variables: Mapping[str, str], *, must_be_boo
 def compile_canary_stage_expressions(
     variables: Mapping[str, str], failed: str, done: str, lost: str, started: str
 ) -> tuple[tuple[CanaryJobStage, CelExpression], ...]:
-    """The expressions that are not empty, in the order in which `evaluate_canary_stage` tries them."""
+    """The expressions that are not empty, in the order in which `find_canary_stage_of_true_expression` tries them."""
     texts = (
         (CanaryJobStage.FAILED, failed),
         (CanaryJobStage.DONE, done),
@@ -59,7 +59,7 @@ def compile_canary_stage_expressions(
     return tuple((stage, compile_expression(text, variables)) for stage, text in texts if text)
 
 
-def evaluate_canary_stage(
+def find_canary_stage_of_true_expression(
     stage_expressions: Iterable[tuple[CanaryJobStage, CelExpression]], values: Mapping[str, Json]
 ) -> tuple[CanaryJobStage | None, str]:
     """The stage of the first expression that is true. If none is: None, and why an expression could not be computed."""
@@ -134,14 +134,14 @@ def parse_finite_float_or_none(value: Json) -> float | None:
     return None
 
 
-def substitute_placeholders(template: Json, **values: str) -> Json:
+def fill_braced_placeholders_in_json(template: Json, **values: str) -> Json:
     """A copy with every `{name}` in its strings replaced; keys stay as they are."""
     if isinstance(template, str):
         names = "|".join(map(re.escape, values))
         # In one pass, because a value may look like a placeholder.
         return re.sub(f"{{({names})}}", lambda placeholder: values[placeholder[1]], template)
     if isinstance(template, dict):
-        return {key: substitute_placeholders(inner, **values) for key, inner in template.items()}
+        return {key: fill_braced_placeholders_in_json(inner, **values) for key, inner in template.items()}
     if isinstance(template, list | tuple):
-        return [substitute_placeholders(inner, **values) for inner in template]
+        return [fill_braced_placeholders_in_json(inner, **values) for inner in template]
     return template

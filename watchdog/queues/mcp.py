@@ -26,23 +26,23 @@ from watchdog.queues.base import CanaryConnection, CanaryDriver, CanaryJobReques
 from watchdog.queues.job_status import (
     compile_canary_stage_expressions,
     create_cel_expression_validator,
-    evaluate_canary_stage,
+    fill_braced_placeholders_in_json,
     find_canary_stage_of_status_word,
+    find_canary_stage_of_true_expression,
     find_job_error_message,
     normalize_status_word,
     parse_job_id,
     parse_job_progress,
-    substitute_placeholders,
 )
 
 if TYPE_CHECKING:
-    from watchdog.net.mcp import LargeMcpResult, McpClient
+    from watchdog.net.mcp import McpClient, WorkerParsedMcpResult
 
 MCP_CANARY_CONNECT_TIMEOUT_S = 10.0
 """For starting the server, negotiating a version and listing the tools."""
 MCP_CANARY_JOB_ID_TIMEOUT_S = 5.0
 """For the tool's response, if the job is polled through a resource."""
-MCP_CANARY_VARIABLE_TYPES: Mapping[str, str] = {"resource": "dyn"}
+MCP_CANARY_EXPRESSION_VARIABLE_TYPES: Mapping[str, str] = {"resource": "dyn"}
 _MCP_RESOURCE_NOT_FOUND_CODES = frozenset({-32002, -32602})
 """JSON-RPC codes that servers return for a resource that does not exist."""
 
@@ -80,17 +80,17 @@ class McpCanary(McpTarget, CanaryDriver):
     `poll_resource` of the tool's result, otherwise `job:{job_id}`. If `resource` is not set, a result with neither
     `poll_resource` nor `job_id` means that the job is done. If `resource` is set and contains `{job_id}`, a result
     without `job_id` is an error."""
-    done: Annotated[str, create_cel_expression_validator(MCP_CANARY_VARIABLE_TYPES)] = ""
+    done: Annotated[str, create_cel_expression_validator(MCP_CANARY_EXPRESSION_VARIABLE_TYPES)] = ""
     """A CEL expression over the resource: true when the job is finished; default: its `status` or `state` is
     `completed`, `done` or the like."""
-    failed: Annotated[str, create_cel_expression_validator(MCP_CANARY_VARIABLE_TYPES)] = ""
+    failed: Annotated[str, create_cel_expression_validator(MCP_CANARY_EXPRESSION_VARIABLE_TYPES)] = ""
     """A CEL expression over the resource: true when the job has failed; default: its `status` or `state` is `failed`,
     `error` or `cancelled`."""
-    lost: Annotated[str, create_cel_expression_validator(MCP_CANARY_VARIABLE_TYPES)] = ""
+    lost: Annotated[str, create_cel_expression_validator(MCP_CANARY_EXPRESSION_VARIABLE_TYPES)] = ""
     """A CEL expression over the resource: true when the server no longer has the job; default: its `status` or
     `state` is `not_found`, `missing`, `expired`, `gone` or the like. A job whose resource does not exist is also
     lost."""
-    started: Annotated[str, create_cel_expression_validator(MCP_CANARY_VARIABLE_TYPES)] = ""
+    started: Annotated[str, create_cel_expression_validator(MCP_CANARY_EXPRESSION_VARIABLE_TYPES)] = ""
     """A CEL expression over the resource: true when a worker has picked up the job; default: its `status` or `state` is
     `active`, `running`, `processing` or `in_progress`."""
     progress_within: Duration | None = None
@@ -109,7 +109,7 @@ class McpCanary(McpTarget, CanaryDriver):
     @cached_property
     def job_stage_conditions(self) -> tuple[tuple[CanaryJobStage, CelExpression], ...]:
         return compile_canary_stage_expressions(
-            MCP_CANARY_VARIABLE_TYPES, self.failed, self.done, self.lost, self.started
+            MCP_CANARY_EXPRESSION_VARIABLE_TYPES, self.failed, self.done, self.lost, self.started
         )
 
     def preload(self) -> None:
@@ -127,7 +127,7 @@ class McpCanary(McpTarget, CanaryDriver):
         timeout_s = context.cap_timeout_to_run_end(MCP_CANARY_CONNECT_TIMEOUT_S)
         opening_client = connect_mcp_client(
             context.network.connector,
-            self.build_session_target(context.allow_private_addresses),
+            self.build_mcp_endpoint_or_command(context.allow_private_addresses),
             session,
             context.phase_timer,
             timeout_s=timeout_s,
@@ -140,7 +140,7 @@ class McpCanary(McpTarget, CanaryDriver):
                 async with asyncio.timeout(timeout_s):
                     client = await stack.enter_async_context(opening_client)
                     with measure_phase_and_tag_errors(context.phase_timer, "list"):
-                        await client.list_tools()
+                        await client.list_tools_into_result()
             except TimeoutError:
                 raise build_timeout_error(timeout_s, context.phase_timer.current_phase) from None
             if session.server_name:
@@ -182,7 +182,7 @@ class _McpCanaryConnection:
     async def call_tool(self) -> None:
         """Waits for `send`, then calls the tool."""
         sentinel = await self._sent_sentinel
-        arguments = substitute_placeholders(self.config.arguments, nonce=sentinel.id)
+        arguments = fill_braced_placeholders_in_json(self.config.arguments, nonce=sentinel.id)
         try:
             await self.client.call_tool(self.config.tool, arguments, self._handle_tool_call_progress)
         except ProbeError as error:
@@ -205,7 +205,7 @@ class _McpCanaryConnection:
                 async with asyncio.timeout(timeout_s):
                     await self._call_finished.wait()
             except TimeoutError:
-                self._raise_if_judging_response_at_timeout(timeout_s)
+                self._raise_timeout_if_still_processing_response(timeout_s)
                 message = f"{self.config.tool} returned no job id within {format_duration(timeout_s * 1000)}"
                 raise ProbeError("timeout.call", message) from None
         return ""
@@ -250,9 +250,9 @@ class _McpCanaryConnection:
             if "{job_id}" in template and not job_id:
                 message, text = f"{self.config.tool} returned no job_id", self.client.result.tool_result_text
                 raise ProbeError("canary.job_id_missing", message, excerpt=text)
-            return str(substitute_placeholders(template, **values))
+            return str(fill_braced_placeholders_in_json(template, **values))
         if resource := parse_job_id(result.get("poll_resource")):
-            return str(substitute_placeholders(resource, **values))
+            return str(fill_braced_placeholders_in_json(resource, **values))
         return f"job:{job_id}" if job_id and not finished else ""
 
     async def _poll_resource(self, uri: str) -> CanaryJobPollResult:
@@ -261,10 +261,10 @@ class _McpCanaryConnection:
         timeout_s = self.context.cap_timeout_to_run_end(self.context.timeout_s)
         try:
             async with asyncio.timeout(timeout_s):
-                await self.client.read_resource(uri)
+                await self.client.read_resource_into_result(uri)
                 stage, problem = await self._evaluate_stage()
         except TimeoutError:
-            self._raise_if_judging_response_at_timeout(timeout_s)
+            self._raise_timeout_if_still_processing_response(timeout_s)
             message = f"{uri} cannot be read: timed out after {format_duration(timeout_s * 1000)}"
             raise ProbeError("canary.poll_failed", message, retryable=True) from None
         except ProbeError as error:
@@ -280,7 +280,7 @@ class _McpCanaryConnection:
             raise poll_error from None
         return self._build_poll_result_from_resource(self.client.result.resource_content, stage, problem)
 
-    def _raise_if_judging_response_at_timeout(self, timeout_s: float) -> None:
+    def _raise_timeout_if_still_processing_response(self, timeout_s: float) -> None:
         """Raises ProbeError if a time limit has ended while Watchdog was judging a large response."""
         phase = self.context.phase_timer.current_phase
         if phase in RESPONSE_PROCESSING_PHASES:
@@ -298,7 +298,11 @@ class _McpCanaryConnection:
         loops = any(expression.loops for _, expression in expressions)
         values = {"resource": session.resource_content}
         return await network.judge(
-            timer, evaluate_canary_stage, expressions, values, in_worker=loops and session.has_many_elements
+            timer,
+            find_canary_stage_of_true_expression,
+            expressions,
+            values,
+            in_worker=loops and session.has_many_elements,
         )
 
     def _build_poll_result_from_resource(
@@ -348,7 +352,7 @@ class _McpCanaryConnection:
 
 
 def evaluate_large_mcp_resource_stage(
-    large_result: LargeMcpResult, expressions: tuple[tuple[CanaryJobStage, CelExpression], ...]
+    large_result: WorkerParsedMcpResult, expressions: tuple[tuple[CanaryJobStage, CelExpression], ...]
 ) -> tuple[CanaryJobStage | None, str]:
-    """As `evaluate_canary_stage`."""
-    return evaluate_canary_stage(expressions, {"resource": large_result.unpack()})
+    """As `find_canary_stage_of_true_expression`."""
+    return find_canary_stage_of_true_expression(expressions, {"resource": large_result.unpack()})

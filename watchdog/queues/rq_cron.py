@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 from watchdog.domain.observations import JobSourceSnapshot, ScheduledJobFacts, SchedulerLiveness
 from watchdog.domain.timestamps import parse_iso8601, parse_positive_ms
 from watchdog.net.errors import ProbeError
-from watchdog.net.redact import redact_url
+from watchdog.net.redact import strip_url_to_scheme_host_and_path
 from watchdog.queues.base import JobSource, QueueConnectContext, select_job_run_in_progress
 from watchdog.queues.clients.redis import open_redis_client_mapping_errors, parse_redis_time_ms
 from watchdog.queues.rq import (
@@ -21,9 +21,9 @@ from watchdog.queues.rq import (
     extract_last_rq_traceback_line,
 )
 
-RQ_EXPIRED_IN_QUEUE_STATUS = "expired in its queue"
+RQ_CRON_RUN_EXPIRED_IN_QUEUE_STATUS = "expired in its queue"
 """Our own status for a run that is no longer kept but is in its queue: its `ttl` ended before a worker took it."""
-RQ_SUCCESS_NO_LONGER_KEPT_STATUS = "expired"
+RQ_CRON_RUN_SUCCESS_NOT_KEPT_STATUS = "expired"
 """Our own status for a run that is no longer kept. It succeeded: failed runs are kept for longer, by default a year."""
 RQ_SCHEDULER_TIMEOUT_MS = 120_000
 """A scheduler reports at least once a minute. RQ gives it up after this time."""
@@ -46,7 +46,7 @@ class RqCronJobSource(RqDriver, JobSource):
 
     @property
     def target(self) -> str:
-        return redact_url(self.redis)
+        return strip_url_to_scheme_host_and_path(self.redis)
 
     async def fetch_snapshot(self, context: QueueConnectContext) -> JobSourceSnapshot:
         async with open_redis_client_mapping_errors(self.redis, context) as client:
@@ -84,13 +84,13 @@ class RqCronJobSource(RqDriver, JobSource):
         seconds = [heartbeat_s for _, heartbeat_s in schedulers or newest_job]
         heartbeat_at = max((parse_positive_ms(at * 1000) or 0 for at in seconds), default=None)
         scheduler = SchedulerLiveness("RQ scheduler", RQ_SCHEDULER_TIMEOUT_MS, heartbeat_at, lists_jobs=True)
-        location = f"no RQ scheduler is registered in {redact_url(self.redis)}"
+        location = f"no RQ scheduler is registered in {strip_url_to_scheme_host_and_path(self.redis)}"
         return JobSourceSnapshot(now, tuple(facts), scheduler, location=location)
 
     async def _read_runs(self, client: Any, job: Mapping[str, Any], queued: Container[str]) -> list[_RqJobRun]:
         """Runs that are still listed, newest first: up to the newest, or up to the first that waits if many wait."""
         jobs_key = self.redis_key("cron_job", _get_rq_cron_job_name(job), "jobs")
-        run_ids = await self._read_run_ids(client, jobs_key, queued)
+        run_ids = await self._read_newest_or_longest_waiting_run_ids(client, jobs_key, queued)
         fields = ("status", "enqueued_at", "started_at", "ended_at", "worker_name")
         async with client.pipeline(transaction=False) as pipe:
             for run_id in run_ids:
@@ -102,7 +102,8 @@ class RqCronJobSource(RqDriver, JobSource):
         for run_id in run_ids:
             (status, queued_at, started, ended, worker), results, sent_s = islice(responses, 3)
             run = _RqJobRun(
-                status=status or (RQ_EXPIRED_IN_QUEUE_STATUS if run_id in queued else RQ_SUCCESS_NO_LONGER_KEPT_STATUS),
+                status=status
+                or (RQ_CRON_RUN_EXPIRED_IN_QUEUE_STATUS if run_id in queued else RQ_CRON_RUN_SUCCESS_NOT_KEPT_STATUS),
                 queued_at=parse_iso8601(queued_at) if status else parse_positive_ms((sent_s or 0) * 1000),
                 started_at=parse_iso8601(started),
                 finished_at=parse_iso8601(ended),
@@ -114,7 +115,9 @@ class RqCronJobSource(RqDriver, JobSource):
             runs.append(run)
         return runs
 
-    async def _read_run_ids(self, client: Any, jobs_key: str, queued: Container[str]) -> list[str]:
+    async def _read_newest_or_longest_waiting_run_ids(
+        self, client: Any, jobs_key: str, queued: Container[str]
+    ) -> list[str]:
         """Newest first. The newest do not show since when runs wait if all of them do. Runs start in their order, so
         the first that waits is found by bisection."""
         newest: list[str] = await client.zrange(jobs_key, 0, MAX_RUNS_PER_RQ_CRON_JOB - 1, desc=True)
@@ -222,8 +225,10 @@ def _build_rq_cron_job_facts(name: str, job: Mapping[str, Any], runs: list[_RqJo
         lambda run: run.has_worker,
         max((run.started_at or 0 for run in finished if run.status == "finished"), default=None),
     )
-    ended = [run for run in runs if run.status in (*CANARY_STAGE_BY_FINAL_RQ_STATUS, RQ_SUCCESS_NO_LONGER_KEPT_STATUS)]
-    failed = list(takewhile(lambda run: run.status not in ("finished", RQ_SUCCESS_NO_LONGER_KEPT_STATUS), ended))
+    ended = [
+        run for run in runs if run.status in (*CANARY_STAGE_BY_FINAL_RQ_STATUS, RQ_CRON_RUN_SUCCESS_NOT_KEPT_STATUS)
+    ]
+    failed = list(takewhile(lambda run: run.status not in ("finished", RQ_CRON_RUN_SUCCESS_NOT_KEPT_STATUS), ended))
     return ScheduledJobFacts(
         name,
         every=parse_positive_ms(every * 1000) if isinstance(every, int | float) else None,

@@ -39,14 +39,14 @@ def _validate_column_name(text: str) -> str:
     return text
 
 
-def _coerce_status_to_text(value: Any) -> Any:
+def _convert_configured_status_to_text(value: Any) -> Any:
     return str(value).lower() if isinstance(value, bool) else str(value) if isinstance(value, int) else value
 
 
 SqlColumnName = Annotated[str, AfterValidator(_validate_column_name)]
 JobStatusValue = Annotated[
     SingleLineText,
-    BeforeValidator(_coerce_status_to_text),
+    BeforeValidator(_convert_configured_status_to_text),
     WithJsonSchema({"anyOf": [{"type": t} for t in ("string", "integer", "boolean")]}),
 ]
 
@@ -206,7 +206,7 @@ class SqlJobSource(TableJobSource):
         values = row._mapping
         times = {
             name: parse_database_timestamp_ms(values[name], time_formats[column].default_zone, column)
-            for name, column in self._iter_result_time_columns() if name in values
+            for name, column in self._iter_query_time_labels_with_columns() if name in values
         }  # fmt: skip
         started_at = times.get("last_start") or times.get("last_due") or times.get("last_end")
         newest_start, newest_end = times.get("newest_start"), times.get("newest_end")
@@ -231,7 +231,7 @@ class SqlJobSource(TableJobSource):
             schedule_since=started_at,
         )
 
-    def _iter_result_time_columns(self) -> Iterator[tuple[str, str]]:
+    def _iter_query_time_labels_with_columns(self) -> Iterator[tuple[str, str]]:
         """Label of a time in the query's rows -> the column whose format it has."""
         columns = self.columns
         finished = columns.finished or columns.started or columns.scheduled or ""
@@ -296,7 +296,7 @@ class _JobAggregateQuery:
             # An outer join, because SQLite would otherwise scan the table once per job.
             .join_from(self.table, newest, self.table.c[columns.type] == type_column, isouter=True)
             .where(
-                self.is_recent_condition,
+                self.is_recent_or_unfinished_condition,
                 sa.or_(~is_finished, newest.c.last_ok.is_(None), self.finished_at >= newest.c.last_ok),
             )
             .group_by(type_column)
@@ -332,7 +332,7 @@ class _JobAggregateQuery:
         type_column = self.table.c[columns.type]
         return (
             sa.select(type_column.label("type"), *(value.label(label) for label, value in selected.items()))
-            .where(self.is_recent_condition, type_column.is_not(None))
+            .where(self.is_recent_or_unfinished_condition, type_column.is_not(None))
             .group_by(type_column)
             .limit(self.config.max_jobs + 1)
         )
@@ -365,7 +365,7 @@ class _JobAggregateQuery:
         return same_format[0] if len(same_format) == 1 else sa.func.coalesce(*same_format)
 
     @property
-    def is_recent_condition(self) -> ColumnElement[bool]:
+    def is_recent_or_unfinished_condition(self) -> ColumnElement[bool]:
         """The rows that count: runs since `since`, and runs that have not ended."""
         import sqlalchemy as sa
 

@@ -15,7 +15,7 @@ from pydantic import (
 
 from watchdog.config_types import STRING_OR_LIST_SCHEMA, ConfigModel, Duration, wrap_string_in_list
 from watchdog.registry import KindRegistry
-from watchdog.remediations.base import REMEDIATION_RUN_ID_PARAMETER, RemediationAction, RemediationParameters
+from watchdog.remediations.base import JOB_RUN_ID_REMEDIATION_PARAMETER, RemediationAction, RemediationParameters
 from watchdog.remediations.http import HttpRemediation
 from watchdog.remediations.mcp import McpRemediation
 from watchdog.remediations.reasons import can_probe_report_reason, expand_reason_shorthand
@@ -73,8 +73,8 @@ class RemediationSettings(ConfigModel):
 
 
 __all__ = [
+    "JOB_RUN_ID_REMEDIATION_PARAMETER",
     "REMEDIATION_KINDS",
-    "REMEDIATION_RUN_ID_PARAMETER",
     "RemediationAction",
     "RemediationParameters",
     "RemediationSettings",

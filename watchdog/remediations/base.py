@@ -11,7 +11,7 @@ from watchdog.config_types import ConfigModel, FieldPath
 from watchdog.domain.model import Json
 from watchdog.queues.base import QueueConnectContext
 
-REMEDIATION_RUN_ID_PARAMETER = "id"
+JOB_RUN_ID_REMEDIATION_PARAMETER = "id"
 """The parameter with the id of the current run of a job."""
 
 

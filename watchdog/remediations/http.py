@@ -12,7 +12,7 @@ from watchdog.domain.model import Json
 from watchdog.net.errors import ProbeError
 from watchdog.net.targets import HttpMethod, HttpTarget
 from watchdog.queues.base import QueueConnectContext
-from watchdog.queues.job_status import describe_http_response, substitute_placeholders
+from watchdog.queues.job_status import describe_http_response, fill_braced_placeholders_in_json
 from watchdog.remediations.base import (
     REMEDIATION_PARAMETER_NAMES,
     RemediationAction,
@@ -89,7 +89,7 @@ class HttpRemediation(HttpTarget, RemediationAction):
                     "remediation.parameter_truncated", f"{{{name}}} is {values[name]!r}, which changes the URL's path"
                 )
         quoted_values = {name: quote(value, safe="") for name, value in values.items()}
-        changes: dict[str, Json] = {"url": substitute_placeholders(self.url, **quoted_values)}
+        changes: dict[str, Json] = {"url": fill_braced_placeholders_in_json(self.url, **quoted_values)}
         if "json_body" in self.model_fields_set:
-            changes["json_body"] = substitute_placeholders(self.json_body, **values)
+            changes["json_body"] = fill_braced_placeholders_in_json(self.json_body, **values)
         return self.model_copy(update=changes)

@@ -14,7 +14,7 @@ from watchdog.domain.model import Json
 from watchdog.net.errors import ProbeError
 from watchdog.net.targets import McpTarget
 from watchdog.queues.base import QueueConnectContext
-from watchdog.queues.job_status import find_job_error_message, parse_job_id, substitute_placeholders
+from watchdog.queues.job_status import fill_braced_placeholders_in_json, find_job_error_message, parse_job_id
 from watchdog.remediations.base import (
     RemediationAction,
     RemediationParameters,
@@ -76,12 +76,14 @@ class McpRemediation(McpTarget, RemediationAction):
                     "mcp.tool_missing",
                     f"tool {self.tool} is missing: {format_count_with_noun(result.tool_count, 'tool')} listed",
                 )
-            return None if dry_run else (self.tool, substitute_placeholders(self.arguments, **context._asdict()))
+            return (
+                None if dry_run else (self.tool, fill_braced_placeholders_in_json(self.arguments, **context._asdict()))
+            )
 
         session = McpSession(
             connect_context.network.connector,
             connect_context.network.worker,
-            self.build_session_target(connect_context.allow_private_addresses),
+            self.build_mcp_endpoint_or_command(connect_context.allow_private_addresses),
             plan=McpSessionPlan(choose_tool_call=choose_tool_call, tool_name=self.tool),
             phase_timer=connect_context.phase_timer,
             timeout_s=connect_context.timeout_s,

@@ -17,13 +17,13 @@ from watchdog.remediations.base import REMEDIATION_PARAMETER_NAMES, RemediationA
 MAX_REMEDIATED_ROWS = 100
 """A statement that changes more rows is rolled back: its WHERE clause is probably not what was intended."""
 _SQL_PARAMETER_PATTERN = re.compile(r"(?<![:\w\\]):(\w+)")
-_WRITE_STATEMENT_PATTERN = re.compile(
+_ALLOWED_REMEDIATION_STATEMENT_PATTERN = re.compile(
     r"\s*(update|insert\s+into|delete\s+from|merge\s+into)\s+([^\s(]+)", re.IGNORECASE
 )
 
 
 def _validate_write_statement(text: str) -> str:
-    if not _WRITE_STATEMENT_PATTERN.match(text):
+    if not _ALLOWED_REMEDIATION_STATEMENT_PATTERN.match(text):
         raise ValueError("expected an UPDATE, INSERT, DELETE or MERGE statement, such as UPDATE ... WHERE id = :id")
     if ";" in text:
         raise ValueError("expected a single statement without ';'")
@@ -86,7 +86,7 @@ class SqlRemediation(RemediationAction):
     @property
     def description(self) -> str:
         """The verb and the table only: the rest of the statement may be confidential."""
-        match = _WRITE_STATEMENT_PATTERN.match(self.statement)
+        match = _ALLOWED_REMEDIATION_STATEMENT_PATTERN.match(self.statement)
         return " ".join(f"{match[1].upper()} {match[2]}".split()) if match else "SQL"
 
     def preload(self) -> None:

@@ -62,7 +62,7 @@ class _AwaitedRequestPart(Enum):
     """The request is complete. A further request is not passed on to the server."""
 
 
-class ConnectionObserver(Protocol):
+class ConnectionRegistry(Protocol):
     """What a connection reports to the guard."""
 
     def add(self, connection: GuardedConnection) -> None: ...
@@ -82,7 +82,7 @@ class GuardedConnection(asyncio.BufferedProtocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, registry: ConnectionObserver, server_protocol: asyncio.Protocol):
+    def __init__(self, registry: ConnectionRegistry, server_protocol: asyncio.Protocol):
         self._registry, self._server_protocol = registry, server_protocol
         self.peer: tuple[str, int] = ("", 0)
         self.address = ""
@@ -151,7 +151,7 @@ class GuardedConnection(asyncio.BufferedProtocol):
             if self._awaited is _AwaitedRequestPart.HEAD:
                 received = self._pass_on_head(received)
             elif self._awaited is _AwaitedRequestPart.BODY:
-                received = self._pass_on_body(received)
+                received = self._pass_on_body_and_return_rest(received)
             else:
                 self._held += received
                 self.transport.pause_reading()
@@ -169,7 +169,7 @@ class GuardedConnection(asyncio.BufferedProtocol):
         self._server_protocol.data_received(received[:head_bytes])
         return received[head_bytes:]
 
-    def _pass_on_body(self, received: bytes) -> bytes:
+    def _pass_on_body_and_return_rest(self, received: bytes) -> bytes:
         """Returns what follows the body."""
         if self._missing_body_bytes is None:
             self._server_protocol.data_received(received)
@@ -219,17 +219,17 @@ class GuardedConnection(asyncio.BufferedProtocol):
     def count_sent_bytes(self, count: int) -> None:
         self._bytes_sent += count
 
-    def check_deadlines(self, deadlines: ConnectionDeadlines, now: float) -> ConnectionTurnAwayReason | None:
+    def find_passed_deadline(self, deadlines: ConnectionDeadlines, now: float) -> ConnectionTurnAwayReason | None:
         """The deadline that has passed. Notes progress in reading a response, which transports do not report."""
         if unread := self.transport.get_write_buffer_size():
-            return self._check_write_progress(self._bytes_sent - unread, deadlines, now)
+            return self._note_write_progress_or_find_timeout(self._bytes_sent - unread, deadlines, now)
         self._write_progress = (0, 0.0)
         if self.request is None:
             return ConnectionTurnAwayReason.HEAD_TIMEOUT if now - self.waiting_since >= deadlines.head_s else None
         is_late = self.request.is_body_incomplete and now - self.request.began_at >= deadlines.body_s
         return ConnectionTurnAwayReason.BODY_TIMEOUT if is_late else None
 
-    def _check_write_progress(
+    def _note_write_progress_or_find_timeout(
         self, bytes_read: int, deadlines: ConnectionDeadlines, now: float
     ) -> ConnectionTurnAwayReason | None:
         self.waiting_since = now  # the next request is awaited once the response is read

@@ -121,7 +121,7 @@ class ConnectionGuard:
     def drop_overdue_connections(self) -> None:
         now = self.clock()
         for connection in list(self._connections):
-            if reason := connection.check_deadlines(self.limits.deadlines, now):
+            if reason := connection.find_passed_deadline(self.limits.deadlines, now):
                 self.drop(connection, reason)
         self.turned_away.log_if_due(now)
 
@@ -165,12 +165,12 @@ class ConnectionGuard:
         candidates = list(self._connections) if uses_more_than_reserved else ordinary
         if candidates and self._is_replaceable(candidates[0]):
             return candidates[0]
-        return next((each for each in candidates if self._has_too_many_connections(each.address)), None)
+        return next((each for each in candidates if self._exceeds_connection_limit_per_address(each.address)), None)
 
     def _is_replaceable(self, connection: GuardedConnection) -> bool:
         return self.clock() - connection.progressed_at >= MIN_REPLACEABLE_CONNECTION_AGE_S
 
-    def _has_too_many_connections(self, address: str) -> bool:
+    def _exceeds_connection_limit_per_address(self, address: str) -> bool:
         return bool(address) and self._count_by_address[address] > self.limits.per_address
 
     def _count_connection_of_address(self, connection: GuardedConnection, address: str) -> None:
@@ -182,7 +182,7 @@ class ConnectionGuard:
         connection.address = address
         if address:
             self._count_by_address[address] += 1
-        if self._has_too_many_connections(address):
+        if self._exceeds_connection_limit_per_address(address):
             self._replace_connection_of_address(address, connection)
 
     def _replace_connection_of_address(self, address: str, newcomer: GuardedConnection) -> None:

@@ -14,7 +14,7 @@ PRIORITY_REQUEST_PATH_PREFIXES = ("/in/",)
 _PIPELINING_REJECTED_RESPONSE = PlainTextResponse("Send one request at a time.\n", 400, {"Connection": "close"})
 
 
-class RequestGuardMiddleware:
+class RequestConcurrencyLimitMiddleware:
     """Passes requests on to `app` when there is a place for them."""
 
     def __init__(self, app: ASGIApp, guard: ConnectionGuard):

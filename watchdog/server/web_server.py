@@ -16,7 +16,7 @@ from watchdog.server.guard import (
     accept_connections,
     drop_overdue_connections_repeatedly,
 )
-from watchdog.server.requests import RequestGuardMiddleware
+from watchdog.server.requests import RequestConcurrencyLimitMiddleware
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -33,7 +33,7 @@ class WebServer(uvicorn.Server):
         self.guard = guard or ConnectionGuard(ConnectionLimits.from_process_limits())
         super().__init__(
             uvicorn.Config(
-                RequestGuardMiddleware(asgi_app, self.guard),
+                RequestConcurrencyLimitMiddleware(asgi_app, self.guard),
                 http="httptools",
                 ws="none",
                 proxy_headers=False,  # the guard applies them, of trusted proxies alone
@@ -58,13 +58,13 @@ class WebServer(uvicorn.Server):
         self._listen_socket.setblocking(False)
         self._connection_tasks = [
             asyncio.create_task(
-                accept_connections(self._listen_socket, self.guard, self._create_server_protocol),
+                accept_connections(self._listen_socket, self.guard, self._create_uvicorn_protocol),
                 name="accept-connections",
             ),
             asyncio.create_task(drop_overdue_connections_repeatedly(self.guard), name="connection-deadlines"),
         ]
 
-    def _create_server_protocol(self) -> asyncio.Protocol:
+    def _create_uvicorn_protocol(self) -> asyncio.Protocol:
         """The protocol of one connection, as uvicorn creates it for its own sockets."""
         protocol: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg] # typed as any protocol
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state

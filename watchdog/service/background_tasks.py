@@ -66,13 +66,13 @@ class BackgroundTask:
         if self.last_ended_at is not None:
             self.last_ended_at = max(self.last_ended_at, instant)
 
-    def staleness_ms(self, now: int) -> int:
+    def ms_since_last_run_ended(self, now: int) -> int:
         """Ms since the last run ended, or since the first was due."""
         return max(now - (self.first_due_at if self.last_ended_at is None else self.last_ended_at), 0)
 
     def status(self, now: int) -> str:
         """success, failed, overdue, or never (has not run yet, which is no problem)."""
-        if self.staleness_ms(now) > BACKGROUND_TASK_OVERDUE_INTERVALS * self.interval_ms:
+        if self.ms_since_last_run_ended(now) > BACKGROUND_TASK_OVERDUE_INTERVALS * self.interval_ms:
             return "overdue"
         return "failed" if self.consecutive_failures else "never" if self.last_ended_at is None else "success"
 
@@ -80,6 +80,6 @@ class BackgroundTask:
         """The problem in words; empty if there is none."""
         if self.status(now) != "overdue":
             return self.last_error
-        age = format_duration_rounded(self.staleness_ms(now))
+        age = format_duration_rounded(self.ms_since_last_run_ended(now))
         overdue = f"no run has ended for {age}; the task runs every {format_duration(self.interval_ms)}"
         return f"{overdue}. {self.last_error}" if self.last_error else overdue

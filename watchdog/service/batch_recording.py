@@ -35,7 +35,7 @@ async def record_result_batch(
     async def record(results: Sequence[ResultToRecord]) -> list[IncidentTransition]:
         if as_of is not None:
             return await store_executor.run_write(recorder.record_results, results, as_of)
-        return await store_executor.run_write_now(partial(recorder.record_results, results))
+        return await store_executor.run_write_with_now(partial(recorder.record_results, results))
 
     try:
         return await record(batch)

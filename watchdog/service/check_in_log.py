@@ -150,7 +150,7 @@ class CheckInLog:
                 reason = e.strerror or str(e)
             raise CheckInLogError(f"{self.path} cannot be used: {reason[:1].lower()}{reason[1:]}") from None
 
-    def _list_numbered_paths(self) -> list[Path]:
+    def _list_possible_log_paths(self) -> list[Path]:
         return [
             self.path,
             *(self.path.with_name(f"{self.path.name}-{n}") for n in range(2, MAX_CHECK_IN_LOGS_PER_PATH + 1)),
@@ -158,7 +158,7 @@ class CheckInLog:
 
     def _lock_files(self) -> tuple[_CheckInLogFile, _CheckInLogFile]:
         """The files of the first log that no other process uses, open and locked. Raises OSError."""
-        for path in self._list_numbered_paths():
+        for path in self._list_possible_log_paths():
             files = _build_check_in_log_files(path)
             if _try_to_lock_log_files(files):
                 return files
@@ -170,14 +170,16 @@ class CheckInLog:
         try:
             if self.is_open:
                 self._append_abandoned_records()
-            elif any(_are_log_files_abandoned(_build_check_in_log_files(path)) for path in self._list_numbered_paths()):
+            elif any(
+                _are_log_files_abandoned(_build_check_in_log_files(path)) for path in self._list_possible_log_paths()
+            ):
                 self._open()
         except OSError as e:
             raise CheckInLogError(f"{self.path} cannot be used: {(e.strerror or str(e)).lower()}") from None
 
     def _append_abandoned_records(self) -> None:
         """Append what other logs hold whose process has ended, as far as there is room. Raises OSError."""
-        for path in self._list_numbered_paths():
+        for path in self._list_possible_log_paths():
             files = _build_check_in_log_files(path)
             is_own = path == self._files[0].path.with_suffix("")
             if is_own or not _do_log_files_hold_records(files) or not _try_to_lock_log_files(files):

@@ -20,7 +20,7 @@ from watchdog.service.check_in_log import CheckInLog, CheckInLogError
 from watchdog.service.clock import MAX_CLOCK_DEVIATION_MS, Clock
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.errors import StoreUnavailableError
-from watchdog.store.read.members import load_active_probe_ids
+from watchdog.store.read.members import load_database_ids_of_active_probes
 from watchdog.store.write.check_ins import CheckInStore, ProbeCheckIn
 from watchdog.store.write.claims import SLOT_CLAIM_AHEAD_MS, SlotClaimer
 
@@ -69,12 +69,12 @@ class CheckInReceiver:
 
     async def __aenter__(self) -> Self:
         # Before anything is evaluated: an earlier process may have left check-ins on disk.
-        await self._try_flush_within_timeout()
+        await self._flush_within_timeout_ignoring_errors()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._stopping = True
-        await self._try_flush_within_timeout()
+        await self._flush_within_timeout_ignoring_errors()
         await asyncio.get_running_loop().run_in_executor(self._disk_executor, self.check_in_log.close)
         self._disk_executor.shutdown()
 
@@ -150,11 +150,11 @@ class CheckInReceiver:
                 await in_disk_thread(self._disk_executor, self.check_in_log.clear_drained)
 
     async def _schedule_runs_soon(self, probes: Iterable[int]) -> None:
-        await self.store_executor.run_write_now(
+        await self.store_executor.run_write_with_now(
             lambda now: self.claims.reschedule_sooner(dict.fromkeys(probes, now + SLOT_CLAIM_AHEAD_MS + 1))
         )
 
-    async def _try_flush_within_timeout(self) -> None:
+    async def _flush_within_timeout_ignoring_errors(self) -> None:
         with suppress(Exception):
             async with asyncio.timeout(CHECK_IN_FLUSH_TIMEOUT_S):
                 await self.flush_check_ins()  # each call empties one of the two files
@@ -165,7 +165,9 @@ class CheckInReceiver:
         parsed = [check_in for record in records if (check_in := self._parse_record(record))]
         database_ids = dict(self.database_id_by_probe)
         if others := {probe_id for probe_id, _ in parsed} - database_ids.keys():
-            database_ids |= await self.store_executor.run_read_query(lambda c: load_active_probe_ids(c, others))
+            database_ids |= await self.store_executor.run_read_query(
+                lambda c: load_database_ids_of_active_probes(c, others)
+            )
             for probe_id in others - database_ids.keys():
                 log.warning("check_in_dropped", probe_id=probe_id, detail="the probe is no longer configured")
         return [

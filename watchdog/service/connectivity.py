@@ -17,7 +17,7 @@ from watchdog.net.url import parse_http_url
 from watchdog.service.clock import Clock
 
 CONNECTIVITY_CHECK_TIMEOUT_S = 3.0
-MAX_NAMES_RESOLVED_IN_CHECK = 8
+MAX_NAMES_RESOLVED_IN_CONNECTIVITY_CHECK = 8
 
 
 class ConnectivityCheck:
@@ -49,7 +49,7 @@ class ConnectivityCheck:
         only = set(doubtful_hosts) if len(set(doubtful_hosts)) == 1 else set()
         others = [name for name in self._names if name not in only]
         others.sort(key=suspects.__contains__)
-        return others[:MAX_NAMES_RESOLVED_IN_CHECK]
+        return others[:MAX_NAMES_RESOLVED_IN_CONNECTIVITY_CHECK]
 
     async def run(self, symptom: NetworkSymptom, questions: Iterable[str]) -> bool:
         """Whether the network works: one of `list_names_or_urls_to_check` can be resolved or reached in time."""

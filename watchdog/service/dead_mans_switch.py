@@ -12,7 +12,7 @@ from watchdog.service.scheduler import MonitoringService
 from watchdog.store.read.destinations import load_stuck_destinations
 
 DEAD_MANS_SWITCH_TIMEOUT_S = 10.0
-PING_REQUIRED_BACKGROUND_TASKS = ("claim", "record", "wake", "deliver")
+DEAD_MANS_SWITCH_REQUIRED_BACKGROUND_TASKS = ("claim", "record", "wake", "deliver")
 """The background tasks that must work."""
 
 
@@ -53,7 +53,7 @@ class DeadMansSwitch:
         """Why Watchdog does not work; empty if it does."""
         if self.service.last_claim_at <= self._last_ping_at:
             return "no slot was claimed since the last ping"
-        for name in PING_REQUIRED_BACKGROUND_TASKS:
+        for name in DEAD_MANS_SWITCH_REQUIRED_BACKGROUND_TASKS:
             task = self.service.tasks[name]
             if task.status(now) in ("failed", "overdue"):
                 return f"the background task {name} does not work: {task.describe_problem(now)}"

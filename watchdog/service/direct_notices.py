@@ -83,7 +83,7 @@ class StoreAbsenceNotifier:
         """
         now = self.clock()
         if absence is None:
-            self._end_absence(now)
+            self._end_absence_if_back_long_enough(now)
         else:
             self._back_since = None
             if not self._records or self._records[-1].ended_at is not None:
@@ -93,7 +93,7 @@ class StoreAbsenceNotifier:
         if absence is not None:
             self._report_absence(self._records[-1], sorted(failing_targets), now)
 
-    def _end_absence(self, now: int) -> None:
+    def _end_absence_if_back_long_enough(self, now: int) -> None:
         self._back_since = now if self._back_since is None else self._back_since
         has_ended = now - self._back_since >= STORE_BACK_NOTICE_DELAY_MS
         if has_ended and self._records and self._records[-1].ended_at is None:

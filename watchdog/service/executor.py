@@ -17,7 +17,7 @@ from watchdog.service.registration import compute_max_result_lateness
 from watchdog.service.run_places import ProbeRunLimiter, ProbeRunLimitReachedError
 from watchdog.service.runner import ProbeRunner
 
-MAX_RUN_LIMIT_WAIT_S = 20.0
+MAX_WAIT_FOR_FREE_RUN_PLACE_S = 20.0
 """How long a run waits for a free place: a run that starts later could end too late to be evaluated."""
 
 CRON_MISS_PROBLEM_BY_REASON = {
@@ -63,7 +63,7 @@ class ProbeRunExecutor:
                 await asyncio.sleep(wait_ms / 1000)
             is_slow = slot.probe in self._slow_probes
             async with self.places.occupy(
-                slot.probe, probe.endpoint, is_slow=is_slow, wait_s=_compute_max_run_limit_wait_s(probe)
+                slot.probe, probe.endpoint, is_slow=is_slow, wait_s=_compute_max_wait_for_free_run_place_s(probe)
             ):
                 started = True
                 recorded_result = await self.runner.run(
@@ -106,7 +106,7 @@ class ProbeRunExecutor:
         self.on_overload(full_limit)
         if probe.schedule is not None:
             return self._build_missed_run_result(probe, slot, WATCHDOG_OVERLOADED_REASON)
-        wait = format_duration(round(_compute_max_run_limit_wait_s(probe) * 1000))
+        wait = format_duration(round(_compute_max_wait_for_free_run_place_s(probe) * 1000))
         message = f"no verdict: Watchdog could not start the run within {wait}: {full_limit} were in progress"
         result = build_missed_result(slot, WATCHDOG_OVERLOADED_REASON)
         return ResultToRecord(result._replace(outcome=Outcome.ERROR, message=message))
@@ -129,9 +129,9 @@ class ProbeRunExecutor:
         await asyncio.gather(*self._slot_by_task, return_exceptions=True)
 
 
-def _compute_max_run_limit_wait_s(probe: Probe) -> float:
+def _compute_max_wait_for_free_run_place_s(probe: Probe) -> float:
     """How long a run waits for a free place: no longer than it may take."""
-    return min(probe.run_time_limit_ms / 1000, MAX_RUN_LIMIT_WAIT_S)
+    return min(probe.run_time_limit_ms / 1000, MAX_WAIT_FOR_FREE_RUN_PLACE_S)
 
 
 def build_missed_result(slot: ClaimedSlot, reason: str) -> ProbeResult:

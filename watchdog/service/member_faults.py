@@ -8,7 +8,7 @@ import structlog
 
 from watchdog.domain.formatting import format_utc_timestamp
 from watchdog.domain.model import Outcome, ProbeResult
-from watchdog.domain.own_network import OWN_NETWORK_FAILED, WATCHDOG_NETWORK_FAULT_REASON
+from watchdog.domain.own_network import OWN_NETWORK_FAILED_MESSAGE_PREFIX, WATCHDOG_NETWORK_FAULT_REASON
 from watchdog.service.clock import Clock
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.write.member_faults import WatchdogProcessFault, replace_watchdog_process_faults
@@ -23,7 +23,7 @@ NETWORK_FAULT_ENDS_AFTER_MS = 60_000
 again."""
 STORE_FAULT_ENDS_AFTER_MS = 60_000
 """How long after its end an absence of the store is a fault: it could not be stored before."""
-MAX_NETWORK_FAULT_AGE_MS = 600_000
+MAX_NETWORK_FAULT_EVIDENCE_AGE_MS = 600_000
 """After this, a probe that has not run again shows nothing about the network any more."""
 
 
@@ -76,13 +76,15 @@ class WatchdogProcessFaultReporter:
         if result.reason == WATCHDOG_NETWORK_FAULT_REASON:
             self._network_failed_at = self._unreachable_probes[result.probe] = now = self.clock()
             since = self._network_fault.since if self._network_fault else now
-            problem = result.message.removeprefix("no verdict: ").removeprefix(OWN_NETWORK_FAILED).strip()
+            problem = (
+                result.message.removeprefix("no verdict: ").removeprefix(OWN_NETWORK_FAILED_MESSAGE_PREFIX).strip()
+            )
             self._network_fault = WatchdogProcessFault(since, problem)
         elif result.outcome in (Outcome.PASS, Outcome.FAIL):
             self._unreachable_probes.pop(result.probe, None)
 
     def _has_network_fault_ended(self, now: int) -> bool:
-        is_recent = any(0 <= now - at < MAX_NETWORK_FAULT_AGE_MS for at in self._unreachable_probes.values())
+        is_recent = any(0 <= now - at < MAX_NETWORK_FAULT_EVIDENCE_AGE_MS for at in self._unreachable_probes.values())
         return not is_recent and not 0 <= now - self._network_failed_at < NETWORK_FAULT_ENDS_AFTER_MS
 
     def _note_clock_problem(self, problem: str) -> None:

@@ -11,7 +11,7 @@ from watchdog.store.write.members import WatchdogProcessMembership
 
 log = structlog.get_logger()
 
-PROCESS_LEASE_CHECK_INTERVAL_S = 1.0
+LEASE_RENEWAL_CHECK_INTERVAL_S = 1.0
 """How soon a change of members is noticed; the lease is renewed less often."""
 
 
@@ -25,7 +25,7 @@ class ProcessLeaseKeeper:
 
     async def join(self) -> None:
         """Become a member, before anything is claimed."""
-        await self.store_executor.run_write_now(self.membership.join)
+        await self.store_executor.run_write_with_now(self.membership.join)
         self._log_process_conflict_changes(self.clock())
 
     async def renew_lease_if_due(self) -> None:
@@ -37,11 +37,11 @@ class ProcessLeaseKeeper:
 
     async def renew_lease_now(self) -> None:
         """Renew the lease, whether or not it is time."""
-        await self.store_executor.run_write_now(self.membership.renew)
+        await self.store_executor.run_write_with_now(self.membership.renew_lease_and_update_probes)
 
     async def leave(self) -> None:
         """Let other members take over, because this process claims nothing any more."""
-        await self.store_executor.run_write_now(self.membership.leave)
+        await self.store_executor.run_write_with_now(self.membership.leave)
 
     def notes(self, *, show_names: bool) -> list[str]:
         """What operators should know about this member, in sentences. `show_names`: with the names of probes."""

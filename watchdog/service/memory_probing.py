@@ -16,15 +16,15 @@ from watchdog.service.executor import ProbeRunExecutor
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.write.absences import (
     ProbeRunsWithoutStore,
-    load_processes_still_to_return,
-    record_probe_runs_without_store,
+    advance_schedules_past_runs_without_store,
+    load_processes_not_back_from_store_absence,
 )
 from watchdog.store.write.claims import SlotClaimer
 from watchdog.store.write.members import WatchdogProcessMembership
 
 log = structlog.get_logger()
 
-RUN_WITHOUT_STORE_AHEAD_MS = 1_500
+RUN_START_AHEAD_OF_DUE_WITHOUT_STORE_MS = 1_500
 """How long before its slot a run is started: the store is watched once a second."""
 
 
@@ -74,7 +74,9 @@ class ProbingWithoutStore:
             return "no probe runs until it is back"
         return f"{count} of {total} probes go on, and their results are kept in memory"
 
-    def note_claimed(self, slots: Iterable[ClaimedSlot], states: Mapping[int, Mapping[str, Json]]) -> None:
+    def remember_slots_claimed_from_store(
+        self, slots: Iterable[ClaimedSlot], states: Mapping[int, Mapping[str, Json]]
+    ) -> None:
         """Remember what was claimed from the store: the runs without it follow."""
         for slot in slots:
             self._newest_slots[slot.probe] = max(slot.slot, self._newest_slots.get(slot.probe, 0))
@@ -88,7 +90,7 @@ class ProbingWithoutStore:
             self._states[recorded.result.probe] = {key: value for key, value in merged.items() if value is not None}
 
     def start_due_runs(self) -> None:
-        """Start the runs that are due within RUN_WITHOUT_STORE_AHEAD_MS, and that this member has to do."""
+        """Start the runs of this member that are due within RUN_START_AHEAD_OF_DUE_WITHOUT_STORE_MS."""
         now = self.clock()
         if self.is_paused:
             return
@@ -101,7 +103,7 @@ class ProbingWithoutStore:
             schedule = self.claims.registry[id].schedule
             previous = self._newest_slots.get(id)
             slot = schedule.find_next_slot_after(max(now - SECOND_MS, previous or 0))
-            if slot > now + RUN_WITHOUT_STORE_AHEAD_MS:
+            if slot > now + RUN_START_AHEAD_OF_DUE_WITHOUT_STORE_MS:
                 continue
             self._newest_slots[id] = slot
             first = self.runs_by_probe[id].first_slot if id in self.runs_by_probe else slot
@@ -120,7 +122,7 @@ class ProbingWithoutStore:
             and choose_process_to_run_probe(self._members, probe.id) == own
         ]
 
-    async def record_runs(self, now: int) -> None:
+    async def write_run_slots_to_returned_store(self, now: int) -> None:
         """Store which slots ran, once their results are stored. Raises StoreUnavailableError."""
         in_progress: dict[int, set[int]] = defaultdict(set)
         for probe, slot in self.run_executor.list_slots_in_progress():
@@ -128,7 +130,7 @@ class ProbingWithoutStore:
         runs = {
             id: each._replace(slots_in_progress=frozenset(in_progress[id])) for id, each in self.runs_by_probe.items()
         }
-        await self.store_executor.run_write(record_probe_runs_without_store, self.claims, runs, now)
+        await self.store_executor.run_write(advance_schedules_past_runs_without_store, self.claims, runs, now)
         self.runs_by_probe.clear()
 
     async def have_all_members_returned(self, now: int) -> bool:
@@ -138,7 +140,9 @@ class ProbingWithoutStore:
         self._returning_since = now if self._returning_since is None else self._returning_since
         if not others or now - self._returning_since >= WATCHDOG_PROCESS_LEASE_MS:
             return True
-        missing = await self.store_executor.run_read_query(lambda c: load_processes_still_to_return(c, others))
+        missing = await self.store_executor.run_read_query(
+            lambda c: load_processes_not_back_from_store_absence(c, others)
+        )
         return not missing
 
     def note_not_returned(self) -> None:

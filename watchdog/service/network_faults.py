@@ -19,10 +19,10 @@ from watchdog.domain.own_network import (
     NetworkSymptom,
     OwnNetworkFault,
     apply_network_fault_decision,
-    find_network_symptom,
+    find_network_symptom_of_reason,
     get_endpoint_host,
 )
-from watchdog.domain.reasons import TRANSPORT_REASON_FAMILIES, get_reason_family
+from watchdog.domain.reasons import TRANSPORT_AND_RESPONSE_REASON_FAMILIES, get_reason_family
 from watchdog.probes.base import Probe
 from watchdog.service.clock import Clock
 from watchdog.service.connectivity import ConnectivityCheck
@@ -95,11 +95,13 @@ class NetworkFaultDecider:
         family = get_reason_family(recorded.transport_reason)
         if host:
             self._mass_failures.record_run(result.probe, host, family, now)
-        if symptom := find_network_symptom(recorded.transport_reason):
+        if symptom := find_network_symptom_of_reason(recorded.transport_reason):
             return symptom
         if not host or not family:
             return None
-        is_related = family in TRANSPORT_REASON_FAMILIES and self._may_be_own_fault(NetworkSymptom.MASS_FAILURE, result)
+        is_related = family in TRANSPORT_AND_RESPONSE_REASON_FAMILIES and self._may_be_own_fault(
+            NetworkSymptom.MASS_FAILURE, result
+        )
         return NetworkSymptom.MASS_FAILURE if is_related or self._mass_failures.is_mass_failure(family, now) else None
 
     def _may_be_own_fault(self, symptom: NetworkSymptom, result: ProbeResult) -> bool:
@@ -196,7 +198,7 @@ class NetworkFaultDecider:
         while decided:
             unrecorded: Collection[ResultKey] = [result[:3] for result in decided]
             with suppress(StoreUnavailableError):
-                unrecorded, transitions = await self.store_executor.run_write_now(
+                unrecorded, transitions = await self.store_executor.run_write_with_now(
                     partial(store_decided_held_results, self.recorder, decided)
                 )
                 await self._on_transitions(transitions)

@@ -18,7 +18,7 @@ from watchdog.notifiers.message import compose_alert_message
 from watchdog.service.clock import Clock
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.errors import StoreUnavailableError, WatchdogDatabaseSchemaError
-from watchdog.store.read.alert_context import load_alert_context
+from watchdog.store.read.alert_context import load_alert_message_context
 from watchdog.store.write.outbox import NotificationOutbox
 from watchdog.store.write.outbox_lease import LeasedNotification
 
@@ -89,7 +89,7 @@ class NotificationSender:
         self._followup_tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
 
-    async def send_due_notifications(self) -> None:
+    async def start_sending_due_notifications(self) -> None:
         """Lease what is due and start to send it: one notification at a time for each destination."""
         async with self._lease_lock:  # concurrent leases would not see each other's destinations
             if self._stopping:
@@ -98,7 +98,7 @@ class NotificationSender:
                 name for name in self.notifiers if name not in self._tasks_by_destination and self._may_notify(name)
             ]
             editing = [name for name in idle if self.notifiers[name].edits_messages]
-            for leased in await self.store_executor.run_write_now(
+            for leased in await self.store_executor.run_write_with_now(
                 lambda now: self.outbox.lease_due_notifications(now, NOTIFICATION_LEASE_MS, idle, editing)
             ):
                 destination, key = leased.notification.destination, leased.notification.idempotency_key
@@ -123,7 +123,7 @@ class NotificationSender:
     async def _send_due_ignoring_errors(self) -> None:
         """What cannot be leased now is leased by the next tick, which logs the error."""
         with suppress(Exception):
-            await self.send_due_notifications()
+            await self.start_sending_due_notifications()
 
     async def _send_notification(self, leased: LeasedNotification) -> None:
         n, now, prepared = leased.notification, self.clock(), None
@@ -138,7 +138,7 @@ class NotificationSender:
                     )
                 )
         except asyncio.CancelledError:
-            await self.store_executor.run_write_now(lambda now: self.outbox.postpone_notification(leased, now))
+            await self.store_executor.run_write_with_now(lambda now: self.outbox.postpone_notification(leased, now))
             raise
         except NotificationDeliveryError as e:
             await self._record_delivery_failure(leased, e, prepared)
@@ -172,7 +172,7 @@ class NotificationSender:
         n, run_read_query = leased.notification, self.store_executor.run_read_query
         try:
             context = await run_read_query(
-                lambda c: load_alert_context(
+                lambda c: load_alert_message_context(
                     c,
                     n,
                     now,
@@ -186,14 +186,14 @@ class NotificationSender:
             headline = compose_alert_message(context).headline
             is_single_change = n.event is IncidentEvent.CHANGED and not context.members
             if is_single_change and headline == leased.previous_headline:
-                await self.store_executor.run_write_now(lambda now: self.outbox.mark_merged(leased, now))
+                await self.store_executor.run_write_with_now(lambda now: self.outbox.mark_merged(leased, now))
                 return None
             is_leased = await run_read_query(lambda c: self.outbox.is_still_leased(leased, c))
             return _PreparedNotification(context, headline) if is_leased else None
         except (StoreUnavailableError, WatchdogDatabaseSchemaError) as e:
             log.warning("notification_postponed", destination=n.destination, error=self.mask(str(e)))
             with suppress(StoreUnavailableError, WatchdogDatabaseSchemaError):
-                await self.store_executor.run_write_now(
+                await self.store_executor.run_write_with_now(
                     lambda now: self.outbox.postpone_notification(leased, now + NOTIFICATION_DATABASE_BUSY_DELAY_MS)
                 )
             return None
@@ -208,7 +208,7 @@ class NotificationSender:
         logged, texts = False, message.headline_and_cause if message else ("", "")
         while True:
             try:
-                return await self.store_executor.run_write_now(
+                return await self.store_executor.run_write_with_now(
                     lambda now: self.outbox.mark_sent(leased, receipt, now, *texts)
                 )
             except StoreUnavailableError as e:
@@ -240,14 +240,14 @@ class NotificationSender:
                 await self._mark_sent_with_retries(leased, delivered, message)
                 log.error("notification_delivered_in_part", **fields)
                 return
-            await self.store_executor.run_write_now(lambda now: self.outbox.mark_undelivered(leased, detail, now))
+            await self.store_executor.run_write_with_now(lambda now: self.outbox.mark_undelivered(leased, detail, now))
             log.error("notification_undelivered", **fields)
             self._failing_destinations.add(n.destination)
             await self._run_receiver_change_callback()
             return
         self._failing_destinations.add(n.destination)
         delay_ms = await self._choose_retry_delay_ms(n.destination, error, attempts)
-        await self.store_executor.run_write_now(
+        await self.store_executor.run_write_with_now(
             lambda now: self.outbox.schedule_retry(
                 leased,
                 now + delay_ms,
@@ -267,7 +267,7 @@ class NotificationSender:
         requested_ms = round((error.retry_after_s or 0.0) * 1000)
         if not error.is_rate_limited:
             return max(requested_ms, compute_notification_retry_delay_ms(attempts))
-        return await self.store_executor.run_write_now(
+        return await self.store_executor.run_write_with_now(
             lambda now: self.outbox.slow_destination_down(destination, now, requested_ms) - now
         )
 
@@ -280,7 +280,7 @@ class NotificationSender:
     ) -> None:
         receipt = {**leased.previous_receipt, **error.partial_receipt}
         texts = message.headline_and_cause if message else (leased.previous_headline, leased.previous_cause)
-        await self.store_executor.run_write_now(
+        await self.store_executor.run_write_with_now(
             lambda now: self.outbox.mark_unconfirmed(
                 leased,
                 receipt,
@@ -307,7 +307,7 @@ class NotificationSender:
 
     async def give_up_orphaned_notifications(self) -> None:
         """Mark notifications as undelivered whose destination no process has had for a day."""
-        expired = await self.store_executor.run_write_now(self.outbox.give_up_orphaned_notifications)
+        expired = await self.store_executor.run_write_with_now(self.outbox.give_up_orphaned_notifications)
         for incident, destination in expired:
             error = "the destination is no longer configured"
             log.error("notification_undelivered", incident=incident, destination=destination, error=error)

@@ -17,9 +17,9 @@ from watchdog.net import SecretMask
 from watchdog.probes.base import Probe
 from watchdog.service.runner import MAX_SUBJECT_NAME_CHARS
 
-LATE_RESULT_MARGIN_MS = 30_000
+LATE_RESULT_STILL_EVALUATED_MARGIN_MS = 30_000
 """A result that is stored up to this many ms after its run's deadline is still evaluated."""
-EMPTY_SECRET_MASK = SecretMask(())
+SECRET_MASK_WITHOUT_SECRETS = SecretMask(())
 
 
 def build_probe_schedule(probe: Probe) -> Schedule:
@@ -30,13 +30,13 @@ def build_probe_schedule(probe: Probe) -> Schedule:
 
 def compute_max_result_lateness(probe: Probe) -> int:
     """How long after its slot a result can be stored and still be evaluated, in ms."""
-    return probe.run_time_limit_ms + LATE_RESULT_MARGIN_MS
+    return probe.run_time_limit_ms + LATE_RESULT_STILL_EVALUATED_MARGIN_MS
 
 
-def build_probe_registration(
+def build_registered_probe(
     probe: Probe,
     config_yaml: str,
-    mask: SecretMask = EMPTY_SECRET_MASK,
+    mask: SecretMask = SECRET_MASK_WITHOUT_SECRETS,
     routes: NotificationRoutingTable = EMPTY_NOTIFICATION_ROUTING_TABLE,
     definition: str = "",
 ) -> RegisteredProbe:

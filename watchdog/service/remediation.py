@@ -21,7 +21,7 @@ from watchdog.net.errors import ProbeError, build_probe_error_from_exception
 from watchdog.net.redact import MASK_PLACEHOLDER
 from watchdog.probes.base import Probe
 from watchdog.queues import QueueConnectContext
-from watchdog.remediations import REMEDIATION_RUN_ID_PARAMETER, RemediationParameters
+from watchdog.remediations import JOB_RUN_ID_REMEDIATION_PARAMETER, RemediationParameters
 from watchdog.service.clock import Clock
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.write.remediations import PendingRemediation, RemediationSpec, RemediationStore
@@ -65,7 +65,7 @@ class RemediationRunner:
                 max_runs=settings.max_runs,
                 per_ms=settings.per,
                 dry_run=settings.dry_run,
-                requires_run_id=REMEDIATION_RUN_ID_PARAMETER in action.used_parameters,
+                requires_run_id=JOB_RUN_ID_REMEDIATION_PARAMETER in action.used_parameters,
             )
             for id, action in self._actions.items()
             if (settings := probes[id].remediation) is not None
@@ -78,7 +78,7 @@ class RemediationRunner:
         async with self._lock:
             if self._stopping:
                 return
-            probes = await self.store_executor.run_write_now(
+            probes = await self.store_executor.run_write_with_now(
                 lambda now: self.store.list_probes_to_remediate(self._specs, now)
             )
             errors = await asyncio.gather(*map(self._remediate_probe, probes), return_exceptions=True)
@@ -94,7 +94,7 @@ class RemediationRunner:
 
     async def _remediate_probe(self, database_id: int) -> None:
         probe, spec = self.probes[database_id], self._specs[database_id]
-        pending = await self.store_executor.run_write_now(
+        pending = await self.store_executor.run_write_with_now(
             lambda now: self.store.start_next_remediation(database_id, spec, now)
         )
         if pending is None:
@@ -107,7 +107,9 @@ class RemediationRunner:
         }
         log.info("remediation_started", action=spec.action, **fields)
         detail, state = await self._execute_action_safely(probe, pending, dry_run=spec.dry_run)
-        await self.store_executor.run_write_now(lambda now: self.store.finish_remediation(pending, state, detail, now))
+        await self.store_executor.run_write_with_now(
+            lambda now: self.store.finish_remediation(pending, state, detail, now)
+        )
         log.info("remediation_finished", state=state, detail=detail, **fields)
 
     async def _execute_action_safely(

@@ -13,10 +13,10 @@ from watchdog.domain.model import Json, Outcome, ResultToRecord
 log = structlog.get_logger()
 
 MAX_BUFFERED_RESULT_BYTES = 64 * 1024 * 1024
-MIN_BUFFERED_RESULTS_TO_MEASURE = 1_000
+MIN_BUFFERED_RESULTS_TO_MEASURE_SIZE = 1_000
 """With fewer results than this, their size is not measured: that would cost more than they can take. Results that list
-more than MAX_UNMEASURED_SUBJECTS are."""
-MAX_UNMEASURED_SUBJECTS = 50
+more than MAX_RESULT_SUBJECTS_WITHOUT_MEASURING_SIZE are."""
+MAX_RESULT_SUBJECTS_WITHOUT_MEASURING_SIZE = 50
 BYTES_PER_RESULT_CHARACTER, BYTES_PER_RESULT, BYTES_PER_LISTED_SUBJECT = 2, 3_000, 500
 """A result takes about this much memory, measured by the length of its text form."""
 
@@ -59,7 +59,10 @@ class ResultBuffer:
         self._results[number] = result
         if result.result.outcome is Outcome.PASS:
             self._passes.append(number)
-        if len(self._results) < MIN_BUFFERED_RESULTS_TO_MEASURE and _count_subjects(result) <= MAX_UNMEASURED_SUBJECTS:
+        if (
+            len(self._results) < MIN_BUFFERED_RESULTS_TO_MEASURE_SIZE
+            and _count_listed_subjects_of_result(result) <= MAX_RESULT_SUBJECTS_WITHOUT_MEASURING_SIZE
+        ):
             return
         unmeasured = len(self._results) - len(self._sizes)
         for each in list(self._results) if unmeasured > 1 else [number]:
@@ -98,7 +101,7 @@ class ResultBuffer:
             batch.append(each)
         return batch
 
-    def confirm_stored(self, batch: Sequence[ResultToRecord]) -> Mapping[int, DroppedResultsOfProbe]:
+    def confirm_stored_and_take_dropped(self, batch: Sequence[ResultToRecord]) -> Mapping[int, DroppedResultsOfProbe]:
         """The batch is stored. Returns what was dropped since the last call, by probe."""
         for (probe, slot, *_), *_ in batch:
             if probe in self._stored_slots:
@@ -109,7 +112,7 @@ class ResultBuffer:
         return dropped
 
     def _add_result_size(self, number: int, result: ResultToRecord) -> None:
-        listed = BYTES_PER_LISTED_SUBJECT * _count_subjects(result)
+        listed = BYTES_PER_LISTED_SUBJECT * _count_listed_subjects_of_result(result)
         self._sizes[number] = BYTES_PER_RESULT + listed + BYTES_PER_RESULT_CHARACTER * len(repr(result))
         self._bytes += self._sizes[number]
 
@@ -130,5 +133,5 @@ class ResultBuffer:
         dropped.state_updates.update(state_updates)
 
 
-def _count_subjects(recorded: ResultToRecord) -> int:
+def _count_listed_subjects_of_result(recorded: ResultToRecord) -> int:
     return sum(len(listing.subjects) for listing in recorded.result.listings.values())

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from watchdog.domain.model import ClaimedSlot, Finding, Outcome, ResultToRecord
 from watchdog.domain.rules import availability, evaluate_result_rules, job, missing, task
 from watchdog.probes.base import Probe
-from watchdog.service.registration import build_probe_registration
+from watchdog.service.registration import build_registered_probe
 from watchdog.service.runner import ProbeRunner
 
 TASK_AND_JOB_RULE_NAMES = (task.RULE_NAME, missing.RULE_NAME, job.RULE_NAME)
@@ -51,7 +51,7 @@ class OnDemandRun(NamedTuple):
     message: str
 
 
-async def run_probe_on_demand(runner: ProbeRunner, probe: Probe) -> OnDemandRun:
+async def run_probe_on_demand_without_recording(runner: ProbeRunner, probe: Probe) -> OnDemandRun:
     """Run a probe now."""
     await asyncio.to_thread(probe.preload)
     slot = ClaimedSlot(0, runner.clock(), "local", None)
@@ -61,7 +61,7 @@ async def run_probe_on_demand(runner: ProbeRunner, probe: Probe) -> OnDemandRun:
 def _evaluate_on_demand_run(runner: ProbeRunner, probe: Probe, recorded_result: ResultToRecord) -> OnDemandRun:
     """The outcome is `fail` if a task or job is bad, as it would open an incident."""
     result = recorded_result.result
-    policy = build_probe_registration(probe, "", runner.mask).policy
+    policy = build_registered_probe(probe, "", runner.mask).policy
     findings = tuple(finding for finding in evaluate_result_rules(policy, result) if finding.bad)
     subject_findings = [finding for finding in findings if finding.rule in TASK_AND_JOB_RULE_NAMES]
     run = OnDemandRun(

@@ -29,7 +29,7 @@ class _WaitingRun:
     started: asyncio.Event = field(compare=False)
 
 
-class _RunLimitScope(NamedTuple):
+class _RunLimitCounterKey(NamedTuple):
     """What a limit counts."""
 
     endpoint: str
@@ -38,7 +38,7 @@ class _RunLimitScope(NamedTuple):
     """Only runs of probes whose last run timed out."""
 
 
-_ALL_RUNS_SCOPE = _RunLimitScope("", False)
+_ALL_RUNS_COUNTER_KEY = _RunLimitCounterKey("", False)
 
 
 class ProbeRunLimiter:
@@ -50,7 +50,7 @@ class ProbeRunLimiter:
 
     def __init__(self, total: int, per_endpoint: int = MAX_CONCURRENT_RUNS_PER_ENDPOINT):
         self.total, self.per_endpoint = total, per_endpoint
-        self._taken: Counter[_RunLimitScope] = Counter()
+        self._taken: Counter[_RunLimitCounterKey] = Counter()
         self._waiting: list[_WaitingRun] = []
         self._last_started: dict[int, int] = {}
         self._number = 0
@@ -69,7 +69,7 @@ class ProbeRunLimiter:
             yield
         finally:
             if run.started.is_set():
-                self._taken.subtract(_list_limit_scopes_of_run(run))
+                self._taken.subtract(_list_limit_counter_keys_of_run(run))
                 self._start_waiting_runs()
             else:
                 self._waiting.remove(run)
@@ -86,16 +86,16 @@ class ProbeRunLimiter:
 
     def _start_waiting_runs(self) -> None:
         for run in list(self._waiting):
-            if self._taken[_ALL_RUNS_SCOPE] >= self.total:
+            if self._taken[_ALL_RUNS_COUNTER_KEY] >= self.total:
                 return
             if not self._describe_full_limit(run):
                 self._waiting.remove(run)
-                self._taken.update(_list_limit_scopes_of_run(run))
+                self._taken.update(_list_limit_counter_keys_of_run(run))
                 run.started.set()
 
     def _describe_full_limit(self, run: _WaitingRun) -> str:
         """The limit that a run waits for: "100 runs against api.example:443"; empty if it may start."""
-        for limit in _list_limit_scopes_of_run(run):
+        for limit in _list_limit_counter_keys_of_run(run):
             maximum = self.per_endpoint if limit.endpoint else self.total
             maximum = max(maximum // 2, 1) if limit.only_slow else maximum
             if self._taken[limit] >= maximum:
@@ -105,9 +105,9 @@ class ProbeRunLimiter:
         return ""
 
 
-def _list_limit_scopes_of_run(run: _WaitingRun) -> list[_RunLimitScope]:
+def _list_limit_counter_keys_of_run(run: _WaitingRun) -> list[_RunLimitCounterKey]:
     return [
-        _RunLimitScope(endpoint, only_slow)
+        _RunLimitCounterKey(endpoint, only_slow)
         for endpoint in dict.fromkeys(("", run.endpoint))
         for only_slow in ((False, True) if run.is_slow else (False,))
     ]

@@ -17,7 +17,7 @@ from watchdog.domain.reasons import get_reason_family
 from watchdog.domain.rules import missed_run, preference
 from watchdog.domain.text import replace_invisible_characters, truncate_with_note
 from watchdog.domain.uptime_clock import DowntimeGaps
-from watchdog.net import NetworkAccess, PhaseTimer, SecretMask, mask_and_truncate_json
+from watchdog.net import NetworkAccess, PhaseTimer, SecretMask, mask_and_truncate_json_tree
 from watchdog.net.errors import build_timeout_error
 from watchdog.probes.base import Probe, ProbeAttemptContext, derive_slot_idempotency_key
 from watchdog.service.clock import Clock
@@ -131,12 +131,12 @@ class ProbeRunner:
             message=self._sanitize_text(observation.message),
             duration=None if observation.duration is None else round(observation.duration),
             phases=observation.phases,
-            measurements=mask_and_truncate_json(measurements, self.mask, max_chars=MAX_SUBJECT_NAME_CHARS),
+            measurements=mask_and_truncate_json_tree(measurements, self.mask, max_chars=MAX_SUBJECT_NAME_CHARS),
             listings=listings,
             previous_slot=slot.previous_slot,
         )
         evidence = Evidence(
-            mask_and_truncate_json(dict(observation.evidence.facts), self.mask),
+            mask_and_truncate_json_tree(dict(observation.evidence.facts), self.mask),
             self._sanitize_text(observation.evidence.excerpt, MAX_EVIDENCE_EXCERPT_CHARS),
         )
         state_updates = {

@@ -36,7 +36,7 @@ from watchdog.service.direct_notices import NOTICE_DELAY_MS, StoreAbsenceNotifie
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
 from watchdog.service.executor import ProbeRunExecutor
 from watchdog.service.member_faults import PROCESS_FAULT_WRITE_INTERVAL_S, WatchdogProcessFaultReporter
-from watchdog.service.membership import PROCESS_LEASE_CHECK_INTERVAL_S, ProcessLeaseKeeper
+from watchdog.service.membership import LEASE_RENEWAL_CHECK_INTERVAL_S, ProcessLeaseKeeper
 from watchdog.service.memory_probing import ProbingWithoutStore
 from watchdog.service.network_faults import NetworkFaultDecider
 from watchdog.service.notifications import NotificationSender
@@ -54,7 +54,7 @@ from watchdog.store.errors import (
     WatchdogDatabaseSchemaError,
     describe_store_error,
 )
-from watchdog.store.write.absences import record_dropped_results
+from watchdog.store.write.absences import record_dropped_results_as_missed
 from watchdog.store.write.claims import SlotClaimer
 from watchdog.store.write.members import delete_ended_watchdog_processes
 from watchdog.store.write.recorder import ResultRecorder
@@ -150,11 +150,11 @@ class MonitoringService:
         self.add_background_task("record", self.record_results, RESULT_RECORD_INTERVAL_S)
         self.add_background_task("wake", self.evaluate_deadlines, DEADLINE_CHECK_INTERVAL_S)
         self.add_background_task(
-            "deliver", self.notification_sender.send_due_notifications, NOTIFICATION_SEND_INTERVAL_S
+            "deliver", self.notification_sender.start_sending_due_notifications, NOTIFICATION_SEND_INTERVAL_S
         )
         self.add_background_task("maintain", self.run_maintenance, MAINTENANCE_INTERVAL_S)
         self.add_background_task("report_faults", fault_reporter.write_changed_faults, PROCESS_FAULT_WRITE_INTERVAL_S)
-        self.add_background_task("renew_lease", self.lease_keeper.renew_lease_if_due, PROCESS_LEASE_CHECK_INTERVAL_S)
+        self.add_background_task("renew_lease", self.lease_keeper.renew_lease_if_due, LEASE_RENEWAL_CHECK_INTERVAL_S)
         self.add_background_task("watch_store", self.watch_store, STORE_WATCH_INTERVAL_S)
         if self._remediation_runner is not None:
             self.add_background_task(
@@ -174,7 +174,7 @@ class MonitoringService:
                 self._run_background_task, FixedIntervalTrigger(task.interval_ms / 1000), args=[task], id=name
             )
         self._timers.start()
-        loops = self._lag_monitor.monitor_forever(), self._record_urgent_results()
+        loops = self._lag_monitor.monitor_forever(), self._record_urgent_results_forever()
         self._loop_tasks = [asyncio.create_task(loop) for loop in loops]
         await self._run_background_task(self.tasks["claim"])
 
@@ -191,7 +191,7 @@ class MonitoringService:
 
     def describe_probing_without_store(self) -> str:
         """What runs while no slot can be claimed; empty while they can."""
-        return "" if self.store_watch.can_claim() else self.memory_probing.describe()
+        return "" if self.store_watch.can_claim_slots_in_store() else self.memory_probing.describe()
 
     async def _run_background_task(self, task: BackgroundTask) -> None:
         """Run a background task now, and record how it went. Raises nothing."""
@@ -242,7 +242,7 @@ class MonitoringService:
                 self.store_watch.require_no_refusal()
                 if returns and not await self._resume_after_store_absence(now):
                     return
-                await self._claim_all_due_slots()
+                await self._claim_and_start_due_runs()
             except (StoreUnavailableError, WatchdogDatabaseSchemaError):
                 self.claims.store_was_away = True
                 self.memory_probing.note_not_returned()
@@ -256,12 +256,12 @@ class MonitoringService:
                 task.count_from_clock_step(self.claims.watermark.restarted_at)
             self.claims.store_was_away = self.memory_probing.is_active  # it began while this claim got no answer
 
-    async def _claim_all_due_slots(self) -> None:
+    async def _claim_and_start_due_runs(self) -> None:
         while not self._stopping:
-            slots, states = await self.store_executor.run_write_now(
+            slots, states = await self.store_executor.run_write_with_now(
                 lambda now: self.claims.claim_due_slots(now, MAX_RESULTS_PER_RECORDED_BATCH)
             )
-            self.memory_probing.note_claimed(slots, states)
+            self.memory_probing.remember_slots_claimed_from_store(slots, states)
             for slot in slots:
                 self.run_executor.start_run(self.probes[slot.probe], slot, states.get(slot.probe, {}))
             if len(slots) < MAX_RESULTS_PER_RECORDED_BATCH:
@@ -278,7 +278,7 @@ class MonitoringService:
         finally:
             self._record_as_of = None
         probing.is_paused = True  # until the next slots are claimed: no slot may be run twice
-        await probing.record_runs(now)
+        await probing.write_run_slots_to_returned_store(now)
         everyone_was_away = self.claims.watermark.uptime_clock.find_gap_at(probing.started_at) is not None
         if everyone_was_away and probing.has_other_members:
             error = self.store_watch.noticed.error if self.store_watch.noticed else ""
@@ -306,13 +306,13 @@ class MonitoringService:
         ended, absence = self.store_watch.noticed, self.store_watch.watch()
         if ended and not absence and self.clock() - ended.since >= NOTICE_DELAY_MS:
             self.fault_reporter.record_store_absence(ended.since, ended.error)
-        if self.memory_probing.is_active or not self.store_watch.can_claim():
+        if self.memory_probing.is_active or not self.store_watch.can_claim_slots_in_store():
             self.memory_probing.start_due_runs()
         if self._direct_notices is not None:
             failing = [probe for probe, outcome in self._newest_verdicts.items() if outcome is Outcome.FAIL]
             self._direct_notices.update(absence, [self.probes[probe].name for probe in failing])
 
-    async def _record_urgent_results(self) -> None:
+    async def _record_urgent_results_forever(self) -> None:
         while not self._stopping:
             await self._urgent_event.wait()
             self._urgent_event.clear()
@@ -333,10 +333,10 @@ class MonitoringService:
                 self._result_buffer.put_back(taken)
                 raise
         self.last_recorded_at = self.clock()
-        if dropped := self._result_buffer.confirm_stored(batch):
+        if dropped := self._result_buffer.confirm_stored_and_take_dropped(batch):
             log.error("results_dropped", count=sum(each.count for each in dropped.values()))
             counts = {probe: (each.first_slot, each.count) for probe, each in dropped.items()}
-            await self.store_executor.run_write_now(partial(record_dropped_results, self.claims, counts))
+            await self.store_executor.run_write_with_now(partial(record_dropped_results_as_missed, self.claims, counts))
         if rerun_times := compute_rerun_times(batch, self.probes):
             await self.store_executor.run_write(self.claims.reschedule_sooner, rerun_times)
         await self._log_and_notify_transitions(transitions)
@@ -345,22 +345,22 @@ class MonitoringService:
         """Log the transitions, and send the notifications that follow."""
         log_incident_transitions(transitions, self.recorder.registry)
         if transitions:
-            await self.notification_sender.send_due_notifications()
+            await self.notification_sender.start_sending_due_notifications()
 
     async def evaluate_deadlines(self) -> None:
         """Evaluate the deadlines that have passed: what should have arrived and did not."""
-        _, transitions = await self.store_executor.run_write_now(self.recorder.evaluate_deadlines)
+        _, transitions = await self.store_executor.run_write_with_now(self.recorder.evaluate_deadlines)
         await self._log_and_notify_transitions(transitions)
 
     async def run_maintenance(self) -> None:
         """Roll up whole hours, record lost runs, and delete what has expired."""
         executor, database = self.store_executor, self.store_executor.database
         await self.notification_sender.give_up_orphaned_notifications()
-        await executor.run_write_now(partial(delete_ended_watchdog_processes, database))
-        recorded_until = await executor.run_write_now(self.claims.record_lost_runs)
+        await executor.run_write_with_now(partial(delete_ended_watchdog_processes, database))
+        recorded_until = await executor.run_write_with_now(self.claims.record_lost_runs)
         while await executor.run_write(roll_up_hours, database, recorded_until):
             pass
-        while await executor.run_write_now(
+        while await executor.run_write_with_now(
             lambda now: delete_expired_rows(database, now, self.retention.results_ms, self.retention.rollups_ms)
         ):
             pass

@@ -32,7 +32,7 @@ class StoreExecutor:
         """Run a function of the store in the writing thread."""
         return await asyncio.get_running_loop().run_in_executor(self._writer, lambda: func(*args, **kwargs))
 
-    async def run_write_now(self, func: Callable[[int], ResultT]) -> ResultT:
+    async def run_write_with_now(self, func: Callable[[int], ResultT]) -> ResultT:
         """Run a function of the store in the writing thread. It gets the time, which is read there just before it, so
         that no write judges by a time from before a clock step that an earlier write has adopted."""
         return await self.run_write(lambda: func(self._read_time()))

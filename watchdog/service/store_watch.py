@@ -73,7 +73,7 @@ class StoreAbsenceDetector:
             if name != "claim" and task is not None and task.store_failing_since is not None:
                 raise StoreUnavailableError(task.last_error)
 
-    def can_claim(self) -> bool:
+    def can_claim_slots_in_store(self) -> bool:
         """Whether slots can be claimed, as far as is known."""
         task, now = self.tasks["claim"], self.clock()
         is_silent = task.running_since is not None and now - task.running_since > MAX_STORE_SILENCE_MS

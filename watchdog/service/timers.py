@@ -11,7 +11,7 @@ from apscheduler.triggers.base import BaseTrigger
 from watchdog.domain.timestamps import UNIX_EPOCH
 
 
-class MonotonicTimeZone(tzinfo):
+class MonotonicClockTimeZone(tzinfo):
     """A time zone in which it is as late as the monotonic clock shows.
 
     APScheduler compares all instants with `datetime.now(zone)`, which asks the zone what time it is there.
@@ -44,4 +44,4 @@ def create_timer_scheduler() -> AsyncIOScheduler:
     """A scheduler for jobs with a FixedIntervalTrigger. A tick that comes while its job still runs, or is late, is
     dropped."""
     defaults = {"coalesce": True, "misfire_grace_time": None, "max_instances": 1}
-    return AsyncIOScheduler(timezone=MonotonicTimeZone(), job_defaults=defaults)
+    return AsyncIOScheduler(timezone=MonotonicClockTimeZone(), job_defaults=defaults)

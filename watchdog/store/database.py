@@ -83,11 +83,13 @@ class Database:
             self.writer = sa.create_engine(url, pool_size=1, max_overflow=1, **file)
             self.reader = sa.create_engine(url, pool_size=4, max_overflow=0, **file)
             for engine in (self.writer, self.reader):
-                sa.event.listen(engine, "do_connect", self._prepare_sqlite_file)
+                sa.event.listen(engine, "do_connect", self._create_private_sqlite_file_if_missing)
             _configure_sqlite_connections(self.writer, "BEGIN IMMEDIATE", SQLITE_WRITER_CACHE_KIB)
             _configure_sqlite_connections(self.reader, "BEGIN DEFERRED", SQLITE_READER_CACHE_KIB)
 
-    def _prepare_sqlite_file(self, _dialect: Any, _record: Any, arguments: Any, _options: Any) -> None:
+    def _create_private_sqlite_file_if_missing(
+        self, _dialect: Any, _record: Any, arguments: Any, _options: Any
+    ) -> None:
         """Create a file that others may not read: SQLite would create it with another mode, and gives its other files
         the same one. A file that is watched and was deleted is not created again."""
         if self._file_watch is not None and not Path(arguments[0]).exists():

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from watchdog.domain.formatting import HOUR_MS
-from watchdog.domain.listings import decode_subject_listings_diff, encode_subject_listings_diff
+from watchdog.domain.listings import decode_subject_listings_from_diff, encode_subject_listings_as_diff
 from watchdog.domain.model import ListingsByRule, ProbeResult
-from watchdog.domain.rules.engine import SUBJECT_FACTS_TYPE_BY_RULE
+from watchdog.domain.rules.engine import SUBJECT_FACTS_CLASS_BY_RULE
 from watchdog.store.codec import (
     RESULT_COLUMN_NAMES,
     build_result_from_row,
@@ -66,7 +66,7 @@ class SubjectListingCache:
     def discard(self) -> None:
         self._staged.clear()
 
-    def commit(self) -> None:
+    def commit_staged(self) -> None:
         for (probe, slot, location), stored in self._staged.items():
             entries = self._committed.setdefault((probe, location), {})
             entries[slot] = stored
@@ -75,7 +75,9 @@ class SubjectListingCache:
         self._staged.clear()
 
 
-def encode_listings(result: ProbeResult, cache: SubjectListingCache) -> tuple[StoredResultListings | None, str | None]:
+def encode_result_listings_and_cache_entry(
+    result: ProbeResult, cache: SubjectListingCache
+) -> tuple[StoredResultListings | None, str | None]:
     """The result's listings as the text of `results.facts`, with what to cache once they are committed."""
     if not result.listings:
         return None, None
@@ -86,10 +88,10 @@ def encode_listings(result: ProbeResult, cache: SubjectListingCache) -> tuple[St
     ):
         previous = cache.committed((result.probe, result.previous_slot, result.location))
     base_slot, base = (result.slot, {}) if previous is None else previous
-    value = encode_subject_listings_diff(result.listings, base)
+    value = encode_subject_listings_as_diff(result.listings, base)
     text, listings = encode_storable_json(value), result.listings
     if text != encode_compact_json(value):  # characters were replaced: what is judged is what is stored
-        listings = decode_subject_listings_diff(decode_nullable_json(text), base, SUBJECT_FACTS_TYPE_BY_RULE)
+        listings = decode_subject_listings_from_diff(decode_nullable_json(text), base, SUBJECT_FACTS_CLASS_BY_RULE)
     return StoredResultListings(base_slot, listings), text
 
 
@@ -133,7 +135,7 @@ def _decode_listings(
     return (
         None
         if base is None
-        else decode_subject_listings_diff(decode_nullable_json(values["facts"]), base, SUBJECT_FACTS_TYPE_BY_RULE)
+        else decode_subject_listings_from_diff(decode_nullable_json(values["facts"]), base, SUBJECT_FACTS_CLASS_BY_RULE)
     )
 
 
@@ -151,5 +153,5 @@ def _load_listing_chain(connection: sa.Connection, key: ResultKey, base_slot: in
     for last, text in connection.execute(chain.order_by(results.c.slot)):
         if not listings and last != base_slot:
             return None
-        listings = decode_subject_listings_diff(decode_nullable_json(text), listings, SUBJECT_FACTS_TYPE_BY_RULE)
+        listings = decode_subject_listings_from_diff(decode_nullable_json(text), listings, SUBJECT_FACTS_CLASS_BY_RULE)
     return listings if last == slot else None

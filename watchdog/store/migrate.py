@@ -12,7 +12,7 @@ from watchdog.store.tables import metadata
 
 MIGRATION_LOCK_KEY = -1
 """Advisory lock held during an upgrade; no probe has this id."""
-SCHEMA_VERSION_TABLE = "watchdog_version"
+SCHEMA_VERSION_TABLE_NAME = "watchdog_version"
 """The table that holds the revision of the schema."""
 
 
@@ -34,7 +34,7 @@ def upgrade_schema(database: Database, migrations: Path) -> tuple[str, str]:
     head = ScriptDirectory.from_config(config).get_current_head() or ""
     with database.write_transaction() as connection:
         database.acquire_advisory_lock(connection, MIGRATION_LOCK_KEY)
-        context = MigrationContext.configure(connection, opts={"version_table": SCHEMA_VERSION_TABLE})
+        context = MigrationContext.configure(connection, opts={"version_table": SCHEMA_VERSION_TABLE_NAME})
         before = context.get_current_revision() or ""
         if not before and (conflicts := metadata.tables.keys() & set(sa.inspect(connection).get_table_names())):
             raise WatchdogDatabaseSchemaError(

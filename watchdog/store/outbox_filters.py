@@ -41,14 +41,14 @@ def build_postponed_outbox_filter(now: int, editing_destinations: Collection[str
     changed_recently = sa.exists().where(
         sent.c.destination == outbox.c.destination, sent.c.event == IncidentEvent.CHANGED,
         sent.c.state == DeliveryState.SENT,
-        _is_within_last(MIN_CAUSE_CHANGED_NOTIFICATION_INTERVAL_MS, sent.c.finished_at, now),
+        _build_within_last_ms_filter(MIN_CAUSE_CHANGED_NOTIFICATION_INTERVAL_MS, sent.c.finished_at, now),
     )  # fmt: skip
     is_edit = outbox.c.destination.in_(editing_destinations)
     too_soon = (outbox.c.event == IncidentEvent.CHANGED) & ~is_edit & changed_recently
     return too_soon | _build_held_in_group_outbox_filter(now, editing_destinations)
 
 
-def build_unconfirmed_outbox_filter(now: int) -> tuple[sa.ColumnElement[bool], ...]:
+def build_due_resend_outbox_filter(now: int) -> tuple[sa.ColumnElement[bool], ...]:
     """Rows of which another copy is due: the incident is open, and nothing later was sent about it or its group."""
     later = outbox.alias()
     superseded = sa.exists().where(
@@ -84,7 +84,7 @@ def _build_held_in_group_outbox_filter(now: int, editing_destinations: Collectio
     is_message = (messages.c.incident == outbox.c.lead_incident, messages.c.destination == outbox.c.destination)
     has_message = sa.exists().where(*is_message)
     edited_recently = sa.exists().where(
-        *is_message, _is_within_last(MIN_GROUP_MESSAGE_EDIT_INTERVAL_MS, messages.c.sent_at, now)
+        *is_message, _build_within_last_ms_filter(MIN_GROUP_MESSAGE_EDIT_INTERVAL_MS, messages.c.sent_at, now)
     )  # fmt: skip
     accepts_more = sa.exists().where(
         incident_groups.c.lead_incident == outbox.c.lead_incident,
@@ -119,6 +119,6 @@ def build_first_critical_outbox_filter() -> sa.ColumnElement[bool]:
     return (outbox.c.event == IncidentEvent.OPENED) & is_critical & ~named_before
 
 
-def _is_within_last(ms: int, instant: sa.Column[int], now: int) -> sa.ColumnElement[bool]:
+def _build_within_last_ms_filter(ms: int, instant: sa.Column[int], now: int) -> sa.ColumnElement[bool]:
     """False for an instant after now, from before the clock was set back: its distance from now is unknown."""
     return instant.between(now - ms + 1, now)

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from watchdog.store.database import Database
 from watchdog.store.errors import StoreUnavailableError
-from watchdog.store.migrate import SCHEMA_VERSION_TABLE
+from watchdog.store.migrate import SCHEMA_VERSION_TABLE_NAME
 from watchdog.store.tables import metadata
 
 MAX_SQLITE_DAMAGE_LINES = 10
@@ -19,7 +19,7 @@ MAX_SQLITE_DAMAGE_LINES = 10
 def load_schema_revision(database: Database) -> str:
     """The revision of the schema. Raises WatchdogDatabaseSchemaError if there is none, and StoreUnavailableError."""
     with database.open_read_transaction() as connection:
-        return str(connection.exec_driver_sql(f"SELECT version_num FROM {SCHEMA_VERSION_TABLE}").scalar_one())
+        return str(connection.exec_driver_sql(f"SELECT version_num FROM {SCHEMA_VERSION_TABLE_NAME}").scalar_one())
 
 
 def find_sqlite_damage(database: Database) -> list[str]:

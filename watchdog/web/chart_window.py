@@ -10,7 +10,7 @@ from typing import NamedTuple
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, format_time_of_day
 from watchdog.store.read.status import ResultRow
 
-CHART_WINDOW_LENGTHS_AND_STEPS_MS = (
+CHART_WINDOW_AND_POINT_DURATIONS_MS = (
     (5 * MINUTE_MS, 5 * SECOND_MS),
     (20 * MINUTE_MS, 10 * SECOND_MS),
     (HOUR_MS, 30 * SECOND_MS),
@@ -18,7 +18,7 @@ CHART_WINDOW_LENGTHS_AND_STEPS_MS = (
     (DAY_MS, 10 * MINUTE_MS),
 )
 """(length, step): the time shown, and the share of it that is one point."""
-CHART_STEP_CHOICES_MS = tuple(
+CHART_POINT_DURATION_CHOICES_MS = tuple(
     seconds * SECOND_MS for seconds in (10, 15, 20, 30, 60, 120, 180, 300, 600, 900, 1_200, 1_800, 3_600, 7_200, 14_400)
 )
 
@@ -47,13 +47,15 @@ def choose_chart_window(runs: Sequence[ResultRow], now: int) -> ChartWindow:
     """The shortest window that holds all of `runs`, at most a day. A point is at least as long as their interval."""
     age = now - runs[0].slot if runs else 0
     length, step = next(
-        (window for window in CHART_WINDOW_LENGTHS_AND_STEPS_MS if age <= window[0]),
-        CHART_WINDOW_LENGTHS_AND_STEPS_MS[-1],
+        (window for window in CHART_WINDOW_AND_POINT_DURATIONS_MS if age <= window[0]),
+        CHART_WINDOW_AND_POINT_DURATIONS_MS[-1],
     )
     intervals = [later.slot - earlier.slot for earlier, later in pairwise(runs)]
     interval = median_high(intervals) if intervals else 0
     if interval > step:
-        step = next((step for step in CHART_STEP_CHOICES_MS if step >= interval), CHART_STEP_CHOICES_MS[-1])
+        step = next(
+            (step for step in CHART_POINT_DURATION_CHOICES_MS if step >= interval), CHART_POINT_DURATION_CHOICES_MS[-1]
+        )
     return ChartWindow(now - length, now, step, -(-length // step))
 
 

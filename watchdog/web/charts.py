@@ -166,7 +166,7 @@ def render_latency_chart(
     out += Markup(
         '<svg class="plot" x="0" y="{}" width="100%" height="{h}" viewBox="0 0 1000 {h}" preserveAspectRatio="none">'
     ).format(scale.top_margin, h=scale.plot_height)
-    area = _build_svg_area_path(p50, p95, scale.index_to_x, scale.value_to_plot_y)
+    area = _build_svg_area(p50, p95, scale.index_to_x, scale.value_to_plot_y)
     out += Markup('<path class="area" d="{}"/>').format(area)
     for name, values in (("p95", p95), ("p50", p50)):
         out += Markup('<path class="{}" d="{}"/>').format(
@@ -199,7 +199,7 @@ def render_count_chart(
     ).format(
         scale.top_margin,
         h=scale.plot_height,
-        area=_build_svg_area_path([0.0] * len(values), values, scale.index_to_x, scale.value_to_plot_y),
+        area=_build_svg_area([0.0] * len(values), values, scale.index_to_x, scale.value_to_plot_y),
         line=_build_svg_line_path(values, scale.index_to_x, scale.value_to_plot_y),
     )
     return out + _render_limit_line(scale, limit) + _render_time_axis(scale, time_labels) + Markup("</svg>")
@@ -385,7 +385,7 @@ def _build_svg_line_path(values: Sequence[ChartValue], x: AxisMapping, y: AxisMa
     )
 
 
-def _build_svg_area_path(low: Sequence[ChartValue], high: Sequence[ChartValue], x: AxisMapping, y: AxisMapping) -> str:
+def _build_svg_area(low: Sequence[ChartValue], high: Sequence[ChartValue], x: AxisMapping, y: AxisMapping) -> str:
     """The area between two lines, where both have a value."""
     both: list[ChartValue] = [None if a is None or b is None else b for a, b in zip(low, high, strict=True)]
     out = []

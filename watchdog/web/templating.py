@@ -18,8 +18,8 @@ from watchdog.domain import formatting
 from watchdog.domain.formatting import HEALTH_STATE_LABELS
 from watchdog.domain.model import HealthState
 from watchdog.domain.text import truncate_with_ellipsis
-from watchdog.resources import find_resource_path
-from watchdog.web.compression import EncodedResponseBody
+from watchdog.resources import find_resource_folder
+from watchdog.web.compression import PrecompressedResponseBody
 
 PAGE_HEALTH_STATE_LABELS = {**HEALTH_STATE_LABELS, HealthState.UNKNOWN: "No data"}
 MAX_TARGET_TEXT_PAGE_CHARS = 300
@@ -43,7 +43,7 @@ class StaticFile:
 
     name: str
     media_type: str
-    body: EncodedResponseBody
+    body: PrecompressedResponseBody
 
     @property
     def url_path(self) -> str:
@@ -57,13 +57,13 @@ class PageRenderer:
     """
 
     def __init__(self, site_title: str, *, extra_folder: str = "", filters: Mapping[str, Any] = MappingProxyType({})):
-        folder = find_resource_path("templates") / "pages"
+        folder = find_resource_folder("templates") / "pages"
         stylesheet = _load_static_file(folder / "watchdog.css", "text/css")
         favicon = _load_static_file(folder / "icon.svg", "image/svg+xml")
         self.static_files = {file.name: file for file in (stylesheet, favicon)}
         self._environment = Environment(
             loader=FileSystemLoader(
-                [folder, *([find_resource_path("templates") / extra_folder] if extra_folder else [])]
+                [folder, *([find_resource_folder("templates") / extra_folder] if extra_folder else [])]
             ),
             autoescape=True,
             undefined=StrictUndefined,
@@ -101,7 +101,7 @@ class PageRenderer:
 def _load_static_file(path: Path, media_type: str) -> StaticFile:
     content = path.read_bytes()
     return StaticFile(
-        f"{path.stem}.{sha256(content).hexdigest()[:12]}{path.suffix}", media_type, EncodedResponseBody(content)
+        f"{path.stem}.{sha256(content).hexdigest()[:12]}{path.suffix}", media_type, PrecompressedResponseBody(content)
     )
 
 
@@ -122,12 +122,12 @@ def _date_filter(context: Context, at: int) -> str:
 
 @pass_context
 def _timestamp_filter(context: Context, at: int) -> str:
-    return formatting.format_timestamp(at, context["now"])
+    return formatting.format_utc_timestamp_without_zone(at, context["now"])
 
 
 @pass_context
 def _time_with_seconds_filter(context: Context, at: int) -> str:
-    return formatting.format_timestamp(at, context["now"], seconds=True)
+    return formatting.format_utc_timestamp_without_zone(at, context["now"], seconds=True)
 
 
 def is_http_url(url: str) -> bool:

@@ -8,7 +8,7 @@ from watchdog.domain.formatting import MINUTE_MS, NBSP
 from watchdog.domain.observations import CanaryJobPollResult, CanaryJobStage, QueueStats
 from watchdog.domain.probe_state import OutstandingCanaryJobRecord, OutstandingCanaryJobs
 from watchdog.domain.rules.canary import (
-    CanaryJobTracker,
+    CanaryJobStageTracker,
     CanaryLimits,
     find_blocking_canary_job,
     find_canary_problem,
@@ -19,8 +19,8 @@ SENT = 1_000_000
 HOUR = 3_600_000
 
 
-def tracked(*polls: tuple[int, CanaryJobPollResult]) -> CanaryJobTracker:
-    tracker = CanaryJobTracker("job-1", SENT, SENT)
+def tracked(*polls: tuple[int, CanaryJobPollResult]) -> CanaryJobStageTracker:
+    tracker = CanaryJobStageTracker("job-1", SENT, SENT)
     for after, status in polls:
         tracker.apply_poll_result(status, SENT + after)
     return tracker
@@ -186,7 +186,7 @@ IDLE = QueueStats(waiting=1, consumers=0)
 
 
 def test_a_later_slot_goes_on_where_the_first_ended() -> None:
-    tracker = CanaryJobTracker.from_outstanding_record(EARLIER._replace(picked_up_at=SENT + 70))
+    tracker = CanaryJobStageTracker.from_outstanding_record(EARLIER._replace(picked_up_at=SENT + 70))
     assert (tracker.job_id, tracker.sent_at, tracker.picked_up_at) == ("job-1", SENT, SENT + 70)
     tracker.apply_poll_result(done(None, SENT + 900), SENT + 2 * MINUTE_MS)
     assert tracker.phase_durations_ms == {"pick_up": 70, "finish": 830}
@@ -219,7 +219,7 @@ def test_a_later_slot_keeps_the_finding_of_the_first(
     stats: QueueStats,
     expected: tuple[str, str],
 ) -> None:
-    tracker = CanaryJobTracker.from_outstanding_record(record)
+    tracker = CanaryJobStageTracker.from_outstanding_record(record)
     tracker.apply_poll_result(status, SENT + 2 * MINUTE_MS)
     reason, message = find_canary_problem(LIMITS, tracker, stats)
     assert (reason, message.replace(NBSP, " ")) == expected, sentence

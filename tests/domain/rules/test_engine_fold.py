@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.builders import SLOT_INTERVAL_MS, alert_policy, describe_transitions, make_result, make_results
 from watchdog.domain.model import FindingAlertState, ProbeResult
-from watchdog.domain.rules import AlertStates, ResultsFoldOutcome, fold_results, stale
+from watchdog.domain.rules import AlertStateFoldOutcome, AlertStates, fold_results, stale
 
 AVAILABILITY = ("availability", "")
 
@@ -218,7 +218,7 @@ def test_a_staleness_event_has_its_duration() -> None:
 
 
 def test_a_fold_returns_how_far_it_evaluated() -> None:
-    assert fold_results(alert_policy(), {}, 5, [], always) == ResultsFoldOutcome(5, None, False, [])
+    assert fold_results(alert_policy(), {}, 5, [], always) == AlertStateFoldOutcome(5, None, False, [])
 
 
 def test_a_fold_stops_at_a_result_that_is_held() -> None:
@@ -226,7 +226,7 @@ def test_a_fold_stops_at_a_result_that_is_held() -> None:
     rows[1] = rows[1]._replace(held_until=500)
     first, second, third = (row.slot for row in rows)
     done = fold_results(alert_policy(3), {}, -1, rows, always, now=499)
-    assert done == ResultsFoldOutcome(first, None, alert_states_changed=True, transitions=[], held_until=500)
+    assert done == AlertStateFoldOutcome(first, None, alert_states_changed=True, transitions=[], held_until=500)
     assert first < second
     done = fold_results(alert_policy(3), {}, -1, rows, always, now=500)
     assert (done.evaluated_until, done.held_until, len(done.transitions)) == (third, None, 1)
@@ -234,4 +234,4 @@ def test_a_fold_stops_at_a_result_that_is_held() -> None:
 
 def test_a_fold_without_a_time_holds_every_result_that_is_held() -> None:
     held = make_results("f")[0]._replace(held_until=1)
-    assert fold_results(alert_policy(1), {}, -1, [held], always) == ResultsFoldOutcome(-1, None, False, [], 1)
+    assert fold_results(alert_policy(1), {}, -1, [held], always) == AlertStateFoldOutcome(-1, None, False, [], 1)

@@ -26,13 +26,18 @@ from tests.support.builders import (
 from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.model import Finding, FindingAlertState, IncidentTransition, McpTaskFacts, ProbeResult
 from watchdog.domain.observations import ScheduledJobFacts
-from watchdog.domain.rules import AlertStates, evaluate_result_rules, fold_results, has_bad_finding_about_subject
+from watchdog.domain.rules import (
+    AlertStates,
+    evaluate_result_rules,
+    fold_results,
+    is_result_bad_by_rule_about_subject,
+)
 from watchdog.domain.rules.engine import (
     build_good_findings_of_vanished_subjects,
     find_listed_subjects,
     fold_single_result,
 )
-from watchdog.domain.rules.task import McpTaskStatus, parse_mcp_task_status
+from watchdog.domain.rules.task import McpTaskStatusMeaning, parse_mcp_task_status
 from watchdog.domain.rules.unreadable_schedule import find_unjudged_job_problem
 
 MIN, HOUR = 60_000, 3_600_000
@@ -353,7 +358,7 @@ def test_a_finding_about_one_subject_is_the_same_alone(outcome: str, gone_count:
         (rule, facts.name) for rule in ("job", "schedule") for facts in jobs
     }
     bad = {(finding.rule, finding.subject) for finding in findings if finding.bad}
-    assert {key for key in subjects if has_bad_finding_about_subject(policy, result, *key)} == bad
+    assert {key for key in subjects if is_result_bad_by_rule_about_subject(policy, result, *key)} == bad
 
 
 @pytest.mark.parametrize(("rule", "bad"), [("job", True), ("schedule", False)])
@@ -362,9 +367,9 @@ def test_for_a_finding_about_one_subject_no_other_is_evaluated(rule: str, bad: b
     not_a_cron_expression: Any = object()
     jobs = [ScheduledJobFacts("another", cron=not_a_cron_expression), failed_job("failed")]
     result = make_result("p", jobs=jobs)
-    assert has_bad_finding_about_subject(alert_policy(), result, rule, "failed") is bad
+    assert is_result_bad_by_rule_about_subject(alert_policy(), result, rule, "failed") is bad
     with pytest.raises(AttributeError):
-        has_bad_finding_about_subject(alert_policy(), result, rule, "another")
+        is_result_bad_by_rule_about_subject(alert_policy(), result, rule, "another")
 
 
 def test_a_failure_caused_by_a_task_is_one_incident() -> None:
@@ -587,15 +592,15 @@ def test_a_job_whose_schedule_is_configured_under_its_name_needs_no_readable_one
 @pytest.mark.parametrize(
     ("status", "meaning"),
     [
-        ("In Progress", McpTaskStatus.GOOD),
-        ("never-run", McpTaskStatus.GOOD),
-        ("Timed Out", McpTaskStatus.FAILED),
-        ("TIMED-OUT", McpTaskStatus.FAILED),
-        ("Overdue", McpTaskStatus.STALE),
+        ("In Progress", McpTaskStatusMeaning.GOOD),
+        ("never-run", McpTaskStatusMeaning.GOOD),
+        ("Timed Out", McpTaskStatusMeaning.FAILED),
+        ("TIMED-OUT", McpTaskStatusMeaning.FAILED),
+        ("Overdue", McpTaskStatusMeaning.STALE),
         ("half done", None),
     ],
 )
-def test_status_words_are_read_in_any_spelling(status: str, meaning: McpTaskStatus | None) -> None:
+def test_status_words_are_read_in_any_spelling(status: str, meaning: McpTaskStatusMeaning | None) -> None:
     assert parse_mcp_task_status(status) is meaning
 
 

@@ -10,7 +10,7 @@ from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.rules.job import judge_job_facts
 from watchdog.domain.rules.job_deadlines import find_next_deadline_of_job
-from watchdog.domain.rules.lost_run import compute_job_run_deadline
+from watchdog.domain.rules.lost_run import compute_job_run_end_deadline
 from watchdog.domain.schedule import MIN_CHECK_IN_RETRY_DURATION_MS, CronSchedule, IntervalSchedule
 
 MIN, HOUR, DAY = 60_000, 3_600_000, 86_400_000
@@ -106,11 +106,11 @@ def test_no_verdict_changes_before_the_deadline(facts: dict[str, Any]) -> None:
 def test_when_a_run_should_have_ended(
     sentence: str, facts: dict[str, Any], limits: ScheduledJobLimits, after: int
 ) -> None:
-    assert compute_job_run_deadline(ScheduledJobFacts("backup", **facts), limits, NOON) == NOON + after, sentence
+    assert compute_job_run_end_deadline(ScheduledJobFacts("backup", **facts), limits, NOON) == NOON + after, sentence
 
 
 def test_the_period_of_a_schedule() -> None:
     weekdays = CronSchedule("0 9 * * 1-5")
-    assert weekdays.compute_period_at(NOON) == 3 * DAY  # 2 May 2026 is a Saturday
-    assert weekdays.compute_period_at(NOON + 2 * DAY) == DAY
-    assert IntervalSchedule(HOUR).compute_period_at(NOON) == HOUR
+    assert weekdays.compute_slot_interval_ms_at(NOON) == 3 * DAY  # 2 May 2026 is a Saturday
+    assert weekdays.compute_slot_interval_ms_at(NOON + 2 * DAY) == DAY
+    assert IntervalSchedule(HOUR).compute_slot_interval_ms_at(NOON) == HOUR

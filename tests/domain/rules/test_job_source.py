@@ -13,17 +13,21 @@ from watchdog.domain.model import IncidentTransition, Json, ProbeInfo, ProbeResu
 from watchdog.domain.observations import JobSourceSnapshot, ScheduledJobFacts, SchedulerLiveness
 from watchdog.domain.probe_state import (
     JOB_SOURCE_OUTAGE_STATE_KEY,
-    SCHEDULER_HEARTBEAT_STATE_KEY,
+    JOB_SOURCE_SCHEDULER_HEARTBEAT_STATE_KEY,
     WAITING_FOR_FIRST_RUN_STATE_KEY,
     JobSourceOutageRecord,
+    JobSourceSchedulerHeartbeatRecord,
     SavedScheduledJobState,
     ScheduledJobStateRecord,
-    SchedulerHeartbeatRecord,
     build_forget_job_state_key,
     build_scheduled_job_state_key,
 )
 from watchdog.domain.rules import AlertPolicy, AlertStates, evaluate_result_rules, fold_results
-from watchdog.domain.rules.job_source import EvaluatedJobSource, build_job_source_outage_update, evaluate_job_source
+from watchdog.domain.rules.job_source import (
+    EvaluatedJobSource,
+    build_job_source_outage_state_updates,
+    evaluate_job_source,
+)
 from watchdog.domain.rules.unreadable_schedule import find_unjudged_job_problem
 from watchdog.domain.schedule import CronSchedule
 from watchdog.domain.uptime_clock import DowntimeGaps
@@ -83,7 +87,7 @@ class Poller:
     def lose_source(self) -> None:
         """A run to which the server that holds the jobs gives no answer."""
         self.now += MIN
-        self.state |= build_job_source_outage_update(self.state, self.now)
+        self.state |= build_job_source_outage_state_updates(self.state, self.now)
 
     def replay(self) -> list[str]:
         return describe(fold_results(self.policy, {}, 0, self.results, lambda _: True).transitions)
@@ -179,7 +183,7 @@ def test_a_scheduler_may_be_silent_for_as_long_again_when_its_server_returns(tim
 
 
 def test_a_dead_scheduler_hides_its_jobs_and_not_when_its_server_returned() -> None:
-    away = build_job_source_outage_update({}, NOON - HOUR)
+    away = build_job_source_outage_state_updates({}, NOON - HOUR)
     returned = evaluate_heartbeat(NOON, away).state_updates
     assert returned[JOB_SOURCE_OUTAGE_STATE_KEY] == JobSourceOutageRecord(NOON - HOUR, NOON).to_json()
     scheduler = SchedulerLiveness("RQ scheduler", 2 * MIN, NOON)
@@ -654,7 +658,7 @@ def test_a_scheduler_that_is_silent_for_too_long_is_dead(
     state = (
         {}
         if remembered_at is None
-        else {SCHEDULER_HEARTBEAT_STATE_KEY: SchedulerHeartbeatRecord(remembered_at).to_json()}
+        else {JOB_SOURCE_SCHEDULER_HEARTBEAT_STATE_KEY: JobSourceSchedulerHeartbeatRecord(remembered_at).to_json()}
     )
     source = evaluate_heartbeat(heartbeat_at, state)
     assert (source.reason, source.message) == (("job.scheduler_dead", message) if message else ("", ""))

@@ -15,7 +15,11 @@ from watchdog.domain.probe_state import (
     queue_threshold_records_from_json,
     queue_threshold_records_to_json,
 )
-from watchdog.domain.rules.queue import QueueThresholdState, describe_queue_threshold_breach, evaluate_queue_thresholds
+from watchdog.domain.rules.queue import (
+    EvaluatedQueueThreshold,
+    build_evaluated_queue_thresholds,
+    build_queue_threshold_breach_problem,
+)
 from watchdog.domain.uptime_clock import DowntimeGaps
 
 NB = "\N{NO-BREAK SPACE}"
@@ -32,15 +36,15 @@ FAILING = QueueThreshold("failure_ratio", 0.2, window_ms=HOUR, min_samples=20)
 
 def run_polls(
     limit: QueueThreshold, *polls: tuple[int, QueueStats | None]
-) -> tuple[QueueThresholdState, QueueStats, int]:
+) -> tuple[EvaluatedQueueThreshold, QueueStats, int]:
     """The state after several polls, as (minutes after noon, statistics). None: the poll failed."""
     records: dict[str, QueueThresholdRecord] = {}
-    state, stats, now = QueueThresholdState(QueueThresholdRecord(limit), None), QueueStats(), NOON
+    state, stats, now = EvaluatedQueueThreshold(QueueThresholdRecord(limit), None), QueueStats(), NOON
     for minutes, polled in polls:
         if polled is None:
             continue
         stats, now = polled, NOON + minutes * MIN
-        (state,) = evaluate_queue_thresholds([limit], stats, records, now)
+        (state,) = build_evaluated_queue_thresholds([limit], stats, records, now)
         stored = json.loads(json.dumps(queue_threshold_records_to_json([state.record])))
         records = queue_threshold_records_from_json(stored)
         assert records == {limit.metric: state.record}
@@ -203,7 +207,7 @@ def test_breaches(
     sentence: str, limit: QueueThreshold, polls: list[tuple[int, QueueStats | None]], expected: tuple[str, str]
 ) -> None:
     state, stats, now = run_polls(limit, *polls)
-    assert (describe_queue_threshold_breach(state, stats, now) if state.is_breached(now) else ("", "")) == expected
+    assert (build_queue_threshold_breach_problem(state, stats, now) if state.is_breached(now) else ("", "")) == expected
 
 
 @pytest.mark.parametrize(
@@ -233,12 +237,14 @@ def test_a_missing_metric_does_not_end_a_breach() -> None:
 
 def test_an_empty_queue_is_not_stalled() -> None:
     state, _, _ = run_polls(STILL, (0, waiting(0)))
-    assert state == QueueThresholdState(QueueThresholdRecord(STILL), 0)
+    assert state == EvaluatedQueueThreshold(QueueThresholdRecord(STILL), 0)
 
 
 def test_a_changed_threshold_starts_a_new_period() -> None:
-    (before,) = evaluate_queue_thresholds([QueueThreshold("waiting", 100, 10 * MIN)], waiting(240), {}, NOON)
-    (after,) = evaluate_queue_thresholds([MANY_FOR_LONG], waiting(240), {"waiting": before.record}, NOON + 10 * MIN)
+    (before,) = build_evaluated_queue_thresholds([QueueThreshold("waiting", 100, 10 * MIN)], waiting(240), {}, NOON)
+    (after,) = build_evaluated_queue_thresholds(
+        [MANY_FOR_LONG], waiting(240), {"waiting": before.record}, NOON + 10 * MIN
+    )
     assert after.record.breached_since == NOON + 10 * MIN
 
 
@@ -288,5 +294,5 @@ def test_thresholds_after_a_gap(
     since: int | None,
 ) -> None:
     record = QueueThresholdRecord(limit, NOON)._replace(**changes)
-    (state,) = evaluate_queue_thresholds([limit], stats, {limit.metric: record}, NOON + at * MIN, gaps)
+    (state,) = build_evaluated_queue_thresholds([limit], stats, {limit.metric: record}, NOON + at * MIN, gaps)
     assert state.record.breached_since == (None if since is None else NOON + since * MIN), sentence

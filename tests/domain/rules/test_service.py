@@ -85,7 +85,7 @@ def test_the_destination_of_a_subject() -> None:
 )
 def test_whether_anyone_can_be_notified(sentence: str, failing_for_ms: dict[str, int | None], expected: bool) -> None:
     facts = {name: WatchdogFaultFacts(NOW - ms) for name, ms in failing_for_ms.items() if ms is not None}
-    assert service.are_all_destinations_failing(facts, list(failing_for_ms), NOW) is expected, sentence
+    assert service.have_all_destinations_failed_too_long(facts, list(failing_for_ms), NOW) is expected, sentence
 
 
 @pytest.mark.parametrize(

@@ -132,14 +132,14 @@ def _resolve_queue_example(host: str, port: int) -> list[SocketAddress]:
 def test_the_checked_address_is_the_one_that_is_connected_to(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(name_lookup, "resolve_host", _resolve_queue_example)
+    monkeypatch.setattr(name_lookup, "resolve_host_blocking", _resolve_queue_example)
     url = redis_server.url.replace("127.0.0.1", "queue.example").replace("/0", "/14")  # a database without schedulers
     result = asyncio.run(run_probe(JobsProbe.model_validate({"name": "Cron", "jobs": {"rq": {"redis": url}}}))).result
     assert (result.outcome, result.reason) == (Outcome.FAIL, "job.none_listed"), result.message
 
 
 def test_celery_connects_to_the_checked_address_too(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(name_lookup, "resolve_host", _resolve_queue_example)
+    monkeypatch.setattr(name_lookup, "resolve_host_blocking", _resolve_queue_example)
     url = redis_server.url.replace("127.0.0.1", ":@queue.example")
     result = asyncio.run(
         run_probe(canary_probe({"celery": {"broker": url, "backend": url}, "finish_within": "1s"}))
@@ -151,7 +151,7 @@ def test_celery_connects_to_the_checked_address_too(redis_server: RedisServer, m
 
 
 def test_tls_verifies_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(name_lookup, "resolve_host", _resolve_queue_example)
+    monkeypatch.setattr(name_lookup, "resolve_host_blocking", _resolve_queue_example)
     authority, tls_versions = CertificateAuthority(tmp_path), list[str]()
 
     async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

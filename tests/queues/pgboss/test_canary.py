@@ -286,7 +286,7 @@ def test_the_checked_address_is_the_one_that_is_connected_to(
 ) -> None:
     """A second DNS query could return another address."""
     monkeypatch.setattr(
-        "watchdog.net.name_lookup.resolve_host", lambda _, port: [(socket.AF_INET, ("127.0.0.1", port))]
+        "watchdog.net.name_lookup.resolve_host_blocking", lambda _, port: [(socket.AF_INET, ("127.0.0.1", port))]
     )
     report = harness.run_probe({"url": harness.probed_url.replace("127.0.0.1", "db.invalid")})
     assert report.result.reason == "queue.missing"

@@ -18,7 +18,7 @@ from tests.support.probe_runs import node_worker_command
 from tests.support.redis_server import running_worker
 from tests.support.third_party import ThirdPartyServers
 from watchdog.domain.model import Outcome
-from watchdog.domain.probe_state import SCHEDULED_JOB_STATE_KEY_PREFIX, SCHEDULER_HEARTBEAT_STATE_KEY
+from watchdog.domain.probe_state import JOB_SOURCE_SCHEDULER_HEARTBEAT_STATE_KEY, SCHEDULED_JOB_STATE_KEY_PREFIX
 
 MINUTE_MS = 60_000
 TIME_COLUMNS_SQL = """
@@ -54,7 +54,7 @@ class PgbossScheduleHarness(JobSourceHarness):
             names: tuple[str, ...] = ()
             if key.startswith(SCHEDULED_JOB_STATE_KEY_PREFIX):
                 names = ("expected_from", "last_start", "last_end", "last_ok")
-            elif key == SCHEDULER_HEARTBEAT_STATE_KEY and not scheduler_alive:
+            elif key == JOB_SOURCE_SCHEDULER_HEARTBEAT_STATE_KEY and not scheduler_alive:
                 names = ("heartbeat_at",)
             for name in names:
                 state[name] = None if state[name] is None else state[name] - minutes * MINUTE_MS

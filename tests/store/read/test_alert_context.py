@@ -37,7 +37,7 @@ from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.rules import job
 from watchdog.store.database import Database
 from watchdog.store.read import alert_context as alert_context
-from watchdog.store.read.alert_context import MAX_RECENT_RUNS_IN_ALERT, load_alert_context
+from watchdog.store.read.alert_context import MAX_RECENT_RUNS_IN_ALERT, load_alert_message_context
 from watchdog.store.read.job_runs import list_job_runs
 from watchdog.store.tables import check_ins, evidence, results
 
@@ -59,7 +59,7 @@ def context_of(
 ) -> AlertMessageContext:
     with harness.database.open_read_transaction() as connection:
         notification = Notification(incident, "oncall/slack", int(event is IncidentEvent.RESOLVED), event)
-        return load_alert_context(connection, notification, now or at(10), **options)
+        return load_alert_message_context(connection, notification, now or at(10), **options)
 
 
 def test_a_target_that_is_down(database: Database) -> None:
@@ -278,7 +278,10 @@ def test_a_context_has_the_current_cause_the_first_and_every_change(database: Da
         harness.record_results(make_result(probe, at(index), "fail", reason=reason, message=f"sentence of {reason}"))
     context = context_of(harness, harness.load_alert_states(probe)["availability", ""].incident or "")
     assert (context.incident.reason, context.incident.message) == ("tls.expired", "sentence of tls.expired")
-    assert (context.incident.first_reason, context.incident.opening_message) == ("dns.failed", "sentence of dns.failed")
+    assert (context.incident.first_reason, context.incident.opening_cause_message) == (
+        "dns.failed",
+        "sentence of dns.failed",
+    )
     assert context.cause_changes == (
         IncidentCauseChange(at(4) + 300, "http.503", "sentence of http.503"),
         IncidentCauseChange(at(6) + 300, "tls.expired", "sentence of tls.expired"),

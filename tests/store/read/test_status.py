@@ -195,9 +195,9 @@ def test_result_details_have_evidence_where_it_was_stored(connection: sa.Connect
 
 
 def test_the_last_good_results(connection: sa.Connection) -> None:
-    assert history.load_last_good_slot(connection, 1, NOW - 4 * MINUTE_MS) == NOW - 6 * MINUTE_MS
-    assert history.load_last_good_slot(connection, 1, NOW - 10 * MINUTE_MS) is None
-    assert history.load_last_good_slot_with_evidence(connection, 1, NOW) is None
+    assert history.load_last_good_slot_before(connection, 1, NOW - 4 * MINUTE_MS) == NOW - 6 * MINUTE_MS
+    assert history.load_last_good_slot_before(connection, 1, NOW - 10 * MINUTE_MS) is None
+    assert history.load_last_good_slot_that_has_evidence(connection, 1, NOW) is None
 
 
 def test_jobs_of_the_configured_probes(database: Database) -> None:
@@ -251,7 +251,7 @@ def test_check_ins_newest_first(database: Database) -> None:
     with database.write_transaction() as connection:
         rows.insert_into(connection)
     with database.open_read_transaction() as connection:
-        (failed, duration), (logged, _) = history.list_last_check_ins(connection, 1, 2)
+        (failed, duration), (logged, _) = history.list_newest_check_ins_of_probe(connection, 1, 2)
     assert (failed, duration) == (CheckIn("2", NOW + 2, CheckInKind.FAIL, "r", 3), 2)
     assert logged.kind is CheckInKind.LOG
 

@@ -9,9 +9,9 @@ from watchdog.store.tables import results, schedule
 from watchdog.store.write.absences import (
     STORE_ABSENCE_FAULT_NAME,
     ProbeRunsWithoutStore,
-    load_processes_still_to_return,
-    record_dropped_results,
-    record_probe_runs_without_store,
+    advance_schedules_past_runs_without_store,
+    load_processes_not_back_from_store_absence,
+    record_dropped_results_as_missed,
 )
 from watchdog.store.write.claims import MISSED_BECAUSE_STORE_AWAY_REASON
 from watchdog.store.write.member_faults import WatchdogProcessFault, replace_watchdog_process_faults
@@ -30,7 +30,7 @@ def test_the_schedule_goes_on_after_the_last_run(first: StoreHarness) -> None:
     (probe,) = first.database_ids
     for n in (4, 5, 6):
         first.record_results(make_result(probe, MINUTES[n], previous_slot=MINUTES[n - 1]), now=MINUTES[8])
-    record_probe_runs_without_store(
+    advance_schedules_past_runs_without_store(
         first.slot_claimer, {probe: ProbeRunsWithoutStore(MINUTES[4], MINUTES[7], frozenset({MINUTES[7]}))}, MINUTES[8]
     )
     (row,) = first.select_rows(schedule)
@@ -49,7 +49,7 @@ def test_a_probe_that_another_process_has_claimed_since_is_left_alone(
     (probe,) = first.database_ids
     second.claim_slots(MINUTES[9])
     before = second.select_rows(schedule)
-    record_probe_runs_without_store(
+    advance_schedules_past_runs_without_store(
         first.slot_claimer, {probe: ProbeRunsWithoutStore(MINUTES[4], MINUTES[7])}, MINUTES[9]
     )
     assert second.select_rows(schedule) == before
@@ -57,7 +57,7 @@ def test_a_probe_that_another_process_has_claimed_since_is_left_alone(
 
 def test_dropped_results_are_missed(first: StoreHarness) -> None:
     (probe,) = first.database_ids
-    record_dropped_results(first.slot_claimer, {probe: (MINUTES[2], 17), 4_711: (MINUTES[2], 1)}, MINUTES[20])
+    record_dropped_results_as_missed(first.slot_claimer, {probe: (MINUTES[2], 17), 4_711: (MINUTES[2], 1)}, MINUTES[20])
     (row,) = first.select_rows(results)
     assert (row["slot"], row["slot_count"], row["reason"]) == (MINUTES[2], 17, MISSED_BECAUSE_STORE_AWAY_REASON)
 
@@ -68,7 +68,7 @@ def test_members_return_when_they_have_stored_what_they_ran(databases: DatabaseP
 
     def missing() -> set[str]:
         with first.database.open_read_transaction() as connection:
-            return load_processes_still_to_return(connection, {other})
+            return load_processes_not_back_from_store_absence(connection, {other})
 
     assert missing() == {other}
     fault = WatchdogProcessFault(MINUTES[1], "locked")

@@ -197,7 +197,7 @@ class Neighbour:
     def run_until(self, until: int) -> None:
         while self.at < until:
             self.at = min(self.at + 15 * SECOND_MS, until)
-            self.harness.membership.renew(self.at)
+            self.harness.membership.renew_lease_and_update_probes(self.at)
             self.harness.claim_slots(self.at)
             self.harness.slot_claimer.record_lost_runs(self.at)
             self.harness.evaluate_deadlines(self.at)
@@ -210,7 +210,7 @@ def restart(database: Database, probe: RegisteredProbe, now: int) -> StoreHarnes
 def run_until_killed(database: Database, probe: RegisteredProbe, at: int = FIRST - 2 * MINUTE_MS) -> StoreHarness:
     """A process that is killed before the first slot."""
     harness = restart(database, probe, START_AT)
-    harness.membership.renew(at)
+    harness.membership.renew_lease_and_update_probes(at)
     return harness
 
 

@@ -70,7 +70,7 @@ def test_a_batch_is_folded_in_the_order_of_occurrence(jobs: CheckInHarness) -> N
         START_AT + 9 * MINUTE_MS,
         4 * MINUTE_MS,
     )
-    assert jobs.state(jobs.digest).failure_count == 1
+    assert jobs.state(jobs.digest).consecutive_failure_count == 1
 
 
 def test_a_check_in_that_is_stored_twice_counts_once(jobs: CheckInHarness) -> None:
@@ -86,7 +86,7 @@ def test_only_the_new_check_ins_of_a_batch_count(jobs: CheckInHarness) -> None:
     first = [check_in(jobs.backup, "a", 0, CheckInKind.FAIL), check_in(jobs.backup, "b", MINUTE_MS, CheckInKind.START)]
     jobs.store.save_check_ins(first)
     jobs.store.save_check_ins([*first, check_in(jobs.backup, "c", 3 * MINUTE_MS, CheckInKind.FAIL)])
-    assert jobs.state(jobs.backup).failure_count == 2
+    assert jobs.state(jobs.backup).consecutive_failure_count == 2
     assert jobs.rows()[2] == ("c", "fail", 3, 2 * MINUTE_MS)
 
 

@@ -17,7 +17,7 @@ from watchdog.domain.schedule import CronSchedule
 from watchdog.store.codec import decode_nullable_json, encode_storable_json
 from watchdog.store.database import Database
 from watchdog.store.errors import ClockSteppedError
-from watchdog.store.read.alert_context import load_alert_context
+from watchdog.store.read.alert_context import load_alert_message_context
 from watchdog.store.read.history import list_incident_intervals, load_latest_results
 from watchdog.store.read.status import list_incidents, list_probe_statuses
 from watchdog.store.tables import (
@@ -142,7 +142,7 @@ def test_an_open_incident_survives_a_step(database: Database, distance: int) -> 
     leased = process.harness.lease_notifications(process.now)
     assert {each.notification.event for each in leased} == {IncidentEvent.RESOLVED}
     with process.harness.database.open_read_transaction() as connection:
-        context = load_alert_context(connection, leased[0].notification, process.now)
+        context = load_alert_message_context(connection, leased[0].notification, process.now)
     assert context.first_bad is not None
     assert context.first_bad.outcome is Outcome.FAIL
     assert replays(process)

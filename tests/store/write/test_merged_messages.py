@@ -13,11 +13,11 @@ from tests.support.store import (
     make_registered_probes,
     make_result,
 )
-from watchdog.domain.delivery_pace import MAX_UNMERGED_DUE_MESSAGES, MERGED_MESSAGE_INTERVAL_MS
+from watchdog.domain.delivery_pace import MAX_UNMERGED_DUE_MESSAGES, NONCRITICAL_PAUSE_AFTER_MERGED_MESSAGE_MS
 from watchdog.domain.model import IncidentEvent, Severity
 from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.store.database import Database
-from watchdog.store.read.alert_context import load_alert_context
+from watchdog.store.read.alert_context import load_alert_message_context
 from watchdog.store.tables import destination_backoff, incidents, messages, outbox
 from watchdog.store.write.outbox_lease import LeasedNotification
 
@@ -71,7 +71,7 @@ def test_more_than_ten_waiting_messages_become_one_that_names_all(database: Data
     (leased,) = send_all(harness, SLOT)
     assert (leased.notification.event, count_named(leased)) == (IncidentEvent.OPENED, STORM + 1)
     with harness.database.open_read_transaction() as connection:
-        context = load_alert_context(
+        context = load_alert_message_context(
             connection, leased.notification, SLOT, named_incidents=leased.named_incidents
         )  # fmt: skip
     assert {member.incident.id for member in context.members} == {row["id"] for row in harness.select_rows(incidents)}
@@ -91,8 +91,8 @@ def test_after_a_merged_message_only_critical_ones_are_sent_for_a_minute(databas
     assert send_all(harness, SLOT + 1_000) == []
     record_outcome(harness, [critical], "fail", SLOT + 2_000)
     assert [count_named(each) for each in send_all(harness, SLOT + 2_000)] == [1]
-    assert send_all(harness, SLOT + MERGED_MESSAGE_INTERVAL_MS - 1) == []
-    assert [count_named(each) for each in send_all(harness, SLOT + MERGED_MESSAGE_INTERVAL_MS)] == [3]
+    assert send_all(harness, SLOT + NONCRITICAL_PAUSE_AFTER_MERGED_MESSAGE_MS - 1) == []
+    assert [count_named(each) for each in send_all(harness, SLOT + NONCRITICAL_PAUSE_AFTER_MERGED_MESSAGE_MS)] == [3]
 
 
 def test_incidents_of_a_merged_message_end_in_messages_of_their_own(database: Database) -> None:

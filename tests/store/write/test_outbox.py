@@ -329,10 +329,10 @@ def test_a_notification_for_an_unknown_destination_is_given_up(database: Databas
     incident = harness.select_rows(outbox)[0]["incident"]
     email_only = NotificationRoutingTable({"oncall": ("oncall/email",)})
     other = StoreHarness(database, [make_registered_probe()], routes=email_only, now=SLOT, create_schema=False)
-    harness.membership.renew(SLOT + HOUR_MS)
+    harness.membership.renew_lease_and_update_probes(SLOT + HOUR_MS)
     ended_at = SLOT + HOUR_MS + LEASE_MS
     assert other.outbox.give_up_orphaned_notifications(ended_at + DAY_MS - 1) == [], "a member had it a day ago"
-    other.membership.renew(ended_at + DAY_MS)
+    other.membership.renew_lease_and_update_probes(ended_at + DAY_MS)
     assert other.outbox.give_up_orphaned_notifications(ended_at + DAY_MS) == [(incident, "oncall/slack")]
     assert outbox_states(harness) == ["waiting", "undelivered"]
     row = harness.select_rows(outbox)[1]

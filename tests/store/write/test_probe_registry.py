@@ -180,7 +180,7 @@ def test_an_interrupted_removal_is_completed_by_the_next_start(
     first.record_results(make_result(first.database_ids[0], SLOT, "fail"))
     with monkeypatch.context() as patch:
         patch.setattr(
-            "watchdog.store.write.members.resolve_incidents_of_retired_probes", lambda *_: None
+            "watchdog.store.write.members.stop_alerting_for_retired_probes", lambda *_: None
         )  # killed before this step
         restart(first)
     assert first.select_row(incidents)["resolved_at"] is None

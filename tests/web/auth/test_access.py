@@ -215,7 +215,7 @@ def test_a_form_without_end_is_read_up_to_a_limit(keyed: FastAPI, content_type: 
 
 
 def test_a_form_that_does_not_arrive_is_not_awaited(keyed: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sign_in_routes, "SIGN_IN_FORM_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(sign_in_routes, "SIGN_IN_FORM_RECEIVE_TIMEOUT_S", 0.05)
 
     async def send_nothing_more() -> AsyncIterator[bytes]:
         yield b"key="

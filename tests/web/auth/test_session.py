@@ -13,7 +13,7 @@ from watchdog.web.auth.session import (
     SESSION_COOKIE_SALT,
     WEB_SESSION_LIFETIME_MS,
     ApiKey,
-    SessionCookies,
+    SignInCookies,
 )
 
 NOW = 1_777_723_200_000
@@ -21,8 +21,8 @@ READER = ApiKey("grafana", "reader", "read-me-0123456789")
 OPERATOR = ApiKey("ops é", "operator", "operate-ü-0123456789")
 
 
-def sessions(api_keys: Iterable[ApiKey] = (READER, OPERATOR), now: int = NOW) -> SessionCookies:
-    return SessionCookies(api_keys, lambda: now)
+def sessions(api_keys: Iterable[ApiKey] = (READER, OPERATOR), now: int = NOW) -> SignInCookies:
+    return SignInCookies(api_keys, lambda: now)
 
 
 def issue(api_key: ApiKey, now: int = NOW) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from watchdog.probes import PROBE_KINDS
-from watchdog.resources import find_resource_path
+from watchdog.resources import find_resource_folder
 from watchdog.web.cards.registry import (
     CARDS_BY_PROBE_KIND,
     PROBE_CARDS_OF_MOST_KINDS,
@@ -18,7 +18,7 @@ from watchdog.web.cards.registry import (
     find_probe_page_jobs_section_id,
 )
 
-TEMPLATES = find_resource_path("templates") / "pages"
+TEMPLATES = find_resource_folder("templates") / "pages"
 CODE = Path(__file__).parents[3] / "watchdog" / "web"
 
 

@@ -9,10 +9,10 @@ import pytest
 from tests.support.fixture_rows import NOW, FixtureRows
 from tests.support.web import filled_database
 from watchdog.domain.formatting import MINUTE_MS
-from watchdog.web.pages.probes import ProbeFilter, ProbeRow, load_probes_page
+from watchdog.web.pages.probes import ProbesPageFilter, ProbesPageRow, load_probes_page
 
 
-def row_of_heartbeat(folder: Path, kinds: str, duration: int | None) -> ProbeRow:
+def row_of_heartbeat(folder: Path, kinds: str, duration: int | None) -> ProbesPageRow:
     """The row of a heartbeat whose job has reported these ends, and which has been looked at every minute."""
     rows = FixtureRows()
     id = rows.add_probe("Nightly backup", "heartbeat", "Core")
@@ -24,7 +24,7 @@ def row_of_heartbeat(folder: Path, kinds: str, duration: int | None) -> ProbeRow
         filled_database(f"sqlite:///{folder / 'watchdog.db'}", rows) as database,
         database.open_read_transaction() as connection,
     ):
-        page = load_probes_page(connection, ProbeFilter(), 1, NOW)
+        page = load_probes_page(connection, ProbesPageFilter(), 1, NOW)
     [(_, _, [row])] = [(section.name, section.total, section.rows) for section in page.sections]
     return row
 

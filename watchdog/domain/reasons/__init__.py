@@ -12,16 +12,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from difflib import get_close_matches
 
-from watchdog.domain.reasons.entry import ReasonEntry, ReasonScope
+from watchdog.domain.reasons.entry import ReasonCatalogueSection, ReasonEntry
 from watchdog.domain.reasons.failures import FAILURE_REASON_ENTRIES
 from watchdog.domain.reasons.findings import FINDING_REASON_ENTRIES
 from watchdog.domain.reasons.operations import DELIVERY_AND_ACCESS_REASON_ENTRIES
 
 __all__ = [
     "REASON_CATALOGUE",
-    "TRANSPORT_REASON_FAMILIES",
+    "TRANSPORT_AND_RESPONSE_REASON_FAMILIES",
+    "ReasonCatalogueSection",
     "ReasonEntry",
-    "ReasonScope",
     "build_reason_and_message",
     "find_reason_entry",
     "find_reason_pattern_problem",
@@ -39,7 +39,7 @@ REASON_CATALOGUE: Mapping[str, ReasonEntry] = {
 }
 """By code."""
 
-TRANSPORT_REASON_FAMILIES = ("dns", "connection", "tls", "timeout", "protocol", "http", "body", "json")
+TRANSPORT_AND_RESPONSE_REASON_FAMILIES = ("dns", "connection", "tls", "timeout", "protocol", "http", "body", "json")
 """Families about a request and its response, for every probe kind that sends one."""
 
 
@@ -53,7 +53,7 @@ def is_same_incident_cause(code: str, other_code: str) -> bool:
     fails, or with which status, varies while one problem lasts."""
     return code == other_code or (
         get_reason_family(code) == get_reason_family(other_code)
-        and get_reason_family(code) in TRANSPORT_REASON_FAMILIES
+        and get_reason_family(code) in TRANSPORT_AND_RESPONSE_REASON_FAMILIES
     )
 
 

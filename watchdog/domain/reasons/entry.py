@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 
-class ReasonScope(Enum):
+class ReasonCatalogueSection(Enum):
     """What a reason explains. Each scope is a section of docs/reasons.md, in this order."""
 
     FAILURE = "fail"
@@ -33,7 +33,7 @@ class ReasonScope(Enum):
 class ReasonEntry:
     """One entry of the catalogue."""
 
-    scope: ReasonScope
+    scope: ReasonCatalogueSection
     code: str
     """`family.cause`. The cause `*` stands for every other cause of the family, `4xx` for every status of the class."""
     title: str
@@ -49,4 +49,4 @@ class ReasonEntry:
     @property
     def may_be_remediated(self) -> bool:
         """Whether a remediation may be configured for it: it makes a finding bad, and a run has just shown it."""
-        return self.scope in (ReasonScope.FAILURE, ReasonScope.FINDING)
+        return self.scope in (ReasonCatalogueSection.FAILURE, ReasonCatalogueSection.FINDING)

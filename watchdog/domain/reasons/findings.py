@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
-from watchdog.domain.reasons.entry import ReasonEntry, ReasonScope
+from watchdog.domain.reasons.entry import ReasonCatalogueSection, ReasonEntry
 
-_error_reason_entry = partial(ReasonEntry, ReasonScope.ERROR)
-_missed_reason_entry = partial(ReasonEntry, ReasonScope.MISSED)
-_finding_reason_entry = partial(ReasonEntry, ReasonScope.FINDING)
-_resolution_reason_entry = partial(ReasonEntry, ReasonScope.RESOLUTION)
+_error_reason_entry = partial(ReasonEntry, ReasonCatalogueSection.ERROR)
+_missed_reason_entry = partial(ReasonEntry, ReasonCatalogueSection.MISSED)
+_finding_reason_entry = partial(ReasonEntry, ReasonCatalogueSection.FINDING)
+_resolution_reason_entry = partial(ReasonEntry, ReasonCatalogueSection.RESOLUTION)
 
 FINDING_REASON_ENTRIES = (
     _error_reason_entry(
@@ -324,7 +324,7 @@ FINDING_REASON_ENTRIES = (
         "expression.",
     ),
     ReasonEntry(
-        ReasonScope.NO_DATA,
+        ReasonCatalogueSection.NO_DATA,
         "no_data",
         "No data",
         "No result has been stored for longer than expected.",

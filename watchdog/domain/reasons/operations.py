@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
-from watchdog.domain.reasons.entry import ReasonEntry, ReasonScope
+from watchdog.domain.reasons.entry import ReasonCatalogueSection, ReasonEntry
 
-_delivery_reason_entry = partial(ReasonEntry, ReasonScope.DELIVERY)
-_remediation_reason_entry = partial(ReasonEntry, ReasonScope.REMEDIATION)
-_access_reason_entry = partial(ReasonEntry, ReasonScope.ACCESS)
+_delivery_reason_entry = partial(ReasonEntry, ReasonCatalogueSection.DELIVERY)
+_remediation_reason_entry = partial(ReasonEntry, ReasonCatalogueSection.REMEDIATION)
+_access_reason_entry = partial(ReasonEntry, ReasonCatalogueSection.ACCESS)
 
 DELIVERY_AND_ACCESS_REASON_ENTRIES = (
     _delivery_reason_entry(

@@ -3,13 +3,13 @@
 from watchdog.domain.rules.engine import (
     INCIDENT_HEALTH_STATE_BY_RULE,
     THRESHOLD_IGNORING_RULE_NAMES,
+    AlertStateFoldOutcome,
     AlertStates,
-    ResultsFoldOutcome,
     advance_alert_state,
     derive_probe_health_state,
     evaluate_result_rules,
     fold_results,
-    has_bad_finding_about_subject,
+    is_result_bad_by_rule_about_subject,
 )
 from watchdog.domain.rules.policy import AlertPolicy
 from watchdog.domain.uptime_clock import UptimeClock
@@ -18,12 +18,12 @@ __all__ = [
     "INCIDENT_HEALTH_STATE_BY_RULE",
     "THRESHOLD_IGNORING_RULE_NAMES",
     "AlertPolicy",
+    "AlertStateFoldOutcome",
     "AlertStates",
-    "ResultsFoldOutcome",
     "UptimeClock",
     "advance_alert_state",
     "derive_probe_health_state",
     "evaluate_result_rules",
     "fold_results",
-    "has_bad_finding_about_subject",
+    "is_result_bad_by_rule_about_subject",
 ]

@@ -32,7 +32,7 @@ class CanaryLimits:
 
 
 @dataclass(slots=True)
-class CanaryJobTracker:
+class CanaryJobStageTracker:
     """The stages of a canary job on Watchdog's own clock.
 
     A worker's clock may be off by any amount, so an instant that the system reports counts only within the two polls
@@ -53,7 +53,7 @@ class CanaryJobTracker:
     """What an earlier run remembered of it; None: this run has sent it."""
 
     @classmethod
-    def from_outstanding_record(cls, record: OutstandingCanaryJobRecord) -> CanaryJobTracker:
+    def from_outstanding_record(cls, record: OutstandingCanaryJobRecord) -> CanaryJobStageTracker:
         """Tracks the sentinel of an earlier run."""
         return cls(record.job_id, record.sent_at, record.sent_at, picked_up_at=record.picked_up_at, earlier=record)
 
@@ -120,7 +120,7 @@ def give_up_oldest_canary_job(
 
 
 def find_canary_problem(
-    limits: CanaryLimits, tracker: CanaryJobTracker, stats: QueueStats, sending_ms: int = 0
+    limits: CanaryLimits, tracker: CanaryJobStageTracker, stats: QueueStats, sending_ms: int = 0
 ) -> tuple[str, str]:
     """Reason and message; both empty when the canary job was finished in time.
 
@@ -144,7 +144,7 @@ def find_canary_problem(
         case CanaryJobStage.FAILED:
             return build_reason_and_message("job.failed", error or "no error message", name="the job", repeats="")
         case CanaryJobStage.QUEUED:
-            return build_reason_and_message("canary.not_picked_up", _describe_canary_queue(stats), period=period)
+            return build_reason_and_message("canary.not_picked_up", _describe_canary_queue_stats(stats), period=period)
         case CanaryJobStage.DONE if (
             tracker.finished_at is not None and tracker.finished_at <= tracker.sent_at + limits.finish_within
         ):
@@ -154,13 +154,13 @@ def find_canary_problem(
             "canary.not_finished", error, progress=f"{picked_up}, ", period=period
         )
     else:
-        detail = ": ".join(part for part in (_describe_canary_queue(stats), error) if part)
+        detail = ": ".join(part for part in (_describe_canary_queue_stats(stats), error) if part)
         reason, message = build_reason_and_message("canary.not_finished", detail, progress="", period=period)
     has_stalled = tracker.earlier is not None and tracker.earlier.reason == "canary.progress_stalled"
     return "canary.progress_stalled" if has_stalled else reason, message
 
 
-def _describe_canary_queue(stats: QueueStats) -> str:
+def _describe_canary_queue_stats(stats: QueueStats) -> str:
     parts = ["the queue is paused"] if stats.paused else []
     if stats.waiting is not None:
         parts.append(f"{stats.waiting} waiting")

@@ -57,8 +57,8 @@ INCIDENT_HEALTH_STATE_BY_RULE = {rule.RULE_NAME: rule.INCIDENT_HEALTH_STATE for 
 SUBJECT_LISTING_RULE_MODULES = (task, preference, tool, job, service)
 """The rules that evaluate the subjects of a listing of their own."""
 
-SUBJECT_FACTS_TYPE_BY_RULE: Mapping[str, type[SubjectFacts]] = {
-    rule.RULE_NAME: rule.FACTS_TYPE for rule in SUBJECT_LISTING_RULE_MODULES
+SUBJECT_FACTS_CLASS_BY_RULE: Mapping[str, type[SubjectFacts]] = {
+    rule.RULE_NAME: rule.SUBJECT_FACTS_CLASS for rule in SUBJECT_LISTING_RULE_MODULES
 }
 
 _LISTING_RULE_BY_DEPENDENT_RULE = {missing.RULE_NAME: task.RULE_NAME, unreadable_schedule.RULE_NAME: job.RULE_NAME}
@@ -85,7 +85,7 @@ def evaluate_result_rules(policy: AlertPolicy, result: ProbeResult) -> list[Find
     return [finding for rule in rules for finding in rule.evaluate_result(policy, result)]
 
 
-def has_bad_finding_about_subject(policy: AlertPolicy, result: ProbeResult, rule_name: str, subject: str) -> bool:
+def is_result_bad_by_rule_about_subject(policy: AlertPolicy, result: ProbeResult, rule_name: str, subject: str) -> bool:
     """Whether `evaluate_result_rules` gives a bad finding of this rule about this subject. Other subjects of its
     listing, of which there may be hundreds, are not evaluated."""
     rules = RULE_MODULES_BY_OUTCOME_WITHOUT_VERDICT.get(result.outcome, RESULT_RULE_MODULES)
@@ -131,7 +131,7 @@ def advance_alert_state(
             bad_count=0, good_count=0, first_bad_slot=slot, incident=None, generation=generation
         )
         if state.incident is not None:
-            state = _count_slots_with_other_cause(state._replace(good_count=0), finding.reason)
+            state = _update_other_cause_count_in_state(state._replace(good_count=0), finding.reason)
             if state.other_count >= failure_threshold:
                 add_transition(IncidentEvent.CHANGED, state)
                 state = state._replace(reason=finding.reason, other_count=0)
@@ -167,7 +167,7 @@ def _build_incident_transition(
     )
 
 
-def _count_slots_with_other_cause(state: FindingAlertState, reason: str) -> FindingAlertState:
+def _update_other_cause_count_in_state(state: FindingAlertState, reason: str) -> FindingAlertState:
     """Counts the bad slots in a row in which an open incident has one other cause than its current one."""
     if is_same_incident_cause(reason, state.reason):
         return state._replace(other_count=0)
@@ -215,7 +215,7 @@ def fold_single_result(
         advance_alert_state(policy, alert_states, result.slot, finding, transitions, generation=generation)
 
 
-class ResultsFoldOutcome(NamedTuple):
+class AlertStateFoldOutcome(NamedTuple):
     """How far a fold came, and what it decided."""
 
     evaluated_until: int
@@ -239,7 +239,7 @@ def fold_results(
     now: int = 0,
     *,
     generation: int = 0,
-) -> ResultsFoldOutcome:
+) -> AlertStateFoldOutcome:
     """Folds results into `alert_states`, which it changes, up to the first slot that is still awaited, or whose result
     is held beyond `now`.
 
@@ -268,16 +268,16 @@ def fold_results(
         awaited = result.previous_slot
         if awaited is not None and awaited > evaluated_until and not lateness_passed(awaited):
             apply_staleness_before(awaited)
-            return ResultsFoldOutcome(evaluated_until, awaited, changed, transitions)
+            return AlertStateFoldOutcome(evaluated_until, awaited, changed, transitions)
         apply_staleness_before(result.slot)
         if result.held_until is not None and result.held_until > now:
-            return ResultsFoldOutcome(evaluated_until, None, changed, transitions, result.held_until)
+            return AlertStateFoldOutcome(evaluated_until, None, changed, transitions, result.held_until)
         states_before = dict(alert_states)
         fold_single_result(policy, alert_states, result, transitions)
         changed = changed or alert_states != states_before
         evaluated_until = result.slot
     apply_staleness_before(None)
-    return ResultsFoldOutcome(evaluated_until, None, changed, transitions)
+    return AlertStateFoldOutcome(evaluated_until, None, changed, transitions)
 
 
 def derive_probe_health_state(open_rules: Iterable[str], *, has_verdict: bool) -> HealthState:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from watchdog.domain.formatting import (
     MINUTE_MS,
     SECOND_MS,
-    SHOW_SECONDS_IF_LIMIT_BELOW_MS,
+    SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS,
     format_count_with_noun,
     format_duration,
     format_time_in_zone,
@@ -26,7 +26,7 @@ from watchdog.domain.model import Finding, HealthState, Incident, ProbeInfo, Pro
 from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.probe_state import SavedScheduledJobState, ScheduledJobStateRecord, build_scheduled_job_state_key
 from watchdog.domain.reasons import build_reason_and_message
-from watchdog.domain.rules.lost_run import find_job_interval_counted_from_run, reclassify_lost_job_run
+from watchdog.domain.rules.lost_run import find_job_interval_counted_from_run, reclassify_run_in_progress_as_lost
 from watchdog.domain.rules.missing_jobs import find_unjudgeable_job_names
 from watchdog.domain.rules.policy import AlertPolicy
 from watchdog.domain.schedule import (
@@ -38,12 +38,12 @@ from watchdog.domain.schedule import (
     extend_deadline_over_downtime_gaps,
     list_missed_job_runs,
 )
-from watchdog.domain.text import summarize_error
+from watchdog.domain.text import summarize_error_text
 from watchdog.domain.uptime_clock import DowntimeGaps
 
 RULE_NAME = "job"
 INCIDENT_HEALTH_STATE = HealthState.DOWN
-FACTS_TYPE = ScheduledJobFacts
+SUBJECT_FACTS_CLASS = ScheduledJobFacts
 OVERDUE_JOB_REASONS = ("job.overdue", "job.never_ran")
 """A run did not start. The scheduler may be the cause."""
 
@@ -120,7 +120,7 @@ def update_and_judge_job(
     gaps: DowntimeGaps = (),
 ) -> EvaluatedJob:
     """Judges one job. `gaps`: when it could not have reported a run; empty where its source knows all of them."""
-    facts = reclassify_lost_job_run(facts, limits, now)
+    facts = reclassify_run_in_progress_as_lost(facts, limits, now)
     facts, state = merge_saved_job_state(facts, limits, None if record is None else record.state, now)
     facts = facts._replace(expected_from=state.expected_from)
     return EvaluatedJob(facts, state, judge_job_facts(facts, limits, now, gaps))
@@ -288,7 +288,7 @@ def _find_job_problem(
     if facts.lost_since is not None and facts.lost_failures >= limits.max_failures:
         return _build_lost_job_run_problem(name, facts.lost_since, facts.lost_failures, now, zone)
     if facts.running_since is not None:
-        seconds = limits.max_runtime is not None and limits.max_runtime < SHOW_SECONDS_IF_LIMIT_BELOW_MS
+        seconds = limits.max_runtime is not None and limits.max_runtime < SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS
         since = f"running since {format_time_in_zone(facts.running_since, now, zone, seconds=seconds)}"
         if facts.stalled:
             return build_reason_and_message("job.stalled", f"{since}, and its worker is gone", name=name)
@@ -302,8 +302,8 @@ def _find_job_problem(
         if facts.lost_since is not None and facts.lost_is_newest:
             return _build_lost_job_run_problem(name, facts.lost_since, facts.failures, now, zone)
         repeats = "" if facts.failures == 1 else f" {format_count_with_noun(facts.failures, 'time')} in a row"
-        return build_reason_and_message("job.failed", summarize_error(facts.error), name=name, repeats=repeats)
-    return _find_runtime_problem(facts, limits)
+        return build_reason_and_message("job.failed", summarize_error_text(facts.error), name=name, repeats=repeats)
+    return _find_job_duration_limit_problem(facts, limits)
 
 
 def _choose_job_message_time_zone(schedule: Schedule | None) -> str:
@@ -317,7 +317,7 @@ def _build_lost_job_run_problem(name: str, lost_since: int, failures: int, now: 
     return build_reason_and_message("job.lost", name=name, started=started, repeats=repeats)
 
 
-def _find_runtime_problem(facts: ScheduledJobFacts, limits: ScheduledJobLimits) -> tuple[str, str]:
+def _find_job_duration_limit_problem(facts: ScheduledJobFacts, limits: ScheduledJobLimits) -> tuple[str, str]:
     if facts.duration is None:
         return "", ""
     name, duration = facts.name, format_duration(facts.duration)
@@ -363,7 +363,7 @@ def _find_overdue_problem(
     seconds = first % MINUTE_MS >= SECOND_MS
     due, hints = (
         f"due {format_time_in_zone(first, now, zone, seconds=seconds)}",
-        _list_overdue_job_hints(facts, now, zone, seconds),
+        _format_overdue_job_hints(facts, now, zone, seconds),
     )
     if announced is None and facts.last_start is None and facts.last_end is None:
         return build_reason_and_message("job.never_ran", f"{due}{hints}", name=facts.name)
@@ -374,7 +374,7 @@ def _find_overdue_problem(
     return build_reason_and_message("job.overdue", f"{due}{hints}", name=facts.name)
 
 
-def _list_overdue_job_hints(facts: ScheduledJobFacts, now: int, zone: str, seconds: bool) -> str:
+def _format_overdue_job_hints(facts: ScheduledJobFacts, now: int, zone: str, seconds: bool) -> str:
     """What may explain that a run did not start in time. `seconds`: whether times show them."""
 
     def at(instant: int) -> str:

@@ -6,8 +6,8 @@ from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.rules.job import OVERDUE_JOB_REASONS, build_job_run_expectation
-from watchdog.domain.rules.lost_run import compute_job_run_deadline
-from watchdog.domain.schedule import MIN_CHECK_IN_RETRY_DURATION_MS, compute_utc_offset_change_ms
+from watchdog.domain.rules.lost_run import compute_job_run_end_deadline
+from watchdog.domain.schedule import MIN_CHECK_IN_RETRY_DURATION_MS, compute_utc_offset_change_near_instant_ms
 from watchdog.domain.uptime_clock import DowntimeGaps
 
 MAX_UTC_OFFSET_CHANGE_MS = 2 * HOUR_MS
@@ -30,7 +30,7 @@ def find_next_deadline_of_job(
         for grace in (limits.grace, limits.grace + MAX_UTC_OFFSET_CHANGE_MS):
             after = now - grace
             slot = expected.schedule.find_next_slot_after(max(after, expected.last_run_at or after))
-            deadlines.append(slot + limits.grace + compute_utc_offset_change_ms(expected.schedule, slot))
+            deadlines.append(slot + limits.grace + compute_utc_offset_change_near_instant_ms(expected.schedule, slot))
     if facts.running_since is not None:
-        deadlines.append(compute_job_run_deadline(facts, limits, facts.running_since) + 1)
+        deadlines.append(compute_job_run_end_deadline(facts, limits, facts.running_since) + 1)
     return min((deadline for deadline in deadlines if deadline > now), default=None)

@@ -16,12 +16,12 @@ from watchdog.domain.observations import JobSourceSnapshot, ScheduledJobFacts, S
 from watchdog.domain.probe_state import (
     FORGET_JOB_STATE_KEY_PREFIX,
     JOB_SOURCE_OUTAGE_STATE_KEY,
+    JOB_SOURCE_SCHEDULER_HEARTBEAT_STATE_KEY,
     SCHEDULED_JOB_STATE_KEY_PREFIX,
-    SCHEDULER_HEARTBEAT_STATE_KEY,
     JobSourceOutageRecord,
+    JobSourceSchedulerHeartbeatRecord,
     SavedScheduledJobState,
     ScheduledJobStateRecord,
-    SchedulerHeartbeatRecord,
     build_forget_job_state_key,
     build_scheduled_job_state_key,
     read_scheduled_job_state_record,
@@ -77,7 +77,7 @@ class _JobSourceEvaluationInputs(NamedTuple):
         return self.snapshot.taken_at
 
     @property
-    def server_returned_at(self) -> int:
+    def server_reachable_again_at(self) -> int:
         """0: it was never away."""
         return 0 if self.absence is None else self.absence.returned_at or 0
 
@@ -115,13 +115,13 @@ def evaluate_job_source(
     returned: Mapping[str, Json] = {} if absence is None else {JOB_SOURCE_OUTAGE_STATE_KEY: absence.to_json()}
     if dead := _find_dead_scheduler_problem(source, listed):
         return EvaluatedJobSource((), *dead, is_readable=False, state_updates=returned)
-    unlisted = _accept_job_removals(source, listed, list(_evaluate_unlisted_jobs(source)))
+    unlisted = _accept_vanished_jobs_as_removed(source, listed, list(_evaluate_unlisted_jobs(source)))
     jobs = (*listed, *unlisted)
     reason, message = _find_job_source_problem(snapshot, jobs)
     updates: dict[str, Json] = dict.fromkeys(key for key in probe_state if key.startswith(FORGET_JOB_STATE_KEY_PREFIX))
     updates |= returned
     if heartbeat_at is not None:
-        updates[SCHEDULER_HEARTBEAT_STATE_KEY] = SchedulerHeartbeatRecord(heartbeat_at).to_json()
+        updates[JOB_SOURCE_SCHEDULER_HEARTBEAT_STATE_KEY] = JobSourceSchedulerHeartbeatRecord(heartbeat_at).to_json()
     return EvaluatedJobSource(jobs, reason, message, state_updates=updates)
 
 
@@ -191,7 +191,7 @@ def _is_job_lateness_undecided(
     grace, absence = limits.grace + source.snapshot.reporting_lag, source.absence
     if job.state.returned_at is not None and source.taken_at - job.state.returned_at <= grace:
         return True
-    if absence is not None and source.taken_at - source.server_returned_at <= grace:
+    if absence is not None and source.taken_at - source.server_reachable_again_at <= grace:
         return not _is_job_overdue_at(absence.away_since, job, limits)
     if job.facts.sent or source.scheduler.timeout is None or source.heartbeat_at is None:
         return False
@@ -283,7 +283,7 @@ def _evaluate_gone_job(
     return _mark_job_lateness_undecided(job) if is_starting else job
 
 
-def _accept_job_removals(
+def _accept_vanished_jobs_as_removed(
     source: _JobSourceEvaluationInputs, listed: list[EvaluatedJob], unlisted: list[EvaluatedJob]
 ) -> list[EvaluatedJob]:
     """Accepts that jobs were removed, once the source has been stable for long enough.
@@ -318,13 +318,13 @@ def _accept_job_removals(
 def _find_newest_scheduler_heartbeat(snapshot: JobSourceSnapshot, probe_state: Mapping[str, Json]) -> int | None:
     if snapshot.scheduler is None or snapshot.scheduler.timeout is None:
         return None
-    stored = probe_state.get(SCHEDULER_HEARTBEAT_STATE_KEY)
-    remembered = None if stored is None else SchedulerHeartbeatRecord.from_json(stored).heartbeat_at
+    stored = probe_state.get(JOB_SOURCE_SCHEDULER_HEARTBEAT_STATE_KEY)
+    remembered = None if stored is None else JobSourceSchedulerHeartbeatRecord.from_json(stored).heartbeat_at
     reports = [at for at in (snapshot.scheduler.heartbeat_at, remembered) if at is not None]
     return max((min(at, snapshot.taken_at) for at in reports), default=None)
 
 
-def build_job_source_outage_update(probe_state: Mapping[str, Json], now: int) -> Mapping[str, Json]:
+def build_job_source_outage_state_updates(probe_state: Mapping[str, Json], now: int) -> Mapping[str, Json]:
     """What a run changes in the probe's state that could not reach the server that holds the jobs."""
     record = _decode_job_source_outage(probe_state)
     is_known = record is not None and record.returned_at is None
@@ -361,7 +361,7 @@ def _find_dead_scheduler_problem(
         detail = _describe_idle_scheduler(source, listed)
     elif source.heartbeat_at is None:
         detail = "none has ever reported"
-    elif source.taken_at - max(source.heartbeat_at, source.server_returned_at) > scheduler.timeout:
+    elif source.taken_at - max(source.heartbeat_at, source.server_reachable_again_at) > scheduler.timeout:
         detail = f"the last heartbeat was at {format_utc_timestamp(source.heartbeat_at, source.taken_at, seconds=True)}"
     else:
         return None

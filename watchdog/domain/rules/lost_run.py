@@ -18,17 +18,21 @@ def find_job_interval_counted_from_run(facts: ScheduledJobFacts, limits: Schedul
     return facts.every if not facts.cron and facts.next_due is None else None
 
 
-def compute_job_run_deadline(facts: ScheduledJobFacts, limits: ScheduledJobLimits, started_at: int) -> int:
+def compute_job_run_end_deadline(facts: ScheduledJobFacts, limits: ScheduledJobLimits, started_at: int) -> int:
     """When a run that started at `started_at` should have ended. Without `max_runtime`: after one period, and at least
     after an hour; that serves to find lost runs only."""
     if limits.max_runtime is not None:
         return started_at + limits.max_runtime
     interval, schedule = find_job_interval_counted_from_run(facts, limits), limits.schedule or facts.build_schedule()
-    period = interval or (MIN_LOST_JOB_RUN_AGE_MS if schedule is None else schedule.compute_period_at(started_at))
+    period = interval or (
+        MIN_LOST_JOB_RUN_AGE_MS if schedule is None else schedule.compute_slot_interval_ms_at(started_at)
+    )
     return started_at + max(period, MIN_LOST_JOB_RUN_AGE_MS)
 
 
-def reclassify_lost_job_run(facts: ScheduledJobFacts, limits: ScheduledJobLimits, now: int) -> ScheduledJobFacts:
+def reclassify_run_in_progress_as_lost(
+    facts: ScheduledJobFacts, limits: ScheduledJobLimits, now: int
+) -> ScheduledJobFacts:
     """A run that its source still lists as in progress is lost if its deadline has passed and a later run has ended."""
     since, end = facts.running_since, facts.last_end
     if since is None or end is None or facts.duration is None or facts.stalled:
@@ -38,7 +42,7 @@ def reclassify_lost_job_run(facts: ScheduledJobFacts, limits: ScheduledJobLimits
         (
             start
             for start in (since, newest)
-            if start < newest_ended_start and compute_job_run_deadline(facts, limits, start) <= now
+            if start < newest_ended_start and compute_job_run_end_deadline(facts, limits, start) <= now
         ),
         default=None,
     )

@@ -21,7 +21,7 @@ class PreferenceExpressionFacts(NamedTuple):
 
 RULE_NAME = "preference"
 INCIDENT_HEALTH_STATE = HealthState.DEGRADED
-FACTS_TYPE = PreferenceExpressionFacts
+SUBJECT_FACTS_CLASS = PreferenceExpressionFacts
 
 
 def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Finding]:

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from watchdog.domain.formatting import (
-    SHOW_SECONDS_IF_LIMIT_BELOW_MS,
+    SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS,
     format_count_with_noun,
     format_duration,
-    format_duration_over_limit,
+    format_duration_distinct_from_limit,
     format_number,
     format_utc_timestamp,
 )
@@ -20,7 +20,7 @@ from watchdog.domain.schedule import MIN_CHECK_IN_RETRY_DURATION_MS
 from watchdog.domain.uptime_clock import DowntimeGaps
 
 
-class QueueThresholdState(NamedTuple):
+class EvaluatedQueueThreshold(NamedTuple):
     """How one metric stands against its limit, now."""
 
     record: QueueThresholdRecord
@@ -37,35 +37,35 @@ class QueueThresholdState(NamedTuple):
         return not self.unavailable and self.record.is_breached(now)
 
 
-def evaluate_queue_thresholds(
+def build_evaluated_queue_thresholds(
     thresholds: Iterable[QueueThreshold],
     stats: QueueStats,
     records: Mapping[str, QueueThresholdRecord],
     now: int,
     gaps: DowntimeGaps = (),
-) -> list[QueueThresholdState]:
+) -> list[EvaluatedQueueThreshold]:
     """`records`: what the last run remembered, by metric. `gaps`: when nothing was measured."""
     return [
-        _evaluate_queue_threshold(threshold, stats, records.get(threshold.metric), now, gaps)
+        _build_evaluated_queue_threshold(threshold, stats, records.get(threshold.metric), now, gaps)
         for threshold in thresholds
     ]
 
 
-def _evaluate_queue_threshold(
+def _build_evaluated_queue_threshold(
     threshold: QueueThreshold, stats: QueueStats, record: QueueThresholdRecord | None, now: int, gaps: DowntimeGaps
-) -> QueueThresholdState:
+) -> EvaluatedQueueThreshold:
     since = _find_queue_threshold_breach_start(threshold, record, now, gaps)
     if threshold.metric == "stalled":
         return _evaluate_queue_stalled_threshold(
             threshold, stats, None if record is None else record.head_marker, since, now
         )
-    value, reported = read_queue_metric(threshold, stats)
+    value, reported = read_queue_metric_and_availability(threshold, stats)
     if not reported:
-        return QueueThresholdState(QueueThresholdRecord(threshold, since), None, unavailable=True)
+        return EvaluatedQueueThreshold(QueueThresholdRecord(threshold, since), None, unavailable=True)
     is_bad = value is not None and (
         value < threshold.value if threshold.metric == "consumers" else value > threshold.value
     )
-    return QueueThresholdState(
+    return EvaluatedQueueThreshold(
         QueueThresholdRecord(threshold, (now if since is None else since) if is_bad else None), value
     )
 
@@ -87,25 +87,25 @@ def _find_queue_threshold_breach_start(
 
 def _evaluate_queue_stalled_threshold(
     threshold: QueueThreshold, stats: QueueStats, previous_head: str | int | None, breached_since: int | None, now: int
-) -> QueueThresholdState:
+) -> EvaluatedQueueThreshold:
     """The queue progresses when another job is next, or, where the system does not show which is, when fewer wait."""
     waiting = stats.waiting
     if waiting is None:
-        return QueueThresholdState(
+        return EvaluatedQueueThreshold(
             QueueThresholdRecord(threshold, breached_since, previous_head), None, unavailable=True
         )
     if not waiting:
-        return QueueThresholdState(QueueThresholdRecord(threshold), 0)
+        return EvaluatedQueueThreshold(QueueThresholdRecord(threshold), 0)
     head = waiting if stats.head is None else compute_short_digest(stats.head)
     if isinstance(head, int) and isinstance(previous_head, int):
         stalled = head >= previous_head
     else:
         stalled = head == previous_head
     since = breached_since if stalled and breached_since is not None else now
-    return QueueThresholdState(QueueThresholdRecord(threshold, since, head), waiting)
+    return EvaluatedQueueThreshold(QueueThresholdRecord(threshold, since, head), waiting)
 
 
-def read_queue_metric(threshold: QueueThreshold, stats: QueueStats) -> tuple[float | None, bool]:
+def read_queue_metric_and_availability(threshold: QueueThreshold, stats: QueueStats) -> tuple[float | None, bool]:
     """A metric's value, and whether the system reports it."""
     if threshold.metric == "oldest":
         age = 0 if stats.waiting == 0 else stats.oldest
@@ -122,11 +122,13 @@ def read_queue_metric(threshold: QueueThreshold, stats: QueueStats) -> tuple[flo
     return (None, False) if succeeded is None else (failed / completed, True)
 
 
-def describe_queue_threshold_breach(state: QueueThresholdState, stats: QueueStats, now: int) -> tuple[str, str]:
+def build_queue_threshold_breach_problem(
+    state: EvaluatedQueueThreshold, stats: QueueStats, now: int
+) -> tuple[str, str]:
     """Reason and message of a metric that is bad."""
     threshold, value = state.threshold, state.value or 0
     since = format_utc_timestamp(
-        state.record.breached_since or now, now, seconds=threshold.for_ms < SHOW_SECONDS_IF_LIMIT_BELOW_MS
+        state.record.breached_since or now, now, seconds=threshold.for_ms < SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS
     )
     limit, suffix = f"{threshold.value:g}", f", since {since}" if threshold.for_ms else ""
     match threshold.metric:
@@ -134,7 +136,9 @@ def describe_queue_threshold_breach(state: QueueThresholdState, stats: QueueStat
             return build_reason_and_message("queue.no_consumers", value=f"{value:g}", limit=limit + suffix)
         case "stalled":
             symptom = (
-                "the number of waiting jobs has not fallen" if state.record.head_is_count else "no job has been started"
+                "the number of waiting jobs has not fallen"
+                if state.record.head_marker_is_waiting_count
+                else "no job has been started"
             )
             waiting = format_number(round(value))
             return build_reason_and_message("queue.stalled", symptom=symptom, since=since, waiting=waiting)
@@ -147,7 +151,7 @@ def describe_queue_threshold_breach(state: QueueThresholdState, stats: QueueStat
                 limit=f"{threshold.value:.0%}",
             )
         case "oldest":
-            text = format_duration_over_limit(round(value), round(threshold.value))
+            text = format_duration_distinct_from_limit(round(value), round(threshold.value))
             limit = format_duration(threshold.value)
         case _:
             text, limit = format_number(round(value)), format_number(round(threshold.value))

@@ -12,13 +12,13 @@ from watchdog.domain.rules.policy import AlertPolicy
 
 RULE_NAME = "service"
 INCIDENT_HEALTH_STATE = HealthState.DEGRADED
-FACTS_TYPE = WatchdogFaultFacts
+SUBJECT_FACTS_CLASS = WatchdogFaultFacts
 WATCHDOG_SELF_PROBE_ID = "watchdog"
 """The id of the built-in probe whose findings these are."""
 WATCHDOG_SELF_PROBE_KIND = "service"
-MAX_DESTINATION_FAILING_MS = 60_000
+DESTINATION_FAULT_AFTER_FAILING_MS = 60_000
 """A destination that has failed for less has no problem yet: most outages of receivers are over by then."""
-MAX_ALL_DESTINATIONS_FAILING_MS = 300_000
+NOT_READY_AFTER_DESTINATIONS_FAILING_MS = 300_000
 """When every destination has failed for this long, no one can be notified: Watchdog is not ready."""
 DESTINATION_SUBJECT_PREFIX = "receiver "
 PROCESS_CONFIG_DIFFERENCE_SUBJECT = "configurations"
@@ -47,20 +47,20 @@ def build_process_fault_subject(fault: str, member: str) -> str:
     return f"{fault} of {member}"
 
 
-def is_destination_failing(facts: WatchdogFaultFacts, now: int) -> bool:
+def has_destination_failed_too_long(facts: WatchdogFaultFacts, now: int) -> bool:
     """Whether deliveries have failed for too long, or one was given up."""
     return facts.failing_since is not None and (
-        facts.given_up or now - facts.failing_since >= MAX_DESTINATION_FAILING_MS
+        facts.given_up or now - facts.failing_since >= DESTINATION_FAULT_AFTER_FAILING_MS
     )
 
 
-def are_all_destinations_failing(
+def have_all_destinations_failed_too_long(
     facts: Mapping[str, WatchdogFaultFacts], destinations: Collection[str], now: int
 ) -> bool:
     """Whether every destination has failed for too long. `facts`: of the destinations that fail."""
     return bool(destinations) and all(
         (since := facts.get(name, WatchdogFaultFacts(None)).failing_since) is not None
-        and now - since >= MAX_ALL_DESTINATIONS_FAILING_MS
+        and now - since >= NOT_READY_AFTER_DESTINATIONS_FAILING_MS
         for name in destinations
     )
 
@@ -69,10 +69,10 @@ def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Findin
     if (listing := result.listings.get(RULE_NAME)) is None:
         return
     for subject, facts in listing.subjects.items():
-        yield Finding(RULE_NAME, subject, *_judge_watchdog_fault(subject, facts, listing.observed_at))
+        yield Finding(RULE_NAME, subject, *_judge_facts_about_watchdog_fault(subject, facts, listing.observed_at))
 
 
-def _judge_watchdog_fault(subject: str, facts: WatchdogFaultFacts, now: int) -> tuple[bool, str, str]:
+def _judge_facts_about_watchdog_fault(subject: str, facts: WatchdogFaultFacts, now: int) -> tuple[bool, str, str]:
     """Whether a subject is bad, its reason and its message."""
     differs = subject == PROCESS_CONFIG_DIFFERENCE_SUBJECT
     if facts.failing_since is None:
@@ -84,7 +84,9 @@ def _judge_watchdog_fault(subject: str, facts: WatchdogFaultFacts, now: int) -> 
             WATCHDOG_PROCESS_FAULT_REASON_BY_NAME[fault], facts.error, member=member, since=since
         )
     if not (
-        now - facts.failing_since > MAX_PROCESS_CONFIG_DIFFERENCE_MS if differs else is_destination_failing(facts, now)
+        now - facts.failing_since > MAX_PROCESS_CONFIG_DIFFERENCE_MS
+        if differs
+        else has_destination_failed_too_long(facts, now)
     ):
         return False, "", ""
     since = format_utc_timestamp(facts.failing_since, now)

@@ -6,17 +6,17 @@ import re
 from collections.abc import Iterator
 from enum import Enum
 
-from watchdog.domain.formatting import SHOW_SECONDS_IF_LIMIT_BELOW_MS, format_duration, format_utc_timestamp
+from watchdog.domain.formatting import SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS, format_duration, format_utc_timestamp
 from watchdog.domain.model import Finding, HealthState, McpTaskFacts, ProbeInfo, ProbeResult
 from watchdog.domain.reasons import build_reason_and_message
 from watchdog.domain.rules.policy import AlertPolicy
 
 RULE_NAME = "task"
 INCIDENT_HEALTH_STATE = HealthState.DEGRADED
-FACTS_TYPE = McpTaskFacts
+SUBJECT_FACTS_CLASS = McpTaskFacts
 
 
-class McpTaskStatus(Enum):
+class McpTaskStatusMeaning(Enum):
     """What the status word of a task means."""
 
     GOOD = "good"
@@ -28,12 +28,12 @@ class McpTaskStatus(Enum):
 
 
 _MCP_TASK_STATUS_PATTERNS = {
-    McpTaskStatus.GOOD: re.compile(
+    McpTaskStatusMeaning.GOOD: re.compile(
         "complete|completed|disabled|done|finished|healthy|idle|in_progress|never|never_run|new|none|ok|pass|passed|"
         "paused|pending|queued|ready|running|scheduled|skipped|started|succeeded|success|successful|unknown|waiting"
     ),
-    McpTaskStatus.STALE: re.compile("delayed|late|missed|outdated|overdue|stale"),
-    McpTaskStatus.FAILED: re.compile(
+    McpTaskStatusMeaning.STALE: re.compile("delayed|late|missed|outdated|overdue|stale"),
+    McpTaskStatusMeaning.FAILED: re.compile(
         "abandoned|abort|aborted|cancelled|canceled|crashed|dead|error|errored|expired|fail|failed|failing|failure|"
         "fatal|killed|lost|rejected|stalled|stuck|terminated|timed_out|timeout|unhealthy"
     ),
@@ -44,18 +44,18 @@ def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Findin
     if (listing := result.listings.get(RULE_NAME)) is None:
         return
     for name, task in listing.subjects.items():
-        reason, message = find_mcp_task_problem(
-            name, task, find_max_mcp_task_age(policy.probe, name), listing.observed_at
+        reason, message = find_mcp_task_failure_or_staleness(
+            name, task, find_mcp_task_age_limit_ms(policy.probe, name), listing.observed_at
         )
         yield Finding(RULE_NAME, name, bool(reason), reason, message)
 
 
-def find_max_mcp_task_age(probe: ProbeInfo, name: str) -> int | None:
+def find_mcp_task_age_limit_ms(probe: ProbeInfo, name: str) -> int | None:
     """How long ago the task's last run may be, in milliseconds; None: no limit."""
     return probe.max_task_ages.get(name, probe.max_task_ages.get("*"))
 
 
-def parse_mcp_task_status(status: str) -> McpTaskStatus | None:
+def parse_mcp_task_status(status: str) -> McpTaskStatusMeaning | None:
     """What a status word of a task means; None: it is unknown."""
     word = status.lower().replace(" ", "_").replace("-", "_")
     for meaning, pattern in _MCP_TASK_STATUS_PATTERNS.items():
@@ -70,11 +70,13 @@ def has_mcp_task_failed(task: McpTaskFacts) -> bool:
     `ok: false` beside a good status and no error is no failure of the last run: the server finds the run too old, or
     knows of none.
     """
-    return not task.ok and (bool(task.error) or parse_mcp_task_status(task.status) in (None, McpTaskStatus.FAILED))
+    return not task.ok and (
+        bool(task.error) or parse_mcp_task_status(task.status) in (None, McpTaskStatusMeaning.FAILED)
+    )
 
 
-def find_mcp_task_problem(name: str, task: McpTaskFacts, limit: int | None, now: int) -> tuple[str, str]:
-    """Reason and message; both empty when the task is fine. `limit`: as `find_max_mcp_task_age` returns it.
+def find_mcp_task_failure_or_staleness(name: str, task: McpTaskFacts, limit: int | None, now: int) -> tuple[str, str]:
+    """Reason and message; both empty when the task is fine. `limit`: as `find_mcp_task_age_limit_ms` returns it.
 
     Servers often judge the age of all tasks alike, so the configured limit decides about an age, if there is one.
     """
@@ -85,7 +87,9 @@ def find_mcp_task_problem(name: str, task: McpTaskFacts, limit: int | None, now:
         return "", ""
     age = now - since
     verdict = "the server reports ok: false" if limit is None else f"limit {format_duration(limit)}"
-    when = format_utc_timestamp(since, now, seconds=(age if limit is None else limit) < SHOW_SECONDS_IF_LIMIT_BELOW_MS)
+    when = format_utc_timestamp(
+        since, now, seconds=(age if limit is None else limit) < SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS
+    )
     if task.last_run_at is None:
         return build_reason_and_message("task.never_ran", name=name, first_listed=when, verdict=verdict)
     verdict += f" at an age of {format_duration(age)}" if limit is None else ""

@@ -11,7 +11,7 @@ from watchdog.domain.rules.policy import AlertPolicy
 
 RULE_NAME = "tool"
 INCIDENT_HEALTH_STATE = HealthState.DEGRADED
-FACTS_TYPE = McpToolProblemFacts
+SUBJECT_FACTS_CLASS = McpToolProblemFacts
 
 
 def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Finding]:

@@ -6,14 +6,13 @@ import logging
 
 from watchdog.net.mcp.client import McpClient, measure_phase_and_tag_errors
 from watchdog.net.mcp.http_transport import McpHttpEndpoint
-from watchdog.net.mcp.large_messages import LargeMcpResult
+from watchdog.net.mcp.large_messages import WorkerParsedMcpResult
 from watchdog.net.mcp.results import McpTool
 from watchdog.net.mcp.session import McpSession, connect_mcp_client
 from watchdog.net.mcp.session_result import McpSessionPlan, McpSessionResult
 from watchdog.net.mcp.stdio import McpServerCommand
 
 __all__ = [
-    "LargeMcpResult",
     "McpClient",
     "McpHttpEndpoint",
     "McpServerCommand",
@@ -21,6 +20,7 @@ __all__ = [
     "McpSessionPlan",
     "McpSessionResult",
     "McpTool",
+    "WorkerParsedMcpResult",
     "connect_mcp_client",
     "measure_phase_and_tag_errors",
 ]

@@ -40,9 +40,9 @@ from watchdog.net.mcp.reply_errors import (
 )
 from watchdog.net.mcp.results import (
     add_missing_mcp_result_content,
+    build_mcp_tools_from_list_page,
+    extract_mcp_tool_result_value_and_text,
     parse_resource_contents,
-    parse_tool_result,
-    parse_tools_page,
 )
 from watchdog.net.mcp.session_result import McpSessionResult
 from watchdog.net.mcp.tool_schema import replace_invalid_tool_schemas
@@ -104,7 +104,7 @@ def measure_phase_and_tag_errors(phase_timer: PhaseTimer, name: str) -> Iterator
 
 
 @asynccontextmanager
-async def open_mcp_client(
+async def open_mcp_client_over_transport(
     transport: McpTransport, result: McpSessionResult, received: McpMessageInspector
 ) -> AsyncIterator[McpClient]:
     """Opens an SDK session over the transport, with a relay in each direction.
@@ -242,13 +242,13 @@ class McpClient:
 
     async def _negotiate_by_discover(self) -> None:
         try:
-            await self._await_response(MCP_DISCOVER_METHOD, self.session.discover())
+            await self._await_response_translating_errors(MCP_DISCOVER_METHOD, self.session.discover())
         except RuntimeError as error:
             raise error_from_unsupported_mcp_version(error) from error
 
     async def _negotiate_by_initialize(self) -> None:
         try:
-            await self._await_response("initialize", self.session.initialize())
+            await self._await_response_translating_errors("initialize", self.session.initialize())
         except ProbeError as error:
             if error.facts.get("rpc_error_code") != UNSUPPORTED_PROTOCOL_VERSION:
                 raise
@@ -258,13 +258,13 @@ class McpClient:
         except RuntimeError as runtime_error:
             raise error_from_unsupported_mcp_version(runtime_error) from runtime_error
 
-    async def list_tools(self) -> None:
+    async def list_tools_into_result(self) -> None:
         result, previous_cursors = self.result, set[str]()
         cursor: str | None = None
         while True:
             page = await self._fetch_tool_page(cursor)
             result.tool_page_count += 1
-            tools = parse_tools_page(page, self._received.tool_problems)
+            tools = build_mcp_tools_from_list_page(page, self._received.tool_problems)
             if large := self._received.take_large_result(MCP_LIST_TOOLS_METHOD):
                 result.large_results.append(large)
                 result.callable_tools += tools
@@ -284,7 +284,9 @@ class McpClient:
     async def _fetch_tool_page(self, cursor: str | None) -> ListToolsResult:
         params = None if cursor is None else PaginatedRequestParams(cursor=cursor)
         try:
-            return await self._await_response(MCP_LIST_TOOLS_METHOD, self.session.list_tools(params=params))
+            return await self._await_response_translating_errors(
+                MCP_LIST_TOOLS_METHOD, self.session.list_tools(params=params)
+            )
         except ProbeError as error:
             if error.facts.get("rpc_error_code") == METHOD_NOT_FOUND and cursor is None:
                 return ListToolsResult(tools=[])  # a server without tools need not implement the method
@@ -295,7 +297,7 @@ class McpClient:
         # session.call_tool() would discard a result that does not match the tool's own schema.
         request = CallToolRequest(params=CallToolRequestParams(name=tool, arguments=dict(arguments)))
         self.result.called_tool = tool
-        response = await self._await_response(
+        response = await self._await_response_translating_errors(
             "tools/call", self.session.send_request(request, CallToolResult, progress_callback=on_progress)
         )
         self.result.tool_is_error = response.is_error
@@ -303,11 +305,13 @@ class McpClient:
             self.result.large_results.append(large)
             self.result.tool_result, self.result.tool_result_text = large.summary, large.excerpt
         else:
-            self.result.tool_result, self.result.tool_result_text = parse_tool_result(response)
+            self.result.tool_result, self.result.tool_result_text = extract_mcp_tool_result_value_and_text(response)
 
-    async def read_resource(self, uri: str) -> None:
+    async def read_resource_into_result(self, uri: str) -> None:
         try:
-            response: ReadResourceResult = await self._await_response("resources/read", self.session.read_resource(uri))
+            response: ReadResourceResult = await self._await_response_translating_errors(
+                "resources/read", self.session.read_resource(uri)
+            )
         except ProbeError as error:
             if error.reason == "mcp.resource_missing":
                 error.message += f" ({uri})"
@@ -320,7 +324,7 @@ class McpClient:
         if not response.contents:
             raise ProbeError("mcp.resource_empty", f"resource {uri} is empty")
 
-    async def _await_response(self, method: str, pending_response: Awaitable[T]) -> T:
+    async def _await_response_translating_errors(self, method: str, pending_response: Awaitable[T]) -> T:
         self.result.last_method = method
         try:
             response = await pending_response
@@ -332,7 +336,7 @@ class McpClient:
             error = error_from_invalid_mcp_reply(method, validation_error)
             error.facts["rpc_method"] = method
             raise error from validation_error
-        if large_error := self._received.find_large_result_error(method):
+        if large_error := self._received.find_error_in_large_result(method):
             raise large_error
         return response
 

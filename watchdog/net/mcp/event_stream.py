@@ -11,7 +11,7 @@ from watchdog.domain.model import Json
 from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.net.errors import ProbeError
 from watchdog.net.mcp.message_text import normalize_jsonrpc_message
-from watchdog.net.redact import redact_url
+from watchdog.net.redact import strip_url_to_scheme_host_and_path
 from watchdog.net.url import parse_http_url
 
 UTF8_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -79,13 +79,13 @@ class NormalizedSseEvent(NamedTuple):
     """Whether it holds a JSON-RPC error."""
 
 
-def require_valid_sse_endpoint_event(event: bytes, url: str) -> None:
+def raise_if_sse_endpoint_has_other_origin(event: bytes, url: str) -> None:
     """Raises ProbeError if the event names an address of requests that MCP clients refuse. `url`: of the stream."""
     name = _SSE_EVENT_NAME_PATTERN.search(event)
     if name is None or name[1] != b"endpoint":
         return
     address, stream = extract_sse_event_data(event).decode(errors="replace"), parse_http_url(url)
-    shown_address = truncate_with_ellipsis(redact_url(address), 80)
+    shown_address = truncate_with_ellipsis(strip_url_to_scheme_host_and_path(address), 80)
     try:
         is_same_origin = stream.join(address).origin == stream.origin
     except ValueError:

@@ -24,7 +24,7 @@ from watchdog.net.mcp.event_stream import (
     SseEventSplitter,
     extract_sse_event_data,
     normalize_sse_event_name,
-    require_valid_sse_endpoint_event,
+    raise_if_sse_endpoint_has_other_origin,
 )
 from watchdog.net.mcp.http_connection import McpHttpNetworkBackend
 from watchdog.net.mcp.http_response import McpHttpResponse
@@ -34,9 +34,9 @@ from watchdog.net.mcp.http_transport import (
     McpHttpTransport,
 )
 from watchdog.net.mcp.large_messages import (
-    read_mcp_message_body,
-    replace_mcp_message_in_body,
-    replace_mcp_message_in_sse_event,
+    decode_mcp_response_body,
+    shorten_large_mcp_message_in_body,
+    shorten_large_mcp_message_in_sse_event,
 )
 from watchdog.net.mcp.message_text import contains_awaited_mcp_reply, normalize_jsonrpc_message
 from watchdog.net.mcp.received_messages import McpMessageInspector
@@ -239,7 +239,7 @@ class _McpHttpResponseStream(httpx2.AsyncByteStream):
                         for event in self._split_into_sse_events(chunk)
                     ]
                 )
-            yield self._mark_remover.flush() + self._flush_unfinished_event()
+            yield self._mark_remover.flush() + self._flush_and_check_unfinished_event()
         except Exception as error:
             self._transport.record_failure(error)
             raise
@@ -253,8 +253,8 @@ class _McpHttpResponseStream(httpx2.AsyncByteStream):
         body.finish()
         received = self._transport.received
         if received.is_large(body.decoded_beginning, is_cut=body.is_large):
-            return (await received.replace(replace_mcp_message_in_body, body)).data
-        return normalize_jsonrpc_message(read_mcp_message_body(body), received.requests.awaited_methods)
+            return (await received.replace(shorten_large_mcp_message_in_body, body)).data
+        return normalize_jsonrpc_message(decode_mcp_response_body(body), received.requests.awaited_methods)
 
     def _split_into_sse_events(self, chunk: bytes) -> list[bytes]:
         """Into events, if the body is a stream of events."""
@@ -266,18 +266,18 @@ class _McpHttpResponseStream(httpx2.AsyncByteStream):
             return event  # clients ignore an event without data
         received, expects_endpoint = self._transport.received, self._transport.endpoint.use_sse
         if received.is_large(event):
-            replacement = await received.replace(replace_mcp_message_in_sse_event, event, expects_endpoint)
+            replacement = await received.replace(shorten_large_mcp_message_in_sse_event, event, expects_endpoint)
             event, has_error = replacement.data, replacement.has_error
         else:
             event, has_error = normalize_sse_event_name(
                 event, received.requests.awaited_methods, expects_endpoint=expects_endpoint
             )
             if expects_endpoint:
-                require_valid_sse_endpoint_event(event, self._transport.endpoint.url)
+                raise_if_sse_endpoint_has_other_origin(event, self._transport.endpoint.url)
         events.has_error |= has_error
         return event
 
-    def _flush_unfinished_event(self) -> bytes:
+    def _flush_and_check_unfinished_event(self) -> bytes:
         """The end of the stream, which the SDK ignores. Raises ProbeError for a reply in it."""
         rest = events.flush() if (events := self._response_info.events) else b""
         if len(rest) > MAX_BODY_BYTES_IN_EVENT_LOOP:

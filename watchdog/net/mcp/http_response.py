@@ -12,7 +12,7 @@ from mcp.types import METHOD_NOT_FOUND
 from watchdog.net.errors import ProbeError
 from watchdog.net.mcp.event_stream import SSE_DATA_LINE_PATTERN, SseEventSplitter
 from watchdog.net.mcp.reply_errors import MAX_MCP_ERROR_EXCERPT_CHARS
-from watchdog.net.redact import redact_url
+from watchdog.net.redact import strip_url_to_scheme_host_and_path
 
 
 @dataclass(slots=True)
@@ -62,7 +62,7 @@ class McpHttpResponse:
         error = self._find_status_error() or self._find_content_type_error()
         return error and self.attach_evidence(error)
 
-    def find_unread_reply_error(self, method: str) -> ProbeError | None:
+    def find_error_of_missing_sse_reply(self, method: str) -> ProbeError | None:
         """Over SSE: what a response shows if the reply to its request never came. None: nothing."""
         if b'"jsonrpc"' in self.body_start:
             place = "is in the response to the POST and not in the event stream, so MCP clients ignore it"
@@ -98,7 +98,7 @@ class McpHttpResponse:
             location = self.headers.get("location", "")
             with suppress(httpx2.InvalidURL):
                 location = str(self.request.url.join(location))
-            text = f"HTTP {self.status}: redirect to {redact_url(location)} is not followed"
+            text = f"HTTP {self.status}: redirect to {strip_url_to_scheme_host_and_path(location)} is not followed"
             return ProbeError(f"http.{self.status}", text)
         return None
 

@@ -103,7 +103,9 @@ class McpHttpTransport:
         if error is not None and error.precedes_deadline:
             return error
         for id_, method in self.received.requests.awaited_methods.items():
-            if (response := self.unread_responses.get(id_)) and (error := response.find_unread_reply_error(method)):
+            if (response := self.unread_responses.get(id_)) and (
+                error := response.find_error_of_missing_sse_reply(method)
+            ):
                 error.precedes_deadline = True
                 return error
         return None

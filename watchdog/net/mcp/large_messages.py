@@ -43,16 +43,16 @@ from watchdog.net.mcp.message_text import normalize_jsonrpc_message
 from watchdog.net.mcp.reply_errors import error_from_invalid_mcp_reply
 from watchdog.net.mcp.results import (
     add_missing_mcp_result_content,
+    build_mcp_tools_from_list_page,
+    extract_mcp_tool_result_value_and_text,
     parse_resource_contents,
-    parse_tool_result,
-    parse_tools_page,
 )
 from watchdog.net.mcp.tool_schema import ToolSchemaCheckBudget, replace_invalid_tool_schemas
 from watchdog.net.received_body import BoundedBodyCollector
 
-MAX_MCP_SUMMARY_VALUE_CHARS = 2_000
+MAX_SHORTENED_MCP_VALUE_CHARS = 2_000
 """A longer member of a message is left out of its replacement."""
-MAX_MCP_SUMMARY_KEYS = 100
+MAX_SHORTENED_MCP_KEYS = 100
 MAX_MCP_MESSAGE_EXCERPT_BYTES = 8_000
 MAX_MCP_MESSAGE_STARTS_TRIED_PER_LINE = 8
 """Braces of each kind at which a message is tried to be read in a line that begins with other text."""
@@ -68,7 +68,7 @@ _RESULT_TYPE_BY_METHOD: Mapping[str, type[BaseModel]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class LargeMcpResult:
+class WorkerParsedMcpResult:
     """A result that was read in the worker process."""
 
     method: str
@@ -87,7 +87,7 @@ class LargeMcpResult:
         return pickle.loads(self.content)  # noqa: S301 - of a process of our own
 
 
-class LargeMcpMessageContext(NamedTuple):
+class LargeMcpMessageReadInputs(NamedTuple):
     """What reading a message depends on."""
 
     methods: Mapping[str, str]
@@ -104,15 +104,15 @@ class McpMessageReplacement(NamedTuple):
 
     data: bytes
     schema_budget: ToolSchemaCheckBudget
-    result: LargeMcpResult | None = None
+    result: WorkerParsedMcpResult | None = None
     has_error: bool = False
     """Whether the message is a JSON-RPC error."""
 
 
-def replace_mcp_message_in_line(line: bytes, context: LargeMcpMessageContext) -> McpMessageReplacement:
+def shorten_large_mcp_message_in_line(line: bytes, context: LargeMcpMessageReadInputs) -> McpMessageReplacement:
     """Of a line from a server's standard output. Text before the message is cut."""
     for start in find_mcp_message_starts(line):
-        if (replacement := _replace_jsonrpc_message(line[start:], context)) is not None:
+        if (replacement := _shorten_large_jsonrpc_message(line[start:], context)) is not None:
             return replacement._replace(data=line[:start][:MAX_MCP_MESSAGE_EXCERPT_BYTES] + replacement.data)
     return McpMessageReplacement(line[:MAX_MCP_MESSAGE_EXCERPT_BYTES], context.schema_budget)
 
@@ -127,14 +127,16 @@ def find_mcp_message_starts(line: bytes) -> Iterator[int]:
         yield from (start for member in members if (start := line.rfind(b"{", 0, member)) >= 0)
 
 
-def replace_mcp_message_in_body(body: BoundedBodyCollector, context: LargeMcpMessageContext) -> McpMessageReplacement:
+def shorten_large_mcp_message_in_body(
+    body: BoundedBodyCollector, context: LargeMcpMessageReadInputs
+) -> McpMessageReplacement:
     """Of an HTTP body that should be a message. Raises ProbeError."""
-    decoded = read_mcp_message_body(body)
-    replacement = _replace_jsonrpc_message(decoded, context)
+    decoded = decode_mcp_response_body(body)
+    replacement = _shorten_large_jsonrpc_message(decoded, context)
     return replacement or McpMessageReplacement(decoded[:MAX_MCP_MESSAGE_EXCERPT_BYTES], context.schema_budget)
 
 
-def read_mcp_message_body(body: BoundedBodyCollector) -> bytes:
+def decode_mcp_response_body(body: BoundedBodyCollector) -> bytes:
     """Decoded, without a byte-order mark. Raises ProbeError, also if it is longer than a session may be."""
     decoded = body.decode()
     if body.problem:
@@ -142,13 +144,13 @@ def read_mcp_message_body(body: BoundedBodyCollector) -> bytes:
     return decoded.removeprefix(UTF8_BYTE_ORDER_MARK)
 
 
-def replace_mcp_message_in_sse_event(
-    event: bytes, expects_endpoint: bool, context: LargeMcpMessageContext
+def shorten_large_mcp_message_in_sse_event(
+    event: bytes, expects_endpoint: bool, context: LargeMcpMessageReadInputs
 ) -> McpMessageReplacement:
     """Of a server-sent event. Raises ProbeError for a result that MCP clients ignore."""
     normalized = normalize_sse_event_name(event, {}, expects_endpoint=expects_endpoint)
     data = extract_sse_event_data(normalized.event)
-    replacement = _replace_jsonrpc_message(data, context) or McpMessageReplacement(
+    replacement = _shorten_large_jsonrpc_message(data, context) or McpMessageReplacement(
         data[:MAX_MCP_MESSAGE_EXCERPT_BYTES], context.schema_budget
     )
     return replacement._replace(
@@ -161,7 +163,7 @@ def build_mcp_session_too_large_error(max_session_bytes: int) -> ProbeError:
     return ProbeError("body.too_large", message, is_internal=True)
 
 
-def _replace_jsonrpc_message(data: bytes, context: LargeMcpMessageContext) -> McpMessageReplacement | None:
+def _shorten_large_jsonrpc_message(data: bytes, context: LargeMcpMessageReadInputs) -> McpMessageReplacement | None:
     """None: the data is not a JSON-RPC message. Raises ProbeError if it should be one."""
     data = normalize_jsonrpc_message(data, context.methods)
     try:
@@ -176,8 +178,8 @@ def _replace_jsonrpc_message(data: bytes, context: LargeMcpMessageContext) -> Mc
     elif isinstance(message, JSONRPCError):
         error = message.error.model_copy(
             update={
-                "message": message.error.message[:MAX_MCP_SUMMARY_VALUE_CHARS],
-                "data": _shorten_json_value(message.error.data),
+                "message": message.error.message[:MAX_SHORTENED_MCP_VALUE_CHARS],
+                "data": _truncate_long_json_value_as_text(message.error.data),
             }
         )
         message = message.model_copy(update={"error": error})
@@ -191,8 +193,8 @@ def _encode_jsonrpc_message(message: JSONRPCMessage) -> bytes:
 
 
 def _separate_large_result_content(
-    method: str, result: dict[str, Any], context: LargeMcpMessageContext
-) -> tuple[LargeMcpResult, dict[str, Any]]:
+    method: str, result: dict[str, Any], context: LargeMcpMessageReadInputs
+) -> tuple[WorkerParsedMcpResult, dict[str, Any]]:
     """The result, and its short parts, which the SDK accepts."""
     add_missing_mcp_result_content(method, result)
     problems = replace_invalid_tool_schemas(result, context.schema_budget) if method == "tools/list" else {}
@@ -208,25 +210,31 @@ def _separate_large_result_content(
     except ValidationError as validation_error:
         error = error_from_invalid_mcp_reply(method, validation_error)
         error.facts["rpc_method"] = method
-        return LargeMcpResult(method, error=error), _build_mcp_result_without_content(method, result)
+        return WorkerParsedMcpResult(method, error=error), _build_mcp_result_without_content(method, result)
     short = _select_short_json_members(result) | _build_mcp_result_without_content(method, result)
     match model:
         case ListToolsResult():
             if version in MODERN_PROTOCOL_VERSIONS:  # the SDK drops these tools
                 model.tools = [tool for tool in model.tools if find_invalid_x_mcp_header(tool.input_schema) is None]
-            tools = parse_tools_page(model, problems)
+            tools = build_mcp_tools_from_list_page(model, problems)
             short["tools"] = [
                 tool for tool in result["tools"] if tool["name"] == context.tool_name and len(json.dumps(tool)) < 16_000
             ][:1]
-            return LargeMcpResult(method, pickle.dumps([tuple(tool) for tool in tools]), tool_count=len(tools)), short
+            return WorkerParsedMcpResult(
+                method, pickle.dumps([tuple(tool) for tool in tools]), tool_count=len(tools)
+            ), short
         case CallToolResult():
-            value, text = parse_tool_result(model)
+            value, text = extract_mcp_tool_result_value_and_text(model)
             excerpt = text[:MAX_MCP_MESSAGE_EXCERPT_BYTES]
-            return LargeMcpResult(method, pickle.dumps((value, text)), _summarize_json_value(value), excerpt), short
+            return WorkerParsedMcpResult(
+                method, pickle.dumps((value, text)), _reduce_json_value_to_short_parts(value), excerpt
+            ), short
         case ReadResourceResult():
             content = parse_resource_contents(model)
-            return LargeMcpResult(method, pickle.dumps(content), _summarize_json_value(content)), short
-    return LargeMcpResult(method), short
+            return WorkerParsedMcpResult(
+                method, pickle.dumps(content), _reduce_json_value_to_short_parts(content)
+            ), short
+    return WorkerParsedMcpResult(method), short
 
 
 def _build_mcp_result_without_content(method: str, result: dict[str, Any]) -> dict[str, Any]:
@@ -249,32 +257,32 @@ def _build_mcp_result_without_content(method: str, result: dict[str, Any]) -> di
 
 
 def _select_short_json_members(members: Mapping[str, Any]) -> dict[str, Any]:
-    first_members = list(members.items())[:MAX_MCP_SUMMARY_KEYS]
+    first_members = list(members.items())[:MAX_SHORTENED_MCP_KEYS]
     return {
         name: value
         for name, value in first_members
-        if len(name) <= MAX_MCP_SUMMARY_VALUE_CHARS and _is_short_json_value(value)
+        if len(name) <= MAX_SHORTENED_MCP_VALUE_CHARS and _is_short_json_value(value)
     }
 
 
 def _is_short_json_value(value: Any) -> bool:
-    return (isinstance(value, str) and len(value) <= MAX_MCP_SUMMARY_VALUE_CHARS) or len(
+    return (isinstance(value, str) and len(value) <= MAX_SHORTENED_MCP_VALUE_CHARS) or len(
         json.dumps(value)
-    ) <= MAX_MCP_SUMMARY_VALUE_CHARS
+    ) <= MAX_SHORTENED_MCP_VALUE_CHARS
 
 
-def _shorten_json_value(value: Any) -> Any:
-    return value if _is_short_json_value(value) else json.dumps(value)[:MAX_MCP_SUMMARY_VALUE_CHARS]
+def _truncate_long_json_value_as_text(value: Any) -> Any:
+    return value if _is_short_json_value(value) else json.dumps(value)[:MAX_SHORTENED_MCP_VALUE_CHARS]
 
 
-def _summarize_json_value(value: Json) -> Json:
+def _reduce_json_value_to_short_parts(value: Json) -> Json:
     """What a summary shows: the short members of an object, the beginning of a text."""
     if isinstance(value, dict):
         return _select_short_json_members(value)
     return (
         value
         if _is_short_json_value(value)
-        else value[:MAX_MCP_SUMMARY_VALUE_CHARS]
+        else value[:MAX_SHORTENED_MCP_VALUE_CHARS]
         if isinstance(value, str)
         else None
     )

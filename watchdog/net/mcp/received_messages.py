@@ -9,18 +9,18 @@ from mcp.types import ErrorData
 
 from watchdog.net.body_limits import MAX_BODY_BYTES_IN_EVENT_LOOP
 from watchdog.net.errors import ProbeError
-from watchdog.net.mcp.large_messages import LargeMcpMessageContext, LargeMcpResult, McpMessageReplacement
+from watchdog.net.mcp.large_messages import LargeMcpMessageReadInputs, McpMessageReplacement, WorkerParsedMcpResult
 from watchdog.net.mcp.sent_requests import SentMcpRequests
 from watchdog.net.mcp.tool_schema import ToolSchemaCheckBudget
 from watchdog.net.phases import PhaseTimer
-from watchdog.net.worker_process import WorkerProcess
+from watchdog.net.worker_process import FunctionWorkerProcess
 
 
 class McpMessageInspector:
     """What the SDK does not expose of messages, and the worker process for messages that are too large for the event
     loop."""
 
-    def __init__(self, worker: WorkerProcess | None, phase_timer: PhaseTimer, tool_name: str) -> None:
+    def __init__(self, worker: FunctionWorkerProcess | None, phase_timer: PhaseTimer, tool_name: str) -> None:
         """`worker`: None: messages of any size are read in the event loop. `tool_name`: the tool that may be called."""
         self.requests = SentMcpRequests()
         self.errors: list[ErrorData] = []
@@ -31,7 +31,7 @@ class McpMessageInspector:
         self.protocol_version = ""
         self._worker, self.phase_timer, self._tool_name = worker, phase_timer, tool_name
         self._response_bytes = 0
-        self._large_results: dict[str, LargeMcpResult] = {}
+        self._large_results: dict[str, WorkerParsedMcpResult] = {}
 
     def is_large(self, data: bytes, *, is_cut: bool = False) -> bool:
         """Whether a message has to be replaced in the worker process: it is longer than 64 KiB, or the results of the
@@ -46,7 +46,7 @@ class McpMessageInspector:
         """Calls one of the functions that replace a message, in the worker process. Raises ProbeError."""
         if self._worker is None:
             raise RuntimeError("there is no worker process")
-        context = LargeMcpMessageContext(
+        context = LargeMcpMessageReadInputs(
             self.requests.methods, self.protocol_version, self._tool_name, self.schema_budget
         )
         replacement = await self._worker.run(self.phase_timer, partial(function, *args, context))
@@ -55,11 +55,11 @@ class McpMessageInspector:
             self._large_results[replacement.result.method] = replacement.result
         return replacement
 
-    def find_large_result_error(self, method: str) -> ProbeError | None:
+    def find_error_in_large_result(self, method: str) -> ProbeError | None:
         """Why a large result is invalid; None if it is not large, or valid."""
         result = self._large_results.get(method)
         return None if result is None else result.error
 
-    def take_large_result(self, method: str) -> LargeMcpResult | None:
+    def take_large_result(self, method: str) -> WorkerParsedMcpResult | None:
         """The last response to the method, if it was large."""
         return self._large_results.pop(method, None)

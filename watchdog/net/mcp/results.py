@@ -28,14 +28,14 @@ class McpTool(NamedTuple):
     """What is invalid about its schemas; empty if nothing is."""
 
 
-def parse_tools_page(page: ListToolsResult, problems: Mapping[str, str]) -> list[McpTool]:
+def build_mcp_tools_from_list_page(page: ListToolsResult, problems: Mapping[str, str]) -> list[McpTool]:
     """`problems`: tool -> what is invalid about its schemas."""
     return [
         McpTool(tool.name, bool(tool.input_schema.get("required")), problems.get(tool.name, "")) for tool in page.tools
     ]
 
 
-def parse_tool_result(response: CallToolResult) -> tuple[Json, str]:
+def extract_mcp_tool_result_value_and_text(response: CallToolResult) -> tuple[Json, str]:
     """Its structured content, else its text parsed as JSON, else its text; and its text."""
     text = "\n".join(block.text for block in response.content if isinstance(block, TextContent))
     return _unwrap_structured_content(response.structured_content, text), text

@@ -23,7 +23,7 @@ from watchdog.net.mcp.client import (
     McpClient,
     McpTransport,
     measure_phase_and_tag_errors,
-    open_mcp_client,
+    open_mcp_client_over_transport,
 )
 from watchdog.net.mcp.http import open_mcp_http_transport
 from watchdog.net.mcp.http_transport import McpHttpEndpoint
@@ -32,10 +32,10 @@ from watchdog.net.mcp.session_result import McpSessionPlan, McpSessionResult
 from watchdog.net.mcp.stdio import McpServerCommand, open_mcp_stdio_transport
 from watchdog.net.mcp.transport_mismatch import explain_mcp_transport_mismatch
 from watchdog.net.phases import RESPONSE_PROCESSING_PHASES, PhaseTimer
-from watchdog.net.worker_process import WorkerProcess
+from watchdog.net.worker_process import FunctionWorkerProcess
 
 UNKNOWN_MCP_PROTOCOL_ERA = ""
-MAX_BLOCKED_MCP_DISCOVERY_CHECK_DELAY_S = 1.0
+MAX_MCP_DISCOVERY_HANG_CHECK_DELAY_S = 1.0
 """Time to respond to `initialize` after `server/discover` got no response, until another process is tried."""
 
 
@@ -44,7 +44,7 @@ class McpSession:
     """A session with one server: where it is, what to request, and the circumstances."""
 
     connector: TcpConnector
-    worker: WorkerProcess | None
+    worker: FunctionWorkerProcess | None
     """For large messages. None: messages of any size are read in the event loop, and returned as a whole."""
     target: McpHttpEndpoint | McpServerCommand
     plan: McpSessionPlan
@@ -69,13 +69,13 @@ class McpSession:
             protocol_era=self.plan.protocol_era,
         ) as client:
             with measure_phase_and_tag_errors(self.phase_timer, "list"):
-                await client.list_tools()
+                await client.list_tools_into_result()
             if tool_call := self.plan.choose_tool_call([*result.tools, *result.callable_tools]):
                 with measure_phase_and_tag_errors(self.phase_timer, "call"):
                     await client.call_tool(*tool_call, self._make_progress_recorder(result))
             if self.plan.resource_uri:
                 with measure_phase_and_tag_errors(self.phase_timer, "read"):
-                    await client.read_resource(self.plan.resource_uri)
+                    await client.read_resource_into_result(self.plan.resource_uri)
             phases = self.phase_timer.phase_durations_ms
             judged_ms = sum(phases.get(phase, 0) for phase in RESPONSE_PROCESSING_PHASES)
             result.elapsed_ms = (perf_counter() - started) * 1000 - judged_ms
@@ -103,7 +103,7 @@ async def connect_mcp_client(
     *,
     timeout_s: float,
     now: int,
-    worker: WorkerProcess | None,
+    worker: FunctionWorkerProcess | None,
     tool_name: str = "",
     protocol_era: str = UNKNOWN_MCP_PROTOCOL_ERA,
 ) -> AsyncIterator[McpClient]:
@@ -177,7 +177,7 @@ async def _open_negotiated_mcp_client(
     async with AsyncExitStack() as stack:
         with measure_phase_and_tag_errors(received.phase_timer, "negotiate"):
             transport: McpTransport = await stack.enter_async_context(opening)
-            client = await stack.enter_async_context(open_mcp_client(transport, result, received))
+            client = await stack.enter_async_context(open_mcp_client_over_transport(transport, result, received))
             if isinstance(target, McpServerCommand) and era == UNKNOWN_MCP_PROTOCOL_ERA:
                 await _negotiate_mcp_unless_discovery_blocks(client, target, remaining_s)
             else:
@@ -192,7 +192,7 @@ async def _negotiate_mcp_unless_discovery_blocks(
     of the server responds to `initialize`: it handles one request at a time, and never ends one that it does not know.
     A server that is slow looks the same, so its process is left to negotiate until the other one has responded."""
     check_after_s = _compute_mcp_discovery_timeout_s(remaining_s) + min(
-        MAX_BLOCKED_MCP_DISCOVERY_CHECK_DELAY_S, remaining_s / 8
+        MAX_MCP_DISCOVERY_HANG_CHECK_DELAY_S, remaining_s / 8
     )
 
     async def check_blocked() -> None:

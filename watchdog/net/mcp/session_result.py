@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from watchdog.domain.model import Evidence, Json
 from watchdog.net.body_limits import MAX_JSON_ELEMENTS_IN_EVENT_LOOP
-from watchdog.net.mcp.large_messages import LargeMcpResult
+from watchdog.net.mcp.large_messages import WorkerParsedMcpResult
 from watchdog.net.mcp.results import McpTool
 
 
@@ -40,7 +40,7 @@ class McpSessionResult:
     """Without those of large responses."""
     callable_tools: list[McpTool] = field(default_factory=list)
     """Of the tools in large responses, the one that may be called."""
-    large_results: list[LargeMcpResult] = field(default_factory=list)
+    large_results: list[WorkerParsedMcpResult] = field(default_factory=list)
     """What was read in the worker process. The other fields hold a summary of it."""
     tool_page_count: int = 0
     called_tool: str = ""

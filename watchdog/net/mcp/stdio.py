@@ -27,12 +27,12 @@ from watchdog.net.mcp.event_stream import UTF8_BYTE_ORDER_MARK
 from watchdog.net.mcp.large_messages import (
     build_mcp_session_too_large_error,
     find_mcp_message_starts,
-    replace_mcp_message_in_line,
+    shorten_large_mcp_message_in_line,
 )
 from watchdog.net.mcp.message_text import normalize_jsonrpc_message
 from watchdog.net.mcp.received_messages import McpMessageInspector
 from watchdog.net.mcp.reply_errors import MAX_MCP_ERROR_EXCERPT_CHARS
-from watchdog.net.supervised_process import StartError, SupervisedProcess
+from watchdog.net.supervised_process import SupervisedCommandStartError, SupervisedProcess
 
 MCP_STDIO_READ_CHUNK_BYTES = 64 << 10
 MCP_SERVER_INHERITED_ENV_VARS = ("HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "USER")
@@ -139,7 +139,7 @@ class McpStdioTransport:
     async def _process_stdout_line(self, line: bytes) -> bool:
         """Passes a message on. Returns whether the session still reads."""
         if self._received.is_large(line):
-            line = (await self._received.replace(replace_mcp_message_in_line, line)).data
+            line = (await self._received.replace(shorten_large_mcp_message_in_line, line)).data
         else:
             line = normalize_jsonrpc_message(line, self._received.requests.awaited_methods)
         text, message = _parse_stdout_line(line)
@@ -183,7 +183,7 @@ class McpStdioTransport:
 
     async def _explain_closed_output(self, closed: ProbeError) -> ProbeError:
         """The exit of the server, if that is why its output is closed."""
-        if not await self._wait_for_exit(MCP_PROCESS_EXIT_TIMEOUT_S):
+        if not await self._has_process_exited_within(MCP_PROCESS_EXIT_TIMEOUT_S):
             return closed
         with anyio.move_on_after(MCP_STDERR_DRAIN_TIMEOUT_S):
             await self._stderr_closed.wait()
@@ -195,7 +195,7 @@ class McpStdioTransport:
         code = self.process.returncode
         return f"exited with code {code}" if code >= 0 else f"was killed by signal {-code} ({signal.strsignal(-code)})"
 
-    async def _wait_for_exit(self, timeout_s: float) -> bool:
+    async def _has_process_exited_within(self, timeout_s: float) -> bool:
         """Whether the process exits in time."""
         with anyio.move_on_after(timeout_s):
             await self.process.ended.wait()
@@ -206,9 +206,9 @@ class McpStdioTransport:
         self._is_closing = True
         if self._writers:
             self._writers[0].close()
-        if not await self._wait_for_exit(exit_timeout_s):
+        if not await self._has_process_exited_within(exit_timeout_s):
             self.process.terminate()
-            await self._wait_for_exit(exit_timeout_s)
+            await self._has_process_exited_within(exit_timeout_s)
 
     def close(self) -> None:
         self.incoming.close()
@@ -273,7 +273,7 @@ async def _start_mcp_server_process(
     except BaseException as error:
         for end in own_ends:
             end.close()
-        if isinstance(error, StartError | OSError):
+        if isinstance(error, SupervisedCommandStartError | OSError):
             raise _build_mcp_server_start_error(command, error) from None
         raise
     finally:
@@ -282,17 +282,19 @@ async def _start_mcp_server_process(
     return McpStdioTransport(process, own_ends, facts, received, command.max_session_bytes)
 
 
-def _build_mcp_server_start_error(command: McpServerCommand, error: StartError | OSError) -> ProbeError:
-    if isinstance(error, StartError) and error.error_number == errno.ENOENT:
+def _build_mcp_server_start_error(
+    command: McpServerCommand, error: SupervisedCommandStartError | OSError
+) -> ProbeError:
+    if isinstance(error, SupervisedCommandStartError) and error.error_number == errno.ENOENT:
         if error.step == "cwd":
             return ProbeError("command.not_found", f"working directory not found: {command.cwd}", is_internal=True)
         return ProbeError("command.not_found", f"command not found: {command.argv[0]}", is_internal=True)
     what = (
         f"cannot use working directory {command.cwd}"
-        if isinstance(error, StartError) and error.step == "cwd"
+        if isinstance(error, SupervisedCommandStartError) and error.step == "cwd"
         else (f"cannot start {command.argv[0]}")
     )
-    problem = str(error) if isinstance(error, StartError) else error.strerror
+    problem = str(error) if isinstance(error, SupervisedCommandStartError) else error.strerror
     return ProbeError("command.start_failed", f"{what}: {problem}", is_internal=True)
 
 

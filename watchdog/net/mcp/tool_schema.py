@@ -78,10 +78,10 @@ def _find_json_schema_problems(root_name: str, root: Json, budget: ToolSchemaChe
             yield f"{path} is {_quote_json_schema_value(schema)}, which is not a schema"
             continue
         yield from _find_json_schema_keyword_problems(path, schema, root)
-        yield from _enqueue_subschemas_yielding_problems(path, schema, unvisited)
+        yield from _enqueue_subschemas_and_find_problems(path, schema, unvisited)
 
 
-def _enqueue_subschemas_yielding_problems(
+def _enqueue_subschemas_and_find_problems(
     path: str, schema: dict[str, Json], unvisited: list[tuple[str, Json]]
 ) -> Iterator[str]:
     for keyword in schema.keys() & {*_SUBSCHEMA_KEYWORDS}:

@@ -21,7 +21,7 @@ from watchdog.net.url import parse_http_url
 MCP_TRANSPORT_CHECK_TIMEOUT_S = 2.0
 MAX_MCP_TRANSPORT_CHECK_BYTES = 16 << 10
 _SSE_ENDPOINT_EVENT_PATTERN = re.compile(rb"^event:[ ]?endpoint\s", re.MULTILINE)
-_MCP_INITIALIZE_REQUEST = {
+_MCP_TRANSPORT_CHECK_REQUEST = {
     "jsonrpc": "2.0",
     "id": 1,
     "method": "initialize",
@@ -31,14 +31,14 @@ _MCP_INITIALIZE_REQUEST = {
         "clientInfo": {"name": "watchdog-monitor", "version": "1"},
     },
 }
-_REASONS_UNRELATED_TO_TRANSPORT = ("http.401", "http.403", "http.407", "http.429")
+_REASONS_WITHOUT_MCP_TRANSPORT_MISMATCH = ("http.401", "http.403", "http.407", "http.429")
 
 
 def _may_be_transport_mismatch(error: ProbeError) -> bool:
     """Whether the failure of a negotiation is one that the wrong transport causes: a response was received, and it is
     neither a server error nor about access."""
     if get_reason_family(error.reason) == "http":
-        return 400 <= error.facts.get("status", 0) < 500 and error.reason not in _REASONS_UNRELATED_TO_TRANSPORT
+        return 400 <= error.facts.get("status", 0) < 500 and error.reason not in _REASONS_WITHOUT_MCP_TRANSPORT_MISMATCH
     return error.reason in ("mcp.not_mcp", "mcp.invalid_response", "mcp.rpc_error")
 
 
@@ -87,7 +87,9 @@ async def _try_mcp_sse(client: httpx2.AsyncClient, url: str) -> bool:
 async def _try_mcp_streamable_http(client: httpx2.AsyncClient, url: str) -> bool:
     headers = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
     content, session_id = b"", ""
-    async with client.stream("POST", url, content=json.dumps(_MCP_INITIALIZE_REQUEST), headers=headers) as response:
+    async with client.stream(
+        "POST", url, content=json.dumps(_MCP_TRANSPORT_CHECK_REQUEST), headers=headers
+    ) as response:
         session_id = response.headers.get("mcp-session-id", "")
         async for chunk in response.aiter_bytes():
             content += chunk

@@ -34,7 +34,7 @@ MAX_CELERY_MESSAGES_SEARCHED = 500
 MAX_CELERY_BROKER_THREADS = 8
 """Threads that may wait for brokers at a time, including those of calls that were given up."""
 CELERY_BROKER_THREAD_SEMAPHORE = BoundedSemaphore(MAX_CELERY_BROKER_THREADS)
-CELERY_BROKER_THREAD_POLL_INTERVAL_S = 0.02
+CELERY_BROKER_FREE_THREAD_POLL_INTERVAL_S = 0.02
 """How often a call that waits looks for a free thread: threads end outside the event loop."""
 
 
@@ -133,7 +133,7 @@ async def _acquire_celery_broker_thread(timeout_s: float) -> float:
             raise ProbeError.from_reason(
                 "watchdog.broker_calls_busy", retryable=True, limit=str(MAX_CELERY_BROKER_THREADS)
             )
-        await asyncio.sleep(CELERY_BROKER_THREAD_POLL_INTERVAL_S)
+        await asyncio.sleep(CELERY_BROKER_FREE_THREAD_POLL_INTERVAL_S)
     return monotonic() - started
 
 

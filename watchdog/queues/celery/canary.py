@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 CELERY_WORKER_CHECK_INTERVAL_S = 2.0
 """How often the worker of a running sentinel is asked whether it lives."""
-MAX_INLINE_CELERY_RESULT_CHARS = 64 * 1024
+MAX_CELERY_RESULT_CHARS_IN_EVENT_LOOP = 64 * 1024
 """A longer result is parsed in the worker process."""
 CELERY_SENT_MARKER_TTL_MARGIN_MS = 10_000
 """How long sending may take, plus how far a worker's clock may be from ours."""
@@ -146,7 +146,7 @@ class _CeleryCanaryConnection:
         with translate_redis_errors():
             text = await self.result_client.get(_build_celery_result_key(task_id)) or "{}"
         return await self.context.network.judge(
-            PhaseTimer(), parse_celery_task_result, text, in_worker=len(text) > MAX_INLINE_CELERY_RESULT_CHARS
+            PhaseTimer(), parse_celery_task_result, text, in_worker=len(text) > MAX_CELERY_RESULT_CHARS_IN_EVENT_LOOP
         )
 
     async def _has_lost_worker(self, task_id: str, worker: str) -> bool:

@@ -9,7 +9,7 @@ from pydantic import model_validator
 
 from watchdog.config_types import FILE_BACKED_FIELD_MARKER, SingleLineText, TimezoneName, require_exactly_one_of
 from watchdog.domain.observations import JobSourceSnapshot
-from watchdog.net.redact import redact_url
+from watchdog.net.redact import strip_url_to_scheme_host_and_path
 from watchdog.queues.base import JobSource, QueueConnectContext, require_installed_modules
 from watchdog.queues.celery import django_celery_beat, redbeat
 from watchdog.queues.celery.crontab import MAX_CELERY_SCHEDULES
@@ -70,7 +70,11 @@ class CeleryBeatJobSource(JobSource):
 
     @property
     def target(self) -> str:
-        return self.external_database.display_name if self.external_database else redact_url(self.redbeat or "")
+        return (
+            self.external_database.display_name
+            if self.external_database
+            else strip_url_to_scheme_host_and_path(self.redbeat or "")
+        )
 
     @property
     def host(self) -> str:
@@ -92,5 +96,5 @@ class CeleryBeatJobSource(JobSource):
             return snapshot
         async with open_redis_client_mapping_errors(self.redbeat or "", context) as client:
             snapshot = await redbeat.read_redbeat_jobs(client, self.prefix, context.facts)
-        redis = redact_url(self.redbeat or "")
+        redis = strip_url_to_scheme_host_and_path(self.redbeat or "")
         return snapshot._replace(location=f"{self.prefix}:schedule does not exist in {redis}")

@@ -17,8 +17,8 @@ from watchdog.domain.text import truncate_to_single_line
 from watchdog.net.errors import ProbeError
 from watchdog.queues.base import build_broker_unreachable_error
 from watchdog.queues.clients.external_database import (
-    DATABASE_LABEL_IN_ERRORS,
     EXTERNAL_DATABASE_CONNECT_TIMEOUT_S,
+    EXTERNAL_DATABASE_LABEL_IN_ERRORS,
     EXTERNAL_DATABASE_LOCK_TIMEOUT_S,
     EXTERNAL_DATABASE_STATEMENT_TIMEOUT_S,
     ConnectionAborter,
@@ -71,7 +71,7 @@ class ExternalPostgresDatabase(ExternalDatabase):
 
         return engine
 
-    def restrict_connection(self, dbapi_connection: Any) -> ConnectionAborter:
+    def restrict_connection_and_get_aborter(self, dbapi_connection: Any) -> ConnectionAborter:
         dbapi_connection.read_only = not self.read_write
         return lambda: shutdown_socket(dbapi_connection.fileno())
 
@@ -90,7 +90,9 @@ class ExternalPostgresDatabase(ExternalDatabase):
         is_unavailable = sqlstate[:2] in self.UNAVAILABLE_SQLSTATE_CLASSES or (
             not sqlstate and isinstance(error, OperationalError)
         )
-        return build_broker_unreachable_error(message, label=DATABASE_LABEL_IN_ERRORS) if is_unavailable else None
+        return (
+            build_broker_unreachable_error(message, label=EXTERNAL_DATABASE_LABEL_IN_ERRORS) if is_unavailable else None
+        )
 
     def format_driver_error(self, error: DBAPIError) -> str:
         return format_postgres_error(error.orig)  # type: ignore[arg-type] # SQLAlchemy types it as any exception
@@ -137,7 +139,7 @@ class ExternalMySqlDatabase(ExternalDatabase):
 
         return engine
 
-    def restrict_connection(self, dbapi_connection: Any) -> ConnectionAborter:
+    def restrict_connection_and_get_aborter(self, dbapi_connection: Any) -> ConnectionAborter:
         is_mariadb = "maria" in dbapi_connection.get_server_info().lower()
         timeout = (
             f"max_statement_time = {EXTERNAL_DATABASE_STATEMENT_TIMEOUT_S:g}"
@@ -163,7 +165,7 @@ class ExternalMySqlDatabase(ExternalDatabase):
         if code == 1054:
             return self.build_missing_column_error(message)
         return (
-            build_broker_unreachable_error(message, label=DATABASE_LABEL_IN_ERRORS)
+            build_broker_unreachable_error(message, label=EXTERNAL_DATABASE_LABEL_IN_ERRORS)
             if code in self.UNAVAILABLE_ERROR_CODES
             else None
         )
@@ -209,13 +211,15 @@ class ExternalSqliteDatabase(ExternalDatabase):
 
         if not os.access(self.file_path, os.R_OK):
             problem = "is not readable" if self.file_path.exists() else "does not exist"
-            raise build_broker_unreachable_error(f"the file {self.file_path} {problem}", label=DATABASE_LABEL_IN_ERRORS)
+            raise build_broker_unreachable_error(
+                f"the file {self.file_path} {problem}", label=EXTERNAL_DATABASE_LABEL_IN_ERRORS
+            )
         file = f"file:{quote(str(self.file_path))}"
         url = sa.URL.create("sqlite", database=file, query={"mode": "rw" if self.read_write else "ro", "uri": "true"})
         options = {"timeout": EXTERNAL_DATABASE_LOCK_TIMEOUT_S, "check_same_thread": False}
         return sa.create_engine(url, poolclass=sa.pool.NullPool, hide_parameters=True, connect_args=options)
 
-    def restrict_connection(self, dbapi_connection: Any) -> ConnectionAborter:
+    def restrict_connection_and_get_aborter(self, dbapi_connection: Any) -> ConnectionAborter:
         deadline = monotonic() + EXTERNAL_DATABASE_STATEMENT_TIMEOUT_S
         dbapi_connection.text_factory = lambda raw: raw.decode(errors="replace")  # SQLite does not check encodings
         dbapi_connection.set_progress_handler(lambda: monotonic() > deadline, 10_000)
@@ -227,7 +231,7 @@ class ExternalSqliteDatabase(ExternalDatabase):
         if name.startswith(self.TIMEOUT_ERROR_NAMES):
             return self.build_query_timeout_error(message)
         return (
-            build_broker_unreachable_error(message, label=DATABASE_LABEL_IN_ERRORS)
+            build_broker_unreachable_error(message, label=EXTERNAL_DATABASE_LABEL_IN_ERRORS)
             if name.startswith("SQLITE_CANTOPEN")
             else None
         )

@@ -13,7 +13,7 @@ from watchdog.domain.formatting import format_count_with_noun
 from watchdog.domain.model import Json
 from watchdog.domain.text import truncate_to_single_line
 from watchdog.net.errors import ProbeError, build_probe_error_from_exception
-from watchdog.net.redact import redact_url
+from watchdog.net.redact import strip_url_to_scheme_host_and_path
 from watchdog.net.threads import run_in_daemon_thread
 from watchdog.queues.base import (
     QueueConnectContext,
@@ -30,7 +30,7 @@ T = TypeVar("T")
 ConnectionAborter = Callable[[], None]
 """Ends a connection, called from another thread."""
 
-DATABASE_LABEL_IN_ERRORS = "database"
+EXTERNAL_DATABASE_LABEL_IN_ERRORS = "database"
 EXTERNAL_DATABASE_STATEMENT_TIMEOUT_S = 2.0
 EXTERNAL_DATABASE_LOCK_TIMEOUT_S = 0.5
 EXTERNAL_DATABASE_CONNECT_TIMEOUT_S = 3
@@ -73,7 +73,7 @@ class ExternalDatabase(ABC):
     @property
     def display_name(self) -> str:
         """The URL without credentials and query."""
-        return redact_url(self.url)
+        return strip_url_to_scheme_host_and_path(self.url)
 
     @property
     def role_name(self) -> str:
@@ -84,7 +84,7 @@ class ExternalDatabase(ABC):
         """`address`: the address of the host that passed the address filter."""
 
     @abstractmethod
-    def restrict_connection(self, dbapi_connection: Any) -> ConnectionAborter:
+    def restrict_connection_and_get_aborter(self, dbapi_connection: Any) -> ConnectionAborter:
         """Limits a new connection in time and, unless `read_write`, to reading. Returns how to end it."""
 
     @abstractmethod
@@ -117,7 +117,9 @@ class ExternalDatabase(ABC):
         import sqlalchemy as sa
 
         engine = self.create_engine(address)
-        sa.event.listen(engine, "connect", lambda driver, _: register_aborter(self.restrict_connection(driver)))
+        sa.event.listen(
+            engine, "connect", lambda driver, _: register_aborter(self.restrict_connection_and_get_aborter(driver))
+        )
         try:
             with engine.connect() as connection, connection.begin():
                 yield connection
@@ -126,7 +128,7 @@ class ExternalDatabase(ABC):
         except OSError as e:
             error = build_probe_error_from_exception(e)
             raise build_broker_unreachable_error(
-                error.message if error else str(e), label=DATABASE_LABEL_IN_ERRORS
+                error.message if error else str(e), label=EXTERNAL_DATABASE_LABEL_IN_ERRORS
             ) from None
         finally:
             engine.dispose()
@@ -170,7 +172,7 @@ async def run_external_database_transaction(
     address = ""
     if database.host:
         address = await connect_once_to_find_reachable_address(
-            context, database.host, database.connect_port, DATABASE_LABEL_IN_ERRORS
+            context, database.host, database.connect_port, EXTERNAL_DATABASE_LABEL_IN_ERRORS
         )
     aborters: list[ConnectionAborter] = []
 
@@ -188,7 +190,7 @@ async def run_external_database_transaction(
                 abort()
         if isinstance(e, TimeoutError):
             message = f"{database.name} did not respond within {EXTERNAL_DATABASE_TRANSACTION_TIMEOUT_S:g} s"
-            raise build_broker_unreachable_error(message, label=DATABASE_LABEL_IN_ERRORS) from None
+            raise build_broker_unreachable_error(message, label=EXTERNAL_DATABASE_LABEL_IN_ERRORS) from None
         raise
     context.phase_timer.end_phase("query")
     return result

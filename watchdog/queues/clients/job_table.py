@@ -38,7 +38,7 @@ class TableJobSource(JobSource):
     """The name of the table, as `table` or `schema.table`."""
 
     @model_validator(mode="after")
-    def _require_driver(self) -> Self:
+    def _require_database_driver_installed(self) -> Self:
         require_installed_modules(self.database.name, [self.database.driver_module], self.database.pip_extra)
         return self
 

@@ -117,7 +117,7 @@ class PostgresQueueSession:
         self._access_mode_sql = "" if read_write else "SET LOCAL transaction_read_only = on; "
 
     @property
-    def write_access_warning_text(self) -> str:
+    def warning_text_for_role_that_can_write(self) -> str:
         """The note for a role that could write."""
         return f"{self.connection.info.user} can write; {self.privileges_hint} only"
 
@@ -178,7 +178,7 @@ def build_write_access_condition_sql(*tables: str) -> str:
     return f"({can_write}) AND NOT pg_is_in_recovery()"
 
 
-async def fetch_job_counts_or_none(
+async def fetch_job_counts_or_none_on_timeout(
     session: PostgresQueueSession, context: QueueConnectContext, statement: str, parameters: Mapping[str, Any]
 ) -> tuple[int, ...] | None:
     """The only row of a statement that counts. None, with evidence, if counting takes too long: the cheaper metrics

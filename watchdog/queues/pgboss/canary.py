@@ -24,8 +24,8 @@ from watchdog.queues.pgboss.schema import (
     PgbossQueueDriver,
     PgbossTableColumns,
     build_epoch_ms_sql,
-    build_pgboss_worker_lost_sql,
-    format_pgboss_error,
+    build_pgboss_worker_lost_condition_sql,
+    format_pgboss_job_error,
     load_pgboss_table_columns,
 )
 from watchdog.queues.pgboss.stats import fetch_pgboss_unfinished_stats
@@ -119,7 +119,7 @@ class _PgbossCanaryConnection:
         rows = await self.session.fetch_all(
             f"""
             SELECT state::text, {build_epoch_ms_sql("started_on")}, {build_epoch_ms_sql("completed_on")}, output,
-              {build_pgboss_worker_lost_sql(self.columns["job"])}
+              {build_pgboss_worker_lost_condition_sql(self.columns["job"])}
             FROM "{self.config.schema_name}".job WHERE name = %(queue)s AND id = %(id)s
             """,
             self.parameters | {"id": job_id},
@@ -128,7 +128,7 @@ class _PgbossCanaryConnection:
             return CanaryJobPollResult(CanaryJobStage.LOST)
         state, picked_up_at, finished_at, output, worker_lost = rows[0]
         stage = CANARY_STAGE_BY_PGBOSS_STATE.get(state, CanaryJobStage.QUEUED)
-        error = format_pgboss_error(output) if state == "failed" else "it was cancelled"
+        error = format_pgboss_job_error(output) if state == "failed" else "it was cancelled"
         return build_canary_job_poll_result(stage, picked_up_at, finished_at, error, worker_lost=worker_lost)
 
     async def cancel(self, job_id: str) -> bool:
@@ -137,7 +137,7 @@ class _PgbossCanaryConnection:
             WITH deleted AS (
                 DELETE FROM "{self.config.schema_name}".job
                 WHERE name = %(queue)s AND id = %(id)s
-                  AND (state <> 'active' OR {build_pgboss_worker_lost_sql(self.columns["job"])})
+                  AND (state <> 'active' OR {build_pgboss_worker_lost_condition_sql(self.columns["job"])})
                 RETURNING id
             )
             SELECT count(*) - (SELECT count(*) FROM deleted)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from watchdog.domain.observations import JobSourceSnapshot, ScheduledJobFacts, SchedulerLiveness
 from watchdog.net.errors import ProbeError
-from watchdog.net.redact import redact_url
+from watchdog.net.redact import strip_url_to_scheme_host_and_path
 from watchdog.queues.base import JobSource, QueueConnectContext, select_job_run_in_progress
 from watchdog.queues.clients.postgres import (
     PostgresQueueSession,
@@ -19,8 +19,8 @@ from watchdog.queues.pgboss.schema import (
     PgbossDatabaseDriver,
     PgbossTableColumns,
     build_epoch_ms_sql,
-    build_pgboss_worker_lost_sql,
-    format_pgboss_error,
+    build_pgboss_worker_lost_condition_sql,
+    format_pgboss_job_error,
     load_pgboss_table_columns,
 )
 
@@ -42,7 +42,7 @@ class PgbossScheduleJobSource(PgbossDatabaseDriver, JobSource):
 
     @property
     def target(self) -> str:
-        return f"{redact_url(self.url)}, schema {self.schema_name}"
+        return f"{strip_url_to_scheme_host_and_path(self.url)}, schema {self.schema_name}"
 
     async def fetch_snapshot(self, context: QueueConnectContext) -> JobSourceSnapshot:
         async with open_postgres_queue_session(self, context, PGBOSS_SCHEDULE_PRIVILEGES_HINT) as session:
@@ -97,7 +97,7 @@ async def _read_pgboss_schedules_snapshot(
         f"SELECT {build_epoch_ms_sql('now()')}, {heartbeat}, {can_write_sql}"
     )
     if can_write:
-        context.facts["write_access"] = session.write_access_warning_text
+        context.facts["write_access"] = session.warning_text_for_role_that_can_write
     key, last_job_id = (name if name in columns["schedule"] else "NULL" for name in ("key", "last_job_id"))
     rows = await session.fetch_all(
         f"""
@@ -136,7 +136,7 @@ async def _read_pgboss_jobs_by_queue(
     times = ", ".join(map(build_epoch_ms_sql, ("start_after", "started_on", "completed_on")))
     select_jobs = f"""
         SELECT name, id::text, state::text, {times}, CASE WHEN state = 'failed' THEN output END,
-            state = 'active' AND {build_pgboss_worker_lost_sql(columns["job"])}
+            state = 'active' AND {build_pgboss_worker_lost_condition_sql(columns["job"])}
         FROM "{schema}".job
     """
     last_jobs = f'SELECT name, {last_job_id}::uuid FROM "{schema}".schedule'
@@ -182,7 +182,7 @@ def _build_pgboss_schedule_facts(
         running_since=running.started_at if running else None,
         duration=(newest.finished_at or 0) - newest.started_at if newest and newest.started_at is not None else None,
         failures=len(list(takewhile(lambda run: run.state == "failed", finished))),
-        error=format_pgboss_error(newest.output) if newest else "",
+        error=format_pgboss_job_error(newest.output) if newest else "",
         stalled=running is not None and running.worker_lost,
         sent=bool(waiting),
     )

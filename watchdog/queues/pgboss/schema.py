@@ -97,7 +97,7 @@ PGBOSS_TABLE_COLUMNS_SQL = """
 # --- columns
 
 
-def build_pgboss_worker_lost_sql(job_columns: frozenset[str]) -> str:
+def build_pgboss_worker_lost_condition_sql(job_columns: frozenset[str]) -> str:
     """A condition: pg-boss itself would give up this active job, because its time or its heartbeat has expired."""
     timeout = "expire_seconds * interval '1 second'" if "expire_seconds" in job_columns else "expire_in"
     heartbeat_expired = "heartbeat_on + heartbeat_seconds * interval '1 second' < now()"
@@ -106,7 +106,7 @@ def build_pgboss_worker_lost_sql(job_columns: frozenset[str]) -> str:
     return f"(coalesce(started_on + {timeout} < now(), false){or_heartbeat_expired})"
 
 
-def format_pgboss_error(output: Any) -> str:
+def format_pgboss_job_error(output: Any) -> str:
     """pg-boss stores errors as objects, and other thrown values inside of one."""
     value = output.get("value", output) if isinstance(output, dict) else output
     message = value.get("message", value) if isinstance(value, dict) else value

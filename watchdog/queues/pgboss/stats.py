@@ -11,7 +11,7 @@ from watchdog.queues.base import QueueConnectContext, QueueStatsSource
 from watchdog.queues.clients.postgres import (
     UNFINISHED_JOBS_COUNT_TIMEOUT_S,
     PostgresQueueSession,
-    fetch_job_counts_or_none,
+    fetch_job_counts_or_none_on_timeout,
     open_postgres_queue_session,
 )
 from watchdog.queues.pgboss.schema import PgbossQueueDriver, PgbossTableColumns, load_pgboss_table_columns
@@ -40,7 +40,7 @@ class PgbossQueueStatsSource(PgbossQueueDriver, QueueStatsSource):
                 raise self.queue_missing_error
             stats = await fetch_pgboss_unfinished_stats(self, session, columns)
             parameters = {"queue": self.queue, "window_ms": window_ms or 0}
-            counts = await fetch_job_counts_or_none(
+            counts = await fetch_job_counts_or_none_on_timeout(
                 session, context, PGBOSS_FINISHED_COUNTS_SQL.format(self.schema_name), parameters
             )
             if counts is None:

@@ -21,7 +21,7 @@ from watchdog.queues.clients.postgres import PostgresQueueSession, open_postgres
 from watchdog.queues.procrastinate.schema import (
     MAX_PROCRASTINATE_JOBS_SEARCHED,
     PROCRASTINATE_FAILURE_MESSAGE,
-    PROCRASTINATE_WORKER_LOST_SQL,
+    PROCRASTINATE_WORKER_LOST_CONDITION_SQL,
     ProcrastinateQueueDriver,
     build_procrastinate_last_event_ms_sql,
     require_procrastinate_tables,
@@ -63,13 +63,14 @@ PROCRASTINATE_INSERT_CANARY_JOB_SQL = f"""
     SELECT id FROM existing UNION ALL SELECT id FROM inserted
 """
 PROCRASTINATE_CANARY_JOB_STATUS_SQL = f"""
-    SELECT status::text, attempts, {PROCRASTINATE_WORKER_LOST_SQL}, {build_procrastinate_last_event_ms_sql("started")},
+    SELECT status::text, attempts, {PROCRASTINATE_WORKER_LOST_CONDITION_SQL},
+      {build_procrastinate_last_event_ms_sql("started")},
       {build_procrastinate_last_event_ms_sql("succeeded", "failed", "cancelled", "aborted")}
     FROM procrastinate_jobs j WHERE id = %(id)s
 """
 PROCRASTINATE_DELETE_CANARY_JOB_SQL = f"""
     WITH deleted AS (DELETE FROM procrastinate_jobs j WHERE id = %(id)s
-        AND (status <> 'doing' OR {PROCRASTINATE_WORKER_LOST_SQL})
+        AND (status <> 'doing' OR {PROCRASTINATE_WORKER_LOST_CONDITION_SQL})
       RETURNING id)
     SELECT count(*) - (SELECT count(*) FROM deleted) FROM procrastinate_jobs WHERE id = %(id)s
 """

@@ -8,7 +8,7 @@ from itertools import takewhile
 from typing import ClassVar, NamedTuple
 
 from watchdog.domain.observations import JobSourceSnapshot, ScheduledJobFacts, SchedulerLiveness
-from watchdog.net.redact import redact_url
+from watchdog.net.redact import strip_url_to_scheme_host_and_path
 from watchdog.queues.base import JobSource, QueueConnectContext, select_job_run_in_progress
 from watchdog.queues.clients.postgres import (
     PostgresQueueSession,
@@ -18,7 +18,7 @@ from watchdog.queues.clients.postgres import (
 from watchdog.queues.procrastinate.schema import (
     MAX_PROCRASTINATE_JOBS_SEARCHED,
     PROCRASTINATE_FAILURE_MESSAGE,
-    PROCRASTINATE_WORKER_LOST_SQL,
+    PROCRASTINATE_WORKER_LOST_CONDITION_SQL,
     ProcrastinateDatabaseDriver,
     build_procrastinate_last_event_ms_sql,
     require_procrastinate_tables,
@@ -45,7 +45,7 @@ PROCRASTINATE_LATEST_DEFERS_SQL = f"""
 """
 PROCRASTINATE_PERIODIC_RUNS_SQL = f"""
     SELECT task_name, id, jsonb_build_array(args - 'timestamp', queue_name, lock, queueing_lock)::text,
-      status::text, {PROCRASTINATE_WORKER_LOST_SQL},
+      status::text, {PROCRASTINATE_WORKER_LOST_CONDITION_SQL},
       CASE WHEN jsonb_typeof(args->'timestamp') = 'number' THEN ((args->>'timestamp')::numeric * 1000)::bigint END,
       {build_procrastinate_last_event_ms_sql("started")},
       {build_procrastinate_last_event_ms_sql("succeeded", "failed", "cancelled", "aborted")}
@@ -72,7 +72,7 @@ class ProcrastinatePeriodicJobSource(ProcrastinateDatabaseDriver, JobSource):
 
     @property
     def target(self) -> str:
-        return redact_url(self.url)
+        return strip_url_to_scheme_host_and_path(self.url)
 
     async def fetch_snapshot(self, context: QueueConnectContext) -> JobSourceSnapshot:
         async with open_postgres_queue_session(self, context, PROCRASTINATE_READ_PRIVILEGES_HINT) as session:
@@ -102,7 +102,7 @@ async def _read_procrastinate_tasks_snapshot(
     """The newest defer of a task holds the id of its job; older jobs hold their task's name and its options only."""
     ((now, heartbeat_at, can_write),) = await session.fetch_all(PROCRASTINATE_CLOCK_AND_HEARTBEAT_SQL)
     if can_write:
-        context.facts["write_access"] = session.write_access_warning_text
+        context.facts["write_access"] = session.warning_text_for_role_that_can_write
     defers = await session.fetch_all(PROCRASTINATE_LATEST_DEFERS_SQL)
     runs: dict[str, list[_ProcrastinateJobRun]] = defaultdict(list)
     for task, *run in await session.fetch_all(
@@ -117,14 +117,14 @@ async def _read_procrastinate_tasks_snapshot(
         name = f"{task}/{periodic_id}" if periodic_id else task
         jobs.append(
             _build_procrastinate_task_facts(
-                name, job_id, _select_procrastinate_runs_of_periodic_id(runs[task], job_id, newest_ids[task])
+                name, job_id, _filter_procrastinate_runs_by_periodic_id(runs[task], job_id, newest_ids[task])
             )
         )
     scheduler = SchedulerLiveness("Procrastinate worker", PROCRASTINATE_WORKER_TIMEOUT_MS, heartbeat_at)
     return JobSourceSnapshot(now, tuple(jobs), scheduler, location="table procrastinate_periodic_defers is empty")
 
 
-def _select_procrastinate_runs_of_periodic_id(
+def _filter_procrastinate_runs_by_periodic_id(
     runs: list[_ProcrastinateJobRun], newest_id: int | None, newest_ids: Collection[int | None]
 ) -> list[_ProcrastinateJobRun]:
     """The runs of one periodic id of a task, newest first. `newest_ids`: of the newest run of each id of the task.

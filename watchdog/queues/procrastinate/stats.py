@@ -11,12 +11,12 @@ from watchdog.queues.base import QueueConnectContext, QueueStatsSource
 from watchdog.queues.clients.postgres import (
     UNFINISHED_JOBS_COUNT_TIMEOUT_S,
     PostgresQueueSession,
-    fetch_job_counts_or_none,
+    fetch_job_counts_or_none_on_timeout,
     open_postgres_queue_session,
 )
 from watchdog.queues.procrastinate.schema import (
     MAX_PROCRASTINATE_JOBS_SEARCHED,
-    PROCRASTINATE_WORKER_TIMEOUT_SQL,
+    PROCRASTINATE_WORKER_TIMEOUT_INTERVAL_SQL,
     ProcrastinateQueueDriver,
     build_procrastinate_last_event_ms_sql,
     require_procrastinate_tables,
@@ -39,7 +39,10 @@ PROCRASTINATE_UNFINISHED_STATS_SQL = f"""
             WHERE ready AND NOT EXISTS (SELECT 1 FROM procrastinate_jobs WHERE lock = r.lock AND status = 'doing')
             ORDER BY priority DESC, id LIMIT 1
         ),
-        EXISTS (SELECT 1 FROM procrastinate_workers WHERE last_heartbeat > now() - {PROCRASTINATE_WORKER_TIMEOUT_SQL})
+        EXISTS (
+            SELECT 1 FROM procrastinate_workers
+            WHERE last_heartbeat > now() - {PROCRASTINATE_WORKER_TIMEOUT_INTERVAL_SQL}
+        )
     FROM jobs j
 """
 PROCRASTINATE_FAILED_COUNT_SQL = (
@@ -79,12 +82,14 @@ class ProcrastinateQueueStatsSource(ProcrastinateQueueDriver, QueueStatsSource):
             stats = await fetch_procrastinate_unfinished_stats(session, self.queue)
             stats = replace(stats, consumers=None)  # the workers of any queue count, hence not reported
             queue = {"queue": self.queue}
-            if failed_count := await fetch_job_counts_or_none(session, context, PROCRASTINATE_FAILED_COUNT_SQL, queue):
+            if failed_count := await fetch_job_counts_or_none_on_timeout(
+                session, context, PROCRASTINATE_FAILED_COUNT_SQL, queue
+            ):
                 stats = replace(stats, failed=failed_count[0])
             if window_ms is None:
                 return stats
             parameters = {**queue, "window_ms": window_ms}
-            if counts := await fetch_job_counts_or_none(
+            if counts := await fetch_job_counts_or_none_on_timeout(
                 session, context, PROCRASTINATE_FINISHED_COUNTS_SQL, parameters
             ):
                 failed, succeeded, kept_succeeded = counts

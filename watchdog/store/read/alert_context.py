@@ -25,8 +25,8 @@ from watchdog.domain.model import (
     Severity,
 )
 from watchdog.domain.notification import Notification
-from watchdog.domain.rules import AlertPolicy, availability, has_bad_finding_about_subject, job, no_verdict, stale
-from watchdog.domain.shared_cause import format_shared_cause
+from watchdog.domain.rules import AlertPolicy, availability, is_result_bad_by_rule_about_subject, job, no_verdict, stale
+from watchdog.domain.shared_cause import format_display_name_of_shared_cause
 from watchdog.store import codec
 from watchdog.store.listings import build_results_from_rows
 from watchdog.store.read.job_runs import list_job_runs
@@ -68,7 +68,7 @@ def build_incident_from_row(row: Any) -> Incident:
     )  # fmt: skip
 
 
-def load_alert_context(
+def load_alert_message_context(
     connection: sa.Connection, notification: Notification, now: int, *, public_url: str = "", merged: bool = False,
     previous_cause: str = "", named_incidents: Sequence[str] = (), raises_severity: bool = False,
 ) -> AlertMessageContext:  # fmt: skip
@@ -108,7 +108,7 @@ def load_alert_context(
         location=recent_rows[0].location if recent_rows else "",
         incident_url=f"{public_url}/incidents/{row.id}" if public_url else "",
         probe_url=f"{public_url}/probes/{quote(probe.id, safe='')}" if public_url else "",
-        other_destinations=_load_other_notified_destinations(connection, notification),
+        other_destinations=_load_other_destinations_with_delivery_state(connection, notification),
         merged=merged,
         cause_changes=tuple(list_incident_cause_changes(connection, row.id)) if row.first_reason else (),
         previous_cause=previous_cause,
@@ -144,7 +144,7 @@ def _load_shared_cause_text(
         incident_groups.c.destination == notification.destination,
     )
     cause = connection.execute(sa.select(incident_groups.c.cause).where(*is_group)).scalar() or ""
-    return format_shared_cause(cause, [member.probe.target for member in members])
+    return format_display_name_of_shared_cause(cause, [member.probe.target for member in members])
 
 
 def _load_first_bad_row(connection: sa.Connection, row: Any) -> Any | None:
@@ -154,7 +154,7 @@ def _load_first_bad_row(connection: sa.Connection, row: Any) -> Any | None:
     return next((each for each in rows if parse_generation(each.location) == row.generation), None)
 
 
-def _load_other_notified_destinations(
+def _load_other_destinations_with_delivery_state(
     connection: sa.Connection, notification: Notification
 ) -> tuple[tuple[str, DeliveryState], ...]:
     query = sa.select(outbox.c.destination, outbox.c.state).where(
@@ -181,7 +181,7 @@ def _count_bad_incident_results(connection: sa.Connection, row: Any, probe: Prob
     rows = connection.execute(query.limit(MAX_RESULTS_REEVALUATED_FOR_ALERT)).all()
     newest = list(build_results_from_rows(connection, reversed(rows)))
     policy = AlertPolicy(probe, lambda _: 0)
-    count = sum(has_bad_finding_about_subject(policy, result, row.rule, row.subject) for result in newest)
+    count = sum(is_result_bad_by_rule_about_subject(policy, result, row.rule, row.subject) for result in newest)
     if len(newest) == MAX_RESULTS_REEVALUATED_FOR_ALERT:
         outcomes = BAD_OUTCOMES_BY_RULE.get(row.rule, (Outcome.PASS, Outcome.FAIL))
         older = sa.select(sa.func.count()).where(*of_incident, slot < newest[0].slot)

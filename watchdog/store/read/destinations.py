@@ -26,8 +26,8 @@ def load_failing_destinations(connection: sa.Connection) -> dict[str, WatchdogFa
 
 def load_stuck_destinations(connection: sa.Connection, now: int) -> set[str]:
     """The destinations that have confirmed nothing, or have had a notification that waits to be sent, for
-    MAX_ALL_DESTINATIONS_FAILING_MS."""
-    long_ago = now - service.MAX_ALL_DESTINATIONS_FAILING_MS
+    NOT_READY_AFTER_DESTINATIONS_FAILING_MS."""
+    long_ago = now - service.NOT_READY_AFTER_DESTINATIONS_FAILING_MS
     failing = {
         name
         for name, facts in load_failing_destinations(connection).items()

@@ -41,7 +41,7 @@ class IncidentInterval(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class ResultDetail:
+class StoredResultWithEvidence:
     """A result with everything that is stored of it."""
 
     result: ProbeResult
@@ -71,13 +71,15 @@ def load_days_with_judged_results(
     for probe, number in connection.execute(sa.select(rollups.c.probe, day).where(*judged).distinct()):
         days[probe].add(number)
     recent_days = (now // DAY_MS - 1, now // DAY_MS)
-    has_data = [_build_judged_result_condition(number * DAY_MS, (number + 1) * DAY_MS) for number in recent_days]
+    has_data = [
+        _build_probe_has_judged_result_condition(number * DAY_MS, (number + 1) * DAY_MS) for number in recent_days
+    ]
     for probe, *flags in connection.execute(sa.select(probes.c.id, *has_data).where(probes.c.id.in_(ids))):
         days[probe].update(compress(recent_days, flags))
     return days
 
 
-def _build_judged_result_condition(start: int, end: int) -> sa.ColumnElement[bool]:
+def _build_probe_has_judged_result_condition(start: int, end: int) -> sa.ColumnElement[bool]:
     """Whether the row's probe has a pass or a failure in [start, end): one index seek."""
     between = (current_results.c.slot >= start, current_results.c.slot < end)
     return sa.exists().where(
@@ -125,7 +127,9 @@ def list_results_before(
     return [result_row_from_columns(row) for row in connection.execute(query)]
 
 
-def load_result_details(connection: Connection, probe: int, slots: Collection[int]) -> dict[int, ResultDetail]:
+def load_result_details(
+    connection: Connection, probe: int, slots: Collection[int]
+) -> dict[int, StoredResultWithEvidence]:
     """Slot -> result with its evidence; slots without a result are missing."""
     query = (
         sa.select(*CURRENT_RESULT_COLUMNS, current_results.c.recorded_at, evidence.c.facts, evidence.c.excerpt)
@@ -137,11 +141,11 @@ def load_result_details(connection: Connection, probe: int, slots: Collection[in
     details = {}
     for result, (*_, recorded_at, facts, excerpt) in zip(stored_results, rows, strict=True):
         stored_evidence = None if facts is None else Evidence(decode_nullable_json(facts), excerpt)
-        details[result.slot] = ResultDetail(result, recorded_at, stored_evidence)
+        details[result.slot] = StoredResultWithEvidence(result, recorded_at, stored_evidence)
     return details
 
 
-def load_last_good_slot(connection: Connection, probe: int, slot: int) -> int | None:
+def load_last_good_slot_before(connection: Connection, probe: int, slot: int) -> int | None:
     """The newest slot before `slot` that passed."""
     passed = (
         current_results.c.probe == probe,
@@ -152,7 +156,7 @@ def load_last_good_slot(connection: Connection, probe: int, slot: int) -> int | 
     return connection.execute(query).scalar()
 
 
-def load_last_good_slot_with_evidence(connection: Connection, probe: int, slot: int) -> int | None:
+def load_last_good_slot_that_has_evidence(connection: Connection, probe: int, slot: int) -> int | None:
     """The newest slot before `slot` that passed and has evidence."""
     query = (
         sa.select(evidence.c.slot).join_from(evidence, current_results, _RESULT_EVIDENCE_JOIN_CONDITION)
@@ -162,7 +166,7 @@ def load_last_good_slot_with_evidence(connection: Connection, probe: int, slot: 
     return connection.execute(query).scalar()
 
 
-def list_last_check_ins(connection: Connection, probe: int, limit: int) -> list[tuple[CheckIn, int | None]]:
+def list_newest_check_ins_of_probe(connection: Connection, probe: int, limit: int) -> list[tuple[CheckIn, int | None]]:
     """A job's check-ins, newest first, each with the duration in ms of the run that it ended."""
     columns = [*(check_ins.c[name] for name in CheckIn._fields), check_ins.c.duration]
     query = sa.select(*columns).where(check_ins.c.probe == probe)

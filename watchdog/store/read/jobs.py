@@ -19,7 +19,7 @@ from watchdog.store.codec import decode_probe_info
 from watchdog.store.listings import build_results_from_rows
 from watchdog.store.tables import CURRENT_RESULT_COLUMNS, current_results, probes
 
-JOB_PROBE_KINDS = ("heartbeat", "jobs", "mcp")
+JOB_OR_TASK_LISTING_PROBE_KINDS = ("heartbeat", "jobs", "mcp")
 """The kinds of probe that can report jobs."""
 MAX_MCP_TASK_LISTING_AGE_MS = 2 * DAY_MS
 """How far before an MCP server's newest result its newest list of tasks is searched for. Without a limit, every result
@@ -125,7 +125,7 @@ def load_newest_job_source_listings(
     query: sa.Select[Any] = (
         sa.select(probes.c.id, probes.c.info, newest_slot, *CURRENT_RESULT_COLUMNS)
         .join_from(probes, current_results, has_listing, isouter=True)
-        .where(probes.c.removed_at.is_(None), probes.c.kind.in_(JOB_PROBE_KINDS))
+        .where(probes.c.removed_at.is_(None), probes.c.kind.in_(JOB_OR_TASK_LISTING_PROBE_KINDS))
     )
     if probe is not None:
         query = query.where(probes.c.id == probe)
@@ -146,12 +146,12 @@ def build_mcp_task_summaries(source: NewestJobSourceListing) -> Iterator[JobSumm
     if source.result is None or listing is None:
         return
     for name, facts in listing.subjects.items():
-        limit = task.find_max_mcp_task_age(probe, name)
-        reason, message = task.find_mcp_task_problem(name, facts, limit, listing.observed_at)
+        limit = task.find_mcp_task_age_limit_ms(probe, name)
+        reason, message = task.find_mcp_task_failure_or_staleness(name, facts, limit, listing.observed_at)
         yield JobSummary(
             probe=probe,
             name=name,
-            schedule_text="" if limit is None else _format_max_mcp_task_age(limit),
+            schedule_text="" if limit is None else _format_mcp_task_age_limit_as_schedule(limit),
             last_start=facts.last_run_at,
             next_expected_at=None if facts.last_run_at is None or limit is None else facts.last_run_at + limit,
             reason=reason,
@@ -166,7 +166,7 @@ def build_mcp_task_summaries(source: NewestJobSourceListing) -> Iterator[JobSumm
         yield JobSummary(
             probe=probe,
             name=name,
-            schedule_text=_format_max_mcp_task_age(probe.max_task_ages[name]),
+            schedule_text=_format_mcp_task_age_limit_as_schedule(probe.max_task_ages[name]),
             reason=reason,
             message=message,
             read_at=source.result.slot,
@@ -176,7 +176,7 @@ def build_mcp_task_summaries(source: NewestJobSourceListing) -> Iterator[JobSumm
         )
 
 
-def _format_max_mcp_task_age(limit: int) -> str:
+def _format_mcp_task_age_limit_as_schedule(limit: int) -> str:
     return f"at least every {format_duration(limit)}"
 
 

@@ -68,7 +68,7 @@ def find_probe_id_by_token_digest(connection: sa.Connection, digest: str, now: i
     return None
 
 
-def load_active_probe_ids(connection: sa.Connection, probe_ids: Collection[str]) -> dict[str, int]:
+def load_database_ids_of_active_probes(connection: sa.Connection, probe_ids: Collection[str]) -> dict[str, int]:
     """Probe id -> database id, of those among these probes that are not retired."""
     query = sa.select(probes.c.probe_id, probes.c.id).where(
         probes.c.probe_id.in_(probe_ids), probes.c.removed_at.is_(None)

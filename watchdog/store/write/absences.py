@@ -24,7 +24,7 @@ class ProbeRunsWithoutStore(NamedTuple):
     """Those without a result so far."""
 
 
-def record_dropped_results(claims: SlotClaimer, dropped: Mapping[int, tuple[int, int]], now: int) -> None:
+def record_dropped_results_as_missed(claims: SlotClaimer, dropped: Mapping[int, tuple[int, int]], now: int) -> None:
     """Record as missed what was dropped. `dropped`: by probe, the first slot and the number of slots."""
     missed = [
         ResultToRecord(claims.build_result_of_slots_missed_while_store_away(probe, first_slot, slot_count=count))
@@ -34,7 +34,7 @@ def record_dropped_results(claims: SlotClaimer, dropped: Mapping[int, tuple[int,
     claims.recorder.record_results(missed, now)
 
 
-def record_probe_runs_without_store(
+def advance_schedules_past_runs_without_store(
     claims: SlotClaimer, runs_by_probe: Mapping[int, ProbeRunsWithoutStore], now: int
 ) -> None:
     """Continue each probe's schedule after its last slot that ran from memory. Its results are stored already.
@@ -65,7 +65,7 @@ def record_probe_runs_without_store(
         claims.recorder.record_results_in_transaction(connection, [ResultToRecord(result) for result in missed], now)
 
 
-def load_processes_still_to_return(connection: sa.Connection, member_ids: Collection[str]) -> set[str]:
+def load_processes_not_back_from_store_absence(connection: sa.Connection, member_ids: Collection[str]) -> set[str]:
     """Those of these members that live again, and have not stored yet what they ran during the absence, and those that
     do not live so far and may still return."""
     rows = connection.execute(sa.select(members).where(members.c.id.in_(list(member_ids))))

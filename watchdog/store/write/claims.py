@@ -77,7 +77,7 @@ class SlotClaimer:
         rows = [row for row in rows if self.registry.may_claim_else_exclude(row.probe, row.probe_definition)]
         in_flight, missed = self._split_in_flight_and_lost(connection, rows, now)
         claimed, updates, timeline = [], [], self.watermark.timeline
-        plans = [(row, *self._plan_due_slots(row, now)) for row in rows]
+        plans = [(row, *self._choose_slot_to_run_and_missed_results(row, now)) for row in rows]
         ran = self._find_slots_that_ran_earlier(connection, [(row.probe, slot) for row, slot, *_ in plans])
         for row, planned_slot, skipped, next_due in plans:
             missed += skipped
@@ -147,7 +147,7 @@ class SlotClaimer:
     def _is_cron(self, probe: int) -> bool:
         return isinstance(self.registry[probe].schedule, CronSchedule)
 
-    def _plan_due_slots(self, row: Any, now: int) -> tuple[int | None, list[ProbeResult], int]:
+    def _choose_slot_to_run_and_missed_results(self, row: Any, now: int) -> tuple[int | None, list[ProbeResult], int]:
         """The slot to run, if any; a result for the slots that are skipped; the next slot."""
         registered, first = self.registry[row.probe], row.next_due
         newest = max(first, registered.schedule.find_latest_slot_until(now)) if first <= now else first

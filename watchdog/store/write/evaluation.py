@@ -259,7 +259,7 @@ class AlertEvaluator:
             )
             return
         routing = registered.routes.decide_routing(
-            registered.info, transition.reason, _parse_failing_destination(transition)
+            registered.info, transition.reason, _get_failing_destination_of_incident(transition)
         )
         if transition.event is IncidentEvent.CHANGED:
             change_incident_cause(connection, transition, registered, routing, now)
@@ -291,6 +291,6 @@ def _log_incident_without_destination(
     )
 
 
-def _parse_failing_destination(transition: IncidentTransition) -> str:
+def _get_failing_destination_of_incident(transition: IncidentTransition) -> str:
     """The destination that an incident is about; empty if it is about anything else."""
     return service.parse_destination_from_subject(transition.subject) if transition.rule == service.RULE_NAME else ""

@@ -28,7 +28,7 @@ class EvidenceWriter:
         self.database = database
         self._last_pass: dict[int, tuple[ProbeResult, Evidence]] = {}
 
-    def save_evidence(
+    def save_notable_and_sampled_evidence(
         self,
         connection: sa.Connection,
         recorded_results: Iterable[ResultToRecord],

@@ -63,7 +63,7 @@ def withdraw_recorded_failures(recorder: ResultRecorder, decided: Sequence[Probe
             if cursor is None or cursor.evaluated_until != result.slot or state is None or len(states) > 1:
                 continue
             is_first_failure = state == FindingAlertState(1, 0, result.slot, None, state.reason)
-            if is_first_failure and not _has_ended_incident(connection, result):
+            if is_first_failure and not _has_incident_resolved_in_result_slot(connection, result):
                 _store_decided_result(connection, result)
                 connection.execute(sa.delete(alert_states).where(alert_states.c.probe == result.probe))
                 is_cursor = evaluation_cursors.c.probe == result.probe
@@ -72,7 +72,7 @@ def withdraw_recorded_failures(recorder: ResultRecorder, decided: Sequence[Probe
     return withdrawn
 
 
-def _has_ended_incident(connection: sa.Connection, result: ProbeResult) -> bool:
+def _has_incident_resolved_in_result_slot(connection: sa.Connection, result: ProbeResult) -> bool:
     """Whether an incident resolved in the slot of a result."""
     is_ended = (incidents.c.probe == result.probe, incidents.c.resolved_slot == result.slot)
     return connection.execute(sa.select(incidents.c.id).where(*is_ended).limit(1)).first() is not None

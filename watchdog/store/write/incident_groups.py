@@ -11,7 +11,7 @@ from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.shared_cause import (
     SharedIncidentCause,
     compute_incident_group_window_ms,
-    derive_shared_incident_cause,
+    derive_grouping_cause_of_incident,
 )
 from watchdog.store import codec
 from watchdog.store.tables import evidence, incident_groups, incidents, outbox
@@ -20,7 +20,7 @@ INCIDENT_GROUPS_LOCK_KEY = -3
 """Advisory lock: two processes would otherwise start two groups with one cause. No probe has this id."""
 
 
-def load_shared_incident_cause(
+def derive_grouping_cause_from_stored_evidence(
     connection: sa.Connection, transition: IncidentTransition, registered: RegisteredProbe
 ) -> SharedIncidentCause | None:
     """What broke, by the evidence of the result that decided the transition."""
@@ -28,7 +28,7 @@ def load_shared_incident_cause(
         evidence.c.probe == transition.probe, evidence.c.slot == transition.slot
     )  # fmt: skip
     facts: Mapping[str, Json] = codec.decode_nullable_json(connection.execute(query.limit(1)).scalar()) or {}
-    return derive_shared_incident_cause(registered.info, transition.rule, transition.reason, facts)
+    return derive_grouping_cause_of_incident(registered.info, transition.rule, transition.reason, facts)
 
 
 def join_incident_groups(
@@ -43,7 +43,7 @@ def join_incident_groups(
 
     A group accepts incidents while one of its own is open, for the interval of its slowest probe.
     """
-    cause = load_shared_incident_cause(connection, transition, registered) if destinations else None
+    cause = derive_grouping_cause_from_stored_evidence(connection, transition, registered) if destinations else None
     if cause is None:
         return {}
     next_slot = registered.schedule.find_next_slot_after(transition.slot)

@@ -39,8 +39,8 @@ from watchdog.store.write.probe_rows import (
     load_active_probes,
     mark_probes_removed_keep_schedule,
     mark_probes_retired,
-    resolve_incidents_of_retired_probes,
     schedule_immediate_deadline_evaluation,
+    stop_alerting_for_retired_probes,
     upsert_probes,
 )
 from watchdog.store.write.watermark import load_location_watermark
@@ -98,7 +98,7 @@ class WatchdogProcessMembership:
         live = [member for member in load_watchdog_processes(connection) if member.is_live(now)]
         return {member.id for member in live} != {member.id for member, *_ in self.status.members}
 
-    def renew(self, now: int) -> None:
+    def renew_lease_and_update_probes(self, now: int) -> None:
         """Renew the lease, take over the probes whose member has ended, and retire those that no member has."""
         if not self._has_left:
             self._update_processes_and_probes(now)
@@ -114,7 +114,7 @@ class WatchdogProcessMembership:
         """Whether this member is the lowest of those last known to be live."""
         return self.member_id <= min((status.member.id for status in self.status.members), default=self.member_id)
 
-    def may_notify(self, destination: str) -> bool:
+    def has_newest_definition_of_destination(self, destination: str) -> bool:
         """Whether this member notifies a destination that it has: none with a higher revision defines it otherwise."""
         own = self.status.of(self.member_id)
         return own is None or destination not in own.superseded_destinations
@@ -137,17 +137,17 @@ class WatchdogProcessMembership:
     def _update_processes_and_probes(self, now: int, *, joining: bool = False) -> None:
         with self.database.write_transaction() as connection:
             self.database.acquire_advisory_lock(connection, PROBE_REGISTRATION_LOCK_KEY)
-            all_members, definitions = self._load_watchdog_processes(connection, now)
+            all_members, definitions = self._load_all_processes_and_definitions(connection, now)
             mark_probes_retired(connection, self._list_probes_to_retire(connection, all_members, definitions, now), now)
             mark_probes_removed_keep_schedule(
                 connection, self._list_probes_with_changed_kind(connection, all_members, definitions, now), now
             )
         # A crash may have interrupted an earlier removal; a probe that returns has to start without its alert states.
-        resolve_incidents_of_retired_probes(self.database, now)
+        stop_alerting_for_retired_probes(self.database, now)
         with self.database.write_transaction() as connection:
             self.database.acquire_advisory_lock(connection, PROBE_REGISTRATION_LOCK_KEY)
             self._renew_lease(connection, now)
-            all_members, definitions = self._load_watchdog_processes(connection, now)
+            all_members, definitions = self._load_all_processes_and_definitions(connection, now)
             start = max(now, _initialize_claim_watermark(self.database, connection, now, self.location))
             written = upsert_probes(
                 self.database,
@@ -192,7 +192,7 @@ class WatchdogProcessMembership:
             if rows:
                 connection.execute(self.database.build_insert_statement(table).on_conflict_do_nothing(), rows)
 
-    def _load_watchdog_processes(
+    def _load_all_processes_and_definitions(
         self, connection: sa.Connection, now: int
     ) -> tuple[list[WatchdogProcessRecord], ConfigDefinitionDigestsByRevision]:
         """All members, this one as a live one, and what they define."""

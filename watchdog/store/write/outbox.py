@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 
 import sqlalchemy as sa
 
-from watchdog.domain.delivery_pace import DestinationPace, slow_destination_pace, spend_destination_token
+from watchdog.domain.delivery_pace import DestinationPace, slow_destination_pace, update_pace_after_message_confirmed
 from watchdog.domain.membership import ENDED_WATCHDOG_PROCESS_RETENTION_MS
 from watchdog.domain.model import DeliveryState, Json
 from watchdog.domain.text import replace_unstorable_characters
@@ -117,7 +117,7 @@ class NotificationOutbox:
                 connection.execute(
                     sa.delete(failing_destinations).where(failing_destinations.c.destination == destination)
                 )
-                self._adjust_destination_pace(connection, leased, now)
+                self._charge_sent_message_to_destination_pace(connection, leased, now)
             if self._release_lease(connection, leased, state=state, **{**values, **more}):
                 if state is DeliveryState.UNCONFIRMED:
                     self._record_failing_destination(connection, leased, now, str(more["detail"]), given_up=True)
@@ -153,13 +153,15 @@ class NotificationOutbox:
         changed = {name: insert.excluded[name] for name in ("headline", "cause", "receipt", "sent_at")}
         connection.execute(insert.on_conflict_do_update(index_elements=["incident", "destination"], set_=changed), rows)
 
-    def _adjust_destination_pace(self, connection: sa.Connection, leased: LeasedNotification, now: int) -> None:
+    def _charge_sent_message_to_destination_pace(
+        self, connection: sa.Connection, leased: LeasedNotification, now: int
+    ) -> None:
         """A message was confirmed: it costs a token, and one that was merged is followed by a pause."""
         destination = leased.notification.destination
         pace = load_destination_paces(connection).get(destination)
         if pace is None and not leased.is_merged_message:
             return
-        pace = spend_destination_token(pace or DestinationPace(), now)
+        pace = update_pace_after_message_confirmed(pace or DestinationPace(), now)
         if leased.is_merged_message:
             pace = pace._replace(merged_at=now)
         self._store_destination_pace(connection, destination, pace)

@@ -17,8 +17,8 @@ from watchdog.domain.notification import Notification
 from watchdog.store import codec
 from watchdog.store.outbox_filters import (
     build_due_outbox_filter,
+    build_due_resend_outbox_filter,
     build_first_critical_outbox_filter,
-    build_unconfirmed_outbox_filter,
 )
 from watchdog.store.tables import (
     destination_backoff,
@@ -91,7 +91,7 @@ def lease_due_messages(
     idle = {name for name in idle if paces.get(name, DestinationPace()).next_message_at <= now}
     for state, having, is_due in (
         (DeliveryState.WAITING, waiting, build_due_outbox_filter(now, editing_destinations)),
-        (DeliveryState.UNCONFIRMED, unconfirmed, build_unconfirmed_outbox_filter(now)),
+        (DeliveryState.UNCONFIRMED, unconfirmed, build_due_resend_outbox_filter(now)),
     ):
         due_messages = _load_due_messages(connection, is_due, idle & having, editing_destinations)
         for destination, due in sorted(due_messages.items()):
@@ -178,7 +178,7 @@ def _build_leased_notification(
         message = connection.execute(sa.select(messages).where(*is_message)).first()
     event = IncidentEvent(last.event)
     if len(named) > 1:
-        event = _choose_common_incident_event(connection, leased, named, has_message=message is not None)
+        event = _choose_event_of_multi_incident_message(connection, leased, named, has_message=message is not None)
     elif message is None and event is IncidentEvent.CHANGED:
         event = IncidentEvent.OPENED
     receipts = {row.receipt for row in leased}
@@ -202,7 +202,7 @@ def _build_leased_notification(
     )
 
 
-def _choose_common_incident_event(
+def _choose_event_of_multi_incident_message(
     connection: sa.Connection, leased: Iterable[Any], incident_ids: Collection[str], *, has_message: bool
 ) -> IncidentEvent:
     """Of a message about several incidents: `resolved` once all are over, unless the destination wants no

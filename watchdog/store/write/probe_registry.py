@@ -32,7 +32,7 @@ class ProbeRegistry(dict[int, RegisteredProbe]):
         self.unknown.clear()
 
     @property
-    def configured_ids(self) -> dict[int, RegisteredProbe]:
+    def configured_by_database_id(self) -> dict[int, RegisteredProbe]:
         """The probes of this process's configuration, by database id."""
         return {id: self.configured[probe.info.id] for id, probe in self.items() if probe.info.id in self.configured}
 

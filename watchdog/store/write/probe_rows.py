@@ -39,10 +39,10 @@ def load_active_probes(
     for row in connection.execute(query.order_by(probes.c.id)):
         own = configured.get(row.probe_id)
         if own is not None and own.definition == row.probe_definition:
-            active[row.id] = replace_probe_database_id(own, row.id)
+            active[row.id] = copy_registered_probe_with_row_id(own, row.id)
         elif row.policy is not None:  # a probe that an earlier version has registered has no policy
             if row.revision not in routes:
-                routes[row.revision] = _load_notification_routing_table(connection, row.revision)
+                routes[row.revision] = _load_routing_table_of_config_revision(connection, row.revision)
             active[row.id] = decode_registered_probe(
                 decode_probe_info(row.id, row.info),
                 row.policy,
@@ -53,12 +53,12 @@ def load_active_probes(
     return active
 
 
-def _load_notification_routing_table(connection: sa.Connection, revision: int) -> NotificationRoutingTable:
+def _load_routing_table_of_config_revision(connection: sa.Connection, revision: int) -> NotificationRoutingTable:
     text = connection.execute(sa.select(revisions.c.routing).where(revisions.c.number == revision)).scalar()
     return EMPTY_NOTIFICATION_ROUTING_TABLE if text is None else decode_notification_routing_table(text)
 
 
-def replace_probe_database_id(registered_probe: RegisteredProbe, id: int) -> RegisteredProbe:
+def copy_registered_probe_with_row_id(registered_probe: RegisteredProbe, id: int) -> RegisteredProbe:
     info = replace(registered_probe.info, database_id=id)
     return replace(registered_probe, policy=replace(registered_probe.policy, probe=info))
 
@@ -87,7 +87,9 @@ def upsert_probes(
     rows = {
         probe_id: _build_configured_probe_values(registered, revision) for probe_id, registered in by_probe_id.items()
     }
-    _insert_probes(database, connection, [row for probe_id, row in rows.items() if probe_id not in active], start)
+    _insert_or_restore_probes(
+        database, connection, [row for probe_id, row in rows.items() if probe_id not in active], start
+    )
     _update_probes(
         connection, [{"row_id": active[probe_id], **row} for probe_id, row in rows.items() if probe_id in active]
     )
@@ -117,7 +119,9 @@ def _build_configured_probe_values(registered: RegisteredProbe, revision: int) -
     }
 
 
-def _insert_probes(database: Database, connection: sa.Connection, rows: list[dict[str, Any]], start: int) -> None:
+def _insert_or_restore_probes(
+    database: Database, connection: sa.Connection, rows: list[dict[str, Any]], start: int
+) -> None:
     """Insert new probes, and reset those that return."""
     if not rows:
         return
@@ -173,7 +177,7 @@ def _upsert_probe_schedules(
 
 
 def mark_probes_retired(connection: sa.Connection, ids: Iterable[int], now: int) -> None:
-    """A retired probe keeps its history. `resolve_incidents_of_retired_probes` completes this."""
+    """A retired probe keeps its history. `stop_alerting_for_retired_probes` completes this."""
     rows = [{"row_id": id} for id in sorted(ids)]
     if rows:
         connection.execute(sa.delete(schedules).where(schedules.c.probe == sa.bindparam("row_id")), rows)
@@ -192,7 +196,7 @@ def mark_probes_removed_keep_schedule(connection: sa.Connection, ids: Iterable[i
         connection.execute(update, rows)
 
 
-def resolve_incidents_of_retired_probes(database: Database, now: int) -> None:
+def stop_alerting_for_retired_probes(database: Database, now: int) -> None:
     """Delete the cursor and alert states of retired probes, and resolve their incidents, in several transactions.
 
     Without a cursor a probe is not evaluated, even if another process still runs it.
@@ -215,7 +219,7 @@ def resolve_incidents_of_retired_probes(database: Database, now: int) -> None:
             is_open = incidents.c.probe.in_(ids), incidents.c.resolved_at.is_(None)
             rows = connection.execute(query.where(*is_open)).all()
             routes = {
-                revision: _load_notification_routing_table(connection, revision)
+                revision: _load_routing_table_of_config_revision(connection, revision)
                 for revision in {row.revision for row in rows}
             }
             for incident, revision in rows:

@@ -11,7 +11,7 @@ from watchdog.domain.model import IncidentTransition, Outcome, ProbeResult, Resu
 from watchdog.domain.rules import evaluate_result_rules, missed_run
 from watchdog.store import codec
 from watchdog.store.database import Database
-from watchdog.store.listings import encode_listings
+from watchdog.store.listings import encode_result_listings_and_cache_entry
 from watchdog.store.tables import current_results, evaluation_cursors, probes, results
 from watchdog.store.write.evaluation import AlertEvaluator, EvaluationCursor
 from watchdog.store.write.evidence import EvidenceWriter
@@ -38,7 +38,7 @@ class ResultRecorder:
         self.watermark.detect_gap(now)
         with self.database.write_transaction() as connection:
             transitions = self.record_results_in_transaction(connection, list(recorded_results), now)
-        self._listings.commit()
+        self._listings.commit_staged()
         return transitions
 
     def record_results_in_transaction(
@@ -56,7 +56,7 @@ class ResultRecorder:
         settled = {probe: self.evaluator.find_newest_settled_slot(probe, now) for probe in ids}
         # A cursor that is neither active nor ahead of every settled slot decides nothing below, and is not loaded.
         # A run of a cron schedule that was missed or caught up may be older than that, and still be evaluated.
-        older = {key[0] for key, (r, *_) in batch.items() if _is_missed_run(r) or _read_late_start_ms(r)}
+        older = {key[0] for key, (r, *_) in batch.items() if _is_missed_run(r) or _read_probe_run_late_start_ms(r)}
         relevant = (
             evaluation_cursors.c.active
             | (evaluation_cursors.c.evaluated_until > min(settled.values()))
@@ -69,7 +69,7 @@ class ResultRecorder:
             cursor = cursors.get(result.probe)
             late = key[2] != self.watermark.timeline or _is_result_too_late(result, cursor, settled[result.probe])
             late_keys |= {key} if late else set()
-            listings, facts = encode_listings(result, self._listings)
+            listings, facts = encode_result_listings_and_cache_entry(result, self._listings)
             base = None if listings is None else listings.base_slot
             rows.append(codec.result_to_row(result, late=late, recorded_at=now, facts=facts, facts_base=base))
             if listings is not None and not late:
@@ -82,7 +82,7 @@ class ResultRecorder:
         for key in encoded.keys() & new_keys:
             self._listings.stage(key, encoded[key])
         new_results = [recorded for key, recorded in batch.items() if key in new_keys]
-        self._evidence_store.save_evidence(connection, new_results, suspect_keys)
+        self._evidence_store.save_notable_and_sampled_evidence(connection, new_results, suspect_keys)
         apply_probe_state_updates(self.database, connection, new_results, late_keys)
         to_evaluate = {probe for probe, _, _ in suspect_keys & new_keys}
         older_keys = sorted((key for key in suspect_keys & new_keys if key[0] in older), reverse=True)
@@ -153,7 +153,7 @@ def _is_missed_run(result: ProbeResult) -> bool:
     return result.reason in (missed_run.NOT_RUN_REASON, missed_run.MAY_HAVE_RUN_REASON)
 
 
-def _read_late_start_ms(result: ProbeResult) -> int:
+def _read_probe_run_late_start_ms(result: ProbeResult) -> int:
     """How long after its slot a run was started; 0: on time."""
     late_ms = result.measurements.get(missed_run.LATE_START_MEASUREMENT_NAME, 0)
     return late_ms if isinstance(late_ms, int) else 0
@@ -164,5 +164,5 @@ def _is_result_too_late(result: ProbeResult, cursor: EvaluationCursor | None, se
     is_evaluated = cursor is not None and result.slot <= cursor.evaluated_until
     if _is_missed_run(result):
         return is_evaluated
-    is_settled = result.slot + _read_late_start_ms(result) <= settled_until
+    is_settled = result.slot + _read_probe_run_late_start_ms(result) <= settled_until
     return result.outcome is not Outcome.MISSED and (is_settled or is_evaluated)

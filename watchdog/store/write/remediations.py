@@ -38,7 +38,7 @@ class RemediationSpec(NamedTuple):
     """It acts on the run in progress, so it is skipped where there is none."""
 
     @property
-    def startable_states(self) -> tuple[RemediationAttemptState, ...]:
+    def startable_attempt_states(self) -> tuple[RemediationAttemptState, ...]:
         """The states of an attempt that may be started, and that does not count towards `max_runs`."""
         held_back = RemediationAttemptState.RATE_LIMITED
         return (held_back,) if self.dry_run else (held_back, RemediationAttemptState.DRY_RUN)
@@ -121,10 +121,10 @@ class RemediationStore:
             if spec.requires_run_id and not run_id:
                 continue
             pending = PendingRemediation(incident.id, reason, run_id, probe, incident.subject)
-            if self._load_remediation_state(connection, pending) in (None, *spec.startable_states):
+            if self._load_remediation_attempt_state(connection, pending) in (None, *spec.startable_attempt_states):
                 yield pending
 
-    def _load_remediation_state(
+    def _load_remediation_attempt_state(
         self, connection: sa.Connection, pending: PendingRemediation
     ) -> RemediationAttemptState | None:
         query = sa.select(remediations.c.state).where(*pending.primary_key_filter)
@@ -137,11 +137,11 @@ class RemediationStore:
         """Store the attempt as started, or as held back by the limit; returns whether it is started."""
         counted = sa.select(sa.func.count()).where(
             remediations.c.probe == pending.probe,
-            remediations.c.state.not_in(spec.startable_states),
+            remediations.c.state.not_in(spec.startable_attempt_states),
             remediations.c.started_at > now - spec.per_ms,
         )
         within_limit = connection.execute(counted).scalar_one() < spec.max_runs
-        if within_limit or self._load_remediation_state(connection, pending) is None:
+        if within_limit or self._load_remediation_attempt_state(connection, pending) is None:
             limit = f"rate limit: {format_count_with_noun(spec.max_runs, 'run')} per {format_duration(spec.per_ms)}"
             values = {
                 "action": spec.action,

@@ -108,7 +108,7 @@ def delete_expired_rows(database: Database, now: int, results_retention_ms: int,
         ),
         (downtime, downtime.c.ended_at < rollups_cutoff),
         (remediations, remediations.c.incident.in_(expired_incidents)),
-        (outbox, outbox.c.incident.in_(expired_incidents) & ~_build_group_needed_condition(rollups_cutoff)),
+        (outbox, outbox.c.incident.in_(expired_incidents) & ~_build_outbox_row_still_needed_condition(rollups_cutoff)),
         (messages, messages.c.incident.in_(expired_incidents) & ~_build_leads_condition(messages.c.incident)),
         (
             incident_groups,
@@ -116,7 +116,7 @@ def delete_expired_rows(database: Database, now: int, results_retention_ms: int,
             & ~_build_leads_condition(incident_groups.c.lead_incident),
         ),
         (cause_changes, cause_changes.c.incident.in_(expired_incidents)),
-        (incidents, incident_expired & ~_build_referenced_condition()),
+        (incidents, incident_expired & ~_build_incident_is_referenced_condition()),
     ):
         key = list(table.primary_key.columns)
         chunk = sa.select(*key).where(is_expired).limit(MAX_ROWS_PER_DELETE)
@@ -131,7 +131,7 @@ def _build_older_than_condition(probe: sa.Column[int], slot: sa.Column[int], cut
     return probe.in_(sa.select(probes.c.id).where(oldest < cutoff)) & (slot < cutoff)
 
 
-def _build_group_needed_condition(cutoff: int) -> sa.ColumnElement[bool]:
+def _build_outbox_row_still_needed_condition(cutoff: int) -> sa.ColumnElement[bool]:
     """Whether an incident is not expired that shares its message with that of the row of the outbox."""
     member, incident = outbox.alias(), incidents.alias()
     return sa.exists().where(
@@ -145,7 +145,7 @@ def _build_leads_condition(incident: sa.Column[str]) -> sa.ColumnElement[bool]:
     return sa.exists().where(outbox.c.lead_incident == incident)
 
 
-def _build_referenced_condition() -> sa.ColumnElement[bool]:
+def _build_incident_is_referenced_condition() -> sa.ColumnElement[bool]:
     """Whether other tables still have rows about an incident."""
     tables = (outbox, messages, cause_changes, remediations)
     references = [sa.exists().where(table.c.incident == incidents.c.id) for table in tables]

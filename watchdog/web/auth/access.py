@@ -10,12 +10,12 @@ from starlette.requests import Request
 
 from watchdog.domain.local_hosts import is_loopback_host
 from watchdog.web.auth.login_throttle import LoginThrottle
-from watchdog.web.auth.session import SESSION_COOKIE_NAME, ApiKey, SessionCookies
+from watchdog.web.auth.session import SESSION_COOKIE_NAME, ApiKey, SignInCookies
 
 PROXY_REQUEST_HEADERS = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
 
 
-class AccessDeniedError(Exception):
+class WebRequestRefusedError(Exception):
     """A request that may not see the operator pages. `reason` is a dotted reason, the message is for people.
 
     `retry_after_s`: seconds until another attempt is accepted; 0: at once.
@@ -34,46 +34,48 @@ class Authenticator:
 
     def __init__(self, api_keys: Iterable[ApiKey], clock: Callable[[], int]):
         self.api_keys = tuple(api_keys)
-        self.sessions = SessionCookies(self.api_keys, clock)
+        self.sessions = SignInCookies(self.api_keys, clock)
         self._login_throttle = LoginThrottle(clock, limits_total=True)
 
     def authenticate(self, request: Request) -> ApiKey | None:
         """The key behind a request; None for this machine's own request while no keys are configured.
 
-        Raises AccessDeniedError.
+        Raises WebRequestRefusedError.
         """
         if not self.api_keys:
             if restriction := describe_violated_local_access_rule(request):
                 message = f"Without API keys, these pages {restriction}. Configure `access.api_keys` to open them"
-                raise AccessDeniedError(403, "access.loopback_only", message)
+                raise WebRequestRefusedError(403, "access.loopback_only", message)
             return None
         if (authorization := request.headers.get("authorization")) is not None:
             scheme, _, value = authorization.partition(" ")
-            return self.verify_api_key(request, value.strip().encode("latin-1") if scheme.lower() == "bearer" else b"")
+            return self.require_valid_api_key(
+                request, value.strip().encode("latin-1") if scheme.lower() == "bearer" else b""
+            )
         if (cookie := request.cookies.get(SESSION_COOKIE_NAME)) is not None:
             if api_key := self.sessions.find_api_key(cookie):
                 return api_key
-            raise AccessDeniedError(401, "access.session_expired", "The session has expired")
-        raise AccessDeniedError(401, "access.missing_key", "An API key is required")
+            raise WebRequestRefusedError(401, "access.session_expired", "The session has expired")
+        raise WebRequestRefusedError(401, "access.missing_key", "An API key is required")
 
     def is_operator(self, request: Request) -> bool:
         """Whether a request may do and see what only operators may."""
         try:
-            return is_operator_key(self.authenticate(request))
-        except AccessDeniedError:
+            return has_operator_access(self.authenticate(request))
+        except WebRequestRefusedError:
             return False
 
-    def verify_api_key(self, request: Request, value: bytes) -> ApiKey:
-        """The key with this value. Raises AccessDeniedError for an unknown one, and while attempts are throttled."""
+    def require_valid_api_key(self, request: Request, value: bytes) -> ApiKey:
+        """The key with this value. Raises WebRequestRefusedError for an unknown one, and during throttling."""
         address = request.client.host if request.client else ""
         api_key = self.find_api_key(value)
         name = api_key.name if api_key else None
         if wait_s := self._login_throttle.retry_after_s(address, name):
             message = f"Too many failed attempts. Try again in {wait_s} s"
-            raise AccessDeniedError(429, "access.too_many_attempts", message, wait_s)
+            raise WebRequestRefusedError(429, "access.too_many_attempts", message, wait_s)
         self._login_throttle.record_attempt(address, name)
         if api_key is None:
-            raise AccessDeniedError(401, "access.invalid_key", "The API key is not valid")
+            raise WebRequestRefusedError(401, "access.invalid_key", "The API key is not valid")
         return api_key
 
     def find_api_key(self, value: bytes) -> ApiKey | None:
@@ -83,7 +85,7 @@ class Authenticator:
         return matching[0] if matching else None
 
 
-def is_operator_key(api_key: ApiKey | None) -> bool:
+def has_operator_access(api_key: ApiKey | None) -> bool:
     """`api_key`: as `authenticate` returns it."""
     return api_key is None or api_key.role == "operator"
 
@@ -105,14 +107,14 @@ def describe_violated_local_access_rule(request: Request) -> str:
 
 
 def require_same_origin(request: Request) -> None:
-    """Refuses a form that another site sent. Raises AccessDeniedError."""
+    """Refuses a form that another site sent. Raises WebRequestRefusedError."""
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
     if site is not None:
         is_foreign = site not in ("same-origin", "none")
     else:
         is_foreign = origin is not None and origin.partition("://")[2] != request.headers.get("host", "")
     if is_foreign:
-        raise AccessDeniedError(403, "access.cross_origin_form", "The form was sent by another site")
+        raise WebRequestRefusedError(403, "access.cross_origin_form", "The form was sent by another site")
 
 
 def strip_port_from_host(host: str) -> str:

@@ -24,7 +24,7 @@ class ApiKey:
     secret: str = field(repr=False)
 
 
-class SessionCookies:
+class SignInCookies:
     """Issues and checks session cookies. Each is signed with its own API key: a changed key, name or role ends the
     sessions of that key, and a restart does not."""
 

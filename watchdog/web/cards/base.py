@@ -31,7 +31,7 @@ class ProbeCardContext:
         """The newest list of jobs or tasks that the probe reported."""
         return load_newest_job_source_listings(self.connection, self.probe).get(self.probe)
 
-    def load_results(self, slots: Sequence[int]) -> dict[int, ProbeResult]:
+    def load_results_of_slots(self, slots: Sequence[int]) -> dict[int, ProbeResult]:
         """Those of the probe's results that are stored, by slot."""
         details = history.load_result_details(self.connection, self.probe, slots)
         return {slot: detail.result for slot, detail in details.items()}

@@ -25,7 +25,7 @@ CANARY_STAGE_TITLES = {"enqueue": "Enqueued", "pick_up": "Picked up", "finish": 
 
 
 @dataclass(frozen=True, slots=True)
-class CanaryStageSummary:
+class CanaryCardStage:
     """One stage of the newest run."""
 
     title: str
@@ -58,7 +58,7 @@ class CanaryCardRun:
 @dataclass(frozen=True, slots=True)
 class CanaryCard:
     latest_slot: int
-    stages: tuple[CanaryStageSummary, ...]
+    stages: tuple[CanaryCardStage, ...]
     """Of the newest run."""
     chart: Markup
     length: int
@@ -68,7 +68,7 @@ class CanaryCard:
 
 
 def load_canary_card(context: ProbeCardContext) -> CanaryCard | None:
-    results = context.load_results([run.slot for run in context.runs[-MAX_CANARY_RUNS_ON_CARD:]])
+    results = context.load_results_of_slots([run.slot for run in context.runs[-MAX_CANARY_RUNS_ON_CARD:]])
     return build_canary_card([results[slot] for slot in sorted(results)])
 
 
@@ -78,24 +78,24 @@ def build_canary_card(results: Sequence[ProbeResult]) -> CanaryCard | None:
     runs = runs[-MAX_CANARY_RUNS_ON_CARD:]
     if not runs:
         return None
-    timings = [None if run.outcome is Outcome.ERROR else _build_canary_chart_column(run) for run in runs]
+    timings = [None if run.outcome is Outcome.ERROR else _build_canary_chart_column_of_run(run) for run in runs]
     return CanaryCard(
         latest_slot=runs[-1].slot,
-        stages=tuple(_summarize_canary_stages(runs[-1], runs[:-1])),
+        stages=tuple(_build_canary_stage_summaries(runs[-1], runs[:-1])),
         chart=charts.render_canary_chart(timings, _build_canary_time_axis_labels(runs), _describe_canary_chart(runs)),
         length=runs[-1].slot - runs[0].slot,
         runs=tuple(reversed(runs)),
     )
 
 
-def _build_canary_chart_column(run: CanaryCardRun) -> charts.CanaryChartColumn:
+def _build_canary_chart_column_of_run(run: CanaryCardRun) -> charts.CanaryChartColumn:
     return charts.CanaryChartColumn(run.stages.pick_up, run.stages.finish, run.outcome is Outcome.FAIL)
 
 
-def _summarize_canary_stages(newest: CanaryCardRun, earlier: Sequence[CanaryCardRun]) -> list[CanaryStageSummary]:
+def _build_canary_stage_summaries(newest: CanaryCardRun, earlier: Sequence[CanaryCardRun]) -> list[CanaryCardStage]:
     """The first stage that was not reached is the one that failed. A stage that is never reported is not observable."""
     passed = [run for run in earlier if run.outcome is Outcome.PASS]
-    summaries: list[CanaryStageSummary] = []
+    summaries: list[CanaryCardStage] = []
     failed = False
     for name, title in CANARY_STAGE_TITLES.items():
         durations = [ms for run in passed if (ms := getattr(run.stages, name)) is not None]
@@ -104,19 +104,17 @@ def _summarize_canary_stages(newest: CanaryCardRun, earlier: Sequence[CanaryCard
         if duration is not None:
             is_last = name == "finish"
             state = HealthState.DOWN if newest.outcome is Outcome.FAIL and is_last else HealthState.UP
-            summaries.append(CanaryStageSummary(title, state, format_duration(duration), typical))
+            summaries.append(CanaryCardStage(title, state, format_duration(duration), typical))
         elif name == "enqueue" and newest.reason in REASONS_IMPLYING_ENQUEUE:
-            summaries.append(CanaryStageSummary(title, HealthState.UP, "By an earlier run", typical))
+            summaries.append(CanaryCardStage(title, HealthState.UP, "By an earlier run", typical))
         elif newest.outcome is Outcome.PASS or (name == "pick_up" and newest.reason in REASONS_IMPLYING_PICK_UP):
             detail = "the queue system does not report it"
-            summaries.append(CanaryStageSummary(title, HealthState.UNKNOWN, "Not observable", detail))
+            summaries.append(CanaryCardStage(title, HealthState.UNKNOWN, "Not observable", detail))
         elif failed:
-            summaries.append(CanaryStageSummary(title, HealthState.UNKNOWN, "Not reached", typical))
+            summaries.append(CanaryCardStage(title, HealthState.UNKNOWN, "Not reached", typical))
         else:
             failed = True
-            summaries.append(
-                CanaryStageSummary(title, HealthState.DOWN, reasons.get_reason_title(newest.reason), typical)
-            )
+            summaries.append(CanaryCardStage(title, HealthState.DOWN, reasons.get_reason_title(newest.reason), typical))
     return summaries
 
 

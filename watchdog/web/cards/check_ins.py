@@ -8,12 +8,12 @@ from watchdog.domain.formatting import NBSP
 from watchdog.domain.heartbeat import MAX_HEARTBEAT_OUTPUT_CHARS, CheckIn, CheckInKind
 from watchdog.domain.model import HealthState
 from watchdog.domain.text import truncate_with_ellipsis
-from watchdog.store.read.history import list_last_check_ins
+from watchdog.store.read.history import list_newest_check_ins_of_probe
 from watchdog.web.cards.base import ProbeCard, ProbeCardContext
 from watchdog.web.cards.jobs import JobsCardRow, load_jobs_card
 
 MAX_CHECK_INS_ON_CARD = 50
-MAX_CHECK_IN_SUMMARY_CHARS = 100
+MAX_CHECK_IN_OUTPUT_LINE_CHARS_ON_CARD = 100
 """Characters of the output's last line that are shown while the output is folded."""
 
 _STATE_GLYPH_AND_LABEL_BY_CHECK_IN_KIND = {
@@ -36,7 +36,7 @@ class CheckInsCardRow:
     """Milliseconds that the run took which this check-in ended."""
     run_id: str
     summary_line: str
-    """The last line of the output, cut to MAX_CHECK_IN_SUMMARY_CHARS."""
+    """The last line of the output, cut to MAX_CHECK_IN_OUTPUT_LINE_CHARS_ON_CARD."""
     output: str
     """The end of the output; empty if the summary line is all of it."""
     omitted_chars: int
@@ -53,17 +53,19 @@ class CheckInsCard:
 
 def load_check_ins_card(context: ProbeCardContext) -> CheckInsCard:
     jobs_card = load_jobs_card(context)
-    check_ins = list_last_check_ins(context.connection, context.probe, MAX_CHECK_INS_ON_CARD + 1)
-    rows = tuple(_build_check_in_row(check_in, duration) for check_in, duration in check_ins[:MAX_CHECK_INS_ON_CARD])
+    check_ins = list_newest_check_ins_of_probe(context.connection, context.probe, MAX_CHECK_INS_ON_CARD + 1)
+    rows = tuple(
+        _build_check_ins_card_row(check_in, duration) for check_in, duration in check_ins[:MAX_CHECK_INS_ON_CARD]
+    )
     return CheckInsCard(jobs_card.rows[0] if jobs_card else None, rows, len(check_ins) > MAX_CHECK_INS_ON_CARD)
 
 
-def _build_check_in_row(check_in: CheckIn, duration: int | None) -> CheckInsCardRow:
+def _build_check_ins_card_row(check_in: CheckIn, duration: int | None) -> CheckInsCardRow:
     state, glyph, label = _STATE_GLYPH_AND_LABEL_BY_CHECK_IN_KIND[check_in.kind]
     if check_in.exit_code:
         label += f", exit{NBSP}code{NBSP}{check_in.exit_code}"
     output = check_in.output.strip()
-    last_line = truncate_with_ellipsis(output.rpartition("\n")[2].strip(), MAX_CHECK_IN_SUMMARY_CHARS)
+    last_line = truncate_with_ellipsis(output.rpartition("\n")[2].strip(), MAX_CHECK_IN_OUTPUT_LINE_CHARS_ON_CARD)
     return CheckInsCardRow(
         occurred_at=check_in.occurred_at,
         state=state,

@@ -45,11 +45,11 @@ def load_latency_card(context: ProbeCardContext) -> LatencyCard | None:
     if not context.runs:
         return None
     slot = context.status.last_judged_slot
-    latest = None if slot is None else context.load_results([slot]).get(slot)
-    return build_latency_card(context.runs, find_latency_limit(latest), context.now)
+    latest = None if slot is None else context.load_results_of_slots([slot]).get(slot)
+    return build_latency_card(context.runs, find_latency_limit_in_preferences(latest), context.now)
 
 
-def find_latency_limit(latest_result: ProbeResult | None) -> int | None:
+def find_latency_limit_in_preferences(latest_result: ProbeResult | None) -> int | None:
     """The limit that a preference such as `elapsed_ms <= 800` sets, in ms."""
     if latest_result is None:
         return None
@@ -80,7 +80,7 @@ def build_latency_card(runs: Sequence[ResultRow], limit: int | None, now: int) -
     p50 = [compute_percentile(values, 50) if values else None for values in durations]
     p95 = [compute_percentile(values, 95) if values else None for values in durations]
     all_durations = sorted(ms for values in durations for ms in values)
-    clusters = cluster_failed_runs(runs, window)
+    clusters = cluster_failed_runs_by_time(runs, window)
     limit_line = _build_latency_limit_line(limit, p95)
     no_verdict = [run for run in runs if run.outcome in (Outcome.ERROR, Outcome.MISSED)]
     return LatencyCard(
@@ -115,7 +115,7 @@ def _build_latency_limit_line(limit: int | None, p95: Sequence[int | None]) -> c
     return charts.LimitLine(limit, f"degraded over {format_duration(limit)}")
 
 
-def cluster_failed_runs(runs: Iterable[ResultRow], window: ChartWindow) -> list[charts.FailureCluster]:
+def cluster_failed_runs_by_time(runs: Iterable[ResultRow], window: ChartWindow) -> list[charts.FailureCluster]:
     """Failed runs, those close to each other as one cluster."""
     clusters: list[charts.FailureCluster] = []
     for run in runs:

@@ -20,7 +20,7 @@ PHASE_INTERRUPTING_REASON_FAMILIES = frozenset({"timeout", "dns", "connection", 
 
 
 @dataclass(frozen=True, slots=True)
-class RunPhasesRow:
+class PhasesCardRow:
     """One run."""
 
     name: str
@@ -39,16 +39,16 @@ class PhasesCard:
     phase_names: tuple[str, ...]
     colours: tuple[int, ...]
     """Of each phase, 1 to 5."""
-    rows: tuple[RunPhasesRow, ...]
+    rows: tuple[PhasesCardRow, ...]
 
 
 def load_phases_card(context: ProbeCardContext) -> PhasesCard | None:
-    slots = pick_runs_by_duration_rank(context.runs)
-    results = context.load_results(list(slots.values()))
+    slots = pick_representative_run_slots(context.runs)
+    results = context.load_results_of_slots(list(slots.values()))
     return build_phases_card({name: results[slot] for name, slot in slots.items() if slot in results})
 
 
-def pick_runs_by_duration_rank(runs: Sequence[ResultRow]) -> dict[str, int]:
+def pick_representative_run_slots(runs: Sequence[ResultRow]) -> dict[str, int]:
     """Name -> slot: the last run, the runs at the median and at p95, and the last failed run."""
     passed = sorted(
         (run for run in runs if run.outcome is Outcome.PASS and run.duration is not None),
@@ -94,11 +94,11 @@ def _compute_phase_bar_scale_ms(results: Iterable[ProbeResult]) -> float:
 
 def _build_run_phases_row(
     name: str, result: ProbeResult, phases: Sequence[str], colours: Sequence[int], full_scale_ms: float
-) -> RunPhasesRow:
+) -> PhasesCardRow:
     interrupted = find_interrupted_phase(result)
     durations = tuple(None if phase == interrupted else result.phases.get(phase) for phase in phases)
     parts = [(colour, ms) for colour, ms in zip(colours, durations, strict=True) if ms]
-    return RunPhasesRow(
+    return PhasesCardRow(
         name=name,
         durations=durations,
         interrupted_index=phases.index(interrupted) if interrupted else None,

@@ -18,7 +18,7 @@ from watchdog.web.chart_window import ChartWindow, build_time_axis_labels, choos
 QueueValueFormatter = Callable[[float], str]
 
 
-def _format_rounded_number(value: float) -> str:
+def _format_rounded_to_integer(value: float) -> str:
     return format_number(round(value))
 
 
@@ -27,13 +27,13 @@ def _format_percentage(value: float) -> str:
 
 
 QUEUE_METRIC_LABELS_AND_FORMATTERS: Mapping[str, tuple[str, QueueValueFormatter]] = {
-    "waiting": ("Waiting", _format_rounded_number),
+    "waiting": ("Waiting", _format_rounded_to_integer),
     "oldest": ("Oldest waiting", format_duration),
-    "active": ("Active", _format_rounded_number),
-    "delayed": ("Delayed", _format_rounded_number),
-    "failed": ("Failed", _format_rounded_number),
+    "active": ("Active", _format_rounded_to_integer),
+    "delayed": ("Delayed", _format_rounded_to_integer),
+    "failed": ("Failed", _format_rounded_to_integer),
     "failure_ratio": ("Failure ratio", _format_percentage),
-    "consumers": ("Consumers", _format_rounded_number),
+    "consumers": ("Consumers", _format_rounded_to_integer),
 }
 """Metrics in the order of the card, with their title."""
 STALLED_QUEUE_METRIC = "stalled"
@@ -105,10 +105,10 @@ def _render_waiting_jobs_chart(
     limit = None if threshold is None else threshold.threshold.value
     limit_line = None
     if limit is not None and limit <= 4 * max(peak, 5):
-        limit_line = charts.LimitLine(limit, f"over {_format_rounded_number(limit)}")
+        limit_line = charts.LimitLine(limit, f"over {_format_rounded_to_integer(limit)}")
     label = (
         f"Waiting jobs over {format_duration(window.length)}: "
-        f"{_format_rounded_number(newest)} now, at most {_format_rounded_number(peak)}."
+        f"{_format_rounded_to_integer(newest)} now, at most {_format_rounded_to_integer(peak)}."
     )
     return charts.render_count_chart(waiting, limit_line, build_time_axis_labels(window), label)
 
@@ -136,7 +136,11 @@ def _build_stalled_card_metric(record: QueueThresholdRecord, read_at: int) -> Qu
     if record.breached_since is None:
         return QueueCardMetric("Stalled", "no", (limit, "queue is empty"))
     unchanged_for = format_duration_rounded(read_at - record.breached_since)
-    progress = f"not shorter for {unchanged_for}" if record.head_is_count else f"same job next for {unchanged_for}"
+    progress = (
+        f"not shorter for {unchanged_for}"
+        if record.head_marker_is_waiting_count
+        else f"same job next for {unchanged_for}"
+    )
     is_breached = record.is_breached(read_at)
     return QueueCardMetric("Stalled", "yes" if is_breached else "no", (limit, progress), is_breached)
 

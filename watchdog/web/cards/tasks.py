@@ -14,7 +14,7 @@ MAX_MCP_TASKS_ON_CARD = 50
 
 
 @dataclass(frozen=True, slots=True)
-class McpTaskRow:
+class McpTasksCardRow:
     job_row: JobsCardRow
     server_report: str
     """ "ok: true, success"; "not listed" for a task that is configured and missing."""
@@ -28,7 +28,7 @@ class McpTaskRow:
 class McpTasksCard:
     read_at: int
     total: int
-    rows: tuple[McpTaskRow, ...]
+    rows: tuple[McpTasksCardRow, ...]
     """The first MAX_MCP_TASKS_ON_CARD, those that need attention first."""
 
 
@@ -42,14 +42,16 @@ def load_mcp_tasks_card(context: ProbeCardContext) -> McpTasksCard | None:
         build_mcp_task_summaries(source), key=lambda job: (not job.reason, job.state is not HealthState.DOWN)
     ):
         age = None if job.last_start is None else context.now - job.last_start
-        report = _format_mcp_task_report(listing.subjects.get(job.name))
+        report = _format_reported_mcp_task_status(listing.subjects.get(job.name))
         rows.append(
-            McpTaskRow(build_jobs_card_row(job), report, age, task_rule.find_max_mcp_task_age(source.probe, job.name))
+            McpTasksCardRow(
+                build_jobs_card_row(job), report, age, task_rule.find_mcp_task_age_limit_ms(source.probe, job.name)
+            )
         )
     return McpTasksCard(source.result.slot, len(rows), tuple(rows[:MAX_MCP_TASKS_ON_CARD]))
 
 
-def _format_mcp_task_report(task: McpTaskFacts | None) -> str:
+def _format_reported_mcp_task_status(task: McpTaskFacts | None) -> str:
     if task is None:
         return "not listed"
     return ", ".join([f"ok: {'true' if task.ok else 'false'}", *filter(None, (task.status, task.error))])

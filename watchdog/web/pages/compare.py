@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
-from watchdog.domain.formatting import format_duration, format_timestamp
+from watchdog.domain.formatting import format_duration, format_utc_timestamp_without_zone
 from watchdog.domain.measurements import select_facts_of_subject
 from watchdog.domain.model import Evidence, HealthState, Json, ProbeInfo, ProbeResult
 from watchdog.domain.rules import job as job_rule
 from watchdog.domain.rules import preference
 from watchdog.domain.rules import task as task_rule
-from watchdog.store.read.history import ResultDetail
+from watchdog.store.read.history import StoredResultWithEvidence
 from watchdog.web.pages.results import format_fact_value
 from watchdog.web.templating import truncate_target_text_for_page
 
@@ -29,7 +29,7 @@ ComparableFacts = Mapping[str, tuple[Json, str]]
 
 
 @dataclass(frozen=True, slots=True)
-class ComparedResult:
+class ResultComparisonSide:
     """One of two results that are shown side by side. In `facts` and `excerpt`, True marks what differs."""
 
     title: str
@@ -45,11 +45,11 @@ def compare_first_bad_and_last_good(
     probe: ProbeInfo,
     state: HealthState,
     subject: str = "",
-    first_bad: ResultDetail | None,
-    last_good: ResultDetail | None,
-    good_with_evidence: ResultDetail | None,
+    first_bad: StoredResultWithEvidence | None,
+    last_good: StoredResultWithEvidence | None,
+    good_with_evidence: StoredResultWithEvidence | None,
     now: int,
-) -> tuple[ComparedResult | None, ComparedResult | None]:
+) -> tuple[ResultComparisonSide | None, ResultComparisonSide | None]:
     """The first bad result, which has the state `state`, and the last good one.
 
     `subject`: the job, task or preference that the incident is about. `good_with_evidence`: the newest good result with
@@ -64,7 +64,7 @@ def compare_first_bad_and_last_good(
     bad_excerpt, good_excerpt = _truncate_evidence_excerpt(bad_evidence), _truncate_evidence_excerpt(good_evidence)
     bad_side = good_side = None
     if first_bad:
-        bad_side = ComparedResult(
+        bad_side = ResultComparisonSide(
             title="First bad",
             state=state,
             time_and_location=_format_result_time_and_location(first_bad, now),
@@ -75,9 +75,9 @@ def compare_first_bad_and_last_good(
     if last_good:
         note = "" if good_evidence else NO_EVIDENCE_NOTE
         if good_with_evidence and good_with_evidence is not last_good:
-            evidence_time = format_timestamp(good_with_evidence.result.slot, now, seconds=True)
+            evidence_time = format_utc_timestamp_without_zone(good_with_evidence.result.slot, now, seconds=True)
             note = f"Evidence from {evidence_time}: only a sample of the passing results is stored."
-        good_side = ComparedResult(
+        good_side = ResultComparisonSide(
             title="Last good",
             state=HealthState.UP,
             time_and_location=_format_result_time_and_location(last_good, now),
@@ -88,8 +88,8 @@ def compare_first_bad_and_last_good(
     return bad_side, good_side
 
 
-def _format_result_time_and_location(detail: ResultDetail, now: int) -> str:
-    return f"{format_timestamp(detail.result.slot, now, seconds=True)} · {detail.result.location}"
+def _format_result_time_and_location(detail: StoredResultWithEvidence, now: int) -> str:
+    return f"{format_utc_timestamp_without_zone(detail.result.slot, now, seconds=True)} · {detail.result.location}"
 
 
 def _truncate_evidence_excerpt(evidence: Evidence | None) -> str:

@@ -16,7 +16,7 @@ DELIVERY_STATE_LABELS = {
     DeliveryState.UNDELIVERED: "Undelivered",
     DeliveryState.UNCONFIRMED: "Unconfirmed",
 }
-_DISPLAY_BY_DELIVERY_STATE = {
+_STATE_AND_GLYPH_BY_DELIVERY_STATE = {
     DeliveryState.SENT: (HealthState.UP, "up"),
     DeliveryState.WAITING: (HealthState.DEGRADED, "wait"),
     DeliveryState.MERGED: (HealthState.UNKNOWN, "unknown"),
@@ -27,7 +27,7 @@ _DISPLAY_BY_DELIVERY_STATE = {
 
 
 @dataclass(frozen=True, slots=True)
-class DeliveryRow:
+class DeliveryPageRow:
     receiver: str
     notifier: str
     address: str
@@ -38,10 +38,10 @@ class DeliveryRow:
     detail: str
 
 
-def build_delivery_row(delivery: DeliveryRecord, destination_addresses: Mapping[str, str]) -> DeliveryRow:
+def build_delivery_page_row(delivery: DeliveryRecord, destination_addresses: Mapping[str, str]) -> DeliveryPageRow:
     receiver, _, notifier = delivery.destination.partition("/")
-    state, glyph = _DISPLAY_BY_DELIVERY_STATE[delivery.state]
-    return DeliveryRow(
+    state, glyph = _STATE_AND_GLYPH_BY_DELIVERY_STATE[delivery.state]
+    return DeliveryPageRow(
         receiver=receiver,
         notifier=notifier,
         address=destination_addresses.get(delivery.destination, ""),

@@ -13,21 +13,26 @@ from watchdog.domain.formatting import (
     format_duration,
     format_duration_rounded,
     format_remediation,
-    format_timestamp,
+    format_utc_timestamp_without_zone,
 )
 from watchdog.domain.model import AlertMessageContext, DeliveryState, HealthState, IncidentEvent, Outcome
 from watchdog.domain.notification import Notification
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, THRESHOLD_IGNORING_RULE_NAMES, availability, job, stale
 from watchdog.store.read import history, status
-from watchdog.store.read.alert_context import load_alert_context
+from watchdog.store.read.alert_context import load_alert_message_context
 from watchdog.store.read.status import Connection, DeliveryRecord, IncidentRecord, WatchdogStatus
 from watchdog.web.pages.banner import PageBanner, capitalize_first
-from watchdog.web.pages.compare import ComparedResult, compare_first_bad_and_last_good
-from watchdog.web.pages.delivery import DeliveryRow, build_delivery_row, format_delivery_attempts, summarize_deliveries
+from watchdog.web.pages.compare import ResultComparisonSide, compare_first_bad_and_last_good
+from watchdog.web.pages.delivery import (
+    DeliveryPageRow,
+    build_delivery_page_row,
+    format_delivery_attempts,
+    summarize_deliveries,
+)
 from watchdog.web.pages.results import HEALTH_STATE_BY_OUTCOME
 from watchdog.web.templating import PAGE_HEALTH_STATE_LABELS
 
-format_time_with_seconds = partial(format_timestamp, seconds=True)
+format_time_with_seconds = partial(format_utc_timestamp_without_zone, seconds=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +54,14 @@ class IncidentDetailPage:
     state: HealthState
     state_label: str
     banners: tuple[PageBanner, ...]
-    first_bad: ComparedResult | None
-    last_good: ComparedResult | None
+    first_bad: ResultComparisonSide | None
+    last_good: ResultComparisonSide | None
     latest_result_text: str
     latest_slot: int | None
     timeline: tuple[IncidentTimelineEvent, ...]
     spans_several_days: bool
     """Some events of the timeline happened on another day."""
-    deliveries: tuple[DeliveryRow, ...]
+    deliveries: tuple[DeliveryPageRow, ...]
     delivery_summary: str
     decision_steps: tuple[tuple[str, str], ...]
     """(step, setting behind it) of the decision to notify."""
@@ -70,7 +75,7 @@ def load_incident_detail_page(
     if not records:
         return None
     record = records[0]
-    context = load_alert_context(connection, Notification(incident_id, "", 0, IncidentEvent.OPENED), now)
+    context = load_alert_message_context(connection, Notification(incident_id, "", 0, IncidentEvent.OPENED), now)
     first_bad, last_good = _load_first_bad_and_last_good(connection, record, now)
     deliveries = status.list_incident_deliveries(connection, incident_id)
     timeline = build_incident_timeline(record, context, deliveries, now)
@@ -79,15 +84,15 @@ def load_incident_detail_page(
         service_status=status.load_watchdog_status(connection),
         title=format_incident_title(record),
         state=find_incident_health_state(record),
-        state_label=format_incident_state_label(record, now),
-        banners=build_incident_banners(record, deliveries, now),
+        state_label=format_incident_state_and_duration(record, now),
+        banners=build_incident_page_banners(record, deliveries, now),
         first_bad=first_bad,
         last_good=last_good,
         latest_result_text=_describe_latest_result(record, context, now),
         latest_slot=context.latest.slot if context.latest else None,
         timeline=timeline,
         spans_several_days=any(event.occurred_at // DAY_MS != now // DAY_MS for event in timeline),
-        deliveries=tuple(build_delivery_row(delivery, destination_addresses) for delivery in deliveries),
+        deliveries=tuple(build_delivery_page_row(delivery, destination_addresses) for delivery in deliveries),
         delivery_summary=summarize_deliveries(deliveries),
         decision_steps=tuple(_explain_incident_decisions(record)),
     )
@@ -95,7 +100,7 @@ def load_incident_detail_page(
 
 def _load_first_bad_and_last_good(
     connection: Connection, record: IncidentRecord, now: int
-) -> tuple[ComparedResult | None, ComparedResult | None]:
+) -> tuple[ResultComparisonSide | None, ResultComparisonSide | None]:
     """The first bad result and the last good one. For missing results, only the last result, of any outcome."""
     incident, probe = record.incident, record.incident.probe
     if incident.rule == stale.RULE_NAME:
@@ -114,8 +119,8 @@ def _load_first_bad_and_last_good(
         return None, replace(side, title="Last result", state=HEALTH_STATE_BY_OUTCOME[last.result.outcome])
     slots = (
         incident.first_bad_slot,
-        history.load_last_good_slot(connection, probe, incident.first_bad_slot),
-        history.load_last_good_slot_with_evidence(connection, probe, incident.first_bad_slot),
+        history.load_last_good_slot_before(connection, probe, incident.first_bad_slot),
+        history.load_last_good_slot_that_has_evidence(connection, probe, incident.first_bad_slot),
     )
     details = history.load_result_details(connection, probe, [slot for slot in slots if slot is not None])
     first_bad, last_good, good_with_evidence = (None if slot is None else details.get(slot) for slot in slots)
@@ -143,7 +148,7 @@ def find_incident_health_state(record: IncidentRecord) -> HealthState:
     )
 
 
-def format_incident_state_label(record: IncidentRecord, now: int) -> str:
+def format_incident_state_and_duration(record: IncidentRecord, now: int) -> str:
     """ "Down for 41 min", "Resolved after 12 min"."""
     incident = record.incident
     if incident.resolved_at is not None:
@@ -152,7 +157,7 @@ def format_incident_state_label(record: IncidentRecord, now: int) -> str:
     return f"{label} for {format_duration_rounded(now - incident.since)}"
 
 
-def build_incident_banners(
+def build_incident_page_banners(
     record: IncidentRecord, deliveries: Sequence[DeliveryRecord], now: int
 ) -> tuple[PageBanner, ...]:
     """Notifications that failed come first: Watchdog never hides that it could not notify a receiver."""
@@ -208,7 +213,7 @@ def build_incident_timeline(
     """Newest first. Events of the same instant keep the order in which they are generated."""
     incident = record.incident
     opening = (
-        incident.opening_message
+        incident.opening_cause_message
         if incident.rule in THRESHOLD_IGNORING_RULE_NAMES
         else f"{record.threshold} bad results in a row"
     )
@@ -248,7 +253,7 @@ def _build_timeline_events_before_opening(
         duration = "" if last_good.duration is None else format_duration(last_good.duration)
         yield IncidentTimelineEvent(last_good.slot, "Last good result", duration, HealthState.UP)
     if first_bad:
-        message = (first_bad.message if not record.incident.subject else "") or record.incident.opening_message
+        message = (first_bad.message if not record.incident.subject else "") or record.incident.opening_cause_message
         detail = f"{message} · state not changed yet" if record.threshold > 1 else message
         yield IncidentTimelineEvent(first_bad.slot, "First bad result", detail, HealthState.DEGRADED)
 
@@ -294,7 +299,7 @@ def _explain_incident_decisions(record: IncidentRecord) -> Iterator[tuple[str, s
     """(step, setting behind it): why the incident opened, its severity, and the routing."""
     incident = record.incident
     if incident.rule in THRESHOLD_IGNORING_RULE_NAMES:
-        opening = incident.opening_message
+        opening = incident.opening_cause_message
         yield opening if incident.subject else capitalize_first(opening), ""
     else:
         setting = f"alert.failure_threshold: {record.threshold}"

@@ -16,7 +16,7 @@ MAX_RESOLVED_INCIDENTS_ON_PAGE = 200
 
 
 @dataclass(frozen=True, slots=True)
-class IncidentRow:
+class IncidentsPageRow:
     id: str
     probe: ProbeInfo
     message: str
@@ -32,9 +32,9 @@ class IncidentRow:
 class IncidentsPage:
     service_status: WatchdogStatus
     state_filter: str
-    open_incidents: tuple[IncidentRow, ...]
+    open_incidents: tuple[IncidentsPageRow, ...]
     """Those on this page."""
-    resolved_incidents: tuple[IncidentRow, ...]
+    resolved_incidents: tuple[IncidentsPageRow, ...]
     """The newest, on the first page."""
     pagination: Pagination
     """Of the open incidents."""
@@ -58,13 +58,13 @@ def load_incidents_page(connection: Connection, state_filter: str, page_number: 
     )
 
 
-def build_incident_row(record: IncidentRecord, now: int) -> IncidentRow:
+def build_incident_row(record: IncidentRecord, now: int) -> IncidentsPageRow:
     incident, state = record.incident, find_incident_health_state(record)
     if incident.resolved_at is None:
         state_label, duration_text = PAGE_HEALTH_STATE_LABELS[state], format_duration_rounded(now - incident.since)
     else:
         state_label, duration_text = "Resolved", format_duration(incident.resolved_at - incident.since)
-    return IncidentRow(
+    return IncidentsPageRow(
         id=incident.id,
         probe=record.probe,
         message=incident.message,

@@ -14,7 +14,7 @@ from watchdog.web.cards.jobs import JobsCardRow, build_jobs_card_row
 from watchdog.web.cards.registry import find_probe_page_jobs_section_id
 from watchdog.web.pages.list_page import (
     NEEDS_ATTENTION_SECTION_NAME,
-    ListPage,
+    SectionedListWebPage,
     compute_pagination,
     format_attention_count,
     group_rows_into_list_sections,
@@ -24,7 +24,7 @@ JOBS_PAGE_SECTION_NAMES = (NEEDS_ATTENTION_SECTION_NAME, "No problems")
 
 
 @dataclass(frozen=True, slots=True)
-class JobFilter:
+class JobsPageFilter:
     """`search`: words that must all occur in the job's name, its source's name or id, or as `kind:jobs`. `verdict`: the
     label of a job's status."""
 
@@ -45,13 +45,13 @@ class JobVerdictCount:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobsPage(ListPage[JobFilter, JobsCardRow]):
+class JobsPage(SectionedListWebPage[JobsPageFilter, JobsCardRow]):
     verdicts: tuple[JobVerdictCount, ...]
     job_section_ids: Mapping[str, str]
     """Probe kind -> the id of the section of its page that lists its jobs."""
 
 
-def load_jobs_page(connection: Connection, job_filter: JobFilter, page_number: int, now: int) -> JobsPage:
+def load_jobs_page(connection: Connection, job_filter: JobsPageFilter, page_number: int, now: int) -> JobsPage:
     """A page number beyond the last is the last."""
     jobs = list_jobs(connection)
     rows = [build_jobs_card_row(job) for job in jobs if job_filter.matches_search(job)]

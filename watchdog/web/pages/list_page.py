@@ -38,7 +38,7 @@ class ListPageSection(Generic[RowT]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ListPage(Generic[FilterT, RowT]):
+class SectionedListWebPage(Generic[FilterT, RowT]):
     service_status: WatchdogStatus
     headline: str
     summary_lines: tuple[str, ...]

@@ -9,7 +9,13 @@ from functools import partial
 
 from markupsafe import Markup
 
-from watchdog.domain.formatting import DAY_MS, HOUR_MS, format_duration_rounded, format_time_of_day, format_timestamp
+from watchdog.domain.formatting import (
+    DAY_MS,
+    HOUR_MS,
+    format_duration_rounded,
+    format_time_of_day,
+    format_utc_timestamp_without_zone,
+)
 from watchdog.domain.model import HealthState, Incident, Outcome, ProbeInfo
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, job, stale
 from watchdog.store.read import history, status
@@ -123,7 +129,7 @@ def _build_current_incident_banner(incident: Incident, now: int) -> PageBanner:
     title = _format_current_incident_message(incident, now)
     if incident.rule != job.RULE_NAME:  # a message about a job starts with the job's name, which keeps its case
         title = capitalize_first(title)
-    since = f"Since {format_timestamp(incident.since, now, seconds=True)}"
+    since = f"Since {format_utc_timestamp_without_zone(incident.since, now, seconds=True)}"
     text = " · ".join((since, incident.severity, f"{incident.rule} {incident.subject}".strip()))
     return PageBanner(INCIDENT_HEALTH_STATE_BY_RULE[incident.rule], title, text, incident.id)
 

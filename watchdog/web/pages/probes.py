@@ -25,7 +25,7 @@ from watchdog.store.read.status import (
 from watchdog.web import charts
 from watchdog.web.pages.list_page import (
     NEEDS_ATTENTION_SECTION_NAME,
-    ListPage,
+    SectionedListWebPage,
     compute_pagination,
     format_attention_count,
     group_rows_into_list_sections,
@@ -40,7 +40,7 @@ PROBES_PAGE_SECTION_NAMES = (NEEDS_ATTENTION_SECTION_NAME, "Up", "No data")
 
 
 @dataclass(frozen=True, slots=True)
-class ProbeFilter:
+class ProbesPageFilter:
     """`search`: terms that must all match: words, `group:Core`, `kind:mcp`, `tag:prod`, `state:down`."""
 
     search: str = ""
@@ -71,7 +71,7 @@ def _does_probe_match_search_term(status: ProbeStatus, term: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class ProbeRow:
+class ProbesPageRow:
     probe_id: str
     name: str
     kind: str
@@ -88,12 +88,12 @@ class ProbeRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProbesPage(ListPage[ProbeFilter, ProbeRow]):
+class ProbesPage(SectionedListWebPage[ProbesPageFilter, ProbesPageRow]):
     state_counts: tuple[tuple[HealthState, int], ...]
     kinds: tuple[str, ...]
 
 
-def load_probes_page(connection: Connection, probe_filter: ProbeFilter, page_number: int, now: int) -> ProbesPage:
+def load_probes_page(connection: Connection, probe_filter: ProbesPageFilter, page_number: int, now: int) -> ProbesPage:
     """A page number beyond the last is the last."""
     statuses = list_probe_statuses(connection)
     service_status = load_watchdog_status(connection)
@@ -131,7 +131,7 @@ def _choose_probes_page_section_name(status: ProbeStatus) -> str:
 
 def _load_probes_page_rows(
     connection: Connection, on_page: Sequence[ProbeStatus], now: int
-) -> Iterator[tuple[str, ProbeRow]]:
+) -> Iterator[tuple[str, ProbesPageRow]]:
     """(section, row)"""
     runs = load_latest_results(connection, [status.probe.database_id for status in on_page], MAX_SPARKLINE_RUNS)
     incident_counts = count_incidents_by_probe(connection, now - PROBE_PAGE_INCIDENTS_PERIOD_MS)
@@ -157,10 +157,10 @@ def _format_probes_summary_lines(
 ) -> tuple[str, ...]:
     late_count = sum(s.next_due is not None and now - s.next_due > NEXT_RUN_SHOWN_LATE_AFTER_MS for s in statuses)
     late_text = f"{format_count_with_noun(late_count, 'run')} late" if late_count else "no run late"
-    return (format_last_scheduled_sentence(service_status, now), late_text)
+    return (format_watchdog_last_scheduling_sentence(service_status, now), late_text)
 
 
-def format_last_scheduled_sentence(service_status: WatchdogStatus, now: int) -> str:
+def format_watchdog_last_scheduling_sentence(service_status: WatchdogStatus, now: int) -> str:
     """When Watchdog last scheduled runs."""
     watermark = service_status.watermark
     return "No run scheduled yet" if watermark is None else f"Last scheduled {format_time_ago(watermark, now)}"
@@ -168,25 +168,25 @@ def format_last_scheduled_sentence(service_status: WatchdogStatus, now: int) -> 
 
 def _build_probes_page_row(
     status: ProbeStatus, runs: Sequence[RunSummary | ResultRow], incident_count: int, now: int
-) -> ProbeRow:
+) -> ProbesPageRow:
     probe, latest = status.probe, status.latest_result
-    return ProbeRow(
+    return ProbesPageRow(
         probe_id=probe.id,
         name=probe.name,
         kind=probe.kind,
         group=probe.group,
         state=status.state,
-        problem_text=format_open_incident_problem(status, now),
+        problem_text=format_open_incidents_of_probe(status, now),
         last_outcome=format_run_outcome(latest) if latest else "no result yet",
         last_run_ago=format_time_ago(latest.slot, now) if latest else "",
-        sparkline=charts.render_sparkline([compute_sparkline_value(run) for run in runs]),
+        sparkline=charts.render_sparkline([compute_sparkline_value_of_run(run) for run in runs]),
         sparkline_text=_describe_sparkline(runs),
         next_run_text=format_time_until_next_run(status.next_due, now),
         incident_count=incident_count,
     )
 
 
-def format_open_incident_problem(status: ProbeStatus, now: int) -> str:
+def format_open_incidents_of_probe(status: ProbeStatus, now: int) -> str:
     """ "got 503 · for 41 min · and 1 more": the first open incident."""
     if not status.open_incidents:
         return ""
@@ -205,7 +205,7 @@ def format_run_outcome(run: ResultRow) -> str:
     return f"{label}, {run.message}" if len(run.message) <= MAX_INLINE_RUN_MESSAGE_CHARS else label
 
 
-def compute_sparkline_value(run: RunSummary | ResultRow) -> charts.SparklineValue:
+def compute_sparkline_value_of_run(run: RunSummary | ResultRow) -> charts.SparklineValue:
     """A run of unknown duration, as that of a job that reports only its end, is on the baseline."""
     if run.outcome is Outcome.FAIL:
         return "x"

@@ -10,7 +10,7 @@ from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import Evidence, HealthState, Json, Outcome, ProbeResult
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, preference
 from watchdog.store.read import history
-from watchdog.store.read.history import ResultDetail
+from watchdog.store.read.history import StoredResultWithEvidence
 from watchdog.store.read.status import Connection, IncidentRecord, ResultRow
 from watchdog.web.cards.phases import find_interrupted_phase, format_phase_name
 from watchdog.web.templating import PAGE_HEALTH_STATE_LABELS
@@ -96,10 +96,10 @@ def load_results_card(
     connection: Connection, probe: int, query: ResultsUrlQuery, incidents: Sequence[IncidentRecord]
 ) -> ResultsCard:
     """`incidents`: the probe's, which mark the results that opened and resolved them."""
-    rows, older = _load_result_rows(connection, probe, query, incidents)
+    rows, older = _load_results_page_rows_and_next_slot(connection, probe, query, incidents)
     if query.open_slot is not None and all(row.slot != query.open_slot for row in rows):
         query = ResultsUrlQuery("all", query.open_slot + 1, query.open_slot)
-        rows, older = _load_result_rows(connection, probe, query, incidents)
+        rows, older = _load_results_page_rows_and_next_slot(connection, probe, query, incidents)
     panel = None
     if query.open_slot is not None:
         detail = history.load_result_details(connection, probe, [query.open_slot]).get(query.open_slot)
@@ -132,7 +132,7 @@ def _build_results_card_row(
     )
 
 
-def _load_result_rows(
+def _load_results_page_rows_and_next_slot(
     connection: Connection, probe: int, query: ResultsUrlQuery, incidents: Sequence[IncidentRecord]
 ) -> tuple[list[ResultRow], int | None]:
     """The rows of the page, and the slot before which the next page starts."""
@@ -177,7 +177,7 @@ def build_incident_changes_by_slot(
     for record in incidents:
         incident, state = record.incident, INCIDENT_HEALTH_STATE_BY_RULE[record.incident.rule]
         opened = IncidentChangeByResult(
-            state, f"Now {PAGE_HEALTH_STATE_LABELS[state].lower()}", f": {incident.opening_message}"
+            state, f"Now {PAGE_HEALTH_STATE_LABELS[state].lower()}", f": {incident.opening_cause_message}"
         )
         transitions.setdefault(record.opened_slot, []).append(opened)
         if record.resolved_slot is not None:
@@ -186,7 +186,7 @@ def build_incident_changes_by_slot(
     return {slot: tuple(entries) for slot, entries in transitions.items()}
 
 
-def build_evidence_panel(detail: ResultDetail) -> EvidencePanel:
+def build_evidence_panel(detail: StoredResultWithEvidence) -> EvidencePanel:
     evidence = detail.evidence or Evidence()
     return EvidencePanel(
         slot=detail.result.slot,

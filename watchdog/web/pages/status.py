@@ -15,7 +15,7 @@ from watchdog.domain.formatting import (
     format_duration,
     format_duration_rounded,
     format_time_of_day,
-    format_timestamp,
+    format_utc_timestamp_without_zone,
 )
 from watchdog.domain.model import HealthState
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE
@@ -23,14 +23,14 @@ from watchdog.store.read.history import IncidentInterval
 from watchdog.store.read.status import ProbeStatus
 from watchdog.web import charts
 from watchdog.web.pages.list_page import Pagination
-from watchdog.web.pages.status_selection import StatusPageSelection, StatusPageView
+from watchdog.web.pages.status_selection import RequestedStatusPageView, StatusPageSelection
 from watchdog.web.pages.status_snapshot import StatusPageConfig, StatusPageSnapshot
 from watchdog.web.pages.timeline import (
     DailyUptime,
     HealthStateInterval,
     compute_daily_uptime,
     compute_uptime_basis_points,
-    merge_adjacent_state_intervals,
+    merge_touching_intervals_into_worst_state,
 )
 
 MAX_PAST_INCIDENTS_ON_STATUS_PAGE, MAX_TROUBLED_DAYS_ON_STATUS_PAGE = 10, 200
@@ -82,7 +82,7 @@ class StatusPageServiceGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class StatusPageOpenIncidents:
+class OpenIncidentsOfStatusPageService:
     """All open incidents of one service, as one entry."""
 
     title: str
@@ -118,10 +118,10 @@ class StatusPage:
     checked_at: int | None
     """When the newest result with a verdict was stored."""
     day_count: int
-    open_incidents: tuple[StatusPageOpenIncidents, ...]
+    open_incidents: tuple[OpenIncidentsOfStatusPageService, ...]
     """At most MAX_OPEN_INCIDENTS_ON_STATUS_PAGE."""
     open_incident_count: int
-    view: StatusPageView
+    view: RequestedStatusPageView
     pagination: Pagination
     groups: tuple[StatusPageServiceGroup, ...]
     """Empty if the page shows no probe."""
@@ -147,7 +147,7 @@ def build_status_page(snapshot: StatusPageSnapshot, config: StatusPageConfig) ->
         checked_at=max(checked_times, default=None),
         day_count=config.day_count,
         open_incidents=tuple(
-            map(_build_status_page_open_incidents, open_incidents[:MAX_OPEN_INCIDENTS_ON_STATUS_PAGE])
+            map(_build_open_incidents_summary_of_probe, open_incidents[:MAX_OPEN_INCIDENTS_ON_STATUS_PAGE])
         ),
         open_incident_count=len(open_incidents),
         view=snapshot.selection.view,
@@ -192,7 +192,7 @@ def _build_status_page_service(
         group=status.probe.group,
         days=tuple(days),
         bars=charts.render_day_bars(bars, _describe_day_bars(name, days)),
-        uptime=format_uptime_percent(compute_uptime_basis_points(days)),
+        uptime=format_basis_points_as_percent(compute_uptime_basis_points(days)),
         uptime_coverage="" if covered_count == day_count else f"{covered_count} of {day_count}{NBSP}days",
     )
 
@@ -202,7 +202,7 @@ def _format_time_or_date(at: int, now: int) -> str:
     return format_time_of_day(at) if at // DAY_MS == now // DAY_MS else format_date(at, now)
 
 
-def format_uptime_percent(basis_points: int | None) -> str:
+def format_basis_points_as_percent(basis_points: int | None) -> str:
     """9_995 -> "99.95 %", 9_900 -> "99 %"; empty for None."""
     if basis_points is None:
         return ""
@@ -282,14 +282,14 @@ def _format_status_subtitle(
     )
 
 
-def _build_status_page_open_incidents(status: ProbeStatus) -> StatusPageOpenIncidents:
+def _build_open_incidents_summary_of_probe(status: ProbeStatus) -> OpenIncidentsOfStatusPageService:
     since: dict[HealthState, int] = {}
     for incident in status.open_incidents:
         state = INCIDENT_HEALTH_STATE_BY_RULE[incident.rule]
         since[state] = min(incident.since, since.get(state, incident.since))
     name = status.probe.name
     changes = [(state, at, STATUS_PAGE_PROBLEM_SENTENCE_BY_STATE[state].format(name)) for state, at in since.items()]
-    return StatusPageOpenIncidents(
+    return OpenIncidentsOfStatusPageService(
         title=f"{name} {STATUS_PAGE_SINGULAR_STATE_PHRASES[status.state]}",
         state=status.state,
         since=since[status.state],
@@ -359,7 +359,7 @@ def _list_past_incidents(snapshot: StatusPageSnapshot, now: int) -> tuple[Status
     episodes = [
         (episode, status.probe.name)
         for status in snapshot.probe_statuses
-        for episode in merge_adjacent_state_intervals(resolved[status.probe.database_id])
+        for episode in merge_touching_intervals_into_worst_state(resolved[status.probe.database_id])
     ]
     episodes.sort(key=lambda entry: -entry[0].start)
     return tuple(
@@ -377,5 +377,8 @@ def _format_incident_episode(episode: HealthStateInterval, now: int) -> str:
     if episode.length < DAY_MS:
         start, stop = format_time_of_day(episode.start), format_time_of_day(episode.stop)
     else:
-        start, stop = format_timestamp(episode.start, now), format_timestamp(episode.stop, now)
+        start, stop = (
+            format_utc_timestamp_without_zone(episode.start, now),
+            format_utc_timestamp_without_zone(episode.stop, now),
+        )
     return f"{format_duration(episode.length)}, {start} to {stop}"

@@ -11,10 +11,10 @@ from watchdog.domain.model import HealthState
 from watchdog.store.read.status import ProbeStatus
 from watchdog.web.pages.list_page import LIST_ROWS_PER_PAGE, Pagination, compute_pagination
 
-_STATUS_PAGE_LISTING_ORDER = (HealthState.DOWN, HealthState.DEGRADED, HealthState.UNKNOWN)
+_LISTED_HEALTH_STATES_WORST_FIRST = (HealthState.DOWN, HealthState.DEGRADED, HealthState.UNKNOWN)
 
 
-class StatusPageView(NamedTuple):
+class RequestedStatusPageView(NamedTuple):
     """What a visitor requests: all services of a group, or without a group all groups."""
 
     group: str | None = None
@@ -23,7 +23,7 @@ class StatusPageView(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StatusPageSelection:
-    view: StatusPageView
+    view: RequestedStatusPageView
     group_names: tuple[str, ...]
     """Of the groups on this page, in order."""
     service_count_by_group: Mapping[str, int]
@@ -35,7 +35,7 @@ class StatusPageSelection:
 
 
 def select_status_page_services(
-    statuses: Sequence[ProbeStatus], group_order: Sequence[str], view: StatusPageView
+    statuses: Sequence[ProbeStatus], group_order: Sequence[str], view: RequestedStatusPageView
 ) -> StatusPageSelection:
     """`statuses`: of all probes that the page shows, in its order."""
     counts = Counter(status.probe.group for status in statuses)
@@ -51,17 +51,19 @@ def select_status_page_services(
         names, listed = list(pagination.slice_items(ordered)), list(statuses)
         if len(statuses) > LIST_ROWS_PER_PAGE:
             on_page = set(names)
-            not_up = [s for s in statuses if s.state in _STATUS_PAGE_LISTING_ORDER and s.probe.group in on_page]
-            listed = sorted(not_up, key=lambda s: _STATUS_PAGE_LISTING_ORDER.index(s.state))[:LIST_ROWS_PER_PAGE]
+            not_up = [s for s in statuses if s.state in _LISTED_HEALTH_STATES_WORST_FIRST and s.probe.group in on_page]
+            listed = sorted(not_up, key=lambda s: _LISTED_HEALTH_STATES_WORST_FIRST.index(s.state))[:LIST_ROWS_PER_PAGE]
     return StatusPageSelection(
         view, tuple(names), counts, frozenset(status.probe.database_id for status in listed), pagination
     )
 
 
-def normalize_status_page_view(view: StatusPageView, service_count_by_group: Mapping[str, int]) -> StatusPageView:
+def normalize_status_page_view(
+    view: RequestedStatusPageView, service_count_by_group: Mapping[str, int]
+) -> RequestedStatusPageView:
     """The view that is shown instead of one that does not exist. A small installation has a single view."""
     if sum(service_count_by_group.values()) <= LIST_ROWS_PER_PAGE:
-        return StatusPageView()
+        return RequestedStatusPageView()
     group = view.group if view.group in service_count_by_group else None
     count = len(service_count_by_group) if group is None else service_count_by_group[group]
-    return StatusPageView(group, compute_pagination(count, view.page_number).page_number)
+    return RequestedStatusPageView(group, compute_pagination(count, view.page_number).page_number)

@@ -16,9 +16,13 @@ from watchdog.store.read.status import (
     list_probe_statuses,
     load_watchdog_status,
 )
-from watchdog.web.pages.status_selection import StatusPageSelection, StatusPageView, select_status_page_services
+from watchdog.web.pages.status_selection import (
+    RequestedStatusPageView,
+    StatusPageSelection,
+    select_status_page_services,
+)
 
-ALL_GROUPS_VIEW = StatusPageView()
+STATUS_PAGE_ALL_GROUPS_VIEW = RequestedStatusPageView()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,10 @@ class StatusPageSnapshot:
 
 
 def load_status_page_snapshot(
-    connection: Connection, config: StatusPageConfig, now: int, view: StatusPageView = ALL_GROUPS_VIEW
+    connection: Connection,
+    config: StatusPageConfig,
+    now: int,
+    view: RequestedStatusPageView = STATUS_PAGE_ALL_GROUPS_VIEW,
 ) -> StatusPageSnapshot:
     rank = {probe_id: i for i, probe_id in enumerate(config.probe_order)}
     included = [status for status in list_probe_statuses(connection) if config.includes_probe(status.probe)]

@@ -62,7 +62,7 @@ def flatten_to_worst_states(
     return flat
 
 
-def merge_adjacent_state_intervals(intervals: Iterable[HealthStateInterval]) -> list[HealthStateInterval]:
+def merge_touching_intervals_into_worst_state(intervals: Iterable[HealthStateInterval]) -> list[HealthStateInterval]:
     """Joins intervals that touch or overlap into one of their worst state; newest first."""
     merged: list[HealthStateInterval] = []
     for interval in sorted(intervals, key=lambda i: i.start):

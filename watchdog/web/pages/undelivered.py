@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from watchdog.store.read import status
 from watchdog.store.read.status import Connection, IncidentRecord, WatchdogStatus
-from watchdog.web.pages.delivery import DeliveryRow, build_delivery_row
+from watchdog.web.pages.delivery import DeliveryPageRow, build_delivery_page_row
 
 
 @dataclass(frozen=True, slots=True)
 class UndeliveredNotificationsPageRow:
-    delivery: DeliveryRow
+    delivery: DeliveryPageRow
     created_at: int
     record: IncidentRecord
     """The incident that the notification is about."""
@@ -32,7 +32,7 @@ def load_undelivered_notifications_page(
         service_status=status.load_watchdog_status(connection),
         rows=tuple(
             UndeliveredNotificationsPageRow(
-                build_delivery_row(delivery, destination_addresses), delivery.created_at, record
+                build_delivery_page_row(delivery, destination_addresses), delivery.created_at, record
             )
             for delivery, record in status.list_undelivered_notifications(connection)
         ),

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from watchdog.api.serializers import serialize_incident, serialize_job_summary, serialize_probe_status
 from watchdog.domain.model import Json
 from watchdog.store.read import jobs, status
-from watchdog.web.compression import encode_response_body
+from watchdog.web.compression import compress_response_body_if_accepted
 from watchdog.web.routes.operators import OperatorRouteContext
 from watchdog.web.templating import NO_STORE_HEADERS
 
@@ -49,7 +49,7 @@ async def _build_json_list_response(
     """In a thread: thousands of jobs take a while."""
 
     def build() -> Response:
-        content, encoding_headers = encode_response_body(
+        content, encoding_headers = compress_response_body_if_accepted(
             request, bytes(JSONResponse([serialize(item) for item in items]).body)
         )
         return Response(content, media_type="application/json", headers=NO_STORE_HEADERS | encoding_headers)

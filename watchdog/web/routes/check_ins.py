@@ -29,7 +29,7 @@ MAX_CONCURRENT_TOKEN_LOOKUPS = 2
 """Lookups of tokens of other processes at once. Others wait, because a limit in total would refuse valid tokens."""
 MAX_CHECK_IN_AGE_MS = 31 * DAY_MS
 MAX_CHECK_IN_PARAMETERS = 20
-MAX_QUOTED_CHECK_IN_CHARS = 200
+MAX_QUOTED_CHECK_IN_REQUEST_CHARS = 200
 CHECK_IN_TEXT_MEDIA_TYPES = ("", "application/x-www-form-urlencoded", "application/octet-stream")
 """Of senders that name no type, or that of their tool, for a body of any text."""
 _QUOTABLE_PARAMETER_NAME_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,15}")
@@ -103,12 +103,12 @@ class CheckInMiddleware:
             probe_id = looked_up
         if wait_s := self._count_check_in_and_get_retry_after_s(probe_id, now):
             return CheckInResponse(429, "too many check-ins from this job", wait_s)
-        body = await _read_body_tail(receive)
+        body = await _receive_last_check_in_body_bytes(receive)
         if body is None:
             return None
         query = scope["query_string"].decode("latin-1")
         try:
-            check_in = _parse_check_in_request(scope["method"], action, query, now)
+            check_in = _parse_check_in_path_and_query(scope["method"], action, query, now)
             output = _decode_check_in_body(body, scope["headers"])
         except InvalidCheckInRequestError as error:
             quoted = _quote_check_in_request(scope["method"], action, query)
@@ -146,7 +146,7 @@ class CheckInMiddleware:
         )
 
 
-def _parse_check_in_request(method: str, action: str, query: str, now: int) -> ReceivedCheckIn:
+def _parse_check_in_path_and_query(method: str, action: str, query: str, now: int) -> ReceivedCheckIn:
     """The check-in without its body. `action`: the path after the token. Raises InvalidCheckInRequestError."""
     if method not in ("GET", "HEAD", "POST"):
         raise InvalidCheckInRequestError("expected GET, HEAD or POST", status_code=405)
@@ -198,10 +198,10 @@ def _decode_check_in_body(body: BodyTail, header_pairs: Iterable[tuple[bytes, by
 def _quote_check_in_request(method: str, action: str, query: str) -> str:
     """What a rejected sender asked for, without the token."""
     request = f"{method} {f'/{action}' if action else ''}{f'?{query}' if query else ''}".strip()
-    return truncate_with_ellipsis(request, MAX_QUOTED_CHECK_IN_CHARS)
+    return truncate_with_ellipsis(request, MAX_QUOTED_CHECK_IN_REQUEST_CHARS)
 
 
-async def _read_body_tail(receive: Receive) -> BodyTail | None:
+async def _receive_last_check_in_body_bytes(receive: Receive) -> BodyTail | None:
     """The end of the body; None: the client has disconnected before it was complete."""
     message = await receive()
     if message["type"] == "http.disconnect":

@@ -10,9 +10,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from watchdog.api.service import serialize_error
+from watchdog.api.service import build_api_error_body
 from watchdog.store.errors import StoreUnavailableError, WatchdogDatabaseSchemaError
-from watchdog.web.auth.access import AccessDeniedError
+from watchdog.web.auth.access import WebRequestRefusedError
 from watchdog.web.errors import PageNotFoundError, StatusPageUnavailableError
 from watchdog.web.routes.sign_in import build_retry_after_header, render_sign_in_page
 from watchdog.web.templating import NO_STORE_HEADERS, SECURITY_HEADERS, PageRenderer
@@ -30,12 +30,12 @@ def install_error_handlers(
     ) -> Response:
         headers = {**NO_STORE_HEADERS, **(headers or {})}
         if is_program_request(request):
-            return JSONResponse(serialize_error(heading, text), status_code, headers=headers)
+            return JSONResponse(build_api_error_body(heading, text), status_code, headers=headers)
         html = renderer.render("error.j2", clock(), status_code=status_code, heading=heading, text=text)
         return HTMLResponse(html, status_code, headers=headers)
 
-    @app.exception_handler(AccessDeniedError)
-    async def handle_access_denied(request: Request, error: AccessDeniedError) -> Response:
+    @app.exception_handler(WebRequestRefusedError)
+    async def handle_access_denied(request: Request, error: WebRequestRefusedError) -> Response:
         if error.status_code == 401 and not is_program_request(request):
             path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
             return render_sign_in_page(renderer, clock(), path, error)

@@ -14,8 +14,8 @@ from starlette.responses import Response
 from watchdog.domain.watermark import is_watermark_current
 from watchdog.store.read.query import STORE_READ_QUERY_TIMEOUT_S, QueryResultT, StoreReadRunner
 from watchdog.store.read.status import Connection, WatchdogStatus
-from watchdog.web.auth.access import Authenticator, is_operator_key
-from watchdog.web.compression import encode_response_body
+from watchdog.web.auth.access import Authenticator, has_operator_access
+from watchdog.web.compression import compress_response_body_if_accepted
 from watchdog.web.errors import PageNotFoundError
 from watchdog.web.pages import incident, incidents, jobs, probe, probes, undelivered
 from watchdog.web.pages.results import ResultFilter, ResultsUrlQuery
@@ -48,10 +48,10 @@ class OperatorRouteContext:
     """What in the configuration has no effect, a line each; contains no secrets."""
 
     async def authenticate(self, request: Request) -> None:
-        """Notes the key on the request. Raises AccessDeniedError."""
+        """Notes the key on the request. Raises WebRequestRefusedError."""
         api_key = self.authenticator.authenticate(request)
         request.state.key_name = api_key.name if api_key else ""
-        request.state.is_operator = is_operator_key(api_key)
+        request.state.is_operator = has_operator_access(api_key)
 
     async def run_query(self, query: Callable[[Connection], QueryResultT]) -> QueryResultT:
         """Raises one of STORE_READ_QUERY_ERRORS."""
@@ -63,7 +63,7 @@ class OperatorRouteContext:
     ) -> Response:
         """Renders and compresses in a thread, since a page of hundreds of rows takes a while."""
         content, encoding_headers = await asyncio.to_thread(
-            self._render_and_encode_page,
+            self._render_and_compress_page,
             request,
             template,
             now,
@@ -77,10 +77,10 @@ class OperatorRouteContext:
         )
         return Response(content, media_type="text/html", headers=NO_STORE_HEADERS | encoding_headers)
 
-    def _render_and_encode_page(
+    def _render_and_compress_page(
         self, request: Request, template: str, now: int, **context: Any
     ) -> tuple[bytes, dict[str, str]]:
-        return encode_response_body(request, self.renderer.render(template, now, **context).encode())
+        return compress_response_body_if_accepted(request, self.renderer.render(template, now, **context).encode())
 
 
 def create_operator_router(context: OperatorRouteContext) -> APIRouter:
@@ -88,13 +88,13 @@ def create_operator_router(context: OperatorRouteContext) -> APIRouter:
 
     @router.get("/probes")
     async def show_probes(request: Request, q: str = "", state: str = "", kind: str = "", page: int = 1) -> Response:
-        now, probe_filter = context.clock(), probes.ProbeFilter(q[:MAX_PROBE_SEARCH_TEXT_CHARS], state, kind)
+        now, probe_filter = context.clock(), probes.ProbesPageFilter(q[:MAX_PROBE_SEARCH_TEXT_CHARS], state, kind)
         content = await context.run_query(lambda c: probes.load_probes_page(c, probe_filter, page, now))
         return await context.render_page(request, "probes.j2", "probes", content, now)
 
     @router.get("/probes/{probe_id}")
     async def show_probe(request: Request, probe_id: str) -> Response:
-        now, query = context.clock(), parse_results_query(request)
+        now, query = context.clock(), parse_results_card_url_query(request)
         content = await context.run_query(lambda c: probe.load_probe_page(c, probe_id, query, now))
         if content is None:
             raise PageNotFoundError(f"There is no probe with the id {probe_id} in the running configuration.")
@@ -118,7 +118,7 @@ def create_operator_router(context: OperatorRouteContext) -> APIRouter:
 
     @router.get("/jobs")
     async def show_jobs(request: Request, q: str = "", verdict: str = "", page: int = 1) -> Response:
-        now, job_filter = context.clock(), jobs.JobFilter(q[:MAX_PROBE_SEARCH_TEXT_CHARS], verdict)
+        now, job_filter = context.clock(), jobs.JobsPageFilter(q[:MAX_PROBE_SEARCH_TEXT_CHARS], verdict)
         content = await context.run_query(lambda c: jobs.load_jobs_page(c, job_filter, page, now))
         return await context.render_page(request, "jobs.j2", "jobs", content, now)
 
@@ -135,10 +135,10 @@ def describe_scheduling_stall(service_status: WatchdogStatus, now: int) -> str:
     """That no runs are being scheduled, and since when; empty while they are."""
     if is_watermark_current(service_status.watermark, now):
         return ""
-    return probes.format_last_scheduled_sentence(service_status, now)
+    return probes.format_watchdog_last_scheduling_sentence(service_status, now)
 
 
-def parse_results_query(request: Request) -> ResultsUrlQuery:
+def parse_results_card_url_query(request: Request) -> ResultsUrlQuery:
     """`?all`, `?failed`, `?before=SLOT`, `?open=SLOT`. Ignores what it cannot parse."""
     parameters = request.query_params
 

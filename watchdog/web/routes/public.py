@@ -17,10 +17,10 @@ from watchdog.domain.rules import service
 from watchdog.store.read.destinations import load_failing_destinations
 from watchdog.store.read.query import STORE_READ_QUERY_ERRORS, STORE_READ_QUERY_TIMEOUT_S, QueryResultT, StoreReadRunner
 from watchdog.store.read.status import Connection, list_service_findings
-from watchdog.web.compression import EncodedResponseBody
+from watchdog.web.compression import PrecompressedResponseBody
 from watchdog.web.errors import StatusPageUnavailableError
 from watchdog.web.pages.status import build_status_page
-from watchdog.web.pages.status_selection import StatusPageView, normalize_status_page_view
+from watchdog.web.pages.status_selection import RequestedStatusPageView, normalize_status_page_view
 from watchdog.web.pages.status_snapshot import StatusPageConfig, StatusPageSnapshot, load_status_page_snapshot
 from watchdog.web.templating import NO_STORE_HEADERS, PageRenderer
 
@@ -33,7 +33,7 @@ MAX_PAGE_NUMBER_DIGITS = 9
 @dataclass(frozen=True, slots=True)
 class RenderedStatusPage:
     rendered_at: int
-    body: EncodedResponseBody
+    body: PrecompressedResponseBody
     digest: str
 
 
@@ -51,13 +51,13 @@ class StatusPageCache:
         renderer: PageRenderer,
     ):
         self._run_read_query, self._clock, self._config, self._renderer = run_read_query, clock, config, renderer
-        self._rendered: dict[StatusPageView, RenderedStatusPage] = {}
+        self._rendered: dict[RequestedStatusPageView, RenderedStatusPage] = {}
         """The view that was rendered longest ago first."""
         self._last_snapshot: StatusPageSnapshot | None = None
         self._failed_at: int | None = None
         self._lock = asyncio.Lock()
 
-    async def get_current_page(self, view: StatusPageView) -> RenderedStatusPage:
+    async def get_current_page(self, view: RequestedStatusPageView) -> RenderedStatusPage:
         """Raises StatusPageUnavailableError."""
         async with self._lock:
             now = self._clock()
@@ -74,7 +74,7 @@ class StatusPageCache:
                     del self._rendered[next(iter(self._rendered))]
             return rendered
 
-    async def _load_and_render(self, view: StatusPageView, now: int) -> RenderedStatusPage:
+    async def _load_and_render(self, view: RequestedStatusPageView, now: int) -> RenderedStatusPage:
         is_outdated = False
         try:
             async with asyncio.timeout(STORE_READ_QUERY_TIMEOUT_S):
@@ -93,7 +93,7 @@ class StatusPageCache:
         template = "status.j2" if page.groups else "status_empty.j2"
         html = self._renderer.render(template, now, page=page, read_at=snapshot.read_at, is_outdated=is_outdated)
         body = html.encode()
-        return RenderedStatusPage(now, EncodedResponseBody(body), sha256(body).hexdigest()[:24])
+        return RenderedStatusPage(now, PrecompressedResponseBody(body), sha256(body).hexdigest()[:24])
 
 
 def create_public_router(
@@ -110,12 +110,12 @@ def create_public_router(
     """`not_ready_reason`: why the service is not ready, for people; empty if it is. `list_notes`: what else to know
     about it, with or without names. `destinations`: all configured."""
     router = APIRouter()
-    load_own_faults = _share_query_in_progress(lambda: run_read_query(_load_watchdog_faults))
+    load_own_faults = _share_query_in_progress(lambda: run_read_query(_load_failing_destinations_and_findings))
 
     @router.api_route("/", methods=["GET", "HEAD"])
     async def show_status(request: Request) -> Response:
         rendered = await status_pages.get_current_page(parse_status_page_view(request))
-        content, encoding_headers = rendered.body.choose_encoding(request)
+        content, encoding_headers = rendered.body.choose_body_and_encoding_headers(request)
         etag = f'"{rendered.digest}{"-gzip" if content is rendered.body.compressed else ""}"'
         headers = {"ETag": etag, "Cache-Control": f"public, max-age={STATUS_PAGE_CACHE_MS // 1000}", **encoding_headers}
         if etag in request.headers.get("if-none-match", ""):
@@ -127,7 +127,7 @@ def create_public_router(
         file = renderer.static_files.get(name)
         if file is None:
             return Response("not found", 404, media_type="text/plain")
-        content, encoding_headers = file.body.choose_encoding(request)
+        content, encoding_headers = file.body.choose_body_and_encoding_headers(request)
         headers = {"Cache-Control": "public, max-age=31536000, immutable", **encoding_headers}
         return Response(content, media_type=file.media_type, headers=headers)
 
@@ -137,7 +137,9 @@ def create_public_router(
 
     @router.api_route("/readyz", methods=["GET", "HEAD"])
     async def readiness(request: Request) -> Response:
-        reason, findings = await _check_delivery_readiness(load_own_faults, not_ready_reason(), destinations, clock())
+        reason, findings = await _find_not_ready_reason_and_own_findings(
+            load_own_faults, not_ready_reason(), destinations, clock()
+        )
         show_names = is_operator(request)
         content = build_readiness_body(reason, findings, list_notes(show_names), show_names=show_names)
         return JSONResponse(content, 503 if reason else 200, headers=NO_STORE_HEADERS)
@@ -145,11 +147,11 @@ def create_public_router(
     return router
 
 
-def parse_status_page_view(request: Request) -> StatusPageView:
+def parse_status_page_view(request: Request) -> RequestedStatusPageView:
     """`?group=NAME`, `?page=N`. Ignores what it cannot parse."""
     page_number = request.query_params.get("page", "")
     is_number = page_number.isascii() and page_number.isdigit() and len(page_number) <= MAX_PAGE_NUMBER_DIGITS
-    return StatusPageView(request.query_params.get("group"), int(page_number) if is_number else 1)
+    return RequestedStatusPageView(request.query_params.get("group"), int(page_number) if is_number else 1)
 
 
 def _share_query_in_progress(
@@ -169,12 +171,14 @@ def _share_query_in_progress(
     return load
 
 
-def _load_watchdog_faults(connection: Connection) -> tuple[Mapping[str, WatchdogFaultFacts], Sequence[Incident]]:
+def _load_failing_destinations_and_findings(
+    connection: Connection,
+) -> tuple[Mapping[str, WatchdogFaultFacts], Sequence[Incident]]:
     """The destinations that fail, and what is wrong with Watchdog itself."""
     return load_failing_destinations(connection), list_service_findings(connection)
 
 
-async def _check_delivery_readiness(
+async def _find_not_ready_reason_and_own_findings(
     load_own_faults: Callable[[], Awaitable[tuple[Mapping[str, WatchdogFaultFacts], Sequence[Incident]]]],
     not_ready_reason: str,
     destinations: Collection[str],
@@ -187,6 +191,6 @@ async def _check_delivery_readiness(
             facts, findings = await load_own_faults()
     except STORE_READ_QUERY_ERRORS:
         return not_ready_reason or "the database is unavailable", ()
-    if not not_ready_reason and service.are_all_destinations_failing(facts, destinations, now):
+    if not not_ready_reason and service.have_all_destinations_failed_too_long(facts, destinations, now):
         not_ready_reason = "no receiver confirms notifications"
     return not_ready_reason, findings

@@ -11,14 +11,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from watchdog.web.auth.access import AccessDeniedError, Authenticator, require_same_origin
+from watchdog.web.auth.access import Authenticator, WebRequestRefusedError, require_same_origin
 from watchdog.web.templating import NO_STORE_HEADERS, PageRenderer
 
 DEFAULT_SIGN_IN_REDIRECT_PATH = "/probes"
 MAX_SIGN_IN_FORM_BYTES = 16_384
 """Anyone may send the form. FastAPI's own form parser would keep a gigabyte of it in memory or on disk."""
 
-SIGN_IN_FORM_TIMEOUT_S = 10.0
+SIGN_IN_FORM_RECEIVE_TIMEOUT_S = 10.0
 """The connections that send a form slowly count towards those that the server accepts."""
 
 
@@ -37,8 +37,8 @@ def create_sign_in_router(clock: Callable[[], int], authenticator: Authenticator
         fields = await _read_sign_in_form(request)
         next_path = fields.get("next", DEFAULT_SIGN_IN_REDIRECT_PATH)
         try:
-            api_key = authenticator.verify_api_key(request, fields.get("key", "").strip().encode())
-        except AccessDeniedError as e:
+            api_key = authenticator.require_valid_api_key(request, fields.get("key", "").strip().encode())
+        except WebRequestRefusedError as e:
             return render_sign_in_page(renderer, clock(), next_path, e)
         response = RedirectResponse(restrict_redirect_path_to_site(next_path), 303, headers=NO_STORE_HEADERS)
         authenticator.sessions.set(response, api_key, secure=request.url.scheme == "https")
@@ -57,7 +57,7 @@ async def _read_sign_in_form(request: Request) -> dict[str, str]:
     """The fields of an urlencoded form. Raises HTTPException if it is too long, or not sent in time."""
     body = bytearray()
     try:
-        async with asyncio.timeout(SIGN_IN_FORM_TIMEOUT_S):
+        async with asyncio.timeout(SIGN_IN_FORM_RECEIVE_TIMEOUT_S):
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > MAX_SIGN_IN_FORM_BYTES:
@@ -68,7 +68,7 @@ async def _read_sign_in_form(request: Request) -> dict[str, str]:
 
 
 def render_sign_in_page(
-    renderer: PageRenderer, now: int, next_path: str, error: AccessDeniedError | None = None
+    renderer: PageRenderer, now: int, next_path: str, error: WebRequestRefusedError | None = None
 ) -> HTMLResponse:
     """`next_path`: where to go after signing in. `error`: why the last attempt failed."""
     error_message = "" if error is None or error.reason == "access.missing_key" else str(error)
@@ -79,7 +79,7 @@ def render_sign_in_page(
     return HTMLResponse(html, status_code, headers={**NO_STORE_HEADERS, **build_retry_after_header(error)})
 
 
-def build_retry_after_header(error: AccessDeniedError | None) -> dict[str, str]:
+def build_retry_after_header(error: WebRequestRefusedError | None) -> dict[str, str]:
     return {"Retry-After": str(error.retry_after_s)} if error and error.retry_after_s else {}
 
 
