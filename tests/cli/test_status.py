@@ -139,7 +139,7 @@ def add_finding(harness: StoreHarness, subject: str, message: str) -> str:
     rows, now = FixtureRows(), read_wall_clock_ms()
     rows.add_incident(
         harness.database_id(service.WATCHDOG_SELF_PROBE_ID),
-        service.RULE_NAME,
+        service.ALERT_RULE_NAME,
         message,
         now - 10 * MINUTE,
         subject=subject,

@@ -141,7 +141,7 @@ def find_stale_probes(connection: sa.Connection, plan: FaultPlan) -> Iterator[st
     """Nothing but Watchdog's own faults delays results, so no probe that has a process is reported for missing ones."""
     left_out = plan.list_probes_left_out()
     query = sa.select(probes.c.probe_id, incidents.c.since).join(probes, probes.c.id == incidents.c.probe)
-    for row in connection.execute(query.where(incidents.c.rule == stale.RULE_NAME)):
+    for row in connection.execute(query.where(incidents.c.rule == stale.ALERT_RULE_NAME)):
         if row.probe_id not in left_out:
             yield f"{row.probe_id} is reported without results, since {row.since}"
 

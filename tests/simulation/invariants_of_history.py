@@ -20,7 +20,7 @@ from watchdog.service.registration import build_registered_probe
 from watchdog.store.listings import build_results_from_rows
 from watchdog.store.tables import END_OF_TIME, RESULT_COLUMNS, incidents, probes, results, staleness_events
 from watchdog.store.write.clock_steps import SKIPPED_REASON
-from watchdog.store.write.watermark import load_clock_steps, load_location_watermark, load_uptime_clock
+from watchdog.store.write.watermark import load_claim_watermark, load_clock_steps, load_uptime_clock
 
 UNSETTLED_MS = 600_000
 """Slots before the watermark whose results may still arrive."""
@@ -41,7 +41,7 @@ def _replay(connection: sa.Connection, probe: Any, policy: AlertPolicy) -> list[
     """Fold everything stored of a probe, one clock generation after the other. `probe`: its row."""
     clock, now = (
         load_uptime_clock(connection, LOCAL_LOCATION_NAME),
-        load_location_watermark(connection, LOCAL_LOCATION_NAME),
+        load_claim_watermark(connection, LOCAL_LOCATION_NAME),
     )
     starts = [probe.created_at, *(step.stepped_to for step in load_clock_steps(connection, LOCAL_LOCATION_NAME))]
     states: AlertStates = {}
@@ -94,7 +94,7 @@ def find_unaccounted_slots(
     """
     clock, now = (
         load_uptime_clock(connection, LOCAL_LOCATION_NAME),
-        load_location_watermark(connection, LOCAL_LOCATION_NAME),
+        load_claim_watermark(connection, LOCAL_LOCATION_NAME),
     )
     for probe_id, registered in list_unchanged_probes(revisions).items():
         if probe_id in HEARTBEATS:

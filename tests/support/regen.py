@@ -44,7 +44,7 @@ def bad_config_error(file: Path) -> ConfigError:
 def render_architecture_page() -> str:
     """The page with a current table of rules. A rule is described by the first sentence of its module's docstring."""
     rows = [
-        f"| `{rule.RULE_NAME}` | {_first_sentence(rule)} | {rule.INCIDENT_HEALTH_STATE.value} |"
+        f"| `{rule.ALERT_RULE_NAME}` | {_first_sentence(rule)} | {rule.INCIDENT_HEALTH_STATE.value} |"
         for rule in (*RESULT_RULE_MODULES, stale)
     ]
     page = ARCHITECTURE_FILE.read_text(encoding="utf-8")
@@ -54,7 +54,7 @@ def render_architecture_page() -> str:
 
 def _first_sentence(rule: ModuleType) -> str:
     text = inspect.cleandoc(rule.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
-    return re.split(r"(?<=\.)\s", text.removeprefix(f"{rule.RULE_NAME}: "))[0].rstrip(".")
+    return re.split(r"(?<=\.)\s", text.removeprefix(f"{rule.ALERT_RULE_NAME}: "))[0].rstrip(".")
 
 
 def regenerate() -> list[Path]:

@@ -192,7 +192,7 @@ def redact_problems(sources: MergedConfigSources, load_contexts: Iterable[Config
         values = [value for value in placeholders if value in own_values or can_mask_secret_everywhere(value)]
         message = problem.message
         if values:
-            longest_first = "|".join(map(_build_secret_value_pattern, sorted(values, key=len, reverse=True)))
+            longest_first = "|".join(map(_build_variable_value_pattern, sorted(values, key=len, reverse=True)))
             message = re.sub(longest_first, lambda value: placeholders[value[0]], message)
         one_line = "".join(c if c.isprintable() else "�" for c in mask(message))
         return problem._replace(message=one_line)
@@ -201,7 +201,7 @@ def redact_problems(sources: MergedConfigSources, load_contexts: Iterable[Config
     return list(dict.fromkeys(map(redacted, ordered)))
 
 
-def _build_secret_value_pattern(value: str) -> str:
+def _build_variable_value_pattern(value: str) -> str:
     """Matches a value where a message quotes it. A short one may also be a word of the message itself."""
     pattern = re.escape(value)
     return (

@@ -11,7 +11,12 @@ from watchdog.domain import reasons
 from watchdog.domain.model import Json, ProbeInfo
 from watchdog.domain.rules import missed_run, no_verdict, service, stale
 
-WATCHDOG_FAULT_RULE_NAMES = (service.RULE_NAME, no_verdict.RULE_NAME, stale.RULE_NAME, missed_run.RULE_NAME)
+WATCHDOG_FAULT_RULE_NAMES = (
+    service.ALERT_RULE_NAME,
+    no_verdict.ALERT_RULE_NAME,
+    stale.ALERT_RULE_NAME,
+    missed_run.ALERT_RULE_NAME,
+)
 """Findings that are about Watchdog, not about the probe's target."""
 MIN_GROUP_WINDOW_MS, MAX_GROUP_WINDOW_MS = 60_000, 300_000
 """How long a group accepts incidents: as long as the interval of its slowest probe, within these bounds."""

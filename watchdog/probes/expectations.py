@@ -106,7 +106,7 @@ class ExpressionContext:
         facts = {
             e.text: preference.PreferenceExpressionFacts(self.evaluate_expectation(e).message) for e in expressions
         }
-        return {preference.RULE_NAME: SubjectListing(observed_at, facts)} if facts else {}
+        return {preference.ALERT_RULE_NAME: SubjectListing(observed_at, facts)} if facts else {}
 
 
 def _build_unevaluated_expectation_result(problem: ExpressionVariableValueProblem) -> ExpectationResult:

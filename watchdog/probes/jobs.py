@@ -269,7 +269,9 @@ def _build_jobs_observation_without_phases(
         reason,
         message,
         measurements=ListedJobCounts(len(jobs), len(problems))._asdict(),
-        listings={job_rule.RULE_NAME: SubjectListing(observed_at, {j.facts.name: j.facts for j in jobs}, tuple(gaps))},
+        listings={
+            job_rule.ALERT_RULE_NAME: SubjectListing(observed_at, {j.facts.name: j.facts for j in jobs}, tuple(gaps))
+        },
         evidence=Evidence(
             {JOBS_EVIDENCE_KEY: {job.facts.name: _format_job_evidence(job, observed_at) for job in evidence_jobs}}
         ),

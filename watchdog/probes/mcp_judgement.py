@@ -122,9 +122,9 @@ def build_mcp_session_observation(
     facts = _build_mcp_session_evidence_facts(session) | _build_mcp_task_evidence(task_list)
     task_listings, preference_listings, tool_listings = {}, {}, {}
     if unusual_tools := _find_mcp_tools_with_problems(session):
-        tool_listings = {tool_rule.RULE_NAME: SubjectListing(responded_at, unusual_tools)}
+        tool_listings = {tool_rule.ALERT_RULE_NAME: SubjectListing(responded_at, unusual_tools)}
     if task_list and (task_list.tasks or not task_list.problems):
-        task_listings = {task_rule.RULE_NAME: SubjectListing(responded_at, task_list.tasks)}
+        task_listings = {task_rule.ALERT_RULE_NAME: SubjectListing(responded_at, task_list.tasks)}
     if not reason:
         preference_listings = expression_context.evaluate_preferences_into_listings(criteria.preferences, run.slot)
     return Observation(

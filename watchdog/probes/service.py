@@ -29,5 +29,5 @@ class WatchdogSelfProbe(Probe):
         return "its own receivers and processes"
 
     async def observe(self, context: ProbeAttemptContext) -> Observation:
-        listings = {service.RULE_NAME: SubjectListing(context.started_at, await self.load_facts())}
+        listings = {service.ALERT_RULE_NAME: SubjectListing(context.started_at, await self.load_facts())}
         return Observation(Outcome.PASS, listings=listings)

@@ -105,7 +105,7 @@ class HttpCanary(CanaryDriver):
     `message`."""
 
     @model_validator(mode="after")
-    def _validate_poll_url(self) -> Self:
+    def _require_placeholder_in_poll_url(self) -> Self:
         if ("{job_id}" in self.poll.url) == ("{nonce}" in self.poll.url):
             raise FieldValidationError([(("poll",), "expected a URL that contains either {job_id} or {nonce}")])
         return self

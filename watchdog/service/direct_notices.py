@@ -180,7 +180,7 @@ class StoreAbsenceNotifier:
         incident = Incident(
             id=blake2b(f"{record.member}\0{record.since}".encode(), digest_size=12).hexdigest(),
             probe=0,
-            rule=service.RULE_NAME,
+            rule=service.ALERT_RULE_NAME,
             subject=service.build_process_fault_subject("database", record.member),
             severity=Severity.CRITICAL,
             since=record.since,

@@ -13,7 +13,7 @@ from watchdog.probes.base import Probe
 from watchdog.service.registration import build_registered_probe
 from watchdog.service.runner import ProbeRunner
 
-TASK_AND_JOB_RULE_NAMES = (task.RULE_NAME, missing.RULE_NAME, job.RULE_NAME)
+TASK_AND_JOB_RULE_NAMES = (task.ALERT_RULE_NAME, missing.ALERT_RULE_NAME, job.ALERT_RULE_NAME)
 """Rules about the tasks and jobs that a result lists."""
 
 
@@ -67,7 +67,7 @@ def _evaluate_on_demand_run(runner: ProbeRunner, probe: Probe, recorded_result: 
     run = OnDemandRun(
         probe, recorded_result, findings, outcome=result.outcome, reason=result.reason, message=result.message
     )
-    if not subject_findings or any(finding.rule == availability.RULE_NAME for finding in findings):
+    if not subject_findings or any(finding.rule == availability.ALERT_RULE_NAME for finding in findings):
         return run
     message = "; ".join(finding.message for finding in subject_findings)
     return run._replace(outcome=Outcome.FAIL, reason=subject_findings[0].reason, message=message)

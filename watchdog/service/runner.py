@@ -148,7 +148,7 @@ class ProbeRunner:
 
     def _sanitize_listed_subject(self, rule: str, subject: str) -> str:
         """Expressions come from the configuration and stay whole; any other subject is a name that a target chose."""
-        if rule == preference.RULE_NAME:
+        if rule == preference.ALERT_RULE_NAME:
             return self.mask(subject)
         return self._sanitize_text(subject, MAX_SUBJECT_NAME_CHARS)
 

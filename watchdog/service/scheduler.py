@@ -294,7 +294,7 @@ class MonitoringService:
         self._result_buffer.add(recorded_result)
         probe, good = recorded_result.result.probe, recorded_result.result.outcome is Outcome.PASS
         listings = recorded_result.result.listings
-        may_be_degraded = task_rule.RULE_NAME in listings or tool_rule.RULE_NAME in listings
+        may_be_degraded = task_rule.ALERT_RULE_NAME in listings or tool_rule.ALERT_RULE_NAME in listings
         if not good or probe in self._failing_probes or may_be_degraded:
             self._urgent_event.set()
         (self._failing_probes.discard if good else self._failing_probes.add)(probe)

@@ -266,7 +266,7 @@ def test_a_run_of_a_cron_schedule_that_did_not_take_place_does_not_resolve_stale
     advance_alert_state(alert_policy(), alert_states, SLOT_INTERVAL_MS, stale.build_stale_finding(300_000), [])
     result = make_result("m", 9)._replace(reason=missed_run.NOT_RUN_REASON)
     fold_single_result(alert_policy(), alert_states, result, [])
-    assert alert_states.keys() == {stale.STALE_ALERT_STATE_KEY, (missed_run.RULE_NAME, "")}
+    assert alert_states.keys() == {stale.STALE_ALERT_STATE_KEY, (missed_run.ALERT_RULE_NAME, "")}
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_the_state_of_a_probe_is_the_worst_of_its_open_findings(
 
 def test_every_rule_is_registered() -> None:
     modules = [import_module(f"{rules.__name__}.{module.name}") for module in iter_modules(rules.__path__)]
-    assert {module.RULE_NAME for module in modules if hasattr(module, "RULE_NAME")} == set(
+    assert {module.ALERT_RULE_NAME for module in modules if hasattr(module, "ALERT_RULE_NAME")} == set(
         INCIDENT_HEALTH_STATE_BY_RULE
     )
 

@@ -266,7 +266,7 @@ def test_of_several_runs_the_newest_is_caught_up_and_the_others_are_reported(dat
     neighbour.run_until(back_at)
     back = restart(databases.first, probe, back_at)
     assert claim_all(back, back_at) == [(FIRST + 30 * MINUTE_MS, 4 * MINUTE_MS)]
-    incident = back.select_row(incidents, incidents.c.rule == missed_run.RULE_NAME)
+    incident = back.select_row(incidents, incidents.c.rule == missed_run.ALERT_RULE_NAME)
     assert incident["message"].endswith("runs did not take place: from 22:20 UTC to 23:20 UTC")
     outbox_rows = back.select_rows(outbox, outbox.c.incident == incident["id"])
     assert [row["event"] for row in outbox_rows] == ["opened", "opened"]
@@ -303,7 +303,7 @@ def test_a_caught_up_run_that_is_lost_is_not_run_again(databases: DatabasePair) 
     killed_again = restart(databases.first, probe, back_at)
     assert len(claim_all(killed_again, back_at)) == 1
     neighbour.run_until(back_at + 2 * MINUTE_MS)
-    incident = neighbour.harness.select_row(incidents, incidents.c.rule == missed_run.RULE_NAME)
+    incident = neighbour.harness.select_row(incidents, incidents.c.rule == missed_run.ALERT_RULE_NAME)
     assert (incident["reason"], incident["since"]) == (missed_run.MAY_HAVE_RUN_REASON, FIRST)
     third = restart(databases.first, probe, back_at + 3 * MINUTE_MS)
     assert claim_all(third, back_at + 3 * MINUTE_MS) == []
@@ -318,7 +318,7 @@ def test_a_run_that_was_claimed_and_lost_is_not_run_again_while_others_run(datab
     neighbour.run_until(FIRST + 20 * MINUTE_MS)
     back = restart(databases.first, probe, neighbour.at)
     assert claim_all(back, neighbour.at) == []
-    incident = back.select_row(incidents, incidents.c.rule == missed_run.RULE_NAME)
+    incident = back.select_row(incidents, incidents.c.rule == missed_run.ALERT_RULE_NAME)
     assert incident["reason"] == missed_run.MAY_HAVE_RUN_REASON
 
 

@@ -157,7 +157,7 @@ def test_a_silent_probe_is_stale_after_its_threshold(database: Database, distanc
     process.run(to + STALENESS_THRESHOLD_MS - 10_000)
     assert process.incidents == []
     process.run(to + STALENESS_THRESHOLD_MS + 2 * INTERVAL_MS)
-    assert process.incidents == [(process.first, stale.RULE_NAME)]
+    assert process.incidents == [(process.first, stale.ALERT_RULE_NAME)]
     process.probes_without_results = ()
     process.run(process.now + 3 * INTERVAL_MS)
     assert process.harness.select_row(incidents)["resolved_at"] is not None

@@ -374,7 +374,9 @@ def observe_service(harness: StoreHarness, now: int) -> list[tuple[IncidentEvent
     id = harness.database_id(service.WATCHDOG_SELF_PROBE_ID)
     with harness.database.open_read_transaction() as connection:
         listing = SubjectListing(now, load_watchdog_fault_facts(connection, ["oncall/slack"], now))
-    transitions = harness.record_results(make_result(id, now)._replace(listings={service.RULE_NAME: listing}), now=now)
+    transitions = harness.record_results(
+        make_result(id, now)._replace(listings={service.ALERT_RULE_NAME: listing}), now=now
+    )
     return [(transition.event, transition.subject) for transition in transitions]
 
 

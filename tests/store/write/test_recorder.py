@@ -289,7 +289,7 @@ def test_the_rules_of_a_probe_open_incidents_independently(database: Database) -
 def test_errors_are_no_failure_of_the_target(database: Database) -> None:
     harness = StoreHarness(database, [make_registered_probe(failure_threshold=2)])
     harness.record_each(*make_results(harness.database_ids[0], "ffmmpeef"[1:]))
-    assert incident_summaries(harness) == [(no_verdict.RULE_NAME, "", 6 * INTERVAL_MS)]
+    assert incident_summaries(harness) == [(no_verdict.ALERT_RULE_NAME, "", 6 * INTERVAL_MS)]
 
 
 def test_an_incident_stores_the_decision_and_its_reasons(database: Database) -> None:

@@ -47,7 +47,11 @@ def test_a_new_probe_without_results_is_stale_after_its_threshold(database: Data
     assert wake_after(harness) == STALENESS_THRESHOLD_MS
     assert harness.evaluate_deadlines(START_AT + STALENESS_THRESHOLD_MS - 1) == []
     (transition,) = harness.evaluate_deadlines(START_AT + STALENESS_THRESHOLD_MS)
-    assert (transition.event, transition.rule, transition.slot) == (IncidentEvent.OPENED, stale.RULE_NAME, START_AT)
+    assert (transition.event, transition.rule, transition.slot) == (
+        IncidentEvent.OPENED,
+        stale.ALERT_RULE_NAME,
+        START_AT,
+    )
     assert transition.message == "no result for 5\N{NO-BREAK SPACE}min"
     assert wake_after(harness) is None
     assert harness.replay_probe(probe, START_AT + STALENESS_THRESHOLD_MS) == (
@@ -74,7 +78,9 @@ def test_a_new_result_resolves_staleness_at_once(database: Database) -> None:
     (transition,) = harness.record_results(make_result(probe, at, "fail"))
     assert (transition.event, transition.incident, transition.slot) == (IncidentEvent.RESOLVED, opened.incident, at)
     assert wake_after(harness) == 10 * INTERVAL_MS + STALENESS_THRESHOLD_MS
-    (reopened,) = [c for c in harness.evaluate_deadlines(at + STALENESS_THRESHOLD_MS) if c.rule == stale.RULE_NAME]
+    (reopened,) = [
+        c for c in harness.evaluate_deadlines(at + STALENESS_THRESHOLD_MS) if c.rule == stale.ALERT_RULE_NAME
+    ]
     assert reopened.incident != opened.incident
     assert [row["last_result_slot"] - START_AT for row in harness.select_rows(staleness_events)] == [
         0,
@@ -131,7 +137,7 @@ def test_a_gap_moves_every_deadline(database: Database) -> None:
     assert wake_after(harness) == STALENESS_THRESHOLD_MS + 600_000
     assert harness.evaluate_deadlines(end - 1) == []
     (transition,) = harness.evaluate_deadlines(end)
-    assert transition.rule == stale.RULE_NAME
+    assert transition.rule == stale.ALERT_RULE_NAME
     assert harness.replay_probe(harness.database_ids[0], end)[1] == [transition]
 
 
@@ -197,7 +203,7 @@ def test_an_awaited_slot_does_not_delay_staleness(database: Database) -> None:
     harness, probe = harness_with_probe(database)
     await_second_slot(harness, probe)
     transitions = harness.evaluate_deadlines(SLOT + 2_000 + STALENESS_THRESHOLD_MS)
-    assert [(c.rule, c.slot - SLOT) for c in transitions] == [("availability", 2_000), (stale.RULE_NAME, 2_000)]
+    assert [(c.rule, c.slot - SLOT) for c in transitions] == [("availability", 2_000), (stale.ALERT_RULE_NAME, 2_000)]
     assert harness.replay_probe(probe, SLOT + 2_000 + STALENESS_THRESHOLD_MS) == (
         harness.load_alert_states(probe),
         transitions,

@@ -242,6 +242,6 @@ def test_the_order_of_arrival_does_not_matter_within_max_lateness(
         ordered = History(history.probe, sorted(arrivals, key=lambda arrival: arrival[0]), history.seed)
         _, out, _ = run_history(on_sqlite, ordered, crashes=False, max_batch=1)
         transitions_by_order.append(
-            sort_by_finding([transition for transition in out if transition.rule != stale.RULE_NAME])
+            sort_by_finding([transition for transition in out if transition.rule != stale.ALERT_RULE_NAME])
         )
     assert transitions_by_order[0] == transitions_by_order[1]

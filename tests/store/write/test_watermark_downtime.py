@@ -126,7 +126,7 @@ def test_a_probe_without_results_is_stale_once(database: Database) -> None:
     assert process.transitions == [], "four minutes of uptime"
     process.run(process.now + 600_000)
     (opened,) = process.transitions
-    assert (opened.probe, opened.rule) == (silent_probe, stale.RULE_NAME)
+    assert (opened.probe, opened.rule) == (silent_probe, stale.ALERT_RULE_NAME)
     process.probes_without_results = ()
     process.run(process.now + 180_000)
     assert [(c.event, c.incident) for c in process.transitions] == [
@@ -144,7 +144,7 @@ def test_a_probe_is_stale_as_soon_as_its_threshold_has_passed(database: Database
     process.run(START_AT + 600_000)
     (transition,) = process.transitions
     (row,) = harness.select_rows(incidents)
-    assert (transition.probe, transition.rule) == (harness.database_ids[9], stale.RULE_NAME)
+    assert (transition.probe, transition.rule) == (harness.database_ids[9], stale.ALERT_RULE_NAME)
     assert 0 <= row["opened_at"] - transition.slot - STALENESS_THRESHOLD_MS <= 2 * TICK_MS
 
 

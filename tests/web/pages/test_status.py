@@ -18,7 +18,7 @@ from tests.support.html_checks import visible_text
 from tests.support.web import create_test_app, filled_database, make_read_query_runner, request_page
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from watchdog.domain.model import Evidence, HealthState, Outcome, ProbeInfo, Severity
-from watchdog.domain.rules.service import RULE_NAME, WATCHDOG_SELF_PROBE_KIND
+from watchdog.domain.rules.service import ALERT_RULE_NAME, WATCHDOG_SELF_PROBE_KIND
 from watchdog.store.database import Database
 from watchdog.store.errors import StoreUnavailableError
 from watchdog.store.tables import failing_destinations
@@ -399,14 +399,14 @@ def test_what_is_wrong_with_watchdog_itself_is_one_list(tmp_path: Path) -> None:
     api = rows.add_probe("API")
     rows.add_incident(api, "availability", "HTTP 503", NOW - HOUR_MS)
     overload = rows.add_incident(
-        own, RULE_NAME, "too many runs at once on host-1", NOW - HOUR_MS, subject="overload of host-1",
+        own, ALERT_RULE_NAME, "too many runs at once on host-1", NOW - HOUR_MS, subject="overload of host-1",
         reason="watchdog.overloaded",
     )  # fmt: skip
     receiver = rows.add_incident(
-        own, RULE_NAME, OWN_FINDING, NOW - MINUTE_MS, subject="receiver oncall/slack",
+        own, ALERT_RULE_NAME, OWN_FINDING, NOW - MINUTE_MS, subject="receiver oncall/slack",
         reason="watchdog.delivery_failing", severity=Severity.CRITICAL,
     )  # fmt: skip
-    rows.add_incident(own, RULE_NAME, "over", NOW - 2 * HOUR_MS, resolved_at=NOW - HOUR_MS)
+    rows.add_incident(own, ALERT_RULE_NAME, "over", NOW - 2 * HOUR_MS, resolved_at=NOW - HOUR_MS)
     keys = [ApiKey("ops", "operator", "operator-key"), ApiKey("tv", "reader", "reader-key")]
     with filled_database(f"sqlite:///{tmp_path}/own.db", rows) as database:
         app = create_test_app(database, api_keys=keys)

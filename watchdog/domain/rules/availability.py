@@ -9,7 +9,7 @@ from watchdog.domain.rules import job, task
 from watchdog.domain.rules.missing_jobs import find_gone_job_majority
 from watchdog.domain.rules.policy import AlertPolicy
 
-RULE_NAME = "availability"
+ALERT_RULE_NAME = "availability"
 INCIDENT_HEALTH_STATE = HealthState.DOWN
 EXPECTATION_FAILED_REASON = "expectation.failed"
 """A failure that a bad task may cause, as of `result.healthy`: then only the task's incident is about it."""
@@ -18,11 +18,11 @@ NO_JOBS_LISTED_REASON = "job.none_listed"
 
 
 def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Finding]:
-    jobs = result.listings.get(job.RULE_NAME)
+    jobs = result.listings.get(job.ALERT_RULE_NAME)
     if jobs is not None and find_gone_job_majority(jobs.subjects):
         return  # a source whose jobs have vanished does not show that anything has recovered
     if result.outcome is not Outcome.FAIL:
-        yield Finding(RULE_NAME, "", False)
+        yield Finding(ALERT_RULE_NAME, "", False)
         return
     caused_by_tasks = result.reason == EXPECTATION_FAILED_REASON and any(
         finding.bad for finding in task.evaluate_result(policy, result)
@@ -31,6 +31,6 @@ def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Findin
         finding.bad for finding in job.evaluate_result(policy, result)
     )
     if caused_by_tasks or caused_by_jobs:
-        yield Finding(RULE_NAME, "", False)
+        yield Finding(ALERT_RULE_NAME, "", False)
     else:
-        yield Finding(RULE_NAME, "", True, result.reason, result.message)
+        yield Finding(ALERT_RULE_NAME, "", True, result.reason, result.message)

@@ -51,24 +51,34 @@ RESULT_RULE_MODULES = (
 RULE_MODULES_BY_OUTCOME_WITHOUT_VERDICT = {Outcome.MISSED: (missed_run,), Outcome.ERROR: (no_verdict, missed_run)}
 """For all other outcomes RESULT_RULE_MODULES."""
 
-INCIDENT_HEALTH_STATE_BY_RULE = {rule.RULE_NAME: rule.INCIDENT_HEALTH_STATE for rule in (*RESULT_RULE_MODULES, stale)}
+INCIDENT_HEALTH_STATE_BY_RULE = {
+    rule.ALERT_RULE_NAME: rule.INCIDENT_HEALTH_STATE for rule in (*RESULT_RULE_MODULES, stale)
+}
 
 
 SUBJECT_LISTING_RULE_MODULES = (task, preference, tool, job, service)
 """The rules that evaluate the subjects of a listing of their own."""
 
 SUBJECT_FACTS_CLASS_BY_RULE: Mapping[str, type[SubjectFacts]] = {
-    rule.RULE_NAME: rule.SUBJECT_FACTS_CLASS for rule in SUBJECT_LISTING_RULE_MODULES
+    rule.ALERT_RULE_NAME: rule.SUBJECT_FACTS_CLASS for rule in SUBJECT_LISTING_RULE_MODULES
 }
 
-_LISTING_RULE_BY_DEPENDENT_RULE = {missing.RULE_NAME: task.RULE_NAME, unreadable_schedule.RULE_NAME: job.RULE_NAME}
+_LISTING_RULE_BY_DEPENDENT_RULE = {
+    missing.ALERT_RULE_NAME: task.ALERT_RULE_NAME,
+    unreadable_schedule.ALERT_RULE_NAME: job.ALERT_RULE_NAME,
+}
 """The listing that a rule reads, if it is another rule's."""
-_RULE_NAMES_OMITTING_EMPTY_LISTINGS = (preference.RULE_NAME, tool.RULE_NAME)
+_RULE_NAMES_OMITTING_EMPTY_LISTINGS = (preference.ALERT_RULE_NAME, tool.ALERT_RULE_NAME)
 """Rules whose listing a run leaves out if there is nothing to list: no expression, or no unusual tool. A run that fails
 may also have none because it did not get as far."""
-_SCHEDULED_JOB_RULE_NAMES = (job.RULE_NAME, unreadable_schedule.RULE_NAME)
+_SCHEDULED_JOB_RULE_NAMES = (job.ALERT_RULE_NAME, unreadable_schedule.ALERT_RULE_NAME)
 
-THRESHOLD_IGNORING_RULE_NAMES = (stale.RULE_NAME, job.RULE_NAME, service.RULE_NAME, missed_run.RULE_NAME)
+THRESHOLD_IGNORING_RULE_NAMES = (
+    stale.ALERT_RULE_NAME,
+    job.ALERT_RULE_NAME,
+    service.ALERT_RULE_NAME,
+    missed_run.ALERT_RULE_NAME,
+)
 """Rules with a tolerance of their own: `failure_threshold` and `success_threshold` do not apply to them."""
 
 
@@ -89,12 +99,12 @@ def is_result_bad_by_rule_about_subject(policy: AlertPolicy, result: ProbeResult
     """Whether `evaluate_result_rules` gives a bad finding of this rule about this subject. Other subjects of its
     listing, of which there may be hundreds, are not evaluated."""
     rules = RULE_MODULES_BY_OUTCOME_WITHOUT_VERDICT.get(result.outcome, RESULT_RULE_MODULES)
-    rule = next((rule for rule in rules if rule_name == rule.RULE_NAME), None)
+    rule = next((rule for rule in rules if rule_name == rule.ALERT_RULE_NAME), None)
     if rule is None:
         return False
     listing_rule = _LISTING_RULE_BY_DEPENDENT_RULE.get(rule_name, rule_name)
     if (listing := result.listings.get(listing_rule)) is not None:
-        if listing_rule == job.RULE_NAME and subject in find_unjudgeable_job_names(listing):
+        if listing_rule == job.ALERT_RULE_NAME and subject in find_unjudgeable_job_names(listing):
             return False
         subjects = {name: facts for name, facts in listing.subjects.items() if name == subject}
         result = result._replace(listings={**result.listings, listing_rule: listing._replace(subjects=subjects)})
@@ -193,10 +203,10 @@ def build_good_findings_of_vanished_subjects(
     if result.outcome not in (Outcome.PASS, Outcome.FAIL):
         return []
     judged = {(f.rule, f.subject) for f in findings}
-    jobs = result.listings.get(job.RULE_NAME)
+    jobs = result.listings.get(job.ALERT_RULE_NAME)
     not_judged = frozenset() if jobs is None else find_unjudgeable_job_names(jobs) | find_gone_job_names(jobs)
     return [
-        Finding(rule, subject, False, "" if rule == tool.RULE_NAME else "subject.no_longer_listed")
+        Finding(rule, subject, False, "" if rule == tool.ALERT_RULE_NAME else "subject.no_longer_listed")
         for rule, subject in alert_states
         if (rule, subject) not in judged
         and find_listed_subjects(rule, result) is not None

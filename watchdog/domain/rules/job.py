@@ -41,7 +41,7 @@ from watchdog.domain.schedule import (
 from watchdog.domain.text import summarize_error_text
 from watchdog.domain.uptime_clock import DowntimeGaps
 
-RULE_NAME = "job"
+ALERT_RULE_NAME = "job"
 INCIDENT_HEALTH_STATE = HealthState.DOWN
 SUBJECT_FACTS_CLASS = ScheduledJobFacts
 OVERDUE_JOB_REASONS = ("job.overdue", "job.never_ran")
@@ -49,13 +49,13 @@ OVERDUE_JOB_REASONS = ("job.overdue", "job.never_ran")
 
 
 def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Finding]:
-    if (listing := result.listings.get(RULE_NAME)) is None:
+    if (listing := result.listings.get(ALERT_RULE_NAME)) is None:
         return
     withheld = find_unjudgeable_job_names(listing)
     for name, facts in listing.subjects.items():
         verdict = None if name in withheld else judge_listed_job(policy.probe, listing, name)
         if verdict is not None:
-            yield Finding(RULE_NAME, name, bool(verdict.reason), verdict.reason or facts.removal, verdict.message)
+            yield Finding(ALERT_RULE_NAME, name, bool(verdict.reason), verdict.reason or facts.removal, verdict.message)
 
 
 def find_job_limits(job_limits: Mapping[str, ScheduledJobLimits], name: str) -> ScheduledJobLimits | None:
@@ -65,7 +65,7 @@ def find_job_limits(job_limits: Mapping[str, ScheduledJobLimits], name: str) -> 
 
 def is_heartbeat_incident(probe: ProbeInfo, incident: Incident) -> bool:
     """Whether the incident is about the only job of a heartbeat, which has the probe's name: its cause states it."""
-    return incident.rule == RULE_NAME and incident.subject == probe.name
+    return incident.rule == ALERT_RULE_NAME and incident.subject == probe.name
 
 
 def judge_listed_job(probe: ProbeInfo, listing: SubjectListing, name: str) -> ScheduledJobVerdict | None:

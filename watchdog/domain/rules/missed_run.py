@@ -8,7 +8,7 @@ from watchdog.domain.formatting import format_time_in_zone
 from watchdog.domain.model import Finding, HealthState, Outcome, ProbeResult
 from watchdog.domain.rules.policy import AlertPolicy
 
-RULE_NAME = "missed_run"
+ALERT_RULE_NAME = "missed_run"
 INCIDENT_HEALTH_STATE = HealthState.UNKNOWN
 NOT_RUN_REASON, MAY_HAVE_RUN_REASON = "missed.not_run", "missed.may_have_run"
 """The reasons of missed slots that are a problem: they are recorded for cron schedules only."""
@@ -23,6 +23,6 @@ def format_cron_run(slot: int, now: int, timezone: str) -> str:
 
 def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Finding]:
     if result.reason in (NOT_RUN_REASON, MAY_HAVE_RUN_REASON):
-        yield Finding(RULE_NAME, "", True, result.reason, result.message)
+        yield Finding(ALERT_RULE_NAME, "", True, result.reason, result.message)
     elif result.outcome is not Outcome.MISSED and LATE_START_MEASUREMENT_NAME not in result.measurements:
-        yield Finding(RULE_NAME, "", False)
+        yield Finding(ALERT_RULE_NAME, "", False)

@@ -9,19 +9,19 @@ from watchdog.domain.reasons import build_reason_and_message
 from watchdog.domain.rules import task
 from watchdog.domain.rules.policy import AlertPolicy
 
-RULE_NAME = "missing"
+ALERT_RULE_NAME = "missing"
 INCIDENT_HEALTH_STATE = HealthState.DOWN
 
 
 def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Finding]:
-    if (listing := result.listings.get(task.RULE_NAME)) is None:
+    if (listing := result.listings.get(task.ALERT_RULE_NAME)) is None:
         return
     missing = find_missing_mcp_task_names(policy.probe.max_task_ages, listing.subjects)
     for name in policy.probe.max_task_ages:
         if name in missing:
-            yield Finding(RULE_NAME, name, True, *build_missing_mcp_task_problem(name))
+            yield Finding(ALERT_RULE_NAME, name, True, *build_missing_mcp_task_problem(name))
         elif name != "*":
-            yield Finding(RULE_NAME, name, False)
+            yield Finding(ALERT_RULE_NAME, name, False)
 
 
 def find_missing_mcp_task_names(limits: Iterable[str], listed: Collection[str]) -> list[str]:

@@ -8,7 +8,7 @@ from watchdog.domain.model import Finding, HealthState, Outcome, ProbeResult
 from watchdog.domain.own_network import WATCHDOG_NETWORK_FAULT_REASON
 from watchdog.domain.rules.policy import AlertPolicy
 
-RULE_NAME = "no_verdict"
+ALERT_RULE_NAME = "no_verdict"
 INCIDENT_HEALTH_STATE = HealthState.UNKNOWN
 WATCHDOG_OVERLOADED_REASON = "watchdog.overloaded"
 """A run found no free place. That is a finding about Watchdog, and decides nothing about the probe."""
@@ -19,6 +19,6 @@ def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Findin
     if result.reason in NO_VERDICT_REASONS_ABOUT_WATCHDOG:
         return
     if result.outcome is Outcome.ERROR:
-        yield Finding(RULE_NAME, "", True, result.reason, result.message)
+        yield Finding(ALERT_RULE_NAME, "", True, result.reason, result.message)
     else:
-        yield Finding(RULE_NAME, "", False)
+        yield Finding(ALERT_RULE_NAME, "", False)

@@ -19,13 +19,13 @@ class PreferenceExpressionFacts(NamedTuple):
     """Empty if it holds, else "elapsed_ms <= 800 is false: observed 1204"."""
 
 
-RULE_NAME = "preference"
+ALERT_RULE_NAME = "preference"
 INCIDENT_HEALTH_STATE = HealthState.DEGRADED
 SUBJECT_FACTS_CLASS = PreferenceExpressionFacts
 
 
 def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Finding]:
-    if (listing := result.listings.get(RULE_NAME)) is None:
+    if (listing := result.listings.get(ALERT_RULE_NAME)) is None:
         return
     for expression, (problem,) in listing.subjects.items():
-        yield Finding(RULE_NAME, expression, bool(problem), "preference.failed" if problem else "", problem)
+        yield Finding(ALERT_RULE_NAME, expression, bool(problem), "preference.failed" if problem else "", problem)

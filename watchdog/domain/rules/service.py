@@ -10,7 +10,7 @@ from watchdog.domain.model import Finding, HealthState, ProbeResult, WatchdogFau
 from watchdog.domain.reasons import build_reason_and_message
 from watchdog.domain.rules.policy import AlertPolicy
 
-RULE_NAME = "service"
+ALERT_RULE_NAME = "service"
 INCIDENT_HEALTH_STATE = HealthState.DEGRADED
 SUBJECT_FACTS_CLASS = WatchdogFaultFacts
 WATCHDOG_SELF_PROBE_ID = "watchdog"
@@ -66,10 +66,10 @@ def have_all_destinations_failed_too_long(
 
 
 def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Finding]:
-    if (listing := result.listings.get(RULE_NAME)) is None:
+    if (listing := result.listings.get(ALERT_RULE_NAME)) is None:
         return
     for subject, facts in listing.subjects.items():
-        yield Finding(RULE_NAME, subject, *_judge_facts_about_watchdog_fault(subject, facts, listing.observed_at))
+        yield Finding(ALERT_RULE_NAME, subject, *_judge_facts_about_watchdog_fault(subject, facts, listing.observed_at))
 
 
 def _judge_facts_about_watchdog_fault(subject: str, facts: WatchdogFaultFacts, now: int) -> tuple[bool, str, str]:

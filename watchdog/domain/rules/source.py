@@ -9,17 +9,17 @@ from watchdog.domain.rules import job
 from watchdog.domain.rules.missing_jobs import find_gone_job_majority
 from watchdog.domain.rules.policy import AlertPolicy
 
-RULE_NAME = "source"
+ALERT_RULE_NAME = "source"
 INCIDENT_HEALTH_STATE = HealthState.DOWN
 MOST_JOBS_GONE_REASON = "job.most_gone"
 
 
 def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Finding]:
-    if (listing := result.listings.get(job.RULE_NAME)) is None:
+    if (listing := result.listings.get(job.ALERT_RULE_NAME)) is None:
         return
     if find_gone_job_majority(listing.subjects):
         message = result.message if result.reason == MOST_JOBS_GONE_REASON else ""
-        yield Finding(RULE_NAME, "", True, MOST_JOBS_GONE_REASON, message)
+        yield Finding(ALERT_RULE_NAME, "", True, MOST_JOBS_GONE_REASON, message)
     else:
         removals = [facts.removal for facts in listing.subjects.values() if facts.removal]
-        yield Finding(RULE_NAME, "", False, removals[0] if removals else "")
+        yield Finding(ALERT_RULE_NAME, "", False, removals[0] if removals else "")

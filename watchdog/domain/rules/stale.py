@@ -6,15 +6,15 @@ from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import Finding, HealthState
 from watchdog.domain.reasons import build_reason_and_message
 
-RULE_NAME = "stale"
+ALERT_RULE_NAME = "stale"
 INCIDENT_HEALTH_STATE = HealthState.UNKNOWN
-STALE_ALERT_STATE_KEY = (RULE_NAME, "")
+STALE_ALERT_STATE_KEY = (ALERT_RULE_NAME, "")
 
 
 def build_stale_finding(staleness_threshold: int) -> Finding:
     period = format_duration(staleness_threshold)
-    return Finding(RULE_NAME, "", True, *build_reason_and_message("no_data", period=period))
+    return Finding(ALERT_RULE_NAME, "", True, *build_reason_and_message("no_data", period=period))
 
 
 def build_not_stale_finding() -> Finding:
-    return Finding(RULE_NAME, "", False)
+    return Finding(ALERT_RULE_NAME, "", False)

@@ -11,7 +11,7 @@ from watchdog.domain.model import Finding, HealthState, McpTaskFacts, ProbeInfo,
 from watchdog.domain.reasons import build_reason_and_message
 from watchdog.domain.rules.policy import AlertPolicy
 
-RULE_NAME = "task"
+ALERT_RULE_NAME = "task"
 INCIDENT_HEALTH_STATE = HealthState.DEGRADED
 SUBJECT_FACTS_CLASS = McpTaskFacts
 
@@ -41,13 +41,13 @@ _MCP_TASK_STATUS_PATTERNS = {
 
 
 def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Finding]:
-    if (listing := result.listings.get(RULE_NAME)) is None:
+    if (listing := result.listings.get(ALERT_RULE_NAME)) is None:
         return
     for name, task in listing.subjects.items():
         reason, message = find_mcp_task_failure_or_staleness(
             name, task, find_mcp_task_age_limit_ms(policy.probe, name), listing.observed_at
         )
-        yield Finding(RULE_NAME, name, bool(reason), reason, message)
+        yield Finding(ALERT_RULE_NAME, name, bool(reason), reason, message)
 
 
 def find_mcp_task_age_limit_ms(probe: ProbeInfo, name: str) -> int | None:

@@ -9,20 +9,20 @@ from watchdog.domain.observations import McpToolProblemFacts
 from watchdog.domain.reasons import build_reason_and_message
 from watchdog.domain.rules.policy import AlertPolicy
 
-RULE_NAME = "tool"
+ALERT_RULE_NAME = "tool"
 INCIDENT_HEALTH_STATE = HealthState.DEGRADED
 SUBJECT_FACTS_CLASS = McpToolProblemFacts
 
 
 def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Finding]:
-    if (listing := result.listings.get(RULE_NAME)) is None:
+    if (listing := result.listings.get(ALERT_RULE_NAME)) is None:
         return
     for name, tool in listing.subjects.items():
         if tool.schema_problem:
             problem = build_reason_and_message("mcp.invalid_schema", name=name, problem=tool.schema_problem)
-            yield Finding(RULE_NAME, name, True, *problem)
+            yield Finding(ALERT_RULE_NAME, name, True, *problem)
         elif tool.listed_count > 1:
             problem = build_reason_and_message("mcp.duplicate_tool", name=name, count=str(tool.listed_count))
-            yield Finding(RULE_NAME, name, True, *problem)
+            yield Finding(ALERT_RULE_NAME, name, True, *problem)
         else:
-            yield Finding(RULE_NAME, name, False)
+            yield Finding(ALERT_RULE_NAME, name, False)

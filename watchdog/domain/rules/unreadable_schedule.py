@@ -14,20 +14,20 @@ from watchdog.domain.rules.policy import AlertPolicy
 from watchdog.domain.schedule import CronSchedule, CronScheduleError
 from watchdog.domain.text import truncate_with_ellipsis
 
-RULE_NAME = "schedule"
+ALERT_RULE_NAME = "schedule"
 MAX_JOB_STATUS_CHARS = 60
 INCIDENT_HEALTH_STATE = HealthState.DEGRADED
 
 
 def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Finding]:
-    if (listing := result.listings.get(job.RULE_NAME)) is None:
+    if (listing := result.listings.get(job.ALERT_RULE_NAME)) is None:
         return
     withheld = find_unjudgeable_job_names(listing)
     for name, facts in listing.subjects.items():
         limits = job.find_job_limits(policy.probe.job_limits, name)
         if limits is not None and facts.listed and name not in withheld:
             reason, message = find_unjudged_job_problem(facts, limits)
-            yield Finding(RULE_NAME, name, bool(reason), reason, message)
+            yield Finding(ALERT_RULE_NAME, name, bool(reason), reason, message)
 
 
 def find_unjudged_job_problem(facts: ScheduledJobFacts, limits: ScheduledJobLimits) -> tuple[str, str]:

@@ -48,9 +48,9 @@ MAX_RECENT_RUNS_IN_ALERT = 20
 MAX_RESULTS_REEVALUATED_FOR_ALERT = 200
 """Results that are evaluated again to count the bad ones; older ones are counted by their outcome."""
 BAD_OUTCOMES_BY_RULE = {
-    availability.RULE_NAME: (Outcome.FAIL,),
-    no_verdict.RULE_NAME: (Outcome.ERROR,),
-    stale.RULE_NAME: (),
+    availability.ALERT_RULE_NAME: (Outcome.FAIL,),
+    no_verdict.ALERT_RULE_NAME: (Outcome.ERROR,),
+    stale.ALERT_RULE_NAME: (),
 }
 INCIDENTS_WITH_PROBE_INFO_QUERY = sa.select(incidents, probes.c.info).join_from(
     incidents, probes, probes.c.id == incidents.c.probe
@@ -80,12 +80,12 @@ def load_alert_message_context(
     newest_first = sa.select(current_results).where(*of_probe).order_by(current_results.c.slot.desc())
     recent_rows = connection.execute(newest_first.limit(MAX_RECENT_RUNS_IN_ALERT)).all()
     slot = current_results.c.slot
-    before = slot <= row.since if row.rule == stale.RULE_NAME else slot < row.since
+    before = slot <= row.since if row.rule == stale.ALERT_RULE_NAME else slot < row.since
     last_good = connection.execute(
         newest_first.where(before, current_results.c.outcome == Outcome.PASS).limit(1)
     ).first()
     first_bad = _load_first_bad_row(connection, row)
-    is_job = row.rule == job.RULE_NAME
+    is_job = row.rule == job.ALERT_RULE_NAME
     members = _load_message_incidents(connection, named_incidents)
     recent_runs = tuple(_build_run_summary_from_row(r) for r in reversed(recent_rows))
     last_good_run = None if last_good is None else _build_run_summary_from_row(last_good)

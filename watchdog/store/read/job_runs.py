@@ -55,7 +55,7 @@ def _list_runs_from_listings(connection: sa.Connection, probe: int, job_name: st
     for text in connection.execute(
         query.order_by(current_results.c.slot.desc()).limit(MAX_LISTINGS_SEARCHED_FOR_RUNS)
     ).scalars():
-        listing = decode_nullable_json(text).get(job.RULE_NAME)
+        listing = decode_nullable_json(text).get(job.ALERT_RULE_NAME)
         values = listing[1].get(job_name) if listing else None
         if values is None:
             continue

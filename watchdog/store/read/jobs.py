@@ -48,7 +48,7 @@ class JobSummary:
     """The slot of the newest result that lists it."""
     outdated: bool = False
     """The source has been read since, without a listing."""
-    rule: str = job.RULE_NAME
+    rule: str = job.ALERT_RULE_NAME
     """The rule that judges it."""
     has_run: bool
     """False: it waits for its first run."""
@@ -114,7 +114,7 @@ def load_newest_job_source_listings(
         .where(
             listing.c.probe == probes.c.id,
             listing.c.slot >= sa.case((probes.c.kind == "mcp", newest_slot - MAX_MCP_TASK_LISTING_AGE_MS), else_=0),
-            sa.or_(*(listing.c.facts.contains(f'"{rule}":[') for rule in (job.RULE_NAME, task.RULE_NAME))),
+            sa.or_(*(listing.c.facts.contains(f'"{rule}":[') for rule in (job.ALERT_RULE_NAME, task.ALERT_RULE_NAME))),
         )
         .order_by(listing.c.slot.desc())
         .limit(1)
@@ -142,7 +142,7 @@ def load_newest_job_source_listings(
 
 def build_mcp_task_summaries(source: NewestJobSourceListing) -> Iterator[JobSummary]:
     """The tasks of an MCP server as jobs: those that it lists, then those that are missing."""
-    listing, probe = source.listing(task.RULE_NAME), source.probe
+    listing, probe = source.listing(task.ALERT_RULE_NAME), source.probe
     if source.result is None or listing is None:
         return
     for name, facts in listing.subjects.items():
@@ -158,7 +158,7 @@ def build_mcp_task_summaries(source: NewestJobSourceListing) -> Iterator[JobSumm
             message=message,
             read_at=source.result.slot,
             outdated=source.outdated,
-            rule=task.RULE_NAME,
+            rule=task.ALERT_RULE_NAME,
             has_run=facts.last_run_at is not None,
         )
     for name in missing.find_missing_mcp_task_names(probe.max_task_ages, listing.subjects):
@@ -171,7 +171,7 @@ def build_mcp_task_summaries(source: NewestJobSourceListing) -> Iterator[JobSumm
             message=message,
             read_at=source.result.slot,
             outdated=source.outdated,
-            rule=missing.RULE_NAME,
+            rule=missing.ALERT_RULE_NAME,
             has_run=False,
         )
 
@@ -182,7 +182,7 @@ def _format_mcp_task_age_limit_as_schedule(limit: int) -> str:
 
 def _build_listed_job_summaries(source: NewestJobSourceListing) -> Iterator[JobSummary]:
     """The jobs of a scheduler, a table or a heartbeat."""
-    listing, probe = source.listing(job.RULE_NAME), source.probe
+    listing, probe = source.listing(job.ALERT_RULE_NAME), source.probe
     if source.result is None or listing is None:
         return
     for name, facts in listing.subjects.items():
@@ -190,10 +190,10 @@ def _build_listed_job_summaries(source: NewestJobSourceListing) -> Iterator[JobS
         verdict = job.judge_listed_job(probe, listing, name)
         if limits is None or verdict is None or facts.removal:
             continue
-        reason, message, rule = verdict.reason, verdict.message, job.RULE_NAME
+        reason, message, rule = verdict.reason, verdict.message, job.ALERT_RULE_NAME
         if not reason:
             reason, message = unreadable_schedule.find_unjudged_job_problem(facts, limits)
-            rule = unreadable_schedule.RULE_NAME if reason else rule
+            rule = unreadable_schedule.ALERT_RULE_NAME if reason else rule
         yield JobSummary(
             probe=probe,
             name=name,

@@ -200,7 +200,7 @@ def _probe_status_from_row(row: Sequence[Any], open_incidents: Iterable[Incident
     latest_result = None if latest[0] is None else result_row_from_columns(latest)
     rules = [incident.rule for incident in open_incidents]
     if latest_result is not None and latest_result.reason == WATCHDOG_NETWORK_FAULT_REASON:
-        rules.append(no_verdict.RULE_NAME)  # whose incident is about Watchdog, not about the probe
+        rules.append(no_verdict.ALERT_RULE_NAME)  # whose incident is about Watchdog, not about the probe
     state = derive_probe_health_state(rules, has_verdict=has_verdict)
     return ProbeStatus(
         probe=decode_probe_info(probe, info),

@@ -293,4 +293,6 @@ def _log_incident_without_destination(
 
 def _get_failing_destination_of_incident(transition: IncidentTransition) -> str:
     """The destination that an incident is about; empty if it is about anything else."""
-    return service.parse_destination_from_subject(transition.subject) if transition.rule == service.RULE_NAME else ""
+    return (
+        service.parse_destination_from_subject(transition.subject) if transition.rule == service.ALERT_RULE_NAME else ""
+    )

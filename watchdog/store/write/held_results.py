@@ -59,7 +59,7 @@ def withdraw_recorded_failures(recorder: ResultRecorder, decided: Sequence[Probe
         cursors, states_by_probe = evaluator.load_cursors(connection, ids), evaluator.load_alert_states(connection, ids)
         for result in decided:
             cursor, states = cursors.get(result.probe), states_by_probe[result.probe]
-            state = states.get((availability.RULE_NAME, ""))
+            state = states.get((availability.ALERT_RULE_NAME, ""))
             if cursor is None or cursor.evaluated_until != result.slot or state is None or len(states) > 1:
                 continue
             is_first_failure = state == FindingAlertState(1, 0, result.slot, None, state.reason)

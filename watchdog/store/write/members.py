@@ -43,7 +43,7 @@ from watchdog.store.write.probe_rows import (
     stop_alerting_for_retired_probes,
     upsert_probes,
 )
-from watchdog.store.write.watermark import load_location_watermark
+from watchdog.store.write.watermark import load_claim_watermark
 
 WATCHDOG_PROCESS_LEASE_RENEWAL_INTERVAL_MS = 10 * SECOND_MS
 """How often a member renews its lease."""
@@ -304,4 +304,4 @@ def _initialize_claim_watermark(database: Database, connection: sa.Connection, n
     """Start the watermark at `now` if the location has none; returns the watermark."""
     insert = database.build_insert_statement(watermarks).values(location=location, claimed_until=now)
     connection.execute(insert.on_conflict_do_nothing())
-    return load_location_watermark(connection, location)
+    return load_claim_watermark(connection, location)

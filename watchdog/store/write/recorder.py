@@ -17,7 +17,7 @@ from watchdog.store.write.evaluation import AlertEvaluator, EvaluationCursor
 from watchdog.store.write.evidence import EvidenceWriter
 from watchdog.store.write.probe_registry import ProbeRegistry
 from watchdog.store.write.probe_state import apply_probe_state_updates
-from watchdog.store.write.watermark import Watermark, load_location_watermark
+from watchdog.store.write.watermark import Watermark, load_claim_watermark
 
 
 class ResultRecorder:
@@ -99,7 +99,7 @@ class ResultRecorder:
         """
         self.watermark.detect_gap(now)
         with self.database.write_transaction() as connection:
-            claimed_until = load_location_watermark(connection, self.watermark.location)
+            claimed_until = load_claim_watermark(connection, self.watermark.location)
             is_due = evaluation_cursors.c.wake_at <= claimed_until
             query = sa.select(evaluation_cursors.c.probe).where(
                 is_due, evaluation_cursors.c.probe.not_in(self.registry.unknown)

@@ -110,7 +110,7 @@ def load_clock_steps(connection: sa.Connection, location: str) -> list[ClockStep
     return [ClockStep(*row) for row in connection.execute(query)]
 
 
-def load_location_watermark(connection: sa.Connection, location: str) -> int:
+def load_claim_watermark(connection: sa.Connection, location: str) -> int:
     """The watermark of a location: the instant by which absence is judged, instead of the current time. Raises
     NoResultFound if the location has none."""
     query = sa.select(watermarks.c.claimed_until).where(watermarks.c.location == location)

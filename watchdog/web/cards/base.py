@@ -38,7 +38,7 @@ class ProbeCardContext:
 
 
 @dataclass(frozen=True, slots=True)
-class ProbeCard:
+class ProbePageCard:
     """A section of a probe's page."""
 
     template: str

@@ -14,7 +14,7 @@ from watchdog.domain.model import Outcome, ProbeResult
 from watchdog.domain.rules import preference
 from watchdog.store.read.status import ResultRow
 from watchdog.web import charts
-from watchdog.web.cards.base import ProbeCard, ProbeCardContext
+from watchdog.web.cards.base import ProbeCardContext, ProbePageCard
 from watchdog.web.chart_window import ChartWindow, build_time_axis_labels, choose_chart_window
 
 LATENCY_LIMIT_EXPRESSION_PATTERN = re.compile(r"\s*elapsed_ms\s*<=?\s*(\d+)\s*")
@@ -53,7 +53,7 @@ def find_latency_limit_in_preferences(latest_result: ProbeResult | None) -> int 
     """The limit that a preference such as `elapsed_ms <= 800` sets, in ms."""
     if latest_result is None:
         return None
-    listing = latest_result.listings.get(preference.RULE_NAME)
+    listing = latest_result.listings.get(preference.ALERT_RULE_NAME)
     matches = [
         LATENCY_LIMIT_EXPRESSION_PATTERN.fullmatch(expression) for expression in (listing.subjects if listing else ())
     ]
@@ -164,4 +164,4 @@ def _describe_latency_chart(
     return " ".join(sentences)
 
 
-PROBE_CARD = ProbeCard("cards/latency.j2", load_latency_card)
+PROBE_PAGE_CARD = ProbePageCard("cards/latency.j2", load_latency_card)

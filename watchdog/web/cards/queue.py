@@ -12,7 +12,7 @@ from watchdog.domain.probe_state import QueueThresholdRecord
 from watchdog.store.read import queue_stats
 from watchdog.store.read.queue_stats import QueueSample
 from watchdog.web import charts
-from watchdog.web.cards.base import ProbeCard, ProbeCardContext
+from watchdog.web.cards.base import ProbeCardContext, ProbePageCard
 from watchdog.web.chart_window import ChartWindow, build_time_axis_labels, choose_chart_window
 
 QueueValueFormatter = Callable[[float], str]
@@ -145,4 +145,4 @@ def _build_stalled_card_metric(record: QueueThresholdRecord, read_at: int) -> Qu
     return QueueCardMetric("Stalled", "yes" if is_breached else "no", (limit, progress), is_breached)
 
 
-PROBE_CARD = ProbeCard("cards/queue.j2", load_queue_card)
+PROBE_PAGE_CARD = ProbePageCard("cards/queue.j2", load_queue_card)

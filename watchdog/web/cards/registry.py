@@ -1,4 +1,4 @@
-"""The cards on the page of a probe: those that its kind names. Each module beside this one has a `PROBE_CARD`."""
+"""The cards on the page of a probe: those that its kind names. Each module beside this one has a `PROBE_PAGE_CARD`."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Iterable, Mapping
 from importlib import import_module
 
 from watchdog.probes import PROBE_KINDS, Probe
-from watchdog.web.cards.base import LoadedProbeCard, ProbeCard, ProbeCardContext
+from watchdog.web.cards.base import LoadedProbeCard, ProbeCardContext, ProbePageCard
 
 
-def _import_probe_cards(names: Iterable[str]) -> tuple[ProbeCard, ...]:
-    return tuple(import_module(f"watchdog.web.cards.{name}").PROBE_CARD for name in names)
+def _import_probe_cards(names: Iterable[str]) -> tuple[ProbePageCard, ...]:
+    return tuple(import_module(f"watchdog.web.cards.{name}").PROBE_PAGE_CARD for name in names)
 
 
 PROBE_CARDS_OF_MOST_KINDS = _import_probe_cards(Probe.cards)
-CARDS_BY_PROBE_KIND: Mapping[str, tuple[ProbeCard, ...]] = {
+CARDS_BY_PROBE_KIND: Mapping[str, tuple[ProbePageCard, ...]] = {
     kind: _import_probe_cards(probe.cards) for kind, probe in PROBE_KINDS.items()
 }
 
 
-def find_cards_of_probe_kind(kind: str) -> tuple[ProbeCard, ...]:
+def find_cards_of_probe_kind(kind: str) -> tuple[ProbePageCard, ...]:
     """A kind of another version has the default cards."""
     return CARDS_BY_PROBE_KIND.get(kind, PROBE_CARDS_OF_MOST_KINDS)
 

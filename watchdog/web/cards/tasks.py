@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from watchdog.domain.model import HealthState, McpTaskFacts
 from watchdog.domain.rules import task as task_rule
 from watchdog.store.read.jobs import build_mcp_task_summaries
-from watchdog.web.cards.base import ProbeCard, ProbeCardContext
+from watchdog.web.cards.base import ProbeCardContext, ProbePageCard
 from watchdog.web.cards.jobs import JobsCardRow, build_jobs_card_row
 
 MAX_MCP_TASKS_ON_CARD = 50
@@ -34,7 +34,7 @@ class McpTasksCard:
 
 def load_mcp_tasks_card(context: ProbeCardContext) -> McpTasksCard | None:
     source = context.newest_job_source_listing
-    listing = source.listing(task_rule.RULE_NAME) if source else None
+    listing = source.listing(task_rule.ALERT_RULE_NAME) if source else None
     if source is None or source.result is None or listing is None:
         return None
     rows = []
@@ -57,4 +57,4 @@ def _format_reported_mcp_task_status(task: McpTaskFacts | None) -> str:
     return ", ".join([f"ok: {'true' if task.ok else 'false'}", *filter(None, (task.status, task.error))])
 
 
-PROBE_CARD = ProbeCard("cards/tasks.j2", load_mcp_tasks_card, jobs_section_id="tasks")
+PROBE_PAGE_CARD = ProbePageCard("cards/tasks.j2", load_mcp_tasks_card, jobs_section_id="tasks")

@@ -114,10 +114,10 @@ def _collect_comparable_facts(
     if result.duration is not None:
         facts["run duration"] = (result.duration, format_duration(result.duration))
     facts |= _collect_comparable_mcp_task_facts(result, subject)
-    expressions = result.listings.get(preference.RULE_NAME)
+    expressions = result.listings.get(preference.ALERT_RULE_NAME)
     if expressions and (expression := expressions.subjects.get(subject)):
         facts["preference"] = (bool(expression.problem), expression.problem or f"{subject} is true")
-    listing = result.listings.get(job_rule.RULE_NAME)
+    listing = result.listings.get(job_rule.ALERT_RULE_NAME)
     if listing and subject in listing.subjects:
         verdict = job_rule.judge_listed_job(probe, listing, subject)
         message = (verdict.message if verdict else "") or "no problem"
@@ -129,7 +129,7 @@ def _collect_comparable_facts(
 
 
 def _collect_comparable_mcp_task_facts(result: ProbeResult, subject: str) -> ComparableFacts:
-    listing = result.listings.get(task_rule.RULE_NAME)
+    listing = result.listings.get(task_rule.ALERT_RULE_NAME)
     task = listing.subjects.get(subject) if listing else None
     if listing is None or task is None:
         return {}

@@ -103,7 +103,7 @@ def _load_first_bad_and_last_good(
 ) -> tuple[ResultComparisonSide | None, ResultComparisonSide | None]:
     """The first bad result and the last good one. For missing results, only the last result, of any outcome."""
     incident, probe = record.incident, record.incident.probe
-    if incident.rule == stale.RULE_NAME:
+    if incident.rule == stale.ALERT_RULE_NAME:
         slot = incident.first_bad_slot
         last = history.load_result_details(connection, probe, [slot]).get(slot)
         _, side = compare_first_bad_and_last_good(
@@ -198,12 +198,12 @@ def _build_resolved_banner(record: IncidentRecord, resolved_at: int, now: int) -
 def _describe_latest_result(record: IncidentRecord, context: AlertMessageContext, now: int) -> str:
     """ "02:29:00 · got 503 · 2.9 s. 42 failed runs since it began."; empty if the incident is resolved or stale."""
     latest = context.latest
-    if latest is None or record.incident.resolved_at is not None or record.incident.rule == stale.RULE_NAME:
+    if latest is None or record.incident.resolved_at is not None or record.incident.rule == stale.ALERT_RULE_NAME:
         return ""
     message = latest.message if not record.incident.subject else ""  # may be about other subjects as well
     parts = [format_time_with_seconds(latest.slot, now), message or latest.outcome.value]
     parts += [format_duration(latest.duration)] if latest.duration is not None else []
-    adjective = "failed" if record.incident.rule == availability.RULE_NAME else "bad"
+    adjective = "failed" if record.incident.rule == availability.ALERT_RULE_NAME else "bad"
     return f"{' · '.join(parts)}. {format_count_with_noun(context.bad_count, f'{adjective} run')} since it began."
 
 
@@ -244,7 +244,7 @@ def _build_timeline_events_before_opening(
 ) -> Iterator[IncidentTimelineEvent]:
     """The last good result and the first bad one; for missing results, the last result."""
     last_good, first_bad = context.last_good, context.first_bad
-    if record.incident.rule == stale.RULE_NAME:
+    if record.incident.rule == stale.ALERT_RULE_NAME:
         if first_bad:
             message, state = first_bad.message or first_bad.outcome.value, HEALTH_STATE_BY_OUTCOME[first_bad.outcome]
             yield IncidentTimelineEvent(first_bad.slot, "Last result", message, state)
@@ -281,7 +281,7 @@ def _build_latest_failure_timeline_event(
 ) -> Iterator[IncidentTimelineEvent]:
     """ "42nd bad result", if it is newer than the one that opened the incident."""
     latest, rule = context.latest, record.incident.rule
-    if latest is None or latest.slot <= record.opened_slot or rule != availability.RULE_NAME:
+    if latest is None or latest.slot <= record.opened_slot or rule != availability.ALERT_RULE_NAME:
         return
     if latest.outcome is Outcome.FAIL:
         duration = f" · {format_duration(latest.duration)}" if latest.duration is not None else ""

@@ -127,7 +127,7 @@ def build_probe_banners(status: ProbeStatus, now: int) -> tuple[PageBanner, ...]
 
 def _build_current_incident_banner(incident: Incident, now: int) -> PageBanner:
     title = _format_current_incident_message(incident, now)
-    if incident.rule != job.RULE_NAME:  # a message about a job starts with the job's name, which keeps its case
+    if incident.rule != job.ALERT_RULE_NAME:  # a message about a job starts with the job's name, which keeps its case
         title = capitalize_first(title)
     since = f"Since {format_utc_timestamp_without_zone(incident.since, now, seconds=True)}"
     text = " · ".join((since, incident.severity, f"{incident.rule} {incident.subject}".strip()))
@@ -136,7 +136,7 @@ def _build_current_incident_banner(incident: Incident, now: int) -> PageBanner:
 
 def _format_current_incident_message(incident: Incident, now: int) -> str:
     """The incident's message; about missing results, with the time without any as of now."""
-    if incident.rule == stale.RULE_NAME:
+    if incident.rule == stale.ALERT_RULE_NAME:
         return stale.build_stale_finding(now - incident.since).message
     return incident.message
 

@@ -206,7 +206,7 @@ def list_result_facts(result: ProbeResult, evidence: Evidence) -> Iterable[tuple
         yield "phases", ", ".join(_format_phase_duration(result, name, ms) for name, ms in result.phases.items())
     for name, value in {**result.measurements, **evidence.facts}.items():
         yield name.replace("_", " "), format_fact_value(value)
-    listing = result.listings.get(preference.RULE_NAME)
+    listing = result.listings.get(preference.ALERT_RULE_NAME)
     for expression, (problem,) in (listing.subjects if listing else {}).items():
         yield "preference", problem or f"{expression} is true"
 
