@@ -65,7 +65,7 @@ class McpTools:
             raise self._to_tool_error(e) from None
 
     async def list_service_findings(self) -> McpToolResult:
-        """What is wrong with Watchdog itself, such as a receiver that confirms nothing or a process that is overloaded:
+        """What is wrong with Watchdog itself, such as a receiver that does not confirm notifications or a process that is overloaded:
         {findings: [{reason, severity, since, subject, message, incident}]}, critical ones first, then the oldest. Empty
         while nothing is. incident: the id for get_incident.
         """
