@@ -99,7 +99,7 @@ def db_vacuum_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
 
 @db_app.command("backup", cls=CommandWithoutPydantic)
 def db_backup_command(
-    file: Annotated[Path, typer.Argument(help="The file to write; it must not exist.", show_default=False)],
+    file: Annotated[Path, typer.Argument(help="The file to write; it must not exist yet.", show_default=False)],
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
 ) -> None:
     """Copy an SQLite database, even while Watchdog is running.

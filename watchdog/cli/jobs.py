@@ -58,7 +58,7 @@ def jobs_forget_command(
 ) -> None:
     """End the incidents of jobs that were removed on purpose.
 
-    The decision takes effect with the probe's next run. A job that is listed again is monitored again.
+    The command takes effect at the probe's next run. A job that is listed again later is monitored again.
 
     \b
     Example: watchdog jobs forget "Report schedules" nightly-report

@@ -25,7 +25,7 @@ from watchdog.cli.version import version_command
 
 CLI_HELP_TEXT = """Monitor services and the background work behind them.
 
-Probes HTTP endpoints, MCP servers, queues and scheduled jobs, and alerts when one fails.
+Probes HTTP endpoints, MCP servers, queues and scheduled jobs, and sends notifications when one fails.
 
 \b
 First steps:

@@ -19,8 +19,8 @@ def service_command(
 ) -> None:
     """Show what is wrong with Watchdog itself.
 
-    Lists the open findings of the built-in probe `watchdog`, such as a receiver that confirms nothing or a process that
-    is overloaded. Pages, `/readyz` and the MCP server show the same list.
+    Lists the open findings of the built-in probe `watchdog`, such as a receiver that does not confirm notifications
+    or a process that is overloaded. The web pages, `/readyz` and the MCP server show the same list.
 
     Exits 1 if there is a finding; otherwise 3 if `watchdog run` is not running; otherwise 0.
 

@@ -28,7 +28,8 @@ def status_command(
 ) -> None:
     """Show the state of every probe.
 
-    Problems with Watchdog itself are printed to standard error. The JSON contains them in the probe `watchdog`.
+    Problems with Watchdog itself are printed to standard error. The JSON output lists them under the
+    probe `watchdog`.
 
     Exits 1 if any probe is down; otherwise 3 if any state is unknown or `watchdog run` is not running; otherwise 0.
 
