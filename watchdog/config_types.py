@@ -216,7 +216,7 @@ def _resolve_path_relative_to_config_file(path: str, info: ValidationInfo) -> st
 
 
 LocalFilePath = Annotated[str, AfterValidator(_resolve_path_relative_to_config_file)]
-"""The path of a local file. A relative path is resolved from the folder of the configuration file."""
+"""The path of a local file. A relative path is resolved against the folder of the configuration file."""
 
 
 def parse_byte_size(value: Any) -> Any:

@@ -61,9 +61,10 @@ class WebServerSettings(ConfigModel):
     public_url: Annotated[HttpLink, AfterValidator(lambda url: url.rstrip("/"))] = ""
     """The URL at which people reach the pages. Notifications link to it."""
     trusted_proxies: tuple[Annotated[str, AfterValidator(_validate_proxy_network)], ...] = ()
-    """The addresses or networks of reverse proxies, such as `127.0.0.1` or `10.0.0.0/8`. Only the
-    `X-Forwarded-For` and `X-Forwarded-Proto` headers of these proxies count. The limits on connections and on sign-in
-    attempts then apply to the client behind the proxy. Cookies are restricted to https if the client uses https."""
+    """The addresses or networks of reverse proxies, such as `127.0.0.1` or `10.0.0.0/8`. Watchdog
+    uses the `X-Forwarded-For` and `X-Forwarded-Proto` headers only if a request comes from one of these proxies. The
+    limits on connections and on sign-in attempts then apply to the client behind the proxy. Cookies are marked `Secure`
+    if the client uses HTTPS."""
 
     @property
     def bind_address(self) -> tuple[str, int]:
@@ -100,9 +101,9 @@ class StorageSettings(ConfigModel):
     """How long hourly summaries are kept."""
     check_in_log: LocalFilePath = ""
     """The path of the log that keeps check-ins until they are stored in the database. Watchdog appends `.0` and `.1` to
-    it. Default: next to the SQLite file; with PostgreSQL, `watchdog-check-ins` in the working directory. Each
-    additional process with the same path uses its own files (`<path>-2` and so on). If a process is killed, another
-    process with the same path stores its remaining check-ins."""
+    it. Default: the path of the SQLite file with `-check-ins` appended; with PostgreSQL, `watchdog-check-ins` in the
+    working directory. Each additional process with the same path uses its own files (`<path>-2` and so on). If a
+    process is killed, another process with the same path stores its remaining check-ins."""
 
     @property
     def check_in_log_path(self) -> Path:
@@ -191,12 +192,12 @@ class IncidentMatchSettings(ProbeMatchSettings):
 
 
 class NotificationRouteSettings(ConfigModel):
-    """Sends the incidents of matching probes to receivers. Only the first matching route applies, unless it sets
-    `continue`. When the cause of an incident changes, its receivers are notified of the change. Receivers that the
-    routes add for the new cause are also notified of the incident."""
+    """Sends matching incidents to receivers. Only the first matching route applies, unless it sets `continue`. When
+    the cause of an incident changes, the receivers that were notified of the incident are notified of the change. If
+    the routes select additional receivers for the new cause, those receivers are notified of the incident."""
 
     match: IncidentMatchSettings = IncidentMatchSettings()
-    """The incidents that take this route; default: all."""
+    """The incidents that the route applies to; default: all."""
     receivers: Annotated[tuple[str, ...], Field(min_length=1)]
     """The names of the receivers to notify."""
     continue_matching: StrictBool = Field(default=False, alias="continue")
@@ -232,7 +233,7 @@ def _validate_api_key(key: Secret) -> Secret:
 
 
 class ApiKeySettings(ConfigModel):
-    """An API key: gives a person or a program access to the operator pages, the API and the MCP tools."""
+    """An API key. It gives a person or a program access to the operator pages, the API and the MCP tools."""
 
     name: SingleLineText
     """A unique name for the key, shown in logs."""
@@ -278,10 +279,10 @@ class ConnectivitySettings(ConfigModel):
 
     targets: Annotated[tuple[HttpUrl, ...], Field(min_length=1, max_length=10)]
     """The URLs. Choose at least two, in different networks, on hosts that no probe monitors. Watchdog requests them
-    when a failure may be the fault of its own network: no route to a host, or most probes failing at once. If no name
-    server responds, Watchdog resolves the host names of these URLs and of other probes instead. Any response within 3 s
-    shows that the network works. If there is none, the failure does not open an incident about the target. URLs on a
-    host whose probe fails are not requested."""
+    when its own network may be the cause of a failure: there is no route to a host, or most probes fail at once. URLs
+    on a host whose probe fails are not requested. If the failure is that no name server responds, Watchdog requests
+    none of the URLs; it resolves their host names and those of other probes. If a URL responds or a name is resolved
+    within 3 s, the network works. Otherwise, the failure does not open an incident about the target of the probe."""
 
 
 # --- the whole configuration

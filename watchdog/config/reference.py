@@ -41,7 +41,7 @@ change its structure.
 
 | syntax | meaning |
 |---|---|
-| `${NAME}` | the variable; an error if it is not set |
+| `${NAME}` | the value of the variable; an error if it is not set |
 | `${NAME:-default}` | the default if the variable is unset or empty |
 | `${NAME:?message}` | an error with this message if the variable is unset or empty |
 | `$$` | a dollar sign |
@@ -50,14 +50,14 @@ Inside `{ }` and `[ ]`, quote variables: `{password: "${PASSWORD}"}`. Numbers an
 
 **Secrets from files.** Every field of type secret, and every field whose URL can contain credentials (`url`, `redis`,
 `broker` and the like), can be set as `<field>_file` instead: the path of a file that contains the value. A trailing
-line break is removed. A relative path is resolved from the folder of the configuration file.
+line break is removed. A relative path is resolved against the folder of the configuration file.
 
 **Masking.** Watchdog shows the scheme, host, port, path, queue, database and command of a target, even if they come
-from variables or files. It never shows the credentials or the query. It replaces the following values with `•••`
-wherever they occur, even in a target's response:
+from variables or files. It never shows the credentials or the query string. It replaces the following values
+with `•••` wherever they occur, even in a target's response:
 
 - the values of secret fields, and passwords in URLs
-- values of variables in the query of a URL
+- the values of variables in the query string of a URL
 - the values of fields, headers, `env` entries and variables whose name suggests a secret, such as `Authorization` or
   `API_KEY`
 - values that have such a name inside a `body`, a connection string or a shell script: `"password": "..."`, `Pwd=...;`
@@ -70,9 +70,9 @@ the configuration file: it is masked only where such text is masked, for example
 
 **Several files.** `include` takes paths and patterns. An included file can contain `probes`, `receivers`, `routes` and
 `include`. The `defaults` of the main file also apply to the probes of included files. The routes of an included file
-come after those of the including file. In a pattern, `**` matches any number of folders. The folders that all
-patterns search may have at most 20,000 entries in total. At most 1,000 files can be included, 16 MiB in total and
-nested at most 20 levels deep.
+come after those of the including file. In a pattern, `**` matches any number of folders. All patterns together
+can read at most 20,000 folder entries. At most 1,000 files can be included, and includes can be nested at most 20
+levels deep. The total size of all configuration files can be at most 16 MiB.
 
 **Defaults.** A field that a probe does not set is taken from `defaults`. `alert` is merged field by field; any other
 field is replaced as a whole. A probe's `schedule` replaces a default `every`, and a probe's `every`

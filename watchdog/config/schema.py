@@ -36,7 +36,7 @@ def _merge_probe_kind_schemas(kinds: list[JsonSchema]) -> JsonSchema:
     properties["remediation"] = properties.pop("remediation")  # after the kinds, which people look for first
     return {
         "type": "object",
-        "description": "A check of one target: its name, its kind, such as `http` or `queue`, and when it runs.",
+        "description": "A check of one target. The fields set its name, its kind, such as `http`, and when it runs.",
         "properties": properties,
         "required": ["name"],
         "oneOf": [{"required": [kind]} for kind in PROBE_KINDS],
