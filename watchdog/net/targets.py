@@ -62,8 +62,8 @@ class HttpTarget(ConfigModel):
     tls: TlsConfig = TlsConfig()
     """How to verify the server's certificate, and which client certificate to send."""
     follow_redirects: StrictBool = True
-    """Whether a GET or HEAD follows up to 20 redirects, with the cookies that they set. Other methods never follow
-    them."""
+    """Whether a GET or HEAD request follows redirects (at most 20). Cookies that a redirect sets are sent with the
+    following requests to the same origin. Requests with other methods never follow redirects."""
     max_body: MaxBodySize = DEFAULT_MAX_BODY_BYTES
     """How much of the response body is read, such as `2MiB`, measured after decompression; at most 16 MiB. If a check
     depends on the rest of the body, the outcome of the run is `error`."""
@@ -146,10 +146,10 @@ class McpTarget(ConfigModel):
     auth: HttpAuth | None = None
     """For `url` and `sse`: credentials for the `Authorization` header."""
     tls: TlsConfig = TlsConfig()
-    """For `url` and `sse`: how the server's certificate is verified, and the client certificate."""
+    """For `url` and `sse`: how to verify the server's certificate, and which client certificate to send."""
     max_body: MaxBodySize = DEFAULT_MAX_BODY_BYTES
     """The maximum size, such as `2MiB`, of the value read from a tool result or a resource; at most 16 MiB.
-    All messages of a session together can total at most 4 MiB, or `max_body` plus 1 MiB if that is larger."""
+    The messages of a session can total at most 4 MiB, or `max_body` plus 1 MiB if that is larger."""
 
     @model_validator(mode="after")
     def _validate_consistency(self) -> Self:

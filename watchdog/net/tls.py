@@ -29,8 +29,8 @@ class TlsConfig(ConfigModel):
     key_file: LocalFilePath = ""
     """A PEM file with the private key of `cert_file`; default: the key in `cert_file` itself."""
     allow_legacy: StrictBool = False
-    """Whether to accept TLS 1.0 and 1.1, and keys, signatures and renegotiation that OpenSSL refuses as too weak. Only
-    for servers that cannot be updated: browsers refuse to connect to them."""
+    """Whether to accept TLS 1.0 and 1.1, and keys, signatures and renegotiation that OpenSSL refuses as too weak. Use
+    this only for servers that cannot be updated. Browsers refuse to connect to such servers."""
     server_name: str = ""
     """The server name to send (SNI) and to expect in the certificate; default: the host of the URL."""
 

@@ -57,10 +57,10 @@ class WebhookNotifier(Notifier):
     """The key that every message is signed with. The `Watchdog-Signature` header contains the signature
     (HMAC-SHA256)."""
     headers: Mapping[str, str] = {}
-    """Additional request headers, for receivers that expect a token."""
+    """Additional request headers, for example one that contains an access token."""
     confirm: str | None = None
-    """A CEL expression over `status`, `headers` and `body` of a 2xx response that is true if the notification was
-    delivered; default: the body is neither an HTML document nor JSON with `ok: false`."""
+    """A CEL expression over the `status`, `headers` and `body` of a 2xx response: true if the notification was
+    delivered; default: true unless the body is an HTML document or JSON with `ok: false`."""
 
     @field_validator("headers")
     @classmethod

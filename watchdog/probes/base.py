@@ -86,11 +86,11 @@ class AlertSettings(ConfigModel):
     """When an incident opens and resolves, and how severe it is."""
 
     failure_threshold: Annotated[StrictInt, Field(ge=1, le=1000)] = 3
-    """The number of consecutive failed runs that opens an incident. An incident about a job of a `jobs` or `heartbeat`
-    probe depends on the job's limits instead, such as `grace` and `failures`."""
+    """The number of consecutive failed runs after which an incident opens. An incident about a job of a `jobs` or
+    `heartbeat` probe depends on the job's limits instead, such as `grace` and `failures`."""
     success_threshold: Annotated[StrictInt, Field(ge=1, le=1000)] = 2
-    """The number of consecutive good runs that resolves it. An incident about a job resolves with the first good
-    run."""
+    """The number of consecutive good runs after which the incident resolves. An incident about a job resolves with the
+    first good run."""
     severity: Severity = Severity.WARNING
     """The severity of the incident. Routes can match it."""
 
@@ -123,7 +123,7 @@ class ProbeDefaults(ConfigModel):
     retries: Annotated[StrictInt, Field(ge=0, le=10)] = 0
     """The number of retries within a run after a transport error or a 5xx status."""
     retry_interval: Annotated[Duration, create_duration_bounds_validator("1s", "366d")] | None = None
-    """The interval between runs while the probe fails. At most `every`."""
+    """The interval between runs while the probe fails, at most `every`; default: the normal interval."""
     alert: AlertSettings = AlertSettings()
     """When an incident opens and resolves, and how severe it is."""
     allow_private_addresses: StrictBool = True
@@ -166,7 +166,7 @@ class Probe(ProbeDefaults):
     expect: tuple[str, ...] = ()
     """CEL expressions that must be true; otherwise the run fails."""
     prefer: tuple[str, ...] = ()
-    """CEL expressions of at most 2,000 bytes that should be true; otherwise the probe is degraded."""
+    """CEL expressions that should be true; otherwise the probe is degraded. Each can have at most 2,000 bytes."""
     remediation: RemediationSettings | None = None
     """An action to run automatically when the probe reports certain reasons; default: none."""
 

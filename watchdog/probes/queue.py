@@ -76,8 +76,8 @@ class StalledQueueThreshold(ConfigModel):
     """A time limit for a queue that makes no progress."""
 
     for_ms: Duration = Field(default=600_000, alias="for")
-    """How long the queue can go without progress before runs fail. Choose a longer time than the longest job
-    takes."""
+    """How long the queue can go without progress before runs fail. Choose a duration longer than that of the longest
+    job."""
 
 
 class QueueThresholdSettings(ConfigModel):

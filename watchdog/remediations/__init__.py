@@ -41,8 +41,8 @@ class RemediationSettings(ConfigModel):
         tuple[RemediationReason, ...], BeforeValidator(wrap_string_in_list), Field(min_length=1), STRING_OR_LIST_SCHEMA
     ]
     """The reasons that trigger the action, one or a list (docs/reasons.md): a reason such as `job.stuck` or `http.503`,
-    a family such as `timeout`, or a class of statuses such as `http.5xx`. The family can be omitted for jobs, tasks,
-    queues and canaries: `stuck`."""
+    a family such as `timeout`, or a class of statuses such as `http.5xx`. For jobs, tasks, queues
+    and canaries, the family can be omitted: `lost` stands for `job.lost` and `canary.lost`."""
     max_runs: Annotated[StrictInt, Field(ge=1, le=1000)] = 3
     """The maximum number of runs within `per`, for all incidents of the probe together."""
     per: Duration = 3_600_000
