@@ -89,8 +89,9 @@ class HttpCanary(CanaryDriver):
     failed: Annotated[str, create_cel_expression_validator(HTTP_CANARY_EXPRESSION_VARIABLE_TYPES)] = ""
     """A CEL expression over the response to `poll`: true when the job has failed."""
     lost: Annotated[str, create_cel_expression_validator(HTTP_CANARY_EXPRESSION_VARIABLE_TYPES)] = ""
-    """A CEL expression over the response to `poll`, with any status: true when the service no longer has the job.
-    Default: status 404 or 410, or a `status` or `state` of `not_found`, `missing`, `expired`, `gone` or the like."""
+    """A CEL expression over the response to `poll`, even if its HTTP status is not 2xx: true when the service no longer
+    has the job; default: the HTTP status is 404 or 410, or `status` or `state` in the body is `not_found`, `missing`,
+    `expired`, `gone` or the like."""
     started: Annotated[str, create_cel_expression_validator(HTTP_CANARY_EXPRESSION_VARIABLE_TYPES)] = ""
     """A CEL expression over the response to `poll`: true when a worker has picked up the job. Required for
     `start_within`."""

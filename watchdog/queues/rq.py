@@ -100,7 +100,7 @@ class RqCanary(RqQueueDriver, CanaryDriver):
     function: SingleLineText = DEFAULT_RQ_CANARY_FUNCTION
     """The function that the worker calls. The default is part of Python, so workers need no code for it."""
     args: list[Json] | None = None
-    """The arguments for the function; default: no arguments; for the default function, the arguments that it
+    """The arguments for the function; default: no arguments, or, for the default function, the argument that it
     requires."""
     serializer: Literal["pickle", "json"] = "pickle"
     """The serializer that the workers use."""

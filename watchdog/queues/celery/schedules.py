@@ -20,10 +20,10 @@ from watchdog.queues.clients.redis import RedisUrl, open_redis_client_mapping_er
 
 class CeleryBeatJobSource(JobSource):
     """Celery beat schedules, in RedBeat or django-celery-beat: exactly one of `redbeat` and `database`. A task
-    counts as run when beat has sent it; use a canary to monitor the workers. Watchdog cannot compute the times of
-    solar schedules, and reports those of django-celery-beat as unreadable: set the expected schedule in `watch`.
-    Without RedBeat or django-celery-beat, beat keeps its schedules in a local file, which Watchdog does not read: have
-    one of the tasks check in instead (docs/heartbeats.md)."""
+    counts as run when beat has sent it; use a canary to monitor the workers. Watchdog cannot compute the run times of
+    a solar schedule: set the expected schedule in `watch`. Otherwise, a solar schedule in django-celery-beat is
+    reported as unreadable. Without RedBeat or django-celery-beat, beat keeps its schedules in a local file, which
+    Watchdog does not read: have one of the tasks check in instead (docs/heartbeats.md)."""
 
     kind: ClassVar[str] = "celery"
     example: ClassVar[str] = """
@@ -44,7 +44,7 @@ class CeleryBeatJobSource(JobSource):
     database: Annotated[ExternalDatabaseUrl | None, FILE_BACKED_FIELD_MARKER] = None
     """The database of django-celery-beat: `postgresql://user:password@host/database` (requires the `postgres` extra),
     `mysql://...` (`mysql` extra) or `sqlite:///file.db`. The role needs only SELECT on its tables. Beat saves
-    its record of sent tasks only every three minutes, so every `grace` is extended by a little over three minutes."""
+    its record of sent tasks only once every 3 min, so Watchdog adds 190 s to every `grace`."""
     timezone: TimezoneName = "UTC"
     """The time zone of times that the database stores without a time zone: Django's `TIME_ZONE` if `USE_TZ` is off."""
 

@@ -93,7 +93,8 @@ class ProcrastinateCanary(ProcrastinateQueueDriver, CanaryDriver):
     task: SingleLineText = DEFAULT_PROCRASTINATE_TASK_NAME
     """The name of the task. The default is part of Procrastinate, so workers need no code for it."""
     args: dict[str, Json] | None = None
-    """The arguments for the task; default: no arguments; for the default task, arguments that make it do nothing."""
+    """The arguments for the task; default: no arguments, or, for the default task, arguments that make it do
+    nothing."""
 
     @asynccontextmanager
     async def connect(self, context: QueueConnectContext) -> AsyncIterator[CanaryConnection]:
