@@ -76,7 +76,7 @@ async def test_a_store_that_cannot_be_written_to(switch: SwitchHarness, monkeypa
     def fail(*_: object) -> None:
         raise StoreUnavailableError("disk full")
 
-    monkeypatch.setattr(switch.harness.service.lease_keeper.membership, "renew", fail)
+    monkeypatch.setattr(switch.harness.service.lease_keeper.membership, "renew_lease_and_update_probes", fail)
     with pytest.raises(StoreUnavailableError):
         await switch.switch.ping()
     assert switch.ping_count == 0

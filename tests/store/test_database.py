@@ -126,7 +126,7 @@ def test_an_incident_without_a_destination_is_logged_once_it_is_stored(
                 harness.record_results(failed)
         assert not entries
         harness.record_results(failed)
-    assert [entry["event"] for entry in entries] == ["incident_notifies_no_one"]
+    assert [entry["event"] for entry in entries] == ["incident_opened", "incident_notifies_no_one"]
 
 
 def _write_and_fail(evaluator: AlertEvaluator) -> Callable[..., None]:

@@ -65,9 +65,9 @@ class McpTools:
             raise self._to_tool_error(e) from None
 
     async def list_service_findings(self) -> McpToolResult:
-        """What is wrong with Watchdog itself, such as a receiver that does not confirm notifications or a process that is overloaded:
-        {findings: [{reason, severity, since, subject, message, incident}]}, critical ones first, then the oldest. Empty
-        while nothing is. incident: the id for get_incident.
+        """What is wrong with Watchdog itself, such as a receiver that does not confirm notifications or an overloaded
+        process: {findings: [{reason, severity, since, subject, message, incident}]}, critical ones first, then the
+        oldest. Empty while nothing is wrong. incident: the id for get_incident.
         """
 
         def query(connection: Connection) -> McpToolResult:

@@ -11,7 +11,6 @@ from watchdog.domain.model import IncidentTransition, Outcome, ProbeResult, Resu
 from watchdog.probes.base import Probe
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.errors import StoreUnavailableError
-from watchdog.store.write.probe_registry import ProbeRegistry
 from watchdog.store.write.recorder import ResultRecorder
 
 log = structlog.get_logger()
@@ -77,19 +76,6 @@ def build_unstorable_result_replacement(result: ProbeResult) -> ResultToRecord:
             previous_slot=result.previous_slot,
         )
     )
-
-
-def log_incident_transitions(transitions: Iterable[IncidentTransition], registry: ProbeRegistry) -> None:
-    """Log what was decided."""
-    for transition in transitions:
-        registered = registry.get(transition.probe)
-        log.info(
-            f"incident_{transition.event}",
-            probe_id="" if registered is None else registered.info.id,  # it was retired just now
-            rule=transition.rule,
-            subject=transition.subject,
-            message=transition.message or transition.reason,
-        )
 
 
 def compute_rerun_times(batch: Iterable[ResultToRecord], probes: Mapping[int, Probe]) -> dict[int, int]:

@@ -29,7 +29,7 @@ from watchdog.domain.watermark import describe_outdated_watermark
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.probes.base import Probe
 from watchdog.service.background_tasks import BackgroundTask
-from watchdog.service.batch_recording import compute_rerun_times, log_incident_transitions, record_result_batch
+from watchdog.service.batch_recording import compute_rerun_times, record_result_batch
 from watchdog.service.clock import Clock
 from watchdog.service.connectivity import ConnectivityCheck
 from watchdog.service.direct_notices import NOTICE_DELAY_MS, StoreAbsenceNotifier
@@ -118,7 +118,7 @@ class MonitoringService:
         self.lease_keeper, self.fault_reporter, self._direct_notices = lease_keeper, fault_reporter, direct_notices
         self.network_fault_decider = NetworkFaultDecider(
             connectivity_check, probes, recorder, store_executor, clock=clock,
-            note_result=fault_reporter.note_result, on_transitions=self._log_and_notify_transitions,
+            note_result=fault_reporter.note_result, on_transitions=self._notify_of_transitions,
         )  # fmt: skip
         self.run_executor = ProbeRunExecutor(
             ProbeRunner(network, mask, clock, self._lag_monitor, lambda: claims.watermark.uptime_clock.gaps),
@@ -339,18 +339,17 @@ class MonitoringService:
             await self.store_executor.run_write_with_now(partial(record_dropped_results_as_missed, self.claims, counts))
         if rerun_times := compute_rerun_times(batch, self.probes):
             await self.store_executor.run_write(self.claims.reschedule_sooner, rerun_times)
-        await self._log_and_notify_transitions(transitions)
+        await self._notify_of_transitions(transitions)
 
-    async def _log_and_notify_transitions(self, transitions: list[IncidentTransition]) -> None:
-        """Log the transitions, and send the notifications that follow."""
-        log_incident_transitions(transitions, self.recorder.registry)
+    async def _notify_of_transitions(self, transitions: list[IncidentTransition]) -> None:
+        """Send the notifications that follow."""
         if transitions:
             await self.notification_sender.start_sending_due_notifications()
 
     async def evaluate_deadlines(self) -> None:
         """Evaluate the deadlines that have passed: what should have arrived and did not."""
         _, transitions = await self.store_executor.run_write_with_now(self.recorder.evaluate_deadlines)
-        await self._log_and_notify_transitions(transitions)
+        await self._notify_of_transitions(transitions)
 
     async def run_maintenance(self) -> None:
         """Roll up whole hours, record lost runs, and delete what has expired."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.support.store import START_AT, DatabasePair, StoreHarness, make_registered_probe, make_result
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
@@ -54,6 +55,13 @@ def test_the_newest_missed_run_is_caught_up(
     assert all(slot.late_ms == back_at - slot.slot for slot in claimed)
     assert [row["slot_count"] for row in harness.select_rows(results)] == ([not_run] if not_run else []), sentence
     assert harness.claim_slots(back_at + 1_000) == [], "once"
+
+
+def test_an_incident_that_opens_while_slots_are_claimed_is_logged(database: Database) -> None:
+    harness = start(database, hourly_probe(0))
+    with capture_logs() as entries:
+        harness.claim_slots(FIRST + 150 * MINUTE_MS)
+    assert [(entry["event"], entry["rule"]) for entry in entries] == [("incident_opened", missed_run.ALERT_RULE_NAME)]
 
 
 @pytest.mark.parametrize(

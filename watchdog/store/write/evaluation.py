@@ -248,6 +248,7 @@ class AlertEvaluator:
 
     def _write_incident_transition(self, connection: sa.Connection, transition: IncidentTransition, now: int) -> None:
         registered = self.registry[transition.probe]
+        run_after_commit(connection, partial(_log_incident_transition, transition, registered.info))
         if transition.event is IncidentEvent.RESOLVED:
             resolve_incident(
                 connection,
@@ -275,6 +276,16 @@ class AlertEvaluator:
             routing=routing,
             now=now,
         )
+
+
+def _log_incident_transition(transition: IncidentTransition, probe: ProbeInfo) -> None:
+    log.info(
+        f"incident_{transition.event}",
+        probe_id=probe.id,
+        rule=transition.rule,
+        subject=transition.subject,
+        message=transition.message or transition.reason,
+    )
 
 
 def _log_incident_without_destination(
