@@ -40,7 +40,7 @@ def test_no_configuration_in_this_directory(command: str) -> None:
 def test_a_missing_file() -> None:
     assert (
         one_line(invoke_command("validate", "-c", "x.yaml"), 2)
-        == "x.yaml: no such file or directory; `watchdog init` creates one"
+        == "x.yaml: no such file or directory; `watchdog init` creates a configuration"
     )
 
 

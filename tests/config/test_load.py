@@ -297,7 +297,7 @@ def test_problems_of_several_files_are_in_reading_order(tmp_path: Path) -> None:
     [
         (b"\xff\xfe", "watchdog.yaml:1:1: the file is not UTF-8 text"),
         (b"probes: []\na: \xc3(", "watchdog.yaml:2:4: the file is not UTF-8 text"),
-        (None, "watchdog.yaml: no such file or directory; `watchdog init` creates one"),
+        (None, "watchdog.yaml: no such file or directory; `watchdog init` creates a configuration"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_reported(

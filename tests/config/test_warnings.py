@@ -149,27 +149,34 @@ CASES = [
     Case(
         "timeout above every",
         f"probes:\n  - {{name: A, every: 5s, timeout: 20s, http: 'https://a.example/'}}\n{ONCALL}",
-        (":2:35: probes.0.timeout: a run may take 20s (timeout), but the next one starts after 5s (every)",),
+        (
+            ":2:35: probes.0.timeout: a run may take 20s (`timeout`), but the next one starts after 5s (`every`): runs "
+            "overlap while the target hangs; reduce `timeout` to at most 5s, or increase `every` to at least 20s",
+        ),
     ),
     Case(
         "the default timeout above every",
         f"probes:\n  - {{name: A, every: 5s, http: 'https://a.example/'}}\n{ONCALL}",
-        (":2:22: probes.0.every: a run may take 10s (timeout), but the next one starts after 5s (every)",),
+        (":2:22: probes.0.every: a run may take 10s (`timeout`), but the next one starts after 5s (`every`)",),
     ),
     Case(
         "a default of `defaults` above every",
         f"defaults: {{timeout: 3m}}\nprobes:\n  - {A}\n{ONCALL}",
-        (":1:21: defaults.timeout: a run may take 3m (timeout), but the next one starts after 1m (every)",),
+        (":1:21: defaults.timeout: a run may take 3m (`timeout`), but the next one starts after 1m (`every`)",),
     ),
     Case(
         "timeout above the distance of a cron expression",
         f"probes:\n  - {{name: A, schedule: '*/20 * * * * *', timeout: 30s, http: 'https://a.example/'}}\n{ONCALL}",
-        (":2:52: probes.0.timeout: a run may take 30s (timeout), but the next one starts after 20s (schedule)",),
+        (
+            ":2:52: probes.0.timeout: a run may take 30s (`timeout`), but the next one starts after 20s (`schedule`): "
+            "runs overlap while the target hangs; reduce `timeout` to at most 20s, or choose a `schedule` with at "
+            "least 30s between runs",
+        ),
     ),
     Case(
         "timeout above retry_interval",
         f"probes:\n  - {{name: A, retry_interval: 5s, http: 'https://a.example/'}}\n{ONCALL}",
-        (":2:31: probes.0.retry_interval: a run may take 10s (timeout), but the next one starts after 5s (retry",),
+        (":2:31: probes.0.retry_interval: a run may take 10s (`timeout`), but the next one starts after 5s (`retry",),
     ),
     Case(
         "a heartbeat sends no request",

@@ -42,7 +42,7 @@ _PLAIN_WORDS_SECRET_PATTERN = re.compile(r"[A-Za-z][A-Za-z ,.:'_-]*")
 
 UNMASKABLE_SECRET_WARNING = (
     "this secret is too short, or a word in Watchdog's own messages: it is masked in URLs and fields, but not "
-    f"where a target repeats it; choose a secret of at least {MIN_MASKED_SECRET_CHARS} characters that is not a word"
+    f"in responses that contain it; choose a secret of at least {MIN_MASKED_SECRET_CHARS} characters that is not a word"
 )
 SECRET_IN_TARGET_WARNING = "this secret is also part of a target, and targets are shown: choose another one"
 

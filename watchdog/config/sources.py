@@ -96,7 +96,9 @@ def _read_config_file(
             content = file.read(MAX_CONFIG_BYTES + 1)
     except OSError as e:
         reason = (e.strerror or "not a file").lower()
-        hint = "; `watchdog init` creates one" if isinstance(e, FileNotFoundError) and not problem_path else ""
+        hint = (
+            "; `watchdog init` creates a configuration" if isinstance(e, FileNotFoundError) and not problem_path else ""
+        )
         sources.add_problem(
             location, problem_path, f"cannot read {path}: {reason}{hint}" if problem_path else f"{reason}{hint}"
         )

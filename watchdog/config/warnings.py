@@ -95,7 +95,8 @@ def _find_run_overlap_warnings(probes: Iterable[_ProbeWithYamlNode]) -> Iterator
         if probe.passive_source:
             continue
         limit_ms, limit = probe.run_time_limit_ms, format_config_duration(probe.run_time_limit_ms)
-        limit_name = "finish_within plus its margin" if "timeout" in probe.unsupported_fields else "timeout"
+        has_timeout = "timeout" not in probe.unsupported_fields
+        limit_name = "`timeout`" if has_timeout else "`finish_within` plus a margin"
         node = entries.get("timeout") or entries.get("schedule" if probe.schedule else "every") or entries[probe.kind]
         interval_ms, interval_name = _find_shortest_run_interval_ms(probe), "schedule" if probe.schedule else "every"
         if limit_ms <= interval_ms and probe.retry_interval is not None and probe.retry_interval < limit_ms:
@@ -103,11 +104,16 @@ def _find_run_overlap_warnings(probes: Iterable[_ProbeWithYamlNode]) -> Iterator
             node = entries.get("retry_interval") or node
         if limit_ms > interval_ms:
             interval = format_config_duration(interval_ms)
+            reduction = f"`timeout` to at most {interval}" if has_timeout else "`finish_within`"
+            remedy = (
+                f"choose a `schedule` with at least {limit} between runs"
+                if interval_name == "schedule"
+                else f"increase `{interval_name}` to at least {limit}"
+            )
             yield _build_yaml_node_warning(
                 node,
-                f"a run may take {limit} ({limit_name}), but the next one starts after {interval} ({interval_name}): "
-                f"runs overlap while the target hangs; set {limit_name} to at most {interval}, or lengthen "
-                f"{interval_name} to {limit}",
+                f"a run may take {limit} ({limit_name}), but the next one starts after {interval} "
+                f"(`{interval_name}`): runs overlap while the target hangs; reduce {reduction}, or {remedy}",
             )
 
 
@@ -274,7 +280,7 @@ def _format_nearly_matching_notification_route_hint(
         for tag in _list_probe_tag_nodes(written.node):
             text = str(tag.value).strip()
             if text.lower() in wanted and text not in match.tags:
-                return f" (route {number} spells its tag '{_get_raw_yaml_text(tag)}' with other capitals)"
+                return f" (route {number} spells the tag '{_get_raw_yaml_text(tag)}' with different capitalization)"
     return ""
 
 
