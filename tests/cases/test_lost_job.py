@@ -57,4 +57,4 @@ def test_a_lost_job_fails_its_own_slot_alone() -> None:
     outcomes = [report.result.outcome for report in reports]
     assert outcomes == [Outcome.PASS, Outcome.PASS, Outcome.FAIL, Outcome.PASS, Outcome.PASS]
     assert reports[2].result.reason == "canary.lost"
-    assert "the canary job was lost: poll returned HTTP 404" in reports[2].result.message
+    assert "canary job lost: poll returned HTTP 404" in reports[2].result.message

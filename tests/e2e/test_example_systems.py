@@ -79,8 +79,8 @@ async def test_the_incident_names_the_stage_that_a_job_did_not_reach(
 
         await recover()
         assert await run_both() == [
-            OpenIncidentSummary("availability", "", "canary.not_picked_up", "not picked up within 3 s"),
-            OpenIncidentSummary("availability", "", "canary.not_finished", "not finished within 3 s"),
+            OpenIncidentSummary("availability", "", "canary.not_picked_up", "canary job not picked up within 3 s"),
+            OpenIncidentSummary("availability", "", "canary.not_finished", "canary job not finished within 3 s"),
         ]
 
         await recover()

@@ -336,10 +336,12 @@ FAULTS = [
     # --- canaries
     JobFault(
         "no worker takes the sentinel",
-        canary(start_within="500ms"), "canary.not_picked_up", ("not picked up within 500 ms: 1 waiting, 0 workers",),
+        canary(start_within="500ms"), "canary.not_picked_up",
+        ("canary job not picked up within 500 ms: 1 waiting, 0 workers",),
     ),
     JobFault(
-        "the worker hangs", canary("hang"), "canary.not_finished", ("picked up after", "not finished within 3 s")
+        "the worker hangs", canary("hang"), "canary.not_finished",
+        ("canary job picked up after", "but not finished within 3 s"),
     ),
     JobFault(
         "the sentinel fails", canary("throw"), "job.failed", ("ValueError: no template for digest",),
@@ -348,7 +350,7 @@ FAULTS = [
     JobFault(
         "the API refuses the sentinel",
         api({"POST": ScriptedResponse(503, {"error": "redis: connection refused"})}),
-        "canary.enqueue_failed", ("not enqueued: POST", "HTTP 503: redis: connection refused"),
+        "canary.enqueue_failed", ("canary job not enqueued: POST", "HTTP 503: redis: connection refused"),
     ),
     JobFault(
         "the API returns no id",

@@ -142,10 +142,10 @@ def test_a_sentinel_without_an_end_blocks_two_slots() -> None:
 def test_slots_that_are_blocked_keep_the_first_finding() -> None:
     slots = Slots(ScriptedSystem(CanaryJobStage.QUEUED))
     first, second, third = slots.run(), slots.run(), slots.run()
-    assert first.result.message.startswith("not picked up within 60")
+    assert first.result.message.startswith("canary job not picked up within 60")
     for report in (second, third):
         assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "canary.not_picked_up")
-        assert report.result.message.startswith("not picked up for ")
+        assert report.result.message.startswith("canary job not picked up for ")
         assert report.result.message.endswith(": 1 waiting, 0\N{NO-BREAK SPACE}workers")
         assert report.evidence.facts["sentinel"] == "job-1"
         assert "sent_at" in report.evidence.facts
@@ -199,10 +199,10 @@ def test_a_system_that_returns_the_job_that_waits_has_one_outstanding() -> None:
     for _ in range(9):
         report = slots.run()
         assert report.result.reason == "canary.not_picked_up"
-        assert report.result.message.startswith("not picked up for "), "since the first slot"
+        assert report.result.message.startswith("canary job not picked up for "), "since the first slot"
         assert report.evidence.facts.keys() & {"no_longer_awaited", "sent_at"} == {"sent_at"}
         assert [record["job_id"] for record in slots.state["sentinel"]["records"]] == ["job-1"]
-    assert first.result.message.startswith("not picked up within ")
+    assert first.result.message.startswith("canary job not picked up within ")
     assert len(slots.system.sent) == 8, "two slots were blocked"
     slots.system.returns_waiting_job, slots.system.default_stage = False, CanaryJobStage.DONE
     assert slots.run().result.outcome is Outcome.PASS

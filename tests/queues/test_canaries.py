@@ -170,7 +170,7 @@ def test_a_worker_that_dies_during_a_job_is_reported(harness: QueueHarness) -> N
 def test_a_removed_job_is_lost(harness: QueueHarness) -> None:
     harness.create_queue()
     report = harness.run_probe_and_trigger(harness.count_waiting, harness.remove_sentinel)
-    assert verdict(report) == (Outcome.FAIL, "canary.lost", "the canary job was lost before it was picked up")
+    assert verdict(report) == (Outcome.FAIL, "canary.lost", "canary job lost before it was picked up")
     assert harness.list_leftovers() == []
 
 

@@ -88,9 +88,9 @@ def test_a_stage_that_is_not_shown(api: FakeJobApi) -> None:
 def test_no_worker(api: FakeJobApi) -> None:
     api.worker_behavior = "nothing"
     with_started = run(job(api, started=STARTED), start_within="500ms")
-    assert verdict(with_started) == (Outcome.FAIL, "canary.not_picked_up", f"not picked up within 500{MS}")
+    assert verdict(with_started) == (Outcome.FAIL, "canary.not_picked_up", f"canary job not picked up within 500{MS}")
     without_started = run(job(api), 600)
-    assert verdict(without_started) == (Outcome.FAIL, "canary.not_finished", f"not finished within 600{MS}")
+    assert verdict(without_started) == (Outcome.FAIL, "canary.not_finished", f"canary job not finished within 600{MS}")
     assert outstanding_ids(without_started) == ["job/2"]
 
 
@@ -98,7 +98,7 @@ def test_a_job_that_hangs_blocks_two_slots(api: FakeJobApi) -> None:
     api.worker_behavior = "hang"
     first = run(job(api, started=STARTED), 600)
     assert verdict(first)[:2] == (Outcome.FAIL, "canary.not_finished")
-    assert first.result.message.startswith("picked up after ")
+    assert first.result.message.startswith("canary job picked up after ")
     assert first.evidence.facts["progress"] == 50
     assert outstanding_ids(first) == ["job/1"]
 
@@ -106,7 +106,7 @@ def test_a_job_that_hangs_blocks_two_slots(api: FakeJobApi) -> None:
     third = run(job(api, started=STARTED), 600, state=second.state_updates)
     for report in (second, third):
         assert verdict(report)[:2] == (Outcome.FAIL, "canary.not_finished")
-        assert re.fullmatch("picked up after .+, not finished for .+", report.result.message)
+        assert re.fullmatch("canary job picked up after .+, but not finished for .+", report.result.message)
         assert outstanding_ids(report) == ["job/1"]
     assert len(api.received_posts()) == 1
 
@@ -165,7 +165,7 @@ def test_a_job_that_is_not_accepted(api: FakeJobApi, response: ScriptedResponse,
     """The message names the request, without its query."""
     api.scripted_responses["POST"] = deque([response])
     report = run(job(api, enqueue=f"{api.url}/jobs?key=hush"))
-    message = f"not enqueued: POST {api.url}/jobs returned {message}"
+    message = f"canary job not enqueued: POST {api.url}/jobs returned {message}"
     assert verdict(report) == (Outcome.FAIL, "canary.enqueue_failed", message)
     assert report.evidence.facts["status"] == response.status
     assert report.evidence.excerpt.startswith(f"HTTP/1.0 {response.status} ")
@@ -242,7 +242,7 @@ def test_a_job_that_is_identified_by_the_nonce(api: FakeJobApi) -> None:
 def test_a_job_that_no_longer_exists_is_lost(api: FakeJobApi) -> None:
     api.scripted_responses["GET"] = deque([ScriptedResponse(200, {"status": "queued"}), ScriptedResponse(404)])
     report = run(job(api))
-    assert verdict(report) == (Outcome.FAIL, "canary.lost", "the canary job was lost: poll returned HTTP 404")
+    assert verdict(report) == (Outcome.FAIL, "canary.lost", "canary job lost: poll returned HTTP 404")
     assert report.state_updates == {}
 
 
@@ -327,7 +327,11 @@ def test_expressions_on_the_status_of_a_poll(api: FakeJobApi) -> None:
 def test_an_expression_that_cannot_be_computed(api: FakeJobApi) -> None:
     report = run(job(api, done="body.state == 'completed'"), 600)
     problem = "body.state == 'completed' cannot be computed: body has no field 'state'; it has 'status'"
-    assert verdict(report) == (Outcome.FAIL, "canary.not_finished", f"not finished within 600{MS}: {problem}")
+    assert verdict(report) == (
+        Outcome.FAIL,
+        "canary.not_finished",
+        f"canary job not finished within 600{MS}: {problem}",
+    )
 
 
 def test_secrets_in_responses_are_masked(api: FakeJobApi) -> None:
@@ -346,7 +350,7 @@ probes:
     report = asyncio.run(run_probe(loaded.config.probes[0], mask=loaded.mask))
     assert api.received_posts()[0].headers["x-api-key"] == "hush-hush-1"
     assert api.received_posts()[0].headers["authorization"] == "Bearer s3cret-of-api"
-    assert report.result.message == f"not enqueued: POST {api.url}/jobs returned HTTP 401: not •••, nor •••"
+    assert report.result.message == f"canary job not enqueued: POST {api.url}/jobs returned HTTP 401: not •••, nor •••"
     assert not {"hush-hush-1", "s3cret-of-api"} & {word.strip('",') for word in repr(report).split()}
 
 

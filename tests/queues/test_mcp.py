@@ -101,10 +101,10 @@ def test_a_job_that_is_done_passes_with_its_stages(export_server: ExportServer) 
 
 def test_no_worker(export_server: ExportServer) -> None:
     report = run(export_server.mcp(resource="job:{job_id}"), start_within="500ms")
-    assert verdict(report) == (Outcome.FAIL, "canary.not_picked_up", f"not picked up within 500{MS}")
+    assert verdict(report) == (Outcome.FAIL, "canary.not_picked_up", f"canary job not picked up within 500{MS}")
     assert outstanding_ids(report) == ["job:1"]
     blocking = run(export_server.mcp("health_check_job"), 500)
-    assert verdict(blocking) == (Outcome.FAIL, "canary.not_finished", f"not finished within 500{MS}")
+    assert verdict(blocking) == (Outcome.FAIL, "canary.not_finished", f"canary job not finished within 500{MS}")
     assert blocking.evidence.facts["picked_up"] == "not shown by MCP"
     assert blocking.state_updates == {}
 
@@ -126,7 +126,7 @@ def test_a_job_that_hangs_blocks_two_slots(export_server: ExportServer) -> None:
             reports.append(run(export_server.mcp(), 600, state=reports[-1].state_updates))
         for report, period in zip(reports, ("within 600.ms", "for .+", "for .+"), strict=True):
             assert verdict(report)[:2] == (Outcome.FAIL, "canary.not_finished")
-            assert re.fullmatch(f"picked up after .+, not finished {period}", report.result.message)
+            assert re.fullmatch(f"canary job picked up after .+, but not finished {period}", report.result.message)
             assert outstanding_ids(report) == ["job:1"]
         assert export_server.sent_count() == 1
         fourth = run(export_server.mcp(), 600, state=reports[-1].state_updates)
@@ -212,9 +212,9 @@ def test_every_transport(transport: str) -> None:
     ("behavior", "fields", "reason", "message"),
     [
         ("fails", {}, "job.failed", "the job failed: no disk space"),
-        ("hangs", {}, "canary.not_finished", f"not finished within 900{MS}"),
+        ("hangs", {}, "canary.not_finished", f"canary job not finished within 900{MS}"),
         ("stalls", {"progress_within": "500ms"}, "canary.progress_stalled", "progress is unchanged at 40 of 100 for "),
-        ("stalls", {}, "canary.not_finished", f"not finished within 900{MS}"),
+        ("stalls", {}, "canary.not_finished", f"canary job not finished within 900{MS}"),
     ],
 )
 def test_a_tool_that_returns_when_its_job_is_done(
@@ -309,13 +309,13 @@ STARTED = {"job_id": 7, "poll_resource": "job:7"}
         (tool_response("Redis is away", isError=True), "job.failed", "the job failed: Redis is away"),
         (tool_response("", isError=True), "job.failed", "the job failed: no error message"),
         (RawMcpResponse(error=(-32603, "it broke")), "canary.enqueue_failed",
-         "not enqueued: tool export: tools/call returns error -32603: it broke"),
+         "canary job not enqueued: tool export: tools/call returns error -32603: it broke"),
         (RawMcpResponse(error=(-32602, "Unknown tool: export")), "canary.enqueue_failed",
-         "not enqueued: tool export: tools/call returns error -32602: Unknown tool: export"),
+         "canary job not enqueued: tool export: tools/call returns error -32602: Unknown tool: export"),
         (RawMcpResponse(status=503), "canary.enqueue_failed",
-         "not enqueued: tool export: HTTP 503, expected an MCP response"),
+         "canary job not enqueued: tool export: HTTP 503, expected an MCP response"),
         (RawMcpResponse(status=401), "canary.enqueue_failed",
-         "not enqueued: tool export: HTTP 401: the server requires credentials"),
+         "canary job not enqueued: tool export: HTTP 401: the server requires credentials"),
     ],
 )  # fmt: skip
 def test_tool_results(answer: RawMcpResponse, reason: str, message: str) -> None:
@@ -335,16 +335,21 @@ def test_tool_results(answer: RawMcpResponse, reason: str, message: str) -> None
         ({"status": "failed", "failedReason": "boom"}, {}, "job.failed", "the job failed: boom"),
         ({"status": "error", "error": {"message": "boom"}}, {}, "job.failed", "the job failed: boom"),
         ({"status": "cancelled"}, {}, "job.failed", 'the job failed: {"status": "cancelled"}'),
-        ({"status": "queued"}, {}, "canary.not_picked_up", f"not picked up within 400{MS}"),
-        ({"status": "not_found"}, {}, "canary.lost", 'the canary job was lost: {"status": "not_found"}'),
-        ({"state": "missing", "error": "no job 7"}, {}, "canary.lost", "the canary job was lost: no job 7"),
-        ("expired", {}, "canary.lost", "the canary job was lost: expired"),
+        ({"status": "queued"}, {}, "canary.not_picked_up", f"canary job not picked up within 400{MS}"),
+        ({"status": "not_found"}, {}, "canary.lost", 'canary job lost: {"status": "not_found"}'),
+        ({"state": "missing", "error": "no job 7"}, {}, "canary.lost", "canary job lost: no job 7"),
+        ("expired", {}, "canary.lost", "canary job lost: expired"),
         ({"status": "gone"}, {"done": "resource.ok == true"}, "canary.lost", None),
-        ({"code": 404}, {"lost": "resource.code == 404"}, "canary.lost", 'the canary job was lost: {"code": 404}'),
+        ({"code": 404}, {"lost": "resource.code == 404"}, "canary.lost", 'canary job lost: {"code": 404}'),
         ({"status": "gone"}, {"lost": "resource.code == 404"}, "canary.not_finished", None),
         ({"status": "in-progress"}, {}, "canary.not_finished", None),
-        ({"status": "on hold"}, {}, "canary.not_finished", f"not finished within 400{MS}: its status is 'on_hold'"),
-        ({"jobs": []}, {}, "canary.not_finished", f"not finished within 400{MS}: it reports no status"),
+        (
+            {"status": "on hold"},
+            {},
+            "canary.not_finished",
+            f"canary job not finished within 400{MS}: its status is 'on_hold'",
+        ),
+        ({"jobs": []}, {}, "canary.not_finished", f"canary job not finished within 400{MS}: it reports no status"),
         ({"phase": 3}, {"done": "resource.phase == 3"}, "", ""),
         ({"phase": 4, "message": "x"}, {"failed": "resource.phase == 4"}, "job.failed", "the job failed: x"),
         ({"phase": 2}, {"started": "resource.phase == 2"}, "canary.not_finished", None),
@@ -370,7 +375,7 @@ def test_an_expression_that_cannot_be_computed() -> None:
         {"tools/call": tool_response(STARTED), "resources/read": resource_responses({"rows": 3})}
     ).run(done="resource.row > 0")
     why = "resource.row > 0 cannot be computed: resource has no field 'row'; it has 'rows'"
-    assert verdict(report)[2] == f"not finished within 400{MS}: {why}"
+    assert verdict(report)[2] == f"canary job not finished within 400{MS}: {why}"
 
 
 @pytest.mark.parametrize(
@@ -419,7 +424,7 @@ def test_a_result_without_a_job_id(answer: Json) -> None:
 )
 def test_a_tool_that_starts_no_job(answer: RawMcpResponse, why: str) -> None:
     report = ScriptedServerRun({"tools/call": answer}).run(resource="job:{job_id}")
-    assert verdict(report) == (Outcome.FAIL, "canary.enqueue_failed", f"not enqueued: tool export: {why}")
+    assert verdict(report) == (Outcome.FAIL, "canary.enqueue_failed", f"canary job not enqueued: tool export: {why}")
     assert report.state_updates == {}
 
 
@@ -452,7 +457,7 @@ def test_a_job_that_no_longer_exists_is_lost(code: int) -> None:
     responses = [*resource_responses({"status": "active"}), RawMcpResponse(error=(code, "no such resource"))]
     report = ScriptedServerRun({"tools/call": tool_response(STARTED), "resources/read": responses}).run()
     assert verdict(report)[:2] == (Outcome.FAIL, "canary.lost")
-    assert report.result.message.startswith("the canary job was lost, picked up after ")
+    assert re.fullmatch("canary job picked up after .+, but then lost: .+", report.result.message)
     assert report.state_updates == {}
 
 

@@ -25,7 +25,7 @@ def test_the_message_counts_waiting_jobs(harness: ProcrastinateHarness) -> None:
     harness.execute(f"{row} now() - interval '2 hours', 'doing')", harness.queue_name)
     harness.execute("INSERT INTO procrastinate_workers DEFAULT VALUES")
     message = harness.run_probe(start_within="100ms").result.message
-    assert message == f"not picked up within 100{NBSP}ms: 2 waiting, 1 active, oldest 1{NBSP}h"
+    assert message == f"canary job not picked up within 100{NBSP}ms: 2 waiting, 1 active, oldest 1{NBSP}h"
 
 
 def test_a_job_that_waits_for_a_retry_is_not_finished(harness: ProcrastinateHarness) -> None:

@@ -102,7 +102,7 @@ def test_a_dead_worker_is_reported_although_it_was_never_seen_alive(harness: Per
     harness.state = {}
     harness.sql("DELETE FROM procrastinate_workers")
     report = harness.run_probe()
-    assert report.result.message == "no Procrastinate worker is running: none has ever reported"
+    assert report.result.message == "no Procrastinate worker is running: none has ever sent a heartbeat"
 
 
 def test_an_emptied_table_is_reported(harness: PeriodicTaskHarness) -> None:

@@ -377,7 +377,7 @@ def canary_rows() -> FixtureRows:
         schedule_text="every 5 min",
     )
     newest = epoch_ms("02:25")
-    why = "not picked up within 10 s: 0 workers, 214 waiting, oldest 18 min"
+    why = "canary job not picked up within 10 s: 0 workers, 214 waiting, oldest 18 min"
     for i in range(47, -1, -1):
         slot = newest - i * 5 * MINUTE_MS
         if i == 17:

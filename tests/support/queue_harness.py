@@ -50,17 +50,17 @@ class QueueHarness(ABC):
     """Evidence besides the sentinel."""
     no_worker_failure: ClassVar[tuple[str, str]] = (
         "canary.not_picked_up",
-        f"not picked up within 500{NBSP}ms: 1 waiting, 0{NBSP}workers, oldest [0-9].+",
+        f"canary job not picked up within 500{NBSP}ms: 1 waiting, 0{NBSP}workers, oldest [0-9].+",
     )
     """Reason and message without a worker. This message and the next are regular expressions."""
     no_worker_measurements: ClassVar[Mapping[str, int]] = {"waiting": 1, "consumers": 0}
     """The measurements without a worker."""
     busy_worker_failure: ClassVar[tuple[str, str]] = (
         "canary.not_picked_up",
-        f"not picked up within 500{NBSP}ms: 1 waiting, 1{NBSP}worker, 1 active, oldest [0-9].+",
+        f"canary job not picked up within 500{NBSP}ms: 1 waiting, 1{NBSP}worker, 1 active, oldest [0-9].+",
     )
     """Reason and message while the only worker is busy."""
-    hanging_job_message: ClassVar[str] = f"picked up after .+, not finished within 3{NBSP}s"
+    hanging_job_message: ClassVar[str] = f"canary job picked up after .+, but not finished within 3{NBSP}s"
     failing_job_message: ClassVar[str] = "no template for __canary__"
     """The error of a job that throws."""
     missing_queue_message: ClassVar[str] = ""

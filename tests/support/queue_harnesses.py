@@ -211,11 +211,11 @@ class CeleryHarness(RedisHarness):
     }
     expected_phases = ("connect", "enqueue", "finish")
     expected_facts: ClassVar[Mapping[str, Any]] = {"picked_up": "not shown by Celery"}
-    no_worker_failure = ("canary.not_finished", f"not finished within 1{NBSP}s: 1 waiting")
+    no_worker_failure = ("canary.not_finished", f"canary job not finished within 1{NBSP}s: 1 waiting")
     busy_worker_failure = no_worker_failure
     no_worker_measurements: ClassVar[Mapping[str, int]] = {"waiting": 1}
     failing_job_message = "ValueError: no template for __canary__"
-    hanging_job_message = f"not finished within 3{NBSP}s: 0 waiting"
+    hanging_job_message = f"canary job not finished within 3{NBSP}s: 0 waiting"
 
     def __init__(self, url: str, peers: ThirdPartyServers | None = None) -> None:
         super().__init__(url, peers)
@@ -303,10 +303,13 @@ class PgbossHarness(PostgresHarness):
         "paused": "pg-boss cannot pause a queue, only stop its workers"
     }
     payload_options: ClassVar[Mapping[str, Any]] = {"payload": {"nonce": 7}}
-    no_worker_failure = ("canary.not_picked_up", f"not picked up within 500{NBSP}ms: 1 waiting, oldest [0-9].+")
+    no_worker_failure = (
+        "canary.not_picked_up",
+        f"canary job not picked up within 500{NBSP}ms: 1 waiting, oldest [0-9].+",
+    )
     busy_worker_failure = (
         "canary.not_picked_up",
-        f"not picked up within 500{NBSP}ms: 1 waiting, 1 active, oldest [0-9].+",
+        f"canary job not picked up within 500{NBSP}ms: 1 waiting, 1 active, oldest [0-9].+",
     )
     no_worker_measurements: ClassVar[Mapping[str, int]] = {"waiting": 1}
     failing_job_message = 'no template for {"sentinel":true}'

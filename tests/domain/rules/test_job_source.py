@@ -646,7 +646,7 @@ def test_a_job_is_late_only_by_the_word_of_a_living_scheduler(
     ("heartbeat_at", "remembered_at", "message"),
     [
         (NOON - 2 * MIN - 1, None, "no RQ scheduler is running: the last heartbeat was at 11:57:59 UTC"),
-        (None, None, "no RQ scheduler is running: none has ever reported"),
+        (None, None, "no RQ scheduler is running: none has ever sent a heartbeat"),
         (None, NOON - 3 * MIN, "no RQ scheduler is running: the last heartbeat was at 11:57:00 UTC"),
         (NOON - 9 * HOUR, NOON - MIN, ""),
         (NOON + 9 * HOUR, None, ""),
@@ -708,12 +708,12 @@ GRACES = {
         ("nothing is due", {"quick": NOON + MIN, "slow": NOON + MIN, "nightly": NOON + DAY}, ""),
         ("two are due, the grace of one has passed",
          {"quick": NOON - MIN, "slow": NOON - 2 * MIN, "nightly": NOON + DAY},
-         "no Celery beat is running: quick was due at 11:59:00 UTC, and none of 3\N{NO-BREAK SPACE}jobs has been sent "
-         "since"),
+         "no Celery beat is running: quick was due at 11:59:00 UTC, and none of the 3\N{NO-BREAK SPACE}jobs has been "
+         "sent since"),
         ("the graces of two have passed: the one that was due first is named",
          {"nightly": NOON - MIN, "quick": NOON - 2 * MIN},
-         "no Celery beat is running: quick was due at 11:58:00 UTC, and none of 2\N{NO-BREAK SPACE}jobs has been sent "
-         "since"),
+         "no Celery beat is running: quick was due at 11:58:00 UTC, and none of the 2\N{NO-BREAK SPACE}jobs has been "
+         "sent since"),
         ("it was due when the other was sent", {"quick": NOON - DAY, "slow": NOON + MIN}, ""),
         ("they are due, within their grace", {"quick": NOON - 1, "slow": NOON - 1}, ""),
         ("it is the only job", {"quick": NOON - HOUR}, ""),

@@ -53,7 +53,7 @@ BROKEN = {
     "flood": ("body.too_large", "the server sent more than 4 MiB, Watchdog's limit (max_body)"),
     "lines": (
         "mcp.output_not_mcp",
-        f"the server wrote more than 1000 lines that are not MCP, the first: '{'x' * 59}…'",
+        f"the server wrote more than 1000 lines that are not MCP; the first is '{'x' * 59}…'",
     ),
 }
 HANGING = ("deaf", "hangs", "stubborn", "forks_and_hangs", "escapes_and_hangs", "notifies_forever")

@@ -37,10 +37,10 @@ def test_workers_with_task_track_started_show_the_pickup(harness: CeleryHarness)
         worker.kill()
     assert passed.result.outcome is Outcome.PASS
     assert hanging.result.reason == "canary.not_finished"
-    assert hanging.result.message.startswith("picked up after ")
+    assert hanging.result.message.startswith("canary job picked up after ")
     idle = harness.run_probe(tracked, start_within="500ms")
     assert idle.result.reason == "canary.not_picked_up"
-    assert idle.result.message == f"not picked up within 500{NBSP}ms: 1 waiting"
+    assert idle.result.message == f"canary job not picked up within 500{NBSP}ms: 1 waiting"
 
 
 def test_a_large_result_is_parsed_in_the_worker_process() -> None:

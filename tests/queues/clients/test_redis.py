@@ -146,7 +146,7 @@ def test_celery_connects_to_the_checked_address_too(redis_server: RedisServer, m
     ).result
     assert (result.reason, result.message) == (
         "canary.not_finished",
-        "not finished within 1\N{NO-BREAK SPACE}s: 1 waiting",
+        "canary job not finished within 1\N{NO-BREAK SPACE}s: 1 waiting",
     )
 
 

@@ -39,7 +39,7 @@ def test_the_message_counts_waiting_jobs(harness: PgbossHarness) -> None:
     harness.execute(f"{row} now() - interval '2 hours', 'created', true)", harness.queue_name)
     harness.execute(f"{row} now() - interval '2 hours', 'active', false)", harness.queue_name)
     message = harness.run_probe(start_within="100ms").result.message
-    assert message == f"not picked up within 100{NBSP}ms: 2 waiting, 1 active, oldest 1{NBSP}h"
+    assert message == f"canary job not picked up within 100{NBSP}ms: 2 waiting, 1 active, oldest 1{NBSP}h"
 
 
 def test_a_thrown_value_that_is_not_an_error_is_reported(harness: PgbossHarness) -> None:
@@ -87,7 +87,7 @@ def test_a_sentinel_waits_in_a_singleton_queue(harness: PgbossHarness) -> None:
         harness.execute("INSERT INTO pgboss.job (name, policy) VALUES (%s, 'singleton')", harness.queue_name)
         wait_until(lambda: harness.job_states() == ["active"])
         message = harness.run_probe(start_within="900ms").result.message
-    assert message.startswith(f"not picked up within 900{NBSP}ms: 1 waiting, 1 active")
+    assert message.startswith(f"canary job not picked up within 900{NBSP}ms: 1 waiting, 1 active")
 
 
 def test_listening_workers_are_notified(harness: PgbossHarness) -> None:

@@ -40,8 +40,8 @@ _EXPECTATION_AND_MCP_REASON_ENTRIES = (
     _failure_reason_entry(
         "mcp.wrong_transport",
         "Wrong MCP transport",
-        "The server at the URL speaks the other of the two HTTP transports of MCP: streamable HTTP (`url`) or the "
-        "older one with server-sent events (`sse`).",
+        "The server at the URL does not speak the configured HTTP transport of MCP, but the other one. MCP has two: "
+        "streamable HTTP (`url`), and an older one with server-sent events (`sse`).",
         "Configure the option that the message names.",
         sentence="the server speaks {spoken}: use `{option}` instead of `{configured}`",
     ),
@@ -92,7 +92,7 @@ _EXPECTATION_AND_MCP_REASON_ENTRIES = (
     _failure_reason_entry(
         "mcp.too_many_pages",
         "MCP pagination too long",
-        "`tools/list` has more pages than are read.",
+        "`tools/list` has more pages than Watchdog reads.",
         "Fix the server's pagination.",
     ),
     _failure_reason_entry(
@@ -125,7 +125,7 @@ _EXPECTATION_AND_MCP_REASON_ENTRIES = (
         "Output is not MCP",
         "The program started by `command` writes lines to its standard output that are not MCP messages.",
         "Check whether `command` starts an MCP server with the stdio transport, and have it log to standard error.",
-        sentence="the server wrote more than {limit} lines that are not MCP, the first: {first}",
+        sentence="the server wrote more than {limit} lines that are not MCP; the first is {first}",
     ),
     _failure_reason_entry(
         "mcp.output_held",
@@ -222,8 +222,8 @@ _BROKER_AND_JOB_REASON_ENTRIES = (
     _failure_reason_entry(
         "queue.stalled",
         "Queue stalled",
-        "Jobs are waiting, but no worker has taken one for longer than the limit. For a system that shows only how "
-        "many jobs are waiting, the number has not fallen.",
+        "Jobs are waiting, but no worker has taken one for longer than the limit. If the system shows only how many "
+        "jobs are waiting, their number has not fallen for that long.",
         "Check whether workers are running, whether the queue is paused, and what the workers are doing.",
         sentence="{symptom} since {since}: {waiting} waiting",
     ),
@@ -239,7 +239,8 @@ _BROKER_AND_JOB_REASON_ENTRIES = (
         "Queue limit exceeded",
         "A metric exceeds its limit: `waiting`, `active`, `delayed`, `failed` or `oldest`. The message shows each "
         "exceeded limit.",
-        "For `failed`, look at the errors of the newest failed jobs. Otherwise add workers, or enqueue fewer jobs.",
+        "If `failed` exceeds its limit, look at the errors of the newest failed jobs. Otherwise add workers, or "
+        "enqueue fewer jobs.",
         sentence="{metric} {value}, limit {limit}",
     ),
     _failure_reason_entry(
@@ -247,7 +248,7 @@ _BROKER_AND_JOB_REASON_ENTRIES = (
         "Canary job not accepted",
         "The request or MCP tool call that starts the canary job was refused.",
         "Check the request or tool that the message names, its credentials and arguments, and the log of the service.",
-        sentence="not enqueued",
+        sentence="canary job not enqueued",
     ),
     _failure_reason_entry(
         "canary.job_id_missing",
@@ -266,7 +267,7 @@ _BROKER_AND_JOB_REASON_ENTRIES = (
         "Not picked up",
         "No worker took the canary job within `start_within`.",
         "Check whether workers are running, and which queues they take jobs from.",
-        sentence="not picked up {period}",
+        sentence="canary job not picked up {period}",
     ),
     _failure_reason_entry(
         "canary.not_finished",
@@ -275,7 +276,7 @@ _BROKER_AND_JOB_REASON_ENTRIES = (
         "it is possible that no worker took it.",
         "Check whether workers are running, and what they are doing. The message mentions a dead worker if the queue "
         "shows one.",
-        sentence="{progress}not finished {period}",
+        sentence="canary job {progress}not finished {period}",
     ),
     _failure_reason_entry(
         "canary.progress_stalled",
@@ -289,7 +290,7 @@ _BROKER_AND_JOB_REASON_ENTRIES = (
         "The system accepted the canary job, but no longer lists it, or reports it as not found, missing, expired or "
         "gone. The next run sends another one.",
         "Find out whether a worker or the broker was killed, what removes jobs, and how long finished jobs are kept.",
-        sentence="the canary job was lost{when}",
+        sentence="canary job {progress}lost{when}",
     ),
     _failure_reason_entry(
         "job.failed",
@@ -310,7 +311,7 @@ _BROKER_AND_JOB_REASON_ENTRIES = (
         "job.most_gone",
         "Most jobs gone",
         "At least two jobs, and more than half of those that the source has listed in the last day, are no longer "
-        "listed. Until this ends, no incident about a missing job resolves.",
+        "listed. As long as this lasts, no incident about a missing job resolves.",
         "Check whether the source was emptied, and whether the URL, database and queue are right. If the jobs were "
         "removed on purpose, `watchdog jobs forget PROBE` ends the incident.",
         sentence="{counts} are no longer listed: {names}",

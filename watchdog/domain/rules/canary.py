@@ -140,7 +140,9 @@ def find_canary_problem(
     match tracker.job_status.stage:
         case CanaryJobStage.LOST:
             when = " before it was picked up" if tracker.pickup_is_shown else ""
-            return build_reason_and_message("canary.lost", error, when=f", {picked_up}" if picked_up else when)
+            if picked_up:
+                return build_reason_and_message("canary.lost", error, progress=f"{picked_up}, but then ", when="")
+            return build_reason_and_message("canary.lost", error, progress="", when=when)
         case CanaryJobStage.FAILED:
             return build_reason_and_message("job.failed", error or "no error message", name="the job", repeats="")
         case CanaryJobStage.QUEUED:
@@ -151,7 +153,7 @@ def find_canary_problem(
             return "", ""
     if picked_up:
         reason, message = build_reason_and_message(
-            "canary.not_finished", error, progress=f"{picked_up}, ", period=period
+            "canary.not_finished", error, progress=f"{picked_up}, but ", period=period
         )
     else:
         detail = ": ".join(part for part in (_describe_canary_queue_stats(stats), error) if part)

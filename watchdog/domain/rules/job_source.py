@@ -360,7 +360,7 @@ def _find_dead_scheduler_problem(
     if scheduler.timeout is None:
         detail = _describe_idle_scheduler(source, listed)
     elif source.heartbeat_at is None:
-        detail = "none has ever reported"
+        detail = "none has ever sent a heartbeat"
     elif source.taken_at - max(source.heartbeat_at, source.server_reachable_again_at) > scheduler.timeout:
         detail = f"the last heartbeat was at {format_utc_timestamp(source.heartbeat_at, source.taken_at, seconds=True)}"
     else:
@@ -384,7 +384,7 @@ def _describe_idle_scheduler(source: _JobSourceEvaluationInputs, listed: list[Ev
         return ""
     name = min(unsent, key=lambda name: unsent[name])
     due = format_utc_timestamp(unsent[name], source.taken_at, seconds=True)
-    return f"{name} was due at {due}, and none of {format_count_with_noun(len(enabled), 'job')} has been sent since"
+    return f"{name} was due at {due}, and none of the {format_count_with_noun(len(enabled), 'job')} has been sent since"
 
 
 def _find_unsent_job_due_at(facts: ScheduledJobFacts, now: int) -> int | None:
