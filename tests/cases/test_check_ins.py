@@ -39,7 +39,7 @@ def test_the_host_of_a_job_with_a_schedule_of_berlin_has_utc() -> None:
     looks = [START - 3 * DAY, *range(START, START + 2 * DAY, 10 * MIN)]
     verdicts = play(check_ins, looks, **berlin)
     assert reasons(verdicts)[:2] == ["03-01 02:30 job.overdue", "03-01 03:00 ok"]
-    explanation = "due 03:00 CET, last run 28 Feb 04:00 CET, the last runs all started 1 h late"
+    explanation = "due 03:00 CET, last run 28 Feb 04:00 CET, the most recent runs all started 1 h late"
     assert verdicts[0].message == f"job is overdue: {explanation}"
 
 
@@ -86,7 +86,7 @@ def test_a_lost_run_counts_as_one_failure() -> None:
     killed = [(THREE + night * DAY, "start") for night in range(5)]
     verdicts = play(killed, range(START, START + 5 * DAY, 10 * MIN), **NIGHTLY, failures=3)
     assert reasons(verdicts) == ["03-04 03:00 job.lost"]
-    assert verdicts[0].message.endswith("run never reported its end, and 3 runs in a row have failed or were lost")
+    assert verdicts[0].message.endswith("run never reported its end, and 3 runs in a row have failed or been lost")
     failed_between = [*killed[:2], (THREE + DAY + MIN, "3"), *killed[2:4]]
     verdicts = play(failed_between, range(START, START + 4 * DAY, 10 * MIN), **NIGHTLY, failures=3)
     assert reasons(verdicts) == ["03-04 03:00 job.lost"]

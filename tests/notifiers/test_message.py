@@ -120,8 +120,8 @@ def test_every_rule_has_a_phrase_for_its_recovery(
             "API recovered (was: waiting 250, limit 100)",
         ),
         (
-            *("availability", "", "canary.not_picked_up", "not picked up within 30 s"),
-            "API recovered (was: not picked up within 30 s)",
+            *("availability", "", "canary.not_picked_up", "canary job not picked up within 30 s"),
+            "API recovered (was: canary job not picked up within 30 s)",
         ),
         (
             *("job", "nightly", "job.overdue", "nightly is overdue: due 03:00 UTC"),
@@ -130,6 +130,10 @@ def test_every_rule_has_a_phrase_for_its_recovery(
         (
             *("job", "API", "job.overdue", "API is overdue: due 03:00 UTC"),
             "API recovered (was: overdue: due 03:00 UTC)",
+        ),
+        (
+            *("job", "nightly", "job.never_ran", "nightly has never run: due 03:00 UTC"),
+            "API: job nightly recovered (was: never run: due 03:00 UTC)",
         ),
         (
             *("job", "API", "job.lost", "API: the 03:00 UTC run never reported its end"),

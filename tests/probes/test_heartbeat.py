@@ -196,7 +196,7 @@ def test_a_message_has_the_time_zone_of_the_schedule_and_what_may_explain_it() -
         berlin.check_in(LAST_NIGHT - night * DAY, "start")  # its host has UTC
         berlin.check_in(LAST_NIGHT - night * DAY + 20 * MIN, "ok")
     overdue = f"Nightly backup is overdue: due 03:00 CEST, last run 1{NB}May 05:00 CEST"
-    explanation = f"{overdue}, the last runs all started 2{NB}h late"
+    explanation = f"{overdue}, the most recent runs all started 2{NB}h late"
     assert berlin.verdict(LAST_NIGHT) == ("job.overdue", explanation)
     berlin.check_in(LAST_NIGHT + MIN, "rejected")
     rejected = f"{explanation}, its check-in at 05:01 CEST was rejected"

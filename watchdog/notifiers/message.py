@@ -211,7 +211,7 @@ def _format_closing_title_without_cause(probe_name: str, incident: Incident) -> 
     if incident.resolution == "probe.removed":
         return f"{probe_name} {closed}"
     if closed and incident.rule == "source":
-        return f"{probe_name}: each job that vanished {closed}"
+        return f"{probe_name}: each missing job {closed}"
     kind = INCIDENT_SUBJECT_DISPLAY_PREFIX_BY_RULE.get(incident.rule, "")
     subject = to_safe_single_line(incident.subject, MAX_MESSAGE_NAME_CHARS)
     subject = f": {kind}{subject}" if subject not in ("", probe_name) else ""

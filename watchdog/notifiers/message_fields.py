@@ -231,12 +231,18 @@ def strip_cause_to_observation(context: AlertMessageContext, cause: str) -> str:
     if incident.rule == "task":
         limit = task.find_mcp_task_age_limit_ms(context.probe, incident.subject)
         limit_text = "" if limit is None else format_duration(limit)
-        return cause.removeprefix(f"task {subject} ").removeprefix("is ").removesuffix(f", limit {limit_text}")
+        observation = _remove_auxiliary_verb(cause.removeprefix(f"task {subject} "))
+        return observation.removesuffix(f", limit {limit_text}")
     if incident.rule == "job":
-        return cause.removeprefix(f"{subject} ").removeprefix("is ").removeprefix(f"{subject}: ")
+        return _remove_auxiliary_verb(cause.removeprefix(f"{subject} ")).removeprefix(f"{subject}: ")
     if reasons.get_reason_family(incident.reason) == "http":
         return cause.removesuffix(", expected 2xx")
     return cause
+
+
+def _remove_auxiliary_verb(text: str) -> str:
+    """ "never run: due 03:00 UTC" of "has never run: due 03:00 UTC", to follow "was: "."""
+    return text.removeprefix("is ").removeprefix("has ")
 
 
 def build_resolved_alert_fields(context: AlertMessageContext, cause: str) -> tuple[AlertMessageField, ...]:

@@ -105,7 +105,7 @@ def sort_incidents_by_state_and_severity(members: Sequence[AlertMessageIncident]
 def format_merged_message_explanation(context: AlertMessageContext) -> str:
     """What the reader needs to know about the message itself."""
     if is_merged_message(context):
-        return "Many messages were waiting for this destination, so this one stands for all of them."
+        return "Many messages were waiting for this destination, so this message replaces them."
     if context.merged:
         return (
             "These incidents were resolved before their first message could be delivered. This message reports both "

@@ -131,7 +131,7 @@ TASK = [
                 "a",
                 True,
                 "task.stale",
-                f"task a is stale: last run 31{NB}Dec 1969 22:01 UTC, the server reports ok: false at an age of 2{NB}h",
+                f"task a is stale: last run 31{NB}Dec 1969 22:01 UTC, and 2{NB}h later the server reports ok: false",
             )
         ],
         tasks={"b": MIN},
@@ -150,7 +150,7 @@ TASK = [
                 "a",
                 True,
                 "task.never_ran",
-                "task a has never run: first listed 00:00:00 UTC, the server reports ok: false",
+                "task a has never run: first listed 00:00:00 UTC, and the server reports ok: false",
             )
         ],
     ),

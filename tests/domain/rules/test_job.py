@@ -131,19 +131,19 @@ TABLE: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str, str | None]]] 
     ("a run was lost, the second time in a row", {**NIGHTLY, **HEALTHY, "lost_since": NOON - 33 * HOUR,
       "lost_failures": 2}, {"max_failures": 2},
      ("job.lost", f"backup: the 1{NB}May 03:00 UTC run never reported its end, and 2 runs in a row have "
-      "failed or were lost")),
+      "failed or been lost")),
     ("its queue is paused", {**NIGHTLY, "last_start": NOON - 33 * HOUR, "paused": True}, {},
      ("job.overdue", f"backup is overdue: due 03:00 UTC, last run 1{NB}May 03:00 UTC, its queue is paused")),
     ("its last run waits: no later one is missed", {**NIGHTLY, "next_due": NOON - 33 * HOUR, "final": True}, {},
      ("job.overdue", f"backup is overdue: due 1{NB}May 03:00 UTC")),
     ("it is always late",
      {**NIGHTLY, "last_start": NOON - 33 * HOUR, "usual_delay": HOUR}, {},
-     ("job.overdue", f"backup is overdue: due 03:00 UTC, last run 1{NB}May 03:00 UTC, the last runs all started 1{NB}h "
-      "late")),
+     ("job.overdue", f"backup is overdue: due 03:00 UTC, last run 1{NB}May 03:00 UTC, the most recent runs all "
+      f"started 1{NB}h late")),
     ("it is always early, and a check-in was rejected",
      {**NIGHTLY, "last_start": NOON - 33 * HOUR, "usual_delay": -HOUR, "rejected_at": NOON - 9 * HOUR}, {},
-     ("job.overdue", f"backup is overdue: due 03:00 UTC, last run 1{NB}May 03:00 UTC, the last runs all started 1{NB}h "
-      "early, its check-in at 03:00 UTC was rejected")),
+     ("job.overdue", f"backup is overdue: due 03:00 UTC, last run 1{NB}May 03:00 UTC, the most recent runs all "
+      f"started 1{NB}h early, its check-in at 03:00 UTC was rejected")),
     ("it has never run, and a check-in was rejected", {**NIGHTLY, "rejected_at": NOON - 9 * HOUR}, {},
      ("job.never_ran", f"backup has never run: due 3{NB}Apr 03:00 UTC, its check-in at 03:00 UTC was rejected")),
     ("it was due while a run was in progress",

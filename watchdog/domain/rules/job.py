@@ -313,7 +313,7 @@ def _choose_job_message_time_zone(schedule: Schedule | None) -> str:
 
 def _build_lost_job_run_problem(name: str, lost_since: int, failures: int, now: int, zone: str) -> tuple[str, str]:
     started = format_time_in_zone(lost_since, now, zone)
-    repeats = "" if failures == 1 else f", and {failures} runs in a row have failed or were lost"
+    repeats = "" if failures == 1 else f", and {failures} runs in a row have failed or been lost"
     return build_reason_and_message("job.lost", name=name, started=started, repeats=repeats)
 
 
@@ -387,7 +387,7 @@ def _format_overdue_job_hints(facts: ScheduledJobFacts, now: int, zone: str, sec
         hints.append(f"last run {at(facts.last_start)}")
     if facts.usual_delay is not None:
         direction = "late" if facts.usual_delay > 0 else "early"
-        hints.append(f"the last runs all started {format_duration(abs(facts.usual_delay))} {direction}")
+        hints.append(f"the most recent runs all started {format_duration(abs(facts.usual_delay))} {direction}")
     if facts.rejected_at is not None:
         hints.append(f"its check-in at {at(facts.rejected_at)} was rejected")
     if facts.paused:

@@ -86,11 +86,12 @@ def find_mcp_task_failure_or_staleness(name: str, task: McpTaskFacts, limit: int
     if since is None or (task.ok if limit is None else now - since <= limit):
         return "", ""
     age = now - since
-    verdict = "the server reports ok: false" if limit is None else f"limit {format_duration(limit)}"
     when = format_utc_timestamp(
         since, now, seconds=(age if limit is None else limit) < SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS
     )
+    verdict = f"limit {format_duration(limit)}" if limit is not None else "and the server reports ok: false"
     if task.last_run_at is None:
         return build_reason_and_message("task.never_ran", name=name, first_listed=when, verdict=verdict)
-    verdict += f" at an age of {format_duration(age)}" if limit is None else ""
+    if limit is None:
+        verdict = f"and {format_duration(age)} later the server reports ok: false"
     return build_reason_and_message("task.stale", name=name, last_run=when, verdict=verdict)
