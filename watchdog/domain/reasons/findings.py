@@ -68,14 +68,14 @@ FINDING_REASON_ENTRIES = (
     ),
     _error_reason_entry(
         "watchdog.lookups_busy",
-        "Name lookups busy",
+        "Too many pending name lookups",
         "The run could not look up its host name before its deadline, because too many lookups of other names were "
         "hanging.",
         "Find the names whose name servers do not respond, and fix or remove their probes.",
     ),
     _error_reason_entry(
         "watchdog.broker_calls_busy",
-        "Celery calls busy",
+        "Too many pending Celery calls",
         "The run could not call its Celery broker before its deadline, because too many calls by other runs were "
         "waiting for a response.",
         "Find the brokers that do not respond, and fix or remove their probes.",
@@ -126,9 +126,9 @@ FINDING_REASON_ENTRIES = (
     ),
     _missed_reason_entry(
         "missed.clock_step",
-        "Skipped by the clock",
+        "Skipped by a clock change",
         "The clock was set forward past the scheduled time, so the run was never due.",
-        "Start it by hand if something depends on it, and see `watchdog.clock_step`.",
+        "Start it manually if something depends on it, and see `watchdog.clock_step`.",
     ),
     _missed_reason_entry(
         "missed.result_lost",
@@ -172,7 +172,7 @@ FINDING_REASON_ENTRIES = (
         "The last run of a task is older than its limit; or the task has no limit and the server reports `ok: false` "
         "although the last run did not fail.",
         "Check whether the scheduler of the task is running. If the server's own limit is too short for the task, set "
-        "one under `tasks`.",
+        "a longer limit under `tasks`.",
         sentence="task {name} is stale: last run {last_run}, {verdict}",
     ),
     _finding_reason_entry(
@@ -192,7 +192,7 @@ FINDING_REASON_ENTRIES = (
     _finding_reason_entry(
         "job.overdue",
         "Overdue",
-        "A run is due, has not started, and its grace has passed.",
+        "A run was due, and did not start before the end of its grace period.",
         "Check whether the scheduler and the workers of the job are running.",
         sentence="{name} is overdue",
     ),
@@ -214,7 +214,8 @@ FINDING_REASON_ENTRIES = (
         "job.lost",
         "Lost",
         "A run started and never reported its end, and a later one has started or ended.",
-        "Find out what stopped the run before it could report: a restart, a kill, or a machine out of memory.",
+        "Find out what stopped the run before it could report, for example a restart, a kill signal, or a lack of "
+        "memory.",
         sentence="{name}: the {started} run never reported its end{repeats}",
     ),
     _finding_reason_entry(
@@ -251,7 +252,7 @@ FINDING_REASON_ENTRIES = (
         "Receiver not reached",
         "Deliveries to a destination have failed for at least a minute, or a notification to it is undelivered or "
         "unconfirmed.",
-        "Fix the receiver: the message shows its error. `watchdog test-alert` sends it a test.",
+        "Fix the receiver: the message shows its error. `watchdog test-alert` sends a test message to it.",
         sentence="{subject} has not confirmed any notification since {since}",
     ),
     _finding_reason_entry(
@@ -260,8 +261,9 @@ FINDING_REASON_ENTRIES = (
         "A process could not use Watchdog's own database: it was locked, full, damaged, stopped or out of reach. Until "
         "the database is available again, alerts about targets are delayed. Receivers get a notice that states this "
         "and names the failing targets.",
-        "Look at the error in the message: free space on the disk, start the database server, or find the program that "
-        "locks the file. If the file was deleted, replaced or damaged, stop Watchdog, restore a backup, and start it.",
+        "Depending on the error in the message, free space on the disk, start the database server, or find the program "
+        "that locks the file. If the file was deleted, replaced or damaged, stop Watchdog, restore a backup, and start "
+        "it.",
         sentence="{member} could not use the database from {since} on",
     ),
     _finding_reason_entry(
@@ -278,9 +280,10 @@ FINDING_REASON_ENTRIES = (
         "Clock was set or is wrong",
         "The clock of a machine that Watchdog runs on was set by more than 2 s, or differs by more than 2 s from the "
         "clock of its database. Watchdog measures elapsed time without this clock, so no result counts as late and no "
-        "incident about a target opens because of the difference. A new time that lasts for a minute is adopted: "
-        "probes run on, and their deadlines start again. If the clock was set forward, the runs between are skipped. "
-        "If it was set back, the same times come again, and runs of a cron schedule that took place are not repeated.",
+        "incident about a target opens because of the difference. Watchdog adopts a new time that lasts for a "
+        "minute: probes continue to run, and their deadlines start again. If the clock was set forward, the runs in "
+        "between are skipped. If it was set back, the same times occur a second time, but runs of a cron schedule that "
+        "have already taken place are not repeated.",
         "Synchronize the clocks of the machine and of the database server with NTP. Make sure that Watchdog "
         "starts only after the clock of its machine is synchronized.",
         sentence="clock problem on {member} since {since}",
@@ -320,8 +323,8 @@ FINDING_REASON_ENTRIES = (
         "preference.failed",
         "Preference not met",
         "A `prefer` expression is false or cannot be evaluated.",
-        "Find out what has changed, such as a slower service or a certificate that has to be renewed, or correct the "
-        "expression.",
+        "Find out what has changed: for example, the service may be slower, or a certificate may have to be renewed. "
+        "If nothing is wrong, correct the expression.",
     ),
     ReasonEntry(
         ReasonCatalogueSection.NO_DATA,

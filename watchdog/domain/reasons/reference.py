@@ -29,8 +29,8 @@ _REASONS_PAGE_SECTIONS = {
     "Why a run has no verdict": (
         (ReasonCatalogueSection.ERROR,),
         "The outcome is `error`: Watchdog could not determine the state of the target, so a single error does not "
-        "change its state. After `failure_threshold` errors in a row, a `no_verdict` incident opens, and the state is "
-        "`unknown` unless it is `down`.",
+        "change its state. After `failure_threshold` errors in a row, a `no_verdict` incident opens, and the state "
+        "becomes `unknown`, unless it is already `down`.",
     ),
     "Why a run is missed": (
         (ReasonCatalogueSection.MISSED,),

@@ -221,7 +221,7 @@ _HTTP_REASON_ENTRIES = (
     _failure_reason_entry(
         "http.too_many_redirects",
         "Too many redirects",
-        "The response redirects more than 20 times.",
+        "The request was redirected more than 20 times.",
         "Probe the final URL.",
     ),
     _failure_reason_entry(

@@ -58,7 +58,7 @@ TLS_REASON_ENTRIES = (
         "tls.missing_intermediate",
         "Intermediate certificate missing",
         "The server does not send the intermediate certificate that links its certificate to a trusted authority. "
-        "Browsers may hide this, because they have or fetch intermediate certificates.",
+        "Browsers may hide this problem, because they store or download intermediate certificates.",
         "Configure the full chain on the server: its certificate followed by the intermediate certificates.",
         sentence="TLS: the server does not send the intermediate certificate{authority}",
     ),
@@ -123,10 +123,10 @@ TLS_REASON_ENTRIES = (
     _failure_reason_entry(
         "tls.weak_security",
         "Weak key or signature",
-        "The server uses a key, a signature or a parameter that the OpenSSL of this machine refuses as too weak.",
+        "The server uses a key, a signature or a parameter that OpenSSL on this machine rejects as too weak.",
         "Issue a stronger certificate or update the server. If that is impossible, set `allow_legacy: true` in `tls`.",
-        sentence="TLS: Watchdog refuses the server's security as too weak ({problem}); "
-        "`tls: {{allow_legacy: true}}` accepts it",
+        sentence="TLS: Watchdog rejects the server's TLS parameters as too weak ({problem}); "
+        "`tls: {{allow_legacy: true}}` allows them",
     ),
     _failure_reason_entry(
         "tls.handshake_refused",
