@@ -172,8 +172,8 @@ def test_a_field_that_ends_in_file_is_not_read(tmp_path: Path) -> None:
         ({"password_file": "binary"}, "not text in UTF-8"),
         ({"password_file": 5}, "expected the path of a file"),
         ({"password_file": ""}, "expected the path of a file"),
-        ({"password_file": "line", "password": "x"}, "password and password_file cannot be combined"),
-        ({"url_file": "line"}, "url and url_file cannot be combined"),
+        ({"password_file": "line", "password": "x"}, "`password` and `password_file` cannot be combined"),
+        ({"url_file": "line"}, "`url` and `url_file` cannot be combined"),
         ({"nothing_file": "line"}, "Extra inputs"),
     ],
 )

@@ -279,7 +279,7 @@ class ConfigModel(BaseModel):
             if (path := data.pop(key, None)) is None:
                 continue
             if name in data:
-                errors.append(((key,), f"{name} and {key} cannot be combined: remove one of them"))
+                errors.append(((key,), f"`{name}` and `{key}` cannot be combined: remove one of them"))
             elif not isinstance(path, str) or not path:
                 errors.append(((key,), "expected the path of a file"))
             else:

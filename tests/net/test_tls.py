@@ -262,7 +262,7 @@ def test_unusable_files_are_an_error(
     ("options", "message"),
     [
         ({"key_file": "key.pem"}, "key_file requires cert_file"),
-        ({"verify": False, "ca_file": "ca.pem"}, "ca_file has no effect with `verify: false`"),
+        ({"verify": False, "ca_file": "ca.pem"}, "`ca_file` has no effect with `verify: false`"),
         ({"verfy": True}, "Extra inputs are not permitted"),
     ],
 )

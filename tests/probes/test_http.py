@@ -510,7 +510,7 @@ def test_the_target_and_endpoint_of_a_url() -> None:
         ({"url": "https://h/", "method": "FETCH"}, {}, "Input should be 'GET', 'HEAD'"),
         ({"url": "https://h/", "body": "x"}, {}, "GET requests have no body: set method to POST, PUT or PATCH"),
         ({"url": "https://h/", "json": {}, "method": "HEAD"}, {}, "HEAD requests have no body"),
-        ({"url": "https://h/", "method": "POST", "json": {}, "body": ""}, {}, "body and json cannot be combined"),
+        ({"url": "https://h/", "method": "POST", "json": {}, "body": ""}, {}, "`body` and `json` cannot be combined"),
         ({"url": "https://h/", "json_body": {}}, {}, "Extra inputs are not permitted"),
         ({"url": "https://h/", "headers": {"a b": "c"}}, {}, "not a valid header name"),
         ({"url": "https://h/", "headers": {"a": "b\r\nc: d"}}, {}, "expected a header value without line breaks"),
@@ -523,7 +523,7 @@ def test_the_target_and_endpoint_of_a_url() -> None:
         ),
         (
             {"url": "https://h/", "auth": {"bearer": "x"}, "headers": {"authorization": "y"}},
-            *({}, "auth and an Authorization header cannot be combined"),
+            *({}, "`auth` and an `Authorization` header cannot be combined"),
         ),
         ("http://h/", {"expect": ["cert_days > 14"]}, "cert_days requires an https:// URL"),
         ("http://h/", {"prefer": ["status == 200", "cert_days > 14"]}, "cert_days requires an https:// URL"),

@@ -56,7 +56,7 @@ def test_limits_of_tasks_are_milliseconds() -> None:
         ({"url": URL, "headers": {"Not a name": "b"}}, "not a valid header name"),
         (
             {"url": URL, "headers": {"Authorization": "b"}, "auth": {"bearer": "t"}},
-            "auth and an Authorization header cannot be combined",
+            "`auth` and an `Authorization` header cannot be combined",
         ),
         ({"url": URL, "call": "off", "tasks": {"*": "1h"}}, "remove tasks or `call: off`"),
         ({"url": URL, "tasks": {"*": "often"}}, "expected a duration"),

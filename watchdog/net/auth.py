@@ -54,7 +54,7 @@ def find_header_and_auth_problems(headers: Mapping[str, str], auth: HttpAuth | N
     problems = find_header_problems(headers, _RESERVED_REQUEST_HEADERS)
     errors: list[tuple[FieldPath, str]] = [(("headers", *path), problem) for path, problem in problems]
     if auth and "authorization" in map(str.lower, headers):
-        errors.append((("auth",), "auth and an Authorization header cannot be combined: remove one of them"))
+        errors.append((("auth",), "`auth` and an `Authorization` header cannot be combined: remove one of them"))
     return errors
 
 

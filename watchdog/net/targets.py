@@ -73,7 +73,7 @@ class HttpTarget(ConfigModel):
         errors = find_header_and_auth_problems(self.headers, self.auth)
         has_json = "json_body" in self.model_fields_set
         if self.body is not None and has_json:
-            errors.append((("json",), "body and json cannot be combined: remove one of them"))
+            errors.append((("json",), "`body` and `json` cannot be combined: remove one of them"))
         if (self.body is not None or has_json) and self.method in ("GET", "HEAD"):
             errors.append((("method",), f"{self.method} requests have no body: set method to POST, PUT or PATCH"))
         if errors:

@@ -40,7 +40,7 @@ class TlsConfig(ConfigModel):
             raise FieldValidationError([(("key_file",), "key_file requires cert_file")])
         if self.ca_file and not self.verify:
             raise FieldValidationError(
-                [(("ca_file",), "ca_file has no effect with `verify: false`: remove one of them")]
+                [(("ca_file",), "`ca_file` has no effect with `verify: false`: remove one of them")]
             )
         return self
 

@@ -86,9 +86,9 @@ class JobLimitSettings(ConfigModel):
     @model_validator(mode="after")
     def _validate_schedule_and_runtimes(self) -> Self:
         if self.schedule is not None and self.every is not None:
-            raise FieldValidationError([(("every",), "every and schedule cannot be combined: remove one of them")])
+            raise FieldValidationError([(("every",), "`every` and `schedule` cannot be combined: remove one of them")])
         if self.early is not None and self.every is not None:
-            message = "early has no effect with every, which counts from the last run: remove one of them"
+            message = "`early` has no effect with `every`, which counts from the last run: remove one of them"
             raise FieldValidationError([(("early",), message)])
         if self.min_runtime is not None and self.max_runtime is not None and self.min_runtime >= self.max_runtime:
             limit, actual = format_config_duration(self.max_runtime), format_config_duration(self.min_runtime)
