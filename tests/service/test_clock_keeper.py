@@ -130,6 +130,20 @@ def test_a_start_behind_the_watermark_is_a_step_at_once(machines: Machines) -> N
     assert process.harness.watermark.generation == 1
 
 
+def test_a_step_that_began_before_an_absence_of_the_database_has_to_last_again(machines: Machines) -> None:
+    """What is due on return is claimed before the step, and the absence is no part of it."""
+    process = Process(machines, is_first=True)
+    run(machines, [process], 120)
+    process.wall_step = machines.server_step = -10 * 60_000
+    run(machines, [process], 20)
+    machines.elapsed += 30 * 60_000
+    assert process.tick()
+    assert process.harness.watermark.generation == 0
+    run(machines, [process], 120)
+    (step,) = process.harness.select_rows(clock_steps)
+    assert step["stepped_to"] - step["stepped_from"] == -10 * 60_000
+
+
 def test_two_processes_on_one_clock_adopt_a_step_once(machines: Machines) -> None:
     first, second = Process(machines, is_first=True), Process(machines)
     run(machines, [first, second], 60)

@@ -15,6 +15,8 @@ MAX_CLOCK_DEVIATION_MS = 2_000
 """A larger change of the reference clock is a step; a smaller one, such as NTP makes, is followed at once."""
 CLOCK_STEP_ADOPTION_DELAY_MS = 60_000
 """A step is followed once it has lasted for this long. For as long it is reported afterwards."""
+MAX_MEASUREMENT_PAUSE_MS = 10_000
+"""After a longer one, such as an absence of the database, it is not known that a step has lasted: it counts as new."""
 
 
 def read_wall_clock_ms() -> int:
@@ -49,7 +51,7 @@ class WatchdogClock:
         self._is_anchored = self._has_server = False
         self._pending: PendingClockStep | None = None
         self._followed_step: PendingClockStep | None = None
-        self._newest = 0
+        self._newest = self._measured_at = 0
 
     def __call__(self) -> int:
         self._newest = max(self._newest, self._monotonic_clock() + self._offset)
@@ -75,8 +77,13 @@ class WatchdogClock:
             self._pending = None
         elif change <= MAX_CLOCK_DEVIATION_MS:
             self._offset, self._pending = offset, None
-        elif self._pending is None or abs(offset - self._pending.offset) > MAX_CLOCK_DEVIATION_MS + uncertainty:
+        elif (
+            self._pending is None
+            or abs(offset - self._pending.offset) > MAX_CLOCK_DEVIATION_MS + uncertainty
+            or measured_at - self._measured_at > MAX_MEASUREMENT_PAUSE_MS
+        ):
             self._pending = PendingClockStep(offset, measured_at)
+        self._measured_at = measured_at
 
     @property
     def has_lasting_step(self) -> bool:

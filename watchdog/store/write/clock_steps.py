@@ -20,7 +20,6 @@ from watchdog.store.read.job_runs import HEARTBEAT_PROBE_KIND
 from watchdog.store.tables import (
     clock_steps,
     destination_backoff,
-    downtime,
     evaluation_cursors,
     failing_destinations,
     incident_groups,
@@ -42,7 +41,7 @@ from watchdog.store.write.probe_registry import ProbeRegistry
 from watchdog.store.write.probe_rows import load_active_probes
 from watchdog.store.write.probe_state import upsert_probe_state
 from watchdog.store.write.recorder import ResultRecorder
-from watchdog.store.write.watermark import Watermark
+from watchdog.store.write.watermark import MIN_DOWNTIME_GAP_MS, Watermark, store_gap
 
 SKIPPED_REASON = "missed.clock_step"
 MAX_COUNTED_SKIPPED_SLOTS = 100_000
@@ -99,18 +98,21 @@ def adopt_clock_step(
         row = connection.execute(sa.select(watermarks).where(here).with_for_update()).one()
         if row.generation != generation:
             return None
-        step = ClockStep(generation + 1, row.claimed_until, to)
+        step = ClockStep(generation + 1, row.claimed_until if now is None else now, to)
         registered = load_active_probes(connection, location, {})
         rows = connection.execute(
             sa.select(schedule).where(schedule.c.location == location).order_by(schedule.c.probe).with_for_update()
         ).all()
         database.lock_probes(connection, registered)
+        if step.stepped_from - row.claimed_until > MIN_DOWNTIME_GAP_MS:
+            ended = format_timeline(location, generation)
+            store_gap(database, connection, ended, row.claimed_until, step.stepped_from)
         _evaluate_rest(database, connection, location, registered, step)
         _store_step(database, connection, location, step)
         connection.execute(sa.update(watermarks).where(here).values(claimed_until=to, generation=step.generation))
         _restart_schedules(connection, location, rows, registered, step)
         _restart_evaluation(connection, step)
-        _shift_deadlines(connection, to - (row.claimed_until if now is None else now))
+        _shift_deadlines(connection, step.distance)
         if step.distance > 0:
             watermark = Watermark(database, location)
             watermark.load_generation(connection)
@@ -153,8 +155,7 @@ def _store_step(database: Database, connection: sa.Connection, location: str, st
     connection.execute(sa.insert(clock_steps).values(values))
     if step.distance > 0:
         timeline = format_timeline(location, step.generation)
-        gap = {"location": timeline, "started_at": step.stepped_from, "ended_at": step.stepped_to}
-        connection.execute(sa.insert(downtime).values(gap))
+        store_gap(database, connection, timeline, step.stepped_from, step.stepped_to)
 
 
 def _restart_schedules(
@@ -171,6 +172,8 @@ def _restart_schedules(
         shifted = {key: start + step.distance for key, start in in_flight.items()}
         slots = registered[row.probe].schedule if row.probe in registered else None
         next_due = step.stepped_to if slots is None else slots.find_next_slot_after(step.stepped_to)
+        if step.distance < 0:  # what was due before, and not claimed yet, is still due
+            next_due = min(next_due, row.next_due)
         values.append({"p": row.probe, "due": next_due, "slots": encode_in_flight_slots(shifted, started)})
     if values:
         update = sa.update(schedule).where(schedule.c.probe == sa.bindparam("p"), schedule.c.location == location)
@@ -208,11 +211,11 @@ def _list_skipped_slots(
     for row in rows:
         if row.probe not in registered:
             continue
-        slots = registered[row.probe].schedule
-        first = slots.find_next_slot_after(max(step.stepped_from, row.last_slot or 0))
-        if first <= step.stepped_to:
-            count = _count_slots(slots, first, step.stepped_to)
-            result = ProbeResult(row.probe, first, watermark.timeline, Outcome.MISSED, SKIPPED_REASON, slot_count=count)
+        if row.next_due <= step.stepped_to:
+            count = _count_slots(registered[row.probe].schedule, row.next_due, step.stepped_to)
+            result = ProbeResult(
+                row.probe, row.next_due, watermark.timeline, Outcome.MISSED, SKIPPED_REASON, slot_count=count
+            )
             skipped.append(ResultToRecord(result))
     return skipped
 

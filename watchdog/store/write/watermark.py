@@ -62,8 +62,7 @@ class Watermark:
                 raise ClockSteppedError("another process has adopted a step of the clock")
             is_gap = now - claimed_until > MIN_DOWNTIME_GAP_MS
             if is_gap:
-                gap = {"location": self.timeline, "started_at": claimed_until, "ended_at": now}
-                connection.execute(self.database.build_insert_statement(downtime).values(gap).on_conflict_do_nothing())
+                store_gap(self.database, connection, self.timeline, claimed_until, now)
             if now > claimed_until and (advance or is_gap):
                 connection.execute(sa.update(watermarks).where(here).values(claimed_until=now))
             if is_gap or not 0 <= now - self._gap_checked_at < DOWNTIME_GAP_CHECK_INTERVAL_MS:
@@ -86,6 +85,11 @@ class Watermark:
         self.generation, self.restarted_at = (steps[-1].generation, steps[-1].stepped_to) if steps else (0, 0)
         self.uptime_clock = load_uptime_clock(connection, self.location)
         self._is_loaded, self._gap_checked_at = True, 0
+
+
+def store_gap(database: Database, connection: sa.Connection, timeline: str, started_at: int, ended_at: int) -> None:
+    gap = {"location": timeline, "started_at": started_at, "ended_at": ended_at}
+    connection.execute(database.build_insert_statement(downtime).values(gap).on_conflict_do_nothing())
 
 
 def load_uptime_clock(connection: sa.Connection, location: str) -> UptimeClock:
