@@ -238,8 +238,9 @@ class ApiKeySettings(ConfigModel):
     name: SingleLineText
     """A unique name for the key, shown in logs."""
     role: Literal["operator", "reader"]
-    """A `reader` sees everything; an `operator` can also run probes and trigger Watchdog's
-    internal tasks through the MCP tools."""
+    """A `reader` can open the operator pages and read the API and the reports of the MCP tools. Through the MCP tools,
+    an `operator` can also run probes and trigger Watchdog's internal tasks. In `/readyz`, only an `operator` sees names
+    and messages."""
     key: Annotated[Secret, AfterValidator(_validate_api_key)]
     """The key: at least 16 ASCII characters without spaces. `openssl rand -hex 20` generates a suitable one."""
 

@@ -61,12 +61,14 @@ with `•••` wherever they occur, even in a target's response:
 - the values of fields, headers, `env` entries and variables whose name suggests a secret, such as `Authorization` or
   `API_KEY`
 - values that have such a name inside a `body`, a connection string or a shell script: `"password": "..."`, `Pwd=...;`
-- all other values of 8 or more characters from variables and files, even in names and tags
+- every other value of 8 or more characters from a variable or file, even in names and tags, except for the parts of a
+  target that are shown (see above)
 
 A secret causes a warning if it has fewer than 8 characters or is a word that occurs in Watchdog's own messages, such as
 `password`. Such a secret is masked only in URLs and fields, because masking it in other text would garble the text and
-reveal the secret. A probe's `id` is never masked, because it is part of URLs. A default (`:-`) is treated like text in
-the configuration file: it is masked only where such text is masked, for example in a secret field.
+reveal the secret. A probe's `id` is never masked, because it is part of the addresses of Watchdog's pages. A default
+(`:-`) is treated like text in the configuration file: it is masked only where such text is masked, for example in a
+secret field.
 
 **Several files.** `include` takes paths and patterns. An included file can contain `probes`, `receivers`, `routes` and
 `include`. The `defaults` of the main file also apply to the probes of included files. The routes of an included file
@@ -79,10 +81,10 @@ field is replaced as a whole. A probe's `schedule` replaces a default `every`, a
 replaces a default `schedule`.
 
 **Expressions** are written in [CEL](https://cel.dev) and checked when the file is loaded. The following are errors:
-unknown names, comparisons between different types, and results other than true or false. If an `expect` expression is
-false, the run fails; if a `prefer` expression is false, the probe is degraded. Examples: `status in [200, 204]`,
-`body.queue.failed <= 50`, `headers["content-type"].startsWith("application/json")`, `body.items.all(item, item.ok)`,
-`!has(body.error)`. """
+unknown names, comparisons between different types, and results other than true or false (except in `job_id` and
+`error` of an HTTP canary, which return a value). If an `expect` expression is false, the run fails; if a `prefer`
+expression is false, the probe is degraded. Examples: `status in [200, 204]`, `body.queue.failed <= 50`,
+`headers["content-type"].startsWith("application/json")`, `body.items.all(item, item.ok)`, `!has(body.error)`. """
 
 
 def render_config_reference() -> str:
@@ -256,7 +258,7 @@ def _render_probe_kind_notes(probe: type[Probe]) -> Iterator[str]:
         yield from (f"| `{variable}` | {type_} |" for variable, type_ in probe.expression_variables.items())
     if probe.unsupported_fields:
         fields = ", ".join(f"`{field}`" for field in probe.unsupported_fields)
-        yield from ("", f"Common fields that `{probe.kind}` probes do not support: {fields}.")
+        yield from ("", f"Fields beside `{probe.kind}`, not inside it, that these probes do not support: {fields}.")
 
 
 def _format_config_section_link(path: str) -> str:

@@ -133,7 +133,9 @@ class ProbeDefaults(ConfigModel):
     @model_validator(mode="after")
     def _validate_schedule(self) -> Self:
         if self.schedule is not None and "every" in self.model_fields_set:
-            raise FieldValidationError([(("schedule",), "`every` and `schedule` cannot be combined: remove one of them")])
+            raise FieldValidationError(
+                [(("schedule",), "`every` and `schedule` cannot be combined: remove one of them")]
+            )
         if self.schedule is None and self.retry_interval is not None and self.retry_interval > self.every:
             limit, actual = format_config_duration(self.every), format_config_duration(self.retry_interval)
             raise FieldValidationError([(("retry_interval",), f"expected at most `every` ({limit}), found {actual}")])
