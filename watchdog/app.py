@@ -133,6 +133,7 @@ async def register_probes_and_build_service(
     lease_keeper = await join_as_watchdog_process(loaded_config, configured_probes, store_executor, clock)
     membership, registry = lease_keeper.membership, lease_keeper.membership.registry
     watermark = clock_keeper.watermark if clock_keeper else Watermark(database, LOCAL_LOCATION_NAME)
+    watermark.refuse_writes_in_another_generation()
     by_id = {probe.id: probe for probe in configured_probes}
     probes = {number: by_id[probe.info.id] for number, probe in registry.configured_by_database_id.items()}
     claims = SlotClaimer(database, watermark, ResultRecorder(database, watermark, registry), registry)

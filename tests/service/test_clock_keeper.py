@@ -27,6 +27,7 @@ class Machines:
 
     def __init__(self, database: Database, monkeypatch: pytest.MonkeyPatch):
         self.database, self.elapsed, self.server_step = database, 0, 0
+        self.opened: list[Database] = []
         load = clock_steps_module.load_stored_time
 
         def load_with_test_clock(opened: Database, location: str) -> StoredTime:
@@ -43,7 +44,10 @@ class Process:
     def __init__(self, machines: Machines, *, wall_step: int = 0, is_first: bool = False):
         self.machines, self.wall_step = machines, wall_step
         self.elapsed_in_suspension = 0
-        self.harness = StoreHarness(machines.database, PROBES, now=START_AT + machines.elapsed, create_schema=is_first)
+        url = machines.database.writer.url.render_as_string(hide_password=False)
+        machines.opened.append(Database(url))
+        now = START_AT + machines.elapsed
+        self.harness = StoreHarness(machines.opened[-1], PROBES, now=now, create_schema=is_first)
         self.start()
 
     def start(self) -> None:
@@ -95,6 +99,8 @@ def machines(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ma
     yield machines
     harness = StoreHarness(database, PROBES, now=START_AT + machines.elapsed, create_schema=False)
     assert harness.select_rows(incidents) == []
+    for opened in machines.opened:
+        opened.close()
 
 
 @pytest.mark.parametrize(("step", "lasts_s", "generations"), [

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from watchdog.service.clock import Clock, read_wall_clock_ms
 from watchdog.store.database import Database
+from watchdog.store.errors import ClockSteppedError
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -34,8 +35,16 @@ class StoreExecutor:
 
     async def run_write_with_now(self, func: Callable[[int], ResultT]) -> ResultT:
         """Run a function of the store in the writing thread. It gets the time, which is read there just before it, so
-        that no write judges by a time from before a clock step that an earlier write has adopted."""
-        return await self.run_write(lambda: func(self._read_time()))
+        that no write judges by a time from before a clock step that an earlier write has adopted. If another process
+        adopts one in between, the function is run again."""
+
+        def run() -> ResultT:
+            try:
+                return func(self._read_time())
+            except ClockSteppedError:
+                return func(self._read_time())
+
+        return await self.run_write(run)
 
     async def run_read_query(self, query: Callable[[sa.Connection], ResultT]) -> ResultT:
         """Run a query in a read transaction."""

@@ -57,6 +57,8 @@ class Database:
 
     def __init__(self, url: str):
         self.is_postgres = url.startswith("postgresql")
+        self.check_before_write: Callable[[sa.Connection], None] = lambda _: None
+        """What each write transaction does first; it may raise, and then nothing is written."""
         self._file_watch: SqliteFileWatch | None = None
         if self.is_postgres:
             options = {"pool_size": 5, "max_overflow": 5, "pool_pre_ping": True, "hide_parameters": True}
@@ -117,12 +119,14 @@ class Database:
         self._file_watch.check()
 
     @contextmanager
-    def write_transaction(self) -> Iterator[sa.Connection]:
+    def write_transaction(self, *, is_checked: bool = True) -> Iterator[sa.Connection]:
         """A transaction that commits everything or nothing. Raises StoreUnavailableError and
-        WatchdogDatabaseSchemaError."""
+        WatchdogDatabaseSchemaError. `is_checked`: after `check_before_write`."""
         actions: list[Callable[[], None]] = []
         with translate_store_driver_errors(), self.writer.begin() as connection:
             connection.info[_ACTIONS_AFTER_COMMIT_KEY] = actions
+            if is_checked:
+                self.check_before_write(connection)
             yield connection
         for action in actions:
             action()

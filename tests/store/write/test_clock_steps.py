@@ -6,7 +6,15 @@ import pytest
 import sqlalchemy as sa
 
 from tests.store.write.test_watermark_downtime import STALENESS_THRESHOLD_MS, SimulatedProcess
-from tests.support.store import INTERVAL_MS, LOCATION, START_AT, StoreHarness, make_registered_probe, make_result
+from tests.support.store import (
+    INTERVAL_MS,
+    LOCATION,
+    START_AT,
+    DatabasePair,
+    StoreHarness,
+    make_registered_probe,
+    make_result,
+)
 from watchdog.domain.clock_steps import format_timeline, parse_generation
 from watchdog.domain.formatting import DAY_MS, HOUR_MS
 from watchdog.domain.heartbeat import HEARTBEAT_STATE_KEY, HeartbeatState
@@ -310,9 +318,9 @@ def test_check_ins_count_at_the_latest_at_the_step(database: Database) -> None:
     )
 
 
-def test_another_process_follows(database: Database) -> None:
-    process = SteppingProcess(database)
-    other = StoreHarness(database, list(process.harness.registry.values()), now=START_AT, create_schema=False)
+def test_another_process_follows(databases: DatabasePair) -> None:
+    process = SteppingProcess(databases.first)
+    other = StoreHarness(databases.second, list(process.harness.registry.values()), now=START_AT, create_schema=False)
     process.run(START_AT + 100_000)
     other.claim_slots(process.now)
     old_time = process.now
@@ -320,7 +328,7 @@ def test_another_process_follows(database: Database) -> None:
     with pytest.raises(ClockSteppedError):
         other.claim_slots(old_time + 1_000)
     assert process.harness.select_row(watermarks)["claimed_until"] == to, "the old time moves nothing"
-    assert adopt_clock_step(database, LOCATION, generation=0, to=to) is None, "each step is adopted once"
+    assert adopt_clock_step(databases.second, LOCATION, generation=0, to=to) is None, "each step is adopted once"
     assert len(process.harness.select_rows(clock_steps)) == 1
     other.watermark.enter_generation()
     assert {slot.location for slot in other.claim_slots(other.select_rows(schedule)[0]["next_due"])} == {

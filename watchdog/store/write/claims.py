@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 import sqlalchemy as sa
@@ -15,6 +16,7 @@ from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.rules import missed_run
 from watchdog.domain.schedule import CronSchedule, IntervalSchedule, Schedule
 from watchdog.store.database import Database
+from watchdog.store.errors import ClockSteppedError
 from watchdog.store.tables import results, schedule
 from watchdog.store.write.probe_registry import ProbeRegistry
 from watchdog.store.write.probe_state import load_probe_state
@@ -70,7 +72,8 @@ class SlotClaimer:
                 slots += self._claim_rows(connection, rows, now)
             states = load_probe_state(connection, [slot.probe for slot in slots])
         if all_claimed:
-            self.watermark.detect_gap(now, advance=True)
+            with suppress(ClockSteppedError):  # after the claim, whose slots this process runs
+                self.watermark.detect_gap(now, advance=True)
         return slots, states
 
     def _claim_rows(self, connection: sa.Connection, rows: Sequence[Any], now: int) -> list[ClaimedSlot]:

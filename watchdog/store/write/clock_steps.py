@@ -78,7 +78,7 @@ def load_stored_time(database: Database, location: str) -> StoredTime:
     server_clock = sa.text("CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)")
     database_time = sa.select(server_clock if database.is_postgres else sa.null()).scalar_subquery()
     query = sa.select(database_time, watermarks.c.generation, watermarks.c.claimed_until)
-    with database.write_transaction() as connection:
+    with database.write_transaction(is_checked=False) as connection:
         row = connection.execute(query.where(watermarks.c.location == location)).first()
         return StoredTime(*row) if row else StoredTime(connection.execute(sa.select(database_time)).scalar(), 0, None)
 
@@ -93,7 +93,7 @@ def adopt_clock_step(
     `to`; the slots that a step forward skips become one `missed` row of each probe; leases, deadlines of the outbox and
     the beginnings of open incidents keep their distance from now.
     """
-    with database.write_transaction() as connection:
+    with database.write_transaction(is_checked=False) as connection:
         here = watermarks.c.location == location
         row = connection.execute(sa.select(watermarks).where(here).with_for_update()).one()
         if row.generation != generation:

@@ -43,23 +43,32 @@ class Watermark:
         with self.database.open_read_transaction() as connection:
             self.load_generation(connection)
 
+    def refuse_writes_in_another_generation(self) -> None:
+        """From now on, a write transaction of this database raises ClockSteppedError if another process has adopted a
+        step of the clock, and no process adopts one before the transaction ends."""
+        self.database.check_before_write = self._require_generation
+
+    def _require_generation(self, connection: sa.Connection) -> None:
+        query = sa.select(watermarks.c.generation).where(watermarks.c.location == self.location)
+        # This lock conflicts only with that of the adoption: neither claims nor other writes wait for it.
+        generation = connection.execute(query.with_for_update(read=True, key_share=True)).scalar()
+        if not self._is_loaded:
+            self.load_generation(connection)
+        if generation is not None and generation != self.generation:
+            raise ClockSteppedError("another process has adopted a step of the clock")
+
     def detect_gap(self, now: int, *, advance: bool = False) -> None:
         """Store a gap if the watermark has not moved. With `advance`, move it to `now`: every slot due by then is
         claimed.
 
-        Without `advance`, this reads the database only once in DOWNTIME_GAP_CHECK_INTERVAL_MS. Raises ClockSteppedError
-        if another process has adopted a step of the clock.
+        Without `advance`, this reads the database only once in DOWNTIME_GAP_CHECK_INTERVAL_MS.
         """
         if 0 <= now - self._gap_checked_at < DOWNTIME_GAP_CHECK_INTERVAL_MS and not advance:
             return
         here, new_gaps = watermarks.c.location == self.location, None
         with self.database.write_transaction() as connection:
-            query = sa.select(watermarks.c.claimed_until, watermarks.c.generation).where(here).with_for_update()
-            claimed_until, generation = connection.execute(query).one()
-            if not self._is_loaded:
-                self.load_generation(connection)
-            if generation != self.generation:
-                raise ClockSteppedError("another process has adopted a step of the clock")
+            query = sa.select(watermarks.c.claimed_until).where(here).with_for_update(key_share=True)
+            claimed_until: int = connection.execute(query).scalar_one()
             is_gap = now - claimed_until > MIN_DOWNTIME_GAP_MS
             if is_gap:
                 store_gap(self.database, connection, self.timeline, claimed_until, now)
