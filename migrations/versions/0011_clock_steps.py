@@ -22,6 +22,8 @@ def upgrade() -> None:
     for table in ("watermarks", "alert_states", "incidents"):
         op.add_column(table, sa.Column("generation", sa.Integer(), server_default="0", nullable=False))
     op.add_column("incidents", sa.Column("clock_shift", sa.BigInteger(), server_default="0", nullable=False))
+    op.add_column("incidents", sa.Column("resolved_generation", sa.Integer()))
+    op.execute("UPDATE incidents SET resolved_generation = 0 WHERE resolved_at IS NOT NULL")
     with op.batch_alter_table("staleness_events") as batch:
         batch.add_column(sa.Column("timeline", sa.Text(), server_default="local", nullable=False))
         batch.drop_constraint("pk_staleness_events", type_="primary")

@@ -252,6 +252,7 @@ incidents = Table(
     Column("first_message", Text, nullable=False, server_default=""),
     Column("generation", Integer, nullable=False, server_default="0"),  # the clock generation of since
     Column("clock_shift", BigInteger, nullable=False, server_default="0"),  # how far steps have moved the time of since
+    Column("resolved_generation", Integer),  # the clock generation of resolved_slot and resolved_at
 )  # fmt: skip
 Index(
     "uq_incidents_open", incidents.c.probe, incidents.c.rule, incidents.c.subject, unique=True,

@@ -8,7 +8,6 @@ from urllib.parse import quote
 
 import sqlalchemy as sa
 
-from watchdog.domain.clock_steps import parse_generation
 from watchdog.domain.model import (
     AlertMessageContext,
     AlertMessageIncident,
@@ -29,9 +28,10 @@ from watchdog.domain.rules import AlertPolicy, availability, is_result_bad_by_ru
 from watchdog.domain.shared_cause import format_display_name_of_shared_cause
 from watchdog.store import codec
 from watchdog.store.listings import build_results_from_rows
+from watchdog.store.read.generation_results import build_results_of_generation, result_generation
 from watchdog.store.read.job_runs import list_job_runs
 from watchdog.store.tables import (
-    CURRENT_RESULT_COLUMNS,
+    RESULT_COLUMNS,
     cause_changes,
     clock_steps,
     current_results,
@@ -79,26 +79,23 @@ def load_alert_message_context(
     of_probe = (current_results.c.probe == row.probe, current_results.c.outcome != Outcome.MISSED)
     newest_first = sa.select(current_results).where(*of_probe).order_by(current_results.c.slot.desc())
     recent_rows = connection.execute(newest_first.limit(MAX_RECENT_RUNS_IN_ALERT)).all()
-    slot = current_results.c.slot
-    before = slot <= row.since if row.rule == stale.ALERT_RULE_NAME else slot < row.since
-    last_good = connection.execute(
-        newest_first.where(before, current_results.c.outcome == Outcome.PASS).limit(1)
-    ).first()
-    first_bad = _load_first_bad_row(connection, row)
+    last_good, first_bad = _load_last_good_and_first_bad_row(connection, row)
     is_job = row.rule == job.ALERT_RULE_NAME
     members = _load_message_incidents(connection, named_incidents)
     recent_runs = tuple(_build_run_summary_from_row(r) for r in reversed(recent_rows))
     last_good_run = None if last_good is None else _build_run_summary_from_row(last_good)
     if is_job:
-        recent_runs = tuple(list_job_runs(connection, row.probe, probe.kind, row.subject, MAX_RECENT_RUNS_IN_ALERT))
-        good = [run for run in recent_runs if run.outcome is Outcome.PASS and run.slot < row.since]
+        of_job = (connection, row.probe, probe.kind, row.subject, MAX_RECENT_RUNS_IN_ALERT)
+        recent_runs = tuple(list_job_runs(*of_job))
+        runs = list_job_runs(*of_job, build_results_of_generation(row.generation))
+        good = [run for run in runs if run.outcome is Outcome.PASS and run.slot < row.since]
         last_good_run = good[-1] if good else None
     return AlertMessageContext(
         event=notification.event,
         incident=build_incident_from_row(row),
         probe=probe,
         now=now,
-        bad_count=_count_bad_incident_results(connection, row, probe, now),
+        bad_count=_count_bad_incident_results(connection, row, probe),
         threshold=row.threshold,
         last_good=last_good_run,
         recent_runs=recent_runs,
@@ -147,11 +144,15 @@ def _load_shared_cause_text(
     return format_display_name_of_shared_cause(cause, [member.probe.target for member in members])
 
 
-def _load_first_bad_row(connection: sa.Connection, row: Any) -> Any | None:
-    """Also if its instant has come again since, after a step of the clock. `row`: of the incident."""
-    key = results.c.probe == row.probe, results.c.slot == row.since, results.c.outcome != Outcome.MISSED
-    rows = connection.execute(sa.select(results).where(*key)).all()
-    return next((each for each in rows if parse_generation(each.location) == row.generation), None)
+def _load_last_good_and_first_bad_row(connection: sa.Connection, row: Any) -> tuple[Any | None, Any | None]:
+    """Of the results as they counted when the incident began: since then, its instants may have come again. `row`: of
+    the incident."""
+    counted = build_results_of_generation(row.generation)
+    of_probe = sa.select(counted).where(counted.c.probe == row.probe)
+    is_before = counted.c.slot <= row.since if row.rule == stale.ALERT_RULE_NAME else counted.c.slot < row.since
+    good = of_probe.where(is_before, counted.c.outcome == Outcome.PASS).order_by(counted.c.slot.desc()).limit(1)
+    bad = of_probe.where(counted.c.slot == row.since, counted.c.outcome != Outcome.MISSED)
+    return connection.execute(good).first(), connection.execute(bad).first()
 
 
 def _load_other_destinations_with_delivery_state(
@@ -171,27 +172,26 @@ def list_incident_cause_changes(connection: sa.Connection, incident: str) -> lis
     return [IncidentCauseChange(*row) for row in connection.execute(query)]
 
 
-def _count_bad_incident_results(connection: sa.Connection, row: Any, probe: ProbeInfo, now: int) -> int:
+def _count_bad_incident_results(connection: sa.Connection, row: Any, probe: ProbeInfo) -> int:
     """How many results of the incident's subject were bad, from the first to the one that ended it."""
-    end = row.resolved_slot if row.resolved_slot is not None else now
-    start = min([row.since, *connection.execute(_build_later_restarts_query(row.generation)).scalars()])
-    slot = current_results.c.slot
-    of_incident = (current_results.c.probe == row.probe, slot >= start, slot <= end, ~current_results.c.late)
-    query = sa.select(*CURRENT_RESULT_COLUMNS).where(*of_incident).order_by(slot.desc())
+    order, first = sa.tuple_(result_generation, results.c.slot), sa.tuple_(row.generation, row.since)
+    of_incident = [results.c.probe == row.probe, ~results.c.late, order >= first]
+    later_restarts = sa.select(clock_steps.c.stepped_to).where(clock_steps.c.generation > row.generation)
+    of_incident.append(results.c.slot >= min([row.since, *connection.execute(later_restarts).scalars()]))
+    if row.resolved_slot is not None:
+        of_incident.append(order <= sa.tuple_(row.resolved_generation or 0, row.resolved_slot))
+    query = sa.select(*RESULT_COLUMNS).where(*of_incident).order_by(results.c.slot.desc(), results.c.location)
     rows = connection.execute(query.limit(MAX_RESULTS_REEVALUATED_FOR_ALERT)).all()
-    newest = list(build_results_from_rows(connection, reversed(rows)))
+    newest = build_results_from_rows(connection, reversed(rows))
     policy = AlertPolicy(probe, lambda _: 0)
     count = sum(is_result_bad_by_rule_about_subject(policy, result, row.rule, row.subject) for result in newest)
-    if len(newest) == MAX_RESULTS_REEVALUATED_FOR_ALERT:
+    if len(rows) == MAX_RESULTS_REEVALUATED_FOR_ALERT:
         outcomes = BAD_OUTCOMES_BY_RULE.get(row.rule, (Outcome.PASS, Outcome.FAIL))
-        older = sa.select(sa.func.count()).where(*of_incident, slot < newest[0].slot)
-        count += connection.execute(older.where(current_results.c.outcome.in_(outcomes))).scalar_one()
+        older = query.offset(len(rows)).subquery()
+        count += connection.execute(
+            sa.select(sa.func.count()).where(older.c.outcome.in_(outcomes))
+        ).scalar_one()
     return count
-
-
-def _build_later_restarts_query(generation: int) -> sa.Select[tuple[int]]:
-    """Where time continued after the steps of the clock that came later."""
-    return sa.select(clock_steps.c.stepped_to).where(clock_steps.c.generation > generation)
 
 
 def _load_result_with_evidence(connection: sa.Connection, row: Any | None) -> ResultWithEvidence | None:

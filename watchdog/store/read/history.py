@@ -17,17 +17,14 @@ from watchdog.store.codec import decode_nullable_json
 from watchdog.store.listings import build_results_from_rows
 from watchdog.store.read.status import JUDGED_OUTCOMES, RESULT_ROW_COLUMNS, ResultRow, result_row_from_columns
 from watchdog.store.tables import (
-    CURRENT_RESULT_COLUMNS,
+    RESULT_COLUMNS,
     check_ins,
+    clock_steps,
     current_results,
     evidence,
     incidents,
     probes,
     rollups,
-)
-
-_RESULT_EVIDENCE_JOIN_CONDITION = sa.and_(
-    *(evidence.c[name] == current_results.c[name] for name in ("probe", "slot", "location"))
 )
 
 
@@ -51,11 +48,20 @@ class StoredResultWithEvidence:
 
 
 def list_incident_intervals(connection: Connection, start: int) -> list[IncidentInterval]:
-    """The incidents that were open at `start` or later."""
+    """The incidents that were open at `start` or later, without what is at instants that came again afterwards."""
     since = incidents.c.since + incidents.c.clock_shift
-    columns = (incidents.c.probe, incidents.c.rule, since, incidents.c.resolved_at)
+    columns = (incidents.c.probe, incidents.c.rule, since, incidents.c.resolved_at, clock_steps.c.valid_until)
+    ended_generation = clock_steps.c.generation - 1
+    query = sa.select(*columns).join_from(
+        incidents, clock_steps, incidents.c.resolved_generation == ended_generation, isouter=True
+    )
     open_since = sa.or_(incidents.c.resolved_at.is_(None), incidents.c.resolved_at >= start)
-    return [IncidentInterval(*row) for row in connection.execute(sa.select(*columns).where(open_since))]
+    intervals = []
+    for *row, resolved_at, valid_until in connection.execute(query.where(open_since)):
+        interval = IncidentInterval(*row, resolved_at if valid_until is None else min(resolved_at, valid_until))
+        if interval.resolved_at is None or interval.since <= interval.resolved_at:
+            intervals.append(interval)
+    return intervals
 
 
 def load_days_with_judged_results(
@@ -128,15 +134,16 @@ def list_results_before(
 
 
 def load_result_details(
-    connection: Connection, probe: int, slots: Collection[int]
+    connection: Connection, probe: int, slots: Collection[int], counted: sa.Subquery = current_results
 ) -> dict[int, StoredResultWithEvidence]:
-    """Slot -> result with its evidence; slots without a result are missing."""
+    """Slot -> result with its evidence; slots without a result are missing. `counted`: the results that count."""
+    columns = [counted.c[column.name] for column in RESULT_COLUMNS]
     query = (
-        sa.select(*CURRENT_RESULT_COLUMNS, current_results.c.recorded_at, evidence.c.facts, evidence.c.excerpt)
-        .join_from(current_results, evidence, _RESULT_EVIDENCE_JOIN_CONDITION, isouter=True)
-        .where(current_results.c.probe == probe, current_results.c.slot.in_(slots))
+        sa.select(*columns, counted.c.recorded_at, evidence.c.facts, evidence.c.excerpt)
+        .join_from(counted, evidence, _build_evidence_join_condition(counted), isouter=True)
+        .where(counted.c.probe == probe, counted.c.slot.in_(slots))
     )
-    rows = connection.execute(query.order_by(current_results.c.slot)).all()
+    rows = connection.execute(query.order_by(counted.c.slot)).all()
     stored_results = build_results_from_rows(connection, (row[:-3] for row in rows))
     details = {}
     for result, (*_, recorded_at, facts, excerpt) in zip(stored_results, rows, strict=True):
@@ -145,22 +152,26 @@ def load_result_details(
     return details
 
 
-def load_last_good_slot_before(connection: Connection, probe: int, slot: int) -> int | None:
-    """The newest slot before `slot` that passed."""
-    passed = (
-        current_results.c.probe == probe,
-        current_results.c.slot < slot,
-        current_results.c.outcome == Outcome.PASS,
-    )
-    query = sa.select(current_results.c.slot).where(*passed).order_by(current_results.c.slot.desc()).limit(1)
+def _build_evidence_join_condition(counted: sa.Subquery) -> sa.ColumnElement[bool]:
+    return sa.and_(*(evidence.c[name] == counted.c[name] for name in ("probe", "slot", "location")))
+
+
+def load_last_good_slot_before(
+    connection: Connection, probe: int, slot: int, counted: sa.Subquery = current_results
+) -> int | None:
+    """The newest slot before `slot` that passed. `counted`: the results that count."""
+    passed = counted.c.probe == probe, counted.c.slot < slot, counted.c.outcome == Outcome.PASS
+    query = sa.select(counted.c.slot).where(*passed).order_by(counted.c.slot.desc()).limit(1)
     return connection.execute(query).scalar()
 
 
-def load_last_good_slot_that_has_evidence(connection: Connection, probe: int, slot: int) -> int | None:
-    """The newest slot before `slot` that passed and has evidence."""
+def load_last_good_slot_that_has_evidence(
+    connection: Connection, probe: int, slot: int, counted: sa.Subquery = current_results
+) -> int | None:
+    """The newest slot before `slot` that passed and has evidence. `counted`: the results that count."""
     query = (
-        sa.select(evidence.c.slot).join_from(evidence, current_results, _RESULT_EVIDENCE_JOIN_CONDITION)
-        .where(evidence.c.probe == probe, evidence.c.slot < slot, current_results.c.outcome == Outcome.PASS)
+        sa.select(evidence.c.slot).join_from(evidence, counted, _build_evidence_join_condition(counted))
+        .where(evidence.c.probe == probe, evidence.c.slot < slot, counted.c.outcome == Outcome.PASS)
         .order_by(evidence.c.slot.desc()).limit(1)
     )  # fmt: skip
     return connection.execute(query).scalar()

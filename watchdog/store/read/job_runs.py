@@ -19,12 +19,18 @@ MAX_LISTINGS_SEARCHED_FOR_RUNS = 300
 
 
 def list_job_runs(
-    connection: sa.Connection, probe: int, probe_kind: str, job_name: str, limit: int
+    connection: sa.Connection,
+    probe: int,
+    probe_kind: str,
+    job_name: str,
+    limit: int,
+    listings: sa.Subquery = current_results,
 ) -> list[RunSummary]:
-    """At most `limit` ended runs, oldest first; a run's `slot` is when it ended."""
+    """At most `limit` ended runs, oldest first; a run's `slot` is when it ended. `listings`: the results that name the
+    runs of a probe that lists jobs."""
     if probe_kind == HEARTBEAT_PROBE_KIND:
         return _list_runs_from_check_ins(connection, probe, limit)
-    return _list_runs_from_listings(connection, probe, job_name, limit)
+    return _list_runs_from_listings(connection, probe, job_name, limit, listings)
 
 
 def list_check_in_runs(
@@ -45,16 +51,16 @@ def _list_runs_from_check_ins(connection: sa.Connection, probe: int, limit: int)
     ]
 
 
-def _list_runs_from_listings(connection: sa.Connection, probe: int, job_name: str, limit: int) -> list[RunSummary]:
+def _list_runs_from_listings(
+    connection: sa.Connection, probe: int, job_name: str, limit: int, listings: sa.Subquery
+) -> list[RunSummary]:
     """A listing that has the job's name has all of its facts, so no other result needs to be read."""
-    names_job = current_results.c.facts.contains(f"{encode_compact_json(job_name)}:[", autoescape=True)
-    query = sa.select(current_results.c.facts).where(
-        current_results.c.probe == probe, names_job, ~current_results.c.late
-    )
+    columns = listings.c
+    names_job = columns.facts.contains(f"{encode_compact_json(job_name)}:[", autoescape=True)
+    query = sa.select(columns.facts).where(columns.probe == probe, names_job, ~columns.late)
+    newest_first = query.order_by(columns.slot.desc()).limit(MAX_LISTINGS_SEARCHED_FOR_RUNS)
     runs: dict[int, RunSummary] = {}
-    for text in connection.execute(
-        query.order_by(current_results.c.slot.desc()).limit(MAX_LISTINGS_SEARCHED_FOR_RUNS)
-    ).scalars():
+    for text in connection.execute(newest_first).scalars():
         listing = decode_nullable_json(text).get(job.ALERT_RULE_NAME)
         values = listing[1].get(job_name) if listing else None
         if values is None:

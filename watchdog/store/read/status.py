@@ -28,6 +28,7 @@ from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.codec import decode_nullable_json, decode_probe_info
 from watchdog.store.read.alert_context import INCIDENTS_WITH_PROBE_INFO_QUERY, build_incident_from_row
 from watchdog.store.tables import (
+    clock_steps,
     current_results,
     incidents,
     outbox,
@@ -115,6 +116,8 @@ class IncidentRecord:
     routing_log: tuple[str, ...]
     """Each step of the routing decision, in words."""
     resolved_slot: int | None
+    generation: int
+    """The clock generation in which it began."""
 
 
 class DeliveryRecord(NamedTuple):
@@ -247,12 +250,17 @@ def _incident_record_from_row(row: sa.Row[Any]) -> IncidentRecord:
         threshold=row.threshold,
         routing_log=tuple(decode_nullable_json(row.routing_log)),
         resolved_slot=row.resolved_slot,
+        generation=row.generation,
     )
 
 
 def count_incidents_by_probe(connection: Connection, since: int) -> dict[int, int]:
-    """Probe -> how many incidents were opened at or after an instant; probes without incidents are missing."""
-    query = sa.select(incidents.c.probe, sa.func.count()).where(incidents.c.opened_at >= since)
+    """Probe -> how many incidents were opened at or after an instant, without those whose instants came again; probes
+    without incidents are missing."""
+    came_again = sa.exists().where(
+        clock_steps.c.generation == incidents.c.resolved_generation + 1, clock_steps.c.valid_until < incidents.c.opened_at
+    )
+    query = sa.select(incidents.c.probe, sa.func.count()).where(incidents.c.opened_at >= since, ~came_again)
     return {row[0]: row[1] for row in connection.execute(query.group_by(incidents.c.probe))}
 
 

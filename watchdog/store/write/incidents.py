@@ -113,6 +113,7 @@ def resolve_incident(
     destinations_without_resolved: Collection[str],
 ) -> None:
     """`slot`: the slot that decided it. `resolution`: a reason; empty if the subject recovered."""
-    values = {"resolved_at": now, "resolved_slot": slot, "resolution": resolution}
+    generation = sa.select(sa.func.coalesce(sa.func.max(clock_steps.c.generation), 0)).scalar_subquery()
+    values = {"resolved_at": now, "resolved_slot": slot, "resolved_generation": generation, "resolution": resolution}
     connection.execute(sa.update(incidents).where(incidents.c.id == incident).values(**values))
     enqueue_resolved_notifications(connection, incident, now, destinations_without_resolved)
