@@ -188,9 +188,7 @@ def _count_bad_incident_results(connection: sa.Connection, row: Any, probe: Prob
     if len(rows) == MAX_RESULTS_REEVALUATED_FOR_ALERT:
         outcomes = BAD_OUTCOMES_BY_RULE.get(row.rule, (Outcome.PASS, Outcome.FAIL))
         older = query.offset(len(rows)).subquery()
-        count += connection.execute(
-            sa.select(sa.func.count()).where(older.c.outcome.in_(outcomes))
-        ).scalar_one()
+        count += connection.execute(sa.select(sa.func.count()).where(older.c.outcome.in_(outcomes))).scalar_one()
     return count
 
 

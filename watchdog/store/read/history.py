@@ -57,10 +57,10 @@ def list_incident_intervals(connection: Connection, start: int) -> list[Incident
     )
     open_since = sa.or_(incidents.c.resolved_at.is_(None), incidents.c.resolved_at >= start)
     intervals = []
-    for *row, resolved_at, valid_until in connection.execute(query.where(open_since)):
-        interval = IncidentInterval(*row, resolved_at if valid_until is None else min(resolved_at, valid_until))
-        if interval.resolved_at is None or interval.since <= interval.resolved_at:
-            intervals.append(interval)
+    for probe, rule, began_at, resolved_at, valid_until in connection.execute(query.where(open_since)):
+        ended_at = resolved_at if valid_until is None else min(resolved_at, valid_until)
+        if ended_at is None or began_at <= ended_at:
+            intervals.append(IncidentInterval(probe, rule, began_at, ended_at))
     return intervals
 
 

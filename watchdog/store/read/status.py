@@ -258,7 +258,8 @@ def count_incidents_by_probe(connection: Connection, since: int) -> dict[int, in
     """Probe -> how many incidents were opened at or after an instant, without those whose instants came again; probes
     without incidents are missing."""
     came_again = sa.exists().where(
-        clock_steps.c.generation == incidents.c.resolved_generation + 1, clock_steps.c.valid_until < incidents.c.opened_at
+        clock_steps.c.generation == incidents.c.resolved_generation + 1,
+        clock_steps.c.valid_until < incidents.c.opened_at,
     )
     query = sa.select(incidents.c.probe, sa.func.count()).where(incidents.c.opened_at >= since, ~came_again)
     return {row[0]: row[1] for row in connection.execute(query.group_by(incidents.c.probe))}
