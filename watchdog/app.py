@@ -39,6 +39,7 @@ from watchdog.service.direct_notices import StoreAbsenceNotifier
 from watchdog.service.member_faults import WatchdogProcessFaultReporter
 from watchdog.service.membership import ProcessLeaseKeeper
 from watchdog.service.notifications import NotificationSender
+from watchdog.service.process_resources import keep_heap_small
 from watchdog.service.registration import build_registered_probe
 from watchdog.service.remediation import RemediationRunner
 from watchdog.service.scheduler import MonitoringService, RetentionPolicy
@@ -393,6 +394,8 @@ async def serve_until_shutdown(loaded_config: LoadedConfig, listen_socket: socke
             member=app.service.lease_keeper.membership.member_id,
             revision=app.service.lease_keeper.membership.revision,
         )
+        keeping_heap_small = asyncio.create_task(keep_heap_small())
         await shutdown.wait()
+        keeping_heap_small.cancel()
         log.info("stopping")
     log.info("stopped")

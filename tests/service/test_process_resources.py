@@ -89,3 +89,26 @@ def test_large_blocks_are_returned_to_the_system() -> None:
         return float(subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout)
 
     assert measure_growth_mb("limited") < 10 < measure_growth_mb("default")
+
+
+HEAP_PROGRAM = """
+import asyncio, gc, pathlib, resource, sys
+from watchdog.service import process_resources
+process_resources.LOADED_AFTER_S = process_resources.MEMORY_RETURN_INTERVAL_S = 0.01
+def resident_mb():
+    return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+async def run():
+    blocks = [bytes(1_000) for _ in range(40_000)]
+    del blocks[:-1]  # the last one keeps the heap from shrinking at its end
+    before_mb, frozen = resident_mb(), gc.get_freeze_count()
+    task = asyncio.create_task(process_resources.keep_heap_small())
+    await asyncio.sleep(0.2)
+    print(before_mb - resident_mb() > 20, frozen, gc.get_freeze_count() > 1_000, task.done())
+asyncio.run(run())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="malloc_trim is glibc's")
+def test_free_memory_is_returned_and_what_is_loaded_is_not_visited_again() -> None:
+    ran = subprocess.run([sys.executable, "-c", HEAP_PROGRAM], check=True, capture_output=True, text=True, timeout=60)
+    assert ran.stdout == "True 0 True False\n"

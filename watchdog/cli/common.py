@@ -33,10 +33,14 @@ ConfigFileOption = Annotated[Path, typer.Option("--config", "-c", metavar="FILE"
 DEFAULT_CONFIG_PATH = Path("watchdog.yaml")
 
 
+GC_THRESHOLD_OBJECTS = 10_000
+"""How many objects are created before the youngest ones are visited: as much garbage may accumulate."""
+
+
 def freeze_heap_and_enable_gc() -> None:
     """For a service: what is loaded by now lives as long as the process, and is not visited again."""
     gc.freeze()
-    gc.set_threshold(50_000)
+    gc.set_threshold(GC_THRESHOLD_OBJECTS)
     gc.enable()
 
 

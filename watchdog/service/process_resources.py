@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
+import gc
 import resource
 from typing import NamedTuple
 
@@ -48,6 +50,23 @@ def compute_run_and_connection_limits(limit: int) -> RunAndConnectionLimits:
     http_connections = min(MAX_WEB_SERVER_CONNECTIONS, limit // 4)
     places = (limit - http_connections - FILE_DESCRIPTORS_FOR_OTHER_USES) // FILE_DESCRIPTORS_PER_RUN
     return RunAndConnectionLimits(min(max(places, MIN_RUN_PLACES), MAX_RUN_PLACES), http_connections)
+
+
+LOADED_AFTER_S = 60.0
+"""By then the first run of each probe has imported what it needs."""
+MEMORY_RETURN_INTERVAL_S = 60.0
+
+
+async def keep_heap_small() -> None:
+    """Once everything is loaded, exclude it from garbage collection, so that a collection takes little time and happens
+    after little garbage. Then return free memory to the system at an interval. Never returns."""
+    await asyncio.sleep(LOADED_AFTER_S)
+    gc.collect()
+    gc.freeze()
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it
+    while malloc_trim is not None:
+        malloc_trim(0)
+        await asyncio.sleep(MEMORY_RETURN_INTERVAL_S)
 
 
 def limit_heap_fragmentation() -> None:
