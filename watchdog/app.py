@@ -277,11 +277,10 @@ def build_watchdog_process_configuration(
         )
         for probe in configured_probes
     ]
-    tokens = {
-        digest_json(token): probe_id for token, probe_id in map_check_in_tokens_to_probe_ids(configured_probes).items()
-    }
+    tokens = map_check_in_tokens_to_probe_ids(configured_probes)
+    token_digests = {digest_json(token): probe_id for token, probe_id in tokens.items()}
     return WatchdogProcessConfiguration(
-        definitions.digest, registered_probes, routes, destinations=destinations, check_in_tokens=tokens
+        definitions.digest, registered_probes, routes, destinations=destinations, check_in_tokens=token_digests
     )
 
 
@@ -394,8 +393,8 @@ async def serve_until_shutdown(loaded_config: LoadedConfig, listen_socket: socke
             member=app.service.lease_keeper.membership.member_id,
             revision=app.service.lease_keeper.membership.revision,
         )
-        keeping_heap_small = asyncio.create_task(keep_heap_small())
+        heap_task = asyncio.create_task(keep_heap_small())
         await shutdown.wait()
-        keeping_heap_small.cancel()
+        heap_task.cancel()
         log.info("stopping")
     log.info("stopped")
