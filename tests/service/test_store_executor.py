@@ -19,14 +19,14 @@ def harness(database_url: str) -> Iterator[StoreHarness]:
 
 
 async def test_a_write_that_another_process_makes_outdated_is_run_again(harness: StoreHarness) -> None:
-    times, seen = iter([START_AT, START_AT - HOUR_MS]), []
+    times, write_times = iter([START_AT, START_AT - HOUR_MS]), []
 
     def write(now: int) -> str:
-        seen.append(now)
+        write_times.append(now)
         if now == START_AT:
             raise ClockSteppedError
         return "written"
 
     executor = StoreExecutor(harness.database, lambda: next(times))
     assert await executor.run_write_with_now(write) == "written"
-    assert seen == [START_AT, START_AT - HOUR_MS]
+    assert write_times == [START_AT, START_AT - HOUR_MS]
