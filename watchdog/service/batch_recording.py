@@ -78,13 +78,13 @@ def build_unstorable_result_replacement(result: ProbeResult) -> ResultToRecord:
     )
 
 
-def compute_rerun_times(batch: Iterable[ResultToRecord], probes: Mapping[int, Probe]) -> dict[int, int]:
-    """When each probe runs next at the latest, if it has a deadline, or if it has failed and has a
-    `retry_interval`. Later results of a probe replace earlier ones."""
+def compute_rerun_times(batch: Iterable[ResultToRecord], probes: Mapping[int, Probe], timeline: str) -> dict[int, int]:
+    """When each probe runs next at the latest, if it has a deadline, or if it has failed and has a `retry_interval`.
+    Later results of a probe replace earlier ones, and those of another timeline say nothing about this one."""
     times = {}
     for recorded in sorted(batch, key=lambda recorded: recorded.result.slot):
         result, probe = recorded.result, probes.get(recorded.result.probe)
-        if probe is None:
+        if probe is None or result.location != timeline:
             continue
         if recorded.rerun_at is not None:
             times[result.probe] = recorded.rerun_at

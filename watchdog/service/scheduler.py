@@ -337,8 +337,9 @@ class MonitoringService:
             log.error("results_dropped", count=sum(each.count for each in dropped.values()))
             counts = {probe: (each.first_slot, each.count) for probe, each in dropped.items()}
             await self.store_executor.run_write_with_now(partial(record_dropped_results_as_missed, self.claims, counts))
-        if rerun_times := compute_rerun_times(batch, self.probes):
-            await self.store_executor.run_write(self.claims.reschedule_sooner, rerun_times)
+        timeline = self.claims.watermark.timeline
+        if rerun_times := compute_rerun_times(batch, self.probes, timeline):
+            await self.store_executor.run_write(partial(self.claims.reschedule_sooner, rerun_times, timeline=timeline))
         await self._notify_of_transitions(transitions)
 
     async def _notify_of_transitions(self, transitions: list[IncidentTransition]) -> None:

@@ -131,6 +131,12 @@ FINDING_REASON_ENTRIES = (
         "Start it manually if something depends on it, and see `watchdog.clock_step`.",
     ),
     _missed_reason_entry(
+        "missed.already_started",
+        "Already started",
+        "The clock was set back after a run of a cron schedule had been started, so its time came again.",
+        "No action is needed: no run is started twice.",
+    ),
+    _missed_reason_entry(
         "missed.result_lost",
         "Result lost",
         "The run started, but its result was not stored, because the process was killed.",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeAlias
 
 import sqlalchemy as sa
@@ -80,11 +81,10 @@ class SlotClaimer:
         rows = [row for row in rows if self.registry.may_claim_else_exclude(row.probe, row.probe_definition)]
         in_flight, missed = self._split_in_flight_and_lost(connection, rows, now)
         claimed, updates, timeline = [], [], self.watermark.timeline
-        plans = [(row, *self._choose_slot_to_run_and_missed_results(row, now)) for row in rows]
-        ran = self._find_slots_that_ran_earlier(connection, [(row.probe, slot) for row, slot, *_ in plans])
-        for row, planned_slot, skipped, next_due in plans:
+        started = self._find_cron_slots_started_earlier(connection, rows, in_flight, missed, now)
+        for row in rows:
+            slot, skipped, next_due = self._choose_slot_to_run_and_missed_results(row, started[row.probe], now)
             missed += skipped
-            slot = None if (row.probe, planned_slot) in ran else planned_slot
             if slot is not None:
                 late_ms = now - slot if self._should_catch_up(row.probe, slot, now) else 0
                 claimed.append(ClaimedSlot(row.probe, slot, timeline, row.last_slot, late_ms))
@@ -130,37 +130,51 @@ class SlotClaimer:
             self._build_lost_run_result(probe, slot, now)._replace(location=timeline) for probe, slot, timeline in lost
         ]
 
-    def _find_slots_that_ran_earlier(
-        self, connection: sa.Connection, slots: Sequence[tuple[int, int | None]]
-    ) -> set[tuple[int, int]]:
-        """Which of these (probe, slot) of cron schedules have run in an earlier clock generation: they do not run
-        again."""
-        keys = [
-            (probe, slot)
-            for probe, slot in slots
-            if self.watermark.generation and slot is not None and self._is_cron(probe)
-        ]
-        if not keys:
-            return set()
-        of_slots = sa.tuple_(results.c.probe, results.c.slot).in_(keys)
-        took_place = results.c.outcome != Outcome.MISSED, results.c.location != self.watermark.timeline
-        query = sa.select(results.c.probe, results.c.slot).where(of_slots, *took_place)
-        return set(map(tuple, connection.execute(query)))
+    def _find_cron_slots_started_earlier(
+        self,
+        connection: sa.Connection,
+        rows: Sequence[Any],
+        in_flight: Mapping[int, Iterable[InFlightSlot]],
+        lost: Iterable[ProbeResult],
+        now: int,
+    ) -> Mapping[int, set[int]]:
+        """The due slots of each cron schedule whose run was started in an earlier clock generation: it may have taken
+        place, so it is never started again. `in_flight`, `lost`: slots without a stored result."""
+        started: dict[int, set[int]] = {row.probe: set() for row in rows}
+        first_due = {row.probe: row.next_due for row in rows if self._is_cron(row.probe)}
+        if not self.watermark.generation or not first_due:
+            return started
+        may_have_run = (results.c.outcome != Outcome.MISSED) | (results.c.reason == missed_run.MAY_HAVE_RUN_REASON)
+        query = sa.select(results.c.probe, results.c.slot).where(
+            results.c.probe.in_(first_due),
+            results.c.slot.between(min(first_due.values()), now + SLOT_CLAIM_AHEAD_MS),
+            results.c.location != self.watermark.timeline,
+            may_have_run,
+        )
+        for id in first_due:
+            started[id].update(slot for slot, _ in in_flight[id])
+        lost_slots = [(result.probe, result.slot) for result in lost if result.probe in first_due]
+        for probe, slot in [*connection.execute(query), *lost_slots]:
+            started[probe].add(slot)
+        return started
 
     def _is_cron(self, probe: int) -> bool:
         return isinstance(self.registry[probe].schedule, CronSchedule)
 
-    def _choose_slot_to_run_and_missed_results(self, row: Any, now: int) -> tuple[int | None, list[ProbeResult], int]:
-        """The slot to run, if any; a result for the slots that are skipped; the next slot."""
+    def _choose_slot_to_run_and_missed_results(
+        self, row: Any, started: Collection[int], now: int
+    ) -> tuple[int | None, list[ProbeResult], int]:
+        """The slot to run, if any; results for the slots that are skipped; the next slot. `started`: slots whose run
+        was started before a step of the clock."""
         registered, first = self.registry[row.probe], row.next_due
         newest = max(first, registered.schedule.find_latest_slot_until(now)) if first <= now else first
         may_run = now - newest <= registered.policy.max_lateness or self._should_catch_up(row.probe, newest, now)
-        run = newest if may_run else None
+        run = newest if may_run and newest not in started else None
         end = run if run is not None else newest + 1
         if isinstance(registered.schedule, CronSchedule):
             return (
                 run,
-                self._build_cron_slots_not_run_results(row, first, end, now),
+                self._build_results_of_cron_slots_not_run(row, first, end, started, now),
                 registered.schedule.find_next_slot_after(newest),
             )
         missed, next_due = [], registered.schedule.find_next_slot_after(newest)
@@ -180,7 +194,7 @@ class SlotClaimer:
         """One result for the slots in [first, end) that no process could claim or run."""
         if first >= end:
             return []
-        count = _count_schedule_slots(self.registry[probe].schedule, first, end)
+        count = count_schedule_slots(self.registry[probe].schedule, first, end)
         return [
             self.build_result_of_slots_missed_while_store_away(
                 probe, first, slot_count=count, previous_slot=previous_slot
@@ -199,25 +213,36 @@ class SlotClaimer:
         """Whether a slot that was never claimed is run late: no process that may run the probe was there."""
         return MIN_CAUGHT_UP_LATENESS_MS < now - slot <= self.registry[probe].catch_up_ms
 
-    def _build_cron_slots_not_run_results(self, row: Any, first: int, end: int, now: int) -> list[ProbeResult]:
-        """One result for the slots of a cron schedule in [first, end): people rely on each run."""
+    def _build_results_of_cron_slots_not_run(
+        self, row: Any, first: int, end: int, started: Collection[int], now: int
+    ) -> list[ProbeResult]:
+        """Results for the slots of a cron schedule in [first, end): one for those in `started`, which come again, and
+        one for the others: people rely on each run."""
         schedule, slot = self.registry[row.probe].schedule, first
         slots: list[int] = []
         while slot < end and len(slots) < MAX_COUNTED_MISSED_SLOTS:
-            slots.append(slot)
+            if slot not in started:
+                slots.append(slot)
             slot = schedule.find_next_slot_after(slot)
-        if not slots:
-            return []
-        last = schedule.find_latest_slot_until(end - 1)
-        named = [self._format_slot_time(row.probe, each, now) for each in (*slots[:MAX_MISSED_SLOTS_IN_MESSAGE], last)]
+        build_result = partial(self._build_missed_slot_result, row.probe, previous_slot=row.last_slot)
+        again = sorted(each for each in started if first <= each < end)
+        missed = [build_result(again[0], missed_run.ALREADY_STARTED_REASON, slot_count=len(again))] if again else []
+        if slots:
+            last = slots[-1] if slot >= end else schedule.find_latest_slot_until(end - 1)
+            message = self._describe_cron_slots_not_run(row.probe, slots, last, now, is_all=slot >= end)
+            result = build_result(slots[0], missed_run.NOT_RUN_REASON, slot_count=len(slots))
+            missed.append(result._replace(message=message))
+        return missed
+
+    def _describe_cron_slots_not_run(
+        self, probe: int, slots: Sequence[int], last: int, now: int, *, is_all: bool
+    ) -> str:
+        named = [self._format_slot_time(probe, each, now) for each in (*slots[:MAX_MISSED_SLOTS_IN_MESSAGE], last)]
         listed = (
             ", ".join(named[:-1]) if len(slots) <= MAX_MISSED_SLOTS_IN_MESSAGE else f"from {named[0]} to {named[-1]}"
         )
-        count = format_count_with_noun(len(slots), "run") + (" or more" if slot < end else "")
-        result = self._build_missed_slot_result(
-            row.probe, slots[0], missed_run.NOT_RUN_REASON, slot_count=len(slots), previous_slot=row.last_slot
-        )
-        return [result._replace(message=f"{count} did not take place: {listed}")]
+        count = format_count_with_noun(len(slots), "run") + ("" if is_all else " or more")
+        return f"{count} did not take place: {listed}"
 
     def _build_lost_run_result(self, probe: int, slot: int, now: int) -> ProbeResult:
         schedule = self.registry[probe].schedule
@@ -253,12 +278,13 @@ class SlotClaimer:
             slot_count=slot_count,
         )
 
-    def reschedule_sooner(self, due_at_by_probe: Mapping[int, int]) -> None:
+    def reschedule_sooner(self, due_at_by_probe: Mapping[int, int], *, timeline: str | None = None) -> None:
         """Move the next run of each probe to the given instant, if it is due later.
 
-        A probe whose last claimed slot is at or after that instant is left alone.
+        A probe whose last claimed slot is at or after that instant is left alone, and all are if the instants lie on
+        a `timeline` that a step of the clock has ended.
         """
-        if not due_at_by_probe:
+        if not due_at_by_probe or timeline not in (None, self.watermark.timeline):
             return
         due: sa.BindParameter[int] = sa.bindparam("due")
         not_claimed_since = schedule.c.last_slot.is_(None) | (schedule.c.last_slot < due)
@@ -301,7 +327,7 @@ class SlotClaimer:
         return sa.update(schedule).where(schedule.c.probe == sa.bindparam("p"), schedule.c.location == self.location)
 
 
-def _count_schedule_slots(schedule: Schedule, first: int, end: int) -> int:
+def count_schedule_slots(schedule: Schedule, first: int, end: int) -> int:
     """Slots in [first, end), of a cron schedule at most MAX_COUNTED_MISSED_SLOTS. `first` is one, maybe early."""
     slot = schedule.find_next_slot_after(first)
     if isinstance(schedule, IntervalSchedule):

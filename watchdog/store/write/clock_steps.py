@@ -13,7 +13,6 @@ from watchdog.domain.heartbeat import HEARTBEAT_STATE_KEY, HeartbeatState
 from watchdog.domain.model import Outcome, ProbeResult, ResultToRecord
 from watchdog.domain.probe_state import SCHEDULED_JOB_STATE_KEY_PREFIX, ScheduledJobStateRecord
 from watchdog.domain.registered_probe import RegisteredProbe
-from watchdog.domain.schedule import Schedule
 from watchdog.store import codec
 from watchdog.store.database import Database
 from watchdog.store.read.job_runs import HEARTBEAT_PROBE_KIND
@@ -35,7 +34,7 @@ from watchdog.store.tables import (
     schedule,
     watermarks,
 )
-from watchdog.store.write.claims import decode_in_flight_slots, encode_in_flight_slots
+from watchdog.store.write.claims import count_schedule_slots, decode_in_flight_slots, encode_in_flight_slots
 from watchdog.store.write.evaluation import AlertEvaluator
 from watchdog.store.write.probe_registry import ProbeRegistry
 from watchdog.store.write.probe_rows import load_active_probes
@@ -44,7 +43,6 @@ from watchdog.store.write.recorder import ResultRecorder
 from watchdog.store.write.watermark import MIN_DOWNTIME_GAP_MS, Watermark, store_gap
 
 SKIPPED_REASON = "missed.clock_step"
-MAX_COUNTED_SKIPPED_SLOTS = 100_000
 SHIFTED_COLUMNS = (
     *(members.c.lease_until, members.c.started_at),
     *(destination_backoff.c.retry_at, destination_backoff.c.full_at, destination_backoff.c.merged_at),
@@ -212,23 +210,12 @@ def _list_skipped_slots(
         if row.probe not in registered:
             continue
         if row.next_due <= step.stepped_to:
-            count = _count_slots(registered[row.probe].schedule, row.next_due, step.stepped_to)
+            count = count_schedule_slots(registered[row.probe].schedule, row.next_due, step.stepped_to + 1)
             result = ProbeResult(
                 row.probe, row.next_due, watermark.timeline, Outcome.MISSED, SKIPPED_REASON, slot_count=count
             )
             skipped.append(ResultToRecord(result))
     return skipped
-
-
-def _count_slots(slots: Schedule, first: int, until: int) -> int:
-    """How many slots there are from `first` to `until`, at most MAX_COUNTED_SKIPPED_SLOTS."""
-    every = getattr(slots, "every", None)
-    if every is not None:
-        return int((until - first) // every) + 1
-    count, slot = 0, first
-    while slot <= until and count < MAX_COUNTED_SKIPPED_SLOTS:
-        count, slot = count + 1, slots.find_next_slot_after(slot)
-    return count
 
 
 def _restart_heartbeats(database: Database, connection: sa.Connection, latest: int) -> None:

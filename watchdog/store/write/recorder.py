@@ -130,14 +130,16 @@ class ResultRecorder:
             )
 
     def _load_newest_result_slots(self, connection: sa.Connection, ids: Iterable[int]) -> dict[int, int]:
-        """The slot of each probe's newest result that was not missed or late; without one, when the probe was added. At
-        the earliest the last step of the clock: deadlines restart there."""
+        """The slot of each probe's newest result that was not missed or late, or of its newest run that took place
+        before the clock was set back; without one, when the probe was added. At the earliest the last step of the
+        clock: deadlines restart there."""
         newest = (
             sa.select(current_results.c.slot)
             .where(
                 current_results.c.probe == probes.c.id,
                 current_results.c.slot > probes.c.created_at,
-                current_results.c.outcome != Outcome.MISSED,
+                (current_results.c.outcome != Outcome.MISSED)
+                | (current_results.c.reason == missed_run.ALREADY_STARTED_REASON),
                 ~current_results.c.late,
             )
             .order_by(current_results.c.slot.desc())
