@@ -269,6 +269,7 @@ cause_changes = Table(  # changes of an open incident's cause
     Column("changed_at", BigInteger, nullable=False),
     Column("reason", Text, nullable=False),  # the new cause
     Column("message", Text, nullable=False),
+    Column("generation", Integer, primary_key=True, server_default="0"),  # the clock generation of slot
 )  # fmt: skip
 
 outbox = Table(  # notifications, delivered or not
@@ -378,6 +379,7 @@ remediations = Table(  # at most one attempt an incident, reason and run
     Column("started_at", BigInteger, nullable=False),  # when it started or was held back
     Column("ended_at", BigInteger),
     Column("detail", Text, nullable=False),  # the result, in words
+    Column("clock_shift", BigInteger, nullable=False, server_default="0"),  # how far steps have moved its start since
     sqlite_with_rowid=False,
 )  # fmt: skip
 Index("ix_remediations_probe_started_at", remediations.c.probe, remediations.c.started_at)

@@ -17,6 +17,7 @@ from watchdog.store import codec
 from watchdog.store.database import Database
 from watchdog.store.read.job_runs import HEARTBEAT_PROBE_KIND
 from watchdog.store.tables import (
+    cause_changes,
     clock_steps,
     destination_backoff,
     evaluation_cursors,
@@ -30,6 +31,8 @@ from watchdog.store.tables import (
     outbox_is_waiting,
     probe_state,
     probes,
+    remediations,
+    results,
     rollups,
     schedule,
     watermarks,
@@ -49,7 +52,8 @@ SHIFTED_COLUMNS = (
     *(incident_groups.c.opened_at, incident_groups.c.accepts_until),
     *(failing_destinations.c.failing_since, member_faults.c.since),
     *(outbox.c.due_at, outbox.c.created_at, outbox.c.leased_until, outbox.c.refused_since, outbox.c.finished_at),
-    *(incidents.c.opened_at, incidents.c.clock_shift),
+    *(incidents.c.opened_at, incidents.c.clock_shift, cause_changes.c.changed_at),
+    *(remediations.c.started_at, remediations.c.ended_at),
 )
 """Leases, deadlines, and instants from which a duration is counted: they keep their distance from now."""
 _incident_is_open = incidents.c.resolved_at.is_(None)
@@ -57,6 +61,8 @@ _open_incidents = sa.select(incidents.c.id).where(_incident_is_open)
 SHIFTED_ROWS = {
     outbox: outbox_is_waiting | outbox_is_unconfirmed | outbox.c.incident.in_(_open_incidents),
     incidents: _incident_is_open,
+    cause_changes: cause_changes.c.incident.in_(_open_incidents),
+    remediations: remediations.c.incident.in_(_open_incidents),
 }
 """In the other tables, all."""
 
@@ -130,12 +136,17 @@ def _evaluate_rest(
     registered: Mapping[int, RegisteredProbe],
     step: ClockStep,
 ) -> None:
-    """Fold the results that wait for others: after the step, nothing of the earlier generation is evaluated."""
+    """Fold the results that wait for others: after the step, nothing of the earlier generation is evaluated. A result
+    that is held counts as one that was in flight: late."""
     watermark = Watermark(database, location)
     watermark.load_generation(connection)
     evaluator = AlertEvaluator(database, watermark, _build_registry(registered), gives_up_awaited=True)
     cursors = evaluator.load_cursors(connection, registered, evaluation_cursors.c.awaiting_slot)
     if cursors:
+        slot = results.c.probe == sa.bindparam("p"), results.c.slot > sa.bindparam("s")
+        is_held = results.c.location == watermark.timeline, results.c.held_until > step.stepped_from
+        drop_held = sa.update(results).where(*slot, *is_held).values(late=True, held_until=None)
+        connection.execute(drop_held, [{"p": probe, "s": cursor.evaluated_until} for probe, cursor in cursors.items()])
         evaluator.evaluate_probes(connection, set(cursors), cursors, step.stepped_from)
 
 
@@ -199,6 +210,8 @@ def _shift_deadlines(connection: sa.Connection, distance: int) -> None:
         update = sa.update(table).values({column.name: column + distance for column in columns})
         condition = SHIFTED_ROWS.get(table)
         connection.execute(update if condition is None else update.where(condition))
+    count_from_then = sa.update(remediations).where(~SHIFTED_ROWS[remediations])
+    connection.execute(count_from_then.values(clock_shift=remediations.c.clock_shift + distance))
 
 
 def _list_skipped_slots(

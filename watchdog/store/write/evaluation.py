@@ -69,7 +69,7 @@ class PendingEvaluationWrites:
     def add_expired_holds(self, rows: Iterable[ProbeResult], evaluated_until: int) -> None:
         """The results that were evaluated although they are held: no decision came in time."""
         self.expired_holds += [
-            {"p": row.probe, "s": row.slot}
+            {"p": row.probe, "s": row.slot, "l": row.location}
             for row in rows
             if row.held_until is not None and row.slot <= evaluated_until
         ]
@@ -239,7 +239,8 @@ class AlertEvaluator:
             update = sa.update(evaluation_cursors).where(evaluation_cursors.c.probe == sa.bindparam("p"))
             connection.execute(update.values(values), writes.cursor_updates)
         if writes.expired_holds:
-            is_held = (results.c.probe == sa.bindparam("p"), results.c.slot == sa.bindparam("s"))
+            slot = (results.c.probe == sa.bindparam("p"), results.c.slot == sa.bindparam("s"))
+            is_held = (*slot, results.c.location == sa.bindparam("l"))
             connection.execute(sa.update(results).where(*is_held).values(held_until=None), writes.expired_holds)
         if any(transition.event is not IncidentEvent.RESOLVED for transition in writes.transitions):
             self.database.acquire_advisory_lock(connection, INCIDENT_GROUPS_LOCK_KEY)
@@ -263,7 +264,7 @@ class AlertEvaluator:
             registered.info, transition.reason, _get_failing_destination_of_incident(transition)
         )
         if transition.event is IncidentEvent.CHANGED:
-            change_incident_cause(connection, transition, registered, routing, now)
+            change_incident_cause(connection, transition, registered, routing, self.watermark.generation, now)
             return
         if not routing.destinations:
             log_incident = partial(_log_incident_without_destination, transition, registered.info, routing)

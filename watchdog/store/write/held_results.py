@@ -62,8 +62,9 @@ def withdraw_recorded_failures(recorder: ResultRecorder, decided: Sequence[Probe
             state = states.get((availability.ALERT_RULE_NAME, ""))
             if cursor is None or cursor.evaluated_until != result.slot or state is None or len(states) > 1:
                 continue
-            is_first_failure = state == FindingAlertState(1, 0, result.slot, None, state.reason)
-            if is_first_failure and not _has_incident_resolved_in_result_slot(connection, result):
+            generation, is_current = recorder.watermark.generation, result.location == recorder.watermark.timeline
+            is_first_failure = state == FindingAlertState(1, 0, result.slot, None, state.reason, generation=generation)
+            if is_current and is_first_failure and not _has_incident_resolved_in_result_slot(connection, result):
                 _store_decided_result(connection, result)
                 connection.execute(sa.delete(alert_states).where(alert_states.c.probe == result.probe))
                 is_cursor = evaluation_cursors.c.probe == result.probe

@@ -63,10 +63,12 @@ def change_incident_cause(
     transition: IncidentTransition,
     registered: RegisteredProbe,
     routing: RoutingDecision,
+    generation: int,
     now: int,
 ) -> None:
-    """Replace the current cause, and keep the first. `routing`: of the new cause. Destinations that it adds get the
-    incident as opened; those that have it already get `changed`, also if no route with the new cause leads to them."""
+    """Replace the current cause, and keep the first. `routing`: of the new cause. `generation`: of the slot that
+    decided it. Destinations that the new cause adds get the incident as opened; those that have it already get
+    `changed`, also if no route with the new cause leads to them."""
     is_first = incidents.c.first_reason == ""
     values = {
         "first_reason": sa.case((is_first, incidents.c.reason), else_=incidents.c.first_reason),
@@ -79,6 +81,7 @@ def change_incident_cause(
         sa.insert(cause_changes).values(
             incident=transition.incident,
             slot=transition.slot,
+            generation=generation,
             changed_at=now,
             reason=transition.reason,
             message=transition.message,

@@ -138,7 +138,7 @@ class RemediationStore:
         counted = sa.select(sa.func.count()).where(
             remediations.c.probe == pending.probe,
             remediations.c.state.not_in(spec.startable_attempt_states),
-            remediations.c.started_at > now - spec.per_ms,
+            remediations.c.started_at + remediations.c.clock_shift > now - spec.per_ms,
         )
         within_limit = connection.execute(counted).scalar_one() < spec.max_runs
         if within_limit or self._load_remediation_attempt_state(connection, pending) is None:
@@ -147,6 +147,7 @@ class RemediationStore:
                 "action": spec.action,
                 "state": RemediationAttemptState.STARTED if within_limit else RemediationAttemptState.RATE_LIMITED,
                 "started_at": now,
+                "clock_shift": 0,
                 "detail": "" if within_limit else limit,
             }
             insert = self.database.build_insert_statement(remediations).values(**pending._asdict(), **values)
