@@ -168,8 +168,10 @@ def _load_other_destinations_with_delivery_state(
 def list_incident_cause_changes(connection: sa.Connection, incident: str) -> list[IncidentCauseChange]:
     """The changes of an incident's cause, oldest first."""
     columns = [cause_changes.c[name] for name in IncidentCauseChange._fields]
-    query = sa.select(*columns).where(cause_changes.c.incident == incident).order_by(
-        cause_changes.c.generation, cause_changes.c.slot
+    query = (
+        sa.select(*columns)
+        .where(cause_changes.c.incident == incident)
+        .order_by(cause_changes.c.generation, cause_changes.c.slot)
     )
     return [IncidentCauseChange(*row) for row in connection.execute(query)]
 

@@ -264,7 +264,8 @@ class AlertEvaluator:
             registered.info, transition.reason, _get_failing_destination_of_incident(transition)
         )
         if transition.event is IncidentEvent.CHANGED:
-            change_incident_cause(connection, transition, registered, routing, self.watermark.generation, now)
+            generation = self.watermark.generation
+            change_incident_cause(connection, transition, registered, routing, generation=generation, now=now)
             return
         if not routing.destinations:
             log_incident = partial(_log_incident_without_destination, transition, registered.info, routing)

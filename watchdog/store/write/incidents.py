@@ -63,6 +63,7 @@ def change_incident_cause(
     transition: IncidentTransition,
     registered: RegisteredProbe,
     routing: RoutingDecision,
+    *,
     generation: int,
     now: int,
 ) -> None:
