@@ -264,8 +264,7 @@ class AlertEvaluator:
             registered.info, transition.reason, _get_failing_destination_of_incident(transition)
         )
         if transition.event is IncidentEvent.CHANGED:
-            generation = self.watermark.generation
-            change_incident_cause(connection, transition, registered, routing, generation=generation, now=now)
+            change_incident_cause(connection, transition, registered, routing, now)
             return
         if not routing.destinations:
             log_incident = partial(_log_incident_without_destination, transition, registered.info, routing)

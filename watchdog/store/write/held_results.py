@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
+from watchdog.domain.clock_steps import parse_generation
 from watchdog.domain.model import FindingAlertState, IncidentTransition, ProbeResult
 from watchdog.domain.rules import availability
 from watchdog.domain.text import replace_unstorable_characters
@@ -75,8 +76,10 @@ def withdraw_recorded_failures(recorder: ResultRecorder, decided: Sequence[Probe
 
 def _has_incident_resolved_in_result_slot(connection: sa.Connection, result: ProbeResult) -> bool:
     """Whether an incident resolved in the slot of a result."""
-    is_ended = (incidents.c.probe == result.probe, incidents.c.resolved_slot == result.slot)
-    return connection.execute(sa.select(incidents.c.id).where(*is_ended).limit(1)).first() is not None
+    generation = parse_generation(result.location)
+    is_ended = incidents.c.resolved_slot == result.slot, incidents.c.resolved_generation == generation
+    query = sa.select(incidents.c.id).where(incidents.c.probe == result.probe, *is_ended).limit(1)
+    return connection.execute(query).first() is not None
 
 
 def _store_decided_result(connection: sa.Connection, result: ProbeResult) -> None:

@@ -18,6 +18,9 @@ from watchdog.store.write.outbox_rows import (
     enqueue_resolved_notifications,
 )
 
+_current_generation = sa.select(sa.func.coalesce(sa.func.max(clock_steps.c.generation), 0)).scalar_subquery()
+"""Of the clock."""
+
 
 def open_incident(
     connection: sa.Connection,
@@ -63,13 +66,10 @@ def change_incident_cause(
     transition: IncidentTransition,
     registered: RegisteredProbe,
     routing: RoutingDecision,
-    *,
-    generation: int,
     now: int,
 ) -> None:
-    """Replace the current cause, and keep the first. `routing`: of the new cause. `generation`: of the slot that
-    decided it. Destinations that the new cause adds get the incident as opened; those that have it already get
-    `changed`, also if no route with the new cause leads to them."""
+    """Replace the current cause, and keep the first. `routing`: of the new cause. Destinations that it adds get the
+    incident as opened; those that have it already get `changed`, also if no route with the new cause leads to them."""
     is_first = incidents.c.first_reason == ""
     values = {
         "first_reason": sa.case((is_first, incidents.c.reason), else_=incidents.c.first_reason),
@@ -82,7 +82,7 @@ def change_incident_cause(
         sa.insert(cause_changes).values(
             incident=transition.incident,
             slot=transition.slot,
-            generation=generation,
+            generation=_current_generation,
             changed_at=now,
             reason=transition.reason,
             message=transition.message,
@@ -117,7 +117,7 @@ def resolve_incident(
     destinations_without_resolved: Collection[str],
 ) -> None:
     """`slot`: the slot that decided it. `resolution`: a reason; empty if the subject recovered."""
-    generation = sa.select(sa.func.coalesce(sa.func.max(clock_steps.c.generation), 0)).scalar_subquery()
-    values = {"resolved_at": now, "resolved_slot": slot, "resolved_generation": generation, "resolution": resolution}
-    connection.execute(sa.update(incidents).where(incidents.c.id == incident).values(**values))
+    values = {"resolved_at": now, "resolved_slot": slot, "resolution": resolution}
+    update = sa.update(incidents).where(incidents.c.id == incident)
+    connection.execute(update.values(**values, resolved_generation=_current_generation))
     enqueue_resolved_notifications(connection, incident, now, destinations_without_resolved)
