@@ -11,7 +11,7 @@ import pytest
 from tests.support.service import ServiceHarness, scripted_probe
 from tests.support.store import START_AT
 from watchdog.api.service import serialize_background_task_health
-from watchdog.domain.formatting import NBSP, format_iso8601
+from watchdog.domain.formatting import HOUR_MS, NBSP, format_iso8601
 from watchdog.domain.rules.task import find_mcp_task_failure_or_staleness
 from watchdog.probes.mcp_tasks import parse_mcp_task_list
 from watchdog.service.background_tasks import BACKGROUND_TASK_OVERDUE_INTERVALS, BackgroundTask
@@ -23,6 +23,19 @@ async def maintain() -> None:
 
 OK, NEVER = ("success", None), ("never", None)
 OVERDUE = "no run has ended for 20 min; the task runs every 1 min"
+
+
+@pytest.mark.parametrize("distance", [-2 * HOUR_MS, HOUR_MS])
+@pytest.mark.parametrize("has_run", [True, False])
+def test_a_hung_task_is_overdue_as_soon_as_without_a_step_of_the_clock(distance: int, has_run: bool) -> None:
+    task = BackgroundTask("maintain", maintain, 60_000, START_AT)
+    if has_run:
+        task.record_success(START_AT)
+    to = START_AT + distance
+    for now in (to, to + 60_000):
+        task.count_from_clock_step(to, now)
+        assert task.status(now) in ("never", "success")
+    assert task.status(to + BACKGROUND_TASK_OVERDUE_INTERVALS * 60_000 + 1) == "overdue"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 
 import pytest
@@ -165,3 +166,28 @@ def test_what_the_duration_of_the_query_explains_is_no_difference() -> None:
     machine.query_ms, machine.server_step = 4_000, 3_000
     assert differ(machine.run(300)) == {0}
     assert machine.problem == ""
+
+
+def test_a_thread_that_reads_the_time_during_a_step_gets_either_time() -> None:
+    """And the time goes on afterwards: a reader that was interrupted does not bring the old time back."""
+    machine = Machine()
+    machine.wall_step = -2 * HOUR_MS
+    machine.clock.measure(machine.read_server_clock)
+    assert machine.clock() == START
+    in_reader, is_stepped = threading.Event(), threading.Event()
+    read_boot_clock = machine.clock._monotonic_clock
+
+    def interrupt_reader() -> int:
+        if threading.current_thread() is reader:
+            in_reader.set()
+            is_stepped.wait(0.2)
+        return read_boot_clock()
+
+    machine.clock._monotonic_clock = interrupt_reader
+    reader = threading.Thread(target=machine.clock)
+    reader.start()
+    in_reader.wait()
+    machine.clock.follow_reference(-2 * HOUR_MS)
+    is_stepped.set()
+    reader.join()
+    assert machine.clock() == START + machine.elapsed - 2 * HOUR_MS

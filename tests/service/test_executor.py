@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import pytest
 
 from tests.support.store import START_AT, make_registered_probe
+from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.model import ClaimedSlot, Outcome, ProbeResult, ResultToRecord
 from watchdog.domain.probe_state import build_scheduled_job_state_key
 from watchdog.domain.rules import evaluate_result_rules, missed_run
@@ -35,6 +36,24 @@ class UnusedProbe(Probe):
 class Runner:
     async def run(self, *_: Any) -> Any:
         await asyncio.Event().wait()
+
+
+class EndingRunner:
+    async def run(self, _: Any, slot: ClaimedSlot, __: Any) -> ResultToRecord:
+        await asyncio.sleep(0.01)
+        return ResultToRecord(ProbeResult(slot.probe, slot.slot, slot.location, Outcome.PASS))
+
+
+async def test_no_run_waits_or_is_cancelled_because_the_clock_was_set_back() -> None:
+    recorded: list[ResultToRecord] = []
+    runner: Any = EndingRunner()
+    run_executor = ProbeRunExecutor(
+        runner, lambda: START_AT - HOUR_MS, recorded.append, ProbeRunLimiter(9, per_endpoint=1), lambda _: None
+    )
+    run_executor.start_run(UnusedProbe(name="p", id="p"), ClaimedSlot(1, START_AT, "local", None), {})
+    async with asyncio.timeout(10):
+        await run_executor.stop(grace_s=5)
+    assert [each.result.outcome for each in recorded] == [Outcome.PASS]
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,15 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.support.service import ServiceHarness, scripted_probe, without_ticks
-from tests.support.store import INTERVAL_MS
-from watchdog.domain.formatting import SECOND_MS
-from watchdog.service.store_watch import MAX_STORE_SILENCE_MS, STORE_NOT_RESPONDING_ERROR, StoreAbsence
+from tests.support.store import INTERVAL_MS, START_AT
+from watchdog.domain.formatting import HOUR_MS, SECOND_MS
+from watchdog.service.background_tasks import BackgroundTask
+from watchdog.service.store_watch import (
+    MAX_STORE_SILENCE_MS,
+    STORE_NOT_RESPONDING_ERROR,
+    StoreAbsence,
+    StoreAbsenceDetector,
+)
 from watchdog.store.errors import StoreUnavailableError, WatchdogDatabaseSchemaError
 from watchdog.store.write.claims import SlotClaimer
 from watchdog.store.write.recorder import ResultRecorder
@@ -143,3 +149,21 @@ async def test_a_store_that_does_not_answer_is_away(harness: ServiceHarness, mon
         answer.set()
         await claim
         assert harness.service.store_watch.find_absence() is None
+
+
+@pytest.mark.parametrize("distance", [-2 * HOUR_MS, HOUR_MS])
+def test_what_began_before_a_step_of_the_clock_counts_from_there(distance: int) -> None:
+    """A claim during which the clock was set, and then no answer comes."""
+    now = START_AT + distance
+    task = BackgroundTask("claim", unused_run, 500, START_AT)
+    watch = StoreAbsenceDetector({"claim": task}, lambda: now, lambda: START_AT + distance)
+    with task.running(START_AT):
+        assert watch.can_claim_slots_in_store()
+        assert watch.find_absence() is None
+        now += MAX_STORE_SILENCE_MS + 1
+        assert not watch.can_claim_slots_in_store()
+        assert watch.find_absence() == StoreAbsence(START_AT + distance, STORE_NOT_RESPONDING_ERROR)
+
+
+async def unused_run() -> None:
+    """Is not called."""

@@ -60,11 +60,12 @@ class BackgroundTask:
         if store_failed_at is None or self.store_failing_since is None:
             self.store_failing_since = store_failed_at
 
-    def count_from_clock_step(self, instant: int) -> None:
-        """The clock was set to `instant`: nothing is overdue for longer than since then."""
-        self.first_due_at = max(self.first_due_at, instant)
+    def count_from_clock_step(self, instant: int, now: int) -> None:
+        """The clock was set to `instant`: nothing is overdue for longer than since then, and what was before is not in
+        the future."""
+        self.first_due_at = min(max(self.first_due_at, instant), now)
         if self.last_ended_at is not None:
-            self.last_ended_at = max(self.last_ended_at, instant)
+            self.last_ended_at = min(max(self.last_ended_at, instant), now)
 
     def ms_since_last_run_ended(self, now: int) -> int:
         """Ms since the last run ended, or since the first was due."""

@@ -9,6 +9,7 @@ import structlog
 
 from watchdog.domain.model import IncidentTransition, Outcome, ProbeResult, ResultToRecord
 from watchdog.probes.base import Probe
+from watchdog.service.clock import Clock
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.errors import StoreUnavailableError
 from watchdog.store.write.recorder import ResultRecorder
@@ -22,19 +23,17 @@ async def record_result_batch(
     batch: Sequence[ResultToRecord],
     probes: Mapping[int, Probe],
     *,
-    as_of: int | None,
+    read_time: Clock | None,
 ) -> list[IncidentTransition]:
     """Record a batch; if its content is refused, record each result by itself.
 
     A result that cannot be stored is replaced by an `error`: retried forever, it would block all others. If no
-    result can be stored, the content is not the reason, and the whole batch waits. `as_of`: judge lateness as of this
-    instant; None: now.
+    result can be stored, the content is not the reason, and the whole batch waits. `read_time`: lateness is judged by
+    this clock; None: by now.
     """
 
     async def record(results: Sequence[ResultToRecord]) -> list[IncidentTransition]:
-        if as_of is not None:
-            return await store_executor.run_write(recorder.record_results, results, as_of)
-        return await store_executor.run_write_with_now(partial(recorder.record_results, results))
+        return await store_executor.run_write_with_now(partial(recorder.record_results, results), read_time)
 
     try:
         return await record(batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
@@ -52,10 +53,13 @@ class WatchdogClock:
         self._pending: PendingClockStep | None = None
         self._followed_step: PendingClockStep | None = None
         self._newest = self._measured_at = 0
+        self._lock = threading.Lock()
+        """Held while `_newest` changes: the event loop and the writing thread read the time at once."""
 
     def __call__(self) -> int:
-        self._newest = max(self._newest, self._monotonic_clock() + self._offset)
-        return self._newest
+        with self._lock:
+            self._newest = max(self._newest, self._monotonic_clock() + self._offset)
+            return self._newest
 
     def measure(self, read_server_clock: Callable[[], int | None]) -> None:
         """Measure the offset of the reference clock, and follow it unless it was set. `read_server_clock`: None for
@@ -97,7 +101,8 @@ class WatchdogClock:
 
     def follow_reference(self, distance: int) -> None:
         """Continue at the time of the reference clock. `distance`: how far the time steps by this, in ms."""
-        self._offset, self._pending, self._newest = self._reference_offset, None, 0
+        with self._lock:
+            self._offset, self._pending, self._newest = self._reference_offset, None, 0
         self._followed_step = PendingClockStep(distance, self._monotonic_clock())
 
     def describe_problem(self) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import structlog
 
 from watchdog.domain.formatting import format_duration, format_utc_timestamp
@@ -59,13 +61,11 @@ class ClockKeeper:
         if step is None:
             self._follow_database()
             return
-        watermark.enter_generation()  # first, so that a reader of the new time knows when it began
-        self.clock.follow_reference(step.distance)
+        watermark.enter_generation(partial(self.clock.follow_reference, step.distance))
         start, end = (format_utc_timestamp(instant, step.stepped_to, seconds=True) for instant in step[1:])
         distance = format_duration(abs(step.distance))
         log.warning("clock_step", step_from=start, step_to=end, distance=distance, forward=step.distance > 0)
 
     def _follow_database(self) -> None:
         """Another process has adopted a step, which this one sees by itself at about the same time."""
-        self.watermark.enter_generation()
-        self.clock.follow_reference(self.clock.read_reference() - self.clock())
+        self.watermark.enter_generation(lambda: self.clock.follow_reference(self.clock.read_reference() - self.clock()))

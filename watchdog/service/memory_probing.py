@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 import structlog
 
@@ -12,7 +13,7 @@ from watchdog.domain.membership import WATCHDOG_PROCESS_LEASE_MS, choose_process
 from watchdog.domain.model import ClaimedSlot, Json, ResultToRecord
 from watchdog.probes.base import Probe
 from watchdog.service.clock import Clock
-from watchdog.service.executor import ProbeRunExecutor
+from watchdog.service.executor import MAX_RUN_START_AHEAD_MS, ProbeRunExecutor
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.write.absences import (
     ProbeRunsWithoutStore,
@@ -23,9 +24,6 @@ from watchdog.store.write.claims import SlotClaimer
 from watchdog.store.write.members import WatchdogProcessMembership
 
 log = structlog.get_logger()
-
-RUN_START_AHEAD_OF_DUE_WITHOUT_STORE_MS = 1_500
-"""How long before its slot a run is started: the store is watched once a second."""
 
 
 class ProbingWithoutStore:
@@ -49,7 +47,8 @@ class ProbingWithoutStore:
         self.run_executor, self.store_executor, self.clock = run_executor, store_executor, clock
         self.runs_by_probe: dict[int, ProbeRunsWithoutStore] = {}
         """What ran without the store, and is not stored yet."""
-        self._newest_slots: dict[int, int] = {}
+        self._newest_slots: dict[int, tuple[str, int]] = {}
+        """Of each probe, with its timeline."""
         self._states: dict[int, Mapping[str, Json]] = {}
         self.started_at = 0
         self.is_paused = False
@@ -79,9 +78,14 @@ class ProbingWithoutStore:
     ) -> None:
         """Remember what was claimed from the store: the runs without it follow."""
         for slot in slots:
-            self._newest_slots[slot.probe] = max(slot.slot, self._newest_slots.get(slot.probe, 0))
+            newest = self._find_newest_slot(slot.probe, slot.location) or 0
+            self._newest_slots[slot.probe] = slot.location, max(slot.slot, newest)
             if self.probes[slot.probe].may_run_without_store:
                 self._states[slot.probe] = states.get(slot.probe, {})
+
+    def _find_newest_slot(self, probe: int, timeline: str) -> int | None:
+        newest_timeline, slot = self._newest_slots.get(probe, ("", 0))
+        return slot if newest_timeline == timeline else None
 
     def note_result(self, recorded: ResultToRecord) -> None:
         """Remember what a run has changed in its probe's state."""
@@ -90,7 +94,8 @@ class ProbingWithoutStore:
             self._states[recorded.result.probe] = {key: value for key, value in merged.items() if value is not None}
 
     def start_due_runs(self) -> None:
-        """Start the runs of this member that are due within RUN_START_AHEAD_OF_DUE_WITHOUT_STORE_MS."""
+        """Start the runs of this member that are due within MAX_RUN_START_AHEAD_MS."""
+        timeline = self.claims.watermark.timeline  # before the time, which therefore is never of an earlier generation
         now = self.clock()
         if self.is_paused:
             return
@@ -101,14 +106,15 @@ class ProbingWithoutStore:
             log.warning("probing_from_memory", probe_count=len(self._list_own_probes()), members=len(self._members))
         for id in self._list_own_probes():
             schedule = self.claims.registry[id].schedule
-            previous = self._newest_slots.get(id)
+            previous = self._find_newest_slot(id, timeline)
             slot = schedule.find_next_slot_after(max(now - SECOND_MS, previous or 0))
-            if slot > now + RUN_START_AHEAD_OF_DUE_WITHOUT_STORE_MS:
+            if slot > now + MAX_RUN_START_AHEAD_MS:
                 continue
-            self._newest_slots[id] = slot
-            first = self.runs_by_probe[id].first_slot if id in self.runs_by_probe else slot
-            self.runs_by_probe[id] = ProbeRunsWithoutStore(first, slot)
-            claimed = ClaimedSlot(id, slot, self.claims.watermark.timeline, previous)
+            self._newest_slots[id] = timeline, slot
+            runs = self.runs_by_probe.get(id)
+            first = runs.first_slot if runs is not None and runs.timeline == timeline else slot
+            self.runs_by_probe[id] = ProbeRunsWithoutStore(first, slot, timeline)
+            claimed = ClaimedSlot(id, slot, timeline, previous)
             self.run_executor.start_run(self.probes[id], claimed, self._states.get(id, {}))
 
     def _list_own_probes(self) -> list[int]:
@@ -122,22 +128,36 @@ class ProbingWithoutStore:
             and choose_process_to_run_probe(self._members, probe.id) == own
         ]
 
-    async def write_run_slots_to_returned_store(self, now: int) -> None:
+    async def note_store_return(self) -> Clock:
+        """Store the gap. Returns a clock that stands at the return. Raises StoreUnavailableError."""
+        watermark = self.claims.watermark
+
+        def detect_gap_and_stop_clock(now: int) -> Clock:
+            watermark.detect_gap(now)
+            return watermark.stop_clock(now)
+
+        return await self.store_executor.run_write_with_now(detect_gap_and_stop_clock)
+
+    async def write_run_slots_to_returned_store(self, return_clock: Clock) -> None:
         """Store which slots ran, once their results are stored. Raises StoreUnavailableError."""
-        in_progress: dict[int, set[int]] = defaultdict(set)
-        for probe, slot in self.run_executor.list_slots_in_progress():
-            in_progress[probe].add(slot)
+        in_progress: dict[tuple[int, str], set[int]] = defaultdict(set)
+        for slot in self.run_executor.list_slots_in_progress():
+            in_progress[slot.probe, slot.location].add(slot.slot)
         runs = {
-            id: each._replace(slots_in_progress=frozenset(in_progress[id])) for id, each in self.runs_by_probe.items()
+            id: each._replace(slots_in_progress=frozenset(in_progress[id, each.timeline]))
+            for id, each in self.runs_by_probe.items()
         }
-        await self.store_executor.run_write(advance_schedules_past_runs_without_store, self.claims, runs, now)
+        await self.store_executor.run_write_with_now(
+            partial(advance_schedules_past_runs_without_store, self.claims, runs), return_clock
+        )
         self.runs_by_probe.clear()
 
-    async def have_all_members_returned(self, now: int) -> bool:
+    async def have_all_members_returned(self) -> bool:
         """Whether every member that was live when the store went away has stored its results, or has not returned
         within a lease. Raises StoreUnavailableError."""
-        others = set(self._members) - {self.membership.member_id}
-        self._returning_since = now if self._returning_since is None else self._returning_since
+        others, now = set(self._members) - {self.membership.member_id}, self.clock()
+        if self._returning_since is None or self._returning_since > now:  # the clock was set back
+            self._returning_since = now
         if not others or now - self._returning_since >= WATCHDOG_PROCESS_LEASE_MS:
             return True
         missing = await self.store_executor.run_read_query(

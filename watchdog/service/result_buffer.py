@@ -26,6 +26,7 @@ class DroppedResultsOfProbe:
     """What was dropped of a probe."""
 
     first_slot: int
+    timeline: str
     count: int = 0
     state_updates: dict[str, Json] = field(default_factory=dict)
     """What these runs changed in the probe's state: its later runs build on it."""
@@ -127,7 +128,7 @@ class ResultBuffer:
             log.error(
                 "results_dropped", detail="the database has been unavailable for too long; the oldest are dropped"
             )
-        dropped = self._dropped.setdefault(result.probe, DroppedResultsOfProbe(result.slot))
+        dropped = self._dropped.setdefault(result.probe, DroppedResultsOfProbe(result.slot, result.location))
         self._stored_slots.setdefault(result.probe, None)
         dropped.count += 1
         dropped.state_updates.update(state_updates)

@@ -135,7 +135,7 @@ class MonitoringService:
         self._failing_probes, self._newest_verdicts = set[int](), dict[int, Outcome]()
         self._claim_lock, self._record_lock = asyncio.Lock(), asyncio.Lock()
         self._urgent_event = asyncio.Event()
-        self._record_as_of: int | None = None
+        self._return_clock: Clock | None = None
         self._loop_tasks: list[asyncio.Task[None]] = []
         self._triggered_runs: set[asyncio.Task[None]] = set()
         self._timers = create_timer_scheduler()
@@ -237,10 +237,10 @@ class MonitoringService:
     async def claim_due_slots(self) -> None:
         """Claim what is due within the next second; each run then starts at its slot."""
         async with self._claim_lock:
-            now, returns = self.clock(), self.memory_probing.is_active
+            returns = self.memory_probing.is_active
             try:
                 self.store_watch.require_no_refusal()
-                if returns and not await self._resume_after_store_absence(now):
+                if returns and not await self._resume_after_store_absence():
                     return
                 await self._claim_and_start_due_runs()
             except (StoreUnavailableError, WatchdogDatabaseSchemaError):
@@ -253,7 +253,7 @@ class MonitoringService:
                 self.memory_probing.end()
             self.last_claim_at = self.clock()
             for task in self.tasks.values():  # none is overdue because the clock was set forward
-                task.count_from_clock_step(self.claims.watermark.restarted_at)
+                task.count_from_clock_step(self.claims.watermark.restarted_at, self.last_claim_at)
             self.claims.store_was_away = self.memory_probing.is_active  # it began while this claim got no answer
 
     async def _claim_and_start_due_runs(self) -> None:
@@ -267,24 +267,24 @@ class MonitoringService:
             if len(slots) < MAX_RESULTS_PER_RECORDED_BATCH:
                 break
 
-    async def _resume_after_store_absence(self, now: int) -> bool:
-        """Store what ran without the store, as of `now`, and which slots these were. Returns whether every member has
-        done so: only then are other slots claimed or recorded as missed."""
-        self._record_as_of, probing = now, self.memory_probing
+    async def _resume_after_store_absence(self) -> bool:
+        """Store what ran without the store, as of when it returned, and which slots these were. Returns whether every
+        member has done so: only then are other slots claimed or recorded as missed."""
+        probing = self.memory_probing
+        self._return_clock = return_clock = await probing.note_store_return()
         try:
-            await self.store_executor.run_write(self.claims.watermark.detect_gap, now)
             while len(self._result_buffer):
                 await self.record_results()
         finally:
-            self._record_as_of = None
+            self._return_clock = None
         probing.is_paused = True  # until the next slots are claimed: no slot may be run twice
-        await probing.write_run_slots_to_returned_store(now)
+        await probing.write_run_slots_to_returned_store(return_clock)
         everyone_was_away = self.claims.watermark.uptime_clock.find_gap_at(probing.started_at) is not None
         if everyone_was_away and probing.has_other_members:
             error = self.store_watch.noticed.error if self.store_watch.noticed else ""
             self.fault_reporter.record_store_absence(probing.started_at, error)
             await self.fault_reporter.write_changed_faults()
-            return await probing.have_all_members_returned(now)
+            return await probing.have_all_members_returned()
         return True
 
     def buffer_result(self, recorded_result: ResultToRecord) -> None:
@@ -327,7 +327,7 @@ class MonitoringService:
             batch = self._result_buffer.relink_results_after_dropped(taken)
             try:
                 transitions = await record_result_batch(
-                    self.store_executor, self.recorder, batch, self.probes, as_of=self._record_as_of
+                    self.store_executor, self.recorder, batch, self.probes, read_time=self._return_clock
                 )
             except BaseException:
                 self._result_buffer.put_back(taken)
@@ -335,7 +335,7 @@ class MonitoringService:
         self.last_recorded_at = self.clock()
         if dropped := self._result_buffer.confirm_stored_and_take_dropped(batch):
             log.error("results_dropped", count=sum(each.count for each in dropped.values()))
-            counts = {probe: (each.first_slot, each.count) for probe, each in dropped.items()}
+            counts = {probe: (each.first_slot, each.timeline, each.count) for probe, each in dropped.items()}
             await self.store_executor.run_write_with_now(partial(record_dropped_results_as_missed, self.claims, counts))
         timeline = self.claims.watermark.timeline
         if rerun_times := compute_rerun_times(batch, self.probes, timeline):

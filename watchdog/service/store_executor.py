@@ -33,16 +33,17 @@ class StoreExecutor:
         """Run a function of the store in the writing thread."""
         return await asyncio.get_running_loop().run_in_executor(self._writer, lambda: func(*args, **kwargs))
 
-    async def run_write_with_now(self, func: Callable[[int], ResultT]) -> ResultT:
+    async def run_write_with_now(self, func: Callable[[int], ResultT], read_time: Clock | None = None) -> ResultT:
         """Run a function of the store in the writing thread. It gets the time, which is read there just before it, so
         that no write judges by a time from before a clock step that an earlier write has adopted. If another process
-        adopts one in between, the function is run again."""
+        adopts one in between, the function is run again. `read_time`: another clock."""
+        read_time = read_time or self._read_time
 
         def run() -> ResultT:
             try:
-                return func(self._read_time())
+                return func(read_time())
             except ClockSteppedError:
-                return func(self._read_time())
+                return func(read_time())
 
         return await self.run_write(run)
 

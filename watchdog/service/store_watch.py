@@ -52,15 +52,15 @@ class StoreAbsenceDetector:
 
     def find_absence(self) -> StoreAbsence | None:
         """The absence that lasts at present; None: the store works, as far as is known."""
-        now, restart, absences = self.clock(), self._read_restart(), []
+        now, absences = self.clock(), []
         for task in self.tasks.values():
             if task.name not in STORE_WRITING_BACKGROUND_TASK_NAMES and not task.store_damaged:
                 continue
             if task.store_failing_since is not None:
-                since = max(task.store_failing_since, restart)
+                since = self._count_from_restart(task.store_failing_since, now)
                 absences.append(StoreAbsence(since, task.last_error, task.store_damaged))
             elif task.running_since is not None:
-                since = max(task.running_since, restart)
+                since = self._count_from_restart(task.running_since, now)
                 if now - since > MAX_STORE_SILENCE_MS:
                     absences.append(StoreAbsence(since, STORE_NOT_RESPONDING_ERROR))
         return min(absences, key=lambda absence: (not absence.is_damaged, absence.since), default=None)
@@ -76,8 +76,17 @@ class StoreAbsenceDetector:
     def can_claim_slots_in_store(self) -> bool:
         """Whether slots can be claimed, as far as is known."""
         task, now = self.tasks["claim"], self.clock()
-        is_silent = task.running_since is not None and now - task.running_since > MAX_STORE_SILENCE_MS
-        return task.store_failing_since is None and not is_silent
+        if task.store_failing_since is not None:
+            return False
+        return (
+            task.running_since is None
+            or now - self._count_from_restart(task.running_since, now) <= MAX_STORE_SILENCE_MS
+        )
+
+    def _count_from_restart(self, since: int, now: int) -> int:
+        """When something began, or when the clock was set, if that came later. `now`: read before the restart is."""
+        restart = self._read_restart()
+        return since if restart <= since <= now else restart
 
     def watch(self) -> StoreAbsence | None:
         """The absence, as `find_absence`. Logs that the store does not respond, and that it is back; that it refuses

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.store import INTERVAL_MS, START_AT, DatabasePair, StoreHarness, make_registered_probe, make_result
+from tests.support.store import (
+    INTERVAL_MS,
+    LOCATION,
+    START_AT,
+    DatabasePair,
+    StoreHarness,
+    make_registered_probe,
+    make_result,
+)
 from watchdog.store.tables import results, schedule
 from watchdog.store.write.absences import (
     STORE_ABSENCE_FAULT_NAME,
@@ -31,7 +39,9 @@ def test_the_schedule_goes_on_after_the_last_run(first: StoreHarness) -> None:
     for n in (4, 5, 6):
         first.record_results(make_result(probe, MINUTES[n], previous_slot=MINUTES[n - 1]), now=MINUTES[8])
     advance_schedules_past_runs_without_store(
-        first.slot_claimer, {probe: ProbeRunsWithoutStore(MINUTES[4], MINUTES[7], frozenset({MINUTES[7]}))}, MINUTES[8]
+        first.slot_claimer,
+        {probe: ProbeRunsWithoutStore(MINUTES[4], MINUTES[7], LOCATION, frozenset({MINUTES[7]}))},
+        MINUTES[8],
     )
     (row,) = first.select_rows(schedule)
     assert (row["last_slot"], row["next_due"]) == (MINUTES[7], MINUTES[8])
@@ -50,14 +60,16 @@ def test_a_probe_that_another_process_has_claimed_since_is_left_alone(
     second.claim_slots(MINUTES[9])
     before = second.select_rows(schedule)
     advance_schedules_past_runs_without_store(
-        first.slot_claimer, {probe: ProbeRunsWithoutStore(MINUTES[4], MINUTES[7])}, MINUTES[9]
+        first.slot_claimer, {probe: ProbeRunsWithoutStore(MINUTES[4], MINUTES[7], LOCATION)}, MINUTES[9]
     )
     assert second.select_rows(schedule) == before
 
 
 def test_dropped_results_are_missed(first: StoreHarness) -> None:
     (probe,) = first.database_ids
-    record_dropped_results_as_missed(first.slot_claimer, {probe: (MINUTES[2], 17), 4_711: (MINUTES[2], 1)}, MINUTES[20])
+    record_dropped_results_as_missed(
+        first.slot_claimer, {probe: (MINUTES[2], LOCATION, 17), 4_711: (MINUTES[2], LOCATION, 1)}, MINUTES[20]
+    )
     (row,) = first.select_rows(results)
     assert (row["slot"], row["slot_count"], row["reason"]) == (MINUTES[2], 17, MISSED_BECAUSE_STORE_AWAY_REASON)
 

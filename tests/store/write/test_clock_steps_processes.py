@@ -7,12 +7,18 @@ from collections.abc import Callable
 import pytest
 
 from tests.store.write.test_clock_steps import SteppingProcess, replays
-from tests.support.store import INTERVAL_MS, START_AT, DatabasePair, StoreHarness
+from tests.support.store import INTERVAL_MS, LOCATION, START_AT, DatabasePair, StoreHarness
+from watchdog.domain.clock_steps import format_timeline
 from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.model import Outcome
 from watchdog.store.errors import ClockSteppedError
 from watchdog.store.tables import metadata, results, schedule
-from watchdog.store.write.absences import record_dropped_results_as_missed
+from watchdog.store.write.absences import (
+    ProbeRunsWithoutStore,
+    advance_schedules_past_runs_without_store,
+    record_dropped_results_as_missed,
+)
+from watchdog.store.write.clock_steps import adopt_clock_step
 from watchdog.store.write.members import delete_ended_watchdog_processes
 from watchdog.store.write.retention import delete_expired_rows
 
@@ -22,7 +28,7 @@ WRITES: dict[str, Callable[[StoreHarness, int], object]] = {
     "run soon": lambda other, now: other.slot_claimer.reschedule_sooner(dict.fromkeys(other.database_ids, now)),
     "deadlines": lambda other, now: other.recorder.evaluate_deadlines(now),
     "dropped": lambda other, now: record_dropped_results_as_missed(
-        other.slot_claimer, dict.fromkeys(other.database_ids, (now, 3)), now
+        other.slot_claimer, dict.fromkeys(other.database_ids, (now, LOCATION, 3)), now
     ),
     "lease": lambda other, now: other.membership.renew_lease_and_update_probes(now),
     "leave": lambda other, now: other.membership.leave(now),
@@ -115,3 +121,50 @@ def test_slots_that_were_claimed_before_the_step_run(databases: DatabasePair, mo
 
     monkeypatch.setattr(other.watermark, "detect_gap", step_before_watermark_moves)
     assert {slot.probe for slot in other.claim_slots(now)} == {*process.harness.database_ids}
+
+
+def test_a_stopped_clock_is_refused_after_a_step(databases: DatabasePair) -> None:
+    process = SteppingProcess(databases.first)
+    read_time = process.harness.watermark.stop_clock(process.now)
+    assert read_time() == process.now
+    process.step(-2 * HOUR_MS)
+    with pytest.raises(ClockSteppedError):
+        read_time()
+
+
+def test_another_thread_sees_the_new_timeline_last(databases: DatabasePair) -> None:
+    """With the new timeline it reads the new time, and with the new time it knows when it began."""
+    process = SteppingProcess(databases.first)
+    watermark = process.harness.watermark
+    process.run(START_AT + 100_000)
+    to = process.now - 2 * HOUR_MS
+    adopt_clock_step(databases.first, LOCATION, generation=0, to=to, now=process.now)
+    seen_while_clock_steps = []
+    watermark.enter_generation(lambda: seen_while_clock_steps.append((watermark.restarted_at, watermark.timeline)))
+    assert seen_while_clock_steps == [(to, LOCATION)]
+    assert watermark.timeline == format_timeline(LOCATION, 1)
+
+
+def test_what_was_dropped_before_a_step_stays_in_its_timeline(databases: DatabasePair) -> None:
+    process = SteppingProcess(databases.first)
+    process.run(START_AT + 100_000)
+    slot, harness = START_AT + 4 * INTERVAL_MS, process.harness
+    process.step(-2 * HOUR_MS)
+    record_dropped_results_as_missed(harness.slot_claimer, {process.first: (slot, LOCATION, 3)}, process.now)
+    (row,) = harness.select_rows(results, results.c.slot == slot)
+    assert (row["location"], row["slot_count"]) == (LOCATION, 3)
+
+
+@pytest.mark.parametrize("distance", [-2 * HOUR_MS, HOUR_MS])
+def test_a_schedule_is_not_advanced_past_runs_from_before_a_step(databases: DatabasePair, distance: int) -> None:
+    process = SteppingProcess(databases.first)
+    process.run(START_AT + 250_000)
+    runs = ProbeRunsWithoutStore(START_AT + 300_000, START_AT + 840_000, LOCATION)
+    process.in_flight = []
+    process.pause(10 * INTERVAL_MS)
+    process.step(distance)
+    schedules = process.harness.select_rows(schedule)
+    advance_schedules_past_runs_without_store(
+        process.harness.slot_claimer, dict.fromkeys(process.harness.database_ids, runs), process.now
+    )
+    assert process.harness.select_rows(schedule) == schedules

@@ -20,15 +20,22 @@ class ProbeRunsWithoutStore(NamedTuple):
 
     first_slot: int
     last_slot: int
+    timeline: str
     slots_in_progress: frozenset[int] = frozenset()
     """Those without a result so far."""
 
 
-def record_dropped_results_as_missed(claims: SlotClaimer, dropped: Mapping[int, tuple[int, int]], now: int) -> None:
-    """Record as missed what was dropped. `dropped`: by probe, the first slot and the number of slots."""
+def record_dropped_results_as_missed(
+    claims: SlotClaimer, dropped: Mapping[int, tuple[int, str, int]], now: int
+) -> None:
+    """Record as missed what was dropped. `dropped`: by probe, the first slot, its timeline and the number of slots."""
     missed = [
-        ResultToRecord(claims.build_result_of_slots_missed_while_store_away(probe, first_slot, slot_count=count))
-        for probe, (first_slot, count) in dropped.items()
+        ResultToRecord(
+            claims.build_result_of_slots_missed_while_store_away(probe, first_slot, slot_count=count)._replace(
+                location=timeline
+            )
+        )
+        for probe, (first_slot, timeline, count) in dropped.items()
         if probe in claims.registry
     ]
     claims.recorder.record_results(missed, now)
@@ -39,20 +46,22 @@ def advance_schedules_past_runs_without_store(
 ) -> None:
     """Continue each probe's schedule after its last slot that ran from memory. Its results are stored already.
 
-    Slots before the first one are recorded as missed. A probe that another process has claimed since is left alone.
+    Slots before the first one are recorded as missed. A probe that another process has claimed since is left alone, and
+    so is one that ran before a step of the clock: its schedule has restarted at the step.
     """
+    timeline = claims.watermark.timeline
     with claims.database.write_transaction() as connection:
         here = schedule.c.location == claims.location, schedule.c.probe.in_([*runs_by_probe])
         rows = connection.execute(sa.select(schedule).where(*here).order_by(schedule.c.probe).with_for_update()).all()
         missed: list[ProbeResult] = []
         for row in rows:
             runs = runs_by_probe[row.probe]
-            if row.probe not in claims.registry or (row.last_slot is not None and row.last_slot >= runs.last_slot):
+            is_claimed_since = row.last_slot is not None and row.last_slot >= runs.last_slot
+            if row.probe not in claims.registry or is_claimed_since or runs.timeline != timeline:
                 continue
             missed += claims.list_results_of_slots_missed_while_store_away(
                 row.probe, row.next_due, runs.first_slot, row.last_slot
             )
-            timeline = claims.watermark.timeline
             in_flight = decode_in_flight_slots(row.in_flight, timeline)
             in_flight |= {(slot, timeline): slot for slot in runs.slots_in_progress}
             values = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import sqlalchemy as sa
 
 from watchdog.domain.clock_steps import ClockStep, format_timeline
@@ -38,10 +40,25 @@ class Watermark:
         """The location of what is recorded now."""
         return format_timeline(self.location, self.generation)
 
-    def enter_generation(self) -> None:
-        """Follow the database into its clock generation. From then on `now` has to be of that generation."""
+    def enter_generation(self, step_clock: Callable[[], None] = lambda: None) -> None:
+        """Follow the database into its clock generation. From then on `now` has to be of that generation.
+
+        Another thread that has read the new time finds when it began, and one that has read the new timeline gets the
+        new time: `step_clock` is called in between.
+        """
         with self.database.open_read_transaction() as connection:
-            self.load_generation(connection)
+            self.load_generation(connection, step_clock)
+
+    def stop_clock(self, now: int) -> Callable[[], int]:
+        """A clock that stands at `now`. It raises ClockSteppedError once this process is in another generation."""
+        generation = self.generation
+
+        def read_time() -> int:
+            if self.generation != generation:
+                raise ClockSteppedError("a step of the clock has been adopted since")
+            return now
+
+        return read_time
 
     def refuse_writes_in_another_generation(self) -> None:
         """From now on, a write transaction of this database raises ClockSteppedError if another process has adopted a
@@ -89,10 +106,11 @@ class Watermark:
             query = query.where(downtime.c.started_at > self.uptime_clock.gaps[-1][0])
         return [(started_at, ended_at) for started_at, ended_at in connection.execute(query)]
 
-    def load_generation(self, connection: sa.Connection) -> None:
-        steps = load_clock_steps(connection, self.location)
-        self.generation, self.restarted_at = (steps[-1].generation, steps[-1].stepped_to) if steps else (0, 0)
-        self.uptime_clock = load_uptime_clock(connection, self.location)
+    def load_generation(self, connection: sa.Connection, step_clock: Callable[[], None] = lambda: None) -> None:
+        steps, uptime_clock = load_clock_steps(connection, self.location), load_uptime_clock(connection, self.location)
+        generation, self.restarted_at = (steps[-1].generation, steps[-1].stepped_to) if steps else (0, 0)
+        step_clock()
+        self.generation, self.uptime_clock = generation, uptime_clock
         self._is_loaded, self._gap_checked_at = True, 0
 
 
