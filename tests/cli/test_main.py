@@ -110,6 +110,12 @@ def test_the_version_is_one_line() -> None:
     assert (ran.exit_code, ran.stderr, len(ran.stdout.splitlines())) == (0, "", 1)
 
 
+def test_the_package_can_be_run_as_the_command() -> None:
+    command = [sys.executable, "-m", "watchdog", "--help"]
+    ran = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60, env=subprocess_env())
+    assert ran.stdout.startswith("Usage: python -m watchdog [OPTIONS] COMMAND [ARGS]...\n")
+
+
 def test_a_pipe_gets_no_colours(tmp_path: Path) -> None:
     (tmp_path / "watchdog.yaml").write_text(STARTER_CONFIG.replace("https://example.com/", "http://127.0.0.1:1/"))
     ran = run_command("probe", "website", cwd=tmp_path, env={"TERM": "xterm-256color"})
