@@ -169,5 +169,20 @@ def test_a_host_counts_while_one_of_its_probes_fails() -> None:
 def test_a_fault_may_explain_what_began_before_the_recovery(
     recovered_at: int | None, now: int, may_explain: bool
 ) -> None:
-    fault = OwnNetworkFault(aftermath_ends_at=100, recovered_at=recovered_at)
+    fault = OwnNetworkFault(HELD.location, aftermath_ends_at=100, recovered_at=recovered_at)
     assert fault.may_explain(HELD._replace(slot=50), now) is may_explain
+
+
+def test_a_fault_explains_nothing_after_a_step_of_the_clock() -> None:
+    """Its instants have not come yet, or are long ago."""
+    fault = OwnNetworkFault(HELD.location, aftermath_ends_at=7_200_100, recovered_at=7_200_050)
+    assert not fault.may_explain(HELD._replace(slot=50, location=f"{HELD.location}#1"), 60)
+
+
+def test_runs_from_before_the_clock_was_set_back_are_forgotten() -> None:
+    """Otherwise they would be counted until their time comes again."""
+    runs, first = runs_of(timeout=2 * MIN_HOSTS_OF_MASS_FAILURE), 7_200_000
+    detector = detector_with(runs, at=first)
+    assert detector.is_mass_failure("timeout", first)
+    assert not detector.is_mass_failure("timeout", 1_000)
+    assert detector.list_probes_failing_for_same_reasons([0]) == []

@@ -11,7 +11,8 @@ import pytest
 
 from tests.support.polling import wait_until_async
 from tests.support.service import PASSING_OBSERVATION, ServiceHarness, scripted_probe, without_ticks
-from tests.support.store import INTERVAL_MS
+from tests.support.store import INTERVAL_MS, LOCATION
+from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.model import Observation, Outcome
 from watchdog.domain.own_network import (
     MAX_RESULT_HOLD_FOR_NETWORK_CHECK_MS,
@@ -22,6 +23,7 @@ from watchdog.net import NetworkAccess
 from watchdog.probes.base import ProbeAttemptContext
 from watchdog.service.connectivity import ConnectivityCheck
 from watchdog.store.tables import incidents, results
+from watchdog.store.write.clock_steps import adopt_clock_step
 
 __all__ = ["without_ticks"]
 
@@ -271,6 +273,24 @@ async def test_a_failure_before_the_recovery_that_its_check_finds_is_part_of_the
             await harness.service.record_results()
             await wait_until_async(lambda: not harness.service.network_fault_decider._tasks)
     assert stored_results(harness) == [OWN, OWN, ("fail", "connection.unreachable", False)]
+
+
+async def test_a_fault_explains_no_failure_after_the_clock_was_set_back(open_harness: Any) -> None:
+    harness, check = open_harness([UNREACHABLE])
+    check.answer.set_result(False)
+    async with harness:
+        await harness.run_next_minute()
+        await harness.service.record_results()
+        await wait_until_async(lambda: not harness.service.network_fault_decider._tasks)
+        harness.now -= 2 * HOUR_MS
+        adopt_clock_step(harness.store.database, LOCATION, generation=0, to=harness.now)
+        harness.service.claims.watermark.enter_generation()
+        check.answer = asyncio.get_running_loop().create_future()
+        check.answer.set_result(True)
+        await harness.run_next_minute()
+        await harness.service.record_results()
+        await wait_until_async(lambda: not harness.service.network_fault_decider._tasks)
+    assert sorted(stored_results(harness)) == [OWN, ("fail", "connection.unreachable", False)]
 
 
 @pytest.mark.parametrize("late", [UNREACHABLE, REFUSED], ids=["unreachable", "refused"])

@@ -53,13 +53,16 @@ class NetworkFaultDecision(StrEnum):
 class OwnNetworkFault(NamedTuple):
     """The newest fault of the network of this machine that was found."""
 
+    timeline: str
+    """On which it was found: the other instants are of this one."""
     aftermath_ends_at: int
     recovered_at: int | None = None
     """When the network was found to work again; None: not yet."""
 
     def may_explain(self, result: ProbeResult, now: int) -> bool:
         """Whether a failure may be a part of it: its run started before the recovery was found, not long ago."""
-        return now < self.aftermath_ends_at and (self.recovered_at is None or result.slot <= self.recovered_at)
+        is_before_recovery = self.recovered_at is None or result.slot <= self.recovered_at
+        return result.location == self.timeline and now < self.aftermath_ends_at and is_before_recovery
 
 
 def find_network_symptom_of_reason(reason: str) -> NetworkSymptom | None:
@@ -132,7 +135,7 @@ class MassFailureDetector:
     def _forget_old_runs(self, now: int) -> None:
         while self._runs:
             oldest = next(iter(self._runs))
-            if now - self._runs[oldest].at < MASS_FAILURE_WINDOW_MS:
+            if 0 <= now - self._runs[oldest].at < MASS_FAILURE_WINDOW_MS:  # less: the clock was set back
                 return
             self._forget_run(oldest)
 

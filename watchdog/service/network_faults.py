@@ -163,7 +163,8 @@ class NetworkFaultDecider:
     def _note_check(self, symptom: NetworkSymptom, *, works: bool) -> None:
         now, fault = self.clock(), self._own_faults.get(symptom.is_checked_by_name_lookup)
         if not works:
-            self._own_faults[symptom.is_checked_by_name_lookup] = OwnNetworkFault(now + OWN_NETWORK_FAULT_AFTERMATH_MS)
+            timeline, ends_at = self.recorder.watermark.timeline, now + OWN_NETWORK_FAULT_AFTERMATH_MS
+            self._own_faults[symptom.is_checked_by_name_lookup] = OwnNetworkFault(timeline, ends_at)
         elif fault is not None and fault.recovered_at is None:
             self._own_faults[symptom.is_checked_by_name_lookup] = fault._replace(recovered_at=now)
 
@@ -202,7 +203,8 @@ class NetworkFaultDecider:
                     partial(store_decided_held_results, self.recorder, decided)
                 )
                 await self._on_transitions(transitions)
-            decided = [result for result in decided if result[:3] in unrecorded and self.clock() < until]
+            is_held = 0 < until - self.clock() <= MAX_RESULT_HOLD_FOR_NETWORK_CHECK_MS  # more: the clock was set back
+            decided = [result for result in decided if result[:3] in unrecorded and is_held]
             if decided:
                 await asyncio.sleep(UNRECORDED_RESULT_RETRY_DELAY_S)
 
