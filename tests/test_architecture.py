@@ -39,6 +39,7 @@ LAYERS = (
     ("app",),
     ("demo",),
     ("cli",),
+    ("__main__",),
 )
 """A component imports itself and the layers before its own. Components of the same layer never import each other."""
 
