@@ -12,12 +12,17 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.support.store import START_AT
-from watchdog.domain.formatting import MINUTE_MS, SECOND_MS
+from watchdog.domain.formatting import HOUR_MS, MINUTE_MS, SECOND_MS
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.notifiers.base import NotificationDeliveryError, NotificationDeliveryRequest, Notifier
 from watchdog.notifiers.message import compose_alert_message
 from watchdog.service.absence_record import StoreAbsenceRecordFile
-from watchdog.service.direct_notices import BACKUP_NOTICE_DELAY_MS, NOTICE_DELAY_MS, StoreAbsenceNotifier
+from watchdog.service.direct_notices import (
+    BACKUP_NOTICE_DELAY_MS,
+    NOTICE_DELAY_MS,
+    STORE_BACK_NOTICE_DELAY_MS,
+    StoreAbsenceNotifier,
+)
 from watchdog.service.store_watch import StoreAbsence
 
 ERROR = "database or disk is full"
@@ -167,6 +172,22 @@ async def test_a_refused_notice_is_sent_again_to_that_destination_alone(tmp_path
         assert (len(harness.events()), len(harness.events("ops/mail"))) == (4, 1)
         (warning,) = [entry for entry in entries if entry["event"] == "direct_notice_failed"]
         assert "hush-hush" not in warning["error"]
+
+
+async def test_the_end_is_reported_as_soon_after_the_clock_was_set_back(tmp_path: Path) -> None:
+    async with opened(tmp_path) as harness:
+        harness.away_since = harness.now
+        await harness.pass_time(MINUTE_MS)
+        harness.notifiers["ops/chat"].errors.append(NotificationDeliveryError("http.503", "HTTP 503"))
+        harness.away_since = None
+        await harness.pass_time(STORE_BACK_NOTICE_DELAY_MS // 2)
+        harness.now -= 2 * HOUR_MS
+        await harness.pass_time(STORE_BACK_NOTICE_DELAY_MS + SECOND_MS)
+        assert harness.events() == ["opened", "resolved"]
+        assert harness.events("ops/mail") == ["opened", "resolved"]
+        harness.now -= 2 * HOUR_MS
+        await harness.pass_time(SECOND_MS)
+        assert harness.events() == ["opened", "resolved", "resolved"], "it was refused once"
 
 
 @pytest.mark.parametrize("restarts", [False, True])

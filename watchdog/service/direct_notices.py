@@ -94,7 +94,8 @@ class StoreAbsenceNotifier:
             self._report_absence(self._records[-1], sorted(failing_targets), now)
 
     def _end_absence_if_back_long_enough(self, now: int) -> None:
-        self._back_since = now if self._back_since is None else self._back_since
+        if self._back_since is None or self._back_since > now:  # the clock was set back
+            self._back_since = now
         has_ended = now - self._back_since >= STORE_BACK_NOTICE_DELAY_MS
         if has_ended and self._records and self._records[-1].ended_at is None:
             self._records[-1].ended_at = self._back_since
@@ -133,7 +134,10 @@ class StoreAbsenceNotifier:
         self, record: StoreAbsenceRecord, destination: str, event: IncidentEvent, failing: Collection[str], now: int
     ) -> None:
         _, due_at = self._failures.get(destination, (0, 0))
-        if destination in self._tasks or now < due_at or not self._may_notify(destination):
+        is_waiting = (
+            now < due_at <= now + MAX_STORE_ABSENCE_NOTICE_RETRY_DELAY_MS
+        )  # a later one: the clock was set back
+        if destination in self._tasks or is_waiting or not self._may_notify(destination):
             return
         sending = self._send(record, destination, event, list(failing), now)
         task = asyncio.create_task(sending, name=f"direct notice to {destination}")

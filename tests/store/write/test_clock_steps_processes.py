@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -12,7 +13,7 @@ from watchdog.domain.clock_steps import format_timeline
 from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.model import Outcome
 from watchdog.store.errors import ClockSteppedError
-from watchdog.store.tables import metadata, results, schedule
+from watchdog.store.tables import metadata, results, schedule, watermarks
 from watchdog.store.write.absences import (
     ProbeRunsWithoutStore,
     advance_schedules_past_runs_without_store,
@@ -168,3 +169,19 @@ def test_a_schedule_is_not_advanced_past_runs_from_before_a_step(databases: Data
         process.harness.slot_claimer, dict.fromkeys(process.harness.database_ids, runs), process.now
     )
     assert process.harness.select_rows(schedule) == schedules
+
+
+@pytest.mark.parametrize("databases", ["on_postgres"], indirect=True)
+def test_only_the_adoption_waits_for_other_writes(databases: DatabasePair) -> None:
+    processes = TwoProcesses(databases)
+    process, other = processes.process, processes.other
+    process.run(START_AT + 100_000)
+    adoption = threading.Thread(target=process.step, args=(-2 * HOUR_MS,))
+    with databases.second.write_transaction():
+        process.harness.watermark.detect_gap(process.now, advance=True)
+        adoption.start()
+        adoption.join(0.5)
+        assert adoption.is_alive(), "no write of the time before may follow it"
+    adoption.join()
+    assert process.harness.select_row(watermarks)["generation"] == 1
+    assert other.watermark.generation == 0
