@@ -173,6 +173,12 @@ def test_incidents_that_overlap_are_one_past_entry(tmp_path: Path) -> None:
     ]
 
 
+def test_a_short_incident_has_seconds(tmp_path: Path) -> None:
+    rows, start = FixtureRows(), epoch_ms("10:00", 1) + 8_000
+    rows.add_incident(rows.add_probe("API"), "availability", "a", start, resolved_at=start + 48_000)
+    assert page_of(tmp_path, rows).past_incidents[0].duration_text == "48\u00a0s, 10:00:08 to 10:00:56"
+
+
 def test_a_long_incident_has_dates(tmp_path: Path) -> None:
     rows = FixtureRows()
     rows.add_incident(rows.add_probe("API"), "task", "a", epoch_ms("10:00", 4), resolved_at=epoch_ms("11:00", 1))

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from watchdog.domain.formatting import (
     DAY_MS,
     NBSP,
+    SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS,
     format_count_with_noun,
     format_date,
     format_duration,
@@ -373,9 +374,10 @@ def _list_past_incidents(snapshot: StatusPageSnapshot, now: int) -> tuple[Status
 
 
 def _format_incident_episode(episode: HealthStateInterval, now: int) -> str:
-    """ "14 min, 09:02 to 09:16"; with dates if it lasted over a day."""
+    """ "14 min, 09:02 to 09:16"; with seconds if it was short, and with dates if it lasted over a day."""
     if episode.length < DAY_MS:
-        start, stop = format_time_of_day(episode.start), format_time_of_day(episode.stop)
+        is_short = episode.length < SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS
+        start, stop = (format_time_of_day(at, seconds=is_short) for at in (episode.start, episode.stop))
     else:
         start, stop = (
             format_utc_timestamp_without_zone(episode.start, now),
