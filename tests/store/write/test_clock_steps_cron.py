@@ -12,7 +12,7 @@ from watchdog.domain.model import Outcome
 from watchdog.domain.rules import missed_run, stale
 from watchdog.domain.schedule import CronSchedule
 from watchdog.store.database import Database
-from watchdog.store.tables import results, schedule
+from watchdog.store.tables import incidents, results, schedule
 from watchdog.store.write.clock_steps import SKIPPED_REASON
 
 PERIOD_MS = 10 * MINUTE_MS
@@ -97,7 +97,26 @@ def test_a_run_that_is_found_to_be_lost_when_its_slot_comes_again(database: Data
     process.step(-5 * MINUTE_MS)
     process.run(FIRST + 3 * PERIOD_MS)
     assert (1, FIRST + PERIOD_MS) not in process.slots(process.first)
-    assert slots_of(process, results.c.reason == missed_run.MAY_HAVE_RUN_REASON) == [FIRST + PERIOD_MS]
+    lost = slots_of(process, results.c.reason == missed_run.MAY_HAVE_RUN_REASON, results.c.location == LOCATION)
+    assert lost == [FIRST + PERIOD_MS]
+
+
+@pytest.mark.parametrize("distance", [HOUR_MS, -20 * MINUTE_MS])
+def test_a_run_that_was_lost_in_a_step_is_reported(database: Database, distance: int) -> None:
+    process = start(database)
+    process.run(FIRST + 2 * SECOND_MS)
+    process.probes_without_results = {process.first}
+    process.run(FIRST + PERIOD_MS + 2 * SECOND_MS)
+    process.probes_without_results = ()
+    to = process.step(distance)
+    process.run(to + 5 * MINUTE_MS)
+    process.harness.slot_claimer.record_lost_runs(process.now)
+    process.run(to + 31 * MINUTE_MS)
+    (incident,) = process.harness.select_rows(incidents)
+    assert (incident["rule"], incident["reason"]) == (missed_run.ALERT_RULE_NAME, missed_run.MAY_HAVE_RUN_REASON)
+    assert "run was started, and may have taken place" in incident["message"]
+    assert incident["resolved_at"] is not None, "by the next run on time"
+    assert replays(process)
 
 
 def test_a_run_that_was_never_started_is_started(database: Database) -> None:

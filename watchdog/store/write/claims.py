@@ -83,7 +83,7 @@ class SlotClaimer:
         claimed, updates, timeline = [], [], self.watermark.timeline
         started = self._find_cron_slots_started_earlier(connection, rows, in_flight, missed, now)
         for row in rows:
-            slot, skipped, next_due = self._choose_slot_to_run_and_missed_results(row, started[row.probe], now)
+            slot, skipped, next_due = self._choose_slot_to_run_and_missed_results(row, started, now)
             missed += skipped
             if slot is not None:
                 late_ms = now - slot if self._should_catch_up(row.probe, slot, now) else 0
@@ -126,8 +126,26 @@ class SlotClaimer:
             probe: {slot: start for slot, start in slots.items() if (probe, *slot) not in done}
             for probe, slots in in_flight.items()
         }
-        return remaining, [
+        missed = [
             self._build_lost_run_result(probe, slot, now)._replace(location=timeline) for probe, slot, timeline in lost
+        ]
+        last_slots = {row.probe: row.last_slot for row in rows}
+        return remaining, [*missed, *self._report_runs_lost_in_clock_step(missed, last_slots, now)]
+
+    def _report_runs_lost_in_clock_step(
+        self, lost: Iterable[ProbeResult], last_slots: Mapping[int, int | None], now: int
+    ) -> list[ProbeResult]:
+        """A result at `now` for each cron schedule with lost runs of an ended timeline: these are not started again,
+        and their own results are never evaluated."""
+        messages: dict[int, list[str]] = {}
+        for result in lost:
+            if result.reason == missed_run.MAY_HAVE_RUN_REASON and result.location != self.watermark.timeline:
+                messages.setdefault(result.probe, []).append(result.message)
+        return [
+            self._build_missed_slot_result(
+                *(probe, now, missed_run.MAY_HAVE_RUN_REASON), slot_count=len(texts), previous_slot=last_slots[probe]
+            )._replace(message="; ".join(texts))
+            for probe, texts in messages.items()
         ]
 
     def _find_cron_slots_started_earlier(
@@ -137,39 +155,34 @@ class SlotClaimer:
         in_flight: Mapping[int, Iterable[InFlightSlot]],
         lost: Iterable[ProbeResult],
         now: int,
-    ) -> Mapping[int, set[int]]:
-        """The due slots of each cron schedule whose run was started in an earlier clock generation: it may have taken
+    ) -> set[tuple[int, int]]:
+        """Which due (probe, slot) of cron schedules were started in an earlier clock generation: the run may have taken
         place, so it is never started again. `in_flight`, `lost`: slots without a stored result."""
-        started: dict[int, set[int]] = {row.probe: set() for row in rows}
-        first_due = {row.probe: row.next_due for row in rows if self._is_cron(row.probe)}
-        if not self.watermark.generation or not first_due:
-            return started
+        cron_rows = [row for row in rows if isinstance(self.registry[row.probe].schedule, CronSchedule)]
+        if not self.watermark.generation or not cron_rows:
+            return set()
         may_have_run = (results.c.outcome != Outcome.MISSED) | (results.c.reason == missed_run.MAY_HAVE_RUN_REASON)
         query = sa.select(results.c.probe, results.c.slot).where(
-            results.c.probe.in_(first_due),
-            results.c.slot.between(min(first_due.values()), now + SLOT_CLAIM_AHEAD_MS),
+            results.c.probe.in_([row.probe for row in cron_rows]),
+            results.c.slot.between(min(row.next_due for row in cron_rows), now + SLOT_CLAIM_AHEAD_MS),
             results.c.location != self.watermark.timeline,
             may_have_run,
         )
-        for id in first_due:
-            started[id].update(slot for slot, _ in in_flight[id])
-        lost_slots = [(result.probe, result.slot) for result in lost if result.probe in first_due]
-        for probe, slot in [*connection.execute(query), *lost_slots]:
-            started[probe].add(slot)
-        return started
-
-    def _is_cron(self, probe: int) -> bool:
-        return isinstance(self.registry[probe].schedule, CronSchedule)
+        return {
+            *map(tuple, connection.execute(query)),
+            *((row.probe, slot) for row in cron_rows for slot, _ in in_flight[row.probe]),
+            *((result.probe, result.slot) for result in lost if result.reason == missed_run.MAY_HAVE_RUN_REASON),
+        }
 
     def _choose_slot_to_run_and_missed_results(
-        self, row: Any, started: Collection[int], now: int
+        self, row: Any, started: Collection[tuple[int, int]], now: int
     ) -> tuple[int | None, list[ProbeResult], int]:
-        """The slot to run, if any; results for the slots that are skipped; the next slot. `started`: slots whose run
-        was started before a step of the clock."""
+        """The slot to run, if any; results for the slots that are skipped; the next slot. `started`: (probe, slot)
+        whose run was started before a step of the clock."""
         registered, first = self.registry[row.probe], row.next_due
         newest = max(first, registered.schedule.find_latest_slot_until(now)) if first <= now else first
         may_run = now - newest <= registered.policy.max_lateness or self._should_catch_up(row.probe, newest, now)
-        run = newest if may_run and newest not in started else None
+        run = newest if may_run and (row.probe, newest) not in started else None
         end = run if run is not None else newest + 1
         if isinstance(registered.schedule, CronSchedule):
             return (
@@ -214,18 +227,17 @@ class SlotClaimer:
         return MIN_CAUGHT_UP_LATENESS_MS < now - slot <= self.registry[probe].catch_up_ms
 
     def _build_results_of_cron_slots_not_run(
-        self, row: Any, first: int, end: int, started: Collection[int], now: int
+        self, row: Any, first: int, end: int, started: Collection[tuple[int, int]], now: int
     ) -> list[ProbeResult]:
         """Results for the slots of a cron schedule in [first, end): one for those in `started`, which come again, and
         one for the others: people rely on each run."""
         schedule, slot = self.registry[row.probe].schedule, first
         slots: list[int] = []
+        again: list[int] = []
         while slot < end and len(slots) < MAX_COUNTED_MISSED_SLOTS:
-            if slot not in started:
-                slots.append(slot)
+            (again if (row.probe, slot) in started else slots).append(slot)
             slot = schedule.find_next_slot_after(slot)
         build_result = partial(self._build_missed_slot_result, row.probe, previous_slot=row.last_slot)
-        again = sorted(each for each in started if first <= each < end)
         missed = [build_result(again[0], missed_run.ALREADY_STARTED_REASON, slot_count=len(again))] if again else []
         if slots:
             last = slots[-1] if slot >= end else schedule.find_latest_slot_until(end - 1)
