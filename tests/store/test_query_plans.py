@@ -26,6 +26,10 @@ from watchdog.domain.heartbeat import CheckIn, CheckInKind
 from watchdog.domain.model import ResultToRecord
 from watchdog.store.database import Database
 from watchdog.store.read.alert_context import load_alert_message_context
+from watchdog.store.read.history import list_results_before, load_latest_results
+from watchdog.store.read.job_runs import list_job_runs
+from watchdog.store.read.jobs import load_newest_job_source_listings
+from watchdog.store.read.status import list_probe_statuses
 from watchdog.store.tables import metadata
 from watchdog.store.write.check_ins import CheckInStore, ProbeCheckIn
 from watchdog.store.write.members import delete_ended_watchdog_processes
@@ -145,3 +149,25 @@ def test_the_indexes_are_used(harness: StoreHarness, index: str) -> None:
     with recorded_statements(harness.database) as statements:
         run_every_operation(harness)
     assert any(index in line for line, _ in plans(harness.database, statements))
+
+
+def test_a_search_for_the_newest_result_skips_the_time_before_a_step_back(harness: StoreHarness) -> None:
+    """The bound is a condition of the index: otherwise the search passes each row from before the step."""
+    probe = harness.database_ids[0]
+    with recorded_statements(harness.database) as statements:
+        run_every_operation(harness)
+        with harness.database.open_read_transaction() as connection:
+            list_probe_statuses(connection)
+            load_latest_results(connection, [probe], 30)
+            list_results_before(connection, probe)
+            load_newest_job_source_listings(connection)
+            list_job_runs(connection, probe, "jobs", "nightly", 20)
+    searches = [
+        line
+        for line, statement in plans(harness.database, statements)
+        if line.startswith("SEARCH results") and statement.startswith("SELECT") and "slot DESC" in statement
+    ]
+    assert len(searches) > 10
+    assert [line for line in searches if "probe=?)" in line] == []
+    statuses = [line for line, statement in plans(harness.database, statements) if "probes.created_at" in statement]
+    assert "SEARCH results USING PRIMARY KEY (probe=? AND slot=?) LEFT-JOIN" in statuses

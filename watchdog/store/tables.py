@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, MetaData, Table, Text
 
 from watchdog.domain.model import DeliveryState, IncidentEvent
+from watchdog.domain.watermark import MAX_WATERMARK_DISTANCE_MS
 
 metadata = MetaData(
     naming_convention={
@@ -145,6 +146,16 @@ computed once for a query, spares the second where the clock was never set."""
 current_results = sa.select(results).where(is_current_result).subquery("current_results")
 """The results that count, on one timeline: their order by slot is that of (clock generation, slot)."""
 CURRENT_RESULT_COLUMNS = [current_results.c[column.name] for column in RESULT_COLUMNS]
+_newest_slot = sa.select(sa.func.max(watermarks.c.claimed_until) + MAX_WATERMARK_DISTANCE_MS).where(
+    watermarks.c.claimed_until < sa.select(sa.func.max(clock_steps.c.stepped_from)).scalar_subquery()
+)
+newest_results = (
+    sa.select(results)
+    .where(is_current_result, results.c.slot <= sa.func.coalesce(_newest_slot.scalar_subquery(), END_OF_TIME))
+    .subquery("newest_results")
+)
+"""The same rows, for a search from the newest one: it need not pass all rows from before a step back. A search for a
+known slot uses `current_results`: SQLite prefers this bound to the slot."""
 
 evidence = Table(
     "evidence", metadata,

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.store.write.test_clock_steps import SteppingProcess
 from tests.support.store import (
     INTERVAL_MS,
     START_AT,
@@ -19,8 +20,9 @@ from tests.support.store import (
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS
 from watchdog.domain.model import ProbeResult, ResultToRecord
 from watchdog.domain.routing import NotificationRoutingTable
-from watchdog.domain.schedule import IntervalSchedule
+from watchdog.domain.schedule import CronSchedule, IntervalSchedule
 from watchdog.store.database import Database
+from watchdog.store.read.status import list_probe_statuses
 from watchdog.store.tables import (
     cause_changes,
     downtime,
@@ -341,3 +343,42 @@ def test_evaluation_does_not_depend_on_deleted_rows(database: Database) -> None:
     late = FIRST_HOUR + 30 * DAY_MS
     (transition,) = harness.record_each(make_result(probe, late), make_result(probe, late + INTERVAL_MS))
     assert transition.incident == opened.incident
+
+
+# ------------------------------------------------------------------------------------------------ steps of the clock
+
+
+def test_the_newest_result_of_a_probe_stays_after_a_step_back(database: Database) -> None:
+    """It is not hidden by a result from before the step, of an instant that is still to come."""
+    year = 365 * DAY_MS
+    process = SteppingProcess(
+        database, make_registered_probe("rare", schedule=CronSchedule("0 0 1 1 *"), staleness_threshold=2 * year)
+    )
+    harness = process.harness.without_downtime()
+    harness.record_results(make_result(process.first, START_AT + INTERVAL_MS), now=START_AT + INTERVAL_MS + 300)
+    harness.advance_watermark(START_AT + 2 * INTERVAL_MS)
+    process.now = START_AT + 2 * INTERVAL_MS
+    later = process.step(300 * DAY_MS) + INTERVAL_MS
+    harness.record_results(make_result(process.first, later, location=harness.watermark.timeline), now=later)
+    process.now = later + INTERVAL_MS
+    harness.advance_watermark(process.now)
+    process.step(-300 * DAY_MS)
+    harness.advance_watermark(process.now + 60 * DAY_MS)
+    roll_up_all(database, process.now + 60 * DAY_MS)
+    delete_all_expired(database, process.now + 60 * DAY_MS, 30 * DAY_MS, 400 * DAY_MS)
+    with database.open_read_transaction() as connection:
+        (status,) = list_probe_statuses(connection)
+    assert status.last_judged_slot == START_AT + INTERVAL_MS
+
+
+def test_rows_that_a_step_makes_old_stay_for_a_day(database: Database) -> None:
+    """Until then, somebody may set the clock right."""
+    process = SteppingProcess(database, make_registered_probe())
+    harness = process.harness
+    record_outcomes(harness, process.first, START_AT + INTERVAL_MS, "pfpfpfp")
+    process.now = START_AT + 2 * HOUR_MS
+    harness.advance_watermark(process.now)
+    roll_up_all(database, process.now)
+    process.step(10 * 365 * DAY_MS)
+    assert delete_all_expired(database, process.now + DAY_MS - 1, 30 * DAY_MS, 90 * DAY_MS) == 0
+    assert delete_all_expired(database, process.now + DAY_MS, 30 * DAY_MS, 90 * DAY_MS) > 0

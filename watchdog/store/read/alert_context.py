@@ -34,10 +34,10 @@ from watchdog.store.tables import (
     RESULT_COLUMNS,
     cause_changes,
     clock_steps,
-    current_results,
     evidence,
     incident_groups,
     incidents,
+    newest_results,
     outbox,
     probes,
     remediations,
@@ -76,8 +76,8 @@ def load_alert_message_context(
     Raises NoResultFound for an unknown incident."""
     row = connection.execute(INCIDENTS_WITH_PROBE_INFO_QUERY.where(incidents.c.id == notification.incident)).one()
     probe = codec.decode_probe_info(row.probe, row.info)
-    of_probe = (current_results.c.probe == row.probe, current_results.c.outcome != Outcome.MISSED)
-    newest_first = sa.select(current_results).where(*of_probe).order_by(current_results.c.slot.desc())
+    of_probe = (newest_results.c.probe == row.probe, newest_results.c.outcome != Outcome.MISSED)
+    newest_first = sa.select(newest_results).where(*of_probe).order_by(newest_results.c.slot.desc())
     recent_rows = connection.execute(newest_first.limit(MAX_RECENT_RUNS_IN_ALERT)).all()
     last_good, first_bad = _load_last_good_and_first_bad_row(connection, row)
     is_job = row.rule == job.ALERT_RULE_NAME

@@ -23,9 +23,12 @@ from watchdog.store.tables import (
     current_results,
     evidence,
     incidents,
+    newest_results,
     probes,
     rollups,
 )
+
+NEWEST_RESULT_ROW_COLUMNS = [newest_results.c[name] for name in ResultRow._fields]
 
 
 class IncidentInterval(NamedTuple):
@@ -95,15 +98,15 @@ def _build_probe_has_judged_result_condition(start: int, end: int) -> sa.ColumnE
 
 def load_latest_results(connection: Connection, ids: Collection[int], count: int) -> dict[int, list[ResultRow]]:
     """Probe -> its last `count` results, oldest first."""
-    inner = current_results.alias("inner_results")
+    inner = newest_results.alias("inner_results")
     slots = sa.select(inner.c.slot).where(inner.c.probe == probes.c.id).order_by(inner.c.slot.desc())
     first_slot = sa.func.coalesce(slots.limit(1).offset(count - 1).scalar_subquery(), 0)
-    query = sa.select(probes.c.id, *RESULT_ROW_COLUMNS).join_from(
-        probes, current_results, sa.and_(current_results.c.probe == probes.c.id, current_results.c.slot >= first_slot)
+    query = sa.select(probes.c.id, *NEWEST_RESULT_ROW_COLUMNS).join_from(
+        probes, newest_results, sa.and_(newest_results.c.probe == probes.c.id, newest_results.c.slot >= first_slot)
     )
     rows_by_probe: dict[int, list[ResultRow]] = {probe: [] for probe in ids}
     for probe, *row in connection.execute(
-        query.where(probes.c.id.in_(ids)).order_by(probes.c.id, current_results.c.slot)
+        query.where(probes.c.id.in_(ids)).order_by(probes.c.id, newest_results.c.slot)
     ):
         rows_by_probe[probe].append(result_row_from_columns(row))
     return {probe: rows[-count:] for probe, rows in rows_by_probe.items()}
@@ -121,15 +124,15 @@ def list_results_before(
 ) -> list[ResultRow]:
     """A probe's results before `slot`, or its newest ones, newest first."""
     query = (
-        sa.select(*RESULT_ROW_COLUMNS)
-        .where(current_results.c.probe == probe)
-        .order_by(current_results.c.slot.desc())
+        sa.select(*NEWEST_RESULT_ROW_COLUMNS)
+        .where(newest_results.c.probe == probe)
+        .order_by(newest_results.c.slot.desc())
         .limit(limit)
     )
     if slot is not None:
-        query = query.where(current_results.c.slot < slot)
+        query = query.where(newest_results.c.slot < slot)
     if outcome is not None:
-        query = query.where(current_results.c.outcome == outcome)
+        query = query.where(newest_results.c.outcome == outcome)
     return [result_row_from_columns(row) for row in connection.execute(query)]
 
 

@@ -11,7 +11,7 @@ from watchdog.domain.model import Outcome, ProbeInfo, RunSummary
 from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.rules import job
 from watchdog.store.codec import decode_nullable_json, encode_compact_json
-from watchdog.store.tables import check_ins, current_results
+from watchdog.store.tables import check_ins, newest_results
 
 HEARTBEAT_PROBE_KIND = "heartbeat"
 MAX_LISTINGS_SEARCHED_FOR_RUNS = 300
@@ -24,7 +24,7 @@ def list_job_runs(
     probe_kind: str,
     job_name: str,
     limit: int,
-    listings: sa.Subquery = current_results,
+    listings: sa.Subquery = newest_results,
 ) -> list[RunSummary]:
     """At most `limit` ended runs, oldest first; a run's `slot` is when it ended. `listings`: the results that name the
     runs of a probe that lists jobs."""

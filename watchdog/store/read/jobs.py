@@ -17,7 +17,7 @@ from watchdog.domain.model import HealthState, ProbeInfo, ProbeResult, SubjectLi
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, job, missing, task, unreadable_schedule
 from watchdog.store.codec import decode_probe_info
 from watchdog.store.listings import build_results_from_rows
-from watchdog.store.tables import CURRENT_RESULT_COLUMNS, current_results, probes
+from watchdog.store.tables import CURRENT_RESULT_COLUMNS, current_results, newest_results, probes
 
 JOB_OR_TASK_LISTING_PROBE_KINDS = ("heartbeat", "jobs", "mcp")
 """The kinds of probe that can report jobs."""
@@ -100,7 +100,7 @@ def load_newest_job_source_listings(
     connection: Connection, probe: int | None = None
 ) -> dict[int, NewestJobSourceListing]:
     """The newest listing of every source, or of one, by probe: two index seeks each."""
-    newest, listing = current_results.alias("newest"), current_results.alias("listing")
+    newest, listing = newest_results.alias("newest"), newest_results.alias("listing")
     newest_slot = (
         sa.select(newest.c.slot)
         .where(newest.c.probe == probes.c.id)
@@ -130,8 +130,8 @@ def load_newest_job_source_listings(
     if probe is not None:
         query = query.where(probes.c.id == probe)
     rows = connection.execute(query).all()
-    newest_results = build_results_from_rows(connection, (row for _, _, _, *row in rows if row[0] is not None))
-    by_probe = {result.probe: result for result in newest_results}
+    listed_results = build_results_from_rows(connection, (row for _, _, _, *row in rows if row[0] is not None))
+    by_probe = {result.probe: result for result in listed_results}
     listings = {}
     for id, info, slot, *_ in rows:
         result = by_probe.get(id)

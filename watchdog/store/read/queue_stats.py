@@ -14,7 +14,7 @@ from watchdog.domain.probe_state import (
     queue_threshold_records_from_json,
 )
 from watchdog.store.codec import decode_nullable_json
-from watchdog.store.tables import current_results, probe_state
+from watchdog.store.tables import newest_results, probe_state
 
 
 class QueueSample(NamedTuple):
@@ -25,12 +25,12 @@ class QueueSample(NamedTuple):
 def list_queue_samples(connection: Connection, probe: int, start: int) -> list[QueueSample]:
     """The runs since `start` that counted the waiting jobs, oldest first."""
     measured = (
-        current_results.c.probe == probe,
-        current_results.c.slot >= start,
-        current_results.c.measurements.is_not(None),
+        newest_results.c.probe == probe,
+        newest_results.c.slot >= start,
+        newest_results.c.measurements.is_not(None),
     )
     rows = connection.execute(
-        sa.select(current_results.c.slot, current_results.c.measurements).where(*measured).order_by("slot")
+        sa.select(newest_results.c.slot, newest_results.c.measurements).where(*measured).order_by("slot")
     )
     samples = (
         QueueSample(slot, QueueMeasurements.from_measurements(decode_nullable_json(text))) for slot, text in rows

@@ -31,6 +31,7 @@ from watchdog.store.tables import (
     clock_steps,
     current_results,
     incidents,
+    newest_results,
     outbox,
     outbox_is_undelivered,
     probe_state,
@@ -167,7 +168,7 @@ def list_service_findings(connection: Connection) -> tuple[Incident, ...]:
 
 def list_probe_statuses(connection: Connection, probe_id: str | None = None) -> list[ProbeStatus]:
     """Every configured probe, or the one with this id; by name. Watchdog's own probe is listed only by its id."""
-    newest = current_results.alias("newest")
+    newest = newest_results.alias("newest")
     slots = sa.select(newest.c.slot).where(newest.c.probe == probes.c.id).order_by(newest.c.slot.desc()).limit(1)
     judged_slot = slots.where(newest.c.outcome.in_(JUDGED_OUTCOMES)).scalar_subquery()
     next_due = sa.select(sa.func.min(schedule.c.next_due)).where(schedule.c.probe == probes.c.id).scalar_subquery()

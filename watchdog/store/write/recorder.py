@@ -12,7 +12,7 @@ from watchdog.domain.rules import evaluate_result_rules, missed_run
 from watchdog.store import codec
 from watchdog.store.database import Database
 from watchdog.store.listings import encode_result_listings_and_cache_entry
-from watchdog.store.tables import current_results, evaluation_cursors, probes, results
+from watchdog.store.tables import evaluation_cursors, newest_results, probes, results
 from watchdog.store.write.evaluation import AlertEvaluator, EvaluationCursor
 from watchdog.store.write.evidence import EvidenceWriter
 from watchdog.store.write.probe_registry import ProbeRegistry
@@ -134,15 +134,15 @@ class ResultRecorder:
         before the clock was set back; without one, when the probe was added. At the earliest the last step of the
         clock: deadlines restart there."""
         newest = (
-            sa.select(current_results.c.slot)
+            sa.select(newest_results.c.slot)
             .where(
-                current_results.c.probe == probes.c.id,
-                current_results.c.slot > probes.c.created_at,
-                (current_results.c.outcome != Outcome.MISSED)
-                | (current_results.c.reason == missed_run.ALREADY_STARTED_REASON),
-                ~current_results.c.late,
+                newest_results.c.probe == probes.c.id,
+                newest_results.c.slot > probes.c.created_at,
+                (newest_results.c.outcome != Outcome.MISSED)
+                | (newest_results.c.reason == missed_run.ALREADY_STARTED_REASON),
+                ~newest_results.c.late,
             )
-            .order_by(current_results.c.slot.desc())
+            .order_by(newest_results.c.slot.desc())
             .limit(1)
             .scalar_subquery()
         )

@@ -19,7 +19,7 @@ from watchdog.domain.rules import evaluate_result_rules
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.database import Database
 from watchdog.store.listings import build_results_from_rows
-from watchdog.store.tables import CURRENT_RESULT_COLUMNS, current_results, incidents, remediations
+from watchdog.store.tables import RESULT_COLUMNS, incidents, newest_results, remediations
 from watchdog.store.write.probe_registry import ProbeRegistry
 
 
@@ -96,8 +96,8 @@ class RemediationStore:
     def _list_pending_remediations(
         self, connection: sa.Connection, probe: int, spec: RemediationSpec, now: int
     ) -> Iterator[PendingRemediation]:
-        newest = sa.select(*CURRENT_RESULT_COLUMNS).where(current_results.c.probe == probe)
-        newest = newest.order_by(current_results.c.slot.desc()).limit(1)
+        newest = sa.select(*(newest_results.c[column.name] for column in RESULT_COLUMNS))
+        newest = newest.where(newest_results.c.probe == probe).order_by(newest_results.c.slot.desc()).limit(1)
         row = connection.execute(newest).first()
         if row is None:
             return

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from watchdog.domain.formatting import HOUR_MS
+from watchdog.domain.formatting import DAY_MS, HOUR_MS
 from watchdog.domain.model import Outcome
 from watchdog.store.database import Database
 from watchdog.store.tables import (
@@ -20,6 +20,7 @@ from watchdog.store.tables import (
     incidents,
     is_current_result,
     messages,
+    newest_results,
     outbox,
     probes,
     remediations,
@@ -32,6 +33,8 @@ MAX_PROBES_PER_ROLLUP = 25
 """Probes that are rolled up in one transaction."""
 MAX_ROWS_PER_DELETE = 2_000
 """Rows that are deleted in one transaction: a single DELETE would block writers for seconds."""
+MIN_TIME_TO_CORRECT_CLOCK_MS = DAY_MS
+"""For so long, no row is deleted because the time went ahead at once."""
 
 
 def roll_up_hours(database: Database, settled_until: int) -> int:
@@ -82,6 +85,7 @@ def delete_expired_rows(database: Database, now: int, results_retention_ms: int,
     as long as roll-ups, and those of a group as long as its last incident: they identify its next message. So does
     downtime, by which every deadline is measured.
     """
+    now -= _sum_recent_downtime(database, now)
     results_cutoff = (now - results_retention_ms) // HOUR_MS * HOUR_MS
     rollups_cutoff = (now - rollups_retention_ms) // HOUR_MS * HOUR_MS
     rolled_up_until = sa.select(sa.func.max(rollups.c.hour) + HOUR_MS).where(rollups.c.probe == results.c.probe)
@@ -125,6 +129,15 @@ def delete_expired_rows(database: Database, now: int, results_retention_ms: int,
     return deleted
 
 
+def _sum_recent_downtime(database: Database, now: int) -> int:
+    """How much of the last day's gaps has to be subtracted from now: after a step forward, or a start with a wrong
+    clock, everything seems to be old, and the clock may still be set right."""
+    is_recent = downtime.c.ended_at > now - MIN_TIME_TO_CORRECT_CLOCK_MS, downtime.c.ended_at <= now
+    length = sa.func.sum(downtime.c.ended_at - downtime.c.started_at)
+    with database.open_read_transaction() as connection:
+        return int(connection.execute(sa.select(length).where(*is_recent)).scalar() or 0)
+
+
 def _build_older_than_condition(probe: sa.Column[int], slot: sa.Column[int], cutoff: int) -> sa.ColumnElement[bool]:
     """Rows before the cutoff, read for the probes that have such rows only."""
     oldest = sa.select(sa.func.min(slot)).where(probe == probes.c.id).correlate(probes).scalar_subquery()
@@ -160,7 +173,7 @@ def _build_newest_rollup_hour_subquery() -> sa.ScalarSelect[int]:
 
 def _build_newest_evaluated_slot_subquery() -> sa.ScalarSelect[int]:
     """The newest slot of the row's probe that was evaluated; NULL if there is none or the probe was removed."""
-    newer = results.alias()
+    newer = newest_results.alias("newer")
     evaluated = (newer.c.probe == results.c.probe, newer.c.outcome != Outcome.MISSED, ~newer.c.late)
     configured = sa.exists().where(probes.c.id == newer.c.probe, probes.c.removed_at.is_(None))
     return (
