@@ -357,8 +357,7 @@ class MonitoringService:
         executor, database = self.store_executor, self.store_executor.database
         await self.notification_sender.give_up_orphaned_notifications()
         await executor.run_write_with_now(partial(delete_ended_watchdog_processes, database))
-        recorded_until = await executor.run_write_with_now(self.claims.record_lost_runs)
-        while await executor.run_write(roll_up_hours, database, recorded_until):
+        while await executor.run_write_with_now(lambda now: roll_up_hours(database, self.claims.record_lost_runs(now))):
             pass
         while await executor.run_write_with_now(
             lambda now: delete_expired_rows(database, now, self.retention.results_ms, self.retention.rollups_ms)
