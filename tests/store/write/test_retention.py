@@ -372,7 +372,7 @@ def test_the_newest_result_of_a_probe_stays_after_a_step_back(database: Database
 
 
 def test_rows_that_a_step_makes_old_stay_for_a_day(database: Database) -> None:
-    """Until then, somebody may set the clock right."""
+    """The clock may have been wrong, and be set back."""
     process = SteppingProcess(database, make_registered_probe())
     harness = process.harness
     record_outcomes(harness, process.first, START_AT + INTERVAL_MS, "pfpfpfp")
