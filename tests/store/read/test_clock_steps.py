@@ -6,8 +6,8 @@ import pytest
 
 from tests.store.write.test_clock_steps import SteppingProcess
 from tests.support.store import INTERVAL_MS, START_AT
-from watchdog.domain.formatting import HOUR_MS
-from watchdog.domain.model import IncidentEvent, Outcome
+from watchdog.domain.formatting import HOUR_MS, format_duration_rounded
+from watchdog.domain.model import HealthState, IncidentEvent, Outcome
 from watchdog.domain.notification import Notification
 from watchdog.store.database import Database
 from watchdog.store.read.alert_context import load_alert_message_context
@@ -15,6 +15,8 @@ from watchdog.store.read.history import IncidentInterval, list_incident_interval
 from watchdog.store.read.status import count_incidents_by_probe
 from watchdog.store.tables import incidents, results
 from watchdog.web.pages.incident import format_time_with_seconds, load_incident_detail_page
+from watchdog.web.pages.probe import load_probe_page
+from watchdog.web.pages.results import ResultsUrlQuery
 
 
 def fail_for(process: SteppingProcess, duration: int) -> None:
@@ -59,9 +61,27 @@ def test_an_incident_of_time_that_came_again_does_not_count_for_a_period(databas
     fail_for(process, 5 * INTERVAL_MS)
     with database.open_read_transaction() as connection:
         assert count_incidents_by_probe(connection, START_AT) == {process.first: 1}
-    process.step(START_AT + INTERVAL_MS - process.now)
+    process.run(process.step(START_AT + INTERVAL_MS - process.now) + 3 * INTERVAL_MS)
     with database.open_read_transaction() as connection:
         assert count_incidents_by_probe(connection, START_AT) == {}
+        page = load_probe_page(connection, "p0", ResultsUrlQuery(), process.now)
+    assert page is not None
+    assert page.incidents == ()
+
+
+def test_the_timeline_of_a_probe_shows_no_outage_of_time_that_came_again(database: Database) -> None:
+    process = SteppingProcess(database)
+    process.run(START_AT + 10 * INTERVAL_MS)
+    fail_for(process, 20 * INTERVAL_MS)
+    to = process.step(-15 * INTERVAL_MS)
+    process.run(to + 10 * INTERVAL_MS)
+    (interval,) = load_intervals(database)
+    with database.open_read_transaction() as connection:
+        page = load_probe_page(connection, "p0", ResultsUrlQuery(), process.now)
+    assert page is not None
+    assert page.timeline is not None
+    (text,) = [text for state, text in page.timeline.entries if state is HealthState.DOWN]
+    assert text.endswith(format_duration_rounded(to - interval.since))
 
 
 def test_an_incident_that_was_open_at_a_step_counts_in_the_time_after_it(database: Database) -> None:

@@ -138,6 +138,9 @@ class DeliveryRecord(NamedTuple):
 
 
 RESULT_ROW_COLUMNS = [current_results.c[name] for name in ResultRow._fields]
+_incident_came_again = sa.exists().where(
+    clock_steps.c.generation == incidents.c.resolved_generation + 1, clock_steps.c.valid_until < incidents.c.opened_at
+)
 DELIVERY_RECORD_COLUMNS = [outbox.c[name] for name in DeliveryRecord._fields]
 
 
@@ -227,9 +230,10 @@ def load_probe_config_yaml(connection: Connection, probe: int) -> str:
 
 def list_incidents(
     connection: Connection, *, incident: str | None = None, probe: int | None = None, is_open: bool | None = None,
-    since: int | None = None, limit: int | None = None,
+    since: int | None = None, only_current: bool = False, limit: int | None = None,
 ) -> list[IncidentRecord]:  # fmt: skip
-    """Incidents, newest first, that match every filter that is given. `since`: opened at or after this instant."""
+    """Incidents, newest first, that match every filter that is given. `since`: opened at or after this instant.
+    `only_current`: without those that are over and whose beginning came again after a step of the clock."""
     query = INCIDENTS_WITH_PROBE_INFO_QUERY.order_by(incidents.c.opened_at.desc(), incidents.c.id).limit(limit)
     if incident is not None:
         query = query.where(incidents.c.id == replace_unstorable_characters(incident))
@@ -240,6 +244,8 @@ def list_incidents(
         query = query.where(resolved_at.is_(None) if is_open else resolved_at.is_not(None))
     if since is not None:
         query = query.where(incidents.c.opened_at >= since)
+    if only_current:
+        query = query.where(~_incident_came_again)
     return [_incident_record_from_row(row) for row in connection.execute(query)]
 
 
@@ -258,11 +264,7 @@ def _incident_record_from_row(row: sa.Row[Any]) -> IncidentRecord:
 def count_incidents_by_probe(connection: Connection, since: int) -> dict[int, int]:
     """Probe -> how many incidents were opened at or after an instant, without those whose instants came again; probes
     without incidents are missing."""
-    came_again = sa.exists().where(
-        clock_steps.c.generation == incidents.c.resolved_generation + 1,
-        clock_steps.c.valid_until < incidents.c.opened_at,
-    )
-    query = sa.select(incidents.c.probe, sa.func.count()).where(incidents.c.opened_at >= since, ~came_again)
+    query = sa.select(incidents.c.probe, sa.func.count()).where(incidents.c.opened_at >= since, ~_incident_came_again)
     return {row[0]: row[1] for row in connection.execute(query.group_by(incidents.c.probe))}
 
 

@@ -19,6 +19,7 @@ from watchdog.domain.formatting import (
 from watchdog.domain.model import HealthState, Incident, Outcome, ProbeInfo
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, job, stale
 from watchdog.store.read import history, status
+from watchdog.store.read.history import IncidentInterval
 from watchdog.store.read.status import Connection, IncidentRecord, ProbeStatus, ResultRow, WatchdogStatus
 from watchdog.web import charts
 from watchdog.web.cards.base import LoadedProbeCard, ProbeCardContext
@@ -74,7 +75,10 @@ def load_probe_page(connection: Connection, probe_id: str, query: ResultsUrlQuer
         return None
     probe_status, probe = statuses[0], statuses[0].probe
     runs = history.list_results_between(connection, probe.database_id, now - DAY_MS, now + 1)
-    incidents = status.list_incidents(connection, probe=probe.database_id, limit=MAX_INCIDENTS_LOADED_FOR_PROBE_PAGE)
+    incidents = status.list_incidents(
+        connection, probe=probe.database_id, only_current=True, limit=MAX_INCIDENTS_LOADED_FOR_PROBE_PAGE
+    )
+    intervals = [i for i in history.list_incident_intervals(connection, now - DAY_MS) if i.probe == probe.database_id]
     context = ProbeCardContext(connection, probe_status, runs, now)
     in_period = (record for record in incidents if record.incident.opened_at >= now - PROBE_PAGE_INCIDENTS_PERIOD_MS)
     return ProbePage(
@@ -88,7 +92,7 @@ def load_probe_page(connection: Connection, probe_id: str, query: ResultsUrlQuer
         cards=load_probe_cards(context),
         results=load_results_card(connection, probe.database_id, query, incidents),
         failed_count=sum(run.outcome is Outcome.FAIL for run in runs),
-        timeline=build_state_timeline(runs, incidents, now, choose_chart_window(runs, now).length) if runs else None,
+        timeline=build_state_timeline(runs, intervals, now, choose_chart_window(runs, now).length) if runs else None,
         incidents=tuple(in_period)[:MAX_INCIDENTS_ON_PROBE_PAGE],
         created_at=probe_status.created_at,
         configuration=highlight_yaml(status.load_probe_config_yaml(connection, probe.database_id)),
@@ -142,15 +146,12 @@ def _format_current_incident_message(incident: Incident, now: int) -> str:
 
 
 def build_state_timeline(
-    runs: Sequence[ResultRow], incidents: Iterable[IncidentRecord], now: int, length: int
+    runs: Sequence[ResultRow], incidents: Iterable[IncidentInterval], now: int, length: int
 ) -> StateTimeline:
     """The states of incidents where there are any; elsewhere up where runs had a verdict, and no data where not."""
     start = now - length
     problems = flatten_to_worst_states(
-        (
-            HealthStateInterval(INCIDENT_HEALTH_STATE_BY_RULE[i.rule], i.since, i.resolved_at or now)
-            for i in (record.incident for record in incidents)
-        ),
+        (HealthStateInterval(INCIDENT_HEALTH_STATE_BY_RULE[i.rule], i.since, i.resolved_at or now) for i in incidents),
         start,
         now,
     )
