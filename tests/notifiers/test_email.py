@@ -136,6 +136,14 @@ def test_a_recovery_joins_the_thread_of_the_first_email(mail: FakeMailServer, se
     assert part(message, "plain").startswith("✓ API recovered (was: HTTP 503, expected 200) · down 54 min\n")
 
 
+def test_a_recovery_names_the_time_of_its_evidence(mail: FakeMailServer, send: SendFixture) -> None:
+    send(to(mail), OPENED_ALERT)
+    send(to(mail), RESOLVED_ALERT)
+    for received, title in zip(mail.received, ("Evidence", "Evidence from the start of the incident"), strict=True):
+        assert f"\n{title} (from the target, untrusted, secrets masked):\n" in part(received.message, "plain")
+        assert f">{title} (from the target, untrusted, secrets masked)<" in part(received.message, "html")
+
+
 @pytest.mark.parametrize("context", [MERGED_ALERT, RESOLVED_ALERT])
 def test_a_recovery_without_a_first_email_starts_a_thread(
     mail: FakeMailServer, send: SendFixture, context: AlertMessageContext

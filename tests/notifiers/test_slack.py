@@ -184,6 +184,14 @@ def test_a_webhook_posts_the_same_and_resolves_with_another_message(slack: FakeS
     assert "authorization" not in slack.received[0].headers
 
 
+def test_a_recovery_names_the_time_of_its_evidence() -> None:
+    opened, resolved = (build_slack_blocks(compose_alert_message(each)) for each in (OPENED_ALERT, RESOLVED_ALERT))
+    assert "evidence_title" not in [block["block_id"] for block in opened]
+    position = [block["block_id"] for block in resolved].index("evidence")
+    (title,) = resolved[position - 1]["elements"]
+    assert title["text"] == "Evidence from the start of the incident"
+
+
 def test_without_a_public_url_there_is_no_button(slack: FakeSlack, send: SendFixture) -> None:
     send(bot(slack), MINIMAL_ALERT)
     assert block(slack.posts[0], "actions") is None

@@ -53,8 +53,8 @@ Inside `{ }` and `[ ]`, quote variables: `{password: "${PASSWORD}"}`. Numbers an
 line break is removed. A relative path is resolved against the folder of the configuration file.
 
 **Masking.** Watchdog shows the scheme, host, port, path, queue, database and command of a target, even if they come
-from variables or files. It never shows the credentials or the query string. It replaces the following values
-with `•••` wherever they occur, even in a target's response:
+from variables or files; in the path and the command, secrets are masked. It never shows the credentials or the query
+string. It replaces the following values with `•••` wherever they occur, even in a target's response:
 
 - the values of secret fields, and passwords in URLs
 - the values of variables in the query string of a URL

@@ -44,6 +44,9 @@ def build_slack_blocks(message: AlertMessage) -> list[Json]:
     ]
     blocks.append({"type": "section", "block_id": "attributes", "fields": attributes})
     if message.evidence:
+        if not message.is_open:
+            title = _build_mrkdwn_object(message.evidence_title)
+            blocks.append({"type": "context", "block_id": "evidence_title", "elements": [title]})
         blocks.append(_build_slack_preformatted_block("evidence", message.evidence))
     if message.is_open and _to_mrkdwn_safe_url(message.incident_url):
         label = {"type": "plain_text", "text": "Details"}

@@ -93,7 +93,7 @@ def render_email_text_part(message: AlertMessage) -> str:
         parts.append("\n".join(line.text for line in message.members))
     if message.evidence:
         indented = "\n".join(f"    {line}" for line in message.evidence.splitlines())
-        parts.append(f"Evidence (from the target, untrusted, secrets masked):\n\n{indented}")
+        parts.append(f"{message.evidence_title} (from the target, untrusted, secrets masked):\n\n{indented}")
     links = (("Incident", message.incident_url), ("Probe", message.probe_url), ("Runbook", message.runbook_url))
     parts.append("\n".join(f"{label}: {value}" for label, value in links if value))
     return replace_nbsp("\n\n".join(part for part in parts if part) + "\n")

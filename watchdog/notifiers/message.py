@@ -90,6 +90,10 @@ class AlertMessage:
         return HEALTH_STATE_SYMBOLS[self.state]
 
     @property
+    def evidence_title(self) -> str:
+        return "Evidence" if self.is_open else "Evidence from the start of the incident"
+
+    @property
     def headline(self) -> str:
         """The line for a lock screen: "Down: API: connection refused", "API recovered (was: connection refused) · down
         54 min"."""

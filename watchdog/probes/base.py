@@ -86,8 +86,8 @@ class AlertSettings(ConfigModel):
     """When an incident opens and resolves, and how severe it is."""
 
     failure_threshold: Annotated[StrictInt, Field(ge=1, le=1000)] = 3
-    """The number of consecutive failed runs after which an incident opens. An incident about a job of a `jobs` or
-    `heartbeat` probe depends on the job's limits instead, such as `grace` and `failures`."""
+    """The number of consecutive failed or degraded runs after which an incident opens. An incident about a job of
+    a `jobs` or `heartbeat` probe depends on the job's limits instead, such as `grace` and `failures`."""
     success_threshold: Annotated[StrictInt, Field(ge=1, le=1000)] = 2
     """The number of consecutive good runs after which the incident resolves. An incident about a job resolves with the
     first good run."""

@@ -104,7 +104,8 @@ _TIMEOUT_REASON_ENTRIES = (
         "timeout.first_byte",
         "Timed out: no response",
         "The server accepted the request, but sent no byte of the response within `timeout`.",
-        "Check the load of the service and what it is waiting for. Raise `timeout` only if slow responses are normal.",
+        "Check the load of the service and what it is waiting for. Raise the probe's `timeout` only if slow responses "
+        "are normal.",
     ),
     _failure_reason_entry(
         "timeout.body",
@@ -136,7 +137,7 @@ _TIMEOUT_REASON_ENTRIES = (
         "timeout.call",
         "Timed out: calling the tool",
         "The called tool did not return within `timeout`.",
-        "Check what the tool is waiting for. Raise `timeout` only if it is normally that slow.",
+        "Check what the tool is waiting for. Raise the probe's `timeout` only if it is normally that slow.",
     ),
     _failure_reason_entry(
         "timeout.read",
@@ -160,7 +161,7 @@ _TIMEOUT_REASON_ENTRIES = (
         "timeout.exceeded",
         "Timed out",
         "The run took longer than `timeout`.",
-        "Check the load of the target. Raise `timeout` only if slow responses are normal.",
+        "Check the load of the target. Raise the probe's `timeout` only if slow responses are normal.",
     ),
 )
 

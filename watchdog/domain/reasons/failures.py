@@ -239,8 +239,8 @@ _BROKER_AND_JOB_REASON_ENTRIES = (
         "Queue limit exceeded",
         "A metric exceeds its limit: `waiting`, `active`, `delayed`, `failed` or `oldest`. The message shows each "
         "exceeded limit.",
-        "If `failed` exceeds its limit, look at the errors of the newest failed jobs. Otherwise add workers, or "
-        "enqueue fewer jobs.",
+        "If the number of failed jobs exceeds its limit, look at the errors of the newest failed jobs. Otherwise "
+        "add workers, or enqueue fewer jobs.",
         sentence="{metric} {value}, limit {limit}",
     ),
     _failure_reason_entry(
@@ -320,8 +320,8 @@ _BROKER_AND_JOB_REASON_ENTRIES = (
         "job.none_listed",
         "No jobs",
         "The source lists no scheduled jobs at all, so nothing is monitored.",
-        "Check whether the URL, database, queue and prefix are right, and whether the application has created its "
-        "schedules.",
+        "Check whether the settings of the source, such as its URL, table, queue or prefix, are right, and whether the "
+        "application has created its schedules or, in a table of jobs, has recorded runs.",
         sentence="no scheduled jobs are listed",
     ),
 )

@@ -95,7 +95,7 @@ FINDING_REASON_ENTRIES = (
         "A large response could not be decoded and evaluated before the deadline of the run. Responses over 64 KiB, "
         "and those with more than 500 elements over which an expression loops, are evaluated in a separate process, "
         "one after another.",
-        "Raise `timeout`, request a smaller response, or simplify the expressions that loop over it.",
+        "Raise the probe's `timeout`, request a smaller response, or simplify the expressions that loop over it.",
         sentence="a large response could not be evaluated: {problem}",
     ),
     _error_reason_entry(
@@ -177,8 +177,8 @@ FINDING_REASON_ENTRIES = (
         "Stale",
         "The last run of a task is older than its limit; or the task has no limit and the server reports `ok: false` "
         "although the last run did not fail.",
-        "Check whether the scheduler of the task is running. If the server's own limit is too short for the task, set "
-        "a longer limit under `tasks`.",
+        "Check whether the scheduler of the task is running. If the limit is too short for this task, set a longer one "
+        "in the probe's field `tasks`.",
         sentence="task {name} is stale: last run {last_run}, {verdict}",
     ),
     _finding_reason_entry(

@@ -37,8 +37,8 @@ class CeleryBeatJobSource(JobSource):
     max_jobs: ClassVar[int] = MAX_CELERY_SCHEDULES
 
     redbeat: Annotated[RedisUrl | None, FILE_BACKED_FIELD_MARKER] = None
-    """The Redis database that RedBeat uses: `redis://user:password@host:6379/0`, or `rediss://` for TLS (requires the
-    `celery` extra)."""
+    """The Redis database that RedBeat uses (requires the `celery` extra): `redis://user:password@host:6379/0`, or
+    `rediss://` for TLS."""
     prefix: SingleLineText = "redbeat:"
     """The prefix of RedBeat's Redis keys: RedBeat's `redbeat_key_prefix` setting."""
     database: Annotated[ExternalDatabaseUrl | None, FILE_BACKED_FIELD_MARKER] = None
