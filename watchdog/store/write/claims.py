@@ -137,13 +137,16 @@ class SlotClaimer:
     ) -> list[ProbeResult]:
         """A result at `now` for each cron schedule with lost runs of an ended timeline: these are not started again,
         and their own results are never evaluated."""
+        odd_instant = now | 1  # no slot of a schedule is odd
         messages: dict[int, list[str]] = {}
         for result in lost:
             if result.reason == missed_run.MAY_HAVE_RUN_REASON and result.location != self.watermark.timeline:
                 messages.setdefault(result.probe, []).append(result.message)
         return [
             self._build_missed_slot_result(
-                *(probe, now, missed_run.MAY_HAVE_RUN_REASON), slot_count=len(texts), previous_slot=last_slots[probe]
+                *(probe, odd_instant, missed_run.MAY_HAVE_RUN_REASON),
+                slot_count=len(texts),
+                previous_slot=last_slots[probe],
             )._replace(message="; ".join(texts))
             for probe, texts in messages.items()
         ]
