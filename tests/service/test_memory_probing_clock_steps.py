@@ -8,11 +8,13 @@ import pytest
 import sqlalchemy as sa
 from structlog.testing import capture_logs
 
-from tests.service.test_memory_probing import STEP_MS, AwayHarness, opened
-from tests.support.store import INTERVAL_MS, LOCATION
+from tests.service.test_memory_probing import STEP_MS, AwayHarness, make_waiting_result, opened
+from tests.support.store import INTERVAL_MS, LOCATION, START_AT
 from watchdog.domain.clock_steps import parse_generation
 from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.model import Outcome
+from watchdog.service import result_buffer
+from watchdog.service.result_buffer import ResultBuffer
 from watchdog.store.tables import downtime, incidents, results, watermarks
 from watchdog.store.write.clock_steps import adopt_clock_step
 
@@ -108,3 +110,14 @@ async def test_no_probe_pauses_while_the_store_is_away_after_a_step(harness: Ste
     slots = harness.list_slots("safe", 1)
     assert slots == list(range(slots[0], slots[-1] + 1, INTERVAL_MS))
     assert len(slots) >= 15
+
+
+def test_no_result_follows_one_from_before_the_clock_was_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fold would wait for it for as long as the clock was set back."""
+    monkeypatch.setattr(result_buffer, "MIN_BUFFERED_RESULTS_TO_MEASURE_SIZE", 2)
+    buffer = ResultBuffer(max_bytes=40_000)
+    for slot in [*range(START_AT, START_AT + 100), START_AT - 2 * HOUR_MS]:
+        buffer.add(make_waiting_result(1, slot))
+    *_, last, first_after_step = buffer.relink_results_after_dropped(buffer.take(500))
+    assert last.result.previous_slot == START_AT + 98
+    assert first_after_step.result.previous_slot is None

@@ -96,7 +96,9 @@ class ResultBuffer:
             if probe in previous:
                 is_first = previous[probe] == self._stored_slots[probe]
                 carried = self._dropped[probe].state_updates if is_first and probe in self._dropped else {}
-                result = waiting.result._replace(previous_slot=previous[probe])
+                stored = previous[probe]
+                is_earlier = stored is not None and stored < waiting.result.slot  # unless the clock was set back since
+                result = waiting.result._replace(previous_slot=stored if is_earlier else None)
                 each = waiting._replace(result=result, state_updates={**carried, **waiting.state_updates})
                 previous[probe] = result.slot
             batch.append(each)
