@@ -66,12 +66,12 @@ def jobs_forget_command(
     loaded_config = load_config_or_exit(config)
 
     from watchdog.service.run_once import find_probe
-    from watchdog.store.write.forgotten_jobs import forget_missing_jobs
+    from watchdog.store.write.forgotten_jobs import mark_missing_jobs_as_forgotten
 
     with open_database_or_exit(loaded_config) as database:
         try:
             probe_id = find_probe(loaded_config.config.probes, probe).id
-            names = forget_missing_jobs(database, probe_id, job, read_database_clock(database))
+            names = mark_missing_jobs_as_forgotten(database, probe_id, job, read_database_clock(database))
         except LookupError as e:
             exit_with_error(e.args[0])
     print(f"No longer expected, starting with the next run of {probe}: {', '.join(names)}")

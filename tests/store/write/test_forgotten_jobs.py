@@ -16,7 +16,7 @@ from watchdog.domain.probe_state import (
 from watchdog.store import codec
 from watchdog.store.database import Database
 from watchdog.store.read.status import list_probe_statuses
-from watchdog.store.write.forgotten_jobs import forget_missing_jobs
+from watchdog.store.write.forgotten_jobs import mark_missing_jobs_as_forgotten
 from watchdog.store.write.probe_state import load_probe_state, upsert_probe_state
 
 
@@ -40,11 +40,11 @@ def test_only_missing_jobs_are_forgotten(database: Database) -> None:
         upsert_probe_state(database, connection, rows)
     for name in ("a", "other"):
         with pytest.raises(LookupError, match=f"{name} is not missing"):
-            forget_missing_jobs(database, "api", name, START_AT)
-    assert forget_missing_jobs(database, "api", "b", START_AT) == ["b"]
-    assert forget_missing_jobs(database, "api", None, START_AT) == ["b", "c"]
+            mark_missing_jobs_as_forgotten(database, "api", name, START_AT)
+    assert mark_missing_jobs_as_forgotten(database, "api", "b", START_AT) == ["b"]
+    assert mark_missing_jobs_as_forgotten(database, "api", None, START_AT) == ["b", "c"]
     with pytest.raises(LookupError, match="no job is missing"):
-        forget_missing_jobs(database, "nowhere", None, START_AT)
+        mark_missing_jobs_as_forgotten(database, "nowhere", None, START_AT)
     with database.open_read_transaction() as connection:
         stored = load_probe_state(connection, [probe])[probe]
     assert stored[build_forget_job_state_key(build_scheduled_job_state_key("c"))] == {"name": "c", "at": START_AT}

@@ -15,7 +15,7 @@ from watchdog.store.tables import probes
 from watchdog.store.write.probe_state import load_probe_state, upsert_probe_state
 
 
-def forget_missing_jobs(database: Database, probe_id: str, job: str | None, now: int) -> list[str]:
+def mark_missing_jobs_as_forgotten(database: Database, probe_id: str, job: str | None, now: int) -> list[str]:
     """Decide that a job, or each job, which the source of a probe no longer lists is not missed any more.
 
     Returns the names of these jobs. Raises LookupError if no job, or not this one, is missing.

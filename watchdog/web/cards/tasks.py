@@ -42,7 +42,7 @@ def load_mcp_tasks_card(context: ProbeCardContext) -> McpTasksCard | None:
         build_mcp_task_summaries(source), key=lambda job: (not job.reason, job.state is not HealthState.DOWN)
     ):
         age = None if job.last_start is None else context.now - job.last_start
-        report = _format_reported_mcp_task_status(listing.subjects.get(job.name))
+        report = _format_mcp_task_report(listing.subjects.get(job.name))
         rows.append(
             McpTasksCardRow(
                 build_jobs_card_row(job), report, age, task_rule.find_mcp_task_age_limit_ms(source.probe, job.name)
@@ -51,7 +51,7 @@ def load_mcp_tasks_card(context: ProbeCardContext) -> McpTasksCard | None:
     return McpTasksCard(source.result.slot, len(rows), tuple(rows[:MAX_MCP_TASKS_ON_CARD]))
 
 
-def _format_reported_mcp_task_status(task: McpTaskFacts | None) -> str:
+def _format_mcp_task_report(task: McpTaskFacts | None) -> str:
     if task is None:
         return "not listed"
     return ", ".join([f"ok: {'true' if task.ok else 'false'}", *filter(None, (task.status, task.error))])

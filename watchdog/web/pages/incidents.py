@@ -52,13 +52,15 @@ def load_incidents_page(connection: Connection, state_filter: str, page_number: 
     return IncidentsPage(
         service_status=status.load_watchdog_status(connection),
         state_filter=state_filter,
-        open_incidents=tuple(build_incident_row(record, now) for record in pagination.slice_items(open_incidents)),
-        resolved_incidents=tuple(build_incident_row(record, now) for record in resolved_incidents),
+        open_incidents=tuple(
+            build_incidents_page_row(record, now) for record in pagination.slice_items(open_incidents)
+        ),
+        resolved_incidents=tuple(build_incidents_page_row(record, now) for record in resolved_incidents),
         pagination=pagination,
     )
 
 
-def build_incident_row(record: IncidentRecord, now: int) -> IncidentsPageRow:
+def build_incidents_page_row(record: IncidentRecord, now: int) -> IncidentsPageRow:
     incident, state = record.incident, find_incident_health_state(record)
     if incident.resolved_at is None:
         state_label, duration_text = PAGE_HEALTH_STATE_LABELS[state], format_duration_rounded(now - incident.since)
