@@ -178,7 +178,7 @@ FINDING_REASON_ENTRIES = (
         "The last run of a task is older than its limit; or the task has no limit and the server reports `ok: false` "
         "although the last run did not fail.",
         "Check whether the scheduler of the task is running. If the limit is too short for this task, set a longer one "
-        "in the probe's field `tasks`.",
+        "in the probe's `tasks` field.",
         sentence="task {name} is stale: last run {last_run}, {verdict}",
     ),
     _finding_reason_entry(
