@@ -178,17 +178,22 @@ def find_open_incidents(connection: sa.Connection) -> Iterator[str]:
 
 
 def find_unnoticed_outages(connection: sa.Connection, plan: FaultPlan) -> Iterator[str]:
-    """While nothing disturbs Watchdog, a target that stays down opens an incident."""
-    query = sa.select(probes.c.probe_id, incidents.c.since).join(probes, probes.c.id == incidents.c.probe)
-    since = [(row.probe_id, row.since) for row in connection.execute(query)]
+    """While nothing disturbs Watchdog, a target that stays down has an open incident: a new one, or that of another
+    outage which ended just before, because no run passed in between."""
+    columns = probes.c.probe_id, incidents.c.since, incidents.c.resolved_at
+    query = sa.select(*columns).join(probes, probes.c.id == incidents.c.probe)
+    periods = [(row.probe_id, row.since, row.resolved_at) for row in connection.execute(query)]
     for target, _, span in plan.outages:
         if target in plan.list_probes_left_out():
             continue
         if plan.longest_undisturbed_s(span) < plan.max_detection_s(target):
             continue
         start, end = _to_epoch_ms(span.start), _to_epoch_ms(span.end) + plan.forward_ms
-        if not any(probe == target and start - 1000 <= at <= end for probe, at in since):
-            yield f"{target} was down from {span.start:.0f} to {span.end:.0f} s, and no incident was opened"
+        if not any(
+            probe == target and since <= end and (since >= start - 1000 or resolved_at is None or resolved_at >= end)
+            for probe, since, resolved_at in periods
+        ):
+            yield f"{target} was down from {span.start:.0f} to {span.end:.0f} s, and no incident was open"
 
 
 def find_false_downtime(connection: sa.Connection, plan: FaultPlan) -> Iterator[str]:
