@@ -188,9 +188,11 @@ def find_unnoticed_outages(connection: sa.Connection, plan: FaultPlan) -> Iterat
             continue
         if plan.longest_undisturbed_s(span) < plan.max_detection_s(target):
             continue
-        start, end = _to_epoch_ms(span.start), _to_epoch_ms(span.end) + plan.forward_ms
+        start, end = _to_epoch_ms(span.start), _to_epoch_ms(span.end)
         if not any(
-            probe == target and since <= end and (since >= start - 1000 or resolved_at is None or resolved_at >= end)
+            probe == target
+            and since <= end + plan.forward_ms
+            and (since >= start - 1000 or resolved_at is None or resolved_at >= end)
             for probe, since, resolved_at in periods
         ):
             yield f"{target} was down from {span.start:.0f} to {span.end:.0f} s, and no incident was open"
