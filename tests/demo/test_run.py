@@ -26,7 +26,7 @@ import sys
 from pathlib import Path
 from watchdog.demo import targets
 targets.measure_demo_uptime_s = lambda: float(Path(sys.argv[2]).read_text())
-targets.main(int(sys.argv[1]), Path(sys.argv[3]))
+targets.run_demo_targets(int(sys.argv[1]), Path(sys.argv[3]))
 """
 """The sample targets, with a clock that the test sets."""
 DEMO_PROGRAM = """

@@ -12,7 +12,7 @@ from watchdog.service.clock import CLOCK_STEP_ADOPTION_DELAY_MS, read_boot_clock
 from watchdog.store.read.status import list_probe_statuses, load_watchdog_status
 from watchdog.store.tables import clock_steps
 
-LEASE_RENEWALS = 4
+LEASE_RENEWALS = 8
 
 
 class Clocks:
@@ -28,7 +28,7 @@ class Clocks:
         return read_boot_clock_ms() + self.skipped_ms
 
     async def skip(self, ms: int, watchdog: RunningWatchdog) -> None:
-        """Let time pass for both, in parts that are shorter than a lease."""
+        """Let time pass for both, in parts that are shorter than a lease. The clock is measured after each."""
         for _ in range(LEASE_RENEWALS):
             self.skipped_ms += ms // LEASE_RENEWALS
             await watchdog.app.service.trigger_task("renew_lease")

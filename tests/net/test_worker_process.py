@@ -178,10 +178,10 @@ def test_nothing_is_left_after_kill_9_of_the_parent(tmp_path: Path, is_busy: boo
         import asyncio
         from tests.support import worker_functions as functions
         from watchdog.net import PhaseTimer
-        from watchdog.net.worker_process import WorkerProcess
+        from watchdog.net.worker_process import FunctionWorkerProcess
 
         async def main():
-            worker = WorkerProcess()
+            worker = FunctionWorkerProcess()
             print(await worker.run(PhaseTimer(), functions.get_pid), flush=True)
             if {is_busy}:
                 await worker.run(PhaseTimer(), functions.compute_forever, {str(started)!r})

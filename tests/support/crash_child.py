@@ -91,8 +91,8 @@ def kill_after_commit(marker: Path, should_kill: Callable[[Any], bool]) -> None:
         return transitions
 
     @contextmanager
-    def commit(database: Database) -> Iterator[Any]:
-        with write_transaction(database) as connection:
+    def commit(database: Database, *, is_checked: bool = True) -> Iterator[Any]:
+        with write_transaction(database, is_checked=is_checked) as connection:
             yield connection
         if armed:
             kill_self(marker)
