@@ -61,7 +61,7 @@ async def keep_heap_small() -> None:
     """Once everything is loaded, exclude it from garbage collection, so that a collection takes little time and happens
     after little garbage. Then return free memory to the system at an interval. Never returns."""
     await asyncio.sleep(LOADED_AFTER_S)
-    gc.collect()
+    gc.collect(0)  # only the youngest objects: all of them would hold the event loop for 100 ms
     gc.freeze()
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it
     while malloc_trim is not None:
