@@ -28,6 +28,8 @@ REDBEAT_CRONTAB_FIELDS = ("minute", "hour", "day_of_month", "month_of_year", "da
 async def read_redbeat_jobs(client: Any, prefix: str, facts: dict[str, Json]) -> JobSourceSnapshot:
     """Reads all schedules. RedBeat's lock is evidence only: it outlives a killed beat, and applications may disable it.
     Adds evidence to `facts`."""
+    import asyncio
+
     lock = f"{prefix}:lock"
     async with client.pipeline(transaction=True) as pipe:
         pipe.time()
@@ -43,16 +45,18 @@ async def read_redbeat_jobs(client: Any, prefix: str, facts: dict[str, Json]) ->
     runs = [_parse_last_redbeat_run(meta.get("last_run_at")) for _, meta in hashes]
     zone = max((run for run in runs if run.zone), default=NO_REDBEAT_JOB_RUN).zone
     names = [key.removeprefix(prefix)[:200] for key, _ in entries]
-    jobs = tuple(
-        _build_redbeat_job_facts(name, due_s, definition, run.started_at if meta.get("total_run_count") else None, zone)
-        for name, (_, due_s), (definition, meta), run in zip(names, entries, hashes, runs, strict=True)
-    )
+    jobs: list[ScheduledJobFacts] = []
+    for name, (_, due_s), (definition, meta), run in zip(names, entries, hashes, runs, strict=True):
+        if len(jobs) % REDBEAT_READ_BATCH_SIZE == 0:
+            await asyncio.sleep(0)  # 2,000 schedules would be a long step
+        last_start = run.started_at if meta.get("total_run_count") else None
+        jobs.append(_build_redbeat_job_facts(name, due_s, definition, last_start, zone))
     is_locked = lock_ttl_ms >= 0
     if entries:
         facts["lock"] = f"{lock} expires in {format_duration(lock_ttl_ms)}" if is_locked else f"{lock} is not held"
     if unreadable := [name for name, (definition, _) in zip(names, hashes, strict=True) if not definition]:
         facts["unreadable_definitions"] = ", ".join(unreadable[:5])
-    return JobSourceSnapshot(now, jobs, SchedulerLiveness("Celery beat"))
+    return JobSourceSnapshot(now, tuple(jobs), SchedulerLiveness("Celery beat"))
 
 
 async def _read_redbeat_definitions(
