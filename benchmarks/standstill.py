@@ -225,8 +225,10 @@ class LoopMonitor:
 
 async def _run_and_measure(config: Path) -> None:
     from watchdog.app import run_app
+    from watchdog.cli.common import freeze_heap_and_enable_gc
     from watchdog.config.load import load_config
     from watchdog.domain.model import Outcome, ResultToRecord
+    from watchdog.service.process_resources import keep_heap_small
 
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
@@ -235,8 +237,10 @@ async def _run_and_measure(config: Path) -> None:
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
     monitor, results = LoopMonitor(), list[ResultToRecord]()
     loaded = load_config(config)
+    freeze_heap_and_enable_gc()  # as `watchdog run` does
     async with run_app(loaded) as app:
         service = app.service
+        heap_task = asyncio.create_task(keep_heap_small())
 
         def accept_result(recorded_result: ResultToRecord) -> None:
             results.append(recorded_result)
@@ -251,6 +255,7 @@ async def _run_and_measure(config: Path) -> None:
                     break
                 await asyncio.sleep(0.1)
         names = {id_: probe.name for id_, probe in service.probes.items()}
+        heap_task.cancel()
     verdicts = [(names[r.result.probe], str(r.result.outcome), r.result.reason) for r in results]
     unexpected = [
         v for v in verdicts if v[1] != "pass" and v != (DOWN, "fail", "timeout.first_byte") and v[1] != "missed"

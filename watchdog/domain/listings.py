@@ -26,7 +26,11 @@ def encode_subject_facts(facts: SubjectFacts) -> list[Json]:
 
 def transform_subject_fact_texts(facts: SubjectFacts, transform: Callable[[str], str]) -> SubjectFacts:
     """The facts with every text transformed, such as masked and truncated."""
-    changed = {name: transform(value) for name, value in facts._asdict().items() if isinstance(value, str) and value}
+    changed = {
+        name: transformed
+        for name, value in zip(facts._fields, facts, strict=True)
+        if isinstance(value, str) and value and (transformed := transform(value)) != value
+    }
     return facts._replace(**changed) if changed else facts
 
 

@@ -58,8 +58,10 @@ MEMORY_RETURN_INTERVAL_S = 60.0
 
 
 async def keep_heap_small() -> None:
-    """Once everything is loaded, exclude it from garbage collection, so that a collection takes little time and happens
-    after little garbage. Then return free memory to the system at an interval. Never returns."""
+    """Exclude what the start has created from garbage collection, and once more when everything is loaded, so that a
+    collection takes little time and happens after little garbage. Then return free memory to the system at an interval.
+    Never returns."""
+    gc.freeze()
     await asyncio.sleep(LOADED_AFTER_S)
     gc.collect(0)  # only the youngest objects: all of them would hold the event loop for 100 ms
     gc.freeze()

@@ -57,7 +57,6 @@ class ProbeRunner:
         if lag_s > MAX_EVENT_LOOP_LAG_S and get_reason_family(observation.reason) == "timeout":
             message = f"no verdict: Watchdog's event loop was blocked for {format_duration(round(lag_s * 1000))}"
             observation = replace(observation, outcome=Outcome.ERROR, reason="watchdog.loop_late", message=message)
-        await asyncio.sleep(0)  # masking the texts of 2,000 jobs is a long step of its own
         return self.build_result_to_record(slot, observation)
 
     async def _run_with_retries(
