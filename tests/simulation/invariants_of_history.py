@@ -6,21 +6,17 @@ Probes whose definition changed during the simulation are left out: their histor
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from functools import partial
-from typing import Any
 
 import sqlalchemy as sa
 
 from tests.simulation.configuration import HEARTBEATS, load_revision
-from watchdog.domain.clock_steps import format_timeline
-from watchdog.domain.model import LOCAL_LOCATION_NAME, IncidentEvent, IncidentTransition, Outcome
+from tests.support.replay import replay_stored_results
+from watchdog.domain.model import LOCAL_LOCATION_NAME, IncidentEvent, Outcome
 from watchdog.domain.registered_probe import RegisteredProbe
-from watchdog.domain.rules import AlertPolicy, AlertStates, fold_results
 from watchdog.service.registration import build_registered_probe
-from watchdog.store.listings import build_results_from_rows
-from watchdog.store.tables import END_OF_TIME, RESULT_COLUMNS, incidents, probes, results, staleness_events
+from watchdog.store.tables import incidents, probes, results
 from watchdog.store.write.clock_steps import SKIPPED_REASON
-from watchdog.store.write.watermark import load_claim_watermark, load_clock_steps, load_uptime_clock
+from watchdog.store.write.watermark import load_claim_watermark, load_uptime_clock
 
 UNSETTLED_MS = 600_000
 """Slots before the watermark whose results may still arrive."""
@@ -37,46 +33,21 @@ def list_unchanged_probes(revisions: Collection[int]) -> dict[str, RegisteredPro
     }
 
 
-def _replay(connection: sa.Connection, probe: Any, policy: AlertPolicy) -> list[IncidentTransition]:
-    """Fold everything stored of a probe, one clock generation after the other. `probe`: its row."""
+def find_replay_differences(connection: sa.Connection, revisions: Collection[int]) -> Iterator[str]:
+    """Folding the stored results of a probe from the start gives the incidents that were opened, and their ends."""
     clock, now = (
         load_uptime_clock(connection, LOCAL_LOCATION_NAME),
         load_claim_watermark(connection, LOCAL_LOCATION_NAME),
     )
-    starts = [probe.created_at, *(step.stepped_to for step in load_clock_steps(connection, LOCAL_LOCATION_NAME))]
-    states: AlertStates = {}
-    transitions: list[IncidentTransition] = []
-    for generation, start in enumerate(starts):
-        timeline = format_timeline(LOCAL_LOCATION_NAME, generation)
-        of_probe = results.c.probe == probe.id, results.c.location == timeline, results.c.slot > start
-        stored = connection.execute(sa.select(*RESULT_COLUMNS).where(*of_probe).order_by(results.c.slot))
-        events = sa.select(staleness_events).where(
-            staleness_events.c.probe == probe.id, staleness_events.c.timeline == timeline
-        )
-        ends_at = now if generation == len(starts) - 1 else END_OF_TIME  # nothing is awaited over a step
-        fold = fold_results(
-            policy,
-            states,
-            start,
-            list(build_results_from_rows(connection, stored)),
-            partial(clock.has_elapsed, duration=policy.max_lateness, now=ends_at),
-            staleness_events=[(row.last_result_slot, row.threshold_ms) for row in connection.execute(events)],
-            generation=generation,
-        )
-        transitions += fold.transitions
-    return transitions
-
-
-def find_replay_differences(connection: sa.Connection, revisions: Collection[int]) -> Iterator[str]:
-    """Folding the stored results of a probe from the start gives the incidents that were opened, and their ends."""
     for probe_id, registered in list_unchanged_probes(revisions).items():
-        probe = connection.execute(sa.select(probes).where(probes.c.probe_id == probe_id)).one()
+        probe = connection.execute(sa.select(probes.c.id).where(probes.c.probe_id == probe_id)).scalar_one()
+        _, transitions = replay_stored_results(connection, probe, registered.policy, clock, now)
         replayed: set[tuple[str, str, int]] = set()
-        for transition in _replay(connection, probe, registered.policy):
+        for transition in transitions:
             if transition.event is not IncidentEvent.CHANGED:
                 replayed.add((transition.event, transition.rule, transition.slot))
         live: set[tuple[str, str, int]] = set()
-        for row in connection.execute(sa.select(incidents).where(incidents.c.probe == probe.id)):
+        for row in connection.execute(sa.select(incidents).where(incidents.c.probe == probe)):
             live.add((IncidentEvent.OPENED, row.rule, row.opened_slot))
             if row.resolved_slot is not None:
                 live.add((IncidentEvent.RESOLVED, row.rule, row.resolved_slot))

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
-from functools import partial
 from itertools import count
 from typing import Any
 
 import sqlalchemy as sa
 
 from tests.support.builders import JOB_LIMITS, make_listings
+from tests.support.replay import replay_stored_results
 from watchdog.config.definitions import digest_json
-from watchdog.domain.clock_steps import format_timeline
 from watchdog.domain.model import (
     ClaimedSlot,
     Evidence,
@@ -27,17 +26,16 @@ from watchdog.domain.model import (
 from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.routing import NotificationRoutingTable
-from watchdog.domain.rules import AlertPolicy, AlertStates, fold_results
+from watchdog.domain.rules import AlertPolicy, AlertStates
 from watchdog.domain.schedule import IntervalSchedule, Schedule
 from watchdog.store.database import Database
-from watchdog.store.listings import build_results_from_rows
-from watchdog.store.tables import RESULT_COLUMNS, members, metadata, probes, results, staleness_events, watermarks
+from watchdog.store.tables import members, metadata, watermarks
 from watchdog.store.write.claims import SlotClaimer
 from watchdog.store.write.members import WatchdogProcessConfiguration, WatchdogProcessMembership
 from watchdog.store.write.outbox import NotificationOutbox
 from watchdog.store.write.outbox_lease import LeasedNotification
 from watchdog.store.write.recorder import ResultRecorder
-from watchdog.store.write.watermark import Watermark, load_clock_steps
+from watchdog.store.write.watermark import Watermark
 
 START_AT = 1_700_000_040_000
 """A whole minute."""
@@ -182,31 +180,8 @@ class StoreHarness:
     def replay_probe(self, probe: int, now: int) -> tuple[AlertStates, list[IncidentTransition]]:
         """Fold everything stored of a probe from the start, one clock generation after the other."""
         policy, clock = self.registry[probe].policy, self.watermark.uptime_clock
-        states: AlertStates = {}
-        transitions: list[IncidentTransition] = []
         with self.database.open_read_transaction() as connection:
-            created_at = connection.execute(sa.select(probes.c.created_at).where(probes.c.id == probe)).scalar_one()
-            restarts = [step.stepped_to for step in load_clock_steps(connection, LOCATION)]
-            for generation, start in enumerate([created_at, *restarts]):
-                timeline = format_timeline(LOCATION, generation)
-                of_probe = results.c.probe == probe, results.c.location == timeline, results.c.slot > start
-                stored = connection.execute(sa.select(*RESULT_COLUMNS).where(*of_probe).order_by(results.c.slot))
-                events = sa.select(staleness_events.c.last_result_slot, staleness_events.c.threshold_ms).where(
-                    staleness_events.c.probe == probe, staleness_events.c.timeline == timeline,
-                    staleness_events.c.last_result_slot >= start,
-                )  # fmt: skip
-                ends_at = now if generation == len(restarts) else 2**62  # nothing is awaited over a step
-                fold = fold_results(
-                    policy,
-                    states,
-                    start,
-                    list(build_results_from_rows(connection, stored)),
-                    partial(clock.has_elapsed, duration=policy.max_lateness, now=ends_at),
-                    staleness_events=[(slot, threshold) for slot, threshold in connection.execute(events)],
-                    generation=generation,
-                )
-                transitions += fold.transitions
-        return states, transitions
+            return replay_stored_results(connection, probe, policy, clock, now)
 
     @property
     def database_ids(self) -> list[int]:

@@ -1,0 +1,46 @@
+"""Replays the stored history of a probe, to compare it with what the live run decided."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import sqlalchemy as sa
+
+from watchdog.domain.clock_steps import format_timeline
+from watchdog.domain.model import LOCAL_LOCATION_NAME, IncidentTransition
+from watchdog.domain.rules import AlertPolicy, AlertStates, fold_results
+from watchdog.domain.uptime_clock import UptimeClock
+from watchdog.store.listings import build_results_from_rows
+from watchdog.store.tables import END_OF_TIME, RESULT_COLUMNS, probes, results, staleness_events
+from watchdog.store.write.watermark import load_clock_steps
+
+
+def replay_stored_results(
+    connection: sa.Connection, probe: int, policy: AlertPolicy, clock: UptimeClock, now: int
+) -> tuple[AlertStates, list[IncidentTransition]]:
+    """Fold everything stored of a probe from the start until `now`, one clock generation after the other."""
+    created_at = connection.execute(sa.select(probes.c.created_at).where(probes.c.id == probe)).scalar_one()
+    starts = [created_at, *(step.stepped_to for step in load_clock_steps(connection, LOCAL_LOCATION_NAME))]
+    states: AlertStates = {}
+    transitions: list[IncidentTransition] = []
+    for generation, start in enumerate(starts):
+        timeline = format_timeline(LOCAL_LOCATION_NAME, generation)
+        of_probe = results.c.probe == probe, results.c.location == timeline, results.c.slot > start
+        stored = connection.execute(sa.select(*RESULT_COLUMNS).where(*of_probe).order_by(results.c.slot))
+        events = sa.select(staleness_events.c.last_result_slot, staleness_events.c.threshold_ms).where(
+            staleness_events.c.probe == probe,
+            staleness_events.c.timeline == timeline,
+            staleness_events.c.last_result_slot >= start,
+        )
+        ends_at = now if generation == len(starts) - 1 else END_OF_TIME  # nothing is awaited over a step
+        fold = fold_results(
+            policy,
+            states,
+            start,
+            list(build_results_from_rows(connection, stored)),
+            partial(clock.has_elapsed, duration=policy.max_lateness, now=ends_at),
+            staleness_events=[(slot, threshold) for slot, threshold in connection.execute(events)],
+            generation=generation,
+        )
+        transitions += fold.transitions
+    return states, transitions
