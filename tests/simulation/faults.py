@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from random import Random
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ from watchdog.store.errors import StoreUnavailableError
 
 FIRST_FAULT_S, MAX_FAULT_S = 600.0, 2400.0
 """When the first fault may begin, and how long one may last."""
+MAX_CHECK_IN_WAIT_S = 300.0
 MAX_RUN_S = 60.0
 """A run, and recording it."""
 MIN_CLASSES, MAX_CLASSES = 5, 8
@@ -196,8 +198,14 @@ class FaultPlan:
         await self._wait_for_death(member, member.process, self._now)
 
     async def cut_power(self) -> None:
+        """At any instant, or right after a check-in was acknowledged."""
         start = self._now
         await asyncio.sleep(self.random.uniform(0, 300))
+        if self.random.random() < 0.5:
+            acknowledged = asyncio.Event()
+            self.world.on_check_in = acknowledged.set
+            with suppress(TimeoutError):
+                await asyncio.wait_for(acknowledged.wait(), MAX_CHECK_IN_WAIT_S)
         self.crashes.append(self._now)
         await self.machine.cut_power(self.random.choice([10.0, 60.0, 600.0]))
         await self._wait_until_ready(self.machine.members[0])

@@ -14,7 +14,7 @@ from typing import NamedTuple, cast
 from tests.simulation.configuration import HEARTBEAT_INTERVAL_MS, HEARTBEATS, build_configuration
 from tests.simulation.disk import SimulatedDisk
 from tests.simulation.virtual_loop import SimulatedProcess, VirtualLoop
-from tests.simulation.world import START_AT, World
+from tests.simulation.world import World
 from watchdog.app import RunningWatchdogService, run_app
 from watchdog.config.load import LoadedConfig
 from watchdog.domain.heartbeat import CheckInKind, ReceivedCheckIn
@@ -241,8 +241,7 @@ class Machine:
             )
             done, _ = await asyncio.wait([task], timeout=CHECK_IN_TIMEOUT_S)
             if done and not task.cancelled() and task.exception() is None and task.result():
-                self.world.acknowledged_check_ins.append((probe, occurred_at))
-                self.world.note(f"checked in {probe} {occurred_at - START_AT}")
+                self.world.acknowledge_check_in(probe, occurred_at)
                 self.loop.call_later(CHECK_IN_FLUSH_DELAY_S, member.trigger, "flush_check_ins")
                 return True
             return False

@@ -96,6 +96,12 @@ class World:
     """Probe and the instant of each check-in that was answered with 200."""
     trace: MutableSequence[str] = field(default_factory=list)
     on_delivery: Callable[[Delivery], None] = lambda delivery: None
+    on_check_in: Callable[[], None] = lambda: None
+
+    def acknowledge_check_in(self, probe: str, occurred_at: int) -> None:
+        self.acknowledged_check_ins.append((probe, occurred_at))
+        self.note(f"checked in {probe} {occurred_at - START_AT}")
+        self.on_check_in()
 
     def note(self, text: str) -> None:
         self.trace.append(f"{self.time():.6f} {text}")
