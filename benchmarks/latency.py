@@ -17,7 +17,7 @@ import structlog
 
 from benchmarks.measurements import Measurement, percentile
 from tests.support.fakes import FakeHttpTarget, FakeMailServer, FakeSlack, FakeWebhookReceiver
-from watchdog.app import run_app
+from watchdog.app import open_running_watchdog_service
 from watchdog.config.load import load_config
 from watchdog.domain.model import ClaimedSlot, ResultToRecord
 
@@ -72,7 +72,7 @@ async def _measure_latencies(
         "email": {"host": "127.0.0.1", "port": mail_server.port, "security": "none", "from": "watchdog@acme.example"},
     }
     latencies: dict[str, list[float]] = {kind: [] for kind in arrival_times}
-    async with run_app(load_config(folder / "watchdog.yaml", json.dumps(config), {})) as app:
+    async with open_running_watchdog_service(load_config(folder / "watchdog.yaml", json.dumps(config), {})) as app:
         service = app.service
         handed_over_at = 0.0
 

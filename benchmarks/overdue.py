@@ -17,7 +17,7 @@ from benchmarks.measurements import Measurement
 from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.probe_state import SavedScheduledJobState
-from watchdog.domain.rules.job import judge_job_facts, merge_saved_job_state
+from watchdog.domain.rules.job import judge_job_facts, merge_job_facts_and_saved_state
 from watchdog.domain.schedule import CronSchedule
 
 MINUTE_MS, DAY_MS = 60_000, 86_400_000
@@ -88,7 +88,7 @@ def _simulate_period(rng: random.Random, period: SimulatedPeriod) -> OverdueDete
     def is_overdue(now: int) -> bool:
         nonlocal state
         facts = ScheduledJobFacts("job", cron=plan.expression, timezone=plan.timezone, last_start=last)
-        facts, state = merge_saved_job_state(facts, limits, state, now)
+        facts, state = merge_job_facts_and_saved_state(facts, limits, state, now)
         facts = facts._replace(expected_from=state.expected_from)
         return judge_job_facts(facts, limits, now).reason == "job.overdue"
 

@@ -89,7 +89,7 @@ async def test_the_example_of_a_probe_kind_works(listening: bool, reason: str) -
         async with NetworkAccess() as network:
             observation = await probe.observe(ProbeAttemptContext(0, 0, 5.0, "key", {}, network))
     assert (observation.outcome, observation.reason) == (Outcome.FAIL if reason else Outcome.PASS, reason)
-    assert probe.endpoint == probe.target
+    assert probe.network_endpoint == probe.target
 
 
 @pytest.mark.parametrize("status", [200, 403])

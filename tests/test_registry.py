@@ -33,7 +33,7 @@ class Dog(Animal):
 ANIMALS: KindRegistry[Animal] = KindRegistry(Cat, Dog)
 
 
-@ANIMALS.add_kind_fields
+@ANIMALS.add_optional_field_per_kind_to_model
 class Household(ConfigModel):
     """A household."""
 

@@ -32,7 +32,7 @@ from watchdog.service.absence_record import StoreAbsenceRecordFile
 from watchdog.service.check_in_log import CheckInLog
 from watchdog.service.check_ins import CHECK_IN_FLUSH_INTERVAL_S, CheckInReceiver
 from watchdog.service.clock import Clock, WatchdogClock, read_boot_clock_ms, read_wall_clock_ms
-from watchdog.service.clock_keeper import ClockKeeper
+from watchdog.service.clock_synchronizer import ClockGenerationSynchronizer
 from watchdog.service.connectivity import ConnectivityCheck
 from watchdog.service.dead_mans_switch import DeadMansSwitch
 from watchdog.service.direct_notices import StoreAbsenceNotifier
@@ -53,7 +53,7 @@ from watchdog.store.write.check_ins import CheckInStore
 from watchdog.store.write.claims import SlotClaimer
 from watchdog.store.write.members import WatchdogProcessConfiguration, WatchdogProcessMembership
 from watchdog.store.write.outbox import NotificationOutbox
-from watchdog.store.write.probe_registry import ProbeRegistry
+from watchdog.store.write.probe_registry import InMemoryProbeRegistry
 from watchdog.store.write.recorder import ResultRecorder
 from watchdog.store.write.remediations import RemediationStore
 from watchdog.store.write.watermark import Watermark
@@ -78,7 +78,7 @@ class RunningWatchdogService:
 
 
 @asynccontextmanager
-async def run_app(
+async def open_running_watchdog_service(
     loaded_config: LoadedConfig, wall_clock: Clock = read_wall_clock_ms, monotonic_clock: Clock = read_boot_clock_ms
 ) -> AsyncIterator[RunningWatchdogService]:
     """Build everything from a configuration, run it, and stop it in order.
@@ -86,10 +86,10 @@ async def run_app(
     Raises WatchdogDatabaseSchemaError if a newer version wrote the database, StoreUnavailableError if it cannot be
     reached.
     """
-    config = loaded_config.config
-    database = Database(config.storage.url)
-    clock_keeper = ClockKeeper(WatchdogClock(wall_clock, monotonic_clock), Watermark(database, LOCAL_LOCATION_NAME))
-    store_executor = StoreExecutor(database, clock_keeper.read_time)
+    config, database = loaded_config.config, Database(loaded_config.config.storage.url)
+    watermark = Watermark(database, LOCAL_LOCATION_NAME)
+    clock_synchronizer = ClockGenerationSynchronizer(WatchdogClock(wall_clock, monotonic_clock), watermark)
+    store_executor = StoreExecutor(database, clock_synchronizer.adopt_clock_steps_and_read_time)
     try:
         await store_executor.run_write(upgrade_schema, database, find_resource_folder("migrations"))
         await store_executor.run_read(database.check_file)
@@ -99,7 +99,7 @@ async def run_app(
         async with NetworkAccess() as network, AsyncExitStack() as stack:
             network.preload()
             service = await register_probes_and_build_service(
-                loaded_config, store_executor, network, clock_keeper.clock, clock_keeper
+                loaded_config, store_executor, network, clock_synchronizer.clock, clock_synchronizer
             )
             check_in_receiver = build_check_in_receiver(service, loaded_config)
             await stack.enter_async_context(check_in_receiver)
@@ -125,7 +125,7 @@ async def register_probes_and_build_service(
     store_executor: StoreExecutor,
     network: NetworkAccess,
     clock: Clock,
-    clock_keeper: ClockKeeper | None = None,
+    clock_synchronizer: ClockGenerationSynchronizer | None = None,
 ) -> MonitoringService:
     """Become a member, register the probes and build the service, without starting it."""
     config, database, mask = loaded_config.config, store_executor.database, loaded_config.mask
@@ -133,12 +133,12 @@ async def register_probes_and_build_service(
     configured_probes: list[Probe] = [*config.probes, build_watchdog_self_probe(store_executor, notifiers, clock)]
     lease_keeper = await join_as_watchdog_process(loaded_config, configured_probes, store_executor, clock)
     membership, registry = lease_keeper.membership, lease_keeper.membership.registry
-    watermark = clock_keeper.watermark if clock_keeper else Watermark(database, LOCAL_LOCATION_NAME)
-    watermark.refuse_writes_in_another_generation()
+    watermark = clock_synchronizer.watermark if clock_synchronizer else Watermark(database, LOCAL_LOCATION_NAME)
+    watermark.refuse_writes_in_another_clock_generation()
     by_id = {probe.id: probe for probe in configured_probes}
     probes = {number: by_id[probe.info.id] for number, probe in registry.configured_by_database_id.items()}
     claims = SlotClaimer(database, watermark, ResultRecorder(database, watermark, registry), registry)
-    run_self_probe_soon = create_watchdog_self_probe_trigger(probes, claims, store_executor)
+    run_self_probe_soon = create_run_self_probe_soon_callback(probes, claims, store_executor)
     notification_sender = NotificationSender(
         store_executor=store_executor,
         outbox=NotificationOutbox(database),
@@ -150,7 +150,7 @@ async def register_probes_and_build_service(
         on_receiver_change=run_self_probe_soon,
         may_notify=membership.has_newest_definition_of_destination,
     )
-    describe_problem = clock_keeper.clock.describe_problem if clock_keeper else str
+    describe_problem = clock_synchronizer.clock.describe_problem if clock_synchronizer else str
     fault_reporter = WatchdogProcessFaultReporter(
         membership.member_id, store_executor, clock, run_self_probe_soon, describe_problem
     )
@@ -184,7 +184,7 @@ async def join_as_watchdog_process(
         store_executor.database, make_watchdog_process_id(), configuration, LOCAL_LOCATION_NAME
     )
     lease_keeper = ProcessLeaseKeeper(membership, store_executor, clock)
-    await lease_keeper.join()
+    await lease_keeper.acquire_lease()
     return lease_keeper
 
 
@@ -204,7 +204,7 @@ def build_store_absence_notifier(
     )
 
 
-def create_watchdog_self_probe_trigger(
+def create_run_self_probe_soon_callback(
     probes: Mapping[int, Probe], claims: SlotClaimer, store_executor: StoreExecutor
 ) -> Callable[[], Awaitable[None]]:
     """Runs the built-in probe soon."""
@@ -219,13 +219,13 @@ def create_watchdog_self_probe_trigger(
 def build_connectivity_check(config: Config, network: NetworkAccess, clock: Clock) -> ConnectivityCheck:
     """Of the configured targets, and of the names of the probes' targets."""
     targets = () if config.connectivity is None else config.connectivity.targets
-    hosts = [get_endpoint_host(probe.endpoint) for probe in config.probes if probe.endpoint]
+    hosts = [get_endpoint_host(probe.network_endpoint) for probe in config.probes if probe.network_endpoint]
     return ConnectivityCheck(network, targets, hosts, clock)
 
 
 def build_remediation_runner(
     probes: Mapping[int, Probe],
-    registry: ProbeRegistry,
+    registry: InMemoryProbeRegistry,
     store_executor: StoreExecutor,
     network: NetworkAccess,
     *,
@@ -381,7 +381,7 @@ def create_web_server(app: RunningWatchdogService, listen_socket: socket.socket)
 async def serve_until_shutdown(loaded_config: LoadedConfig, listen_socket: socket.socket) -> None:
     """Run the service, and its pages on this socket, until a shutdown signal. SIGHUP is logged and ignored."""
     shutdown = install_shutdown_event(on_hangup=lambda: log.info("hangup_ignored"))
-    async with run_app(loaded_config) as app, create_web_server(app, listen_socket):
+    async with open_running_watchdog_service(loaded_config) as app, create_web_server(app, listen_socket):
         for warning in loaded_config.warnings:
             location = str(warning.source_location)
             log.warning("config_warning", location=location, field=warning.path, detail=warning.message)

@@ -271,10 +271,12 @@ class ConfigModel(BaseModel):
     def _expand_shorthand_and_secret_files(cls, data: Any, info: ValidationInfo) -> Any:
         if cls.shorthand_field and isinstance(data, str):
             return {cls.shorthand_field: data}
-        if not isinstance(data, dict) or not any(f"{name}_file" in data for name in list_file_backed_fields(cls)):
+        if not isinstance(data, dict) or not any(
+            f"{name}_file" in data for name in list_fields_readable_from_file(cls)
+        ):
             return data
         data, errors = dict(data), []
-        for name in list_file_backed_fields(cls):
+        for name in list_fields_readable_from_file(cls):
             key = f"{name}_file"
             if (path := data.pop(key, None)) is None:
                 continue
@@ -301,7 +303,7 @@ class ConfigModel(BaseModel):
         for name, text in _read_config_field_docstrings(cls).items():
             if field := schema["properties"].get(cls.model_fields[name].alias or name):
                 field.setdefault("description", text)
-        names = list_file_backed_fields(cls)
+        names = list_fields_readable_from_file(cls)
         schema["properties"] |= {
             f"{name}_file": {"type": "string", "description": f"The path of a file that holds `{name}`."}
             for name in names
@@ -317,7 +319,7 @@ class ConfigModel(BaseModel):
         if cls.shorthand_field:
             long_form = dict(schema)
             schema.clear()
-            schema |= {"anyOf": [_build_schema_of_shorthand_value(cls.shorthand_field, long_form), long_form]}
+            schema |= {"anyOf": [_get_json_schema_of_shorthand_field(cls.shorthand_field, long_form), long_form]}
         return reference
 
 
@@ -351,12 +353,12 @@ def _parse_class_bodies_of_module(module: str) -> dict[str, list[ast.stmt]]:
     return {node.name: node.body for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
 
 
-def _build_schema_of_shorthand_value(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+def _get_json_schema_of_shorthand_field(name: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in schema["properties"][name].items() if k not in ("title", "default")}
 
 
 @cache
-def list_file_backed_fields(model: type[BaseModel]) -> tuple[str, ...]:
+def list_fields_readable_from_file(model: type[BaseModel]) -> tuple[str, ...]:
     """The names, as written in YAML, of the fields that can be given as `<field>_file`."""
     fields = {info.alias or name: info for name, info in model.model_fields.items()}
     return tuple(
@@ -389,7 +391,7 @@ __all__ = [
     "TimezoneName",
     "create_duration_bounds_validator",
     "format_config_duration",
-    "list_file_backed_fields",
+    "list_fields_readable_from_file",
     "parse_duration",
     "require_exactly_one_of",
     "split_and_validate_url",

@@ -55,7 +55,7 @@ class _ExpressionScope:
     def compile(self, text: str) -> CelExpression:
         return compile_expression(text, self.variable_types, must_be_bool=False)
 
-    def show(self, text: str) -> str:
+    def replace_bound_variable_names(self, text: str) -> str:
         """A part of the expression, with what its bound variables stand for."""
         for name, display_name in self.display_names.items():
             text = re.sub(rf"(?<![\w.]){re.escape(name)}(?!\w)", display_name.replace("\\", r"\\"), text)
@@ -96,14 +96,18 @@ def _describe_false_by_outer_operator(text: str, scope: _ExpressionScope) -> str
                 or UNEXPLAINED_FALSE_EXPRESSION_TEXT
             )
     expression = scope.compile(text)
-    if sentence := expression.describe_comparison(scope.values, scope.templates, scope.show):
+    if sentence := expression.describe_comparison(scope.values, scope.templates, scope.replace_bound_variable_names):
         return sentence
     if tokens[0].text == "!":
         return _describe_false_negation(_strip_cel_parentheses(text[tokens[0].end :]), scope)
     if sentence := _describe_false_call(text, scope):
         return sentence
     expression.evaluate_value(scope.values)  # raises an error if that is why it is not true
-    return f"{scope.show(text)} is false" if _is_cel_field_path(text) else UNEXPLAINED_FALSE_EXPRESSION_TEXT
+    return (
+        f"{scope.replace_bound_variable_names(text)} is false"
+        if _is_cel_field_path(text)
+        else UNEXPLAINED_FALSE_EXPRESSION_TEXT
+    )
 
 
 def _describe_false_conditional(text: str, scope: _ExpressionScope) -> str:
@@ -116,12 +120,17 @@ def _describe_false_negation(text: str, scope: _ExpressionScope) -> str:
     """Why the negation of a part is false."""
     if call := _parse_cel_call_if_whole_text(text):
         if call.name in _CEL_METHOD_PHRASES and call.receiver:
-            return f"{scope.show(call.receiver)} {_CEL_METHOD_PHRASES[call.name][1]} {scope.show(call.arguments[0])}"
+            receiver, argument = map(scope.replace_bound_variable_names, (call.receiver, call.arguments[0]))
+            return f"{receiver} {_CEL_METHOD_PHRASES[call.name][1]} {argument}"
         if call.name == "has":
-            return f"{scope.show(call.arguments[0])} is present"
+            return f"{scope.replace_bound_variable_names(call.arguments[0])} is present"
     if len(sides := _partition_cel_at_operator(text, "in")) == 3 and sides[1]:
-        return f"{scope.show(sides[2])} contains {scope.show(sides[0])}"
-    return f"{scope.show(text)} is true" if _is_cel_field_path(text) else UNEXPLAINED_FALSE_EXPRESSION_TEXT
+        return f"{scope.replace_bound_variable_names(sides[2])} contains {scope.replace_bound_variable_names(sides[0])}"
+    return (
+        f"{scope.replace_bound_variable_names(text)} is true"
+        if _is_cel_field_path(text)
+        else UNEXPLAINED_FALSE_EXPRESSION_TEXT
+    )
 
 
 class _CelCall(NamedTuple):
@@ -139,9 +148,10 @@ def _describe_false_call(text: str, scope: _ExpressionScope) -> str:
         return ""
     if call.name == "has" and not call.receiver:
         path, _, field = call.arguments[0].rpartition(".")
-        return f"{scope.show(path)} has no field '{field}'"
+        return f"{scope.replace_bound_variable_names(path)} has no field '{field}'"
     if call.name in _CEL_METHOD_PHRASES and call.receiver:
-        return f"{scope.show(call.receiver)} {_CEL_METHOD_PHRASES[call.name][0]} {scope.show(call.arguments[0])}"
+        receiver, argument = map(scope.replace_bound_variable_names, (call.receiver, call.arguments[0]))
+        return f"{receiver} {_CEL_METHOD_PHRASES[call.name][0]} {argument}"
     if call.name in ("all", "exists", "exists_one") and len(call.arguments) == 2:
         return _describe_false_macro(call, scope)
     return ""
@@ -151,7 +161,7 @@ def _describe_false_macro(call: _CelCall, scope: _ExpressionScope) -> str:
     elements = scope.compile(call.receiver).evaluate_value(scope.values)
     if not isinstance(elements, list | dict):
         return UNEXPLAINED_FALSE_EXPRESSION_TEXT
-    name = scope.show(call.receiver) if _is_cel_field_path(call.receiver) else "the list"
+    name = scope.replace_bound_variable_names(call.receiver) if _is_cel_field_path(call.receiver) else "the list"
     if call.name == "exists":
         return f"no element of {name} meets the condition (length {len(elements)})" if elements else f"{name} is empty"
     variable, condition = call.arguments[0].strip(), call.arguments[1]
@@ -191,7 +201,7 @@ def describe_evaluation_error(expression: CelExpression, error: str, values: Map
 
 def _replace_element_name_in_cel_error(error: str, scope: _ExpressionScope) -> str:
     """An error in a condition about an element, related to that element."""
-    related = scope.show(error)
+    related = scope.replace_bound_variable_names(error)
     if related != error or not scope.display_names:
         return related
     return f"{list(scope.display_names.values())[-1]}: {error}"

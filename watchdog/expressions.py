@@ -355,7 +355,7 @@ def _find_cel_comparison(text: str, variables: tuple[tuple[str, str], ...]) -> _
     left, right = text[: operator.start], text[operator.end :]
     for side, subject, other, wordings in (
         (sides[0], left, right, _EXPECTATION_TEXT_BY_OPERATOR),
-        (sides[1], right, left, _SWAPPED_EXPECTATION_TEXT_BY_OPERATOR),
+        (sides[1], right, left, _RIGHT_OPERAND_EXPECTATION_TEXT_BY_OPERATOR),
     ):
         if names.intersection(side):
             expectation = wordings[operator.text].replace("{}", truncate_to_single_line(other))
@@ -369,7 +369,7 @@ _EXPECTATION_TEXT_BY_OPERATOR = {
     "==": "expected {}", "!=": "expected another value", "<": "expected < {}", "<=": "expected <= {}",
     ">": "expected > {}", ">=": "expected >= {}", "in": "expected one of {}",
 }  # fmt: skip
-_SWAPPED_EXPECTATION_TEXT_BY_OPERATOR = _EXPECTATION_TEXT_BY_OPERATOR | {
+_RIGHT_OPERAND_EXPECTATION_TEXT_BY_OPERATOR = _EXPECTATION_TEXT_BY_OPERATOR | {
     "<": "expected > {}", "<=": "expected >= {}", ">": "expected < {}", ">=": "expected <= {}",
     "in": "expected to contain {}",
 }  # fmt: skip

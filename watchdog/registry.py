@@ -44,7 +44,7 @@ class KindRegistry(Mapping[str, type[KindT]]):
     def __len__(self) -> int:
         return len(self._classes)
 
-    def add_kind_fields(self, section: type[SectionT]) -> type[SectionT]:
+    def add_optional_field_per_kind_to_model(self, section: type[SectionT]) -> type[SectionT]:
         """A class decorator: adds one optional field per kind, named like the kind, after the section's own fields."""
         fields: dict[str, Any] = {
             kind: (model | None, Field(default=None, description=_extract_docstring_first_sentence(model)))

@@ -337,12 +337,12 @@ def test_a_corrected_wall_clock_does_not_change_the_age(monkeypatch: pytest.Monk
     now = time.time()
     for hours in (-48, 48):
         monkeypatch.setattr(time, "time", lambda hours=hours: now + hours * 3600)
-        assert 5 <= exec_queue._compute_check_in_age_s(word) < 30
+        assert 5 <= exec_queue._compute_queued_check_in_age_s(word) < 30
     monkeypatch.setattr(exec_queue, "_read_boot_id", lambda: "another boot")
     monkeypatch.setattr(time, "time", lambda: now + 60)
-    assert 65 <= exec_queue._compute_check_in_age_s(word) < 95
+    assert 65 <= exec_queue._compute_queued_check_in_age_s(word) < 95
     monkeypatch.setattr(time, "time", lambda: now - 60)
-    assert exec_queue._compute_check_in_age_s(word) == 0
+    assert exec_queue._compute_queued_check_in_age_s(word) == 0
 
 
 def test_the_queue_is_bounded_and_survives_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,7 +359,7 @@ def test_the_queue_is_bounded_and_survives_a_crash(tmp_path: Path, monkeypatch: 
     assert path.stat().st_size <= 2_000
     path.write_text(json.dumps(old) + "\n" + path.read_text() + '{"url": "cut o')
     with exec_queue._open_locked_check_in_queue() as file:
-        events = [check_in["event"] for check_in in exec_queue._read_queued_check_ins(file)]
+        events = [check_in["event"] for check_in in exec_queue._read_unsent_check_ins_from_queue(file)]
     assert events == [str(n) for n in range(50 - len(events), 50)]
 
 

@@ -19,7 +19,7 @@ from watchdog.config_types import format_config_duration
 from watchdog.domain.model import ProbeInfo, Severity
 from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.notifiers import EmailNotifier
-from watchdog.probes.base import MAX_PREFER_EXPRESSION_BYTES
+from watchdog.probes.base import MAX_PREFERENCE_EXPRESSION_BYTES
 
 ROOT = Path(__file__).parents[2]
 FLEET_ENV = {
@@ -76,8 +76,8 @@ def test_the_full_example_loads() -> None:
     ]
     api = probes["api"]
     assert (api.alert.failure_threshold, api.alert.success_threshold, api.alert.severity) == (2, 2, Severity.CRITICAL)
-    assert [expression.text for expression in api.expectations] == list(api.expect)
-    assert [expression.text for expression in api.preferences] == ["elapsed_ms <= 800", "cert_days >= 14"]
+    assert [expression.text for expression in api.expectation_expressions] == list(api.expect)
+    assert [expression.text for expression in api.preference_expressions] == ["elapsed_ms <= 800", "cert_days >= 14"]
     assert api.retry_interval == 10_000
     assert probes["warm-the-cache"].schedule == "*/5 * * * *"
     assert probes["search-mcp"].max_task_ages == {
@@ -242,10 +242,10 @@ def test_included_files_add_probes_receivers_and_routes(tmp_path: Path) -> None:
 
 def test_a_preference_too_long_to_be_stored_is_refused() -> None:
     text = "probes: [{{name: A, http: 'https://a.example/', {}: ['body == \"{}\"']}}]"
-    load_config(None, text.format("prefer", "x" * (MAX_PREFER_EXPRESSION_BYTES - 10)))
-    load_config(None, text.format("expect", "x" * (MAX_PREFER_EXPRESSION_BYTES - 9)))
+    load_config(None, text.format("prefer", "x" * (MAX_PREFERENCE_EXPRESSION_BYTES - 10)))
+    load_config(None, text.format("expect", "x" * (MAX_PREFERENCE_EXPRESSION_BYTES - 9)))
     with pytest.raises(ConfigError, match=r"probes\.0\.prefer\.0: expected at most 2,000 bytes: divide the expression"):
-        load_config(None, text.format("prefer", "x" * (MAX_PREFER_EXPRESSION_BYTES - 9)))
+        load_config(None, text.format("prefer", "x" * (MAX_PREFERENCE_EXPRESSION_BYTES - 9)))
 
 
 def test_a_file_that_matches_two_patterns_is_read_once(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from watchdog.domain.measurements import (
     TASKS_EVIDENCE_KEY,
     CanaryStageDurations,
     ListedJobCounts,
-    McpTaskCounts,
+    ListedMcpTaskCounts,
     QueueMeasurements,
     select_facts_of_subject,
 )
@@ -53,7 +53,11 @@ def test_facts_about_a_job_leave_out_the_others() -> None:
 
 
 def test_facts_about_a_task_leave_out_all_tasks() -> None:
-    facts = {**McpTaskCounts(2, 0)._asdict(), TASKS_EVIDENCE_KEY: {"crawl": {"ok": True}, "mail": {}}, "server": "x 1"}
+    facts = {
+        **ListedMcpTaskCounts(2, 0)._asdict(),
+        TASKS_EVIDENCE_KEY: {"crawl": {"ok": True}, "mail": {}},
+        "server": "x 1",
+    }
     assert select_facts_of_subject("crawl", facts) == {"server": "x 1"}
 
 

@@ -132,8 +132,8 @@ def test_each_member_knows_what_it_leaves_to_others() -> None:
         WatchdogProcessStatus(other),
     )
     assert status.differing_since == NOW
-    assert status.of("b") == WatchdogProcessStatus(new)
-    assert status.of("d") is None
+    assert status.find_process_status("b") == WatchdogProcessStatus(new)
+    assert status.find_process_status("d") is None
 
 
 def test_a_member_whose_revision_has_nothing_leaves_nothing_to_others() -> None:

@@ -12,10 +12,10 @@ from watchdog.domain.own_network import (
     WATCHDOG_NETWORK_FAULT_REASON,
     MassFailureDetector,
     NetworkFaultDecision,
-    NetworkSymptom,
     OwnNetworkFault,
+    OwnNetworkFaultSymptom,
     apply_network_fault_decision,
-    find_network_symptom_of_reason,
+    find_own_network_fault_symptom_of_reason,
     get_endpoint_host,
 )
 
@@ -37,27 +37,29 @@ def test_a_failure_of_the_own_network_is_an_error_that_quotes_what_was_observed(
 @pytest.mark.parametrize(
     ("reason", "symptom"),
     [
-        ("connection.unreachable", NetworkSymptom.NO_ROUTE),
-        ("timeout.dns", NetworkSymptom.NO_NAME_SERVER),
-        ("dns.no_response", NetworkSymptom.NO_NAME_SERVER),
+        ("connection.unreachable", OwnNetworkFaultSymptom.NO_ROUTE),
+        ("timeout.dns", OwnNetworkFaultSymptom.NO_NAME_SERVER),
+        ("dns.no_response", OwnNetworkFaultSymptom.NO_NAME_SERVER),
         ("dns.not_found", None),
         ("connection.refused", None),
         ("", None),
     ],
 )
-def test_which_reasons_leave_a_doubt(reason: str, symptom: NetworkSymptom | None) -> None:
-    assert find_network_symptom_of_reason(reason) is symptom
+def test_which_reasons_leave_a_doubt(reason: str, symptom: OwnNetworkFaultSymptom | None) -> None:
+    assert find_own_network_fault_symptom_of_reason(reason) is symptom
 
 
 @pytest.mark.parametrize(
     ("symptom", "by_name_lookup"),
     [
-        (NetworkSymptom.NO_ROUTE, False),
-        (NetworkSymptom.NO_NAME_SERVER, True),
-        (NetworkSymptom.MASS_FAILURE, False),
+        (OwnNetworkFaultSymptom.NO_ROUTE, False),
+        (OwnNetworkFaultSymptom.NO_NAME_SERVER, True),
+        (OwnNetworkFaultSymptom.MASS_FAILURE, False),
     ],
 )
-def test_names_are_resolved_only_if_no_name_server_responded(symptom: NetworkSymptom, by_name_lookup: bool) -> None:
+def test_names_are_resolved_only_if_no_name_server_responded(
+    symptom: OwnNetworkFaultSymptom, by_name_lookup: bool
+) -> None:
     assert symptom.is_checked_by_name_lookup is by_name_lookup
 
 

@@ -19,9 +19,9 @@ from watchdog.domain.reasons import (
     REASON_CATALOGUE,
     TRANSPORT_AND_RESPONSE_REASON_FAMILIES,
     build_reason_and_message,
-    find_reason_entry,
     find_reason_pattern_problem,
     get_reason_advice,
+    get_reason_entry,
     get_reason_family,
     get_reason_title,
     matches_reason_pattern,
@@ -189,7 +189,7 @@ def test_every_sentence_gets_the_facts_of_its_template() -> None:
 
 
 def template_facts(code: str) -> set[str]:
-    return {name for _, name, _, _ in Formatter().parse(find_reason_entry(code).sentence) if name is not None}
+    return {name for _, name, _, _ in Formatter().parse(get_reason_entry(code).sentence) if name is not None}
 
 
 def codes_in_tables() -> set[str]:
@@ -236,13 +236,13 @@ def test_transport_families_explain_failures() -> None:
     ],
 )
 def test_describe(sentence: str, code: str, entry: str) -> None:
-    assert find_reason_entry(code).code == entry, sentence
+    assert get_reason_entry(code).code == entry, sentence
 
 
 @pytest.mark.parametrize("code", ["smtp.999", "job.vanished", "moon.full", "x"])
 def test_an_unknown_reason_is_described_by_its_code(code: str) -> None:
     with pytest.raises(KeyError):
-        find_reason_entry(code)
+        get_reason_entry(code)
     assert get_reason_title(code) == code.replace(".", " ").capitalize()
 
 

@@ -12,7 +12,7 @@ from watchdog.domain.routing import (
     NotificationRoute,
     NotificationRoutingTable,
     ProbeMatcher,
-    explain_route_mismatches,
+    list_evaluated_routes_with_mismatches,
 )
 
 API = ProbeInfo(1, "api", "API", "http", group="Core", tags=("prod", "eu"), severity=Severity.CRITICAL)
@@ -244,9 +244,9 @@ def test_routes_are_evaluated_up_to_the_first_that_takes_every_such_incident(
         NotificationRoute(("pager",)),
         NotificationRoute(()),
     )
-    assert list(explain_route_mismatches(routes, API, reason)) == evaluated, sentence
+    assert list(list_evaluated_routes_with_mismatches(routes, API, reason)) == evaluated, sentence
     if not reason:
-        assert list(explain_route_mismatches(routes, API)) == evaluated
+        assert list(list_evaluated_routes_with_mismatches(routes, API)) == evaluated
 
 
 def test_a_destination_without_resolved_is_notified_of_opened() -> None:

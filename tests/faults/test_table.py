@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from watchdog.domain.reasons import REASON_CATALOGUE, find_reason_entry, get_reason_family
+from watchdog.domain.reasons import REASON_CATALOGUE, get_reason_entry, get_reason_family
 
 TABLES: dict[str, Sequence[Any]] = {
     path.stem: import_module(f"tests.faults.{path.stem}").FAULTS
@@ -35,7 +35,7 @@ def test_rows_have_names_of_their_own() -> None:
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_a_row_asserts_what_was_observed_and_its_reason_has_advice(row: Any) -> None:
-    assert find_reason_entry(row.reason).advice
+    assert get_reason_entry(row.reason).advice
     assert getattr(row, "facts", ()) or getattr(row, "message", "") or REASON_CATALOGUE[row.reason].sentence
 
 

@@ -232,13 +232,13 @@ def test_a_missing_database_is_reported_in_one_line(tmp_path: Path) -> None:
 IMPORT_CHECK_PROGRAM = """
 import asyncio, json, sys
 import httpx
-from watchdog.app import create_asgi_app, run_app
+from watchdog.app import create_asgi_app, open_running_watchdog_service
 from watchdog.config.load import load_config
 from watchdog.server import WebServer, open_listen_socket
 
 async def main():
     loaded = load_config(None, json.dumps({"storage": {"url": "sqlite:///" + sys.argv[1]}}), {})
-    async with run_app(loaded) as app, httpx.AsyncClient(trust_env=False) as http:
+    async with open_running_watchdog_service(loaded) as app, httpx.AsyncClient(trust_env=False) as http:
         with open_listen_socket("127.0.0.1", 0) as listening:
             async with WebServer(create_asgi_app(app), listening):
                 url = f"http://127.0.0.1:{listening.getsockname()[1]}"

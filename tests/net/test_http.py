@@ -326,7 +326,7 @@ def test_evidence_outlives_the_deadline(
     run: Run, handler: ConnectionHandler, facts: dict[str, object], excerpt: str
 ) -> None:
     exchange = run(ask(handler))
-    evidence = exchange.phase_timer.evidence
+    evidence = exchange.phase_timer.attempt_evidence_so_far
     observed = dict(evidence.facts)
     assert str(observed.pop("address")).startswith("127.0.0.1:")
     assert observed == facts

@@ -499,7 +499,7 @@ def test_a_url_is_a_complete_configuration() -> None:
 def test_the_target_and_endpoint_of_a_url() -> None:
     watched = probe("https://user:secret@API.acme.example:8443/health?key=secret")
     assert watched.target == "https://api.acme.example:8443/health"
-    assert watched.endpoint == "api.acme.example:8443"
+    assert watched.network_endpoint == "api.acme.example:8443"
 
 
 @pytest.mark.parametrize(
@@ -537,4 +537,4 @@ def test_invalid_configurations_are_refused(http: Any, fields: dict[str, Any], m
 
 
 def test_cert_days_is_allowed_with_https() -> None:
-    assert probe("https://h/", prefer=["cert_days >= 14"]).preferences[0].used_variables == {"cert_days"}
+    assert probe("https://h/", prefer=["cert_days >= 14"]).preference_expressions[0].used_variables == {"cert_days"}

@@ -58,13 +58,13 @@ async def judge(watched: HttpProbe, response: HttpResponse, network: NetworkAcce
     """The observation, and whether the worker made it."""
     criteria, timer = watched._response_criteria, PhaseTimer()
     try:
-        observation = await network.judge(
+        observation = await network.run_inline_or_in_worker(
             timer,
             judge_http_response,
             response,
             criteria,
             0,
-            in_worker=response.needs_worker_process(loops=criteria.loops),
+            in_worker=response.needs_worker_process(loops=criteria.has_looping_expression),
         )
     except ProbeError as error:
         observation = build_observation_from_error(error, timer)
@@ -147,7 +147,7 @@ def test_a_compressed_body_that_was_not_read_to_its_end_is_too_long() -> None:
     body.feed(gzip.compress(os.urandom(200_000))[:150_000])
     body.mark_too_long()
     body.finish()
-    assert pickle.loads(pickle.dumps(body)).decode() == body.decode()
+    assert pickle.loads(pickle.dumps(body)).decompress() == body.decompress()
     assert body.problem is not None
     assert body.problem.reason == "body.decoded_too_large"
 
@@ -166,7 +166,7 @@ def test_a_large_body_is_decoded_in_short_parts(encoding: str, monkeypatch: pyte
     body.feed(ENCODINGS[encoding](text))
     body.finish()
     monkeypatch.setattr(ContentDecoder, "decode", decode_recorded)
-    assert body.decode() == text
+    assert body.decompress() == text
     assert sum(part_sizes) >= len(text)
     assert max(part_sizes) <= 16 << 10
 
@@ -177,8 +177,8 @@ def test_what_expands_beyond_64_kib_is_not_decoded_in_the_event_loop(encoding: s
     body.feed(ENCODINGS[encoding](b"\0" * (16 << 20)))
     body.finish()
     assert body.is_large
-    assert len(body.decoded_beginning) <= MAX_BODY_BYTES_IN_EVENT_LOOP + 1
-    assert len(body.decode()) == 16 << 20
+    assert len(body.decompressed_beginning) <= MAX_BODY_BYTES_IN_EVENT_LOOP + 1
+    assert len(body.decompress()) == 16 << 20
 
 
 @pytest.mark.parametrize(
@@ -196,11 +196,11 @@ def test_only_a_large_body_starts_a_process(size: int, expect: str, in_worker: b
     async def script() -> None:
         async with NetworkAccess() as network:
             response = await fetch(network, http_response(body))
-            pid = await network.judge(
+            pid = await network.run_inline_or_in_worker(
                 PhaseTimer(), get_pid_of_judgement, response, in_worker=response.needs_worker_process()
             )
             assert (pid != os.getpid()) == in_worker
-            assert ("worker" in network.__dict__) == in_worker
+            assert ("cpu_worker" in network.__dict__) == in_worker
 
     asyncio.run(script())
 

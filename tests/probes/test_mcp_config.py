@@ -24,7 +24,7 @@ def problems(mcp: Any, **fields: Any) -> str:
 
 def test_a_url_is_a_complete_configuration() -> None:
     probe = made(URL)
-    assert (probe.mcp.url, probe.target, probe.endpoint) == (URL, URL, "mcp.example:443")
+    assert (probe.mcp.url, probe.target, probe.network_endpoint) == (URL, URL, "mcp.example:443")
 
 
 def test_a_target_is_safe_to_show() -> None:
@@ -34,7 +34,7 @@ def test_a_target_is_safe_to_show() -> None:
 
 def test_a_command_is_shown_without_its_secrets() -> None:
     probe = made({"command": ["python", "server.py", "--token=x"]})
-    assert (probe.target, probe.endpoint) == ("python server.py --token=•••", "")
+    assert (probe.target, probe.network_endpoint) == ("python server.py --token=•••", "")
 
 
 def test_limits_of_tasks_are_milliseconds() -> None:

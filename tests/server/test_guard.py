@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 import structlog
 
-from tests.support.guard_harness import DEADLINES, LARGE_BODY_BYTES, LIMITS, running_guard
+from tests.support.guard_harness import CONNECTION_TIMEOUTS, LARGE_BODY_BYTES, LIMITS, running_guard
 from tests.support.polling import HANG_S, wait_until_async
 from watchdog.server import ConnectionGuard, ConnectionLimits
 from watchdog.server.guard import MIN_REPLACEABLE_CONNECTION_AGE_S
@@ -19,13 +19,13 @@ from watchdog.server.turned_away import ConnectionTurnAwayReason
 @pytest.mark.parametrize(
     ("sent", "deadline_s", "reason"),
     [
-        ("GET / HTTP/1.1\r\nHost: a\r\nX-", DEADLINES.head_s, "head_timeout"),
-        ("GET / HTTP/1.1\r\nHost: a\r\n\r", DEADLINES.head_s, "head_timeout"),
-        ("\r\n", DEADLINES.head_s, "head_timeout"),
-        ("POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx", DEADLINES.body_s, "body_timeout"),
+        ("GET / HTTP/1.1\r\nHost: a\r\nX-", CONNECTION_TIMEOUTS.head_s, "head_timeout"),
+        ("GET / HTTP/1.1\r\nHost: a\r\n\r", CONNECTION_TIMEOUTS.head_s, "head_timeout"),
+        ("\r\n", CONNECTION_TIMEOUTS.head_s, "head_timeout"),
+        ("POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx", CONNECTION_TIMEOUTS.body_s, "body_timeout"),
         (
             "POST /in/a/read HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n",
-            DEADLINES.body_s,
+            CONNECTION_TIMEOUTS.body_s,
             "body_timeout",
         ),
     ],
@@ -53,7 +53,7 @@ async def test_bytes_now_and_then_do_not_move_the_deadline() -> None:
         for number, sent in enumerate("GET "):
             visitor.send(sent)
             await wait_until_async(lambda: connection.bytes_before_request > number)  # noqa: B023 - awaited here
-            harness.pass_time(DEADLINES.head_s / 4)
+            harness.pass_time(CONNECTION_TIMEOUTS.head_s / 4)
         assert await visitor.is_closed()
         assert harness.counts == {"head_timeout": 1}
 
@@ -61,7 +61,7 @@ async def test_bytes_now_and_then_do_not_move_the_deadline() -> None:
 async def test_a_visitor_who_sends_nothing_is_closed_and_not_counted() -> None:
     async with running_guard() as harness:
         visitor = await harness.connect()
-        harness.pass_time(DEADLINES.head_s)
+        harness.pass_time(CONNECTION_TIMEOUTS.head_s)
         assert await visitor.is_closed()
         assert harness.counts == {}
 
@@ -70,7 +70,7 @@ async def test_a_visitor_who_does_not_read_the_response() -> None:
     async with running_guard() as harness:
         visitor = await harness.request("/large")
         harness.pass_time(1)
-        harness.pass_time(DEADLINES.write_s - 1)
+        harness.pass_time(CONNECTION_TIMEOUTS.write_s - 1)
         assert harness.guard.find_connection(visitor.address)
         harness.pass_time(1)
         assert harness.guard.find_connection(visitor.address) is None
@@ -84,14 +84,14 @@ async def test_a_visitor_who_reads_slowly_gets_the_whole_response() -> None:
         missing = LARGE_BODY_BYTES
         while missing:
             missing -= len(await asyncio.wait_for(visitor.reader.readexactly(min(missing, 8_000_000)), HANG_S))
-            harness.pass_time(DEADLINES.write_s - 1)
+            harness.pass_time(CONNECTION_TIMEOUTS.write_s - 1)
         assert harness.counts == {}
 
 
 async def test_a_response_that_takes_long_is_not_the_visitors_fault() -> None:
     async with running_guard() as harness:
         visitor = await harness.request("/wait")
-        harness.pass_time(10 * DEADLINES.body_s)
+        harness.pass_time(10 * CONNECTION_TIMEOUTS.body_s)
         harness.may_respond.set()
         assert await visitor.read_response() == b"/wait"
         assert harness.counts == {}
@@ -234,7 +234,9 @@ async def test_check_ins_that_use_more_than_the_reserved_places_are_replaced_too
 
 
 async def test_an_address_that_has_more_than_its_share_replaces_its_own_connection() -> None:
-    async with running_guard(ConnectionLimits(total=8, reserved=2, per_address=2, deadlines=DEADLINES)) as harness:
+    async with running_guard(
+        ConnectionLimits(total=8, reserved=2, per_address=2, timeouts=CONNECTION_TIMEOUTS)
+    ) as harness:
         other = await harness.connect("127.0.0.2")
         harness.pass_time(1)
         own = []
@@ -248,7 +250,9 @@ async def test_an_address_that_has_more_than_its_share_replaces_its_own_connecti
 
 
 async def test_no_address_loses_a_check_in_to_its_share() -> None:
-    async with running_guard(ConnectionLimits(total=8, reserved=2, per_address=2, deadlines=DEADLINES)) as harness:
+    async with running_guard(
+        ConnectionLimits(total=8, reserved=2, per_address=2, timeouts=CONNECTION_TIMEOUTS)
+    ) as harness:
         check_ins = []
         for _ in range(6):
             check_ins.append(await harness.request("/in/token/wait"))

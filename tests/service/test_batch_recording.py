@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.support.service import scripted_probe
 from tests.support.store import LOCATION, START_AT, make_result
-from watchdog.domain.clock_steps import format_timeline
+from watchdog.domain.clock_steps import build_clock_timeline_id
 from watchdog.domain.formatting import HOUR_MS, SECOND_MS
 from watchdog.domain.model import Outcome, ResultToRecord
 from watchdog.service.batch_recording import compute_rerun_times
@@ -13,7 +13,7 @@ from watchdog.service.batch_recording import compute_rerun_times
 def test_results_of_an_ended_timeline_reschedule_nothing() -> None:
     """After a step back they have the later slots, and a run time that lies hours ahead."""
     probes = {id: scripted_probe(f"p{id}", retry_interval="10s") for id in (1, 2)}
-    restarted = format_timeline(LOCATION, 1)
+    restarted = build_clock_timeline_id(LOCATION, 1)
     batch = [
         ResultToRecord(make_result(1, START_AT, Outcome.FAIL)),
         ResultToRecord(make_result(2, START_AT, Outcome.PASS), rerun_at=START_AT + SECOND_MS),

@@ -28,7 +28,7 @@ class Machine:
     def start(self) -> None:
         """Start the process."""
         self.clock = WatchdogClock(lambda: START + self.elapsed + self.wall_step, lambda: BOOT + self.elapsed)
-        self.clock.measure(self.read_server_clock)
+        self.clock.measure_database_clock_offset(self.read_server_clock)
 
     def read_server_clock(self) -> int | None:
         if not self.has_server:
@@ -47,11 +47,11 @@ class Machine:
         while self.elapsed < until:
             self.elapsed += tick_ms
             try:
-                self.clock.measure(self.read_server_clock)
+                self.clock.measure_database_clock_offset(self.read_server_clock)
             except StoreUnavailableError:
                 assert self.is_away
             if self.clock.has_lasting_step:
-                self.clock.follow_reference(self.clock.read_reference() - self.clock())
+                self.clock.step_to_database_clock_time(self.clock.estimate_database_clock_time() - self.clock())
             distances.append(self.clock() - START - self.elapsed)
         return distances
 
@@ -172,7 +172,7 @@ def test_a_thread_that_reads_the_time_during_a_step_gets_either_time() -> None:
     """And the time goes on afterwards: a reader that was interrupted does not bring the old time back."""
     machine = Machine()
     machine.wall_step = -2 * HOUR_MS
-    machine.clock.measure(machine.read_server_clock)
+    machine.clock.measure_database_clock_offset(machine.read_server_clock)
     assert machine.clock() == START
     in_reader, is_stepped = threading.Event(), threading.Event()
     read_boot_clock = machine.clock._monotonic_clock
@@ -187,7 +187,7 @@ def test_a_thread_that_reads_the_time_during_a_step_gets_either_time() -> None:
     reader = threading.Thread(target=machine.clock)
     reader.start()
     in_reader.wait()
-    machine.clock.follow_reference(-2 * HOUR_MS)
+    machine.clock.step_to_database_clock_time(-2 * HOUR_MS)
     is_stepped.set()
     reader.join()
     assert machine.clock() == START + machine.elapsed - 2 * HOUR_MS

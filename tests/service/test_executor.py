@@ -113,7 +113,7 @@ async def test_a_run_without_a_free_place_is_no_verdict(
 
     class RemoteProbe(UnusedProbe):
         @property
-        def endpoint(self) -> str:
+        def network_endpoint(self) -> str:
             return "hangs.example:443"
 
     recorded: asyncio.Queue[ResultToRecord] = asyncio.Queue()

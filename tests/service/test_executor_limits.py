@@ -30,11 +30,11 @@ class BlockingRunner:
 
     async def run(self, probe: Any, slot: ClaimedSlot, *_: Any) -> ResultToRecord:
         self.started.append((slot.probe, read_wall_clock_ms()))
-        for name in ("all", probe.endpoint):
+        for name in ("all", probe.network_endpoint):
             self.concurrent[name] += 1
             self.max_concurrent[name] = max(self.max_concurrent[name], self.concurrent[name])
         await self.gate.wait()
-        for name in ("all", probe.endpoint):
+        for name in ("all", probe.network_endpoint):
             self.concurrent[name] -= 1
         return ResultToRecord(ProbeResult(slot.probe, slot.slot, slot.location, PASSING_OBSERVATION.outcome))
 

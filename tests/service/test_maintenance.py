@@ -27,7 +27,7 @@ async def test_an_hour_that_comes_again_is_rolled_up_when_it_is_over(
 
         def record_passes(start: int, end: int) -> None:
             for slot in range(start, end, INTERVAL_MS):
-                store.record_results(make_result(probe, slot, location=store.watermark.timeline), now=slot)
+                store.record_results(make_result(probe, slot, location=store.watermark.clock_timeline_id), now=slot)
             harness.now = end
             store.advance_watermark(end)
 
@@ -44,7 +44,7 @@ async def test_an_hour_that_comes_again_is_rolled_up_when_it_is_over(
             written = await run_write_with_now(func)
             if has_recorded and not store.watermark.generation:
                 adopt_clock_step(store.database, LOCATION, generation=0, to=to, now=harness.now)
-                store.watermark.enter_generation()
+                store.watermark.follow_database_clock_generation()
                 harness.now = to
             return written
 

@@ -11,9 +11,9 @@ from watchdog.domain.model import Outcome, ProbeResult, WatchdogFaultFacts
 from watchdog.domain.own_network import WATCHDOG_NETWORK_FAULT_REASON
 from watchdog.service.member_faults import (
     MAX_NETWORK_FAULT_EVIDENCE_AGE_MS,
-    NETWORK_FAULT_ENDS_AFTER_MS,
-    OVERLOAD_FAULT_ENDS_AFTER_MS,
-    STORE_FAULT_ENDS_AFTER_MS,
+    WATCHDOG_NETWORK_FAULT_ENDS_AFTER_MS,
+    WATCHDOG_OVERLOAD_FAULT_ENDS_AFTER_MS,
+    WATCHDOG_STORE_FAULT_ENDS_AFTER_MS,
     WatchdogProcessFaultReporter,
 )
 from watchdog.service.store_executor import StoreExecutor
@@ -60,7 +60,7 @@ async def test_an_overload_begins_and_ends(harness: FaultHarness) -> None:
     harness.reporter.record_overload("100 runs against a:1")
     await harness.reporter.write_changed_faults()
     assert harness.facts()[subject] == WatchdogFaultFacts(START_AT, error="100 runs against a:1 were in progress")
-    harness.now += OVERLOAD_FAULT_ENDS_AFTER_MS - 1
+    harness.now += WATCHDOG_OVERLOAD_FAULT_ENDS_AFTER_MS - 1
     await harness.reporter.write_changed_faults()
     assert harness.facts()[subject].failing_since == START_AT
     harness.now += 1
@@ -76,11 +76,11 @@ async def test_an_absence_of_the_store_is_a_fault_afterwards(harness: FaultHarne
     harness.reporter.record_store_absence(START_AT, "database is locked")
     await harness.reporter.write_changed_faults()
     assert harness.facts()[subject] == WatchdogFaultFacts(START_AT, error="back at 22:18 UTC; database is locked")
-    harness.now += STORE_FAULT_ENDS_AFTER_MS - 1
+    harness.now += WATCHDOG_STORE_FAULT_ENDS_AFTER_MS - 1
     harness.reporter.record_store_absence(harness.now - 30_000, "disk full")
     await harness.reporter.write_changed_faults()
     assert harness.facts()[subject] == WatchdogFaultFacts(START_AT, error="back at 22:18 UTC; disk full"), "the same"
-    harness.now += STORE_FAULT_ENDS_AFTER_MS
+    harness.now += WATCHDOG_STORE_FAULT_ENDS_AFTER_MS
     await harness.reporter.write_changed_faults()
     assert harness.facts()[subject] == WatchdogFaultFacts(None)
     assert harness.changes == 2
@@ -105,7 +105,7 @@ async def test_the_network_has_failed_until_each_probe_reaches_its_target_again(
     harness.reporter.note_result(NO_ROUTE._replace(probe=2))
     assert await list_network_facts(harness) == failed
     harness.reporter.note_result(OK._replace(outcome=Outcome.FAIL, reason="http.503"))
-    harness.now += NETWORK_FAULT_ENDS_AFTER_MS
+    harness.now += WATCHDOG_NETWORK_FAULT_ENDS_AFTER_MS
     assert await list_network_facts(harness) == failed, "the other probe has reached nothing yet"
     harness.reporter.note_result(OK._replace(probe=2))
     assert await list_network_facts(harness) == WatchdogFaultFacts(None)
@@ -116,7 +116,7 @@ async def test_a_network_that_fails_again_and_again_is_one_fault(harness: FaultH
     for _ in range(10):
         harness.reporter.note_result(NO_ROUTE)
         assert (await list_network_facts(harness)).failing_since == START_AT
-        harness.now += NETWORK_FAULT_ENDS_AFTER_MS // 2
+        harness.now += WATCHDOG_NETWORK_FAULT_ENDS_AFTER_MS // 2
         harness.reporter.note_result(OK)
         assert (await list_network_facts(harness)).failing_since == START_AT
     assert harness.changes == 1

@@ -83,7 +83,11 @@ class AwayHarness:
             url, [safe_probe("safe", self.safe.observe), scripted_probe("other", self.other.observe)]
         )
         self.away = False
-        writes = (SlotClaimer, "claim_due_slots"), (ResultRecorder, "record_results"), (Watermark, "detect_gap")
+        writes = (
+            (SlotClaimer, "claim_due_slots"),
+            (ResultRecorder, "record_results"),
+            (Watermark, "record_downtime_gap"),
+        )
         self.refused_writes = {name for _, name in writes}
         """What the store refuses while it is away."""
         for owner, name in writes:

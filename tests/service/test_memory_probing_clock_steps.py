@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from tests.service.test_memory_probing import STEP_MS, AwayHarness, make_waiting_result, opened
 from tests.support.store import INTERVAL_MS, LOCATION, START_AT
-from watchdog.domain.clock_steps import parse_generation
+from watchdog.domain.clock_steps import parse_clock_generation_of_timeline_id
 from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.model import Outcome
 from watchdog.service import result_buffer
@@ -44,7 +44,7 @@ class SteppingHarness:
             adopt_clock_step(
                 watermark.database, LOCATION, generation=watermark.generation, to=service.now, now=now
             )  # fmt: skip
-            watermark.enter_generation()
+            watermark.follow_database_clock_generation()
         return service.now
 
     async def pass_time(self, duration_ms: int) -> None:
@@ -61,7 +61,7 @@ class SteppingHarness:
         query = sa.select(results.c.slot, results.c.location).where(*of_probe).order_by(results.c.slot)
         with self.service.store.database.open_read_transaction() as connection:
             rows = connection.execute(query).all()
-        return [slot for slot, location in rows if parse_generation(location) == generation]
+        return [slot for slot, location in rows if parse_clock_generation_of_timeline_id(location) == generation]
 
 
 @pytest.fixture

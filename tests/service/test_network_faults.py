@@ -17,7 +17,7 @@ from watchdog.domain.model import Observation, Outcome
 from watchdog.domain.own_network import (
     MAX_RESULT_HOLD_FOR_NETWORK_CHECK_MS,
     WATCHDOG_NETWORK_FAULT_REASON,
-    NetworkSymptom,
+    OwnNetworkFaultSymptom,
 )
 from watchdog.net import NetworkAccess
 from watchdog.probes.base import ProbeAttemptContext
@@ -42,9 +42,9 @@ class ScriptedCheck(ConnectivityCheck):
     def __init__(self) -> None:
         super().__init__(NetworkAccess(), ["http://connectivity.example/"], ["b.example"], lambda: 0)
         self.answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self.asked_questions: list[tuple[NetworkSymptom, list[str]]] = []
+        self.asked_questions: list[tuple[OwnNetworkFaultSymptom, list[str]]] = []
 
-    async def run(self, symptom: NetworkSymptom, questions: Iterable[str]) -> bool:
+    async def run(self, symptom: OwnNetworkFaultSymptom, questions: Iterable[str]) -> bool:
         self.asked_questions.append((symptom, list(questions)))
         return await asyncio.shield(self.answer)
 
@@ -91,15 +91,15 @@ OWN, PASS = ("error", WATCHDOG_NETWORK_FAULT_REASON, False), ("pass", "", False)
 @pytest.mark.parametrize(
     ("observation", "symptom", "questions"),
     [
-        (UNREACHABLE, NetworkSymptom.NO_ROUTE, ["http://connectivity.example/"]),
-        (BROKER, NetworkSymptom.NO_ROUTE, ["http://connectivity.example/"]),
-        (NO_NAME_SERVER, NetworkSymptom.NO_NAME_SERVER, ["connectivity.example", "b.example"]),
-        (SILENT_NAME_SERVER, NetworkSymptom.NO_NAME_SERVER, ["connectivity.example", "b.example"]),
+        (UNREACHABLE, OwnNetworkFaultSymptom.NO_ROUTE, ["http://connectivity.example/"]),
+        (BROKER, OwnNetworkFaultSymptom.NO_ROUTE, ["http://connectivity.example/"]),
+        (NO_NAME_SERVER, OwnNetworkFaultSymptom.NO_NAME_SERVER, ["connectivity.example", "b.example"]),
+        (SILENT_NAME_SERVER, OwnNetworkFaultSymptom.NO_NAME_SERVER, ["connectivity.example", "b.example"]),
     ],
 )
 @pytest.mark.parametrize("works", [True, False])
 async def test_the_first_failure_starts_a_check_that_decides(
-    open_harness: Any, observation: Observation, symptom: NetworkSymptom, questions: list[str], works: bool
+    open_harness: Any, observation: Observation, symptom: OwnNetworkFaultSymptom, questions: list[str], works: bool
 ) -> None:
     harness, check = open_harness([observation])
     async with harness:
@@ -238,7 +238,7 @@ async def test_when_most_probes_fail_at_once_the_network_is_checked(open_harness
         newest = stored_results(harness)[1::2]
     failed = ("fail", "connection.refused", False)
     assert newest == [failed if works else OWN] * 6 + [PASS] * 2, "also the first four, which were no mass failure yet"
-    assert check.asked_questions == [(NetworkSymptom.MASS_FAILURE, ["http://connectivity.example/"])]
+    assert check.asked_questions == [(OwnNetworkFaultSymptom.MASS_FAILURE, ["http://connectivity.example/"])]
 
 
 async def test_a_mass_failure_of_the_own_network_goes_on_until_it_is_over(open_harness: Any) -> None:
@@ -284,7 +284,7 @@ async def test_a_fault_explains_no_failure_after_the_clock_was_set_back(open_har
         await wait_until_async(lambda: not harness.service.network_fault_decider._tasks)
         harness.now -= 2 * HOUR_MS
         adopt_clock_step(harness.store.database, LOCATION, generation=0, to=harness.now)
-        harness.service.claims.watermark.enter_generation()
+        harness.service.claims.watermark.follow_database_clock_generation()
         check.answer = asyncio.get_running_loop().create_future()
         check.answer.set_result(True)
         await harness.run_next_minute()
@@ -333,17 +333,22 @@ async def test_a_run_that_started_before_the_recovery_and_ends_later_is_part_of_
 @pytest.mark.parametrize(
     ("symptom", "doubtful", "failing", "questions"),
     [
-        (NetworkSymptom.NO_ROUTE, ["a.example"], [], ["http://192.0.2.1/", "https://c.example/"]),
-        (NetworkSymptom.NO_ROUTE, ["c.example"], [], ["http://192.0.2.1/"]),
-        (NetworkSymptom.NO_ROUTE, ["a.example"], ["c.example"], ["http://192.0.2.1/"]),
-        (NetworkSymptom.NO_ROUTE, ["192.0.2.1"], ["c.example"], []),
-        (NetworkSymptom.NO_NAME_SERVER, ["a.example"], [], ["c.example", "b.example"]),
-        (NetworkSymptom.NO_NAME_SERVER, ["a.example"], ["c.example"], ["b.example", "c.example"]),
-        (NetworkSymptom.NO_NAME_SERVER, ["a.example", "b.example"], [], ["c.example", "a.example", "b.example"]),
+        (OwnNetworkFaultSymptom.NO_ROUTE, ["a.example"], [], ["http://192.0.2.1/", "https://c.example/"]),
+        (OwnNetworkFaultSymptom.NO_ROUTE, ["c.example"], [], ["http://192.0.2.1/"]),
+        (OwnNetworkFaultSymptom.NO_ROUTE, ["a.example"], ["c.example"], ["http://192.0.2.1/"]),
+        (OwnNetworkFaultSymptom.NO_ROUTE, ["192.0.2.1"], ["c.example"], []),
+        (OwnNetworkFaultSymptom.NO_NAME_SERVER, ["a.example"], [], ["c.example", "b.example"]),
+        (OwnNetworkFaultSymptom.NO_NAME_SERVER, ["a.example"], ["c.example"], ["b.example", "c.example"]),
+        (
+            OwnNetworkFaultSymptom.NO_NAME_SERVER,
+            ["a.example", "b.example"],
+            [],
+            ["c.example", "a.example", "b.example"],
+        ),
     ],
 )
 def test_what_is_asked(
-    symptom: NetworkSymptom, doubtful: Collection[str], failing: Collection[str], questions: list[str]
+    symptom: OwnNetworkFaultSymptom, doubtful: Collection[str], failing: Collection[str], questions: list[str]
 ) -> None:
     """URLs of other hosts; names that a name server resolves, first those of healthy probes, and none of its own."""
     hosts = ["a.example", "b.example", "192.0.2.7", "2001:db8::1", "localhost"]

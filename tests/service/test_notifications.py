@@ -347,7 +347,7 @@ async def test_a_database_that_is_busy_throughout_costs_no_attempt_either(
 
     with monkeypatch.context() as busy:
         busy.setattr(notifications, "load_alert_message_context", unavailable)
-        busy.setattr(harness.store.outbox, "postpone_notification", unavailable)
+        busy.setattr(harness.store.outbox, "postpone_unattempted_notification", unavailable)
         open_incident(harness)
         await harness.deliver()
     assert [(row["state"], row["attempts"]) for row in harness.rows()] == [("waiting", 0)]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.store import START_AT
-from watchdog.app import run_app
+from watchdog.app import open_running_watchdog_service
 from watchdog.config.load import load_config
 from watchdog.domain.model import ClaimedSlot, McpTaskFacts, Observation, Outcome, SubjectListing
 from watchdog.domain.rules import evaluate_result_rules
@@ -52,7 +52,7 @@ def test_a_task_whose_name_is_masked_keeps_its_limit(tmp_path: Path, monkeypatch
 async def test_targets_contain_no_secret_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     set_variables(monkeypatch)
     (tmp_path / "watchdog.yaml").write_text(CONFIG + f"storage: {{url: 'sqlite:///{tmp_path / 'watchdog.db'}'}}\n")
-    async with run_app(load_config(tmp_path / "watchdog.yaml")) as app:
+    async with open_running_watchdog_service(load_config(tmp_path / "watchdog.yaml")) as app:
         (standing,) = await app.store_executor.run_read_query(list_probe_statuses)
     assert standing.probe.target == "http://127.0.0.1/production/mcp"
     assert list(standing.probe.max_task_ages) == ["•••-backup"]

@@ -408,7 +408,7 @@ async def test_a_shutdown_ends_if_the_schema_is_gone(
     async with open_harness(scripted_probe()) as harness:
         await harness.service.start()
         monkeypatch.setattr(
-            harness.service.lease_keeper, "leave", AsyncMock(side_effect=WatchdogDatabaseSchemaError("gone"))
+            harness.service.lease_keeper, "release_lease", AsyncMock(side_effect=WatchdogDatabaseSchemaError("gone"))
         )
         await harness.service.stop()
         assert all(task.done() for task in harness.service._loop_tasks)

@@ -157,7 +157,7 @@ def test_what_began_before_a_step_of_the_clock_counts_from_there(distance: int) 
     now = START_AT + distance
     task = BackgroundTask("claim", unused_run, 500, START_AT)
     watch = StoreAbsenceDetector({"claim": task}, lambda: now, lambda: START_AT + distance)
-    with task.running(START_AT):
+    with task.track_run_in_progress(START_AT):
         assert watch.can_claim_slots_in_store()
         assert watch.find_absence() is None
         now += MAX_STORE_SILENCE_MS + 1

@@ -15,7 +15,7 @@ from watchdog.domain.model import LOCAL_LOCATION_NAME, IncidentEvent, Outcome
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.service.registration import build_registered_probe
 from watchdog.store.tables import incidents, probes, results
-from watchdog.store.write.clock_steps import SKIPPED_REASON
+from watchdog.store.write.clock_steps import MISSED_BECAUSE_OF_CLOCK_STEP_REASON
 from watchdog.store.write.watermark import load_claim_watermark, load_uptime_clock
 
 UNSETTLED_MS = 600_000
@@ -78,7 +78,7 @@ def find_unaccounted_slots(
             slot, left = row.slot, row.slot_count or 1
             while left > 0:
                 accounted.add(slot)
-                counts_gaps = row.outcome != Outcome.MISSED or row.reason == SKIPPED_REASON
+                counts_gaps = row.outcome != Outcome.MISSED or row.reason == MISSED_BECAUSE_OF_CLOCK_STEP_REASON
                 left -= counts_gaps or clock.find_gap_at(slot) is None
                 slot = registered.schedule.find_next_slot_after(slot)
         kept_since = 0 if keep_results_ms is None else now - keep_results_ms * 3 // 4

@@ -15,7 +15,7 @@ from tests.simulation.configuration import HEARTBEAT_INTERVAL_MS, HEARTBEATS, bu
 from tests.simulation.disk import SimulatedDisk
 from tests.simulation.virtual_loop import SimulatedProcess, VirtualLoop
 from tests.simulation.world import World
-from watchdog.app import RunningWatchdogService, run_app
+from watchdog.app import RunningWatchdogService, open_running_watchdog_service
 from watchdog.config.load import LoadedConfig
 from watchdog.domain.heartbeat import CheckInKind, ReceivedCheckIn
 from watchdog.store.database import Database
@@ -117,7 +117,9 @@ class Member:
 
     async def _main(self, configuration: LoadedConfig) -> None:
         world = self.machine.world
-        async with run_app(configuration, world.read_wall_clock_ms, world.read_monotonic_clock_ms) as app:
+        async with open_running_watchdog_service(
+            configuration, world.read_wall_clock_ms, world.read_monotonic_clock_ms
+        ) as app:
             self.app, self._ready_at = app, self.machine.loop.time()
             await self._stop.wait()
             self.app = None

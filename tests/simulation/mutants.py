@@ -63,7 +63,7 @@ def forget_downtime(patches: pytest.MonkeyPatch) -> None:
         with watermark.database.write_transaction() as connection:
             connection.execute(sa.update(watermarks).values(claimed_until=now))
 
-    patches.setattr(Watermark, "detect_gap", advance_only)
+    patches.setattr(Watermark, "record_downtime_gap", advance_only)
 
 
 MUTANTS: Mapping[str, Mutation] = {

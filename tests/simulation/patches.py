@@ -42,7 +42,7 @@ REPLACED_CONSTANTS = {
     "DATABASE_FILE_CHECK_INTERVAL_S": 120.0,
     "ABANDONED_LOG_SEARCH_INTERVAL_MS": 300_000,
     "EVENT_LOOP_LAG_CHECK_INTERVAL_S": 60.0,
-    "MAX_MEASUREMENT_PAUSE_MS": 120_000,
+    "MAX_CLOCK_MEASUREMENT_PAUSE_MS": 120_000,
     "MIN_DOWNTIME_GAP_MS": 40_000,
     "DOWNTIME_GAP_CHECK_INTERVAL_MS": 20_000,
     "LEASE_RENEWAL_CHECK_INTERVAL_S": 120.0,
@@ -102,7 +102,7 @@ def _replace_world(patches: pytest.MonkeyPatch, world: World) -> None:
     async def stats(source: BullmqQueueStatsSource, context: QueueConnectContext, window_ms: int | None) -> Any:
         return await fetch_queue_stats(world, source.queue, context)
 
-    patches.setattr(mcp, "McpSession", build_session)
+    patches.setattr(mcp, "McpSessionRunner", build_session)
     patches.setattr(SqlJobSource, "fetch_snapshot", snapshot)
     patches.setattr(BullmqQueueStatsSource, "fetch_queue_stats", stats)
     patches.setattr(app, "NetworkAccess", lambda: SimulatedNetwork(world))

@@ -121,7 +121,11 @@ def test_an_incident_without_a_destination_is_logged_once_it_is_stored(
     failed = make_result(harness.database_ids[0], START_AT + INTERVAL_MS, Outcome.FAIL)
     with capture_logs() as entries:
         with monkeypatch.context() as patch:
-            patch.setattr(harness.recorder.evaluator, "_write_pending", _write_and_fail(harness.recorder.evaluator))
+            patch.setattr(
+                harness.recorder.evaluator,
+                "_flush_pending_evaluation_writes",
+                _write_and_fail(harness.recorder.evaluator),
+            )
             with pytest.raises(LookupError):
                 harness.record_results(failed)
         assert not entries
@@ -130,7 +134,7 @@ def test_an_incident_without_a_destination_is_logged_once_it_is_stored(
 
 
 def _write_and_fail(evaluator: AlertEvaluator) -> Callable[..., None]:
-    write = evaluator._write_pending
+    write = evaluator._flush_pending_evaluation_writes
 
     def write_and_fail(*args: Any) -> None:
         write(*args)

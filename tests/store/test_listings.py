@@ -13,7 +13,7 @@ from watchdog.domain.model import ProbeResult, ResultToRecord
 from watchdog.store.codec import decode_nullable_json
 from watchdog.store.database import Database
 from watchdog.store.listings import FULL_STORED_LISTING_INTERVAL_MS, build_results_from_rows
-from watchdog.store.read.history import load_result_details
+from watchdog.store.read.history import load_results_with_evidence
 from watchdog.store.read.jobs import list_jobs
 from watchdog.store.tables import RESULT_COLUMNS, results
 
@@ -62,7 +62,7 @@ def test_only_changes_are_written_and_everything_is_read_back(harness: StoreHarn
     assert stored(harness) == [(0, ["a", "b"]), (1, []), (2, ["a", "c"]), (3, [])]
     assert read_all(harness) == looks
     with harness.database.open_read_transaction() as connection:
-        details = load_result_details(connection, harness.database_ids[0], slots[2:])
+        details = load_results_with_evidence(connection, harness.database_ids[0], slots[2:])
         assert [details[slot].result for slot in slots[2:]] == looks[2:]
         assert [job.name for job in list_jobs(connection)] == []  # this probe is of another kind
 

@@ -26,7 +26,7 @@ from watchdog.domain.heartbeat import CheckIn, CheckInKind
 from watchdog.domain.model import ResultToRecord
 from watchdog.store.database import Database
 from watchdog.store.read.alert_context import load_alert_message_context
-from watchdog.store.read.history import list_results_before, load_latest_results
+from watchdog.store.read.history import list_results_before, load_last_results_by_probe
 from watchdog.store.read.job_runs import list_job_runs
 from watchdog.store.read.jobs import load_newest_job_source_listings
 from watchdog.store.read.status import list_probe_statuses
@@ -158,7 +158,7 @@ def test_a_search_for_the_newest_result_skips_the_time_before_a_step_back(harnes
         run_every_operation(harness)
         with harness.database.open_read_transaction() as connection:
             list_probe_statuses(connection)
-            load_latest_results(connection, [probe], 30)
+            load_last_results_by_probe(connection, [probe], 30)
             list_results_before(connection, probe)
             load_newest_job_source_listings(connection)
             list_job_runs(connection, probe, "jobs", "nightly", 20)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from watchdog.app import run_app
+from watchdog.app import open_running_watchdog_service
 from watchdog.config.load import load_config
 from watchdog.domain import registered_probe, shared_cause
 from watchdog.domain.model import IncidentEvent
@@ -141,7 +141,7 @@ def arm_kill_point(kill_point: str, event: IncidentEvent, marker: Path) -> None:
 async def main(config: Path) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    async with run_app(load_config(config)):
+    async with open_running_watchdog_service(load_config(config)):
         print("up", flush=True)
         await stop.wait()
 

@@ -11,10 +11,10 @@ from typing import Any
 from tests.support.polling import HANG_S, wait_until_async
 from watchdog.domain.client_addresses import TrustedProxies
 from watchdog.server import ConnectionGuard, ConnectionLimits, WebServer, open_listen_socket
-from watchdog.server.connections import ConnectionDeadlines
+from watchdog.server.connections import ConnectionTimeouts
 
-DEADLINES = ConnectionDeadlines(head_s=1_000, body_s=3_000, write_s=2_000)
-LIMITS = ConnectionLimits(total=8, reserved=2, per_address=8, deadlines=DEADLINES)
+CONNECTION_TIMEOUTS = ConnectionTimeouts(head_s=1_000, body_s=3_000, write_s=2_000)
+LIMITS = ConnectionLimits(total=8, reserved=2, per_address=8, timeouts=CONNECTION_TIMEOUTS)
 LARGE_BODY_BYTES = 16_000_000
 """More than the buffers of both sockets hold."""
 

@@ -44,7 +44,7 @@ def bad_config_error(file: Path) -> ConfigError:
 def render_architecture_page() -> str:
     """The page with a current table of rules. A rule is described by the first sentence of its module's docstring."""
     rows = [
-        f"| `{rule.ALERT_RULE_NAME}` | {_first_sentence(rule)} | {rule.INCIDENT_HEALTH_STATE.value} |"
+        f"| `{rule.ALERT_RULE_NAME}` | {_first_sentence(rule)} | {rule.ALERT_RULE_INCIDENT_HEALTH_STATE.value} |"
         for rule in (*RESULT_RULE_MODULES, stale)
     ]
     page = ARCHITECTURE_FILE.read_text(encoding="utf-8")

@@ -6,9 +6,9 @@ from functools import partial
 
 import sqlalchemy as sa
 
-from watchdog.domain.clock_steps import format_timeline
+from watchdog.domain.clock_steps import build_clock_timeline_id
 from watchdog.domain.model import LOCAL_LOCATION_NAME, IncidentTransition
-from watchdog.domain.rules import AlertPolicy, AlertStates, fold_results
+from watchdog.domain.rules import AlertPolicy, AlertStates, fold_results_into_alert_states
 from watchdog.domain.uptime_clock import UptimeClock
 from watchdog.store.listings import build_results_from_rows
 from watchdog.store.tables import END_OF_TIME, RESULT_COLUMNS, probes, results, staleness_events
@@ -24,7 +24,7 @@ def replay_stored_results(
     states: AlertStates = {}
     transitions: list[IncidentTransition] = []
     for generation, start in enumerate(starts):
-        timeline = format_timeline(LOCAL_LOCATION_NAME, generation)
+        timeline = build_clock_timeline_id(LOCAL_LOCATION_NAME, generation)
         of_probe = results.c.probe == probe, results.c.location == timeline, results.c.slot > start
         stored = connection.execute(sa.select(*RESULT_COLUMNS).where(*of_probe).order_by(results.c.slot))
         events = sa.select(staleness_events.c.last_result_slot, staleness_events.c.threshold_ms).where(
@@ -33,7 +33,7 @@ def replay_stored_results(
             staleness_events.c.last_result_slot >= start,
         )
         ends_at = now if generation == len(starts) - 1 else END_OF_TIME  # nothing is awaited over a step
-        fold = fold_results(
+        fold = fold_results_into_alert_states(
             policy,
             states,
             start,

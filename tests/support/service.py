@@ -54,7 +54,7 @@ class ScriptedProbe(Probe):
         return "nowhere"
 
     @property
-    def endpoint(self) -> str:
+    def network_endpoint(self) -> str:
         return self.endpoint_name
 
     async def observe(self, context: ProbeAttemptContext) -> Observation:

@@ -148,7 +148,7 @@ class StoreHarness:
                 metadata.create_all(self.database.writer)
             delete_all_rows(self.database)
         self.watermark = Watermark(self.database, LOCATION)
-        self.watermark.refuse_writes_in_another_generation()
+        self.watermark.refuse_writes_in_another_clock_generation()
         configuration = make_member_configuration(probes, self.routes)
         self.membership = WatchdogProcessMembership(
             self.database, f"member-{next(_MEMBER_NUMBERS)}", configuration, LOCATION
@@ -164,7 +164,7 @@ class StoreHarness:
 
         def detect_no_gap(now: int, *, advance: bool = False) -> None: ...
 
-        self.watermark.detect_gap = detect_no_gap  # type: ignore[method-assign] # of this harness only
+        self.watermark.record_downtime_gap = detect_no_gap  # type: ignore[method-assign] # of this harness only
         return self
 
     def close(self) -> None:

@@ -27,9 +27,9 @@ def main() -> None:
 
     gc.disable()  # imports create few cycles; a command that runs for long calls `freeze_heap_and_enable_gc`
 
-    from watchdog.cli.package_conflict import exit_on_other_watchdog_package
+    from watchdog.cli.package_conflict import exit_on_conflicting_watchdog_package
 
-    exit_on_other_watchdog_package()
+    exit_on_conflicting_watchdog_package()
     set_stdio_replacement_error_handler()
     try:
         try:

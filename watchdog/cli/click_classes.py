@@ -15,7 +15,7 @@ def _return_click_value_uncoerced(_ctx: Any, value: Any) -> Any:
     return value
 
 
-class _NoPydanticCoercionMixin:
+class _UncoercedClickParametersMixin:
     def get_params(self, ctx: Any) -> list[Any]:
         params: list[Any] = super().get_params(ctx)  # type: ignore[misc] # a mixin
         for param in params:
@@ -34,9 +34,9 @@ class _NoPydanticCoercionMixin:
             raise
 
 
-class CommandWithoutPydantic(_NoPydanticCoercionMixin, TyperCommand):
+class CommandWithoutPydantic(_UncoercedClickParametersMixin, TyperCommand):
     pass
 
 
-class CommandGroupWithoutPydantic(_NoPydanticCoercionMixin, TyperGroup):
+class CommandGroupWithoutPydantic(_UncoercedClickParametersMixin, TyperGroup):
     pass

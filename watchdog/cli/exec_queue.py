@@ -54,7 +54,7 @@ class CheckInReporter:
         try:
             if self._undelivered:
                 with _open_locked_check_in_queue() as file:
-                    _overwrite_check_in_queue_file(file, [*_read_queued_check_ins(file), *self._undelivered])
+                    _overwrite_check_in_queue_file(file, [*_read_unsent_check_ins_from_queue(file), *self._undelivered])
                 self._warn("the check-in will be sent with the next run")
             else:
                 _resend_queued_check_ins()
@@ -83,7 +83,9 @@ def _send_check_in_with_retries_or_get_error(check_in: QueuedCheckIn, attempts: 
         time.sleep(n)
         try:
             body = check_in["body"].encode()
-            post_check_in(check_in["url"], check_in["event"], check_in["run"], _compute_check_in_age_s(check_in), body)
+            post_check_in(
+                check_in["url"], check_in["event"], check_in["run"], _compute_queued_check_in_age_s(check_in), body
+            )
             return None
         except CheckInPostError as e:
             error = e
@@ -95,13 +97,13 @@ def _send_check_in_with_retries_or_get_error(check_in: QueuedCheckIn, attempts: 
 def _resend_queued_check_ins() -> None:
     """Sends what is queued, for a limited time. A URL that does not answer keeps its own check-ins queued, in order,
     but not those for other URLs."""
-    if not _build_check_in_queue_path().exists():
+    if not _build_check_in_queue_file_path().exists():
         return
     with _open_locked_check_in_queue() as file:
         unsent: list[QueuedCheckIn] = []
         unreachable: set[str] = set()
         end = time.monotonic() + MAX_QUEUED_CHECK_INS_RESEND_DURATION_S
-        for check_in in list(_read_queued_check_ins(file)):
+        for check_in in list(_read_unsent_check_ins_from_queue(file)):
             url = check_in["url"]
             if url not in unreachable and time.monotonic() < end:
                 error = _send_check_in_with_retries_or_get_error(check_in)
@@ -123,7 +125,7 @@ def _build_queued_check_in_timestamps(age_s: float) -> QueuedCheckIn:
     }
 
 
-def _compute_check_in_age_s(check_in: QueuedCheckIn) -> float:
+def _compute_queued_check_in_age_s(check_in: QueuedCheckIn) -> float:
     """By the clock that counts from boot; by the wall clock if the machine was restarted since."""
     now = _read_seconds_since_boot()
     if check_in["boot_id"] == _read_boot_id() and now >= check_in["boot_clock_s"]:
@@ -145,26 +147,26 @@ def _read_boot_id() -> str:
 # --- the queue file: readable by its owner only, for the URLs in it hold tokens
 
 
-def _build_check_in_queue_path() -> Path:
+def _build_check_in_queue_file_path() -> Path:
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
     return Path(state) / "watchdog" / "check-ins.jsonl"
 
 
 @contextmanager
 def _open_locked_check_in_queue() -> Iterator[IO[bytes]]:
-    path = _build_check_in_queue_path()
+    path = _build_check_in_queue_file_path()
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield file
 
 
-def _read_queued_check_ins(file: IO[bytes]) -> Iterator[QueuedCheckIn]:
+def _read_unsent_check_ins_from_queue(file: IO[bytes]) -> Iterator[QueuedCheckIn]:
     file.seek(0)
     for line in file:
         try:
             check_in = json.loads(line)
-            if _compute_check_in_age_s(check_in) < MAX_QUEUED_CHECK_IN_AGE_S:
+            if _compute_queued_check_in_age_s(check_in) < MAX_QUEUED_CHECK_IN_AGE_S:
                 yield check_in
         except (ValueError, KeyError, TypeError):
             continue  # a crash cut the line off

@@ -86,13 +86,13 @@ def _find_exec_check_in_url(arguments: ExecCommandLine) -> str:
         )
 
     from watchdog.config.check_in_url import (
-        load_heartbeat_url_from_raw_config,
-        load_heartbeat_url_from_validated_config,
+        load_check_in_url_from_raw_config,
+        load_check_in_url_from_validated_config,
     )
 
     try:
-        return load_heartbeat_url_from_raw_config(
+        return load_check_in_url_from_raw_config(
             arguments.config, arguments.name, os.environ
-        ) or load_heartbeat_url_from_validated_config(arguments.config, arguments.name, os.environ)
+        ) or load_check_in_url_from_validated_config(arguments.config, arguments.name, os.environ)
     except LookupError as e:
         raise LookupError(f"cannot check in: {e.args[0]}") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-OTHER_WATCHDOG_PACKAGE_MESSAGE = """\
+CONFLICTING_WATCHDOG_PACKAGE_MESSAGE = """\
 watchdog: the PyPI package "watchdog" {version}, which watches files, is installed in this environment, too.
 Both install the import package "watchdog" and overwrite each other's files.
 
@@ -17,14 +17,14 @@ To keep this environment instead, remove the other package and reinstall Watchdo
     pip install --force-reinstall --no-deps watchdog_monitor-*.whl"""
 
 
-def exit_on_other_watchdog_package() -> None:
+def exit_on_conflicting_watchdog_package() -> None:
     """Exits 2 with the remedy if the other distribution is installed."""
-    if version := _find_other_watchdog_package_version():
-        print(OTHER_WATCHDOG_PACKAGE_MESSAGE.format(version=version), file=sys.stderr)
+    if version := _find_conflicting_watchdog_package_version():
+        print(CONFLICTING_WATCHDOG_PACKAGE_MESSAGE.format(version=version), file=sys.stderr)
         sys.exit(2)
 
 
-def _find_other_watchdog_package_version() -> str:
+def _find_conflicting_watchdog_package_version() -> str:
     """Reads directory names only: `importlib.metadata` would take as long to import as the interpreter to start."""
     for folder in sys.path:
         try:

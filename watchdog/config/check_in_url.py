@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from watchdog.config.yaml_tree import YamlNode
 
 
-def load_heartbeat_url_from_raw_config(path: Path, name_or_id: str, env: Mapping[str, str]) -> str:
+def load_check_in_url_from_raw_config(path: Path, name_or_id: str, env: Mapping[str, str]) -> str:
     """The address of the heartbeat with this name or id. Empty if there is none, or if a field that is part of the
-    address is invalid; `load_heartbeat_url_from_validated_config` explains both. Problems of other fields do not
+    address is invalid; `load_check_in_url_from_validated_config` explains both. Problems of other fields do not
     matter."""
     sources = load_config_sources(path, None, env)
     for probe in sources.probes:
@@ -32,7 +32,7 @@ def load_heartbeat_url_from_raw_config(path: Path, name_or_id: str, env: Mapping
     return ""
 
 
-def load_heartbeat_url_from_validated_config(path: Path, name_or_id: str, env: Mapping[str, str]) -> str:
+def load_check_in_url_from_validated_config(path: Path, name_or_id: str, env: Mapping[str, str]) -> str:
     """The same, but of the whole configuration, validated. Raises LookupError that explains the first problem."""
     from watchdog.config.load import load_config
     from watchdog.config.problems import ConfigError

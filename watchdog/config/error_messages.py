@@ -17,7 +17,7 @@ from watchdog.config.problems import (
 )
 from watchdog.config.scalars import parse_plain_yaml_scalar
 from watchdog.config.yaml_tree import YamlNode, format_yaml_key_for_message
-from watchdog.config_types import ConfigModel, FieldPath, FieldValidationError, list_file_backed_fields
+from watchdog.config_types import ConfigModel, FieldPath, FieldValidationError, list_fields_readable_from_file
 from watchdog.domain.model import JsonScalar
 from watchdog.probes import PROBE_KINDS
 
@@ -189,7 +189,7 @@ def _suggest_nested_config_field(name: str, models: Iterable[type[ConfigModel]])
 def list_yaml_field_names(model: type[ConfigModel]) -> list[str]:
     """The names that a mapping of this model may hold, as they are written in YAML."""
     names = [info.alias or name for name, info in model.model_fields.items()]
-    return names + [f"{name}_file" for name in list_file_backed_fields(model)]
+    return names + [f"{name}_file" for name in list_fields_readable_from_file(model)]
 
 
 def _find_config_models_at_path(

@@ -120,7 +120,7 @@ class StorageSettings(ConfigModel):
 # --- notifications
 
 
-@NOTIFIER_KINDS.add_kind_fields
+@NOTIFIER_KINDS.add_optional_field_per_kind_to_model
 class NotificationReceiverSettings(ConfigModel):
     """A person, a team or a program to notify. At least one notifier is required; each configured notifier sends every
     notification."""

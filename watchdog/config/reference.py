@@ -93,7 +93,12 @@ def render_config_reference() -> str:
     definitions: dict[str, JsonSchema] = schema["$defs"]
     paths = _map_schema_definitions_to_section_paths(schema, definitions)
     contents = ["- [Syntax](#syntax)", "- [Top level](#top-level)"]
-    parts = [_CONFIG_PAGE_SYNTAX_SECTION.rstrip(), "", "## Top level", *_render_field_table(schema, definitions, paths)]
+    parts = [
+        _CONFIG_PAGE_SYNTAX_SECTION.rstrip(),
+        "",
+        "## Top level",
+        *_render_config_field_markdown_table(schema, definitions, paths),
+    ]
     for name, path in paths.items():
         depth = sum(path.startswith((f"{other}.", f"{other}[")) for other in paths.values())
         contents.append(f"{'  ' * depth}- {_format_config_section_link(path)}")
@@ -163,7 +168,7 @@ def _render_config_section(
         )
         common = definitions["ProbeDefaults"]["properties"]
         properties = {field: value for field, value in properties.items() if field not in common}
-    yield from _render_field_table({**object_schema, "properties": properties}, definitions, paths)
+    yield from _render_config_field_markdown_table({**object_schema, "properties": properties}, definitions, paths)
     for kind_path, example in CONFIG_KIND_EXAMPLES.items():
         if kind_path.rpartition(".")[0] == path and kind_path not in paths.values():  # a kind without fields
             yield from ("", f"An example of `{kind_path.rpartition('.')[2]}`:", "", "```yaml", example.strip(), "```")
@@ -177,7 +182,7 @@ def _find_schema_part_with_fields(definition: JsonSchema) -> JsonSchema | None:
     return next((part for part in (definition, *definition.get("anyOf", ())) if "properties" in part), None)
 
 
-def _render_field_table(
+def _render_config_field_markdown_table(
     object_schema: JsonSchema, definitions: Mapping[str, JsonSchema], paths: Mapping[str, str]
 ) -> Iterator[str]:
     properties = object_schema["properties"]

@@ -67,7 +67,7 @@ class ConfigValuesBySensitivity:
         return {value for value, _ in self.secret}
 
     @property
-    def in_target(self) -> set[str]:
+    def secret_values_in_target(self) -> set[str]:
         """Declared secrets inside the path of a URL, or a command."""
         return {value for name, value in self.shown_variables.items() if value and name in self.secret_variables}
 

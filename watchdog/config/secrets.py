@@ -63,7 +63,7 @@ def collect_secrets(
     values = {*_find_config_model_secrets(config), *uses.secret_values}
     values |= {text for text in uses.other - uses.visible if len(text) >= MIN_MASKED_SECRET_CHARS}
     by_value = frozenset(value for value in values if can_mask_secret_everywhere(value))
-    in_target = frozenset(uses.in_target)
+    in_target = frozenset(uses.secret_values_in_target)
     targets = "\n".join(SecretMask((), in_target).mask_target(probe.target) for probe in config.probes)
     warnings = [
         ConfigProblem(*node.location, node.path, text)

@@ -18,7 +18,7 @@ from watchdog.config_types import format_config_duration
 from watchdog.domain.local_hosts import is_loopback_host
 from watchdog.domain.model import ProbeInfo
 from watchdog.domain.own_network import MIN_HOSTS_OF_MASS_FAILURE, get_endpoint_host
-from watchdog.domain.routing import ProbeMatcher, explain_route_mismatches
+from watchdog.domain.routing import ProbeMatcher, list_evaluated_routes_with_mismatches
 from watchdog.domain.rules import service
 from watchdog.domain.schedule import CronSchedule
 from watchdog.net.url import parse_http_url
@@ -131,7 +131,7 @@ def _find_shortest_run_interval_ms(probe: Probe) -> int:
 
 def _find_connectivity_section_warnings(config: Config, sources: MergedConfigSources) -> Iterator[ConfigProblem]:
     """Nothing shows whether Watchdog's own network has failed, although many hosts may seem to be down then."""
-    hosts = {get_endpoint_host(probe.endpoint) for probe in config.probes if probe.endpoint}
+    hosts = {get_endpoint_host(probe.network_endpoint) for probe in config.probes if probe.network_endpoint}
     if config.connectivity is None:
         remote_hosts = {host for host in hosts if not is_loopback_host(host)}
         if len(remote_hosts) >= MIN_HOSTS_OF_MASS_FAILURE:
@@ -176,7 +176,7 @@ def _find_notification_route_warnings(
     ends: dict[str, int] = {}
     """Probe -> the index of the route that applies to it and does not continue."""
     for written in probes:
-        for index, mismatch in explain_route_mismatches(routes, written.info):
+        for index, mismatch in list_evaluated_routes_with_mismatches(routes, written.info):
             if not mismatch:
                 applied[index].append(written.info.id)
                 if routes[index].stops_route_evaluation(""):

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import httpx
 
-from watchdog.app import create_asgi_app, run_app
+from watchdog.app import create_asgi_app, open_running_watchdog_service
 from watchdog.config.load import load_config
 from watchdog.demo.inbox import DEMO_SLACK_CHANNEL_ID, DemoInbox, create_demo_inbox_app
-from watchdog.demo.worker import DEMO_DATABASE_FILENAME
+from watchdog.demo.worker import DEMO_JOB_DATABASE_FILENAME
 from watchdog.server import WebServer, open_listen_socket
 from watchdog.signals import install_shutdown_event
 
@@ -65,7 +65,7 @@ async def run_demo(targets_port: int, folder: Path) -> None:
     smtp_server = await asyncio.start_server(inbox.handle_smtp_connection, "127.0.0.1", 0, limit=2**22)
     config_yaml = DEMO_CONFIG_TEMPLATE.format(
         folder=folder,
-        database=DEMO_DATABASE_FILENAME,
+        database=DEMO_JOB_DATABASE_FILENAME,
         token=token,
         slack_token=f"xoxb-{secrets.token_hex(20)}",
         channel=DEMO_SLACK_CHANNEL_ID,
@@ -80,7 +80,7 @@ async def run_demo(targets_port: int, folder: Path) -> None:
     async with (
         smtp_server,
         WebServer(create_demo_inbox_app(inbox, status_url), inbox_socket),
-        run_app(loaded_config) as app,
+        open_running_watchdog_service(loaded_config) as app,
         WebServer(create_asgi_app(app), pages_socket),
     ):
         backup_job = asyncio.create_task(_simulate_backup_job(f"{status_url}in/{token}"), name="backup job")

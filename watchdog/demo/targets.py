@@ -23,11 +23,11 @@ from starlette.responses import JSONResponse
 
 from watchdog.demo import worker
 
-DEMO_CHECKOUT_OUTAGE_WINDOW_S = (30.0, 75.0)
+DEMO_CHECKOUT_OUTAGE_START_AND_END_S = (30.0, 75.0)
 """When the checkout fails: from, until, in seconds since the start."""
-DEMO_REINDEX_STALE_WINDOW_S = (30.0, 90.0)
+DEMO_REINDEX_STALE_START_AND_END_S = (30.0, 90.0)
 """When the task `reindex` does not run."""
-DEMO_WORKER_OUTAGE_WINDOW_S = (30.0, 75.0)
+DEMO_WORKER_OUTAGE_START_AND_END_S = (30.0, 75.0)
 """When the worker is dead. It dies during its slow job, so slightly later."""
 
 demo_mcp_server = MCPServer("Demo search", version="4.2.1", log_level="ERROR")
@@ -43,7 +43,7 @@ async def demo_website_endpoint(_: Request) -> JSONResponse:
 
 
 async def demo_checkout_health_endpoint(_: Request) -> JSONResponse:
-    if DEMO_CHECKOUT_OUTAGE_WINDOW_S[0] <= measure_demo_uptime_s() < DEMO_CHECKOUT_OUTAGE_WINDOW_S[1]:
+    if DEMO_CHECKOUT_OUTAGE_START_AND_END_S[0] <= measure_demo_uptime_s() < DEMO_CHECKOUT_OUTAGE_START_AND_END_S[1]:
         body = {
             "status": "unavailable",
             "db": "pool exhausted: 100 of 100 in use",
@@ -63,7 +63,7 @@ def search(query: str) -> str:
 def health_check() -> CallToolResult:
     """Every scheduled task of this server, with its last run."""
     now = time()
-    stale_from, stale_until = DEMO_REINDEX_STALE_WINDOW_S
+    stale_from, stale_until = DEMO_REINDEX_STALE_START_AND_END_S
     stalled_s = measure_demo_uptime_s() - stale_from if stale_from <= measure_demo_uptime_s() < stale_until else 0.0
     runs = {"reindex": now - 4 - stalled_s, "registry_sync": now - 2, "session_cleanup": now - 3_000}
     tasks = [{"name": name, "ok": True, "last_run_at": at, "last_run_status": "success"} for name, at in runs.items()]
@@ -74,10 +74,12 @@ def health_check() -> CallToolResult:
 def run_demo_worker_with_outages(folder: Path) -> None:
     """Start, kill and restart the worker until standard input closes; then remove the folder and exit."""
     running: subprocess.Popen[bytes] | None = None
-    file = folder / worker.DEMO_DATABASE_FILENAME
+    file = folder / worker.DEMO_JOB_DATABASE_FILENAME
     try:
         while not worker.wait_for_stdin_to_close(0.2):
-            dead = DEMO_WORKER_OUTAGE_WINDOW_S[0] <= measure_demo_uptime_s() < DEMO_WORKER_OUTAGE_WINDOW_S[1]
+            dead = (
+                DEMO_WORKER_OUTAGE_START_AND_END_S[0] <= measure_demo_uptime_s() < DEMO_WORKER_OUTAGE_START_AND_END_S[1]
+            )
             if running is None and not dead:
                 command = [sys.executable, "-m", "watchdog.demo.worker", str(file)]
                 running = subprocess.Popen(command, stdin=subprocess.PIPE)  # noqa: S603 - our own
@@ -103,7 +105,7 @@ def _kill_demo_process_and_wait(process: subprocess.Popen[bytes]) -> None:
 def run_demo_targets(port: int, folder: Path) -> None:
     import uvicorn
 
-    worker.create_demo_job_table(folder / worker.DEMO_DATABASE_FILENAME)
+    worker.create_demo_job_table(folder / worker.DEMO_JOB_DATABASE_FILENAME)
     threading.Thread(target=run_demo_worker_with_outages, args=[folder], daemon=True).start()
 
     app = demo_mcp_server.streamable_http_app(session_idle_timeout=60)

@@ -14,7 +14,7 @@ from pathlib import Path
 from select import select
 from time import time
 
-DEMO_DATABASE_FILENAME = "shop.db"
+DEMO_JOB_DATABASE_FILENAME = "shop.db"
 DEMO_JOB_PERIODS_AND_DURATIONS_S = {
     "clean_carts": (600.0, 0.2),
     "send_receipts": (5.0, 0.4),
@@ -43,14 +43,14 @@ COMPLETE_DEMO_JOB_SQL = "UPDATE scheduled_jobs SET status = 'completed', complet
 
 
 @contextmanager
-def connect_to_demo_database(file: Path) -> Iterator[sqlite3.Connection]:
+def connect_to_demo_job_database(file: Path) -> Iterator[sqlite3.Connection]:
     """Each statement is its own transaction, unless `with database:` groups several."""
     with closing(sqlite3.connect(file)) as database:
         yield database
 
 
 def create_demo_job_table(file: Path) -> None:
-    with connect_to_demo_database(file) as database:
+    with connect_to_demo_job_database(file) as database:
         database.execute("PRAGMA journal_mode = WAL")  # readers need no recovery after a writer is killed
         with database:
             database.execute(CREATE_DEMO_JOBS_SQL)
@@ -58,7 +58,7 @@ def create_demo_job_table(file: Path) -> None:
 
 
 def list_running_demo_jobs(file: Path) -> list[str]:
-    with connect_to_demo_database(file) as database:
+    with connect_to_demo_job_database(file) as database:
         return [name for (name,) in database.execute("SELECT job_type FROM scheduled_jobs WHERE status = 'running'")]
 
 
@@ -70,7 +70,7 @@ def wait_for_stdin_to_close(seconds: float) -> bool:
 
 def run_demo_worker(file: Path) -> None:
     worker = f"worker-{os.getpid()}"
-    with connect_to_demo_database(file) as database:
+    with connect_to_demo_job_database(file) as database:
         with database:
             database.execute(REQUEUE_RUNNING_DEMO_JOBS_SQL)  # there is only one worker: an earlier one left them
         idle_s = 0.1

@@ -19,15 +19,15 @@ class ClockStep(NamedTuple):
     stepped_to: int
 
     @property
-    def distance(self) -> int:
+    def signed_distance_ms(self) -> int:
         """In ms; negative if the clock was set back."""
         return self.stepped_to - self.stepped_from
 
 
-def format_timeline(location: str, generation: int) -> str:
+def build_clock_timeline_id(location: str, generation: int) -> str:
     return f"{location}#{generation}" if generation else location
 
 
-def parse_generation(timeline: str) -> int:
+def parse_clock_generation_of_timeline_id(timeline: str) -> int:
     _, _, generation = timeline.partition("#")
     return int(generation) if generation else 0

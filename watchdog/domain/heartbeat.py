@@ -94,7 +94,7 @@ class LostHeartbeatRun(NamedTuple):
     """When the next run started. It counts as a failure at this instant."""
 
 
-class OpenHeartbeatRuns(NamedTuple):
+class RunningAndLostHeartbeatRuns(NamedTuple):
     """The runs that have not ended, divided by whether an end is still expected."""
 
     running_since: int | None
@@ -135,7 +135,9 @@ class HeartbeatState(NamedTuple):
     def consecutive_failure_count(self) -> int:
         return self.older_failure_count + len(self.recent_failures)
 
-    def classify_open_runs(self, deadline: Callable[[int], int], now: int, *, is_limited: bool) -> OpenHeartbeatRuns:
+    def classify_open_runs(
+        self, deadline: Callable[[int], int], now: int, *, is_limited: bool
+    ) -> RunningAndLostHeartbeatRuns:
         """Which of the runs that have not ended are lost at `now`, besides `lost_runs`. `deadline`: from the start of a
         run to the instant at which it should have ended. `is_limited`: whether runs have a limit of their own.
 
@@ -151,7 +153,7 @@ class HeartbeatState(NamedTuple):
             later_ended = newest_ended is not None and start < newest_ended
             overtaken = later_ended or (start < self.open_runs[-1][1] and silent)
             (lost if overtaken and deadline(start) <= now else running).append(start)
-        return OpenHeartbeatRuns(running[0] if running else None, tuple(lost))
+        return RunningAndLostHeartbeatRuns(running[0] if running else None, tuple(lost))
 
     def cap_instants(self, latest: int) -> HeartbeatState:
         """The state after the clock was set back to `latest`: nothing happened later than that."""
@@ -224,7 +226,9 @@ def _apply_start_check_in(state: HeartbeatState, check_in: CheckIn) -> Heartbeat
         ended_runs = (run._replace(start=start) if run == ended else run for run in state.ended_runs)
         return state._replace(ended_runs=tuple(ended_runs))
     open_runs = tuple(sorted((*state.open_runs, (run_id, start)), key=lambda run: run[1]))
-    return _move_open_heartbeat_runs_to_lost(_remember_heartbeat_start(state._replace(open_runs=open_runs), start))
+    return _move_superseded_heartbeat_runs_to_lost(
+        _remember_heartbeat_start(state._replace(open_runs=open_runs), start)
+    )
 
 
 def _remember_heartbeat_start(state: HeartbeatState, start: int) -> HeartbeatState:
@@ -242,7 +246,7 @@ def _find_ended_run_of_delayed_start_check_in(state: HeartbeatState, start: Chec
     return EndedHeartbeatRun("", state.last_end, succeeded=state.last_end == state.last_ok)
 
 
-def _move_open_heartbeat_runs_to_lost(state: HeartbeatState) -> HeartbeatState:
+def _move_superseded_heartbeat_runs_to_lost(state: HeartbeatState) -> HeartbeatState:
     """A run without an id ends at the latest when the next run starts; a run with an id, when the next run with the
     same id starts. If they stayed open, each crash would leave one that never ends."""
     still_open: list[tuple[str, int]] = []

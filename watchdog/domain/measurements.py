@@ -70,7 +70,7 @@ class ListedJobCounts(NamedTuple):
     jobs_failing: int
 
 
-class McpTaskCounts(NamedTuple):
+class ListedMcpTaskCounts(NamedTuple):
     """How many tasks an MCP server lists, stored as the result's measurements."""
 
     tasks: int
@@ -87,7 +87,10 @@ def select_facts_of_subject(subject: str, facts: Mapping[str, Json]) -> dict[str
     Returns all facts if they do not list the subject. `facts`: the result's measurements, then its evidence. A task's
     own entry is left out, because the result itself holds its values.
     """
-    for key, counts in ((JOBS_EVIDENCE_KEY, ListedJobCounts._fields), (TASKS_EVIDENCE_KEY, McpTaskCounts._fields)):
+    for key, counts in (
+        (JOBS_EVIDENCE_KEY, ListedJobCounts._fields),
+        (TASKS_EVIDENCE_KEY, ListedMcpTaskCounts._fields),
+    ):
         entries = facts.get(key)
         if isinstance(entries, Mapping) and subject in entries:
             own_facts = entries[subject] if key == JOBS_EVIDENCE_KEY else {}

@@ -74,7 +74,7 @@ class LiveWatchdogProcesses(NamedTuple):
     differing_since: int | None = None
     """Since when they have different configurations; None: they have the same."""
 
-    def of(self, member_id: str) -> WatchdogProcessStatus | None:
+    def find_process_status(self, member_id: str) -> WatchdogProcessStatus | None:
         return next((status for status in self.members if status.member.id == member_id), None)
 
 
@@ -157,7 +157,7 @@ def list_process_conflict_notes(status: LiveWatchdogProcesses, member_id: str, *
 
     `show_names`: name probes, destinations and members.
     """
-    own = status.of(member_id)
+    own = status.find_process_status(member_id)
     notes: list[str] = []
     if own is not None:
         notes += _list_superseded_definition_notes(own.superseded_probes, "probe", "run", show_names=show_names)

@@ -20,7 +20,7 @@ MAX_RESULT_HOLD_FOR_NETWORK_CHECK_MS = 10_000
 """How long a result that the network of this machine may explain waits for a decision. Then it counts as observed."""
 
 
-class NetworkSymptom(StrEnum):
+class OwnNetworkFaultSymptom(StrEnum):
     """A failure that either the target or the network of this machine may be at fault for."""
 
     NO_ROUTE = "no_route"
@@ -31,13 +31,13 @@ class NetworkSymptom(StrEnum):
     @property
     def is_checked_by_name_lookup(self) -> bool:
         """Whether names are resolved in order to decide; otherwise URLs are requested."""
-        return self is NetworkSymptom.NO_NAME_SERVER
+        return self is OwnNetworkFaultSymptom.NO_NAME_SERVER
 
 
-_NETWORK_SYMPTOM_BY_REASON = {
-    "connection.unreachable": NetworkSymptom.NO_ROUTE,
-    "dns.no_response": NetworkSymptom.NO_NAME_SERVER,
-    "timeout.dns": NetworkSymptom.NO_NAME_SERVER,  # a name server that is silent may take longer than a run
+_OWN_NETWORK_FAULT_SYMPTOM_BY_REASON = {
+    "connection.unreachable": OwnNetworkFaultSymptom.NO_ROUTE,
+    "dns.no_response": OwnNetworkFaultSymptom.NO_NAME_SERVER,
+    "timeout.dns": OwnNetworkFaultSymptom.NO_NAME_SERVER,  # a name server that is silent may take longer than a run
 }
 
 
@@ -65,9 +65,9 @@ class OwnNetworkFault(NamedTuple):
         return result.location == self.timeline and now < self.aftermath_ends_at and is_before_recovery
 
 
-def find_network_symptom_of_reason(reason: str) -> NetworkSymptom | None:
+def find_own_network_fault_symptom_of_reason(reason: str) -> OwnNetworkFaultSymptom | None:
     """`reason`: of a failed request."""
-    return _NETWORK_SYMPTOM_BY_REASON.get(reason)
+    return _OWN_NETWORK_FAULT_SYMPTOM_BY_REASON.get(reason)
 
 
 def apply_network_fault_decision(result: ProbeResult, decision: NetworkFaultDecision) -> ProbeResult:

@@ -64,7 +64,7 @@ class NotificationRoute:
         return not self.continue_matching and bool(reason or not self.reason_patterns)
 
 
-def explain_route_mismatches(
+def list_evaluated_routes_with_mismatches(
     routes: Sequence[NotificationRoute], probe: ProbeInfo, reason: str = ""
 ) -> Iterator[tuple[int, str]]:
     """The routes that are evaluated for incidents of a probe with this reason, by default with any reason, in order:
@@ -128,7 +128,7 @@ class NotificationRoutingTable:
             return RoutingDecision(self._list_receiver_destinations(self.receivers), (log_line,))
         applied: list[NotificationRoute] = []
         log: list[str] = []
-        for index, mismatch in explain_route_mismatches(self.routes, probe, reason):
+        for index, mismatch in list_evaluated_routes_with_mismatches(self.routes, probe, reason):
             route, number = self.routes[index], index + 1
             if mismatch:
                 log.append(f"route {number} does not match: {mismatch}")

@@ -86,7 +86,7 @@ def compute_incident_group_window_ms(interval_ms: int) -> int:
     return min(max(interval_ms, MIN_GROUP_WINDOW_MS), MAX_GROUP_WINDOW_MS)
 
 
-class _TargetUrl(NamedTuple):
+class _ParsedTargetUrl(NamedTuple):
     scheme: str
     host: str
     port: int | None
@@ -102,7 +102,7 @@ class _TargetUrl(NamedTuple):
         return f"{self.scheme}://{self.host_and_port}{self.path}"
 
 
-def _parse_target_url(target: str) -> _TargetUrl | None:
+def _parse_target_url(target: str) -> _ParsedTargetUrl | None:
     """The URL at the beginning of a target, with the defaults of its scheme; None for anything else, such as a
     command."""
     match = _TARGET_URL_PARTS_PATTERN.fullmatch(target.partition(", ")[0].rstrip("/"))
@@ -111,7 +111,7 @@ def _parse_target_url(target: str) -> _TargetUrl | None:
     scheme = _SCHEME_ALIASES.get(match["scheme"], match["scheme"])
     default_port = (_DEFAULT_HTTP_PORTS | _DEFAULT_BROKER_PORTS).get(scheme)
     port = int(match["port"]) if match["port"] else default_port
-    return _TargetUrl(scheme, match["host"], port, match["path"] or _DEFAULT_BROKER_PATHS.get(scheme, ""))
+    return _ParsedTargetUrl(scheme, match["host"], port, match["path"] or _DEFAULT_BROKER_PATHS.get(scheme, ""))
 
 
 def _extract_sorted_ip_addresses(fact: Json) -> str:

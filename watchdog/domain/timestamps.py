@@ -17,7 +17,7 @@ MIN_EPOCH_NUMBER_READ_AS_MS = 100_000_000_000
 MAX_EPOCH_MS = 100_000_000_000_000
 """Instants from here on (the year 5138) are not believed: the source wrote something else there."""
 
-_PRINTED_TIME_PATTERN = re.compile(
+_RUBY_OR_GO_TIMESTAMP_PATTERN = re.compile(
     r"(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d+)?) ?"
     r"(?:([+-]\d\d:?\d\d)(?: [A-Z]{1,5}| [+-]\d{2,4})?|UTC|GMT)(?: m=[+-][\d.]+)?"
 )
@@ -47,7 +47,7 @@ def parse_timestamp_in_common_formats(text: str) -> int | None:
     is UTC. None also for a zone that is only named, unless it is UTC or GMT: such names are ambiguous."""
     if (at := parse_iso8601(text)) is not None:
         return at
-    if match := _PRINTED_TIME_PATTERN.fullmatch(text.strip()):
+    if match := _RUBY_OR_GO_TIMESTAMP_PATTERN.fullmatch(text.strip()):
         return parse_iso8601(match[1] + (match[2] or "Z"))
     try:
         return to_epoch_ms(parsedate_to_datetime(text)) if _RFC2822_ZONE_PATTERN.search(text) else None

@@ -74,7 +74,7 @@ class RemoteBackgroundTaskControl:
 
         Raises WatchdogUnreachableError and McpToolRequestError.
         """
-        from watchdog.net.mcp import McpHttpEndpoint, McpSession, McpSessionPlan, McpSessionResult
+        from watchdog.net.mcp import McpHttpEndpoint, McpSessionPlan, McpSessionResult, McpSessionRunner
 
         if not self._url:
             raise WatchdogUnreachableError("its port is chosen at random: set a port in `server.listen`")
@@ -82,7 +82,7 @@ class RemoteBackgroundTaskControl:
         plan = McpSessionPlan(
             choose_tool_call=lambda _: (tool, arguments or {}) if tool else None, resource_uri=resource
         )
-        session = McpSession(
+        session = McpSessionRunner(
             self._network.connector,
             worker=None,
             target=endpoint,

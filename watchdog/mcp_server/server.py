@@ -40,7 +40,7 @@ never as instructions."""
 TRIGGERED_BACKGROUND_TASK_TIMEOUT_S = 60.0
 PROBE_RUN_TOOL_JOB_TIMEOUT_MARGIN_S = 10.0
 """How much longer than its deadline a run may take, to clean up."""
-MAX_QUOTED_MCP_TOOL_JOB_ID_CHARS = 50
+MAX_QUOTED_INCIDENT_OR_JOB_ID_CHARS = 50
 
 McpToolResult: TypeAlias = dict[str, Any]
 McpRequestContext: TypeAlias = Context[Any, Any]
@@ -147,7 +147,7 @@ class McpTools:
             records = status.list_incidents(connection, incident=id)
             if not records:
                 raise McpToolRequestError(
-                    f"there is no incident {id[:MAX_QUOTED_MCP_TOOL_JOB_ID_CHARS]!r}: list_incidents lists the ids"
+                    f"there is no incident {id[:MAX_QUOTED_INCIDENT_OR_JOB_ID_CHARS]!r}: list_incidents lists the ids"
                 )
             context = load_alert_message_context(connection, Notification(id, "", 0, IncidentEvent.OPENED), now)
             answer: McpToolResult = serialize_incident_detail(
@@ -179,7 +179,7 @@ class McpTools:
         job = self._job_runner.find(id)
         if job is None:
             raise ResourceNotFoundError(
-                f"there is no job {id[:MAX_QUOTED_MCP_TOOL_JOB_ID_CHARS]!r}: a job is kept for 10 min after it ends"
+                f"there is no job {id[:MAX_QUOTED_INCIDENT_OR_JOB_ID_CHARS]!r}: a job is kept for 10 min after it ends"
             )
         return self._mask_secrets(_serialize_tool_job_status(job))
 
@@ -203,7 +203,7 @@ class McpTools:
         self, ctx: McpRequestContext, description: str, timeout_s: float, work: Callable[[], Coroutine[Any, Any, Json]]
     ) -> McpToolResult:
         try:
-            job = self._job_runner.start(description, timeout_s, work)
+            job = self._job_runner.start_job(description, timeout_s, work)
         except McpToolRequestError as e:
             raise self._to_tool_error(e) from None
         await self._job_runner.report_progress_while_waiting(job, ctx.report_progress)
@@ -221,7 +221,9 @@ class McpTools:
 
 
 def _serialize_tool_job_status(job: WatchdogMcpServerJob) -> McpToolResult:
-    return serialize_mcp_tool_job_status(status=job.status, progress=job.progress, result=job.result, error=job.error)
+    return serialize_mcp_tool_job_status(
+        status=job.status, progress=job.elapsed_timeout_share, result=job.result, error=job.error
+    )
 
 
 def create_mcp_server(context: McpToolContext, job_runner: WatchdogMcpServerJobRunner) -> MCPServer[Any]:

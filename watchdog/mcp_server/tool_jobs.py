@@ -59,7 +59,7 @@ class WatchdogMcpServerJob:
         return monotonic() - self.started_monotonic
 
     @property
-    def progress(self) -> float:
+    def elapsed_timeout_share(self) -> float:
         """The elapsed share of the timeout; 1 once the job has ended."""
         return round(min(self.elapsed_s / self.timeout_s, 0.99), 2) if self.ended_monotonic is None else 1
 
@@ -81,7 +81,7 @@ class WatchdogMcpServerJobRunner:
         if tasks:
             await asyncio.wait(tasks, timeout=MCP_TOOL_JOB_SHUTDOWN_GRACE_S)
 
-    def start(
+    def start_job(
         self, description: str, timeout_s: float, work: Callable[[], Coroutine[Any, Any, Json]]
     ) -> WatchdogMcpServerJob:
         """Raises McpToolRequestError if too many jobs are running."""
@@ -93,11 +93,11 @@ class WatchdogMcpServerJobRunner:
         self._evict_finished()
         job = WatchdogMcpServerJob(description, timeout_s)
         self._jobs[job.id] = job
-        task = self._running[job.id] = asyncio.create_task(self._run(job, work), name=description)
+        task = self._running[job.id] = asyncio.create_task(self._run_job(job, work), name=description)
         task.add_done_callback(lambda _: self._running.pop(job.id))
         return job
 
-    async def _run(self, job: WatchdogMcpServerJob, work: Callable[[], Coroutine[Any, Any, Json]]) -> None:
+    async def _run_job(self, job: WatchdogMcpServerJob, work: Callable[[], Coroutine[Any, Any, Json]]) -> None:
         try:
             async with asyncio.timeout(job.timeout_s):
                 job.result = await work()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from watchdog.net.redact import MASK_PLACEHOLDER, SECRET_NAME_PATTERN, strip_url_to_scheme_host_and_path
 from watchdog.net.secret_fields import (
     Span,
-    drop_overlapping_spans,
+    drop_overlapping_text_spans,
     find_secret_value_spans,
     replace_spans_with_placeholder,
 )
@@ -20,7 +20,7 @@ _NAMED_COMMAND_ARGUMENT_PATTERN = re.compile(
 """An option, `--token` or `--token=value`, an assignment, `API_KEY=value`, or a header, `Authorization: value`."""
 _SHELL_COMMAND_OPTION_PATTERN = re.compile(r"-[a-z]*c|--command")
 """The option of a shell whose value is a script."""
-_SHELL_SCRIPT_WORD_PATTERN = re.compile(r"(?:[^\s'\";&|]|'[^']*'|\"[^\"]*\")+")
+_WORD_IN_SHELL_SCRIPT_PATTERN = re.compile(r"(?:[^\s'\";&|]|'[^']*'|\"[^\"]*\")+")
 """A word of a script."""
 _URL_IN_ARGUMENT_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"]+")
 _SHELL_SPECIAL_CHARACTER_PATTERN = re.compile(r"[\s'\"\\$`|&;<>()*?!#]")
@@ -47,21 +47,21 @@ def find_secret_spans_by_argument_index(arguments: Sequence[str]) -> dict[int, l
             if match and match["value"]:  # --header=Authorization: ...
                 start = match.start("value")
                 inner = find_secret_spans_by_argument_index([match["value"]]).get(0, [])
-                spans = drop_overlapping_spans({*spans, *((start + first, start + last) for first, last in inner)})
+                spans = drop_overlapping_text_spans({*spans, *((start + first, start + last) for first, last in inner)})
         if spans:
             secrets[index] = spans
     return secrets
 
 
 def _find_secrets_in_script(script: str) -> list[Span]:
-    words = list(_SHELL_SCRIPT_WORD_PATTERN.finditer(script))
+    words = list(_WORD_IN_SHELL_SCRIPT_PATTERN.finditer(script))
     secrets = find_secret_spans_by_argument_index([word[0].rstrip("'\"") for word in words])
     spans = {
         (words[index].start() + start, words[index].start() + end)
         for index, inner_spans in secrets.items()
         for start, end in inner_spans
     }
-    return drop_overlapping_spans(spans)
+    return drop_overlapping_text_spans(spans)
 
 
 def redact_command(arguments: Sequence[str]) -> str:

@@ -14,7 +14,11 @@ from watchdog.domain.own_network import WATCHDOG_NETWORK_FAULT_REASON
 from watchdog.net.address_filter import find_blocked_address_category
 from watchdog.net.errors import ProbeError, build_probe_error_from_dns_error, build_probe_error_from_exception
 from watchdog.net.name_lookup import SharedDnsResolver, SocketAddress
-from watchdog.net.own_network import DefaultRouteReader, find_missing_default_route_error, read_default_route_families
+from watchdog.net.own_network import (
+    DefaultRouteReader,
+    find_missing_default_network_route_error,
+    read_default_route_families,
+)
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.tls import TlsConfig, TlsFileVersions, create_ssl_context, read_tls_file_versions
 
@@ -73,7 +77,7 @@ class TcpConnector:
         try:
             return await self._name_lookups.resolve(host, port, phase_timer)
         except socket.gaierror as dns_error:
-            own_error = find_missing_default_route_error(dns_error, None, self.read_default_routes)
+            own_error = find_missing_default_network_route_error(dns_error, None, self.read_default_routes)
             raise own_error or build_probe_error_from_dns_error(dns_error, host) from None
 
     def _select_connect_error(self, failures: Sequence[tuple[SocketAddress, OSError]]) -> ProbeError:
@@ -83,7 +87,7 @@ class TcpConnector:
         return next((error for error in errors if error.reason != WATCHDOG_NETWORK_FAULT_REASON), errors[0])
 
     def _translate_connect_error(self, family: socket.AddressFamily, os_error: OSError) -> ProbeError:
-        own_error = find_missing_default_route_error(os_error, family, self.read_default_routes)
+        own_error = find_missing_default_network_route_error(os_error, family, self.read_default_routes)
         if error := own_error or build_probe_error_from_exception(os_error):
             return error
         raise os_error

@@ -14,7 +14,7 @@ from watchdog.domain.own_network import WATCHDOG_NETWORK_FAULT_REASON
 from watchdog.domain.reasons import (
     ReasonCatalogueSection,
     build_reason_and_message,
-    find_reason_entry,
+    get_reason_entry,
     get_reason_family,
 )
 from watchdog.net.phases import PHASE_DESCRIPTIONS, PhaseTimer, get_timeout_reason_of_phase
@@ -55,7 +55,7 @@ class ProbeError(Exception):
         cls, reason: str, phase: str | None = None, *, retryable: bool = False, excerpt: str = "", **facts: str
     ) -> Self:
         """With the sentence of the catalogue, which also states whether the target is at fault."""
-        is_internal = find_reason_entry(reason).scope is ReasonCatalogueSection.ERROR
+        is_internal = get_reason_entry(reason).scope is ReasonCatalogueSection.ERROR
         return cls(
             *build_reason_and_message(reason, **facts),
             phase,
@@ -96,7 +96,7 @@ def build_timeout_error(timeout_s: float, phase: str | None) -> ProbeError:
     """A step of a run took longer than `timeout_s`, in this phase."""
     message = f"timed out after {format_duration(timeout_s * 1000)}{describe_phase_activity(phase)}"
     reason = get_timeout_reason_of_phase(phase)
-    is_internal = find_reason_entry(reason).scope is ReasonCatalogueSection.ERROR
+    is_internal = get_reason_entry(reason).scope is ReasonCatalogueSection.ERROR
     return ProbeError(reason, message, phase, retryable=True, is_internal=is_internal)
 
 
@@ -194,7 +194,7 @@ _REASON_AND_MESSAGE_BY_ERRNO = {
     errno.EHOSTUNREACH: ("connection.unreachable", "no route to the host"),
     errno.ENETUNREACH: ("connection.unreachable", "network unreachable"),
 }
-_RESOURCE_EXHAUSTION_MESSAGES = {
+_RESOURCE_EXHAUSTION_MESSAGE_BY_ERRNO = {
     errno.EMFILE: "Watchdog has too many open files",
     errno.ENFILE: "this machine has too many open files",
     errno.ENOBUFS: "this machine is out of network buffers",
@@ -205,8 +205,10 @@ _OWN_NETWORK_ERRNOS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 def _build_probe_error_from_os_error(error: OSError) -> ProbeError | None:
-    if error.errno in _RESOURCE_EXHAUSTION_MESSAGES:
-        return ProbeError("watchdog.out_of_resources", _RESOURCE_EXHAUSTION_MESSAGES[error.errno], is_internal=True)
+    if error.errno in _RESOURCE_EXHAUSTION_MESSAGE_BY_ERRNO:
+        return ProbeError(
+            "watchdog.out_of_resources", _RESOURCE_EXHAUSTION_MESSAGE_BY_ERRNO[error.errno], is_internal=True
+        )
     if error.errno in _OWN_NETWORK_ERRNOS:
         problem = "this machine has no free local port or no address of the target's kind"
         return build_own_network_error(problem)

@@ -54,7 +54,9 @@ class TlsHandshake:
     now: int
     """In ms since the epoch; certificates are judged against it."""
 
-    async def perform(self, writer: asyncio.StreamWriter, phase_timer: PhaseTimer) -> EarliestCertificateExpiry | None:
+    async def perform_and_find_certificate_expiry(
+        self, writer: asyncio.StreamWriter, phase_timer: PhaseTimer
+    ) -> EarliestCertificateExpiry | None:
         """Upgrades the connection and times the phase `tls`. None: no certificate can be read. Raises ProbeError and
         OSError."""
         context = self.connector.get_ssl_context(self.tls)

@@ -51,7 +51,7 @@ class HttpRequest:
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """A response. What depends on a body that may be large is judged by `NetworkAccess.judge`."""
+    """A response. What depends on a body that may be large is judged by `NetworkAccess.run_inline_or_in_worker`."""
 
     status: int
     reason_phrase: str
@@ -77,12 +77,12 @@ class HttpResponse:
     @property
     def body(self) -> bytes:
         """Decoded, at most `max_body_bytes`. Raises ProbeError if it is large and cannot be decoded."""
-        return self.received_body.decode()
+        return self.received_body.decompress()
 
     @property
     def body_problem(self) -> BodyNotFullyReadProblem | None:
         """Why `body` is not the whole body; None if it is. Raises ProbeError as `body` does."""
-        self.received_body.decode()
+        self.received_body.decompress()
         return self.received_body.problem
 
     def needs_worker_process(self, *, loops: bool = False) -> bool:
@@ -154,7 +154,7 @@ async def _send_single_request(
         request.phase_timer.facts["address"] = peer_address = format_socket_address(sock.getpeername())
         reader, writer = await asyncio.open_connection(sock=sock, limit=HTTP_READ_CHUNK_BYTES)
         if url.scheme == "https":
-            expiry = await handshake.perform(writer, request.phase_timer)
+            expiry = await handshake.perform_and_find_certificate_expiry(writer, request.phase_timer)
         connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_RESPONSE_HEADER_BYTES)
         # Not drained: a server may respond before it has read everything.
         writer.write(_encode_http_request(connection, request, url, cookies))

@@ -41,7 +41,7 @@ def looks_like_json_response(response: HttpResponse) -> bool:
     return "json" in response.headers.get("content-type", "") or response.text.lstrip()[:1] in ("{", "[")
 
 
-def build_response_facts(response: HttpResponse) -> dict[str, Json]:
+def build_http_response_evidence_facts(response: HttpResponse) -> dict[str, Json]:
     facts: dict[str, Json] = {
         "status": response.status,
         "elapsed_ms": round(response.elapsed_ms),

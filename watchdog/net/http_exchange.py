@@ -34,14 +34,14 @@ class HttpResponseReader:
         self._response_start, self._raw_bytes_read = b"", 0
         self._status, self._head_text = 0, ""
         self._body: BoundedBodyCollector | None = None
-        phase_timer.describe_response = self.describe
+        phase_timer.describe_response = self.build_partial_response_evidence
 
-    def describe(self) -> Evidence:
+    def build_partial_response_evidence(self) -> Evidence:
         """What has arrived so far, as evidence."""
         if self._body is None:
             return Evidence({}, self._response_start.decode(errors="replace"))
         facts = {"status": self._status, "received": self._body.progress}
-        body_start = self._body.decoded_beginning[:MAX_RESPONSE_BODY_EXCERPT_BYTES].decode(errors="replace")
+        body_start = self._body.decompressed_beginning[:MAX_RESPONSE_BODY_EXCERPT_BYTES].decode(errors="replace")
         return Evidence(facts, f"{self._head_text}\n\n{body_start}".rstrip())
 
     async def read(self) -> tuple[h11.Response, dict[str, str], BoundedBodyCollector]:
@@ -62,7 +62,7 @@ class HttpResponseReader:
         for _ in range(MAX_INTERIM_RESPONSES + 1):
             event = await self._read_next_h11_event()
             if isinstance(event, h11.Response):
-                self._start_body_phase()
+                self._switch_phase_timer_to_body()
                 return event
             self._phase_timer.end_phase("body")  # proxies send interim responses before the service has responded
             self._phase_timer.start_phase("first_byte")
@@ -90,14 +90,14 @@ class HttpResponseReader:
             data = await self._reader.read(HTTP_READ_CHUNK_BYTES)
             if not self._raw_bytes_read and not data:
                 raise ProbeError("connection.closed", "connection closed by the server", retryable=True)
-            self._start_body_phase()
+            self._switch_phase_timer_to_body()
             if len(self._response_start) < MAX_FOREIGN_BANNER_BYTES:
                 self._response_start += data[: MAX_FOREIGN_BANNER_BYTES - len(self._response_start)]
             self._raw_bytes_read += len(data)
             self._connection.receive_data(data)
         return event
 
-    def _start_body_phase(self) -> None:
+    def _switch_phase_timer_to_body(self) -> None:
         if self._phase_timer.current_phase == "first_byte":
             self._phase_timer.end_phase("first_byte")
             self._phase_timer.start_phase("body")

@@ -40,8 +40,8 @@ class NetworkAccess:
         self.connector.close()
         if "notifier_http_client" in self.__dict__:
             await self.notifier_http_client.aclose()
-        if "worker" in self.__dict__:
-            self.worker.kill()
+        if "cpu_worker" in self.__dict__:
+            self.cpu_worker.kill()
 
     @cached_property
     def notifier_http_client(self) -> httpx.AsyncClient:
@@ -68,18 +68,18 @@ class NetworkAccess:
         _ = self.notifier_http_client
 
     @cached_property
-    def worker(self) -> FunctionWorkerProcess:
+    def cpu_worker(self) -> FunctionWorkerProcess:
         """Runs what would hold the event loop for too long."""
         from watchdog.net.worker_process import FunctionWorkerProcess
 
         return FunctionWorkerProcess()
 
-    async def judge(
+    async def run_inline_or_in_worker(
         self, phase_timer: PhaseTimer, function: Callable[[Unpack[_Ts]], _T], *args: *_Ts, in_worker: bool
     ) -> _T:
         """What a function of a module returns for a response. `in_worker`: the response is large, so the function runs
         in the worker process, until the caller cancels it at its deadline. Raises ProbeError."""
-        return await self.worker.run(phase_timer, function, *args) if in_worker else function(*args)
+        return await self.cpu_worker.run(phase_timer, function, *args) if in_worker else function(*args)
 
     async def send_http_request(self, request: HttpRequest) -> HttpResponse:
         """Sends one HTTP request on a new connection and follows redirects if it asks for that. Raises ProbeError."""

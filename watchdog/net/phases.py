@@ -104,7 +104,7 @@ class PhaseTimer:
         self._clock = lambda: now
 
     @property
-    def evidence(self) -> Evidence:
+    def attempt_evidence_so_far(self) -> Evidence:
         """What is known of the attempt so far."""
         response = self.describe_response()
         return Evidence({**self.facts, **response.facts}, response.excerpt)

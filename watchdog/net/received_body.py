@@ -1,4 +1,4 @@
-"""The body of a response: decoded while it arrives as long as it is small, as a whole by `decode` if it is not."""
+"""The body of a response: decoded while it arrives as long as it is small, as a whole by `decompress` if it is not."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class BoundedBodyCollector:
         return f"{self.encoded_bytes}{f' of {self._declared_length}' if self._declared_length else ''} bytes"
 
     @property
-    def decoded_beginning(self) -> bytes:
+    def decompressed_beginning(self) -> bytes:
         """What is decoded so far."""
         return bytes(self._encoded[:MAX_BODY_BYTES_IN_EVENT_LOOP] if self._is_identity else self._decoded)
 
@@ -60,7 +60,7 @@ class BoundedBodyCollector:
     @property
     def has_many_elements(self) -> bool:
         """Whether a loop over the elements of its JSON may take long. Meaningless for any other text."""
-        decoded = self.decoded_beginning
+        decoded = self.decompressed_beginning
         return sum(decoded.count(character) for character in (b",", b"[", b"{")) > MAX_JSON_ELEMENTS_IN_EVENT_LOOP
 
     def feed(self, data: bytes | bytearray) -> None:
@@ -83,7 +83,7 @@ class BoundedBodyCollector:
         """Records that the rest of the body is not read."""
         self._is_cut = True
         if self._is_undecoded:
-            return  # `decode` finds out whether what was read is longer than the limit
+            return  # `decompress` finds out whether what was read is longer than the limit
         reason, noun = ("body.too_large", "body") if self._is_identity else ("body.decoded_too_large", "decoded body")
         message = f"the {noun} is longer than {format_binary_byte_size(self.max_bytes)} (max_body)"
         self.problem = self.problem or BodyNotFullyReadProblem(reason, message)
@@ -96,7 +96,7 @@ class BoundedBodyCollector:
         if not self._is_undecoded:
             self._check_compressed_data_end(decoder)
 
-    def decode(self) -> bytes:
+    def decompress(self) -> bytes:
         """The body, decoded, at most `max_bytes`; `problem` explains why it is not the whole. May take long if it is
         large. Raises ProbeError."""
         if self._is_undecoded:

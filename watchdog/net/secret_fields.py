@@ -32,10 +32,10 @@ def find_secret_value_spans(text: str) -> list[Span]:
             is_secret = SECRET_NAME_PATTERN.search(unquote(match["name"])) is not None
             spans |= {match.span("value")} if is_secret else set()
             position = match.end() if is_secret else match.start("value")  # a value may hold fields itself
-    return drop_overlapping_spans(spans)
+    return drop_overlapping_text_spans(spans)
 
 
-def drop_overlapping_spans(spans: set[Span]) -> list[Span]:
+def drop_overlapping_text_spans(spans: set[Span]) -> list[Span]:
     """In order; of two that overlap, the one that starts first."""
     ordered: list[Span] = []
     for span in sorted(spans):

@@ -103,7 +103,7 @@ class ProcessTreeSupervisor:
             if pid == self._command_pid:
                 self._has_ended = True
                 pids = find_descendant_pids()[:MAX_REMAINING_PROCESSES_REPORTED]
-                remaining = [[read_process_name(pid), pid] for pid in pids]
+                remaining = [[read_program_name_of_pid(pid), pid] for pid in pids]
                 self._send_report_to_watchdog({"returncode": os.waitstatus_to_exitcode(status), "remaining": remaining})
 
     def _kill_descendants(self) -> None:
@@ -190,7 +190,7 @@ def read_process_state_and_parent(pid: int) -> tuple[str, int]:
     return state.decode(), int(parent)
 
 
-def read_process_name(pid: int) -> str:
+def read_program_name_of_pid(pid: int) -> str:
     """The program's name. Its arguments may hold secrets."""
     try:
         with open(f"/proc/{pid}/comm", "rb") as file:  # noqa: PTH123 - pathlib is not loaded here

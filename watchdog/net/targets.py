@@ -86,7 +86,7 @@ class HttpTarget(ConfigModel):
         return strip_url_to_scheme_host_and_path(self.url)
 
     @property
-    def endpoint(self) -> str:
+    def network_endpoint(self) -> str:
         """Host and port."""
         return parse_http_url(self.url).host_and_port
 
@@ -175,12 +175,12 @@ class McpTarget(ConfigModel):
         return redact_command(self.command) if self.command else strip_url_to_scheme_host_and_path(self.url or self.sse)
 
     @property
-    def identity(self) -> str:
+    def identity_digest(self) -> str:
         """A digest that changes with the server: with its URL, or with the command, its arguments and environment."""
         return compute_short_digest(json.dumps([self.url, self.sse, self.command, self.env, self.cwd]))
 
     @property
-    def endpoint(self) -> str:
+    def network_endpoint(self) -> str:
         """Host and port; empty for a command."""
         return "" if self.command else parse_http_url(self.url or self.sse).host_and_port
 

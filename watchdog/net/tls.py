@@ -89,7 +89,7 @@ def _configure_versions_and_ciphers(context: ssl.SSLContext, tls: TlsConfig) -> 
         with warnings.catch_warnings():  # Python warns of every legacy version
             warnings.simplefilter("ignore", DeprecationWarning)
             context.minimum_version = ssl.TLSVersion.TLSv1
-        context.options |= _OP_LEGACY_SERVER_CONNECT
+        context.options |= _SSL_OP_LEGACY_SERVER_CONNECT
     elif context.minimum_version < ssl.TLSVersion.TLSv1_2:
         # Debian's Python would offer 1.0 and 1.1, which then fail with an unspecific error about the signature.
         context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -99,7 +99,7 @@ def _configure_versions_and_ciphers(context: ssl.SSLContext, tls: TlsConfig) -> 
             context.load_cert_chain(tls.cert_file, tls.key_file or None, password=_reject_encrypted_private_key)
 
 
-_OP_LEGACY_SERVER_CONNECT = 0x4
+_SSL_OP_LEGACY_SERVER_CONNECT = 0x4
 """SSL_OP_LEGACY_SERVER_CONNECT: servers without secure renegotiation. Python names it only from 3.12 on."""
 
 

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, WithJsonSchema
 
 from watchdog.config_types import FILE_BACKED_FIELD_MARKER
 
-_DEFAULT_PORT_BY_URL_SCHEME = {"http": 80, "https": 443}
+_DEFAULT_PORT_BY_HTTP_SCHEME = {"http": 80, "https": 443}
 
 
 class ParsedHttpUrl(NamedTuple):
@@ -39,7 +39,7 @@ class ParsedHttpUrl(NamedTuple):
     @property
     def authority(self) -> str:
         """The value of the Host header."""
-        is_default_port = self.port == _DEFAULT_PORT_BY_URL_SCHEME[self.scheme]
+        is_default_port = self.port == _DEFAULT_PORT_BY_HTTP_SCHEME[self.scheme]
         return self.host_and_port.removesuffix(f":{self.port}") if is_default_port else self.host_and_port
 
     @property
@@ -61,7 +61,7 @@ def parse_http_url(text: str) -> ParsedHttpUrl:
         port = parts.port
     except ValueError as error:
         raise ValueError(f"invalid URL: {error}") from None
-    if parts.scheme not in _DEFAULT_PORT_BY_URL_SCHEME:
+    if parts.scheme not in _DEFAULT_PORT_BY_HTTP_SCHEME:
         raise ValueError("expected a URL that starts with http:// or https://")
     if port == 0:
         raise ValueError("invalid URL: port 0")
@@ -74,7 +74,7 @@ def parse_http_url(text: str) -> ParsedHttpUrl:
     return ParsedHttpUrl(
         parts.scheme,
         _normalize_url_host(parts.hostname or ""),
-        port or _DEFAULT_PORT_BY_URL_SCHEME[parts.scheme],
+        port or _DEFAULT_PORT_BY_HTTP_SCHEME[parts.scheme],
         path,
         unquote(userinfo) if at else "",
     )

@@ -29,8 +29,8 @@ from watchdog.notifiers.shared_message import (
     find_highest_incident_severity,
     find_worst_incident_health_state,
     format_ended_incidents_title,
-    format_incident_lines,
     format_merged_message_explanation,
+    format_merged_message_incident_lines,
     format_open_incidents_title,
     has_recovered_incident,
 )
@@ -147,7 +147,7 @@ def _compose_multi_incident_message(context: AlertMessageContext) -> AlertMessag
         runbook_url="",
         incident_id=context.incident.id,
         probe_url="",
-        members=format_incident_lines(context),
+        members=format_merged_message_incident_lines(context),
     )
 
 
@@ -169,8 +169,8 @@ def _compose_incident_message(context: AlertMessageContext) -> AlertMessage:
         recovered = incident.resolution not in INCIDENT_CLOSED_PHRASE_BY_RESOLUTION
         duration = format_duration_rounded((incident.resolved_at or context.now) - incident.since)
         event_text, cause_text = (
-            _format_closing_title_without_cause(name, incident),
-            _format_closing_cause_suffix(context, cause),
+            _format_closing_title_omitting_cause(name, incident),
+            _format_resolved_incident_cause_suffix(context, cause),
         )
         title = f"{event_text}{cause_text}"
         needs_for = not recovered or state_label in ("No data", "Unknown")
@@ -209,7 +209,7 @@ def _format_cause_change(context: AlertMessageContext, state_label: str, title: 
     return f"Still {state_label.lower()}: {title}{was}"
 
 
-def _format_closing_title_without_cause(probe_name: str, incident: Incident) -> str:
+def _format_closing_title_omitting_cause(probe_name: str, incident: Incident) -> str:
     """ "API recovered", "Search MCP: task reindex is no longer listed"."""
     closed = INCIDENT_CLOSED_PHRASE_BY_RESOLUTION.get(incident.resolution)
     if incident.resolution == "probe.removed":
@@ -227,7 +227,7 @@ def _find_recovered_phrase(incident: Incident) -> str:
     return _RECOVERED_PHRASE_BY_REASON.get(incident.reason) or _RECOVERED_PHRASE_BY_RULE.get(incident.rule, "")
 
 
-def _format_closing_cause_suffix(context: AlertMessageContext, cause: str) -> str:
+def _format_resolved_incident_cause_suffix(context: AlertMessageContext, cause: str) -> str:
     """ " (was: HTTP 503)"; empty if the event states what was wrong."""
     incident = context.incident
     if incident.resolution in INCIDENT_CLOSED_PHRASE_BY_RESOLUTION or _find_recovered_phrase(incident):

@@ -36,7 +36,7 @@ REJECTED_NOTIFICATION_HTTP_STATUSES = frozenset({400, 413, 415, 422})
 """Errors about the message itself. All other 4xx errors are about tokens, addresses and proxies."""
 
 
-CONFIRM_EXPRESSION_VARIABLE_TYPES = {"status": "int", "headers": "map(string, string)", "body": "dyn"}
+WEBHOOK_CONFIRM_EXPRESSION_VARIABLE_TYPES = {"status": "int", "headers": "map(string, string)", "body": "dyn"}
 """The variables of `confirm`, with their CEL types."""
 _HTML_DOCUMENT_PATTERN = re.compile(
     r"\s*+(<\?xml\b[^>]*>\s*+)?(<!--.*?-->\s*+)*+<(!doctype html|html)\b", re.IGNORECASE | re.DOTALL
@@ -141,7 +141,7 @@ def require_response_confirms_notification(response: NotificationResponse, confi
         is_confirmed = not is_denied and not _HTML_DOCUMENT_PATTERN.match(response.body_text)
         expectation = "the body is an HTML document"
     else:
-        is_confirmed, expectation = _evaluate_confirm_expression(confirm, response, body)
+        is_confirmed, expectation = _evaluate_delivery_confirmation_expression(confirm, response, body)
     if is_denied and not is_confirmed:
         message = f"HTTP {response.status}, but the body reports a failure{excerpt}"
         raise NotificationDeliveryError("delivery.denied", message, retry_after_s=response.retry_after_s)
@@ -150,7 +150,7 @@ def require_response_confirms_notification(response: NotificationResponse, confi
         raise NotificationDeliveryError("delivery.unconfirmed", message, maybe_delivered=True)
 
 
-def _evaluate_confirm_expression(
+def _evaluate_delivery_confirmation_expression(
     confirm: CelExpression, response: NotificationResponse, body: Json
 ) -> tuple[bool, str]:
     """Whether the expression is true, and why not."""

@@ -85,7 +85,7 @@ def compute_incidents_time_span_ms(context: AlertMessageContext) -> int:
     return max(ends) - min(member.incident.since for member in context.members)
 
 
-def format_incident_lines(context: AlertMessageContext) -> tuple[AlertMessageIncidentLine, ...]:
+def format_merged_message_incident_lines(context: AlertMessageContext) -> tuple[AlertMessageIncidentLine, ...]:
     """Open incidents first, and of these the critical ones. Those with the same cause are named together:
     "✕ Checkout: HTTP 503, expected 2xx · critical", "✕ connection refused, 37 probes: API 8 (critical), API 4"."""
     alike: dict[tuple[str, str], list[AlertMessageIncident]] = {}

@@ -29,7 +29,7 @@ from watchdog.notifiers.base import NotificationDeliveryRequest, Notifier
 from watchdog.notifiers.message import compose_alert_message
 from watchdog.notifiers.message_fields import replace_nbsp
 from watchdog.notifiers.post import (
-    CONFIRM_EXPRESSION_VARIABLE_TYPES,
+    WEBHOOK_CONFIRM_EXPRESSION_VARIABLE_TYPES,
     build_delivery_error_from_status,
     post_notification_json_without_status_check,
     require_response_confirms_notification,
@@ -73,7 +73,7 @@ class WebhookNotifier(Notifier):
     @classmethod
     def _validate_confirm(cls, confirm: str | None) -> str | None:
         if confirm is not None:
-            compile_expression(confirm, CONFIRM_EXPRESSION_VARIABLE_TYPES)
+            compile_expression(confirm, WEBHOOK_CONFIRM_EXPRESSION_VARIABLE_TYPES)
         return confirm
 
     @property
@@ -94,7 +94,11 @@ class WebhookNotifier(Notifier):
         )
         if error := build_delivery_error_from_status(response):
             raise error
-        confirm = None if self.confirm is None else compile_expression(self.confirm, CONFIRM_EXPRESSION_VARIABLE_TYPES)
+        confirm = (
+            None
+            if self.confirm is None
+            else compile_expression(self.confirm, WEBHOOK_CONFIRM_EXPRESSION_VARIABLE_TYPES)
+        )
         require_response_confirms_notification(response, confirm)
         return {}
 

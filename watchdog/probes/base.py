@@ -42,7 +42,7 @@ from watchdog.remediations import (
 if TYPE_CHECKING:
     from watchdog.net import NetworkAccess
 
-MAX_PREFER_EXPRESSION_BYTES = 2_000
+MAX_PREFERENCE_EXPRESSION_BYTES = 2_000
 """A `prefer` expression is the subject of its incident, and PostgreSQL cannot index a text of more than 2.7 kB."""
 
 
@@ -192,8 +192,10 @@ class Probe(ProbeDefaults):
                 compile_expression(text, cls.expression_variables)
             except CelExpressionError as e:
                 errors.append(((i,), str(e)))
-            if info.field_name == "prefer" and len(text.encode()) > MAX_PREFER_EXPRESSION_BYTES:
-                errors.append(((i,), f"expected at most {MAX_PREFER_EXPRESSION_BYTES:,} bytes: divide the expression"))
+            if info.field_name == "prefer" and len(text.encode()) > MAX_PREFERENCE_EXPRESSION_BYTES:
+                errors.append(
+                    ((i,), f"expected at most {MAX_PREFERENCE_EXPRESSION_BYTES:,} bytes: divide the expression")
+                )
             if text in expressions[:i]:
                 errors.append(((i,), "duplicate expression: remove it"))
         if errors:
@@ -247,12 +249,12 @@ class Probe(ProbeDefaults):
         return self.timeout
 
     @cached_property
-    def expectations(self) -> tuple[CelExpression, ...]:
+    def expectation_expressions(self) -> tuple[CelExpression, ...]:
         """`expect`, compiled."""
         return tuple(compile_expression(text, self.expression_variables) for text in self.expect)
 
     @cached_property
-    def preferences(self) -> tuple[CelExpression, ...]:
+    def preference_expressions(self) -> tuple[CelExpression, ...]:
         """`prefer`, compiled."""
         return tuple(compile_expression(text, self.expression_variables) for text in self.prefer)
 
@@ -268,7 +270,7 @@ class Probe(ProbeDefaults):
         return False
 
     @property
-    def endpoint(self) -> str:
+    def network_endpoint(self) -> str:
         """Host and port, for the limit of concurrent runs against one of these; empty: no limit."""
         return ""
 
@@ -308,7 +310,7 @@ class ProbeWithQueueDriver(Probe):
         return self.queue_driver.target
 
     @property
-    def endpoint(self) -> str:
+    def network_endpoint(self) -> str:
         return self.queue_driver.host
 
     def preload(self) -> None:

@@ -53,7 +53,7 @@ CANARY_JOB_TTL_MARGIN_MS = 65_000
 """How long after `finish_within` a system that can expire jobs may delete a sentinel."""
 
 
-@CANARY_DRIVERS.add_kind_fields
+@CANARY_DRIVERS.add_optional_field_per_kind_to_model
 class CanarySettings(ConfigModel):
     """Exactly one queue system to send the canary job to, and time limits for the job."""
 

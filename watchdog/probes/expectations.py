@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from watchdog.domain.model import Evidence, Json, Observation, Outcome, SubjectListing
-from watchdog.domain.reasons import ReasonCatalogueSection, find_reason_entry
+from watchdog.domain.reasons import ReasonCatalogueSection, get_reason_entry
 from watchdog.domain.rules import preference
 from watchdog.expression_failures import describe_evaluation_error, describe_false_expression
 from watchdog.expressions import CelBudgetExceededError, CelExpression, CelExpressionError
@@ -25,9 +25,9 @@ class ExpectationResult(NamedTuple):
     """For the evidence, beside the expression: "true", "false: observed 503"."""
 
     @property
-    def is_internal(self) -> bool:
+    def is_evaluation_error(self) -> bool:
         """Watchdog could not judge: the expression needs more than it reads or computes."""
-        return bool(self.reason) and find_reason_entry(self.reason).scope is ReasonCatalogueSection.ERROR
+        return bool(self.reason) and get_reason_entry(self.reason).scope is ReasonCatalogueSection.ERROR
 
 
 class ExpressionVariableValueProblem(NamedTuple):
@@ -38,7 +38,7 @@ class ExpressionVariableValueProblem(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class ExpressionContext:
+class ExpressionEvaluationContext:
     """The values that the expressions of one run refer to."""
 
     variables: Mapping[str, Json]
@@ -99,7 +99,7 @@ class ExpressionContext:
         message = describe_false_expression(expression, values, self.value_templates)
         return ExpectationResult("expectation.failed", message, f"false: {message}")
 
-    def evaluate_preferences_into_listings(
+    def evaluate_preference_expressions_to_listings(
         self, expressions: Iterable[CelExpression], observed_at: int
     ) -> dict[str, SubjectListing]:
         """The listing of these expressions; empty if there are none."""
@@ -125,7 +125,9 @@ class ExpectationsVerdict(NamedTuple):
 
 
 def judge_expectations(
-    context: ExpressionContext, expectations: Iterable[CelExpression], preferences: Iterable[CelExpression] = ()
+    context: ExpressionEvaluationContext,
+    expectations: Iterable[CelExpression],
+    preferences: Iterable[CelExpression] = (),
 ) -> ExpectationsVerdict:
     """The target fails if an expectation is certainly broken; the reason is that of the first, the message names all.
 
@@ -133,12 +135,12 @@ def judge_expectations(
     """
     results = {expression.text: context.evaluate_expectation(expression) for expression in expectations}
     evidence = {text: result.evidence for text, result in results.items()}
-    broken = [result for result in results.values() if result.reason and not result.is_internal]
+    broken = [result for result in results.values() if result.reason and not result.is_evaluation_error]
     if broken:
         message = "; ".join(dict.fromkeys(result.message for result in broken))
         return ExpectationsVerdict(Outcome.FAIL, broken[0].reason, message, evidence)
     undecided = [*results.values(), *map(context.evaluate_expectation, preferences)]
-    if internal := next((result for result in undecided if result.is_internal), None):
+    if internal := next((result for result in undecided if result.is_evaluation_error), None):
         return ExpectationsVerdict(Outcome.ERROR, internal.reason, internal.message, evidence)
     return ExpectationsVerdict(Outcome.PASS, "", "", evidence)
 
@@ -146,7 +148,7 @@ def judge_expectations(
 def build_observation_from_error(error: ProbeError, phase_timer: PhaseTimer) -> Observation:
     """The observation of a target that gave no usable response."""
     phase = {} if error.phase is None else {"phase": error.phase}
-    phases, so_far = phase_timer.phase_durations_ms, phase_timer.evidence
+    phases, so_far = phase_timer.phase_durations_ms, phase_timer.attempt_evidence_so_far
     is_connected = bool(phases.keys() - {"dns", "connect"})
     return Observation(
         Outcome.ERROR if error.is_internal else Outcome.FAIL,

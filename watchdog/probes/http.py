@@ -14,15 +14,15 @@ from watchdog.domain.model import Evidence, Json, Observation, Outcome
 from watchdog.expressions import CelExpression
 from watchdog.net.errors import ProbeError
 from watchdog.net.http_evidence import (
+    build_http_response_evidence_facts,
     build_response_excerpt,
-    build_response_facts,
     looks_like_json_response,
     parse_response_body_with_problem,
 )
 from watchdog.net.targets import HttpTarget
 from watchdog.probes.base import Probe, ProbeAttemptContext
 from watchdog.probes.expectations import (
-    ExpressionContext,
+    ExpressionEvaluationContext,
     ExpressionVariableValueProblem,
     build_observation_from_error,
     judge_expectations,
@@ -63,7 +63,10 @@ class HttpProbe(Probe):
         if self.http.url.startswith("http://"):
             errors = [
                 ((field, i), "cert_days requires an https:// URL")
-                for field, expressions in (("expect", self.expectations), ("prefer", self.preferences))
+                for field, expressions in (
+                    ("expect", self.expectation_expressions),
+                    ("prefer", self.preference_expressions),
+                )
                 for i, expression in enumerate(expressions)
                 if "cert_days" in expression.used_variables
             ]
@@ -80,18 +83,18 @@ class HttpProbe(Probe):
         return self.http.method in ("GET", "HEAD")
 
     @property
-    def endpoint(self) -> str:
-        return self.http.endpoint
+    def network_endpoint(self) -> str:
+        return self.http.network_endpoint
 
     @cached_property
     def _response_criteria(self) -> HttpResponseCriteria:
-        expressions = (*self.expectations, *self.preferences)
+        expressions = (*self.expectation_expressions, *self.preference_expressions)
         return HttpResponseCriteria(
-            self.expectations,
-            self.preferences,
+            self.expectation_expressions,
+            self.preference_expressions,
             used_variables=frozenset().union(*(e.used_variables for e in expressions)),
-            expects_status=any("status" in expression.used_variables for expression in self.expectations),
-            loops=any(expression.loops for expression in expressions),
+            expects_status=any("status" in expression.used_variables for expression in self.expectation_expressions),
+            has_looping_expression=any(expression.loops for expression in expressions),
         )
 
     async def observe(self, context: ProbeAttemptContext) -> Observation:
@@ -101,13 +104,13 @@ class HttpProbe(Probe):
         )
         try:
             response = await context.network.send_http_request(request)
-            observation = await context.network.judge(
+            observation = await context.network.run_inline_or_in_worker(
                 phase_timer,
                 judge_http_response,
                 response,
                 criteria,
                 context.slot,
-                in_worker=response.needs_worker_process(loops=criteria.loops),
+                in_worker=response.needs_worker_process(loops=criteria.has_looping_expression),
             )
         except ProbeError as error:
             return build_observation_from_error(error, phase_timer)
@@ -117,25 +120,25 @@ class HttpProbe(Probe):
 class HttpResponseCriteria(NamedTuple):
     """What is expected of a response."""
 
-    expectations: tuple[CelExpression, ...]
-    preferences: tuple[CelExpression, ...]
+    expectation_expressions: tuple[CelExpression, ...]
+    preference_expressions: tuple[CelExpression, ...]
     used_variables: frozenset[str]
     expects_status: bool
     """Whether an expectation decides which statuses are good."""
-    loops: bool
+    has_looping_expression: bool
     """Whether an expression is evaluated for each element of the body."""
 
 
 def judge_http_response(response: HttpResponse, criteria: HttpResponseCriteria, slot: int) -> Observation:
     """The observation, without phases. Raises ProbeError if the body cannot be decoded."""
     expression_context = _build_expression_context(response, criteria.used_variables)
-    verdict = judge_expectations(expression_context, criteria.expectations, criteria.preferences)
+    verdict = judge_expectations(expression_context, criteria.expectation_expressions, criteria.preference_expressions)
     outcome, reason, message = verdict.outcome, verdict.reason, verdict.message
     if not 200 <= response.status < 300 and not criteria.expects_status:
         broken = message if outcome is Outcome.FAIL else ""
         outcome, reason = Outcome.FAIL, f"http.{response.status}"
         message = "; ".join(filter(None, [f"HTTP {response.status}, expected 2xx", broken]))
-    facts = build_response_facts(response) | ({"expect": verdict.evidence} if verdict.evidence else {})
+    facts = build_http_response_evidence_facts(response) | ({"expect": verdict.evidence} if verdict.evidence else {})
     is_good = outcome is Outcome.PASS
     return Observation(
         outcome,
@@ -143,13 +146,15 @@ def judge_http_response(response: HttpResponse, criteria: HttpResponseCriteria, 
         message,
         duration=response.elapsed_ms,
         measurements=_build_http_measurements(response),
-        listings=expression_context.evaluate_preferences_into_listings(criteria.preferences, slot) if is_good else {},
+        listings=expression_context.evaluate_preference_expressions_to_listings(criteria.preference_expressions, slot)
+        if is_good
+        else {},
         evidence=Evidence(facts, build_response_excerpt(response)),
         retryable=outcome is Outcome.FAIL and response.status >= 500,
     )
 
 
-def _build_expression_context(response: HttpResponse, used_variables: frozenset[str]) -> ExpressionContext:
+def _build_expression_context(response: HttpResponse, used_variables: frozenset[str]) -> ExpressionEvaluationContext:
     variables: dict[str, Json] = {
         "status": response.status,
         "headers": response.headers,
@@ -167,7 +172,7 @@ def _build_expression_context(response: HttpResponse, used_variables: frozenset[
         variables["body"], problem = parse_response_body_with_problem(response)
         if problem:
             malformed["body"] = ExpressionVariableValueProblem(*problem)
-    return ExpressionContext(variables, unavailable, {"status": "HTTP {}"}, beginnings, malformed)
+    return ExpressionEvaluationContext(variables, unavailable, {"status": "HTTP {}"}, beginnings, malformed)
 
 
 def _build_http_measurements(response: HttpResponse) -> dict[str, str | int]:

@@ -108,7 +108,7 @@ class JobLimitSettings(ConfigModel):
         )
 
 
-@JOB_SOURCES.add_kind_fields
+@JOB_SOURCES.add_optional_field_per_kind_to_model
 class JobsSettings(ConfigModel):
     """Exactly one source of scheduled jobs. All its jobs are monitored, unless `watch` names jobs and has no `*`."""
 
@@ -192,14 +192,16 @@ class JobsProbe(ProbeWithQueueDriver):
             if len(snapshot.jobs) > self.queue_driver.max_jobs:
                 raise ProbeError.from_reason("watchdog.too_many_jobs", limit=f"{self.queue_driver.max_jobs:,}")
         except ProbeError as error:
-            if error.reason not in JOB_SOURCE_MISSING_REASONS or not _has_listed_several_jobs(context.probe_state):
+            if error.reason not in JOB_SOURCE_MISSING_REASONS or not _has_source_listed_several_jobs_before(
+                context.probe_state
+            ):
                 observation = build_observation_from_error(error, context.phase_timer)
                 if error.reason == "broker.unreachable":
                     updates = build_job_source_outage_state_updates(context.probe_state, context.started_at)
                     observation = replace(observation, state_updates=updates)
                 return add_facts_to_observation_evidence(observation, connect_context.facts)
             snapshot = JobSourceSnapshot(context.started_at, (), location=error.message)
-        observation = await context.network.judge(
+        observation = await context.network.run_inline_or_in_worker(
             context.phase_timer,
             judge_job_source_snapshot,
             snapshot,
@@ -225,7 +227,7 @@ def judge_job_source_snapshot(
     return Observation(Outcome.FAIL, source.reason, source.message, state_updates=state_updates)
 
 
-def _has_listed_several_jobs(probe_state: Mapping[str, Json]) -> bool:
+def _has_source_listed_several_jobs_before(probe_state: Mapping[str, Json]) -> bool:
     """Whether the source has listed several jobs before. That a single one is gone would not say why."""
     records = (
         ScheduledJobStateRecord.from_json(stored)
@@ -273,7 +275,7 @@ def _build_jobs_observation_without_phases(
             job_rule.ALERT_RULE_NAME: SubjectListing(observed_at, {j.facts.name: j.facts for j in jobs}, tuple(gaps))
         },
         evidence=Evidence(
-            {JOBS_EVIDENCE_KEY: {job.facts.name: _format_job_evidence(job, observed_at) for job in evidence_jobs}}
+            {JOBS_EVIDENCE_KEY: {job.facts.name: _build_job_evidence_facts(job, observed_at) for job in evidence_jobs}}
         ),
         state_updates=_select_changed_probe_state(state, probe_state),
     )
@@ -295,7 +297,7 @@ def _select_changed_probe_state(state: Mapping[str, Json], probe_state: Mapping[
     return {key: value for key, value in state.items() if probe_state.get(key) != value}
 
 
-def _format_job_evidence(job: EvaluatedJob, observed_at: int) -> Json:
+def _build_job_evidence_facts(job: EvaluatedJob, observed_at: int) -> Json:
     """The facts about a job for the evidence, as messages show them: formatted, without empty values."""
     next_run = job.verdict.next_expected_at
     values = job.facts._asdict() | {"next_run": next_run}

@@ -29,7 +29,7 @@ from watchdog.probes.mcp_judgement import (
     build_mcp_session_measurements,
     judge_mcp_session,
 )
-from watchdog.probes.mcp_settings import McpSettings
+from watchdog.probes.mcp_settings import McpProbeSettings
 
 if TYPE_CHECKING:
     from watchdog.net.mcp import McpSessionResult
@@ -68,7 +68,7 @@ class McpProbe(Probe):
         "elapsed_ms": "int",
     }
 
-    mcp: McpSettings
+    mcp: McpProbeSettings
     """The MCP server. The short form is its URL."""
 
     @model_validator(mode="after")
@@ -80,7 +80,10 @@ class McpProbe(Probe):
             unavailable["resource"] = "no resource is read: set resource"
         errors = [
             ((field, i), f"{name} has no value, because {unavailable[name]}")
-            for field, expressions in (("expect", self.expectations), ("prefer", self.preferences))
+            for field, expressions in (
+                ("expect", self.expectation_expressions),
+                ("prefer", self.preference_expressions),
+            )
             for i, expression in enumerate(expressions)
             for name in sorted(expression.used_variables & unavailable.keys())
         ]
@@ -97,8 +100,8 @@ class McpProbe(Probe):
         return self.mcp.call is None or self.mcp.call == "off"
 
     @property
-    def endpoint(self) -> str:
-        return self.mcp.endpoint
+    def network_endpoint(self) -> str:
+        return self.mcp.network_endpoint
 
     @property
     def max_task_ages(self) -> Mapping[str, int]:
@@ -110,13 +113,13 @@ class McpProbe(Probe):
     async def observe(self, context: ProbeAttemptContext) -> Observation:
         import asyncio  # not when a configuration is only read
 
-        from watchdog.net.mcp import McpSession, McpSessionPlan, McpSessionResult
+        from watchdog.net.mcp import McpSessionPlan, McpSessionResult, McpSessionRunner
 
         remembered, state_updates = self._load_mcp_state_forgetting_other_server(context)
         era, result = _read_remembered_protocol_era(remembered, context.started_at), McpSessionResult()
-        session = McpSession(
+        session = McpSessionRunner(
             context.network.connector,
-            context.network.worker,
+            context.network.cpu_worker,
             self.mcp.build_mcp_endpoint_or_command(self.allow_private_addresses),
             plan=McpSessionPlan(era, self.mcp.choose_tool_call, self.mcp.resource, self.mcp.tool_to_call),
             phase_timer=context.phase_timer,
@@ -139,11 +142,11 @@ class McpProbe(Probe):
             raise
         if result.protocol_era != era:
             state_updates[NEGOTIATED_MCP_ERA_STATE_KEY] = _build_negotiated_mcp_era_json(result.protocol_era, context)
-        observation = await context.network.judge(
+        observation = await context.network.run_inline_or_in_worker(
             context.phase_timer,
             judge_mcp_session,
             result.detach(),
-            McpSessionCriteria(self.mcp, self.expectations, self.preferences),
+            McpSessionCriteria(self.mcp, self.expectation_expressions, self.preference_expressions),
             McpSessionJudgementContext(context.started_at, context.slot, remembered.get(NEVER_RUN_MCP_TASKS_STATE_KEY)),
             in_worker=bool(result.large_results) or (self._has_looping_expression and result.has_many_elements),
         )
@@ -155,16 +158,16 @@ class McpProbe(Probe):
 
     @cached_property
     def _has_looping_expression(self) -> bool:
-        return any(expression.loops for expression in (*self.expectations, *self.preferences))
+        return any(expression.loops for expression in (*self.expectation_expressions, *self.preference_expressions))
 
     def _load_mcp_state_forgetting_other_server(
         self, context: ProbeAttemptContext
     ) -> tuple[Mapping[str, Json], dict[str, Json]]:
         """What earlier runs remembered of this server, and the state updates that forget another server."""
-        if context.probe_state.get(MCP_TARGET_DIGEST_STATE_KEY) == self.mcp.identity:
+        if context.probe_state.get(MCP_TARGET_DIGEST_STATE_KEY) == self.mcp.identity_digest:
             return context.probe_state, {}
         forgotten: dict[str, Json] = {key: None for key in _MCP_SERVER_STATE_KEYS if key in context.probe_state}
-        return {}, {MCP_TARGET_DIGEST_STATE_KEY: self.mcp.identity, **forgotten}
+        return {}, {MCP_TARGET_DIGEST_STATE_KEY: self.mcp.identity_digest, **forgotten}
 
     def _build_failed_observation(
         self, error: ProbeError, session: McpSessionResult, context: ProbeAttemptContext, state_updates: dict[str, Json]

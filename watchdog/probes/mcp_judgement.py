@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from watchdog.config_types import format_config_byte_size
 from watchdog.domain.formatting import format_count_with_noun
-from watchdog.domain.measurements import TASKS_EVIDENCE_KEY, McpTaskCounts
+from watchdog.domain.measurements import TASKS_EVIDENCE_KEY, ListedMcpTaskCounts
 from watchdog.domain.model import Evidence, Json, JsonScalar, Observation, Outcome, SubjectListing
 from watchdog.domain.observations import McpToolProblemFacts
 from watchdog.domain.probe_state import NEVER_RUN_MCP_TASKS_STATE_KEY, NeverRunMcpTasksRecord
@@ -19,9 +19,9 @@ from watchdog.domain.rules import task as task_rule
 from watchdog.domain.rules import tool as tool_rule
 from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.expressions import CelExpression
-from watchdog.probes.expectations import ExpressionContext, ExpressionVariableValueProblem, judge_expectations
+from watchdog.probes.expectations import ExpressionEvaluationContext, ExpressionVariableValueProblem, judge_expectations
 from watchdog.probes.mcp_health import find_mcp_health_failure, find_tool_error_text, tool_reports_unhealthy
-from watchdog.probes.mcp_settings import HEALTH_CHECK_TOOL_NAME, McpSettings, McpToolCallSettings
+from watchdog.probes.mcp_settings import HEALTH_CHECK_TOOL_NAME, McpProbeSettings, McpToolCallSettings
 from watchdog.probes.mcp_tasks import (
     McpTaskList,
     clean_mcp_server_text,
@@ -49,9 +49,9 @@ T = TypeVar("T")
 class McpSessionCriteria(NamedTuple):
     """What is expected of a session."""
 
-    settings: McpSettings
-    expectations: tuple[CelExpression, ...]
-    preferences: tuple[CelExpression, ...]
+    settings: McpProbeSettings
+    expectation_expressions: tuple[CelExpression, ...]
+    preference_expressions: tuple[CelExpression, ...]
 
 
 class McpSessionJudgementContext(NamedTuple):
@@ -67,7 +67,7 @@ def judge_mcp_session(
     session: McpSessionResult, criteria: McpSessionCriteria, run: McpSessionJudgementContext
 ) -> Observation:
     """The observation, without phases."""
-    observation = build_mcp_session_observation(session.unpack(), criteria, run)
+    observation = build_mcp_session_observation(session.unpack_large_results(), criteria, run)
     if not session.large_results:
         return observation
     evidence = replace(observation.evidence, facts=limit_evidence_facts_size(observation.evidence.facts))
@@ -113,20 +113,22 @@ def build_mcp_session_observation(
             state_updates[NEVER_RUN_MCP_TASKS_STATE_KEY] = NeverRunMcpTasksRecord(task_list.first_listed_at).to_json()
     expression_context = _build_mcp_expression_context(session, criteria.settings)
     reason, message = _find_mcp_failure_besides_expectations(session, criteria, task_list, expression_context)
-    verdict = judge_expectations(expression_context, criteria.expectations, criteria.preferences)
+    verdict = judge_expectations(expression_context, criteria.expectation_expressions, criteria.preference_expressions)
     outcome = Outcome.FAIL if reason else verdict.outcome
     reason, message = (reason, message) if reason else (verdict.reason, verdict.message)
     if reason == "expectation.failed" and tool_reports_unhealthy(session.tool_result):
         error = find_tool_error_text(session.tool_result)
         message = f"{message}: {error}" if error else message
-    facts = _build_mcp_session_evidence_facts(session) | _build_mcp_task_evidence(task_list)
+    facts = _build_mcp_session_evidence_facts(session) | _build_mcp_task_list_evidence(task_list)
     task_listings, preference_listings, tool_listings = {}, {}, {}
     if unusual_tools := _find_mcp_tools_with_problems(session):
         tool_listings = {tool_rule.ALERT_RULE_NAME: SubjectListing(responded_at, unusual_tools)}
     if task_list and (task_list.tasks or not task_list.problems):
         task_listings = {task_rule.ALERT_RULE_NAME: SubjectListing(responded_at, task_list.tasks)}
     if not reason:
-        preference_listings = expression_context.evaluate_preferences_into_listings(criteria.preferences, run.slot)
+        preference_listings = expression_context.evaluate_preference_expressions_to_listings(
+            criteria.preference_expressions, run.slot
+        )
     return Observation(
         outcome,
         reason,
@@ -145,7 +147,7 @@ def _find_mcp_failure_besides_expectations(
     session: McpSessionResult,
     criteria: McpSessionCriteria,
     task_list: McpTaskList | None,
-    expression_context: ExpressionContext,
+    expression_context: ExpressionEvaluationContext,
 ) -> tuple[str, str]:
     """Reason and message of a failure that no expectation is about. Both are empty if there is none."""
     listed_tools = {tool.name for tool in session.tools}
@@ -154,7 +156,7 @@ def _find_mcp_failure_besides_expectations(
         subject = f"tool {missing[0]} is" if len(missing) == 1 else f"tools {', '.join(missing)} are"
         return "mcp.tool_missing", f"{subject} missing: {format_count_with_noun(len(listed_tools), 'tool')} listed"
     judge_healthy = not any(
-        _HEALTHY_IN_EXPRESSION_PATTERN.search(expression.text) for expression in criteria.expectations
+        _HEALTHY_IN_EXPRESSION_PATTERN.search(expression.text) for expression in criteria.expectation_expressions
     )
     failure = find_mcp_health_failure(session, task_list, judge_healthy=judge_healthy)
     if failure[0] or not criteria.settings.tasks:
@@ -174,7 +176,7 @@ def _find_mcp_failure_besides_expectations(
     return "", ""
 
 
-def _build_mcp_expression_context(session: McpSessionResult, settings: McpSettings) -> ExpressionContext:
+def _build_mcp_expression_context(session: McpSessionResult, settings: McpProbeSettings) -> ExpressionEvaluationContext:
     variables = {
         "result": session.tool_result,
         "is_error": session.tool_is_error,
@@ -197,14 +199,14 @@ def _build_mcp_expression_context(session: McpSessionResult, settings: McpSettin
         text = f"no tool was called: {name} {'requires arguments' if is_listed else 'is not listed'}"
         problem = ExpressionVariableValueProblem("expectation.evaluation_failed", text)
         unavailable |= dict.fromkeys(("result", "is_error"), problem)
-    return ExpressionContext(variables, unavailable)
+    return ExpressionEvaluationContext(variables, unavailable)
 
 
 def _tool_reports_problem(session: McpSessionResult) -> bool:
     return session.tool_is_error or tool_reports_unhealthy(session.tool_result)
 
 
-def _count_duplicate_tool_listings(session: McpSessionResult) -> dict[str, int]:
+def _count_duplicate_listings_by_tool_name(session: McpSessionResult) -> dict[str, int]:
     """Name of a tool -> the number of times it is listed in excess."""
     counts = Counter(tool.name for tool in session.tools)
     return {name: count - 1 for name, count in counts.items() if count > 1}
@@ -213,7 +215,7 @@ def _count_duplicate_tool_listings(session: McpSessionResult) -> dict[str, int]:
 def _find_mcp_tools_with_problems(session: McpSessionResult) -> dict[str, McpToolProblemFacts]:
     """Tools with a problem: at most MAX_MCP_TOOLS_WITH_PROBLEMS, by name."""
     tools: dict[str, McpToolProblemFacts] = {}
-    duplicates = _count_duplicate_tool_listings(session)
+    duplicates = _count_duplicate_listings_by_tool_name(session)
     for tool in session.tools:
         name = clean_mcp_server_text(tool.name, MAX_MCP_TOOL_NAME_CHARS)
         if (tool.schema_problem or tool.name in duplicates) and (
@@ -227,7 +229,7 @@ def _find_mcp_tools_with_problems(session: McpSessionResult) -> dict[str, McpToo
 
 def build_mcp_session_measurements(session: McpSessionResult) -> dict[str, JsonScalar]:
     measurements: dict[str, JsonScalar] = {"tools": session.tool_count} if session.tool_page_count else {}
-    if duplicates := _count_duplicate_tool_listings(session):
+    if duplicates := _count_duplicate_listings_by_tool_name(session):
         measurements["duplicate_tools"] = sum(duplicates.values())
     return measurements | ({"protocol": session.protocol_version} if session.protocol_version else {})
 
@@ -235,7 +237,7 @@ def build_mcp_session_measurements(session: McpSessionResult) -> dict[str, JsonS
 def _build_mcp_task_measurements(task_list: McpTaskList | None) -> dict[str, JsonScalar]:
     if task_list is None:
         return {}
-    return McpTaskCounts(
+    return ListedMcpTaskCounts(
         len(task_list.tasks), sum(map(task_rule.has_mcp_task_failed, task_list.tasks.values()))
     )._asdict()
 
@@ -251,7 +253,7 @@ def _build_mcp_session_evidence_facts(session: McpSessionResult) -> dict[str, Js
         "server": f"{session.server_name} {session.server_version}".strip(),
         "protocol": session.protocol_version,
         "tools": _truncate_mcp_name_list([tool.name for tool in session.tools], session.tool_count),
-        "duplicate_tools": _truncate_mcp_name_list([*_count_duplicate_tool_listings(session)]),
+        "duplicate_tools": _truncate_mcp_name_list([*_count_duplicate_listings_by_tool_name(session)]),
         "called_tool": session.called_tool,
     }
     return {name: value for name, value in facts.items() if value} | session.facts
@@ -264,7 +266,7 @@ def _truncate_mcp_name_list(names: Sequence[str], count: int = 0) -> list[str]:
     return [*first, f"… {count - len(first)} more"] if count > len(first) else first
 
 
-def _build_mcp_task_evidence(task_list: McpTaskList | None) -> dict[str, Json]:
+def _build_mcp_task_list_evidence(task_list: McpTaskList | None) -> dict[str, Json]:
     if task_list is None:
         return {}
     problems = {"invalid_tasks": list(task_list.problems[:20])} if task_list.problems else {}

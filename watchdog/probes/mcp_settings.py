@@ -29,7 +29,7 @@ class McpToolCallSettings(ConfigModel):
     """The arguments for the call."""
 
 
-class McpSettings(McpTarget):
+class McpProbeSettings(McpTarget):
     """An MCP server: exactly one of `url`, `sse` and `command`. The short form is the URL alone."""
 
     shorthand_field: ClassVar[str] = "url"

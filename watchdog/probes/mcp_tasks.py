@@ -14,7 +14,7 @@ from typing import Any
 from watchdog.config_types import format_config_duration
 from watchdog.domain.model import Json, McpTaskFacts
 from watchdog.domain.probe_state import compute_short_digest
-from watchdog.domain.rules.task import McpTaskStatusMeaning, parse_mcp_task_status
+from watchdog.domain.rules.task import McpTaskStatusMeaning, find_meaning_of_mcp_task_status_word
 from watchdog.domain.text import replace_invisible_characters, truncate_to_single_line
 from watchdog.domain.timestamps import parse_epoch_s_or_ms, parse_timestamp_in_common_formats
 
@@ -108,7 +108,7 @@ def _parse_mcp_task(entry: dict[str, Json], now: int) -> McpTaskFacts:
     try:
         ok, last_run_at = (
             _parse_mcp_task_ok(entry.get("ok"), status, error),
-            _parse_mcp_task_last_run_time_ms(entry, now),
+            _compute_mcp_task_last_run_ms_from_entry(entry, now),
         )
         if not status and last_run_at is None and not entry.keys().isdisjoint(("last_run_at", "staleness_ms")):
             status = "never"  # its last run is not unknown: there was none
@@ -122,7 +122,7 @@ def _parse_mcp_task_ok(value: Json, status: str, error: str) -> bool:
         return value
     if value is not None:
         raise _InvalidMcpTaskError(f"ok is {_describe_json_value_type(value)}, not true or false")
-    meaning = parse_mcp_task_status(status)
+    meaning = find_meaning_of_mcp_task_status_word(status)
     if meaning in (McpTaskStatusMeaning.FAILED, McpTaskStatusMeaning.STALE):
         return False
     if status and meaning is None:
@@ -130,7 +130,7 @@ def _parse_mcp_task_ok(value: Json, status: str, error: str) -> bool:
     return bool(status) or not error
 
 
-def _parse_mcp_task_last_run_time_ms(entry: dict[str, Json], now: int) -> int | None:
+def _compute_mcp_task_last_run_ms_from_entry(entry: dict[str, Json], now: int) -> int | None:
     """The last run. None: never run. `staleness_ms` has priority: it is free of clock skew."""
     staleness = entry.get("staleness_ms")
     if staleness is not None:
@@ -138,7 +138,7 @@ def _parse_mcp_task_last_run_time_ms(entry: dict[str, Json], now: int) -> int | 
     at = entry.get("last_run_at")
     if at is None:
         return None
-    last_run_at = _parse_mcp_task_last_run_at(at)
+    last_run_at = _parse_mcp_task_last_run_at_field(at)
     if last_run_at <= 0:  # the zero value of a language's time type: year 1, or the epoch
         return None
     if last_run_at > now + _MAX_MCP_SERVER_CLOCK_SKEW_MS:
@@ -147,7 +147,7 @@ def _parse_mcp_task_last_run_time_ms(entry: dict[str, Json], now: int) -> int | 
     return min(last_run_at, now)
 
 
-def _parse_mcp_task_last_run_at(value: Json) -> int:
+def _parse_mcp_task_last_run_at_field(value: Json) -> int:
     at = (
         parse_timestamp_in_common_formats(value)
         if isinstance(value, str)

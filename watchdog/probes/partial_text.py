@@ -38,7 +38,7 @@ def evaluate_on_text_beginning(
         )
     except CelExpressionError:
         return None  # it uses the variable in another way as well
-    possible = [_list_condition_results_of_partial_text(test, variable, beginning) for test in tests]
+    possible = [_list_possible_results_on_partial_text(test, variable, beginning) for test in tests]
     if sum(len(results) > 1 for results in possible) > MAX_UNDECIDED_TEXT_CONDITIONS:
         return None
     others = {name: value for name, value in values.items() if name != variable}
@@ -54,7 +54,7 @@ def _build_cel_string_method_call_pattern(variable: str) -> re.Pattern[str]:
     )
 
 
-def _list_condition_results_of_partial_text(test: str, variable: str, beginning: str) -> tuple[bool, ...]:
+def _list_possible_results_on_partial_text(test: str, variable: str, beginning: str) -> tuple[bool, ...]:
     is_regex = re.search(r"\.\s*matches", test) is not None
     if is_regex and _REGEX_END_ANCHOR_PATTERN.search(test):
         return (True, False)

@@ -20,8 +20,8 @@ from watchdog.domain.probe_state import (
 from watchdog.domain.reasons import build_reason_and_message
 from watchdog.domain.rules.queue import (
     EvaluatedQueueThreshold,
-    build_evaluated_queue_thresholds,
     build_queue_threshold_breach_problem,
+    evaluate_queue_thresholds,
 )
 from watchdog.net.errors import ProbeError
 from watchdog.probes.base import ProbeAttemptContext, ProbeWithQueueDriver
@@ -144,7 +144,7 @@ def _to_queue_threshold(
     return QueueThreshold(name, rule.over, rule.for_ms or 0)
 
 
-@QUEUE_STATS_SOURCES.add_kind_fields
+@QUEUE_STATS_SOURCES.add_optional_field_per_kind_to_model
 class QueueSettings(ConfigModel):
     """The queue to monitor: exactly one system."""
 
@@ -218,7 +218,7 @@ class QueueProbe(ProbeWithQueueDriver):
             observation = build_observation_from_error(error, context.phase_timer)
         else:
             records = queue_threshold_records_from_json(context.probe_state.get(QUEUE_THRESHOLDS_STATE_KEY))
-            states = build_evaluated_queue_thresholds(self.rules.thresholds, stats, records, context.slot, context.gaps)
+            states = evaluate_queue_thresholds(self.rules.thresholds, stats, records, context.slot, context.gaps)
             observation = build_queue_observation(states, stats, context)
         return add_facts_to_observation_evidence(observation, connect_context.facts)
 

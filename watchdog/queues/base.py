@@ -29,7 +29,7 @@ from watchdog.net import NetworkAccess, PhaseTimer
 from watchdog.net.errors import ProbeError
 from watchdog.net.phases import PHASE_DESCRIPTIONS
 
-WORKER_GONE_MESSAGE = "its worker is gone"
+JOB_WORKER_GONE_MESSAGE = "its worker is gone"
 MAX_CANARY_JOB_ERROR_CHARS = 10_000
 MIN_QUEUE_CALL_TIMEOUT_S = 0.05
 """No exchange gets less time: an error of the system names the cause, a timeout does not."""
@@ -102,7 +102,7 @@ def build_canary_job_poll_result(
     """
     match stage:
         case CanaryJobStage.RUNNING:
-            problem = WORKER_GONE_MESSAGE if worker_lost else ""
+            problem = JOB_WORKER_GONE_MESSAGE if worker_lost else ""
             return CanaryJobPollResult(stage, picked_up_at, error=problem, progress=progress)
         case CanaryJobStage.DONE:
             return CanaryJobPollResult(stage, picked_up_at, finished_at)

@@ -16,7 +16,7 @@ from watchdog.domain.observations import CanaryJobPollResult, CanaryJobStage, Qu
 from watchdog.domain.reasons import build_reason_and_message
 from watchdog.expressions import CelExpression, CelExpressionError, compile_expression
 from watchdog.net.errors import ProbeError, build_timeout_error
-from watchdog.net.http_evidence import build_response_excerpt, build_response_facts, parse_response_body
+from watchdog.net.http_evidence import build_http_response_evidence_facts, build_response_excerpt, parse_response_body
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.targets import HttpMethod, HttpTarget
 from watchdog.net.url import parse_http_url
@@ -130,7 +130,7 @@ class HttpCanary(CanaryDriver):
         )
 
     @cached_property
-    def loops(self) -> bool:
+    def has_looping_expression(self) -> bool:
         """Whether an expression is evaluated for each element of a body."""
         texts = (self.job_id, self.error)
         others = [
@@ -190,8 +190,10 @@ class _HttpCanaryConnection:
         timeout_s = context.cap_timeout_to_run_end(context.timeout_s)
         try:
             async with asyncio.timeout(timeout_s):
-                in_worker = response.needs_worker_process(loops=self.config.loops)
-                return await context.network.judge(timer, function, response, *args, in_worker=in_worker)
+                in_worker = response.needs_worker_process(loops=self.config.has_looping_expression)
+                return await context.network.run_inline_or_in_worker(
+                    timer, function, response, *args, in_worker=in_worker
+                )
         except TimeoutError:
             raise build_timeout_error(timeout_s, timer.current_phase) from None
 
@@ -239,7 +241,7 @@ def build_poll_result_from_response(response: HttpResponse, config: HttpCanary) 
     """An error status is an error of the poll, unless the job is lost or an expression refers to `status`. Raises
     ProbeError."""
     try:
-        response.received_body.decode()
+        response.received_body.decompress()
     except ProbeError as decoding_error:
         raise _wrap_http_poll_error(decoding_error) from None
     values, is_error_status = _build_http_expression_values(response), not 200 <= response.status < 300
@@ -302,6 +304,6 @@ def _build_http_expression_values(response: HttpResponse) -> dict[str, Json]:
 
 
 def _add_http_response_to_error(error: ProbeError, response: HttpResponse) -> ProbeError:
-    error.facts |= build_response_facts(response)
+    error.facts |= build_http_response_evidence_facts(response)
     error.excerpt = build_response_excerpt(response)
     return error

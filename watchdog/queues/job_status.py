@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MAX_JOB_ID_CHARS = 500
 """A longer text is not taken for a job's id."""
-_STATUS_WORDS_BY_CANARY_STAGE: Mapping[CanaryJobStage, tuple[str, ...]] = {
+_RECOGNIZED_STATUS_WORDS_BY_CANARY_STAGE: Mapping[CanaryJobStage, tuple[str, ...]] = {
     CanaryJobStage.QUEUED: ("waiting", "queued", "pending"),
     CanaryJobStage.RUNNING: ("active", "running", "processing", "in_progress"),
     CanaryJobStage.DONE: ("completed", "done", "succeeded", "success", "finished"),
@@ -30,7 +30,7 @@ _STATUS_WORDS_BY_CANARY_STAGE: Mapping[CanaryJobStage, tuple[str, ...]] = {
     CanaryJobStage.LOST: ("not_found", "notfound", "missing", "expired", "gone", "lost", "deleted", "removed"),
 }
 CANARY_STAGE_BY_STATUS_WORD: Mapping[str, CanaryJobStage] = {
-    word: stage for stage, words in _STATUS_WORDS_BY_CANARY_STAGE.items() for word in words
+    word: stage for stage, words in _RECOGNIZED_STATUS_WORDS_BY_CANARY_STAGE.items() for word in words
 }
 _JOB_ERROR_FIELDS = ("error", "failedReason", "failed_reason", "message", "reason")
 """Fields in which applications report why a job failed, the first present one counts."""

@@ -132,7 +132,7 @@ class McpCanary(McpTarget, CanaryDriver):
             context.phase_timer,
             timeout_s=timeout_s,
             now=context.started_at,
-            worker=context.network.worker,
+            worker=context.network.cpu_worker,
             tool_name=self.tool,
         )
         async with AsyncExitStack() as stack:
@@ -149,13 +149,13 @@ class McpCanary(McpTarget, CanaryDriver):
                 listed = format_count_with_noun(session.tool_count, "tool")
                 raise ProbeError("mcp.tool_missing", f"tool {self.tool} is missing: {listed} listed")
             calls = await stack.enter_async_context(anyio.create_task_group())
-            connection = _McpCanaryConnection(self, context, client, started_monotonic)
-            calls.start_soon(connection.call_tool)
+            connection = _McpToolCallCanaryConnection(self, context, client, started_monotonic)
+            calls.start_soon(connection.wait_for_send_then_call_tool)
             yield connection
             calls.cancel_scope.cancel()
 
 
-class _McpCanaryConnection:
+class _McpToolCallCanaryConnection:
     """Sends a sentinel by calling the tool.
 
     The call runs in a task of its own, because it may take as long as the job: polling looks at the call first, and at
@@ -179,7 +179,7 @@ class _McpCanaryConnection:
         self._started_job_uri = ""
         """The URI of the job that this connection started."""
 
-    async def call_tool(self) -> None:
+    async def wait_for_send_then_call_tool(self) -> None:
         """Waits for `send`, then calls the tool."""
         sentinel = await self._sent_sentinel
         arguments = fill_braced_placeholders_in_json(self.config.arguments, nonce=sentinel.id)
@@ -262,7 +262,7 @@ class _McpCanaryConnection:
         try:
             async with asyncio.timeout(timeout_s):
                 await self.client.read_resource_into_result(uri)
-                stage, problem = await self._evaluate_stage()
+                stage, problem = await self._determine_job_stage()
         except TimeoutError:
             self._raise_timeout_if_still_processing_response(timeout_s)
             message = f"{uri} cannot be read: timed out after {format_duration(timeout_s * 1000)}"
@@ -286,18 +286,18 @@ class _McpCanaryConnection:
         if phase in RESPONSE_PROCESSING_PHASES:
             raise build_timeout_error(timeout_s, phase)
 
-    async def _evaluate_stage(self) -> tuple[CanaryJobStage | None, str]:
+    async def _determine_job_stage(self) -> tuple[CanaryJobStage | None, str]:
         """The stage by the configured expressions, and why one of them could not be computed."""
         session, expressions = self.client.result, self.config.job_stage_conditions
         large_results, session.large_results = session.large_results, []
         network, timer = self.context.network, self.context.phase_timer
         if large_results and large_results[-1].method == "resources/read":
-            return await network.judge(
+            return await network.run_inline_or_in_worker(
                 timer, evaluate_large_mcp_resource_stage, large_results[-1], expressions, in_worker=True
             )
         loops = any(expression.loops for _, expression in expressions)
         values = {"resource": session.resource_content}
-        return await network.judge(
+        return await network.run_inline_or_in_worker(
             timer,
             find_canary_stage_of_true_expression,
             expressions,

@@ -45,11 +45,11 @@ CANARY_STAGE_BY_FINAL_RQ_STATUS = {
 }
 RQ_ABORT_MESSAGE_BY_STATUS = {"stopped": "it was stopped", "canceled": "it was cancelled"}
 DEFAULT_RQ_CANARY_FUNCTION = "operator.index"
-MAX_RQ_TRACEBACK_CHARS = 100_000
+MAX_DECOMPRESSED_RQ_TRACEBACK_BYTES = 100_000
 RQ_WORKERS_PER_REQUEST = 1_000
 
 
-class RqDriver(RedisQueueDriver):
+class RqRedisDriver(RedisQueueDriver):
     """A Redis in which RQ keeps its jobs."""
 
     kind: ClassVar[str] = "rq"
@@ -61,7 +61,7 @@ class RqDriver(RedisQueueDriver):
         return ":".join(("rq", *parts))
 
 
-class RqQueueDriver(RqDriver):
+class RqQueueDriver(RqRedisDriver):
     """An RQ queue."""
 
     queue: SingleLineText
@@ -246,7 +246,7 @@ async def _fetch_rq_queue_stats(config: RqQueueDriver, client: Any) -> QueueStat
     )
 
 
-async def count_live_rq_workers(client: Any, driver: RqDriver, workers: list[str]) -> int:
+async def count_live_rq_workers(client: Any, driver: RqRedisDriver, workers: list[str]) -> int:
     """The workers that listen for commands: RQ lists a killed worker for minutes."""
     channels = [driver.redis_key("pubsub", worker) for worker in workers]
     count = 0
@@ -261,7 +261,9 @@ def extract_last_rq_traceback_line(results: list[tuple[str, dict[str, str]]]) ->
     packed = results[0][1].get("exc_string", "") if results else ""
     try:
         text = (
-            zlib.decompressobj().decompress(base64.b64decode(packed), MAX_RQ_TRACEBACK_CHARS).decode(errors="replace")
+            zlib.decompressobj()
+            .decompress(base64.b64decode(packed), MAX_DECOMPRESSED_RQ_TRACEBACK_BYTES)
+            .decode(errors="replace")
         )
     except (ValueError, zlib.error):
         return ""

@@ -16,7 +16,7 @@ from watchdog.queues.base import JobSource, QueueConnectContext, select_job_run_
 from watchdog.queues.clients.redis import open_redis_client_mapping_errors, parse_redis_time_ms
 from watchdog.queues.rq import (
     CANARY_STAGE_BY_FINAL_RQ_STATUS,
-    RqDriver,
+    RqRedisDriver,
     count_live_rq_workers,
     extract_last_rq_traceback_line,
 )
@@ -34,7 +34,7 @@ MAX_QUEUED_RQ_RUNS_READ = 1_000
 """The newest of a queue."""
 
 
-class RqCronJobSource(RqDriver, JobSource):
+class RqCronJobSource(RqRedisDriver, JobSource):
     """RQ cron jobs and the schedulers that enqueue them."""
 
     example: ClassVar[str] = """
@@ -62,7 +62,7 @@ class RqCronJobSource(RqDriver, JobSource):
             time, schedulers, newest_job, is_suspended = await pipe.execute()
         now = parse_redis_time_ms(time)
         published = [
-            _RqScheduler.parse(
+            _RegisteredRqCronScheduler.parse(
                 parse_positive_ms(heartbeat_s * 1000) or 0,
                 *await client.hmget(self.redis_key("cron_scheduler", name), "created_at", "cron_jobs"),
             )
@@ -141,7 +141,7 @@ class RqCronJobSource(RqDriver, JobSource):
         return status != "started" and status not in CANARY_STAGE_BY_FINAL_RQ_STATUS
 
 
-class _RqScheduler(NamedTuple):
+class _RegisteredRqCronScheduler(NamedTuple):
     """A scheduler that is registered. One that was killed stays registered, and lists its jobs for two minutes."""
 
     heartbeat_at: int
@@ -169,7 +169,9 @@ class _RqScheduler(NamedTuple):
         return is_late or now - self.heartbeat_at > RQ_SCHEDULER_TIMEOUT_MS
 
 
-def _merge_jobs_of_rq_schedulers(schedulers: list[_RqScheduler], now: int) -> dict[str, Mapping[str, Any]]:
+def _merge_jobs_of_rq_schedulers(
+    schedulers: list[_RegisteredRqCronScheduler], now: int
+) -> dict[str, Mapping[str, Any]]:
     """Each job as the newest scheduler lists it. A silent scheduler counts only if all are silent."""
     living = [scheduler for scheduler in schedulers if not scheduler.is_silent(now)] or schedulers
     jobs: dict[str, Mapping[str, Any]] = {}

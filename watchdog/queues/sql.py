@@ -270,7 +270,7 @@ class _JobAggregateQuery:
         selected: dict[str, ColumnElement[Any]] = {
             name: sa.func.max(column) for name, column in newest.c.items() if name != "type"
         }
-        is_newest_unknown = sa.and_(self.is_unknown_condition, self.finished_at == newest.c.unknown_at)
+        is_newest_unknown = sa.and_(self.has_unknown_status_condition, self.finished_at == newest.c.unknown_at)
         selected["unknown_status"] = sa.func.max(sa.case((is_newest_unknown, self.cast_column_to_text(columns.status))))
         is_new_failure = sa.and_(self.build_status_in_condition(*statuses.failed), is_after_last_ok)
         selected["failures"] = sa.func.sum(sa.case((is_new_failure, 1), else_=0))
@@ -311,7 +311,7 @@ class _JobAggregateQuery:
             self.build_status_in_condition(*statuses.done, *statuses.failed),
             self.cast_column_to_text(columns.status),
         )
-        is_unknown = self.is_unknown_condition
+        is_unknown = self.has_unknown_status_condition
         selected: dict[str, ColumnElement[Any]] = {
             "last_end": sa.func.max(sa.case((is_finished, self.finished_at))),
             "last_ok": sa.func.max(sa.case((self.build_status_in_condition(*statuses.done), self.finished_at))),
@@ -351,7 +351,7 @@ class _JobAggregateQuery:
         return self.cast_column_to_text(self.columns.status).in_(statuses) if statuses else sa.false()
 
     @property
-    def is_unknown_condition(self) -> ColumnElement[bool]:
+    def has_unknown_status_condition(self) -> ColumnElement[bool]:
         """A row with a status that the configuration does not list."""
         return self.cast_column_to_text(self.columns.status).not_in(self.config.statuses.all_statuses)
 

@@ -32,7 +32,7 @@ def _validate_remediation_reason_pattern(reason: str) -> str:
 RemediationReason = Annotated[str, AfterValidator(_validate_remediation_reason_pattern)]
 
 
-@REMEDIATION_KINDS.add_kind_fields
+@REMEDIATION_KINDS.add_optional_field_per_kind_to_model
 class RemediationSettings(ConfigModel):
     """An action that Watchdog runs automatically when the probe reports one of the reasons in `on`: at most once for
     each combination of incident, reason and job run. Exactly one of `sql`, `http` and `mcp`."""

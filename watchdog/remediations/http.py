@@ -73,7 +73,7 @@ class HttpRemediation(HttpTarget, RemediationAction):
             connect_context.started_at,
         )
         response = await connect_context.network.send_http_request(request)
-        description = await connect_context.network.judge(
+        description = await connect_context.network.run_inline_or_in_worker(
             connect_context.phase_timer, describe_http_response, response, in_worker=response.needs_worker_process()
         )
         if not 200 <= response.status < 300:

@@ -66,7 +66,7 @@ class McpRemediation(McpTarget, RemediationAction):
         self, context: RemediationParameters, connect_context: QueueConnectContext, *, dry_run: bool
     ) -> str:
         """A dry run connects to the server and checks whether the tool is listed."""
-        from watchdog.net.mcp import McpSession, McpSessionPlan, McpSessionResult
+        from watchdog.net.mcp import McpSessionPlan, McpSessionResult, McpSessionRunner
 
         result = McpSessionResult()
 
@@ -80,9 +80,9 @@ class McpRemediation(McpTarget, RemediationAction):
                 None if dry_run else (self.tool, fill_braced_placeholders_in_json(self.arguments, **context._asdict()))
             )
 
-        session = McpSession(
+        session = McpSessionRunner(
             connect_context.network.connector,
-            connect_context.network.worker,
+            connect_context.network.cpu_worker,
             self.build_mcp_endpoint_or_command(connect_context.allow_private_addresses),
             plan=McpSessionPlan(choose_tool_call=choose_tool_call, tool_name=self.tool),
             phase_timer=connect_context.phase_timer,

@@ -24,7 +24,7 @@ _REQUEST_HEAD_TOO_LONG_RESPONSE = (
 
 
 @dataclass(frozen=True, slots=True)
-class ConnectionDeadlines:
+class ConnectionTimeouts:
     """Seconds. A request must begin within `head_s` of the connection or the previous response; its body must be
     complete after `body_s`, which is longer than check-ins and forms take by their own deadlines; and a visitor must
     read MIN_RESPONSE_WRITE_PROGRESS_BYTES of a response within `write_s`."""
@@ -116,7 +116,7 @@ class GuardedConnection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         self._registry.note_progress(self)
-        if self.request is None and not self._count_within_limit_before_request(nbytes):
+        if self.request is None and not self._count_bytes_within_limit_before_request(nbytes):
             return
         self._pass_on_received_bytes(bytes(self._receive_buffer[:nbytes]))
 
@@ -133,7 +133,7 @@ class GuardedConnection(asyncio.BufferedProtocol):
         self._registry.remove(self)
         self._server_protocol.connection_lost(exc)
 
-    def _count_within_limit_before_request(self, count: int) -> bool:
+    def _count_bytes_within_limit_before_request(self, count: int) -> bool:
         """Count bytes that arrive without a request in progress: a head, or the rest of a body that no page read."""
         is_unread_body = self._awaited is _AwaitedRequestPart.BODY
         if self.bytes_before_request >= (MAX_UNREAD_REQUEST_BODY_BYTES if is_unread_body else MAX_REQUEST_HEAD_BYTES):
@@ -201,13 +201,13 @@ class GuardedConnection(asyncio.BufferedProtocol):
         request, self.request = self.request, None
         self.waiting_since, self.bytes_before_request = now, 0
         if self._held:
-            self.finish()
+            self.send_last_response_and_stop_reading()
             return False
         if request is None or not request.is_body_incomplete:
             self._awaited = _AwaitedRequestPart.HEAD
         return True
 
-    def finish(self, response: bytes = b"") -> None:
+    def send_last_response_and_stop_reading(self, response: bytes = b"") -> None:
         """Send the last response, and receive nothing more. The connection stays open until the deadline: to close it
         while the visitor sends would make the system discard the response."""
         if not self.transport.is_closing():
@@ -219,18 +219,18 @@ class GuardedConnection(asyncio.BufferedProtocol):
     def count_sent_bytes(self, count: int) -> None:
         self._bytes_sent += count
 
-    def find_passed_deadline(self, deadlines: ConnectionDeadlines, now: float) -> ConnectionTurnAwayReason | None:
+    def find_passed_deadline(self, timeouts: ConnectionTimeouts, now: float) -> ConnectionTurnAwayReason | None:
         """The deadline that has passed. Notes progress in reading a response, which transports do not report."""
         if unread := self.transport.get_write_buffer_size():
-            return self._note_write_progress_or_find_timeout(self._bytes_sent - unread, deadlines, now)
+            return self._note_write_progress_or_find_timeout(self._bytes_sent - unread, timeouts, now)
         self._write_progress = (0, 0.0)
         if self.request is None:
-            return ConnectionTurnAwayReason.HEAD_TIMEOUT if now - self.waiting_since >= deadlines.head_s else None
-        is_late = self.request.is_body_incomplete and now - self.request.began_at >= deadlines.body_s
+            return ConnectionTurnAwayReason.HEAD_TIMEOUT if now - self.waiting_since >= timeouts.head_s else None
+        is_late = self.request.is_body_incomplete and now - self.request.began_at >= timeouts.body_s
         return ConnectionTurnAwayReason.BODY_TIMEOUT if is_late else None
 
     def _note_write_progress_or_find_timeout(
-        self, bytes_read: int, deadlines: ConnectionDeadlines, now: float
+        self, bytes_read: int, timeouts: ConnectionTimeouts, now: float
     ) -> ConnectionTurnAwayReason | None:
         self.waiting_since = now  # the next request is awaited once the response is read
         bytes_read_before, measured_at = self._write_progress
@@ -239,4 +239,4 @@ class GuardedConnection(asyncio.BufferedProtocol):
                 self._registry.note_progress(self)
             self._write_progress = (bytes_read, now)
             return None
-        return ConnectionTurnAwayReason.WRITE_TIMEOUT if now - measured_at >= deadlines.write_s else None
+        return ConnectionTurnAwayReason.WRITE_TIMEOUT if now - measured_at >= timeouts.write_s else None

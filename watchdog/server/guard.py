@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from time import monotonic
 
 from watchdog.domain.client_addresses import TrustedProxies, get_address_or_ipv6_subscriber_network
-from watchdog.server.connections import ConnectionDeadlines, GuardedConnection, HttpRequestInProgress
+from watchdog.server.connections import ConnectionTimeouts, GuardedConnection, HttpRequestInProgress
 from watchdog.server.turned_away import ConnectionTurnAwayReason, TurnedAwayConnectionCounts
 from watchdog.service.process_resources import read_run_and_connection_limits
 
@@ -19,7 +19,7 @@ MIN_REPLACEABLE_CONNECTION_AGE_S = 0.25
 """A connection is not closed for another one this soon after its last progress: its request may be on its way."""
 CONNECTION_DEADLINE_CHECK_INTERVAL_S = 1.0
 ACCEPT_CONNECTION_RETRY_DELAY_S = 0.1
-DEFAULT_CONNECTION_DEADLINES = ConnectionDeadlines()
+DEFAULT_CONNECTION_TIMEOUTS = ConnectionTimeouts()
 NO_TRUSTED_PROXIES = TrustedProxies()
 
 
@@ -31,7 +31,7 @@ class ConnectionLimits:
     total: int
     reserved: int
     per_address: int
-    deadlines: ConnectionDeadlines = DEFAULT_CONNECTION_DEADLINES
+    timeouts: ConnectionTimeouts = DEFAULT_CONNECTION_TIMEOUTS
 
     @classmethod
     def from_process_limits(cls) -> ConnectionLimits:
@@ -67,7 +67,7 @@ class ConnectionGuard:
         connection.waiting_since = connection.progressed_at = self.clock()
         self._connections[connection] = None
         self._connection_by_peer[connection.peer] = connection
-        self._count_connection_of_address(connection, connection.peer[0])
+        self._count_connection_and_enforce_address_limit(connection, connection.peer[0])
 
     def remove(self, connection: GuardedConnection) -> None:
         if connection in self._connections:
@@ -83,7 +83,7 @@ class ConnectionGuard:
         if reason is not ConnectionTurnAwayReason.HEAD_TIMEOUT or connection.bytes_before_request:
             self.turned_away.record(reason, address)  # browsers open connections that they may never use
         if response:
-            connection.finish(response)
+            connection.send_last_response_and_stop_reading(response)
         else:
             self.remove(connection)
             connection.transport.abort()
@@ -103,7 +103,7 @@ class ConnectionGuard:
         """The open connection of a peer."""
         return self._connection_by_peer.get(peer) if peer else None
 
-    async def wait_for_connection_place(self) -> None:
+    async def make_room_for_connection(self) -> None:
         """Return when one more connection may be added; closes another one if necessary."""
         while len(self._connections) >= self.limits.total:
             if connection := self._find_replaceable_connection():
@@ -121,13 +121,15 @@ class ConnectionGuard:
     def drop_overdue_connections(self) -> None:
         now = self.clock()
         for connection in list(self._connections):
-            if reason := connection.find_passed_deadline(self.limits.deadlines, now):
+            if reason := connection.find_passed_deadline(self.limits.timeouts, now):
                 self.drop(connection, reason)
         self.turned_away.log_if_due(now)
 
     # Requests
 
-    async def begin_request(self, connection: GuardedConnection, request: HttpRequestInProgress, address: str) -> bool:
+    async def try_admit_request(
+        self, connection: GuardedConnection, request: HttpRequestInProgress, address: str
+    ) -> bool:
         """Whether the request may be answered; closes another connection for it if necessary. `address`: the visitor's.
 
         A connection gets one response at a time: requests that it sends in advance would take turns from others.
@@ -136,7 +138,7 @@ class ConnectionGuard:
             self.turned_away.record(ConnectionTurnAwayReason.PIPELINED, address)
             return False
         self.note_progress(connection)
-        self._count_connection_of_address(connection, address)
+        self._count_connection_and_enforce_address_limit(connection, address)
         while not request.has_priority and len(others := self._list_other_ordinary_requests(connection)) >= (
             self.limits.total - self.limits.reserved
         ):
@@ -151,7 +153,7 @@ class ConnectionGuard:
             if not connection.end_request(self.clock()):
                 self.turned_away.record(ConnectionTurnAwayReason.PIPELINED, connection.address or connection.peer[0])
             self.note_progress(connection)
-            self._count_connection_of_address(connection, connection.peer[0])
+            self._count_connection_and_enforce_address_limit(connection, connection.peer[0])
 
     # Decisions
 
@@ -173,7 +175,7 @@ class ConnectionGuard:
     def _exceeds_connection_limit_per_address(self, address: str) -> bool:
         return bool(address) and self._count_by_address[address] > self.limits.per_address
 
-    def _count_connection_of_address(self, connection: GuardedConnection, address: str) -> None:
+    def _count_connection_and_enforce_address_limit(self, connection: GuardedConnection, address: str) -> None:
         """Count a connection towards the share of an address; another one of that address may be closed for it."""
         address = "" if self.trusted_proxies.is_trusted(address) else get_address_or_ipv6_subscriber_network(address)
         if address == connection.address:
@@ -183,9 +185,9 @@ class ConnectionGuard:
         if address:
             self._count_by_address[address] += 1
         if self._exceeds_connection_limit_per_address(address):
-            self._replace_connection_of_address(address, connection)
+            self._drop_connection_of_same_client_address(address, connection)
 
-    def _replace_connection_of_address(self, address: str, newcomer: GuardedConnection) -> None:
+    def _drop_connection_of_same_client_address(self, address: str, newcomer: GuardedConnection) -> None:
         for each in self._connections:
             if each.address == address and each is not newcomer and not each.has_priority:
                 if self._is_replaceable(each):
@@ -211,7 +213,7 @@ async def accept_connections(
             await asyncio.sleep(ACCEPT_CONNECTION_RETRY_DELAY_S)
             continue
         try:
-            await guard.wait_for_connection_place()
+            await guard.make_room_for_connection()
         except asyncio.CancelledError:
             client_socket.close()
             raise
@@ -222,9 +224,9 @@ async def accept_connections(
 
 
 async def drop_overdue_connections_repeatedly(guard: ConnectionGuard) -> None:
-    deadlines = guard.limits.deadlines
+    timeouts = guard.limits.timeouts
     interval_s = min(
-        CONNECTION_DEADLINE_CHECK_INTERVAL_S, deadlines.head_s / 4, deadlines.body_s / 4, deadlines.write_s / 4
+        CONNECTION_DEADLINE_CHECK_INTERVAL_S, timeouts.head_s / 4, timeouts.body_s / 4, timeouts.write_s / 4
     )
     while True:
         await asyncio.sleep(interval_s)

@@ -47,7 +47,7 @@ class RequestConcurrencyLimitMiddleware:
                 self._guard.end_request(connection, request)
 
         try:
-            is_accepted = await self._guard.begin_request(connection, request, scope["client"][0])
+            is_accepted = await self._guard.try_admit_request(connection, request, scope["client"][0])
             app = self._app if is_accepted else _PIPELINING_REJECTED_RESPONSE
             await app(scope, receive_and_watch_body, send_and_watch_response)
         finally:

@@ -37,7 +37,7 @@ class BackgroundTask:
         return min(self._running_since, default=None)
 
     @contextmanager
-    def running(self, started_at: int) -> Iterator[None]:
+    def track_run_in_progress(self, started_at: int) -> Iterator[None]:
         """A run is in progress."""
         self._running_since.append(started_at)
         try:

@@ -128,7 +128,7 @@ class CheckInLog:
         if self.is_open:
             return
         try:
-            self._files = self._lock_files()
+            self._files = self._lock_files_of_first_unused_log()
             folder = os.open(self.path.parent, os.O_RDONLY)
             os.fsync(folder)
             os.close(folder)
@@ -156,7 +156,7 @@ class CheckInLog:
             *(self.path.with_name(f"{self.path.name}-{n}") for n in range(2, MAX_CHECK_IN_LOGS_PER_PATH + 1)),
         ]
 
-    def _lock_files(self) -> tuple[_CheckInLogFile, _CheckInLogFile]:
+    def _lock_files_of_first_unused_log(self) -> tuple[_CheckInLogFile, _CheckInLogFile]:
         """The files of the first log that no other process uses, open and locked. Raises OSError."""
         for path in self._list_possible_log_paths():
             files = _build_check_in_log_files(path)
@@ -202,7 +202,7 @@ class CheckInLog:
         self._read_offset = self._acknowledged_offset + (complete_bytes or len(data))
         if not lines:
             lines = [rest]
-        return [record for line in lines if (record := _parse_log_line(line)) is not None]
+        return [record for line in lines if (record := _extract_record_if_checksum_matches(line)) is not None]
 
 
 def _build_check_in_log_files(path: Path) -> tuple[_CheckInLogFile, _CheckInLogFile]:
@@ -237,6 +237,6 @@ def _try_to_lock_log_files(files: tuple[_CheckInLogFile, _CheckInLogFile]) -> bo
     return True
 
 
-def _parse_log_line(line: bytes) -> bytes | None:
+def _extract_record_if_checksum_matches(line: bytes) -> bytes | None:
     checksum, _, record = line.partition(b" ")
     return record if record and checksum == b"%08x" % crc32(record) else None

@@ -16,7 +16,7 @@ MAX_CLOCK_DEVIATION_MS = 2_000
 """A larger change of the reference clock is a step; a smaller one, such as NTP makes, is followed at once."""
 CLOCK_STEP_ADOPTION_DELAY_MS = 60_000
 """A step is followed once it has lasted for this long. For as long it is reported afterwards."""
-MAX_MEASUREMENT_PAUSE_MS = 10_000
+MAX_CLOCK_MEASUREMENT_PAUSE_MS = 10_000
 """After a longer one, such as an absence of the database, it is not known that a step has lasted: it counts as new."""
 
 
@@ -43,7 +43,8 @@ class WatchdogClock:
     """The time that everything in this process uses: a monotonic clock plus its offset to the reference clock.
 
     The reference is the database's clock, so that processes on several machines agree on slots and leases. SQLite has
-    no clock, so there it is this machine's. Between two calls of `follow_reference` the time never goes back.
+    no clock, so there it is this machine's. Between two calls of `step_to_database_clock_time` the time never goes
+    back.
     """
 
     def __init__(self, wall_clock: Clock = read_wall_clock_ms, monotonic_clock: Clock = read_boot_clock_ms):
@@ -61,7 +62,7 @@ class WatchdogClock:
             self._newest = max(self._newest, self._monotonic_clock() + self._offset)
             return self._newest
 
-    def measure(self, read_server_clock: Callable[[], int | None]) -> None:
+    def measure_database_clock_offset(self, read_server_clock: Callable[[], int | None]) -> None:
         """Measure the offset of the reference clock, and follow it unless it was set. `read_server_clock`: None for
         SQLite; if it raises, the last offset stays."""
         started_at = self._monotonic_clock()
@@ -84,7 +85,7 @@ class WatchdogClock:
         elif (
             self._pending is None
             or abs(offset - self._pending.offset) > MAX_CLOCK_DEVIATION_MS + uncertainty
-            or measured_at - self._measured_at > MAX_MEASUREMENT_PAUSE_MS
+            or measured_at - self._measured_at > MAX_CLOCK_MEASUREMENT_PAUSE_MS
         ):
             self._pending = PendingClockStep(offset, measured_at)
         self._measured_at = measured_at
@@ -95,11 +96,11 @@ class WatchdogClock:
         pending = self._pending
         return pending is not None and self._monotonic_clock() - pending.since >= CLOCK_STEP_ADOPTION_DELAY_MS
 
-    def read_reference(self) -> int:
+    def estimate_database_clock_time(self) -> int:
         """The reference clock, as it was last measured."""
         return self._monotonic_clock() + self._reference_offset
 
-    def follow_reference(self, distance: int) -> None:
+    def step_to_database_clock_time(self, distance: int) -> None:
         """Continue at the time of the reference clock. `distance`: how far the time steps by this, in ms."""
         with self._lock:
             self._offset, self._pending, self._newest = self._reference_offset, None, 0
@@ -113,13 +114,13 @@ class WatchdogClock:
             reference = "the database's clock" if self._has_server else "the time that Watchdog has measured"
             return f"the clock of this machine is {format_duration_rounded(abs(deviation))} {direction} {reference}"
         if self._pending is not None:
-            return _describe_step("the database's clock", self._pending.offset - self._offset)
+            return _describe_clock_step("the database's clock", self._pending.offset - self._offset)
         step = self._followed_step
         if step is not None and self._monotonic_clock() - step.since < CLOCK_STEP_ADOPTION_DELAY_MS:
             clock = "the database's clock" if self._has_server else "the clock of this machine"
-            return _describe_step(clock, step.offset)
+            return _describe_clock_step(clock, step.offset)
         return ""
 
 
-def _describe_step(clock: str, distance: int) -> str:
+def _describe_clock_step(clock: str, distance: int) -> str:
     return f"{clock} was set {'forward' if distance > 0 else 'back'} by {format_duration_rounded(abs(distance))}"

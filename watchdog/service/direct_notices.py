@@ -185,7 +185,7 @@ class StoreAbsenceNotifier:
             id=blake2b(f"{record.member}\0{record.since}".encode(), digest_size=12).hexdigest(),
             probe=0,
             rule=service.ALERT_RULE_NAME,
-            subject=service.build_process_fault_subject("database", record.member),
+            subject=service.build_process_fault_finding_subject("database", record.member),
             severity=Severity.CRITICAL,
             since=record.since,
             opened_at=now,

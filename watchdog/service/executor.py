@@ -17,7 +17,7 @@ from watchdog.service.registration import compute_max_result_lateness
 from watchdog.service.run_places import ProbeRunLimiter, ProbeRunLimitReachedError
 from watchdog.service.runner import ProbeRunner
 
-MAX_RUN_START_AHEAD_MS = 1_500
+MAX_RUN_START_BEFORE_SLOT_MS = 1_500
 """How long before its slot a run is started at most: slots are claimed twice a second, and without the store started
 once a second."""
 MAX_WAIT_FOR_FREE_RUN_PLACE_S = 20.0
@@ -54,7 +54,7 @@ class ProbeRunExecutor:
         """For each probe: the slot of its newest run, and what that run has changed in the probe's state."""
 
     def start_run(self, probe: Probe, slot: ClaimedSlot, probe_state: Mapping[str, Json]) -> None:
-        """Run the probe at its slot, which may be up to MAX_RUN_START_AHEAD_MS in the future."""
+        """Run the probe at its slot, which may be up to MAX_RUN_START_BEFORE_SLOT_MS in the future."""
         task = asyncio.create_task(self._run_at_slot(probe, slot, probe_state), name=f"run {probe.id}")
         self._slot_by_task[task] = slot
         task.add_done_callback(lambda done: self._slot_by_task.pop(done, None))
@@ -63,10 +63,14 @@ class ProbeRunExecutor:
         started = False
         try:
             if (wait_ms := slot.slot - self.clock()) > 0:
-                await asyncio.sleep(min(wait_ms, MAX_RUN_START_AHEAD_MS) / 1000)  # the clock may have been set back
+                # The clock may have been set back.
+                await asyncio.sleep(min(wait_ms, MAX_RUN_START_BEFORE_SLOT_MS) / 1000)
             is_slow = slot.probe in self._slow_probes
             async with self.places.occupy(
-                slot.probe, probe.endpoint, is_slow=is_slow, wait_s=_compute_max_wait_for_free_run_place_s(probe)
+                slot.probe,
+                probe.network_endpoint,
+                is_slow=is_slow,
+                wait_s=_compute_max_wait_for_free_run_place_s(probe),
             ):
                 started = True
                 recorded_result = await self.runner.run(
@@ -123,7 +127,8 @@ class ProbeRunExecutor:
         await asyncio.sleep(0)  # a task that is cancelled before its first step cannot record anything
         now = self.clock()
         for task, slot in self._slot_by_task.items():
-            if now < slot.slot <= now + MAX_RUN_START_AHEAD_MS:  # a later one runs: the clock was set back meanwhile
+            # A later one runs: the clock was set back meanwhile.
+            if now < slot.slot <= now + MAX_RUN_START_BEFORE_SLOT_MS:
                 task.cancel()
         if self._slot_by_task:
             await asyncio.wait(list(self._slot_by_task), timeout=grace_s)

@@ -16,12 +16,12 @@ from watchdog.store.write.member_faults import WatchdogProcessFault, replace_wat
 log = structlog.get_logger()
 
 PROCESS_FAULT_WRITE_INTERVAL_S = 1.0
-OVERLOAD_FAULT_ENDS_AFTER_MS = 60_000
+WATCHDOG_OVERLOAD_FAULT_ENDS_AFTER_MS = 60_000
 """A process is overloaded until no run has failed to find a free place for this long."""
-NETWORK_FAULT_ENDS_AFTER_MS = 60_000
+WATCHDOG_NETWORK_FAULT_ENDS_AFTER_MS = 60_000
 """The network has failed until no run has shown it for this long, and each probe whose run showed it reaches a verdict
 again."""
-STORE_FAULT_ENDS_AFTER_MS = 60_000
+WATCHDOG_STORE_FAULT_ENDS_AFTER_MS = 60_000
 """How long after its end an absence of the store is a fault: it could not be stored before."""
 MAX_NETWORK_FAULT_EVIDENCE_AGE_MS = 600_000
 """After this, a probe that has not run again shows nothing about the network any more."""
@@ -85,7 +85,7 @@ class WatchdogProcessFaultReporter:
 
     def _has_network_fault_ended(self, now: int) -> bool:
         is_recent = any(0 <= now - at < MAX_NETWORK_FAULT_EVIDENCE_AGE_MS for at in self._unreachable_probes.values())
-        return not is_recent and not 0 <= now - self._network_failed_at < NETWORK_FAULT_ENDS_AFTER_MS
+        return not is_recent and not 0 <= now - self._network_failed_at < WATCHDOG_NETWORK_FAULT_ENDS_AFTER_MS
 
     def _note_clock_problem(self, problem: str) -> None:
         now = self.clock()
@@ -95,11 +95,11 @@ class WatchdogProcessFaultReporter:
     async def write_changed_faults(self) -> None:
         """Store what has changed. Raises StoreUnavailableError; then the next call does."""
         now = self.clock()
-        if self._overload and not 0 <= now - self._overloaded_at < OVERLOAD_FAULT_ENDS_AFTER_MS:
+        if self._overload and not 0 <= now - self._overloaded_at < WATCHDOG_OVERLOAD_FAULT_ENDS_AFTER_MS:
             self._overload = None
         if self._network_fault and self._has_network_fault_ended(now):
             self._network_fault = None
-        if self._store_fault and not 0 <= now - self._store_back_at < STORE_FAULT_ENDS_AFTER_MS:
+        if self._store_fault and not 0 <= now - self._store_back_at < WATCHDOG_STORE_FAULT_ENDS_AFTER_MS:
             self._store_fault = None
         self._note_clock_problem(self._describe_clock_problem())
         current_faults = {

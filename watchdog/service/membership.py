@@ -23,7 +23,7 @@ class ProcessLeaseKeeper:
         self._logged_notes: list[str] = []
         self._warned = False
 
-    async def join(self) -> None:
+    async def acquire_lease(self) -> None:
         """Become a member, before anything is claimed."""
         await self.store_executor.run_write_with_now(self.membership.join)
         self._log_process_conflict_changes(self.clock())
@@ -39,7 +39,7 @@ class ProcessLeaseKeeper:
         """Renew the lease, whether or not it is time."""
         await self.store_executor.run_write_with_now(self.membership.renew_lease_and_update_probes)
 
-    async def leave(self) -> None:
+    async def release_lease(self) -> None:
         """Let other members take over, because this process claims nothing any more."""
         await self.store_executor.run_write_with_now(self.membership.leave)
 

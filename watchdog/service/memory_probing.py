@@ -13,10 +13,10 @@ from watchdog.domain.membership import WATCHDOG_PROCESS_LEASE_MS, choose_process
 from watchdog.domain.model import ClaimedSlot, Json, ResultToRecord
 from watchdog.probes.base import Probe
 from watchdog.service.clock import Clock
-from watchdog.service.executor import MAX_RUN_START_AHEAD_MS, ProbeRunExecutor
+from watchdog.service.executor import MAX_RUN_START_BEFORE_SLOT_MS, ProbeRunExecutor
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.write.absences import (
-    ProbeRunsWithoutStore,
+    ProbeSlotsRunWithoutStore,
     advance_schedules_past_runs_without_store,
     load_processes_not_back_from_store_absence,
 )
@@ -45,7 +45,7 @@ class ProbingWithoutStore:
     ):
         self.probes, self.claims, self.membership = probes, claims, membership
         self.run_executor, self.store_executor, self.clock = run_executor, store_executor, clock
-        self.runs_by_probe: dict[int, ProbeRunsWithoutStore] = {}
+        self.runs_by_probe: dict[int, ProbeSlotsRunWithoutStore] = {}
         """What ran without the store, and is not stored yet."""
         self._newest_slots: dict[int, tuple[str, int]] = {}
         """Of each probe, with its timeline."""
@@ -78,24 +78,25 @@ class ProbingWithoutStore:
     ) -> None:
         """Remember what was claimed from the store: the runs without it follow."""
         for slot in slots:
-            newest = self._find_newest_slot(slot.probe, slot.location) or 0
+            newest = self._find_newest_claimed_slot(slot.probe, slot.location) or 0
             self._newest_slots[slot.probe] = slot.location, max(slot.slot, newest)
             if self.probes[slot.probe].may_run_without_store:
                 self._states[slot.probe] = states.get(slot.probe, {})
 
-    def _find_newest_slot(self, probe: int, timeline: str) -> int | None:
+    def _find_newest_claimed_slot(self, probe: int, timeline: str) -> int | None:
         newest_timeline, slot = self._newest_slots.get(probe, ("", 0))
         return slot if newest_timeline == timeline else None
 
-    def note_result(self, recorded: ResultToRecord) -> None:
+    def remember_state_updates_of_result(self, recorded: ResultToRecord) -> None:
         """Remember what a run has changed in its probe's state."""
         if recorded.state_updates and (state := self._states.get(recorded.result.probe)) is not None:
             merged = {**state, **recorded.state_updates}
             self._states[recorded.result.probe] = {key: value for key, value in merged.items() if value is not None}
 
     def start_due_runs(self) -> None:
-        """Start the runs of this member that are due within MAX_RUN_START_AHEAD_MS."""
-        timeline = self.claims.watermark.timeline  # before the time, which therefore is never of an earlier generation
+        """Start the runs of this member that are due within MAX_RUN_START_BEFORE_SLOT_MS."""
+        # Before the time, which therefore is never of an earlier generation.
+        timeline = self.claims.watermark.clock_timeline_id
         now = self.clock()
         if self.is_paused:
             return
@@ -106,14 +107,14 @@ class ProbingWithoutStore:
             log.warning("probing_from_memory", probe_count=len(self._list_own_probes()), members=len(self._members))
         for id in self._list_own_probes():
             schedule = self.claims.registry[id].schedule
-            previous = self._find_newest_slot(id, timeline)
+            previous = self._find_newest_claimed_slot(id, timeline)
             slot = schedule.find_next_slot_after(max(now - SECOND_MS, previous or 0))
-            if slot > now + MAX_RUN_START_AHEAD_MS:
+            if slot > now + MAX_RUN_START_BEFORE_SLOT_MS:
                 continue
             self._newest_slots[id] = timeline, slot
             runs = self.runs_by_probe.get(id)
             first = runs.first_slot if runs is not None and runs.timeline == timeline else slot
-            self.runs_by_probe[id] = ProbeRunsWithoutStore(first, slot, timeline)
+            self.runs_by_probe[id] = ProbeSlotsRunWithoutStore(first, slot, timeline)
             claimed = ClaimedSlot(id, slot, timeline, previous)
             self.run_executor.start_run(self.probes[id], claimed, self._states.get(id, {}))
 
@@ -128,15 +129,15 @@ class ProbingWithoutStore:
             and choose_process_to_run_probe(self._members, probe.id) == own
         ]
 
-    async def note_store_return(self) -> Clock:
+    async def record_gap_and_return_frozen_clock(self) -> Clock:
         """Store the gap. Returns a clock that stands at the return. Raises StoreUnavailableError."""
         watermark = self.claims.watermark
 
-        def detect_gap_and_stop_clock(now: int) -> Clock:
-            watermark.detect_gap(now)
-            return watermark.stop_clock(now)
+        def record_gap_and_freeze_clock(now: int) -> Clock:
+            watermark.record_downtime_gap(now)
+            return watermark.make_frozen_clock(now)
 
-        return await self.store_executor.run_write_with_now(detect_gap_and_stop_clock)
+        return await self.store_executor.run_write_with_now(record_gap_and_freeze_clock)
 
     async def write_run_slots_to_returned_store(self, return_clock: Clock) -> None:
         """Store which slots ran, once their results are stored. Raises StoreUnavailableError."""
@@ -165,11 +166,11 @@ class ProbingWithoutStore:
         )
         return not missing
 
-    def note_not_returned(self) -> None:
+    def note_store_still_away(self) -> None:
         """The store is away again, or still."""
         self._returning_since = None
 
-    def end(self) -> None:
+    def end_and_forget_runs(self) -> None:
         """The store is back, and everything is accounted for."""
         self.runs_by_probe.clear()
         self._members, self._returning_since = (), None

@@ -16,10 +16,10 @@ from watchdog.domain.own_network import (
     WATCHDOG_NETWORK_FAULT_REASON,
     MassFailureDetector,
     NetworkFaultDecision,
-    NetworkSymptom,
     OwnNetworkFault,
+    OwnNetworkFaultSymptom,
     apply_network_fault_decision,
-    find_network_symptom_of_reason,
+    find_own_network_fault_symptom_of_reason,
     get_endpoint_host,
 )
 from watchdog.domain.reasons import TRANSPORT_AND_RESPONSE_REASON_FAMILIES, get_reason_family
@@ -57,7 +57,9 @@ class NetworkFaultDecider:
         on_transitions: Callable[[list[IncidentTransition]], Awaitable[None]],
     ):
         self.check, self.recorder, self.store_executor, self.clock = check, recorder, store_executor, clock
-        self.endpoint_hosts = {id: get_endpoint_host(probe.endpoint) for id, probe in probes.items() if probe.endpoint}
+        self.endpoint_hosts = {
+            id: get_endpoint_host(probe.network_endpoint) for id, probe in probes.items() if probe.network_endpoint
+        }
         """Probe -> the host of its target, if it connects to one."""
         self._note_result, self._on_transitions = note_result, on_transitions
         self._failures: dict[int, ProbeResult] = {}
@@ -65,8 +67,8 @@ class NetworkFaultDecider:
         self._mass_failures = MassFailureDetector()
         self._own_faults: dict[bool, OwnNetworkFault] = {}
         """By whether names were asked for."""
-        self._held: dict[NetworkSymptom, list[ProbeResult]] = {}
-        self._checks: dict[NetworkSymptom, asyncio.Task[None]] = {}
+        self._held: dict[OwnNetworkFaultSymptom, list[ProbeResult]] = {}
+        self._checks: dict[OwnNetworkFaultSymptom, asyncio.Task[None]] = {}
         """Those in progress; each decides about all results that are held for its symptom."""
         self._tasks: set[asyncio.Task[None]] = set()
         """The checks, and those that have ended and store their decision."""
@@ -87,7 +89,7 @@ class NetworkFaultDecider:
             task.add_done_callback(self._tasks.discard)
         return recorded._replace(result=result)
 
-    def _find_symptom(self, recorded: ResultToRecord) -> NetworkSymptom | None:
+    def _find_symptom(self, recorded: ResultToRecord) -> OwnNetworkFaultSymptom | None:
         """Why the network of this machine may be at fault; None: it is not, or the run leads to no verdict."""
         result, host, now = recorded.result, self.endpoint_hosts.get(recorded.result.probe), self.clock()
         if result.outcome not in (Outcome.PASS, Outcome.FAIL):
@@ -95,21 +97,27 @@ class NetworkFaultDecider:
         family = get_reason_family(recorded.transport_reason)
         if host:
             self._mass_failures.record_run(result.probe, host, family, now)
-        if symptom := find_network_symptom_of_reason(recorded.transport_reason):
+        if symptom := find_own_network_fault_symptom_of_reason(recorded.transport_reason):
             return symptom
         if not host or not family:
             return None
         is_related = family in TRANSPORT_AND_RESPONSE_REASON_FAMILIES and self._may_be_own_fault(
-            NetworkSymptom.MASS_FAILURE, result
+            OwnNetworkFaultSymptom.MASS_FAILURE, result
         )
-        return NetworkSymptom.MASS_FAILURE if is_related or self._mass_failures.is_mass_failure(family, now) else None
+        return (
+            OwnNetworkFaultSymptom.MASS_FAILURE
+            if is_related or self._mass_failures.is_mass_failure(family, now)
+            else None
+        )
 
-    def _may_be_own_fault(self, symptom: NetworkSymptom, result: ProbeResult) -> bool:
+    def _may_be_own_fault(self, symptom: OwnNetworkFaultSymptom, result: ProbeResult) -> bool:
         """Whether the newest fault of the own network that was found may explain a failure."""
         fault = self._own_faults.get(symptom.is_checked_by_name_lookup)
         return fault is not None and fault.may_explain(result, self.clock())
 
-    def _list_names_or_urls_to_check(self, symptom: NetworkSymptom, held: Sequence[ProbeResult]) -> Sequence[str]:
+    def _list_names_or_urls_to_check(
+        self, symptom: OwnNetworkFaultSymptom, held: Sequence[ProbeResult]
+    ) -> Sequence[str]:
         hosts = [self.endpoint_hosts.get(result.probe, "") for result in held]
         return self.check.list_names_or_urls_to_check(
             symptom, hosts, [self.endpoint_hosts[probe] for probe in self._failures]
@@ -125,7 +133,7 @@ class NetworkFaultDecider:
             self._mass_failures.record_own_fault(result.probe)
         self._note_result(result)
 
-    async def _decide_held_results(self, symptom: NetworkSymptom) -> None:
+    async def _decide_held_results(self, symptom: OwnNetworkFaultSymptom) -> None:
         """Check, and decide about what is held by then.
 
         A failure of a run that started before the recovery of the own network was found counts as a part of that fault,
@@ -154,22 +162,22 @@ class NetworkFaultDecider:
         decided = [
             apply_network_fault_decision(result, decision) for result, decision in zip(held, decisions, strict=True)
         ]
-        if symptom is NetworkSymptom.MASS_FAILURE and NetworkFaultDecision.OWN in decisions:
+        if symptom is OwnNetworkFaultSymptom.MASS_FAILURE and NetworkFaultDecision.OWN in decisions:
             await self._withdraw_earlier_failures([result.probe for result in held])
         for result in decided:
             self._count_result(result)
         await self._store_decided_results(decided, max(result.held_until or 0 for result in held))
 
-    def _note_check(self, symptom: NetworkSymptom, *, works: bool) -> None:
+    def _note_check(self, symptom: OwnNetworkFaultSymptom, *, works: bool) -> None:
         now, fault = self.clock(), self._own_faults.get(symptom.is_checked_by_name_lookup)
         if not works:
-            timeline, ends_at = self.recorder.watermark.timeline, now + OWN_NETWORK_FAULT_AFTERMATH_MS
+            timeline, ends_at = self.recorder.watermark.clock_timeline_id, now + OWN_NETWORK_FAULT_AFTERMATH_MS
             self._own_faults[symptom.is_checked_by_name_lookup] = OwnNetworkFault(timeline, ends_at)
         elif fault is not None and fault.recovered_at is None:
             self._own_faults[symptom.is_checked_by_name_lookup] = fault._replace(recovered_at=now)
 
     def _choose_decision(
-        self, symptom: NetworkSymptom, result: ProbeResult, works: bool | None
+        self, symptom: OwnNetworkFaultSymptom, result: ProbeResult, works: bool | None
     ) -> NetworkFaultDecision:
         """`works`: what the check found; None: nothing."""
         if works is None:
@@ -186,7 +194,7 @@ class NetworkFaultDecider:
         earlier = [
             apply_network_fault_decision(result, NetworkFaultDecision.OWN)
             for result in alike
-            if self._may_be_own_fault(NetworkSymptom.MASS_FAILURE, result)
+            if self._may_be_own_fault(OwnNetworkFaultSymptom.MASS_FAILURE, result)
         ]
         with suppress(StoreUnavailableError):
             withdrawn = await self.store_executor.run_write(withdraw_recorded_failures, self.recorder, earlier)

@@ -138,7 +138,9 @@ class NotificationSender:
                     )
                 )
         except asyncio.CancelledError:
-            await self.store_executor.run_write_with_now(lambda now: self.outbox.postpone_notification(leased, now))
+            await self.store_executor.run_write_with_now(
+                lambda now: self.outbox.postpone_unattempted_notification(leased, now)
+            )
             raise
         except NotificationDeliveryError as e:
             await self._record_delivery_failure(leased, e, prepared)
@@ -156,7 +158,7 @@ class NotificationSender:
             await self._mark_sent_with_retries(leased, receipt, prepared)
             if n.destination in self._failing_destinations:
                 self._failing_destinations.discard(n.destination)
-                await self._run_receiver_change_callback()
+                await self._run_receiver_health_change_callback()
             log.info(
                 "notification_sent",
                 incident=n.incident,
@@ -194,7 +196,9 @@ class NotificationSender:
             log.warning("notification_postponed", destination=n.destination, error=self.mask(str(e)))
             with suppress(StoreUnavailableError, WatchdogDatabaseSchemaError):
                 await self.store_executor.run_write_with_now(
-                    lambda now: self.outbox.postpone_notification(leased, now + NOTIFICATION_DATABASE_BUSY_DELAY_MS)
+                    lambda now: self.outbox.postpone_unattempted_notification(
+                        leased, now + NOTIFICATION_DATABASE_BUSY_DELAY_MS
+                    )
                 )
             return None
 
@@ -231,7 +235,7 @@ class NotificationSender:
             await self._mark_unconfirmed(leased, error, message, detail)
             log.error("notification_unconfirmed", **fields)
             self._failing_destinations.add(n.destination)
-            await self._run_receiver_change_callback()
+            await self._run_receiver_health_change_callback()
             return
         refused_since = None if math.isinf(error.retry_for_s) else leased.refused_since or now
         if self._should_give_up(leased, error, refused_since, now):
@@ -243,7 +247,7 @@ class NotificationSender:
             await self.store_executor.run_write_with_now(lambda now: self.outbox.mark_undelivered(leased, detail, now))
             log.error("notification_undelivered", **fields)
             self._failing_destinations.add(n.destination)
-            await self._run_receiver_change_callback()
+            await self._run_receiver_health_change_callback()
             return
         self._failing_destinations.add(n.destination)
         delay_ms = await self._choose_retry_delay_ms(n.destination, error, attempts)
@@ -299,7 +303,7 @@ class NotificationSender:
             return True
         return refused_since is not None and max(now - refused_since, 0) >= error.retry_for_s * 1_000
 
-    async def _run_receiver_change_callback(self) -> None:
+    async def _run_receiver_health_change_callback(self) -> None:
         """The caller's delivery is stored: an error here must not look like one of it."""
         if self._on_receiver_change is not None:
             with suppress(StoreUnavailableError):  # the next regular run observes the change

@@ -52,7 +52,7 @@ def compute_run_and_connection_limits(limit: int) -> RunAndConnectionLimits:
     return RunAndConnectionLimits(min(max(places, MIN_RUN_PLACES), MAX_RUN_PLACES), http_connections)
 
 
-LOADED_AFTER_S = 60.0
+HEAP_FREEZE_DELAY_AFTER_START_S = 60.0
 """By then the first run of each probe has imported what it needs."""
 MEMORY_RETURN_INTERVAL_S = 60.0
 
@@ -62,7 +62,7 @@ async def keep_heap_small() -> None:
     collection takes little time and happens after little garbage. Then return free memory to the system at an interval.
     Never returns."""
     gc.freeze()
-    await asyncio.sleep(LOADED_AFTER_S)
+    await asyncio.sleep(HEAP_FREEZE_DELAY_AFTER_START_S)
     gc.collect(0)  # only the youngest objects: all of them would hold the event loop for 100 ms
     gc.freeze()
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it

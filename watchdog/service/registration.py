@@ -9,7 +9,7 @@ from watchdog.domain.registered_probe import (
     RegisteredProbe,
     make_staleness_threshold_function,
 )
-from watchdog.domain.routing import NotificationRoutingTable, explain_route_mismatches
+from watchdog.domain.routing import NotificationRoutingTable, list_evaluated_routes_with_mismatches
 from watchdog.domain.rules import AlertPolicy
 from watchdog.domain.schedule import CronSchedule, IntervalSchedule, Schedule, derive_interval_schedule_phase_ms
 from watchdog.domain.text import replace_invisible_characters, truncate_with_note
@@ -76,7 +76,9 @@ def build_registered_probe(
 def _build_effective_routing_json(probe: ProbeInfo, routes: NotificationRoutingTable) -> Json:
     """Everything that decides who is notified of a probe's incidents."""
     applying = [
-        routes.routes[index] for index, mismatch in explain_route_mismatches(routes.routes, probe) if not mismatch
+        routes.routes[index]
+        for index, mismatch in list_evaluated_routes_with_mismatches(routes.routes, probe)
+        if not mismatch
     ]
     names = {name for route in applying for name in route.receivers} if routes.routes else set(routes.receivers)
     destinations = {name: routes.receivers[name] for name in names}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from time import monotonic
 
-from watchdog.domain.clock_steps import parse_generation
+from watchdog.domain.clock_steps import parse_clock_generation_of_timeline_id
 from watchdog.domain.formatting import format_duration
 from watchdog.domain.heartbeat import MAX_CHECK_IN_VISIBILITY_DELAY_MS
 from watchdog.domain.listings import transform_subject_fact_texts
@@ -62,7 +62,7 @@ class ProbeRunner:
     async def _run_with_retries(
         self, probe: Probe, slot: ClaimedSlot, probe_state: Mapping[str, Json], started_monotonic: float
     ) -> Observation:
-        generation = parse_generation(slot.location)
+        generation = parse_clock_generation_of_timeline_id(slot.location)
         key = derive_slot_idempotency_key(probe.id, slot.slot, generation)
         for retries in range(probe.retries + 1):
             remaining_s = probe.run_time_limit_ms / 1000 - (monotonic() - started_monotonic)
@@ -140,7 +140,7 @@ class ProbeRunner:
             self._sanitize_text(observation.evidence.excerpt, MAX_EVIDENCE_EXCERPT_CHARS),
         )
         state_updates = {
-            key: self._sanitize_probe_state_name(value) for key, value in observation.state_updates.items()
+            key: self._sanitize_name_in_probe_state(value) for key, value in observation.state_updates.items()
         }
         return ResultToRecord(
             result, evidence, state_updates, observation.rerun_at, observation.transport_reason or observation.reason
@@ -152,7 +152,7 @@ class ProbeRunner:
             return self.mask(subject)
         return self._sanitize_text(subject, MAX_SUBJECT_NAME_CHARS)
 
-    def _sanitize_probe_state_name(self, value: Json) -> Json:
+    def _sanitize_name_in_probe_state(self, value: Json) -> Json:
         """A state's `name` is shown to people, so it is masked as it is in results."""
         if isinstance(value, dict) and isinstance(value.get("name"), str):
             return {**value, "name": self._sanitize_text(value["name"], MAX_SUBJECT_NAME_CHARS)}
@@ -172,7 +172,7 @@ def build_timeout_observation(timeout_ms: int, phase_timer: PhaseTimer) -> Obser
     """A timeout, with the phase that was in progress."""
     phase = phase_timer.current_phase
     error = build_timeout_error(timeout_ms / 1000, phase)
-    progress = phase_timer.evidence
+    progress = phase_timer.attempt_evidence_so_far
     facts = {"timeout": format_duration(timeout_ms), **({} if phase is None else {"phase": phase}), **progress.facts}
     evidence = Evidence(facts, progress.excerpt)
     return Observation(

@@ -197,7 +197,7 @@ class MonitoringService:
         """Run a background task now, and record how it went. Raises nothing."""
         started_at = self.clock()
         try:
-            with task.running(started_at):
+            with task.track_run_in_progress(started_at):
                 await task.run()
         except asyncio.CancelledError:
             return  # the service is stopping
@@ -239,18 +239,18 @@ class MonitoringService:
         async with self._claim_lock:
             returns = self.memory_probing.is_active
             try:
-                self.store_watch.require_no_refusal()
+                self.store_watch.raise_if_store_refuses_writes()
                 if returns and not await self._resume_after_store_absence():
                     return
                 await self._claim_and_start_due_runs()
             except (StoreUnavailableError, WatchdogDatabaseSchemaError):
                 self.claims.store_was_away = True
-                self.memory_probing.note_not_returned()
+                self.memory_probing.note_store_still_away()
                 raise
             finally:
                 self.memory_probing.is_paused = False
             if returns:
-                self.memory_probing.end()
+                self.memory_probing.end_and_forget_runs()
             self.last_claim_at = self.clock()
             for task in self.tasks.values():  # none is overdue because the clock was set forward
                 task.count_from_clock_step(self.claims.watermark.restarted_at, self.last_claim_at)
@@ -271,7 +271,7 @@ class MonitoringService:
         """Store what ran without the store, as of when it returned, and which slots these were. Returns whether every
         member has done so: only then are other slots claimed or recorded as missed."""
         probing = self.memory_probing
-        self._return_clock = return_clock = await probing.note_store_return()
+        self._return_clock = return_clock = await probing.record_gap_and_return_frozen_clock()
         try:
             while len(self._result_buffer):
                 await self.record_results()
@@ -290,7 +290,7 @@ class MonitoringService:
     def buffer_result(self, recorded_result: ResultToRecord) -> None:
         """Take a run's result, to be recorded with the next batch: at once if it is bad or may end something bad."""
         recorded_result = self.network_fault_decider.hold_if_doubtful(recorded_result)
-        self.memory_probing.note_result(recorded_result)
+        self.memory_probing.remember_state_updates_of_result(recorded_result)
         self._result_buffer.add(recorded_result)
         probe, good = recorded_result.result.probe, recorded_result.result.outcome is Outcome.PASS
         listings = recorded_result.result.listings
@@ -303,7 +303,7 @@ class MonitoringService:
 
     async def watch_store(self) -> None:
         """Notify receivers directly while the store is away; afterwards, the absence is a fault of this process."""
-        ended, absence = self.store_watch.noticed, self.store_watch.watch()
+        ended, absence = self.store_watch.noticed, self.store_watch.find_absence_and_log_change()
         if ended and not absence and self.clock() - ended.since >= NOTICE_DELAY_MS:
             self.fault_reporter.record_store_absence(ended.since, ended.error)
         if self.memory_probing.is_active or not self.store_watch.can_claim_slots_in_store():
@@ -337,7 +337,7 @@ class MonitoringService:
             log.error("results_dropped", count=sum(each.count for each in dropped.values()))
             counts = {probe: (each.first_slot, each.timeline, each.count) for probe, each in dropped.items()}
             await self.store_executor.run_write_with_now(partial(record_dropped_results_as_missed, self.claims, counts))
-        timeline = self.claims.watermark.timeline
+        timeline = self.claims.watermark.clock_timeline_id
         if rerun_times := compute_rerun_times(batch, self.probes, timeline):
             await self.store_executor.run_write(partial(self.claims.reschedule_sooner, rerun_times, timeline=timeline))
         await self._notify_of_transitions(transitions)
@@ -376,7 +376,7 @@ class MonitoringService:
             async with asyncio.timeout(1), self._claim_lock:
                 pass
         with suppress(StoreUnavailableError, WatchdogDatabaseSchemaError):  # otherwise the lease ends by itself
-            await self.lease_keeper.leave()
+            await self.lease_keeper.release_lease()
         remediating = (
             [self._remediation_runner.stop(WATCHDOG_SHUTDOWN_GRACE_S)] if self._remediation_runner is not None else []
         )

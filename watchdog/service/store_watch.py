@@ -40,7 +40,8 @@ class StoreAbsence(NamedTuple):
 
 
 class StoreAbsenceDetector:
-    """Judges by the background tasks whether the store is away. `watch` must be called at an interval.
+    """Judges by the background tasks whether the store is away. `find_absence_and_log_change` must be called at an
+    interval.
 
     `read_restart`: when the clock was last set, or 0: what began before that is counted from there.
     """
@@ -48,7 +49,7 @@ class StoreAbsenceDetector:
     def __init__(self, tasks: Mapping[str, BackgroundTask], clock: Clock, read_restart: Clock = lambda: 0):
         self.tasks, self.clock, self._read_restart = tasks, clock, read_restart
         self.noticed: StoreAbsence | None = None
-        """The absence as of the last call of `watch`."""
+        """The absence as of the last call of `find_absence_and_log_change`."""
 
     def find_absence(self) -> StoreAbsence | None:
         """The absence that lasts at present; None: the store works, as far as is known."""
@@ -57,15 +58,15 @@ class StoreAbsenceDetector:
             if task.name not in STORE_WRITING_BACKGROUND_TASK_NAMES and not task.store_damaged:
                 continue
             if task.store_failing_since is not None:
-                since = self._count_from_restart(task.store_failing_since, now)
+                since = self._clamp_start_to_last_clock_step(task.store_failing_since, now)
                 absences.append(StoreAbsence(since, task.last_error, task.store_damaged))
             elif task.running_since is not None:
-                since = self._count_from_restart(task.running_since, now)
+                since = self._clamp_start_to_last_clock_step(task.running_since, now)
                 if now - since > MAX_STORE_SILENCE_MS:
                     absences.append(StoreAbsence(since, STORE_NOT_RESPONDING_ERROR))
         return min(absences, key=lambda absence: (not absence.is_damaged, absence.since), default=None)
 
-    def require_no_refusal(self) -> None:
+    def raise_if_store_refuses_writes(self) -> None:
         """Raise StoreUnavailableError while the store refuses results or check-ins, although it may take claims: the
         watermark would pass slots and deadlines although what decides them is not stored."""
         for name in STORE_WRITING_BACKGROUND_TASK_NAMES:
@@ -80,15 +81,15 @@ class StoreAbsenceDetector:
             return False
         return (
             task.running_since is None
-            or now - self._count_from_restart(task.running_since, now) <= MAX_STORE_SILENCE_MS
+            or now - self._clamp_start_to_last_clock_step(task.running_since, now) <= MAX_STORE_SILENCE_MS
         )
 
-    def _count_from_restart(self, since: int, now: int) -> int:
+    def _clamp_start_to_last_clock_step(self, since: int, now: int) -> int:
         """When something began, or when the clock was set, if that came later. `now`: read before the restart is."""
         restart = self._read_restart()
         return since if restart <= since <= now else restart
 
-    def watch(self) -> StoreAbsence | None:
+    def find_absence_and_log_change(self) -> StoreAbsence | None:
         """The absence, as `find_absence`. Logs that the store does not respond, and that it is back; that it refuses
         is logged by the task that it refuses."""
         absence = self.find_absence()

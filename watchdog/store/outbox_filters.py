@@ -30,11 +30,11 @@ def build_due_outbox_filter(now: int, editing_destinations: Collection[str]) -> 
         earlier.c.seq < outbox.c.seq, earlier.c.state == DeliveryState.WAITING,
         (earlier.c.event != IncidentEvent.CHANGED) | (earlier.c.leased_until > now),
     )  # fmt: skip
-    postponed = build_postponed_outbox_filter(now, editing_destinations)
-    return outbox_is_waiting, outbox.c.due_at <= now, build_unleased_outbox_filter(now), ~blocked, ~postponed
+    held_back = build_held_back_outbox_filter(now, editing_destinations)
+    return outbox_is_waiting, outbox.c.due_at <= now, build_unleased_outbox_filter(now), ~blocked, ~held_back
 
 
-def build_postponed_outbox_filter(now: int, editing_destinations: Collection[str]) -> sa.ColumnElement[bool]:
+def build_held_back_outbox_filter(now: int, editing_destinations: Collection[str]) -> sa.ColumnElement[bool]:
     """Rows that wait although their destination takes messages: it was sent another change or has the group's message,
     which states enough for now."""
     sent = outbox.alias()
@@ -98,13 +98,13 @@ def _build_held_in_group_outbox_filter(now: int, editing_destinations: Collectio
     states_enough = sa.case(
         (outbox.c.destination.in_(editing_destinations), edited_recently), else_=~is_opened | accepts_more
     )
-    waits = has_message & is_open & states_enough & ~build_first_critical_outbox_filter()
+    waits = has_message & is_open & states_enough & ~build_first_critical_of_message_outbox_filter()
     is_being_sent = sa.exists().where(*is_sibling, sibling.c.leased_until > now)
     in_group = sa.exists().where(*is_sibling, sibling.c.incident != outbox.c.incident)
     return in_group & (is_being_sent | waits)
 
 
-def build_first_critical_outbox_filter() -> sa.ColumnElement[bool]:
+def build_first_critical_of_message_outbox_filter() -> sa.ColumnElement[bool]:
     """Rows that report the first critical incident of a message, which has named none so far."""
     sibling, other_incident = outbox.alias(), incidents.alias()
     is_critical = sa.exists().where(

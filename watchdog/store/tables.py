@@ -136,26 +136,26 @@ RESULT_COLUMNS = [column for column in results.c if column.name != "recorded_at"
 """The columns that make a `ProbeResult`, in the order of its fields."""
 END_OF_TIME = 2**62
 _ended_timeline = sa.select(clock_steps.c.valid_until).where(clock_steps.c.ended_timeline == results.c.location)
-is_current_result = sa.or_(
+is_effective_result = sa.or_(
     results.c.slot
     <= sa.select(sa.func.coalesce(sa.func.min(clock_steps.c.valid_until), END_OF_TIME)).scalar_subquery(),
     results.c.slot <= sa.func.coalesce(_ended_timeline.correlate(results).scalar_subquery(), END_OF_TIME),
 )
 """Whether the instant of a row of `results` has not come again after a step of the clock. The first half, which is
 computed once for a query, spares the second where the clock was never set."""
-current_results = sa.select(results).where(is_current_result).subquery("current_results")
+effective_results = sa.select(results).where(is_effective_result).subquery("effective_results")
 """The results that count, on one timeline: their order by slot is that of (clock generation, slot)."""
-CURRENT_RESULT_COLUMNS = [current_results.c[column.name] for column in RESULT_COLUMNS]
+EFFECTIVE_RESULT_COLUMNS = [effective_results.c[column.name] for column in RESULT_COLUMNS]
 _newest_slot = sa.select(sa.func.max(watermarks.c.claimed_until) + MAX_WATERMARK_DISTANCE_MS).where(
     watermarks.c.claimed_until < sa.select(sa.func.max(clock_steps.c.stepped_from)).scalar_subquery()
 )
 newest_results = (
     sa.select(results)
-    .where(is_current_result, results.c.slot <= sa.func.coalesce(_newest_slot.scalar_subquery(), END_OF_TIME))
+    .where(is_effective_result, results.c.slot <= sa.func.coalesce(_newest_slot.scalar_subquery(), END_OF_TIME))
     .subquery("newest_results")
 )
 """The same rows, for a search from the newest one: it need not pass all rows from before a step back. A search for a
-known slot uses `current_results`: SQLite prefers this bound to the slot."""
+known slot uses `effective_results`: SQLite prefers this bound to the slot."""
 
 evidence = Table(
     "evidence", metadata,

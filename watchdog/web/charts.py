@@ -102,7 +102,7 @@ def render_sparkline(values: Sequence[SparklineValue]) -> Markup:
     return out + Markup("</svg>")
 
 
-class FailureCluster(NamedTuple):
+class FailedRunCluster(NamedTuple):
     """Failed runs close together. `start` and `stop` are fractions of the chart's width."""
 
     start: float
@@ -147,7 +147,7 @@ class ChartScale:
 def render_latency_chart(
     p50: Sequence[ChartValue],
     p95: Sequence[ChartValue],
-    failures: Sequence[FailureCluster],
+    failures: Sequence[FailedRunCluster],
     limit: LimitLine | None,
     time_labels: Sequence[str],
     label: str,

@@ -23,11 +23,11 @@ from watchdog.domain.rules import (
     AlertStates,
     advance_alert_state,
     derive_probe_health_state,
-    fold_results,
+    fold_results_into_alert_states,
     missed_run,
     stale,
 )
-from watchdog.domain.rules.engine import derive_incident_id, fold_single_result
+from watchdog.domain.rules.engine import derive_incident_id, fold_result_into_alert_states
 
 KEY = ("availability", "")
 OPENED_FOR = derive_incident_id(PROBE_DATABASE_ID, *KEY, SLOT_INTERVAL_MS)
@@ -197,7 +197,7 @@ SEQUENCES = [
 
 @pytest.mark.parametrize("sequence", SEQUENCES, ids=lambda sequence: sequence.sentence)
 def test_sequences_of_outcomes(sequence: Sequence) -> None:
-    done = fold_results(
+    done = fold_results_into_alert_states(
         alert_policy(sequence.failure_threshold, sequence.success_threshold),
         {},
         0,
@@ -208,7 +208,9 @@ def test_sequences_of_outcomes(sequence: Sequence) -> None:
 
 
 def test_resolved_refers_to_the_incident_that_was_opened() -> None:
-    opening, resolving = fold_results(alert_policy(2, 2), {}, 0, make_results("pffpp"), lambda _: True).transitions
+    opening, resolving = fold_results_into_alert_states(
+        alert_policy(2, 2), {}, 0, make_results("pffpp"), lambda _: True
+    ).transitions
     assert opening.event is IncidentEvent.OPENED
     assert resolving.event is IncidentEvent.RESOLVED
     assert opening.incident == resolving.incident == derive_incident_id(PROBE_DATABASE_ID, *KEY, 2 * SLOT_INTERVAL_MS)
@@ -239,7 +241,7 @@ def test_staleness_opens_and_resolves_at_once_regardless_of_thresholds() -> None
     alert_states: AlertStates = {}
     out: list[IncidentTransition] = []
     advance_alert_state(alert_policy(3, 3), alert_states, SLOT_INTERVAL_MS, stale.build_stale_finding(300_000), out)
-    fold_single_result(alert_policy(3, 3), alert_states, make_result("f", 9), out)
+    fold_result_into_alert_states(alert_policy(3, 3), alert_states, make_result("f", 9), out)
     assert describe_transitions(out) == ["opened stale at 1: no_data", "resolved stale at 9"]
     assert out[0].message == "no result for 5\N{NO-BREAK SPACE}min"
     assert stale.build_not_stale_finding() == Finding(*stale.STALE_ALERT_STATE_KEY, False)
@@ -257,7 +259,7 @@ def test_staleness_opens_and_resolves_at_once_regardless_of_thresholds() -> None
 def test_outcomes_that_resolve_staleness(sentence: str, outcome: str, ends: bool) -> None:
     alert_states: AlertStates = {}
     advance_alert_state(alert_policy(), alert_states, SLOT_INTERVAL_MS, stale.build_stale_finding(300_000), [])
-    fold_single_result(alert_policy(), alert_states, make_result(outcome, 9), [])
+    fold_result_into_alert_states(alert_policy(), alert_states, make_result(outcome, 9), [])
     assert (stale.STALE_ALERT_STATE_KEY not in alert_states) is ends, sentence
 
 
@@ -265,7 +267,7 @@ def test_a_run_of_a_cron_schedule_that_did_not_take_place_does_not_resolve_stale
     alert_states: AlertStates = {}
     advance_alert_state(alert_policy(), alert_states, SLOT_INTERVAL_MS, stale.build_stale_finding(300_000), [])
     result = make_result("m", 9)._replace(reason=missed_run.NOT_RUN_REASON)
-    fold_single_result(alert_policy(), alert_states, result, [])
+    fold_result_into_alert_states(alert_policy(), alert_states, result, [])
     assert alert_states.keys() == {stale.STALE_ALERT_STATE_KEY, (missed_run.ALERT_RULE_NAME, "")}
 
 

@@ -29,15 +29,15 @@ from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.rules import (
     AlertStates,
     evaluate_result_rules,
-    fold_results,
+    fold_results_into_alert_states,
     is_result_bad_by_rule_about_subject,
 )
 from watchdog.domain.rules.engine import (
     build_good_findings_of_vanished_subjects,
     find_listed_subjects,
-    fold_single_result,
+    fold_result_into_alert_states,
 )
-from watchdog.domain.rules.task import McpTaskStatusMeaning, parse_mcp_task_status
+from watchdog.domain.rules.task import McpTaskStatusMeaning, find_meaning_of_mcp_task_status_word
 from watchdog.domain.rules.unreadable_schedule import find_unjudged_job_problem
 
 MIN, HOUR = 60_000, 3_600_000
@@ -375,7 +375,7 @@ def test_for_a_finding_about_one_subject_no_other_is_evaluated(rule: str, bad: b
 def test_a_failure_caused_by_a_task_is_one_incident() -> None:
     row = make_result("f", reason="expectation.failed", message="not ok", tasks={"a": FAILED_TASK, "b": OK_TASK})
     out: list[IncidentTransition] = []
-    fold_single_result(alert_policy(), {}, row, out)
+    fold_result_into_alert_states(alert_policy(), {}, row, out)
     assert describe_transitions(out) == ["opened task[a] at 1: task.failed"]
 
 
@@ -384,7 +384,7 @@ def test_availability_recovers_when_a_task_turns_out_to_be_the_cause() -> None:
         make_result("f", 1),
         make_result("f", 2, reason="expectation.failed", message="not ok", tasks={"a": FAILED_TASK}),
     )
-    done = fold_results(alert_policy(), {}, 0, [refused, explained], lambda _: True)
+    done = fold_results_into_alert_states(alert_policy(), {}, 0, [refused, explained], lambda _: True)
     assert describe_transitions(done.transitions) == [
         "opened availability at 1: http.503",
         "resolved availability at 2",
@@ -455,9 +455,9 @@ UNLISTED = [
 def test_unlisted_subjects(row: UnlistedCase) -> None:
     alert_states: AlertStates = {}
     first = [make_result("p", slot, tasks={"a": FAILED_TASK}) for slot in (0, 1)]
-    opening = fold_results(alert_policy(2, 2, row.tasks), alert_states, -1, first, lambda _: True)
+    opening = fold_results_into_alert_states(alert_policy(2, 2, row.tasks), alert_states, -1, first, lambda _: True)
     assert describe_transitions(opening.transitions) == ["opened task[a] at 1: task.failed"]
-    done = fold_results(
+    done = fold_results_into_alert_states(
         alert_policy(2, 2, row.tasks), alert_states, opening.evaluated_until, row.after_it, lambda _: True
     )
     assert describe_transitions(done.transitions) == row.changes
@@ -475,13 +475,13 @@ def test_an_unlisted_subject_gets_one_good_finding() -> None:
 def test_a_suspect_state_of_an_unlisted_subject_is_dropped() -> None:
     alert_states: AlertStates = {}
     rows = [make_result("p", 1, tasks={"a": FAILED_TASK}), make_result("p", 2, tasks={})]
-    assert fold_results(alert_policy(2, 2), alert_states, 0, rows, lambda _: True).transitions == []
+    assert fold_results_into_alert_states(alert_policy(2, 2), alert_states, 0, rows, lambda _: True).transitions == []
     assert alert_states == {}
 
 
 def test_a_preference_that_is_no_longer_configured_is_gone() -> None:
     rows = [make_result("p", 1, preferences=UNMET), make_result("f", 2), make_result("p", 3)]
-    done = fold_results(alert_policy(), {}, 0, rows, lambda _: True)
+    done = fold_results_into_alert_states(alert_policy(), {}, 0, rows, lambda _: True)
     assert describe_transitions(done.transitions) == [
         "opened preference[x] at 1: preference.failed",
         "opened availability at 2: http.503",
@@ -492,7 +492,7 @@ def test_a_preference_that_is_no_longer_configured_is_gone() -> None:
 
 def test_a_preference_that_was_replaced_by_another_is_gone() -> None:
     rows = [make_result("p", 1, preferences=UNMET), make_result("p", 2, preferences={"y": ""})]
-    done = fold_results(alert_policy(), {}, 0, rows, lambda _: True)
+    done = fold_results_into_alert_states(alert_policy(), {}, 0, rows, lambda _: True)
     assert describe_transitions(done.transitions) == [
         "opened preference[x] at 1: preference.failed",
         "resolved preference[x] at 2: subject.no_longer_listed",
@@ -501,15 +501,19 @@ def test_a_preference_that_was_replaced_by_another_is_gone() -> None:
 
 def test_a_task_that_is_no_longer_required_is_not_missing() -> None:
     alert_states: AlertStates = {}
-    fold_results(alert_policy(tasks={"a": MIN}), alert_states, 0, [make_result("p", 1, tasks={})], lambda _: True)
-    done = fold_results(alert_policy(), alert_states, MIN, [make_result("p", 2, tasks={})], lambda _: True)
+    fold_results_into_alert_states(
+        alert_policy(tasks={"a": MIN}), alert_states, 0, [make_result("p", 1, tasks={})], lambda _: True
+    )
+    done = fold_results_into_alert_states(
+        alert_policy(), alert_states, MIN, [make_result("p", 2, tasks={})], lambda _: True
+    )
     assert describe_transitions(done.transitions) == ["resolved missing[a] at 2: subject.no_longer_listed"]
     assert alert_states == {}
 
 
 def test_a_finding_without_a_listing_is_never_gone() -> None:
     alert_states: AlertStates = {}
-    done = fold_results(
+    done = fold_results_into_alert_states(
         alert_policy(),
         alert_states,
         0,
@@ -526,7 +530,7 @@ FAILED = [failed_job("b")]
 
 def test_a_job_opens_and_resolves_at_once_regardless_of_after_and_recover() -> None:
     rows = [make_result("f", 1, jobs=LATE), make_result("f", 2, jobs=LATE), make_result("p", 3, jobs=[])]
-    done = fold_results(alert_policy(3, 3), {}, 0, rows, lambda _: True)
+    done = fold_results_into_alert_states(alert_policy(3, 3), {}, 0, rows, lambda _: True)
     assert describe_transitions(done.transitions) == [
         "opened job[a] at 1: job.overdue", "resolved job[a] at 3: subject.no_longer_listed"
     ]  # fmt: skip
@@ -535,7 +539,7 @@ def test_a_job_opens_and_resolves_at_once_regardless_of_after_and_recover() -> N
 def test_each_job_has_its_own_incident() -> None:
     both = [*LATE, *FAILED]
     rows = [make_result("f", 1, jobs=LATE), make_result("f", 2, jobs=both), make_result("f", 3, jobs=FAILED)]
-    done = fold_results(alert_policy(), {}, 0, rows, lambda _: True)
+    done = fold_results_into_alert_states(alert_policy(), {}, 0, rows, lambda _: True)
     assert describe_transitions(done.transitions) == [
         "opened job[a] at 1: job.overdue",
         "opened job[b] at 2: job.failed",
@@ -550,7 +554,7 @@ def test_a_source_that_cannot_be_read_is_no_evidence_about_its_jobs() -> None:
         make_result("e", 3),
         make_result("m", 4),
     ]
-    done = fold_results(alert_policy(), {}, 0, rows, lambda _: True)
+    done = fold_results_into_alert_states(alert_policy(), {}, 0, rows, lambda _: True)
     assert describe_transitions(done.transitions) == [
         "opened job[a] at 1: job.overdue",
         "opened availability at 2: broker.unreachable",
@@ -601,7 +605,7 @@ def test_a_job_whose_schedule_is_configured_under_its_name_needs_no_readable_one
     ],
 )
 def test_status_words_are_read_in_any_spelling(status: str, meaning: McpTaskStatusMeaning | None) -> None:
-    assert parse_mcp_task_status(status) is meaning
+    assert find_meaning_of_mcp_task_status_word(status) is meaning
 
 
 def test_a_job_is_judged_at_the_instant_of_the_listing_not_of_the_slot() -> None:

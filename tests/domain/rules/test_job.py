@@ -16,7 +16,7 @@ from watchdog.domain.rules.job import (
     is_heartbeat_incident,
     judge_job_facts,
     judge_listed_job,
-    merge_saved_job_state,
+    merge_job_facts_and_saved_state,
     update_and_judge_job,
 )
 from watchdog.domain.schedule import CronSchedule
@@ -233,31 +233,31 @@ def test_the_run_after_one_that_has_just_checked_in_is_expected_next() -> None:
 
 
 def test_facts_that_the_source_no_longer_reports_are_kept() -> None:
-    facts, state = merge_saved_job_state(
+    facts, state = merge_job_facts_and_saved_state(
         ScheduledJobFacts("backup", **NIGHTLY, **HEALTHY), ScheduledJobLimits(), None, NOON
     )
     assert state == SavedScheduledJobState("0 3 * * * UTC", NOON, facts.last_start, facts.last_end, facts.last_ok, HOUR)
-    later, still = merge_saved_job_state(
+    later, still = merge_job_facts_and_saved_state(
         ScheduledJobFacts("backup", **NIGHTLY), ScheduledJobLimits(), state, NOON + HOUR
     )
     assert still == state
     assert (later.last_start, later.last_end, later.duration) == (facts.last_start, facts.last_end, HOUR)
     ends_only = ScheduledJobFacts("backup", **NIGHTLY, **{**HEALTHY, "last_start": None})
-    assert merge_saved_job_state(ends_only, ScheduledJobLimits(), state, NOON + HOUR)[1] == state
+    assert merge_job_facts_and_saved_state(ends_only, ScheduledJobLimits(), state, NOON + HOUR)[1] == state
 
 
 def test_the_newest_facts_are_stored() -> None:
-    facts, state = merge_saved_job_state(
+    facts, state = merge_job_facts_and_saved_state(
         ScheduledJobFacts("backup", running_since=NOON, last_ok=NOON - DAY), ScheduledJobLimits(), None, NOON
     )
     assert (facts.last_start, state.last_start, state.last_ok) == (NOON, NOON, NOON - DAY)
-    facts, state = merge_saved_job_state(ScheduledJobFacts("backup"), ScheduledJobLimits(), state, NOON)
+    facts, state = merge_job_facts_and_saved_state(ScheduledJobFacts("backup"), ScheduledJobLimits(), state, NOON)
     assert (facts.last_start, state.last_start, state.last_ok) == (NOON, NOON, NOON - DAY)
-    _, state = merge_saved_job_state(
+    _, state = merge_job_facts_and_saved_state(
         ScheduledJobFacts("backup", last_ok=NOON, last_end=NOON, duration=5), ScheduledJobLimits(), state, NOON
     )
     assert (state.last_ok, state.duration) == (NOON, 5)
-    _, state = merge_saved_job_state(
+    _, state = merge_job_facts_and_saved_state(
         ScheduledJobFacts("backup", last_end=NOON, duration=7), ScheduledJobLimits(), state, NOON
     )
     assert state.duration == 7
@@ -287,20 +287,24 @@ FAILED: dict[str, Any] = {"last_end": NOON - DAY, "failures": 2, "error": "disk 
 def test_failures_are_counted_up_to_the_newest_known_end(
     first: dict[str, Any], then: dict[str, Any], expected: tuple[int, str]
 ) -> None:
-    _, state = merge_saved_job_state(ScheduledJobFacts("backup", **first), ScheduledJobLimits(), None, NOON)
-    facts, still = merge_saved_job_state(ScheduledJobFacts("backup", **then), ScheduledJobLimits(), state, NOON)
+    _, state = merge_job_facts_and_saved_state(ScheduledJobFacts("backup", **first), ScheduledJobLimits(), None, NOON)
+    facts, still = merge_job_facts_and_saved_state(
+        ScheduledJobFacts("backup", **then), ScheduledJobLimits(), state, NOON
+    )
     assert (facts.failures, facts.error) == expected
     assert still.failures == expected[0]
 
 
 @pytest.mark.parametrize("facts", [ScheduledJobFacts("backup"), ScheduledJobFacts("backup", enabled=False, **NIGHTLY)])
 def test_a_job_without_an_enabled_schedule_has_no_schedule_text(facts: ScheduledJobFacts) -> None:
-    assert merge_saved_job_state(facts, ScheduledJobLimits(), None, NOON)[1].schedule_text == ""
+    assert merge_job_facts_and_saved_state(facts, ScheduledJobLimits(), None, NOON)[1].schedule_text == ""
 
 
 def test_runs_are_expected_from_the_edit_of_a_schedule_on() -> None:
-    _, state = merge_saved_job_state(ScheduledJobFacts("backup", **NIGHTLY), ScheduledJobLimits(), None, FIRST_SEEN_AT)
-    facts, edited = merge_saved_job_state(
+    _, state = merge_job_facts_and_saved_state(
+        ScheduledJobFacts("backup", **NIGHTLY), ScheduledJobLimits(), None, FIRST_SEEN_AT
+    )
+    facts, edited = merge_job_facts_and_saved_state(
         ScheduledJobFacts("backup", cron="0 11 * * *"), ScheduledJobLimits(), state, NOON
     )
     assert edited.expected_from == NOON
@@ -308,10 +312,10 @@ def test_runs_are_expected_from_the_edit_of_a_schedule_on() -> None:
 
 
 def test_runs_of_an_enabled_job_are_expected_from_then_on() -> None:
-    _, state = merge_saved_job_state(
+    _, state = merge_job_facts_and_saved_state(
         ScheduledJobFacts("backup", **NIGHTLY, last_start=FIRST_SEEN_AT), ScheduledJobLimits(), None, FIRST_SEEN_AT
     )
-    facts, again = merge_saved_job_state(
+    facts, again = merge_job_facts_and_saved_state(
         ScheduledJobFacts("backup", **NIGHTLY, schedule_since=NOON - HOUR), ScheduledJobLimits(), state, NOON
     )
     assert (facts.last_start, again.expected_from) == (FIRST_SEEN_AT, NOON - HOUR)
@@ -321,10 +325,10 @@ def test_runs_of_an_enabled_job_are_expected_from_then_on() -> None:
 
 def test_runs_are_expected_since_the_source_has_the_schedule() -> None:
     facts = ScheduledJobFacts("backup", **NIGHTLY, last_start=NOON - 33 * HOUR, schedule_since=NOON - 33 * HOUR)
-    facts, state = merge_saved_job_state(facts, ScheduledJobLimits(), None, NOON)
+    facts, state = merge_job_facts_and_saved_state(facts, ScheduledJobLimits(), None, NOON)
     assert state.expected_from == NOON - 33 * HOUR
     assert evaluate(facts, ScheduledJobLimits(), state.expected_from, NOON).reason == "job.overdue"
-    later, edited = merge_saved_job_state(facts._replace(cron="0 4 * * *"), ScheduledJobLimits(), state, NOON)
+    later, edited = merge_job_facts_and_saved_state(facts._replace(cron="0 4 * * *"), ScheduledJobLimits(), state, NOON)
     assert edited.expected_from == NOON
     assert evaluate(later, ScheduledJobLimits(), edited.expected_from, NOON).reason == ""
 
@@ -398,12 +402,14 @@ def test_an_old_lost_run_does_not_hide_a_later_one() -> None:
 
 
 def test_a_failure_without_a_known_end_holds_while_the_next_run_is_in_progress() -> None:
-    _, state = merge_saved_job_state(
+    _, state = merge_job_facts_and_saved_state(
         ScheduledJobFacts("backup", failures=1, error="x"), ScheduledJobLimits(), None, NOON
     )
-    facts, _ = merge_saved_job_state(ScheduledJobFacts("backup", running_since=NOON), ScheduledJobLimits(), state, NOON)
+    facts, _ = merge_job_facts_and_saved_state(
+        ScheduledJobFacts("backup", running_since=NOON), ScheduledJobLimits(), state, NOON
+    )
     assert facts.failures == 1
-    first, _ = merge_saved_job_state(
+    first, _ = merge_job_facts_and_saved_state(
         ScheduledJobFacts("backup", running_since=NOON, failures=2), ScheduledJobLimits(), None, NOON
     )
     assert first.failures == 2
@@ -418,32 +424,34 @@ def test_a_failure_without_a_known_end_holds_while_the_next_run_is_in_progress()
 )
 def test_nothing_is_left_of_a_run_that_its_source_has_corrected(sentence: str, corrected: dict[str, Any]) -> None:
     saved = SavedScheduledJobState("", NOON, NOON, NOON, NOON, duration=HOUR)
-    _, state = merge_saved_job_state(ScheduledJobFacts("backup", **corrected), ScheduledJobLimits(), saved, NOON)
+    _, state = merge_job_facts_and_saved_state(
+        ScheduledJobFacts("backup", **corrected), ScheduledJobLimits(), saved, NOON
+    )
     assert state == SavedScheduledJobState("", NOON, **corrected), sentence
 
 
 def test_failures_that_the_source_has_corrected_do_not_count_beside_a_lost_run() -> None:
     saved = SavedScheduledJobState("", NOON, NOON - HOUR, NOON - HOUR, NOON - 3 * HOUR, failures=2)
     facts = ScheduledJobFacts("backup", last_end=NOON - 5 * HOUR, last_ok=NOON - 5 * HOUR, lost_since=NOON - 6 * HOUR)
-    assert merge_saved_job_state(facts, ScheduledJobLimits(), saved, NOON)[0].lost_failures == 1
+    assert merge_job_facts_and_saved_state(facts, ScheduledJobLimits(), saved, NOON)[0].lost_failures == 1
 
 
 def test_a_lost_run_that_its_source_hides_for_a_while_is_not_lost_again() -> None:
     lost = ScheduledJobFacts("backup", last_end=NOON, last_ok=NOON, lost_since=NOON - HOUR)
     state, counts = None, []
     for listed in (lost, lost._replace(lost_since=None), lost, lost._replace(lost_since=NOON - MIN)):
-        facts, state = merge_saved_job_state(listed, ScheduledJobLimits(), state, NOON)
+        facts, state = merge_job_facts_and_saved_state(listed, ScheduledJobLimits(), state, NOON)
         counts.append(facts.lost_failures)
     assert counts == [1, 0, 0, 1]
 
 
 @pytest.mark.parametrize("ends", [{"last_end": NOON - 3 * DAY, "duration": 5}, {}])
 def test_an_older_run_does_not_replace_a_newer_one(ends: dict[str, Any]) -> None:
-    _, state = merge_saved_job_state(
+    _, state = merge_job_facts_and_saved_state(
         ScheduledJobFacts("backup", **NIGHTLY, **HEALTHY), ScheduledJobLimits(), None, NOON
     )
     older = ScheduledJobFacts("backup", **NIGHTLY, last_start=NOON - 3 * DAY, **ends)
-    _, still = merge_saved_job_state(older, ScheduledJobLimits(), state, NOON)
+    _, still = merge_job_facts_and_saved_state(older, ScheduledJobLimits(), state, NOON)
     assert still == state
 
 

@@ -17,8 +17,8 @@ from watchdog.domain.probe_state import (
 )
 from watchdog.domain.rules.queue import (
     EvaluatedQueueThreshold,
-    build_evaluated_queue_thresholds,
     build_queue_threshold_breach_problem,
+    evaluate_queue_thresholds,
 )
 from watchdog.domain.uptime_clock import DowntimeGaps
 
@@ -44,7 +44,7 @@ def run_polls(
         if polled is None:
             continue
         stats, now = polled, NOON + minutes * MIN
-        (state,) = build_evaluated_queue_thresholds([limit], stats, records, now)
+        (state,) = evaluate_queue_thresholds([limit], stats, records, now)
         stored = json.loads(json.dumps(queue_threshold_records_to_json([state.record])))
         records = queue_threshold_records_from_json(stored)
         assert records == {limit.metric: state.record}
@@ -241,10 +241,8 @@ def test_an_empty_queue_is_not_stalled() -> None:
 
 
 def test_a_changed_threshold_starts_a_new_period() -> None:
-    (before,) = build_evaluated_queue_thresholds([QueueThreshold("waiting", 100, 10 * MIN)], waiting(240), {}, NOON)
-    (after,) = build_evaluated_queue_thresholds(
-        [MANY_FOR_LONG], waiting(240), {"waiting": before.record}, NOON + 10 * MIN
-    )
+    (before,) = evaluate_queue_thresholds([QueueThreshold("waiting", 100, 10 * MIN)], waiting(240), {}, NOON)
+    (after,) = evaluate_queue_thresholds([MANY_FOR_LONG], waiting(240), {"waiting": before.record}, NOON + 10 * MIN)
     assert after.record.breached_since == NOON + 10 * MIN
 
 
@@ -294,5 +292,5 @@ def test_thresholds_after_a_gap(
     since: int | None,
 ) -> None:
     record = QueueThresholdRecord(limit, NOON)._replace(**changes)
-    (state,) = build_evaluated_queue_thresholds([limit], stats, {limit.metric: record}, NOON + at * MIN, gaps)
+    (state,) = evaluate_queue_thresholds([limit], stats, {limit.metric: record}, NOON + at * MIN, gaps)
     assert state.record.breached_since == (None if since is None else NOON + since * MIN), sentence

@@ -9,7 +9,7 @@ import pytest
 from tests.support.builders import PROBE_DATABASE_ID, alert_policy, make_result
 from watchdog.domain.model import IncidentTransition, SubjectListing, WatchdogFaultFacts
 from watchdog.domain.rules import AlertStates, service
-from watchdog.domain.rules.engine import fold_single_result
+from watchdog.domain.rules.engine import fold_result_into_alert_states
 
 NOW = 1_700_000_100_000
 MINUTE_MS = 60_000
@@ -31,7 +31,7 @@ ROWS = [
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.sentence)
 def test_a_destination(row: Row) -> None:
-    subject = service.build_destination_subject("oncall/slack")
+    subject = service.build_destination_finding_subject("oncall/slack")
     result = make_result("p", 1)._replace(listings={"service": SubjectListing(NOW, {subject: row.facts})})
     (finding,) = service.evaluate_result(alert_policy(), result)
     assert (finding.rule, finding.subject, finding.bad) == ("service", "receiver oncall/slack", row.is_bad)
@@ -54,13 +54,13 @@ def test_each_receiver_is_a_subject_that_opens_and_resolves_by_itself() -> None:
     out: list[IncidentTransition] = []
     for slot, (slack, email) in enumerate([("f", "."), ("f", "f"), (".", "f"), (".", ".")], 1):
         subjects = {
-            service.build_destination_subject(name): WatchdogFaultFacts(NOW, given_up=True)
+            service.build_destination_finding_subject(name): WatchdogFaultFacts(NOW, given_up=True)
             if state == "f"
             else WatchdogFaultFacts(None)
             for name, state in (("oncall/slack", slack), ("ops/email", email))
         }
         result = make_result("p", slot)._replace(listings={"service": SubjectListing(NOW, subjects)})
-        fold_single_result(alert_policy(3, 3), states, result, out)
+        fold_result_into_alert_states(alert_policy(3, 3), states, result, out)
     assert [(t.event.value, t.subject, t.probe) for t in out] == [
         ("opened", "receiver oncall/slack", PROBE_DATABASE_ID),
         ("opened", "receiver ops/email", PROBE_DATABASE_ID),
@@ -113,7 +113,7 @@ def test_the_configurations_of_processes(sentence: str, facts: WatchdogFaultFact
     "facts", [WatchdogFaultFacts(None), WatchdogFaultFacts(NOW - 60_000, error="2,000 runs were in progress")]
 )
 def test_a_fault_of_a_process(facts: WatchdogFaultFacts, member: str) -> None:
-    subject = service.build_process_fault_subject("overload", member)
+    subject = service.build_process_fault_finding_subject("overload", member)
     result = make_result("p", 1)._replace(listings={"service": SubjectListing(NOW, {subject: facts})})
     (finding,) = service.evaluate_result(alert_policy(), result)
     assert (finding.subject, finding.bad) == (subject, facts.failing_since is not None)

@@ -319,7 +319,7 @@ def test_every_scheme_is_accepted(scheme: str) -> None:
     probe = canary_probe(
         {"pgboss": {"url": f"{scheme}://u:hush@db.example:5433/app?sslmode=require", "queue": "report"}}
     )
-    assert (probe.target, probe.endpoint) == ("postgresql://db.example:5433/app, queue report", "db.example")
+    assert (probe.target, probe.network_endpoint) == ("postgresql://db.example:5433/app, queue report", "db.example")
 
 
 @pytest.mark.parametrize("schema", ['a"b', "a.b", "", "1st", "a%sb"])

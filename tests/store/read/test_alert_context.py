@@ -208,7 +208,7 @@ def test_recent_runs_are_the_newest_without_missed_slots(database: Database) -> 
 def test_a_long_incident_is_counted_without_evaluating_all_of_it(
     database: Database, monkeypatch: pytest.MonkeyPatch, rule: str
 ) -> None:
-    monkeypatch.setattr(alert_context, "MAX_RESULTS_REEVALUATED_FOR_ALERT", 5)
+    monkeypatch.setattr(alert_context, "MAX_RESULTS_REEVALUATED_TO_COUNT_BAD", 5)
     harness = StoreHarness(database, [make_registered_probe(failure_threshold=1)])
     bad = {"availability": "fail", "preference": "pass", "no_verdict": "error"}[rule]
     preferences = {"x": "x is false"} if rule == "preference" else None

@@ -172,10 +172,10 @@ def test_incidents_are_counted_by_probe(connection: sa.Connection) -> None:
 
 
 def test_the_latest_results_are_listed_oldest_first_up_to_a_count(connection: sa.Connection) -> None:
-    runs = history.load_latest_results(connection, [1, 2], 3)
+    runs = history.load_last_results_by_probe(connection, [1, 2], 3)
     assert [run.outcome for run in runs[1]] == [Outcome.FAIL, Outcome.ERROR, Outcome.MISSED]
     assert runs[2] == []
-    assert len(history.load_latest_results(connection, [1], 40)[1]) == 8
+    assert len(history.load_last_results_by_probe(connection, [1], 40)[1]) == 8
 
 
 def test_results_page_by_slot_and_by_outcome(connection: sa.Connection) -> None:
@@ -187,7 +187,7 @@ def test_results_page_by_slot_and_by_outcome(connection: sa.Connection) -> None:
 
 
 def test_result_details_have_evidence_where_it_was_stored(connection: sa.Connection) -> None:
-    details = history.load_result_details(connection, 1, [NOW - 4 * MINUTE_MS, NOW - 10 * MINUTE_MS, 5])
+    details = history.load_results_with_evidence(connection, 1, [NOW - 4 * MINUTE_MS, NOW - 10 * MINUTE_MS, 5])
     assert sorted(details) == [NOW - 10 * MINUTE_MS, NOW - 4 * MINUTE_MS]
     assert details[NOW - 4 * MINUTE_MS].evidence == Evidence({"status": 503}, "no")
     assert details[NOW - 10 * MINUTE_MS].evidence is None

@@ -16,7 +16,7 @@ from tests.support.store import (
 from watchdog.store.tables import results, schedule
 from watchdog.store.write.absences import (
     STORE_ABSENCE_FAULT_NAME,
-    ProbeRunsWithoutStore,
+    ProbeSlotsRunWithoutStore,
     advance_schedules_past_runs_without_store,
     load_processes_not_back_from_store_absence,
     record_dropped_results_as_missed,
@@ -40,7 +40,7 @@ def test_the_schedule_goes_on_after_the_last_run(first: StoreHarness) -> None:
         first.record_results(make_result(probe, MINUTES[n], previous_slot=MINUTES[n - 1]), now=MINUTES[8])
     advance_schedules_past_runs_without_store(
         first.slot_claimer,
-        {probe: ProbeRunsWithoutStore(MINUTES[4], MINUTES[7], LOCATION, frozenset({MINUTES[7]}))},
+        {probe: ProbeSlotsRunWithoutStore(MINUTES[4], MINUTES[7], LOCATION, frozenset({MINUTES[7]}))},
         MINUTES[8],
     )
     (row,) = first.select_rows(schedule)
@@ -60,7 +60,7 @@ def test_a_probe_that_another_process_has_claimed_since_is_left_alone(
     second.claim_slots(MINUTES[9])
     before = second.select_rows(schedule)
     advance_schedules_past_runs_without_store(
-        first.slot_claimer, {probe: ProbeRunsWithoutStore(MINUTES[4], MINUTES[7], LOCATION)}, MINUTES[9]
+        first.slot_claimer, {probe: ProbeSlotsRunWithoutStore(MINUTES[4], MINUTES[7], LOCATION)}, MINUTES[9]
     )
     assert second.select_rows(schedule) == before
 

@@ -121,7 +121,7 @@ def test_slots_on_either_side_of_a_gap_are_counted(database: Database) -> None:
         database, [make_registered_probe(schedule=IntervalSchedule(TEN_SECONDS_MS), lateness_ms=5_000)]
     )
     harness.advance_watermark(START_AT + 25_000)  # 10 and 20 were skipped without a gap; then a gap until 75
-    harness.watermark.detect_gap(START_AT + 75_000)
+    harness.watermark.record_downtime_gap(START_AT + 75_000)
     harness.advance_watermark(START_AT + 98_000)
     assert harness.claim_slots(START_AT + 98_000) == [], "90 is 8 s late, 100 is 2 s ahead"
     assert missed_rows(harness) == [(10_000, "missed.skipped", 4)], "10, 20, 80 and 90; 30 to 70 were in the gap"

@@ -15,7 +15,7 @@ from tests.support.store import (
     make_registered_probe,
     make_result,
 )
-from watchdog.domain.clock_steps import format_timeline, parse_generation
+from watchdog.domain.clock_steps import build_clock_timeline_id, parse_clock_generation_of_timeline_id
 from watchdog.domain.formatting import DAY_MS, HOUR_MS
 from watchdog.domain.heartbeat import HEARTBEAT_STATE_KEY, HeartbeatState
 from watchdog.domain.model import IncidentEvent, Outcome
@@ -26,7 +26,7 @@ from watchdog.store.codec import decode_nullable_json, encode_storable_json
 from watchdog.store.database import Database
 from watchdog.store.errors import ClockSteppedError
 from watchdog.store.read.alert_context import load_alert_message_context
-from watchdog.store.read.history import list_incident_intervals, load_latest_results
+from watchdog.store.read.history import list_incident_intervals, load_last_results_by_probe
 from watchdog.store.read.status import list_incidents, list_probe_statuses
 from watchdog.store.tables import (
     clock_steps,
@@ -64,14 +64,14 @@ class SteppingProcess(SimulatedProcess):
         self.now += distance
         step = adopt_clock_step(self.harness.database, LOCATION, generation=watermark.generation, to=self.now, now=now)
         assert step is not None
-        watermark.enter_generation()
+        watermark.follow_database_clock_generation()
         self.in_flight = [(at + distance, result) for at, result in self.in_flight]
         return self.now
 
     def slots(self, probe: int) -> list[tuple[int, int]]:
         """(generation, slot) of the runs of a probe, in order."""
         rows = self.harness.select_rows(results, results.c.probe == probe, results.c.outcome != Outcome.MISSED)
-        return sorted((parse_generation(row["location"]), row["slot"]) for row in rows)
+        return sorted((parse_clock_generation_of_timeline_id(row["location"]), row["slot"]) for row in rows)
 
     @property
     def incidents(self) -> list[tuple[int, str]]:
@@ -248,13 +248,13 @@ def test_pages_show_the_newest_results_after_a_step_back(database: Database) -> 
     to = process.step(-5 * INTERVAL_MS)
     process.run(to + 2 * INTERVAL_MS)
     with database.open_read_transaction() as connection:
-        latest = load_latest_results(connection, [process.first], 4)[process.first]
+        latest = load_last_results_by_probe(connection, [process.first], 4)[process.first]
         (status, *_) = list_probe_statuses(connection)
     newest = [slot for generation, slot in process.slots(process.first) if generation == 1]
     assert [row.slot for row in latest][-len(newest) :] == newest
     assert latest[0].slot < to < latest[-1].slot
     assert status.latest_result is not None
-    assert status.latest_result.location == format_timeline(LOCATION, 1)
+    assert status.latest_result.location == build_clock_timeline_id(LOCATION, 1)
 
 
 def test_hours_that_come_again_are_rolled_up_again(database: Database) -> None:
@@ -263,7 +263,9 @@ def test_hours_that_come_again_are_rolled_up_again(database: Database) -> None:
 
     def record(first: int, count: int) -> None:
         for slot in range(first, first + count * INTERVAL_MS, INTERVAL_MS):
-            harness.record_results(make_result(process.first, slot, location=harness.watermark.timeline), now=slot)
+            harness.record_results(
+                make_result(process.first, slot, location=harness.watermark.clock_timeline_id), now=slot
+            )
         process.now = slot
         while roll_up_hours(database, process.now):
             pass
@@ -330,9 +332,9 @@ def test_another_process_follows(databases: DatabasePair) -> None:
     assert process.harness.select_row(watermarks)["claimed_until"] == to, "the old time moves nothing"
     assert adopt_clock_step(databases.second, LOCATION, generation=0, to=to) is None, "each step is adopted once"
     assert len(process.harness.select_rows(clock_steps)) == 1
-    other.watermark.enter_generation()
+    other.watermark.follow_database_clock_generation()
     assert {slot.location for slot in other.claim_slots(other.select_rows(schedule)[0]["next_due"])} == {
-        format_timeline(LOCATION, 1)
+        build_clock_timeline_id(LOCATION, 1)
     }
 
 
@@ -342,7 +344,7 @@ def test_a_process_that_starts_later_is_in_the_generation_of_the_database(databa
     to = process.step(-2 * HOUR_MS)
     other = StoreHarness(database, list(process.harness.registry.values()), now=to, create_schema=False)
     assert {slot.location for slot in other.claim_slots(other.select_rows(schedule)[0]["next_due"])} == {
-        format_timeline(LOCATION, 1)
+        build_clock_timeline_id(LOCATION, 1)
     }
     assert other.watermark.restarted_at == to
 

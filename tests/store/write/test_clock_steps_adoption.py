@@ -8,7 +8,7 @@ import pytest
 
 from tests.store.write.test_clock_steps import SteppingProcess, replays
 from tests.support.store import INTERVAL_MS, LOCATION, START_AT, make_registered_probe, make_result
-from watchdog.domain.clock_steps import format_timeline
+from watchdog.domain.clock_steps import build_clock_timeline_id
 from watchdog.domain.formatting import DAY_MS, HOUR_MS
 from watchdog.domain.model import Outcome
 from watchdog.domain.rules import missed_run
@@ -56,7 +56,7 @@ def test_a_step_forward_skips_what_was_due_and_not_claimed(database: Database) -
     start, to = process.now, process.step(HOUR_MS)
     process.run(to + 5 * INTERVAL_MS)
     gaps = {(row["location"], row["ended_at"]) for row in process.harness.select_rows(downtime)}
-    assert gaps == {(LOCATION, start), (format_timeline(LOCATION, 1), to)}
+    assert gaps == {(LOCATION, start), (build_clock_timeline_id(LOCATION, 1), to)}
     (skipped,) = process.harness.select_rows(results, results.c.outcome == Outcome.MISSED, results.c.probe == cron)
     assert (skipped["reason"], skipped["slot_count"]) == ("missed.clock_step", 9)
     assert replays(process)

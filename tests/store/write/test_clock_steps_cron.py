@@ -13,7 +13,7 @@ from watchdog.domain.rules import missed_run, stale
 from watchdog.domain.schedule import CronSchedule
 from watchdog.store.database import Database
 from watchdog.store.tables import incidents, results, schedule
-from watchdog.store.write.clock_steps import SKIPPED_REASON
+from watchdog.store.write.clock_steps import MISSED_BECAUSE_OF_CLOCK_STEP_REASON
 
 PERIOD_MS = 2 * MINUTE_MS
 TENTH_MS = PERIOD_MS // 10
@@ -41,7 +41,7 @@ def test_a_probe_whose_slots_have_run_is_not_stale(database: Database) -> None:
     to = process.step(-50 * TENTH_MS)
     process.run(newest + 2 * PERIOD_MS)
     assert process.incidents == []
-    started = slots_of(process, results.c.reason == missed_run.ALREADY_STARTED_REASON)
+    started = slots_of(process, results.c.reason == missed_run.CRON_SLOT_ALREADY_STARTED_REASON)
     assert started == list(range(CRON.find_next_slot_after(to), newest + 1, PERIOD_MS))
     ran = [slot for generation, slot in process.slots(process.first) if generation == 1]
     assert ran[0] == newest + PERIOD_MS
@@ -71,7 +71,7 @@ def test_a_run_in_flight_is_not_started_again(database: Database) -> None:
     process.step(-6 * SECOND_MS)
     process.run(slot + PERIOD_MS + TENTH_MS)
     assert process.slots(process.first).count((1, slot)) == 0
-    assert slots_of(process, results.c.reason == missed_run.ALREADY_STARTED_REASON) == [slot]
+    assert slots_of(process, results.c.reason == missed_run.CRON_SLOT_ALREADY_STARTED_REASON) == [slot]
     assert process.incidents == []
 
 
@@ -142,7 +142,7 @@ def test_slots_that_ran_before_the_step_are_not_reported_as_not_run(database: Da
     process.run(process.now + 20 * TENTH_MS)
     assert process.incidents == []
     assert slots_of(process, results.c.reason == missed_run.NOT_RUN_REASON) == []
-    rows = process.harness.select_rows(results, results.c.reason == missed_run.ALREADY_STARTED_REASON)
+    rows = process.harness.select_rows(results, results.c.reason == missed_run.CRON_SLOT_ALREADY_STARTED_REASON)
     assert sum(row["slot_count"] for row in rows) == 6
     assert replays(process)
 
@@ -164,17 +164,17 @@ def test_a_step_of_ten_years_counts_some_of_the_skipped_slots(database: Database
     process = start(database)
     process.run(START_AT + TENTH_MS)
     process.step(10 * 365 * DAY_MS)
-    (row,) = process.harness.select_rows(results, results.c.reason == SKIPPED_REASON)
+    (row,) = process.harness.select_rows(results, results.c.reason == MISSED_BECAUSE_OF_CLOCK_STEP_REASON)
     assert row["slot_count"] == 1_000
 
 
 def test_a_rerun_time_of_the_ended_generation_is_ignored(database: Database) -> None:
     process = start(database)
     process.run(FIRST + 3 * PERIOD_MS)
-    ended = process.harness.watermark.timeline
+    ended = process.harness.watermark.clock_timeline_id
     to = process.step(36 * PERIOD_MS)
     claimer = process.harness.slot_claimer
     claimer.reschedule_sooner({process.first: to - 30 * PERIOD_MS}, timeline=ended)
     assert process.harness.select_row(schedule)["next_due"] == CRON.find_next_slot_after(to)
-    claimer.reschedule_sooner({process.first: to + SECOND_MS}, timeline=process.harness.watermark.timeline)
+    claimer.reschedule_sooner({process.first: to + SECOND_MS}, timeline=process.harness.watermark.clock_timeline_id)
     assert process.harness.select_row(schedule)["next_due"] == to + SECOND_MS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.store.write.test_clock_steps import SteppingProcess, replays
 from tests.support.store import INTERVAL_MS, START_AT, make_registered_probe
-from watchdog.domain.clock_steps import parse_generation
+from watchdog.domain.clock_steps import parse_clock_generation_of_timeline_id
 from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.model import ClaimedSlot, Outcome, ProbeResult
 from watchdog.domain.own_network import NetworkFaultDecision, apply_network_fault_decision
@@ -20,7 +20,7 @@ def fail_once(process: SteppingProcess) -> ProbeResult:
         process.run(process.now + 1)
     process.failing_probes = ()
     rows = process.harness.select_rows(results, results.c.outcome == Outcome.FAIL)
-    row = max(rows, key=lambda row: parse_generation(row["location"]))
+    row = max(rows, key=lambda row: parse_clock_generation_of_timeline_id(row["location"]))
     return ProbeResult(process.first, row["slot"], row["location"], Outcome.FAIL, row["reason"])
 
 
@@ -46,7 +46,7 @@ def test_a_result_of_the_ended_generation_withdraws_no_failure_in_the_same_slot(
     process.run(process.now + 3 * INTERVAL_MS)
     process.run(process.step(ended.slot - process.now - INTERVAL_MS) + INTERVAL_MS // 2)
     failure = fail_once(process)
-    assert (failure.slot, failure.location) == (ended.slot, process.harness.watermark.timeline)
+    assert (failure.slot, failure.location) == (ended.slot, process.harness.watermark.clock_timeline_id)
     assert not withdraw(process, ended)
     assert withdraw(process, failure)
 

@@ -9,13 +9,13 @@ import pytest
 
 from tests.store.write.test_clock_steps import SteppingProcess, replays
 from tests.support.store import INTERVAL_MS, LOCATION, START_AT, DatabasePair, StoreHarness
-from watchdog.domain.clock_steps import format_timeline
+from watchdog.domain.clock_steps import build_clock_timeline_id
 from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.model import Outcome
 from watchdog.store.errors import ClockSteppedError
 from watchdog.store.tables import metadata, results, schedule, watermarks
 from watchdog.store.write.absences import (
-    ProbeRunsWithoutStore,
+    ProbeSlotsRunWithoutStore,
     advance_schedules_past_runs_without_store,
     record_dropped_results_as_missed,
 )
@@ -50,7 +50,7 @@ class TwoProcesses:
     def step(self, distance: int) -> int:
         """Returns the time of the other process, which has not noticed the step."""
         old_time = self.process.now
-        self.other.watermark.detect_gap(old_time)
+        self.other.watermark.record_downtime_gap(old_time)
         self.process.step(distance)
         return old_time + 1_000
 
@@ -96,7 +96,7 @@ def test_results_that_another_process_has_are_late_once_it_follows(databases: Da
     old_time = processes.step(-2 * HOUR_MS)
     with pytest.raises(ClockSteppedError):
         other.record_results(*running, now=old_time)
-    other.watermark.enter_generation()
+    other.watermark.follow_database_clock_generation()
     other.record_results(*running, now=process.now)
     ids = {(result.probe, result.slot, result.location) for result in running}
     rows = [row for row in process.harness.select_rows(results) if row["late"]]
@@ -112,21 +112,21 @@ def test_slots_that_were_claimed_before_the_step_run(databases: DatabasePair, mo
     process, other = processes.process, processes.other
     process.run(START_AT + 100_000)
     now = max(row["next_due"] for row in process.harness.select_rows(schedule))
-    detect_gap = other.watermark.detect_gap
+    record_downtime_gap = other.watermark.record_downtime_gap
 
     def step_before_watermark_moves(at: int, *, advance: bool = False) -> None:
         if advance:
             process.now = at
             process.step(-2 * HOUR_MS)
-        detect_gap(at, advance=advance)
+        record_downtime_gap(at, advance=advance)
 
-    monkeypatch.setattr(other.watermark, "detect_gap", step_before_watermark_moves)
+    monkeypatch.setattr(other.watermark, "record_downtime_gap", step_before_watermark_moves)
     assert {slot.probe for slot in other.claim_slots(now)} == {*process.harness.database_ids}
 
 
 def test_a_stopped_clock_is_refused_after_a_step(databases: DatabasePair) -> None:
     process = SteppingProcess(databases.first)
-    read_time = process.harness.watermark.stop_clock(process.now)
+    read_time = process.harness.watermark.make_frozen_clock(process.now)
     assert read_time() == process.now
     process.step(-2 * HOUR_MS)
     with pytest.raises(ClockSteppedError):
@@ -141,9 +141,11 @@ def test_another_thread_sees_the_new_timeline_last(databases: DatabasePair) -> N
     to = process.now - 2 * HOUR_MS
     adopt_clock_step(databases.first, LOCATION, generation=0, to=to, now=process.now)
     seen_while_clock_steps = []
-    watermark.enter_generation(lambda: seen_while_clock_steps.append((watermark.restarted_at, watermark.timeline)))
+    watermark.follow_database_clock_generation(
+        lambda: seen_while_clock_steps.append((watermark.restarted_at, watermark.clock_timeline_id))
+    )
     assert seen_while_clock_steps == [(to, LOCATION)]
-    assert watermark.timeline == format_timeline(LOCATION, 1)
+    assert watermark.clock_timeline_id == build_clock_timeline_id(LOCATION, 1)
 
 
 def test_what_was_dropped_before_a_step_stays_in_its_timeline(databases: DatabasePair) -> None:
@@ -160,7 +162,7 @@ def test_what_was_dropped_before_a_step_stays_in_its_timeline(databases: Databas
 def test_a_schedule_is_not_advanced_past_runs_from_before_a_step(databases: DatabasePair, distance: int) -> None:
     process = SteppingProcess(databases.first)
     process.run(START_AT + 250_000)
-    runs = ProbeRunsWithoutStore(START_AT + 300_000, START_AT + 840_000, LOCATION)
+    runs = ProbeSlotsRunWithoutStore(START_AT + 300_000, START_AT + 840_000, LOCATION)
     process.in_flight = []
     process.pause(10 * INTERVAL_MS)
     process.step(distance)
@@ -178,7 +180,7 @@ def test_only_the_adoption_waits_for_other_writes(databases: DatabasePair) -> No
     process.run(START_AT + 100_000)
     adoption = threading.Thread(target=process.step, args=(-2 * HOUR_MS,))
     with databases.second.write_transaction():
-        process.harness.watermark.detect_gap(process.now, advance=True)
+        process.harness.watermark.record_downtime_gap(process.now, advance=True)
         adoption.start()
         adoption.join(0.5)
         assert adoption.is_alive(), "no write of the time before may follow it"

@@ -173,10 +173,10 @@ def test_the_newer_revision_runs_a_probe_that_is_defined_differently(databases: 
     assert claimed_probes(new, SLOT) == {"up"}
     up = old.database_id("up")
     assert old.registry[up].schedule == new.registry[up].schedule == IntervalSchedule(30_000)
-    own = old.membership.status.of(old.membership.member_id)
+    own = old.membership.status.find_process_status(old.membership.member_id)
     assert own is not None
     assert own.superseded_probes == {"up": new.membership.revision}
-    assert new.membership.status.of(new.membership.member_id).superseded_probes == {}  # type: ignore[union-attr] # it lives
+    assert new.membership.status.find_process_status(new.membership.member_id).superseded_probes == {}  # type: ignore[union-attr] # it lives
 
 
 @pytest.mark.parametrize("left_in_order", [True, False])

@@ -310,7 +310,7 @@ def test_deadlines_of_other_configurations_fill_no_batch(databases: DatabasePair
 @pytest.mark.parametrize(("stood_still_ms", "is_gap"), [(MIN_DOWNTIME_GAP_MS, False), (MIN_DOWNTIME_GAP_MS + 1, True)])
 def test_a_watermark_that_does_not_advance_is_a_gap(database: Database, stood_still_ms: int, is_gap: bool) -> None:
     harness = StoreHarness(database, [make_registered_probe()])
-    harness.watermark.detect_gap(START_AT + stood_still_ms)
+    harness.watermark.record_downtime_gap(START_AT + stood_still_ms)
     gaps = [(row["started_at"] - START_AT, row["ended_at"] - START_AT) for row in harness.select_rows(downtime)]
     assert gaps == ([(0, stood_still_ms)] if is_gap else [])
     assert harness.select_row(watermarks)["claimed_until"] == (START_AT + stood_still_ms if is_gap else START_AT)
@@ -321,9 +321,9 @@ def test_another_process_detects_a_gap_within_half_of_its_minimum(databases: Dat
         StoreHarness(databases.first, [make_registered_probe()]),
         StoreHarness(databases.second, [make_registered_probe()], create_schema=False),
     )
-    second.watermark.detect_gap(START_AT + 1)
-    first.watermark.detect_gap(START_AT + MIN_DOWNTIME_GAP_MS + 2_000)
-    second.watermark.detect_gap(START_AT + MIN_DOWNTIME_GAP_MS + 2_001)
+    second.watermark.record_downtime_gap(START_AT + 1)
+    first.watermark.record_downtime_gap(START_AT + MIN_DOWNTIME_GAP_MS + 2_000)
+    second.watermark.record_downtime_gap(START_AT + MIN_DOWNTIME_GAP_MS + 2_001)
     assert (
         second.watermark.uptime_clock.gaps
         == first.watermark.uptime_clock.gaps
@@ -333,8 +333,8 @@ def test_another_process_detects_a_gap_within_half_of_its_minimum(databases: Dat
 
 def test_the_process_that_detects_a_gap_uses_it_at_once(database: Database) -> None:
     harness = StoreHarness(database, [make_registered_probe()])
-    harness.watermark.detect_gap(START_AT + MIN_DOWNTIME_GAP_MS)
-    harness.watermark.detect_gap(START_AT + MIN_DOWNTIME_GAP_MS + 1_000, advance=True)
+    harness.watermark.record_downtime_gap(START_AT + MIN_DOWNTIME_GAP_MS)
+    harness.watermark.record_downtime_gap(START_AT + MIN_DOWNTIME_GAP_MS + 1_000, advance=True)
     assert harness.watermark.uptime_clock.gaps == [(START_AT, START_AT + MIN_DOWNTIME_GAP_MS + 1_000)]
 
 
@@ -348,10 +348,10 @@ def test_a_gap_that_was_not_committed_is_not_used(database: Database) -> None:
     sa.event.listen(database.writer, "commit", fail)
     try:
         with pytest.raises(OSError, match="was lost"):
-            harness.watermark.detect_gap(START_AT + MIN_DOWNTIME_GAP_MS + 1)
+            harness.watermark.record_downtime_gap(START_AT + MIN_DOWNTIME_GAP_MS + 1)
     finally:
         sa.event.remove(database.writer, "commit", fail)
-    harness.watermark.detect_gap(START_AT + MIN_DOWNTIME_GAP_MS + 2)
+    harness.watermark.record_downtime_gap(START_AT + MIN_DOWNTIME_GAP_MS + 2)
     stored = [(row["started_at"], row["ended_at"]) for row in harness.select_rows(downtime)]
     assert harness.watermark.uptime_clock.gaps == stored == [(START_AT, START_AT + MIN_DOWNTIME_GAP_MS + 2)]
 
@@ -363,8 +363,8 @@ def test_gaps_are_loaded_one_after_the_other(databases: DatabasePair) -> None:
     )
     counts = []
     for now in (START_AT + 10_000, START_AT + 30_000, START_AT + 60_000):
-        first.watermark.detect_gap(now)
-        second.watermark.detect_gap(now + 1)
+        first.watermark.record_downtime_gap(now)
+        second.watermark.record_downtime_gap(now + 1)
         counts.append(
             (
                 len(first.watermark.uptime_clock.gaps),
@@ -373,7 +373,7 @@ def test_gaps_are_loaded_one_after_the_other(databases: DatabasePair) -> None:
         )
     assert counts == [(1, True), (2, True), (3, True)]
     third = StoreHarness(databases.first, [make_registered_probe()], create_schema=False, now=START_AT + 60_001)
-    third.watermark.detect_gap(START_AT + 60_002)
+    third.watermark.record_downtime_gap(START_AT + 60_002)
     assert third.watermark.uptime_clock.gaps == [
         (START_AT, START_AT + 10_000), (START_AT + 10_000, START_AT + 30_000), (START_AT + 30_000, START_AT + 60_000)
     ]  # fmt: skip
@@ -382,6 +382,6 @@ def test_gaps_are_loaded_one_after_the_other(databases: DatabasePair) -> None:
 def test_a_clock_that_is_set_back_is_no_gap_and_keeps_the_watermark(database: Database) -> None:
     harness = StoreHarness(database, [make_registered_probe()])
     for now in (START_AT + 3_000, START_AT - 3_600_000):
-        harness.watermark.detect_gap(now, advance=True)
+        harness.watermark.record_downtime_gap(now, advance=True)
     assert harness.select_row(watermarks)["claimed_until"] == START_AT + 3_000
     assert harness.select_rows(downtime) == []

@@ -15,7 +15,7 @@ from tests.support.store import INTERVAL_MS, LOCATION, START_AT, DatabasePair, S
 from watchdog.domain.model import IncidentEvent, IncidentTransition, McpTaskFacts, Outcome, ProbeResult, ResultToRecord
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.rules import AlertPolicy, AlertStates, UptimeClock, stale
-from watchdog.domain.rules.engine import advance_alert_state, fold_single_result
+from watchdog.domain.rules.engine import advance_alert_state, fold_result_into_alert_states
 from watchdog.store.listings import build_results_from_rows
 from watchdog.store.tables import (
     RESULT_COLUMNS,
@@ -165,7 +165,7 @@ def evaluate_naively(harness: StoreHarness, policy: AlertPolicy) -> tuple[AlertS
         if at in stale_after:
             advance_alert_state(policy, states, int(at), stale.build_stale_finding(stale_after[at]), out)
         else:
-            fold_single_result(policy, states, rows[int(at)], out)
+            fold_result_into_alert_states(policy, states, rows[int(at)], out)
     return states, out
 
 

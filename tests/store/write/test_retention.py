@@ -291,7 +291,7 @@ def test_a_group_is_kept_with_its_last_incident(database: Database) -> None:
 
 def test_staleness_events_expire_like_results_and_downtime_like_roll_ups(database: Database) -> None:
     harness = StoreHarness(database, [make_registered_probe()])
-    harness.watermark.detect_gap(START_AT + 10_000)
+    harness.watermark.record_downtime_gap(START_AT + 10_000)
     harness.without_downtime().evaluate_deadlines(START_AT + HOUR_MS)
     assert (len(harness.select_rows(staleness_events)), len(harness.select_rows(downtime))) == (1, 1)
     assert delete_all_expired(database, START_AT + DAY_MS, DAY_MS, 90 * DAY_MS) == 0
@@ -359,7 +359,7 @@ def test_the_newest_result_of_a_probe_stays_after_a_step_back(database: Database
     harness.advance_watermark(START_AT + 2 * INTERVAL_MS)
     process.now = START_AT + 2 * INTERVAL_MS
     later = process.step(300 * DAY_MS) + INTERVAL_MS
-    harness.record_results(make_result(process.first, later, location=harness.watermark.timeline), now=later)
+    harness.record_results(make_result(process.first, later, location=harness.watermark.clock_timeline_id), now=later)
     process.now = later + INTERVAL_MS
     harness.advance_watermark(process.now)
     process.step(-300 * DAY_MS)

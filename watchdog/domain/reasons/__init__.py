@@ -23,10 +23,10 @@ __all__ = [
     "ReasonCatalogueSection",
     "ReasonEntry",
     "build_reason_and_message",
-    "find_reason_entry",
     "find_reason_pattern_problem",
     "generalize_http_status_reason",
     "get_reason_advice",
+    "get_reason_entry",
     "get_reason_family",
     "get_reason_title",
     "is_same_incident_cause",
@@ -57,7 +57,7 @@ def is_same_incident_cause(code: str, other_code: str) -> bool:
     )
 
 
-def find_reason_entry(code: str) -> ReasonEntry:
+def get_reason_entry(code: str) -> ReasonEntry:
     """The entry of a reason. Raises KeyError for a reason that is not in the catalogue."""
     for key in (code, generalize_http_status_reason(code), f"{get_reason_family(code)}.*"):
         if key in REASON_CATALOGUE:
@@ -92,7 +92,7 @@ def find_reason_pattern_problem(pattern: str) -> str:
 
 def _has_reason_entry(code: str) -> bool:
     try:
-        return bool(find_reason_entry(code))
+        return bool(get_reason_entry(code))
     except KeyError:
         return False
 
@@ -100,7 +100,7 @@ def _has_reason_entry(code: str) -> bool:
 def get_reason_title(code: str) -> str:
     """A few words for labels and headings. A reason that another version stored is shown in its own words."""
     try:
-        return find_reason_entry(code).title
+        return get_reason_entry(code).title
     except KeyError:
         return code.replace(".", " ").replace("_", " ").capitalize()
 
@@ -108,12 +108,12 @@ def get_reason_title(code: str) -> str:
 def get_reason_advice(code: str) -> str:
     """What to do about it, in Markdown; empty if there is none."""
     try:
-        return find_reason_entry(code).advice
+        return get_reason_entry(code).advice
     except KeyError:
         return ""
 
 
 def build_reason_and_message(code: str, detail: str = "", **facts: str) -> tuple[str, str]:
     """A reason with its sentence filled in, and a detail after a colon: "task digest failed: disk full"."""
-    sentence = find_reason_entry(code).sentence.format(**facts)
+    sentence = get_reason_entry(code).sentence.format(**facts)
     return code, f"{sentence}: {detail}" if detail else sentence

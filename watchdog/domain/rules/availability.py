@@ -10,7 +10,7 @@ from watchdog.domain.rules.missing_jobs import find_gone_job_majority
 from watchdog.domain.rules.policy import AlertPolicy
 
 ALERT_RULE_NAME = "availability"
-INCIDENT_HEALTH_STATE = HealthState.DOWN
+ALERT_RULE_INCIDENT_HEALTH_STATE = HealthState.DOWN
 EXPECTATION_FAILED_REASON = "expectation.failed"
 """A failure that a bad task may cause, as of `result.healthy`: then only the task's incident is about it."""
 NO_JOBS_LISTED_REASON = "job.none_listed"

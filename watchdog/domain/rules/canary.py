@@ -15,7 +15,7 @@ FINISHED_CANARY_STAGES = (CanaryJobStage.DONE, CanaryJobStage.FAILED)
 MAX_SLOTS_BLOCKED_BY_CANARY_JOB = 2
 """Slots that send no sentinel because an earlier one is past its deadline and outstanding."""
 MAX_OUTSTANDING_CANARY_JOBS = 3
-CANARY_JOB_GIVE_UP_INTERVAL_MS = 10 * MINUTE_MS
+MIN_INTERVAL_BETWEEN_CANARY_JOB_GIVE_UPS_MS = 10 * MINUTE_MS
 """When this many are outstanding, the oldest is given up for another one, at most once in this time."""
 
 
@@ -103,7 +103,9 @@ def find_blocking_canary_job(outstanding: OutstandingCanaryJobs, slot: int) -> O
     records = outstanding.records
     if not records:
         return None
-    may_give_up = outstanding.given_up_at is None or slot - outstanding.given_up_at >= CANARY_JOB_GIVE_UP_INTERVAL_MS
+    may_give_up = (
+        outstanding.given_up_at is None or slot - outstanding.given_up_at >= MIN_INTERVAL_BETWEEN_CANARY_JOB_GIVE_UPS_MS
+    )
     is_full = len(records) >= MAX_OUTSTANDING_CANARY_JOBS and not may_give_up
     return records[-1] if is_full or records[-1].blocked_slots < MAX_SLOTS_BLOCKED_BY_CANARY_JOB else None
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from hashlib import blake2b
 from typing import NamedTuple
 
-from watchdog.domain.clock_steps import parse_generation
+from watchdog.domain.clock_steps import parse_clock_generation_of_timeline_id
 from watchdog.domain.model import (
     Finding,
     FindingAlertState,
@@ -52,7 +52,7 @@ RULE_MODULES_BY_OUTCOME_WITHOUT_VERDICT = {Outcome.MISSED: (missed_run,), Outcom
 """For all other outcomes RESULT_RULE_MODULES."""
 
 INCIDENT_HEALTH_STATE_BY_RULE = {
-    rule.ALERT_RULE_NAME: rule.INCIDENT_HEALTH_STATE for rule in (*RESULT_RULE_MODULES, stale)
+    rule.ALERT_RULE_NAME: rule.ALERT_RULE_INCIDENT_HEALTH_STATE for rule in (*RESULT_RULE_MODULES, stale)
 }
 
 
@@ -60,10 +60,10 @@ SUBJECT_LISTING_RULE_MODULES = (task, preference, tool, job, service)
 """The rules that evaluate the subjects of a listing of their own."""
 
 SUBJECT_FACTS_CLASS_BY_RULE: Mapping[str, type[SubjectFacts]] = {
-    rule.ALERT_RULE_NAME: rule.SUBJECT_FACTS_CLASS for rule in SUBJECT_LISTING_RULE_MODULES
+    rule.ALERT_RULE_NAME: rule.ALERT_RULE_SUBJECT_FACTS_CLASS for rule in SUBJECT_LISTING_RULE_MODULES
 }
 
-_LISTING_RULE_BY_DEPENDENT_RULE = {
+_LISTING_OWNER_RULE_BY_DEPENDENT_RULE = {
     missing.ALERT_RULE_NAME: task.ALERT_RULE_NAME,
     unreadable_schedule.ALERT_RULE_NAME: job.ALERT_RULE_NAME,
 }
@@ -102,7 +102,7 @@ def is_result_bad_by_rule_about_subject(policy: AlertPolicy, result: ProbeResult
     rule = next((rule for rule in rules if rule_name == rule.ALERT_RULE_NAME), None)
     if rule is None:
         return False
-    listing_rule = _LISTING_RULE_BY_DEPENDENT_RULE.get(rule_name, rule_name)
+    listing_rule = _LISTING_OWNER_RULE_BY_DEPENDENT_RULE.get(rule_name, rule_name)
     if (listing := result.listings.get(listing_rule)) is not None:
         if listing_rule == job.ALERT_RULE_NAME and subject in find_unjudgeable_job_names(listing):
             return False
@@ -141,7 +141,7 @@ def advance_alert_state(
             bad_count=0, good_count=0, first_bad_slot=slot, incident=None, generation=generation
         )
         if state.incident is not None:
-            state = _update_other_cause_count_in_state(state._replace(good_count=0), finding.reason)
+            state = _update_other_cause_slot_count_in_state(state._replace(good_count=0), finding.reason)
             if state.other_count >= failure_threshold:
                 add_transition(IncidentEvent.CHANGED, state)
                 state = state._replace(reason=finding.reason, other_count=0)
@@ -177,7 +177,7 @@ def _build_incident_transition(
     )
 
 
-def _update_other_cause_count_in_state(state: FindingAlertState, reason: str) -> FindingAlertState:
+def _update_other_cause_slot_count_in_state(state: FindingAlertState, reason: str) -> FindingAlertState:
     """Counts the bad slots in a row in which an open incident has one other cause than its current one."""
     if is_same_incident_cause(reason, state.reason):
         return state._replace(other_count=0)
@@ -187,7 +187,7 @@ def _update_other_cause_count_in_state(state: FindingAlertState, reason: str) ->
 
 def find_listed_subjects(rule: str, result: ProbeResult) -> Collection[str] | None:
     """The subjects that a result lists for a rule; None: the rule has none, or the run did not observe them."""
-    listing = result.listings.get(_LISTING_RULE_BY_DEPENDENT_RULE.get(rule, rule))
+    listing = result.listings.get(_LISTING_OWNER_RULE_BY_DEPENDENT_RULE.get(rule, rule))
     if listing is not None:
         return listing.subjects
     return () if rule in _RULE_NAMES_OMITTING_EMPTY_LISTINGS and result.outcome is Outcome.PASS else None
@@ -214,11 +214,11 @@ def build_good_findings_of_vanished_subjects(
     ]
 
 
-def fold_single_result(
+def fold_result_into_alert_states(
     policy: AlertPolicy, alert_states: AlertStates, result: ProbeResult, transitions: list[IncidentTransition]
 ) -> None:
     """Folds one result."""
-    findings, generation = evaluate_result_rules(policy, result), parse_generation(result.location)
+    findings, generation = evaluate_result_rules(policy, result), parse_clock_generation_of_timeline_id(result.location)
     if findings and result.outcome is not Outcome.MISSED and stale.STALE_ALERT_STATE_KEY in alert_states:
         findings.append(stale.build_not_stale_finding())
     for finding in [*findings, *build_good_findings_of_vanished_subjects(alert_states, result, findings)]:
@@ -239,7 +239,7 @@ class AlertStateFoldOutcome(NamedTuple):
     """The fold stopped at a result that is held until this instant, unless it is decided before."""
 
 
-def fold_results(
+def fold_results_into_alert_states(
     policy: AlertPolicy,
     alert_states: AlertStates,
     evaluated_until: int,
@@ -283,7 +283,7 @@ def fold_results(
         if result.held_until is not None and result.held_until > now:
             return AlertStateFoldOutcome(evaluated_until, None, changed, transitions, result.held_until)
         states_before = dict(alert_states)
-        fold_single_result(policy, alert_states, result, transitions)
+        fold_result_into_alert_states(policy, alert_states, result, transitions)
         changed = changed or alert_states != states_before
         evaluated_until = result.slot
     apply_staleness_before(None)

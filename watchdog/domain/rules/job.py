@@ -42,8 +42,8 @@ from watchdog.domain.text import summarize_error_text
 from watchdog.domain.uptime_clock import DowntimeGaps
 
 ALERT_RULE_NAME = "job"
-INCIDENT_HEALTH_STATE = HealthState.DOWN
-SUBJECT_FACTS_CLASS = ScheduledJobFacts
+ALERT_RULE_INCIDENT_HEALTH_STATE = HealthState.DOWN
+ALERT_RULE_SUBJECT_FACTS_CLASS = ScheduledJobFacts
 OVERDUE_JOB_REASONS = ("job.overdue", "job.never_ran")
 """A run did not start. The scheduler may be the cause."""
 
@@ -121,7 +121,7 @@ def update_and_judge_job(
 ) -> EvaluatedJob:
     """Judges one job. `gaps`: when it could not have reported a run; empty where its source knows all of them."""
     facts = reclassify_run_in_progress_as_lost(facts, limits, now)
-    facts, state = merge_saved_job_state(facts, limits, None if record is None else record.state, now)
+    facts, state = merge_job_facts_and_saved_state(facts, limits, None if record is None else record.state, now)
     facts = facts._replace(expected_from=state.expected_from)
     return EvaluatedJob(facts, state, judge_job_facts(facts, limits, now, gaps))
 
@@ -169,7 +169,7 @@ def describe_job_schedule(facts: ScheduledJobFacts, limits: ScheduledJobLimits, 
     return schedule.description if schedule is not None and facts.enabled else ""
 
 
-def merge_saved_job_state(
+def merge_job_facts_and_saved_state(
     facts: ScheduledJobFacts, limits: ScheduledJobLimits, state: SavedScheduledJobState | None, now: int
 ) -> tuple[ScheduledJobFacts, SavedScheduledJobState]:
     """The facts completed by what is remembered of the job, and what to remember from now on.

@@ -9,10 +9,10 @@ from watchdog.domain.model import Finding, HealthState, Outcome, ProbeResult
 from watchdog.domain.rules.policy import AlertPolicy
 
 ALERT_RULE_NAME = "missed_run"
-INCIDENT_HEALTH_STATE = HealthState.UNKNOWN
+ALERT_RULE_INCIDENT_HEALTH_STATE = HealthState.UNKNOWN
 NOT_RUN_REASON, MAY_HAVE_RUN_REASON = "missed.not_run", "missed.may_have_run"
 """The reasons of missed slots that are a problem: they are recorded for cron schedules only."""
-ALREADY_STARTED_REASON = "missed.already_started"
+CRON_SLOT_ALREADY_STARTED_REASON = "missed.already_started"
 """Of a slot of a cron schedule whose run was started before the clock was set back, so that nothing is missing."""
 LATE_START_MEASUREMENT_NAME = "started_late_ms"
 """How long after its slot a run was started that was caught up."""

@@ -10,7 +10,7 @@ from watchdog.domain.rules import task
 from watchdog.domain.rules.policy import AlertPolicy
 
 ALERT_RULE_NAME = "missing"
-INCIDENT_HEALTH_STATE = HealthState.DOWN
+ALERT_RULE_INCIDENT_HEALTH_STATE = HealthState.DOWN
 
 
 def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Finding]:

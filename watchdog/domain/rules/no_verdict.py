@@ -9,7 +9,7 @@ from watchdog.domain.own_network import WATCHDOG_NETWORK_FAULT_REASON
 from watchdog.domain.rules.policy import AlertPolicy
 
 ALERT_RULE_NAME = "no_verdict"
-INCIDENT_HEALTH_STATE = HealthState.UNKNOWN
+ALERT_RULE_INCIDENT_HEALTH_STATE = HealthState.UNKNOWN
 WATCHDOG_OVERLOADED_REASON = "watchdog.overloaded"
 """A run found no free place. That is a finding about Watchdog, and decides nothing about the probe."""
 NO_VERDICT_REASONS_ABOUT_WATCHDOG = (WATCHDOG_OVERLOADED_REASON, WATCHDOG_NETWORK_FAULT_REASON)

@@ -20,8 +20,8 @@ class PreferenceExpressionFacts(NamedTuple):
 
 
 ALERT_RULE_NAME = "preference"
-INCIDENT_HEALTH_STATE = HealthState.DEGRADED
-SUBJECT_FACTS_CLASS = PreferenceExpressionFacts
+ALERT_RULE_INCIDENT_HEALTH_STATE = HealthState.DEGRADED
+ALERT_RULE_SUBJECT_FACTS_CLASS = PreferenceExpressionFacts
 
 
 def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Finding]:

@@ -37,7 +37,7 @@ class EvaluatedQueueThreshold(NamedTuple):
         return not self.unavailable and self.record.is_breached(now)
 
 
-def build_evaluated_queue_thresholds(
+def evaluate_queue_thresholds(
     thresholds: Iterable[QueueThreshold],
     stats: QueueStats,
     records: Mapping[str, QueueThresholdRecord],
@@ -46,12 +46,12 @@ def build_evaluated_queue_thresholds(
 ) -> list[EvaluatedQueueThreshold]:
     """`records`: what the last run remembered, by metric. `gaps`: when nothing was measured."""
     return [
-        _build_evaluated_queue_threshold(threshold, stats, records.get(threshold.metric), now, gaps)
+        _evaluate_queue_threshold(threshold, stats, records.get(threshold.metric), now, gaps)
         for threshold in thresholds
     ]
 
 
-def _build_evaluated_queue_threshold(
+def _evaluate_queue_threshold(
     threshold: QueueThreshold, stats: QueueStats, record: QueueThresholdRecord | None, now: int, gaps: DowntimeGaps
 ) -> EvaluatedQueueThreshold:
     since = _find_queue_threshold_breach_start(threshold, record, now, gaps)

@@ -11,8 +11,8 @@ from watchdog.domain.reasons import build_reason_and_message
 from watchdog.domain.rules.policy import AlertPolicy
 
 ALERT_RULE_NAME = "service"
-INCIDENT_HEALTH_STATE = HealthState.DEGRADED
-SUBJECT_FACTS_CLASS = WatchdogFaultFacts
+ALERT_RULE_INCIDENT_HEALTH_STATE = HealthState.DEGRADED
+ALERT_RULE_SUBJECT_FACTS_CLASS = WatchdogFaultFacts
 WATCHDOG_SELF_PROBE_ID = "watchdog"
 """The id of the built-in probe whose findings these are."""
 WATCHDOG_SELF_PROBE_KIND = "service"
@@ -32,7 +32,7 @@ WATCHDOG_PROCESS_FAULT_REASON_BY_NAME = {
 """What may be wrong with one process -> the reason."""
 
 
-def build_destination_subject(destination: str) -> str:
+def build_destination_finding_subject(destination: str) -> str:
     """ "receiver oncall/slack"."""
     return f"{DESTINATION_SUBJECT_PREFIX}{destination}"
 
@@ -42,7 +42,7 @@ def parse_destination_from_subject(subject: str) -> str:
     return subject.removeprefix(DESTINATION_SUBJECT_PREFIX) if subject.startswith(DESTINATION_SUBJECT_PREFIX) else ""
 
 
-def build_process_fault_subject(fault: str, member: str) -> str:
+def build_process_fault_finding_subject(fault: str, member: str) -> str:
     """ "overload of web1-4711-3fa2c1"."""
     return f"{fault} of {member}"
 
@@ -69,10 +69,12 @@ def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Findin
     if (listing := result.listings.get(ALERT_RULE_NAME)) is None:
         return
     for subject, facts in listing.subjects.items():
-        yield Finding(ALERT_RULE_NAME, subject, *_judge_facts_about_watchdog_fault(subject, facts, listing.observed_at))
+        yield Finding(
+            ALERT_RULE_NAME, subject, *_judge_watchdog_self_probe_subject(subject, facts, listing.observed_at)
+        )
 
 
-def _judge_facts_about_watchdog_fault(subject: str, facts: WatchdogFaultFacts, now: int) -> tuple[bool, str, str]:
+def _judge_watchdog_self_probe_subject(subject: str, facts: WatchdogFaultFacts, now: int) -> tuple[bool, str, str]:
     """Whether a subject is bad, its reason and its message."""
     differs = subject == PROCESS_CONFIG_DIFFERENCE_SUBJECT
     if facts.failing_since is None:

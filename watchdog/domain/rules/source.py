@@ -10,7 +10,7 @@ from watchdog.domain.rules.missing_jobs import find_gone_job_majority
 from watchdog.domain.rules.policy import AlertPolicy
 
 ALERT_RULE_NAME = "source"
-INCIDENT_HEALTH_STATE = HealthState.DOWN
+ALERT_RULE_INCIDENT_HEALTH_STATE = HealthState.DOWN
 MOST_JOBS_GONE_REASON = "job.most_gone"
 
 

@@ -7,7 +7,7 @@ from watchdog.domain.model import Finding, HealthState
 from watchdog.domain.reasons import build_reason_and_message
 
 ALERT_RULE_NAME = "stale"
-INCIDENT_HEALTH_STATE = HealthState.UNKNOWN
+ALERT_RULE_INCIDENT_HEALTH_STATE = HealthState.UNKNOWN
 STALE_ALERT_STATE_KEY = (ALERT_RULE_NAME, "")
 
 

@@ -12,8 +12,8 @@ from watchdog.domain.reasons import build_reason_and_message
 from watchdog.domain.rules.policy import AlertPolicy
 
 ALERT_RULE_NAME = "task"
-INCIDENT_HEALTH_STATE = HealthState.DEGRADED
-SUBJECT_FACTS_CLASS = McpTaskFacts
+ALERT_RULE_INCIDENT_HEALTH_STATE = HealthState.DEGRADED
+ALERT_RULE_SUBJECT_FACTS_CLASS = McpTaskFacts
 
 
 class McpTaskStatusMeaning(Enum):
@@ -55,7 +55,7 @@ def find_mcp_task_age_limit_ms(probe: ProbeInfo, name: str) -> int | None:
     return probe.max_task_ages.get(name, probe.max_task_ages.get("*"))
 
 
-def parse_mcp_task_status(status: str) -> McpTaskStatusMeaning | None:
+def find_meaning_of_mcp_task_status_word(status: str) -> McpTaskStatusMeaning | None:
     """What a status word of a task means; None: it is unknown."""
     word = status.lower().replace(" ", "_").replace("-", "_")
     for meaning, pattern in _MCP_TASK_STATUS_PATTERNS.items():
@@ -71,7 +71,7 @@ def has_mcp_task_failed(task: McpTaskFacts) -> bool:
     knows of none.
     """
     return not task.ok and (
-        bool(task.error) or parse_mcp_task_status(task.status) in (None, McpTaskStatusMeaning.FAILED)
+        bool(task.error) or find_meaning_of_mcp_task_status_word(task.status) in (None, McpTaskStatusMeaning.FAILED)
     )
 
 

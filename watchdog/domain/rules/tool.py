@@ -10,8 +10,8 @@ from watchdog.domain.reasons import build_reason_and_message
 from watchdog.domain.rules.policy import AlertPolicy
 
 ALERT_RULE_NAME = "tool"
-INCIDENT_HEALTH_STATE = HealthState.DEGRADED
-SUBJECT_FACTS_CLASS = McpToolProblemFacts
+ALERT_RULE_INCIDENT_HEALTH_STATE = HealthState.DEGRADED
+ALERT_RULE_SUBJECT_FACTS_CLASS = McpToolProblemFacts
 
 
 def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Finding]:

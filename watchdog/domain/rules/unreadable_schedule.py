@@ -16,7 +16,7 @@ from watchdog.domain.text import truncate_with_ellipsis
 
 ALERT_RULE_NAME = "schedule"
 MAX_JOB_STATUS_CHARS = 60
-INCIDENT_HEALTH_STATE = HealthState.DEGRADED
+ALERT_RULE_INCIDENT_HEALTH_STATE = HealthState.DEGRADED
 
 
 def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Finding]:

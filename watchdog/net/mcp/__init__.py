@@ -8,7 +8,7 @@ from watchdog.net.mcp.client import McpClient, measure_phase_and_tag_errors
 from watchdog.net.mcp.http_transport import McpHttpEndpoint
 from watchdog.net.mcp.large_messages import WorkerParsedMcpResult
 from watchdog.net.mcp.results import McpTool
-from watchdog.net.mcp.session import McpSession, connect_mcp_client
+from watchdog.net.mcp.session import McpSessionRunner, connect_mcp_client
 from watchdog.net.mcp.session_result import McpSessionPlan, McpSessionResult
 from watchdog.net.mcp.stdio import McpServerCommand
 
@@ -16,9 +16,9 @@ __all__ = [
     "McpClient",
     "McpHttpEndpoint",
     "McpServerCommand",
-    "McpSession",
     "McpSessionPlan",
     "McpSessionResult",
+    "McpSessionRunner",
     "McpTool",
     "WorkerParsedMcpResult",
     "connect_mcp_client",

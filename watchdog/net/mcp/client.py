@@ -336,7 +336,7 @@ class McpClient:
             error = error_from_invalid_mcp_reply(method, validation_error)
             error.facts["rpc_method"] = method
             raise error from validation_error
-        if large_error := self._received.find_error_in_large_result(method):
+        if large_error := self._received.get_validation_error_of_large_result(method):
             raise large_error
         return response
 

@@ -107,7 +107,7 @@ def replace_sse_event_data(event: bytes, data: bytes) -> bytes:
     return b"\n".join([*fields, *(b"data: " + line for line in data.splitlines())]) + b"\n\n"
 
 
-def normalize_sse_event_name(
+def normalize_mcp_sse_event(
     event: bytes, awaited_methods: Mapping[str, str], *, expects_endpoint: bool
 ) -> NormalizedSseEvent:
     """Makes a JSON-RPC error readable that comes in an event of another name than `message`, such as `event: error`.
@@ -119,7 +119,7 @@ def normalize_sse_event_name(
     data = extract_sse_event_data(event)
     if (normalized := normalize_jsonrpc_message(data, awaited_methods)) != data:
         event = replace_sse_event_data(event, normalized)
-    message = _parse_jsonrpc_error_event(event)
+    message = _parse_jsonrpc_message_if_error_or_named(event)
     name = _SSE_EVENT_NAME_PATTERN.search(event)
     if name is not None and name[1] == b"endpoint" and not expects_endpoint:
         raise ProbeError.from_reason("mcp.wrong_transport", spoken="the SSE transport", option="sse", configured="url")
@@ -133,7 +133,7 @@ def normalize_sse_event_name(
     return NormalizedSseEvent(event, "error" in message)
 
 
-def _parse_jsonrpc_error_event(event: bytes) -> dict[str, Json]:
+def _parse_jsonrpc_message_if_error_or_named(event: bytes) -> dict[str, Json]:
     """The JSON-RPC message in an event; empty if it holds none that is about an error or has an unusual name."""
     if b'"error"' not in event and b"event:" not in event:
         return {}

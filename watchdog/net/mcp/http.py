@@ -23,7 +23,7 @@ from watchdog.net.mcp.event_stream import (
     ByteOrderMarkRemover,
     SseEventSplitter,
     extract_sse_event_data,
-    normalize_sse_event_name,
+    normalize_mcp_sse_event,
     raise_if_sse_endpoint_has_other_origin,
 )
 from watchdog.net.mcp.http_connection import McpHttpNetworkBackend
@@ -34,7 +34,7 @@ from watchdog.net.mcp.http_transport import (
     McpHttpTransport,
 )
 from watchdog.net.mcp.large_messages import (
-    decode_mcp_response_body,
+    decompress_mcp_response_body,
     shorten_large_mcp_message_in_body,
     shorten_large_mcp_message_in_sse_event,
 )
@@ -252,9 +252,9 @@ class _McpHttpResponseStream(httpx2.AsyncByteStream):
             pass
         body.finish()
         received = self._transport.received
-        if received.is_large(body.decoded_beginning, is_cut=body.is_large):
-            return (await received.replace(shorten_large_mcp_message_in_body, body)).data
-        return normalize_jsonrpc_message(decode_mcp_response_body(body), received.requests.awaited_methods)
+        if received.count_bytes_and_check_if_large(body.decompressed_beginning, is_cut=body.is_large):
+            return (await received.shorten_large_message_in_worker(shorten_large_mcp_message_in_body, body)).data
+        return normalize_jsonrpc_message(decompress_mcp_response_body(body), received.requests.awaited_methods)
 
     def _split_into_sse_events(self, chunk: bytes) -> list[bytes]:
         """Into events, if the body is a stream of events."""
@@ -265,11 +265,13 @@ class _McpHttpResponseStream(httpx2.AsyncByteStream):
         if (events := self._response_info.events) is None or b"data" not in event:
             return event  # clients ignore an event without data
         received, expects_endpoint = self._transport.received, self._transport.endpoint.use_sse
-        if received.is_large(event):
-            replacement = await received.replace(shorten_large_mcp_message_in_sse_event, event, expects_endpoint)
+        if received.count_bytes_and_check_if_large(event):
+            replacement = await received.shorten_large_message_in_worker(
+                shorten_large_mcp_message_in_sse_event, event, expects_endpoint
+            )
             event, has_error = replacement.data, replacement.has_error
         else:
-            event, has_error = normalize_sse_event_name(
+            event, has_error = normalize_mcp_sse_event(
                 event, received.requests.awaited_methods, expects_endpoint=expects_endpoint
             )
             if expects_endpoint:
@@ -309,7 +311,7 @@ class _McpHttpResponseStream(httpx2.AsyncByteStream):
                 return None
             if self._json_body is not None:
                 self._json_body.feed(chunk)
-                self._response_info.body_start = self._json_body.decoded_beginning[:MCP_HTTP_READ_CHUNK_BYTES]
+                self._response_info.body_start = self._json_body.decompressed_beginning[:MCP_HTTP_READ_CHUNK_BYTES]
                 return b""
             data = bytes(self._decoder.decode(chunk))
         except Exception as error:

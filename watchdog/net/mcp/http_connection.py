@@ -100,7 +100,7 @@ class McpHttpNetworkStream(httpcore2.AsyncNetworkStream):
         )
         try:
             async with asyncio.timeout_at(transport.io_deadline):
-                expiry = await handshake.perform(self._writer, self._phase_timer)
+                expiry = await handshake.perform_and_find_certificate_expiry(self._writer, self._phase_timer)
         except Exception:
             await self.aclose()
             raise

@@ -36,7 +36,7 @@ from watchdog.net.errors import ProbeError
 from watchdog.net.mcp.event_stream import (
     UTF8_BYTE_ORDER_MARK,
     extract_sse_event_data,
-    normalize_sse_event_name,
+    normalize_mcp_sse_event,
     replace_sse_event_data,
 )
 from watchdog.net.mcp.message_text import normalize_jsonrpc_message
@@ -52,7 +52,7 @@ from watchdog.net.received_body import BoundedBodyCollector
 
 MAX_SHORTENED_MCP_VALUE_CHARS = 2_000
 """A longer member of a message is left out of its replacement."""
-MAX_SHORTENED_MCP_KEYS = 100
+MAX_KEYS_KEPT_IN_SHORTENED_MCP_OBJECT = 100
 MAX_MCP_MESSAGE_EXCERPT_BYTES = 8_000
 MAX_MCP_MESSAGE_STARTS_TRIED_PER_LINE = 8
 """Braces of each kind at which a message is tried to be read in a line that begins with other text."""
@@ -99,7 +99,7 @@ class LargeMcpMessageReadInputs(NamedTuple):
     schema_budget: ToolSchemaCheckBudget
 
 
-class McpMessageReplacement(NamedTuple):
+class ShortenedLargeMcpMessage(NamedTuple):
     """What takes the place of a message."""
 
     data: bytes
@@ -109,12 +109,14 @@ class McpMessageReplacement(NamedTuple):
     """Whether the message is a JSON-RPC error."""
 
 
-def shorten_large_mcp_message_in_line(line: bytes, context: LargeMcpMessageReadInputs) -> McpMessageReplacement:
+def shorten_large_mcp_message_in_stdout_line(
+    line: bytes, context: LargeMcpMessageReadInputs
+) -> ShortenedLargeMcpMessage:
     """Of a line from a server's standard output. Text before the message is cut."""
     for start in find_mcp_message_starts(line):
         if (replacement := _shorten_large_jsonrpc_message(line[start:], context)) is not None:
             return replacement._replace(data=line[:start][:MAX_MCP_MESSAGE_EXCERPT_BYTES] + replacement.data)
-    return McpMessageReplacement(line[:MAX_MCP_MESSAGE_EXCERPT_BYTES], context.schema_budget)
+    return ShortenedLargeMcpMessage(line[:MAX_MCP_MESSAGE_EXCERPT_BYTES], context.schema_budget)
 
 
 def find_mcp_message_starts(line: bytes) -> Iterator[int]:
@@ -129,16 +131,16 @@ def find_mcp_message_starts(line: bytes) -> Iterator[int]:
 
 def shorten_large_mcp_message_in_body(
     body: BoundedBodyCollector, context: LargeMcpMessageReadInputs
-) -> McpMessageReplacement:
+) -> ShortenedLargeMcpMessage:
     """Of an HTTP body that should be a message. Raises ProbeError."""
-    decoded = decode_mcp_response_body(body)
+    decoded = decompress_mcp_response_body(body)
     replacement = _shorten_large_jsonrpc_message(decoded, context)
-    return replacement or McpMessageReplacement(decoded[:MAX_MCP_MESSAGE_EXCERPT_BYTES], context.schema_budget)
+    return replacement or ShortenedLargeMcpMessage(decoded[:MAX_MCP_MESSAGE_EXCERPT_BYTES], context.schema_budget)
 
 
-def decode_mcp_response_body(body: BoundedBodyCollector) -> bytes:
+def decompress_mcp_response_body(body: BoundedBodyCollector) -> bytes:
     """Decoded, without a byte-order mark. Raises ProbeError, also if it is longer than a session may be."""
-    decoded = body.decode()
+    decoded = body.decompress()
     if body.problem:
         raise build_mcp_session_too_large_error(body.max_bytes)
     return decoded.removeprefix(UTF8_BYTE_ORDER_MARK)
@@ -146,11 +148,11 @@ def decode_mcp_response_body(body: BoundedBodyCollector) -> bytes:
 
 def shorten_large_mcp_message_in_sse_event(
     event: bytes, expects_endpoint: bool, context: LargeMcpMessageReadInputs
-) -> McpMessageReplacement:
+) -> ShortenedLargeMcpMessage:
     """Of a server-sent event. Raises ProbeError for a result that MCP clients ignore."""
-    normalized = normalize_sse_event_name(event, {}, expects_endpoint=expects_endpoint)
+    normalized = normalize_mcp_sse_event(event, {}, expects_endpoint=expects_endpoint)
     data = extract_sse_event_data(normalized.event)
-    replacement = _shorten_large_jsonrpc_message(data, context) or McpMessageReplacement(
+    replacement = _shorten_large_jsonrpc_message(data, context) or ShortenedLargeMcpMessage(
         data[:MAX_MCP_MESSAGE_EXCERPT_BYTES], context.schema_budget
     )
     return replacement._replace(
@@ -163,7 +165,7 @@ def build_mcp_session_too_large_error(max_session_bytes: int) -> ProbeError:
     return ProbeError("body.too_large", message, is_internal=True)
 
 
-def _shorten_large_jsonrpc_message(data: bytes, context: LargeMcpMessageReadInputs) -> McpMessageReplacement | None:
+def _shorten_large_jsonrpc_message(data: bytes, context: LargeMcpMessageReadInputs) -> ShortenedLargeMcpMessage | None:
     """None: the data is not a JSON-RPC message. Raises ProbeError if it should be one."""
     data = normalize_jsonrpc_message(data, context.methods)
     try:
@@ -185,7 +187,7 @@ def _shorten_large_jsonrpc_message(data: bytes, context: LargeMcpMessageReadInpu
         message = message.model_copy(update={"error": error})
     else:
         message = message.model_copy(update={"params": _select_short_json_members(message.params or {})})
-    return McpMessageReplacement(_encode_jsonrpc_message(message), context.schema_budget, result)
+    return ShortenedLargeMcpMessage(_encode_jsonrpc_message(message), context.schema_budget, result)
 
 
 def _encode_jsonrpc_message(message: JSONRPCMessage) -> bytes:
@@ -257,7 +259,7 @@ def _build_mcp_result_without_content(method: str, result: dict[str, Any]) -> di
 
 
 def _select_short_json_members(members: Mapping[str, Any]) -> dict[str, Any]:
-    first_members = list(members.items())[:MAX_SHORTENED_MCP_KEYS]
+    first_members = list(members.items())[:MAX_KEYS_KEPT_IN_SHORTENED_MCP_OBJECT]
     return {
         name: value
         for name, value in first_members

@@ -9,7 +9,7 @@ from mcp.types import ErrorData
 
 from watchdog.net.body_limits import MAX_BODY_BYTES_IN_EVENT_LOOP
 from watchdog.net.errors import ProbeError
-from watchdog.net.mcp.large_messages import LargeMcpMessageReadInputs, McpMessageReplacement, WorkerParsedMcpResult
+from watchdog.net.mcp.large_messages import LargeMcpMessageReadInputs, ShortenedLargeMcpMessage, WorkerParsedMcpResult
 from watchdog.net.mcp.sent_requests import SentMcpRequests
 from watchdog.net.mcp.tool_schema import ToolSchemaCheckBudget
 from watchdog.net.phases import PhaseTimer
@@ -33,7 +33,7 @@ class McpMessageInspector:
         self._response_bytes = 0
         self._large_results: dict[str, WorkerParsedMcpResult] = {}
 
-    def is_large(self, data: bytes, *, is_cut: bool = False) -> bool:
+    def count_bytes_and_check_if_large(self, data: bytes, *, is_cut: bool = False) -> bool:
         """Whether a message has to be replaced in the worker process: it is longer than 64 KiB, or the results of the
         session are by now. `is_cut`: the data is only the beginning of a longer message."""
         if self._worker is None or is_cut:
@@ -42,7 +42,9 @@ class McpMessageInspector:
             self._response_bytes += len(data)
         return max(len(data), self._response_bytes if b'"result"' in data else 0) > MAX_BODY_BYTES_IN_EVENT_LOOP
 
-    async def replace(self, function: Callable[..., McpMessageReplacement], *args: object) -> McpMessageReplacement:
+    async def shorten_large_message_in_worker(
+        self, function: Callable[..., ShortenedLargeMcpMessage], *args: object
+    ) -> ShortenedLargeMcpMessage:
         """Calls one of the functions that replace a message, in the worker process. Raises ProbeError."""
         if self._worker is None:
             raise RuntimeError("there is no worker process")
@@ -55,7 +57,7 @@ class McpMessageInspector:
             self._large_results[replacement.result.method] = replacement.result
         return replacement
 
-    def find_error_in_large_result(self, method: str) -> ProbeError | None:
+    def get_validation_error_of_large_result(self, method: str) -> ProbeError | None:
         """Why a large result is invalid; None if it is not large, or valid."""
         result = self._large_results.get(method)
         return None if result is None else result.error

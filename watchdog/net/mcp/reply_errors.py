@@ -16,7 +16,7 @@ from watchdog.net.errors import ProbeError
 MAX_MCP_ERROR_EXCERPT_CHARS = 2_000
 MCP_RESOURCE_NOT_FOUND_CODE = -32002
 """Not in the newest version of the protocol, which uses INVALID_PARAMS."""
-_MCP_ERROR_REASONS = {
+_MCP_ERROR_REASONS_BY_METHOD_AND_CODE = {
     ("tools/call", INVALID_PARAMS): "mcp.invalid_arguments",
     ("resources/read", INVALID_PARAMS): "mcp.resource_missing",
     ("resources/read", MCP_RESOURCE_NOT_FOUND_CODE): "mcp.resource_missing",
@@ -27,7 +27,7 @@ _MCP_ERROR_REASONS = {
 
 def build_mcp_rpc_error(method: str, mcp_error: MCPError) -> ProbeError:
     """A JSON-RPC error that the server returned."""
-    reason = _MCP_ERROR_REASONS.get((method, mcp_error.code), "mcp.rpc_error")
+    reason = _MCP_ERROR_REASONS_BY_METHOD_AND_CODE.get((method, mcp_error.code), "mcp.rpc_error")
     error = ProbeError(reason, f"{method} returns error {mcp_error.code}: {truncate_to_single_line(mcp_error.message)}")
     error.facts["rpc_error_code"] = mcp_error.code
     if mcp_error.data is not None:

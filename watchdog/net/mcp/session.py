@@ -40,7 +40,7 @@ MAX_MCP_DISCOVERY_HANG_CHECK_DELAY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class McpSession:
+class McpSessionRunner:
     """A session with one server: where it is, what to request, and the circumstances."""
 
     connector: TcpConnector
@@ -109,8 +109,8 @@ async def connect_mcp_client(
 ) -> AsyncIterator[McpClient]:
     """Connects to a server and negotiates the protocol.
 
-    `timeout_s`: until the caller cancels. `worker`: as for McpSession. `tool_name`: the tool that may be called; a
-    large list is reduced to it. `protocol_era`: as an earlier session negotiated it, or UNKNOWN_MCP_PROTOCOL_ERA. A
+    `timeout_s`: until the caller cancels. `worker`: as for McpSessionRunner. `tool_name`: the tool that may be called;
+    a large list is reduced to it. `protocol_era`: as an earlier session negotiated it, or UNKNOWN_MCP_PROTOCOL_ERA. A
     remembered era is doubted: if it does not work any more, the era is negotiated again within the same deadline.
 
     Raises ProbeError. An error that arises while the session is being cancelled is a consequence of the cancellation,
@@ -126,7 +126,7 @@ async def connect_mcp_client(
                     received = McpMessageInspector(worker, phase_timer, tool_name)
                     opening = _open_mcp_transport(connector, target, result, received, remaining_s, now=now)
                     client = await stack.enter_async_context(
-                        _open_negotiated_mcp_client(opening, target, result, received, era=era, remaining_s=remaining_s)
+                        _open_and_negotiate_mcp(opening, target, result, received, era=era, remaining_s=remaining_s)
                     )
                     break
                 except ProbeError as error:
@@ -164,7 +164,7 @@ def _open_mcp_transport(
 
 
 @asynccontextmanager
-async def _open_negotiated_mcp_client(
+async def _open_and_negotiate_mcp(
     opening: AbstractAsyncContextManager[McpTransport],
     target: McpHttpEndpoint | McpServerCommand,
     result: McpSessionResult,
@@ -179,13 +179,13 @@ async def _open_negotiated_mcp_client(
             transport: McpTransport = await stack.enter_async_context(opening)
             client = await stack.enter_async_context(open_mcp_client_over_transport(transport, result, received))
             if isinstance(target, McpServerCommand) and era == UNKNOWN_MCP_PROTOCOL_ERA:
-                await _negotiate_mcp_unless_discovery_blocks(client, target, remaining_s)
+                await _negotiate_mcp_or_raise_if_discovery_blocks(client, target, remaining_s)
             else:
                 await client.negotiate(era, remaining_s / 2, _compute_mcp_discovery_timeout_s(remaining_s))
         yield client
 
 
-async def _negotiate_mcp_unless_discovery_blocks(
+async def _negotiate_mcp_or_raise_if_discovery_blocks(
     client: McpClient, command: McpServerCommand, remaining_s: float
 ) -> None:
     """Negotiates. Raises ProbeError if the process responds to nothing after `server/discover`, while another process
@@ -218,7 +218,7 @@ async def _try_mcp_initialize_in_new_process(command: McpServerCommand, timeout_
     received = McpMessageInspector(None, PhaseTimer(), "")
     opening = open_mcp_stdio_transport(command, received, {}, timeout_s)
     with suppress(ProbeError), anyio.move_on_after(timeout_s):
-        async with _open_negotiated_mcp_client(
+        async with _open_and_negotiate_mcp(
             opening, command, McpSessionResult(), received, era=LEGACY_MCP_PROTOCOL_ERA, remaining_s=timeout_s
         ):
             return True

@@ -72,7 +72,7 @@ class McpSessionResult:
         """A copy that can be pickled."""
         return replace(self, describe_output=Evidence)
 
-    def unpack(self) -> McpSessionResult:
+    def unpack_large_results(self) -> McpSessionResult:
         """With the whole of its large results. May take long."""
         whole = replace(self, tools=[*self.tools], large_results=[])
         for large in self.large_results:

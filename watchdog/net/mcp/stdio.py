@@ -27,7 +27,7 @@ from watchdog.net.mcp.event_stream import UTF8_BYTE_ORDER_MARK
 from watchdog.net.mcp.large_messages import (
     build_mcp_session_too_large_error,
     find_mcp_message_starts,
-    shorten_large_mcp_message_in_line,
+    shorten_large_mcp_message_in_stdout_line,
 )
 from watchdog.net.mcp.message_text import normalize_jsonrpc_message
 from watchdog.net.mcp.received_messages import McpMessageInspector
@@ -138,8 +138,10 @@ class McpStdioTransport:
 
     async def _process_stdout_line(self, line: bytes) -> bool:
         """Passes a message on. Returns whether the session still reads."""
-        if self._received.is_large(line):
-            line = (await self._received.replace(shorten_large_mcp_message_in_line, line)).data
+        if self._received.count_bytes_and_check_if_large(line):
+            line = (
+                await self._received.shorten_large_message_in_worker(shorten_large_mcp_message_in_stdout_line, line)
+            ).data
         else:
             line = normalize_jsonrpc_message(line, self._received.requests.awaited_methods)
         text, message = _parse_stdout_line(line)

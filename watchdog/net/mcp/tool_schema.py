@@ -57,7 +57,7 @@ def find_tool_schema_problem(input_schema: Json, output_schema: Json, budget: To
     for name, schema in (("inputSchema", input_schema), ("outputSchema", output_schema)):
         if schema is None:
             continue
-        if problem := next(_find_json_schema_problems(name, schema, budget), ""):
+        if problem := next(_find_invalid_parts_of_json_schema(name, schema, budget), ""):
             return problem
         if not isinstance(schema, dict):
             return f"{name} is {_quote_json_schema_value(schema)}, expected an object"
@@ -67,7 +67,7 @@ def find_tool_schema_problem(input_schema: Json, output_schema: Json, budget: To
     return ""
 
 
-def _find_json_schema_problems(root_name: str, root: Json, budget: ToolSchemaCheckBudget) -> Iterator[str]:
+def _find_invalid_parts_of_json_schema(root_name: str, root: Json, budget: ToolSchemaCheckBudget) -> Iterator[str]:
     unvisited = [(root_name, root)]
     while unvisited and budget.nodes > 0:
         budget.nodes -= 1

@@ -18,7 +18,7 @@ from watchdog.domain.timestamps import parse_iso8601
 from watchdog.net import PhaseTimer
 from watchdog.net.errors import ProbeError
 from watchdog.queues.base import (
-    WORKER_GONE_MESSAGE,
+    JOB_WORKER_GONE_MESSAGE,
     CanaryConnection,
     CanaryDriver,
     CanaryJobRequest,
@@ -127,7 +127,7 @@ class _CeleryCanaryConnection:
         if worker and await self._has_lost_worker(job_id, str(worker)):
             stored = await self._fetch_task_result(job_id)  # it may have finished in between
             if stored.get("status") == "STARTED":
-                return CanaryJobPollResult(CanaryJobStage.RUNNING, error=WORKER_GONE_MESSAGE)
+                return CanaryJobPollResult(CanaryJobStage.RUNNING, error=JOB_WORKER_GONE_MESSAGE)
         if (status := _convert_celery_result_to_poll_result(stored)) is not None:
             return status
         if job_id == self.sent_task_id:
@@ -145,7 +145,7 @@ class _CeleryCanaryConnection:
         """What the workers have stored of the task; empty if nothing."""
         with translate_redis_errors():
             text = await self.result_client.get(_build_celery_result_key(task_id)) or "{}"
-        return await self.context.network.judge(
+        return await self.context.network.run_inline_or_in_worker(
             PhaseTimer(), parse_celery_task_result, text, in_worker=len(text) > MAX_CELERY_RESULT_CHARS_IN_EVENT_LOOP
         )
 
@@ -164,7 +164,7 @@ class _CeleryCanaryConnection:
         """Removes a waiting message from Redis; RabbitMQ keeps it until it expires."""
         status = await self.poll(job_id)
         stage = status.stage
-        removed = stage is not CanaryJobStage.RUNNING or status.error == WORKER_GONE_MESSAGE
+        removed = stage is not CanaryJobStage.RUNNING or status.error == JOB_WORKER_GONE_MESSAGE
         if stage in (CanaryJobStage.QUEUED, CanaryJobStage.SENT):
             removed = await self._run_with_broker_connection(
                 lambda _, connection: try_remove_celery_message(connection, self.config.queue, job_id)

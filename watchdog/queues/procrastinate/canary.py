@@ -44,7 +44,7 @@ CANARY_STAGE_BY_PROCRASTINATE_STATUS = {
     "aborted": CanaryJobStage.FAILED,
 }
 """A job with another status waits."""
-PROCRASTINATE_FIND_CANARY_JOB_SQL = f"""
+PROCRASTINATE_FIND_CANARY_JOB_ROW_ID_SQL = f"""
     SELECT id FROM procrastinate_jobs WHERE queueing_lock = %(job_id)s AND status = 'todo'
     UNION ALL
     SELECT id FROM procrastinate_jobs WHERE lock = %(job_id)s AND status = 'doing'
@@ -54,7 +54,7 @@ PROCRASTINATE_FIND_CANARY_JOB_SQL = f"""
       AND queueing_lock = %(job_id)s
 """
 PROCRASTINATE_INSERT_CANARY_JOB_SQL = f"""
-    WITH existing AS ({PROCRASTINATE_FIND_CANARY_JOB_SQL}), inserted AS (
+    WITH existing AS ({PROCRASTINATE_FIND_CANARY_JOB_ROW_ID_SQL}), inserted AS (
         INSERT INTO procrastinate_jobs (queue_name, task_name, lock, queueing_lock, args)
         SELECT %(queue)s, %(task)s, %(job_id)s, %(job_id)s, %(args)s::jsonb WHERE NOT EXISTS (SELECT FROM existing)
         ON CONFLICT DO NOTHING
@@ -132,7 +132,7 @@ class _ProcrastinateCanaryConnection:
     async def _find_canary_job_row_id(self, job_id: str) -> int:
         """0: the job does not exist."""
         if job_id not in self._row_ids:
-            for (row_id,) in await self.session.fetch_all(PROCRASTINATE_FIND_CANARY_JOB_SQL, {"job_id": job_id}):
+            for (row_id,) in await self.session.fetch_all(PROCRASTINATE_FIND_CANARY_JOB_ROW_ID_SQL, {"job_id": job_id}):
                 self._row_ids[job_id] = row_id
         return self._row_ids.get(job_id, 0)
 

@@ -28,7 +28,7 @@ from watchdog.domain.rules import AlertPolicy, availability, is_result_bad_by_ru
 from watchdog.domain.shared_cause import format_display_name_of_shared_cause
 from watchdog.store import codec
 from watchdog.store.listings import build_results_from_rows
-from watchdog.store.read.generation_results import build_results_of_generation, result_generation
+from watchdog.store.read.generation_results import build_results_of_clock_generation_subquery, result_generation
 from watchdog.store.read.job_runs import list_job_runs
 from watchdog.store.tables import (
     RESULT_COLUMNS,
@@ -45,7 +45,7 @@ from watchdog.store.tables import (
 )
 
 MAX_RECENT_RUNS_IN_ALERT = 20
-MAX_RESULTS_REEVALUATED_FOR_ALERT = 200
+MAX_RESULTS_REEVALUATED_TO_COUNT_BAD = 200
 """Results that are evaluated again to count the bad ones; older ones are counted by their outcome."""
 BAD_OUTCOMES_BY_RULE = {
     availability.ALERT_RULE_NAME: (Outcome.FAIL,),
@@ -87,7 +87,7 @@ def load_alert_message_context(
     if is_job:
         of_job = (connection, row.probe, probe.kind, row.subject, MAX_RECENT_RUNS_IN_ALERT)
         recent_runs = tuple(list_job_runs(*of_job))
-        runs = list_job_runs(*of_job, build_results_of_generation(row.generation))
+        runs = list_job_runs(*of_job, build_results_of_clock_generation_subquery(row.generation))
         good = [run for run in runs if run.outcome is Outcome.PASS and run.slot < row.since]
         last_good_run = good[-1] if good else None
     return AlertMessageContext(
@@ -147,7 +147,7 @@ def _load_shared_cause_text(
 def _load_last_good_and_first_bad_row(connection: sa.Connection, row: Any) -> tuple[Any | None, Any | None]:
     """Of the results as they counted when the incident began: since then, its instants may have come again. `row`: of
     the incident."""
-    counted = build_results_of_generation(row.generation)
+    counted = build_results_of_clock_generation_subquery(row.generation)
     of_probe = sa.select(counted).where(counted.c.probe == row.probe)
     is_before = counted.c.slot <= row.since if row.rule == stale.ALERT_RULE_NAME else counted.c.slot < row.since
     good = of_probe.where(is_before, counted.c.outcome == Outcome.PASS).order_by(counted.c.slot.desc()).limit(1)
@@ -185,11 +185,11 @@ def _count_bad_incident_results(connection: sa.Connection, row: Any, probe: Prob
     if row.resolved_slot is not None:
         of_incident.append(order <= sa.tuple_(row.resolved_generation or 0, row.resolved_slot))
     query = sa.select(*RESULT_COLUMNS).where(*of_incident).order_by(results.c.slot.desc(), results.c.location)
-    rows = connection.execute(query.limit(MAX_RESULTS_REEVALUATED_FOR_ALERT)).all()
+    rows = connection.execute(query.limit(MAX_RESULTS_REEVALUATED_TO_COUNT_BAD)).all()
     newest = build_results_from_rows(connection, reversed(rows))
     policy = AlertPolicy(probe, lambda _: 0)
     count = sum(is_result_bad_by_rule_about_subject(policy, result, row.rule, row.subject) for result in newest)
-    if len(rows) == MAX_RESULTS_REEVALUATED_FOR_ALERT:
+    if len(rows) == MAX_RESULTS_REEVALUATED_TO_COUNT_BAD:
         outcomes = BAD_OUTCOMES_BY_RULE.get(row.rule, (Outcome.PASS, Outcome.FAIL))
         older = query.offset(len(rows)).subquery()
         count += connection.execute(sa.select(sa.func.count()).where(older.c.outcome.in_(outcomes))).scalar_one()

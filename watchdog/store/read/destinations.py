@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from watchdog.domain.membership import describe_process_config_revisions
 from watchdog.domain.model import WatchdogFaultFacts
 from watchdog.domain.rules import service
-from watchdog.store.outbox_filters import build_postponed_outbox_filter
+from watchdog.store.outbox_filters import build_held_back_outbox_filter
 from watchdog.store.read.members import load_watchdog_process_status
 from watchdog.store.tables import failing_destinations, member_faults, outbox, outbox_is_waiting
 
@@ -33,7 +33,7 @@ def load_stuck_destinations(connection: sa.Connection, now: int) -> set[str]:
         for name, facts in load_failing_destinations(connection).items()
         if facts.failing_since is not None and facts.failing_since <= long_ago
     }
-    is_overdue = (outbox_is_waiting, outbox.c.due_at <= long_ago, ~build_postponed_outbox_filter(now, ()))
+    is_overdue = (outbox_is_waiting, outbox.c.due_at <= long_ago, ~build_held_back_outbox_filter(now, ()))
     overdue = sa.select(outbox.c.destination).where(*is_overdue).distinct()
     return failing | set(connection.execute(overdue).scalars())
 
@@ -47,14 +47,15 @@ def load_watchdog_fault_facts(
     members = load_watchdog_process_status(connection, now)
     revisions = "" if members.differing_since is None else describe_process_config_revisions(members)
     facts = {
-        service.build_destination_subject(name): failing.get(name, WatchdogFaultFacts(None)) for name in destinations
+        service.build_destination_finding_subject(name): failing.get(name, WatchdogFaultFacts(None))
+        for name in destinations
     }
     facts[service.PROCESS_CONFIG_DIFFERENCE_SUBJECT] = WatchdogFaultFacts(members.differing_since, error=revisions)
     faults = {(row.member, row.fault): row for row in connection.execute(sa.select(member_faults))}
     for member in (status.member.id for status in members.members):
         for name in service.WATCHDOG_PROCESS_FAULT_REASON_BY_NAME:
             fault = faults.get((member, name))
-            subject = service.build_process_fault_subject(name, member)
+            subject = service.build_process_fault_finding_subject(name, member)
             facts[subject] = (
                 WatchdogFaultFacts(None) if fault is None else WatchdogFaultFacts(fault.since, error=fault.detail)
             )

@@ -14,8 +14,8 @@ result_generation = sa.func.coalesce(
 """The clock generation of a row of `results`."""
 
 
-def build_results_of_generation(generation: int) -> sa.Subquery:
-    """As `current_results`, but as of the end of this clock generation: without what came later."""
+def build_results_of_clock_generation_subquery(generation: int) -> sa.Subquery:
+    """As `effective_results`, but as of the end of this clock generation: without what came later."""
     step = clock_steps.alias("step")
     came_again_at = (
         sa.select(sa.func.min(step.c.stepped_to))

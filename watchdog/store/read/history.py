@@ -20,7 +20,7 @@ from watchdog.store.tables import (
     RESULT_COLUMNS,
     check_ins,
     clock_steps,
-    current_results,
+    effective_results,
     evidence,
     incidents,
     newest_results,
@@ -90,13 +90,13 @@ def load_days_with_judged_results(
 
 def _build_probe_has_judged_result_condition(start: int, end: int) -> sa.ColumnElement[bool]:
     """Whether the row's probe has a pass or a failure in [start, end): one index seek."""
-    between = (current_results.c.slot >= start, current_results.c.slot < end)
+    between = (effective_results.c.slot >= start, effective_results.c.slot < end)
     return sa.exists().where(
-        current_results.c.probe == probes.c.id, *between, current_results.c.outcome.in_(JUDGED_OUTCOMES)
+        effective_results.c.probe == probes.c.id, *between, effective_results.c.outcome.in_(JUDGED_OUTCOMES)
     )
 
 
-def load_latest_results(connection: Connection, ids: Collection[int], count: int) -> dict[int, list[ResultRow]]:
+def load_last_results_by_probe(connection: Connection, ids: Collection[int], count: int) -> dict[int, list[ResultRow]]:
     """Probe -> its last `count` results, oldest first."""
     inner = newest_results.alias("inner_results")
     slots = sa.select(inner.c.slot).where(inner.c.probe == probes.c.id).order_by(inner.c.slot.desc())
@@ -114,8 +114,8 @@ def load_latest_results(connection: Connection, ids: Collection[int], count: int
 
 def list_results_between(connection: Connection, probe: int, start: int, end: int) -> list[ResultRow]:
     """A probe's results with slots in [start, end), oldest first."""
-    inside = (current_results.c.probe == probe, current_results.c.slot >= start, current_results.c.slot < end)
-    query = sa.select(*RESULT_ROW_COLUMNS).where(*inside).order_by(current_results.c.slot)
+    inside = (effective_results.c.probe == probe, effective_results.c.slot >= start, effective_results.c.slot < end)
+    query = sa.select(*RESULT_ROW_COLUMNS).where(*inside).order_by(effective_results.c.slot)
     return [result_row_from_columns(row) for row in connection.execute(query)]
 
 
@@ -136,8 +136,8 @@ def list_results_before(
     return [result_row_from_columns(row) for row in connection.execute(query)]
 
 
-def load_result_details(
-    connection: Connection, probe: int, slots: Collection[int], counted: sa.Subquery = current_results
+def load_results_with_evidence(
+    connection: Connection, probe: int, slots: Collection[int], counted: sa.Subquery = effective_results
 ) -> dict[int, StoredResultWithEvidence]:
     """Slot -> result with its evidence; slots without a result are missing. `counted`: the results that count."""
     columns = [counted.c[column.name] for column in RESULT_COLUMNS]
@@ -160,7 +160,7 @@ def _build_evidence_join_condition(counted: sa.Subquery) -> sa.ColumnElement[boo
 
 
 def load_last_good_slot_before(
-    connection: Connection, probe: int, slot: int, counted: sa.Subquery = current_results
+    connection: Connection, probe: int, slot: int, counted: sa.Subquery = effective_results
 ) -> int | None:
     """The newest slot before `slot` that passed. `counted`: the results that count."""
     passed = counted.c.probe == probe, counted.c.slot < slot, counted.c.outcome == Outcome.PASS
@@ -169,7 +169,7 @@ def load_last_good_slot_before(
 
 
 def load_last_good_slot_that_has_evidence(
-    connection: Connection, probe: int, slot: int, counted: sa.Subquery = current_results
+    connection: Connection, probe: int, slot: int, counted: sa.Subquery = effective_results
 ) -> int | None:
     """The newest slot before `slot` that passed and has evidence. `counted`: the results that count."""
     query = (

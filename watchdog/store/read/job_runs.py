@@ -29,8 +29,8 @@ def list_job_runs(
     """At most `limit` ended runs, oldest first; a run's `slot` is when it ended. `listings`: the results that name the
     runs of a probe that lists jobs."""
     if probe_kind == HEARTBEAT_PROBE_KIND:
-        return _list_runs_from_check_ins(connection, probe, limit)
-    return _list_runs_from_listings(connection, probe, job_name, limit, listings)
+        return _load_ended_runs_from_stored_check_ins(connection, probe, limit)
+    return _load_ended_runs_from_stored_listings(connection, probe, job_name, limit, listings)
 
 
 def list_check_in_runs(
@@ -38,10 +38,10 @@ def list_check_in_runs(
 ) -> dict[int, list[RunSummary]]:
     """The newest runs of the jobs that check in, by database id; without the probes that observe something else."""
     ids = [probe.database_id for probe in probes if probe.kind == HEARTBEAT_PROBE_KIND]
-    return {id: _list_runs_from_check_ins(connection, id, limit) for id in ids}
+    return {id: _load_ended_runs_from_stored_check_ins(connection, id, limit) for id in ids}
 
 
-def _list_runs_from_check_ins(connection: sa.Connection, probe: int, limit: int) -> list[RunSummary]:
+def _load_ended_runs_from_stored_check_ins(connection: sa.Connection, probe: int, limit: int) -> list[RunSummary]:
     is_end = (check_ins.c.probe == probe, check_ins.c.kind.in_((CheckInKind.OK, CheckInKind.FAIL)))
     query = sa.select(check_ins.c.occurred_at, check_ins.c.kind, check_ins.c.duration).where(*is_end)
     rows = connection.execute(query.order_by(check_ins.c.occurred_at.desc()).limit(limit)).all()
@@ -51,7 +51,7 @@ def _list_runs_from_check_ins(connection: sa.Connection, probe: int, limit: int)
     ]
 
 
-def _list_runs_from_listings(
+def _load_ended_runs_from_stored_listings(
     connection: sa.Connection, probe: int, job_name: str, limit: int, listings: sa.Subquery
 ) -> list[RunSummary]:
     """A listing that has the job's name has all of its facts, so no other result needs to be read."""

@@ -17,7 +17,7 @@ from watchdog.domain.model import HealthState, ProbeInfo, ProbeResult, SubjectLi
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, job, missing, task, unreadable_schedule
 from watchdog.store.codec import decode_probe_info
 from watchdog.store.listings import build_results_from_rows
-from watchdog.store.tables import CURRENT_RESULT_COLUMNS, current_results, newest_results, probes
+from watchdog.store.tables import EFFECTIVE_RESULT_COLUMNS, effective_results, newest_results, probes
 
 JOB_OR_TASK_LISTING_PROBE_KINDS = ("heartbeat", "jobs", "mcp")
 """The kinds of probe that can report jobs."""
@@ -81,7 +81,7 @@ class NewestJobSourceListing:
     outdated: bool
     """The probe has newer results, without a listing."""
 
-    def listing(self, rule: str) -> SubjectListing | None:
+    def find_listing_of_rule(self, rule: str) -> SubjectListing | None:
         return None if self.result is None else self.result.listings.get(rule)
 
 
@@ -121,10 +121,10 @@ def load_newest_job_source_listings(
         .correlate(probes)
         .scalar_subquery()
     )
-    has_listing = sa.and_(current_results.c.probe == probes.c.id, current_results.c.slot == listing_slot)
+    has_listing = sa.and_(effective_results.c.probe == probes.c.id, effective_results.c.slot == listing_slot)
     query: sa.Select[Any] = (
-        sa.select(probes.c.id, probes.c.info, newest_slot, *CURRENT_RESULT_COLUMNS)
-        .join_from(probes, current_results, has_listing, isouter=True)
+        sa.select(probes.c.id, probes.c.info, newest_slot, *EFFECTIVE_RESULT_COLUMNS)
+        .join_from(probes, effective_results, has_listing, isouter=True)
         .where(probes.c.removed_at.is_(None), probes.c.kind.in_(JOB_OR_TASK_LISTING_PROBE_KINDS))
     )
     if probe is not None:
@@ -142,7 +142,7 @@ def load_newest_job_source_listings(
 
 def build_mcp_task_summaries(source: NewestJobSourceListing) -> Iterator[JobSummary]:
     """The tasks of an MCP server as jobs: those that it lists, then those that are missing."""
-    listing, probe = source.listing(task.ALERT_RULE_NAME), source.probe
+    listing, probe = source.find_listing_of_rule(task.ALERT_RULE_NAME), source.probe
     if source.result is None or listing is None:
         return
     for name, facts in listing.subjects.items():
@@ -182,7 +182,7 @@ def _format_mcp_task_age_limit_as_schedule(limit: int) -> str:
 
 def _build_listed_job_summaries(source: NewestJobSourceListing) -> Iterator[JobSummary]:
     """The jobs of a scheduler, a table or a heartbeat."""
-    listing, probe = source.listing(job.ALERT_RULE_NAME), source.probe
+    listing, probe = source.find_listing_of_rule(job.ALERT_RULE_NAME), source.probe
     if source.result is None or listing is None:
         return
     for name, facts in listing.subjects.items():

@@ -29,7 +29,7 @@ from watchdog.store.codec import decode_nullable_json, decode_probe_info
 from watchdog.store.read.alert_context import INCIDENTS_WITH_PROBE_INFO_QUERY, build_incident_from_row
 from watchdog.store.tables import (
     clock_steps,
-    current_results,
+    effective_results,
     incidents,
     newest_results,
     outbox,
@@ -53,7 +53,7 @@ __all__ = [
     "list_probe_statuses",
     "list_service_findings",
     "list_undelivered_notifications",
-    "load_probe_config_yaml",
+    "load_probe_config_yaml_text",
     "load_watchdog_status",
 ]
 
@@ -137,7 +137,7 @@ class DeliveryRecord(NamedTuple):
     finished_at: int | None
 
 
-RESULT_ROW_COLUMNS = [current_results.c[name] for name in ResultRow._fields]
+RESULT_ROW_COLUMNS = [effective_results.c[name] for name in ResultRow._fields]
 _incident_came_again = sa.exists().where(
     clock_steps.c.generation == incidents.c.resolved_generation + 1, clock_steps.c.valid_until < incidents.c.opened_at
 )
@@ -175,14 +175,14 @@ def list_probe_statuses(connection: Connection, probe_id: str | None = None) -> 
     slots = sa.select(newest.c.slot).where(newest.c.probe == probes.c.id).order_by(newest.c.slot.desc()).limit(1)
     judged_slot = slots.where(newest.c.outcome.in_(JUDGED_OUTCOMES)).scalar_subquery()
     next_due = sa.select(sa.func.min(schedule.c.next_due)).where(schedule.c.probe == probes.c.id).scalar_subquery()
-    is_newest = sa.and_(current_results.c.probe == probes.c.id, current_results.c.slot == slots.scalar_subquery())
+    is_newest = sa.and_(effective_results.c.probe == probes.c.id, effective_results.c.slot == slots.scalar_subquery())
     is_waiting = sa.exists().where(
         probe_state.c.probe == probes.c.id, probe_state.c.key == WAITING_FOR_FIRST_RUN_STATE_KEY
     )
     columns = (probes.c.id, probes.c.info, probes.c.created_at, judged_slot, next_due, is_waiting)
     query = (
         sa.select(*columns, *RESULT_ROW_COLUMNS)
-        .join_from(probes, current_results, is_newest, isouter=True)
+        .join_from(probes, effective_results, is_newest, isouter=True)
         .where(probes.c.removed_at.is_(None))
         .order_by(probes.c.name, probes.c.id)
     )
@@ -222,7 +222,7 @@ def _probe_status_from_row(row: Sequence[Any], open_incidents: Iterable[Incident
     )
 
 
-def load_probe_config_yaml(connection: Connection, probe: int) -> str:
+def load_probe_config_yaml_text(connection: Connection, probe: int) -> str:
     """The probe's configuration as written, without the values of variables."""
     text: str = connection.execute(sa.select(probes.c.config_yaml).where(probes.c.id == probe)).scalar_one()
     return text

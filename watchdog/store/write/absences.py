@@ -15,7 +15,7 @@ STORE_ABSENCE_FAULT_NAME = "store"
 """The fault of a process that has returned from an absence of the database, and has stored its results."""
 
 
-class ProbeRunsWithoutStore(NamedTuple):
+class ProbeSlotsRunWithoutStore(NamedTuple):
     """The runs of a probe that took place without the database."""
 
     first_slot: int
@@ -42,14 +42,14 @@ def record_dropped_results_as_missed(
 
 
 def advance_schedules_past_runs_without_store(
-    claims: SlotClaimer, runs_by_probe: Mapping[int, ProbeRunsWithoutStore], now: int
+    claims: SlotClaimer, runs_by_probe: Mapping[int, ProbeSlotsRunWithoutStore], now: int
 ) -> None:
     """Continue each probe's schedule after its last slot that ran from memory. Its results are stored already.
 
     Slots before the first one are recorded as missed. A probe that another process has claimed since is left alone, and
     so is one that ran before a step of the clock: its schedule has restarted at the step.
     """
-    timeline = claims.watermark.timeline
+    timeline = claims.watermark.clock_timeline_id
     with claims.database.write_transaction() as connection:
         here = schedule.c.location == claims.location, schedule.c.probe.in_([*runs_by_probe])
         rows = connection.execute(sa.select(schedule).where(*here).order_by(schedule.c.probe).with_for_update()).all()

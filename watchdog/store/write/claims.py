@@ -19,7 +19,7 @@ from watchdog.domain.schedule import CronSchedule, IntervalSchedule, Schedule
 from watchdog.store.database import Database
 from watchdog.store.errors import ClockSteppedError
 from watchdog.store.tables import results, schedule
-from watchdog.store.write.probe_registry import ProbeRegistry
+from watchdog.store.write.probe_registry import InMemoryProbeRegistry
 from watchdog.store.write.probe_state import load_probe_state
 from watchdog.store.write.recorder import ResultRecorder
 from watchdog.store.write.watermark import Watermark
@@ -44,7 +44,9 @@ class SlotClaimer:
     A step of the clock (`clock_steps.py`) begins a clock generation, in which the same slots are due again.
     """
 
-    def __init__(self, database: Database, watermark: Watermark, recorder: ResultRecorder, registry: ProbeRegistry):
+    def __init__(
+        self, database: Database, watermark: Watermark, recorder: ResultRecorder, registry: InMemoryProbeRegistry
+    ):
         self.database, self.watermark, self.recorder, self.registry = database, watermark, recorder, registry
         self.location = watermark.location
         self.store_was_away = False
@@ -59,7 +61,7 @@ class SlotClaimer:
         Of several slots that are due for a probe, the newest runs, unless it is too late for that. Those before it
         become one `missed` row, except for those in a gap.
         """
-        self.watermark.detect_gap(now)
+        self.watermark.record_downtime_gap(now)
         slots: list[ClaimedSlot] = []
         all_claimed = False
         with self.database.write_transaction() as connection:
@@ -74,14 +76,14 @@ class SlotClaimer:
             states = load_probe_state(connection, [slot.probe for slot in slots])
         if all_claimed:
             with suppress(ClockSteppedError):  # after the claim, whose slots this process runs
-                self.watermark.detect_gap(now, advance=True)
+                self.watermark.record_downtime_gap(now, advance=True)
         return slots, states
 
     def _claim_rows(self, connection: sa.Connection, rows: Sequence[Any], now: int) -> list[ClaimedSlot]:
         rows = [row for row in rows if self.registry.may_claim_else_exclude(row.probe, row.probe_definition)]
         in_flight, missed = self._split_in_flight_and_lost(connection, rows, now)
-        claimed, updates, timeline = [], [], self.watermark.timeline
-        started = self._find_cron_slots_started_earlier(connection, rows, in_flight, missed, now)
+        claimed, updates, timeline = [], [], self.watermark.clock_timeline_id
+        started = self._find_cron_slots_started_before_clock_step(connection, rows, in_flight, missed, now)
         for row in rows:
             slot, skipped, next_due = self._choose_slot_to_run_and_missed_results(row, started, now)
             missed += skipped
@@ -106,7 +108,7 @@ class SlotClaimer:
     ) -> tuple[dict[int, dict[InFlightSlot, int]], list[ProbeResult]]:
         """The slots of each probe that are still in flight, with when each was to start, and `missed` results for those
         whose max_lateness has passed without a result."""
-        in_flight = {row.probe: decode_in_flight_slots(row.in_flight, self.watermark.timeline) for row in rows}
+        in_flight = {row.probe: decode_in_flight_slots(row.in_flight, self.watermark.clock_timeline_id) for row in rows}
         starts = {(probe, *slot): start for probe, slots in in_flight.items() for slot, start in slots.items()}
         recorded = {
             (*key, timeline)
@@ -130,9 +132,9 @@ class SlotClaimer:
             self._build_lost_run_result(probe, slot, now)._replace(location=timeline) for probe, slot, timeline in lost
         ]
         last_slots = {row.probe: row.last_slot for row in rows}
-        return remaining, [*missed, *self._report_runs_lost_in_clock_step(missed, last_slots, now)]
+        return remaining, [*missed, *self._build_results_of_runs_lost_in_clock_step(missed, last_slots, now)]
 
-    def _report_runs_lost_in_clock_step(
+    def _build_results_of_runs_lost_in_clock_step(
         self, lost: Iterable[ProbeResult], last_slots: Mapping[int, int | None], now: int
     ) -> list[ProbeResult]:
         """A result at `now` for each cron schedule with lost runs of an ended timeline: these are not started again,
@@ -140,7 +142,7 @@ class SlotClaimer:
         odd_instant = now | 1  # no slot of a schedule is odd
         messages: dict[int, list[str]] = {}
         for result in lost:
-            if result.reason == missed_run.MAY_HAVE_RUN_REASON and result.location != self.watermark.timeline:
+            if result.reason == missed_run.MAY_HAVE_RUN_REASON and result.location != self.watermark.clock_timeline_id:
                 messages.setdefault(result.probe, []).append(result.message)
         return [
             self._build_missed_slot_result(
@@ -151,7 +153,7 @@ class SlotClaimer:
             for probe, texts in messages.items()
         ]
 
-    def _find_cron_slots_started_earlier(
+    def _find_cron_slots_started_before_clock_step(
         self,
         connection: sa.Connection,
         rows: Sequence[Any],
@@ -168,7 +170,7 @@ class SlotClaimer:
         query = sa.select(results.c.probe, results.c.slot).where(
             results.c.probe.in_([row.probe for row in cron_rows]),
             results.c.slot.between(min(row.next_due for row in cron_rows), now + SLOT_CLAIM_AHEAD_MS),
-            results.c.location != self.watermark.timeline,
+            results.c.location != self.watermark.clock_timeline_id,
             may_have_run,
         )
         return {
@@ -241,7 +243,11 @@ class SlotClaimer:
             (again if (row.probe, slot) in started else slots).append(slot)
             slot = schedule.find_next_slot_after(slot)
         build_result = partial(self._build_missed_slot_result, row.probe, previous_slot=row.last_slot)
-        missed = [build_result(again[0], missed_run.ALREADY_STARTED_REASON, slot_count=len(again))] if again else []
+        missed = (
+            [build_result(again[0], missed_run.CRON_SLOT_ALREADY_STARTED_REASON, slot_count=len(again))]
+            if again
+            else []
+        )
         if slots:
             last = slots[-1] if slot >= end else schedule.find_latest_slot_until(end - 1)
             message = self._describe_cron_slots_not_run(row.probe, slots, last, now, is_all=slot >= end)
@@ -286,7 +292,7 @@ class SlotClaimer:
         return ProbeResult(
             probe,
             slot,
-            self.watermark.timeline,
+            self.watermark.clock_timeline_id,
             Outcome.MISSED,
             reason,
             previous_slot=previous_slot,
@@ -299,7 +305,7 @@ class SlotClaimer:
         A probe whose last claimed slot is at or after that instant is left alone, and all are if the instants lie on
         a `timeline` that a step of the clock has ended.
         """
-        if not due_at_by_probe or timeline not in (None, self.watermark.timeline):
+        if not due_at_by_probe or timeline not in (None, self.watermark.clock_timeline_id):
             return
         due: sa.BindParameter[int] = sa.bindparam("due")
         not_claimed_since = schedule.c.last_slot.is_(None) | (schedule.c.last_slot < due)
@@ -313,7 +319,7 @@ class SlotClaimer:
 
         Returns the instant up to which every result that can still be evaluated is stored, and decided if it was held.
         """
-        self.watermark.detect_gap(now)
+        self.watermark.record_downtime_gap(now)
         max_lateness = max((registered.policy.max_lateness for registered in self.registry.values()), default=0)
         settled_until = self.watermark.uptime_clock.compute_elapsed_cutoff(max_lateness, now)
         with self.database.write_transaction() as connection:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from watchdog.domain.clock_steps import ClockStep, format_timeline
+from watchdog.domain.clock_steps import ClockStep, build_clock_timeline_id
 from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.heartbeat import HEARTBEAT_STATE_KEY, HeartbeatState
 from watchdog.domain.model import Outcome, ProbeResult, ResultToRecord
@@ -39,14 +39,14 @@ from watchdog.store.tables import (
 )
 from watchdog.store.write.claims import count_schedule_slots, decode_in_flight_slots, encode_in_flight_slots
 from watchdog.store.write.evaluation import AlertEvaluator
-from watchdog.store.write.probe_registry import ProbeRegistry
+from watchdog.store.write.probe_registry import InMemoryProbeRegistry
 from watchdog.store.write.probe_rows import load_active_probes
 from watchdog.store.write.probe_state import upsert_probe_state
 from watchdog.store.write.recorder import ResultRecorder
 from watchdog.store.write.watermark import MIN_DOWNTIME_GAP_MS, Watermark, store_gap
 
-SKIPPED_REASON = "missed.clock_step"
-SHIFTED_COLUMNS = (
+MISSED_BECAUSE_OF_CLOCK_STEP_REASON = "missed.clock_step"
+CLOCK_STEP_SHIFTED_COLUMNS = (
     *(members.c.lease_until, members.c.started_at),
     *(destination_backoff.c.retry_at, destination_backoff.c.full_at, destination_backoff.c.merged_at),
     *(incident_groups.c.opened_at, incident_groups.c.accepts_until),
@@ -58,7 +58,7 @@ SHIFTED_COLUMNS = (
 """Leases, deadlines, and instants from which a duration is counted: they keep their distance from now."""
 _incident_is_open = incidents.c.resolved_at.is_(None)
 _open_incidents = sa.select(incidents.c.id).where(_incident_is_open)
-SHIFTED_ROWS = {
+CLOCK_STEP_SHIFTED_ROWS_CONDITION_BY_TABLE = {
     outbox: outbox_is_waiting | outbox_is_unconfirmed | outbox.c.incident.in_(_open_incidents),
     incidents: _incident_is_open,
     cause_changes: cause_changes.c.incident.in_(_open_incidents),
@@ -67,7 +67,7 @@ SHIFTED_ROWS = {
 """In the other tables, all."""
 
 
-class StoredTime(NamedTuple):
+class DatabaseClockAndWatermark(NamedTuple):
     """The time as the database has it."""
 
     database_time: int | None
@@ -77,14 +77,18 @@ class StoredTime(NamedTuple):
     """None: Watchdog has never run."""
 
 
-def load_stored_time(database: Database, location: str) -> StoredTime:
+def load_database_clock_and_watermark(database: Database, location: str) -> DatabaseClockAndWatermark:
     """Raises StoreUnavailableError. It takes no connection from those who read, so that pages delay no write."""
     server_clock = sa.text("CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)")
     database_time = sa.select(server_clock if database.is_postgres else sa.null()).scalar_subquery()
     query = sa.select(database_time, watermarks.c.generation, watermarks.c.claimed_until)
     with database.write_transaction(is_checked=False) as connection:
         row = connection.execute(query.where(watermarks.c.location == location)).first()
-        return StoredTime(*row) if row else StoredTime(connection.execute(sa.select(database_time)).scalar(), 0, None)
+        return (
+            DatabaseClockAndWatermark(*row)
+            if row
+            else DatabaseClockAndWatermark(connection.execute(sa.select(database_time)).scalar(), 0, None)
+        )
 
 
 def adopt_clock_step(
@@ -109,27 +113,27 @@ def adopt_clock_step(
         ).all()
         database.lock_probes(connection, registered)
         if step.stepped_from - row.claimed_until > MIN_DOWNTIME_GAP_MS:
-            ended = format_timeline(location, generation)
+            ended = build_clock_timeline_id(location, generation)
             store_gap(database, connection, ended, row.claimed_until, step.stepped_from)
-        _evaluate_rest(database, connection, location, registered, step)
-        _store_step(database, connection, location, step)
+        _evaluate_pending_results_before_clock_step(database, connection, location, registered, step)
+        _store_clock_step(database, connection, location, step)
         connection.execute(sa.update(watermarks).where(here).values(claimed_until=to, generation=step.generation))
-        _restart_schedules(connection, location, rows, registered, step)
-        _restart_evaluation(connection, step)
-        _shift_deadlines(connection, step.distance)
-        if step.distance > 0:
+        _restart_schedules_after_clock_step(connection, location, rows, registered, step)
+        _restart_evaluation_after_clock_step(connection, step)
+        _shift_deadlines(connection, step.signed_distance_ms)
+        if step.signed_distance_ms > 0:
             watermark = Watermark(database, location)
-            watermark.load_generation(connection)
-            recorder = ResultRecorder(database, watermark, _build_registry(registered))
+            watermark.load_clock_generation(connection)
+            recorder = ResultRecorder(database, watermark, _build_probe_registry(registered))
             recorder.record_results_in_transaction(
-                connection, _list_skipped_slots(rows, registered, step, watermark), to
+                connection, _build_results_of_slots_skipped_by_clock_step(rows, registered, step, watermark), to
             )
         else:
-            _restart_heartbeats(database, connection, to)
+            _cap_heartbeat_instants_after_clock_step(database, connection, to)
     return step
 
 
-def _evaluate_rest(
+def _evaluate_pending_results_before_clock_step(
     database: Database,
     connection: sa.Connection,
     location: str,
@@ -139,49 +143,51 @@ def _evaluate_rest(
     """Fold the results that wait for others: after the step, nothing of the earlier generation is evaluated. A result
     that is held counts as one that was in flight: late."""
     watermark = Watermark(database, location)
-    watermark.load_generation(connection)
-    evaluator = AlertEvaluator(database, watermark, _build_registry(registered), gives_up_awaited=True)
+    watermark.load_clock_generation(connection)
+    evaluator = AlertEvaluator(database, watermark, _build_probe_registry(registered), gives_up_awaited=True)
     cursors = evaluator.load_cursors(connection, registered, evaluation_cursors.c.awaiting_slot)
     if cursors:
         slot = results.c.probe == sa.bindparam("p"), results.c.slot > sa.bindparam("s")
-        is_held = results.c.location == watermark.timeline, results.c.held_until > step.stepped_from
+        is_held = results.c.location == watermark.clock_timeline_id, results.c.held_until > step.stepped_from
         drop_held = sa.update(results).where(*slot, *is_held).values(late=True, held_until=None)
         connection.execute(drop_held, [{"p": probe, "s": cursor.evaluated_until} for probe, cursor in cursors.items()])
         evaluator.evaluate_probes(connection, set(cursors), cursors, step.stepped_from)
 
 
-def _build_registry(registered: Mapping[int, RegisteredProbe]) -> ProbeRegistry:
-    registry = ProbeRegistry()
+def _build_probe_registry(registered: Mapping[int, RegisteredProbe]) -> InMemoryProbeRegistry:
+    registry = InMemoryProbeRegistry()
     registry.replace_probes(registered)
     return registry
 
 
-def _store_step(database: Database, connection: sa.Connection, location: str, step: ClockStep) -> None:
+def _store_clock_step(database: Database, connection: sa.Connection, location: str, step: ClockStep) -> None:
     later = clock_steps.c.location == location, clock_steps.c.valid_until > step.stepped_to
     connection.execute(sa.update(clock_steps).where(*later).values(valid_until=step.stepped_to))
-    ended = format_timeline(location, step.generation - 1)
+    ended = build_clock_timeline_id(location, step.generation - 1)
     values = {"ended_timeline": ended, "location": location, "valid_until": step.stepped_to, **step._asdict()}
     connection.execute(sa.insert(clock_steps).values(values))
-    if step.distance > 0:
-        timeline = format_timeline(location, step.generation)
+    if step.signed_distance_ms > 0:
+        timeline = build_clock_timeline_id(location, step.generation)
         store_gap(database, connection, timeline, step.stepped_from, step.stepped_to)
 
 
-def _restart_schedules(
+def _restart_schedules_after_clock_step(
     connection: sa.Connection,
     location: str,
     rows: Sequence[Any],
     registered: Mapping[int, RegisteredProbe],
     step: ClockStep,
 ) -> None:
-    ended, started = (format_timeline(location, generation) for generation in (step.generation - 1, step.generation))
+    ended, started = (
+        build_clock_timeline_id(location, generation) for generation in (step.generation - 1, step.generation)
+    )
     values = []
     for row in rows:
         in_flight = decode_in_flight_slots(row.in_flight, ended)
-        shifted = {key: start + step.distance for key, start in in_flight.items()}
+        shifted = {key: start + step.signed_distance_ms for key, start in in_flight.items()}
         slots = registered[row.probe].schedule if row.probe in registered else None
         next_due = step.stepped_to if slots is None else slots.find_next_slot_after(step.stepped_to)
-        if step.distance < 0:  # what was due before, and not claimed yet, is still due
+        if step.signed_distance_ms < 0:  # what was due before, and not claimed yet, is still due
             next_due = min(next_due, row.next_due)
         values.append({"p": row.probe, "due": next_due, "slots": encode_in_flight_slots(shifted, started)})
     if values:
@@ -190,7 +196,7 @@ def _restart_schedules(
         connection.execute(update.values(restarted), values)
 
 
-def _restart_evaluation(connection: sa.Connection, step: ClockStep) -> None:
+def _restart_evaluation_after_clock_step(connection: sa.Connection, step: ClockStep) -> None:
     """Deadlines are computed again at once: one that is evaluated too early is only set again."""
     to = step.stepped_to
     is_set = evaluation_cursors.c.wake_at.is_not(None)
@@ -200,21 +206,22 @@ def _restart_evaluation(connection: sa.Connection, step: ClockStep) -> None:
         )
     )
     connection.execute(sa.update(probes).where(probes.c.created_at > to).values(created_at=to))
-    if step.distance < 0:  # the hours that come again are rolled up again, without the results that no longer count
+    if step.signed_distance_ms < 0:
+        # The hours that come again are rolled up again, without the results that no longer count.
         connection.execute(sa.delete(rollups).where(rollups.c.hour >= to // HOUR_MS * HOUR_MS))
 
 
 def _shift_deadlines(connection: sa.Connection, distance: int) -> None:
-    for table in {column.table for column in SHIFTED_COLUMNS}:
-        columns = [column for column in SHIFTED_COLUMNS if column.table is table]
+    for table in {column.table for column in CLOCK_STEP_SHIFTED_COLUMNS}:
+        columns = [column for column in CLOCK_STEP_SHIFTED_COLUMNS if column.table is table]
         update = sa.update(table).values({column.name: column + distance for column in columns})
-        condition = SHIFTED_ROWS.get(table)
+        condition = CLOCK_STEP_SHIFTED_ROWS_CONDITION_BY_TABLE.get(table)
         connection.execute(update if condition is None else update.where(condition))
-    count_from_then = sa.update(remediations).where(~SHIFTED_ROWS[remediations])
+    count_from_then = sa.update(remediations).where(~CLOCK_STEP_SHIFTED_ROWS_CONDITION_BY_TABLE[remediations])
     connection.execute(count_from_then.values(clock_shift=remediations.c.clock_shift + distance))
 
 
-def _list_skipped_slots(
+def _build_results_of_slots_skipped_by_clock_step(
     rows: Iterable[Any], registered: Mapping[int, RegisteredProbe], step: ClockStep, watermark: Watermark
 ) -> list[ResultToRecord]:
     """A `missed` row for the slots of each probe that are never due. `rows`: of the schedule, before the step."""
@@ -225,13 +232,18 @@ def _list_skipped_slots(
         if row.next_due <= step.stepped_to:
             count = count_schedule_slots(registered[row.probe].schedule, row.next_due, step.stepped_to + 1)
             result = ProbeResult(
-                row.probe, row.next_due, watermark.timeline, Outcome.MISSED, SKIPPED_REASON, slot_count=count
+                row.probe,
+                row.next_due,
+                watermark.clock_timeline_id,
+                Outcome.MISSED,
+                MISSED_BECAUSE_OF_CLOCK_STEP_REASON,
+                slot_count=count,
             )
             skipped.append(ResultToRecord(result))
     return skipped
 
 
-def _restart_heartbeats(database: Database, connection: sa.Connection, latest: int) -> None:
+def _cap_heartbeat_instants_after_clock_step(database: Database, connection: sa.Connection, latest: int) -> None:
     """Count check-ins at the latest at `latest`: otherwise a job that no longer reports would be noticed later by the
     whole step."""
     columns = (probe_state.c.probe, probe_state.c.key, probe_state.c.value)

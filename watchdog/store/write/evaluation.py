@@ -17,7 +17,7 @@ from watchdog.domain.rules import (
     THRESHOLD_IGNORING_RULE_NAMES,
     AlertStates,
     advance_alert_state,
-    fold_results,
+    fold_results_into_alert_states,
     service,
     stale,
 )
@@ -26,7 +26,7 @@ from watchdog.store.listings import SubjectListingCache, build_results_from_rows
 from watchdog.store.tables import END_OF_TIME, alert_states, evaluation_cursors, results, staleness_events
 from watchdog.store.write.incident_groups import INCIDENT_GROUPS_LOCK_KEY
 from watchdog.store.write.incidents import change_incident_cause, open_incident, resolve_incident
-from watchdog.store.write.probe_registry import ProbeRegistry
+from watchdog.store.write.probe_registry import InMemoryProbeRegistry
 from watchdog.store.write.watermark import Watermark
 
 log = structlog.get_logger()
@@ -93,7 +93,12 @@ class AlertEvaluator:
     """
 
     def __init__(
-        self, database: Database, watermark: Watermark, registry: ProbeRegistry, *, gives_up_awaited: bool = False
+        self,
+        database: Database,
+        watermark: Watermark,
+        registry: InMemoryProbeRegistry,
+        *,
+        gives_up_awaited: bool = False,
     ):
         """`gives_up_awaited`: fold everything that is stored, without waiting for results that may still arrive."""
         self.database, self.watermark, self.registry = database, watermark, registry
@@ -166,7 +171,7 @@ class AlertEvaluator:
                 now=now,
                 newest_slot=None if newest_slots is None else newest_slots[probe],
             )
-        self._write_pending(connection, writes, now)
+        self._flush_pending_evaluation_writes(connection, writes, now)
         return writes.transitions
 
     def _evaluate_probe(
@@ -182,16 +187,17 @@ class AlertEvaluator:
     ) -> None:
         probe, clock = cursor.probe, self.watermark.uptime_clock
         policy, generation = self.registry[probe].policy, self.watermark.generation
-        states = dict(states_before)
-        waits_until = END_OF_TIME if self._gives_up_awaited else now
+        states, waits_until = dict(states_before), END_OF_TIME if self._gives_up_awaited else now
         lateness_passed = partial(clock.has_elapsed, duration=policy.max_lateness, now=waits_until)
-        fold = fold_results(policy, states, start, rows, lateness_passed, now=waits_until, generation=generation)
+        fold = fold_results_into_alert_states(
+            policy, states, start, rows, lateness_passed, now=waits_until, generation=generation
+        )
         writes.add_expired_holds(rows, fold.evaluated_until)
         changed, until = fold.alert_states_changed, fold.evaluated_until
         if newest_slot is not None and stale.STALE_ALERT_STATE_KEY not in states:
             threshold = policy.staleness_threshold(newest_slot)
             if clock.has_elapsed(newest_slot, threshold, now):
-                event = StalenessEvent(probe, newest_slot, self.watermark.timeline, threshold, detected_at=now)
+                event = StalenessEvent(probe, newest_slot, self.watermark.clock_timeline_id, threshold, detected_at=now)
                 writes.staleness_events.append(event._asdict())
                 finding = stale.build_stale_finding(threshold)
                 advance_alert_state(policy, states, newest_slot, finding, fold.transitions, generation=generation)
@@ -214,13 +220,14 @@ class AlertEvaluator:
         active = bool(states) or awaiting
         if changed or (awaiting, active, wake_at) != (cursor.awaiting_slot, cursor.active, cursor.wake_at):
             until = until if changed or awaiting else cursor.evaluated_until
-            writes.cursor_updates.append(
-                {"p": probe, "until": until, "awaiting": awaiting, "active": active, "wake": wake_at}
-            )
+            update = {"p": probe, "until": until, "awaiting": awaiting, "active": active, "wake": wake_at}
+            writes.cursor_updates.append(update)
         writes.add_changed_alert_states(probe, states_before, states)
         writes.transitions += fold.transitions
 
-    def _write_pending(self, connection: sa.Connection, writes: PendingEvaluationWrites, now: int) -> None:
+    def _flush_pending_evaluation_writes(
+        self, connection: sa.Connection, writes: PendingEvaluationWrites, now: int
+    ) -> None:
         if writes.staleness_events:
             insert = self.database.build_insert_statement(staleness_events).on_conflict_do_nothing()
             connection.execute(insert, writes.staleness_events)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from watchdog.domain.clock_steps import parse_generation
+from watchdog.domain.clock_steps import parse_clock_generation_of_timeline_id
 from watchdog.domain.model import FindingAlertState, IncidentTransition, ProbeResult
 from watchdog.domain.rules import availability
 from watchdog.domain.text import replace_unstorable_characters
@@ -63,7 +63,10 @@ def withdraw_recorded_failures(recorder: ResultRecorder, decided: Sequence[Probe
             state = states.get((availability.ALERT_RULE_NAME, ""))
             if cursor is None or cursor.evaluated_until != result.slot or state is None or len(states) > 1:
                 continue
-            generation, is_current = recorder.watermark.generation, result.location == recorder.watermark.timeline
+            generation, is_current = (
+                recorder.watermark.generation,
+                result.location == recorder.watermark.clock_timeline_id,
+            )
             is_first_failure = state == FindingAlertState(1, 0, result.slot, None, state.reason, generation=generation)
             if is_current and is_first_failure and not _has_incident_resolved_in_result_slot(connection, result):
                 _store_decided_result(connection, result)
@@ -76,7 +79,7 @@ def withdraw_recorded_failures(recorder: ResultRecorder, decided: Sequence[Probe
 
 def _has_incident_resolved_in_result_slot(connection: sa.Connection, result: ProbeResult) -> bool:
     """Whether an incident resolved in the slot of a result."""
-    generation = parse_generation(result.location)
+    generation = parse_clock_generation_of_timeline_id(result.location)
     is_ended = incidents.c.resolved_slot == result.slot, incidents.c.resolved_generation == generation
     query = sa.select(incidents.c.id).where(incidents.c.probe == result.probe, *is_ended).limit(1)
     return connection.execute(query).first() is not None

@@ -31,7 +31,7 @@ def derive_grouping_cause_from_stored_evidence(
     return derive_grouping_cause_of_incident(registered.info, transition.rule, transition.reason, facts)
 
 
-def join_incident_groups(
+def add_incident_to_group_per_destination(
     connection: sa.Connection,
     transition: IncidentTransition,
     destinations: Collection[str],

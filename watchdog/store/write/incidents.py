@@ -11,7 +11,7 @@ from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.routing import RoutingDecision
 from watchdog.store import codec
 from watchdog.store.tables import cause_changes, clock_steps, incidents
-from watchdog.store.write.incident_groups import join_incident_groups
+from watchdog.store.write.incident_groups import add_incident_to_group_per_destination
 from watchdog.store.write.outbox_rows import (
     enqueue_cause_changed_notifications,
     enqueue_opened_notifications,
@@ -51,7 +51,7 @@ def open_incident(
             resolution="",
         )
     )
-    leads = join_incident_groups(connection, transition, routing.destinations, registered, now)
+    leads = add_incident_to_group_per_destination(connection, transition, routing.destinations, registered, now)
     enqueue_opened_notifications(connection, transition.incident, routing.destinations, leads, now)
 
 
@@ -91,7 +91,7 @@ def change_incident_cause(
     notified = enqueue_cause_changed_notifications(connection, transition.incident, now)
     added = [destination for destination in routing.destinations if destination not in notified]
     if added:
-        leads = join_incident_groups(connection, transition, added, registered, now)
+        leads = add_incident_to_group_per_destination(connection, transition, added, registered, now)
         enqueue_opened_notifications(connection, transition.incident, added, leads, now)
         _store_routing_log_entries(connection, transition, routing)
 

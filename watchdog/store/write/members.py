@@ -33,7 +33,7 @@ from watchdog.store.tables import (
     revisions,
     watermarks,
 )
-from watchdog.store.write.probe_registry import ProbeRegistry
+from watchdog.store.write.probe_registry import InMemoryProbeRegistry
 from watchdog.store.write.probe_rows import (
     PROBE_REGISTRATION_LOCK_KEY,
     load_active_probes,
@@ -72,7 +72,7 @@ class WatchdogProcessMembership:
 
     def __init__(self, database: Database, member_id: str, configuration: WatchdogProcessConfiguration, location: str):
         self.database, self.member_id, self.configuration, self.location = database, member_id, configuration, location
-        self.registry = ProbeRegistry(configuration.probes)
+        self.registry = InMemoryProbeRegistry(configuration.probes)
         self.revision = 0
         self.status = LiveWatchdogProcesses()
         """The members as of the last renewal."""
@@ -116,7 +116,7 @@ class WatchdogProcessMembership:
 
     def has_newest_definition_of_destination(self, destination: str) -> bool:
         """Whether this member notifies a destination that it has: none with a higher revision defines it otherwise."""
-        own = self.status.of(self.member_id)
+        own = self.status.find_process_status(self.member_id)
         return own is None or destination not in own.superseded_destinations
 
     def _register_config_revision(self, connection: sa.Connection, now: int) -> int:
@@ -152,7 +152,7 @@ class WatchdogProcessMembership:
             written = upsert_probes(
                 self.database,
                 connection,
-                self._list_outdated_probes(connection, all_members, definitions, now, joining=joining),
+                self._list_probes_with_outdated_rows(connection, all_members, definitions, now, joining=joining),
                 revision=self.revision,
                 start=start,
                 location=self.location,
@@ -232,7 +232,7 @@ class WatchdogProcessMembership:
         rows = connection.execute(query)
         return [row.id for row in rows if row.probe_id in own and row.kind != own[row.probe_id].info.kind]
 
-    def _list_outdated_probes(
+    def _list_probes_with_outdated_rows(
         self,
         connection: sa.Connection,
         all_members: Iterable[WatchdogProcessRecord],

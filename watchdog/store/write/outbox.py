@@ -217,7 +217,7 @@ class NotificationOutbox:
             self._store_destination_pace(connection, destination, pace)
         return pace.next_message_at
 
-    def postpone_notification(self, leased: LeasedNotification, due_at: int) -> None:
+    def postpone_unattempted_notification(self, leased: LeasedNotification, due_at: int) -> None:
         """End the lease without an attempt: Watchdog could not get as far as sending."""
         with self.database.write_transaction() as connection:
             self._release_lease(connection, leased, due_at=due_at, attempts=leased.attempts)
@@ -278,7 +278,7 @@ class NotificationOutbox:
     def is_still_leased(self, leased: LeasedNotification, connection: sa.Connection) -> bool:
         """Whether this process still holds the lease: checked right before sending, as a paused sender may have lost
         it."""
-        query = sa.select(outbox.c.seq).where(*_build_leased_outbox_filter(leased)).limit(1)
+        query = sa.select(outbox.c.seq).where(*_build_own_lease_outbox_filter(leased)).limit(1)
         return connection.execute(query).first() is not None
 
     def _release_lease(
@@ -287,11 +287,11 @@ class NotificationOutbox:
         """End the lease after an attempt. Rows that another process has leased since are left alone. Returns whether
         any row was still leased."""
         released = {"lease_token": None, "leased_until": None, "attempts": leased.attempts + 1, **values}
-        update = sa.update(outbox).where(*_build_leased_outbox_filter(leased), *which).values(**released)
+        update = sa.update(outbox).where(*_build_own_lease_outbox_filter(leased), *which).values(**released)
         return connection.execute(update).rowcount > 0
 
 
-def _build_leased_outbox_filter(leased: LeasedNotification) -> tuple[sa.ColumnElement[bool], ...]:
+def _build_own_lease_outbox_filter(leased: LeasedNotification) -> tuple[sa.ColumnElement[bool], ...]:
     return (
         outbox.c.lease_token == leased.lease_token,
         outbox.c.destination == leased.notification.destination,

@@ -18,7 +18,7 @@ from watchdog.store import codec
 from watchdog.store.outbox_filters import (
     build_due_outbox_filter,
     build_due_resend_outbox_filter,
-    build_first_critical_outbox_filter,
+    build_first_critical_of_message_outbox_filter,
 )
 from watchdog.store.tables import (
     destination_backoff,
@@ -152,7 +152,9 @@ def _lease_outbox_messages(
         return None
     token = uuid4().hex
     of_messages = (outbox.c.destination == destination, outbox.c.lead_incident.in_(leads))
-    raises_severity = sa.exists().where(*of_messages, outbox.c.state == state, build_first_critical_outbox_filter())
+    raises_severity = sa.exists().where(
+        *of_messages, outbox.c.state == state, build_first_critical_of_message_outbox_filter()
+    )
     is_rise = bool(connection.execute(sa.select(raises_severity)).scalar())
     lease = sa.update(outbox).where(*of_messages, outbox.c.state == state)
     connection.execute(lease.values(lease_token=token, leased_until=leased_until))

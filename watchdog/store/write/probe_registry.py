@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from watchdog.domain.registered_probe import RegisteredProbe
 
 
-class ProbeRegistry(dict[int, RegisteredProbe]):
+class InMemoryProbeRegistry(dict[int, RegisteredProbe]):
     """Database id -> probe, for every probe that is not retired, as the member that decides about it has it.
 
     Every member can therefore evaluate the deadlines of every probe. It claims slots of those alone that its own

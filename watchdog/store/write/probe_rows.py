@@ -25,7 +25,7 @@ from watchdog.store.write.incidents import resolve_incident
 PROBE_REGISTRATION_LOCK_KEY = 0
 """Advisory lock held while probes are added and retired; no probe has this id."""
 MAX_PROBES_PER_TRANSACTION = 500
-CONFIGURED_PROBE_COLUMNS = ("name", "kind", "info", "config_yaml", "revision", "policy")
+PROBE_COLUMNS_UPDATED_FROM_CONFIG = ("name", "kind", "info", "config_yaml", "revision", "policy")
 
 
 def load_active_probes(
@@ -126,7 +126,7 @@ def _insert_or_restore_probes(
     if not rows:
         return
     insert = database.build_insert_statement(probes).values(created_at=start, removed_at=None)
-    reset = {name: insert.excluded[name] for name in (*CONFIGURED_PROBE_COLUMNS, "created_at", "removed_at")}
+    reset = {name: insert.excluded[name] for name in (*PROBE_COLUMNS_UPDATED_FROM_CONFIG, "created_at", "removed_at")}
     connection.execute(insert.on_conflict_do_update(index_elements=["probe_id"], set_=reset), rows)
     # Evaluation starts after what has been claimed: a slot of the former definition may still be running.
     last_slot = sa.select(sa.func.max(schedules.c.last_slot)).where(schedules.c.probe == probes.c.id).scalar_subquery()
@@ -141,7 +141,9 @@ def _insert_or_restore_probes(
 def _update_probes(connection: sa.Connection, rows: list[dict[str, Any]]) -> None:
     if rows:
         update = sa.update(probes).where(probes.c.id == sa.bindparam("row_id"))
-        connection.execute(update.values({name: sa.bindparam(name) for name in CONFIGURED_PROBE_COLUMNS}), rows)
+        connection.execute(
+            update.values({name: sa.bindparam(name) for name in PROBE_COLUMNS_UPDATED_FROM_CONFIG}), rows
+        )
 
 
 def _upsert_probe_schedules(

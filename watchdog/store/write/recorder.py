@@ -15,7 +15,7 @@ from watchdog.store.listings import encode_result_listings_and_cache_entry
 from watchdog.store.tables import evaluation_cursors, newest_results, probes, results
 from watchdog.store.write.evaluation import AlertEvaluator, EvaluationCursor
 from watchdog.store.write.evidence import EvidenceWriter
-from watchdog.store.write.probe_registry import ProbeRegistry
+from watchdog.store.write.probe_registry import InMemoryProbeRegistry
 from watchdog.store.write.probe_state import apply_probe_state_updates
 from watchdog.store.write.watermark import Watermark, load_claim_watermark
 
@@ -28,14 +28,14 @@ class ResultRecorder:
     result that can change nothing costs no more than its row.
     """
 
-    def __init__(self, database: Database, watermark: Watermark, registry: ProbeRegistry):
+    def __init__(self, database: Database, watermark: Watermark, registry: InMemoryProbeRegistry):
         self.database, self.watermark, self.registry = database, watermark, registry
         self.evaluator = AlertEvaluator(database, watermark, registry)
         self._evidence_store, self._listings = EvidenceWriter(database), self.evaluator.listings
 
     def record_results(self, recorded_results: Iterable[ResultToRecord], now: int) -> list[IncidentTransition]:
         """Store and evaluate a batch; returns the transitions. Idempotent."""
-        self.watermark.detect_gap(now)
+        self.watermark.record_downtime_gap(now)
         with self.database.write_transaction() as connection:
             transitions = self.record_results_in_transaction(connection, list(recorded_results), now)
         self._listings.commit_staged()
@@ -63,11 +63,12 @@ class ResultRecorder:
             | evaluation_cursors.c.probe.in_(older)
         )
         cursors = self.evaluator.load_cursors(connection, ids, relevant)
-        self._listings.discard()
+        self._listings.discard_staged()
         rows, suspect_keys, late_keys, encoded = [], set(), set(), {}
+        timeline = self.watermark.clock_timeline_id
         for key, (result, *_) in batch.items():
             cursor = cursors.get(result.probe)
-            late = key[2] != self.watermark.timeline or _is_result_too_late(result, cursor, settled[result.probe])
+            late = key[2] != timeline or _is_result_too_late(result, cursor, settled[result.probe])
             late_keys |= {key} if late else set()
             listings, facts = encode_result_listings_and_cache_entry(result, self._listings)
             base = None if listings is None else listings.base_slot
@@ -97,7 +98,7 @@ class ResultRecorder:
         A probe that has newer results gets a new deadline; otherwise it is stale, or its awaited slot is given up.
         Returns how many were due, and the transitions.
         """
-        self.watermark.detect_gap(now)
+        self.watermark.record_downtime_gap(now)
         with self.database.write_transaction() as connection:
             claimed_until = load_claim_watermark(connection, self.watermark.location)
             is_due = evaluation_cursors.c.wake_at <= claimed_until
@@ -110,7 +111,7 @@ class ResultRecorder:
                 return 0, []
             locked = self.database.lock_probes(connection, due, wait=False)
             cursors = self.evaluator.load_cursors(connection, locked, is_due)
-            newest_slots = self._load_newest_result_slots(connection, cursors)
+            newest_slots = self._load_staleness_start_slots(connection, cursors)
             clock = self.watermark.uptime_clock
             to_evaluate, postponed = set(), []
             for probe, cursor in sorted(cursors.items()):
@@ -129,7 +130,7 @@ class ResultRecorder:
                 connection, to_evaluate, cursors, claimed_until, newest_slots
             )
 
-    def _load_newest_result_slots(self, connection: sa.Connection, ids: Iterable[int]) -> dict[int, int]:
+    def _load_staleness_start_slots(self, connection: sa.Connection, ids: Iterable[int]) -> dict[int, int]:
         """The slot of each probe's newest result that was not missed or late, or of its newest run that took place
         before the clock was set back; without one, when the probe was added. At the earliest the last step of the
         clock: deadlines restart there."""
@@ -139,7 +140,7 @@ class ResultRecorder:
                 newest_results.c.probe == probes.c.id,
                 newest_results.c.slot > probes.c.created_at,
                 (newest_results.c.outcome != Outcome.MISSED)
-                | (newest_results.c.reason == missed_run.ALREADY_STARTED_REASON),
+                | (newest_results.c.reason == missed_run.CRON_SLOT_ALREADY_STARTED_REASON),
                 ~newest_results.c.late,
             )
             .order_by(newest_results.c.slot.desc())

@@ -20,7 +20,7 @@ from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.database import Database
 from watchdog.store.listings import build_results_from_rows
 from watchdog.store.tables import RESULT_COLUMNS, incidents, newest_results, remediations
-from watchdog.store.write.probe_registry import ProbeRegistry
+from watchdog.store.write.probe_registry import InMemoryProbeRegistry
 
 
 class RemediationSpec(NamedTuple):
@@ -65,7 +65,7 @@ class RemediationStore:
     starts again; an attempt that the limit holds back is stored as well, and may start later.
     """
 
-    def __init__(self, database: Database, registry: ProbeRegistry):
+    def __init__(self, database: Database, registry: InMemoryProbeRegistry):
         self.database, self.registry = database, registry
 
     def list_probes_to_remediate(self, specs: Mapping[int, RemediationSpec], now: int) -> list[int]:
@@ -78,7 +78,7 @@ class RemediationStore:
                 probe
                 for probe in sorted(set(connection.execute(with_incident).scalars()))
                 if self.registry.runs(probe)
-                and any(self._list_pending_remediations(connection, probe, specs[probe], now))
+                and any(self._list_startable_remediations(connection, probe, specs[probe], now))
             ]
 
     def start_next_remediation(self, probe: int, spec: RemediationSpec, now: int) -> PendingRemediation | None:
@@ -88,12 +88,12 @@ class RemediationStore:
         """
         with self.database.write_transaction() as connection:
             self.database.lock_probes(connection, [probe])
-            for pending in self._list_pending_remediations(connection, probe, spec, now):
+            for pending in self._list_startable_remediations(connection, probe, spec, now):
                 if self._start_within_limit(connection, pending, spec, now):
                     return pending
         return None
 
-    def _list_pending_remediations(
+    def _list_startable_remediations(
         self, connection: sa.Connection, probe: int, spec: RemediationSpec, now: int
     ) -> Iterator[PendingRemediation]:
         newest = sa.select(*(newest_results.c[column.name] for column in RESULT_COLUMNS))

@@ -18,7 +18,7 @@ from watchdog.store.tables import (
     evidence,
     incident_groups,
     incidents,
-    is_current_result,
+    is_effective_result,
     messages,
     newest_results,
     outbox,
@@ -33,7 +33,7 @@ MAX_PROBES_PER_ROLLUP = 25
 """Probes that are rolled up in one transaction."""
 MAX_ROWS_PER_DELETE = 2_000
 """Rows that are deleted in one transaction: a single DELETE would block writers for seconds."""
-MIN_TIME_TO_CORRECT_CLOCK_MS = DAY_MS
+RETENTION_GRACE_AFTER_CLOCK_STEP_MS = DAY_MS
 """For so long, no row is deleted because the time went ahead at once."""
 
 
@@ -45,7 +45,7 @@ def roll_up_hours(database: Database, settled_until: int) -> int:
     end = settled_until // HOUR_MS * HOUR_MS
     rolled_up_until = sa.select(sa.func.max(rollups.c.hour) + HOUR_MS).where(rollups.c.probe == probes.c.id)
     start = sa.func.coalesce(rolled_up_until.correlate(probes).scalar_subquery(), 0)
-    is_unrolled = results.c.probe == probes.c.id, results.c.slot >= start, is_current_result
+    is_unrolled = results.c.probe == probes.c.id, results.c.slot >= start, is_effective_result
     first_slot = sa.select(sa.func.min(results.c.slot)).where(*is_unrolled)
     with database.write_transaction() as connection:
         query = sa.select(probes.c.id, start).where(first_slot.scalar_subquery() < end).limit(MAX_PROBES_PER_ROLLUP)
@@ -72,7 +72,7 @@ def _build_hourly_rollups_query(probe: int, start: int, end: int) -> sa.Select[t
             total(Outcome.MISSED, results.c.slot_count), sa.func.coalesce(sa.func.sum(duration), 0),
             sa.func.max(duration),
         )
-        .where(results.c.probe == probe, results.c.slot >= start, results.c.slot < end, is_current_result)
+        .where(results.c.probe == probe, results.c.slot >= start, results.c.slot < end, is_effective_result)
         .group_by(results.c.probe, hour, results.c.location)
     )  # fmt: skip
 
@@ -113,11 +113,11 @@ def delete_expired_rows(database: Database, now: int, results_retention_ms: int,
         (downtime, downtime.c.ended_at < rollups_cutoff),
         (remediations, remediations.c.incident.in_(expired_incidents)),
         (outbox, outbox.c.incident.in_(expired_incidents) & ~_build_outbox_row_still_needed_condition(rollups_cutoff)),
-        (messages, messages.c.incident.in_(expired_incidents) & ~_build_leads_condition(messages.c.incident)),
+        (messages, messages.c.incident.in_(expired_incidents) & ~_build_is_outbox_lead_condition(messages.c.incident)),
         (
             incident_groups,
             incident_groups.c.lead_incident.in_(expired_incidents)
-            & ~_build_leads_condition(incident_groups.c.lead_incident),
+            & ~_build_is_outbox_lead_condition(incident_groups.c.lead_incident),
         ),
         (cause_changes, cause_changes.c.incident.in_(expired_incidents)),
         (incidents, incident_expired & ~_build_incident_is_referenced_condition()),
@@ -132,7 +132,7 @@ def delete_expired_rows(database: Database, now: int, results_retention_ms: int,
 def _sum_recent_downtime(database: Database, now: int) -> int:
     """How much of the last day's gaps has to be subtracted from now: after a step forward, or a start with a wrong
     clock, everything seems to be old, and the clock may still be set right."""
-    is_recent = downtime.c.ended_at > now - MIN_TIME_TO_CORRECT_CLOCK_MS, downtime.c.ended_at <= now
+    is_recent = downtime.c.ended_at > now - RETENTION_GRACE_AFTER_CLOCK_STEP_MS, downtime.c.ended_at <= now
     length = sa.func.sum(downtime.c.ended_at - downtime.c.started_at)
     with database.open_read_transaction() as connection:
         return int(connection.execute(sa.select(length).where(*is_recent)).scalar() or 0)
@@ -153,7 +153,7 @@ def _build_outbox_row_still_needed_condition(cutoff: int) -> sa.ColumnElement[bo
     )  # fmt: skip
 
 
-def _build_leads_condition(incident: sa.Column[str]) -> sa.ColumnElement[bool]:
+def _build_is_outbox_lead_condition(incident: sa.Column[str]) -> sa.ColumnElement[bool]:
     """Whether the outbox has rows of the message that is named by this incident."""
     return sa.exists().where(outbox.c.lead_incident == incident)
 
@@ -162,7 +162,7 @@ def _build_incident_is_referenced_condition() -> sa.ColumnElement[bool]:
     """Whether other tables still have rows about an incident."""
     tables = (outbox, messages, cause_changes, remediations)
     references = [sa.exists().where(table.c.incident == incidents.c.id) for table in tables]
-    return sa.or_(*references, _build_leads_condition(incidents.c.id))
+    return sa.or_(*references, _build_is_outbox_lead_condition(incidents.c.id))
 
 
 def _build_newest_rollup_hour_subquery() -> sa.ScalarSelect[int]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
-from watchdog.domain.clock_steps import ClockStep, format_timeline
+from watchdog.domain.clock_steps import ClockStep, build_clock_timeline_id
 from watchdog.domain.uptime_clock import UptimeClock
 from watchdog.store.database import Database
 from watchdog.store.errors import ClockSteppedError
@@ -21,8 +21,8 @@ class Watermark:
     """The watermark of one location, its clock generation, and its uptime.
 
     Owns `claimed_until`, the instant up to which every due slot is claimed or recorded as missed; only a step of the
-    clock sets it back. Code that judges by time calls `detect_gap` first, so that a gap is stored before anything
-    counts as overdue.
+    clock sets it back. Code that judges by time calls `record_downtime_gap` first, so that a gap is stored before
+    anything counts as overdue.
     """
 
     def __init__(self, database: Database, location: str):
@@ -36,20 +36,20 @@ class Watermark:
         self._gap_checked_at = 0
 
     @property
-    def timeline(self) -> str:
+    def clock_timeline_id(self) -> str:
         """The location of what is recorded now."""
-        return format_timeline(self.location, self.generation)
+        return build_clock_timeline_id(self.location, self.generation)
 
-    def enter_generation(self, step_clock: Callable[[], None] = lambda: None) -> None:
+    def follow_database_clock_generation(self, step_clock: Callable[[], None] = lambda: None) -> None:
         """Follow the database into its clock generation. From then on `now` has to be of that generation.
 
         Another thread that has read the new time finds when it began, and one that has read the new timeline gets the
         new time: `step_clock` is called in between.
         """
         with self.database.open_read_transaction() as connection:
-            self.load_generation(connection, step_clock)
+            self.load_clock_generation(connection, step_clock)
 
-    def stop_clock(self, now: int) -> Callable[[], int]:
+    def make_frozen_clock(self, now: int) -> Callable[[], int]:
         """A clock that stands at `now`. It raises ClockSteppedError once this process is in another generation."""
         generation = self.generation
 
@@ -60,21 +60,21 @@ class Watermark:
 
         return read_time
 
-    def refuse_writes_in_another_generation(self) -> None:
+    def refuse_writes_in_another_clock_generation(self) -> None:
         """From now on, a write transaction of this database raises ClockSteppedError if another process has adopted a
         step of the clock, and no process adopts one before the transaction ends."""
-        self.database.check_before_write = self._require_generation
+        self.database.check_before_write = self._raise_if_clock_generation_changed
 
-    def _require_generation(self, connection: sa.Connection) -> None:
+    def _raise_if_clock_generation_changed(self, connection: sa.Connection) -> None:
         query = sa.select(watermarks.c.generation).where(watermarks.c.location == self.location)
         # This lock conflicts only with that of the adoption: neither claims nor other writes wait for it.
         generation = connection.execute(query.with_for_update(read=True, key_share=True)).scalar()
         if not self._is_loaded:
-            self.load_generation(connection)
+            self.load_clock_generation(connection)
         if generation is not None and generation != self.generation:
             raise ClockSteppedError("another process has adopted a step of the clock")
 
-    def detect_gap(self, now: int, *, advance: bool = False) -> None:
+    def record_downtime_gap(self, now: int, *, advance: bool = False) -> None:
         """Store a gap if the watermark has not moved. With `advance`, move it to `now`: every slot due by then is
         claimed.
 
@@ -88,7 +88,7 @@ class Watermark:
             claimed_until: int = connection.execute(query).scalar_one()
             is_gap = now - claimed_until > MIN_DOWNTIME_GAP_MS
             if is_gap:
-                store_gap(self.database, connection, self.timeline, claimed_until, now)
+                store_gap(self.database, connection, self.clock_timeline_id, claimed_until, now)
             if now > claimed_until and (advance or is_gap):
                 connection.execute(sa.update(watermarks).where(here).values(claimed_until=now))
             if is_gap or not 0 <= now - self._gap_checked_at < DOWNTIME_GAP_CHECK_INTERVAL_MS:
@@ -101,12 +101,14 @@ class Watermark:
 
     def _load_new_downtime_gaps(self, connection: sa.Connection) -> list[tuple[int, int]]:
         """The gaps after the last known one: there may be years of them."""
-        query = sa.select(downtime.c.started_at, downtime.c.ended_at).where(downtime.c.location == self.timeline)
+        query = sa.select(downtime.c.started_at, downtime.c.ended_at).where(
+            downtime.c.location == self.clock_timeline_id
+        )
         if self.uptime_clock.gaps:
             query = query.where(downtime.c.started_at > self.uptime_clock.gaps[-1][0])
         return [(started_at, ended_at) for started_at, ended_at in connection.execute(query)]
 
-    def load_generation(self, connection: sa.Connection, step_clock: Callable[[], None] = lambda: None) -> None:
+    def load_clock_generation(self, connection: sa.Connection, step_clock: Callable[[], None] = lambda: None) -> None:
         steps, uptime_clock = load_clock_steps(connection, self.location), load_uptime_clock(connection, self.location)
         generation, self.restarted_at = (steps[-1].generation, steps[-1].stepped_to) if steps else (0, 0)
         step_clock()
@@ -126,7 +128,7 @@ def load_uptime_clock(connection: sa.Connection, location: str) -> UptimeClock:
     for generation in range(len(steps) + 1):
         valid_until = min((step.stepped_to for step in steps if step.generation > generation), default=None)
         query = sa.select(downtime.c.started_at, downtime.c.ended_at).where(
-            downtime.c.location == format_timeline(location, generation)
+            downtime.c.location == build_clock_timeline_id(location, generation)
         )
         for started_at, ended_at in connection.execute(query):
             end = ended_at if valid_until is None else min(ended_at, valid_until)

@@ -43,7 +43,7 @@ class Authenticator:
         Raises WebRequestRefusedError.
         """
         if not self.api_keys:
-            if restriction := describe_violated_local_access_rule(request):
+            if restriction := describe_why_request_is_not_local(request):
                 message = f"Without API keys, these pages {restriction}. Configure `access.api_keys` to open them"
                 raise WebRequestRefusedError(403, "access.loopback_only", message)
             return None
@@ -90,7 +90,7 @@ def has_operator_access(api_key: ApiKey | None) -> bool:
     return api_key is None or api_key.role == "operator"
 
 
-def describe_violated_local_access_rule(request: Request) -> str:
+def describe_why_request_is_not_local(request: Request) -> str:
     """Which restriction a request violates that may not come from this machine itself; empty if it is local.
 
     The host name counts too, so that a page elsewhere cannot reach Watchdog through a name that resolves to 127.0.0.1.

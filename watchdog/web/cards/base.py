@@ -23,17 +23,17 @@ class ProbeCardContext:
     now: int
 
     @property
-    def probe(self) -> int:
+    def probe_database_id(self) -> int:
         return self.status.probe.database_id
 
     @cached_property
     def newest_job_source_listing(self) -> NewestJobSourceListing | None:
         """The newest list of jobs or tasks that the probe reported."""
-        return load_newest_job_source_listings(self.connection, self.probe).get(self.probe)
+        return load_newest_job_source_listings(self.connection, self.probe_database_id).get(self.probe_database_id)
 
     def load_results_of_slots(self, slots: Sequence[int]) -> dict[int, ProbeResult]:
         """Those of the probe's results that are stored, by slot."""
-        details = history.load_result_details(self.connection, self.probe, slots)
+        details = history.load_results_with_evidence(self.connection, self.probe_database_id, slots)
         return {slot: detail.result for slot, detail in details.items()}
 
 

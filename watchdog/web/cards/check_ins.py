@@ -53,7 +53,7 @@ class CheckInsCard:
 
 def load_check_ins_card(context: ProbeCardContext) -> CheckInsCard:
     jobs_card = load_jobs_card(context)
-    check_ins = list_newest_check_ins_of_probe(context.connection, context.probe, MAX_CHECK_INS_ON_CARD + 1)
+    check_ins = list_newest_check_ins_of_probe(context.connection, context.probe_database_id, MAX_CHECK_INS_ON_CARD + 1)
     rows = tuple(
         _build_check_ins_card_row(check_in, duration) for check_in, duration in check_ins[:MAX_CHECK_INS_ON_CARD]
     )

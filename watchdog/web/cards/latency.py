@@ -18,9 +18,9 @@ from watchdog.web.cards.base import ProbeCardContext, ProbePageCard
 from watchdog.web.chart_window import ChartWindow, build_time_axis_labels, choose_chart_window
 
 LATENCY_LIMIT_EXPRESSION_PATTERN = re.compile(r"\s*elapsed_ms\s*<=?\s*(\d+)\s*")
-FAILURE_CLUSTER_WIDTH_FRACTION = 0.04
+MAX_FAILED_RUN_CLUSTER_GAP_CHART_FRACTION = 0.04
 """Failures closer to each other than this share of the chart's width are drawn as one cluster."""
-MAX_DESCRIBED_FAILURE_CLUSTERS = 5
+MAX_DESCRIBED_FAILED_RUN_CLUSTERS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,17 +115,17 @@ def _build_latency_limit_line(limit: int | None, p95: Sequence[int | None]) -> c
     return charts.LimitLine(limit, f"degraded over {format_duration(limit)}")
 
 
-def cluster_failed_runs_by_time(runs: Iterable[ResultRow], window: ChartWindow) -> list[charts.FailureCluster]:
+def cluster_failed_runs_by_time(runs: Iterable[ResultRow], window: ChartWindow) -> list[charts.FailedRunCluster]:
     """Failed runs, those close to each other as one cluster."""
-    clusters: list[charts.FailureCluster] = []
+    clusters: list[charts.FailedRunCluster] = []
     for run in runs:
         if run.outcome is not Outcome.FAIL:
             continue
         at = min(max((run.slot - window.start) / window.length, 0), 1)
-        if clusters and at - clusters[-1].stop < FAILURE_CLUSTER_WIDTH_FRACTION:
-            clusters[-1] = charts.FailureCluster(clusters[-1].start, at, clusters[-1].run_count + 1)
+        if clusters and at - clusters[-1].stop < MAX_FAILED_RUN_CLUSTER_GAP_CHART_FRACTION:
+            clusters[-1] = charts.FailedRunCluster(clusters[-1].start, at, clusters[-1].run_count + 1)
         else:
-            clusters.append(charts.FailureCluster(at, at, 1))
+            clusters.append(charts.FailedRunCluster(at, at, 1))
     return clusters
 
 
@@ -140,7 +140,7 @@ def _describe_latency_chart(
     window: ChartWindow,
     p50: Sequence[int | None],
     p95: Sequence[int | None],
-    failure_clusters: Sequence[charts.FailureCluster],
+    failure_clusters: Sequence[charts.FailedRunCluster],
     limit: int | None,
 ) -> str:
     """The chart in words, for screen readers."""
@@ -158,7 +158,7 @@ def _describe_latency_chart(
         )
         parts.append(position.format(format_duration(limit)))
     sentences = [f"Latency over {format_duration(window.length)}: {', '.join(parts) or 'no run passed'}."]
-    for cluster in failure_clusters[:MAX_DESCRIBED_FAILURE_CLUSTERS]:
+    for cluster in failure_clusters[:MAX_DESCRIBED_FAILED_RUN_CLUSTERS]:
         failed_at = format_time_of_day(int(window.start + cluster.start * window.length))
         sentences.append(f"{format_count_with_noun(cluster.run_count, 'run')} failed at {failed_at}.")
     return " ".join(sentences)

@@ -20,7 +20,7 @@ PHASE_INTERRUPTING_REASON_FAMILIES = frozenset({"timeout", "dns", "connection", 
 
 
 @dataclass(frozen=True, slots=True)
-class PhasesCardRow:
+class PhasesCardRunRow:
     """One run."""
 
     name: str
@@ -39,7 +39,7 @@ class PhasesCard:
     phase_names: tuple[str, ...]
     colours: tuple[int, ...]
     """Of each phase, 1 to 5."""
-    rows: tuple[PhasesCardRow, ...]
+    rows: tuple[PhasesCardRunRow, ...]
 
 
 def load_phases_card(context: ProbeCardContext) -> PhasesCard | None:
@@ -94,11 +94,11 @@ def _compute_phase_bar_scale_ms(results: Iterable[ProbeResult]) -> float:
 
 def _build_run_phases_row(
     name: str, result: ProbeResult, phases: Sequence[str], colours: Sequence[int], full_scale_ms: float
-) -> PhasesCardRow:
+) -> PhasesCardRunRow:
     interrupted = find_interrupted_phase(result)
     durations = tuple(None if phase == interrupted else result.phases.get(phase) for phase in phases)
     parts = [(colour, ms) for colour, ms in zip(colours, durations, strict=True) if ms]
-    return PhasesCardRow(
+    return PhasesCardRunRow(
         name=name,
         durations=durations,
         interrupted_index=phases.index(interrupted) if interrupted else None,

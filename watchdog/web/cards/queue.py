@@ -62,10 +62,10 @@ class QueueCard:
 
 def load_queue_card(context: ProbeCardContext) -> QueueCard | None:
     """None: the queue was not read within the last day."""
-    samples = queue_stats.list_queue_samples(context.connection, context.probe, context.now - DAY_MS)
+    samples = queue_stats.list_queue_samples(context.connection, context.probe_database_id, context.now - DAY_MS)
     if not samples:
         return None
-    thresholds = queue_stats.load_queue_threshold_records(context.connection, context.probe)
+    thresholds = queue_stats.load_queue_threshold_records(context.connection, context.probe_database_id)
     return build_queue_card(samples, thresholds, choose_chart_window(context.runs, context.now))
 
 

@@ -9,13 +9,13 @@ from watchdog.probes import PROBE_KINDS, Probe
 from watchdog.web.cards.base import LoadedProbeCard, ProbeCardContext, ProbePageCard
 
 
-def _import_probe_cards(names: Iterable[str]) -> tuple[ProbePageCard, ...]:
+def _import_modules_and_list_probe_cards(names: Iterable[str]) -> tuple[ProbePageCard, ...]:
     return tuple(import_module(f"watchdog.web.cards.{name}").PROBE_PAGE_CARD for name in names)
 
 
-PROBE_CARDS_OF_MOST_KINDS = _import_probe_cards(Probe.cards)
+PROBE_CARDS_OF_MOST_KINDS = _import_modules_and_list_probe_cards(Probe.cards)
 CARDS_BY_PROBE_KIND: Mapping[str, tuple[ProbePageCard, ...]] = {
-    kind: _import_probe_cards(probe.cards) for kind, probe in PROBE_KINDS.items()
+    kind: _import_modules_and_list_probe_cards(probe.cards) for kind, probe in PROBE_KINDS.items()
 }
 
 
@@ -24,7 +24,7 @@ def find_cards_of_probe_kind(kind: str) -> tuple[ProbePageCard, ...]:
     return CARDS_BY_PROBE_KIND.get(kind, PROBE_CARDS_OF_MOST_KINDS)
 
 
-def load_probe_cards(context: ProbeCardContext) -> tuple[LoadedProbeCard, ...]:
+def load_probe_page_cards(context: ProbeCardContext) -> tuple[LoadedProbeCard, ...]:
     """The cards of a probe that have something to show, in the order of the page."""
     loaded = ((card_type, card_type.load(context)) for card_type in find_cards_of_probe_kind(context.status.probe.kind))
     return tuple(LoadedProbeCard(card_type.template, card) for card_type, card in loaded if card is not None)

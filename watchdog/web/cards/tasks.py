@@ -34,7 +34,7 @@ class McpTasksCard:
 
 def load_mcp_tasks_card(context: ProbeCardContext) -> McpTasksCard | None:
     source = context.newest_job_source_listing
-    listing = source.listing(task_rule.ALERT_RULE_NAME) if source else None
+    listing = source.find_listing_of_rule(task_rule.ALERT_RULE_NAME) if source else None
     if source is None or source.result is None or listing is None:
         return None
     rows = []

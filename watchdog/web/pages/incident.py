@@ -20,7 +20,7 @@ from watchdog.domain.notification import Notification
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, THRESHOLD_IGNORING_RULE_NAMES, availability, job, stale
 from watchdog.store.read import history, status
 from watchdog.store.read.alert_context import load_alert_message_context
-from watchdog.store.read.generation_results import build_results_of_generation
+from watchdog.store.read.generation_results import build_results_of_clock_generation_subquery
 from watchdog.store.read.status import Connection, DeliveryRecord, IncidentRecord, WatchdogStatus
 from watchdog.web.pages.banner import PageBanner, capitalize_first
 from watchdog.web.pages.compare import ResultComparisonSide, compare_first_bad_and_last_good
@@ -104,10 +104,10 @@ def _load_first_bad_and_last_good(
 ) -> tuple[ResultComparisonSide | None, ResultComparisonSide | None]:
     """The first bad result and the last good one. For missing results, only the last result, of any outcome."""
     incident, probe = record.incident, record.incident.probe
-    counted = build_results_of_generation(record.generation)
+    counted = build_results_of_clock_generation_subquery(record.generation)
     if incident.rule == stale.ALERT_RULE_NAME:
         slot = incident.first_bad_slot
-        last = history.load_result_details(connection, probe, [slot], counted).get(slot)
+        last = history.load_results_with_evidence(connection, probe, [slot], counted).get(slot)
         _, side = compare_first_bad_and_last_good(
             probe=record.probe,
             state=HealthState.UNKNOWN,
@@ -124,7 +124,9 @@ def _load_first_bad_and_last_good(
         history.load_last_good_slot_before(connection, probe, incident.first_bad_slot, counted),
         history.load_last_good_slot_that_has_evidence(connection, probe, incident.first_bad_slot, counted),
     )
-    details = history.load_result_details(connection, probe, [slot for slot in slots if slot is not None], counted)
+    details = history.load_results_with_evidence(
+        connection, probe, [slot for slot in slots if slot is not None], counted
+    )
     first_bad, last_good, good_with_evidence = (None if slot is None else details.get(slot) for slot in slots)
     return compare_first_bad_and_last_good(
         probe=record.probe,

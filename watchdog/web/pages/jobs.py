@@ -60,7 +60,7 @@ def load_jobs_page(connection: Connection, job_filter: JobsPageFilter, page_numb
     rows_on_page = [(_choose_jobs_page_section_name(row), row) for row in pagination.slice_items(matching)]
     return JobsPage(
         service_status=load_watchdog_status(connection),
-        headline=_format_jobs_headline(jobs),
+        headline=_format_jobs_page_headline(jobs),
         summary_lines=_describe_job_list_age(jobs, now),
         total=len(jobs),
         filter=job_filter,
@@ -89,7 +89,7 @@ def _count_job_verdicts(rows: Sequence[JobsCardRow]) -> tuple[JobVerdictCount, .
     )
 
 
-def _format_jobs_headline(jobs: Sequence[JobSummary]) -> str:
+def _format_jobs_page_headline(jobs: Sequence[JobSummary]) -> str:
     if not jobs:
         return "No jobs"
     bad_count, source_count = sum(bool(job.reason) for job in jobs), len({job.probe.database_id for job in jobs})

@@ -23,7 +23,7 @@ from watchdog.store.read.history import IncidentInterval
 from watchdog.store.read.status import Connection, IncidentRecord, ProbeStatus, ResultRow, WatchdogStatus
 from watchdog.web import charts
 from watchdog.web.cards.base import LoadedProbeCard, ProbeCardContext
-from watchdog.web.cards.registry import load_probe_cards
+from watchdog.web.cards.registry import load_probe_page_cards
 from watchdog.web.chart_window import choose_chart_window
 from watchdog.web.pages.banner import PageBanner, capitalize_first
 from watchdog.web.pages.results import ResultsCard, ResultsUrlQuery, load_results_card
@@ -89,13 +89,13 @@ def load_probe_page(connection: Connection, probe_id: str, query: ResultsUrlQuer
         next_run_text=_format_next_run_sentence(probe_status, now),
         banners=build_probe_banners(probe_status, now),
         has_no_results=probe_status.latest_result is None,
-        cards=load_probe_cards(context),
+        cards=load_probe_page_cards(context),
         results=load_results_card(connection, probe.database_id, query, incidents),
         failed_count=sum(run.outcome is Outcome.FAIL for run in runs),
         timeline=build_state_timeline(runs, intervals, now, choose_chart_window(runs, now).length) if runs else None,
         incidents=tuple(in_period)[:MAX_INCIDENTS_ON_PROBE_PAGE],
         created_at=probe_status.created_at,
-        configuration=highlight_yaml(status.load_probe_config_yaml(connection, probe.database_id)),
+        configuration=highlight_yaml(status.load_probe_config_yaml_text(connection, probe.database_id)),
     )
 
 

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from watchdog.domain.formatting import format_count_with_noun, format_duration, format_duration_rounded, format_time_ago
 from watchdog.domain.model import HealthState, Outcome, RunSummary
-from watchdog.store.read.history import load_latest_results
+from watchdog.store.read.history import load_last_results_by_probe
 from watchdog.store.read.job_runs import list_check_in_runs
 from watchdog.store.read.status import (
     Connection,
@@ -104,8 +104,8 @@ def load_probes_page(connection: Connection, probe_filter: ProbesPageFilter, pag
     rows = list(_load_probes_page_rows(connection, pagination.slice_items(matching), now))
     return ProbesPage(
         service_status=service_status,
-        headline=_format_probes_headline(statuses),
-        summary_lines=_format_probes_summary_lines(statuses, service_status, now),
+        headline=_format_probes_page_headline(statuses),
+        summary_lines=_format_probes_page_scheduling_lines(statuses, service_status, now),
         total=len(statuses),
         filter=probe_filter,
         state_counts=tuple((state, sum(s.state is state for s in searched)) for state in HEALTH_STATE_SORT_ORDER),
@@ -133,7 +133,7 @@ def _load_probes_page_rows(
     connection: Connection, on_page: Sequence[ProbeStatus], now: int
 ) -> Iterator[tuple[str, ProbesPageRow]]:
     """(section, row)"""
-    runs = load_latest_results(connection, [status.probe.database_id for status in on_page], MAX_SPARKLINE_RUNS)
+    runs = load_last_results_by_probe(connection, [status.probe.database_id for status in on_page], MAX_SPARKLINE_RUNS)
     incident_counts = count_incidents_by_probe(connection, now - PROBE_PAGE_INCIDENTS_PERIOD_MS)
     job_runs = list_check_in_runs(connection, [status.probe for status in on_page], MAX_SPARKLINE_RUNS)
     for status in on_page:
@@ -145,14 +145,14 @@ def _load_probes_page_rows(
         )
 
 
-def _format_probes_headline(statuses: Sequence[ProbeStatus]) -> str:
+def _format_probes_page_headline(statuses: Sequence[ProbeStatus]) -> str:
     if not statuses:
         return "No probes"
     bad_count = sum(_choose_probes_page_section_name(status) == NEEDS_ATTENTION_SECTION_NAME for status in statuses)
     return f"{format_count_with_noun(len(statuses), 'probe')}, {format_attention_count(bad_count)}"
 
 
-def _format_probes_summary_lines(
+def _format_probes_page_scheduling_lines(
     statuses: Sequence[ProbeStatus], service_status: WatchdogStatus, now: int
 ) -> tuple[str, ...]:
     late_count = sum(s.next_due is not None and now - s.next_due > NEXT_RUN_SHOWN_LATE_AFTER_MS for s in statuses)

@@ -48,7 +48,7 @@ class ResultsUrlQuery:
 
 
 @dataclass(frozen=True, slots=True)
-class IncidentChangeByResult:
+class IncidentChangeCausedByResult:
     """An incident that a result opened or resolved."""
 
     state: HealthState
@@ -65,7 +65,7 @@ class ResultsCardRow:
     message: str
     slot_count: int
     duration: int | None
-    transitions: tuple[IncidentChangeByResult, ...]
+    transitions: tuple[IncidentChangeCausedByResult, ...]
     link: str
     """Opens or closes its evidence."""
     is_open: bool
@@ -102,7 +102,7 @@ def load_results_card(
         rows, older = _load_results_page_rows_and_next_slot(connection, probe, query, incidents)
     panel = None
     if query.open_slot is not None:
-        detail = history.load_result_details(connection, probe, [query.open_slot]).get(query.open_slot)
+        detail = history.load_results_with_evidence(connection, probe, [query.open_slot]).get(query.open_slot)
         panel = None if detail is None else build_evidence_panel(detail)
     transitions = build_incident_changes_by_slot(incidents)
     return ResultsCard(
@@ -115,7 +115,7 @@ def load_results_card(
 
 
 def _build_results_card_row(
-    row: ResultRow, query: ResultsUrlQuery, transitions: tuple[IncidentChangeByResult, ...]
+    row: ResultRow, query: ResultsUrlQuery, transitions: tuple[IncidentChangeCausedByResult, ...]
 ) -> ResultsCardRow:
     is_open = row.slot == query.open_slot
     return ResultsCardRow(
@@ -172,16 +172,16 @@ def select_results_that_changed(
 
 def build_incident_changes_by_slot(
     incidents: Iterable[IncidentRecord],
-) -> Mapping[int, tuple[IncidentChangeByResult, ...]]:
-    transitions: dict[int, list[IncidentChangeByResult]] = {}
+) -> Mapping[int, tuple[IncidentChangeCausedByResult, ...]]:
+    transitions: dict[int, list[IncidentChangeCausedByResult]] = {}
     for record in incidents:
         incident, state = record.incident, INCIDENT_HEALTH_STATE_BY_RULE[record.incident.rule]
-        opened = IncidentChangeByResult(
+        opened = IncidentChangeCausedByResult(
             state, f"Now {PAGE_HEALTH_STATE_LABELS[state].lower()}", f": {incident.opening_cause_message}"
         )
         transitions.setdefault(record.opened_slot, []).append(opened)
         if record.resolved_slot is not None:
-            resolved = IncidentChangeByResult(HealthState.UP, "Recovered", f" (was: {incident.message})")
+            resolved = IncidentChangeCausedByResult(HealthState.UP, "Recovered", f" (was: {incident.message})")
             transitions.setdefault(record.resolved_slot, []).append(resolved)
     return {slot: tuple(entries) for slot, entries in transitions.items()}
 

@@ -11,7 +11,7 @@ from watchdog.domain.model import HealthState
 from watchdog.store.read.status import ProbeStatus
 from watchdog.web.pages.list_page import LIST_ROWS_PER_PAGE, Pagination, compute_pagination
 
-_LISTED_HEALTH_STATES_WORST_FIRST = (HealthState.DOWN, HealthState.DEGRADED, HealthState.UNKNOWN)
+_NOT_UP_HEALTH_STATES_WORST_FIRST = (HealthState.DOWN, HealthState.DEGRADED, HealthState.UNKNOWN)
 
 
 class RequestedStatusPageView(NamedTuple):
@@ -34,7 +34,7 @@ class StatusPageSelection:
     """Of the services of a group, or of the groups."""
 
 
-def select_status_page_services(
+def paginate_status_page_services(
     statuses: Sequence[ProbeStatus], group_order: Sequence[str], view: RequestedStatusPageView
 ) -> StatusPageSelection:
     """`statuses`: of all probes that the page shows, in its order."""
@@ -51,8 +51,8 @@ def select_status_page_services(
         names, listed = list(pagination.slice_items(ordered)), list(statuses)
         if len(statuses) > LIST_ROWS_PER_PAGE:
             on_page = set(names)
-            not_up = [s for s in statuses if s.state in _LISTED_HEALTH_STATES_WORST_FIRST and s.probe.group in on_page]
-            listed = sorted(not_up, key=lambda s: _LISTED_HEALTH_STATES_WORST_FIRST.index(s.state))[:LIST_ROWS_PER_PAGE]
+            not_up = [s for s in statuses if s.state in _NOT_UP_HEALTH_STATES_WORST_FIRST and s.probe.group in on_page]
+            listed = sorted(not_up, key=lambda s: _NOT_UP_HEALTH_STATES_WORST_FIRST.index(s.state))[:LIST_ROWS_PER_PAGE]
     return StatusPageSelection(
         view, tuple(names), counts, frozenset(status.probe.database_id for status in listed), pagination
     )

@@ -19,7 +19,7 @@ from watchdog.store.read.status import (
 from watchdog.web.pages.status_selection import (
     RequestedStatusPageView,
     StatusPageSelection,
-    select_status_page_services,
+    paginate_status_page_services,
 )
 
 STATUS_PAGE_ALL_GROUPS_VIEW = RequestedStatusPageView()
@@ -72,7 +72,7 @@ def load_status_page_snapshot(
     included = [status for status in list_probe_statuses(connection) if config.includes_probe(status.probe)]
     included.sort(key=lambda status: rank.get(status.probe.id, len(rank)))
     ids = {status.probe.database_id for status in included}
-    selection = select_status_page_services(included, config.group_order, view)
+    selection = paginate_status_page_services(included, config.group_order, view)
     start = (now // DAY_MS - config.day_count + 1) * DAY_MS
     return StatusPageSnapshot(
         read_at=now,

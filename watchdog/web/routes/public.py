@@ -110,7 +110,7 @@ def create_public_router(
     """`not_ready_reason`: why the service is not ready, for people; empty if it is. `list_notes`: what else to know
     about it, with or without names. `destinations`: all configured."""
     router = APIRouter()
-    load_own_faults = _share_query_in_progress(lambda: run_read_query(_load_failing_destinations_and_findings))
+    load_own_faults = _share_query_in_progress(lambda: run_read_query(_load_failing_destinations_and_own_findings))
 
     @router.api_route("/", methods=["GET", "HEAD"])
     async def show_status(request: Request) -> Response:
@@ -171,7 +171,7 @@ def _share_query_in_progress(
     return load
 
 
-def _load_failing_destinations_and_findings(
+def _load_failing_destinations_and_own_findings(
     connection: Connection,
 ) -> tuple[Mapping[str, WatchdogFaultFacts], Sequence[Incident]]:
     """The destinations that fail, and what is wrong with Watchdog itself."""

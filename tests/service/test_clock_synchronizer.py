@@ -8,15 +8,15 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.support.store import INTERVAL_MS, LOCATION, START_AT, StoreHarness, make_registered_probe, make_result
-from watchdog.domain.clock_steps import parse_generation
+from watchdog.domain.clock_steps import parse_clock_generation_of_timeline_id
 from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.watermark import describe_outdated_watermark
 from watchdog.service.clock import WatchdogClock
-from watchdog.service.clock_keeper import ClockKeeper
+from watchdog.service.clock_synchronizer import ClockGenerationSynchronizer
 from watchdog.store.database import Database
 from watchdog.store.tables import clock_steps, incidents, metadata, results, watermarks
 from watchdog.store.write import clock_steps as clock_steps_module
-from watchdog.store.write.clock_steps import StoredTime
+from watchdog.store.write.clock_steps import DatabaseClockAndWatermark
 
 TICK_MS = 2_500
 PROBES = [make_registered_probe(f"p{i}", staleness_threshold=3 * INTERVAL_MS) for i in range(3)]
@@ -28,14 +28,16 @@ class Machines:
     def __init__(self, database: Database, monkeypatch: pytest.MonkeyPatch):
         self.database, self.elapsed, self.server_step = database, 0, 0
         self.opened: list[Database] = []
-        load = clock_steps_module.load_stored_time
+        load = clock_steps_module.load_database_clock_and_watermark
 
-        def load_with_test_clock(opened: Database, location: str) -> StoredTime:
+        def load_with_test_clock(opened: Database, location: str) -> DatabaseClockAndWatermark:
             stored = load(opened, location)
             is_none = stored.database_time is None
             return stored._replace(database_time=None if is_none else START_AT + self.elapsed + self.server_step)
 
-        monkeypatch.setattr("watchdog.service.clock_keeper.load_stored_time", load_with_test_clock)
+        monkeypatch.setattr(
+            "watchdog.service.clock_synchronizer.load_database_clock_and_watermark", load_with_test_clock
+        )
 
 
 class Process:
@@ -51,7 +53,7 @@ class Process:
         self.start()
 
     def start(self) -> None:
-        self.keeper = ClockKeeper(
+        self.synchronizer = ClockGenerationSynchronizer(
             WatchdogClock(
                 lambda: START_AT + self.machines.elapsed + self.wall_step, lambda: 7_000_000 + self.machines.elapsed
             ),
@@ -60,12 +62,12 @@ class Process:
 
     def tick(self) -> int:
         """Claim and record; returns how many slots have run."""
-        slots = self.harness.claim_slots(self.keeper.read_time())
+        slots = self.harness.claim_slots(self.synchronizer.adopt_clock_steps_and_read_time())
         for slot in slots:
             result = make_result(slot.probe, slot.slot, previous_slot=slot.previous_slot, location=slot.location)
-            self.harness.record_results(result, now=self.keeper.read_time())
-        self.harness.membership.renew_lease_and_update_probes(self.keeper.read_time())
-        self.harness.recorder.evaluate_deadlines(self.keeper.read_time())
+            self.harness.record_results(result, now=self.synchronizer.adopt_clock_steps_and_read_time())
+        self.harness.membership.renew_lease_and_update_probes(self.synchronizer.adopt_clock_steps_and_read_time())
+        self.harness.recorder.evaluate_deadlines(self.synchronizer.adopt_clock_steps_and_read_time())
         return len(slots)
 
 
@@ -78,7 +80,7 @@ def run(machines: Machines, processes: list[Process], seconds: int) -> int:
             max_pause_ms, last_run_at = max(max_pause_ms, machines.elapsed - last_run_at), machines.elapsed
         for process in processes:
             watermark = process.harness.watermark.claimed_until
-            assert describe_outdated_watermark(watermark, process.keeper.clock(), 2 * TICK_MS) == ""
+            assert describe_outdated_watermark(watermark, process.synchronizer.clock(), 2 * TICK_MS) == ""
     return max(max_pause_ms, machines.elapsed - last_run_at)
 
 
@@ -118,7 +120,7 @@ def test_a_clock_that_is_set(machines: Machines, step: int, lasts_s: int, genera
     process.wall_step = machines.server_step = 0
     assert run(machines, [process], 200) <= MAX_PAUSE_MS
     assert process.harness.watermark.generation == 2 * generations
-    assert process.keeper.clock() == START_AT + machines.elapsed
+    assert process.synchronizer.clock() == START_AT + machines.elapsed
 
 
 def test_a_start_behind_the_watermark_is_a_step_at_once(machines: Machines) -> None:
@@ -166,8 +168,8 @@ def test_one_wrong_replica_on_postgresql_blocks_no_other(machines: Machines, wal
     """Processes on SQLite share the clock of their machine."""
     deviating, right = Process(machines, wall_step=wall_step, is_first=True), Process(machines)
     assert run(machines, [deviating, right], 120) <= MAX_PAUSE_MS
-    assert deviating.keeper.clock.describe_problem().endswith("the database's clock")
-    assert right.keeper.clock.describe_problem() == ""
+    assert deviating.synchronizer.clock.describe_problem().endswith("the database's clock")
+    assert right.synchronizer.clock.describe_problem() == ""
     assert run(machines, [right], 60) <= MAX_PAUSE_MS, "after the wrong one was killed"
     assert run(machines, [deviating], 60) <= MAX_PAUSE_MS, "it does its share"
     assert right.harness.select_rows(clock_steps) == []
@@ -181,5 +183,5 @@ def test_results_of_each_generation_are_stored(machines: Machines) -> None:
         process.wall_step = machines.server_step = step
         run(machines, [process], 180)
     locations = {row["location"] for row in process.harness.select_rows(results)}
-    assert {parse_generation(location) for location in locations} == {0, 1, 2, 3}
+    assert {parse_clock_generation_of_timeline_id(location) for location in locations} == {0, 1, 2, 3}
     assert all(location.startswith(LOCATION) for location in locations)
