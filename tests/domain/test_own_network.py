@@ -165,19 +165,27 @@ def test_a_host_counts_while_one_of_its_probes_fails() -> None:
 
 
 @pytest.mark.parametrize(
-    ("recovered_at", "now", "may_explain"),
+    ("affects_runs_until", "now", "may_explain"),
     [(None, 99, True), (None, 100, False), (50, 99, True), (49, 99, False), (50, 100, False)],
 )
 def test_a_fault_may_explain_what_began_before_the_recovery(
-    recovered_at: int | None, now: int, may_explain: bool
+    affects_runs_until: int | None, now: int, may_explain: bool
 ) -> None:
-    fault = OwnNetworkFault(HELD.location, aftermath_ends_at=100, recovered_at=recovered_at)
+    fault = OwnNetworkFault(HELD.location, aftermath_ends_at=100, affects_runs_until=affects_runs_until)
     assert fault.may_explain(HELD._replace(slot=50), now) is may_explain
+
+
+def test_only_a_lookup_outlasts_the_recovery_of_the_network() -> None:
+    assert {symptom: symptom.max_duration_after_recovery_ms for symptom in OwnNetworkFaultSymptom} == {
+        OwnNetworkFaultSymptom.NO_ROUTE: 0,
+        OwnNetworkFaultSymptom.NO_NAME_SERVER: 10_000,
+        OwnNetworkFaultSymptom.MASS_FAILURE: 0,
+    }
 
 
 def test_a_fault_explains_nothing_after_a_step_of_the_clock() -> None:
     """Its instants have not come yet, or are long ago."""
-    fault = OwnNetworkFault(HELD.location, aftermath_ends_at=7_200_100, recovered_at=7_200_050)
+    fault = OwnNetworkFault(HELD.location, aftermath_ends_at=7_200_100, affects_runs_until=7_200_050)
     assert not fault.may_explain(HELD._replace(slot=50, location=f"{HELD.location}#1"), 60)
 
 

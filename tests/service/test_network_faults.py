@@ -12,6 +12,7 @@ import pytest
 from tests.support.polling import wait_until_async
 from tests.support.service import PASSING_OBSERVATION, ServiceHarness, scripted_probe, without_ticks
 from tests.support.store import INTERVAL_MS, LOCATION
+from watchdog.domain import own_network
 from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.model import Observation, Outcome
 from watchdog.domain.own_network import (
@@ -21,6 +22,7 @@ from watchdog.domain.own_network import (
 )
 from watchdog.net import NetworkAccess
 from watchdog.probes.base import ProbeAttemptContext
+from watchdog.service import network_faults
 from watchdog.service.connectivity import ConnectivityCheck
 from watchdog.store.tables import incidents, results
 from watchdog.store.write.clock_steps import adopt_clock_step
@@ -273,6 +275,22 @@ async def test_a_failure_before_the_recovery_that_its_check_finds_is_part_of_the
             await harness.service.record_results()
             await wait_until_async(lambda: not harness.service.network_fault_decider._tasks)
     assert stored_results(harness) == [OWN, OWN, ("fail", "connection.unreachable", False)]
+
+
+async def test_a_run_after_the_recovery_may_share_a_lookup_that_began_before(
+    open_harness: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_network, "MAX_DNS_LOOKUP_DURATION_MS", INTERVAL_MS)
+    monkeypatch.setattr(network_faults, "OWN_NETWORK_FAULT_AFTERMATH_MS", HOUR_MS)
+    harness, check = open_harness([SILENT_NAME_SERVER])
+    async with harness:
+        for works in (False, True, True, True):
+            check.answer = asyncio.get_running_loop().create_future()
+            check.answer.set_result(works)
+            await harness.run_next_minute()
+            await harness.service.record_results()
+            await wait_until_async(lambda: not harness.service.network_fault_decider._tasks)
+    assert stored_results(harness) == [OWN, OWN, OWN, ("fail", "timeout.dns", False)]
 
 
 async def test_a_fault_explains_no_failure_after_the_clock_was_set_back(open_harness: Any) -> None:

@@ -15,6 +15,8 @@ OWN_NETWORK_FAILED_MESSAGE_PREFIX = "the network of Watchdog's own machine has f
 MASS_FAILURE_WINDOW_MS = 60_000
 OWN_NETWORK_FAULT_AFTERMATH_MS = 120_000
 """For this long after the network of this machine was found at fault, a failure may still be a part of that."""
+MAX_DNS_LOOKUP_DURATION_MS = 10_000
+"""By default, the system gives up a lookup after two attempts of 5 s. Runs that need the same name share it."""
 MIN_HOSTS_OF_MASS_FAILURE = 5
 MAX_RESULT_HOLD_FOR_NETWORK_CHECK_MS = 10_000
 """How long a result that the network of this machine may explain waits for a decision. Then it counts as observed."""
@@ -32,6 +34,11 @@ class OwnNetworkFaultSymptom(StrEnum):
     def is_checked_by_name_lookup(self) -> bool:
         """Whether names are resolved in order to decide; otherwise URLs are requested."""
         return self is OwnNetworkFaultSymptom.NO_NAME_SERVER
+
+    @property
+    def max_duration_after_recovery_ms(self) -> int:
+        """How long a run that starts after the recovery may show it: it may wait for a lookup that began before."""
+        return MAX_DNS_LOOKUP_DURATION_MS if self.is_checked_by_name_lookup else 0
 
 
 _OWN_NETWORK_FAULT_SYMPTOM_BY_REASON = {
@@ -56,13 +63,13 @@ class OwnNetworkFault(NamedTuple):
     timeline: str
     """On which it was found: the other instants are of this one."""
     aftermath_ends_at: int
-    recovered_at: int | None = None
-    """When the network was found to work again; None: not yet."""
+    affects_runs_until: int | None = None
+    """Runs that start later use the network as it is since its recovery; None: no recovery was found yet."""
 
     def may_explain(self, result: ProbeResult, now: int) -> bool:
-        """Whether a failure may be a part of it: its run started before the recovery was found, not long ago."""
-        is_before_recovery = self.recovered_at is None or result.slot <= self.recovered_at
-        return result.location == self.timeline and now < self.aftermath_ends_at and is_before_recovery
+        """Whether a failure may be a part of it: the fault was found not long ago, and affects the run."""
+        is_affected = self.affects_runs_until is None or result.slot <= self.affects_runs_until
+        return result.location == self.timeline and now < self.aftermath_ends_at and is_affected
 
 
 def find_own_network_fault_symptom_of_reason(reason: str) -> OwnNetworkFaultSymptom | None:

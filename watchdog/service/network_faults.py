@@ -173,8 +173,9 @@ class NetworkFaultDecider:
         if not works:
             timeline, ends_at = self.recorder.watermark.clock_timeline_id, now + OWN_NETWORK_FAULT_AFTERMATH_MS
             self._own_faults[symptom.is_checked_by_name_lookup] = OwnNetworkFault(timeline, ends_at)
-        elif fault is not None and fault.recovered_at is None:
-            self._own_faults[symptom.is_checked_by_name_lookup] = fault._replace(recovered_at=now)
+        elif fault is not None and fault.affects_runs_until is None:
+            until = now + symptom.max_duration_after_recovery_ms
+            self._own_faults[symptom.is_checked_by_name_lookup] = fault._replace(affects_runs_until=until)
 
     def _choose_decision(
         self, symptom: OwnNetworkFaultSymptom, result: ProbeResult, works: bool | None
