@@ -112,6 +112,17 @@ def test_a_changed_schedule_keeps_slots_in_flight(database: Database) -> None:
     assert (row["last_slot"], row["in_flight"]) == (SLOT, f"[{SLOT}]")
 
 
+@pytest.mark.parametrize("ahead_ms", [700, 0, -700])
+def test_a_slot_that_is_claimed_is_not_due_again_when_the_schedule_changes(database: Database, ahead_ms: int) -> None:
+    """Slots are claimed up to a second ahead."""
+    first = StoreHarness(database, [make_registered_probe(schedule=CronSchedule("* * * * *"))])
+    assert [claimed.slot for claimed in first.claim_slots(SLOT - 700)] == [SLOT]
+    now = SLOT - ahead_ms
+    second = restart(first, make_registered_probe(schedule=CronSchedule("*/5 * * * *")), now=now)
+    assert second.claim_slots(now) == []
+    assert first.select_row(schedule)["next_due"] == SLOT + 5 * INTERVAL_MS
+
+
 def test_the_watermark_starts_with_the_first_start(database: Database) -> None:
     first = StoreHarness(database, [make_registered_probe()])
     restart(first, make_registered_probe())

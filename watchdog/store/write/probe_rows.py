@@ -153,12 +153,16 @@ def _upsert_probe_schedules(
     start: int,
     location: str,
 ) -> None:
+    """A slot that is claimed already, which may be ahead of its time, is not due again."""
+    here = schedules.c.probe.in_(list(registered_by_id)), schedules.c.location == location
+    claimed = connection.execute(sa.select(schedules.c.probe, schedules.c.last_slot).where(*here))
+    last_slots = {row.probe: row.last_slot or 0 for row in claimed}
     rows = [
         {
             "probe": id,
             "location": location,
             "definition": repr(registered.schedule),
-            "next_due": registered.schedule.find_next_slot_after(start),
+            "next_due": registered.schedule.find_next_slot_after(max(start, last_slots.get(id, 0))),
             "in_flight": "[]",
             "probe_definition": registered.definition,
         }
