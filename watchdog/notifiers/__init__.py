@@ -6,11 +6,14 @@ from __future__ import annotations
 from watchdog.notifiers.base import NotificationDeliveryError, NotificationDeliveryRequest, Notifier
 from watchdog.notifiers.email import EmailNotifier, SmtpServerSettings
 from watchdog.notifiers.log import LogNotifier
+from watchdog.notifiers.pagerduty import PagerDutyNotifier
 from watchdog.notifiers.slack import SlackNotifier
 from watchdog.notifiers.webhook import WebhookNotifier
 from watchdog.registry import KindRegistry
 
-NOTIFIER_KINDS: KindRegistry[Notifier] = KindRegistry(SlackNotifier, EmailNotifier, WebhookNotifier, LogNotifier)
+NOTIFIER_KINDS: KindRegistry[Notifier] = KindRegistry(
+    SlackNotifier, EmailNotifier, PagerDutyNotifier, WebhookNotifier, LogNotifier
+)
 
 __all__ = [
     "NOTIFIER_KINDS",
@@ -19,6 +22,7 @@ __all__ = [
     "NotificationDeliveryError",
     "NotificationDeliveryRequest",
     "Notifier",
+    "PagerDutyNotifier",
     "SlackNotifier",
     "SmtpServerSettings",
     "WebhookNotifier",

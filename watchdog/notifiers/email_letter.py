@@ -94,13 +94,12 @@ def render_email_text_part(message: AlertMessage) -> str:
     if message.evidence:
         indented = "\n".join(f"    {line}" for line in message.evidence.splitlines())
         parts.append(f"{message.evidence_title} (from the target, untrusted, secrets masked):\n\n{indented}")
-    links = (("Incident", message.incident_url), ("Probe", message.probe_url), ("Runbook", message.runbook_url))
-    parts.append("\n".join(f"{label}: {value}" for label, value in links if value))
+    parts.append("\n".join(f"{label}: {url}" for label, url in message.links))
     return replace_nbsp("\n\n".join(part for part in parts if part) + "\n")
 
 
 def _format_email_text_field(field: AlertMessageField) -> str:
-    return f"{field.label}: {' '.join(part for part in (field.code, field.text) if part)}"
+    return f"{field.label}: {field.code_and_text}"
 
 
 def render_email_html_part(message: AlertMessage, subject: str) -> str:

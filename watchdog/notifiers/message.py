@@ -94,6 +94,12 @@ class AlertMessage:
         return "Evidence" if self.is_open else "Evidence from the start of the incident"
 
     @property
+    def links(self) -> tuple[tuple[str, str], ...]:
+        """Labels and addresses of the pages about the incident, if they are http URLs."""
+        links = (("Incident", self.incident_url), ("Probe", self.probe_url), ("Runbook", self.runbook_url))
+        return tuple((label, url) for label, url in links if url.startswith(("http://", "https://")))
+
+    @property
     def headline(self) -> str:
         """The line for a lock screen: "Down: API: connection refused", "API recovered (was: connection refused) · down
         54 min"."""

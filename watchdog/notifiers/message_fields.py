@@ -63,6 +63,10 @@ class AlertMessageField:
     text: str
     code: str = ""
 
+    @property
+    def code_and_text(self) -> str:
+        return " ".join(part for part in (self.code, self.text) if part)
+
 
 def to_safe_single_line(text: str, max_chars: int) -> str:
     """Untrusted text as one line of at most `max_chars` characters, without control characters."""

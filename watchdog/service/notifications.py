@@ -98,8 +98,9 @@ class NotificationSender:
                 name for name in self.notifiers if name not in self._tasks_by_destination and self._may_notify(name)
             ]
             editing = [name for name in idle if self.notifiers[name].edits_messages]
+            unmerged = [name for name in idle if not self.notifiers[name].accepts_merged_messages]
             for leased in await self.store_executor.run_write_with_now(
-                lambda now: self.outbox.lease_due_notifications(now, NOTIFICATION_LEASE_MS, idle, editing)
+                lambda now: self.outbox.lease_due_notifications(now, NOTIFICATION_LEASE_MS, idle, editing, unmerged)
             ):
                 destination, key = leased.notification.destination, leased.notification.idempotency_key
                 task = asyncio.create_task(self._send_notification(leased), name=f"send {key}")

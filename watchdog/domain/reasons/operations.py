@@ -20,7 +20,7 @@ DELIVERY_AND_ACCESS_REASON_ENTRIES = (
     _delivery_reason_entry(
         "delivery.invalid_response",
         "Invalid response",
-        "The service that answers is not Slack.",
+        "The service that answers is not the one that the receiver is for, such as Slack or PagerDuty.",
         "Check `api_url`.",
     ),
     _delivery_reason_entry(
