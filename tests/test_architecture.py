@@ -81,6 +81,7 @@ IMPORT_RULES = (
         "only these packages serve HTTP",
     ),
     ImportRule(("aiosmtplib", "css_inline"), ("notifiers/email*.py",), "email is sent by one notifier"),
+    ImportRule(("apprise",), ("notifiers/apprise.py",), "Apprise is called by one notifier"),
     ImportRule(("itsdangerous",), ("web/auth/*",), "sessions are signed in one package"),
     ImportRule(("typer", "rich"), ("cli/*",), "only the command line writes to a terminal"),
     ImportRule(("yaml",), ("config/*",), "YAML is read in one package"),
@@ -90,7 +91,18 @@ OTHER_WATCHDOG_MODULES = frozenset({"events", "observers", "tricks", "utils", "v
 """Modules of PyPI's other `watchdog`, which would overwrite ours when both are installed."""
 
 SLOW_MODULES = frozenset(
-    {"aiosmtplib", "alembic", "apscheduler", "celery", "cryptography", "css_inline", "fastapi", "httpx", "httpx2"}
+    {
+        "aiosmtplib",
+        "alembic",
+        "apprise",
+        "apscheduler",
+        "celery",
+        "cryptography",
+        "css_inline",
+        "fastapi",
+        "httpx",
+        "httpx2",
+    }
     | {"jinja2", "mcp", "mcp_types", "psycopg", "rich", "sqlalchemy", "starlette", "structlog", "uvicorn"}
 )
 """Modules that `validate` and `--help` must not load, because they take long to import."""

@@ -137,8 +137,9 @@ class NotificationReceiverSettings(ConfigModel):
     def build_notifiers_by_destination(self, receiver_name: str) -> dict[str, Notifier]:
         """Destination, such as "oncall/slack" -> its notifier."""
         return {
-            f"{receiver_name}/{kind}": notifier
-            for kind, notifier in NOTIFIER_KINDS.find_configured_values(self).items()
+            f"{receiver_name}/{kind}{suffix}": notifier
+            for kind, configured in NOTIFIER_KINDS.find_configured_values(self).items()
+            for suffix, notifier in configured.split_into_destinations().items()
         }
 
 

@@ -3,6 +3,7 @@ follow."""
 
 from __future__ import annotations
 
+from watchdog.notifiers.apprise import AppriseNotifier
 from watchdog.notifiers.base import NotificationDeliveryError, NotificationDeliveryRequest, Notifier
 from watchdog.notifiers.email import EmailNotifier, SmtpServerSettings
 from watchdog.notifiers.log import LogNotifier
@@ -12,11 +13,12 @@ from watchdog.notifiers.webhook import WebhookNotifier
 from watchdog.registry import KindRegistry
 
 NOTIFIER_KINDS: KindRegistry[Notifier] = KindRegistry(
-    SlackNotifier, EmailNotifier, PagerDutyNotifier, WebhookNotifier, LogNotifier
+    SlackNotifier, EmailNotifier, PagerDutyNotifier, WebhookNotifier, AppriseNotifier, LogNotifier
 )
 
 __all__ = [
     "NOTIFIER_KINDS",
+    "AppriseNotifier",
     "EmailNotifier",
     "LogNotifier",
     "NotificationDeliveryError",

@@ -16,6 +16,7 @@ from watchdog.notifiers.message_fields import (
     replace_nbsp,
     to_safe_single_line,
 )
+from watchdog.notifiers.plain_text import render_alert_text_body
 
 ALERTMANAGER_PAYLOAD_VERSION = "4"
 ALERTMANAGER_TIME_OF_NO_END = "0001-01-01T00:00:00Z"
@@ -90,9 +91,7 @@ def _build_alert_annotations(member: AlertMessageIncident, context: AlertMessage
 
 
 def _format_alert_description(message: AlertMessage) -> str:
-    """The first line, the fields and the evidence, one on each line."""
-    fields = (f"{field.label}: {field.code_and_text}" for field in (*message.main_fields, *message.attribute_fields))
-    return "\n".join(filter(None, (message.headline_or_change_text, message.notice, *fields, message.evidence)))
+    return f"{message.headline_or_change_text}\n\n{render_alert_text_body(message)}"
 
 
 def _find_common_entries(entries: Sequence[Mapping[str, str]]) -> dict[str, str]:

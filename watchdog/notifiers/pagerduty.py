@@ -37,7 +37,7 @@ from watchdog.notifiers.shared_message import find_highest_incident_severity
 PAGERDUTY_ACCEPTED_HTTP_STATUS = 202
 MAX_PAGERDUTY_SUMMARY_CHARS, MAX_PAGERDUTY_DEDUP_KEY_CHARS, MAX_PAGERDUTY_EVENT_BYTES = 1_024, 255, 512 * 1024
 """The API's limits."""
-MAX_PAGERDUTY_LINK_CHARS = 2_000
+MAX_PAGERDUTY_LINK_CHARS = 1_000
 MAX_PAGERDUTY_INCIDENT_LINES = 50
 """Lines about the incidents of a group. The limits of `AlertMessage` keep the event far below that of the API."""
 _PAGERDUTY_ROUTING_KEY_PATTERN = re.compile(r"[A-Za-z0-9]{32}")
@@ -110,7 +110,7 @@ def _build_pagerduty_payload(message: AlertMessage, context: AlertMessageContext
     payload = {
         "summary": truncate_at_word(replace_nbsp(message.headline_or_change_text), MAX_PAGERDUTY_SUMMARY_CHARS),
         "source": to_safe_single_line(source, MAX_MESSAGE_CAUSE_CHARS) or "Watchdog",
-        "severity": (find_highest_incident_severity(context) if context.members else incident.severity).value,
+        "severity": find_highest_incident_severity(context).value,
         "timestamp": format_iso8601(incident.since),
         "component": to_safe_single_line(component, MAX_MESSAGE_NAME_CHARS),
         "group": to_safe_single_line(probe.group, MAX_MESSAGE_NAME_CHARS),

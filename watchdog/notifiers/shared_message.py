@@ -43,7 +43,8 @@ def find_worst_incident_health_state(context: AlertMessageContext) -> HealthStat
 
 
 def find_highest_incident_severity(context: AlertMessageContext) -> Severity:
-    return max((member.incident.severity for member in context.members), key=list(Severity).index)
+    severities = [member.incident.severity for member in context.members] or [context.incident.severity]
+    return max(severities, key=list(Severity).index)
 
 
 def has_recovered_incident(context: AlertMessageContext) -> bool:

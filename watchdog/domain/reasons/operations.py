@@ -43,6 +43,19 @@ DELIVERY_AND_ACCESS_REASON_ENTRIES = (
         "A message from `watchdog test-alert`.",
     ),
     _delivery_reason_entry(
+        "apprise.invalid_url",
+        "Unusable Apprise URL",
+        "The library Apprise does not know the service, or the URL lacks something that the service needs.",
+        "Compare the URL with the documentation of the service at appriseit.com.",
+    ),
+    _delivery_reason_entry(
+        "apprise.not_accepted",
+        "Not accepted",
+        "The service that an Apprise URL names did not accept the message, or could not be reached. Watchdog retries "
+        "the notification. If the message may have arrived, it sends two more copies, and then one an hour.",
+        "See the detail, and check the token and the address in the URL.",
+    ),
+    _delivery_reason_entry(
         "slack.no_service",
         "Unknown Slack webhook",
         "Slack has no incoming webhook at this URL.",
