@@ -33,8 +33,9 @@ def _loaded_library() -> None:
 @pytest.fixture
 def receivers() -> Iterator[Receivers]:
     with ExitStack() as stack:
+        enter = stack.enter_context
         yield Receivers(
-            *(stack.enter_context(fake()) for fake in (FakeSlack, FakeMailServer, FakePagerDuty, FakeWebhookReceiver))
+            enter(FakeSlack()), enter(FakeMailServer()), enter(FakePagerDuty()), enter(FakeWebhookReceiver())
         )
 
 

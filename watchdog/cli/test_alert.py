@@ -12,12 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from watchdog.config.load import LoadedConfig
-    from watchdog.domain.model import AlertMessageContext
+    from watchdog.domain.model import AlertMessageContext, ResultWithEvidence, RunSummary
     from watchdog.domain.notification import Notification
     from watchdog.notifiers.base import Notifier
-
-_TEST_CAUSE = ("delivery.test", "this is a test alert; nothing is wrong")
-"""Reason and message."""
 
 
 def send_test_alert_command(
@@ -84,50 +81,48 @@ def build_opened_and_resolved_test_alerts(destination: str, now: int) -> list[tu
 
     from watchdog.domain.formatting import MINUTE_MS
     from watchdog.domain.model import (
-        LOCAL_LOCATION_NAME,
-        AlertMessageContext,
-        Evidence,
-        Incident,
-        IncidentEvent,
-        Outcome,
-        ProbeInfo,
-        ResultWithEvidence,
-        RunSummary,
-        Severity,
-    )
+        LOCAL_LOCATION_NAME, AlertMessageContext, Incident, IncidentEvent, Outcome, ProbeInfo, RunSummary, Severity
+    )  # fmt: skip
     from watchdog.domain.notification import Notification
 
     runs = [RunSummary(now - i * MINUTE_MS, Outcome.PASS, 180 + i) for i in reversed(range(24))]
     runs[-4:-1] = [run._replace(outcome=Outcome.FAIL) for run in runs[-4:-1]]
-    first_bad, last_bad, good = (
-        ResultWithEvidence(run.slot, LOCAL_LOCATION_NAME, run.outcome, reason, message, run.duration, Evidence())
-        for run, reason, message in ((runs[-4], *_TEST_CAUSE), (runs[-2], *_TEST_CAUSE), (runs[-1], "", ""))
-    )
+    first_bad, last_bad, good = (_build_test_result(run) for run in (runs[-4], runs[-2], runs[-1]))
     incident = Incident(
-        f"test-{now}", 0, "availability", "", Severity.INFO, first_bad.slot, last_bad.slot, *_TEST_CAUSE
+        id=f"test-{now}",
+        probe=0,
+        rule="availability",
+        subject="",
+        severity=Severity.INFO,
+        since=first_bad.slot,
+        opened_at=last_bad.slot,
+        reason=first_bad.reason,
+        message=first_bad.message,
     )
-    opened = AlertMessageContext(
-        IncidentEvent.OPENED,
-        incident,
-        ProbeInfo(0, "test-alert", "Test alert", "http", severity=Severity.INFO, schedule_text="every 60 s"),
-        now,
-        bad_count=3,
-        threshold=3,
-        last_good=runs[-5],
-        recent_runs=tuple(runs[-21:-1]),
-        first_bad=first_bad,
-        latest=last_bad,
-        location=LOCAL_LOCATION_NAME,
-        is_test=True,
-    )
-    resolved = replace(
-        opened,
-        event=IncidentEvent.RESOLVED,
-        incident=replace(incident, resolved_at=now),
-        recent_runs=tuple(runs[-20:]),
-        latest=good,
-    )
+    probe = ProbeInfo(0, "test-alert", "Test alert", "http", severity=Severity.INFO, schedule_text="every 60 s")
+    common = AlertMessageContext(
+        IncidentEvent.OPENED, incident, probe, now, bad_count=3, threshold=3, last_good=runs[-5], first_bad=first_bad,
+        location=LOCAL_LOCATION_NAME, is_test=True,
+    )  # fmt: skip
+    opened = replace(common, recent_runs=tuple(runs[-21:-1]), latest=last_bad)
+    ended = replace(incident, resolved_at=now)
+    resolved = replace(common, event=IncidentEvent.RESOLVED, incident=ended, recent_runs=tuple(runs[-20:]), latest=good)
     return [
         (Notification(incident.id, destination, seq, context.event), context)
         for seq, context in enumerate((opened, resolved))
     ]
+
+
+def _build_test_result(run: RunSummary) -> ResultWithEvidence:
+    from watchdog.domain.model import LOCAL_LOCATION_NAME, Evidence, Outcome, ResultWithEvidence
+
+    is_bad = run.outcome is Outcome.FAIL
+    return ResultWithEvidence(
+        slot=run.slot,
+        location=LOCAL_LOCATION_NAME,
+        outcome=run.outcome,
+        reason="delivery.test" if is_bad else "",
+        message="this is a test alert; nothing is wrong" if is_bad else "",
+        duration=run.duration,
+        evidence=Evidence(),
+    )

@@ -133,8 +133,8 @@ class AppriseNotifier(Notifier):
 
 
 class _AppriseDelivery:
-    """One call of the library, which blocks and cannot be interrupted. Only an attempt that has not begun to send can
-    be cancelled: loading the library may take long."""
+    """One call of the library, which blocks and cannot be interrupted. It can be cancelled until
+    it sends: loading the library may take long."""
 
     def __init__(self, url: str, context: AlertMessageContext):
         message = compose_alert_message(context)
