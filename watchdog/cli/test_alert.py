@@ -81,8 +81,15 @@ def build_opened_and_resolved_test_alerts(destination: str, now: int) -> list[tu
 
     from watchdog.domain.formatting import MINUTE_MS
     from watchdog.domain.model import (
-        LOCAL_LOCATION_NAME, AlertMessageContext, Incident, IncidentEvent, Outcome, ProbeInfo, RunSummary, Severity
-    )  # fmt: skip
+        LOCAL_LOCATION_NAME,
+        AlertMessageContext,
+        Incident,
+        IncidentEvent,
+        Outcome,
+        ProbeInfo,
+        RunSummary,
+        Severity,
+    )
     from watchdog.domain.notification import Notification
 
     runs = [RunSummary(now - i * MINUTE_MS, Outcome.PASS, 180 + i) for i in reversed(range(24))]
