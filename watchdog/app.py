@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from secrets import token_hex
 from typing import TYPE_CHECKING
 
 import structlog
@@ -34,11 +32,13 @@ from watchdog.service.check_ins import CHECK_IN_FLUSH_INTERVAL_S, CheckInReceive
 from watchdog.service.clock import Clock, WatchdogClock, read_boot_clock_ms, read_wall_clock_ms
 from watchdog.service.clock_synchronizer import ClockGenerationSynchronizer
 from watchdog.service.connectivity import ConnectivityCheck
+from watchdog.service.counters import ConfigReloadCounts
 from watchdog.service.dead_mans_switch import DeadMansSwitch
 from watchdog.service.direct_notices import StoreAbsenceNotifier
 from watchdog.service.member_faults import WatchdogProcessFaultReporter
-from watchdog.service.membership import ProcessLeaseKeeper
+from watchdog.service.membership import ProcessLeaseKeeper, make_watchdog_process_id
 from watchdog.service.notifications import NotificationSender
+from watchdog.service.process_metrics import collect_process_metrics
 from watchdog.service.process_resources import keep_heap_small
 from watchdog.service.registration import build_registered_probe
 from watchdog.service.remediation import RemediationRunner
@@ -75,6 +75,7 @@ class RunningWatchdogService:
     store_executor: StoreExecutor
     clock: Clock
     check_in_receiver: CheckInReceiver
+    reload_counts: ConfigReloadCounts = field(default_factory=ConfigReloadCounts)
 
 
 @asynccontextmanager
@@ -256,11 +257,6 @@ def build_watchdog_self_probe(
     return WatchdogSelfProbe(load_facts=load_facts)
 
 
-def make_watchdog_process_id() -> str:
-    """Names this process to people, and is unique."""
-    return f"{socket.gethostname()}-{os.getpid()}-{token_hex(3)}"
-
-
 def build_watchdog_process_configuration(
     loaded_config: LoadedConfig, configured_probes: Sequence[Probe]
 ) -> WatchdogProcessConfiguration:
@@ -352,6 +348,7 @@ def create_asgi_app(app: RunningWatchdogService) -> ASGIApp:
         api_keys=[ApiKey(key.name, key.role, key.key.get_secret_value()) for key in config.access.api_keys],
         destination_addresses={destination: notifier.recipient for destination, notifier in notifiers.items()},
         config_warnings=[str(warning) for warning in app.loaded_config.warnings],
+        collect_process_metrics=lambda: collect_process_metrics(app.service, app.reload_counts),
         mcp_app=LazyMcpApp(context, *list_allowed_hosts_and_origins(config.server.listen, config.server.public_url)),
     )
     accept_check_in = app.check_in_receiver.accept_check_in

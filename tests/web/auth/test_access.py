@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from tests.support.fixture_rows import NOW, FixtureRows
 from tests.support.html_checks import find_html_problems
 from tests.support.web import FakeMcpApp, create_test_app, filled_database, list_requests, request_page
+from watchdog.service.process_metrics import ProcessMetrics
 from watchdog.store.database import Database
 from watchdog.web import ApiKey, StatusPageConfig, create_web_app
 from watchdog.web.auth.access import Authenticator, strip_port_from_host
@@ -93,6 +94,7 @@ def routes() -> list[tuple[str, str]]:
         not_ready_reason=str,
         status_page=StatusPageConfig(),
         api_keys=KEYS,
+        collect_process_metrics=ProcessMetrics,
         mcp_app=FakeMcpApp(),
     )
     return list_requests(app)
@@ -119,6 +121,7 @@ def test_every_public_route_exists_and_other_routes_require_a_key() -> None:
         "/api/jobs",
         "/api/probes",
         "/api/incidents",
+        "/metrics",
         "/mcp",
     }
     assert {path for path, _ in BEHIND} >= behind
