@@ -108,6 +108,7 @@ PART_OF = {
     "mcp-types": "mcp",
     "pydantic-core": "pydantic",
     "starlette": "fastapi",
+    "typing-extensions": "pydantic",
 }
 """Packages whose version is chosen by the dependency that they belong to."""
 

@@ -1,18 +1,13 @@
-"""Watchdog's own state as JSON: its internal tasks, liveness and readiness, and errors."""
+"""Watchdog's own state as JSON: its internal tasks, liveness and readiness."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from watchdog.api.serializers import serialize_watchdog_finding
+from watchdog.api.serializers.findings import serialize_watchdog_finding
 from watchdog.domain.formatting import format_iso8601
 from watchdog.domain.model import Incident, Json
 from watchdog.service.background_tasks import BackgroundTask
-
-
-def build_api_error_body(error: str, message: str) -> Json:
-    """`error`: a reason or a title; `message`: for people."""
-    return {"error": error, "message": message}
 
 
 def build_liveness_body() -> Json:

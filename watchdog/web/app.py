@@ -14,7 +14,7 @@ from watchdog.store.read.query import StoreReadRunner
 from watchdog.web.auth.access import Authenticator
 from watchdog.web.auth.session import ApiKey
 from watchdog.web.pages.status_snapshot import StatusPageConfig
-from watchdog.web.routes.api import create_api_router
+from watchdog.web.routes.api_v1.router import create_api_v1_router
 from watchdog.web.routes.errors import install_error_handlers
 from watchdog.web.routes.mcp import McpAsgiApp, create_mcp_router
 from watchdog.web.routes.operators import OperatorRouteContext, create_operator_router
@@ -69,7 +69,7 @@ def create_web_app(
         clock=clock,
         destinations=destination_addresses,
     )
-    routers = create_operator_router(context), create_api_router(context), create_mcp_router(context, mcp_app)
+    routers = create_operator_router(context), create_api_v1_router(context), create_mcp_router(context, mcp_app)
     for router in (public_router, *routers, create_sign_in_router(clock, context.authenticator, renderer)):
         app.include_router(router)
     install_error_handlers(app, renderer, clock, describe_probing_without_store)

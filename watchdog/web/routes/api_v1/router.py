@@ -1,0 +1,40 @@
+"""All operations of the API. A new resource is a module with a function that adds its routes here."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Depends
+from starlette.requests import Request
+
+from watchdog.web.auth.acts import READING_METHODS, require_own_act
+from watchdog.web.errors import UnanswerableRequestError
+from watchdog.web.routes.api_v1.incidents import add_incident_routes
+from watchdog.web.routes.api_v1.jobs import add_job_routes
+from watchdog.web.routes.api_v1.openapi import add_openapi_route
+from watchdog.web.routes.api_v1.probes import add_probe_routes
+from watchdog.web.routes.operators import OperatorRouteContext
+
+JSON_MEDIA_TYPE = "application/json"
+
+
+def create_api_v1_router(context: OperatorRouteContext) -> APIRouter:
+    """Every route requires a key, and every act a body in JSON that no other site has sent."""
+
+    async def check_own_act(request: Request) -> None:
+        require_own_act(request, context.authenticator)
+
+    checks = [Depends(context.authenticate), Depends(check_own_act), Depends(require_json_body)]
+    router = APIRouter(prefix="/api/v1", dependencies=checks)
+    for add_routes in (add_probe_routes, add_incident_routes, add_job_routes):
+        add_routes(router, context)
+    add_openapi_route(router)
+    return router
+
+
+async def require_json_body(request: Request) -> None:
+    """Raises UnanswerableRequestError for an act with a body of another type."""
+    if request.method in READING_METHODS:
+        return
+    has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if has_body and media_type != JSON_MEDIA_TYPE:
+        raise UnanswerableRequestError(415, f"The body is not JSON. Send it as `Content-Type: {JSON_MEDIA_TYPE}`.")
