@@ -29,6 +29,7 @@ from watchdog.probes.base import Probe
 from watchdog.service.run_once import find_probe, find_runnable_probe, run_probe_on_demand_without_recording
 from watchdog.store.read import status
 from watchdog.store.read.alert_context import load_alert_message_context
+from watchdog.store.read.destinations import list_destination_names
 from watchdog.store.read.status import Connection, IncidentRecord
 
 MCP_INSTRUCTIONS = """\
@@ -138,8 +139,8 @@ class McpTools:
         return await self._run_query(query)
 
     async def get_incident(self, id: Annotated[str, Field(description="An id from list_incidents.")]) -> McpToolResult:
-        """One incident with its evidence: the last good, the first bad and the latest result, bad_count (bad results in a
-        row), notifications (each delivery and its state), routing_log (why these destinations were notified) and
+        """One incident: the last good, the first bad and the latest result with evidence, bad_count (bad results in a
+        row), timeline, notifications (each delivery and its state), destinations (why each was notified or not) and
         remediations (what Watchdog itself did about it). evidence.excerpt is text from the target, untrusted.
         """
         now = self._context.runner.clock()
@@ -151,7 +152,8 @@ class McpTools:
                     f"there is no incident {id[:MAX_QUOTED_INCIDENT_OR_JOB_ID_CHARS]!r}: list_incidents lists the ids"
                 )
             context = load_alert_message_context(connection, Notification(id, "", 0, IncidentEvent.OPENED), now)
-            return {**serialize_incident_detail(records[0], context, status.list_incident_deliveries(connection, id))}
+            deliveries = status.list_incident_deliveries(connection, id)
+            return {**serialize_incident_detail(records[0], context, deliveries, list_destination_names(connection))}
 
         return await self._run_query(query)
 

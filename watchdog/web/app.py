@@ -10,6 +10,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from watchdog.service.background_tasks import BackgroundTask
 from watchdog.store.read.query import StoreReadRunner
 from watchdog.web.auth.access import Authenticator
 from watchdog.web.auth.session import ApiKey
@@ -33,6 +34,7 @@ def create_web_app(
     not_ready_reason: Callable[[], str],
     describe_probing_without_store: Callable[[], str] = lambda: "",
     list_notes: Callable[[bool], Sequence[str]] = lambda _: (),
+    list_background_tasks: Callable[[], Iterable[BackgroundTask]] = tuple,
     status_page: StatusPageConfig,
     api_keys: Iterable[ApiKey] = (),
     destination_addresses: Mapping[str, str] = MappingProxyType({}),
@@ -43,9 +45,9 @@ def create_web_app(
 
     `clock`: epoch ms. `not_ready_reason`: why the service is not ready, and `describe_probing_without_store`: what runs
     while the database is away; empty if it is ready or not away. `list_notes`: what else operators should know, with or
-    without the names of probes. `api_keys`: without any, operator pages are available only on this machine.
-    `destination_addresses`: "oncall/slack" -> "#oncall". `config_warnings`: what in the configuration has no effect, a
-    line each. `mcp_app`: answers `/mcp`, and lives as long as the application.
+    without the names of probes. `list_background_tasks`: of this process. `api_keys`: without any, operator pages are
+    available only on this machine. `destination_addresses`: "oncall/slack" -> "#oncall". `config_warnings`: what in the
+    configuration has no effect, a line each. `mcp_app`: answers `/mcp`, and lives as long as the application.
     """
     renderer = PageRenderer(status_page.title)
     status_pages = StatusPageCache(run_read_query, clock, status_page, renderer)
@@ -69,7 +71,11 @@ def create_web_app(
         clock=clock,
         destinations=destination_addresses,
     )
-    routers = create_operator_router(context), create_api_v1_router(context), create_mcp_router(context, mcp_app)
+    routers = (
+        create_operator_router(context),
+        create_api_v1_router(context, not_ready_reason, list_background_tasks),
+        create_mcp_router(context, mcp_app),
+    )
     for router in (public_router, *routers, create_sign_in_router(clock, context.authenticator, renderer)):
         app.include_router(router)
     install_error_handlers(app, renderer, clock, describe_probing_without_store)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pydantic import with_config
 from typing_extensions import TypedDict
@@ -12,6 +12,7 @@ from watchdog.api.serializers.instants import format_optional_iso8601
 from watchdog.api.serializers.results import DESCRIBED, EvidenceJson, serialize_evidence
 from watchdog.domain.formatting import format_iso8601
 from watchdog.domain.model import AlertMessageContext, RemediationAttempt, ResultWithEvidence
+from watchdog.domain.routing import explain_routing_of_destination
 from watchdog.store.read.status import DeliveryRecord, IncidentRecord
 
 
@@ -82,6 +83,27 @@ class RemediationJson(TypedDict):
 
 
 @with_config(DESCRIBED)
+class IncidentTimelineEntryJson(TypedDict):
+    """Something that happened to an incident."""
+
+    at: str
+    event: str
+    """last_good, first_bad, opened, changed, sent, merged, undelivered, unconfirmed, remediation or resolved."""
+    detail: str
+    """The cause, the destination of a notification, the action of a remediation, or the code of the resolution."""
+
+
+@with_config(DESCRIBED)
+class DestinationDecisionJson(TypedDict):
+    """Whether a destination is notified of an incident, and why."""
+
+    destination: str
+    notified: bool
+    reason: str
+    """The step of the routing that decided it; all steps if they left the destination out together."""
+
+
+@with_config(DESCRIBED)
 class IncidentDetailJson(IncidentJson):
     """An incident with its evidence, notifications and remediations."""
 
@@ -96,6 +118,10 @@ class IncidentDetailJson(IncidentJson):
     latest: ResultWithEvidenceJson | None
     notifications: list[DeliveryJson]
     remediations: list[RemediationJson]
+    timeline: list[IncidentTimelineEntryJson]
+    """Oldest first."""
+    destinations: list[DestinationDecisionJson]
+    """Every configured destination."""
     routing_log: list[str]
     """Each step of the decision which destinations are notified."""
     runbook: str
@@ -123,9 +149,12 @@ def serialize_incident(record: IncidentRecord) -> IncidentJson:
 
 
 def serialize_incident_detail(
-    record: IncidentRecord, context: AlertMessageContext, deliveries: Iterable[DeliveryRecord]
+    record: IncidentRecord,
+    context: AlertMessageContext,
+    deliveries: Sequence[DeliveryRecord],
+    destinations: Iterable[str] = (),
 ) -> IncidentDetailJson:
-    """An incident with its evidence, notifications and remediations. Evidence is text from the target, untrusted."""
+    """`destinations`: all that are configured. Evidence is text from the target, untrusted."""
     return {
         **serialize_incident(record),
         "bad_count": context.bad_count,
@@ -139,10 +168,47 @@ def serialize_incident_detail(
         "latest": _serialize_result_with_evidence(context.latest),
         "notifications": [serialize_delivery(delivery) for delivery in deliveries],
         "remediations": [_serialize_remediation_attempt(attempt) for attempt in context.remediation_attempts],
+        "timeline": _serialize_incident_timeline(record, context, deliveries),
+        "destinations": _serialize_destination_decisions(record, deliveries, destinations),
         "routing_log": list(record.routing_log),
         "runbook": record.probe.runbook,
         "target": record.probe.target,
     }
+
+
+def _serialize_incident_timeline(
+    record: IncidentRecord, context: AlertMessageContext, deliveries: Iterable[DeliveryRecord]
+) -> list[IncidentTimelineEntryJson]:
+    incident = record.incident
+    entries = [
+        (incident.since, "first_bad", incident.opening_cause_message),
+        (incident.opened_at, "opened", incident.opening_cause_message),
+        *((change.changed_at, "changed", change.message) for change in context.cause_changes),
+        *((d.finished_at, d.state.value, d.destination) for d in deliveries if d.finished_at is not None),
+        *((attempt.started_at, "remediation", attempt.action) for attempt in context.remediation_attempts),
+    ]
+    if context.last_good is not None:
+        entries.insert(0, (context.last_good.slot, "last_good", ""))
+    if incident.resolved_at is not None:
+        entries.append((incident.resolved_at, "resolved", incident.resolution))
+    in_order = sorted(entries, key=lambda entry: entry[0])
+    return [{"at": format_iso8601(at), "event": event, "detail": detail} for at, event, detail in in_order]
+
+
+def _serialize_destination_decisions(
+    record: IncidentRecord, deliveries: Iterable[DeliveryRecord], destinations: Iterable[str]
+) -> list[DestinationDecisionJson]:
+    notified = {delivery.destination for delivery in deliveries}
+    return [
+        {
+            "destination": destination,
+            "notified": destination in notified,
+            "reason": explain_routing_of_destination(
+                record.routing_log, destination, is_notified=destination in notified
+            ),
+        }
+        for destination in sorted(notified.union(destinations))
+    ]
 
 
 def _serialize_result_with_evidence(result: ResultWithEvidence | None) -> ResultWithEvidenceJson | None:

@@ -9,6 +9,7 @@ from typing_extensions import TypedDict
 
 from watchdog.domain.formatting import format_iso8601
 from watchdog.domain.model import Evidence
+from watchdog.store.read.history import ResultDetails
 from watchdog.store.read.status import ResultRow
 
 DESCRIBED = ConfigDict(use_attribute_docstrings=True)
@@ -47,6 +48,19 @@ class ResultJson(TypedDict):
     """When the result was stored."""
 
 
+@with_config(DESCRIBED)
+class ResultDetailJson(ResultJson):
+    """The result of one run with its details."""
+
+    late: bool
+    """It was stored too late to be evaluated."""
+    phases_ms: dict[str, float]
+    """How long each phase took, in order."""
+    measurements: dict[str, str | int | float | bool | None]
+    evidence: EvidenceJson | None
+    """null: none is stored, because the run passed like those before it."""
+
+
 def serialize_result(row: ResultRow) -> ResultJson:
     return {
         "slot": format_iso8601(row.slot),
@@ -57,6 +71,16 @@ def serialize_result(row: ResultRow) -> ResultJson:
         "duration_ms": row.duration,
         "slot_count": row.slot_count,
         "recorded_at": format_iso8601(row.recorded_at),
+    }
+
+
+def serialize_result_details(details: ResultDetails) -> ResultDetailJson:
+    return {
+        **serialize_result(details.row),
+        "late": details.late,
+        "phases_ms": dict(details.phases),
+        "measurements": dict(details.measurements),
+        "evidence": None if details.evidence is None else serialize_evidence(details.evidence),
     }
 
 

@@ -34,6 +34,7 @@ from watchdog.store.tables import (
     newest_results,
     outbox,
     outbox_is_undelivered,
+    outbox_is_waiting,
     probe_state,
     probes,
     schedule,
@@ -48,6 +49,7 @@ __all__ = [
     "ResultRow",
     "WatchdogStatus",
     "count_incidents_by_probe",
+    "list_deliveries",
     "list_incident_deliveries",
     "list_incidents",
     "list_probe_infos",
@@ -301,6 +303,31 @@ def list_incident_deliveries(connection: Connection, incident: str) -> list[Deli
     query = sa.select(*DELIVERY_RECORD_COLUMNS).where(outbox.c.incident == incident)
     rows = connection.execute(query.order_by(outbox.c.created_at, outbox.c.destination, outbox.c.seq))
     return [_delivery_record_from_row(row) for row in rows]
+
+
+def list_deliveries(
+    connection: Connection, *, limit: int, state: DeliveryState | None = None, failing: bool | None = None,
+    destination: str = "", incident: str = "", after: tuple[int, str, str, int] | None = None,
+) -> list[DeliveryRecord]:  # fmt: skip
+    """Notifications, newest first, that match every filter that is given. `failing`: they wait, and their last attempt
+    failed. `after`: behind the one with this creation, incident, destination and sequence."""
+    key = (outbox.c.incident, outbox.c.destination, outbox.c.seq)
+    query = sa.select(*DELIVERY_RECORD_COLUMNS).order_by(outbox.c.created_at.desc(), *key).limit(limit)
+    if state is not None:
+        query = query.where(outbox.c.state == state)
+    if failing is not None:
+        is_failing = sa.and_(outbox_is_waiting, outbox.c.attempts > 0)
+        query = query.where(is_failing if failing else ~is_failing)
+    if destination:
+        query = query.where(outbox.c.destination == replace_unstorable_characters(destination))
+    if incident:
+        query = query.where(outbox.c.incident == replace_unstorable_characters(incident))
+    if after is not None:
+        created_at, *of_row = after
+        last = [replace_unstorable_characters(part) if isinstance(part, str) else part for part in of_row]
+        is_same_instant = sa.and_(outbox.c.created_at == created_at, sa.tuple_(*key) > sa.tuple_(*last))
+        query = query.where(outbox.c.created_at <= created_at, (outbox.c.created_at < created_at) | is_same_instant)
+    return [_delivery_record_from_row(row) for row in connection.execute(query)]
 
 
 def _delivery_record_from_row(row: Any) -> DeliveryRecord:

@@ -29,7 +29,7 @@ def encode_cursor(list_name: str, filters: Mapping[str, Json], position: CursorP
 def decode_cursor(
     cursor: str, list_name: str, filters: Mapping[str, Json], types: tuple[type[str] | type[int], ...]
 ) -> CursorPosition:
-    """`types`: of the position. Raises UnanswerableRequestError unless the cursor is of this list with these filters."""
+    """`types`: of the position. Raises UnanswerableRequestError unless it is of this list with these filters."""
     try:
         content = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
     except (binascii.Error, ValueError, RecursionError):

@@ -20,6 +20,7 @@ from watchdog.domain.model import AlertMessageContext, IncidentEvent, Severity
 from watchdog.domain.notification import Notification
 from watchdog.store.read import status
 from watchdog.store.read.alert_context import load_alert_message_context
+from watchdog.store.read.destinations import list_destination_names
 from watchdog.store.read.status import Connection, DeliveryRecord, IncidentRecord
 from watchdog.web.errors import UnanswerableRequestError
 from watchdog.web.routes.api_v1.cursors import CursorPosition
@@ -33,9 +34,9 @@ IncidentId = Annotated[
     str,
     Path(max_length=MAX_FILTER_CHARS, description="The id of an incident.", examples=["4f2a90c1d3e85b7764a1b0c2"]),
 ]
-
-
-UNKNOWN_INCIDENT_TEXT = "There is no incident with this id. Resolved incidents are deleted after a while. /api/v1/incidents lists the others."
+UNKNOWN_INCIDENT_TEXT = (
+    "There is no incident with this id; resolved ones are deleted after a while. /api/v1/incidents lists the others."
+)
 
 
 class IncidentListParameters(PageParameters):
@@ -99,11 +100,11 @@ def load_incident_list_page(
 
 def load_incident_with_context(
     connection: Connection, incident_id: str, now: int
-) -> tuple[IncidentRecord, AlertMessageContext, list[DeliveryRecord]]:
-    """Raises UnanswerableRequestError."""
+) -> tuple[IncidentRecord, AlertMessageContext, list[DeliveryRecord], list[str]]:
+    """The last: all configured destinations. Raises UnanswerableRequestError."""
     records = status.list_incidents(connection, incident=incident_id)
     if not records:
         raise UnanswerableRequestError(404, UNKNOWN_INCIDENT_TEXT)
     id = records[0].incident.id
     context = load_alert_message_context(connection, Notification(id, "", 0, IncidentEvent.OPENED), now)
-    return records[0], context, status.list_incident_deliveries(connection, id)
+    return records[0], context, status.list_incident_deliveries(connection, id), list_destination_names(connection)

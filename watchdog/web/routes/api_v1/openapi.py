@@ -37,7 +37,7 @@ def add_openapi_route(router: APIRouter) -> None:
 
 def build_openapi_document(router: APIRouter) -> dict[str, Json]:
     document = get_openapi(
-        title="Watchdog", version=_read_package_version(), description=API_DESCRIPTION, routes=router.routes
+        title="Watchdog", version=read_package_version(), description=API_DESCRIPTION, routes=router.routes
     )
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     problem = TypeAdapter(ProblemJson).json_schema(ref_template="#/components/schemas/{model}")
@@ -49,7 +49,7 @@ def build_openapi_document(router: APIRouter) -> dict[str, Json]:
     return document
 
 
-def _read_package_version() -> str:
+def read_package_version() -> str:
     try:
         return version("watchdog-monitor")
     except PackageNotFoundError:

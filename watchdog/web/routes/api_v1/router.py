@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 from fastapi import APIRouter, Depends
 from starlette.requests import Request
 
+from watchdog.service.background_tasks import BackgroundTask
 from watchdog.web.auth.acts import READING_METHODS, require_own_act
 from watchdog.web.errors import UnanswerableRequestError
+from watchdog.web.routes.api_v1.deliveries import add_delivery_routes
 from watchdog.web.routes.api_v1.incidents import add_incident_routes
 from watchdog.web.routes.api_v1.jobs import add_job_routes
 from watchdog.web.routes.api_v1.openapi import add_openapi_route
 from watchdog.web.routes.api_v1.probes import add_probe_routes
+from watchdog.web.routes.api_v1.queues import add_queue_routes
+from watchdog.web.routes.api_v1.receivers import add_receiver_routes
+from watchdog.web.routes.api_v1.results import add_result_routes
+from watchdog.web.routes.api_v1.service import add_service_routes
 from watchdog.web.routes.operators import OperatorRouteContext
 
 JSON_MEDIA_TYPE = "application/json"
 
 
-def create_api_v1_router(context: OperatorRouteContext) -> APIRouter:
+def create_api_v1_router(
+    context: OperatorRouteContext,
+    not_ready_reason: Callable[[], str],
+    list_background_tasks: Callable[[], Iterable[BackgroundTask]],
+) -> APIRouter:
     """Every route requires a key, and every act a body in JSON that no other site has sent."""
 
     async def check_own_act(request: Request) -> None:
@@ -24,8 +36,12 @@ def create_api_v1_router(context: OperatorRouteContext) -> APIRouter:
 
     checks = [Depends(context.authenticate), Depends(check_own_act), Depends(require_json_body)]
     router = APIRouter(prefix="/api/v1", dependencies=checks)
-    for add_routes in (add_probe_routes, add_incident_routes, add_job_routes):
+    for add_routes in (
+        *(add_probe_routes, add_result_routes, add_incident_routes, add_delivery_routes),
+        *(add_job_routes, add_queue_routes, add_receiver_routes),
+    ):
         add_routes(router, context)
+    add_service_routes(router, context, not_ready_reason, list_background_tasks)
     add_openapi_route(router)
     return router
 
