@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
 
 from tests.support.fixture_rows import NOW, FixtureRows
 from tests.support.fixtures import acme_rows
 from watchdog.domain.model import Evidence, Outcome
-from watchdog.domain.probe_state import QUEUE_THRESHOLDS_STATE_KEY, QueueThreshold, QueueThresholdRecord
+from watchdog.domain.probe_state import (
+    QUEUE_THRESHOLDS_STATE_KEY,
+    QueueThreshold,
+    QueueThresholdRecord,
+    queue_threshold_records_to_json,
+)
 
 HOSTILE_TEXTS = (
     "<script>alert(1)</script>",
@@ -36,11 +41,13 @@ def rows_of_every_kind() -> FixtureRows:
 
 
 def add_queue(rows: FixtureRows) -> None:
-    id = rows.add_probe("Mail queue", "queue", "Jobs")
-    measured: dict[str, Any] = {"waiting": 1_204, "oldest": 660_000, "active": 4}
-    rows.add_result(id, NOW - 9_000, Outcome.FAIL, "1204 waiting", "queue.threshold", 12, measurements=measured)
-    record = QueueThresholdRecord(QueueThreshold("waiting", 1_000, 300_000), NOW - 400_000)
-    rows.add_state(id, QUEUE_THRESHOLDS_STATE_KEY, {"waiting": record})
+    for name in ("Mail queue", "Search queue"):
+        id = rows.add_probe(name, "queue", "Jobs")
+        measurements = {"waiting": 1_204, "oldest": 660_000, "active": 4}
+        rows.add_result(id, NOW - 9_000, Outcome.FAIL, "1204 waiting", "queue.threshold", 12, measurements=measurements)
+        record = QueueThresholdRecord(QueueThreshold("waiting", 1_000, 300_000), NOW - 400_000)
+        state = json.dumps(queue_threshold_records_to_json([record]))
+        rows.rows["probe_state"].append({"probe": id, "key": QUEUE_THRESHOLDS_STATE_KEY, "value": state})
 
 
 def add_hostile_probe(rows: FixtureRows, number: int, text: str) -> None:

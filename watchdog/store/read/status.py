@@ -177,9 +177,8 @@ def list_probe_infos(connection: Connection, after: tuple[str, int] | None = Non
     """Every configured probe but Watchdog's own, by name. `after`: behind the probe with this name and database id."""
     query = sa.select(probes.c.id, probes.c.info).where(*_LISTED_PROBE_CONDITIONS)
     if after is not None:
-        name, id = after
-        is_same_name = sa.and_(probes.c.name == name, probes.c.id > id)
-        query = query.where((probes.c.name > replace_unstorable_characters(name)) | is_same_name)
+        name, id = replace_unstorable_characters(after[0]), after[1]
+        query = query.where((probes.c.name > name) | sa.and_(probes.c.name == name, probes.c.id > id))
     rows = connection.execute(query.order_by(probes.c.name, probes.c.id))
     return [decode_probe_info(id, info) for id, info in rows]
 

@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import APIRouter
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
@@ -39,6 +40,7 @@ def build_openapi_document(router: APIRouter) -> dict[str, Json]:
     document = get_openapi(
         title="Watchdog", version=read_package_version(), description=API_DESCRIPTION, routes=router.routes
     )
+    _insert_complete_examples(router, document)
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     problem = TypeAdapter(ProblemJson).json_schema(ref_template="#/components/schemas/{model}")
     schemas |= problem.pop("$defs") | {"ProblemJson": problem}
@@ -47,6 +49,17 @@ def build_openapi_document(router: APIRouter) -> dict[str, Json]:
     document["components"]["securitySchemes"] = {"api_key": {"type": "http", "scheme": "bearer"}}
     document["security"] = [{"api_key": []}]
     return document
+
+
+def _insert_complete_examples(router: APIRouter, document: dict[str, Json]) -> None:
+    """FastAPI leaves out every null, also of examples."""
+    for route in router.routes:
+        if isinstance(route, APIRoute) and route.include_in_schema:
+            for method in route.methods or ():
+                documented = document["paths"][route.path][method.lower()]["responses"]
+                for status_code, response in route.responses.items():
+                    for media_type, content in response.get("content", {}).items():
+                        documented[str(status_code)]["content"][media_type]["example"] = content["example"]
 
 
 def read_package_version() -> str:

@@ -6,13 +6,14 @@ import re
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 from starlette.requests import Request
 from starlette.responses import Response
 
 from watchdog.api.examples import RESULT_DETAIL_EXAMPLE, build_list_example
 from watchdog.api.serializers.lists import ListPageJson
 from watchdog.api.serializers.results import ResultDetailJson, serialize_result_details
+from watchdog.domain.formatting import format_iso8601
 from watchdog.domain.model import Outcome
 from watchdog.domain.timestamps import parse_iso8601
 from watchdog.store.read.history import ResultDetails, list_result_details
@@ -40,6 +41,7 @@ def parse_rfc3339(value: object) -> object:
 Instant = Annotated[
     int,
     BeforeValidator(parse_rfc3339),
+    PlainSerializer(format_iso8601),
     WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-11-22T01:48:00Z"]}),
 ]
 """An instant as RFC 3339 text, in epoch ms."""
