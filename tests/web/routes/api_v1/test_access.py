@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated, Any
 
 import pytest
-from fastapi import APIRouter, Body, Depends, FastAPI, Request
+from fastapi import APIRouter, Body, FastAPI, Request
 
 from tests.support.fixture_rows import NOW
 from tests.support.web import create_test_app, list_requests, request_page
 from watchdog.store.database import Database
 from watchdog.web import ApiKey
 from watchdog.web.auth import acts
-from watchdog.web.auth.acts import get_actor_name, require_operator
+from watchdog.web.auth.access import Authenticator
+from watchdog.web.auth.acts import get_actor_name
 from watchdog.web.auth.session import SESSION_COOKIE_NAME
-from watchdog.web.routes.api_v1 import router as router_module
+from watchdog.web.routes.api_v1.jobs import add_job_routes
+from watchdog.web.routes.api_v1.operations import act_operation
+from watchdog.web.routes.operators import OperatorRouteContext
 
 READER = ApiKey("grafana", "reader", "read-me-0123456789")
 OPERATOR = ApiKey("ops é", "operator", "operate-0123456789")
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 ACT = "/api/v1/acts"
-REMOTE = {"client": "203.0.113.9", "host": "status.acme.example"}
+REMOTE: dict[str, Any] = {"client": "203.0.113.9", "host": "status.acme.example"}
 CREDENTIALS: Mapping[str, tuple[dict[str, str], str, int]] = {
     "no key": ({}, "", 401),
     "a wrong key": ({"Authorization": "Bearer wrong"}, "", 401),
@@ -30,31 +34,27 @@ CREDENTIALS: Mapping[str, tuple[dict[str, str], str, int]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def with_act() -> pytest.MonkeyPatch:
-    """Adds an act to the API, as a route that changes something is declared."""
-    patch = pytest.MonkeyPatch()
-    add_job_routes = router_module.add_job_routes
+@pytest.fixture
+def with_act(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adds an act to the API, declared as every route that changes something."""
 
-    def add_routes(router: APIRouter, context: router_module.OperatorRouteContext) -> None:
+    def add_routes(router: APIRouter, context: OperatorRouteContext) -> None:
         add_job_routes(router, context)
 
-        @router.post("/acts", dependencies=[Depends(require_operator)])
-        async def act(request: Request, body: dict[str, str] = Body()) -> dict[str, str]:  # noqa: B008
+        @act_operation(router, "/acts", summary="Act", shape=dict[str, str], example={"actor": "ci"})
+        async def act(request: Request, body: Annotated[dict[str, str], Body()]) -> dict[str, str]:
             return {"actor": get_actor_name(request), **body}
 
-    patch.setattr(router_module, "add_job_routes", add_routes)
-    return patch
+    monkeypatch.setattr("watchdog.web.routes.api_v1.router.add_job_routes", add_routes)
 
 
 @pytest.fixture
-def keyed(full_database: Database, with_act: pytest.MonkeyPatch) -> FastAPI:
-    with with_act.context():
-        return create_test_app(full_database, api_keys=(READER, OPERATOR))
+def keyed(full_database: Database, with_act: None) -> FastAPI:
+    return create_test_app(full_database, api_keys=(READER, OPERATOR))
 
 
 @pytest.fixture
-def keyless(full_database: Database, with_act: pytest.MonkeyPatch) -> FastAPI:
+def keyless(full_database: Database, with_act: None) -> FastAPI:
     return create_test_app(full_database)
 
 
@@ -97,13 +97,14 @@ def test_no_other_method_is_accepted(keyed: FastAPI) -> None:
 
 def test_without_keys_only_this_machine_has_access(keyless: FastAPI) -> None:
     for path, method in list_api_operations(keyless):
-        body = {"json": {}} if method == "POST" else {}
+        body: dict[str, Any] = {"json": {}} if method == "POST" else {}
         assert request_page(keyless, fill_path(path), method, **body).status_code == 200, (path, method)
-        for options, headers in (
+        others: list[tuple[dict[str, Any], dict[str, str]]] = [
             (REMOTE, {}),
             ({"host": "status.acme.example"}, {}),
             ({}, {"X-Forwarded-For": "203.0.113.9"}),
-        ):
+        ]
+        for options, headers in others:
             response = request_page(keyless, fill_path(path), method, headers=headers, **options, **body)
             assert response.status_code == 403
             assert method == "HEAD" or response.json()["reason"] == "access.loopback_only"
@@ -138,7 +139,7 @@ def test_an_act_with_a_session_needs_its_csrf_token(keyed: FastAPI) -> None:
         response = request_page(keyed, ACT, "POST", headers=given, json={})
         return response.status_code, response.json().get("reason") or response.json().get("actor", "")
 
-    sessions = acts.Authenticator((READER, OPERATOR), lambda: NOW).sessions
+    sessions = Authenticator((READER, OPERATOR), lambda: NOW).sessions
     cookie, other = sign_in(OPERATOR), sign_in(READER)
     token = sessions.make_csrf_token(cookie)
     header = acts.CSRF_TOKEN_HEADER
@@ -170,7 +171,7 @@ def test_an_act_with_a_session_needs_its_csrf_token(keyed: FastAPI) -> None:
         ("too long", {"content": b" " * 200_000, "headers": {"Content-Type": "application/json"}}, 413),
     ],
 )
-def test_bodies_that_are_refused(keyless: FastAPI, sentence: str, options: dict[str, object], status: int) -> None:
+def test_bodies_that_are_refused(keyless: FastAPI, sentence: str, options: dict[str, Any], status: int) -> None:
     response = request_page(keyless, ACT, "POST", **options)
     assert response.status_code == status, sentence
     if status != 200:

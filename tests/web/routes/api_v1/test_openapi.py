@@ -12,6 +12,7 @@ import schemathesis
 from fastapi import FastAPI
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.checks import CHECKS, load_all_checks
+from schemathesis.core.result import Ok
 
 from tests.support.fixture_rows import NOW
 from tests.support.web import create_test_app, list_requests, request_page, running_app
@@ -48,7 +49,7 @@ def test_every_operation_is_documented_with_valid_examples(document: Any, api: F
             for content in response.get("content", {}).values():
                 validate(document, content["schema"], content["example"])
             assert status == "304" or "content" in response
-        for parameter in operation["parameters"]:
+        for parameter in operation.get("parameters", []):
             for example in parameter.get("examples", parameter["schema"].get("examples", [])):
                 validate(document, parameter["schema"], example)
 
@@ -79,20 +80,24 @@ def test_random_requests_find_no_fault(full_database: Database) -> None:
         schema = schemathesis.openapi.from_url(f"{url}/api/v1/openapi.json", headers=headers)
 
         def run(case: Any) -> None:
-            case.call_and_validate(checks=CHECKS.get_all(), headers=headers, timeout=30)
+            # A schema cannot describe the cursors that are valid.
+            excluded = CHECKS.get_by_names(["positive_data_acceptance"]) if "cursor" in (case.query or {}) else []
+            case.call_and_validate(checks=CHECKS.get_all(), excluded_checks=excluded, headers=headers, timeout=30)
 
         for result in schema.get_all_operations():
+            assert isinstance(result, Ok)
             for mode in (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE):
                 run_examples(result.ok().as_strategy(generation_mode=mode), run)
 
 
 def run_examples(strategy: Any, run: Callable[[Any], None]) -> None:
-    test = given(strategy)(run)
-    settings(
+    limits: Any = settings(
         max_examples=15,
         deadline=None,
         derandomize=True,
         database=None,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
-    )(test)()
+    )
+    test: Any = given(strategy)
+    limits(test(run))()

@@ -12,13 +12,13 @@ from watchdog.api.examples import JOB_EXAMPLE, build_list_example
 from watchdog.api.serializers.jobs import JobJson, serialize_job_summary
 from watchdog.api.serializers.lists import ListPageJson
 from watchdog.domain.model import HealthState
-from watchdog.store.read.jobs import JobSummary, list_jobs
-from watchdog.store.read.status import Connection
+from watchdog.store.read.jobs import JOB_OR_TASK_LISTING_PROBE_KINDS, JobSummary, list_jobs
+from watchdog.store.read.status import Connection, list_probe_infos
 from watchdog.web.routes.api_v1.cursors import CursorPosition
 from watchdog.web.routes.api_v1.operations import read_operation
 from watchdog.web.routes.api_v1.parameters import FilterText, PageParameters
 from watchdog.web.routes.api_v1.probes import load_probe_status
-from watchdog.web.routes.api_v1.responses import ApiList, ListPage, cut_list_page
+from watchdog.web.routes.api_v1.responses import ApiList, ListPage, cut_list_page, split_into_chunks
 from watchdog.web.routes.operators import OperatorRouteContext
 
 
@@ -54,12 +54,20 @@ def add_job_routes(router: APIRouter, context: OperatorRouteContext) -> None:
 def load_job_list_page(
     connection: Connection, parameters: JobListParameters, after: CursorPosition | None
 ) -> ListPage[JobSummary]:
-    """Raises UnanswerableRequestError for an unknown probe."""
-    probe = parameters.probe and load_probe_status(connection, parameters.probe).probe
-    jobs = list_jobs(connection, probe.database_id if probe else None)
-    rows = [
-        job
-        for job in sorted(jobs, key=get_job_position)
-        if parameters.state in (None, job.state) and (after is None or get_job_position(job) > after)
-    ]
-    return cut_list_page(rows[: parameters.limit + 1], parameters.limit)
+    """Loads the jobs of no more sources than it has to. Raises UnanswerableRequestError for an unknown probe."""
+    if parameters.probe:
+        sources = [load_probe_status(connection, parameters.probe).probe]
+    else:
+        infos = [probe for probe in list_probe_infos(connection) if probe.kind in JOB_OR_TASK_LISTING_PROBE_KINDS]
+        sources = sorted((probe for probe in infos if after is None or probe.id >= str(after[0])), key=lambda p: p.id)
+    rows: list[JobSummary] = []
+    for chunk in split_into_chunks([probe.database_id for probe in sources], parameters.limit + 1):
+        jobs = sorted(list_jobs(connection, chunk), key=get_job_position)
+        rows += [
+            job
+            for job in jobs
+            if parameters.state in (None, job.state) and (after is None or get_job_position(job) > after)
+        ]
+        if len(rows) > parameters.limit:
+            break
+    return cut_list_page(rows, parameters.limit)

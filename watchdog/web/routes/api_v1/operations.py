@@ -6,16 +6,18 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, TypeVar
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 
 from watchdog.api.problems import PROBLEM_MEDIA_TYPE, build_problem_body
 from watchdog.domain.model import Json
+from watchdog.web.auth.acts import require_operator
 
 PROBLEM_DETAILS = {
     400: "The cursor or the body is not valid. Begin with the first page, or send JSON.",
     401: "An API key is required. Send `Authorization: Bearer ...`.",
     403: "This requires the role operator. Use a key with the role `operator`.",
     404: "There is no probe with the id api. /api/v1/probes lists the ids.",
+    409: "The incident was resolved at 02:29:14 UTC. Only an open incident can be acknowledged.",
     413: "The body of the request is too long.",
     415: "The body is not JSON. Send it as `Content-Type: application/json`.",
     422: "query limit: Input should be less than or equal to 200.",
@@ -25,7 +27,7 @@ PROBLEM_DETAILS = {
 """An example of each problem."""
 PROBLEM_SCHEMA_REFERENCE = "#/components/schemas/ProblemJson"
 READ_PROBLEMS = (400, 401, 403, 404, 422, 429, 503)
-ACT_PROBLEMS = (400, 401, 403, 404, 413, 415, 422, 429, 503)
+ACT_PROBLEMS = (400, 401, 403, 404, 409, 413, 415, 422, 429, 503)
 EndpointT = TypeVar("EndpointT", bound=Callable[..., Any])
 
 
@@ -54,3 +56,11 @@ def read_operation(
         return endpoint
 
     return declare
+
+
+def act_operation(
+    router: APIRouter, path: str, *, summary: str, shape: Any, example: Json
+) -> Callable[[EndpointT], EndpointT]:
+    """Declares an operation that changes something, which only operators may do."""
+    responses = describe_responses(shape, example, ACT_PROBLEMS)
+    return router.post(path, summary=summary, responses=responses, dependencies=[Depends(require_operator)])

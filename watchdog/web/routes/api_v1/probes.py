@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
@@ -24,7 +23,13 @@ from watchdog.web.errors import UnanswerableRequestError
 from watchdog.web.routes.api_v1.cursors import CursorPosition
 from watchdog.web.routes.api_v1.operations import read_operation
 from watchdog.web.routes.api_v1.parameters import MAX_FILTER_CHARS, FilterText, NoParameters, PageParameters
-from watchdog.web.routes.api_v1.responses import ApiList, ListPage, cut_list_page, respond_with_object
+from watchdog.web.routes.api_v1.responses import (
+    ApiList,
+    ListPage,
+    cut_list_page,
+    respond_with_object,
+    split_into_chunks,
+)
 from watchdog.web.routes.operators import OperatorRouteContext
 
 ProbeId = Annotated[str, Path(max_length=MAX_FILTER_CHARS, description="The id of a probe.", examples=["api"])]
@@ -93,16 +98,12 @@ def load_probe_list_page(
     infos = status.list_probe_infos(connection, None if after is None else (str(after[0]), int(after[1])))
     ids = [probe.database_id for probe in infos if parameters.matches(probe)]
     rows: list[ProbeStatus] = []
-    for chunk in _split_into_chunks(ids, parameters.limit + 1):
+    for chunk in split_into_chunks(ids, parameters.limit + 1):
         statuses = status.list_probe_statuses(connection, database_ids=chunk)
         rows += [row for row in statuses if parameters.state in (None, row.state)]
         if len(rows) > parameters.limit:
             break
     return cut_list_page(rows, parameters.limit)
-
-
-def _split_into_chunks(ids: list[int], size: int) -> Iterator[list[int]]:
-    return (ids[start : start + size] for start in range(0, len(ids), size))
 
 
 def load_probe_status(connection: Connection, probe_id: str) -> ProbeStatus:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Generic, TypeVar
@@ -73,6 +73,11 @@ class ApiList(Generic[RowT]):
 def cut_list_page(rows: Sequence[RowT], limit: int) -> ListPage[RowT]:
     """`rows`: at least one more than the limit if there are any."""
     return ListPage(rows[:limit], len(rows) > limit)
+
+
+def split_into_chunks(ids: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    """So that a list loads the rows that it filters in parts, until it has a page."""
+    return (ids[start : start + size] for start in range(0, len(ids), size))
 
 
 async def respond_with_object(request: Request, serialize: Callable[[], Json]) -> Response:
