@@ -92,8 +92,9 @@ OTHER_WATCHDOG_MODULES = frozenset({"events", "observers", "tricks", "utils", "v
 """Modules of PyPI's other `watchdog`, which would overwrite ours when both are installed."""
 
 SLOW_MODULES = frozenset(
-    """aiosmtplib alembic apprise apscheduler celery cryptography css_inline fastapi httpx httpx2 jinja2 mcp mcp_types
-    prometheus_client psycopg rich sqlalchemy starlette structlog uvicorn""".split()
+    {"aiosmtplib", "alembic", "apprise", "apscheduler", "celery", "cryptography", "css_inline", "fastapi", "httpx"}
+    | {"httpx2", "jinja2", "mcp", "mcp_types", "prometheus_client", "psycopg", "rich", "sqlalchemy", "starlette"}
+    | {"structlog", "uvicorn"}
 )
 """Modules that `validate` and `--help` must not load, because they take long to import."""
 
@@ -110,6 +111,7 @@ PART_OF = {
     "mcp-types": "mcp",
     "pydantic-core": "pydantic",
     "starlette": "fastapi",
+    "typing-extensions": "pydantic",
 }
 """Packages whose version is chosen by the dependency that they belong to."""
 

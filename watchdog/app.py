@@ -344,6 +344,7 @@ def create_asgi_app(app: RunningWatchdogService) -> ASGIApp:
         not_ready_reason=app.service.describe_not_ready_reason,
         describe_probing_without_store=app.service.describe_probing_without_store,
         list_notes=lambda show_names: app.service.lease_keeper.notes(show_names=show_names),
+        list_background_tasks=app.service.tasks.values,
         status_page=status_page,
         api_keys=[ApiKey(key.name, key.role, key.key.get_secret_value()) for key in config.access.api_keys],
         destination_addresses={destination: notifier.recipient for destination, notifier in notifiers.items()},

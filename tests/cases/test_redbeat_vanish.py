@@ -42,7 +42,7 @@ def test_schedules_that_vanish_are_one_incident_and_nothing_recovers(tmp_path: P
         return run_command(*arguments, "-c", config, cwd=tmp_path)
 
     def open_messages() -> set[str]:
-        incidents = running.get("api/incidents").json()
+        incidents = running.get("api/v1/incidents").json()["items"]
         return {incident["message"] for incident in incidents if incident["resolved_at"] is None}
 
     def state() -> str:

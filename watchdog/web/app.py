@@ -10,13 +10,14 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from watchdog.service.background_tasks import BackgroundTask
 from watchdog.service.process_metrics import ProcessMetrics
 from watchdog.store.read.query import StoreReadRunner
 from watchdog.web.auth.access import Authenticator
 from watchdog.web.auth.session import ApiKey
 from watchdog.web.pages.status_snapshot import StatusPageConfig
 from watchdog.web.readiness import ReadinessCheck
-from watchdog.web.routes.api import create_api_router
+from watchdog.web.routes.api_v1.router import create_api_v1_router
 from watchdog.web.routes.errors import install_error_handlers
 from watchdog.web.routes.mcp import McpAsgiApp, create_mcp_router
 from watchdog.web.routes.metrics import create_metrics_router
@@ -36,6 +37,7 @@ def create_web_app(
     not_ready_reason: Callable[[], str],
     describe_probing_without_store: Callable[[], str] = lambda: "",
     list_notes: Callable[[bool], Sequence[str]] = lambda _: (),
+    list_background_tasks: Callable[[], Iterable[BackgroundTask]] = tuple,
     status_page: StatusPageConfig,
     api_keys: Iterable[ApiKey] = (),
     destination_addresses: Mapping[str, str] = MappingProxyType({}),
@@ -47,10 +49,10 @@ def create_web_app(
 
     `clock`: epoch ms. `not_ready_reason`: why the service is not ready, and `describe_probing_without_store`: what runs
     while the database is away; empty if it is ready or not away. `list_notes`: what else operators should know, with or
-    without the names of probes. `api_keys`: without any, operator pages are available only on this machine.
-    `destination_addresses`: "oncall/slack" -> "#oncall". `config_warnings`: what in the configuration has no effect, a
-    line each. `collect_process_metrics`: what /metrics shows of this process, called in the event loop. `mcp_app`:
-    answers `/mcp`, and lives as long as the application.
+    without the names of probes. `list_background_tasks`: of this process. `api_keys`: without any, operator pages are
+    available only on this machine. `destination_addresses`: "oncall/slack" -> "#oncall". `config_warnings`: what in the
+    configuration has no effect, a line each. `collect_process_metrics`: what /metrics shows of this process, called in
+    the event loop. `mcp_app`: answers `/mcp`, and lives as long as the application.
     """
     renderer = PageRenderer(status_page.title)
     status_pages = StatusPageCache(run_read_query, clock, status_page, renderer)
@@ -65,11 +67,10 @@ def create_web_app(
     )
     app = FastAPI(title="Watchdog", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lambda _: mcp_app)
     readiness_check = ReadinessCheck(run_read_query, not_ready_reason, destination_addresses, clock)
-    is_operator = context.authenticator.is_operator
     for router in (
-        create_public_router(renderer, status_pages, readiness_check, list_notes=list_notes, is_operator=is_operator),
+        create_public_router(renderer, status_pages, readiness_check, list_notes, context.authenticator.is_operator),
         create_operator_router(context),
-        create_api_router(context),
+        create_api_v1_router(context, readiness_check, list_background_tasks),
         create_metrics_router(context, readiness_check, collect_process_metrics),
         create_mcp_router(context, mcp_app),
         create_sign_in_router(clock, context.authenticator, renderer),

@@ -167,4 +167,16 @@ DELIVERY_AND_ACCESS_REASON_ENTRIES = (
         "Ten wrong keys came from this address within a minute (429, with `Retry-After`).",
         "Wait, and find out where the requests come from.",
     ),
+    _access_reason_entry(
+        "access.operator_required",
+        "Operators only",
+        "The key has the role `reader`, which may only read.",
+        "Use a key with the role `operator`.",
+    ),
+    _access_reason_entry(
+        "access.csrf_token",
+        "CSRF token missing",
+        "A request with a session cookie that is to change something lacks the CSRF token of the session.",
+        "Send `Authorization: Bearer ...` instead of the cookie, or reload the page that sent the request.",
+    ),
 )

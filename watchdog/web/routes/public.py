@@ -97,7 +97,6 @@ def create_public_router(
     renderer: PageRenderer,
     status_pages: StatusPageCache,
     readiness_check: ReadinessCheck,
-    *,
     list_notes: Callable[[bool], Sequence[str]],
     is_operator: Callable[[Request], bool],
 ) -> APIRouter:
