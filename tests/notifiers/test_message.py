@@ -52,7 +52,7 @@ def field(message: AlertMessage, label: str) -> str:
         ("MERGED", "API recovered (was: HTTP 503, expected 200) · down 54 min"),
         (
             "TASK_RESOLVED",
-            "Search MCP: task reindex recovered (was: stale: last run 00:53 UTC) · degraded 12 min",
+            "Search MCP: task reindex recovered (was stale: last run 00:53 UTC) · degraded 12 min",
         ),
         ("TASK_VANISHED", "Search MCP: task reindex is no longer listed · was degraded for 12 min"),
     ],
@@ -72,8 +72,14 @@ def test_the_headline_has_state_probe_and_cause(name: str, headline: str) -> Non
             *("job", "nightly", "", "API: job nightly recovered (was: x) · down 12 min"),
             "[RECOVERED] API: job nightly recovered after 12 min (was: x)",
         ),
-        ("availability", "", "probe.removed", "API was removed · was down for 12 min", "[CLOSED] API was removed"),
-        ("task", "reindex", "probe.removed", "API was removed · was degraded for 12 min", "[CLOSED] API was removed"),
+        (
+            *("availability", "", "probe.removed", "API: probe was removed · was down for 12 min"),
+            "[CLOSED] API: probe was removed",
+        ),
+        (
+            *("task", "reindex", "probe.removed", "API: probe was removed · was degraded for 12 min"),
+            "[CLOSED] API: probe was removed",
+        ),
         (
             *("missing", "reindex", "", "API: task reindex is listed again · down 12 min"),
             "[RECOVERED] API: task reindex is listed again after 12 min",
@@ -83,12 +89,12 @@ def test_the_headline_has_state_probe_and_cause(name: str, headline: str) -> Non
             "[RECOVERED] API: elapsed_ms <= 800 is met again after 12 min",
         ),
         (
-            *("stale", "", "", "API has results again · no data for 12 min"),
-            "[RECOVERED] API has results again after 12 min",
+            *("stale", "", "", "API: results arrive again · no data for 12 min"),
+            "[RECOVERED] API: results arrive again after 12 min",
         ),
         (
-            *("no_verdict", "", "", "API can be checked again · unknown for 12 min"),
-            "[RECOVERED] API can be checked again (unknown for 12 min)",
+            *("no_verdict", "", "", "API: checks lead to a verdict again · unknown for 12 min"),
+            "[RECOVERED] API: checks lead to a verdict again (unknown for 12 min)",
         ),
         (
             *("an unknown rule", "", "", "API recovered (was: x) · down 12 min"),
@@ -125,15 +131,15 @@ def test_every_rule_has_a_phrase_for_its_recovery(
         ),
         (
             *("job", "nightly", "job.overdue", "nightly is overdue: due 03:00 UTC"),
-            "API: job nightly recovered (was: overdue: due 03:00 UTC)",
+            "API: job nightly recovered (was overdue: due 03:00 UTC)",
         ),
         (
             *("job", "API", "job.overdue", "API is overdue: due 03:00 UTC"),
-            "API recovered (was: overdue: due 03:00 UTC)",
+            "API recovered (was overdue: due 03:00 UTC)",
         ),
         (
             *("job", "nightly", "job.never_ran", "nightly has never run: due 03:00 UTC"),
-            "API: job nightly recovered (was: never run: due 03:00 UTC)",
+            "API: job nightly recovered (had never run: due 03:00 UTC)",
         ),
         (
             *("job", "API", "job.lost", "API: the 03:00 UTC run never reported its end"),
@@ -204,7 +210,7 @@ def test_an_incident_of_a_job_shows_the_configured_schedule(
 def test_an_incident_that_is_not_about_the_runs_of_the_probe_shows_neither_them_nor_their_durations(rule: str) -> None:
     incident = replace(TASK_ALERT.incident, rule=rule)
     opened = compose_alert_message(replace(TASK_ALERT, incident=incident))
-    assert field(opened, "Since") == "01:48 UTC, 3 checks; last good 01:47 UTC"
+    assert field(opened, "Since") == "01:48:00 UTC, 3 checks; last good 01:47:00 UTC"
     resolved = compose_alert_message(
         replace(RESOLVED_ALERT, incident=replace(incident, resolved_at=INCIDENT_SINCE + 12 * MINUTE_MS))
     )
@@ -215,13 +221,13 @@ def test_an_incident_that_is_not_about_the_runs_of_the_probe_shows_neither_them_
 @pytest.mark.parametrize(
     ("context", "since"),
     [
-        (OPENED_ALERT, "01:48 UTC, 3 checks; last good 01:47 UTC · 182 ms"),
-        (MINIMAL_ALERT, "01:48 UTC, 3 checks; no good result before"),
+        (OPENED_ALERT, "01:48:00 UTC, 3 checks; last good 01:47:00 UTC, response time 182 ms"),
+        (MINIMAL_ALERT, "01:48:00 UTC, 3 checks; no good result before"),
         (
             replace(OPENED_ALERT, now=NOW + 24 * 60 * MINUTE_MS),
-            "22 Nov 01:48 UTC, 3 checks; last good 22 Nov 01:47 UTC · 182 ms",
+            "22 Nov 01:48 UTC, 3 checks; last good 22 Nov 01:47 UTC, response time 182 ms",
         ),
-        (STALE_ALERT, "01:48 UTC; last good 01:47 UTC · 182 ms"),
+        (STALE_ALERT, "01:48:00 UTC; last good 01:47:00 UTC, response time 182 ms"),
     ],
 )
 def test_the_start_of_the_failure(context: AlertMessageContext, since: str) -> None:
@@ -235,7 +241,7 @@ def test_the_fields_are_in_the_same_order_everywhere() -> None:
         "Checked",
         "Expected",
         "Since",
-        "Last 20",
+        "Last 20 checks",
         "What to do",
         "Also to",
         "Severity",
@@ -243,11 +249,11 @@ def test_the_fields_are_in_the_same_order_everywhere() -> None:
         "Location",
     ]
     labels = [field.label for field in (*resolved.main_fields, *resolved.attribute_fields)]
-    assert labels == ["Checked", "Was", "Time", "Now", "Last 20", "Also to", "Severity", "Group", "Location"]
-    assert field(opened, "Last 20") == "▁▁▁▁▁▁▂▁▁▁▁▁▁▂▁▁▁✕✕✕ every 60 s"
+    assert labels == ["Checked", "Was", "Time", "Now", "Last 20 checks", "Also to", "Severity", "Group", "Location"]
+    assert field(opened, "Last 20 checks") == "▁▁▁▁▁▁▂▁▁▁▁▁▁▂▁▁▁✕✕✕ every 60 s"
     assert field(resolved, "Was") == "HTTP 503, expected 200 · 54 checks"
     assert field(resolved, "Time") == "01:48 to 02:42 UTC"
-    assert field(resolved, "Now") == "ok · 190 ms"
+    assert field(resolved, "Now") == "ok, response time 190 ms"
     assert field(resolved, "Severity") == "was critical"
 
 
@@ -268,7 +274,7 @@ def test_unknown_values_are_omitted() -> None:
 def test_a_removed_probe_has_no_current_result() -> None:
     removed = replace(RESOLVED_ALERT, incident=replace(RESOLVED_ALERT.incident, resolution="probe.removed"))
     labels = [field.label for field in compose_alert_message(removed).main_fields]
-    assert labels == ["Checked", "Was", "Time", "Last 20", "Also to"]
+    assert labels == ["Checked", "Was", "Time", "Last 20 checks", "Also to"]
 
 
 @pytest.mark.parametrize(
@@ -349,7 +355,7 @@ def test_the_evidence_is_that_of_the_affected_job_only() -> None:
         ),
     )
     message = compose_alert_message(replace(TASK_ALERT, incident=incident, latest=result, first_bad=result))
-    assert message.evidence == "job: nightly\ncron: 0 3 * * *\nfailures: 2\nwrite_access: x"
+    assert message.evidence == "job: nightly\ncron: 0 3 * * *\nfailures in a row: 2\nwrite_access: x"
 
 
 def test_the_evidence_of_a_task_has_times_that_people_can_read() -> None:
@@ -403,7 +409,7 @@ def test_a_recovery_after_a_change_names_the_last_cause_and_the_first() -> None:
         CHANGED_ALERT, event=IncidentEvent.RESOLVED, incident=replace(CHANGED_ALERT.incident, resolved_at=NOW)
     )
     message = compose_alert_message(resolved)
-    assert message.headline.startswith("API recovered (was: connection refused)")
+    assert message.headline.startswith("API recovered (was: HTTP 503, expected 200, then: connection refused)")
     assert (field(message, "Was"), field(message, "At first")) == (
         "connection refused · 8 checks",
         "HTTP 503, expected 200",
@@ -439,11 +445,11 @@ def test_an_incident_about_a_receiver_is_about_nothing_else() -> None:
     alert = replace(OPENED_ALERT, incident=incident, first_bad=None, latest=None, last_good=None)
     message = compose_alert_message(alert)
     assert [f.label for f in message.main_fields] == ["Checked", "Since", "What to do", "Also to"]
-    assert field(message, "Since") == "01:48 UTC"
+    assert field(message, "Since") == "01:48:00 UTC"
     resolved = compose_alert_message(
         replace(alert, event=IncidentEvent.RESOLVED, incident=replace(incident, resolved_at=NOW))
     )
-    assert replace_nbsp(resolved.headline) == "API: receiver oncall/slack gets notifications again · degraded 2 min"
+    assert replace_nbsp(resolved.headline) == "API: receiver oncall/slack confirms notifications again · degraded 2 min"
 
 
 def test_expectations_that_are_broken_beside_the_status_are_listed() -> None:

@@ -60,7 +60,7 @@ def test_incidents_with_one_cause_are_named_together() -> None:
     assert compose_alert_message(context).headline == f"Down: 3 of 6 probes ({HOST}): connection refused"
     assert list_lines(context) == [
         "✕ connection refused, 3 probes: API 4 (critical), API 3, API 5",
-        "✓ connection refused, 3 probes (recovered): API 0, API 1, API 2",
+        "✓ 3 probes recovered (was: connection refused): API 0, API 1, API 2",
     ]
 
 
@@ -76,8 +76,8 @@ def test_the_worst_open_incident_comes_first() -> None:
     assert list_lines(context) == [
         f"✕ Site 3: {HTTP_503} · critical",
         "✕ Site 2: timed out after 10 s",
-        f"✓ Site 1: {HTTP_503} (recovered)",
-        "✓ Site 4: certificate expired (was removed)",
+        f"✓ Site 1 recovered (was: {HTTP_503})",
+        "✓ Site 4: probe was removed",
     ]
 
 

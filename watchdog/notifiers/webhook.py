@@ -12,7 +12,6 @@ from urllib.parse import quote
 from pydantic import field_validator
 
 from watchdog.config_types import FieldValidationError, Secret
-from watchdog.domain import reasons
 from watchdog.domain.formatting import format_iso8601
 from watchdog.domain.model import (
     AlertMessageContext,
@@ -28,7 +27,7 @@ from watchdog.net.url import HttpUrl, parse_http_url
 from watchdog.notifiers.alertmanager import build_alertmanager_payload
 from watchdog.notifiers.base import NotificationDeliveryRequest, Notifier
 from watchdog.notifiers.message import compose_alert_message
-from watchdog.notifiers.message_fields import replace_nbsp
+from watchdog.notifiers.message_fields import find_advice, replace_nbsp
 from watchdog.notifiers.post import (
     WEBHOOK_CONFIRM_EXPRESSION_VARIABLE_TYPES,
     build_delivery_error_from_status,
@@ -182,7 +181,7 @@ def _serialize_webhook_incident(context: AlertMessageContext) -> dict[str, Json]
         "bad_count": context.bad_count,
         "threshold": context.threshold,
         "url": context.incident_url or None,
-        "advice": reasons.get_reason_advice(incident.reason) or None,
+        "advice": find_advice(incident, context.probe, context.latest or context.first_bad) or None,
         "other_destinations": [name for name, _ in context.other_destinations],
     }
 

@@ -26,14 +26,13 @@ from watchdog.domain.model import (
     Incident,
     IncidentCauseChange,
     IncidentEvent,
-    McpTaskFacts,
     Outcome,
     ResultWithEvidence,
     RunSummary,
     Severity,
 )
 from watchdog.domain.notification import Notification
-from watchdog.domain.observations import ScheduledJobFacts
+from watchdog.domain.observations import McpTaskFacts, ScheduledJobFacts
 from watchdog.domain.rules import job
 from watchdog.store.database import Database
 from watchdog.store.read import alert_context as alert_context

@@ -18,8 +18,8 @@ from tests.support.fixtures import acme_rows_after_recovery, new_probe_rows
 from tests.support.html_checks import find_html_problems, visible_text
 from tests.support.web import create_test_app, filled_database, request_page
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
-from watchdog.domain.model import Evidence, McpTaskFacts, Outcome
-from watchdog.domain.observations import ScheduledJobFacts
+from watchdog.domain.model import Evidence, Outcome
+from watchdog.domain.observations import McpTaskFacts, ScheduledJobFacts
 from watchdog.web.templating import SECURITY_HEADERS
 
 PATHS = (

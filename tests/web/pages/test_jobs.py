@@ -21,8 +21,8 @@ from tests.support.html_checks import find_html_problems, visible_text
 from tests.support.web import create_test_app, filled_database, request_page
 from tests.web.pages.test_all_pages import HOSTILE, LINK
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS
-from watchdog.domain.model import McpTaskFacts, Outcome
-from watchdog.domain.observations import ScheduledJobFacts
+from watchdog.domain.model import Outcome
+from watchdog.domain.observations import McpTaskFacts, ScheduledJobFacts
 from watchdog.store.read.jobs import list_jobs
 from watchdog.web.cards.jobs import build_jobs_card_row
 from watchdog.web.pages.list_page import LIST_ROWS_PER_PAGE

@@ -17,14 +17,24 @@ from watchdog.domain.model import (
     IncidentCauseChange,
     Outcome,
     ProbeInfo,
+    ProbeResult,
     RemediationAttempt,
     RemediationAttemptState,
     ResultWithEvidence,
     RunSummary,
     Severity,
+    SubjectFacts,
 )
 from watchdog.domain.notification import Notification
-from watchdog.domain.rules import AlertPolicy, availability, is_result_bad_by_rule_about_subject, job, no_verdict, stale
+from watchdog.domain.rules import (
+    AlertPolicy,
+    availability,
+    is_result_bad_by_rule_about_subject,
+    job,
+    no_verdict,
+    preference,
+    stale,
+)
 from watchdog.domain.shared_cause import format_display_name_of_shared_cause
 from watchdog.store import codec
 from watchdog.store.listings import build_results_from_rows
@@ -82,7 +92,11 @@ def load_alert_message_context(
     last_good, first_bad = _load_last_good_and_first_bad_row(connection, row)
     is_job = row.rule == job.ALERT_RULE_NAME
     members = _load_message_incidents(connection, named_incidents)
+    is_preference = row.rule == preference.ALERT_RULE_NAME
+    results_with_facts = _build_results(connection, recent_rows if is_preference else recent_rows[:1])
     recent_runs = tuple(_build_run_summary_from_row(r) for r in reversed(recent_rows))
+    if is_preference:
+        recent_runs = tuple(_summarize_by_preference(probe, result, row.subject) for result in results_with_facts)
     last_good_run = None if last_good is None else _build_run_summary_from_row(last_good)
     if is_job:
         of_job = (connection, row.probe, probe.kind, row.subject, MAX_RECENT_RUNS_IN_ALERT)
@@ -101,6 +115,7 @@ def load_alert_message_context(
         recent_runs=recent_runs,
         first_bad=_load_result_with_evidence(connection, first_bad),
         latest=_load_result_with_evidence(connection, recent_rows[0]) if recent_rows else None,
+        latest_subject_facts=_find_subject_facts(results_with_facts[-1:], row.rule, row.subject),
         remediation_attempts=tuple(list_remediation_attempts(connection, row.id)),
         location=recent_rows[0].location if recent_rows else "",
         incident_url=f"{public_url}/incidents/{row.id}" if public_url else "",
@@ -113,6 +128,24 @@ def load_alert_message_context(
         shared_cause=_load_shared_cause_text(connection, notification, members) if members else "",
         raises_severity=raises_severity,
     )
+
+
+def _build_results(connection: sa.Connection, rows: Sequence[Any]) -> list[ProbeResult]:
+    """Oldest first, with their listings. `rows`: of the table results, newest first."""
+    values = [[getattr(row, name) for name in codec.RESULT_COLUMN_NAMES] for row in reversed(rows)]
+    return list(build_results_from_rows(connection, values))
+
+
+def _summarize_by_preference(probe: ProbeInfo, result: ProbeResult, expression: str) -> RunSummary:
+    """A run that did not meet the preference passed, and is a failure in a message about the preference."""
+    policy = AlertPolicy(probe, lambda _: 0)
+    is_bad = is_result_bad_by_rule_about_subject(policy, result, preference.ALERT_RULE_NAME, expression)
+    return RunSummary(result.slot, Outcome.FAIL if is_bad else result.outcome, result.duration)
+
+
+def _find_subject_facts(newest: Sequence[ProbeResult], rule: str, subject: str) -> SubjectFacts | None:
+    listings = [result.listings[rule] for result in newest if rule in result.listings]
+    return listings[0].subjects.get(subject) if listings else None
 
 
 def _load_message_incidents(
@@ -210,6 +243,7 @@ def _load_result_with_evidence(connection: sa.Connection, row: Any | None) -> Re
         message=row.message,
         duration=row.duration,
         evidence=Evidence() if stored is None else Evidence(codec.decode_nullable_json(stored.facts), stored.excerpt),
+        measurements=codec.decode_nullable_json(row.measurements) or {},
     )
 
 
