@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from platform import python_version
 from time import sleep
 from typing import NamedTuple
@@ -12,6 +11,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.samples import Sample
 
+from watchdog.api.package_version import read_watchdog_version
 from watchdog.domain.measurements import QueueMeasurements
 from watchdog.domain.model import ProbeInfo
 from watchdog.service.counters import DurationHistogram
@@ -54,7 +54,7 @@ def _collect_watchdog_metrics(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     yield _build_gauge(
         "build_info",
         "The version of Watchdog and of Python; always 1.",
-        [({"version": _read_watchdog_version(), "python_version": python_version()}, 1)],
+        [({"version": read_watchdog_version(), "python_version": python_version()}, 1)],
     )
     yield _build_gauge("ready", "Whether /readyz responds with 200: 1 or 0.", [({}, snapshot.is_ready)])
     if process.scheduler_lag_ms is not None:
@@ -205,11 +205,3 @@ def _pause_between_samples(samples: Iterable[Sample]) -> Iterator[Sample]:
         yield sample
         if number % SAMPLES_BETWEEN_PAUSES == 0:
             sleep(ENCODING_PAUSE_S)
-
-
-def _read_watchdog_version() -> str:
-    """Empty if the package is not installed."""
-    try:
-        return version("watchdog-monitor")
-    except PackageNotFoundError:
-        return ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any, Literal, TypeAlias
 
 from mcp.server import MCPServer
@@ -12,6 +11,7 @@ from mcp.server.mcpserver.exceptions import ResourceNotFoundError, ToolError
 from mcp.types import ToolAnnotations
 from pydantic import Field
 
+from watchdog.api.package_version import read_watchdog_version
 from watchdog.api.probe_run import serialize_on_demand_run
 from watchdog.api.serializers.incidents import serialize_incident_detail
 from watchdog.api.tools import (
@@ -230,7 +230,7 @@ def create_mcp_server(context: McpToolContext, job_runner: WatchdogMcpServerJobR
     """A server with all tools, not yet connected to a transport."""
     server: MCPServer[Any] = MCPServer(
         "Watchdog",
-        version=_read_watchdog_package_version(),
+        version=read_watchdog_version(),
         instructions=MCP_INSTRUCTIONS,
         log_level="WARNING",
         subscriptions=False,
@@ -257,11 +257,3 @@ def create_mcp_server(context: McpToolContext, job_runner: WatchdogMcpServerJobR
 
 def _format_docstring_as_line(function: Callable[..., Any]) -> str:
     return " ".join((function.__doc__ or "").split())
-
-
-def _read_watchdog_package_version() -> str:
-    """Empty if the package is not installed."""
-    try:
-        return version("watchdog-monitor")
-    except PackageNotFoundError:
-        return ""

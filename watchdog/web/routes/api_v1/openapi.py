@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import APIRouter
 from fastapi.openapi.utils import get_openapi
@@ -12,6 +11,7 @@ from pydantic import TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from watchdog.api.package_version import read_watchdog_version
 from watchdog.api.problems import ProblemJson
 from watchdog.domain.model import Json
 from watchdog.web.routes.api_v1.responses import respond_with_object
@@ -38,7 +38,7 @@ def add_openapi_route(router: APIRouter) -> None:
 
 def build_openapi_document(router: APIRouter) -> dict[str, Json]:
     document = get_openapi(
-        title="Watchdog", version=read_package_version(), description=API_DESCRIPTION, routes=router.routes
+        title="Watchdog", version=read_watchdog_version(), description=API_DESCRIPTION, routes=router.routes
     )
     _insert_complete_examples(router, document)
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
@@ -60,10 +60,3 @@ def _insert_complete_examples(router: APIRouter, document: dict[str, Json]) -> N
                 for status_code, response in route.responses.items():
                     for media_type, content in response.get("content", {}).items():
                         documented[str(status_code)]["content"][media_type]["example"] = content["example"]
-
-
-def read_package_version() -> str:
-    try:
-        return version("watchdog-monitor")
-    except PackageNotFoundError:
-        return "unknown"

@@ -10,11 +10,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from watchdog.api.examples import SERVICE_EXAMPLE
+from watchdog.api.package_version import read_watchdog_version
 from watchdog.api.service import ServiceJson, serialize_background_task_health, serialize_service
 from watchdog.service.background_tasks import BackgroundTask
 from watchdog.store.read.members import load_watchdog_process_status
 from watchdog.web.readiness import ReadinessCheck
-from watchdog.web.routes.api_v1.openapi import read_package_version
 from watchdog.web.routes.api_v1.operations import read_operation
 from watchdog.web.routes.api_v1.parameters import NoParameters
 from watchdog.web.routes.api_v1.responses import respond_with_object
@@ -35,7 +35,7 @@ def add_service_routes(
         not_ready_reason, findings = await readiness_check.find_not_ready_reason_and_own_findings()
         members = await context.run_query(lambda connection: load_watchdog_process_status(connection, now))
         body = serialize_service(
-            version=read_package_version(),
+            version=read_watchdog_version(),
             not_ready_reason=not_ready_reason,
             findings=findings,
             notes=context.list_notes(request.state.is_operator),
