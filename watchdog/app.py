@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from watchdog.config.definitions import ConfigDigests, digest_json
+from watchdog.config.definitions import digest_json
 from watchdog.config.load import LoadedConfig
 from watchdog.config.models import Config
 from watchdog.domain.client_addresses import TrustedProxies
 from watchdog.domain.model import LOCAL_LOCATION_NAME, WatchdogFaultFacts
 from watchdog.domain.own_network import get_endpoint_host
-from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.net.connector import format_socket_address
 from watchdog.probes import HeartbeatProbe
@@ -39,8 +38,11 @@ from watchdog.service.direct_notices import StoreAbsenceNotifier
 from watchdog.service.member_faults import WatchdogProcessFaultReporter
 from watchdog.service.membership import ProcessLeaseKeeper
 from watchdog.service.notifications import NotificationSender
+from watchdog.service.process_configuration import (
+    build_watchdog_process_configuration,
+    map_check_in_tokens_to_probe_ids,
+)
 from watchdog.service.process_resources import keep_heap_small
-from watchdog.service.registration import build_registered_probe
 from watchdog.service.remediation import RemediationRunner
 from watchdog.service.scheduler import MonitoringService, RetentionPolicy
 from watchdog.service.store_executor import StoreExecutor
@@ -51,7 +53,7 @@ from watchdog.store.read.destinations import load_watchdog_fault_facts
 from watchdog.store.read.members import find_probe_id_by_token_digest
 from watchdog.store.write.check_ins import CheckInStore
 from watchdog.store.write.claims import SlotClaimer
-from watchdog.store.write.members import WatchdogProcessConfiguration, WatchdogProcessMembership
+from watchdog.store.write.members import WatchdogProcessMembership
 from watchdog.store.write.outbox import NotificationOutbox
 from watchdog.store.write.probe_registry import InMemoryProbeRegistry
 from watchdog.store.write.recorder import ResultRecorder
@@ -261,45 +263,6 @@ def make_watchdog_process_id() -> str:
     return f"{socket.gethostname()}-{os.getpid()}-{token_hex(3)}"
 
 
-def build_watchdog_process_configuration(
-    loaded_config: LoadedConfig, configured_probes: Sequence[Probe]
-) -> WatchdogProcessConfiguration:
-    """`configured_probes`: those of the configuration, and the built-in one, which observes the destinations."""
-    definitions, routes = ConfigDigests(loaded_config), _build_notification_routing_table(loaded_config)
-    destinations, probe_definitions = definitions.compute_destination_digests(), definitions.compute_probe_digests()
-    registered_probes = [
-        build_registered_probe(
-            probe,
-            loaded_config.probe_yaml.get(probe.id, ""),
-            loaded_config.mask,
-            routes,
-            probe_definitions.get(probe.id) or digest_json(sorted(destinations)),
-        )
-        for probe in configured_probes
-    ]
-    tokens = map_check_in_tokens_to_probe_ids(configured_probes)
-    token_digests = {digest_json(token): probe_id for token, probe_id in tokens.items()}
-    return WatchdogProcessConfiguration(
-        definitions.digest, registered_probes, routes, destinations=destinations, check_in_tokens=token_digests
-    )
-
-
-def _build_notification_routing_table(loaded_config: LoadedConfig) -> NotificationRoutingTable:
-    config = loaded_config.config
-    destinations = {
-        name: tuple(receiver.build_notifiers_by_destination(name)) for name, receiver in config.receivers.items()
-    }
-    without_resolved = frozenset(
-        destination
-        for name, receiver in config.receivers.items()
-        if not receiver.send_resolved
-        for destination in destinations[name]
-    )
-    return NotificationRoutingTable(
-        destinations, tuple(route.to_notification_route() for route in config.routes), without_resolved
-    )
-
-
 def build_check_in_receiver(service: MonitoringService, loaded_config: LoadedConfig) -> CheckInReceiver:
     """The receiver of check-ins, also for heartbeats of other processes."""
     heartbeats = {
@@ -363,11 +326,6 @@ def create_asgi_app(app: RunningWatchdogService) -> ASGIApp:
     return CheckInMiddleware(
         pages, map_check_in_tokens_to_probe_ids(config.probes), accept_check_in, app.clock, find_probe_id
     )
-
-
-def map_check_in_tokens_to_probe_ids(probes: Iterable[Probe]) -> dict[str, str]:
-    """Token -> probe id."""
-    return {probe.heartbeat.token.get_secret_value(): probe.id for probe in probes if isinstance(probe, HeartbeatProbe)}
 
 
 def create_web_server(app: RunningWatchdogService, listen_socket: socket.socket) -> WebServer:

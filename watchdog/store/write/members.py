@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
+from watchdog.domain.config_changes import SectionSnapshot
 from watchdog.domain.formatting import SECOND_MS
 from watchdog.domain.membership import (
     ENDED_WATCHDOG_PROCESS_RETENTION_MS,
@@ -20,7 +21,7 @@ from watchdog.domain.membership import (
 )
 from watchdog.domain.registered_probe import EMPTY_NOTIFICATION_ROUTING_TABLE, RegisteredProbe
 from watchdog.domain.routing import NotificationRoutingTable
-from watchdog.store.codec import encode_notification_routing_table
+from watchdog.store.codec import encode_notification_routing_table, encode_section_snapshots
 from watchdog.store.database import Database
 from watchdog.store.read.members import load_config_definition_digests, load_watchdog_processes
 from watchdog.store.tables import (
@@ -61,6 +62,10 @@ class WatchdogProcessConfiguration:
     """Destination -> a digest of how it is notified."""
     check_in_tokens: Mapping[str, str] = field(default_factory=dict)
     """Digest of a token -> probe id."""
+    sections: Mapping[str, SectionSnapshot] = field(default_factory=dict)
+    """The sections that count as content, except for the probes, to compare configurations."""
+    own_sections: Mapping[str, SectionSnapshot] = field(default_factory=dict)
+    """Those that concern this process alone."""
 
 
 class WatchdogProcessMembership:
@@ -121,18 +126,21 @@ class WatchdogProcessMembership:
 
     def _register_config_revision(self, connection: sa.Connection, now: int) -> int:
         """The number of this configuration; a new one if the database has never seen it."""
-        digest = self.configuration.digest
-        query = sa.select(revisions.c.number).where(revisions.c.digest == digest)
-        number: int | None = connection.execute(query).scalar()
-        if number is None:
-            values = {
-                "digest": digest,
-                "created_at": now,
-                "routing": encode_notification_routing_table(self.configuration.routes),
-            }
-            insert = sa.insert(revisions).values(**values).returning(revisions.c.number)
-            number = int(connection.execute(insert).scalar_one())
-        return number
+        configuration, sections = self.configuration, encode_section_snapshots(self.configuration.sections)
+        query = sa.select(revisions.c.number, revisions.c.sections).where(revisions.c.digest == configuration.digest)
+        if (known_revision := connection.execute(query).first()) is not None:
+            if known_revision.sections != sections:  # masked by other secrets, or registered by an earlier version
+                update = sa.update(revisions).where(revisions.c.number == known_revision.number)
+                connection.execute(update.values(sections=sections))
+            return int(known_revision.number)
+        values = {
+            "digest": configuration.digest,
+            "created_at": now,
+            "routing": encode_notification_routing_table(configuration.routes),
+            "sections": sections,
+        }
+        insert = sa.insert(revisions).values(**values).returning(revisions.c.number)
+        return int(connection.execute(insert).scalar_one())
 
     def _update_processes_and_probes(self, now: int, *, joining: bool = False) -> None:
         with self.database.write_transaction() as connection:
@@ -171,9 +179,15 @@ class WatchdogProcessMembership:
             return
         revision = self.revision
         values = {"id": self.member_id, "revision": revision, "started_at": self._started_at, **lease}
-        connection.execute(sa.insert(members).values(**values))
+        sections = encode_section_snapshots(self.configuration.own_sections)
+        connection.execute(sa.insert(members).values(**values, sections=sections))
         own_probes = [
-            {"revision": revision, "probe_id": probe_id, "definition": registered.definition}
+            {
+                "revision": revision,
+                "probe_id": probe_id,
+                "definition": registered.definition,
+                "content_digest": registered.content_digest,
+            }
             for probe_id, registered in self.registry.configured.items()
         ]
         own_destinations = [
