@@ -205,6 +205,10 @@ class ConfigLoadContext:
     secrets: list[str] = field(default_factory=list)
     secret_files: dict[str, str] = field(default_factory=dict)
     """Secret -> the path of its file, as written."""
+    watched_paths: list[Path] = field(default_factory=list)
+    """Every file with a secret that was read or could not be read."""
+    regular_files_only: bool = False
+    """Refuse named pipes: reading one would wait for its writer."""
 
 
 def _get_config_load_context(info: ValidationInfo) -> ConfigLoadContext:
@@ -285,10 +289,12 @@ class ConfigModel(BaseModel):
             elif not isinstance(path, str) or not path:
                 errors.append(((key,), "expected the path of a file"))
             else:
+                context = _get_config_load_context(info)
+                context.watched_paths.append(context.base_dir / path)
                 try:
-                    data[name] = read_secret_file(_get_config_load_context(info).base_dir / path)
-                    _get_config_load_context(info).secrets.append(data[name])
-                    _get_config_load_context(info).secret_files[data[name]] = path
+                    data[name] = read_secret_file(context.base_dir / path, regular_file_only=context.regular_files_only)
+                    context.secrets.append(data[name])
+                    context.secret_files[data[name]] = path
                 except ValueError as e:
                     errors.append(((key,), str(e)))
         if errors:

@@ -31,6 +31,9 @@ storage:
   keep_results: 30d
   keep_rollups: 400d
 """,
+    "reload": """
+reload: on_signal
+""",
     "defaults": """
 defaults:
   every: 60s

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import NamedTuple
 
 from watchdog.domain.model import ProbeInfo
@@ -116,12 +117,7 @@ class ConfigChanges:
     @property
     def restart_required_fields(self) -> tuple[str, ...]:
         """Changed fields that take effect at the next start only."""
-        return tuple(
-            change.path
-            for changes in self.sections.values()
-            for change in changes
-            if change.path.startswith(RESTART_REQUIRED_FIELD_PREFIXES)
-        )
+        return _filter_restart_required_fields(chain.from_iterable(self.sections.values()))
 
     def is_empty(self) -> bool:
         return self == ConfigChanges()
@@ -175,6 +171,18 @@ def compare_configs(
             if name in old.sections and old.sections[name].digest != section.digest
         },
     )
+
+
+def list_restart_required_fields(
+    started: Mapping[str, SectionSnapshot], current: Mapping[str, SectionSnapshot]
+) -> tuple[str, ...]:
+    """The fields that differ from those that a process was started with, and that it does not apply."""
+    changes = (compare_fields(started[name].fields, current[name].fields) for name in started.keys() & current.keys())
+    return tuple(sorted(_filter_restart_required_fields(chain.from_iterable(changes))))
+
+
+def _filter_restart_required_fields(changes: Iterable[ConfigFieldChange]) -> tuple[str, ...]:
+    return tuple(change.path for change in changes if change.path.startswith(RESTART_REQUIRED_FIELD_PREFIXES))
 
 
 def _is_probe_changed(old: ProbeSnapshot, new: ProbeSnapshot) -> bool:

@@ -67,6 +67,11 @@ class SecretMask:
             return self
         return SecretMask(self.secrets | other.secrets, self.target_secrets | other.target_secrets)
 
+    def adopt(self, other: SecretMask) -> None:
+        """Mask the same as `other` from now on, wherever this mask is used."""
+        self.secrets, self.target_secrets = other.secrets, other.target_secrets
+        self._substitute, self._target_pattern = other._substitute, other._target_pattern
+
     def mask_target(self, target: str) -> str:
         """A target that is composed without credentials and query. Its scheme, address, queue and database stay as they
         are, even if they equal a secret; the path of an HTTP URL, and a text that is no URL, are masked by value. The

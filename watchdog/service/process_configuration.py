@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Iterable, Sequence
+from secrets import token_hex
 
 from watchdog.config.definitions import ConfigDigests, digest_json
 from watchdog.config.load import LoadedConfig
 from watchdog.domain.config_changes import ConfigSnapshot, ProbeSnapshot
+from watchdog.domain.model import LOCAL_LOCATION_NAME
 from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.domain.rules.service import WATCHDOG_SELF_PROBE_ID
 from watchdog.probes import HeartbeatProbe
 from watchdog.probes.base import Probe
+from watchdog.service.clock import Clock
+from watchdog.service.membership import ProcessLeaseKeeper
 from watchdog.service.registration import build_registered_probe
-from watchdog.store.write.members import WatchdogProcessConfiguration
+from watchdog.service.store_executor import StoreExecutor
+from watchdog.store.write.members import WatchdogProcessConfiguration, WatchdogProcessMembership
 
 
 def build_watchdog_process_configuration(
@@ -82,3 +89,24 @@ def build_config_snapshot(configuration: WatchdogProcessConfiguration) -> Config
         configuration.routes,
         {**configuration.sections, **configuration.own_sections},
     )
+
+
+async def join_as_watchdog_process(
+    loaded_config: LoadedConfig,
+    configured_probes: Sequence[Probe],
+    store_executor: StoreExecutor,
+    clock: Clock,
+) -> ProcessLeaseKeeper:
+    """Register this process and its probes. Raises StoreUnavailableError."""
+    configuration = build_watchdog_process_configuration(loaded_config, configured_probes)
+    membership = WatchdogProcessMembership(
+        store_executor.database, make_watchdog_process_id(), configuration, LOCAL_LOCATION_NAME
+    )
+    lease_keeper = ProcessLeaseKeeper(membership, store_executor, clock)
+    await lease_keeper.acquire_lease()
+    return lease_keeper
+
+
+def make_watchdog_process_id() -> str:
+    """Names this process to people, and is unique."""
+    return f"{socket.gethostname()}-{os.getpid()}-{token_hex(3)}"

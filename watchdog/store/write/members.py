@@ -11,6 +11,7 @@ from watchdog.domain.config_changes import SectionSnapshot
 from watchdog.domain.formatting import SECOND_MS
 from watchdog.domain.membership import (
     ENDED_WATCHDOG_PROCESS_RETENTION_MS,
+    LEFT_WATCHDOG_PROCESS_RETENTION_MS,
     WATCHDOG_PROCESS_LEASE_MS,
     ConfigDefinitionDigestsByRevision,
     LiveWatchdogProcesses,
@@ -34,7 +35,7 @@ from watchdog.store.tables import (
     revisions,
     watermarks,
 )
-from watchdog.store.write.probe_registry import InMemoryProbeRegistry
+from watchdog.store.write.probe_registry import InMemoryProbeRegistry, index_probes_by_id
 from watchdog.store.write.probe_rows import (
     PROBE_REGISTRATION_LOCK_KEY,
     load_active_probes,
@@ -91,6 +92,39 @@ class WatchdogProcessMembership:
             self.database.acquire_advisory_lock(connection, PROBE_REGISTRATION_LOCK_KEY)
             self.revision = self._register_config_revision(connection, now)
         self._update_processes_and_probes(now, joining=True)
+
+    def change_configuration(self, configuration: WatchdogProcessConfiguration, now: int) -> None:
+        """Leave in order with the former configuration, and join with another one. If this raises, the former one
+        stays, and the next renewal registers it again."""
+        if self._has_left:
+            return
+        former = self.configuration, self.registry.configured, self.revision, self._started_at
+        try:
+            with self.database.write_transaction() as connection:
+                self.database.acquire_advisory_lock(connection, PROBE_REGISTRATION_LOCK_KEY)
+                self._keep_record_of_left_revision(connection, now)
+                self.configuration = configuration
+                self.revision = self._register_config_revision(connection, now)
+            self.registry.configured = index_probes_by_id(configuration.probes)
+            self._started_at = now
+            self._update_processes_and_probes(now, joining=True)
+        except BaseException:
+            self.configuration, self.registry.configured, self.revision, self._started_at = former
+            self._renewed_at = 0  # renewed at once: the database may have stored the other one all the same
+            raise
+
+    def _keep_record_of_left_revision(self, connection: sa.Connection, now: int) -> None:
+        """Keep the row of this member, as one that has left in order: what only its configuration has is retired one
+        lease from now, and until then accepts check-ins."""
+        own, left = members.c.id == self.member_id, f"{self.member_id}/r{self.revision}"
+        if connection.execute(sa.select(members.c.id).where(own)).first() is None:
+            return  # an earlier attempt has done so
+        for table, column in ((members, members.c.id), (check_in_tokens, check_in_tokens.c.member)):
+            connection.execute(sa.delete(table).where(column == left))
+        connection.execute(
+            sa.update(check_in_tokens).where(check_in_tokens.c.member == self.member_id).values(member=left)
+        )
+        connection.execute(sa.update(members).where(own).values(id=left, lease_until=now, left_in_order=True))
 
     def is_renewal_due(self, connection: sa.Connection, now: int) -> bool:
         """Whether `renew` has something to do. Reads only."""
@@ -174,10 +208,12 @@ class WatchdogProcessMembership:
     def _renew_lease(self, connection: sa.Connection, now: int) -> None:
         """Extend the lease, or take a new one if this member has been forgotten meanwhile."""
         lease = {"lease_until": now + WATCHDOG_PROCESS_LEASE_MS, "left_in_order": False}
-        update = sa.update(members).where(members.c.id == self.member_id).values(**lease)
-        if connection.execute(update).rowcount:
+        revision, is_own = self.revision, members.c.id == self.member_id
+        renewal = sa.update(members).where(is_own, members.c.revision == revision).values(**lease)
+        if connection.execute(renewal).rowcount:
             return
-        revision = self.revision
+        connection.execute(sa.delete(members).where(is_own))
+        connection.execute(sa.delete(check_in_tokens).where(check_in_tokens.c.member == self.member_id))
         values = {"id": self.member_id, "revision": revision, "started_at": self._started_at, **lease}
         sections = encode_section_snapshots(self.configuration.own_sections)
         connection.execute(sa.insert(members).values(**values, sections=sections))
@@ -204,7 +240,11 @@ class WatchdogProcessMembership:
             (check_in_tokens, own_tokens),
         ):
             if rows:
-                connection.execute(self.database.build_insert_statement(table).on_conflict_do_nothing(), rows)
+                insert = self.database.build_insert_statement(table)
+                values = {name: insert.excluded[name] for name in rows[0] if name not in table.primary_key.columns}
+                connection.execute(
+                    insert.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_=values), rows
+                )
 
     def _load_all_processes_and_definitions(
         self, connection: sa.Connection, now: int
@@ -300,12 +340,13 @@ def _compute_probe_retirement_times(
 
 
 def delete_ended_watchdog_processes(database: Database, now: int) -> int:
-    """Forget the members that ended ENDED_WATCHDOG_PROCESS_RETENTION_MS ago, and what only they had; returns how
-    many."""
+    """Forget the members that ended ENDED_WATCHDOG_PROCESS_RETENTION_MS ago, or left in order
+    LEFT_WATCHDOG_PROCESS_RETENTION_MS ago, and what only they had; returns how many."""
     with database.write_transaction() as connection:
         database.acquire_advisory_lock(connection, PROBE_REGISTRATION_LOCK_KEY)
-        ended = sa.delete(members).where(members.c.lease_until < now - ENDED_WATCHDOG_PROCESS_RETENTION_MS)
-        count = connection.execute(ended).rowcount
+        has_ended = members.c.lease_until < now - ENDED_WATCHDOG_PROCESS_RETENTION_MS
+        has_left = members.c.left_in_order & (members.c.lease_until < now - LEFT_WATCHDOG_PROCESS_RETENTION_MS)
+        count = connection.execute(sa.delete(members).where(has_ended | has_left)).rowcount
         if count:
             for table in (revision_probes, revision_destinations):
                 connection.execute(sa.delete(table).where(table.c.revision.not_in(sa.select(members.c.revision))))
