@@ -45,11 +45,14 @@ def _keep_known_field_names(path: str) -> str:
 
 
 def _keep_own_words(message: str) -> str:
+    message, separator, suggestion = message.partition("; did you mean ")
     text = _OBSERVED_VALUE_PATTERN.sub(f" {OMITTED_TEXT}", _QUOTED_PATTERN.sub(OMITTED_TEXT, message))
     text = _UNSAFE_PATTERN.sub(OMITTED_TEXT, text)
     words = _list_own_words()
     text = _WORD_PATTERN.sub(lambda word: word[0] if word[0].lower() in words else OMITTED_TEXT, text)
-    return re.sub(rf"{OMITTED_TEXT}(?:[\s:.,]*{OMITTED_TEXT})+", OMITTED_TEXT, text).strip()
+    text = re.sub(rf"{OMITTED_TEXT}(?:[\s:.,]*{OMITTED_TEXT})+", OMITTED_TEXT, text).strip()
+    is_field = suggestion.strip("'?") in _list_field_names()
+    return f"{text}{separator}{suggestion}" if is_field else text
 
 
 @cache
