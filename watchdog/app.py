@@ -15,7 +15,6 @@ import structlog
 
 from watchdog.config.definitions import digest_json, parse_yaml_fields
 from watchdog.config.load import LoadedConfig
-from watchdog.config.models import Config
 from watchdog.domain.client_addresses import TrustedProxies
 from watchdog.domain.config_changes import (
     ConfigChanges,
@@ -24,7 +23,7 @@ from watchdog.domain.config_changes import (
     list_restart_required_fields,
 )
 from watchdog.domain.model import LOCAL_LOCATION_NAME
-from watchdog.net import NetworkAccess
+from watchdog.net import NetworkAccess, SecretMask
 from watchdog.net.connector import format_socket_address
 from watchdog.probes.base import Probe
 from watchdog.probes.service import WatchdogSelfProbe
@@ -45,7 +44,7 @@ from watchdog.service.composition import (
 )
 from watchdog.service.config_reload import ConfigReloader, FileSignatures
 from watchdog.service.connectivity import ConnectivityCheck
-from watchdog.service.dead_mans_switch import DeadMansSwitch
+from watchdog.service.dead_mans_switch import add_or_remove_dead_mans_switch
 from watchdog.service.maintenance import RetentionPolicy
 from watchdog.service.member_faults import WatchdogProcessFaultReporter
 from watchdog.service.notifications import NotificationSender
@@ -67,6 +66,7 @@ from watchdog.store.write.check_ins import CheckInStore
 from watchdog.store.write.claims import SlotClaimer
 from watchdog.store.write.members import WatchdogProcessConfiguration
 from watchdog.store.write.outbox import NotificationOutbox
+from watchdog.store.write.probe_registry import InMemoryProbeRegistry
 from watchdog.store.write.recorder import ResultRecorder
 from watchdog.store.write.remediations import RemediationStore
 from watchdog.store.write.watermark import Watermark
@@ -122,9 +122,10 @@ class RunningWatchdogService:
             return ServiceComposition(probes, notifiers, config.server.public_url, connectivity_check)
 
         await self.service.change_configuration(partial(membership.change_configuration, configuration), compose)
-        self.loaded_config = loaded_config
+        former, self.loaded_config = self.loaded_config.config, loaded_config
         self.check_in_receiver.database_id_by_probe = map_heartbeats_to_database_ids(self.service.probes)
-        add_or_remove_dead_mans_switch(self.service, self.network, config)
+        if (former.dead_mans_switch, former.receivers) != (config.dead_mans_switch, config.receivers):
+            add_or_remove_dead_mans_switch(self.service, self.network, config)
         for change in web_changes:
             change()
         restart_fields = list_restart_required_fields(self.started_sections, configuration.own_sections)
@@ -224,14 +225,23 @@ async def register_probes_and_build_service(
         fault_reporter=fault_reporter,
         direct_notices=build_store_absence_notifier(loaded_config, membership, network, clock),
         connectivity_check=build_connectivity_check(config, network, clock),
-        remediation_runner=RemediationRunner(
-            store=RemediationStore(database, registry),
-            store_executor=store_executor,
-            probes=probes,
-            network=network,
-            mask=mask,
-            clock=clock,
-        ),
+        remediation_runner=build_remediation_runner(probes, registry, store_executor, network, mask=mask, clock=clock),
+    )
+
+
+def build_remediation_runner(
+    probes: Mapping[int, Probe],
+    registry: InMemoryProbeRegistry,
+    store_executor: StoreExecutor,
+    network: NetworkAccess,
+    *,
+    mask: SecretMask,
+    clock: Clock,
+) -> RemediationRunner:
+    """Also if no probe has a remediation yet."""
+    store = RemediationStore(store_executor.database, registry)
+    return RemediationRunner(
+        store=store, store_executor=store_executor, probes=probes, network=network, mask=mask, clock=clock
     )
 
 
@@ -245,16 +255,6 @@ def create_run_self_probe_soon_callback(
         await store_executor.run_write_with_now(lambda now: claims.reschedule_sooner({self_probe_id: now}))
 
     return run_self_probe_soon
-
-
-def add_or_remove_dead_mans_switch(service: MonitoringService, network: NetworkAccess, config: Config) -> None:
-    """As configured."""
-    if switch := config.dead_mans_switch:
-        destinations = config.build_notifiers_by_destination().keys()
-        ping = DeadMansSwitch(switch.url, service, network, destinations).ping
-        service.add_background_task("ping_dead_mans_switch", ping, switch.every / 1000)
-    else:
-        service.remove_background_task("ping_dead_mans_switch")
 
 
 def build_check_in_receiver(service: MonitoringService, loaded_config: LoadedConfig) -> CheckInReceiver:

@@ -18,7 +18,7 @@ def slugify(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:64].strip("-")
 
 
-def read_secret_file(path: Path, *, regular_file_only: bool = False) -> str:
+def read_secret_file(path: Path, regular_file_only: bool = False) -> str:
     """The content of the file without its final line end. Raises ValueError that names the file and the problem.
 
     `regular_file_only`: refuse a named pipe, because reading it would wait for its writer.

@@ -47,6 +47,11 @@ def make_pipe(folder: Path) -> None:
     os.mkfifo(folder / "conf.d/a.yaml")
 
 
+def make_folder(folder: Path) -> None:
+    (folder / "conf.d/a.yaml").unlink()
+    (folder / "conf.d/a.yaml").mkdir()
+
+
 CHANGES: list[tuple[str, Callable[[Path], object], bool]] = [
     ("nothing", lambda _: None, False),
     ("another file", lambda f: (f / "conf.d/a.txt").write_text("a"), False),
@@ -57,7 +62,7 @@ CHANGES: list[tuple[str, Callable[[Path], object], bool]] = [
     ("a new included file", lambda f: (f / "conf.d/b.yaml").write_text("probes: []"), True),
     ("an included file less", lambda f: (f / "conf.d/a.yaml").unlink(), True),
     ("a named pipe in its place", make_pipe, True),
-    ("a folder in its place", lambda f: ((f / "conf.d/a.yaml").unlink(), (f / "conf.d/a.yaml").mkdir()), True),
+    ("a folder in its place", make_folder, True),
     ("a secret", lambda f: (f / "secrets/token").write_text("fedcba9876543210-x"), True),
     ("permissions", lambda f: (f / "conf.d/a.yaml").chmod(0o600), True),
 ]

@@ -25,7 +25,7 @@ from watchdog.domain.rules.service import WATCHDOG_SELF_PROBE_ID
 from watchdog.service.process_configuration import build_loaded_config_snapshot
 from watchdog.store.read.running_config import load_running_config
 from watchdog.store.read.status import list_incidents
-from watchdog.store.tables import incidents, outbox, results, revisions
+from watchdog.store.tables import downtime, incidents, outbox, results, revisions
 
 URL = "http://127.0.0.1:9"
 API_KEY = {"name": "ci", "role": "reader", "key": "0123456789abcdef-ci"}
@@ -185,8 +185,11 @@ def predict_changes(app: RunningWatchdogService, loaded: LoadedConfig) -> Config
     return compare_configs(running, build_loaded_config_snapshot(loaded), parse_yaml_fields)
 
 
-def without_secrets(probe: Any) -> str:
-    return str(probe.model_dump_json())
+def without_secrets(probe: Any, case: ReloadCase) -> str:
+    text = str(probe.model_dump_json())
+    for values in (ENV, case.env):
+        text = text.replace(values.get("API_TOKEN", ENV["API_TOKEN"]), "API_TOKEN")
+    return text
 
 
 def check_prediction(case: ReloadCase, predicted: ConfigChanges, before: Effect, after: Effect) -> None:
@@ -194,7 +197,7 @@ def check_prediction(case: ReloadCase, predicted: ConfigChanges, before: Effect,
     both = before.probes.keys() & after.probes.keys()
     assert set(predicted.added) == after.probes.keys() - before.probes.keys(), sentence
     assert set(predicted.removed) == before.probes.keys() - after.probes.keys(), sentence
-    changed = {id for id in both if without_secrets(before.probes[id]) != without_secrets(after.probes[id])}
+    changed = {id for id in both if without_secrets(before.probes[id], case) != without_secrets(after.probes[id], case)}
     assert {change.probe_id for change in predicted.changed} == changed | case.other_secret_of, sentence
     rerouted = {id for id in both if before.routed[id] != after.routed[id]}
     assert rerouted <= {change.probe_id for change in predicted.rerouted}, sentence
@@ -287,11 +290,15 @@ async def test_no_slot_is_lost_or_run_twice(tmp_path: Path, database_url: str) -
             await wait_until_async(lambda: len(select(app, sa.select(results))) > count + 16)
             await app.service.trigger_task("record")
             rows = select(app, sa.select(results).order_by(results.c.probe, results.c.slot))
+            gaps = select(app, sa.select(downtime.c.started_at, downtime.c.ended_at))
     configured = {id for id, probe in app.service.probes.items() if probe.id != WATCHDOG_SELF_PROBE_ID}
     for id in configured:
-        slots = [row.slot for row in rows if row.probe == id]
-        assert slots == list(range(slots[0], slots[-1] + 1, 1_000)), "an interval of 1 s without gaps"
-    assert {row.outcome for row in rows} == {"pass"}
+        own = [row for row in rows if row.probe == id]
+        slots = [row.slot + 1_000 * i for row in own for i in range(row.slot_count)]
+        assert len(set(slots)) == len(slots)
+        lost = set(range(slots[0], slots[-1] + 1, 1_000)) - set(slots)  # a slow machine may cause gaps and late claims
+        assert {slot for slot in lost if not any(start <= slot <= end for start, end in gaps)} == set()
+    assert {row.outcome for row in rows if row.reason != "missed.skipped"} == {"pass"}
 
 
 async def test_what_is_kept_is_bounded(tmp_path: Path) -> None:

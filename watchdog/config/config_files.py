@@ -37,6 +37,5 @@ def _read_signature(path: Path) -> ConfigFileSignature | None:
         status = path.stat()
     except (OSError, ValueError):
         return None
-    return ConfigFileSignature(
-        status.st_dev, status.st_ino, status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-    )
+    identity = status.st_dev, status.st_ino, status.st_mode
+    return ConfigFileSignature(*identity, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

@@ -62,12 +62,13 @@ class ConfigDigests:
         names = type(self._config).model_fields.keys() - {"probes"}
         names = names & SECTIONS_OF_ONE_PROCESS if of_one_process else names - SECTIONS_NOT_IN_CONFIG_DIGEST
         sections = {name: self._to_secretless_json(getattr(self._config, name), name) for name in sorted(names)}
-        return {
-            name: SectionSnapshot(
-                digest_json(value), dict(_iter_leaf_fields(map_json_strings(value, self._mask_value), name))
-            )
-            for name, value in sections.items()
-        }
+        snapshots = {}
+        for name, value in sections.items():
+            fields = dict(_iter_leaf_fields(map_json_strings(value, self._mask_value), name))
+            if isinstance(value, list | dict):
+                fields.pop(name, None)  # the section is empty
+            snapshots[name] = SectionSnapshot(digest_json(value), fields)
+        return snapshots
 
     def _mask_value(self, text: str) -> str:
         masked = self._mask(text)

@@ -31,9 +31,6 @@ storage:
   keep_results: 30d
   keep_rollups: 400d
 """,
-    "reload": """
-reload: on_signal
-""",
     "defaults": """
 defaults:
   every: 60s

@@ -21,7 +21,7 @@ from watchdog.domain.formatting import format_count_with_noun
 OMITTED_TEXT = "…"
 _QUOTED_PATTERN = re.compile(r"'[^']*'?|\"[^\"]*\"?|`[^`]*`?|\$\{[^}]*\}?")
 _OBSERVED_VALUE_PATTERN = re.compile(r"(?<=\bfound\b).*?(?=; |$)|(?<=\bcannot start with\b) \S+")
-"""What a message says of the value itself."""
+"""The part of a message that repeats the value itself."""
 _WORD_PATTERN = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*")
 _UNSAFE_PATTERN = re.compile(r"[^\s.,;:()]*[\d@/\\#%&=+*<>{}\[\]|~^$_][^\s.,;:()]*")
 """A part of a message that is no plain word."""
