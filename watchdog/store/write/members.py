@@ -102,7 +102,7 @@ class WatchdogProcessMembership:
         try:
             with self.database.write_transaction() as connection:
                 self.database.acquire_advisory_lock(connection, PROBE_REGISTRATION_LOCK_KEY)
-                self._keep_record_of_left_revision(connection, now)
+                self._keep_record_of_left_revision(connection, set(configuration.check_in_tokens.values()), now)
                 self.configuration = configuration
                 self.revision = self._register_config_revision(connection, now)
             self.registry.configured = index_probes_by_id(configuration.probes)
@@ -113,17 +113,17 @@ class WatchdogProcessMembership:
             self._renewed_at = 0  # renewed at once: the database may have stored the other one all the same
             raise
 
-    def _keep_record_of_left_revision(self, connection: sa.Connection, now: int) -> None:
+    def _keep_record_of_left_revision(self, connection: sa.Connection, heartbeats: set[str], now: int) -> None:
         """Keep the row of this member, as one that has left in order: what only its configuration has is retired one
-        lease from now, and until then accepts check-ins."""
+        lease from now, and until then accepts check-ins. `heartbeats`: the probes that keep no former token."""
         own, left = members.c.id == self.member_id, f"{self.member_id}/r{self.revision}"
         if connection.execute(sa.select(members.c.id).where(own)).first() is None:
             return  # an earlier attempt has done so
         for table, column in ((members, members.c.id), (check_in_tokens, check_in_tokens.c.member)):
             connection.execute(sa.delete(table).where(column == left))
-        connection.execute(
-            sa.update(check_in_tokens).where(check_in_tokens.c.member == self.member_id).values(member=left)
-        )
+        is_own_token = check_in_tokens.c.member == self.member_id
+        connection.execute(sa.delete(check_in_tokens).where(is_own_token, check_in_tokens.c.probe_id.in_(heartbeats)))
+        connection.execute(sa.update(check_in_tokens).where(is_own_token).values(member=left))
         connection.execute(sa.update(members).where(own).values(id=left, lease_until=now, left_in_order=True))
 
     def is_renewal_due(self, connection: sa.Connection, now: int) -> bool:
