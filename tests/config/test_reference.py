@@ -67,7 +67,7 @@ def test_every_example_is_shown() -> None:
 
 def test_every_section_has_an_example() -> None:
     """Every kind has one as well: the registries require it."""
-    sections = {*Config.model_fields} - {"version", "include", "probes"} | {"probes[]"}
+    sections = {*Config.model_fields} - {"version", "include", "probes", "reload"} | {"probes[]"}
     assert sections - CONFIG_EXAMPLES.keys() == set()
 
 

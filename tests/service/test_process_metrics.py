@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.service import ServiceHarness, observe_failure, scripted_probe, without_ticks
 from watchdog.domain.model import Outcome
-from watchdog.service.counters import ConfigReloadCounts
+from watchdog.service.config_reload import ConfigReloadCounts
 from watchdog.service.process_metrics import ProcessMetrics, collect_process_metrics
 
 __all__ = ["without_ticks"]

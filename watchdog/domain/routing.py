@@ -135,6 +135,15 @@ class NotificationRoutingTable:
             log = *log, f"{failing_destination} is left out: the incident is about it"
         return RoutingDecision(tuple(others), log)
 
+    def list_possible_destinations(self, probe: ProbeInfo) -> tuple[str, ...]:
+        """Every destination that some incident of the probe leads to. Raises KeyError as `decide_routing` does."""
+        if not self.routes:
+            return self._list_receiver_destinations(self.receivers)
+        evaluated = list_evaluated_routes_with_mismatches(self.routes, probe)
+        return self._list_receiver_destinations(
+            name for index, mismatch in evaluated if not mismatch for name in self.routes[index].receivers
+        )
+
     def _evaluate_routes(self, probe: ProbeInfo, reason: str) -> RoutingDecision:
         if not self.receivers:
             return RoutingDecision((), ("no receivers are configured: no one is notified",))

@@ -67,11 +67,3 @@ class DeliveryResult(StrEnum):
     """Sent several times, and no response shows whether it arrived. It is tried again once an hour."""
     UNDELIVERED = "undelivered"
     """Retries were given up."""
-
-
-@dataclass(slots=True)
-class ConfigReloadCounts:
-    """How often the configuration was loaded. The start counts as the first time."""
-
-    success: int = 1
-    failure: int = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 
 from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import ClaimedSlot, Json, Outcome, ProbeResult, ResultToRecord
@@ -55,6 +55,11 @@ class ProbeRunExecutor:
         self._slot_by_task: dict[asyncio.Task[None], ClaimedSlot] = {}
         self._latest_updates: dict[int, tuple[int, Mapping[str, Json]]] = {}
         """For each probe: the slot of its newest run, and what that run has changed in the probe's state."""
+
+    def forget_other_probes(self, probes: Container[int]) -> None:
+        """Keep what is remembered of these probes alone. Runs in progress go on."""
+        self._slow_probes = {id for id in self._slow_probes if id in probes}
+        self._latest_updates = {id: latest for id, latest in self._latest_updates.items() if id in probes}
 
     def start_run(self, probe: Probe, slot: ClaimedSlot, probe_state: Mapping[str, Json]) -> None:
         """Run the probe at its slot, which may be up to MAX_RUN_START_BEFORE_SLOT_MS in the future."""

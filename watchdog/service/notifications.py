@@ -93,21 +93,25 @@ class NotificationSender:
         self._followup_tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
 
+    def change_destinations(self, notifiers: Mapping[str, Notifier], public_url: str) -> None:
+        """Send to these destinations from now on. Deliveries in progress end with the notifier that they have."""
+        self.notifiers, self.public_url = notifiers, public_url.rstrip("/")
+        self._failing_destinations &= notifiers.keys()
+
     async def start_sending_due_notifications(self) -> None:
         """Lease what is due and start to send it: one notification at a time for each destination."""
         async with self._lease_lock:  # concurrent leases would not see each other's destinations
             if self._stopping:
                 return
-            idle = [
-                name for name in self.notifiers if name not in self._tasks_by_destination and self._may_notify(name)
-            ]
-            editing = [name for name in idle if self.notifiers[name].edits_messages]
-            unmerged = [name for name in idle if not self.notifiers[name].accepts_merged_messages]
+            notifiers = self.notifiers
+            idle = [name for name in notifiers if name not in self._tasks_by_destination and self._may_notify(name)]
+            editing = [name for name in idle if notifiers[name].edits_messages]
+            unmerged = [name for name in idle if not notifiers[name].accepts_merged_messages]
             for leased in await self.store_executor.run_write_with_now(
                 lambda now: self.outbox.lease_due_notifications(now, NOTIFICATION_LEASE_MS, idle, editing, unmerged)
             ):
                 destination, key = leased.notification.destination, leased.notification.idempotency_key
-                task = asyncio.create_task(self._send_notification(leased), name=f"send {key}")
+                task = asyncio.create_task(self._send_notification(leased, notifiers[destination]), name=f"send {key}")
                 self._tasks_by_destination[destination] = task
                 task.add_done_callback(self._create_send_done_callback(destination))
 
@@ -130,14 +134,14 @@ class NotificationSender:
         with suppress(Exception):
             await self.start_sending_due_notifications()
 
-    async def _send_notification(self, leased: LeasedNotification) -> None:
+    async def _send_notification(self, leased: LeasedNotification, notifier: Notifier) -> None:
         n, now, prepared = leased.notification, self.clock(), None
         try:
             prepared = await self._prepare_notification(leased, now)
             if prepared is None:
                 return
             async with asyncio.timeout(NOTIFICATION_SEND_TIMEOUT_S):
-                receipt = await self.notifiers[n.destination].send(
+                receipt = await notifier.send(
                     NotificationDeliveryRequest(
                         n, prepared.context, leased.previous_receipt, self.network, leased.partial_receipt
                     )

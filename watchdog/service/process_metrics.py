@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from watchdog.domain.model import ProbeInfo
 from watchdog.domain.rules.service import WATCHDOG_SELF_PROBE_KIND
-from watchdog.service.counters import ConfigReloadCounts, DeliveryResult, DurationHistogram, ProbeRunCounts
+from watchdog.service.config_reload import ConfigReloadCounts
+from watchdog.service.counters import DeliveryResult, DurationHistogram, ProbeRunCounts
 from watchdog.service.scheduler import MonitoringService
 
 

@@ -296,6 +296,24 @@ FINDING_REASON_ENTRIES = (
         sentence="processes on one database have had different configurations since {since}",
     ),
     _finding_reason_entry(
+        "watchdog.config_invalid",
+        "Configuration is invalid",
+        "The configuration file was changed, and the new configuration cannot be loaded. The process goes on with the "
+        "configuration that it has. The message names the first problem: its file, line, column and field, without "
+        "values, because they may be secrets.",
+        "Run `watchdog validate -c FILE` on that machine: it shows every problem in full. Once the file is valid, it "
+        "is loaded, and the incident resolves.",
+        sentence="the configuration of {member} was changed and cannot be loaded since {since}",
+    ),
+    _finding_reason_entry(
+        "watchdog.restart_required",
+        "Restart required",
+        "The configuration was changed and is applied, except for some fields that take effect only when the process "
+        "starts: the address to listen on, and the database.",
+        "Restart the process, or take back the change of these fields.",
+        sentence="changed fields of the configuration of {member} take effect after a restart, since {since}",
+    ),
+    _finding_reason_entry(
         "watchdog.clock_step",
         "Clock was set or is wrong",
         "The clock of a machine that Watchdog runs on was set by more than 2 s, or differs by more than 2 s from the "
