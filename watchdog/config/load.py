@@ -96,7 +96,7 @@ def load_config(
     warnings = [w._replace(message=mask(w.message)) for w in find_config_warnings(config, sources)]
     secret_names = collect_placeholders_by_secret(sources, builder.load_contexts.values())
     config = mask_displayed_config_fields(config, mask)
-    return LoadedConfig(config, probe_yaml, mask, tuple(warnings), secret_names, files)
+    return LoadedConfig(config, probe_yaml, mask, tuple(warnings), secret_names, files=files)
 
 
 def _dump_yaml(tree: Any) -> str:
