@@ -143,8 +143,7 @@ def build_queue_threshold_breach_problem(
                 if state.record.head_marker_is_waiting_count
                 else "no job has been started"
             )
-            waiting = f"{format_count_with_noun(count, 'job')} waiting"
-            return build_reason_and_message("queue.stalled", symptom=symptom, since=since, waiting=waiting)
+            return build_reason_and_message("queue.stalled", symptom=symptom, since=since, waiting=format_number(count))
         case "failure_ratio":
             return build_reason_and_message(
                 "queue.failure_ratio",
