@@ -25,7 +25,7 @@ rules:
   stalled: {for: 10m}
 """
 BACKLOG_MESSAGE = (
-    "212 jobs waiting, limit 200 (exceeded for at least 10 min); oldest job waiting for 22 min, limit 15 min"
+    "212 jobs waiting, limit 200, exceeded for at least 10 min; oldest job waiting for 22 min, limit 15 min"
 )
 
 

@@ -131,7 +131,7 @@ def build_queue_threshold_breach_problem(
     lasted = f"for at least {format_duration(threshold.for_ms)}"
     match threshold.metric:
         case "consumers":
-            limit += f" ({lasted})" if threshold.for_ms else ""
+            limit += f", {lasted}" if threshold.for_ms else ""
             return build_reason_and_message(
                 "queue.no_consumers", observed=format_count_with_noun(count, "worker"), limit=limit
             )
@@ -158,6 +158,6 @@ def build_queue_threshold_breach_problem(
         case _:
             observed = f"{format_count_with_noun(count, 'job')} {threshold.metric}"
             limit = format_number(round(threshold.value))
-    limit += f" (exceeded {lasted})" if threshold.for_ms else ""
+    limit += f", exceeded {lasted}" if threshold.for_ms else ""
     reason = "queue.failed_jobs" if threshold.metric == "failed" else "queue.threshold"
     return build_reason_and_message(reason, observed=observed, limit=limit)
