@@ -24,6 +24,7 @@ from tests.support.alert_contexts import (
 from watchdog.domain import reasons
 from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.model import AlertMessageContext, Evidence, HealthState, IncidentEvent, Outcome, Severity
+from watchdog.domain.observations import McpTaskFacts, ScheduledJobFacts
 from watchdog.domain.schedule import CronSchedule
 from watchdog.notifiers.message import AlertMessage, compose_alert_message
 from watchdog.notifiers.message_fields import MAX_MESSAGE_EXCERPT_CHARS, replace_nbsp, to_safe_single_line
@@ -122,8 +123,8 @@ def test_every_rule_has_a_phrase_for_its_recovery(
             "availability",
             "",
             "queue.threshold",
-            "waiting 250, limit 100",
-            "API recovered (was: waiting 250, limit 100)",
+            "250 jobs waiting, limit 100",
+            "API recovered (was: 250 jobs waiting, limit 100)",
         ),
         (
             *("availability", "", "canary.not_picked_up", "canary job not picked up within 30 s"),
@@ -458,3 +459,150 @@ def test_expectations_that_are_broken_beside_the_status_are_listed() -> None:
     incident = make_incident("availability", "HTTP 503, expected 2xx; body.ok is false", reason="http.503")
     message = compose_alert_message(replace(OPENED_ALERT, incident=incident, first_bad=result, latest=result))
     assert field(message, "Expected") == "body.ok · body.ok is false"
+
+
+# --------------------------------------------------------------- what a reader on call could misread
+
+
+def with_incident(rule: str, message: str, **changes: object) -> AlertMessageContext:
+    """Opened, about a probe of another kind if `kind` is given."""
+    probe = replace(OPENED_ALERT.probe, kind=str(changes.pop("kind", "http")))
+    facts = changes.pop("latest_subject_facts", None)
+    incident = make_incident(rule, message, **changes)
+    return replace(OPENED_ALERT, incident=incident, probe=probe, latest_subject_facts=facts)
+
+
+def resolve(context: AlertMessageContext, **latest: object) -> AlertMessageContext:
+    good = result_with_evidence(INCIDENT_SINCE + MINUTE_MS, Outcome.PASS, "", duration=190)
+    incident = replace(context.incident, resolved_at=INCIDENT_SINCE + MINUTE_MS)
+    return replace(context, event=IncidentEvent.RESOLVED, incident=incident, latest=replace(good, **latest))
+
+
+@pytest.mark.parametrize(
+    ("kind", "phrase"),
+    [("http", "up again"), ("mcp", "up again"), ("queue", "recovered"), ("canary", "recovered"), ("jobs", "recovered")],
+)
+def test_only_a_server_is_up_again(kind: str, phrase: str) -> None:
+    subject = compose_alert_message(resolve(with_incident("availability", "x", kind=kind))).email_subject
+    assert subject.startswith("[RECOVERED] API")
+    assert phrase in subject
+    assert ("up again" in subject) == (phrase == "up again")
+
+
+def test_the_time_to_read_a_queue_is_shown_as_no_property_of_the_queue() -> None:
+    context = with_incident("availability", "271 jobs waiting, limit 200", reason="queue.threshold", kind="queue")
+    opened = compose_alert_message(context)
+    assert field(opened, "Since") == "01:48:00 UTC, 3 checks; last good 01:47:00 UTC"
+    assert field(opened, "Last 20 checks").startswith("▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁✕✕✕")
+    resolved = compose_alert_message(resolve(context, measurements={"waiting": 41, "consumers": 0}))
+    assert field(resolved, "Now") == "41 jobs waiting"
+    assert field(compose_alert_message(resolve(context)), "Now") == "ok"
+
+
+@pytest.mark.parametrize(
+    ("subject", "now"),
+    [
+        ("cert_days >= 14", "certificate expires in 89 days"),
+        ("elapsed_ms <= 800", "ok, response time 190 ms"),
+        ("body.n < 1", ""),
+    ],
+)
+def test_a_preference_that_is_met_again_shows_the_new_value(subject: str, now: str) -> None:
+    context = with_incident("preference", "x", subject=subject, reason="preference.failed")
+    message = compose_alert_message(resolve(context, measurements={"cert_days": 89}))
+    assert field(message, "Now") == now
+
+
+def test_a_certificate_preference_is_about_a_certificate() -> None:
+    cause = "certificate expires in 5 days (4 Dec 2026 12:11 UTC), expected at least 14"
+    context = with_incident("preference", cause, subject="cert_days >= 14", reason="preference.failed")
+    message = compose_alert_message(context)
+    assert message.headline == f"Degraded: API: {cause}"
+    assert field(message, "Expected") == f"cert_days >= 14 · {cause.rpartition(', expected ')[0]}"
+    assert field(message, "What to do").startswith("Renew the certificate")
+
+
+@pytest.mark.parametrize(
+    ("facts", "now"),
+    [
+        (
+            ScheduledJobFacts("nightly", last_start=INCIDENT_SINCE, running_since=INCIDENT_SINCE),
+            "running since 01:48:00 UTC",
+        ),
+        (
+            ScheduledJobFacts("nightly", last_start=INCIDENT_SINCE, last_end=INCIDENT_SINCE + 3_900, duration=3_900),
+            "last run ended 01:48:03 UTC, took 3.9 s",
+        ),
+        (ScheduledJobFacts("nightly", last_start=INCIDENT_SINCE), "last run started 01:48:00 UTC"),
+        (ScheduledJobFacts("nightly"), ""),
+        (None, ""),
+    ],
+)  # fmt: skip
+def test_the_recovery_of_a_job_states_when_it_ran(facts: ScheduledJobFacts | None, now: str) -> None:
+    context = with_incident("job", "nightly is overdue", subject="nightly", reason="job.overdue", kind="jobs")
+    message = compose_alert_message(replace(resolve(context), latest_subject_facts=facts, latest=None))
+    assert field(message, "Now") == now
+
+
+def test_the_recovery_of_a_task_states_when_it_ran() -> None:
+    facts = McpTaskFacts(ok=True, last_run_at=INCIDENT_SINCE + 12_000)
+    context = replace(alert_contexts.TASK_RESOLVED_ALERT, latest_subject_facts=facts)
+    assert field(compose_alert_message(context), "Now") == "last run 01:48:12 UTC"
+
+
+@pytest.mark.parametrize("reason", ["task.never_ran", "job.never_ran"])
+def test_what_has_never_run_has_no_last_good_run(reason: str) -> None:
+    rule = reason.partition(".")[0]
+    message = compose_alert_message(with_incident(rule, f"{rule} x has never run", subject="x", reason=reason))
+    assert "good" not in field(message, "Since")
+
+
+def test_all_times_of_a_job_are_in_the_zone_of_its_schedule() -> None:
+    limits = {"API": ScheduledJobLimits(BERLIN_MORNING, grace=10_000)}
+    context = with_incident(
+        "job", "API is overdue: due 02:48 CET", subject="API", reason="job.overdue", kind="heartbeat"
+    )
+    context = replace(context, probe=replace(context.probe, job_limits=limits, target="check-ins"))
+    opened = compose_alert_message(context)
+    assert field(opened, "Since") == "02:48:00 CET; last good 02:47:00 CET, took 182 ms"
+    assert field(opened, "Checked") == "check-ins · at most 10 s late"
+    assert field(compose_alert_message(resolve(context)), "Time") == "02:48:00 to 02:49:00 CET"
+
+
+def test_the_commands_of_the_advice_are_filled_in_and_stay_code() -> None:
+    context = with_incident("job", "x is gone", subject="send mail", reason="job.gone", kind="jobs")
+    (advice,) = [f for f in compose_alert_message(context).main_fields if f.label == "What to do"]
+    assert "watchdog jobs forget api 'send mail'" in advice.text_parts
+    hostile = replace(context, incident=replace(context.incident, subject="a`b` <!channel>"))
+    (advice,) = [f for f in compose_alert_message(hostile).main_fields if f.label == "What to do"]
+    assert "watchdog jobs forget api JOB" in advice.text_parts
+
+
+def test_a_change_states_since_when_the_incident_has_its_cause() -> None:
+    message = compose_alert_message(CHANGED_ALERT)
+    assert (field(message, "At first"), field(message, "This cause since")) == (
+        "HTTP 503, expected 200",
+        "01:55:07 UTC",
+    )
+
+
+def test_the_sparkline_explains_its_question_marks() -> None:
+    assert field(compose_alert_message(alert_contexts.NO_VERDICT_ALERT), "Last 14 checks").endswith(
+        "every 60 s, ? no verdict"
+    )
+    assert "verdict" not in field(compose_alert_message(OPENED_ALERT), "Last 20 checks")
+
+
+def test_the_evidence_of_several_jobs_has_a_line_for_each() -> None:
+    entries = {name: {"last_ok": "11:37:59 UTC", "duration": "41 s", "gone_since": "11:44:03 UTC"} for name in "ab"}
+    result = result_with_evidence(INCIDENT_SINCE, Outcome.FAIL, "", facts={"jobs": entries})
+    context = replace(with_incident("availability", "x", reason="job.most_gone", kind="jobs"), latest=result)
+    assert compose_alert_message(context).evidence.splitlines() == [
+        f"job {name}: last success: 11:37:59 UTC, not listed since: 11:44:03 UTC" for name in "ab"
+    ]
+
+
+def test_the_evidence_of_a_task_leaves_out_what_is_unrelated_or_empty() -> None:
+    facts = {"tasks": {"reindex": {"ok": True, "last_run_error": None}}, "protocol": "2025-06-18", "tools": ["a"]}
+    result = result_with_evidence(INCIDENT_SINCE, Outcome.PASS, "", facts=facts, excerpt="{}")
+    assert compose_alert_message(replace(TASK_ALERT, latest=result)).evidence == "task: reindex\nok: true\n{}"

@@ -17,6 +17,8 @@ _FACTS_UNRELATED_TO_TASKS = ("protocol", "tools")
 """Facts of an MCP server that would leave no room for the target's own text in a message about its tasks."""
 _JOB_FACTS_OMITTED_IN_LISTS = ("last_start", "last_end", "duration", "next_run")
 """Of one of several jobs, a message shows when it last succeeded, and what is wrong with it."""
+_JOB_FACTS_OMITTED_IF_EQUAL = (("last_end", "last_ok"), ("last_start", "running_since"))
+"""A fact, and another that states the same instant."""
 _EMPTY_FACT_VALUES: tuple[Json, ...] = (None, "", [], {})
 
 
@@ -73,6 +75,9 @@ def _format_subject_facts(noun: str, entries: Mapping[str, Mapping[str, Json]], 
     those of its server."""
     for subject, entry in entries.items():
         facts = _drop_empty_facts({name: value for name, value in entry.items() if name != "name"})
+        for name, same in _JOB_FACTS_OMITTED_IF_EQUAL if noun == "job" else ():
+            if name in facts and facts[name] == facts.get(same):
+                del facts[name]
         if noun == "job" and not is_only:
             facts = {name: value for name, value in facts.items() if name not in _JOB_FACTS_OMITTED_IN_LISTS}
         texts = [

@@ -323,7 +323,7 @@ def _describe_current_state(context: AlertMessageContext) -> str:
     if incident.rule in RULE_NAMES_INDEPENDENT_OF_RUNS or latest is None or latest.outcome is not Outcome.PASS:
         return ""
     if incident.rule == "preference" and "elapsed_ms" not in incident.subject:
-        days = latest.measurements.get("cert_days")
+        days = latest.measurements.get("cert_days") if "cert_days" in incident.subject else None
         return f"certificate expires in {format_count_with_noun(days, 'day')}" if isinstance(days, int) else ""
     for name, text in (("waiting", "{} waiting"), ("jobs", "{} listed")):
         count = latest.measurements.get(name) if context.probe.kind in KINDS_THAT_READ_A_STORE else None

@@ -93,6 +93,7 @@ def _describe_ended_cause(probe: ProbeInfo, incident: Incident, cause: str) -> s
         text = _put_in_past_tense(cause, f"task {subject} ").removesuffix(f", limit {limit_text}")
     elif incident.rule == job.ALERT_RULE_NAME:
         text = _put_in_past_tense(cause, f"{subject} ").replace(f"was: {subject}: ", "was: ", 1)
+        text = text.partition(", and a later run ")[0]  # of a lost run
     elif reasons.get_reason_family(incident.reason) == "http":
         text = f"was: {cause.removesuffix(', expected 2xx')}"
     else:

@@ -171,7 +171,7 @@ def format_merged_message_explanation(context: AlertMessageContext) -> str:
 def build_multi_incident_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
     since = min(member.incident.since for member in context.members)
     is_single_probe = bool(context.shared_cause) and is_about_single_probe(context)
-    subjects = [member.incident.subject for member in context.members]
+    subjects = [member.incident.subject for member in _sort_incidents_of_message(context)]
     fields = list(build_target_alert_fields(context, subjects)) if is_single_probe else []
     if context.event is IncidentEvent.RESOLVED:
         until = since + compute_incidents_time_span_ms(context)

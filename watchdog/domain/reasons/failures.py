@@ -225,7 +225,7 @@ _BROKER_AND_JOB_REASON_ENTRIES = (
         "Jobs are waiting, but no worker has taken one for longer than the limit. If the system shows only how many "
         "jobs are waiting, their number has not fallen for that long.",
         "Check whether workers are running, whether the queue is paused, and what the workers are doing.",
-        sentence="{symptom} since {since}: {waiting}",
+        sentence="{symptom} since {since}: {waiting} waiting",
     ),
     _failure_reason_entry(
         "queue.failure_ratio",

@@ -131,7 +131,7 @@ def build_queue_threshold_breach_problem(
     lasted = f"for at least {format_duration(threshold.for_ms)}"
     match threshold.metric:
         case "consumers":
-            limit += f" ({lasted})" if threshold.for_ms else ""
+            limit += f", {lasted}" if threshold.for_ms else ""
             return build_reason_and_message(
                 "queue.no_consumers", observed=format_count_with_noun(count, "worker"), limit=limit
             )
@@ -143,8 +143,7 @@ def build_queue_threshold_breach_problem(
                 if state.record.head_marker_is_waiting_count
                 else "no job has been started"
             )
-            waiting = f"{format_count_with_noun(count, 'job')} waiting"
-            return build_reason_and_message("queue.stalled", symptom=symptom, since=since, waiting=waiting)
+            return build_reason_and_message("queue.stalled", symptom=symptom, since=since, waiting=format_number(count))
         case "failure_ratio":
             return build_reason_and_message(
                 "queue.failure_ratio",
@@ -159,6 +158,6 @@ def build_queue_threshold_breach_problem(
         case _:
             observed = f"{format_count_with_noun(count, 'job')} {threshold.metric}"
             limit = format_number(round(threshold.value))
-    limit += f" (exceeded {lasted})" if threshold.for_ms else ""
+    limit += f", exceeded {lasted}" if threshold.for_ms else ""
     reason = "queue.failed_jobs" if threshold.metric == "failed" else "queue.threshold"
     return build_reason_and_message(reason, observed=observed, limit=limit)
