@@ -18,9 +18,10 @@ from watchdog.config.definitions import ConfigDigests, digest_json
 from watchdog.config.load import LoadedConfig
 from watchdog.config.models import Config
 from watchdog.domain.client_addresses import TrustedProxies
-from watchdog.domain.model import LOCAL_LOCATION_NAME, WatchdogFaultFacts
+from watchdog.domain.model import LOCAL_LOCATION_NAME
 from watchdog.domain.own_network import get_endpoint_host
 from watchdog.domain.routing import NotificationRoutingTable
+from watchdog.domain.rules.service import WatchdogFaultFacts
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.net.connector import format_socket_address
 from watchdog.probes import HeartbeatProbe
@@ -130,7 +131,7 @@ async def register_probes_and_build_service(
     """Become a member, register the probes and build the service, without starting it."""
     config, database, mask = loaded_config.config, store_executor.database, loaded_config.mask
     notifiers = config.build_notifiers_by_destination()
-    configured_probes: list[Probe] = [*config.probes, build_watchdog_self_probe(store_executor, notifiers, clock)]
+    configured_probes = [*config.probes, build_watchdog_self_probe(store_executor, notifiers, clock)]
     lease_keeper = await join_as_watchdog_process(loaded_config, configured_probes, store_executor, clock)
     membership, registry = lease_keeper.membership, lease_keeper.membership.registry
     watermark = clock_synchronizer.watermark if clock_synchronizer else Watermark(database, LOCAL_LOCATION_NAME)
@@ -302,9 +303,7 @@ def _build_notification_routing_table(loaded_config: LoadedConfig) -> Notificati
 
 def build_check_in_receiver(service: MonitoringService, loaded_config: LoadedConfig) -> CheckInReceiver:
     """The receiver of check-ins, also for heartbeats of other processes."""
-    heartbeats = {
-        probe.id: database_id for database_id, probe in service.probes.items() if isinstance(probe, HeartbeatProbe)
-    }
+    heartbeats = {probe.id: id for id, probe in service.probes.items() if isinstance(probe, HeartbeatProbe)}
     return CheckInReceiver(
         check_in_log=CheckInLog(loaded_config.config.storage.check_in_log_path),
         store_executor=service.store_executor,
@@ -317,7 +316,7 @@ def build_check_in_receiver(service: MonitoringService, loaded_config: LoadedCon
 
 
 def create_asgi_app(app: RunningWatchdogService) -> ASGIApp:
-    """The web pages, the MCP server and the check-in endpoint of a running service."""
+    """The pages, the MCP server and the check-in endpoint of a running service."""
     from watchdog.mcp_server.context import LocalBackgroundTaskControl, McpToolContext
     from watchdog.mcp_server.http import LazyMcpApp, list_allowed_hosts_and_origins
     from watchdog.web.app import create_web_app
@@ -383,8 +382,8 @@ async def serve_until_shutdown(loaded_config: LoadedConfig, listen_socket: socke
     shutdown = install_shutdown_event(on_hangup=lambda: log.info("hangup_ignored"))
     async with open_running_watchdog_service(loaded_config) as app, create_web_server(app, listen_socket):
         for warning in loaded_config.warnings:
-            location = str(warning.source_location)
-            log.warning("config_warning", location=location, field=warning.path, detail=warning.message)
+            place = {"location": str(warning.source_location), "field": warning.path}
+            log.warning("config_warning", **place, detail=warning.message)
         log.info(
             "started",
             url=f"http://{format_socket_address(listen_socket.getsockname())}/",

@@ -28,6 +28,7 @@ from watchdog.domain.rules import AlertPolicy, availability, is_result_bad_by_ru
 from watchdog.domain.shared_cause import format_display_name_of_shared_cause
 from watchdog.store import codec
 from watchdog.store.listings import build_results_from_rows
+from watchdog.store.read.acts import build_acknowledgement_from_row
 from watchdog.store.read.generation_results import build_results_of_clock_generation_subquery, result_generation
 from watchdog.store.read.job_runs import list_job_runs
 from watchdog.store.tables import (
@@ -65,16 +66,19 @@ def build_incident_from_row(row: Any) -> Incident:
         since=row.since + row.clock_shift, opened_at=row.opened_at, reason=row.reason, message=row.message,
         resolved_at=row.resolved_at, resolution=row.resolution,
         first_reason=row.first_reason, first_message=row.first_message, clock_shift=row.clock_shift,
+        acknowledgement=build_acknowledgement_from_row(row),
     )  # fmt: skip
 
 
 def load_alert_message_context(
     connection: sa.Connection, notification: Notification, now: int, *, public_url: str = "", merged: bool = False,
     previous_cause: str = "", named_incidents: Sequence[str] = (), raises_severity: bool = False,
+    main_incident: str = "",
 ) -> AlertMessageContext:  # fmt: skip
     """`public_url`: the base of incident pages, if configured. `named_incidents`: if the message is about several.
-    Raises NoResultFound for an unknown incident."""
-    row = connection.execute(INCIDENTS_WITH_PROBE_INFO_QUERY.where(incidents.c.id == notification.incident)).one()
+    `main_incident`: which it is about, if not the notification's own. Raises NoResultFound for an unknown incident."""
+    main_incident = main_incident or notification.incident
+    row = connection.execute(INCIDENTS_WITH_PROBE_INFO_QUERY.where(incidents.c.id == main_incident)).one()
     probe = codec.decode_probe_info(row.probe, row.info)
     of_probe = (newest_results.c.probe == row.probe, newest_results.c.outcome != Outcome.MISSED)
     newest_first = sa.select(newest_results).where(*of_probe).order_by(newest_results.c.slot.desc())

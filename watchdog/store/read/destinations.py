@@ -7,8 +7,8 @@ from collections.abc import Collection
 import sqlalchemy as sa
 
 from watchdog.domain.membership import describe_process_config_revisions
-from watchdog.domain.model import WatchdogFaultFacts
 from watchdog.domain.rules import service
+from watchdog.domain.rules.service import WatchdogFaultFacts
 from watchdog.store.outbox_filters import build_held_back_outbox_filter
 from watchdog.store.read.members import load_watchdog_process_status
 from watchdog.store.tables import failing_destinations, member_faults, outbox, outbox_is_waiting

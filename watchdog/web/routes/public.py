@@ -12,8 +12,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from watchdog.api.service import build_liveness_body, build_readiness_body
-from watchdog.domain.model import Incident, WatchdogFaultFacts
+from watchdog.domain.model import Incident
 from watchdog.domain.rules import service
+from watchdog.domain.rules.service import WatchdogFaultFacts
 from watchdog.store.read.destinations import load_failing_destinations
 from watchdog.store.read.query import STORE_READ_QUERY_ERRORS, STORE_READ_QUERY_TIMEOUT_S, QueryResultT, StoreReadRunner
 from watchdog.store.read.status import Connection, list_service_findings
