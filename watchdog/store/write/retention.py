@@ -83,8 +83,8 @@ def delete_expired_rows(database: Database, now: int, results_retention_ms: int,
 
     A result stays until its hour is rolled up, and the newest one of a configured probe stays forever: the next may be
     due in months. Resolved incidents with their notifications, and the first bad result of each with its evidence, stay
-    as long as roll-ups, and those of a group as long as its last incident: they identify its next message. So do
-    acts, silences that have ended, and downtime, by which every deadline is measured.
+    as long as roll-ups, and those of a group as long as its last incident: they identify its next message. So do acts,
+    silences that have ended, and downtime, by which every deadline is measured.
     """
     now -= _sum_recent_downtime(database, now)
     results_cutoff = (now - results_retention_ms) // HOUR_MS * HOUR_MS
@@ -95,8 +95,7 @@ def delete_expired_rows(database: Database, now: int, results_retention_ms: int,
         results.c.slot < rollups_cutoff
     )
     result_expired &= results.c.slot < sa.func.coalesce(_build_newest_evaluated_slot_subquery(), results_cutoff)
-    incident_expired = incidents.c.resolved_at < rollups_cutoff
-    expired_incidents = sa.select(incidents.c.id).where(incident_expired)
+    expired_incidents = sa.select(incidents.c.id).where(incidents.c.resolved_at < rollups_cutoff)
     deleted = 0
     for table, is_expired in (
         (evidence, _build_older_than_condition(evidence.c.probe, evidence.c.slot, results_cutoff) & evidence_expired),
@@ -122,7 +121,7 @@ def delete_expired_rows(database: Database, now: int, results_retention_ms: int,
         ),
         (cause_changes, cause_changes.c.incident.in_(expired_incidents)),
         *_list_expired_act_conditions(expired_incidents, rollups_cutoff),
-        (incidents, incident_expired & ~_build_incident_is_referenced_condition()),
+        (incidents, (incidents.c.resolved_at < rollups_cutoff) & ~_build_incident_is_referenced_condition()),
     ):
         key = list(table.primary_key.columns)
         chunk = sa.select(*key).where(is_expired).limit(MAX_ROWS_PER_DELETE)

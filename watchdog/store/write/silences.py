@@ -85,6 +85,9 @@ def hold_back_silenced_notifications(connection: sa.Connection, now: int) -> set
     Returns the messages, as (first incident, destination), of which another transaction has locked a row: they must not
     be leased now. To wait for that transaction could be a deadlock.
     """
+    in_effect = list(connection.execute(sa.select(silences.c.id).where(silence_is_in_effect)).scalars())
+    if not in_effect:  # the usual case
+        return set()
     earlier = outbox.alias()
     is_notified = sa.exists().where(
         earlier.c.incident == outbox.c.incident, earlier.c.destination == outbox.c.destination,
@@ -92,11 +95,9 @@ def hold_back_silenced_notifications(connection: sa.Connection, now: int) -> set
     )  # fmt: skip
     key = outbox.c.incident, outbox.c.destination, outbox.c.seq
     query = (
-        sa.select(*key, outbox.c.event, outbox.c.lead_incident, is_notified, sa.func.min(silences.c.id))
+        sa.select(*key, outbox.c.event, outbox.c.lead_incident, is_notified, silenced_incidents.c.silence)
         .join(silenced_incidents, silenced_incidents.c.incident == outbox.c.incident)
-        .join(silences, silences.c.id == silenced_incidents.c.silence)
-        .where(outbox_is_waiting, build_unleased_outbox_filter(now), silence_is_in_effect)
-        .group_by(*key)
+        .where(outbox_is_waiting, build_unleased_outbox_filter(now), silenced_incidents.c.silence.in_(in_effect))
     )
     held_back: dict[tuple[str, str, int], tuple[str, str]] = {}
     for *row_key, event, lead, notified, silence in connection.execute(query):
