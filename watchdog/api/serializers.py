@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from watchdog.api.acts import serialize_acknowledgement
 from watchdog.domain.formatting import format_iso8601
 from watchdog.domain.model import AlertMessageContext, Incident, Json, RemediationAttempt, ResultWithEvidence
 from watchdog.store.read.jobs import JobSummary
@@ -82,6 +83,7 @@ def serialize_incident(record: IncidentRecord) -> Json:
         "opened_at": format_iso8601(incident.opened_at),
         "resolved_at": _format_optional_iso8601(incident.resolved_at),
         "resolution": incident.resolution,
+        "acknowledgement": serialize_acknowledgement(incident.acknowledgement),
     }
 
 
