@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -472,7 +473,7 @@ def with_incident(rule: str, message: str, **changes: object) -> AlertMessageCon
     return replace(OPENED_ALERT, incident=incident, probe=probe, latest_subject_facts=facts)
 
 
-def resolve(context: AlertMessageContext, **latest: object) -> AlertMessageContext:
+def resolve(context: AlertMessageContext, **latest: Any) -> AlertMessageContext:
     good = result_with_evidence(INCIDENT_SINCE + MINUTE_MS, Outcome.PASS, "", duration=190)
     incident = replace(context.incident, resolved_at=INCIDENT_SINCE + MINUTE_MS)
     return replace(context, event=IncidentEvent.RESOLVED, incident=incident, latest=replace(good, **latest))

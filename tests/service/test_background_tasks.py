@@ -88,6 +88,7 @@ async def test_every_background_task_has_a_status(harness: ServiceHarness) -> No
         "record",
         "wake",
         "deliver",
+        "end_silences",
         "maintain",
         "report_faults",
         "renew_lease",

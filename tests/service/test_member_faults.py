@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from tests.support.store import START_AT, StoreHarness, make_registered_probe
-from watchdog.domain.model import Outcome, ProbeResult, WatchdogFaultFacts
+from watchdog.domain.model import Outcome, ProbeResult
 from watchdog.domain.own_network import WATCHDOG_NETWORK_FAULT_REASON
+from watchdog.domain.rules.service import WatchdogFaultFacts
 from watchdog.service.member_faults import (
     MAX_NETWORK_FAULT_EVIDENCE_AGE_MS,
     WATCHDOG_NETWORK_FAULT_ENDS_AFTER_MS,

@@ -14,10 +14,11 @@ import pytest
 import sqlalchemy as sa
 
 from watchdog.resources import find_resource_folder
+from watchdog.store.act_tables import acts, silenced_incidents, silences
 from watchdog.store.database import Database
 from watchdog.store.errors import WatchdogDatabaseSchemaError
 from watchdog.store.migrate import SCHEMA_VERSION_TABLE_NAME, upgrade_schema
-from watchdog.store.tables import messages, metadata, outbox, probes
+from watchdog.store.tables import incidents, messages, metadata, outbox, probes
 
 FIRST = min(find_resource_folder("migrations").glob("versions/*.py")).name[:4]
 HEAD = max(find_resource_folder("migrations").glob("versions/*.py")).name[:4]
@@ -89,14 +90,15 @@ def upgrade_until_killed(url: str, migrations: Path) -> int:
 Rows = dict[str, list[dict[str, Any]]]
 
 
-def fill_first_schema(database: Database, folder: Path) -> Rows:
-    """Create the schema of the first revision, with two rows in every table; returns the rows by table."""
-    first_only = folder / "first"
-    shutil.copytree(find_resource_folder("migrations"), first_only, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in first_only.glob("versions/*.py"):
-        if not file.name.startswith(FIRST):
+def fill_first_schema(database: Database, folder: Path, revision: str = FIRST) -> Rows:
+    """Create the schema of the first revision, or of a later one, with two rows in every table; returns the rows by
+    table."""
+    older = folder / "older"
+    shutil.copytree(find_resource_folder("migrations"), older, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in older.glob("versions/*.py"):
+        if file.name[:4] > revision:
             file.unlink()
-    assert upgrade_schema(database, first_only) == ("", FIRST)
+    assert upgrade_schema(database, older) == ("", revision)
     schema = reflect(database)
     rows: Rows = {
         table.name: [{column.name: sample_value(column, n) for column in table.columns} for n in (1, 2)]
@@ -304,3 +306,16 @@ def test_an_upgrade_keeps_each_incident_of_an_earlier_version_in_its_own_message
     with fresh.open_read_transaction() as connection:
         rows = connection.execute(sa.select(outbox.c.incident, outbox.c.lead_incident)).all()
     assert [row.lead_incident for row in rows] == [row.incident for row in rows] != []
+
+
+def test_incidents_of_an_earlier_version_are_neither_acknowledged_nor_silenced(fresh: Database, tmp_path: Path) -> None:
+    saved = fill_first_schema(fresh, tmp_path, "0011")
+    assert upgrade_schema(fresh, find_resource_folder("migrations")) == ("0011", HEAD)
+    assert read_rows(fresh, saved) == saved
+    with fresh.open_read_transaction() as connection:
+        rows = connection.execute(sa.select(incidents)).all()
+        assert [(row.acknowledged_at, row.acknowledged_by, row.acknowledgement_comment) for row in rows] == [
+            (None, "", "")
+        ] * 2
+        for table in (acts, silences, silenced_incidents):
+            assert connection.execute(sa.select(table)).all() == []

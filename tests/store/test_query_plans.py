@@ -45,6 +45,8 @@ GROWING_TABLES = (
     "incident_groups",
     "incidents",
     "cause_changes",
+    "acts",
+    "silenced_incidents",
     "remediations",
     "staleness_events",
     "probe_state",

@@ -28,6 +28,7 @@ TASK_NAMES = [
     "record",
     "wake",
     "deliver",
+    "end_silences",
     "maintain",
     "report_faults",
     "renew_lease",

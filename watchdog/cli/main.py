@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import typer
 
+from watchdog.cli.ack import ack_command
 from watchdog.cli.click_classes import CommandGroupWithoutPydantic, CommandWithoutPydantic
 from watchdog.cli.db import db_app
 from watchdog.cli.demo import demo_command
@@ -19,8 +20,12 @@ from watchdog.cli.probe import probe_command
 from watchdog.cli.run import run_command
 from watchdog.cli.schema import schema_command
 from watchdog.cli.service import service_command
+from watchdog.cli.silence import silence_command
+from watchdog.cli.silences import silences_command
 from watchdog.cli.status import status_command
 from watchdog.cli.test_alert import send_test_alert_command
+from watchdog.cli.unack import unack_command
+from watchdog.cli.unsilence import unsilence_command
 from watchdog.cli.validate import validate_command
 from watchdog.cli.version import version_command
 
@@ -54,6 +59,11 @@ CLI_COMMANDS_BY_NAME: dict[str, Callable[..., None]] = {
     "probe": probe_command,
     "status": status_command,
     "incidents": incidents_command,
+    "ack": ack_command,
+    "unack": unack_command,
+    "silence": silence_command,
+    "unsilence": unsilence_command,
+    "silences": silences_command,
     "service": service_command,
     "test-alert": send_test_alert_command,
     "schema": schema_command,

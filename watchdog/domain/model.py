@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple, TypeAlias
 
+from watchdog.domain.acts import Acknowledgement
 from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.uptime_clock import DowntimeGap
 
@@ -54,6 +55,8 @@ class IncidentEvent(StrEnum):
     OPENED = "opened"
     CHANGED = "changed"
     """Its cause is another one."""
+    ACKNOWLEDGED = "acknowledged"
+    """A person acknowledged it, or took that back. Only messages that can be edited show this."""
     RESOLVED = "resolved"
 
 
@@ -69,6 +72,8 @@ class DeliveryState(StrEnum):
     """Retries were given up; it stays visible."""
     UNCONFIRMED = "unconfirmed"
     """Sent several times, and no response shows whether it arrived. Sent again while the incident is open."""
+    SILENCED = "silenced"
+    """Held back by a silence. When that ends, what is still due is sent as another notification."""
 
 
 class RemediationAttemptState(StrEnum):
@@ -100,17 +105,6 @@ class SubjectListing(NamedTuple):
 
 ListingsByRule: TypeAlias = Mapping[str, SubjectListing]
 """By rule: what it evaluates. A rule without a listing was not observed, which is no evidence about its subjects."""
-
-
-class WatchdogFaultFacts(NamedTuple):
-    """What is wrong with Watchdog itself: with a destination, with the configurations, or with one process."""
-
-    failing_since: int | None
-    """Since when, in epoch ms; None: nothing is wrong. For a destination: when the first delivery failed."""
-    given_up: bool = False
-    """A notification was given up."""
-    error: str = ""
-    """The error of the newest delivery; what differs; how far a process is overloaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +274,8 @@ class Incident:
     first_message: str = ""
     clock_shift: int = 0
     """How far the clock was set while it was open, in ms: `since` and `opened_at` moved with it."""
+    acknowledgement: Acknowledgement | None = None
+    """None: no one has acknowledged it."""
 
     @property
     def first_bad_slot(self) -> int:

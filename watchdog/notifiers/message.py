@@ -16,6 +16,7 @@ from watchdog.notifiers.message_fields import (
     build_opened_alert_fields,
     build_resolved_alert_fields,
     build_severity_and_group_and_location_fields,
+    format_acknowledgement,
     replace_nbsp,
     to_safe_single_line,
 )
@@ -77,7 +78,8 @@ class AlertMessage:
     members: tuple[AlertMessageIncidentLine, ...] = ()
     """The incidents, if the message is about several."""
     change_text: str = ""
-    """Set if the cause has changed: "Still down: API: connection refused (was: HTTP 503, expected 200)"."""
+    """Set if the cause has changed, "Still down: API: connection refused (was: HTTP 503, expected 200)", or if the
+    incident was acknowledged."""
 
     @property
     def state_symbol(self) -> str:
@@ -161,6 +163,8 @@ def _compose_incident_message(context: AlertMessageContext) -> AlertMessage:
         if context.event is IncidentEvent.CHANGED:
             change_text = _format_cause_change(context, state_label, title)
             subject = f"[CHANGED {incident.severity}] {change_text}"
+        if context.event is IncidentEvent.ACKNOWLEDGED:
+            change_text = _format_acknowledgement_change(context)
         main_fields = build_opened_alert_fields(context, cause)
     else:
         recovered = has_incident_recovered(incident)
@@ -202,6 +206,16 @@ def _format_cause_change(context: AlertMessageContext, state_label: str, title: 
     previous = to_safe_single_line(context.previous_cause, MAX_MESSAGE_NAME_CHARS)
     was = f" (was: {previous})" if previous and context.previous_cause != context.incident.message else ""
     return f"Still {state_label.lower()}: {title}{was}"
+
+
+def _format_acknowledgement_change(context: AlertMessageContext) -> str:
+    """ "Acknowledged by Ana at 03:12 UTC"."""
+    acknowledgement = context.incident.acknowledgement
+    return (
+        f"Acknowledged {format_acknowledgement(acknowledgement, context.now)}"
+        if acknowledgement
+        else "No longer acknowledged"
+    )
 
 
 def _format_test_or_opened_and_resolved_notice(context: AlertMessageContext) -> str:

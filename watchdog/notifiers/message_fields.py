@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from watchdog.domain import reasons
+from watchdog.domain.acts import Acknowledgement
 from watchdog.domain.formatting import (
     NBSP,
     SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS,
@@ -116,11 +117,27 @@ def build_opened_alert_fields(context: AlertMessageContext, cause: str) -> tuple
         ),
         *_build_expected_schedule_alert_fields(context, cause),
         build_since_alert_field(context),
+        *_build_acknowledged_alert_fields(context),
         *_build_cause_history_alert_fields(context),
         *_build_recent_runs_alert_fields(context),
         *build_advice_alert_fields(context.incident, context.probe, context.latest or context.first_bad),
         *build_also_notified_alert_fields(context),
     )
+
+
+def format_acknowledgement(acknowledgement: Acknowledgement, now: int) -> str:
+    """ "by Ana at 03:12 UTC"."""
+    name = to_safe_single_line(acknowledgement.actor.name, MAX_MESSAGE_NAME_CHARS)
+    return f"by {name} at {format_utc_timestamp(acknowledgement.at, now)}"
+
+
+def _build_acknowledged_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
+    """Who takes care of it, with the comment."""
+    if (acknowledgement := context.incident.acknowledgement) is None:
+        return ()
+    comment = to_safe_single_line(acknowledgement.comment, MAX_MESSAGE_CAUSE_CHARS)
+    text = ": ".join(filter(None, (format_acknowledgement(acknowledgement, context.now), comment)))
+    return (AlertMessageField("Acknowledged", text),)
 
 
 def build_since_alert_field(context: AlertMessageContext) -> AlertMessageField:

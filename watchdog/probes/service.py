@@ -8,8 +8,9 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from watchdog.domain.model import Observation, Outcome, SubjectListing, WatchdogFaultFacts
+from watchdog.domain.model import Observation, Outcome, SubjectListing
 from watchdog.domain.rules import service
+from watchdog.domain.rules.service import WatchdogFaultFacts
 from watchdog.probes.base import Probe, ProbeAttemptContext
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from watchdog.config.load import LoadedConfig
 from watchdog.config.models import Config
-from watchdog.domain.model import WatchdogFaultFacts
 from watchdog.domain.own_network import get_endpoint_host
+from watchdog.domain.rules.service import WatchdogFaultFacts
 from watchdog.net import NetworkAccess
 from watchdog.notifiers.base import Notifier
 from watchdog.probes import HeartbeatProbe

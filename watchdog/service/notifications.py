@@ -193,6 +193,7 @@ class NotificationSender:
                     previous_cause=leased.previous_cause,
                     named_incidents=leased.named_incidents,
                     raises_severity=leased.raises_severity,
+                    main_incident=leased.main_incident,
                 )
             )
             headline = compose_alert_message(context).headline

@@ -24,6 +24,7 @@ from watchdog.domain.model import IncidentTransition, ResultToRecord
 from watchdog.domain.watermark import describe_outdated_watermark
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.probes.base import Probe
+from watchdog.service.acts import SILENCE_END_CHECK_INTERVAL_S, end_expired_silences_and_send
 from watchdog.service.background_tasks import BackgroundTask, format_background_task_error
 from watchdog.service.batch_recording import compute_rerun_times, record_result_batch
 from watchdog.service.clock import Clock
@@ -54,8 +55,7 @@ from watchdog.store.write.recorder import ResultRecorder
 
 log = structlog.get_logger()
 
-SLOT_CLAIM_INTERVAL_S = 0.5
-RESULT_RECORD_INTERVAL_S = 0.5
+SLOT_CLAIM_INTERVAL_S, RESULT_RECORD_INTERVAL_S = 0.5, 0.5
 """A bad result, and a result of a probe that is failing, is recorded at once."""
 DEADLINE_CHECK_INTERVAL_S = 1.0
 NOTIFICATION_SEND_INTERVAL_S = 1.0
@@ -122,8 +122,7 @@ class MonitoringService:
         self._loop_tasks: list[asyncio.Task[None]] = []
         self._triggered_runs: set[asyncio.Task[None]] = set()
         self._timers = create_timer_scheduler()
-        self.last_claim_at = self.last_recorded_at = 0
-        """The clock at the last claim that succeeded, and when results were last stored."""
+        self.last_claim_at = self.last_recorded_at = 0  # when a claim last succeeded, and results were last stored
         self.tasks: dict[str, BackgroundTask] = {}
         self.store_watch = StoreAbsenceDetector(self.tasks, clock, lambda: claims.watermark.restarted_at)
         self._add_own_background_tasks(fault_reporter)
@@ -135,6 +134,8 @@ class MonitoringService:
         self.add_background_task(
             "deliver", self.notification_sender.start_sending_due_notifications, NOTIFICATION_SEND_INTERVAL_S
         )
+        end_silences = partial(end_expired_silences_and_send, self.store_executor, self.notification_sender)
+        self.add_background_task("end_silences", end_silences, SILENCE_END_CHECK_INTERVAL_S)
         self.add_background_task("maintain", self.run_maintenance, MAINTENANCE_INTERVAL_S)
         self.add_background_task("report_faults", fault_reporter.write_changed_faults, PROCESS_FAULT_WRITE_INTERVAL_S)
         self.add_background_task("renew_lease", self.lease_keeper.renew_lease_if_due, LEASE_RENEWAL_CHECK_INTERVAL_S)

@@ -7,6 +7,7 @@ from collections.abc import Collection
 import sqlalchemy as sa
 
 from watchdog.domain.model import DeliveryState, IncidentEvent, Severity
+from watchdog.store.act_tables import silence_is_in_effect, silenced_incidents, silences
 from watchdog.store.tables import (
     incident_groups,
     incidents,
@@ -61,7 +62,17 @@ def build_due_resend_outbox_filter(now: int) -> tuple[sa.ColumnElement[bool], ..
     )  # fmt: skip
     is_open = sa.exists().where(incidents.c.id == outbox.c.incident, incidents.c.resolved_at.is_(None))
     is_due = (outbox_is_unconfirmed, outbox.c.due_at <= now, build_unleased_outbox_filter(now))
-    return *is_due, ~superseded, ~confirmed, is_open
+    is_silenced = sa.exists().where(
+        silenced_incidents.c.incident == outbox.c.incident, silences.c.id == silenced_incidents.c.silence,
+        silence_is_in_effect,
+    )  # fmt: skip
+    return *is_due, ~superseded, ~confirmed, is_open, ~is_silenced
+
+
+def build_notified_outbox_filter(rows: sa.FromClause, now: int) -> sa.ColumnElement[bool]:
+    """Rows that their destination was sent, or is being sent. `rows`: of the outbox."""
+    sent = rows.c.state.in_((DeliveryState.SENT, DeliveryState.MERGED, DeliveryState.UNCONFIRMED))
+    return sent | (rows.c.leased_until > now)
 
 
 def build_unleased_outbox_filter(now: int) -> sa.ColumnElement[bool]:
@@ -80,6 +91,7 @@ def _build_held_in_group_outbox_filter(now: int, editing_destinations: Collectio
     sibling = outbox.alias()
     is_sibling = (
         sibling.c.lead_incident == outbox.c.lead_incident, sibling.c.destination == outbox.c.destination,
+        sibling.c.state != DeliveryState.SILENCED,
     )  # fmt: skip
     is_message = (messages.c.incident == outbox.c.lead_incident, messages.c.destination == outbox.c.destination)
     has_message = sa.exists().where(*is_message)
@@ -113,7 +125,7 @@ def build_first_critical_of_message_outbox_filter() -> sa.ColumnElement[bool]:
     named_before = sa.exists().where(
         sibling.c.lead_incident == outbox.c.lead_incident, sibling.c.destination == outbox.c.destination,
         sibling.c.event == IncidentEvent.OPENED,
-        sibling.c.state.not_in((DeliveryState.WAITING, DeliveryState.UNDELIVERED)),
+        sibling.c.state.not_in((DeliveryState.WAITING, DeliveryState.UNDELIVERED, DeliveryState.SILENCED)),
         other_incident.c.id == sibling.c.incident, other_incident.c.severity == Severity.CRITICAL,
     )  # fmt: skip
     return (outbox.c.event == IncidentEvent.OPENED) & is_critical & ~named_before

@@ -6,24 +6,18 @@ A change here needs a migration in migrations/versions/, on top of the newest on
 from __future__ import annotations
 
 import sqlalchemy as sa
-from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, MetaData, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, Table, Text
 
 from watchdog.domain.model import DeliveryState, IncidentEvent
 from watchdog.domain.watermark import MAX_WATERMARK_DISTANCE_MS
-
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
-_AUTOINCREMENT_ID_TYPE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+from watchdog.store import act_tables as act_tables  # a part of the schema
+from watchdog.store.metadata import AUTOINCREMENT_ID_TYPE
+from watchdog.store.metadata import metadata as metadata
 
 # ------------------------------------------------------------------------------------------------- probes and slots
 probes = Table(
     "probes", metadata,
-    Column("id", _AUTOINCREMENT_ID_TYPE, primary_key=True, autoincrement=True),  # other tables reference it as `probe`
+    Column("id", AUTOINCREMENT_ID_TYPE, primary_key=True, autoincrement=True),  # other tables reference it as `probe`
     Column("probe_id", Text, nullable=False, unique=True),  # the id in the configuration
     Column("name", Text, nullable=False),
     Column("kind", Text, nullable=False),
@@ -73,7 +67,7 @@ downtime = Table(  # gaps during which no process of Watchdog claimed slots
 # ---------------------------------------------------------------------------------------------------------- members
 revisions = Table(  # a number for the content of each configuration that was ever loaded; never deleted
     "revisions", metadata,
-    Column("number", _AUTOINCREMENT_ID_TYPE, primary_key=True, autoincrement=True),
+    Column("number", AUTOINCREMENT_ID_TYPE, primary_key=True, autoincrement=True),
     Column("digest", Text, nullable=False, unique=True),
     Column("created_at", BigInteger, nullable=False),
     Column("routing", Text),  # JSON: receivers and routes, for members that do not have them
@@ -267,6 +261,10 @@ incidents = Table(
     Column("generation", Integer, nullable=False, server_default="0"),  # the clock generation of since
     Column("clock_shift", BigInteger, nullable=False, server_default="0"),  # how far steps have moved the time of since
     Column("resolved_generation", Integer),  # the clock generation of resolved_slot and resolved_at
+    Column("acknowledged_at", BigInteger),
+    Column("acknowledged_by", Text, nullable=False, server_default=""),
+    Column("acknowledged_through", Text, nullable=False, server_default=""),  # an ActInterface
+    Column("acknowledgement_comment", Text, nullable=False, server_default=""),
 )  # fmt: skip
 Index(
     "uq_incidents_open", incidents.c.probe, incidents.c.rule, incidents.c.subject, unique=True,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
-from watchdog.domain.model import Incident, WatchdogFaultFacts
+from watchdog.domain.model import Incident
 from watchdog.domain.rules import service
+from watchdog.domain.rules.service import WatchdogFaultFacts
 from watchdog.store.read.destinations import load_failing_destinations
 from watchdog.store.read.query import STORE_READ_QUERY_ERRORS, STORE_READ_QUERY_TIMEOUT_S, QueryResultT, StoreReadRunner
 from watchdog.store.read.status import Connection, list_service_findings

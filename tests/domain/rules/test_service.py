@@ -7,9 +7,10 @@ from typing import NamedTuple
 import pytest
 
 from tests.support.builders import PROBE_DATABASE_ID, alert_policy, make_result
-from watchdog.domain.model import IncidentTransition, SubjectListing, WatchdogFaultFacts
+from watchdog.domain.model import IncidentTransition, SubjectListing
 from watchdog.domain.rules import AlertStates, service
 from watchdog.domain.rules.engine import fold_result_into_alert_states
+from watchdog.domain.rules.service import WatchdogFaultFacts
 
 NOW = 1_700_000_100_000
 MINUTE_MS = 60_000

@@ -28,8 +28,9 @@ from tests.support.store import (
 )
 from watchdog.domain.delivery_pace import MAX_UNMERGED_DUE_MESSAGES
 from watchdog.domain.formatting import DAY_MS, HOUR_MS
-from watchdog.domain.model import IncidentEvent, WatchdogFaultFacts
+from watchdog.domain.model import IncidentEvent
 from watchdog.domain.routing import NotificationRoute, NotificationRoutingTable
+from watchdog.domain.rules.service import WatchdogFaultFacts
 from watchdog.store import codec
 from watchdog.store.database import Database
 from watchdog.store.outbox_filters import MIN_CAUSE_CHANGED_NOTIFICATION_INTERVAL_MS

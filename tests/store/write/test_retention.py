@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.store.write.test_clock_steps import SteppingProcess
+from tests.support.acts import ANA, end_expired, silence
 from tests.support.store import (
     INTERVAL_MS,
     START_AT,
@@ -21,6 +22,8 @@ from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS
 from watchdog.domain.model import ProbeResult, ResultToRecord
 from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.domain.schedule import CronSchedule, IntervalSchedule
+from watchdog.service.acts import acknowledge_incident
+from watchdog.store.act_tables import acts, silenced_incidents, silences
 from watchdog.store.database import Database
 from watchdog.store.read.status import list_probe_statuses
 from watchdog.store.tables import (
@@ -382,3 +385,22 @@ def test_rows_that_a_step_makes_old_stay_for_a_day(database: Database) -> None:
     process.step(10 * 365 * DAY_MS)
     assert delete_all_expired(database, process.now + DAY_MS - 1, 30 * DAY_MS, 90 * DAY_MS) == 0
     assert delete_all_expired(database, process.now + DAY_MS, 30 * DAY_MS, 90 * DAY_MS) > 0
+
+
+def test_acts_and_silences_stay_as_long_as_their_incidents(database: Database) -> None:
+    probe = make_registered_probe(failure_threshold=1, success_threshold=1)
+    harness = StoreHarness(database, [probe]).without_downtime()
+    silence(harness, START_AT)
+    slot = START_AT + INTERVAL_MS
+    harness.record_results(make_result(harness.database_ids[0], slot, "fail"), now=slot)
+    acknowledge_incident(database, harness.select_row(incidents)["id"], ANA, "", slot)
+    end_expired(harness, START_AT + HOUR_MS)
+    while delete_expired_rows(database, START_AT + 500 * DAY_MS, DAY_MS, 400 * DAY_MS):
+        pass
+    assert len(harness.select_rows(silences)) == len(harness.select_rows(silenced_incidents)) == 1
+    resolved_at = START_AT + 2 * HOUR_MS
+    harness.record_results(make_result(harness.database_ids[0], resolved_at), now=resolved_at)
+    while delete_expired_rows(database, START_AT + 500 * DAY_MS, DAY_MS, 400 * DAY_MS):
+        pass
+    for table in (silences, silenced_incidents, acts, incidents):
+        assert harness.select_rows(table) == []

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pydantic import with_config
 from typing_extensions import TypedDict
 
+from watchdog.api.serializers.acts import AcknowledgementJson, serialize_acknowledgement
 from watchdog.api.serializers.deliveries import DeliveryJson, serialize_delivery
 from watchdog.api.serializers.instants import format_optional_iso8601
 from watchdog.api.serializers.results import DESCRIBED, EvidenceJson, serialize_evidence
@@ -45,6 +46,7 @@ class IncidentJson(TypedDict):
     resolved_at: str | None
     resolution: str
     """The code of why it ended; empty: the finding recovered, or the incident is open."""
+    acknowledgement: AcknowledgementJson | None
 
 
 @with_config(DESCRIBED)
@@ -145,6 +147,7 @@ def serialize_incident(record: IncidentRecord) -> IncidentJson:
         "opened_at": format_iso8601(incident.opened_at),
         "resolved_at": format_optional_iso8601(incident.resolved_at),
         "resolution": incident.resolution,
+        "acknowledgement": serialize_acknowledgement(incident.acknowledgement),
     }
 
 

@@ -7,7 +7,7 @@ from typing_extensions import TypedDict
 
 from watchdog.api.serializers.instants import format_optional_iso8601
 from watchdog.api.serializers.results import DESCRIBED
-from watchdog.domain.model import WatchdogFaultFacts
+from watchdog.domain.rules.service import WatchdogFaultFacts
 from watchdog.store.read.destinations import DestinationDeliveries
 
 

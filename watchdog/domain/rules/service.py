@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from typing import NamedTuple
 
 from watchdog.domain.formatting import format_utc_timestamp
 from watchdog.domain.membership import MAX_PROCESS_CONFIG_DIFFERENCE_MS
-from watchdog.domain.model import Finding, HealthState, ProbeResult, WatchdogFaultFacts
+from watchdog.domain.model import Finding, HealthState, ProbeResult
 from watchdog.domain.reasons import build_reason_and_message
 from watchdog.domain.rules.policy import AlertPolicy
+
+
+class WatchdogFaultFacts(NamedTuple):
+    """What is wrong with Watchdog itself: with a destination, with the configurations, or with one process."""
+
+    failing_since: int | None
+    """Since when, in epoch ms; None: nothing is wrong. For a destination: when the first delivery failed."""
+    given_up: bool = False
+    """A notification was given up."""
+    error: str = ""
+    """The error of the newest delivery; what differs; how far a process is overloaded."""
+
 
 ALERT_RULE_NAME = "service"
 ALERT_RULE_INCIDENT_HEALTH_STATE = HealthState.DEGRADED
@@ -42,6 +55,11 @@ def build_destination_finding_subject(destination: str) -> str:
 def parse_destination_from_subject(subject: str) -> str:
     """The destination that a finding is about; empty if it is about something else."""
     return subject.removeprefix(DESTINATION_SUBJECT_PREFIX) if subject.startswith(DESTINATION_SUBJECT_PREFIX) else ""
+
+
+def get_failing_destination_of_incident(rule: str, subject: str) -> str:
+    """The destination that an incident is about; empty if it is about anything else."""
+    return parse_destination_from_subject(subject) if rule == ALERT_RULE_NAME else ""
 
 
 def build_process_fault_finding_subject(fault: str, member: str) -> str:

@@ -38,6 +38,7 @@ from watchdog.domain.rules import (
 from watchdog.domain.shared_cause import format_display_name_of_shared_cause
 from watchdog.store import codec
 from watchdog.store.listings import build_results_from_rows
+from watchdog.store.read.acts import build_acknowledgement_from_row
 from watchdog.store.read.generation_results import build_results_of_clock_generation_subquery, result_generation
 from watchdog.store.read.job_runs import list_job_runs
 from watchdog.store.tables import (
@@ -75,35 +76,33 @@ def build_incident_from_row(row: Any) -> Incident:
         since=row.since + row.clock_shift, opened_at=row.opened_at, reason=row.reason, message=row.message,
         resolved_at=row.resolved_at, resolution=row.resolution,
         first_reason=row.first_reason, first_message=row.first_message, clock_shift=row.clock_shift,
+        acknowledgement=build_acknowledgement_from_row(row),
     )  # fmt: skip
 
 
 def load_alert_message_context(
     connection: sa.Connection, notification: Notification, now: int, *, public_url: str = "", merged: bool = False,
     previous_cause: str = "", named_incidents: Sequence[str] = (), raises_severity: bool = False,
+    main_incident: str = "",
 ) -> AlertMessageContext:  # fmt: skip
     """`public_url`: the base of incident pages, if configured. `named_incidents`: if the message is about several.
-    Raises NoResultFound for an unknown incident."""
-    row = connection.execute(INCIDENTS_WITH_PROBE_INFO_QUERY.where(incidents.c.id == notification.incident)).one()
+    `main_incident`: which it is about, if not the notification's own. Raises NoResultFound for an unknown incident."""
+    main_incident = main_incident or notification.incident
+    row = connection.execute(INCIDENTS_WITH_PROBE_INFO_QUERY.where(incidents.c.id == main_incident)).one()
     probe = codec.decode_probe_info(row.probe, row.info)
     of_probe = (newest_results.c.probe == row.probe, newest_results.c.outcome != Outcome.MISSED)
     newest_first = sa.select(newest_results).where(*of_probe).order_by(newest_results.c.slot.desc())
     recent_rows = connection.execute(newest_first.limit(MAX_RECENT_RUNS_IN_ALERT)).all()
     last_good, first_bad = _load_last_good_and_first_bad_row(connection, row)
-    is_job = row.rule == job.ALERT_RULE_NAME
     members = _load_message_incidents(connection, named_incidents)
-    is_preference = row.rule == preference.ALERT_RULE_NAME
-    results_with_facts = _build_results(connection, recent_rows if is_preference else recent_rows[:1])
-    recent_runs = tuple(_build_run_summary_from_row(r) for r in reversed(recent_rows))
-    if is_preference:
-        recent_runs = tuple(_summarize_by_preference(probe, result, row.subject) for result in results_with_facts)
-    last_good_run = None if last_good is None else _build_run_summary_from_row(last_good)
-    if is_job:
-        of_job = (connection, row.probe, probe.kind, row.subject, MAX_RECENT_RUNS_IN_ALERT)
-        recent_runs = tuple(list_job_runs(*of_job))
-        runs = list_job_runs(*of_job, build_results_of_clock_generation_subquery(row.generation))
-        good = [run for run in runs if run.outcome is Outcome.PASS and run.slot < row.since]
-        last_good_run = good[-1] if good else None
+    results_with_facts = _build_results(
+        connection, recent_rows if row.rule == preference.ALERT_RULE_NAME else recent_rows[:1]
+    )
+    recent_runs, last_good_run = _choose_runs_to_show(
+        connection, row, probe, [_build_run_summary_from_row(r) for r in reversed(recent_rows)], results_with_facts
+    )
+    if last_good is not None and row.rule != job.ALERT_RULE_NAME:
+        last_good_run = _build_run_summary_from_row(last_good)
     return AlertMessageContext(
         event=notification.event,
         incident=build_incident_from_row(row),
@@ -128,6 +127,24 @@ def load_alert_message_context(
         shared_cause=_load_shared_cause_text(connection, notification, members) if members else "",
         raises_severity=raises_severity,
     )
+
+
+def _choose_runs_to_show(
+    connection: sa.Connection,
+    incident: Any,
+    probe: ProbeInfo,
+    runs: Sequence[RunSummary],
+    results_with_facts: Sequence[ProbeResult],
+) -> tuple[tuple[RunSummary, ...], RunSummary | None]:
+    """The newest runs, oldest first, and the last good one of a job. `incident`: its row. `runs`: of the probe."""
+    if incident.rule == preference.ALERT_RULE_NAME:
+        return tuple(_summarize_by_preference(probe, result, incident.subject) for result in results_with_facts), None
+    if incident.rule != job.ALERT_RULE_NAME:
+        return tuple(runs), None
+    of_job = (connection, incident.probe, probe.kind, incident.subject, MAX_RECENT_RUNS_IN_ALERT)
+    of_generation = list_job_runs(*of_job, build_results_of_clock_generation_subquery(incident.generation))
+    good = [run for run in of_generation if run.outcome is Outcome.PASS and run.slot < incident.since]
+    return tuple(list_job_runs(*of_job)), good[-1] if good else None
 
 
 def _build_results(connection: sa.Connection, rows: Sequence[Any]) -> list[ProbeResult]:

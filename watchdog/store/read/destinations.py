@@ -8,8 +8,9 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from watchdog.domain.membership import describe_process_config_revisions
-from watchdog.domain.model import DeliveryState, WatchdogFaultFacts
+from watchdog.domain.model import DeliveryState
 from watchdog.domain.rules import service
+from watchdog.domain.rules.service import WatchdogFaultFacts
 from watchdog.store.outbox_filters import build_held_back_outbox_filter
 from watchdog.store.read.members import load_watchdog_process_status
 from watchdog.store.tables import (

@@ -14,6 +14,7 @@ from watchdog.domain.model import Outcome, ProbeResult, ResultToRecord
 from watchdog.domain.probe_state import SCHEDULED_JOB_STATE_KEY_PREFIX, ScheduledJobStateRecord
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.store import codec
+from watchdog.store.act_tables import acts, silence_is_in_effect, silenced_incidents, silences
 from watchdog.store.database import Database
 from watchdog.store.read.job_runs import HEARTBEAT_PROBE_KIND
 from watchdog.store.tables import (
@@ -52,7 +53,8 @@ CLOCK_STEP_SHIFTED_COLUMNS = (
     *(incident_groups.c.opened_at, incident_groups.c.accepts_until),
     *(failing_destinations.c.failing_since, member_faults.c.since),
     *(outbox.c.due_at, outbox.c.created_at, outbox.c.leased_until, outbox.c.refused_since, outbox.c.finished_at),
-    *(incidents.c.opened_at, incidents.c.clock_shift, cause_changes.c.changed_at),
+    *(incidents.c.opened_at, incidents.c.acknowledged_at, incidents.c.clock_shift, cause_changes.c.changed_at),
+    *(silences.c.started_at, silences.c.ends_at, silenced_incidents.c.since, acts.c.occurred_at),
     *(remediations.c.started_at, remediations.c.ended_at),
 )
 """Leases, deadlines, and instants from which a duration is counted: they keep their distance from now."""
@@ -63,6 +65,9 @@ CLOCK_STEP_SHIFTED_ROWS_CONDITION_BY_TABLE = {
     incidents: _incident_is_open,
     cause_changes: cause_changes.c.incident.in_(_open_incidents),
     remediations: remediations.c.incident.in_(_open_incidents),
+    silences: silence_is_in_effect,
+    silenced_incidents: silenced_incidents.c.incident.in_(_open_incidents),
+    acts: acts.c.incident.in_(_open_incidents),
 }
 """In the other tables, all."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,12 +21,14 @@ from watchdog.domain.rules import (
     service,
     stale,
 )
+from watchdog.domain.silencing import Silence
 from watchdog.store.database import Database, run_after_commit
 from watchdog.store.listings import SubjectListingCache, build_results_from_rows
 from watchdog.store.tables import END_OF_TIME, alert_states, evaluation_cursors, results, staleness_events
 from watchdog.store.write.incident_groups import INCIDENT_GROUPS_LOCK_KEY
 from watchdog.store.write.incidents import change_incident_cause, open_incident, resolve_incident
 from watchdog.store.write.probe_registry import InMemoryProbeRegistry
+from watchdog.store.write.silences import load_silences_for_new_incidents
 from watchdog.store.write.watermark import Watermark
 
 log = structlog.get_logger()
@@ -249,12 +251,16 @@ class AlertEvaluator:
             slot = (results.c.probe == sa.bindparam("p"), results.c.slot == sa.bindparam("s"))
             is_held = (*slot, results.c.location == sa.bindparam("l"))
             connection.execute(sa.update(results).where(*is_held).values(held_until=None), writes.expired_holds)
+        silences: list[Silence] = []
         if any(transition.event is not IncidentEvent.RESOLVED for transition in writes.transitions):
             self.database.acquire_advisory_lock(connection, INCIDENT_GROUPS_LOCK_KEY)
+            silences = load_silences_for_new_incidents(connection, now)
         for transition in writes.transitions:  # in order: one batch may resolve an incident and open the next
-            self._write_incident_transition(connection, transition, now)
+            self._write_incident_transition(connection, transition, silences, now)
 
-    def _write_incident_transition(self, connection: sa.Connection, transition: IncidentTransition, now: int) -> None:
+    def _write_incident_transition(
+        self, connection: sa.Connection, transition: IncidentTransition, silences: Sequence[Silence], now: int
+    ) -> None:
         registered = self.registry[transition.probe]
         run_after_commit(connection, partial(_log_incident_transition, transition, registered.info))
         if transition.event is IncidentEvent.RESOLVED:
@@ -268,7 +274,9 @@ class AlertEvaluator:
             )
             return
         routing = registered.routes.decide_routing(
-            registered.info, transition.reason, _get_failing_destination_of_incident(transition)
+            registered.info,
+            transition.reason,
+            service.get_failing_destination_of_incident(transition.rule, transition.subject),
         )
         if transition.event is IncidentEvent.CHANGED:
             change_incident_cause(connection, transition, registered, routing, now)
@@ -282,6 +290,7 @@ class AlertEvaluator:
             registered=registered,
             threshold=1 if transition.rule in THRESHOLD_IGNORING_RULE_NAMES else registered.policy.failure_threshold,
             routing=routing,
+            silences=silences,
             now=now,
         )
 
@@ -307,11 +316,4 @@ def _log_incident_without_destination(
         subject=transition.subject,
         message=transition.message or transition.reason,
         routing=list(routing.routing_log),
-    )
-
-
-def _get_failing_destination_of_incident(transition: IncidentTransition) -> str:
-    """The destination that an incident is about; empty if it is about anything else."""
-    return (
-        service.parse_destination_from_subject(transition.subject) if transition.rule == service.ALERT_RULE_NAME else ""
     )

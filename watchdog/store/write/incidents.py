@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import sqlalchemy as sa
 
 from watchdog.domain.model import IncidentTransition
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.routing import RoutingDecision
+from watchdog.domain.silencing import Silence
 from watchdog.store import codec
 from watchdog.store.tables import cause_changes, clock_steps, incidents
 from watchdog.store.write.incident_groups import add_incident_to_group_per_destination
@@ -17,6 +18,7 @@ from watchdog.store.write.outbox_rows import (
     enqueue_opened_notifications,
     enqueue_resolved_notifications,
 )
+from watchdog.store.write.silences import store_silences_of_incident
 
 _current_generation = sa.select(sa.func.coalesce(sa.func.max(clock_steps.c.generation), 0)).scalar_subquery()
 """Of the clock."""
@@ -29,9 +31,15 @@ def open_incident(
     registered: RegisteredProbe,
     threshold: int,
     routing: RoutingDecision,
+    silences: Sequence[Silence],
     now: int,
 ) -> None:
-    """`registered`: the probe. `threshold`: how many consecutive bad slots were needed."""
+    """`registered`: the probe. `threshold`: how many consecutive bad slots were needed. `silences`: those in effect."""
+    selecting = [each for each in silences if not each.matcher.describe_mismatch(registered.info, transition.subject)]
+    routing_log = [
+        *routing.routing_log,
+        *(f"{silence.label}: no one is notified before it ends" for silence in selecting),
+    ]
     connection.execute(
         sa.insert(incidents).values(
             id=transition.incident,
@@ -47,10 +55,11 @@ def open_incident(
             reason=transition.reason,
             message=transition.message,
             threshold=threshold,
-            routing_log=codec.encode_storable_json(list(routing.routing_log)),
+            routing_log=codec.encode_storable_json(routing_log),
             resolution="",
         )
     )
+    store_silences_of_incident(connection, transition.incident, selecting, now)
     leads = add_incident_to_group_per_destination(connection, transition, routing.destinations, registered, now)
     enqueue_opened_notifications(connection, transition.incident, routing.destinations, leads, now)
 
@@ -93,17 +102,19 @@ def change_incident_cause(
     if added:
         leads = add_incident_to_group_per_destination(connection, transition, added, registered, now)
         enqueue_opened_notifications(connection, transition.incident, added, leads, now)
-        _store_routing_log_entries(connection, transition, routing)
+        prefix = f"since the cause is {transition.reason}"
+        append_routing_log_entries(
+            connection, transition.incident, [f"{prefix}: {step}" for step in routing.routing_log]
+        )
 
 
-def _store_routing_log_entries(
-    connection: sa.Connection, transition: IncidentTransition, routing: RoutingDecision
-) -> None:
-    is_incident = incidents.c.id == transition.incident
+def append_routing_log_entries(connection: sa.Connection, incident: str, entries: Sequence[str]) -> None:
+    """Further steps of the decision which destinations are notified of the incident, in words."""
+    is_incident = incidents.c.id == incident
     log: list[str] = codec.decode_nullable_json(
         connection.execute(sa.select(incidents.c.routing_log).where(is_incident)).scalar_one()
     )
-    log += [f"since the cause is {transition.reason}: {step}" for step in routing.routing_log]
+    log += entries
     connection.execute(sa.update(incidents).where(is_incident).values(routing_log=codec.encode_storable_json(log)))
 
 

@@ -19,6 +19,7 @@ from watchdog.store.outbox_filters import (
     build_due_outbox_filter,
     build_due_resend_outbox_filter,
     build_first_critical_of_message_outbox_filter,
+    build_unleased_outbox_filter,
 )
 from watchdog.store.tables import (
     destination_backoff,
@@ -28,6 +29,7 @@ from watchdog.store.tables import (
     outbox_is_unconfirmed,
     outbox_is_waiting,
 )
+from watchdog.store.write.silences import hold_back_silenced_notifications
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,8 @@ class LeasedNotification:
     """The cause that this message states."""
     lead_incidents: tuple[str, ...]
     """The messages that it stands for, each named by its first incident. Several: they are merged into this one."""
+    main_incident: str
+    """The incident that it is about: the first of its group that no silence holds back."""
     named_incidents: tuple[str, ...] = ()
     """The incidents that it names, if there are several."""
     raises_severity: bool = False
@@ -77,13 +81,16 @@ def lease_due_messages(
     now: int,
     leased_until: int,
     *,
-    destinations: Iterable[str],
+    destinations: Collection[str],
     editing_destinations: Collection[str],
     unmerged_destinations: Collection[str],
 ) -> list[LeasedNotification]:
     """Lease what each of these destinations is sent next, if its pace allows a message now. One with nothing else to
-    send gets another copy of what is unconfirmed and due. `unmerged_destinations`: accept no merged messages."""
+    send gets another copy of what is unconfirmed and due. First, what a silence holds back is marked.
+    `unmerged_destinations`: accept no merged messages."""
     leased: list[LeasedNotification] = []
+    locked_messages = hold_back_silenced_notifications(connection, now)
+    _drop_acknowledgements_without_edit(connection, now, set(destinations) - set(editing_destinations))
     waiting = _list_destinations_with_due_rows(connection, outbox_is_waiting, now)
     unconfirmed = _list_destinations_with_due_rows(connection, outbox_is_unconfirmed, now)
     idle = (waiting | unconfirmed) & set(destinations)
@@ -101,10 +108,22 @@ def lease_due_messages(
             merged_at = paces.get(destination, DestinationPace()).merged_at
             may_merge = destination not in unmerged_destinations
             if chosen := choose_next_messages_to_send(due, merged_at, now, may_merge=may_merge):
-                leads = [message.lead_incident for message in chosen]
+                leads = [m.lead_incident for m in chosen if (m.lead_incident, destination) not in locked_messages]
                 lease = _lease_outbox_messages(connection, destination, leads, state, leased_until)
                 leased += [] if lease is None else [lease]
     return leased
+
+
+def _drop_acknowledgements_without_edit(connection: sa.Connection, now: int, destinations: Collection[str]) -> None:
+    """An acknowledgement is shown in the message of its incident. Where that cannot be edited, no one is notified."""
+    key = outbox.c.incident, outbox.c.destination, outbox.c.seq
+    is_acknowledgement = (outbox_is_waiting, outbox.c.event == IncidentEvent.ACKNOWLEDGED)
+    query = sa.select(*key).where(
+        *is_acknowledgement, outbox.c.destination.in_(destinations), build_unleased_outbox_filter(now)
+    )
+    if rows := list(map(tuple, connection.execute(query.with_for_update(skip_locked=True)))):
+        update = sa.update(outbox).where(sa.tuple_(*key).in_(rows))
+        connection.execute(update.values(state=DeliveryState.MERGED, finished_at=now, lease_token=None))
 
 
 def _list_destinations_with_due_rows(connection: sa.Connection, is_state: sa.ColumnElement[bool], now: int) -> set[str]:
@@ -176,16 +195,19 @@ def _build_leased_notification(
     leads = tuple(rows_by_lead)
     rows = [row for lead in leads for row in rows_by_lead[lead]]
     leased = [row for row in rows if row.lease_token == token]
-    named = tuple(dict.fromkeys(row.incident for row in (leased if len(leads) > 1 else rows)))
+    reported = leased if len(leads) > 1 else [row for row in rows if row.state != DeliveryState.SILENCED]
+    named = tuple(dict.fromkeys(row.incident for row in reported))
     last = max(leased, key=lambda row: (row.seq, row.created_at))
     message = None
     if len(leads) == 1:
         is_message = (messages.c.incident == leads[0], messages.c.destination == destination)
         message = connection.execute(sa.select(messages).where(*is_message)).first()
     event = IncidentEvent(last.event)
+    if event is IncidentEvent.ACKNOWLEDGED and any(row.event == IncidentEvent.CHANGED for row in leased):
+        event = IncidentEvent.CHANGED
     if len(named) > 1:
         event = _choose_event_of_multi_incident_message(connection, leased, named, has_message=message is not None)
-    elif message is None and event is IncidentEvent.CHANGED:
+    elif message is None and event in (IncidentEvent.CHANGED, IncidentEvent.ACKNOWLEDGED):
         event = IncidentEvent.OPENED
     receipts = {row.receipt for row in leased}
     return LeasedNotification(
@@ -203,6 +225,7 @@ def _build_leased_notification(
         previous_headline=message.headline if message is not None else "",
         previous_cause=message.cause if message is not None else "",
         lead_incidents=leads,
+        main_incident=leads[0] if leads[0] in named else named[0],
         named_incidents=named if len(named) > 1 else (),
         raises_severity=is_rise and message is not None,
     )

@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from watchdog.domain.model import DeliveryState, IncidentEvent
+from watchdog.store.outbox_filters import build_notified_outbox_filter
 from watchdog.store.tables import outbox
 
 OPENED_NOTIFICATION_SEQUENCE_NUMBER = 0
@@ -34,8 +35,8 @@ def enqueue_opened_notifications(
 
 
 def enqueue_cause_changed_notifications(connection: sa.Connection, incident: str, now: int) -> Collection[str]:
-    """For every destination that got `opened`, unless a notification is waiting there: it will show the new cause.
-    Returns these destinations.
+    """For every destination that got `opened`, unless a notification is waiting there, or held back by a silence: it
+    will show the new cause. Returns these destinations.
 
     One that is being sent may show the old cause. The rows are locked, so that none starts to be sent meanwhile.
     """
@@ -45,11 +46,34 @@ def enqueue_cause_changed_notifications(connection: sa.Connection, incident: str
     changed = [
         _build_outbox_row(incident, destination, last.seq + 1, IncidentEvent.CHANGED, lead=last.lead_incident, now=now)
         for destination, last in last_rows.items()
-        if last.state != DeliveryState.WAITING or (last.leased_until is not None and last.leased_until > now)
+        if last.state not in (DeliveryState.WAITING, DeliveryState.SILENCED)
+        or (last.leased_until is not None and last.leased_until > now)
     ]
     if changed:
         connection.execute(sa.insert(outbox), changed)
     return last_rows.keys()
+
+
+def enqueue_acknowledged_notifications(connection: sa.Connection, incident: str, now: int) -> None:
+    """For every destination that has a message about the incident. The caller has locked the probe."""
+    columns = outbox.c.destination, sa.func.max(outbox.c.seq), sa.func.max(outbox.c.lead_incident)
+    query = sa.select(*columns).where(outbox.c.incident == incident).group_by(outbox.c.destination)
+    is_notified = outbox.c.incident == incident, build_notified_outbox_filter(outbox, now)
+    notified = set(connection.execute(sa.select(outbox.c.destination).where(*is_notified)).scalars())
+    rows = [
+        _build_outbox_row(incident, destination, last_seq + 1, IncidentEvent.ACKNOWLEDGED, lead=lead, now=now)
+        for destination, last_seq, lead in connection.execute(query)
+        if destination in notified
+    ]
+    if rows:
+        connection.execute(sa.insert(outbox), rows)
+
+
+def enqueue_notification_after_silence(
+    connection: sa.Connection, incident: str, destination: str, event: IncidentEvent, *, seq: int, lead: str, now: int
+) -> None:
+    """What a silence held back, as another notification."""
+    connection.execute(sa.insert(outbox), [_build_outbox_row(incident, destination, seq, event, lead=lead, now=now)])
 
 
 def enqueue_resolved_notifications(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -29,11 +29,17 @@ PROBE_COLUMNS_UPDATED_FROM_CONFIG = ("name", "kind", "info", "config_yaml", "rev
 
 
 def load_active_probes(
-    connection: sa.Connection, location: str, configured: Mapping[str, RegisteredProbe]
+    connection: sa.Connection,
+    location: str,
+    configured: Mapping[str, RegisteredProbe],
+    only: Collection[int] | None = None,
 ) -> dict[int, RegisteredProbe]:
-    """Every probe that is not retired, by database id. `configured`: by probe id, returned where it is the same."""
+    """Every probe that is not retired, by database id. `configured`: by probe id, returned where it is the same.
+    `only`: of these database ids."""
     here = sa.and_(schedules.c.probe == probes.c.id, schedules.c.location == location)
     query = sa.select(probes, schedules.c.probe_definition).join(schedules, here).where(probes.c.removed_at.is_(None))
+    if only is not None:
+        query = query.where(probes.c.id.in_(only))
     routes: dict[int, NotificationRoutingTable] = {}
     active: dict[int, RegisteredProbe] = {}
     for row in connection.execute(query.order_by(probes.c.id)):

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from watchdog.domain.formatting import DAY_MS, HOUR_MS
 from watchdog.domain.model import Outcome
+from watchdog.store.act_tables import acts, silenced_incidents, silences
 from watchdog.store.database import Database
 from watchdog.store.tables import (
     cause_changes,
@@ -82,8 +83,8 @@ def delete_expired_rows(database: Database, now: int, results_retention_ms: int,
 
     A result stays until its hour is rolled up, and the newest one of a configured probe stays forever: the next may be
     due in months. Resolved incidents with their notifications, and the first bad result of each with its evidence, stay
-    as long as roll-ups, and those of a group as long as its last incident: they identify its next message. So does
-    downtime, by which every deadline is measured.
+    as long as roll-ups, and those of a group as long as its last incident: they identify its next message. So do acts,
+    silences that have ended, and downtime, by which every deadline is measured.
     """
     now -= _sum_recent_downtime(database, now)
     results_cutoff = (now - results_retention_ms) // HOUR_MS * HOUR_MS
@@ -94,8 +95,7 @@ def delete_expired_rows(database: Database, now: int, results_retention_ms: int,
         results.c.slot < rollups_cutoff
     )
     result_expired &= results.c.slot < sa.func.coalesce(_build_newest_evaluated_slot_subquery(), results_cutoff)
-    incident_expired = incidents.c.resolved_at < rollups_cutoff
-    expired_incidents = sa.select(incidents.c.id).where(incident_expired)
+    expired_incidents = sa.select(incidents.c.id).where(incidents.c.resolved_at < rollups_cutoff)
     deleted = 0
     for table, is_expired in (
         (evidence, _build_older_than_condition(evidence.c.probe, evidence.c.slot, results_cutoff) & evidence_expired),
@@ -120,13 +120,26 @@ def delete_expired_rows(database: Database, now: int, results_retention_ms: int,
             & ~_build_is_outbox_lead_condition(incident_groups.c.lead_incident),
         ),
         (cause_changes, cause_changes.c.incident.in_(expired_incidents)),
-        (incidents, incident_expired & ~_build_incident_is_referenced_condition()),
+        *_list_expired_act_conditions(expired_incidents, rollups_cutoff),
+        (incidents, (incidents.c.resolved_at < rollups_cutoff) & ~_build_incident_is_referenced_condition()),
     ):
         key = list(table.primary_key.columns)
         chunk = sa.select(*key).where(is_expired).limit(MAX_ROWS_PER_DELETE)
         with database.write_transaction() as connection:
             deleted += connection.execute(sa.delete(table).where(sa.tuple_(*key).in_(chunk))).rowcount
     return deleted
+
+
+def _list_expired_act_conditions(
+    expired_incidents: sa.Select[tuple[str]], cutoff: int
+) -> tuple[tuple[sa.Table, sa.ColumnElement[bool]], ...]:
+    """A silence stays as long as the incidents that it selected."""
+    selects_incident = sa.exists().where(silenced_incidents.c.silence == silences.c.id)
+    return (
+        (silenced_incidents, silenced_incidents.c.incident.in_(expired_incidents)),
+        (acts, acts.c.occurred_at < cutoff),
+        (silences, (silences.c.ended_at < cutoff) & ~selects_incident),
+    )
 
 
 def _sum_recent_downtime(database: Database, now: int) -> int:
@@ -160,7 +173,7 @@ def _build_is_outbox_lead_condition(incident: sa.Column[str]) -> sa.ColumnElemen
 
 def _build_incident_is_referenced_condition() -> sa.ColumnElement[bool]:
     """Whether other tables still have rows about an incident."""
-    tables = (outbox, messages, cause_changes, remediations)
+    tables = (outbox, messages, cause_changes, remediations, silenced_incidents)
     references = [sa.exists().where(table.c.incident == incidents.c.id) for table in tables]
     return sa.or_(*references, _build_is_outbox_lead_condition(incidents.c.id))
 

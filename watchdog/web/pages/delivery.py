@@ -15,6 +15,7 @@ DELIVERY_STATE_LABELS = {
     DeliveryState.MERGED: "Merged",
     DeliveryState.UNDELIVERED: "Undelivered",
     DeliveryState.UNCONFIRMED: "Unconfirmed",
+    DeliveryState.SILENCED: "Silenced",
 }
 _STATE_AND_GLYPH_BY_DELIVERY_STATE = {
     DeliveryState.SENT: (HealthState.UP, "up"),
@@ -22,6 +23,7 @@ _STATE_AND_GLYPH_BY_DELIVERY_STATE = {
     DeliveryState.MERGED: (HealthState.UNKNOWN, "unknown"),
     DeliveryState.UNDELIVERED: (HealthState.DOWN, "down"),
     DeliveryState.UNCONFIRMED: (HealthState.DEGRADED, "degraded"),
+    DeliveryState.SILENCED: (HealthState.UNKNOWN, "unknown"),
 }
 """State (for its colour) and glyph."""
 
@@ -66,6 +68,8 @@ def _format_delivery_detail(delivery: DeliveryRecord) -> str:
             return f"{format_delivery_attempts(delivery)} until {at} · {delivery.detail}"
         case DeliveryState.UNCONFIRMED:
             return f"sent {format_count_with_noun(delivery.attempts, 'time')} until {at} · {delivery.detail}"
+        case DeliveryState.SILENCED:
+            return f"{at} · held back by a silence ({delivery.detail})"
         case DeliveryState.MERGED:
             is_opened = delivery.event is IncidentEvent.OPENED
             return f"{at} · {'sent as one message with a later event' if is_opened else 'reported in another message'}"

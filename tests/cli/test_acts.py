@@ -1,0 +1,142 @@
+"""`watchdog ack`, `unack`, `silence`, `unsilence` and `silences`."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.command_line import invoke_command
+from tests.support.store import StoreHarness, make_registered_probe, make_results
+from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, format_iso8601
+from watchdog.resources import find_resource_folder
+from watchdog.service.clock import read_wall_clock_ms
+from watchdog.store.act_tables import acts, silences
+from watchdog.store.database import Database
+from watchdog.store.migrate import upgrade_schema
+from watchdog.store.tables import incidents
+
+Write = Callable[..., Path]
+USER = pwd.getpwuid(os.getuid()).pw_name
+
+
+@pytest.fixture
+def harness(write: Write) -> Iterator[StoreHarness]:
+    """A probe with an open incident."""
+    write()
+    now = read_wall_clock_ms()
+    database = Database("sqlite:///watchdog.db")
+    upgrade_schema(database, find_resource_folder("migrations"))
+    probe = make_registered_probe("api", failure_threshold=1, success_threshold=1)
+    with StoreHarness(database, [probe], now=now - HOUR_MS, create_schema=False) as made:
+        made.without_downtime()
+        made.advance_watermark(now)
+        made.record_each(*make_results(made.database_id("api"), "pf", now - 3 * MINUTE_MS))
+        yield made
+        database.close()
+
+
+def incident_id(harness: StoreHarness) -> str:
+    id: str = harness.select_row(incidents)["id"]
+    return id
+
+
+def test_an_incident_is_acknowledged_in_the_name_of_the_user(
+    harness: StoreHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOGNAME", "mallory")
+    id = incident_id(harness)
+    ran = invoke_command("ack", id, "--comment", "on it")
+    assert (ran.exit_code, ran.stdout, ran.stderr) == (0, f"Acknowledged: {id}\n", "")
+    row = harness.select_row(incidents)
+    assert (row["acknowledged_by"], row["acknowledged_through"], row["acknowledgement_comment"]) == (
+        USER,
+        "cli",
+        "on it",
+    )
+    again = invoke_command("ack", id)
+    assert again.stdout.startswith(f"Already acknowledged by {USER} at ")
+    assert invoke_command("incidents", "-o", "json").json[0]["acknowledgement"]["by"] == USER
+    assert invoke_command("ack", id, "-o", "json").json["acknowledgement"]["comment"] == "on it"
+    assert invoke_command("unack", id).stdout == f"No longer acknowledged: {id}\n"
+    assert invoke_command("unack", id, "-o", "json").json == {"incident": id, "acknowledgement": None}
+    assert [row["kind"] for row in harness.select_rows(acts)] == ["acknowledge", "unacknowledge"]
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["ack", "nothing"], "no incident has the id nothing"),
+        (["unack", "nothing"], "no incident has the id nothing"),
+        (["ack", "x", "--comment", "x" * 501], "the comment has 501 characters; at most 500 are possible"),
+        (["unsilence", "s-1"], "no silence has the id s-1"),
+        (["silence", "--for", "1h"], "nothing is selected: state an id"),
+        (["silence", "--all", "--group", "Core", "--for", "1h"], "`all` silences everything"),
+        (["silence", "--group", "Core"], "state either --for or --until"),
+        (["silence", "--group", "Core", "--for", "1h", "--until", "2999-01-01T00:00Z"], "state either --for or"),
+        (["silence", "--group", "Core", "--for", "soon"], "--for soon: "),
+        (["silence", "--group", "Core", "--for", "366d"], "may last for 365 days at most"),
+        (["silence", "--group", "Core", "--until", "tomorrow"], "--until tomorrow: expected a date and a time"),
+        (["silence", "--group", "Core", "--until", "2999-01-01T00:00"], "add the time zone"),
+        (["silence", "--group", "Core", "--until", "2001-01-01T00:00Z"], "would end in the past"),
+        (["silence", "--severity", "urgent", "--for", "1h"], "--severity urgent: expected info, warning, critical"),
+    ],
+)
+def test_a_refusal_is_one_line(harness: StoreHarness, words: list[str], error: str) -> None:
+    ran = invoke_command(*words)
+    assert (ran.exit_code, ran.stdout) == (2, "")
+    assert error in ran.stderr
+    assert ran.stderr.count("\n") == 1
+    assert harness.select_rows(silences) == []
+
+
+def test_a_silence_is_listed_and_ended(harness: StoreHarness) -> None:
+    assert invoke_command("silences").stdout == "no silences\n"
+    ran = invoke_command("silence", "--id", "api", "--for", "2h", "--comment", "[red]upgrade[/]")
+    id = harness.select_row(silences)["id"]
+    first, second = ran.stdout.splitlines()
+    assert first.startswith(f"{id} silences id api until ")
+    assert second == f"It selects 1 open incident. `watchdog unsilence {id}` ends it."
+    (row,) = invoke_command("silences").stdout.splitlines()[1:]
+    assert row.split()[:3] == [id, "id", "api"]
+    assert "[red]upgrade[/]" in row
+    ran = invoke_command("unsilence", id)
+    assert (ran.exit_code, ran.stdout) == (0, f"Ended: {id}\n")
+    assert invoke_command("silences", "-o", "json").json == []
+    (ended,) = invoke_command("silences", "--ended", "-o", "json").json
+    assert (ended["id"], ended["ended_by"], ended["match"]["id"]) == (id, USER, "api")
+    again = invoke_command("unsilence", id)
+    assert again.exit_code == 2
+    assert f"by {USER}" in again.stderr
+
+
+def test_every_option_of_a_silence(harness: StoreHarness) -> None:
+    ends_at = (read_wall_clock_ms() + 10 * DAY_MS) // 1000 * 1000
+    words = ["--group", "Core", "--tag", "b", "--tag", "a", "--kind", "http", "--severity", "critical"]
+    ran = invoke_command("silence", *words, "--subject", r"5 \* *", "--until", format_iso8601(ends_at), "-o", "json")
+    silence = ran.json
+    assert silence["until"] == format_iso8601(ends_at)
+    assert silence["through"] == "cli"
+    assert silence["match"] == {
+        "id": None,
+        "group": "Core",
+        "tags": ["a", "b"],
+        "kind": "http",
+        "severity": "critical",
+        "subject": r"5 \* *",
+        "all": False,
+    }
+
+
+def test_everything_can_be_silenced_on_purpose(harness: StoreHarness) -> None:
+    assert invoke_command("silence", "--all", "--for", "1m", "-o", "json").json["match"]["all"]
+
+
+def test_without_a_database_the_message_states_what_to_do(write: Write) -> None:
+    write()
+    ran = invoke_command("ack", "x")
+    assert ran.exit_code == 3
+    assert "does not exist: start `watchdog run`" in ran.stderr

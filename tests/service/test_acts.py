@@ -1,0 +1,84 @@
+"""The checks that each act makes before it is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.acts import ANA, make_silence_request
+from tests.support.store import START_AT, StoreHarness, make_registered_probe
+from watchdog.domain.acts import ActInterface, Actor, ActRefusal, ActRefusedError
+from watchdog.domain.formatting import DAY_MS
+from watchdog.service.acts import acknowledge_incident, begin_silence
+from watchdog.store.read.acts import list_silences_in_effect
+
+NOW = START_AT
+
+
+@pytest.fixture
+def harness(tmp_path: Path) -> Iterator[StoreHarness]:
+    with StoreHarness(f"sqlite:///{tmp_path}/watchdog.db", [make_registered_probe()]) as harness:
+        yield harness
+
+
+@pytest.mark.parametrize(
+    ("ends_at", "message"),
+    [
+        (NOW, "would end in the past"),
+        (NOW - 1, "would end in the past"),
+        (-(2**70), "would end in the past"),
+        (NOW + 365 * DAY_MS + 1, "may last for 365 days at most"),
+        (2**70, "may last for 365 days at most"),
+    ],
+)
+def test_the_end_of_a_silence_is_bounded(harness: StoreHarness, ends_at: int, message: str) -> None:
+    with pytest.raises(ActRefusedError, match=message) as refused:
+        begin_silence(harness.database, make_silence_request(ends_at, group="Core"), ANA, NOW)
+    assert refused.value.refusal is ActRefusal.INVALID
+
+
+def test_a_silence_may_last_for_a_year(harness: StoreHarness) -> None:
+    started = begin_silence(harness.database, make_silence_request(NOW + 365 * DAY_MS), ANA, NOW)
+    assert started.silence.ends_at == NOW + 365 * DAY_MS
+
+
+def test_everything_is_silenced_only_on_purpose(harness: StoreHarness) -> None:
+    request = make_silence_request(NOW + 1)._replace(selects_everything=False)
+    with pytest.raises(ActRefusedError, match="nothing is selected: state an id, group, tag"):
+        begin_silence(harness.database, request, ANA, NOW)
+    request = make_silence_request(NOW + 1, group="Core")._replace(selects_everything=True)
+    with pytest.raises(ActRefusedError, match="`all` silences everything: leave out"):
+        begin_silence(harness.database, request, ANA, NOW)
+
+
+@pytest.mark.parametrize("field", ["id", "group", "kind", "subject", "comment"])
+def test_the_length_of_each_text_is_bounded(harness: StoreHarness, field: str) -> None:
+    values: dict[str, Any] = {"group": "Core", field: "x" * 501}
+    with pytest.raises(ActRefusedError, match=f"the {field} has 501 characters; at most 500 are possible"):
+        begin_silence(harness.database, make_silence_request(NOW + 1, **values), ANA, NOW)
+    begin_silence(harness.database, make_silence_request(NOW + 1, **{**values, field: "x" * 500}), ANA, NOW)
+
+
+def test_a_long_tag_is_refused(harness: StoreHarness) -> None:
+    with pytest.raises(ActRefusedError, match="the tag has 501 characters"):
+        begin_silence(harness.database, make_silence_request(NOW + 1, tags=("x" * 501,)), ANA, NOW)
+
+
+@pytest.mark.parametrize(
+    ("name", "stored"), [("", "unknown"), ("A\nB", "A B"), ("\u202eAna", "\ufffdAna"), ("x" * 200, "x" * 99 + "…")]
+)
+def test_the_name_of_the_author_is_a_short_line(harness: StoreHarness, name: str, stored: str) -> None:
+    request = make_silence_request(NOW + 1, comment="\0 upgrade\ud800 ")
+    started = begin_silence(harness.database, request, Actor(name, ActInterface.API), NOW)
+    assert started.silence.actor.name == stored
+    with harness.database.open_read_transaction() as connection:
+        assert list_silences_in_effect(connection) == [started.silence]
+    assert started.silence.comment == "\ufffd upgrade\ufffd"
+
+
+def test_a_comment_on_an_acknowledgement_is_bounded(harness: StoreHarness) -> None:
+    with pytest.raises(ActRefusedError, match="the comment has 501 characters"):
+        acknowledge_incident(harness.database, "any", ANA, "x" * 501, NOW)

@@ -1,0 +1,39 @@
+"""`watchdog ack`: someone takes care of an incident."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from watchdog.cli.acts import ActCommentOption, open_database_to_act
+from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption
+from watchdog.cli.output import CliOutputFormat, OutputFormatOption, print_json
+
+
+def ack_command(
+    incident: Annotated[str, typer.Argument(help="Id of the incident.", show_default=False)],
+    comment: ActCommentOption = "",
+    config: ConfigFileOption = DEFAULT_CONFIG_PATH,
+    output: OutputFormatOption = CliOutputFormat.TABLE,
+) -> None:
+    """Acknowledge an open incident: you take care of it.
+
+    Pages and the Slack message show who does. The first acknowledgement stays until `watchdog unack` removes it.
+
+    \b
+    Example: watchdog ack 1c9b04ae77d2 --comment "restarting the worker"
+    """
+    from watchdog.api.serializers.acts import serialize_acknowledgement
+    from watchdog.domain.formatting import format_utc_timestamp
+    from watchdog.service.acts import acknowledge_incident
+
+    with open_database_to_act(config) as (database, user, now):
+        acknowledgement, is_new = acknowledge_incident(database, incident, user, comment, now)
+    if output is CliOutputFormat.JSON:
+        print_json({"incident": incident, "acknowledgement": serialize_acknowledgement(acknowledgement)})
+    elif is_new:
+        print(f"Acknowledged: {incident}")
+    else:
+        at = format_utc_timestamp(acknowledgement.at, now)
+        print(f"Already acknowledged by {acknowledgement.actor.name} at {at}: {incident}")

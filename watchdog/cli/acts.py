@@ -1,0 +1,47 @@
+"""What the commands that act share: they work on the database, in the name of the user of the operating system."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from watchdog.cli.common import exit_with_error, load_config_or_exit, open_database_or_exit, read_database_clock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from watchdog.domain.acts import Actor
+    from watchdog.store.database import Database
+
+ActCommentOption = Annotated[str, typer.Option("--comment", help="Why, for others on call; at most 500 characters.")]
+
+
+@contextmanager
+def open_database_to_act(config_path: Path) -> Iterator[tuple[Database, Actor, int]]:
+    """The configured database, the user and the time by the database's clock. Exits with one line if an act is refused,
+    and as `open_database_or_exit` does."""
+    from watchdog.domain.acts import ActRefusedError
+
+    with open_database_or_exit(load_config_or_exit(config_path)) as database:
+        try:
+            yield database, read_operating_system_user(), read_database_clock(database)
+        except ActRefusedError as e:
+            exit_with_error(str(e))
+
+
+def read_operating_system_user() -> Actor:
+    """By the id of the process, and not by the environment, which anyone may set."""
+    import os
+
+    from watchdog.domain.acts import ActInterface, Actor
+
+    try:
+        import pwd
+
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except (ImportError, KeyError):  # not on this system, or a container without an entry for the user
+        name = f"uid {os.getuid()}" if hasattr(os, "getuid") else os.getlogin()
+    return Actor(name, ActInterface.CLI)

@@ -1,0 +1,96 @@
+"""`watchdog silence`: holds notifications back for a time."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from watchdog.cli.acts import ActCommentOption, open_database_to_act
+from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, exit_with_error
+from watchdog.cli.output import CliOutputFormat, OutputFormatOption, print_json
+
+if TYPE_CHECKING:
+    from watchdog.domain.model import Severity
+
+MS_PER_SECOND = 1_000
+
+
+def silence_command(
+    probe: Annotated[str, typer.Option("--id", help="Id or name of a probe.")] = "",
+    group: Annotated[str, typer.Option(help="Group of the probes.")] = "",
+    tags: Annotated[list[str] | None, typer.Option("--tag", help="Tag; of several, a probe must have all.")] = None,
+    kind: Annotated[str, typer.Option(help="Kind of the probes, such as http.")] = "",
+    severity: Annotated[str, typer.Option(help="info, warning or critical.")] = "",
+    subject: Annotated[
+        str, typer.Option(help=r"Subject of the incident, such as a job. * is any text, \* a star.")
+    ] = "",
+    everything: Annotated[bool, typer.Option("--all", help="Every incident, except Watchdog's own faults.")] = False,
+    duration: Annotated[str, typer.Option("--for", help="For how long, such as 30m, 4h or 2d.")] = "",
+    until: Annotated[str, typer.Option(help="Until when, such as 2026-12-01T22:00+01:00.")] = "",
+    comment: ActCommentOption = "",
+    config: ConfigFileOption = DEFAULT_CONFIG_PATH,
+    output: OutputFormatOption = CliOutputFormat.TABLE,
+) -> None:
+    """Hold back the notifications of matching incidents for a time.
+
+    Probes go on, and so do incidents and uptime. When the silence ends, incidents that are still open are sent. An
+    incident must match every option that is given. At least one is necessary, or --all.
+
+    \b
+    Example: watchdog silence --group Search --for 2h --comment "upgrade"
+    """
+    from watchdog.api.serializers.acts import serialize_silence
+    from watchdog.domain.formatting import format_count_with_noun, format_utc_timestamp
+    from watchdog.domain.routing import ProbeMatcher
+    from watchdog.domain.silencing import SilenceMatcher
+    from watchdog.service.acts import SilenceRequest, begin_silence
+
+    match = ProbeMatcher(_parse_severity(severity), frozenset(tags or ()), group, kind, probe)
+    if bool(duration) == bool(until):
+        exit_with_error("state either --for or --until: for how long, or until when")
+    duration_ms = _parse_duration_ms(duration) if duration else 0
+    ends_at = _parse_instant(until) if until else 0
+    with open_database_to_act(config) as (database, user, now):
+        request = SilenceRequest(
+            SilenceMatcher(match, subject), ends_at or now + duration_ms, comment, selects_everything=everything
+        )
+        started = begin_silence(database, request, user, now)
+    silence = started.silence
+    if output is CliOutputFormat.JSON:
+        print_json(serialize_silence(silence))
+        return
+    count = format_count_with_noun(started.open_incident_count, "open incident")
+    print(f"{silence.id} silences {silence.matcher.describe()} until {format_utc_timestamp(silence.ends_at, now)}")
+    print(f"It selects {count}. `watchdog unsilence {silence.id}` ends it.")
+
+
+def _parse_severity(text: str) -> Severity | None:
+    from watchdog.domain.model import Severity
+
+    try:
+        return Severity(text) if text else None
+    except ValueError:
+        exit_with_error(f"--severity {text}: expected {', '.join(Severity)}")
+
+
+def _parse_duration_ms(text: str) -> int:
+    from watchdog.config_types import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError as e:
+        exit_with_error(f"--for {text}: {e}")
+
+
+def _parse_instant(text: str) -> int:
+    """Epoch ms."""
+    try:
+        instant = datetime.fromisoformat(text)
+        ms = round(instant.timestamp() * MS_PER_SECOND)
+    except (ValueError, OverflowError):
+        exit_with_error(f"--until {text}: expected a date and a time, such as 2026-12-01T22:00+01:00")
+    if instant.tzinfo is None:
+        exit_with_error(f"--until {text}: add the time zone, such as +01:00, or Z for UTC")
+    return ms

@@ -1,0 +1,52 @@
+"""`watchdog silences`: the silences in effect, and those that ended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, open_read_connection_or_exit
+from watchdog.cli.output import CliOutputFormat, OutputFormatOption, escape_rich_markup, print_json_or_table
+
+if TYPE_CHECKING:
+    from watchdog.domain.silencing import Silence
+
+
+def silences_command(
+    config: ConfigFileOption = DEFAULT_CONFIG_PATH,
+    output: OutputFormatOption = CliOutputFormat.TABLE,
+    with_ended: Annotated[bool, typer.Option("--ended", help="Also the 100 newest that ended.")] = False,
+) -> None:
+    """List the silences that are in effect.
+
+    \b
+    Example: watchdog silences
+    """
+    from watchdog.api.serializers.acts import serialize_silence
+    from watchdog.store.read.acts import list_ended_silences, list_silences_in_effect
+
+    with open_read_connection_or_exit(config) as (connection, now):
+        silences = list_silences_in_effect(connection)
+        silences += list_ended_silences(connection) if with_ended else []
+    print_json_or_table(
+        output,
+        silences,
+        to_json=serialize_silence,
+        headings=("id", "silenced", "until", "by", "comment"),
+        to_row=lambda silence: _format_silence_cli_row(silence, now),
+        empty_text="no silences",
+    )
+
+
+def _format_silence_cli_row(silence: Silence, now: int) -> tuple[str, ...]:
+    from watchdog.domain.formatting import format_utc_timestamp
+
+    ended = "" if silence.ended_at is None else f"ended {format_utc_timestamp(silence.ended_at, now)}"
+    return (
+        silence.id,
+        escape_rich_markup(silence.matcher.describe()),
+        ended or format_utc_timestamp(silence.ends_at, now),
+        escape_rich_markup(silence.actor.name),
+        escape_rich_markup(silence.comment.replace("\n", " ")),
+    )

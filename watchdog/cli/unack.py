@@ -1,0 +1,32 @@
+"""`watchdog unack`: takes an acknowledgement back."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from watchdog.cli.acts import ActCommentOption, open_database_to_act
+from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption
+from watchdog.cli.output import CliOutputFormat, OutputFormatOption, print_json
+
+
+def unack_command(
+    incident: Annotated[str, typer.Argument(help="Id of the incident.", show_default=False)],
+    comment: ActCommentOption = "",
+    config: ConfigFileOption = DEFAULT_CONFIG_PATH,
+    output: OutputFormatOption = CliOutputFormat.TABLE,
+) -> None:
+    """Remove the acknowledgement of an open incident.
+
+    \b
+    Example: watchdog unack 1c9b04ae77d2
+    """
+    from watchdog.service.acts import remove_acknowledgement
+
+    with open_database_to_act(config) as (database, user, now):
+        was_acknowledged = remove_acknowledgement(database, incident, user, comment, now)
+    if output is CliOutputFormat.JSON:
+        print_json({"incident": incident, "acknowledgement": None})
+    else:
+        print(f"{'No longer acknowledged' if was_acknowledged else 'Was not acknowledged'}: {incident}")

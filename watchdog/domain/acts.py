@@ -1,0 +1,76 @@
+"""What people on call do with incidents and notifications: who did what, when, and through which interface. Pure."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple
+
+MAX_ACT_COMMENT_CHARS = 500
+MAX_ACTOR_NAME_CHARS = 100
+
+
+class ActKind(StrEnum):
+    """What a person did."""
+
+    ACKNOWLEDGE = "acknowledge"
+    UNACKNOWLEDGE = "unacknowledge"
+    SILENCE = "silence"
+    UNSILENCE = "unsilence"
+
+
+class ActInterface(StrEnum):
+    """Through what a person acted."""
+
+    PAGE = "page"
+    CLI = "cli"
+    API = "api"
+    SLACK = "slack"
+    MCP = "mcp"
+
+
+class Actor(NamedTuple):
+    """A person or a program that acts, and through what."""
+
+    name: str
+    interface: ActInterface
+
+
+class Acknowledgement(NamedTuple):
+    """Someone takes care of an incident."""
+
+    at: int
+    """Epoch ms."""
+    actor: Actor
+    comment: str = ""
+
+
+class RecordedAct(NamedTuple):
+    """An entry of the audit log."""
+
+    kind: ActKind
+    occurred_at: int
+    """Epoch ms."""
+    actor: Actor
+    incident: str
+    """Its id; empty if the act is about a silence."""
+    silence: str
+    """Its id; empty if the act is about an incident."""
+    comment: str
+
+
+class ActRefusal(StrEnum):
+    """Why an act is refused, for programs."""
+
+    NOT_FOUND = "not_found"
+    CONFLICT = "conflict"
+    """The incident or silence is not in a state for it."""
+    INVALID = "invalid"
+    """A value is missing, too long or out of range."""
+
+
+class ActRefusedError(Exception):
+    """An act is refused; nothing was stored. The message states why, and what to do."""
+
+    def __init__(self, refusal: ActRefusal, message: str):
+        super().__init__(message)
+        self.refusal = refusal

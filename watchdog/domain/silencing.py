@@ -1,0 +1,189 @@
+"""Which notifications a silence holds back, and which are sent when it ends. Pure.
+
+A silence holds back notifications only: probes run, and incidents open, change and resolve as without it. The decision
+is made for each incident and destination, because one destination may have been notified before the silence began.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from watchdog.domain.acts import Actor
+from watchdog.domain.formatting import DAY_MS
+from watchdog.domain.model import IncidentEvent, ProbeInfo
+from watchdog.domain.routing import ProbeMatcher
+from watchdog.domain.rules import service
+from watchdog.domain.text import truncate_to_single_line
+
+MAX_SILENCE_DURATION_MS = 365 * DAY_MS
+MAX_ACTIVE_SILENCES = 1_000
+MAX_SUBJECT_PATTERN_CHARS = 500
+MATCHES_EVERY_PROBE = ProbeMatcher()
+
+
+@dataclass(frozen=True, slots=True)
+class SilenceMatcher:
+    """Selects incidents. An empty field matches every incident."""
+
+    probe: ProbeMatcher = MATCHES_EVERY_PROBE
+    subject_pattern: str = ""
+    """For the incident's subject, such as a job or a task. `*` stands for any text, `\\*` for a star, `\\\\` for a
+    backslash."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it selects every incident."""
+        return self.probe == MATCHES_EVERY_PROBE and not self.subject_pattern
+
+    def describe_mismatch(self, probe: ProbeInfo, subject: str) -> str:
+        """Why an incident is not selected, in words; empty if it is selected.
+
+        A fault of Watchdog itself is selected only by the id or the kind of its probe: otherwise a silence of services
+        would hide that Watchdog no longer works.
+        """
+        if mismatch := self.probe.describe_mismatch(probe):
+            return mismatch
+        if probe.kind == service.WATCHDOG_SELF_PROBE_KIND and not (self.probe.probe or self.probe.kind):
+            return f"a fault of Watchdog itself is silenced only by id {probe.id} or kind {probe.kind}"
+        if self.subject_pattern and not matches_subject_pattern(self.subject_pattern, subject):
+            return f"subject is {subject or 'empty'}, not {self.subject_pattern}"
+        return ""
+
+    def describe(self) -> str:
+        """What it selects, in words: "group Core, tag prod"."""
+        match = self.probe
+        parts = (
+            ("id", match.probe),
+            ("group", match.group),
+            ("tags" if len(match.tags) > 1 else "tag", ", ".join(sorted(match.tags))),
+            ("kind", match.kind),
+            ("severity", match.severity or ""),
+            ("subject", self.subject_pattern),
+        )
+        return ", ".join(f"{name} {value}" for name, value in parts if value) or "everything"
+
+
+def matches_subject_pattern(pattern: str, subject: str) -> bool:
+    """Whether the pattern selects the subject. Each part between two stars is searched once, so that no pattern takes
+    long."""
+    first, *others = _split_at_wildcards(pattern)
+    if not others:
+        return subject == first
+    *middle, last = others
+    if len(subject) < len(first) + len(last) or not subject.startswith(first) or not subject.endswith(last):
+        return False
+    position, end = len(first), len(subject) - len(last)
+    for part in middle:
+        index = subject.find(part, position, end)
+        if index < 0:
+            return False
+        position = index + len(part)
+    return True
+
+
+def escape_subject_pattern(subject: str) -> str:
+    """The pattern that selects this subject alone."""
+    return subject.replace("\\", "\\\\").replace("*", "\\*")
+
+
+def _split_at_wildcards(pattern: str) -> list[str]:
+    """The literal parts between the stars that are wildcards."""
+    parts, is_escaped = [""], False
+    for character in pattern:
+        if is_escaped or character not in "\\*":
+            parts[-1] += character
+            is_escaped = False
+        elif character == "\\":
+            is_escaped = True
+        else:
+            parts.append("")
+    if is_escaped:
+        parts[-1] += "\\"
+    return parts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Silence:
+    """A decision that no one is notified of some incidents for a time."""
+
+    id: str
+    matcher: SilenceMatcher
+    started_at: int
+    """Epoch ms, as all instants here."""
+    ends_at: int
+    actor: Actor
+    comment: str = ""
+    ended_at: int | None = None
+    """When its end was carried out; None: it is in effect."""
+    ended_by: str = ""
+    """The person who ended it; empty if it expired."""
+
+    @property
+    def label(self) -> str:
+        """For a list: "silenced by s-1f2e (Ana)"."""
+        return f"silenced by {self.id} ({truncate_to_single_line(self.actor.name, 40)})"
+
+
+class SilencingReason(StrEnum):
+    """Why a notification is held back, sent now, or not sent."""
+
+    NOT_SILENCED = "not_silenced"
+    SILENCED = "silenced"
+    DESTINATION_KNOWS_INCIDENT = "destination_knows_incident"
+    """It was sent the opening, and people wait for the end."""
+    OPENING_NOT_SENT = "opening_not_sent"
+    """The destination was never notified that the incident opened."""
+    STILL_SILENCED = "still_silenced"
+    """By another silence."""
+    INCIDENT_IS_OVER = "incident_is_over"
+    SILENCE_ENDED = "silence_ended"
+    CAUSE_CHANGED_WHILE_SILENCED = "cause_changed_while_silenced"
+    ALREADY_NOTIFIED = "already_notified"
+    NO_ROUTE = "no_route"
+    """No route leads to the destination any more."""
+
+
+class SilencingDecision(NamedTuple):
+    """Whether a notification is held back, and why."""
+
+    is_held_back: bool
+    reason: SilencingReason
+
+
+def decide_silencing(event: IncidentEvent, *, is_silenced: bool, is_notified: bool) -> SilencingDecision:
+    """`is_silenced`: a silence that is in effect selects the incident. `is_notified`: the destination was sent that it
+    opened."""
+    if not is_silenced:
+        return SilencingDecision(False, SilencingReason.NOT_SILENCED)
+    if event in (IncidentEvent.OPENED, IncidentEvent.CHANGED):
+        return SilencingDecision(True, SilencingReason.SILENCED)
+    if is_notified:
+        return SilencingDecision(False, SilencingReason.DESTINATION_KNOWS_INCIDENT)
+    return SilencingDecision(True, SilencingReason.OPENING_NOT_SENT)
+
+
+class NotificationAfterSilence(NamedTuple):
+    """What a destination is sent when a silence ends, and why. No event: nothing."""
+
+    event: IncidentEvent | None
+    reason: SilencingReason
+
+
+def decide_notification_after_silence(
+    *, is_open: bool, is_still_silenced: bool, is_notified: bool, has_held_back_change: bool, has_route: bool
+) -> NotificationAfterSilence:
+    """For one incident that the silence selected, and one destination. `has_route`: the routes that are in force now
+    lead to it."""
+    if not is_open:
+        return NotificationAfterSilence(None, SilencingReason.INCIDENT_IS_OVER)
+    if is_still_silenced:
+        return NotificationAfterSilence(None, SilencingReason.STILL_SILENCED)
+    if is_notified and has_held_back_change:
+        return NotificationAfterSilence(IncidentEvent.CHANGED, SilencingReason.CAUSE_CHANGED_WHILE_SILENCED)
+    if is_notified:
+        return NotificationAfterSilence(None, SilencingReason.ALREADY_NOTIFIED)
+    if not has_route:
+        return NotificationAfterSilence(None, SilencingReason.NO_ROUTE)
+    return NotificationAfterSilence(IncidentEvent.OPENED, SilencingReason.SILENCE_ENDED)

@@ -1,0 +1,151 @@
+"""What people on call do: the one place that pages, commands, the API, Slack and tools call.
+
+Each act checks its input, is stored in one transaction with an entry in the audit log, and takes effect in all
+processes on the database. All of them raise ActRefusedError, whose message a person can act on, and
+StoreUnavailableError.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+from uuid import uuid4
+
+import structlog
+
+from watchdog.domain.acts import (
+    MAX_ACT_COMMENT_CHARS,
+    MAX_ACTOR_NAME_CHARS,
+    Acknowledgement,
+    Actor,
+    ActRefusal,
+    ActRefusedError,
+)
+from watchdog.domain.formatting import DAY_MS, format_number
+from watchdog.domain.routing import ProbeMatcher
+from watchdog.domain.silencing import (
+    MAX_SILENCE_DURATION_MS,
+    MAX_SUBJECT_PATTERN_CHARS,
+    Silence,
+    SilenceMatcher,
+)
+from watchdog.domain.text import replace_invisible_characters, truncate_to_single_line
+from watchdog.service.notifications import NotificationSender
+from watchdog.service.store_executor import StoreExecutor
+from watchdog.store.database import Database
+from watchdog.store.write import acknowledgements, silence_ends, silences
+
+log = structlog.get_logger()
+
+SILENCE_END_CHECK_INTERVAL_S = 1.0
+
+
+class SilenceRequest(NamedTuple):
+    """What a person asked to silence."""
+
+    matcher: SilenceMatcher
+    ends_at: int
+    """Epoch ms."""
+    comment: str = ""
+    selects_everything: bool = False
+    """An empty matcher is intended."""
+
+
+class StartedSilence(NamedTuple):
+    silence: Silence
+    open_incident_count: int
+    """How many open incidents it selects."""
+
+
+def acknowledge_incident(
+    database: Database, incident: str, actor: Actor, comment: str, now: int
+) -> tuple[Acknowledgement, bool]:
+    """Returns the acknowledgement that the incident then has, and whether it is this one: the first stays."""
+    return acknowledgements.acknowledge_incident(database, incident, _clean_actor(actor), _check_comment(comment), now)
+
+
+def remove_acknowledgement(database: Database, incident: str, actor: Actor, comment: str, now: int) -> bool:
+    """Returns whether the incident was acknowledged."""
+    return acknowledgements.remove_acknowledgement(
+        database, incident, _clean_actor(actor), _check_comment(comment), now
+    )
+
+
+def begin_silence(database: Database, request: SilenceRequest, actor: Actor, now: int) -> StartedSilence:
+    """Hold back the notifications of matching incidents from now until `ends_at`."""
+    matcher = _check_matcher(request.matcher, selects_everything=request.selects_everything)
+    if request.ends_at <= now:
+        raise ActRefusedError(ActRefusal.INVALID, "the silence would end in the past: choose a later end")
+    if request.ends_at - now > MAX_SILENCE_DURATION_MS:
+        days = MAX_SILENCE_DURATION_MS // DAY_MS
+        raise ActRefusedError(ActRefusal.INVALID, f"a silence may last for {days} days at most: choose an earlier end")
+    silence = Silence(
+        id=f"s-{uuid4().hex[:10]}",
+        matcher=matcher,
+        started_at=now,
+        ends_at=request.ends_at,
+        actor=_clean_actor(actor),
+        comment=_check_comment(request.comment),
+    )
+    return StartedSilence(silence, silences.begin_silence(database, silence))
+
+
+def end_silence(database: Database, silence: str, actor: Actor, now: int) -> None:
+    """End a silence before its time. What it held back about open incidents is sent at once."""
+    silence_ends.end_silence(database, silence, _clean_actor(actor), now)
+
+
+async def end_expired_silences_and_send(store_executor: StoreExecutor, sender: NotificationSender) -> None:
+    """Carry out the end of the silences whose time is over, and send at once what they held back."""
+    database = store_executor.database
+    ended = await store_executor.run_write_with_now(lambda now: silence_ends.end_expired_silences(database, now))
+    if ended:
+        log.info("silences_expired", silences=ended)
+        await sender.start_sending_due_notifications()
+
+
+def _check_matcher(matcher: SilenceMatcher, *, selects_everything: bool) -> SilenceMatcher:
+    if matcher.is_empty and not selects_everything:
+        raise ActRefusedError(
+            ActRefusal.INVALID,
+            "nothing is selected: state an id, group, tag, kind, severity or subject, or `all` to silence everything",
+        )
+    if not matcher.is_empty and selects_everything:
+        raise ActRefusedError(ActRefusal.INVALID, "`all` silences everything: leave out the other conditions")
+    probe = matcher.probe
+    for name, text in (
+        ("id", probe.probe),
+        ("group", probe.group),
+        ("kind", probe.kind),
+        *(("tag", t) for t in probe.tags),
+    ):
+        _check_length(name, text, MAX_SUBJECT_PATTERN_CHARS)
+    _check_length("subject", matcher.subject_pattern, MAX_SUBJECT_PATTERN_CHARS)
+    return SilenceMatcher(
+        ProbeMatcher(
+            probe.severity,
+            frozenset(map(replace_invisible_characters, probe.tags)),
+            replace_invisible_characters(probe.group),
+            replace_invisible_characters(probe.kind),
+            replace_invisible_characters(probe.probe),
+        ),
+        matcher.subject_pattern,
+    )
+
+
+def _check_comment(comment: str) -> str:
+    """Without characters that are invisible or cannot be stored."""
+    _check_length("comment", comment, MAX_ACT_COMMENT_CHARS)
+    return replace_invisible_characters(comment).strip()
+
+
+def _check_length(name: str, text: str, max_chars: int) -> None:
+    if len(text) > max_chars:
+        raise ActRefusedError(
+            ActRefusal.INVALID,
+            f"the {name} has {format_number(len(text))} characters; at most {format_number(max_chars)} are possible",
+        )
+
+
+def _clean_actor(actor: Actor) -> Actor:
+    name = truncate_to_single_line(replace_invisible_characters(actor.name), MAX_ACTOR_NAME_CHARS)
+    return actor._replace(name=name or "unknown")

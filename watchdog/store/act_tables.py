@@ -1,0 +1,48 @@
+"""The tables of what people on call did. As in tables.py, instants are epoch milliseconds."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Index, Table, Text
+
+from watchdog.store.metadata import AUTOINCREMENT_ID_TYPE, metadata
+
+acts = Table(  # the audit log
+    "acts", metadata,
+    Column("id", AUTOINCREMENT_ID_TYPE, primary_key=True, autoincrement=True),
+    Column("kind", Text, nullable=False),  # an ActKind
+    Column("occurred_at", BigInteger, nullable=False, index=True),
+    Column("author", Text, nullable=False),
+    Column("interface", Text, nullable=False),  # an ActInterface
+    Column("incident", Text, nullable=False, index=True),  # empty: it is about a silence
+    Column("silence", Text, nullable=False),  # empty: it is about an incident
+    Column("comment", Text, nullable=False),
+)  # fmt: skip
+
+silences = Table(
+    "silences", metadata,
+    Column("id", Text, primary_key=True),
+    Column("matcher", Text, nullable=False),  # JSON: a SilenceMatcher
+    Column("started_at", BigInteger, nullable=False),
+    Column("ends_at", BigInteger, nullable=False),
+    Column("author", Text, nullable=False),
+    Column("interface", Text, nullable=False),  # an ActInterface
+    Column("comment", Text, nullable=False),
+    Column("ended_at", BigInteger),  # when its end was carried out
+    Column("ended_by", Text, nullable=False),  # empty: it expired
+)  # fmt: skip
+silence_is_in_effect = silences.c.ended_at.is_(None)
+Index(
+    "ix_silences_in_effect",
+    silences.c.ends_at,
+    postgresql_where=silence_is_in_effect,
+    sqlite_where=silence_is_in_effect,
+)
+Index("ix_silences_started_at", silences.c.started_at)
+
+silenced_incidents = Table(  # which silences select an incident: decided when it opens, or when the silence begins
+    "silenced_incidents", metadata,
+    Column("incident", Text, primary_key=True),
+    Column("silence", Text, primary_key=True, index=True),
+    Column("since", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)  # fmt: skip

@@ -1,0 +1,126 @@
+"""Acknowledgements, silences and the log of acts, as pages, commands and tools show them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from watchdog.domain.acts import Acknowledgement, ActInterface, ActKind, Actor, RecordedAct
+from watchdog.domain.model import Json, Severity
+from watchdog.domain.routing import ProbeMatcher
+from watchdog.domain.silencing import Silence, SilenceMatcher
+from watchdog.domain.text import replace_unstorable_characters
+from watchdog.store.act_tables import acts, silence_is_in_effect, silenced_incidents, silences
+from watchdog.store.codec import decode_nullable_json, encode_storable_json
+
+MAX_LISTED_ENDED_SILENCES = 100
+
+
+def encode_silence_matcher(matcher: SilenceMatcher) -> str:
+    probe = matcher.probe
+    values: dict[str, Json] = {
+        "id": probe.probe,
+        "group": probe.group,
+        "tags": sorted(probe.tags),
+        "kind": probe.kind,
+        "severity": probe.severity,
+        "subject": matcher.subject_pattern,
+    }
+    return encode_storable_json({name: value for name, value in values.items() if value})
+
+
+def decode_silence_matcher(text: str) -> SilenceMatcher:
+    values: Mapping[str, Any] = decode_nullable_json(text)
+    severity = values.get("severity")
+    probe = ProbeMatcher(
+        severity=None if severity is None else Severity(severity),
+        tags=frozenset(values.get("tags", ())),
+        group=values.get("group", ""),
+        kind=values.get("kind", ""),
+        probe=values.get("id", ""),
+    )
+    return SilenceMatcher(probe, values.get("subject", ""))
+
+
+def build_silence_from_row(row: Any) -> Silence:
+    """`row`: of the table silences."""
+    return Silence(
+        id=row.id,
+        matcher=decode_silence_matcher(row.matcher),
+        started_at=row.started_at,
+        ends_at=row.ends_at,
+        actor=Actor(row.author, ActInterface(row.interface)),
+        comment=row.comment,
+        ended_at=row.ended_at,
+        ended_by=row.ended_by,
+    )
+
+
+def build_acknowledgement_from_row(row: Any) -> Acknowledgement | None:
+    """`row`: of the table incidents. None if no one has acknowledged it."""
+    if row.acknowledged_at is None:
+        return None
+    actor = Actor(row.acknowledged_by, ActInterface(row.acknowledged_through))
+    return Acknowledgement(row.acknowledged_at, actor, row.acknowledgement_comment)
+
+
+def list_silences_in_effect(connection: sa.Connection) -> list[Silence]:
+    """Those that end first come first."""
+    query = sa.select(silences).where(silence_is_in_effect).order_by(silences.c.ends_at, silences.c.id)
+    return [build_silence_from_row(row) for row in connection.execute(query)]
+
+
+def list_ended_silences(connection: sa.Connection) -> list[Silence]:
+    """The MAX_LISTED_ENDED_SILENCES that began last, newest first."""
+    query = sa.select(silences).where(~silence_is_in_effect).order_by(silences.c.started_at.desc(), silences.c.id)
+    return [build_silence_from_row(row) for row in connection.execute(query.limit(MAX_LISTED_ENDED_SILENCES))]
+
+
+def load_silence(connection: sa.Connection, silence: str) -> Silence | None:
+    query = sa.select(silences).where(silences.c.id == replace_unstorable_characters(silence))
+    row = connection.execute(query).first()
+    return None if row is None else build_silence_from_row(row)
+
+
+def list_silences_of_incident(connection: sa.Connection, incident: str) -> list[Silence]:
+    """Every silence that selected the incident, in effect or ended, in the order in which they began."""
+    query = (
+        sa.select(silences)
+        .join(silenced_incidents, silenced_incidents.c.silence == silences.c.id)
+        .where(silenced_incidents.c.incident == incident)
+    )
+    return [
+        build_silence_from_row(row) for row in connection.execute(query.order_by(silences.c.started_at, silences.c.id))
+    ]
+
+
+def load_silences_in_effect_by_incident(
+    connection: sa.Connection, silences_in_effect: Iterable[Silence]
+) -> dict[str, Sequence[Silence]]:
+    """The silences, of these, that select each incident. Incidents that none selects are missing."""
+    by_id = {silence.id: silence for silence in silences_in_effect}
+    by_incident: dict[str, list[Silence]] = {}
+    if by_id:
+        query = sa.select(silenced_incidents).join(silences, silences.c.id == silenced_incidents.c.silence)
+        for row in connection.execute(query.where(silence_is_in_effect).order_by(silences.c.ends_at)):
+            if row.silence in by_id:
+                by_incident.setdefault(row.incident, []).append(by_id[row.silence])
+    return dict(by_incident)
+
+
+def list_acts_about_incident(connection: sa.Connection, incident: str) -> list[RecordedAct]:
+    """Oldest first."""
+    query = sa.select(acts).where(acts.c.incident == incident).order_by(acts.c.id)
+    return [
+        RecordedAct(
+            kind=ActKind(row.kind),
+            occurred_at=row.occurred_at,
+            actor=Actor(row.author, ActInterface(row.interface)),
+            incident=row.incident,
+            silence=row.silence,
+            comment=row.comment,
+        )
+        for row in connection.execute(query)
+    ]

@@ -1,0 +1,169 @@
+"""The end of silences: what is still due is sent then, once to each destination, as the routes are at that time."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from watchdog.domain.acts import Actor
+from watchdog.domain.model import LOCAL_LOCATION_NAME, DeliveryState, IncidentEvent, IncidentTransition
+from watchdog.domain.registered_probe import RegisteredProbe
+from watchdog.domain.routing import RoutingDecision
+from watchdog.domain.rules import service
+from watchdog.domain.silencing import decide_notification_after_silence
+from watchdog.store.act_tables import silence_is_in_effect, silenced_incidents, silences
+from watchdog.store.database import Database
+from watchdog.store.outbox_filters import build_notified_outbox_filter
+from watchdog.store.tables import incidents, outbox
+from watchdog.store.write.incident_groups import INCIDENT_GROUPS_LOCK_KEY, add_incident_to_group_per_destination
+from watchdog.store.write.incidents import append_routing_log_entries
+from watchdog.store.write.outbox import NOTIFICATION_LEASE_LOCK_KEY
+from watchdog.store.write.outbox_rows import OPENED_NOTIFICATION_SEQUENCE_NUMBER, enqueue_notification_after_silence
+from watchdog.store.write.probe_rows import load_active_probes
+from watchdog.store.write.silences import (
+    hold_back_silenced_notifications,
+    list_expired_silences,
+    load_silence_in_effect,
+    mark_silences_ended,
+    record_unsilence,
+)
+
+MAX_ATTEMPTS_TO_LOCK_PROBES = 5
+
+
+def end_expired_silences(database: Database, now: int) -> list[str]:
+    """Carry out the end of the silences whose time is over. Returns their ids."""
+    with database.open_read_transaction() as connection:
+        if not list_expired_silences(connection, now):
+            return []  # the usual case
+    for _ in range(MAX_ATTEMPTS_TO_LOCK_PROBES):
+        with database.write_transaction() as connection:
+            ids = list_expired_silences(connection, now)
+            if _lock_for_end(database, connection, ids):
+                return _end_silences(connection, ids, now)
+    return []  # the next run of the background task tries again
+
+
+def end_silence(database: Database, silence: str, actor: Actor, now: int) -> None:
+    """End a silence before its time. Raises ActRefusedError if it is unknown or has ended."""
+    while True:
+        with database.write_transaction() as connection:
+            stored = load_silence_in_effect(connection, silence, now)
+            if _lock_for_end(database, connection, [stored.id]):
+                load_silence_in_effect(connection, silence, now)  # another process may have ended it
+                _end_silences(connection, [stored.id], now, ended_by=actor.name)
+                record_unsilence(connection, stored.id, actor, now)
+                return
+
+
+def _lock_for_end(database: Database, connection: sa.Connection, ids: Collection[str]) -> bool:
+    """Take the locks in the order of the recorder and the senders: probes, incident groups, notification leases. False:
+    an incident of another probe opened before the second lock was held."""
+    probes = _list_probes_of_open_incidents(connection, ids)
+    database.lock_probes(connection, probes)
+    database.acquire_advisory_lock(connection, INCIDENT_GROUPS_LOCK_KEY)
+    if not _list_probes_of_open_incidents(connection, ids) <= probes:
+        return False
+    database.acquire_advisory_lock(connection, NOTIFICATION_LEASE_LOCK_KEY)
+    return True
+
+
+def _list_probes_of_open_incidents(connection: sa.Connection, ids: Collection[str]) -> set[int]:
+    query = sa.select(incidents.c.probe).where(incidents.c.resolved_at.is_(None), _build_is_selected_filter(ids))
+    return set(connection.execute(query.distinct()).scalars())
+
+
+def _build_is_selected_filter(ids: Collection[str]) -> sa.ColumnElement[bool]:
+    """Incidents that one of these silences selects."""
+    return incidents.c.id.in_(sa.select(silenced_incidents.c.incident).where(silenced_incidents.c.silence.in_(ids)))
+
+
+def _end_silences(connection: sa.Connection, ids: Collection[str], now: int, ended_by: str = "") -> list[str]:
+    hold_back_silenced_notifications(connection, now)
+    ended = list(mark_silences_ended(connection, ids, now, ended_by))
+    selected = connection.execute(
+        sa.select(incidents).where(_build_is_selected_filter(ended)).order_by(incidents.c.opened_at, incidents.c.id)
+    ).all()
+    still_silenced = set(
+        connection.execute(
+            sa.select(silenced_incidents.c.incident)
+            .join(silences, silences.c.id == silenced_incidents.c.silence)
+            .where(silence_is_in_effect, silenced_incidents.c.incident.in_([row.id for row in selected]))
+        ).scalars()
+    )
+    open_rows = [row for row in selected if row.resolved_at is None and row.id not in still_silenced]
+    registered = load_active_probes(connection, LOCAL_LOCATION_NAME, {}, only={row.probe for row in open_rows})
+    notified = build_notified_outbox_filter(outbox, now).label("is_notified")
+    for incident in open_rows:
+        query = sa.select(outbox, notified).where(outbox.c.incident == incident.id)
+        rows = connection.execute(query.order_by(outbox.c.destination, outbox.c.seq)).all()
+        _notify_after_silence(connection, incident, rows, registered.get(incident.probe), now)
+    return ended
+
+
+def _notify_after_silence(
+    connection: sa.Connection, incident: Any, rows: Sequence[Any], registered: RegisteredProbe | None, now: int
+) -> None:
+    """`incident`: its row, open and no longer silenced. `rows`: those of the outbox about it, by destination."""
+    rows_by_destination: dict[str, list[Any]] = {}
+    for row in rows:
+        rows_by_destination.setdefault(row.destination, []).append(row)
+    routing = _decide_present_routing(incident, registered, rows_by_destination)
+    events = {}
+    for destination in dict.fromkeys([*routing.destinations, *rows_by_destination]):
+        earlier = rows_by_destination.get(destination, [])
+        decision = decide_notification_after_silence(
+            is_open=True,
+            is_still_silenced=False,
+            is_notified=any(row.is_notified for row in earlier),
+            has_held_back_change=any(_is_held_back(row, IncidentEvent.CHANGED) for row in earlier),
+            has_route=destination in routing.destinations,
+        )
+        if decision.event is not None:
+            events[destination] = decision.event
+    leads = _find_lead_incidents(connection, incident, events, rows_by_destination, registered, now=now)
+    for destination, event in events.items():
+        earlier = rows_by_destination.get(destination, [])
+        seq = earlier[-1].seq + 1 if earlier else OPENED_NOTIFICATION_SEQUENCE_NUMBER
+        lead = leads.get(destination, incident.id)
+        enqueue_notification_after_silence(connection, incident.id, destination, event, seq=seq, lead=lead, now=now)
+    steps = [f"when the silence ended: {step}" for step in routing.routing_log]
+    append_routing_log_entries(connection, incident.id, steps)
+
+
+def _is_held_back(row: Any, event: IncidentEvent) -> bool:
+    return bool(row.state == DeliveryState.SILENCED and row.event == event)
+
+
+def _decide_present_routing(
+    incident: Any, registered: RegisteredProbe | None, rows_by_destination: Mapping[str, Sequence[Any]]
+) -> RoutingDecision:
+    """By the routes that are in force now; by those of the opening for a probe that an earlier version registered."""
+    if registered is None:
+        return RoutingDecision(tuple(rows_by_destination), ())
+    failing = service.get_failing_destination_of_incident(incident.rule, incident.subject)
+    return registered.routes.decide_routing(registered.info, incident.reason, failing)
+
+
+def _find_lead_incidents(
+    connection: sa.Connection,
+    incident: Any,
+    destinations: Iterable[str],
+    rows_by_destination: Mapping[str, Sequence[Any]],
+    registered: RegisteredProbe | None,
+    *,
+    now: int,
+) -> dict[str, str]:
+    """The first incident of the group, by destination: an incident stays in the group that it joined when it opened."""
+    leads = {name: rows[-1].lead_incident for name, rows in rows_by_destination.items()}
+    added = [name for name in destinations if name not in leads]
+    if registered is not None and added:
+        transition = IncidentTransition(
+            IncidentEvent.OPENED, incident.probe, incident.rule, incident.subject, incident.id,
+            first_bad_slot=incident.since, slot=incident.opened_slot, reason=incident.reason,
+            message=incident.message, generation=incident.generation,
+        )  # fmt: skip
+        leads |= add_incident_to_group_per_destination(connection, transition, added, registered, now)
+    return leads

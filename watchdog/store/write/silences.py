@@ -1,0 +1,154 @@
+"""Silences: their beginning, which notifications they hold back, and what is sent when they end.
+
+An incident is selected by a silence when it opens, or when the silence begins. Both happen under the advisory lock of
+incident groups, so that no incident falls between them. Notifications are held back when they would be leased.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from watchdog.domain.acts import ActKind, Actor, ActRefusal, ActRefusedError
+from watchdog.domain.formatting import format_number, format_utc_timestamp
+from watchdog.domain.model import DeliveryState, IncidentEvent
+from watchdog.domain.silencing import MAX_ACTIVE_SILENCES, Silence, decide_silencing
+from watchdog.domain.text import replace_unstorable_characters
+from watchdog.store.act_tables import silence_is_in_effect, silenced_incidents, silences
+from watchdog.store.codec import decode_probe_info
+from watchdog.store.database import Database
+from watchdog.store.outbox_filters import build_notified_outbox_filter, build_unleased_outbox_filter
+from watchdog.store.read.acts import build_silence_from_row, encode_silence_matcher
+from watchdog.store.read.alert_context import INCIDENTS_WITH_PROBE_INFO_QUERY
+from watchdog.store.tables import incidents, outbox, outbox_is_waiting
+from watchdog.store.write.audit import record_act
+from watchdog.store.write.incident_groups import INCIDENT_GROUPS_LOCK_KEY
+
+
+def begin_silence(database: Database, silence: Silence) -> int:
+    """Store a silence that begins now; returns how many open incidents it selects. Raises ActRefusedError if there are
+    too many."""
+    with database.write_transaction() as connection:
+        database.acquire_advisory_lock(connection, INCIDENT_GROUPS_LOCK_KEY)
+        in_effect = sa.select(sa.func.count()).select_from(silences).where(silence_is_in_effect)
+        if connection.execute(in_effect).scalar_one() >= MAX_ACTIVE_SILENCES:
+            raise ActRefusedError(
+                ActRefusal.CONFLICT,
+                f"{format_number(MAX_ACTIVE_SILENCES)} silences are in effect, and no more are possible: end some, or"
+                " select a group or a tag with a single one",
+            )
+        connection.execute(
+            sa.insert(silences).values(
+                id=silence.id,
+                matcher=encode_silence_matcher(silence.matcher),
+                started_at=silence.started_at,
+                ends_at=silence.ends_at,
+                author=silence.actor.name,
+                interface=silence.actor.interface,
+                comment=silence.comment,
+                ended_by="",
+            )
+        )
+        record_act(
+            connection, ActKind.SILENCE, silence.actor, silence.started_at, silence=silence.id, comment=silence.comment
+        )
+        open_incidents = connection.execute(INCIDENTS_WITH_PROBE_INFO_QUERY.where(incidents.c.resolved_at.is_(None)))
+        selected = [
+            row.id
+            for row in open_incidents
+            if not silence.matcher.describe_mismatch(decode_probe_info(row.probe, row.info), row.subject)
+        ]
+        for incident in selected:
+            store_silences_of_incident(connection, incident, [silence], silence.started_at)
+        return len(selected)
+
+
+def load_silences_for_new_incidents(connection: sa.Connection, now: int) -> list[Silence]:
+    """The silences that select incidents which open now. Under the lock of incident groups."""
+    query = sa.select(silences).where(silence_is_in_effect, silences.c.ends_at > now)
+    return [build_silence_from_row(row) for row in connection.execute(query.order_by(silences.c.id))]
+
+
+def store_silences_of_incident(
+    connection: sa.Connection, incident: str, selecting: Iterable[Silence], now: int
+) -> None:
+    rows = [{"incident": incident, "silence": silence.id, "since": now} for silence in selecting]
+    if rows:
+        connection.execute(sa.insert(silenced_incidents), rows)
+
+
+def hold_back_silenced_notifications(connection: sa.Connection, now: int) -> set[tuple[str, str]]:
+    """Hold back what waits to be sent about incidents that a silence selects. Under the lock of notification leases.
+
+    Returns the messages, as (first incident, destination), of which another transaction has locked a row: they must not
+    be leased now. To wait for that transaction could be a deadlock.
+    """
+    in_effect = list(connection.execute(sa.select(silences.c.id).where(silence_is_in_effect)).scalars())
+    if not in_effect:  # the usual case
+        return set()
+    earlier = outbox.alias()
+    is_notified = sa.exists().where(
+        earlier.c.incident == outbox.c.incident, earlier.c.destination == outbox.c.destination,
+        build_notified_outbox_filter(earlier, now),
+    )  # fmt: skip
+    key = outbox.c.incident, outbox.c.destination, outbox.c.seq
+    query = (
+        sa.select(*key, outbox.c.event, outbox.c.lead_incident, is_notified, silenced_incidents.c.silence)
+        .join(silenced_incidents, silenced_incidents.c.incident == outbox.c.incident)
+        .where(outbox_is_waiting, build_unleased_outbox_filter(now), silenced_incidents.c.silence.in_(in_effect))
+    )
+    held_back: dict[tuple[str, str, int], tuple[str, str]] = {}
+    for *row_key, event, lead, notified, silence in connection.execute(query):
+        decision = decide_silencing(IncidentEvent(event), is_silenced=True, is_notified=bool(notified))
+        if decision.is_held_back:
+            held_back[tuple(row_key)] = lead, f"{decision.reason}: {silence}"
+    if not held_back:
+        return set()
+    rows = sa.tuple_(*key).in_(list(held_back))
+    locked = set(map(tuple, connection.execute(sa.select(*key).where(rows).with_for_update(skip_locked=True))))
+    is_row = [column == sa.bindparam(f"row_{column.name}") for column in key]
+    update = sa.update(outbox).where(*is_row).values(
+        state=DeliveryState.SILENCED, detail=sa.bindparam("why"), finished_at=now, lease_token=None, leased_until=None
+    )  # fmt: skip
+    values = [
+        {"row_incident": incident, "row_destination": destination, "row_seq": seq, "why": held_back[key_values][1]}
+        for key_values in sorted(locked)
+        for incident, destination, seq in [key_values]
+    ]
+    if values:
+        connection.execute(update, values)
+    return {(held_back[row][0], row[1]) for row in held_back.keys() - locked}
+
+
+def mark_silences_ended(
+    connection: sa.Connection, ids: Collection[str], now: int, ended_by: str = ""
+) -> Sequence[str]:  # fmt: skip
+    """Returns those that no one else has ended. `ended_by`: a person; empty: they expired."""
+    update = sa.update(silences).where(silences.c.id.in_(ids), silence_is_in_effect)
+    ended = update.values(ended_at=now, ended_by=ended_by).returning(silences.c.id)
+    return list(connection.execute(ended).scalars())
+
+
+def load_silence_in_effect(connection: sa.Connection, silence: str, now: int) -> Silence:
+    """Raises ActRefusedError if it is unknown or has ended."""
+    row: Any = connection.execute(
+        sa.select(silences).where(silences.c.id == replace_unstorable_characters(silence))
+    ).first()
+    if row is None:
+        raise ActRefusedError(ActRefusal.NOT_FOUND, f"no silence has the id {silence}")
+    if row.ended_at is not None:
+        by = f", by {row.ended_by}" if row.ended_by else ""
+        message = f"the silence {silence} ended at {format_utc_timestamp(row.ended_at, now)}{by}"
+        raise ActRefusedError(ActRefusal.CONFLICT, message)
+    return build_silence_from_row(row)
+
+
+def list_expired_silences(connection: sa.Connection, now: int) -> list[str]:
+    query = sa.select(silences.c.id).where(silence_is_in_effect, silences.c.ends_at <= now)
+    return list(connection.execute(query.order_by(silences.c.ends_at)).scalars())
+
+
+def record_unsilence(connection: sa.Connection, silence: str, actor: Actor, now: int) -> None:
+    record_act(connection, ActKind.UNSILENCE, actor, now, silence=silence)
