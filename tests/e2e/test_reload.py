@@ -148,7 +148,7 @@ CASES = [
 
 def load(folder: Path, database_url: str, config: dict[str, Any], env: Mapping[str, str] = {}) -> LoadedConfig:
     config = copy.deepcopy(config)
-    config.setdefault("storage", {})["url"] = database_url
+    config.setdefault("storage", {}).update(url=database_url, check_in_log=str(folder / "check-ins"))
     return load_config(folder / "watchdog.yaml", json.dumps(config), {**ENV, **env})
 
 
