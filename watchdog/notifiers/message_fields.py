@@ -342,7 +342,7 @@ def _describe_current_state(context: AlertMessageContext) -> str:
     if incident.rule == "preference" and "elapsed_ms" not in incident.subject:
         days = latest.measurements.get("cert_days") if "cert_days" in incident.subject else None
         return f"certificate expires in {format_count_with_noun(days, 'day')}" if isinstance(days, int) else ""
-    for name, text in (("waiting", "{} waiting"), ("jobs", "{} listed")):
+    for name, text in {"waiting": "{} waiting", "jobs": "{} listed"}.items():
         count = latest.measurements.get(name) if context.probe.kind in KINDS_THAT_READ_A_STORE else None
         if isinstance(count, int):
             return text.format(format_count_with_noun(count, "job"))

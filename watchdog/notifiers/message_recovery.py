@@ -27,7 +27,7 @@ _RECOVERED_PHRASE_BY_REASON = {
     "watchdog.delivery_failing": "confirms notifications again",
     "watchdog.store_away": "can be used again",
 }
-_PAST_TENSE_BY_BEGINNING = (("is ", "was "), ("has ", "had "), ("failed", "had failed"), ("ran ", "had run "))
+_PAST_TENSE_BY_BEGINNING = {"is ": "was ", "has ": "had ", "failed": "had failed", "ran ": "had run "}
 
 
 def has_incident_recovered(incident: Incident) -> bool:
@@ -106,7 +106,7 @@ def _put_in_past_tense(cause: str, subject: str) -> str:
     begin with the subject and a known verb. `subject`: with the blank that follows it."""
     if cause.startswith(subject):
         predicate = cause.removeprefix(subject)
-        for present, past in _PAST_TENSE_BY_BEGINNING:
+        for present, past in _PAST_TENSE_BY_BEGINNING.items():
             if predicate.startswith(present):
                 return past + predicate.removeprefix(present)
     return f"was: {cause}"

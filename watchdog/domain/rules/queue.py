@@ -159,5 +159,6 @@ def build_queue_threshold_breach_problem(
             observed = f"{format_count_with_noun(count, 'job')} {threshold.metric}"
             limit = format_number(round(threshold.value))
     limit += f", exceeded {lasted}" if threshold.for_ms else ""
-    reason = "queue.failed_jobs" if threshold.metric == "failed" else "queue.threshold"
-    return build_reason_and_message(reason, observed=observed, limit=limit)
+    if threshold.metric == "failed":
+        return build_reason_and_message("queue.failed_jobs", observed=observed, limit=limit)
+    return build_reason_and_message("queue.threshold", observed=observed, limit=limit)
