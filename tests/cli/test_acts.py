@@ -99,7 +99,7 @@ def test_a_silence_is_listed_and_ended(harness: StoreHarness) -> None:
     id = harness.select_row(silences)["id"]
     first, second = ran.stdout.splitlines()
     assert first.startswith(f"{id} silences id api until ")
-    assert second == f"It selects 1 open incident. `watchdog unsilence {id}` ends it."
+    assert second.replace("\xa0", " ") == f"It selects 1 open incident. `watchdog unsilence {id}` ends it."
     (row,) = invoke_command("silences").stdout.splitlines()[1:]
     assert row.split()[:3] == [id, "id", "api"]
     assert "[red]upgrade[/]" in row

@@ -22,6 +22,7 @@ from watchdog.store.read import history, status
 from watchdog.store.read.alert_context import load_alert_message_context
 from watchdog.store.read.generation_results import build_results_of_clock_generation_subquery
 from watchdog.store.read.status import Connection, DeliveryRecord, IncidentRecord, WatchdogStatus
+from watchdog.web.pages.acts import IncidentTimelineEvent, build_act_banners, build_act_timeline_events
 from watchdog.web.pages.banner import PageBanner, capitalize_first
 from watchdog.web.pages.compare import ResultComparisonSide, compare_first_bad_and_last_good
 from watchdog.web.pages.delivery import (
@@ -34,17 +35,6 @@ from watchdog.web.pages.results import HEALTH_STATE_BY_OUTCOME
 from watchdog.web.templating import PAGE_HEALTH_STATE_LABELS
 
 format_time_with_seconds = partial(format_utc_timestamp_without_zone, seconds=True)
-
-
-@dataclass(frozen=True, slots=True)
-class IncidentTimelineEvent:
-    """Has either a state, whose glyph it shows, or an icon."""
-
-    occurred_at: int
-    title: str
-    detail: str
-    state: HealthState | None = None
-    icon: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +69,15 @@ def load_incident_detail_page(
     context = load_alert_message_context(connection, Notification(incident_id, "", 0, IncidentEvent.OPENED), now)
     first_bad, last_good = _load_first_bad_and_last_good(connection, record, now)
     deliveries = status.list_incident_deliveries(connection, incident_id)
-    timeline = build_incident_timeline(record, context, deliveries, now)
+    act_events = build_act_timeline_events(connection, incident_id)
+    timeline = build_incident_timeline(record, context, deliveries, now, act_events)
     return IncidentDetailPage(
         record=record,
         service_status=status.load_watchdog_status(connection),
         title=format_incident_title(record),
         state=find_incident_health_state(record),
         state_label=format_incident_state_and_duration(record, now),
-        banners=build_incident_page_banners(record, deliveries, now),
+        banners=(*build_act_banners(connection, record, now), *build_incident_page_banners(record, deliveries, now)),
         first_bad=first_bad,
         last_good=last_good,
         latest_result_text=_describe_latest_result(record, context, now),
@@ -212,9 +203,14 @@ def _describe_latest_result(record: IncidentRecord, context: AlertMessageContext
 
 
 def build_incident_timeline(
-    record: IncidentRecord, context: AlertMessageContext, deliveries: Iterable[DeliveryRecord], now: int
+    record: IncidentRecord,
+    context: AlertMessageContext,
+    deliveries: Iterable[DeliveryRecord],
+    now: int,
+    act_events: Iterable[IncidentTimelineEvent] = (),
 ) -> tuple[IncidentTimelineEvent, ...]:
-    """Newest first. Events of the same instant keep the order in which they are generated."""
+    """Newest first. Events of the same instant keep the order in which they are generated. `act_events`: what people
+    did."""
     incident = record.incident
     opening = (
         incident.opening_cause_message
@@ -230,6 +226,7 @@ def build_incident_timeline(
             for change in context.cause_changes
         ),
         *_build_delivery_timeline_events(deliveries),
+        *act_events,
     ]
     for attempt in context.remediation_attempts:
         label, detail = format_remediation(attempt, now)

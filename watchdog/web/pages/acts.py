@@ -1,0 +1,63 @@
+"""Acknowledgements and silences on the page of an incident."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from watchdog.domain.acts import ActKind, Actor
+from watchdog.domain.formatting import format_utc_timestamp
+from watchdog.domain.model import HealthState
+from watchdog.domain.silencing import Silence
+from watchdog.store.read.acts import list_acts_about_incident, list_silences_of_incident
+from watchdog.store.read.status import Connection, IncidentRecord
+from watchdog.web.pages.banner import PageBanner
+
+ACT_TITLES = {ActKind.ACKNOWLEDGE: "Acknowledged", ActKind.UNACKNOWLEDGE: "Acknowledgement removed"}
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentTimelineEvent:
+    """Has either a state, whose glyph it shows, or an icon."""
+
+    occurred_at: int
+    title: str
+    detail: str
+    state: HealthState | None = None
+    icon: str = ""
+
+
+def build_act_banners(connection: Connection, record: IncidentRecord, now: int) -> Iterator[PageBanner]:
+    """Who takes care of an open incident, and why no one is notified of it."""
+    if record.incident.resolved_at is not None:
+        return
+    if acknowledgement := record.incident.acknowledgement:
+        title = f"Acknowledged by {acknowledgement.actor.name} at {format_utc_timestamp(acknowledgement.at, now)}"
+        yield PageBanner(HealthState.UNKNOWN, title, acknowledgement.comment)
+    for silence in list_silences_of_incident(connection, record.incident.id):
+        if silence.ended_at is None:
+            title = f"Silenced until {format_utc_timestamp(silence.ends_at, now)}"
+            text = f"{_describe_silence(silence)}. No one is notified before it ends."
+            yield PageBanner(HealthState.UNKNOWN, title, text)
+
+
+def build_act_timeline_events(connection: Connection, incident: str) -> Iterator[IncidentTimelineEvent]:
+    """What people did, and when silences that select the incident began and ended."""
+    for act in list_acts_about_incident(connection, incident):
+        detail = ": ".join(filter(None, (_format_actor(act.actor), act.comment)))
+        yield IncidentTimelineEvent(act.occurred_at, ACT_TITLES[act.kind], detail, icon="action")
+    for silence in list_silences_of_incident(connection, incident):
+        yield IncidentTimelineEvent(silence.started_at, "Silenced", _describe_silence(silence), icon="action")
+        if silence.ended_at is not None:
+            detail = f"{silence.id}, {f'ended by {silence.ended_by}' if silence.ended_by else 'expired'}"
+            yield IncidentTimelineEvent(silence.ended_at, "Silence ended", detail, icon="action")
+
+
+def _describe_silence(silence: Silence) -> str:
+    """ "s-4f0c2a91be by Ana (page): group Search. Upgrade"."""
+    comment = f". {silence.comment}" if silence.comment else ""
+    return f"{silence.id} by {_format_actor(silence.actor)}: {silence.matcher.describe()}{comment}"
+
+
+def _format_actor(actor: Actor) -> str:
+    return f"{actor.name} ({actor.interface})"
