@@ -81,17 +81,20 @@ IMPORT_RULES = (
         "only these packages serve HTTP",
     ),
     ImportRule(("aiosmtplib", "css_inline"), ("notifiers/email*.py",), "email is sent by one notifier"),
+    ImportRule(("apprise",), ("notifiers/apprise.py",), "Apprise is called by one notifier"),
     ImportRule(("itsdangerous",), ("web/auth/*",), "sessions are signed in one package"),
     ImportRule(("typer", "rich"), ("cli/*",), "only the command line writes to a terminal"),
     ImportRule(("yaml",), ("config/*",), "YAML is read in one package"),
+    ImportRule(("prometheus_client",), ("api/metrics.py",), "metrics are encoded in one module"),
 )
 
 OTHER_WATCHDOG_MODULES = frozenset({"events", "observers", "tricks", "utils", "version", "watchmedo"})
 """Modules of PyPI's other `watchdog`, which would overwrite ours when both are installed."""
 
 SLOW_MODULES = frozenset(
-    {"aiosmtplib", "alembic", "apscheduler", "celery", "cryptography", "css_inline", "fastapi", "httpx", "httpx2"}
-    | {"jinja2", "mcp", "mcp_types", "psycopg", "rich", "sqlalchemy", "starlette", "structlog", "uvicorn"}
+    {"aiosmtplib", "alembic", "apprise", "apscheduler", "celery", "cryptography", "css_inline", "fastapi", "httpx"}
+    | {"httpx2", "jinja2", "mcp", "mcp_types", "prometheus_client", "psycopg", "rich", "sqlalchemy", "starlette"}
+    | {"structlog", "uvicorn"}
 )
 """Modules that `validate` and `--help` must not load, because they take long to import."""
 
@@ -108,6 +111,7 @@ PART_OF = {
     "mcp-types": "mcp",
     "pydantic-core": "pydantic",
     "starlette": "fastapi",
+    "typing-extensions": "pydantic",
 }
 """Packages whose version is chosen by the dependency that they belong to."""
 

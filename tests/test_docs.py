@@ -30,6 +30,9 @@ PAGES = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md"
 ENVIRONMENT = {
     "BACKUP_CHECKIN_TOKEN": "0123456789abcdef0123456789abcdef01234567",
     "PING_KEY": "ping-0123456789",
+    "PAGERDUTY_ROUTING_KEY": "0123456789abcdef0123456789abcdef",
+    "NTFY_URL": "ntfys://acme-oncall",
+    "TELEGRAM_URL": "tgram://123456789:abcdefghijklmnopqrstuvwxyz012345678/1234",
     "DATABASE_URL": "postgresql://watchdog:abcdefgh@localhost/watchdog",
     "REDIS_URL": "redis://:abcdefgh@localhost:6379/0",
     "APP_DB_URL": "postgresql://reader:abcdefgh@localhost/app",

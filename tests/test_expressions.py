@@ -203,7 +203,7 @@ def test_other_expressions_have_no_observed_value(text: str) -> None:
         ("status == 200", "HTTP 503, expected 200"),
         ("200 == status", "HTTP 503, expected 200"),
         ("status in [200, 204]", "HTTP 503, expected one of [200, 204]"),
-        ("status < 300", "HTTP 503, expected < 300"),
+        ("status < 300", "HTTP 503, expected less than 300"),
         ("status != 503", "HTTP 503, expected another value"),
         ("body.queue.failed <= 2", "body.queue.failed is 3, expected <= 2"),
         ("2 >= body.queue.failed", "body.queue.failed is 3, expected <= 2"),

@@ -1,4 +1,4 @@
-"""SIGHUP: `watchdog run` logs and ignores it; for every other command the terminal has closed, so it ends."""
+"""SIGHUP: `watchdog run` reloads its configuration; for every other command the terminal has closed, so it ends."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def config(tmp_path: Path) -> Path:
     return file
 
 
-def test_run_logs_and_ignores_a_hangup(config: Path) -> None:
+def test_run_reloads_on_a_hangup(config: Path) -> None:
     with run_watchdog(config) as run:
         run.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: "hangup_ignored" in [entry["event"] for entry in run.log_entries])
+        wait_until(lambda: "config_reloaded" in [entry["event"] for entry in run.log_entries])
         assert run.get("healthz").status_code == 200
         assert run.stop() == 0
 

@@ -3,56 +3,69 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from secrets import token_hex
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import structlog
 
-from watchdog.config.definitions import ConfigDigests, digest_json
+from watchdog.config.definitions import digest_json, parse_yaml_fields
 from watchdog.config.load import LoadedConfig
-from watchdog.config.models import Config
 from watchdog.domain.client_addresses import TrustedProxies
+from watchdog.domain.config_changes import (
+    ConfigChanges,
+    SectionSnapshot,
+    compare_configs,
+    list_restart_required_fields,
+)
 from watchdog.domain.model import LOCAL_LOCATION_NAME
-from watchdog.domain.own_network import get_endpoint_host
-from watchdog.domain.routing import NotificationRoutingTable
-from watchdog.domain.rules.service import WatchdogFaultFacts
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.net.connector import format_socket_address
-from watchdog.probes import HeartbeatProbe
 from watchdog.probes.base import Probe
 from watchdog.probes.service import WatchdogSelfProbe
 from watchdog.resources import find_resource_folder
 from watchdog.server import ConnectionGuard, ConnectionLimits, WebServer
-from watchdog.service.absence_record import StoreAbsenceRecordFile
 from watchdog.service.check_in_log import CheckInLog
 from watchdog.service.check_ins import CHECK_IN_FLUSH_INTERVAL_S, CheckInReceiver
 from watchdog.service.clock import Clock, WatchdogClock, read_boot_clock_ms, read_wall_clock_ms
 from watchdog.service.clock_synchronizer import ClockGenerationSynchronizer
+from watchdog.service.composition import (
+    ServiceComposition,
+    build_connectivity_check,
+    build_store_absence_notifier,
+    build_watchdog_self_probe,
+    map_database_ids_to_probes,
+    map_heartbeats_to_database_ids,
+    preload_probes,
+)
+from watchdog.service.config_reload import ConfigReloadCounts, ConfigReloader, FileSignatures
 from watchdog.service.connectivity import ConnectivityCheck
-from watchdog.service.dead_mans_switch import DeadMansSwitch
-from watchdog.service.direct_notices import StoreAbsenceNotifier
+from watchdog.service.dead_mans_switch import add_or_remove_dead_mans_switch
+from watchdog.service.maintenance import RetentionPolicy
 from watchdog.service.member_faults import WatchdogProcessFaultReporter
-from watchdog.service.membership import ProcessLeaseKeeper
 from watchdog.service.notifications import NotificationSender
+from watchdog.service.process_configuration import (
+    build_config_snapshot,
+    build_watchdog_process_configuration,
+    join_as_watchdog_process,
+    map_check_in_tokens_to_probe_ids,
+)
+from watchdog.service.process_metrics import collect_process_metrics
 from watchdog.service.process_resources import keep_heap_small
-from watchdog.service.registration import build_registered_probe
 from watchdog.service.remediation import RemediationRunner
-from watchdog.service.scheduler import MonitoringService, RetentionPolicy
+from watchdog.service.scheduler import MonitoringService
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.signals import install_shutdown_event
 from watchdog.store.database import Database
 from watchdog.store.migrate import upgrade_schema
-from watchdog.store.read.destinations import load_watchdog_fault_facts
 from watchdog.store.read.members import find_probe_id_by_token_digest
 from watchdog.store.write.check_ins import CheckInStore
 from watchdog.store.write.claims import SlotClaimer
-from watchdog.store.write.members import WatchdogProcessConfiguration, WatchdogProcessMembership
+from watchdog.store.write.members import WatchdogProcessConfiguration
 from watchdog.store.write.outbox import NotificationOutbox
 from watchdog.store.write.probe_registry import InMemoryProbeRegistry
 from watchdog.store.write.recorder import ResultRecorder
@@ -62,20 +75,66 @@ from watchdog.store.write.watermark import Watermark
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
+    from watchdog.web.routes.mcp import McpAsgiApp
+
 log = structlog.get_logger()
 
 DATABASE_FILE_CHECK_INTERVAL_S = 10.0
 
 
-@dataclass(frozen=True, slots=True)
+WebChange: TypeAlias = Callable[[], None]
+"""Switches the web server to another configuration."""
+
+
+@dataclass(slots=True)
 class RunningWatchdogService:
-    """A running service and what its web pages need of it."""
+    """A running service and what its web pages need of it. A reload replaces `loaded_config`."""
 
     loaded_config: LoadedConfig
     service: MonitoringService
     store_executor: StoreExecutor
     clock: Clock
     check_in_receiver: CheckInReceiver
+    network: NetworkAccess
+    started_sections: Mapping[str, SectionSnapshot]
+    """The sections of this process alone, as of its start."""
+    web_change_preparations: list[Callable[[LoadedConfig], WebChange]] = field(default_factory=list)
+    """Each prepares the web server for another configuration, in any thread."""
+    reload_counts: ConfigReloadCounts = field(default_factory=ConfigReloadCounts)
+
+    async def apply_config(self, loaded_config: LoadedConfig) -> None:
+        """Work with another configuration. Raises StoreUnavailableError; then nothing has changed."""
+        membership, config = self.service.lease_keeper.membership, loaded_config.config
+        notifiers = config.build_notifiers_by_destination()
+        configured_probes = [*config.probes, build_watchdog_self_probe(self.store_executor, notifiers, self.clock)]
+
+        def prepare() -> tuple[WatchdogProcessConfiguration, ConfigChanges, ConnectivityCheck, list[WebChange]]:
+            preload_probes(config)
+            configuration = build_watchdog_process_configuration(loaded_config, configured_probes)
+            before, after = map(build_config_snapshot, (membership.configuration, configuration))
+            changes = compare_configs(before, after, parse_yaml_fields)
+            connectivity_check = build_connectivity_check(config, self.network, self.clock)
+            web_changes = [prepare_change(loaded_config) for prepare_change in self.web_change_preparations]
+            return configuration, changes, connectivity_check, web_changes
+
+        configuration, changes, connectivity_check, web_changes = await asyncio.to_thread(prepare)
+
+        def compose() -> ServiceComposition:
+            probes = map_database_ids_to_probes(membership.registry, configured_probes)
+            return ServiceComposition(probes, notifiers, config.server.public_url, connectivity_check)
+
+        await self.service.change_configuration(partial(membership.change_configuration, configuration), compose)
+        former, self.loaded_config = self.loaded_config.config, loaded_config
+        self.check_in_receiver.database_id_by_probe = map_heartbeats_to_database_ids(self.service.probes)
+        if (former.dead_mans_switch, former.receivers) != (config.dead_mans_switch, config.receivers):
+            add_or_remove_dead_mans_switch(self.service, self.network, config)
+        for change in web_changes:
+            change()
+        restart_fields = list_restart_required_fields(self.started_sections, configuration.own_sections)
+        self.service.fault_reporter.set_restart_required_fields(restart_fields)
+        needs_restart = {"restart_required": list(restart_fields)} if restart_fields else {}
+        log.info("config_reloaded", revision=membership.revision, **changes.count_by_kind(), **needs_restart)
+        log_config_warnings(loaded_config)
 
 
 @asynccontextmanager
@@ -94,9 +153,7 @@ async def open_running_watchdog_service(
     try:
         await store_executor.run_write(upgrade_schema, database, find_resource_folder("migrations"))
         await store_executor.run_read(database.check_file)
-        await asyncio.to_thread(
-            lambda: [part.preload() for probe in config.probes for part in (probe, probe.remediation_action) if part]
-        )
+        await asyncio.to_thread(preload_probes, config)
         async with NetworkAccess() as network, AsyncExitStack() as stack:
             network.preload()
             service = await register_probes_and_build_service(
@@ -105,16 +162,18 @@ async def open_running_watchdog_service(
             check_in_receiver = build_check_in_receiver(service, loaded_config)
             await stack.enter_async_context(check_in_receiver)
             service.add_background_task("flush_check_ins", check_in_receiver.flush_check_ins, CHECK_IN_FLUSH_INTERVAL_S)
-            if switch := config.dead_mans_switch:
-                destinations = config.build_notifiers_by_destination().keys()
-                ping = DeadMansSwitch(switch.url, service, network, destinations).ping
-                service.add_background_task("ping_dead_mans_switch", ping, switch.every / 1000)
+            add_or_remove_dead_mans_switch(service, network, config)
             if not database.is_postgres:
                 check_file = partial(store_executor.run_read, database.check_file)
                 service.add_background_task("check_database_file", check_file, DATABASE_FILE_CHECK_INTERVAL_S)
             await service.start()
             try:
-                yield RunningWatchdogService(loaded_config, service, store_executor, service.clock, check_in_receiver)
+                sections = service.lease_keeper.membership.configuration.own_sections
+                yield RunningWatchdogService(
+                    *(loaded_config, service, store_executor, service.clock, check_in_receiver),
+                    network=network,
+                    started_sections=sections,
+                )
             finally:
                 await service.stop()
     finally:
@@ -136,8 +195,7 @@ async def register_probes_and_build_service(
     membership, registry = lease_keeper.membership, lease_keeper.membership.registry
     watermark = clock_synchronizer.watermark if clock_synchronizer else Watermark(database, LOCAL_LOCATION_NAME)
     watermark.refuse_writes_in_another_clock_generation()
-    by_id = {probe.id: probe for probe in configured_probes}
-    probes = {number: by_id[probe.info.id] for number, probe in registry.configured_by_database_id.items()}
+    probes = map_database_ids_to_probes(registry, configured_probes)
     claims = SlotClaimer(database, watermark, ResultRecorder(database, watermark, registry), registry)
     run_self_probe_soon = create_run_self_probe_soon_callback(probes, claims, store_executor)
     notification_sender = NotificationSender(
@@ -173,35 +231,19 @@ async def register_probes_and_build_service(
     )
 
 
-async def join_as_watchdog_process(
-    loaded_config: LoadedConfig,
-    configured_probes: Sequence[Probe],
+def build_remediation_runner(
+    probes: Mapping[int, Probe],
+    registry: InMemoryProbeRegistry,
     store_executor: StoreExecutor,
+    network: NetworkAccess,
+    *,
+    mask: SecretMask,
     clock: Clock,
-) -> ProcessLeaseKeeper:
-    """Register this process and its probes. Raises StoreUnavailableError."""
-    configuration = build_watchdog_process_configuration(loaded_config, configured_probes)
-    membership = WatchdogProcessMembership(
-        store_executor.database, make_watchdog_process_id(), configuration, LOCAL_LOCATION_NAME
-    )
-    lease_keeper = ProcessLeaseKeeper(membership, store_executor, clock)
-    await lease_keeper.acquire_lease()
-    return lease_keeper
-
-
-def build_store_absence_notifier(
-    loaded_config: LoadedConfig, membership: WatchdogProcessMembership, network: NetworkAccess, clock: Clock
-) -> StoreAbsenceNotifier:
-    """What notifies the receivers while the database is away."""
-    return StoreAbsenceNotifier(
-        notifiers=loaded_config.config.build_notifiers_by_destination(),
-        network=network,
-        mask=loaded_config.mask,
-        clock=clock,
-        member=membership.member_id,
-        record_file=StoreAbsenceRecordFile(loaded_config.config.storage.absence_record_path),
-        is_lowest_member=membership.is_lowest_live_process,
-        may_notify=membership.has_newest_definition_of_destination,
+) -> RemediationRunner:
+    """Also if no probe has a remediation yet."""
+    store = RemediationStore(store_executor.database, registry)
+    return RemediationRunner(
+        store=store, store_executor=store_executor, probes=probes, network=network, mask=mask, clock=clock
     )
 
 
@@ -217,114 +259,64 @@ def create_run_self_probe_soon_callback(
     return run_self_probe_soon
 
 
-def build_connectivity_check(config: Config, network: NetworkAccess, clock: Clock) -> ConnectivityCheck:
-    """Of the configured targets, and of the names of the probes' targets."""
-    targets = () if config.connectivity is None else config.connectivity.targets
-    hosts = [get_endpoint_host(probe.network_endpoint) for probe in config.probes if probe.network_endpoint]
-    return ConnectivityCheck(network, targets, hosts, clock)
-
-
-def build_remediation_runner(
-    probes: Mapping[int, Probe],
-    registry: InMemoryProbeRegistry,
-    store_executor: StoreExecutor,
-    network: NetworkAccess,
-    *,
-    mask: SecretMask,
-    clock: Clock,
-) -> RemediationRunner | None:
-    """None if no probe has a remediation."""
-    remediated = {database_id: probe for database_id, probe in probes.items() if probe.remediation is not None}
-    if not remediated:
-        return None
-    store = RemediationStore(store_executor.database, registry)
-    return RemediationRunner(
-        store=store, store_executor=store_executor, probes=remediated, network=network, mask=mask, clock=clock
-    )
-
-
-def build_watchdog_self_probe(
-    store_executor: StoreExecutor, destinations: Iterable[str], clock: Callable[[], int]
-) -> WatchdogSelfProbe:
-    """The built-in probe, which observes these destinations."""
-    names = sorted(destinations)
-
-    async def load_facts() -> dict[str, WatchdogFaultFacts]:
-        return await store_executor.run_read_query(
-            lambda connection: load_watchdog_fault_facts(connection, names, clock())
-        )
-
-    return WatchdogSelfProbe(load_facts=load_facts)
-
-
-def make_watchdog_process_id() -> str:
-    """Names this process to people, and is unique."""
-    return f"{socket.gethostname()}-{os.getpid()}-{token_hex(3)}"
-
-
-def build_watchdog_process_configuration(
-    loaded_config: LoadedConfig, configured_probes: Sequence[Probe]
-) -> WatchdogProcessConfiguration:
-    """`configured_probes`: those of the configuration, and the built-in one, which observes the destinations."""
-    definitions, routes = ConfigDigests(loaded_config), _build_notification_routing_table(loaded_config)
-    destinations, probe_definitions = definitions.compute_destination_digests(), definitions.compute_probe_digests()
-    registered_probes = [
-        build_registered_probe(
-            probe,
-            loaded_config.probe_yaml.get(probe.id, ""),
-            loaded_config.mask,
-            routes,
-            probe_definitions.get(probe.id) or digest_json(sorted(destinations)),
-        )
-        for probe in configured_probes
-    ]
-    tokens = map_check_in_tokens_to_probe_ids(configured_probes)
-    token_digests = {digest_json(token): probe_id for token, probe_id in tokens.items()}
-    return WatchdogProcessConfiguration(
-        definitions.digest, registered_probes, routes, destinations=destinations, check_in_tokens=token_digests
-    )
-
-
-def _build_notification_routing_table(loaded_config: LoadedConfig) -> NotificationRoutingTable:
-    config = loaded_config.config
-    destinations = {
-        name: tuple(receiver.build_notifiers_by_destination(name)) for name, receiver in config.receivers.items()
-    }
-    without_resolved = frozenset(
-        destination
-        for name, receiver in config.receivers.items()
-        if not receiver.send_resolved
-        for destination in destinations[name]
-    )
-    return NotificationRoutingTable(
-        destinations, tuple(route.to_notification_route() for route in config.routes), without_resolved
-    )
-
-
 def build_check_in_receiver(service: MonitoringService, loaded_config: LoadedConfig) -> CheckInReceiver:
     """The receiver of check-ins, also for heartbeats of other processes."""
-    heartbeats = {probe.id: id for id, probe in service.probes.items() if isinstance(probe, HeartbeatProbe)}
     return CheckInReceiver(
         check_in_log=CheckInLog(loaded_config.config.storage.check_in_log_path),
         store_executor=service.store_executor,
         check_in_store=CheckInStore(service.store_executor.database),
         claims=service.claims,
-        database_id_by_probe=heartbeats,
+        database_id_by_probe=map_heartbeats_to_database_ids(service.probes),
         mask=loaded_config.mask,
         clock=service.clock,
     )
 
 
+def log_config_warnings(loaded_config: LoadedConfig) -> None:
+    for warning in loaded_config.warnings:
+        location = str(warning.source_location)
+        log.warning("config_warning", location=location, field=warning.path, detail=warning.message)
+
+
 def create_asgi_app(app: RunningWatchdogService) -> ASGIApp:
-    """The pages, the MCP server and the check-in endpoint of a running service."""
+    """The web pages, the MCP server and the check-in endpoint of a running service. A reload replaces the pages."""
     from watchdog.mcp_server.context import LocalBackgroundTaskControl, McpToolContext
     from watchdog.mcp_server.http import LazyMcpApp, list_allowed_hosts_and_origins
+    from watchdog.web.replaceable_app import ReplaceableAsgiApp
+
+    context = McpToolContext(
+        app.store_executor.run_read_query,
+        app.service.run_executor.runner,
+        app.loaded_config.config.probes,
+        LocalBackgroundTaskControl(app.service, app.clock),
+        is_operator=lambda request: bool(request.state.is_operator),
+    )
+    started_server = app.loaded_config.config.server
+    mcp_app = LazyMcpApp(context, *list_allowed_hosts_and_origins(started_server.listen, started_server.public_url))
+    web_app = ReplaceableAsgiApp(_create_pages_and_check_ins(app, app.loaded_config, mcp_app))
+
+    def prepare_change(loaded_config: LoadedConfig) -> WebChange:
+        config, replacement = loaded_config.config, _create_pages_and_check_ins(app, loaded_config, mcp_app)
+
+        def change() -> None:
+            web_app.current_app, context.probes = replacement, config.probes
+            mcp_app.allow(*list_allowed_hosts_and_origins(started_server.listen, config.server.public_url))
+
+        return change
+
+    app.web_change_preparations.append(prepare_change)
+    return web_app
+
+
+def _create_pages_and_check_ins(
+    app: RunningWatchdogService, loaded_config: LoadedConfig, mcp_app: McpAsgiApp
+) -> ASGIApp:
     from watchdog.web.app import create_web_app
     from watchdog.web.auth.session import ApiKey
     from watchdog.web.pages.status_snapshot import StatusPageConfig
     from watchdog.web.routes.check_ins import CheckInMiddleware
 
-    config = app.loaded_config.config
+    config = loaded_config.config
     matcher = config.status_page.match.to_probe_matcher()
     status_page = StatusPageConfig(
         title=config.status_page.title,
@@ -334,24 +326,19 @@ def create_asgi_app(app: RunningWatchdogService) -> ASGIApp:
         history_ms=config.status_page.history,
     )
     notifiers = config.build_notifiers_by_destination()
-    context = McpToolContext(
-        app.store_executor.run_read_query,
-        app.service.run_executor.runner,
-        config.probes,
-        LocalBackgroundTaskControl(app.service, app.clock),
-        is_operator=lambda request: bool(request.state.is_operator),
-    )
     pages = create_web_app(
         run_read_query=app.store_executor.run_read_query,
         clock=app.clock,
         not_ready_reason=app.service.describe_not_ready_reason,
         describe_probing_without_store=app.service.describe_probing_without_store,
         list_notes=lambda show_names: app.service.lease_keeper.notes(show_names=show_names),
+        list_background_tasks=app.service.tasks.values,
         status_page=status_page,
         api_keys=[ApiKey(key.name, key.role, key.key.get_secret_value()) for key in config.access.api_keys],
         destination_addresses={destination: notifier.recipient for destination, notifier in notifiers.items()},
-        config_warnings=[str(warning) for warning in app.loaded_config.warnings],
-        mcp_app=LazyMcpApp(context, *list_allowed_hosts_and_origins(config.server.listen, config.server.public_url)),
+        config_warnings=[str(warning) for warning in loaded_config.warnings],
+        collect_process_metrics=lambda: collect_process_metrics(app.service, app.reload_counts),
+        mcp_app=mcp_app,
     )
     accept_check_in = app.check_in_receiver.accept_check_in
 
@@ -364,26 +351,31 @@ def create_asgi_app(app: RunningWatchdogService) -> ASGIApp:
     )
 
 
-def map_check_in_tokens_to_probe_ids(probes: Iterable[Probe]) -> dict[str, str]:
-    """Token -> probe id."""
-    return {probe.heartbeat.token.get_secret_value(): probe.id for probe in probes if isinstance(probe, HeartbeatProbe)}
-
-
 def create_web_server(app: RunningWatchdogService, listen_socket: socket.socket) -> WebServer:
     """The web server of a running service, which serves while its `async with` block runs."""
-    proxies = TrustedProxies(app.loaded_config.config.server.trusted_proxies)
-    return WebServer(
-        create_asgi_app(app), listen_socket, ConnectionGuard(ConnectionLimits.from_process_limits(), proxies)
+    guard = ConnectionGuard(
+        ConnectionLimits.from_process_limits(), TrustedProxies(app.loaded_config.config.server.trusted_proxies)
     )
 
+    def prepare_change(loaded_config: LoadedConfig) -> WebChange:
+        return partial(setattr, guard, "trusted_proxies", TrustedProxies(loaded_config.config.server.trusted_proxies))
 
-async def serve_until_shutdown(loaded_config: LoadedConfig, listen_socket: socket.socket) -> None:
-    """Run the service, and its pages on this socket, until a shutdown signal. SIGHUP is logged and ignored."""
-    shutdown = install_shutdown_event(on_hangup=lambda: log.info("hangup_ignored"))
+    app.web_change_preparations.append(prepare_change)
+    return WebServer(create_asgi_app(app), listen_socket, guard)
+
+
+async def serve_until_shutdown(
+    loaded_config: LoadedConfig,
+    listen_socket: socket.socket,
+    config_path: Path,
+    signatures: FileSignatures,
+) -> None:
+    """Run the service, and its pages on this socket, until a shutdown signal. SIGHUP reloads the configuration, and so
+    does a change of its files. `signatures`: of the files when `loaded_config` was read."""
+    reload_requested = asyncio.Event()
+    shutdown = install_shutdown_event(on_hangup=reload_requested.set)
     async with open_running_watchdog_service(loaded_config) as app, create_web_server(app, listen_socket):
-        for warning in loaded_config.warnings:
-            place = {"location": str(warning.source_location), "field": warning.path}
-            log.warning("config_warning", **place, detail=warning.message)
+        log_config_warnings(loaded_config)
         log.info(
             "started",
             url=f"http://{format_socket_address(listen_socket.getsockname())}/",
@@ -392,8 +384,16 @@ async def serve_until_shutdown(loaded_config: LoadedConfig, listen_socket: socke
             member=app.service.lease_keeper.membership.member_id,
             revision=app.service.lease_keeper.membership.revision,
         )
-        heap_task = asyncio.create_task(keep_heap_small())
+        reloader = ConfigReloader(
+            *(loaded_config, config_path, app.apply_config, app.service.fault_reporter),
+            clock=app.clock,
+            signatures=signatures,
+            requested=reload_requested,
+            on_result=app.reload_counts.count,
+        )
+        tasks = [asyncio.create_task(keep_heap_small()), asyncio.create_task(reloader.run_forever())]
         await shutdown.wait()
-        heap_task.cancel()
+        for task in tasks:
+            task.cancel()
         log.info("stopping")
     log.info("stopped")

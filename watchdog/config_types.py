@@ -195,16 +195,15 @@ TimezoneName = Annotated[str, AfterValidator(_validate_timezone_name)]
 
 
 # --- files
-
-
 @dataclass
 class ConfigLoadContext:
     """The validation context of one configuration file: its folder, and the secrets read from files so far."""
 
     base_dir: Path = Path()
     secrets: list[str] = field(default_factory=list)
-    secret_files: dict[str, str] = field(default_factory=dict)
-    """Secret -> the path of its file, as written."""
+    secret_files: dict[str, str] = field(default_factory=dict)  # secret -> the path of its file, as written
+    watched_paths: list[Path] = field(default_factory=list)  # files with a secret, read or not
+    regular_files_only: bool = False
 
 
 def _get_config_load_context(info: ValidationInfo) -> ConfigLoadContext:
@@ -275,7 +274,7 @@ class ConfigModel(BaseModel):
             f"{name}_file" in data for name in list_fields_readable_from_file(cls)
         ):
             return data
-        data, errors = dict(data), []
+        data, errors, context = dict(data), [], _get_config_load_context(info)
         for name in list_fields_readable_from_file(cls):
             key = f"{name}_file"
             if (path := data.pop(key, None)) is None:
@@ -285,10 +284,11 @@ class ConfigModel(BaseModel):
             elif not isinstance(path, str) or not path:
                 errors.append(((key,), "expected the path of a file"))
             else:
+                context.watched_paths.append(context.base_dir / path)
                 try:
-                    data[name] = read_secret_file(_get_config_load_context(info).base_dir / path)
-                    _get_config_load_context(info).secrets.append(data[name])
-                    _get_config_load_context(info).secret_files[data[name]] = path
+                    data[name] = read_secret_file(context.base_dir / path, regular_file_only=context.regular_files_only)
+                    context.secrets.append(data[name])
+                    context.secret_files[data[name]] = path
                 except ValueError as e:
                     errors.append(((key,), str(e)))
         if errors:

@@ -18,8 +18,13 @@ def slugify(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:64].strip("-")
 
 
-def read_secret_file(path: Path) -> str:
-    """The content of the file without its final line end. Raises ValueError that names the file and the problem."""
+def read_secret_file(path: Path, regular_file_only: bool = False) -> str:
+    """The content of the file without its final line end. Raises ValueError that names the file and the problem.
+
+    `regular_file_only`: refuse a named pipe, because reading it would wait for its writer.
+    """
+    if regular_file_only and path.exists() and not path.is_file():
+        raise ValueError(f"cannot read {path}: not a regular file")
     try:
         with path.open("rb") as file:
             content = file.read(MAX_SECRET_FILE_BYTES + 1)

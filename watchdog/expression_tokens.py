@@ -15,6 +15,9 @@ _CEL_TOKEN_PATTERN = re.compile(
 )
 
 
+_CEL_OPERATOR_WORDS = {"<": "less than", "<=": "at most", ">": "more than", ">=": "at least"}
+
+
 class CelToken(NamedTuple):
     """A word, a literal or an operator of an expression, and where it is in the text."""
 
@@ -69,3 +72,8 @@ def _list_macro_bound_names(tokens: Sequence[str]) -> list[str]:
     """The first argument of a macro; the second as well if it is a name too: `all(index, value, ...)`."""
     names = [tokens[0]] if tokens[1:2] == [","] else []
     return [*names, tokens[2]] if names and tokens[3:4] == [","] and tokens[2].isidentifier() else names
+
+
+def put_cel_operator_in_words(expectation: str) -> str:
+    """ "expected at least 14" of "expected >= 14", for a sentence that does not name the variable."""
+    return re.sub(r"^expected ([<>]=?) ", lambda operator: f"expected {_CEL_OPERATOR_WORDS[operator[1]]} ", expectation)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from watchdog.domain.model import Json
 from watchdog.domain.text import replace_unstorable_characters, truncate_to_single_line
-from watchdog.expression_tokens import find_used_cel_variables, has_cel_loops, tokenize_cel
+from watchdog.expression_tokens import find_used_cel_variables, has_cel_loops, put_cel_operator_in_words, tokenize_cel
 
 if TYPE_CHECKING:
     from cel_expr_python import cel  # type: ignore[import-untyped] # it ships no types
@@ -82,15 +82,15 @@ class CelExpression:
     ) -> str:
         """Its only top-level comparison in words: "body.failed is 61, expected <= 50"; empty if there is none.
 
-        `templates`: by what is compared, how its value is worded, instead of "status is {}": "HTTP {}". `show`: what is
-        shown of the text of what is compared.
+        `templates`: as of `describe_false_expression`. `show`: what is shown of the text of what is compared.
         """
         observed = self.format_observed_value(values)
         if self._comparison is None or observed is None:
             return ""
-        template = templates.get(self._comparison.subject)
-        statement = template.format(observed) if template else f"{show(self._comparison.subject)} is {observed}"
-        return f"{statement}, {self._comparison.expectation}"
+        template, expectation = templates.get(self._comparison.subject), self._comparison.expectation
+        if not template:
+            return f"{show(self._comparison.subject)} is {observed}, {expectation}"
+        return f"{template.format(observed)}, {put_cel_operator_in_words(expectation)}"
 
 
 class _CelComparison(NamedTuple):

@@ -14,7 +14,10 @@ def test_every_run_is_killed_without_max_runtime() -> None:
     check_ins = [(THREE + night * DAY, "start") for night in range(8)]
     verdicts = play(check_ins, range(START, START + 8 * DAY, 10 * MIN), **NIGHTLY)
     assert reasons(verdicts) == ["03-02 03:00 job.lost"]
-    assert verdicts[0].message == "job: the 1 Mar 03:00 UTC run never reported its end"
+    assert (
+        verdicts[0].message
+        == "job: the 1 Mar 03:00 UTC run never reported its end, and a later run started at 03:00 UTC"
+    )
 
 
 def test_one_run_is_killed_and_the_next_ends_well() -> None:
@@ -86,7 +89,9 @@ def test_a_lost_run_counts_as_one_failure() -> None:
     killed = [(THREE + night * DAY, "start") for night in range(5)]
     verdicts = play(killed, range(START, START + 5 * DAY, 10 * MIN), **NIGHTLY, failures=3)
     assert reasons(verdicts) == ["03-04 03:00 job.lost"]
-    assert verdicts[0].message.endswith("run never reported its end, and 3 runs in a row have failed or been lost")
+    assert verdicts[0].message.endswith(
+        "run never reported its end, and a later run started at 03:00 UTC; 3 runs in a row have failed or been lost"
+    )
     failed_between = [*killed[:2], (THREE + DAY + MIN, "3"), *killed[2:4]]
     verdicts = play(failed_between, range(START, START + 4 * DAY, 10 * MIN), **NIGHTLY, failures=3)
     assert reasons(verdicts) == ["03-04 03:00 job.lost"]

@@ -13,7 +13,7 @@ import pytest
 from tests.support.command_line import PROJECT_ROOT, invoke_command
 from tests.support.fakes import FakeHttpTarget
 
-KEYS = {"probe", "kind", "outcome", "reason", "message", "phases", "measurements", "evidence"}
+KEYS = {"probe", "kind", "outcome", "reason", "message", "phases_ms", "measurements", "evidence"}
 
 Write = Callable[..., Path]
 
@@ -29,7 +29,7 @@ def test_one_object_on_standard_output(write: Write, target: FakeHttpTarget) -> 
     assert result.keys() >= KEYS
     assert (ran.exit_code, result["probe"], result["kind"], result["outcome"]) == (0, "api", "http", "pass")
     assert (result["reason"], result["message"]) == ("", "")
-    assert list(result["phases"]) == ["connect", "first_byte", "body"]
+    assert list(result["phases_ms"]) == ["connect", "first_byte", "body"]
     assert result["measurements"]["status"] == 200
     assert result["evidence"]["facts"]["status"] == 200
 
@@ -81,7 +81,7 @@ def test_a_scheduled_task_with_a_problem_fails_the_probe(
     assert (ran.exit_code, result["outcome"], result["reason"]) == (code, outcome, reason)
     assert re.fullmatch(message, result["message"].replace("\N{NO-BREAK SPACE}", " "))
     assert result["measurements"]["tools"] == 2
-    assert result["phases"].keys() >= {"list", "call"}
+    assert result["phases_ms"].keys() >= {"list", "call"}
     assert result["listings"]["task"]["registry_sync"]["ok"] is (fault != "is_error")
 
 

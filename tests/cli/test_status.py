@@ -263,8 +263,9 @@ def test_every_job_with_its_status(write: Write) -> None:
     ]
     jobs = {job["job"]: job for job in invoke_command("jobs", "-o", "json").json}
     assert jobs["[red]digest"] == {
-        "probe": "schedules", "job": "[red]digest", "reason": "job.overdue", "message": late, "schedule": "",
-        "duration": None, "last_start": None, "last_end": None, "last_ok": None,
+        "probe": "schedules", "job": "[red]digest", "state": "down",
+        "reason": "job.overdue", "message": late, "schedule": "",
+        "duration_ms": None, "last_start": None, "last_end": None, "last_ok": None,
         "next_expected_at": format_iso8601(due),
         "read_at": format_iso8601(now - MINUTE),
     }  # fmt: skip

@@ -18,6 +18,9 @@ ENV = {
     name: f"{name.lower()}-0123456789" for text in CONFIG_EXAMPLES.values() for name in re.findall(r"\$\{(\w+)", text)
 } | {
     "DATABASE_URL": "",
+    "PAGERDUTY_ROUTING_KEY": "0123456789abcdef0123456789abcdef",
+    "NTFY_URL": "ntfys://acme-oncall",
+    "TELEGRAM_URL": "tgram://123456789:abcdefghijklmnopqrstuvwxyz012345678/1234",
     "SLACK_WEBHOOK_URL": "https://hooks.slack.example/services/T0/B0/abcdefgh",
     "REDIS_URL": "redis://:abcdefgh@localhost:6379/0",
     "APP_DB_URL": "postgresql://reader:abcdefgh@localhost/app",
@@ -64,7 +67,7 @@ def test_every_example_is_shown() -> None:
 
 def test_every_section_has_an_example() -> None:
     """Every kind has one as well: the registries require it."""
-    sections = {*Config.model_fields} - {"version", "include", "probes"} | {"probes[]"}
+    sections = {*Config.model_fields} - {"version", "include", "probes", "reload"} | {"probes[]"}
     assert sections - CONFIG_EXAMPLES.keys() == set()
 
 

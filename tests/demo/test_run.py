@@ -156,7 +156,7 @@ def test_every_incident_opens_and_resolves_on_the_inbox_page(tmp_path: Path) -> 
         return inbox().count('<article class="msg">')
 
     def states() -> list[str]:
-        return [probe["state"] for probe in demo.get(f"{demo.status}api/probes").json()]
+        return [probe["state"] for probe in demo.get(f"{demo.status}api/v1/probes").json()["items"]]
 
     program = [sys.executable, "-c", DEMO_PROGRAM]
     with (

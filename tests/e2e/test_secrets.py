@@ -220,13 +220,23 @@ def test_no_secret_is_in_any_output(tmp_path: Path, url: str) -> None:
 
 
 def _has_incidents(watchdog: WatchdogProcess, count: int) -> bool:
-    return len(watchdog.get("api/incidents", authorization=f"Bearer {API_KEY}").json()) >= count
+    return len(watchdog.get("api/v1/incidents", authorization=f"Bearer {API_KEY}").json()["items"]) >= count
 
 
 def _pages(watchdog: WatchdogProcess) -> Iterator[tuple[str, str]]:
     """Every page that can be reached from the main pages by links, up to 60."""
     visited: set[str] = set()
-    paths = ["", "probes", "incidents", "jobs", "undelivered", "api/probes", "api/incidents", "api/jobs"]
+    paths = [
+        "",
+        "probes",
+        "incidents",
+        "jobs",
+        "undelivered",
+        "api/v1/probes",
+        "api/v1/incidents",
+        "api/v1/jobs",
+        "api/v1/openapi.json",
+    ]
     paths += ["readyz", "healthz", "nowhere"]
     while paths:
         path = paths.pop()

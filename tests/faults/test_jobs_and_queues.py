@@ -247,7 +247,7 @@ FAULTS = [
     JobFault(
         "a run was killed, and a later one has ended",
         in_table({"status": "running", "started": 4 * HOUR}, {"started": 2 * HOUR, "ended": HOUR}, limits=LIMITED),
-        "job.lost", ("digest: the ", " run never reported its end"), subject="digest",
+        "job.lost", ("digest: the ", " run never reported its end, and a later run "), subject="digest",
     ),
     JobFault(
         "the last two runs failed",
@@ -272,7 +272,7 @@ FAULTS = [
     JobFault(
         "the table is emptied",
         in_table({"started": HOUR, "ended": HOUR}, then="DELETE FROM scheduled_jobs"),
-        "job.most_gone", ("all 3 jobs are no longer listed: digest, import, report", "table scheduled_jobs"),
+        "job.most_gone", ("table scheduled_jobs", "none of its 3 jobs is listed any more: digest, import, report"),
     ),
     JobFault(
         "the table was always empty",
@@ -318,11 +318,11 @@ FAULTS = [
     ),
     JobFault(
         "too many jobs wait",
-        queue({"waiting": {"over": 3}}, waiting=5), "queue.threshold", ("waiting 5, limit 3",),
+        queue({"waiting": {"over": 3}}, waiting=5), "queue.threshold", ("5 jobs waiting, limit 3",),
     ),
     JobFault(
         "a queue without workers",
-        queue({"consumers": {"under": 1}}), "queue.no_consumers", ("consumers 0, expected at least 1",),
+        queue({"consumers": {"under": 1}}), "queue.no_consumers", ("0 workers, expected at least 1",),
     ),
     JobFault(
         "the same job has been next for 11 minutes",

@@ -26,7 +26,8 @@ from tests.support.mcp_clients import (
 )
 from tests.support.polling import wait_until_async
 from tests.support.scripted_servers import running_server, send_parts
-from watchdog.api.serializers import serialize_incident, serialize_incident_detail, serialize_probe_status
+from watchdog.api.serializers.incidents import serialize_incident, serialize_incident_detail
+from watchdog.api.serializers.probes import serialize_probe_status
 from watchdog.app import RunningWatchdogService
 from watchdog.domain.model import IncidentEvent
 from watchdog.domain.notification import Notification
@@ -225,7 +226,7 @@ async def test_access(
         assert ("Watchdog" in answer.text) == (status == 200)
         if status == 401:
             assert answer.headers["www-authenticate"] == "Bearer"
-            assert answer.json()["error"] in ("access.missing_key", "access.invalid_key")
+            assert answer.json()["reason"] in ("access.missing_key", "access.invalid_key")
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE", "PUT"])

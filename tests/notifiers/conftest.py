@@ -10,7 +10,7 @@ from typing import Protocol
 import pytest
 
 from tests.support.alert_contexts import notification_for
-from tests.support.fakes import FakeSlack, FakeWebhookReceiver
+from tests.support.fakes import FakePagerDuty, FakeSlack, FakeWebhookReceiver
 from watchdog.domain.model import AlertMessageContext, Json
 from watchdog.net import NetworkAccess
 from watchdog.notifiers.base import (
@@ -91,4 +91,10 @@ def slack() -> Iterator[FakeSlack]:
 @pytest.fixture
 def hook() -> Iterator[FakeWebhookReceiver]:
     with FakeWebhookReceiver() as standin:
+        yield standin
+
+
+@pytest.fixture
+def pagerduty() -> Iterator[FakePagerDuty]:
+    with FakePagerDuty() as standin:
         yield standin

@@ -88,8 +88,8 @@ def test_the_text_part_is_complete_by_itself(mail: FakeMailServer, send: SendFix
 
 Checked: https://api.acme.example/health
 Expected: status == 200 · observed 503
-Since: 01:48 UTC, 3 checks; last good 01:47 UTC · 182 ms
-Last 20: ▁▁▁▁▁▁▂▁▁▁▁▁▁▂▁▁▁✕✕✕ every 60 s
+Since: 01:48:00 UTC, 3 checks; last good 01:47:00 UTC, response time 182 ms
+Last 20 checks: ▁▁▁▁▁▁▂▁▁▁▁▁▁▂▁▁▁✕✕✕ every 60 s
 What to do: Check the load of the service and, if it is behind a proxy, whether its instances are ready.
 Also to: ops/email, pager/webhook (not delivered)
 Severity: critical
@@ -139,7 +139,8 @@ def test_a_recovery_joins_the_thread_of_the_first_email(mail: FakeMailServer, se
 def test_a_recovery_names_the_time_of_its_evidence(mail: FakeMailServer, send: SendFixture) -> None:
     send(to(mail), OPENED_ALERT)
     send(to(mail), RESOLVED_ALERT)
-    for received, title in zip(mail.received, ("Evidence", "Evidence from the start of the incident"), strict=True):
+    titles = ("Evidence", "Evidence from the first bad check, 01:48:00 UTC")
+    for received, title in zip(mail.received, titles, strict=True):
         assert f"\n{title} (from the target, untrusted, secrets masked):\n" in part(received.message, "plain")
         assert f">{title} (from the target, untrusted, secrets masked)<" in part(received.message, "html")
 

@@ -18,13 +18,14 @@ from pydantic import SecretStr
 from tests.notifiers.conftest import SendFixture
 from tests.support import alert_contexts
 from tests.support.alert_contexts import HOSTILE_TEXTS, OPENED_ALERT, RESOLVED_ALERT, hostile_alert
-from tests.support.fakes import FakeMailServer, FakeSlack, FakeWebhookReceiver
+from tests.support.fakes import FakeMailServer, FakePagerDuty, FakeSlack, FakeWebhookReceiver
 from watchdog.domain.model import AlertMessageContext
 from watchdog.notifiers.blocks import build_slack_blocks, format_slack_fallback_text
 from watchdog.notifiers.email import EmailNotifier, SmtpServerSettings
 from watchdog.notifiers.email_letter import format_email_subject, render_email_html_part, render_email_text_part
 from watchdog.notifiers.log import LogNotifier
 from watchdog.notifiers.message import AlertMessage, compose_alert_message
+from watchdog.notifiers.pagerduty import PagerDutyNotifier
 from watchdog.notifiers.slack import SlackNotifier
 from watchdog.notifiers.webhook import WebhookNotifier
 
@@ -180,6 +181,15 @@ def test_webhook(hook: FakeWebhookReceiver, send: SendFixture, context: AlertMes
     assert request.json["probe"]["name"] == context.probe.name
     assert request.json["evidence"]["first_bad"]["excerpt"] == context.probe.name
     assert not CONTROL.search(request.json["text"] + request.json["title"] + request.json["evidence"]["text"])
+
+
+@EVERY
+def test_pagerduty(pagerduty: FakePagerDuty, send: SendFixture, context: AlertMessageContext) -> None:
+    send(PagerDutyNotifier(routing_key=SecretStr(pagerduty.routing_key), api_url=pagerduty.url), context)
+    (request,) = pagerduty.received
+    assert not any(CONTROL.search(text_) for text_ in strings(request.json))
+    assert "\n" not in request.json.get("payload", {}).get("summary", "")
+    assert len(request.body) < 20_000
 
 
 @pytest.fixture

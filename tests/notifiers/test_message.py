@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,7 @@ from tests.support.alert_contexts import (
 from watchdog.domain import reasons
 from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.model import AlertMessageContext, Evidence, HealthState, IncidentEvent, Outcome, Severity
+from watchdog.domain.observations import McpTaskFacts, ScheduledJobFacts
 from watchdog.domain.schedule import CronSchedule
 from watchdog.notifiers.message import AlertMessage, compose_alert_message
 from watchdog.notifiers.message_fields import MAX_MESSAGE_EXCERPT_CHARS, replace_nbsp, to_safe_single_line
@@ -52,7 +54,7 @@ def field(message: AlertMessage, label: str) -> str:
         ("MERGED", "API recovered (was: HTTP 503, expected 200) · down 54 min"),
         (
             "TASK_RESOLVED",
-            "Search MCP: task reindex recovered (was: stale: last run 00:53 UTC) · degraded 12 min",
+            "Search MCP: task reindex recovered (was stale: last run 00:53 UTC) · degraded 12 min",
         ),
         ("TASK_VANISHED", "Search MCP: task reindex is no longer listed · was degraded for 12 min"),
     ],
@@ -72,8 +74,14 @@ def test_the_headline_has_state_probe_and_cause(name: str, headline: str) -> Non
             *("job", "nightly", "", "API: job nightly recovered (was: x) · down 12 min"),
             "[RECOVERED] API: job nightly recovered after 12 min (was: x)",
         ),
-        ("availability", "", "probe.removed", "API was removed · was down for 12 min", "[CLOSED] API was removed"),
-        ("task", "reindex", "probe.removed", "API was removed · was degraded for 12 min", "[CLOSED] API was removed"),
+        (
+            *("availability", "", "probe.removed", "API: probe was removed · was down for 12 min"),
+            "[CLOSED] API: probe was removed",
+        ),
+        (
+            *("task", "reindex", "probe.removed", "API: probe was removed · was degraded for 12 min"),
+            "[CLOSED] API: probe was removed",
+        ),
         (
             *("missing", "reindex", "", "API: task reindex is listed again · down 12 min"),
             "[RECOVERED] API: task reindex is listed again after 12 min",
@@ -83,12 +91,12 @@ def test_the_headline_has_state_probe_and_cause(name: str, headline: str) -> Non
             "[RECOVERED] API: elapsed_ms <= 800 is met again after 12 min",
         ),
         (
-            *("stale", "", "", "API has results again · no data for 12 min"),
-            "[RECOVERED] API has results again after 12 min",
+            *("stale", "", "", "API: results arrive again · no data for 12 min"),
+            "[RECOVERED] API: results arrive again after 12 min",
         ),
         (
-            *("no_verdict", "", "", "API can be checked again · unknown for 12 min"),
-            "[RECOVERED] API can be checked again (unknown for 12 min)",
+            *("no_verdict", "", "", "API: checks lead to a verdict again · unknown for 12 min"),
+            "[RECOVERED] API: checks lead to a verdict again (unknown for 12 min)",
         ),
         (
             *("an unknown rule", "", "", "API recovered (was: x) · down 12 min"),
@@ -116,8 +124,8 @@ def test_every_rule_has_a_phrase_for_its_recovery(
             "availability",
             "",
             "queue.threshold",
-            "waiting 250, limit 100",
-            "API recovered (was: waiting 250, limit 100)",
+            "250 jobs waiting, limit 100",
+            "API recovered (was: 250 jobs waiting, limit 100)",
         ),
         (
             *("availability", "", "canary.not_picked_up", "canary job not picked up within 30 s"),
@@ -125,15 +133,15 @@ def test_every_rule_has_a_phrase_for_its_recovery(
         ),
         (
             *("job", "nightly", "job.overdue", "nightly is overdue: due 03:00 UTC"),
-            "API: job nightly recovered (was: overdue: due 03:00 UTC)",
+            "API: job nightly recovered (was overdue: due 03:00 UTC)",
         ),
         (
             *("job", "API", "job.overdue", "API is overdue: due 03:00 UTC"),
-            "API recovered (was: overdue: due 03:00 UTC)",
+            "API recovered (was overdue: due 03:00 UTC)",
         ),
         (
             *("job", "nightly", "job.never_ran", "nightly has never run: due 03:00 UTC"),
-            "API: job nightly recovered (was: never run: due 03:00 UTC)",
+            "API: job nightly recovered (had never run: due 03:00 UTC)",
         ),
         (
             *("job", "API", "job.lost", "API: the 03:00 UTC run never reported its end"),
@@ -204,7 +212,7 @@ def test_an_incident_of_a_job_shows_the_configured_schedule(
 def test_an_incident_that_is_not_about_the_runs_of_the_probe_shows_neither_them_nor_their_durations(rule: str) -> None:
     incident = replace(TASK_ALERT.incident, rule=rule)
     opened = compose_alert_message(replace(TASK_ALERT, incident=incident))
-    assert field(opened, "Since") == "01:48 UTC, 3 checks; last good 01:47 UTC"
+    assert field(opened, "Since") == "01:48:00 UTC, 3 checks; last good 01:47:00 UTC"
     resolved = compose_alert_message(
         replace(RESOLVED_ALERT, incident=replace(incident, resolved_at=INCIDENT_SINCE + 12 * MINUTE_MS))
     )
@@ -215,13 +223,13 @@ def test_an_incident_that_is_not_about_the_runs_of_the_probe_shows_neither_them_
 @pytest.mark.parametrize(
     ("context", "since"),
     [
-        (OPENED_ALERT, "01:48 UTC, 3 checks; last good 01:47 UTC · 182 ms"),
-        (MINIMAL_ALERT, "01:48 UTC, 3 checks; no good result before"),
+        (OPENED_ALERT, "01:48:00 UTC, 3 checks; last good 01:47:00 UTC, response time 182 ms"),
+        (MINIMAL_ALERT, "01:48:00 UTC, 3 checks; no good result before"),
         (
             replace(OPENED_ALERT, now=NOW + 24 * 60 * MINUTE_MS),
-            "22 Nov 01:48 UTC, 3 checks; last good 22 Nov 01:47 UTC · 182 ms",
+            "22 Nov 01:48 UTC, 3 checks; last good 22 Nov 01:47 UTC, response time 182 ms",
         ),
-        (STALE_ALERT, "01:48 UTC; last good 01:47 UTC · 182 ms"),
+        (STALE_ALERT, "01:48:00 UTC; last good 01:47:00 UTC, response time 182 ms"),
     ],
 )
 def test_the_start_of_the_failure(context: AlertMessageContext, since: str) -> None:
@@ -235,7 +243,7 @@ def test_the_fields_are_in_the_same_order_everywhere() -> None:
         "Checked",
         "Expected",
         "Since",
-        "Last 20",
+        "Last 20 checks",
         "What to do",
         "Also to",
         "Severity",
@@ -243,11 +251,11 @@ def test_the_fields_are_in_the_same_order_everywhere() -> None:
         "Location",
     ]
     labels = [field.label for field in (*resolved.main_fields, *resolved.attribute_fields)]
-    assert labels == ["Checked", "Was", "Time", "Now", "Last 20", "Also to", "Severity", "Group", "Location"]
-    assert field(opened, "Last 20") == "▁▁▁▁▁▁▂▁▁▁▁▁▁▂▁▁▁✕✕✕ every 60 s"
+    assert labels == ["Checked", "Was", "Time", "Now", "Last 20 checks", "Also to", "Severity", "Group", "Location"]
+    assert field(opened, "Last 20 checks") == "▁▁▁▁▁▁▂▁▁▁▁▁▁▂▁▁▁✕✕✕ every 60 s"
     assert field(resolved, "Was") == "HTTP 503, expected 200 · 54 checks"
     assert field(resolved, "Time") == "01:48 to 02:42 UTC"
-    assert field(resolved, "Now") == "ok · 190 ms"
+    assert field(resolved, "Now") == "ok, response time 190 ms"
     assert field(resolved, "Severity") == "was critical"
 
 
@@ -268,7 +276,7 @@ def test_unknown_values_are_omitted() -> None:
 def test_a_removed_probe_has_no_current_result() -> None:
     removed = replace(RESOLVED_ALERT, incident=replace(RESOLVED_ALERT.incident, resolution="probe.removed"))
     labels = [field.label for field in compose_alert_message(removed).main_fields]
-    assert labels == ["Checked", "Was", "Time", "Last 20", "Also to"]
+    assert labels == ["Checked", "Was", "Time", "Last 20 checks", "Also to"]
 
 
 @pytest.mark.parametrize(
@@ -349,7 +357,7 @@ def test_the_evidence_is_that_of_the_affected_job_only() -> None:
         ),
     )
     message = compose_alert_message(replace(TASK_ALERT, incident=incident, latest=result, first_bad=result))
-    assert message.evidence == "job: nightly\ncron: 0 3 * * *\nfailures: 2\nwrite_access: x"
+    assert message.evidence == "job: nightly\ncron: 0 3 * * *\nfailures in a row: 2\nwrite_access: x"
 
 
 def test_the_evidence_of_a_task_has_times_that_people_can_read() -> None:
@@ -403,7 +411,7 @@ def test_a_recovery_after_a_change_names_the_last_cause_and_the_first() -> None:
         CHANGED_ALERT, event=IncidentEvent.RESOLVED, incident=replace(CHANGED_ALERT.incident, resolved_at=NOW)
     )
     message = compose_alert_message(resolved)
-    assert message.headline.startswith("API recovered (was: connection refused)")
+    assert message.headline.startswith("API recovered (was: HTTP 503, expected 200, then: connection refused)")
     assert (field(message, "Was"), field(message, "At first")) == (
         "connection refused · 8 checks",
         "HTTP 503, expected 200",
@@ -439,11 +447,11 @@ def test_an_incident_about_a_receiver_is_about_nothing_else() -> None:
     alert = replace(OPENED_ALERT, incident=incident, first_bad=None, latest=None, last_good=None)
     message = compose_alert_message(alert)
     assert [f.label for f in message.main_fields] == ["Checked", "Since", "What to do", "Also to"]
-    assert field(message, "Since") == "01:48 UTC"
+    assert field(message, "Since") == "01:48:00 UTC"
     resolved = compose_alert_message(
         replace(alert, event=IncidentEvent.RESOLVED, incident=replace(incident, resolved_at=NOW))
     )
-    assert replace_nbsp(resolved.headline) == "API: receiver oncall/slack gets notifications again · degraded 2 min"
+    assert replace_nbsp(resolved.headline) == "API: receiver oncall/slack confirms notifications again · degraded 2 min"
 
 
 def test_expectations_that_are_broken_beside_the_status_are_listed() -> None:
@@ -452,3 +460,150 @@ def test_expectations_that_are_broken_beside_the_status_are_listed() -> None:
     incident = make_incident("availability", "HTTP 503, expected 2xx; body.ok is false", reason="http.503")
     message = compose_alert_message(replace(OPENED_ALERT, incident=incident, first_bad=result, latest=result))
     assert field(message, "Expected") == "body.ok · body.ok is false"
+
+
+# --------------------------------------------------------------- what a reader on call could misread
+
+
+def with_incident(rule: str, message: str, **changes: object) -> AlertMessageContext:
+    """Opened, about a probe of another kind if `kind` is given."""
+    probe = replace(OPENED_ALERT.probe, kind=str(changes.pop("kind", "http")))
+    facts = changes.pop("latest_subject_facts", None)
+    incident = make_incident(rule, message, **changes)
+    return replace(OPENED_ALERT, incident=incident, probe=probe, latest_subject_facts=facts)
+
+
+def resolve(context: AlertMessageContext, **latest: Any) -> AlertMessageContext:
+    good = result_with_evidence(INCIDENT_SINCE + MINUTE_MS, Outcome.PASS, "", duration=190)
+    incident = replace(context.incident, resolved_at=INCIDENT_SINCE + MINUTE_MS)
+    return replace(context, event=IncidentEvent.RESOLVED, incident=incident, latest=replace(good, **latest))
+
+
+@pytest.mark.parametrize(
+    ("kind", "phrase"),
+    [("http", "up again"), ("mcp", "up again"), ("queue", "recovered"), ("canary", "recovered"), ("jobs", "recovered")],
+)
+def test_only_a_server_is_up_again(kind: str, phrase: str) -> None:
+    subject = compose_alert_message(resolve(with_incident("availability", "x", kind=kind))).email_subject
+    assert subject.startswith("[RECOVERED] API")
+    assert phrase in subject
+    assert ("up again" in subject) == (phrase == "up again")
+
+
+def test_the_time_to_read_a_queue_is_shown_as_no_property_of_the_queue() -> None:
+    context = with_incident("availability", "271 jobs waiting, limit 200", reason="queue.threshold", kind="queue")
+    opened = compose_alert_message(context)
+    assert field(opened, "Since") == "01:48:00 UTC, 3 checks; last good 01:47:00 UTC"
+    assert field(opened, "Last 20 checks").startswith("▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁✕✕✕")
+    resolved = compose_alert_message(resolve(context, measurements={"waiting": 41, "consumers": 0}))
+    assert field(resolved, "Now") == "41 jobs waiting"
+    assert field(compose_alert_message(resolve(context)), "Now") == "ok"
+
+
+@pytest.mark.parametrize(
+    ("subject", "now"),
+    [
+        ("cert_days >= 14", "certificate expires in 89 days"),
+        ("elapsed_ms <= 800", "ok, response time 190 ms"),
+        ("body.n < 1", ""),
+    ],
+)
+def test_a_preference_that_is_met_again_shows_the_new_value(subject: str, now: str) -> None:
+    context = with_incident("preference", "x", subject=subject, reason="preference.failed")
+    message = compose_alert_message(resolve(context, measurements={"cert_days": 89}))
+    assert field(message, "Now") == now
+
+
+def test_a_certificate_preference_is_about_a_certificate() -> None:
+    cause = "certificate expires in 5 days (4 Dec 2026 12:11 UTC), expected at least 14"
+    context = with_incident("preference", cause, subject="cert_days >= 14", reason="preference.failed")
+    message = compose_alert_message(context)
+    assert message.headline == f"Degraded: API: {cause}"
+    assert field(message, "Expected") == f"cert_days >= 14 · {cause.rpartition(', expected ')[0]}"
+    assert field(message, "What to do").startswith("Renew the certificate")
+
+
+@pytest.mark.parametrize(
+    ("facts", "now"),
+    [
+        (
+            ScheduledJobFacts("nightly", last_start=INCIDENT_SINCE, running_since=INCIDENT_SINCE),
+            "running since 01:48:00 UTC",
+        ),
+        (
+            ScheduledJobFacts("nightly", last_start=INCIDENT_SINCE, last_end=INCIDENT_SINCE + 3_900, duration=3_900),
+            "last run ended 01:48:03 UTC, took 3.9 s",
+        ),
+        (ScheduledJobFacts("nightly", last_start=INCIDENT_SINCE), "last run started 01:48:00 UTC"),
+        (ScheduledJobFacts("nightly"), ""),
+        (None, ""),
+    ],
+)  # fmt: skip
+def test_the_recovery_of_a_job_states_when_it_ran(facts: ScheduledJobFacts | None, now: str) -> None:
+    context = with_incident("job", "nightly is overdue", subject="nightly", reason="job.overdue", kind="jobs")
+    message = compose_alert_message(replace(resolve(context), latest_subject_facts=facts, latest=None))
+    assert field(message, "Now") == now
+
+
+def test_the_recovery_of_a_task_states_when_it_ran() -> None:
+    facts = McpTaskFacts(ok=True, last_run_at=INCIDENT_SINCE + 12_000)
+    context = replace(alert_contexts.TASK_RESOLVED_ALERT, latest_subject_facts=facts)
+    assert field(compose_alert_message(context), "Now") == "last run 01:48:12 UTC"
+
+
+@pytest.mark.parametrize("reason", ["task.never_ran", "job.never_ran"])
+def test_what_has_never_run_has_no_last_good_run(reason: str) -> None:
+    rule = reason.partition(".")[0]
+    message = compose_alert_message(with_incident(rule, f"{rule} x has never run", subject="x", reason=reason))
+    assert "good" not in field(message, "Since")
+
+
+def test_all_times_of_a_job_are_in_the_zone_of_its_schedule() -> None:
+    limits = {"API": ScheduledJobLimits(BERLIN_MORNING, grace=10_000)}
+    context = with_incident(
+        "job", "API is overdue: due 02:48 CET", subject="API", reason="job.overdue", kind="heartbeat"
+    )
+    context = replace(context, probe=replace(context.probe, job_limits=limits, target="check-ins"))
+    opened = compose_alert_message(context)
+    assert field(opened, "Since") == "02:48:00 CET; last good 02:47:00 CET, took 182 ms"
+    assert field(opened, "Checked") == "check-ins · at most 10 s late"
+    assert field(compose_alert_message(resolve(context)), "Time") == "02:48:00 to 02:49:00 CET"
+
+
+def test_the_commands_of_the_advice_are_filled_in_and_stay_code() -> None:
+    context = with_incident("job", "x is gone", subject="send mail", reason="job.gone", kind="jobs")
+    (advice,) = [f for f in compose_alert_message(context).main_fields if f.label == "What to do"]
+    assert "watchdog jobs forget api 'send mail'" in advice.text_parts
+    hostile = replace(context, incident=replace(context.incident, subject="a`b` <!channel>"))
+    (advice,) = [f for f in compose_alert_message(hostile).main_fields if f.label == "What to do"]
+    assert "watchdog jobs forget api JOB" in advice.text_parts
+
+
+def test_a_change_states_since_when_the_incident_has_its_cause() -> None:
+    message = compose_alert_message(CHANGED_ALERT)
+    assert (field(message, "At first"), field(message, "This cause since")) == (
+        "HTTP 503, expected 200",
+        "01:55:07 UTC",
+    )
+
+
+def test_the_sparkline_explains_its_question_marks() -> None:
+    assert field(compose_alert_message(alert_contexts.NO_VERDICT_ALERT), "Last 14 checks").endswith(
+        "every 60 s, ? no verdict"
+    )
+    assert "verdict" not in field(compose_alert_message(OPENED_ALERT), "Last 20 checks")
+
+
+def test_the_evidence_of_several_jobs_has_a_line_for_each() -> None:
+    entries = {name: {"last_ok": "11:37:59 UTC", "duration": "41 s", "gone_since": "11:44:03 UTC"} for name in "ab"}
+    result = result_with_evidence(INCIDENT_SINCE, Outcome.FAIL, "", facts={"jobs": entries})
+    context = replace(with_incident("availability", "x", reason="job.most_gone", kind="jobs"), latest=result)
+    assert compose_alert_message(context).evidence.splitlines() == [
+        f"job {name}: last success: 11:37:59 UTC, not listed since: 11:44:03 UTC" for name in "ab"
+    ]
+
+
+def test_the_evidence_of_a_task_leaves_out_what_is_unrelated_or_empty() -> None:
+    facts = {"tasks": {"reindex": {"ok": True, "last_run_error": None}}, "protocol": "2025-06-18", "tools": ["a"]}
+    result = result_with_evidence(INCIDENT_SINCE, Outcome.PASS, "", facts=facts, excerpt="{}")
+    assert compose_alert_message(replace(TASK_ALERT, latest=result)).evidence == "task: reindex\nok: true\n{}"

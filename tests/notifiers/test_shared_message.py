@@ -8,9 +8,17 @@ from dataclasses import replace
 
 import pytest
 
-from tests.support.alert_contexts import INCIDENT_SINCE, MINUTE_MS, NOW, OPENED_ALERT, PROBE, make_incident
+from tests.support.alert_contexts import (
+    INCIDENT_SINCE,
+    MINUTE_MS,
+    NOW,
+    OPENED_ALERT,
+    PROBE,
+    make_incident,
+    result_with_evidence,
+)
 from tests.support.fakes import are_blocks_valid
-from watchdog.domain.model import AlertMessageContext, AlertMessageIncident, IncidentEvent, Severity
+from watchdog.domain.model import AlertMessageContext, AlertMessageIncident, IncidentEvent, Outcome, Severity
 from watchdog.notifiers.blocks import build_slack_blocks
 from watchdog.notifiers.email_letter import render_email_html_part, render_email_text_part
 from watchdog.notifiers.message import compose_alert_message
@@ -60,7 +68,7 @@ def test_incidents_with_one_cause_are_named_together() -> None:
     assert compose_alert_message(context).headline == f"Down: 3 of 6 probes ({HOST}): connection refused"
     assert list_lines(context) == [
         "✕ connection refused, 3 probes: API 4 (critical), API 3, API 5",
-        "✓ connection refused, 3 probes (recovered): API 0, API 1, API 2",
+        "✓ 3 probes recovered (was: connection refused): API 0, API 1, API 2",
     ]
 
 
@@ -76,8 +84,8 @@ def test_the_worst_open_incident_comes_first() -> None:
     assert list_lines(context) == [
         f"✕ Site 3: {HTTP_503} · critical",
         "✕ Site 2: timed out after 10 s",
-        f"✓ Site 1: {HTTP_503} (recovered)",
-        "✓ Site 4: certificate expired (was removed)",
+        f"✓ Site 1 recovered (was: {HTTP_503})",
+        "✓ Site 4: probe was removed",
     ]
 
 
@@ -109,3 +117,45 @@ def test_a_line_is_cut_between_words() -> None:
     assert to_safe_single_line(text, 40) == "the certificate of the server is not…"
     assert to_safe_single_line("A" * 100, 40) == "A" * 39 + "…", "a long word is cut"
     assert to_safe_single_line(text, 100) == text
+
+
+def make_task_group(*, ended: bool = False) -> AlertMessageContext:
+    """Two stale tasks of one server."""
+    probe = replace(PROBE, name="Ops MCP", kind="mcp")
+    members = [
+        AlertMessageIncident(
+            make_incident(
+                "task", f"task {name} is stale: last run 00:5{n} UTC, limit 15 min", id=name, subject=name,
+                reason="task.stale", severity=Severity.WARNING, resolved_at=ENDED_AT if ended else None,
+            ),
+            probe,
+        )
+        for n, name in enumerate(("prune", "rotate_keys"))
+    ]  # fmt: skip
+    entries = {name: {"name": name, "ok": True} for name in ("prune", "rotate_keys", "other")}
+    result = result_with_evidence(INCIDENT_SINCE, Outcome.PASS, "", facts={"tasks": entries})
+    return replace(make_context(members, "ops.acme.example:443"), probe=probe, first_bad=result, latest=result)
+
+
+def test_two_tasks_with_one_problem_are_one_cause() -> None:
+    message = compose_alert_message(make_task_group())
+    assert message.headline == "Degraded: Ops MCP: 2 tasks are stale: prune, rotate_keys"
+    fields = {field.label: " ".join(filter(None, (field.code, field.text))) for field in message.main_fields}
+    assert fields["Checked"] == "https://api.acme.example/health · task prune, task rotate_keys"
+    assert fields["Since"].replace("\u00a0", " ") == "01:48:00 UTC, 3 checks; last good 01:47:00 UTC"
+    assert message.evidence == "task prune: ok: true\ntask rotate_keys: ok: true"
+    assert (message.incident_url, message.probe_url) == ("", OPENED_ALERT.probe_url), "one link cannot be to both"
+
+
+def test_a_task_that_recovered_is_not_stale() -> None:
+    assert list_lines(make_task_group(ended=True)) == [
+        f"✓ Ops MCP: task {name} recovered (was stale: last run 00:5{n} UTC, limit 15 min)"
+        for n, name in enumerate(("prune", "rotate_keys"))
+    ]
+
+
+def test_the_evidence_is_that_of_the_incident_in_the_headline() -> None:
+    members = [make_member("API 1", ended=True), make_member("API 2")]
+    message = compose_alert_message(make_context(members))
+    assert "API 2" in message.members[0].text
+    assert message.evidence == "", "the context has the results of API 1"

@@ -86,8 +86,8 @@ def test_an_app_posts_one_message_and_stores_its_position(slack: FakeSlack, send
     assert block(post, "main_fields")["text"]["text"].replace("\u00a0", " ").splitlines() == [
         "*Checked* `https://api.acme.example/health`",
         "*Expected* `status == 200` · observed 503",
-        "*Since* 01:48 UTC, 3 checks; last good 01:47 UTC · 182 ms",
-        "*Last 20* `▁▁▁▁▁▁▂▁▁▁▁▁▁▂▁▁▁✕✕✕` every 60 s",
+        "*Since* 01:48:00 UTC, 3 checks; last good 01:47:00 UTC, response time 182 ms",
+        "*Last 20 checks* `▁▁▁▁▁▁▂▁▁▁▁▁▁▂▁▁▁✕✕✕` every 60 s",
         "*What to do* Check the load of the service and, if it is behind a proxy, whether its instances are ready.",
         "*Also to* ops/email, pager/webhook (not delivered)",
     ]
@@ -189,7 +189,7 @@ def test_a_recovery_names_the_time_of_its_evidence() -> None:
     assert "evidence_title" not in [block["block_id"] for block in opened]
     position = [block["block_id"] for block in resolved].index("evidence")
     (title,) = resolved[position - 1]["elements"]
-    assert title["text"] == "Evidence from the start of the incident"
+    assert title["text"] == "Evidence from the first bad check, 01:48:00 UTC"
 
 
 def test_without_a_public_url_there_is_no_button(slack: FakeSlack, send: SendFixture) -> None:

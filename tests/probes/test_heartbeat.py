@@ -149,7 +149,7 @@ def test_a_run_without_an_end_is_stuck_until_a_later_one_has_ended_and_then_lost
     lost_at = LAST_NIGHT + DAY + HOUR
     assert nightly.verdict(lost_at) == (
         "job.lost",
-        f"Nightly backup: the 2{NB}May 03:00 UTC run never reported its end",
+        f"Nightly backup: the 2{NB}May 03:00 UTC run never reported its end, and a later run ended at 03:20 UTC",
     )
     assert nightly.verdict(lost_at + MIN) == FINE
 
@@ -206,7 +206,7 @@ def test_a_message_has_the_time_zone_of_the_schedule_and_what_may_explain_it() -
     stuck = f"Nightly backup is stuck: running since 05:05 CEST, limit 2{NB}h"
     assert berlin.verdict(LAST_NIGHT + 3 * HOUR) == ("job.stuck", stuck)
     berlin.check_in(LAST_NIGHT + 5 * HOUR, "start")
-    lost = "Nightly backup: the 05:05 CEST run never reported its end"
+    lost = "Nightly backup: the 05:05 CEST run never reported its end, and a later run started at 10:00 CEST"
     assert berlin.verdict(LAST_NIGHT + 5 * HOUR) == ("job.lost", lost)
 
 
@@ -216,7 +216,8 @@ def test_the_output_is_evidence_and_the_message_has_the_error() -> None:
     nightly.check_in(LAST_NIGHT + 5 * MIN, "1", body="copying /srv\nrsync: no space left on device\n")
     observation = nightly.observe(LAST_NIGHT + HOUR)
     assert observation.message == "Nightly backup failed: exit code 1: rsync: no space left on device"
-    assert observation.evidence.excerpt == "copying /srv\nrsync: no space left on device\n"
+    output = "copying /srv\nrsync: no space left on device\n"
+    assert observation.evidence.excerpt == f"output of the run that ended 03:05:00 UTC:\n{output}"
     assert observation.evidence.facts["jobs"]["Nightly backup"]["failures"] == 1
     assert observation.measurements == {"run_duration_ms": 5 * MIN}
 

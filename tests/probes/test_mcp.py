@@ -23,7 +23,8 @@ from tests.support.mcp_servers.raw_http import (
 from tests.support.ports import find_free_port
 from tests.support.scripted_servers import CertificateAuthority
 from tests.support.third_party import listening_process
-from watchdog.domain.model import HealthState, McpTaskFacts, Observation, Outcome
+from watchdog.domain.model import HealthState, Observation, Outcome
+from watchdog.domain.observations import McpTaskFacts
 from watchdog.domain.probe_state import (
     NEGOTIATED_MCP_ERA_STATE_KEY,
     NEVER_RUN_MCP_TASKS_STATE_KEY,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from watchdog.domain.model import McpTaskFacts
+from watchdog.domain.observations import McpTaskFacts
 from watchdog.domain.probe_state import compute_short_digest
 from watchdog.probes.mcp_tasks import MAX_MCP_TASKS, parse_mcp_task_list
 

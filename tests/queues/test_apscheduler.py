@@ -54,7 +54,7 @@ def test_an_emptied_job_store_and_its_jobs_restored(database_url: str) -> None:
         connection.exec_driver_sql("DELETE FROM apscheduler_jobs")
     emptied = poll(database_url, "1h", state)
     assert (emptied.result.reason, emptied.problems) == ("job.most_gone", {})
-    message = "all 2 jobs are no longer listed: digest, nightly: table apscheduler_jobs is empty"
+    message = "table apscheduler_jobs is empty; none of its 2 jobs is listed any more: digest, nightly"
     assert emptied.result.message == message
     state = updated(state, emptied)
     with engine.begin() as connection:

@@ -150,7 +150,7 @@ def test_pgboss_the_age_of_the_oldest_job(pgboss: PgbossQueue) -> None:
     pgboss.create_queue()
     pgboss.add(1, "now() - interval '1 hour'")
     report = poll_queue(pgboss.system, {"oldest": {"over": "15m"}})
-    assert report.result.message == f"oldest 1{NBSP}h, limit 15{NBSP}min"
+    assert report.result.message == f"oldest job waiting for 1{NBSP}h, limit 15{NBSP}min"
     assert report.evidence.facts["oldest"] == f"1{NBSP}h"
 
 

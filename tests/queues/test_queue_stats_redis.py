@@ -149,7 +149,7 @@ def test_bullmq_the_age_of_the_oldest_job(bullmq_queue: BullmqQueue) -> None:
     bullmq_queue.client.hset(f"bull:{bullmq_queue.queue_name}:{job}", "opts", "{}")
     report = poll_queue(bullmq_queue.system, rules)
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "queue.threshold")
-    assert report.result.message == f"oldest 1{NBSP}h, limit 15{NBSP}min"
+    assert report.result.message == f"oldest job waiting for 1{NBSP}h, limit 15{NBSP}min"
     bullmq_queue.client.hset(f"bull:{bullmq_queue.queue_name}:{job}", "processedOn", now)
     assert poll_queue(bullmq_queue.system, rules).result.outcome is Outcome.PASS
 
@@ -157,7 +157,7 @@ def test_bullmq_the_age_of_the_oldest_job(bullmq_queue: BullmqQueue) -> None:
 def test_bullmq_a_prioritized_job_behind_others(bullmq_queue: BullmqQueue) -> None:
     bullmq_queue.add({"timestamp": int(time.time() * 1000) - 60 * MINUTE_MS, "priority": 1}, {})
     report = poll_queue(bullmq_queue.system, {"oldest": {"over": "15m"}})
-    assert report.result.message == f"oldest 1{NBSP}h, limit 15{NBSP}min"
+    assert report.result.message == f"oldest job waiting for 1{NBSP}h, limit 15{NBSP}min"
 
 
 def test_bullmq_a_stalled_queue_recovers(bullmq_queue: BullmqQueue) -> None:
@@ -207,8 +207,8 @@ def test_bullmq_several_breached_rules_are_one_finding(bullmq_queue: BullmqQueue
     assert first.result.reason == "queue.threshold"
     later = poll_queue(bullmq_queue.system, rules, after_ms=6 * MINUTE_MS, first_result=first)
     assert (later.result.outcome, later.result.reason) == (Outcome.FAIL, "queue.no_consumers")
-    since = format_utc_timestamp(first.result.slot, later.result.slot, seconds=True)
-    values = f"consumers 0, expected at least 1, since {since}; waiting 3, limit 2; oldest "
+    workers = f"0{NBSP}workers, expected at least 1, for at least 5{NBSP}min"
+    values = f"{workers}; 3{NBSP}jobs waiting, limit 2; oldest job waiting for "
     assert later.result.message.startswith(values)
     assert later.result.message.endswith("; the queue is paused")
 

@@ -81,7 +81,7 @@ def test_wrong_keys_from_many_addresses_delay_no_check_in(tmp_path: Path) -> Non
     with run_watchdog(config) as run:
         statuses: Counter[bytes] = Counter()
         for number in range(1_000):
-            path, address = (b"/in/wrong", b"/api/probes")[number % 2], b"198.51.%d.%d" % divmod(number, 250)
+            path, address = (b"/in/wrong", b"/api/v1/probes")[number % 2], b"198.51.%d.%d" % divmod(number, 250)
             request = b"GET %s HTTP/1.1\r\nAuthorization: Bearer wrong\r\nX-Forwarded-For: %s\r\n\r\n"
             statuses[exchange(run, request % (path, address), "127.0.0.2")[9:12]] += 1
             if number % 100 == 99:

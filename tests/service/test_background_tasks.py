@@ -58,8 +58,8 @@ def test_the_status_of_a_task(
     sentence: str, results: list[str], later: int, ok: bool, expected: tuple[str, str | None]
 ) -> None:
     task = BackgroundTask("maintain", maintain, 60_000, START_AT)
-    for error in results:
-        task.record_failure(START_AT, error) if error else task.record_success(START_AT)
+    for result in results:
+        task.record_failure(START_AT, result) if result else task.record_success(START_AT)
     status = serialize_background_task_health(task, START_AT + later)
     error = status["last_run_error"]
     assert (status["ok"], status["last_run_status"], error and error.replace(NBSP, " ")) == (ok, *expected), sentence

@@ -17,6 +17,7 @@ from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.notifiers.base import NotificationDeliveryError, NotificationDeliveryRequest, Notifier
 from watchdog.service import notifications
+from watchdog.service.counters import DeliveryResult
 from watchdog.service.notifications import (
     FIRST_NOTIFICATION_RETRY_DELAY_MS,
     MAX_NOTIFICATION_AGE_MS,
@@ -116,6 +117,34 @@ async def test_an_incident_is_sent_once_and_its_end_with_the_receipt_of_its_open
     assert [row["state"] for row in harness.rows()] == ["sent", "sent"]
     await harness.deliver()
     assert len(harness.received) == 2
+
+
+async def test_each_attempt_is_counted_by_its_result(harness: SenderHarness) -> None:
+    refused = NotificationDeliveryError("refused", "connection refused")
+    harness.responses = [lambda: refused, lambda: NotificationDeliveryError("gone", "410 Gone", retry_for_s=0)]
+    open_incident(harness)
+    for _ in range(2):
+        await harness.deliver()
+        harness.now += FIRST_NOTIFICATION_RETRY_DELAY_MS
+    open_incident(harness, "pffp")
+    await harness.deliver()
+    assert harness.sender.delivery_counts == {
+        ("oncall/spy", DeliveryResult.FAILED): 1,
+        ("oncall/spy", DeliveryResult.UNDELIVERED): 1,
+        ("oncall/spy", DeliveryResult.SENT): 1,
+    }
+
+
+async def test_each_attempt_without_a_confirmation_is_counted(harness: SenderHarness) -> None:
+    harness.responses = [lambda: UNKNOWN] * 3
+    open_incident(harness)
+    for _ in range(3):
+        await harness.deliver()
+        harness.now += 2_000
+    assert harness.sender.delivery_counts == {
+        ("oncall/spy", DeliveryResult.FAILED): 2,
+        ("oncall/spy", DeliveryResult.UNCONFIRMED): 1,
+    }
 
 
 async def test_opened_and_resolved_while_unreachable_become_one_message(harness: SenderHarness) -> None:

@@ -9,7 +9,8 @@ import pytest
 from tests.support.store import START_AT
 from watchdog.app import open_running_watchdog_service
 from watchdog.config.load import load_config
-from watchdog.domain.model import ClaimedSlot, McpTaskFacts, Observation, Outcome, SubjectListing
+from watchdog.domain.model import ClaimedSlot, Observation, Outcome, SubjectListing
+from watchdog.domain.observations import McpTaskFacts
 from watchdog.domain.rules import evaluate_result_rules
 from watchdog.net import NetworkAccess
 from watchdog.service.clock import read_wall_clock_ms

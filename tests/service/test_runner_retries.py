@@ -22,12 +22,12 @@ from watchdog.domain.model import (
     ClaimedSlot,
     Evidence,
     Json,
-    McpTaskFacts,
     Observation,
     Outcome,
     ResultToRecord,
     SubjectListing,
 )
+from watchdog.domain.observations import McpTaskFacts
 from watchdog.domain.rules.preference import PreferenceExpressionFacts
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.probes.base import ProbeAttemptContext, derive_slot_idempotency_key

@@ -18,10 +18,11 @@ from watchdog.net import NetworkAccess, SecretMask
 from watchdog.probes.base import Probe, ProbeAttemptContext
 from watchdog.service.clock import read_wall_clock_ms
 from watchdog.service.connectivity import ConnectivityCheck
+from watchdog.service.maintenance import RetentionPolicy
 from watchdog.service.member_faults import WatchdogProcessFaultReporter
 from watchdog.service.membership import ProcessLeaseKeeper
 from watchdog.service.notifications import NotificationSender
-from watchdog.service.scheduler import MonitoringService, RetentionPolicy
+from watchdog.service.scheduler import MonitoringService
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.tables import results
 

@@ -74,7 +74,7 @@ def test_a_shutdown_ends_while_the_database_hangs(tmp_path: Path, postgres: Post
     with FakeHttpTarget() as target, postgres.temporary_database() as url:
         config = write(tmp_path, url, f"- {{name: API, every: 1s, http: '{target.url}'}}\n")
         with run_watchdog(config) as run:
-            wait_until(lambda: run.get("api/probes").json()[0]["latest"])
+            wait_until(lambda: run.get("api/v1/probes").json()["items"][0]["latest"])
             with frozen(url):
                 time.sleep(1)
                 run.stop()

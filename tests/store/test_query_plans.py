@@ -29,6 +29,7 @@ from watchdog.store.read.alert_context import load_alert_message_context
 from watchdog.store.read.history import list_results_before, load_last_results_by_probe
 from watchdog.store.read.job_runs import list_job_runs
 from watchdog.store.read.jobs import load_newest_job_source_listings
+from watchdog.store.read.metrics import load_shared_metrics
 from watchdog.store.read.status import list_probe_statuses
 from watchdog.store.tables import metadata
 from watchdog.store.write.check_ins import CheckInStore, ProbeCheckIn
@@ -120,6 +121,7 @@ def run_every_operation(harness: StoreHarness) -> None:
     harness.outbox.give_up_orphaned_notifications(now + DAY_MS)
     with harness.database.open_read_transaction() as connection:
         assert harness.membership.is_renewal_due(connection, now + DAY_MS)
+        load_shared_metrics(connection)
     harness.membership.renew_lease_and_update_probes(now + DAY_MS)
     delete_ended_watchdog_processes(harness.database, now + DAY_MS)
     roll_up_hours(harness.database, now + DAY_MS)
@@ -163,6 +165,7 @@ def test_a_search_for_the_newest_result_skips_the_time_before_a_step_back(harnes
             load_last_results_by_probe(connection, [probe], 30)
             list_results_before(connection, probe)
             load_newest_job_source_listings(connection)
+            load_shared_metrics(connection)
             list_job_runs(connection, probe, "jobs", "nightly", 20)
     searches = [
         line

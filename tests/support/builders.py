@@ -9,13 +9,12 @@ from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.model import (
     Finding,
     IncidentTransition,
-    McpTaskFacts,
     Outcome,
     ProbeInfo,
     ProbeResult,
     SubjectListing,
 )
-from watchdog.domain.observations import ScheduledJobFacts
+from watchdog.domain.observations import McpTaskFacts, ScheduledJobFacts
 from watchdog.domain.rules import AlertPolicy, evaluate_result_rules
 from watchdog.domain.rules.preference import PreferenceExpressionFacts
 

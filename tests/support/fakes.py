@@ -112,6 +112,45 @@ class FakeWebhookReceiver(FakeHttpReceiver):
     """A receiver of webhooks."""
 
 
+class FakePagerDuty(FakeHttpReceiver):
+    """PagerDuty's Events API v2, as strict about events as it is. `alerts`: dedup key -> "triggered" or "resolved"."""
+
+    def __init__(self, routing_key: str = "R0" + "a" * 30) -> None:
+        super().__init__()
+        self.routing_key = routing_key
+        self.url += "v2/enqueue"
+        self.alerts: dict[str, str] = {}
+
+    def default_response(self, request: ReceivedRequest) -> CannedResponse:
+        event, accepted = request.json, (("content-type", "application/json"),)
+        if errors := self._find_errors(event, request):
+            refusal = {"status": "invalid event", "message": "Event object is invalid", "errors": errors}
+            return CannedResponse(400, json.dumps(refusal).encode(), accepted)
+        key, is_trigger = event["dedup_key"], event["event_action"] == "trigger"
+        if is_trigger or key in self.alerts:  # a resolve without an alert changes nothing
+            self.alerts[key] = "triggered" if is_trigger else "resolved"
+        reply = {"status": "success", "message": "Event processed", "dedup_key": key}
+        return CannedResponse(202, json.dumps(reply).encode(), accepted)
+
+    def _find_errors(self, event: dict[str, Any], request: ReceivedRequest) -> list[str]:
+        checks = {
+            f"Invalid routing key {event['routing_key']}": event["routing_key"] == self.routing_key,
+            "'event_action' is invalid": event["event_action"] in ("trigger", "resolve"),
+            "'dedup_key' is longer than 255": 0 < len(event["dedup_key"]) <= 255,
+            "the event is larger than 512 KB": len(request.body) <= 512 * 1024,
+        }
+        if event["event_action"] == "trigger":
+            payload = event["payload"]
+            summary = payload["summary"]
+            checks |= {
+                "'summary' is longer than 1024": 0 < len(summary.encode("utf-16-le")) // 2 <= 1_024,
+                "'severity' is invalid": payload["severity"] in ("critical", "error", "warning", "info"),
+                "'source' is missing or blank": bool(payload["source"].strip()),
+                "'links' is invalid": all(link["href"].startswith("http") for link in event.get("links", ())),
+            }
+        return [error for error, is_met in checks.items() if not is_met]
+
+
 class FakeSlack(FakeHttpReceiver):
     """Slack's chat.postMessage, chat.update and incoming webhooks, as strict about blocks as Slack is.
 

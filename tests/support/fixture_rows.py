@@ -13,8 +13,8 @@ import sqlalchemy as sa
 from tests.support.builders import JOB_LIMITS, make_listings
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from watchdog.domain.listings import encode_subject_listings_as_diff
-from watchdog.domain.model import Evidence, McpTaskFacts, Outcome, ProbeInfo, ProbeResult, Severity
-from watchdog.domain.observations import ScheduledJobFacts
+from watchdog.domain.model import Evidence, Outcome, ProbeInfo, ProbeResult, Severity
+from watchdog.domain.observations import McpTaskFacts, ScheduledJobFacts
 from watchdog.store import codec, tables
 
 NOW = int(datetime(2026, 11, 22, 2, 29, 14, tzinfo=UTC).timestamp() * 1000)

@@ -10,8 +10,8 @@ from tests.support.builders import task_aged
 from tests.support.fixture_rows import NOW, FixtureRows, epoch_ms
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, format_duration
 from watchdog.domain.limits import ScheduledJobLimits
-from watchdog.domain.model import Evidence, McpTaskFacts, Outcome, Severity
-from watchdog.domain.observations import ScheduledJobFacts
+from watchdog.domain.model import Evidence, Outcome, Severity
+from watchdog.domain.observations import McpTaskFacts, ScheduledJobFacts
 from watchdog.domain.schedule import CronSchedule
 
 UNROUTED_LOG = ("route 1 does not match: severity is warning, not critical", "no route matches: no one is notified")

@@ -24,7 +24,9 @@ rules:
   oldest: {over: 15m}
   stalled: {for: 10m}
 """
-BACKLOG_MESSAGE = "waiting 212, limit 200, since 02:15 UTC; oldest 22 min, limit 15 min"
+BACKLOG_MESSAGE = (
+    "212 jobs waiting, limit 200, exceeded for at least 10 min; oldest job waiting for 22 min, limit 15 min"
+)
 
 
 def queue_backlog_rows() -> FixtureRows:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.support.polling import HANG_S, wait_until_async
-from watchdog.domain.model import Json, McpTaskFacts, Observation, Outcome
+from watchdog.domain.model import Json, Observation, Outcome
+from watchdog.domain.observations import McpTaskFacts
 from watchdog.net import NetworkAccess, PhaseTimer
 from watchdog.net.phases import PHASE_DESCRIPTIONS
 from watchdog.probes.base import ProbeAttemptContext

@@ -17,10 +17,11 @@ from watchdog.notifiers.base import Notifier
 from watchdog.probes.base import Probe, ProbeAttemptContext
 from watchdog.service import scheduler
 from watchdog.service.connectivity import ConnectivityCheck
+from watchdog.service.maintenance import RetentionPolicy
 from watchdog.service.member_faults import WatchdogProcessFaultReporter
 from watchdog.service.membership import ProcessLeaseKeeper
 from watchdog.service.notifications import NotificationSender
-from watchdog.service.scheduler import MonitoringService, RetentionPolicy
+from watchdog.service.scheduler import MonitoringService
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.tables import results
 

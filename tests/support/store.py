@@ -16,14 +16,13 @@ from watchdog.domain.model import (
     ClaimedSlot,
     Evidence,
     IncidentTransition,
-    McpTaskFacts,
     Outcome,
     ProbeInfo,
     ProbeResult,
     ResultToRecord,
     Severity,
 )
-from watchdog.domain.observations import ScheduledJobFacts
+from watchdog.domain.observations import McpTaskFacts, ScheduledJobFacts
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.domain.rules import AlertPolicy, AlertStates

@@ -7,7 +7,7 @@ from watchdog.service.run_once import OnDemandRun
 
 
 def serialize_on_demand_run(run: OnDemandRun) -> dict[str, Json]:
-    """Durations are in ms. `evidence` is text from the target, untrusted."""
+    """`evidence` is text from the target, untrusted."""
     result, evidence = run.recorded_result.result, run.recorded_result.evidence
     return {
         "probe": run.probe.id,
@@ -15,8 +15,8 @@ def serialize_on_demand_run(run: OnDemandRun) -> dict[str, Json]:
         "outcome": run.outcome.value,
         "reason": run.reason,
         "message": run.message,
-        "duration": result.duration,
-        "phases": {name: round(ms, 1) for name, ms in result.phases.items()},
+        "duration_ms": result.duration,
+        "phases_ms": {name: round(ms, 1) for name, ms in result.phases.items()},
         "measurements": dict(result.measurements),
         "listings": {
             rule: {subject: facts._asdict() for subject, facts in listing.subjects.items()}

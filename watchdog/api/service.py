@@ -1,18 +1,101 @@
-"""Watchdog's own state as JSON: its internal tasks, liveness and readiness, and errors."""
+"""Watchdog's own state as JSON: its internal tasks, liveness and readiness."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from watchdog.api.serializers import serialize_watchdog_finding
+from pydantic import with_config
+from typing_extensions import TypedDict
+
+from watchdog.api.serializers.findings import WatchdogFindingJson, serialize_watchdog_finding
+from watchdog.api.serializers.results import DESCRIBED
 from watchdog.domain.formatting import format_iso8601
+from watchdog.domain.membership import LiveWatchdogProcesses, WatchdogProcessStatus
 from watchdog.domain.model import Incident, Json
 from watchdog.service.background_tasks import BackgroundTask
 
 
-def build_api_error_body(error: str, message: str) -> Json:
-    """`error`: a reason or a title; `message`: for people."""
-    return {"error": error, "message": message}
+@with_config(DESCRIBED)
+class TaskHealthJson(TypedDict):
+    """How one of the internal tasks of a process last went."""
+
+    name: str
+    ok: bool
+    last_run_at: str | None
+    """When its last run ended; null: it has not run yet."""
+    staleness_ms: int | None
+    """The time since its last run ended."""
+    last_run_status: str
+    """success, failed, overdue or never."""
+    last_run_error: str | None
+
+
+@with_config(DESCRIBED)
+class MemberJson(TypedDict):
+    """A live process that shares the database."""
+
+    id: str
+    revision: int
+    """The number of its configuration; among live processes the highest one counts."""
+    started_at: str
+    lease_until: str
+    superseded_probes: list[str]
+    """The ids of probes that another process runs, because its newer configuration defines them differently."""
+    superseded_destinations: list[str]
+
+
+@with_config(DESCRIBED)
+class ServiceJson(TypedDict):
+    """Watchdog itself, as this process sees it."""
+
+    version: str
+    ready: bool
+    """As /readyz reports it."""
+    not_ready_reason: str
+    """Empty: it is ready."""
+    findings: list[WatchdogFindingJson]
+    """What is wrong with Watchdog itself, critical findings first."""
+    notes: list[str]
+    """What else to know about this process."""
+    config_warnings: list[str]
+    """What in its configuration has no effect."""
+    members: list[MemberJson]
+    tasks: list[TaskHealthJson]
+    """The internal tasks of this process."""
+
+
+def serialize_service(
+    *,
+    version: str,
+    not_ready_reason: str,
+    findings: Iterable[Incident],
+    notes: Sequence[str],
+    config_warnings: Sequence[str],
+    members: LiveWatchdogProcesses,
+    tasks: Sequence[TaskHealthJson],
+) -> ServiceJson:
+    return {
+        "version": version,
+        "ready": not not_ready_reason,
+        "not_ready_reason": not_ready_reason,
+        "findings": [serialize_watchdog_finding(finding) for finding in findings],
+        "notes": list(notes),
+        "config_warnings": list(config_warnings),
+        "members": [_serialize_member(status) for status in members.members],
+        "tasks": list(tasks),
+    }
+
+
+def _serialize_member(status: WatchdogProcessStatus) -> MemberJson:
+    member = status.member
+    return {
+        "id": member.id,
+        "revision": member.revision,
+        "started_at": format_iso8601(member.started_at),
+        "lease_until": format_iso8601(member.lease_until),
+        "superseded_probes": sorted(status.superseded_probes),
+        "superseded_destinations": sorted(status.superseded_destinations),
+    }
 
 
 def build_liveness_body() -> Json:
@@ -30,12 +113,12 @@ def build_readiness_body(
     return readiness | {name: entries for name, entries in lists.items() if entries}
 
 
-def build_health_check_tool_result(tasks: Sequence[Json], note: str = "") -> Json:
+def build_health_check_tool_result(tasks: Sequence[TaskHealthJson], note: str = "") -> Json:
     """The answer of a `health_check` tool, by the convention that docs/health-check.md describes."""
     return {"healthy": all(task["ok"] for task in tasks), "tasks": list(tasks)} | ({"note": note} if note else {})
 
 
-def serialize_background_task_health(task: BackgroundTask, now: int) -> Json:
+def serialize_background_task_health(task: BackgroundTask, now: int) -> TaskHealthJson:
     """One entry of `build_health_check_tool_result`."""
     status = task.status(now)
     return _serialize_task_health(
@@ -48,7 +131,9 @@ def serialize_background_task_health(task: BackgroundTask, now: int) -> Json:
     )
 
 
-def serialize_slot_claim_task_health(*, last_run_at: int | None, staleness_ms: int | None, error: str) -> Json:
+def serialize_slot_claim_task_health(
+    *, last_run_at: int | None, staleness_ms: int | None, error: str
+) -> TaskHealthJson:
     """The task `claim`, as far as the watermark in the store shows it."""
     status = "overdue" if error else "success"
     return _serialize_task_health(
@@ -58,7 +143,7 @@ def serialize_slot_claim_task_health(*, last_run_at: int | None, staleness_ms: i
 
 def _serialize_task_health(
     *, name: str, status: str, ok: bool, last_run_at: int | None, staleness_ms: int | None, error: str
-) -> Json:
+) -> TaskHealthJson:
     return {
         "name": name,
         "ok": ok,

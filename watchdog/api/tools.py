@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from watchdog.api.serializers import serialize_incident, serialize_probe_status, serialize_watchdog_finding
+from watchdog.api.serializers.findings import serialize_watchdog_finding
+from watchdog.api.serializers.incidents import serialize_incident
+from watchdog.api.serializers.probes import serialize_probe_status
 from watchdog.domain.model import Incident, Json
 from watchdog.store.read.status import IncidentRecord, ProbeStatus
 

@@ -24,7 +24,7 @@ def ack_command(
     \b
     Example: watchdog ack 1c9b04ae77d2 --comment "restarting the worker"
     """
-    from watchdog.api.acts import serialize_acknowledgement
+    from watchdog.api.serializers.acts import serialize_acknowledgement
     from watchdog.domain.formatting import format_utc_timestamp
     from watchdog.service.acts import acknowledge_incident
 

@@ -24,7 +24,7 @@ def incidents_command(
     \b
     Example: watchdog incidents --open
     """
-    from watchdog.api.serializers import serialize_incident
+    from watchdog.api.serializers.incidents import serialize_incident
     from watchdog.store.read.status import list_incidents
 
     with open_read_connection_or_exit(config) as (connection, now):

@@ -78,7 +78,7 @@ def jobs_forget_command(
 
 
 def _print_jobs_and_exit(config: Path, output: CliOutputFormat) -> None:
-    from watchdog.api.serializers import serialize_job_summary
+    from watchdog.api.serializers.jobs import serialize_job_summary
     from watchdog.store.read.jobs import list_jobs
 
     with open_read_connection_or_exit(config) as (connection, now):

@@ -10,6 +10,7 @@ from watchdog.cli.ack import ack_command
 from watchdog.cli.click_classes import CommandGroupWithoutPydantic, CommandWithoutPydantic
 from watchdog.cli.db import db_app
 from watchdog.cli.demo import demo_command
+from watchdog.cli.diff import diff_command
 from watchdog.cli.exec import ExecClickCommand, exec_command
 from watchdog.cli.incidents import incidents_command
 from watchdog.cli.init import init_command
@@ -54,6 +55,7 @@ CLI_COMMANDS_BY_NAME: dict[str, Callable[..., None]] = {
     "demo": demo_command,
     "init": init_command,
     "validate": validate_command,
+    "diff": diff_command,
     "probe": probe_command,
     "status": status_command,
     "incidents": incidents_command,

@@ -80,7 +80,7 @@ def _print_on_demand_run(result: dict[str, Any]) -> None:
 
     outcome = _colour_if_terminal(result["outcome"], OUTCOME_SGR_CODES.get(result["outcome"], GREY_SGR_CODE))
     message = f": {result['message']}" if result["message"] else ""
-    duration = "" if result["duration"] is None else f" · {format_duration(result['duration'])}"
+    duration = "" if result["duration_ms"] is None else f" · {format_duration(result['duration_ms'])}"
     print(f"{outcome} {result['probe']} ({result['kind']}){message}{duration}")
     if result["reason"]:
         print(f"reason: {result['reason']}")
@@ -88,7 +88,7 @@ def _print_on_demand_run(result: dict[str, Any]) -> None:
         if finding["message"] != result["message"]:
             print(f"{finding['rule']}: {finding['message']}")
     sections = {
-        "phases": {name: format_duration(ms) for name, ms in result["phases"].items()},
+        "phases": {name: format_duration(ms) for name, ms in result["phases_ms"].items()},
         "measurements": result["measurements"],
         "evidence": result["evidence"]["facts"],
     }

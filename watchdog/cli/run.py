@@ -18,12 +18,17 @@ def run_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     """Run the service: probes, alerts and web pages.
 
     Runs every probe on its schedule, stores and evaluates the results, sends notifications and serves the pages. Logs
-    to standard error. Stops within 10 s of SIGTERM or SIGINT.
+    to standard error. Applies a changed configuration when its files change or on SIGHUP, and goes on with the former
+    one if the new one is invalid. Stops within 10 s of SIGTERM or SIGINT.
 
     \b
     Example: watchdog run -c /etc/watchdog/watchdog.yaml
     """
     loaded_config = load_config_or_exit(config)
+
+    from watchdog.config.config_files import read_config_file_signatures
+
+    signatures = read_config_file_signatures(loaded_config.files)
 
     import asyncio
 
@@ -46,7 +51,7 @@ def run_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     freeze_heap_and_enable_gc()
     try:
         with listen_socket, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve_until_shutdown(loaded_config, listen_socket))
+            runner.run(serve_until_shutdown(loaded_config, listen_socket, config, signatures))
             exit_without_waiting_for_threads()
     except WatchdogDatabaseSchemaError as e:
         exit_with_error(str(e))

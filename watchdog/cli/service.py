@@ -27,7 +27,7 @@ def service_command(
     \b
     Example: watchdog service -o json
     """
-    from watchdog.api.serializers import serialize_watchdog_finding
+    from watchdog.api.serializers.findings import serialize_watchdog_finding
     from watchdog.domain.watermark import describe_outdated_watermark_with_advice
     from watchdog.store.read.status import load_watchdog_status
 

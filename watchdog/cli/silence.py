@@ -41,7 +41,7 @@ def silence_command(
     \b
     Example: watchdog silence --group Search --for 2h --comment "upgrade"
     """
-    from watchdog.api.acts import serialize_silence
+    from watchdog.api.serializers.acts import serialize_silence
     from watchdog.domain.formatting import format_count_with_noun, format_utc_timestamp
     from watchdog.domain.routing import ProbeMatcher
     from watchdog.domain.silencing import SilenceMatcher

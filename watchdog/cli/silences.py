@@ -23,7 +23,7 @@ def silences_command(
     \b
     Example: watchdog silences
     """
-    from watchdog.api.acts import serialize_silence
+    from watchdog.api.serializers.acts import serialize_silence
     from watchdog.store.read.acts import list_ended_silences, list_silences_in_effect
 
     with open_read_connection_or_exit(config) as (connection, now):

@@ -36,7 +36,8 @@ def status_command(
     \b
     Example: watchdog status -o json
     """
-    from watchdog.api.serializers import serialize_probe_status, serialize_watchdog_self_probe
+    from watchdog.api.serializers.findings import serialize_watchdog_self_probe
+    from watchdog.api.serializers.probes import serialize_probe_status
     from watchdog.domain.rules import service
     from watchdog.domain.watermark import describe_outdated_watermark_with_advice
     from watchdog.store.read.members import load_watchdog_process_status

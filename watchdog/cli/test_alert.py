@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from watchdog.config.load import LoadedConfig
-    from watchdog.domain.model import AlertMessageContext
+    from watchdog.domain.model import AlertMessageContext, ResultWithEvidence, RunSummary
     from watchdog.domain.notification import Notification
     from watchdog.notifiers.base import Notifier
 
@@ -53,13 +53,14 @@ async def _send_test_alerts(loaded_config: LoadedConfig, notifiers: Mapping[str,
     from watchdog.domain.model import Json
     from watchdog.net import NetworkAccess
     from watchdog.notifiers.base import NotificationDeliveryError, NotificationDeliveryRequest
+    from watchdog.service.clock import read_wall_clock_ms
     from watchdog.service.notifications import NOTIFICATION_SEND_TIMEOUT_S
 
     failures = 0
     async with NetworkAccess() as network:
         for destination, notifier in notifiers.items():
             receipt: dict[str, Json] = {}
-            for notification, context in _build_opened_and_resolved_test_alerts(destination):
+            for notification, context in build_opened_and_resolved_test_alerts(destination, read_wall_clock_ms()):
                 try:
                     async with asyncio.timeout(NOTIFICATION_SEND_TIMEOUT_S):
                         receipt = await notifier.send(
@@ -74,12 +75,13 @@ async def _send_test_alerts(loaded_config: LoadedConfig, notifiers: Mapping[str,
     return failures
 
 
-def _build_opened_and_resolved_test_alerts(destination: str) -> list[tuple[Notification, AlertMessageContext]]:
-    """An incident that opens, and its end."""
+def build_opened_and_resolved_test_alerts(destination: str, now: int) -> list[tuple[Notification, AlertMessageContext]]:
+    """An incident that opens, and its end at `now`: three checks in a row failed, and the next one passed."""
     from dataclasses import replace
 
     from watchdog.domain.formatting import MINUTE_MS
     from watchdog.domain.model import (
+        LOCAL_LOCATION_NAME,
         AlertMessageContext,
         Incident,
         IncidentEvent,
@@ -89,30 +91,45 @@ def _build_opened_and_resolved_test_alerts(destination: str) -> list[tuple[Notif
         Severity,
     )
     from watchdog.domain.notification import Notification
-    from watchdog.service.clock import read_wall_clock_ms
 
-    now = read_wall_clock_ms()
-    probe = ProbeInfo(0, "test-alert", "Test alert", "http", schedule_text="every 60 s")
-    opened = Incident(
+    runs = [RunSummary(now - i * MINUTE_MS, Outcome.PASS, 180 + i) for i in reversed(range(24))]
+    runs[-4:-1] = [run._replace(outcome=Outcome.FAIL) for run in runs[-4:-1]]
+    first_bad, last_bad, good = (_build_test_result(run) for run in (runs[-4], runs[-2], runs[-1]))
+    incident = Incident(
         id=f"test-{now}",
         probe=0,
         rule="availability",
         subject="",
         severity=Severity.INFO,
-        since=now - 2 * MINUTE_MS,
-        opened_at=now,
-        reason="delivery.test",
-        message="this is a test alert; nothing is wrong",
+        since=first_bad.slot,
+        opened_at=last_bad.slot,
+        reason=first_bad.reason,
+        message=first_bad.message,
     )
-    runs = tuple(
-        RunSummary(now - i * MINUTE_MS, Outcome.PASS if i > 2 else Outcome.FAIL, 180 + i) for i in reversed(range(20))
-    )
+    probe = ProbeInfo(0, "test-alert", "Test alert", "http", severity=Severity.INFO, schedule_text="every 60 s")
+    common = AlertMessageContext(
+        IncidentEvent.OPENED, incident, probe, now, bad_count=3, threshold=3, last_good=runs[-5], first_bad=first_bad,
+        location=LOCAL_LOCATION_NAME, is_test=True,
+    )  # fmt: skip
+    opened = replace(common, recent_runs=tuple(runs[-21:-1]), latest=last_bad)
+    ended = replace(incident, resolved_at=now)
+    resolved = replace(common, event=IncidentEvent.RESOLVED, incident=ended, recent_runs=tuple(runs[-20:]), latest=good)
     return [
-        (
-            Notification(incident.id, destination, seq, event),
-            AlertMessageContext(event, incident, probe, now, bad_count=1, threshold=1, recent_runs=runs, is_test=True),
-        )
-        for seq, (event, incident) in enumerate(
-            [(IncidentEvent.OPENED, opened), (IncidentEvent.RESOLVED, replace(opened, resolved_at=now))]
-        )
+        (Notification(incident.id, destination, seq, context.event), context)
+        for seq, context in enumerate((opened, resolved))
     ]
+
+
+def _build_test_result(run: RunSummary) -> ResultWithEvidence:
+    from watchdog.domain.model import LOCAL_LOCATION_NAME, Evidence, Outcome, ResultWithEvidence
+
+    is_bad = run.outcome is Outcome.FAIL
+    return ResultWithEvidence(
+        slot=run.slot,
+        location=LOCAL_LOCATION_NAME,
+        outcome=run.outcome,
+        reason="delivery.test" if is_bad else "",
+        message="this is a test alert; nothing is wrong" if is_bad else "",
+        duration=run.duration,
+        evidence=Evidence(),
+    )

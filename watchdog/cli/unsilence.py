@@ -21,7 +21,7 @@ def unsilence_command(
     \b
     Example: watchdog unsilence s-4f0c2a91be
     """
-    from watchdog.api.acts import serialize_silence
+    from watchdog.api.serializers.acts import serialize_silence
     from watchdog.service.acts import end_silence
     from watchdog.store.read.acts import load_silence
 

@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from pydantic import BaseModel, SecretStr
 
-from watchdog.config.secret_uses import MIN_MASKED_SECRET_CHARS
-from watchdog.net.redact import SECRET_NAME_PATTERN
+from watchdog.config.secret_uses import MIN_MASKED_SECRET_CHARS, mask_literal_secret_url_parameters
+from watchdog.domain.config_changes import SectionSnapshot
+from watchdog.domain.text import map_json_strings
+from watchdog.net.redact import MASK_PLACEHOLDER, SECRET_NAME_PATTERN
 
 if TYPE_CHECKING:
     from watchdog.config.load import LoadedConfig
     from watchdog.domain.model import Json
 
-SECTIONS_NOT_IN_CONFIG_DIGEST = frozenset(
-    {"version", "server", "storage", "access", "connectivity", "dead_mans_switch", "include", "defaults"}
-)
+SECTIONS_OF_ONE_PROCESS = frozenset({"server", "storage", "access", "connectivity", "dead_mans_switch", "reload"})
+SECTIONS_NOT_IN_CONFIG_DIGEST = SECTIONS_OF_ONE_PROCESS | {"version", "include", "defaults"}
 """Sections that concern one process, or that others already contain."""
 _URL_CREDENTIALS_PATTERN = re.compile(r"(?<=://)[^/@\s]*@")
 _UNNAMED_SECRET_PLACEHOLDER = "secret"
@@ -35,6 +37,7 @@ class ConfigDigests:
 
     def __init__(self, loaded_config: LoadedConfig):
         self._config, self._secret_names = loaded_config.config, loaded_config.secret_names
+        self._mask = loaded_config.mask
         secret_values = [
             value
             for value, name in self._secret_names.items()
@@ -53,6 +56,23 @@ class ConfigDigests:
     def compute_probe_digests(self) -> dict[str, str]:
         """Probe id -> digest of the probe."""
         return {probe.id: digest_json(self._to_secretless_json(probe)) for probe in self._config.probes}
+
+    def build_section_snapshots(self, *, of_one_process: bool) -> dict[str, SectionSnapshot]:
+        """The sections that concern this process alone, or all others except for the probes."""
+        names = type(self._config).model_fields.keys() - {"probes"}
+        names = names & SECTIONS_OF_ONE_PROCESS if of_one_process else names - SECTIONS_NOT_IN_CONFIG_DIGEST
+        sections = {name: self._to_secretless_json(getattr(self._config, name), name) for name in sorted(names)}
+        snapshots = {}
+        for name, value in sections.items():
+            fields = dict(_iter_leaf_fields(map_json_strings(value, self._mask_value), name))
+            if isinstance(value, list | dict):
+                fields.pop(name, None)  # the section is empty
+            snapshots[name] = SectionSnapshot(digest_json(value), fields)
+        return snapshots
+
+    def _mask_value(self, text: str) -> str:
+        masked = self._mask(text)
+        return mask_literal_secret_url_parameters(masked, MASK_PLACEHOLDER) if "://" in masked else masked
 
     def compute_destination_digests(self) -> dict[str, str]:
         """Destination -> digest of how it is notified."""
@@ -95,3 +115,20 @@ class ConfigDigests:
 def digest_json(value: Json) -> str:
     text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def parse_yaml_fields(text: str) -> dict[str, str]:
+    """The fields of YAML that Watchdog has written: path, such as `alert.severity` -> value."""
+    return dict(_iter_leaf_fields(yaml.load(text, yaml.CSafeLoader)))
+
+
+def _iter_leaf_fields(value: Json, path: str = "") -> Iterator[tuple[str, str]]:
+    """Every scalar inside a value with its path. An empty key names a type, and is no field."""
+    if not isinstance(value, dict | list):
+        yield path, str(value)
+        return
+    entries = [entry for entry in (value.items() if isinstance(value, dict) else enumerate(value)) if entry[0] != ""]
+    if not entries and path:
+        yield path, "{}" if isinstance(value, dict) else "[]"
+    for key, item in entries:
+        yield from _iter_leaf_fields(item, f"{path}.{key}".lstrip("."))

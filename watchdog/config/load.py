@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +17,13 @@ from watchdog.config.cross_checks import cross_validate_and_resolve
 from watchdog.config.defaults import apply_probe_defaults
 from watchdog.config.error_messages import coerce_config_variables, list_yaml_field_names, translate_validation_errors
 from watchdog.config.models import Config, NotificationReceiverSettings, NotificationRouteSettings
-from watchdog.config.problems import ConfigError, ConfigProblem, build_did_you_mean_suffix
+from watchdog.config.problems import (
+    NO_CONFIG_FILES,
+    ConfigError,
+    ConfigFiles,
+    ConfigProblem,
+    build_did_you_mean_suffix,
+)
 from watchdog.config.secrets import (
     collect_placeholders_by_secret,
     collect_secrets,
@@ -47,11 +54,21 @@ class LoadedConfig:
     """What is valid but has no effect, such as a route that matches no probe."""
     secret_names: Mapping[str, str] = field(default_factory=dict)
     """Value of a variable or secret -> where it is from: `${NAME}`, or the path of a file."""
+    files: ConfigFiles = NO_CONFIG_FILES
 
 
-def load_config(path: Path | None, text: str | None = None, env: Mapping[str, str] = os.environ) -> LoadedConfig:
-    """Load a file, or `text` in its place (`path` is then its name). Raises ConfigError with all problems."""
-    sources = load_config_sources(path, text, env)
+def load_config(
+    path: Path | None,
+    text: str | None = None,
+    env: Mapping[str, str] = os.environ,
+    *,
+    regular_files_only: bool = False,
+) -> LoadedConfig:
+    """Load a file, or `text` in its place (`path` is then its name). Raises ConfigError with all problems.
+
+    `regular_files_only`: refuse named pipes, which can be read once only and may wait for their writer.
+    """
+    sources = load_config_sources(path, text, env, regular_files_only=regular_files_only)
     sources.probes = [apply_probe_defaults(sources.root.get("defaults"), probe) for probe in sources.probes]
     builder = _ConfigModelBuilder(sources)
     probes = {probe.id: (node, probe) for node in sources.probes if (probe := builder.build_probe(node)) is not None}
@@ -66,15 +83,20 @@ def load_config(path: Path | None, text: str | None = None, env: Mapping[str, st
         if (route := builder.build_model_of_node(NotificationRouteSettings, node, "routes"))
     )
     config = cross_validate_and_resolve(Config.model_construct(**sections), sources)
+    files = ConfigFiles(
+        frozenset(chain(sources.watched_paths, *(each.watched_paths for each in builder.load_contexts.values()))),
+        frozenset(sources.include_patterns),
+    )
     if sources.problems:
-        raise ConfigError(redact_problems(sources, builder.load_contexts.values()))
+        raise ConfigError(redact_problems(sources, builder.load_contexts.values()), files)
     secrets = collect_secrets(sources, builder.load_contexts.values(), config)
     mask = SecretMask(secrets.by_value, secrets.in_target)
     probe_yaml = {id: _dump_yaml(mask_yaml_tree(node, mask)) for id, (node, _) in probes.items()}
     sources.warnings += secrets.warnings
     warnings = [w._replace(message=mask(w.message)) for w in find_config_warnings(config, sources)]
     secret_names = collect_placeholders_by_secret(sources, builder.load_contexts.values())
-    return LoadedConfig(mask_displayed_config_fields(config, mask), probe_yaml, mask, tuple(warnings), secret_names)
+    config = mask_displayed_config_fields(config, mask)
+    return LoadedConfig(config, probe_yaml, mask, tuple(warnings), secret_names, files=files)
 
 
 def _dump_yaml(tree: Any) -> str:
@@ -86,7 +108,10 @@ class _ConfigModelBuilder:
 
     def __init__(self, sources: MergedConfigSources):
         self.sources = sources
-        self.load_contexts = {file: ConfigLoadContext(folder) for file, folder in sources.base_folders.items()}
+        self.load_contexts = {
+            file: ConfigLoadContext(folder, regular_files_only=sources.regular_files_only)
+            for file, folder in sources.base_folders.items()
+        }
 
     def build_model_of_node(self, model: type[ModelT], node: YamlNode, section: str) -> ModelT | None:
         """The model of a node, or None if it is invalid. `section`: the field that holds the node."""

@@ -137,8 +137,9 @@ class NotificationReceiverSettings(ConfigModel):
     def build_notifiers_by_destination(self, receiver_name: str) -> dict[str, Notifier]:
         """Destination, such as "oncall/slack" -> its notifier."""
         return {
-            f"{receiver_name}/{kind}": notifier
-            for kind, notifier in NOTIFIER_KINDS.find_configured_values(self).items()
+            f"{receiver_name}/{kind}{suffix}": notifier
+            for kind, configured in NOTIFIER_KINDS.find_configured_values(self).items()
+            for suffix, notifier in configured.split_into_destinations().items()
         }
 
 
@@ -300,6 +301,10 @@ class Config(ConfigModel):
     """The database, and how long it keeps data."""
     include: tuple[str, ...] = ()
     """Paths or patterns of additional files with probes, receivers and routes, relative to this file."""
+    reload: Literal["on_change", "on_signal"] = "on_change"
+    """When `watchdog run` applies a changed configuration: when one of its files changes, or only on SIGHUP. The files
+    are this one, included ones, and those of secrets. An invalid configuration is reported, and the running one
+    stays."""
     defaults: ProbeDefaults = ProbeDefaults()
     """Default values for fields that a probe does not set. They also apply to included files."""
     probes: tuple[AnyProbe, ...] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 from typing import NamedTuple
 
 EMPTY_CONFIG_VALUE_MESSAGE = "no value: add one, or remove the field"
@@ -39,11 +40,23 @@ class ConfigProblem(NamedTuple):
         return f"{location}: {self.path}: {self.message}" if self.path else f"{location}: {self.message}"
 
 
+class ConfigFiles(NamedTuple):
+    """Where a configuration is from: what must be watched to notice a change."""
+
+    paths: frozenset[Path] = frozenset()
+    """The main file, included files and files of secrets, as named: links are not resolved. Some may not exist."""
+    include_patterns: frozenset[tuple[Path, str]] = frozenset()
+    """Each `include` with the folder that it starts at."""
+
+
+NO_CONFIG_FILES = ConfigFiles()
+
+
 class ConfigError(Exception):
     """An invalid configuration. Its text lists every problem, one per line."""
 
-    def __init__(self, problems: Iterable[ConfigProblem]):
-        self.problems = list(problems)
+    def __init__(self, problems: Iterable[ConfigProblem], files: ConfigFiles = NO_CONFIG_FILES):
+        self.problems, self.files = list(problems), files
         super().__init__("\n".join(map(str, self.problems)))
 
 

@@ -92,11 +92,11 @@ def can_mask_secret_everywhere(secret: str) -> bool:
     """Whether the value can be replaced wherever it occurs without garbling Watchdog's own sentences."""
     if len(secret) < MIN_MASKED_SECRET_CHARS:
         return False
-    return not (_PLAIN_WORDS_SECRET_PATTERN.fullmatch(secret) and secret in _read_watchdog_source_text())
+    return not (_PLAIN_WORDS_SECRET_PATTERN.fullmatch(secret) and secret in read_watchdog_source_text())
 
 
 @cache
-def _read_watchdog_source_text() -> str:
+def read_watchdog_source_text() -> str:
     """The sources and templates: what messages are composed of. Read only for secrets that consist of words."""
     files = [*Path(__file__).parents[1].rglob("*.py"), *find_resource_folder("templates").rglob("*.j2")]
     return "\n".join(file.read_text(encoding="utf-8") for file in files)

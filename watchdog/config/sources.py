@@ -47,6 +47,12 @@ class MergedConfigSources:
     """File, as named in problems -> the folder that its relative paths start at. In reading order."""
     files: dict[Path, None] = field(default_factory=dict)
     """Resolved, in reading order: a file that several patterns match is read once."""
+    watched_paths: list[Path] = field(default_factory=list)
+    """Every file that was read or could not be read, as named: links are not resolved."""
+    include_patterns: list[tuple[Path, str]] = field(default_factory=list)
+    """Each `include` with the folder that it starts at."""
+    regular_files_only: bool = False
+    """Refuse a named pipe as the main file, too: reading it would wait for its writer."""
     byte_count: int = 0
     """Of all files that were read."""
     file_finder: IncludeFileFinder = field(default_factory=IncludeFileFinder)
@@ -58,9 +64,11 @@ class MergedConfigSources:
         self.problems.append(ConfigProblem(*location, path, message))
 
 
-def load_config_sources(path: Path | None, text: str | None, env: Mapping[str, str]) -> MergedConfigSources:
+def load_config_sources(
+    path: Path | None, text: str | None, env: Mapping[str, str], *, regular_files_only: bool = False
+) -> MergedConfigSources:
     """Read the main file, or `text` in its place, and all files that it includes."""
-    sources = MergedConfigSources()
+    sources = MergedConfigSources(regular_files_only=regular_files_only)
     name = "configuration" if path is None else str(path)
     folder = Path() if path is None else path.parent
     if path is not None:
@@ -88,8 +96,11 @@ def _read_config_file(
     path: Path, location: ConfigSourceLocation, problem_path: str, sources: MergedConfigSources
 ) -> str | None:
     """`problem_path`: of the `include` that names the file; empty for the main file."""
-    if problem_path and path.exists() and not path.is_file():  # opening a named pipe would wait for its writer
-        sources.add_problem(location, problem_path, f"cannot read {path}: not a regular file")
+    sources.watched_paths.append(path)
+    is_checked = bool(problem_path) or sources.regular_files_only
+    if is_checked and path.exists() and not path.is_file():  # opening a named pipe would wait for its writer
+        reason = "not a regular file"
+        sources.add_problem(location, problem_path, f"cannot read {path}: {reason}" if problem_path else reason)
         return None
     try:
         with path.open("rb") as file:
@@ -179,6 +190,7 @@ def _load_included_files(
 ) -> None:
     """Raises IncludeLimitError."""
     folder, pattern = sources.base_folders[item.location.file], str(item.value)
+    sources.include_patterns.append((folder, pattern))
     try:
         paths = sources.file_finder.find_files(folder, pattern)
     except TooManyFolderEntriesError:

@@ -72,14 +72,17 @@ class DueAlertMessage(NamedTuple):
 
 
 def choose_next_messages_to_send(
-    due: Sequence[DueAlertMessage], merged_at: int | None, now: int
+    due: Sequence[DueAlertMessage], merged_at: int | None, now: int, *, may_merge: bool = True
 ) -> list[DueAlertMessage]:
     """What a destination is sent next: one message, or several that are merged into one; empty: nothing yet.
+    `may_merge`: whether the destination accepts merged messages.
 
     More than MAX_UNMERGED_DUE_MESSAGES are merged. For NONCRITICAL_PAUSE_AFTER_MERGED_MESSAGE_MS after that, only
     critical ones and edits are sent; what has come in the meantime is merged again.
     """
     ordered = sorted(due)
+    if not may_merge:
+        return ordered[:1]
     is_pausing = merged_at is not None and now < merged_at + NONCRITICAL_PAUSE_AFTER_MERGED_MESSAGE_MS
     is_storm = merged_at is not None and now < merged_at + 2 * NONCRITICAL_PAUSE_AFTER_MERGED_MESSAGE_MS
     allowed = [message for message in ordered if not (is_pausing and message.is_not_critical and not message.is_edit)]

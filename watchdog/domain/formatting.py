@@ -28,6 +28,8 @@ HEALTH_STATE_LABELS = {
 HEALTH_STATE_SYMBOLS = {HealthState.UP: "✓", HealthState.DEGRADED: "▲", HealthState.UNKNOWN: "○", HealthState.DOWN: "✕"}
 """The icons of the pages, for places that have only text."""
 
+MAX_NAMES_IN_MESSAGE = 5
+
 _REMEDIATION_STATE_LABELS = {
     RemediationAttemptState.RATE_LIMITED: "rate-limited",
     RemediationAttemptState.STARTED: "started",
@@ -89,6 +91,12 @@ def format_time_ago(at: int, now: int) -> str:
 def format_count_with_noun(n: int, noun: str) -> str:
     """ "1 probe", "24 probes"; for nouns with a plural in s."""
     return f"{format_number(n)}{NBSP}{noun}{'' if n == 1 else 's'}"
+
+
+def format_names(names: Sequence[str]) -> str:
+    """ "a, b, c, d, e and 3 more"."""
+    more = len(names) - MAX_NAMES_IN_MESSAGE
+    return ", ".join(names[:MAX_NAMES_IN_MESSAGE]) + (f" and {more} more" if more > 0 else "")
 
 
 def format_number(n: int) -> str:

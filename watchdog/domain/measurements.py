@@ -77,6 +77,26 @@ class ListedMcpTaskCounts(NamedTuple):
     tasks_failed: int
 
 
+EVIDENCE_FACT_LABELS = {
+    "consumers": "workers",
+    "duration": "duration of the last run",
+    "failures": "failures in a row",
+    "gone_since": "not listed since",
+    "last_end": "last run ended",
+    "last_ok": "last success",
+    "last_start": "last run started",
+    "lost_since": "lost run started",
+    "next_due": "next run",
+    "next_run": "next run",
+    "oldest": "oldest waiting job",
+    "rejected_at": "check-in rejected",
+    "running_since": "run in progress since",
+    "sent_at": "sent",
+    "sentinel": "canary job",
+    "usual_delay": "usual delay",
+}
+"""How messages label the facts of queues, canaries and jobs: their names are those of the configuration or of JSON. A
+fact of any other name is its own label."""
 JOBS_EVIDENCE_KEY, TASKS_EVIDENCE_KEY = "jobs", "tasks"
 """Evidence facts with an object for each job or task, by its name. They replace the count of the same name."""
 

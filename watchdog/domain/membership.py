@@ -26,6 +26,8 @@ PROBE_RETENTION_AFTER_PROCESS_LAPSE_MS = HOUR_MS
 """How long a probe outlives its last member, if that did not leave in order: it may start again."""
 ENDED_WATCHDOG_PROCESS_RETENTION_MS = DAY_MS
 """How long a member that has ended is remembered."""
+LEFT_WATCHDOG_PROCESS_RETENTION_MS = HOUR_MS
+"""How long a member is remembered that has left in order, by a stop or a reload: what it had is retired by then."""
 MAX_PROCESS_CONFIG_DIFFERENCE_MS = 5 * MINUTE_MS
 """Live members may have different configurations for this long, as in a rolling deploy, without a warning."""
 

@@ -107,18 +107,6 @@ ListingsByRule: TypeAlias = Mapping[str, SubjectListing]
 """By rule: what it evaluates. A rule without a listing was not observed, which is no evidence about its subjects."""
 
 
-class McpTaskFacts(NamedTuple):
-    """One entry of an MCP server's `tasks` list."""
-
-    ok: bool
-    last_run_at: int | None = None
-    """Epoch milliseconds; None: it has never run."""
-    first_listed_at: int | None = None
-    """When the task was first listed; set only while it has never run. Epoch milliseconds."""
-    status: str = ""
-    error: str = ""
-
-
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """What a verdict is based on: short named values, and the target's own text, untrusted."""
@@ -345,6 +333,7 @@ class ResultWithEvidence:
     message: str
     duration: int | None
     evidence: Evidence
+    measurements: Mapping[str, JsonScalar] = field(default_factory=dict)
 
 
 class AlertMessageIncident(NamedTuple):
@@ -368,9 +357,12 @@ class AlertMessageContext:
     """Bad slots in a row that open an incident (`failure_threshold`)."""
     last_good: RunSummary | None = None
     recent_runs: tuple[RunSummary, ...] = ()
-    """The newest runs of the probe, at most 20, oldest first. Of the rule `job`: those of the job."""
+    """The newest runs of the probe, at most 20, oldest first. Of the rule `job`: those of the job. Of the rule
+    `preference`: those that did not meet it are failures."""
     first_bad: ResultWithEvidence | None = None
     latest: ResultWithEvidence | None = None
+    latest_subject_facts: SubjectFacts | None = None
+    """What the newest result lists of the incident's subject; None: it does not list the subject."""
     remediation_attempts: tuple[RemediationAttempt, ...] = ()
     """In the order in which they started."""
     location: str = ""

@@ -238,3 +238,15 @@ class McpToolProblemFacts(NamedTuple):
     """How often its name is listed."""
     schema_problem: str = ""
     """What is invalid about its schemas; empty if nothing is."""
+
+
+class McpTaskFacts(NamedTuple):
+    """One entry of an MCP server's `tasks` list."""
+
+    ok: bool
+    last_run_at: int | None = None
+    """Epoch milliseconds; None: it has never run."""
+    first_listed_at: int | None = None
+    """When the task was first listed; set only while it has never run. Epoch milliseconds."""
+    status: str = ""
+    error: str = ""

@@ -25,6 +25,8 @@ class RegisteredProbe:
     """The configuration as written, without the values of variables."""
     definition: str = ""
     """A digest of everything that decides how the probe runs and who is notified: equal if processes agree on it."""
+    content_digest: str = ""
+    """A digest of its own configuration alone, to compare configurations."""
     catch_up_ms: int = 0
     """For how long after its slot a run that was missed is still started; cron schedules only."""
     routes: NotificationRoutingTable = EMPTY_NOTIFICATION_ROUTING_TABLE

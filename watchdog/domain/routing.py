@@ -9,6 +9,9 @@ from watchdog.domain.model import ProbeInfo, Severity
 from watchdog.domain.reasons import matches_reason_pattern
 from watchdog.domain.rules import service
 
+ROUTE_NOTIFIES_TEXT = " matches: notifies "
+EVERY_RECEIVER_NOTIFIED_TEXT = "every receiver is notified: "
+
 
 @dataclass(frozen=True, slots=True)
 class ProbeMatcher:
@@ -84,6 +87,19 @@ class RoutingDecision:
     routing_log: tuple[str, ...]
 
 
+def explain_routing_of_destination(routing_log: Sequence[str], destination: str, *, is_notified: bool) -> str:
+    """Why a destination is notified or not, in the words of `RoutingDecision.routing_log`: the step that decided it, or
+    all steps if they left it out together."""
+    receiver = destination.partition("/")[0]
+    for step in routing_log:
+        _, _, names = step.partition(
+            ROUTE_NOTIFIES_TEXT if ROUTE_NOTIFIES_TEXT in step else EVERY_RECEIVER_NOTIFIED_TEXT
+        )
+        if receiver in names.split(", ") if is_notified else step.startswith(f"{destination} is left out"):
+            return step
+    return "; ".join(routing_log)
+
+
 @dataclass(frozen=True, slots=True)
 class NotificationRoutingTable:
     """Decides which destinations are notified of an incident.
@@ -119,12 +135,21 @@ class NotificationRoutingTable:
             log = *log, f"{failing_destination} is left out: the incident is about it"
         return RoutingDecision(tuple(others), log)
 
+    def list_possible_destinations(self, probe: ProbeInfo) -> tuple[str, ...]:
+        """Every destination that some incident of the probe leads to. Raises KeyError as `decide_routing` does."""
+        if not self.routes:
+            return self._list_receiver_destinations(self.receivers)
+        evaluated = list_evaluated_routes_with_mismatches(self.routes, probe)
+        return self._list_receiver_destinations(
+            name for index, mismatch in evaluated if not mismatch for name in self.routes[index].receivers
+        )
+
     def _evaluate_routes(self, probe: ProbeInfo, reason: str) -> RoutingDecision:
         if not self.receivers:
             return RoutingDecision((), ("no receivers are configured: no one is notified",))
         if not self.routes:
             names = ", ".join(self.receivers)
-            log_line = f"no routes are configured: every receiver is notified: {names}"
+            log_line = f"no routes are configured: {EVERY_RECEIVER_NOTIFIED_TEXT}{names}"
             return RoutingDecision(self._list_receiver_destinations(self.receivers), (log_line,))
         applied: list[NotificationRoute] = []
         log: list[str] = []
@@ -134,7 +159,7 @@ class NotificationRoutingTable:
                 log.append(f"route {number} does not match: {mismatch}")
                 continue
             applied.append(route)
-            log.append(f"route {number} matches: notifies {', '.join(route.receivers) or 'no one'}")
+            log.append(f"route {number}{ROUTE_NOTIFIES_TEXT}{', '.join(route.receivers) or 'no one'}")
             if not route.continue_matching and number < len(self.routes):
                 log.append(f"route {number} does not continue")
         if not applied:

@@ -30,9 +30,10 @@ class BackgroundTaskControl(Protocol):
         """Runs a task at once; its entry of `health_check` afterwards."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class McpToolContext:
-    """`is_operator`: whether the client behind an HTTP request (None: over stdio) may do more than read."""
+    """`is_operator`: whether the client behind an HTTP request (None: over stdio) may do more than read. A reload of
+    the configuration replaces `probes`."""
 
     run_read_query: StoreReadRunner
     runner: ProbeRunner

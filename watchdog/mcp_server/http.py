@@ -14,6 +14,7 @@ from watchdog.mcp_server.tool_jobs import WatchdogMcpServerJobRunner
 
 if TYPE_CHECKING:
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+    from mcp.server.transport_security import TransportSecuritySettings
     from starlette.types import Receive, Scope, Send
 
 MAX_INCOMING_MCP_REQUEST_BYTES = 64 * 1024
@@ -43,11 +44,18 @@ class LazyMcpApp:
     def __init__(self, context: McpToolContext, allowed_hosts: Sequence[str], allowed_origins: Sequence[str]):
         self._context = context
         self._allowed_hosts, self._allowed_origins = list(allowed_hosts), list(allowed_origins)
+        self._security: TransportSecuritySettings | None = None
         self._job_runner = WatchdogMcpServerJobRunner()
         self._start_lock = asyncio.Lock()
         self._manager: StreamableHTTPSessionManager | None = None
         self._manager_task: asyncio.Task[None] | None = None
         self._shutdown = asyncio.Event()
+
+    def allow(self, allowed_hosts: Sequence[str], allowed_origins: Sequence[str]) -> None:
+        """Other hosts and origins from now on. Jobs of tools go on."""
+        self._allowed_hosts, self._allowed_origins = list(allowed_hosts), list(allowed_origins)
+        if self._security is not None:
+            self._security.allowed_hosts, self._security.allowed_origins = self._allowed_hosts, self._allowed_origins
 
     async def __aenter__(self) -> None:
         return None
@@ -88,12 +96,12 @@ class LazyMcpApp:
         from watchdog.mcp_server.server import create_mcp_server
 
         server = create_mcp_server(self._context, self._job_runner)
-        security = TransportSecuritySettings(
+        self._security = TransportSecuritySettings(
             enable_dns_rebinding_protection=True,
             allowed_hosts=self._allowed_hosts,
             allowed_origins=self._allowed_origins,
         )
         server.streamable_http_app(
-            stateless_http=True, transport_security=security, max_request_body_size=MAX_INCOMING_MCP_REQUEST_BYTES
+            stateless_http=True, transport_security=self._security, max_request_body_size=MAX_INCOMING_MCP_REQUEST_BYTES
         )  # only its manager is used; the application around it is just another router
         return server.session_manager

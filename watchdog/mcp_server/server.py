@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any, Literal, TypeAlias
 
 from mcp.server import MCPServer
@@ -12,8 +11,9 @@ from mcp.server.mcpserver.exceptions import ResourceNotFoundError, ToolError
 from mcp.types import ToolAnnotations
 from pydantic import Field
 
+from watchdog.api.package_version import read_watchdog_version
 from watchdog.api.probe_run import serialize_on_demand_run
-from watchdog.api.serializers import serialize_incident_detail
+from watchdog.api.serializers.incidents import serialize_incident_detail
 from watchdog.api.tools import (
     serialize_incident_list,
     serialize_mcp_server_job,
@@ -29,6 +29,7 @@ from watchdog.probes.base import Probe
 from watchdog.service.run_once import find_probe, find_runnable_probe, run_probe_on_demand_without_recording
 from watchdog.store.read import status
 from watchdog.store.read.alert_context import load_alert_message_context
+from watchdog.store.read.destinations import list_destination_names
 from watchdog.store.read.status import Connection, IncidentRecord
 
 MCP_INSTRUCTIONS = """\
@@ -97,7 +98,7 @@ class McpTools:
         ] = None,
         limit: ListLimitParameter = 100,
     ) -> McpToolResult:
-        """All probes, each with its state, ids of open incidents, latest result (duration in milliseconds) and next
+        """All probes, each with its state, ids of open incidents, latest result and next
         run: {total, probes}. total counts all matching probes, also those beyond the limit.
         """
 
@@ -129,17 +130,18 @@ class McpTools:
                 records = status.list_incidents(connection, is_open=is_open, limit=limit)
             elif statuses := status.list_probe_statuses(connection, probe_id):
                 database_id = statuses[0].probe.database_id
-                records = status.list_incidents(connection, probe=database_id, is_open=is_open, limit=limit)
+                records = status.list_incidents(
+                    connection, probe_database_ids=[database_id], is_open=is_open, limit=limit
+                )
             answer: McpToolResult = serialize_incident_list(records)
             return answer
 
         return await self._run_query(query)
 
     async def get_incident(self, id: Annotated[str, Field(description="An id from list_incidents.")]) -> McpToolResult:
-        """One incident with its evidence: the last good, the first bad and the latest result (durations in
-        milliseconds), bad_count (bad results in a row), notifications (each delivery and its state), routing_log (why
-        these destinations were notified) and remediations (what Watchdog itself did about it). evidence.excerpt is text
-        from the target, untrusted.
+        """One incident: the last good, the first bad and the latest result with evidence, bad_count (bad results in a
+        row), timeline, notifications (each delivery and its state), destinations (why each was notified or not) and
+        remediations (what Watchdog itself did about it). evidence.excerpt is text from the target, untrusted.
         """
         now = self._context.runner.clock()
 
@@ -150,17 +152,15 @@ class McpTools:
                     f"there is no incident {id[:MAX_QUOTED_INCIDENT_OR_JOB_ID_CHARS]!r}: list_incidents lists the ids"
                 )
             context = load_alert_message_context(connection, Notification(id, "", 0, IncidentEvent.OPENED), now)
-            answer: McpToolResult = serialize_incident_detail(
-                records[0], context, status.list_incident_deliveries(connection, id)
-            )
-            return answer
+            deliveries = status.list_incident_deliveries(connection, id)
+            return {**serialize_incident_detail(records[0], context, deliveries, list_destination_names(connection))}
 
         return await self._run_query(query)
 
     async def run_probe(self, probe: ProbeNameParameter, ctx: McpRequestContext) -> McpToolResult:
         """Run one probe now against its real target; stores nothing and notifies no one. Answers within 20 s: {job_id,
         poll_resource, status, progress, result}, where result has outcome (pass, fail or error), reason, message,
-        duration and phases (milliseconds), findings and evidence. While status is running, read poll_resource. Requires
+        duration_ms and phases_ms, findings and evidence. While status is running, read poll_resource. Requires
         an API key with role operator.
         """
         self._require_operator(ctx)
@@ -230,7 +230,7 @@ def create_mcp_server(context: McpToolContext, job_runner: WatchdogMcpServerJobR
     """A server with all tools, not yet connected to a transport."""
     server: MCPServer[Any] = MCPServer(
         "Watchdog",
-        version=_read_watchdog_package_version(),
+        version=read_watchdog_version(),
         instructions=MCP_INSTRUCTIONS,
         log_level="WARNING",
         subscriptions=False,
@@ -257,11 +257,3 @@ def create_mcp_server(context: McpToolContext, job_runner: WatchdogMcpServerJobR
 
 def _format_docstring_as_line(function: Callable[..., Any]) -> str:
     return " ".join((function.__doc__ or "").split())
-
-
-def _read_watchdog_package_version() -> str:
-    """Empty if the package is not installed."""
-    try:
-        return version("watchdog-monitor")
-    except PackageNotFoundError:
-        return ""

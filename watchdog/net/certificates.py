@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from watchdog.domain.formatting import to_utc_datetime
+from watchdog.domain.formatting import NBSP, to_utc_datetime
 from watchdog.domain.timestamps import to_epoch_ms
 
 if TYPE_CHECKING:
@@ -56,7 +56,9 @@ def preload_certificate_library() -> None:
 
 
 def format_certificate_time(epoch_ms: int) -> str:
-    return f"{to_utc_datetime(epoch_ms):%Y-%m-%d %H:%M}"
+    """ "4 Dec 2026 12:11", in UTC. Always with the year: certificates are valid for long."""
+    at = to_utc_datetime(epoch_ms)
+    return f"{at.day}{NBSP}{at:%b %Y %H:%M}"
 
 
 def parse_certificates(chain: Iterable[bytes]) -> tuple[Certificate, ...]:

@@ -31,8 +31,14 @@ class EarliestCertificateExpiry(NamedTuple):
 
     days: int
     """Whole days until then, negative once it has expired."""
-    description: str
-    """ "CN=api.example expires on 2026-12-01 10:00 UTC"."""
+    subject: str
+    """As "CN=api.example"."""
+    expires_at_text: str
+    """ "1 Dec 2026 10:00 UTC"."""
+
+    @property
+    def description(self) -> str:
+        return f"{self.subject} expires on {self.expires_at_text}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +91,8 @@ class TlsHandshake:
         first = min(chain, key=lambda certificate: certificate.expires_at, default=None)
         if first is None:
             return None
-        description = f"{first.subject} expires on {format_certificate_time(first.expires_at)} UTC"
-        return EarliestCertificateExpiry((first.expires_at - self.now) // DAY_MS, description)
+        expires_at_text = f"{format_certificate_time(first.expires_at)} UTC"
+        return EarliestCertificateExpiry((first.expires_at - self.now) // DAY_MS, first.subject, expires_at_text)
 
     @property
     def _server_name(self) -> str:

@@ -70,7 +70,9 @@ class HttpResponse:
     cert_days: int | None
     """Whole days until the first certificate of the server's chain expires, negative once it has. None without TLS."""
     cert_expiry: str = ""
-    """Which certificate that is, and when: "CN=api.example expires on 2026-12-01 10:00 UTC"."""
+    """Which certificate that is, and when: "CN=api.example expires on 1 Dec 2026 10:00 UTC"."""
+    cert_expires_at_text: str = ""
+    """ "1 Dec 2026 10:00 UTC"."""
     set_cookies: tuple[str, ...] = ()
     """The values of the Set-Cookie headers."""
 
@@ -185,6 +187,7 @@ async def _send_single_request(
         redirect_count=0,
         cert_days=expiry and expiry.days,
         cert_expiry=expiry.description if expiry else "",
+        cert_expires_at_text=expiry.expires_at_text if expiry else "",
         set_cookies=tuple(value.decode(errors="replace") for name, value in response.headers if name == b"set-cookie"),
     )
 

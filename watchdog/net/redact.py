@@ -40,11 +40,12 @@ class SecretMask:
     """Replaces secrets by `•••` wherever they occur, also percent-, base64-, JSON- or HTML-encoded, and the credentials
     of any URL. `target_secrets` are replaced in targets alone, in paths and commands, as whole words."""
 
-    __slots__ = ("_substitute", "_target_pattern")
+    __slots__ = ("_substitute", "_target_pattern", "secrets", "target_secrets")
 
     def __init__(self, secrets: Iterable[str], target_secrets: Iterable[str] = ()) -> None:
+        self.secrets, self.target_secrets = frozenset(filter(None, secrets)), frozenset(target_secrets)
         trie: _Trie = {}
-        for spelling in {s for value in secrets if value for s in _list_encoded_secret_variants(value)}:
+        for spelling in {s for value in self.secrets for s in _list_encoded_secret_variants(value)}:
             branch = trie
             for character in spelling:
                 branch = branch.setdefault(character, {})
@@ -52,13 +53,24 @@ class SecretMask:
         self._substitute: Callable[[str, str], str] | None = (
             re.compile(_build_regex_from_trie(trie)).sub if trie else None
         )
-        words = "|".join(sorted(map(re.escape, target_secrets), key=len, reverse=True))
+        words = "|".join(sorted(map(re.escape, self.target_secrets), key=len, reverse=True))
         self._target_pattern = re.compile(rf"(?<![A-Za-z0-9])(?:{words})(?![A-Za-z0-9])") if words else None
 
     def __call__(self, text: str) -> str:
         if "://" in text and "@" in text:
             text = _URL_CREDENTIALS_PATTERN.sub(f"{MASK_PLACEHOLDER}@", text)
         return self._substitute(MASK_PLACEHOLDER, text) if self._substitute else text
+
+    def including(self, other: SecretMask) -> SecretMask:
+        """A mask for the secrets of both."""
+        if other.secrets <= self.secrets and other.target_secrets <= self.target_secrets:
+            return self
+        return SecretMask(self.secrets | other.secrets, self.target_secrets | other.target_secrets)
+
+    def adopt(self, other: SecretMask) -> None:
+        """Mask the same as `other` from now on, wherever this mask is used."""
+        self.secrets, self.target_secrets = other.secrets, other.target_secrets
+        self._substitute, self._target_pattern = other._substitute, other._target_pattern
 
     def mask_target(self, target: str) -> str:
         """A target that is composed without credentials and query. Its scheme, address, queue and database stay as they

@@ -91,6 +91,15 @@ class Notifier(ConfigModel):
         """Whether a change edits the incident's message, so that it disturbs no one."""
         return False
 
+    @property
+    def accepts_merged_messages(self) -> bool:
+        """Whether one message may stand for several that are waiting. Not if the receiver tracks each by a key."""
+        return True
+
+    def split_into_destinations(self) -> Mapping[str, Notifier]:
+        """The notifiers that deliver independently, by what is appended to the name of the destination."""
+        return {"": self}
+
     @abstractmethod
     async def send(self, request: NotificationDeliveryRequest) -> dict[str, Json]:
         """Delivers the notification. Returns a receipt for the incident's next delivery to this destination.

@@ -76,8 +76,10 @@ def _choose_slack_state_symbol(message: AlertMessage) -> str:
 
 
 def _format_mrkdwn_field(field: AlertMessageField) -> str:
-    parts = [f"*{field.label}*", _format_mrkdwn_code(field.code), escape_mrkdwn(field.text)]
-    return " ".join(part for part in parts if part)
+    text = "".join(
+        _format_mrkdwn_code(part) if index % 2 else escape_mrkdwn(part) for index, part in enumerate(field.text_parts)
+    )
+    return " ".join(part for part in (f"*{field.label}*", _format_mrkdwn_code(field.code), text) if part)
 
 
 def _format_mrkdwn_code(text: str) -> str:

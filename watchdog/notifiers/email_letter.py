@@ -16,7 +16,8 @@ from typing import Any
 from watchdog.domain.formatting import to_utc_datetime
 from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.notifiers.message import AlertMessage
-from watchdog.notifiers.message_fields import AlertMessageField, replace_nbsp
+from watchdog.notifiers.message_fields import replace_nbsp
+from watchdog.notifiers.plain_text import render_alert_text_body
 from watchdog.resources import find_resource_folder
 
 MAX_EMAIL_SUBJECT_CHARS = 200
@@ -87,20 +88,8 @@ def format_email_subject(message: AlertMessage) -> str:
 
 
 def render_email_text_part(message: AlertMessage) -> str:
-    parts = [f"{message.state_symbol} {message.headline_or_change_text}", message.notice]
-    parts.append("\n".join(map(_format_email_text_field, (*message.main_fields, *message.attribute_fields))))
-    if message.members:
-        parts.append("\n".join(line.text for line in message.members))
-    if message.evidence:
-        indented = "\n".join(f"    {line}" for line in message.evidence.splitlines())
-        parts.append(f"{message.evidence_title} (from the target, untrusted, secrets masked):\n\n{indented}")
-    links = (("Incident", message.incident_url), ("Probe", message.probe_url), ("Runbook", message.runbook_url))
-    parts.append("\n".join(f"{label}: {value}" for label, value in links if value))
-    return replace_nbsp("\n\n".join(part for part in parts if part) + "\n")
-
-
-def _format_email_text_field(field: AlertMessageField) -> str:
-    return f"{field.label}: {' '.join(part for part in (field.code, field.text) if part)}"
+    first_line = replace_nbsp(f"{message.state_symbol} {message.headline_or_change_text}")
+    return f"{first_line}\n\n{render_alert_text_body(message)}\n"
 
 
 def render_email_html_part(message: AlertMessage, subject: str) -> str:

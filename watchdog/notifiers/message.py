@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from watchdog.domain.formatting import HEALTH_STATE_LABELS, HEALTH_STATE_SYMBOLS, format_duration_rounded
-from watchdog.domain.model import AlertMessageContext, HealthState, Incident, IncidentEvent
+from watchdog.domain.model import AlertMessageContext, HealthState, IncidentEvent
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE
 from watchdog.domain.rules.job import is_heartbeat_incident
+from watchdog.notifiers.message_evidence import format_alert_evidence, format_alert_evidence_title
 from watchdog.notifiers.message_fields import (
-    INCIDENT_CLOSED_PHRASE_BY_RESOLUTION,
-    INCIDENT_SUBJECT_DISPLAY_PREFIX_BY_RULE,
     MAX_MESSAGE_CAUSE_CHARS,
     MAX_MESSAGE_NAME_CHARS,
     AlertMessageField,
@@ -18,10 +17,14 @@ from watchdog.notifiers.message_fields import (
     build_resolved_alert_fields,
     build_severity_and_group_and_location_fields,
     format_acknowledgement,
-    format_alert_evidence,
     replace_nbsp,
-    strip_cause_to_observation,
     to_safe_single_line,
+)
+from watchdog.notifiers.message_recovery import (
+    format_closing_email_subject,
+    format_closing_title_omitting_cause,
+    format_ended_cause_suffix,
+    has_incident_recovered,
 )
 from watchdog.notifiers.shared_message import (
     AlertMessageIncidentLine,
@@ -32,22 +35,11 @@ from watchdog.notifiers.shared_message import (
     format_ended_incidents_title,
     format_merged_message_explanation,
     format_merged_message_incident_lines,
+    format_multi_incident_evidence,
     format_open_incidents_title,
     has_recovered_incident,
+    is_about_single_probe,
 )
-
-_RECOVERED_PHRASE_BY_RULE = {
-    "missing": "is listed again",
-    "preference": "is met again",
-    "stale": "has results again",
-    "no_verdict": "can be checked again",
-    "source": "lists its jobs again",
-}
-"""By rule; for all others "recovered"."""
-_RECOVERED_PHRASE_BY_REASON = {
-    "watchdog.delivery_failing": "gets notifications again",
-    "watchdog.store_away": "can be used again",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +69,8 @@ class AlertMessage:
     """Severity, group, location."""
     evidence: str
     """Several lines of facts and the target's own text."""
+    evidence_title: str
+    """ "Evidence"; at the end with the time that it is from."""
     incident_url: str
     probe_url: str
     runbook_url: str
@@ -92,8 +86,10 @@ class AlertMessage:
         return HEALTH_STATE_SYMBOLS[self.state]
 
     @property
-    def evidence_title(self) -> str:
-        return "Evidence" if self.is_open else "Evidence from the start of the incident"
+    def links(self) -> tuple[tuple[str, str], ...]:
+        """Labels and addresses of the pages about the incident, if they are http URLs."""
+        links = (("Incident", self.incident_url), ("Probe", self.probe_url), ("Runbook", self.runbook_url))
+        return tuple((label, url) for label, url in links if url.startswith(("http://", "https://")))
 
     @property
     def headline(self) -> str:
@@ -144,11 +140,12 @@ def _compose_multi_incident_message(context: AlertMessageContext) -> AlertMessag
         notice=format_merged_message_explanation(context),
         main_fields=build_multi_incident_alert_fields(context),
         attribute_fields=(AlertMessageField("Severity", severity if is_open else f"was {severity}"),),
-        evidence=format_alert_evidence(context) if context.shared_cause else "",
-        incident_url=context.incident_url if context.shared_cause else "",
+        evidence=format_multi_incident_evidence(context),
+        evidence_title=format_alert_evidence_title(context),
+        incident_url=context.incident_url if context.shared_cause and not is_about_single_probe(context) else "",
         runbook_url="",
         incident_id=context.incident.id,
-        probe_url="",
+        probe_url=context.probe_url if context.shared_cause and is_about_single_probe(context) else "",
         members=format_merged_message_incident_lines(context),
     )
 
@@ -170,17 +167,14 @@ def _compose_incident_message(context: AlertMessageContext) -> AlertMessage:
             change_text = _format_acknowledgement_change(context)
         main_fields = build_opened_alert_fields(context, cause)
     else:
-        recovered = incident.resolution not in INCIDENT_CLOSED_PHRASE_BY_RESOLUTION
+        recovered = has_incident_recovered(incident)
         duration = format_duration_rounded((incident.resolved_at or context.now) - incident.since)
-        event_text, cause_text = (
-            _format_closing_title_omitting_cause(name, incident),
-            _format_resolved_incident_cause_suffix(context, cause),
-        )
-        title = f"{event_text}{cause_text}"
+        cause_text = format_ended_cause_suffix(context.probe, incident, cause, context.previous_cause)
+        title = f"{format_closing_title_omitting_cause(context.probe, incident)}{cause_text}"
         needs_for = not recovered or state_label in ("No data", "Unknown")
         past_state = f"{'' if recovered else 'was '}{state_label.lower()}"
         duration_text = f"{past_state} for {duration}" if needs_for else f"{past_state} {duration}"
-        subject = _format_closing_email_subject(name, event_text, incident, duration, recovered=recovered) + cause_text
+        subject = format_closing_email_subject(context.probe, incident, duration) + cause_text
         state, state_label = (HealthState.UP, "Up") if recovered else (HealthState.UNKNOWN, "Closed")
         main_fields = build_resolved_alert_fields(context, cause)
     return AlertMessage(
@@ -194,7 +188,8 @@ def _compose_incident_message(context: AlertMessageContext) -> AlertMessage:
         notice=_format_test_or_opened_and_resolved_notice(context),
         main_fields=main_fields,
         attribute_fields=build_severity_and_group_and_location_fields(context),
-        evidence=format_alert_evidence(context),
+        evidence=format_alert_evidence(context, (incident.subject,)),
+        evidence_title=format_alert_evidence_title(context),
         incident_url=context.incident_url,
         runbook_url=to_safe_single_line(context.probe.runbook, 2_000),
         incident_id=incident.id,
@@ -221,44 +216,6 @@ def _format_acknowledgement_change(context: AlertMessageContext) -> str:
         if acknowledgement
         else "No longer acknowledged"
     )
-
-
-def _format_closing_title_omitting_cause(probe_name: str, incident: Incident) -> str:
-    """ "API recovered", "Search MCP: task reindex is no longer listed"."""
-    closed = INCIDENT_CLOSED_PHRASE_BY_RESOLUTION.get(incident.resolution)
-    if incident.resolution == "probe.removed":
-        return f"{probe_name} {closed}"
-    if closed and incident.rule == "source":
-        return f"{probe_name}: each missing job {closed}"
-    kind = INCIDENT_SUBJECT_DISPLAY_PREFIX_BY_RULE.get(incident.rule, "")
-    subject = to_safe_single_line(incident.subject, MAX_MESSAGE_NAME_CHARS)
-    subject = f": {kind}{subject}" if subject not in ("", probe_name) else ""
-    return f"{probe_name}{subject} {closed or _find_recovered_phrase(incident) or 'recovered'}"
-
-
-def _find_recovered_phrase(incident: Incident) -> str:
-    """What the subject does again; empty if "recovered" is all that can be stated."""
-    return _RECOVERED_PHRASE_BY_REASON.get(incident.reason) or _RECOVERED_PHRASE_BY_RULE.get(incident.rule, "")
-
-
-def _format_resolved_incident_cause_suffix(context: AlertMessageContext, cause: str) -> str:
-    """ " (was: HTTP 503)"; empty if the event states what was wrong."""
-    incident = context.incident
-    if incident.resolution in INCIDENT_CLOSED_PHRASE_BY_RESOLUTION or _find_recovered_phrase(incident):
-        return ""
-    return f" (was: {to_safe_single_line(strip_cause_to_observation(context, cause), MAX_MESSAGE_NAME_CHARS)})"
-
-
-def _format_closing_email_subject(
-    probe_name: str, event_text: str, incident: Incident, duration: str, *, recovered: bool
-) -> str:
-    if not recovered:
-        return f"[CLOSED] {event_text}"
-    if incident.rule == "availability":
-        return f"[RECOVERED] {probe_name}: up again after {duration}"
-    if incident.rule == "no_verdict":
-        return f"[RECOVERED] {event_text} (unknown for {duration})"
-    return f"[RECOVERED] {event_text} after {duration}"
 
 
 def _format_test_or_opened_and_resolved_notice(context: AlertMessageContext) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from watchdog.domain import reasons
@@ -13,29 +13,29 @@ from watchdog.domain.formatting import (
     SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS,
     format_count_with_noun,
     format_duration,
-    format_iso8601,
     format_remediation,
     format_runs_as_text_sparkline,
+    format_time_in_zone,
     format_utc_timestamp,
-    format_utc_timestamp_without_zone,
 )
 from watchdog.domain.model import (
     LOCAL_LOCATION_NAME,
     AlertMessageContext,
     DeliveryState,
+    Incident,
     IncidentEvent,
     Outcome,
+    ProbeInfo,
     RemediationAttemptState,
     ResultWithEvidence,
 )
-from watchdog.domain.rules import job, task
+from watchdog.domain.observations import McpTaskFacts, ScheduledJobFacts
+from watchdog.domain.rules import job
 from watchdog.domain.text import (
     replace_invisible_characters,
     truncate_at_word,
     truncate_to_single_line,
-    truncate_with_ellipsis,
 )
-from watchdog.domain.timestamps import parse_epoch_s_or_ms
 
 MAX_MESSAGE_NAME_CHARS, MAX_MESSAGE_CAUSE_CHARS, MAX_MESSAGE_EXCERPT_CHARS = 80, 240, 300
 """The incident's page has the full text."""
@@ -43,15 +43,20 @@ MAX_EXPECTATIONS_IN_ALERT = 10
 """Broken expectations that a message lists."""
 INCIDENT_CLOSED_PHRASE_BY_RESOLUTION = {
     "subject.no_longer_listed": "is no longer listed",
-    "probe.removed": "was removed",
+    "probe.removed": "probe was removed",
     "job.removal_accepted": "counts as removed",
     "job.forgotten": "is no longer expected",
 }
 """How an incident ended that did not recover, by its resolution."""
 
 
+KINDS_OF_SERVERS = ("http", "mcp")
+"""Kinds of probes whose target is up or down, and whose duration is a response time."""
+KINDS_THAT_READ_A_STORE = ("queue", "jobs")
+"""Kinds of probes whose duration is that of reading a broker or database: it is none of the queue or the jobs."""
 RULE_NAMES_INDEPENDENT_OF_RUNS = ("service", "task", "missing", "tool", "schedule")
 """Rules about subjects that are independent of the runs of the probe and of their durations."""
+_REASONS_WITHOUT_LAST_GOOD_RUN = ("task.never_ran", "job.never_ran")
 INCIDENT_SUBJECT_DISPLAY_PREFIX_BY_RULE = {"job": "job ", "schedule": "job ", "task": "task ", "missing": "task "}
 """By rule: what its subjects are."""
 
@@ -63,6 +68,17 @@ class AlertMessageField:
     label: str
     text: str
     code: str = ""
+    has_code_spans: bool = False
+    """`text` is advice from the catalogue, with code between backticks."""
+
+    @property
+    def text_parts(self) -> list[str]:
+        """`text` in parts: every second one is code."""
+        return self.text.split("`") if self.has_code_spans else [self.text]
+
+    @property
+    def code_and_text(self) -> str:
+        return " ".join(part for part in (self.code, self.text) if part)
 
 
 def to_safe_single_line(text: str, max_chars: int) -> str:
@@ -93,23 +109,18 @@ def build_severity_and_group_and_location_fields(context: AlertMessageContext) -
 
 
 def build_opened_alert_fields(context: AlertMessageContext, cause: str) -> tuple[AlertMessageField, ...]:
-    incident = context.incident
-    counts = context.bad_count and incident.rule not in ("stale", "job", "service")
-    checks = f", {format_count_with_noun(context.bad_count, 'check')}" if counts else ""
-    last_good = "" if incident.rule == "service" else f"; {_format_last_good_result(context)}"
-    since = f"{format_utc_timestamp_without_zone(incident.since, context.now)} UTC{checks}{last_good}"
     return (
-        *_build_target_alert_fields(context),
+        *build_target_alert_fields(context, (context.incident.subject,)),
         *(
             AlertMessageField("Expected", f"· {observed}", code)
             for code, observed in _list_unmet_expressions(context, cause)
         ),
         *_build_expected_schedule_alert_fields(context, cause),
-        AlertMessageField("Since", since),
+        build_since_alert_field(context),
         *_build_acknowledged_alert_fields(context),
-        *_build_first_cause_alert_fields(context),
+        *_build_cause_history_alert_fields(context),
         *_build_recent_runs_alert_fields(context),
-        *_build_advice_alert_fields(context),
+        *build_advice_alert_fields(context.incident, context.probe, context.latest or context.first_bad),
         *build_also_notified_alert_fields(context),
     )
 
@@ -117,7 +128,7 @@ def build_opened_alert_fields(context: AlertMessageContext, cause: str) -> tuple
 def format_acknowledgement(acknowledgement: Acknowledgement, now: int) -> str:
     """ "by Ana at 03:12 UTC"."""
     name = to_safe_single_line(acknowledgement.actor.name, MAX_MESSAGE_NAME_CHARS)
-    return f"by {name} at {format_utc_timestamp_without_zone(acknowledgement.at, now)} UTC"
+    return f"by {name} at {format_utc_timestamp(acknowledgement.at, now)}"
 
 
 def _build_acknowledged_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
@@ -129,26 +140,54 @@ def _build_acknowledged_alert_fields(context: AlertMessageContext) -> tuple[Aler
     return (AlertMessageField("Acknowledged", text),)
 
 
-def _build_first_cause_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
+def build_since_alert_field(context: AlertMessageContext) -> AlertMessageField:
+    """ "01:48:00 UTC, 3 checks; last good 01:47:00 UTC, response time 182 ms"."""
+    incident = context.incident
+    counts = context.bad_count and incident.rule not in ("stale", "job", "service")
+    checks = f", {format_count_with_noun(context.bad_count, 'check')}" if counts else ""
+    has_last_good = incident.rule != "service" and incident.reason not in _REASONS_WITHOUT_LAST_GOOD_RUN
+    last_good = f"; {_format_last_good_result(context)}" if has_last_good else ""
+    return AlertMessageField("Since", f"{_format_incident_time(context, incident.since)}{checks}{last_good}")
+
+
+def _build_cause_history_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
+    """The first cause of an incident that has had several, and since when it has the current one."""
     incident = context.incident
     if not incident.first_reason or incident.opening_cause_message == incident.message:
         return ()
-    return (
-        AlertMessageField("At first", to_safe_single_line(incident.opening_cause_message, MAX_MESSAGE_CAUSE_CHARS)),
-    )
+    first_cause = to_safe_single_line(incident.opening_cause_message, MAX_MESSAGE_CAUSE_CHARS)
+    changes = [AlertMessageField("At first", first_cause)]
+    if context.cause_changes:
+        changed_at = _format_incident_time(context, context.cause_changes[-1].changed_at)
+        changes.append(AlertMessageField("This cause since", changed_at))
+    return tuple(changes)
 
 
-def _build_advice_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
-    """What to do, from the catalogue; a runbook is a link beside it."""
-    advice = reasons.get_reason_advice(_find_reason_to_advise_on(context)).replace("`", "")
-    return (AlertMessageField("What to do", advice),) if advice else ()
+def build_advice_alert_fields(
+    incident: Incident, probe: ProbeInfo, result: ResultWithEvidence | None
+) -> tuple[AlertMessageField, ...]:
+    """What to do, from the catalogue; a runbook is a link beside it. `result`: a bad one."""
+    advice = find_advice(incident, probe, result)
+    return (AlertMessageField("What to do", advice, has_code_spans=True),) if advice else ()
 
 
-def _find_reason_to_advise_on(context: AlertMessageContext) -> str:
-    """That of the incident; of a failed expectation about an HTTP error, that of the status, which is more exact."""
-    reason, result = context.incident.reason, context.latest or context.first_bad
-    status = result.evidence.facts.get("status") if result is not None and reason == "expectation.failed" else None
-    return f"http.{status}" if isinstance(status, int) and status >= 400 else reason
+def find_advice(incident: Incident, probe: ProbeInfo, result: ResultWithEvidence | None) -> str:
+    """In Markdown; empty if there is none."""
+    reason = _find_reason_to_advise_on(incident, result)
+    return reasons.get_reason_advice(reason, probe_id=probe.id, job_name=incident.subject)
+
+
+def _find_reason_to_advise_on(incident: Incident, result: ResultWithEvidence | None) -> str:
+    """That of the incident; of an expression about a certificate that expires or about an HTTP error, the reason of the
+    expiry or of the status, whose advice is more exact."""
+    if incident.reason == "preference.failed" and re.search(r"\bcert_days\b", incident.subject):
+        return "tls.expired"
+    facts = result.evidence.facts if result is not None and incident.reason == "expectation.failed" else {}
+    broken = facts.get("expect")
+    if isinstance(broken, dict) and any("cert_days" in text and broken[text] != "true" for text in broken):
+        return "tls.expired"
+    status = facts.get("status")
+    return f"http.{status}" if isinstance(status, int) and status >= 400 else incident.reason
 
 
 def build_also_notified_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
@@ -164,24 +203,48 @@ def build_also_notified_alert_fields(context: AlertMessageContext) -> tuple[Aler
 def _format_last_good_result(context: AlertMessageContext) -> str:
     last_good = context.last_good
     if last_good is None:
-        return f"no good {'run' if context.incident.rule == 'job' else 'result'} before"
-    has_duration = context.incident.rule not in RULE_NAMES_INDEPENDENT_OF_RUNS
-    duration = "" if last_good.duration is None or not has_duration else f" · {format_duration(last_good.duration)}"
-    return f"last good {format_utc_timestamp_without_zone(last_good.slot, context.now)} UTC{duration}"
+        return f"no good {'run' if context.incident.rule == job.ALERT_RULE_NAME else 'result'} before"
+    duration = _describe_duration(context, last_good.duration)
+    return f"last good {_format_incident_time(context, last_good.slot)}{duration and f', {duration}'}"
 
 
-def _build_target_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
-    incident = context.incident
-    subject = to_safe_single_line(incident.subject, MAX_MESSAGE_NAME_CHARS) if incident.rule != "preference" else ""
-    subject_text = (
-        f"{INCIDENT_SUBJECT_DISPLAY_PREFIX_BY_RULE.get(incident.rule, '')}{subject}"
-        if incident.subject != context.probe.name
-        else ""
-    )
-    target = to_safe_single_line(context.probe.target, MAX_MESSAGE_CAUSE_CHARS)
-    if not target and not subject_text:
+def _describe_duration(context: AlertMessageContext, duration: int | None) -> str:
+    """ "response time 182 ms", "took 3.9 s"; empty if it is not one of what the incident is about."""
+    rule, kind = context.incident.rule, context.probe.kind
+    if duration is None or rule in RULE_NAMES_INDEPENDENT_OF_RUNS or kind in KINDS_THAT_READ_A_STORE:
+        return ""
+    return f"{'response time' if kind in KINDS_OF_SERVERS else 'took'} {format_duration(duration)}"
+
+
+def find_incident_time_zone(context: AlertMessageContext) -> str:
+    """The zone in which the cause of the incident states times: that of the job's schedule, else UTC."""
+    limits = job.find_job_limits(context.probe.job_limits, context.incident.subject)
+    if context.incident.rule != job.ALERT_RULE_NAME or limits is None:
+        return "UTC"
+    facts = context.latest_subject_facts or ScheduledJobFacts(context.incident.subject)
+    return job.find_job_time_zone(facts, limits)
+
+
+def _format_incident_time(context: AlertMessageContext, at: int) -> str:
+    """With seconds while the incident is young."""
+    seconds = context.now - context.incident.since < SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS
+    return format_time_in_zone(at, context.now, find_incident_time_zone(context), seconds=seconds)
+
+
+def build_target_alert_fields(context: AlertMessageContext, subjects: Sequence[str]) -> tuple[AlertMessageField, ...]:
+    """`subjects`: of the incidents of the probe that the message is about."""
+    incident, probe = context.incident, context.probe
+    names = [
+        f"{INCIDENT_SUBJECT_DISPLAY_PREFIX_BY_RULE.get(incident.rule, '')}{name}"
+        for name in (to_safe_single_line(subject, MAX_MESSAGE_NAME_CHARS) for subject in subjects)
+        if name and name != probe.name and incident.rule != "preference"
+    ]
+    if incident.reason in job.OVERDUE_JOB_REASONS and (limits := probe.job_limits.get(incident.subject)):
+        names += [f"at most {format_duration(limits.grace)} late"] * job.is_heartbeat_incident(probe, incident)
+    target, text = to_safe_single_line(probe.target, MAX_MESSAGE_CAUSE_CHARS), ", ".join(names)
+    if not target and not text:
         return ()
-    return (AlertMessageField("Checked", f"· {subject_text}" if target and subject_text else subject_text, target),)
+    return (AlertMessageField("Checked", f"· {text}" if target and text else text, target),)
 
 
 def _list_unmet_expressions(context: AlertMessageContext, cause: str) -> Iterator[tuple[str, str]]:
@@ -189,7 +252,8 @@ def _list_unmet_expressions(context: AlertMessageContext, cause: str) -> Iterato
     incident = context.incident
     if incident.rule == "preference":
         statement = cause.rpartition(", expected ")[0]  # "elapsed_ms is 1204"
-        observed = f"observed {statement.rpartition(' is ')[2]}" if statement else cause
+        value = statement.rpartition(" is ")[2]
+        observed = f"observed {value}" if value != statement else statement or cause
         yield to_safe_single_line(incident.subject, MAX_MESSAGE_CAUSE_CHARS), observed
         return
     if reasons.get_reason_family(incident.reason) not in ("expectation", "http"):
@@ -237,42 +301,18 @@ def _build_job_schedule_alert_fields(context: AlertMessageContext) -> tuple[Aler
     return (AlertMessageField("Expected", f"· at most {format_duration(limits.grace)} late", schedule),)
 
 
-def strip_cause_to_observation(context: AlertMessageContext, cause: str) -> str:
-    """`cause` without the subject, the limit and the expectation that it also states: "stale: last run 00:53 UTC".
-
-    It is cut as text: an incident stores the sentence that it opened with, not its parts, and the evidence may be that
-    of another run. A sentence that is worded otherwise is shown whole.
-    """
-    incident = context.incident
-    subject = to_safe_single_line(incident.subject, MAX_MESSAGE_NAME_CHARS)
-    if incident.rule == "task":
-        limit = task.find_mcp_task_age_limit_ms(context.probe, incident.subject)
-        limit_text = "" if limit is None else format_duration(limit)
-        observation = _remove_auxiliary_verb(cause.removeprefix(f"task {subject} "))
-        return observation.removesuffix(f", limit {limit_text}")
-    if incident.rule == "job":
-        return _remove_auxiliary_verb(cause.removeprefix(f"{subject} ")).removeprefix(f"{subject}: ")
-    if reasons.get_reason_family(incident.reason) == "http":
-        return cause.removesuffix(", expected 2xx")
-    return cause
-
-
-def _remove_auxiliary_verb(text: str) -> str:
-    """ "never run: due 03:00 UTC" of "has never run: due 03:00 UTC", to follow "was: "."""
-    return text.removeprefix("is ").removeprefix("has ")
-
-
 def build_resolved_alert_fields(context: AlertMessageContext, cause: str) -> tuple[AlertMessageField, ...]:
-    incident, latest = context.incident, context.latest
+    incident = context.incident
     resolved_at = incident.resolved_at or context.now
     counts = context.bad_count and incident.rule not in ("job", "service")
     checks = f" · {format_count_with_noun(context.bad_count, 'check')}" if counts else ""
     fields = [
-        *_build_target_alert_fields(context),
+        *build_target_alert_fields(context, (incident.subject,)),
         AlertMessageField("Was", f"{cause}{checks}"),
-        *_build_first_cause_alert_fields(context),
+        *_build_cause_history_alert_fields(context),
     ]
-    fields.append(AlertMessageField("Time", format_time_range(incident.since, resolved_at, context.now)))
+    zone = find_incident_time_zone(context)
+    fields.append(AlertMessageField("Time", format_time_range(incident.since, resolved_at, context.now, zone)))
     attempts = sorted(
         context.remediation_attempts,
         key=lambda attempt: (attempt.state is not RemediationAttemptState.RATE_LIMITED, attempt.started_at),
@@ -281,80 +321,66 @@ def build_resolved_alert_fields(context: AlertMessageContext, cause: str) -> tup
         state, action = format_remediation(attempt, context.now)
         text = f"{state} at {format_utc_timestamp(attempt.started_at, context.now)}: {action}"
         fields.append(AlertMessageField("Remediation", to_safe_single_line(text, MAX_MESSAGE_CAUSE_CHARS)))
-    recovered = incident.resolution not in INCIDENT_CLOSED_PHRASE_BY_RESOLUTION
-    if (
-        recovered
-        and incident.rule not in ("job", *RULE_NAMES_INDEPENDENT_OF_RUNS)
-        and latest is not None
-        and latest.outcome is Outcome.PASS
-        and latest.duration is not None
+    if incident.resolution not in INCIDENT_CLOSED_PHRASE_BY_RESOLUTION and (
+        now_text := _describe_current_state(context)
     ):
-        fields.append(AlertMessageField("Now", f"ok · {format_duration(latest.duration)}"))
+        fields.append(AlertMessageField("Now", now_text))
     return (*fields, *_build_recent_runs_alert_fields(context), *build_also_notified_alert_fields(context))
 
 
-def format_time_range(since: int, until: int, now: int) -> str:
+def _describe_current_state(context: AlertMessageContext) -> str:
+    """What the newest result observed of what the incident was about: "ok, response time 190 ms", "41 jobs waiting",
+    "last run 01:57:12 UTC". Empty if that is not known."""
+    incident, facts, latest = context.incident, context.latest_subject_facts, context.latest
+    if isinstance(facts, McpTaskFacts):
+        last_run_at = facts.last_run_at
+        return "" if last_run_at is None else f"last run {format_utc_timestamp(last_run_at, context.now, seconds=True)}"
+    if isinstance(facts, ScheduledJobFacts):
+        return _describe_newest_job_run(context, facts)
+    if incident.rule in RULE_NAMES_INDEPENDENT_OF_RUNS or latest is None or latest.outcome is not Outcome.PASS:
+        return ""
+    if incident.rule == "preference" and "elapsed_ms" not in incident.subject:
+        days = latest.measurements.get("cert_days") if "cert_days" in incident.subject else None
+        return f"certificate expires in {format_count_with_noun(days, 'day')}" if isinstance(days, int) else ""
+    for name, text in (("waiting", "{} waiting"), ("jobs", "{} listed")):
+        count = latest.measurements.get(name) if context.probe.kind in KINDS_THAT_READ_A_STORE else None
+        if isinstance(count, int):
+            return text.format(format_count_with_noun(count, "job"))
+    duration = _describe_duration(context, latest.duration)
+    return f"ok{duration and f', {duration}'}"
+
+
+def _describe_newest_job_run(context: AlertMessageContext, facts: ScheduledJobFacts) -> str:
+    zone = find_incident_time_zone(context)
+    if facts.running_since is not None:
+        return f"running since {format_time_in_zone(facts.running_since, context.now, zone, seconds=True)}"
+    if facts.last_end is not None and facts.last_end >= (facts.last_start or 0):
+        took = "" if facts.duration is None else f", took {format_duration(facts.duration)}"
+        return f"last run ended {format_time_in_zone(facts.last_end, context.now, zone, seconds=True)}{took}"
+    if facts.last_start is not None:
+        return f"last run started {format_time_in_zone(facts.last_start, context.now, zone, seconds=True)}"
+    return ""
+
+
+def format_time_range(since: int, until: int, now: int, timezone: str = "UTC") -> str:
     """ "01:48 to 02:42 UTC"; with seconds if it is short."""
     is_short = until - since < SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS
-    return " to ".join(format_utc_timestamp_without_zone(at, now, seconds=is_short) for at in (since, until)) + " UTC"
+    start, end = (format_time_in_zone(at, now, timezone, seconds=is_short) for at in (since, until))
+    return f"{start.removesuffix(end[end.rindex(' ') :])} to {end}"
 
 
 def _build_recent_runs_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
     """The newest results of the probe; of a job, its newest runs."""
-    if not context.recent_runs or context.incident.rule in RULE_NAMES_INDEPENDENT_OF_RUNS:
+    runs = context.recent_runs
+    if not runs or context.incident.rule in RULE_NAMES_INDEPENDENT_OF_RUNS:
         return ()
-    if context.incident.rule == "job":
-        return (AlertMessageField("Last runs", "oldest first", format_runs_as_text_sparkline(context.recent_runs)),)
+    if context.incident.rule == job.ALERT_RULE_NAME:
+        label = f"Last {len(runs)} runs" if len(runs) > 1 else "Last run"
+        return (AlertMessageField(label, "oldest first" * (len(runs) > 1), format_runs_as_text_sparkline(runs)),)
+    if context.probe.kind in KINDS_THAT_READ_A_STORE:
+        runs = tuple(run._replace(duration=None) for run in runs)
     schedule = to_safe_single_line(context.probe.schedule_text, MAX_MESSAGE_NAME_CHARS)
-    return (
-        AlertMessageField(
-            f"Last {len(context.recent_runs)}", schedule, format_runs_as_text_sparkline(context.recent_runs)
-        ),
-    )
-
-
-# --- evidence
-
-
-def format_alert_evidence(context: AlertMessageContext) -> str:
-    """The evidence of the newest bad result, else that of the first."""
-    latest = context.latest if context.event is not IncidentEvent.RESOLVED else None
-    if latest is not None and latest.outcome is Outcome.PASS and context.incident.rule == "availability":
-        latest = None
-    subject = context.incident.subject
-    first_bad = None if context.incident.first_reason else context.first_bad  # it is about the first cause
-    texts = (_format_alert_result_evidence(result, subject) for result in (latest, first_bad))
-    return next((text for text in texts if text), "")
-
-
-def _format_alert_result_evidence(result: ResultWithEvidence | None, subject: str) -> str:
-    """Facts and excerpt. Leaves out expectations, which have fields of their own, and all tasks and jobs but the
-    incident's subject."""
-    if result is None:
-        return ""
-    facts = {
-        name: value
-        for name, value in result.evidence.facts.items()
-        if name != "expect" and value not in (None, "", [], {})
-    }
-    for singular, plural in (("task", "tasks"), ("job", "jobs")):
-        entries = facts.get(plural)
-        entry = entries.get(subject) if isinstance(entries, dict) else None
-        if isinstance(entry, dict):
-            others = {name: value for name, value in facts.items() if name != plural}
-            own_facts = {name: _format_epoch_fact(name, value) for name, value in entry.items() if name != "name"}
-            facts = {singular: subject} | own_facts | others
-    lines = [f"{name}: {_format_fact_value(value)}" for name, value in facts.items()]
-    text = replace_invisible_characters("\n".join([*lines, result.evidence.excerpt])).strip()
-    return truncate_with_ellipsis(text, MAX_MESSAGE_EXCERPT_CHARS)
-
-
-def _format_epoch_fact(name: str, value: object) -> object:
-    """A time that an MCP server reports as seconds or milliseconds since the epoch, as ISO 8601."""
-    is_epoch = name.endswith("_at") and isinstance(value, int | float) and not isinstance(value, bool)
-    at = parse_epoch_s_or_ms(value) if is_epoch else None  # type: ignore[arg-type] # a number
-    return value if at is None else format_iso8601(at)
-
-
-def _format_fact_value(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    legend = [schedule, *("? no verdict" for _ in range(any(run.outcome is Outcome.ERROR for run in runs)))]
+    label = f"Last {len(runs)} checks" if len(runs) > 1 else "Last check"
+    text = ", ".join(filter(None, legend))
+    return (AlertMessageField(label, text, format_runs_as_text_sparkline(runs)),)

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from watchdog.domain import reasons
-from watchdog.domain.formatting import HEALTH_STATE_SYMBOLS, format_number, format_utc_timestamp_without_zone
+from watchdog.domain.formatting import (
+    HEALTH_STATE_SYMBOLS,
+    SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS,
+    format_names,
+    format_number,
+    format_utc_timestamp,
+)
 from watchdog.domain.model import AlertMessageContext, AlertMessageIncident, HealthState, IncidentEvent, Severity
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE
 from watchdog.domain.rules.job import is_heartbeat_incident
+from watchdog.notifiers.message_evidence import format_alert_evidence
 from watchdog.notifiers.message_fields import (
     INCIDENT_CLOSED_PHRASE_BY_RESOLUTION,
     MAX_MESSAGE_CAUSE_CHARS,
     MAX_MESSAGE_NAME_CHARS,
     AlertMessageField,
+    build_advice_alert_fields,
     build_also_notified_alert_fields,
+    build_since_alert_field,
+    build_target_alert_fields,
     format_time_range,
     to_safe_single_line,
 )
+from watchdog.notifiers.message_recovery import format_closing_title_omitting_cause, format_ended_cause_suffix
 
 MAX_LISTED_INCIDENT_CAUSE_CHARS, MAX_INCIDENT_LINE_CHARS = 120, 300
 
@@ -43,7 +54,8 @@ def find_worst_incident_health_state(context: AlertMessageContext) -> HealthStat
 
 
 def find_highest_incident_severity(context: AlertMessageContext) -> Severity:
-    return max((member.incident.severity for member in context.members), key=list(Severity).index)
+    severities = [member.incident.severity for member in context.members] or [context.incident.severity]
+    return max(severities, key=list(Severity).index)
 
 
 def has_recovered_incident(context: AlertMessageContext) -> bool:
@@ -56,7 +68,7 @@ def has_recovered_incident(context: AlertMessageContext) -> bool:
 def format_open_incidents_title(context: AlertMessageContext) -> str:
     """ "60 probes (api.example:443): connection refused", "58 of 60 probes (...): ...", "40 probes: API: HTTP 503,
     and 39 more". The cause is that of the worst open incident."""
-    members = sort_incidents_by_state_and_severity(context.members)
+    members = _sort_incidents_of_message(context)
     total = len(context.members)
     open_count = sum(member.incident.resolved_at is None for member in context.members)
     count = (
@@ -66,10 +78,32 @@ def format_open_incidents_title(context: AlertMessageContext) -> str:
     if not context.shared_cause:
         first = _format_incident_probe_and_cause(members[0], MAX_MESSAGE_NAME_CHARS)
         return f"{count} {noun}: {first}, and {format_number((open_count or total) - 1)} more"
-    causes = dict.fromkeys(map(_format_listed_incident_cause, members[: open_count or total]))
-    cause, others = next(iter(causes)), len(causes) - 1
+    by_cause = _group_incidents_by_cause(members[: open_count or total])
+    cause, others = _format_cause_of_incidents(by_cause[0]), len(by_cause) - 1
     suffix = f", and {others} other cause{'s' if others > 1 else ''}" if others else ""
+    if is_about_single_probe(context) and len(by_cause[0]) == total > 1:
+        return f"{to_safe_single_line(context.probe.name, MAX_MESSAGE_NAME_CHARS)}: {cause}"
     return f"{count} {noun} ({_format_shared_incident_cause(context)}): {cause}{suffix}"
+
+
+def _group_incidents_by_cause(members: Iterable[AlertMessageIncident]) -> list[list[AlertMessageIncident]]:
+    """Incidents with one cause are together: with the same sentence, or about several tasks or jobs with the same
+    problem."""
+    groups: dict[str, list[AlertMessageIncident]] = {}
+    for member in members:
+        has_plural = bool(reasons.get_reason_sentence_for_several(member.incident.reason))
+        key = member.incident.reason if has_plural else _format_listed_incident_cause(member)
+        groups.setdefault(key, []).append(member)
+    return list(groups.values())
+
+
+def _format_cause_of_incidents(members: Sequence[AlertMessageIncident]) -> str:
+    """ "2 tasks are stale: prune, rotate_keys"."""
+    plural = reasons.get_reason_sentence_for_several(members[0].incident.reason)
+    if len(members) == 1 or not plural:
+        return _format_listed_incident_cause(members[0])
+    names = [to_safe_single_line(member.incident.subject, MAX_MESSAGE_NAME_CHARS) for member in members]
+    return f"{plural.format(count=format_number(len(members)))}: {format_names(names)}"
 
 
 def format_ended_incidents_title(context: AlertMessageContext) -> str:
@@ -89,17 +123,37 @@ def format_merged_message_incident_lines(context: AlertMessageContext) -> tuple[
     """Open incidents first, and of these the critical ones. Those with the same cause are named together:
     "✕ Checkout: HTTP 503, expected 2xx · critical", "✕ connection refused, 37 probes: API 8 (critical), API 4"."""
     alike: dict[tuple[str, str], list[AlertMessageIncident]] = {}
-    for member in sort_incidents_by_state_and_severity(context.members):
+    for member in _sort_incidents_of_message(context):
         alike.setdefault((_format_incident_state_symbol(member), _format_listed_incident_cause(member)), []).append(
             member
         )
     return tuple(line for members in alike.values() for line in _format_incidents_alike(members))
 
 
-def sort_incidents_by_state_and_severity(members: Sequence[AlertMessageIncident]) -> list[AlertMessageIncident]:
-    """Open incidents first, then by severity."""
+def _sort_incidents_of_message(context: AlertMessageContext) -> list[AlertMessageIncident]:
+    """Open incidents first, then by severity; among equals, the incident whose evidence the message can show comes
+    first. The headline and the advice are about the first one."""
     by_severity = list(Severity).index
-    return sorted(members, key=lambda m: (m.incident.resolved_at is not None, -by_severity(m.incident.severity)))
+    return sorted(
+        context.members,
+        key=lambda m: (
+            m.incident.resolved_at is not None,
+            -by_severity(m.incident.severity),
+            m.incident.id != context.incident.id,
+        ),
+    )
+
+
+def is_about_single_probe(context: AlertMessageContext) -> bool:
+    return {member.incident.probe for member in context.members} == {context.incident.probe}
+
+
+def format_multi_incident_evidence(context: AlertMessageContext) -> str:
+    """That of the headline's incident; empty if the context holds the results of another probe."""
+    if not context.shared_cause or _sort_incidents_of_message(context)[0].incident.probe != context.incident.probe:
+        return ""
+    members = [member.incident for member in context.members if member.incident.probe == context.incident.probe]
+    return format_alert_evidence(context, [incident.subject for incident in members])
 
 
 def format_merged_message_explanation(context: AlertMessageContext) -> str:
@@ -116,13 +170,21 @@ def format_merged_message_explanation(context: AlertMessageContext) -> str:
 
 def build_multi_incident_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
     since = min(member.incident.since for member in context.members)
+    is_single_probe = bool(context.shared_cause) and is_about_single_probe(context)
+    subjects = [member.incident.subject for member in _sort_incidents_of_message(context)]
+    fields = list(build_target_alert_fields(context, subjects)) if is_single_probe else []
     if context.event is IncidentEvent.RESOLVED:
         until = since + compute_incidents_time_span_ms(context)
-        fields = [AlertMessageField("Time", format_time_range(since, until, context.now))]
+        fields.append(AlertMessageField("Time", format_time_range(since, until, context.now)))
+    elif is_single_probe and context.incident.since == since:
+        fields.append(build_since_alert_field(context))
     else:
-        fields = [AlertMessageField("Since", f"{format_utc_timestamp_without_zone(since, context.now)} UTC")]
-        advice = reasons.get_reason_advice(context.incident.reason).replace("`", "") if context.shared_cause else ""
-        fields += [AlertMessageField("What to do", advice)] * bool(advice)
+        seconds = context.now - since < SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS
+        fields.append(AlertMessageField("Since", format_utc_timestamp(since, context.now, seconds=seconds)))
+    if context.event is not IncidentEvent.RESOLVED and context.shared_cause:
+        incident, probe = _sort_incidents_of_message(context)[0]
+        result = context.latest or context.first_bad if incident.probe == context.incident.probe else None
+        fields += build_advice_alert_fields(incident, probe, result)
     return (*fields, *build_also_notified_alert_fields(context))
 
 
@@ -156,20 +218,30 @@ def _format_incident_state_symbol(member: AlertMessageIncident) -> str:
     return f"{HEALTH_STATE_SYMBOLS[HealthState.UP]} {phrase}"
 
 
+def _format_single_incident(member: AlertMessageIncident) -> str:
+    """ "Ops MCP: task prune is stale: last run 00:53 UTC"; of one that ended "Ops MCP: task prune recovered (was stale:
+    last run 00:53 UTC)"."""
+    if member.incident.resolved_at is None:
+        return _format_incident_probe_and_cause(member, MAX_LISTED_INCIDENT_CAUSE_CHARS)
+    cause = _format_listed_incident_cause(member)
+    title = format_closing_title_omitting_cause(member.probe, member.incident)
+    return f"{title}{format_ended_cause_suffix(member.probe, member.incident, cause)}"
+
+
 def _format_incidents_alike(members: Sequence[AlertMessageIncident]) -> Iterator[AlertMessageIncidentLine]:
     """Incidents of one state and cause, as many on a line as fit."""
     symbol, _, phrase = _format_incident_state_symbol(members[0]).partition(" ")
-    ending = f" ({phrase})" if phrase else ""
     if len(members) == 1:
-        text = _format_incident_probe_and_cause(members[0], MAX_LISTED_INCIDENT_CAUSE_CHARS)
         critical = " · critical" if _is_open_and_critical(members[0]) else ""
-        yield AlertMessageIncidentLine(f"{symbol} {text}{ending}{critical}", 1)
+        yield AlertMessageIncidentLine(f"{symbol} {_format_single_incident(members[0])}{critical}", 1)
         return
     cause = to_safe_single_line(_format_listed_incident_cause(members[0]), MAX_LISTED_INCIDENT_CAUSE_CHARS)
-    text, count = (
-        f"{symbol} {cause}, {format_number(len(members))} {_choose_probes_or_incidents_noun(members)}{ending}:",
-        0,
-    )
+    counted = f"{format_number(len(members))} {_choose_probes_or_incidents_noun(members)}"
+    text, count = f"{symbol} {cause}, {counted}:", 0
+    if phrase == "recovered":
+        text = f"{symbol} {counted} recovered (was: {cause}):"
+    elif phrase:
+        text = f"{symbol} {cause}, {counted} ({phrase}):"
     for index, member in enumerate(members):
         is_last = index == len(members) - 1
         name = to_safe_single_line(member.probe.name, MAX_MESSAGE_NAME_CHARS)

@@ -6,13 +6,12 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal
 from urllib.parse import quote
 
 from pydantic import field_validator
 
 from watchdog.config_types import FieldValidationError, Secret
-from watchdog.domain import reasons
 from watchdog.domain.formatting import format_iso8601
 from watchdog.domain.model import (
     AlertMessageContext,
@@ -25,9 +24,10 @@ from watchdog.domain.model import (
 from watchdog.expressions import compile_expression
 from watchdog.net.auth import find_header_problems
 from watchdog.net.url import HttpUrl, parse_http_url
+from watchdog.notifiers.alertmanager import build_alertmanager_payload
 from watchdog.notifiers.base import NotificationDeliveryRequest, Notifier
 from watchdog.notifiers.message import compose_alert_message
-from watchdog.notifiers.message_fields import replace_nbsp
+from watchdog.notifiers.message_fields import find_advice, replace_nbsp
 from watchdog.notifiers.post import (
     WEBHOOK_CONFIRM_EXPRESSION_VARIABLE_TYPES,
     build_delivery_error_from_status,
@@ -49,10 +49,13 @@ class WebhookNotifier(Notifier):
     example: ClassVar[str] = """
         receivers:
           pager: {webhook: {url: "https://events.acme.example/alert", secret: "${WEBHOOK_SECRET}"}}
+          bridge: {webhook: {url: "https://bridge.acme.example/alertmanager", format: alertmanager}}
     """
 
     url: HttpUrl
     """The URL to post to; http:// or https://."""
+    format: Literal["watchdog", "alertmanager"] = "watchdog"
+    """The JSON document: Watchdog's own, or that of Alertmanager's webhook (version 4), for programs that read it."""
     secret: Secret | None = None
     """The key that every message is signed with. The `Watchdog-Signature` header contains the signature
     (HMAC-SHA256)."""
@@ -80,9 +83,18 @@ class WebhookNotifier(Notifier):
     def recipient(self) -> str:
         return parse_http_url(self.url).host
 
+    @property
+    def accepts_merged_messages(self) -> bool:
+        """A group of alerts has one `groupKey`, under which one incident or group ends."""
+        return self.format == "watchdog"
+
     async def send(self, request: NotificationDeliveryRequest) -> dict[str, Json]:
         context, key = request.alert_context, request.notification.idempotency_key
-        body = json.dumps(build_webhook_payload(key, context)).encode("ascii")
+        if self.format == "alertmanager":
+            payload = build_alertmanager_payload(request.notification, context)
+        else:
+            payload = build_webhook_payload(key, context)
+        body = json.dumps(payload).encode("ascii")
         headers = dict(self.headers)
         headers["idempotency-key"] = quote(key, safe=":/")
         if self.secret is not None:
@@ -169,7 +181,7 @@ def _serialize_webhook_incident(context: AlertMessageContext) -> dict[str, Json]
         "bad_count": context.bad_count,
         "threshold": context.threshold,
         "url": context.incident_url or None,
-        "advice": reasons.get_reason_advice(incident.reason) or None,
+        "advice": find_advice(incident, context.probe, context.latest or context.first_bad) or None,
         "other_destinations": [name for name, _ in context.other_destinations],
     }
 

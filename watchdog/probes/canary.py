@@ -300,7 +300,8 @@ class _CanaryRun:
         return self._create_tracker_of_earlier_canary_job(record)
 
     def _create_tracker_of_earlier_canary_job(self, record: OutstandingCanaryJobRecord) -> CanaryJobStageTracker:
-        self._facts["sent_at"] = format_utc_timestamp(record.sent_at, self.context.started_at, seconds=True)
+        sent_at = format_utc_timestamp(record.sent_at, self.context.started_at, seconds=True)
+        self._facts["sent_at"] = f"{sent_at}; no other canary job is sent while this one is awaited"
         return CanaryJobStageTracker.from_outstanding_record(record)
 
     # --- polling

@@ -17,6 +17,7 @@ from watchdog.config_types import (
     validate_secret_length,
 )
 from watchdog.config_values import slugify
+from watchdog.domain.formatting import format_time_in_zone
 from watchdog.domain.heartbeat import (
     HEARTBEAT_STATE_KEY,
     MAX_CHECK_IN_VISIBILITY_DELAY_MS,
@@ -135,7 +136,7 @@ class HeartbeatProbe(Probe):
             observation,
             duration=None,
             measurements={} if state.duration is None else {"run_duration_ms": state.duration},
-            evidence=Evidence(observation.evidence.facts, state.output),
+            evidence=Evidence(observation.evidence.facts, _label_heartbeat_output(state, now, job.verdict.timezone)),
             rerun_at=None if deadline is None else deadline + MAX_CHECK_IN_VISIBILITY_DELAY_MS,
         )
 
@@ -170,6 +171,16 @@ def _build_heartbeat_job_facts(
         lost_since=lost_since,
         lost_is_newest=lost_since is not None and (state.last_end is None or state.last_end < lost_since),
     )
+
+
+def _label_heartbeat_output(state: HeartbeatState, now: int, timezone: str) -> str:
+    """The output, with the run that it belongs to: the job may have a problem with another run."""
+    if not state.output or (state.last_end is None and not state.output_is_partial):
+        return state.output
+    run = "the run in progress"
+    if not state.output_is_partial and state.last_end is not None:
+        run = f"the run that ended {format_time_in_zone(state.last_end, now, timezone, seconds=True)}"
+    return f"output of {run}:\n{state.output}"
 
 
 def _overlaps_long_downtime_gap(start: int, end: int, gaps: DowntimeGaps) -> bool:

@@ -172,7 +172,12 @@ def _build_expression_context(response: HttpResponse, used_variables: frozenset[
         variables["body"], problem = parse_response_body_with_problem(response)
         if problem:
             malformed["body"] = ExpressionVariableValueProblem(*problem)
-    return ExpressionEvaluationContext(variables, unavailable, {"status": "HTTP {}"}, beginnings, malformed)
+    days_noun = "day" if response.cert_days == 1 else "days"
+    templates = {
+        "status": "HTTP {}",
+        "cert_days": f"certificate expires in {{}} {days_noun} ({response.cert_expires_at_text})",
+    }
+    return ExpressionEvaluationContext(variables, unavailable, templates, beginnings, malformed)
 
 
 def _build_http_measurements(response: HttpResponse) -> dict[str, str | int]:

@@ -17,7 +17,7 @@ from watchdog.config_types import (
     TimezoneName,
     format_config_duration,
 )
-from watchdog.domain.formatting import format_count_with_noun, format_duration, format_time_in_zone
+from watchdog.domain.formatting import format_count_with_noun, format_duration, format_names, format_time_in_zone
 from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.measurements import JOBS_EVIDENCE_KEY, ListedJobCounts
 from watchdog.domain.model import Evidence, Json, Observation, Outcome, SubjectListing
@@ -33,7 +33,6 @@ from watchdog.domain.rules.job_source import (
     EvaluatedJobSource,
     build_job_source_outage_state_updates,
     evaluate_job_source,
-    format_job_names,
 )
 from watchdog.domain.rules.missing_jobs import MIN_GONE_JOBS_OF_SOURCE_INCIDENT
 from watchdog.domain.schedule import CronSchedule
@@ -261,7 +260,7 @@ def _build_jobs_observation_without_phases(
     reason, message = first.reason, first.message
     if len(problems) > 1:
         job_count = format_count_with_noun(len(jobs), "job")
-        message = f"{len(problems)} of {job_count} have problems: {format_job_names(list(problems))}"
+        message = f"{len(problems)} of {job_count} have problems: {format_names(list(problems))}"
     if source.reason:
         reason, message = source.reason, source.message
     state = _build_scheduled_job_state_updates(source, probe_state)

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from watchdog.config_types import format_config_duration
-from watchdog.domain.model import Json, McpTaskFacts
+from watchdog.domain.model import Json
+from watchdog.domain.observations import McpTaskFacts
 from watchdog.domain.probe_state import compute_short_digest
 from watchdog.domain.rules.task import McpTaskStatusMeaning, find_meaning_of_mcp_task_status_word
 from watchdog.domain.text import replace_invisible_characters, truncate_to_single_line

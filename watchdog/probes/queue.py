@@ -235,7 +235,9 @@ def build_queue_observation(
     reason, message = "", ""
     if breaches:
         reason = breaches[0][0]
-        message = "; ".join([text for _, text in breaches] + ["the queue is paused"] * stats.paused)
+        states_workers = any(reason == "queue.no_consumers" for reason, _ in breaches)
+        hints = ["the queue is paused"] * stats.paused + ["no workers"] * (stats.consumers == 0 and not states_workers)
+        message = "; ".join([*(text for _, text in breaches), *hints])
     elif unavailable:
         reason, message = build_reason_and_message("queue.metric_unavailable", metrics=" or ".join(unavailable))
     records = queue_threshold_records_to_json(state.record for state in threshold_states)

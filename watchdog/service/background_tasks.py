@@ -5,11 +5,22 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from time import monotonic
 
 from watchdog.domain.formatting import format_duration, format_duration_rounded
+from watchdog.domain.text import replace_invisible_characters, truncate_to_single_line
+from watchdog.service.counters import TICK_DURATION_BOUNDS_S, DurationHistogram
+from watchdog.store.errors import describe_store_error
 
 BACKGROUND_TASK_OVERDUE_INTERVALS = 20
 """A task is overdue after this many intervals without a run that ended."""
+MAX_BACKGROUND_TASK_ERROR_CHARS = 300
+
+
+def format_background_task_error(error: Exception, mask: Callable[[str], str]) -> str:
+    """The error's message on one line, masked."""
+    text = truncate_to_single_line(mask(describe_store_error(error)), MAX_BACKGROUND_TASK_ERROR_CHARS)
+    return replace_invisible_characters(text)
 
 
 @dataclass(slots=True)
@@ -29,6 +40,8 @@ class BackgroundTask:
     """When the first of the last runs began that failed because the store did; None: the last run did not."""
     store_damaged: bool = False
     """The last run failed because the store is damaged."""
+    run_durations: DurationHistogram = field(default_factory=lambda: DurationHistogram(TICK_DURATION_BOUNDS_S))
+    """Of all runs, successful or not."""
     _running_since: list[int] = field(default_factory=list)
 
     @property
@@ -40,9 +53,11 @@ class BackgroundTask:
     def track_run_in_progress(self, started_at: int) -> Iterator[None]:
         """A run is in progress."""
         self._running_since.append(started_at)
+        monotonic_start_s = monotonic()
         try:
             yield
         finally:
+            self.run_durations.observe(monotonic() - monotonic_start_s)
             self._running_since.remove(started_at)
 
     def record_success(self, now: int) -> int:

@@ -58,7 +58,9 @@ async def record_result_batch(
     if not stored:
         raise batch_error
     for result, error in refused:
-        log.error("result_not_stored", probe_id=probes[result.probe].id, slot=result.slot, error=type(error).__name__)
+        probe = probes.get(result.probe)
+        fields = {"probe_id": probe.id if probe else "", "slot": result.slot}
+        log.error("result_not_stored", **fields, error=type(error).__name__)
     return transitions
 
 

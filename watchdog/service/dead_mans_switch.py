@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 
+from watchdog.config.models import Config
 from watchdog.net import NetworkAccess
 from watchdog.net.errors import ProbeError
 from watchdog.net.http import HttpRequest
@@ -14,6 +15,16 @@ from watchdog.store.read.destinations import load_stuck_destinations
 DEAD_MANS_SWITCH_TIMEOUT_S = 10.0
 DEAD_MANS_SWITCH_REQUIRED_BACKGROUND_TASKS = ("claim", "record", "wake", "deliver")
 """The background tasks that must work."""
+
+
+def add_or_remove_dead_mans_switch(service: MonitoringService, network: NetworkAccess, config: Config) -> None:
+    """As configured. One that is replaced begins its interval again."""
+    if switch := config.dead_mans_switch:
+        destinations = config.build_notifiers_by_destination().keys()
+        ping = DeadMansSwitch(switch.url, service, network, destinations).ping
+        service.add_background_task("ping_dead_mans_switch", ping, switch.every / 1000)
+    else:
+        service.remove_background_task("ping_dead_mans_switch")
 
 
 class DeadMansSwitchNotPingedError(Exception):

@@ -147,7 +147,9 @@ class StoreAbsenceNotifier:
     async def _send(
         self, record: StoreAbsenceRecord, destination: str, event: IncidentEvent, failing: list[str], now: int
     ) -> None:
-        previous = record.notices.get(destination)
+        previous, notifier = record.notices.get(destination), self.notifiers.get(destination)
+        if notifier is None:
+            return  # a reload has just removed it
         context = self._build_context(record, event, failing, now)
         sequence = 0 if previous is None else previous.sequence + 1
         notification = Notification(context.incident.id, destination, sequence, event)
@@ -155,7 +157,7 @@ class StoreAbsenceNotifier:
         request = NotificationDeliveryRequest(notification, context, receipt, self.network)
         try:
             async with asyncio.timeout(NOTIFICATION_SEND_TIMEOUT_S):
-                receipt = await self.notifiers[destination].send(request) or receipt
+                receipt = await notifier.send(request) or receipt
         except Exception as e:
             if not isinstance(e, NotificationDeliveryError | TimeoutError):
                 log.exception("notifier_error", destination=destination)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 
 from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import ClaimedSlot, Json, Outcome, ProbeResult, ResultToRecord
@@ -13,6 +13,7 @@ from watchdog.domain.rules import missed_run
 from watchdog.domain.rules.no_verdict import WATCHDOG_OVERLOADED_REASON
 from watchdog.probes.base import Probe
 from watchdog.service.clock import Clock
+from watchdog.service.counters import ProbeRunCounts
 from watchdog.service.registration import compute_max_result_lateness
 from watchdog.service.run_places import ProbeRunLimiter, ProbeRunLimitReachedError
 from watchdog.service.runner import ProbeRunner
@@ -47,11 +48,18 @@ class ProbeRunExecutor:
     ):
         self.runner, self.clock, self.on_result = runner, clock, on_result
         self.places, self.on_overload = places, on_overload
+        self.counts_by_probe: dict[int, ProbeRunCounts] = {}
+        """What each probe's slots led to."""
         self._slow_probes: set[int] = set()
         """Those that timed out the last time."""
         self._slot_by_task: dict[asyncio.Task[None], ClaimedSlot] = {}
         self._latest_updates: dict[int, tuple[int, Mapping[str, Json]]] = {}
         """For each probe: the slot of its newest run, and what that run has changed in the probe's state."""
+
+    def forget_other_probes(self, probes: Container[int]) -> None:
+        """Keep what is remembered of these probes alone. Runs in progress go on."""
+        self._slow_probes = {id for id in self._slow_probes if id in probes}
+        self._latest_updates = {id: latest for id, latest in self._latest_updates.items() if id in probes}
 
     def start_run(self, probe: Probe, slot: ClaimedSlot, probe_state: Mapping[str, Json]) -> None:
         """Run the probe at its slot, which may be up to MAX_RUN_START_BEFORE_SLOT_MS in the future."""
@@ -79,13 +87,17 @@ class ProbeRunExecutor:
             timed_out = get_reason_family(recorded_result.result.reason) == "timeout"
             (self._slow_probes.add if timed_out else self._slow_probes.discard)(slot.probe)
             self._latest_updates[slot.probe] = slot.slot, recorded_result.state_updates
-            self.on_result(recorded_result)
+            self._count_and_hand_on(recorded_result)
         except ProbeRunLimitReachedError as e:
-            self.on_result(self._build_overload_result(probe, slot, str(e)))
+            self._count_and_hand_on(self._build_overload_result(probe, slot, str(e)))
         except asyncio.CancelledError:
             reason = "missed.shutdown_during_run" if started else "missed.shutdown_before_run"
-            self.on_result(self._build_missed_run_result(probe, slot, reason))
+            self._count_and_hand_on(self._build_missed_run_result(probe, slot, reason))
             raise
+
+    def _count_and_hand_on(self, recorded: ResultToRecord) -> None:
+        self.counts_by_probe.setdefault(recorded.result.probe, ProbeRunCounts()).add(recorded.result)
+        self.on_result(recorded)
 
     def _build_missed_run_result(self, probe: Probe, slot: ClaimedSlot, reason: str) -> ResultToRecord:
         """The result of a slot that was claimed and did not lead to a verdict. People rely on each run of a cron

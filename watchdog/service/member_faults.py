@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 import structlog
 
@@ -23,6 +23,7 @@ WATCHDOG_NETWORK_FAULT_ENDS_AFTER_MS = 60_000
 again."""
 WATCHDOG_STORE_FAULT_ENDS_AFTER_MS = 60_000
 """How long after its end an absence of the store is a fault: it could not be stored before."""
+FAULTS_LOGGED_BY_RELOAD = frozenset({"configuration", "restart"})
 MAX_NETWORK_FAULT_EVIDENCE_AGE_MS = 600_000
 """After this, a probe that has not run again shows nothing about the network any more."""
 
@@ -57,6 +58,8 @@ class WatchdogProcessFaultReporter:
         """Probe -> when its newest run showed that the network of this machine had failed."""
         self._store_fault: WatchdogProcessFault | None = None
         self._store_back_at = 0
+        self._config_fault: WatchdogProcessFault | None = None
+        self._restart_fault: WatchdogProcessFault | None = None
         self._stored: dict[str, WatchdogProcessFault] = {}
 
     def record_overload(self, full_limit: str) -> None:
@@ -70,6 +73,17 @@ class WatchdogProcessFaultReporter:
         now = self._store_back_at = self.clock()
         since = self._store_fault.since if self._store_fault else since
         self._store_fault = WatchdogProcessFault(since, f"back at {format_utc_timestamp(now, now)}; {error}")
+
+    def set_config_problem(self, problem: str) -> None:
+        """The configuration could not be loaded; empty: it could. `problem`: free of what its files contain."""
+        self._config_fault = self._build_lasting_fault(self._config_fault, problem)
+
+    def set_restart_required_fields(self, paths: Collection[str]) -> None:
+        """Fields of the configuration that take effect after a restart; none: it is applied as a whole."""
+        self._restart_fault = self._build_lasting_fault(self._restart_fault, ", ".join(paths))
+
+    def _build_lasting_fault(self, fault: WatchdogProcessFault | None, detail: str) -> WatchdogProcessFault | None:
+        return WatchdogProcessFault(fault.since if fault else self.clock(), detail) if detail else None
 
     def note_result(self, result: ProbeResult) -> None:
         """A run has ended, and may show that the network of this machine has failed, or works again."""
@@ -107,6 +121,8 @@ class WatchdogProcessFaultReporter:
             "overload": self._overload,
             "network": self._network_fault,
             "clock": self._clock_fault,
+            "configuration": self._config_fault,
+            "restart": self._restart_fault,
         }
         faults = {name: fault for name, fault in current_faults.items() if fault}
         if faults == self._stored:
@@ -115,9 +131,9 @@ class WatchdogProcessFaultReporter:
             replace_watchdog_process_faults, self.store_executor.database, self.member, faults
         )
         started, ended = faults.keys() - self._stored.keys(), self._stored.keys() - faults.keys()
-        for name in started:
+        for name in started - FAULTS_LOGGED_BY_RELOAD:
             log.error(f"{name}_started", detail=faults[name].detail)
-        for name in ended:
+        for name in ended - FAULTS_LOGGED_BY_RELOAD:
             log.info(f"{name}_ended")
         self._stored = faults
         if started or ended:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
+from secrets import token_hex
+
 import structlog
 
 from watchdog.domain.membership import format_process_config_difference_warning, list_process_conflict_notes
@@ -13,6 +17,11 @@ log = structlog.get_logger()
 
 LEASE_RENEWAL_CHECK_INTERVAL_S = 1.0
 """How soon a change of members is noticed; the lease is renewed less often."""
+
+
+def make_watchdog_process_id() -> str:
+    """Names this process to people, and is unique."""
+    return f"{socket.gethostname()}-{os.getpid()}-{token_hex(3)}"
 
 
 class ProcessLeaseKeeper:

@@ -66,6 +66,15 @@ class ProbingWithoutStore:
     def has_other_members(self) -> bool:
         return len(self._members) > 1
 
+    def change_probes(self, probes: Mapping[int, Probe]) -> None:
+        """Run these probes from now on. Only while the store works."""
+        self.probes = probes
+        for remembered in (self._newest_slots, self._states):
+            for id in remembered.keys() - probes.keys():
+                del remembered[id]
+        for id in [id for id in self._states if not probes[id].may_run_without_store]:
+            del self._states[id]
+
     def describe(self) -> str:
         """For everyone: what runs while the store is away."""
         count, total = len(self._list_own_probes()) if self.is_active else 0, len(self.probes)

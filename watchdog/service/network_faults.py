@@ -57,9 +57,7 @@ class NetworkFaultDecider:
         on_transitions: Callable[[list[IncidentTransition]], Awaitable[None]],
     ):
         self.check, self.recorder, self.store_executor, self.clock = check, recorder, store_executor, clock
-        self.endpoint_hosts = {
-            id: get_endpoint_host(probe.network_endpoint) for id, probe in probes.items() if probe.network_endpoint
-        }
+        self.endpoint_hosts = _map_probes_to_hosts(probes)
         """Probe -> the host of its target, if it connects to one."""
         self._note_result, self._on_transitions = note_result, on_transitions
         self._failures: dict[int, ProbeResult] = {}
@@ -72,6 +70,11 @@ class NetworkFaultDecider:
         """Those in progress; each decides about all results that are held for its symptom."""
         self._tasks: set[asyncio.Task[None]] = set()
         """The checks, and those that have ended and store their decision."""
+
+    def change_probes(self, check: ConnectivityCheck, probes: Mapping[int, Probe]) -> None:
+        """Decide about the results of these probes from now on."""
+        self.check, self.endpoint_hosts = check, _map_probes_to_hosts(probes)
+        self._failures = {id: result for id, result in self._failures.items() if id in self.endpoint_hosts}
 
     def hold_if_doubtful(self, recorded: ResultToRecord) -> ResultToRecord:
         """The result of a run, held if it has to be decided whose fault it is; then a check is started or joined."""
@@ -223,3 +226,7 @@ class NetworkFaultDecider:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=grace_s)
+
+
+def _map_probes_to_hosts(probes: Mapping[int, Probe]) -> dict[int, str]:
+    return {id: get_endpoint_host(probe.network_endpoint) for id, probe in probes.items() if probe.network_endpoint}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from watchdog.net import NetworkAccess, SecretMask
 from watchdog.notifiers.base import NotificationDeliveryError, NotificationDeliveryRequest, Notifier
 from watchdog.notifiers.message import compose_alert_message
 from watchdog.service.clock import Clock
+from watchdog.service.counters import DeliveryResult
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.errors import StoreUnavailableError, WatchdogDatabaseSchemaError
 from watchdog.store.read.alert_context import load_alert_message_context
@@ -83,26 +85,33 @@ class NotificationSender:
         self.store_executor, self.outbox, self.notifiers, self.network = store_executor, outbox, notifiers, network
         self.mask, self.clock, self.public_url = mask, clock, public_url.rstrip("/")
         self._on_receiver_change, self._may_notify = on_receiver_change, may_notify
+        self.delivery_counts: Counter[tuple[str, DeliveryResult]] = Counter()
+        """By destination and result of the attempt."""
         self._failing_destinations: set[str] = set()
         self._tasks_by_destination: dict[str, asyncio.Task[None]] = {}
         self._lease_lock = asyncio.Lock()
         self._followup_tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
 
+    def change_destinations(self, notifiers: Mapping[str, Notifier], public_url: str) -> None:
+        """Send to these destinations from now on. Deliveries in progress end with the notifier that they have."""
+        self.notifiers, self.public_url = notifiers, public_url.rstrip("/")
+        self._failing_destinations &= notifiers.keys()
+
     async def start_sending_due_notifications(self) -> None:
         """Lease what is due and start to send it: one notification at a time for each destination."""
         async with self._lease_lock:  # concurrent leases would not see each other's destinations
             if self._stopping:
                 return
-            idle = [
-                name for name in self.notifiers if name not in self._tasks_by_destination and self._may_notify(name)
-            ]
-            editing = [name for name in idle if self.notifiers[name].edits_messages]
+            notifiers = self.notifiers
+            idle = [name for name in notifiers if name not in self._tasks_by_destination and self._may_notify(name)]
+            editing = [name for name in idle if notifiers[name].edits_messages]
+            unmerged = [name for name in idle if not notifiers[name].accepts_merged_messages]
             for leased in await self.store_executor.run_write_with_now(
-                lambda now: self.outbox.lease_due_notifications(now, NOTIFICATION_LEASE_MS, idle, editing)
+                lambda now: self.outbox.lease_due_notifications(now, NOTIFICATION_LEASE_MS, idle, editing, unmerged)
             ):
                 destination, key = leased.notification.destination, leased.notification.idempotency_key
-                task = asyncio.create_task(self._send_notification(leased), name=f"send {key}")
+                task = asyncio.create_task(self._send_notification(leased, notifiers[destination]), name=f"send {key}")
                 self._tasks_by_destination[destination] = task
                 task.add_done_callback(self._create_send_done_callback(destination))
 
@@ -125,14 +134,14 @@ class NotificationSender:
         with suppress(Exception):
             await self.start_sending_due_notifications()
 
-    async def _send_notification(self, leased: LeasedNotification) -> None:
+    async def _send_notification(self, leased: LeasedNotification, notifier: Notifier) -> None:
         n, now, prepared = leased.notification, self.clock(), None
         try:
             prepared = await self._prepare_notification(leased, now)
             if prepared is None:
                 return
             async with asyncio.timeout(NOTIFICATION_SEND_TIMEOUT_S):
-                receipt = await self.notifiers[n.destination].send(
+                receipt = await notifier.send(
                     NotificationDeliveryRequest(
                         n, prepared.context, leased.previous_receipt, self.network, leased.partial_receipt
                     )
@@ -155,6 +164,7 @@ class NotificationSender:
                 leased, NotificationDeliveryError("watchdog.internal_error", f"{type(e).__name__} inside Watchdog")
             )
         else:
+            self.delivery_counts[n.destination, DeliveryResult.SENT] += 1
             await self._mark_sent_with_retries(leased, receipt, prepared)
             if n.destination in self._failing_destinations:
                 self._failing_destinations.discard(n.destination)
@@ -233,6 +243,7 @@ class NotificationSender:
         fields = {"incident": n.incident, "destination": n.destination, "attempts": attempts, "error": detail}
         unconfirmed_copies = leased.unconfirmed_copies + error.maybe_delivered
         if unconfirmed_copies >= MAX_UNCONFIRMED_NOTIFICATION_COPIES:
+            self.delivery_counts[n.destination, DeliveryResult.UNCONFIRMED] += 1
             await self._mark_unconfirmed(leased, error, message, detail)
             log.error("notification_unconfirmed", **fields)
             self._failing_destinations.add(n.destination)
@@ -242,14 +253,17 @@ class NotificationSender:
         if self._should_give_up(leased, error, refused_since, now):
             delivered = {**leased.partial_receipt, **error.partial_receipt}
             if delivered.get("completed"):  # others received it: only these recipients did not
+                self.delivery_counts[n.destination, DeliveryResult.SENT] += 1
                 await self._mark_sent_with_retries(leased, delivered, message)
                 log.error("notification_delivered_in_part", **fields)
                 return
+            self.delivery_counts[n.destination, DeliveryResult.UNDELIVERED] += 1
             await self.store_executor.run_write_with_now(lambda now: self.outbox.mark_undelivered(leased, detail, now))
             log.error("notification_undelivered", **fields)
             self._failing_destinations.add(n.destination)
             await self._run_receiver_health_change_callback()
             return
+        self.delivery_counts[n.destination, DeliveryResult.FAILED] += 1
         self._failing_destinations.add(n.destination)
         delay_ms = await self._choose_retry_delay_ms(n.destination, error, attempts)
         await self.store_executor.run_write_with_now(

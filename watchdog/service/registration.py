@@ -68,6 +68,7 @@ def build_registered_probe(
         schedule,
         config_yaml,
         definition=digest_json([definition, _build_effective_routing_json(info, routes)]),
+        content_digest=definition,
         catch_up_ms=0 if probe.schedule is None else probe.catch_up,
         routes=routes,
     )

@@ -21,7 +21,7 @@ from watchdog.net.errors import ProbeError, build_probe_error_from_exception
 from watchdog.net.redact import MASK_PLACEHOLDER
 from watchdog.probes.base import Probe
 from watchdog.queues import QueueConnectContext
-from watchdog.remediations import JOB_RUN_ID_REMEDIATION_PARAMETER, RemediationParameters
+from watchdog.remediations import JOB_RUN_ID_REMEDIATION_PARAMETER, RemediationAction, RemediationParameters
 from watchdog.service.clock import Clock
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.write.remediations import PendingRemediation, RemediationSpec, RemediationStore
@@ -52,9 +52,20 @@ class RemediationRunner:
         mask: SecretMask,
         clock: Clock,
     ):
-        """`probes`: those that have a remediation."""
-        self.store, self.store_executor, self.probes = store, store_executor, probes
+        self.store, self.store_executor = store, store_executor
         self.network, self.mask, self.clock = network, mask, clock
+        self._lock = asyncio.Lock()
+        self._stopping = False
+        self.change_probes(probes)
+
+    @property
+    def has_actions(self) -> bool:
+        """Whether a probe has a remediation."""
+        return bool(self._actions)
+
+    def change_probes(self, probes: Mapping[int, Probe]) -> None:
+        """Remediate these probes from now on. What is in progress goes on."""
+        self.probes = probes
         self._actions = {
             id: probe.remediation_action for id, probe in probes.items() if probe.remediation_action is not None
         }
@@ -70,13 +81,11 @@ class RemediationRunner:
             for id, action in self._actions.items()
             if (settings := probes[id].remediation) is not None
         }
-        self._lock = asyncio.Lock()
-        self._stopping = False
 
     async def run_remediations(self) -> None:
         """Run the next remediation of each probe that has a pending one."""
         async with self._lock:
-            if self._stopping:
+            if self._stopping or not self._specs:
                 return
             probes = await self.store_executor.run_write_with_now(
                 lambda now: self.store.list_probes_to_remediate(self._specs, now)
@@ -93,7 +102,9 @@ class RemediationRunner:
                 pass
 
     async def _remediate_probe(self, database_id: int) -> None:
-        probe, spec = self.probes[database_id], self._specs[database_id]
+        probe, spec, action = self.probes.get(database_id), self._specs.get(database_id), self._actions.get(database_id)
+        if probe is None or spec is None or action is None:
+            return  # a reload has just removed it
         pending = await self.store_executor.run_write_with_now(
             lambda now: self.store.start_next_remediation(database_id, spec, now)
         )
@@ -106,19 +117,19 @@ class RemediationRunner:
             "incident": pending.incident,
         }
         log.info("remediation_started", action=spec.action, **fields)
-        detail, state = await self._execute_action_safely(probe, pending, dry_run=spec.dry_run)
+        detail, state = await self._execute_action_safely(action, probe, pending, dry_run=spec.dry_run)
         await self.store_executor.run_write_with_now(
             lambda now: self.store.finish_remediation(pending, state, detail, now)
         )
         log.info("remediation_finished", state=state, detail=detail, **fields)
 
     async def _execute_action_safely(
-        self, probe: Probe, pending: PendingRemediation, *, dry_run: bool
+        self, action: RemediationAction, probe: Probe, pending: PendingRemediation, *, dry_run: bool
     ) -> tuple[str, RemediationAttemptState]:
         """Returns the detail and the state to store."""
         try:
             async with asyncio.timeout(REMEDIATION_TIMEOUT_S):
-                detail = await self._execute_action(probe, pending, dry_run=dry_run)
+                detail = await self._execute_action(action, probe, pending, dry_run=dry_run)
         except TimeoutError:
             timeout = format_duration(REMEDIATION_TIMEOUT_S * 1000)
             return f"not finished after {timeout}; its outcome is unknown", RemediationAttemptState.FAILED
@@ -132,8 +143,9 @@ class RemediationRunner:
             detail
         ), RemediationAttemptState.DRY_RUN if dry_run else RemediationAttemptState.SUCCEEDED
 
-    async def _execute_action(self, probe: Probe, pending: PendingRemediation, *, dry_run: bool) -> str:
-        action = self._actions[pending.probe]
+    async def _execute_action(
+        self, action: RemediationAction, probe: Probe, pending: PendingRemediation, *, dry_run: bool
+    ) -> str:
         context = RemediationParameters(pending.run_id, pending.subject, pending.reason, probe.id, pending.incident)
         for name in action.used_parameters:
             if any(marker in getattr(context, name) for marker in ALTERED_TEXT_MARKERS):

@@ -16,30 +16,29 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 
 import structlog
 
-from watchdog.domain.model import IncidentTransition, Outcome, ResultToRecord
-from watchdog.domain.rules import task as task_rule
-from watchdog.domain.rules import tool as tool_rule
-from watchdog.domain.text import replace_invisible_characters, truncate_to_single_line
+from watchdog.domain.model import IncidentTransition, ResultToRecord
 from watchdog.domain.watermark import describe_outdated_watermark
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.probes.base import Probe
 from watchdog.service.acts import SILENCE_END_CHECK_INTERVAL_S, end_expired_silences_and_send
-from watchdog.service.background_tasks import BackgroundTask
+from watchdog.service.background_tasks import BackgroundTask, format_background_task_error
 from watchdog.service.batch_recording import compute_rerun_times, record_result_batch
 from watchdog.service.clock import Clock
+from watchdog.service.composition import ServiceComposition
 from watchdog.service.connectivity import ConnectivityCheck
 from watchdog.service.direct_notices import NOTICE_DELAY_MS, StoreAbsenceNotifier
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
 from watchdog.service.executor import ProbeRunExecutor
+from watchdog.service.maintenance import RetentionPolicy, maintain_store
 from watchdog.service.member_faults import PROCESS_FAULT_WRITE_INTERVAL_S, WatchdogProcessFaultReporter
 from watchdog.service.membership import LEASE_RENEWAL_CHECK_INTERVAL_S, ProcessLeaseKeeper
 from watchdog.service.memory_probing import ProbingWithoutStore
 from watchdog.service.network_faults import NetworkFaultDecider
+from watchdog.service.newest_verdicts import NewestVerdicts
 from watchdog.service.notifications import NotificationSender
 from watchdog.service.process_resources import read_run_and_connection_limits
 from watchdog.service.remediation import RemediationRunner
@@ -49,17 +48,10 @@ from watchdog.service.runner import ProbeRunner
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.service.store_watch import STORE_WATCH_INTERVAL_S, StoreAbsenceDetector
 from watchdog.service.timers import FixedIntervalTrigger, create_timer_scheduler
-from watchdog.store.errors import (
-    StoreUnavailableError,
-    WatchdogDatabaseDamagedError,
-    WatchdogDatabaseSchemaError,
-    describe_store_error,
-)
+from watchdog.store.errors import StoreUnavailableError, WatchdogDatabaseDamagedError, WatchdogDatabaseSchemaError
 from watchdog.store.write.absences import record_dropped_results_as_missed
 from watchdog.store.write.claims import SlotClaimer
-from watchdog.store.write.members import delete_ended_watchdog_processes
 from watchdog.store.write.recorder import ResultRecorder
-from watchdog.store.write.retention import delete_expired_rows, roll_up_hours
 
 log = structlog.get_logger()
 
@@ -75,15 +67,6 @@ MAX_SLOT_CLAIM_AGE_WHEN_READY_MS = 10_000
 MAX_RESULTS_PER_RECORDED_BATCH = 500
 WATCHDOG_SHUTDOWN_GRACE_S = 3.0
 """Seconds that runs in progress, and then deliveries in progress, may take after shutdown has started."""
-MAX_BACKGROUND_TASK_ERROR_CHARS = 300
-
-
-@dataclass(frozen=True, slots=True)
-class RetentionPolicy:
-    """How long rows are kept, in ms."""
-
-    results_ms: int
-    rollups_ms: int
 
 
 class MonitoringService:
@@ -132,7 +115,7 @@ class MonitoringService:
             run_executor=self.run_executor, store_executor=store_executor, clock=clock,
         )  # fmt: skip
         self._result_buffer, self._stopping = ResultBuffer(), False
-        self._failing_probes, self._newest_verdicts = set[int](), dict[int, Outcome]()
+        self._newest_verdicts = NewestVerdicts()
         self._claim_lock, self._record_lock = asyncio.Lock(), asyncio.Lock()
         self._urgent_event = asyncio.Event()
         self._return_clock: Clock | None = None
@@ -157,23 +140,31 @@ class MonitoringService:
         self.add_background_task("report_faults", fault_reporter.write_changed_faults, PROCESS_FAULT_WRITE_INTERVAL_S)
         self.add_background_task("renew_lease", self.lease_keeper.renew_lease_if_due, LEASE_RENEWAL_CHECK_INTERVAL_S)
         self.add_background_task("watch_store", self.watch_store, STORE_WATCH_INTERVAL_S)
-        if self._remediation_runner is not None:
-            self.add_background_task(
-                "remediate", self._remediation_runner.run_remediations, REMEDIATION_CHECK_INTERVAL_S
-            )
+        self._add_or_remove_remediation_task()
+
+    def _add_or_remove_remediation_task(self) -> None:
+        if self._remediation_runner is None or not self._remediation_runner.has_actions:
+            self.remove_background_task("remediate")
+        elif "remediate" not in self.tasks:
+            run = self._remediation_runner.run_remediations
+            self.add_background_task("remediate", run, REMEDIATION_CHECK_INTERVAL_S)
 
     def add_background_task(self, name: str, run: Callable[[], Awaitable[None]], interval_s: float) -> None:
-        """Add a background task that runs every `interval_s` seconds from `start()` on."""
-        self.tasks[name] = BackgroundTask(name, run, round(interval_s * 1000), first_due_at=self.clock())
+        """Add a background task that runs every `interval_s` seconds from `start()` on, or replace it."""
+        task = BackgroundTask(name, run, round(interval_s * 1000), first_due_at=self.clock())
+        self.tasks[name] = task
+        trigger = FixedIntervalTrigger(interval_s)
+        self._timers.add_job(self._run_background_task, trigger, args=[task], id=name, replace_existing=True)
+
+    def remove_background_task(self, name: str) -> None:
+        """A run in progress ends by itself."""
+        if self.tasks.pop(name, None) is not None:
+            self._timers.remove_job(name)
 
     async def start(self) -> None:
         """Start the timers; returns after a first claim."""
         if self._direct_notices is not None:
             await self._direct_notices.load()
-        for name, task in self.tasks.items():
-            self._timers.add_job(
-                self._run_background_task, FixedIntervalTrigger(task.interval_ms / 1000), args=[task], id=name
-            )
         self._timers.start()
         loops = self._lag_monitor.monitor_forever(), self._record_urgent_results_forever()
         self._loop_tasks = [asyncio.create_task(loop) for loop in loops]
@@ -206,7 +197,7 @@ class MonitoringService:
             store_failed = isinstance(e, StoreUnavailableError | WatchdogDatabaseSchemaError)
             task.record_failure(
                 self.clock(),
-                self._format_error_line(e),
+                format_background_task_error(e, self.mask),
                 store_failed_at=started_at if store_failed else None,
                 store_damaged=isinstance(e, WatchdogDatabaseDamagedError),
             )
@@ -218,12 +209,6 @@ class MonitoringService:
         else:
             if failures := task.record_success(self.clock()):
                 log.info("task_recovered", task=task.name, failures=failures)
-
-    def _format_error_line(self, error: Exception) -> str:
-        """The error's message on one line, masked."""
-        return replace_invisible_characters(
-            truncate_to_single_line(self.mask(describe_store_error(error)), MAX_BACKGROUND_TASK_ERROR_CHARS)
-        )
 
     async def trigger_task(self, task_name: str) -> None:
         """Run a background task now; `tasks` holds how it went. Raises KeyError for an unknown name.
@@ -256,6 +241,34 @@ class MonitoringService:
             for task in self.tasks.values():  # none is overdue because the clock was set forward
                 task.count_from_clock_step(self.claims.watermark.restarted_at, self.last_claim_at)
             self.claims.store_was_away = self.memory_probing.is_active  # it began while this claim got no answer
+
+    async def change_configuration(
+        self, register: Callable[[int], None], get_composition: Callable[[], ServiceComposition]
+    ) -> None:
+        """Between two claims, register a configuration and work with it: what is due by then is claimed by the former
+        one. Raises StoreUnavailableError; then the former one stays. Must not be cancelled before the service stops."""
+        async with self._claim_lock:
+            if self._stopping:
+                return
+            if self.memory_probing.is_active or self.store_watch.find_absence():
+                raise StoreUnavailableError("the database is unavailable")
+            await self._claim_and_start_due_runs()
+            await self.store_executor.run_write_with_now(register)
+            self._work_with(get_composition())
+
+    def _work_with(self, composition: ServiceComposition) -> None:
+        """The only place where a configuration replaces another one. Nothing else runs in between."""
+        self.probes = composition.probes
+        self.memory_probing.change_probes(composition.probes)
+        self.run_executor.forget_other_probes(composition.probes)
+        self.network_fault_decider.change_probes(composition.connectivity_check, composition.probes)
+        self.notification_sender.change_destinations(composition.notifiers, composition.public_url)
+        if self._direct_notices is not None:
+            self._direct_notices.notifiers = composition.notifiers
+        if self._remediation_runner is not None:
+            self._remediation_runner.change_probes(composition.probes)
+        self._add_or_remove_remediation_task()
+        self._newest_verdicts.forget_other_probes(composition.probes)
 
     async def _claim_and_start_due_runs(self) -> None:
         while not self._stopping:
@@ -293,14 +306,8 @@ class MonitoringService:
         recorded_result = self.network_fault_decider.hold_if_doubtful(recorded_result)
         self.memory_probing.remember_state_updates_of_result(recorded_result)
         self._result_buffer.add(recorded_result)
-        probe, good = recorded_result.result.probe, recorded_result.result.outcome is Outcome.PASS
-        listings = recorded_result.result.listings
-        may_be_degraded = task_rule.ALERT_RULE_NAME in listings or tool_rule.ALERT_RULE_NAME in listings
-        if not good or probe in self._failing_probes or may_be_degraded:
+        if self._newest_verdicts.note_result(recorded_result.result):
             self._urgent_event.set()
-        (self._failing_probes.discard if good else self._failing_probes.add)(probe)
-        if (outcome := recorded_result.result.outcome) in (Outcome.PASS, Outcome.FAIL):
-            self._newest_verdicts[probe] = outcome
 
     async def watch_store(self) -> None:
         """Notify receivers directly while the store is away; afterwards, the absence is a fault of this process."""
@@ -310,8 +317,8 @@ class MonitoringService:
         if self.memory_probing.is_active or not self.store_watch.can_claim_slots_in_store():
             self.memory_probing.start_due_runs()
         if self._direct_notices is not None:
-            failing = [probe for probe, outcome in self._newest_verdicts.items() if outcome is Outcome.FAIL]
-            self._direct_notices.update(absence, [self.probes[probe].name for probe in failing])
+            failing = self._newest_verdicts.list_failing_probes()
+            self._direct_notices.update(absence, [self.probes[id].name for id in failing if id in self.probes])
 
     async def _record_urgent_results_forever(self) -> None:
         while not self._stopping:
@@ -354,16 +361,9 @@ class MonitoringService:
         await self._notify_of_transitions(transitions)
 
     async def run_maintenance(self) -> None:
-        """Roll up whole hours, record lost runs, and delete what has expired."""
-        executor, database = self.store_executor, self.store_executor.database
+        """Give up what can no longer be delivered, roll up whole hours, and delete what has expired."""
         await self.notification_sender.give_up_orphaned_notifications()
-        await executor.run_write_with_now(partial(delete_ended_watchdog_processes, database))
-        while await executor.run_write_with_now(lambda now: roll_up_hours(database, self.claims.record_lost_runs(now))):
-            pass
-        while await executor.run_write_with_now(
-            lambda now: delete_expired_rows(database, now, self.retention.results_ms, self.retention.rollups_ms)
-        ):
-            pass
+        await maintain_store(self.store_executor, self.claims, self.retention)
 
     async def stop(self) -> None:
         """Stop in order, within a bounded time.

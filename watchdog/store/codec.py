@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
+from watchdog.domain.config_changes import SectionSnapshot
 from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.model import Json, Outcome, ProbeInfo, ProbeResult, Severity
 from watchdog.domain.registered_probe import RegisteredProbe, make_staleness_threshold_function
@@ -156,3 +157,12 @@ def decode_notification_routing_table(text: str) -> NotificationRoutingTable:
     ]
     receivers = {name: tuple(destinations) for name, destinations in values["receivers"].items()}
     return NotificationRoutingTable(receivers, tuple(routes), frozenset(values["without_resolved"]))
+
+
+def encode_section_snapshots(sections: Mapping[str, SectionSnapshot]) -> str:
+    return encode_storable_json({name: [section.digest, dict(section.fields)] for name, section in sections.items()})
+
+
+def decode_section_snapshots(text: str | None) -> dict[str, SectionSnapshot]:
+    """Empty if an earlier version has stored none."""
+    return {name: SectionSnapshot(*values) for name, values in (decode_nullable_json(text) or {}).items()}

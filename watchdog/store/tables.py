@@ -71,6 +71,7 @@ revisions = Table(  # a number for the content of each configuration that was ev
     Column("digest", Text, nullable=False, unique=True),
     Column("created_at", BigInteger, nullable=False),
     Column("routing", Text),  # JSON: receivers and routes, for members that do not have them
+    Column("sections", Text),  # JSON: the other sections, masked, to compare configurations
 )  # fmt: skip
 
 members = Table(  # the processes that share the database, and those of the last day
@@ -80,6 +81,7 @@ members = Table(  # the processes that share the database, and those of the last
     Column("started_at", BigInteger, nullable=False),
     Column("lease_until", BigInteger, nullable=False),
     Column("left_in_order", Boolean, nullable=False),
+    Column("sections", Text),  # JSON: the sections that concern its process alone, masked
 )  # fmt: skip
 
 revision_probes = Table(  # the probes that a member's configuration has
@@ -87,6 +89,7 @@ revision_probes = Table(  # the probes that a member's configuration has
     Column("revision", BigInteger, primary_key=True),
     Column("probe_id", Text, primary_key=True),
     Column("definition", Text, nullable=False),  # a digest
+    Column("content_digest", Text),  # of its own configuration, without the routes that apply
     sqlite_with_rowid=False,
 )  # fmt: skip
 

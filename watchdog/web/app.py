@@ -10,13 +10,17 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from watchdog.service.background_tasks import BackgroundTask
+from watchdog.service.process_metrics import ProcessMetrics
 from watchdog.store.read.query import StoreReadRunner
 from watchdog.web.auth.access import Authenticator
 from watchdog.web.auth.session import ApiKey
 from watchdog.web.pages.status_snapshot import StatusPageConfig
-from watchdog.web.routes.api import create_api_router
+from watchdog.web.readiness import ReadinessCheck
+from watchdog.web.routes.api_v1.router import create_api_v1_router
 from watchdog.web.routes.errors import install_error_handlers
 from watchdog.web.routes.mcp import McpAsgiApp, create_mcp_router
+from watchdog.web.routes.metrics import create_metrics_router
 from watchdog.web.routes.operators import OperatorRouteContext, create_operator_router
 from watchdog.web.routes.public import StatusPageCache, create_public_router
 from watchdog.web.routes.sign_in import create_sign_in_router
@@ -33,19 +37,22 @@ def create_web_app(
     not_ready_reason: Callable[[], str],
     describe_probing_without_store: Callable[[], str] = lambda: "",
     list_notes: Callable[[bool], Sequence[str]] = lambda _: (),
+    list_background_tasks: Callable[[], Iterable[BackgroundTask]] = tuple,
     status_page: StatusPageConfig,
     api_keys: Iterable[ApiKey] = (),
     destination_addresses: Mapping[str, str] = MappingProxyType({}),
     config_warnings: Sequence[str] = (),
+    collect_process_metrics: Callable[[], ProcessMetrics],
     mcp_app: McpAsgiApp,
 ) -> FastAPI:
     """The application with all routes but check-ins, which CheckInMiddleware puts in front of it.
 
     `clock`: epoch ms. `not_ready_reason`: why the service is not ready, and `describe_probing_without_store`: what runs
     while the database is away; empty if it is ready or not away. `list_notes`: what else operators should know, with or
-    without the names of probes. `api_keys`: without any, operator pages are available only on this machine.
-    `destination_addresses`: "oncall/slack" -> "#oncall". `config_warnings`: what in the configuration has no effect, a
-    line each. `mcp_app`: answers `/mcp`, and lives as long as the application.
+    without the names of probes. `list_background_tasks`: of this process. `api_keys`: without any, operator pages are
+    available only on this machine. `destination_addresses`: "oncall/slack" -> "#oncall". `config_warnings`: what in the
+    configuration has no effect, a line each. `collect_process_metrics`: what /metrics shows of this process, called in
+    the event loop. `mcp_app`: answers `/mcp`, and lives as long as the application.
     """
     renderer = PageRenderer(status_page.title)
     status_pages = StatusPageCache(run_read_query, clock, status_page, renderer)
@@ -59,18 +66,15 @@ def create_web_app(
         config_warnings=config_warnings,
     )
     app = FastAPI(title="Watchdog", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lambda _: mcp_app)
-    public_router = create_public_router(
-        renderer,
-        status_pages,
-        run_read_query,
-        not_ready_reason=not_ready_reason,
-        list_notes=list_notes,
-        is_operator=context.authenticator.is_operator,
-        clock=clock,
-        destinations=destination_addresses,
-    )
-    routers = create_operator_router(context), create_api_router(context), create_mcp_router(context, mcp_app)
-    for router in (public_router, *routers, create_sign_in_router(clock, context.authenticator, renderer)):
+    readiness_check = ReadinessCheck(run_read_query, not_ready_reason, destination_addresses, clock)
+    for router in (
+        create_public_router(renderer, status_pages, readiness_check, list_notes, context.authenticator.is_operator),
+        create_operator_router(context),
+        create_api_v1_router(context, readiness_check, list_background_tasks),
+        create_metrics_router(context, readiness_check, collect_process_metrics),
+        create_mcp_router(context, mcp_app),
+        create_sign_in_router(clock, context.authenticator, renderer),
+    ):
         app.include_router(router)
     install_error_handlers(app, renderer, clock, describe_probing_without_store)
     app.add_middleware(RequestBodyLimitMiddleware)

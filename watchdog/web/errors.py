@@ -1,8 +1,19 @@
 """Errors that routes raise, and that routes/errors.py turns into responses."""
 
 
-class PageNotFoundError(Exception):
-    """There is no such probe or incident. The message is for people."""
+class UnanswerableRequestError(Exception):
+    """A request cannot be answered. The message states why and what to do, in sentences."""
+
+    def __init__(self, status_code: int, message: str):
+        super().__init__(message)
+        self.status_code = status_code
+
+
+class PageNotFoundError(UnanswerableRequestError):
+    """There is no such probe or incident."""
+
+    def __init__(self, message: str):
+        super().__init__(404, message)
 
 
 class StatusPageUnavailableError(Exception):

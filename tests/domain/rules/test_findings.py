@@ -24,8 +24,8 @@ from tests.support.builders import (
     task_aged,
 )
 from watchdog.domain.limits import ScheduledJobLimits
-from watchdog.domain.model import Finding, FindingAlertState, IncidentTransition, McpTaskFacts, ProbeResult
-from watchdog.domain.observations import ScheduledJobFacts
+from watchdog.domain.model import Finding, FindingAlertState, IncidentTransition, ProbeResult
+from watchdog.domain.observations import McpTaskFacts, ScheduledJobFacts
 from watchdog.domain.rules import (
     AlertStates,
     evaluate_result_rules,

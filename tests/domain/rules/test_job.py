@@ -123,15 +123,15 @@ TABLE: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str, str | None]]] 
     ("a run was lost, and none has ended since",
      {**NIGHTLY, "last_start": NOON - 9 * HOUR, "running_since": NOON - 9 * HOUR, "lost_since": NOON - 33 * HOUR,
       "lost_is_newest": True, "failures": 1}, {},
-     ("job.lost", f"backup: the 1{NB}May 03:00 UTC run never reported its end")),
+     ("job.lost", f"backup: the 1{NB}May 03:00 UTC run never reported its end, and a later run started at 03:00 UTC")),
     ("a run was lost, and it is stuck", {**NIGHTLY, "running_since": NOON - 9 * HOUR, "lost_since": NOON - 33 * HOUR,
       "lost_is_newest": True, "failures": 1}, {"max_runtime": HOUR}, ("job.stuck", None)),
     ("a run was lost, fewer times than its limit", {**NIGHTLY, **HEALTHY, "lost_since": NOON - 33 * HOUR,
       "lost_failures": 1}, {"max_failures": 2}, FINE),
     ("a run was lost, the second time in a row", {**NIGHTLY, **HEALTHY, "lost_since": NOON - 33 * HOUR,
       "lost_failures": 2}, {"max_failures": 2},
-     ("job.lost", f"backup: the 1{NB}May 03:00 UTC run never reported its end, and 2 runs in a row have "
-      "failed or been lost")),
+     ("job.lost", f"backup: the 1{NB}May 03:00 UTC run never reported its end, and a later run started "
+      "at 03:00 UTC; 2 runs in a row have failed or been lost")),
     ("its queue is paused", {**NIGHTLY, "last_start": NOON - 33 * HOUR, "paused": True}, {},
      ("job.overdue", f"backup is overdue: due 03:00 UTC, last run 1{NB}May 03:00 UTC, its queue is paused")),
     ("its last run waits: no later one is missed", {**NIGHTLY, "next_due": NOON - 33 * HOUR, "final": True}, {},

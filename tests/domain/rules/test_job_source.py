@@ -266,7 +266,7 @@ def test_the_message_names_what_vanished_and_where() -> None:
     poller = Poller()
     poller.poll(*jobs("abcdefg"))
     poller.poll()
-    assert poller.message == f"all 7 jobs are no longer listed: a, b, c, d, e and 2 more: {LOCATION}"
+    assert poller.message == f"{LOCATION}; none of its 7 jobs is listed any more: a, b, c, d, e and 2 more"
     poller.poll(*jobs("a"))
     assert poller.message == "6 of 7 jobs are no longer listed: b, c, d, e, f and 1 more"
     poller.poll(*jobs("ab"))

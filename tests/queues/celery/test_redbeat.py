@@ -120,7 +120,7 @@ def test_flushed_schedules_are_one_problem_and_restored_ones_are_as_before(harne
     report = harness.run_probe()
     assert (report.result.outcome, report.problems) == (Outcome.FAIL, {})
     place = f"redbeat::schedule does not exist in {harness.server.url}"
-    assert report.result.message == f"all 3 jobs are no longer listed: a, b, digest: {place}"
+    assert report.result.message == f"{place}; none of its 3 jobs is listed any more: a, b, digest"
     assert set(report.findings("source")) == {""}
     for name in ("a", "b", "digest"):
         harness.save(schedule(3600.0), name=name)

@@ -19,6 +19,7 @@ from tests.support.store import (
     make_result,
     make_results,
 )
+from watchdog.domain.heartbeat import HEARTBEAT_STATE_KEY, HeartbeatState, LostHeartbeatRun
 from watchdog.domain.model import (
     AlertMessageContext,
     DeliveryState,
@@ -26,20 +27,20 @@ from watchdog.domain.model import (
     Incident,
     IncidentCauseChange,
     IncidentEvent,
-    McpTaskFacts,
     Outcome,
     ResultWithEvidence,
     RunSummary,
     Severity,
 )
 from watchdog.domain.notification import Notification
-from watchdog.domain.observations import ScheduledJobFacts
+from watchdog.domain.observations import McpTaskFacts, ScheduledJobFacts
 from watchdog.domain.rules import job
+from watchdog.store.codec import encode_storable_json
 from watchdog.store.database import Database
 from watchdog.store.read import alert_context as alert_context
 from watchdog.store.read.alert_context import MAX_RECENT_RUNS_IN_ALERT, load_alert_message_context
 from watchdog.store.read.job_runs import list_job_runs
-from watchdog.store.tables import check_ins, evidence, results
+from watchdog.store.tables import check_ins, evidence, probe_state, results
 
 FAIL, PASS = Outcome.FAIL, Outcome.PASS
 MESSAGE = "HTTP 503"
@@ -321,3 +322,26 @@ def test_of_a_heartbeat_the_check_ins_are_the_runs(database: Database) -> None:
         runs = list_job_runs(connection, probe, "heartbeat", "Backup", 20)
         assert runs == [RunSummary(at(2), PASS, 60_000), RunSummary(at(5), FAIL, 61_000)]
         assert list_job_runs(connection, probe, "heartbeat", "Backup", 1) == runs[-1:]
+
+
+def test_a_lost_run_of_a_heartbeat_is_among_its_runs(database: Database) -> None:
+    harness = StoreHarness(database, [make_registered_probe()])
+    probe = harness.database_ids[0]
+    lost = HeartbeatState(lost_runs=(LostHeartbeatRun("", at(3), at(4)),))
+    with database.write_transaction() as connection:
+        row = {"probe": probe, "occurred_at": at(2), "id": "ok2", "kind": "ok"}
+        connection.execute(sa.insert(check_ins).values(**row, run_id="", duration=60_000, output=""))
+        state = {"probe": probe, "key": HEARTBEAT_STATE_KEY, "value": encode_storable_json(lost.to_json())}
+        connection.execute(sa.insert(probe_state).values(**state))
+        runs = list_job_runs(connection, probe, "heartbeat", "Backup", 20)
+    assert runs == [RunSummary(at(2), PASS, 60_000), RunSummary(at(4), FAIL, None)]
+
+
+def test_a_lost_run_that_a_source_lists_is_among_the_runs_of_its_job(database: Database) -> None:
+    harness = StoreHarness(database, [make_registered_probe(failure_threshold=1)]).without_downtime()
+    probe = harness.database_ids[0]
+    facts = ScheduledJobFacts("backup", last_end=at(2), last_ok=at(2), duration=1, lost_since=at(3), failures=1)
+    harness.record_results(make_result(probe, at(5), jobs=[facts]), now=at(5))
+    with database.write_transaction() as connection:
+        runs = list_job_runs(connection, probe, "jobs", "backup", 20)
+    assert [(run.slot, run.outcome) for run in runs][-1] == (at(3), FAIL)

@@ -219,9 +219,9 @@ def test_jobs_of_the_configured_probes(database: Database) -> None:
         rows.insert_into(connection)
     with database.open_read_transaction() as connection:
         jobs = list_jobs(connection)
-        assert list_jobs(connection, 1) == []
-        assert list_jobs(connection, shop) == [job for job in jobs if job.probe.database_id == shop]
-        assert list_jobs(connection, tools) == [job for job in jobs if job.probe.database_id == tools]
+        assert list_jobs(connection, [1]) == []
+        assert list_jobs(connection, [shop]) == [job for job in jobs if job.probe.database_id == shop]
+        assert list_jobs(connection, [tools]) == [job for job in jobs if job.probe.database_id == tools]
     last_run = format_utc_timestamp(NOW - MINUTE_MS - 2 * HOUR_MS, NOW - MINUTE_MS)
     assert [(job.name, job.status_label, job.message, job.read_at, job.outdated) for job in jobs] == [
         ("a", "Stuck", jobs[0].message, NOW - MINUTE_MS, True),

@@ -18,7 +18,8 @@ from tests.support.store import (
 )
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from watchdog.domain.membership import WATCHDOG_PROCESS_LEASE_MS
-from watchdog.domain.model import IncidentEvent, McpTaskFacts, SubjectListing
+from watchdog.domain.model import IncidentEvent, SubjectListing
+from watchdog.domain.observations import McpTaskFacts
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.routing import NotificationRoute, NotificationRoutingTable
 from watchdog.domain.rules import service

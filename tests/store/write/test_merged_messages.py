@@ -148,6 +148,21 @@ def test_a_message_that_is_edited_is_not_merged(database: Database) -> None:
     assert edit.previous_receipt == {"ts": "1"}
 
 
+def test_a_destination_that_accepts_no_merged_messages_is_sent_each(database: Database) -> None:
+    """A receiver that tracks each incident by a key could not close what a merged message opened."""
+    harness = make_storm(database)
+    record_outcome(harness, harness.database_ids, "fail", SLOT)
+    names, sent = ["oncall/slack"], []
+    while leased := harness.outbox.lease_due_notifications(SLOT, LEASE_MS, names, unmerged_destinations=names):
+        for each in leased:
+            harness.outbox.mark_sent(each, {}, SLOT, "headline", "cause")
+            sent.append(each)
+    assert [count_named(each) for each in sent] == [1] * (STORM + 1)
+    assert {each.notification.incident for each in sent} == {row["id"] for row in harness.select_rows(incidents)}
+    critical = next(row["id"] for row in harness.select_rows(incidents) if row["severity"] == Severity.CRITICAL)
+    assert sent[0].notification.incident == critical
+
+
 def test_a_crash_costs_one_copy_of_a_merged_message(database: Database) -> None:
     harness = make_storm(database)
     record_outcome(harness, harness.database_ids[:-1], "fail", SLOT)

@@ -20,7 +20,8 @@ from tests.support.store import (
     make_result,
     make_results,
 )
-from watchdog.domain.model import IncidentEvent, McpTaskFacts
+from watchdog.domain.model import IncidentEvent
+from watchdog.domain.observations import McpTaskFacts
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.domain.schedule import CronSchedule, IntervalSchedule

@@ -21,7 +21,8 @@ from tests.support.store import (
     make_results,
 )
 from watchdog.domain.formatting import HOUR_MS, SECOND_MS
-from watchdog.domain.model import Evidence, IncidentEvent, McpTaskFacts, Outcome, ResultToRecord
+from watchdog.domain.model import Evidence, IncidentEvent, Outcome, ResultToRecord
+from watchdog.domain.observations import McpTaskFacts
 from watchdog.domain.probe_state import build_forget_job_state_key, build_scheduled_job_state_key
 from watchdog.domain.rules import no_verdict
 from watchdog.domain.schedule import IntervalSchedule

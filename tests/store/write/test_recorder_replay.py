@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from tests.support.builders import failed_job, healthy_job, make_listings
 from tests.support.store import INTERVAL_MS, LOCATION, START_AT, DatabasePair, StoreHarness, make_registered_probe
-from watchdog.domain.model import IncidentEvent, IncidentTransition, McpTaskFacts, Outcome, ProbeResult, ResultToRecord
+from watchdog.domain.model import IncidentEvent, IncidentTransition, Outcome, ProbeResult, ResultToRecord
+from watchdog.domain.observations import McpTaskFacts
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.rules import AlertPolicy, AlertStates, UptimeClock, stale
 from watchdog.domain.rules.engine import advance_alert_state, fold_result_into_alert_states

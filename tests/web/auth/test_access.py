@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from tests.support.fixture_rows import NOW, FixtureRows
 from tests.support.html_checks import find_html_problems
 from tests.support.web import FakeMcpApp, create_test_app, filled_database, list_requests, request_page
+from watchdog.service.process_metrics import ProcessMetrics
 from watchdog.store.database import Database
 from watchdog.web import ApiKey, StatusPageConfig, create_web_app
 from watchdog.web.auth.access import Authenticator, strip_port_from_host
@@ -93,6 +94,7 @@ def routes() -> list[tuple[str, str]]:
         not_ready_reason=str,
         status_page=StatusPageConfig(),
         api_keys=KEYS,
+        collect_process_metrics=ProcessMetrics,
         mcp_app=FakeMcpApp(),
     )
     return list_requests(app)
@@ -116,9 +118,13 @@ def test_every_public_route_exists_and_other_routes_require_a_key() -> None:
         "/incidents/{incident_id}",
         "/jobs",
         "/undelivered",
-        "/api/jobs",
-        "/api/probes",
-        "/api/incidents",
+        "/metrics",
+        "/api/v1/jobs",
+        "/api/v1/probes",
+        "/api/v1/incidents",
+        "/api/v1/probes/{probe_id}",
+        "/api/v1/incidents/{incident_id}",
+        "/api/v1/openapi.json",
         "/mcp",
     }
     assert {path for path, _ in BEHIND} >= behind
@@ -157,7 +163,8 @@ def test_every_route_with_every_key(
         keyed, address(path), method, headers=headers, client="203.0.113.9", host="status.acme.example"
     )
     assert response.status_code == status, sentence
-    assert response.headers["cache-control"] == "no-store"
+    cached = "private, no-cache" if path.startswith("/api/v1/") and status == 200 else "no-store"
+    assert response.headers["cache-control"] == cached
     if status == 401:
         assert "checkout" not in response.text.lower().replace("/probes/checkout", "")
         assert "HTTP 503" not in response.text
@@ -165,9 +172,16 @@ def test_every_route_with_every_key(
 
 
 def test_a_program_without_a_key_gets_json_and_a_person_a_form(keyed: FastAPI) -> None:
-    program = request_page(keyed, "/api/probes")
+    program = request_page(keyed, "/api/v1/probes")
     assert program.headers["www-authenticate"] == "Bearer"
-    assert program.json() == {"error": "access.missing_key", "message": "An API key is required."}
+    assert program.headers["content-type"] == "application/problem+json"
+    assert program.json() == {
+        "type": "about:blank",
+        "title": "Unauthorized",
+        "status": 401,
+        "detail": "An API key is required. Sign in, or send `Authorization: Bearer ...`.",
+        "reason": "access.missing_key",
+    }
     person = request_page(keyed, "/probes?state=down")
     assert person.status_code == 401
     assert '<input type="hidden" name="next" value="/probes?state=down">' in person.text
@@ -255,7 +269,7 @@ def test_signing_out_forgets_the_cookie(keyed: FastAPI) -> None:
 
 
 def program(app: FastAPI, key: str, client: str = "203.0.113.9") -> httpx.Response:
-    return request_page(app, "/api/probes", headers=bearer(key), client=client)
+    return request_page(app, "/api/v1/probes", headers=bearer(key), client=client)
 
 
 def test_failed_attempts_are_throttled(keyed: FastAPI, clock: ManualClock) -> None:
@@ -271,7 +285,7 @@ def test_failed_attempts_are_throttled(keyed: FastAPI, clock: ManualClock) -> No
     assert find_html_problems(refused.text) == []
     refused = program(keyed, "wrong")
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "51")
-    assert refused.json()["error"] == "access.too_many_attempts"
+    assert refused.json()["reason"] == "access.too_many_attempts"
     assert program(keyed, READER.secret).status_code == 200, "a key that was accepted from this address before"
     assert program(keyed, OPERATOR.secret, client="203.0.113.10").status_code == 200, "another address"
     clock.now += 51_000

@@ -18,8 +18,8 @@ from tests.support.fixtures import acme_rows_after_recovery, new_probe_rows
 from tests.support.html_checks import find_html_problems, visible_text
 from tests.support.web import create_test_app, filled_database, request_page
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
-from watchdog.domain.model import Evidence, McpTaskFacts, Outcome
-from watchdog.domain.observations import ScheduledJobFacts
+from watchdog.domain.model import Evidence, Outcome
+from watchdog.domain.observations import McpTaskFacts, ScheduledJobFacts
 from watchdog.web.templating import SECURITY_HEADERS
 
 PATHS = (
@@ -353,10 +353,10 @@ def test_every_page_warns_if_no_probe_runs(tmp_path: Path) -> None:
 
 
 def test_the_json_api_agrees_with_the_pages(app: FastAPI, acme: FixtureRows) -> None:
-    probes = {probe["probe"]: probe for probe in request_page(app, "/api/probes").json()}
+    probes = {probe["probe"]: probe for probe in request_page(app, "/api/v1/probes").json()["items"]}
     assert (probes["api"]["state"], probes["api"]["incidents"]) == ("down", [acme.incident_by_name["down"]])
     assert probes["api"]["latest"]["message"] == "HTTP 503"
-    (first, *_) = request_page(app, "/api/incidents?state=open&limit=1").json()
+    (first, *_) = request_page(app, "/api/v1/incidents?state=open&limit=1").json()["items"]
     assert (first["probe"], first["rule"], first["state"]) == ("api", "availability", "open")
     assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", first["opened_at"])
 

@@ -21,8 +21,8 @@ from tests.support.html_checks import find_html_problems, visible_text
 from tests.support.web import create_test_app, filled_database, request_page
 from tests.web.pages.test_all_pages import HOSTILE, LINK
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS
-from watchdog.domain.model import McpTaskFacts, Outcome
-from watchdog.domain.observations import ScheduledJobFacts
+from watchdog.domain.model import Outcome
+from watchdog.domain.observations import McpTaskFacts, ScheduledJobFacts
 from watchdog.store.read.jobs import list_jobs
 from watchdog.web.cards.jobs import build_jobs_card_row
 from watchdog.web.pages.list_page import LIST_ROWS_PER_PAGE
@@ -110,8 +110,8 @@ def test_the_list_is_filtered_by_links_and_a_form(app: FastAPI, sentence: str, q
 
 
 def test_all_interfaces_agree(app: FastAPI) -> None:
-    text = request_page(app, "/api/jobs").json()
-    assert [job["job"] for job in text] == names(app)
+    text = request_page(app, "/api/v1/jobs").json()["items"]
+    assert sorted(job["job"] for job in text) == sorted(names(app))
     everywhere = page_text(app, "/jobs")
     for job in text:
         message = job["message"].replace("\N{NO-BREAK SPACE}", " ")
@@ -123,7 +123,7 @@ def test_all_interfaces_agree(app: FastAPI) -> None:
 def test_an_empty_list_explains_how_to_add_jobs(tmp_path: Path) -> None:
     with showing(tmp_path, FixtureRows()) as app:
         text = page_text(app, "/jobs")
-        assert request_page(app, "/api/jobs").json() == []
+        assert request_page(app, "/api/v1/jobs").json()["items"] == []
     assert "No jobs yet Add a jobs or heartbeat probe, or an MCP server that lists its tasks" in text
     assert "Search" not in text
 
@@ -271,7 +271,7 @@ def test_untrusted_text_of_jobs_is_escaped(hostile: FastAPI, number: int) -> Non
         assert "<script" not in response.text
         assert "alert(1)>" not in response.text
         assert "set-cookie" not in response.headers
-    assert {job["job"] for job in request_page(hostile, "/api/jobs").json()} == set(HOSTILE)
+    assert {job["job"] for job in request_page(hostile, "/api/v1/jobs").json()["items"]} == set(HOSTILE)
 
 
 def _noted(statements: list[str], _connection: object, _cursor: object, statement: str, *_: object) -> None:

@@ -93,7 +93,7 @@ def test_a_small_installation_has_one_view(tmp_path: Path) -> None:
 
 
 def test_pages_are_compressed_for_clients_that_accept_it(app: FastAPI) -> None:
-    for path in ("/", "/?group=A+%26+B", "/probes", "/jobs", "/incidents", "/api/probes", "/api/incidents"):
+    for path in ("/", "/?group=A+%26+B", "/probes", "/jobs", "/incidents", "/api/v1/probes", "/api/v1/incidents"):
         for accepted, is_compressed in (
             ("gzip", True),
             ("br, gzip;q=0.5", True),

@@ -345,7 +345,7 @@ def test_without_a_snapshot_the_page_is_unavailable(watched: FastAPI, flaky: Fla
 def test_operators_pages_are_unavailable_without_the_database(watched: FastAPI, flaky: Flaky) -> None:
     flaky.error = StoreUnavailableError("gone")
     assert request_page(watched, "/probes").status_code == 503
-    assert request_page(watched, "/api/probes").json()["error"] == "Database unavailable"
+    assert request_page(watched, "/api/v1/probes").json()["status"] == 503
 
 
 @pytest.mark.parametrize("path", ["/", "/readyz"])

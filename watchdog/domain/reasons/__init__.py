@@ -9,6 +9,8 @@ by an entry of their own, else by that of their class (`http.5xx`), else by that
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Mapping
 from difflib import get_close_matches
 
@@ -28,6 +30,7 @@ __all__ = [
     "get_reason_advice",
     "get_reason_entry",
     "get_reason_family",
+    "get_reason_sentence_for_several",
     "get_reason_title",
     "is_same_incident_cause",
     "matches_reason_pattern",
@@ -39,6 +42,7 @@ REASON_CATALOGUE: Mapping[str, ReasonEntry] = {
 }
 """By code."""
 
+MAX_JOB_NAME_CHARS_IN_COMMAND = 80
 TRANSPORT_AND_RESPONSE_REASON_FAMILIES = ("dns", "connection", "tls", "timeout", "protocol", "http", "body", "json")
 """Families about a request and its response, for every probe kind that sends one."""
 
@@ -105,10 +109,26 @@ def get_reason_title(code: str) -> str:
         return code.replace(".", " ").replace("_", " ").capitalize()
 
 
-def get_reason_advice(code: str) -> str:
-    """What to do about it, in Markdown; empty if there is none."""
+def get_reason_advice(code: str, *, probe_id: str = "PROBE", job_name: str = "JOB") -> str:
+    """What to do about it, in Markdown; empty if there is none. `probe_id`, `job_name`: to fill in the commands in it;
+    the name of a job is untrusted."""
     try:
-        return get_reason_entry(code).advice
+        advice = get_reason_entry(code).advice
+    except KeyError:
+        return ""
+    is_safe = job_name.isprintable() and "`" not in job_name and len(job_name) <= MAX_JOB_NAME_CHARS_IN_COMMAND
+    values = {"PROBE": probe_id, "JOB": shlex.quote(job_name) if is_safe and job_name else "JOB"}
+    return re.sub(r"`watchdog [^`]*`", lambda command: _fill_in_command(command[0], values), advice)
+
+
+def _fill_in_command(command: str, values: Mapping[str, str]) -> str:
+    return re.sub(r"\b(PROBE|JOB)\b", lambda name: values[name[0]], command)
+
+
+def get_reason_sentence_for_several(code: str) -> str:
+    """The template of the message about several subjects that have the problem; empty if there is none."""
+    try:
+        return get_reason_entry(code).sentence_for_several
     except KeyError:
         return ""
 

@@ -45,6 +45,9 @@ class ReasonEntry:
     sentence: str = ""
     """The template of the message; its placeholders are facts. Empty: the message is composed where the facts are, or
     there is none."""
+    sentence_for_several: str = ""
+    """The beginning of the message about several tasks, jobs or tools that have the problem, which are named after it:
+    "{count} tasks are stale". Empty: the problem has no such subjects."""
 
     @property
     def may_be_remediated(self) -> bool:

@@ -217,7 +217,7 @@ _BROKER_AND_JOB_REASON_ENTRIES = (
         "Too few workers",
         "The queue has fewer workers than `rules` require.",
         "Check whether the workers are running, and which queues they take jobs from.",
-        sentence="consumers {value}, expected at least {limit}",
+        sentence="{observed}, expected at least {limit}",
     ),
     _failure_reason_entry(
         "queue.stalled",
@@ -235,13 +235,19 @@ _BROKER_AND_JOB_REASON_ENTRIES = (
         sentence="{share} of {completed} failed within {window}, limit {limit}",
     ),
     _failure_reason_entry(
+        "queue.failed_jobs",
+        "Too many failed jobs kept",
+        "The number of failed jobs that the queue keeps, `failed`, exceeds its limit.",
+        "Look at the errors of the newest failed jobs. Remove or retry the jobs once the cause is fixed.",
+        sentence="{observed}, limit {limit}",
+    ),
+    _failure_reason_entry(
         "queue.threshold",
         "Queue limit exceeded",
-        "A metric exceeds its limit: `waiting`, `active`, `delayed`, `failed` or `oldest`. The message shows each "
-        "exceeded limit.",
-        "If the number of failed jobs exceeds its limit, look at the errors of the newest failed jobs. Otherwise "
-        "add workers, or enqueue fewer jobs.",
-        sentence="{metric} {value}, limit {limit}",
+        "A metric exceeds its limit: `waiting`, `active`, `delayed` or `oldest`. The message shows each exceeded "
+        "limit.",
+        "Check whether workers are running and keep up: add workers, or enqueue fewer jobs.",
+        sentence="{observed}, limit {limit}",
     ),
     _failure_reason_entry(
         "canary.enqueue_failed",
@@ -298,6 +304,7 @@ _BROKER_AND_JOB_REASON_ENTRIES = (
         "The canary job failed, or a scheduled job failed at least `failures` times in a row.",
         "Look for the error in the job's log.",
         sentence="{name} failed{repeats}",
+        sentence_for_several="{count} jobs failed",
     ),
     _failure_reason_entry(
         "job.scheduler_dead",
@@ -314,7 +321,7 @@ _BROKER_AND_JOB_REASON_ENTRIES = (
         "listed. As long as this lasts, no incident about a missing job resolves.",
         "Check whether the source was emptied, and whether the URL, database and queue are right. If the jobs were "
         "removed on purpose, `watchdog jobs forget PROBE` ends the incident.",
-        sentence="{counts} are no longer listed: {names}",
+        sentence="{problem}: {names}",
     ),
     _failure_reason_entry(
         "job.none_listed",

@@ -102,7 +102,7 @@ FINDING_REASON_ENTRIES = (
         "watchdog.loop_late",
         "Watchdog was blocked",
         "Watchdog itself was blocked while the run waited for the target.",
-        "Check whether the machine is overloaded.",
+        "Check whether the machine that Watchdog runs on is overloaded.",
     ),
     _error_reason_entry(
         "watchdog.internal_error",
@@ -171,6 +171,7 @@ FINDING_REASON_ENTRIES = (
         "The last run of an MCP server task failed.",
         "Look for the task in the server's log.",
         sentence="task {name} failed",
+        sentence_for_several="{count} tasks failed",
     ),
     _finding_reason_entry(
         "task.stale",
@@ -180,6 +181,7 @@ FINDING_REASON_ENTRIES = (
         "Check whether the scheduler of the task is running. If the limit is too short for this task, set a longer one "
         "in the probe's `tasks` field.",
         sentence="task {name} is stale: last run {last_run}, {verdict}",
+        sentence_for_several="{count} tasks are stale",
     ),
     _finding_reason_entry(
         "task.never_ran",
@@ -187,6 +189,7 @@ FINDING_REASON_ENTRIES = (
         "A task has never run, and its limit has passed; or it has no limit and the server reports `ok: false` for it.",
         "Check whether the scheduler of the task is running.",
         sentence="task {name} has never run: first listed {first_listed}, {verdict}",
+        sentence_for_several="{count} tasks have never run",
     ),
     _finding_reason_entry(
         "task.missing",
@@ -194,20 +197,25 @@ FINDING_REASON_ENTRIES = (
         "A task named under `tasks` is not listed.",
         "Check whether the task is still scheduled.",
         sentence="task {name} is not in the server's list",
+        sentence_for_several="{count} tasks are not in the server's list",
     ),
     _finding_reason_entry(
         "job.overdue",
         "Overdue",
         "A run was due, and did not start before the end of its grace period.",
-        "Check whether the scheduler and the workers of the job are running.",
+        "Check whether the scheduler and the workers of the job are running. If the job did run and reports by "
+        "check-ins, find out why they did not reach Watchdog.",
         sentence="{name} is overdue",
+        sentence_for_several="{count} jobs are overdue",
     ),
     _finding_reason_entry(
         "job.never_ran",
         "Never ran",
         "A run has become due since Watchdog started to monitor the job, but no run was observed.",
-        "Check whether the job is deployed, and whether its scheduler and its workers are running.",
+        "Check whether the job is deployed, and whether its scheduler and its workers are running. If the job did run "
+        "and reports by check-ins, find out why they did not reach Watchdog.",
         sentence="{name} has never run",
+        sentence_for_several="{count} jobs have never run",
     ),
     _finding_reason_entry(
         "job.stuck",
@@ -215,14 +223,16 @@ FINDING_REASON_ENTRIES = (
         "A run has been in progress for longer than `max_runtime`.",
         "Check what the run is waiting for.",
         sentence="{name} is stuck",
+        sentence_for_several="{count} jobs are stuck",
     ),
     _finding_reason_entry(
         "job.lost",
         "Lost",
         "A run started and never reported its end, and a later one has started or ended.",
         "Find out what stopped the run before it could report, for example a restart, a kill signal, or a lack of "
-        "memory.",
-        sentence="{name}: the {started} run never reported its end{repeats}",
+        "memory. If it did end, find out why its check-in did not reach Watchdog.",
+        sentence="{name}: the {started} run never reported its end{evidence}{repeats}",
+        sentence_for_several="runs of {count} jobs never reported their end",
     ),
     _finding_reason_entry(
         "job.stalled",
@@ -230,6 +240,7 @@ FINDING_REASON_ENTRIES = (
         "A run is in progress, but its worker is gone.",
         "The queue may hand it to another worker. Check why workers die.",
         sentence="{name} is stalled",
+        sentence_for_several="{count} jobs are stalled",
     ),
     _finding_reason_entry(
         "job.max_runtime",
@@ -237,6 +248,7 @@ FINDING_REASON_ENTRIES = (
         "The newest run took longer than `max_runtime`.",
         "Check what slows the run down.",
         sentence="{name} ran for {duration}, limit {limit}",
+        sentence_for_several="{count} jobs ran for too long",
     ),
     _finding_reason_entry(
         "job.min_runtime",
@@ -244,6 +256,7 @@ FINDING_REASON_ENTRIES = (
         "The newest run took less time than `min_runtime`.",
         "It may have done nothing: check its output.",
         sentence="{name} ran for {duration}, minimum {limit}",
+        sentence_for_several="{count} jobs ran for too short a time",
     ),
     _finding_reason_entry(
         "job.gone",
@@ -252,6 +265,7 @@ FINDING_REASON_ENTRIES = (
         "Find out what removed the job. If it was removed on purpose, `watchdog jobs forget PROBE JOB` ends the "
         "incident; otherwise it ends after 24 hours, unless `watch` names the job.",
         sentence="{name} is gone: its source {absence}",
+        sentence_for_several="{count} jobs are gone",
     ),
     _finding_reason_entry(
         "watchdog.delivery_failing",
@@ -282,6 +296,24 @@ FINDING_REASON_ENTRIES = (
         sentence="processes on one database have had different configurations since {since}",
     ),
     _finding_reason_entry(
+        "watchdog.config_invalid",
+        "Configuration is invalid",
+        "The configuration file was changed, and the new configuration cannot be loaded. The process goes on with the "
+        "configuration that it has. The message names the first problem: its file, line, column and field, without "
+        "values, because they may be secrets.",
+        "Run `watchdog validate -c FILE` on that machine: it shows every problem in full. Once the file is valid, it "
+        "is loaded, and the incident resolves.",
+        sentence="the configuration of {member} was changed and cannot be loaded since {since}",
+    ),
+    _finding_reason_entry(
+        "watchdog.restart_required",
+        "Restart required",
+        "The configuration was changed and is applied, except for some fields that take effect only when the process "
+        "starts: the address to listen on, and the database.",
+        "Restart the process, or take back the change of these fields.",
+        sentence="changed fields of the configuration of {member} take effect after a restart, since {since}",
+    ),
+    _finding_reason_entry(
         "watchdog.clock_step",
         "Clock was set or is wrong",
         "The clock of a machine that Watchdog runs on was set by more than 2 s, or differs by more than 2 s from the "
@@ -300,6 +332,7 @@ FINDING_REASON_ENTRIES = (
         "The input or output schema of a tool is not a valid JSON Schema, so clients may reject the tool.",
         "Fix the schema where the message shows it.",
         sentence="tool {name} has an invalid schema: {problem}",
+        sentence_for_several="{count} tools have invalid schemas",
     ),
     _finding_reason_entry(
         "mcp.duplicate_tool",
@@ -307,6 +340,7 @@ FINDING_REASON_ENTRIES = (
         "A server lists several tools with the same name, so clients can call only one of them.",
         "Rename the tools, or find out what registers them twice.",
         sentence="tool {name} is listed {count} times",
+        sentence_for_several="{count} tools are listed several times",
     ),
     _finding_reason_entry(
         "job.schedule_unreadable",
@@ -316,6 +350,7 @@ FINDING_REASON_ENTRIES = (
         "runs on time.",
         "Correct the schedule in the source, or set the expected schedule of the job under `watch`.",
         sentence="{name} is not evaluated, because its schedule cannot be read",
+        sentence_for_several="the schedules of {count} jobs cannot be read",
     ),
     _finding_reason_entry(
         "job.status_unknown",
@@ -324,6 +359,7 @@ FINDING_REASON_ENTRIES = (
         "the job succeeds until a run ends with a status that is listed.",
         "Add the status, in the same spelling, to `statuses` in the configuration of the job table.",
         sentence="{name} is not evaluated: its newest run has the status '{status}', which `statuses` does not list",
+        sentence_for_several="the newest runs of {count} jobs have an unknown status",
     ),
     _finding_reason_entry(
         "preference.failed",

@@ -20,7 +20,7 @@ DELIVERY_AND_ACCESS_REASON_ENTRIES = (
     _delivery_reason_entry(
         "delivery.invalid_response",
         "Invalid response",
-        "The service that answers is not Slack.",
+        "The service that answers is not the one that the receiver is for, such as Slack or PagerDuty.",
         "Check `api_url`.",
     ),
     _delivery_reason_entry(
@@ -41,6 +41,19 @@ DELIVERY_AND_ACCESS_REASON_ENTRIES = (
         "delivery.test",
         "Test alert",
         "A message from `watchdog test-alert`.",
+    ),
+    _delivery_reason_entry(
+        "apprise.invalid_url",
+        "Unusable Apprise URL",
+        "The library Apprise does not know the service, or the URL lacks something that the service needs.",
+        "Compare the URL with the documentation of the service at appriseit.com.",
+    ),
+    _delivery_reason_entry(
+        "apprise.not_accepted",
+        "Not accepted",
+        "The service that an Apprise URL names did not accept the message, or could not be reached. Watchdog retries "
+        "the notification. If the message may have arrived, it sends two more copies, and then one an hour.",
+        "See the detail, and check the token and the address in the URL.",
     ),
     _delivery_reason_entry(
         "slack.no_service",
@@ -153,5 +166,17 @@ DELIVERY_AND_ACCESS_REASON_ENTRIES = (
         "Too many attempts",
         "Ten wrong keys came from this address within a minute (429, with `Retry-After`).",
         "Wait, and find out where the requests come from.",
+    ),
+    _access_reason_entry(
+        "access.operator_required",
+        "Operators only",
+        "The key has the role `reader`, which may only read.",
+        "Use a key with the role `operator`.",
+    ),
+    _access_reason_entry(
+        "access.csrf_token",
+        "CSRF token missing",
+        "A request with a session cookie that is to change something lacks the CSRF token of the session.",
+        "Send `Authorization: Bearer ...` instead of the cookie, or reload the page that sent the request.",
     ),
 )

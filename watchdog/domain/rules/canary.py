@@ -136,7 +136,8 @@ def find_canary_problem(
     )
     period = f"within {format_duration(limits.get_stage_limit_ms(tracker.job_status.stage))}"
     if tracker.earlier is not None:
-        period = f"for {format_duration(tracker.polled_at - tracker.sent_at)}"
+        limit = format_duration(limits.get_stage_limit_ms(tracker.job_status.stage))
+        period = f"for {format_duration(tracker.polled_at - tracker.sent_at)}, limit {limit}"
     elif sending_ms:
         period += f", of which sending took {format_duration(sending_ms)}"
     match tracker.job_status.stage:

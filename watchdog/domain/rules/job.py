@@ -26,7 +26,11 @@ from watchdog.domain.model import Finding, HealthState, Incident, ProbeInfo, Pro
 from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.probe_state import SavedScheduledJobState, ScheduledJobStateRecord, build_scheduled_job_state_key
 from watchdog.domain.reasons import build_reason_and_message
-from watchdog.domain.rules.lost_run import find_job_interval_counted_from_run, reclassify_run_in_progress_as_lost
+from watchdog.domain.rules.lost_run import (
+    build_lost_job_run_problem,
+    find_job_interval_counted_from_run,
+    reclassify_run_in_progress_as_lost,
+)
 from watchdog.domain.rules.missing_jobs import find_unjudgeable_job_names
 from watchdog.domain.rules.policy import AlertPolicy
 from watchdog.domain.schedule import (
@@ -286,7 +290,7 @@ def _find_job_problem(
     name = facts.name
     zone = _choose_job_message_time_zone(expected.schedule)
     if facts.lost_since is not None and facts.lost_failures >= limits.max_failures:
-        return _build_lost_job_run_problem(name, facts.lost_since, facts.lost_failures, now, zone)
+        return build_lost_job_run_problem(facts, facts.lost_since, facts.lost_failures, now, zone)
     if facts.running_since is not None:
         seconds = limits.max_runtime is not None and limits.max_runtime < SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS
         since = f"running since {format_time_in_zone(facts.running_since, now, zone, seconds=seconds)}"
@@ -300,21 +304,19 @@ def _find_job_problem(
         return overdue
     if facts.failures >= limits.max_failures:
         if facts.lost_since is not None and facts.lost_is_newest:
-            return _build_lost_job_run_problem(name, facts.lost_since, facts.failures, now, zone)
+            return build_lost_job_run_problem(facts, facts.lost_since, facts.failures, now, zone)
         repeats = "" if facts.failures == 1 else f" {format_count_with_noun(facts.failures, 'time')} in a row"
         return build_reason_and_message("job.failed", summarize_error_text(facts.error), name=name, repeats=repeats)
     return _find_job_duration_limit_problem(facts, limits)
 
 
-def _choose_job_message_time_zone(schedule: Schedule | None) -> str:
+def find_job_time_zone(facts: ScheduledJobFacts, limits: ScheduledJobLimits) -> str:
     """The zone in which messages show the times of a job."""
+    return _choose_job_message_time_zone(limits.schedule or facts.build_schedule())
+
+
+def _choose_job_message_time_zone(schedule: Schedule | None) -> str:
     return schedule.timezone if isinstance(schedule, CronSchedule) else "UTC"
-
-
-def _build_lost_job_run_problem(name: str, lost_since: int, failures: int, now: int, zone: str) -> tuple[str, str]:
-    started = format_time_in_zone(lost_since, now, zone)
-    repeats = "" if failures == 1 else f", and {failures} runs in a row have failed or been lost"
-    return build_reason_and_message("job.lost", name=name, started=started, repeats=repeats)
 
 
 def _find_job_duration_limit_problem(facts: ScheduledJobFacts, limits: ScheduledJobLimits) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from watchdog.domain.formatting import DAY_MS, format_count_with_noun, format_utc_timestamp
+from watchdog.domain.formatting import DAY_MS, format_count_with_noun, format_names, format_utc_timestamp
 from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.model import Json
 from watchdog.domain.observations import JobSourceSnapshot, ScheduledJobFacts, SchedulerLiveness
@@ -43,7 +43,6 @@ JOB_REMOVAL_ACCEPTED_AFTER_MS = DAY_MS
 """A source that has been stable for this long is believed: the jobs that it does not list were removed."""
 MIN_ASSUMED_JOB_RUN_RETENTION_MS = DAY_MS
 """A source is assumed to have deleted the runs of a job by age only if they are at least this old."""
-MAX_JOBS_NAMED_IN_MESSAGE = 5
 _STATE_OF_NEVER_LISTED_JOB = SavedScheduledJobState(was_listed=False)
 
 
@@ -129,18 +128,13 @@ def _find_job_source_problem(snapshot: JobSourceSnapshot, jobs: Iterable[Evaluat
     facts = {job.facts.name: job.facts for job in jobs}
     job_count = sum(job.listed or is_job_gone(job) for job in facts.values())
     if vanished := find_gone_job_majority(facts):
-        counts = f"all {job_count} jobs" if len(vanished) == job_count else f"{len(vanished)} of {job_count} jobs"
-        detail = snapshot.location if not snapshot.jobs else ""
-        return build_reason_and_message("job.most_gone", detail, counts=counts, names=format_job_names(vanished))
+        problem = f"{len(vanished)} of {job_count} jobs are no longer listed"
+        if len(vanished) == job_count:
+            problem = f"{snapshot.location}; none of its {job_count} jobs is listed any more"
+        return build_reason_and_message("job.most_gone", problem=problem, names=format_names(vanished))
     if not snapshot.jobs and not any(is_job_gone(job) for job in facts.values()):
         return build_reason_and_message("job.none_listed", snapshot.location)
     return "", ""
-
-
-def format_job_names(names: list[str]) -> str:
-    """ "a, b, c, d, e and 3 more"."""
-    more = len(names) - MAX_JOBS_NAMED_IN_MESSAGE
-    return ", ".join(names[:MAX_JOBS_NAMED_IN_MESSAGE]) + (f" and {more} more" if more > 0 else "")
 
 
 # --- jobs that are listed

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from watchdog.domain.formatting import HOUR_MS
+from watchdog.domain.formatting import HOUR_MS, SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS, format_time_in_zone
 from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.observations import ScheduledJobFacts
+from watchdog.domain.reasons import build_reason_and_message
 
 MIN_LOST_JOB_RUN_AGE_MS = HOUR_MS
 """A run without `max_runtime` is not given up as lost before this time."""
@@ -60,4 +61,21 @@ def reclassify_run_in_progress_as_lost(
         run_id=facts.newest_run_id if is_newest else "",
         lost_since=lost_since,
         failures=failures,
+    )
+
+
+def build_lost_job_run_problem(
+    facts: ScheduledJobFacts, lost_since: int, failures: int, now: int, timezone: str
+) -> tuple[str, str]:
+    """Reason and message: which run is lost, and the later start or end that shows it."""
+    later = (("started", facts.running_since), ("started", facts.last_start), ("ended", facts.last_end))
+    verb, at = next(((verb, at) for verb, at in later if at is not None and at > lost_since), ("", lost_since))
+    seconds = 0 < at - lost_since < SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS
+    evidence = f", and a later run {verb} at {format_time_in_zone(at, now, timezone, seconds=seconds)}" if verb else ""
+    return build_reason_and_message(
+        "job.lost",
+        name=facts.name,
+        started=format_time_in_zone(lost_since, now, timezone, seconds=seconds),
+        evidence=evidence,
+        repeats="" if failures == 1 else f"; {failures} runs in a row have failed or been lost",
     )

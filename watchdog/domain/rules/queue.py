@@ -127,21 +127,23 @@ def build_queue_threshold_breach_problem(
 ) -> tuple[str, str]:
     """Reason and message of a metric that is bad."""
     threshold, value = state.threshold, state.value or 0
-    since = format_utc_timestamp(
-        state.record.breached_since or now, now, seconds=threshold.for_ms < SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS
-    )
-    limit, suffix = f"{threshold.value:g}", f", since {since}" if threshold.for_ms else ""
+    limit, count = f"{threshold.value:g}", round(value)
+    lasted = f"for at least {format_duration(threshold.for_ms)}"
     match threshold.metric:
         case "consumers":
-            return build_reason_and_message("queue.no_consumers", value=f"{value:g}", limit=limit + suffix)
+            limit += f", {lasted}" if threshold.for_ms else ""
+            return build_reason_and_message(
+                "queue.no_consumers", observed=format_count_with_noun(count, "worker"), limit=limit
+            )
         case "stalled":
+            seconds = threshold.for_ms < SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS
+            since = format_utc_timestamp(state.record.breached_since or now, now, seconds=seconds)
             symptom = (
                 "the number of waiting jobs has not fallen"
                 if state.record.head_marker_is_waiting_count
                 else "no job has been started"
             )
-            waiting = format_number(round(value))
-            return build_reason_and_message("queue.stalled", symptom=symptom, since=since, waiting=waiting)
+            return build_reason_and_message("queue.stalled", symptom=symptom, since=since, waiting=format_number(count))
         case "failure_ratio":
             return build_reason_and_message(
                 "queue.failure_ratio",
@@ -151,8 +153,11 @@ def build_queue_threshold_breach_problem(
                 limit=f"{threshold.value:.0%}",
             )
         case "oldest":
-            text = format_duration_distinct_from_limit(round(value), round(threshold.value))
+            observed = f"oldest job waiting for {format_duration_distinct_from_limit(count, round(threshold.value))}"
             limit = format_duration(threshold.value)
         case _:
-            text, limit = format_number(round(value)), format_number(round(threshold.value))
-    return build_reason_and_message("queue.threshold", metric=threshold.metric, value=text, limit=limit + suffix)
+            observed = f"{format_count_with_noun(count, 'job')} {threshold.metric}"
+            limit = format_number(round(threshold.value))
+    limit += f", exceeded {lasted}" if threshold.for_ms else ""
+    reason = "queue.failed_jobs" if threshold.metric == "failed" else "queue.threshold"
+    return build_reason_and_message(reason, observed=observed, limit=limit)

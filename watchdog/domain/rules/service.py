@@ -41,6 +41,8 @@ WATCHDOG_PROCESS_FAULT_REASON_BY_NAME = {
     "overload": "watchdog.overloaded",
     "network": "watchdog.network",
     "clock": "watchdog.clock_step",
+    "configuration": "watchdog.config_invalid",
+    "restart": "watchdog.restart_required",
 }
 """What may be wrong with one process -> the reason."""
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from enum import Enum
 
 from watchdog.domain.formatting import SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS, format_duration, format_utc_timestamp
-from watchdog.domain.model import Finding, HealthState, McpTaskFacts, ProbeInfo, ProbeResult
+from watchdog.domain.model import Finding, HealthState, ProbeInfo, ProbeResult
+from watchdog.domain.observations import McpTaskFacts
 from watchdog.domain.reasons import build_reason_and_message
 from watchdog.domain.rules.policy import AlertPolicy
 

@@ -17,14 +17,24 @@ from watchdog.domain.model import (
     IncidentCauseChange,
     Outcome,
     ProbeInfo,
+    ProbeResult,
     RemediationAttempt,
     RemediationAttemptState,
     ResultWithEvidence,
     RunSummary,
     Severity,
+    SubjectFacts,
 )
 from watchdog.domain.notification import Notification
-from watchdog.domain.rules import AlertPolicy, availability, is_result_bad_by_rule_about_subject, job, no_verdict, stale
+from watchdog.domain.rules import (
+    AlertPolicy,
+    availability,
+    is_result_bad_by_rule_about_subject,
+    job,
+    no_verdict,
+    preference,
+    stale,
+)
 from watchdog.domain.shared_cause import format_display_name_of_shared_cause
 from watchdog.store import codec
 from watchdog.store.listings import build_results_from_rows
@@ -84,16 +94,15 @@ def load_alert_message_context(
     newest_first = sa.select(newest_results).where(*of_probe).order_by(newest_results.c.slot.desc())
     recent_rows = connection.execute(newest_first.limit(MAX_RECENT_RUNS_IN_ALERT)).all()
     last_good, first_bad = _load_last_good_and_first_bad_row(connection, row)
-    is_job = row.rule == job.ALERT_RULE_NAME
     members = _load_message_incidents(connection, named_incidents)
-    recent_runs = tuple(_build_run_summary_from_row(r) for r in reversed(recent_rows))
-    last_good_run = None if last_good is None else _build_run_summary_from_row(last_good)
-    if is_job:
-        of_job = (connection, row.probe, probe.kind, row.subject, MAX_RECENT_RUNS_IN_ALERT)
-        recent_runs = tuple(list_job_runs(*of_job))
-        runs = list_job_runs(*of_job, build_results_of_clock_generation_subquery(row.generation))
-        good = [run for run in runs if run.outcome is Outcome.PASS and run.slot < row.since]
-        last_good_run = good[-1] if good else None
+    results_with_facts = _build_results(
+        connection, recent_rows if row.rule == preference.ALERT_RULE_NAME else recent_rows[:1]
+    )
+    recent_runs, last_good_run = _choose_runs_to_show(
+        connection, row, probe, [_build_run_summary_from_row(r) for r in reversed(recent_rows)], results_with_facts
+    )
+    if last_good is not None and row.rule != job.ALERT_RULE_NAME:
+        last_good_run = _build_run_summary_from_row(last_good)
     return AlertMessageContext(
         event=notification.event,
         incident=build_incident_from_row(row),
@@ -105,6 +114,7 @@ def load_alert_message_context(
         recent_runs=recent_runs,
         first_bad=_load_result_with_evidence(connection, first_bad),
         latest=_load_result_with_evidence(connection, recent_rows[0]) if recent_rows else None,
+        latest_subject_facts=_find_subject_facts(results_with_facts[-1:], row.rule, row.subject),
         remediation_attempts=tuple(list_remediation_attempts(connection, row.id)),
         location=recent_rows[0].location if recent_rows else "",
         incident_url=f"{public_url}/incidents/{row.id}" if public_url else "",
@@ -117,6 +127,42 @@ def load_alert_message_context(
         shared_cause=_load_shared_cause_text(connection, notification, members) if members else "",
         raises_severity=raises_severity,
     )
+
+
+def _choose_runs_to_show(
+    connection: sa.Connection,
+    incident: Any,
+    probe: ProbeInfo,
+    runs: Sequence[RunSummary],
+    results_with_facts: Sequence[ProbeResult],
+) -> tuple[tuple[RunSummary, ...], RunSummary | None]:
+    """The newest runs, oldest first, and the last good one of a job. `incident`: its row. `runs`: of the probe."""
+    if incident.rule == preference.ALERT_RULE_NAME:
+        return tuple(_summarize_by_preference(probe, result, incident.subject) for result in results_with_facts), None
+    if incident.rule != job.ALERT_RULE_NAME:
+        return tuple(runs), None
+    of_job = (connection, incident.probe, probe.kind, incident.subject, MAX_RECENT_RUNS_IN_ALERT)
+    of_generation = list_job_runs(*of_job, build_results_of_clock_generation_subquery(incident.generation))
+    good = [run for run in of_generation if run.outcome is Outcome.PASS and run.slot < incident.since]
+    return tuple(list_job_runs(*of_job)), good[-1] if good else None
+
+
+def _build_results(connection: sa.Connection, rows: Sequence[Any]) -> list[ProbeResult]:
+    """Oldest first, with their listings. `rows`: of the table results, newest first."""
+    values = [[getattr(row, name) for name in codec.RESULT_COLUMN_NAMES] for row in reversed(rows)]
+    return list(build_results_from_rows(connection, values))
+
+
+def _summarize_by_preference(probe: ProbeInfo, result: ProbeResult, expression: str) -> RunSummary:
+    """A run that did not meet the preference passed, and is a failure in a message about the preference."""
+    policy = AlertPolicy(probe, lambda _: 0)
+    is_bad = is_result_bad_by_rule_about_subject(policy, result, preference.ALERT_RULE_NAME, expression)
+    return RunSummary(result.slot, Outcome.FAIL if is_bad else result.outcome, result.duration)
+
+
+def _find_subject_facts(newest: Sequence[ProbeResult], rule: str, subject: str) -> SubjectFacts | None:
+    listings = [result.listings[rule] for result in newest if rule in result.listings]
+    return listings[0].subjects.get(subject) if listings else None
 
 
 def _load_message_incidents(
@@ -214,6 +260,7 @@ def _load_result_with_evidence(connection: sa.Connection, row: Any | None) -> Re
         message=row.message,
         duration=row.duration,
         evidence=Evidence() if stored is None else Evidence(codec.decode_nullable_json(stored.facts), stored.excerpt),
+        measurements=codec.decode_nullable_json(row.measurements) or {},
     )
 
 

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
 from watchdog.domain.membership import describe_process_config_revisions
+from watchdog.domain.model import DeliveryState
 from watchdog.domain.rules import service
 from watchdog.domain.rules.service import WatchdogFaultFacts
 from watchdog.store.outbox_filters import build_held_back_outbox_filter
 from watchdog.store.read.members import load_watchdog_process_status
-from watchdog.store.tables import failing_destinations, member_faults, outbox, outbox_is_waiting
+from watchdog.store.tables import (
+    failing_destinations,
+    member_faults,
+    outbox,
+    outbox_is_undelivered,
+    outbox_is_waiting,
+    revision_destinations,
+)
 
 
 def load_failing_destinations(connection: sa.Connection) -> dict[str, WatchdogFaultFacts]:
@@ -22,6 +31,31 @@ def load_failing_destinations(connection: sa.Connection) -> dict[str, WatchdogFa
         destination: WatchdogFaultFacts(failing_since, bool(given_up), error)
         for destination, failing_since, given_up, error in rows
     }
+
+
+class DestinationDeliveries(NamedTuple):
+    """How the notifications of a destination stand that are stored."""
+
+    last_sent_at: int | None = None
+    """When the newest one was confirmed."""
+    waiting_count: int = 0
+    undelivered_count: int = 0
+
+
+def load_destination_deliveries(connection: sa.Connection) -> dict[str, DestinationDeliveries]:
+    """By destination; those without notifications are missing."""
+    last_sent_at = sa.func.max(sa.case((outbox.c.state == DeliveryState.SENT, outbox.c.finished_at)))
+    counts = (
+        sa.func.sum(sa.case((is_counted, 1), else_=0)) for is_counted in (outbox_is_waiting, outbox_is_undelivered)
+    )
+    query = sa.select(outbox.c.destination, last_sent_at, *counts).group_by(outbox.c.destination)
+    return {destination: DestinationDeliveries(*row) for destination, *row in connection.execute(query)}
+
+
+def list_destination_names(connection: sa.Connection) -> list[str]:
+    """The destinations that the configuration of any process has, or had within the last day."""
+    query = sa.select(revision_destinations.c.destination).distinct().order_by(revision_destinations.c.destination)
+    return list(connection.execute(query).scalars())
 
 
 def load_stuck_destinations(connection: sa.Connection, now: int) -> set[str]:

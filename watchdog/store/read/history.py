@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from watchdog.domain.formatting import DAY_MS
 from watchdog.domain.heartbeat import CheckIn, CheckInKind
-from watchdog.domain.model import Evidence, Outcome, ProbeResult
+from watchdog.domain.model import Evidence, JsonScalar, Outcome, ProbeResult
 from watchdog.store.codec import decode_nullable_json
 from watchdog.store.listings import build_results_from_rows
 from watchdog.store.read.status import JUDGED_OUTCOMES, RESULT_ROW_COLUMNS, ResultRow, result_row_from_columns
@@ -29,6 +29,7 @@ from watchdog.store.tables import (
 )
 
 NEWEST_RESULT_ROW_COLUMNS = [newest_results.c[name] for name in ResultRow._fields]
+RESULT_DETAIL_COLUMNS = [newest_results.c[name] for name in ("late", "phases", "measurements")]
 
 
 class IncidentInterval(NamedTuple):
@@ -38,6 +39,19 @@ class IncidentInterval(NamedTuple):
     rule: str
     since: int
     resolved_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ResultDetails:
+    """A result with its details, without its listings."""
+
+    row: ResultRow
+    late: bool
+    """Stored too late to be evaluated."""
+    phases: Mapping[str, float]
+    measurements: Mapping[str, JsonScalar]
+    evidence: Evidence | None
+    """None: this result's evidence was not stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +148,39 @@ def list_results_before(
     if outcome is not None:
         query = query.where(newest_results.c.outcome == outcome)
     return [result_row_from_columns(row) for row in connection.execute(query)]
+
+
+def list_result_details(
+    connection: Connection, probe: int, *, limit: int, before: int | None = None, since: int | None = None,
+    until: int | None = None, outcome: Outcome | None = None,
+) -> list[ResultDetails]:  # fmt: skip
+    """A probe's results with slots in [since, until) and before `before`, newest first."""
+    query = (
+        sa.select(*NEWEST_RESULT_ROW_COLUMNS, *RESULT_DETAIL_COLUMNS, evidence.c.facts, evidence.c.excerpt)
+        .join_from(newest_results, evidence, _build_evidence_join_condition(newest_results), isouter=True)
+        .where(newest_results.c.probe == probe)
+        .order_by(newest_results.c.slot.desc())
+        .limit(limit)
+    )
+    ends = [end for end in (before, until) if end is not None]
+    if ends:
+        query = query.where(newest_results.c.slot < min(ends))
+    if since is not None:
+        query = query.where(newest_results.c.slot >= since)
+    if outcome is not None:
+        query = query.where(newest_results.c.outcome == outcome)
+    return [_result_details_from_row(row) for row in connection.execute(query)]
+
+
+def _result_details_from_row(row: Sequence[Any]) -> ResultDetails:
+    *result, late, phases, measurements, facts, excerpt = row
+    return ResultDetails(
+        row=result_row_from_columns(result),
+        late=late,
+        phases=decode_nullable_json(phases) or {},
+        measurements=decode_nullable_json(measurements) or {},
+        evidence=None if facts is None else Evidence(decode_nullable_json(facts), excerpt),
+    )
 
 
 def load_results_with_evidence(

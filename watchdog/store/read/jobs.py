@@ -5,7 +5,7 @@ Every page, command and tool reads jobs here, so that all show the same problem 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,9 +85,9 @@ class NewestJobSourceListing:
         return None if self.result is None else self.result.listings.get(rule)
 
 
-def list_jobs(connection: Connection, probe: int | None = None) -> list[JobSummary]:
-    """All jobs, or those of one probe: jobs with problems first, the worst before others, then by name."""
-    listings = load_newest_job_source_listings(connection, probe).values()
+def list_jobs(connection: Connection, probe_database_ids: Collection[int] | None = None) -> list[JobSummary]:
+    """All jobs, or those of some probes: jobs with problems first, the worst before others, then by name."""
+    listings = load_newest_job_source_listings(connection, probe_database_ids).values()
     jobs = [
         job
         for listing in listings
@@ -97,9 +97,9 @@ def list_jobs(connection: Connection, probe: int | None = None) -> list[JobSumma
 
 
 def load_newest_job_source_listings(
-    connection: Connection, probe: int | None = None
+    connection: Connection, probe_database_ids: Collection[int] | None = None
 ) -> dict[int, NewestJobSourceListing]:
-    """The newest listing of every source, or of one, by probe: two index seeks each."""
+    """The newest listing of every source, or of some, by probe: two index seeks each."""
     newest, listing = newest_results.alias("newest"), newest_results.alias("listing")
     newest_slot = (
         sa.select(newest.c.slot)
@@ -127,8 +127,8 @@ def load_newest_job_source_listings(
         .join_from(probes, effective_results, has_listing, isouter=True)
         .where(probes.c.removed_at.is_(None), probes.c.kind.in_(JOB_OR_TASK_LISTING_PROBE_KINDS))
     )
-    if probe is not None:
-        query = query.where(probes.c.id == probe)
+    if probe_database_ids is not None:
+        query = query.where(probes.c.id.in_(probe_database_ids))
     rows = connection.execute(query).all()
     listed_results = build_results_from_rows(connection, (row for _, _, _, *row in rows if row[0] is not None))
     by_probe = {result.probe: result for result in listed_results}

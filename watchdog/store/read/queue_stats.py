@@ -38,6 +38,18 @@ def list_queue_samples(connection: Connection, probe: int, start: int) -> list[Q
     return [sample for sample in samples if sample.metrics.waiting is not None]
 
 
+def load_newest_queue_sample(connection: Connection, probe: int) -> QueueSample | None:
+    """The newest run that read the queue; None: there is none."""
+    measured = newest_results.c.probe == probe, newest_results.c.measurements.is_not(None)
+    query = sa.select(newest_results.c.slot, newest_results.c.measurements).where(*measured)
+    row = connection.execute(query.order_by(newest_results.c.slot.desc()).limit(1)).first()
+    return (
+        None
+        if row is None
+        else QueueSample(row.slot, QueueMeasurements.from_measurements(decode_nullable_json(row.measurements)))
+    )
+
+
 def load_queue_threshold_records(connection: Connection, probe: int) -> dict[str, QueueThresholdRecord]:
     """By rule."""
     query = sa.select(probe_state.c.value).where(

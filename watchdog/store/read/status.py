@@ -5,7 +5,7 @@ A probe's newest result is found by an index seek, never by grouping results.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -34,6 +34,7 @@ from watchdog.store.tables import (
     newest_results,
     outbox,
     outbox_is_undelivered,
+    outbox_is_waiting,
     probe_state,
     probes,
     schedule,
@@ -48,8 +49,10 @@ __all__ = [
     "ResultRow",
     "WatchdogStatus",
     "count_incidents_by_probe",
+    "list_deliveries",
     "list_incident_deliveries",
     "list_incidents",
+    "list_probe_infos",
     "list_probe_statuses",
     "list_service_findings",
     "list_undelivered_notifications",
@@ -141,6 +144,7 @@ RESULT_ROW_COLUMNS = [effective_results.c[name] for name in ResultRow._fields]
 _incident_came_again = sa.exists().where(
     clock_steps.c.generation == incidents.c.resolved_generation + 1, clock_steps.c.valid_until < incidents.c.opened_at
 )
+_LISTED_PROBE_CONDITIONS = (probes.c.removed_at.is_(None), probes.c.kind != service.WATCHDOG_SELF_PROBE_KIND)
 DELIVERY_RECORD_COLUMNS = [outbox.c[name] for name in DeliveryRecord._fields]
 
 
@@ -169,8 +173,21 @@ def list_service_findings(connection: Connection) -> tuple[Incident, ...]:
     return tuple(sorted(findings, key=lambda finding: finding.severity is not Severity.CRITICAL))
 
 
-def list_probe_statuses(connection: Connection, probe_id: str | None = None) -> list[ProbeStatus]:
-    """Every configured probe, or the one with this id; by name. Watchdog's own probe is listed only by its id."""
+def list_probe_infos(connection: Connection, after: tuple[str, int] | None = None) -> list[ProbeInfo]:
+    """Every configured probe but Watchdog's own, by name. `after`: behind the probe with this name and database id."""
+    query = sa.select(probes.c.id, probes.c.info).where(*_LISTED_PROBE_CONDITIONS)
+    if after is not None:
+        name, id = replace_unstorable_characters(after[0]), after[1]
+        query = query.where((probes.c.name > name) | sa.and_(probes.c.name == name, probes.c.id > id))
+    rows = connection.execute(query.order_by(probes.c.name, probes.c.id))
+    return [decode_probe_info(id, info) for id, info in rows]
+
+
+def list_probe_statuses(
+    connection: Connection, probe_id: str | None = None, database_ids: Collection[int] | None = None
+) -> list[ProbeStatus]:
+    """Every configured probe, or those with this id or these database ids; by name. Watchdog's own probe is listed only
+    by its id."""
     newest = newest_results.alias("newest")
     slots = sa.select(newest.c.slot).where(newest.c.probe == probes.c.id).order_by(newest.c.slot.desc()).limit(1)
     judged_slot = slots.where(newest.c.outcome.in_(JUDGED_OUTCOMES)).scalar_subquery()
@@ -183,20 +200,22 @@ def list_probe_statuses(connection: Connection, probe_id: str | None = None) -> 
     query = (
         sa.select(*columns, *RESULT_ROW_COLUMNS)
         .join_from(probes, effective_results, is_newest, isouter=True)
-        .where(probes.c.removed_at.is_(None))
         .order_by(probes.c.name, probes.c.id)
     )
     if probe_id is None:
-        query = query.where(probes.c.kind != service.WATCHDOG_SELF_PROBE_KIND)
+        query = query.where(*_LISTED_PROBE_CONDITIONS)
     else:
-        query = query.where(probes.c.probe_id == replace_unstorable_characters(probe_id))
+        is_probe = probes.c.probe_id == replace_unstorable_characters(probe_id)
+        query = query.where(probes.c.removed_at.is_(None), is_probe)
+    if database_ids is not None:
+        query = query.where(probes.c.id.in_(database_ids))
     # One row a probe, even if several locations have a result in the newest slot.
     row_by_probe = {row[0]: row for row in connection.execute(query)}
     if not row_by_probe:
         return []
-    only_probe = None if probe_id is None else next(iter(row_by_probe))
+    only_probes = None if probe_id is None and database_ids is None else row_by_probe.keys()
     open_incidents: dict[int, list[Incident]] = {}
-    for record in list_incidents(connection, is_open=True, probe=only_probe):
+    for record in list_incidents(connection, is_open=True, probe_database_ids=only_probes):
         open_incidents.setdefault(record.incident.probe, []).append(record.incident)
     return [_probe_status_from_row(row, open_incidents.get(probe, [])) for probe, row in row_by_probe.items()]
 
@@ -229,16 +248,26 @@ def load_probe_config_yaml_text(connection: Connection, probe: int) -> str:
 
 
 def list_incidents(
-    connection: Connection, *, incident: str | None = None, probe: int | None = None, is_open: bool | None = None,
-    since: int | None = None, only_current: bool = False, limit: int | None = None,
+    connection: Connection, *, incident: str | None = None, probe_database_ids: Collection[int] | None = None,
+    is_open: bool | None = None, severity: Severity | None = None, since: int | None = None,
+    after: tuple[int, str] | None = None, only_current: bool = False, limit: int | None = None,
 ) -> list[IncidentRecord]:  # fmt: skip
     """Incidents, newest first, that match every filter that is given. `since`: opened at or after this instant.
-    `only_current`: without those that are over and whose beginning came again after a step of the clock."""
+    `after`: behind the incident that was opened at this instant and has this id. `only_current`: without those that are
+    over and whose beginning came again after a step of the clock."""
     query = INCIDENTS_WITH_PROBE_INFO_QUERY.order_by(incidents.c.opened_at.desc(), incidents.c.id).limit(limit)
     if incident is not None:
         query = query.where(incidents.c.id == replace_unstorable_characters(incident))
-    if probe is not None:
-        query = query.where(incidents.c.probe == probe)
+    if probe_database_ids is not None:
+        query = query.where(incidents.c.probe.in_(probe_database_ids))
+    if severity is not None:
+        query = query.where(incidents.c.severity == severity)
+    if after is not None:
+        opened_at, id = after
+        is_same_instant = sa.and_(
+            incidents.c.opened_at == opened_at, incidents.c.id > replace_unstorable_characters(id)
+        )
+        query = query.where(incidents.c.opened_at <= opened_at, (incidents.c.opened_at < opened_at) | is_same_instant)
     if is_open is not None:
         resolved_at = incidents.c.resolved_at
         query = query.where(resolved_at.is_(None) if is_open else resolved_at.is_not(None))
@@ -273,6 +302,31 @@ def list_incident_deliveries(connection: Connection, incident: str) -> list[Deli
     query = sa.select(*DELIVERY_RECORD_COLUMNS).where(outbox.c.incident == incident)
     rows = connection.execute(query.order_by(outbox.c.created_at, outbox.c.destination, outbox.c.seq))
     return [_delivery_record_from_row(row) for row in rows]
+
+
+def list_deliveries(
+    connection: Connection, *, limit: int, state: DeliveryState | None = None, failing: bool | None = None,
+    destination: str = "", incident: str = "", after: tuple[int, str, str, int] | None = None,
+) -> list[DeliveryRecord]:  # fmt: skip
+    """Notifications, newest first, that match every filter that is given. `failing`: they wait, and their last attempt
+    failed. `after`: behind the one with this creation, incident, destination and sequence."""
+    key = (outbox.c.incident, outbox.c.destination, outbox.c.seq)
+    query = sa.select(*DELIVERY_RECORD_COLUMNS).order_by(outbox.c.created_at.desc(), *key).limit(limit)
+    if state is not None:
+        query = query.where(outbox.c.state == state)
+    if failing is not None:
+        is_failing = sa.and_(outbox_is_waiting, outbox.c.attempts > 0)
+        query = query.where(is_failing if failing else ~is_failing)
+    if destination:
+        query = query.where(outbox.c.destination == replace_unstorable_characters(destination))
+    if incident:
+        query = query.where(outbox.c.incident == replace_unstorable_characters(incident))
+    if after is not None:
+        created_at, *of_row = after
+        last = [replace_unstorable_characters(part) if isinstance(part, str) else part for part in of_row]
+        is_same_instant = sa.and_(outbox.c.created_at == created_at, sa.tuple_(*key) > sa.tuple_(*last))
+        query = query.where(outbox.c.created_at <= created_at, (outbox.c.created_at < created_at) | is_same_instant)
+    return [_delivery_record_from_row(row) for row in connection.execute(query)]
 
 
 def _delivery_record_from_row(row: Any) -> DeliveryRecord:

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
+from watchdog.domain.config_changes import SectionSnapshot
 from watchdog.domain.formatting import SECOND_MS
 from watchdog.domain.membership import (
     ENDED_WATCHDOG_PROCESS_RETENTION_MS,
+    LEFT_WATCHDOG_PROCESS_RETENTION_MS,
     WATCHDOG_PROCESS_LEASE_MS,
     ConfigDefinitionDigestsByRevision,
     LiveWatchdogProcesses,
@@ -20,7 +22,7 @@ from watchdog.domain.membership import (
 )
 from watchdog.domain.registered_probe import EMPTY_NOTIFICATION_ROUTING_TABLE, RegisteredProbe
 from watchdog.domain.routing import NotificationRoutingTable
-from watchdog.store.codec import encode_notification_routing_table
+from watchdog.store.codec import encode_notification_routing_table, encode_section_snapshots
 from watchdog.store.database import Database
 from watchdog.store.read.members import load_config_definition_digests, load_watchdog_processes
 from watchdog.store.tables import (
@@ -33,7 +35,7 @@ from watchdog.store.tables import (
     revisions,
     watermarks,
 )
-from watchdog.store.write.probe_registry import InMemoryProbeRegistry
+from watchdog.store.write.probe_registry import InMemoryProbeRegistry, index_probes_by_id
 from watchdog.store.write.probe_rows import (
     PROBE_REGISTRATION_LOCK_KEY,
     load_active_probes,
@@ -61,6 +63,10 @@ class WatchdogProcessConfiguration:
     """Destination -> a digest of how it is notified."""
     check_in_tokens: Mapping[str, str] = field(default_factory=dict)
     """Digest of a token -> probe id."""
+    sections: Mapping[str, SectionSnapshot] = field(default_factory=dict)
+    """The sections that count as content, except for the probes, to compare configurations."""
+    own_sections: Mapping[str, SectionSnapshot] = field(default_factory=dict)
+    """Those that concern this process alone."""
 
 
 class WatchdogProcessMembership:
@@ -86,6 +92,39 @@ class WatchdogProcessMembership:
             self.database.acquire_advisory_lock(connection, PROBE_REGISTRATION_LOCK_KEY)
             self.revision = self._register_config_revision(connection, now)
         self._update_processes_and_probes(now, joining=True)
+
+    def change_configuration(self, configuration: WatchdogProcessConfiguration, now: int) -> None:
+        """Leave in order with the former configuration, and join with another one. If this raises, the former one
+        stays, and the next renewal registers it again."""
+        if self._has_left:
+            return
+        former = self.configuration, self.registry.configured, self.revision, self._started_at
+        try:
+            with self.database.write_transaction() as connection:
+                self.database.acquire_advisory_lock(connection, PROBE_REGISTRATION_LOCK_KEY)
+                self._keep_record_of_left_revision(connection, set(configuration.check_in_tokens.values()), now)
+                self.configuration = configuration
+                self.revision = self._register_config_revision(connection, now)
+            self.registry.configured = index_probes_by_id(configuration.probes)
+            self._started_at = now
+            self._update_processes_and_probes(now, joining=True)
+        except BaseException:
+            self.configuration, self.registry.configured, self.revision, self._started_at = former
+            self._renewed_at = 0  # renewed at once: the database may have stored the other one all the same
+            raise
+
+    def _keep_record_of_left_revision(self, connection: sa.Connection, heartbeats: set[str], now: int) -> None:
+        """Keep the row of this member, as one that has left in order: what only its configuration has is retired one
+        lease from now, and until then accepts check-ins. `heartbeats`: the probes that keep no former token."""
+        own, left = members.c.id == self.member_id, f"{self.member_id}/r{self.revision}"
+        if connection.execute(sa.select(members.c.id).where(own)).first() is None:
+            return  # an earlier attempt has done so
+        for table, column in ((members, members.c.id), (check_in_tokens, check_in_tokens.c.member)):
+            connection.execute(sa.delete(table).where(column == left))
+        is_own_token = check_in_tokens.c.member == self.member_id
+        connection.execute(sa.delete(check_in_tokens).where(is_own_token, check_in_tokens.c.probe_id.in_(heartbeats)))
+        connection.execute(sa.update(check_in_tokens).where(is_own_token).values(member=left))
+        connection.execute(sa.update(members).where(own).values(id=left, lease_until=now, left_in_order=True))
 
     def is_renewal_due(self, connection: sa.Connection, now: int) -> bool:
         """Whether `renew` has something to do. Reads only."""
@@ -121,18 +160,21 @@ class WatchdogProcessMembership:
 
     def _register_config_revision(self, connection: sa.Connection, now: int) -> int:
         """The number of this configuration; a new one if the database has never seen it."""
-        digest = self.configuration.digest
-        query = sa.select(revisions.c.number).where(revisions.c.digest == digest)
-        number: int | None = connection.execute(query).scalar()
-        if number is None:
-            values = {
-                "digest": digest,
-                "created_at": now,
-                "routing": encode_notification_routing_table(self.configuration.routes),
-            }
-            insert = sa.insert(revisions).values(**values).returning(revisions.c.number)
-            number = int(connection.execute(insert).scalar_one())
-        return number
+        configuration, sections = self.configuration, encode_section_snapshots(self.configuration.sections)
+        query = sa.select(revisions.c.number, revisions.c.sections).where(revisions.c.digest == configuration.digest)
+        if (known_revision := connection.execute(query).first()) is not None:
+            if known_revision.sections != sections:  # masked by other secrets, or registered by an earlier version
+                update = sa.update(revisions).where(revisions.c.number == known_revision.number)
+                connection.execute(update.values(sections=sections))
+            return int(known_revision.number)
+        values = {
+            "digest": configuration.digest,
+            "created_at": now,
+            "routing": encode_notification_routing_table(configuration.routes),
+            "sections": sections,
+        }
+        insert = sa.insert(revisions).values(**values).returning(revisions.c.number)
+        return int(connection.execute(insert).scalar_one())
 
     def _update_processes_and_probes(self, now: int, *, joining: bool = False) -> None:
         with self.database.write_transaction() as connection:
@@ -166,14 +208,22 @@ class WatchdogProcessMembership:
     def _renew_lease(self, connection: sa.Connection, now: int) -> None:
         """Extend the lease, or take a new one if this member has been forgotten meanwhile."""
         lease = {"lease_until": now + WATCHDOG_PROCESS_LEASE_MS, "left_in_order": False}
-        update = sa.update(members).where(members.c.id == self.member_id).values(**lease)
-        if connection.execute(update).rowcount:
+        revision, is_own = self.revision, members.c.id == self.member_id
+        renewal = sa.update(members).where(is_own, members.c.revision == revision).values(**lease)
+        if connection.execute(renewal).rowcount:
             return
-        revision = self.revision
+        connection.execute(sa.delete(members).where(is_own))
+        connection.execute(sa.delete(check_in_tokens).where(check_in_tokens.c.member == self.member_id))
         values = {"id": self.member_id, "revision": revision, "started_at": self._started_at, **lease}
-        connection.execute(sa.insert(members).values(**values))
+        sections = encode_section_snapshots(self.configuration.own_sections)
+        connection.execute(sa.insert(members).values(**values, sections=sections))
         own_probes = [
-            {"revision": revision, "probe_id": probe_id, "definition": registered.definition}
+            {
+                "revision": revision,
+                "probe_id": probe_id,
+                "definition": registered.definition,
+                "content_digest": registered.content_digest,
+            }
             for probe_id, registered in self.registry.configured.items()
         ]
         own_destinations = [
@@ -190,7 +240,11 @@ class WatchdogProcessMembership:
             (check_in_tokens, own_tokens),
         ):
             if rows:
-                connection.execute(self.database.build_insert_statement(table).on_conflict_do_nothing(), rows)
+                insert = self.database.build_insert_statement(table)
+                values = {name: insert.excluded[name] for name in rows[0] if name not in table.primary_key.columns}
+                connection.execute(
+                    insert.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_=values), rows
+                )
 
     def _load_all_processes_and_definitions(
         self, connection: sa.Connection, now: int
@@ -286,12 +340,13 @@ def _compute_probe_retirement_times(
 
 
 def delete_ended_watchdog_processes(database: Database, now: int) -> int:
-    """Forget the members that ended ENDED_WATCHDOG_PROCESS_RETENTION_MS ago, and what only they had; returns how
-    many."""
+    """Forget the members that ended ENDED_WATCHDOG_PROCESS_RETENTION_MS ago, or left in order
+    LEFT_WATCHDOG_PROCESS_RETENTION_MS ago, and what only they had; returns how many."""
     with database.write_transaction() as connection:
         database.acquire_advisory_lock(connection, PROBE_REGISTRATION_LOCK_KEY)
-        ended = sa.delete(members).where(members.c.lease_until < now - ENDED_WATCHDOG_PROCESS_RETENTION_MS)
-        count = connection.execute(ended).rowcount
+        has_ended = members.c.lease_until < now - ENDED_WATCHDOG_PROCESS_RETENTION_MS
+        has_left = members.c.left_in_order & (members.c.lease_until < now - LEFT_WATCHDOG_PROCESS_RETENTION_MS)
+        count = connection.execute(sa.delete(members).where(has_ended | has_left)).rowcount
         if count:
             for table in (revision_probes, revision_destinations):
                 connection.execute(sa.delete(table).where(table.c.revision.not_in(sa.select(members.c.revision))))

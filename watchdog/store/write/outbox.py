@@ -48,10 +48,11 @@ class NotificationOutbox:
         lease_ms: int,
         allowed_destinations: Collection[str],
         editing_destinations: Collection[str] = (),
+        unmerged_destinations: Collection[str] = (),
     ) -> list[LeasedNotification]:
         """Lease what each allowed destination is sent next: critical incidents first, then by age. If more
-        than MAX_UNMERGED_DUE_MESSAGES wait, they are merged into one message. A destination whose pace allows
-        none gets none.
+        than MAX_UNMERGED_DUE_MESSAGES wait, they are merged into one message, unless the destination is one of
+        `unmerged_destinations`. A destination whose pace allows none gets none.
 
         An incident's later notifications wait for its earlier ones; those that are waiting are merged into one message.
         `changed` waits until MIN_CAUSE_CHANGED_NOTIFICATION_INTERVAL_MS after the last one, unless the destination is
@@ -61,7 +62,14 @@ class NotificationOutbox:
         """
         with self.database.write_transaction() as connection:
             self.database.acquire_advisory_lock(connection, NOTIFICATION_LEASE_LOCK_KEY)
-            return lease_due_messages(connection, now, now + lease_ms, allowed_destinations, editing_destinations)
+            return lease_due_messages(
+                connection,
+                now,
+                now + lease_ms,
+                destinations=allowed_destinations,
+                editing_destinations=editing_destinations,
+                unmerged_destinations=unmerged_destinations,
+            )
 
     def mark_sent(
         self,

@@ -80,11 +80,14 @@ def lease_due_messages(
     connection: sa.Connection,
     now: int,
     leased_until: int,
+    *,
     destinations: Collection[str],
     editing_destinations: Collection[str],
+    unmerged_destinations: Collection[str],
 ) -> list[LeasedNotification]:
     """Lease what each of these destinations is sent next, if its pace allows a message now. One with nothing else to
-    send gets another copy of what is unconfirmed and due. First, what a silence holds back is marked."""
+    send gets another copy of what is unconfirmed and due. First, what a silence holds back is marked.
+    `unmerged_destinations`: accept no merged messages."""
     leased: list[LeasedNotification] = []
     locked_messages = hold_back_silenced_notifications(connection, now)
     _drop_acknowledgements_without_edit(connection, now, set(destinations) - set(editing_destinations))
@@ -102,7 +105,9 @@ def lease_due_messages(
         due_messages = _load_due_messages(connection, is_due, idle & having, editing_destinations)
         for destination, due in sorted(due_messages.items()):
             idle.discard(destination)
-            if chosen := choose_next_messages_to_send(due, paces.get(destination, DestinationPace()).merged_at, now):
+            merged_at = paces.get(destination, DestinationPace()).merged_at
+            may_merge = destination not in unmerged_destinations
+            if chosen := choose_next_messages_to_send(due, merged_at, now, may_merge=may_merge):
                 leads = [m.lead_incident for m in chosen if (m.lead_incident, destination) not in locked_messages]
                 lease = _lease_outbox_messages(connection, destination, leads, state, leased_until)
                 leased += [] if lease is None else [lease]

@@ -7,6 +7,10 @@ from collections.abc import Iterable, Mapping
 from watchdog.domain.registered_probe import RegisteredProbe
 
 
+def index_probes_by_id(registered_probes: Iterable[RegisteredProbe]) -> dict[str, RegisteredProbe]:
+    return {registered.info.id: registered for registered in registered_probes}
+
+
 class InMemoryProbeRegistry(dict[int, RegisteredProbe]):
     """Database id -> probe, for every probe that is not retired, as the member that decides about it has it.
 
@@ -15,8 +19,8 @@ class InMemoryProbeRegistry(dict[int, RegisteredProbe]):
     """
 
     def __init__(self, configured_probes: Iterable[RegisteredProbe] = ()):
-        self.configured = {registered.info.id: registered for registered in configured_probes}
-        """The probes of this process's configuration, by probe id."""
+        self.configured: Mapping[str, RegisteredProbe] = index_probes_by_id(configured_probes)
+        """The probes of this process's configuration, by probe id. A reload replaces them."""
         self.not_claimed: set[int] = set()
         """Probes that this process may not run, so that claims can exclude them: otherwise they would fill every
         batch."""

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Literal
 
-from itsdangerous import BadData, URLSafeSerializer
+from itsdangerous import BadData, Signer, URLSafeSerializer
 from starlette.responses import Response
 
 SESSION_COOKIE_NAME = "watchdog_session"
 WEB_SESSION_LIFETIME_MS = 7 * 24 * 3_600_000
 SESSION_COOKIE_SALT = "watchdog session"
+CSRF_TOKEN_SALT = "watchdog csrf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,19 @@ class SignInCookies:
             if name == api_key.name and self._clock() < expires_at:
                 return api_key
         return None
+
+    def make_csrf_token(self, cookie: str) -> str:
+        """What a page sends with an act, so that only a page of this session can; empty if the session is not valid."""
+        api_key = self.find_api_key(cookie)
+        return "" if api_key is None else _create_csrf_signer(api_key).get_signature(cookie).decode()
+
+    def is_csrf_token_of_session(self, cookie: str, token: str) -> bool:
+        api_key = self.find_api_key(cookie)
+        return api_key is not None and _create_csrf_signer(api_key).verify_signature(cookie, token)
+
+
+def _create_csrf_signer(api_key: ApiKey) -> Signer:
+    return Signer(api_key.secret.encode(), salt=f"{CSRF_TOKEN_SALT}\0{api_key.name}", digest_method=sha256)
 
 
 def _create_cookie_serializer(api_key: ApiKey) -> URLSafeSerializer:

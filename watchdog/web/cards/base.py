@@ -29,7 +29,7 @@ class ProbeCardContext:
     @cached_property
     def newest_job_source_listing(self) -> NewestJobSourceListing | None:
         """The newest list of jobs or tasks that the probe reported."""
-        return load_newest_job_source_listings(self.connection, self.probe_database_id).get(self.probe_database_id)
+        return load_newest_job_source_listings(self.connection, [self.probe_database_id]).get(self.probe_database_id)
 
     def load_results_of_slots(self, slots: Sequence[int]) -> dict[int, ProbeResult]:
         """Those of the probe's results that are stored, by slot."""

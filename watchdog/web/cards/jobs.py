@@ -43,7 +43,7 @@ def build_jobs_card_row(job: JobSummary) -> JobsCardRow:
 
 
 def load_jobs_card(context: ProbeCardContext) -> JobsCard | None:
-    jobs = list_jobs(context.connection, context.probe_database_id)
+    jobs = list_jobs(context.connection, [context.probe_database_id])
     if not jobs:
         return None
     return JobsCard(jobs[0].read_at, len(jobs), tuple(map(build_jobs_card_row, jobs[:MAX_JOBS_ON_CARD])))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from watchdog.domain.model import HealthState, McpTaskFacts
+from watchdog.domain.model import HealthState
+from watchdog.domain.observations import McpTaskFacts
 from watchdog.domain.rules import task as task_rule
 from watchdog.store.read.jobs import build_mcp_task_summaries
 from watchdog.web.cards.base import ProbeCardContext, ProbePageCard

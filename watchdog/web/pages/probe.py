@@ -76,7 +76,7 @@ def load_probe_page(connection: Connection, probe_id: str, query: ResultsUrlQuer
     probe_status, probe = statuses[0], statuses[0].probe
     runs = history.list_results_between(connection, probe.database_id, now - DAY_MS, now + 1)
     incidents = status.list_incidents(
-        connection, probe=probe.database_id, only_current=True, limit=MAX_INCIDENTS_LOADED_FOR_PROBE_PAGE
+        connection, probe_database_ids=[probe.database_id], only_current=True, limit=MAX_INCIDENTS_LOADED_FOR_PROBE_PAGE
     )
     intervals = [i for i in history.list_incident_intervals(connection, now - DAY_MS) if i.probe == probe.database_id]
     context = ProbeCardContext(connection, probe_status, runs, now)

@@ -1,25 +1,42 @@
-"""Responses to failed requests: a page for browsers, JSON for programs, and never a traceback."""
+"""Responses to failed requests: a page for browsers, problem details for programs, and never a traceback."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from http import HTTPStatus
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Match
 
-from watchdog.api.service import build_api_error_body
+from watchdog.api.problems import PROBLEM_MEDIA_TYPE, InvalidParameterJson, ProblemJson, build_problem_body
+from watchdog.domain.reasons import get_reason_advice
 from watchdog.store.errors import StoreUnavailableError, WatchdogDatabaseSchemaError
 from watchdog.web.auth.access import WebRequestRefusedError
-from watchdog.web.errors import PageNotFoundError, StatusPageUnavailableError
+from watchdog.web.errors import StatusPageUnavailableError, UnanswerableRequestError
 from watchdog.web.routes.sign_in import build_retry_after_header, render_sign_in_page
 from watchdog.web.templating import NO_STORE_HEADERS, SECURITY_HEADERS, PageRenderer
 
 PAGE_DATABASE_UNAVAILABLE_TEXT = "Watchdog cannot read its database at the moment. Try again soon."
-PAGE_INTERNAL_ERROR_TEXT = "Watchdog failed to build this page; see its log. Probes and notifications are not affected."
+INTERNAL_ERROR_TEXT = "Watchdog failed to build this response; see its log. Probes and notifications are not affected."
 PAGE_NOT_FOUND_TEXT = "There is no page at this address."
+API_ADDRESS_NOT_FOUND_TEXT = "There is nothing at this address. /api/v1/openapi.json lists the addresses of the API."
+INVALID_PARAMETER_ADVICE = "/api/v1/openapi.json describes the parameters."
+HTTP_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+MAX_REPORTED_PARAMETER_ERRORS = 20
+MAX_PARAMETER_NAME_CHARS = 100
+
+
+class ProblemResponse(JSONResponse):
+    """A failed request of a program."""
+
+    media_type = PROBLEM_MEDIA_TYPE
+
+    def __init__(self, body: ProblemJson, headers: Mapping[str, str]):
+        super().__init__(body, body["status"], headers={**NO_STORE_HEADERS, **headers})
 
 
 def install_error_handlers(
@@ -28,33 +45,31 @@ def install_error_handlers(
     def error_response(
         request: Request, status_code: int, heading: str, text: str, headers: Mapping[str, str] | None = None
     ) -> Response:
-        headers = {**NO_STORE_HEADERS, **(headers or {})}
         if is_program_request(request):
-            return JSONResponse(build_api_error_body(heading, text), status_code, headers=headers)
+            return ProblemResponse(build_problem_body(status_code, text), headers or {})
         html = renderer.render("error.j2", clock(), status_code=status_code, heading=heading, text=text)
-        return HTMLResponse(html, status_code, headers=headers)
+        return HTMLResponse(html, status_code, headers={**NO_STORE_HEADERS, **(headers or {})})
 
     @app.exception_handler(WebRequestRefusedError)
     async def handle_access_denied(request: Request, error: WebRequestRefusedError) -> Response:
-        if error.status_code == 401 and not is_program_request(request):
-            path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-            return render_sign_in_page(renderer, clock(), path, error)
-        headers = build_retry_after_header(error) | ({"WWW-Authenticate": "Bearer"} if error.status_code == 401 else {})
-        heading = error.reason if is_program_request(request) else "Access denied"
-        return error_response(request, error.status_code, heading, f"{error}.", headers)
+        if is_program_request(request):
+            return build_access_problem_response(error)
+        if error.status_code == 401:
+            return render_sign_in_page(renderer, clock(), get_path_and_query(request), error)
+        return error_response(request, error.status_code, "Access denied", f"{error}.", build_retry_after_header(error))
 
-    @app.exception_handler(PageNotFoundError)
-    async def handle_page_not_found(request: Request, error: PageNotFoundError) -> Response:
-        return error_response(request, 404, "Not found", str(error))
+    @app.exception_handler(UnanswerableRequestError)
+    async def handle_unanswerable_request(request: Request, error: UnanswerableRequestError) -> Response:
+        return error_response(request, error.status_code, HTTPStatus(error.status_code).phrase, str(error))
 
     @app.exception_handler(HTTPException)
     async def handle_http_error(request: Request, error: HTTPException) -> Response:
-        if error.status_code == 404:
-            return error_response(request, 404, "Not found", PAGE_NOT_FOUND_TEXT)
-        return error_response(request, error.status_code, "Request refused", f"{error.detail}.", error.headers)
+        return error_response(request, error.status_code, *describe_http_error(app, request, error))
 
     @app.exception_handler(RequestValidationError)
-    async def handle_invalid_parameters(request: Request, _: RequestValidationError) -> Response:
+    async def handle_invalid_parameters(request: Request, error: RequestValidationError) -> Response:
+        if is_program_request(request):
+            return build_invalid_parameters_response(error)
         return error_response(request, 400, "Request refused", "A parameter in the URL is not valid.")
 
     @app.exception_handler(StoreUnavailableError)
@@ -69,14 +84,65 @@ def install_error_handlers(
 
     @app.exception_handler(Exception)
     async def handle_unexpected_error(request: Request, _: Exception) -> Response:
-        response = error_response(request, 500, "Internal error", PAGE_INTERNAL_ERROR_TEXT)
+        response = error_response(request, 500, "Internal error", INTERNAL_ERROR_TEXT)
         response.headers.update(SECURITY_HEADERS)  # this response bypasses SecurityHeadersMiddleware
         return response
+
+
+def describe_http_error(
+    app: FastAPI, request: Request, error: HTTPException
+) -> tuple[str, str, Mapping[str, str] | None]:
+    """Heading, text with what to do, and headers."""
+    if error.status_code == 404:
+        return "Not found", API_ADDRESS_NOT_FOUND_TEXT if is_program_request(request) else PAGE_NOT_FOUND_TEXT, None
+    if error.status_code == 405:
+        allowed = ", ".join(list_allowed_methods(app, request))
+        text = f"This address does not accept {request.method}. It accepts {allowed}."
+        return "Request refused", text, {"Allow": allowed}
+    return "Request refused", f"{error.detail}.", error.headers
+
+
+def get_path_and_query(request: Request) -> str:
+    return request.url.path + (f"?{request.url.query}" if request.url.query else "")
 
 
 async def handle_client_disconnect(_: Request, __: Exception) -> Response:
     """No one reads this response; without it, each visitor who leaves while sending a form would be logged."""
     return Response(status_code=400)
+
+
+def build_access_problem_response(error: WebRequestRefusedError) -> Response:
+    detail = f"{error}. {get_reason_advice(error.reason)}"
+    challenge = {"WWW-Authenticate": "Bearer"} if error.status_code == 401 else {}
+    body = build_problem_body(error.status_code, detail, reason=error.reason)
+    return ProblemResponse(body, build_retry_after_header(error) | challenge)
+
+
+def build_invalid_parameters_response(error: RequestValidationError) -> Response:
+    """400 for a body that is not JSON, otherwise 422. What the client sent is not repeated: it may be a secret."""
+    problems = list(_describe_invalid_parameters(error.errors()))
+    if any(entry["type"] == "json_invalid" for entry in error.errors()):
+        return ProblemResponse(build_problem_body(400, "The body is not valid JSON. Send a JSON object."), {})
+    first = problems[0]
+    place = " ".join(filter(None, (first["location"], first["name"])))
+    detail = f"{place}: {first['message']}. {INVALID_PARAMETER_ADVICE}"
+    return ProblemResponse(build_problem_body(422, detail, errors=problems), {})
+
+
+def _describe_invalid_parameters(errors: Sequence[Mapping[str, object]]) -> Iterator[InvalidParameterJson]:
+    for entry in errors[:MAX_REPORTED_PARAMETER_ERRORS]:
+        place = entry["loc"]
+        location, *names = map(str, place) if isinstance(place, tuple) else ("body",)
+        message = "unknown parameter" if entry["type"] == "extra_forbidden" else str(entry["msg"])
+        yield {"location": location, "name": ".".join(names)[:MAX_PARAMETER_NAME_CHARS], "message": message}
+
+
+def list_allowed_methods(app: FastAPI, request: Request) -> list[str]:
+    """The methods that the address of a request accepts."""
+    scopes = {method: {**request.scope, "method": method} for method in HTTP_METHODS}
+    return [
+        method for method, scope in scopes.items() if any(route.matches(scope)[0] is Match.FULL for route in app.routes)
+    ]
 
 
 def build_database_unavailable_text(probing: str) -> str:

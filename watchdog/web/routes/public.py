@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -12,17 +12,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from watchdog.api.service import build_liveness_body, build_readiness_body
-from watchdog.domain.model import Incident
-from watchdog.domain.rules import service
-from watchdog.domain.rules.service import WatchdogFaultFacts
-from watchdog.store.read.destinations import load_failing_destinations
-from watchdog.store.read.query import STORE_READ_QUERY_ERRORS, STORE_READ_QUERY_TIMEOUT_S, QueryResultT, StoreReadRunner
-from watchdog.store.read.status import Connection, list_service_findings
+from watchdog.store.read.query import STORE_READ_QUERY_ERRORS, STORE_READ_QUERY_TIMEOUT_S, StoreReadRunner
 from watchdog.web.compression import PrecompressedResponseBody
 from watchdog.web.errors import StatusPageUnavailableError
 from watchdog.web.pages.status import build_status_page
 from watchdog.web.pages.status_selection import RequestedStatusPageView, normalize_status_page_view
 from watchdog.web.pages.status_snapshot import StatusPageConfig, StatusPageSnapshot, load_status_page_snapshot
+from watchdog.web.readiness import ReadinessCheck
 from watchdog.web.templating import NO_STORE_HEADERS, PageRenderer
 
 STATUS_PAGE_CACHE_MS = 5_000
@@ -100,18 +96,12 @@ class StatusPageCache:
 def create_public_router(
     renderer: PageRenderer,
     status_pages: StatusPageCache,
-    run_read_query: StoreReadRunner,
-    *,
-    not_ready_reason: Callable[[], str],
+    readiness_check: ReadinessCheck,
     list_notes: Callable[[bool], Sequence[str]],
     is_operator: Callable[[Request], bool],
-    clock: Callable[[], int],
-    destinations: Collection[str],
 ) -> APIRouter:
-    """`not_ready_reason`: why the service is not ready, for people; empty if it is. `list_notes`: what else to know
-    about it, with or without names. `destinations`: all configured."""
+    """`list_notes`: what else to know about the service, with or without names."""
     router = APIRouter()
-    load_own_faults = _share_query_in_progress(lambda: run_read_query(_load_failing_destinations_and_own_findings))
 
     @router.api_route("/", methods=["GET", "HEAD"])
     async def show_status(request: Request) -> Response:
@@ -138,9 +128,7 @@ def create_public_router(
 
     @router.api_route("/readyz", methods=["GET", "HEAD"])
     async def readiness(request: Request) -> Response:
-        reason, findings = await _find_not_ready_reason_and_own_findings(
-            load_own_faults, not_ready_reason(), destinations, clock()
-        )
+        reason, findings = await readiness_check.find_not_ready_reason_and_own_findings()
         show_names = is_operator(request)
         content = build_readiness_body(reason, findings, list_notes(show_names), show_names=show_names)
         return JSONResponse(content, 503 if reason else 200, headers=NO_STORE_HEADERS)
@@ -153,45 +141,3 @@ def parse_status_page_view(request: Request) -> RequestedStatusPageView:
     page_number = request.query_params.get("page", "")
     is_number = page_number.isascii() and page_number.isdigit() and len(page_number) <= MAX_PAGE_NUMBER_DIGITS
     return RequestedStatusPageView(request.query_params.get("group"), int(page_number) if is_number else 1)
-
-
-def _share_query_in_progress(
-    run_query: Callable[[], Awaitable[QueryResultT]],
-) -> Callable[[], Awaitable[QueryResultT]]:
-    """Runs a query of a public address at most once at a time, so that a flood of requests occupies one connection."""
-    task: asyncio.Future[QueryResultT] | None = None
-
-    async def load() -> QueryResultT:
-        nonlocal task
-        if task is None or task.done():
-            task = asyncio.ensure_future(run_query())
-            # Reading the exception keeps asyncio from logging it as never retrieved when every request has left.
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return await asyncio.shield(task)
-
-    return load
-
-
-def _load_failing_destinations_and_own_findings(
-    connection: Connection,
-) -> tuple[Mapping[str, WatchdogFaultFacts], Sequence[Incident]]:
-    """The destinations that fail, and what is wrong with Watchdog itself."""
-    return load_failing_destinations(connection), list_service_findings(connection)
-
-
-async def _find_not_ready_reason_and_own_findings(
-    load_own_faults: Callable[[], Awaitable[tuple[Mapping[str, WatchdogFaultFacts], Sequence[Incident]]]],
-    not_ready_reason: str,
-    destinations: Collection[str],
-    now: int,
-) -> tuple[str, Sequence[Incident]]:
-    """Why the service is not ready, and what is wrong with Watchdog itself. `not_ready_reason`: for any other
-    reason."""
-    try:
-        async with asyncio.timeout(STORE_READ_QUERY_TIMEOUT_S):
-            facts, findings = await load_own_faults()
-    except STORE_READ_QUERY_ERRORS:
-        return not_ready_reason or "the database is unavailable", ()
-    if not not_ready_reason and service.have_all_destinations_failed_too_long(facts, destinations, now):
-        not_ready_reason = "no receiver confirms notifications"
-    return not_ready_reason, findings

@@ -1,0 +1,188 @@
+"""What changes from one configuration to another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from watchdog.domain.config_changes import (
+    ConfigChanges,
+    ConfigFieldChange,
+    ConfigSnapshot,
+    OpenIncidentSnapshot,
+    ProbeChange,
+    ProbeRename,
+    ProbeSnapshot,
+    RoutingChange,
+    SectionSnapshot,
+    compare_configs,
+)
+from watchdog.domain.model import ProbeInfo
+from watchdog.domain.routing import NotificationRoute, NotificationRoutingTable, ProbeMatcher
+
+RECEIVERS = {"oncall": ("oncall/slack",), "chat": ("chat/slack", "chat/email")}
+TO_ALL = NotificationRoutingTable(RECEIVERS)
+TO_CHAT = NotificationRoutingTable(RECEIVERS, (NotificationRoute(("chat",)),))
+
+
+def probe(
+    id: str, target: str = "", *, content: str = "1", routing: str = "1", yaml: str = "", group: str = ""
+) -> ProbeSnapshot:
+    info = ProbeInfo(0, id, id.title(), "http", group, target=target or f"https://{id}.example/")
+    return ProbeSnapshot(info, yaml, content, f"{content} {routing}")
+
+
+def snapshot(
+    *probes: ProbeSnapshot,
+    routes: NotificationRoutingTable = TO_ALL,
+    destinations: Mapping[str, str] | None = None,
+    sections: Mapping[str, SectionSnapshot] | None = None,
+) -> ConfigSnapshot:
+    return ConfigSnapshot({each.info.id: each for each in probes}, destinations or {}, routes, sections or {})
+
+
+def parse_fields(text: str) -> Mapping[str, str]:
+    return dict(part.split("=") for part in text.split())
+
+
+def compare(old: ConfigSnapshot, new: ConfigSnapshot, *incidents: OpenIncidentSnapshot) -> ConfigChanges:
+    return compare_configs(old, new, parse_fields, incidents)
+
+
+def title(text: str, digest: str = "") -> dict[str, SectionSnapshot]:
+    return {"status_page": SectionSnapshot(digest or text, {"status_page.title": text})}
+
+
+API, SHOP = probe("api"), probe("shop")
+
+
+@pytest.mark.parametrize(
+    ("sentence", "old", "new", "expected"),
+    [
+        ("nothing", snapshot(API), snapshot(API), ConfigChanges()),
+        ("the order of probes", snapshot(API, SHOP), snapshot(SHOP, API), ConfigChanges()),
+        (
+            "other text with the same meaning",
+            snapshot(probe("api", yaml="a=1m")),
+            snapshot(probe("api", yaml="a=60s")),
+            ConfigChanges(),
+        ),
+        ("a new probe", snapshot(API), snapshot(API, SHOP), ConfigChanges(added=("shop",))),
+        ("a probe less", snapshot(API, SHOP), snapshot(API), ConfigChanges(removed=("shop",))),
+        (
+            "fields",
+            snapshot(probe("api", yaml="every=60s retries=1")),
+            snapshot(probe("api", content="2", yaml="every=30s timeout=5s")),
+            ConfigChanges(
+                changed=(
+                    ProbeChange(
+                        "api",
+                        (
+                            ConfigFieldChange("every", "60s", "30s"),
+                            ConfigFieldChange("timeout", None, "5s"),
+                            ConfigFieldChange("retries", "1", None),
+                        ),
+                    ),
+                )
+            ),
+        ),
+        (
+            "a variable",
+            snapshot(API),
+            snapshot(probe("api", content="2")),
+            ConfigChanges(changed=(ProbeChange("api", ()),)),
+        ),
+        (
+            "a digest that an earlier version did not store",
+            snapshot(API._replace(content_digest="", definition="x")),
+            snapshot(API),
+            ConfigChanges(
+                changed=(ProbeChange("api", ()),),
+            ),
+        ),
+        (
+            "another id for the same target",
+            snapshot(probe("api", "https://a.example/")),
+            snapshot(probe("front", "https://a.example/")),
+            ConfigChanges(
+                added=("front",), removed=("api",), renamed=(ProbeRename("api", "front", "https://a.example/"),)
+            ),
+        ),
+        (
+            "two probes for the target of one that was removed",
+            snapshot(probe("api", "https://a.example/")),
+            snapshot(probe("b", "https://a.example/"), probe("c", "https://a.example/")),
+            ConfigChanges(added=("b", "c"), removed=("api",)),
+        ),
+        (
+            "routes",
+            snapshot(API),
+            snapshot(probe("api", routing="2"), routes=TO_CHAT),
+            ConfigChanges(
+                rerouted=(
+                    RoutingChange(
+                        "api", "", ("oncall/slack", "chat/slack", "chat/email"), ("chat/slack", "chat/email")
+                    ),
+                )
+            ),
+        ),
+        (
+            "a probe that also fits another route",
+            snapshot(API, routes=TO_CHAT),
+            snapshot(probe("api", content="2", routing="2", group="Shop"), routes=TO_CHAT),
+            ConfigChanges(changed=(ProbeChange("api", ()),)),
+        ),
+        (
+            "destinations",
+            snapshot(API, destinations={"a/log": "1", "b/log": "1", "c/log": "1"}),
+            snapshot(API, destinations={"b/log": "1", "c/log": "2", "d/log": "1"}),
+            ConfigChanges(
+                added_destinations=("d/log",), removed_destinations=("a/log",), changed_destinations=("c/log",)
+            ),
+        ),
+        (
+            "a section",
+            snapshot(API, sections=title("Acme")),
+            snapshot(API, sections=title("Status")),
+            ConfigChanges(sections={"status_page": (ConfigFieldChange("status_page.title", "Acme", "Status"),)}),
+        ),
+        (
+            "a section with a masked value",
+            snapshot(API, sections=title("•••", "1")),
+            snapshot(API, sections=title("•••", "2")),
+            ConfigChanges(sections={"status_page": ()}),
+        ),
+        (
+            "a section that is not known of the old one",
+            snapshot(API),
+            snapshot(API, sections=title("A")),
+            ConfigChanges(),
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_changes(sentence: str, old: ConfigSnapshot, new: ConfigSnapshot, expected: ConfigChanges) -> None:
+    assert compare(old, new) == expected, sentence
+    assert compare(old, new).is_empty() == (expected == ConfigChanges())
+    assert compare(new, new).is_empty()
+
+
+def test_open_incidents_show_who_was_notified_and_where_the_new_routes_lead() -> None:
+    by_probe = NotificationRoutingTable(RECEIVERS, (NotificationRoute(("chat",), ProbeMatcher(probe="api")),))
+    old, new = snapshot(API, SHOP, probe("gone"), routes=TO_CHAT), snapshot(API, SHOP, routes=by_probe)
+    incidents = [
+        OpenIncidentSnapshot(f"of-{id}", id, "http.503", ("chat/slack",)) for id in ("api", "shop", "gone", "watchdog")
+    ]
+    changes = compare(old, new, *incidents)
+    assert changes.rerouted_incidents == (RoutingChange("shop", "of-shop", ("chat/slack",), ()),)
+
+
+@pytest.mark.parametrize(
+    ("path", "is_required"),
+    [("server.listen", True), ("storage.url", True), ("storage.keep_results", True), ("server.public_url", False)],
+)
+def test_fields_that_need_a_restart(path: str, is_required: bool) -> None:
+    section = path.partition(".")[0]
+    old, new = (snapshot(API, sections={section: SectionSnapshot(value, {path: value})}) for value in "12")
+    assert compare(old, new).restart_required_fields == ((path,) if is_required else ())

@@ -1,0 +1,49 @@
+"""Why a destination is notified or not agrees with the decision itself, for random tables."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from watchdog.domain.model import ProbeInfo
+from watchdog.domain.routing import (
+    NotificationRoute,
+    NotificationRoutingTable,
+    ProbeMatcher,
+    explain_routing_of_destination,
+)
+
+NAMES = ("oncall", "chat", "no", "pager one")
+RECEIVERS = {name: (f"{name}/slack", f"{name}/email") for name in NAMES}
+ROUTES = st.builds(
+    NotificationRoute,
+    receivers=st.lists(st.sampled_from(NAMES), max_size=3, unique=True).map(tuple),
+    match=st.builds(ProbeMatcher, group=st.sampled_from(["", "Core", "Search"])),
+    continue_matching=st.booleans(),
+)
+
+
+@settings(derandomize=True, deadline=None)
+@given(
+    st.lists(ROUTES, max_size=4).map(tuple), st.sampled_from(["Core", "Other"]), st.sampled_from(["http", "service"])
+)
+def test_the_step_that_notified_a_destination_names_its_receiver(
+    routes: tuple[NotificationRoute, ...], group: str, kind: str
+) -> None:
+    probe = ProbeInfo(1, "api", "API", kind, group)
+    decision = NotificationRoutingTable(RECEIVERS, routes).decide_routing(probe, "http.503")
+    for receiver, destinations in RECEIVERS.items():
+        for destination in destinations:
+            is_notified = destination in decision.destinations
+            reason = explain_routing_of_destination(decision.routing_log, destination, is_notified=is_notified)
+            if not is_notified:
+                assert reason == "; ".join(decision.routing_log)
+            elif reason in decision.routing_log:
+                assert receiver in reason.rpartition(": ")[2].removeprefix("notifies ").split(", ") or kind == "service"
+
+
+def test_a_destination_that_an_incident_is_about_is_left_out() -> None:
+    probe = ProbeInfo(1, "watchdog", "Watchdog", "service")
+    decision = NotificationRoutingTable(RECEIVERS).decide_routing(probe, "watchdog.receiver", "chat/slack")
+    reason = explain_routing_of_destination(decision.routing_log, "chat/slack", is_notified=False)
+    assert reason == "chat/slack is left out: the incident is about it"

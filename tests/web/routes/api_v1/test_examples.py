@@ -1,0 +1,47 @@
+"""The commands in docs/api.md work."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.web import create_test_app, running_app
+from watchdog.store.database import Database
+from watchdog.web import ApiKey
+
+PAGE = Path(__file__).parents[4] / "docs/api.md"
+COMMANDS = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+KEY = ApiKey("ci", "reader", "read-me-0123456789")
+
+
+def run_documented(database: Database, command: str) -> str:
+    for program in {"curl", *re.findall(r"\bjq\b", command)}:
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is missing: apt install {program}")
+    with running_app(create_test_app(database, api_keys=[KEY])) as url:
+        env = {**os.environ, "WATCHDOG": url, "WATCHDOG_KEY": KEY.secret, "NO_PROXY": "*"}
+        ran = subprocess.run(["sh", "-euc", command], env=env, capture_output=True, text=True, timeout=60, check=True)
+    return ran.stdout
+
+
+def test_the_commands_are_those_of_these_tests() -> None:
+    assert len(COMMANDS) == 4
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_command_prints_a_list(full_database: Database, number: int) -> None:
+    assert json.loads(run_documented(full_database, COMMANDS[number]))["items"]
+
+
+def test_the_loop_prints_every_incident(full_database: Database) -> None:
+    assert "HTTP 503" in run_documented(full_database, COMMANDS[2]).splitlines()
+
+
+def test_an_etag_is_answered_with_304(full_database: Database) -> None:
+    assert run_documented(full_database, COMMANDS[3]) == "304\n"

@@ -1,0 +1,103 @@
+"""The OpenAPI document: it is true of every response, its examples are valid, and random requests find no fault."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jsonschema
+import pytest
+import schemathesis
+from fastapi import FastAPI
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis.checks import CHECKS, load_all_checks
+from schemathesis.core.result import Ok
+
+from tests.support.fixture_rows import NOW
+from tests.support.web import create_test_app, list_requests, request_page, running_app
+from watchdog.store.database import Database
+from watchdog.web import ApiKey
+from watchdog.web.auth.login_throttle import LOGIN_ATTEMPT_WINDOW_MS
+
+load_all_checks()
+PARAMETER_VALUES = {"{probe_id}": ("api", "search-mcp", "mail-queue"), "{incident_id}": (f"{6:024x}", f"{1:024x}")}
+
+
+@pytest.fixture(scope="module")
+def document(api: FastAPI) -> Any:
+    return request_page(api, "/api/v1/openapi.json").json()
+
+
+def validate(document: Any, schema: Any, value: Any) -> None:
+    jsonschema.validate(value, {**schema, "components": document["components"]}, jsonschema.Draft202012Validator)
+
+
+def list_operations(document: Any) -> Iterator[tuple[str, str, Any]]:
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            yield path, method, operation
+
+
+def test_every_operation_is_documented_with_valid_examples(document: Any, api: FastAPI) -> None:
+    documented = {(path, method.upper()) for path, method, _ in list_operations(document)}
+    declared = {(path, method) for path, method in list_requests(api) if path.startswith("/api/v1/")}
+    assert documented == {(p, m) for p, m in declared if m != "HEAD" and not p.endswith("/openapi.json")}
+    for path, _, operation in list_operations(document):
+        assert operation["summary"], path
+        for status, response in operation["responses"].items():
+            for content in response.get("content", {}).values():
+                validate(document, content["schema"], content["example"])
+            assert status == "304" or "content" in response
+        for parameter in operation.get("parameters", []):
+            for example in parameter.get("examples", parameter["schema"].get("examples", [])):
+                validate(document, parameter["schema"], example)
+
+
+def test_every_field_and_filter_is_described_or_plain(document: Any) -> None:
+    schemas = document["components"]["schemas"]
+    assert schemas["ProbeJson"]["properties"]["state"]["description"] == "up, degraded, unknown or down."
+    assert schemas.keys() >= {"ProbeDetailJson", "IncidentDetailJson", "ServiceJson", "ProblemJson"}
+
+
+def test_responses_have_the_documented_shape(document: Any, api: FastAPI) -> None:
+    for path, method, operation in list_operations(document):
+        schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
+        name = next((name for name in PARAMETER_VALUES if name in path), "")
+        for value in PARAMETER_VALUES.get(name, ("",)):
+            address = path.replace(name, value) if name else path
+            response = request_page(api, address, method.upper())
+            assert response.status_code == 200
+            validate(document, schema, response.json())
+
+
+def test_random_requests_find_no_fault(full_database: Database) -> None:
+    """Over a real server: statuses, types and shapes are as documented, and invalid requests are refused."""
+    key, clock = ApiKey("ci", "reader", "read-me-0123456789"), itertools.count(NOW, LOGIN_ATTEMPT_WINDOW_MS)
+    app = create_test_app(full_database, api_keys=[key], clock=lambda: next(clock))
+    headers = {"Authorization": f"Bearer {key.secret}"}
+    with running_app(app) as url:
+        schema = schemathesis.openapi.from_url(f"{url}/api/v1/openapi.json", headers=headers)
+
+        def run(case: Any) -> None:
+            # A schema cannot describe the cursors that are valid.
+            excluded = CHECKS.get_by_names(["positive_data_acceptance"]) if "cursor" in (case.query or {}) else []
+            case.call_and_validate(checks=CHECKS.get_all(), excluded_checks=excluded, headers=headers, timeout=30)
+
+        for result in schema.get_all_operations():
+            assert isinstance(result, Ok)
+            for mode in (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE):
+                run_examples(result.ok().as_strategy(generation_mode=mode), run)
+
+
+def run_examples(strategy: Any, run: Callable[[Any], None]) -> None:
+    limits: Any = settings(
+        max_examples=15,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    test: Any = given(strategy)
+    limits(test(run))()

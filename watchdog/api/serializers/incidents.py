@@ -1,0 +1,239 @@
+"""Incidents as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from pydantic import with_config
+from typing_extensions import TypedDict
+
+from watchdog.api.serializers.acts import AcknowledgementJson, serialize_acknowledgement
+from watchdog.api.serializers.deliveries import DeliveryJson, serialize_delivery
+from watchdog.api.serializers.instants import format_optional_iso8601
+from watchdog.api.serializers.results import DESCRIBED, EvidenceJson, serialize_evidence
+from watchdog.domain.formatting import format_iso8601
+from watchdog.domain.model import AlertMessageContext, RemediationAttempt, ResultWithEvidence
+from watchdog.domain.routing import explain_routing_of_destination
+from watchdog.store.read.status import DeliveryRecord, IncidentRecord
+
+
+@with_config(DESCRIBED)
+class IncidentJson(TypedDict):
+    """A finding that was bad for long enough."""
+
+    id: str
+    probe: str
+    """The id of the probe."""
+    rule: str
+    """The rule that the finding breaks, such as availability."""
+    subject: str
+    """The task, job or expression that it is about; empty: the probe itself."""
+    state: str
+    """open or resolved."""
+    severity: str
+    """info, warning or critical."""
+    reason: str
+    """The code of the present cause, such as http.503."""
+    message: str
+    """The present cause as a sentence."""
+    first_reason: str
+    """The code of the cause that it opened with."""
+    first_message: str
+    since: str
+    """The first bad slot."""
+    opened_at: str
+    """When enough bad results in a row had opened it."""
+    resolved_at: str | None
+    resolution: str
+    """The code of why it ended; empty: the finding recovered, or the incident is open."""
+    acknowledgement: AcknowledgementJson | None
+
+
+@with_config(DESCRIBED)
+class CauseChangeJson(TypedDict):
+    """From then on an incident had another cause."""
+
+    changed_at: str
+    reason: str
+    message: str
+
+
+@with_config(DESCRIBED)
+class ResultWithEvidenceJson(TypedDict):
+    """A result of the probe, with what is stored as its evidence."""
+
+    slot: str
+    outcome: str
+    reason: str
+    message: str
+    duration_ms: int | None
+    evidence: EvidenceJson
+
+
+@with_config(DESCRIBED)
+class RemediationJson(TypedDict):
+    """An attempt of Watchdog to end the problem."""
+
+    action: str
+    reason: str
+    run_id: str
+    state: str
+    """rate_limited, started, succeeded, dry_run or failed."""
+    started_at: str
+    ended_at: str | None
+    detail: str
+
+
+@with_config(DESCRIBED)
+class IncidentTimelineEntryJson(TypedDict):
+    """Something that happened to an incident."""
+
+    at: str
+    event: str
+    """last_good, first_bad, opened, changed, sent, merged, undelivered, unconfirmed, remediation or resolved."""
+    detail: str
+    """The cause, the destination of a notification, the action of a remediation, or the code of the resolution."""
+
+
+@with_config(DESCRIBED)
+class DestinationDecisionJson(TypedDict):
+    """Whether a destination is notified of an incident, and why."""
+
+    destination: str
+    notified: bool
+    reason: str
+    """The step of the routing that decided it; all steps if they left the destination out together."""
+
+
+@with_config(DESCRIBED)
+class IncidentDetailJson(IncidentJson):
+    """An incident with its evidence, notifications and remediations."""
+
+    bad_count: int
+    """Bad results in a row."""
+    cause_changes: list[CauseChangeJson]
+    threshold: int
+    """How many bad results in a row were needed to open it."""
+    last_good: str | None
+    """The slot of the last good result before it."""
+    first_bad: ResultWithEvidenceJson | None
+    latest: ResultWithEvidenceJson | None
+    notifications: list[DeliveryJson]
+    remediations: list[RemediationJson]
+    timeline: list[IncidentTimelineEntryJson]
+    """Oldest first."""
+    destinations: list[DestinationDecisionJson]
+    """Every configured destination."""
+    routing_log: list[str]
+    """Each step of the decision which destinations are notified."""
+    runbook: str
+    target: str
+
+
+def serialize_incident(record: IncidentRecord) -> IncidentJson:
+    incident = record.incident
+    return {
+        "id": incident.id,
+        "probe": record.probe.id,
+        "rule": incident.rule,
+        "subject": incident.subject,
+        "state": incident.state,
+        "severity": incident.severity.value,
+        "reason": incident.reason,
+        "message": incident.message,
+        "first_reason": incident.first_reason or incident.reason,
+        "first_message": incident.opening_cause_message,
+        "since": format_iso8601(incident.since),
+        "opened_at": format_iso8601(incident.opened_at),
+        "resolved_at": format_optional_iso8601(incident.resolved_at),
+        "resolution": incident.resolution,
+        "acknowledgement": serialize_acknowledgement(incident.acknowledgement),
+    }
+
+
+def serialize_incident_detail(
+    record: IncidentRecord,
+    context: AlertMessageContext,
+    deliveries: Sequence[DeliveryRecord],
+    destinations: Iterable[str] = (),
+) -> IncidentDetailJson:
+    """`destinations`: all that are configured. Evidence is text from the target, untrusted."""
+    return {
+        **serialize_incident(record),
+        "bad_count": context.bad_count,
+        "cause_changes": [
+            {"changed_at": format_iso8601(change.changed_at), "reason": change.reason, "message": change.message}
+            for change in context.cause_changes
+        ],
+        "threshold": record.threshold,
+        "last_good": None if context.last_good is None else format_iso8601(context.last_good.slot),
+        "first_bad": _serialize_result_with_evidence(context.first_bad),
+        "latest": _serialize_result_with_evidence(context.latest),
+        "notifications": [serialize_delivery(delivery) for delivery in deliveries],
+        "remediations": [_serialize_remediation_attempt(attempt) for attempt in context.remediation_attempts],
+        "timeline": _serialize_incident_timeline(record, context, deliveries),
+        "destinations": _serialize_destination_decisions(record, deliveries, destinations),
+        "routing_log": list(record.routing_log),
+        "runbook": record.probe.runbook,
+        "target": record.probe.target,
+    }
+
+
+def _serialize_incident_timeline(
+    record: IncidentRecord, context: AlertMessageContext, deliveries: Iterable[DeliveryRecord]
+) -> list[IncidentTimelineEntryJson]:
+    incident = record.incident
+    entries = [
+        (incident.since, "first_bad", incident.opening_cause_message),
+        (incident.opened_at, "opened", incident.opening_cause_message),
+        *((change.changed_at, "changed", change.message) for change in context.cause_changes),
+        *((d.finished_at, d.state.value, d.destination) for d in deliveries if d.finished_at is not None),
+        *((attempt.started_at, "remediation", attempt.action) for attempt in context.remediation_attempts),
+    ]
+    if context.last_good is not None:
+        entries.insert(0, (context.last_good.slot, "last_good", ""))
+    if incident.resolved_at is not None:
+        entries.append((incident.resolved_at, "resolved", incident.resolution))
+    in_order = sorted(entries, key=lambda entry: entry[0])
+    return [{"at": format_iso8601(at), "event": event, "detail": detail} for at, event, detail in in_order]
+
+
+def _serialize_destination_decisions(
+    record: IncidentRecord, deliveries: Iterable[DeliveryRecord], destinations: Iterable[str]
+) -> list[DestinationDecisionJson]:
+    notified = {delivery.destination for delivery in deliveries}
+    return [
+        {
+            "destination": destination,
+            "notified": destination in notified,
+            "reason": explain_routing_of_destination(
+                record.routing_log, destination, is_notified=destination in notified
+            ),
+        }
+        for destination in sorted(notified.union(destinations))
+    ]
+
+
+def _serialize_result_with_evidence(result: ResultWithEvidence | None) -> ResultWithEvidenceJson | None:
+    if result is None:
+        return None
+    return {
+        "slot": format_iso8601(result.slot),
+        "outcome": result.outcome.value,
+        "reason": result.reason,
+        "message": result.message,
+        "duration_ms": result.duration,
+        "evidence": serialize_evidence(result.evidence),
+    }
+
+
+def _serialize_remediation_attempt(attempt: RemediationAttempt) -> RemediationJson:
+    return {
+        "action": attempt.action,
+        "reason": attempt.reason,
+        "run_id": attempt.run_id,
+        "state": attempt.state.value,
+        "started_at": format_iso8601(attempt.started_at),
+        "ended_at": format_optional_iso8601(attempt.ended_at),
+        "detail": attempt.detail,
+    }

@@ -1,0 +1,80 @@
+"""Probes as JSON."""
+
+from __future__ import annotations
+
+from pydantic import with_config
+from typing_extensions import TypedDict
+
+from watchdog.api.serializers.instants import format_optional_iso8601
+from watchdog.api.serializers.results import DESCRIBED, ResultJson, serialize_result
+from watchdog.domain.formatting import format_iso8601
+from watchdog.store.read.status import ProbeStatus
+
+
+@with_config(DESCRIBED)
+class ProbeJson(TypedDict):
+    """A probe, and its present state."""
+
+    probe: str
+    """The id."""
+    name: str
+    kind: str
+    """The method, such as http or heartbeat."""
+    group: str
+    """Empty: none."""
+    tags: list[str]
+    state: str
+    """up, degraded, unknown or down."""
+    incidents: list[str]
+    """The ids of the open incidents; those that decide the state come first."""
+    latest: ResultJson | None
+    """The newest result, of any outcome."""
+    next_due: str | None
+    """The slot of the next run."""
+
+
+@with_config(DESCRIBED)
+class ProbeDetailJson(ProbeJson):
+    """A probe with its configuration."""
+
+    severity: str
+    """Of its incidents: info, warning or critical."""
+    target: str
+    """A URL without credentials and query, or the first word of a command."""
+    schedule: str
+    """The schedule in words."""
+    runbook: str
+    """Empty: none."""
+    created_at: str
+    """When Watchdog first ran with this probe."""
+    configuration: str
+    """The configuration as it was loaded, in YAML, with the names of variables in place of their values."""
+
+
+def serialize_probe_status(status: ProbeStatus) -> ProbeJson:
+    probe, latest = status.probe, status.latest_result
+    return {
+        "probe": probe.id,
+        "name": probe.name,
+        "kind": probe.kind,
+        "group": probe.group,
+        "tags": list(probe.tags),
+        "state": status.state.value,
+        "incidents": [incident.id for incident in status.open_incidents],
+        "latest": None if latest is None else serialize_result(latest),
+        "next_due": format_optional_iso8601(status.next_due),
+    }
+
+
+def serialize_probe_detail(status: ProbeStatus, config_yaml_text: str) -> ProbeDetailJson:
+    """`config_yaml_text`: the configuration as written, masked."""
+    probe = status.probe
+    return {
+        **serialize_probe_status(status),
+        "severity": probe.severity.value,
+        "target": probe.target,
+        "schedule": probe.schedule_text,
+        "runbook": probe.runbook,
+        "created_at": format_iso8601(status.created_at),
+        "configuration": config_yaml_text,
+    }

@@ -1,0 +1,51 @@
+"""Receivers as JSON: one entry for each destination, a way to reach a receiver."""
+
+from __future__ import annotations
+
+from pydantic import with_config
+from typing_extensions import TypedDict
+
+from watchdog.api.serializers.instants import format_optional_iso8601
+from watchdog.api.serializers.results import DESCRIBED
+from watchdog.domain.rules.service import WatchdogFaultFacts
+from watchdog.store.read.destinations import DestinationDeliveries
+
+
+@with_config(DESCRIBED)
+class ReceiverJson(TypedDict):
+    """A way to reach a receiver, and how its deliveries go."""
+
+    destination: str
+    """The receiver and the notifier, such as oncall/slack."""
+    receiver: str
+    notifier: str
+    address: str
+    """Such as a channel, an email address or a host name, without secrets; empty: only another process has it."""
+    last_success: str | None
+    """When it last confirmed one of the stored notifications."""
+    failing_since: str | None
+    """null: its last delivery did not fail."""
+    error: str
+    """Of the last delivery, if it failed."""
+    waiting_count: int
+    """Notifications that are to be sent."""
+    undelivered_count: int
+    """Notifications that were given up."""
+
+
+def serialize_receiver(
+    destination: str, address: str, deliveries: DestinationDeliveries, facts: WatchdogFaultFacts | None
+) -> ReceiverJson:
+    """`facts`: of its failure; None: it does not fail."""
+    receiver, _, notifier = destination.partition("/")
+    return {
+        "destination": destination,
+        "receiver": receiver,
+        "notifier": notifier,
+        "address": address,
+        "last_success": format_optional_iso8601(deliveries.last_sent_at),
+        "failing_since": format_optional_iso8601(None if facts is None else facts.failing_since),
+        "error": "" if facts is None else facts.error,
+        "waiting_count": deliveries.waiting_count,
+        "undelivered_count": deliveries.undelivered_count,
+    }

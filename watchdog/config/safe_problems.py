@@ -1,0 +1,75 @@
+"""A problem of a configuration without anything that its files contain, for alerts and logs.
+
+A configuration that cannot be loaded may hold a secret anywhere, as a value or as the name of a field, and it is not
+known where. So a description keeps the position, the names of fields that Watchdog has, and those words of the message
+that Watchdog's own sources contain.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from watchdog.config.problems import ConfigProblem
+from watchdog.config.schema import build_config_json_schema
+from watchdog.config.secrets import read_watchdog_source_text
+from watchdog.domain.formatting import format_count_with_noun
+
+OMITTED_TEXT = "…"
+_QUOTED_PATTERN = re.compile(r"'[^']*'?|\"[^\"]*\"?|`[^`]*`?|\$\{[^}]*\}?")
+_OBSERVED_VALUE_PATTERN = re.compile(r"(?<=\bfound\b).*?(?=; |$)|(?<=\bcannot start with\b) \S+")
+"""The part of a message that repeats the value itself."""
+_WORD_PATTERN = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*")
+_UNSAFE_PATTERN = re.compile(r"[^\s.,;:()]*[\d@/\\#%&=+*<>{}\[\]|~^$_][^\s.,;:()]*")
+"""A part of a message that is no plain word."""
+
+
+def describe_problems_without_values(problems: Iterable[ConfigProblem], mask: Callable[[str], str]) -> str:
+    """The first problem and the number of others: position, field, what is wrong, and how to find out the rest.
+
+    `mask`: masks the secrets of the configuration that runs.
+    """
+    first, *others = problems
+    location = f"{Path(first.file).name}:{first.line}:{first.column}" if first.line else Path(first.file).name
+    parts = [mask(location), _keep_known_field_names(first.path), _keep_own_words(first.message)]
+    more = f" (and {format_count_with_noun(len(others), 'other problem')})" if others else ""
+    return f"{': '.join(filter(None, parts))}{more}"
+
+
+def _keep_known_field_names(path: str) -> str:
+    names = _list_field_names()
+    return ".".join(part if part in names or part.isdecimal() else OMITTED_TEXT for part in path.split(".") if part)
+
+
+def _keep_own_words(message: str) -> str:
+    message, separator, suggestion = message.partition("; did you mean ")
+    text = _OBSERVED_VALUE_PATTERN.sub(f" {OMITTED_TEXT}", _QUOTED_PATTERN.sub(OMITTED_TEXT, message))
+    text = _UNSAFE_PATTERN.sub(OMITTED_TEXT, text)
+    words = _list_own_words()
+    text = _WORD_PATTERN.sub(lambda word: word[0] if word[0].lower() in words else OMITTED_TEXT, text)
+    text = re.sub(rf"{OMITTED_TEXT}(?:[\s:.,]*{OMITTED_TEXT})+", OMITTED_TEXT, text).strip()
+    is_field = suggestion.strip("'?") in _list_field_names()
+    return f"{text}{separator}{suggestion}" if is_field else text
+
+
+@cache
+def _list_own_words() -> frozenset[str]:
+    return frozenset(word.lower() for word in _WORD_PATTERN.findall(read_watchdog_source_text()))
+
+
+@cache
+def _list_field_names() -> frozenset[str]:
+    """Of every section, at every depth."""
+    names: set[str] = set()
+    pending: list[Any] = [build_config_json_schema()]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            names |= value.get("properties", {}).keys()
+            pending += value.values()
+        elif isinstance(value, list):
+            pending += value
+    return frozenset(names)

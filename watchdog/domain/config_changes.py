@@ -1,0 +1,237 @@
+"""What changes from one configuration to another: the effect of a reload. Pure.
+
+`watchdog diff`, the log of a reload and the tests use the same function. Everything here is free of secrets: a secret
+counts by its name, so that a new value of it is no change.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import NamedTuple
+
+from watchdog.domain.model import ProbeInfo
+from watchdog.domain.routing import NotificationRoutingTable
+
+RESTART_REQUIRED_FIELD_PREFIXES = ("server.listen", "storage.")
+"""Fields that a running process does not apply."""
+
+
+class ProbeSnapshot(NamedTuple):
+    """A configured probe."""
+
+    info: ProbeInfo
+    config_yaml: str
+    """As written, variables not replaced, defaults merged."""
+    content_digest: str
+    """Of its own configuration, with the values of variables; empty: not known."""
+    definition: str
+    """A digest of its own configuration and of the routes that apply to it."""
+
+
+class SectionSnapshot(NamedTuple):
+    """A section of the configuration other than `probes`."""
+
+    digest: str
+    fields: Mapping[str, str]
+    """Path, such as `receivers.oncall.slack.channel` -> masked value. Without fields that have their default."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigSnapshot:
+    """A configuration, as far as configurations are compared."""
+
+    probes: Mapping[str, ProbeSnapshot]
+    """By id, without the built-in one."""
+    destinations: Mapping[str, str]
+    """Destination -> a digest of how it is notified."""
+    routes: NotificationRoutingTable
+    sections: Mapping[str, SectionSnapshot]
+    """By name; one that is missing is not known."""
+
+
+class OpenIncidentSnapshot(NamedTuple):
+    """An incident that is open, and who was notified of it."""
+
+    id: str
+    probe_id: str
+    reason: str
+    notified: tuple[str, ...]
+    """Destinations."""
+
+
+class ConfigFieldChange(NamedTuple):
+    """A field that was added (`before` is None), removed (`after` is None) or changed."""
+
+    path: str
+    before: str | None
+    after: str | None
+
+
+class ProbeChange(NamedTuple):
+    """A probe with another configuration. Without fields: the values of variables differ."""
+
+    probe_id: str
+    fields: tuple[ConfigFieldChange, ...]
+
+
+class ProbeRename(NamedTuple):
+    """A removed and an added probe with the same kind and target: probably one probe that was given another id."""
+
+    removed_id: str
+    added_id: str
+    target: str
+
+
+class RoutingChange(NamedTuple):
+    """Another route applies to a probe, or other destinations are notified of an open incident of it."""
+
+    probe_id: str
+    incident: str
+    """Its id; empty: every future incident of the probe."""
+    before: tuple[str, ...]
+    """Destinations; of an incident: those that were notified."""
+    after: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigChanges:
+    """What a reload does."""
+
+    added: tuple[str, ...] = ()
+    """Probe ids, as in `removed`."""
+    removed: tuple[str, ...] = ()
+    changed: tuple[ProbeChange, ...] = ()
+    renamed: tuple[ProbeRename, ...] = ()
+    """Also in `added` and `removed`."""
+    rerouted: tuple[RoutingChange, ...] = ()
+    rerouted_incidents: tuple[RoutingChange, ...] = ()
+    added_destinations: tuple[str, ...] = ()
+    removed_destinations: tuple[str, ...] = ()
+    changed_destinations: tuple[str, ...] = ()
+    sections: Mapping[str, tuple[ConfigFieldChange, ...]] = field(default_factory=dict)
+    """Section -> its fields. Without fields: the values of variables differ."""
+
+    @property
+    def restart_required_fields(self) -> tuple[str, ...]:
+        """Changed fields that take effect at the next start only."""
+        return _filter_restart_required_fields(chain.from_iterable(self.sections.values()))
+
+    def is_empty(self) -> bool:
+        return self == ConfigChanges()
+
+    def count_by_kind(self) -> dict[str, int]:
+        """For a log line: what there is, such as {"added": 1}."""
+        counts = {
+            "added": len(self.added),
+            "removed": len(self.removed),
+            "changed": len(self.changed),
+            "rerouted": len(self.rerouted),
+            "destinations": len(self.added_destinations + self.removed_destinations + self.changed_destinations),
+        }
+        return {name: count for name, count in counts.items() if count}
+
+
+def compare_configs(
+    old: ConfigSnapshot,
+    new: ConfigSnapshot,
+    parse_fields: Callable[[str], Mapping[str, str]],
+    open_incidents: Iterable[OpenIncidentSnapshot] = (),
+) -> ConfigChanges:
+    """What a reload from `old` to `new` does. `parse_fields`: the fields of a probe's YAML, by path."""
+    added = tuple(probe_id for probe_id in new.probes if probe_id not in old.probes)
+    removed = tuple(probe_id for probe_id in old.probes if probe_id not in new.probes)
+    changed_ids = [id for id in new.probes if id in old.probes and _is_probe_changed(old.probes[id], new.probes[id])]
+    changed_destinations = [
+        name for name, digest in new.destinations.items() if old.destinations.get(name, digest) != digest
+    ]
+    return ConfigChanges(
+        added=added,
+        removed=removed,
+        changed=tuple(
+            ProbeChange(
+                id,
+                tuple(
+                    compare_fields(parse_fields(old.probes[id].config_yaml), parse_fields(new.probes[id].config_yaml))
+                ),
+            )
+            for id in changed_ids
+        ),
+        renamed=tuple(_find_renamed_probes(old, new, removed, added)),
+        rerouted=tuple(_find_rerouted_probes(old, new, frozenset(changed_ids))),
+        rerouted_incidents=tuple(_find_rerouted_incidents(old, new, open_incidents)),
+        added_destinations=tuple(sorted(new.destinations.keys() - old.destinations.keys())),
+        removed_destinations=tuple(sorted(old.destinations.keys() - new.destinations.keys())),
+        changed_destinations=tuple(sorted(changed_destinations)),
+        sections={
+            name: tuple(compare_fields(old.sections[name].fields, section.fields))
+            for name, section in sorted(new.sections.items())
+            if name in old.sections and old.sections[name].digest != section.digest
+        },
+    )
+
+
+def list_restart_required_fields(
+    started: Mapping[str, SectionSnapshot], current: Mapping[str, SectionSnapshot]
+) -> tuple[str, ...]:
+    """The fields that differ from those that a process was started with, and that it does not apply."""
+    changes = (compare_fields(started[name].fields, current[name].fields) for name in started.keys() & current.keys())
+    return tuple(sorted(_filter_restart_required_fields(chain.from_iterable(changes))))
+
+
+def _filter_restart_required_fields(changes: Iterable[ConfigFieldChange]) -> tuple[str, ...]:
+    return tuple(change.path for change in changes if change.path.startswith(RESTART_REQUIRED_FIELD_PREFIXES))
+
+
+def _is_probe_changed(old: ProbeSnapshot, new: ProbeSnapshot) -> bool:
+    if old.content_digest and new.content_digest:
+        return old.content_digest != new.content_digest
+    return old.definition != new.definition
+
+
+def compare_fields(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[ConfigFieldChange]:
+    """The fields that differ, in the order of the new ones; those that were removed follow."""
+    for path in [*new, *(path for path in old if path not in new)]:
+        if old.get(path) != new.get(path):
+            yield ConfigFieldChange(path, old.get(path), new.get(path))
+
+
+def _find_renamed_probes(
+    old: ConfigSnapshot, new: ConfigSnapshot, removed: Iterable[str], added: Iterable[str]
+) -> Iterator[ProbeRename]:
+    """Only where one removed and one added probe have the kind and target: otherwise it is a guess."""
+    by_target: dict[tuple[str, str], tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
+    for side, (snapshot, ids) in enumerate(((old, removed), (new, added))):
+        for id in ids:
+            info = snapshot.probes[id].info
+            by_target[info.kind, info.target][side].append(id)
+    for (_, target), (before, after) in by_target.items():
+        if target and len(before) == len(after) == 1:
+            yield ProbeRename(before[0], after[0], target)
+
+
+def _find_rerouted_probes(old: ConfigSnapshot, new: ConfigSnapshot, changed: frozenset[str]) -> Iterator[RoutingChange]:
+    for id, probe in new.probes.items():
+        former = old.probes.get(id)
+        if former is None or former.definition == probe.definition:
+            continue
+        before = old.routes.list_possible_destinations(former.info)
+        after = new.routes.list_possible_destinations(probe.info)
+        if id not in changed or set(before) != set(after):
+            yield RoutingChange(id, "", before, after)
+
+
+def _find_rerouted_incidents(
+    old: ConfigSnapshot, new: ConfigSnapshot, open_incidents: Iterable[OpenIncidentSnapshot]
+) -> Iterator[RoutingChange]:
+    """Of probes that stay. The incidents of others resolve."""
+    for incident in open_incidents:
+        former, probe = old.probes.get(incident.probe_id), new.probes.get(incident.probe_id)
+        if former is None or probe is None:
+            continue
+        before = old.routes.decide_routing(former.info, incident.reason).destinations
+        after = new.routes.decide_routing(probe.info, incident.reason).destinations
+        if set(before) != set(after):
+            yield RoutingChange(incident.probe_id, incident.id, incident.notified, after)

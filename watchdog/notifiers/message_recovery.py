@@ -1,0 +1,112 @@
+"""How a message words the end of an incident: what recovered, or why it was closed, and what was wrong."""
+
+from __future__ import annotations
+
+from watchdog.domain import reasons
+from watchdog.domain.formatting import format_duration
+from watchdog.domain.model import Incident, ProbeInfo
+from watchdog.domain.rules import availability, job, no_verdict, task
+from watchdog.notifiers.message_fields import (
+    INCIDENT_CLOSED_PHRASE_BY_RESOLUTION,
+    INCIDENT_SUBJECT_DISPLAY_PREFIX_BY_RULE,
+    KINDS_OF_SERVERS,
+    MAX_MESSAGE_NAME_CHARS,
+    to_safe_single_line,
+)
+
+_RECOVERED_PHRASE_BY_RULE = {
+    "missing": "is listed again",
+    "preference": "is met again",
+    "stale": "results arrive again",
+    "no_verdict": "checks lead to a verdict again",
+    "source": "the jobs are listed again",
+}
+"""By rule, to follow the subject, or a colon if there is none: names of probes may be plurals. For all others
+"recovered"."""
+_RECOVERED_PHRASE_BY_REASON = {
+    "watchdog.delivery_failing": "confirms notifications again",
+    "watchdog.store_away": "can be used again",
+}
+_PAST_TENSE_BY_BEGINNING = (("is ", "was "), ("has ", "had "), ("failed", "had failed"), ("ran ", "had run "))
+
+
+def has_incident_recovered(incident: Incident) -> bool:
+    """False: it ended although its finding did not recover."""
+    return incident.resolution not in INCIDENT_CLOSED_PHRASE_BY_RESOLUTION
+
+
+def format_closing_title_omitting_cause(probe: ProbeInfo, incident: Incident) -> str:
+    """ "API recovered", "Search MCP: task reindex is no longer listed"."""
+    name = to_safe_single_line(probe.name, MAX_MESSAGE_NAME_CHARS)
+    closed = INCIDENT_CLOSED_PHRASE_BY_RESOLUTION.get(incident.resolution)
+    if incident.resolution == "probe.removed":
+        return f"{name}: {closed}"
+    if closed and incident.rule == "source":
+        return f"{name}: each missing job {closed}"
+    kind = INCIDENT_SUBJECT_DISPLAY_PREFIX_BY_RULE.get(incident.rule, "")
+    subject = to_safe_single_line(incident.subject, MAX_MESSAGE_NAME_CHARS)
+    subject = f": {kind}{subject}" if subject not in ("", name) else ""
+    phrase = closed or _find_recovered_phrase(incident) or "recovered"
+    return f"{name}{subject}{':' * (not subject and phrase != 'recovered')} {phrase}"
+
+
+def format_closing_email_subject(probe: ProbeInfo, incident: Incident, duration_text: str) -> str:
+    """Without the cause: "[RECOVERED] API: up again after 12 min"."""
+    title = format_closing_title_omitting_cause(probe, incident)
+    if not has_incident_recovered(incident):
+        return f"[CLOSED] {title}"
+    if incident.rule == availability.ALERT_RULE_NAME and probe.kind in KINDS_OF_SERVERS:
+        return f"[RECOVERED] {to_safe_single_line(probe.name, MAX_MESSAGE_NAME_CHARS)}: up again after {duration_text}"
+    if incident.rule == no_verdict.ALERT_RULE_NAME:
+        return f"[RECOVERED] {title} (unknown for {duration_text})"
+    return f"[RECOVERED] {title} after {duration_text}"
+
+
+def format_ended_cause_suffix(probe: ProbeInfo, incident: Incident, cause: str, previous_cause: str = "") -> str:
+    """ " (was: HTTP 503)"; empty if the title states what was wrong. `previous_cause`: the newest cause that the
+    receiver has been notified of; empty: that is `cause`."""
+    if not has_incident_recovered(incident) or _find_recovered_phrase(incident):
+        return ""
+    text = _describe_ended_cause(probe, incident, cause)
+    if previous_cause and previous_cause != incident.message:
+        previous = _describe_ended_cause(probe, incident, to_safe_single_line(previous_cause, MAX_MESSAGE_NAME_CHARS))
+        text = f"{previous}, then: {text.removeprefix('was: ')}"
+    return f" ({text})"
+
+
+def _find_recovered_phrase(incident: Incident) -> str:
+    """What the subject does again; empty if "recovered" is all that can be stated."""
+    return _RECOVERED_PHRASE_BY_REASON.get(incident.reason) or _RECOVERED_PHRASE_BY_RULE.get(incident.rule, "")
+
+
+def _describe_ended_cause(probe: ProbeInfo, incident: Incident, cause: str) -> str:
+    """ "was: HTTP 503", "was stale: last run 00:53 UTC": without the subject, the limit and the expectation that
+    `cause` also states.
+
+    It is cut as text: an incident stores the sentence that it opened with, not its parts, and the evidence may be that
+    of another run. A sentence that is worded otherwise is shown whole.
+    """
+    subject = to_safe_single_line(incident.subject, MAX_MESSAGE_NAME_CHARS)
+    if incident.rule == task.ALERT_RULE_NAME:
+        limit = task.find_mcp_task_age_limit_ms(probe, incident.subject)
+        limit_text = "" if limit is None else format_duration(limit)
+        text = _put_in_past_tense(cause, f"task {subject} ").removesuffix(f", limit {limit_text}")
+    elif incident.rule == job.ALERT_RULE_NAME:
+        text = _put_in_past_tense(cause, f"{subject} ").replace(f"was: {subject}: ", "was: ", 1)
+        text = text.partition(", and a later run ")[0]  # of a lost run
+    elif reasons.get_reason_family(incident.reason) == "http":
+        text = f"was: {cause.removesuffix(', expected 2xx')}"
+    else:
+        text = f"was: {cause}"
+    return to_safe_single_line(text, MAX_MESSAGE_NAME_CHARS + len("was: "))
+
+
+def _put_in_past_tense(cause: str, subject: str) -> str:
+    """ "had never run: due 03:00 UTC" of "nightly has never run: due 03:00 UTC"; "was: " and the cause, if it does not
+    begin with the subject and a known verb. `subject`: with the blank that follows it."""
+    if cause.startswith(subject):
+        predicate = cause.removeprefix(subject)
+        for present, past in _PAST_TENSE_BY_BEGINNING:
+            if predicate.startswith(present):
+                return past + predicate.removeprefix(present)
+    return f"was: {cause}"

@@ -1,0 +1,225 @@
+"""Reloads the configuration while the service runs: when its files change, on a signal, or when it is called."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from watchdog.config.config_files import ConfigFileSignature, read_config_file_signatures
+from watchdog.config.load import LoadedConfig, load_config
+from watchdog.config.problems import ConfigError, ConfigFiles, ConfigProblem
+from watchdog.config.safe_problems import describe_problems_without_values
+from watchdog.domain.formatting import HOUR_MS
+from watchdog.net import SecretMask
+from watchdog.net.threads import run_in_daemon_thread
+from watchdog.service.clock import Clock
+from watchdog.service.member_faults import WatchdogProcessFaultReporter
+from watchdog.store.errors import StoreUnavailableError, WatchdogDatabaseSchemaError
+
+log = structlog.get_logger()
+
+CONFIG_FILE_CHECK_INTERVAL_S = 0.5
+CONFIG_WRITE_SETTLING_TIME_S = 0.2
+"""How long the files must not have changed before they are read: a program may still be writing them."""
+MAX_CONFIG_WRITE_CHECKS = 50
+"""Then they are read although they still change."""
+CONFIG_LOAD_TIMEOUT_S = 30.0
+"""A network file system may hang."""
+RELOAD_RETRY_INTERVAL_S = 1.0
+FORMER_SECRET_RETENTION_MS = HOUR_MS
+"""How long the secrets of a replaced configuration are still masked: runs in progress, and servers, may repeat them."""
+
+FileSignatures = Mapping[Path, ConfigFileSignature | None]
+
+
+class ConfigReloadResult(StrEnum):
+    APPLIED = "applied"
+    INVALID = "invalid"
+    """The configuration cannot be loaded, and the former one stays."""
+    POSTPONED = "postponed"
+    """The database is unavailable: it is applied when it is back."""
+
+
+@dataclass(slots=True)
+class ConfigReloadCounts:
+    """How often the configuration was loaded. The start counts as the first time."""
+
+    success: int = 1
+    failure: int = 0
+
+    def count(self, result: ConfigReloadResult) -> None:
+        """A postponed reload is counted when it is applied."""
+        self.success += result is ConfigReloadResult.APPLIED
+        self.failure += result is ConfigReloadResult.INVALID
+
+
+class ConfigReloader:
+    """Owns which configuration is in use, and when the files are read again. `run_forever` must run as a task.
+
+    `apply`: makes the service work with a configuration; raises StoreUnavailableError, and then nothing has changed.
+    The mask of `loaded_config` is the one that everything in this process masks with: it is extended before a new
+    configuration is used. `on_result`: called after each reload. `signatures`: of the files when `loaded_config` was
+    read. `requested`: set from outside to request a reload; several requests before it begins are one.
+    """
+
+    def __init__(
+        self,
+        loaded_config: LoadedConfig,
+        path: Path,
+        apply: Callable[[LoadedConfig], Awaitable[None]],
+        fault_reporter: WatchdogProcessFaultReporter,
+        *,
+        clock: Clock,
+        signatures: FileSignatures,
+        requested: asyncio.Event | None = None,
+        env: Mapping[str, str] = os.environ,
+        on_result: Callable[[ConfigReloadResult], None] = lambda _: None,
+    ):
+        self.loaded_config, self.path, self._apply = loaded_config, path, apply
+        self._fault_reporter, self._clock, self._env = fault_reporter, clock, env
+        self._mask = loaded_config.mask
+        self._on_result, self._signatures, self._files = on_result, signatures, loaded_config.files
+        self._former_masks: list[tuple[int, SecretMask]] = []
+        """With when each was replaced."""
+        self._current_secrets = SecretMask(self._mask.secrets, self._mask.target_secrets)
+        self._postponed: LoadedConfig | None = None
+        self._last_attempted: LoadedConfig | None = None
+        self._requested = requested or asyncio.Event()
+        self._reload_lock = asyncio.Lock()
+
+    async def run_forever(self) -> None:
+        """Reload whenever it is requested, the files have changed, or the database is back for a postponed one."""
+        while True:
+            await self._wait_for_request_or_tick()
+            try:
+                if self._requested.is_set() or await self._have_files_changed_and_settled():
+                    self._requested.clear()
+                    await self.reload()
+                    await asyncio.sleep(CONFIG_FILE_CHECK_INTERVAL_S)  # a storm of requests leads to few reloads
+                elif self._postponed is not None:
+                    await self._apply_postponed()
+            except Exception:  # a bug: the next change may load all the same
+                log.exception("reload_failed")
+                await asyncio.sleep(RELOAD_RETRY_INTERVAL_S)
+
+    async def _wait_for_request_or_tick(self) -> None:
+        try:
+            async with asyncio.timeout(CONFIG_FILE_CHECK_INTERVAL_S):
+                await self._requested.wait()
+        except TimeoutError:
+            pass
+
+    async def _have_files_changed_and_settled(self) -> bool:
+        """Whether they differ from what was read last. Waits until they have not changed for a moment."""
+        if self.loaded_config.config.reload != "on_change":
+            return False
+        signatures = await self._read_signatures(self._files)
+        if signatures == self._signatures:
+            return False
+        for _ in range(MAX_CONFIG_WRITE_CHECKS):
+            await asyncio.sleep(CONFIG_WRITE_SETTLING_TIME_S)
+            previous, signatures = signatures, await self._read_signatures(self._files)
+            if signatures == previous:
+                break
+        return signatures != self._signatures
+
+    async def _read_signatures(self, files: ConfigFiles) -> FileSignatures:
+        return await run_in_daemon_thread(partial(read_config_file_signatures, files), "config-files")
+
+    async def reload(self) -> ConfigReloadResult:
+        """Read the files and apply them. Not interrupted if the caller is cancelled."""
+        return await asyncio.shield(asyncio.ensure_future(self._reload()))
+
+    async def _reload(self) -> ConfigReloadResult:
+        async with self._reload_lock:
+            try:
+                loaded = await self._load_and_note_files()
+            except ConfigError as e:
+                self._postponed = None
+                self._report_invalid(e)
+                self._on_result(ConfigReloadResult.INVALID)
+                return ConfigReloadResult.INVALID
+            self._postponed = loaded
+            return await self._try_to_apply(loaded)
+
+    async def _load_and_note_files(self) -> LoadedConfig:
+        """Raises ConfigError. If it names other files than before, they are read once more: a change of a file between
+        its reading and the first look at its signature would not be noticed."""
+        for attempt in (1, 2):
+            files = self._files
+            self._signatures = await self._read_signatures(files)
+            outcome = await self._load()
+            if isinstance(outcome, LoadedConfig):
+                self._files = outcome.files
+            else:  # a file that only the former configuration names may be what has to be corrected
+                paths, patterns = outcome.files
+                self._files = ConfigFiles(paths | files.paths, patterns | files.include_patterns)
+            if self._files == files or attempt == 2:
+                break
+        signatures = await self._read_signatures(self._files)
+        self._signatures = {path: self._signatures.get(path, signature) for path, signature in signatures.items()}
+        if isinstance(outcome, ConfigError):
+            raise outcome
+        return outcome
+
+    async def _load(self) -> LoadedConfig | ConfigError:
+        load = partial(load_config, self.path, env=self._env, regular_files_only=True)
+        try:
+            async with asyncio.timeout(CONFIG_LOAD_TIMEOUT_S):
+                return await run_in_daemon_thread(load, "config-load")
+        except ConfigError as e:
+            return e
+        except TimeoutError:
+            message = f"the files could not be read within {CONFIG_LOAD_TIMEOUT_S:g} s"
+            return ConfigError([ConfigProblem(str(self.path), 0, 0, "", message)])
+
+    def _report_invalid(self, error: ConfigError) -> None:
+        problem = describe_problems_without_values(error.problems, self._mask)
+        log.error("config_invalid", detail=problem, advice="`watchdog validate` shows every problem")
+        self._fault_reporter.set_config_problem(problem)
+
+    async def _apply_postponed(self) -> None:
+        async with self._reload_lock:
+            if self._postponed is not None:
+                await self._try_to_apply(self._postponed)
+
+    async def _try_to_apply(self, loaded: LoadedConfig) -> ConfigReloadResult:
+        new_secrets = loaded.mask
+        self._mask_secrets_of_both(new_secrets)
+        is_first_attempt = loaded is not self._last_attempted
+        self._last_attempted = loaded
+        try:
+            await self._apply(replace(loaded, mask=self._mask))
+        except (StoreUnavailableError, WatchdogDatabaseSchemaError) as e:
+            if is_first_attempt:
+                log.warning("reload_postponed", error=str(e))
+                self._on_result(ConfigReloadResult.POSTPONED)
+            return ConfigReloadResult.POSTPONED
+        self._postponed = None
+        if new_secrets.including(self._current_secrets) is not new_secrets:
+            self._former_masks.append((self._clock(), self._current_secrets))
+        self._current_secrets = new_secrets
+        self.loaded_config = replace(loaded, mask=self._mask)
+        self._fault_reporter.set_config_problem("")
+        self._on_result(ConfigReloadResult.APPLIED)
+        return ConfigReloadResult.APPLIED
+
+    def _mask_secrets_of_both(self, new_secrets: SecretMask) -> None:
+        """Mask the new secrets from now on, and those of former configurations for a while."""
+        now = self._clock()
+        self._former_masks = [
+            (replaced_at, mask)
+            for replaced_at, mask in self._former_masks
+            if 0 <= now - replaced_at < FORMER_SECRET_RETENTION_MS
+        ]
+        combined = new_secrets.including(self._current_secrets)
+        for _, mask in self._former_masks:
+            combined = combined.including(mask)
+        self._mask.adopt(combined)

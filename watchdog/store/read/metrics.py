@@ -1,0 +1,93 @@
+"""What all processes on the database share, as /metrics shows it: the newest runs of probes, and open incidents.
+
+For each probe, only its newest results are read, however many it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from watchdog.domain.measurements import CanaryStageDurations, QueueMeasurements
+from watchdog.domain.model import Outcome, ProbeInfo, Severity
+from watchdog.domain.rules.service import WATCHDOG_SELF_PROBE_KIND
+from watchdog.store.codec import decode_nullable_json, decode_probe_info
+from watchdog.store.read.status import JUDGED_OUTCOMES
+from watchdog.store.tables import incidents, newest_results, probes
+
+MAX_RESULTS_SEARCHED_PER_PROBE = 10
+"""A verdict that is older than this many results is not current."""
+CANARY_PROBE_KIND, QUEUE_PROBE_KIND = "canary", "queue"
+
+
+class ProbeMetrics(NamedTuple):
+    """The newest runs of one probe."""
+
+    probe: ProbeInfo
+    passed: bool | None
+    """The newest verdict; None: there is none among its newest results."""
+    last_run_slot: int | None
+    """The newest slot that ran, in epoch ms; None: its newest results are missed slots, or it has none."""
+    queue: QueueMeasurements | None
+    """Of a queue probe that has measured its queue in its newest run."""
+    stages: CanaryStageDurations | None
+    """Of the newest run of a canary probe."""
+
+
+class SharedMetrics(NamedTuple):
+    """Equal in every process that reads the same database at the same time."""
+
+    probes: Sequence[ProbeMetrics]
+    """Every probe that is not retired, by id, without Watchdog's own."""
+    open_incident_counts: Mapping[Severity, int]
+    """By every severity."""
+
+
+def load_shared_metrics(connection: Connection) -> SharedMetrics:
+    counts = dict.fromkeys(Severity, 0)
+    by_severity = sa.select(incidents.c.severity, sa.func.count()).where(incidents.c.resolved_at.is_(None))
+    for severity, count in connection.execute(by_severity.group_by(incidents.c.severity)):
+        counts[Severity(severity)] = count
+    rows = connection.execute(_build_newest_runs_query())
+    return SharedMetrics([_probe_metrics_from_row(*row) for row in rows], counts)
+
+
+def _build_newest_runs_query() -> sa.Select[Any]:
+    searched = _select_newest_of_probe("slot", "outcome").limit(MAX_RESULTS_SEARCHED_PER_PROBE).subquery("searched")
+    verdict = sa.select(searched.c.outcome).where(searched.c.outcome.in_(JUDGED_OUTCOMES))
+    last_run_slot = sa.select(sa.func.max(searched.c.slot)).where(searched.c.outcome != Outcome.MISSED)
+    measurements = _select_newest_of_probe("measurements").limit(1).scalar_subquery()
+    phases = _select_newest_of_probe("phases").limit(1).scalar_subquery()
+    return (
+        sa.select(
+            probes.c.id,
+            probes.c.info,
+            verdict.order_by(searched.c.slot.desc()).limit(1).scalar_subquery(),
+            last_run_slot.scalar_subquery(),
+            sa.case((probes.c.kind == QUEUE_PROBE_KIND, measurements)),
+            sa.case((probes.c.kind == CANARY_PROBE_KIND, phases)),
+        )
+        .where(probes.c.removed_at.is_(None), probes.c.kind != WATCHDOG_SELF_PROBE_KIND)
+        .order_by(probes.c.probe_id)
+    )
+
+
+def _select_newest_of_probe(*names: str) -> sa.Select[Any]:
+    """These columns of the results of the probe in the enclosing query, the newest one first."""
+    query = sa.select(*(newest_results.c[name] for name in names)).where(newest_results.c.probe == probes.c.id)
+    return query.order_by(newest_results.c.slot.desc()).correlate(probes)
+
+
+def _probe_metrics_from_row(
+    id: int, info: str, verdict: str | None, last_run: int | None, measurements: str | None, phases: str | None
+) -> ProbeMetrics:
+    return ProbeMetrics(
+        probe=decode_probe_info(id, info),
+        passed=None if verdict is None else verdict == Outcome.PASS,
+        last_run_slot=last_run,
+        queue=None if measurements is None else QueueMeasurements.from_measurements(decode_nullable_json(measurements)),
+        stages=None if phases is None else CanaryStageDurations.from_phases(decode_nullable_json(phases)),
+    )

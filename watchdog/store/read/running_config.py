@@ -1,0 +1,63 @@
+"""The configuration that the processes on the database run, and who was notified of what is open."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from watchdog.domain.config_changes import ConfigSnapshot, OpenIncidentSnapshot, ProbeSnapshot
+from watchdog.domain.membership import WatchdogProcessRecord
+from watchdog.domain.registered_probe import EMPTY_NOTIFICATION_ROUTING_TABLE
+from watchdog.domain.rules.service import WATCHDOG_SELF_PROBE_ID
+from watchdog.store.codec import decode_notification_routing_table, decode_probe_info, decode_section_snapshots
+from watchdog.store.read.members import load_config_definition_digests, load_watchdog_processes
+from watchdog.store.tables import incidents, members, outbox, probes, revision_probes, revisions
+
+
+def load_running_config(connection: sa.Connection, now: int) -> ConfigSnapshot | None:
+    """The configuration of the live process with the highest revision; if none lives, of the one that ended last. None:
+    no process is known."""
+    process = _choose_deciding_process(load_watchdog_processes(connection), now)
+    if process is None:
+        return None
+    revision = process.revision
+    columns = (*probes.c["id", "probe_id", "info", "config_yaml"], *revision_probes.c["definition", "content_digest"])
+    query = sa.select(*columns).join(revision_probes, revision_probes.c.probe_id == probes.c.probe_id)
+    rows = connection.execute(query.where(revision_probes.c.revision == revision).order_by(probes.c.id))
+    stored = connection.execute(sa.select(revisions).where(revisions.c.number == revision)).one()
+    own_sections = connection.execute(sa.select(members.c.sections).where(members.c.id == process.id)).scalar()
+    return ConfigSnapshot(
+        {
+            row.probe_id: ProbeSnapshot(
+                decode_probe_info(row.id, row.info), row.config_yaml, row.content_digest or "", row.definition
+            )
+            for row in rows
+            if row.probe_id != WATCHDOG_SELF_PROBE_ID
+        },
+        load_config_definition_digests(connection, [revision]).destinations[revision],
+        EMPTY_NOTIFICATION_ROUTING_TABLE
+        if stored.routing is None
+        else decode_notification_routing_table(stored.routing),
+        {**decode_section_snapshots(stored.sections), **decode_section_snapshots(own_sections)},
+    )
+
+
+def _choose_deciding_process(processes: list[WatchdogProcessRecord], now: int) -> WatchdogProcessRecord | None:
+    live = [process for process in processes if process.is_live(now)]
+    if live:
+        return max(live, key=lambda process: (process.revision, process.id))
+    return max(processes, key=lambda process: process.lease_until, default=None)
+
+
+def load_open_incidents_with_destinations(connection: sa.Connection) -> list[OpenIncidentSnapshot]:
+    """Oldest first."""
+    query = sa.select(incidents.c.id, probes.c.probe_id, incidents.c.reason)
+    query = query.join(probes, probes.c.id == incidents.c.probe).where(incidents.c.resolved_at.is_(None))
+    is_open = outbox.c.incident.in_(sa.select(incidents.c.id).where(incidents.c.resolved_at.is_(None)))
+    notified: dict[str, list[str]] = {}
+    pairs = sa.select(outbox.c.incident, outbox.c.destination).distinct().where(is_open)
+    for incident, destination in connection.execute(pairs.order_by(outbox.c.destination)):
+        notified.setdefault(incident, []).append(destination)
+    return [
+        OpenIncidentSnapshot(id, probe_id, reason, tuple(notified.get(id, ())))
+        for id, probe_id, reason in connection.execute(query.order_by(incidents.c.opened_at, incidents.c.id))
+    ]

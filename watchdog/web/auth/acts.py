@@ -1,0 +1,42 @@
+"""Who may act, and in whose name: what every route depends on that changes something."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+
+from watchdog.web.auth.access import Authenticator, WebRequestRefusedError, require_same_origin
+from watchdog.web.auth.session import SESSION_COOKIE_NAME
+
+CSRF_TOKEN_HEADER = "X-CSRF-Token"
+READING_METHODS = ("GET", "HEAD", "OPTIONS")
+LOCAL_ACTOR_NAME = "localhost"
+"""The person on this machine while no API keys are configured."""
+
+
+def require_operator(request: Request) -> None:
+    """Refuses a reader, after the router has authenticated the request. Raises WebRequestRefusedError."""
+    if not request.state.is_operator:
+        raise WebRequestRefusedError(403, "access.operator_required", "This requires the role operator")
+
+
+def get_actor_name(request: Request) -> str:
+    """The name of the API key, also behind a session; LOCAL_ACTOR_NAME without keys."""
+    return request.state.key_name or LOCAL_ACTOR_NAME
+
+
+def require_own_act(request: Request, authenticator: Authenticator) -> None:
+    """Refuses an act that another site may have sent through a browser. Raises WebRequestRefusedError.
+
+    A browser adds a cookie by itself, and never an Authorization header. An act with a session cookie therefore needs
+    the CSRF token of the session, and one without any key must not come from another site.
+    """
+    if request.method in READING_METHODS or "authorization" in request.headers:
+        return
+    require_same_origin(request)
+    if (cookie := request.cookies.get(SESSION_COOKIE_NAME)) is None or not authenticator.api_keys:
+        return
+    token = request.headers.get(CSRF_TOKEN_HEADER, "")
+    if not authenticator.sessions.is_csrf_token_of_session(cookie, token):
+        raise WebRequestRefusedError(
+            403, "access.csrf_token", f"The header {CSRF_TOKEN_HEADER} is missing or not valid"
+        )

@@ -1,0 +1,60 @@
+"""Receivers: whether their destinations confirm notifications."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from watchdog.api.examples import RECEIVER_EXAMPLE, build_list_example
+from watchdog.api.serializers.lists import ListPageJson
+from watchdog.api.serializers.receivers import ReceiverJson, serialize_receiver
+from watchdog.store.read.destinations import (
+    DestinationDeliveries,
+    list_destination_names,
+    load_destination_deliveries,
+    load_failing_destinations,
+)
+from watchdog.store.read.status import Connection
+from watchdog.web.routes.api_v1.cursors import CursorPosition
+from watchdog.web.routes.api_v1.operations import read_operation
+from watchdog.web.routes.api_v1.parameters import PageParameters
+from watchdog.web.routes.api_v1.responses import ApiList, ListPage, cut_list_page
+from watchdog.web.routes.operators import OperatorRouteContext
+
+RECEIVER_LIST: ApiList[ReceiverJson] = ApiList(
+    "/api/v1/receivers", (str,), lambda receiver: (receiver["destination"],), lambda receiver: receiver
+)
+
+
+def add_receiver_routes(router: APIRouter, context: OperatorRouteContext) -> None:
+    @read_operation(
+        router,
+        "/receivers",
+        summary="List the destinations of receivers, by name",
+        shape=ListPageJson[ReceiverJson],
+        example=build_list_example(RECEIVER_LIST.path, RECEIVER_EXAMPLE),
+    )
+    async def list_receivers(request: Request, parameters: Annotated[PageParameters, Query()]) -> Response:
+        after, addresses = RECEIVER_LIST.decode_position(parameters), context.destination_addresses
+        page = await context.run_query(lambda c: load_receiver_list_page(c, addresses, parameters, after))
+        return await RECEIVER_LIST.respond(request, parameters, page)
+
+
+def load_receiver_list_page(
+    connection: Connection, addresses: Mapping[str, str], parameters: PageParameters, after: CursorPosition | None
+) -> ListPage[ReceiverJson]:
+    """`addresses`: of the destinations of this process; those of other processes are listed as well."""
+    failing, deliveries = load_failing_destinations(connection), load_destination_deliveries(connection)
+    names = sorted({*addresses, *list_destination_names(connection)})
+    rows = [
+        serialize_receiver(
+            name, addresses.get(name, ""), deliveries.get(name, DestinationDeliveries()), failing.get(name)
+        )
+        for name in names
+        if after is None or name > str(after[0])
+    ]
+    return cut_list_page(rows[: parameters.limit + 1], parameters.limit)

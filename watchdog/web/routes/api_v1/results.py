@@ -1,0 +1,96 @@
+"""Results of a probe, with their evidence."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
+from starlette.requests import Request
+from starlette.responses import Response
+
+from watchdog.api.examples import RESULT_DETAIL_EXAMPLE, build_list_example
+from watchdog.api.serializers.lists import ListPageJson
+from watchdog.api.serializers.results import ResultDetailJson, serialize_result_details
+from watchdog.domain.formatting import format_iso8601
+from watchdog.domain.model import Outcome
+from watchdog.domain.timestamps import parse_iso8601
+from watchdog.store.read.history import ResultDetails, list_result_details
+from watchdog.store.read.status import Connection
+from watchdog.web.routes.api_v1.cursors import CursorPosition
+from watchdog.web.routes.api_v1.operations import read_operation
+from watchdog.web.routes.api_v1.parameters import PageParameters
+from watchdog.web.routes.api_v1.probes import ProbeId, load_probe_status
+from watchdog.web.routes.api_v1.responses import ApiList, ListPage, cut_list_page
+from watchdog.web.routes.operators import OperatorRouteContext
+
+_RFC3339_PATTERN = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def parse_rfc3339(value: object) -> object:
+    """Epoch ms. Raises ValueError."""
+    if isinstance(value, str):
+        at = parse_iso8601(value.upper()) if _RFC3339_PATTERN.fullmatch(value) else None
+        if at is None:
+            raise ValueError("expected an instant such as 2026-11-22T01:48:00Z; write + as %2B in a URL")
+        return at
+    return value
+
+
+Instant = Annotated[
+    int,
+    BeforeValidator(parse_rfc3339),
+    PlainSerializer(format_iso8601),
+    WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-11-22T01:48:00Z"]}),
+]
+"""An instant as RFC 3339 text, in epoch ms."""
+
+
+class ResultListParameters(PageParameters):
+    """Only the results that match every filter."""
+
+    since: Annotated[Instant | None, Field(alias="from")] = None
+    """The first slot."""
+    until: Annotated[Instant | None, Field(alias="to")] = None
+    """Slots before this instant."""
+    outcome: Outcome | None = None
+
+
+def get_result_position(details: ResultDetails) -> CursorPosition:
+    return (details.row.slot,)
+
+
+def add_result_routes(router: APIRouter, context: OperatorRouteContext) -> None:
+    @read_operation(
+        router,
+        "/probes/{probe_id}/results",
+        summary="List the results of a probe with their evidence, newest first",
+        shape=ListPageJson[ResultDetailJson],
+        example=build_list_example("/api/v1/probes/api/results", RESULT_DETAIL_EXAMPLE),
+    )
+    async def list_results(
+        request: Request, probe_id: ProbeId, parameters: Annotated[ResultListParameters, Query()]
+    ) -> Response:
+        results: ApiList[ResultDetails] = ApiList(
+            f"/api/v1/probes/{probe_id}/results", (int,), get_result_position, serialize_result_details
+        )
+        after = results.decode_position(parameters)
+        page = await context.run_query(lambda c: load_result_list_page(c, probe_id, parameters, after))
+        return await results.respond(request, parameters, page)
+
+
+def load_result_list_page(
+    connection: Connection, probe_id: str, parameters: ResultListParameters, after: CursorPosition | None
+) -> ListPage[ResultDetails]:
+    """Raises UnanswerableRequestError for an unknown probe."""
+    results = list_result_details(
+        connection,
+        load_probe_status(connection, probe_id).probe.database_id,
+        limit=parameters.limit + 1,
+        before=None if after is None else int(after[0]),
+        since=parameters.since,
+        until=parameters.until,
+        outcome=parameters.outcome,
+    )
+    return cut_list_page(results, parameters.limit)

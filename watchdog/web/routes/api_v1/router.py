@@ -1,0 +1,57 @@
+"""All operations of the API. A new resource is a module with a function that adds its routes here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from fastapi import APIRouter, Depends
+from starlette.requests import Request
+
+from watchdog.service.background_tasks import BackgroundTask
+from watchdog.web.auth.acts import READING_METHODS, require_own_act
+from watchdog.web.errors import UnanswerableRequestError
+from watchdog.web.readiness import ReadinessCheck
+from watchdog.web.routes.api_v1.deliveries import add_delivery_routes
+from watchdog.web.routes.api_v1.incidents import add_incident_routes
+from watchdog.web.routes.api_v1.jobs import add_job_routes
+from watchdog.web.routes.api_v1.openapi import add_openapi_route
+from watchdog.web.routes.api_v1.probes import add_probe_routes
+from watchdog.web.routes.api_v1.queues import add_queue_routes
+from watchdog.web.routes.api_v1.receivers import add_receiver_routes
+from watchdog.web.routes.api_v1.results import add_result_routes
+from watchdog.web.routes.api_v1.service import add_service_routes
+from watchdog.web.routes.operators import OperatorRouteContext
+
+JSON_MEDIA_TYPE = "application/json"
+
+
+def create_api_v1_router(
+    context: OperatorRouteContext,
+    readiness_check: ReadinessCheck,
+    list_background_tasks: Callable[[], Iterable[BackgroundTask]],
+) -> APIRouter:
+    """Every route requires a key, and every act a body in JSON that no other site has sent."""
+
+    async def check_own_act(request: Request) -> None:
+        require_own_act(request, context.authenticator)
+
+    checks = [Depends(context.authenticate), Depends(check_own_act), Depends(require_json_body)]
+    router = APIRouter(prefix="/api/v1", dependencies=checks)
+    for add_routes in (
+        *(add_probe_routes, add_result_routes, add_incident_routes, add_delivery_routes),
+        *(add_job_routes, add_queue_routes, add_receiver_routes),
+    ):
+        add_routes(router, context)
+    add_service_routes(router, context, readiness_check, list_background_tasks)
+    add_openapi_route(router)
+    return router
+
+
+async def require_json_body(request: Request) -> None:
+    """Raises UnanswerableRequestError for an act with a body of another type."""
+    if request.method in READING_METHODS:
+        return
+    has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if has_body and media_type != JSON_MEDIA_TYPE:
+        raise UnanswerableRequestError(415, f"The body is not JSON. Send it as `Content-Type: {JSON_MEDIA_TYPE}`.")
