@@ -93,6 +93,6 @@ async def test_removing_a_probe_resolves_its_incident(
         await wait_until_async(lambda: all(len(events) == 2 for events in harness.received_events().values()))
         (incident,) = watchdog.list_incidents()
     assert (incident.state, incident.resolution) == ("resolved", "probe.removed")
-    assert harness.receivers["webhook"].fake.posts[-1]["text"].startswith("○ API was removed")
-    assert [text.splitlines()[0] for text in email_texts(harness)][-1].startswith("○ API was removed")
+    assert harness.receivers["webhook"].fake.posts[-1]["text"].startswith("○ API: probe was removed")
+    assert [text.splitlines()[0] for text in email_texts(harness)][-1].startswith("○ API: probe was removed")
     assert harness.receivers["hook"].events == [OPENED, RESOLVED]

@@ -184,7 +184,7 @@ async def unknown_host(folder: Path) -> AsyncIterator[dict[str, Any]]:
 def on(days: float) -> str:
     from datetime import timedelta
 
-    return f"{NOW + timedelta(days=days):%Y-%m-%d %H:%M} UTC"
+    return f"{NOW + timedelta(days=days):%-d\N{NO-BREAK SPACE}%b %Y %H:%M} UTC"
 
 
 FAULTS = [

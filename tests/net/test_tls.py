@@ -70,7 +70,7 @@ async def ask(
 
 def day(days: float) -> str:
     """The instant `days` from now, as messages write it."""
-    return f"{scripted_servers.NOW + timedelta(days=days):%Y-%m-%d %H:%M}"
+    return f"{scripted_servers.NOW + timedelta(days=days):%-d\N{NO-BREAK SPACE}%b %Y %H:%M}"
 
 
 def test_a_valid_certificate_is_accepted_and_its_days_are_counted(run: Run, authority: CertificateAuthority) -> None:

@@ -149,7 +149,7 @@ def test_a_run_without_an_end_is_stuck_until_a_later_one_has_ended_and_then_lost
     lost_at = LAST_NIGHT + DAY + HOUR
     assert nightly.verdict(lost_at) == (
         "job.lost",
-        f"Nightly backup: the 2{NB}May 03:00 UTC run never reported its end, and a later run ended at 03:20 UTC",
+        f"Nightly backup: the 2{NB}May 03:00 UTC run never reported its end, and a later run started at 03:00 UTC",
     )
     assert nightly.verdict(lost_at + MIN) == FINE
 

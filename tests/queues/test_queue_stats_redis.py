@@ -149,7 +149,7 @@ def test_bullmq_the_age_of_the_oldest_job(bullmq_queue: BullmqQueue) -> None:
     bullmq_queue.client.hset(f"bull:{bullmq_queue.queue_name}:{job}", "opts", "{}")
     report = poll_queue(bullmq_queue.system, rules)
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "queue.threshold")
-    assert report.result.message == f"oldest job waiting for 1{NBSP}h, limit 15{NBSP}min"
+    assert report.result.message == f"oldest job waiting for 1{NBSP}h, limit 15{NBSP}min; no workers"
     bullmq_queue.client.hset(f"bull:{bullmq_queue.queue_name}:{job}", "processedOn", now)
     assert poll_queue(bullmq_queue.system, rules).result.outcome is Outcome.PASS
 
@@ -157,7 +157,7 @@ def test_bullmq_the_age_of_the_oldest_job(bullmq_queue: BullmqQueue) -> None:
 def test_bullmq_a_prioritized_job_behind_others(bullmq_queue: BullmqQueue) -> None:
     bullmq_queue.add({"timestamp": int(time.time() * 1000) - 60 * MINUTE_MS, "priority": 1}, {})
     report = poll_queue(bullmq_queue.system, {"oldest": {"over": "15m"}})
-    assert report.result.message == f"oldest job waiting for 1{NBSP}h, limit 15{NBSP}min"
+    assert report.result.message == f"oldest job waiting for 1{NBSP}h, limit 15{NBSP}min; no workers"
 
 
 def test_bullmq_a_stalled_queue_recovers(bullmq_queue: BullmqQueue) -> None:
@@ -168,7 +168,7 @@ def test_bullmq_a_stalled_queue_recovers(bullmq_queue: BullmqQueue) -> None:
     later = poll_queue(bullmq_queue.system, after_ms=10 * MINUTE_MS, first_result=first)
     assert (later.result.outcome, later.result.reason) == (Outcome.FAIL, "queue.stalled")
     since = format_utc_timestamp(first.result.slot, later.result.slot)
-    assert later.result.message == f"no job has been started since {since}: 2 waiting"
+    assert later.result.message == f"no job has been started since {since}: 2 waiting; no workers"
     with bullmq_queue.worker("hang"):
         wait_until(lambda: bullmq_queue.client.llen(f"bull:{bullmq_queue.queue_name}:active") == 1)
         again = poll_queue(bullmq_queue.system, after_ms=20 * MINUTE_MS, first_result=first)
@@ -195,7 +195,7 @@ def test_bullmq_the_head_of_the_prioritized_jobs(bullmq_queue: BullmqQueue) -> N
     bullmq_queue.add({"priority": 7})
     later = poll_queue(bullmq_queue.system, after_ms=10 * MINUTE_MS, first_result=first)
     since = format_utc_timestamp(first.result.slot, later.result.slot)
-    assert later.result.message == f"no job has been started since {since}: 2 waiting"
+    assert later.result.message == f"no job has been started since {since}: 2 waiting; no workers"
 
 
 def test_bullmq_several_breached_rules_are_one_finding(bullmq_queue: BullmqQueue) -> None:
@@ -233,7 +233,7 @@ def test_bullmq_the_failure_ratio(bullmq_queue: BullmqQueue) -> None:
         wait_until(lambda: bullmq_queue.count("failed") == 8)
     report = poll_queue(bullmq_queue.system, rules)
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "queue.failure_ratio")
-    assert report.result.message == f"40% of 10{NBSP}jobs failed within 1{NBSP}h, limit 20%"
+    assert report.result.message == f"40% of 10{NBSP}jobs failed within 1{NBSP}h, limit 20%; no workers"
     assert report.result.measurements["failure_ratio"] == 0.4
     for kind in ("completed", "failed"):
         bullmq_queue.client.zadd(
@@ -295,7 +295,7 @@ def test_rq_counts(redis_server: RedisServer, queue_name: str) -> None:
         assert counts(poll_queue(system)) == {**expected, "consumers": 0}
         later = poll_queue(system, after_ms=10 * MINUTE_MS, first_result=first)
         since = format_utc_timestamp(first.result.slot, later.result.slot)
-        assert later.result.message == f"no job has been started since {since}: 2 waiting"
+        assert later.result.message == f"no job has been started since {since}: 2 waiting; no workers"
         jobs.pop_job_id()
         assert poll_queue(system, after_ms=10 * MINUTE_MS, first_result=first).result.outcome is Outcome.PASS
 

@@ -26,7 +26,7 @@ from watchdog.probes.service import WatchdogSelfProbe
 from watchdog.queues.base import QueueConnectContext
 from watchdog.queues.bullmq import BullmqQueueStatsSource
 from watchdog.queues.sql import SqlJobSource
-from watchdog.service import absence_record, check_in_log, check_ins, direct_notices, timers
+from watchdog.service import absence_record, check_in_log, check_ins, direct_notices, process_configuration, timers
 from watchdog.store import database
 from watchdog.store.write import outbox_lease
 
@@ -108,7 +108,7 @@ def _replace_world(patches: pytest.MonkeyPatch, world: World) -> None:
     patches.setattr(app, "NetworkAccess", lambda: SimulatedNetwork(world))
     patches.setattr(app, "WatchdogSelfProbe", _RareSelfProbe)
     numbers = count(1)
-    patches.setattr(app, "make_watchdog_process_id", lambda: f"member-{next(numbers)}")
+    patches.setattr(process_configuration, "make_watchdog_process_id", lambda: f"member-{next(numbers)}")
 
 
 def _replace_files(patches: pytest.MonkeyPatch, disk: SimulatedDisk) -> None:

@@ -145,7 +145,7 @@ def test_the_service_status_counts_open_incidents_and_undelivered_notifications(
         ("all, newest first", {}, ["HTTP 503", "slow", "slow", "HTTP 500"]),
         ("open incidents", {"is_open": True}, ["HTTP 503", "slow"]),
         ("resolved incidents", {"is_open": False}, ["slow", "HTTP 500"]),
-        ("of one probe", {"probe": 3}, ["HTTP 500"]),
+        ("of one probe", {"probe_database_ids": [3]}, ["HTTP 500"]),
         ("since an instant", {"since": NOW - 30 * MINUTE_MS}, ["HTTP 503", "slow"]),
         ("up to a limit", {"limit": 1}, ["HTTP 503"]),
         ("an unknown incident", {"incident": "no-such"}, []),

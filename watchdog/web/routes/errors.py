@@ -60,7 +60,7 @@ def install_error_handlers(
 
     @app.exception_handler(UnanswerableRequestError)
     async def handle_unanswerable_request(request: Request, error: UnanswerableRequestError) -> Response:
-        return error_response(request, error.status_code, HTTPStatus(error.status_code).phrase, str(error))
+        return error_response(request, error.status_code, HTTPStatus(error.status_code).phrase.capitalize(), str(error))
 
     @app.exception_handler(HTTPException)
     async def handle_http_error(request: Request, error: HTTPException) -> Response:
