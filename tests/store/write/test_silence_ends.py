@@ -50,7 +50,11 @@ def insert_copies(connection: sa.Connection, table: sa.Table, count: int, row: M
     number = sa.select(sa.literal(1).label("n")).cte("number", recursive=True)
     number = number.union_all(sa.select(number.c.n + 1).where(number.c.n < count))
     values = [
-        (sa.literal("copy-") + sa.cast(number.c.n, sa.Text) if column.name == name else sa.literal(row[column.name], column.type))
+        (
+            sa.literal("copy-") + sa.cast(number.c.n, sa.Text)
+            if column.name == name
+            else sa.literal(row[column.name], column.type)
+        )
         for column in table.c
     ]
     connection.execute(sa.insert(table).from_select([column.name for column in table.c], sa.select(*values)))
