@@ -96,7 +96,7 @@ def test_nothing_is_sent_of_an_incident_that_begins_and_ends_during_a_silence(da
     assert send_due(harness, SLOT + INTERVAL_MS) == []
     assert end_expired(harness, SLOT + HOUR_MS) != []
     assert send_due(harness, SLOT + HOUR_MS) == []
-    assert list_outbox(harness) == [(SLACK, "opened", "silenced"), (SLACK, "resolved", "silenced")]
+    assert list_outbox(harness) == [(SLACK, "opened", "silenced")]
 
 
 def test_the_end_of_an_incident_that_people_know_of_is_sent(database: Database) -> None:

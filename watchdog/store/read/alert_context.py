@@ -119,7 +119,7 @@ def load_alert_message_context(
         location=recent_rows[0].location if recent_rows else "",
         incident_url=f"{public_url}/incidents/{row.id}" if public_url else "",
         probe_url=f"{public_url}/probes/{quote(probe.id, safe='')}" if public_url else "",
-        other_destinations=_load_other_destinations_with_delivery_state(connection, notification),
+        other_destinations=_load_other_destinations_with_delivery_state(connection, row.id, notification.destination),
         merged=merged,
         cause_changes=tuple(list_incident_cause_changes(connection, row.id)) if row.first_reason else (),
         previous_cause=previous_cause,
@@ -206,13 +206,13 @@ def _load_last_good_and_first_bad_row(connection: sa.Connection, row: Any) -> tu
 
 
 def _load_other_destinations_with_delivery_state(
-    connection: sa.Connection, notification: Notification
+    connection: sa.Connection, incident: str, destination: str
 ) -> tuple[tuple[str, DeliveryState], ...]:
     query = sa.select(outbox.c.destination, outbox.c.state).where(
-        outbox.c.incident == notification.incident, outbox.c.destination != notification.destination
+        outbox.c.incident == incident, outbox.c.destination != destination
     )
     rows = connection.execute(query.order_by(outbox.c.destination, outbox.c.seq))
-    return tuple({destination: DeliveryState(state) for destination, state in rows}.items())
+    return tuple({name: DeliveryState(state) for name, state in rows}.items())
 
 
 def list_incident_cause_changes(connection: sa.Connection, incident: str) -> list[IncidentCauseChange]:

@@ -90,12 +90,12 @@ def lease_due_messages(
     `unmerged_destinations`: accept no merged messages."""
     leased: list[LeasedNotification] = []
     locked_messages = hold_back_silenced_notifications(connection, now)
-    _drop_acknowledgements_without_edit(connection, now, set(destinations) - set(editing_destinations))
     waiting = _list_destinations_with_due_rows(connection, outbox_is_waiting, now)
     unconfirmed = _list_destinations_with_due_rows(connection, outbox_is_unconfirmed, now)
     idle = (waiting | unconfirmed) & set(destinations)
     if not idle:  # the usual case
         return leased
+    _drop_acknowledgements_without_edit(connection, now, idle - set(editing_destinations))
     paces = load_destination_paces(connection)
     idle = {name for name in idle if paces.get(name, DestinationPace()).next_message_at <= now}
     for state, having, is_due in (

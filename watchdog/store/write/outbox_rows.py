@@ -80,9 +80,10 @@ def enqueue_resolved_notifications(
     connection: sa.Connection, incident: str, now: int, destinations_without_resolved: Collection[str]
 ) -> None:
     """For every destination that got `opened`, even if the routes have changed since, except for those that want no
-    `resolved`."""
+    `resolved`, and those of which a silence has held back all: no route led there when it ended."""
     columns = outbox.c.destination, sa.func.max(outbox.c.seq), sa.func.max(outbox.c.lead_incident)
-    notified = sa.select(*columns).where(outbox.c.incident == incident)
+    is_sent = sa.case((outbox.c.state == DeliveryState.SILENCED, 0), else_=1)
+    notified = sa.select(*columns).where(outbox.c.incident == incident).having(sa.func.max(is_sent) == 1)
     rows = [
         _build_outbox_row(incident, destination, last_seq + 1, IncidentEvent.RESOLVED, lead=lead, now=now)
         for destination, last_seq, lead in connection.execute(notified.group_by(outbox.c.destination))

@@ -83,17 +83,14 @@ def _build_is_selected_filter(ids: Collection[str]) -> sa.ColumnElement[bool]:
 def _end_silences(connection: sa.Connection, ids: Collection[str], now: int, ended_by: str = "") -> list[str]:
     hold_back_silenced_notifications(connection, now)
     ended = list(mark_silences_ended(connection, ids, now, ended_by))
-    selected = connection.execute(
-        sa.select(incidents).where(_build_is_selected_filter(ended)).order_by(incidents.c.opened_at, incidents.c.id)
-    ).all()
-    still_silenced = set(
-        connection.execute(
-            sa.select(silenced_incidents.c.incident)
-            .join(silences, silences.c.id == silenced_incidents.c.silence)
-            .where(silence_is_in_effect, silenced_incidents.c.incident.in_([row.id for row in selected]))
-        ).scalars()
+    is_still_silenced = sa.exists().where(
+        silenced_incidents.c.incident == incidents.c.id, silences.c.id == silenced_incidents.c.silence,
+        silence_is_in_effect,
+    )  # fmt: skip
+    query = sa.select(incidents).where(
+        incidents.c.resolved_at.is_(None), _build_is_selected_filter(ended), ~is_still_silenced
     )
-    open_rows = [row for row in selected if row.resolved_at is None and row.id not in still_silenced]
+    open_rows = connection.execute(query.order_by(incidents.c.opened_at, incidents.c.id)).all()
     registered = load_active_probes(connection, LOCAL_LOCATION_NAME, {}, only={row.probe for row in open_rows})
     notified = build_notified_outbox_filter(outbox, now).label("is_notified")
     for incident in open_rows:
@@ -118,7 +115,7 @@ def _notify_after_silence(
             is_open=True,
             is_still_silenced=False,
             is_notified=any(row.is_notified for row in earlier),
-            has_held_back_change=any(_is_held_back(row, IncidentEvent.CHANGED) for row in earlier),
+            has_held_back_change=_is_last_change_held_back(earlier),
             has_route=destination in routing.destinations,
         )
         if decision.event is not None:
@@ -133,8 +130,10 @@ def _notify_after_silence(
     append_routing_log_entries(connection, incident.id, steps)
 
 
-def _is_held_back(row: Any, event: IncidentEvent) -> bool:
-    return bool(row.state == DeliveryState.SILENCED and row.event == event)
+def _is_last_change_held_back(rows: Sequence[Any]) -> bool:
+    """`rows`: of one destination, in order. An earlier silence may have held back a change that was sent since."""
+    states = [row.state for row in rows if row.event == IncidentEvent.CHANGED]
+    return bool(states) and states[-1] == DeliveryState.SILENCED
 
 
 def _decide_present_routing(

@@ -26,6 +26,9 @@ from watchdog.store.tables import incidents, outbox, outbox_is_waiting
 from watchdog.store.write.audit import record_act
 from watchdog.store.write.incident_groups import INCIDENT_GROUPS_LOCK_KEY
 
+MAX_OUTBOX_ROWS_PER_LOCK = 1_000
+"""Rows in one statement. Each has three parameters, of which PostgreSQL takes 65,535 and SQLite 32,766 by default."""
+
 
 def begin_silence(database: Database, silence: Silence) -> int:
     """Store a silence that begins now; returns how many open incidents it selects. Raises ActRefusedError if there are
@@ -60,8 +63,9 @@ def begin_silence(database: Database, silence: Silence) -> int:
             for row in open_incidents
             if not silence.matcher.describe_mismatch(decode_probe_info(row.probe, row.info), row.subject)
         ]
-        for incident in selected:
-            store_silences_of_incident(connection, incident, [silence], silence.started_at)
+        rows = [{"incident": id, "silence": silence.id, "since": silence.started_at} for id in selected]
+        if rows:
+            connection.execute(sa.insert(silenced_incidents), rows)
         return len(selected)
 
 
@@ -106,8 +110,12 @@ def hold_back_silenced_notifications(connection: sa.Connection, now: int) -> set
             held_back[tuple(row_key)] = lead, f"{decision.reason}: {silence}"
     if not held_back:
         return set()
-    rows = sa.tuple_(*key).in_(list(held_back))
-    locked = set(map(tuple, connection.execute(sa.select(*key).where(rows).with_for_update(skip_locked=True))))
+    locked: set[tuple[str, str, int]] = set()
+    all_rows = sorted(held_back)
+    for start in range(0, len(all_rows), MAX_OUTBOX_ROWS_PER_LOCK):
+        is_held_back = sa.tuple_(*key).in_(all_rows[start : start + MAX_OUTBOX_ROWS_PER_LOCK])
+        lock = sa.select(*key).where(is_held_back).with_for_update(skip_locked=True)
+        locked |= set(map(tuple, connection.execute(lock)))
     is_row = [column == sa.bindparam(f"row_{column.name}") for column in key]
     update = sa.update(outbox).where(*is_row).values(
         state=DeliveryState.SILENCED, detail=sa.bindparam("why"), finished_at=now, lease_token=None, leased_until=None
