@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -34,10 +35,14 @@ def test_run_reloads_on_a_hangup(config: Path) -> None:
 
 PROGRAM = """
 import asyncio, signal, sys
-from watchdog.signals import install_shutdown_event
+from watchdog.signals import hold_back_hangup, install_shutdown_event
 
 if "nohup" in sys.argv:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+if "early" in sys.argv:
+    hold_back_hangup()
+    signal.raise_signal(signal.SIGHUP)
 
 async def main():
     hangups = []
@@ -59,8 +64,10 @@ asyncio.run(main())
     [
         ([], "0 True"),
         (["run"], "2 False"),
+        (["run", "early"], "3 False"),
         (["nohup"], "0 False"),
         (["run", "nohup"], "0 False"),
+        (["run", "nohup", "early"], "0 False"),
     ],
 )
 def test_what_a_hangup_does(arguments: list[str], output: str) -> None:
@@ -93,3 +100,23 @@ def test_other_commands_end_with_their_terminal(command: str, config: Path) -> N
     finally:
         process.kill()
         process.communicate()
+
+
+def test_a_hangup_while_run_starts_reloads_once_it_has_started(config: Path, tmp_path: Path) -> None:
+    """The configuration is a named pipe: `run` reads it until the test has written it."""
+    command, main = [*WATCHDOG_COMMAND, "run", "-c"], tmp_path / "main.yaml"
+    os.mkfifo(main)
+    process = subprocess.Popen([*command, str(main)], env=subprocess_env(), stderr=subprocess.PIPE, text=True)
+    try:
+        with main.open("w") as pipe:  # waits until the process opens it
+            process.send_signal(signal.SIGHUP)
+            pipe.write(CONFIG)
+        assert process.stderr is not None
+        assert any('"config_invalid"' in line for line in process.stderr)  # the reload, which refuses a named pipe
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stderr is not None
+        process.stderr.close()

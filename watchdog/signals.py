@@ -12,6 +12,11 @@ SHUTDOWN_FORCED_EXIT_DELAY_S = 9
 """Seconds from the first shutdown signal until the process exits, even if a database or a name server blocks it."""
 
 
+def hold_back_hangup() -> None:
+    """Keep a SIGHUP pending until `install_shutdown_event`: the service starts for a while, and would end by it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+
+
 def install_shutdown_event(on_hangup: Callable[[], None] | None = None) -> asyncio.Event:
     """Return an event that SIGTERM and SIGINT set; the process then exits within SHUTDOWN_FORCED_EXIT_DELAY_S.
 
@@ -32,4 +37,5 @@ def install_shutdown_event(on_hangup: Callable[[], None] | None = None) -> async
     loop.add_signal_handler(signal.SIGINT, request_shutdown)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         loop.add_signal_handler(signal.SIGHUP, on_hangup or request_shutdown)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
     return shutdown

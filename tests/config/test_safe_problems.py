@@ -44,6 +44,7 @@ def describe(text: str, tmp_path: Path, secrets: Sequence[str] = ()) -> str:
         f"probes: [{{name: A, every: '${{{SECRET}', http: 'http://a.example/'}}]",
         f"include: [{SECRET}]",
         f"receivers: {{{SECRET}: {{log: {{}}, lug: 1}}}}",
+        "receivers: {'4711471147': {log: {}, lug: 1}}",
         f"receivers: {{oncall: {{log: {{}}}}}}\nroutes: [{{receivers: [{SECRET}]}}]",
         f"receivers: {{oncall: {{log: {{}}}}}}\nroutes: [{{receivers: [oncall], match: {{reason: {SECRET}}}}}]",
         f"storage: {{url: 'mysql://root:{SECRET}@db/x'}}",

@@ -12,6 +12,7 @@ from watchdog.cli.common import (
     freeze_heap_and_enable_gc,
     load_config_or_exit,
 )
+from watchdog.signals import hold_back_hangup
 
 
 def run_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
@@ -24,6 +25,7 @@ def run_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     \b
     Example: watchdog run -c /etc/watchdog/watchdog.yaml
     """
+    hold_back_hangup()
     loaded_config = load_config_or_exit(config)
 
     from watchdog.config.config_files import read_config_file_signatures

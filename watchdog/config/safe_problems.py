@@ -19,6 +19,8 @@ from watchdog.config.secrets import read_watchdog_source_text
 from watchdog.domain.formatting import format_count_with_noun
 
 OMITTED_TEXT = "…"
+MAX_LIST_INDEX_DIGITS = 4
+"""A longer number is no index of a list, but a key, and may be a secret."""
 _QUOTED_PATTERN = re.compile(r"'[^']*'?|\"[^\"]*\"?|`[^`]*`?|\$\{[^}]*\}?")
 _OBSERVED_VALUE_PATTERN = re.compile(r"(?<=\bfound\b).*?(?=; |$)|(?<=\bcannot start with\b) \S+")
 """The part of a message that repeats the value itself."""
@@ -41,7 +43,11 @@ def describe_problems_without_values(problems: Iterable[ConfigProblem], mask: Ca
 
 def _keep_known_field_names(path: str) -> str:
     names = _list_field_names()
-    return ".".join(part if part in names or part.isdecimal() else OMITTED_TEXT for part in path.split(".") if part)
+
+    def is_safe(part: str) -> bool:
+        return part in names or (part.isdecimal() and len(part) <= MAX_LIST_INDEX_DIGITS)
+
+    return ".".join(part if is_safe(part) else OMITTED_TEXT for part in path.split(".") if part)
 
 
 def _keep_own_words(message: str) -> str:

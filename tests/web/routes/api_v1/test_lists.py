@@ -8,6 +8,7 @@ import re
 import threading
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from fastapi import FastAPI
@@ -101,6 +102,14 @@ def test_an_instant_needs_a_date_a_time_and_a_zone(api: FastAPI, text: str) -> N
     response = request_page(api, "/api/v1/probes/api/results", params={"from": text})
     assert response.status_code == 422
     assert "2026-11-22T01:48:00Z" in response.json()["detail"]
+
+
+def test_an_instant_may_be_before_or_after_every_result(api: FastAPI) -> None:
+    path, everything = "probes/api/results?limit=1", {"from": "0001-01-01T00:00:00+23:59"}
+    everything["to"] = "9999-12-31T23:59:59-23:59"
+    page = get(api, f"{path}&{urlencode(everything)}")
+    assert page["items"] == get(api, path)["items"]
+    assert request_page(api, page["next"]).status_code == 200
 
 
 def tampered_cursors(cursor: str) -> list[str]:

@@ -15,7 +15,7 @@ from watchdog.api.serializers.lists import ListPageJson
 from watchdog.api.serializers.results import ResultDetailJson, serialize_result_details
 from watchdog.domain.formatting import format_iso8601
 from watchdog.domain.model import Outcome
-from watchdog.domain.timestamps import parse_iso8601
+from watchdog.domain.timestamps import MAX_EPOCH_MS, parse_iso8601
 from watchdog.store.read.history import ResultDetails, list_result_details
 from watchdog.store.read.status import Connection
 from watchdog.web.routes.api_v1.cursors import CursorPosition
@@ -29,12 +29,13 @@ _RFC3339_PATTERN = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([
 
 
 def parse_rfc3339(value: object) -> object:
-    """Epoch ms. Raises ValueError."""
+    """Epoch ms, within the years that have results: an offset may lead out of those that a text can state. Raises
+    ValueError."""
     if isinstance(value, str):
         at = parse_iso8601(value.upper()) if _RFC3339_PATTERN.fullmatch(value) else None
         if at is None:
             raise ValueError("expected an instant such as 2026-11-22T01:48:00Z; write + as %2B in a URL")
-        return at
+        return min(max(at, 0), MAX_EPOCH_MS)
     return value
 
 
