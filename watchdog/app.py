@@ -123,7 +123,10 @@ class RunningWatchdogService:
             probes = map_database_ids_to_probes(membership.registry, configured_probes)
             return ServiceComposition(probes, notifiers, config.server.public_url, connectivity_check)
 
-        await self.service.change_configuration(partial(membership.change_configuration, configuration), compose)
+        if not await self.service.change_configuration(
+            partial(membership.change_configuration, configuration), compose
+        ):
+            return
         former, self.loaded_config = self.loaded_config.config, loaded_config
         self.check_in_receiver.database_id_by_probe = map_heartbeats_to_database_ids(self.service.probes)
         if (former.dead_mans_switch, former.receivers) != (config.dead_mans_switch, config.receivers):

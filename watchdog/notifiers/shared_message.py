@@ -19,6 +19,7 @@ from watchdog.domain.rules.job import is_heartbeat_incident
 from watchdog.notifiers.message_evidence import format_alert_evidence
 from watchdog.notifiers.message_fields import (
     INCIDENT_CLOSED_PHRASE_BY_RESOLUTION,
+    INCIDENT_SUBJECT_DISPLAY_PREFIX_BY_RULE,
     MAX_MESSAGE_CAUSE_CHARS,
     MAX_MESSAGE_NAME_CHARS,
     AlertMessageField,
@@ -107,9 +108,15 @@ def _format_cause_of_incidents(members: Sequence[AlertMessageIncident]) -> str:
 
 
 def format_ended_incidents_title(context: AlertMessageContext) -> str:
-    """ "60 probes (api.example:443) recovered"."""
+    """ "60 probes (api.example:443) recovered", "Ops MCP: tasks prune, rotate_keys recovered"."""
     what = f" ({_format_shared_incident_cause(context)})" if context.shared_cause else ""
     verb = "recovered" if has_recovered_incident(context) else "were closed"
+    kinds = {INCIDENT_SUBJECT_DISPLAY_PREFIX_BY_RULE.get(member.incident.rule, "") for member in context.members}
+    if is_about_single_probe(context) and len(kinds) == 1 and (kind := kinds.pop().strip()):
+        subjects = sorted({member.incident.subject for member in context.members})
+        names = format_names([to_safe_single_line(subject, MAX_MESSAGE_NAME_CHARS) for subject in subjects])
+        noun = kind if len(subjects) == 1 else f"{kind}s"
+        return f"{to_safe_single_line(context.probe.name, MAX_MESSAGE_NAME_CHARS)}: {noun} {names} {verb}"
     return f"{format_number(len(context.members))} {_choose_probes_or_incidents_noun(context.members)}{what} {verb}"
 
 

@@ -29,6 +29,7 @@ from watchdog.domain.silencing import (
     SilenceMatcher,
 )
 from watchdog.domain.text import replace_invisible_characters, truncate_to_single_line
+from watchdog.service.clock import Clock
 from watchdog.service.notifications import NotificationSender
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.database import Database
@@ -94,11 +95,14 @@ def end_silence(database: Database, silence: str, actor: Actor, now: int) -> Non
     silence_ends.end_silence(database, silence, _clean_actor(actor), now)
 
 
-async def end_expired_silences_and_send(store_executor: StoreExecutor, sender: NotificationSender) -> None:
+async def end_expired_silences_and_send(
+    store_executor: StoreExecutor, sender: NotificationSender, clock: Clock
+) -> None:
     """Carry out the end of the silences whose time is over, and send at once what they held back."""
     database = store_executor.database
-    ended = await store_executor.run_write_with_now(lambda now: silence_ends.end_expired_silences(database, now))
-    if ended:
+    if not await store_executor.run_read_query(lambda connection: silences.list_expired_silences(connection, clock())):
+        return  # the usual case, without waiting for other writes
+    if ended := await store_executor.run_write_with_now(lambda now: silence_ends.end_expired_silences(database, now)):
         log.info("silences_expired", silences=ended)
         await sender.start_sending_due_notifications()
 

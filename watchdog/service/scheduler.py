@@ -134,7 +134,7 @@ class MonitoringService:
         self.add_background_task(
             "deliver", self.notification_sender.start_sending_due_notifications, NOTIFICATION_SEND_INTERVAL_S
         )
-        end_silences = partial(end_expired_silences_and_send, self.store_executor, self.notification_sender)
+        end_silences = partial(end_expired_silences_and_send, self.store_executor, self.notification_sender, self.clock)
         self.add_background_task("end_silences", end_silences, SILENCE_END_CHECK_INTERVAL_S)
         self.add_background_task("maintain", self.run_maintenance, MAINTENANCE_INTERVAL_S)
         self.add_background_task("report_faults", fault_reporter.write_changed_faults, PROCESS_FAULT_WRITE_INTERVAL_S)
@@ -244,17 +244,19 @@ class MonitoringService:
 
     async def change_configuration(
         self, register: Callable[[int], None], get_composition: Callable[[], ServiceComposition]
-    ) -> None:
+    ) -> bool:
         """Between two claims, register a configuration and work with it: what is due by then is claimed by the former
-        one. Raises StoreUnavailableError; then the former one stays. Must not be cancelled before the service stops."""
+        one. Raises StoreUnavailableError; then the former one stays. Must not be cancelled before the service stops.
+        False: the service stops, and the former one stays."""
         async with self._claim_lock:
             if self._stopping:
-                return
+                return False
             if self.memory_probing.is_active or self.store_watch.find_absence():
                 raise StoreUnavailableError("the database is unavailable")
             await self._claim_and_start_due_runs()
             await self.store_executor.run_write_with_now(register)
             self._work_with(get_composition())
+            return True
 
     def _work_with(self, composition: ServiceComposition) -> None:
         """The only place where a configuration replaces another one. Nothing else runs in between."""

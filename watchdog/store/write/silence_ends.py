@@ -35,9 +35,6 @@ MAX_ATTEMPTS_TO_LOCK_PROBES = 5
 
 def end_expired_silences(database: Database, now: int) -> list[str]:
     """Carry out the end of the silences whose time is over. Returns their ids."""
-    with database.open_read_transaction() as connection:
-        if not list_expired_silences(connection, now):
-            return []  # the usual case
     for _ in range(MAX_ATTEMPTS_TO_LOCK_PROBES):
         with database.write_transaction() as connection:
             ids = list_expired_silences(connection, now)
