@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import httpx
 import sqlalchemy as sa
+from structlog.testing import capture_logs
 
 from tests.support.fakes import FakeHttpTarget
 from tests.support.polling import wait_until_async
@@ -299,6 +300,18 @@ async def test_no_slot_is_lost_or_run_twice(tmp_path: Path, database_url: str) -
         lost = set(range(slots[0], slots[-1] + 1, 1_000)) - set(slots)  # a slow machine may cause gaps and late claims
         assert {slot for slot in lost if not any(start <= slot <= end for start, end in gaps)} == set()
     assert {row.outcome for row in rows if row.reason != "missed.skipped"} == {"pass"}
+
+
+async def test_a_reload_while_the_service_stops_changes_nothing(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'watchdog.db'}"
+    async with running(tmp_path, url, BASE) as app:
+        before, loaded_config = observe_effect(app), app.loaded_config
+        app.service._stopping = True
+        with capture_logs() as logged:
+            await app.apply_config(load(tmp_path, url, {**BASE, "probes": BASE["probes"][:1]}))
+        assert observe_effect(app) == before
+        assert app.loaded_config is loaded_config
+        assert "config_reloaded" not in [entry["event"] for entry in logged]
 
 
 async def test_what_is_kept_is_bounded(tmp_path: Path) -> None:
