@@ -55,7 +55,7 @@ def find_own_findings(process: WatchdogProcess) -> list[str]:
 def test_a_new_included_file_is_applied_and_shown(process: WatchdogProcess, tmp_path: Path) -> None:
     (tmp_path / "conf.d/b.yaml").write_text("probes: [{name: B, every: 1h, http: 'http://127.0.0.1:9/b'}]")
     wait_for_reload(process, added=1)
-    assert {row["id"] for row in process.get("api/v1/probes").json()["items"]} >= {"a", "b"}
+    assert {row["probe"] for row in process.get("api/v1/probes").json()["items"]} >= {"a", "b"}
     (tmp_path / "conf.d/b.yaml").unlink()
     wait_for_reload(process, 2, removed=1, revision=1)
     assert process.stop() == 0

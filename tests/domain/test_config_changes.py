@@ -17,6 +17,7 @@ from watchdog.domain.config_changes import (
     RoutingChange,
     SectionSnapshot,
     compare_configs,
+    list_restart_required_fields,
 )
 from watchdog.domain.model import ProbeInfo
 from watchdog.domain.routing import NotificationRoute, NotificationRoutingTable, ProbeMatcher
@@ -186,3 +187,18 @@ def test_fields_that_need_a_restart(path: str, is_required: bool) -> None:
     section = path.partition(".")[0]
     old, new = (snapshot(API, sections={section: SectionSnapshot(value, {path: value})}) for value in "12")
     assert compare(old, new).restart_required_fields == ((path,) if is_required else ())
+
+
+def test_fields_that_a_running_process_does_not_apply() -> None:
+    started = {"server": SectionSnapshot("1", {"server.listen": "1", "server.public_url": "1"})}
+    current = {
+        "server": SectionSnapshot("2", {"server.listen": "2", "server.public_url": "2"}),
+        "access": started["server"],
+    }
+    assert list_restart_required_fields(started, current) == ("server.listen",)
+    assert list_restart_required_fields(started, started) == ()
+
+
+def test_a_log_line_counts_what_there_is() -> None:
+    assert compare(snapshot(API, SHOP), snapshot(API, probe("gone"))).count_by_kind() == {"added": 1, "removed": 1}
+    assert ConfigChanges().count_by_kind() == {}

@@ -79,6 +79,11 @@ def test_what_a_destination_is_sent_next(
     assert names(choose_next_messages_to_send(waiting, merged_at, NOW)) == list(chosen)
 
 
+def test_a_destination_that_accepts_no_merged_messages_is_sent_one_after_another() -> None:
+    waiting = due(MAX_UNMERGED_DUE_MESSAGES + 5, critical=1)
+    assert choose_next_messages_to_send(waiting, NOW, NOW, may_merge=False) == [waiting[-1]]
+
+
 def test_a_destination_that_refuses_nothing_has_no_limit() -> None:
     assert DestinationPace().next_message_at == 0
     assert update_pace_after_message_confirmed(DestinationPace(), NOW).next_message_at <= NOW

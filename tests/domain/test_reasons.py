@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from string import Formatter
@@ -23,6 +24,7 @@ from watchdog.domain.reasons import (
     get_reason_advice,
     get_reason_entry,
     get_reason_family,
+    get_reason_sentence_for_several,
     get_reason_title,
     matches_reason_pattern,
 )
@@ -333,3 +335,26 @@ def test_what_to_do_about_a_reason() -> None:
     assert get_reason_advice("connection.refused") == advice
     assert get_reason_advice("http.509") == REASON_CATALOGUE["http.5xx"].advice, "that of its class"
     assert get_reason_advice("unheard.of") == "", "another version stored it"
+
+
+@pytest.mark.parametrize(
+    ("job_name", "argument"),
+    [
+        ("nightly", "nightly"),
+        ("a b'c", shlex.quote("a b'c")),
+        ("a`b", "JOB"),
+        ("a\nb", "JOB"),
+        ("x" * 10_000, "JOB"),
+        ("", "JOB"),
+    ],
+)
+def test_the_commands_in_an_advice_name_the_probe_and_the_job(job_name: str, argument: str) -> None:
+    advice = get_reason_advice("job.gone", probe_id="billing-jobs", job_name=job_name)
+    template = get_reason_entry("job.gone").advice
+    assert "PROBE" not in advice
+    assert advice == template.replace("PROBE", "billing-jobs").replace("JOB", argument)
+
+
+def test_an_unknown_reason_has_no_sentence_for_several_subjects() -> None:
+    assert get_reason_sentence_for_several("task.stale") == "{count} tasks are stale"
+    assert get_reason_sentence_for_several("timeout.dns") == get_reason_sentence_for_several("no.such_reason") == ""

@@ -47,3 +47,8 @@ def test_a_destination_that_an_incident_is_about_is_left_out() -> None:
     decision = NotificationRoutingTable(RECEIVERS).decide_routing(probe, "watchdog.receiver", "chat/slack")
     reason = explain_routing_of_destination(decision.routing_log, "chat/slack", is_notified=False)
     assert reason == "chat/slack is left out: the incident is about it"
+
+
+def test_a_destination_that_no_route_leads_to_is_explained_by_all_steps() -> None:
+    steps = ("route 1 does not match: group is Core, not Search", "no route matches")
+    assert explain_routing_of_destination(steps, "chat/slack", is_notified=False) == "; ".join(steps)

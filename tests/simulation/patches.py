@@ -26,7 +26,15 @@ from watchdog.probes.service import WatchdogSelfProbe
 from watchdog.queues.base import QueueConnectContext
 from watchdog.queues.bullmq import BullmqQueueStatsSource
 from watchdog.queues.sql import SqlJobSource
-from watchdog.service import absence_record, check_in_log, check_ins, direct_notices, process_configuration, timers
+from watchdog.service import (
+    absence_record,
+    check_in_log,
+    check_ins,
+    composition,
+    direct_notices,
+    process_configuration,
+    timers,
+)
 from watchdog.store import database
 from watchdog.store.write import outbox_lease
 
@@ -107,7 +115,7 @@ def _replace_world(patches: pytest.MonkeyPatch, world: World) -> None:
     patches.setattr(SqlJobSource, "fetch_snapshot", snapshot)
     patches.setattr(BullmqQueueStatsSource, "fetch_queue_stats", stats)
     patches.setattr(app, "NetworkAccess", lambda: SimulatedNetwork(world))
-    patches.setattr(app, "WatchdogSelfProbe", _RareSelfProbe)
+    patches.setattr(composition, "WatchdogSelfProbe", _RareSelfProbe)
     numbers = count(1)
     patches.setattr(process_configuration, "make_watchdog_process_id", lambda: f"member-{next(numbers)}")
 

@@ -12,7 +12,6 @@ from watchdog.cli.common import (
     freeze_heap_and_enable_gc,
     load_config_or_exit,
 )
-from watchdog.signals import hold_back_hangup
 
 
 def run_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
@@ -25,6 +24,8 @@ def run_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     \b
     Example: watchdog run -c /etc/watchdog/watchdog.yaml
     """
+    from watchdog.signals import hold_back_hangup
+
     hold_back_hangup()
     loaded_config = load_config_or_exit(config)
 

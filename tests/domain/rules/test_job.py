@@ -13,6 +13,7 @@ from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.probe_state import SavedScheduledJobState, ScheduledJobStateRecord
 from watchdog.domain.rules.job import (
     ScheduledJobVerdict,
+    find_job_time_zone,
     is_heartbeat_incident,
     judge_job_facts,
     judge_listed_job,
@@ -179,6 +180,7 @@ def test_times_are_those_of_the_time_zone_of_the_schedule(
     job = ScheduledJobFacts("backup", cron="0 5 * * *", timezone="Europe/Berlin", **facts)
     verdict = evaluate(job, ScheduledJobLimits(**limits), FIRST_SEEN_AT, NOON)
     assert (verdict.message, verdict.timezone) == (message, "Europe/Berlin")
+    assert find_job_time_zone(job, ScheduledJobLimits(**limits)) == "Europe/Berlin"
 
 
 @pytest.mark.parametrize(

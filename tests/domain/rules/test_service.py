@@ -122,3 +122,10 @@ def test_a_fault_of_a_process(facts: WatchdogFaultFacts, member: str) -> None:
     assert finding.message.replace("\N{NO-BREAK SPACE}", " ") == (
         f"too many concurrent runs on {member} since 22:14 UTC: 2,000 runs were in progress" if finding.bad else ""
     )
+
+
+def test_a_destination_is_known_from_a_finding_about_a_receiver_alone() -> None:
+    subject = service.build_destination_finding_subject("oncall/slack")
+    assert service.get_failing_destination_of_incident("service", subject) == "oncall/slack"
+    assert service.get_failing_destination_of_incident("job", subject) == ""
+    assert service.get_failing_destination_of_incident("service", "database") == ""

@@ -1,0 +1,13 @@
+"""Acts of people on call that are refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from watchdog.domain.acts import ActRefusal, ActRefusedError
+
+
+@pytest.mark.parametrize("refusal", ActRefusal)
+def test_a_refusal_states_its_kind_and_its_message(refusal: ActRefusal) -> None:
+    error = ActRefusedError(refusal, "no incident has the id 1")
+    assert (error.refusal, str(error)) == (refusal, "no incident has the id 1")
