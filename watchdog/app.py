@@ -42,7 +42,7 @@ from watchdog.service.composition import (
     map_heartbeats_to_database_ids,
     preload_probes,
 )
-from watchdog.service.config_reload import ConfigReloadCounts, ConfigReloader, FileSignatures
+from watchdog.service.config_reload import ConfigReloadCounts, ConfigReloader, FileSignatures, log_config_warnings
 from watchdog.service.connectivity import ConnectivityCheck
 from watchdog.service.dead_mans_switch import add_or_remove_dead_mans_switch
 from watchdog.service.maintenance import RetentionPolicy
@@ -123,9 +123,8 @@ class RunningWatchdogService:
             probes = map_database_ids_to_probes(membership.registry, configured_probes)
             return ServiceComposition(probes, notifiers, config.server.public_url, connectivity_check)
 
-        if not await self.service.change_configuration(
-            partial(membership.change_configuration, configuration), compose
-        ):
+        register = partial(membership.change_configuration, configuration)
+        if not await self.service.change_configuration(register, compose):
             return
         former, self.loaded_config = self.loaded_config.config, loaded_config
         self.check_in_receiver.database_id_by_probe = map_heartbeats_to_database_ids(self.service.probes)
@@ -273,12 +272,6 @@ def build_check_in_receiver(service: MonitoringService, loaded_config: LoadedCon
         mask=loaded_config.mask,
         clock=service.clock,
     )
-
-
-def log_config_warnings(loaded_config: LoadedConfig) -> None:
-    for warning in loaded_config.warnings:
-        location = str(warning.source_location)
-        log.warning("config_warning", location=location, field=warning.path, detail=warning.message)
 
 
 def create_asgi_app(app: RunningWatchdogService) -> ASGIApp:

@@ -39,6 +39,12 @@ FORMER_SECRET_RETENTION_MS = HOUR_MS
 FileSignatures = Mapping[Path, ConfigFileSignature | None]
 
 
+def log_config_warnings(loaded_config: LoadedConfig) -> None:
+    for warning in loaded_config.warnings:
+        location = str(warning.source_location)
+        log.warning("config_warning", location=location, field=warning.path, detail=warning.message)
+
+
 class ConfigReloadResult(StrEnum):
     APPLIED = "applied"
     INVALID = "invalid"

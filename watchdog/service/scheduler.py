@@ -131,9 +131,8 @@ class MonitoringService:
         self.add_background_task("claim", self.claim_due_slots, SLOT_CLAIM_INTERVAL_S)
         self.add_background_task("record", self.record_results, RESULT_RECORD_INTERVAL_S)
         self.add_background_task("wake", self.evaluate_deadlines, DEADLINE_CHECK_INTERVAL_S)
-        self.add_background_task(
-            "deliver", self.notification_sender.start_sending_due_notifications, NOTIFICATION_SEND_INTERVAL_S
-        )
+        deliver = self.notification_sender.start_sending_due_notifications
+        self.add_background_task("deliver", deliver, NOTIFICATION_SEND_INTERVAL_S)
         end_silences = partial(end_expired_silences_and_send, self.store_executor, self.notification_sender, self.clock)
         self.add_background_task("end_silences", end_silences, SILENCE_END_CHECK_INTERVAL_S)
         self.add_background_task("maintain", self.run_maintenance, MAINTENANCE_INTERVAL_S)
@@ -246,8 +245,7 @@ class MonitoringService:
         self, register: Callable[[int], None], get_composition: Callable[[], ServiceComposition]
     ) -> bool:
         """Between two claims, register a configuration and work with it: what is due by then is claimed by the former
-        one. Raises StoreUnavailableError; then the former one stays. Must not be cancelled before the service stops.
-        False: the service stops, and the former one stays."""
+        one. Raises StoreUnavailableError if the former one stays. False: the service stops. Must not be cancelled."""
         async with self._claim_lock:
             if self._stopping:
                 return False
