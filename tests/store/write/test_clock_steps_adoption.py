@@ -19,6 +19,8 @@ from watchdog.store.write.claims import MAX_COUNTED_MISSED_SLOTS
 from watchdog.store.write.remediations import RemediationSpec, RemediationStore
 
 MINUTE_MS = 60_000
+LIMIT_PERIOD_MS = 30 * MINUTE_MS
+"""Longer than two incidents of the test, and short enough to be lived through tick by tick."""
 
 
 def make_process_with_cron_probe(database: Database) -> SteppingProcess:
@@ -91,7 +93,7 @@ def test_the_limit_of_a_remediation_counts_the_time_that_passed(
 ) -> None:
     process = SteppingProcess(database, make_registered_probe(failure_threshold=1))
     store = RemediationStore(database, process.harness.registry)
-    spec = RemediationSpec("restart", frozenset({"http.503"}), 1, HOUR_MS)
+    spec = RemediationSpec("restart", frozenset({"http.503"}), 1, LIMIT_PERIOD_MS)
 
     def start_next_in_new_incident() -> bool:
         process.failing_probes = ()
@@ -109,7 +111,7 @@ def test_the_limit_of_a_remediation_counts_the_time_that_passed(
     (after,) = process.harness.select_rows(remediations)
     assert after["started_at"] - before["started_at"] == (distance if is_open else 0), "pages show it with its incident"
     assert not start_next_in_new_incident()
-    process.run(to + HOUR_MS)
+    process.run(to + LIMIT_PERIOD_MS)
     assert start_next_in_new_incident()
 
 
