@@ -91,7 +91,7 @@ def test_while_a_browser_holds_connections_and_a_second_signal_follows(
         assert ended(process, number) == 0
 
 
-def test_run_ignores_hangups_from_its_start_to_its_end(tmp_path: Path) -> None:
+def test_hangups_never_end_run_from_its_start_to_its_end(tmp_path: Path) -> None:
     with started("run", tmp_path) as process:
         wait_until(lambda: process.poll() is not None or listens(process.pid))
         assert process.stdout is not None
