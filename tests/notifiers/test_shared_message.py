@@ -154,6 +154,30 @@ def test_a_task_that_recovered_is_not_stale() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("subjects", "resolution", "title"),
+    [
+        ({"prune": "task", "rotate_keys": "task"}, "", "Ops MCP: tasks prune, rotate_keys recovered"),
+        ({"prune": "task", "reindex": "missing"}, "", "Ops MCP: tasks prune, reindex recovered"),
+        ({"b": "job", "a": "job"}, "", "Ops MCP: jobs a, b recovered"),
+        ({f"t{n}": "task" for n in range(7)}, "", "Ops MCP: tasks t0, t1, t2, t3, t4 and 2 more recovered"),
+        ({"prune": "task", "x": "task"}, "subject.no_longer_listed", "Ops MCP: tasks prune, x were closed"),
+        ({"prune": "task", "": "availability"}, "", "2 incidents (Ops MCP) recovered"),
+        ({"elapsed_ms < 9": "preference", "tls": "preference"}, "", "2 incidents (Ops MCP) recovered"),
+    ],
+)
+def test_the_end_of_incidents_of_one_probe_names_them(subjects: dict[str, str], resolution: str, title: str) -> None:
+    group = make_task_group(ended=True)
+    members = [
+        AlertMessageIncident(
+            replace(group.incident, id=str(n), rule=rule, subject=subject, resolution=resolution), group.probe
+        )
+        for n, (subject, rule) in enumerate(subjects.items())
+    ]
+    headline = compose_alert_message(replace(group, members=tuple(members))).headline
+    assert headline.startswith(title + " · ")
+
+
 def test_the_evidence_is_that_of_the_incident_in_the_headline() -> None:
     members = [make_member("API 1", ended=True), make_member("API 2")]
     message = compose_alert_message(make_context(members))
